@@ -1,0 +1,5 @@
+//! podgate, the agent: from cluster objects to BPF maps.
+//!
+//! Data runs one way: `source` -> `model` -> `compiler` -> `publisher` -> `kernel`; see `ARCHITECTURE.md`.
+
+pub mod model;

@@ -1,0 +1,16 @@
+//! The cluster as podgate sees it: small structs that hold what a verdict can depend on, and nothing else.
+//!
+//! In: objects that a source has decoded, defaulted and validated. Out: read by the compiler and by `explain`.
+//! No I/O, no clock, no Kubernetes client types. A field that a source could not understand arrives here as a
+//! variant that matches nothing (`Selector::Nothing`, `Peer::Nothing`, `PortRule::Nothing`): it allows nothing,
+//! and the policy that holds it still isolates.
+
+mod cluster;
+mod name;
+mod policy;
+mod selector;
+
+pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Pod};
+pub use name::{Labels, Name, ObjectName};
+pub use policy::{IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};
+pub use selector::{Requirement, Selector};

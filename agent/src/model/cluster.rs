@@ -1,0 +1,63 @@
+//! The state of a cluster: what a source fills and the compiler reads.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use podgate_common::Protocol;
+
+use super::{Labels, Name, NetworkPolicy, ObjectName};
+
+/// A full picture of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    pub namespaces: BTreeMap<Name, Namespace>,
+    pub pods: BTreeMap<ObjectName, Pod>,
+    pub policies: BTreeMap<ObjectName, NetworkPolicy>,
+    pub nodes: BTreeMap<Name, Node>,
+}
+
+/// A namespace. `labels` always hold `kubernetes.io/metadata.name`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    pub labels: Labels,
+}
+
+/// A pod that has not finished. Terminating pods count until they are gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    pub name: ObjectName,
+    pub labels: Labels,
+    /// `spec.nodeName`; `None` while the pod is not scheduled.
+    pub node: Option<Name>,
+    /// `status.podIPs`, else `status.podIP`. Empty while the pod has none.
+    pub addresses: Vec<IpAddr>,
+    /// Shares the node's network: neither subject nor selected peer.
+    pub host_network: bool,
+    /// Named container ports, those of restartable init containers too. One name may stand for several numbers.
+    pub ports: Vec<NamedPort>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamedPort {
+    pub name: Name,
+    pub protocol: Protocol,
+    pub number: u16,
+}
+
+/// A node and the addresses of its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Cluster {
+    /// Labels of a namespace; one that no object declares has its name label alone.
+    pub fn namespace_labels(&self, namespace: &Name) -> Labels {
+        self.namespaces.get(namespace).map_or_else(
+            || Arc::new(BTreeMap::from([(NAMESPACE_NAME_LABEL.into(), namespace.clone())])),
+            |found| found.labels.clone(),
+        )
+    }
+}
+
+/// The immutable label that the API server puts on every namespace.
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";

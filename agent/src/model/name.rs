@@ -1,0 +1,28 @@
+//! Names and labels: cheap to clone, ordered, printed as Kubernetes prints them.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+/// A name of one part: a namespace's, a node's, a port's.
+pub type Name = Arc<str>;
+
+/// The labels of one object. Shared: the replicas of a Deployment hold one set.
+pub type Labels = Arc<BTreeMap<Name, Name>>;
+
+/// The name of a namespaced object, printed as `namespace/name`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName {
+    pub namespace: Name,
+    pub name: Name,
+}
+
+impl ObjectName {
+    pub fn new(namespace: impl Into<Name>, name: impl Into<Name>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}

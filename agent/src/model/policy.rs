@@ -1,0 +1,80 @@
+//! NetworkPolicy (networking.k8s.io/v1) after defaults and validation.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnet::IpNet;
+use podgate_common::Protocol;
+
+use super::{Name, ObjectName, Selector};
+
+/// One NetworkPolicy. `None` for a direction: `policyTypes` does not name it, the policy does not isolate it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkPolicy {
+    pub name: ObjectName,
+    /// Which pods of the policy's own namespace it selects.
+    pub subject: Selector,
+    pub ingress: Option<Vec<Rule>>,
+    pub egress: Option<Vec<Rule>>,
+}
+
+/// One rule: allows what matches a peer *and* a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rule {
+    pub peers: Peers,
+    pub ports: Ports,
+}
+
+/// `from` or `to`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Peers {
+    /// Missing or empty: every address.
+    Any,
+    Listed(Vec<Peer>),
+}
+
+/// One entry of `from` or `to`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Peer {
+    /// Live pods that are not on the host network. `namespaces: None` is the policy's own namespace.
+    Pods {
+        namespaces: Option<Selector>,
+        pods: Selector,
+    },
+    Block(IpBlock),
+    /// Not understood: matches nothing.
+    Nothing,
+}
+
+/// `ipBlock`: the addresses of `cidr` that are in none of `except`. Networks are masked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IpBlock {
+    pub cidr: IpNet,
+    pub except: BTreeSet<IpNet>,
+}
+
+impl IpBlock {
+    pub fn contains(&self, address: &IpAddr) -> bool {
+        self.cidr.contains(address) && !self.except.iter().any(|except| except.contains(address))
+    }
+}
+
+/// `ports` of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ports {
+    /// Missing or empty: every port of every protocol, those without ports too.
+    Any,
+    Listed(Vec<PortRule>),
+}
+
+/// One entry of `ports`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortRule {
+    /// Protocol alone: all its ports.
+    Protocol(Protocol),
+    /// `port` to `endPort`, both included; `first == last` for a single port.
+    Range { protocol: Protocol, first: u16, last: u16 },
+    /// A name, resolved on the destination pod.
+    Named(Protocol, Name),
+    /// Not understood: matches nothing.
+    Nothing,
+}

@@ -1,0 +1,48 @@
+//! Label selectors: `matchLabels` and `matchExpressions` as one list of requirements, all of which must hold.
+
+use std::collections::BTreeSet;
+
+use super::{Labels, Name};
+
+/// A label selector. An empty list of requirements (`{}`) selects everything.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Selector {
+    /// All requirements must hold.
+    All(Vec<Requirement>),
+    /// A requirement was not understood: selects nothing, so that it never widens what a policy allows.
+    Nothing,
+}
+
+/// One requirement on one key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Requirement {
+    /// The key is present with one of these values (`matchLabels` is `In` with one value).
+    In(Name, BTreeSet<Name>),
+    /// The key is absent, or present with another value.
+    NotIn(Name, BTreeSet<Name>),
+    Exists(Name),
+    DoesNotExist(Name),
+}
+
+impl Selector {
+    /// The selector `{}`.
+    pub const EVERYTHING: Self = Self::All(Vec::new());
+
+    pub fn matches(&self, labels: &Labels) -> bool {
+        match self {
+            Self::All(requirements) => requirements.iter().all(|requirement| requirement.holds(labels)),
+            Self::Nothing => false,
+        }
+    }
+}
+
+impl Requirement {
+    pub fn holds(&self, labels: &Labels) -> bool {
+        match self {
+            Self::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
+            Self::NotIn(key, values) => !labels.get(key).is_some_and(|value| values.contains(value)),
+            Self::Exists(key) => labels.contains_key(key),
+            Self::DoesNotExist(key) => !labels.contains_key(key),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What is known of one veth.
+
+use crate::{Direction, PolicyId, Slot};
+
+/// The owner of an address that is the node's own, and `via` of a packet that the node's own stack made.
+pub const NODE: u32 = 0;
+
+/// How far the agent knows the pod behind a veth.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointState {
+    /// Not known yet, and a pod that could be isolated may be behind it: nothing new passes.
+    Held = 0,
+    /// Not known, and no pod that could be isolated can be behind it: everything passes.
+    Open = 1,
+    /// Its pod and addresses are known: judged.
+    Known = 2,
+}
+
+/// Value of the map of endpoints; the key is the ifindex of the veth's host side.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// An [`EndpointState`]; what is none counts as `Held`.
+    pub state: u32,
+    /// Which table set judges it.
+    pub slot: Slot,
+    pub ingress: PolicyId,
+    pub egress: PolicyId,
+    /// The bridge that the veth is a port of, 0 if none: packets that the bridge routed carry it in `via`.
+    pub master: u32,
+}
+
+impl Endpoint {
+    /// What counts for a veth without an entry.
+    pub const HELD: Self = Self {
+        state: EndpointState::Held as u32,
+        slot: Slot(0),
+        ingress: PolicyId::FREE,
+        egress: PolicyId::FREE,
+        master: 0,
+    };
+
+    #[inline(always)]
+    pub const fn is_known(&self) -> bool {
+        self.state == EndpointState::Known as u32
+    }
+
+    #[inline(always)]
+    pub const fn is_held(&self) -> bool {
+        self.state != EndpointState::Known as u32 && self.state != EndpointState::Open as u32
+    }
+
+    #[inline(always)]
+    pub const fn policy(&self, direction: Direction) -> PolicyId {
+        match direction {
+            Direction::Egress => self.egress,
+            Direction::Ingress => self.ingress,
+        }
+    }
+
+    /// Whether what is not understood must be dropped in this direction.
+    #[inline(always)]
+    pub const fn is_closed(&self, direction: Direction) -> bool {
+        self.is_held() || self.policy(direction).isolates()
+    }
+}

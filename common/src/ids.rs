@@ -1,0 +1,57 @@
+//! Ids that reach the kernel. Chosen by this node's agent, meaningless elsewhere.
+
+use core::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($raw:ty)) => {
+        $(#[$doc])*
+        #[repr(transparent)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub $raw);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// Addresses that no rule of this node can tell apart. 0: no rule matches the address.
+    IdentityId(u32)
+);
+id!(
+    /// A set of policies for one direction, compiled. 0: not isolated.
+    PolicyId(u32)
+);
+id!(
+    /// Ports that no rule of this node can tell apart. 0: no rule names the port; also everything without ports.
+    ClassId(u16)
+);
+id!(
+    /// Which of the table sets an endpoint is judged by. A new agent fills the free one, then flips the endpoints.
+    Slot(u32)
+);
+
+impl IdentityId {
+    pub const NONE: Self = Self(0);
+}
+
+impl PolicyId {
+    pub const FREE: Self = Self(0);
+
+    #[inline(always)]
+    pub const fn isolates(self) -> bool {
+        self.0 != Self::FREE.0
+    }
+}
+
+impl ClassId {
+    pub const NONE: Self = Self(0);
+}
+
+impl Slot {
+    /// How many table sets there are: the one in force and the one being filled.
+    pub const COUNT: u32 = 2;
+}

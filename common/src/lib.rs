@@ -1,0 +1,38 @@
+//! What the kernel programs and user space share: the types in the BPF maps, the packet parser and the one
+//! decision function.
+//!
+//! Everything here is `no_std` and pure. [`decide`] is generic over two small traits, [`Packet`] (bytes) and
+//! [`Tables`] (lookups); the BPF programs, the unit tests, the packet tests and `podgate explain` all run this
+//! very code. Nothing here knows Kubernetes: rules were compiled away in user space.
+//!
+//! Types that stand in a map are `repr(C)` without padding. [`LAYOUT_VERSION`] names their shape: it is part of
+//! the pin directory's name, so that two versions never read each other's maps.
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+mod address;
+mod decide;
+mod endpoint;
+mod flow;
+mod hook;
+mod ids;
+mod outcome;
+mod packet;
+mod protocol;
+mod tables;
+
+pub use address::Address;
+pub use decide::decide;
+pub use endpoint::{Endpoint, EndpointState, NODE};
+pub use flow::{Flow, FlowKey, FragmentKey, Ports, Seen, Timeouts};
+pub use hook::{Direction, Hook};
+pub use ids::{ClassId, IdentityId, PolicyId, Slot};
+pub use outcome::Outcome;
+pub use packet::{Packet, Parsed, Segment, Tuple, parse};
+pub use protocol::Protocol;
+pub use tables::{BITS_PER_ROW, PortClasses, PrefixKey, Row, RowKey, Tables, allowed};
+
+/// The shape of every map. Raise it with any change to a type or a map in this crate.
+pub const LAYOUT_VERSION: u32 = 1;

@@ -1,0 +1,91 @@
+//! What became of a packet, and why: each outcome has a counter.
+
+use core::fmt;
+
+/// The outcome of one decision. Pass and drop reasons are one list, so that one array counts them all.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// Passes: belongs to a connection that was judged before.
+    Established = 0,
+    /// Passes: new, the pod is isolated and a rule allows it.
+    Allowed = 1,
+    /// Passes: new, the pod is not isolated in this direction.
+    Free = 2,
+    /// Passes: between a pod and its own node.
+    OwnNode = 3,
+    /// Passes: from a pod to itself.
+    Itself = 4,
+    /// Passes: ARP, neighbour discovery, multicast listener discovery.
+    Neighbour = 5,
+    /// Passes: a DHCP exchange of a host that has no address yet.
+    Dhcp = 6,
+    /// Passes: an ICMP error about an established connection.
+    Related = 7,
+    /// Passes: could not be read, and the direction is not isolated.
+    UnreadFree = 8,
+    /// Dropped: new, the pod is isolated and no rule allows it.
+    Denied = 9,
+    /// Dropped: the source is not an address of the pod that sent it.
+    Spoofed = 10,
+    /// Dropped: the pod behind the veth is not known yet.
+    Held = 11,
+    /// Dropped: could not be read, and the direction is isolated.
+    Unreadable = 12,
+    /// Dropped: a fragment whose first fragment was not seen, and the direction is isolated.
+    Fragment = 13,
+    /// Dropped: the connection could not be entered into the flow table, and the pod is isolated.
+    FlowTable = 14,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 15] = [
+        Self::Established,
+        Self::Allowed,
+        Self::Free,
+        Self::OwnNode,
+        Self::Itself,
+        Self::Neighbour,
+        Self::Dhcp,
+        Self::Related,
+        Self::UnreadFree,
+        Self::Denied,
+        Self::Spoofed,
+        Self::Held,
+        Self::Unreadable,
+        Self::Fragment,
+        Self::FlowTable,
+    ];
+
+    #[inline(always)]
+    pub const fn passes(self) -> bool {
+        (self as u8) < (Self::Denied as u8)
+    }
+
+    /// Its name in counters, metrics and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Allowed => "allowed",
+            Self::Free => "free",
+            Self::OwnNode => "own-node",
+            Self::Itself => "itself",
+            Self::Neighbour => "neighbour",
+            Self::Dhcp => "dhcp",
+            Self::Related => "related",
+            Self::UnreadFree => "unread-free",
+            Self::Denied => "denied",
+            Self::Spoofed => "spoofed",
+            Self::Held => "held",
+            Self::Unreadable => "unreadable",
+            Self::Fragment => "fragment",
+            Self::FlowTable => "flow-table",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

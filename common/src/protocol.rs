@@ -1,0 +1,63 @@
+//! Transport protocols that have ports, and the IP protocol numbers that the parser knows.
+
+use core::fmt;
+
+/// A protocol that a NetworkPolicy can name. The value is its IP protocol number.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    Tcp = 6,
+    Udp = 17,
+    Sctp = 132,
+}
+
+impl Protocol {
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// Its place in the port table.
+    pub const fn index(self) -> u32 {
+        match self {
+            Self::Tcp => 0,
+            Self::Udp => 1,
+            Self::Sctp => 2,
+        }
+    }
+}
+
+impl TryFrom<u8> for Protocol {
+    type Error = u8;
+
+    #[inline(always)]
+    fn try_from(number: u8) -> Result<Self, u8> {
+        match number {
+            6 => Ok(Self::Tcp),
+            17 => Ok(Self::Udp),
+            132 => Ok(Self::Sctp),
+            other => Err(other),
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}
+
+/// IP protocol numbers (IANA) beside those of [`Protocol`].
+pub(crate) mod number {
+    pub(crate) const HOP_BY_HOP: u8 = 0;
+    pub(crate) const ICMP: u8 = 1;
+    pub(crate) const TCP: u8 = 6;
+    pub(crate) const UDP: u8 = 17;
+    pub(crate) const ROUTING: u8 = 43;
+    pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const AUTHENTICATION: u8 = 51;
+    pub(crate) const ICMPV6: u8 = 58;
+    pub(crate) const DESTINATION_OPTIONS: u8 = 60;
+    pub(crate) const SCTP: u8 = 132;
+}

@@ -1,0 +1,116 @@
+//! What a decision looks up: keys and values of the compiled tables, and the trait that reads them.
+
+use crate::{
+    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, PolicyId, Ports, Protocol, Slot,
+    Timeouts,
+};
+
+/// Verdict bits in one row.
+pub const BITS_PER_ROW: u16 = 256;
+
+/// Key of a verdict row: the verdicts of a policy on an identity for the classes of one block.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowKey {
+    pub policy: PolicyId,
+    pub identity: IdentityId,
+    /// Class divided by [`BITS_PER_ROW`].
+    pub block: u32,
+}
+
+/// One bit per port class: set means allowed. A row that is missing allows nothing.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Row(pub [u64; 4]);
+
+impl Row {
+    #[inline(always)]
+    pub const fn allows(&self, class: ClassId) -> bool {
+        let bit = class.0 % BITS_PER_ROW;
+        // No array index: the verifier then needs no bounds proof.
+        let [a, b, c, d] = self.0;
+        let word = match bit / 64 {
+            0 => a,
+            1 => b,
+            2 => c,
+            _ => d,
+        };
+        word >> (bit % 64) & 1 != 0
+    }
+
+    pub fn allow(&mut self, class: ClassId) {
+        let bit = class.0 % BITS_PER_ROW;
+        self.0[usize::from(bit / 64)] |= 1 << (bit % 64);
+    }
+}
+
+impl RowKey {
+    #[inline(always)]
+    pub const fn new(policy: PolicyId, identity: IdentityId, class: ClassId) -> Self {
+        Self { policy, identity, block: (class.0 / BITS_PER_ROW) as u32 }
+    }
+}
+
+/// The class of every port of one protocol.
+#[repr(C)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortClasses(pub [ClassId; 65_536]);
+
+/// Key of the trie of prefixes, as `BPF_MAP_TYPE_LPM_TRIE` wants it: length in bits, then the data.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PrefixKey {
+    /// 0 to 128; an IPv4 prefix counts the 96 bits of the mapped form too.
+    pub length: u32,
+    pub address: Address,
+}
+
+/// The look-ups of a decision. BPF maps in the kernel, ordinary collections in user space.
+pub trait Tables {
+    /// Names a flow entry that was found, so that refreshing it needs no second look-up.
+    type Entry: Copy;
+
+    /// What is known of the veth with this ifindex.
+    fn endpoint(&self, ifindex: u32) -> Endpoint;
+    /// The veth of the pod that has this address, [`crate::NODE`] if the node itself has it, `None` if neither.
+    fn owner(&self, address: &Address) -> Option<u32>;
+    fn identity(&self, slot: Slot, address: &Address) -> IdentityId;
+    fn class(&self, slot: Slot, protocol: Protocol, port: u16) -> ClassId;
+    fn row(&self, slot: Slot, key: &RowKey) -> Option<Row>;
+
+    fn flow(&self, key: &FlowKey) -> Option<(Flow, Self::Entry)>;
+    /// Enters a connection or replaces its entry. False when the table has no room.
+    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool;
+    fn refresh_flow(&self, entry: Self::Entry, last: u32, seen: crate::Seen);
+
+    fn fragment(&self, key: &FragmentKey) -> Option<Ports>;
+    fn put_fragment(&self, key: &FragmentKey, ports: Ports);
+
+    /// Kernel ticks, lower half.
+    fn now(&self) -> u32;
+    /// Raised by one after each published change.
+    fn epoch(&self) -> u32;
+    fn timeouts(&self) -> Timeouts;
+    /// Whether a live connection is judged again after a change (`--established recheck`).
+    fn recheck(&self) -> bool;
+}
+
+/// The verdict of one policy: identity x port class -> one bit.
+///
+/// `protocol` is an IP protocol number; those without ports have no class, only rules without ports match them.
+#[inline(always)]
+pub fn allowed(
+    tables: &impl Tables,
+    slot: Slot,
+    policy: PolicyId,
+    peer: &Address,
+    protocol: u8,
+    port: u16,
+) -> bool {
+    let identity = tables.identity(slot, peer);
+    let class = match Protocol::try_from(protocol) {
+        Ok(protocol) => tables.class(slot, protocol, port),
+        Err(_) => ClassId::NONE,
+    };
+    tables.row(slot, &RowKey::new(policy, identity, class)).is_some_and(|row| row.allows(class))
+}
