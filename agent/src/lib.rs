@@ -3,3 +3,4 @@
 //! Data runs one way: `source` -> `model` -> `compiler` -> `publisher` -> `kernel`; see `ARCHITECTURE.md`.
 
 pub mod model;
+pub mod source;
