@@ -4,7 +4,7 @@
 //! meanwhile. **What cannot be read keeps what it had:** a file that turns unreadable, is no longer YAML, or holds
 //! something that is no object at all leaves the objects of its last good state in force, and so does a path that
 //! is gone; only what is missing from a directory that can be listed is taken as deleted. A half-written or
-//! broken file therefore never opens anything. A file that was never good gives the objects that could be read.
+//! broken file therefore never opens anything. A file that is bad from the first gives what can be read of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -59,7 +59,6 @@ struct Root {
 struct Held {
     objects: Vec<Decoded>,
     problems: Vec<Problem>,
-    was_good: bool,
 }
 
 impl Store {
@@ -88,12 +87,13 @@ impl Store {
             match expand(&root.input) {
                 Ok(found) => (root.found, root.problem) = (found, None),
                 Err(error) => {
-                    root.problem = Some(Problem::of_file(root.input.to_string(), unreadable(&error)))
+                    root.problem = Some(Problem::of_file(root.input.to_string(), unreadable(&error)));
                 }
             }
         }
         let found: BTreeSet<&Input> = self.roots.iter().flat_map(|root| &root.found).collect();
         self.inputs.retain(|input, _| found.contains(input));
+        self.decoder.sweep();
         let readable = self.roots.iter().filter(|root| root.problem.is_none());
         readable.flat_map(|root| &root.found).cloned().collect()
     }
@@ -118,11 +118,9 @@ impl Store {
         let Reading { objects, problems, is_good } = reading;
         let held = self.inputs.entry(input).or_default();
         held.problems = problems;
-        if is_good || !held.was_good {
+        if is_good || held.objects.is_empty() {
             held.objects = objects;
         }
-        held.was_good |= is_good;
-        self.decoder.sweep();
     }
 
     /// Everything together. Of an object that appears twice the later one counts, as with `kubectl apply`.
