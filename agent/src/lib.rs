@@ -7,3 +7,4 @@ pub mod kernel;
 pub mod memory;
 pub mod model;
 pub mod publisher;
+pub mod source;
