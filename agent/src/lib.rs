@@ -3,5 +3,8 @@
 //! Data runs one way: `source` -> `model` -> `compiler` -> `publisher` -> `kernel`; see `ARCHITECTURE.md`.
 
 pub mod compiler;
+pub mod explain;
+pub mod matrix;
 pub mod memory;
 pub mod model;
+pub mod port_spec;
