@@ -198,4 +198,4 @@ impl<'a> Connection<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

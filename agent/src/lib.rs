@@ -2,9 +2,15 @@
 //!
 //! Data runs one way: `source` -> `model` -> `compiler` -> `publisher` -> `kernel`; see `ARCHITECTURE.md`.
 
+pub mod api;
+pub mod check;
+pub mod cli;
 pub mod compiler;
 pub mod explain;
+mod kernel;
 pub mod matrix;
 pub mod memory;
 pub mod model;
 pub mod port_spec;
+mod run;
+pub mod server;

@@ -188,3 +188,6 @@ impl Columns {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

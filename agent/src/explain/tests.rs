@@ -8,15 +8,15 @@ use crate::model::{
     Selector,
 };
 
-fn labels(labels: &[(&str, &str)]) -> Labels {
+pub(crate) fn labels(labels: &[(&str, &str)]) -> Labels {
     Arc::new(labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect())
 }
 
-fn has(key: &str, value: &str) -> Selector {
+pub(crate) fn has(key: &str, value: &str) -> Selector {
     Selector::All(vec![Requirement::In(key.into(), [value.into()].into())])
 }
 
-fn pod(name: &str, node: &str, addresses: &[&str], own: &[(&str, &str)]) -> Pod {
+pub(crate) fn pod(name: &str, node: &str, addresses: &[&str], own: &[(&str, &str)]) -> Pod {
     let (namespace, name) = name.split_once('/').unwrap();
     Pod {
         name: ObjectName::new(namespace, name),
@@ -28,12 +28,12 @@ fn pod(name: &str, node: &str, addresses: &[&str], own: &[(&str, &str)]) -> Pod 
     }
 }
 
-fn named(name: &str, number: u16) -> NamedPort {
+pub(crate) fn named(name: &str, number: u16) -> NamedPort {
     NamedPort { name: name.into(), protocol: Protocol::Tcp, number }
 }
 
 /// Pods a and b in x and c in y, all of both families; w on the host network of n1; v4 and v6 of one family each.
-fn cluster(policies: Vec<NetworkPolicy>) -> Cluster {
+pub(crate) fn cluster(policies: Vec<NetworkPolicy>) -> Cluster {
     let mut b = pod("x/b", "n1", &["10.0.0.2", "fd00::2"], &[("role", "backend")]);
     b.ports = vec![named("http", 8080), named("many", 1), named("many", 2)];
     let mut host = pod("x/w", "n1", &["192.168.0.1"], &[("role", "frontend")]);
@@ -61,24 +61,24 @@ fn cluster(policies: Vec<NetworkPolicy>) -> Cluster {
     }
 }
 
-fn policy(name: &str, ingress: Option<Vec<Rule>>, egress: Option<Vec<Rule>>) -> NetworkPolicy {
+pub(crate) fn policy(name: &str, ingress: Option<Vec<Rule>>, egress: Option<Vec<Rule>>) -> NetworkPolicy {
     NetworkPolicy { name: ObjectName::new("x", name), subject: Selector::EVERYTHING, ingress, egress }
 }
 
-fn rule(peers: Peers, ports: Ports) -> Rule {
+pub(crate) fn rule(peers: Peers, ports: Ports) -> Rule {
     Rule { peers, ports }
 }
 
-fn from(peer: Peer) -> Rule {
+pub(crate) fn from(peer: Peer) -> Rule {
     rule(Peers::Listed(vec![peer]), Ports::Any)
 }
 
-fn block(cidr: &str, except: &[&str]) -> Peer {
+pub(crate) fn block(cidr: &str, except: &[&str]) -> Peer {
     let except = except.iter().map(|net| net.parse().unwrap()).collect();
     Peer::Block(IpBlock { cidr: cidr.parse().unwrap(), except })
 }
 
-fn port(port: PortRule) -> Rule {
+pub(crate) fn port(port: PortRule) -> Rule {
     rule(Peers::Any, Ports::Listed(vec![port]))
 }
 
