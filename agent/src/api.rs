@@ -105,7 +105,8 @@ pub struct EndpointCounts {
 pub struct TableFill {
     pub name: String,
     pub entries: u64,
-    pub capacity: u64,
+    /// `None`: it grows as needed.
+    pub capacity: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,7 +204,7 @@ impl Status {
             endpoints: EndpointCounts { known: 2, held: 1, open: 0 },
             policies: 3,
             epoch: 7,
-            tables: vec![TableFill { name: "flows".into(), entries: 10, capacity: 262_144 }],
+            tables: vec![TableFill { name: "flows".into(), entries: 10, capacity: Some(262_144) }],
             counters: vec![
                 Counter { direction: Direction::Egress, outcome: Outcome::Denied, packets: 12 },
                 Counter { direction: Direction::Ingress, outcome: Outcome::OwnNode, packets: 0 },

@@ -48,7 +48,7 @@ impl<'a> Memory<'a> {
     pub fn allowed(&self, rule_set: usize, peer: IpAddr, protocol: Protocol, port: u16) -> bool {
         let policy = policy_id(rule_set);
         !policy.isolates()
-            || podgate_common::allowed(self, Slot(0), policy, &peer.into(), protocol as u8, port)
+            || podgate_common::allowed(self, Slot(0), policy, &peer.into(), protocol as u32, port)
     }
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{agent::BPFFS, output::Format};
-use crate::kernel;
+use crate::kernel::{self, Detached};
 
 /// Take every program, pin and link away; works with no agent running
 #[derive(Debug, Args)]
@@ -25,18 +25,17 @@ pub(super) struct Options {
 /// How many of each are gone.
 #[derive(Debug, Serialize)]
 struct Gone {
-    programs: usize,
     links: usize,
+    filters: usize,
     maps: usize,
 }
 
 impl Options {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let detached =
-            kernel::detach(&self.bpffs).with_context(|| format!("detach {}", self.bpffs.display()))?;
-        let gone = Gone { programs: detached.programs, links: detached.links, maps: detached.maps };
-        format.print(&gone, |Gone { programs, links, maps }| {
-            format!("detached: {programs} programs, {links} links, {maps} maps\n")
+        let Detached { links, filters, maps } = kernel::detach(&self.bpffs)
+            .with_context(|| format!("cannot detach from {}", self.bpffs.display()))?;
+        format.print(&Gone { links, filters, maps }, |Gone { links, filters, maps }| {
+            format!("detached: {links} links, {filters} filters, {maps} maps\n")
         })?;
         Ok(ExitCode::SUCCESS)
     }

@@ -81,7 +81,9 @@ pub(super) fn text(status: &Status) -> String {
         "Entries that a table in the kernel has room for.",
     );
     for table in tables {
-        text.sample(&[("table", &table.name)], table.capacity);
+        if let Some(capacity) = table.capacity {
+            text.sample(&[("table", &table.name)], capacity);
+        }
     }
     text.text
 }
