@@ -2,4 +2,5 @@
 //!
 //! Data runs one way: `source` -> `model` -> `compiler` -> `publisher` -> `kernel`; see `ARCHITECTURE.md`.
 
+pub mod endpoints;
 pub mod model;
