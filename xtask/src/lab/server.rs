@@ -4,12 +4,21 @@
 //! ICMP echo needs none: the kernel answers it.
 
 use std::{
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write},
     net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
     thread::{self, JoinHandle},
 };
 
 use anyhow::{Context, Result};
+use nix::{
+    errno::Errno,
+    libc::in6_pktinfo,
+    sys::socket::{
+        ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg, setsockopt,
+        sockopt::Ipv6RecvPacketInfo,
+    },
+};
 use socket2::Socket;
 
 use super::Place;
@@ -47,8 +56,13 @@ fn start(service: Service) -> io::Result<Server> {
         Service::TcpEcho(port) => accepting(TcpListener::bind(on(port))?, echo)?,
         Service::UdpEcho(port) => {
             let socket = UdpSocket::bind(on(port))?;
+            setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
             let copy = socket.try_clone()?;
-            (socket.into(), thread::spawn(move || echo_datagrams(&copy)))
+            // It ends with an error when the socket is gone, which is how `drop` ends it.
+            let thread = thread::spawn(move || {
+                let _ = echo_datagrams(&copy);
+            });
+            (socket.into(), thread)
         }
     };
     Ok(Server { socket, thread: Some(thread) })
@@ -78,20 +92,31 @@ fn echo(stream: TcpStream) -> io::Result<()> {
     io::copy(&mut &stream, &mut &stream).map(|_| ())
 }
 
-fn echo_datagrams(socket: &UdpSocket) {
+/// Answers come from the address that was asked, which on a host of several addresses the socket does not choose by
+/// itself (ipv6(7), IPV6_PKTINFO; mapped IPv4 addresses included).
+fn echo_datagrams(socket: &UdpSocket) -> nix::Result<()> {
     let mut buffer = [0; 2048];
+    let mut control = nix::cmsg_space!(in6_pktinfo);
     loop {
-        match socket.recv_from(&mut buffer) {
-            // What `shutdown` makes of a waiting receiver: no bytes, from nobody.
-            Ok((0, _)) => return,
-            Ok((length, client)) => {
-                // A lost answer is what the client is there to notice.
-                let _ = socket.send_to(&buffer[..length], client);
-            }
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let flags = MsgFlags::empty();
+        let received = match recvmsg::<SockaddrIn6>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)
+        {
+            Ok(received) => received,
             // An ICMP error for an earlier answer.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-            Err(_) => return,
-        }
+            Err(Errno::ECONNREFUSED) => continue,
+            Err(error) => return Err(error),
+        };
+        let (length, client) = (received.bytes, received.address);
+        let asked = received.cmsgs()?.find_map(|message| match message {
+            ControlMessageOwned::Ipv6PacketInfo(info) => Some(in6_pktinfo { ipi6_ifindex: 0, ..info }),
+            _ => None,
+        });
+        // What `shutdown` makes of a waiting receiver: nothing, from nobody.
+        let (Some(client), Some(asked)) = (client, asked) else { return Ok(()) };
+        let (answer, from) = ([IoSlice::new(&buffer[..length])], [ControlMessage::Ipv6PacketInfo(&asked)]);
+        // A lost answer is what the client is there to notice.
+        let _ = sendmsg(socket.as_raw_fd(), &answer, &from, flags, Some(&client));
     }
 }
 

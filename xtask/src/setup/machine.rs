@@ -106,11 +106,10 @@ impl Machine {
 impl Toolchain {
     /// Whether rustup takes `name` for this toolchain: its full name, or the name without the host.
     pub(super) fn is_called(&self, name: &str) -> bool {
-        self.name == name
-            || self
-                .name
-                .strip_prefix(name)
-                .is_some_and(|host| host.starts_with('-') && host.contains("-linux-"))
+        let host = self.name.strip_prefix(name);
+        host.is_some_and(|host| {
+            host.is_empty() || host.starts_with(&format!("-{}-unknown-linux-", env::consts::ARCH))
+        })
     }
 }
 

@@ -196,7 +196,7 @@ mod tests {
         Toolchain { name: name.into(), core }
     }
 
-    const NIGHTLY: &str = "nightly-x86_64-unknown-linux-gnu";
+    const NIGHTLY: &str = "nightly-2026-01-01";
 
     fn with(change: impl FnOnce(&mut Machine)) -> Machine {
         let mut machine = fresh();
@@ -269,11 +269,6 @@ mod tests {
                     ..ready()
                 },
                 "mine",
-            ),
-            (
-                "named without its host",
-                Machine { chosen: Some("nightly".into()), toolchains: nightly(), ..ready() },
-                "nightly",
             ),
             (
                 "named, which is Debian's",

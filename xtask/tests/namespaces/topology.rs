@@ -140,7 +140,7 @@ fn server_frees_its_port(lab: &mut Lab) -> Result<()> {
 fn nothing_left<const SIGNAL: i32>(_: &mut Lab) -> Result<()> {
     let before = Traces::of(&BTreeSet::new())?;
     let mut lab = Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .args(["lab", "--", "sh", "-c", "echo ready; exec sleep 1000"])
+        .args(["lab", "--bare", "--", "sh", "-c", "echo ready; exec sleep 1000"])
         .stdout(Stdio::piped())
         .spawn()
         .context("starting a lab")?;
