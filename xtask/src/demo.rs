@@ -34,7 +34,7 @@ fn play(sandbox: Sandbox) -> Result<()> {
     let started = Instant::now();
     let mut lab = Lab::new(sandbox, "demo")?;
     let cluster = Walkthrough::new(&mut lab)?;
-    let played = play_in(&lab, &cluster).map_err(|error| error.context(lab.logs()));
+    let played = play_in(&lab, &cluster).inspect_err(|_| eprint!("{}", lab.logs()));
     println!("{}", Cell::new(format!("{:.1} s in all", started.elapsed().as_secs_f64()), Tone::Quiet));
     played
 }

@@ -49,7 +49,8 @@ impl Agent {
         let log = node.directory().join(LOG);
         let log =
             OpenOptions::new().create(true).append(true).open(&log).context("opening the agent's log")?;
-        let mut command = podgate(node)?;
+        let mut command = node.place.command(workspace::podgate()?);
+        without_settings(&mut command);
         command.arg("agent").args(["--node", node.name(), "--metrics", &METRICS.to_string()]);
         command.arg("--manifests").arg(node.manifests.directory());
         command.arg("--bpffs").arg(node.bpffs()).arg("--socket").arg(socket(node));
@@ -115,10 +116,15 @@ impl Drop for Agent {
 }
 
 impl Node {
-    /// Runs a verb of `podgate` against this node's agent or kernel.
+    /// Runs a verb of `podgate` against this node's agent or kernel. One that does not end is killed, which fails it.
     pub fn podgate(&self, arguments: &[&str]) -> Result<Asked> {
-        let mut command = podgate(self)?;
-        command.args(arguments);
+        let mut command = self.place.command("timeout");
+        command
+            .arg("--signal=KILL")
+            .arg(END.as_secs().to_string())
+            .arg(workspace::podgate()?)
+            .args(arguments);
+        without_settings(&mut command);
         if arguments.first().is_some_and(|verb| TOUCH_THE_KERNEL.contains(verb)) {
             command.arg("--bpffs").arg(self.bpffs());
         } else {
@@ -144,15 +150,13 @@ const TOUCH_THE_KERNEL: [&str; 3] = ["agent", "check", "detach"];
 /// Where each agent serves its metrics: the namespace is its own.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9177);
 
-fn podgate(node: &Node) -> Result<Command> {
-    let mut command = node.place.command(workspace::podgate()?);
-    // Nothing of the caller's settings may leak into the agent under test.
+/// Nothing of the caller's settings may leak into the program under test.
+fn without_settings(command: &mut Command) {
     let foreign =
         std::env::vars_os().map(|(key, _)| key).filter(|key| key.to_string_lossy().starts_with("PODGATE_"));
-    foreign.chain(["NODE_NAME".into(), "KUBECONFIG".into()]).for_each(|key| {
+    for key in foreign.chain(["NODE_NAME", "KUBECONFIG", "RUST_LOG"].map(Into::into)) {
         command.env_remove(key);
-    });
-    Ok(command)
+    }
 }
 
 fn socket(node: &Node) -> PathBuf {

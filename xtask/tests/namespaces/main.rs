@@ -3,7 +3,14 @@
 //! They need root. All of them run in one sandbox, each in a lab of its own, several at a time. Without root they are
 //! shown as ignored, and fail where `CI=true` says that nothing may be skipped.
 
+mod input;
+mod isolation;
+mod kernel;
+mod lifecycle;
+mod live;
+mod scene;
 mod topology;
+mod walkthrough;
 
 use std::{env, process::ExitCode};
 
@@ -42,7 +49,11 @@ fn main() -> Result<ExitCode> {
 }
 
 fn all() -> impl Iterator<Item = (&'static str, Test)> {
-    [topology::TESTS].into_iter().flatten().copied()
+    // The longest test starts first.
+    [isolation::TESTS, live::TESTS, lifecycle::TESTS, input::TESTS, walkthrough::TESTS, topology::TESTS]
+        .into_iter()
+        .flatten()
+        .copied()
 }
 
 fn in_lab(sandbox: Sandbox, name: &str, test: Test) -> Result<(), Failed> {
