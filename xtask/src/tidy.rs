@@ -60,10 +60,12 @@ fn problems(root: &Path) -> Result<Vec<Problem>> {
         if file.extension().is_some_and(|extension| extension == "rs") {
             found.extend(source::file_name(&file));
             found.extend(source::head(&text));
-            found.extend(source::length(&text));
             found.extend(source::left_overs(&text));
-            if let Ok(module) = file.strip_prefix("agent/src") {
-                found.extend(order.check(module, &text));
+            if !source::is_test(&file) {
+                found.extend(source::length(&text));
+                found.extend(
+                    file.strip_prefix("agent/src").into_iter().flat_map(|file| order.check(file, &text)),
+                );
             }
         }
         problems.extend(found.into_iter().map(|(line, text)| Problem { file: file.clone(), line, text }));

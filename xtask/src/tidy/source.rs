@@ -50,6 +50,11 @@ pub(super) fn machine_paths(text: &str) -> Vec<Found> {
     find(text, &MACHINE_PATHS, "a path of one machine")
 }
 
+/// Whether a file holds nothing but tests: `tests.rs`, or below a directory `tests`.
+pub(super) fn is_test(file: &Path) -> bool {
+    file.with_extension("").components().any(|part| part.as_os_str() == "tests")
+}
+
 /// The part of a file before its test module.
 pub(super) fn without_tests(text: &str) -> &str {
     text.find("\n#[cfg(test)]\nmod ").map_or(text, |tests| &text[..tests])
@@ -84,6 +89,18 @@ mod tests {
     }
 
     #[test]
+    fn files_of_tests_are_told_by_their_path() {
+        for (file, expected) in [
+            ("agent/src/compiler/tests.rs", true),
+            ("agent/src/compiler/tests/rows.rs", true),
+            ("xtask/tests/namespaces/main.rs", true),
+            ("xtask/src/test.rs", false),
+        ] {
+            assert_eq!(is_test(Path::new(file)), expected, "{file}");
+        }
+    }
+
+    #[test]
     fn heads_and_names_are_checked() {
         assert_eq!(head("//! What it is for.\n"), None);
         assert!(head("use std::fmt;\n").is_some());
@@ -95,7 +112,7 @@ mod tests {
     fn left_over_words_and_machine_paths_are_found_with_their_line() {
         let text = ["fn f() {", concat!("    to", "do!()"), "}"].join("\n");
         assert_eq!(left_overs(&text), [(2, format!("left over: `{}`", LEFT_OVERS[0]))]);
-        assert_eq!(left_overs(concat!("mac", "dbg!()")), []);
+        assert_eq!(left_overs(concat!("my_db", "g!()")), []);
         assert_eq!(machine_paths(concat!("cd /wo", "rk/main")).len(), 1);
         assert_eq!(machine_paths("actions/checkout, target/release"), []);
     }

@@ -75,10 +75,7 @@ fn new_pod(lab: &mut Lab) -> Result<()> {
 
     let pending = node.pod("x/closed").labels(&[("app", "closed")]);
     pending.list_pending()?;
-    until("the agent knows the pending pod", PATIENT, || {
-        let policies = agent.ask(&["endpoints"])?;
-        Ok(policies.to_string().contains("x/closed").then_some(()))
-    })?;
+    until("the agent knows the pending pod", PATIENT, || Ok((pods(&agent)? == 2).then_some(())))?;
     let pod = pending.plug()?;
     let capture = pod.place.capture()?;
     let (knockers, over) = ([&knocker.place, &outside.place], AtomicBool::new(false));
@@ -94,6 +91,14 @@ fn new_pod(lab: &mut Lab) -> Result<()> {
     let arrived = capture.from(&sources);
     ensure!(arrived.is_empty(), "{} packets reached the pod: {:?} …", arrived.len(), arrived[0]);
     Ok(())
+}
+
+/// How many pods the agent has read.
+fn pods(agent: &Agent) -> Result<u64> {
+    let status = agent.ask(&["status"])?;
+    status["sources"][0]["objects"]["pods"]
+        .as_u64()
+        .with_context(|| format!("the number of pods in {status}"))
 }
 
 /// Gives the pod its addresses and servers, lists it, and ends when the node, as kubelet would, has found it ready and
@@ -131,9 +136,7 @@ fn veth_first(lab: &mut Lab) -> Result<()> {
     let pod = node.pod("x/closed").labels(&[("app", "closed")]).plug()?;
     let capture = pod.place.capture()?;
     pod.list()?;
-    until("the agent knows the listed pod", PATIENT, || {
-        Ok(agent.ask(&["endpoints"])?.to_string().contains("x/closed").then_some(()))
-    })?;
+    until("the agent knows the listed pod", PATIENT, || Ok((pods(&agent)? == 2).then_some(())))?;
 
     pod.assign()?;
     let _servers = serve_all(&pod.place)?;
