@@ -61,6 +61,8 @@ fn install(packages: &[&str]) -> Result<()> {
 fn build_linker(llvm: Option<u32>) -> Result<()> {
     let mut cargo = workspace::cargo();
     cargo.args(["install", "bpf-linker", "--locked", "--version", "^0.13"]);
+    // Its debug information takes as long to make as all the rest.
+    cargo.env("CARGO_PROFILE_RELEASE_DEBUG", "false");
     if let Some(llvm) = llvm {
         cargo.args(["--no-default-features", "--features", &format!("llvm-{llvm}")]);
         cargo.env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"));
