@@ -313,3 +313,6 @@ impl Watcher {
         matters
     }
 }
+
+#[cfg(test)]
+mod tests;
