@@ -5,7 +5,6 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tokio::time::timeout;
 
 use super::*;
 
@@ -14,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Watched {
     pictures: mpsc::Receiver<Picture>,
-    /// The names of the policies in every picture seen so far.
+    /// The names of the policies in the pictures seen so far, without repetitions.
     seen: Vec<Vec<String>>,
     last: Picture,
 }
@@ -31,7 +30,9 @@ impl Watched {
     async fn next(&mut self) {
         let picture = timeout(DEADLINE, self.pictures.recv()).await.expect("a picture in time").unwrap();
         assert_ne!(picture, self.last, "a picture that says nothing new");
-        self.seen.push(names(&picture));
+        if self.seen.last() != Some(&names(&picture)) {
+            self.seen.push(names(&picture));
+        }
         self.last = picture;
     }
 
@@ -42,8 +43,10 @@ impl Watched {
         }
     }
 
+    /// Waits for a picture with so many problems, and no file that is only being written.
     async fn until_problems(&mut self, count: usize) {
-        while self.last.problems.len() != count {
+        let is_passing = |problem: &Problem| problem.message.starts_with("is being written");
+        while self.last.problems.len() != count || self.last.problems.iter().any(is_passing) {
             self.next().await;
         }
     }
