@@ -120,7 +120,7 @@ impl AgentOptions {
         }
         self.start_log();
         self.log_options();
-        crate::run::agent(self)?;
+        crate::run::agent(&self)?;
         Ok(ExitCode::SUCCESS)
     }
 

@@ -65,7 +65,11 @@ fn text(status: &Status) -> String {
     }
     let mut of_tables = Table::with_header(&["TABLE", "ENTRIES", "CAPACITY"]);
     for table in tables {
-        of_tables.row([table.name.clone(), table.entries.to_string(), table.capacity.map_or_else(|| "-".into(), |capacity| capacity.to_string())]);
+        of_tables.row([
+            table.name.clone(),
+            table.entries.to_string(),
+            table.capacity.map_or_else(|| "-".into(), |capacity| capacity.to_string()),
+        ]);
     }
     let mut of_counters = Table::with_header(&["DIRECTION", "OUTCOME", "PACKETS"]);
     for counter in counters.iter().filter(|counter| counter.packets > 0) {
