@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
+    cargo,
     lab::{Agent, Lab, PATIENT, Seen, Traffic, until},
     root,
     sandbox::{self, Sandbox},
@@ -25,7 +26,7 @@ const HTTP: Traffic = Traffic::Http(80);
 pub(crate) fn run() -> Result<ExitCode> {
     root::require("the demo (network namespaces, BPF)")?;
     setup::run()?;
-    shell::build_podgate()?;
+    cargo::build_podgate()?;
     let code = sandbox::enter(|sandbox| shell::report(play(sandbox)))?;
     Ok(code.into())
 }

@@ -1,5 +1,6 @@
 //! podgate's workshop: what `cargo xtask` runs, and the lab that namespace tests use.
 
+mod cargo;
 mod demo;
 pub mod flags;
 pub mod lab;

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
+    cargo,
     flags::LabFlags,
     lab::{Agent, Lab, Place},
     root,
@@ -25,18 +26,10 @@ pub(crate) fn run(flags: &LabFlags) -> Result<ExitCode> {
     root::require("the lab (network namespaces, BPF)")?;
     if !flags.bare {
         setup::run()?;
-        build_podgate()?;
+        cargo::build_podgate()?;
     }
     let code = sandbox::enter(|sandbox| report(open(sandbox, flags)))?;
     Ok(code.into())
-}
-
-/// Builds the release binary that the lab runs; cargo shows the progress.
-pub(crate) fn build_podgate() -> Result<()> {
-    let build = workspace::cargo().args(["build", "--release", "--package", "podgate"]).status();
-    let build = build.context("starting cargo")?;
-    ensure!(build.success(), "building podgate failed");
-    Ok(())
 }
 
 /// The exit code of a sandbox for what was done in it; an error is printed.

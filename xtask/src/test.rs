@@ -5,18 +5,16 @@
 
 mod programs;
 
-use std::{
-    process::{Command, ExitCode},
-    time::Instant,
-};
+use std::{process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
+    cargo,
     flags::TestFlags,
     root,
     screen::{Cell, Tone, mark},
-    setup, shell, tidy, workspace,
+    setup, tidy,
 };
 use programs::{Count, Selection, TestProgram};
 
@@ -45,22 +43,22 @@ struct Run {
 impl Run {
     /// What is checked without running podgate.
     fn checks(&mut self) {
-        self.check("format", || cargo(&["fmt", "--all", "--check"]));
+        self.check("format", || run_cargo(&["fmt", "--all", "--check"]));
         let strict = ["--", "-D", "warnings"];
         let workspace = ["clippy", "--quiet", "--workspace", "--exclude", EBPF, "--all-targets"];
-        self.check("lints", || cargo(&[&workspace[..], &strict].concat()));
+        self.check("lints", || run_cargo(&[&workspace[..], &strict].concat()));
         // The BPF programs are linted for the host: their own target has no clippy of the same version.
         self.check("lints of the BPF programs", || {
-            cargo(&[&["clippy", "--quiet", "--package", EBPF], &strict[..]].concat())
+            run_cargo(&[&["clippy", "--quiet", "--package", EBPF], &strict[..]].concat())
         });
         self.check("rules of the repository", tidy::check);
         self.check("documentation examples", || {
-            cargo(&["test", "--quiet", "--workspace", "--exclude", EBPF, "--doc"])
+            run_cargo(&["test", "--quiet", "--workspace", "--exclude", EBPF, "--doc"])
         });
     }
 
     fn tests(&mut self, selection: &Selection) {
-        self.check("release build", shell::build_podgate);
+        self.check("release build", cargo::build_podgate);
         let mut programs = Vec::new();
         self.check("build of the tests", || {
             programs = programs::build(EBPF, selection)?;
@@ -99,9 +97,8 @@ impl Run {
 /// Built for another target, inside the agent's build.
 const EBPF: &str = "podgate-ebpf";
 
-fn cargo(arguments: &[&str]) -> Result<()> {
-    let mut cargo: Command = workspace::cargo();
-    let status = cargo.args(arguments).status().context("starting cargo")?;
+fn run_cargo(arguments: &[&str]) -> Result<()> {
+    let status = cargo::command().args(arguments).status().context("starting cargo")?;
     // `cargo fmt` and `cargo clippy` are components that rustup may have left out; cargo says which.
     ensure!(status.success(), "cargo {}: {status}", arguments.join(" "));
     Ok(())

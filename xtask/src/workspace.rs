@@ -1,9 +1,8 @@
-//! Where things are: the workspace, cargo and its target directory, the agent's binary.
+//! Where things are: the workspace, cargo's target directory, the agent's binary.
 
 use std::{
     env,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -11,13 +10,6 @@ use anyhow::{Context, Result, ensure};
 /// The root of the workspace that this xtask was built from.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
-}
-
-/// The cargo that runs this program, in the workspace.
-pub(crate) fn cargo() -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root());
-    cargo
 }
 
 /// Cargo's target directory: the one that this program was built into.

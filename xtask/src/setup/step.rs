@@ -7,7 +7,7 @@ use std::{fmt, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::workspace;
+use crate::cargo;
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,15 +59,15 @@ fn install(packages: &[&str]) -> Result<()> {
 }
 
 fn build_linker(llvm: Option<u32>) -> Result<()> {
-    let mut cargo = workspace::cargo();
-    cargo.args(["install", "bpf-linker", "--locked", "--version", "^0.13"]);
+    let mut install = cargo::command();
+    install.args(["install", "bpf-linker", "--locked", "--version", "^0.13"]);
     // Its debug information takes as long to make as all the rest.
-    cargo.env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+    install.env("CARGO_PROFILE_RELEASE_DEBUG", "false");
     if let Some(llvm) = llvm {
-        cargo.args(["--no-default-features", "--features", &format!("llvm-{llvm}")]);
-        cargo.env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"));
+        install.args(["--no-default-features", "--features", &format!("llvm-{llvm}")]);
+        install.env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"));
     }
-    let status = cargo.status().context("starting cargo")?;
+    let status = install.status().context("starting cargo")?;
     ensure!(status.success(), "cargo install bpf-linker: {status}");
     Ok(())
 }

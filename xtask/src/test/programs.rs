@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{flags::Shard, workspace};
+use crate::{cargo, flags::Shard};
 
 /// Which tests to run.
 #[derive(Clone, Debug)]
@@ -44,23 +44,10 @@ pub(super) struct Count {
 
 /// Builds the test programs of the workspace without the package `left_out`, and keeps those with a selected test.
 pub(super) fn build(left_out: &str, selection: &Selection) -> Result<Vec<TestProgram>> {
-    let mut build = workspace::cargo()
-        .args(["test", "--no-run", "--release", "--workspace", "--exclude", left_out])
-        .arg("--message-format=json-render-diagnostics")
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("starting cargo")?;
-    let output = build.stdout.take().context("stdout is piped")?;
-    let mut programs = Vec::new();
-    for line in BufReader::new(output).lines() {
-        let message = serde_json::from_str(&line?).context("reading cargo's messages")?;
-        programs.extend(TestProgram::from_message(&message));
-    }
-    let status = build.wait().context("waiting for cargo")?;
-    ensure!(status.success(), "building the tests: {status}");
-
+    let arguments = ["test", "--no-run", "--release", "--workspace", "--exclude", left_out];
+    let messages = cargo::build("the tests", &arguments)?;
     let mut selected = Vec::new();
-    for mut program in programs {
+    for mut program in messages.iter().filter_map(TestProgram::from_message) {
         let (wanted, others) = selection.split(program.list()?);
         program.others = others;
         if !wanted.is_empty() {

@@ -29,6 +29,9 @@ type Test = fn(&mut Lab) -> Result<()>;
 const AT_ONCE: usize = 6;
 
 fn main() -> Result<ExitCode> {
+    if env::var_os(topology::PANICS).is_some() {
+        return Ok(sandbox::enter(|sandbox| topology::panic_in_lab(sandbox))?.into());
+    }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
     if arguments.list {

@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    io::{BufRead, BufReader},
+    env, fs,
+    io::{self, BufRead, BufReader},
     net::IpAddr,
     process::{Command, Stdio},
     time::Duration,
@@ -14,7 +14,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use xtask::lab::{Lab, Place, Seen, Service, Traffic, Wiring, until};
+use xtask::{
+    lab::{Lab, Place, Seen, Service, Traffic, Wiring, until},
+    sandbox::Sandbox,
+};
 
 use super::Test;
 
@@ -24,8 +27,9 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_capture_sees_what_arrives", capture_sees),
     ("a_rewired_pod_is_reached_and_a_removed_one_is_not", rewired_and_removed),
     ("a_server_frees_its_port_when_it_is_dropped", server_frees_its_port),
-    ("nothing_is_left_after_kill_9_of_the_lab", nothing_left::<{ Signal::SIGKILL as i32 }>),
-    ("nothing_is_left_after_ctrl_c", nothing_left::<{ Signal::SIGINT as i32 }>),
+    ("nothing_is_left_after_kill_9_of_the_lab", |_| nothing_left(shell_lab(), End::Signal(Signal::SIGKILL))),
+    ("nothing_is_left_after_ctrl_c", |_| nothing_left(shell_lab(), End::Signal(Signal::SIGINT))),
+    ("nothing_is_left_after_a_panic", |_| nothing_left(panicking_lab()?, End::Input)),
 ];
 
 fn reaches_everywhere(lab: &mut Lab) -> Result<()> {
@@ -135,15 +139,52 @@ fn server_frees_its_port(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Starts another lab as a program of its own, ends it by a signal to its outer process, and compares what this process
-/// can see: processes (with the namespaces that they hold), mounts and interfaces.
-fn nothing_left<const SIGNAL: i32>(_: &mut Lab) -> Result<()> {
+/// How another lab, a program of its own, is made to end.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// By a signal to its outer process.
+    Signal(Signal),
+    /// By the end of its input.
+    Input,
+}
+
+/// `cargo xtask lab` with a program that never ends by itself.
+fn shell_lab() -> Command {
+    let mut lab = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    lab.args(["lab", "--bare", "--", "sh", "-c", "echo ready; exec sleep 1000"]);
+    lab
+}
+
+/// This very program, which then runs `panic_in_lab`.
+fn panicking_lab() -> Result<Command> {
+    let mut lab = Command::new(env::current_exe().context("finding this program")?);
+    lab.env(PANICS, "true");
+    Ok(lab)
+}
+
+/// Set for a program that shall run `panic_in_lab` in the place of tests.
+pub(crate) const PANICS: &str = "LAB_PANICS";
+
+/// Makes a lab with a process in it, says that it is ready, and panics at the end of its input.
+pub(crate) fn panic_in_lab(sandbox: Sandbox) -> ! {
+    let made = || -> Result<_> {
+        let node = Lab::new(sandbox, "panics")?.node("n1")?;
+        let sleeper = node.place.command("sleep").arg("1000").spawn().context("starting a process")?;
+        Ok((node, sleeper))
+    };
+    let lab = made().expect("a lab can be made");
+    println!("ready");
+    let input = io::stdin().lines().count();
+    panic!("as asked, after {input} lines, with {lab:?}")
+}
+
+/// Ends the other lab and compares what this process can see before and after: processes (with the namespaces that they
+/// hold), mounts and interfaces.
+fn nothing_left(mut program: Command, end: End) -> Result<()> {
     let before = Traces::of(&BTreeSet::new())?;
-    let mut lab = Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .args(["lab", "--bare", "--", "sh", "-c", "echo ready; exec sleep 1000"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("starting a lab")?;
+    let (input, output) = (Stdio::piped(), Stdio::piped());
+    let mut lab =
+        program.stdin(input).stdout(output).stderr(Stdio::null()).spawn().context("starting a lab")?;
     let outer = i32::try_from(lab.id())?;
     let mut line = String::new();
     let output = lab.stdout.take().context("stdout is piped")?;
@@ -155,7 +196,10 @@ fn nothing_left<const SIGNAL: i32>(_: &mut Lab) -> Result<()> {
     let namespaces: BTreeSet<_> = family.iter().filter_map(|process| netns(*process)).collect();
     ensure!(namespaces.len() == 2, "the sandbox has a network namespace of its own: {namespaces:?}");
 
-    kill(Pid::from_raw(outer), Signal::try_from(SIGNAL)?).context("ending the lab")?;
+    match end {
+        End::Signal(signal) => kill(Pid::from_raw(outer), signal).context("ending the lab")?,
+        End::Input => drop(lab.stdin.take()),
+    }
     lab.wait().context("waiting for the outer process")?;
     until("all processes of the lab are gone", Duration::from_secs(10), || {
         Ok(family.iter().all(|process| netns(*process).is_none()).then_some(()))

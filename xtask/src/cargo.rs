@@ -1,0 +1,92 @@
+//! Running cargo: the one that runs this program, in the workspace.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, IsTerminal, Write, stdout},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::{
+    screen::{Cell, Tone},
+    workspace,
+};
+
+pub(crate) fn command() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace::root());
+    cargo
+}
+
+/// The release build of podgate, which demo, lab and tests run.
+pub(crate) fn build_podgate() -> Result<()> {
+    build("podgate", &["build", "--release", "--package", "podgate"]).map(|_| ())
+}
+
+/// Runs a build and hands back cargo's JSON messages. `what` is shown with the progress.
+///
+/// Cargo itself is kept quiet: it would repeat the whole log of the BPF build, which the agent's build script passes on
+/// as warnings, at each call.
+pub(crate) fn build(what: &str, arguments: &[&str]) -> Result<Vec<Value>> {
+    let started = Instant::now();
+    let mut build = command()
+        .args(arguments)
+        .args(["--quiet", "--message-format=json-render-diagnostics"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting cargo")?;
+    let output = build.stdout.take().context("stdout is piped")?;
+    let mut messages: Vec<Value> = Vec::new();
+    let progress = Progress::new(what);
+    for line in BufReader::new(output).lines() {
+        messages.push(serde_json::from_str(&line?).context("reading cargo's messages")?);
+        progress.show(messages.iter().filter(|message| message["reason"] == "compiler-artifact").count());
+    }
+    let status = build.wait().context("waiting for cargo")?;
+    progress.clear();
+    ensure!(status.success(), "building {what}: {status}");
+    let line = format!("built {what} in {:.1} s", started.elapsed().as_secs_f64());
+    println!("{}", Cell::new(line, Tone::Quiet));
+    Ok(messages)
+}
+
+/// One line that is written again and again on a terminal, and once elsewhere.
+#[derive(Debug)]
+struct Progress {
+    what: String,
+    terminal: bool,
+}
+
+impl Progress {
+    fn new(what: &str) -> Self {
+        let progress = Self { what: what.to_owned(), terminal: stdout().is_terminal() };
+        if progress.terminal {
+            progress.show(0);
+        } else {
+            println!("building {what} …");
+        }
+        progress
+    }
+
+    fn show(&self, done: usize) {
+        if self.terminal {
+            print!("\r\x1b[Kbuilding {}: {done} parts done …", self.what);
+            flush();
+        }
+    }
+
+    fn clear(&self) {
+        if self.terminal {
+            print!("\r\x1b[K");
+            flush();
+        }
+    }
+}
+
+/// A terminal that does not take output has nobody to tell.
+fn flush() {
+    let _ = stdout().flush();
+}
