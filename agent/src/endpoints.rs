@@ -1,7 +1,8 @@
 //! Which veth is which pod.
 //!
-//! In: the node's network ([`netlink`]), what CNI plug-ins left behind ([`cni`]), the cluster. Out: [`Endpoints`], made
-//! by the pure function [`resolve`]. Attaching programs and writing maps is left to others.
+//! In: the node's network ([`netlink`]), what CNI plug-ins left behind ([`cni`]), the cluster. Out:
+//! [`Endpoints`], made by the pure function [`resolve`]. Attaching programs and writing maps is left to
+//! others.
 
 pub mod cni;
 pub mod netlink;
@@ -40,6 +41,8 @@ pub struct Veth {
     /// Ifindex of the bridge that it is a port of, 0 if none.
     pub master: u32,
     pub state: State,
+    /// The pod that it was found to be last, also while nothing decides. The pod behind a veth never changes.
+    pub last: Option<ObjectName>,
 }
 
 /// How far the pod behind a veth is known.
@@ -49,7 +52,8 @@ pub enum State {
         pod: ObjectName,
         /// What the pod may send from. Never empty; no two known veths share an address.
         addresses: BTreeSet<IpAddr>,
-        /// The pod's object is gone and its containers are not (a forced deletion): what was in force last stays.
+        /// The pod's object is gone and its containers are not (a forced deletion): what was in force last
+        /// stays.
         gone: bool,
     },
     /// Not known, and a pod that could be isolated may be behind it.

@@ -82,3 +82,62 @@ impl From<Address> for IpAddr {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::format;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        text.parse::<IpAddr>().expect("a literal of the test").into()
+    }
+
+    #[test]
+    fn predicates_know_their_ranges_to_the_last_address() {
+        // (address, is v4, is unspecified, is link-local v6)
+        let table = [
+            ("::", false, true, false),
+            ("0.0.0.0", true, true, false),
+            ("0.0.0.1", true, false, false),
+            ("::1", false, false, false),
+            ("::ffff:0.0.0.0", true, true, false),
+            ("::fffe:0.0.0.0", false, false, false),
+            ("::1:ffff:0:0", false, false, false),
+            ("1::ffff:0:0", false, false, false),
+            ("255.255.255.255", true, false, false),
+            ("169.254.0.1", true, false, false),
+            ("fe7f:ffff:ffff:ffff:ffff:ffff:ffff:ffff", false, false, false),
+            ("fe80::", false, false, true),
+            ("febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff", false, false, true),
+            ("fec0::", false, false, false),
+            ("ff02::1", false, false, false),
+        ];
+        for (text, v4, unspecified, link_local) in table {
+            let address = address(text);
+            assert_eq!(address.is_v4(), v4, "{text} is IPv4");
+            assert_eq!(address.is_unspecified(), unspecified, "{text} is unspecified");
+            assert_eq!(address.is_link_local_v6(), link_local, "{text} is link-local");
+        }
+    }
+
+    #[test]
+    fn the_mapped_form_is_the_ipv4_address() {
+        assert_eq!(address("::ffff:10.1.2.3"), address("10.1.2.3"));
+        assert_eq!(IpAddr::from(address("::ffff:10.1.2.3")), IpAddr::from([10, 1, 2, 3]));
+        assert_ne!(address("::10.1.2.3"), address("10.1.2.3"));
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_survives_the_way_through_a_map(bytes: [u8; 16], v4: [u8; 4]) {
+            prop_assert_eq!(Address::from_v6(bytes).bytes(), bytes);
+            prop_assert_eq!(IpAddr::from(Address::from_v4(v4)), IpAddr::from(v4));
+            let v6 = Ipv6Addr::from(bytes);
+            prop_assume!(v6.to_ipv4_mapped().is_none());
+            prop_assert_eq!(IpAddr::from(Address::from_v6(bytes)), IpAddr::V6(v6), "{}", format!("{v6}"));
+        }
+    }
+}

@@ -38,9 +38,11 @@ pub fn decide<T: Tables>(packet: &impl Packet, headers: &mut Headers, hook: &Hoo
 #[inline(always)]
 fn flow<T: Tables>(tuple: &mut Tuple, segment: Segment, hook: &Hook, tables: &T) -> Outcome {
     let (key, source_is_low) = FlowKey::of(tuple);
+    let known = tables.flow(&key);
+    // After the look-up: an entry that another CPU has just refreshed must not come from the future.
     let now = tables.now();
     let mut question = Question::new(key, source_is_low, now, hook);
-    if let Some((flow, entry)) = tables.flow(&key)
+    if let Some((flow, entry)) = known
         && is_alive(&flow, &key, now, tables)
     {
         let from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
@@ -123,6 +125,9 @@ fn answer<T: Tables>(question: &mut Question, tuple: &Tuple, hook: &Hook, tables
     match question.side {
         Direction::Egress => question.entry.client_epoch = tables.epoch(),
         Direction::Ingress => question.entry.server_epoch = tables.epoch(),
+    }
+    if matches!(question.side, Direction::Ingress) && is_misdelivered(tuple, hook, tables) {
+        return outcome;
     }
     let closed = endpoint.is_closed(Direction::Egress) || endpoint.is_closed(Direction::Ingress);
     if !tables.put_flow(&question.key, &question.entry) && closed { Outcome::FlowTable } else { outcome }
@@ -236,6 +241,13 @@ fn is_spoofed<T: Tables>(source: &Address, endpoint: &Endpoint, ifindex: u32, ta
     endpoint.is_known() && !source.is_link_local_v6() && tables.owner(source) != Some(ifindex)
 }
 
+/// A frame for another pod of this node, as a bridge floods it to all its ports. This pod drops it by itself, and must
+/// neither take the entry of the other one over nor get a connection in the other one's name.
+#[inline(always)]
+fn is_misdelivered<T: Tables>(tuple: &Tuple, hook: &Hook, tables: &T) -> bool {
+    tables.owner(&tuple.destination).is_some_and(|owner| owner != hook.ifindex)
+}
+
 /// Whether this hook's side of the connection was judged, for packets that come the way this one came.
 #[inline(always)]
 fn was_judged_here(flow: &Flow, from_client: bool, hook: &Hook) -> bool {
@@ -261,11 +273,11 @@ fn fragment_key(headers: &Headers) -> FragmentKey {
     }
 }
 
-/// A host without an address asks for one: DHCP (RFC 2131) from `0.0.0.0`, DHCPv6 (RFC 8415) from its link.
+/// A host without an address asks for one: DHCP (RFC 2131) from `0.0.0.0` to everyone, DHCPv6 (RFC 8415) from its link.
 #[inline(always)]
 fn is_dhcp_request(tuple: &Tuple) -> bool {
     match (tuple.protocol, tuple.source_port, tuple.destination_port) {
-        (number::UDP, 68, 67) => tuple.source.is_unspecified(),
+        (number::UDP, 68, 67) => tuple.source.is_unspecified() && tuple.destination == BROADCAST,
         (number::UDP, 546, 547) => tuple.source.is_link_local_v6() && tuple.destination == DHCPV6_SERVERS,
         _ => false,
     }
@@ -281,5 +293,11 @@ fn is_dhcp_reply(tuple: &Tuple) -> bool {
     }
 }
 
+/// `255.255.255.255`
+const BROADCAST: Address = Address::from_v4([255; 4]);
+
 /// `ff02::1:2`, all DHCPv6 relay agents and servers.
 const DHCPV6_SERVERS: Address = Address::from_v6([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2]);
+
+#[cfg(test)]
+mod tests;

@@ -150,3 +150,107 @@ pub struct Ports {
     pub source: u16,
     pub destination: u16,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Few values each, so that ends often share an address or a port.
+    fn tuples() -> impl Strategy<Value = Tuple> {
+        (0..3_u8, 0..3_u8, 0..3_u16, 0..3_u16, prop::sample::select(std::vec![1_u32, 6, 17])).prop_map(
+            |(source, destination, source_port, destination_port, protocol)| Tuple {
+                source: Address::from_v4([10, 0, 0, source]),
+                destination: Address::from_v4([10, 0, 0, destination]),
+                source_port,
+                destination_port,
+                protocol,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn both_directions_of_a_connection_have_one_key(tuple in tuples()) {
+            let (key, source_is_low) = FlowKey::of(&tuple);
+            let (back, back_is_low) = FlowKey::of(&tuple.reversed());
+            prop_assert_eq!(key, back);
+            let to_itself = tuple == tuple.reversed();
+            prop_assert_eq!(source_is_low, !back_is_low || to_itself);
+            prop_assert!((key.low, key.low_port) <= (key.high, key.high_port));
+        }
+
+        #[test]
+        fn two_connections_have_two_keys(one in tuples(), other in tuples()) {
+            let same = one == other || one == other.reversed();
+            prop_assert_eq!(FlowKey::of(&one).0 == FlowKey::of(&other).0, same);
+        }
+    }
+
+    #[test]
+    fn an_entry_lives_as_long_as_in_netfilters_connection_tracking() {
+        const TICKS: u32 = 100;
+        let timeouts = Timeouts::with_ticks_per_second(TICKS);
+        let none = Seen::default();
+        let [reply, client_fin, server_fin, rst] =
+            [Seen::REPLY, Seen::CLIENT_FIN, Seen::SERVER_FIN, Seen::RST];
+        let with = |bits: &[Seen]| bits.iter().fold(none, |seen, bit| seen.with(*bit, true));
+        let days = 24 * 60 * 60;
+        // (protocol, what was seen, seconds)
+        let table = [
+            (number::TCP, none, 120),
+            (number::TCP, reply, 5 * days),
+            (number::TCP, with(&[reply, client_fin]), 5 * days),
+            (number::TCP, with(&[reply, server_fin]), 5 * days),
+            (number::TCP, with(&[reply, client_fin, server_fin]), 120),
+            (number::TCP, with(&[reply, rst]), 120),
+            (number::TCP, rst, 120),
+            (number::UDP, none, 30),
+            (number::UDP, reply, 120),
+            (number::SCTP, none, 30),
+            (number::SCTP, reply, 120),
+            (number::ICMP, none, 30),
+            (number::ICMP, reply, 30),
+            (number::ICMPV6, reply, 30),
+            (47, none, 30),
+            (47, reply, 120),
+        ];
+        for (protocol, seen, seconds) in table {
+            for seen in [seen, seen.with(Seen::CLIENT_IS_LOW, true)] {
+                assert_eq!(
+                    timeouts.of(protocol, seen),
+                    seconds * TICKS,
+                    "protocol {protocol}, seen {seen:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_timeout_is_longer_than_half_of_what_the_clock_counts() {
+        // The fastest clock of a kernel has 1,000 ticks a second.
+        let Timeouts { tcp, tcp_half, stream, unreplied, refresh } = Timeouts::with_ticks_per_second(1_000);
+        for timeout in [tcp, tcp_half, stream, unreplied, refresh] {
+            assert!(timeout > 0 && timeout < u32::MAX / 2);
+        }
+    }
+
+    #[test]
+    fn each_side_leaves_its_own_marks_on_a_connection() {
+        let segment = |fin, rst| Segment { opens: false, fin, rst };
+        // (segment, from the client, marks)
+        let table = [
+            (segment(false, false), true, 0),
+            (segment(false, false), false, Seen::REPLY.0),
+            (segment(true, false), true, Seen::CLIENT_FIN.0),
+            (segment(true, false), false, Seen::REPLY.0 | Seen::SERVER_FIN.0),
+            (segment(false, true), true, Seen::RST.0),
+            (segment(false, true), false, Seen::REPLY.0 | Seen::RST.0),
+        ];
+        for (segment, from_client, marks) in table {
+            assert_eq!(Seen::default().after(segment, from_client), Seen(marks), "{segment:?} {from_client}");
+            assert_eq!(Seen(31).after(segment, from_client), Seen(31), "marks never go");
+        }
+    }
+}

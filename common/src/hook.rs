@@ -25,6 +25,14 @@ impl Direction {
     }
 }
 
+impl TryFrom<u8> for Direction {
+    type Error = u8;
+
+    fn try_from(value: u8) -> Result<Self, u8> {
+        Self::ALL.into_iter().find(|direction| *direction as u8 == value).ok_or(value)
+    }
+}
+
 impl fmt::Display for Direction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -42,4 +50,22 @@ pub struct Hook {
     pub ifindex: u32,
     /// Where the packet entered this node (`skb->ingress_ifindex`); 0: the node's own stack made it.
     pub via: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_direction_comes_back_from_its_number_and_no_other_number_does() {
+        assert_eq!(Direction::try_from(0), Ok(Direction::Egress));
+        assert_eq!(Direction::try_from(1), Ok(Direction::Ingress));
+        for number in 2..=u8::MAX {
+            assert_eq!(Direction::try_from(number), Err(number));
+        }
+        for direction in Direction::ALL {
+            assert_ne!(direction, direction.other());
+            assert_eq!(direction, direction.other().other());
+        }
+    }
 }

@@ -9,7 +9,7 @@
 //! the pin directory's name, so that two versions never read each other's maps.
 #![no_std]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "frames"))]
 extern crate std;
 
 mod address;
@@ -17,8 +17,11 @@ mod config;
 mod decide;
 mod endpoint;
 mod flow;
+#[cfg(any(test, feature = "frames"))]
+pub mod frames;
 mod hook;
 mod ids;
+mod layout;
 mod outcome;
 mod packet;
 mod protocol;

@@ -84,8 +84,55 @@ impl Outcome {
     }
 }
 
+impl TryFrom<u8> for Outcome {
+    type Error = u8;
+
+    fn try_from(value: u8) -> Result<Self, u8> {
+        Self::ALL.into_iter().find(|outcome| *outcome as u8 == value).ok_or(value)
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{COUNTERS, Direction, counter};
+
+    #[test]
+    fn every_outcome_comes_back_from_its_number_and_no_other_number_does() {
+        for (number, outcome) in (0..).zip(Outcome::ALL) {
+            assert_eq!(outcome as u8, number);
+        }
+        for number in 0..=u8::MAX {
+            let expected = Outcome::ALL.get(usize::from(number)).copied().ok_or(number);
+            assert_eq!(Outcome::try_from(number), expected);
+        }
+    }
+
+    #[test]
+    fn reasons_to_drop_come_after_reasons_to_pass() {
+        let passing: BTreeSet<Outcome> =
+            Outcome::ALL.into_iter().filter(|outcome| outcome.passes()).collect();
+        assert!(passing.contains(&Outcome::UnreadFree) && !passing.contains(&Outcome::Denied));
+        assert!(Outcome::ALL.is_sorted_by_key(|outcome| !outcome.passes()));
+    }
+
+    #[test]
+    fn each_outcome_has_a_name_and_a_counter_of_its_own() {
+        let names: BTreeSet<_> = Outcome::ALL.iter().map(|outcome| outcome.name()).collect();
+        assert_eq!(names.len(), Outcome::ALL.len());
+        let counters: BTreeSet<u32> = Direction::ALL
+            .iter()
+            .flat_map(|direction| Outcome::ALL.map(|outcome| counter(*direction, outcome)))
+            .collect();
+        assert_eq!(counters.len(), 2 * Outcome::ALL.len());
+        assert!(counters.last().is_some_and(|last| *last < COUNTERS));
     }
 }

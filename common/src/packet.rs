@@ -1,13 +1,15 @@
 //! From bytes to what is judged: who talks to whom, by which protocol and ports.
 //!
 //! Reads an Ethernet frame through [`Packet`]. Never trusts a length: every read is bounds-checked and a header that
-//! is not all there makes the packet [`Parsed::Unreadable`], which an isolated direction drops.
+//! is not all there makes the packet [`Kind::Unreadable`], which an isolated direction drops.
 
 use crate::{Address, protocol::number};
 
 mod icmp;
 mod ipv4;
 mod ipv6;
+#[cfg(test)]
+mod tests;
 
 /// Bytes of a packet, from the Ethernet header on.
 pub trait Packet {
@@ -103,7 +105,7 @@ impl Headers {
         sender: Address::UNSPECIFIED,
         datagram: 0,
         segment: Segment { opens: false, fin: false, rst: false },
-        payload: Payload { offset: 0, fragment_offset: 0, more_fragments: 0 },
+        payload: Payload { offset: 0, end: 0, fragment_offset: 0, more_fragments: 0 },
     };
 }
 
@@ -112,6 +114,8 @@ impl Headers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Payload {
     offset: usize,
+    /// Where it ends by the IP header's account; what the frame holds beyond is padding, which no receiver reads.
+    end: usize,
     /// Place in the datagram in 8-byte units.
     fragment_offset: u32,
     /// 1: yes.
@@ -129,6 +133,14 @@ fn forget<T: Copy>(value: &T) -> T {
 
 const ETHERNET_HEADER: usize = 14;
 
+/// What is read of every transport header that has ports or an identifier.
+const PORTS: usize = 8;
+
+const TCP_HEADER: usize = 20;
+
+/// The end of a packet that does not say how long it is: GSO leaves a length of 0 over 64 KiB ("BIG TCP").
+const UNKNOWN_END: usize = usize::MAX;
+
 /// Parses an Ethernet frame.
 #[inline(always)]
 pub fn parse(packet: &impl Packet, headers: &mut Headers) -> Kind {
@@ -138,70 +150,96 @@ pub fn parse(packet: &impl Packet, headers: &mut Headers) -> Kind {
 #[inline(always)]
 fn frame(packet: &impl Packet, headers: &mut Headers) -> Option<Kind> {
     headers.segment = Headers::EMPTY.segment;
-    let echo_request = match packet.read::<2>(12)? {
+    let icmp = match packet.read::<2>(12)? {
         [0x08, 0x00] => {
             ipv4::header(packet, ETHERNET_HEADER, headers)?;
-            icmp::ECHO_REQUEST_V4
+            icmp::Version::V4
         }
         [0x86, 0xdd] => {
             ipv6::header(packet, ETHERNET_HEADER, headers)?;
-            icmp::ECHO_REQUEST_V6
+            icmp::Version::V6
         }
         [0x08, 0x06] => return Some(Kind::Neighbour),
         _ => return None,
     };
-    let Payload { offset, fragment_offset, more_fragments } = forget(&headers.payload);
+    let Payload { offset, end, fragment_offset, more_fragments } = forget(&headers.payload);
+    let protocol = forget(&headers.tuple.protocol);
+    if offset > end || (fragment_offset == 1 && protocol == number::TCP) {
+        // A second fragment must not lay other TCP flags over those that were judged (RFC 3128).
+        return None;
+    }
     if fragment_offset != 0 {
         return Some(Kind::LaterFragment);
     }
-    let protocol = forget(&headers.tuple.protocol);
-    if matches!(protocol, number::ICMP | number::ICMPV6) {
+    if protocol == icmp.protocol() {
+        if offset + PORTS > end {
+            return None;
+        }
         let [kind, _] = packet.read::<2>(offset)?;
-        match icmp::class(kind, protocol) {
-            icmp::Class::Error => return icmp::error(packet, offset, headers),
+        match icmp.class(kind) {
+            icmp::Class::Error => return icmp::error(packet, offset, icmp, headers),
             icmp::Class::Neighbour => return Some(Kind::Neighbour),
             icmp::Class::Other => {}
         }
     }
-    transport(packet, offset, echo_request, headers)?;
+    transport(packet, offset, end, icmp, headers)?;
     Some(if more_fragments != 0 { Kind::FirstFragment } else { Kind::Flow })
 }
 
 /// Ports and TCP flags at `offset`, after the IP headers. `None` when they are not all there.
 ///
-/// A tiny first fragment that hides the TCP flags (RFC 1858) is refused: all of the fields are needed.
+/// A tiny first fragment that hides the TCP flags (RFC 1858) is refused: all of the header is needed.
 #[inline(always)]
-fn transport(packet: &impl Packet, offset: usize, echo_request: u8, headers: &mut Headers) -> Option<()> {
+fn transport(
+    packet: &impl Packet,
+    offset: usize,
+    end: usize,
+    icmp: icmp::Version,
+    headers: &mut Headers,
+) -> Option<()> {
     if headers.tuple.protocol == number::TCP {
         let [data_offset, flags] = packet.read::<2>(offset + 12)?;
-        if data_offset >> 4 < 5 {
+        if data_offset >> 4 < 5 || offset + TCP_HEADER > end {
             return None;
         }
         let (fin, syn, rst, ack) = (flags & 1, flags & 2, flags & 4, flags & 16);
         headers.segment = Segment { opens: syn != 0 && ack == 0, fin: fin != 0, rst: rst != 0 };
     }
-    ports(packet, offset, echo_request, &mut headers.tuple)
+    ports(packet, offset, end, icmp, &mut headers.tuple)
 }
 
-/// The first 8 bytes of a transport header: ports, or the type and identifier of an ICMP echo.
+/// The first bytes of a transport header: ports, or the type and identifier of an ICMP echo.
 #[inline(always)]
-fn ports(packet: &impl Packet, offset: usize, echo_request: u8, tuple: &mut Tuple) -> Option<()> {
-    match tuple.protocol {
-        number::TCP | number::UDP | number::SCTP => {
-            let [a, b, c, d, ..] = packet.read::<8>(offset)?;
-            tuple.source_port = u16::from_be_bytes([a, b]);
-            tuple.destination_port = u16::from_be_bytes([c, d]);
-        }
-        number::ICMP | number::ICMPV6 => {
-            let [kind, _, _, _, a, b, ..] = packet.read::<8>(offset)?;
-            let id = u16::from_be_bytes([a, b]);
-            if kind == echo_request {
-                tuple.source_port = id;
-            } else if icmp::is_echo_reply(kind, tuple.protocol) {
-                tuple.destination_port = id;
-            }
-        }
-        _ => {}
+fn ports(
+    packet: &impl Packet,
+    offset: usize,
+    end: usize,
+    icmp: icmp::Version,
+    tuple: &mut Tuple,
+) -> Option<()> {
+    let protocol = tuple.protocol;
+    let has_ports = matches!(protocol, number::TCP | number::UDP | number::SCTP);
+    if !has_ports && protocol != icmp.protocol() {
+        return Some(());
+    }
+    if offset + PORTS > end {
+        return None;
+    }
+    let [a, b, c, d, e, f, ..] = packet.read::<PORTS>(offset)?;
+    if has_ports {
+        tuple.source_port = u16::from_be_bytes([a, b]);
+        tuple.destination_port = u16::from_be_bytes([c, d]);
+    } else if a == icmp.echo_request() {
+        tuple.source_port = u16::from_be_bytes([e, f]);
+    } else if a == icmp.echo_reply() {
+        tuple.destination_port = u16::from_be_bytes([e, f]);
     }
     Some(())
+}
+
+/// Crafted packets of user space: tests, fuzzers.
+impl Packet for &[u8] {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk().copied()
+    }
 }

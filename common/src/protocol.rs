@@ -61,3 +61,25 @@ pub(crate) mod number {
     pub(crate) const DESTINATION_OPTIONS: u32 = 60;
     pub(crate) const SCTP: u32 = 132;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_three_protocols_with_ports_have_a_place_in_the_port_table() {
+        for number in 0..1_000 {
+            let expected = match number {
+                number::TCP => Ok(Protocol::Tcp),
+                number::UDP => Ok(Protocol::Udp),
+                number::SCTP => Ok(Protocol::Sctp),
+                other => Err(other),
+            };
+            assert_eq!(Protocol::try_from(number), expected);
+        }
+        for (place, protocol) in (0..).zip(Protocol::ALL) {
+            assert_eq!(protocol.index(), place);
+            assert_eq!(Protocol::try_from(protocol as u32), Ok(protocol));
+        }
+    }
+}

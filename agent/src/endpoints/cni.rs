@@ -1,9 +1,9 @@
 //! What CNI plug-ins have done: libcni's result cache, watched.
 //!
-//! In: the directory of the cache, which may be absent, appear later and go again. Out: [`CniResults`] whenever they
-//! changed. libcni writes a result when ADD has ended and before a container starts, which is a second or more before
-//! the API server tells a pod's address. Garbage is reported once and never fatal. Which veth it means is left to
-//! `resolve`.
+//! In: the directory of the cache, which may be absent, appear later and go again. Out: [`CniResults`]
+//! whenever they changed. libcni writes a result when ADD has ended and before a container starts, which is a
+//! second or more before the API server tells a pod's address. Garbage is reported once and never fatal.
+//! Which veth it means is left to `resolve`.
 
 mod files;
 mod result;
@@ -46,8 +46,8 @@ impl CniWatch {
         Ok(Self { files: Files::new(&directory), directory, watched: None, last: None })
     }
 
-    /// The first call gives what is there, each later one waits until it is different. Safe to cancel. After an error
-    /// the next call tries again. Must be called within a tokio runtime.
+    /// The first call gives what is there, each later one waits until it is different. Safe to cancel. After
+    /// an error the next call tries again. Must be called within a tokio runtime.
     pub async fn next(&mut self) -> anyhow::Result<Arc<CniResults>> {
         loop {
             let watched = match &mut self.watched {

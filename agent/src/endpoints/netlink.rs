@@ -1,8 +1,9 @@
 //! The node's network namespace, watched by rtnetlink.
 //!
-//! In: the kernel's multicast events, of this namespace and of those at the far ends of its veths. Out: a [`Network`]
-//! whenever something in it changed. An event only says *that* something changed: what is true is read anew, so a
-//! lost, late or reordered event does no harm. No other namespace is entered. Who is who is left to `resolve`.
+//! In: the kernel's multicast events, of this namespace and of those at the far ends of its veths. Out: a
+//! [`Network`] whenever something in it changed. An event only says *that* something changed: what is true is
+//! read anew, so a lost, late or reordered event does no harm. No other namespace is entered. Who is who is
+//! left to `resolve`.
 
 mod read;
 mod socket;
@@ -21,16 +22,17 @@ use self::{
 };
 use super::network::Network;
 
-/// Two reads are at least this far apart. An event after a quiet time is answered at once; a burst (a CNI plug-in makes
-/// about ten events a pod) costs a second read when it is over; a pod that changes its own addresses in a loop costs
-/// this node a bounded part of one core.
-const PAUSE: Duration = Duration::from_millis(5);
+/// The pause between two reads: twice as long as the last one took, within these bounds. An event after a
+/// quiet time is answered at once; a burst (a CNI plug-in makes about ten events a pod) costs a second read
+/// when it is over; a pod that changes its own addresses in a loop costs the node a third of a core at most.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Events of the node's own namespace. Routes: a link that gets the default route is no pod's.
 const OWN_GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV6_ROUTE];
 
-/// Events of every namespace that a veth leads to. Links too: a peer that moves on to a third namespace may say so
-/// nowhere else. New namespace ids need no group: the read that meets a veth is what makes them.
+/// Events of every namespace that a veth leads to. Links too: a peer that moves on to a third namespace may
+/// say so nowhere else. New namespace ids need no group: the read that meets a veth is what makes them.
 const ALL_GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR];
 
 /// The node's network namespace: the one of the thread that opened it.
@@ -48,8 +50,8 @@ pub struct NetworkWatch {
 }
 
 impl NetworkWatch {
-    /// Subscribes first and reads later, so that nothing happens unseen in between. Must be called within a tokio
-    /// runtime; needs CAP_NET_ADMIN and CAP_NET_BROADCAST.
+    /// Subscribes first and reads later, so that nothing happens unseen in between. Must be called within a
+    /// tokio runtime; needs CAP_NET_ADMIN and CAP_NET_BROADCAST.
     pub fn open() -> anyhow::Result<Self> {
         let own =
             Events::open(&OWN_GROUPS, Namespaces::Own).context("cannot listen to link events (rtnetlink)")?;
@@ -69,8 +71,8 @@ impl NetworkWatch {
         })
     }
 
-    /// The first call gives what is there, each later one waits until it is different. Safe to cancel. After an error
-    /// the next call reads again.
+    /// The first call gives what is there, each later one waits until it is different. Safe to cancel. After
+    /// an error the next call reads again.
     pub async fn next(&mut self) -> anyhow::Result<Arc<Network>> {
         loop {
             if !self.stale {
@@ -85,8 +87,9 @@ impl NetworkWatch {
             tokio::time::sleep_until(self.next_read).await;
             // Also what has arrived during the pause: the read below covers it.
             self.take_events()?;
+            let begin = Instant::now();
             let network = self.reader.network(&self.generations);
-            self.next_read = Instant::now() + PAUSE;
+            self.next_read = Instant::now() + (begin.elapsed() * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
             let network = network?;
             self.stale = false;
             self.generations.retain(|ifindex, _| network.links.contains_key(ifindex));
@@ -120,10 +123,15 @@ impl NetworkWatch {
                 }
             })
             .context("cannot read events of pod namespaces")?;
-        if taken_of_own == Taken::Overflow || taken_of_all == Taken::Overflow {
-            // A deletion may be among what was lost. The kernel gives an ifindex anew only to who asks for that very
-            // number, so two devices are not mixed up for that.
-            tracing::warn!("rtnetlink events were lost; reading everything again");
+        if taken_of_own == Taken::Overflow {
+            // A deletion may be among what was lost. The kernel gives an ifindex anew only to who asks for
+            // that very number, so two devices are not mixed up for that.
+            tracing::warn!("link events were lost; reading the links again");
+            *stale = true;
+        }
+        if taken_of_all == Taken::Overflow {
+            // Not a warning: a pod can bring it about.
+            tracing::debug!("events of pod namespaces were lost; reading all their addresses again");
             *stale = true;
             reader.forget_all();
         }
@@ -135,8 +143,8 @@ fn is_default_route(payload: &[u8]) -> bool {
     RouteHeader::parse(payload).is_ok_and(|header| header.destination_prefix_length == 0)
 }
 
-/// The ifindex of a link that is gone. A bridge says RTM_DELLINK too, in its own family, of a port that only leaves it
-/// (`br_del_if` in net/bridge/br_if.c).
+/// The ifindex of a link that is gone. A bridge says RTM_DELLINK too, in its own family, of a port that only
+/// leaves it (`br_del_if` in net/bridge/br_if.c).
 fn deleted_link(payload: &[u8]) -> Option<u32> {
     let header = LinkHeader::parse(payload).ok()?;
     (header.interface_family == AddressFamily::Unspec).then_some(header.index)

@@ -1,9 +1,10 @@
 //! From evidence to endpoints: a pure function.
 //!
-//! In: the network, the CNI results, the cluster, and what was resolved before. Out: [`Endpoints`]. Three questions, in
-//! this order: which veths lead out of the node (`uplink`), which pod is behind each of the others (`owners`), and what
-//! holds for those that nobody knows. What a pod says of itself, the addresses in its namespace, can only choose among
-//! what the cluster and the CNI plug-ins say. Wherever they disagree the answer is "not known", never a guess.
+//! In: the network, the CNI results, the cluster, and what was resolved before. Out: [`Endpoints`]. Three
+//! questions, in this order: which veths lead out of the node (`uplink`), which pod is behind each of the
+//! others (`owners`), and what holds for those that nobody knows. What a pod says of itself, the addresses in
+//! its namespace, can only choose among what the cluster and the CNI plug-ins say. Wherever they disagree the
+//! answer is "not known", never a guess.
 
 mod owners;
 #[cfg(test)]
@@ -23,8 +24,8 @@ use super::{
 };
 use crate::model::{Cluster, ObjectName, Pod, Selector};
 
-/// The dummy link on which kube-proxy's IPVS mode puts every service address (`DefaultDummyDevice`). What is sent to
-/// these does not end at the node, so they are not the node's.
+/// The dummy link on which kube-proxy's IPVS mode puts every service address (`DefaultDummyDevice`). What is
+/// sent to these does not end at the node, so they are not the node's.
 const IPVS_LINK: &str = "kube-ipvs0";
 
 /// What there is to go by.
@@ -64,12 +65,13 @@ pub fn resolve(evidence: &Evidence<'_>, isolated: &dyn Fn(&Pod) -> bool, previou
         };
         if could_be_isolated { State::Held } else { State::Open }
     };
-    let pods_veths = candidates.iter().filter(|candidate| !uplinks.contains(&candidate.ifindex));
-    Endpoints {
-        veths: pods_veths.map(|candidate| (candidate.ifindex, candidate.veth(state(candidate)))).collect(),
-        own_addresses: own_addresses(evidence.network),
-        uplinks,
-    }
+    let last = |candidate: &Candidate<'_>| match owners.of(candidate) {
+        Owner::Pod(pod) => Some(pod),
+        Owner::Undecided(_) | Owner::FurtherNetwork | Owner::Nobody => candidate.last(previous),
+    };
+    let veths = candidates.iter().filter(|candidate| !uplinks.contains(&candidate.ifindex));
+    let veths = veths.map(|candidate| (candidate.ifindex, candidate.veth(state(candidate), last(candidate))));
+    Endpoints { veths: veths.collect(), own_addresses: own_addresses(evidence.network), uplinks }
 }
 
 /// A veth with its far end in another namespace, and not an uplink beyond doubt.
@@ -93,14 +95,16 @@ impl<'a> Evidence<'a> {
         self.cluster.pods.values().filter(move |pod| pod.node.as_deref() == Some(node) && !pod.host_network)
     }
 
-    /// The pod that a CNI result or an earlier look speaks of. One that was given to another node meanwhile is another
-    /// pod with the same name. One without a node is taken at its word: manifests may leave it out.
+    /// The pod that a CNI result or an earlier look speaks of. One that was given to another node meanwhile
+    /// is another pod with the same name. One without a node is taken at its word: manifests may leave it
+    /// out.
     fn pod(&self, name: &ObjectName) -> Option<&'a Pod> {
         let pod = self.cluster.pods.get(name).filter(|pod| !pod.host_network)?;
         pod.node.as_deref().is_none_or(|node| node == self.node).then_some(pod)
     }
 
-    /// Of a pod that the cluster does not know (yet), the labels are not known: any policy of its namespace may be meant.
+    /// Of a pod that the cluster does not know (yet), the labels are not known: any policy of its namespace
+    /// may be meant.
     fn could_be_isolated(&self, name: &ObjectName, isolated: &dyn Fn(&Pod) -> bool) -> bool {
         self.pod(name).map_or_else(
             || {
@@ -119,22 +123,35 @@ impl<'a> Candidate<'a> {
         self.peer.addresses.contains(address)
     }
 
-    /// What this very device was known as before.
-    fn before<'p>(&self, previous: &'p Endpoints) -> Option<(&'p ObjectName, &'p BTreeSet<IpAddr>)> {
-        let veth = previous.veths.get(&self.ifindex)?;
-        match &veth.state {
-            State::Known { pod, addresses, .. }
-                if veth.name == self.link.name && veth.generation == self.link.generation =>
-            {
-                Some((pod, addresses))
-            }
-            _ => None,
+    /// This very device as it was resolved before.
+    fn before<'p>(&self, previous: &'p Endpoints) -> Option<&'p Veth> {
+        let same = |veth: &&Veth| veth.name == self.link.name && veth.generation == self.link.generation;
+        previous.veths.get(&self.ifindex).filter(same)
+    }
+
+    /// The pod that it was found to be last.
+    fn last<'p>(&self, previous: &'p Endpoints) -> Option<&'p ObjectName> {
+        self.before(previous)?.last.as_ref()
+    }
+
+    /// What that pod might send from, if it was known.
+    fn last_addresses<'p>(&self, previous: &'p Endpoints) -> Option<&'p BTreeSet<IpAddr>> {
+        match &self.before(previous)?.state {
+            State::Known { addresses, .. } => Some(addresses),
+            State::Held | State::Open => None,
         }
     }
 
-    fn veth(&self, state: State) -> Veth {
+    fn veth(&self, state: State, last: Option<&ObjectName>) -> Veth {
         let Link { name, generation, master, .. } = self.link;
-        Veth { ifindex: self.ifindex, generation: *generation, name: name.clone(), master: *master, state }
+        Veth {
+            ifindex: self.ifindex,
+            generation: *generation,
+            name: name.clone(),
+            master: *master,
+            state,
+            last: last.cloned(),
+        }
     }
 }
 
@@ -159,11 +176,11 @@ fn known<'a>(
 ) -> BTreeMap<u32, Known<'a>> {
     let known = candidates.iter().filter_map(|candidate| {
         let Owner::Pod(pod) = owners.of(candidate) else { return None };
-        let before =
-            candidate.before(previous).filter(|(before, _)| *before == pod).map(|(_, addresses)| addresses);
+        let before = candidate.last_addresses(previous).filter(|_| candidate.last(previous) == Some(pod));
         let (addresses, gone) = match evidence.pod(pod) {
             Some(object) => (addresses(evidence, candidate, object, before), false),
-            // Without its object nobody can tell which policies select it: only one that was judged before stays so.
+            // Without its object nobody can tell which policies select it: only one that was judged before
+            // stays so.
             None => (before?.clone(), true),
         };
         Some((candidate.ifindex, Known { pod, addresses, gone }))
@@ -171,9 +188,10 @@ fn known<'a>(
     known.collect()
 }
 
-/// What a pod may send from: the addresses that the CNI plug-in gave it on this veth, and of those in its status the
-/// ones that it carries as well. The status alone may be old (a new sandbox has a new address before the API server
-/// knows), so it counts in full only where no plug-in told. What the peer carries beyond that is the pod's own doing.
+/// What a pod may send from: the addresses that the CNI plug-in gave it on this veth, and of those in its
+/// status the ones that it carries as well. The status alone may be old (a new sandbox has a new address
+/// before the API server knows), so it counts in full only where no plug-in told. What the peer carries
+/// beyond that is the pod's own doing.
 fn addresses(
     evidence: &Evidence<'_>,
     candidate: &Candidate<'_>,
@@ -191,8 +209,8 @@ fn addresses(
     }
 }
 
-/// An address has one owner. Of several, the one whose object exists, whose peer carries it, who had it before, in this
-/// order; if that leaves several still, none has it. A veth without addresses is not known.
+/// An address has one owner. Of several, the one whose object exists, whose peer carries it, who had it
+/// before, in this order; if that leaves several still, none has it. A veth without addresses is not known.
 fn uncontested<'a>(
     mut known: BTreeMap<u32, Known<'a>>,
     candidates: &[Candidate<'_>],
@@ -209,7 +227,7 @@ fn uncontested<'a>(
         prefer(&mut holders, |holder| known.get(&holder.ifindex).is_some_and(|known| !known.gone));
         prefer(&mut holders, |holder| holder.carries(&address));
         prefer(&mut holders, |holder| {
-            holder.before(previous).is_some_and(|(_, addresses)| addresses.contains(&address))
+            holder.last_addresses(previous).is_some_and(|addresses| addresses.contains(&address))
         });
         let owner = if let [owner] = *holders { Some(owner.ifindex) } else { None };
         for ifindex in everyone.into_iter().filter(|ifindex| Some(*ifindex) != owner) {

@@ -9,6 +9,7 @@ mod document;
 mod route;
 mod store;
 mod watch;
+mod writer;
 
 use std::{fmt, path::PathBuf};
 

@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791): header with options, and fragments.
 
-use super::{Headers, Packet, Payload};
+use super::{Headers, Packet, Payload, UNKNOWN_END};
 use crate::Address;
 
 /// Reads the header at `offset` into `headers`; the ports are not known yet.
@@ -10,7 +10,6 @@ pub(super) fn header(packet: &impl Packet, offset: usize, headers: &mut Headers)
         packet.read::<8>(offset)?;
     let length = usize::from(version_length & 0x0f) * 4;
     let total = usize::from(u16::from_be_bytes([total_high, total_low]));
-    // A total length of 0 is what GSO leaves in packets over 64 KiB ("BIG TCP").
     if version_length >> 4 != 4 || length < 20 || (total != 0 && total < length) {
         return None;
     }
@@ -24,6 +23,7 @@ pub(super) fn header(packet: &impl Packet, offset: usize, headers: &mut Headers)
     let fragment = u32::from(u16::from_be_bytes([fragment_high, fragment_low]));
     headers.payload = Payload {
         offset: offset + length,
+        end: if total == 0 { UNKNOWN_END } else { offset + total },
         fragment_offset: fragment & 0x1fff,
         more_fragments: fragment >> 13 & 1,
     };

@@ -1,7 +1,9 @@
 //! IPv6 (RFC 8200): header, extension headers, and fragments.
 
-use super::{Headers, Packet, Payload, forget};
+use super::{Headers, Packet, Payload, UNKNOWN_END, forget};
 use crate::{Address, protocol::number};
+
+const HEADER: usize = 40;
 
 /// More extension headers than this and the packet is unreadable. Real ones have one or two.
 const MAX_EXTENSION_HEADERS: usize = 6;
@@ -9,13 +11,19 @@ const MAX_EXTENSION_HEADERS: usize = 6;
 /// Reads the headers at `offset` into `headers`; the ports are not known yet.
 #[inline(always)]
 pub(super) fn header(packet: &impl Packet, offset: usize, headers: &mut Headers) -> Option<()> {
-    let [version, _, _, _, _, _, protocol, _] = packet.read::<8>(offset)?;
+    let [version, _, _, _, length_high, length_low, protocol, _] = packet.read::<8>(offset)?;
+    let length = usize::from(u16::from_be_bytes([length_high, length_low]));
     headers.tuple.source = Address::from_v6(packet.read::<16>(offset + 8)?);
     headers.tuple.destination = Address::from_v6(packet.read::<16>(offset + 24)?);
     headers.tuple.source_port = 0;
     headers.tuple.destination_port = 0;
     headers.tuple.protocol = u32::from(protocol);
-    headers.payload = Payload { offset: offset + 40, fragment_offset: 0, more_fragments: 0 };
+    headers.payload = Payload {
+        offset: offset + HEADER,
+        end: if length == 0 { UNKNOWN_END } else { offset + HEADER + length },
+        fragment_offset: 0,
+        more_fragments: 0,
+    };
     if version >> 4 != 6 || headers.tuple.source.is_v4() || headers.tuple.destination.is_v4() {
         return None;
     }

@@ -1,7 +1,7 @@
 //! The files of the cache as they were read last.
 //!
-//! In: the directory, names of files that changed. Out: the results. A file that is none is refused once for each time
-//! that it is written, and is as good as absent.
+//! In: the directory, names of files that changed. Out: the results. A file that is none is refused once for
+//! each time that it is written, and is as good as absent.
 
 use std::{
     collections::BTreeMap,

@@ -1,8 +1,8 @@
 //! One file of libcni's result cache: the record of one CNI ADD.
 //!
-//! In: the bytes of a file. Out: the pod, its addresses and the names of the node's ends; `None` for what is no pod's.
-//! Read are the result formats 0.1 to 1.1 (cni/SPEC.md), inside the record that libcni wraps around them
-//! (`cachedInfo` in libcni/api.go). The files are root's; still nothing in them is taken on trust.
+//! In: the bytes of a file. Out: the pod, its addresses and the names of the node's ends; `None` for what is
+//! no pod's. Read are the result formats 0.1 to 1.1 (cni/SPEC.md), inside the record that libcni wraps around
+//! them (`cachedInfo` in libcni/api.go). The files are root's; still nothing in them is taken on trust.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use crate::model::{Name, ObjectName};
 
-/// What the container runtimes call a pod's first interface (`DefaultIfName` of CRI-O, `DefaultPrefix` of containerd's
-/// go-cni). NetworkPolicy is about this one; others come from meta plug-ins such as Multus.
+/// What the container runtimes call a pod's first interface (`DefaultIfName` of CRI-O, `DefaultPrefix` of
+/// containerd's go-cni). NetworkPolicy is about this one; others come from meta plug-ins such as Multus.
 const PRIMARY_INTERFACE: &str = "eth0";
 
 /// Bytes of the longest interface name (IFNAMSIZ less the closing zero).
@@ -27,7 +27,8 @@ pub struct CniResult {
     pub pod: ObjectName,
     /// Whether this is the network that NetworkPolicy is about, or one more that a meta plug-in added.
     pub primary: bool,
-    /// Interfaces outside the pod's sandbox: the node's end of the veth, perhaps a bridge. Not every plug-in names them.
+    /// Interfaces outside the pod's sandbox: the node's end of the veth, perhaps a bridge. Not every plug-in
+    /// names them.
     pub host_interfaces: BTreeSet<Name>,
     pub addresses: BTreeSet<IpAddr>,
 }
@@ -118,7 +119,8 @@ impl Record {
 }
 
 impl Added {
-    /// `inside`: the interface's name in the sandbox. Some plug-ins list it without saying that it is in there.
+    /// `inside`: the interface's name in the sandbox. Some plug-ins list it without saying that it is in
+    /// there.
     fn host_interfaces(&self, inside: &str) -> Result<BTreeSet<Name>, CniResultError> {
         let interfaces = self.interfaces.iter().flatten().filter(|interface| !interface.is_sandboxed());
         let names =
@@ -133,8 +135,8 @@ impl Added {
         addresses.filter(|address| !address.as_ref().is_ok_and(is_not_a_host)).collect()
     }
 
-    /// False for an address that the plug-in put on an interface of the node. Plug-ins that list no sandboxed interface
-    /// at all mean the pod's.
+    /// False for an address that the plug-in put on an interface of the node. Plug-ins that list no sandboxed
+    /// interface at all mean the pod's.
     fn is_inside(&self, address: &Address) -> bool {
         let interfaces = self.interfaces.as_deref().unwrap_or_default();
         let holder = address.interface.and_then(|index| interfaces.get(usize::try_from(index).ok()?));

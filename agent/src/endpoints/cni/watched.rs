@@ -1,7 +1,7 @@
 //! The inotify watch on a directory that need not exist yet.
 //!
-//! In: a path. Out: the names in it that changed, or that everything must be looked at anew. While the directory is
-//! absent, the nearest one above it is watched for the next step of the way to appear.
+//! In: a path. Out: the names in it that changed, or that everything must be looked at anew. While the
+//! directory is absent, the nearest one above it is watched for the next step of the way to appear.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -21,7 +21,8 @@ const READS_AT_ONCE: usize = 64;
 /// Tries to find the nearest directory while directories are being made and removed.
 const ATTEMPTS: usize = 16;
 
-/// Complete files only: libcni writes in place, so a file that was merely created or changed may be half written.
+/// Complete files only: libcni writes in place, so a file that was merely created or changed may be half
+/// written.
 const IN_DIRECTORY: WatchMask = WatchMask::CLOSE_WRITE
     .union(WatchMask::MOVED_TO)
     .union(WatchMask::MOVED_FROM)
@@ -76,7 +77,8 @@ impl Watched {
                 continue;
             }
             let awaited = above.and_then(Path::file_name).map(OsStr::to_owned);
-            // SAFETY: Inotify owns its descriptor, never replaces it, and is owned by the AsyncFd until both are dropped.
+            // SAFETY: Inotify owns its descriptor, never replaces it, and is owned by the AsyncFd until both
+            // are dropped.
             let inotify = unsafe { AsyncFd::register_with_interest(inotify, Interest::READABLE) }?;
             return Ok(Self { inotify, awaited });
         }

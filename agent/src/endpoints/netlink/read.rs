@@ -1,7 +1,8 @@
-//! One full look: dumps of links, addresses and routes, and of the addresses in each namespace at the end of a veth.
+//! One full look: dumps of links, addresses and routes, and of the addresses in each namespace at the end of
+//! a veth.
 //!
-//! Attributes are picked out one by one. A device of a kind that no library knows yet must not hide the others, so an
-//! attribute that is not asked for is never parsed.
+//! Attributes are picked out one by one. A device of a kind that no library knows yet must not hide the
+//! others, so an attribute that is not asked for is never parsed.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
@@ -27,11 +28,15 @@ const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
 const NEXT_HOP_HEADER: usize = 8;
 
+/// Addresses of a peer that are looked at. A pod has a few; one that has thousands is known by its CNI
+/// result.
+const PEER_ADDRESSES: usize = 256;
+
 /// `IFA_TARGET_NETNSID` (uapi/linux/if_addr.h).
 const IFA_TARGET_NETNSID: u16 = 10;
 
-/// Reads the node's namespace, and remembers the addresses in the others until an event tells that they changed. With 250
-/// pods that saves more than half of the time.
+/// Reads the node's namespace, and remembers the addresses in the others until an event tells that they
+/// changed. With 250 pods that saves more than half of the time.
 #[derive(Debug)]
 pub(super) struct Reader {
     requests: Requests,
@@ -41,8 +46,8 @@ pub(super) struct Reader {
 /// What was read of a namespace at the far end of some veths.
 #[derive(Debug)]
 struct Namespace {
-    /// The veths that led there: their near ifindex with its generation, and the far one. Ids of namespaces are used
-    /// again; with the same veths at the same ends it is still the same namespace.
+    /// The veths that led there: their near ifindex with its generation, and the far one. Ids of namespaces
+    /// are used again; with the same veths at the same ends it is still the same namespace.
     veths: BTreeSet<(u32, u32, u32)>,
     /// By ifindex in there.
     addresses: Vec<(u32, IpNet)>,
@@ -78,20 +83,19 @@ impl Reader {
         }
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let ways = self.requests.dump(&routes_request(family), default_route_links);
-            for ifindex in
-                ways.with_context(|| format!("cannot list the {family:?} routes"))?.into_iter().flatten()
-            {
+            let ways = ways.with_context(|| format!("cannot list the {family:?} routes"))?;
+            for ifindex in ways.into_iter().flatten() {
                 if let Some(link) = links.get_mut(&ifindex) {
                     link.default_route = true;
                 }
             }
         }
-        self.read_peers(&mut links)?;
+        self.read_peers(&mut links);
         Ok(Network { links })
     }
 
     /// The addresses at the far ends: one dump for each namespace, however many veths lead there.
-    fn read_peers(&mut self, links: &mut BTreeMap<u32, Link>) -> anyhow::Result<()> {
+    fn read_peers(&mut self, links: &mut BTreeMap<u32, Link>) {
         let mut veths: BTreeMap<i32, BTreeSet<(u32, u32, u32)>> = BTreeMap::new();
         for (ifindex, link) in &*links {
             if let Some(peer) = link.peer.as_ref().filter(|peer| peer.namespace >= 0) {
@@ -101,7 +105,7 @@ impl Reader {
         self.namespaces.retain(|id, known| veths.get(id) == Some(&known.veths));
         for (id, veths) in veths {
             if let Entry::Vacant(unknown) = self.namespaces.entry(id) {
-                let addresses = read_namespace(&mut self.requests, id)?;
+                let addresses = read_namespace(&mut self.requests, id);
                 unknown.insert(Namespace { veths, addresses });
             }
         }
@@ -109,18 +113,19 @@ impl Reader {
             let addresses =
                 self.namespaces.get(&peer.namespace).map_or(&[][..], |namespace| &namespace.addresses);
             let own = addresses.iter().filter(|(ifindex, _)| *ifindex == peer.ifindex);
-            peer.addresses = own.map(|(_, address)| address.addr()).collect();
+            peer.addresses = own.map(|(_, address)| address.addr()).take(PEER_ADDRESSES).collect();
         }
-        Ok(())
     }
 }
 
-fn read_namespace(requests: &mut Requests, id: i32) -> anyhow::Result<Vec<(u32, IpNet)>> {
-    match requests.dump(&addresses_request(Some(id)), |payload| address(payload, Some(id))) {
-        // The namespace is gone already (`rtnl_get_net_ns_capable`); the event of its veth is on the way.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
-        answer => answer.with_context(|| format!("cannot list the addresses in network namespace {id}")),
-    }
+/// A namespace that cannot be read shows no addresses: it may be gone already (`rtnl_get_net_ns_capable`),
+/// and one whose pod changes its addresses without end must not keep the node from seeing the others.
+fn read_namespace(requests: &mut Requests, id: i32) -> Vec<(u32, IpNet)> {
+    let answer = requests.dump(&addresses_request(Some(id)), |payload| address(payload, Some(id)));
+    answer.unwrap_or_else(|error| {
+        tracing::debug!(namespace = id, %error, "cannot list the addresses in a network namespace");
+        Vec::new()
+    })
 }
 
 fn links_request() -> RouteNetlinkMessage {
@@ -174,8 +179,8 @@ fn is_veth(information: &[u8]) -> bool {
         .any(|attribute| attribute.kind() == libc::IFLA_INFO_KIND && attribute.value() == b"veth\0")
 }
 
-/// RTM_NEWADDR: the address with the ifindex of its link. An answer about another namespace than asked for counts for
-/// nothing.
+/// RTM_NEWADDR: the address with the ifindex of its link. An answer about another namespace than asked for
+/// counts for nothing.
 fn address(payload: &[u8], namespace: Option<i32>) -> Option<(u32, IpNet)> {
     let header = AddressHeader::parse(payload).ok()?;
     if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {

@@ -12,19 +12,22 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Larger than any datagram of a dump: the kernel fills at most 32 KiB (`netlink_dump` in net/netlink/af_netlink.c).
+/// Larger than any datagram of a dump: the kernel fills at most 32 KiB (`netlink_dump` in
+/// net/netlink/af_netlink.c).
 const DATAGRAM: usize = 64 << 10;
 
 /// A dump that changes while it is read is read again, this often at most.
-const ATTEMPTS: usize = 32;
+const ATTEMPTS: usize = 8;
 
-/// Room for events, in bytes: some thousands, so that a burst seldom costs a full read of its own.
+/// Room for events, in bytes, so that a burst seldom overflows. The kernel gives what net.core.rmem_max
+/// allows.
 const EVENT_BUFFER: u32 = 4 << 20;
 
 /// How many datagrams one call takes, so that a flood of events cannot keep it for ever.
 const EVENTS_AT_ONCE: usize = 4096;
 
-/// A socket that asks. Blocking: the kernel makes the answer inside the system call, there is nothing to wait for.
+/// A socket that asks. Blocking: the kernel makes the answer inside the system call, there is nothing to wait
+/// for.
 #[derive(Debug)]
 pub(super) struct Requests {
     socket: Socket,
@@ -64,8 +67,8 @@ impl Requests {
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
-        // Without it the kernel ignores what it does not understand of a request, a namespace id for instance, and
-        // answers another question.
+        // Without it the kernel ignores what it does not understand of a request, a namespace id for
+        // instance, and answers another question.
         socket.set_netlink_get_strict_chk(true)?;
         Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(DATAGRAM) })
     }
@@ -98,7 +101,8 @@ impl Requests {
         Ok(())
     }
 
-    /// Reads to the end of the dump, also of one that turns out inconsistent, so that the next one starts clean.
+    /// Reads to the end of the dump, also of one that turns out inconsistent, so that the next one starts
+    /// clean.
     fn receive(&mut self, mut entry: impl FnMut(&[u8])) -> io::Result<Dump> {
         let mut dump = Dump::Consistent;
         loop {
@@ -135,7 +139,8 @@ impl Events {
         for group in groups {
             socket.add_membership(*group)?;
         }
-        // SAFETY: the socket owns its descriptor, never replaces it, and is owned by the AsyncFd until both are dropped.
+        // SAFETY: the socket owns its descriptor, never replaces it, and is owned by the AsyncFd until both
+        // are dropped.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
         Ok(Self { socket, buffer: vec![0; DATAGRAM], more: false })
     }
@@ -178,8 +183,10 @@ impl Events {
         message.msg_iov = &raw mut place;
         message.msg_iovlen = 1;
         message.msg_control = (&raw mut origin).cast();
-        message.msg_controllen = size_of::<Origin>();
-        // SAFETY: `message` points to the buffer and to `origin`, with their true lengths, and both outlive the call.
+        // The type differs between C libraries.
+        message.msg_controllen = size_of::<Origin>() as _;
+        // SAFETY: `message` points to the buffer and to `origin`, with their true lengths, and both outlive
+        // the call.
         let length = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut message, 0) };
         let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
         let told = origin.header.cmsg_level == libc::SOL_NETLINK
@@ -193,8 +200,8 @@ impl Events {
     }
 }
 
-/// The control message that tells where an event happened (`netlink_cmsg_listen_all_nsid` in af_netlink.c). Its layout
-/// is that of CMSG_DATA: the value follows the header, which is as long as its alignment wants.
+/// The control message that tells where an event happened (`netlink_cmsg_listen_all_nsid` in af_netlink.c).
+/// Its layout is that of CMSG_DATA: the value follows the header, which is as long as its alignment wants.
 #[repr(C)]
 struct Origin {
     header: libc::cmsghdr,

@@ -1,9 +1,10 @@
 //! Which pod is behind which veth.
 //!
-//! Three witnesses, the best first. A CNI result that names the veth settles it. Else the addresses at the far end count,
-//! compared with those that CNI results and pods' statuses tell. Else the veth keeps the pod that it was known as: the
-//! pod behind a veth never changes, while a pod may change its addresses. Whoever speaks for a veth may be wrong about
-//! which one it is (two pods claim one address, a pod takes another's), so veths are settled by exclusion.
+//! Three witnesses, the best first. A CNI result that names the veth settles it. Else the addresses at the
+//! far end count, compared with those that CNI results and pods' statuses tell. Else the veth keeps the pod
+//! that it was known as: the pod behind a veth never changes, while a pod may change its addresses. Whoever
+//! speaks for a veth may be wrong about which one it is (two pods claim one address, a pod takes another's),
+//! so veths are settled by exclusion.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,29 +64,24 @@ pub(super) fn find<'a>(
     previous: &'a Endpoints,
 ) -> Owners<'a> {
     let witnesses = Witnesses::new(*evidence, candidates);
-    let claims =
-        candidates.iter().map(|candidate| (candidate.ifindex, witnesses.claims(candidate, previous)));
-    let claims: BTreeMap<u32, BTreeSet<&ObjectName>> = claims.collect();
-    let named = candidates.iter().filter(|candidate| witnesses.names(candidate));
-    let named =
-        named.filter_map(|candidate| match *claims.get(&candidate.ifindex)?.iter().collect::<Vec<_>>() {
-            [pod] => Some((candidate.ifindex, *pod)),
-            _ => None,
-        });
-    let named = named.collect();
-    let further = candidates.iter().filter(|candidate| witnesses.names_further_network(candidate));
-    Owners {
-        settled: exclude(named, claims.clone(), |pod, rivals| {
-            let mut rivals: Vec<_> = candidates.iter().filter(|it| rivals.contains(&it.ifindex)).collect();
-            super::prefer(&mut rivals, |rival| witnesses.by_address(rival).contains(pod));
-            super::prefer(&mut rivals, |rival| {
-                rival.before(previous).is_some_and(|(before, _)| before == pod)
-            });
-            if let [winner] = *rivals { Some(winner.ifindex) } else { None }
-        }),
-        further: further.map(|candidate| candidate.ifindex).collect(),
-        claims,
+    let (mut claims, mut named, mut further) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    for candidate in candidates {
+        let pods = witnesses.claims(candidate, previous);
+        if let Some(pod) = only(&pods).filter(|_| !witnesses.named(candidate).is_empty()) {
+            named.insert(candidate.ifindex, pod);
+        }
+        if witnesses.names_further_network(candidate) {
+            further.insert(candidate.ifindex);
+        }
+        claims.insert(candidate.ifindex, pods);
     }
+    let settled = exclude(named, claims.clone(), |pod, rivals| {
+        let mut rivals: Vec<_> = candidates.iter().filter(|it| rivals.contains(&it.ifindex)).collect();
+        super::prefer(&mut rivals, |rival| witnesses.by_address(rival).contains(pod));
+        super::prefer(&mut rivals, |rival| rival.last(previous) == Some(pod));
+        if let [winner] = *rivals { Some(winner.ifindex) } else { None }
+    });
+    Owners { settled, claims, further }
 }
 
 /// The addresses that CNI results give a pod on this veth.
@@ -147,24 +143,25 @@ impl<'a> Witnesses<'a> {
             return named;
         }
         if !named.is_empty() {
-            // A result that was left over names a pod that is no more. Or the pod is too new for the cluster to know.
+            // A result that was left over names a pod that is no more. Or the pod is too new for the cluster
+            // to know.
             return named.into_iter().chain(reported()).collect();
         }
-        // The address of a pod that has ended stays in its status for a while. A CNI result goes before the address
-        // is given to another pod.
+        // The address of a pod that has ended stays in its status for a while. A CNI result goes before the
+        // address is given to another pod.
         let given: BTreeSet<_> = carried(&self.given, candidate).collect();
         if given.iter().any(|pod| self.evidence.pod(pod).is_some()) {
             return given.into_iter().filter(|pod| self.evidence.pod(pod).is_some()).collect();
         }
         let mut pods: BTreeSet<_> = given.into_iter().chain(reported()).collect();
         // A pod that is gone gives way to whoever is there.
-        let before = candidate.before(previous).map(|(pod, _)| pod);
-        pods.extend(before.filter(|pod| pods.is_empty() || self.evidence.pod(pod).is_some()));
+        let last = candidate.last(previous);
+        pods.extend(last.filter(|pod| pods.is_empty() || self.evidence.pod(pod).is_some()));
         pods
     }
 
-    /// The pods whose first network is on this veth, as CNI results have it. Of several results for one name, those
-    /// whose address is there: the others are left over.
+    /// The pods whose first network is on this veth, as CNI results have it. Of several results for one name,
+    /// those whose address is there: the others are left over.
     fn named(&self, candidate: &Candidate<'_>) -> BTreeSet<&'a ObjectName> {
         let results = self.naming.get(&candidate.link.name).into_iter().flatten();
         let mut results: Vec<_> = results.filter(|result| result.primary).collect();
@@ -172,10 +169,6 @@ impl<'a> Witnesses<'a> {
             result.addresses.iter().any(|address| candidate.carries(address))
         });
         results.iter().map(|result| &result.pod).collect()
-    }
-
-    fn names(&self, candidate: &Candidate<'_>) -> bool {
-        !self.named(candidate).is_empty()
     }
 
     fn names_further_network(&self, candidate: &Candidate<'_>) -> bool {
@@ -197,8 +190,8 @@ fn carried<'w, 'a: 'w>(
     candidate.peer.addresses.iter().filter_map(|address| pods.get(address)).flatten().copied()
 }
 
-/// Settles the veths for which one pod alone is left, and takes that pod from the others, until nothing changes.
-/// `decide`: to which of several veths that nobody else claims a pod belongs.
+/// Settles the veths for which one pod alone is left, and takes that pod from the others, until nothing
+/// changes. `decide`: to which of several veths that nobody else claims a pod belongs.
 fn exclude<'a>(
     mut settled: BTreeMap<u32, &'a ObjectName>,
     mut claims: BTreeMap<u32, BTreeSet<&'a ObjectName>>,
@@ -215,7 +208,7 @@ fn exclude<'a>(
         settled.append(&mut found);
         let mut alone: BTreeMap<&ObjectName, BTreeSet<u32>> = BTreeMap::new();
         for (ifindex, pods) in &claims {
-            if let [pod] = *pods.iter().collect::<Vec<_>>() {
+            if let Some(pod) = only(pods) {
                 alone.entry(pod).or_default().insert(*ifindex);
             }
         }
@@ -224,4 +217,8 @@ fn exclude<'a>(
             return settled;
         }
     }
+}
+
+fn only<'a>(pods: &BTreeSet<&'a ObjectName>) -> Option<&'a ObjectName> {
+    pods.first().copied().filter(|_| pods.len() == 1)
 }

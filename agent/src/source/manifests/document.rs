@@ -22,11 +22,15 @@ pub(super) struct Document {
     pub(super) value: Result<Value, String>,
 }
 
-/// How deep lists and objects may nest. Pods need about 20, the schemas of custom resources 60.
-const DEPTH: usize = 128;
+/// How deep lists and objects may nest. Pods need about 20, the schemas of custom resources 40. A debug build of the
+/// reader takes 16 to 32 KB of stack a level, and threads have 2 MB.
+const DEPTH: usize = 64;
 
 /// What aliases may expand to, in bytes of text, when the document itself is shorter than that.
 const EXPANDED_BYTES: usize = 16 << 20;
+
+/// What anchors may hold and aliases expand to, in scalars, lists and objects.
+const EXPANDED_EVENTS: usize = 100_000;
 
 /// Reads all documents of a file. `Err`: the file is not text.
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<Document>, String> {
@@ -61,7 +65,6 @@ fn json(text: &str) -> Option<Vec<Document>> {
 fn yaml(text: &str) -> Vec<Document> {
     let mut documents = Vec::new();
     for Chunk { text, lines_before } in chunks(text) {
-        let is_empty = |line: &str| is_preamble(line) || matches!(line.trim_end(), "---" | "...");
         let Some(empty_lines) = text.lines().position(|line| !is_empty(line)) else { continue };
         let value = yaml_document(text, lines_before);
         if !matches!(value, Ok(Value::Null)) {
@@ -85,11 +88,13 @@ fn yaml_document(text: &str, lines_before: usize) -> Result<Value, String> {
         budget: serde_saphyr::budget! {
             max_documents: 1,
             max_depth: DEPTH,
-            // What the text itself holds is bounded by its length; the limits on aliases stay.
+            // What the text itself holds is bounded by its length.
             max_events: usize::MAX,
             max_nodes: usize::MAX,
             max_total_scalar_bytes: EXPANDED_BYTES.max(text.len().saturating_mul(2)),
+            max_recorded_anchor_events: EXPANDED_EVENTS,
         },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: EXPANDED_EVENTS },
     };
     serde_saphyr::from_str_with_options(text, options).map(|Strict(value)| value).map_err(|error| {
         error.render_with_options(serde_saphyr::render_options! {
@@ -107,7 +112,8 @@ struct Chunk<'a> {
 }
 
 /// Cuts at the lines that begin or end a document. Such a line means the same wherever it stands (YAML 1.2, 9.1.2:
-/// no scalar may hold one), so that a document can be cut out without understanding those before it.
+/// no scalar may hold one), so that a document can be cut out without understanding those before it. Directives
+/// thereby make a document of their own, an empty one: nothing that Kubernetes reads has any use for them.
 fn chunks(text: &str) -> impl Iterator<Item = Chunk<'_>> {
     let mut rest = text;
     let mut lines_before = 0;
@@ -116,13 +122,10 @@ fn chunks(text: &str) -> impl Iterator<Item = Chunk<'_>> {
             return None;
         }
         let (mut bytes, mut lines) = (0, 0);
-        // Directives and comments belong to the `---` that follows them.
-        let mut preamble = true;
         for line in rest.split_inclusive('\n') {
-            if is_start(line) && !preamble {
+            if is_start(line) && lines > 0 {
                 break;
             }
-            preamble &= is_preamble(line);
             bytes += line.len();
             lines += 1;
             if is_end(line) {
@@ -149,9 +152,10 @@ fn is_marker(line: &str, marker: &str) -> bool {
     line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
-/// A line that may stand before a document's `---`.
-fn is_preamble(line: &str) -> bool {
-    line.starts_with('%') || matches!(line.trim_start().as_bytes().first(), None | Some(b'#'))
+/// A marker without content behind it, a directive, a comment or a blank line.
+fn is_empty(line: &str) -> bool {
+    let text = line.trim();
+    matches!(text, "" | "---" | "...") || text.starts_with('#') || line.starts_with('%')
 }
 
 fn count_lines(bytes: &[u8]) -> usize {

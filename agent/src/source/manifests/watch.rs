@@ -1,9 +1,9 @@
 //! Watching the manifests: a new picture soon after each change.
 //!
 //! In: inotify events of the directories on the way to the files. Out: pictures that differ from the one before.
-//! A file whose content changed is read again when its writer has closed it, not before: `kubectl get > file` has
-//! it empty for seconds, and a policy cut off after `from:` is a valid one that allows everyone. Until then its
-//! last good state stays in force. Left out: changes that no event tells of, such as writes to a network file
+//! A file is not read while somebody writes it: `kubectl get > file` has it empty for seconds, and a policy cut off
+//! after `from:` is a valid one that allows everyone. Until its writer has closed it, its last good state stays in
+//! force, and a problem says so. Left out: changes that no event tells of, such as writes to a network file
 //! system from another machine.
 
 use std::{
@@ -23,13 +23,14 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     runtime::{self, Runtime},
     sync::mpsc,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
     Picture, Problem,
     route::{Meaning, Routes},
     store::{Input, Store},
+    writer::has_writer,
 };
 
 /// A tool that writes several files, or an editor that renames, has finished when nothing happened for this long.
@@ -37,6 +38,9 @@ const QUIET: Duration = Duration::from_millis(5);
 
 /// How long changes that follow each other without a pause may put off the next picture.
 const LONGEST_BURST: Duration = Duration::from_millis(100);
+
+/// How often files that are being written are looked at, should the event of their closing be missing.
+const RECHECK: Duration = Duration::from_millis(100);
 
 /// How often the inputs are listed anew when they change while they are listed; then the next event must do.
 const MOST_LISTINGS: usize = 8;
@@ -103,7 +107,7 @@ struct Watcher {
     watched: HashMap<WatchDescriptor, Vec<PathBuf>>,
     unwatched: Vec<Problem>,
     changes: Changes,
-    /// Files that changed and were not closed by their writer yet.
+    /// Files, without links in their paths, that changed or had a writer and were not closed yet.
     being_written: HashSet<PathBuf>,
 }
 
@@ -148,27 +152,43 @@ impl Watcher {
         }
     }
 
-    /// Reads what changed. What changed once more while it was read is not used: the next look takes it up.
+    /// Reads what changed. What somebody wrote to while it was read is not used: the next look takes it up.
     fn look(&mut self) -> Picture {
         let inputs = self.find_inputs();
         let changes = std::mem::take(&mut self.changes);
         let mut readings = Vec::new();
+        let mut held_back = Vec::new();
         for input in inputs {
             let file = input.path().and_then(|path| fs::canonicalize(path).ok());
-            if self.is_due(&input, file.as_deref(), &changes) {
+            if file.as_ref().is_some_and(|file| self.being_written.contains(file)) {
+                held_back.push(input);
+            } else if self.is_due(&input, file.as_deref(), &changes) {
                 let reading = self.store.read(&input);
-                readings.push((input, file, reading));
+                let has_writer = file.as_deref().and_then(has_writer).unwrap_or(false);
+                readings.push((input, file, reading, has_writer));
             }
         }
+        // Whoever wrote, and had closed when it was asked for, has told of it by now.
         self.take_events();
-        for (input, file, reading) in readings {
-            let is_stale = |file| self.changes.files.contains(file) || self.being_written.contains(file);
-            if !file.as_ref().is_some_and(is_stale) {
-                self.store.put(input, reading);
+        for (input, file, reading, has_writer) in readings {
+            match file {
+                Some(file) if self.changes.files.contains(&file) => {}
+                Some(file) if has_writer || self.being_written.contains(&file) => {
+                    self.being_written.insert(file);
+                    held_back.push(input);
+                }
+                _ => self.store.put(input, reading),
             }
         }
         let mut picture = self.store.picture();
         picture.problems.extend(self.unwatched.iter().cloned());
+        let held_back = held_back.into_iter().map(|input| {
+            Problem::of_file(
+                input.to_string(),
+                "is being written; its last state counts until it is closed".into(),
+            )
+        });
+        picture.problems.extend(held_back);
         picture
     }
 
@@ -228,17 +248,26 @@ impl Watcher {
     }
 
     fn is_due(&self, input: &Input, file: Option<&Path>, changes: &Changes) -> bool {
-        let is_being_written = file.is_some_and(|file| self.being_written.contains(file));
         let has_changed = changes.everything || file.is_some_and(|file| changes.files.contains(file));
         let is_new = !self.store.holds(input);
-        !is_being_written && (is_new || has_changed && input.is_repeatable())
+        is_new || has_changed && input.is_repeatable()
     }
 
     /// Returns when there is something to read.
     async fn change(&mut self) {
         while !self.changes.everything && self.changes.files.is_empty() {
-            self.events().await;
+            if self.being_written.is_empty() {
+                self.events().await;
+            } else if timeout(RECHECK, self.events()).await.is_err() {
+                self.release_closed_files();
+            }
         }
+    }
+
+    /// The event of their closing may have come before they were found to have a writer.
+    fn release_closed_files(&mut self) {
+        let closed = self.being_written.extract_if(|file| has_writer(file) == Some(false));
+        self.changes.files.extend(closed);
     }
 
     /// Returns when nothing happened for a while.
@@ -313,3 +342,6 @@ impl Watcher {
         matters
     }
 }
+
+#[cfg(test)]
+mod tests;

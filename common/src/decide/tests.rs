@@ -1,0 +1,239 @@
+//! What needs a clock of its own or a table that fails. Everything else is tested on the real programs and on
+//! [`decide`] side by side, with crafted packets.
+
+use core::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+};
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    ClassId, EndpointState, IdentityId, PolicyId, Protocol, Row, RowKey, Slot, Timeouts,
+    frames::{Frame, flag},
+};
+
+const VETH: u32 = 7;
+const UPLINK: u32 = 2;
+const SECOND: u32 = 100;
+
+/// A node with one pod behind [`VETH`], isolated both ways; `allows` is its policy.
+struct Node {
+    allows: Cell<bool>,
+    flows: RefCell<BTreeMap<FlowKey, Flow>>,
+    now: Cell<u32>,
+    /// Ticks that pass with each look-up of a connection, with the entry refreshed by another CPU after that.
+    busy: Cell<u32>,
+    full: Cell<bool>,
+}
+
+impl Node {
+    fn new() -> Self {
+        Self {
+            allows: Cell::new(true),
+            flows: RefCell::default(),
+            now: Cell::new(u32::MAX - 10 * SECOND),
+            busy: Cell::new(0),
+            full: Cell::new(false),
+        }
+    }
+
+    fn sends(&self, frame: &Frame) -> Outcome {
+        self.judge(Hook { direction: Direction::Egress, ifindex: VETH, via: 0 }, frame)
+    }
+
+    fn receives(&self, frame: &Frame) -> Outcome {
+        self.judge(Hook { direction: Direction::Ingress, ifindex: VETH, via: UPLINK }, frame)
+    }
+
+    fn judge(&self, hook: Hook, frame: &Frame) -> Outcome {
+        decide(&frame.bytes().as_slice(), &mut { Headers::EMPTY }, &hook, self)
+    }
+
+    fn wait(&self, ticks: u32) {
+        self.now.set(self.now.get().wrapping_add(ticks));
+    }
+}
+
+impl Tables for Node {
+    type Entry = FlowKey;
+
+    fn endpoint(&self, _: u32) -> Endpoint {
+        Endpoint {
+            state: EndpointState::Known as u32,
+            ingress: PolicyId(1),
+            egress: PolicyId(1),
+            ..Endpoint::HELD
+        }
+    }
+
+    fn owner(&self, address: &Address) -> Option<u32> {
+        (*address == pod().into()).then_some(VETH)
+    }
+
+    fn identity(&self, _: Slot, _: &Address) -> IdentityId {
+        IdentityId::NONE
+    }
+
+    fn class(&self, _: Slot, _: Protocol, _: u16) -> ClassId {
+        ClassId::NONE
+    }
+
+    fn row(&self, _: Slot, _: &RowKey) -> Option<Row> {
+        self.allows.get().then_some(Row([1, 0, 0, 0]))
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<(Flow, FlowKey)> {
+        self.wait(self.busy.get());
+        let mut flow = *self.flows.borrow().get(key)?;
+        flow.last = flow.last.wrapping_add(self.busy.get());
+        Some((flow, *key))
+    }
+
+    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+        if !self.full.get() {
+            self.flows.borrow_mut().insert(*key, *flow);
+        }
+        !self.full.get()
+    }
+
+    fn refresh_flow(&self, entry: FlowKey, last: u32, seen: Seen) {
+        let mut flows = self.flows.borrow_mut();
+        let flow = flows.get_mut(&entry).expect("an entry that was found");
+        (flow.last, flow.seen) = (last, seen);
+    }
+
+    fn fragment(&self, _: &FragmentKey) -> Option<Ports> {
+        None
+    }
+
+    fn put_fragment(&self, _: &FragmentKey, _: Ports) {}
+
+    fn now(&self) -> u32 {
+        self.now.get()
+    }
+
+    fn epoch(&self) -> u32 {
+        1
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        Timeouts::with_ticks_per_second(SECOND)
+    }
+
+    fn recheck(&self) -> bool {
+        false
+    }
+}
+
+fn pod() -> IpAddr {
+    IpAddr::from([10, 0, 0, 1])
+}
+
+fn server() -> IpAddr {
+    IpAddr::from([192, 0, 2, 1])
+}
+
+fn udp() -> Frame {
+    Frame::udp((pod(), 5_000), (server(), 53), 0)
+}
+
+fn udp_reply() -> Frame {
+    Frame::udp((server(), 53), (pod(), 5_000), 0)
+}
+
+fn tcp(flags: u8) -> Frame {
+    Frame::tcp((pod(), 5_000), (server(), 80), flags)
+}
+
+fn tcp_reply(flags: u8) -> Frame {
+    Frame::tcp((server(), 80), (pod(), 5_000), flags)
+}
+
+#[test]
+fn an_entry_ends_when_nothing_was_heard_for_its_time() {
+    // (what is exchanged before the silence, seconds that the entry lives on)
+    let closed = [tcp(flag::FIN | flag::ACK), tcp_reply(flag::FIN | flag::ACK)];
+    let reset = [tcp_reply(flag::RST)];
+    let syn_ack = [tcp_reply(flag::SYN | flag::ACK)];
+    let table: [(Frame, &[Frame], Frame, u32); 6] = [
+        (udp(), &[], udp_reply(), 30),
+        (udp(), &[udp_reply()], udp_reply(), 120),
+        (tcp(flag::SYN), &[], tcp_reply(flag::ACK), 120),
+        (tcp(flag::SYN), &syn_ack, tcp_reply(flag::ACK), 432_000),
+        (tcp(flag::SYN), &closed, tcp_reply(flag::ACK), 120),
+        (tcp(flag::SYN), &reset, tcp_reply(flag::ACK), 120),
+    ];
+    for (first, exchanged, after, seconds) in table {
+        for (silence, expected) in
+            [(seconds * SECOND, Outcome::Established), (seconds * SECOND + 1, Outcome::Denied)]
+        {
+            let node = Node::new();
+            assert_eq!(node.sends(&first), Outcome::Allowed);
+            node.allows.set(false);
+            for frame in exchanged {
+                let seen = if frame.source == pod() { node.sends(frame) } else { node.receives(frame) };
+                assert_eq!(seen, Outcome::Established);
+            }
+            node.wait(silence);
+            assert_eq!(node.receives(&after), expected, "{first:?}, {exchanged:?}, {silence} ticks");
+        }
+    }
+}
+
+#[test]
+fn an_entry_in_use_lives_on_across_the_turn_of_the_clock() {
+    let node = Node::new();
+    assert_eq!(node.sends(&udp()), Outcome::Allowed);
+    node.allows.set(false);
+    for _ in 0..100 {
+        node.wait(29 * SECOND);
+        assert_eq!(node.receives(&udp_reply()), Outcome::Established);
+    }
+}
+
+#[test]
+fn an_entry_that_another_cpu_has_just_refreshed_is_alive() {
+    let node = Node::new();
+    assert_eq!(node.sends(&udp()), Outcome::Allowed);
+    node.allows.set(false);
+    node.busy.set(1);
+    assert_eq!(node.receives(&udp_reply()), Outcome::Established);
+}
+
+#[test]
+fn last_use_is_not_written_with_each_packet() {
+    let node = Node::new();
+    node.sends(&tcp(flag::SYN));
+    node.receives(&tcp_reply(flag::SYN | flag::ACK));
+    let last = || node.flows.borrow().values().next().expect("one connection").last;
+    let first = last();
+    for _ in 1..SECOND {
+        node.wait(1);
+        node.sends(&tcp(flag::ACK));
+        assert_eq!(last(), first);
+    }
+    node.wait(1);
+    node.sends(&tcp(flag::ACK));
+    assert_eq!(last(), first.wrapping_add(SECOND));
+}
+
+#[test]
+fn a_connection_that_has_no_room_in_the_table_is_dropped_and_says_so() {
+    let node = Node::new();
+    node.full.set(true);
+    assert_eq!(node.sends(&tcp(flag::SYN)), Outcome::FlowTable);
+    assert_eq!(node.receives(&tcp_reply(flag::SYN)), Outcome::FlowTable);
+    node.full.set(false);
+    assert_eq!(node.sends(&tcp(flag::SYN)), Outcome::Allowed);
+}
+
+#[test]
+fn a_frame_that_was_flooded_leaves_no_entry() {
+    let node = Node::new();
+    let flooded = Hook { direction: Direction::Ingress, ifindex: VETH + 1, via: UPLINK };
+    assert_eq!(node.judge(flooded, &udp_reply()), Outcome::Allowed);
+    assert_eq!(node.flows.borrow().len(), 0, "the address is that of the pod behind the other veth");
+    assert_eq!(node.receives(&udp_reply()), Outcome::Allowed);
+    assert_eq!(node.flows.borrow().len(), 1);
+}

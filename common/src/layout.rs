@@ -1,0 +1,102 @@
+//! The shape of everything that stands in a map, asserted when this crate is compiled: for the kernel and for the
+//! host alike. A change here is a change of [`crate::LAYOUT_VERSION`].
+
+use core::mem::offset_of;
+
+use crate::{
+    Address, ClassId, Config, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, PolicyId, PortClasses, Ports,
+    PrefixKey, Row, RowKey, Seen, Slot, Timeouts,
+};
+
+/// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that there is
+/// no padding and no field is forgotten.
+macro_rules! layout {
+    ($type:ty: $size:literal bytes, aligned to $align:literal { $($field:tt @ $offset:literal),+ $(,)? }) => {
+        const _: () = {
+            assert!(size_of::<$type>() == $size);
+            assert!(align_of::<$type>() == $align);
+            let mut end = 0;
+            $(
+                assert!(offset_of!($type, $field) == $offset);
+                assert!(end == $offset);
+                end += size_of_field(|value: &$type| &value.$field);
+            )+
+            assert!(end == $size);
+        };
+    };
+}
+
+const fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize {
+    size_of::<F>()
+}
+
+// ENDPOINTS, OWNERS.
+layout!(Endpoint: 20 bytes, aligned to 4 { state @ 0, slot @ 4, ingress @ 8, egress @ 12, master @ 16 });
+layout!(Slot: 4 bytes, aligned to 4 { 0 @ 0 });
+layout!(PolicyId: 4 bytes, aligned to 4 { 0 @ 0 });
+
+// ADDRESSES, PREFIXES.
+const _: () = assert!(size_of::<Address>() == 16 && align_of::<Address>() == 4);
+layout!(PrefixKey: 20 bytes, aligned to 4 { length @ 0, address @ 4 });
+layout!(IdentityId: 4 bytes, aligned to 4 { 0 @ 0 });
+
+// PORTS, ROWS.
+layout!(PortClasses: 131_072 bytes, aligned to 2 { 0 @ 0 });
+layout!(ClassId: 2 bytes, aligned to 2 { 0 @ 0 });
+layout!(RowKey: 12 bytes, aligned to 4 { policy @ 0, identity @ 4, block @ 8 });
+layout!(Row: 32 bytes, aligned to 8 { 0 @ 0 });
+
+// FLOWS.
+layout!(FlowKey: 40 bytes, aligned to 4 { low @ 0, high @ 16, low_port @ 32, high_port @ 34, protocol @ 36 });
+layout!(Flow: 28 bytes, aligned to 4 {
+    client_if @ 0, server_if @ 4, via @ 8, client_epoch @ 12, server_epoch @ 16, last @ 20, seen @ 24,
+});
+layout!(Seen: 4 bytes, aligned to 4 { 0 @ 0 });
+
+// FRAGMENTS.
+layout!(FragmentKey: 40 bytes, aligned to 4 { source @ 0, destination @ 16, id @ 32, protocol @ 36 });
+layout!(Ports: 4 bytes, aligned to 2 { source @ 0, destination @ 2 });
+
+// The programs' read-only data.
+layout!(Config: 24 bytes, aligned to 4 { timeouts @ 0, recheck @ 20 });
+layout!(Timeouts: 20 bytes, aligned to 4 { tcp @ 0, tcp_half @ 4, stream @ 8, unreplied @ 12, refresh @ 16 });
+
+#[cfg(test)]
+mod tests {
+    use std::{slice, vec::Vec};
+
+    use super::*;
+
+    /// The bytes that a map is given.
+    fn bytes<T>(value: &T) -> Vec<u8> {
+        // SAFETY: the value lives, and has no padding (asserted above).
+        unsafe { slice::from_raw_parts((&raw const *value).cast(), size_of::<T>()) }.to_vec()
+    }
+
+    #[test]
+    fn an_address_is_in_network_byte_order_in_every_key() {
+        let low = Address::from_v4([10, 1, 2, 3]);
+        let high = Address::from_v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 1, 2, 3];
+        assert_eq!(bytes(&low), mapped);
+        let prefix = PrefixKey { length: 128, address: low };
+        assert_eq!(bytes(&prefix), [&128_u32.to_ne_bytes()[..], &mapped[..]].concat());
+        let key = FlowKey { low, high, low_port: 80, high_port: 0x1234, protocol: 6 };
+        let ports = [80_u16.to_ne_bytes(), 0x1234_u16.to_ne_bytes()].concat();
+        assert_eq!(
+            bytes(&key),
+            [&mapped[..], &high.bytes()[..], &ports[..], &6_u32.to_ne_bytes()[..]].concat()
+        );
+    }
+
+    #[test]
+    fn the_bits_of_a_row_are_counted_from_the_low_end_of_its_first_word() {
+        for class in [0, 1, 63, 64, 127, 128, 191, 192, 255_u16] {
+            let mut row = Row::default();
+            row.allow(ClassId(class));
+            let mut expected = [0_u64; 4];
+            expected[usize::from(class / 64)] = 1 << (class % 64);
+            assert_eq!(bytes(&row), bytes(&expected), "class {class}");
+        }
+    }
+}
