@@ -1,0 +1,4 @@
+//! podgate against the naive evaluator.
+
+#[path = "../oracle/oracle.rs"]
+mod oracle;

@@ -1,0 +1,128 @@
+//! Clusters to ask about, as users write them: raw Kubernetes objects for proptest, and a large one for timing.
+//!
+//! The alphabets are small, so that selectors hit pods, blocks overlap addresses and named ports meet numbers.
+//! Values shrink towards fewer objects and towards missing fields. Everything that is omitted has an API default.
+
+mod large;
+mod pods;
+mod policies;
+mod spoil;
+
+use proptest::{collection::vec, prelude::*, sample};
+use serde_json::{Value, json};
+
+pub(crate) use large::large;
+pub(crate) use spoil::{Spoiled, spoil};
+
+/// Whether policies may hold entries that the API server would refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entries {
+    Valid,
+    SomeInvalid,
+}
+
+/// A cluster: one to five namespaces (not all declared by an object), nodes, 2 to 12 pods, 0 to 8 policies, and
+/// objects of kinds that no verdict depends on.
+pub(crate) fn cluster(entries: Entries) -> impl Strategy<Value = Vec<Value>> {
+    (
+        1..=NAMESPACES.len(),
+        vec(proptest::option::of(namespace_labels()), NAMESPACES.len()),
+        vec(pods::pod(), 2..=12),
+        vec(policies::policy(entries), 0..=8),
+        any::<bool>(),
+    )
+        .prop_map(|(count, declared, pods, policies, with_others)| {
+            let spaces = NAMESPACES[..count].iter();
+            let mut objects: Vec<Value> = spaces.zip(declared).filter_map(namespace).collect();
+            objects.extend(NODES.iter().map(|(name, address)| node(name, address)));
+            objects.extend(pods::place(&pods, count));
+            objects.extend(policies.into_iter().enumerate().map(|(slot, policy)| policy.object(slot, count)));
+            if with_others {
+                objects.extend(others());
+            }
+            objects
+        })
+}
+
+/// Ports to ask about. Some are named: the names are those that pods declare.
+pub(crate) fn ports() -> impl Strategy<Value = Vec<&'static str>> {
+    sample::subsequence(PORTS, 1..=PORTS.len())
+}
+
+/// `red-1` sorts before `red/`: names are compared as whole strings.
+const NAMESPACES: &[&str] = &["default", "red", "red-1", "blue", "dev"];
+const NODES: &[(&str, &str)] = &[("n1", "10.10.0.1"), ("n2", "10.10.0.2")];
+const LABEL_VALUES: &[&str] = &["a", "b", "c", ""];
+const NAMESPACE_KEYS: &[&str] = &["team", "env"];
+const PORT_NAMES: &[&str] = &["http", "dns", "web"];
+const PORT_NUMBERS: &[u16] = &[80, 53, 81, 443, 8080, 1, 65535];
+const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
+const PORTS: &[&str] = &[
+    "TCP/80",
+    "UDP/53",
+    "TCP/http",
+    "SCTP/80",
+    "TCP/81",
+    "UDP/80",
+    "UDP/dns",
+    "TCP/443",
+    "TCP/8080",
+    "SCTP/9000",
+    "TCP/web",
+    "TCP/1",
+    "TCP/65535",
+    "SCTP/http",
+];
+
+fn namespace_labels() -> impl Strategy<Value = Value> {
+    labels(NAMESPACE_KEYS)
+}
+
+/// An object of labels: each key is there or not.
+fn labels(keys: &'static [&'static str]) -> impl Strategy<Value = Value> {
+    vec(proptest::option::of(sample::select(LABEL_VALUES)), keys.len()).prop_map(|values| {
+        keys.iter().zip(values).filter_map(|(key, value)| Some((String::from(*key), json!(value?)))).collect()
+    })
+}
+
+/// A namespace object; the API server's name label is not written, users do not write it either.
+fn namespace((name, labels): (&&str, Option<Value>)) -> Option<Value> {
+    let mut object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let labels = labels?;
+    if labels != json!({}) {
+        object["metadata"]["labels"] = labels;
+    }
+    Some(object)
+}
+
+fn node(name: &str, address: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+        "status": {"addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]},
+    })
+}
+
+/// Objects that must not change any verdict: other kinds, and a namesake of another API group.
+fn others() -> [Value; 3] {
+    let deny_all = json!({"selector": "all()", "types": ["Ingress", "Egress"]});
+    [
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"key": "value"}}),
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 2}}),
+        json!({
+            "apiVersion": "crd.projectcalico.org/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "deny-all"}, "spec": deny_all,
+        }),
+    ]
+}
+
+/// Sets a field, unless the value is `None`: the field is then missing.
+fn set(object: &mut Value, field: &str, value: Option<Value>) {
+    if let Some(value) = value {
+        object[field] = value;
+    }
+}
+
+/// A field that is missing, `null` or there. The first two mean the same to the API server.
+fn optional(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Option<Value>> {
+    prop_oneof![4 => Just(None), 1 => Just(Some(Value::Null)), 12 => value.prop_map(Some)]
+}
