@@ -12,7 +12,7 @@ use proptest::{collection::vec, prelude::*, sample};
 use serde_json::{Value, json};
 
 pub(crate) use large::large;
-pub(crate) use spoil::{Spoiled, spoil};
+pub(crate) use spoil::spoil;
 
 /// Whether policies may hold entries that the API server would refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,4 +125,118 @@ fn set(object: &mut Value, field: &str, value: Option<Value>) {
 /// A field that is missing, `null` or there. The first two mean the same to the API server.
 fn optional(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Option<Value>> {
     prop_oneof![4 => Just(None), 1 => Just(Some(Value::Null)), 12 => value.prop_map(Some)]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{
+        strategy::ValueTree,
+        test_runner::{Config, RngSeed, TestRunner},
+    };
+
+    use super::*;
+    use crate::oracle::{manifest, naive::matrix};
+
+    fn clusters(entries: Entries, count: usize) -> Vec<Vec<Value>> {
+        let mut runner = TestRunner::new(Config { rng_seed: RngSeed::Fixed(7), ..Config::default() });
+        let strategy = cluster(entries);
+        (0..count).map(|_| strategy.new_tree(&mut runner).expect("nothing is rejected").current()).collect()
+    }
+
+    #[test]
+    fn a_seed_names_the_same_clusters_each_time() {
+        assert_eq!(clusters(Entries::SomeInvalid, 5), clusters(Entries::SomeInvalid, 5));
+    }
+
+    #[test]
+    fn clusters_say_everything_that_policies_can_say() {
+        let text = format!(
+            "{:?}",
+            manifest::write(&clusters(Entries::Valid, 200).concat(), manifest::Form::YamlFlow)
+        )
+        .replace('\\', "");
+        for part in [
+            r#""operator":"In""#,
+            r#""operator":"NotIn""#,
+            r#""operator":"Exists""#,
+            r#""operator":"DoesNotExist""#,
+            r#""podSelector":{}"#,
+            r#""podSelector":null"#,
+            r#""namespaceSelector":{}"#,
+            r#""matchLabels""#,
+            "kubernetes.io/metadata.name",
+            r#""policyTypes":[]"#,
+            r#""policyTypes":null"#,
+            r#""policyTypes":["Egress"]"#,
+            r#""policyTypes":["Ingress","Egress"]"#,
+            r#""ingress":[]"#,
+            r#""egress":[]"#,
+            r#""ingress":null"#,
+            r#""from":[]"#,
+            r#""to":[]"#,
+            r#""from":null"#,
+            r#""ports":[]"#,
+            r#""ports":[{}"#,
+            r#""endPort""#,
+            r#""protocol":"SCTP""#,
+            r#""port":"http""#,
+            r#""except":[]"#,
+            r#""except":["10."#,
+            r#""except":["fd00"#,
+            "/0\"",
+            "/32\"",
+            "/128\"",
+            r#""cidr":"010."#,
+            r#""cidr":"::ffff:10."#,
+            r#""hostNetwork":true"#,
+            r#""restartPolicy":"Always""#,
+            r#""phase":"Failed""#,
+            r#""phase":"Pending""#,
+            "deletionTimestamp",
+        ] {
+            assert!(text.contains(part), "no cluster has {part}");
+        }
+    }
+
+    #[test]
+    fn verdicts_are_neither_all_open_nor_all_denied() {
+        let mut counts: BTreeMap<char, usize> = BTreeMap::new();
+        for objects in clusters(Entries::SomeInvalid, 200) {
+            let seen = matrix(&objects, PORTS);
+            for row in seen["ports"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .flat_map(|(_, rows)| rows.as_object())
+                .flatten()
+            {
+                for character in row.1.as_str().expect("a row is text").chars() {
+                    *counts.entry(character).or_default() += 1;
+                }
+            }
+        }
+        let all: usize = counts.values().sum();
+        for character in ['.', 'X', '-'] {
+            assert!(counts[&character] * 20 > all, "{character} is too rare: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn the_large_cluster_is_as_large_as_it_says() {
+        let objects = large(1_000);
+        let text = manifest::write(&objects, manifest::Form::YamlFlow);
+        let kind = |kind| objects.iter().filter(|object| object["kind"] == kind).count();
+        assert_eq!((kind("Pod"), kind("NetworkPolicy")), (1_000, 500));
+        let distinct = |field: &str| {
+            let after = text.split(field).skip(1);
+            after
+                .filter_map(|rest| rest.split([',', '}']).next())
+                .collect::<std::collections::BTreeSet<_>>()
+                .len()
+        };
+        assert_eq!(distinct(r#""cidr":"#), 500);
+        assert!(distinct(r#""port":"#) >= 300);
+    }
 }

@@ -57,7 +57,8 @@ enum Direction {
     Egress,
 }
 
-/// May `from` open a connection to `to`? Several addresses: every pair of one family must be allowed.
+/// May `from` open a connection to `to`? Several addresses: every pair of one family must be allowed. Two parties
+/// without a family in common do not reach each other.
 ///
 /// Panics when a party is not among the objects.
 pub(crate) fn allowed(objects: &[Value], from: &Party, to: &Party, protocol: &str, port: u16) -> bool {
@@ -68,9 +69,21 @@ pub(crate) fn allowed(objects: &[Value], from: &Party, to: &Party, protocol: &st
     for end in &mut destinations {
         end.node = end.node.or_else(|| object::node_with(objects, &end.address));
     }
-    pairs(&sources, &destinations).all(|(source, destination)| {
-        connection_allowed(objects, &Connection { source, destination, protocol, port })
-    })
+    every_pair_allowed(objects, &sources, &destinations, protocol, port)
+}
+
+fn every_pair_allowed(
+    objects: &[Value],
+    sources: &[End<'_>],
+    destinations: &[End<'_>],
+    protocol: &str,
+    port: u16,
+) -> bool {
+    let mut pairs = pairs(sources, destinations).peekable();
+    pairs.peek().is_some()
+        && pairs.all(|(source, destination)| {
+            connection_allowed(objects, &Connection { source, destination, protocol, port })
+        })
 }
 
 /// "For a connection from a source pod to a destination pod to be allowed, both the egress policy on the source

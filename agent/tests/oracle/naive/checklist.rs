@@ -801,6 +801,16 @@ mod matrix {
     }
 
     #[test]
+    fn pods_without_a_family_in_common_do_not_reach_each_other() {
+        let objects = [
+            pod("x", "v4", "n1", json!({}), &["10.0.0.1"], json!([])),
+            pod("x", "v6", "n1", json!({}), &["fd00::1"], json!([])),
+        ];
+        let seen = matrix(&objects, &["TCP/80"]);
+        assert_eq!(seen["ports"]["TCP/80"], json!({"x/v4": ".X", "x/v6": "X."}));
+    }
+
+    #[test]
     fn a_name_with_several_numbers_must_be_open_on_all_of_them() {
         let ports = json!([{"name": "web", "containerPort": 1}, {"name": "web", "containerPort": 2}]);
         let mut objects = vec![

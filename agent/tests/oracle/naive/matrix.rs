@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Connection, connection_allowed,
+    every_pair_allowed,
     object::{self, addresses, is_alive, name_of, namespace_of, on_host_network, port_numbers},
-    pairs, pod_ends,
+    pod_ends,
 };
 
 /// All pods that have an address and are not finished, without those on the host network.
@@ -45,10 +45,7 @@ fn cell(objects: &[Value], source: &Value, destination: &Value, protocol: &str, 
     }
     let sources = pod_ends(source);
     let destinations = pod_ends(destination);
-    let is_open = numbers.into_iter().all(|port| {
-        pairs(&sources, &destinations).all(|(source, destination)| {
-            connection_allowed(objects, &Connection { source, destination, protocol, port })
-        })
-    });
+    let is_open =
+        numbers.into_iter().all(|port| every_pair_allowed(objects, &sources, &destinations, protocol, port));
     if is_open { '.' } else { 'X' }
 }
