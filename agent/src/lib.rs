@@ -2,4 +2,7 @@
 //!
 //! Data runs one way: `source` -> `model` -> `compiler` -> `publisher` -> `kernel`; see `ARCHITECTURE.md`.
 
+pub mod compiler;
+pub mod kernel;
+pub mod memory;
 pub mod model;

@@ -14,6 +14,9 @@ pub struct Address([u32; 4]);
 const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 impl Address {
+    /// `::`
+    pub const UNSPECIFIED: Self = Self([0; 4]);
+
     #[inline(always)]
     pub const fn from_v4(bytes: [u8; 4]) -> Self {
         Self([0, 0, MAPPED, u32::from_ne_bytes(bytes)])

@@ -5,103 +5,97 @@
 //! denied leaves no trace in it.
 
 use crate::{
-    Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, Hook, NODE, Outcome, Packet, Parsed, Ports,
-    Seen, Segment, Tables, Tuple, allowed, parse, protocol::number,
+    Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, Headers, Hook, Kind, NODE, Outcome, Packet,
+    Ports, Seen, Segment, Tables, Tuple, allowed, parse, protocol::number,
 };
 
-/// Judges a packet.
+/// Judges a packet. `headers` is memory to work in, whatever it holds.
 #[inline(always)]
-pub fn decide<T: Tables>(packet: &impl Packet, hook: &Hook, tables: &T) -> Outcome {
-    match parse(packet) {
-        Parsed::Flow { tuple, segment, fragment } => {
-            let outcome = flow(&tuple, segment, hook, tables);
-            if let Some(id) = fragment
-                && outcome.passes()
-            {
-                let ports = Ports { source: tuple.source_port, destination: tuple.destination_port };
-                tables.put_fragment(&fragment_key(&tuple, id), ports);
-            }
-            outcome
-        }
-        Parsed::Fragment { mut tuple, id } => match tables.fragment(&fragment_key(&tuple, id)) {
+pub fn decide<T: Tables>(packet: &impl Packet, headers: &mut Headers, hook: &Hook, tables: &T) -> Outcome {
+    let kind = parse(packet, headers);
+    match kind {
+        Kind::Flow | Kind::FirstFragment => {}
+        Kind::LaterFragment => match tables.fragment(&fragment_key(headers)) {
             Some(ports) => {
-                tuple.source_port = ports.source;
-                tuple.destination_port = ports.destination;
-                flow(&tuple, Segment::default(), hook, tables)
+                headers.tuple.source_port = ports.source;
+                headers.tuple.destination_port = ports.destination;
             }
-            None => unknown(&tables.endpoint(hook.ifindex), hook, Outcome::Fragment),
+            None => return unknown(&tables.endpoint(hook.ifindex), hook, Outcome::Fragment),
         },
-        Parsed::Related { source, destination, quoted } => {
-            related(&source, &destination, &quoted, hook, tables)
-        }
-        Parsed::Neighbour => Outcome::Neighbour,
-        Parsed::Unreadable => unknown(&tables.endpoint(hook.ifindex), hook, Outcome::Unreadable),
+        Kind::Related => return related(&headers.sender, &headers.tuple, hook, tables),
+        Kind::Neighbour => return Outcome::Neighbour,
+        Kind::Unreadable => return unknown(&tables.endpoint(hook.ifindex), hook, Outcome::Unreadable),
     }
+    let first = (headers.tuple.source_port, headers.tuple.destination_port);
+    let outcome = flow(&mut headers.tuple, headers.segment, hook, tables);
+    if matches!(kind, Kind::FirstFragment) && outcome.passes() {
+        tables.put_fragment(&fragment_key(headers), Ports { source: first.0, destination: first.1 });
+    }
+    outcome
 }
 
 /// A packet of a connection: passes on its entry, else the side of it that belongs to this hook is judged.
 #[inline(always)]
-fn flow<T: Tables>(tuple: &Tuple, segment: Segment, hook: &Hook, tables: &T) -> Outcome {
+fn flow<T: Tables>(tuple: &mut Tuple, segment: Segment, hook: &Hook, tables: &T) -> Outcome {
     let (key, source_is_low) = FlowKey::of(tuple);
     let now = tables.now();
-    let known = tables.flow(&key).filter(|(flow, _)| is_alive(flow, &key, now, tables));
-    let mut question = Question::new(tuple, source_is_low, hook, known.map(|(flow, _)| flow));
-    if let Some((flow, entry)) = known
-        && !segment.opens
+    let mut question = Question::new(key, source_is_low, now, hook);
+    if let Some((flow, entry)) = tables.flow(&key)
+        && is_alive(&flow, &key, now, tables)
     {
         let from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
-        if was_judged_here(&flow, from_client, hook) {
-            let again = Question::again(tuple, from_client, hook, flow);
-            if tables.recheck() && again.judged_in() != tables.epoch() {
-                question = again;
-            } else {
+        if !segment.opens && was_judged_here(&flow, from_client, hook) {
+            question.side = if from_client { hook.direction } else { hook.direction.other() };
+            question.entry = Flow { last: now, ..flow };
+            if !tables.recheck() || question.judged_in() == tables.epoch() {
                 let seen = flow.seen.after(segment, from_client);
                 if seen != flow.seen || now.wrapping_sub(flow.last) >= tables.timeouts().refresh {
                     tables.refresh_flow(entry, now, seen);
                 }
                 return Outcome::Established;
             }
+            // After a change a live connection is asked the question that opened it.
+            if !from_client {
+                *tuple = tuple.reversed();
+            }
+        } else if from_client && matches!(hook.direction, Direction::Ingress) {
+            // What `from_pod` has just found out of this client stays. In the other direction, what was known of
+            // the server's side belongs to the past.
+            question.entry.client_if = flow.client_if;
+            question.entry.client_epoch = flow.client_epoch;
         }
     }
-    answer(question, &key, now, hook, tables)
+    answer(&mut question, tuple, hook, tables)
 }
 
-/// One side of a connection that must be judged, and the entry that it gets when it passes.
+/// One side of a connection that must be judged, and the entry that the connection gets when it passes.
 struct Question {
+    key: FlowKey,
     side: Direction,
-    /// As the client sends it.
-    opened: Tuple,
     entry: Flow,
 }
 
 impl Question {
     /// A packet that no entry lets pass opens a connection, in its own direction.
     #[inline(always)]
-    fn new(tuple: &Tuple, source_is_low: bool, hook: &Hook, known: Option<Flow>) -> Self {
-        let entry = match hook.direction {
-            // What was known of the server's side belongs to the past.
-            Direction::Egress => Flow { client_if: hook.ifindex, ..UNJUDGED },
-            // What `from_pod` has just found out of the same client stays.
+    fn new(key: FlowKey, source_is_low: bool, now: u32, hook: &Hook) -> Self {
+        let mut entry = Flow {
+            client_if: 0,
+            server_if: 0,
+            via: 0,
+            client_epoch: 0,
+            server_epoch: 0,
+            last: now,
+            seen: Seen::default().with(Seen::CLIENT_IS_LOW, source_is_low),
+        };
+        match hook.direction {
+            Direction::Egress => entry.client_if = hook.ifindex,
             Direction::Ingress => {
-                let (client_if, client_epoch) = known
-                    .filter(|flow| flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low)
-                    .map_or((0, 0), |flow| (flow.client_if, flow.client_epoch));
-                Flow { client_if, client_epoch, server_if: hook.ifindex, via: hook.via, ..UNJUDGED }
+                entry.server_if = hook.ifindex;
+                entry.via = hook.via;
             }
-        };
-        let seen = Seen::default().with(Seen::CLIENT_IS_LOW, source_is_low);
-        Self { side: hook.direction, opened: *tuple, entry: Flow { seen, ..entry } }
-    }
-
-    /// A live connection after a change: the same question as when it was opened.
-    #[inline(always)]
-    fn again(tuple: &Tuple, from_client: bool, hook: &Hook, entry: Flow) -> Self {
-        let (side, opened) = match (hook.direction, from_client) {
-            (side, true) => (side, *tuple),
-            (Direction::Egress, false) => (Direction::Ingress, tuple.reversed()),
-            (Direction::Ingress, false) => (Direction::Egress, tuple.reversed()),
-        };
-        Self { side, opened, entry }
+        }
+        Self { key, side: hook.direction, entry }
     }
 
     #[inline(always)]
@@ -113,25 +107,25 @@ impl Question {
     }
 }
 
-/// Judges one side of a connection, and enters the connection when it passes.
-#[inline(always)]
-fn answer<T: Tables>(question: Question, key: &FlowKey, now: u32, hook: &Hook, tables: &T) -> Outcome {
-    let Question { side, opened, mut entry } = question;
+/// Judges one side of a connection, `tuple` as the client sends it, and enters the connection when it passes.
+///
+/// A function of its own in the kernel too: the stack of the fast path stays small.
+#[inline(never)]
+fn answer<T: Tables>(question: &mut Question, tuple: &Tuple, hook: &Hook, tables: &T) -> Outcome {
     let endpoint = tables.endpoint(hook.ifindex);
-    let outcome = match side {
-        Direction::Egress => egress(&opened, &endpoint, hook.ifindex, tables),
-        Direction::Ingress => ingress(&opened, &endpoint, hook.ifindex, entry.via, tables),
+    let outcome = match question.side {
+        Direction::Egress => egress(tuple, &endpoint, hook.ifindex, tables),
+        Direction::Ingress => ingress(tuple, &endpoint, hook.ifindex, question.entry.via, tables),
     };
     if !outcome.passes() || matches!(outcome, Outcome::Dhcp) {
         return outcome;
     }
-    match side {
-        Direction::Egress => entry.client_epoch = tables.epoch(),
-        Direction::Ingress => entry.server_epoch = tables.epoch(),
+    match question.side {
+        Direction::Egress => question.entry.client_epoch = tables.epoch(),
+        Direction::Ingress => question.entry.server_epoch = tables.epoch(),
     }
-    entry.last = now;
     let closed = endpoint.is_closed(Direction::Egress) || endpoint.is_closed(Direction::Ingress);
-    if !tables.put_flow(key, &entry) && closed { Outcome::FlowTable } else { outcome }
+    if !tables.put_flow(&question.key, &question.entry) && closed { Outcome::FlowTable } else { outcome }
 }
 
 /// May the pod behind this veth open this connection?
@@ -203,33 +197,25 @@ fn by_policy<T: Tables>(
 }
 
 /// An ICMP error passes when it speaks of a connection that was judged here, to the one who sent the quoted packet.
-#[inline(always)]
-fn related<T: Tables>(
-    source: &Address,
-    destination: &Address,
-    quoted: &Tuple,
-    hook: &Hook,
-    tables: &T,
-) -> Outcome {
-    let (key, source_is_low) = FlowKey::of(quoted);
-    let known = *destination == quoted.source
-        && tables.flow(&key).is_some_and(|(flow, _)| {
-            let quoted_from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
-            // The error goes to the quoted sender's side, and leaves from the other side.
-            let client_side = match hook.direction {
-                Direction::Ingress => quoted_from_client,
-                Direction::Egress => !quoted_from_client,
-            };
-            let judged = if client_side { flow.client_if } else { flow.server_if };
-            judged == hook.ifindex && is_alive(&flow, &key, tables.now(), tables)
-        });
+#[inline(never)]
+fn related<T: Tables>(sender: &Address, quoted: &Tuple, hook: &Hook, tables: &T) -> Outcome {
     let endpoint = tables.endpoint(hook.ifindex);
     match hook.direction {
-        Direction::Egress if is_spoofed(source, &endpoint, hook.ifindex, tables) => Outcome::Spoofed,
-        Direction::Ingress if hook.via == NODE => Outcome::OwnNode,
-        _ if known => Outcome::Related,
-        _ => unknown(&endpoint, hook, Outcome::Denied),
+        Direction::Egress if is_spoofed(sender, &endpoint, hook.ifindex, tables) => return Outcome::Spoofed,
+        Direction::Ingress if hook.via == NODE => return Outcome::OwnNode,
+        _ => {}
     }
+    let (key, source_is_low) = FlowKey::of(quoted);
+    if let Some((flow, _)) = tables.flow(&key) {
+        let quoted_from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
+        // The error goes to the quoted sender's side, and leaves from the other side.
+        let client_side = quoted_from_client == matches!(hook.direction, Direction::Ingress);
+        let judged = if client_side { flow.client_if } else { flow.server_if };
+        if judged == hook.ifindex && is_alive(&flow, &key, tables.now(), tables) {
+            return Outcome::Related;
+        }
+    }
+    unknown(&endpoint, hook, Outcome::Denied)
 }
 
 /// What cannot be judged: dropped for an isolated direction, passed for a free one.
@@ -250,9 +236,6 @@ fn is_spoofed<T: Tables>(source: &Address, endpoint: &Endpoint, ifindex: u32, ta
     endpoint.is_known() && !source.is_link_local_v6() && tables.owner(source) != Some(ifindex)
 }
 
-const UNJUDGED: Flow =
-    Flow { client_if: 0, server_if: 0, via: 0, client_epoch: 0, server_epoch: 0, last: 0, seen: Seen(0) };
-
 /// Whether this hook's side of the connection was judged, for packets that come the way this one came.
 #[inline(always)]
 fn was_judged_here(flow: &Flow, from_client: bool, hook: &Hook) -> bool {
@@ -269,12 +252,12 @@ fn is_alive<T: Tables>(flow: &Flow, key: &FlowKey, now: u32, tables: &T) -> bool
 }
 
 #[inline(always)]
-fn fragment_key(tuple: &Tuple, id: u32) -> FragmentKey {
+fn fragment_key(headers: &Headers) -> FragmentKey {
     FragmentKey {
-        source: tuple.source,
-        destination: tuple.destination,
-        id,
-        protocol: u32::from(tuple.protocol),
+        source: headers.tuple.source,
+        destination: headers.tuple.destination,
+        id: headers.datagram,
+        protocol: headers.tuple.protocol,
     }
 }
 

@@ -19,7 +19,6 @@ impl FlowKey {
     #[inline(always)]
     pub fn of(tuple: &Tuple) -> (Self, bool) {
         let Tuple { source, destination, source_port, destination_port, protocol } = *tuple;
-        let protocol = u32::from(protocol);
         let source_is_low = (source, source_port) <= (destination, destination_port);
         let key = if source_is_low {
             Self {
@@ -123,9 +122,9 @@ impl Timeouts {
     pub const fn of(&self, protocol: u32, seen: Seen) -> u32 {
         let replied = seen.has(Seen::REPLY);
         let closed = seen.has(Seen::RST) || (seen.has(Seen::CLIENT_FIN) && seen.has(Seen::SERVER_FIN));
-        if protocol == number::TCP as u32 {
+        if protocol == number::TCP {
             if replied && !closed { self.tcp } else { self.tcp_half }
-        } else if replied && protocol != number::ICMP as u32 && protocol != number::ICMPV6 as u32 {
+        } else if replied && protocol != number::ICMP && protocol != number::ICMPV6 {
             self.stream
         } else {
             self.unreplied

@@ -14,6 +14,15 @@ pub enum Direction {
 
 impl Direction {
     pub const ALL: [Self; 2] = [Self::Egress, Self::Ingress];
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Egress => Self::Ingress,
+            Self::Ingress => Self::Egress,
+        }
+    }
 }
 
 impl fmt::Display for Direction {

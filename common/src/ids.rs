@@ -52,6 +52,6 @@ impl ClassId {
 }
 
 impl Slot {
-    /// How many table sets there are: the one in force and the one being filled.
-    pub const COUNT: u32 = 2;
+    /// One is in force and one is being filled; the others are for an agent that is killed between two flips.
+    pub const COUNT: u32 = 4;
 }

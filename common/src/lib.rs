@@ -13,6 +13,7 @@
 extern crate std;
 
 mod address;
+mod config;
 mod decide;
 mod endpoint;
 mod flow;
@@ -22,15 +23,18 @@ mod outcome;
 mod packet;
 mod protocol;
 mod tables;
+#[cfg(feature = "user")]
+mod user;
 
 pub use address::Address;
+pub use config::{COUNTERS, Config, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, counter};
 pub use decide::decide;
 pub use endpoint::{Endpoint, EndpointState, NODE};
 pub use flow::{Flow, FlowKey, FragmentKey, Ports, Seen, Timeouts};
 pub use hook::{Direction, Hook};
 pub use ids::{ClassId, IdentityId, PolicyId, Slot};
 pub use outcome::Outcome;
-pub use packet::{Packet, Parsed, Segment, Tuple, parse};
+pub use packet::{Headers, Kind, Packet, Segment, Tuple, parse};
 pub use protocol::Protocol;
 pub use tables::{BITS_PER_ROW, PortClasses, PrefixKey, Row, RowKey, Tables, allowed};
 

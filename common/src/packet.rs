@@ -11,22 +11,25 @@ mod ipv6;
 
 /// Bytes of a packet, from the Ethernet header on.
 pub trait Packet {
-    /// The `N` bytes at `offset`; `None` when the packet ends before.
+    /// The `N` bytes at `offset`; `None` when the packet ends before. `N` is at least 2: the verifier learns nothing
+    /// from a comparison that proves a single byte.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 }
 
 /// One direction of a connection: what stands in the packet.
 ///
-/// Ports are in host byte order, 0 for protocols without ports. An ICMP echo carries its identifier as the source
+/// `repr(C)` without padding. Ports are in host byte order, 0 for protocols without ports. An ICMP echo carries its identifier as the source
 /// port of the request and as the destination port of the reply, so that a request and its reply are one connection
 /// and a request of the other side is another.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {
     pub source: Address,
     pub destination: Address,
     pub source_port: u16,
     pub destination_port: u16,
-    pub protocol: u8,
+    /// IP protocol number.
+    pub protocol: u32,
 }
 
 impl Tuple {
@@ -45,6 +48,7 @@ impl Tuple {
 }
 
 /// What a TCP segment says about the state of its connection. All false for other protocols.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
     /// SYN without ACK: opens a connection, whatever is known of the tuple.
@@ -53,60 +57,151 @@ pub struct Segment {
     pub rst: bool,
 }
 
-/// A parsed packet.
+/// What kind of packet it is, and so which of the [`Headers`] count.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parsed {
-    /// A packet of a connection. `fragment`: the datagram's identification when this is its first fragment.
-    Flow { tuple: Tuple, segment: Segment, fragment: Option<u32> },
-    /// A later fragment: `tuple` has no ports.
-    Fragment { tuple: Tuple, id: u32 },
-    /// An ICMP error sent to `destination` about `quoted`, a packet that `destination` is said to have sent.
-    Related { source: Address, destination: Address, quoted: Tuple },
+pub enum Kind {
+    /// A packet of a connection.
+    Flow,
+    /// A packet of a connection whose datagram goes on in other fragments.
+    FirstFragment,
+    /// A later fragment: the tuple has no ports.
+    LaterFragment,
+    /// An ICMP error: the tuple is that of the quoted packet, which the error's receiver is said to have sent.
+    Related,
     /// ARP, neighbour discovery (RFC 4861), multicast listener discovery (RFC 2710, 3810): never filtered.
     Neighbour,
     /// Not IP, cut short, or a header that contradicts itself.
     Unreadable,
 }
 
+/// What was read of a packet.
+///
+/// Filled in place, in the kernel in memory of a map: a BPF program has 512 bytes of stack, and of a map's memory the
+/// verifier remembers nothing, so that all ways through the headers go on as one (see [`forget`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    pub tuple: Tuple,
+    /// Who sent the ICMP error.
+    pub sender: Address,
+    /// Identification of the datagram that a fragment belongs to.
+    pub datagram: u32,
+    pub segment: Segment,
+    payload: Payload,
+}
+
+impl Headers {
+    pub const EMPTY: Self = Self {
+        tuple: Tuple {
+            source: Address::UNSPECIFIED,
+            destination: Address::UNSPECIFIED,
+            source_port: 0,
+            destination_port: 0,
+            protocol: 0,
+        },
+        sender: Address::UNSPECIFIED,
+        datagram: 0,
+        segment: Segment { opens: false, fin: false, rst: false },
+        payload: Payload { offset: 0, fragment_offset: 0, more_fragments: 0 },
+    };
+}
+
+/// Where an IP packet goes on after its headers, and which part of its datagram it is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Payload {
+    offset: usize,
+    /// Place in the datagram in 8-byte units.
+    fragment_offset: u32,
+    /// 1: yes.
+    more_fragments: u32,
+}
+
+/// Reads a value that was just written, such that neither compiler nor verifier knows what it is.
+///
+/// Without it the verifier follows every combination of header lengths through the whole program.
+#[inline(always)]
+fn forget<T: Copy>(value: &T) -> T {
+    // SAFETY: a reference is valid to be read from.
+    unsafe { core::ptr::read_volatile(value) }
+}
+
 const ETHERNET_HEADER: usize = 14;
 
 /// Parses an Ethernet frame.
 #[inline(always)]
-pub fn parse(packet: &impl Packet) -> Parsed {
-    let parsed = match packet.read::<2>(ETHERNET_HEADER - 2) {
-        Some([0x08, 0x00]) => ipv4::parse(packet, ETHERNET_HEADER),
-        Some([0x86, 0xdd]) => ipv6::parse(packet, ETHERNET_HEADER),
-        Some([0x08, 0x06]) => Some(Parsed::Neighbour),
-        _ => None,
+pub fn parse(packet: &impl Packet, headers: &mut Headers) -> Kind {
+    frame(packet, headers).unwrap_or(Kind::Unreadable)
+}
+
+#[inline(always)]
+fn frame(packet: &impl Packet, headers: &mut Headers) -> Option<Kind> {
+    headers.segment = Headers::EMPTY.segment;
+    let echo_request = match packet.read::<2>(12)? {
+        [0x08, 0x00] => {
+            ipv4::header(packet, ETHERNET_HEADER, headers)?;
+            icmp::ECHO_REQUEST_V4
+        }
+        [0x86, 0xdd] => {
+            ipv6::header(packet, ETHERNET_HEADER, headers)?;
+            icmp::ECHO_REQUEST_V6
+        }
+        [0x08, 0x06] => return Some(Kind::Neighbour),
+        _ => return None,
     };
-    parsed.unwrap_or(Parsed::Unreadable)
+    let Payload { offset, fragment_offset, more_fragments } = forget(&headers.payload);
+    if fragment_offset != 0 {
+        return Some(Kind::LaterFragment);
+    }
+    let protocol = forget(&headers.tuple.protocol);
+    if matches!(protocol, number::ICMP | number::ICMPV6) {
+        let [kind, _] = packet.read::<2>(offset)?;
+        match icmp::class(kind, protocol) {
+            icmp::Class::Error => return icmp::error(packet, offset, headers),
+            icmp::Class::Neighbour => return Some(Kind::Neighbour),
+            icmp::Class::Other => {}
+        }
+    }
+    transport(packet, offset, echo_request, headers)?;
+    Some(if more_fragments != 0 { Kind::FirstFragment } else { Kind::Flow })
 }
 
 /// Ports and TCP flags at `offset`, after the IP headers. `None` when they are not all there.
 ///
 /// A tiny first fragment that hides the TCP flags (RFC 1858) is refused: all of the fields are needed.
 #[inline(always)]
-fn transport(packet: &impl Packet, offset: usize, mut tuple: Tuple) -> Option<(Tuple, Segment)> {
-    let mut segment = Segment::default();
-    match tuple.protocol {
-        number::TCP => {
-            let header = packet.read::<14>(offset)?;
-            let (data_offset, flags) = (header[12] >> 4, header[13]);
-            if data_offset < 5 {
-                return None;
-            }
-            let (fin, syn, rst, ack) = (flags & 1, flags & 2, flags & 4, flags & 16);
-            segment = Segment { opens: syn != 0 && ack == 0, fin: fin != 0, rst: rst != 0 };
-            tuple.source_port = u16::from_be_bytes([header[0], header[1]]);
-            tuple.destination_port = u16::from_be_bytes([header[2], header[3]]);
+fn transport(packet: &impl Packet, offset: usize, echo_request: u8, headers: &mut Headers) -> Option<()> {
+    if headers.tuple.protocol == number::TCP {
+        let [data_offset, flags] = packet.read::<2>(offset + 12)?;
+        if data_offset >> 4 < 5 {
+            return None;
         }
-        number::UDP | number::SCTP => {
-            // All 8 bytes of a UDP header, or ports and verification tag of SCTP.
-            let header = packet.read::<8>(offset)?;
-            tuple.source_port = u16::from_be_bytes([header[0], header[1]]);
-            tuple.destination_port = u16::from_be_bytes([header[2], header[3]]);
+        let (fin, syn, rst, ack) = (flags & 1, flags & 2, flags & 4, flags & 16);
+        headers.segment = Segment { opens: syn != 0 && ack == 0, fin: fin != 0, rst: rst != 0 };
+    }
+    ports(packet, offset, echo_request, &mut headers.tuple)
+}
+
+/// The first 8 bytes of a transport header: ports, or the type and identifier of an ICMP echo.
+#[inline(always)]
+fn ports(packet: &impl Packet, offset: usize, echo_request: u8, tuple: &mut Tuple) -> Option<()> {
+    match tuple.protocol {
+        number::TCP | number::UDP | number::SCTP => {
+            let [a, b, c, d, ..] = packet.read::<8>(offset)?;
+            tuple.source_port = u16::from_be_bytes([a, b]);
+            tuple.destination_port = u16::from_be_bytes([c, d]);
+        }
+        number::ICMP | number::ICMPV6 => {
+            let [kind, _, _, _, a, b, ..] = packet.read::<8>(offset)?;
+            let id = u16::from_be_bytes([a, b]);
+            if kind == echo_request {
+                tuple.source_port = id;
+            } else if icmp::is_echo_reply(kind, tuple.protocol) {
+                tuple.destination_port = id;
+            }
         }
         _ => {}
     }
-    Some((tuple, segment))
+    Some(())
 }

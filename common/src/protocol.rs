@@ -3,7 +3,7 @@
 use core::fmt;
 
 /// A protocol that a NetworkPolicy can name. The value is its IP protocol number.
-#[repr(u8)]
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     Tcp = 6,
@@ -24,11 +24,11 @@ impl Protocol {
     }
 }
 
-impl TryFrom<u8> for Protocol {
-    type Error = u8;
+impl TryFrom<u32> for Protocol {
+    type Error = u32;
 
     #[inline(always)]
-    fn try_from(number: u8) -> Result<Self, u8> {
+    fn try_from(number: u32) -> Result<Self, u32> {
         match number {
             6 => Ok(Self::Tcp),
             17 => Ok(Self::Udp),
@@ -50,14 +50,14 @@ impl fmt::Display for Protocol {
 
 /// IP protocol numbers (IANA) beside those of [`Protocol`].
 pub(crate) mod number {
-    pub(crate) const HOP_BY_HOP: u8 = 0;
-    pub(crate) const ICMP: u8 = 1;
-    pub(crate) const TCP: u8 = 6;
-    pub(crate) const UDP: u8 = 17;
-    pub(crate) const ROUTING: u8 = 43;
-    pub(crate) const FRAGMENT: u8 = 44;
-    pub(crate) const AUTHENTICATION: u8 = 51;
-    pub(crate) const ICMPV6: u8 = 58;
-    pub(crate) const DESTINATION_OPTIONS: u8 = 60;
-    pub(crate) const SCTP: u8 = 132;
+    pub(crate) const HOP_BY_HOP: u32 = 0;
+    pub(crate) const ICMP: u32 = 1;
+    pub(crate) const TCP: u32 = 6;
+    pub(crate) const UDP: u32 = 17;
+    pub(crate) const ROUTING: u32 = 43;
+    pub(crate) const FRAGMENT: u32 = 44;
+    pub(crate) const AUTHENTICATION: u32 = 51;
+    pub(crate) const ICMPV6: u32 = 58;
+    pub(crate) const DESTINATION_OPTIONS: u32 = 60;
+    pub(crate) const SCTP: u32 = 132;
 }

@@ -104,7 +104,7 @@ pub fn allowed(
     slot: Slot,
     policy: PolicyId,
     peer: &Address,
-    protocol: u8,
+    protocol: u32,
     port: u16,
 ) -> bool {
     let identity = tables.identity(slot, peer);

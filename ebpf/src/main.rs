@@ -1,6 +1,55 @@
+//! podgate's TC programs: `from_pod` and `to_pod` on the host side of each pod's veth.
+//!
+//! They adapt a packet and the maps to the traits of `podgate-common`, call its `decide` and count the outcome.
+//! Nothing is decided here.
 #![no_std]
 #![no_main]
+#![expect(unreachable_pub, reason = "the loader finds programs by their public symbols")]
+
+mod maps;
+mod skb;
+mod tables;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use podgate_common::{Direction, Hook, decide};
+
+use crate::{maps::SCRATCH, skb::Skb, tables::Maps};
+
+/// TC ingress of the veth's host side: what the pod sends.
+#[classifier]
+pub fn from_pod(context: TcContext) -> i32 {
+    run(&context, Direction::Egress)
+}
+
+/// TC egress of the veth's host side: what the pod receives.
+#[classifier]
+pub fn to_pod(context: TcContext) -> i32 {
+    run(&context, Direction::Ingress)
+}
+
+#[inline(always)]
+fn run(context: &TcContext, direction: Direction) -> i32 {
+    let skb = Skb::new(context);
+    let hook = Hook { direction, ifindex: skb.ifindex(), via: skb.ingress_ifindex() };
+    let Some(headers) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_SHOT };
+    // SAFETY: this CPU's own element, and TC programs run with bottom halves off: none interrupts another.
+    let outcome = decide(&skb, unsafe { &mut *headers }, &hook, &Maps);
+    maps::count(direction, outcome);
+    // "Unspecified" lets the programs after this one have their say, under TCX and under clsact.
+    if outcome.passes() { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
+}
+
 #[panic_handler]
-fn p(_: &core::panic::PanicInfo) -> ! {
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Never linked in: the programs have no panicking operation, else the verifier would refuse this loop.
     loop {}
 }
+
+/// The kernel's helpers are open to GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

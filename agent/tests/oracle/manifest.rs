@@ -60,6 +60,18 @@ pub(crate) fn read(text: &str) -> Result<Vec<Value>, String> {
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| error.to_string())
 }
 
+/// The objects of documents, with those of every `List`.
+pub(crate) fn flatten(documents: &[Value]) -> Vec<Value> {
+    let objects =
+        documents.iter().filter(|document| !document.is_null()).flat_map(|document| match document["items"]
+            .as_array()
+        {
+            Some(items) => flatten(items),
+            None => vec![document.clone()],
+        });
+    objects.collect()
+}
+
 fn list(objects: &[Value]) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "items": objects, "metadata": {"resourceVersion": ""}})
 }
@@ -151,22 +163,7 @@ mod tests {
         for form in Form::ALL {
             let text = write(&objects, form);
             let documents = read(&text).unwrap_or_else(|error| panic!("{form:?}: {error}\n{text}"));
-            assert_eq!(flat(documents), objects, "{form:?}\n{text}");
+            assert_eq!(flatten(&documents), objects, "{form:?}\n{text}");
         }
-    }
-
-    fn flat(documents: Vec<Value>) -> Vec<Value> {
-        let mut objects = Vec::new();
-        for mut document in documents {
-            match document["items"].take() {
-                Value::Array(items) => objects.extend(flat(items)),
-                _ if document["kind"].is_null() => {}
-                _ => objects.push(document),
-            }
-        }
-        for object in &mut objects {
-            object.as_object_mut().unwrap().remove("items");
-        }
-        objects
     }
 }

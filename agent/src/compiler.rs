@@ -1,0 +1,91 @@
+//! The compiler: a pure function from the state of a cluster to the tables that judge packets.
+//!
+//! In: the cluster, the pods to compile for, and the rule sets that the kernel still holds. Out: [`Tables`]. Ids in
+//! them are indexes into this one compilation; the publisher gives them the ids that the kernel sees. No I/O, no
+//! clock: the same input gives the same tables.
+//!
+//! The three classifications of the design, each in a file of its own:
+//!
+//! * addresses that no rule can tell apart are one identity (`identities`, `prefixes`);
+//! * ports that no rule can tell apart are one class (`classes`);
+//! * the policies that select a pod are one rule set per direction (`rules`);
+//!
+//! and `rows` has one bit for each (rule set, identity, class).
+
+mod classes;
+mod identities;
+mod prefixes;
+mod rows;
+mod rules;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+pub use classes::{Classes, PortRange};
+pub use identities::{Identities, Signature};
+pub use rows::Rows;
+pub use rules::{Atom, RuleSet, Term};
+
+use thiserror::Error;
+
+use crate::model::{Cluster, ObjectName, Pod};
+
+/// What the kernel's tables have no room for. The last consistent state stays in force.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CompileError {
+    #[error("the policies tell {0} classes of ports apart, more than the {max} that one node can hold", max = MAX_CLASSES)]
+    TooManyPortClasses(usize),
+}
+
+/// Class ids have 16 bits, and while a change is published the classes before and after it stand side by side.
+pub const MAX_CLASSES: usize = 1 << 15;
+
+/// Everything that a verdict needs, for the pods that were compiled for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    /// Which rule sets judge a pod; a pod that no policy selects is [`Subject::FREE`].
+    pub subjects: BTreeMap<ObjectName, Subject>,
+    /// Distinct rule sets. Index 0 stands for "not isolated" and is empty.
+    pub rule_sets: Vec<Arc<RuleSet>>,
+    pub identities: Identities,
+    pub classes: Classes,
+    pub rows: Rows,
+}
+
+/// The rule sets of one pod, as indexes into [`Tables::rule_sets`]. 0: not isolated in this direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    pub ingress: usize,
+    pub egress: usize,
+}
+
+impl Subject {
+    pub const FREE: Self = Self { ingress: 0, egress: 0 };
+}
+
+/// Compiles the policies that select `subjects`.
+///
+/// `retained` are rule sets that some packet may still be judged by: identities and classes stay fine enough for
+/// them, so that while a change is published old rule sets answer right for new identities.
+///
+/// # Errors
+///
+/// When the kernel's tables cannot hold the result; see [`CompileError`].
+pub fn compile<'a>(
+    cluster: &Cluster,
+    subjects: impl IntoIterator<Item = &'a Pod>,
+    retained: impl IntoIterator<Item = Arc<RuleSet>>,
+) -> Result<Tables, CompileError> {
+    let rules::Compiled { subjects, mut rule_sets } = rules::compile(cluster, subjects);
+    for rule_set in retained {
+        if !rule_sets.contains(&rule_set) {
+            rule_sets.push(rule_set);
+        }
+    }
+    let identities = identities::compile(cluster, &rule_sets);
+    let classes = classes::compile(&rule_sets);
+    if classes.signatures.len() > MAX_CLASSES {
+        return Err(CompileError::TooManyPortClasses(classes.signatures.len()));
+    }
+    let rows = rows::compile(&rule_sets, &identities, &classes);
+    Ok(Tables { subjects, rule_sets, identities, classes, rows })
+}

@@ -1,0 +1,207 @@
+//! Which policies select a pod, flattened into terms: peers AND ports, nothing else.
+//!
+//! Rule sets are content: two pods with the same policies (all replicas of a Deployment) share one, and a rule set
+//! that did not change between two compilations compares equal, which is how the publisher keeps its id.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use super::{PortRange, Subject};
+use crate::model::{
+    Cluster, IpBlock, Name, NamedPort, NetworkPolicy, ObjectName, Peer, Peers, Pod, PortRule, Ports, Rule,
+    Selector,
+};
+
+/// A property that an address has or has not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Atom {
+    /// It is a pod's, in one namespace, with such labels.
+    PodsIn(Name, Selector),
+    /// It is a pod's, in a namespace with such labels, with such labels of its own.
+    PodsAcross { namespaces: Selector, pods: Selector },
+    /// It is a pod's that has this named port.
+    Port(NamedPort),
+    /// It lies in this block.
+    Block(IpBlock),
+}
+
+/// Allows what has all the properties and goes to one of the ports.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Term {
+    /// Empty: every address.
+    pub atoms: BTreeSet<Arc<Atom>>,
+    /// `None`: everything, protocols without ports too.
+    pub ports: Option<PortRange>,
+}
+
+/// What the policies that select a pod allow in one direction: any of the terms.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleSet {
+    pub terms: BTreeSet<Term>,
+}
+
+pub(super) struct Compiled {
+    pub(super) subjects: BTreeMap<ObjectName, Subject>,
+    /// Index 0 is the placeholder of "not isolated".
+    pub(super) rule_sets: Vec<Arc<RuleSet>>,
+}
+
+pub(super) fn compile<'a>(cluster: &Cluster, subjects: impl IntoIterator<Item = &'a Pod>) -> Compiled {
+    let mut compiler = Compiler::new(cluster);
+    let subjects = subjects
+        .into_iter()
+        .filter(|pod| !pod.host_network)
+        .map(|pod| (pod.name.clone(), compiler.subject(pod)))
+        .collect();
+    Compiled { subjects, rule_sets: compiler.rule_sets }
+}
+
+struct Compiler<'a> {
+    policies: BTreeMap<&'a Name, Vec<&'a NetworkPolicy>>,
+    /// Every named port of the cluster's pods: what a named port of an egress rule can stand for.
+    named_ports: BTreeSet<&'a NamedPort>,
+    rule_sets: Vec<Arc<RuleSet>>,
+    /// Where a rule set stands in `rule_sets`.
+    by_content: HashMap<Arc<RuleSet>, usize>,
+    /// Replicas ask the same question.
+    by_question: HashMap<Question<'a>, usize>,
+}
+
+/// All that the rule set of a pod depends on.
+#[derive(PartialEq, Eq, Hash)]
+struct Question<'a> {
+    ingress: bool,
+    namespace: &'a Name,
+    /// Places of the policies that isolate the pod, among those of its namespace.
+    isolating: Vec<usize>,
+    /// The pod's own named ports; only rules of ingress speak of them.
+    own_ports: Vec<NamedPort>,
+}
+
+impl<'a> Compiler<'a> {
+    fn new(cluster: &'a Cluster) -> Self {
+        let mut policies: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for policy in cluster.policies.values() {
+            policies.entry(&policy.name.namespace).or_default().push(policy);
+        }
+        let named_ports =
+            cluster.pods.values().filter(|pod| !pod.host_network).flat_map(|pod| &pod.ports).collect();
+        Self {
+            policies,
+            named_ports,
+            rule_sets: vec![Arc::default()],
+            by_content: HashMap::new(),
+            by_question: HashMap::new(),
+        }
+    }
+
+    fn subject(&mut self, pod: &Pod) -> Subject {
+        let Some((namespace, policies)) = self.policies.get_key_value(&pod.name.namespace) else {
+            return Subject::FREE;
+        };
+        let (namespace, policies) = (*namespace, policies.clone());
+        let selecting: Vec<usize> =
+            (0..policies.len()).filter(|&at| policies[at].subject.matches(&pod.labels)).collect();
+        let mut direction = |ingress: bool| {
+            let isolating: Vec<usize> =
+                selecting.iter().copied().filter(|&at| rules(policies[at], ingress).is_some()).collect();
+            if isolating.is_empty() {
+                return 0;
+            }
+            let own_ports = if ingress { pod.ports.clone() } else { Vec::new() };
+            let question = Question { ingress, namespace, isolating, own_ports };
+            if let Some(&known) = self.by_question.get(&question) {
+                return known;
+            }
+            let mut terms = BTreeSet::new();
+            for &at in &question.isolating {
+                for rule in rules(policies[at], ingress).into_iter().flatten() {
+                    self.add_terms(rule, namespace, ingress.then_some(pod), &mut terms);
+                }
+            }
+            let place = self.intern(RuleSet { terms });
+            self.by_question.insert(question, place);
+            place
+        };
+        Subject { ingress: direction(true), egress: direction(false) }
+    }
+
+    /// The terms of one rule. `subject` is given for ingress, where a named port is the subject's own.
+    fn add_terms(&self, rule: &Rule, namespace: &Name, subject: Option<&Pod>, terms: &mut BTreeSet<Term>) {
+        let peers: Vec<BTreeSet<Arc<Atom>>> = match &rule.peers {
+            Peers::Any => vec![BTreeSet::new()],
+            Peers::Listed(peers) => peers.iter().filter_map(|peer| peer_atom(peer, namespace)).collect(),
+        };
+        for atoms in peers {
+            match &rule.ports {
+                Ports::Any => {
+                    terms.insert(Term { atoms, ports: None });
+                }
+                Ports::Listed(ports) => {
+                    for port in ports {
+                        self.add_port_terms(port, &atoms, subject, terms);
+                    }
+                }
+            }
+        }
+    }
+
+    fn add_port_terms(
+        &self,
+        port: &PortRule,
+        atoms: &BTreeSet<Arc<Atom>>,
+        subject: Option<&Pod>,
+        terms: &mut BTreeSet<Term>,
+    ) {
+        let mut add = |ports: PortRange, named: Option<&NamedPort>| {
+            let named = named.map(|port| Arc::new(Atom::Port(port.clone())));
+            terms.insert(Term { atoms: atoms.iter().cloned().chain(named).collect(), ports: Some(ports) });
+        };
+        match port {
+            PortRule::Protocol(protocol) => add(PortRange::all(*protocol), None),
+            PortRule::Range { protocol, first, last } => add(PortRange::new(*protocol, *first, *last), None),
+            PortRule::Named(protocol, name) => {
+                let stands_for = |port: &&NamedPort| port.protocol == *protocol && port.name == *name;
+                match subject {
+                    // The port belongs to the destination: the subject itself ...
+                    Some(pod) => {
+                        pod.ports.iter().filter(stands_for).for_each(|port| add(port.into(), None));
+                    }
+                    // ... or the peer, which must have the name with this very number.
+                    None => {
+                        let ports = self.named_ports.iter().copied().filter(stands_for);
+                        ports.for_each(|port| add(port.into(), Some(port)));
+                    }
+                }
+            }
+            PortRule::Nothing => {}
+        }
+    }
+
+    fn intern(&mut self, rule_set: RuleSet) -> usize {
+        let rule_set = Arc::new(rule_set);
+        *self.by_content.entry(rule_set.clone()).or_insert_with(|| {
+            self.rule_sets.push(rule_set);
+            self.rule_sets.len() - 1
+        })
+    }
+}
+
+fn rules(policy: &NetworkPolicy, ingress: bool) -> Option<&Vec<Rule>> {
+    if ingress { policy.ingress.as_ref() } else { policy.egress.as_ref() }
+}
+
+/// `None`: the peer was not understood and matches nothing.
+fn peer_atom(peer: &Peer, namespace: &Name) -> Option<BTreeSet<Arc<Atom>>> {
+    let atom = match peer {
+        Peer::Pods { namespaces: None, pods } => Atom::PodsIn(namespace.clone(), pods.clone()),
+        Peer::Pods { namespaces: Some(namespaces), pods } => {
+            Atom::PodsAcross { namespaces: namespaces.clone(), pods: pods.clone() }
+        }
+        Peer::Block(block) => Atom::Block(block.clone()),
+        Peer::Nothing => return None,
+    };
+    Some(BTreeSet::from([Arc::new(atom)]))
+}

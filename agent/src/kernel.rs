@@ -1,0 +1,20 @@
+//! The kernel's side: programs, maps, links and their pins. The only module that makes bpf system calls.
+//!
+//! In: ids, keys and values as `podgate-common` defines them. It knows nothing of clusters and policies, and decides
+//! nothing: what is written when is the publisher's business.
+
+mod attach;
+mod lock;
+mod maps;
+mod pins;
+mod ports;
+mod programs;
+mod table;
+
+pub use attach::{Attacher, Mode};
+pub use lock::Lock;
+pub use maps::{Capacity, Counter, Maps, TableSet};
+pub use pins::{Detached, Pins, detach};
+pub use ports::PortTable;
+pub use programs::{Kernel, KernelOptions};
+pub use table::{Store, Table};

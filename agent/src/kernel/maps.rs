@@ -1,0 +1,179 @@
+//! Typed handles on the maps: those that all table sets share, and the table sets.
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, PerCpuArray},
+};
+use aya_obj::generated::BPF_F_NO_PREALLOC;
+use podgate_common::{
+    Address, Direction, Endpoint, Flow, FlowKey, IdentityId, Outcome, PrefixKey, Row, RowKey, Slot, counter,
+};
+
+use super::{PortTable, Table, table::absent_is_fine};
+
+/// Prefixes take memory as they come; this many are more than 32-bit addresses can name one by one.
+const MAX_PREFIXES: u32 = u32::MAX;
+
+/// The maps that are shared by all table sets, and the slots of the sets.
+#[expect(missing_debug_implementations, reason = "aya's arrays have none")]
+pub struct Maps {
+    pub endpoints: Table<u32, Endpoint>,
+    pub owners: Table<Address, u32>,
+    flows: HashMap<MapData, FlowKey, Flow>,
+    epoch: Array<MapData, u32>,
+    counters: PerCpuArray<MapData, u64>,
+    addresses: ArrayOfMaps<MapData, HashMap<MapData, Address, IdentityId>>,
+    prefixes: ArrayOfMaps<MapData, LpmTrie<MapData, Address, IdentityId>>,
+    ports: ArrayOfMaps<MapData, MapData>,
+    rows: ArrayOfMaps<MapData, HashMap<MapData, RowKey, Row>>,
+}
+
+/// Packets of one direction with one outcome, since the maps were made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counter {
+    pub direction: Direction,
+    pub outcome: Outcome,
+    pub packets: u64,
+}
+
+impl Maps {
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
+        Ok(Self {
+            endpoints: Table::taken_over("endpoints", take(ebpf, "ENDPOINTS")?)?,
+            owners: Table::taken_over("owners", take(ebpf, "OWNERS")?)?,
+            flows: take(ebpf, "FLOWS")?,
+            epoch: take(ebpf, "EPOCH")?,
+            counters: take(ebpf, "COUNTERS")?,
+            addresses: take(ebpf, "ADDRESSES")?,
+            prefixes: take(ebpf, "PREFIXES")?,
+            ports: take(ebpf, "PORTS")?,
+            rows: take(ebpf, "ROWS")?,
+        })
+    }
+
+    /// The number of published changes.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn epoch(&self) -> Result<u32> {
+        self.epoch.get(&0, 0).context("cannot read the epoch")
+    }
+
+    /// # Errors
+    ///
+    /// When the kernel does not take it.
+    pub fn set_epoch(&mut self, epoch: u32) -> Result<()> {
+        self.epoch.set(0, epoch, 0).context("cannot write the epoch")
+    }
+
+    /// Puts a table set into a slot. When this returns, no program uses the set that was there: the kernel waits for
+    /// all running programs after each change of a map of maps (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c).
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses one of the maps.
+    pub fn install(&mut self, slot: Slot, set: &TableSet) -> Result<()> {
+        self.addresses.set(slot.0, set.addresses.map(), 0).context("cannot install the addresses")?;
+        self.prefixes.set(slot.0, set.prefixes.map(), 0).context("cannot install the prefixes")?;
+        self.ports.set(slot.0, set.ports.map(), 0).context("cannot install the ports")?;
+        self.rows.set(slot.0, set.rows.map(), 0).context("cannot install the rows")?;
+        Ok(())
+    }
+
+    /// Waits until no program runs that began before this call.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the map that is installed anew.
+    pub fn wait_for_programs(&mut self, slot: Slot, set: &TableSet) -> Result<()> {
+        self.rows.set(slot.0, set.rows.map(), 0).context("cannot wait for running programs")
+    }
+
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn counters(&self) -> Result<Vec<Counter>> {
+        let mut counters = Vec::with_capacity(2 * Outcome::ALL.len());
+        for direction in Direction::ALL {
+            for outcome in Outcome::ALL {
+                let values =
+                    self.counters.get(&counter(direction, outcome), 0).context("cannot read counters")?;
+                counters.push(Counter { direction, outcome, packets: values.iter().sum() });
+            }
+        }
+        Ok(counters)
+    }
+
+    /// Removes the connections for which `gone` is true; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn remove_flows(&mut self, gone: impl Fn(&FlowKey, &Flow) -> bool) -> Result<usize> {
+        let mut doomed = Vec::new();
+        for entry in self.flows.iter() {
+            // The programs go on writing: a walk may end early or begin anew, never fail for good.
+            let Ok((key, flow)) = entry else { break };
+            if gone(&key, &flow) {
+                doomed.push(key);
+            }
+        }
+        for key in &doomed {
+            absent_is_fine(self.flows.remove(key)).context("cannot remove a flow")?;
+        }
+        Ok(doomed.len())
+    }
+
+    /// Connections in the flow table, by walking over it.
+    pub fn flow_count(&self) -> usize {
+        self.flows.keys().take_while(Result::is_ok).count()
+    }
+}
+
+/// How many entries the hash tables of a set have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    pub addresses: u32,
+    pub rows: u32,
+}
+
+/// The compiled tables in the kernel.
+#[derive(Debug)]
+pub struct TableSet {
+    pub addresses: Table<Address, IdentityId>,
+    pub prefixes: Table<PrefixKey, IdentityId, LpmTrie<MapData, Address, IdentityId>>,
+    pub ports: PortTable,
+    pub rows: Table<RowKey, Row>,
+}
+
+impl TableSet {
+    /// Makes empty tables.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses one of the maps.
+    pub fn create(capacity: Capacity) -> Result<Self> {
+        let addresses = HashMap::create(capacity.addresses, BPF_F_NO_PREALLOC)
+            .context("cannot make the table of addresses")?;
+        let prefixes =
+            LpmTrie::create(MAX_PREFIXES, BPF_F_NO_PREALLOC).context("cannot make the table of prefixes")?;
+        let rows =
+            HashMap::create(capacity.rows, BPF_F_NO_PREALLOC).context("cannot make the table of rows")?;
+        Ok(Self {
+            addresses: Table::empty("addresses", addresses),
+            prefixes: Table::empty("prefixes", prefixes),
+            ports: PortTable::create()?,
+            rows: Table::empty("rows", rows),
+        })
+    }
+}
+
+fn take<M: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> Result<M>
+where
+    M::Error: std::error::Error + Send + Sync + 'static,
+{
+    let map = ebpf.take_map(name).with_context(|| format!("the BPF object has no map {name}"))?;
+    M::try_from(map).with_context(|| format!("map {name} has another type"))
+}

@@ -1,0 +1,82 @@
+//! A table of port classes, written through a shared mapping: one store changes one port, none is ever half written.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    ptr::NonNull,
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use anyhow::{Context as _, Result};
+use aya::maps::MapData;
+use aya_obj::generated::{BPF_F_MMAPABLE, bpf_map_type};
+use podgate_common::{ClassId, PortClasses, Protocol};
+
+/// Elements of the array: one for each protocol that has ports.
+const ELEMENTS: u32 = 3;
+const PORTS: usize = 65_536;
+const VALUE_BYTES: u32 = 2 * 65_536;
+const BYTES: usize = ELEMENTS as usize * VALUE_BYTES as usize;
+const _: () = assert!(VALUE_BYTES as usize == size_of::<PortClasses>());
+
+/// One inner map of `PORTS`, with its mapping.
+#[derive(Debug)]
+pub struct PortTable {
+    map: MapData,
+    /// `BYTES` bytes, page-aligned.
+    mapping: NonNull<AtomicU16>,
+}
+
+// SAFETY: the mapping is shared memory that is only written by atomic stores.
+unsafe impl Send for PortTable {}
+
+impl PortTable {
+    /// # Errors
+    ///
+    /// When the kernel refuses the map or its mapping.
+    pub(super) fn create() -> Result<Self> {
+        let map = aya_obj::Map::new_from_params(
+            bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
+            4,
+            VALUE_BYTES,
+            ELEMENTS,
+            BPF_F_MMAPABLE,
+        );
+        let map = MapData::create(map, "ports", None).context("cannot make the table of ports")?;
+        let descriptor = map.fd().as_fd().as_raw_fd();
+        // SAFETY: a new mapping of a map of this size; the kernel chooses the address.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                BYTES,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                descriptor,
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error()).context("cannot map the table of ports");
+        }
+        let mapping = NonNull::new(address.cast()).context("the kernel mapped the table of ports at 0")?;
+        Ok(Self { map, mapping })
+    }
+
+    pub(super) const fn map(&self) -> &MapData {
+        &self.map
+    }
+
+    /// Sets the class of one port.
+    pub fn set(&self, protocol: Protocol, port: u16, class: ClassId) {
+        let place = protocol.index() as usize * PORTS + usize::from(port);
+        // SAFETY: inside the mapping, which lives as long as `self`; aligned, because the mapping is.
+        unsafe { self.mapping.add(place).as_ref() }.store(class.0, Ordering::Release);
+    }
+}
+
+impl Drop for PortTable {
+    fn drop(&mut self) {
+        // SAFETY: made by `create` with this size, and nothing refers to it any more.
+        unsafe { libc::munmap(self.mapping.as_ptr().cast(), BYTES) };
+    }
+}

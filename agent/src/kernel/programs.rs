@@ -1,0 +1,120 @@
+//! Loads the BPF object: new programs over the maps that are pinned, or over new ones.
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    programs::{ProgramError, SchedClassifier},
+};
+use podgate_common::{Config, Direction, Timeouts};
+
+use super::{Maps, Pins};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
+
+/// Maps that outlive the agent.
+const PINNED: [&str; 10] = [
+    "ENDPOINTS",
+    "OWNERS",
+    "ADDRESSES",
+    "PREFIXES",
+    "PORTS",
+    "ROWS",
+    "EPOCH",
+    "FLOWS",
+    "FRAGMENTS",
+    "COUNTERS",
+];
+
+/// What is fixed when the programs are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelOptions {
+    /// Entries of the flow table, when it is not pinned yet.
+    pub flows: u32,
+    /// Judge live connections again after each change.
+    pub recheck: bool,
+}
+
+/// Loaded programs and their maps.
+#[expect(missing_debug_implementations, reason = "aya's arrays have none")]
+pub struct Kernel {
+    ebpf: Ebpf,
+    pub maps: Maps,
+}
+
+impl Kernel {
+    /// Loads the programs. With `pins`, pinned maps are taken over and new ones are pinned.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map or a program; the verifier's log is part of the error.
+    pub fn load(pins: Option<&Pins>, options: KernelOptions) -> Result<Self> {
+        let config = Config {
+            timeouts: Timeouts::with_ticks_per_second(ticks_per_second()?),
+            recheck: u32::from(options.recheck),
+        };
+        let paths = pins.map(Pins::maps);
+        let mut loader = EbpfLoader::new();
+        loader.override_global("CONFIG", &config, true).map_max_entries("FLOWS", options.flows);
+        for name in PINNED {
+            if let Some(directory) = &paths {
+                loader.map_pin_path(name, directory.join(name));
+            }
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| match error {
+            EbpfError::MapError(error) => anyhow!("cannot make the maps: {error:#}"),
+            other => anyhow!("cannot read the BPF object: {other:#}"),
+        })?;
+        for direction in Direction::ALL {
+            classifier(&mut ebpf, direction)?.load().map_err(|error| refused(direction, &error))?;
+        }
+        let maps = Maps::new(&mut ebpf)?;
+        Ok(Self { ebpf, maps })
+    }
+
+    /// The program of a hook.
+    ///
+    /// # Errors
+    ///
+    /// Never once loaded; the object has both.
+    pub fn program(&mut self, direction: Direction) -> Result<&mut SchedClassifier> {
+        classifier(&mut self.ebpf, direction)
+    }
+}
+
+/// The name of a hook's program.
+pub(super) const fn program_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "from_pod",
+        Direction::Ingress => "to_pod",
+    }
+}
+
+fn classifier(ebpf: &mut Ebpf, direction: Direction) -> Result<&mut SchedClassifier> {
+    let name = program_name(direction);
+    let program = ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
+    program.try_into().with_context(|| format!("program {name} is no TC classifier"))
+}
+
+/// The verifier's whole log: its last lines say what it did not like.
+fn refused(direction: Direction, error: &ProgramError) -> anyhow::Error {
+    let name = program_name(direction);
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            anyhow!("the kernel refused program {name}: {io_error}\n{verifier_log}")
+        }
+        other => anyhow!("cannot load program {name}: {other:#}"),
+    }
+}
+
+/// The kernel's tick rate: the coarse clocks advance once a tick (`kernel/time/posix-timers.c`).
+fn ticks_per_second() -> Result<u32> {
+    let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: room for the answer.
+    if unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) } != 0 {
+        return Err(std::io::Error::last_os_error()).context("cannot learn the kernel's tick rate");
+    }
+    let nanoseconds = u32::try_from(resolution.tv_nsec).unwrap_or(0);
+    (nanoseconds > 0)
+        .then(|| (1_000_000_000 + nanoseconds / 2) / nanoseconds)
+        .context("the kernel's coarse clock has no resolution")
+}

@@ -1,0 +1,124 @@
+//! The kernel's side in user space: compiled tables, endpoints and flows in ordinary collections, behind the same
+//! trait that the BPF programs implement over maps. Used by `matrix`, and by tests that compare with the kernel.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    net::IpAddr,
+};
+
+use podgate_common::{
+    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, PolicyId, Ports, Protocol, Row,
+    RowKey, Seen, Slot, Timeouts,
+};
+
+use crate::compiler::Tables;
+
+/// Tables, endpoints and flows of one node. Ids are the indexes of the compiled tables.
+#[derive(Debug)]
+pub struct Memory<'a> {
+    tables: &'a Tables,
+    pub endpoints: BTreeMap<u32, Endpoint>,
+    pub owners: BTreeMap<Address, u32>,
+    pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
+    pub fragments: RefCell<BTreeMap<FragmentKey, Ports>>,
+    /// Ticks; a second has [`Memory::TICKS_PER_SECOND`].
+    pub now: Cell<u32>,
+    pub epoch: Cell<u32>,
+    pub recheck: Cell<bool>,
+}
+
+impl<'a> Memory<'a> {
+    pub const TICKS_PER_SECOND: u32 = 1_000;
+
+    pub fn new(tables: &'a Tables) -> Self {
+        Self {
+            tables,
+            endpoints: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            flows: RefCell::default(),
+            fragments: RefCell::default(),
+            now: Cell::new(0),
+            epoch: Cell::new(0),
+            recheck: Cell::new(false),
+        }
+    }
+
+    /// Whether a rule set, by its index in the compiled tables, allows this peer and port. 0 allows everything.
+    pub fn allowed(&self, rule_set: usize, peer: IpAddr, protocol: Protocol, port: u16) -> bool {
+        let policy = policy_id(rule_set);
+        !policy.isolates()
+            || podgate_common::allowed(self, Slot(0), policy, &peer.into(), protocol as u32, port)
+    }
+}
+
+/// The id that stands for a rule set here.
+pub fn policy_id(rule_set: usize) -> PolicyId {
+    PolicyId(u32::try_from(rule_set).expect("a compilation has fewer than 2^32 rule sets"))
+}
+
+impl podgate_common::Tables for Memory<'_> {
+    type Entry = FlowKey;
+
+    fn endpoint(&self, ifindex: u32) -> Endpoint {
+        self.endpoints.get(&ifindex).copied().unwrap_or(Endpoint::HELD)
+    }
+
+    fn owner(&self, address: &Address) -> Option<u32> {
+        self.owners.get(address).copied()
+    }
+
+    fn identity(&self, _: Slot, address: &Address) -> IdentityId {
+        let identity = self.tables.identities.identity((*address).into());
+        IdentityId(u32::try_from(identity).expect("a compilation has fewer than 2^32 identities"))
+    }
+
+    fn class(&self, _: Slot, protocol: Protocol, port: u16) -> ClassId {
+        let class = self.tables.classes.class(protocol, port);
+        ClassId(u16::try_from(class).expect("the compiler refuses more classes than an id has room for"))
+    }
+
+    fn row(&self, _: Slot, key: &RowKey) -> Option<Row> {
+        self.tables.rows.row(key.policy.0 as usize, key.identity.0 as usize, key.block as usize)
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<(Flow, FlowKey)> {
+        self.flows.borrow().get(key).map(|flow| (*flow, *key))
+    }
+
+    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+        self.flows.borrow_mut().insert(*key, *flow);
+        true
+    }
+
+    fn refresh_flow(&self, entry: FlowKey, last: u32, seen: Seen) {
+        if let Some(flow) = self.flows.borrow_mut().get_mut(&entry) {
+            flow.last = last;
+            flow.seen = seen;
+        }
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<Ports> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn put_fragment(&self, key: &FragmentKey, ports: Ports) {
+        self.fragments.borrow_mut().insert(*key, ports);
+    }
+
+    fn now(&self) -> u32 {
+        self.now.get()
+    }
+
+    fn epoch(&self) -> u32 {
+        self.epoch.get()
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        Timeouts::with_ticks_per_second(Self::TICKS_PER_SECOND)
+    }
+
+    fn recheck(&self) -> bool {
+        self.recheck.get()
+    }
+}

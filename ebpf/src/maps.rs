@@ -1,0 +1,75 @@
+//! All maps. User space writes all of them but the flow table, the fragments and the counters.
+//!
+//! The compiled tables stand in two slots: an endpoint names the slot that judges it, so that a new agent (or one
+//! that outgrew a table) fills the free slot and then flips endpoint by endpoint. The sizes of the inner maps here
+//! are only the template's: the agent makes them as large as needed.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+use podgate_common::{
+    Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, Headers, IdentityId, MAX_ENDPOINTS,
+    MAX_FRAGMENTS, MAX_OWNERS, Outcome, PortClasses, Ports, Row, RowKey, Slot,
+};
+
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+const SLOTS: usize = Slot::COUNT as usize;
+/// Inner maps of one type may differ in size; this one is never used.
+const TEMPLATE: usize = 1;
+
+/// What judges each veth. Key: ifindex of its host side. One update is one switch of a pod to a new policy.
+#[btf_map]
+pub(crate) static ENDPOINTS: HashMap<u32, Endpoint, MAX_ENDPOINTS, NO_PREALLOC> = HashMap::new();
+
+/// Whose address it is: the ifindex of a pod's veth, 0 for the node's own addresses.
+#[btf_map]
+pub(crate) static OWNERS: HashMap<Address, u32, MAX_OWNERS, NO_PREALLOC> = HashMap::new();
+
+/// Identities of single addresses.
+#[btf_map]
+pub(crate) static ADDRESSES: ArrayOfMaps<HashMap<Address, IdentityId, TEMPLATE, NO_PREALLOC>, SLOTS> =
+    ArrayOfMaps::new();
+
+/// Identities of prefixes, for addresses that are not in `ADDRESSES`.
+#[btf_map]
+pub(crate) static PREFIXES: ArrayOfMaps<LpmTrie<Address, IdentityId, TEMPLATE>, SLOTS> = ArrayOfMaps::new();
+
+/// Class of each port; one element for each protocol that has ports. User space writes it through mmap, one whole
+/// class id at a time.
+#[btf_map]
+pub(crate) static PORTS: ArrayOfMaps<Array<PortClasses, 3, MMAPABLE>, SLOTS> = ArrayOfMaps::new();
+
+/// Verdicts: one bit for each (policy, identity, class).
+#[btf_map]
+pub(crate) static ROWS: ArrayOfMaps<HashMap<RowKey, Row, TEMPLATE, NO_PREALLOC>, SLOTS> = ArrayOfMaps::new();
+
+/// Element 0: number of published changes.
+#[btf_map]
+pub(crate) static EPOCH: Array<u32, 1> = Array::new();
+
+/// Connections that were judged. The size is set by `--flows`.
+#[btf_map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, Flow, 262_144> = LruHashMap::new();
+
+/// Ports of datagrams whose first fragment passed. Datagrams in flight: small.
+#[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Ports, MAX_FRAGMENTS> = LruHashMap::new();
+
+/// Packets by direction and outcome, for each CPU.
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<u64, { podgate_common::COUNTERS as usize }> = PerCpuArray::new();
+
+/// Where a program works on its packet.
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<Headers, 1> = PerCpuArray::new();
+
+#[inline(always)]
+pub(crate) fn count(direction: Direction, outcome: Outcome) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(podgate_common::counter(direction, outcome)) {
+        // SAFETY: the element is this CPU's own, and TC programs run with bottom halves off: none interrupts another.
+        unsafe { *counter += 1 };
+    }
+}

@@ -1,0 +1,73 @@
+//! A packet as TC hands it over: bytes of its linear part by direct access.
+
+use aya_ebpf::programs::TcContext;
+use podgate_common::Packet;
+
+/// The verifier wants a bound for every offset. What begins later is not read.
+const MAX_OFFSET: usize = 0x1fff;
+
+/// Bytes that are made linear when the headers are not. Longer chains of headers are unreadable.
+const PULLED: u32 = 512;
+
+pub(crate) struct Skb<'a> {
+    context: &'a TcContext,
+}
+
+impl<'a> Skb<'a> {
+    /// Makes sure that the headers can be read.
+    #[inline(always)]
+    pub(crate) fn new(context: &'a TcContext) -> Self {
+        let skb = Self { context };
+        let linear = context.data_end() - context.data();
+        let wanted = context.len().min(PULLED);
+        // Small packets are linear as a whole. Large ones mostly have their headers in the linear part, and no more.
+        if linear < wanted as usize && !skb.has_plain_headers() {
+            // When it fails the packet is unreadable, which is judged like any other.
+            let _ = context.pull_data(wanted);
+        }
+        skb
+    }
+
+    /// Whether the linear part holds IP and transport headers without options.
+    #[inline(always)]
+    fn has_plain_headers(&self) -> bool {
+        const TRANSPORT: [u8; 3] = [6, 17, 132];
+        match self.read::<2>(12) {
+            Some([0x08, 0x00]) => {
+                self.read::<54>(0).is_some_and(|bytes| bytes[14] == 0x45 && TRANSPORT.contains(&bytes[23]))
+            }
+            Some([0x86, 0xdd]) => self.read::<74>(0).is_some_and(|bytes| TRANSPORT.contains(&bytes[20])),
+            _ => false,
+        }
+    }
+
+    /// The device at which the program runs.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs; the kernel checks the offset of each field.
+        unsafe { (*self.context.skb.skb).ifindex }
+    }
+
+    /// The device at which the packet entered the node, 0 if the node's own stack made it.
+    #[inline(always)]
+    pub(crate) fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.context.skb.skb).ingress_ifindex }
+    }
+}
+
+impl Packet for Skb<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        const { assert!(N >= 2, "the verifier learns nothing from a check of one byte") };
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let start = self.context.data() + offset;
+        if start + N > self.context.data_end() {
+            return None;
+        }
+        // SAFETY: the bytes lie between `data` and `data_end`, which the verifier checks too.
+        Some(unsafe { *(start as *const [u8; N]) })
+    }
+}

@@ -1,0 +1,121 @@
+//! The tables of a decision over BPF maps.
+
+use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
+use podgate_common::{
+    Address, ClassId, Config, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Ports, Protocol, Row, RowKey,
+    Seen, Slot, Tables, Timeouts,
+};
+
+use crate::maps::{ADDRESSES, ENDPOINTS, EPOCH, FLOWS, FRAGMENTS, OWNERS, PORTS, PREFIXES, ROWS};
+
+/// Set by user space before the programs are loaded.
+#[unsafe(no_mangle)]
+static CONFIG: Config = Config { timeouts: Timeouts::with_ticks_per_second(250), recheck: 0 };
+
+pub(crate) struct Maps;
+
+impl Tables for Maps {
+    type Entry = *mut Flow;
+
+    #[inline(always)]
+    fn endpoint(&self, ifindex: u32) -> Endpoint {
+        // SAFETY: an element is replaced as a whole and lives until the program ends (RCU).
+        unsafe { ENDPOINTS.get(ifindex) }.copied().unwrap_or(Endpoint::HELD)
+    }
+
+    #[inline(always)]
+    fn owner(&self, address: &Address) -> Option<u32> {
+        // SAFETY: as above.
+        unsafe { OWNERS.get(address) }.copied()
+    }
+
+    #[inline(always)]
+    fn identity(&self, slot: Slot, address: &Address) -> IdentityId {
+        if let Some(exact) = ADDRESSES.get_value_ptr_mut(slot.0, address) {
+            // SAFETY: the element lives until the program ends (RCU), and is only read.
+            return unsafe { *exact };
+        }
+        match PREFIXES.get_value_ptr_mut(slot.0, &Key::new(128, *address)) {
+            // SAFETY: as above.
+            Some(covering) => unsafe { *covering },
+            None => IdentityId::NONE,
+        }
+    }
+
+    #[inline(always)]
+    fn class(&self, slot: Slot, protocol: Protocol, port: u16) -> ClassId {
+        match PORTS.get_value(slot.0, &protocol.index()) {
+            // SAFETY: the table has an element for each value of a u16.
+            Some(classes) => unsafe { *classes.0.get_unchecked(usize::from(port)) },
+            None => ClassId::NONE,
+        }
+    }
+
+    #[inline(always)]
+    fn row(&self, slot: Slot, key: &RowKey) -> Option<Row> {
+        // SAFETY: the element lives until the program ends (RCU), and is only read.
+        ROWS.get_value_ptr_mut(slot.0, key).map(|row| unsafe { *row })
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<(Flow, *mut Flow)> {
+        // SAFETY: the element is memory of the map. The LRU may give it to another key while it is read; each word
+        // is read whole, and an entry names the veths that it counts for.
+        FLOWS.get_ptr_mut(key).map(|flow| (unsafe { *flow }, flow))
+    }
+
+    #[inline(always)]
+    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+        FLOWS.insert(key, flow, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn refresh_flow(&self, entry: *mut Flow, last: u32, seen: Seen) {
+        // SAFETY: memory of the map. Neither word decides whether a packet passes beyond the age of its entry, so
+        // that a write which hits an entry that has just been given to another key opens nothing.
+        unsafe {
+            (&raw mut (*entry).last).write_volatile(last);
+            (&raw mut (*entry).seen).write_volatile(seen);
+        }
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<Ports> {
+        // SAFETY: only read, one word.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_fragment(&self, key: &FragmentKey, ports: Ports) {
+        // Without room the later fragments are unknown: dropped for an isolated direction, and counted.
+        let _ = FRAGMENTS.insert(key, ports, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: the helper has no arguments and cannot fail. Inlined by the verifier: it costs a load.
+        let jiffies = unsafe { bpf_jiffies64() };
+        (jiffies & 0xffff_ffff) as u32
+    }
+
+    #[inline(always)]
+    fn epoch(&self) -> u32 {
+        EPOCH.get(0).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn timeouts(&self) -> Timeouts {
+        config().timeouts
+    }
+
+    #[inline(always)]
+    fn recheck(&self) -> bool {
+        config().recheck != 0
+    }
+}
+
+#[inline(always)]
+fn config() -> Config {
+    // SAFETY: a static of this object; volatile, because user space replaces its bytes before loading.
+    unsafe { (&raw const CONFIG).read_volatile() }
+}
