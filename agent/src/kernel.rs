@@ -9,6 +9,7 @@ mod maps;
 mod pins;
 mod ports;
 mod programs;
+mod sys;
 mod table;
 
 pub use attach::{Attacher, Mode};

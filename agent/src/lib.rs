@@ -6,3 +6,4 @@ pub mod compiler;
 pub mod kernel;
 pub mod memory;
 pub mod model;
+pub mod publisher;

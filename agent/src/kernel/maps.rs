@@ -1,6 +1,8 @@
 //! Typed handles on the maps: those that all table sets share, and the table sets.
 
-use anyhow::{Context as _, Result};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf,
     maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, PerCpuArray},
@@ -10,7 +12,7 @@ use podgate_common::{
     Address, Direction, Endpoint, Flow, FlowKey, IdentityId, Outcome, PrefixKey, Row, RowKey, Slot, counter,
 };
 
-use super::{PortTable, Table, table::absent_is_fine};
+use super::{PortTable, Table, sys, table::absent_is_fine};
 
 /// Prefixes take memory as they come; this many are more than 32-bit addresses can name one by one.
 const MAX_PREFIXES: u32 = u32::MAX;
@@ -27,6 +29,8 @@ pub struct Maps {
     prefixes: ArrayOfMaps<MapData, LpmTrie<MapData, Address, IdentityId>>,
     ports: ArrayOfMaps<MapData, MapData>,
     rows: ArrayOfMaps<MapData, HashMap<MapData, RowKey, Row>>,
+    /// The four maps of maps once more, as descriptors.
+    outer: Vec<(&'static str, OwnedFd)>,
 }
 
 /// Packets of one direction with one outcome, since the maps were made.
@@ -39,7 +43,10 @@ pub struct Counter {
 
 impl Maps {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
+        let outer =
+            ["ADDRESSES", "PREFIXES", "PORTS", "ROWS"].map(|name| Ok((name, descriptor(ebpf, name)?)));
         Ok(Self {
+            outer: outer.into_iter().collect::<Result<_>>()?,
             endpoints: Table::taken_over("endpoints", take(ebpf, "ENDPOINTS")?)?,
             owners: Table::taken_over("owners", take(ebpf, "OWNERS")?)?,
             flows: take(ebpf, "FLOWS")?,
@@ -79,6 +86,18 @@ impl Maps {
         self.prefixes.set(slot.0, set.prefixes.map(), 0).context("cannot install the prefixes")?;
         self.ports.set(slot.0, set.ports.map(), 0).context("cannot install the ports")?;
         self.rows.set(slot.0, set.rows.map(), 0).context("cannot install the rows")?;
+        Ok(())
+    }
+
+    /// Takes the table set out of a slot: the kernel frees it.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn clear(&mut self, slot: Slot) -> Result<()> {
+        for (name, map) in &self.outer {
+            sys::delete(map, slot.0).with_context(|| format!("cannot clear slot {slot} of the {name}"))?;
+        }
         Ok(())
     }
 
@@ -149,6 +168,11 @@ pub struct TableSet {
 }
 
 impl TableSet {
+    /// How often this process has written to these tables.
+    pub const fn writes(&self) -> u64 {
+        self.addresses.writes() + self.prefixes.writes() + self.ports.writes() + self.rows.writes()
+    }
+
     /// Makes empty tables.
     ///
     /// # Errors
@@ -176,4 +200,13 @@ where
 {
     let map = ebpf.take_map(name).with_context(|| format!("the BPF object has no map {name}"))?;
     M::try_from(map).with_context(|| format!("map {name} has another type"))
+}
+
+fn descriptor(ebpf: &Ebpf, name: &str) -> Result<OwnedFd> {
+    match ebpf.map(name) {
+        Some(Map::ArrayOfMaps(map)) => {
+            map.fd().as_fd().try_clone_to_owned().with_context(|| format!("cannot keep map {name} open"))
+        }
+        _ => bail!("the BPF object has no map of maps {name}"),
+    }
 }

@@ -25,6 +25,9 @@ pub struct PortTable {
     map: MapData,
     /// `BYTES` bytes, page-aligned.
     mapping: NonNull<AtomicU16>,
+    /// What was written, so that only changes are.
+    mirror: Box<[ClassId]>,
+    writes: u64,
 }
 
 // SAFETY: the mapping is shared memory that is only written by atomic stores.
@@ -59,18 +62,33 @@ impl PortTable {
             return Err(io::Error::last_os_error()).context("cannot map the table of ports");
         }
         let mapping = NonNull::new(address.cast()).context("the kernel mapped the table of ports at 0")?;
-        Ok(Self { map, mapping })
+        let mirror = vec![ClassId::NONE; ELEMENTS as usize * PORTS].into_boxed_slice();
+        Ok(Self { map, mapping, mirror, writes: 0 })
     }
 
     pub(super) const fn map(&self) -> &MapData {
         &self.map
     }
 
-    /// Sets the class of one port.
-    pub fn set(&self, protocol: Protocol, port: u16, class: ClassId) {
-        let place = protocol.index() as usize * PORTS + usize::from(port);
-        // SAFETY: inside the mapping, which lives as long as `self`; aligned, because the mapping is.
-        unsafe { self.mapping.add(place).as_ref() }.store(class.0, Ordering::Release);
+    /// How often this process has changed the class of a port.
+    pub const fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    /// Sets the classes of all ports of a protocol. `runs`: first port of each run of one class, from 0 on.
+    pub fn set_all(&mut self, protocol: Protocol, runs: &[(u16, ClassId)]) {
+        let base = protocol.index() as usize * PORTS;
+        for (at, &(first, class)) in runs.iter().enumerate() {
+            let end = runs.get(at + 1).map_or(PORTS, |&(next, _)| usize::from(next));
+            for place in base + usize::from(first)..base + end {
+                if self.mirror[place] != class {
+                    self.mirror[place] = class;
+                    self.writes += 1;
+                    // SAFETY: inside the mapping, which lives as long as `self`; aligned, because the mapping is.
+                    unsafe { self.mapping.add(place).as_ref() }.store(class.0, Ordering::Release);
+                }
+            }
+        }
     }
 }
 

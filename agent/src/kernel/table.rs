@@ -15,6 +15,7 @@ pub struct Table<K, V, M = HashMap<MapData, K, V>> {
     name: &'static str,
     map: M,
     mirror: BTreeMap<K, V>,
+    writes: u64,
 }
 
 impl<K: Pod + Ord, V: Pod> Table<K, V> {
@@ -24,13 +25,13 @@ impl<K: Pod + Ord, V: Pod> Table<K, V> {
             .iter()
             .collect::<Result<_, _>>()
             .with_context(|| format!("cannot read the table of {name}"))?;
-        Ok(Self { name, map, mirror })
+        Ok(Self { name, map, mirror, writes: 0 })
     }
 }
 
 impl<K: Copy + Ord + fmt::Debug, V: Copy + PartialEq, M: Store<K, V>> Table<K, V, M> {
     pub(super) const fn empty(name: &'static str, map: M) -> Self {
-        Self { name, map, mirror: BTreeMap::new() }
+        Self { name, map, mirror: BTreeMap::new(), writes: 0 }
     }
 
     pub(super) const fn map(&self) -> &M {
@@ -40,6 +41,11 @@ impl<K: Copy + Ord + fmt::Debug, V: Copy + PartialEq, M: Store<K, V>> Table<K, V
     /// What the map holds.
     pub const fn entries(&self) -> &BTreeMap<K, V> {
         &self.mirror
+    }
+
+    /// How often this process has written to the map or removed from it.
+    pub const fn writes(&self) -> u64 {
+        self.writes
     }
 
     /// Writes one entry, if the map has not got it.
@@ -53,6 +59,7 @@ impl<K: Copy + Ord + fmt::Debug, V: Copy + PartialEq, M: Store<K, V>> Table<K, V
                 .store(&key, &value)
                 .with_context(|| format!("cannot write {key:?} to the table of {}", self.name))?;
             self.mirror.insert(key, value);
+            self.writes += 1;
         }
         Ok(())
     }
@@ -64,6 +71,7 @@ impl<K: Copy + Ord + fmt::Debug, V: Copy + PartialEq, M: Store<K, V>> Table<K, V
     /// When the kernel refuses.
     pub fn remove(&mut self, key: &K) -> Result<()> {
         if self.mirror.remove(key).is_some() {
+            self.writes += 1;
             absent_is_fine(self.map.delete(key))
                 .with_context(|| format!("cannot remove {key:?} from the table of {}", self.name))?;
         }

@@ -1,0 +1,304 @@
+//! The publisher: brings the kernel from one complete state to the next, so that each packet is judged by one of them.
+//!
+//! In: compiled tables and what is behind each veth. Out: map writes in the order that makes each step harmless:
+//!
+//! 1. verdict rows of the new tables, beside those in force;
+//! 2. ports -> class, addresses -> identity, owners;
+//! 3. endpoint -> policy: one write is one pod's switch;
+//! 4. the epoch;
+//! 5. when no running program can have seen the old state: what is in no use goes.
+//!
+//! A packet reads its endpoint first. One that still finds the old policy may meet new identities and classes; the
+//! compiler was told which rule sets are in force ([`Publisher::in_force`]) and has rows for those, too.
+
+mod ids;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result};
+use podgate_common::{
+    Address, BITS_PER_ROW, ClassId, Endpoint, EndpointState, PolicyId, Protocol, Row, RowKey, Slot,
+};
+
+use self::ids::{Assigned, Ids};
+use crate::{
+    compiler::{RuleSet, Subject, Tables},
+    kernel::{Capacity, Maps, TableSet},
+};
+
+/// The least room of a hash table. Doubling from here, a table is rebuilt a handful of times in its life.
+const MIN_CAPACITY: u32 = 4_096;
+
+/// What the kernel shall know of one veth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    pub state: EndpointState,
+    pub subject: Subject,
+    /// The bridge that the veth is a port of, 0 if none.
+    pub master: u32,
+}
+
+/// The veths of a node, by ifindex, and whose each address is (0: the node's own).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    pub endpoints: BTreeMap<u32, Judged>,
+    pub owners: BTreeMap<IpAddr, u32>,
+}
+
+/// What a publication did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Raised when any verdict may have changed.
+    pub epoch: u32,
+    /// False: rule sets that were in force until now are no longer; compile once more to coarsen the tables.
+    pub settled: bool,
+    /// The tables stand in another slot than before.
+    moved: bool,
+}
+
+/// Knows what the kernel holds, and under which ids.
+#[derive(Debug, Default)]
+pub struct Publisher {
+    current: Option<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    slot: Slot,
+    capacity: Capacity,
+    set: TableSet,
+    ids: Ids,
+    /// The rule sets that the endpoints refer to, and so the ones whose rows must stay right.
+    in_force: BTreeSet<Arc<RuleSet>>,
+}
+
+impl Publisher {
+    /// Rule sets that a packet may still be judged by while the next tables are published.
+    pub fn in_force(&self) -> Vec<Arc<RuleSet>> {
+        self.current.iter().flat_map(|current| &current.in_force).cloned().collect()
+    }
+
+    /// Brings the kernel to the new state.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a write. What was in force stays in force; publishing again goes on from there.
+    pub fn publish(&mut self, maps: &mut Maps, tables: &Tables, wanted: &Wanted) -> Result<Published> {
+        let mut current = match self.current.take() {
+            Some(current) => current,
+            None => Current::create(maps, tables)?,
+        };
+        let mut target = current.target(tables);
+        if !current.has_room_for(&target) {
+            tracing::info!(rows = target.rows.len(), addresses = target.addresses.len(), "tables grow");
+            current = Current::create(maps, tables).inspect_err(|_| {
+                tracing::error!("no larger tables: what was in force stays");
+            })?;
+            target = current.target(tables);
+        }
+        let result = current.publish(maps, tables, wanted, &target);
+        let slot = current.slot;
+        self.current = Some(current);
+        let published = result?;
+        if published.moved {
+            for other in (0..Slot::COUNT).map(Slot).filter(|other| *other != slot) {
+                maps.clear(other)?;
+            }
+        }
+        Ok(published)
+    }
+
+    /// Entries and room of the tables in use: (name, entries, room).
+    pub fn sizes(&self) -> Vec<(&'static str, usize, usize)> {
+        self.current
+            .iter()
+            .flat_map(|current| {
+                [
+                    ("addresses", current.set.addresses.entries().len(), current.capacity.addresses as usize),
+                    ("rows", current.set.rows.entries().len(), current.capacity.rows as usize),
+                    ("prefixes", current.set.prefixes.entries().len(), usize::MAX),
+                ]
+            })
+            .collect()
+    }
+}
+
+/// Tables with the ids that the kernel sees.
+struct Target {
+    ids: Assigned,
+    rows: BTreeMap<RowKey, Row>,
+    addresses: BTreeMap<Address, podgate_common::IdentityId>,
+    prefixes: BTreeMap<podgate_common::PrefixKey, podgate_common::IdentityId>,
+}
+
+impl Current {
+    /// An empty table set in a slot that no endpoint is judged by, with room for these tables.
+    fn create(maps: &mut Maps, tables: &Tables) -> Result<Self> {
+        let in_use: BTreeSet<Slot> =
+            maps.endpoints.entries().values().map(|endpoint| endpoint.slot).collect();
+        let slot = (0..Slot::COUNT)
+            .map(Slot)
+            .find(|slot| !in_use.contains(slot))
+            .context("endpoints are judged by every table slot there is")?;
+        let mut ids = Ids::default();
+        let assigned = ids.assign(tables);
+        let capacity = Capacity {
+            addresses: room_for(tables.identities.addresses.len()),
+            rows: room_for(rows(tables, &assigned).len()),
+        };
+        let set = TableSet::create(capacity)?;
+        maps.install(slot, &set)?;
+        Ok(Self { slot, capacity, set, ids, in_force: BTreeSet::new() })
+    }
+
+    fn target(&mut self, tables: &Tables) -> Target {
+        let ids = self.ids.assign(tables);
+        let identity = |index: &usize| ids.identities[*index];
+        Target {
+            rows: rows(tables, &ids),
+            addresses: tables
+                .identities
+                .addresses
+                .iter()
+                .map(|(at, id)| ((*at).into(), identity(id)))
+                .collect(),
+            prefixes: tables.identities.prefixes.iter().map(|(at, id)| (*at, identity(id))).collect(),
+            ids,
+        }
+    }
+
+    fn has_room_for(&self, target: &Target) -> bool {
+        fits(self.set.rows.entries(), &target.rows, self.capacity.rows)
+            && fits(self.set.addresses.entries(), &target.addresses, self.capacity.addresses)
+    }
+
+    fn publish(
+        &mut self,
+        maps: &mut Maps,
+        tables: &Tables,
+        wanted: &Wanted,
+        target: &Target,
+    ) -> Result<Published> {
+        let writes =
+            |maps: &Maps, set: &TableSet| maps.endpoints.writes() + maps.owners.writes() + set.writes();
+        let before = writes(maps, &self.set);
+        let moved = maps.endpoints.entries().values().any(|endpoint| endpoint.slot != self.slot);
+
+        // 1. A row that is in force keeps the bits of classes that ports still have.
+        for (key, row) in &target.rows {
+            let held = self.set.rows.entries().get(key).copied().unwrap_or_default();
+            self.set.rows.put(*key, united(held, *row))?;
+        }
+        // 2.
+        for protocol in Protocol::ALL {
+            let runs = &tables.classes.runs[protocol.index() as usize];
+            self.set.ports.set_all(protocol, &runs_of_ids(runs, &target.ids.classes));
+        }
+        self.set.prefixes.put_all(&target.prefixes)?;
+        self.set.addresses.put_all(&target.addresses)?;
+        self.set.addresses.keep(&target.addresses)?;
+        let owners: BTreeMap<Address, u32> =
+            wanted.owners.iter().map(|(address, ifindex)| ((*address).into(), *ifindex)).collect();
+        let orphaned = orphaned(maps.owners.entries(), &owners);
+        maps.owners.put_all(&owners)?;
+        // 3.
+        let endpoints =
+            wanted.endpoints.iter().map(|(&ifindex, judged)| (ifindex, self.endpoint(judged, &target.ids)));
+        let endpoints: BTreeMap<u32, Endpoint> = endpoints.collect();
+        let subjects =
+            wanted.endpoints.values().flat_map(|judged| [judged.subject.ingress, judged.subject.egress]);
+        let in_force: BTreeSet<_> =
+            subjects.filter(|&at| at != 0).map(|at| tables.rule_sets[at].clone()).collect();
+        // Should a write fail, some endpoints have the new rule sets and some the old ones.
+        let settled = self.in_force.is_subset(&in_force);
+        self.in_force.extend(in_force.iter().cloned());
+        maps.endpoints.put_all(&endpoints)?;
+        self.in_force = in_force;
+        // 4.
+        let mut epoch = maps.epoch()?;
+        if writes(maps, &self.set) != before || epoch == 0 {
+            epoch = epoch.wrapping_add(1);
+            maps.set_epoch(epoch)?;
+            // 5.
+            maps.wait_for_programs(self.slot, &self.set)?;
+        }
+        self.set.prefixes.keep(&target.prefixes)?;
+        self.set.rows.keep(&target.rows)?;
+        self.set.rows.put_all(&target.rows)?;
+        maps.owners.keep(&owners)?;
+        maps.endpoints.keep(&endpoints)?;
+        self.ids.keep(tables);
+        if !orphaned.is_empty() {
+            let gone = maps.remove_flows(|key, flow| {
+                let orphan = |address, ifindex| orphaned.get(&address) == Some(&ifindex) && ifindex != 0;
+                [key.low, key.high]
+                    .into_iter()
+                    .any(|end| orphan(end, flow.client_if) || orphan(end, flow.server_if))
+            })?;
+            tracing::debug!(flows = gone, "flows of addresses that changed hands removed");
+        }
+        Ok(Published { epoch, settled, moved })
+    }
+
+    fn endpoint(&self, judged: &Judged, ids: &Assigned) -> Endpoint {
+        Endpoint {
+            state: judged.state as u32,
+            slot: self.slot,
+            ingress: ids.policies[judged.subject.ingress],
+            egress: ids.policies[judged.subject.egress],
+            master: judged.master,
+        }
+    }
+}
+
+/// Verdict rows under the kernel's ids; only those that allow something.
+fn rows(tables: &Tables, ids: &Assigned) -> BTreeMap<RowKey, Row> {
+    let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
+    for ((rule_set, identity), blocks) in &tables.rows.0 {
+        let policy: PolicyId = ids.policies[*rule_set];
+        for (index, class) in ids.classes.iter().enumerate() {
+            let (block, bit) = (index / usize::from(BITS_PER_ROW), index % usize::from(BITS_PER_ROW));
+            if blocks[block].0[bit / 64] >> (bit % 64) & 1 != 0 {
+                rows.entry(RowKey::new(policy, ids.identities[*identity], *class)).or_default().allow(*class);
+            }
+        }
+    }
+    rows
+}
+
+fn runs_of_ids(runs: &[(u16, usize)], classes: &[ClassId]) -> Vec<(u16, ClassId)> {
+    runs.iter().map(|&(first, class)| (first, classes[class])).collect()
+}
+
+fn united(row: Row, other: Row) -> Row {
+    let mut words = row.0;
+    for (word, more) in words.iter_mut().zip(other.0) {
+        *word |= more;
+    }
+    Row(words)
+}
+
+/// Whether what is there and what comes fit side by side.
+fn fits<K: Ord, V, W>(held: &BTreeMap<K, V>, coming: &BTreeMap<K, W>, capacity: u32) -> bool {
+    let more = coming.keys().filter(|key| !held.contains_key(key)).count();
+    held.len() + more <= capacity as usize
+}
+
+/// Twice what is needed now.
+fn room_for(entries: usize) -> u32 {
+    let doubled = u32::try_from(entries.saturating_mul(2)).unwrap_or(u32::MAX / 2 + 1);
+    doubled.max(MIN_CAPACITY).checked_next_power_of_two().unwrap_or(1 << 31)
+}
+
+/// Addresses that had another owner until now, and that owner.
+fn orphaned(before: &BTreeMap<Address, u32>, now: &BTreeMap<Address, u32>) -> BTreeMap<Address, u32> {
+    before
+        .iter()
+        .filter(|(address, owner)| now.get(address) != Some(owner))
+        .map(|(address, owner)| (*address, *owner))
+        .collect()
+}
