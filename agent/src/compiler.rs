@@ -71,7 +71,7 @@ impl Subject {
 ///
 /// When the kernel's tables cannot hold the result; see [`CompileError`].
 pub fn compile<'a>(
-    cluster: &Cluster,
+    cluster: &'a Cluster,
     subjects: impl IntoIterator<Item = &'a Pod>,
     retained: impl IntoIterator<Item = Arc<RuleSet>>,
 ) -> Result<Tables, CompileError> {

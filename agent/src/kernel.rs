@@ -14,7 +14,7 @@ mod table;
 
 pub use attach::{Attacher, Mode};
 pub use lock::Lock;
-pub use maps::{Capacity, Counter, Maps, TableSet};
+pub use maps::{Capacity, Counters, Maps, TableSet};
 pub use pins::{Detached, Pins, detach};
 pub use ports::PortTable;
 pub use programs::{Kernel, KernelOptions};

@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use podgate_common::Direction;
+
 use super::{PortRange, Subject};
 use crate::model::{
     Cluster, IpBlock, Name, NamedPort, NetworkPolicy, ObjectName, Peer, Peers, Pod, PortRule, Ports, Rule,
@@ -48,7 +50,7 @@ pub(super) struct Compiled {
     pub(super) rule_sets: Vec<Arc<RuleSet>>,
 }
 
-pub(super) fn compile<'a>(cluster: &Cluster, subjects: impl IntoIterator<Item = &'a Pod>) -> Compiled {
+pub(super) fn compile<'a>(cluster: &'a Cluster, subjects: impl IntoIterator<Item = &'a Pod>) -> Compiled {
     let mut compiler = Compiler::new(cluster);
     let subjects = subjects
         .into_iter()
@@ -59,7 +61,7 @@ pub(super) fn compile<'a>(cluster: &Cluster, subjects: impl IntoIterator<Item = 
 }
 
 struct Compiler<'a> {
-    policies: BTreeMap<&'a Name, Vec<&'a NetworkPolicy>>,
+    cluster: &'a Cluster,
     /// Every named port of the cluster's pods: what a named port of an egress rule can stand for.
     named_ports: BTreeSet<&'a NamedPort>,
     rule_sets: Vec<Arc<RuleSet>>,
@@ -72,24 +74,19 @@ struct Compiler<'a> {
 /// All that the rule set of a pod depends on.
 #[derive(PartialEq, Eq, Hash)]
 struct Question<'a> {
-    ingress: bool,
-    namespace: &'a Name,
-    /// Places of the policies that isolate the pod, among those of its namespace.
-    isolating: Vec<usize>,
+    direction: Direction,
+    /// The policies that isolate the pod.
+    policies: Vec<&'a ObjectName>,
     /// The pod's own named ports; only rules of ingress speak of them.
-    own_ports: Vec<NamedPort>,
+    own_ports: &'a [NamedPort],
 }
 
 impl<'a> Compiler<'a> {
     fn new(cluster: &'a Cluster) -> Self {
-        let mut policies: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for policy in cluster.policies.values() {
-            policies.entry(&policy.name.namespace).or_default().push(policy);
-        }
         let named_ports =
             cluster.pods.values().filter(|pod| !pod.host_network).flat_map(|pod| &pod.ports).collect();
         Self {
-            policies,
+            cluster,
             named_ports,
             rule_sets: vec![Arc::default()],
             by_content: HashMap::new(),
@@ -97,35 +94,36 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn subject(&mut self, pod: &Pod) -> Subject {
-        let Some((namespace, policies)) = self.policies.get_key_value(&pod.name.namespace) else {
-            return Subject::FREE;
+    fn subject(&mut self, pod: &'a Pod) -> Subject {
+        Subject {
+            ingress: self.rule_set(pod, Direction::Ingress),
+            egress: self.rule_set(pod, Direction::Egress),
+        }
+    }
+
+    fn rule_set(&mut self, pod: &'a Pod, direction: Direction) -> usize {
+        let isolating: Vec<&NetworkPolicy> = self.cluster.isolating(pod, direction).collect();
+        if isolating.is_empty() {
+            return 0;
+        }
+        let ingress = matches!(direction, Direction::Ingress);
+        let question = Question {
+            direction,
+            policies: isolating.iter().map(|policy| &policy.name).collect(),
+            own_ports: if ingress { &pod.ports } else { &[] },
         };
-        let (namespace, policies) = (*namespace, policies.clone());
-        let selecting: Vec<usize> =
-            (0..policies.len()).filter(|&at| policies[at].subject.matches(&pod.labels)).collect();
-        let mut direction = |ingress: bool| {
-            let isolating: Vec<usize> =
-                selecting.iter().copied().filter(|&at| rules(policies[at], ingress).is_some()).collect();
-            if isolating.is_empty() {
-                return 0;
+        if let Some(&known) = self.by_question.get(&question) {
+            return known;
+        }
+        let mut terms = BTreeSet::new();
+        for policy in isolating {
+            for rule in policy.rules(direction).into_iter().flatten() {
+                self.add_terms(rule, &policy.name.namespace, ingress.then_some(pod), &mut terms);
             }
-            let own_ports = if ingress { pod.ports.clone() } else { Vec::new() };
-            let question = Question { ingress, namespace, isolating, own_ports };
-            if let Some(&known) = self.by_question.get(&question) {
-                return known;
-            }
-            let mut terms = BTreeSet::new();
-            for &at in &question.isolating {
-                for rule in rules(policies[at], ingress).into_iter().flatten() {
-                    self.add_terms(rule, namespace, ingress.then_some(pod), &mut terms);
-                }
-            }
-            let place = self.intern(RuleSet { terms });
-            self.by_question.insert(question, place);
-            place
-        };
-        Subject { ingress: direction(true), egress: direction(false) }
+        }
+        let place = self.intern(RuleSet { terms });
+        self.by_question.insert(question, place);
+        place
     }
 
     /// The terms of one rule. `subject` is given for ingress, where a named port is the subject's own.
@@ -187,10 +185,6 @@ impl<'a> Compiler<'a> {
             self.rule_sets.len() - 1
         })
     }
-}
-
-fn rules(policy: &NetworkPolicy, ingress: bool) -> Option<&Vec<Rule>> {
-    if ingress { policy.ingress.as_ref() } else { policy.egress.as_ref() }
 }
 
 /// `None`: the peer was not understood and matches nothing.

@@ -24,7 +24,6 @@ pub struct Maps {
     pub owners: Table<Address, u32>,
     flows: HashMap<MapData, FlowKey, Flow>,
     epoch: Array<MapData, u32>,
-    counters: PerCpuArray<MapData, u64>,
     addresses: ArrayOfMaps<MapData, HashMap<MapData, Address, IdentityId>>,
     prefixes: ArrayOfMaps<MapData, LpmTrie<MapData, Address, IdentityId>>,
     ports: ArrayOfMaps<MapData, MapData>,
@@ -33,12 +32,31 @@ pub struct Maps {
     outer: Vec<(&'static str, OwnedFd)>,
 }
 
-/// Packets of one direction with one outcome, since the maps were made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counter {
-    pub direction: Direction,
-    pub outcome: Outcome,
-    pub packets: u64,
+/// The packet counters. Readable from any thread, without waiting.
+#[expect(missing_debug_implementations, reason = "aya's arrays have none")]
+pub struct Counters(PerCpuArray<MapData, u64>);
+
+impl Counters {
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
+        take(ebpf, "COUNTERS").map(Self)
+    }
+
+    /// Packets by direction and outcome since the maps were made.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn read(&self) -> Result<Vec<(Direction, Outcome, u64)>> {
+        let mut counters = Vec::with_capacity(2 * Outcome::ALL.len());
+        for direction in Direction::ALL {
+            for outcome in Outcome::ALL {
+                let of_each_cpu =
+                    self.0.get(&counter(direction, outcome), 0).context("cannot read a counter")?;
+                counters.push((direction, outcome, of_each_cpu.iter().sum()));
+            }
+        }
+        Ok(counters)
+    }
 }
 
 impl Maps {
@@ -51,7 +69,6 @@ impl Maps {
             owners: Table::taken_over("owners", take(ebpf, "OWNERS")?)?,
             flows: take(ebpf, "FLOWS")?,
             epoch: take(ebpf, "EPOCH")?,
-            counters: take(ebpf, "COUNTERS")?,
             addresses: take(ebpf, "ADDRESSES")?,
             prefixes: take(ebpf, "PREFIXES")?,
             ports: take(ebpf, "PORTS")?,
@@ -108,21 +125,6 @@ impl Maps {
     /// When the kernel refuses the map that is installed anew.
     pub fn wait_for_programs(&mut self, slot: Slot, set: &TableSet) -> Result<()> {
         self.rows.set(slot.0, set.rows.map(), 0).context("cannot wait for running programs")
-    }
-
-    /// # Errors
-    ///
-    /// When the kernel does not answer.
-    pub fn counters(&self) -> Result<Vec<Counter>> {
-        let mut counters = Vec::with_capacity(2 * Outcome::ALL.len());
-        for direction in Direction::ALL {
-            for outcome in Outcome::ALL {
-                let values =
-                    self.counters.get(&counter(direction, outcome), 0).context("cannot read counters")?;
-                counters.push(Counter { direction, outcome, packets: values.iter().sum() });
-            }
-        }
-        Ok(counters)
     }
 
     /// Removes the connections for which `gone` is true; returns how many.

@@ -1,5 +1,7 @@
 //! Loads the BPF object: new programs over the maps that are pinned, or over new ones.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -7,7 +9,7 @@ use aya::{
 };
 use podgate_common::{Config, Direction, Timeouts};
 
-use super::{Maps, Pins};
+use super::{Counters, Maps, Pins};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
@@ -39,6 +41,7 @@ pub struct KernelOptions {
 pub struct Kernel {
     ebpf: Ebpf,
     pub maps: Maps,
+    pub counters: Arc<Counters>,
 }
 
 impl Kernel {
@@ -68,7 +71,8 @@ impl Kernel {
             classifier(&mut ebpf, direction)?.load().map_err(|error| refused(direction, &error))?;
         }
         let maps = Maps::new(&mut ebpf)?;
-        Ok(Self { ebpf, maps })
+        let counters = Arc::new(Counters::new(&mut ebpf)?);
+        Ok(Self { ebpf, maps, counters })
     }
 
     /// The program of a hook.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use podgate_common::Protocol;
+use podgate_common::{Direction, Protocol};
 
 use super::{Labels, Name, NetworkPolicy, ObjectName};
 
@@ -50,6 +50,21 @@ pub struct Node {
 }
 
 impl Cluster {
+    /// The policies that isolate a pod in a direction, in the order of their names.
+    pub fn isolating(&self, pod: &Pod, direction: Direction) -> impl Iterator<Item = &NetworkPolicy> {
+        let first = ObjectName::new(pod.name.namespace.clone(), "");
+        self.policies
+            .range(first..)
+            .map(|(_, policy)| policy)
+            .take_while(|policy| policy.name.namespace == pod.name.namespace)
+            .filter(move |policy| policy.rules(direction).is_some() && policy.selects(pod))
+    }
+
+    /// Whether any policy isolates a pod in any direction.
+    pub fn is_isolated(&self, pod: &Pod) -> bool {
+        Direction::ALL.into_iter().any(|direction| self.isolating(pod, direction).next().is_some())
+    }
+
     /// Labels of a namespace; one that no object declares has its name label alone.
     pub fn namespace_labels(&self, namespace: &Name) -> Labels {
         self.namespaces.get(namespace).map_or_else(

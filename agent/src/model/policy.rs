@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use podgate_common::Protocol;
+use podgate_common::{Direction, Protocol};
 
-use super::{Name, ObjectName, Selector};
+use super::{Name, ObjectName, Pod, Selector};
 
 /// One NetworkPolicy. `None` for a direction: `policyTypes` does not name it, the policy does not isolate it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,21 @@ pub struct NetworkPolicy {
     pub subject: Selector,
     pub ingress: Option<Vec<Rule>>,
     pub egress: Option<Vec<Rule>>,
+}
+
+impl NetworkPolicy {
+    /// Its rules for a direction; `None` when it does not isolate it.
+    pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
+        match direction {
+            Direction::Egress => self.egress.as_deref(),
+            Direction::Ingress => self.ingress.as_deref(),
+        }
+    }
+
+    /// Whether it selects a pod.
+    pub fn selects(&self, pod: &Pod) -> bool {
+        !pod.host_network && self.name.namespace == pod.name.namespace && self.subject.matches(&pod.labels)
+    }
 }
 
 /// One rule: allows what matches a peer *and* a port.

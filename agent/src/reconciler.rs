@@ -1,0 +1,191 @@
+//! From what is true to what is enforced: one pass over cluster, network and CNI results.
+//!
+//! In: full pictures. Out: the kernel in the state that they ask for, or an error with what was in force still in
+//! force. It owns everything that writes to the kernel, and has no task, timer or channel of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result};
+use podgate_common::{Direction, EndpointState, NODE};
+
+use crate::{
+    compiler::{Subject, Tables, compile},
+    endpoints::{CniResults, Endpoints, Network, State, Veth, resolve},
+    kernel::{Attacher, Kernel},
+    model::{Cluster, Name, ObjectName, Pod},
+    publisher::{Judged, Published, Publisher, Wanted},
+};
+
+/// Brings one node's kernel to where its sources say it should be.
+#[expect(missing_debug_implementations, reason = "aya's maps have none")]
+pub struct Reconciler {
+    node: Name,
+    kernel: Kernel,
+    attacher: Attacher,
+    publisher: Publisher,
+    endpoints: Endpoints,
+    /// The pods behind the veths as they were last seen: one that is force-deleted runs on under its last policies.
+    pods: BTreeMap<ObjectName, Pod>,
+    /// Since which epoch each veth is judged as it is.
+    since: BTreeMap<u32, (Fingerprint, u32)>,
+}
+
+/// What must not change for a veth to count as "judged as before".
+type Fingerprint = (Option<ObjectName>, Vec<ObjectName>, Vec<ObjectName>);
+
+/// One veth after a pass.
+#[derive(Clone, Debug)]
+pub struct Enforced {
+    pub veth: Veth,
+    /// Names of the policies that isolate it.
+    pub ingress: Vec<ObjectName>,
+    pub egress: Vec<ObjectName>,
+    pub since: u32,
+}
+
+impl Reconciler {
+    pub fn new(node: Name, kernel: Kernel, attacher: Attacher) -> Self {
+        Self {
+            node,
+            kernel,
+            attacher,
+            publisher: Publisher::default(),
+            endpoints: Endpoints::default(),
+            pods: BTreeMap::new(),
+            since: BTreeMap::new(),
+        }
+    }
+
+    /// One pass; returns the epoch that is now in force.
+    ///
+    /// # Errors
+    ///
+    /// When the tables cannot be compiled or the kernel refuses a write. A program that cannot be attached to one
+    /// veth is logged, and tried again with the next pass.
+    pub fn reconcile(&mut self, cluster: &Cluster, network: &Network, cni: &CniResults) -> Result<u32> {
+        let endpoints =
+            resolve(network, cni, cluster, &self.node, &|pod| cluster.is_isolated(pod), &self.endpoints);
+        let pods = self.pods_behind(&endpoints, cluster);
+        let published = self.publish(cluster, &endpoints, &pods)?;
+        self.attach(&endpoints)?;
+        self.endpoints = endpoints;
+        self.pods = pods;
+        let epoch = published.epoch;
+        if !published.settled {
+            // The rule sets of before are in no use any more: the tables need not be fine enough for them.
+            let (endpoints, pods) = (self.endpoints.clone(), self.pods.clone());
+            self.publish(cluster, &endpoints, &pods).context("cannot tidy up after a change")?;
+        }
+        self.date(cluster, epoch);
+        Ok(epoch)
+    }
+
+    /// The veths as they are enforced, by ifindex.
+    pub fn enforced(&self, cluster: &Cluster) -> Vec<Enforced> {
+        let enforced = self.endpoints.veths.values().map(|veth| {
+            let (_, ingress, egress) = self.fingerprint(veth, cluster);
+            let since = self.since.get(&veth.ifindex).map_or(0, |(_, epoch)| *epoch);
+            Enforced { veth: veth.clone(), ingress, egress, since }
+        });
+        enforced.collect()
+    }
+
+    /// Entries and room of the kernel's tables: (name, entries, room).
+    pub fn sizes(&self) -> Vec<(&'static str, usize, usize)> {
+        self.publisher.sizes()
+    }
+
+    fn pods_behind(&self, endpoints: &Endpoints, cluster: &Cluster) -> BTreeMap<ObjectName, Pod> {
+        let known = endpoints.veths.values().filter_map(|veth| match &veth.state {
+            State::Known { pod, .. } => Some(pod),
+            State::Held | State::Open => None,
+        });
+        known
+            .filter_map(|name| {
+                let pod = cluster.pods.get(name).or_else(|| self.pods.get(name))?;
+                Some((name.clone(), pod.clone()))
+            })
+            .collect()
+    }
+
+    fn publish(
+        &mut self,
+        cluster: &Cluster,
+        endpoints: &Endpoints,
+        pods: &BTreeMap<ObjectName, Pod>,
+    ) -> Result<Published> {
+        let tables = compile(cluster, pods.values(), self.publisher.in_force())?;
+        self.publisher.publish(&mut self.kernel.maps, &tables, &wanted(endpoints, &tables))
+    }
+
+    fn attach(&mut self, endpoints: &Endpoints) -> Result<()> {
+        self.attacher.keep(&endpoints.veths.keys().copied().collect::<BTreeSet<_>>())?;
+        for veth in endpoints.veths.values() {
+            match self.attacher.attach(&mut self.kernel, veth.ifindex, &veth.name) {
+                Ok(true) => tracing::info!(interface = %veth.name, state = ?veth.state, "attached"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(interface = %veth.name, "{error:#}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes since which epoch each veth is judged as it is, and logs what changed.
+    fn date(&mut self, cluster: &Cluster, epoch: u32) {
+        let mut since = BTreeMap::new();
+        for veth in self.endpoints.veths.values() {
+            let fingerprint = self.fingerprint(veth, cluster);
+            let dated = match self.since.get(&veth.ifindex) {
+                Some(known) if known.0 == fingerprint => known.clone(),
+                _ => {
+                    let (pod, ingress, egress) = &fingerprint;
+                    let pod = pod.as_ref().map(ToString::to_string);
+                    tracing::info!(
+                        interface = %veth.name, pod, ingress = %listed(ingress), egress = %listed(egress), epoch, "judged"
+                    );
+                    (fingerprint, epoch)
+                }
+            };
+            since.insert(veth.ifindex, dated);
+        }
+        self.since = since;
+    }
+
+    fn fingerprint(&self, veth: &Veth, cluster: &Cluster) -> Fingerprint {
+        let State::Known { pod: name, .. } = &veth.state else { return (None, Vec::new(), Vec::new()) };
+        let policies = |direction| {
+            let pod = self.pods.get(name);
+            pod.into_iter()
+                .flat_map(|pod| cluster.isolating(pod, direction))
+                .map(|policy| policy.name.clone())
+                .collect()
+        };
+        (Some(name.clone()), policies(Direction::Ingress), policies(Direction::Egress))
+    }
+}
+
+/// What the kernel shall know of the veths.
+fn wanted(endpoints: &Endpoints, tables: &Tables) -> Wanted {
+    let mut wanted = Wanted::default();
+    wanted.owners.extend(endpoints.own_addresses.iter().map(|address| (*address, NODE)));
+    for veth in endpoints.veths.values() {
+        let (state, subject) = match &veth.state {
+            State::Known { pod, addresses, .. } => {
+                wanted.owners.extend(addresses.iter().map(|address| (*address, veth.ifindex)));
+                (EndpointState::Known, tables.subjects.get(pod).copied().unwrap_or(Subject::FREE))
+            }
+            State::Held => (EndpointState::Held, Subject::FREE),
+            State::Open => (EndpointState::Open, Subject::FREE),
+        };
+        wanted.endpoints.insert(veth.ifindex, Judged { state, subject, master: veth.master });
+    }
+    wanted
+}
+
+/// Names for a log line.
+fn listed(policies: &[ObjectName]) -> String {
+    if policies.is_empty() {
+        return "free".to_owned();
+    }
+    policies.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,107 @@
+//! What the agent tells about itself: from its state to the forms of the socket and the metrics.
+
+use std::{sync::Arc, time::Instant};
+
+use crate::{
+    api::{EndpointCounts, EndpointState, EndpointStatus, Isolation, ObjectCounts, SourceStatus, Status, TableFill},
+    endpoints::State,
+    model::{Cluster, Name, ObjectName},
+    reconciler::{Enforced, Reconciler},
+    server::Snapshot,
+    source::manifests::Picture,
+};
+
+/// What [`snapshot`] cannot learn from the reconciler.
+#[derive(Debug)]
+pub struct Progress {
+    pub node: Name,
+    pub started: Instant,
+    /// When the manifests were last seen to change.
+    pub read: Option<Instant>,
+    /// The last pass succeeded, and every source had given a full picture.
+    pub ready: bool,
+    pub epoch: u32,
+    pub last_error: Option<String>,
+}
+
+/// The agent's state, for all who ask.
+pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Reconciler) -> Snapshot {
+    let taken = Instant::now();
+    let nothing = Picture::default();
+    let picture = picture.unwrap_or(&nothing);
+    let enforced = reconciler.enforced(&picture.cluster);
+    Snapshot {
+        taken,
+        status: Status {
+            ready: progress.ready,
+            node: progress.node.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: (taken - progress.started).as_secs(),
+            sources: vec![SourceStatus {
+                name: "manifests".to_owned(),
+                kind: "manifests".to_owned(),
+                age_seconds: progress.read.map(|read| (taken - read).as_secs()),
+                objects: objects(&picture.cluster),
+                problems: picture.problems.iter().map(ToString::to_string).collect(),
+            }],
+            endpoints: counts(&enforced),
+            policies: picture.cluster.policies.len(),
+            epoch: progress.epoch,
+            tables: reconciler.sizes().into_iter().map(fill).collect(),
+            counters: Vec::new(),
+            last_error: progress.last_error.clone(),
+        },
+        endpoints: enforced.into_iter().map(endpoint).collect(),
+        cluster: Arc::new(picture.cluster.clone()),
+    }
+}
+
+fn objects(cluster: &Cluster) -> ObjectCounts {
+    let Cluster { namespaces, pods, policies, nodes } = cluster;
+    ObjectCounts {
+        namespaces: namespaces.len(),
+        nodes: nodes.len(),
+        pods: pods.len(),
+        policies: policies.len(),
+    }
+}
+
+fn counts(enforced: &[Enforced]) -> EndpointCounts {
+    let mut counts = EndpointCounts::default();
+    for endpoint in enforced {
+        match endpoint.veth.state {
+            State::Known { .. } => counts.known += 1,
+            State::Held => counts.held += 1,
+            State::Open => counts.open += 1,
+        }
+    }
+    counts
+}
+
+fn fill((name, entries, capacity): (&'static str, usize, usize)) -> TableFill {
+    TableFill { name: name.to_owned(), entries: entries as u64, capacity: capacity as u64 }
+}
+
+fn endpoint(Enforced { veth, ingress, egress, since }: Enforced) -> EndpointStatus {
+    let (pod, addresses, state) = match veth.state {
+        State::Known { pod, addresses, .. } => {
+            (Some(pod.to_string()), addresses.into_iter().collect(), EndpointState::Known)
+        }
+        State::Held => (None, Vec::new(), EndpointState::Held),
+        State::Open => (None, Vec::new(), EndpointState::Open),
+    };
+    EndpointStatus {
+        pod,
+        interface: veth.name.to_string(),
+        ifindex: veth.ifindex,
+        addresses,
+        state,
+        ingress: isolation(&ingress),
+        egress: isolation(&egress),
+        epoch: since,
+    }
+}
+
+fn isolation(policies: &[ObjectName]) -> Isolation {
+    Isolation { isolated: !policies.is_empty(), policies: policies.iter().map(ToString::to_string).collect() }
+}
