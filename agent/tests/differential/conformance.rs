@@ -8,13 +8,18 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::oracle::{manifest, question::Question};
+use crate::{
+    answers::{explained, matrix_of, problems, read_text},
+    oracle::{manifest, naive::Party, question::Question},
+};
 
 struct Case {
     name: String,
     text: String,
     objects: Vec<Value>,
     expected: Vec<(Question, bool)>,
+    /// How many faults are to be reported.
+    problems: u64,
 }
 
 fn cases() -> Vec<Case> {
@@ -43,7 +48,8 @@ fn read(path: &Path) -> Case {
     };
     let expected: Vec<_> = questions("allow", true).chain(questions("deny", false)).collect();
     assert!(!expected.is_empty(), "{name} expects nothing");
-    Case { objects: manifest::flatten(objects), name, text, expected }
+    let problems = expect["problems"].as_u64().unwrap_or(0);
+    Case { objects: manifest::flatten(objects), name, text, expected, problems }
 }
 
 #[test]
@@ -53,4 +59,26 @@ fn the_specification_gives_the_expected_verdicts() {
             assert_eq!(question.is_allowed(&case.objects), *expected, "{}: {question}", case.name);
         }
     }
+}
+
+#[test]
+fn podgate_gives_the_expected_verdicts() {
+    for case in cases() {
+        let picture = read_text(&case.text);
+        assert_eq!(picture.problems.len() as u64, case.problems, "{}:\n{}", case.name, problems(&picture));
+        for (question, expected) in &case.expected {
+            assert_eq!(explained(&picture.cluster, question), *expected, "{}: explain {question}", case.name);
+            if let Some(seen) = in_matrix(&matrix_of(&picture.cluster, &[&question.words()[2]]), question) {
+                assert_eq!(seen, *expected, "{}: matrix {question}", case.name);
+            }
+        }
+    }
+}
+
+/// `None` when it is not about two pods of the matrix.
+fn in_matrix(matrix: &Value, question: &Question) -> Option<bool> {
+    let (Party::Pod { .. }, Party::Pod { .. }) = (&question.from, &question.to) else { return None };
+    let [from, to, port] = question.words();
+    let column = matrix["pods"].as_array()?.iter().position(|pod| pod == to.as_str())?;
+    Some(matrix["ports"][&port][&from].as_str()?.chars().nth(column)? == '.')
 }

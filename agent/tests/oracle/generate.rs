@@ -8,6 +8,8 @@ mod pods;
 mod policies;
 mod spoil;
 
+use std::net::IpAddr;
+
 use proptest::{collection::vec, prelude::*, sample};
 use serde_json::{Value, json};
 
@@ -27,7 +29,7 @@ pub(crate) fn cluster(entries: Entries) -> impl Strategy<Value = Vec<Value>> {
     (
         1..=NAMESPACES.len(),
         vec(proptest::option::of(namespace_labels()), NAMESPACES.len()),
-        vec(pods::pod(), 2..=12),
+        vec(pods::pod(), 2..=PODS),
         vec(policies::policy(entries), 0..=8),
         any::<bool>(),
     )
@@ -49,10 +51,53 @@ pub(crate) fn ports() -> impl Strategy<Value = Vec<&'static str>> {
     sample::subsequence(PORTS, 1..=PORTS.len())
 }
 
-/// `red-1` sorts before `red/`: names are compared as whole strings.
-const NAMESPACES: &[&str] = &["default", "red", "red-1", "blue", "dev"];
+/// Addresses to ask about that belong to no pod and no node.
+pub(crate) fn outside() -> impl Strategy<Value = Vec<IpAddr>> {
+    sample::subsequence(OUTSIDE, 1..=OUTSIDE.len())
+        .prop_map(|texts| texts.into_iter().map(|text| text.parse().expect("an address")).collect())
+}
+
+/// How many pods a cluster has at most: each has its own place in the address plan.
+const PODS: usize = 12;
+/// `red-1` sorts before `red/`: names are compared as whole strings. Some YAML readers take `y` for a boolean.
+const NAMESPACES: &[&str] = &["default", "red", "red-1", "y", "blue"];
 const NODES: &[(&str, &str)] = &[("n1", "10.10.0.1"), ("n2", "10.10.0.2")];
 const LABEL_VALUES: &[&str] = &["a", "b", "c", ""];
+/// Nobody's addresses: around the pods' ranges, beside single pods, far away.
+const OUTSIDE: &[&str] = &[
+    "203.0.113.9",
+    "2001:db8::9",
+    "10.0.0.0",
+    "10.0.0.16",
+    "10.0.0.255",
+    "10.0.1.0",
+    "10.0.1.255",
+    "10.0.2.0",
+    "10.1.0.0",
+    "10.1.0.12",
+    "10.1.1.14",
+    "10.1.255.255",
+    "10.2.0.0",
+    "9.255.255.255",
+    "11.0.0.0",
+    "127.255.255.255",
+    "128.0.0.0",
+    "255.255.255.255",
+    "0.0.0.0",
+    "::",
+    "::1",
+    "fcff:ffff::",
+    "fd00::",
+    "fd00::ff",
+    "fd00::1:0:0",
+    "fd00::1:0:0:0",
+    "fd00:0:0:0:1:1:0:e",
+    "fd00:1::",
+    "fd01::",
+    "7fff::",
+    "8000::",
+    "ffff::",
+];
 const NAMESPACE_KEYS: &[&str] = &["team", "env"];
 const PORT_NAMES: &[&str] = &["http", "dns", "web"];
 const PORT_NUMBERS: &[u16] = &[80, 53, 81, 443, 8080, 1, 65535];

@@ -24,15 +24,6 @@ pub(crate) enum Form {
 impl Form {
     pub(crate) const ALL: [Self; 5] =
         [Self::YamlDocuments, Self::YamlList, Self::YamlFlow, Self::JsonList, Self::Mixed];
-
-    /// The file name's extension.
-    pub(crate) const fn extension(self) -> &'static str {
-        match self {
-            Self::YamlDocuments | Self::YamlFlow => "yaml",
-            Self::YamlList | Self::Mixed => "yml",
-            Self::JsonList => "json",
-        }
-    }
 }
 
 pub(crate) fn write(objects: &[Value], form: Form) -> String {
@@ -145,8 +136,8 @@ fn scalar(word: &str) -> String {
     }
 }
 
-/// Words that some reader takes for a boolean or for null.
-const RESERVED: [&str; 9] = ["true", "false", "yes", "no", "on", "off", "y", "n", "null"];
+/// Words that most readers take for a boolean or for null. Not `y` and `n`: other tools write these plain.
+const RESERVED: [&str; 7] = ["true", "false", "yes", "no", "on", "off", "null"];
 
 #[cfg(test)]
 mod tests {
@@ -156,7 +147,7 @@ mod tests {
     fn every_form_holds_the_same_objects() {
         let objects = vec![
             json!({"kind": "A", "empty": {}, "none": null, "list": [], "number": 8080, "yes": true}),
-            json!({"kind": "B", "words": ["no", "", "a: b", "it's", "line\nbreak", "::/0", "010.0.0.0/8", "80"]}),
+            json!({"kind": "B", "words": ["no", "y", "", "a: b", "it's", "line\nbreak", "::/0", "010.0.0.0/8", "80"]}),
             json!({"kind": "C", "nested": [{"a": [{"b": 1, "c": {"d": [1, [2, 3], {}]}}]}, null, {}]}),
             json!({"kind": "D", "key with space": {"kubernetes.io/name": "x"}}),
         ];

@@ -18,6 +18,11 @@ pub(crate) struct Question {
 }
 
 impl Question {
+    /// FROM, TO and PROTOCOL/PORT.
+    pub(crate) fn words(&self) -> [String; 3] {
+        [words(&self.from), words(&self.to), format!("{}/{}", self.protocol, self.port)]
+    }
+
     /// The naive evaluator's answer.
     pub(crate) fn is_allowed(&self, objects: &[Value]) -> bool {
         allowed(objects, &self.from, &self.to, &self.protocol, self.port)
@@ -38,19 +43,15 @@ impl FromStr for Question {
 
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}/{}", Words(&self.from), Words(&self.to), self.protocol, self.port)
+        f.write_str(&self.words().join(" "))
     }
 }
 
-struct Words<'a>(&'a Party);
-
-impl fmt::Display for Words<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Party::Pod { namespace, name } => write!(f, "{namespace}/{name}"),
-            Party::Node(name) => write!(f, "node/{name}"),
-            Party::Address(address) => write!(f, "{address}"),
-        }
+fn words(party: &Party) -> String {
+    match party {
+        Party::Pod { namespace, name } => format!("{namespace}/{name}"),
+        Party::Node(name) => format!("node/{name}"),
+        Party::Address(address) => address.to_string(),
     }
 }
 

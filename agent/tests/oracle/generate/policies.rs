@@ -4,7 +4,7 @@ use proptest::{collection::vec, option, prelude::*, sample};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Entries, NAMESPACE_KEYS, NAMESPACES, PORT_NAMES, PORT_NUMBERS, PROTOCOLS, optional,
+    Entries, NAMESPACE_KEYS, NAMESPACES, PODS, PORT_NAMES, PORT_NUMBERS, PROTOCOLS, optional,
     pods::{self, ipv4, ipv6, label_value, set_namespace},
     set,
     spoil::{INVALID_EXPRESSIONS, INVALID_PEERS, INVALID_PORTS},
@@ -160,9 +160,9 @@ fn ip_block() -> impl Strategy<Value = Value> {
         4 => sample::select(&[8_u32, 15, 16, 23, 24, 28, 30, 31, 32][..]),
         1 => sample::select(&[0_u32, 1][..]),
     ];
-    let excepts = option::of(vec((0..12_usize, 1..=32_u32), 0..=3));
+    let excepts = option::of(vec((0..PODS, 1..=32_u32), 0..=3));
     (
-        0..13_usize,
+        0..=PODS,
         lengths,
         any::<bool>(),
         prop_oneof![6 => Just(Style::Plain), 1 => Just(Style::LeadingZeros), 1 => Just(Style::Mapped)],

@@ -20,15 +20,17 @@ pub(super) fn selects(policy: &Value, pod: &Value) -> bool {
         && (subjects.is_null() || selector::matches(subjects, |key| label(pod, key)))
 }
 
-/// Whether the policy isolates the pods that it selects.
+/// Whether the policy isolates the pods that it selects. "policyTypes is a list of rule types that the NetworkPolicy
+/// relates to. Valid options are ["Ingress"], ["Egress"], or ["Ingress", "Egress"]." Other words in it count for
+/// nothing; if there is nothing else, it is not known what was meant, and the policy isolates both ways.
 pub(super) fn isolates(policy: &Value, direction: Direction) -> bool {
     let spec = &policy["spec"];
     let types = items(&spec["policyTypes"]);
-    let has = |name: &str| types.iter().any(|listed| listed == name);
-    if has("Ingress") || has("Egress") {
+    if !types.is_empty() {
+        let has = |name: &str| types.iter().any(|listed| listed == name);
         return match direction {
-            Direction::Ingress => has("Ingress"),
-            Direction::Egress => has("Egress"),
+            Direction::Ingress => has("Ingress") || !has("Egress"),
+            Direction::Egress => has("Egress") || !has("Ingress"),
         };
     }
     // "If this field is not specified, it will default based on the existence of ingress or egress rules; policies
