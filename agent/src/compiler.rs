@@ -17,6 +17,8 @@ mod identities;
 mod prefixes;
 mod rows;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -12,7 +12,7 @@ mod programs;
 mod sys;
 mod table;
 
-pub use attach::{Attacher, Mode};
+pub use attach::{Attacher, Device, Mode};
 pub use lock::Lock;
 pub use maps::{Capacity, Counters, Maps, TableSet};
 pub use pins::{Detached, Pins, detach};

@@ -2,8 +2,20 @@
 //!
 //! Data runs one way: `source` -> `model` -> `compiler` -> `publisher` -> `kernel`; see `ARCHITECTURE.md`.
 
+pub mod api;
+pub mod check;
+pub mod cli;
 pub mod compiler;
+pub mod endpoints;
+pub mod explain;
 pub mod kernel;
+pub mod matrix;
 pub mod memory;
 pub mod model;
+pub mod port_spec;
 pub mod publisher;
+pub mod reconciler;
+pub mod report;
+pub mod run;
+pub mod server;
+pub mod source;

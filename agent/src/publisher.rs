@@ -112,18 +112,16 @@ impl Publisher {
         Ok(published)
     }
 
-    /// Entries and room of the tables in use: (name, entries, room).
-    pub fn sizes(&self) -> Vec<(&'static str, usize, usize)> {
-        self.current
-            .iter()
-            .flat_map(|current| {
-                [
-                    ("addresses", current.set.addresses.entries().len(), current.capacity.addresses as usize),
-                    ("rows", current.set.rows.entries().len(), current.capacity.rows as usize),
-                    ("prefixes", current.set.prefixes.entries().len(), usize::MAX),
-                ]
-            })
-            .collect()
+    /// Entries and room of the tables in use: (name, entries, room, `None` where only memory limits it).
+    pub fn sizes(&self) -> Vec<(&'static str, usize, Option<u32>)> {
+        let sizes = |Current { set, capacity, .. }: &Current| {
+            [
+                ("addresses", set.addresses.entries().len(), Some(capacity.addresses)),
+                ("prefixes", set.prefixes.entries().len(), None),
+                ("rows", set.rows.entries().len(), Some(capacity.rows)),
+            ]
+        };
+        self.current.iter().flat_map(sizes).collect()
     }
 }
 

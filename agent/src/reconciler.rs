@@ -3,15 +3,15 @@
 //! In: full pictures. Out: the kernel in the state that they ask for, or an error with what was in force still in
 //! force. It owns everything that writes to the kernel, and has no task, timer or channel of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use podgate_common::{Direction, EndpointState, NODE};
+use podgate_common::{Direction, EndpointState, MAX_ENDPOINTS, MAX_OWNERS, NODE};
 
 use crate::{
     compiler::{Subject, Tables, compile},
-    endpoints::{CniResults, Endpoints, Network, State, Veth, resolve},
-    kernel::{Attacher, Kernel},
+    endpoints::{Endpoints, Evidence, Network, State, Veth, cni::CniResults, resolve},
+    kernel::{Attacher, Device, Kernel},
     model::{Cluster, Name, ObjectName, Pod},
     publisher::{Judged, Published, Publisher, Wanted},
 };
@@ -63,8 +63,8 @@ impl Reconciler {
     /// When the tables cannot be compiled or the kernel refuses a write. A program that cannot be attached to one
     /// veth is logged, and tried again with the next pass.
     pub fn reconcile(&mut self, cluster: &Cluster, network: &Network, cni: &CniResults) -> Result<u32> {
-        let endpoints =
-            resolve(network, cni, cluster, &self.node, &|pod| cluster.is_isolated(pod), &self.endpoints);
+        let evidence = Evidence { network, cni, cluster, node: &self.node };
+        let endpoints = resolve(&evidence, &|pod| cluster.is_isolated(pod), &self.endpoints);
         let pods = self.pods_behind(&endpoints, cluster);
         let published = self.publish(cluster, &endpoints, &pods)?;
         self.attach(&endpoints)?;
@@ -90,9 +90,15 @@ impl Reconciler {
         enforced.collect()
     }
 
-    /// Entries and room of the kernel's tables: (name, entries, room).
-    pub fn sizes(&self) -> Vec<(&'static str, usize, usize)> {
-        self.publisher.sizes()
+    /// Entries and room of the kernel's tables: (name, entries, room, `None` where only memory limits it).
+    pub fn sizes(&self) -> Vec<(&'static str, usize, Option<u32>)> {
+        let maps = &self.kernel.maps;
+        let mut sizes = vec![
+            ("endpoints", maps.endpoints.entries().len(), u32::try_from(MAX_ENDPOINTS).ok()),
+            ("owners", maps.owners.entries().len(), u32::try_from(MAX_OWNERS).ok()),
+        ];
+        sizes.extend(self.publisher.sizes());
+        sizes
     }
 
     fn pods_behind(&self, endpoints: &Endpoints, cluster: &Cluster) -> BTreeMap<ObjectName, Pod> {
@@ -119,9 +125,9 @@ impl Reconciler {
     }
 
     fn attach(&mut self, endpoints: &Endpoints) -> Result<()> {
-        self.attacher.keep(&endpoints.veths.keys().copied().collect::<BTreeSet<_>>())?;
+        self.attacher.keep(&endpoints.veths.values().map(device).collect())?;
         for veth in endpoints.veths.values() {
-            match self.attacher.attach(&mut self.kernel, veth.ifindex, &veth.name) {
+            match self.attacher.attach(&mut self.kernel, &device(veth), &veth.name) {
                 Ok(true) => tracing::info!(interface = %veth.name, state = ?veth.state, "attached"),
                 Ok(false) => {}
                 Err(error) => tracing::error!(interface = %veth.name, "{error:#}"),
@@ -162,6 +168,10 @@ impl Reconciler {
         };
         (Some(name.clone()), policies(Direction::Ingress), policies(Direction::Egress))
     }
+}
+
+const fn device(veth: &Veth) -> Device {
+    Device { ifindex: veth.ifindex, generation: veth.generation }
 }
 
 /// What the kernel shall know of the veths.

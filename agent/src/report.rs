@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Instant};
 
 use crate::{
-    api::{EndpointCounts, EndpointState, EndpointStatus, Isolation, ObjectCounts, SourceStatus, Status, TableFill},
+    api::{
+        EndpointCounts, EndpointState, EndpointStatus, Isolation, ObjectCounts, SourceStatus, Status,
+        TableFill,
+    },
     endpoints::State,
     model::{Cluster, Name, ObjectName},
     reconciler::{Enforced, Reconciler},
@@ -78,8 +81,8 @@ fn counts(enforced: &[Enforced]) -> EndpointCounts {
     counts
 }
 
-fn fill((name, entries, capacity): (&'static str, usize, usize)) -> TableFill {
-    TableFill { name: name.to_owned(), entries: entries as u64, capacity: capacity as u64 }
+fn fill((name, entries, capacity): (&'static str, usize, Option<u32>)) -> TableFill {
+    TableFill { name: name.to_owned(), entries: entries as u64, capacity: capacity.map(u64::from) }
 }
 
 fn endpoint(Enforced { veth, ingress, egress, since }: Enforced) -> EndpointStatus {

@@ -18,9 +18,13 @@ use tokio::{
 
 use crate::{
     api::Counter,
-    endpoints::{CniResults, CniWatch, Network, NetworkWatch},
+    cli::{AgentOptions, Established, Metrics},
+    endpoints::{
+        Network,
+        cni::{CniResults, CniWatch},
+        netlink::NetworkWatch,
+    },
     kernel::{Attacher, Counters, Kernel, KernelOptions, Lock, Mode, Pins},
-    options::{AgentOptions, Established, Metrics},
     reconciler::Reconciler,
     report::{self, Progress},
     server::{Http, ReadCounters, Server, Snapshot, Socket},
@@ -120,7 +124,9 @@ impl Agent {
 
     /// Enforces what is known, once everything is.
     fn pass(&mut self) {
-        let (Some(picture), Some(network), Some(cni)) = (&self.picture, &self.network, &self.cni) else { return };
+        let (Some(picture), Some(network), Some(cni)) = (&self.picture, &self.network, &self.cni) else {
+            return;
+        };
         let started = Instant::now();
         match self.reconciler.reconcile(&picture.cluster, network, cni) {
             Ok(epoch) => {
@@ -146,6 +152,8 @@ impl Agent {
 fn read_counters(counters: Arc<Counters>) -> ReadCounters {
     Arc::new(move || {
         let read = counters.read().inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default();
-        read.into_iter().map(|(direction, outcome, packets)| Counter { direction, outcome, packets }).collect()
+        read.into_iter()
+            .map(|(direction, outcome, packets)| Counter { direction, outcome, packets })
+            .collect()
     })
 }

@@ -48,12 +48,19 @@ impl Mode {
     }
 }
 
+/// One device: with another generation, another device has got its ifindex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Device {
+    pub ifindex: u32,
+    pub generation: u32,
+}
+
 /// Knows at which veths the programs of this process run.
 #[derive(Debug)]
 pub struct Attacher {
     mode: Mode,
     links: PathBuf,
-    attached: BTreeSet<u32>,
+    attached: BTreeSet<Device>,
 }
 
 impl Attacher {
@@ -66,19 +73,19 @@ impl Attacher {
     /// # Errors
     ///
     /// When the kernel refuses; the device may just have gone.
-    pub fn attach(&mut self, kernel: &mut Kernel, ifindex: u32, interface: &str) -> Result<bool> {
-        if self.attached.contains(&ifindex) {
+    pub fn attach(&mut self, kernel: &mut Kernel, device: &Device, interface: &str) -> Result<bool> {
+        if self.attached.contains(device) {
             return Ok(false);
         }
         for direction in Direction::ALL {
             let program = kernel.program(direction)?;
             match self.mode {
-                Mode::Tcx => attach_link(program, &self.pin(ifindex, direction), interface, direction),
+                Mode::Tcx => attach_link(program, &self.pin(device.ifindex, direction), interface, direction),
                 Mode::Clsact => attach_filter(program, interface, direction),
             }
             .with_context(|| format!("cannot attach {} to {interface}", program_name(direction)))?;
         }
-        self.attached.insert(ifindex);
+        self.attached.insert(*device);
         Ok(true)
     }
 
@@ -87,8 +94,9 @@ impl Attacher {
     /// # Errors
     ///
     /// When the directory of pins cannot be read or changed.
-    pub fn keep(&mut self, present: &BTreeSet<u32>) -> Result<()> {
-        self.attached.retain(|ifindex| present.contains(ifindex));
+    pub fn keep(&mut self, present: &BTreeSet<Device>) -> Result<()> {
+        self.attached.retain(|device| present.contains(device));
+        let present: BTreeSet<u32> = present.iter().map(|device| device.ifindex).collect();
         let entries =
             fs::read_dir(&self.links).with_context(|| format!("cannot read {}", self.links.display()))?;
         for entry in entries {

@@ -1,0 +1,293 @@
+//! What goes over the agent's unix socket: one request in one line of JSON, one response in one line.
+//!
+//! Used by the server side in `server` and by the verbs that ask. Types here are the JSON forms of `status` and
+//! `endpoints` too: fields are added, never renamed.
+
+mod client;
+
+use std::{fmt, net::IpAddr};
+
+pub use client::ask;
+use podgate_common::{Direction, Outcome};
+use serde::{Deserialize, Serialize};
+
+use crate::{explain::End, port_spec::PortSpec};
+
+/// Raised with every change that an older side would misread.
+pub const PROTOCOL: u32 = 1;
+
+/// No request is longer, in bytes: names have at most 253 characters.
+pub const LONGEST_REQUEST: usize = 4096;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    pub version: u32,
+    #[serde(flatten)]
+    pub ask: Ask,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case")]
+pub enum Ask {
+    /// Answered by [`Status`].
+    Status,
+    /// Answered by a list of [`EndpointStatus`].
+    Endpoints,
+    /// Answered by [`crate::explain::Explanation`].
+    Explain { from: End, to: End, port: PortSpec },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Response<T> {
+    pub version: u32,
+    #[serde(flatten)]
+    pub answer: Answer<T>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer<T> {
+    Ok(T),
+    /// One line.
+    Error(String),
+}
+
+/// How an agent is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The first full picture of every source is enforced.
+    pub ready: bool,
+    pub node: String,
+    /// Of the agent.
+    pub version: String,
+    pub uptime_seconds: u64,
+    pub sources: Vec<SourceStatus>,
+    pub endpoints: EndpointCounts,
+    pub policies: usize,
+    /// Raised by one after each published change.
+    pub epoch: u32,
+    pub tables: Vec<TableFill>,
+    /// Packets since the tables were made, by direction and outcome.
+    pub counters: Vec<Counter>,
+    /// The last thing that failed and was not put right since.
+    pub last_error: Option<String>,
+}
+
+/// Where the agent learns of objects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    pub name: String,
+    pub kind: String,
+    /// Since the source was last known to be up to date; `None`: it has not given a full picture yet.
+    pub age_seconds: Option<u64>,
+    pub objects: ObjectCounts,
+    /// Objects that are not in order, one line each.
+    pub problems: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectCounts {
+    pub namespaces: usize,
+    pub nodes: usize,
+    pub pods: usize,
+    pub policies: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointCounts {
+    pub known: usize,
+    pub held: usize,
+    pub open: usize,
+}
+
+/// How full a table of the kernel is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableFill {
+    pub name: String,
+    pub entries: u64,
+    /// `None`: it grows as needed.
+    pub capacity: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    #[serde(with = "direction")]
+    pub direction: Direction,
+    #[serde(with = "outcome")]
+    pub outcome: Outcome,
+    pub packets: u64,
+}
+
+/// A veth of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// `namespace/name`, once it is known.
+    pub pod: Option<String>,
+    /// The host side.
+    pub interface: String,
+    pub ifindex: u32,
+    pub addresses: Vec<IpAddr>,
+    pub state: EndpointState,
+    pub ingress: Isolation,
+    pub egress: Isolation,
+    /// Since when it is judged as it is.
+    pub epoch: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointState {
+    /// Its pod and addresses are known: judged.
+    Known,
+    /// Not known yet, and a pod that could be isolated may be behind it: nothing new passes.
+    Held,
+    /// Not known, and no pod that could be isolated can be behind it: everything passes.
+    Open,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolation {
+    pub isolated: bool,
+    /// `namespace/name` of each policy that isolates it.
+    pub policies: Vec<String>,
+}
+
+impl fmt::Display for EndpointState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Known => "known",
+            Self::Held => "held",
+            Self::Open => "open",
+        })
+    }
+}
+
+/// Names of a fixed list of kernel values, as they are printed everywhere else.
+macro_rules! by_name {
+    ($module:ident, $type:ty) => {
+        mod $module {
+            use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+            use super::*;
+
+            pub(super) fn serialize<S: Serializer>(value: &$type, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(value)
+            }
+
+            pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                let name = String::deserialize(deserializer)?;
+                let known = <$type>::ALL.into_iter().find(|value| value.to_string() == name);
+                known.ok_or_else(|| D::Error::custom(format!("unknown {} {name:?}", stringify!($module))))
+            }
+        }
+    };
+}
+
+by_name!(direction, Direction);
+by_name!(outcome, Outcome);
+
+#[cfg(test)]
+impl Status {
+    pub(crate) fn example() -> Self {
+        Self {
+            ready: true,
+            node: "n1".into(),
+            version: "0.1.0".into(),
+            uptime_seconds: 60,
+            sources: vec![SourceStatus {
+                name: "manifests".into(),
+                kind: "manifests".into(),
+                age_seconds: Some(5),
+                objects: ObjectCounts { namespaces: 1, nodes: 2, pods: 3, policies: 4 },
+                problems: vec!["a.yaml: NetworkPolicy x/p: spec.ingress[0]: bad".into()],
+            }],
+            endpoints: EndpointCounts { known: 2, held: 1, open: 0 },
+            policies: 3,
+            epoch: 7,
+            tables: vec![TableFill { name: "flows".into(), entries: 10, capacity: Some(262_144) }],
+            counters: vec![
+                Counter { direction: Direction::Egress, outcome: Outcome::Denied, packets: 12 },
+                Counter { direction: Direction::Ingress, outcome: Outcome::OwnNode, packets: 0 },
+            ],
+            last_error: None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl EndpointStatus {
+    pub(crate) fn example() -> Self {
+        Self {
+            pod: Some("x/a".into()),
+            interface: "veth1".into(),
+            ifindex: 3,
+            addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            state: EndpointState::Known,
+            ingress: Isolation { isolated: true, policies: vec!["x/p".into(), "x/q".into()] },
+            egress: Isolation::default(),
+            epoch: 7,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn requests_and_responses_have_a_fixed_form() {
+        let ask = Ask::Explain {
+            from: "x/a".parse().unwrap(),
+            to: "node/n1".parse().unwrap(),
+            port: "TCP/80".parse().unwrap(),
+        };
+        for (ask, form) in [
+            (Ask::Status, json!({"version": 1, "verb": "status"})),
+            (Ask::Endpoints, json!({"version": 1, "verb": "endpoints"})),
+            (ask, json!({"version": 1, "verb": "explain", "from": "x/a", "to": "node/n1", "port": "TCP/80"})),
+        ] {
+            let request = Request { version: PROTOCOL, ask };
+            assert_eq!(serde_json::to_value(&request).unwrap(), form);
+            assert_eq!(serde_json::from_value::<Request>(form).unwrap(), request);
+        }
+        for (answer, form) in [
+            (Answer::Ok(1), json!({"version": 1, "ok": 1})),
+            (Answer::Error("why".into()), json!({"version": 1, "error": "why"})),
+        ] {
+            let response = Response { version: PROTOCOL, answer };
+            assert_eq!(serde_json::to_value(&response).unwrap(), form);
+            assert_eq!(serde_json::from_value::<Response<u32>>(form).unwrap(), response);
+        }
+    }
+
+    #[test]
+    fn status_and_endpoints_have_a_fixed_form() {
+        let status = json!({
+            "ready": true, "node": "n1", "version": "0.1.0", "uptime_seconds": 60,
+            "sources": [{
+                "name": "manifests", "kind": "manifests", "age_seconds": 5,
+                "objects": {"namespaces": 1, "nodes": 2, "pods": 3, "policies": 4},
+                "problems": ["a.yaml: NetworkPolicy x/p: spec.ingress[0]: bad"],
+            }],
+            "endpoints": {"known": 2, "held": 1, "open": 0},
+            "policies": 3, "epoch": 7,
+            "tables": [{"name": "flows", "entries": 10, "capacity": 262144}],
+            "counters": [
+                {"direction": "egress", "outcome": "denied", "packets": 12},
+                {"direction": "ingress", "outcome": "own-node", "packets": 0},
+            ],
+            "last_error": null,
+        });
+        assert_eq!(serde_json::to_value(Status::example()).unwrap(), status);
+        assert_eq!(serde_json::from_value::<Status>(status).unwrap(), Status::example());
+        let endpoint = json!({
+            "pod": "x/a", "interface": "veth1", "ifindex": 3, "addresses": ["10.0.0.1", "fd00::1"],
+            "state": "known", "ingress": {"isolated": true, "policies": ["x/p", "x/q"]},
+            "egress": {"isolated": false, "policies": []}, "epoch": 7,
+        });
+        assert_eq!(serde_json::to_value(EndpointStatus::example()).unwrap(), endpoint);
+        assert_eq!(serde_json::from_value::<EndpointStatus>(endpoint).unwrap(), EndpointStatus::example());
+    }
+}

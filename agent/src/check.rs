@@ -1,0 +1,463 @@
+//! Can this node run podgate? Reads /proc and /sys, changes nothing, loads nothing.
+//!
+//! In: where to look. Out: one [`Finding`] for each thing that matters, with what to do about it. Whether the programs
+//! pass this kernel's verifier is left out: only loading them tells, and the agent reports it.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+/// Where to look.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// `/`, or a tree that has `proc` and `sys` (tests, a host's root that is mounted elsewhere).
+    pub root: PathBuf,
+    pub bpffs: PathBuf,
+    pub cni_results: PathBuf,
+}
+
+/// One thing that podgate needs or would like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub item: &'static str,
+    #[serde(flatten)]
+    pub state: State,
+    /// What is there.
+    pub found: String,
+    /// What to do, unless all is well.
+    pub advice: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", content = "fall_back_to", rename_all = "kebab-case")]
+pub enum State {
+    Ok,
+    /// podgate cannot do without it.
+    Missing,
+    /// podgate does something else instead.
+    FallBack(&'static str),
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ok => f.write_str("ok"),
+            Self::Missing => f.write_str("missing"),
+            Self::FallBack(to) => write!(f, "will fall back to {to}"),
+        }
+    }
+}
+
+/// The oldest kernel with long-term support that has all that the programs call (`bpf_jiffies64` is of 5.5).
+const OLDEST: Version = Version(5, 10);
+/// `BPF_LINK_CREATE` for `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS`.
+const TCX: Version = Version(6, 6);
+/// Map memory counts to the cgroup, no longer to RLIMIT_MEMLOCK.
+const CGROUP_MEMORY: Version = Version(5, 11);
+
+/// Bits of a capability set (linux/capability.h).
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_BPF: u32 = 39;
+
+/// Looks at everything.
+pub fn check(places: &Places) -> Vec<Finding> {
+    let version = Version::of(&places.root);
+    let capabilities = Capabilities::of(&places.root);
+    vec![
+        kernel(version),
+        btf(&places.root),
+        jit(&places.root),
+        hooks(version),
+        cap_net_admin(capabilities),
+        cap_bpf(capabilities),
+        cap_sys_admin(capabilities),
+        bpffs(places, capabilities),
+        memlock(&places.root, version),
+        cni(&places.cni_results),
+        forwarding(&places.root, "IPv4 forwarding", "net/ipv4/ip_forward"),
+        forwarding(&places.root, "IPv6 forwarding", "net/ipv6/conf/all/forwarding"),
+    ]
+}
+
+impl Finding {
+    fn ok(item: &'static str, found: impl Into<String>) -> Self {
+        Self { item, state: State::Ok, found: found.into(), advice: None }
+    }
+
+    fn missing(item: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { item, state: State::Missing, found: found.into(), advice: Some(advice.into()) }
+    }
+
+    fn fall_back(
+        item: &'static str,
+        to: &'static str,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self { item, state: State::FallBack(to), found: found.into(), advice: Some(advice.into()) }
+    }
+}
+
+/// Major and minor number of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Version(u32, u32);
+
+impl Version {
+    fn of(root: &Path) -> Option<Self> {
+        let release = read(root, "proc/sys/kernel/osrelease")?;
+        let mut parts = release.split(|c: char| !c.is_ascii_digit());
+        Some(Self(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// The effective set of this process.
+#[derive(Clone, Copy, Debug)]
+struct Capabilities(u64);
+
+impl Capabilities {
+    fn of(root: &Path) -> Self {
+        let status = read(root, "proc/self/status").unwrap_or_default();
+        let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        Self(set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0))
+    }
+
+    const fn has(self, capability: u32) -> bool {
+        self.0 >> capability & 1 != 0
+    }
+}
+
+fn kernel(version: Option<Version>) -> Finding {
+    const ITEM: &str = "kernel";
+    match version {
+        Some(version) if version >= OLDEST => Finding::ok(ITEM, version.to_string()),
+        Some(version) => {
+            Finding::missing(ITEM, version.to_string(), format!("run Linux {OLDEST} or newer on this node"))
+        }
+        None => Finding::missing(ITEM, "its version cannot be read", "mount /proc"),
+    }
+}
+
+fn btf(root: &Path) -> Finding {
+    const ITEM: &str = "BTF";
+    if root.join("sys/kernel/btf/vmlinux").exists() {
+        Finding::ok(ITEM, "/sys/kernel/btf/vmlinux")
+    } else {
+        Finding::fall_back(
+            ITEM,
+            "programs without the kernel's type information",
+            "no /sys/kernel/btf/vmlinux",
+            "a kernel with CONFIG_DEBUG_INFO_BTF makes bpftool's output readable",
+        )
+    }
+}
+
+fn jit(root: &Path) -> Finding {
+    const ITEM: &str = "BPF JIT";
+    match read(root, "proc/sys/net/core/bpf_jit_enable").as_deref() {
+        Some("0") => Finding::fall_back(
+            ITEM,
+            "the interpreter, several times slower",
+            "net.core.bpf_jit_enable=0",
+            "sysctl -w net.core.bpf_jit_enable=1",
+        ),
+        Some(value) => Finding::ok(ITEM, format!("net.core.bpf_jit_enable={value}")),
+        // The kernel shows it in its first network namespace alone.
+        None => Finding::ok(ITEM, "not shown in this network namespace"),
+    }
+}
+
+fn hooks(version: Option<Version>) -> Finding {
+    const ITEM: &str = "hooks";
+    if version.is_some_and(|version| version >= TCX) {
+        Finding::ok(ITEM, "TCX")
+    } else {
+        Finding::fall_back(
+            ITEM,
+            "clsact filters, about 50 ns a packet slower",
+            "no TCX",
+            format!("Linux {TCX} or newer has it"),
+        )
+    }
+}
+
+fn cap_net_admin(capabilities: Capabilities) -> Finding {
+    const ITEM: &str = "CAP_NET_ADMIN";
+    if capabilities.has(CAP_NET_ADMIN) {
+        Finding::ok(ITEM, "held, to attach programs to interfaces")
+    } else {
+        Finding::missing(ITEM, "not held", "run as root, or add it to securityContext.capabilities")
+    }
+}
+
+fn cap_bpf(capabilities: Capabilities) -> Finding {
+    const ITEM: &str = "CAP_BPF";
+    if capabilities.has(CAP_BPF) {
+        Finding::ok(ITEM, "held, to load programs and maps")
+    } else if capabilities.has(CAP_SYS_ADMIN) {
+        Finding::fall_back(ITEM, "CAP_SYS_ADMIN", "not held", "CAP_BPF is the smaller privilege")
+    } else {
+        Finding::missing(ITEM, "not held", "run as root, or add it to securityContext.capabilities")
+    }
+}
+
+fn cap_sys_admin(capabilities: Capabilities) -> Finding {
+    const ITEM: &str = "CAP_SYS_ADMIN";
+    if capabilities.has(CAP_SYS_ADMIN) {
+        Finding::ok(ITEM, "held, to mount the BPF file system and to read the sockets of pods")
+    } else {
+        Finding::fall_back(
+            ITEM,
+            "a BPF file system that is mounted already, and to live connections being judged anew at the first start",
+            "not held",
+            "add it to securityContext.capabilities for both",
+        )
+    }
+}
+
+fn bpffs(places: &Places, capabilities: Capabilities) -> Finding {
+    const ITEM: &str = "BPF file system";
+    let path = &places.bpffs;
+    let mounts = read(&places.root, "proc/self/mountinfo").unwrap_or_default();
+    let mount = format!("mount -t bpf bpf {}", path.display());
+    if file_system(&mounts, path) == Some("bpf") {
+        Finding::ok(ITEM, format!("mounted at {}", path.display()))
+    } else if capabilities.has(CAP_SYS_ADMIN) {
+        Finding::fall_back(
+            ITEM,
+            "mounting it when the agent starts",
+            format!("not mounted at {}", path.display()),
+            format!("{mount}, on the host, keeps pins when the agent's container goes"),
+        )
+    } else {
+        Finding::missing(ITEM, format!("not mounted at {}", path.display()), mount)
+    }
+}
+
+/// The type of the file system that a path lies in (proc_pid_mountinfo(5)). Later mounts hide earlier ones.
+fn file_system<'a>(mountinfo: &'a str, path: &Path) -> Option<&'a str> {
+    let mounts = mountinfo.lines().filter_map(|line| {
+        let (place, kind) = line.split_once(" - ")?;
+        let point = place.split(' ').nth(4)?;
+        Some((point.replace("\\040", " "), kind.split(' ').next()?))
+    });
+    let over = mounts.filter(|(point, _)| path.starts_with(point));
+    over.max_by_key(|(point, _)| Path::new(point).components().count()).map(|(_, kind)| kind)
+}
+
+fn memlock(root: &Path, version: Option<Version>) -> Finding {
+    const ITEM: &str = "locked memory";
+    if version.is_some_and(|version| version >= CGROUP_MEMORY) {
+        return Finding::ok(ITEM, "maps count to the cgroup's memory");
+    }
+    let limits = read(root, "proc/self/limits").unwrap_or_default();
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"));
+    match limit.and_then(|limit| limit.split_whitespace().next()) {
+        Some("unlimited") => Finding::ok(ITEM, "unlimited"),
+        limit => Finding::missing(
+            ITEM,
+            format!("limited to {} bytes", limit.unwrap_or("unknown")),
+            format!("ulimit -l unlimited, as kernels before {CGROUP_MEMORY} count maps there"),
+        ),
+    }
+}
+
+fn cni(results: &Path) -> Finding {
+    const ITEM: &str = "CNI result cache";
+    match fs::read_dir(results) {
+        Ok(entries) => Finding::ok(ITEM, format!("{} results in {}", entries.count(), results.display())),
+        Err(error) => Finding::fall_back(
+            ITEM,
+            "the addresses in the pods' status, which come later",
+            format!("{}: {error}", results.display()),
+            "mount the host's directory, or name it with --cni-results",
+        ),
+    }
+}
+
+fn forwarding(root: &Path, item: &'static str, sysctl: &str) -> Finding {
+    match read(root, &format!("proc/sys/{sysctl}")).as_deref() {
+        None => Finding::fall_back(
+            item,
+            "the other family",
+            "this kernel has not got the family",
+            "nothing to do on a node of one family",
+        ),
+        Some("0") => Finding::fall_back(
+            item,
+            "what a bridge carries: pods are not routed",
+            format!("{}=0", sysctl.replace('/', ".")),
+            format!("sysctl -w {}=1", sysctl.replace('/', ".")),
+        ),
+        Some(value) => Finding::ok(item, format!("{}={value}", sysctl.replace('/', "."))),
+    }
+}
+
+fn read(root: &Path, path: &str) -> Option<String> {
+    fs::read_to_string(root.join(path)).ok().map(|text| text.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node that has everything, less what a test takes away.
+    struct Tree(tempfile::TempDir);
+
+    const EVERYTHING: [(&str, &str); 8] = [
+        ("proc/sys/kernel/osrelease", "6.18.2-arch1\n"),
+        ("sys/kernel/btf/vmlinux", ""),
+        ("proc/sys/net/core/bpf_jit_enable", "1\n"),
+        ("proc/self/status", "Name:\tpodgate\nCapEff:\t000001ffffffffff\n"),
+        (
+            "proc/self/mountinfo",
+            "21 1 0:20 / / rw - ext4 /dev/sda rw\n30 21 0:27 / /sys/fs/bpf rw,nosuid - bpf bpf rw\n",
+        ),
+        ("proc/sys/net/ipv4/ip_forward", "1\n"),
+        ("proc/sys/net/ipv6/conf/all/forwarding", "1\n"),
+        ("cni/results/cbr0-1", "{}"),
+    ];
+
+    impl Tree {
+        fn new() -> Self {
+            let tree = Self(tempfile::tempdir().unwrap());
+            EVERYTHING.iter().for_each(|(path, text)| tree.write(path, text));
+            tree
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            let path = self.0.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn remove(&self, path: &str) {
+            fs::remove_file(self.0.path().join(path)).unwrap();
+        }
+
+        fn check(&self) -> Vec<Finding> {
+            check(&Places {
+                root: self.0.path().into(),
+                bpffs: "/sys/fs/bpf".into(),
+                cni_results: self.0.path().join("cni/results"),
+            })
+        }
+    }
+
+    #[test]
+    fn a_node_that_has_everything_is_ok() {
+        for finding in Tree::new().check() {
+            assert_eq!((&finding.state, &finding.advice), (&State::Ok, &None), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_alone_and_with_advice() {
+        use State::{FallBack, Missing};
+        let no_capabilities = "CapEff:\t0000000000000000\n";
+        type Change = (&'static str, Option<&'static str>);
+        let cases: [(Change, &[(&str, State)]); 9] = [
+            (
+                ("proc/sys/kernel/osrelease", Some("5.4.0-100\n")),
+                &[
+                    ("kernel", Missing),
+                    ("hooks", FallBack("clsact filters, about 50 ns a packet slower")),
+                    ("locked memory", Missing),
+                ],
+            ),
+            (
+                ("proc/sys/kernel/osrelease", Some("6.1.0-18-amd64\n")),
+                &[("hooks", FallBack("clsact filters, about 50 ns a packet slower"))],
+            ),
+            (
+                ("sys/kernel/btf/vmlinux", None),
+                &[("BTF", FallBack("programs without the kernel's type information"))],
+            ),
+            (
+                ("proc/sys/net/core/bpf_jit_enable", Some("0\n")),
+                &[("BPF JIT", FallBack("the interpreter, several times slower"))],
+            ),
+            (
+                ("proc/self/status", Some(no_capabilities)),
+                &[
+                    ("CAP_NET_ADMIN", Missing),
+                    ("CAP_BPF", Missing),
+                    (
+                        "CAP_SYS_ADMIN",
+                        FallBack(
+                            "a BPF file system that is mounted already, and to live connections being judged anew \
+                             at the first start",
+                        ),
+                    ),
+                ],
+            ),
+            (
+                ("proc/self/status", Some("CapEff:\t0000000000201000\n")),
+                &[("CAP_BPF", FallBack("CAP_SYS_ADMIN"))],
+            ),
+            (
+                ("proc/self/mountinfo", None),
+                &[("BPF file system", FallBack("mounting it when the agent starts"))],
+            ),
+            (
+                ("proc/sys/net/ipv4/ip_forward", Some("0\n")),
+                &[("IPv4 forwarding", FallBack("what a bridge carries: pods are not routed"))],
+            ),
+            (
+                ("proc/sys/net/ipv6/conf/all/forwarding", None),
+                &[("IPv6 forwarding", FallBack("the other family"))],
+            ),
+        ];
+        for ((path, text), expected) in cases {
+            let tree = Tree::new();
+            match text {
+                Some(text) => tree.write(path, text),
+                None => tree.remove(path),
+            }
+            let found: Vec<(&str, State)> = tree
+                .check()
+                .into_iter()
+                .filter(|finding| finding.state != State::Ok)
+                .inspect(|finding| assert!(finding.advice.is_some(), "{finding:?}"))
+                .map(|finding| (finding.item, finding.state))
+                .collect();
+            assert_eq!(found, expected, "{path} {text:?}");
+        }
+    }
+
+    #[test]
+    fn the_mount_that_lies_on_top_counts() {
+        let mounts = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:2 / /sys rw shared:1 - sysfs b rw\n\
+                      3 2 0:3 / /sys/fs/bpf rw - bpf c rw\n4 1 0:4 / /a\\040b rw - tmpfs d rw\n\
+                      5 1 0:5 / /a\\040b rw - bpf e rw";
+        for (path, kind) in [
+            ("/sys/fs/bpf", "bpf"),
+            ("/sys/fs/bpf/deeper", "bpf"),
+            ("/sys/fs/bpfx", "sysfs"),
+            ("/home", "ext4"),
+            ("/a b", "bpf"),
+        ] {
+            assert_eq!(file_system(mounts, Path::new(path)), Some(kind), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_json_form_tags_the_state() {
+        let json = |finding| serde_json::to_value(finding).unwrap();
+        assert_eq!(
+            json(hooks(Some(Version(6, 1)))),
+            serde_json::json!({"item": "hooks", "state": "fall-back", "found": "no TCX",
+                "fall_back_to": "clsact filters, about 50 ns a packet slower", "advice": "Linux 6.6 or newer has it"})
+        );
+        assert_eq!(json(hooks(Some(Version(6, 6))))["state"], "ok");
+    }
+}

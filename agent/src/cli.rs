@@ -1,0 +1,79 @@
+//! The command line: verbs, options, exit codes.
+//!
+//! Data goes to stdout, everything else to stderr. Exit code 0: done; 1: it failed, one line `error: ...`; 2: wrong
+//! usage. What users and scripts rely on stays: verbs, options and JSON forms are only added.
+
+mod agent;
+mod check;
+mod detach;
+mod endpoints;
+mod explain;
+mod layers;
+mod matrix;
+mod offline;
+mod output;
+mod status;
+mod table;
+
+use std::{ffi::OsString, process::ExitCode};
+
+pub use agent::{AgentOptions, Established, LogFilter, LogFormat, MasqueradedIngress, Metrics};
+use clap::{Parser, Subcommand};
+use layers::Refused;
+use output::Format;
+
+pub use layers::Environment;
+
+/// NetworkPolicy enforcement for Kubernetes nodes, in eBPF
+#[derive(Debug, Parser)]
+#[command(name = "podgate", version, arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    /// How data is printed; the JSON forms are for scripts
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    output: Format,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Agent(AgentOptions),
+    Check(check::Options),
+    Detach(detach::Options),
+    Status(status::Options),
+    Endpoints(endpoints::Options),
+    Explain(explain::Options),
+    Matrix(matrix::Options),
+}
+
+/// Runs one command line to its end.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment<'_>) -> ExitCode {
+    let done = match layers::parse(arguments, environment) {
+        Ok(cli) => cli.verb.run(cli.output),
+        // Help and version count as usage too, but go to stdout and are what was asked for.
+        Err(Refused::Usage(usage)) => usage.exit(),
+        Err(Refused::Failed(error)) => Err(error),
+    };
+    done.unwrap_or_else(|error| {
+        let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+        eprintln!("error: {line}");
+        ExitCode::FAILURE
+    })
+}
+
+impl Verb {
+    fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Agent(options) => options.run(),
+            Self::Check(options) => options.run(format),
+            Self::Detach(options) => options.run(format),
+            Self::Status(options) => options.run(format),
+            Self::Endpoints(options) => options.run(format),
+            Self::Explain(options) => options.run(format),
+            Self::Matrix(options) => options.run(format),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+//! `podgate check`: can this node run podgate?
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Args;
+
+use super::{
+    agent::{BPFFS, CNI_RESULTS},
+    output::Format,
+    table::Table,
+};
+use crate::check::{Finding, Places, State, check};
+
+/// Say whether this node can run podgate, and what to do when it cannot
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit code 1 when something is missing that podgate cannot do without. Run it as the agent runs: capabilities are those \
+of this process.
+
+Example:
+  podgate check")]
+pub(super) struct Options {
+    /// BPF file system for the pins
+    #[arg(long, value_name = "DIR", default_value = BPFFS)]
+    bpffs: PathBuf,
+    /// Result cache of libcni
+    #[arg(long, value_name = "DIR", default_value = CNI_RESULTS)]
+    cni_results: PathBuf,
+}
+
+impl Options {
+    pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let Self { bpffs, cni_results } = self;
+        let findings = check(&Places { root: Path::new("/").into(), bpffs, cni_results });
+        format.print(&findings, |findings| text(findings))?;
+        let missing = findings.iter().any(|finding| finding.state == State::Missing);
+        Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+fn text(findings: &[Finding]) -> String {
+    let mut table = Table::default();
+    for Finding { item, state, found, advice } in findings {
+        let advice = advice.iter().map(|advice| format!("; {advice}")).collect::<String>();
+        table.row([(*item).into(), format!("{state}: {found}{advice}")]);
+    }
+    table.to_string()
+}

@@ -1,0 +1,96 @@
+//! `podgate endpoints`: the pods of this node as the agent sees them.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::bail;
+use clap::Args;
+
+use super::{agent::SOCKET, output::Format, table::Table};
+use crate::{
+    api::{self, Ask, EndpointStatus, Isolation},
+    explain::End,
+    model::ObjectName,
+};
+
+/// Show the pods of this node: veth, addresses, and which policies isolate them
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  podgate endpoints production/frontend")]
+pub(super) struct Options {
+    /// Only this pod
+    #[arg(value_name = "NAMESPACE/POD", value_parser = pod_name)]
+    pod: Option<ObjectName>,
+    /// Socket of the running agent
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    socket: PathBuf,
+}
+
+impl Options {
+    pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let mut endpoints: Vec<EndpointStatus> = api::ask(&self.socket, &Ask::Endpoints)?;
+        if let Some(pod) = self.pod {
+            let pod = pod.to_string();
+            endpoints.retain(|endpoint| endpoint.pod.as_ref() == Some(&pod));
+            if endpoints.is_empty() {
+                bail!("pod {pod} has no veth on this node that the agent knows");
+            }
+        }
+        format.print(&endpoints, |endpoints| text(endpoints))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn pod_name(text: &str) -> Result<ObjectName, &'static str> {
+    match text.parse() {
+        Ok(End::Pod(name)) => Ok(name),
+        _ => Err("a pod is NAMESPACE/POD"),
+    }
+}
+
+fn text(endpoints: &[EndpointStatus]) -> String {
+    let mut table =
+        Table::with_header(&["POD", "INTERFACE", "STATE", "ADDRESSES", "INGRESS", "EGRESS", "EPOCH"]);
+    for endpoint in endpoints {
+        let EndpointStatus { pod, interface, ifindex, addresses, state, ingress, egress, epoch } = endpoint;
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        table.row([
+            pod.clone().unwrap_or_else(|| "-".into()),
+            format!("{interface} ({ifindex})"),
+            state.to_string(),
+            if addresses.is_empty() { "-".into() } else { addresses.join(",") },
+            isolation(ingress),
+            isolation(egress),
+            epoch.to_string(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn isolation(isolation: &Isolation) -> String {
+    if isolation.isolated { format!("isolated by {}", isolation.policies.join(",")) } else { "free".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_one_line_for_each_veth() {
+        let known = EndpointStatus::example();
+        let unknown = EndpointStatus {
+            pod: None,
+            interface: "veth2".into(),
+            addresses: vec![],
+            state: api::EndpointState::Held,
+            ingress: Isolation::default(),
+            ..known.clone()
+        };
+        assert_eq!(
+            text(&[known, unknown]),
+            "\
+POD  INTERFACE  STATE  ADDRESSES         INGRESS              EGRESS  EPOCH
+x/a  veth1 (3)  known  10.0.0.1,fd00::1  isolated by x/p,x/q  free    7
+-    veth2 (3)  held   -                 free                 free    7
+"
+        );
+    }
+}

@@ -1,0 +1,174 @@
+//! `podgate explain`: why a connection is allowed or denied, rule by rule.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+use super::{agent::SOCKET, offline, output::Format};
+use crate::{
+    api::{self, Ask},
+    explain::{End, Explanation, PolicyTrace, Question, RuleTrace, Side, explain},
+    port_spec::PortSpec,
+};
+
+/// Lines of one rule that are shown; JSON has all of them.
+const SHOWN_MISSES: usize = 6;
+
+/// Say why a connection is allowed or denied, rule by rule
+#[derive(Debug, Args)]
+#[command(after_help = "\
+X and Y: NAMESPACE/POD, NAMESPACE/svc:SERVICE, node/NAME or an address; the address of a pod is that pod. Without \
+--manifests the agent of this node answers, from what it knows.
+
+Several addresses: all pairs of one family must be allowed. A port name that has several numbers on the destination \
+stands for all of them.
+
+Example:
+  podgate explain --from production/frontend --to development/backend --port TCP/80 --manifests cluster.yaml")]
+pub(super) struct Options {
+    /// Who connects
+    #[arg(long, value_name = "X")]
+    from: End,
+    /// To whom
+    #[arg(long, value_name = "Y")]
+    to: End,
+    /// PROTOCOL/NUMBER or PROTOCOL/NAME of the destination
+    #[arg(long, value_name = "PORT")]
+    port: PortSpec,
+    /// File or directory of objects, `-` for standard input, instead of a running agent (repeatable)
+    #[arg(long, value_name = "PATH", conflicts_with = "socket")]
+    manifests: Vec<PathBuf>,
+    /// Socket of the running agent
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    socket: PathBuf,
+}
+
+impl Options {
+    pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let Self { from, to, port, manifests, socket } = self;
+        let answer = if manifests.is_empty() {
+            api::ask(&socket, &Ask::Explain { from, to, port })?
+        } else {
+            explain(&offline::read(&manifests)?, &Question { from, to, port })?
+        };
+        format.print(&answer, text)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn text(answer: &Explanation) -> String {
+    let Explanation { verdict, from, to, port, numbers, pairs, egress, ingress } = answer;
+    let mut lines = vec![format!("{verdict}: {from} -> {to} {port}")];
+    if !numbers.iter().any(|number| port.to_string().ends_with(&format!("/{number}"))) {
+        let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
+        lines.push(format!("  {port} is {} there", numbers.join(", ")));
+    }
+    lines.extend(pairs.iter().map(|pair| format!("  {} -> {}", pair.from, pair.to)));
+    if pairs.is_empty() {
+        lines.push("  no address family in common".into());
+    }
+    side("egress", &from.to_string(), egress, &mut lines);
+    side("ingress", &to.to_string(), ingress, &mut lines);
+    lines.join("\n") + "\n"
+}
+
+fn side(direction: &str, name: &str, side: &Side, lines: &mut Vec<String>) {
+    let Side { isolated: _, verdict, reason, note, denied_peers, policies } = side;
+    lines.push(String::new());
+    lines.push(format!("{direction} of {name}: {verdict} ({reason})"));
+    lines.extend(note.iter().map(|note| format!("  note: {note}")));
+    if denied_peers.len() > 1 || policies.iter().any(|policy| !policy.matched.is_empty()) {
+        lines.extend(denied_peers.iter().map(|peer| format!("  nothing allows {peer}")));
+    }
+    for PolicyTrace { namespace, name, matched: _, rules } in policies {
+        let empty = if rules.is_empty() { ": no rules, allows nothing" } else { "" };
+        lines.push(format!("  {namespace}/{name}{empty}"));
+        for RuleTrace { rule, matched, why_not } in rules {
+            lines.push(format!(
+                "    {direction}[{rule}] {}",
+                if *matched { "matches" } else { "does not match" }
+            ));
+            lines.extend(why_not.iter().take(SHOWN_MISSES).map(|why_not| format!("      {why_not}")));
+            if let Some(more @ 1..) = why_not.len().checked_sub(SHOWN_MISSES) {
+                lines.push(format!("      and {more} more, see -o json"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain::{Pair, Reason, Verdict};
+
+    fn trace(rule: usize, why_not: &[&str]) -> RuleTrace {
+        let why_not: Vec<String> = why_not.iter().map(|line| (*line).to_owned()).collect();
+        RuleTrace { rule, matched: why_not.is_empty(), why_not }
+    }
+
+    #[test]
+    fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
+        let policy = |name: &str, rules: Vec<RuleTrace>| PolicyTrace {
+            namespace: "x".into(),
+            name: name.into(),
+            matched: rules.iter().filter(|rule| rule.matched).map(|rule| rule.rule).collect(),
+            rules,
+        };
+        let free = Side {
+            isolated: false,
+            verdict: Verdict::Allow,
+            reason: Reason::NotIsolated,
+            note: None,
+            denied_peers: [].into(),
+            policies: vec![],
+        };
+        let many = ["1", "2", "3", "4", "5", "6", "7", "8"];
+        let answer = Explanation {
+            verdict: Verdict::Deny,
+            from: "x/a".parse().unwrap(),
+            to: "x/b".parse().unwrap(),
+            port: "TCP/http".parse().unwrap(),
+            numbers: vec![80, 8080],
+            pairs: vec![Pair { from: [10, 0, 0, 1].into(), to: [10, 0, 0, 2].into() }],
+            egress: free.clone(),
+            ingress: Side {
+                isolated: true,
+                verdict: Verdict::Deny,
+                reason: Reason::NoRuleMatches,
+                note: Some("look".into()),
+                denied_peers: [[10, 0, 0, 1].into()].into(),
+                policies: vec![
+                    policy("deny", vec![]),
+                    policy("p", vec![trace(0, &["from[0] wants a"]), trace(1, &[]), trace(2, &many)]),
+                ],
+            },
+        };
+        assert_eq!(
+            text(&answer),
+            "\
+deny: x/a -> x/b TCP/http
+  TCP/http is 80, 8080 there
+  10.0.0.1 -> 10.0.0.2
+
+egress of x/a: allow (not isolated, no policy selects it for this direction)
+
+ingress of x/b: deny (isolated, no rule matches)
+  note: look
+  nothing allows 10.0.0.1
+  x/deny: no rules, allows nothing
+  x/p
+    ingress[0] does not match
+      from[0] wants a
+    ingress[1] matches
+    ingress[2] does not match
+      1
+      2
+      3
+      4
+      5
+      6
+      and 2 more, see -o json
+"
+        );
+    }
+}

@@ -1,0 +1,29 @@
+//! Manifests that a verb reads once, without an agent.
+
+use std::{fs, path::Path, path::PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::{
+    model::Cluster,
+    source::manifests::{self, Picture},
+};
+
+/// The cluster that the files describe. Each object that is not in order is one line on stderr; the rest goes on.
+///
+/// # Errors
+///
+/// When a path is not there, and when nothing at all could be read.
+pub(super) fn read(paths: &[PathBuf]) -> anyhow::Result<Cluster> {
+    for path in paths.iter().filter(|path| *path != Path::new("-")) {
+        fs::metadata(path).with_context(|| path.display().to_string())?;
+    }
+    let Picture { cluster, problems } = manifests::read(paths);
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    if !problems.is_empty() && cluster == Cluster::default() {
+        bail!("the manifests hold nothing that could be read");
+    }
+    Ok(cluster)
+}

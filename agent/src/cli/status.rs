@@ -1,0 +1,119 @@
+//! `podgate status`: how the agent of this node is doing.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+use super::{agent::SOCKET, output::Format, table::Table};
+use crate::api::{self, Ask, Status};
+
+/// Show how the agent of this node is doing
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  podgate status -o json")]
+pub(super) struct Options {
+    /// Socket of the running agent
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    socket: PathBuf,
+}
+
+impl Options {
+    pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let status: Status = api::ask(&self.socket, &Ask::Status)?;
+        format.print(&status, text)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn text(status: &Status) -> String {
+    let Status {
+        ready,
+        node,
+        version,
+        uptime_seconds,
+        sources,
+        endpoints,
+        policies,
+        epoch,
+        tables,
+        counters,
+        last_error,
+    } = status;
+    let mut facts = Table::default();
+    let mut fact = |name: &str, value: String| facts.row([name.into(), value]);
+    fact("ready", if *ready { "yes" } else { "no, the first full picture is not enforced yet" }.into());
+    fact("node", node.clone());
+    fact("version", version.clone());
+    fact("uptime", format!("{uptime_seconds} s"));
+    fact("endpoints", format!("{} known, {} held, {} open", endpoints.known, endpoints.held, endpoints.open));
+    fact("policies", policies.to_string());
+    fact("epoch", epoch.to_string());
+    fact("last error", last_error.clone().unwrap_or_else(|| "none".into()));
+
+    let mut of_sources =
+        Table::with_header(&["SOURCE", "KIND", "AGE", "NAMESPACES", "NODES", "PODS", "POLICIES", "PROBLEMS"]);
+    for source in sources {
+        of_sources.row([
+            source.name.clone(),
+            source.kind.clone(),
+            source.age_seconds.map_or_else(|| "never".into(), |age| format!("{age} s")),
+            source.objects.namespaces.to_string(),
+            source.objects.nodes.to_string(),
+            source.objects.pods.to_string(),
+            source.objects.policies.to_string(),
+            source.problems.len().to_string(),
+        ]);
+    }
+    let mut of_tables = Table::with_header(&["TABLE", "ENTRIES", "CAPACITY"]);
+    for table in tables {
+        of_tables.row([
+            table.name.clone(),
+            table.entries.to_string(),
+            table.capacity.map_or_else(|| "-".into(), |capacity| capacity.to_string()),
+        ]);
+    }
+    let mut of_counters = Table::with_header(&["DIRECTION", "OUTCOME", "PACKETS"]);
+    for counter in counters.iter().filter(|counter| counter.packets > 0) {
+        of_counters.row([
+            counter.direction.to_string(),
+            counter.outcome.to_string(),
+            counter.packets.to_string(),
+        ]);
+    }
+    let problems: String =
+        sources.iter().flat_map(|source| &source.problems).map(|problem| format!("{problem}\n")).collect();
+    let problems = if problems.is_empty() { problems } else { format!("\n{problems}") };
+    format!("{facts}\n{of_sources}{problems}\n{of_tables}\n{of_counters}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_aligned_and_leaves_out_counters_that_never_moved() {
+        assert_eq!(
+            text(&Status::example()),
+            "\
+ready       yes
+node        n1
+version     0.1.0
+uptime      60 s
+endpoints   2 known, 1 held, 0 open
+policies    3
+epoch       7
+last error  none
+
+SOURCE     KIND       AGE  NAMESPACES  NODES  PODS  POLICIES  PROBLEMS
+manifests  manifests  5 s  1           2      3     4         1
+
+a.yaml: NetworkPolicy x/p: spec.ingress[0]: bad
+
+TABLE  ENTRIES  CAPACITY
+flows  10       262144
+
+DIRECTION  OUTCOME  PACKETS
+egress     denied   12
+"
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! The compiler against slow and obvious answers; the whole of it against the specification is tested on generated
+//! clusters, outside.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use podgate_common::Protocol;
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{
+    IpBlock, Labels, NamedPort, NetworkPolicy, Peer, Peers, PortRule, Ports, Requirement, Rule, Selector,
+};
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Arc::new(pairs.iter().map(|&(key, value)| (key.into(), value.into())).collect())
+}
+
+fn pod(name: &str, address: &str, own: &[(&str, &str)]) -> Pod {
+    Pod {
+        name: ObjectName::new("x", name),
+        labels: labels(own),
+        node: Some("n1".into()),
+        addresses: vec![address.parse().unwrap()],
+        host_network: false,
+        ports: Vec::new(),
+    }
+}
+
+fn has(key: &str, value: &str) -> Selector {
+    Selector::All(vec![Requirement::In(key.into(), BTreeSet::from([value.into()]))])
+}
+
+fn ingress(name: &str, subject: Selector, rules: Vec<Rule>) -> NetworkPolicy {
+    NetworkPolicy { name: ObjectName::new("x", name), subject, ingress: Some(rules), egress: None }
+}
+
+fn cluster(pods: Vec<Pod>, policies: Vec<NetworkPolicy>) -> Cluster {
+    Cluster {
+        pods: pods.into_iter().map(|pod| (pod.name.clone(), pod)).collect(),
+        policies: policies.into_iter().map(|policy| (policy.name.clone(), policy)).collect(),
+        ..Cluster::default()
+    }
+}
+
+fn compiled(cluster: &Cluster) -> Tables {
+    compile(cluster, cluster.pods.values(), []).unwrap()
+}
+
+#[test]
+fn pods_with_the_same_policies_share_a_rule_set() {
+    let cluster = cluster(
+        vec![
+            pod("a", "10.0.0.1", &[("app", "web")]),
+            pod("b", "10.0.0.2", &[("app", "web")]),
+            pod("c", "10.0.0.3", &[("app", "db")]),
+        ],
+        vec![ingress("p", has("app", "web"), vec![])],
+    );
+    let tables = compiled(&cluster);
+    let subject = |name| tables.subjects[&ObjectName::new("x", name)];
+    assert_eq!(subject("a"), subject("b"));
+    assert_ne!(subject("a").ingress, 0);
+    assert_eq!(subject("a").egress, 0, "ingress rules do not isolate egress");
+    assert_eq!(subject("c"), Subject::FREE);
+    assert_eq!(tables.rule_sets.len(), 2, "the placeholder and the one of `p`");
+}
+
+#[test]
+fn pods_that_no_rule_mentions_need_no_entry() {
+    let peer = Peer::Pods { namespaces: None, pods: has("app", "web") };
+    let rule = Rule { peers: Peers::Listed(vec![peer]), ports: Ports::Any };
+    let cluster = cluster(
+        vec![pod("a", "10.0.0.1", &[("app", "web")]), pod("b", "10.0.0.2", &[])],
+        vec![ingress("p", Selector::EVERYTHING, vec![rule])],
+    );
+    let tables = compiled(&cluster);
+    assert_eq!(tables.identities.addresses.keys().collect::<Vec<_>>(), [&IpAddr::from([10, 0, 0, 1])]);
+    assert_eq!(tables.identities.signatures.len(), 2);
+}
+
+#[test]
+fn a_named_port_of_ingress_is_the_subjects_own_number() {
+    let named = |number| NamedPort { name: "http".into(), protocol: Protocol::Tcp, number };
+    let port = PortRule::Named(Protocol::Tcp, "http".into());
+    let rule = Rule { peers: Peers::Any, ports: Ports::Listed(vec![port]) };
+    let mut pods = vec![pod("a", "10.0.0.1", &[]), pod("b", "10.0.0.2", &[]), pod("c", "10.0.0.3", &[])];
+    pods[0].ports.push(named(8080));
+    pods[1].ports.push(named(9090));
+    let cluster = cluster(pods, vec![ingress("p", Selector::EVERYTHING, vec![rule])]);
+    let tables = compiled(&cluster);
+    let memory = crate::memory::Memory::new(&tables);
+    for (name, open) in [("a", Some(8080)), ("b", Some(9090)), ("c", None)] {
+        let rule_set = tables.subjects[&ObjectName::new("x", name)].ingress;
+        for port in [8080, 9090] {
+            let allowed = memory.allowed(rule_set, IpAddr::from([192, 0, 2, 1]), Protocol::Tcp, port);
+            assert_eq!(allowed, open == Some(port), "{name}:{port}");
+        }
+    }
+}
+
+#[test]
+fn a_retained_rule_set_is_answered_right_by_the_new_tables() {
+    let from = |value| {
+        let peer = Peer::Pods { namespaces: None, pods: has("app", value) };
+        vec![Rule { peers: Peers::Listed(vec![peer]), ports: Ports::Any }]
+    };
+    let pods = vec![
+        pod("a", "10.0.0.1", &[]),
+        pod("b", "10.0.0.2", &[("app", "old")]),
+        pod("c", "10.0.0.3", &[("app", "new")]),
+    ];
+    let before = cluster(pods.clone(), vec![ingress("p", Selector::EVERYTHING, from("old"))]);
+    let after = cluster(pods, vec![ingress("p", Selector::EVERYTHING, from("new"))]);
+    let old = compiled(&before).rule_sets[1].clone();
+    let tables = compile(&after, after.pods.values(), [old.clone()]).unwrap();
+    let memory = crate::memory::Memory::new(&tables);
+    let kept = tables.rule_sets.iter().position(|rule_set| *rule_set == old).unwrap();
+    let new = tables.subjects[&ObjectName::new("x", "a")].ingress;
+    for (rule_set, b, c) in [(kept, true, false), (new, false, true)] {
+        let allowed = |last| memory.allowed(rule_set, IpAddr::from([10, 0, 0, last]), Protocol::Udp, 53);
+        assert_eq!((allowed(2), allowed(3)), (b, c));
+    }
+}
+
+#[test]
+fn more_port_classes_than_ids_are_refused_and_not_cut() {
+    let ports = (1..=u16::MAX).step_by(2).flat_map(|number| {
+        [Protocol::Tcp, Protocol::Udp].map(|protocol| PortRule::Range {
+            protocol,
+            first: number,
+            last: number,
+        })
+    });
+    // A policy for each port, so that no two ports have the same rules.
+    let rules = ports.map(|port| Rule { peers: Peers::Any, ports: Ports::Listed(vec![port]) });
+    let cluster =
+        cluster(vec![pod("a", "10.0.0.1", &[])], vec![ingress("p", Selector::EVERYTHING, rules.collect())]);
+    let refused = compile(&cluster, cluster.pods.values(), []).unwrap_err();
+    assert_eq!(refused, CompileError::TooManyPortClasses(2 * 32_768 + 1));
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        (0u32..64).prop_map(|low| IpAddr::V4(Ipv4Addr::from(0x0a00_0000 | low))),
+        (0u128..64).prop_map(|low| IpAddr::V6(Ipv6Addr::from(0xfd00_u128 << 112 | low))),
+        any::<u32>().prop_map(|bits| IpAddr::V4(Ipv4Addr::from(bits))),
+        any::<u128>().prop_map(|bits| IpAddr::V6(Ipv6Addr::from(bits))),
+    ]
+}
+
+fn net() -> impl Strategy<Value = IpNet> {
+    (address(), 0u8..=128).prop_map(|(address, length)| {
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        IpNet::new(address, length % (longest + 1)).unwrap().trunc()
+    })
+}
+
+fn block() -> impl Strategy<Value = IpBlock> {
+    (net(), proptest::collection::btree_set(net(), 0..4)).prop_map(|(cidr, except)| {
+        let except = except.into_iter().filter(|net| cidr.contains(net) && cidr != *net).collect();
+        IpBlock { cidr, except }
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_longest_prefix_knows_every_block(
+        blocks in proptest::collection::btree_set(block(), 0..12),
+        mut probes in proptest::collection::vec(address(), 20),
+    ) {
+        let edges = |net: &IpNet| [net.network(), net.broadcast()];
+        probes.extend(blocks.iter().flat_map(|block| edges(&block.cidr)));
+        probes.extend(blocks.iter().flat_map(|block| &block.except).flat_map(edges));
+        // A mapped address is no address of a packet; the parser refuses it.
+        probes.retain(|probe| !matches!(probe, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()));
+        let atoms: Vec<Arc<Atom>> = blocks.iter().cloned().map(|block| Arc::new(Atom::Block(block))).collect();
+        let pairs: Vec<(&Arc<Atom>, &IpBlock)> = atoms.iter().zip(&blocks).collect();
+        let compiled: BTreeMap<_, Signature> = prefixes::compile(&pairs);
+        for probe in probes {
+            let found = prefixes::longest(&compiled, probe.into()).cloned().unwrap_or_default();
+            let expected: Signature =
+                pairs.iter().filter(|(_, block)| block.contains(&probe)).map(|(atom, _)| (*atom).clone()).collect();
+            prop_assert_eq!(found, expected, "{}", probe);
+        }
+    }
+
+    #[test]
+    fn a_class_knows_every_range(
+        ranges in proptest::collection::btree_set((0usize..3, 0u16..200, 0u16..200), 0..20),
+        ports in proptest::collection::vec(any::<u16>(), 20),
+    ) {
+        let ranges: BTreeSet<PortRange> = ranges
+            .into_iter()
+            .map(|(protocol, a, b)| PortRange::new(Protocol::ALL[protocol], a.min(b), a.max(b)))
+            .collect();
+        let terms = ranges.iter().map(|range| Term { atoms: BTreeSet::new(), ports: Some(*range) }).collect();
+        let classes = classes::compile(&[Arc::new(RuleSet { terms })]);
+        for protocol in Protocol::ALL {
+            for port in (0..=201).chain(ports.iter().copied()) {
+                let expected: BTreeSet<PortRange> = ranges
+                    .iter()
+                    .filter(|range| range.protocol == protocol && (range.first..=range.last).contains(&port))
+                    .copied()
+                    .collect();
+                prop_assert_eq!(&classes.signatures[classes.class(protocol, port)], &expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Which veth is which pod.
+//!
+//! In: the node's network ([`netlink`]), what CNI plug-ins left behind ([`cni`]), the cluster. Out: [`Endpoints`], made
+//! by the pure function [`resolve`]. Attaching programs and writing maps is left to others.
+
+pub mod cni;
+pub mod netlink;
+mod network;
+mod resolve;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+pub use self::{
+    network::{Link, Network, Peer},
+    resolve::{Evidence, resolve},
+};
+use crate::model::{Name, ObjectName};
+
+/// What is known of the node's veths.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// By ifindex: every veth that a pod is behind, or may be.
+    pub veths: BTreeMap<u32, Veth>,
+    /// Ifindexes of veths that lead out of the node. No pod is behind them: they are neither judged nor held.
+    pub uplinks: BTreeSet<u32>,
+    /// The addresses that the node's own stack answers to.
+    pub own_addresses: BTreeSet<IpAddr>,
+}
+
+/// The node's end of a veth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Veth {
+    pub ifindex: u32,
+    /// With another generation it is another device, and what was attached to the old one is gone.
+    pub generation: u32,
+    pub name: Name,
+    /// Ifindex of the bridge that it is a port of, 0 if none.
+    pub master: u32,
+    pub state: State,
+}
+
+/// How far the pod behind a veth is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    Known {
+        pod: ObjectName,
+        /// What the pod may send from. Never empty; no two known veths share an address.
+        addresses: BTreeSet<IpAddr>,
+        /// The pod's object is gone and its containers are not (a forced deletion): what was in force last stays.
+        gone: bool,
+    },
+    /// Not known, and a pod that could be isolated may be behind it.
+    Held,
+    /// Not known, and no pod that could be isolated can be behind it.
+    Open,
+}

@@ -1,0 +1,234 @@
+//! One full look: dumps of links, addresses and routes, and of the addresses in each namespace at the end of a veth.
+//!
+//! Attributes are picked out one by one. A device of a kind that no library knows yet must not hide the others, so an
+//! attribute that is not asked for is never parsed.
+
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+
+use anyhow::Context as _;
+use ipnet::IpNet;
+use netlink_packet_core::{NlaBuffer, NlasIterator, parse_i32, parse_ip, parse_u32};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressHeader, AddressMessage},
+    link::{LinkAttribute, LinkExtentMask, LinkHeader, LinkMessage},
+    route::{RouteHeader, RouteMessage, RouteType},
+};
+
+use super::socket::Requests;
+use crate::{
+    endpoints::network::{Link, Network, Peer},
+    model::Name,
+};
+
+/// Sizes of `struct ifinfomsg`, `ifaddrmsg`, `rtmsg` and `rtnexthop` (uapi/linux/rtnetlink.h, if_addr.h).
+const LINK_HEADER: usize = 16;
+const ADDRESS_HEADER: usize = 8;
+const ROUTE_HEADER: usize = 12;
+const NEXT_HOP_HEADER: usize = 8;
+
+/// `IFA_TARGET_NETNSID` (uapi/linux/if_addr.h).
+const IFA_TARGET_NETNSID: u16 = 10;
+
+/// Reads the node's namespace, and remembers the addresses in the others until an event tells that they changed. With 250
+/// pods that saves more than half of the time.
+#[derive(Debug)]
+pub(super) struct Reader {
+    requests: Requests,
+    namespaces: BTreeMap<i32, Namespace>,
+}
+
+/// What was read of a namespace at the far end of some veths.
+#[derive(Debug)]
+struct Namespace {
+    /// The veths that led there: their near ifindex with its generation, and the far one. Ids of namespaces are used
+    /// again; with the same veths at the same ends it is still the same namespace.
+    veths: BTreeSet<(u32, u32, u32)>,
+    /// By ifindex in there.
+    addresses: Vec<(u32, IpNet)>,
+}
+
+impl Reader {
+    pub(super) fn new(requests: Requests) -> Self {
+        Self { requests, namespaces: BTreeMap::new() }
+    }
+
+    /// Something changed in a namespace.
+    pub(super) fn forget(&mut self, namespace: i32) {
+        self.namespaces.remove(&namespace);
+    }
+
+    /// Nobody knows what changed.
+    pub(super) fn forget_all(&mut self) {
+        self.namespaces.clear();
+    }
+
+    /// `generations` holds, by ifindex, how many devices are gone that had it.
+    pub(super) fn network(&mut self, generations: &BTreeMap<u32, u32>) -> anyhow::Result<Network> {
+        let links = self.requests.dump(&links_request(), link).context("cannot list the links")?;
+        let mut links: BTreeMap<u32, Link> = links.into_iter().collect();
+        for (ifindex, link) in &mut links {
+            link.generation = generations.get(ifindex).copied().unwrap_or_default();
+        }
+        let addresses = self.requests.dump(&addresses_request(None), |payload| address(payload, None));
+        for (ifindex, address) in addresses.context("cannot list the addresses of the node")? {
+            if let Some(link) = links.get_mut(&ifindex) {
+                link.addresses.insert(address);
+            }
+        }
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let ways = self.requests.dump(&routes_request(family), default_route_links);
+            for ifindex in
+                ways.with_context(|| format!("cannot list the {family:?} routes"))?.into_iter().flatten()
+            {
+                if let Some(link) = links.get_mut(&ifindex) {
+                    link.default_route = true;
+                }
+            }
+        }
+        self.read_peers(&mut links)?;
+        Ok(Network { links })
+    }
+
+    /// The addresses at the far ends: one dump for each namespace, however many veths lead there.
+    fn read_peers(&mut self, links: &mut BTreeMap<u32, Link>) -> anyhow::Result<()> {
+        let mut veths: BTreeMap<i32, BTreeSet<(u32, u32, u32)>> = BTreeMap::new();
+        for (ifindex, link) in &*links {
+            if let Some(peer) = link.peer.as_ref().filter(|peer| peer.namespace >= 0) {
+                veths.entry(peer.namespace).or_default().insert((*ifindex, link.generation, peer.ifindex));
+            }
+        }
+        self.namespaces.retain(|id, known| veths.get(id) == Some(&known.veths));
+        for (id, veths) in veths {
+            if let Entry::Vacant(unknown) = self.namespaces.entry(id) {
+                let addresses = read_namespace(&mut self.requests, id)?;
+                unknown.insert(Namespace { veths, addresses });
+            }
+        }
+        for peer in links.values_mut().filter_map(|link| link.peer.as_mut()) {
+            let addresses =
+                self.namespaces.get(&peer.namespace).map_or(&[][..], |namespace| &namespace.addresses);
+            let own = addresses.iter().filter(|(ifindex, _)| *ifindex == peer.ifindex);
+            peer.addresses = own.map(|(_, address)| address.addr()).collect();
+        }
+        Ok(())
+    }
+}
+
+fn read_namespace(requests: &mut Requests, id: i32) -> anyhow::Result<Vec<(u32, IpNet)>> {
+    match requests.dump(&addresses_request(Some(id)), |payload| address(payload, Some(id))) {
+        // The namespace is gone already (`rtnl_get_net_ns_capable`); the event of its veth is on the way.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
+        answer => answer.with_context(|| format!("cannot list the addresses in network namespace {id}")),
+    }
+}
+
+fn links_request() -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    RouteNetlinkMessage::GetLink(message)
+}
+
+fn addresses_request(namespace: Option<i32>) -> RouteNetlinkMessage {
+    let mut message = AddressMessage::default();
+    message.attributes.extend(namespace.map(AddressAttribute::TargetNetNsId));
+    RouteNetlinkMessage::GetAddress(message)
+}
+
+fn routes_request(family: AddressFamily) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// RTM_NEWLINK: the link with its ifindex.
+fn link(payload: &[u8]) -> Option<(u32, Link)> {
+    let header = LinkHeader::parse(payload).ok()?;
+    let mut found = Link::default();
+    let (mut peer_ifindex, mut peer_namespace, mut veth) = (0, None, false);
+    for attribute in attributes(payload, LINK_HEADER) {
+        let value = attribute.value();
+        match attribute.kind() {
+            libc::IFLA_IFNAME => found.name = name(value),
+            libc::IFLA_MASTER => found.master = parse_u32(value).ok()?,
+            libc::IFLA_LINK => peer_ifindex = parse_u32(value).ok()?,
+            libc::IFLA_LINK_NETNSID => peer_namespace = parse_i32(value).ok(),
+            libc::IFLA_LINKINFO => veth = is_veth(value),
+            _ => {}
+        }
+    }
+    // The kernel names the namespace of the other end only if it is not the one that asks.
+    let peer = peer_namespace.filter(|_| veth);
+    found.peer = peer.map(|namespace| Peer { namespace, ifindex: peer_ifindex, addresses: BTreeSet::new() });
+    Some((header.index, found))
+}
+
+/// The kernel takes nearly any bytes for a name. One that is not UTF-8 is shown as well as it can be.
+fn name(value: &[u8]) -> Name {
+    String::from_utf8_lossy(value.strip_suffix(b"\0").unwrap_or(value)).into()
+}
+
+fn is_veth(information: &[u8]) -> bool {
+    attributes(information, 0)
+        .any(|attribute| attribute.kind() == libc::IFLA_INFO_KIND && attribute.value() == b"veth\0")
+}
+
+/// RTM_NEWADDR: the address with the ifindex of its link. An answer about another namespace than asked for counts for
+/// nothing.
+fn address(payload: &[u8], namespace: Option<i32>) -> Option<(u32, IpNet)> {
+    let header = AddressHeader::parse(payload).ok()?;
+    if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
+        return None;
+    }
+    let (mut local, mut address, mut answered) = (None, None, None);
+    for attribute in attributes(payload, ADDRESS_HEADER) {
+        match attribute.kind() {
+            libc::IFA_LOCAL => local = parse_ip(attribute.value()).ok(),
+            libc::IFA_ADDRESS => address = parse_ip(attribute.value()).ok(),
+            IFA_TARGET_NETNSID => answered = parse_i32(attribute.value()).ok(),
+            _ => {}
+        }
+    }
+    if answered != namespace {
+        return None;
+    }
+    // On a point-to-point link IFA_ADDRESS is the other side's (uapi/linux/if_addr.h).
+    Some((header.index, IpNet::new(local.or(address)?, header.prefix_len).ok()?))
+}
+
+/// RTM_NEWROUTE: the links by which a default route leaves.
+fn default_route_links(payload: &[u8]) -> Option<Vec<u32>> {
+    let header = RouteHeader::parse(payload).ok()?;
+    if header.destination_prefix_length != 0
+        || header.kind != RouteType::Unicast
+        || header.table != RouteHeader::RT_TABLE_MAIN
+    {
+        return None;
+    }
+    let mut links = Vec::new();
+    for attribute in attributes(payload, ROUTE_HEADER) {
+        match attribute.kind() {
+            libc::RTA_OIF => links.extend(parse_u32(attribute.value()).ok()),
+            libc::RTA_MULTIPATH => links.extend(next_hop_links(attribute.value())),
+            _ => {}
+        }
+    }
+    Some(links)
+}
+
+/// `struct rtnexthop`: length (u16), flags, hops, ifindex, then attributes.
+fn next_hop_links(mut hops: &[u8]) -> Vec<u32> {
+    let mut links = Vec::new();
+    while let [low, high, _, _, a, b, c, d, ..] = *hops {
+        links.push(u32::from_ne_bytes([a, b, c, d]));
+        let length = usize::from(u16::from_ne_bytes([low, high])).max(NEXT_HOP_HEADER).next_multiple_of(4);
+        hops = hops.get(length..).unwrap_or_default();
+    }
+    links
+}
+
+/// The attributes behind a header of so many bytes, up to the first malformed one.
+fn attributes(payload: &[u8], header: usize) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+    NlasIterator::new(payload.get(header..).unwrap_or_default()).map_while(Result::ok)
+}

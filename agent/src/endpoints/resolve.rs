@@ -1,0 +1,230 @@
+//! From evidence to endpoints: a pure function.
+//!
+//! In: the network, the CNI results, the cluster, and what was resolved before. Out: [`Endpoints`]. Three questions, in
+//! this order: which veths lead out of the node (`uplink`), which pod is behind each of the others (`owners`), and what
+//! holds for those that nobody knows. What a pod says of itself, the addresses in its namespace, can only choose among
+//! what the cluster and the CNI plug-ins say. Wherever they disagree the answer is "not known", never a guess.
+
+mod owners;
+#[cfg(test)]
+mod tests;
+mod uplink;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use self::owners::{Owner, Owners};
+use super::{
+    Endpoints, State, Veth,
+    cni::CniResults,
+    network::{Link, Network, Peer},
+};
+use crate::model::{Cluster, ObjectName, Pod, Selector};
+
+/// The dummy link on which kube-proxy's IPVS mode puts every service address (`DefaultDummyDevice`). What is sent to
+/// these does not end at the node, so they are not the node's.
+const IPVS_LINK: &str = "kube-ipvs0";
+
+/// What there is to go by.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    pub network: &'a Network,
+    pub cni: &'a CniResults,
+    pub cluster: &'a Cluster,
+    /// The name of this node.
+    pub node: &'a str,
+}
+
+/// `isolated`: whether some policy isolates a pod in some direction. `previous`: what the last call gave.
+pub fn resolve(evidence: &Evidence<'_>, isolated: &dyn Fn(&Pod) -> bool, previous: &Endpoints) -> Endpoints {
+    let mut uplinks = uplink::certain(evidence);
+    let candidates: Vec<Candidate<'_>> = candidates(evidence.network, &uplinks).collect();
+    let owners = owners::find(evidence, &candidates, previous);
+    uplinks.extend(uplink::probable(evidence, &candidates, &owners, previous));
+
+    let known = uncontested(known(evidence, &candidates, &owners, previous), &candidates, previous);
+    let waiting = evidence.local_pods().any(|pod| !owners.is_placed(&pod.name) && isolated(pod));
+    let state = |candidate: &Candidate<'_>| {
+        if let Some(known) = known.get(&candidate.ifindex) {
+            return State::Known {
+                pod: known.pod.clone(),
+                addresses: known.addresses.clone(),
+                gone: known.gone,
+            };
+        }
+        let could_be_isolated = match owners.of(candidate) {
+            Owner::Pod(pod) => evidence.could_be_isolated(pod, isolated),
+            Owner::Undecided(pods) => {
+                waiting || pods.iter().any(|pod| evidence.could_be_isolated(pod, isolated))
+            }
+            Owner::FurtherNetwork => false,
+            Owner::Nobody => waiting,
+        };
+        if could_be_isolated { State::Held } else { State::Open }
+    };
+    let pods_veths = candidates.iter().filter(|candidate| !uplinks.contains(&candidate.ifindex));
+    Endpoints {
+        veths: pods_veths.map(|candidate| (candidate.ifindex, candidate.veth(state(candidate)))).collect(),
+        own_addresses: own_addresses(evidence.network),
+        uplinks,
+    }
+}
+
+/// A veth with its far end in another namespace, and not an uplink beyond doubt.
+struct Candidate<'a> {
+    ifindex: u32,
+    link: &'a Link,
+    peer: &'a Peer,
+}
+
+/// A veth whose pod and addresses are known.
+struct Known<'a> {
+    pod: &'a ObjectName,
+    addresses: BTreeSet<IpAddr>,
+    gone: bool,
+}
+
+impl<'a> Evidence<'a> {
+    /// The pods that have, or will have, a veth on this node.
+    fn local_pods(&self) -> impl Iterator<Item = &'a Pod> {
+        let node = self.node;
+        self.cluster.pods.values().filter(move |pod| pod.node.as_deref() == Some(node) && !pod.host_network)
+    }
+
+    /// The pod that a CNI result or an earlier look speaks of. One that was given to another node meanwhile is another
+    /// pod with the same name. One without a node is taken at its word: manifests may leave it out.
+    fn pod(&self, name: &ObjectName) -> Option<&'a Pod> {
+        let pod = self.cluster.pods.get(name).filter(|pod| !pod.host_network)?;
+        pod.node.as_deref().is_none_or(|node| node == self.node).then_some(pod)
+    }
+
+    /// Of a pod that the cluster does not know (yet), the labels are not known: any policy of its namespace may be meant.
+    fn could_be_isolated(&self, name: &ObjectName, isolated: &dyn Fn(&Pod) -> bool) -> bool {
+        self.pod(name).map_or_else(
+            || {
+                let mut policies = self.cluster.policies.values();
+                policies.any(|policy| {
+                    policy.name.namespace == name.namespace && policy.subject != Selector::Nothing
+                })
+            },
+            isolated,
+        )
+    }
+}
+
+impl<'a> Candidate<'a> {
+    fn carries(&self, address: &IpAddr) -> bool {
+        self.peer.addresses.contains(address)
+    }
+
+    /// What this very device was known as before.
+    fn before<'p>(&self, previous: &'p Endpoints) -> Option<(&'p ObjectName, &'p BTreeSet<IpAddr>)> {
+        let veth = previous.veths.get(&self.ifindex)?;
+        match &veth.state {
+            State::Known { pod, addresses, .. }
+                if veth.name == self.link.name && veth.generation == self.link.generation =>
+            {
+                Some((pod, addresses))
+            }
+            _ => None,
+        }
+    }
+
+    fn veth(&self, state: State) -> Veth {
+        let Link { name, generation, master, .. } = self.link;
+        Veth { ifindex: self.ifindex, generation: *generation, name: name.clone(), master: *master, state }
+    }
+}
+
+fn candidates<'a>(network: &'a Network, uplinks: &BTreeSet<u32>) -> impl Iterator<Item = Candidate<'a>> {
+    network.links.iter().filter(|(ifindex, _)| !uplinks.contains(ifindex)).filter_map(|(ifindex, link)| {
+        let peer = link.peer.as_ref()?;
+        Some(Candidate { ifindex: *ifindex, link, peer })
+    })
+}
+
+fn own_addresses(network: &Network) -> BTreeSet<IpAddr> {
+    let links = network.links.values().filter(|link| &*link.name != IPVS_LINK);
+    links.flat_map(|link| &link.addresses).map(ipnet::IpNet::addr).collect()
+}
+
+/// The veths whose owner is found, with what the owner may send from.
+fn known<'a>(
+    evidence: &Evidence<'a>,
+    candidates: &[Candidate<'_>],
+    owners: &Owners<'a>,
+    previous: &'a Endpoints,
+) -> BTreeMap<u32, Known<'a>> {
+    let known = candidates.iter().filter_map(|candidate| {
+        let Owner::Pod(pod) = owners.of(candidate) else { return None };
+        let before =
+            candidate.before(previous).filter(|(before, _)| *before == pod).map(|(_, addresses)| addresses);
+        let (addresses, gone) = match evidence.pod(pod) {
+            Some(object) => (addresses(evidence, candidate, object, before), false),
+            // Without its object nobody can tell which policies select it: only one that was judged before stays so.
+            None => (before?.clone(), true),
+        };
+        Some((candidate.ifindex, Known { pod, addresses, gone }))
+    });
+    known.collect()
+}
+
+/// What a pod may send from: the addresses that the CNI plug-in gave it on this veth, and of those in its status the
+/// ones that it carries as well. The status alone may be old (a new sandbox has a new address before the API server
+/// knows), so it counts in full only where no plug-in told. What the peer carries beyond that is the pod's own doing.
+fn addresses(
+    evidence: &Evidence<'_>,
+    candidate: &Candidate<'_>,
+    pod: &Pod,
+    before: Option<&BTreeSet<IpAddr>>,
+) -> BTreeSet<IpAddr> {
+    let given = owners::given_addresses(evidence.cni, candidate, &pod.name);
+    let status = pod.addresses.iter().copied();
+    if !given.is_empty() {
+        given.into_iter().chain(status.filter(|address| candidate.carries(address))).collect()
+    } else if !pod.addresses.is_empty() {
+        status.collect()
+    } else {
+        before.cloned().unwrap_or_default()
+    }
+}
+
+/// An address has one owner. Of several, the one whose object exists, whose peer carries it, who had it before, in this
+/// order; if that leaves several still, none has it. A veth without addresses is not known.
+fn uncontested<'a>(
+    mut known: BTreeMap<u32, Known<'a>>,
+    candidates: &[Candidate<'_>],
+    previous: &Endpoints,
+) -> BTreeMap<u32, Known<'a>> {
+    let mut holders: BTreeMap<IpAddr, Vec<&Candidate<'_>>> = BTreeMap::new();
+    for candidate in candidates {
+        for address in known.get(&candidate.ifindex).iter().flat_map(|known| &known.addresses) {
+            holders.entry(*address).or_default().push(candidate);
+        }
+    }
+    for (address, mut holders) in holders.into_iter().filter(|(_, holders)| holders.len() > 1) {
+        let everyone: Vec<u32> = holders.iter().map(|holder| holder.ifindex).collect();
+        prefer(&mut holders, |holder| known.get(&holder.ifindex).is_some_and(|known| !known.gone));
+        prefer(&mut holders, |holder| holder.carries(&address));
+        prefer(&mut holders, |holder| {
+            holder.before(previous).is_some_and(|(_, addresses)| addresses.contains(&address))
+        });
+        let owner = if let [owner] = *holders { Some(owner.ifindex) } else { None };
+        for ifindex in everyone.into_iter().filter(|ifindex| Some(*ifindex) != owner) {
+            if let Some(known) = known.get_mut(&ifindex) {
+                known.addresses.remove(&address);
+            }
+        }
+    }
+    known.retain(|_, known| !known.addresses.is_empty());
+    known
+}
+
+/// Keeps those for which it holds, if there are any.
+fn prefer<T>(all: &mut Vec<T>, holds: impl Fn(&T) -> bool) {
+    if all.iter().any(&holds) {
+        all.retain(holds);
+    }
+}

@@ -1,0 +1,535 @@
+//! Who is behind a veth, case by case. The node is `n1`; pods `iso-…` are isolated, others are not.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{
+    endpoints::cni::CniResult,
+    model::{NetworkPolicy, Node},
+};
+
+#[test]
+fn a_cni_result_that_names_the_veth_tells_whose_it_is() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5", "fe80::5"]).pod("shop/web", "n1", &[]);
+    world = world.cni("shop/web", "eth0", &["veth1"], &["10.1.0.5"]);
+    world.expect(10, "shop/web 10.1.0.5");
+}
+
+#[test]
+fn a_cni_result_counts_before_the_far_end_has_its_address() {
+    let mut world = World::new().veth(10, "veth1", &[]).pod("shop/web", "n1", &[]);
+    world = world.cni("shop/web", "eth0", &["veth1"], &["10.1.0.5"]);
+    world.expect(10, "shop/web 10.1.0.5");
+}
+
+#[test]
+fn a_cni_result_without_interfaces_tells_by_its_address() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).pod("shop/web", "n1", &[]);
+    world = world.cni("shop/web", "eth0", &["cni0"], &["10.1.0.5"]);
+    world.expect(10, "shop/web 10.1.0.5");
+}
+
+#[test]
+fn a_pod_whose_status_has_the_address_of_the_far_end_is_behind_the_veth() {
+    let mut world =
+        World::new().veth(10, "veth1", &["10.1.0.5"]).pod("shop/web", "n1", &["10.1.0.5", "fd00::5"]);
+    world.expect(10, "shop/web 10.1.0.5 fd00::5");
+}
+
+#[test]
+fn pods_of_other_nodes_and_pods_on_the_host_network_are_behind_no_veth() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).veth(11, "veth2", &["10.0.0.1"]);
+    world = world.pod("shop/web", "n2", &["10.1.0.5"]).pod("shop/proxy", "n1", &["10.0.0.1"]);
+    world.cluster.pods.get_mut(&name("shop/proxy")).unwrap().host_network = true;
+    world.expect(10, "open");
+    world.expect(11, "open");
+}
+
+#[test]
+fn what_a_pod_puts_on_its_own_interface_it_may_not_send_from() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5", "10.1.0.99"]);
+    world = world.pod("shop/web", "n1", &["10.1.0.5"]).cni("shop/web", "eth0", &["veth1"], &["10.1.0.5"]);
+    world.expect(10, "shop/web 10.1.0.5");
+    world.cni = CniResults::default();
+    world.expect(10, "shop/web 10.1.0.5");
+}
+
+#[test]
+fn of_the_status_a_pod_with_a_cni_result_may_send_from_what_it_carries_too() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5", "fd00::5"]);
+    world = world.pod("shop/web", "n1", &["10.1.0.4", "fd00::5"]).cni(
+        "shop/web",
+        "eth0",
+        &["veth1"],
+        &["10.1.0.5"],
+    );
+    world.expect(10, "shop/web 10.1.0.5 fd00::5");
+}
+
+#[test]
+fn an_unknown_veth_is_held_while_an_isolated_pod_of_this_node_has_none() {
+    for (pod, node, addresses, expected) in [
+        ("shop/iso-a", "n1", &[][..], "held"),
+        ("shop/iso-a", "n1", &["10.1.0.5"], "held"),
+        ("shop/web", "n1", &[], "open"),
+        ("shop/iso-a", "n2", &[], "open"),
+    ] {
+        let mut world = World::new().veth(10, "veth1", &[]).pod(pod, node, addresses);
+        world.expect(10, expected);
+    }
+}
+
+#[test]
+fn an_unknown_veth_is_open_once_every_isolated_pod_has_its_own() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).veth(11, "veth2", &[]);
+    world = world.pod("shop/iso-a", "n1", &["10.1.0.5"]);
+    world.expect(11, "open");
+    world.network.links.remove(&10);
+    world.expect(11, "held");
+}
+
+#[test]
+fn a_pod_that_only_a_cni_result_knows_is_held_if_a_policy_of_its_namespace_could_mean_it() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]);
+    world = world.cni("shop/new", "eth0", &["veth1"], &["10.1.0.5"]);
+    world.expect(10, "open");
+    world = world.policy("bank/p", Selector::EVERYTHING).policy("shop/q", Selector::Nothing);
+    world.expect(10, "open");
+    world = world.policy("shop/p", Selector::EVERYTHING);
+    world.expect(10, "held");
+    // Other pods that wait are no reason: this veth is not theirs.
+    world = world.pod("bank/iso-a", "n1", &[]);
+    world.cluster.policies.clear();
+    world.expect(10, "open");
+}
+
+#[test]
+fn a_pod_without_an_address_is_held_only_if_it_is_isolated() {
+    for (pod, expected) in [("shop/web", "open"), ("shop/iso-a", "held")] {
+        let mut world = World::new().veth(10, "veth1", &[]).pod(pod, "n1", &[]).pod("bank/iso-b", "n1", &[]);
+        world = world.cni(pod, "eth0", &["veth1"], &[]);
+        world.expect(10, expected);
+    }
+}
+
+#[test]
+fn a_result_that_was_left_over_for_the_same_name_gives_way_to_the_one_whose_address_is_there() {
+    let mut world = World::new().veth(10, "cali1", &["10.1.0.5"]).pod("shop/web", "n1", &["10.1.0.5"]);
+    world = world.cni("shop/web", "eth0", &["cali1"], &["10.1.0.5"]).cni(
+        "shop/old",
+        "eth0",
+        &["cali1"],
+        &["10.1.0.4"],
+    );
+    world.expect(10, "shop/web 10.1.0.5");
+}
+
+#[test]
+fn a_result_for_a_pod_that_is_no_more_does_not_outweigh_a_pod_that_is() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).pod("shop/iso-a", "n1", &["10.1.0.5"]);
+    world = world.cni("shop/old", "eth0", &["veth1"], &["10.1.0.5"]);
+    world.expect(10, "held");
+}
+
+#[test]
+fn the_second_veth_of_a_pod_is_no_ones_and_free() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).veth(11, "veth2", &["192.168.7.5"]);
+    world = world.pod("shop/web", "n1", &["10.1.0.5"]).pod("shop/iso-a", "n1", &[]);
+    world = world.cni("shop/web", "eth0", &["veth1"], &["10.1.0.5"]).cni(
+        "shop/web",
+        "net1",
+        &["veth2"],
+        &["192.168.7.5"],
+    );
+    world.expect(10, "shop/web 10.1.0.5");
+    world.expect(11, "open");
+}
+
+#[test]
+fn a_veth_whose_both_ends_are_here_is_no_endpoint() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).pod("shop/web", "n1", &["10.1.0.5"]);
+    world.network.links.get_mut(&10).unwrap().peer = None;
+    world.expect(10, "absent");
+}
+
+#[test]
+fn a_bridge_port_is_an_endpoint_with_its_bridge_as_master() {
+    let mut world = World::new().link(3, "cni0", &["10.1.0.1/24"]).veth(10, "veth1", &["10.1.0.5"]);
+    world = world.port(10, 3).pod("shop/web", "n1", &["10.1.0.5"]);
+    world.expect(10, "shop/web 10.1.0.5");
+    assert_eq!(world.resolve().veths[&10].master, 3);
+}
+
+#[test]
+fn every_address_of_the_node_is_its_own_save_those_of_ipvs_services() {
+    let world = World::new()
+        .link(1, "lo", &["127.0.0.1/8", "::1/128"])
+        .link(2, "eth0", &["10.0.0.1/24", "fe80::1/64"])
+        .link(3, "kube-ipvs0", &["10.96.0.1/32"]);
+    let own: Vec<_> = world.resolve().own_addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(own, ["10.0.0.1", "127.0.0.1", "::1", "fe80::1"]);
+}
+
+// Uplinks.
+
+#[test]
+fn a_veth_with_a_default_route_is_an_uplink_whatever_speaks_for_a_pod() {
+    let mut world = World::new().veth(2, "eth0", &["10.0.0.9"]).pod("shop/iso-a", "n1", &["10.0.0.9"]);
+    world.network.links.get_mut(&2).unwrap().default_route = true;
+    world.expect(2, "uplink");
+}
+
+#[test]
+fn a_veth_that_alone_has_the_address_of_the_node_object_is_an_uplink() {
+    let mut world = World::new().veth(2, "eth0", &[]).own(2, "10.0.0.1/32").pod("shop/iso-a", "n1", &[]);
+    world.expect(2, "held");
+    world = world.node("n1", &["10.0.0.1"]);
+    world.expect(2, "uplink");
+}
+
+#[test]
+fn a_veth_that_borrows_the_address_of_another_link_is_no_uplink() {
+    let mut world =
+        World::new().link(2, "eth0", &["10.0.0.1/24"]).veth(10, "veth1", &[]).own(10, "10.0.0.1/32");
+    world = world.node("n1", &["10.0.0.1"]).pod("shop/iso-a", "n1", &[]);
+    world.expect(10, "held");
+}
+
+#[test]
+fn the_gateways_address_on_a_pods_veth_makes_no_uplink_of_it() {
+    // What the ptp plug-in and Calico put on the node's end; with one pod on the node no other link has it.
+    for gateway in ["10.244.1.1/32", "fd00:1::1/128", "169.254.1.1/16", "fe80::1/64"] {
+        let mut world = World::new().veth(10, "veth1", &[]).own(10, gateway).pod("shop/iso-a", "n1", &[]);
+        world.expect(10, "held");
+    }
+}
+
+#[test]
+fn an_unclaimed_veth_with_a_subnet_of_its_own_is_an_uplink() {
+    let mut world = World::new().veth(2, "eth0", &[]).own(2, "10.0.0.1/24").pod("shop/iso-a", "n1", &[]);
+    world.expect(2, "uplink");
+    // Pods that share one gateway address on their veths have no subnet of their own there.
+    world = world.veth(3, "eth1", &[]).own(3, "10.0.0.1/24");
+    world.expect(2, "held");
+    world.expect(3, "held");
+}
+
+#[test]
+fn a_veth_with_a_subnet_of_its_own_is_a_pods_once_a_pod_has_the_far_end() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.2"]).own(10, "10.1.0.1/30");
+    world = world.pod("shop/web", "n1", &["10.1.0.2"]);
+    world.expect(10, "shop/web 10.1.0.2");
+}
+
+#[test]
+fn the_one_unclaimed_port_of_a_bridge_that_leads_out_is_an_uplink_and_stays_it() {
+    let mut world = World::new().link(3, "azure0", &["10.0.0.1/24"]).veth(10, "veth1", &["10.0.0.5"]).veth(
+        11,
+        "eth0",
+        &[],
+    );
+    world.network.links.get_mut(&3).unwrap().default_route = true;
+    world = world.port(10, 3).port(11, 3).pod("shop/web", "n1", &["10.0.0.5"]).pod("shop/iso-a", "n1", &[]);
+    world.expect(11, "uplink");
+    world.expect(10, "shop/web 10.0.0.5");
+    world = world.veth(12, "veth2", &[]).port(12, 3);
+    world.expect(11, "uplink");
+    world.expect(12, "held");
+}
+
+#[test]
+fn a_bridge_that_leads_out_by_another_port_has_only_pods_on_its_veths() {
+    let mut world =
+        World::new().link(3, "azure0", &["10.0.0.1/24"]).link(2, "eth0", &[]).veth(10, "veth1", &[]);
+    world.network.links.get_mut(&3).unwrap().default_route = true;
+    world = world.port(2, 3).port(10, 3).pod("shop/iso-a", "n1", &[]);
+    world.expect(10, "held");
+}
+
+#[test]
+fn a_bridge_that_does_not_lead_out_has_only_pods_on_its_veths() {
+    let mut world = World::new().link(3, "cni0", &["10.1.0.1/24"]).veth(10, "veth1", &[]).port(10, 3);
+    world = world.pod("shop/iso-a", "n1", &[]);
+    world.expect(10, "held");
+}
+
+// Two claims.
+
+#[test]
+fn of_two_pods_with_one_address_the_one_with_the_cni_result_has_the_veth() {
+    let mut world = World::new().veth(11, "veth2", &["10.1.0.5"]);
+    world = world.pod("shop/old", "n1", &["10.1.0.5"]).pod("shop/web", "n1", &[]);
+    world = world.cni("shop/web", "eth0", &[], &["10.1.0.5"]);
+    world.expect(11, "shop/web 10.1.0.5");
+}
+
+#[test]
+fn of_two_pods_with_one_address_neither_has_the_veth_if_nothing_decides() {
+    for (second, expected) in [("shop/iso-a", "held"), ("shop/web", "open")] {
+        let mut world = World::new().veth(11, "veth2", &["10.1.0.5"]);
+        world = world.pod("shop/old", "n1", &["10.1.0.5"]).pod(second, "n1", &["10.1.0.5"]);
+        world.expect(11, expected);
+        world.cluster.pods.remove(&name("shop/old"));
+        world.expect(11, &format!("{second} 10.1.0.5"));
+    }
+}
+
+#[test]
+fn a_pod_that_adds_the_address_of_another_stays_itself_and_so_does_the_other() {
+    let mut world =
+        World::new().veth(10, "veth1", &["10.1.0.5"]).veth(11, "veth2", &["10.1.0.6", "10.1.0.5"]);
+    world = world.pod("shop/iso-a", "n1", &["10.1.0.5"]).pod("shop/thief", "n1", &["10.1.0.6"]);
+    world.expect(10, "shop/iso-a 10.1.0.5");
+    world.expect(11, "shop/thief 10.1.0.6");
+}
+
+#[test]
+fn a_pod_that_takes_the_address_of_another_for_its_own_stays_itself() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).veth(11, "veth2", &["10.1.0.6"]);
+    world = world.pod("shop/iso-a", "n1", &["10.1.0.5"]).pod("shop/thief", "n1", &["10.1.0.6"]);
+    world.expect(11, "shop/thief 10.1.0.6");
+    world = world.veth(11, "veth2", &["10.1.0.5"]);
+    world.expect(10, "shop/iso-a 10.1.0.5");
+    world.expect(11, "shop/thief 10.1.0.6");
+}
+
+#[test]
+fn two_veths_with_the_address_of_one_isolated_pod_are_both_held_if_nothing_decides() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).veth(11, "veth2", &["10.1.0.5"]);
+    world = world.pod("shop/iso-a", "n1", &["10.1.0.5"]);
+    world.expect(10, "held");
+    world.expect(11, "held");
+}
+
+#[test]
+fn a_new_veth_with_the_pods_address_takes_over_from_one_that_has_lost_it() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).pod("shop/iso-a", "n1", &["10.1.0.5"]);
+    world.expect(10, "shop/iso-a 10.1.0.5");
+    world = world.veth(10, "veth1", &[]).veth(11, "veth2", &["10.1.0.5"]);
+    world.expect(11, "shop/iso-a 10.1.0.5");
+    world.expect(10, "held");
+}
+
+#[test]
+fn an_address_that_two_results_give_belongs_to_the_pod_that_carries_it() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).veth(11, "veth2", &["10.1.0.6"]);
+    world = world.pod("shop/web", "n1", &[]).pod("shop/iso-a", "n1", &[]);
+    world = world.cni("shop/web", "eth0", &["veth1"], &["10.1.0.5"]);
+    world = world.cni("shop/iso-a", "eth0", &["veth2"], &["10.1.0.5", "10.1.0.6"]);
+    world.expect(10, "shop/web 10.1.0.5");
+    world.expect(11, "shop/iso-a 10.1.0.6");
+}
+
+#[test]
+fn an_address_that_two_results_give_and_both_pods_carry_belongs_to_neither() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).veth(11, "veth2", &["10.1.0.5"]);
+    world = world.pod("shop/web", "n1", &[]).pod("shop/iso-a", "n1", &[]);
+    world = world.cni("shop/web", "eth0", &["veth1"], &["10.1.0.5"]).cni(
+        "shop/iso-a",
+        "eth0",
+        &["veth2"],
+        &["10.1.0.5"],
+    );
+    world.expect(10, "open");
+    world.expect(11, "held");
+}
+
+// What was known before.
+
+#[test]
+fn a_pod_that_is_force_deleted_stays_known_until_its_veth_goes() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).pod("shop/web", "n1", &["10.1.0.5"]);
+    world.expect(10, "shop/web 10.1.0.5");
+    world.cluster.pods.clear();
+    world.expect(10, "shop/web 10.1.0.5 gone");
+    world.expect(10, "shop/web 10.1.0.5 gone");
+    world = world.veth(10, "veth1", &[]);
+    world.expect(10, "shop/web 10.1.0.5 gone");
+    world.network.links.clear();
+    world.expect(10, "absent");
+}
+
+#[test]
+fn a_pod_whose_name_lives_on_at_another_node_is_gone_from_this_one() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).pod("shop/web-0", "n1", &["10.1.0.5"]);
+    world = world.cni("shop/web-0", "eth0", &["veth1"], &["10.1.0.5"]);
+    world.expect(10, "shop/web-0 10.1.0.5");
+    world = world.pod("shop/web-0", "n2", &["10.2.0.5"]);
+    world.expect(10, "shop/web-0 10.1.0.5 gone");
+}
+
+#[test]
+fn a_pod_that_comes_back_under_its_name_is_no_longer_gone() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).pod("shop/web", "n1", &["10.1.0.5"]);
+    world.expect(10, "shop/web 10.1.0.5");
+    world.cluster.pods.clear();
+    world.expect(10, "shop/web 10.1.0.5 gone");
+    world = world.pod("shop/web", "n1", &["10.1.0.5"]);
+    world.expect(10, "shop/web 10.1.0.5");
+}
+
+#[test]
+fn a_gone_pod_gives_way_to_a_pod_that_claims_its_veth() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).pod("shop/old", "n1", &["10.1.0.5"]);
+    world.expect(10, "shop/old 10.1.0.5");
+    world.cluster.pods.clear();
+    world = world.pod("shop/web", "n1", &["10.1.0.5"]);
+    world.expect(10, "shop/web 10.1.0.5");
+}
+
+#[test]
+fn a_gone_pod_loses_its_address_to_a_pod_on_another_veth() {
+    let mut world =
+        World::new().veth(10, "veth1", &["10.1.0.5"]).pod("shop/old", "n1", &["10.1.0.5", "fd00::5"]);
+    world = world.cni("shop/old", "eth0", &["veth1"], &["10.1.0.5", "fd00::5"]);
+    world.expect(10, "shop/old 10.1.0.5 fd00::5");
+    world.cluster.pods.clear();
+    world = world.veth(11, "veth2", &["10.1.0.5"]).pod("shop/web", "n1", &["10.1.0.5"]);
+    world = world.cni("shop/web", "eth0", &["veth2"], &["10.1.0.5"]);
+    world.expect(10, "shop/old fd00::5 gone");
+    world.expect(11, "shop/web 10.1.0.5");
+}
+
+#[test]
+fn another_device_with_the_same_ifindex_does_not_inherit_the_pod() {
+    let inherit: [(&str, fn(&mut Link)); 2] =
+        [("generation", |link| link.generation = 1), ("name", |link| link.name = "other".into())];
+    for (what, change) in inherit {
+        let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).pod("shop/web", "n1", &["10.1.0.5"]);
+        world.expect(10, "shop/web 10.1.0.5");
+        world.cluster.pods.clear();
+        change(world.network.links.get_mut(&10).unwrap());
+        eprintln!("another {what}");
+        world.expect(10, "open");
+    }
+}
+
+#[test]
+fn a_known_pod_stays_known_when_it_drops_its_address_and_its_status() {
+    let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).pod("shop/web", "n1", &["10.1.0.5"]);
+    world.expect(10, "shop/web 10.1.0.5");
+    world = world.veth(10, "veth1", &[]).pod("shop/web", "n1", &[]);
+    world.expect(10, "shop/web 10.1.0.5");
+}
+
+#[test]
+fn what_is_resolved_twice_from_the_same_evidence_is_the_same() {
+    let mut world = World::new().link(3, "cni0", &["10.1.0.1/24"]).veth(10, "veth1", &["10.1.0.5"]).veth(
+        11,
+        "veth2",
+        &[],
+    );
+    world = world.port(10, 3).port(11, 3).pod("shop/web", "n1", &["10.1.0.5"]).pod("shop/iso-a", "n1", &[]);
+    let first = world.resolve();
+    world.previous = first.clone();
+    assert_eq!(world.resolve(), first);
+}
+
+/// A node and its cluster, and what was resolved before.
+struct World {
+    network: Network,
+    cni: CniResults,
+    cluster: Cluster,
+    previous: Endpoints,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            network: Network::default(),
+            cni: CniResults::default(),
+            cluster: Cluster::default(),
+            previous: Endpoints::default(),
+        }
+    }
+
+    /// Some link of the node with addresses of its own.
+    fn link(mut self, ifindex: u32, name: &str, addresses: &[&str]) -> Self {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        self.network.links.insert(ifindex, Link { name: name.into(), addresses, ..Link::default() });
+        self
+    }
+
+    /// A veth and the addresses at its far end.
+    fn veth(mut self, ifindex: u32, name: &str, addresses: &[&str]) -> Self {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let peer = Peer { namespace: i32::try_from(ifindex).unwrap(), ifindex: 2, addresses };
+        self.network.links.insert(ifindex, Link { name: name.into(), peer: Some(peer), ..Link::default() });
+        self
+    }
+
+    /// An address of the node on a veth.
+    fn own(mut self, ifindex: u32, address: &str) -> Self {
+        self.network.links.get_mut(&ifindex).unwrap().addresses.insert(address.parse().unwrap());
+        self
+    }
+
+    fn port(mut self, ifindex: u32, bridge: u32) -> Self {
+        self.network.links.get_mut(&ifindex).unwrap().master = bridge;
+        self
+    }
+
+    fn pod(mut self, pod: &str, node: &str, addresses: &[&str]) -> Self {
+        let pod = Pod {
+            name: name(pod),
+            labels: Arc::default(),
+            node: Some(node.into()),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            host_network: false,
+            ports: Vec::new(),
+        };
+        self.cluster.pods.insert(pod.name.clone(), pod);
+        self
+    }
+
+    fn node(mut self, node: &str, addresses: &[&str]) -> Self {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        self.cluster.nodes.insert(node.into(), Node { addresses });
+        self
+    }
+
+    fn policy(mut self, policy: &str, subject: Selector) -> Self {
+        let policy = NetworkPolicy { name: name(policy), subject, ingress: Some(Vec::new()), egress: None };
+        self.cluster.policies.insert(policy.name.clone(), policy);
+        self
+    }
+
+    fn cni(mut self, pod: &str, interface: &str, host_interfaces: &[&str], addresses: &[&str]) -> Self {
+        self.cni.0.insert(CniResult {
+            pod: name(pod),
+            primary: interface == "eth0",
+            host_interfaces: host_interfaces.iter().map(|name| (*name).into()).collect(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        });
+        self
+    }
+
+    fn resolve(&self) -> Endpoints {
+        let evidence =
+            Evidence { network: &self.network, cni: &self.cni, cluster: &self.cluster, node: "n1" };
+        resolve(&evidence, &|pod| pod.name.name.starts_with("iso-"), &self.previous)
+    }
+
+    /// Resolves, compares what is said of one link, and remembers the outcome for the next time.
+    #[track_caller]
+    fn expect(&mut self, ifindex: u32, expected: &str) {
+        let found = self.resolve();
+        let said = match found.veths.get(&ifindex).map(|veth| &veth.state) {
+            _ if found.uplinks.contains(&ifindex) => "uplink".to_owned(),
+            None => "absent".to_owned(),
+            Some(State::Held) => "held".to_owned(),
+            Some(State::Open) => "open".to_owned(),
+            Some(State::Known { pod, addresses, gone }) => {
+                let addresses = addresses.iter().map(|address| format!(" {address}"));
+                format!("{pod}{}{}", addresses.collect::<String>(), if *gone { " gone" } else { "" })
+            }
+        };
+        assert_eq!(said, expected, "link {ifindex} of {found:#?}");
+        self.previous = found;
+    }
+}
+
+fn name(name: &str) -> ObjectName {
+    let (namespace, name) = name.split_once('/').unwrap();
+    ObjectName::new(namespace, name)
+}

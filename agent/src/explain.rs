@@ -1,0 +1,201 @@
+//! Why a connection is allowed or denied: the policies of both ends, rule by rule.
+//!
+//! In: a cluster and a question (who, to whom, which port). Out: an [`Explanation`], the same for people and machines.
+//! It reads the model, not the compiled tables, because only the model still knows policies and rules. What only packets
+//! show is left out: services, address translation, and connections that were judged before.
+
+mod end;
+mod explanation;
+mod peers;
+mod ports;
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+pub use end::{BadEnd, End, Unanswerable};
+pub use explanation::{Explanation, Pair, PolicyTrace, Reason, RuleTrace, Side, Verdict};
+use podgate_common::Direction;
+
+use crate::{
+    model::{Cluster, NetworkPolicy, Pod, Rule},
+    port_spec::PortSpec,
+};
+use end::Party;
+
+/// May `from` open a connection to `port` of `to`?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    pub from: End,
+    pub to: End,
+    pub port: PortSpec,
+}
+
+/// Answers a question: allowed when the egress of the source *and* the ingress of the destination allow it.
+///
+/// Several addresses: all pairs of one family must be allowed. A port name with several numbers: all of them.
+///
+/// # Errors
+///
+/// When an end is unknown or has no address, and when the destination has no port of this name.
+pub fn explain(cluster: &Cluster, question: &Question) -> Result<Explanation, Unanswerable> {
+    let from = Party::resolve(cluster, &question.from)?;
+    let to = Party::resolve(cluster, &question.to)?;
+    let numbers = question.port.numbers(to.container());
+    if numbers.is_empty() {
+        return Err(Unanswerable::NoSuchPort { to: question.to.clone(), port: question.port.clone() });
+    }
+    let pairs = pairs(&from.addresses, &to.addresses);
+    let connection =
+        Connection { cluster, port: &question.port, numbers: &numbers, from: &from, to: &to, pairs: &pairs };
+    let egress = connection.side(Direction::Egress);
+    let ingress = connection.side(Direction::Ingress);
+    let allowed = !pairs.is_empty() && egress.verdict == Verdict::Allow && ingress.verdict == Verdict::Allow;
+    Ok(Explanation {
+        verdict: Verdict::from_allowed(allowed),
+        from: question.from.clone(),
+        to: question.to.clone(),
+        port: question.port.clone(),
+        numbers: numbers.iter().copied().collect(),
+        pairs,
+        egress,
+        ingress,
+    })
+}
+
+/// An IPv4 address never talks to an IPv6 address.
+fn pairs(from: &[IpAddr], to: &[IpAddr]) -> Vec<Pair> {
+    let all = from.iter().flat_map(|from| to.iter().map(|to| Pair { from: *from, to: *to }));
+    all.filter(|pair| pair.from.is_ipv4() == pair.to.is_ipv4()).collect()
+}
+
+/// What is asked, with both ends known.
+struct Connection<'a> {
+    cluster: &'a Cluster,
+    port: &'a PortSpec,
+    numbers: &'a BTreeSet<u16>,
+    from: &'a Party<'a>,
+    to: &'a Party<'a>,
+    pairs: &'a [Pair],
+}
+
+/// One peer address and one port number, as one end judges them.
+#[derive(Clone, Copy)]
+struct Case {
+    peer: IpAddr,
+    number: u16,
+}
+
+impl<'a> Connection<'a> {
+    fn side(&self, direction: Direction) -> Side {
+        let (own, peer) = match direction {
+            Direction::Egress => (self.from, self.to),
+            Direction::Ingress => (self.to, self.from),
+        };
+        let cases = self.cases(direction);
+        let policies: Vec<(&NetworkPolicy, &[Rule])> = self.isolating(own.policed(), direction).collect();
+        let judged: Vec<(PolicyTrace, Vec<bool>)> =
+            policies.iter().map(|(policy, rules)| self.policy(policy, rules, direction, &cases)).collect();
+        let denied: BTreeSet<IpAddr> = cases
+            .iter()
+            .enumerate()
+            .filter(|(case, _)| !judged.iter().any(|(_, allowed)| allowed[*case]))
+            .map(|(_, case)| case.peer)
+            .collect();
+        let isolated = !policies.is_empty();
+        let reason = match own.policed() {
+            None => Reason::NotAPod,
+            Some(pod) if peer.policed().is_some_and(|peer| peer.name == pod.name) => Reason::Itself,
+            Some(_) if !isolated => Reason::NotIsolated,
+            Some(pod) if peer.is_own_node(pod, direction) => Reason::OwnNode,
+            Some(_) if denied.is_empty() && !cases.is_empty() => Reason::RuleMatches,
+            Some(_) => Reason::NoRuleMatches,
+        };
+        Side {
+            isolated,
+            verdict: reason.verdict(),
+            reason,
+            note: own.policed().and_then(|pod| peer.note(pod, direction)),
+            denied_peers: if reason == Reason::NoRuleMatches { denied } else { BTreeSet::new() },
+            policies: judged.into_iter().map(|(trace, _)| trace).collect(),
+        }
+    }
+
+    fn cases(&self, direction: Direction) -> Vec<Case> {
+        let peers: BTreeSet<IpAddr> = self
+            .pairs
+            .iter()
+            .map(|pair| match direction {
+                Direction::Egress => pair.to,
+                Direction::Ingress => pair.from,
+            })
+            .collect();
+        let numbers = |peer| self.numbers.iter().map(move |number| Case { peer, number: *number });
+        peers.into_iter().flat_map(numbers).collect()
+    }
+
+    /// The policies that isolate a pod in one direction, with their rules for it.
+    fn isolating(
+        &self,
+        pod: Option<&'a Pod>,
+        direction: Direction,
+    ) -> impl Iterator<Item = (&'a NetworkPolicy, &'a [Rule])> {
+        let policies = self.cluster.policies.values();
+        policies.filter_map(move |policy| {
+            let rules = match direction {
+                Direction::Egress => policy.egress.as_deref(),
+                Direction::Ingress => policy.ingress.as_deref(),
+            }?;
+            let pod = pod?;
+            let selects = policy.name.namespace == pod.name.namespace && policy.subject.matches(&pod.labels);
+            selects.then_some((policy, rules))
+        })
+    }
+
+    /// How each rule of a policy answers, and which cases the policy allows.
+    fn policy(
+        &self,
+        policy: &NetworkPolicy,
+        rules: &[Rule],
+        direction: Direction,
+        cases: &[Case],
+    ) -> (PolicyTrace, Vec<bool>) {
+        let mut allowed = vec![false; cases.len()];
+        let mut traces = Vec::with_capacity(rules.len());
+        for (index, rule) in rules.iter().enumerate() {
+            let mut trace = RuleTrace { rule: index, matched: false, why_not: Vec::new() };
+            for (case, allowed) in cases.iter().zip(&mut allowed) {
+                let misses = self.misses(policy, rule, direction, *case);
+                trace.matched |= misses.is_empty();
+                *allowed |= misses.is_empty();
+                for miss in misses {
+                    if !trace.why_not.contains(&miss) {
+                        trace.why_not.push(miss);
+                    }
+                }
+            }
+            traces.push(trace);
+        }
+        let matched = traces.iter().filter(|trace| trace.matched).map(|trace| trace.rule).collect();
+        let trace = PolicyTrace {
+            namespace: policy.name.namespace.clone(),
+            name: policy.name.name.clone(),
+            matched,
+            rules: traces,
+        };
+        (trace, allowed)
+    }
+
+    /// Why a rule does not match; empty: it matches.
+    fn misses(&self, policy: &NetworkPolicy, rule: &Rule, direction: Direction, case: Case) -> Vec<String> {
+        let peer = match direction {
+            Direction::Egress => self.to,
+            Direction::Ingress => self.from,
+        };
+        let mut misses =
+            peers::misses(self.cluster, &policy.name.namespace, &rule.peers, direction, peer, case.peer);
+        misses.extend(ports::miss(&rule.ports, self.port, case.number, self.to));
+        misses
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,216 @@
+//! The two ends of a question: how users name them, and what they are in a cluster.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use podgate_common::Direction;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    model::{Cluster, Name, ObjectName, Pod},
+    port_spec::PortSpec,
+};
+
+/// An end as users write it: `namespace/pod`, `namespace/svc:NAME`, `node/NAME` or an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum End {
+    Pod(ObjectName),
+    Service(ObjectName),
+    Node(Name),
+    Address(IpAddr),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is none of NAMESPACE/POD, NAMESPACE/svc:SERVICE, node/NAME or an address")]
+pub struct BadEnd(String);
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Unanswerable {
+    #[error("{0}: policies of services are not enforced yet, ask about the pods behind it")]
+    Service(End),
+    #[error("no pod {0}: it does not exist, or it has finished")]
+    NoSuchPod(ObjectName),
+    #[error("no node {0}: no Node object has this name, and no pod runs there")]
+    NoSuchNode(Name),
+    #[error("{0} has no address yet")]
+    NoAddress(End),
+    #[error("{to} has no container port {port}")]
+    NoSuchPort { to: End, port: PortSpec },
+}
+
+/// An end found in the cluster.
+pub(super) struct Party<'a> {
+    pub(super) name: &'a End,
+    pub(super) addresses: Vec<IpAddr>,
+    kind: Kind<'a>,
+}
+
+enum Kind<'a> {
+    /// With a network of its own: policies select it.
+    Pod(&'a Pod),
+    /// On the host network of its node, `None` while it has none: counts as an address of the node.
+    HostPod(&'a Pod),
+    Node(&'a Name),
+    /// Nobody's, or an address of a node.
+    Address {
+        node: Option<&'a Name>,
+    },
+}
+
+impl<'a> Party<'a> {
+    pub(super) fn resolve(cluster: &'a Cluster, end: &'a End) -> Result<Self, Unanswerable> {
+        let (kind, addresses) = match end {
+            End::Pod(name) => {
+                let pod = cluster.pods.get(name).ok_or_else(|| Unanswerable::NoSuchPod(name.clone()))?;
+                of_pod(cluster, pod)
+            }
+            End::Service(_) => return Err(Unanswerable::Service(end.clone())),
+            End::Node(name) => {
+                let known = cluster.nodes.contains_key(name)
+                    || cluster.pods.values().any(|pod| pod.node.as_ref() == Some(name));
+                if !known {
+                    return Err(Unanswerable::NoSuchNode(name.clone()));
+                }
+                (Kind::Node(name), node_addresses(cluster, name))
+            }
+            // The address of a pod is that pod, and only this address is in question.
+            End::Address(address) => (of_address(cluster, address), vec![*address]),
+        };
+        if addresses.is_empty() {
+            return Err(Unanswerable::NoAddress(end.clone()));
+        }
+        Ok(Self { name: end, addresses, kind })
+    }
+
+    /// The pod, if policies can select it.
+    pub(super) const fn policed(&self) -> Option<&'a Pod> {
+        match self.kind {
+            Kind::Pod(pod) => Some(pod),
+            Kind::HostPod(_) | Kind::Node(_) | Kind::Address { .. } => None,
+        }
+    }
+
+    /// The pod whose containers name ports.
+    pub(super) const fn container(&self) -> Option<&'a Pod> {
+        match self.kind {
+            Kind::Pod(pod) | Kind::HostPod(pod) => Some(pod),
+            Kind::Node(_) | Kind::Address { .. } => None,
+        }
+    }
+
+    pub(super) const fn is_host_pod(&self) -> bool {
+        matches!(self.kind, Kind::HostPod(_))
+    }
+
+    /// Whether this peer is the node that `pod` runs on.
+    pub(super) fn is_own_node(&self, pod: &Pod, direction: Direction) -> bool {
+        let node = match (&self.kind, direction) {
+            (Kind::Pod(_), _) => None,
+            (Kind::HostPod(peer), _) => peer.node.as_ref(),
+            (Kind::Node(node), _) => Some(*node),
+            (Kind::Address { node }, Direction::Egress) => *node,
+            // The address alone proves nothing: others may send with it, address translation does.
+            (Kind::Address { .. }, Direction::Ingress) => None,
+        };
+        node.is_some() && node == pod.node.as_ref()
+    }
+
+    /// What is not said by an address that comes from `pod`'s own node.
+    pub(super) fn note(&self, pod: &Pod, direction: Direction) -> Option<String> {
+        match (&self.kind, direction) {
+            (Kind::Address { node: Some(node) }, Direction::Ingress) if pod.node.as_ref() == Some(node) => {
+                Some(format!(
+                    "{} is an address of the pod's own node; what the node itself sends is always allowed, \
+                     see --from node/{node}",
+                    self.name
+                ))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn of_pod<'a>(cluster: &Cluster, pod: &'a Pod) -> (Kind<'a>, Vec<IpAddr>) {
+    match &pod.node {
+        _ if !pod.host_network => (Kind::Pod(pod), pod.addresses.clone()),
+        Some(node) if pod.addresses.is_empty() => (Kind::HostPod(pod), node_addresses(cluster, node)),
+        _ => (Kind::HostPod(pod), pod.addresses.clone()),
+    }
+}
+
+fn of_address<'a>(cluster: &'a Cluster, address: &IpAddr) -> Kind<'a> {
+    let mut owners = cluster.pods.values().filter(|pod| pod.addresses.contains(address));
+    if let Some(pod) = owners.clone().find(|pod| !pod.host_network) {
+        return Kind::Pod(pod);
+    }
+    let node = cluster.nodes.iter().find(|(_, node)| node.addresses.contains(address)).map(|(name, _)| name);
+    Kind::Address { node: node.or_else(|| owners.find_map(|pod| pod.node.as_ref())) }
+}
+
+/// Of its Node object, else of the pods on its host network.
+fn node_addresses(cluster: &Cluster, name: &Name) -> Vec<IpAddr> {
+    match cluster.nodes.get(name) {
+        Some(node) if !node.addresses.is_empty() => node.addresses.clone(),
+        _ => cluster
+            .pods
+            .values()
+            .filter(|pod| pod.host_network && pod.node.as_ref() == Some(name))
+            .find(|pod| !pod.addresses.is_empty())
+            .map_or_else(Vec::new, |pod| pod.addresses.clone()),
+    }
+}
+
+impl FromStr for End {
+    type Err = BadEnd;
+
+    fn from_str(text: &str) -> Result<Self, BadEnd> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self::Address(address.to_canonical()));
+        }
+        match text.split_once('/') {
+            Some((namespace, name)) if is_name(namespace) && !namespace.contains('.') => match name
+                .strip_prefix("svc:")
+            {
+                Some(service) if is_name(service) => Ok(Self::Service(ObjectName::new(namespace, service))),
+                None if is_name(name) && namespace == "node" => Ok(Self::Node(name.into())),
+                None if is_name(name) => Ok(Self::Pod(ObjectName::new(namespace, name))),
+                _ => Err(BadEnd(text.into())),
+            },
+            _ => Err(BadEnd(text.into())),
+        }
+    }
+}
+
+/// A DNS-1123 subdomain, which pods, services and nodes are named by; a namespace's name has no dots.
+fn is_name(name: &str) -> bool {
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+    (1..=253).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(name) => name.fmt(f),
+            Self::Service(ObjectName { namespace, name }) => write!(f, "{namespace}/svc:{name}"),
+            Self::Node(name) => write!(f, "node/{name}"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+impl From<End> for String {
+    fn from(end: End) -> Self {
+        end.to_string()
+    }
+}
+
+impl TryFrom<String> for End {
+    type Error = BadEnd;
+
+    fn try_from(text: String) -> Result<Self, BadEnd> {
+        text.parse()
+    }
+}

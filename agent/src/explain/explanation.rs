@@ -1,0 +1,127 @@
+//! The answer of `explain`. Its JSON form is a contract: fields are added, never renamed.
+
+use std::{collections::BTreeSet, fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::End;
+use crate::{model::Name, port_spec::PortSpec};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub verdict: Verdict,
+    pub from: End,
+    pub to: End,
+    pub port: PortSpec,
+    /// What `port` stands for on the destination.
+    pub numbers: Vec<u16>,
+    /// The addresses that were judged; empty: the ends share no address family and cannot talk.
+    pub pairs: Vec<Pair>,
+    /// The source's side.
+    pub egress: Side,
+    /// The destination's side.
+    pub ingress: Side,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Allow,
+    Deny,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    pub from: IpAddr,
+    pub to: IpAddr,
+}
+
+/// What one end says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Side {
+    pub isolated: bool,
+    pub verdict: Verdict,
+    pub reason: Reason,
+    /// What the question cannot tell and a packet would.
+    pub note: Option<String>,
+    /// Addresses of the other end that no rule allows.
+    pub denied_peers: BTreeSet<IpAddr>,
+    /// Every policy that isolates this end in this direction.
+    pub policies: Vec<PolicyTrace>,
+}
+
+/// Why one end says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// Allow: no policy selects what is not a pod with a network of its own.
+    NotAPod,
+    /// Allow: a pod always reaches itself.
+    Itself,
+    /// Allow: no policy selects the pod for this direction.
+    NotIsolated,
+    /// Allow: a pod and its own node always reach each other.
+    OwnNode,
+    /// Allow: each address and port is allowed by some rule.
+    RuleMatches,
+    /// Deny.
+    NoRuleMatches,
+}
+
+/// One policy and what its rules say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyTrace {
+    pub namespace: Name,
+    pub name: Name,
+    /// Indexes of the rules that match at least one of the addresses and ports in question.
+    pub matched: Vec<usize>,
+    pub rules: Vec<RuleTrace>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleTrace {
+    /// Its index in the policy's `ingress` or `egress`.
+    pub rule: usize,
+    pub matched: bool,
+    /// What did not match. Not empty beside `matched` when the rule matches only some of the addresses.
+    pub why_not: Vec<String>,
+}
+
+impl Verdict {
+    pub const fn from_allowed(allowed: bool) -> Self {
+        if allowed { Self::Allow } else { Self::Deny }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        })
+    }
+}
+
+impl Reason {
+    pub const fn verdict(self) -> Verdict {
+        match self {
+            Self::NotAPod | Self::Itself | Self::NotIsolated | Self::OwnNode | Self::RuleMatches => {
+                Verdict::Allow
+            }
+            Self::NoRuleMatches => Verdict::Deny,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAPod => "not a pod with a network of its own, so no policy selects it",
+            Self::Itself => "a pod always reaches itself",
+            Self::NotIsolated => "not isolated, no policy selects it for this direction",
+            Self::OwnNode => "a pod and its own node always reach each other",
+            Self::RuleMatches => "isolated, a rule matches",
+            Self::NoRuleMatches => "isolated, no rule matches",
+        })
+    }
+}

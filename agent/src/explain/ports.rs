@@ -1,0 +1,61 @@
+//! Whether one of a rule's ports matches, and why not.
+
+use std::collections::BTreeSet;
+
+use super::end::Party;
+use crate::{
+    model::{Pod, PortRule, Ports},
+    port_spec::{Port, PortSpec},
+};
+
+/// `None` when a port of the rule matches, or when the rule names none.
+pub(super) fn miss(ports: &Ports, asked: &PortSpec, number: u16, to: &Party<'_>) -> Option<String> {
+    let Ports::Listed(ports) = ports else { return None };
+    let destination = to.policed();
+    if ports.iter().any(|port| matches(port, asked, number, destination)) {
+        return None;
+    }
+    let listed: Vec<String> = ports.iter().map(|port| words(port, destination)).collect();
+    let listed = if listed.is_empty() { "no port that was understood".into() } else { listed.join(", ") };
+    let asked = match &asked.port {
+        Port::Number(_) => asked.to_string(),
+        Port::Name(_) => format!("{asked} ({number})"),
+    };
+    Some(format!("ports wants {listed}, not {asked}"))
+}
+
+fn matches(port: &PortRule, asked: &PortSpec, number: u16, destination: Option<&Pod>) -> bool {
+    match port {
+        PortRule::Protocol(protocol) => *protocol == asked.protocol,
+        PortRule::Range { protocol, first, last } => {
+            *protocol == asked.protocol && (*first..=*last).contains(&number)
+        }
+        PortRule::Named(protocol, name) => {
+            let named = PortSpec { protocol: *protocol, port: Port::Name(name.clone()) };
+            *protocol == asked.protocol && named.numbers(destination).contains(&number)
+        }
+        PortRule::Nothing => false,
+    }
+}
+
+fn words(port: &PortRule, destination: Option<&Pod>) -> String {
+    match port {
+        PortRule::Protocol(protocol) => format!("any {protocol}"),
+        PortRule::Range { protocol, first, last } if first == last => format!("{protocol}/{first}"),
+        PortRule::Range { protocol, first, last } => format!("{protocol}/{first}-{last}"),
+        PortRule::Named(protocol, name) => {
+            let named = PortSpec { protocol: *protocol, port: Port::Name(name.clone()) };
+            match (destination, numbers(&named.numbers(destination))) {
+                (None, _) => format!("{named} (only pods have named ports)"),
+                (Some(pod), None) => format!("{named} ({} has none)", pod.name),
+                (Some(_), Some(numbers)) => format!("{named} ({numbers})"),
+            }
+        }
+        PortRule::Nothing => "an entry that was not understood".into(),
+    }
+}
+
+fn numbers(numbers: &BTreeSet<u16>) -> Option<String> {
+    let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
+    (!numbers.is_empty()).then(|| numbers.join(", "))
+}

@@ -1,0 +1,385 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use podgate_common::Protocol;
+
+use super::*;
+use crate::model::{
+    IpBlock, Labels, Name, NamedPort, Namespace, Node, ObjectName, Peer, Peers, PortRule, Ports, Requirement,
+    Selector,
+};
+
+pub(crate) fn labels(labels: &[(&str, &str)]) -> Labels {
+    Arc::new(labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect())
+}
+
+pub(crate) fn has(key: &str, value: &str) -> Selector {
+    Selector::All(vec![Requirement::In(key.into(), [value.into()].into())])
+}
+
+pub(crate) fn pod(name: &str, node: &str, addresses: &[&str], own: &[(&str, &str)]) -> Pod {
+    let (namespace, name) = name.split_once('/').unwrap();
+    Pod {
+        name: ObjectName::new(namespace, name),
+        labels: labels(own),
+        node: Some(node.into()),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        host_network: false,
+        ports: Vec::new(),
+    }
+}
+
+pub(crate) fn named(name: &str, number: u16) -> NamedPort {
+    NamedPort { name: name.into(), protocol: Protocol::Tcp, number }
+}
+
+/// Pods a and b in x and c in y, all of both families; w on the host network of n1; v4 and v6 of one family each.
+pub(crate) fn cluster(policies: Vec<NetworkPolicy>) -> Cluster {
+    let mut b = pod("x/b", "n1", &["10.0.0.2", "fd00::2"], &[("role", "backend")]);
+    b.ports = vec![named("http", 8080), named("many", 1), named("many", 2)];
+    let mut host = pod("x/w", "n1", &["192.168.0.1"], &[("role", "frontend")]);
+    host.host_network = true;
+    let pods = [
+        pod("x/a", "n1", &["10.0.0.1", "fd00::1"], &[("role", "frontend")]),
+        b,
+        pod("y/c", "n2", &["10.0.0.3", "fd00::3"], &[("role", "frontend"), ("tier", "gold")]),
+        host,
+        pod("y/v4", "n2", &["10.0.0.4"], &[]),
+        pod("y/v6", "n2", &["fd00::6"], &[]),
+        pod("y/pending", "n2", &[], &[]),
+    ];
+    let namespace = Namespace { labels: labels(&[("purpose", "test")]) };
+    let node =
+        |addresses: &[&str]| Node { addresses: addresses.iter().map(|a| a.parse().unwrap()).collect() };
+    Cluster {
+        namespaces: BTreeMap::from([("y".into(), namespace)]),
+        pods: pods.into_iter().map(|pod| (pod.name.clone(), pod)).collect(),
+        policies: policies.into_iter().map(|policy| (policy.name.clone(), policy)).collect(),
+        nodes: BTreeMap::from([
+            ("n1".into(), node(&["192.168.0.1", "fd01::1"])),
+            ("n2".into(), node(&["192.168.0.2", "fd01::2"])),
+        ]),
+    }
+}
+
+pub(crate) fn policy(name: &str, ingress: Option<Vec<Rule>>, egress: Option<Vec<Rule>>) -> NetworkPolicy {
+    NetworkPolicy { name: ObjectName::new("x", name), subject: Selector::EVERYTHING, ingress, egress }
+}
+
+pub(crate) fn rule(peers: Peers, ports: Ports) -> Rule {
+    Rule { peers, ports }
+}
+
+pub(crate) fn from(peer: Peer) -> Rule {
+    rule(Peers::Listed(vec![peer]), Ports::Any)
+}
+
+pub(crate) fn block(cidr: &str, except: &[&str]) -> Peer {
+    let except = except.iter().map(|net| net.parse().unwrap()).collect();
+    Peer::Block(IpBlock { cidr: cidr.parse().unwrap(), except })
+}
+
+pub(crate) fn port(port: PortRule) -> Rule {
+    rule(Peers::Any, Ports::Listed(vec![port]))
+}
+
+fn ask(cluster: &Cluster, from: &str, to: &str, port: &str) -> Result<Explanation, Unanswerable> {
+    let end = |text: &str| text.parse().unwrap();
+    explain(cluster, &Question { from: end(from), to: end(to), port: port.parse().unwrap() })
+}
+
+#[test]
+fn a_rule_that_does_not_match_says_why() {
+    let pods = |namespaces: Option<Selector>, pods: Selector| from(Peer::Pods { namespaces, pods });
+    let tcp = |first, last| PortRule::Range { protocol: Protocol::Tcp, first, last };
+    let all_of = |requirement: Requirement| pods(None, Selector::All(vec![requirement]));
+    let everywhere = || Some(Selector::EVERYTHING);
+    for (source, rule, why_not) in [
+        (
+            "x/a",
+            pods(None, has("role", "admin")),
+            "from[0] wants role=admin on the pod, x/a has role=frontend",
+        ),
+        ("x/a", pods(None, has("team", "blue")), "from[0] wants team=blue on the pod, x/a has no team"),
+        (
+            "x/a",
+            all_of(Requirement::In("role".into(), ["a".into(), "b".into()].into())),
+            "from[0] wants role in (a, b) on the pod, x/a has role=frontend",
+        ),
+        (
+            "x/a",
+            all_of(Requirement::NotIn("role".into(), ["frontend".into()].into())),
+            "from[0] wants role notin (frontend) on the pod, x/a has role=frontend",
+        ),
+        ("x/a", all_of(Requirement::Exists("k".into())), "from[0] wants k on the pod, x/a has no k"),
+        (
+            "x/a",
+            all_of(Requirement::DoesNotExist("role".into())),
+            "from[0] wants !role on the pod, x/a has role=frontend",
+        ),
+        (
+            "x/a",
+            pods(None, Selector::Nothing),
+            "from[0] wants labels that were not understood on the pod, x/a has none of them",
+        ),
+        ("y/c", pods(None, Selector::EVERYTHING), "from[0] wants a pod of namespace x, y/c is in y"),
+        (
+            "y/c",
+            pods(Some(has("purpose", "prod")), Selector::EVERYTHING),
+            "from[0] wants purpose=prod on the namespace, y has purpose=test",
+        ),
+        (
+            "x/a",
+            pods(Some(has("purpose", "prod")), Selector::EVERYTHING),
+            "from[0] wants purpose=prod on the namespace, x has no purpose",
+        ),
+        ("203.0.113.9", pods(everywhere(), Selector::EVERYTHING), "from[0] wants a pod, 203.0.113.9 is none"),
+        ("node/n2", pods(everywhere(), Selector::EVERYTHING), "from[0] wants a pod, node/n2 is none"),
+        ("10.0.0.1", from(block("10.9.0.0/16", &[])), "from[0] wants 10.9.0.0/16, 10.0.0.1 is outside"),
+        (
+            "10.0.0.1",
+            from(block("10.0.0.0/16", &["10.0.0.0/30", "10.0.7.0/24"])),
+            "from[0] wants 10.0.0.0/16 except 10.0.0.0/30, 10.0.0.1 is in the except",
+        ),
+        ("x/a", from(Peer::Nothing), "from[0] was not understood, matches nothing"),
+        ("x/a", rule(Peers::Listed(vec![]), Ports::Any), "from has no entry that was understood"),
+        ("x/a", port(tcp(443, 443)), "ports wants TCP/443, not TCP/80"),
+        ("x/a", port(tcp(81, 90)), "ports wants TCP/81-90, not TCP/80"),
+        ("x/a", port(PortRule::Protocol(Protocol::Udp)), "ports wants any UDP, not TCP/80"),
+        (
+            "x/a",
+            port(PortRule::Named(Protocol::Tcp, "http".into())),
+            "ports wants TCP/http (8080), not TCP/80",
+        ),
+        (
+            "x/a",
+            port(PortRule::Named(Protocol::Udp, "http".into())),
+            "ports wants UDP/http (x/b has none), not TCP/80",
+        ),
+        ("x/a", port(PortRule::Nothing), "ports wants an entry that was not understood, not TCP/80"),
+        (
+            "x/a",
+            rule(Peers::Any, Ports::Listed(vec![])),
+            "ports wants no port that was understood, not TCP/80",
+        ),
+    ] {
+        let cluster = cluster(vec![policy("p", Some(vec![rule]), None)]);
+        let answer = ask(&cluster, source, "x/b", "TCP/80").unwrap();
+        let trace = &answer.ingress.policies[0];
+        assert_eq!(trace.rules[0].why_not, [why_not], "{source}");
+        assert!(!trace.rules[0].matched && trace.matched.is_empty(), "{why_not}");
+        assert_eq!(
+            (answer.verdict, answer.ingress.reason),
+            (Verdict::Deny, Reason::NoRuleMatches),
+            "{why_not}"
+        );
+    }
+}
+
+#[test]
+fn a_host_network_pod_is_no_peer_of_a_selector() {
+    let rules = vec![from(Peer::Pods { namespaces: Some(Selector::EVERYTHING), pods: Selector::EVERYTHING })];
+    let mut cluster = cluster(vec![policy("p", Some(rules), None)]);
+    let elsewhere = cluster.pods.get_mut(&ObjectName::new("x", "b")).unwrap();
+    elsewhere.node = Some("n2".into());
+    let answer = ask(&cluster, "x/w", "x/b", "TCP/80").unwrap();
+    let why_not = "from[0] wants a pod, x/w is on the host network and counts as its node";
+    assert_eq!(answer.ingress.policies[0].rules[0].why_not, [why_not]);
+}
+
+#[test]
+fn both_misses_of_a_rule_are_named() {
+    let peers = Peers::Listed(vec![block("10.9.0.0/16", &[]), Peer::Nothing]);
+    let ports = Ports::Listed(vec![PortRule::Protocol(Protocol::Udp)]);
+    let cluster = cluster(vec![policy("p", None, Some(vec![rule(peers, ports)]))]);
+    let answer = ask(&cluster, "x/a", "10.0.0.3", "TCP/80").unwrap();
+    assert_eq!(
+        answer.egress.policies[0].rules[0].why_not,
+        [
+            "to[0] wants 10.9.0.0/16, 10.0.0.3 is outside",
+            "to[1] was not understood, matches nothing",
+            "ports wants any UDP, not TCP/80"
+        ]
+    );
+}
+
+#[test]
+fn every_isolating_policy_is_listed_with_the_rules_that_match() {
+    let frontend = || from(Peer::Pods { namespaces: None, pods: has("role", "frontend") });
+    let admin = || from(Peer::Pods { namespaces: None, pods: has("role", "admin") });
+    let mut other_subject = policy("other-subject", Some(vec![frontend()]), None);
+    other_subject.subject = has("role", "admin");
+    let mut other_namespace = policy("other-namespace", Some(vec![frontend()]), None);
+    other_namespace.name.namespace = "y".into();
+    let cluster = cluster(vec![
+        policy("deny", Some(vec![]), None),
+        policy("allow", Some(vec![admin(), frontend(), frontend()]), None),
+        policy("egress-only", None, Some(vec![])),
+        other_subject,
+        other_namespace,
+    ]);
+    let answer = ask(&cluster, "y/c", "x/b", "TCP/80").unwrap();
+    assert_eq!(answer.verdict, Verdict::Deny, "the peer must be of the policy's namespace");
+    let answer = ask(&cluster, "x/a", "x/b", "TCP/80").unwrap();
+    let listed = |side: &Side| -> Vec<(Name, Vec<usize>)> {
+        side.policies.iter().map(|policy| (policy.name.clone(), policy.matched.clone())).collect()
+    };
+    assert_eq!(listed(&answer.ingress), [("allow".into(), vec![1, 2]), ("deny".into(), vec![])]);
+    assert_eq!(listed(&answer.egress), [("egress-only".into(), vec![])]);
+    let verdicts = (answer.egress.verdict, answer.ingress.verdict, answer.verdict);
+    assert_eq!(verdicts, (Verdict::Deny, Verdict::Allow, Verdict::Deny), "both sides must allow");
+}
+
+#[test]
+fn what_always_passes_passes_under_deny_all() {
+    let deny = || vec![policy("deny", Some(vec![]), Some(vec![]))];
+    for (from, to, egress, ingress) in [
+        ("x/b", "x/b", Reason::Itself, Reason::Itself),
+        ("x/b", "10.0.0.2", Reason::Itself, Reason::Itself),
+        ("node/n1", "x/b", Reason::NotAPod, Reason::OwnNode),
+        ("x/w", "x/b", Reason::NotAPod, Reason::OwnNode),
+        ("node/n2", "x/b", Reason::NotAPod, Reason::NoRuleMatches),
+        ("192.168.0.1", "x/b", Reason::NotAPod, Reason::NoRuleMatches),
+        ("x/b", "node/n1", Reason::OwnNode, Reason::NotAPod),
+        ("x/b", "x/w", Reason::OwnNode, Reason::NotAPod),
+        ("x/b", "192.168.0.1", Reason::OwnNode, Reason::NotAPod),
+        ("x/b", "192.168.0.2", Reason::NoRuleMatches, Reason::NotAPod),
+        ("x/b", "node/n2", Reason::NoRuleMatches, Reason::NotAPod),
+        ("y/c", "x/b", Reason::NotIsolated, Reason::NoRuleMatches),
+        ("x/b", "y/c", Reason::NoRuleMatches, Reason::NotIsolated),
+        ("203.0.113.9", "192.168.0.1", Reason::NotAPod, Reason::NotAPod),
+        ("x/w", "y/c", Reason::NotAPod, Reason::NotIsolated),
+    ] {
+        let answer = ask(&cluster(deny()), from, to, "TCP/80").unwrap();
+        assert_eq!((answer.egress.reason, answer.ingress.reason), (egress, ingress), "{from} to {to}");
+        let denied = egress == Reason::NoRuleMatches || ingress == Reason::NoRuleMatches;
+        assert_eq!(answer.verdict, Verdict::from_allowed(!denied), "{from} to {to}");
+    }
+}
+
+#[test]
+fn the_address_of_the_own_node_comes_with_a_note() {
+    let cluster = cluster(vec![policy("deny", Some(vec![]), None)]);
+    let note = ask(&cluster, "192.168.0.1", "x/b", "TCP/80").unwrap().ingress.note.unwrap();
+    assert!(note.contains("--from node/n1"), "{note}");
+    assert_eq!(ask(&cluster, "192.168.0.2", "x/b", "TCP/80").unwrap().ingress.note, None);
+}
+
+#[test]
+fn all_pairs_of_one_family_must_be_allowed() {
+    let v4 = || from(block("10.0.0.0/8", &[]));
+    let v6 = || from(block("fd00::/16", &[]));
+    for (rules, source, verdict, denied, matched) in [
+        (vec![v4()], "x/a", Verdict::Deny, vec!["fd00::1"], vec![0]),
+        (vec![v6()], "x/a", Verdict::Deny, vec!["10.0.0.1"], vec![0]),
+        (vec![v4(), v6()], "x/a", Verdict::Allow, vec![], vec![0, 1]),
+        // Only the family that both ends have is in question.
+        (vec![v4()], "y/v4", Verdict::Allow, vec![], vec![0]),
+        (vec![v4()], "10.0.0.1", Verdict::Allow, vec![], vec![0]),
+        (vec![], "y/v6", Verdict::Deny, vec!["fd00::6"], vec![]),
+    ] {
+        let cluster = cluster(vec![policy("p", Some(rules), None)]);
+        let answer = ask(&cluster, source, "x/b", "TCP/80").unwrap();
+        assert_eq!(answer.verdict, verdict, "{source} {matched:?}");
+        let denied: BTreeSet<IpAddr> = denied.into_iter().map(|address| address.parse().unwrap()).collect();
+        assert_eq!(answer.ingress.denied_peers, denied, "{source} {matched:?}");
+        assert_eq!(answer.ingress.policies[0].matched, matched, "{source}");
+    }
+}
+
+#[test]
+fn ends_without_a_common_family_cannot_talk() {
+    let answer = ask(&cluster(vec![]), "y/v4", "y/v6", "TCP/80").unwrap();
+    assert_eq!((answer.verdict, answer.pairs.len()), (Verdict::Deny, 0));
+}
+
+#[test]
+fn a_port_name_stands_for_all_its_numbers() {
+    let only = |number| port(PortRule::Range { protocol: Protocol::Tcp, first: number, last: number });
+    for (rules, verdict) in [
+        (vec![only(1)], Verdict::Deny),
+        (vec![only(1), only(2)], Verdict::Allow),
+        (vec![port(PortRule::Named(Protocol::Tcp, "many".into()))], Verdict::Allow),
+        (vec![port(PortRule::Named(Protocol::Udp, "many".into()))], Verdict::Deny),
+    ] {
+        let answer = ask(&cluster(vec![policy("p", Some(rules), None)]), "x/a", "x/b", "TCP/many").unwrap();
+        assert_eq!((answer.verdict, answer.numbers), (verdict, vec![1, 2]));
+    }
+}
+
+#[test]
+fn a_named_port_of_an_egress_rule_is_the_destinations() {
+    let rules = vec![port(PortRule::Named(Protocol::Tcp, "http".into()))];
+    let cluster = cluster(vec![policy("p", None, Some(rules))]);
+    for (to, number, why_not) in [
+        ("x/b", "TCP/8080", None),
+        ("x/b", "TCP/80", Some("ports wants TCP/http (8080), not TCP/80")),
+        ("y/c", "TCP/8080", Some("ports wants TCP/http (y/c has none), not TCP/8080")),
+        ("203.0.113.9", "TCP/8080", Some("ports wants TCP/http (only pods have named ports), not TCP/8080")),
+    ] {
+        let answer = ask(&cluster, "x/a", to, number).unwrap();
+        assert_eq!(answer.egress.policies[0].rules[0].why_not.first().map(String::as_str), why_not, "{to}");
+    }
+}
+
+#[test]
+fn a_question_that_has_no_answer_says_why() {
+    for (from, to, port, message) in [
+        ("x/nobody", "x/b", "TCP/80", "no pod x/nobody: it does not exist, or it has finished"),
+        ("x/a", "node/n9", "TCP/80", "no node n9: no Node object has this name, and no pod runs there"),
+        ("x/a", "y/pending", "TCP/80", "y/pending has no address yet"),
+        ("x/a", "y/c", "TCP/http", "y/c has no container port TCP/http"),
+        ("x/a", "203.0.113.9", "TCP/http", "203.0.113.9 has no container port TCP/http"),
+        (
+            "x/a",
+            "x/svc:web",
+            "TCP/80",
+            "x/svc:web: policies of services are not enforced yet, ask about the pods behind it",
+        ),
+    ] {
+        assert_eq!(ask(&cluster(vec![]), from, to, port).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn an_end_is_read_and_printed_in_its_canonical_form() {
+    for (text, printed) in [
+        ("x/a", Some("x/a")),
+        ("x/svc:a", Some("x/svc:a")),
+        ("node/n1", Some("node/n1")),
+        ("10.0.0.1", Some("10.0.0.1")),
+        ("::ffff:10.0.0.1", Some("10.0.0.1")),
+        ("FD00::0001", Some("fd00::1")),
+        ("a", None),
+        ("", None),
+        ("x/", None),
+        ("/a", None),
+        ("x/svc:", None),
+        ("x/a/b", None),
+        ("10.0.0.0/8", None),
+        ("X/a", None),
+    ] {
+        let end = text.parse::<End>();
+        assert_eq!(end.ok().map(|end| end.to_string()).as_deref(), printed, "{text}");
+    }
+}
+
+#[test]
+fn the_json_form_has_the_fields_of_the_contract() {
+    let cluster = cluster(vec![policy("p", Some(vec![port(PortRule::Protocol(Protocol::Udp))]), None)]);
+    let json = serde_json::to_value(ask(&cluster, "y/v4", "x/b", "TCP/80").unwrap()).unwrap();
+    let side = |isolated, verdict, reason, denied: &[&str], policies: serde_json::Value| {
+        serde_json::json!({"isolated": isolated, "verdict": verdict, "reason": reason, "note": null,
+            "denied_peers": denied, "policies": policies})
+    };
+    let policies = serde_json::json!([{"namespace": "x", "name": "p", "matched": [],
+        "rules": [{"rule": 0, "matched": false, "why_not": ["ports wants any UDP, not TCP/80"]}]}]);
+    let expected = serde_json::json!({
+        "verdict": "deny", "from": "y/v4", "to": "x/b", "port": "TCP/80", "numbers": [80],
+        "pairs": [{"from": "10.0.0.4", "to": "10.0.0.2"}],
+        "egress": side(false, "allow", "not-isolated", &[], serde_json::json!([])),
+        "ingress": side(true, "deny", "no-rule-matches", &["10.0.0.4"], policies),
+    });
+    assert_eq!(json, expected);
+    let read: Explanation = serde_json::from_value(json).unwrap();
+    assert_eq!(read, ask(&cluster, "y/v4", "x/b", "TCP/80").unwrap());
+}

@@ -1,0 +1,193 @@
+//! Who reaches whom: every pair of pods and every port in question, computed through the compiled tables.
+//!
+//! In: a cluster and ports. Out: a [`Matrix`], whose JSON form is a contract. It reads the very rows that the kernel
+//! reads. Pods on the host network, nodes and the outside are left out; `explain` knows them.
+//!
+//! Several addresses: all pairs of one family must be allowed; pods that share no family cannot talk. A port name with
+//! several numbers on one pod: all of them must be allowed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use podgate_common::{BITS_PER_ROW, ClassId, Row};
+use serde::Serialize;
+
+use crate::{
+    compiler::{self, CompileError, Subject, Tables},
+    model::{Cluster, Name, Pod},
+    port_spec::PortSpec,
+};
+
+/// Verdicts of all pods on all pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Matrix {
+    /// `namespace/name`, sorted.
+    pub pods: Vec<Name>,
+    /// For each port the row of each source; character `i` is about `pods[i]`: [`ALLOWED`], [`DENIED`] or [`NO_PORT`].
+    pub ports: BTreeMap<PortSpec, BTreeMap<Name, String>>,
+}
+
+pub const ALLOWED: char = '.';
+pub const DENIED: char = 'X';
+/// The destination has no port of this name.
+pub const NO_PORT: char = '-';
+
+/// Computes the matrix of all pods that have an address.
+///
+/// # Errors
+///
+/// When the compiled tables cannot hold the policies; see [`CompileError`].
+pub fn matrix(cluster: &Cluster, ports: &BTreeSet<PortSpec>) -> Result<Matrix, CompileError> {
+    let pods: Vec<&Pod> =
+        cluster.pods.values().filter(|pod| !pod.host_network && !pod.addresses.is_empty()).collect();
+    let tables = compiler::compile(cluster, pods.iter().copied(), [])?;
+    let mut seats: Vec<Seat> = pods.into_iter().map(|pod| Seat::new(pod, &tables)).collect();
+    // As text: `a-b/x` comes before `a/x`.
+    seats.sort_by(|one, other| one.name.cmp(&other.name));
+    let columns: Vec<Columns> = ports.iter().map(|port| Columns::new(port, &seats, &tables)).collect();
+
+    let mut rows: Vec<BTreeMap<Name, String>> = vec![BTreeMap::new(); ports.len()];
+    let mut reach = Reach::new(&tables, &seats);
+    for source in &seats {
+        reach.from(source);
+        for (columns, rows) in columns.iter().zip(&mut rows) {
+            let row = (0..seats.len()).map(|at| columns.character(at, &reach)).collect();
+            rows.insert(source.name.clone(), row);
+        }
+    }
+    Ok(Matrix {
+        pods: seats.iter().map(|seat| seat.name.clone()).collect(),
+        ports: ports.iter().cloned().zip(rows).collect(),
+    })
+}
+
+/// What the tables say of one pod.
+struct Seat<'a> {
+    name: Name,
+    pod: &'a Pod,
+    rules: Subject,
+    addresses: Vec<Identity>,
+}
+
+#[derive(Clone, Copy)]
+struct Identity {
+    is_v4: bool,
+    identity: usize,
+}
+
+impl<'a> Seat<'a> {
+    fn new(pod: &'a Pod, tables: &Tables) -> Self {
+        let identity = |address: &std::net::IpAddr| Identity {
+            is_v4: address.is_ipv4(),
+            identity: tables.identities.identity(*address),
+        };
+        Self {
+            name: Arc::from(pod.name.to_string()),
+            pod,
+            rules: tables.subjects.get(&pod.name).copied().unwrap_or(Subject::FREE),
+            addresses: pod.addresses.iter().map(identity).collect(),
+        }
+    }
+}
+
+/// The port classes that one source reaches on each pod.
+struct Reach<'a> {
+    tables: &'a Tables,
+    seats: &'a [Seat<'a>],
+    /// Rows of one pod: as many as classes need.
+    blocks: usize,
+    /// Rows of all pods, one after the other.
+    rows: Vec<Row>,
+}
+
+const NOTHING: Row = Row([0; 4]);
+const EVERYTHING: Row = Row([u64::MAX; 4]);
+
+impl<'a> Reach<'a> {
+    fn new(tables: &'a Tables, seats: &'a [Seat<'a>]) -> Self {
+        let blocks = tables.classes.signatures.len().div_ceil(usize::from(BITS_PER_ROW));
+        Self { tables, seats, blocks, rows: vec![NOTHING; blocks * seats.len()] }
+    }
+
+    fn from(&mut self, source: &Seat<'_>) {
+        for (rows, destination) in self.rows.chunks_exact_mut(self.blocks).zip(self.seats) {
+            rows.fill(EVERYTHING);
+            if source.name == destination.name {
+                continue;
+            }
+            let mut can_talk = false;
+            for from in &source.addresses {
+                for to in destination.addresses.iter().filter(|to| to.is_v4 == from.is_v4) {
+                    can_talk = true;
+                    intersect(rows, self.tables, source.rules.egress, to.identity);
+                    intersect(rows, self.tables, destination.rules.ingress, from.identity);
+                }
+            }
+            if !can_talk {
+                rows.fill(NOTHING);
+            }
+        }
+    }
+
+    fn allows(&self, destination: usize, class: ClassId) -> bool {
+        let block = usize::from(class.0 / BITS_PER_ROW);
+        self.rows[destination * self.blocks + block].allows(class)
+    }
+}
+
+/// Leaves what a rule set allows for an identity. 0 allows everything.
+fn intersect(rows: &mut [Row], tables: &Tables, rule_set: usize, identity: usize) {
+    if rule_set == Subject::FREE.egress {
+        return;
+    }
+    for (block, row) in rows.iter_mut().enumerate() {
+        let allowed = tables.rows.row(rule_set, identity, block).unwrap_or(NOTHING);
+        for (word, allowed) in row.0.iter_mut().zip(allowed.0) {
+            *word &= allowed;
+        }
+    }
+}
+
+/// What a port means on each destination.
+enum Columns {
+    Same(ClassId),
+    /// By name: the classes of the numbers that each pod gives it.
+    Each(Vec<Vec<ClassId>>),
+}
+
+impl Columns {
+    fn new(port: &PortSpec, seats: &[Seat<'_>], tables: &Tables) -> Self {
+        let class = |number: u16| {
+            let class = tables.classes.class(port.protocol, number);
+            ClassId(u16::try_from(class).expect("the compiler refuses more classes than an id has room for"))
+        };
+        match port.port {
+            crate::port_spec::Port::Number(number) => Self::Same(class(number)),
+            crate::port_spec::Port::Name(_) => Self::Each(
+                seats
+                    .iter()
+                    .map(|seat| port.numbers(Some(seat.pod)).into_iter().map(class).collect())
+                    .collect(),
+            ),
+        }
+    }
+
+    fn character(&self, destination: usize, reach: &Reach<'_>) -> char {
+        let classes = match self {
+            Self::Same(class) => std::slice::from_ref(class),
+            Self::Each(classes) => &classes[destination][..],
+        };
+        if classes.is_empty() {
+            NO_PORT
+        } else if classes.iter().all(|class| reach.allows(destination, *class)) {
+            ALLOWED
+        } else {
+            DENIED
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

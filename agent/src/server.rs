@@ -1,0 +1,121 @@
+//! What a running agent tells: verbs over its unix socket, metrics and health over HTTP.
+//!
+//! In: snapshots of the agent's state, and packet counters that are read when somebody asks. Out: text. It only reads:
+//! nothing here can change a verdict. Clients are not trusted: each has little time, short requests and few places, and
+//! none can make the agent wait.
+
+mod http;
+mod metrics;
+mod socket;
+
+use std::{fmt, sync::Arc, time::Instant};
+
+pub use http::Http;
+use serde::{Deserialize, Serialize};
+pub use socket::Socket;
+use tokio::sync::watch;
+
+use crate::{
+    api::{Answer, Ask, Counter, EndpointStatus, PROTOCOL, Request, Response, Status},
+    explain::{Question, explain},
+    model::Cluster,
+};
+
+/// The agent's state after its last change.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When ages and uptime were measured.
+    pub taken: Instant,
+    /// Its counters are read anew for each question.
+    pub status: Status,
+    pub endpoints: Vec<EndpointStatus>,
+    pub cluster: Arc<Cluster>,
+}
+
+/// Reads the kernel's packet counters. Must not wait for anything.
+pub type ReadCounters = Arc<dyn Fn() -> Vec<Counter> + Send + Sync>;
+
+/// Answers questions about the agent.
+#[derive(Clone)]
+pub struct Server {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    read_counters: ReadCounters,
+}
+
+impl Server {
+    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, read_counters: ReadCounters) -> Self {
+        Self { snapshots, read_counters }
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    fn status(&self) -> Status {
+        let snapshot = self.snapshot();
+        let since = snapshot.taken.elapsed().as_secs();
+        let mut status = snapshot.status.clone();
+        status.uptime_seconds += since;
+        for age in status.sources.iter_mut().filter_map(|source| source.age_seconds.as_mut()) {
+            *age += since;
+        }
+        status.counters = (self.read_counters)();
+        status
+    }
+
+    /// One line of JSON for another.
+    fn answer(&self, request: &[u8]) -> String {
+        let ask = match read_request(request) {
+            Ok(ask) => ask,
+            Err(error) => return line(Answer::<()>::Error(error)),
+        };
+        match ask {
+            Ask::Status => line(Answer::Ok(self.status())),
+            Ask::Endpoints => line(Answer::Ok(&self.snapshot().endpoints)),
+            Ask::Explain { from, to, port } => {
+                match explain(&self.snapshot().cluster, &Question { from, to, port }) {
+                    Ok(explanation) => line(Answer::Ok(explanation)),
+                    Err(error) => line(Answer::<()>::Error(error.to_string())),
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("snapshot", &self.snapshots).finish_non_exhaustive()
+    }
+}
+
+/// What every request has, of whatever protocol.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+fn read_request(request: &[u8]) -> Result<Ask, String> {
+    let Version { version } =
+        serde_json::from_slice(request).map_err(|error| format!("not a request: {error}"))?;
+    if version != PROTOCOL {
+        return Err(format!(
+            "this agent speaks protocol {PROTOCOL}, the question is of protocol {version}: use the agent's own binary"
+        ));
+    }
+    let request: Request =
+        serde_json::from_slice(request).map_err(|error| format!("not a request: {error}"))?;
+    Ok(request.ask)
+}
+
+fn refuse(error: &str) -> String {
+    line(Answer::<()>::Error(format!("not a request: {error}")))
+}
+
+fn line<T: Serialize>(answer: Answer<T>) -> String {
+    let response = Response { version: PROTOCOL, answer };
+    serde_json::to_string(&response).expect("all that is answered has string keys and no failing parts")
+        + "\n"
+}
+
+#[cfg(test)]
+mod tests;

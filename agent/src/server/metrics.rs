@@ -1,0 +1,163 @@
+//! The agent's state in Prometheus' text format.
+//!
+//! Names are a contract: `podgate_<noun>_<unit>_total`. Labels have few values: directions, outcomes, states, sources and
+//! tables, never a pod or an address.
+
+use std::fmt::Write;
+
+use crate::api::Status;
+
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub(super) fn text(status: &Status) -> String {
+    let Status {
+        ready,
+        node,
+        version,
+        uptime_seconds,
+        sources,
+        endpoints,
+        policies,
+        epoch,
+        tables,
+        counters,
+        last_error,
+    } = status;
+    let mut text = Exposition::default();
+
+    text.family("podgate_build_info", "gauge", "What runs where; always 1.");
+    text.sample(&[("version", version), ("node", node)], 1);
+    text.family("podgate_uptime_seconds", "gauge", "Since the agent started.");
+    text.sample(&[], *uptime_seconds);
+    text.family("podgate_ready", "gauge", "1 once the first full picture is enforced.");
+    text.sample(&[], u64::from(*ready));
+    text.family("podgate_failing", "gauge", "1 while the last thing that failed is not put right.");
+    text.sample(&[], u64::from(last_error.is_some()));
+
+    text.family("podgate_packets_total", "counter", "Packets judged, by what became of them.");
+    for counter in counters {
+        let (direction, outcome) = (counter.direction.to_string(), counter.outcome.to_string());
+        text.sample(&[("direction", &direction), ("outcome", &outcome)], counter.packets);
+    }
+    text.family("podgate_endpoints", "gauge", "Interfaces of pods on this node.");
+    for (state, count) in [("known", endpoints.known), ("held", endpoints.held), ("open", endpoints.open)] {
+        text.sample(&[("state", state)], count);
+    }
+    text.family("podgate_policies", "gauge", "NetworkPolicies in force.");
+    text.sample(&[], *policies);
+    text.family("podgate_epoch", "gauge", "Changes published to the kernel.");
+    text.sample(&[], *epoch);
+
+    text.family("podgate_source_age_seconds", "gauge", "Since a source was last known to be up to date.");
+    for source in sources {
+        if let Some(age) = source.age_seconds {
+            text.sample(&[("source", &source.name)], age);
+        }
+    }
+    text.family("podgate_source_objects", "gauge", "Objects that a source gave.");
+    for source in sources {
+        let objects = source.objects;
+        for (kind, count) in [
+            ("namespaces", objects.namespaces),
+            ("nodes", objects.nodes),
+            ("pods", objects.pods),
+            ("policies", objects.policies),
+        ] {
+            text.sample(&[("source", &source.name), ("kind", kind)], count);
+        }
+    }
+    text.family("podgate_source_problems", "gauge", "Objects of a source that are not in order.");
+    for source in sources {
+        text.sample(&[("source", &source.name)], source.problems.len());
+    }
+
+    text.family("podgate_table_entries", "gauge", "Entries of a table in the kernel.");
+    for table in tables {
+        text.sample(&[("table", &table.name)], table.entries);
+    }
+    text.family(
+        "podgate_table_capacity_entries",
+        "gauge",
+        "Entries that a table in the kernel has room for.",
+    );
+    for table in tables {
+        if let Some(capacity) = table.capacity {
+            text.sample(&[("table", &table.name)], capacity);
+        }
+    }
+    text.text
+}
+
+/// Text format 0.0.4: a family is announced, then come its samples.
+#[derive(Default)]
+struct Exposition {
+    text: String,
+    name: &'static str,
+}
+
+impl Exposition {
+    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.name = name;
+        self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let name = self.name;
+        let labels: Vec<String> =
+            labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
+        match labels.is_empty() {
+            true => self.write(format_args!("{name} {value}\n")),
+            false => self.write(format_args!("{name}{{{}}} {value}\n", labels.join(","))),
+        }
+    }
+
+    fn write(&mut self, text: std::fmt::Arguments<'_>) {
+        self.text.write_fmt(text).expect("a string takes all that is written");
+    }
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_family_is_announced_once_before_its_samples() {
+        let mut status = Status::example();
+        status.sources[0].name = "a \"b\"\\\nc".into();
+        let text = text(&status);
+        for line in [
+            "podgate_build_info{version=\"0.1.0\",node=\"n1\"} 1",
+            "podgate_uptime_seconds 60",
+            "podgate_ready 1",
+            "podgate_failing 0",
+            "podgate_packets_total{direction=\"egress\",outcome=\"denied\"} 12",
+            "podgate_packets_total{direction=\"ingress\",outcome=\"own-node\"} 0",
+            "podgate_endpoints{state=\"held\"} 1",
+            "podgate_policies 3",
+            "podgate_epoch 7",
+            "podgate_source_age_seconds{source=\"a \\\"b\\\"\\\\\\nc\"} 5",
+            "podgate_source_objects{source=\"a \\\"b\\\"\\\\\\nc\",kind=\"pods\"} 3",
+            "podgate_table_entries{table=\"flows\"} 10",
+            "podgate_table_capacity_entries{table=\"flows\"} 262144",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        let mut announced = Vec::new();
+        for line in text.lines() {
+            if let Some(family) = line.strip_prefix("# TYPE ") {
+                announced.push(family.split(' ').next().unwrap());
+            } else if !line.starts_with('#') {
+                let name = line.split(['{', ' ']).next().unwrap();
+                assert_eq!(announced.last(), Some(&name), "{line}");
+            }
+        }
+        let mut once = announced.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), announced.len());
+    }
+}

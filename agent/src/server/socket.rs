@@ -1,0 +1,125 @@
+//! The unix socket that verbs ask: one question and one answer for each connection.
+
+use std::{
+    fs::{self, File, Permissions},
+    io,
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixSocket, UnixStream},
+    task::JoinSet,
+    time,
+};
+
+use super::Server;
+use crate::api::LONGEST_REQUEST;
+
+/// Connections that are served at once; others wait in the backlog.
+const PLACES: usize = 16;
+const BACKLOG: u32 = 16;
+/// From the connection to the last byte of the answer. Clients are on this machine, and answers are at hand.
+const TIME_FOR_ONE: Duration = Duration::from_secs(2);
+/// After an accept that failed for lack of descriptors or memory, which only time gives back.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The listening socket. Its file goes with it.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Makes the socket, for its owner alone (mode 0600), and the directory that it lies in. A file that a dead agent
+    /// left behind is replaced. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When another agent answers there, or something else than a socket is there.
+    pub fn bind(path: &Path) -> anyhow::Result<Self> {
+        let at = || format!("socket {}", path.display());
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory).with_context(at)?;
+        }
+        remove_stale(path).with_context(at)?;
+        let socket = UnixSocket::new_stream().with_context(at)?;
+        // Linux gives the file the mode of the descriptor (unix_bind_bsd in net/unix/af_unix.c), so that there is no
+        // moment at which others may connect.
+        let descriptor = File::from(socket.as_fd().try_clone_to_owned().with_context(at)?);
+        descriptor.set_permissions(Permissions::from_mode(0o600)).with_context(at)?;
+        socket.bind(path).with_context(at)?;
+        let listener = socket.listen(BACKLOG).with_context(at)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Answers for ever.
+    pub async fn serve(self, server: Server) -> anyhow::Result<()> {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept(), if connections.len() < PLACES => match accepted {
+                    Ok((stream, _)) => {
+                        let server = server.clone();
+                        connections.spawn(async move {
+                            match time::timeout(TIME_FOR_ONE, serve_one(stream, &server)).await {
+                                Ok(Ok(())) => {}
+                                Ok(Err(error)) => tracing::debug!(%error, "socket client"),
+                                Err(_) => tracing::debug!(limit = ?TIME_FOR_ONE, "socket client is too slow"),
+                            }
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, path = %self.path.display(), "accept");
+                        time::sleep(PAUSE).await;
+                    }
+                },
+                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, path = %self.path.display(), "socket file");
+        }
+    }
+}
+
+async fn serve_one(stream: UnixStream, server: &Server) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut request = Vec::new();
+    let limit = LONGEST_REQUEST as u64;
+    (&mut stream).take(limit).read_until(b'\n', &mut request).await?;
+    if request.last() != Some(&b'\n') {
+        let error =
+            if request.len() < LONGEST_REQUEST { "it does not end in a new line" } else { "it is too long" };
+        return stream.write_all(super::refuse(error).as_bytes()).await;
+    }
+    stream.write_all(server.answer(&request).as_bytes()).await
+}
+
+fn remove_stale(path: &Path) -> anyhow::Result<()> {
+    let kind = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if !kind.is_socket() {
+        bail!("something else is there");
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => bail!("another agent answers there"),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(fs::remove_file(path)?),
+        Err(error) => Err(error.into()),
+    }
+}

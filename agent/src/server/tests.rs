@@ -1,0 +1,268 @@
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::PathBuf,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use podgate_common::{Direction, Outcome};
+use tokio::{runtime::Runtime, sync::oneshot};
+
+use super::*;
+use crate::api::{self, LONGEST_REQUEST};
+
+/// Longer than a server waits for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server with an example's state on a socket and a port of its own, in a thread as the agent has it: one for all.
+struct Running {
+    directory: tempfile::TempDir,
+    http: std::net::SocketAddr,
+    state: watch::Sender<Arc<Snapshot>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+fn snapshot(ready: bool) -> Arc<Snapshot> {
+    Arc::new(Snapshot {
+        taken: Instant::now() - Duration::from_secs(100),
+        status: Status { ready, counters: vec![], ..Status::example() },
+        endpoints: vec![EndpointStatus::example()],
+        cluster: Arc::new(crate::explain::tests::cluster(vec![])),
+    })
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn start() -> Running {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("deeper/podgate.sock");
+    let (state, snapshots) = watch::channel(snapshot(false));
+    let counter = Counter { direction: Direction::Ingress, outcome: Outcome::Denied, packets: 3 };
+    let server = Server::new(snapshots, Arc::new(move || vec![counter]));
+    let (stop, stopped) = oneshot::channel();
+    let (listening, address) = std::sync::mpsc::channel();
+    let serve = async move {
+        let socket = Socket::bind(&path).unwrap();
+        let http = Http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        listening.send(http.address().unwrap()).unwrap();
+        tokio::select! {
+            ended = socket.serve(server.clone()) => ended.unwrap(),
+            ended = http.serve(server) => ended.unwrap(),
+            _ = stopped => {}
+        }
+    };
+    let thread = std::thread::spawn(move || runtime().block_on(serve));
+    Running { directory, http: address.recv().unwrap(), state, stop: Some(stop), thread: Some(thread) }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || std::thread::panicking(), "the server panicked");
+    }
+}
+
+impl Running {
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("deeper/podgate.sock")
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// What comes back for these bytes until the server closes.
+    fn exchange(&self, request: &[u8]) -> String {
+        let mut stream = self.connect();
+        // The server may close before it has read all of it.
+        let _ = stream.write_all(request);
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    }
+
+    fn get(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.http).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    }
+}
+
+#[test]
+fn every_verb_is_answered() {
+    let running = start();
+    let status: Status = api::ask(&running.socket(), &Ask::Status).unwrap();
+    assert_eq!(status.counters.len(), 1, "counters are read when asked for");
+    assert!((160..170).contains(&status.uptime_seconds), "{}", status.uptime_seconds);
+    let age = status.sources[0].age_seconds.unwrap();
+    assert!((105..115).contains(&age), "{age}");
+    let endpoints: Vec<EndpointStatus> = api::ask(&running.socket(), &Ask::Endpoints).unwrap();
+    assert_eq!(endpoints, [EndpointStatus::example()]);
+    let explain = |to: &str| Ask::Explain {
+        from: "x/a".parse().unwrap(),
+        to: to.parse().unwrap(),
+        port: "TCP/80".parse().unwrap(),
+    };
+    let answer: crate::explain::Explanation = api::ask(&running.socket(), &explain("x/b")).unwrap();
+    assert_eq!(answer.verdict, crate::explain::Verdict::Allow);
+    let error = api::ask::<crate::explain::Explanation>(&running.socket(), &explain("x/nobody")).unwrap_err();
+    assert_eq!(error.to_string(), "no pod x/nobody: it does not exist, or it has finished");
+}
+
+#[test]
+fn the_socket_is_its_owners_alone_and_a_stale_one_is_replaced() {
+    let running = start();
+    let mode = std::fs::metadata(running.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let error = format!("{:#}", Socket::bind(&running.socket()).unwrap_err());
+    assert!(error.ends_with("podgate.sock: another agent answers there"), "{error}");
+    let stale = running.directory.path().join("stale.sock");
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    let bound = Socket::bind(&stale).unwrap();
+    UnixStream::connect(&stale).unwrap();
+    drop(bound);
+    assert!(!stale.exists(), "the file goes with its socket");
+    let file = running.directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = format!("{:#}", Socket::bind(&file).unwrap_err());
+    assert!(error.ends_with("file: something else is there"), "{error}");
+}
+
+#[test]
+fn hostile_requests_get_one_line_and_harm_nobody() {
+    let running = start();
+    let huge = vec![b'x'; 1 << 20];
+    let deep = [vec![b'['; 4000], b"\n".to_vec()].concat();
+    let longest = [vec![b' '; LONGEST_REQUEST - 1], b"\n".to_vec()].concat();
+    for (request, part) in [
+        (&b"garbage\n"[..], "\"error\":\"not a request: expected value at line 1 column 1\""),
+        (b"\n", "not a request"),
+        (b"\xff\xfe\0\n", "not a request"),
+        (b"{}\n", "not a request: missing field `version`"),
+        (b"{\"version\":1}\n", "not a request: missing field `verb`"),
+        (b"{\"version\":1,\"verb\":\"reboot\"}\n", "not a request: unknown variant `reboot`"),
+        (b"{\"version\":1,\"verb\":\"explain\",\"from\":\"x\"}\n", "not a request"),
+        (
+            b"{\"version\":2,\"verb\":\"new\"}\n",
+            "this agent speaks protocol 1, the question is of protocol 2: use the agent's own binary",
+        ),
+        (&longest, "not a request"),
+        (&deep, "not a request"),
+    ] {
+        let answer = running.exchange(request);
+        let text = String::from_utf8_lossy(&request[..request.len().min(60)]).into_owned();
+        assert!(answer.contains(part), "{text:?}: {answer:?}");
+        assert_eq!(answer.lines().count(), 1, "{text:?}: {answer:?}");
+    }
+    // The server closes on a line without end; what it says may be lost with the connection.
+    running.exchange(&huge);
+    let half: Vec<UnixStream> = (0..15).map(|_| running.connect()).collect();
+    let status: Status = api::ask(&running.socket(), &Ask::Status).unwrap();
+    assert!(!status.ready, "silent clients do not keep the next one waiting");
+    drop(half);
+}
+
+#[test]
+fn a_silent_client_loses_its_place() {
+    let running = start();
+    let silent: Vec<UnixStream> = (0..17).map(|_| running.connect()).collect();
+    for mut stream in silent {
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, b"", "no answer without a question");
+    }
+    api::ask::<Status>(&running.socket(), &Ask::Status).unwrap();
+}
+
+#[test]
+fn a_question_to_nobody_names_the_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("none.sock");
+    let error = api::ask::<Status>(&path, &Ask::Status).unwrap_err().to_string();
+    let expected = format!(
+        "no agent answers on {}: No such file or directory (os error 2) (is `podgate agent` running?)",
+        path.display()
+    );
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn an_answer_that_is_not_understood_is_one_clear_line() {
+    for (answer, part) in [
+        ("{\"version\":2,\"ok\":1}\n", "speaks protocol 2, this podgate 1: use the agent's own binary"),
+        ("hello\n", "is no podgate agent"),
+        ("", "closed the connection without an answer"),
+        ("{\"version\":1,\"ok\":{}}\n", "the answer of the agent"),
+        ("{\"version\":1,\"error\":\"why\"}\n", "why"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("other.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let other = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 256];
+            let length = stream.read(&mut request).unwrap();
+            assert!(length > 0);
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        let error = format!("{:#}", api::ask::<Status>(&path, &Ask::Status).unwrap_err());
+        assert!(error.contains(part), "{answer:?}: {error}");
+        other.join().unwrap();
+    }
+}
+
+#[test]
+fn http_says_how_the_agent_is() {
+    let running = start();
+    let get = |path: &str| running.get(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    assert!(get("/healthz").starts_with("HTTP/1.1 200"));
+    assert!(get("/readyz").starts_with("HTTP/1.1 503"));
+    running.state.send_replace(snapshot(true));
+    assert!(get("/readyz").starts_with("HTTP/1.1 200"));
+    let metrics = get("/metrics");
+    assert!(metrics.contains("content-type: text/plain; version=0.0.4"), "{metrics}");
+    assert!(
+        metrics.contains("\npodgate_packets_total{direction=\"ingress\",outcome=\"denied\"} 3\n"),
+        "{metrics}"
+    );
+    assert!(get("/").starts_with("HTTP/1.1 404"));
+    assert!(running.get("POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 405"));
+    assert!(running.get("HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("\r\n\r\n"));
+}
+
+#[test]
+fn hostile_http_harms_nobody() {
+    let running = start();
+    let half: Vec<TcpStream> = (0..31)
+        .map(|_| {
+            let mut stream = TcpStream::connect(running.http).unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
+            stream
+        })
+        .collect();
+    let headers = "X: y\r\n".repeat(10_000);
+    assert!(running.get("\0\0\0\0\r\n\r\n").starts_with("HTTP/1.1 400"));
+    let refused = running.get(&format!("GET /metrics HTTP/1.1\r\n{headers}\r\n"));
+    assert!(!refused.starts_with("HTTP/1.1 200"), "{refused}");
+    assert!(running.get("GET /healthz HTTP/1.0\r\n\r\n").contains(" 200 "));
+    // Those that never finish their headers are sent away.
+    for mut stream in half {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        assert!(!answer.contains(" 200 "), "{answer}");
+    }
+}

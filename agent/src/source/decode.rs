@@ -1,0 +1,151 @@
+//! One Kubernetes object, as JSON, into the structs of the model.
+//!
+//! In: a JSON value, whether an object, a `List` or a typed list such as `PodList`. Out: objects of the model with
+//! the API server's defaults, and a [`Fault`] for each thing that its validation would refuse. A fault costs the
+//! smallest entry that holds it; that entry arrives in the model as one that matches nothing.
+//! `null` counts as absent everywhere, as it does for the API server. An unknown field is reported in a policy's
+//! spec, where it is most likely misspelt, and ignored as the API server ignores it.
+//! Left out: files, streams, and objects that appear twice.
+
+mod address;
+mod field;
+mod intern;
+mod kind;
+mod metadata;
+mod node;
+mod peer;
+mod pod;
+mod policy;
+mod port;
+mod selector;
+mod syntax;
+
+use serde_json::Value;
+
+use crate::model::{Name, Namespace, NetworkPolicy, Node, ObjectName, Pod};
+
+pub(crate) use field::Fault;
+pub(crate) use kind::{Kind, ObjectId};
+
+use field::{Faults, Field, Object as Fields};
+use intern::Interner;
+use kind::Recognised;
+use metadata::Metadata;
+
+/// One decoded object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decoded {
+    Namespace(Name, Namespace),
+    Node(Name, Node),
+    Pod(Pod),
+    /// Succeeded or Failed: not in the cluster, and it takes the place of an earlier pod of its name.
+    FinishedPod(ObjectName),
+    Policy(NetworkPolicy),
+}
+
+/// What one JSON value held.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pub(crate) objects: Vec<Decoded>,
+    pub(crate) faults: Vec<Fault>,
+    /// Something in it could not be recognised as any object, so `objects` may lack one that was meant.
+    pub(crate) incomplete: bool,
+}
+
+/// Where a value was found. It names objects that do not name themselves.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// Unique among the places of a source: a file.
+    pub(crate) origin: String,
+    /// Unique within the origin, e.g. `document 2`.
+    pub(crate) position: String,
+}
+
+/// Decodes objects; equal names and label sets of all that it decoded share their memory.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    names: Interner,
+}
+
+impl Decoded {
+    pub(crate) fn id(&self) -> ObjectId {
+        match self {
+            Self::Namespace(name, _) => ObjectId::of_cluster(Kind::Namespace, name.clone()),
+            Self::Node(name, _) => ObjectId::of_cluster(Kind::Node, name.clone()),
+            Self::Pod(pod) => ObjectId::of_namespace(Kind::Pod, pod.name.clone()),
+            Self::FinishedPod(name) => ObjectId::of_namespace(Kind::Pod, name.clone()),
+            Self::Policy(policy) => ObjectId::of_namespace(Kind::NetworkPolicy, policy.name.clone()),
+        }
+    }
+}
+
+impl Decoder {
+    pub(crate) fn decode(&mut self, value: &Value, place: &Place) -> Contents {
+        let mut contents = Contents::default();
+        self.recognise(value, None, place, &mut contents);
+        contents
+    }
+
+    /// Forgets what no decoded object holds any more.
+    pub(crate) fn sweep(&mut self) {
+        self.names.sweep();
+    }
+
+    /// `listed`: what the items of a typed list are, when they do not say it themselves.
+    fn recognise(&mut self, value: &Value, listed: Option<Kind>, place: &Place, contents: &mut Contents) {
+        let faults = Faults::new(match Kind::claimed(value).or(listed) {
+            Some(kind) => metadata::label(value, kind, place),
+            None => place.position.clone(),
+        });
+        let root = Field::root(value, &faults);
+        match kind::recognise(&root, listed) {
+            Ok(Recognised::Object(kind)) => self.object(value, kind, place, contents),
+            Ok(Recognised::List(items)) => match root.object().and_then(|list| list.get("items").values()) {
+                Ok(values) => {
+                    for (index, item) in values.iter().enumerate() {
+                        let position = format!("{} items[{index}]", place.position);
+                        self.recognise(item, items, &Place { position, ..place.clone() }, contents);
+                    }
+                }
+                Err(_reported) => contents.incomplete = true,
+            },
+            Ok(Recognised::Foreign) => {}
+            Err(_reported) => contents.incomplete = true,
+        }
+        contents.faults.extend(faults.into_list());
+    }
+
+    fn object(&mut self, value: &Value, kind: Kind, place: &Place, contents: &mut Contents) {
+        let faults = Faults::new(metadata::label(value, kind, place));
+        let root = Field::root(value, &faults);
+        if let Ok(fields) = root.object() {
+            let metadata = metadata::read(&fields.get("metadata"), kind, &mut self.names);
+            contents.objects.extend(self.body(kind, metadata, &fields, place));
+        }
+        contents.faults.extend(faults.into_list());
+    }
+
+    /// Without a name only a policy is kept: it isolates, whatever it is called.
+    fn body(
+        &mut self,
+        kind: Kind,
+        metadata: Metadata,
+        fields: &Fields<'_>,
+        place: &Place,
+    ) -> Option<Decoded> {
+        let Metadata { name, namespace, labels } = metadata;
+        let in_namespace = |name| ObjectName { namespace, name };
+        Some(match kind {
+            Kind::Namespace => Decoded::Namespace(name?, Namespace { labels }),
+            Kind::Node => Decoded::Node(name?, node::read(fields)),
+            Kind::Pod => pod::read(fields, in_namespace(name?), labels, &mut self.names),
+            Kind::NetworkPolicy => {
+                let name = name.unwrap_or_else(|| metadata::unnamed(place));
+                Decoded::Policy(policy::read(fields, in_namespace(name), &mut self.names))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! One copy of each name and each label set: the pods of a large cluster repeat a few thousand of them.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use crate::model::{Labels, Name};
+
+#[derive(Debug, Default)]
+pub(super) struct Interner {
+    names: HashSet<Name>,
+    labels: HashSet<Labels>,
+}
+
+impl Interner {
+    pub(super) fn name(&mut self, text: &str) -> Name {
+        if let Some(name) = self.names.get(text) {
+            return name.clone();
+        }
+        let name = Name::from(text);
+        self.names.insert(name.clone());
+        name
+    }
+
+    pub(super) fn labels(&mut self, labels: BTreeMap<Name, Name>) -> Labels {
+        if let Some(known) = self.labels.get(&labels) {
+            return known.clone();
+        }
+        let labels = Arc::new(labels);
+        self.labels.insert(labels.clone());
+        labels
+    }
+
+    /// Forgets what nobody else holds. Label sets first: they hold names.
+    pub(super) fn sweep(&mut self) {
+        self.labels.retain(|labels| Arc::strong_count(labels) > 1);
+        self.names.retain(|name| Arc::strong_count(name) > 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_label_sets_share_one_copy() {
+        let mut interner = Interner::default();
+        let mut web = |value: &str| {
+            let labels = BTreeMap::from([(interner.name("app"), interner.name(value))]);
+            interner.labels(labels)
+        };
+        let (first, second, other) = (web("web"), web("web"), web("db"));
+        assert!(Arc::ptr_eq(&first, &second));
+        assert!(!Arc::ptr_eq(&first, &other));
+    }
+
+    #[test]
+    fn what_nobody_holds_is_forgotten() {
+        let mut interner = Interner::default();
+        let kept = interner.name("kept");
+        let labels = BTreeMap::from([(interner.name("app"), interner.name("web"))]);
+        drop(interner.labels(labels));
+        interner.sweep();
+        assert_eq!(interner.names, HashSet::from([kept]));
+        assert!(interner.labels.is_empty());
+    }
+}

@@ -1,0 +1,97 @@
+//! `metadata`: name, namespace and labels.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::model::{Labels, NAMESPACE_NAME_LABEL, Name, ObjectName};
+
+use super::{
+    Place,
+    field::{Field, Object, Reported},
+    intern::Interner,
+    kind::{Kind, ObjectId},
+    syntax,
+};
+
+pub(super) struct Metadata {
+    /// `None`: not given, or not text; reported.
+    pub(super) name: Option<Name>,
+    /// `default` for what has none; means nothing for what is not in a namespace.
+    pub(super) namespace: Name,
+    pub(super) labels: Labels,
+}
+
+/// The namespace of objects that name none, as for `kubectl`.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// A name or a label with bad syntax is reported and used as it stands. What is not text is reported and left out.
+pub(super) fn read(field: &Field<'_>, kind: Kind, names: &mut Interner) -> Metadata {
+    match field.object() {
+        Ok(object) => {
+            let name = name(&object.get("name"), kind).ok();
+            let namespace = namespace(&object, kind).unwrap_or(DEFAULT_NAMESPACE);
+            let labels = labels(&object.get("labels"), kind, name.as_ref(), names);
+            Metadata { name, namespace: names.name(namespace), labels }
+        }
+        Err(_reported) => Metadata {
+            name: None,
+            namespace: names.name(DEFAULT_NAMESPACE),
+            labels: names.labels(BTreeMap::new()),
+        },
+    }
+}
+
+/// What to call an object in a fault, before anything of it is known to be right.
+pub(super) fn label(value: &Value, kind: Kind, place: &Place) -> String {
+    let text = |pointer| value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let name = text("/metadata/name").map_or_else(|| unnamed(place), Name::from);
+    let id = if kind.is_namespaced() {
+        let namespace = text("/metadata/namespace").unwrap_or(DEFAULT_NAMESPACE);
+        ObjectId::of_namespace(kind, ObjectName::new(namespace, name))
+    } else {
+        ObjectId::of_cluster(kind, name)
+    };
+    id.to_string()
+}
+
+/// The name of an object that has none. No real name looks like it, and no two places give the same.
+pub(super) fn unnamed(Place { origin, position }: &Place) -> Name {
+    format!("(unnamed, {origin} {position})").into()
+}
+
+fn name(field: &Field<'_>, kind: Kind) -> Result<Name, Reported> {
+    let name = field.required_text()?;
+    let syntax = match kind {
+        Kind::Namespace => syntax::dns_label(name),
+        Kind::Node | Kind::Pod | Kind::NetworkPolicy => syntax::dns_subdomain(name),
+    };
+    syntax::report(field, name, syntax);
+    Ok(name.into())
+}
+
+fn namespace<'a>(metadata: &Object<'a>, kind: Kind) -> Option<&'a str> {
+    if !kind.is_namespaced() {
+        return None;
+    }
+    let field = metadata.get("namespace");
+    let namespace = field.optional_text().ok()??;
+    syntax::report(&field, namespace, syntax::dns_label(namespace));
+    Some(namespace)
+}
+
+fn labels(field: &Field<'_>, kind: Kind, name: Option<&Name>, names: &mut Interner) -> Labels {
+    let mut labels = BTreeMap::new();
+    for (key, value) in field.entries().into_iter().flatten() {
+        let Ok(text) = value.text() else { continue };
+        let text = text.unwrap_or_default();
+        syntax::report(&value, key, syntax::label_key(key));
+        syntax::report(&value, text, syntax::label_value(text));
+        labels.insert(names.name(key), names.name(text));
+    }
+    // The API server sets it on every namespace, whatever the object says.
+    if let (Kind::Namespace, Some(name)) = (kind, name) {
+        labels.insert(names.name(NAMESPACE_NAME_LABEL), name.clone());
+    }
+    names.labels(labels)
+}

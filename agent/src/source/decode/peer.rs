@@ -1,0 +1,58 @@
+//! Entries of `from` and `to` in a policy's rule.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use crate::model::{IpBlock, Peer};
+
+use super::{
+    address,
+    field::{Field, Reported},
+    intern::Interner,
+    selector,
+};
+
+/// An entry with any fault matches nothing; in one with selectors the bad selector does it.
+pub(super) fn read(field: &Field<'_>, names: &mut Interner) -> Peer {
+    peer(field, names).unwrap_or(Peer::Nothing)
+}
+
+fn peer(field: &Field<'_>, names: &mut Interner) -> Result<Peer, Reported> {
+    let object = field.object()?;
+    object.report_unknown(&["podSelector", "namespaceSelector", "ipBlock"]);
+    let (pods, namespaces) = (object.get("podSelector"), object.get("namespaceSelector"));
+    let block = object.get("ipBlock");
+    match (pods.is_given() || namespaces.is_given(), block.is_given()) {
+        (true, false) => Ok(Peer::Pods {
+            namespaces: namespaces.is_given().then(|| selector::read(&namespaces, names)),
+            pods: selector::read(&pods, names),
+        }),
+        (false, true) => ip_block(&block).map(Peer::Block),
+        (true, true) => Err(field.fault("ipBlock must not stand beside a selector")),
+        (false, false) => Err(field.fault("needs a podSelector, a namespaceSelector or an ipBlock")),
+    }
+}
+
+/// A bad `except` spoils the whole block: without it the block would be wider than meant.
+fn ip_block(field: &Field<'_>) -> Result<IpBlock, Reported> {
+    let object = field.object()?;
+    object.report_unknown(&["cidr", "except"]);
+    let cidr = address::read_cidr(&object.get("cidr"));
+    let except = object.get("except");
+    let each: Vec<_> = except.items()?.map(|item| excepted(&item, cidr)).collect();
+    let except = each.into_iter().collect::<Result<BTreeSet<_>, _>>()?;
+    Ok(IpBlock { cidr: cidr?, except })
+}
+
+fn excepted(field: &Field<'_>, cidr: Result<IpNet, Reported>) -> Result<IpNet, Reported> {
+    let except = address::read_cidr(field)?;
+    let cidr = cidr?;
+    if except == cidr || except.contains(&cidr) {
+        return Err(field.fault(format!("{except} is not smaller than {cidr}")));
+    }
+    if !cidr.contains(&except) {
+        return Err(field.fault(format!("{except} is not inside {cidr}")));
+    }
+    Ok(except)
+}

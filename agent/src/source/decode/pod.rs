@@ -1,0 +1,92 @@
+//! Pods: where they run, their addresses and their named ports.
+
+use std::net::IpAddr;
+
+use podgate_common::Protocol;
+
+use crate::model::{Labels, NamedPort, ObjectName, Pod};
+
+use super::{
+    Decoded, address,
+    field::{Field, Object, Reported},
+    intern::Interner,
+    port, syntax,
+};
+
+pub(super) fn read(fields: &Object<'_>, name: ObjectName, labels: Labels, names: &mut Interner) -> Decoded {
+    let (spec, status) = (fields.get("spec"), fields.get("status"));
+    let status = status.object().ok();
+    if status.is_some_and(|status| has_finished(&status)) {
+        return Decoded::FinishedPod(name);
+    }
+    let addresses = status.map(|status| addresses(&status)).unwrap_or_default();
+    let mut pod = Pod { name, labels, node: None, addresses, host_network: false, ports: Vec::new() };
+    if let Ok(spec) = spec.object() {
+        pod.node = spec.get("nodeName").optional_text().ok().flatten().map(|node| names.name(node));
+        pod.host_network = spec.get("hostNetwork").boolean().ok().flatten().unwrap_or(false);
+        pod.ports = named_ports(&spec, names);
+    }
+    Decoded::Pod(pod)
+}
+
+/// Its addresses may be another pod's by now. Every other phase counts, also Unknown and those to come.
+fn has_finished(status: &Object<'_>) -> bool {
+    matches!(status.get("phase").text(), Ok(Some("Succeeded" | "Failed")))
+}
+
+/// `podIPs`; where it names none, `podIP`.
+fn addresses(status: &Object<'_>) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    let mut push = |address: Result<IpAddr, Reported>| {
+        if let Ok(address) = address
+            && !addresses.contains(&address)
+        {
+            addresses.push(address);
+        }
+    };
+    let many = status.get("podIPs");
+    let items = many.items().ok().filter(|items| items.len() > 0);
+    match items {
+        Some(items) => items.for_each(|item| push(item.object().and_then(|ip| address::read(&ip.get("ip"))))),
+        None => {
+            let single = status.get("podIP");
+            if let Ok(Some(_)) = single.optional_text() {
+                push(address::read(&single));
+            }
+        }
+    }
+    addresses
+}
+
+/// Of the containers that live as long as the pod: init containers only when they restart (sidecars).
+fn named_ports(spec: &Object<'_>, names: &mut Interner) -> Vec<NamedPort> {
+    let mut ports = Vec::new();
+    for (list, only_sidecars) in [("containers", false), ("initContainers", true)] {
+        let field = spec.get(list);
+        for container in field.items().into_iter().flatten() {
+            let Ok(container) = container.object() else { continue };
+            if only_sidecars && !matches!(container.get("restartPolicy").text(), Ok(Some("Always"))) {
+                continue;
+            }
+            for item in container.get("ports").items().into_iter().flatten() {
+                if let Ok(Some(port)) = named_port(&item, names)
+                    && !ports.contains(&port)
+                {
+                    ports.push(port);
+                }
+            }
+        }
+    }
+    ports
+}
+
+/// `None` for a port without a name: nothing can refer to it.
+fn named_port(field: &Field<'_>, names: &mut Interner) -> Result<Option<NamedPort>, Reported> {
+    let object = field.object()?;
+    let name_field = object.get("name");
+    let Some(name) = name_field.optional_text()? else { return Ok(None) };
+    syntax::check(&name_field, name, syntax::port_name(name))?;
+    let protocol: Protocol = port::protocol(&object.get("protocol"))?;
+    let number = object.get("containerPort").port_number()?;
+    Ok(Some(NamedPort { name: names.name(name), protocol, number }))
+}

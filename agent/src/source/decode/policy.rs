@@ -1,0 +1,94 @@
+//! NetworkPolicies: defaults and validation of networking.k8s.io/v1.
+//!
+//! The rules are those of Kubernetes' `pkg/apis/networking/{v1/defaults,validation/validation}.go`. Whatever of a
+//! policy is not understood allows nothing, and the policy isolates all the same.
+
+use crate::model::{NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Rule, Selector};
+
+use super::{
+    field::{Field, Object, Reported, quoted},
+    intern::Interner,
+    peer, port, selector,
+};
+
+/// Which directions a policy isolates.
+struct Isolates {
+    ingress: bool,
+    egress: bool,
+}
+
+/// An absent `spec` is `{}`, as for the API server: it isolates every pod of the namespace for ingress.
+/// One that is no object may have meant anything: it isolates them all both ways and allows nothing.
+pub(super) fn read(fields: &Object<'_>, name: ObjectName, names: &mut Interner) -> NetworkPolicy {
+    let field = fields.get("spec");
+    let Ok(spec) = field.object() else {
+        let nothing = Some(Vec::new());
+        return NetworkPolicy {
+            name,
+            subject: Selector::EVERYTHING,
+            ingress: nothing.clone(),
+            egress: nothing,
+        };
+    };
+    spec.report_unknown(&["podSelector", "policyTypes", "ingress", "egress"]);
+    let subject = selector::read(&spec.get("podSelector"), names);
+    let ingress = rules(&spec.get("ingress"), "from", names);
+    let egress = rules(&spec.get("egress"), "to", names);
+    // Egress rules that are not understood are still a word about egress.
+    let speaks_of_egress = egress.as_ref().map_or(true, |rules| !rules.is_empty());
+    let isolates = isolates(&spec.get("policyTypes"), speaks_of_egress);
+    NetworkPolicy {
+        name,
+        subject,
+        ingress: isolates.ingress.then(|| ingress.unwrap_or_default()),
+        egress: isolates.egress.then(|| egress.unwrap_or_default()),
+    }
+}
+
+/// What is understood of `policyTypes` counts; if nothing is, both directions.
+fn isolates(field: &Field<'_>, speaks_of_egress: bool) -> Isolates {
+    let Ok(items) = field.items() else { return Isolates { ingress: true, egress: true } };
+    if items.len() == 0 {
+        return Isolates { ingress: true, egress: speaks_of_egress };
+    }
+    if items.len() > 2 {
+        let _reported = field.fault("has more than 2 entries");
+    }
+    let mut isolates = Isolates { ingress: false, egress: false };
+    for item in items {
+        match item.required_text() {
+            Ok("Ingress") => isolates.ingress = true,
+            Ok("Egress") => isolates.egress = true,
+            Ok(other) => {
+                let _reported = item.fault(format!("{} is not Ingress or Egress", quoted(other)));
+            }
+            Err(_reported) => {}
+        }
+    }
+    match isolates {
+        Isolates { ingress: false, egress: false } => Isolates { ingress: true, egress: true },
+        understood => understood,
+    }
+}
+
+/// One rule for each entry, also for the bad ones: rules are told apart by their index.
+fn rules(field: &Field<'_>, peers: &'static str, names: &mut Interner) -> Result<Vec<Rule>, Reported> {
+    Ok(field.items()?.map(|item| rule(&item, peers, names)).collect())
+}
+
+fn rule(field: &Field<'_>, peers: &'static str, names: &mut Interner) -> Rule {
+    let nobody = Peers::Listed(vec![Peer::Nothing]);
+    let Ok(object) = field.object() else { return Rule { peers: nobody, ports: Ports::Any } };
+    object.report_unknown(&[peers, "ports"]);
+    let peers = match object.get(peers).items() {
+        Ok(items) if items.len() == 0 => Peers::Any,
+        Ok(items) => Peers::Listed(items.map(|item| peer::read(&item, names)).collect()),
+        Err(_reported) => nobody,
+    };
+    let ports = match object.get("ports").items() {
+        Ok(items) if items.len() == 0 => Ports::Any,
+        Ok(items) => Ports::Listed(items.map(|item| port::read(&item, names)).collect()),
+        Err(_reported) => Ports::Listed(vec![PortRule::Nothing]),
+    };
+    Rule { peers, ports }
+}

@@ -1,0 +1,78 @@
+//! Entries of `ports` in a policy's rule.
+
+use podgate_common::Protocol;
+
+use crate::model::{Name, PortRule};
+
+use super::{
+    field::{Field, NumberOrText, Object, Reported, quoted},
+    intern::Interner,
+    syntax,
+};
+
+/// `port` and `endPort` of an entry.
+enum Span {
+    All,
+    Numbers { first: u16, last: u16 },
+    Named(Name),
+}
+
+/// An entry with any fault matches nothing.
+pub(super) fn read(field: &Field<'_>, names: &mut Interner) -> PortRule {
+    rule(field, names).unwrap_or(PortRule::Nothing)
+}
+
+/// TCP when absent.
+pub(super) fn protocol(field: &Field<'_>) -> Result<Protocol, Reported> {
+    match field.text()? {
+        None | Some("TCP") => Ok(Protocol::Tcp),
+        Some("UDP") => Ok(Protocol::Udp),
+        Some("SCTP") => Ok(Protocol::Sctp),
+        Some(other) => Err(field.fault(format!("{} is not TCP, UDP or SCTP", quoted(other)))),
+    }
+}
+
+/// Looks at every field, so that every fault is reported, before it gives up.
+fn rule(field: &Field<'_>, names: &mut Interner) -> Result<PortRule, Reported> {
+    let object = field.object()?;
+    object.report_unknown(&["protocol", "port", "endPort"]);
+    let protocol = protocol(&object.get("protocol"));
+    let span = span(&object, names);
+    let protocol = protocol?;
+    Ok(match span? {
+        Span::All => PortRule::Protocol(protocol),
+        Span::Numbers { first, last } => PortRule::Range { protocol, first, last },
+        Span::Named(name) => PortRule::Named(protocol, name),
+    })
+}
+
+fn span(object: &Object<'_>, names: &mut Interner) -> Result<Span, Reported> {
+    let start = start(&object.get("port"), names);
+    let field = object.get("endPort");
+    if !field.is_given() {
+        return start;
+    }
+    let last = field.port_number();
+    match start? {
+        Span::All => Err(field.fault("needs a port")),
+        Span::Named(_) => Err(field.fault("needs a port that is a number")),
+        Span::Numbers { first, .. } => match last? {
+            last if last < first => Err(field.fault(format!("{last} is less than port {first}"))),
+            last => Ok(Span::Numbers { first, last }),
+        },
+    }
+}
+
+fn start(field: &Field<'_>, names: &mut Interner) -> Result<Span, Reported> {
+    Ok(match field.number_or_text()? {
+        None => Span::All,
+        Some(NumberOrText::Number) => {
+            let first = field.port_number()?;
+            Span::Numbers { first, last: first }
+        }
+        Some(NumberOrText::Text(name)) => {
+            syntax::check(field, name, syntax::port_name(name))?;
+            Span::Named(names.name(name))
+        }
+    })
+}

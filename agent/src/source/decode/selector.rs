@@ -1,0 +1,105 @@
+//! Label selectors.
+//!
+//! A selector with any fault selects nothing, also where `NotIn` stands: what was meant is not known, and the
+//! part that was understood may be wider than the whole.
+
+use std::collections::BTreeSet;
+
+use crate::model::{Name, Requirement, Selector};
+
+use super::{
+    field::{Field, Object, Reported, quoted},
+    intern::Interner,
+    syntax,
+};
+
+/// An absent selector counts as `{}`.
+pub(super) fn read(field: &Field<'_>, names: &mut Interner) -> Selector {
+    match requirements(field, names) {
+        Ok(requirements) => Selector::All(requirements),
+        Err(_reported) => Selector::Nothing,
+    }
+}
+
+/// Looks at every part, so that every fault is reported, before it gives up.
+fn requirements(field: &Field<'_>, names: &mut Interner) -> Result<Vec<Requirement>, Reported> {
+    let object = field.object()?;
+    object.report_unknown(&["matchLabels", "matchExpressions"]);
+    let labels = match_labels(&object.get("matchLabels"), names);
+    let expressions = match_expressions(&object.get("matchExpressions"), names);
+    let mut requirements = labels?;
+    requirements.extend(expressions?);
+    Ok(requirements)
+}
+
+fn match_labels(field: &Field<'_>, names: &mut Interner) -> Result<Vec<Requirement>, Reported> {
+    let each: Vec<_> = field
+        .entries()?
+        .map(|(key, value)| {
+            let checked = syntax::check(&value, key, syntax::label_key(key));
+            let text = label_value(&value, names);
+            checked?;
+            Ok(Requirement::In(names.name(key), BTreeSet::from([text?])))
+        })
+        .collect();
+    each.into_iter().collect()
+}
+
+fn match_expressions(field: &Field<'_>, names: &mut Interner) -> Result<Vec<Requirement>, Reported> {
+    let each: Vec<_> = field.items()?.map(|item| requirement(&item, names)).collect();
+    each.into_iter().collect()
+}
+
+fn requirement(field: &Field<'_>, names: &mut Interner) -> Result<Requirement, Reported> {
+    let object = field.object()?;
+    object.report_unknown(&["key", "operator", "values"]);
+    let key = key(&object.get("key"), names);
+    let operator = object.get("operator");
+    let requirement = match operator.required_text()? {
+        "In" => Requirement::In(key?, values(&object, names)?),
+        "NotIn" => Requirement::NotIn(key?, values(&object, names)?),
+        "Exists" => {
+            no_values(&object)?;
+            Requirement::Exists(key?)
+        }
+        "DoesNotExist" => {
+            no_values(&object)?;
+            Requirement::DoesNotExist(key?)
+        }
+        other => {
+            let message = format!("{} is not In, NotIn, Exists or DoesNotExist", quoted(other));
+            return Err(operator.fault(message));
+        }
+    };
+    Ok(requirement)
+}
+
+fn key(field: &Field<'_>, names: &mut Interner) -> Result<Name, Reported> {
+    let key = field.required_text()?;
+    syntax::check(field, key, syntax::label_key(key))?;
+    Ok(names.name(key))
+}
+
+fn values(requirement: &Object<'_>, names: &mut Interner) -> Result<BTreeSet<Name>, Reported> {
+    let field = requirement.get("values");
+    let each: Vec<_> = field.items()?.map(|item| label_value(&item, names)).collect();
+    if each.is_empty() {
+        return Err(field.fault("must not be empty with In or NotIn"));
+    }
+    each.into_iter().collect()
+}
+
+fn no_values(requirement: &Object<'_>) -> Result<(), Reported> {
+    let field = requirement.get("values");
+    if field.items()?.len() > 0 {
+        return Err(field.fault("must be empty with Exists or DoesNotExist"));
+    }
+    Ok(())
+}
+
+/// `null` in place of a string is the empty string, as for the API server.
+fn label_value(field: &Field<'_>, names: &mut Interner) -> Result<Name, Reported> {
+    let text = field.text()?.unwrap_or_default();
+    syntax::check(field, text, syntax::label_value(text))?;
+    Ok(names.name(text))
+}

@@ -1,0 +1,151 @@
+//! The syntax of names, labels and port names.
+//!
+//! The rules are those of Kubernetes' `apimachinery/pkg/util/validation`. An error says which rule was broken.
+
+use super::field::{Field, Reported, quoted};
+
+/// `Err` holds what follows "`x` is not ...".
+type Syntax = Result<(), &'static str>;
+
+/// Reports text that breaks its syntax but is used as it stands.
+pub(super) fn report(field: &Field<'_>, text: &str, syntax: Syntax) {
+    let _reported = check(field, text, syntax);
+}
+
+/// Reports text that breaks its syntax.
+pub(super) fn check(field: &Field<'_>, text: &str, syntax: Syntax) -> Result<(), Reported> {
+    syntax.map_err(|rule| field.fault(format!("{} is not {rule}", quoted(text))))
+}
+
+pub(super) fn dns_label(text: &str) -> Syntax {
+    match text.len() <= 63 && is_dns_label(text) {
+        true => Ok(()),
+        false => Err("a DNS label (a-z, 0-9 and '-', at most 63 characters)"),
+    }
+}
+
+pub(super) fn dns_subdomain(text: &str) -> Syntax {
+    match text.len() <= 253 && text.split('.').all(is_dns_label) {
+        true => Ok(()),
+        false => Err("a DNS name (a-z, 0-9, '-' and '.', at most 253 characters)"),
+    }
+}
+
+/// A name of at most 63 characters, with or without `prefix/`.
+pub(super) fn label_key(text: &str) -> Syntax {
+    let (prefix, name) = match text.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, text),
+    };
+    if prefix.is_some_and(|prefix| dns_subdomain(prefix).is_err()) {
+        return Err("a label key: what stands before '/' must be a DNS name");
+    }
+    match is_label_word(name) {
+        true => Ok(()),
+        false => Err("a label key (letters, digits, '-', '_' and '.', 1 to 63 characters)"),
+    }
+}
+
+pub(super) fn label_value(text: &str) -> Syntax {
+    match text.is_empty() || is_label_word(text) {
+        true => Ok(()),
+        false => Err("a label value (letters, digits, '-', '_' and '.', at most 63 characters)"),
+    }
+}
+
+/// `IsValidPortName`.
+pub(super) fn port_name(text: &str) -> Syntax {
+    if text.len() > 15 {
+        return Err("a port name: it is longer than 15 characters");
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
+        return Err("a port name: only a-z, 0-9 and '-' are allowed");
+    }
+    if !text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return Err("a port name: it has no letter");
+    }
+    if text.starts_with('-') || text.ends_with('-') || text.contains("--") {
+        return Err("a port name: '-' must stand single between letters or digits");
+    }
+    Ok(())
+}
+
+/// Without the limit of length.
+fn is_dns_label(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && !text.starts_with('-') && !text.ends_with('-') && text.bytes().all(inner)
+}
+
+fn is_label_word(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    (1..=63).contains(&bytes.len())
+        && [bytes.first(), bytes.last()].into_iter().flatten().all(u8::is_ascii_alphanumeric)
+        && bytes.iter().all(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_syntax_accepts_and_refuses_what_kubernetes_does() {
+        let long = |length: usize| "a".repeat(length);
+        let tables: [(&str, fn(&str) -> Syntax, Vec<String>, Vec<String>); 5] = [
+            (
+                "DNS label",
+                dns_label,
+                vec!["a".into(), "a-b".into(), "1".into(), long(63)],
+                vec!["".into(), "a.b".into(), "A".into(), "-a".into(), "a-".into(), "é".into(), long(64)],
+            ),
+            (
+                "DNS name",
+                dns_subdomain,
+                vec!["a".into(), "a.b-c.1".into(), long(253)],
+                vec!["".into(), "a..b".into(), ".a".into(), "a.-b".into(), "a_b".into(), long(254)],
+            ),
+            (
+                "label key",
+                label_key,
+                vec!["app".into(), "A_b.c-d".into(), "k8s.io/app".into(), "9".into(), long(63)],
+                vec![
+                    "".into(),
+                    "/a".into(),
+                    "a/".into(),
+                    "a/b/c".into(),
+                    "A.io/x".into(),
+                    "-a".into(),
+                    long(64),
+                ],
+            ),
+            (
+                "label value",
+                label_value,
+                vec!["".into(), "A_b.c-d".into(), "9".into(), long(63)],
+                vec!["a b".into(), "a/b".into(), "_a".into(), "a.".into(), "é".into(), long(64)],
+            ),
+            (
+                "port name",
+                port_name,
+                vec!["http".into(), "a-1".into(), "8a".into(), long(15)],
+                vec![
+                    "".into(),
+                    "80".into(),
+                    "HTTP".into(),
+                    "a--b".into(),
+                    "-a".into(),
+                    "a-".into(),
+                    long(16),
+                ],
+            ),
+        ];
+        for (what, syntax, good, bad) in tables {
+            for text in good {
+                assert_eq!(syntax(&text), Ok(()), "{what} {text:?}");
+            }
+            for text in bad {
+                assert!(syntax(&text).is_err(), "{what} {text:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The text of a file into documents, each a JSON value.
+//!
+//! In: bytes. Out: one result for each document that is not empty; a bad document does not spoil its neighbours.
+//! Text that is JSON throughout is read as JSON, which is much faster; everything else as YAML. A key that appears
+//! twice makes a document unreadable: whichever counted, one of its readers would be surprised.
+//! Hostile text ends in an error: nesting, aliases and what they expand to have limits.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Number, Value};
+
+/// One document of a file.
+#[derive(Debug)]
+pub(super) struct Document {
+    /// Where it is, as in `document 2 (line 14)`.
+    pub(super) position: String,
+    /// The error says what is wrong and at which line.
+    pub(super) value: Result<Value, String>,
+}
+
+/// How deep lists and objects may nest. Pods need about 20, the schemas of custom resources 60.
+const DEPTH: usize = 128;
+
+/// What aliases may expand to, in bytes of text, when the document itself is shorter than that.
+const EXPANDED_BYTES: usize = 16 << 20;
+
+/// Reads all documents of a file. `Err`: the file is not text.
+pub(super) fn read(bytes: &[u8]) -> Result<Vec<Document>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = 1 + count_lines(&bytes[..error.valid_up_to()]);
+        format!("is not UTF-8 at line {line}")
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    Ok(json(text).unwrap_or_else(|| yaml(text)))
+}
+
+/// `None`: not JSON throughout, or with a fault that the YAML reader describes better.
+fn json(text: &str) -> Option<Vec<Document>> {
+    if !text.trim_start().starts_with(['{', '[']) {
+        return None;
+    }
+    let mut documents = Vec::new();
+    let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Strict>();
+    let (mut end, mut line) = (0, 1);
+    while let Some(value) = stream.next() {
+        let Strict(value) = value.ok()?;
+        let document = &text[end..stream.byte_offset()];
+        let blank = document.len() - document.trim_start().len();
+        let starts_at = line + count_lines(&document.as_bytes()[..blank]);
+        documents.push(Document { position: position(documents.len(), starts_at), value: Ok(value) });
+        line += count_lines(document.as_bytes());
+        end = stream.byte_offset();
+    }
+    Some(documents)
+}
+
+fn yaml(text: &str) -> Vec<Document> {
+    let mut documents = Vec::new();
+    for Chunk { text, lines_before } in chunks(text) {
+        let is_empty = |line: &str| is_preamble(line) || matches!(line.trim_end(), "---" | "...");
+        let Some(empty_lines) = text.lines().position(|line| !is_empty(line)) else { continue };
+        let value = yaml_document(text, lines_before);
+        if !matches!(value, Ok(Value::Null)) {
+            let line = 1 + lines_before + empty_lines;
+            documents.push(Document { position: position(documents.len(), line), value });
+        }
+    }
+    documents
+}
+
+fn position(before: usize, line: usize) -> String {
+    format!("document {} (line {line})", before + 1)
+}
+
+fn yaml_document(text: &str, lines_before: usize) -> Result<Value, String> {
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        // Neither octal, as YAML 1.1 has it, nor decimal, as YAML 1.2 has it: text, which no port is.
+        leading_zero_numbers_as_strings: true,
+        non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::AsString,
+        budget: serde_saphyr::budget! {
+            max_documents: 1,
+            max_depth: DEPTH,
+            // What the text itself holds is bounded by its length; the limits on aliases stay.
+            max_events: usize::MAX,
+            max_nodes: usize::MAX,
+            max_total_scalar_bytes: EXPANDED_BYTES.max(text.len().saturating_mul(2)),
+        },
+    };
+    serde_saphyr::from_str_with_options(text, options).map(|Strict(value)| value).map_err(|error| {
+        error.render_with_options(serde_saphyr::render_options! {
+            formatter: &serde_saphyr::UserMessageFormatter,
+            snippets: serde_saphyr::SnippetMode::Off,
+            line_offset: u64::try_from(lines_before).unwrap_or(u64::MAX),
+        })
+    })
+}
+
+/// The text of one YAML document.
+struct Chunk<'a> {
+    text: &'a str,
+    lines_before: usize,
+}
+
+/// Cuts at the lines that begin or end a document. Such a line means the same wherever it stands (YAML 1.2, 9.1.2:
+/// no scalar may hold one), so that a document can be cut out without understanding those before it.
+fn chunks(text: &str) -> impl Iterator<Item = Chunk<'_>> {
+    let mut rest = text;
+    let mut lines_before = 0;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (mut bytes, mut lines) = (0, 0);
+        // Directives and comments belong to the `---` that follows them.
+        let mut preamble = true;
+        for line in rest.split_inclusive('\n') {
+            if is_start(line) && !preamble {
+                break;
+            }
+            preamble &= is_preamble(line);
+            bytes += line.len();
+            lines += 1;
+            if is_end(line) {
+                break;
+            }
+        }
+        let (chunk, after) = rest.split_at(bytes);
+        let chunk = Chunk { text: chunk, lines_before };
+        rest = after;
+        lines_before += lines;
+        Some(chunk)
+    })
+}
+
+fn is_start(line: &str) -> bool {
+    is_marker(line, "---")
+}
+
+fn is_end(line: &str) -> bool {
+    is_marker(line, "...")
+}
+
+fn is_marker(line: &str, marker: &str) -> bool {
+    line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+}
+
+/// A line that may stand before a document's `---`.
+fn is_preamble(line: &str) -> bool {
+    line.starts_with('%') || matches!(line.trim_start().as_bytes().first(), None | Some(b'#'))
+}
+
+fn count_lines(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// A [`Value`] without keys that appear twice and without numbers that JSON does not have. (`Value` itself would
+/// take the last of two keys, and `null` for infinity: absent, and an absent port means every port.)
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Self)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number is not finite"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(Strict(item)) = access.next_element()? {
+            items.push(item);
+        }
+        Ok(items.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            if map.contains_key(&key) {
+                return Err(A::Error::custom(format_args!("the key {key:?} appears twice")));
+            }
+            let Strict(value) = access.next_value()?;
+            map.insert(key, value);
+        }
+        Ok(map.into())
+    }
+}

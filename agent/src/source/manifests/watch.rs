@@ -1,0 +1,315 @@
+//! Watching the manifests: a new picture soon after each change.
+//!
+//! In: inotify events of the directories on the way to the files. Out: pictures that differ from the one before.
+//! A file whose content changed is read again when its writer has closed it, not before: `kubectl get > file` has
+//! it empty for seconds, and a policy cut off after `from:` is a valid one that allows everyone. Until then its
+//! last good state stays in force. Left out: changes that no event tells of, such as writes to a network file
+//! system from another machine.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    ffi::OsStr,
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    sync::mpsc::sync_channel,
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    runtime::{self, Runtime},
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Picture, Problem,
+    route::{Meaning, Routes},
+    store::{Input, Store},
+};
+
+/// A tool that writes several files, or an editor that renames, has finished when nothing happened for this long.
+const QUIET: Duration = Duration::from_millis(5);
+
+/// How long changes that follow each other without a pause may put off the next picture.
+const LONGEST_BURST: Duration = Duration::from_millis(100);
+
+/// How often the inputs are listed anew when they change while they are listed; then the next event must do.
+const MOST_LISTINGS: usize = 8;
+
+/// Room for a few hundred events.
+const EVENT_BUFFER: usize = 16 << 10;
+
+/// What happens to a directory itself.
+const ITSELF: WatchMask = WatchMask::DELETE_SELF.union(WatchMask::MOVE_SELF).union(WatchMask::ONLYDIR);
+
+/// What happens to the names in it.
+const NAMES: WatchMask = WatchMask::CREATE
+    .union(WatchMask::DELETE)
+    .union(WatchMask::MOVE)
+    .union(WatchMask::MODIFY)
+    .union(WatchMask::CLOSE_WRITE)
+    .union(WatchMask::ATTRIB);
+
+/// Watches the paths from a thread of its own, which ends when the receiver is dropped.
+///
+/// The first picture comes as soon as everything was read. Standard input and pipes are read once. What cannot be
+/// read or watched is a problem in the picture; `Err` is for a system that gives no inotify at all.
+pub fn watch(paths: Vec<PathBuf>) -> anyhow::Result<mpsc::Receiver<Picture>> {
+    // One: a slow reader finds at most one picture that is older than the newest.
+    let (pictures, receiver) = mpsc::channel(1);
+    let (started, start) = sync_channel(1);
+    let work = move || match set_up() {
+        Ok((runtime, inotify)) => {
+            let _ = started.send(Ok(()));
+            runtime.block_on(Watcher::new(inotify, &paths).run(pictures));
+        }
+        Err(error) => {
+            let _ = started.send(Err(error));
+        }
+    };
+    thread::Builder::new()
+        .name("manifests".into())
+        .spawn(work)
+        .context("start a thread to watch manifests")?;
+    start.recv().context("the thread that watches manifests ended")??;
+    Ok(receiver)
+}
+
+fn set_up() -> anyhow::Result<(Runtime, AsyncFd<Inotify>)> {
+    let runtime =
+        runtime::Builder::new_current_thread().enable_all().build().context("start an event loop")?;
+    let inotify = Inotify::init().context("inotify_init1")?;
+    let inotify = {
+        let _context = runtime.enter();
+        // SAFETY: Inotify owns its descriptor, gives always the same one and closes it only when it is dropped.
+        unsafe { AsyncFd::register_with_interest(inotify, Interest::READABLE) }
+            .map_err(io::Error::from)
+            .context("wait on inotify")?
+    };
+    Ok((runtime, inotify))
+}
+
+#[derive(Debug)]
+struct Watcher {
+    store: Store,
+    inotify: AsyncFd<Inotify>,
+    routes: Routes,
+    /// The directories that the kernel watches. One may have several paths, by a bind mount.
+    watched: HashMap<WatchDescriptor, Vec<PathBuf>>,
+    unwatched: Vec<Problem>,
+    changes: Changes,
+    /// Files that changed and were not closed by their writer yet.
+    being_written: HashSet<PathBuf>,
+}
+
+/// What happened since the last look.
+#[derive(Debug, Default)]
+struct Changes {
+    /// Any path may lead elsewhere.
+    everything: bool,
+    /// Files to read again, without links in their paths.
+    files: HashSet<PathBuf>,
+}
+
+impl Watcher {
+    fn new(inotify: AsyncFd<Inotify>, paths: &[PathBuf]) -> Self {
+        Self {
+            store: Store::new(paths),
+            inotify,
+            routes: Routes::default(),
+            watched: HashMap::new(),
+            unwatched: Vec::new(),
+            changes: Changes { everything: true, ..Changes::default() },
+            being_written: HashSet::new(),
+        }
+    }
+
+    /// Until nobody listens any more.
+    async fn run(mut self, pictures: mpsc::Sender<Picture>) {
+        let mut last = None;
+        loop {
+            let picture = self.look();
+            if last.as_ref() != Some(&picture) {
+                last = Some(picture.clone());
+                if pictures.send(picture).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                () = self.change() => {}
+                () = pictures.closed() => return,
+            }
+            self.quiet().await;
+        }
+    }
+
+    /// Reads what changed. What changed once more while it was read is not used: the next look takes it up.
+    fn look(&mut self) -> Picture {
+        let inputs = self.find_inputs();
+        let changes = std::mem::take(&mut self.changes);
+        let mut readings = Vec::new();
+        for input in inputs {
+            let file = input.path().and_then(|path| fs::canonicalize(path).ok());
+            if self.is_due(&input, file.as_deref(), &changes) {
+                let reading = self.store.read(&input);
+                readings.push((input, file, reading));
+            }
+        }
+        self.take_events();
+        for (input, file, reading) in readings {
+            let is_stale = |file| self.changes.files.contains(file) || self.being_written.contains(file);
+            if !file.as_ref().is_some_and(is_stale) {
+                self.store.put(input, reading);
+            }
+        }
+        let mut picture = self.store.picture();
+        picture.problems.extend(self.unwatched.iter().cloned());
+        picture
+    }
+
+    /// Lists the inputs and watches the ways to them, until the list was made under the watches: what changed
+    /// between the two would be missed.
+    fn find_inputs(&mut self) -> BTreeSet<Input> {
+        let mut is_stale = self.changes.everything;
+        for _ in 0..MOST_LISTINGS {
+            let inputs = self.store.list();
+            let mut routes = Routes::default();
+            self.store.roots().chain(inputs.iter().filter_map(Input::path)).for_each(|path| routes.add(path));
+            if !is_stale && routes == self.routes {
+                return inputs;
+            }
+            self.routes = routes;
+            is_stale = false;
+            self.watch_routes();
+        }
+        self.store.list()
+    }
+
+    /// Makes the kernel watch the routes, and nothing else. It is the same watch for the same directory, so that
+    /// nothing is lost of those that stay.
+    fn watch_routes(&mut self) {
+        let mut watches = self.inotify.get_ref().watches();
+        let before = std::mem::take(&mut self.watched);
+        self.unwatched.clear();
+        let mut directories: Vec<_> = self.routes.directories().collect();
+        // The last mask counts for a directory with several paths: the full one.
+        directories.sort_by_key(|(_, names_matter)| *names_matter);
+        for (path, names_matter) in directories {
+            let mask = if names_matter { ITSELF.union(NAMES) } else { ITSELF };
+            match watches.add(path, mask) {
+                Ok(watch) => {
+                    if !before.get(&watch).is_some_and(|paths| paths.iter().any(|known| known == path)) {
+                        // Another directory than before: what was being written in the old one is not here.
+                        self.being_written.retain(|file| file.parent() != Some(path));
+                    }
+                    self.watched.entry(watch).or_default().push(path.to_owned());
+                }
+                // It went away since the route was made; the next listing finds another.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    self.changes.everything = true;
+                }
+                Err(error) => {
+                    let message = format!("cannot be watched: {error}");
+                    self.unwatched.push(Problem::of_file(path.display().to_string(), message));
+                }
+            }
+        }
+        for (watch, _) in before {
+            if !self.watched.contains_key(&watch) {
+                // The kernel has removed it by itself when the directory is gone.
+                let _ = watches.remove(watch);
+            }
+        }
+    }
+
+    fn is_due(&self, input: &Input, file: Option<&Path>, changes: &Changes) -> bool {
+        let is_being_written = file.is_some_and(|file| self.being_written.contains(file));
+        let has_changed = changes.everything || file.is_some_and(|file| changes.files.contains(file));
+        let is_new = !self.store.holds(input);
+        !is_being_written && (is_new || has_changed && input.is_repeatable())
+    }
+
+    /// Returns when there is something to read.
+    async fn change(&mut self) {
+        while !self.changes.everything && self.changes.files.is_empty() {
+            self.events().await;
+        }
+    }
+
+    /// Returns when nothing happened for a while.
+    async fn quiet(&mut self) {
+        let last_call = Instant::now() + LONGEST_BURST;
+        while Instant::now() < last_call {
+            let silence = (Instant::now() + QUIET).min(last_call);
+            if timeout_at(silence, self.events()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Returns when something happened that matters.
+    async fn events(&mut self) {
+        loop {
+            let ready = self.inotify.readable_mut().await;
+            ready.expect("the event loop runs for as long as this future").clear_ready();
+            if self.take_events() {
+                return;
+            }
+        }
+    }
+
+    /// Notes what the kernel has told so far. Out: whether any of it matters.
+    fn take_events(&mut self) -> bool {
+        let mut buffer = [0; EVENT_BUFFER];
+        let mut matters = false;
+        // An error means that there are no more: the descriptor does not block, and the buffer holds any event.
+        while let Ok(events) = self.inotify.get_mut().read_events(&mut buffer) {
+            for event in events {
+                matters |= self.note(&event);
+            }
+        }
+        matters
+    }
+
+    fn note(&mut self, event: &Event<&OsStr>) -> bool {
+        if event.mask.contains(EventMask::Q_OVERFLOW) {
+            self.changes.everything = true;
+            // Their end may be among what was lost.
+            self.being_written.clear();
+            return true;
+        }
+        // The end of a watch that was removed.
+        let Some(directories) = self.watched.get(&event.wd) else { return false };
+        let Some(name) = event.name else {
+            // The directory itself was moved, removed or unmounted, or may be read now.
+            self.changes.everything = true;
+            return true;
+        };
+        let mut matters = false;
+        for directory in directories {
+            match self.routes.meaning(directory, name) {
+                None => continue,
+                Some(Meaning::Way) => self.changes.everything = true,
+                Some(Meaning::File) => {
+                    let file = directory.join(name);
+                    if event.mask.contains(EventMask::MODIFY) {
+                        self.being_written.insert(file);
+                    } else {
+                        // Closed; or another file than before, which is complete or will be written to.
+                        if !event.mask.contains(EventMask::ATTRIB) {
+                            self.being_written.remove(&file);
+                        }
+                        self.changes.files.insert(file);
+                    }
+                }
+            }
+            matters = true;
+        }
+        matters
+    }
+}

@@ -1,0 +1,98 @@
+//! Everything that `cargo xtask` takes on its command line.
+
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand};
+
+/// podgate's workshop. Every command first installs or finds what it needs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+pub struct Flags {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Find or install the eBPF toolchain, bpf-linker, iproute2 and nftables
+    Setup,
+    /// Play the walkthrough: policies on real pods, asked with real packets (needs root)
+    Demo,
+    /// Run every check and every test (needs root)
+    Test(TestFlags),
+    /// Check the rules of the repository: module order, file sizes, file heads, left-over words
+    Tidy,
+    /// Open a shell in a small lab of two nodes and five pods (needs root)
+    Lab(LabFlags),
+}
+
+#[derive(Debug, Args)]
+pub struct TestFlags {
+    /// Run only tests whose name contains PATTERN, and none of the other checks
+    #[arg(long, value_name = "PATTERN")]
+    pub only: Option<String>,
+    /// Run the I-th of N parts of the tests
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
+}
+
+#[derive(Debug, Args)]
+pub struct LabFlags {
+    /// Make the network alone: build and start no agent
+    #[arg(long)]
+    pub bare: bool,
+    /// What to run in the place of an interactive shell
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub program: Vec<String>,
+}
+
+/// One of several parts of equal size, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    index: usize,
+    count: usize,
+}
+
+impl Shard {
+    /// Whether this part takes the `position`-th thing.
+    pub fn takes(self, position: usize) -> bool {
+        position % self.count == self.index - 1
+    }
+}
+
+impl FromStr for Shard {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (index, count) = text.split_once('/')?;
+            Some(Self { index: index.parse().ok()?, count: count.parse().ok()? })
+        };
+        parse()
+            .filter(|shard| (1..=shard.count).contains(&shard.index))
+            .ok_or("give I/N with I from 1 to N, like 2/3")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn shards_take_everything_once() {
+        let shards = ["1/3", "2/3", "3/3"].map(|text| text.parse::<Shard>().expect("well-formed"));
+        for position in 0..10 {
+            assert_eq!(shards.iter().filter(|shard| shard.takes(position)).count(), 1, "{position}");
+        }
+        for bad in ["0/3", "4/3", "1/0", "1", "a/b", "-1/2"] {
+            assert!(bad.parse::<Shard>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The lab: nodes, pods and outside hosts made from network namespaces, for the demo, the tests and for trying things.
+//!
+//! In: a sandbox, then calls that add nodes and pods. Out: places to run servers, probes and agents in, and a directory
+//! of manifests that describes the same cluster as Kubernetes would. Nodes are joined by a wire (a bridge in a namespace
+//! of its own) and route to each other's pods; pods hang on routed veths or on a bridge, dual stack. All neighbours on
+//! the wire are written down, so that nothing depends on timing.
+//! Left out: services and overlays. Everything vanishes with the sandbox.
+
+mod address;
+mod agent;
+mod capture;
+mod manifests;
+mod node;
+mod place;
+mod pod;
+mod probe;
+mod server;
+mod wait;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+pub use address::Addresses;
+pub use agent::{Agent, Asked};
+pub use capture::{Capture, Packet};
+pub use manifests::Manifests;
+pub use node::{Node, Wiring};
+pub use place::Place;
+pub use pod::{Pod, PodSpec};
+pub use probe::{BRIEF, HttpAnswer, PATIENT, Seen, Traffic, http_get};
+pub use server::{Server, Service};
+pub use wait::until;
+
+use crate::sandbox::Sandbox;
+use address::{Mac, pod_networks};
+
+/// One small cluster. Several can live in one sandbox: they share nothing.
+#[derive(Debug)]
+pub struct Lab {
+    sandbox: Sandbox,
+    directory: PathBuf,
+    manifests: Manifests,
+    wire: Place,
+    members: Vec<Member>,
+}
+
+/// A host outside the cluster, on the same wire as the nodes. It routes to pods as the nodes do.
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub place: Place,
+    pub addresses: Addresses,
+}
+
+/// Something with an `eth0` on the wire.
+#[derive(Debug)]
+struct Member {
+    place: Place,
+    number: u8,
+    addresses: Addresses,
+    /// Which node's pods are reached through it.
+    node: Option<u8>,
+}
+
+/// Node N is member 10 + N of the wire, outside hosts are members 100 and up.
+const FIRST_NODE: u8 = 11;
+const FIRST_OUTSIDE: u8 = 100;
+
+impl Lab {
+    /// An empty cluster; `name` tells it from others in the same sandbox.
+    pub fn new(sandbox: Sandbox, name: &str) -> Result<Self> {
+        let directory = Path::new("/run/lab").join(name);
+        let manifests = Manifests::new(&directory.join("manifests"))?;
+        let wire = Place::new(sandbox, "wire")?;
+        // Multicast snooping would drop neighbour discovery while no querier is known.
+        wire.ip("link add wire type bridge mcast_snooping 0\nlink set wire up\n")?;
+        Ok(Self { sandbox, directory, manifests, wire, members: Vec::new() })
+    }
+
+    /// Adds a node whose pods hang on routed veths.
+    pub fn node(&mut self, name: &str) -> Result<Node> {
+        self.wired_node(name, Wiring::Routed)
+    }
+
+    /// Adds a node.
+    pub fn wired_node(&mut self, name: &str, wiring: Wiring) -> Result<Node> {
+        let nodes = self.members.iter().filter(|member| member.node.is_some()).count();
+        let index = u8::try_from(nodes).context("too many nodes")?;
+        let place = Place::new(self.sandbox, name)?;
+        let addresses = self.join(&place, FIRST_NODE + index, Some(index + 1))?;
+        let directory = self.directory.join(name);
+        Node::new(self.sandbox, place, index + 1, addresses, wiring, &directory, self.manifests.clone())
+    }
+
+    /// Adds a host outside the cluster.
+    pub fn outside(&mut self, name: &str) -> Result<Host> {
+        let hosts = self.members.iter().filter(|member| member.node.is_none()).count();
+        let place = Place::new(self.sandbox, name)?;
+        let number = FIRST_OUTSIDE + u8::try_from(hosts).context("too many hosts")?;
+        let addresses = self.join(&place, number, None)?;
+        Ok(Host { place, addresses })
+    }
+
+    /// Where the cluster's objects are, as files; policies are written next to them.
+    pub fn manifests(&self) -> &Manifests {
+        &self.manifests
+    }
+
+    /// What the agents of this lab have written, for the report of a failed test.
+    pub fn logs(&self) -> String {
+        let logs = self.members.iter().filter_map(|member| {
+            let file = self.directory.join(member.place.name()).join(agent::LOG);
+            let text = fs::read_to_string(file).ok()?;
+            Some(format!("--- agent on {} ---\n{text}", member.place.name()))
+        });
+        logs.collect()
+    }
+
+    fn join(&mut self, place: &Place, number: u8, node: Option<u8>) -> Result<Addresses> {
+        let addresses = Addresses::on_wire(number);
+        let newcomer = Member { place: place.clone(), number, addresses, node };
+        self.wire.ip(&format!(
+            "link add port{number} type veth peer name eth0 address {mac} netns {path}\n\
+             link set port{number} master wire up\n",
+            mac = newcomer.mac(),
+            path = place.path(),
+        ))?;
+        place.ip(&format!(
+            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0\n",
+            addresses.v4, addresses.v6
+        ))?;
+        for member in &self.members {
+            member.place.ip(&newcomer.known_to_others())?;
+            place.ip(&member.known_to_others())?;
+        }
+        self.members.push(newcomer);
+        Ok(addresses)
+    }
+}
+
+impl Member {
+    fn mac(&self) -> Mac {
+        Mac::new(2, 0, self.number)
+    }
+
+    /// `ip` lines by which another member knows this one's link address and pods.
+    fn known_to_others(&self) -> String {
+        let Addresses { v4, v6 } = self.addresses;
+        let mac = self.mac();
+        let mut lines = format!(
+            "neigh add {v4} lladdr {mac} dev eth0 nud permanent\nneigh add {v6} lladdr {mac} dev eth0 nud permanent\n"
+        );
+        if let Some([pods4, pods6]) = self.node.map(pod_networks) {
+            lines += &format!("route add {pods4} via {v4}\nroute add {pods6} via {v6}\n");
+        }
+        lines
+    }
+}

@@ -1,0 +1,157 @@
+//! A node: a namespace that routes between its pods and the wire, and the files that belong to it.
+//!
+//! In: a place with an address on the wire. Out: a node that pods can be started on and an agent can run in, with a
+//! bpffs, a socket directory and a CNI result cache of its own, and its Node manifest.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use anyhow::{Context, Result};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::{
+    Addresses, Manifests, Place, PodSpec,
+    address::pod_networks,
+    manifests::{quoted, write_labels},
+};
+use crate::sandbox::Sandbox;
+
+/// How a node's pods are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wiring {
+    /// A routed veth per pod with a /32 and a /128, as ptp and Calico do.
+    Routed,
+    /// All veths in the bridge `cni0` that holds the gateway address, as kubenet and flannel do.
+    Bridge,
+}
+
+/// A node of the lab's cluster. Clones are the same node.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub place: Place,
+    pub addresses: Addresses,
+    pub(super) sandbox: Sandbox,
+    pub(super) number: u8,
+    pub(super) wiring: Wiring,
+    pub(super) manifests: Manifests,
+    files: Arc<Files>,
+    pods: Arc<AtomicU8>,
+}
+
+/// The directories of a node; its bpffs is unmounted with the last clone.
+#[derive(Debug)]
+struct Files {
+    directory: PathBuf,
+}
+
+/// The bridge of `Wiring::Bridge`.
+pub(super) const BRIDGE: &str = "cni0";
+/// Number 1 is the bridge's; the first pod gets this one.
+const FIRST_POD: u8 = 11;
+
+impl Node {
+    pub(super) fn new(
+        sandbox: Sandbox,
+        place: Place,
+        number: u8,
+        addresses: Addresses,
+        wiring: Wiring,
+        directory: &Path,
+        manifests: Manifests,
+    ) -> Result<Self> {
+        let files = Arc::new(Files::new(directory)?);
+        let pods = Arc::new(AtomicU8::new(FIRST_POD));
+        let node = Self { place, addresses, sandbox, number, wiring, manifests, files, pods };
+        node.place.sysctls(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+        if wiring == Wiring::Bridge {
+            node.add_bridge()?;
+        }
+        node.list()?;
+        Ok(node)
+    }
+
+    pub fn name(&self) -> &str {
+        self.place.name()
+    }
+
+    /// A pod `namespace/name` to be started on this node.
+    pub fn pod(&self, name: &str) -> PodSpec {
+        PodSpec::new(self.clone(), name)
+    }
+
+    /// The node's own bpffs.
+    pub fn bpffs(&self) -> PathBuf {
+        self.files.directory.join("bpf")
+    }
+
+    /// The node's CNI result cache, in the place of `/var/lib/cni/results`.
+    pub fn cni_results(&self) -> PathBuf {
+        self.files.directory.join("cni")
+    }
+
+    /// The node's directory, in the place of its `/run`.
+    pub fn directory(&self) -> &Path {
+        &self.files.directory
+    }
+
+    pub(super) fn next_pod_number(&self) -> u8 {
+        self.pods.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn add_bridge(&self) -> Result<()> {
+        let gateway = Addresses::of_pod(self.number, 1);
+        self.place.ip(&format!(
+            "link add {BRIDGE} type bridge mcast_snooping 0\nlink set {BRIDGE} up\n\
+             addr add {}/24 dev {BRIDGE}\naddr add {}/64 dev {BRIDGE}\n",
+            gateway.v4, gateway.v6
+        ))?;
+        // What kubelet asks for, where the kernel has it: bridged packets pass iptables too.
+        if Path::new("/proc/sys/net/bridge").exists() {
+            self.place.sysctls(&[
+                ("bridge/bridge-nf-call-iptables", "1"),
+                ("bridge/bridge-nf-call-ip6tables", "1"),
+            ])?;
+        }
+        Ok(())
+    }
+
+    fn list(&self) -> Result<()> {
+        let (name, [pods4, pods6]) = (quoted(self.name()), pod_networks(self.number));
+        let mut text = format!("apiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n");
+        write_labels(&mut text, [("kubernetes.io/hostname", self.name())]);
+        text += &format!(
+            "spec:\n  podCIDR: {pods4}\n  podCIDRs:\n  - {pods4}\n  - {pods6}\n\
+             status:\n  addresses:\n  - type: Hostname\n    address: {name}\n"
+        );
+        for address in self.addresses.both() {
+            text += &format!("  - type: InternalIP\n    address: {}\n", quoted(&address.to_string()));
+        }
+        self.manifests.write(&format!("node-{}.yaml", self.name()), &text)
+    }
+}
+
+impl Files {
+    fn new(directory: &Path) -> Result<Self> {
+        for part in ["bpf", "cni"] {
+            let path = directory.join(part);
+            fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
+        }
+        let bpffs = directory.join("bpf");
+        mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("mounting bpffs on {}", bpffs.display()))?;
+        Ok(Self { directory: directory.to_owned() })
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // What stays mounted vanishes with the sandbox.
+        let _ = umount2(&self.directory.join("bpf"), MntFlags::MNT_DETACH);
+    }
+}

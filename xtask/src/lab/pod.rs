@@ -1,0 +1,268 @@
+//! A pod: a namespace on a node's veth, and what the cluster is told about it.
+//!
+//! In: a name, labels and named ports. Out: a pod with both addresses whose manifest (and, on request, CNI result) is
+//! written. The steps can be taken one by one, in the order of a real node or in any other: `list_pending`, `plug`,
+//! `assign`, `cache_cni_result`, `list`.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::{
+    Addresses, Node, Place, Wiring,
+    address::Mac,
+    manifests::{quoted, write_labels},
+    node::BRIDGE,
+};
+
+/// A pod that is not there yet.
+#[derive(Clone, Debug)]
+pub struct PodSpec {
+    node: Node,
+    namespace: String,
+    name: String,
+    labels: Vec<(String, String)>,
+    ports: Vec<Port>,
+}
+
+#[derive(Clone, Debug)]
+struct Port {
+    name: String,
+    protocol: &'static str,
+    number: u16,
+}
+
+/// A pod with a veth.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    pub place: Place,
+    pub addresses: Addresses,
+    pub host_interface: String,
+    spec: PodSpec,
+    number: u8,
+}
+
+impl PodSpec {
+    pub(super) fn new(node: Node, name: &str) -> Self {
+        let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        Self { node, namespace, name, labels: Vec::new(), ports: Vec::new() }
+    }
+
+    pub fn labels(mut self, labels: &[(&str, &str)]) -> Self {
+        self.labels.extend(labels.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())));
+        self
+    }
+
+    /// Adds a named container port; `protocol` is `TCP`, `UDP` or `SCTP`.
+    pub fn port(mut self, name: &str, protocol: &'static str, number: u16) -> Self {
+        self.ports.push(Port { name: name.to_owned(), protocol, number });
+        self
+    }
+
+    /// Takes all steps: the pod runs and the cluster knows it.
+    pub fn start(self) -> Result<Pod> {
+        let pod = self.plug()?;
+        pod.assign()?;
+        pod.list()?;
+        Ok(pod)
+    }
+
+    /// Writes the manifest of a pod that is bound to its node and has no address yet.
+    pub fn list_pending(&self) -> Result<()> {
+        self.write_manifest(None)
+    }
+
+    /// Makes the pod's namespace and veth, both ends up, without an address.
+    pub fn plug(self) -> Result<Pod> {
+        let number = self.node.next_pod_number();
+        let name = format!("{}/{}", self.namespace, self.name);
+        let pod = Pod {
+            place: Place::new(self.node.sandbox, &name)?,
+            addresses: Addresses::of_pod(self.node.number, number),
+            host_interface: format!("veth{:08x}", fnv(&name)),
+            spec: self,
+            number,
+        };
+        pod.make_veth()?;
+        Ok(pod)
+    }
+
+    fn file(&self) -> String {
+        format!("pod-{}.{}.yaml", self.namespace, self.name)
+    }
+
+    fn uid(&self) -> String {
+        format!("00000000-0000-4000-8000-{:012x}", fnv(&self.file()))
+    }
+
+    fn write_manifest(&self, addresses: Option<Addresses>) -> Result<()> {
+        let mut text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {}\n  namespace: {}\n  uid: {}\n",
+            quoted(&self.name),
+            quoted(&self.namespace),
+            self.uid()
+        );
+        write_labels(&mut text, self.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        let node = quoted(self.node.name());
+        text += &format!("spec:\n  nodeName: {node}\n  containers:\n  - name: main\n    image: lab\n");
+        if !self.ports.is_empty() {
+            text += "    ports:\n";
+        }
+        for Port { name, protocol, number } in &self.ports {
+            let name = quoted(name);
+            writeln!(text, "    - name: {name}\n      protocol: {protocol}\n      containerPort: {number}")
+                .expect("writing to a string");
+        }
+        text += &match addresses {
+            Some(Addresses { v4, v6 }) => {
+                let v6 = quoted(&v6.to_string());
+                format!("status:\n  phase: Running\n  podIP: {v4}\n  podIPs:\n  - ip: {v4}\n  - ip: {v6}\n")
+            }
+            None => "status:\n  phase: Pending\n".to_owned(),
+        };
+        self.node.manifests.write(&self.file(), &text)
+    }
+}
+
+impl Pod {
+    /// `namespace/name`.
+    pub fn name(&self) -> &str {
+        self.place.name()
+    }
+
+    pub fn node(&self) -> &Node {
+        &self.spec.node
+    }
+
+    /// Gives the pod its addresses and routes, and the node its way to them.
+    pub fn assign(&self) -> Result<()> {
+        match self.node().wiring {
+            Wiring::Routed => self.assign_routed(),
+            Wiring::Bridge => self.assign_bridged(),
+        }
+    }
+
+    /// Writes the manifest of the running pod.
+    pub fn list(&self) -> Result<()> {
+        self.spec.write_manifest(Some(self.addresses))
+    }
+
+    /// Deletes the manifest.
+    pub fn unlist(&self) -> Result<()> {
+        self.node().manifests.remove(&self.spec.file())
+    }
+
+    /// Writes what libcni keeps when CNI ADD has ended.
+    pub fn cache_cni_result(&self) -> Result<()> {
+        let PodSpec { namespace, name, .. } = &self.spec;
+        let container = format!("{:016x}", fnv(self.name()));
+        let address = |address: String, gateway: String| json!({"address": address, "interface": 1, "gateway": gateway});
+        let result = json!({
+            "kind": "cniCacheV1",
+            "containerId": container,
+            "ifName": "eth0",
+            "networkName": "lab",
+            "cniArgs": [
+                ["IgnoreUnknown", "1"],
+                ["K8S_POD_NAMESPACE", namespace],
+                ["K8S_POD_NAME", name],
+                ["K8S_POD_INFRA_CONTAINER_ID", container],
+                ["K8S_POD_UID", self.spec.uid()],
+            ],
+            "result": {
+                "cniVersion": "0.4.0",
+                "interfaces": [
+                    {"name": self.host_interface, "mac": self.host_mac().to_string()},
+                    {"name": "eth0", "mac": self.pod_mac().to_string(), "sandbox": self.place.path()},
+                ],
+                "ips": [
+                    address(format!("{}/32", self.addresses.v4), GATEWAY4.to_owned()),
+                    address(format!("{}/128", self.addresses.v6), GATEWAY6.to_owned()),
+                ],
+                "dns": {},
+            },
+        });
+        let file = self.node().cni_results().join(format!("lab-{container}-eth0"));
+        std::fs::write(&file, result.to_string()).with_context(|| format!("writing {}", file.display()))
+    }
+
+    /// Replaces the veth by a new one with the same name and addresses.
+    pub fn rewire(&self) -> Result<()> {
+        self.unplug()?;
+        self.make_veth()?;
+        self.assign()
+    }
+
+    /// Takes the veth and the manifest away.
+    pub fn remove(self) -> Result<()> {
+        self.unplug()?;
+        self.unlist()
+    }
+
+    fn unplug(&self) -> Result<()> {
+        self.node().place.ip(&format!("link del {}", self.host_interface))
+    }
+
+    fn pod_mac(&self) -> Mac {
+        Mac::new(0, self.node().number, self.number)
+    }
+
+    fn host_mac(&self) -> Mac {
+        Mac::new(1, self.node().number, self.number)
+    }
+
+    fn make_veth(&self) -> Result<()> {
+        let (host, host_mac, pod_mac) = (&self.host_interface, self.host_mac(), self.pod_mac());
+        let master =
+            if self.node().wiring == Wiring::Bridge { format!("master {BRIDGE}") } else { String::new() };
+        self.node().place.ip(&format!(
+            "link add {host} address {host_mac} type veth peer name eth0 address {pod_mac} netns {}\n\
+             link set {host} {master} up\n",
+            self.place.path()
+        ))?;
+        self.place.ip("link set eth0 up")
+    }
+
+    /// The node needs no address on the veth: the pod's gateway exists as a neighbour entry alone.
+    fn assign_routed(&self) -> Result<()> {
+        let (Addresses { v4, v6 }, host, mac) = (self.addresses, &self.host_interface, self.host_mac());
+        self.place.ip(&format!(
+            "addr add {v4}/32 dev eth0\n\
+             addr add {v6}/128 dev eth0\n\
+             neigh replace {GATEWAY4} lladdr {mac} dev eth0 nud permanent\n\
+             neigh replace {GATEWAY6} lladdr {mac} dev eth0 nud permanent\n\
+             route add {GATEWAY4} dev eth0 scope link\n\
+             route add 0.0.0.0/0 via {GATEWAY4} dev eth0\n\
+             route add ::/0 via {GATEWAY6} dev eth0\n"
+        ))?;
+        let mac = self.pod_mac();
+        self.node().place.ip(&format!(
+            "neigh replace {v4} lladdr {mac} dev {host} nud permanent\n\
+             neigh replace {v6} lladdr {mac} dev {host} nud permanent\n\
+             route add {v4} dev {host} scope link\n\
+             route add {v6} dev {host}\n"
+        ))
+    }
+
+    fn assign_bridged(&self) -> Result<()> {
+        let (Addresses { v4, v6 }, gateway) = (self.addresses, Addresses::of_pod(self.node().number, 1));
+        self.place.ip(&format!(
+            "addr add {v4}/24 dev eth0\n\
+             addr add {v6}/64 dev eth0\n\
+             route add 0.0.0.0/0 via {} dev eth0\n\
+             route add ::/0 via {} dev eth0\n",
+            gateway.v4, gateway.v6
+        ))
+    }
+}
+
+/// The gateway of a routed pod: link-local addresses that no interface holds.
+const GATEWAY4: &str = "169.254.1.1";
+const GATEWAY6: &str = "fe80::1";
+
+/// FNV-1a: interface names that look like those of CNI plug-ins and are the same in every run.
+fn fnv(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}

@@ -1,0 +1,43 @@
+//! Waiting for a condition, with a deadline. The only place of the lab that lets time pass.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+/// How long to rest between two looks.
+const REST: Duration = Duration::from_millis(5);
+
+/// Calls `look` until it gives a value. Fails with `what` when that takes longer than `limit`, at once when `look` fails.
+pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if Instant::now() >= deadline {
+            bail!("not within {limit:?}: {what}");
+        }
+        thread::sleep(REST);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_ends_with_the_condition_or_the_deadline() {
+        let mut looks = 0;
+        let found = until("three looks", Duration::from_secs(10), || {
+            looks += 1;
+            Ok((looks == 3).then_some("found"))
+        });
+        assert_eq!(found.expect("the third look finds it"), "found");
+        let error =
+            until::<()>("a miracle", Duration::from_millis(20), || Ok(None)).expect_err("nothing comes");
+        assert_eq!(error.to_string(), "not within 20ms: a miracle");
+    }
+}

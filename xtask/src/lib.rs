@@ -1,0 +1,31 @@
+//! podgate's workshop: what `cargo xtask` runs, and the lab that namespace tests use.
+
+mod demo;
+pub mod flags;
+pub mod lab;
+mod root;
+pub mod sandbox;
+mod screen;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+pub mod walkthrough;
+pub mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use flags::{Command, Flags};
+
+/// Runs one command and hands back the exit code of the process.
+pub fn run(flags: Flags) -> Result<ExitCode> {
+    match flags.command {
+        Command::Setup => setup::run().map(|_| ExitCode::SUCCESS),
+        Command::Demo => demo::run(),
+        Command::Test(flags) => test::run(&flags),
+        Command::Tidy => tidy::run(),
+        Command::Lab(flags) => shell::run(&flags),
+    }
+}

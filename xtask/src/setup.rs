@@ -1,0 +1,58 @@
+//! `cargo xtask setup`: finds or installs what building and testing need, and says what it does while it does it.
+//!
+//! In: the machine. Out: an eBPF toolchain whose name is written to `target/ebpf-toolchain` (the agent's build script
+//! reads it there), bpf-linker, iproute2 and nftables. When all is there it only looks, which takes milliseconds.
+//! Left out: rustup, cargo and a C linker, without which this program would not run.
+
+mod machine;
+mod plan;
+mod step;
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{root, workspace};
+use machine::Machine;
+use plan::Plan;
+
+/// Takes the steps that are missing on this machine.
+pub(crate) fn run() -> Result<()> {
+    let started = Instant::now();
+    let machine = Machine::probe()?;
+    let Plan { toolchain, steps } = plan::plan(&machine)?;
+    if let Some(step) = steps.iter().find(|step| step.needs_root()) {
+        root::require(&format!("setup: {step}"))?;
+    }
+    for step in &steps {
+        let started = Instant::now();
+        println!("setup: {step}");
+        step.take().with_context(|| format!("setup: {step}"))?;
+        println!("setup: done in {}", seconds(started.elapsed()));
+    }
+    record(&workspace::root().join("target/ebpf-toolchain"), &toolchain)?;
+    println!(
+        "setup: ready in {}; BPF programs are built by the toolchain {toolchain}",
+        seconds(started.elapsed())
+    );
+    Ok(())
+}
+
+/// Writes the name of the toolchain, unless it stands there already: a newer file would make cargo build again.
+fn record(file: &Path, toolchain: &str) -> Result<()> {
+    let line = format!("{toolchain}\n");
+    if fs::read_to_string(file).is_ok_and(|written| written == line) {
+        return Ok(());
+    }
+    let directory = file.parent().context("the file is in a directory")?;
+    fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
+    fs::write(file, line).with_context(|| format!("writing {}", file.display()))
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}

@@ -1,0 +1,118 @@
+//! `cargo xtask test`: every check and every test, each step with its time.
+//!
+//! In: the workspace. Out: the output of each step and, last, one line `N passed, N failed`. All steps run, whatever the
+//! ones before them found.
+
+mod programs;
+
+use std::{
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    flags::TestFlags,
+    root,
+    screen::{Cell, Tone, mark},
+    setup, shell, tidy, workspace,
+};
+use programs::{Count, Selection, TestProgram};
+
+pub(crate) fn run(flags: &TestFlags) -> Result<ExitCode> {
+    root::require("the test run (network namespaces, BPF)")?;
+    let mut run = Run::default();
+    run.check("set-up", setup::run);
+    if flags.only.is_none() && flags.shard.is_none_or(|shard| shard.takes(0)) {
+        run.checks();
+    }
+    run.tests(&Selection { only: flags.only.clone(), shard: flags.shard });
+
+    println!("\n{} passed, {} failed", run.passed, run.failed);
+    Ok(if run.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The counts so far.
+#[derive(Debug, Default)]
+struct Run {
+    /// Tests that passed.
+    passed: usize,
+    /// Tests and other steps that failed.
+    failed: usize,
+}
+
+impl Run {
+    /// What is checked without running podgate.
+    fn checks(&mut self) {
+        self.check("format", || cargo(&["fmt", "--all", "--check"]));
+        let strict = ["--", "-D", "warnings"];
+        let workspace = ["clippy", "--quiet", "--workspace", "--exclude", EBPF, "--all-targets"];
+        self.check("lints", || cargo(&[&workspace[..], &strict].concat()));
+        // The BPF programs are linted for the host: their own target has no clippy of the same version.
+        self.check("lints of the BPF programs", || {
+            cargo(&[&["clippy", "--quiet", "--package", EBPF], &strict[..]].concat())
+        });
+        self.check("rules of the repository", tidy::check);
+        self.check("documentation examples", || {
+            cargo(&["test", "--quiet", "--workspace", "--exclude", EBPF, "--doc"])
+        });
+    }
+
+    fn tests(&mut self, selection: &Selection) {
+        self.check("release build", shell::build_podgate);
+        let mut programs = Vec::new();
+        self.check("build of the tests", || {
+            programs = programs::build(EBPF, selection)?;
+            ensure!(!programs.is_empty(), "no test has such a name");
+            Ok(())
+        });
+        for program in &programs {
+            self.test(program);
+        }
+    }
+
+    /// One step that passes or fails as a whole. A failure is printed and counted.
+    fn check(&mut self, title: &str, step: impl FnOnce() -> Result<()>) {
+        let started = announce(title);
+        let outcome = step();
+        if let Err(error) = &outcome {
+            println!("{error:#}");
+            self.failed += 1;
+        }
+        conclude(title, started, outcome.is_ok());
+    }
+
+    fn test(&mut self, program: &TestProgram) {
+        let title = program.title();
+        let started = announce(&title);
+        let count = program.run().unwrap_or_else(|error| {
+            println!("{error:#}");
+            Count { passed: 0, failed: 1 }
+        });
+        self.passed += count.passed;
+        self.failed += count.failed;
+        conclude(&title, started, count.failed == 0);
+    }
+}
+
+/// Built for another target, inside the agent's build.
+const EBPF: &str = "podgate-ebpf";
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    let mut cargo: Command = workspace::cargo();
+    let status = cargo.args(arguments).status().context("starting cargo")?;
+    // `cargo fmt` and `cargo clippy` are components that rustup may have left out; cargo says which.
+    ensure!(status.success(), "cargo {}: {status}", arguments.join(" "));
+    Ok(())
+}
+
+fn announce(title: &str) -> Instant {
+    println!("\n{}", Cell::new(format!("── {title}"), Tone::Title));
+    Instant::now()
+}
+
+fn conclude(title: &str, started: Instant, good: bool) {
+    let time = format!("{title}, {:.1} s", started.elapsed().as_secs_f64());
+    println!("{} {}", mark(good), Cell::new(time, Tone::Quiet));
+}

@@ -1,0 +1,122 @@
+//! `cargo xtask tidy`: rules of the repository that no compiler checks.
+//!
+//! In: the files of the workspace. Out: one line per broken rule, as `file:line: rule`. The rules: modules use only
+//! modules upstream of them (the order stands in ARCHITECTURE.md), a Rust file opens with `//!` and has at most 400
+//! lines besides its tests, is named for what is in it, holds no left-over words, and no file names a directory of
+//! somebody's machine.
+
+mod order;
+mod source;
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace;
+use order::ModuleOrder;
+
+/// A broken rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Problem {
+    file: PathBuf,
+    /// Counted from 1.
+    line: usize,
+    text: String,
+}
+
+pub(crate) fn run() -> Result<ExitCode> {
+    check()?;
+    println!("tidy: no problems");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fails with all broken rules.
+pub(crate) fn check() -> Result<()> {
+    let mut problems = problems(workspace::root())?;
+    problems.sort();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let lines: String = problems.iter().map(|problem| format!("\n{problem}")).collect();
+    bail!("tidy: {} problems{lines}", problems.len())
+}
+
+fn problems(root: &Path) -> Result<Vec<Problem>> {
+    let architecture = root.join(ARCHITECTURE);
+    let order =
+        fs::read_to_string(&architecture).with_context(|| format!("reading {}", architecture.display()))?;
+    let order =
+        ModuleOrder::from_markdown(&order).with_context(|| format!("the module order in {ARCHITECTURE}"))?;
+
+    let mut problems = Vec::new();
+    for file in files(root)? {
+        let text =
+            fs::read_to_string(root.join(&file)).with_context(|| format!("reading {}", file.display()))?;
+        let mut found = source::machine_paths(&text);
+        if file.extension().is_some_and(|extension| extension == "rs") {
+            found.extend(source::file_name(&file));
+            found.extend(source::head(&text));
+            found.extend(source::left_overs(&text));
+            if !source::is_test(&file) {
+                found.extend(source::length(&text));
+                found.extend(
+                    file.strip_prefix("agent/src").into_iter().flat_map(|file| order.check(file, &text)),
+                );
+            }
+        }
+        problems.extend(found.into_iter().map(|(line, text)| Problem { file: file.clone(), line, text }));
+    }
+    Ok(problems)
+}
+
+const ARCHITECTURE: &str = "ARCHITECTURE.md";
+
+/// Kinds of files that people write here.
+const KINDS: [&str; 7] = ["rs", "toml", "md", "yaml", "yml", "json", "sh"];
+
+/// The text files of the workspace, relative to `root`.
+fn files(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = vec![PathBuf::from(".ci/run")];
+    let mut directories = vec![PathBuf::new()];
+    while let Some(directory) = directories.pop() {
+        let path = root.join(&directory);
+        for entry in fs::read_dir(&path).with_context(|| format!("reading {}", path.display()))? {
+            let entry = entry.context("reading a directory")?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let file = directory.join(&name);
+            if entry.file_type().context("looking at a file")?.is_dir() {
+                // Hidden directories are tools', `target` is cargo's.
+                if !name.starts_with('.') && name != "target" {
+                    directories.push(file);
+                }
+            } else if file.extension().is_some_and(|kind| KINDS.iter().any(|known| kind == *known)) {
+                found.push(file);
+            }
+        }
+    }
+    Ok(found)
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file.display(), self.line, self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_walk_finds_sources_and_leaves_build_output_out() {
+        let files = files(workspace::root()).expect("the workspace can be read");
+        for expected in ["xtask/src/tidy.rs", "Cargo.toml", ".ci/run", "deploy/walkthrough/b-deny-all.yaml"] {
+            assert!(files.contains(&expected.into()), "{expected}");
+        }
+        assert!(!files.iter().any(|file| file.starts_with("target")));
+    }
+}

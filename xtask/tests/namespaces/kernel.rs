@@ -1,0 +1,106 @@
+//! The kernel's BPF objects, by their ids: which are pinned in a directory, and whether they still exist.
+//!
+//! Plain `bpf(2)` calls, so that the agent's own library is not what checks it.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+use nix::libc;
+
+/// A BPF object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Object {
+    Map(u32),
+    Program(u32),
+    Link(u32),
+}
+
+impl Object {
+    pub(crate) fn is_map(&self) -> bool {
+        matches!(self, Self::Map(_))
+    }
+
+    pub(crate) fn is_program(&self) -> bool {
+        matches!(self, Self::Program(_))
+    }
+
+    pub(crate) fn is_link(&self) -> bool {
+        matches!(self, Self::Link(_))
+    }
+}
+
+/// `enum bpf_cmd` (linux/bpf.h).
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
+const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
+const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
+
+/// The objects that are pinned below `directory`, and the programs of the pinned links.
+pub(crate) fn pinned(directory: &Path) -> Result<Vec<Object>> {
+    let mut objects = Vec::new();
+    for entry in fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            objects.extend(pinned(&path)?);
+        } else {
+            objects.extend(behind(&path)?);
+        }
+    }
+    Ok(objects)
+}
+
+fn behind(pin: &Path) -> Result<Vec<Object>> {
+    let path = CString::new(pin.as_os_str().as_bytes()).context("a path without NUL")?;
+    // The part of `union bpf_attr` for BPF_OBJ_GET: path, bpf_fd and file_flags.
+    let attributes = [path.as_ptr() as u64, 0];
+    let object = bpf(BPF_OBJ_GET, &attributes).with_context(|| format!("opening {}", pin.display()))?;
+    let info =
+        fs::read_to_string(format!("/proc/self/fdinfo/{}", object.as_raw_fd())).context("reading fdinfo")?;
+    let id = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    let found = [
+        id("map_id:").map(Object::Map),
+        id("link_id:").map(Object::Link),
+        id("prog_id:").map(Object::Program),
+    ];
+    Ok(found.into_iter().flatten().collect())
+}
+
+pub(crate) fn exists(object: &Object) -> Result<bool> {
+    let (command, id) = match *object {
+        Object::Map(id) => (BPF_MAP_GET_FD_BY_ID, id),
+        Object::Program(id) => (BPF_PROG_GET_FD_BY_ID, id),
+        Object::Link(id) => (BPF_LINK_GET_FD_BY_ID, id),
+    };
+    // The part of `union bpf_attr` for these commands: id, next_id and open_flags.
+    match bpf(command, &[u64::from_ne_bytes(pair(id)), 0]) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("looking for {object:?}")),
+    }
+}
+
+/// `id` followed by four zero bytes, in the machine's own order.
+fn pair(id: u32) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&id.to_ne_bytes());
+    bytes
+}
+
+fn bpf(command: libc::c_int, attributes: &[u64; 2]) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel reads `size_of_val(attributes)` bytes from a live array and takes the rest of the union as
+    // zero; a pointer in it is to a string that the caller keeps alive.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(attributes)) };
+    match i32::try_from(fd) {
+        // SAFETY: these commands return a new descriptor that nobody else owns.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

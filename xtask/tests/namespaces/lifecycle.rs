@@ -1,0 +1,171 @@
+//! The agent's own life: killed, started again, ended, taken away, started twice.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+};
+
+use anyhow::{Context, Result, ensure};
+use xtask::lab::{Agent, BRIEF, Lab, Node, PATIENT, Place, Seen, Traffic, until};
+
+use super::{
+    Test,
+    kernel::{Object, exists, pinned},
+    scene::{EVERY_KIND, apply, becomes, expect, serve_all},
+};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("kill_9_of_the_agent_changes_no_verdict", kill_changes_nothing),
+    ("a_new_agent_takes_over_without_a_gap", restart_without_a_gap),
+    ("sigterm_leaves_enforcement_in_force", terminate_leaves_enforcement),
+    ("detach_leaves_no_program_link_map_or_file", detach),
+    ("a_second_agent_on_one_bpffs_names_the_first_and_refuses", second_agent),
+];
+
+const CLOSE: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress]\n  ingress:\n  \
+                     - from: [{podSelector: {matchLabels: {role: friend}}}]\n";
+
+/// One closed server, a friend that it lets in, and a stranger.
+struct Cast {
+    node: Node,
+    server: xtask::lab::Pod,
+    friend: xtask::lab::Pod,
+    stranger: xtask::lab::Pod,
+    _servers: Vec<xtask::lab::Server>,
+}
+
+impl Cast {
+    fn new(lab: &mut Lab) -> Result<Self> {
+        let node = lab.node("n1")?;
+        let server = node.pod("x/server").labels(&[("app", "closed")]).start()?;
+        let friend = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
+        let stranger = node.pod("x/stranger").start()?;
+        let servers = serve_all(&server.place)?;
+        apply(lab.manifests(), "close", CLOSE)?;
+        Ok(Self { node, server, friend, stranger, _servers: servers })
+    }
+
+    fn verdicts_hold(&self) -> Result<()> {
+        expect(&self.friend.place, self.server.addresses, &EVERY_KIND, Seen::Reached)?;
+        expect(&self.stranger.place, self.server.addresses, &EVERY_KIND, Seen::Blocked)
+    }
+}
+
+fn kill_changes_nothing(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    let agent = Agent::start(&cast.node, &[])?;
+    cast.verdicts_hold()?;
+    agent.kill()?;
+    cast.verdicts_hold()
+}
+
+fn restart_without_a_gap(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    let first = Agent::start(&cast.node, &[])?;
+    let pins = files(&cast.node.bpffs())?;
+    ensure!(!pins.is_empty(), "the agent pins what it made");
+
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watching = scope.spawn(|| watch(&cast.stranger.place, &cast, Seen::Blocked, &over));
+        let serving = scope.spawn(|| watch(&cast.friend.place, &cast, Seen::Reached, &over));
+        let restarted = first.kill().and_then(|()| Agent::start(&cast.node, &[]));
+        over.store(true, Ordering::Relaxed);
+        for watcher in [watching, serving] {
+            watcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        let second = restarted?;
+        let now = files(&cast.node.bpffs())?;
+        ensure!(now == pins, "the new agent uses the old pins; before {pins:?}, now {now:?}");
+        cast.verdicts_hold()?;
+
+        // And it is in charge: what is written now is enforced.
+        lab.manifests().remove("policy-close.yaml")?;
+        becomes(&cast.stranger.place, cast.server.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+        second.terminate()
+    })
+}
+
+/// Probes until it is over, at least a few times; every probe must end as expected.
+fn watch(from: &Place, cast: &Cast, expected: Seen, over: &AtomicBool) -> Result<()> {
+    let count = AtomicUsize::new(0);
+    while !over.load(Ordering::Relaxed) || count.load(Ordering::Relaxed) < 5 {
+        let patience = if expected == Seen::Blocked { BRIEF / 10 } else { PATIENT };
+        let seen = from.probe(cast.server.addresses.v4.into(), Traffic::Tcp(80), patience)?;
+        count.fetch_add(1, Ordering::Relaxed);
+        ensure!(seen == expected, "{}: {seen}, not {expected}", from.name());
+    }
+    Ok(())
+}
+
+fn terminate_leaves_enforcement(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    Agent::start(&cast.node, &[])?.terminate()?;
+    cast.verdicts_hold()
+}
+
+fn detach(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    let agent = Agent::start(&cast.node, &[])?;
+    cast.verdicts_hold()?;
+    let objects = pinned(&cast.node.bpffs())?;
+    for kind in [Object::is_map, Object::is_program, Object::is_link] as [fn(&Object) -> bool; 3] {
+        ensure!(objects.iter().any(kind), "maps, programs and links are pinned: {objects:?}");
+    }
+    agent.terminate()?;
+
+    let answer = cast.node.podgate(&["detach"])?;
+    ensure!(answer.status.success(), "detach: {}", answer.text());
+    let left = files(&cast.node.bpffs())?;
+    ensure!(left.is_empty(), "left over: {left:?}");
+    // The kernel frees them after a grace period.
+    until("programs, links and maps are gone", PATIENT, || {
+        let left = objects.iter().map(exists).collect::<Result<Vec<_>>>()?;
+        Ok(left.iter().all(|exists| !exists).then_some(()))
+    })?;
+    for pod in [&cast.server, &cast.friend, &cast.stranger] {
+        let queues =
+            cast.node.place.command("tc").args(["qdisc", "show", "dev", &pod.host_interface]).output()?;
+        let queues = String::from_utf8_lossy(&queues.stdout).into_owned();
+        ensure!(!queues.contains("clsact"), "{}: {queues}", pod.host_interface);
+    }
+    expect(&cast.stranger.place, cast.server.addresses, &EVERY_KIND, Seen::Reached)?;
+
+    let again = cast.node.podgate(&["detach"])?;
+    ensure!(again.status.success(), "detach of nothing: {}", again.text());
+    Ok(())
+}
+
+fn second_agent(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    let first = Agent::start(&cast.node, &[])?;
+    let manifests = lab.manifests().directory().display().to_string();
+    let socket = cast.node.directory().join("second.sock").display().to_string();
+    let options =
+        ["agent", "--node", "n1", "--manifests", &manifests, "--socket", &socket, "--metrics", "off"];
+    let second = cast.node.podgate(&options)?;
+    ensure!(second.status.code() == Some(1), "the second agent ended with {}", second.status);
+    let first_id = first.process_id().to_string();
+    let line = second.stderr.lines().find(|line| line.starts_with("error: ")).context("an error line")?;
+    ensure!(line.contains(&first_id), "{line:?} names process {first_id}");
+    cast.verdicts_hold()
+}
+
+/// All files and directories below `directory`, relative to it.
+fn files(directory: &Path) -> Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(path) = open.pop() {
+        for entry in fs::read_dir(&path).with_context(|| format!("reading {}", path.display()))? {
+            let entry = entry?;
+            found.insert(entry.path().strip_prefix(directory)?.to_owned());
+            if entry.file_type()?.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    Ok(found)
+}
