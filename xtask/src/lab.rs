@@ -129,7 +129,7 @@ impl Lab {
             path = place.path(),
         ))?;
         place.ip(&format!(
-            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0\n",
+            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n",
             addresses.v4, addresses.v6
         ))?;
         for member in &self.members {

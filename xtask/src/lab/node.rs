@@ -108,7 +108,7 @@ impl Node {
         let gateway = Addresses::of_pod(self.number, 1);
         self.place.ip(&format!(
             "link add {BRIDGE} type bridge mcast_snooping 0\nlink set {BRIDGE} up\n\
-             addr add {}/24 dev {BRIDGE}\naddr add {}/64 dev {BRIDGE}\n",
+             addr add {}/24 dev {BRIDGE}\naddr add {}/64 dev {BRIDGE} nodad\n",
             gateway.v4, gateway.v6
         ))?;
         // What kubelet asks for, where the kernel has it: bridged packets pass iptables too.

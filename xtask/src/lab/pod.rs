@@ -230,7 +230,7 @@ impl Pod {
         let (Addresses { v4, v6 }, host, mac) = (self.addresses, &self.host_interface, self.host_mac());
         self.place.ip(&format!(
             "addr add {v4}/32 dev eth0\n\
-             addr add {v6}/128 dev eth0\n\
+             addr add {v6}/128 dev eth0 nodad\n\
              neigh replace {GATEWAY4} lladdr {mac} dev eth0 nud permanent\n\
              neigh replace {GATEWAY6} lladdr {mac} dev eth0 nud permanent\n\
              route add {GATEWAY4} dev eth0 scope link\n\
@@ -250,7 +250,7 @@ impl Pod {
         let (Addresses { v4, v6 }, gateway) = (self.addresses, Addresses::of_pod(self.node().number, 1));
         self.place.ip(&format!(
             "addr add {v4}/24 dev eth0\n\
-             addr add {v6}/64 dev eth0\n\
+             addr add {v6}/64 dev eth0 nodad\n\
              route add 0.0.0.0/0 via {} dev eth0\n\
              route add ::/0 via {} dev eth0\n",
             gateway.v4, gateway.v6

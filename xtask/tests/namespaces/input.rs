@@ -10,7 +10,7 @@ use super::{
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("bad_files_are_named_and_the_others_are_enforced", bad_files),
-    ("a_file_that_turns_bad_loses_only_what_is_bad", turns_bad),
+    ("a_file_that_turns_unreadable_keeps_its_last_good_state", turns_unreadable),
     ("a_policy_that_is_half_understood_isolates_and_allows_the_understood_half", half_understood),
 ];
 
@@ -21,12 +21,12 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ("unreadable.yaml", "kind: [NetworkPolicy\nmetadata: }{\n", &[]),
     (
         "version.yaml",
-        "apiVersion: networking.k8s.io/v9\nkind: NetworkPolicy\nmetadata: {name: version, namespace: x}\nspec: {podSelector: {}}\n",
+        "apiVersion: networking.k8s.io/v9\nkind: NetworkPolicy\nmetadata: {name: version, namespace: x}\nspec: {podSelector: {matchLabels: {app: nobody}}}\n",
         &["version", "apiVersion"],
     ),
     (
         "nameless.yaml",
-        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {namespace: x}\nspec: {podSelector: {}}\n",
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {namespace: x}\nspec: {podSelector: {matchLabels: {app: nobody}}}\n",
         &["name"],
     ),
 ];
@@ -68,7 +68,7 @@ fn bad_files(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-fn turns_bad(lab: &mut Lab) -> Result<()> {
+fn turns_unreadable(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     let [one, two] =
         ["one", "two"].map(|name| node.pod(&format!("x/{name}")).labels(&[("app", name)]).start());
@@ -76,18 +76,19 @@ fn turns_bad(lab: &mut Lab) -> Result<()> {
     let knocker = node.pod("x/knocker").start()?;
     let _servers = [serve_all(&one.place)?, serve_all(&two.place)?];
     let close = |app| policy(app, &format!("  podSelector: {{matchLabels: {{app: {app}}}}}\n"));
-    lab.manifests().write("policies.yaml", &format!("{}---\n{}", close("one"), close("two")))?;
+    lab.manifests().write("one.yaml", &close("one"))?;
+    lab.manifests().write("two.yaml", &close("two"))?;
     let _agent = Agent::start(&node, &[])?;
-    for pod in [&one, &two] {
-        expect(&knocker.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
-    }
 
-    // The second document loses its name, and with it its effect; the first one keeps its own.
-    let nameless = close("two").replace("  name: two\n", "");
-    lab.manifests().write("policies.yaml", &format!("{}---\n{nameless}", close("one")))?;
+    lab.manifests().write("one.yaml", "spec: [\n")?;
+    until("the log names the file", PATIENT, || Ok(lab.logs().contains("one.yaml").then_some(())))?;
+    // The other file is still watched.
+    lab.manifests().remove("two.yaml")?;
     becomes(&knocker.place, two.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
     expect(&knocker.place, one.addresses, &EVERY_KIND, Seen::Blocked)?;
-    until("the log names the file", PATIENT, || Ok(lab.logs().contains("policies.yaml").then_some(())))
+    // And so is this one.
+    lab.manifests().write("one.yaml", "# no policy any more\n")?;
+    becomes(&knocker.place, one.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)
 }
 
 fn half_understood(lab: &mut Lab) -> Result<()> {

@@ -184,7 +184,7 @@ fn spoofed(lab: &mut Lab) -> Result<()> {
     expect(&thief.place, server.addresses, &EVERY_KIND, Seen::Blocked)?;
     let stolen = friend.addresses;
     thief.place.ip(&format!(
-        "addr add {0}/32 dev eth0\naddr add {1}/128 dev eth0\n\
+        "addr add {0}/32 dev eth0\naddr add {1}/128 dev eth0 nodad\n\
          route replace {2} via 169.254.1.1 dev eth0 src {0}\nroute replace {3} via fe80::1 dev eth0 src {1}",
         stolen.v4, stolen.v6, server.addresses.v4, server.addresses.v6
     ))?;
