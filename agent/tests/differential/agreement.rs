@@ -13,6 +13,7 @@ use crate::{
     runner::check,
 };
 
+/// Of each of the two sorts.
 const CLUSTERS: u32 = 2_000;
 
 type Sample = (Vec<Value>, Vec<&'static str>, Layout);

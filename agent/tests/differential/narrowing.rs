@@ -13,7 +13,7 @@ use crate::{
     runner::check,
 };
 
-const CLUSTERS: u32 = 2_000;
+const CLUSTERS: u32 = 500;
 
 type Sample = (Vec<Value>, Vec<&'static str>, usize);
 
