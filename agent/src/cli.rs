@@ -17,10 +17,11 @@ mod table;
 
 use std::{ffi::OsString, process::ExitCode};
 
-pub use agent::{AgentOptions, Established, LogFilter, LogFormat, MasqueradedIngress, Metrics};
 use clap::{Parser, Subcommand};
 use layers::Refused;
 use output::Format;
+
+use crate::options::AgentOptions;
 
 pub use layers::Environment;
 
@@ -64,7 +65,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
 impl Verb {
     fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Agent(options) => options.run(),
+            Self::Agent(options) => agent::run(&options),
             Self::Check(options) => options.run(format),
             Self::Detach(options) => options.run(format),
             Self::Status(options) => options.run(format),

@@ -18,13 +18,13 @@ use tokio::{
 
 use crate::{
     api::Counter,
-    cli::{AgentOptions, Established, Metrics},
     endpoints::{
         Network,
         cni::{CniResults, CniWatch},
         netlink::NetworkWatch,
     },
     kernel::{Attacher, Counters, Kernel, KernelOptions, Lock, Mode, Pins},
+    options::{AgentOptions, Established, Metrics},
     reconciler::Reconciler,
     report::{self, Progress},
     server::{Http, ReadCounters, Server, Snapshot, Socket},

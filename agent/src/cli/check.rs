@@ -7,12 +7,9 @@ use std::{
 
 use clap::Args;
 
-use super::{
-    agent::{BPFFS, CNI_RESULTS},
-    output::Format,
-    table::Table,
-};
+use super::{output::Format, table::Table};
 use crate::check::{Finding, Places, State, check};
+use crate::options::{BPFFS, CNI_RESULTS};
 
 /// Say whether this node can run podgate, and what to do when it cannot
 #[derive(Debug, Args)]

@@ -6,8 +6,9 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::{agent::BPFFS, output::Format};
+use super::output::Format;
 use crate::kernel::{self, Detached};
+use crate::options::BPFFS;
 
 /// Take every program, pin and link away; works with no agent running
 #[derive(Debug, Args)]

@@ -5,7 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::bail;
 use clap::Args;
 
-use super::{agent::SOCKET, output::Format, table::Table};
+use super::{output::Format, table::Table};
+use crate::options::SOCKET;
 use crate::{
     api::{self, Ask, EndpointStatus, Isolation},
     explain::End,

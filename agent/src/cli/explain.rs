@@ -4,7 +4,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{agent::SOCKET, offline, output::Format};
+use super::{offline, output::Format};
+use crate::options::SOCKET;
 use crate::{
     api::{self, Ask},
     explain::{End, Explanation, PolicyTrace, Question, RuleTrace, Side, explain},

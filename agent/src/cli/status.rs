@@ -4,8 +4,9 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{agent::SOCKET, output::Format, table::Table};
+use super::{output::Format, table::Table};
 use crate::api::{self, Ask, Status};
+use crate::options::SOCKET;
 
 /// Show how the agent of this node is doing
 #[derive(Debug, Args)]

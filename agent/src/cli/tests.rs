@@ -1,3 +1,5 @@
+//! The command line as scripts use it: options and where they come from, exit codes, help.
+
 use std::{fs, path::PathBuf};
 
 use clap::CommandFactory;

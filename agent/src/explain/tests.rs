@@ -1,3 +1,5 @@
+//! Each reason that `explain` can give, on a small cluster.
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use podgate_common::Protocol;

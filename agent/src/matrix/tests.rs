@@ -1,3 +1,5 @@
+//! The forms of the matrix, letter by letter, and whom it leaves out.
+
 use podgate_common::Protocol;
 
 use super::*;

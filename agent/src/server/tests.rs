@@ -1,3 +1,5 @@
+//! The servers against polite and against hostile clients.
+
 use std::{
     io::{Read, Write},
     net::TcpStream,

@@ -1,3 +1,5 @@
+//! Every default and every rule of validation, with the exact words of each fault.
+
 use std::collections::BTreeSet;
 
 use podgate_common::Protocol::{Sctp, Tcp, Udp};

@@ -1,3 +1,5 @@
+//! Files, documents and lists, and whatever else lies in a directory.
+
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use proptest::prelude::*;

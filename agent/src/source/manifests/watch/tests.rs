@@ -1,3 +1,5 @@
+//! Files that change while they are watched, in all the ways in which editors and tools change them.
+
 use std::{
     fs::{self, File},
     io::Write as _,

@@ -1,0 +1,163 @@
+//! The options of `podgate agent`: from the command line, the environment or a file.
+//!
+//! In: text, read by `cli`. Out: checked values. What they do is left to `run`.
+
+use std::{
+    fmt, fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::model::Name;
+
+/// Where distributions and systemd mount the BPF file system.
+pub(crate) const BPFFS: &str = "/sys/fs/bpf";
+/// `/run` is gone after a reboot, as the agent is.
+pub(crate) const SOCKET: &str = "/run/podgate/podgate.sock";
+/// The default directory of libcni, which containerd and CRI-O use.
+pub(crate) const CNI_RESULTS: &str = "/var/lib/cni/results";
+/// Metrics name pods' neighbours: only the node itself may read them unless the operator says otherwise.
+const METRICS: Metrics = Metrics::At(SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9177));
+/// What a busy node's conntrack table holds by default (`nf_conntrack_max` with 8 GiB of memory).
+const FLOWS: u32 = 262_144;
+const LOG: &str = "info";
+
+/// Enforce NetworkPolicy on this node until SIGTERM or SIGINT; enforcement stays when it ends
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Every option can also be set by the environment (PODGATE_NODE, PODGATE_CNI_RESULTS, ...; several PODGATE_MANIFESTS \
+are separated by `:`) and in the file of --config. The command line wins over the environment, the environment over \
+the file.
+
+Example:
+  podgate agent --node worker-1 --manifests /etc/podgate/manifests")]
+pub struct AgentOptions {
+    /// Which node this is: pods with this spec.nodeName are local [default: NODE_NAME, else the host's name]
+    #[arg(long, value_name = "NAME", default_value = host_name(), hide_default_value = true, value_parser = node_name)]
+    pub node: Name,
+    /// File or directory of objects, read and watched, instead of an API server (repeatable)
+    #[arg(long, value_name = "PATH")]
+    pub manifests: Vec<PathBuf>,
+    /// How to reach the API server [default: in-cluster, then $KUBECONFIG, then the home directory's]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// BPF file system for the pins, mounted when it is not
+    #[arg(long, value_name = "DIR", default_value = BPFFS)]
+    pub bpffs: PathBuf,
+    /// Socket for the verbs that ask a running agent
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    pub socket: PathBuf,
+    /// Address for /metrics, /healthz and /readyz, or `off`
+    #[arg(long, value_name = "ADDR:PORT", default_value_t = METRICS)]
+    pub metrics: Metrics,
+    /// Result cache of libcni; may be absent
+    #[arg(long, value_name = "DIR", default_value = CNI_RESULTS)]
+    pub cni_results: PathBuf,
+    /// Entries of the flow table
+    #[arg(long, value_name = "N", default_value_t = FLOWS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub flows: u32,
+    /// What a policy change does to live connections
+    #[arg(long, value_enum, default_value_t = Established::Keep)]
+    pub established: Established,
+    /// How connections are judged that come masqueraded to the node's own address
+    #[arg(long, value_enum, default_value_t = MasqueradedIngress::Evaluate)]
+    pub masqueraded_ingress: MasqueradedIngress,
+    /// What is logged, as RUST_LOG has it
+    #[arg(long, value_name = "FILTER", default_value = LOG)]
+    pub log: LogFilter,
+    /// How it is logged
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// YAML file with the options above, by the same names
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Established {
+    /// It goes on
+    Keep,
+    /// It is judged again
+    Recheck,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MasqueradedIngress {
+    /// As any other connection
+    Evaluate,
+    /// Let pass, as Azure NPM does
+    Allow,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Where the HTTP server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metrics {
+    Off,
+    At(SocketAddr),
+}
+
+/// A filter that was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+/// The kubelet's default for a node's name: the host's name, trimmed, in lower case.
+fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_lowercase()
+}
+
+fn node_name(text: &str) -> Result<Name, &'static str> {
+    if text.is_empty() { Err("a node's name cannot be empty") } else { Ok(text.into()) }
+}
+
+impl FromStr for Metrics {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse()
+            .map(Self::At)
+            .map_err(|_| "not an address and port like 127.0.0.1:9177 or [::]:9177, nor `off`")
+    }
+}
+
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(address) => address.fmt(f),
+        }
+    }
+}
+
+impl LogFilter {
+    pub(crate) fn filter(&self) -> EnvFilter {
+        EnvFilter::try_new(&self.0).expect("the filter was parsed when the option was")
+    }
+}
+
+impl FromStr for LogFilter {
+    type Err = tracing_subscriber::filter::ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        EnvFilter::try_new(text).map(|_| Self(text.into()))
+    }
+}
+
+impl fmt::Display for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
