@@ -120,12 +120,33 @@ impl Frame {
         Self::ip(source, destination, protocol, message)
     }
 
-    /// "Port unreachable" about a packet, to the one who sent it.
+    /// "Port unreachable" about a packet, to the one who sent it. Quotes no more than a router does (RFC 1812, 4.3.2.3).
     pub fn unreachable(by: IpAddr, quoted: &Self) -> Self {
         let mut error = Self::icmp(by, quoted.source, if by.is_ipv4() { 3 } else { 1 }, 0);
         error.payload.truncate(8);
-        error.payload.extend(&quoted.bytes()[ETHERNET_HEADER..]);
+        error.payload.extend(quoted.bytes()[ETHERNET_HEADER..].iter().take(548));
         error
+    }
+
+    /// What the other side would send: addresses, ports and the two kinds of echo change places.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        let mut answer = Self { source: self.destination, destination: self.source, ..self.clone() };
+        let has_ports = matches!(u32::from(self.protocol), number::TCP | number::UDP | number::SCTP);
+        match answer.payload.get_mut(..4) {
+            Some(ports) if has_ports => ports.rotate_left(2),
+            Some([kind, ..]) => {
+                *kind = match (u32::from(self.protocol), *kind) {
+                    (number::ICMP, 8) => 0,
+                    (number::ICMP, 0) => 8,
+                    (number::ICMPV6, 128) => 129,
+                    (number::ICMPV6, 129) => 128,
+                    (_, kind) => kind,
+                }
+            }
+            _ => {}
+        }
+        answer
     }
 
     /// What an ARP request looks like: the addresses in it do not matter here.
