@@ -1,0 +1,158 @@
+//! While one state replaces another, each packet is judged by one of the two.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+};
+
+use podgate_common::{
+    Direction, Hook, Protocol,
+    frames::{Frame, flag},
+};
+use proptest::{
+    strategy::{Strategy as _, ValueTree as _},
+    test_runner::{Config, TestRunner},
+};
+
+use super::verdicts::addresses;
+use crate::{
+    generate::{PORTS, clusters},
+    naive::{self, Asked},
+    node::{Node, Programs},
+    world::{Host, UPLINK, World, arrives, leaves},
+};
+
+/// How many worlds take turns.
+const WORLDS: usize = 5;
+
+/// A packet that opens a connection, and what all worlds say of it.
+struct Probe {
+    hook: Hook,
+    frame: Vec<u8>,
+    passes: bool,
+}
+
+/// What differs between the worlds that replace each other.
+///
+/// Not both at once: a policy of before that meets labels of after gives the verdict of a cluster in which the labels
+/// were changed first, which is one that the API server may well have shown us.
+#[derive(Clone, Copy, Debug)]
+enum Changing {
+    Policies,
+    Labels,
+}
+
+#[test]
+fn while_policies_change_each_packet_is_judged_by_one_of_the_states() {
+    probe_while(Changing::Policies, 300);
+}
+
+#[test]
+fn while_labels_change_each_packet_is_judged_by_one_of_the_states() {
+    probe_while(Changing::Labels, 100);
+}
+
+/// What all states allow is never dropped, and what all deny never passes.
+fn probe_while(changing: Changing, publications: usize) {
+    let (worlds, probes) = worlds_with_probes(changing);
+    let mut node = Node::new(&worlds[0]);
+    let bpffs = std::path::Path::new("/sys/fs/bpf");
+    let programs = Programs::of(&mut node.kernel, bpffs);
+    let (stop, asked) = (AtomicBool::new(false), AtomicU64::new(0));
+    let wrong = thread::scope(|scope| {
+        let prober = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for probe in &probes {
+                    if programs.run(probe.hook, &probe.frame) != probe.passes {
+                        return Some(probe);
+                    }
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            None
+        });
+        for number in 0..publications {
+            // Each follows on each; every third time the tables settle in between.
+            let at = number / 3 * 2 + number % 3 / 2;
+            node.publish(&worlds[at * (1 + at / WORLDS % (WORLDS - 1)) % WORLDS]);
+            if prober.is_finished() {
+                break;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        prober.join().expect("the prober does not panic")
+    });
+    if let Some(Probe { hook, frame, passes }) = wrong {
+        panic!(
+            "{changing:?} change: {hook:?} must always {}: {frame:02x?}",
+            if *passes { "pass" } else { "be dropped" }
+        );
+    }
+    println!("{changing:?} change: {} probes", asked.into_inner());
+}
+
+/// Worlds that agree on some packets, of which some pass and some do not.
+fn worlds_with_probes(changing: Changing) -> (Vec<World>, Vec<Probe>) {
+    let mut runner = TestRunner::new(Config::default());
+    for _ in 0..1_000 {
+        let mut world = || clusters().new_tree(&mut runner).expect("the generator rejects nothing").current();
+        let mut worlds: Vec<World> = (0..WORLDS).map(|_| world()).collect();
+        let first = worlds[0].cluster.clone();
+        for world in &mut worlds {
+            match changing {
+                Changing::Policies => world.cluster.pods = first.pods.clone(),
+                Changing::Labels => world.cluster.policies = first.policies.clone(),
+            }
+        }
+        let probes = probes(&worlds);
+        let count = |passes| probes.iter().filter(|probe| probe.passes == passes).count();
+        if count(true) >= 50 && count(false) >= 50 {
+            return (worlds, probes);
+        }
+    }
+    panic!("no worlds agree on enough packets");
+}
+
+fn probes(worlds: &[World]) -> Vec<Probe> {
+    let mut probes = Vec::new();
+    for pod in Host::LOCAL {
+        for (direction, peer, port) in asked() {
+            let verdicts: Vec<bool> = worlds
+                .iter()
+                .map(|world| {
+                    let subject = &world.cluster.pods[&pod.name()];
+                    // A pod that is free today says nothing of the tables.
+                    let asked = Asked { subject, direction, peer, protocol: Some(Protocol::Tcp), port };
+                    naive::allows(&world.cluster, asked)
+                })
+                .collect();
+            let isolated = worlds
+                .iter()
+                .any(|world| naive::isolates(&world.cluster, &world.cluster.pods[&pod.name()], direction));
+            if !isolated || verdicts.iter().any(|verdict| *verdict != verdicts[0]) {
+                continue;
+            }
+            let family = if peer.is_ipv4() { crate::world::Family::V4 } else { crate::world::Family::V6 };
+            let own = pod.at(family);
+            let local = Host::LOCAL.into_iter().find(|host| host.at(family) == peer);
+            if own == peer || Host::Node.at(family) == peer {
+                continue;
+            }
+            let (hook, frame) = match direction {
+                Direction::Egress => (leaves(pod), Frame::tcp((own, 1_024), (peer, port), flag::SYN)),
+                Direction::Ingress => {
+                    let via = local.map_or(UPLINK, Host::veth);
+                    (arrives(pod, via), Frame::tcp((peer, 1_024), (own, port), flag::SYN))
+                }
+            };
+            probes.push(Probe { hook, frame: frame.bytes(), passes: verdicts[0] });
+        }
+    }
+    probes
+}
+
+fn asked() -> impl Iterator<Item = (Direction, std::net::IpAddr, u16)> {
+    Direction::ALL
+        .into_iter()
+        .flat_map(|direction| addresses().flat_map(move |peer| PORTS.map(|port| (direction, peer, port))))
+}
