@@ -25,6 +25,7 @@ use std::{collections::BTreeMap, sync::Arc};
 pub use classes::{Classes, PortRange};
 pub use identities::{Identities, Signature};
 pub use rows::Rows;
+pub(crate) use rows::compile as compile_rows;
 pub use rules::{Atom, RuleSet, Term};
 
 use thiserror::Error;
@@ -88,6 +89,6 @@ pub fn compile<'a>(
     if classes.signatures.len() > MAX_CLASSES {
         return Err(CompileError::TooManyPortClasses(classes.signatures.len()));
     }
-    let rows = rows::compile(&rule_sets, &identities, &classes);
+    let rows = rows::compile(&rule_sets, &identities.signatures, &classes);
     Ok(Tables { subjects, rule_sets, identities, classes, rows })
 }

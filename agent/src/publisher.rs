@@ -9,11 +9,13 @@
 //! 5. when no running program can have seen the old state: what is in no use goes.
 //!
 //! A packet reads its endpoint first. One that still finds the old policy may meet new identities and classes; the
-//! compiler was told which rule sets are in force ([`Publisher::in_force`]) and has rows for those, too.
+//! compiler was told which rule sets are in force ([`Publisher::in_force`]) and has rows for those, too. One that has
+//! found the old identity before it meets the new class of a port needs rows of its own ([`Target::crossing`]).
 
 mod ids;
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
@@ -26,7 +28,7 @@ use podgate_common::{
 
 use self::ids::{Assigned, Ids};
 use crate::{
-    compiler::{RuleSet, Subject, Tables},
+    compiler::{Rows, RuleSet, Subject, Tables, compile_rows},
     kernel::{Capacity, Maps, TableSet},
 };
 
@@ -95,9 +97,12 @@ impl Publisher {
         let mut target = current.target(tables);
         if !current.has_room_for(&target) {
             tracing::info!(rows = target.rows.len(), addresses = target.addresses.len(), "tables grow");
+            let in_force = current.in_force;
             current = Current::create(maps, tables).inspect_err(|_| {
                 tracing::error!("no larger tables: what was in force stays");
             })?;
+            // The tables hold them, too: they settle with the next publication.
+            current.in_force = in_force;
             target = current.target(tables);
         }
         let result = current.publish(maps, tables, wanted, &target);
@@ -129,6 +134,8 @@ impl Publisher {
 struct Target {
     ids: Assigned,
     rows: BTreeMap<RowKey, Row>,
+    /// What the rule sets in force say of identities that go, for the classes to come.
+    crossing: BTreeMap<RowKey, Row>,
     addresses: BTreeMap<Address, podgate_common::IdentityId>,
     prefixes: BTreeMap<podgate_common::PrefixKey, podgate_common::IdentityId>,
 }
@@ -146,7 +153,7 @@ impl Current {
         let assigned = ids.assign(tables);
         let capacity = Capacity {
             addresses: room_for(tables.identities.addresses.len()),
-            rows: room_for(rows(tables, &assigned).len()),
+            rows: room_for(rows(&tables.rows, &assigned).len()),
         };
         let set = TableSet::create(capacity)?;
         maps.install(slot, &set)?;
@@ -157,7 +164,8 @@ impl Current {
         let ids = self.ids.assign(tables);
         let identity = |index: &usize| ids.identities[*index];
         Target {
-            rows: rows(tables, &ids),
+            rows: rows(&tables.rows, &ids),
+            crossing: self.crossing(tables, &ids),
             addresses: tables
                 .identities
                 .addresses
@@ -169,8 +177,20 @@ impl Current {
         }
     }
 
+    fn crossing(&self, tables: &Tables, ids: &Assigned) -> BTreeMap<RowKey, Row> {
+        let (signatures, identities) = self.ids.leaving(tables);
+        let in_force = tables.rule_sets.iter().zip(&ids.policies);
+        let (rule_sets, policies): (Vec<_>, _) = in_force
+            .filter(|(rule_set, _)| self.in_force.contains(*rule_set))
+            .map(|(rule_set, id)| (rule_set.clone(), *id))
+            .unzip();
+        let compiled = compile_rows(&rule_sets, &signatures, &tables.classes);
+        rows(&compiled, &Assigned { policies, identities, classes: ids.classes.clone() })
+    }
+
     fn has_room_for(&self, target: &Target) -> bool {
-        fits(self.set.rows.entries(), &target.rows, self.capacity.rows)
+        let coming: BTreeMap<_, _> = target.rows.iter().chain(&target.crossing).collect();
+        fits(self.set.rows.entries(), &coming, self.capacity.rows)
             && fits(self.set.addresses.entries(), &target.addresses, self.capacity.addresses)
     }
 
@@ -187,7 +207,7 @@ impl Current {
         let moved = maps.endpoints.entries().values().any(|endpoint| endpoint.slot != self.slot);
 
         // 1. A row that is in force keeps the bits of classes that ports still have.
-        for (key, row) in &target.rows {
+        for (key, row) in target.rows.iter().chain(&target.crossing) {
             let held = self.set.rows.entries().get(key).copied().unwrap_or_default();
             self.set.rows.put(*key, united(held, *row))?;
         }
@@ -197,6 +217,7 @@ impl Current {
             self.set.ports.set_all(protocol, &runs_of_ids(runs, &target.ids.classes));
         }
         self.set.prefixes.put_all(&target.prefixes)?;
+        self.set.prefixes.keep(&target.prefixes)?;
         self.set.addresses.put_all(&target.addresses)?;
         self.set.addresses.keep(&target.addresses)?;
         let owners: BTreeMap<Address, u32> =
@@ -224,7 +245,6 @@ impl Current {
             // 5.
             maps.wait_for_programs(self.slot, &self.set)?;
         }
-        self.set.prefixes.keep(&target.prefixes)?;
         self.set.rows.keep(&target.rows)?;
         self.set.rows.put_all(&target.rows)?;
         maps.owners.keep(&owners)?;
@@ -254,9 +274,9 @@ impl Current {
 }
 
 /// Verdict rows under the kernel's ids; only those that allow something.
-fn rows(tables: &Tables, ids: &Assigned) -> BTreeMap<RowKey, Row> {
+fn rows(compiled: &Rows, ids: &Assigned) -> BTreeMap<RowKey, Row> {
     let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
-    for ((rule_set, identity), blocks) in &tables.rows.0 {
+    for ((rule_set, identity), blocks) in &compiled.0 {
         let policy: PolicyId = ids.policies[*rule_set];
         for (index, class) in ids.classes.iter().enumerate() {
             let (block, bit) = (index / usize::from(BITS_PER_ROW), index % usize::from(BITS_PER_ROW));
@@ -281,8 +301,12 @@ fn united(row: Row, other: Row) -> Row {
 }
 
 /// Whether what is there and what comes fit side by side.
-fn fits<K: Ord, V, W>(held: &BTreeMap<K, V>, coming: &BTreeMap<K, W>, capacity: u32) -> bool {
-    let more = coming.keys().filter(|key| !held.contains_key(key)).count();
+fn fits<K: Ord, V, C: Borrow<K> + Ord, W>(
+    held: &BTreeMap<K, V>,
+    coming: &BTreeMap<C, W>,
+    capacity: u32,
+) -> bool {
+    let more = coming.keys().filter(|key| !held.contains_key((*key).borrow())).count();
     held.len() + more <= capacity as usize
 }
 

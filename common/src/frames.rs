@@ -120,11 +120,11 @@ impl Frame {
         Self::ip(source, destination, protocol, message)
     }
 
-    /// "Port unreachable" about a packet, to the one who sent it.
+    /// "Port unreachable" about a packet, to the one who sent it. Quotes no more than a router does (RFC 1812, 4.3.2.3).
     pub fn unreachable(by: IpAddr, quoted: &Self) -> Self {
         let mut error = Self::icmp(by, quoted.source, if by.is_ipv4() { 3 } else { 1 }, 0);
         error.payload.truncate(8);
-        error.payload.extend(&quoted.bytes()[ETHERNET_HEADER..]);
+        error.payload.extend(quoted.bytes()[ETHERNET_HEADER..].iter().take(548));
         error
     }
 

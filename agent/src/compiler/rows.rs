@@ -7,7 +7,7 @@ use std::{
 
 use podgate_common::{BITS_PER_ROW, Row};
 
-use super::{Atom, Classes, Identities, PortRange, RuleSet};
+use super::{Atom, Classes, PortRange, RuleSet, Signature};
 
 /// Rows by (rule set, identity); block `i` of 256 classes is element `i`. What is missing allows nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,16 +19,17 @@ impl Rows {
     }
 }
 
-pub(super) fn compile(rule_sets: &[Arc<RuleSet>], identities: &Identities, classes: &Classes) -> Rows {
+/// The verdicts of rule sets on identities, which are given by their signatures.
+pub(crate) fn compile(rule_sets: &[Arc<RuleSet>], identities: &[Signature], classes: &Classes) -> Rows {
     let blocks = classes.signatures.len().div_ceil(usize::from(BITS_PER_ROW));
     let class_bits = ClassBits::new(classes, blocks);
     let mut holders: HashMap<&Atom, Vec<usize>> = HashMap::new();
-    for (identity, signature) in identities.signatures.iter().enumerate() {
+    for (identity, signature) in identities.iter().enumerate() {
         for atom in signature {
             holders.entry(atom).or_default().push(identity);
         }
     }
-    let all: Vec<usize> = (0..identities.signatures.len()).collect();
+    let all: Vec<usize> = (0..identities.len()).collect();
     let mut rows = BTreeMap::new();
     for (place, rule_set) in rule_sets.iter().enumerate() {
         let mut of_rule_set: HashMap<usize, Box<[Row]>> = HashMap::new();
@@ -40,7 +41,7 @@ pub(super) fn compile(rule_sets: &[Arc<RuleSet>], identities: &Identities, class
                 Some(atom) => holders.get(&**atom).map_or(&[][..], Vec::as_slice),
             };
             for &identity in candidates {
-                if term.atoms.is_subset(&identities.signatures[identity]) {
+                if term.atoms.is_subset(&identities[identity]) {
                     let row = of_rule_set
                         .entry(identity)
                         .or_insert_with(|| vec![Row::default(); blocks].into_boxed_slice());

@@ -42,6 +42,13 @@ impl Ids {
         }
     }
 
+    /// Identities that addresses in the kernel may have, but none in these tables has.
+    pub(super) fn leaving(&self, tables: &Tables) -> (Vec<Signature>, Vec<IdentityId>) {
+        let staying: HashSet<&Signature> = tables.identities.signatures.iter().collect();
+        let leaving = self.identities.ids.iter().filter(|(signature, _)| !staying.contains(signature));
+        leaving.map(|(signature, id)| (signature.clone(), IdentityId(*id))).unzip()
+    }
+
     /// Frees the ids of contents that are not in `tables`. To be called when no packet can see them any more.
     pub(super) fn keep(&mut self, tables: &Tables) {
         self.policies.keep(&tables.rule_sets);

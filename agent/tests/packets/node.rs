@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use aya::{TestRun as _, TestRunOptions, programs::SchedClassifier};
 use podgate::{
     compiler::{self, Tables},
-    kernel::{Counter, Kernel, KernelOptions, Pins},
+    kernel::{Kernel, KernelOptions, Pins},
     memory::{self, Memory},
     publisher::{Published, Publisher, Wanted},
 };
@@ -40,7 +40,7 @@ pub(crate) struct Node {
     fragments: BTreeMap<FragmentKey, Ports>,
     now: u32,
     epoch: u32,
-    counters: Vec<Counter>,
+    counters: Vec<(Direction, Outcome, u64)>,
 }
 
 impl Node {
@@ -61,7 +61,7 @@ impl Node {
         let programs = Programs::of(&mut kernel, &bpffs);
         let tables = compiler::compile(&world.cluster, [], []).expect("no policy has no ports");
         let mut node = Self {
-            counters: kernel.maps.counters().expect("counters"),
+            counters: kernel.counters.read().expect("counters"),
             kernel,
             publisher: Publisher::default(),
             pinned: Pinned::new(&pins),
@@ -115,7 +115,7 @@ impl Node {
     pub(crate) fn forget(&mut self) {
         self.flows.clear();
         self.fragments.clear();
-        self.counters = self.kernel.maps.counters().expect("counters");
+        self.counters = self.kernel.counters.read().expect("counters");
         let (mut flows, mut fragments) = (self.pinned.flows(), self.pinned.fragments());
         for key in entries(&flows).into_keys() {
             flows.remove(&key).expect("an entry that is there");
@@ -142,12 +142,12 @@ impl Node {
     pub(crate) fn judge(&mut self, hook: Hook, frame: &[u8]) -> Outcome {
         let expected = self.in_user_space(hook, frame);
         let passed = self.programs.run(hook, frame);
-        let counters = self.kernel.maps.counters().expect("counters");
+        let counters = self.kernel.counters.read().expect("counters");
         let moved: Vec<_> = counters
             .iter()
             .zip(&self.counters)
-            .filter(|(now, before)| now.packets != before.packets)
-            .map(|(now, before)| (now.direction, now.outcome, now.packets - before.packets))
+            .filter(|(now, before)| now.2 != before.2)
+            .map(|((direction, outcome, now), (_, _, before))| (*direction, *outcome, now - before))
             .collect();
         assert_eq!(moved, [(hook.direction, expected, 1)], "counters, {hook:?}: {frame:02x?}");
         assert_eq!(passed, expected.passes(), "the program's answer, {hook:?}: {frame:02x?}");
@@ -246,7 +246,8 @@ impl Programs {
         context[40..44].copy_from_slice(&hook.ifindex.to_ne_bytes());
         let options =
             TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() };
-        match program.test_run(options).expect("the kernel runs the program").return_value {
+        let run = program.test_run(options).unwrap_or_else(|error| panic!("{error:?}: {frame:02x?}"));
+        match run.return_value {
             PASSED => true,
             DROPPED => false,
             other => panic!("the program returned {other}"),

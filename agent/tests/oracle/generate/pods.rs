@@ -142,7 +142,7 @@ impl Pod {
 
 /// In `default`, every other object says so by saying nothing.
 pub(super) fn set_namespace(metadata: &mut Value, namespace: usize, slot: usize) {
-    if NAMESPACES[namespace] != "default" || slot % 2 == 0 {
+    if NAMESPACES[namespace] != "default" || slot.is_multiple_of(2) {
         metadata["namespace"] = json!(NAMESPACES[namespace]);
     }
 }

@@ -72,17 +72,16 @@ fn an_agent_that_was_killed_between_two_flips_is_cleaned_up_after() {
     let world = World::new().ingress(Host::B, []).egress(Host::A, []);
     let node = Node::new(&world);
     let pins = Pins::create(Path::new("/sys/fs/bpf")).expect("the same directory");
-    // The second agent has flipped one endpoint when it is killed.
-    let mut second = node::load(&pins, false);
     let old = node.pinned.read();
-    let mut endpoints = old.endpoints.clone();
-    let (_, half) = restart(&node, &pins, &world);
-    let flipped = half.endpoints[&Host::B.veth()];
+    let (mut second, new) = restart(&node, &pins, &world);
+    // Back to where it had flipped one endpoint only: they are judged by two slots.
+    let flipped = new.endpoints[&Host::B.veth()];
     assert_ne!(flipped.slot, old.slot());
-    // Put back what the third agent would then find: endpoints in two slots.
-    endpoints.insert(Host::B.veth(), flipped);
-    second.maps.endpoints.put_all(&half.endpoints).expect("the kernel takes it");
-    second.maps.endpoints.put_all(&endpoints).expect("the kernel takes it");
+    let half = old
+        .endpoints
+        .iter()
+        .map(|(ifindex, before)| (*ifindex, if *ifindex == Host::B.veth() { flipped } else { *before }));
+    second.maps.endpoints.put_all(&half.collect()).expect("the kernel takes it");
     let (_, after) = restart(&node, &pins, &world);
     assert_eq!(after.sets.len(), 1);
     let slot = after.slot();

@@ -76,7 +76,7 @@ fn what_cannot_be_read_is_dropped_for_an_isolated_direction_and_passes_a_free_on
     ];
     for family in Family::ALL {
         let whole = tcp(family).bytes();
-        // From the IP header on; the kernel refuses to run a program on less.
+        // From the end of the IP header on: the kernel runs no program on less.
         let header = if family == Family::V4 { 34 } else { 54 };
         table.extend((header..header + 14).map(|end| ("cut short", whole[..end].to_vec())));
     }

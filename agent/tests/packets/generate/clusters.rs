@@ -1,0 +1,152 @@
+//! Worlds with a few policies of every form.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use podgate::model::{
+    IpBlock, NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Requirement, Rule, Selector,
+};
+use podgate_common::{EndpointState, Protocol};
+use proptest::{prelude::*, sample::Index};
+
+use super::PORTS;
+use crate::world::{BRIDGE, Host, World, app, labels};
+
+const BLOCKS: [&str; 18] = [
+    "0.0.0.0/0",
+    "0.0.0.0/1",
+    "10.0.0.0/8",
+    "10.1.0.0/16",
+    "10.1.0.0/30",
+    "10.1.0.2/32",
+    "10.2.0.0/16",
+    "172.16.0.0/12",
+    "192.0.2.0/24",
+    "192.0.2.1/32",
+    "::/0",
+    "::/1",
+    "fd00::/8",
+    "fd00:1::/32",
+    "fd00:1::2/128",
+    "fd00:2::/32",
+    "2001:db8::/32",
+    "2001:db8::1/128",
+];
+
+/// A world with a few policies; nearly all veths are known.
+pub(crate) fn worlds() -> impl Strategy<Value = World> {
+    let state = prop_oneof![
+        12 => Just(EndpointState::Known),
+        1 => Just(EndpointState::Held),
+        1 => Just(EndpointState::Open),
+    ];
+    let veths = prop::collection::vec((state, prop::bool::weighted(0.2)), Host::LOCAL.len());
+    (clusters(), veths).prop_map(|(mut world, veths)| {
+        for (veth, (state, bridged)) in world.veths.values_mut().zip(veths) {
+            veth.state = state;
+            veth.master = if bridged { BRIDGE } else { 0 };
+        }
+        world
+    })
+}
+
+/// The same with veths that are all known.
+pub(crate) fn clusters() -> impl Strategy<Value = World> {
+    let tiers = prop::collection::vec(prop::sample::select(vec!["", "web", "db"]), Host::PODS.len());
+    (prop::collection::vec(policies(), 1..8), tiers).prop_map(|(policies, tiers)| {
+        let mut world = World::new();
+        for (number, mut policy) in policies.into_iter().enumerate() {
+            policy.name = ObjectName::new("x", format!("p{number}"));
+            world.cluster.policies.insert(policy.name.clone(), policy);
+        }
+        for (pod, tier) in world.cluster.pods.values_mut().zip(tiers) {
+            let app = pod.labels["app"].clone();
+            pod.labels = labels(&[("app", &*app), ("tier", tier)]);
+        }
+        world
+    })
+}
+
+fn policies() -> impl Strategy<Value = NetworkPolicy> {
+    let direction = || prop::option::of(prop::collection::vec(rules(), 0..4));
+    (selectors(), direction(), direction()).prop_map(|(subject, ingress, egress)| NetworkPolicy {
+        name: ObjectName::new("x", ""),
+        subject,
+        ingress,
+        egress,
+    })
+}
+
+fn selectors() -> impl Strategy<Value = Selector> {
+    let app = prop::sample::select(vec!["a", "b", "z"]).prop_map(app);
+    let tier = |tier: &str| Selector::All(vec![Requirement::In("tier".into(), [tier.into()].into())]);
+    let not = Selector::All(vec![Requirement::NotIn("app".into(), ["a".into()].into())]);
+    prop_oneof![
+        4 => app,
+        2 => Just(Selector::EVERYTHING),
+        1 => Just(tier("web")),
+        1 => Just(tier("db")),
+        1 => Just(not),
+        1 => Just(Selector::Nothing),
+    ]
+}
+
+fn rules() -> impl Strategy<Value = Rule> {
+    let peers = prop_oneof![
+        1 => Just(Peers::Any),
+        5 => prop::collection::vec(peers(), 1..4).prop_map(Peers::Listed),
+    ];
+    let ports = prop_oneof![
+        1 => Just(Ports::Any),
+        3 => prop::collection::vec(ports(), 1..4).prop_map(Ports::Listed),
+    ];
+    (peers, ports).prop_map(|(peers, ports)| Rule { peers, ports })
+}
+
+fn peers() -> impl Strategy<Value = Peer> {
+    let own = selectors().prop_map(|pods| Peer::Pods { namespaces: None, pods });
+    let all = selectors().prop_map(|pods| Peer::Pods { namespaces: Some(Selector::EVERYTHING), pods });
+    prop_oneof![3 => own, 2 => all, 5 => blocks().prop_map(Peer::Block), 1 => Just(Peer::Nothing)]
+}
+
+fn blocks() -> impl Strategy<Value = IpBlock> {
+    let net = |text: &str| -> IpNet { text.parse().expect("a literal of the test") };
+    let all: Vec<IpNet> = BLOCKS.map(net).to_vec();
+    (prop::sample::select(all.clone()), prop::collection::vec(any::<Index>(), 0..3)).prop_map(
+        move |(cidr, excepts)| {
+            let inside: Vec<&IpNet> =
+                all.iter().filter(|other| cidr != **other && cidr.contains(*other)).collect();
+            let except: BTreeSet<IpNet> = if inside.is_empty() {
+                BTreeSet::new()
+            } else {
+                excepts.iter().map(|at| **at.get(&inside)).collect()
+            };
+            IpBlock { cidr, except }
+        },
+    )
+}
+
+fn protocols() -> impl Strategy<Value = Protocol> {
+    prop::sample::select(Protocol::ALL.to_vec())
+}
+
+fn ports() -> impl Strategy<Value = PortRule> {
+    let number = || prop::sample::select(PORTS[1..].to_vec());
+    let range = (protocols(), number(), number()).prop_map(|(protocol, one, other)| PortRule::Range {
+        protocol,
+        first: one.min(other),
+        last: one.max(other),
+    });
+    let single = (protocols(), number()).prop_map(|(protocol, number)| PortRule::Range {
+        protocol,
+        first: number,
+        last: number,
+    });
+    prop_oneof![
+        3 => single,
+        2 => range,
+        1 => protocols().prop_map(PortRule::Protocol),
+        1 => protocols().prop_map(|protocol| PortRule::Named(protocol, "web".into())),
+        1 => Just(PortRule::Nothing),
+    ]
+}
