@@ -82,6 +82,8 @@ fn position(before: usize, line: usize) -> String {
 fn yaml_document(text: &str, lines_before: usize) -> Result<Value, String> {
     let options = serde_saphyr::options! {
         with_snippet: false,
+        // As in YAML 1.2: `y` and `no` are text, and names of namespaces.
+        strict_booleans: true,
         // Neither octal, as YAML 1.1 has it, nor decimal, as YAML 1.2 has it: text, which no port is.
         leading_zero_numbers_as_strings: true,
         non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::AsString,
