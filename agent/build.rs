@@ -26,8 +26,11 @@ fn main() -> Result<()> {
     };
     // The target bpfel needs unstable features of aya's crates alone. Prebuilt `core` (Debian) then does without
     // build-std; a nightly builds its own.
-    // SAFETY: a build script has one thread at this point.
-    unsafe { env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf") };
+    // The programs' stack fits only when everything is inlined across crates, whatever the workspace's profile says.
+    for (name, value) in [("RUSTC_BOOTSTRAP", "aya_ebpf"), ("CARGO_PROFILE_RELEASE_LTO", "fat")] {
+        // SAFETY: a build script has one thread at this point.
+        unsafe { env::set_var(name, value) };
+    }
     let ebpf = root.join("ebpf");
     let root_dir = ebpf.to_str().context("the path of the eBPF crate is not UTF-8")?;
     aya_build::build_ebpf(

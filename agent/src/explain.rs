@@ -16,7 +16,7 @@ pub use explanation::{Explanation, Pair, PolicyTrace, Reason, RuleTrace, Side, V
 use podgate_common::Direction;
 
 use crate::{
-    model::{Cluster, NetworkPolicy, Pod, Rule},
+    model::{Cluster, NetworkPolicy, Rule},
     port_spec::PortSpec,
 };
 use end::Party;
@@ -84,16 +84,17 @@ struct Case {
     number: u16,
 }
 
-impl<'a> Connection<'a> {
+impl Connection<'_> {
     fn side(&self, direction: Direction) -> Side {
         let (own, peer) = match direction {
             Direction::Egress => (self.from, self.to),
             Direction::Ingress => (self.to, self.from),
         };
         let cases = self.cases(direction);
-        let policies: Vec<(&NetworkPolicy, &[Rule])> = self.isolating(own.policed(), direction).collect();
+        let policies: Vec<&NetworkPolicy> =
+            own.policed().into_iter().flat_map(|pod| self.cluster.isolating(pod, direction)).collect();
         let judged: Vec<(PolicyTrace, Vec<bool>)> =
-            policies.iter().map(|(policy, rules)| self.policy(policy, rules, direction, &cases)).collect();
+            policies.iter().map(|policy| self.policy(policy, direction, &cases)).collect();
         let denied: BTreeSet<IpAddr> = cases
             .iter()
             .enumerate()
@@ -132,32 +133,14 @@ impl<'a> Connection<'a> {
         peers.into_iter().flat_map(numbers).collect()
     }
 
-    /// The policies that isolate a pod in one direction, with their rules for it.
-    fn isolating(
-        &self,
-        pod: Option<&'a Pod>,
-        direction: Direction,
-    ) -> impl Iterator<Item = (&'a NetworkPolicy, &'a [Rule])> {
-        let policies = self.cluster.policies.values();
-        policies.filter_map(move |policy| {
-            let rules = match direction {
-                Direction::Egress => policy.egress.as_deref(),
-                Direction::Ingress => policy.ingress.as_deref(),
-            }?;
-            let pod = pod?;
-            let selects = policy.name.namespace == pod.name.namespace && policy.subject.matches(&pod.labels);
-            selects.then_some((policy, rules))
-        })
-    }
-
     /// How each rule of a policy answers, and which cases the policy allows.
     fn policy(
         &self,
         policy: &NetworkPolicy,
-        rules: &[Rule],
         direction: Direction,
         cases: &[Case],
     ) -> (PolicyTrace, Vec<bool>) {
+        let rules = policy.rules(direction).unwrap_or_default();
         let mut allowed = vec![false; cases.len()];
         let mut traces = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {

@@ -96,6 +96,8 @@ impl<'a> Seat<'a> {
 struct Reach<'a> {
     tables: &'a Tables,
     seats: &'a [Seat<'a>],
+    /// For each identity the rule sets that allow it something, with their rows.
+    allowing: Vec<Vec<(usize, &'a [Row])>>,
     /// Rows of one pod: as many as classes need.
     blocks: usize,
     /// Rows of all pods, one after the other.
@@ -108,21 +110,33 @@ const EVERYTHING: Row = Row([u64::MAX; 4]);
 impl<'a> Reach<'a> {
     fn new(tables: &'a Tables, seats: &'a [Seat<'a>]) -> Self {
         let blocks = tables.classes.signatures.len().div_ceil(usize::from(BITS_PER_ROW));
-        Self { tables, seats, blocks, rows: vec![NOTHING; blocks * seats.len()] }
+        let mut allowing = vec![Vec::new(); tables.identities.signatures.len()];
+        for ((rule_set, identity), row) in &tables.rows.0 {
+            allowing[*identity].push((*rule_set, &row[..]));
+        }
+        Self { tables, seats, allowing, blocks, rows: vec![NOTHING; blocks * seats.len()] }
     }
 
     fn from(&mut self, source: &Seat<'_>) {
+        // Once for each source, so that a pair of pods costs no look-up.
+        let egress = self.by_identity(source.rules.egress);
+        let ingress: Vec<(bool, Vec<&[Row]>)> =
+            source.addresses.iter().map(|from| (from.is_v4, self.by_rule_set(from.identity))).collect();
         for (rows, destination) in self.rows.chunks_exact_mut(self.blocks).zip(self.seats) {
             rows.fill(EVERYTHING);
             if source.name == destination.name {
                 continue;
             }
             let mut can_talk = false;
-            for from in &source.addresses {
-                for to in destination.addresses.iter().filter(|to| to.is_v4 == from.is_v4) {
+            for (is_v4, ingress) in &ingress {
+                for to in destination.addresses.iter().filter(|to| to.is_v4 == *is_v4) {
                     can_talk = true;
-                    intersect(rows, self.tables, source.rules.egress, to.identity);
-                    intersect(rows, self.tables, destination.rules.ingress, from.identity);
+                    if source.rules.egress != Subject::FREE.egress {
+                        intersect(rows, egress[to.identity]);
+                    }
+                    if destination.rules.ingress != Subject::FREE.ingress {
+                        intersect(rows, ingress[destination.rules.ingress]);
+                    }
                 }
             }
             if !can_talk {
@@ -131,19 +145,34 @@ impl<'a> Reach<'a> {
         }
     }
 
+    /// What a rule set allows, for each identity.
+    fn by_identity(&self, rule_set: usize) -> Vec<&'a [Row]> {
+        let mut rows = vec![&[][..]; self.allowing.len()];
+        for ((_, identity), row) in self.tables.rows.0.range((rule_set, 0)..(rule_set + 1, 0)) {
+            rows[*identity] = row;
+        }
+        rows
+    }
+
+    /// What each rule set allows, for one identity.
+    fn by_rule_set(&self, identity: usize) -> Vec<&'a [Row]> {
+        let mut rows = vec![&[][..]; self.tables.rule_sets.len()];
+        for (rule_set, row) in &self.allowing[identity] {
+            rows[*rule_set] = row;
+        }
+        rows
+    }
+
     fn allows(&self, destination: usize, class: ClassId) -> bool {
         let block = usize::from(class.0 / BITS_PER_ROW);
         self.rows[destination * self.blocks + block].allows(class)
     }
 }
 
-/// Leaves what a rule set allows for an identity. 0 allows everything.
-fn intersect(rows: &mut [Row], tables: &Tables, rule_set: usize, identity: usize) {
-    if rule_set == Subject::FREE.egress {
-        return;
-    }
+/// Leaves what is allowed too. A row that is missing allows nothing.
+fn intersect(rows: &mut [Row], allowed: &[Row]) {
     for (block, row) in rows.iter_mut().enumerate() {
-        let allowed = tables.rows.row(rule_set, identity, block).unwrap_or(NOTHING);
+        let allowed = allowed.get(block).unwrap_or(&NOTHING);
         for (word, allowed) in row.0.iter_mut().zip(allowed.0) {
             *word &= allowed;
         }

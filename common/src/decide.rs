@@ -15,41 +15,35 @@ pub fn decide<T: Tables>(packet: &impl Packet, headers: &mut Headers, hook: &Hoo
     let kind = parse(packet, headers);
     match kind {
         Kind::Flow | Kind::FirstFragment => {}
-        Kind::LaterFragment => match tables.fragment(&fragment_key(headers)) {
-            Some(ports) => {
-                headers.tuple.source_port = ports.source;
-                headers.tuple.destination_port = ports.destination;
+        Kind::LaterFragment => {
+            if !recall_ports(headers, tables) {
+                return unknown(&tables.endpoint(hook.ifindex), hook, Outcome::Fragment);
             }
-            None => return unknown(&tables.endpoint(hook.ifindex), hook, Outcome::Fragment),
-        },
+        }
         Kind::Related => return related(&headers.sender, &headers.tuple, hook, tables),
         Kind::Neighbour => return Outcome::Neighbour,
         Kind::Unreadable => return unknown(&tables.endpoint(hook.ifindex), hook, Outcome::Unreadable),
     }
-    let first = (headers.tuple.source_port, headers.tuple.destination_port);
-    let outcome = flow(&mut headers.tuple, headers.segment, hook, tables);
+    let outcome = flow(&headers.tuple, headers.segment, hook, tables);
     if matches!(kind, Kind::FirstFragment) && outcome.passes() {
-        tables.put_fragment(&fragment_key(headers), Ports { source: first.0, destination: first.1 });
+        remember_ports(headers, tables);
     }
     outcome
 }
 
 /// A packet of a connection: passes on its entry, else the side of it that belongs to this hook is judged.
 #[inline(always)]
-fn flow<T: Tables>(tuple: &mut Tuple, segment: Segment, hook: &Hook, tables: &T) -> Outcome {
+fn flow<T: Tables>(tuple: &Tuple, segment: Segment, hook: &Hook, tables: &T) -> Outcome {
     let (key, source_is_low) = FlowKey::of(tuple);
     let known = tables.flow(&key);
     // After the look-up: an entry that another CPU has just refreshed must not come from the future.
     let now = tables.now();
-    let mut question = Question::new(key, source_is_low, now, hook);
-    if let Some((flow, entry)) = known
-        && is_alive(&flow, &key, now, tables)
-    {
-        let from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
-        if !segment.opens && was_judged_here(&flow, from_client, hook) {
-            question.side = if from_client { hook.direction } else { hook.direction.other() };
-            question.entry = Flow { last: now, ..flow };
-            if !tables.recheck() || question.judged_in() == tables.epoch() {
+    let is_from_client = |flow: &Flow| flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
+    let mut question = match known.filter(|(flow, _)| is_alive(flow, key.protocol, now, tables)) {
+        Some((flow, entry)) if !segment.opens && was_judged_here(&flow, is_from_client(&flow), hook) => {
+            let from_client = is_from_client(&flow);
+            let side = if from_client { hook.direction } else { hook.direction.other() };
+            if !tables.recheck() || flow.judged_in(side) == tables.epoch() {
                 let seen = flow.seen.after(segment, from_client);
                 if seen != flow.seen || now.wrapping_sub(flow.last) >= tables.timeouts().refresh {
                     tables.refresh_flow(entry, now, seen);
@@ -57,64 +51,59 @@ fn flow<T: Tables>(tuple: &mut Tuple, segment: Segment, hook: &Hook, tables: &T)
                 return Outcome::Established;
             }
             // After a change a live connection is asked the question that opened it.
-            if !from_client {
-                *tuple = tuple.reversed();
-            }
-        } else if from_client && matches!(hook.direction, Direction::Ingress) {
+            Question { entry: Flow { last: now, ..flow }, side, from_client }
+        }
+        earlier => {
+            let mut question = Question::new(source_is_low, now, hook);
             // What `from_pod` has just found out of this client stays. In the other direction, what was known of
             // the server's side belongs to the past.
-            question.entry.client_if = flow.client_if;
-            question.entry.client_epoch = flow.client_epoch;
+            if let Some((flow, _)) = earlier.filter(|(flow, _)| is_from_client(flow))
+                && matches!(hook.direction, Direction::Ingress)
+            {
+                question.entry.client_if = flow.client_if;
+                question.entry.client_epoch = flow.client_epoch;
+            }
+            question
         }
-    }
-    answer(&mut question, tuple, hook, tables)
+    };
+    answer(&key, &mut question, tuple, hook, tables)
 }
 
 /// One side of a connection that must be judged, and the entry that the connection gets when it passes.
 struct Question {
-    key: FlowKey,
-    side: Direction,
     entry: Flow,
+    side: Direction,
+    /// Whether the packet that raises the question is one of the client's.
+    from_client: bool,
 }
 
 impl Question {
     /// A packet that no entry lets pass opens a connection, in its own direction.
     #[inline(always)]
-    fn new(key: FlowKey, source_is_low: bool, now: u32, hook: &Hook) -> Self {
-        let mut entry = Flow {
-            client_if: 0,
-            server_if: 0,
-            via: 0,
-            client_epoch: 0,
-            server_epoch: 0,
-            last: now,
-            seen: Seen::default().with(Seen::CLIENT_IS_LOW, source_is_low),
+    fn new(source_is_low: bool, now: u32, hook: &Hook) -> Self {
+        let (client_if, server_if, via) = match hook.direction {
+            Direction::Egress => (hook.ifindex, 0, 0),
+            Direction::Ingress => (0, hook.ifindex, hook.via),
         };
-        match hook.direction {
-            Direction::Egress => entry.client_if = hook.ifindex,
-            Direction::Ingress => {
-                entry.server_if = hook.ifindex;
-                entry.via = hook.via;
-            }
-        }
-        Self { key, side: hook.direction, entry }
-    }
-
-    #[inline(always)]
-    const fn judged_in(&self) -> u32 {
-        match self.side {
-            Direction::Egress => self.entry.client_epoch,
-            Direction::Ingress => self.entry.server_epoch,
-        }
+        let seen = Seen::default().with(Seen::CLIENT_IS_LOW, source_is_low);
+        let entry = Flow { client_if, server_if, via, client_epoch: 0, server_epoch: 0, last: now, seen };
+        Self { entry, side: hook.direction, from_client: true }
     }
 }
 
-/// Judges one side of a connection, `tuple` as the client sends it, and enters the connection when it passes.
+/// Judges one side of a connection, and enters the connection when it passes.
 ///
 /// A function of its own in the kernel too: the stack of the fast path stays small.
 #[inline(never)]
-fn answer<T: Tables>(question: &mut Question, tuple: &Tuple, hook: &Hook, tables: &T) -> Outcome {
+fn answer<T: Tables>(
+    key: &FlowKey,
+    question: &mut Question,
+    tuple: &Tuple,
+    hook: &Hook,
+    tables: &T,
+) -> Outcome {
     let endpoint = tables.endpoint(hook.ifindex);
+    let tuple = &if question.from_client { *tuple } else { tuple.reversed() };
     let outcome = match question.side {
         Direction::Egress => egress(tuple, &endpoint, hook.ifindex, tables),
         Direction::Ingress => ingress(tuple, &endpoint, hook.ifindex, question.entry.via, tables),
@@ -130,7 +119,7 @@ fn answer<T: Tables>(question: &mut Question, tuple: &Tuple, hook: &Hook, tables
         return outcome;
     }
     let closed = endpoint.is_closed(Direction::Egress) || endpoint.is_closed(Direction::Ingress);
-    if !tables.put_flow(&question.key, &question.entry) && closed { Outcome::FlowTable } else { outcome }
+    if !tables.put_flow(key, &question.entry) && closed { Outcome::FlowTable } else { outcome }
 }
 
 /// May the pod behind this veth open this connection?
@@ -216,7 +205,7 @@ fn related<T: Tables>(sender: &Address, quoted: &Tuple, hook: &Hook, tables: &T)
         // The error goes to the quoted sender's side, and leaves from the other side.
         let client_side = quoted_from_client == matches!(hook.direction, Direction::Ingress);
         let judged = if client_side { flow.client_if } else { flow.server_if };
-        if judged == hook.ifindex && is_alive(&flow, &key, tables.now(), tables) {
+        if judged == hook.ifindex && is_alive(&flow, key.protocol, tables.now(), tables) {
             return Outcome::Related;
         }
     }
@@ -259,8 +248,23 @@ fn was_judged_here(flow: &Flow, from_client: bool, hook: &Hook) -> bool {
 }
 
 #[inline(always)]
-fn is_alive<T: Tables>(flow: &Flow, key: &FlowKey, now: u32, tables: &T) -> bool {
-    now.wrapping_sub(flow.last) <= tables.timeouts().of(key.protocol, flow.seen)
+fn is_alive<T: Tables>(flow: &Flow, protocol: u32, now: u32, tables: &T) -> bool {
+    now.wrapping_sub(flow.last) <= tables.timeouts().of(protocol, flow.seen)
+}
+
+/// Gives a later fragment the ports of its datagram; whether the first one has passed.
+#[inline(never)]
+fn recall_ports<T: Tables>(headers: &mut Headers, tables: &T) -> bool {
+    let Some(ports) = tables.fragment(&fragment_key(headers)) else { return false };
+    headers.tuple.source_port = ports.source;
+    headers.tuple.destination_port = ports.destination;
+    true
+}
+
+#[inline(never)]
+fn remember_ports<T: Tables>(headers: &Headers, tables: &T) {
+    let Tuple { source_port: source, destination_port: destination, .. } = headers.tuple;
+    tables.put_fragment(&fragment_key(headers), Ports { source, destination });
 }
 
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! Connections that were judged: the flow table's keys and values, and how long an entry lives.
 
-use crate::{Address, Segment, Tuple, protocol::number};
+use crate::{Address, Direction, Segment, Tuple, protocol::number};
 
 /// Both ends of a connection, lower end first, so that one look-up serves both directions.
 #[repr(C)]
@@ -58,6 +58,17 @@ pub struct Flow {
     pub last: u32,
     /// [`Seen`] bits.
     pub seen: Seen,
+}
+
+impl Flow {
+    /// The epoch in which one side was judged.
+    #[inline(always)]
+    pub const fn judged_in(&self, side: Direction) -> u32 {
+        match side {
+            Direction::Egress => self.client_epoch,
+            Direction::Ingress => self.server_epoch,
+        }
+    }
 }
 
 /// What was seen of a connection.

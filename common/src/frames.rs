@@ -128,6 +128,27 @@ impl Frame {
         error
     }
 
+    /// What the other side would send: addresses, ports and the two kinds of echo change places.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        let mut answer = Self { source: self.destination, destination: self.source, ..self.clone() };
+        let has_ports = matches!(u32::from(self.protocol), number::TCP | number::UDP | number::SCTP);
+        match answer.payload.get_mut(..4) {
+            Some(ports) if has_ports => ports.rotate_left(2),
+            Some([kind, ..]) => {
+                *kind = match (u32::from(self.protocol), *kind) {
+                    (number::ICMP, 8) => 0,
+                    (number::ICMP, 0) => 8,
+                    (number::ICMPV6, 128) => 129,
+                    (number::ICMPV6, 129) => 128,
+                    (_, kind) => kind,
+                }
+            }
+            _ => {}
+        }
+        answer
+    }
+
     /// What an ARP request looks like: the addresses in it do not matter here.
     pub fn arp() -> Vec<u8> {
         let mut frame = ethernet([0x08, 0x06]);

@@ -90,6 +90,7 @@ pub struct Headers {
     /// Identification of the datagram that a fragment belongs to.
     pub datagram: u32,
     pub segment: Segment,
+    kind: Kind,
     payload: Payload,
 }
 
@@ -105,6 +106,7 @@ impl Headers {
         sender: Address::UNSPECIFIED,
         datagram: 0,
         segment: Segment { opens: false, fin: false, rst: false },
+        kind: Kind::Unreadable,
         payload: Payload { offset: 0, end: 0, fragment_offset: 0, more_fragments: 0 },
     };
 }
@@ -144,7 +146,8 @@ const UNKNOWN_END: usize = usize::MAX;
 /// Parses an Ethernet frame.
 #[inline(always)]
 pub fn parse(packet: &impl Packet, headers: &mut Headers) -> Kind {
-    frame(packet, headers).unwrap_or(Kind::Unreadable)
+    headers.kind = frame(packet, headers).unwrap_or(Kind::Unreadable);
+    forget(&headers.kind)
 }
 
 #[inline(always)]

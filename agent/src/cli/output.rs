@@ -1,6 +1,6 @@
 //! How data reaches stdout: for people as text, for scripts as JSON, both from the same struct.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -13,12 +13,14 @@ pub(super) enum Format {
 
 impl Format {
     pub(super) fn print<T: Serialize>(self, data: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
-        let output = match self {
-            Self::Table => text(data),
-            Self::Json => serde_json::to_string_pretty(data).context("JSON")? + "\n",
+        let mut stdout = BufWriter::new(io::stdout().lock());
+        let written = match self {
+            Self::Table => stdout.write_all(text(data).as_bytes()),
+            Self::Json => serde_json::to_writer_pretty(&mut stdout, data)
+                .map_err(io::Error::from)
+                .and_then(|()| stdout.write_all(b"\n")),
         };
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()) {
+        match written.and_then(|()| stdout.flush()) {
             // The reader has seen enough (`podgate status | head -1`).
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
             written => written.context("stdout"),

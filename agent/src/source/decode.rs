@@ -1,11 +1,11 @@
 //! One Kubernetes object, as JSON, into the structs of the model.
 //!
-//! In: a JSON value, whether an object, a `List` or a typed list such as `PodList`. Out: objects of the model with
-//! the API server's defaults, and a [`Fault`] for each thing that its validation would refuse. A fault costs the
-//! smallest entry that holds it; that entry arrives in the model as one that matches nothing.
-//! `null` counts as absent everywhere, as it does for the API server. An unknown field is reported in a policy's
-//! spec, where it is most likely misspelt, and ignored as the API server ignores it.
-//! Left out: files, streams, and objects that appear twice.
+//! In: a JSON value, whether an object, a `List` or a typed list such as `PodList`. Out: objects of the model
+//! with the API server's defaults, and a [`Fault`] for each thing that its validation would refuse. A fault
+//! costs the smallest entry that holds it; that entry arrives in the model as one that matches nothing.
+//! `null` counts as absent everywhere, as it does for the API server. An unknown field is reported in a
+//! policy's spec, where it is most likely misspelt, and ignored as the API server ignores it. Left out:
+//! files, streams, and objects that appear twice.
 
 mod address;
 mod field;

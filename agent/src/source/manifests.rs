@@ -1,9 +1,9 @@
 //! The manifests source: files of Kubernetes objects in place of an API server.
 //!
-//! In: paths of files and directories (the files directly in them), or `-` for standard input; YAML or JSON, single
-//! objects, lists, several documents in a file. Out: a [`Picture`], once by [`read`] or after each change by
-//! [`watch`]: the cluster, and every [`Problem`] that was found on the way. A problem never stops the rest.
-//! Left out: what an object means (`decode`).
+//! In: paths of files and directories (the files directly in them), or `-` for standard input; YAML or JSON,
+//! single objects, lists, several documents in a file. Out: a [`Picture`], once by [`read`] or after each
+//! change by [`watch`]: the cluster, and every [`Problem`] that was found on the way. A problem never stops
+//! the rest. Left out: what an object means (`decode`).
 
 mod document;
 mod route;
@@ -41,8 +41,9 @@ pub struct Problem {
 
 /// Reads everything once. A path that cannot be read is a problem like any other.
 ///
-/// In a directory `*.yaml`, `*.yml` and `*.json` are read, in the order of their names and without hidden files; a
-/// file that is named itself is read whatever its ending. Of an object that appears twice the later one counts.
+/// In a directory `*.yaml`, `*.yml` and `*.json` are read, in the order of their names and without hidden
+/// files; a file that is named itself is read whatever its ending. Of an object that appears twice the later
+/// one counts.
 pub fn read(paths: &[PathBuf]) -> Picture {
     let mut store = Store::new(paths);
     for input in store.list() {

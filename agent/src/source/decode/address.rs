@@ -1,8 +1,8 @@
 //! Addresses and CIDRs, as leniently as the API server has read them.
 //!
 //! Before its strict mode the API server took leading zeros (`010.0.0.0` is `10.0.0.0`, decimal), host bits
-//! (`10.0.0.5/24`) and IPv4-mapped IPv6, and it keeps such objects for ever (`ParseIPSloppy`, `ParseCIDRSloppy`).
-//! Out: networks without host bits; mapped ones as IPv4, for that is what they matched.
+//! (`10.0.0.5/24`) and IPv4-mapped IPv6, and it keeps such objects for ever (`ParseIPSloppy`,
+//! `ParseCIDRSloppy`). Out: networks without host bits; mapped ones as IPv4, for that is what they matched.
 
 use std::{
     fmt::Write as _,

@@ -1,7 +1,7 @@
 //! Which objects are ours: by `kind` and `apiVersion`.
 //!
-//! Kinds and API groups that are not ours are ignored in silence. One of our kinds in an API group that holds it, or
-//! once held it, but at a version that is not read, is a fault: its author meant us.
+//! Kinds and API groups that are not ours are ignored in silence. One of our kinds in an API group that holds
+//! it, or once held it, but at a version that is not read, is a fault: its author meant us.
 
 use std::fmt;
 

@@ -25,7 +25,8 @@ pub(super) struct Metadata {
 /// The namespace of objects that name none, as for `kubectl`.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// A name or a label with bad syntax is reported and used as it stands. What is not text is reported and left out.
+/// A name or a label with bad syntax is reported and used as it stands. What is not text is reported and left
+/// out.
 pub(super) fn read(field: &Field<'_>, kind: Kind, names: &mut Interner) -> Metadata {
     match field.object() {
         Ok(object) => {

@@ -1,7 +1,8 @@
 //! NetworkPolicies: defaults and validation of networking.k8s.io/v1.
 //!
-//! The rules are those of Kubernetes' `pkg/apis/networking/{v1/defaults,validation/validation}.go`. Whatever of a
-//! policy is not understood allows nothing, and the policy isolates all the same.
+//! The rules are those of Kubernetes' `pkg/apis/networking/{v1/defaults,validation/validation}.go`. Whatever
+//! of a policy is not understood allows nothing, and the policy isolates all the same. Only a `podSelector` with a
+//! fault selects no pod, as every selector does: which pods were meant is not known.
 
 use crate::model::{NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Rule, Selector};
 

@@ -1,6 +1,7 @@
 //! The syntax of names, labels and port names.
 //!
-//! The rules are those of Kubernetes' `apimachinery/pkg/util/validation`. An error says which rule was broken.
+//! The rules are those of Kubernetes' `apimachinery/pkg/util/validation`. An error says which rule was
+//! broken.
 
 use super::field::{Field, Reported, quoted};
 

@@ -1,9 +1,9 @@
 //! The text of a file into documents, each a JSON value.
 //!
-//! In: bytes. Out: one result for each document that is not empty; a bad document does not spoil its neighbours.
-//! Text that is JSON throughout is read as JSON, which is much faster; everything else as YAML. A key that appears
-//! twice makes a document unreadable: whichever counted, one of its readers would be surprised.
-//! Hostile text ends in an error: nesting, aliases and what they expand to have limits.
+//! In: bytes. Out: one result for each document that is not empty; a bad document does not spoil its
+//! neighbours. Text that is JSON throughout is read as JSON, which is much faster; everything else as YAML. A
+//! key that appears twice makes a document unreadable: whichever counted, one of its readers would be
+//! surprised. Hostile text ends in an error: nesting, aliases and what they expand to have limits.
 
 use std::fmt;
 
@@ -22,8 +22,8 @@ pub(super) struct Document {
     pub(super) value: Result<Value, String>,
 }
 
-/// How deep lists and objects may nest. Pods need about 20, the schemas of custom resources 40. A debug build of the
-/// reader takes 16 to 32 KB of stack a level, and threads have 2 MB.
+/// How deep lists and objects may nest. Pods need about 20, the schemas of custom resources 40. A debug build
+/// of the reader takes 16 to 32 KB of stack a level, and threads have 2 MB.
 const DEPTH: usize = 64;
 
 /// What aliases may expand to, in bytes of text, when the document itself is shorter than that.
@@ -111,9 +111,10 @@ struct Chunk<'a> {
     lines_before: usize,
 }
 
-/// Cuts at the lines that begin or end a document. Such a line means the same wherever it stands (YAML 1.2, 9.1.2:
-/// no scalar may hold one), so that a document can be cut out without understanding those before it. Directives
-/// thereby make a document of their own, an empty one: nothing that Kubernetes reads has any use for them.
+/// Cuts at the lines that begin or end a document. Such a line means the same wherever it stands (YAML 1.2,
+/// 9.1.2: no scalar may hold one), so that a document can be cut out without understanding those before it.
+/// Directives thereby make a document of their own, an empty one: nothing that Kubernetes reads has any use
+/// for them.
 fn chunks(text: &str) -> impl Iterator<Item = Chunk<'_>> {
     let mut rest = text;
     let mut lines_before = 0;
@@ -162,8 +163,8 @@ fn count_lines(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// A [`Value`] without keys that appear twice and without numbers that JSON does not have. (`Value` itself would
-/// take the last of two keys, and `null` for infinity: absent, and an absent port means every port.)
+/// A [`Value`] without keys that appear twice and without numbers that JSON does not have. (`Value` itself
+/// would take the last of two keys, and `null` for infinity: absent, and an absent port means every port.)
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {

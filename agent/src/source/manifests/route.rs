@@ -1,8 +1,9 @@
 //! The way to a file: which directories must be watched to hear that a path leads elsewhere, or changed.
 //!
 //! A mounted ConfigMap is a directory of links to `..data/<name>`, and `..data` is a link that is swapped; a
-//! directory may be a link, or be replaced by a rename. So a path is walked step by step: each link, and the first
-//! name that is missing, is noted with the directory that holds it; each directory passed is noted for itself.
+//! directory may be a link, or be replaced by a rename. So a path is walked step by step: each link, and the
+//! first name that is missing, is noted with the directory that holds it; each directory passed is noted for
+//! itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -11,8 +12,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// Directories to watch, without links in their paths, and the names in each that matter. Of one without names
-/// only its own removal or renaming matters.
+/// Directories to watch, without links in their paths, and the names in each that matter. Of one without
+/// names only its own removal or renaming matters.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Routes {
     directories: BTreeMap<PathBuf, Directory>,

@@ -1,10 +1,11 @@
 //! The files behind the paths, and what each of them held when it could last be read.
 //!
-//! Reading and putting are two steps, so that a watcher can drop what it read of a file that was being written
-//! meanwhile. **What cannot be read keeps what it had:** a file that turns unreadable, is no longer YAML, or holds
-//! something that is no object at all leaves the objects of its last good state in force, and so does a path that
-//! is gone; only what is missing from a directory that can be listed is taken as deleted. A half-written or
-//! broken file therefore never opens anything. A file that is bad from the first gives what can be read of it.
+//! Reading and putting are two steps, so that a watcher can drop what it read of a file that was being
+//! written meanwhile. **What cannot be read keeps what it had:** a file that turns unreadable, is no longer
+//! YAML, or holds something that is no object at all leaves the objects of its last good state in force, and
+//! so does a path that is gone; only what is missing from a directory that can be listed is taken as deleted.
+//! A half-written or broken file therefore never opens anything. A file that is bad from the first gives what
+//! can be read of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -81,7 +82,8 @@ impl Store {
         self.roots.iter().filter_map(|root| root.input.path())
     }
 
-    /// Looks again at which inputs there are; forgets those that are gone. Out: those that may be read, each once.
+    /// Looks again at which inputs there are; forgets those that are gone. Out: those that may be read, each
+    /// once.
     pub(super) fn list(&mut self) -> BTreeSet<Input> {
         for root in &mut self.roots {
             match expand(&root.input) {
@@ -231,7 +233,8 @@ fn expand(root: &Input) -> io::Result<Vec<Input>> {
     Ok(found)
 }
 
-/// Whether a file of this name is read in a directory. Hidden ones are not: editors put their own files there.
+/// Whether a file of this name is read in a directory. Hidden ones are not: editors put their own files
+/// there.
 pub(super) fn is_manifest(name: &OsStr) -> bool {
     let extension = Path::new(name).extension().and_then(OsStr::to_str);
     matches!(extension, Some("yaml" | "yml" | "json")) && !name.as_encoded_bytes().starts_with(b".")

@@ -1,10 +1,10 @@
 //! Watching the manifests: a new picture soon after each change.
 //!
-//! In: inotify events of the directories on the way to the files. Out: pictures that differ from the one before.
-//! A file is not read while somebody writes it: `kubectl get > file` has it empty for seconds, and a policy cut off
-//! after `from:` is a valid one that allows everyone. Until its writer has closed it, its last good state stays in
-//! force, and a problem says so. Left out: changes that no event tells of, such as writes to a network file
-//! system from another machine.
+//! In: inotify events of the directories on the way to the files. Out: pictures that differ from the one
+//! before. A file is not read while somebody writes it: `kubectl get > file` has it empty for seconds, and a
+//! policy cut off after `from:` is a valid one that allows everyone. Until its writer has closed it, its last
+//! good state stays in force, and a problem says so. Left out: changes that no event tells of, such as writes
+//! to a network file system from another machine.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -33,7 +33,8 @@ use super::{
     writer::has_writer,
 };
 
-/// A tool that writes several files, or an editor that renames, has finished when nothing happened for this long.
+/// A tool that writes several files, or an editor that renames, has finished when nothing happened for this
+/// long.
 const QUIET: Duration = Duration::from_millis(5);
 
 /// How long changes that follow each other without a pause may put off the next picture.
@@ -61,8 +62,9 @@ const NAMES: WatchMask = WatchMask::CREATE
 
 /// Watches the paths from a thread of its own, which ends when the receiver is dropped.
 ///
-/// The first picture comes as soon as everything was read. Standard input and pipes are read once. What cannot be
-/// read or watched is a problem in the picture; `Err` is for a system that gives no inotify at all.
+/// The first picture comes as soon as everything was read, the next ones 5 ms after the last change. Standard
+/// input and pipes are read once. What cannot be read or watched is a problem in the picture; `Err` is for a
+/// system that gives no inotify at all.
 pub fn watch(paths: Vec<PathBuf>) -> anyhow::Result<mpsc::Receiver<Picture>> {
     // One: a slow reader finds at most one picture that is older than the newest.
     let (pictures, receiver) = mpsc::channel(1);
@@ -90,7 +92,8 @@ fn set_up() -> anyhow::Result<(Runtime, AsyncFd<Inotify>)> {
     let inotify = Inotify::init().context("inotify_init1")?;
     let inotify = {
         let _context = runtime.enter();
-        // SAFETY: Inotify owns its descriptor, gives always the same one and closes it only when it is dropped.
+        // SAFETY: Inotify owns its descriptor, gives always the same one and closes it only when it is
+        // dropped.
         unsafe { AsyncFd::register_with_interest(inotify, Interest::READABLE) }
             .map_err(io::Error::from)
             .context("wait on inotify")?
@@ -210,8 +213,8 @@ impl Watcher {
         self.store.list()
     }
 
-    /// Makes the kernel watch the routes, and nothing else. It is the same watch for the same directory, so that
-    /// nothing is lost of those that stay.
+    /// Makes the kernel watch the routes, and nothing else. It is the same watch for the same directory, so
+    /// that nothing is lost of those that stay.
     fn watch_routes(&mut self) {
         let mut watches = self.inotify.get_ref().watches();
         let before = std::mem::take(&mut self.watched);
@@ -266,7 +269,8 @@ impl Watcher {
 
     /// The event of their closing may have come before they were found to have a writer.
     fn release_closed_files(&mut self) {
-        let closed = self.being_written.extract_if(|file| has_writer(file) == Some(false));
+        let is_closed = |file: &PathBuf| has_writer(file) == Some(false) || !file.exists();
+        let closed = self.being_written.extract_if(is_closed);
         self.changes.files.extend(closed);
     }
 
@@ -296,7 +300,8 @@ impl Watcher {
     fn take_events(&mut self) -> bool {
         let mut buffer = [0; EVENT_BUFFER];
         let mut matters = false;
-        // An error means that there are no more: the descriptor does not block, and the buffer holds any event.
+        // An error means that there are no more: the descriptor does not block, and the buffer holds any
+        // event.
         while let Ok(events) = self.inotify.get_mut().read_events(&mut buffer) {
             for event in events {
                 matters |= self.note(&event);

@@ -1,8 +1,8 @@
 //! Whether a file has a writer at this moment.
 //!
-//! The kernel grants a read lease on a file only while nobody has it open for writing (fcntl(2), `F_SETLEASE`).
-//! Asking for one therefore answers the question without a race: inotify tells of a truncation only after it was
-//! done, and the file can be read, empty, in between.
+//! The kernel grants a read lease on a file only while nobody has it open for writing (fcntl(2),
+//! `F_SETLEASE`). Asking for one therefore answers the question without a race: inotify tells of a truncation
+//! only after it was done, and the file can be read, empty, in between.
 
 use std::{fs::File, io, os::fd::AsRawFd as _, path::Path};
 

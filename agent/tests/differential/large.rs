@@ -1,0 +1,36 @@
+//! 500 policies, 300 ports, 500 CIDRs: right, and in time.
+
+use crate::{
+    answers::{Layout, matrix_of, problems, read},
+    oracle::{generate::large, manifest::Form, naive},
+};
+
+#[test]
+fn a_large_cluster_has_the_verdicts_of_the_specification() {
+    let objects = large(30);
+    let ports = ["TCP/1042", "UDP/1100", "TCP/http"];
+    let picture = read(&objects, Layout::File(Form::YamlDocuments));
+    assert_eq!(problems(&picture), "");
+    assert_eq!(matrix_of(&picture.cluster, &ports), naive::matrix(&objects, &ports));
+}
+
+/// Only optimised code is in a hurry.
+#[cfg(not(debug_assertions))]
+#[test]
+fn the_matrix_of_a_large_cluster_takes_less_than_a_second() {
+    use std::time::{Duration, Instant};
+
+    const LIMIT: Duration = Duration::from_secs(1);
+    let picture = read(&large(200), Layout::File(Form::JsonList));
+    let ports: Vec<String> = (1000..1300).map(|port| format!("TCP/{port}")).collect();
+    let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+    // The machine may be busy with other tests: the best of three counts.
+    let best = (0..3).map(|_| {
+        let start = Instant::now();
+        let seen = matrix_of(&picture.cluster, &ports);
+        assert_eq!(seen["pods"].as_array().map(Vec::len), Some(200));
+        start.elapsed()
+    });
+    let best = best.min().expect("three runs");
+    assert!(best < LIMIT, "{best:?} for 200 pods and {} ports", ports.len());
+}

@@ -1,0 +1,11 @@
+//! podgate against the naive evaluator: on generated clusters, and on conformance cases with verdicts by hand.
+
+mod agreement;
+mod answers;
+mod conformance;
+mod large;
+mod narrowing;
+#[path = "../oracle/oracle.rs"]
+mod oracle;
+mod outside;
+mod runner;

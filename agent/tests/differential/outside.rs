@@ -1,0 +1,108 @@
+//! Addresses that no pod has: the compiled prefixes are what the specification says of ipBlocks, and so is `explain`.
+
+use std::net::IpAddr;
+
+use podgate::model::ObjectName;
+use podgate_common::{Direction, Protocol};
+use proptest::{prelude::*, test_runner::TestCaseError};
+use serde_json::Value;
+
+use crate::{
+    answers::{Compiled, Layout, explained, read},
+    oracle::{
+        generate::{Entries, cluster, outside},
+        manifest::{Form, write},
+        naive::{Party, matrix},
+        question::Question,
+    },
+    runner::check,
+};
+
+const CLUSTERS: u32 = 1_000;
+const PORTS: [(Protocol, u16); 3] = [(Protocol::Tcp, 80), (Protocol::Udp, 53), (Protocol::Sctp, 80)];
+
+type Sample = (Vec<Value>, Vec<IpAddr>);
+
+fn samples() -> impl Strategy<Value = Sample> {
+    (cluster(Entries::SomeInvalid), outside())
+}
+
+#[test]
+fn compiled_prefixes_have_the_verdicts_of_the_specification() {
+    check(CLUSTERS, samples, compiled_agrees, describe);
+}
+
+#[test]
+fn explain_has_the_verdicts_of_the_specification_for_pods_nodes_and_outside() {
+    check(CLUSTERS / 4, samples, explain_agrees, describe);
+}
+
+fn compiled_agrees((objects, addresses): &Sample) -> Result<(), TestCaseError> {
+    let picture = read(objects, Layout::File(Form::JsonList));
+    let compiled = Compiled::new(&picture.cluster);
+    for pod in pods(objects) {
+        for (address, port) in addresses.iter().flat_map(|address| PORTS.map(|port| (*address, port))) {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                let question = between(&pod, direction, address, port);
+                let seen = compiled.allows(&pod, direction, address, port);
+                prop_assert_eq!(seen, question.is_allowed(objects), "{}", question);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn explain_agrees((objects, addresses): &Sample) -> Result<(), TestCaseError> {
+    let picture = read(objects, Layout::File(Form::JsonList));
+    let pods: Vec<Party> = pods(objects).iter().map(party).collect();
+    let others = addresses.iter().map(|address| Party::Address(*address));
+    let nodes = ["n1", "n2"].map(|name| Party::Node(name.into()));
+    let node_address = Party::Address(IpAddr::from([10, 10, 0, 1]));
+    let pod_address = Party::Address(IpAddr::from([10, 0, 0, 1]));
+    let peers: Vec<Party> =
+        pods.iter().cloned().chain(others).chain(nodes).chain([node_address, pod_address]).collect();
+    for (index, pod) in pods.iter().enumerate() {
+        for (turn, peer) in peers.iter().enumerate() {
+            let (protocol, port) = PORTS[(index + turn) % PORTS.len()];
+            for (from, to) in [(pod, peer), (peer, pod)] {
+                let (from, to) = (from.clone(), to.clone());
+                let question = Question { from, to, protocol: protocol.to_string(), port };
+                let seen = explained(&picture.cluster, &question);
+                prop_assert_eq!(seen, question.is_allowed(objects), "{}", question);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The pods that the matrix is about.
+fn pods(objects: &[Value]) -> Vec<ObjectName> {
+    let seen = matrix(objects, &[]);
+    let names = seen["pods"].as_array().expect("the form of the matrix").iter();
+    names
+        .map(|name| name.as_str().and_then(|name| name.split_once('/')).expect("a pod is NAMESPACE/NAME"))
+        .map(|(namespace, name)| ObjectName::new(namespace, name))
+        .collect()
+}
+
+fn between(
+    pod: &ObjectName,
+    direction: Direction,
+    outside: IpAddr,
+    (protocol, port): (Protocol, u16),
+) -> Question {
+    let (pod, outside) = (party(pod), Party::Address(outside));
+    let (from, to) = match direction {
+        Direction::Ingress => (outside, pod),
+        Direction::Egress => (pod, outside),
+    };
+    Question { from, to, protocol: protocol.to_string(), port }
+}
+
+fn party(pod: &ObjectName) -> Party {
+    Party::Pod { namespace: pod.namespace.to_string(), name: pod.name.to_string() }
+}
+
+fn describe((objects, addresses): &Sample) -> String {
+    format!("addresses {addresses:?}\n{}", write(objects, Form::YamlDocuments))
+}

@@ -1,0 +1,287 @@
+//! Clusters to ask about, as users write them: raw Kubernetes objects for proptest, and a large one for timing.
+//!
+//! The alphabets are small, so that selectors hit pods, blocks overlap addresses and named ports meet numbers.
+//! Values shrink towards fewer objects and towards missing fields. Everything that is omitted has an API default.
+
+mod large;
+mod pods;
+mod policies;
+mod spoil;
+
+use std::net::IpAddr;
+
+use proptest::{collection::vec, prelude::*, sample};
+use serde_json::{Value, json};
+
+pub(crate) use large::large;
+pub(crate) use spoil::spoil;
+
+/// Whether policies may hold entries that the API server would refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entries {
+    Valid,
+    SomeInvalid,
+}
+
+/// A cluster: one to five namespaces (not all declared by an object), nodes, 2 to 12 pods, 0 to 8 policies, and
+/// objects of kinds that no verdict depends on.
+pub(crate) fn cluster(entries: Entries) -> impl Strategy<Value = Vec<Value>> {
+    (
+        1..=NAMESPACES.len(),
+        vec(proptest::option::of(namespace_labels()), NAMESPACES.len()),
+        vec(pods::pod(), 2..=PODS),
+        vec(policies::policy(entries), 0..=8),
+        any::<bool>(),
+    )
+        .prop_map(|(count, declared, pods, policies, with_others)| {
+            let spaces = NAMESPACES[..count].iter();
+            let mut objects: Vec<Value> = spaces.zip(declared).filter_map(namespace).collect();
+            objects.extend(NODES.iter().map(|(name, address)| node(name, address)));
+            objects.extend(pods::place(&pods, count));
+            objects.extend(policies.into_iter().enumerate().map(|(slot, policy)| policy.object(slot, count)));
+            if with_others {
+                objects.extend(others());
+            }
+            objects
+        })
+}
+
+/// Ports to ask about. Some are named: the names are those that pods declare.
+pub(crate) fn ports() -> impl Strategy<Value = Vec<&'static str>> {
+    sample::subsequence(PORTS, 1..=PORTS.len())
+}
+
+/// Addresses to ask about that belong to no pod and no node.
+pub(crate) fn outside() -> impl Strategy<Value = Vec<IpAddr>> {
+    sample::subsequence(OUTSIDE, 1..=8)
+        .prop_map(|texts| texts.into_iter().map(|text| text.parse().expect("an address")).collect())
+}
+
+/// How many pods a cluster has at most: each has its own place in the address plan.
+const PODS: usize = 12;
+/// `red-1` sorts before `red/`: names are compared as whole strings. Some YAML readers take `y` for a boolean.
+const NAMESPACES: &[&str] = &["default", "red", "red-1", "y", "blue"];
+const NODES: &[(&str, &str)] = &[("n1", "10.10.0.1"), ("n2", "10.10.0.2")];
+const LABEL_VALUES: &[&str] = &["a", "b", "c", ""];
+/// Nobody's addresses: around the pods' ranges, beside single pods, far away.
+const OUTSIDE: &[&str] = &[
+    "203.0.113.9",
+    "2001:db8::9",
+    "10.0.0.0",
+    "10.0.0.16",
+    "10.0.0.255",
+    "10.0.1.0",
+    "10.0.1.255",
+    "10.0.2.0",
+    "10.1.0.0",
+    "10.1.0.12",
+    "10.1.1.14",
+    "10.1.255.255",
+    "10.2.0.0",
+    "9.255.255.255",
+    "11.0.0.0",
+    "127.255.255.255",
+    "128.0.0.0",
+    "255.255.255.255",
+    "0.0.0.0",
+    "::",
+    "::1",
+    "fcff:ffff::",
+    "fd00::",
+    "fd00::ff",
+    "fd00::1:0:0",
+    "fd00::1:0:0:0",
+    "fd00:0:0:0:1:1:0:e",
+    "fd00:1::",
+    "fd01::",
+    "7fff::",
+    "8000::",
+    "ffff::",
+];
+const NAMESPACE_KEYS: &[&str] = &["team", "env"];
+const PORT_NAMES: &[&str] = &["http", "dns", "web"];
+const PORT_NUMBERS: &[u16] = &[80, 53, 81, 443, 8080, 1, 65535];
+const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
+const PORTS: &[&str] = &[
+    "TCP/80",
+    "UDP/53",
+    "TCP/http",
+    "SCTP/80",
+    "TCP/81",
+    "UDP/80",
+    "UDP/dns",
+    "TCP/443",
+    "TCP/8080",
+    "SCTP/9000",
+    "TCP/web",
+    "TCP/1",
+    "TCP/65535",
+    "SCTP/http",
+];
+
+fn namespace_labels() -> impl Strategy<Value = Value> {
+    labels(NAMESPACE_KEYS)
+}
+
+/// An object of labels: each key is there or not.
+fn labels(keys: &'static [&'static str]) -> impl Strategy<Value = Value> {
+    vec(proptest::option::of(sample::select(LABEL_VALUES)), keys.len()).prop_map(|values| {
+        keys.iter().zip(values).filter_map(|(key, value)| Some((String::from(*key), json!(value?)))).collect()
+    })
+}
+
+/// A namespace object; the API server's name label is not written, users do not write it either.
+fn namespace((name, labels): (&&str, Option<Value>)) -> Option<Value> {
+    let mut object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let labels = labels?;
+    if labels != json!({}) {
+        object["metadata"]["labels"] = labels;
+    }
+    Some(object)
+}
+
+fn node(name: &str, address: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+        "status": {"addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]},
+    })
+}
+
+/// Objects that must not change any verdict: other kinds, and a namesake of another API group.
+fn others() -> [Value; 3] {
+    let deny_all = json!({"selector": "all()", "types": ["Ingress", "Egress"]});
+    [
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"key": "value"}}),
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 2}}),
+        json!({
+            "apiVersion": "crd.projectcalico.org/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "deny-all"}, "spec": deny_all,
+        }),
+    ]
+}
+
+/// Sets a field, unless the value is `None`: the field is then missing.
+fn set(object: &mut Value, field: &str, value: Option<Value>) {
+    if let Some(value) = value {
+        object[field] = value;
+    }
+}
+
+/// A field that is missing, `null` or there. The first two mean the same to the API server.
+fn optional(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Option<Value>> {
+    prop_oneof![4 => Just(None), 1 => Just(Some(Value::Null)), 12 => value.prop_map(Some)]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{
+        strategy::ValueTree,
+        test_runner::{Config, RngSeed, TestRunner},
+    };
+
+    use super::*;
+    use crate::oracle::{manifest, naive::matrix};
+
+    fn clusters(entries: Entries, count: usize) -> Vec<Vec<Value>> {
+        let mut runner = TestRunner::new(Config { rng_seed: RngSeed::Fixed(7), ..Config::default() });
+        let strategy = cluster(entries);
+        (0..count).map(|_| strategy.new_tree(&mut runner).expect("nothing is rejected").current()).collect()
+    }
+
+    #[test]
+    fn a_seed_names_the_same_clusters_each_time() {
+        assert_eq!(clusters(Entries::SomeInvalid, 5), clusters(Entries::SomeInvalid, 5));
+    }
+
+    #[test]
+    fn clusters_say_everything_that_policies_can_say() {
+        let text = format!(
+            "{:?}",
+            manifest::write(&clusters(Entries::Valid, 200).concat(), manifest::Form::YamlFlow)
+        )
+        .replace('\\', "");
+        for part in [
+            r#""operator":"In""#,
+            r#""operator":"NotIn""#,
+            r#""operator":"Exists""#,
+            r#""operator":"DoesNotExist""#,
+            r#""podSelector":{}"#,
+            r#""podSelector":null"#,
+            r#""namespaceSelector":{}"#,
+            r#""matchLabels""#,
+            "kubernetes.io/metadata.name",
+            r#""policyTypes":[]"#,
+            r#""policyTypes":null"#,
+            r#""policyTypes":["Egress"]"#,
+            r#""policyTypes":["Ingress","Egress"]"#,
+            r#""ingress":[]"#,
+            r#""egress":[]"#,
+            r#""ingress":null"#,
+            r#""from":[]"#,
+            r#""to":[]"#,
+            r#""from":null"#,
+            r#""ports":[]"#,
+            r#""ports":[{}"#,
+            r#""endPort""#,
+            r#""protocol":"SCTP""#,
+            r#""port":"http""#,
+            r#""except":[]"#,
+            r#""except":["10."#,
+            r#""except":["fd00"#,
+            "/0\"",
+            "/32\"",
+            "/128\"",
+            r#""cidr":"010."#,
+            r#""cidr":"::ffff:10."#,
+            r#""hostNetwork":true"#,
+            r#""restartPolicy":"Always""#,
+            r#""phase":"Failed""#,
+            r#""phase":"Pending""#,
+            "deletionTimestamp",
+        ] {
+            assert!(text.contains(part), "no cluster has {part}");
+        }
+    }
+
+    #[test]
+    fn verdicts_are_neither_all_open_nor_all_denied() {
+        let mut counts: BTreeMap<char, usize> = BTreeMap::new();
+        for objects in clusters(Entries::SomeInvalid, 200) {
+            let seen = matrix(&objects, PORTS);
+            for row in seen["ports"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .flat_map(|(_, rows)| rows.as_object())
+                .flatten()
+            {
+                for character in row.1.as_str().expect("a row is text").chars() {
+                    *counts.entry(character).or_default() += 1;
+                }
+            }
+        }
+        let all: usize = counts.values().sum();
+        for character in ['.', 'X', '-'] {
+            assert!(counts[&character] * 20 > all, "{character} is too rare: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn the_large_cluster_is_as_large_as_it_says() {
+        let objects = large(1_000);
+        let text = manifest::write(&objects, manifest::Form::YamlFlow);
+        let kind = |kind| objects.iter().filter(|object| object["kind"] == kind).count();
+        assert_eq!((kind("Pod"), kind("NetworkPolicy")), (1_000, 500));
+        let distinct = |field: &str| {
+            let after = text.split(field).skip(1);
+            after
+                .filter_map(|rest| rest.split([',', '}']).next())
+                .collect::<std::collections::BTreeSet<_>>()
+                .len()
+        };
+        assert_eq!(distinct(r#""cidr":"#), 500);
+        assert!(distinct(r#""port":"#) >= 300);
+    }
+}

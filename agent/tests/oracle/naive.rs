@@ -1,0 +1,173 @@
+//! The naive evaluator: NetworkPolicy (networking.k8s.io/v1) sentence by sentence, on raw Kubernetes JSON.
+//!
+//! In: objects as a user writes them, with defaults omitted. Out: a verdict, or the matrix of all pods.
+//! Clear and slow on purpose. Quoted sentences are those of the API documentation (`networking/v1/types.go`,
+//! `meta/v1/types.go`) and of the Network Policies page of the Kubernetes documentation.
+//! Left out: connections that exist already, replies, Services; a verdict is about a new connection.
+
+#[cfg(test)]
+mod checklist;
+mod cidr;
+mod matrix;
+mod object;
+mod policy;
+mod selector;
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+pub(crate) use matrix::matrix;
+use object::{addresses, is_alive, namespace_of, node_of, on_host_network};
+use policy::{isolates, rule_allows, rules, selects};
+
+/// Who opens a connection, or to whom it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Party {
+    Pod {
+        namespace: String,
+        name: String,
+    },
+    /// A process of the node itself.
+    Node(String),
+    Address(IpAddr),
+}
+
+/// A new connection between two addresses of one family.
+struct Connection<'a> {
+    source: End<'a>,
+    destination: End<'a>,
+    /// As the API writes it: `TCP`, `UDP`, `SCTP`; any other word for a protocol without ports.
+    protocol: &'a str,
+    port: u16,
+}
+
+#[derive(Clone, Copy)]
+struct End<'a> {
+    address: IpAddr,
+    /// The pod that has this address. Never one on the host network.
+    pod: Option<&'a Value>,
+    /// The node whose own address or process this is.
+    node: Option<&'a str>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Ingress,
+    Egress,
+}
+
+/// May `from` open a connection to `to`? Several addresses: every pair of one family must be allowed. Two parties
+/// without a family in common do not reach each other.
+///
+/// Panics when a party is not among the objects.
+pub(crate) fn allowed(objects: &[Value], from: &Party, to: &Party, protocol: &str, port: u16) -> bool {
+    let sources = ends(objects, from);
+    let mut destinations = ends(objects, to);
+    // A packet *to* a node's address ends at that node. A packet *from* it proves nothing: the address may be forged,
+    // or stand for a masqueraded client.
+    for end in &mut destinations {
+        end.node = end.node.or_else(|| object::node_with(objects, &end.address));
+    }
+    every_pair_allowed(objects, &sources, &destinations, protocol, port)
+}
+
+fn every_pair_allowed(
+    objects: &[Value],
+    sources: &[End<'_>],
+    destinations: &[End<'_>],
+    protocol: &str,
+    port: u16,
+) -> bool {
+    let mut pairs = pairs(sources, destinations).peekable();
+    pairs.peek().is_some()
+        && pairs.all(|(source, destination)| {
+            connection_allowed(objects, &Connection { source, destination, protocol, port })
+        })
+}
+
+/// "For a connection from a source pod to a destination pod to be allowed, both the egress policy on the source
+/// pod and the ingress policy on the destination pod need to allow the connection."
+fn connection_allowed(objects: &[Value], connection: &Connection<'_>) -> bool {
+    is_to_itself(connection)
+        || direction_allowed(objects, Direction::Egress, connection)
+            && direction_allowed(objects, Direction::Ingress, connection)
+}
+
+/// "A Pod cannot block access to itself."
+fn is_to_itself(connection: &Connection<'_>) -> bool {
+    matches!((connection.source.pod, connection.destination.pod), (Some(from), Some(to)) if std::ptr::eq(from, to))
+}
+
+fn direction_allowed(objects: &[Value], direction: Direction, connection: &Connection<'_>) -> bool {
+    let (subject, peer) = match direction {
+        Direction::Egress => (connection.source, connection.destination),
+        Direction::Ingress => (connection.destination, connection.source),
+    };
+    // Only pods are isolated: not nodes, not pods on the host network, not what is outside of the cluster.
+    let Some(pod) = subject.pod else { return true };
+    // "Traffic to and from the node where a Pod is running is always allowed, regardless of the IP address of the
+    // Pod or the node."
+    if peer.node.is_some() && peer.node == node_of(pod) {
+        return true;
+    }
+    let mut isolating = object::policies(objects)
+        .filter(|policy| selects(policy, pod) && isolates(policy, direction))
+        .peekable();
+    // "By default, a pod is non-isolated for ingress; all inbound connections are allowed. A pod is isolated for
+    // ingress if there is any NetworkPolicy that both selects the pod and has "Ingress" in its policyTypes."
+    // The same words stand there for egress.
+    if isolating.peek().is_none() {
+        return true;
+    }
+    // "Network policies do not conflict; they are additive. If any policy or policies apply to a given pod for a
+    // given direction, the connections allowed in that direction from that pod is the union of what the applicable
+    // policies allow. Thus, order of evaluation does not affect the policy result."
+    isolating.any(|policy| {
+        rules(policy, direction)
+            .iter()
+            .any(|rule| rule_allows(objects, namespace_of(policy), rule, direction, peer, connection))
+    })
+}
+
+/// All pairs of one family: IPv4 does not talk to IPv6.
+fn pairs<'a>(sources: &[End<'a>], destinations: &[End<'a>]) -> impl Iterator<Item = (End<'a>, End<'a>)> {
+    sources.iter().flat_map(move |source| {
+        destinations
+            .iter()
+            .filter(|destination| destination.address.is_ipv4() == source.address.is_ipv4())
+            .map(|destination| (*source, *destination))
+    })
+}
+
+fn ends<'a>(objects: &'a [Value], party: &'a Party) -> Vec<End<'a>> {
+    match party {
+        Party::Pod { namespace, name } => pod_ends(object::pod(objects, namespace, name)),
+        Party::Node(name) => object::node_addresses(objects, name)
+            .into_iter()
+            .map(|address| End { address, pod: None, node: Some(name) })
+            .collect(),
+        Party::Address(address) => {
+            let pod = object::pods(objects)
+                .find(|pod| is_alive(pod) && !on_host_network(pod) && addresses(pod).contains(address));
+            vec![End { address: *address, pod, node: None }]
+        }
+    }
+}
+
+/// The addresses of a pod.
+///
+/// "NetworkPolicy behaviour for hostNetwork pods is undefined"; the common case of the two that the page names:
+/// "hostNetwork pod traffic is ignored when matching podSelector and namespaceSelector ... Traffic to/from
+/// hostNetwork pods is treated the same as all other traffic to/from the node IP."
+fn pod_ends(pod: &Value) -> Vec<End<'_>> {
+    let host = on_host_network(pod);
+    addresses(pod)
+        .into_iter()
+        .map(|address| End {
+            address,
+            pod: (!host).then_some(pod),
+            node: if host { node_of(pod) } else { None },
+        })
+        .collect()
+}

@@ -1,0 +1,67 @@
+//! A question about a connection, in words: `FROM TO PROTOCOL/PORT`, for example `x/a y/b TCP/80`.
+//!
+//! FROM and TO are written as on podgate's command line: `namespace/pod`, `node/NAME` or an address.
+
+use std::{fmt, str::FromStr};
+
+use serde_json::Value;
+
+use super::naive::{Party, allowed};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Question {
+    pub(crate) from: Party,
+    pub(crate) to: Party,
+    /// `TCP`, `UDP`, `SCTP`, or the name of a protocol that has no ports (its port is 0).
+    pub(crate) protocol: String,
+    pub(crate) port: u16,
+}
+
+impl Question {
+    /// FROM, TO and PROTOCOL/PORT.
+    pub(crate) fn words(&self) -> [String; 3] {
+        [words(&self.from), words(&self.to), format!("{}/{}", self.protocol, self.port)]
+    }
+
+    /// The naive evaluator's answer.
+    pub(crate) fn is_allowed(&self, objects: &[Value]) -> bool {
+        allowed(objects, &self.from, &self.to, &self.protocol, self.port)
+    }
+}
+
+impl FromStr for Question {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [from, to, port] = words[..] else { return Err(format!("not FROM TO PROTOCOL/PORT: {text:?}")) };
+        let (protocol, port) = port.split_once('/').unwrap_or((port, "0"));
+        let port = port.parse().map_err(|_| format!("no port number in {text:?}"))?;
+        Ok(Self { from: party(from)?, to: party(to)?, protocol: protocol.into(), port })
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words().join(" "))
+    }
+}
+
+fn words(party: &Party) -> String {
+    match party {
+        Party::Pod { namespace, name } => format!("{namespace}/{name}"),
+        Party::Node(name) => format!("node/{name}"),
+        Party::Address(address) => address.to_string(),
+    }
+}
+
+fn party(text: &str) -> Result<Party, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(Party::Address(address));
+    }
+    match text.split_once('/') {
+        Some(("node", name)) => Ok(Party::Node(name.into())),
+        Some((namespace, name)) => Ok(Party::Pod { namespace: namespace.into(), name: name.into() }),
+        None => Err(format!("neither a pod nor a node nor an address: {text:?}")),
+    }
+}

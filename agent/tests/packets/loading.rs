@@ -1,0 +1,89 @@
+//! The BPF object: the verifier takes it, with room to spare, whatever debug information it carries.
+
+use aya::{Btf, Ebpf, EbpfLoader, programs::SchedClassifier};
+use object::{
+    build::elf::{Builder, SectionData},
+    elf,
+};
+use podgate_common::{Config, Direction, Timeouts};
+
+use crate::{node::Node, world::World};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
+
+/// The verifier gives up at a million; older ones are less clever than the one at hand.
+const MAX_VERIFIED: u32 = 20_000;
+
+#[test]
+fn the_verifier_walks_over_few_instructions() {
+    let mut node = Node::new(&World::new());
+    for direction in Direction::ALL {
+        let info = node.kernel.program(direction).expect("both programs").info().expect("a loaded program");
+        let name = info.name_as_str().unwrap_or_default().to_owned();
+        let verified = info.verified_instruction_count().expect("Linux 5.16 counts them");
+        println!(
+            "{name}: {verified} instructions verified, {} bytes",
+            info.size_translated().unwrap_or_default()
+        );
+        assert!(verified <= MAX_VERIFIED, "{name}: {verified} instructions verified");
+    }
+}
+
+#[test]
+fn the_programs_verify_with_and_without_debug_information() {
+    crate::sandbox::enter();
+    let sections = |names: &[&str]| without(|name| names.iter().any(|prefix| name.starts_with(prefix)));
+    let system = Btf::from_sys_fs().ok();
+    // What the line and function information is attached to stays: the maps are described by BTF.
+    let table = [
+        ("as built", OBJECT.to_vec()),
+        ("without DWARF", sections(&[".debug_", ".rel.debug_"])),
+        (
+            "without DWARF and line information",
+            sections(&[".debug_", ".rel.debug_", ".BTF.ext", ".rel.BTF.ext"]),
+        ),
+    ];
+    for (what, object) in table {
+        for btf in [system.as_ref(), None] {
+            load(&object, btf)
+                .unwrap_or_else(|error| panic!("{what}, kernel BTF {}: {error}", btf.is_some()));
+        }
+        println!("{what}: {} bytes, both programs verify", object.len());
+    }
+    assert!(OBJECT.len() > sections(&[".debug_", ".BTF.ext"]).len(), "there was something to strip");
+}
+
+/// The object without some of its sections.
+fn without(doomed: impl Fn(&str) -> bool) -> Vec<u8> {
+    let mut builder = Builder::read(OBJECT).expect("the object is ELF");
+    for section in &mut builder.sections {
+        section.delete = std::str::from_utf8(&section.name).is_ok_and(&doomed);
+    }
+    // LLVM has one table of strings for symbols and sections; this writer wants two.
+    let names = builder.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = elf::SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped).expect("ELF again");
+    stripped
+}
+
+fn load(object: &[u8], btf: Option<&Btf>) -> Result<(), String> {
+    let config = Config { timeouts: Timeouts::with_ticks_per_second(250), recheck: 0 };
+    let mut ebpf: Ebpf = EbpfLoader::new()
+        .btf(btf)
+        .override_global("CONFIG", &config, true)
+        .map_max_entries("FLOWS", 1_024)
+        .load(object)
+        .map_err(|error| format!("{error:#}"))?;
+    for name in ["from_pod", "to_pod"] {
+        let program: &mut SchedClassifier = ebpf
+            .program_mut(name)
+            .ok_or("no such program")?
+            .try_into()
+            .map_err(|error| format!("{error}"))?;
+        program.load().map_err(|error| format!("{name}: {error:?}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! A node under test: programs and maps in the kernel, and the same tables, endpoints and connections in user space.
+
+use std::{collections::BTreeMap, path::Path};
+
+use aya::{TestRun as _, TestRunOptions, programs::SchedClassifier};
+use podgate::{
+    compiler::{self, Tables},
+    kernel::{Counter, Kernel, KernelOptions, Pins},
+    memory::{self, Memory},
+    publisher::{Published, Publisher, Wanted},
+};
+use podgate_common::{
+    Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, Headers, Hook, Outcome, Ports, Slot, decide,
+    frames::Frame,
+};
+
+use crate::{
+    sandbox,
+    snapshot::{Pinned, entries},
+    world::World,
+};
+
+/// `TC_ACT_UNSPEC` and `TC_ACT_SHOT` as the kernel hands them back.
+const PASSED: u32 = u32::MAX;
+const DROPPED: u32 = 2;
+
+/// Small, but more than any test needs.
+const FLOWS: u32 = 16_384;
+
+pub(crate) struct Node {
+    pub(crate) kernel: Kernel,
+    pub(crate) publisher: Publisher,
+    pub(crate) pinned: Pinned,
+    pub(crate) programs: Programs,
+    tables: Tables,
+    wanted: Wanted,
+    recheck: bool,
+    /// The user space side of what the kernel has in maps.
+    flows: BTreeMap<FlowKey, Flow>,
+    fragments: BTreeMap<FragmentKey, Ports>,
+    now: u32,
+    epoch: u32,
+    counters: Vec<Counter>,
+}
+
+impl Node {
+    /// Programs are loaded in a sandbox of their own; the world is published.
+    pub(crate) fn new(world: &World) -> Self {
+        Self::start(world, false)
+    }
+
+    /// The same with `--established recheck`.
+    pub(crate) fn that_rechecks(world: &World) -> Self {
+        Self::start(world, true)
+    }
+
+    fn start(world: &World, recheck: bool) -> Self {
+        let bpffs = sandbox::enter();
+        let pins = Pins::create(&bpffs).expect("a bpffs of our own");
+        let mut kernel = load(&pins, recheck);
+        let programs = Programs::of(&mut kernel, &bpffs);
+        let tables = compiler::compile(&world.cluster, [], []).expect("no policy has no ports");
+        let mut node = Self {
+            counters: kernel.maps.counters().expect("counters"),
+            kernel,
+            publisher: Publisher::default(),
+            pinned: Pinned::new(&pins),
+            programs,
+            tables,
+            wanted: Wanted::default(),
+            recheck,
+            flows: BTreeMap::new(),
+            fragments: BTreeMap::new(),
+            now: 0,
+            epoch: 0,
+        };
+        node.publish(world);
+        node
+    }
+
+    /// Brings kernel and user space to a new state of the world.
+    pub(crate) fn publish(&mut self, world: &World) -> Published {
+        let tables = compiler::compile(&world.cluster, world.subjects(), self.publisher.in_force())
+            .expect("fewer classes of ports than there is room for");
+        let wanted = world.wanted(&tables);
+        let published =
+            self.publisher.publish(&mut self.kernel.maps, &tables, &wanted).expect("the kernel takes it");
+        // Connections of an address that has another owner now are forgotten.
+        let before = std::mem::replace(&mut self.wanted, wanted);
+        for (address, owner) in before.owners {
+            if owner != 0 && self.wanted.owners.get(&address) != Some(&owner) {
+                let end = Address::from(address);
+                self.flows.retain(|key, flow| {
+                    let ends_there = key.low == end || key.high == end;
+                    !(ends_there && (flow.client_if == owner || flow.server_if == owner))
+                });
+            }
+        }
+        self.tables = tables;
+        self.epoch = published.epoch;
+        published
+    }
+
+    /// Lets time pass for all connections.
+    pub(crate) fn idle(&mut self, seconds: u32) {
+        self.now += seconds * Memory::TICKS_PER_SECOND;
+        let mut flows = self.pinned.flows();
+        for (key, mut flow) in entries(&flows) {
+            flow.last = flow.last.wrapping_sub(seconds * ticks_per_second());
+            flows.insert(key, flow, 0).expect("an entry that is there");
+        }
+    }
+
+    /// Forgets all connections and fragments.
+    pub(crate) fn forget(&mut self) {
+        self.flows.clear();
+        self.fragments.clear();
+        self.counters = self.kernel.maps.counters().expect("counters");
+        let (mut flows, mut fragments) = (self.pinned.flows(), self.pinned.fragments());
+        for key in entries(&flows).into_keys() {
+            flows.remove(&key).expect("an entry that is there");
+        }
+        for key in entries(&fragments).into_keys() {
+            fragments.remove(&key).expect("an entry that is there");
+        }
+    }
+
+    /// Asserts what becomes of a packet.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, hook: Hook, frame: &Frame, expected: Outcome) {
+        self.expect_bytes(hook, &frame.bytes(), expected);
+        self.assert_same_state();
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_bytes(&mut self, hook: Hook, frame: &[u8], expected: Outcome) {
+        assert_eq!(self.judge(hook, frame), expected, "{hook:?}: {frame:02x?}");
+    }
+
+    /// Judges a packet in the kernel and in user space: both must agree, and exactly one counter moves, by one.
+    #[track_caller]
+    pub(crate) fn judge(&mut self, hook: Hook, frame: &[u8]) -> Outcome {
+        let expected = self.in_user_space(hook, frame);
+        let passed = self.programs.run(hook, frame);
+        let counters = self.kernel.maps.counters().expect("counters");
+        let moved: Vec<_> = counters
+            .iter()
+            .zip(&self.counters)
+            .filter(|(now, before)| now.packets != before.packets)
+            .map(|(now, before)| (now.direction, now.outcome, now.packets - before.packets))
+            .collect();
+        assert_eq!(moved, [(hook.direction, expected, 1)], "counters, {hook:?}: {frame:02x?}");
+        assert_eq!(passed, expected.passes(), "the program's answer, {hook:?}: {frame:02x?}");
+        self.counters = counters;
+        expected
+    }
+
+    fn in_user_space(&mut self, hook: Hook, frame: &[u8]) -> Outcome {
+        let mut memory = Memory::new(&self.tables);
+        memory.endpoints = self
+            .wanted
+            .endpoints
+            .iter()
+            .map(|(ifindex, judged)| {
+                let endpoint = Endpoint {
+                    state: judged.state as u32,
+                    slot: Slot(0),
+                    ingress: memory::policy_id(judged.subject.ingress),
+                    egress: memory::policy_id(judged.subject.egress),
+                    master: judged.master,
+                };
+                (*ifindex, endpoint)
+            })
+            .collect();
+        memory.owners = self.wanted.owners.iter().map(|(at, owner)| ((*at).into(), *owner)).collect();
+        memory.flows = std::mem::take(&mut self.flows).into();
+        memory.fragments = std::mem::take(&mut self.fragments).into();
+        memory.now.set(self.now);
+        memory.epoch.set(self.epoch);
+        memory.recheck.set(self.recheck);
+        let outcome = decide(&frame, &mut { Headers::EMPTY }, &hook, &memory);
+        self.flows = memory.flows.into_inner();
+        self.fragments = memory.fragments.into_inner();
+        outcome
+    }
+
+    /// Asserts that the kernel knows the same connections and fragments as user space.
+    #[track_caller]
+    pub(crate) fn assert_same_state(&self) {
+        // The two clocks have nothing in common.
+        let timeless = |flows: BTreeMap<FlowKey, Flow>| -> BTreeMap<FlowKey, Flow> {
+            flows.into_iter().map(|(key, flow)| (key, Flow { last: 0, ..flow })).collect()
+        };
+        assert_eq!(timeless(entries(&self.pinned.flows())), timeless(self.flows.clone()), "connections");
+        assert_eq!(entries(&self.pinned.fragments()), self.fragments, "fragments");
+    }
+
+    pub(crate) const fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    pub(crate) const fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    pub(crate) fn flow_count(&self) -> usize {
+        assert_eq!(self.kernel.maps.flow_count(), self.flows.len());
+        self.flows.len()
+    }
+}
+
+pub(crate) fn load(pins: &Pins, recheck: bool) -> Kernel {
+    let options = KernelOptions { flows: FLOWS, recheck };
+    Kernel::load(Some(pins), options).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// Handles on the two programs that need nothing of the kernel's module.
+pub(crate) struct Programs {
+    from_pod: SchedClassifier,
+    to_pod: SchedClassifier,
+}
+
+impl Programs {
+    /// Opens the programs by pins that are removed at once.
+    pub(crate) fn of(kernel: &mut Kernel, bpffs: &Path) -> Self {
+        let mut open = |direction| {
+            let pin = bpffs.join("program");
+            kernel.program(direction).expect("both programs").pin(&pin).expect("a bpffs of our own");
+            let program = SchedClassifier::from_pin(&pin).expect("just pinned");
+            std::fs::remove_file(&pin).expect("just pinned");
+            program
+        };
+        Self { from_pod: open(Direction::Egress), to_pod: open(Direction::Ingress) }
+    }
+
+    /// Runs a program on a packet; whether it lets the packet pass.
+    #[track_caller]
+    pub(crate) fn run(&self, hook: Hook, frame: &[u8]) -> bool {
+        let program = match hook.direction {
+            Direction::Egress => &self.from_pod,
+            Direction::Ingress => &self.to_pod,
+        };
+        // `struct __sk_buff` of `linux/bpf.h` up to `ifindex`.
+        let mut context = [0; 44];
+        context[36..40].copy_from_slice(&hook.via.to_ne_bytes());
+        context[40..44].copy_from_slice(&hook.ifindex.to_ne_bytes());
+        let options =
+            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() };
+        match program.test_run(options).expect("the kernel runs the program").return_value {
+            PASSED => true,
+            DROPPED => false,
+            other => panic!("the program returned {other}"),
+        }
+    }
+}
+
+/// Of the kernel's clock, which stands in the entries of connections.
+fn ticks_per_second() -> u32 {
+    let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: room for the answer.
+    let result = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) };
+    assert_eq!(result, 0);
+    u32::try_from(1_000_000_000 / resolution.tv_nsec).expect("at most 1,000")
+}

@@ -1,0 +1,138 @@
+//! While one state replaces another, each packet is judged by one of the two.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+};
+
+use podgate_common::{
+    Direction, Hook, Protocol,
+    frames::{Frame, flag},
+};
+use proptest::{
+    strategy::{Strategy as _, ValueTree as _},
+    test_runner::{Config, TestRunner},
+};
+
+use super::verdicts::addresses;
+use crate::{
+    generate::{PORTS, clusters},
+    naive::{self, Asked},
+    node::{Node, Programs},
+    world::{Host, UPLINK, World, arrives, leaves},
+};
+
+const PUBLICATIONS: usize = 300;
+
+/// How many worlds take turns.
+const WORLDS: usize = 5;
+
+/// A packet that opens a connection, and what all worlds say of it.
+struct Probe {
+    hook: Hook,
+    frame: Vec<u8>,
+    passes: bool,
+}
+
+#[test]
+fn what_both_states_allow_is_never_denied_and_what_both_deny_never_passes() {
+    for settle in [false, true] {
+        let (worlds, probes) = worlds_with_probes();
+        let mut node = Node::new(&worlds[0]);
+        let bpffs = std::path::Path::new("/sys/fs/bpf");
+        let programs = Programs::of(&mut node.kernel, bpffs);
+        let (stop, asked) = (AtomicBool::new(false), AtomicU64::new(0));
+        let wrong = thread::scope(|scope| {
+            let prober = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    for probe in &probes {
+                        if programs.run(probe.hook, &probe.frame) != probe.passes {
+                            return Some(probe);
+                        }
+                        asked.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                None
+            });
+            // In an order in which each follows on each.
+            for number in 0..PUBLICATIONS / 2 {
+                let world = &worlds[number * (1 + number / WORLDS % (WORLDS - 1)) % WORLDS];
+                node.publish(world);
+                if settle {
+                    node.publish(world);
+                }
+                if prober.is_finished() {
+                    break;
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            prober.join().expect("the prober does not panic")
+        });
+        if let Some(Probe { hook, frame, passes }) = wrong {
+            panic!(
+                "settle: {settle}; {hook:?} must always {}: {frame:02x?}",
+                if *passes { "pass" } else { "be dropped" }
+            );
+        }
+        println!("settle: {settle}; {} probes while the tables changed", asked.into_inner());
+    }
+}
+
+/// Worlds that agree on some packets, of which some pass and some do not.
+fn worlds_with_probes() -> (Vec<World>, Vec<Probe>) {
+    let mut runner = TestRunner::new(Config::default());
+    for _ in 0..1_000 {
+        let mut world = || clusters().new_tree(&mut runner).expect("the generator rejects nothing").current();
+        let worlds: Vec<World> = (0..WORLDS).map(|_| world()).collect();
+        let probes = probes(&worlds);
+        let count = |passes| probes.iter().filter(|probe| probe.passes == passes).count();
+        if count(true) >= 50 && count(false) >= 50 {
+            return (worlds, probes);
+        }
+    }
+    panic!("no worlds agree on enough packets");
+}
+
+fn probes(worlds: &[World]) -> Vec<Probe> {
+    let mut probes = Vec::new();
+    for pod in Host::LOCAL {
+        for (direction, peer, port) in asked() {
+            let verdicts: Vec<bool> = worlds
+                .iter()
+                .map(|world| {
+                    let subject = &world.cluster.pods[&pod.name()];
+                    // A pod that is free today says nothing of the tables.
+                    let asked = Asked { subject, direction, peer, protocol: Some(Protocol::Tcp), port };
+                    naive::allows(&world.cluster, asked)
+                })
+                .collect();
+            let isolated = worlds
+                .iter()
+                .any(|world| naive::isolates(&world.cluster, &world.cluster.pods[&pod.name()], direction));
+            if !isolated || verdicts.iter().any(|verdict| *verdict != verdicts[0]) {
+                continue;
+            }
+            let family = if peer.is_ipv4() { crate::world::Family::V4 } else { crate::world::Family::V6 };
+            let own = pod.at(family);
+            let local = Host::LOCAL.into_iter().find(|host| host.at(family) == peer);
+            if own == peer || Host::Node.at(family) == peer {
+                continue;
+            }
+            let (hook, frame) = match direction {
+                Direction::Egress => (leaves(pod), Frame::tcp((own, 1_024), (peer, port), flag::SYN)),
+                Direction::Ingress => {
+                    let via = local.map_or(UPLINK, Host::veth);
+                    (arrives(pod, via), Frame::tcp((peer, 1_024), (own, port), flag::SYN))
+                }
+            };
+            probes.push(Probe { hook, frame: frame.bytes(), passes: verdicts[0] });
+        }
+    }
+    probes
+}
+
+fn asked() -> impl Iterator<Item = (Direction, std::net::IpAddr, u16)> {
+    Direction::ALL
+        .into_iter()
+        .flat_map(|direction| addresses().flat_map(move |peer| PORTS.map(|port| (direction, peer, port))))
+}

@@ -1,0 +1,90 @@
+//! A new agent over the maps of an old one.
+
+use std::path::Path;
+
+use podgate::{
+    compiler,
+    kernel::{Kernel, Pins},
+    publisher::Publisher,
+};
+use podgate_common::{
+    Outcome, Protocol,
+    frames::{Frame, flag},
+};
+
+use crate::{
+    node::{self, Node, Programs},
+    snapshot::Snapshot,
+    world::{Family, Host, World, allow, arrives, pods_like, port},
+};
+
+fn restart(node: &Node, pins: &Pins, world: &World) -> (Kernel, Snapshot) {
+    let mut kernel = node::load(pins, false);
+    let mut publisher = Publisher::default();
+    let tables =
+        compiler::compile(&world.cluster, world.subjects(), publisher.in_force()).expect("few classes");
+    let wanted = world.wanted(&tables);
+    publisher.publish(&mut kernel.maps, &tables, &wanted).expect("the kernel takes it");
+    (kernel, node.pinned.read())
+}
+
+#[test]
+fn a_new_agent_takes_over_and_leaves_nothing_of_the_old() {
+    let rules = |number| [allow(pods_like(Host::A), port(Protocol::Tcp, number))];
+    let world = World::new().ingress(Host::B, rules(80)).egress(Host::Z, []);
+    let mut node = Node::new(&world);
+    let (a, b) = ((Host::A.at(Family::V4), 40_000), (Host::B.at(Family::V4), 80));
+    let to_b = arrives(Host::B, Host::A.veth());
+    node.expect(to_b, &Frame::tcp(a, b, flag::SYN), Outcome::Allowed);
+
+    let bpffs = Path::new("/sys/fs/bpf");
+    let pins = Pins::create(bpffs).expect("the same directory");
+    let before = node.pinned.read();
+    // Nothing has changed but the agent: it takes another slot, and fills it as the old one did.
+    let (_, same) = restart(&node, &pins, &world);
+    assert_ne!(before.slot(), same.slot());
+    assert_eq!(same.sets.len(), 1);
+    assert_eq!(before.set().sizes(), same.set().sizes());
+    assert_eq!(before.owners, same.owners);
+    // The programs of the old agent, which may still be attached, judge by what the new one has written.
+    assert!(node.programs.run(to_b, &Frame::tcp(a, b, flag::ACK).bytes()), "the connection lives on");
+    assert!(node.programs.run(to_b, &Frame::tcp((a.0, 40_001), b, flag::SYN).bytes()));
+
+    // A world in which Z is gone and B listens elsewhere.
+    let mut next = World::new().ingress(Host::B, rules(81));
+    next.veths.remove(&Host::Z.veth());
+    let (mut kernel, changed) = restart(&node, &pins, &next);
+    assert_eq!(changed.sets.len(), 1);
+    assert_eq!(changed.endpoints.len(), 2);
+    assert!(changed.owners.values().all(|owner| *owner != Host::Z.veth()));
+    assert!(!changed.endpoints[&Host::A.veth()].egress.isolates());
+    for programs in [&node.programs, &Programs::of(&mut kernel, bpffs)] {
+        assert!(programs.run(to_b, &Frame::tcp(a, b, flag::ACK).bytes()), "the connection lives on");
+        for (number, passes) in [(80, false), (81, true)] {
+            let syn = Frame::tcp((a.0, 40_002), (b.0, number), flag::SYN);
+            assert_eq!(programs.run(to_b, &syn.bytes()), passes);
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_was_killed_between_two_flips_is_cleaned_up_after() {
+    let world = World::new().ingress(Host::B, []).egress(Host::A, []);
+    let node = Node::new(&world);
+    let pins = Pins::create(Path::new("/sys/fs/bpf")).expect("the same directory");
+    // The second agent has flipped one endpoint when it is killed.
+    let mut second = node::load(&pins, false);
+    let old = node.pinned.read();
+    let mut endpoints = old.endpoints.clone();
+    let (_, half) = restart(&node, &pins, &world);
+    let flipped = half.endpoints[&Host::B.veth()];
+    assert_ne!(flipped.slot, old.slot());
+    // Put back what the third agent would then find: endpoints in two slots.
+    endpoints.insert(Host::B.veth(), flipped);
+    second.maps.endpoints.put_all(&half.endpoints).expect("the kernel takes it");
+    second.maps.endpoints.put_all(&endpoints).expect("the kernel takes it");
+    let (_, after) = restart(&node, &pins, &world);
+    assert_eq!(after.sets.len(), 1);
+    let slot = after.slot();
+    assert!(slot != old.slot() && slot != flipped.slot, "neither of the two that were in use");
+}

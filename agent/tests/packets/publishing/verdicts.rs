@@ -1,0 +1,137 @@
+//! After each publication the kernel's tables say what the policies say, and hold nothing else.
+
+use std::{cell::RefCell, net::IpAddr, path::Path};
+
+use podgate::{
+    compiler::{self, Subject},
+    kernel::{Kernel, Pins},
+    memory::Memory,
+    publisher::Publisher,
+};
+use podgate_common::{Direction, Protocol};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+
+use crate::{
+    generate::{PORTS, STRANGERS, clusters},
+    naive::{self, Asked},
+    node::{self, Node},
+    snapshot::{Pinned, Snapshot},
+    world::{Family, Host, World, ip},
+};
+
+#[test]
+fn every_publication_leaves_the_verdicts_of_the_policies_and_no_garbage() {
+    let node = RefCell::new(Node::new(&World::new()));
+    let mut fresh = Fresh::new();
+    let fresh = RefCell::new(&mut fresh);
+    let config = Config { cases: 25, failure_persistence: None, max_shrink_iters: 100, ..Config::default() };
+    let result = TestRunner::new(config).run(&prop::collection::vec(clusters(), 3), |worlds| {
+        let mut node = node.borrow_mut();
+        for world in &worlds {
+            node.publish(world);
+            assert_verdicts(&node, world);
+        }
+        let last = worlds.last().expect("three worlds");
+        settle(&mut node, last);
+        assert_verdicts(&node, last);
+        let settled = node.pinned.read();
+        let expected = fresh.borrow_mut().publish(last);
+        prop_assert_eq!(settled.set().sizes(), expected.set().sizes(), "rows, addresses, prefixes, ports");
+        prop_assert_eq!(settled.owners, expected.owners);
+        prop_assert!(settled.endpoints.keys().eq(expected.endpoints.keys()));
+        prop_assert_eq!(settled.sets.len(), 1);
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn publishing_the_same_again_writes_nothing() {
+    let world = World::new().ingress(Host::B, []);
+    let mut node = Node::new(&world);
+    settle(&mut node, &world);
+    let epoch = node.kernel.maps.epoch().expect("an epoch");
+    for _ in 0..3 {
+        assert!(node.publish(&world).settled);
+        assert_eq!(node.kernel.maps.epoch().expect("an epoch"), epoch);
+    }
+    // A change that no verdict depends on, and one that does.
+    node.publish(&world.clone().egress(Host::Z, []));
+    assert_eq!(node.kernel.maps.epoch().expect("an epoch"), epoch + 1);
+}
+
+/// Publishes until no rule set of the past is kept.
+pub(super) fn settle(node: &mut Node, world: &World) {
+    for _ in 0..3 {
+        if node.publish(world).settled {
+            // Once more without the rule sets that were retained for the last one.
+            node.publish(world);
+            return;
+        }
+    }
+    panic!("the publisher never settles");
+}
+
+/// A publisher that has never published, over maps that have never been written.
+struct Fresh {
+    pins: Pins,
+}
+
+impl Fresh {
+    fn new() -> Self {
+        // In the sandbox of the node that the test has made before.
+        let bpffs = Path::new("/sys/fs/bpf/fresh");
+        std::fs::create_dir(bpffs).expect("a bpffs of our own");
+        Self { pins: Pins::create(bpffs).expect("a bpffs of our own") }
+    }
+
+    fn publish(&mut self, world: &World) -> Snapshot {
+        let maps = self.pins.directory().join("maps");
+        for pin in std::fs::read_dir(&maps).expect("the directory of pins") {
+            std::fs::remove_file(pin.expect("an entry").path()).expect("a pin of ours");
+        }
+        let mut kernel: Kernel = node::load(&self.pins, false);
+        let tables = compiler::compile(&world.cluster, world.subjects(), []).expect("few port classes");
+        let wanted = world.wanted(&tables);
+        Publisher::default().publish(&mut kernel.maps, &tables, &wanted).expect("the kernel takes it");
+        Pinned::new(&self.pins).read()
+    }
+}
+
+/// Asks the kernel's tables, the compiled tables and the policies the same questions.
+pub(super) fn assert_verdicts(node: &Node, world: &World) {
+    let snapshot = node.pinned.read();
+    let memory = Memory::new(node.tables());
+    for pod in Host::LOCAL {
+        let subject = &world.cluster.pods[&pod.name()];
+        let Subject { ingress, egress } = node.tables().subjects[&pod.name()];
+        for direction in Direction::ALL {
+            let rule_set = if direction == Direction::Ingress { ingress } else { egress };
+            for peer in addresses() {
+                for (protocol, port) in questions() {
+                    let asked = Asked { subject, direction, peer, protocol, port };
+                    let in_kernel = snapshot.allows(pod.veth(), direction, peer, protocol, port);
+                    assert_eq!(in_kernel, naive::allows(&world.cluster, asked), "{asked:?}");
+                    if let Some(protocol) = protocol {
+                        assert_eq!(in_kernel, memory.allowed(rule_set, peer, protocol, port), "{asked:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn addresses() -> impl Iterator<Item = IpAddr> {
+    let hosts = Host::ALL.into_iter().flat_map(|host| Family::ALL.map(|family| host.at(family)));
+    hosts.chain(STRANGERS.map(ip))
+}
+
+fn questions() -> impl Iterator<Item = (Option<Protocol>, u16)> {
+    let with_ports = Protocol::ALL.into_iter().flat_map(|protocol| PORTS.map(|port| (Some(protocol), port)));
+    with_ports.chain([(None, 0)])
+}

@@ -1,0 +1,9 @@
+//! Sequences of packets with the outcome of each, judged by the kernel and by user space.
+
+mod addresses;
+mod connections;
+mod fragments;
+mod icmp;
+mod lifecycle;
+mod odd;
+mod policies;

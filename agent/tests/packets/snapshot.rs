@@ -1,0 +1,171 @@
+//! What really stands in the kernel's maps, read through their pins: no knowledge of the publisher is used.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Pod,
+    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData},
+};
+use podgate::kernel::Pins;
+use podgate_common::{
+    Address, ClassId, Direction, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Ports, PrefixKey,
+    Protocol, Row, RowKey, Slot,
+};
+
+/// The pinned maps.
+#[derive(Clone, Debug)]
+pub(crate) struct Pinned(PathBuf);
+
+impl Pinned {
+    pub(crate) fn new(pins: &Pins) -> Self {
+        Self(pins.directory().join("maps"))
+    }
+
+    pub(crate) fn flows(&self) -> HashMap<MapData, FlowKey, Flow> {
+        Map::LruHashMap(open(&self.0, "FLOWS")).try_into().expect("a hash table")
+    }
+
+    pub(crate) fn fragments(&self) -> HashMap<MapData, FragmentKey, Ports> {
+        Map::LruHashMap(open(&self.0, "FRAGMENTS")).try_into().expect("a hash table")
+    }
+
+    pub(crate) fn read(&self) -> Snapshot {
+        let endpoints: HashMap<MapData, u32, Endpoint> =
+            Map::HashMap(open(&self.0, "ENDPOINTS")).try_into().expect("a hash table");
+        let owners: HashMap<MapData, Address, u32> =
+            Map::HashMap(open(&self.0, "OWNERS")).try_into().expect("a hash table");
+        let sets = (0..Slot::COUNT).map(Slot).filter_map(|slot| Some((slot, self.set(slot)?))).collect();
+        Snapshot { endpoints: entries(&endpoints), owners: entries(&owners), sets }
+    }
+
+    /// `None`: the slot is empty.
+    fn set(&self, slot: Slot) -> Option<Set> {
+        let outer = |name| Map::ArrayOfMaps(open(&self.0, name));
+        let rows: ArrayOfMaps<MapData, HashMap<MapData, RowKey, Row>> =
+            outer("ROWS").try_into().expect("a map of maps");
+        let addresses: ArrayOfMaps<MapData, HashMap<MapData, Address, IdentityId>> =
+            outer("ADDRESSES").try_into().expect("a map of maps");
+        let prefixes: ArrayOfMaps<MapData, LpmTrie<MapData, Address, IdentityId>> =
+            outer("PREFIXES").try_into().expect("a map of maps");
+        let ports: ArrayOfMaps<MapData, Array<MapData, Classes>> =
+            outer("PORTS").try_into().expect("a map of maps");
+        let rows = rows.get(&slot.0, 0).ok()?;
+        let complete = "a slot holds all four tables or none";
+        let addresses = addresses.get(&slot.0, 0).expect(complete);
+        let prefixes = prefixes.get(&slot.0, 0).expect(complete);
+        let ports = ports.get(&slot.0, 0).expect(complete);
+        let prefixes = prefixes.iter().map(|entry| {
+            let (key, identity) = entry.expect("nobody writes");
+            (PrefixKey { length: key.prefix_len(), address: key.data() }, identity)
+        });
+        Some(Set {
+            rows: entries(&rows),
+            addresses: entries(&addresses),
+            prefixes: prefixes.collect(),
+            ports: Protocol::ALL.map(|protocol| Box::new(ports.get(&protocol.index(), 0).expect(complete))),
+        })
+    }
+}
+
+fn open(directory: &Path, name: &str) -> MapData {
+    MapData::from_pin(directory.join(name)).expect("every map of the programs is pinned")
+}
+
+pub(crate) fn entries<K: Pod + Ord, V: Pod>(map: &HashMap<MapData, K, V>) -> BTreeMap<K, V> {
+    map.iter().collect::<Result<_, _>>().expect("nobody writes")
+}
+
+/// All entries of all tables.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) endpoints: BTreeMap<u32, Endpoint>,
+    pub(crate) owners: BTreeMap<Address, u32>,
+    pub(crate) sets: BTreeMap<Slot, Set>,
+}
+
+/// One slot's tables.
+#[derive(Debug)]
+pub(crate) struct Set {
+    pub(crate) rows: BTreeMap<RowKey, Row>,
+    pub(crate) addresses: BTreeMap<Address, IdentityId>,
+    pub(crate) prefixes: BTreeMap<PrefixKey, IdentityId>,
+    ports: [Box<Classes>; 3],
+}
+
+/// The element of the table of ports, in a type that aya reads.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug)]
+struct Classes([ClassId; 65_536]);
+
+// SAFETY: an array of plain numbers.
+unsafe impl Pod for Classes {}
+
+impl Snapshot {
+    /// The one slot that every endpoint is judged by.
+    pub(crate) fn slot(&self) -> Slot {
+        let mut slots: Vec<Slot> = self.endpoints.values().map(|endpoint| endpoint.slot).collect();
+        slots.dedup();
+        assert_eq!(slots.len(), 1, "endpoints are judged by the slots {slots:?}");
+        slots[0]
+    }
+
+    /// The tables in force.
+    pub(crate) fn set(&self) -> &Set {
+        &self.sets[&self.slot()]
+    }
+
+    /// What the tables say of a pod, written down without the code under test. `protocol` is `None` for one without
+    /// ports.
+    pub(crate) fn allows(
+        &self,
+        veth: u32,
+        direction: Direction,
+        peer: IpAddr,
+        protocol: Option<Protocol>,
+        port: u16,
+    ) -> bool {
+        let endpoint = &self.endpoints[&veth];
+        let policy = endpoint.policy(direction);
+        if policy.0 == 0 {
+            return true;
+        }
+        let set = &self.sets[&endpoint.slot];
+        let class = protocol.map_or(ClassId::NONE, |protocol| set.class(protocol, port));
+        let identity = set.identity(peer.into());
+        let key = RowKey { policy, identity, block: u32::from(class.0) / 256 };
+        set.rows.get(&key).is_some_and(|row| {
+            let bit = usize::from(class.0) % 256;
+            row.0[bit / 64] & 1 << (bit % 64) != 0
+        })
+    }
+}
+
+impl Set {
+    pub(crate) fn class(&self, protocol: Protocol, port: u16) -> ClassId {
+        self.ports[protocol.index() as usize].0[usize::from(port)]
+    }
+
+    pub(crate) fn identity(&self, address: Address) -> IdentityId {
+        let covers = |prefix: &&PrefixKey| {
+            let bits = |address: Address| u128::from_be_bytes(address.bytes());
+            let differing = bits(prefix.address) ^ bits(address);
+            differing.leading_zeros() >= prefix.length
+        };
+        let longest = || self.prefixes.keys().filter(covers).max_by_key(|prefix| prefix.length);
+        self.addresses
+            .get(&address)
+            .or_else(|| longest().map(|prefix| &self.prefixes[prefix]))
+            .copied()
+            .unwrap_or(IdentityId::NONE)
+    }
+
+    /// How many entries each table has; ports that have a class count one each.
+    pub(crate) fn sizes(&self) -> [usize; 4] {
+        let classed = self.ports.iter().flat_map(|classes| &classes.0).filter(|class| class.0 != 0);
+        [self.rows.len(), self.addresses.len(), self.prefixes.len(), classed.count()]
+    }
+}

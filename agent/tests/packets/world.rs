@@ -1,0 +1,263 @@
+//! A small cluster: three pods on this node, one elsewhere, and the policies that a test gives it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use podgate::{
+    compiler::{Subject, Tables},
+    model::{
+        Cluster, IpBlock, NamedPort, Namespace, NetworkPolicy, ObjectName, Peer, Peers, Pod, PortRule, Ports,
+        Requirement, Rule, Selector,
+    },
+    publisher::{Judged, Wanted},
+};
+use podgate_common::{Direction, EndpointState, Hook, NODE, Protocol};
+
+/// Where packets of other nodes and of the outside come in.
+pub(crate) const UPLINK: u32 = 2;
+pub(crate) const BRIDGE: u32 = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
+}
+
+/// Who sends and receives packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// Pods of this node, in namespace `x`, labelled `app=a` and so on.
+    A,
+    B,
+    Z,
+    /// A pod of another node, in namespace `y`, labelled `app=a`.
+    Remote,
+    Outside,
+    /// This node.
+    Node,
+    OtherNode,
+}
+
+impl Host {
+    pub(crate) const LOCAL: [Self; 3] = [Self::A, Self::B, Self::Z];
+    pub(crate) const PODS: [Self; 4] = [Self::A, Self::B, Self::Z, Self::Remote];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::A, Self::B, Self::Z, Self::Remote, Self::Outside, Self::Node, Self::OtherNode];
+
+    pub(crate) fn at(self, family: Family) -> IpAddr {
+        let (v4, v6) = match self {
+            Self::A => ("10.1.0.1", "fd00:1::1"),
+            Self::B => ("10.1.0.2", "fd00:1::2"),
+            Self::Z => ("10.1.0.26", "fd00:1::26"),
+            Self::Remote => ("10.2.0.1", "fd00:2::1"),
+            Self::Outside => ("192.0.2.1", "2001:db8::1"),
+            Self::Node => ("172.16.0.1", "fd00:f::1"),
+            Self::OtherNode => ("172.16.0.2", "fd00:f::2"),
+        };
+        ip(if family == Family::V4 { v4 } else { v6 })
+    }
+
+    /// Ifindex of the host side of a local pod's veth.
+    pub(crate) fn veth(self) -> u32 {
+        match self {
+            Self::A => 11,
+            Self::B => 12,
+            Self::Z => 13,
+            other => panic!("{other:?} has no veth on this node"),
+        }
+    }
+
+    fn app(self) -> &'static str {
+        match self {
+            Self::A | Self::Remote => "a",
+            Self::B => "b",
+            Self::Z => "z",
+            other => panic!("{other:?} is no pod"),
+        }
+    }
+
+    pub(crate) fn name(self) -> ObjectName {
+        match self {
+            Self::Remote => ObjectName::new("y", "remote"),
+            local => ObjectName::new("x", local.app()),
+        }
+    }
+}
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().expect("a literal of the test")
+}
+
+/// The program at a pod's veth that sees what the pod sends.
+pub(crate) fn leaves(pod: Host) -> Hook {
+    Hook { direction: Direction::Egress, ifindex: pod.veth(), via: pod.veth() }
+}
+
+/// The program at a pod's veth that sees what the pod receives.
+pub(crate) fn arrives(pod: Host, via: u32) -> Hook {
+    Hook { direction: Direction::Ingress, ifindex: pod.veth(), via }
+}
+
+/// The node's veths and what is known of the cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    pub(crate) veths: BTreeMap<u32, Veth>,
+    /// Addresses of this node.
+    pub(crate) node: Vec<IpAddr>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Veth {
+    pub(crate) pod: ObjectName,
+    pub(crate) state: EndpointState,
+    pub(crate) master: u32,
+}
+
+impl World {
+    /// All pods, known, and no policy. Every pod names its port TCP 8080 `web`; B has `web` also on UDP 8081.
+    pub(crate) fn new() -> Self {
+        let pod = |host: Host| Pod {
+            name: host.name(),
+            labels: labels(&[("app", host.app())]),
+            node: Some(if host == Host::Remote { "n2" } else { "n1" }.into()),
+            addresses: Family::ALL.map(|family| host.at(family)).to_vec(),
+            host_network: false,
+            ports: [
+                Some(NamedPort { name: "web".into(), protocol: Protocol::Tcp, number: 8080 }),
+                (host == Host::B).then(|| NamedPort {
+                    name: "web".into(),
+                    protocol: Protocol::Udp,
+                    number: 8081,
+                }),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+        };
+        let veth =
+            |host: Host| (host.veth(), Veth { pod: host.name(), state: EndpointState::Known, master: 0 });
+        let namespace = |name: &str| {
+            (name.into(), Namespace { labels: labels(&[("kubernetes.io/metadata.name", name)]) })
+        };
+        let cluster = Cluster {
+            namespaces: ["x", "y"].map(namespace).into(),
+            pods: Host::PODS.map(|host| (host.name(), pod(host))).into(),
+            ..Cluster::default()
+        };
+        Self {
+            cluster,
+            veths: Host::LOCAL.map(veth).into(),
+            node: Family::ALL.map(|family| Host::Node.at(family)).to_vec(),
+        }
+    }
+
+    /// Isolates a pod for ingress, but for these rules.
+    #[must_use]
+    pub(crate) fn ingress<const N: usize>(self, pod: Host, rules: [Rule; N]) -> Self {
+        self.with(pod, |policy| policy.ingress = Some(rules.into()))
+    }
+
+    /// Isolates a pod for egress, but for these rules.
+    #[must_use]
+    pub(crate) fn egress<const N: usize>(self, pod: Host, rules: [Rule; N]) -> Self {
+        self.with(pod, |policy| policy.egress = Some(rules.into()))
+    }
+
+    fn with(mut self, pod: Host, fill: impl FnOnce(&mut NetworkPolicy)) -> Self {
+        let name = ObjectName::new(pod.name().namespace, format!("p{}", self.cluster.policies.len()));
+        let mut policy =
+            NetworkPolicy { name: name.clone(), subject: app(pod.app()), ingress: None, egress: None };
+        fill(&mut policy);
+        self.cluster.policies.insert(name, policy);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_state(mut self, pod: Host, state: EndpointState) -> Self {
+        self.veth(pod).state = state;
+        self
+    }
+
+    /// Makes a pod's veth a port of the bridge.
+    #[must_use]
+    pub(crate) fn on_bridge(mut self, pod: Host) -> Self {
+        self.veth(pod).master = BRIDGE;
+        self
+    }
+
+    fn veth(&mut self, pod: Host) -> &mut Veth {
+        self.veths.get_mut(&pod.veth()).expect("every local pod has a veth")
+    }
+
+    /// The pods behind the veths.
+    pub(crate) fn subjects(&self) -> impl Iterator<Item = &Pod> {
+        self.veths.values().filter_map(|veth| self.cluster.pods.get(&veth.pod))
+    }
+
+    pub(crate) fn wanted(&self, tables: &Tables) -> Wanted {
+        let known = |veth: &Veth| veth.state == EndpointState::Known;
+        let judged = |veth: &Veth| {
+            let subject = if known(veth) { tables.subjects[&veth.pod] } else { Subject::FREE };
+            Judged { state: veth.state, subject, master: veth.master }
+        };
+        let mut owners: BTreeMap<IpAddr, u32> = self.node.iter().map(|address| (*address, NODE)).collect();
+        for (ifindex, veth) in self.veths.iter().filter(|(_, veth)| known(veth)) {
+            let addresses = &self.cluster.pods[&veth.pod].addresses;
+            owners.extend(addresses.iter().map(|address| (*address, *ifindex)));
+        }
+        let endpoints = self.veths.iter().map(|(ifindex, veth)| (*ifindex, judged(veth))).collect();
+        Wanted { endpoints, owners }
+    }
+}
+
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> podgate::model::Labels {
+    Arc::new(pairs.iter().map(|&(key, value)| (key.into(), value.into())).collect())
+}
+
+/// Pods with this label `app`.
+pub(crate) fn app(name: &str) -> Selector {
+    Selector::All(vec![Requirement::In("app".into(), [name.into()].into())])
+}
+
+pub(crate) fn allow(peers: Peers, ports: Ports) -> Rule {
+    Rule { peers, ports }
+}
+
+/// Pods of the policy's own namespace with the label of this one.
+pub(crate) fn pods_like(pod: Host) -> Peers {
+    Peers::Listed(vec![Peer::Pods { namespaces: None, pods: app(pod.app()) }])
+}
+
+pub(crate) fn all_pods() -> Peers {
+    Peers::Listed(vec![Peer::Pods { namespaces: Some(Selector::EVERYTHING), pods: Selector::EVERYTHING }])
+}
+
+pub(crate) fn block(cidr: &str, except: &[&str]) -> Peers {
+    let net = |text: &str| text.parse().expect("a literal of the test");
+    let except: BTreeSet<_> = except.iter().map(|text| net(text)).collect();
+    Peers::Listed(vec![Peer::Block(IpBlock { cidr: net(cidr), except })])
+}
+
+pub(crate) fn port(protocol: Protocol, number: u16) -> Ports {
+    range(protocol, number, number)
+}
+
+pub(crate) fn range(protocol: Protocol, first: u16, last: u16) -> Ports {
+    Ports::Listed(vec![PortRule::Range { protocol, first, last }])
+}
+
+pub(crate) fn every_port_of(protocol: Protocol) -> Ports {
+    Ports::Listed(vec![PortRule::Protocol(protocol)])
+}
+
+pub(crate) fn named(protocol: Protocol, name: &str) -> Ports {
+    Ports::Listed(vec![PortRule::Named(protocol, name.into())])
+}
