@@ -51,8 +51,9 @@ impl fmt::Display for State {
     }
 }
 
-/// The oldest kernel with long-term support that has all that the programs call (`bpf_jiffies64` is of 5.5).
-const OLDEST: Version = Version(5, 10);
+/// The oldest kernel with long-term support that set-up accepts, too. What the programs call is older: maps of maps with
+/// inner hashes of any size, `bpf_jiffies64` and mappable arrays are of 5.5.
+const OLDEST: Version = Version(5, 15);
 /// `BPF_LINK_CREATE` for `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS`.
 const TCX: Version = Version(6, 6);
 /// Map memory counts to the cgroup, no longer to RLIMIT_MEMLOCK.

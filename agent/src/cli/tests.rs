@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf};
 use clap::CommandFactory;
 
 use super::{layers::parse, *};
+use crate::options::{Established, LogFormat, MasqueradedIngress};
 
 fn arguments(line: &str) -> Vec<OsString> {
     line.split_whitespace().map(OsString::from).collect()
