@@ -4,8 +4,8 @@ use podgate_common::Protocol;
 
 use super::*;
 use crate::model::{
-    IpBlock, Labels, Name, NamedPort, Namespace, Node, ObjectName, Peer, Peers, PortRule, Ports, Requirement,
-    Selector,
+    IpBlock, Labels, Name, NamedPort, Namespace, Node, ObjectName, Peer, Peers, Pod, PortRule, Ports,
+    Requirement, Selector,
 };
 
 pub(crate) fn labels(labels: &[(&str, &str)]) -> Labels {
