@@ -111,7 +111,7 @@ fn an_unreadable_document_is_named_and_its_neighbours_are_read() {
             "a: 1\na: 2",
             "document 2 (line 6): duplicate mapping key `a` is not allowed here at line 7, column 1",
         ),
-        ("a: 'x", "document 2 (line 6): invalid indentation in multiline quoted scalar at line 7, column 1"),
+        ("a: 'x", "document 2 (line 6): unclosed quote at line 6, column 4"),
         ("a\0b: 1", "document 2 (line 6): unexpected character: `\\u{0}' at line 6, column 2"),
         ("*x", "document 2 (line 6): reference to unknown value at line 6, column 1"),
         ("# comment\n\nkind: [", "document 2 (line 8): unclosed bracket '[' at line 8, column 7"),
