@@ -7,7 +7,7 @@ use std::{
 
 use podgate_common::{BITS_PER_ROW, Row};
 
-use super::{Atom, Classes, PortRange, RuleSet, Signature};
+use super::{Atom, Classes, PortRange, RuleSet, Signature, Term};
 
 /// Rows by (rule set, identity); block `i` of 256 classes is element `i`. What is missing allows nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,20 +32,29 @@ pub(crate) fn compile(rule_sets: &[Arc<RuleSet>], identities: &[Signature], clas
     let all: Vec<usize> = (0..identities.len()).collect();
     let mut rows = BTreeMap::new();
     for (place, rule_set) in rule_sets.iter().enumerate() {
-        let mut of_rule_set: HashMap<usize, Box<[Row]>> = HashMap::new();
-        for term in &rule_set.terms {
-            let bits = class_bits.of(term.ports);
-            // Every holder of the first atom is tried for the others.
-            let candidates = match term.atoms.first() {
-                None => &all[..],
-                Some(atom) => holders.get(&**atom).map_or(&[][..], Vec::as_slice),
-            };
-            for &identity in candidates {
-                if term.atoms.is_subset(&identities[identity]) {
+        let mut of_rule_set: BTreeMap<usize, Box<[Row]>> = BTreeMap::new();
+        // Terms are ordered by their atoms: those of one peer stand together and differ in their ports alone.
+        let terms: Vec<&Term> = rule_set.terms.iter().collect();
+        for terms in terms.chunk_by(|one, other| one.atoms == other.atoms) {
+            let mut bits = vec![Row::default(); blocks].into_boxed_slice();
+            for term in terms {
+                unite(&mut bits, class_bits.of(term.ports));
+            }
+            // Who holds all of the atoms; the lists of holders ascend.
+            let mut held: Vec<&[usize]> = terms[0]
+                .atoms
+                .iter()
+                .map(|atom| holders.get(&**atom).map_or(&[][..], Vec::as_slice))
+                .collect();
+            held.sort_by_key(|held| held.len());
+            let (candidates, others) =
+                held.split_first().map_or((&all[..], &[][..]), |(first, others)| (*first, others));
+            for identity in candidates {
+                if others.iter().all(|held| held.binary_search(identity).is_ok()) {
                     let row = of_rule_set
-                        .entry(identity)
+                        .entry(*identity)
                         .or_insert_with(|| vec![Row::default(); blocks].into_boxed_slice());
-                    unite(row, bits);
+                    unite(row, &bits);
                 }
             }
         }
