@@ -86,11 +86,15 @@ pub struct SourceStatus {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ObjectCounts {
     pub namespaces: usize,
     pub nodes: usize,
     pub pods: usize,
     pub policies: usize,
+    /// Those that lead somewhere.
+    pub services: usize,
+    pub endpoint_slices: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,7 +202,14 @@ impl Status {
                 name: "manifests".into(),
                 kind: "manifests".into(),
                 age_seconds: Some(5),
-                objects: ObjectCounts { namespaces: 1, nodes: 2, pods: 3, policies: 4 },
+                objects: ObjectCounts {
+                    namespaces: 1,
+                    nodes: 2,
+                    pods: 3,
+                    policies: 4,
+                    services: 5,
+                    endpoint_slices: 6,
+                },
                 problems: vec!["a.yaml: NetworkPolicy x/p: spec.ingress[0]: bad".into()],
             }],
             endpoints: EndpointCounts { known: 2, held: 1, open: 0 },
@@ -268,7 +279,9 @@ mod tests {
             "ready": true, "node": "n1", "version": "0.1.0", "uptime_seconds": 60,
             "sources": [{
                 "name": "manifests", "kind": "manifests", "age_seconds": 5,
-                "objects": {"namespaces": 1, "nodes": 2, "pods": 3, "policies": 4},
+                "objects": {
+                    "namespaces": 1, "nodes": 2, "pods": 3, "policies": 4, "services": 5, "endpoint_slices": 6,
+                },
                 "problems": ["a.yaml: NetworkPolicy x/p: spec.ingress[0]: bad"],
             }],
             "endpoints": {"known": 2, "held": 1, "open": 0},

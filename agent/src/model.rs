@@ -9,8 +9,10 @@ mod cluster;
 mod name;
 mod policy;
 mod selector;
+mod service;
 
 pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Pod};
 pub use name::{Labels, Name, ObjectName};
 pub use policy::{IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};
 pub use selector::{Requirement, Selector};
+pub use service::{EndpointSlice, Front, Service, ServicePort, SliceEndpoint, SlicePort, SlicesByService};

@@ -60,12 +60,14 @@ pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Rec
 }
 
 fn objects(cluster: &Cluster) -> ObjectCounts {
-    let Cluster { namespaces, pods, policies, nodes } = cluster;
+    let Cluster { namespaces, pods, policies, nodes, services, slices } = cluster;
     ObjectCounts {
         namespaces: namespaces.len(),
         nodes: nodes.len(),
         pods: pods.len(),
         policies: policies.len(),
+        services: services.len(),
+        endpoint_slices: slices.len(),
     }
 }
 

@@ -50,8 +50,18 @@ fn text(status: &Status) -> String {
     fact("epoch", epoch.to_string());
     fact("last error", last_error.clone().unwrap_or_else(|| "none".into()));
 
-    let mut of_sources =
-        Table::with_header(&["SOURCE", "KIND", "AGE", "NAMESPACES", "NODES", "PODS", "POLICIES", "PROBLEMS"]);
+    let mut of_sources = Table::with_header(&[
+        "SOURCE",
+        "KIND",
+        "AGE",
+        "NAMESPACES",
+        "NODES",
+        "PODS",
+        "POLICIES",
+        "SERVICES",
+        "SLICES",
+        "PROBLEMS",
+    ]);
     for source in sources {
         of_sources.row([
             source.name.clone(),
@@ -61,6 +71,8 @@ fn text(status: &Status) -> String {
             source.objects.nodes.to_string(),
             source.objects.pods.to_string(),
             source.objects.policies.to_string(),
+            source.objects.services.to_string(),
+            source.objects.endpoint_slices.to_string(),
             source.problems.len().to_string(),
         ]);
     }
@@ -104,8 +116,8 @@ policies    3
 epoch       7
 last error  none
 
-SOURCE     KIND       AGE  NAMESPACES  NODES  PODS  POLICIES  PROBLEMS
-manifests  manifests  5 s  1           2      3     4         1
+SOURCE     KIND       AGE  NAMESPACES  NODES  PODS  POLICIES  SERVICES  SLICES  PROBLEMS
+manifests  manifests  5 s  1           2      3     4         5         6       1
 
 a.yaml: NetworkPolicy x/p: spec.ingress[0]: bad
 

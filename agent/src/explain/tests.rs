@@ -60,6 +60,7 @@ pub(crate) fn cluster(policies: Vec<NetworkPolicy>) -> Cluster {
             ("n1".into(), node(&["192.168.0.1", "fd01::1"])),
             ("n2".into(), node(&["192.168.0.2", "fd01::2"])),
         ]),
+        ..Cluster::default()
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use podgate_common::{Direction, Protocol};
 
-use super::{Labels, Name, NetworkPolicy, ObjectName};
+use super::{EndpointSlice, Labels, Name, NetworkPolicy, ObjectName, Service};
 
 /// A full picture of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Cluster {
     pub pods: BTreeMap<ObjectName, Pod>,
     pub policies: BTreeMap<ObjectName, NetworkPolicy>,
     pub nodes: BTreeMap<Name, Node>,
+    pub services: BTreeMap<ObjectName, Service>,
+    pub slices: BTreeMap<ObjectName, EndpointSlice>,
 }
 
 /// A namespace. `labels` always hold `kubernetes.io/metadata.name`.

@@ -62,6 +62,8 @@ pub(super) fn text(status: &Status) -> String {
             ("nodes", objects.nodes),
             ("pods", objects.pods),
             ("policies", objects.policies),
+            ("services", objects.services),
+            ("endpoint_slices", objects.endpoint_slices),
         ] {
             text.sample(&[("source", &source.name), ("kind", kind)], count);
         }

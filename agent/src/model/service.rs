@@ -1,0 +1,87 @@
+//! Services and the endpoints behind them (v1 Service, discovery.k8s.io/v1 EndpointSlice).
+//!
+//! Only what decides where a service leads a client. Left out: how one backend is picked out of the set
+//! (session affinity, weights), which clients a load balancer admits, and names in DNS.
+
+mod backends;
+
+use std::net::IpAddr;
+
+use podgate_common::Protocol;
+
+use super::{Name, ObjectName};
+
+pub use backends::SlicesByService;
+
+/// A Service that kube-proxy serves: it has a cluster address. It is served in the families of its cluster
+/// addresses, also on node ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub name: ObjectName,
+    /// `spec.clusterIPs`, else `spec.clusterIP`: one of a family at most.
+    pub cluster_addresses: Vec<IpAddr>,
+    /// `spec.externalIPs`, and what `status.loadBalancer.ingress` names as a virtual address (`ipMode` is not
+    /// `Proxy`).
+    pub external_addresses: Vec<IpAddr>,
+    /// `internalTrafficPolicy: Local`.
+    pub internal_local: bool,
+    pub ports: Vec<ServicePort>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Empty when it has none.
+    pub name: Name,
+    pub protocol: Protocol,
+    /// What clients send to at the addresses of the service.
+    pub number: u16,
+    /// What clients send to at the addresses of nodes.
+    pub node_port: Option<u16>,
+}
+
+/// Some of a service's endpoints, all of one family. Its ports are those of the endpoints, not of the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    pub name: ObjectName,
+    /// The label `kubernetes.io/service-name`.
+    pub service: ObjectName,
+    pub ports: Vec<SlicePort>,
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    /// The name of the service's port that leads here.
+    pub name: Name,
+    pub protocol: Protocol,
+    /// `None` is "all ports", which kube-proxy leads nobody to.
+    pub number: Option<u16>,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// The first of `addresses`: kube-proxy reads no other.
+    pub address: IpAddr,
+    pub node: Option<Name>,
+    pub ready: bool,
+    pub serving: bool,
+    pub terminating: bool,
+}
+
+/// Which kind of address or port a client sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Front {
+    /// A cluster address.
+    Cluster,
+    /// An external address, a load balancer's address, or a node port.
+    External,
+}
+
+impl Service {
+    /// Whether kube-proxy serves it for clients of a family at all. If not, its node ports are ordinary ports of
+    /// the node in that family.
+    pub fn has_family(&self, v6: bool) -> bool {
+        self.cluster_addresses.iter().any(|address| address.is_ipv6() == v6)
+    }
+}

@@ -1,0 +1,91 @@
+//! Where kube-proxy leads a client of a service.
+//!
+//! In: a service's slices, and who asks. Out: the set that one backend is picked from. The rules are those of kube-proxy's
+//! `pkg/proxy/{topology,endpointslicecache}.go`. Topology hints are left out, so the set may be larger than kube-proxy's:
+//! a verdict on all of it is a verdict on any part.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{EndpointSlice, Front, Service, ServicePort, SliceEndpoint};
+use crate::model::{Cluster, Name, ObjectName};
+
+/// The slices of each service, to ask for many services.
+#[derive(Clone, Debug)]
+pub struct SlicesByService<'a>(BTreeMap<&'a ObjectName, Vec<&'a EndpointSlice>>);
+
+impl Cluster {
+    /// What kube-proxy on `node` chooses from for a client that is a pod of that node, as address and port.
+    ///
+    /// `externalTrafficPolicy` does not count: kube-proxy leads clients inside the cluster to all endpoints.
+    /// Looks at every slice of the cluster; [`Self::slices_by_service`] is for many questions.
+    pub fn backends(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+        front: Front,
+        v6: bool,
+        node: &Name,
+    ) -> BTreeSet<(IpAddr, u16)> {
+        let slices = self.slices.values().filter(|slice| slice.service == service.name);
+        choose(slices, service, port, front, v6, node)
+    }
+
+    /// An index of the slices: built in one pass over them, then each question costs its own service's slices.
+    pub fn slices_by_service(&self) -> SlicesByService<'_> {
+        let mut index: BTreeMap<&ObjectName, Vec<&EndpointSlice>> = BTreeMap::new();
+        for slice in self.slices.values() {
+            index.entry(&slice.service).or_default().push(slice);
+        }
+        SlicesByService(index)
+    }
+}
+
+impl SlicesByService<'_> {
+    /// As [`Cluster::backends`].
+    pub fn backends(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+        front: Front,
+        v6: bool,
+        node: &Name,
+    ) -> BTreeSet<(IpAddr, u16)> {
+        let slices = self.0.get(&service.name).into_iter().flatten().copied();
+        choose(slices, service, port, front, v6, node)
+    }
+}
+
+/// Terminating endpoints step in when no endpoint is ready; where only local ones may be used, when no local one is.
+fn choose<'a>(
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    service: &Service,
+    port: &ServicePort,
+    front: Front,
+    v6: bool,
+    node: &Name,
+) -> BTreeSet<(IpAddr, u16)> {
+    let local_only = service.internal_local && front == Front::Cluster;
+    let is_reachable = |endpoint: &SliceEndpoint| {
+        endpoint.address.is_ipv6() == v6 && (!local_only || endpoint.node.as_ref() == Some(node))
+    };
+    let (mut ready, mut leaving) = (BTreeSet::new(), BTreeSet::new());
+    for slice in slices {
+        let leads_here = slice.ports.iter().filter(|to| to.name == port.name && to.protocol == port.protocol);
+        for number in leads_here.filter_map(|to| to.number) {
+            for endpoint in slice.endpoints.iter().filter(|endpoint| is_reachable(endpoint)) {
+                if endpoint.ready {
+                    ready.insert((endpoint.address, number));
+                } else if endpoint.serving && endpoint.terminating {
+                    leaving.insert((endpoint.address, number));
+                }
+            }
+        }
+    }
+    if ready.is_empty() { leaving } else { ready }
+}
+
+#[cfg(test)]
+mod tests;
