@@ -27,7 +27,13 @@ fn main() -> Result<()> {
     // The target bpfel needs unstable features of aya's crates alone. Prebuilt `core` (Debian) then does without
     // build-std; a nightly builds its own.
     // The programs' stack fits only when everything is inlined across crates, whatever the workspace's profile says.
-    for (name, value) in [("RUSTC_BOOTSTRAP", "aya_ebpf"), ("CARGO_PROFILE_RELEASE_LTO", "fat")] {
+    let settings = [
+        ("RUSTC_BOOTSTRAP", "aya_ebpf"),
+        ("CARGO_PROFILE_RELEASE_LTO", "fat"),
+        // That target cannot unwind.
+        ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
+    ];
+    for (name, value) in settings {
         // SAFETY: a build script has one thread at this point.
         unsafe { env::set_var(name, value) };
     }

@@ -10,23 +10,29 @@
 //! * ports that no rule can tell apart are one class (`classes`);
 //! * the policies that select a pod are one rule set per direction (`rules`);
 //!
-//! and `rows` has one bit for each (rule set, identity, class).
+//! and `rows` has one bit for each (rule set, identity, class). `services` has the verdicts on addresses behind which the
+//! node chooses a backend.
 
 mod classes;
 mod identities;
 mod prefixes;
 mod rows;
 mod rules;
+mod services;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 pub use classes::{Classes, PortRange};
 pub use identities::{Identities, Signature};
 pub use rows::Rows;
 pub(crate) use rows::compile as compile_rows;
 pub use rules::{Atom, RuleSet, Term};
+pub use services::{Backend, Services, Site};
 
 use thiserror::Error;
 
@@ -52,6 +58,7 @@ pub struct Tables {
     pub identities: Identities,
     pub classes: Classes,
     pub rows: Rows,
+    pub services: Services,
 }
 
 /// The rule sets of one pod, as indexes into [`Tables::rule_sets`]. 0: not isolated in this direction.
@@ -68,21 +75,28 @@ impl Subject {
 /// Compiles the policies that select `subjects`.
 ///
 /// `retained` are rule sets that some packet may still be judged by: identities and classes stay fine enough for
-/// them, so that while a change is published old rule sets answer right for new identities.
+/// them, so that while a change is published old rule sets answer right for new identities. Without a `site` there are
+/// no services in the tables.
 ///
 /// # Errors
 ///
 /// When the kernel's tables cannot hold the result; see [`CompileError`].
 pub fn compile<'a>(
     cluster: &'a Cluster,
+    site: Option<Site<'_>>,
     subjects: impl IntoIterator<Item = &'a Pod>,
     retained: impl IntoIterator<Item = Arc<RuleSet>>,
 ) -> Result<Tables, CompileError> {
-    let rules::Compiled { subjects, mut rule_sets } = rules::compile(cluster, subjects);
+    let pods: Vec<&Pod> = subjects.into_iter().collect();
+    let rules::Compiled { subjects, mut rule_sets } = rules::compile(cluster, pods.iter().copied());
+    let mut judging: BTreeSet<usize> = subjects.values().map(|subject| subject.egress).collect();
+    judging.remove(&Subject::FREE.egress);
     for rule_set in retained {
-        if !rule_sets.contains(&rule_set) {
+        let place = rule_sets.iter().position(|known| *known == rule_set).unwrap_or_else(|| {
             rule_sets.push(rule_set);
-        }
+            rule_sets.len() - 1
+        });
+        judging.insert(place);
     }
     let identities = identities::compile(cluster, &rule_sets);
     let classes = classes::compile(&rule_sets);
@@ -90,5 +104,11 @@ pub fn compile<'a>(
         return Err(CompileError::TooManyPortClasses(classes.signatures.len()));
     }
     let rows = rows::compile(&rule_sets, &identities.signatures, &classes);
-    Ok(Tables { subjects, rule_sets, identities, classes, rows })
+    let services = site.map(|site| {
+        let (subjects, identities, classes, rows) = (&subjects, &identities, &classes, &rows);
+        let input = services::Input { cluster, site, subjects, pods: &pods, identities, classes, rows };
+        services::compile(&input, &judging)
+    });
+    let services = services.unwrap_or_default();
+    Ok(Tables { subjects, rule_sets, identities, classes, rows, services })
 }

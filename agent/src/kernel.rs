@@ -4,6 +4,7 @@
 //! nothing: what is written when is the publisher's business.
 
 mod attach;
+mod btf;
 mod lock;
 mod maps;
 mod pins;
@@ -11,11 +12,13 @@ mod ports;
 mod programs;
 mod sys;
 mod table;
+mod tracking;
 
-pub use attach::{Attacher, Device, Mode};
+pub use attach::{Attacher, Device, Mode, Place};
 pub use lock::Lock;
 pub use maps::{Capacity, Counters, Maps, TableSet};
 pub use pins::{Detached, Pins, detach};
 pub use ports::PortTable;
-pub use programs::{Kernel, KernelOptions};
+pub use programs::{Kernel, KernelOptions, Program};
 pub use table::{Store, Table};
+pub use tracking::linked;

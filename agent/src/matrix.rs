@@ -42,7 +42,7 @@ pub const NO_PORT: char = '-';
 pub fn matrix(cluster: &Cluster, ports: &BTreeSet<PortSpec>) -> Result<Matrix, CompileError> {
     let pods: Vec<&Pod> =
         cluster.pods.values().filter(|pod| !pod.host_network && !pod.addresses.is_empty()).collect();
-    let tables = compiler::compile(cluster, pods.iter().copied(), [])?;
+    let tables = compiler::compile(cluster, None, pods.iter().copied(), [])?;
     let mut seats: Vec<Seat> = pods.into_iter().map(|pod| Seat::new(pod, &tables)).collect();
     // As text: `a-b/x` comes before `a/x`.
     seats.sort_by(|one, other| one.name.cmp(&other.name));

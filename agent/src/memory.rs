@@ -9,7 +9,7 @@ use std::{
 
 use podgate_common::{
     Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, PolicyId, Ports, Protocol, Row,
-    RowKey, Seen, Slot, Timeouts,
+    RowKey, Seen, ServiceId, ServiceKey, Slot, Timeouts,
 };
 
 use crate::compiler::Tables;
@@ -26,6 +26,7 @@ pub struct Memory<'a> {
     pub now: Cell<u32>,
     pub epoch: Cell<u32>,
     pub recheck: Cell<bool>,
+    pub passes_masqueraded: Cell<bool>,
 }
 
 impl<'a> Memory<'a> {
@@ -41,6 +42,7 @@ impl<'a> Memory<'a> {
             now: Cell::new(0),
             epoch: Cell::new(0),
             recheck: Cell::new(false),
+            passes_masqueraded: Cell::new(false),
         }
     }
 
@@ -79,7 +81,16 @@ impl podgate_common::Tables for Memory<'_> {
     }
 
     fn row(&self, _: Slot, key: &RowKey) -> Option<Row> {
+        if *key == RowKey::of_service(key.policy, ServiceId(key.identity.0)) {
+            let place = (key.policy.0 as usize, key.identity.0 as usize);
+            return self.tables.services.verdicts.get(&place)?.row();
+        }
         self.tables.rows.row(key.policy.0 as usize, key.identity.0 as usize, key.block as usize)
+    }
+
+    fn service(&self, _: Slot, key: &ServiceKey) -> Option<ServiceId> {
+        let place = *self.tables.services.fronts.get(key)?;
+        Some(ServiceId(u32::try_from(place).expect("a cluster has fewer than 2^32 services")))
     }
 
     fn flow(&self, key: &FlowKey) -> Option<(Flow, FlowKey)> {
@@ -120,5 +131,9 @@ impl podgate_common::Tables for Memory<'_> {
 
     fn recheck(&self) -> bool {
         self.recheck.get()
+    }
+
+    fn passes_masqueraded(&self) -> bool {
+        self.passes_masqueraded.get()
     }
 }

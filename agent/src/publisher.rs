@@ -3,7 +3,7 @@
 //! In: compiled tables and what is behind each veth. Out: map writes in the order that makes each step harmless:
 //!
 //! 1. verdict rows of the new tables, beside those in force;
-//! 2. ports -> class, addresses -> identity, owners;
+//! 2. ports -> class, addresses -> identity, services, owners;
 //! 3. endpoint -> policy: one write is one pod's switch;
 //! 4. the epoch;
 //! 5. when no running program can have seen the old state: what is in no use goes.
@@ -23,7 +23,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use podgate_common::{
-    Address, BITS_PER_ROW, ClassId, Endpoint, EndpointState, PolicyId, Protocol, Row, RowKey, Slot,
+    Address, BITS_PER_ROW, ClassId, Endpoint, EndpointState, PolicyId, Protocol, Row, RowKey, ServiceId,
+    ServiceKey, Slot,
 };
 
 use self::ids::{Assigned, Ids};
@@ -124,6 +125,7 @@ impl Publisher {
                 ("addresses", set.addresses.entries().len(), Some(capacity.addresses)),
                 ("prefixes", set.prefixes.entries().len(), None),
                 ("rows", set.rows.entries().len(), Some(capacity.rows)),
+                ("services", set.services.entries().len(), Some(capacity.services)),
             ]
         };
         self.current.iter().flat_map(sizes).collect()
@@ -138,6 +140,7 @@ struct Target {
     crossing: BTreeMap<RowKey, Row>,
     addresses: BTreeMap<Address, podgate_common::IdentityId>,
     prefixes: BTreeMap<podgate_common::PrefixKey, podgate_common::IdentityId>,
+    services: BTreeMap<ServiceKey, ServiceId>,
 }
 
 impl Current {
@@ -153,7 +156,8 @@ impl Current {
         let assigned = ids.assign(tables);
         let capacity = Capacity {
             addresses: room_for(tables.identities.addresses.len()),
-            rows: room_for(rows(&tables.rows, &assigned).len()),
+            rows: room_for(rows(&tables.rows, &assigned).len() + tables.services.verdicts.len()),
+            services: room_for(tables.services.fronts.len()),
         };
         let set = TableSet::create(capacity)?;
         maps.install(slot, &set)?;
@@ -164,7 +168,7 @@ impl Current {
         let ids = self.ids.assign(tables);
         let identity = |index: &usize| ids.identities[*index];
         Target {
-            rows: rows(&tables.rows, &ids),
+            rows: rows(&tables.rows, &ids).into_iter().chain(service_rows(tables, &ids)).collect(),
             crossing: self.crossing(tables, &ids),
             addresses: tables
                 .identities
@@ -173,6 +177,7 @@ impl Current {
                 .map(|(at, id)| ((*at).into(), identity(id)))
                 .collect(),
             prefixes: tables.identities.prefixes.iter().map(|(at, id)| (*at, identity(id))).collect(),
+            services: tables.services.fronts.iter().map(|(at, id)| (*at, ids.services[*id])).collect(),
             ids,
         }
     }
@@ -185,13 +190,15 @@ impl Current {
             .map(|(rule_set, id)| (rule_set.clone(), *id))
             .unzip();
         let compiled = compile_rows(&rule_sets, &signatures, &tables.classes);
-        rows(&compiled, &Assigned { policies, identities, classes: ids.classes.clone() })
+        let classes = ids.classes.clone();
+        rows(&compiled, &Assigned { policies, identities, classes, services: Vec::new() })
     }
 
     fn has_room_for(&self, target: &Target) -> bool {
         let coming: BTreeMap<_, _> = target.rows.iter().chain(&target.crossing).collect();
         fits(self.set.rows.entries(), &coming, self.capacity.rows)
             && fits(self.set.addresses.entries(), &target.addresses, self.capacity.addresses)
+            && fits(self.set.services.entries(), &target.services, self.capacity.services)
     }
 
     fn publish(
@@ -220,14 +227,25 @@ impl Current {
         self.set.prefixes.keep(&target.prefixes)?;
         self.set.addresses.put_all(&target.addresses)?;
         self.set.addresses.keep(&target.addresses)?;
+        self.set.services.put_all(&target.services)?;
+        self.set.services.keep(&target.services)?;
         let owners: BTreeMap<Address, u32> =
             wanted.owners.iter().map(|(address, ifindex)| ((*address).into(), *ifindex)).collect();
         let orphaned = orphaned(maps.owners.entries(), &owners);
         maps.owners.put_all(&owners)?;
         // 3.
-        let endpoints =
-            wanted.endpoints.iter().map(|(&ifindex, judged)| (ifindex, self.endpoint(judged, &target.ids)));
-        let endpoints: BTreeMap<u32, Endpoint> = endpoints.collect();
+        let mut endpoints: BTreeMap<u32, Endpoint> = wanted
+            .endpoints
+            .iter()
+            .map(|(&ifindex, judged)| (ifindex, self.endpoint(judged, &target.ids)))
+            .collect();
+        for (&address, ifindex) in wanted.owners.iter().rev() {
+            // Of several in one family the lowest stays.
+            if let Some(endpoint) = endpoints.get_mut(ifindex) {
+                let own = if address.is_ipv4() { &mut endpoint.v4 } else { &mut endpoint.v6 };
+                *own = address.into();
+            }
+        }
         let subjects =
             wanted.endpoints.values().flat_map(|judged| [judged.subject.ingress, judged.subject.egress]);
         let in_force: BTreeSet<_> =
@@ -249,7 +267,7 @@ impl Current {
         self.set.rows.put_all(&target.rows)?;
         maps.owners.keep(&owners)?;
         maps.endpoints.keep(&endpoints)?;
-        self.ids.keep(tables);
+        self.ids.keep(tables, &target.ids);
         if !orphaned.is_empty() {
             let gone = maps.remove_flows(|key, flow| {
                 let orphan = |address, ifindex| orphaned.get(&address) == Some(&ifindex) && ifindex != 0;
@@ -269,6 +287,7 @@ impl Current {
             ingress: ids.policies[judged.subject.ingress],
             egress: ids.policies[judged.subject.egress],
             master: judged.master,
+            ..Endpoint::HELD
         }
     }
 }
@@ -286,6 +305,13 @@ fn rows(compiled: &Rows, ids: &Assigned) -> BTreeMap<RowKey, Row> {
         }
     }
     rows
+}
+
+/// Verdicts on services, under the kernel's ids.
+fn service_rows<'a>(tables: &'a Tables, ids: &'a Assigned) -> impl Iterator<Item = (RowKey, Row)> + use<'a> {
+    tables.services.verdicts.iter().filter_map(|(&(rule_set, place), verdict)| {
+        Some((RowKey::of_service(ids.policies[rule_set], ids.services[place]), verdict.row()?))
+    })
 }
 
 fn runs_of_ids(runs: &[(u16, usize)], classes: &[ClassId]) -> Vec<(u16, ClassId)> {

@@ -3,15 +3,15 @@
 //! In: full pictures. Out: the kernel in the state that they ask for, or an error with what was in force still in
 //! force. It owns everything that writes to the kernel, and has no task, timer or channel of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use podgate_common::{Direction, EndpointState, MAX_ENDPOINTS, MAX_OWNERS, NODE};
 
 use crate::{
-    compiler::{Subject, Tables, compile},
-    endpoints::{Endpoints, Evidence, Network, State, Veth, cni::CniResults, resolve},
-    kernel::{Attacher, Device, Kernel},
+    compiler::{Site, Subject, Tables, compile},
+    endpoints::{Endpoints, Evidence, Link, Network, State, Veth, cni::CniResults, resolve},
+    kernel::{Attacher, Device, Kernel, Place},
     model::{Cluster, Name, ObjectName, Pod},
     publisher::{Judged, Published, Publisher, Wanted},
 };
@@ -66,15 +66,26 @@ impl Reconciler {
         let evidence = Evidence { network, cni, cluster, node: &self.node };
         let endpoints = resolve(&evidence, &|pod| cluster.is_isolated(pod), &self.endpoints);
         let pods = self.pods_behind(&endpoints, cluster);
-        let published = self.publish(cluster, &endpoints, &pods)?;
-        self.attach(&endpoints)?;
+        let tables = self.compile(cluster, &endpoints, &pods)?;
+        let wire = ways_out(network, &endpoints);
+        if tables.services.leave_node {
+            // Before any pod is judged by tables that leave a verdict to them.
+            self.attach_wire(&wire);
+        }
+        let published = self.publish(&tables, &endpoints)?;
+        self.attach_pods(&endpoints);
+        let places = endpoints.veths.values().map(|veth| (device(veth), Place::Pod));
+        let wire = wire.keys().filter(|_| tables.services.leave_node).map(|device| (*device, Place::Wire));
+        self.attacher.keep(&places.chain(wire).collect())?;
         self.endpoints = endpoints;
         self.pods = pods;
         let epoch = published.epoch;
         if !published.settled {
             // The rule sets of before are in no use any more: the tables need not be fine enough for them.
-            let (endpoints, pods) = (self.endpoints.clone(), self.pods.clone());
-            self.publish(cluster, &endpoints, &pods).context("cannot tidy up after a change")?;
+            let endpoints = self.endpoints.clone();
+            self.compile(cluster, &endpoints, &self.pods)
+                .and_then(|tables| self.publish(&tables, &endpoints))
+                .context("cannot tidy up after a change")?;
         }
         self.date(cluster, epoch);
         Ok(epoch)
@@ -114,26 +125,38 @@ impl Reconciler {
             .collect()
     }
 
-    fn publish(
-        &mut self,
+    fn compile(
+        &self,
         cluster: &Cluster,
         endpoints: &Endpoints,
         pods: &BTreeMap<ObjectName, Pod>,
-    ) -> Result<Published> {
-        let tables = compile(cluster, pods.values(), self.publisher.in_force())?;
-        self.publisher.publish(&mut self.kernel.maps, &tables, &wanted(endpoints, &tables))
+    ) -> Result<Tables> {
+        let site = Site { node: &self.node, own_addresses: &endpoints.own_addresses };
+        Ok(compile(cluster, Some(site), pods.values(), self.publisher.in_force())?)
     }
 
-    fn attach(&mut self, endpoints: &Endpoints) -> Result<()> {
-        self.attacher.keep(&endpoints.veths.values().map(device).collect())?;
+    fn publish(&mut self, tables: &Tables, endpoints: &Endpoints) -> Result<Published> {
+        self.publisher.publish(&mut self.kernel.maps, tables, &wanted(endpoints, tables))
+    }
+
+    fn attach_pods(&mut self, endpoints: &Endpoints) {
         for veth in endpoints.veths.values() {
-            match self.attacher.attach(&mut self.kernel, &device(veth), &veth.name) {
+            match self.attacher.attach(&mut self.kernel, Place::Pod, &device(veth), &veth.name) {
                 Ok(true) => tracing::info!(interface = %veth.name, state = ?veth.state, "attached"),
                 Ok(false) => {}
                 Err(error) => tracing::error!(interface = %veth.name, "{error:#}"),
             }
         }
-        Ok(())
+    }
+
+    fn attach_wire(&mut self, wire: &BTreeMap<Device, &Link>) {
+        for (device, link) in wire {
+            match self.attacher.attach(&mut self.kernel, Place::Wire, device, &link.name) {
+                Ok(true) => tracing::info!(interface = %link.name, "attached where packets leave the node"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(interface = %link.name, "{error:#}"),
+            }
+        }
     }
 
     /// Notes since which epoch each veth is judged as it is, and logs what changed.
@@ -173,6 +196,18 @@ impl Reconciler {
 const fn device(veth: &Veth) -> Device {
     Device { ifindex: veth.ifindex, generation: veth.generation }
 }
+
+/// The devices by which a pod's packet may leave the node: all but pods' veths, the bridges that these are ports of, and
+/// the loopback device.
+fn ways_out<'a>(network: &'a Network, endpoints: &Endpoints) -> BTreeMap<Device, &'a Link> {
+    let bridges: BTreeSet<u32> = endpoints.veths.values().map(|veth| veth.master).collect();
+    let ways = network.links.iter().filter(|(ifindex, link)| {
+        &*link.name != LOOPBACK && !endpoints.veths.contains_key(ifindex) && !bridges.contains(ifindex)
+    });
+    ways.map(|(&ifindex, link)| (Device { ifindex, generation: link.generation }, link)).collect()
+}
+
+const LOOPBACK: &str = "lo";
 
 /// What the kernel shall know of the veths.
 fn wanted(endpoints: &Endpoints, tables: &Tables) -> Wanted {

@@ -24,7 +24,7 @@ use crate::{
         netlink::NetworkWatch,
     },
     kernel::{Attacher, Counters, Kernel, KernelOptions, Lock, Mode, Pins},
-    options::{AgentOptions, Established, Metrics},
+    options::{AgentOptions, Established, MasqueradedIngress, Metrics},
     reconciler::Reconciler,
     report::{self, Progress},
     server::{Http, ReadCounters, Server, Snapshot, Socket},
@@ -50,8 +50,12 @@ pub fn agent(options: &AgentOptions) -> Result<()> {
 async fn run(options: &AgentOptions) -> Result<()> {
     let pins = Pins::create(&options.bpffs)?;
     let _lock = Lock::take(pins.directory()).context("another agent is running")?;
-    let recheck = options.established == Established::Recheck;
-    let kernel = Kernel::load(Some(&pins), KernelOptions { flows: options.flows, recheck })?;
+    let kernel_options = KernelOptions {
+        flows: options.flows,
+        recheck: options.established == Established::Recheck,
+        masqueraded: options.masqueraded_ingress == MasqueradedIngress::Allow,
+    };
+    let kernel = Kernel::load(Some(&pins), kernel_options)?;
     let read_counters = read_counters(kernel.counters.clone());
     let attacher = Attacher::new(Mode::of_this_kernel()?, &pins);
     let reconciler = Reconciler::new(options.node.clone(), kernel, attacher);

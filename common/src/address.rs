@@ -34,6 +34,12 @@ impl Address {
         ])
     }
 
+    /// From the four words of an IPv6 address as they lie in memory.
+    #[inline(always)]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        Self(words)
+    }
+
     /// The 16 bytes in network order: the data of an LPM key.
     #[inline(always)]
     pub const fn bytes(self) -> [u8; 16] {
@@ -52,6 +58,13 @@ impl Address {
     #[inline(always)]
     pub const fn is_unspecified(self) -> bool {
         self.0[0] == 0 && self.0[1] == 0 && (self.0[2] == MAPPED || self.0[2] == 0) && self.0[3] == 0
+    }
+
+    /// The unspecified address of the same family.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unspecified(self) -> Self {
+        if self.is_v4() { Self::from_v4([0; 4]) } else { Self::UNSPECIFIED }
     }
 
     /// `fe80::/10`: never routed off the link.

@@ -9,6 +9,29 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// 1: live connections are judged again after each change.
     pub recheck: u32,
+    /// 1: what this node has masqueraded passes.
+    pub masqueraded: u32,
+    pub tracking: Tracking,
+}
+
+/// Where the kernel keeps what connection tracking knows of a packet, by its own type information.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tracking {
+    /// Id of the type `struct nf_conn`; 0: cannot be read.
+    pub connection_type: u32,
+    /// Offset in bytes of `sk_buff._nfct`.
+    pub connection: u32,
+    /// Offset in bytes of `nf_conn.tuplehash`.
+    pub tuples: u32,
+}
+
+/// Numbers of kernel functions in the programs as they are built, for the loader to replace. No helper has them.
+pub mod kernel_function {
+    /// `bpf_cast_to_kern_ctx`
+    pub const CAST_TO_KERN_CTX: usize = 0x5047_0001;
+    /// `bpf_rdonly_cast`
+    pub const RDONLY_CAST: usize = 0x5047_0002;
 }
 
 /// Veths of one node. Memory is taken as they come, but for 16 bytes each; a bridge has 1,024 ports at the most.

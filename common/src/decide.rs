@@ -3,15 +3,26 @@
 //! A connection is judged once on each side that is a pod of this node: the client's egress where its packets leave
 //! their veth, the server's ingress where they arrive. Later packets pass on the entry in the flow table. What is
 //! denied leaves no trace in it.
+//!
+//! A service's address is translated after `from_pod`. When only some of its backends are allowed, `from_pod` defers:
+//! the backend's `to_pod` judges the sender's egress too, and [`decide_on_wire`] does for backends elsewhere.
 
 use crate::{
     Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, Headers, Hook, Kind, NODE, Outcome, Packet,
-    Ports, Seen, Segment, Tables, Tuple, allowed, parse, protocol::number,
+    Ports, Protocol, RowKey, Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Tuple, allowed,
+    parse, protocol::number, scratch::Question,
 };
 
-/// Judges a packet. `headers` is memory to work in, whatever it holds.
+mod sender;
+mod wire;
+
+use sender::Sender;
+pub use wire::decide_on_wire;
+
+/// Judges a packet at a pod's veth.
 #[inline(always)]
-pub fn decide<T: Tables>(packet: &impl Packet, headers: &mut Headers, hook: &Hook, tables: &T) -> Outcome {
+pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
+    let headers = &mut scratch.headers;
     let kind = parse(packet, headers);
     match kind {
         Kind::Flow | Kind::FirstFragment => {}
@@ -24,26 +35,32 @@ pub fn decide<T: Tables>(packet: &impl Packet, headers: &mut Headers, hook: &Hoo
         Kind::Neighbour => return Outcome::Neighbour,
         Kind::Unreadable => return unknown(&tables.endpoint(hook.ifindex), hook, Outcome::Unreadable),
     }
-    let outcome = flow(&headers.tuple, headers.segment, hook, tables);
+    let outcome = flow(packet, scratch, hook, tables);
     if matches!(kind, Kind::FirstFragment) && outcome.passes() {
-        remember_ports(headers, tables);
+        remember_ports(&scratch.headers, tables);
     }
     outcome
 }
 
 /// A packet of a connection: passes on its entry, else the side of it that belongs to this hook is judged.
 #[inline(always)]
-fn flow<T: Tables>(tuple: &Tuple, segment: Segment, hook: &Hook, tables: &T) -> Outcome {
-    let (key, source_is_low) = FlowKey::of(tuple);
-    let known = tables.flow(&key);
+fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
+    let Scratch { headers, question, .. } = scratch;
+    let segment = headers.segment;
+    let source_is_low;
+    (question.key, source_is_low) = FlowKey::of(&headers.tuple);
+    let key = &question.key;
+    let known = tables.flow(key);
     // After the look-up: an entry that another CPU has just refreshed must not come from the future.
     let now = tables.now();
     let is_from_client = |flow: &Flow| flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
-    let mut question = match known.filter(|(flow, _)| is_alive(flow, key.protocol, now, tables)) {
+    match known.filter(|(flow, _)| is_alive(flow, key.protocol, now, tables)) {
         Some((flow, entry)) if !segment.opens && was_judged_here(&flow, is_from_client(&flow), hook) => {
             let from_client = is_from_client(&flow);
             let side = if from_client { hook.direction } else { hook.direction.other() };
-            if !tables.recheck() || flow.judged_in(side) == tables.epoch() {
+            // Whose address was rewritten is known from the client's packets alone.
+            let recheck = tables.recheck() && (from_client || !flow.seen.has(Seen::REWRITTEN));
+            if !recheck || flow.judged_in(side) == tables.epoch() {
                 let seen = flow.seen.after(segment, from_client);
                 if seen != flow.seen || now.wrapping_sub(flow.last) >= tables.timeouts().refresh {
                     tables.refresh_flow(entry, now, seen);
@@ -51,10 +68,13 @@ fn flow<T: Tables>(tuple: &Tuple, segment: Segment, hook: &Hook, tables: &T) -> 
                 return Outcome::Established;
             }
             // After a change a live connection is asked the question that opened it.
-            Question { entry: Flow { last: now, ..flow }, side, from_client }
+            question.entry = Flow { last: now, ..flow };
+            (question.side, question.from_client) = (side, from_client);
         }
         earlier => {
-            let mut question = Question::new(source_is_low, now, hook);
+            // A packet that no entry lets pass opens a connection, in its own direction.
+            question.entry = opened(source_is_low, now, hook);
+            (question.side, question.from_client) = (hook.direction, true);
             // What `from_pod` has just found out of this client stays. In the other direction, what was known of
             // the server's side belongs to the past.
             if let Some((flow, _)) = earlier.filter(|(flow, _)| is_from_client(flow))
@@ -63,63 +83,52 @@ fn flow<T: Tables>(tuple: &Tuple, segment: Segment, hook: &Hook, tables: &T) -> 
                 question.entry.client_if = flow.client_if;
                 question.entry.client_epoch = flow.client_epoch;
             }
-            question
         }
-    };
-    answer(&key, &mut question, tuple, hook, tables)
-}
-
-/// One side of a connection that must be judged, and the entry that the connection gets when it passes.
-struct Question {
-    entry: Flow,
-    side: Direction,
-    /// Whether the packet that raises the question is one of the client's.
-    from_client: bool,
-}
-
-impl Question {
-    /// A packet that no entry lets pass opens a connection, in its own direction.
-    #[inline(always)]
-    fn new(source_is_low: bool, now: u32, hook: &Hook) -> Self {
-        let (client_if, server_if, via) = match hook.direction {
-            Direction::Egress => (hook.ifindex, 0, 0),
-            Direction::Ingress => (0, hook.ifindex, hook.via),
-        };
-        let seen = Seen::default().with(Seen::CLIENT_IS_LOW, source_is_low);
-        let entry = Flow { client_if, server_if, via, client_epoch: 0, server_epoch: 0, last: now, seen };
-        Self { entry, side: hook.direction, from_client: true }
     }
+    answer(packet, scratch, hook, tables)
+}
+
+/// The entry of a connection that a packet opens at this hook.
+#[inline(always)]
+fn opened(source_is_low: bool, now: u32, hook: &Hook) -> Flow {
+    let (client_if, server_if, via) = match hook.direction {
+        Direction::Egress => (hook.ifindex, 0, 0),
+        Direction::Ingress => (0, hook.ifindex, hook.via),
+    };
+    let seen = Seen::default().with(Seen::CLIENT_IS_LOW, source_is_low);
+    Flow { client_if, server_if, via, client_epoch: 0, server_epoch: 0, last: now, seen }
 }
 
 /// Judges one side of a connection, and enters the connection when it passes.
 ///
 /// A function of its own in the kernel too: the stack of the fast path stays small.
 #[inline(never)]
-fn answer<T: Tables>(
-    key: &FlowKey,
-    question: &mut Question,
-    tuple: &Tuple,
-    hook: &Hook,
-    tables: &T,
-) -> Outcome {
+fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
     let endpoint = tables.endpoint(hook.ifindex);
-    let tuple = &if question.from_client { *tuple } else { tuple.reversed() };
-    let outcome = match question.side {
-        Direction::Egress => egress(tuple, &endpoint, hook.ifindex, tables),
-        Direction::Ingress => ingress(tuple, &endpoint, hook.ifindex, question.entry.via, tables),
+    let Scratch { headers, question, .. } = scratch;
+    let side = question.side;
+    let tuple = &if question.from_client { headers.tuple } else { headers.tuple.reversed() };
+    let epoch = tables.epoch();
+    let outcome = match side {
+        Direction::Egress => {
+            question.entry.client_epoch = epoch;
+            egress(tuple, &endpoint, hook.ifindex, tables)
+        }
+        Direction::Ingress => {
+            question.entry.server_epoch = epoch;
+            ingress(tuple, &endpoint, packet, scratch, hook, tables)
+        }
     };
     if !outcome.passes() || matches!(outcome, Outcome::Dhcp) {
         return outcome;
     }
-    match question.side {
-        Direction::Egress => question.entry.client_epoch = tables.epoch(),
-        Direction::Ingress => question.entry.server_epoch = tables.epoch(),
-    }
-    if matches!(question.side, Direction::Ingress) && is_misdelivered(tuple, hook, tables) {
+    if matches!(side, Direction::Ingress) && is_misdelivered(tuple, hook, tables) {
         return outcome;
     }
+    let Question { key, entry, .. } = &mut scratch.question;
+    entry.seen = entry.seen.with(Seen::DEFERRED, matches!(outcome, Outcome::Deferred));
     let closed = endpoint.is_closed(Direction::Egress) || endpoint.is_closed(Direction::Ingress);
-    if !tables.put_flow(key, &question.entry) && closed { Outcome::FlowTable } else { outcome }
+    if !tables.put_flow(key, entry) && closed { Outcome::FlowTable } else { outcome }
 }
 
 /// May the pod behind this veth open this connection?
@@ -137,19 +146,61 @@ fn egress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, ifindex: u32, tables: &
     if !endpoint.egress.isolates() {
         return Outcome::Free;
     }
-    match tables.owner(&tuple.destination) {
-        Some(NODE) => return Outcome::OwnNode,
-        Some(owner) if owner == ifindex => return Outcome::Itself,
-        _ => {}
+    // Two booleans: a number that is not there when the address has no owner would be kept all the same, and the
+    // verifier refuses to see it stored.
+    let (to_node, to_itself) = match tables.owner(&tuple.destination) {
+        Some(owner) => (owner == NODE, owner == ifindex),
+        None => (false, false),
+    };
+    if let Some(verdict) = service(tuple, to_node, endpoint, tables) {
+        return match verdict {
+            ServiceVerdict::Allowed => Outcome::Allowed,
+            ServiceVerdict::Deferred => Outcome::Deferred,
+            ServiceVerdict::Denied => Outcome::Denied,
+        };
+    }
+    if to_node {
+        return Outcome::OwnNode;
+    }
+    if to_itself {
+        return Outcome::Itself;
     }
     by_policy(&tuple.destination, tuple, endpoint, Direction::Egress, tables)
 }
 
+/// The verdict on a service's address and port, for which the node will choose a backend only later. A port of the
+/// node's own addresses may be one, too: a node port, which stands in the table under the unspecified address.
+#[inline(always)]
+fn service<T: Tables>(
+    tuple: &Tuple,
+    to_node: bool,
+    endpoint: &Endpoint,
+    tables: &T,
+) -> Option<ServiceVerdict> {
+    let protocol = Protocol::try_from(tuple.protocol).ok()?;
+    let mut key = ServiceKey::new(tuple.destination, protocol, tuple.destination_port);
+    let mut service = tables.service(endpoint.slot, &key);
+    if service.is_none() && to_node {
+        key.address = tuple.destination.unspecified();
+        service = tables.service(endpoint.slot, &key);
+    }
+    let row = tables.row(endpoint.slot, &RowKey::of_service(endpoint.egress, service?));
+    Some(ServiceVerdict::of(row.unwrap_or_default()))
+}
+
 /// May this connection reach the pod behind this veth?
 #[inline(always)]
-fn ingress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, ifindex: u32, via: u32, tables: &T) -> Outcome {
+fn ingress<T: Tables>(
+    tuple: &Tuple,
+    endpoint: &Endpoint,
+    packet: &impl Packet,
+    scratch: &mut Scratch,
+    hook: &Hook,
+    tables: &T,
+) -> Outcome {
+    let Scratch { headers, tracked, question: Question { entry, .. } } = scratch;
     // The node's address alone proves nothing: only what its own stack made has no ingress interface.
-    if via == NODE {
+    if entry.via == NODE {
         return Outcome::OwnNode;
     }
     if is_dhcp_reply(tuple) && tables.owner(&tuple.destination).is_none() {
@@ -158,20 +209,53 @@ fn ingress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, ifindex: u32, via: u32
     if endpoint.is_held() {
         return Outcome::Held;
     }
-    if let Some(owner) = tables.owner(&tuple.source)
-        && owner != NODE
-        && owner != via
-        && tables.endpoint(owner).master != via
-    {
+    let Some(sender) = Sender::of(tuple, entry.via, packet, tracked, tables) else {
         return Outcome::Spoofed;
-    }
-    if via == ifindex {
+    };
+    if entry.via == hook.ifindex || sender.pod == hook.ifindex {
         return Outcome::Itself;
     }
-    if !endpoint.ingress.isolates() {
-        return Outcome::Free;
+    entry.seen = entry.seen.with(Seen::REWRITTEN, sender.address != tuple.source);
+    let outcome = if !endpoint.ingress.isolates() {
+        Outcome::Free
+    } else if sender.masqueraded && tables.passes_masqueraded() {
+        Outcome::Masqueraded
+    } else {
+        by_policy(&sender.address, tuple, endpoint, Direction::Ingress, tables)
+    };
+    if outcome.passes() && !may_send(&sender, tuple, headers.segment, entry, tables) {
+        return Outcome::DeniedBackend;
     }
-    by_policy(&tuple.source, tuple, endpoint, Direction::Ingress, tables)
+    outcome
+}
+
+/// Whether the egress of a local pod allows what it sent, where that could not be judged at its own veth: the
+/// service's address was all that was known there. Then the entry says so.
+#[inline(always)]
+fn may_send<T: Tables>(
+    sender: &Sender,
+    tuple: &Tuple,
+    segment: Segment,
+    entry: &mut Flow,
+    tables: &T,
+) -> bool {
+    if sender.pod == NODE || is_dhcp_request(tuple) {
+        return true;
+    }
+    let epoch = tables.epoch();
+    let stale = entry.client_epoch != epoch && (segment.opens || tables.recheck());
+    if entry.client_if == sender.pod && !stale {
+        return true;
+    }
+    let endpoint = tables.endpoint(sender.pod);
+    if endpoint.egress.isolates()
+        && !by_policy(&tuple.destination, tuple, &endpoint, Direction::Egress, tables).passes()
+    {
+        return false;
+    }
+    entry.client_if = sender.pod;
+    entry.client_epoch = epoch;
+    true
 }
 
 #[inline(always)]

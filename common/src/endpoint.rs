@@ -1,6 +1,6 @@
 //! What is known of one veth.
 
-use crate::{Direction, PolicyId, Slot};
+use crate::{Address, Direction, PolicyId, Slot};
 
 /// The owner of an address that is the node's own, and `via` of a packet that the node's own stack made.
 pub const NODE: u32 = 0;
@@ -29,6 +29,9 @@ pub struct Endpoint {
     pub egress: PolicyId,
     /// The bridge that the veth is a port of, 0 if none: packets that the bridge routed carry it in `via`.
     pub master: u32,
+    /// The pod's first address of each family, unspecified if none: who it is when the node rewrites its address.
+    pub v4: Address,
+    pub v6: Address,
 }
 
 impl Endpoint {
@@ -39,6 +42,8 @@ impl Endpoint {
         ingress: PolicyId::FREE,
         egress: PolicyId::FREE,
         master: 0,
+        v4: Address::UNSPECIFIED,
+        v6: Address::UNSPECIFIED,
     };
 
     #[inline(always)]

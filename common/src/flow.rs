@@ -84,6 +84,10 @@ impl Seen {
     pub const CLIENT_FIN: Self = Self(4);
     pub const SERVER_FIN: Self = Self(8);
     pub const RST: Self = Self(16);
+    /// The client's egress is judged where the service's backend is known.
+    pub const DEFERRED: Self = Self(32);
+    /// The node had rewritten the client's address when the server's ingress was judged.
+    pub const REWRITTEN: Self = Self(64);
 
     #[inline(always)]
     #[must_use]

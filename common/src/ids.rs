@@ -34,6 +34,11 @@ id!(
     Slot(u32)
 );
 
+id!(
+    /// Services whose backends no rule of this node can tell apart.
+    ServiceId(u32)
+);
+
 impl IdentityId {
     pub const NONE: Self = Self(0);
 }

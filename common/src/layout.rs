@@ -5,7 +5,7 @@ use core::mem::offset_of;
 
 use crate::{
     Address, ClassId, Config, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, PolicyId, PortClasses, Ports,
-    PrefixKey, Row, RowKey, Seen, Slot, Timeouts,
+    PrefixKey, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Timeouts, Tracking,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that there is
@@ -31,7 +31,9 @@ const fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize {
 }
 
 // ENDPOINTS, OWNERS.
-layout!(Endpoint: 20 bytes, aligned to 4 { state @ 0, slot @ 4, ingress @ 8, egress @ 12, master @ 16 });
+layout!(Endpoint: 52 bytes, aligned to 4 {
+    state @ 0, slot @ 4, ingress @ 8, egress @ 12, master @ 16, v4 @ 20, v6 @ 36,
+});
 layout!(Slot: 4 bytes, aligned to 4 { 0 @ 0 });
 layout!(PolicyId: 4 bytes, aligned to 4 { 0 @ 0 });
 
@@ -39,6 +41,10 @@ layout!(PolicyId: 4 bytes, aligned to 4 { 0 @ 0 });
 const _: () = assert!(size_of::<Address>() == 16 && align_of::<Address>() == 4);
 layout!(PrefixKey: 20 bytes, aligned to 4 { length @ 0, address @ 4 });
 layout!(IdentityId: 4 bytes, aligned to 4 { 0 @ 0 });
+
+// SERVICES.
+layout!(ServiceKey: 20 bytes, aligned to 4 { address @ 0, port @ 16, protocol @ 18 });
+layout!(ServiceId: 4 bytes, aligned to 4 { 0 @ 0 });
 
 // PORTS, ROWS.
 layout!(PortClasses: 131_072 bytes, aligned to 2 { 0 @ 0 });
@@ -58,7 +64,8 @@ layout!(FragmentKey: 40 bytes, aligned to 4 { source @ 0, destination @ 16, id @
 layout!(Ports: 4 bytes, aligned to 2 { source @ 0, destination @ 2 });
 
 // The programs' read-only data.
-layout!(Config: 24 bytes, aligned to 4 { timeouts @ 0, recheck @ 20 });
+layout!(Config: 40 bytes, aligned to 4 { timeouts @ 0, recheck @ 20, masqueraded @ 24, tracking @ 28 });
+layout!(Tracking: 12 bytes, aligned to 4 { connection_type @ 0, connection @ 4, tuples @ 8 });
 layout!(Timeouts: 20 bytes, aligned to 4 { tcp @ 0, tcp_half @ 4, stream @ 8, unreplied @ 12, refresh @ 16 });
 
 #[cfg(test)]

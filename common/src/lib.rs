@@ -25,21 +25,27 @@ mod layout;
 mod outcome;
 mod packet;
 mod protocol;
+mod scratch;
 mod tables;
 #[cfg(feature = "user")]
 mod user;
 
 pub use address::Address;
-pub use config::{COUNTERS, Config, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, counter};
-pub use decide::decide;
+pub use config::{
+    COUNTERS, Config, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, Tracking, counter, kernel_function,
+};
+pub use decide::{decide, decide_on_wire};
 pub use endpoint::{Endpoint, EndpointState, NODE};
 pub use flow::{Flow, FlowKey, FragmentKey, Ports, Seen, Timeouts};
 pub use hook::{Direction, Hook};
-pub use ids::{ClassId, IdentityId, PolicyId, Slot};
+pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, Slot};
 pub use outcome::Outcome;
-pub use packet::{Headers, Kind, Packet, Segment, Tuple, parse};
+pub use packet::{Headers, Kind, Packet, Segment, Tracked, Tuple, parse};
 pub use protocol::Protocol;
-pub use tables::{BITS_PER_ROW, PortClasses, PrefixKey, Row, RowKey, Tables, allowed};
+pub use scratch::Scratch;
+pub use tables::{
+    BITS_PER_ROW, PortClasses, PrefixKey, Row, RowKey, ServiceKey, ServiceVerdict, Tables, allowed,
+};
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;

@@ -24,22 +24,28 @@ pub enum Outcome {
     Related = 7,
     /// Passes: could not be read, and the direction is not isolated.
     UnreadFree = 8,
+    /// Passes: to a service of which only some backends are allowed; judged where the backend is known.
+    Deferred = 9,
+    /// Passes: masqueraded by this node, which `--masqueraded-ingress allow` lets in.
+    Masqueraded = 10,
     /// Dropped: new, the pod is isolated and no rule allows it.
-    Denied = 9,
+    Denied = 11,
+    /// Dropped: new, the sender is isolated and no rule allows the backend that its service has chosen.
+    DeniedBackend = 12,
     /// Dropped: the source is not an address of the pod that sent it.
-    Spoofed = 10,
+    Spoofed = 13,
     /// Dropped: the pod behind the veth is not known yet.
-    Held = 11,
+    Held = 14,
     /// Dropped: could not be read, and the direction is isolated.
-    Unreadable = 12,
+    Unreadable = 15,
     /// Dropped: a fragment whose first fragment was not seen, and the direction is isolated.
-    Fragment = 13,
+    Fragment = 16,
     /// Dropped: the connection could not be entered into the flow table, and the pod is isolated.
-    FlowTable = 14,
+    FlowTable = 17,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Established,
         Self::Allowed,
         Self::Free,
@@ -49,7 +55,10 @@ impl Outcome {
         Self::Dhcp,
         Self::Related,
         Self::UnreadFree,
+        Self::Deferred,
+        Self::Masqueraded,
         Self::Denied,
+        Self::DeniedBackend,
         Self::Spoofed,
         Self::Held,
         Self::Unreadable,
@@ -74,7 +83,10 @@ impl Outcome {
             Self::Dhcp => "dhcp",
             Self::Related => "related",
             Self::UnreadFree => "unread-free",
+            Self::Deferred => "deferred",
+            Self::Masqueraded => "masqueraded",
             Self::Denied => "denied",
+            Self::DeniedBackend => "denied-backend",
             Self::Spoofed => "spoofed",
             Self::Held => "held",
             Self::Unreadable => "unreadable",

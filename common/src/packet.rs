@@ -16,6 +16,35 @@ pub trait Packet {
     /// The `N` bytes at `offset`; `None` when the packet ends before. `N` is at least 2: the verifier learns nothing
     /// from a comparison that proves a single byte.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// What the kernel's connection tracking knows of the packet; false when it knows nothing, or cannot be asked.
+    fn tracked(&self, into: &mut Tracked) -> bool;
+}
+
+/// A connection as the kernel tracks it: before and after the translation of addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    /// What the client sent, untranslated.
+    pub original: Tuple,
+    /// What the server sends, untranslated: from the backend, to the client's rewritten address.
+    pub reply: Tuple,
+    /// The packet is one of the server's.
+    pub is_reply: bool,
+}
+
+impl Tracked {
+    pub(crate) const EMPTY: Self = Self { original: Tuple::EMPTY, reply: Tuple::EMPTY, is_reply: false };
+
+    /// Whether this is about a translated packet of the client with these addresses. Encapsulation can leave a packet
+    /// with what was tracked of its payload.
+    #[inline(always)]
+    pub fn describes(&self, packet: &Tuple) -> bool {
+        !self.is_reply
+            && self.original.protocol == packet.protocol
+            && self.reply.destination == packet.source
+            && self.reply.source == packet.destination
+    }
 }
 
 /// One direction of a connection: what stands in the packet.
@@ -35,6 +64,14 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    pub(crate) const EMPTY: Self = Self {
+        source: Address::UNSPECIFIED,
+        destination: Address::UNSPECIFIED,
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+    };
+
     /// What the other side sends.
     #[inline(always)]
     #[must_use]
@@ -96,13 +133,7 @@ pub struct Headers {
 
 impl Headers {
     pub const EMPTY: Self = Self {
-        tuple: Tuple {
-            source: Address::UNSPECIFIED,
-            destination: Address::UNSPECIFIED,
-            source_port: 0,
-            destination_port: 0,
-            protocol: 0,
-        },
+        tuple: Tuple::EMPTY,
         sender: Address::UNSPECIFIED,
         datagram: 0,
         segment: Segment { opens: false, fin: false, rst: false },
@@ -240,9 +271,13 @@ fn ports(
     Some(())
 }
 
-/// Crafted packets of user space: tests, fuzzers.
+/// Crafted packets of user space: tests, fuzzers. No kernel tracks them.
 impl Packet for &[u8] {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk().copied()
+    }
+
+    fn tracked(&self, _: &mut Tracked) -> bool {
+        false
     }
 }

@@ -1,8 +1,8 @@
 //! What a decision looks up: keys and values of the compiled tables, and the trait that reads them.
 
 use crate::{
-    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, PolicyId, Ports, Protocol, Slot,
-    Timeouts,
+    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, PolicyId, Ports, Protocol, ServiceId,
+    Slot, Timeouts,
 };
 
 /// Verdict bits in one row.
@@ -49,6 +49,68 @@ impl RowKey {
     pub const fn new(policy: PolicyId, identity: IdentityId, class: ClassId) -> Self {
         Self { policy, identity, block: (class.0 / BITS_PER_ROW) as u32 }
     }
+
+    /// Services have rows of their own in the same table: no identity has a block of this number.
+    #[inline(always)]
+    pub const fn of_service(policy: PolicyId, service: ServiceId) -> Self {
+        Self { policy, identity: IdentityId(service.0), block: u32::MAX }
+    }
+}
+
+/// What is behind a service's address and port, or a node port (then the address is the unspecified one).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    pub address: Address,
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u16,
+}
+
+impl ServiceKey {
+    #[inline(always)]
+    pub const fn new(address: Address, protocol: Protocol, port: u16) -> Self {
+        Self { address, port, protocol: protocol as u16 }
+    }
+}
+
+/// The verdict of an egress policy on the backends of a service, which are chosen only after the packet has left the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceVerdict {
+    /// On all of them.
+    Allowed,
+    /// On some: to be judged where the backend is known.
+    Deferred,
+    /// On none.
+    Denied,
+}
+
+impl ServiceVerdict {
+    const ALLOWED: ClassId = ClassId(0);
+    const DEFERRED: ClassId = ClassId(1);
+
+    /// As it stands in the table of rows.
+    #[inline(always)]
+    pub const fn of(row: Row) -> Self {
+        if row.allows(Self::ALLOWED) {
+            Self::Allowed
+        } else if row.allows(Self::DEFERRED) {
+            Self::Deferred
+        } else {
+            Self::Denied
+        }
+    }
+
+    /// The row to write; a denied service needs none.
+    pub fn row(self) -> Option<Row> {
+        let mut row = Row::default();
+        match self {
+            Self::Allowed => row.allow(Self::ALLOWED),
+            Self::Deferred => row.allow(Self::DEFERRED),
+            Self::Denied => return None,
+        }
+        Some(row)
+    }
 }
 
 /// The class of every port of one protocol.
@@ -77,6 +139,7 @@ pub trait Tables {
     fn identity(&self, slot: Slot, address: &Address) -> IdentityId;
     fn class(&self, slot: Slot, protocol: Protocol, port: u16) -> ClassId;
     fn row(&self, slot: Slot, key: &RowKey) -> Option<Row>;
+    fn service(&self, slot: Slot, key: &ServiceKey) -> Option<ServiceId>;
 
     fn flow(&self, key: &FlowKey) -> Option<(Flow, Self::Entry)>;
     /// Enters a connection or replaces its entry. False when the table has no room.
@@ -93,6 +156,8 @@ pub trait Tables {
     fn timeouts(&self) -> Timeouts;
     /// Whether a live connection is judged again after a change (`--established recheck`).
     fn recheck(&self) -> bool;
+    /// Whether what this node has masqueraded passes (`--masqueraded-ingress allow`).
+    fn passes_masqueraded(&self) -> bool;
 }
 
 /// The verdict of one policy: identity x port class -> one bit.

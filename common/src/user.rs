@@ -2,7 +2,7 @@
 
 use crate::{
     Address, ClassId, Config, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, PolicyId, Ports, Row, RowKey,
-    Slot,
+    ServiceId, ServiceKey, Slot,
 };
 
 macro_rules! pod {
@@ -25,5 +25,7 @@ pod!(
     Ports,
     Row,
     RowKey,
+    ServiceId,
+    ServiceKey,
     Slot
 );

@@ -1,4 +1,5 @@
-//! podgate's TC programs: `from_pod` and `to_pod` on the host side of each pod's veth.
+//! podgate's TC programs: `from_pod` and `to_pod` on the host side of each pod's veth, `to_wire` where packets leave
+//! the node.
 //!
 //! They adapt a packet and the maps to the traits of `podgate-common`, call its `decide` and count the outcome.
 //! Nothing is decided here.
@@ -9,13 +10,14 @@
 mod maps;
 mod skb;
 mod tables;
+mod tracking;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::classifier,
     programs::TcContext,
 };
-use podgate_common::{Direction, Hook, decide};
+use podgate_common::{Direction, Hook, Outcome, decide, decide_on_wire};
 
 use crate::{maps::SCRATCH, skb::Skb, tables::Maps};
 
@@ -31,15 +33,34 @@ pub fn to_pod(context: TcContext) -> i32 {
     run(&context, Direction::Ingress)
 }
 
+/// TC egress of the node's other devices, while a service's backend can only be judged there.
+#[classifier]
+pub fn to_wire(context: TcContext) -> i32 {
+    let skb = Skb::new(&context);
+    let via = skb.ingress_ifindex();
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
+    // SAFETY: this CPU's own element, and TC programs run with bottom halves off: none interrupts another.
+    let Some(outcome) = decide_on_wire(&skb, unsafe { &mut *scratch }, via, &Maps) else {
+        return TC_ACT_UNSPEC;
+    };
+    maps::count(Direction::Egress, outcome);
+    action(outcome)
+}
+
 #[inline(always)]
 fn run(context: &TcContext, direction: Direction) -> i32 {
     let skb = Skb::new(context);
     let hook = Hook { direction, ifindex: skb.ifindex(), via: skb.ingress_ifindex() };
-    let Some(headers) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_SHOT };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_SHOT };
     // SAFETY: this CPU's own element, and TC programs run with bottom halves off: none interrupts another.
-    let outcome = decide(&skb, unsafe { &mut *headers }, &hook, &Maps);
+    let outcome = decide(&skb, unsafe { &mut *scratch }, &hook, &Maps);
     maps::count(direction, outcome);
-    // "Unspecified" lets the programs after this one have their say, under TCX and under clsact.
+    action(outcome)
+}
+
+/// "Unspecified" lets the programs after this one have their say, under TCX and under clsact.
+#[inline(always)]
+fn action(outcome: Outcome) -> i32 {
     if outcome.passes() { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
 }
 

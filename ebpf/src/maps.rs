@@ -10,8 +10,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use podgate_common::{
-    Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, Headers, IdentityId, MAX_ENDPOINTS,
-    MAX_FRAGMENTS, MAX_OWNERS, Outcome, PortClasses, Ports, Row, RowKey, Slot,
+    Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, MAX_ENDPOINTS, MAX_FRAGMENTS,
+    MAX_OWNERS, Outcome, PortClasses, Ports, Row, RowKey, Scratch, ServiceId, ServiceKey, Slot,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -42,6 +42,11 @@ pub(crate) static PREFIXES: ArrayOfMaps<LpmTrie<Address, IdentityId, TEMPLATE>, 
 #[btf_map]
 pub(crate) static PORTS: ArrayOfMaps<Array<PortClasses, 3, MMAPABLE>, SLOTS> = ArrayOfMaps::new();
 
+/// What is behind each service's address and port, and behind each node port.
+#[btf_map]
+pub(crate) static SERVICES: ArrayOfMaps<HashMap<ServiceKey, ServiceId, TEMPLATE, NO_PREALLOC>, SLOTS> =
+    ArrayOfMaps::new();
+
 /// Verdicts: one bit for each (policy, identity, class).
 #[btf_map]
 pub(crate) static ROWS: ArrayOfMaps<HashMap<RowKey, Row, TEMPLATE, NO_PREALLOC>, SLOTS> = ArrayOfMaps::new();
@@ -64,7 +69,7 @@ pub(crate) static COUNTERS: PerCpuArray<u64, { podgate_common::COUNTERS as usize
 
 /// Where a program works on its packet.
 #[btf_map]
-pub(crate) static SCRATCH: PerCpuArray<Headers, 1> = PerCpuArray::new();
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 #[inline(always)]
 pub(crate) fn count(direction: Direction, outcome: Outcome) {

@@ -1,7 +1,9 @@
 //! A packet as TC hands it over: bytes of its linear part by direct access.
 
 use aya_ebpf::programs::TcContext;
-use podgate_common::Packet;
+use podgate_common::{Packet, Tracked};
+
+use crate::tracking;
 
 /// The verifier wants a bound for every offset. What begins later is not read.
 const MAX_OFFSET: usize = 0x1fff;
@@ -69,5 +71,10 @@ impl Packet for Skb<'_> {
         }
         // SAFETY: the bytes lie between `data` and `data_end`, which the verifier checks too.
         Some(unsafe { *(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn tracked(&self, into: &mut Tracked) -> bool {
+        tracking::read(self.context, into)
     }
 }

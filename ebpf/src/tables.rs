@@ -3,14 +3,27 @@
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
 use podgate_common::{
     Address, ClassId, Config, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Ports, Protocol, Row, RowKey,
-    Seen, Slot, Tables, Timeouts,
+    Seen, ServiceId, ServiceKey, Slot, Tables, Timeouts, Tracking,
 };
 
-use crate::maps::{ADDRESSES, ENDPOINTS, EPOCH, FLOWS, FRAGMENTS, OWNERS, PORTS, PREFIXES, ROWS};
+use crate::maps::{ADDRESSES, ENDPOINTS, EPOCH, FLOWS, FRAGMENTS, OWNERS, PORTS, PREFIXES, ROWS, SERVICES};
 
 /// Set by user space before the programs are loaded.
 #[unsafe(no_mangle)]
-static CONFIG: Config = Config { timeouts: Timeouts::with_ticks_per_second(250), recheck: 0 };
+static CONFIG: Config = Config {
+    timeouts: Timeouts::with_ticks_per_second(250),
+    recheck: 0,
+    masqueraded: 0,
+    tracking: Tracking { connection_type: 0, connection: 0, tuples: 0 },
+};
+
+/// One field of the configuration.
+macro_rules! config {
+    ($field:ident) => {
+        // SAFETY: a static of this object; volatile, because user space replaces its bytes before loading.
+        unsafe { (&raw const CONFIG.$field).read_volatile() }
+    };
+}
 
 pub(crate) struct Maps;
 
@@ -55,6 +68,12 @@ impl Tables for Maps {
     fn row(&self, slot: Slot, key: &RowKey) -> Option<Row> {
         // SAFETY: the element lives until the program ends (RCU), and is only read.
         ROWS.get_value_ptr_mut(slot.0, key).map(|row| unsafe { *row })
+    }
+
+    #[inline(always)]
+    fn service(&self, slot: Slot, key: &ServiceKey) -> Option<ServiceId> {
+        // SAFETY: as above.
+        SERVICES.get_value_ptr_mut(slot.0, key).map(|service| unsafe { *service })
     }
 
     #[inline(always)]
@@ -105,17 +124,21 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn timeouts(&self) -> Timeouts {
-        config().timeouts
+        config!(timeouts)
     }
 
     #[inline(always)]
     fn recheck(&self) -> bool {
-        config().recheck != 0
+        config!(recheck) != 0
+    }
+
+    #[inline(always)]
+    fn passes_masqueraded(&self) -> bool {
+        config!(masqueraded) != 0
     }
 }
 
 #[inline(always)]
-fn config() -> Config {
-    // SAFETY: a static of this object; volatile, because user space replaces its bytes before loading.
-    unsafe { (&raw const CONFIG).read_volatile() }
+pub(crate) fn tracking() -> Tracking {
+    config!(tracking)
 }

@@ -1,4 +1,4 @@
-//! Programs at the hooks of a veth: TCX links where the kernel has them, clsact filters where not.
+//! Programs at the hooks of devices: TCX links where the kernel has them, clsact filters where not.
 //!
 //! Attaching twice is attaching once: a start, a crash and an upgrade take the same path. A TCX link is pinned and gets
 //! the new program by an atomic update. A filter outlives the agent by itself; it has a fixed priority and handle, under
@@ -11,18 +11,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::{Kernel, Pins, Program};
 use anyhow::{Context as _, Result, bail};
 use aya::{
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        LinkOrder, ProgramError, TcAttachType,
         links::{FdLink, LinkError, PinnedLink},
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
     },
     util::KernelVersion,
 };
-use podgate_common::Direction;
-
-use super::{Kernel, Pins, programs::program_name};
 
 /// Where other programs leave room, and where the next agent looks: "pg".
 const FILTER_PRIORITY: u16 = 0x7067;
@@ -60,7 +58,25 @@ pub struct Device {
 pub struct Attacher {
     mode: Mode,
     links: PathBuf,
-    attached: BTreeSet<Device>,
+    attached: BTreeSet<(Device, Place)>,
+}
+
+/// What a device is, and so which programs it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The host side of a pod's veth.
+    Pod,
+    /// A way out of the node.
+    Wire,
+}
+
+impl Place {
+    const fn programs(self) -> &'static [Program] {
+        match self {
+            Self::Pod => &[Program::FromPod, Program::ToPod],
+            Self::Wire => &[Program::ToWire],
+        }
+    }
 }
 
 impl Attacher {
@@ -68,62 +84,69 @@ impl Attacher {
         Self { mode, links: pins.links(), attached: BTreeSet::new() }
     }
 
-    /// Puts both programs at a veth; returns whether that was new to this process.
+    /// Puts the programs of its place at a device; returns whether that was new to this process.
     ///
     /// # Errors
     ///
     /// When the kernel refuses; the device may just have gone.
-    pub fn attach(&mut self, kernel: &mut Kernel, device: &Device, interface: &str) -> Result<bool> {
-        if self.attached.contains(device) {
+    pub fn attach(
+        &mut self,
+        kernel: &mut Kernel,
+        place: Place,
+        device: &Device,
+        interface: &str,
+    ) -> Result<bool> {
+        if self.attached.contains(&(*device, place)) {
             return Ok(false);
         }
-        for direction in Direction::ALL {
-            let program = kernel.program(direction)?;
+        for &program in place.programs() {
             match self.mode {
-                Mode::Tcx => attach_link(program, &self.pin(device.ifindex, direction), interface, direction),
-                Mode::Clsact => attach_filter(program, interface, direction),
+                Mode::Tcx => attach_link(kernel, program, &self.pin(device.ifindex, program), interface),
+                Mode::Clsact => attach_filter(kernel, program, interface),
             }
-            .with_context(|| format!("cannot attach {} to {interface}", program_name(direction)))?;
+            .with_context(|| format!("cannot attach {} to {interface}", program.name()))?;
         }
-        self.attached.insert(*device);
+        self.attached.insert((*device, place));
         Ok(true)
     }
 
-    /// Forgets every veth that is not in `present`, with its pins: its links are dead.
+    /// Takes every program away that is not in `present`, with its pin; the links of devices that are gone are dead.
     ///
     /// # Errors
     ///
-    /// When the directory of pins cannot be read or changed.
-    pub fn keep(&mut self, present: &BTreeSet<Device>) -> Result<()> {
-        self.attached.retain(|device| present.contains(device));
-        let present: BTreeSet<u32> = present.iter().map(|device| device.ifindex).collect();
+    /// When the directory of pins cannot be read or changed, or the kernel does not remove a filter.
+    pub fn keep(&mut self, present: &BTreeSet<(Device, Place)>) -> Result<()> {
+        self.attached.retain(|attached| present.contains(attached));
+        let programs = |(device, place): &(Device, Place)| {
+            place.programs().iter().map(|program| (device.ifindex, program.name())).collect::<Vec<_>>()
+        };
+        let wanted: BTreeSet<(u32, &str)> = present.iter().flat_map(programs).collect();
         let entries =
             fs::read_dir(&self.links).with_context(|| format!("cannot read {}", self.links.display()))?;
         for entry in entries {
             let path = entry.with_context(|| format!("cannot read {}", self.links.display()))?.path();
-            if !pinned_ifindex(&path).is_some_and(|ifindex| present.contains(&ifindex)) {
+            if !pinned(&path).is_some_and(|link| wanted.contains(&link)) {
                 fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
         }
         Ok(())
     }
 
-    fn pin(&self, ifindex: u32, direction: Direction) -> PathBuf {
-        self.links.join(format!("{ifindex}-{}", program_name(direction)))
+    fn pin(&self, ifindex: u32, program: Program) -> PathBuf {
+        self.links.join(format!("{ifindex}-{}", program.name()))
     }
 }
 
-fn pinned_ifindex(path: &Path) -> Option<u32> {
-    path.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
+/// The device and the program of a pinned link.
+fn pinned(path: &Path) -> Option<(u32, &str)> {
+    let (ifindex, program) = path.file_name()?.to_str()?.split_once('-')?;
+    Some((ifindex.parse().ok()?, program))
 }
 
 /// Gives the pinned link the new program, or makes and pins a link.
-fn attach_link(
-    program: &mut SchedClassifier,
-    pin: &Path,
-    interface: &str,
-    direction: Direction,
-) -> Result<()> {
+fn attach_link(kernel: &mut Kernel, program: Program, pin: &Path, interface: &str) -> Result<()> {
+    let attach_type = attach_type(program);
+    let program = kernel.program(program)?;
     match PinnedLink::from_pin(pin) {
         Ok(pinned) => {
             let link = FdLink::from(pinned).try_into().context("the pinned link is no TCX link")?;
@@ -145,20 +168,21 @@ fn attach_link(
     }
     // First of all programs: what a pod must not send, nobody else needs to see.
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let link = program.attach_with_options(interface, attach_type(direction), options)?;
+    let link = program.attach_with_options(interface, attach_type, options)?;
     let link: FdLink = program.take_link(link)?.try_into()?;
     link.pin(pin).with_context(|| format!("cannot pin a link at {}", pin.display()))?;
     Ok(())
 }
 
 /// Replaces the filter of an earlier agent, or adds one.
-fn attach_filter(program: &mut SchedClassifier, interface: &str, direction: Direction) -> Result<()> {
+fn attach_filter(kernel: &mut Kernel, program: Program, interface: &str) -> Result<()> {
+    let attach_type = attach_type(program);
+    let program = kernel.program(program)?;
     match tc::qdisc_add_clsact(interface) {
         Ok(()) => {}
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(error).context("cannot add the clsact qdisc"),
     }
-    let attach_type = attach_type(direction);
     let earlier = SchedClassifierLink::attached(interface, attach_type, FILTER_PRIORITY, FILTER_HANDLE, None)
         .context("no such device")?;
     let link = match program.attach_to_link(earlier) {
@@ -177,8 +201,8 @@ fn attach_filter(program: &mut SchedClassifier, interface: &str, direction: Dire
 pub(super) fn remove_filters() -> Result<usize> {
     let mut removed = 0;
     for interface in interfaces()? {
-        for direction in Direction::ALL {
-            match tc::qdisc_detach_program(&interface, attach_type(direction), program_name(direction)) {
+        for program in Program::ALL {
+            match tc::qdisc_detach_program(&interface, attach_type(program), program.name()) {
                 Ok(()) => removed += 1,
                 // No filter of ours, no clsact qdisc, or no device any more.
                 Err(TcError::IoError(error)) if is_absence(&error) => {}
@@ -217,10 +241,10 @@ fn interfaces() -> Result<Vec<String>> {
     Ok(names)
 }
 
-const fn attach_type(direction: Direction) -> TcAttachType {
-    match direction {
-        Direction::Egress => TcAttachType::Ingress,
-        Direction::Ingress => TcAttachType::Egress,
+const fn attach_type(program: Program) -> TcAttachType {
+    match program {
+        Program::FromPod => TcAttachType::Ingress,
+        Program::ToPod | Program::ToWire => TcAttachType::Egress,
     }
 }
 

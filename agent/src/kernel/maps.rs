@@ -9,7 +9,8 @@ use aya::{
 };
 use aya_obj::generated::BPF_F_NO_PREALLOC;
 use podgate_common::{
-    Address, Direction, Endpoint, Flow, FlowKey, IdentityId, Outcome, PrefixKey, Row, RowKey, Slot, counter,
+    Address, Direction, Endpoint, Flow, FlowKey, IdentityId, Outcome, PrefixKey, Row, RowKey, ServiceId,
+    ServiceKey, Slot, counter,
 };
 
 use super::{PortTable, Table, sys, table::absent_is_fine};
@@ -28,7 +29,8 @@ pub struct Maps {
     prefixes: ArrayOfMaps<MapData, LpmTrie<MapData, Address, IdentityId>>,
     ports: ArrayOfMaps<MapData, MapData>,
     rows: ArrayOfMaps<MapData, HashMap<MapData, RowKey, Row>>,
-    /// The four maps of maps once more, as descriptors.
+    services: ArrayOfMaps<MapData, HashMap<MapData, ServiceKey, ServiceId>>,
+    /// The five maps of maps once more, as descriptors.
     outer: Vec<(&'static str, OwnedFd)>,
 }
 
@@ -61,8 +63,8 @@ impl Counters {
 
 impl Maps {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
-        let outer =
-            ["ADDRESSES", "PREFIXES", "PORTS", "ROWS"].map(|name| Ok((name, descriptor(ebpf, name)?)));
+        let outer = ["ADDRESSES", "PREFIXES", "PORTS", "ROWS", "SERVICES"]
+            .map(|name| Ok((name, descriptor(ebpf, name)?)));
         Ok(Self {
             outer: outer.into_iter().collect::<Result<_>>()?,
             endpoints: Table::taken_over("endpoints", take(ebpf, "ENDPOINTS")?)?,
@@ -73,6 +75,7 @@ impl Maps {
             prefixes: take(ebpf, "PREFIXES")?,
             ports: take(ebpf, "PORTS")?,
             rows: take(ebpf, "ROWS")?,
+            services: take(ebpf, "SERVICES")?,
         })
     }
 
@@ -103,6 +106,7 @@ impl Maps {
         self.prefixes.set(slot.0, set.prefixes.map(), 0).context("cannot install the prefixes")?;
         self.ports.set(slot.0, set.ports.map(), 0).context("cannot install the ports")?;
         self.rows.set(slot.0, set.rows.map(), 0).context("cannot install the rows")?;
+        self.services.set(slot.0, set.services.map(), 0).context("cannot install the services")?;
         Ok(())
     }
 
@@ -158,6 +162,7 @@ impl Maps {
 pub struct Capacity {
     pub addresses: u32,
     pub rows: u32,
+    pub services: u32,
 }
 
 /// The compiled tables in the kernel.
@@ -167,12 +172,17 @@ pub struct TableSet {
     pub prefixes: Table<PrefixKey, IdentityId, LpmTrie<MapData, Address, IdentityId>>,
     pub ports: PortTable,
     pub rows: Table<RowKey, Row>,
+    pub services: Table<ServiceKey, ServiceId>,
 }
 
 impl TableSet {
     /// How often this process has written to these tables.
     pub const fn writes(&self) -> u64 {
-        self.addresses.writes() + self.prefixes.writes() + self.ports.writes() + self.rows.writes()
+        self.addresses.writes()
+            + self.prefixes.writes()
+            + self.ports.writes()
+            + self.rows.writes()
+            + self.services.writes()
     }
 
     /// Makes empty tables.
@@ -187,11 +197,14 @@ impl TableSet {
             LpmTrie::create(MAX_PREFIXES, BPF_F_NO_PREALLOC).context("cannot make the table of prefixes")?;
         let rows =
             HashMap::create(capacity.rows, BPF_F_NO_PREALLOC).context("cannot make the table of rows")?;
+        let services = HashMap::create(capacity.services, BPF_F_NO_PREALLOC)
+            .context("cannot make the table of services")?;
         Ok(Self {
             addresses: Table::empty("addresses", addresses),
             prefixes: Table::empty("prefixes", prefixes),
             ports: PortTable::create()?,
             rows: Table::empty("rows", rows),
+            services: Table::empty("services", services),
         })
     }
 }

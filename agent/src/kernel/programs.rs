@@ -7,20 +7,21 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader,
     programs::{ProgramError, SchedClassifier},
 };
-use podgate_common::{Config, Direction, Timeouts};
+use podgate_common::{Config, Timeouts};
 
-use super::{Counters, Maps, Pins};
+use super::{Counters, Maps, Pins, linked};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// Maps that outlive the agent.
-const PINNED: [&str; 10] = [
+const PINNED: [&str; 11] = [
     "ENDPOINTS",
     "OWNERS",
     "ADDRESSES",
     "PREFIXES",
     "PORTS",
     "ROWS",
+    "SERVICES",
     "EPOCH",
     "FLOWS",
     "FRAGMENTS",
@@ -34,6 +35,32 @@ pub struct KernelOptions {
     pub flows: u32,
     /// Judge live connections again after each change.
     pub recheck: bool,
+    /// Let everything in that this node has masqueraded.
+    pub masqueraded: bool,
+}
+
+/// The programs of the BPF object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Program {
+    /// What a pod sends; TC ingress of the host side of its veth.
+    FromPod,
+    /// What a pod receives; TC egress there.
+    ToPod,
+    /// What leaves the node; TC egress of its other devices.
+    ToWire,
+}
+
+impl Program {
+    pub const ALL: [Self; 3] = [Self::FromPod, Self::ToPod, Self::ToWire];
+
+    /// Its name in the object, in pins and in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FromPod => "from_pod",
+            Self::ToPod => "to_pod",
+            Self::ToWire => "to_wire",
+        }
+    }
 }
 
 /// Loaded programs and their maps.
@@ -51,9 +78,17 @@ impl Kernel {
     ///
     /// When the kernel refuses a map or a program; the verifier's log is part of the error.
     pub fn load(pins: Option<&Pins>, options: KernelOptions) -> Result<Self> {
+        let (object, tracking) = linked(OBJECT)?;
+        if tracking.is_none() {
+            tracing::warn!(
+                "connection tracking cannot be read: what is masqueraded counts as the node's address"
+            );
+        }
         let config = Config {
             timeouts: Timeouts::with_ticks_per_second(ticks_per_second()?),
             recheck: u32::from(options.recheck),
+            masqueraded: u32::from(options.masqueraded),
+            tracking: tracking.unwrap_or_default(),
         };
         let paths = pins.map(Pins::maps);
         let mut loader = EbpfLoader::new();
@@ -63,45 +98,37 @@ impl Kernel {
                 loader.map_pin_path(name, directory.join(name));
             }
         }
-        let mut ebpf = loader.load(OBJECT).map_err(|error| match error {
+        let mut ebpf = loader.load(&object).map_err(|error| match error {
             EbpfError::MapError(error) => anyhow!("cannot make the maps: {error:#}"),
             other => anyhow!("cannot read the BPF object: {other:#}"),
         })?;
-        for direction in Direction::ALL {
-            classifier(&mut ebpf, direction)?.load().map_err(|error| refused(direction, &error))?;
+        for program in Program::ALL {
+            classifier(&mut ebpf, program)?.load().map_err(|error| refused(program, &error))?;
         }
         let maps = Maps::new(&mut ebpf)?;
         let counters = Arc::new(Counters::new(&mut ebpf)?);
         Ok(Self { ebpf, maps, counters })
     }
 
-    /// The program of a hook.
+    /// A program, loaded.
     ///
     /// # Errors
     ///
-    /// Never once loaded; the object has both.
-    pub fn program(&mut self, direction: Direction) -> Result<&mut SchedClassifier> {
-        classifier(&mut self.ebpf, direction)
+    /// Never; the object has them all.
+    pub fn program(&mut self, program: Program) -> Result<&mut SchedClassifier> {
+        classifier(&mut self.ebpf, program)
     }
 }
 
-/// The name of a hook's program.
-pub(super) const fn program_name(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Egress => "from_pod",
-        Direction::Ingress => "to_pod",
-    }
-}
-
-fn classifier(ebpf: &mut Ebpf, direction: Direction) -> Result<&mut SchedClassifier> {
-    let name = program_name(direction);
+fn classifier(ebpf: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier> {
+    let name = program.name();
     let program = ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
     program.try_into().with_context(|| format!("program {name} is no TC classifier"))
 }
 
 /// The verifier's whole log: its last lines say what it did not like.
-fn refused(direction: Direction, error: &ProgramError) -> anyhow::Error {
-    let name = program_name(direction);
+fn refused(program: Program, error: &ProgramError) -> anyhow::Error {
+    let name = program.name();
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             anyhow!("the kernel refused program {name}: {io_error}\n{verifier_log}")

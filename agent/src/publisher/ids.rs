@@ -6,9 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use podgate_common::{ClassId, IdentityId, PolicyId};
+use podgate_common::{ClassId, IdentityId, PolicyId, ServiceId};
 
-use crate::compiler::{PortRange, RuleSet, Signature, Tables};
+use crate::compiler::{Backend, PortRange, RuleSet, Signature, Tables};
 
 /// Ids by content.
 #[derive(Debug, Default)]
@@ -16,6 +16,8 @@ pub(super) struct Ids {
     policies: Interner<Arc<RuleSet>>,
     identities: Interner<Signature>,
     classes: Interner<BTreeSet<PortRange>>,
+    /// What is behind a service, in ids: what they stand for cannot change while the service has its own.
+    services: Interner<BTreeSet<Backend>>,
 }
 
 /// The ids of one compilation, by its indexes.
@@ -24,12 +26,13 @@ pub(super) struct Assigned {
     pub(super) policies: Vec<PolicyId>,
     pub(super) identities: Vec<IdentityId>,
     pub(super) classes: Vec<ClassId>,
+    pub(super) services: Vec<ServiceId>,
 }
 
 impl Ids {
     /// Finds or makes the ids of all contents. Index 0 of each kind is id 0.
     pub(super) fn assign(&mut self, tables: &Tables) -> Assigned {
-        Assigned {
+        let mut assigned = Assigned {
             policies: self.policies.assign(&tables.rule_sets).map(PolicyId).collect(),
             identities: self.identities.assign(&tables.identities.signatures).map(IdentityId).collect(),
             classes: self
@@ -39,7 +42,10 @@ impl Ids {
                     ClassId(u16::try_from(id).expect("the compiler leaves room for two sets of classes"))
                 })
                 .collect(),
-        }
+            services: Vec::new(),
+        };
+        assigned.services = self.services.assign(&assigned.behind(tables)).map(ServiceId).collect();
+        assigned
     }
 
     /// Identities that addresses in the kernel may have, but none in these tables has.
@@ -50,10 +56,31 @@ impl Ids {
     }
 
     /// Frees the ids of contents that are not in `tables`. To be called when no packet can see them any more.
-    pub(super) fn keep(&mut self, tables: &Tables) {
+    pub(super) fn keep(&mut self, tables: &Tables, assigned: &Assigned) {
+        self.services.keep(&assigned.behind(tables));
         self.policies.keep(&tables.rule_sets);
         self.identities.keep(&tables.identities.signatures);
         self.classes.keep(&tables.classes.signatures);
+    }
+}
+
+impl Assigned {
+    /// What is behind the services, in these ids.
+    fn behind(&self, tables: &Tables) -> Vec<BTreeSet<Backend>> {
+        let identity = |index: usize| self.identities[index].0 as usize;
+        let class = |index: usize| usize::from(self.classes[index].0);
+        let in_ids = |backend: &Backend| match *backend {
+            Backend::Node => Backend::Node,
+            Backend::Local { identity: of, class: at, egress } => Backend::Local {
+                identity: identity(of),
+                class: class(at),
+                egress: self.policies[egress].0 as usize,
+            },
+            Backend::Elsewhere { identity: of, class: at } => {
+                Backend::Elsewhere { identity: identity(of), class: class(at) }
+            }
+        };
+        tables.services.behind.iter().map(|behind| behind.iter().map(in_ids).collect()).collect()
     }
 }
 

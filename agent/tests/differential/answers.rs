@@ -97,7 +97,8 @@ pub(crate) struct Compiled<'a> {
 
 impl<'a> Compiled<'a> {
     pub(crate) fn new(cluster: &'a Cluster) -> Self {
-        let tables = compiler::compile(cluster, cluster.pods.values(), []).expect("the tables have room");
+        let tables =
+            compiler::compile(cluster, None, cluster.pods.values(), []).expect("the tables have room");
         Self { cluster, tables }
     }
 

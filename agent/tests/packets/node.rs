@@ -4,20 +4,20 @@ use std::{collections::BTreeMap, path::Path};
 
 use aya::{TestRun as _, TestRunOptions, programs::SchedClassifier};
 use podgate::{
-    compiler::{self, Tables},
-    kernel::{Kernel, KernelOptions, Pins},
+    compiler::Tables,
+    kernel::{Kernel, KernelOptions, Pins, Program},
     memory::{self, Memory},
     publisher::{Published, Publisher, Wanted},
 };
 use podgate_common::{
-    Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, Headers, Hook, Outcome, Ports, Slot, decide,
-    frames::Frame,
+    Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, Hook, Outcome, Ports, Scratch, Slot, decide,
+    decide_on_wire, frames::Frame,
 };
 
 use crate::{
     sandbox,
     snapshot::{Pinned, entries},
-    world::World,
+    world::{UPLINK, World},
 };
 
 /// `TC_ACT_UNSPEC` and `TC_ACT_SHOT` as the kernel hands them back.
@@ -59,7 +59,7 @@ impl Node {
         let pins = Pins::create(&bpffs).expect("a bpffs of our own");
         let mut kernel = load(&pins, recheck);
         let programs = Programs::of(&mut kernel, &bpffs);
-        let tables = compiler::compile(&world.cluster, [], []).expect("no policy has no ports");
+        let tables = World::new().compile(Vec::new());
         let mut node = Self {
             counters: kernel.counters.read().expect("counters"),
             kernel,
@@ -80,8 +80,7 @@ impl Node {
 
     /// Brings kernel and user space to a new state of the world.
     pub(crate) fn publish(&mut self, world: &World) -> Published {
-        let tables = compiler::compile(&world.cluster, world.subjects(), self.publisher.in_force())
-            .expect("fewer classes of ports than there is room for");
+        let tables = world.compile(self.publisher.in_force());
         let wanted = world.wanted(&tables);
         let published =
             self.publisher.publish(&mut self.kernel.maps, &tables, &wanted).expect("the kernel takes it");
@@ -140,22 +139,48 @@ impl Node {
     /// Judges a packet in the kernel and in user space: both must agree, and exactly one counter moves, by one.
     #[track_caller]
     pub(crate) fn judge(&mut self, hook: Hook, frame: &[u8]) -> Outcome {
-        let expected = self.in_user_space(hook, frame);
+        let expected = self.with_memory(|memory| decide(&frame, &mut { Scratch::EMPTY }, &hook, memory));
         let passed = self.programs.run(hook, frame);
+        let moved = self.moved_counters();
+        assert_eq!(moved, [(hook.direction, expected, 1)], "counters, {hook:?}: {frame:02x?}");
+        assert_eq!(passed, expected.passes(), "the program's answer, {hook:?}: {frame:02x?}");
+        expected
+    }
+
+    /// Asserts what becomes of a packet that leaves the node; `None`: nobody counts it.
+    #[track_caller]
+    pub(crate) fn expect_on_wire(&mut self, via: u32, frame: &Frame, expected: Option<Outcome>) {
+        assert_eq!(self.judge_on_wire(via, &frame.bytes()), expected, "via {via}: {frame:?}");
+        self.assert_same_state();
+    }
+
+    /// As [`Self::judge`], where packets leave the node.
+    #[track_caller]
+    pub(crate) fn judge_on_wire(&mut self, via: u32, frame: &[u8]) -> Option<Outcome> {
+        let expected =
+            self.with_memory(|memory| decide_on_wire(&frame, &mut { Scratch::EMPTY }, via, memory));
+        let passed = self.programs.run_on_wire(via, frame);
+        let moved = self.moved_counters();
+        let counted: Vec<_> = expected.iter().map(|outcome| (Direction::Egress, *outcome, 1)).collect();
+        assert_eq!(moved, counted, "counters, on the wire, via {via}: {frame:02x?}");
+        assert_eq!(passed, expected.is_none_or(Outcome::passes), "on the wire, via {via}: {frame:02x?}");
+        expected
+    }
+
+    /// Counters that have moved since the last call, and by how much.
+    fn moved_counters(&mut self) -> Vec<(Direction, Outcome, u64)> {
         let counters = self.kernel.counters.read().expect("counters");
-        let moved: Vec<_> = counters
+        let moved = counters
             .iter()
             .zip(&self.counters)
             .filter(|(now, before)| now.2 != before.2)
             .map(|((direction, outcome, now), (_, _, before))| (*direction, *outcome, now - before))
             .collect();
-        assert_eq!(moved, [(hook.direction, expected, 1)], "counters, {hook:?}: {frame:02x?}");
-        assert_eq!(passed, expected.passes(), "the program's answer, {hook:?}: {frame:02x?}");
         self.counters = counters;
-        expected
+        moved
     }
 
-    fn in_user_space(&mut self, hook: Hook, frame: &[u8]) -> Outcome {
+    fn with_memory<T>(&mut self, decide: impl FnOnce(&Memory<'_>) -> T) -> T {
         let mut memory = Memory::new(&self.tables);
         memory.endpoints = self
             .wanted
@@ -168,6 +193,8 @@ impl Node {
                     ingress: memory::policy_id(judged.subject.ingress),
                     egress: memory::policy_id(judged.subject.egress),
                     master: judged.master,
+                    v4: self.own_address(*ifindex, true),
+                    v6: self.own_address(*ifindex, false),
                 };
                 (*ifindex, endpoint)
             })
@@ -178,10 +205,17 @@ impl Node {
         memory.now.set(self.now);
         memory.epoch.set(self.epoch);
         memory.recheck.set(self.recheck);
-        let outcome = decide(&frame, &mut { Headers::EMPTY }, &hook, &memory);
+        let answer = decide(&memory);
         self.flows = memory.flows.into_inner();
         self.fragments = memory.fragments.into_inner();
-        outcome
+        answer
+    }
+
+    /// The lowest address of a family that a veth has.
+    fn own_address(&self, veth: u32, v4: bool) -> Address {
+        let mut owners = self.wanted.owners.iter();
+        let own = owners.find(|(address, owner)| **owner == veth && address.is_ipv4() == v4);
+        own.map_or(Address::UNSPECIFIED, |(address, _)| (*address).into())
     }
 
     /// Asserts that the kernel knows the same connections and fragments as user space.
@@ -210,7 +244,7 @@ impl Node {
 }
 
 pub(crate) fn load(pins: &Pins, recheck: bool) -> Kernel {
-    let options = KernelOptions { flows: FLOWS, recheck };
+    let options = KernelOptions { flows: FLOWS, recheck, masqueraded: false };
     Kernel::load(Some(pins), options).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
@@ -218,19 +252,24 @@ pub(crate) fn load(pins: &Pins, recheck: bool) -> Kernel {
 pub(crate) struct Programs {
     from_pod: SchedClassifier,
     to_pod: SchedClassifier,
+    to_wire: SchedClassifier,
 }
 
 impl Programs {
     /// Opens the programs by pins that are removed at once.
     pub(crate) fn of(kernel: &mut Kernel, bpffs: &Path) -> Self {
-        let mut open = |direction| {
+        let mut open = |program| {
             let pin = bpffs.join("program");
-            kernel.program(direction).expect("both programs").pin(&pin).expect("a bpffs of our own");
+            kernel.program(program).expect("all programs").pin(&pin).expect("a bpffs of our own");
             let program = SchedClassifier::from_pin(&pin).expect("just pinned");
             std::fs::remove_file(&pin).expect("just pinned");
             program
         };
-        Self { from_pod: open(Direction::Egress), to_pod: open(Direction::Ingress) }
+        Self {
+            from_pod: open(Program::FromPod),
+            to_pod: open(Program::ToPod),
+            to_wire: open(Program::ToWire),
+        }
     }
 
     /// Runs a program on a packet; whether it lets the packet pass.
@@ -240,18 +279,29 @@ impl Programs {
             Direction::Egress => &self.from_pod,
             Direction::Ingress => &self.to_pod,
         };
-        // `struct __sk_buff` of `linux/bpf.h` up to `ifindex`.
-        let mut context = [0; 44];
-        context[36..40].copy_from_slice(&hook.via.to_ne_bytes());
-        context[40..44].copy_from_slice(&hook.ifindex.to_ne_bytes());
-        let options =
-            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() };
-        let run = program.test_run(options).unwrap_or_else(|error| panic!("{error:?}: {frame:02x?}"));
-        match run.return_value {
-            PASSED => true,
-            DROPPED => false,
-            other => panic!("the program returned {other}"),
-        }
+        run(program, hook.ifindex, hook.via, frame)
+    }
+
+    /// Runs the program of the ways out of the node on a packet.
+    #[track_caller]
+    pub(crate) fn run_on_wire(&self, via: u32, frame: &[u8]) -> bool {
+        run(&self.to_wire, UPLINK, via, frame)
+    }
+}
+
+#[track_caller]
+fn run(program: &SchedClassifier, ifindex: u32, via: u32, frame: &[u8]) -> bool {
+    // `struct __sk_buff` of `linux/bpf.h` up to `ifindex`.
+    let mut context = [0; 44];
+    context[36..40].copy_from_slice(&via.to_ne_bytes());
+    context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+    let options =
+        TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() };
+    let run = program.test_run(options).unwrap_or_else(|error| panic!("{error:?}: {frame:02x?}"));
+    match run.return_value {
+        PASSED => true,
+        DROPPED => false,
+        other => panic!("the program returned {other}"),
     }
 }
 

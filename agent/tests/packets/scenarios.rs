@@ -7,3 +7,4 @@ mod icmp;
 mod lifecycle;
 mod odd;
 mod policies;
+mod services;

@@ -7,10 +7,10 @@ use std::{
 };
 
 use podgate::{
-    compiler::{Subject, Tables},
+    compiler::{self, RuleSet, Subject, Tables},
     model::{
-        Cluster, IpBlock, NamedPort, Namespace, NetworkPolicy, ObjectName, Peer, Peers, Pod, PortRule, Ports,
-        Requirement, Rule, Selector,
+        Cluster, EndpointSlice, IpBlock, Name, NamedPort, Namespace, NetworkPolicy, ObjectName, Peer, Peers,
+        Pod, PortRule, Ports, Requirement, Rule, Selector, Service, ServicePort, SliceEndpoint, SlicePort,
     },
     publisher::{Judged, Wanted},
 };
@@ -91,6 +91,14 @@ impl Host {
     }
 }
 
+/// A port of every node's addresses that leads to the service.
+pub(crate) const NODE_PORT: u16 = 30_080;
+
+/// The service's own address.
+pub(crate) fn service_at(family: Family) -> IpAddr {
+    ip(if family == Family::V4 { "10.96.0.10" } else { "fd00:96::10" })
+}
+
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().expect("a literal of the test")
 }
@@ -111,7 +119,7 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) veths: BTreeMap<u32, Veth>,
     /// Addresses of this node.
-    pub(crate) node: Vec<IpAddr>,
+    pub(crate) node: BTreeSet<IpAddr>,
 }
 
 #[derive(Clone, Debug)]
@@ -155,8 +163,52 @@ impl World {
         Self {
             cluster,
             veths: Host::LOCAL.map(veth).into(),
-            node: Family::ALL.map(|family| Host::Node.at(family)).to_vec(),
+            node: Family::ALL.map(|family| Host::Node.at(family)).into(),
         }
+    }
+
+    /// The tables of this node, fine enough for `retained`.
+    pub(crate) fn compile(&self, retained: Vec<Arc<RuleSet>>) -> Tables {
+        let node: Name = "n1".into();
+        let site = compiler::Site { node: &node, own_addresses: &self.node };
+        compiler::compile(&self.cluster, Some(site), self.subjects(), retained)
+            .expect("fewer classes of ports than there is room for")
+    }
+
+    /// A service at [`SERVICE`] and, as a node port, at [`NODE_PORT`], with these backends.
+    #[must_use]
+    pub(crate) fn service(mut self, protocol: Protocol, backends: &[(Host, u16)]) -> Self {
+        let name = ObjectName::new("x", format!("s{}", self.cluster.services.len()));
+        let port = ServicePort { name: "".into(), protocol, number: 80, node_port: Some(NODE_PORT) };
+        let service = Service {
+            name: name.clone(),
+            cluster_addresses: Family::ALL.map(service_at).to_vec(),
+            external_addresses: Vec::new(),
+            internal_local: false,
+            ports: vec![port],
+        };
+        self.cluster.services.insert(name.clone(), service);
+        for (number, (host, port)) in backends.iter().enumerate() {
+            for family in Family::ALL {
+                let slice_name =
+                    ObjectName::new("x", format!("{}-{number}-{}", name.name, family == Family::V6));
+                let endpoint = SliceEndpoint {
+                    address: host.at(family),
+                    node: None,
+                    ready: true,
+                    serving: true,
+                    terminating: false,
+                };
+                let slice = EndpointSlice {
+                    name: slice_name.clone(),
+                    service: name.clone(),
+                    ports: vec![SlicePort { name: "".into(), protocol, number: Some(*port) }],
+                    endpoints: vec![endpoint],
+                };
+                self.cluster.slices.insert(slice_name, slice);
+            }
+        }
+        self
     }
 
     /// Isolates a pod for ingress, but for these rules.

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    ClassId, EndpointState, IdentityId, PolicyId, Protocol, Row, RowKey, Slot, Timeouts,
+    ClassId, EndpointState, IdentityId, PolicyId, Protocol, Row, RowKey, ServiceId, ServiceKey, Slot,
+    Timeouts,
     frames::{Frame, flag},
 };
 
@@ -47,7 +48,7 @@ impl Node {
     }
 
     fn judge(&self, hook: Hook, frame: &Frame) -> Outcome {
-        decide(&frame.bytes().as_slice(), &mut { Headers::EMPTY }, &hook, self)
+        decide(&frame.bytes().as_slice(), &mut { Scratch::EMPTY }, &hook, self)
     }
 
     fn wait(&self, ticks: u32) {
@@ -81,6 +82,10 @@ impl Tables for Node {
 
     fn row(&self, _: Slot, _: &RowKey) -> Option<Row> {
         self.allows.get().then_some(Row([1, 0, 0, 0]))
+    }
+
+    fn service(&self, _: Slot, _: &ServiceKey) -> Option<ServiceId> {
+        None
     }
 
     fn flow(&self, key: &FlowKey) -> Option<(Flow, FlowKey)> {
@@ -122,6 +127,10 @@ impl Tables for Node {
     }
 
     fn recheck(&self) -> bool {
+        false
+    }
+
+    fn passes_masqueraded(&self) -> bool {
         false
     }
 }

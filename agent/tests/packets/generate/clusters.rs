@@ -1,6 +1,6 @@
 //! Worlds with a few policies of every form.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use podgate::model::{
@@ -41,7 +41,9 @@ pub(crate) fn worlds() -> impl Strategy<Value = World> {
         1 => Just(EndpointState::Open),
     ];
     let veths = prop::collection::vec((state, prop::bool::weighted(0.2)), Host::LOCAL.len());
-    (clusters(), veths).prop_map(|(mut world, veths)| {
+    (clusters(), services(), veths).prop_map(|(world, services, veths)| {
+        let mut world =
+            services.into_iter().fold(world, |world, (protocol, behind)| world.service(protocol, &behind));
         for (veth, (state, bridged)) in world.veths.values_mut().zip(veths) {
             veth.state = state;
             veth.master = if bridged { BRIDGE } else { 0 };
@@ -50,7 +52,13 @@ pub(crate) fn worlds() -> impl Strategy<Value = World> {
     })
 }
 
-/// The same with veths that are all known.
+/// Services of different protocols, each with a few backends.
+fn services() -> impl Strategy<Value = BTreeMap<Protocol, Vec<(Host, u16)>>> {
+    let backends = (prop::sample::select(Host::ALL.to_vec()), prop::sample::select(vec![80, 8080, 9000]));
+    prop::collection::btree_map(protocols(), prop::collection::vec(backends, 0..5), 1..4)
+}
+
+/// The same with veths that are all known, and without services.
 pub(crate) fn clusters() -> impl Strategy<Value = World> {
     let tiers = prop::collection::vec(prop::sample::select(vec!["", "web", "db"]), Host::PODS.len());
     (prop::collection::vec(policies(), 1..8), tiers).prop_map(|(policies, tiers)| {

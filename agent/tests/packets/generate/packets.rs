@@ -10,9 +10,17 @@ use podgate_common::{
 use proptest::{prelude::*, sample::Index};
 
 use super::{PORTS, STRANGERS};
-use crate::world::{BRIDGE, Family, Host, UPLINK, World, arrives, ip, leaves};
+use crate::world::{BRIDGE, Family, Host, NODE_PORT, UPLINK, World, arrives, ip, leaves, service_at};
 
-/// One packet at one hook.
+/// Where a packet is judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum At {
+    Pod(Hook),
+    /// Where it leaves the node, by where it entered it.
+    Wire(u32),
+}
+
+/// One packet at one place.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
     what: What,
@@ -41,11 +49,19 @@ struct New {
     /// In place of the host's: a stranger's, a special one.
     source: Option<IpAddr>,
     destination: Option<IpAddr>,
+    /// To a service in place of the destination: at its own address, or at the node's.
+    service: Option<Service>,
     ports: (u16, u16),
     kind: Kind,
     flags: u8,
     options: u8,
     chain: Vec<Extension>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Service {
+    Own,
+    NodePort,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +82,8 @@ enum Place {
     /// Where it arrives.
     Receiver,
     Anywhere(Direction, Host, u32),
+    /// Where it leaves the node.
+    Wire,
 }
 
 #[derive(Clone, Debug)]
@@ -98,6 +116,7 @@ pub(crate) fn steps() -> impl Strategy<Value = Step> {
         4 => Just(Place::Sender),
         4 => Just(Place::Receiver),
         2 => anywhere.prop_map(|(direction, pod, via)| Place::Anywhere(direction, pod, via)),
+        2 => Just(Place::Wire),
     ];
     let noise = prop_oneof![
         12 => Just(Noise::None),
@@ -123,8 +142,16 @@ fn new_packets() -> impl Strategy<Value = New> {
         "::ffff:10.1.0.1",
     ];
     let addresses: Vec<IpAddr> = special.into_iter().chain(STRANGERS).map(ip).collect();
-    let address = move || prop::option::weighted(0.2, prop::sample::select(addresses.clone()));
-    let number = || prop_oneof![6 => prop::sample::select(PORTS.to_vec()), 1 => prop::sample::select(vec![67, 68, 546, 547])];
+    let source = prop::option::weighted(0.2, prop::sample::select(addresses.clone()));
+    let destination = prop::option::weighted(0.2, prop::sample::select(addresses));
+    let service =
+        prop_oneof![3 => Just(None), 1 => Just(Some(Service::Own)), 1 => Just(Some(Service::NodePort))];
+    let number = || {
+        prop_oneof![
+            6 => prop::sample::select(PORTS.to_vec()),
+            1 => prop::sample::select(vec![67, 68, 546, 547]),
+        ]
+    };
     let kinds = prop_oneof![
         6 => Just(Kind::Tcp), 4 => Just(Kind::Udp), 2 => Just(Kind::Sctp), 1 => Just(Kind::EchoRequest),
         1 => Just(Kind::EchoReply), 1 => Just(Kind::Icmp), 1 => Just(Kind::Other),
@@ -143,14 +170,15 @@ fn new_packets() -> impl Strategy<Value = New> {
     let chain = prop_oneof![4 => Just(vec![]), 1 => prop::collection::vec(extension, 0..8)];
     let options = prop_oneof![4 => Just(0), 1 => 0..=10_u8];
     let family = prop::sample::select(Family::ALL.to_vec());
-    let ends = (family, hosts(), hosts(), address(), address(), (number(), number()));
+    let ends = (family, hosts(), hosts(), source, destination, service, (number(), number()));
     (ends, kinds, flags, options, chain).prop_map(
-        |((family, from, to, source, destination, ports), kind, flags, options, chain)| New {
+        |((family, from, to, source, destination, service, ports), kind, flags, options, chain)| New {
             family,
             from,
             to,
             source,
             destination,
+            service,
             ports,
             kind,
             flags,
@@ -161,14 +189,14 @@ fn new_packets() -> impl Strategy<Value = New> {
 }
 
 impl Step {
-    /// The packet, the hook that it comes to, and its bytes with all that happened to them.
-    pub(crate) fn resolve(&self, world: &World, earlier: &[Frame]) -> (Option<Frame>, Hook, Vec<u8>) {
+    /// The packet, the place that it comes to, and its bytes with all that happened to them.
+    pub(crate) fn resolve(&self, world: &World, earlier: &[Frame]) -> (Option<Frame>, At, Vec<u8>) {
         let Some(frame) = self.what.resolve(earlier) else {
-            return (None, self.place.hook(world, None), Frame::arp());
+            return (None, self.place.at(world, None), Frame::arp());
         };
-        let hook = self.place.hook(world, Some(&frame));
+        let at = self.place.at(world, Some(&frame));
         let bytes = self.noise.over(&frame);
-        (Some(frame), hook, bytes)
+        (Some(frame), at, bytes)
     }
 }
 
@@ -211,7 +239,12 @@ impl New {
         let fits = |address: &IpAddr| address.is_ipv4() == (self.family == Family::V4);
         let source = self.source.filter(fits).unwrap_or(self.from.at(self.family));
         let destination = self.destination.filter(fits).unwrap_or(self.to.at(self.family));
-        let (from, to) = ((source, self.ports.0), (destination, self.ports.1));
+        let from = (source, self.ports.0);
+        let to = match self.service {
+            None => (destination, self.ports.1),
+            Some(Service::Own) => (service_at(self.family), 80),
+            Some(Service::NodePort) => (Host::Node.at(self.family), NODE_PORT),
+        };
         let frame = match self.kind {
             Kind::Tcp => Frame::tcp(from, to, self.flags),
             Kind::Udp => Frame::udp(from, to, 20),
@@ -234,7 +267,7 @@ impl New {
 }
 
 impl Place {
-    fn hook(&self, world: &World, frame: Option<&Frame>) -> Hook {
+    fn at(&self, world: &World, frame: Option<&Frame>) -> At {
         let local = |address: IpAddr| {
             Host::LOCAL.into_iter().find(|host| Family::ALL.iter().any(|family| host.at(*family) == address))
         };
@@ -248,13 +281,14 @@ impl Place {
             None if from_node => NODE,
             None => UPLINK,
         };
-        match (self, sender, receiver) {
+        At::Pod(match (self, sender, receiver) {
+            (Self::Wire, ..) => return At::Wire(via),
             (Self::Sender, Some(sender), _) | (Self::Receiver, Some(sender), None) => leaves(sender),
             (Self::Receiver | Self::Sender, _, Some(receiver)) => arrives(receiver, via),
             (Self::Sender | Self::Receiver, None, None) => arrives(Host::B, via),
             (Self::Anywhere(Direction::Egress, pod, _), ..) => leaves(*pod),
             (Self::Anywhere(Direction::Ingress, pod, via), ..) => arrives(*pod, *via),
-        }
+        })
     }
 }
 

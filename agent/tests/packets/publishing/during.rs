@@ -117,24 +117,28 @@ fn probes(worlds: &[World]) -> Vec<Probe> {
     let mut probes = Vec::new();
     for pod in Host::LOCAL {
         for (direction, peer, port) in asked() {
-            let verdicts: Vec<bool> = worlds
-                .iter()
-                .map(|world| {
-                    let subject = &world.cluster.pods[&pod.name()];
-                    // A pod that is free today says nothing of the tables.
-                    let asked = Asked { subject, direction, peer, protocol: Some(Protocol::Tcp), port };
-                    naive::allows(&world.cluster, asked)
-                })
-                .collect();
+            let family = if peer.is_ipv4() { crate::world::Family::V4 } else { crate::world::Family::V6 };
+            let own = pod.at(family);
+            let local = Host::LOCAL.into_iter().find(|host| host.at(family) == peer);
+            let allows = |world: &World, subject: Host, direction, peer| {
+                let subject = &world.cluster.pods[&subject.name()];
+                let asked = Asked { subject, direction, peer, protocol: Some(Protocol::Tcp), port };
+                naive::allows(&world.cluster, asked)
+            };
+            // Where a packet of a local pod arrives that did not pass that pod's own veth, its egress is judged, too.
+            let sender = local.filter(|_| direction == Direction::Ingress);
+            let verdicts = |world: &World| {
+                let sends = sender.is_none_or(|sender| allows(world, sender, Direction::Egress, own));
+                (allows(world, pod, direction, peer), sends)
+            };
+            let verdicts: Vec<(bool, bool)> = worlds.iter().map(verdicts).collect();
+            // A pod that is free today says nothing of the tables.
             let isolated = worlds
                 .iter()
                 .any(|world| naive::isolates(&world.cluster, &world.cluster.pods[&pod.name()], direction));
             if !isolated || verdicts.iter().any(|verdict| *verdict != verdicts[0]) {
                 continue;
             }
-            let family = if peer.is_ipv4() { crate::world::Family::V4 } else { crate::world::Family::V6 };
-            let own = pod.at(family);
-            let local = Host::LOCAL.into_iter().find(|host| host.at(family) == peer);
             if own == peer || Host::Node.at(family) == peer {
                 continue;
             }
@@ -145,7 +149,7 @@ fn probes(worlds: &[World]) -> Vec<Probe> {
                     (arrives(pod, via), Frame::tcp((peer, 1_024), (own, port), flag::SYN))
                 }
             };
-            probes.push(Probe { hook, frame: frame.bytes(), passes: verdicts[0] });
+            probes.push(Probe { hook, frame: frame.bytes(), passes: verdicts[0] == (true, true) });
         }
     }
     probes

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use podgate::{
-    compiler,
     kernel::{Kernel, Pins},
     publisher::Publisher,
 };
@@ -21,8 +20,7 @@ use crate::{
 fn restart(node: &Node, pins: &Pins, world: &World) -> (Kernel, Snapshot) {
     let mut kernel = node::load(pins, false);
     let mut publisher = Publisher::default();
-    let tables =
-        compiler::compile(&world.cluster, world.subjects(), publisher.in_force()).expect("few classes");
+    let tables = world.compile(publisher.in_force());
     let wanted = world.wanted(&tables);
     publisher.publish(&mut kernel.maps, &tables, &wanted).expect("the kernel takes it");
     (kernel, node.pinned.read())

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, net::IpAddr, path::Path};
 
 use podgate::{
-    compiler::{self, Subject},
+    compiler::Subject,
     kernel::{Kernel, Pins},
     memory::Memory,
     model::Pod,
@@ -91,7 +91,7 @@ impl Fresh {
             std::fs::remove_file(pin.expect("an entry").path()).expect("a pin of ours");
         }
         let mut kernel: Kernel = node::load(&self.pins, false);
-        let tables = compiler::compile(&world.cluster, world.subjects(), []).expect("few port classes");
+        let tables = world.compile(Vec::new());
         let wanted = world.wanted(&tables);
         Publisher::default().publish(&mut kernel.maps, &tables, &wanted).expect("the kernel takes it");
         Pinned::new(&self.pins).read()

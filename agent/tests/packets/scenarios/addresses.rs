@@ -111,7 +111,7 @@ fn a_pod_reaches_itself() {
 fn link_local_addresses_are_between_a_pod_and_its_link() {
     let mut world = World::new().ingress(Host::B, []).egress(Host::B, []);
     let node_link = ip("fe80::1");
-    world.node.push(node_link);
+    world.node.insert(node_link);
     let mut node = Node::new(&world);
     let (b_link, other_link) = (ip("fe80::b"), ip("fe80::c"));
     node.expect(leaves(Host::B), &Frame::tcp((b_link, 9), (node_link, 80), SYN), OwnNode);

@@ -1,0 +1,178 @@
+//! Services: what stands behind an address and port that the node translates after a packet has left its pod.
+//!
+//! Two services whose backends no rule can tell apart are one to the kernel. The verdict of an egress rule set on a
+//! service is that on its backends: on all of them, on some, on none.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use podgate_common::{Address, BITS_PER_ROW, ClassId, Protocol, ServiceKey, ServiceVerdict};
+
+use super::{Classes, Identities, Rows, Subject};
+use crate::model::{Cluster, Front, Name, ObjectName, Pod, Service, ServicePort};
+
+/// Where tables will be used: a service looks different on each node.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    pub node: &'a Name,
+    /// What the node's own stack answers to.
+    pub own_addresses: &'a BTreeSet<IpAddr>,
+}
+
+/// The services of the cluster as clients of one node see them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Services {
+    /// Distinct sets of backends. Index 0: none at all.
+    pub behind: Vec<BTreeSet<Backend>>,
+    /// Which of them each address and port leads to; node ports stand under the unspecified address.
+    pub fronts: BTreeMap<ServiceKey, usize>,
+    /// By (rule set, set of backends). What is missing is denied.
+    pub verdicts: BTreeMap<(usize, usize), ServiceVerdict>,
+    /// Some pod may send to a service with a backend on another node that it must not reach.
+    pub leave_node: bool,
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        let (fronts, verdicts) = (BTreeMap::new(), BTreeMap::new());
+        Self { behind: vec![BTreeSet::new()], fronts, verdicts, leave_node: false }
+    }
+}
+
+/// A backend as far as rules can tell, by indexes into the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Backend {
+    /// The node itself: always open to its pods.
+    Node,
+    /// A pod of this node; `egress` is its own rule set. To itself a pod may always send.
+    Local {
+        identity: usize,
+        class: usize,
+        egress: usize,
+    },
+    Elsewhere {
+        identity: usize,
+        class: usize,
+    },
+}
+
+/// What the services are compiled from.
+pub(super) struct Input<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) site: Site<'a>,
+    pub(super) subjects: &'a BTreeMap<ObjectName, Subject>,
+    pub(super) pods: &'a [&'a Pod],
+    pub(super) identities: &'a Identities,
+    pub(super) classes: &'a Classes,
+    pub(super) rows: &'a Rows,
+}
+
+/// `judging`: the rule sets that judge, or judged until now, the egress of some pod.
+pub(super) fn compile(input: &Input<'_>, judging: &BTreeSet<usize>) -> Services {
+    // Without an isolated sender nobody asks.
+    if judging.is_empty() {
+        return Services::default();
+    }
+    let mut services = Services::default();
+    let mut known = HashMap::from([(BTreeSet::new(), 0)]);
+    let backends = Backends::new(input);
+    let slices = input.cluster.slices_by_service();
+    for service in input.cluster.services.values() {
+        for port in &service.ports {
+            for (key, front) in fronts(service, port) {
+                let v6 = !key.address.is_v4();
+                let behind = slices.backends(service, port, front, v6, input.site.node);
+                let behind = behind.into_iter().map(|at| backends.backend(at, port.protocol)).collect();
+                let place = *known.entry(behind).or_insert_with_key(|behind| {
+                    services.behind.push(behind.clone());
+                    services.behind.len() - 1
+                });
+                services.fronts.insert(key, place);
+            }
+        }
+    }
+    for &rule_set in judging {
+        for (place, behind) in services.behind.iter().enumerate() {
+            let (verdict, leaves_node) = judge(rule_set, behind, input.rows);
+            services.leave_node |= leaves_node;
+            if verdict != ServiceVerdict::Denied {
+                services.verdicts.insert((rule_set, place), verdict);
+            }
+        }
+    }
+    services
+}
+
+/// Every address and port that leads to one port of a service.
+fn fronts<'a>(service: &'a Service, port: &'a ServicePort) -> impl Iterator<Item = (ServiceKey, Front)> + 'a {
+    let key = |address: Address, number| ServiceKey::new(address, port.protocol, number);
+    let at = move |addresses: &'a [IpAddr], front| {
+        addresses.iter().map(move |address| (key((*address).into(), port.number), front))
+    };
+    let families = service.cluster_addresses.iter().map(|address| Address::from(*address).unspecified());
+    let node_ports =
+        families.filter_map(move |unspecified| Some((key(unspecified, port.node_port?), Front::External)));
+    at(&service.cluster_addresses, Front::Cluster)
+        .chain(at(&service.external_addresses, Front::External))
+        .chain(node_ports)
+}
+
+/// The verdict, and whether a backend that is denied can only be met where packets leave the node.
+fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) -> (ServiceVerdict, bool) {
+    let allows = |identity, class: usize| {
+        let (block, bit) = (class / usize::from(BITS_PER_ROW), class % usize::from(BITS_PER_ROW));
+        let class = ClassId(u16::try_from(bit).expect("a remainder below 256"));
+        rows.row(rule_set, identity, block).is_some_and(|row| row.allows(class))
+    };
+    let (mut some, mut denied, mut denied_elsewhere) = (false, false, false);
+    for backend in behind {
+        match *backend {
+            Backend::Node => some = true,
+            Backend::Local { identity, class, egress } => {
+                let allowed = allows(identity, class);
+                denied |= !allowed;
+                some |= allowed || egress == rule_set;
+            }
+            Backend::Elsewhere { identity, class } => {
+                let allowed = allows(identity, class);
+                (some, denied_elsewhere) = (some || allowed, denied_elsewhere || !allowed);
+            }
+        }
+    }
+    match (some, denied || denied_elsewhere) {
+        (true, false) => (ServiceVerdict::Allowed, false),
+        (true, true) => (ServiceVerdict::Deferred, denied_elsewhere),
+        (false, _) => (ServiceVerdict::Denied, false),
+    }
+}
+
+/// Finds out what an address is to this node.
+struct Backends<'a> {
+    input: &'a Input<'a>,
+    /// The rule sets of the egress of this node's pods.
+    local: HashMap<IpAddr, usize>,
+}
+
+impl<'a> Backends<'a> {
+    fn new(input: &'a Input<'a>) -> Self {
+        let local = input.pods.iter().flat_map(|pod| {
+            let subject = input.subjects.get(&pod.name).copied().unwrap_or_default();
+            pod.addresses.iter().map(move |address| (*address, subject.egress))
+        });
+        Self { input, local: local.collect() }
+    }
+
+    fn backend(&self, (address, port): (IpAddr, u16), protocol: Protocol) -> Backend {
+        if self.input.site.own_addresses.contains(&address) {
+            return Backend::Node;
+        }
+        let identity = self.input.identities.identity(address);
+        let class = self.input.classes.class(protocol, port);
+        match self.local.get(&address) {
+            Some(&egress) => Backend::Local { identity, class, egress },
+            None => Backend::Elsewhere { identity, class },
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Who sent a packet that reaches a pod or leaves the node: as FORWARD sees it, before the node rewrites the source.
+
+use super::NODE;
+use crate::{Address, Packet, Tables, Tracked, Tuple};
+
+pub(super) struct Sender {
+    /// Before any translation by this node.
+    pub(super) address: Address,
+    /// The veth of the pod of this node that sent it; [`NODE`]: no pod of this node did.
+    pub(super) pod: u32,
+    /// The node has put its own address in place of a foreign one.
+    pub(super) masqueraded: bool,
+}
+
+impl Sender {
+    /// `via` is where the packet entered the node. `None`: the source is the address of a pod that did not send it.
+    #[inline(always)]
+    pub(super) fn of<T: Tables>(
+        tuple: &Tuple,
+        via: u32,
+        packet: &impl Packet,
+        tracked: &mut Tracked,
+        tables: &T,
+    ) -> Option<Self> {
+        let owner = tables.owner(&tuple.source);
+        if let Some(pod) = owner
+            && pod != NODE
+        {
+            return (pod == via || tables.endpoint(pod).master == via).then_some(Self {
+                address: tuple.source,
+                pod,
+                masqueraded: false,
+            });
+        }
+        // `from_pod` lets only a pod's own addresses out, so here the node has rewritten it. Link-local ones stay.
+        let entered = tables.endpoint(via);
+        if entered.is_known() {
+            let own = if tuple.source.is_v4() { entered.v4 } else { entered.v6 };
+            let rewritten = !own.is_unspecified() && !tuple.source.is_link_local_v6();
+            let address = if rewritten { own } else { tuple.source };
+            return Some(Self { address, pod: via, masqueraded: false });
+        }
+        let readable = packet.tracked(tracked);
+        if readable && tracked.describes(tuple) && tracked.original.source != tuple.source {
+            let address = tracked.original.source;
+            // Behind a bridge, which is what the packet came through when it was routed.
+            let pod = tables
+                .owner(&address)
+                .filter(|pod| *pod != NODE && tables.endpoint(*pod).master == via)
+                .unwrap_or(NODE);
+            return Some(Self { address, pod, masqueraded: pod == NODE });
+        }
+        // Without connection tracking to ask, this is all that is known. No IPv4 packet from elsewhere gets through the
+        // routing with an address of the node's own as its source; in IPv6 nothing is in its way.
+        let masqueraded = owner == Some(NODE) && !readable && tuple.source.is_v4();
+        Some(Self { address: tuple.source, pod: NODE, masqueraded })
+    }
+}

@@ -1,0 +1,121 @@
+//! The decision where a packet leaves the node: the egress of pods that sent to a service with a backend elsewhere.
+//!
+//! `from_pod` has let these packets out without knowing the backend. Whatever else leaves the node passes.
+
+use super::{NODE, Sender, is_alive, may_send, recall_ports, remember_ports};
+use crate::{
+    Direction, Flow, FlowKey, Headers, Kind, Outcome, Packet, Scratch, Seen, Tables, Tracked, parse,
+    scratch::Question,
+};
+
+/// Judges a packet that leaves by a device of the node's; `via` is where it entered the node.
+///
+/// `None`: nothing here is podgate's to judge, or it was judged before.
+#[inline(always)]
+pub fn decide_on_wire<T: Tables>(
+    packet: &impl Packet,
+    scratch: &mut Scratch,
+    via: u32,
+    tables: &T,
+) -> Option<Outcome> {
+    if via == NODE {
+        return None;
+    }
+    let entered = tables.endpoint(via);
+    if entered.is_known() && !entered.egress.isolates() {
+        return None;
+    }
+    let Scratch { headers, tracked, .. } = scratch;
+    let kind = parse(packet, headers);
+    let readable = match kind {
+        Kind::Flow | Kind::FirstFragment => true,
+        Kind::LaterFragment => recall_ports(headers, tables),
+        // Judged at the pod's veth by what they are.
+        Kind::Related | Kind::Neighbour | Kind::Unreadable => return None,
+    };
+    let sender = Sender::of(&headers.tuple, via, packet, tracked, tables)?;
+    if sender.pod == NODE || !tables.endpoint(sender.pod).egress.isolates() {
+        return None;
+    }
+    if !readable {
+        return Some(Outcome::Fragment);
+    }
+    let outcome = connection(&sender, packet, scratch, tables);
+    if matches!(kind, Kind::FirstFragment) && outcome.is_none_or(Outcome::passes) {
+        remember_ports(&scratch.headers, tables);
+    }
+    outcome
+}
+
+/// A packet of a connection that an isolated pod of this node takes part in.
+#[inline(never)]
+fn connection<T: Tables>(
+    sender: &Sender,
+    packet: &impl Packet,
+    scratch: &mut Scratch,
+    tables: &T,
+) -> Option<Outcome> {
+    let Scratch { headers, tracked, question: Question { key, entry, .. } } = scratch;
+    let source_is_low;
+    (*key, source_is_low) = FlowKey::of(&headers.tuple);
+    let known = tables.flow(key);
+    let now = tables.now();
+    if let Some((flow, place)) = known.filter(|(flow, _)| is_alive(flow, key.protocol, now, tables)) {
+        let side = if is_from_client(&flow, source_is_low) { Direction::Egress } else { Direction::Ingress };
+        let judged_at = match side {
+            Direction::Egress => flow.client_if,
+            Direction::Ingress => flow.server_if,
+        };
+        let stale = headers.segment.opens || tables.recheck();
+        if judged_at == sender.pod && (!stale || flow.judged_in(side) == tables.epoch()) {
+            if now.wrapping_sub(flow.last) >= tables.timeouts().refresh {
+                tables.refresh_flow(place, now, flow.seen);
+            }
+            return None;
+        }
+    }
+    // No reply comes this way: the entry lives as one that was replied to.
+    let seen = Seen::REPLY.with(Seen::CLIENT_IS_LOW, source_is_low);
+    *entry = Flow { client_if: 0, server_if: 0, via: 0, client_epoch: 0, server_epoch: 0, last: now, seen };
+    if was_judged_at_veth(sender, packet, headers, tracked, now, tables) {
+        entry.client_if = sender.pod;
+        entry.client_epoch = tables.epoch();
+    } else if !may_send(sender, &headers.tuple, headers.segment, entry, tables) {
+        return Some(Outcome::DeniedBackend);
+    }
+    Some(if tables.put_flow(key, entry) { Outcome::Allowed } else { Outcome::FlowTable })
+}
+
+/// Whether the connection, before its addresses were rewritten, was judged by `from_pod` alone.
+#[inline(always)]
+fn was_judged_at_veth<T: Tables>(
+    sender: &Sender,
+    packet: &impl Packet,
+    headers: &Headers,
+    tracked: &mut Tracked,
+    now: u32,
+    tables: &T,
+) -> bool {
+    if !packet.tracked(tracked) {
+        return false;
+    }
+    let tuple = &headers.tuple;
+    if tracked.is_reply {
+        // The client has sent before, to this pod: its ingress was judged.
+        return tracked.original.destination == tuple.source && tracked.original.source == tuple.destination;
+    }
+    if !tracked.describes(tuple) {
+        return false;
+    }
+    let (key, source_is_low) = FlowKey::of(&tracked.original);
+    let Some((flow, _)) = tables.flow(&key) else { return false };
+    is_from_client(&flow, source_is_low)
+        && flow.client_if == sender.pod
+        && !flow.seen.has(Seen::DEFERRED)
+        && is_alive(&flow, key.protocol, now, tables)
+}
+
+#[inline(always)]
+fn is_from_client(flow: &Flow, source_is_low: bool) -> bool {
+    flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low
+}
