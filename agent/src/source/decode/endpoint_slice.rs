@@ -1,7 +1,7 @@
 //! EndpointSlices: the addresses and ports behind a service.
 //!
-//! The rules are those of Kubernetes' `pkg/apis/discovery/{v1/defaults,validation/validation}.go`, and what kube-proxy
-//! takes an absent condition for. Zones and hints are left out: they only narrow kube-proxy's choice.
+//! The rules are those of Kubernetes' `pkg/apis/discovery/{v1/defaults,validation/validation}.go`, and what
+//! kube-proxy takes an absent condition for. Zones and hints are left out: they only narrow its choice.
 
 use std::net::IpAddr;
 

@@ -1,8 +1,9 @@
 //! Services: the addresses and ports that kube-proxy leads elsewhere.
 //!
-//! The rules are those of Kubernetes' `pkg/apis/core/validation` and `pkg/proxy/serviceport.go`. Where the ports lead is
-//! said by EndpointSlices alone: selectors and `targetPort` are for the controller that writes those. Session affinity,
-//! `externalTrafficPolicy` and source ranges do not change which endpoints a pod can reach.
+//! The rules are those of Kubernetes' `pkg/apis/core/validation` and `pkg/proxy/serviceport.go`. Where the
+//! ports lead is said by EndpointSlices alone: selectors and `targetPort` are for the controller that writes
+//! those. Session affinity, `externalTrafficPolicy` and source ranges do not change which endpoints a pod can
+//! reach.
 
 use std::net::IpAddr;
 
