@@ -39,7 +39,7 @@ pub struct ServicePort {
     pub node_port: Option<u16>,
 }
 
-/// Some of a service's endpoints, all of one family. Its ports are those of the endpoints, not of the service.
+/// Some of a service's endpoints, all of one family. Its ports are those of the endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSlice {
     pub name: ObjectName,
@@ -79,8 +79,8 @@ pub enum Front {
 }
 
 impl Service {
-    /// Whether kube-proxy serves it for clients of a family at all. If not, its node ports are ordinary ports of
-    /// the node in that family.
+    /// Whether kube-proxy serves it for clients of a family at all. If not, its node ports are ordinary ports
+    /// of the node in that family.
     pub fn has_family(&self, v6: bool) -> bool {
         self.cluster_addresses.iter().any(|address| address.is_ipv6() == v6)
     }

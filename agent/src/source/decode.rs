@@ -8,6 +8,7 @@
 //! files, streams, and objects that appear twice.
 
 mod address;
+mod endpoint_slice;
 mod field;
 mod intern;
 mod kind;
@@ -18,11 +19,12 @@ mod pod;
 mod policy;
 mod port;
 mod selector;
+mod service;
 mod syntax;
 
 use serde_json::Value;
 
-use crate::model::{Name, Namespace, NetworkPolicy, Node, ObjectName, Pod};
+use crate::model::{EndpointSlice, Name, Namespace, NetworkPolicy, Node, ObjectName, Pod, Service};
 
 pub(crate) use field::Fault;
 pub(crate) use kind::{Kind, ObjectId};
@@ -41,6 +43,12 @@ pub(crate) enum Decoded {
     /// Succeeded or Failed: not in the cluster, and it takes the place of an earlier pod of its name.
     FinishedPod(ObjectName),
     Policy(NetworkPolicy),
+    Service(Service),
+    /// kube-proxy leads nobody there: not in the cluster, and it takes the place of an earlier service of its name.
+    UnservedService(ObjectName),
+    Slice(EndpointSlice),
+    /// kube-proxy does not read it: as above.
+    UnservedSlice(ObjectName),
 }
 
 /// What one JSON value held.
@@ -75,6 +83,12 @@ impl Decoded {
             Self::Pod(pod) => ObjectId::of_namespace(Kind::Pod, pod.name.clone()),
             Self::FinishedPod(name) => ObjectId::of_namespace(Kind::Pod, name.clone()),
             Self::Policy(policy) => ObjectId::of_namespace(Kind::NetworkPolicy, policy.name.clone()),
+            Self::Service(Service { name, .. }) | Self::UnservedService(name) => {
+                ObjectId::of_namespace(Kind::Service, name.clone())
+            }
+            Self::Slice(EndpointSlice { name, .. }) | Self::UnservedSlice(name) => {
+                ObjectId::of_namespace(Kind::EndpointSlice, name.clone())
+            }
         }
     }
 }
@@ -142,6 +156,10 @@ impl Decoder {
             Kind::NetworkPolicy => {
                 let name = name.unwrap_or_else(|| metadata::unnamed(place));
                 Decoded::Policy(policy::read(fields, in_namespace(name), &mut self.names))
+            }
+            Kind::Service => service::read(fields, in_namespace(name?), &mut self.names),
+            Kind::EndpointSlice => {
+                endpoint_slice::read(fields, in_namespace(name?), &labels, &mut self.names)
             }
         })
     }

@@ -9,3 +9,4 @@ mod narrowing;
 mod oracle;
 mod outside;
 mod runner;
+mod services;

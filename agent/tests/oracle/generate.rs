@@ -6,6 +6,7 @@
 mod large;
 mod pods;
 mod policies;
+mod services;
 mod spoil;
 
 use std::net::IpAddr;
@@ -23,21 +24,24 @@ pub(crate) enum Entries {
     SomeInvalid,
 }
 
-/// A cluster: one to five namespaces (not all declared by an object), nodes, 2 to 12 pods, 0 to 8 policies, and
-/// objects of kinds that no verdict depends on.
+/// A cluster: one to five namespaces (not all declared by an object), nodes, 2 to 12 pods, 0 to 8 policies, 0 to 5
+/// services with their EndpointSlices, and objects of kinds that no verdict depends on.
 pub(crate) fn cluster(entries: Entries) -> impl Strategy<Value = Vec<Value>> {
     (
         1..=NAMESPACES.len(),
         vec(proptest::option::of(namespace_labels()), NAMESPACES.len()),
         vec(pods::pod(), 2..=PODS),
         vec(policies::policy(entries), 0..=8),
+        vec(services::service(), 0..=SERVICES),
         any::<bool>(),
     )
-        .prop_map(|(count, declared, pods, policies, with_others)| {
+        .prop_map(|(count, declared, pods, policies, services, with_others)| {
             let spaces = NAMESPACES[..count].iter();
             let mut objects: Vec<Value> = spaces.zip(declared).filter_map(namespace).collect();
             objects.extend(NODES.iter().map(|(name, address)| node(name, address)));
-            objects.extend(pods::place(&pods, count));
+            let pods = pods::place(&pods, count);
+            objects.extend(services::place(&services, &pods));
+            objects.extend(pods);
             objects.extend(policies.into_iter().enumerate().map(|(slot, policy)| policy.object(slot, count)));
             if with_others {
                 objects.extend(others());
@@ -59,6 +63,8 @@ pub(crate) fn outside() -> impl Strategy<Value = Vec<IpAddr>> {
 
 /// How many pods a cluster has at most: each has its own place in the address plan.
 const PODS: usize = 12;
+/// The same holds for services.
+const SERVICES: usize = 5;
 /// `red-1` sorts before `red/`: names are compared as whole strings. Some YAML readers take `y` for a boolean.
 const NAMESPACES: &[&str] = &["default", "red", "red-1", "y", "blue"];
 const NODES: &[(&str, &str)] = &[("n1", "10.10.0.1"), ("n2", "10.10.0.2")];
@@ -182,7 +188,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::oracle::{manifest, naive::matrix};
+    use crate::oracle::{
+        manifest,
+        naive::{Party, backends, destinations, matrix},
+    };
 
     fn clusters(entries: Entries, count: usize) -> Vec<Vec<Value>> {
         let mut runner = TestRunner::new(Config { rng_seed: RngSeed::Fixed(7), ..Config::default() });
@@ -240,6 +249,32 @@ mod tests {
             r#""phase":"Failed""#,
             r#""phase":"Pending""#,
             "deletionTimestamp",
+            r#""cidr":"10.96.0."#,
+            r#""clusterIP":"10.96.0."#,
+            r#""clusterIP":"fd96::"#,
+            r#""clusterIP":"None""#,
+            r#""clusterIPs":["10.96.0.1","fd96::1"]"#,
+            r#""clusterIPs":["fd96::1","10.96.0.1"]"#,
+            r#""type":"ExternalName""#,
+            r#""type":"LoadBalancer""#,
+            r#""type":"NodePort""#,
+            r#""nodePort":300"#,
+            r#""externalIPs":["198.51.100."#,
+            r#""ipMode":"Proxy""#,
+            r#""ipMode":"VIP""#,
+            r#""internalTrafficPolicy":"Local""#,
+            r#""sessionAffinity":"ClientIP""#,
+            r#""targetPort":"http""#,
+            r#""targetPort":8080"#,
+            r#""publishNotReadyAddresses":true"#,
+            r#""addressType":"IPv6""#,
+            r#""addressType":"FQDN""#,
+            r#""ready":false"#,
+            r#""serving":true,"terminating":true"#,
+            r#""endpoints":null"#,
+            r#""addresses":["203.0.113.9"]"#,
+            r#""addresses":["10.10.0.1"]"#,
+            "service.kubernetes.io/headless",
         ] {
             assert!(text.contains(part), "no cluster has {part}");
         }
@@ -265,6 +300,39 @@ mod tests {
         let all: usize = counts.values().sum();
         for character in ['.', 'X', '-'] {
             assert!(counts[&character] * 20 > all, "{character} is too rare: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn backends_of_services_are_all_allowed_none_allowed_and_mixed() {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for objects in clusters(Entries::Valid, 300) {
+            let pods = objects
+                .iter()
+                .filter(|object| object["kind"] == "Pod" && object["status"]["phase"] == "Running");
+            for pod in pods {
+                let text = |pointer| pod.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+                let namespace = text("/metadata/namespace").unwrap_or_else(|| "default".into());
+                let name = text("/metadata/name").expect("generated pods have names");
+                let node = text("/spec/nodeName").expect("generated pods have nodes");
+                let client = Party::Pod { namespace, name };
+                for destination in destinations(&objects, &node) {
+                    let found = backends(&objects, &client, &destination).expect("a service answers there");
+                    let allowed = found.iter().filter(|backend| backend.egress).count();
+                    let sort = match (found.len(), allowed) {
+                        (0, _) => "no backend",
+                        (all, allowed) if all == allowed => "all",
+                        (_, 0) => "none",
+                        _ => "mixed",
+                    };
+                    *counts.entry(sort).or_default() += 1;
+                }
+            }
+        }
+        let all: usize = counts.values().sum();
+        for sort in ["no backend", "all", "none", "mixed"] {
+            let count = counts.get(sort).copied().unwrap_or(0);
+            assert!(count * 100 > all, "{sort} is too rare: {counts:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! In: objects as a user writes them, with defaults omitted. Out: a verdict, or the matrix of all pods.
 //! Clear and slow on purpose. Quoted sentences are those of the API documentation (`networking/v1/types.go`,
 //! `meta/v1/types.go`) and of the Network Policies page of the Kubernetes documentation.
-//! Left out: connections that exist already, replies, Services; a verdict is about a new connection.
+//! Left out: connections that exist already and replies; a verdict is about a new connection.
 
 #[cfg(test)]
 mod checklist;
@@ -12,6 +12,7 @@ mod matrix;
 mod object;
 mod policy;
 mod selector;
+mod service;
 
 use std::net::IpAddr;
 
@@ -20,6 +21,7 @@ use serde_json::Value;
 pub(crate) use matrix::matrix;
 use object::{addresses, is_alive, namespace_of, node_of, on_host_network};
 use policy::{isolates, rule_allows, rules, selects};
+pub(crate) use service::{Destination, backends, destinations};
 
 /// Who opens a connection, or to whom it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]

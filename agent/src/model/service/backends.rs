@@ -1,8 +1,8 @@
 //! Where kube-proxy leads a client of a service.
 //!
-//! In: a service's slices, and who asks. Out: the set that one backend is picked from. The rules are those of kube-proxy's
-//! `pkg/proxy/{topology,endpointslicecache}.go`. Topology hints are left out, so the set may be larger than kube-proxy's:
-//! a verdict on all of it is a verdict on any part.
+//! In: a service's slices, and who asks. Out: the set that one backend is picked from. The rules are those of
+//! kube-proxy's `pkg/proxy/{topology,endpointslicecache}.go`. Topology hints are left out, so the set may be
+//! larger than kube-proxy's: a verdict on all of it is a verdict on any part.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +33,7 @@ impl Cluster {
         choose(slices, service, port, front, v6, node)
     }
 
-    /// An index of the slices: built in one pass over them, then each question costs its own service's slices.
+    /// An index of the slices: built in one pass over them, then a question costs its own service's slices.
     pub fn slices_by_service(&self) -> SlicesByService<'_> {
         let mut index: BTreeMap<&ObjectName, Vec<&EndpointSlice>> = BTreeMap::new();
         for slice in self.slices.values() {
@@ -58,7 +58,8 @@ impl SlicesByService<'_> {
     }
 }
 
-/// Terminating endpoints step in when no endpoint is ready; where only local ones may be used, when no local one is.
+/// Terminating endpoints step in when no endpoint is ready; where only local ones may be used, when no local
+/// one is.
 fn choose<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
     service: &Service,

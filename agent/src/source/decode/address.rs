@@ -22,6 +22,28 @@ pub(super) fn read(field: &Field<'_>) -> Result<IpAddr, Reported> {
     }
 }
 
+/// An address that is there, and that packets can be sent to through a service (`ValidateNonSpecialIP`).
+pub(super) fn read_reachable(field: &Field<'_>) -> Result<IpAddr, Reported> {
+    let address = read(field)?;
+    match special(&address) {
+        None => Ok(address),
+        Some(what) => Err(field.fault(format!("{address} is {what}"))),
+    }
+}
+
+fn special(address: &IpAddr) -> Option<&'static str> {
+    let is_link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.octets().starts_with(&[224, 0, 0]),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.segments()[0] & 0xff0f == 0xff02,
+    };
+    match address {
+        _ if address.is_unspecified() => Some("the unspecified address"),
+        _ if address.is_loopback() => Some("a loopback address"),
+        _ if is_link_local => Some("a link-local address"),
+        _ => None,
+    }
+}
+
 /// A CIDR that is there.
 pub(super) fn read_cidr(field: &Field<'_>) -> Result<IpNet, Reported> {
     let text = field.required_text()?;
@@ -113,6 +135,26 @@ mod tests {
         ];
         for (text, expected) in table {
             assert_eq!(parse_cidr(text).map(|cidr| cidr.to_string()), Ok(expected.into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_no_service_can_lead_to_are_known() {
+        let table = [
+            ("0.0.0.0", "the unspecified address"),
+            ("::", "the unspecified address"),
+            ("127.1.2.3", "a loopback address"),
+            ("::1", "a loopback address"),
+            ("169.254.169.254", "a link-local address"),
+            ("224.0.0.251", "a link-local address"),
+            ("fe80::1", "a link-local address"),
+            ("ff02::fb", "a link-local address"),
+        ];
+        for (text, what) in table {
+            assert_eq!(special(&text.parse().unwrap()), Some(what), "{text}");
+        }
+        for text in ["10.0.0.1", "169.253.0.1", "224.0.1.1", "255.255.255.255", "fd00::1", "::2", "ff05::2"] {
+            assert_eq!(special(&text.parse().unwrap()), None, "{text}");
         }
     }
 

@@ -171,6 +171,14 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// A port number where 0 means absent, as for optional numbers of the API.
+    pub(super) fn optional_port_number(&self) -> Result<Option<u16>, Reported> {
+        if self.value.is_null() || self.value.as_u64() == Some(0) {
+            return Ok(None);
+        }
+        self.port_number().map(Some)
+    }
+
     fn child<'b>(&'b self, step: Step<'b>, value: &'b Value) -> Field<'b> {
         Field { value, step, parent: Some(self), faults: self.faults }
     }

@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Node,
     Pod,
     NetworkPolicy,
+    Service,
+    EndpointSlice,
 }
 
 /// What tells two objects apart; printed as in `NetworkPolicy shop/web`.
@@ -36,7 +38,7 @@ pub(super) enum Recognised {
 }
 
 /// API groups in which one of our kinds at an unknown version is a mistake.
-const OUR_GROUPS: [&str; 3] = ["", "networking.k8s.io", "extensions"];
+const OUR_GROUPS: [&str; 4] = ["", "networking.k8s.io", "extensions", "discovery.k8s.io"];
 
 pub(super) fn recognise(root: &Field<'_>, listed: Option<Kind>) -> Result<Recognised, Reported> {
     let object = root.object()?;
@@ -87,18 +89,21 @@ impl Kind {
             "Node" => Self::Node,
             "Pod" => Self::Pod,
             "NetworkPolicy" => Self::NetworkPolicy,
+            "Service" => Self::Service,
+            "EndpointSlice" => Self::EndpointSlice,
             _ => return None,
         })
     }
 
     pub(super) fn is_namespaced(self) -> bool {
-        matches!(self, Self::Pod | Self::NetworkPolicy)
+        matches!(self, Self::Pod | Self::NetworkPolicy | Self::Service | Self::EndpointSlice)
     }
 
     fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace | Self::Node | Self::Pod => "v1",
+            Self::Namespace | Self::Node | Self::Pod | Self::Service => "v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
         }
     }
 }
@@ -110,6 +115,8 @@ impl fmt::Display for Kind {
             Self::Node => "Node",
             Self::Pod => "Pod",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
         })
     }
 }

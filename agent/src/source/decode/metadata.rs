@@ -64,8 +64,8 @@ pub(super) fn unnamed(Place { origin, position }: &Place) -> Name {
 fn name(field: &Field<'_>, kind: Kind) -> Result<Name, Reported> {
     let name = field.required_text()?;
     let syntax = match kind {
-        Kind::Namespace => syntax::dns_label(name),
-        Kind::Node | Kind::Pod | Kind::NetworkPolicy => syntax::dns_subdomain(name),
+        Kind::Namespace | Kind::Service => syntax::dns_label(name),
+        Kind::Node | Kind::Pod | Kind::NetworkPolicy | Kind::EndpointSlice => syntax::dns_subdomain(name),
     };
     syntax::report(field, name, syntax);
     Ok(name.into())

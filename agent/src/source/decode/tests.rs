@@ -1,5 +1,7 @@
 //! Every default and every rule of validation, with the exact words of each fault.
 
+mod services;
+
 use std::collections::BTreeSet;
 
 use podgate_common::Protocol::{Sctp, Tcp, Udp};
@@ -489,10 +491,16 @@ fn a_policy_without_a_usable_name_is_kept_under_one_of_its_own() {
 
 #[test]
 fn other_objects_without_a_name_are_left_out() {
-    for kind in ["Namespace", "Node", "Pod"] {
-        let (objects, faults) = decoded(&json!({"apiVersion": "v1", "kind": kind}));
+    let table = [
+        ("v1", "Namespace", ""),
+        ("v1", "Node", ""),
+        ("v1", "Pod", "default/"),
+        ("v1", "Service", "default/"),
+        ("discovery.k8s.io/v1", "EndpointSlice", "default/"),
+    ];
+    for (version, kind, namespace) in table {
+        let (objects, faults) = decoded(&json!({"apiVersion": version, "kind": kind, "addressType": "IPv4"}));
         assert_eq!(objects, [], "{kind}");
-        let namespace = if kind == "Pod" { "default/" } else { "" };
         let line = format!("{kind} {namespace}(unnamed, a.yaml document 1): metadata.name: is missing");
         assert_eq!(faults, [line]);
     }
@@ -702,10 +710,20 @@ fn our_kinds_at_unknown_versions_are_faults_and_other_groups_are_not() {
         ("Pod", json!("v2"), line("Pod", "default/a", "\"v2\" is not known for a Pod, only v1".into())),
         ("NetworkPolicy", json!("crd.projectcalico.org/v1"), None),
         ("Node", json!("example.com/v1"), None),
-        ("Service", json!("v1"), None),
-        ("EndpointSlice", json!("discovery.k8s.io/v1"), None),
+        (
+            "EndpointSlice",
+            json!("discovery.k8s.io/v1beta1"),
+            line(
+                "EndpointSlice",
+                "default/a",
+                "\"discovery.k8s.io/v1beta1\" is not known for a EndpointSlice, only discovery.k8s.io/v1"
+                    .into(),
+            ),
+        ),
+        ("Service", json!("serving.knative.dev/v1"), None),
+        ("Endpoints", json!("v1"), None),
         ("Deployment", json!("apps/v1"), None),
-        ("ServiceList", json!("v1"), None),
+        ("ConfigMapList", json!("v1"), None),
         ("NetworkPolicyList", json!("crd.projectcalico.org/v1"), None),
     ];
     for (kind, api_version, fault) in table {
@@ -729,7 +747,7 @@ fn lists_are_opened_however_deep() {
             namespace("a"),
             list("List", json!([namespace("b")])),
             list("NamespaceList", json!([bare("c"), namespace("d")])),
-            list("ServiceList", json!([bare("no")])),
+            list("ConfigMapList", json!([bare("no")])),
             list("List", json!(null)),
         ]),
     );
@@ -770,8 +788,8 @@ fn equal_label_sets_of_different_pods_are_one() {
     assert!(std::sync::Arc::ptr_eq(&a.labels, &b.labels));
 }
 
-/// A policy and a pod that use every field.
-fn full_documents() -> [Value; 2] {
+/// A policy, a pod, a service and its slice that use every field.
+fn full_documents() -> [Value; 4] {
     let selector = json!({"matchLabels": {"a": "1"}, "matchExpressions": [{"key": "b", "operator": "In", "values": ["x"]}]});
     let ports = json!([{"protocol": "TCP", "port": 80, "endPort": 90}, {"port": "http"}]);
     let peers = json!([
@@ -791,6 +809,8 @@ fn full_documents() -> [Value; 2] {
             "metadata": {"name": "web", "namespace": "shop", "labels": {"a": "1"}},
             "spec": {"nodeName": "n1", "hostNetwork": false, "containers": [{"ports": [{"name": "http", "containerPort": 80}]}]},
             "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]}}),
+        services::full_service(),
+        services::full_slice(),
     ]
 }
 
@@ -845,7 +865,7 @@ proptest! {
     fn a_mutated_policy_is_still_there_and_isolates(
         mutations in prop::collection::vec((1_usize..60, any_json()), 1..4),
     ) {
-        let [document, _] = full_documents();
+        let [document, ..] = full_documents();
         let mut mutated = document.clone();
         for (choice, replacement) in mutations {
             mutate(&mut mutated, &mut { choice }, &replacement);

@@ -269,5 +269,17 @@ fn add(cluster: &mut Cluster, object: Decoded) {
         Decoded::Policy(policy) => {
             cluster.policies.insert(policy.name.clone(), policy);
         }
+        Decoded::Service(service) => {
+            cluster.services.insert(service.name.clone(), service);
+        }
+        Decoded::UnservedService(name) => {
+            cluster.services.remove(&name);
+        }
+        Decoded::Slice(slice) => {
+            cluster.slices.insert(slice.name.clone(), slice);
+        }
+        Decoded::UnservedSlice(name) => {
+            cluster.slices.remove(&name);
+        }
     }
 }

@@ -244,6 +244,33 @@ fn of_objects_that_appear_twice_the_later_counts() {
 }
 
 #[test]
+fn a_service_that_is_no_longer_served_takes_the_place_of_the_earlier_one() {
+    let service = |address: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {{clusterIP: {address}}}}}\n"
+        )
+    };
+    let slice = |kind: &str| {
+        let labels = "{kubernetes.io/service-name: web}";
+        format!(
+            "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: {kind}, metadata: {{name: s, labels: {labels}}}}}\n"
+        )
+    };
+    let first = service("10.96.0.1") + "---\n" + &slice("IPv4");
+    let both = directory(&[("a.yaml", &first), ("b.yaml", &(service("None") + "---\n" + &slice("FQDN")))]);
+    let only_first = directory(&[("a.yaml", &first)]);
+    for (directory, count) in [(&only_first, 1), (&both, 0)] {
+        let cluster = read_directory(directory).cluster;
+        assert_eq!((cluster.services.len(), cluster.slices.len()), (count, count));
+    }
+    let expected = [
+        "b.yaml: Service default/web: stands also in a.yaml; this one counts",
+        "b.yaml: EndpointSlice default/s: stands also in a.yaml; this one counts",
+    ];
+    assert_eq!(lines(&read_directory(&both), both.path()), expected);
+}
+
+#[test]
 fn policies_without_names_do_not_replace_each_other() {
     let unnamed = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop}}\n";
     let directory = directory(&[("a.yaml", &format!("{unnamed}---\n{unnamed}")), ("b.yaml", unnamed)]);

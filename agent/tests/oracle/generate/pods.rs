@@ -19,6 +19,7 @@ pub(super) struct Pod {
     labels: Option<Value>,
     containers: Vec<Value>,
     init_containers: Vec<Value>,
+    is_ready: bool,
     is_terminating: bool,
 }
 
@@ -67,6 +68,7 @@ pub(super) fn pod() -> impl Strategy<Value = Pod> {
         optional(labels(KEYS)),
         vec(container(), 1..=2),
         vec((container(), any::<bool>()).prop_map(init_container), 0..=2),
+        prop::bool::weighted(0.8),
         prop::bool::weighted(0.1),
     )
         .prop_map(
@@ -75,6 +77,7 @@ pub(super) fn pod() -> impl Strategy<Value = Pod> {
                 labels,
                 containers,
                 init_containers,
+                is_ready,
                 is_terminating,
             )| {
                 Pod {
@@ -86,6 +89,7 @@ pub(super) fn pod() -> impl Strategy<Value = Pod> {
                     labels,
                     containers,
                     init_containers,
+                    is_ready,
                     is_terminating,
                 }
             },
@@ -127,7 +131,8 @@ impl Pod {
             Stack::DualV6First => vec![v6, v4],
             Stack::HostNetwork => vec![node_address.into()],
         };
-        let mut status = json!({});
+        let is_ready = if self.is_ready { "True" } else { "False" };
+        let mut status = json!({"conditions": [{"type": "Ready", "status": is_ready}]});
         set(&mut status, "phase", self.phase.map(Value::from));
         let entries: Vec<Value> = addresses.iter().map(|address| json!({"ip": address})).collect();
         if matches!(self.status, Status::Both | Status::PodIpsAlone) {

@@ -85,6 +85,7 @@ fn peer(entries: Entries) -> BoxedStrategy<Value> {
         3 => (of_pods(), of_namespaces())
             .prop_map(|(pods, spaces)| json!({"podSelector": pods, "namespaceSelector": spaces})),
         4 => ip_block().prop_map(|block| json!({"ipBlock": block})),
+        1 => service_block().prop_map(|block| json!({"ipBlock": block})),
     ];
     or_invalid(entries, valid, sample::select(INVALID_PEERS).prop_map(parsed))
 }
@@ -178,6 +179,13 @@ fn ip_block() -> impl Strategy<Value = Value> {
             set(&mut object, "except", excepts);
             object
         })
+}
+
+/// A block of service addresses, which no packet has that is judged.
+fn service_block() -> impl Strategy<Value = Value> {
+    const BLOCKS: &[&str] =
+        &["10.96.0.0/24", "10.96.0.1/32", "10.96.0.2/31", "fd96::/64", "fd96::1/128", "198.51.100.0/24"];
+    sample::select(BLOCKS).prop_map(|block| json!({"cidr": block}))
 }
 
 /// How an IPv4 block is written. The old forms are refused for new objects, and kept in stored ones.

@@ -21,6 +21,14 @@ pub(super) fn policies(objects: &[Value]) -> impl Iterator<Item = &Value> {
     of_kind(objects, "networking.k8s.io/v1", "NetworkPolicy")
 }
 
+pub(super) fn services(objects: &[Value]) -> impl Iterator<Item = &Value> {
+    of_kind(objects, "v1", "Service")
+}
+
+pub(super) fn slices(objects: &[Value]) -> impl Iterator<Item = &Value> {
+    of_kind(objects, "discovery.k8s.io/v1", "EndpointSlice")
+}
+
 pub(super) fn name_of(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
 }
@@ -107,6 +115,11 @@ fn of_kind<'a>(objects: &'a [Value], version: &str, kind: &str) -> impl Iterator
     objects.iter().filter(move |object| object["apiVersion"] == version && object["kind"] == kind)
 }
 
-fn address(value: &Value) -> Option<IpAddr> {
+/// 1 to 65535.
+pub(super) fn port_number(value: &Value) -> Option<u16> {
+    value.as_u64().and_then(|number| u16::try_from(number).ok()).filter(|number| *number != 0)
+}
+
+pub(super) fn address(value: &Value) -> Option<IpAddr> {
     value.as_str()?.parse().ok()
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     Connection, Direction, End,
     cidr::Cidr,
-    object::{items, label, namespace_label, namespace_of, port_numbers},
+    object::{items, label, namespace_label, namespace_of, port_number, port_numbers},
     selector,
 };
 
@@ -152,10 +152,6 @@ fn port_matches(entry: &Value, connection: &Connection<'_>) -> bool {
             }
         }
     }
-}
-
-fn port_number(value: &Value) -> Option<u16> {
-    value.as_u64().and_then(|number| u16::try_from(number).ok()).filter(|number| *number != 0)
 }
 
 /// "must be no more than 15 characters, must contain only alphanumeric characters (a-z, 0-9), and hyphens (-), must

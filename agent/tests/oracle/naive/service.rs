@@ -1,0 +1,208 @@
+//! Services: where a connection to one of their addresses ends, and what the policies say of each of these ends.
+//!
+//! A service's own address and port match nothing in a policy: what counts is the endpoint that was chosen, after the
+//! translation and before any masquerading, as the rules of kube-proxy have it that stand before those of policies.
+//! Quoted sentences are those of the API documentation (`core/v1/types.go`, `discovery/v1/types.go`).
+//! The objects are valid ones. Left out: hints, which only leave some of the endpoints out.
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use serde_json::Value;
+
+use super::{
+    Connection, Direction, Party, direction_allowed, ends, is_to_itself,
+    object::{self, items, label, name_of, namespace_of, port_number},
+};
+
+/// What a client sends to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Destination {
+    pub(crate) address: IpAddr,
+    /// As the API writes it.
+    pub(crate) protocol: String,
+    pub(crate) port: u16,
+}
+
+/// One endpoint that the client's node may choose, and the verdicts on the connection that then comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Backend {
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+    /// Of the client's policies. Its own node and itself are always allowed.
+    pub(crate) egress: bool,
+    /// Of the endpoint's policies.
+    pub(crate) ingress: bool,
+}
+
+/// A place at which a service answers.
+struct Listener<'a> {
+    at: Destination,
+    front: Front,
+    service: &'a Value,
+    port: &'a Value,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Front {
+    ClusterIp,
+    External,
+}
+
+/// All that leads to an endpoint on this node.
+pub(crate) fn destinations(objects: &[Value], node: &str) -> BTreeSet<Destination> {
+    listeners(objects, node).map(|listener| listener.at).collect()
+}
+
+/// The endpoints that a client's node chooses from. `None` when no service answers there: such a packet is for the
+/// address that stands in it, as with a node port of another node.
+///
+/// A client without an address of this family reaches nothing.
+pub(crate) fn backends(
+    objects: &[Value],
+    client: &Party,
+    destination: &Destination,
+) -> Option<BTreeSet<Backend>> {
+    let node = match client {
+        Party::Pod { namespace, name } => object::node_of(object::pod(objects, namespace, name)),
+        Party::Node(name) => Some(name.as_str()),
+        Party::Address(_) => None,
+    };
+    let node = node.unwrap_or_default();
+    let listener = listeners(objects, node).find(|listener| listener.at == *destination)?;
+    let chosen = endpoints(objects, &listener, node).into_iter();
+    Some(chosen.map(|(address, port)| judge(objects, client, address, &destination.protocol, port)).collect())
+}
+
+fn judge(objects: &[Value], client: &Party, address: IpAddr, protocol: &str, port: u16) -> Backend {
+    let endpoint = Party::Address(address);
+    let mut destination = ends(objects, &endpoint)[0];
+    destination.node = object::node_with(objects, &address);
+    let sources = ends(objects, client);
+    let sources: Vec<_> =
+        sources.into_iter().filter(|source| source.address.is_ipv4() == address.is_ipv4()).collect();
+    let is_allowed = |direction| {
+        !sources.is_empty()
+            && sources.iter().all(|source| {
+                let connection = Connection { source: *source, destination, protocol, port };
+                is_to_itself(&connection) || direction_allowed(objects, direction, &connection)
+            })
+    };
+    let (egress, ingress) = (is_allowed(Direction::Egress), is_allowed(Direction::Ingress));
+    Backend { address, port, egress, ingress }
+}
+
+fn listeners<'a>(objects: &'a [Value], node: &'a str) -> impl Iterator<Item = Listener<'a>> {
+    object::services(objects).flat_map(move |service| listeners_of(objects, service, node))
+}
+
+fn listeners_of<'a>(objects: &[Value], service: &'a Value, node: &str) -> Vec<Listener<'a>> {
+    let own = cluster_addresses(service);
+    let mut found = Vec::new();
+    for port in items(&service["spec"]["ports"]) {
+        let protocol = port["protocol"].as_str().unwrap_or("TCP");
+        let mut listen = |front, address: IpAddr, number: &Value| {
+            // A service is one of the families of its cluster IPs.
+            let is_served = own.iter().any(|own| own.is_ipv4() == address.is_ipv4());
+            if let Some(number) = port_number(number).filter(|_| is_served) {
+                let at = Destination { address, protocol: protocol.into(), port: number };
+                found.push(Listener { at, front, service, port });
+            }
+        };
+        own.iter().for_each(|address| listen(Front::ClusterIp, *address, &port["port"]));
+        for address in external_addresses(service) {
+            listen(Front::External, address, &port["port"]);
+        }
+        // "The port on each node on which this service is exposed". The client's packets to another node leave before
+        // they are translated.
+        for address in object::node_addresses(objects, node) {
+            listen(Front::External, address, &port["nodePort"]);
+        }
+    }
+    found
+}
+
+/// ""None" can be specified for headless services when proxying is not required." "ExternalName means a service consists
+/// of only a reference to an external name."
+fn cluster_addresses(service: &Value) -> Vec<IpAddr> {
+    let spec = &service["spec"];
+    if spec["type"] == "ExternalName" {
+        return Vec::new();
+    }
+    let several = items(&spec["clusterIPs"]);
+    let written = if several.is_empty() { std::slice::from_ref(&spec["clusterIP"]) } else { several };
+    written.iter().filter_map(object::address).collect()
+}
+
+/// "externalIPs is a list of IP addresses for which nodes in the cluster will also accept traffic for this service."
+/// And of a load balancer's address: "Setting this to "VIP" indicates that traffic is delivered to the node with the
+/// destination set to the load-balancer's IP and port. Setting this to "Proxy" indicates that traffic is delivered to
+/// the node or pod with the destination set to the node's IP".
+fn external_addresses(service: &Value) -> Vec<IpAddr> {
+    let balancers = items(&service["status"]["loadBalancer"]["ingress"]).iter();
+    let balancers = balancers.filter(|entry| entry["ipMode"] != "Proxy").map(|entry| &entry["ip"]);
+    items(&service["spec"]["externalIPs"]).iter().chain(balancers).filter_map(object::address).collect()
+}
+
+/// "Note that traffic sent to an External IP or LoadBalancer IP from within the cluster will always get "Cluster"
+/// semantics": externalTrafficPolicy is for other clients.
+fn endpoints(objects: &[Value], listener: &Listener<'_>, node: &str) -> BTreeSet<(IpAddr, u16)> {
+    // "internalTrafficPolicy describes how nodes distribute service traffic they receive on the ClusterIP. If set to
+    // "Local", the proxy will assume that pods only want to talk to endpoints of the service on the same node as the
+    // pod, dropping the traffic if there are no local endpoints."
+    let is_local_alone =
+        listener.front == Front::ClusterIp && listener.service["spec"]["internalTrafficPolicy"] == "Local";
+    let all = slices_of(objects, listener.service).flat_map(|slice| {
+        let numbers = numbers(slice, listener.port);
+        let endpoints = items(&slice["endpoints"]).iter();
+        endpoints.flat_map(move |endpoint| numbers.clone().into_iter().map(move |number| (endpoint, number)))
+    });
+    let candidates: Vec<_> = all
+        .filter(|(endpoint, _)| !is_local_alone || endpoint["nodeName"] == node)
+        .filter_map(|(endpoint, number)| Some((endpoint, address_of(endpoint)?, number)))
+        .filter(|(_, address, _)| address.is_ipv4() == listener.at.address.is_ipv4())
+        .collect();
+    let those = |is_usable: fn(&Value) -> bool| -> BTreeSet<_> {
+        let usable = candidates.iter().filter(|(endpoint, _, _)| is_usable(endpoint));
+        usable.map(|(_, address, number)| (*address, *number)).collect()
+    };
+    // KEP-1669: endpoints that are serving and terminating are for when no endpoint is ready.
+    let ready = those(is_ready);
+    if ready.is_empty() { those(is_leaving) } else { ready }
+}
+
+fn slices_of<'a>(objects: &'a [Value], service: &'a Value) -> impl Iterator<Item = &'a Value> {
+    object::slices(objects).filter(move |slice| {
+        namespace_of(slice) == namespace_of(service)
+            && label(slice, "kubernetes.io/service-name") == Some(name_of(service))
+            && matches!(slice["addressType"].as_str(), Some("IPv4" | "IPv6"))
+    })
+}
+
+/// "If the EndpointSlice is derived from a Kubernetes service, this corresponds to the Service.ports[].name."
+fn numbers(slice: &Value, service_port: &Value) -> Vec<u16> {
+    let text = |port: &Value, field: &str, default: &str| port[field].as_str().unwrap_or(default).to_owned();
+    let is_it = |port: &&Value| {
+        text(port, "name", "") == text(service_port, "name", "")
+            && text(port, "protocol", "TCP") == text(service_port, "protocol", "TCP")
+    };
+    items(&slice["ports"]).iter().filter(is_it).filter_map(|port| port_number(&port["port"])).collect()
+}
+
+/// kube-proxy takes the first: "these are all assumed to be fungible and clients may choose to only use the first
+/// element."
+fn address_of(endpoint: &Value) -> Option<IpAddr> {
+    items(&endpoint["addresses"]).first().and_then(object::address)
+}
+
+/// "A nil value should be interpreted as "true"."
+fn is_ready(endpoint: &Value) -> bool {
+    endpoint["conditions"]["ready"] != false
+}
+
+/// Of serving: "a nil value should be interpreted as "true""; of terminating: "as "false"".
+fn is_leaving(endpoint: &Value) -> bool {
+    endpoint["conditions"]["serving"] != false && endpoint["conditions"]["terminating"] == true
+}
