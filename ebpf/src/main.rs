@@ -1,7 +1,7 @@
 //! podgate's TC programs: `from_pod` and `to_pod` on the host side of each pod's veth.
 //!
 //! They adapt a packet and the maps to the traits of `podgate-common`, call its `decide` and count the outcome.
-//! Nothing is decided here.
+//! Nothing is decided here. `ticks` is a clock that the agent reads; it is never attached.
 #![no_std]
 #![no_main]
 #![expect(unreachable_pub, reason = "the loader finds programs by their public symbols")]
@@ -15,7 +15,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use podgate_common::{Direction, Hook, decide};
+use podgate_common::{Direction, Hook, Tables, decide};
 
 use crate::{maps::SCRATCH, skb::Skb, tables::Maps};
 
@@ -29,6 +29,12 @@ pub fn from_pod(context: TcContext) -> i32 {
 #[classifier]
 pub fn to_pod(context: TcContext) -> i32 {
     run(&context, Direction::Ingress)
+}
+
+/// What entries of the flow table are dated with, for the agent to date its own: user space cannot see the kernel's ticks.
+#[classifier]
+pub fn ticks(_: TcContext) -> i32 {
+    Maps.now().cast_signed()
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
+    Ebpf, EbpfError, EbpfLoader, TestRun as _, TestRunOptions,
     programs::{ProgramError, SchedClassifier},
 };
 use podgate_common::{Config, Direction, Timeouts};
@@ -67,8 +67,8 @@ impl Kernel {
             EbpfError::MapError(error) => anyhow!("cannot make the maps: {error:#}"),
             other => anyhow!("cannot read the BPF object: {other:#}"),
         })?;
-        for direction in Direction::ALL {
-            classifier(&mut ebpf, direction)?.load().map_err(|error| refused(direction, &error))?;
+        for name in Direction::ALL.map(program_name).into_iter().chain([CLOCK]) {
+            classifier(&mut ebpf, name)?.load().map_err(|error| refused(name, &error))?;
         }
         let maps = Maps::new(&mut ebpf)?;
         let counters = Arc::new(Counters::new(&mut ebpf)?);
@@ -81,9 +81,26 @@ impl Kernel {
     ///
     /// Never once loaded; the object has both.
     pub fn program(&mut self, direction: Direction) -> Result<&mut SchedClassifier> {
-        classifier(&mut self.ebpf, direction)
+        classifier(&mut self.ebpf, program_name(direction))
+    }
+
+    /// The tick that it is, as entries of the flow table have it.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not run the program that reads it.
+    pub fn ticks(&mut self) -> Result<u32> {
+        let mut options = TestRunOptions::new();
+        // A packet that the program does not look at, but the kernel wants one (`bpf_prog_test_run_skb`).
+        options.data_in = Some(&[0; 64]);
+        let run =
+            classifier(&mut self.ebpf, CLOCK)?.test_run(options).context("cannot read the kernel's ticks")?;
+        Ok(run.return_value)
     }
 }
+
+/// The program that returns the kernel's ticks.
+const CLOCK: &str = "ticks";
 
 /// The name of a hook's program.
 pub(super) const fn program_name(direction: Direction) -> &'static str {
@@ -93,15 +110,13 @@ pub(super) const fn program_name(direction: Direction) -> &'static str {
     }
 }
 
-fn classifier(ebpf: &mut Ebpf, direction: Direction) -> Result<&mut SchedClassifier> {
-    let name = program_name(direction);
+fn classifier<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut SchedClassifier> {
     let program = ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
     program.try_into().with_context(|| format!("program {name} is no TC classifier"))
 }
 
 /// The verifier's whole log: its last lines say what it did not like.
-fn refused(direction: Direction, error: &ProgramError) -> anyhow::Error {
-    let name = program_name(direction);
+fn refused(name: &str, error: &ProgramError) -> anyhow::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             anyhow!("the kernel refused program {name}: {io_error}\n{verifier_log}")
