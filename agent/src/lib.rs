@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod matrix;
 pub mod memory;
 pub mod model;
+mod netlink;
 pub mod options;
 pub mod port_spec;
 pub mod publisher;
