@@ -24,7 +24,7 @@ use crate::{
         netlink::NetworkWatch,
     },
     kernel::{Attacher, Counters, Kernel, KernelOptions, Lock, Mode, Pins},
-    options::{AgentOptions, Established, Metrics},
+    options::{AgentOptions, AttachBy, Established, Metrics},
     reconciler::Reconciler,
     report::{self, Progress},
     server::{Http, ReadCounters, Server, Snapshot, Socket},
@@ -53,7 +53,12 @@ async fn run(options: &AgentOptions) -> Result<()> {
     let recheck = options.established == Established::Recheck;
     let kernel = Kernel::load(Some(&pins), KernelOptions { flows: options.flows, recheck })?;
     let read_counters = read_counters(kernel.counters.clone());
-    let attacher = Attacher::new(Mode::of_this_kernel()?, &pins);
+    let mode = match options.hook {
+        AttachBy::Auto => Mode::of_this_kernel()?,
+        AttachBy::Tcx => Mode::Tcx,
+        AttachBy::Clsact => Mode::Clsact,
+    };
+    let attacher = Attacher::new(mode, &pins)?;
     let reconciler = Reconciler::new(options.node.clone(), kernel, attacher);
 
     let mut pictures = manifests::watch(options.manifests.clone())?;

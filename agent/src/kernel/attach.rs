@@ -1,32 +1,19 @@
 //! Programs at the hooks of a veth: TCX links where the kernel has them, clsact filters where not.
 //!
-//! Attaching twice is attaching once: a start, a crash and an upgrade take the same path. A TCX link is pinned and gets
-//! the new program by an atomic update. A filter outlives the agent by itself; it has a fixed priority and handle, under
-//! which the next agent finds and replaces it.
+//! Attaching twice is attaching once: a start, a crash and an upgrade take the same path, and so does a change from one
+//! kind of hook to the other. Replacing a program leaves no gap.
 
-use std::{
-    collections::BTreeSet,
-    ffi::CStr,
-    fs, io,
-    path::{Path, PathBuf},
-};
+pub(super) mod clsact;
+pub(super) mod tcx;
 
-use anyhow::{Context as _, Result, bail};
-use aya::{
-    programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-        links::{FdLink, LinkError, PinnedLink},
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
-    },
-    util::KernelVersion,
-};
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result};
+use aya::{programs::TcAttachType, util::KernelVersion};
 use podgate_common::Direction;
 
+use self::{clsact::Filters, tcx::Links};
 use super::{Kernel, Pins, programs::program_name};
-
-/// Where other programs leave room, and where the next agent looks: "pg".
-const FILTER_PRIORITY: u16 = 0x7067;
-const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,13 +46,29 @@ pub struct Device {
 #[derive(Debug)]
 pub struct Attacher {
     mode: Mode,
-    links: PathBuf,
+    links: Links,
+    filters: Filters,
     attached: BTreeSet<Device>,
 }
 
 impl Attacher {
-    pub fn new(mode: Mode, pins: &Pins) -> Self {
-        Self { mode, links: pins.links(), attached: BTreeSet::new() }
+    /// # Errors
+    ///
+    /// When the kernel gives no netlink socket.
+    pub fn new(mode: Mode, pins: &Pins) -> Result<Self> {
+        let (links, filters) = (Links::new(pins.links()), Filters::new(pins.qdiscs())?);
+        Ok(Self { mode, links, filters, attached: BTreeSet::new() })
+    }
+
+    /// Whether no agent has put its programs at this veth so far, in whatever way.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub fn is_new(&mut self, device: &Device) -> Result<bool> {
+        Ok(!self.attached.contains(device)
+            && !self.links.is_attached(device.ifindex)
+            && !self.filters.is_attached(device.ifindex)?)
     }
 
     /// Puts both programs at a veth; returns whether that was new to this process.
@@ -80,11 +83,17 @@ impl Attacher {
         for direction in Direction::ALL {
             let program = kernel.program(direction)?;
             match self.mode {
-                Mode::Tcx => attach_link(program, &self.pin(device.ifindex, direction), interface, direction),
-                Mode::Clsact => attach_filter(program, interface, direction),
+                Mode::Tcx => self.links.attach(program, device.ifindex, interface, direction),
+                Mode::Clsact => self.filters.attach(program, device.ifindex, interface, direction),
             }
             .with_context(|| format!("cannot attach {} to {interface}", program_name(direction)))?;
         }
+        // An agent of the other mode may have been here. Until now both judged, and said the same.
+        match self.mode {
+            Mode::Tcx => self.filters.remove(device.ifindex).map(|_| ()),
+            Mode::Clsact => self.links.remove(device.ifindex),
+        }
+        .with_context(|| format!("cannot remove earlier programs from {interface}"))?;
         self.attached.insert(*device);
         Ok(true)
     }
@@ -97,136 +106,14 @@ impl Attacher {
     pub fn keep(&mut self, present: &BTreeSet<Device>) -> Result<()> {
         self.attached.retain(|device| present.contains(device));
         let present: BTreeSet<u32> = present.iter().map(|device| device.ifindex).collect();
-        let entries =
-            fs::read_dir(&self.links).with_context(|| format!("cannot read {}", self.links.display()))?;
-        for entry in entries {
-            let path = entry.with_context(|| format!("cannot read {}", self.links.display()))?.path();
-            if !pinned_ifindex(&path).is_some_and(|ifindex| present.contains(&ifindex)) {
-                fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-            }
-        }
-        Ok(())
+        self.links.keep(&present)?;
+        self.filters.keep(&present)
     }
-
-    fn pin(&self, ifindex: u32, direction: Direction) -> PathBuf {
-        self.links.join(format!("{ifindex}-{}", program_name(direction)))
-    }
-}
-
-fn pinned_ifindex(path: &Path) -> Option<u32> {
-    path.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
-}
-
-/// Gives the pinned link the new program, or makes and pins a link.
-fn attach_link(
-    program: &mut SchedClassifier,
-    pin: &Path,
-    interface: &str,
-    direction: Direction,
-) -> Result<()> {
-    match PinnedLink::from_pin(pin) {
-        Ok(pinned) => {
-            let link = FdLink::from(pinned).try_into().context("the pinned link is no TCX link")?;
-            match program.attach_to_link(link) {
-                Ok(link) => {
-                    // The pin holds the link; this process does not need it.
-                    program.take_link(link)?;
-                    return Ok(());
-                }
-                // The device of the pinned link is gone, and another one has got its ifindex.
-                Err(error) if os_error(&error) == Some(libc::ENOLINK) => {
-                    fs::remove_file(pin).with_context(|| format!("cannot remove {}", pin.display()))?;
-                }
-                Err(error) => return Err(error).context("cannot replace the program of the pinned link"),
-            }
-        }
-        Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| format!("cannot open {}", pin.display())),
-    }
-    // First of all programs: what a pod must not send, nobody else needs to see.
-    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let link = program.attach_with_options(interface, attach_type(direction), options)?;
-    let link: FdLink = program.take_link(link)?.try_into()?;
-    link.pin(pin).with_context(|| format!("cannot pin a link at {}", pin.display()))?;
-    Ok(())
-}
-
-/// Replaces the filter of an earlier agent, or adds one.
-fn attach_filter(program: &mut SchedClassifier, interface: &str, direction: Direction) -> Result<()> {
-    match tc::qdisc_add_clsact(interface) {
-        Ok(()) => {}
-        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
-        Err(error) => return Err(error).context("cannot add the clsact qdisc"),
-    }
-    let attach_type = attach_type(direction);
-    let earlier = SchedClassifierLink::attached(interface, attach_type, FILTER_PRIORITY, FILTER_HANDLE, None)
-        .context("no such device")?;
-    let link = match program.attach_to_link(earlier) {
-        Ok(link) => link,
-        Err(_) => {
-            let options = NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None };
-            program.attach_with_options(interface, attach_type, TcAttachOptions::Netlink(options))?
-        }
-    };
-    // Dropping the link would remove the filter, which must outlive this process.
-    std::mem::forget(program.take_link(link)?);
-    Ok(())
-}
-
-/// Removes the filters of all devices of this network namespace; returns how many.
-pub(super) fn remove_filters() -> Result<usize> {
-    let mut removed = 0;
-    for interface in interfaces()? {
-        for direction in Direction::ALL {
-            match tc::qdisc_detach_program(&interface, attach_type(direction), program_name(direction)) {
-                Ok(()) => removed += 1,
-                // No filter of ours, no clsact qdisc, or no device any more.
-                Err(TcError::IoError(error)) if is_absence(&error) => {}
-                Err(TcError::NetlinkError(error))
-                    if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT | libc::ENODEV)) => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("cannot remove the filters of {interface}"));
-                }
-            }
-        }
-    }
-    Ok(removed)
-}
-
-fn is_absence(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
-}
-
-/// Names of the devices of this network namespace.
-fn interfaces() -> Result<Vec<String>> {
-    // SAFETY: takes nothing; the list is freed below.
-    let list = unsafe { libc::if_nameindex() };
-    if list.is_null() {
-        bail!("cannot list the network devices: {}", io::Error::last_os_error());
-    }
-    let mut names = Vec::new();
-    let mut entry = list;
-    // SAFETY: the list ends with an entry of index 0; each name ends in NUL and lives until the list is freed.
-    unsafe {
-        while (*entry).if_index != 0 {
-            names.push(CStr::from_ptr((*entry).if_name).to_string_lossy().into_owned());
-            entry = entry.add(1);
-        }
-        libc::if_freenameindex(list);
-    }
-    Ok(names)
 }
 
 const fn attach_type(direction: Direction) -> TcAttachType {
     match direction {
         Direction::Egress => TcAttachType::Ingress,
         Direction::Ingress => TcAttachType::Egress,
-    }
-}
-
-fn os_error(error: &ProgramError) -> Option<i32> {
-    match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        _ => None,
     }
 }
