@@ -4,6 +4,7 @@
 //! nothing: what is written when is the publisher's business.
 
 mod attach;
+mod flows;
 mod lock;
 mod maps;
 mod pins;

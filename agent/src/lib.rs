@@ -20,4 +20,5 @@ pub mod reconciler;
 pub mod report;
 pub mod run;
 pub mod server;
+pub mod sockets;
 pub mod source;

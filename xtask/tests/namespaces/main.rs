@@ -3,6 +3,7 @@
 //! They need root. All of them run in one sandbox, each in a lab of its own, several at a time. Without root they are
 //! shown as ignored, and fail where `CI=true` says that nothing may be skipped.
 
+mod arrival;
 mod input;
 mod isolation;
 mod kernel;
@@ -53,10 +54,18 @@ fn main() -> Result<ExitCode> {
 
 fn all() -> impl Iterator<Item = (&'static str, Test)> {
     // The longest test starts first.
-    [isolation::TESTS, live::TESTS, lifecycle::TESTS, input::TESTS, walkthrough::TESTS, topology::TESTS]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        isolation::TESTS,
+        live::TESTS,
+        arrival::TESTS,
+        lifecycle::TESTS,
+        input::TESTS,
+        walkthrough::TESTS,
+        topology::TESTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 fn in_lab(sandbox: Sandbox, name: &str, test: Test) -> Result<(), Failed> {
