@@ -5,6 +5,7 @@
 
 mod attach;
 mod btf;
+mod flows;
 mod lock;
 mod maps;
 mod pins;

@@ -63,6 +63,9 @@ pub struct AgentOptions {
     /// What a policy change does to live connections
     #[arg(long, value_enum, default_value_t = Established::Keep)]
     pub established: Established,
+    /// How the programs are attached to the interfaces of pods
+    #[arg(long, value_enum, default_value_t = AttachBy::Auto)]
+    pub hook: AttachBy,
     /// How connections are judged that come masqueraded to the node's own address
     #[arg(long, value_enum, default_value_t = MasqueradedIngress::Evaluate)]
     pub masqueraded_ingress: MasqueradedIngress,
@@ -83,6 +86,16 @@ pub enum Established {
     Keep,
     /// It is judged again
     Recheck,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AttachBy {
+    /// By TCX where the kernel has it
+    Auto,
+    /// By TCX links (Linux 6.6 and later)
+    Tcx,
+    /// By filters of a clsact qdisc
+    Clsact,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -3,11 +3,14 @@
 //! In: full pictures. Out: the kernel in the state that they ask for, or an error with what was in force still in
 //! force. It owns everything that writes to the kernel, and has no task, timer or channel of its own.
 
+mod arrival;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use podgate_common::{Direction, EndpointState, MAX_ENDPOINTS, MAX_OWNERS, NODE};
 
+use self::arrival::Arrival;
 use crate::{
     compiler::{Site, Subject, Tables, compile},
     endpoints::{Endpoints, Evidence, Link, Network, State, Veth, cni::CniResults, resolve},
@@ -26,6 +29,8 @@ pub struct Reconciler {
     endpoints: Endpoints,
     /// The pods behind the veths as they were last seen: one that is force-deleted runs on under its last policies.
     pods: BTreeMap<ObjectName, Pod>,
+    /// The veths that were there when the agent came; `None` until its first pass.
+    older: Option<BTreeSet<Device>>,
     /// Since which epoch each veth is judged as it is.
     since: BTreeMap<u32, (Fingerprint, u32)>,
 }
@@ -52,6 +57,7 @@ impl Reconciler {
             publisher: Publisher::default(),
             endpoints: Endpoints::default(),
             pods: BTreeMap::new(),
+            older: None,
             since: BTreeMap::new(),
         }
     }
@@ -68,15 +74,16 @@ impl Reconciler {
         let pods = self.pods_behind(&endpoints, cluster);
         let tables = self.compile(cluster, &endpoints, &pods)?;
         let wire = ways_out(network, &endpoints);
+        self.attacher.keep(&endpoints.veths.values().map(device).chain(wire.keys().copied()).collect())?;
         if tables.services.leave_node {
             // Before any pod is judged by tables that leave a verdict to them.
             self.attach_wire(&wire);
         }
         let published = self.publish(&tables, &endpoints)?;
-        self.attach_pods(&endpoints);
-        let places = endpoints.veths.values().map(|veth| (device(veth), Place::Pod));
-        let wire = wire.keys().filter(|_| tables.services.leave_node).map(|device| (*device, Place::Wire));
-        self.attacher.keep(&places.chain(wire).collect())?;
+        self.attach_pods(&endpoints, network, cni);
+        if !tables.services.leave_node {
+            self.attacher.detach(wire.into_keys())?;
+        }
         self.endpoints = endpoints;
         self.pods = pods;
         let epoch = published.epoch;
@@ -139,12 +146,29 @@ impl Reconciler {
         self.publisher.publish(&mut self.kernel.maps, tables, &wanted(endpoints, tables))
     }
 
-    fn attach_pods(&mut self, endpoints: &Endpoints) {
+    fn attach_pods(&mut self, endpoints: &Endpoints, network: &Network, cni: &CniResults) {
+        let older = self.older.get_or_insert_with(|| endpoints.veths.values().map(device).collect());
+        let newcomers = endpoints.veths.values().filter(|veth| older.contains(&device(veth)));
+        let newcomers: Vec<&Veth> = newcomers
+            .filter(|veth| {
+                let new = self.attacher.is_new(&device(veth));
+                new.inspect_err(|error| tracing::warn!(interface = %veth.name, "{error:#}")).unwrap_or(false)
+            })
+            .collect();
+        let arrival = Arrival::new(&newcomers, endpoints, network, cni);
         for veth in endpoints.veths.values() {
+            let mut connections = arrival.connections(veth);
+            if let Some(connections) = &mut connections {
+                // A failure is logged, and there is a second time.
+                let _ = connections.enter(&mut self.kernel);
+            }
             match self.attacher.attach(&mut self.kernel, Place::Pod, &device(veth), &veth.name) {
                 Ok(true) => tracing::info!(interface = %veth.name, state = ?veth.state, "attached"),
                 Ok(false) => {}
                 Err(error) => tracing::error!(interface = %veth.name, "{error:#}"),
+            }
+            if let Some(entered) = connections.and_then(|mut pod| pod.enter(&mut self.kernel)) {
+                tracing::info!(interface = %veth.name, connections = entered, "live connections go on");
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::{
         netlink::NetworkWatch,
     },
     kernel::{Attacher, Counters, Kernel, KernelOptions, Lock, Mode, Pins},
-    options::{AgentOptions, Established, MasqueradedIngress, Metrics},
+    options::{AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics},
     reconciler::Reconciler,
     report::{self, Progress},
     server::{Http, ReadCounters, Server, Snapshot, Socket},
@@ -57,7 +57,12 @@ async fn run(options: &AgentOptions) -> Result<()> {
     };
     let kernel = Kernel::load(Some(&pins), kernel_options)?;
     let read_counters = read_counters(kernel.counters.clone());
-    let attacher = Attacher::new(Mode::of_this_kernel()?, &pins);
+    let mode = match options.hook {
+        AttachBy::Auto => Mode::of_this_kernel()?,
+        AttachBy::Tcx => Mode::Tcx,
+        AttachBy::Clsact => Mode::Clsact,
+    };
+    let attacher = Attacher::new(mode, &pins)?;
     let reconciler = Reconciler::new(options.node.clone(), kernel, attacher);
 
     let mut pictures = manifests::watch(options.manifests.clone())?;

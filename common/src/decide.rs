@@ -55,7 +55,10 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
     let now = tables.now();
     let is_from_client = |flow: &Flow| flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
     match known.filter(|(flow, _)| is_alive(flow, key.protocol, now, tables)) {
-        Some((flow, entry)) if !segment.opens && was_judged_here(&flow, is_from_client(&flow), hook) => {
+        Some((flow, entry))
+            if !segment.opens
+                && was_judged_here(&flow, is_from_client(&flow), &headers.tuple.source, hook, tables) =>
+        {
             let from_client = is_from_client(&flow);
             let side = if from_client { hook.direction } else { hook.direction.other() };
             // Whose address was rewritten is known from the client's packets alone.
@@ -67,8 +70,11 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
                 }
                 return Outcome::Established;
             }
-            // After a change a live connection is asked the question that opened it.
-            question.entry = Flow { last: now, ..flow };
+            // After a change a live connection is asked the question that opened it. Of one older than the agent, the
+            // client's first packet tells where it comes from.
+            let arrives = from_client && matches!(hook.direction, Direction::Ingress);
+            let via = if arrives { hook.via } else { flow.via };
+            question.entry = Flow { last: now, via, ..flow };
             (question.side, question.from_client) = (side, from_client);
         }
         earlier => {
@@ -314,6 +320,14 @@ fn is_spoofed<T: Tables>(source: &Address, endpoint: &Endpoint, ifindex: u32, ta
     endpoint.is_known() && !source.is_link_local_v6() && tables.owner(source) != Some(ifindex)
 }
 
+/// Another pod's address arrives from elsewhere than that pod's veth or the bridge that it is a port of.
+#[inline(always)]
+fn is_forged<T: Tables>(source: &Address, via: u32, tables: &T) -> bool {
+    tables
+        .owner(source)
+        .is_some_and(|owner| owner != NODE && owner != via && tables.endpoint(owner).master != via)
+}
+
 /// A frame for another pod of this node, as a bridge floods it to all its ports. This pod drops it by itself, and must
 /// neither take the entry of the other one over nor get a connection in the other one's name.
 #[inline(always)]
@@ -322,12 +336,26 @@ fn is_misdelivered<T: Tables>(tuple: &Tuple, hook: &Hook, tables: &T) -> bool {
 }
 
 /// Whether this hook's side of the connection was judged, for packets that come the way this one came.
+///
+/// A server's connection that is older than the agent takes its client's packets from anywhere ([`Flow::ANY_VIA`]), which
+/// lets nobody speak for that client who could not before: `from_pod` has stopped a known pod that sends from an address
+/// which is not its own, a held veth opens nothing, and a pod's address must still come from that pod. What is left are
+/// hosts beyond the uplink, which are never told apart, and pods that no policy can apply to.
 #[inline(always)]
-fn was_judged_here(flow: &Flow, from_client: bool, hook: &Hook) -> bool {
+fn was_judged_here<T: Tables>(
+    flow: &Flow,
+    from_client: bool,
+    source: &Address,
+    hook: &Hook,
+    tables: &T,
+) -> bool {
     match (hook.direction, from_client) {
         (Direction::Egress, true) | (Direction::Ingress, false) => flow.client_if == hook.ifindex,
         (Direction::Egress, false) => flow.server_if == hook.ifindex,
-        (Direction::Ingress, true) => flow.server_if == hook.ifindex && flow.via == hook.via,
+        (Direction::Ingress, true) => {
+            flow.server_if == hook.ifindex
+                && (flow.via == hook.via || flow.via == Flow::ANY_VIA && !is_forged(source, hook.via, tables))
+        }
     }
 }
 

@@ -49,7 +49,8 @@ pub struct Flow {
     pub client_if: u32,
     /// The veth at which the server's ingress was judged; 0: it was not.
     pub server_if: u32,
-    /// Where the client's packets came from when the server's ingress was judged (`skb->ingress_ifindex`).
+    /// Where the client's packets came from when the server's ingress was judged (`skb->ingress_ifindex`), or
+    /// [`Flow::ANY_VIA`].
     pub via: u32,
     /// The epoch in which each side was judged.
     pub client_epoch: u32,
@@ -61,6 +62,10 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// `via` of a connection that is older than the agent: the server's socket names the client, but not the interface
+    /// that its packets come from. No interface has this index.
+    pub const ANY_VIA: u32 = u32::MAX;
+
     /// The epoch in which one side was judged.
     #[inline(always)]
     pub const fn judged_in(&self, side: Direction) -> u32 {

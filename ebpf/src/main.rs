@@ -2,7 +2,7 @@
 //! the node.
 //!
 //! They adapt a packet and the maps to the traits of `podgate-common`, call its `decide` and count the outcome.
-//! Nothing is decided here.
+//! Nothing is decided here. `ticks` is a clock that the agent reads; it is never attached.
 #![no_std]
 #![no_main]
 #![expect(unreachable_pub, reason = "the loader finds programs by their public symbols")]
@@ -17,7 +17,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use podgate_common::{Direction, Hook, Outcome, decide, decide_on_wire};
+use podgate_common::{Direction, Hook, Outcome, Tables, decide, decide_on_wire};
 
 use crate::{maps::SCRATCH, skb::Skb, tables::Maps};
 
@@ -45,6 +45,12 @@ pub fn to_wire(context: TcContext) -> i32 {
     };
     maps::count(Direction::Egress, outcome);
     action(outcome)
+}
+
+/// What entries of the flow table are dated with, for the agent to date its own: user space cannot see the kernel's ticks.
+#[classifier]
+pub fn ticks(_: TcContext) -> i32 {
+    Maps.now().cast_signed()
 }
 
 #[inline(always)]

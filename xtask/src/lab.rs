@@ -46,6 +46,7 @@ pub struct Lab {
     manifests: Manifests,
     wire: Place,
     members: Vec<Member>,
+    agent_options: Vec<String>,
 }
 
 /// A host outside the cluster, on the same wire as the nodes. It routes to pods as the nodes do.
@@ -77,7 +78,13 @@ impl Lab {
         let wire = Place::new(sandbox, "wire")?;
         // Multicast snooping would drop neighbour discovery while no querier is known.
         wire.ip("link add wire type bridge mcast_snooping 0\nlink set wire up\n")?;
-        Ok(Self { sandbox, directory, manifests, wire, members: Vec::new() })
+        Ok(Self { sandbox, directory, manifests, wire, members: Vec::new(), agent_options: Vec::new() })
+    }
+
+    /// Gives all agents on nodes that are added from now on these options too.
+    pub fn with_agent_options(mut self, options: &[&str]) -> Self {
+        self.agent_options.extend(options.iter().map(|&option| option.to_owned()));
+        self
     }
 
     /// Adds a node whose pods hang on routed veths.
@@ -92,7 +99,10 @@ impl Lab {
         let place = Place::new(self.sandbox, name)?;
         let addresses = self.join(&place, FIRST_NODE + index, Some(index + 1))?;
         let directory = self.directory.join(name);
-        Node::new(self.sandbox, place, index + 1, addresses, wiring, &directory, self.manifests.clone())
+        let mut node =
+            Node::new(self.sandbox, place, index + 1, addresses, wiring, &directory, self.manifests.clone())?;
+        node.agent_options.clone_from(&self.agent_options);
+        Ok(node)
     }
 
     /// Adds a host outside the cluster.

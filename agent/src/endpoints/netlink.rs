@@ -14,13 +14,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use netlink_packet_route::{AddressFamily, link::LinkHeader, route::RouteHeader};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::time::Instant;
 
 use self::{
     read::Reader,
-    socket::{Events, Namespaces, Requests, Taken},
+    socket::{Events, Namespaces, Taken},
 };
 use super::network::Network;
+use crate::netlink::Requests;
 
 /// The pause between two reads: twice as long as the last one took, within these bounds. An event after a
 /// quiet time is answered at once; a burst (a CNI plug-in makes about ten events a pod) costs a second read
@@ -58,8 +60,8 @@ impl NetworkWatch {
         let all = Events::open(&ALL_GROUPS, Namespaces::All).context(
             "cannot listen to the events of pod namespaces (NETLINK_LISTEN_ALL_NSID, needs CAP_NET_BROADCAST)",
         )?;
-        let requests =
-            Requests::open().context("cannot open an rtnetlink socket with strict checking (Linux 4.20)")?;
+        let requests = Requests::open(NETLINK_ROUTE)
+            .context("cannot open an rtnetlink socket with strict checking (Linux 4.20)")?;
         Ok(Self {
             reader: Reader::new(requests),
             own,

@@ -23,7 +23,7 @@ const MAX_PREFIXES: u32 = u32::MAX;
 pub struct Maps {
     pub endpoints: Table<u32, Endpoint>,
     pub owners: Table<Address, u32>,
-    flows: HashMap<MapData, FlowKey, Flow>,
+    pub(super) flows: HashMap<MapData, FlowKey, Flow>,
     epoch: Array<MapData, u32>,
     addresses: ArrayOfMaps<MapData, HashMap<MapData, Address, IdentityId>>,
     prefixes: ArrayOfMaps<MapData, LpmTrie<MapData, Address, IdentityId>>,

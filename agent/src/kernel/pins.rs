@@ -9,10 +9,14 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use podgate_common::LAYOUT_VERSION;
 
-use super::{Lock, attach};
+use super::{Lock, attach::clsact::Filters};
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+const MAPS: &str = "maps";
+const LINKS: &str = "links";
+const QDISCS: &str = "qdiscs";
 
 /// The directory of this layout's pins.
 #[derive(Clone, Debug)]
@@ -47,11 +51,16 @@ impl Pins {
     }
 
     pub(super) fn maps(&self) -> PathBuf {
-        self.directory.join("maps")
+        self.directory.join(MAPS)
     }
 
     pub(super) fn links(&self) -> PathBuf {
-        self.directory.join("links")
+        self.directory.join(LINKS)
+    }
+
+    /// Which qdiscs the agent made: an empty directory for each, for there is nothing to pin.
+    pub(super) fn qdiscs(&self) -> PathBuf {
+        self.directory.join(QDISCS)
     }
 }
 
@@ -71,43 +80,54 @@ pub struct Detached {
 ///
 /// When an agent is running (it would attach again), or something cannot be removed.
 pub fn detach(bpffs: &Path) -> Result<Detached> {
-    let mut detached = Detached { filters: attach::remove_filters()?, ..Detached::default() };
     let root = bpffs.join("podgate");
-    let layouts = match fs::read_dir(&root) {
-        Ok(layouts) => layouts,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(detached),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", root.display())),
-    };
-    for layout in layouts {
-        let layout = layout.with_context(|| format!("cannot read {}", root.display()))?.path();
-        let _lock = Lock::take(&layout).context("stop the agent first, it would attach again")?;
-        // Links first: a program without its maps' pins goes on working, one without its link is gone.
-        detached.links += remove_files(&layout.join("links"))?;
-        detached.maps += remove_files(&layout.join("maps"))?;
-        remove_directory(&layout)?;
+    let layouts = entries(&root)?;
+    // Before anything goes: an agent that is running stays whole.
+    let lock = |layout| Lock::take(layout).context("stop the agent first, it would attach again");
+    let _locks = layouts.iter().map(|layout| lock(layout)).collect::<Result<Vec<_>>>()?;
+    let mut detached = Detached::default();
+    for layout in &layouts {
+        // Links and filters first: a program without its maps' pins goes on working, one at no hook is gone.
+        detached.filters += Filters::new(layout.join(QDISCS))?.remove_all()?;
+        detached.links += remove_files(&layout.join(LINKS))?;
+        detached.maps += remove_files(&layout.join(MAPS))?;
+        remove_directory(&layout.join(QDISCS))?;
+        remove_directory(layout)?;
+    }
+    if layouts.is_empty() {
+        detached.filters += Filters::new(root.join(QDISCS))?.remove_all()?;
     }
     remove_directory(&root)?;
     Ok(detached)
 }
 
-fn remove_files(directory: &Path) -> Result<usize> {
+/// What is in a directory; one that is not there is empty.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", directory.display())),
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
     };
-    let mut removed = 0;
-    for entry in entries {
-        let path = entry.with_context(|| format!("cannot read {}", directory.display()))?.path();
-        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        removed += 1;
-    }
-    remove_directory(directory)?;
-    Ok(removed)
+    entries.with_context(|| format!("cannot read {}", directory.display()))
 }
 
+fn remove_files(directory: &Path) -> Result<usize> {
+    let files = entries(directory)?;
+    for path in &files {
+        fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    remove_directory(directory)?;
+    Ok(files.len())
+}
+
+/// One that is not there is fine.
 fn remove_directory(directory: &Path) -> Result<()> {
-    fs::remove_dir(directory).with_context(|| format!("cannot remove {}", directory.display()))
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a bpffs is mounted at this path.

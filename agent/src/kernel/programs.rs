@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
+    Ebpf, EbpfError, EbpfLoader, TestRun as _, TestRunOptions,
     programs::{ProgramError, SchedClassifier},
 };
 use podgate_common::{Config, Timeouts};
@@ -102,8 +102,8 @@ impl Kernel {
             EbpfError::MapError(error) => anyhow!("cannot make the maps: {error:#}"),
             other => anyhow!("cannot read the BPF object: {other:#}"),
         })?;
-        for program in Program::ALL {
-            classifier(&mut ebpf, program)?.load().map_err(|error| refused(program, &error))?;
+        for name in Program::ALL.map(Program::name).into_iter().chain([CLOCK]) {
+            classifier(&mut ebpf, name)?.load().map_err(|error| refused(name, &error))?;
         }
         let maps = Maps::new(&mut ebpf)?;
         let counters = Arc::new(Counters::new(&mut ebpf)?);
@@ -116,19 +116,34 @@ impl Kernel {
     ///
     /// Never; the object has them all.
     pub fn program(&mut self, program: Program) -> Result<&mut SchedClassifier> {
-        classifier(&mut self.ebpf, program)
+        classifier(&mut self.ebpf, program.name())
+    }
+
+    /// The tick that it is, as entries of the flow table have it.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not run the program that reads it.
+    pub fn ticks(&mut self) -> Result<u32> {
+        let mut options = TestRunOptions::new();
+        // A packet that the program does not look at, but the kernel wants one (`bpf_prog_test_run_skb`).
+        options.data_in = Some(&[0; 64]);
+        let run =
+            classifier(&mut self.ebpf, CLOCK)?.test_run(options).context("cannot read the kernel's ticks")?;
+        Ok(run.return_value)
     }
 }
 
-fn classifier(ebpf: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier> {
-    let name = program.name();
+/// The program that returns the kernel's ticks.
+const CLOCK: &str = "ticks";
+
+fn classifier<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut SchedClassifier> {
     let program = ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
     program.try_into().with_context(|| format!("program {name} is no TC classifier"))
 }
 
 /// The verifier's whole log: its last lines say what it did not like.
-fn refused(program: Program, error: &ProgramError) -> anyhow::Error {
-    let name = program.name();
+fn refused(name: &str, error: &ProgramError) -> anyhow::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             anyhow!("the kernel refused program {name}: {io_error}\n{verifier_log}")

@@ -1,7 +1,7 @@
 //! Who sent a packet that reaches a pod or leaves the node: as FORWARD sees it, before the node rewrites the source.
 
 use super::NODE;
-use crate::{Address, Packet, Tables, Tracked, Tuple};
+use crate::{Address, Flow, Packet, Tables, Tracked, Tuple};
 
 pub(super) struct Sender {
     /// Before any translation by this node.
@@ -26,11 +26,8 @@ impl Sender {
         if let Some(pod) = owner
             && pod != NODE
         {
-            return (pod == via || tables.endpoint(pod).master == via).then_some(Self {
-                address: tuple.source,
-                pod,
-                masqueraded: false,
-            });
+            let known = via == Flow::ANY_VIA || pod == via || tables.endpoint(pod).master == via;
+            return known.then_some(Self { address: tuple.source, pod, masqueraded: false });
         }
         // `from_pod` lets only a pod's own addresses out, so here the node has rewritten it. Link-local ones stay.
         let entered = tables.endpoint(via);

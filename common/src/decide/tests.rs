@@ -16,6 +16,8 @@ use crate::{
 
 const VETH: u32 = 7;
 const UPLINK: u32 = 2;
+/// The veth of another pod.
+const NEXT_VETH: u32 = 8;
 const SECOND: u32 = 100;
 
 /// A node with one pod behind [`VETH`], isolated both ways; `allows` is its policy.
@@ -26,6 +28,7 @@ struct Node {
     /// Ticks that pass with each look-up of a connection, with the entry refreshed by another CPU after that.
     busy: Cell<u32>,
     full: Cell<bool>,
+    recheck: Cell<bool>,
 }
 
 impl Node {
@@ -36,6 +39,7 @@ impl Node {
             now: Cell::new(u32::MAX - 10 * SECOND),
             busy: Cell::new(0),
             full: Cell::new(false),
+            recheck: Cell::new(false),
         }
     }
 
@@ -44,7 +48,23 @@ impl Node {
     }
 
     fn receives(&self, frame: &Frame) -> Outcome {
-        self.judge(Hook { direction: Direction::Ingress, ifindex: VETH, via: UPLINK }, frame)
+        self.receives_from(UPLINK, frame)
+    }
+
+    fn receives_from(&self, via: u32, frame: &Frame) -> Outcome {
+        self.judge(Hook { direction: Direction::Ingress, ifindex: VETH, via }, frame)
+    }
+
+    /// Enters a connection that is older than the agent, of which the pod is the server.
+    fn knows_older(&self, client: (IpAddr, u16), port: u16) {
+        let ((source, source_port), protocol) = (client, number::TCP);
+        let (source, destination) = (source.into(), pod().into());
+        let tuple = Tuple { source, destination, source_port, destination_port: port, protocol };
+        let (key, source_is_low) = FlowKey::of(&tuple);
+        let seen = Seen::REPLY.with(Seen::CLIENT_IS_LOW, source_is_low);
+        let (via, last) = (Flow::ANY_VIA, self.now.get());
+        let flow = Flow { client_if: 0, server_if: VETH, via, client_epoch: 0, server_epoch: 0, last, seen };
+        self.flows.borrow_mut().insert(key, flow);
     }
 
     fn judge(&self, hook: Hook, frame: &Frame) -> Outcome {
@@ -69,7 +89,8 @@ impl Tables for Node {
     }
 
     fn owner(&self, address: &Address) -> Option<u32> {
-        (*address == pod().into()).then_some(VETH)
+        let owners = [(pod(), VETH), (neighbour(), NEXT_VETH)];
+        owners.into_iter().find(|(owned, _)| *address == (*owned).into()).map(|(_, owner)| owner)
     }
 
     fn identity(&self, _: Slot, _: &Address) -> IdentityId {
@@ -127,7 +148,7 @@ impl Tables for Node {
     }
 
     fn recheck(&self) -> bool {
-        false
+        self.recheck.get()
     }
 
     fn passes_masqueraded(&self) -> bool {
@@ -137,6 +158,11 @@ impl Tables for Node {
 
 fn pod() -> IpAddr {
     IpAddr::from([10, 0, 0, 1])
+}
+
+/// A pod behind [`NEXT_VETH`].
+fn neighbour() -> IpAddr {
+    IpAddr::from([10, 0, 0, 2])
 }
 
 fn server() -> IpAddr {
@@ -245,4 +271,54 @@ fn a_frame_that_was_flooded_leaves_no_entry() {
     assert_eq!(node.flows.borrow().len(), 0, "the address is that of the pod behind the other veth");
     assert_eq!(node.receives(&udp_reply()), Outcome::Allowed);
     assert_eq!(node.flows.borrow().len(), 1);
+}
+
+#[test]
+fn a_connection_older_than_the_agent_goes_on_from_wherever_its_client_may_come() {
+    let at_pod = (pod(), 80);
+    // (client, where its packets come from, what becomes of them)
+    let table = [
+        (server(), UPLINK, Outcome::Established),
+        (server(), NEXT_VETH, Outcome::Established),
+        (neighbour(), NEXT_VETH, Outcome::Established),
+        (neighbour(), UPLINK, Outcome::Spoofed),
+        (neighbour(), VETH, Outcome::Spoofed),
+    ];
+    for (client, via, expected) in table {
+        let node = Node::new();
+        node.allows.set(false);
+        let client = (client, 5_000);
+        node.knows_older(client, at_pod.1);
+        let flows = node.flows.borrow().clone();
+        assert_eq!(node.sends(&Frame::tcp(at_pod, client, flag::ACK)), Outcome::Established);
+        assert_eq!(node.receives_from(via, &Frame::tcp(client, at_pod, flag::ACK)), expected, "{client:?}");
+        // Another connection of the same client is a new one, and so is this one when it begins anew.
+        let other = (client.0, 5_001);
+        for frame in [Frame::tcp(other, at_pod, flag::ACK), Frame::tcp(client, at_pod, flag::SYN)] {
+            assert_ne!(node.receives_from(via, &frame), Outcome::Established, "{client:?}");
+        }
+        assert_eq!(*node.flows.borrow(), flows, "nothing was denied or made known");
+    }
+}
+
+#[test]
+fn a_connection_older_than_the_agent_is_judged_by_where_it_comes_from_once_that_is_known() {
+    let (client, at_pod) = ((neighbour(), 5_000), (pod(), 80));
+    let (question, reply) = (Frame::tcp(client, at_pod, flag::ACK), Frame::tcp(at_pod, client, flag::ACK));
+    for (allows, expected) in [(true, Outcome::Allowed), (false, Outcome::Denied)] {
+        let node = Node::new();
+        node.recheck.set(true);
+        node.allows.set(allows);
+        node.knows_older(client, at_pod.1);
+        let via = || node.flows.borrow().values().next().expect("one connection").via;
+        // The server speaks first: the way of the client is not known yet.
+        assert_eq!(node.sends(&reply), expected);
+        assert_eq!(via(), Flow::ANY_VIA);
+        node.knows_older(client, at_pod.1);
+        assert_eq!(node.receives_from(NEXT_VETH, &question), expected);
+        assert_eq!(via(), if allows { NEXT_VETH } else { Flow::ANY_VIA });
+        // The node's own connections are never judged by a policy.
+        node.knows_older(client, at_pod.1);
+        assert_eq!(node.receives_from(NODE, &question), Outcome::OwnNode);
+    }
 }

@@ -44,7 +44,8 @@ pub struct Asked {
 }
 
 impl Agent {
-    /// Starts an agent with the node's files and `options` besides, and waits until it enforces the manifests.
+    /// Starts an agent with the node's files, the lab's options and `options` besides, and waits until it enforces the
+    /// manifests.
     pub fn start(node: &Node, options: &[&str]) -> Result<Self> {
         let log = node.directory().join(LOG);
         let log =
@@ -54,7 +55,8 @@ impl Agent {
         command.arg("agent").args(["--node", node.name(), "--metrics", &METRICS.to_string()]);
         command.arg("--manifests").arg(node.manifests.directory());
         command.arg("--bpffs").arg(node.bpffs()).arg("--socket").arg(socket(node));
-        command.arg("--cni-results").arg(node.cni_results()).args(options);
+        command.arg("--cni-results").arg(node.cni_results());
+        command.args(&node.agent_options).args(options);
         let (out, err) = (log.try_clone().context("sharing the log")?, log);
         let process =
             command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().context("starting podgate agent")?;

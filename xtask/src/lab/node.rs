@@ -40,6 +40,7 @@ pub struct Node {
     pub(super) number: u8,
     pub(super) wiring: Wiring,
     pub(super) manifests: Manifests,
+    pub(super) agent_options: Vec<String>,
     files: Arc<Files>,
     pods: Arc<AtomicU8>,
 }
@@ -67,7 +68,8 @@ impl Node {
     ) -> Result<Self> {
         let files = Arc::new(Files::new(directory)?);
         let pods = Arc::new(AtomicU8::new(FIRST_POD));
-        let node = Self { place, addresses, sandbox, number, wiring, manifests, files, pods };
+        let agent_options = Vec::new();
+        let node = Self { place, addresses, sandbox, number, wiring, manifests, agent_options, files, pods };
         node.place.sysctls(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
         if wiring == Wiring::Bridge {
             node.add_bridge()?;

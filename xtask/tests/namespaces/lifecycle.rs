@@ -9,10 +9,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xtask::lab::{Agent, BRIEF, Lab, Node, PATIENT, Place, Seen, Traffic, until};
+use xtask::lab::{Agent, BRIEF, Lab, Node, PATIENT, Place, Pod, Seen, Traffic, until};
 
 use super::{
     Test,
+    hooks::filters,
     kernel::{Object, exists, pinned},
     scene::{EVERY_KIND, apply, becomes, expect, serve_all},
 };
@@ -29,16 +30,16 @@ const CLOSE: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes:
                      - from: [{podSelector: {matchLabels: {role: friend}}}]\n";
 
 /// One closed server, a friend that it lets in, and a stranger.
-struct Cast {
-    node: Node,
-    server: xtask::lab::Pod,
-    friend: xtask::lab::Pod,
-    stranger: xtask::lab::Pod,
+pub(crate) struct Cast {
+    pub(crate) node: Node,
+    pub(crate) server: Pod,
+    pub(crate) friend: Pod,
+    pub(crate) stranger: Pod,
     _servers: Vec<xtask::lab::Server>,
 }
 
 impl Cast {
-    fn new(lab: &mut Lab) -> Result<Self> {
+    pub(crate) fn new(lab: &mut Lab) -> Result<Self> {
         let node = lab.node("n1")?;
         let server = node.pod("x/server").labels(&[("app", "closed")]).start()?;
         let friend = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
@@ -48,7 +49,11 @@ impl Cast {
         Ok(Self { node, server, friend, stranger, _servers: servers })
     }
 
-    fn verdicts_hold(&self) -> Result<()> {
+    pub(crate) fn pods(&self) -> [&Pod; 3] {
+        [&self.server, &self.friend, &self.stranger]
+    }
+
+    pub(crate) fn verdicts_hold(&self) -> Result<()> {
         expect(&self.friend.place, self.server.addresses, &EVERY_KIND, Seen::Reached)?;
         expect(&self.stranger.place, self.server.addresses, &EVERY_KIND, Seen::Blocked)
     }
@@ -90,7 +95,7 @@ fn restart_without_a_gap(lab: &mut Lab) -> Result<()> {
 }
 
 /// Probes until it is over, at least a few times; every probe must end as expected.
-fn watch(from: &Place, cast: &Cast, expected: Seen, over: &AtomicBool) -> Result<()> {
+pub(crate) fn watch(from: &Place, cast: &Cast, expected: Seen, over: &AtomicBool) -> Result<()> {
     let count = AtomicUsize::new(0);
     while !over.load(Ordering::Relaxed) || count.load(Ordering::Relaxed) < 5 {
         let patience = if expected == Seen::Blocked { BRIEF / 10 } else { PATIENT };
@@ -113,10 +118,17 @@ fn detach(lab: &mut Lab) -> Result<()> {
     let empty = files(&cast.node.bpffs())?;
     let agent = Agent::start(&cast.node, &[])?;
     cast.verdicts_hold()?;
-    let objects = pinned(&cast.node.bpffs().join("podgate"))?;
-    for kind in [Object::is_map, Object::is_program, Object::is_link] as [fn(&Object) -> bool; 3] {
-        ensure!(objects.iter().any(kind), "maps, programs and links are pinned: {objects:?}");
+    let mut objects = pinned(&cast.node.bpffs().join("podgate"))?;
+    for pod in cast.pods() {
+        let filters = filters(&cast.node.place, &pod.host_interface)?;
+        objects.extend(filters.into_iter().filter_map(|filter| filter.program));
     }
+    for kind in [Object::is_map, Object::is_program] as [fn(&Object) -> bool; 2] {
+        ensure!(objects.iter().any(kind), "maps are pinned, programs at the hooks: {objects:?}");
+    }
+    let refused = cast.node.podgate(&["detach"])?;
+    ensure!(refused.status.code() == Some(1), "detach under a running agent: {}", refused.text());
+    cast.verdicts_hold()?;
     agent.terminate()?;
 
     let answer = cast.node.podgate(&["detach"])?;
@@ -128,7 +140,7 @@ fn detach(lab: &mut Lab) -> Result<()> {
         let left = objects.iter().map(exists).collect::<Result<Vec<_>>>()?;
         Ok(left.iter().all(|exists| !exists).then_some(()))
     })?;
-    for pod in [&cast.server, &cast.friend, &cast.stranger] {
+    for pod in cast.pods() {
         let queues =
             cast.node.place.command("tc").args(["qdisc", "show", "dev", &pod.host_interface]).output()?;
         let queues = String::from_utf8_lossy(&queues.stdout).into_owned();

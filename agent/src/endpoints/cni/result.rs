@@ -4,7 +4,7 @@
 //! no pod's. Read are the result formats 0.1 to 1.1 (cni/SPEC.md), inside the record that libcni wraps around
 //! them (`cachedInfo` in libcni/api.go). The files are root's; still nothing in them is taken on trust.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -31,6 +31,8 @@ pub struct CniResult {
     /// names them.
     pub host_interfaces: BTreeSet<Name>,
     pub addresses: BTreeSet<IpAddr>,
+    /// Absolute paths at which the pod's network namespace was when the plug-in ran.
+    pub namespaces: BTreeSet<PathBuf>,
 }
 
 /// Why a file is no CNI result.
@@ -69,6 +71,7 @@ impl CniResult {
                 .transpose()?
                 .unwrap_or_default(),
             addresses: result.map(Added::addresses).transpose()?.unwrap_or_default(),
+            namespaces: record.namespaces(),
         }))
     }
 }
@@ -78,6 +81,8 @@ impl CniResult {
 struct Record {
     #[serde(rename = "ifName")]
     interface: Option<String>,
+    #[serde(rename = "netns")]
+    namespace: Option<String>,
     #[serde(rename = "cniArgs")]
     arguments: Option<Vec<(String, String)>>,
     result: Option<Added>,
@@ -115,6 +120,14 @@ impl Record {
     fn argument(&self, key: &str) -> Option<&str> {
         let arguments = self.arguments.as_deref().unwrap_or_default();
         arguments.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// A sandbox that is no network namespace (a virtual machine's) has a name that is no path.
+    fn namespaces(&self) -> BTreeSet<PathBuf> {
+        let interfaces = self.result.iter().filter_map(|result| result.interfaces.as_ref()).flatten();
+        let sandboxes = interfaces.filter_map(|interface| interface.sandbox.as_ref());
+        let paths = self.namespace.iter().chain(sandboxes).map(PathBuf::from);
+        paths.filter(|path| path.is_absolute()).collect()
     }
 }
 

@@ -20,8 +20,10 @@ fn parse(interface: &str, result: &str) -> CniResult {
     CniResult::parse(record(interface, result).as_bytes()).unwrap().expect("a pod's record")
 }
 
+/// What is read of a record but for the namespaces.
 fn expected(host_interfaces: &[&str], addresses: &[&str]) -> CniResult {
     CniResult {
+        namespaces: BTreeSet::new(),
         pod: ObjectName::new("shop", "web-0"),
         primary: true,
         host_interfaces: host_interfaces.iter().map(|name| (*name).into()).collect(),
@@ -86,7 +88,30 @@ fn every_result_format_gives_pod_interfaces_and_addresses() {
         ("no result", "null", expected(&[], &[])),
     ];
     for (name, result, expected) in table {
-        assert_eq!(parse("eth0", result), expected, "{name}");
+        let found = CniResult { namespaces: BTreeSet::new(), ..parse("eth0", result) };
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn the_pods_namespace_is_named_by_the_record_and_by_the_plug_in() {
+    let sandbox =
+        |path: &str| format!(r#""interfaces":[{{"name":"veth1"}},{{"name":"eth0","sandbox":"{path}"}}]"#);
+    let table = [
+        (r#""result":{}"#.to_owned(), vec![]),
+        (format!(r#""netns":"/run/netns/x","result":{{{}}}"#, sandbox("")), vec!["/run/netns/x"]),
+        (format!(r#""result":{{{}}}"#, sandbox("/proc/4711/ns/net")), vec!["/proc/4711/ns/net"]),
+        (
+            format!(r#""netns":"/run/netns/x","result":{{{}}}"#, sandbox("/var/run/netns/x")),
+            vec!["/run/netns/x", "/var/run/netns/x"],
+        ),
+        (format!(r#""netns":"none","result":{{{}}}"#, sandbox("sandbox-of-a-machine")), vec![]),
+    ];
+    for (rest, expected) in table {
+        let record =
+            format!(r#"{{"cniArgs":[["K8S_POD_NAMESPACE","shop"],["K8S_POD_NAME","web-0"]],{rest}}}"#);
+        let found = CniResult::parse(record.as_bytes()).unwrap().expect("a pod's record").namespaces;
+        assert!(found.iter().eq(expected.iter().map(Path::new)), "{record}: {found:?}");
     }
 }
 

@@ -16,10 +16,10 @@ use netlink_packet_route::{
     route::{RouteHeader, RouteMessage, RouteType},
 };
 
-use super::socket::Requests;
 use crate::{
     endpoints::network::{Link, Network, Peer},
     model::Name,
+    netlink::Requests,
 };
 
 /// Sizes of `struct ifinfomsg`, `ifaddrmsg`, `rtmsg` and `rtnexthop` (uapi/linux/rtnetlink.h, if_addr.h).
@@ -70,19 +70,19 @@ impl Reader {
 
     /// `generations` holds, by ifindex, how many devices are gone that had it.
     pub(super) fn network(&mut self, generations: &BTreeMap<u32, u32>) -> anyhow::Result<Network> {
-        let links = self.requests.dump(&links_request(), link).context("cannot list the links")?;
+        let links = self.requests.dump(links_request(), link).context("cannot list the links")?;
         let mut links: BTreeMap<u32, Link> = links.into_iter().collect();
         for (ifindex, link) in &mut links {
             link.generation = generations.get(ifindex).copied().unwrap_or_default();
         }
-        let addresses = self.requests.dump(&addresses_request(None), |payload| address(payload, None));
+        let addresses = self.requests.dump(addresses_request(None), |payload| address(payload, None));
         for (ifindex, address) in addresses.context("cannot list the addresses of the node")? {
             if let Some(link) = links.get_mut(&ifindex) {
                 link.addresses.insert(address);
             }
         }
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let ways = self.requests.dump(&routes_request(family), default_route_links);
+            let ways = self.requests.dump(routes_request(family), default_route_links);
             let ways = ways.with_context(|| format!("cannot list the {family:?} routes"))?;
             for ifindex in ways.into_iter().flatten() {
                 if let Some(link) = links.get_mut(&ifindex) {
@@ -121,7 +121,7 @@ impl Reader {
 /// A namespace that cannot be read shows no addresses: it may be gone already (`rtnl_get_net_ns_capable`),
 /// and one whose pod changes its addresses without end must not keep the node from seeing the others.
 fn read_namespace(requests: &mut Requests, id: i32) -> Vec<(u32, IpNet)> {
-    let answer = requests.dump(&addresses_request(Some(id)), |payload| address(payload, Some(id)));
+    let answer = requests.dump(addresses_request(Some(id)), |payload| address(payload, Some(id)));
     answer.unwrap_or_else(|error| {
         tracing::debug!(namespace = id, %error, "cannot list the addresses in a network namespace");
         Vec::new()

@@ -611,6 +611,7 @@ impl World {
             primary: interface == "eth0",
             host_interfaces: host_interfaces.iter().map(|name| (*name).into()).collect(),
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            namespaces: BTreeSet::new(),
         });
         self
     }

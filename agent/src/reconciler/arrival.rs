@@ -1,0 +1,161 @@
+//! The agent's arrival on a node where pods are running: what is connected stays so, whatever the policies say.
+//!
+//! In: veths at which no agent has been. Out: their pods' live connections in the flow table. It is read when the agent
+//! has just come, and only then: a pod that starts later has nothing that is older than the agent. Whatever fails is
+//! logged, and the pod is judged all the same; its live connections then count as new ones.
+//!
+//! A pod's connections are entered twice, right before and right after its programs are attached:
+//!
+//! * before, because a packet without an entry is judged as the first of a new connection: where that is denied it is
+//!   dropped, and where it is allowed its sender counts as the client;
+//! * after, because of what was opened in between. The packets of such a connection may be dropped until it is entered,
+//!   some milliseconds later. A drop is no reset: they are sent again, and pass.
+//!
+//! A connection that is not there yet when the programs are attached is a new one, and judged.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    endpoints::{Endpoints, Network, State, Veth, cni::CniResults},
+    kernel::Kernel,
+    sockets::{Namespaces, PodSockets, sides},
+};
+
+/// How long all pods together may take; they take some milliseconds each. Those after that are not waited for.
+const TIME: Duration = Duration::from_secs(10);
+
+/// Connections of one pod that are entered. More would push those of other pods out of the flow table.
+const MOST_CONNECTIONS: usize = 65_536;
+
+/// The pods whose connections are to be entered.
+#[derive(Debug, Default)]
+pub(super) struct Arrival {
+    namespaces: Namespaces,
+    /// By ifindex of the veth.
+    pods: BTreeMap<u32, Pod>,
+    deadline: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Pod {
+    namespace: i32,
+    addresses: BTreeSet<IpAddr>,
+}
+
+/// One pod's connections.
+#[derive(Debug)]
+pub(super) struct Connections<'a> {
+    sockets: PodSockets,
+    veth: &'a Veth,
+    addresses: &'a BTreeSet<IpAddr>,
+}
+
+impl Arrival {
+    pub(super) fn new(
+        newcomers: &[&Veth],
+        endpoints: &Endpoints,
+        network: &Network,
+        cni: &CniResults,
+    ) -> Self {
+        let pods: BTreeMap<u32, Pod> = newcomers
+            .iter()
+            .filter_map(|veth| {
+                let peer = network.links.get(&veth.ifindex)?.peer.as_ref()?;
+                let addresses = addresses(veth, &peer.addresses, endpoints);
+                Some((veth.ifindex, Pod { namespace: peer.namespace, addresses }))
+            })
+            .collect();
+        if pods.is_empty() {
+            return Self::default();
+        }
+        let deadline = Instant::now() + TIME;
+        let wanted = pods.values().map(|pod| pod.namespace).collect();
+        let named = cni.0.iter().flat_map(|result| &result.namespaces).cloned();
+        let namespaces = Namespaces::find(&wanted, named, deadline).unwrap_or_else(|error| {
+            tracing::warn!("cannot look for the pods' network namespaces: {error:#}");
+            Namespaces::default()
+        });
+        Self { namespaces, pods, deadline: Some(deadline) }
+    }
+
+    /// The connections of the pod behind a veth, if they are to be entered.
+    pub(super) fn connections<'a>(&'a self, veth: &'a Veth) -> Option<Connections<'a>> {
+        let pod = self.pods.get(&veth.ifindex)?;
+        let sockets = self.sockets(pod).inspect_err(|error| warn(veth, error)).ok()?;
+        Some(Connections { sockets, veth, addresses: &pod.addresses })
+    }
+
+    fn sockets(&self, pod: &Pod) -> Result<PodSockets> {
+        anyhow::ensure!(
+            self.deadline.is_some_and(|deadline| Instant::now() < deadline),
+            "the time for it is up"
+        );
+        let namespace = self.namespaces.get(pod.namespace).with_context(|| {
+            format!(
+                "network namespace {} is in no CNI result, not below /run/netns, and no process's in /proc",
+                pod.namespace
+            )
+        })?;
+        PodSockets::open(namespace)
+    }
+}
+
+impl Connections<'_> {
+    /// Enters those that there are now; returns how many.
+    pub(super) fn enter(&mut self, kernel: &mut Kernel) -> Option<usize> {
+        self.try_to_enter(kernel).inspect_err(|error| warn(self.veth, error)).ok()
+    }
+
+    fn try_to_enter(&mut self, kernel: &mut Kernel) -> Result<usize> {
+        let sides = sides(&self.sockets.read()?, self.addresses);
+        if sides.len() > MOST_CONNECTIONS {
+            tracing::warn!(
+                interface = %self.veth.name, pod = pod(self.veth), connections = sides.len(),
+                "more live connections than are entered: {MOST_CONNECTIONS}"
+            );
+        }
+        // Read before the entries are written: none may come from the future.
+        let now = kernel.ticks()?;
+        let entered = sides.len().min(MOST_CONNECTIONS);
+        for (key, side) in sides.iter().take(entered) {
+            kernel.maps.enter_flow(key, |known| side.entry(known, self.veth.ifindex, now))?;
+        }
+        Ok(entered)
+    }
+}
+
+/// What the pod's connections have at its end. Where the pod is not known, its own word is taken, for addresses that are
+/// nobody else's.
+fn addresses(veth: &Veth, at_peer: &BTreeSet<IpAddr>, endpoints: &Endpoints) -> BTreeSet<IpAddr> {
+    let known = |veth: &Veth| match &veth.state {
+        State::Known { addresses, .. } => addresses.clone(),
+        State::Held | State::Open => BTreeSet::new(),
+    };
+    let own = known(veth);
+    if !own.is_empty() {
+        return own;
+    }
+    let owned: BTreeSet<IpAddr> = endpoints.veths.values().flat_map(known).collect();
+    at_peer
+        .iter()
+        .filter(|at| !owned.contains(at) && !endpoints.own_addresses.contains(at))
+        .copied()
+        .collect()
+}
+
+fn pod(veth: &Veth) -> Option<String> {
+    veth.last.as_ref().map(ToString::to_string)
+}
+
+fn warn(veth: &Veth, error: &anyhow::Error) {
+    tracing::warn!(
+        interface = %veth.name, pod = pod(veth), error = format!("{error:#}"),
+        "live connections cannot be read: they are judged as new ones"
+    );
+}

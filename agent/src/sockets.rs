@@ -1,0 +1,35 @@
+//! Connections that are older than the agent, as the sockets of pods tell of them.
+//!
+//! In: the ids of the network namespaces behind veths. Out: the sockets in there, and the pod's side of each live
+//! connection, as an entry of the flow table has it. A pod's sockets speak for that pod's side alone: what one pod makes
+//! up opens nothing at another one. When they are read, and what is written, is left to the reconciler.
+
+mod namespaces;
+mod read;
+mod side;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+
+use podgate_common::Protocol;
+
+pub use self::{namespaces::Namespaces, read::PodSockets, side::Side, side::sides};
+
+/// What the kernel tells of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    pub protocol: Protocol,
+    pub state: State,
+    /// IPv4 addresses as such, also of an IPv6 socket (`::ffff:a.b.c.d`).
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It takes what anybody sends: a TCP listener, or a UDP socket without a peer.
+    Listens,
+    /// It has a peer. Which of them have sent their FIN?
+    Connected { ended: bool, peer_ended: bool },
+}

@@ -1,0 +1,190 @@
+//! The two kinds of hooks: what is at a veth, and what a change from one to the other leaves there.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use xtask::lab::{Agent, Lab, PATIENT, Place, Seen, until};
+
+use super::{
+    Test,
+    kernel::{Object, exists, pinned},
+    lifecycle::{Cast, watch},
+};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("a_new_agent_replaces_the_filters_and_adds_none", replaced),
+    ("a_change_of_hook_leaves_one_set_of_programs_and_no_gap", changed),
+    ("a_qdisc_that_somebody_else_made_or_uses_stays", shared_qdisc),
+    ("an_ingress_qdisc_is_not_taken_for_a_clsact", ingress_qdisc),
+];
+
+const CLSACT: &[&str] = &["--hook", "clsact"];
+const TCX: &[&str] = &["--hook", "tcx"];
+
+/// A filter at a hook of a device.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Filter {
+    /// `ingress` or `egress` of the device.
+    pub(crate) hook: &'static str,
+    /// Of the BPF program, empty if it has none.
+    pub(crate) name: String,
+    pub(crate) program: Option<Object>,
+}
+
+/// All filters of a device.
+pub(crate) fn filters(place: &Place, device: &str) -> Result<BTreeSet<Filter>> {
+    let mut filters = BTreeSet::new();
+    for hook in ["ingress", "egress"] {
+        let listed = tc(place, &["-json", "filter", "show", "dev", device, hook])?;
+        let listed: Vec<Value> =
+            serde_json::from_str(&listed).with_context(|| format!("tc printed {listed:?}"))?;
+        // Each priority has an entry of its own, without options.
+        for options in listed.iter().map(|filter| &filter["options"]).filter(|options| options.is_object()) {
+            let program = options["prog"]["id"].as_u64().map(u32::try_from).transpose()?.map(Object::Program);
+            let name = options["bpf_name"].as_str().unwrap_or_default().to_owned();
+            filters.insert(Filter { hook, name, program });
+        }
+    }
+    Ok(filters)
+}
+
+fn tc(place: &Place, arguments: &[&str]) -> Result<String> {
+    let output = place.command("tc").args(arguments).output().context("running tc (package iproute2)")?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "tc {arguments:?}: {complaint}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn has_clsact(place: &Place, device: &str) -> Result<bool> {
+    Ok(tc(place, &["qdisc", "show", "dev", device])?.contains("clsact"))
+}
+
+/// What is at a veth of the lab: the programs of filters, by hook, and how many links are pinned.
+fn at(cast: &Cast, device: &str) -> Result<(Vec<(&'static str, String)>, usize)> {
+    let filters = filters(&cast.node.place, device)?.into_iter().map(|filter| (filter.hook, filter.name));
+    let links = pinned(&cast.node.bpffs().join("podgate"))?.iter().filter(|object| object.is_link()).count();
+    Ok((filters.collect(), links))
+}
+
+fn both_filters() -> Vec<(&'static str, String)> {
+    vec![("egress", "to_pod".to_owned()), ("ingress", "from_pod".to_owned())]
+}
+
+fn replaced(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    let mut earlier = BTreeSet::new();
+    for _ in 0..3 {
+        let agent = Agent::start(&cast.node, CLSACT)?;
+        for pod in cast.pods() {
+            let found = at(&cast, &pod.host_interface)?;
+            ensure!(found == (both_filters(), 0), "{}: {found:?}", pod.name());
+            let programs = filters(&cast.node.place, &pod.host_interface)?;
+            let programs: BTreeSet<_> = programs.into_iter().filter_map(|filter| filter.program).collect();
+            ensure!(programs.len() == 2 && programs.is_disjoint(&earlier), "{programs:?} after {earlier:?}");
+        }
+        let server = &cast.server.host_interface;
+        earlier.extend(filters(&cast.node.place, server)?.into_iter().filter_map(|filter| filter.program));
+        cast.verdicts_hold()?;
+        agent.kill()?;
+    }
+    Ok(())
+}
+
+fn changed(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    let veths = cast.pods().len();
+    let mut agent = Some(Agent::start(&cast.node, CLSACT)?);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watching = scope.spawn(|| watch(&cast.stranger.place, &cast, Seen::Blocked, &over));
+        let serving = scope.spawn(|| watch(&cast.friend.place, &cast, Seen::Reached, &over));
+        let mut change = || -> Result<()> {
+            for (options, at_veth, links) in
+                [(TCX, vec![], 2 * veths), (CLSACT, both_filters(), 0), (TCX, vec![], 2 * veths)]
+            {
+                let before = objects(&cast)?;
+                // Ended by the drop, without a warning.
+                agent = None;
+                agent = Some(Agent::start(&cast.node, options)?);
+                for pod in cast.pods() {
+                    let found = at(&cast, &pod.host_interface)?;
+                    ensure!(found == (at_veth.clone(), links), "{options:?}, {}: {found:?}", pod.name());
+                    let qdisc = has_clsact(&cast.node.place, &pod.host_interface)?;
+                    ensure!(qdisc != at_veth.is_empty(), "{options:?}: clsact at {}: {qdisc}", pod.name());
+                }
+                until("the programs and links of before are gone", PATIENT, || {
+                    let left = before.iter().map(exists).collect::<Result<Vec<_>>>()?;
+                    Ok(left.iter().all(|exists| !exists).then_some(()))
+                })?;
+            }
+            Ok(())
+        };
+        let result = change();
+        over.store(true, Ordering::Relaxed);
+        for watcher in [watching, serving] {
+            watcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        result
+    })?;
+    cast.verdicts_hold()
+}
+
+/// Programs and links at the veths, by either kind of hook.
+fn objects(cast: &Cast) -> Result<BTreeSet<Object>> {
+    let mut objects: BTreeSet<_> = pinned(&cast.node.bpffs().join("podgate"))?.into_iter().collect();
+    objects.retain(|object| !object.is_map());
+    for pod in cast.pods() {
+        let filters = filters(&cast.node.place, &pod.host_interface)?;
+        objects.extend(filters.into_iter().filter_map(|filter| filter.program));
+    }
+    Ok(objects)
+}
+
+fn shared_qdisc(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    let (place, [server, friend, stranger]) = (&cast.node.place, cast.pods().map(|pod| &pod.host_interface));
+    tc(place, &["qdisc", "add", "dev", server, "clsact"])?;
+    let agent = Agent::start(&cast.node, CLSACT)?;
+    // Behind ours; it lets everything pass.
+    let foreign = [
+        "filter", "add", "dev", friend, "ingress", "pref", "40000", "u32", "match", "u32", "0", "0",
+        "flowid", "1:1",
+    ];
+    tc(place, &foreign)?;
+    cast.verdicts_hold()?;
+    agent.terminate()?;
+    for _ in 0..2 {
+        let answer = cast.node.podgate(&["detach"])?;
+        ensure!(answer.status.success(), "detach: {}", answer.text());
+        ensure!(has_clsact(place, server)?, "the qdisc was there before the agent");
+        ensure!(has_clsact(place, friend)?, "somebody uses the qdisc");
+        ensure!(!has_clsact(place, stranger)?, "nobody needs the qdisc");
+        for (device, expected) in [(server, 0), (friend, 1), (stranger, 0)] {
+            let left = filters(place, device)?;
+            ensure!(
+                left.len() == expected && left.iter().all(|filter| filter.name.is_empty()),
+                "{device}: {left:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn ingress_qdisc(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    let place = &cast.node.place;
+    let friend = &cast.friend.host_interface;
+    tc(place, &["qdisc", "add", "dev", friend, "ingress"])?;
+    let _agent = Agent::start(&cast.node, CLSACT)?;
+    let named = |line: &str| line.contains("ERROR") && line.contains(friend) && line.contains("clsact");
+    ensure!(lab.logs().lines().any(named), "no error names {friend}");
+    ensure!(filters(place, friend)?.is_empty(), "programs of both directions would run at one hook");
+    let found = at(&cast, &cast.server.host_interface)?;
+    ensure!(found == (both_filters(), 0), "the others are attached: {found:?}");
+    cast.verdicts_hold()
+}
