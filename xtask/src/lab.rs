@@ -4,7 +4,7 @@
 //! of manifests that describes the same cluster as Kubernetes would. Nodes are joined by a wire (a bridge in a namespace
 //! of its own) and route to each other's pods; pods hang on routed veths or on a bridge, dual stack. All neighbours on
 //! the wire are written down, so that nothing depends on timing.
-//! Left out: services and overlays. Everything vanishes with the sandbox.
+//! Left out: overlays. Everything vanishes with the sandbox.
 
 mod address;
 mod agent;
@@ -15,6 +15,7 @@ mod place;
 mod pod;
 mod probe;
 mod server;
+mod service;
 mod wait;
 
 use std::{
@@ -33,6 +34,7 @@ pub use place::Place;
 pub use pod::{Pod, PodSpec};
 pub use probe::{BRIEF, HttpAnswer, PATIENT, Seen, Traffic, http_get};
 pub use server::{Server, Service};
+pub use service::ClusterService;
 pub use wait::until;
 
 use crate::sandbox::Sandbox;

@@ -170,7 +170,13 @@ impl<'a> Witness<'a> {
         let passes = outcome.is_none_or(Outcome::passes);
         let holds = match outcome {
             None => self.opened.contains(&(veth, key)),
-            Some(Outcome::Allowed) => self.sends(pod, &tuple),
+            Some(Outcome::Allowed) => {
+                let may_be_a_reply = !pod.addresses.contains(&tuple.source.into())
+                    && !tuple.source.is_link_local_v6()
+                    && tuple.protocol == Protocol::Tcp as u32
+                    && !headers.segment.opens;
+                self.sends(pod, &tuple) || may_be_a_reply
+            }
             Some(Outcome::DeniedBackend) => !self.sends(pod, &tuple),
             Some(_) => false,
         };

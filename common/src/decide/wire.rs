@@ -5,7 +5,7 @@
 use super::{NODE, Sender, is_alive, may_send, recall_ports, remember_ports};
 use crate::{
     Direction, Flow, FlowKey, Headers, Kind, Outcome, Packet, Scratch, Seen, Tables, Tracked, parse,
-    scratch::Question,
+    protocol::number, scratch::Question,
 };
 
 /// Judges a packet that leaves by a device of the node's; `via` is where it entered the node.
@@ -96,10 +96,12 @@ fn was_judged_at_veth<T: Tables>(
     now: u32,
     tables: &T,
 ) -> bool {
-    if !packet.tracked(tracked) {
-        return false;
-    }
     let tuple = &headers.tuple;
+    if !packet.tracked(tracked) {
+        // Under a rewritten address it may be a reply. A TCP connection whose first packet was dropped here has no other.
+        let is_rewritten = sender.address != tuple.source;
+        return is_rewritten && tuple.protocol == number::TCP && !headers.segment.opens;
+    }
     if tracked.is_reply {
         // The client has sent before, to this pod: its ingress was judged.
         return tracked.original.destination == tuple.source && tracked.original.source == tuple.destination;

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | the wire: node N, outside hosts | 10.10.0.10+N, 10.10.0.100+ | fd00:10::10+N, fd00:10::100+ |
 //! | pods of node N | 10.244.N.0/24 | fd00:244:N::/64 |
+//! | services | 10.96.0.0/24 | fd00:96::/64 |
 
 use std::{
     fmt,
@@ -31,6 +32,14 @@ impl Addresses {
         Self {
             v4: Ipv4Addr::new(10, 244, node, number),
             v6: Ipv6Addr::new(0xfd00, 0x244, hex_as_decimal(node), 0, 0, 0, 0, hex_as_decimal(number)),
+        }
+    }
+
+    /// Service `number`.
+    pub(super) fn of_service(number: u8) -> Self {
+        Self {
+            v4: Ipv4Addr::new(10, 96, 0, number),
+            v6: Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, hex_as_decimal(number)),
         }
     }
 

@@ -12,6 +12,7 @@ mod kernel;
 mod lifecycle;
 mod live;
 mod scene;
+mod services;
 mod topology;
 mod walkthrough;
 
@@ -66,7 +67,7 @@ struct Case {
 
 fn all() -> impl Iterator<Item = Case> {
     // The longest test starts first.
-    let with_either_hook = [isolation::TESTS, live::TESTS, arrival::TESTS, lifecycle::TESTS];
+    let with_either_hook = [isolation::TESTS, services::TESTS, live::TESTS, arrival::TESTS, lifecycle::TESTS];
     let others = [hooks::TESTS, input::TESTS, walkthrough::TESTS, topology::TESTS];
     let by_default = |&(name, test): &(&str, Test)| Case { name: name.to_owned(), test, agent_options: &[] };
     let by_clsact = |&(name, test): &(&str, Test)| Case {
