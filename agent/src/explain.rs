@@ -2,12 +2,13 @@
 //!
 //! In: a cluster and a question (who, to whom, which port). Out: an [`Explanation`], the same for people and machines.
 //! It reads the model, not the compiled tables, because only the model still knows policies and rules. What only packets
-//! show is left out: services, address translation, and connections that were judged before.
+//! show is left out: which backend of a service is chosen, masquerading, and connections that were judged before.
 
 mod end;
 mod explanation;
 mod peers;
 mod ports;
+mod service;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -31,12 +32,21 @@ pub struct Question {
 
 /// Answers a question: allowed when the egress of the source *and* the ingress of the destination allow it.
 ///
-/// Several addresses: all pairs of one family must be allowed. A port name with several numbers: all of them.
+/// Several addresses: all pairs of one family must be allowed. A port name with several numbers: all of them. Where a
+/// service answers: all backends that it may lead to, of which there must be one.
 ///
 /// # Errors
 ///
 /// When an end is unknown or has no address, and when the destination has no port of this name.
 pub fn explain(cluster: &Cluster, question: &Question) -> Result<Explanation, Unanswerable> {
+    match service::explain(cluster, question)? {
+        Some(explanation) => Ok(explanation),
+        None => to_itself(cluster, question),
+    }
+}
+
+/// The addresses of the destination are where the connection ends.
+fn to_itself(cluster: &Cluster, question: &Question) -> Result<Explanation, Unanswerable> {
     let from = Party::resolve(cluster, &question.from)?;
     let to = Party::resolve(cluster, &question.to)?;
     let numbers = question.port.numbers(to.container());
@@ -58,6 +68,7 @@ pub fn explain(cluster: &Cluster, question: &Question) -> Result<Explanation, Un
         pairs,
         egress,
         ingress,
+        backends: None,
     })
 }
 

@@ -8,7 +8,7 @@ use super::{offline, output::Format};
 use crate::options::SOCKET;
 use crate::{
     api::{self, Ask},
-    explain::{End, Explanation, PolicyTrace, Question, RuleTrace, Side, explain},
+    explain::{End, Explanation, PolicyTrace, Question, RuleTrace, Side, Verdict, explain},
     port_spec::PortSpec,
 };
 
@@ -22,7 +22,7 @@ X and Y: NAMESPACE/POD, NAMESPACE/svc:SERVICE, node/NAME or an address; the addr
 --manifests the agent of this node answers, from what it knows.
 
 Several addresses: all pairs of one family must be allowed. A port name that has several numbers on the destination \
-stands for all of them.
+stands for all of them. Of a service PORT is the service's own, and all backends must be allowed that it may lead to.
 
 Example:
   podgate explain --from production/frontend --to development/backend --port TCP/80 --manifests cluster.yaml")]
@@ -58,14 +58,19 @@ impl Options {
 }
 
 fn text(answer: &Explanation) -> String {
-    let Explanation { verdict, from, to, port, numbers, pairs, egress, ingress } = answer;
+    let Explanation { verdict, from, to, port, numbers, pairs, egress, ingress, backends } = answer;
     let mut lines = vec![format!("{verdict}: {from} -> {to} {port}")];
+    if let Some(backends) = backends.as_ref().filter(|backends| !backends.is_empty()) {
+        let allowed = backends.iter().filter(|backend| backend.verdict == Verdict::Allow).count();
+        lines.push(format!("  allowed to {allowed} of {} backends", backends.len()));
+        return lines.join("\n") + "\n\n" + &backends.iter().map(text).collect::<Vec<_>>().join("\n");
+    }
     if !numbers.iter().any(|number| port.to_string().ends_with(&format!("/{number}"))) {
         let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
         lines.push(format!("  {port} is {} there", numbers.join(", ")));
     }
     lines.extend(pairs.iter().map(|pair| format!("  {} -> {}", pair.from, pair.to)));
-    if pairs.is_empty() {
+    if pairs.is_empty() && backends.is_none() {
         lines.push("  no address family in common".into());
     }
     side("egress", &from.to_string(), egress, &mut lines);
@@ -100,7 +105,7 @@ fn side(direction: &str, name: &str, side: &Side, lines: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::{Pair, Reason, Verdict};
+    use crate::explain::{Pair, Reason};
 
     fn trace(rule: usize, why_not: &[&str]) -> RuleTrace {
         let why_not: Vec<String> = why_not.iter().map(|line| (*line).to_owned()).collect();
@@ -143,6 +148,7 @@ mod tests {
                     policy("p", vec![trace(0, &["from[0] wants a"]), trace(1, &[]), trace(2, &many)]),
                 ],
             },
+            backends: None,
         };
         assert_eq!(
             text(&answer),
@@ -169,6 +175,65 @@ ingress of x/b: deny (isolated, no rule matches)
       5
       6
       and 2 more, see -o json
+"
+        );
+    }
+
+    #[test]
+    fn the_text_of_a_service_has_each_of_its_backends() {
+        let free = |reason: Reason| Side {
+            isolated: false,
+            verdict: reason.verdict(),
+            reason,
+            note: None,
+            denied_peers: [].into(),
+            policies: vec![],
+        };
+        let answer = |to: &str, port: &str, egress: Reason, pairs, backends| Explanation {
+            verdict: egress.verdict(),
+            from: "x/a".parse().unwrap(),
+            to: to.parse().unwrap(),
+            port: port.parse().unwrap(),
+            numbers: vec![80],
+            pairs,
+            egress: free(egress),
+            ingress: free(Reason::NotAPod),
+            backends,
+        };
+        let pair = |to: [u8; 4]| vec![Pair { from: [10, 0, 0, 1].into(), to: to.into() }];
+        let one = answer("192.0.2.1", "TCP/80", Reason::NoRuleMatches, pair([192, 0, 2, 1]), None);
+        let other = answer("192.0.2.2", "TCP/80", Reason::NotIsolated, pair([192, 0, 2, 2]), None);
+        let both = answer("x/svc:web", "TCP/http", Reason::NoRuleMatches, vec![], Some(vec![one, other]));
+        assert_eq!(
+            text(&both),
+            "\
+deny: x/a -> x/svc:web TCP/http
+  allowed to 1 of 2 backends
+
+deny: x/a -> 192.0.2.1 TCP/80
+  10.0.0.1 -> 192.0.2.1
+
+egress of x/a: deny (isolated, no rule matches)
+
+ingress of 192.0.2.1: allow (not a pod with a network of its own, so no policy selects it)
+
+allow: x/a -> 192.0.2.2 TCP/80
+  10.0.0.1 -> 192.0.2.2
+
+egress of x/a: allow (not isolated, no policy selects it for this direction)
+
+ingress of 192.0.2.2: allow (not a pod with a network of its own, so no policy selects it)
+"
+        );
+        let none = answer("x/svc:web", "TCP/80", Reason::NoBackend, vec![], Some(vec![]));
+        assert_eq!(
+            text(&none),
+            "\
+deny: x/a -> x/svc:web TCP/80
+
+egress of x/a: deny (the service leads nowhere from there)
+
+ingress of x/svc:web: allow (not a pod with a network of its own, so no policy selects it)
 "
         );
     }

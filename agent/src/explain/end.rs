@@ -28,8 +28,12 @@ pub struct BadEnd(String);
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Unanswerable {
-    #[error("{0}: policies of services are not enforced yet, ask about the pods behind it")]
-    Service(End),
+    #[error("{0}: a service opens no connections, ask about the pods behind it")]
+    FromService(End),
+    #[error("no service {0}: it does not exist, or it has no cluster address and names lead to its pods")]
+    NoSuchService(ObjectName),
+    #[error("{to} has no port {port}")]
+    NoServicePort { to: End, port: PortSpec },
     #[error("no pod {0}: it does not exist, or it has finished")]
     NoSuchPod(ObjectName),
     #[error("no node {0}: no Node object has this name, and no pod runs there")]
@@ -66,7 +70,7 @@ impl<'a> Party<'a> {
                 let pod = cluster.pods.get(name).ok_or_else(|| Unanswerable::NoSuchPod(name.clone()))?;
                 of_pod(cluster, pod)
             }
-            End::Service(_) => return Err(Unanswerable::Service(end.clone())),
+            End::Service(_) => return Err(Unanswerable::FromService(end.clone())),
             End::Node(name) => {
                 let known = cluster.nodes.contains_key(name)
                     || cluster.pods.values().any(|pod| pod.node.as_ref() == Some(name));
@@ -97,6 +101,15 @@ impl<'a> Party<'a> {
         match self.kind {
             Kind::Pod(pod) | Kind::HostPod(pod) => Some(pod),
             Kind::Node(_) | Kind::Address { .. } => None,
+        }
+    }
+
+    /// Where it runs, or whose address it is.
+    pub(super) const fn node(&self) -> Option<&'a Name> {
+        match self.kind {
+            Kind::Pod(pod) | Kind::HostPod(pod) => pod.node.as_ref(),
+            Kind::Node(node) => Some(node),
+            Kind::Address { node } => node,
         }
     }
 
@@ -150,7 +163,7 @@ fn of_address<'a>(cluster: &'a Cluster, address: &IpAddr) -> Kind<'a> {
 }
 
 /// Of its Node object, else of the pods on its host network.
-fn node_addresses(cluster: &Cluster, name: &Name) -> Vec<IpAddr> {
+pub(super) fn node_addresses(cluster: &Cluster, name: &Name) -> Vec<IpAddr> {
     match cluster.nodes.get(name) {
         Some(node) if !node.addresses.is_empty() => node.addresses.clone(),
         _ => cluster

@@ -13,7 +13,7 @@ pub struct Explanation {
     pub from: End,
     pub to: End,
     pub port: PortSpec,
-    /// What `port` stands for on the destination.
+    /// What `port` stands for on the destination; of a service, its own number.
     pub numbers: Vec<u16>,
     /// The addresses that were judged; empty: the ends share no address family and cannot talk.
     pub pairs: Vec<Pair>,
@@ -21,6 +21,10 @@ pub struct Explanation {
     pub egress: Side,
     /// The destination's side.
     pub ingress: Side,
+    /// When a service answers at the destination: each backend that it may lead to. `pairs` and both sides are then those
+    /// of all backends together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backends: Option<Vec<Explanation>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +70,8 @@ pub enum Reason {
     RuleMatches,
     /// Deny.
     NoRuleMatches,
+    /// Deny: the service has no endpoint that the client could be led to.
+    NoBackend,
 }
 
 /// One policy and what its rules say.
@@ -108,7 +114,7 @@ impl Reason {
             Self::NotAPod | Self::Itself | Self::NotIsolated | Self::OwnNode | Self::RuleMatches => {
                 Verdict::Allow
             }
-            Self::NoRuleMatches => Verdict::Deny,
+            Self::NoRuleMatches | Self::NoBackend => Verdict::Deny,
         }
     }
 }
@@ -122,6 +128,7 @@ impl fmt::Display for Reason {
             Self::OwnNode => "a pod and its own node always reach each other",
             Self::RuleMatches => "isolated, a rule matches",
             Self::NoRuleMatches => "isolated, no rule matches",
+            Self::NoBackend => "the service leads nowhere from there",
         })
     }
 }

@@ -333,10 +333,16 @@ fn a_question_that_has_no_answer_says_why() {
         ("x/a", "y/c", "TCP/http", "y/c has no container port TCP/http"),
         ("x/a", "203.0.113.9", "TCP/http", "203.0.113.9 has no container port TCP/http"),
         (
+            "x/svc:web",
+            "x/a",
+            "TCP/80",
+            "x/svc:web: a service opens no connections, ask about the pods behind it",
+        ),
+        (
             "x/a",
             "x/svc:web",
             "TCP/80",
-            "x/svc:web: policies of services are not enforced yet, ask about the pods behind it",
+            "no service x/web: it does not exist, or it has no cluster address and names lead to its pods",
         ),
     ] {
         assert_eq!(ask(&cluster(vec![]), from, to, port).unwrap_err().to_string(), message);

@@ -1,4 +1,5 @@
-//! Where services lead: the model's choice of backends is what the specification says, on generated clusters.
+//! Where services lead: the model's choice of backends, and `explain`, are what the specification says, on generated
+//! clusters.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -7,11 +8,12 @@ use proptest::{prelude::*, sample, test_runner::TestCaseError};
 use serde_json::Value;
 
 use crate::{
-    answers::{Layout, problems, read},
+    answers::{Layout, explained, problems, read},
     oracle::{
         generate::{Entries, cluster},
         manifest::{Form, write},
         naive::{Destination, Party, backends, destinations},
+        question::Question,
     },
     runner::check,
 };
@@ -22,10 +24,18 @@ const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 type Sample = (Vec<Value>, Layout);
 
+fn samples() -> impl Strategy<Value = Sample> {
+    (cluster(Entries::Valid), sample::select(&Layout::ALL[..]))
+}
+
 #[test]
 fn services_lead_where_the_specification_says() {
-    let samples = || (cluster(Entries::Valid), sample::select(&Layout::ALL[..]));
     check(CLUSTERS, samples, leads_there, describe);
+}
+
+#[test]
+fn explain_has_the_verdicts_of_the_specification_for_services() {
+    check(CLUSTERS / 4, samples, explain_agrees, describe);
 }
 
 fn leads_there((objects, layout): &Sample) -> Result<(), TestCaseError> {
@@ -40,6 +50,36 @@ fn leads_there((objects, layout): &Sample) -> Result<(), TestCaseError> {
                     .map(|found| found.iter().map(|backend| (backend.address, backend.port)).collect());
                 let seen = chosen(&picture.cluster, node, &asked);
                 prop_assert_eq!(seen, expected, "from {} to {:?}", node, asked);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn explain_agrees((objects, layout): &Sample) -> Result<(), TestCaseError> {
+    let picture = read(objects, *layout);
+    // Of both nodes, with and without policies; the first few are enough.
+    for pod in picture.cluster.pods.values().filter(|pod| !pod.addresses.is_empty()).take(4) {
+        let from = Party::Pod { namespace: pod.name.namespace.to_string(), name: pod.name.name.to_string() };
+        let of_family = |v6| pod.addresses.iter().any(|address| address.is_ipv6() == v6) && !pod.host_network;
+        let node = pod.node.as_deref().unwrap_or_default();
+        for to in destinations(objects, node).into_iter().filter(|to| of_family(to.address.is_ipv6())) {
+            let found = backends(objects, &from, &to).expect("a service answers there");
+            let expected = !found.is_empty() && found.iter().all(|backend| backend.egress && backend.ingress);
+            let Destination { address, protocol, port } = to;
+            let question = Question { from: from.clone(), to: Party::Address(address), protocol, port };
+            prop_assert_eq!(explained(&picture.cluster, &question), expected, "{}", question);
+        }
+        for service in picture.cluster.services.values() {
+            for port in &service.ports {
+                let to = Party::Service {
+                    namespace: service.name.namespace.to_string(),
+                    name: service.name.name.to_string(),
+                };
+                let (protocol, port) = (port.protocol.to_string(), port.number);
+                let question = Question { from: from.clone(), to, protocol, port };
+                let seen = explained(&picture.cluster, &question);
+                prop_assert_eq!(seen, question.is_allowed(objects), "{}", question);
             }
         }
     }

@@ -30,6 +30,11 @@ pub(crate) enum Party {
         namespace: String,
         name: String,
     },
+    /// At its cluster addresses. Only a destination.
+    Service {
+        namespace: String,
+        name: String,
+    },
     /// A process of the node itself.
     Node(String),
     Address(IpAddr),
@@ -60,10 +65,14 @@ enum Direction {
 }
 
 /// May `from` open a connection to `to`? Several addresses: every pair of one family must be allowed. Two parties
-/// without a family in common do not reach each other.
+/// without a family in common do not reach each other. Through a service: every endpoint that may be chosen must be
+/// allowed, and there must be one.
 ///
 /// Panics when a party is not among the objects.
 pub(crate) fn allowed(objects: &[Value], from: &Party, to: &Party, protocol: &str, port: u16) -> bool {
+    if let Some(verdict) = service::allowed(objects, from, to, protocol, port) {
+        return verdict;
+    }
     let sources = ends(objects, from);
     let mut destinations = ends(objects, to);
     // A packet *to* a node's address ends at that node. A packet *from* it proves nothing: the address may be forged,
@@ -145,6 +154,7 @@ fn pairs<'a>(sources: &[End<'a>], destinations: &[End<'a>]) -> impl Iterator<Ite
 fn ends<'a>(objects: &'a [Value], party: &'a Party) -> Vec<End<'a>> {
     match party {
         Party::Pod { namespace, name } => pod_ends(object::pod(objects, namespace, name)),
+        Party::Service { .. } => panic!("a service opens no connection: {party:?}"),
         Party::Node(name) => object::node_addresses(objects, name)
             .into_iter()
             .map(|address| End { address, pod: None, node: Some(name) })

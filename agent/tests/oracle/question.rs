@@ -1,6 +1,7 @@
 //! A question about a connection, in words: `FROM TO PROTOCOL/PORT`, for example `x/a y/b TCP/80`.
 //!
-//! FROM and TO are written as on podgate's command line: `namespace/pod`, `node/NAME` or an address.
+//! FROM and TO are written as on podgate's command line: `namespace/pod`, `namespace/svc:NAME`, `node/NAME` or an
+//! address.
 
 use std::{fmt, str::FromStr};
 
@@ -50,6 +51,7 @@ impl fmt::Display for Question {
 fn words(party: &Party) -> String {
     match party {
         Party::Pod { namespace, name } => format!("{namespace}/{name}"),
+        Party::Service { namespace, name } => format!("{namespace}/svc:{name}"),
         Party::Node(name) => format!("node/{name}"),
         Party::Address(address) => address.to_string(),
     }
@@ -61,6 +63,9 @@ fn party(text: &str) -> Result<Party, String> {
     }
     match text.split_once('/') {
         Some(("node", name)) => Ok(Party::Node(name.into())),
+        Some((namespace, name)) if name.starts_with("svc:") => {
+            Ok(Party::Service { namespace: namespace.into(), name: name["svc:".len()..].into() })
+        }
         Some((namespace, name)) => Ok(Party::Pod { namespace: namespace.into(), name: name.into() }),
         None => Err(format!("neither a pod nor a node nor an address: {text:?}")),
     }

@@ -25,6 +25,13 @@ pub(super) fn services(objects: &[Value]) -> impl Iterator<Item = &Value> {
     of_kind(objects, "v1", "Service")
 }
 
+/// The service `namespace/name`.
+pub(super) fn service<'a>(objects: &'a [Value], namespace: &str, name: &str) -> &'a Value {
+    services(objects)
+        .find(|service| namespace_of(service) == namespace && name_of(service) == name)
+        .unwrap_or_else(|| panic!("no service {namespace}/{name}"))
+}
+
 pub(super) fn slices(objects: &[Value]) -> impl Iterator<Item = &Value> {
     of_kind(objects, "discovery.k8s.io/v1", "EndpointSlice")
 }

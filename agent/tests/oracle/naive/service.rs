@@ -65,15 +65,52 @@ pub(crate) fn backends(
     client: &Party,
     destination: &Destination,
 ) -> Option<BTreeSet<Backend>> {
-    let node = match client {
-        Party::Pod { namespace, name } => object::node_of(object::pod(objects, namespace, name)),
-        Party::Node(name) => Some(name.as_str()),
-        Party::Address(_) => None,
-    };
-    let node = node.unwrap_or_default();
+    let node = node_of(objects, client);
     let listener = listeners(objects, node).find(|listener| listener.at == *destination)?;
     let chosen = endpoints(objects, &listener, node).into_iter();
     Some(chosen.map(|(address, port)| judge(objects, client, address, &destination.protocol, port)).collect())
+}
+
+/// Whether a client may open a connection, whichever of the destination's addresses and of the endpoints are chosen.
+/// `None` when no service answers there.
+pub(super) fn allowed(
+    objects: &[Value],
+    client: &Party,
+    to: &Party,
+    protocol: &str,
+    port: u16,
+) -> Option<bool> {
+    let addresses = match to {
+        Party::Service { namespace, name } => cluster_addresses(object::service(objects, namespace, name)),
+        Party::Node(name) => object::node_addresses(objects, name),
+        Party::Address(address) => vec![*address],
+        // A pod's addresses are no service's.
+        Party::Pod { .. } => Vec::new(),
+    };
+    let sources = ends(objects, client);
+    let answers: Vec<_> = addresses
+        .into_iter()
+        .filter(|address| sources.iter().any(|source| source.address.is_ipv4() == address.is_ipv4()))
+        .filter_map(|address| {
+            backends(objects, client, &Destination { address, protocol: protocol.into(), port })
+        })
+        .collect();
+    if answers.is_empty() && !matches!(to, Party::Service { .. }) {
+        return None;
+    }
+    let mut found = answers.iter().flatten().peekable();
+    Some(found.peek().is_some() && found.all(|backend| backend.egress && backend.ingress))
+}
+
+/// Empty when it has none, or none that is known.
+fn node_of<'a>(objects: &'a [Value], client: &'a Party) -> &'a str {
+    match client {
+        Party::Pod { namespace, name } => {
+            object::node_of(object::pod(objects, namespace, name)).unwrap_or_default()
+        }
+        Party::Node(name) => name,
+        Party::Service { .. } | Party::Address(_) => "",
+    }
 }
 
 fn judge(objects: &[Value], client: &Party, address: IpAddr, protocol: &str, port: u16) -> Backend {
