@@ -222,6 +222,10 @@ impl Pod {
              link set {host} {master} up\n",
             self.place.path()
         ))?;
+        if self.node().wiring == Wiring::Bridge {
+            // As the CNI plug-in `bridge` does for kubelet: else a pod does not reach itself through its service.
+            self.node().place.ip(&format!("link set {host} type bridge_slave hairpin on"))?;
+        }
         self.place.ip("link set eth0 up")
     }
 
