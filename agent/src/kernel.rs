@@ -4,6 +4,7 @@
 //! nothing: what is written when is the publisher's business.
 
 mod attach;
+mod fill;
 mod flows;
 mod lock;
 mod maps;
@@ -14,6 +15,7 @@ mod sys;
 mod table;
 
 pub use attach::{Attacher, Device, Mode};
+pub use fill::ProgramTables;
 pub use lock::Lock;
 pub use maps::{Capacity, Counters, Maps, TableSet};
 pub use pins::{Detached, Pins, detach};

@@ -9,7 +9,7 @@ use aya::{
 };
 use podgate_common::{Config, Direction, Timeouts};
 
-use super::{Counters, Maps, Pins};
+use super::{Counters, Maps, Pins, ProgramTables};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
@@ -42,6 +42,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     pub maps: Maps,
     pub counters: Arc<Counters>,
+    pub tables: Arc<ProgramTables>,
 }
 
 impl Kernel {
@@ -70,9 +71,10 @@ impl Kernel {
         for name in Direction::ALL.map(program_name).into_iter().chain([CLOCK]) {
             classifier(&mut ebpf, name)?.load().map_err(|error| refused(name, &error))?;
         }
+        let tables = Arc::new(ProgramTables::new(&ebpf)?);
         let maps = Maps::new(&mut ebpf)?;
         let counters = Arc::new(Counters::new(&mut ebpf)?);
-        Ok(Self { ebpf, maps, counters })
+        Ok(Self { ebpf, maps, counters, tables })
     }
 
     /// The program of a hook.

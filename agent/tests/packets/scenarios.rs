@@ -6,4 +6,5 @@ mod fragments;
 mod icmp;
 mod lifecycle;
 mod odd;
+mod older;
 mod policies;
