@@ -108,6 +108,7 @@ pub struct EndpointCounts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableFill {
     pub name: String,
+    /// Of connections, those too that have ended: they stay until their place is needed.
     pub entries: u64,
     /// `None`: it grows as needed.
     pub capacity: Option<u64>,

@@ -5,6 +5,7 @@
 
 mod attach;
 mod btf;
+mod fill;
 mod flows;
 mod lock;
 mod maps;
@@ -16,6 +17,7 @@ mod table;
 mod tracking;
 
 pub use attach::{Attacher, Device, Mode, Place};
+pub use fill::ProgramTables;
 pub use lock::Lock;
 pub use maps::{Capacity, Counters, Maps, TableSet};
 pub use pins::{Detached, Pins, detach};

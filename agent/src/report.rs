@@ -83,7 +83,8 @@ fn counts(enforced: &[Enforced]) -> EndpointCounts {
     counts
 }
 
-fn fill((name, entries, capacity): (&'static str, usize, Option<u32>)) -> TableFill {
+/// How full a table is: (name, entries, room).
+pub fn fill((name, entries, capacity): (&'static str, usize, Option<u32>)) -> TableFill {
     TableFill { name: name.to_owned(), entries: entries as u64, capacity: capacity.map(u64::from) }
 }
 

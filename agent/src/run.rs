@@ -23,11 +23,11 @@ use crate::{
         cni::{CniResults, CniWatch},
         netlink::NetworkWatch,
     },
-    kernel::{Attacher, Counters, Kernel, KernelOptions, Lock, Mode, Pins},
+    kernel::{Attacher, Counters, Kernel, KernelOptions, Lock, Mode, Pins, ProgramTables},
     options::{AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics},
     reconciler::Reconciler,
     report::{self, Progress},
-    server::{Http, ReadCounters, Server, Snapshot, Socket},
+    server::{CountTables, Http, ReadCounters, Server, Snapshot, Socket},
     source::manifests::{self, Picture},
 };
 
@@ -57,6 +57,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     };
     let kernel = Kernel::load(Some(&pins), kernel_options)?;
     let read_counters = read_counters(kernel.counters.clone());
+    let count_tables = count_tables(kernel.tables.clone());
     let mode = match options.hook {
         AttachBy::Auto => Mode::of_this_kernel()?,
         AttachBy::Tcx => Mode::Tcx,
@@ -71,7 +72,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     let mut agent = Agent::new(options, reconciler);
 
     let (snapshots, seen) = watch::channel(Arc::new(agent.snapshot()));
-    let server = Server::new(seen, read_counters);
+    let server = Server::new(seen, read_counters, count_tables);
     let socket = Socket::bind(&options.socket)?;
     tokio::spawn(socket.serve(server.clone()));
     if let Metrics::At(address) = options.metrics {
@@ -164,5 +165,12 @@ fn read_counters(counters: Arc<Counters>) -> ReadCounters {
         read.into_iter()
             .map(|(direction, outcome, packets)| Counter { direction, outcome, packets })
             .collect()
+    })
+}
+
+fn count_tables(tables: Arc<ProgramTables>) -> CountTables {
+    Arc::new(move || {
+        let fill = tables.fill().inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default();
+        fill.into_iter().map(report::fill).collect()
     })
 }

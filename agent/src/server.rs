@@ -16,7 +16,7 @@ pub use socket::Socket;
 use tokio::sync::watch;
 
 use crate::{
-    api::{Answer, Ask, Counter, EndpointStatus, PROTOCOL, Request, Response, Status},
+    api::{Answer, Ask, Counter, EndpointStatus, PROTOCOL, Request, Response, Status, TableFill},
     explain::{Question, explain},
     model::Cluster,
 };
@@ -35,22 +35,31 @@ pub struct Snapshot {
 /// Reads the kernel's packet counters. Must not wait for anything.
 pub type ReadCounters = Arc<dyn Fn() -> Vec<Counter> + Send + Sync>;
 
+/// Counts what is in the tables that the programs write. May take a while: it runs on a thread of its own.
+pub type CountTables = Arc<dyn Fn() -> Vec<TableFill> + Send + Sync>;
+
 /// Answers questions about the agent.
 #[derive(Clone)]
 pub struct Server {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     read_counters: ReadCounters,
+    count_tables: CountTables,
 }
 
 impl Server {
-    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, read_counters: ReadCounters) -> Self {
-        Self { snapshots, read_counters }
+    pub fn new(
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        read_counters: ReadCounters,
+        count_tables: CountTables,
+    ) -> Self {
+        Self { snapshots, read_counters, count_tables }
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshots.borrow().clone()
     }
 
+    /// Without the tables that must be counted: metrics are asked for again and again.
     fn status(&self) -> Status {
         let snapshot = self.snapshot();
         let since = snapshot.taken.elapsed().as_secs();
@@ -63,14 +72,22 @@ impl Server {
         status
     }
 
+    async fn full_status(&self) -> Status {
+        let count = self.count_tables.clone();
+        let counted = tokio::task::spawn_blocking(move || count()).await;
+        let mut status = self.status();
+        status.tables.extend(counted.expect("counting does not panic"));
+        status
+    }
+
     /// One line of JSON for another.
-    fn answer(&self, request: &[u8]) -> String {
+    async fn answer(&self, request: &[u8]) -> String {
         let ask = match read_request(request) {
             Ok(ask) => ask,
             Err(error) => return line(Answer::<()>::Error(error)),
         };
         match ask {
-            Ask::Status => line(Answer::Ok(self.status())),
+            Ask::Status => line(Answer::Ok(self.full_status().await)),
             Ask::Endpoints => line(Answer::Ok(&self.snapshot().endpoints)),
             Ask::Explain { from, to, port } => {
                 match explain(&self.snapshot().cluster, &Question { from, to, port }) {

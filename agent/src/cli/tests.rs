@@ -62,6 +62,8 @@ fn a_command_line_is_understood_or_refused_as_wrong_usage() {
         ("podgate agent --flows 4294967296", false),
         ("podgate agent --metrics 9177", false),
         ("podgate agent --established maybe", false),
+        ("podgate agent --manifests a --hook clsact", true),
+        ("podgate agent --hook xdp", false),
         ("podgate agent --log =x=", false),
         ("podgate agent --node=", false),
         ("podgate status -o xml", false),

@@ -150,11 +150,6 @@ impl Maps {
         }
         Ok(doomed.len())
     }
-
-    /// Connections in the flow table, by walking over it.
-    pub fn flow_count(&self) -> usize {
-        self.flows.keys().take_while(Result::is_ok).count()
-    }
 }
 
 /// How many entries the hash tables of a set have room for.

@@ -9,7 +9,7 @@ use aya::{
 };
 use podgate_common::{Config, Timeouts};
 
-use super::{Counters, Maps, Pins, linked};
+use super::{Counters, Maps, Pins, ProgramTables, linked};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
@@ -69,6 +69,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     pub maps: Maps,
     pub counters: Arc<Counters>,
+    pub tables: Arc<ProgramTables>,
 }
 
 impl Kernel {
@@ -105,9 +106,10 @@ impl Kernel {
         for name in Program::ALL.map(Program::name).into_iter().chain([CLOCK]) {
             classifier(&mut ebpf, name)?.load().map_err(|error| refused(name, &error))?;
         }
+        let tables = Arc::new(ProgramTables::new(&ebpf)?);
         let maps = Maps::new(&mut ebpf)?;
         let counters = Arc::new(Counters::new(&mut ebpf)?);
-        Ok(Self { ebpf, maps, counters })
+        Ok(Self { ebpf, maps, counters, tables })
     }
 
     /// A program, loaded.

@@ -105,7 +105,7 @@ async fn serve_one(stream: UnixStream, server: &Server) -> io::Result<()> {
             if request.len() < LONGEST_REQUEST { "it does not end in a new line" } else { "it is too long" };
         return stream.write_all(super::refuse(error).as_bytes()).await;
     }
-    stream.write_all(server.answer(&request).as_bytes()).await
+    stream.write_all(server.answer(&request).await.as_bytes()).await
 }
 
 fn remove_stale(path: &Path) -> anyhow::Result<()> {

@@ -30,7 +30,7 @@ struct Running {
 fn snapshot(ready: bool) -> Arc<Snapshot> {
     Arc::new(Snapshot {
         taken: Instant::now() - Duration::from_secs(100),
-        status: Status { ready, counters: vec![], ..Status::example() },
+        status: Status { ready, counters: vec![], tables: vec![], ..Status::example() },
         endpoints: vec![EndpointStatus::example()],
         cluster: Arc::new(crate::explain::tests::cluster(vec![])),
     })
@@ -45,7 +45,8 @@ fn start() -> Running {
     let path = directory.path().join("deeper/podgate.sock");
     let (state, snapshots) = watch::channel(snapshot(false));
     let counter = Counter { direction: Direction::Ingress, outcome: Outcome::Denied, packets: 3 };
-    let server = Server::new(snapshots, Arc::new(move || vec![counter]));
+    let (counters, tables) = (move || vec![counter], || Status::example().tables);
+    let server = Server::new(snapshots, Arc::new(counters), Arc::new(tables));
     let (stop, stopped) = oneshot::channel();
     let (listening, address) = std::sync::mpsc::channel();
     let serve = async move {
@@ -106,6 +107,7 @@ fn every_verb_is_answered() {
     let running = start();
     let status: Status = api::ask(&running.socket(), &Ask::Status).unwrap();
     assert_eq!(status.counters.len(), 1, "counters are read when asked for");
+    assert_eq!(status.tables, Status::example().tables, "and the tables of the programs counted");
     assert!((160..170).contains(&status.uptime_seconds), "{}", status.uptime_seconds);
     let age = status.sources[0].age_seconds.unwrap();
     assert!((105..115).contains(&age), "{age}");

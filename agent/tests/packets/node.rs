@@ -8,6 +8,7 @@ use podgate::{
     kernel::{Kernel, KernelOptions, Pins, Program},
     memory::{self, Memory},
     publisher::{Published, Publisher, Wanted},
+    sockets::{Socket, sides},
 };
 use podgate_common::{
     Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, Hook, Outcome, Ports, Scratch, Slot, decide,
@@ -17,7 +18,7 @@ use podgate_common::{
 use crate::{
     sandbox,
     snapshot::{Pinned, entries},
-    world::{UPLINK, World},
+    world::{Family, Host, UPLINK, World},
 };
 
 /// `TC_ACT_UNSPEC` and `TC_ACT_SHOT` as the kernel hands them back.
@@ -25,7 +26,7 @@ const PASSED: u32 = u32::MAX;
 const DROPPED: u32 = 2;
 
 /// Small, but more than any test needs.
-const FLOWS: u32 = 16_384;
+pub(crate) const FLOWS: u32 = 16_384;
 
 pub(crate) struct Node {
     pub(crate) kernel: Kernel,
@@ -122,6 +123,23 @@ impl Node {
         for key in entries(&fragments).into_keys() {
             fragments.remove(&key).expect("an entry that is there");
         }
+    }
+
+    /// Enters the connections that a pod's sockets tell of.
+    pub(crate) fn enter_older(&mut self, pod: Host, sockets: &[Socket]) {
+        let own = Family::ALL.map(|family| pod.at(family)).into();
+        let now = self.kernel.ticks().expect("the kernel's clock");
+        for (key, side) in sides(sockets, &own) {
+            let entry = |known| side.entry(known, pod.veth(), now);
+            self.kernel.maps.enter_flow(&key, entry).expect("room for the connection");
+            let known = self.flows.get(&key).copied();
+            self.flows.insert(key, side.entry(known, pod.veth(), self.now));
+        }
+        self.assert_same_state();
+    }
+
+    pub(crate) const fn flows(&self) -> &BTreeMap<FlowKey, Flow> {
+        &self.flows
     }
 
     /// Asserts what becomes of a packet.
@@ -238,7 +256,10 @@ impl Node {
     }
 
     pub(crate) fn flow_count(&self) -> usize {
-        assert_eq!(self.kernel.maps.flow_count(), self.flows.len());
+        let [(_, flows, _), ..] = self.kernel.tables.fill().expect("the kernel counts")[..] else {
+            panic!("the flow table is the first");
+        };
+        assert_eq!(flows, self.flows.len());
         self.flows.len()
     }
 }

@@ -6,5 +6,6 @@ mod fragments;
 mod icmp;
 mod lifecycle;
 mod odd;
+mod older;
 mod policies;
 mod services;

@@ -71,6 +71,8 @@ fn arrival(lab: &mut Lab, wiring: Wiring) -> Result<()> {
         let talking = scope.spawn(|| together(&busy, |pair| pair.talk_until(&over)));
         let judged = || -> Result<()> {
             let agent = Agent::start(&n1, &[])?;
+            let flows = flows(&agent)?;
+            ensure!(flows >= busy.len() + idle.len(), "only {flows} connections are in the table");
             let watched = Instant::now() + WATCHED;
             let servers = [&named, &running, &kept, &remote].map(|pod| serve_all(&pod.place));
             let _servers = servers.into_iter().collect::<Result<Vec<_>>>()?;
@@ -96,6 +98,15 @@ fn arrival(lab: &mut Lab, wiring: Wiring) -> Result<()> {
         }
         together(&idle, Pair::talk).map(|_| ())
     })
+}
+
+/// Entries of the flow table, as the agent counts them.
+fn flows(agent: &Agent) -> Result<usize> {
+    let status = agent.ask(&["status"])?;
+    let tables = status["tables"].as_array().context("a list of tables")?;
+    let flows = tables.iter().find(|table| table["name"] == "flows").context("the table of flows")?;
+    ensure!(flows["capacity"].as_u64().is_some(), "the table has no size: {flows}");
+    Ok(usize::try_from(flows["entries"].as_u64().context("a number of entries")?)?)
 }
 
 /// A TCP segment in mid-stream, of a connection that never was, arrives at a free pod and at no closed one.
