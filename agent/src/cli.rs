@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 use layers::Refused;
 use output::Format;
 
-use crate::options::AgentOptions;
+use crate::{kernel::ProgramRefused, options::AgentOptions};
 
 pub use layers::Environment;
 
@@ -56,10 +56,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Err(Refused::Failed(error)) => Err(error),
     };
     done.unwrap_or_else(|error| {
-        let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
-        eprintln!("error: {line}");
+        eprint!("{}", complaint(&error));
         ExitCode::FAILURE
     })
+}
+
+/// One line that begins with `error:`; before it, when there is one, the whole log of the kernel's verifier.
+fn complaint(error: &anyhow::Error) -> String {
+    let refused = error.chain().find_map(|cause| cause.downcast_ref::<ProgramRefused>());
+    let log = refused.map_or("", |refused| refused.verifier_log.trim_end());
+    let gap = if log.is_empty() { "" } else { "\n" };
+    let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("{log}{gap}error: {line}\n")
 }
 
 impl Verb {

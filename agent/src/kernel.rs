@@ -22,6 +22,6 @@ pub use lock::Lock;
 pub use maps::{Capacity, Counters, Maps, TableSet};
 pub use pins::{Detached, Pins, detach};
 pub use ports::PortTable;
-pub use programs::{Kernel, KernelOptions, Program};
+pub use programs::{Kernel, KernelOptions, Program, Refused as ProgramRefused};
 pub use table::{Store, Table};
 pub use tracking::linked;

@@ -271,3 +271,21 @@ fn other_verbs_take_only_socket_and_bpffs_from_the_environment() {
         assert!(parsed.contains(part), "{line}: {parsed}");
     }
 }
+
+#[test]
+fn a_failure_is_one_line_and_the_log_of_the_verifier_is_shown_in_full() {
+    let plain = anyhow::anyhow!("no such\n  file").context("cannot start");
+    assert_eq!(complaint(&plain), "error: cannot start: no such file\n");
+
+    let verifier_log: String =
+        (0..10_000).map(|line| format!("{line}: (85) call\n    R2 !read_ok\n")).collect();
+    let refused = ProgramRefused {
+        program: "from_pod".to_owned(),
+        reason: std::io::ErrorKind::PermissionDenied.into(),
+        verifier_log: verifier_log.clone(),
+    };
+    let shown = complaint(&anyhow::Error::from(refused).context("cannot start"));
+    let line =
+        "error: cannot start: the kernel refused program from_pod: permission denied (its verifier says why)";
+    assert_eq!(shown, format!("{verifier_log}{line}\n"));
+}

@@ -1,6 +1,6 @@
 //! Loads the BPF object: new programs over the maps that are pinned, or over new ones.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
@@ -77,7 +77,7 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses a map or a program; the verifier's log is part of the error.
+    /// When the kernel refuses a map or a program ([`Refused`]).
     pub fn load(pins: Option<&Pins>, options: KernelOptions) -> Result<Self> {
         let (object, tracking) = linked(OBJECT)?;
         if tracking.is_none() {
@@ -104,7 +104,7 @@ impl Kernel {
             other => anyhow!("cannot read the BPF object: {other:#}"),
         })?;
         for name in Program::ALL.map(Program::name).into_iter().chain([CLOCK]) {
-            classifier(&mut ebpf, name)?.load().map_err(|error| refused(name, &error))?;
+            classifier(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
         }
         let tables = Arc::new(ProgramTables::new(&ebpf)?);
         let maps = Maps::new(&mut ebpf)?;
@@ -144,11 +144,21 @@ fn classifier<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut SchedClassif
     program.try_into().with_context(|| format!("program {name} is no TC classifier"))
 }
 
-/// The verifier's whole log: its last lines say what it did not like.
-fn refused(name: &str, error: &ProgramError) -> anyhow::Error {
+/// The kernel does not take a program.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel refused program {program}: {reason} (its verifier says why)")]
+pub struct Refused {
+    pub program: String,
+    pub reason: io::Error,
+    /// All of it: its last lines say what the verifier did not like, the others how it got there.
+    pub verifier_log: String,
+}
+
+fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
-            anyhow!("the kernel refused program {name}: {io_error}\n{verifier_log}")
+            let (program, verifier_log) = (name.to_owned(), verifier_log.to_string());
+            Refused { program, reason: io_error, verifier_log }.into()
         }
         other => anyhow!("cannot load program {name}: {other:#}"),
     }
@@ -159,7 +169,7 @@ fn ticks_per_second() -> Result<u32> {
     let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: room for the answer.
     if unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) } != 0 {
-        return Err(std::io::Error::last_os_error()).context("cannot learn the kernel's tick rate");
+        return Err(io::Error::last_os_error()).context("cannot learn the kernel's tick rate");
     }
     let nanoseconds = u32::try_from(resolution.tv_nsec).unwrap_or(0);
     (nanoseconds > 0)
