@@ -8,14 +8,18 @@
 //! the backend's `to_pod` judges the sender's egress too, and [`decide_on_wire`] does for backends elsewhere.
 
 use crate::{
-    Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, Headers, Hook, Kind, NODE, Outcome, Packet,
-    Ports, Protocol, RowKey, Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Tuple, allowed,
-    parse, protocol::number, scratch::Question,
+    Address, Direction, Endpoint, Flow, FlowKey, Hook, Kind, NODE, Outcome, Packet, Protocol, RowKey,
+    Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Tuple, allowed, parse, protocol::number,
+    scratch::Question,
 };
 
+mod dhcp;
+mod fragments;
 mod sender;
 mod wire;
 
+use dhcp::{is_dhcp_reply, is_dhcp_request};
+use fragments::{recall_ports, remember_ports};
 use sender::Sender;
 pub use wire::decide_on_wire;
 
@@ -363,57 +367,6 @@ fn was_judged_here<T: Tables>(
 fn is_alive<T: Tables>(flow: &Flow, protocol: u32, now: u32, tables: &T) -> bool {
     now.wrapping_sub(flow.last) <= tables.timeouts().of(protocol, flow.seen)
 }
-
-/// Gives a later fragment the ports of its datagram; whether the first one has passed.
-#[inline(never)]
-fn recall_ports<T: Tables>(headers: &mut Headers, tables: &T) -> bool {
-    let Some(ports) = tables.fragment(&fragment_key(headers)) else { return false };
-    headers.tuple.source_port = ports.source;
-    headers.tuple.destination_port = ports.destination;
-    true
-}
-
-#[inline(never)]
-fn remember_ports<T: Tables>(headers: &Headers, tables: &T) {
-    let Tuple { source_port: source, destination_port: destination, .. } = headers.tuple;
-    tables.put_fragment(&fragment_key(headers), Ports { source, destination });
-}
-
-#[inline(always)]
-fn fragment_key(headers: &Headers) -> FragmentKey {
-    FragmentKey {
-        source: headers.tuple.source,
-        destination: headers.tuple.destination,
-        id: headers.datagram,
-        protocol: headers.tuple.protocol,
-    }
-}
-
-/// A host without an address asks for one: DHCP (RFC 2131) from `0.0.0.0` to everyone, DHCPv6 (RFC 8415) from its link.
-#[inline(always)]
-fn is_dhcp_request(tuple: &Tuple) -> bool {
-    match (tuple.protocol, tuple.source_port, tuple.destination_port) {
-        (number::UDP, 68, 67) => tuple.source.is_unspecified() && tuple.destination == BROADCAST,
-        (number::UDP, 546, 547) => tuple.source.is_link_local_v6() && tuple.destination == DHCPV6_SERVERS,
-        _ => false,
-    }
-}
-
-/// The answer, to everyone or to an address that no pod has yet.
-#[inline(always)]
-fn is_dhcp_reply(tuple: &Tuple) -> bool {
-    match (tuple.protocol, tuple.source_port, tuple.destination_port) {
-        (number::UDP, 67, 68) => true,
-        (number::UDP, 547, 546) => tuple.source.is_link_local_v6() && tuple.destination.is_link_local_v6(),
-        _ => false,
-    }
-}
-
-/// `255.255.255.255`
-const BROADCAST: Address = Address::from_v4([255; 4]);
-
-/// `ff02::1:2`, all DHCPv6 relay agents and servers.
-const DHCPV6_SERVERS: Address = Address::from_v6([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2]);
 
 #[cfg(test)]
 mod tests;

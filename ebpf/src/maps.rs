@@ -10,8 +10,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use podgate_common::{
-    Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, MAX_ENDPOINTS, MAX_FRAGMENTS,
-    MAX_OWNERS, Outcome, PortClasses, Ports, Row, RowKey, Scratch, ServiceId, ServiceKey, Slot,
+    Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS,
+    Outcome, Ports, RowKey, Scratch, ServiceKey, Slot,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -19,6 +19,13 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const SLOTS: usize = Slot::COUNT as usize;
 /// Inner maps of one type may differ in size; this one is never used.
 const TEMPLATE: usize = 1;
+
+/// An `IdentityId` or a `ServiceId`.
+type RawId = u32;
+/// `PortClasses`
+type RawPortClasses = [u16; 65_536];
+/// `Row`
+type RawRow = [u64; 4];
 
 /// What judges each veth. Key: ifindex of its host side. One update is one switch of a pod to a new policy.
 #[btf_map]
@@ -29,27 +36,32 @@ pub(crate) static ENDPOINTS: HashMap<u32, Endpoint, MAX_ENDPOINTS, NO_PREALLOC> 
 pub(crate) static OWNERS: HashMap<Address, u32, MAX_OWNERS, NO_PREALLOC> = HashMap::new();
 
 /// Identities of single addresses.
+///
+/// In maps of maps a value is a plain number or an array of them, never a structure: before Linux 6.2 the kernel takes a
+/// map whose value it knows to be a structure for another kind than one that was made without type information, as the
+/// agent's are (`bpf_map_meta_equal`, kernel/bpf/map_in_map.c, compares `spin_lock_off`).
 #[btf_map]
-pub(crate) static ADDRESSES: ArrayOfMaps<HashMap<Address, IdentityId, TEMPLATE, NO_PREALLOC>, SLOTS> =
+pub(crate) static ADDRESSES: ArrayOfMaps<HashMap<Address, RawId, TEMPLATE, NO_PREALLOC>, SLOTS> =
     ArrayOfMaps::new();
 
 /// Identities of prefixes, for addresses that are not in `ADDRESSES`.
 #[btf_map]
-pub(crate) static PREFIXES: ArrayOfMaps<LpmTrie<Address, IdentityId, TEMPLATE>, SLOTS> = ArrayOfMaps::new();
+pub(crate) static PREFIXES: ArrayOfMaps<LpmTrie<Address, RawId, TEMPLATE>, SLOTS> = ArrayOfMaps::new();
 
 /// Class of each port; one element for each protocol that has ports. User space writes it through mmap, one whole
 /// class id at a time.
 #[btf_map]
-pub(crate) static PORTS: ArrayOfMaps<Array<PortClasses, 3, MMAPABLE>, SLOTS> = ArrayOfMaps::new();
+pub(crate) static PORTS: ArrayOfMaps<Array<RawPortClasses, 3, MMAPABLE>, SLOTS> = ArrayOfMaps::new();
 
 /// What is behind each service's address and port, and behind each node port.
 #[btf_map]
-pub(crate) static SERVICES: ArrayOfMaps<HashMap<ServiceKey, ServiceId, TEMPLATE, NO_PREALLOC>, SLOTS> =
+pub(crate) static SERVICES: ArrayOfMaps<HashMap<ServiceKey, RawId, TEMPLATE, NO_PREALLOC>, SLOTS> =
     ArrayOfMaps::new();
 
 /// Verdicts: one bit for each (policy, identity, class).
 #[btf_map]
-pub(crate) static ROWS: ArrayOfMaps<HashMap<RowKey, Row, TEMPLATE, NO_PREALLOC>, SLOTS> = ArrayOfMaps::new();
+pub(crate) static ROWS: ArrayOfMaps<HashMap<RowKey, RawRow, TEMPLATE, NO_PREALLOC>, SLOTS> =
+    ArrayOfMaps::new();
 
 /// Element 0: number of published changes.
 #[btf_map]

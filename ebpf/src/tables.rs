@@ -46,11 +46,11 @@ impl Tables for Maps {
     fn identity(&self, slot: Slot, address: &Address) -> IdentityId {
         if let Some(exact) = ADDRESSES.get_value_ptr_mut(slot.0, address) {
             // SAFETY: the element lives until the program ends (RCU), and is only read.
-            return unsafe { *exact };
+            return IdentityId(unsafe { *exact });
         }
         match PREFIXES.get_value_ptr_mut(slot.0, &Key::new(128, *address)) {
             // SAFETY: as above.
-            Some(covering) => unsafe { *covering },
+            Some(covering) => IdentityId(unsafe { *covering }),
             None => IdentityId::NONE,
         }
     }
@@ -59,7 +59,7 @@ impl Tables for Maps {
     fn class(&self, slot: Slot, protocol: Protocol, port: u16) -> ClassId {
         match PORTS.get_value(slot.0, &protocol.index()) {
             // SAFETY: the table has an element for each value of a u16.
-            Some(classes) => unsafe { *classes.0.get_unchecked(usize::from(port)) },
+            Some(classes) => ClassId(unsafe { *(*classes).get_unchecked(usize::from(port)) }),
             None => ClassId::NONE,
         }
     }
@@ -67,13 +67,13 @@ impl Tables for Maps {
     #[inline(always)]
     fn row(&self, slot: Slot, key: &RowKey) -> Option<Row> {
         // SAFETY: the element lives until the program ends (RCU), and is only read.
-        ROWS.get_value_ptr_mut(slot.0, key).map(|row| unsafe { *row })
+        ROWS.get_value_ptr_mut(slot.0, key).map(|row| Row(unsafe { *row }))
     }
 
     #[inline(always)]
     fn service(&self, slot: Slot, key: &ServiceKey) -> Option<ServiceId> {
         // SAFETY: as above.
-        SERVICES.get_value_ptr_mut(slot.0, key).map(|service| unsafe { *service })
+        SERVICES.get_value_ptr_mut(slot.0, key).map(|service| ServiceId(unsafe { *service }))
     }
 
     #[inline(always)]

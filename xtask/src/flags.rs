@@ -20,6 +20,11 @@ pub enum Command {
     Demo,
     /// Run every check and every test (needs root)
     Test(TestFlags),
+    /// Run packet tests and a smoke suite on Debian 12's kernel 6.1, in qemu without KVM (needs root)
+    OldKernel,
+    /// The first process of that machine
+    #[command(hide = true)]
+    Inside,
     /// Check the rules of the repository: module order, file sizes, file heads, left-over words
     Tidy,
     /// Open a shell in a small lab of two nodes and five pods (needs root)

@@ -4,6 +4,7 @@ mod cargo;
 mod demo;
 pub mod flags;
 pub mod lab;
+mod old_kernel;
 mod root;
 pub mod sandbox;
 mod screen;
@@ -26,6 +27,8 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Setup => setup::run().map(|_| ExitCode::SUCCESS),
         Command::Demo => demo::run(),
         Command::Test(flags) => test::run(&flags),
+        Command::OldKernel => old_kernel::run(),
+        Command::Inside => old_kernel::inside::run().map(|()| ExitCode::SUCCESS),
         Command::Tidy => tidy::run(),
         Command::Lab(flags) => shell::run(&flags),
     }

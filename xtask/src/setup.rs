@@ -42,6 +42,20 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
+/// Installs the packages of programs that are missing, for commands that need more than the others.
+pub(crate) fn install(programs: &[(&str, &'static str)]) -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = |program: &str| std::env::split_paths(&path).any(|place| place.join(program).is_file());
+    let missing: Vec<&'static str> =
+        programs.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let step = step::Step::Packages(missing);
+    println!("setup: {step}");
+    step.take().with_context(|| format!("setup: {step}"))
+}
+
 /// Writes the name of the toolchain, unless it stands there already: a newer file would make cargo build again.
 fn record(file: &Path, toolchain: &str) -> Result<()> {
     let line = format!("{toolchain}\n");

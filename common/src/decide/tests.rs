@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    ClassId, EndpointState, IdentityId, PolicyId, Protocol, Row, RowKey, ServiceId, ServiceKey, Slot,
-    Timeouts,
+    ClassId, EndpointState, FragmentKey, IdentityId, PolicyId, Ports, Row, ServiceId, Slot, Timeouts,
     frames::{Frame, flag},
 };
 

@@ -2,7 +2,11 @@
 //!
 //! `from_pod` has let these packets out without knowing the backend. Whatever else leaves the node passes.
 
-use super::{NODE, Sender, is_alive, may_send, recall_ports, remember_ports};
+use super::{
+    NODE, Sender,
+    fragments::{recall_ports, remember_ports},
+    is_alive, may_send,
+};
 use crate::{
     Direction, Flow, FlowKey, Headers, Kind, Outcome, Packet, Scratch, Seen, Tables, Tracked, parse,
     protocol::number, scratch::Question,

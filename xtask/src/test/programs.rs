@@ -16,34 +16,34 @@ use crate::{cargo, flags::Shard};
 
 /// Which tests to run.
 #[derive(Clone, Debug)]
-pub(super) struct Selection {
+pub(crate) struct Selection {
     /// Part of the name.
-    pub(super) only: Option<String>,
-    pub(super) shard: Option<Shard>,
+    pub(crate) only: Option<String>,
+    pub(crate) shard: Option<Shard>,
 }
 
 /// A program that cargo built from tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TestProgram {
+pub(crate) struct TestProgram {
     package: String,
     /// Of the library, binary or test file.
-    target: String,
+    pub(crate) target: String,
     kind: String,
-    executable: PathBuf,
+    pub(crate) executable: PathBuf,
     /// Where cargo would run it: the package's directory.
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
     /// Tests that are not selected.
     others: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Count {
-    pub(super) passed: usize,
-    pub(super) failed: usize,
+pub(crate) struct Count {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
 }
 
 /// Builds the test programs of the workspace without the package `left_out`, and keeps those with a selected test.
-pub(super) fn build(left_out: &str, selection: &Selection) -> Result<Vec<TestProgram>> {
+pub(crate) fn build(left_out: &str, selection: &Selection) -> Result<Vec<TestProgram>> {
     let arguments = ["test", "--no-run", "--release", "--workspace", "--exclude", left_out];
     let messages = cargo::build("the tests", &arguments)?;
     let mut selected = Vec::new();
@@ -90,7 +90,7 @@ impl TestProgram {
         })
     }
 
-    pub(super) fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         match self.kind.as_str() {
             "test" => format!("tests of {}: {}", self.package, self.target),
             kind => format!("unit tests of {} ({kind})", self.package),
@@ -98,7 +98,7 @@ impl TestProgram {
     }
 
     /// Runs the selected tests. Fails when the program ends otherwise than its count says.
-    pub(super) fn run(&self) -> Result<Count> {
+    pub(crate) fn run(&self) -> Result<Count> {
         let mut command = self.command();
         // Of the two harnesses in use, one takes a single name to run, both take many to skip.
         command.arg("--exact").args(self.others.iter().flat_map(|name| ["--skip", name.as_str()]));
@@ -134,7 +134,7 @@ impl TestProgram {
 
 impl Count {
     /// From `test result: ok. 12 passed; 0 failed; …`.
-    fn from_line(line: &str) -> Option<Self> {
+    pub(crate) fn from_line(line: &str) -> Option<Self> {
         let result = line.strip_prefix("test result: ")?;
         let number = |what: &str| {
             result.split(['.', ';']).find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok())

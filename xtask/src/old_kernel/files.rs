@@ -1,0 +1,74 @@
+//! What programs need besides themselves: shared libraries, and the modules that a module depends on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use object::{Object as _, ObjectSection as _};
+
+use super::{modules, output};
+
+/// A program of this machine's.
+pub(super) fn tool(name: &str) -> Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let places = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let mut programs = places.map(|directory| directory.join(name));
+    programs.find(|program| program.is_file()).with_context(|| format!("no program {name}"))
+}
+
+/// The shared libraries of programs, with the loader.
+pub(super) fn libraries<'a>(programs: impl Iterator<Item = &'a PathBuf>) -> Result<BTreeSet<PathBuf>> {
+    let mut libraries = BTreeSet::new();
+    for program in programs {
+        // `name => /path (address)`, or `/path (address)` for the loader.
+        let list = output(Command::new("ldd").arg(program))?;
+        let paths = list.split_whitespace().filter(|word| word.starts_with('/'));
+        libraries.extend(paths.map(PathBuf::from));
+    }
+    Ok(libraries)
+}
+
+/// A table like `modules.dep`, from what each module says of itself.
+pub(super) fn dependencies(directory: &Path) -> Result<String> {
+    let mut paths = BTreeMap::new();
+    find(&directory.join("kernel"), &mut |path| {
+        if let Ok(relative) = path.strip_prefix(directory) {
+            let relative = relative.to_string_lossy().into_owned();
+            paths.insert(modules::name(&relative), relative);
+        }
+    })?;
+    let mut table = String::new();
+    for path in paths.values() {
+        let names = depends(&directory.join(path))?;
+        let others: Vec<&str> = names.iter().filter_map(|name| paths.get(name)).map(String::as_str).collect();
+        table += &format!("{path}: {}\n", others.join(" "));
+    }
+    Ok(table)
+}
+
+/// The line `depends=a,b` of a module's section `.modinfo`.
+fn depends(module: &Path) -> Result<Vec<String>> {
+    let bytes = fs::read(module).with_context(|| format!("reading {}", module.display()))?;
+    let file = object::File::parse(&*bytes).with_context(|| format!("{} is no object", module.display()))?;
+    let info = file.section_by_name(".modinfo").context("a module describes itself")?;
+    let info = info.data().context("reading a module's description")?;
+    let lines = info.split(|byte| *byte == 0).filter_map(|line| std::str::from_utf8(line).ok());
+    let depends = lines.filter_map(|line| line.strip_prefix("depends=")).flat_map(|names| names.split(','));
+    Ok(depends.filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect())
+}
+
+fn find(directory: &Path, found: &mut impl FnMut(&Path)) -> Result<()> {
+    for entry in fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            find(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "ko") {
+            found(&path);
+        }
+    }
+    Ok(())
+}
