@@ -150,6 +150,7 @@ fn every_option_can_be_set_in_all_three_places() {
         ("cni-results", "/c"),
         ("flows", "7"),
         ("established", "recheck"),
+        ("hook", "clsact"),
         ("masqueraded-ingress", "allow"),
         ("log", "debug"),
         ("log-format", "json"),

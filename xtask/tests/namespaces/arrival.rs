@@ -191,6 +191,9 @@ fn rechecked(lab: &mut Lab) -> Result<()> {
 
 const WORDS: &[u8] = b"still there?";
 
+/// How often a connection in use is used: two dozen of them leave the machine to the other tests.
+const PACE: Duration = Duration::from_millis(30);
+
 /// How often a lost datagram is sent again.
 const RESEND: Duration = Duration::from_millis(200);
 
@@ -265,8 +268,10 @@ impl Pair {
     fn talk_until(&self, over: &AtomicBool) -> Result<usize> {
         let mut count = 0;
         while !over.load(Ordering::Relaxed) {
+            let next = Instant::now() + PACE;
             self.talk().with_context(|| format!("at talk {count}"))?;
             count += 1;
+            until("the next talk", PATIENT, || Ok((Instant::now() >= next).then_some(())))?;
         }
         Ok(count)
     }
