@@ -9,8 +9,7 @@
 
 use crate::{
     Address, Direction, Endpoint, Flow, FlowKey, Hook, Kind, NODE, Outcome, Packet, Protocol, RowKey,
-    Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Tuple, allowed, parse, protocol::number,
-    scratch::Question,
+    Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Tuple, allowed, parse, scratch::Question,
 };
 
 mod dhcp;
