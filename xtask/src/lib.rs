@@ -1,9 +1,11 @@
 //! podgate's workshop: what `cargo xtask` runs, and the lab that namespace tests use.
 
 mod cargo;
+mod checklist;
 mod demo;
 pub mod flags;
 pub mod lab;
+mod results;
 mod root;
 pub mod sandbox;
 mod screen;
@@ -26,6 +28,7 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Setup => setup::run().map(|_| ExitCode::SUCCESS),
         Command::Demo => demo::run(),
         Command::Test(flags) => test::run(&flags),
+        Command::Checklist(flags) => checklist::run(&flags),
         Command::Tidy => tidy::run(),
         Command::Lab(flags) => shell::run(&flags),
     }
