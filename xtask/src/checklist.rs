@@ -127,9 +127,10 @@ impl Count {
 fn counts(page: &Page, results: &Results) -> String {
     let head = ["SECTION", "    ITEMS", "    TRIED", "   PASSED", "NOT TRIED"];
     let head = head.map(|title| Cell::new(title, Tone::Quiet)).into();
-    let sections = page.sections.iter().map(|section| {
-        Count::of(section.items.iter(), results).row(&section.title, Tone::Plain)
-    });
+    let sections = page
+        .sections
+        .iter()
+        .map(|section| Count::of(section.items.iter(), results).row(&section.title, Tone::Plain));
     let total = Count::of(page.items(), results).row("all", Tone::Title);
     table(&[head].into_iter().chain(sections).chain([total]).collect::<Vec<_>>())
 }

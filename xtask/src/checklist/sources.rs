@@ -95,7 +95,8 @@ fn read(file: &Path) -> Result<String> {
 fn module_of(root: &str, file: &Path) -> String {
     let names = file.with_extension("");
     let names = names.iter().map(|name| name.to_string_lossy().into_owned());
-    let names: Vec<String> = names.filter(|name| !["lib", "main", "oracle"].contains(&name.as_str())).collect();
+    let names: Vec<String> =
+        names.filter(|name| !["lib", "main", "oracle"].contains(&name.as_str())).collect();
     [root.to_owned()].into_iter().filter(|name| !name.is_empty()).chain(names).collect::<Vec<_>>().join("::")
 }
 
