@@ -127,7 +127,10 @@ fn an_address_counts_for_the_pod_that_has_it_now() {
     let mut given = deleted.clone();
     let mut next = full.cluster.pods[&Host::Remote.name()].clone();
     (next.name.name, next.labels) = ("next".into(), labels(&[("app", "other")]));
-    given.cluster.pods.insert(next.name.clone(), next);
+    given.cluster.pods.insert(next.name.clone(), next.clone());
+    // Before the old one is known to be gone both have it, and it has the properties of both.
+    let mut claimed = full.clone();
+    claimed.cluster.pods.insert(next.name.clone(), next);
 
     let mut node = Node::new(&nowhere);
     // (what the cluster says, whether each of the two addresses is a friend's)
@@ -137,7 +140,10 @@ fn an_address_counts_for_the_pod_that_has_it_now() {
         (&full, [true, true]),
         (&deleted, [false, false]),
         (&full, [true, true]),
+        (&claimed, [true, true]),
         (&given, [false, false]),
+        (&claimed, [true, true]),
+        (&full, [true, true]),
     ] {
         node.publish(world);
         for (family, friend) in Family::ALL.into_iter().zip(friend) {
@@ -259,7 +265,7 @@ fn a_connection_outlives_its_place_behind_the_service() {
 fn a_full_table_lets_live_connections_go_on_and_opens_nothing() {
     const ROOM: u32 = 1_024;
     let friends = [allow(pods_like(Host::A), port(Tcp, 80))];
-    let mut node = Node::with_room(&World::new().ingress(Host::B, friends).egress(Host::B, []), ROOM);
+    let node = Node::with_room(&World::new().ingress(Host::B, friends).egress(Host::B, []), ROOM);
     let programs = &node.programs;
     for family in Family::ALL {
         let (a, b) = ((Host::A.at(family), 40_000), (Host::B.at(family), 80));
