@@ -22,7 +22,11 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("addresses_that_are_rewritten_on_the_way_out_do_not_count", rewritten),
     ("a_host_port_is_judged_as_the_port_of_its_pod", host_port),
     ("a_service_whose_address_is_on_the_node_is_not_the_node", service_on_node),
-    ("what_the_kernel_does_not_track_is_judged_all_the_same", untracked),
+    // NodeLocal DNSCache tells netfilter not to track what goes to it; here nothing is tracked at all.
+    ("what_the_kernel_does_not_track_is_judged_all_the_same", |lab| tracked_by(lab, "notrack")),
+    ("what_the_kernel_tracks_in_a_zone_of_its_own_is_judged_all_the_same", |lab| {
+        tracked_by(lab, "ct zone set 7")
+    }),
     ("an_address_that_the_node_gets_later_is_its_own", new_address),
     ("a_way_out_of_the_node_that_appears_later_is_judged_too", new_device),
     ("a_pod_reaches_itself_whatever_isolates_it", itself),
@@ -57,7 +61,7 @@ fn rewritten(lab: &mut Lab) -> Result<()> {
     let _servers = places.map(serve_all).into_iter().collect::<Result<Vec<_>>>()?;
     nft(
         &n1.place,
-        "table inet masq { chain postrouting { type nat hook postrouting priority 100; oifname \"eth0\" masquerade } }",
+        "table inet masq { chain postrouting { type nat hook postrouting priority 100; oifname \"eth0\" masquerade; }\n}",
     )?;
     // The client may not be reached, and may reach one host outside and the server.
     let peers = blocks(named.addresses);
@@ -100,7 +104,7 @@ fn host_port(lab: &mut Lab) -> Result<()> {
         &node.place,
         &format!(
             "table inet portmap {{ chain prerouting {{ type nat hook prerouting priority -100;\n\
-             ip daddr {} tcp dport 8080 dnat ip to {v4}:80\nip6 daddr {} tcp dport 8080 dnat ip6 to [{v6}]:80\n}} }}",
+             ip daddr {} tcp dport 8080 dnat ip to {v4}:80\nip6 daddr {} tcp dport 8080 dnat ip6 to [{v6}]:80;\n}}\n}}",
             node.addresses.v4, node.addresses.v6
         ),
     )?;
@@ -145,19 +149,17 @@ fn service_on_node(lab: &mut Lab) -> Result<()> {
     expect(&client.place, service.addresses(), &[Traffic::Http(80)], Seen::Reached)
 }
 
-/// NodeLocal DNSCache tells netfilter not to track what goes to it; here nothing is tracked at all.
-fn untracked(lab: &mut Lab) -> Result<()> {
+/// With what else the node does to every packet before it is tracked.
+fn tracked_by(lab: &mut Lab, rule: &str) -> Result<()> {
     let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
     let closed = n1.pod("x/closed").labels(&[("app", "closed")]).start()?;
     let (free, remote) = (n1.pod("x/free").start()?, n2.pod("x/remote").start()?);
     let places = [&closed.place, &free.place, &remote.place, &n1.place];
     let _servers = places.map(serve_all).into_iter().collect::<Result<Vec<_>>>()?;
-    nft(
-        &n1.place,
-        "table inet raw {\nchain prerouting { type filter hook prerouting priority -300; notrack; }\n\
-         chain output { type filter hook output priority -300; notrack; }\n\
-         chain forward { type filter hook forward priority 0; ct state established accept; }\n}",
-    )?;
+    let chain = |hook: &str| format!("chain {hook} {{ type filter hook {hook} priority -300; {rule}; }}\n");
+    // Somebody who asks for the state of connections makes the kernel track them.
+    let asks = "chain forward { type filter hook forward priority 0; ct state established accept; }\n";
+    nft(&n1.place, &format!("table inet raw {{\n{}{}{asks}}}\n", chain("prerouting"), chain("output")))?;
     let to_remote = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n  egress:\n  \
                      - to: [{podSelector: {matchExpressions: [{key: app, operator: DoesNotExist}]}}]\n    \
                      ports: [{port: 80}]\n";
