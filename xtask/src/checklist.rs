@@ -27,6 +27,9 @@ pub(crate) fn run(flags: &ChecklistFlags) -> Result<ExitCode> {
     ensure!(page.problems.is_empty(), "{PAGE} has faults: see `cargo xtask tidy`");
     let results = Results::load()?;
     print!("{}", counts(&page, &results));
+    if results.is_empty() {
+        println!("\nNo test has run yet: `cargo xtask test`.");
+    }
     if flags.missing {
         print!("\n{}", missing(&page, &results));
     }
@@ -141,6 +144,7 @@ fn missing(page: &Page, results: &Results) -> String {
     for item in page.items() {
         let (tone, why) = match Standing::of(item, results) {
             Standing::Passed => continue,
+            Standing::NotRun(_) if results.is_empty() => continue,
             Standing::Failed(names) => (Tone::Bad, format!("failed: {}", names.join(", "))),
             Standing::NotRun(names) => (Tone::Plain, format!("not run: {}", names.join(", "))),
             Standing::NotTried(reason) => (Tone::Quiet, format!("not tried: {reason}")),
@@ -165,7 +169,8 @@ mod tests {
         let x = || vec!["p::x".to_owned()];
         let not_run = |names: &[&str]| Standing::NotRun(names.iter().map(|&name| name.to_owned()).collect());
         let case = not_run(&["conformance::003-case"]);
-        let table: [(&[(&str, &str)], Standing, Standing, usize); 5] = [
+        type Row<'a> = (&'a [(&'a str, &'a str)], Standing, Standing, usize);
+        let table: [Row<'_>; 5] = [
             (&[], not_run(&["p::x", "p::y"]), case.clone(), 0),
             (&[("p", "test x ... ok")], not_run(&["p::y"]), case.clone(), 0),
             (&[("p", "test x ... ok"), ("p", "test y ... ok")], Standing::Passed, case.clone(), 1),

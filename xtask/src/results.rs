@@ -44,6 +44,10 @@ impl Results {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.passed.is_empty()
+    }
+
     /// `None`: it did not run.
     pub(crate) fn passed(&self, name: &str) -> Option<bool> {
         self.passed.get(name).copied()

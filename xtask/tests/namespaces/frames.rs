@@ -93,13 +93,15 @@ fn packet(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> Vec<u8> {
 /// packet(7): where a frame with its link header goes out.
 fn device(name: &str) -> io::Result<SockAddr> {
     let index = i32::try_from(if_nametoindex(name)?).map_err(io::Error::other)?;
+    let family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
+    let size = u32::try_from(size_of::<libc::sockaddr_ll>()).map_err(io::Error::other)?;
     // SAFETY: the closure fills in a `sockaddr_ll`, which fits into the zeroed storage, and its length.
     let made = unsafe {
         SockAddr::try_init(|storage, length| {
             let address = storage.cast::<libc::sockaddr_ll>();
-            (*address).sll_family = libc::AF_PACKET as libc::sa_family_t;
+            (*address).sll_family = family;
             (*address).sll_ifindex = index;
-            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            *length = size;
             Ok(())
         })
     };

@@ -263,9 +263,9 @@ fn a_connection_outlives_its_place_behind_the_service() {
 
 #[test]
 fn a_full_table_lets_live_connections_go_on_and_opens_nothing() {
-    const ROOM: u32 = 1_024;
+    const ROOM: u16 = 1_024;
     let friends = [allow(pods_like(Host::A), port(Tcp, 80))];
-    let node = Node::with_room(&World::new().ingress(Host::B, friends).egress(Host::B, []), ROOM);
+    let node = Node::with_room(&World::new().ingress(Host::B, friends).egress(Host::B, []), ROOM.into());
     let programs = &node.programs;
     for family in Family::ALL {
         let (a, b) = ((Host::A.at(family), 40_000), (Host::B.at(family), 80));
@@ -274,13 +274,13 @@ fn a_full_table_lets_live_connections_go_on_and_opens_nothing() {
         assert!(programs.run(leaves(Host::B), &Frame::tcp(b, a, SYN | ACK).bytes()));
         // Denied ones take no room, however many there are.
         for number in 0..10 * ROOM {
-            let stranger = (Host::Outside.at(family), 1_024 + (number % 60_000) as u16);
+            let stranger = (Host::Outside.at(family), 1_024 + number);
             assert!(!programs.run(arrives(Host::B, UPLINK), &Frame::tcp(stranger, b, SYN).bytes()));
         }
         assert!(programs.run(leaves(Host::B), &Frame::tcp(b, a, ACK).bytes()), "it was not pushed out");
         // Allowed ones of another pod do: what was idle is forgotten, and goes on with the next word of its client.
         for number in 0..10 * ROOM {
-            let busy = (Host::Z.at(family), 1_024 + (number % 60_000) as u16);
+            let busy = (Host::Z.at(family), 1_024 + number);
             let to = (Host::Outside.at(family), 443);
             assert!(programs.run(leaves(Host::Z), &Frame::tcp(busy, to, SYN).bytes()));
         }
