@@ -25,6 +25,8 @@ pub enum Command {
     /// The first process of that machine
     #[command(hide = true)]
     Inside,
+    /// Count the behaviours of NetworkPolicy that tests try, and those that passed in the last run
+    Checklist(ChecklistFlags),
     /// Check the rules of the repository: module order, file sizes, file heads, left-over words
     Tidy,
     /// Open a shell in a small lab of two nodes and five pods (needs root)
@@ -39,6 +41,13 @@ pub struct TestFlags {
     /// Run the I-th of N parts of the tests
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
+}
+
+#[derive(Debug, Args)]
+pub struct ChecklistFlags {
+    /// List what is not tried, with the reason, and what has not passed
+    #[arg(long)]
+    pub missing: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,12 @@
 //! podgate's workshop: what `cargo xtask` runs, and the lab that namespace tests use.
 
 mod cargo;
+mod checklist;
 mod demo;
 pub mod flags;
 pub mod lab;
 mod old_kernel;
+mod results;
 mod root;
 pub mod sandbox;
 mod screen;
@@ -29,6 +31,7 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Test(flags) => test::run(&flags),
         Command::OldKernel => old_kernel::run(),
         Command::Inside => old_kernel::inside::run().map(|()| ExitCode::SUCCESS),
+        Command::Checklist(flags) => checklist::run(&flags),
         Command::Tidy => tidy::run(),
         Command::Lab(flags) => shell::run(&flags),
     }

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every check and every test, each step with its time.
 //!
-//! In: the workspace. Out: the output of each step and, last, one line `N passed, N failed`. All steps run, whatever the
-//! ones before them found.
+//! In: the workspace. Out: the output of each step, the outcome of each test for `cargo xtask checklist` and, last, one
+//! line `N passed, N failed`. All steps run, whatever the ones before them found.
 
 pub(crate) mod programs;
 
@@ -13,8 +13,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    cargo,
+    cargo, checklist,
     flags::TestFlags,
+    results::Results,
     root,
     screen::{Cell, Tone, mark},
     setup, tidy,
@@ -23,13 +24,20 @@ use programs::{Count, Selection, TestProgram};
 
 pub(crate) fn run(flags: &TestFlags) -> Result<ExitCode> {
     root::require("the test run (network namespaces, BPF)")?;
-    let mut run = Run::default();
+    let everything = flags.only.is_none() && flags.shard.is_none();
+    // Of a part of the tests, the outcomes take the places of earlier ones.
+    let results = if everything { Results::default() } else { Results::load()? };
+    let mut run = Run { results, ..Run::default() };
     run.check("set-up", setup::run);
     if flags.only.is_none() && flags.shard.is_none_or(|shard| shard.takes(0)) {
         run.checks();
     }
     run.tests(&Selection { only: flags.only.clone(), shard: flags.shard });
 
+    run.results.save()?;
+    if everything {
+        println!("\n{}", checklist::summary(&run.results)?);
+    }
     println!("\n{} passed, {} failed", run.passed, run.failed);
     Ok(if run.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -41,6 +49,7 @@ struct Run {
     passed: usize,
     /// Tests and other steps that failed.
     failed: usize,
+    results: Results,
 }
 
 impl Run {
@@ -88,7 +97,7 @@ impl Run {
     fn test(&mut self, program: &TestProgram) {
         let title = program.title();
         let started = announce(&title);
-        let count = program.run().unwrap_or_else(|error| {
+        let count = program.run(&mut self.results).unwrap_or_else(|error| {
             println!("{error:#}");
             Count { passed: 0, failed: 1 }
         });

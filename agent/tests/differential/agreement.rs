@@ -41,6 +41,27 @@ fn clusters_with_invalid_entries_have_the_verdicts_of_what_was_understood() {
     check(CLUSTERS, || samples(Entries::SomeInvalid), agrees, describe);
 }
 
+/// Objects come as the files of a directory are read, or as an API server tells of them: in any order.
+#[test]
+fn the_order_of_objects_changes_nothing() {
+    type Shuffled = (Vec<Value>, Vec<Value>, Vec<&'static str>);
+    let shuffled = || {
+        let twice = cluster(Entries::Valid)
+            .prop_flat_map(|objects| (Just(objects.clone()), Just(objects).prop_shuffle()));
+        (twice, ports()).prop_map(|((objects, shuffled), ports)| -> Shuffled { (objects, shuffled, ports) })
+    };
+    check(
+        CLUSTERS / 4,
+        shuffled,
+        |(objects, shuffled, ports)| {
+            let seen = |objects| matrix_of(&read(objects, Layout::File(Form::JsonList)).cluster, ports);
+            prop_assert_eq!(seen(objects), seen(shuffled));
+            Ok(())
+        },
+        |(_, shuffled, _)| write(shuffled, Form::YamlDocuments),
+    );
+}
+
 fn agrees((objects, ports, layout): &Sample) -> Result<(), TestCaseError> {
     let picture = read(objects, *layout);
     let (expected, seen) = (naive::matrix(objects, ports), matrix_of(&picture.cluster, ports));

@@ -47,18 +47,23 @@ pub(crate) struct Node {
 impl Node {
     /// Programs are loaded in a sandbox of their own; the world is published.
     pub(crate) fn new(world: &World) -> Self {
-        Self::start(world, false)
+        Self::start(world, false, FLOWS)
     }
 
     /// The same with `--established recheck`.
     pub(crate) fn that_rechecks(world: &World) -> Self {
-        Self::start(world, true)
+        Self::start(world, true, FLOWS)
     }
 
-    fn start(world: &World, recheck: bool) -> Self {
+    /// The same with so much room for connections. User space has no such limit: ask `programs` alone.
+    pub(crate) fn with_room(world: &World, flows: u32) -> Self {
+        Self::start(world, false, flows)
+    }
+
+    fn start(world: &World, recheck: bool, flows: u32) -> Self {
         let bpffs = sandbox::enter();
         let pins = Pins::create(&bpffs).expect("a bpffs of our own");
-        let mut kernel = load(&pins, recheck);
+        let mut kernel = load_with_room(&pins, recheck, flows);
         let programs = Programs::of(&mut kernel, &bpffs);
         let tables = World::new().compile(Vec::new());
         let mut node = Self {
@@ -265,7 +270,11 @@ impl Node {
 }
 
 pub(crate) fn load(pins: &Pins, recheck: bool) -> Kernel {
-    let options = KernelOptions { flows: FLOWS, recheck, masqueraded: false };
+    load_with_room(pins, recheck, FLOWS)
+}
+
+fn load_with_room(pins: &Pins, recheck: bool, flows: u32) -> Kernel {
+    let options = KernelOptions { flows, recheck, masqueraded: false };
     Kernel::load(Some(pins), options).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
@@ -293,7 +302,7 @@ impl Programs {
         }
     }
 
-    /// Runs a program on a packet; whether it lets the packet pass.
+    /// Runs a program on a packet, which it must leave as it is; whether it lets the packet pass.
     #[track_caller]
     pub(crate) fn run(&self, hook: Hook, frame: &[u8]) -> bool {
         let program = match hook.direction {
@@ -316,9 +325,15 @@ fn run(program: &SchedClassifier, ifindex: u32, via: u32, frame: &[u8]) -> bool 
     let mut context = [0; 44];
     context[36..40].copy_from_slice(&via.to_ne_bytes());
     context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
-    let options =
-        TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() };
+    let mut after = vec![0; frame.len()];
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut after),
+        ctx_in: Some(&context),
+        ..TestRunOptions::default()
+    };
     let run = program.test_run(options).unwrap_or_else(|error| panic!("{error:?}: {frame:02x?}"));
+    assert_eq!(after, frame, "the program changed the packet");
     match run.return_value {
         PASSED => true,
         DROPPED => false,

@@ -4,4 +4,5 @@ mod during;
 mod growth;
 mod ids;
 mod restart;
+mod scale;
 mod verdicts;

@@ -1,6 +1,7 @@
 //! Sequences of packets with the outcome of each, judged by the kernel and by user space.
 
 mod addresses;
+mod cluster;
 mod connections;
 mod fragments;
 mod icmp;

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{cargo, flags::Shard};
+use crate::{cargo, flags::Shard, results::Results};
 
 /// Which tests to run.
 #[derive(Clone, Debug)]
@@ -97,8 +97,13 @@ impl TestProgram {
         }
     }
 
-    /// Runs the selected tests. Fails when the program ends otherwise than its count says.
-    pub(crate) fn run(&self) -> Result<Count> {
+    /// What full names of its tests start with: one package has one program of unit tests.
+    fn name(&self) -> &str {
+        if self.kind == "test" { &self.target } else { &self.package }
+    }
+
+    /// Runs the selected tests, notes their outcomes, and counts them. Fails when the program ends otherwise than its count says.
+    pub(crate) fn run(&self, results: &mut Results) -> Result<Count> {
         let mut command = self.command();
         // Of the two harnesses in use, one takes a single name to run, both take many to skip.
         command.arg("--exact").args(self.others.iter().flat_map(|name| ["--skip", name.as_str()]));
@@ -108,6 +113,7 @@ impl TestProgram {
         for line in BufReader::new(output).lines() {
             let line = line.context("reading the output of the tests")?;
             count = Count::from_line(&line).or(count);
+            results.note(self.name(), &line);
             println!("{line}");
         }
         let status = run.wait().context("waiting for the tests")?;

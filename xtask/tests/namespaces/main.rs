@@ -5,12 +5,14 @@
 //! with the hooks that this kernel does best, and with those of older ones.
 
 mod arrival;
+mod frames;
 mod hooks;
 mod input;
 mod isolation;
 mod kernel;
 mod lifecycle;
 mod live;
+mod paths;
 mod scene;
 mod services;
 mod topology;
@@ -67,7 +69,15 @@ struct Case {
 
 fn all() -> impl Iterator<Item = Case> {
     // The longest test starts first.
-    let with_either_hook = [isolation::TESTS, services::TESTS, live::TESTS, arrival::TESTS, lifecycle::TESTS];
+    let with_either_hook = [
+        isolation::TESTS,
+        services::TESTS,
+        live::TESTS,
+        arrival::TESTS,
+        frames::TESTS,
+        paths::TESTS,
+        lifecycle::TESTS,
+    ];
     let others = [hooks::TESTS, input::TESTS, walkthrough::TESTS, topology::TESTS];
     let by_default = |&(name, test): &(&str, Test)| Case { name: name.to_owned(), test, agent_options: &[] };
     let by_clsact = |&(name, test): &(&str, Test)| Case {

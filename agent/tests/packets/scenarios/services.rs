@@ -42,6 +42,7 @@ fn all_none_or_some_of_the_backends_are_allowed() {
         (&[(Host::Node, 6443)], Allowed),
         (&[(Host::Node, 6443), (Host::B, 8080)], Allowed),
         (&[(Host::Node, 6443), (Host::Z, 8080)], Deferred),
+        (&[(Host::OtherNode, 6443)], Denied),
         (&[], Denied),
     ];
     for (backends, expected) in table {
@@ -71,6 +72,35 @@ fn the_address_of_the_service_itself_matches_no_block() {
             let mut node = Node::new(&world);
             let a = (Host::A.at(family), 40_000);
             node.expect(leaves(Host::A), &Frame::tcp(a, (vip, 80), SYN), expected);
+        }
+    }
+}
+
+#[test]
+fn an_external_address_of_a_service_is_a_front_like_its_own() {
+    let at = |family| crate::world::ip(if family == Family::V4 { "203.0.113.9" } else { "2001:db8:7::9" });
+    // (backends, what becomes of A's packet to the service)
+    let table = [
+        (&[(Host::B, 8080)][..], Allowed),
+        (&[(Host::Z, 8080)], Denied),
+        (&[(Host::B, 8080), (Host::Z, 8080)], Deferred),
+    ];
+    for (backends, expected) in table {
+        // A rule for the address itself changes nothing.
+        let rules = Family::ALL.map(|family| {
+            let bits = if family == Family::V4 { 32 } else { 128 };
+            allow(block(&format!("{}/{bits}", at(family)), &[]), port(Tcp, 80))
+        });
+        let mut world = a_may_send_to_b().egress(Host::A, rules).service(Tcp, backends);
+        for service in world.cluster.services.values_mut() {
+            service.external_addresses = Family::ALL.map(at).to_vec();
+        }
+        let mut node = Node::new(&world);
+        for family in Family::ALL {
+            let a = (Host::A.at(family), 40_000);
+            node.expect(leaves(Host::A), &Frame::tcp(a, (at(family), 80), SYN), expected);
+            // Another port of it is no service: an address like any other.
+            node.expect(leaves(Host::A), &Frame::tcp(a, (at(family), 81), SYN), Denied);
         }
     }
 }

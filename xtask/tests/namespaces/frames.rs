@@ -1,0 +1,109 @@
+//! Frames that are neither plain IP nor ARP, from pod to pod over a bridge: no way around isolation.
+
+use std::{io, net::Ipv4Addr};
+
+use anyhow::{Context, Result, ensure};
+use nix::{libc, net::if_::if_nametoindex};
+use socket2::{Domain, SockAddr, Socket, Type};
+use xtask::lab::{Agent, Lab, PATIENT, Place, Wiring, until};
+
+use super::{Test, scene::apply};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[("odd_frames_do_not_get_past_isolation", odd)];
+
+/// What stands before the IP header, and the protocol number by which a capture tells these frames from others.
+const FRAMES: [(&[u8], u8); 5] = [
+    (&[0x08, 0x00], 17),
+    // IEEE 802.1Q and 802.1ad, once and twice. The kernel takes the outer tag off before any program runs.
+    (&[0x81, 0x00, 0x00, 0x05, 0x08, 0x00], 47),
+    (&[0x88, 0xa8, 0x00, 0x05, 0x08, 0x00], 50),
+    (&[0x88, 0xa8, 0x00, 0x05, 0x81, 0x00, 0x00, 0x06, 0x08, 0x00], 51),
+    // MPLS by its name, with IP in the place of a label.
+    (&[0x88, 0x47], 89),
+];
+
+fn odd(lab: &mut Lab) -> Result<()> {
+    let node = lab.wired_node("n1", Wiring::Bridge)?;
+    let closed = node.pod("x/closed").labels(&[("app", "closed")]).start()?;
+    let (free, sender) = (node.pod("x/free").start()?, node.pod("x/sender").start()?);
+    apply(
+        lab.manifests(),
+        "closed",
+        "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n",
+    )?;
+    let _agent = Agent::start(&node, &[])?;
+    let (at_closed, at_free) = (closed.place.capture()?, free.place.capture()?);
+    let is_ours = |protocol: u8| FRAMES.iter().any(|(_, ours)| *ours == protocol);
+    let source = sender.addresses.v4;
+    for to in [closed.addresses.v4, free.addresses.v4] {
+        send(&sender.place, source, to)?;
+    }
+    let arrived = |at: &xtask::lab::Capture| {
+        let packets = at.from(&[source.into()]).into_iter();
+        packets.filter(|packet| is_ours(packet.protocol)).collect::<Vec<_>>()
+    };
+    // The frame with two tags keeps one, by which nobody takes it for IP.
+    let readable = FRAMES.iter().filter(|(_, protocol)| *protocol != 51);
+    until("the frames arrive at the free pod", PATIENT, || {
+        let packets = arrived(&at_free);
+        let all = readable.clone().all(|(_, ours)| packets.iter().any(|packet| packet.protocol == *ours));
+        Ok(all.then_some(()))
+    })?;
+    let packets = arrived(&at_closed);
+    ensure!(packets.is_empty(), "the isolated pod got {packets:?}");
+
+    // Nor does it send any; what the other one sends after it does arrive.
+    send(&closed.place, closed.addresses.v4, free.addresses.v4)?;
+    let before = arrived(&at_free).len();
+    send(&sender.place, source, free.addresses.v4)?;
+    until("later frames arrive", PATIENT, || Ok((arrived(&at_free).len() >= before + 4).then_some(())))?;
+    let packets = at_free.from(&[closed.addresses.v4.into()]);
+    ensure!(!packets.iter().any(|packet| is_ours(packet.protocol)), "the isolated pod has sent {packets:?}");
+    Ok(())
+}
+
+/// Sends every kind of frame to all ports of the bridge.
+fn send(from: &Place, source: Ipv4Addr, destination: Ipv4Addr) -> Result<()> {
+    let send = || -> Result<()> {
+        let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+        let to = device("eth0")?;
+        for (before, protocol) in FRAMES {
+            let mut frame = [&[0xff; 6][..], &[0x02, 0, 0, 0, 0x99, 0x99], before].concat();
+            frame.extend(packet(source, destination, protocol));
+            socket.send_to(&frame, &to).with_context(|| format!("protocol {protocol}"))?;
+        }
+        Ok(())
+    };
+    from.run(send).with_context(|| format!("frames from {}", from.name()))
+}
+
+/// RFC 791: an IPv4 header of 20 bytes, and 32 bytes of data.
+fn packet(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> Vec<u8> {
+    let mut header = vec![0x45, 0, 0, 52, 0, 0, 0, 0, 64, protocol, 0, 0];
+    header.extend(source.octets());
+    header.extend(destination.octets());
+    let sum: u32 = header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !(folded + (folded >> 16)) & 0xffff;
+    header[10..12].copy_from_slice(&checksum.to_be_bytes()[2..]);
+    header.extend([0; 32]);
+    header
+}
+
+/// packet(7): where a frame with its link header goes out.
+fn device(name: &str) -> io::Result<SockAddr> {
+    let index = i32::try_from(if_nametoindex(name)?).map_err(io::Error::other)?;
+    let family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
+    let size = u32::try_from(size_of::<libc::sockaddr_ll>()).map_err(io::Error::other)?;
+    // SAFETY: the closure fills in a `sockaddr_ll`, which fits into the zeroed storage, and its length.
+    let made = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let address = storage.cast::<libc::sockaddr_ll>();
+            (*address).sll_family = family;
+            (*address).sll_ifindex = index;
+            *length = size;
+            Ok(())
+        })
+    };
+    made.map(|((), address)| address)
+}
