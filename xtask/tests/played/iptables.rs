@@ -219,7 +219,7 @@ impl<'a> Writer<'a> {
                 format!("-p {protocol} -m set --match-set {} dst,dst", self.name(set))
             } else if first.is_null() {
                 format!("-p {protocol}")
-            } else if port["endPort"].is_null() {
+            } else if port["endPort"].is_null() || port["endPort"] == *first {
                 format!("-p {protocol} -m multiport --destination-ports {first}")
             } else {
                 format!("-p {protocol} -m multiport --destination-ports {first}:{}", port["endPort"])

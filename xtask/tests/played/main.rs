@@ -21,7 +21,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::{Arguments, Failed, Trial, run};
 use nix::unistd::geteuid;
 use proptest::{
@@ -110,9 +110,9 @@ fn play(sandbox: Sandbox, stream: u32, clusters: u32, seed: u64) -> Result<()> {
         reached +=
             questions.iter().filter(|question| matches!(question.expected, Expected::Answer(_))).count();
         for scene in &scenes {
-            scene
-                .play(&cluster, &questions)
-                .with_context(|| format!("cluster {number} of stream {stream}\n{}", cluster.text()))?;
+            if let Err(error) = scene.play(&cluster, &questions) {
+                bail!("cluster {number} of stream {stream}: {error:#}\n{}", cluster.text());
+            }
         }
     }
     println!("stream {}: {asked} connections asked for, {reached} allowed", stream + 1);

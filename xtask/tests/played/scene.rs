@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, io::Write, net::IpAddr, process::Stdio, thread};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use xtask::{
     lab::{Addresses, Agent, Lab, Node, PATIENT, Place, Pod, until},
     sandbox::Sandbox,
@@ -30,6 +31,7 @@ pub(crate) struct Scene {
     pods: Vec<Pod>,
     places: BTreeMap<PlaceNumber, Place>,
     filter: Filter,
+    _markers: Vec<Pod>,
     _servers: Vec<Servers>,
 }
 
@@ -66,10 +68,12 @@ impl Scene {
             lab.manifests().remove(&format!("node-{}.yaml", node.name()))?;
         }
         ensure!(host.addresses.both() == OUTSIDE_ADDRESSES[0].map(parsed), "outside is {}", host.addresses);
+        let mut markers = Vec::new();
         for (node, addresses) in nodes.iter().zip(MARKER_ADDRESSES) {
             let pod = node.pod("marker/marker").plug()?;
             ensure!(pod.addresses.both() == addresses.map(parsed), "the marker is {}", pod.addresses);
             pod.assign()?;
+            markers.push(pod);
         }
         let mut pods = Vec::new();
         for (number, addresses) in places_of_pods().enumerate() {
@@ -104,7 +108,7 @@ impl Scene {
         let servers =
             places.iter().zip(addresses).map(|((number, place), own)| Servers::start(place, *number, &own));
         let servers = servers.collect::<Result<_>>()?;
-        Ok(Self { lab, nodes, pods, places, filter: Filter::Iptables, _servers: servers })
+        Ok(Self { lab, nodes, pods, places, filter: Filter::Iptables, _markers: markers, _servers: servers })
     }
 
     /// Sets the cluster up, asks, and compares.
@@ -219,10 +223,12 @@ fn ways_to(addresses: [IpAddr; 2], via: [IpAddr; 2]) -> String {
 /// Until the node's agent enforces this cluster: its marker pod has this cluster's policy.
 fn wait_for(agent: &Agent, cluster: &Cluster) -> Result<()> {
     let wanted = format!("marker/{}", marker(cluster.number));
+    let mut endpoints = Value::Null;
     until(&format!("cluster {} is enforced", cluster.number), PATIENT, || {
-        let endpoints = agent.ask(&["endpoints"])?;
+        endpoints = agent.ask(&["endpoints"])?;
         Ok(endpoints.to_string().contains(&format!("\"{wanted}\"")).then_some(()))
-    })?;
+    })
+    .with_context(|| format!("{:#}", endpoints))?;
     let status = agent.ask(&["status"])?;
     ensure!(status["last_error"].is_null(), "the agent reports {}", status["last_error"]);
     ensure!(
