@@ -9,7 +9,6 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use proptest::{prelude::*, sample};
 use serde_json::{Value, json};
 
 use crate::{
@@ -37,7 +36,6 @@ pub(crate) const MARKER_ADDRESSES: [[&str; 2]; 2] =
     [["10.244.1.11", "fd00:244:1::11"], ["10.244.2.11", "fd00:244:2::11"]];
 /// Of the nodes in the generator.
 const GENERATED_NODES: [&str; 2] = ["10.10.0.1", "10.10.0.2"];
-const PORTS_ASKED: usize = 3;
 const CLIENT_PORTS: std::ops::Range<u16> = 10_000..60_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,12 +76,6 @@ pub(crate) struct Cluster {
 /// The last port that each place has asked from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ClientPorts(BTreeMap<(PlaceNumber, Protocol), u16>);
-
-/// Protocols and ports to ask about.
-pub(crate) fn ports() -> impl Strategy<Value = Vec<(Protocol, u16)>> {
-    let all = [Protocol::Tcp, Protocol::Udp].into_iter().flat_map(|it| PORTS.map(|port| (it, port)));
-    sample::subsequence(all.collect::<Vec<_>>(), PORTS_ASKED)
-}
 
 impl Cluster {
     pub(crate) fn new(generated: Vec<Value>, number: u32) -> Self {
@@ -135,11 +127,7 @@ impl Cluster {
     }
 
     /// Every client with every address that somebody has, and with every way through a service.
-    pub(crate) fn questions(
-        &self,
-        ports: &[(Protocol, u16)],
-        client_ports: &mut ClientPorts,
-    ) -> Vec<Question> {
+    pub(crate) fn questions(&self, client_ports: &mut ClientPorts) -> Vec<Question> {
         let mut questions = Vec::new();
         for (source, from) in &self.holders {
             let client = self.client(*from, *source);
@@ -148,17 +136,19 @@ impl Cluster {
                 if from == holder || !(is_pod(*from) || is_pod(*holder)) {
                     continue;
                 }
-                for (protocol, port) in ports {
-                    let is_allowed =
-                        allowed(&self.objects, &client, &Party::Address(*to), protocol.name(), *port);
-                    questions.push(Question {
-                        from: *from,
-                        source: SocketAddr::new(*source, client_ports.next(*from, *protocol)),
-                        to: SocketAddr::new(*to, *port),
-                        protocol: *protocol,
-                        expected: if is_allowed { Expected::Answer(*holder) } else { Expected::Silence },
-                        is_to_itself: false,
-                    });
+                for protocol in Protocol::ALL {
+                    for port in PORTS {
+                        let allowed =
+                            allowed(&self.objects, &client, &Party::Address(*to), protocol.name(), port);
+                        questions.push(Question {
+                            from: *from,
+                            source: SocketAddr::new(*source, client_ports.next(*from, protocol)),
+                            to: SocketAddr::new(*to, port),
+                            protocol,
+                            expected: if allowed { Expected::Answer(*holder) } else { Expected::Silence },
+                            is_to_itself: false,
+                        });
+                    }
                 }
             }
             if let Some(node) = node_of(*from) {
@@ -241,6 +231,8 @@ impl ClientPorts {
 }
 
 impl Protocol {
+    const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+
     /// As the API writes it.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -250,7 +242,7 @@ impl Protocol {
     }
 
     fn named(name: &str) -> Option<Self> {
-        [Self::Tcp, Self::Udp].into_iter().find(|it| it.name() == name)
+        Self::ALL.into_iter().find(|it| it.name() == name)
     }
 }
 

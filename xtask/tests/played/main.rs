@@ -97,15 +97,14 @@ fn play(sandbox: Sandbox, stream: u32, clusters: u32, seed: u64) -> Result<()> {
     ];
     let config = Config { rng_seed: RngSeed::Fixed(seed.wrapping_add(stream.into())), ..Config::default() };
     let mut runner = TestRunner::new(config);
-    let strategy = (oracle::generate::placed_cluster(), cluster::ports());
+    let strategy = oracle::generate::placed_cluster();
     let (mut asked, mut reached) = (0, 0);
     let mut client_ports = ClientPorts::default();
     for number in 0..clusters / STREAMS + u32::from(stream < clusters % STREAMS) {
         let tree =
             strategy.new_tree(&mut runner).map_err(|reason| anyhow::anyhow!("no cluster: {reason}"))?;
-        let (objects, ports) = tree.current();
-        let cluster = Cluster::new(objects, number);
-        let questions = cluster.questions(&ports, &mut client_ports);
+        let cluster = Cluster::new(tree.current(), number);
+        let questions = cluster.questions(&mut client_ports);
         asked += questions.len();
         reached +=
             questions.iter().filter(|question| matches!(question.expected, Expected::Answer(_))).count();
