@@ -151,14 +151,27 @@ impl Cluster {
                     }
                 }
             }
-            if let Some(node) = node_of(*from) {
-                let ways = proxy::ways(&self.objects, NODES[node]);
-                for way in ways.iter().filter(|way| way.at.address.is_ipv4() == source.is_ipv4()) {
-                    self.ask_service(*from, *source, node, way, client_ports, &mut questions);
+            for (node, way) in self.ways_of(*from) {
+                if way.at.address.is_ipv4() == source.is_ipv4() {
+                    self.ask_service(*from, *source, node, &way, client_ports, &mut questions);
                 }
             }
         }
         questions
+    }
+
+    /// What a place can use of services, and the node that leads it: its own one, or each of them from outside. There, all
+    /// node ports but those of `externalTrafficPolicy: Local`.
+    fn ways_of(&self, from: PlaceNumber) -> Vec<(usize, Way)> {
+        let of_node =
+            |node: usize| proxy::ways(&self.objects, NODES[node]).into_iter().map(move |way| (node, way));
+        let is_for_all = |node: usize, way: &Way| {
+            way.masquerade == Masquerade::All && NODE_ADDRESSES[node].map(parsed).contains(&way.at.address)
+        };
+        match node_of(from) {
+            Some(node) => of_node(node).collect(),
+            None => (0..NODES.len()).flat_map(of_node).filter(|(node, way)| is_for_all(*node, way)).collect(),
+        }
     }
 
     /// One question for each endpoint: the client's port decides who answers.
@@ -179,13 +192,6 @@ impl Cluster {
         {
             return;
         }
-        // Egress and ingress, of each endpoint.
-        let judged_for = |client: &Party| -> BTreeMap<(IpAddr, u16), (bool, bool)> {
-            let found = backends(&self.objects, client, &way.at).expect("a service answers there");
-            found.into_iter().map(|it| ((it.address, it.port), (it.egress, it.ingress))).collect()
-        };
-        let as_client = judged_for(&self.client(from, source));
-        let as_node = judged_for(&Party::Node(NODES[node].to_owned()));
         let mut left: Vec<usize> = (0..way.backends.len().max(1)).collect();
         while !left.is_empty() {
             let port = client_ports.next(from, protocol);
@@ -193,11 +199,8 @@ impl Cluster {
             let Some(place) = left.iter().position(|it| *it == turn) else { continue };
             left.swap_remove(place);
             let answerer = way.backends.get(turn).and_then(|backend| {
-                let holder = self.holders[&backend.0];
-                // Another node sees a masqueraded client as this node.
-                let is_hidden = way.masquerade == Masquerade::All && node_of(holder) != Some(node);
-                let ingress = if is_hidden { &as_node } else { &as_client }[backend].1;
-                Some(holder).filter(|_| as_client[backend].0 && ingress)
+                let is_allowed = self.is_led(&self.client(from, source), node, way, backend);
+                is_allowed.then(|| self.holders[&backend.0])
             });
             questions.push(Question {
                 from,
@@ -207,6 +210,27 @@ impl Cluster {
                 expected: answerer.map_or(Expected::Silence, Expected::Answer),
                 is_to_itself: way.backends.get(turn).is_some_and(|(address, _)| *address == source),
             });
+        }
+    }
+
+    /// Whether the client may use this endpoint.
+    fn is_led(&self, client: &Party, node: usize, way: &Way, endpoint: &(IpAddr, u16)) -> bool {
+        let (address, port) = *endpoint;
+        let through =
+            |party: &Party| allowed(&self.objects, party, &Party::Address(address), &way.at.protocol, port);
+        // Nobody leads a client outside from there; it has no egress policy either.
+        let found = backends(&self.objects, client, &way.at);
+        let judged = found.as_ref().map(|found| {
+            let it = found.iter().find(|it| (it.address, it.port) == *endpoint);
+            it.expect("all clients of a node have the same endpoints")
+        });
+        // Another node sees a masqueraded client as this node.
+        let is_hidden = way.masquerade == Masquerade::All && node_of(self.holders[&address]) != Some(node);
+        match judged {
+            Some(judged) if is_hidden => judged.egress && through(&Party::Node(NODES[node].to_owned())),
+            Some(judged) => judged.egress && judged.ingress,
+            None if is_hidden => through(&Party::Node(NODES[node].to_owned())),
+            None => through(client),
         }
     }
 
