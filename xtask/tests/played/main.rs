@@ -2,7 +2,7 @@
 //!
 //! In: clusters of the oracle's generator, with services. Each is set up twice, between the same namespaces: once with
 //! podgate on the nodes, and once with iptables rules that are written straight from the policies. Real sockets then
-//! ask every pair, over both families, and every service's every backend. Out: the first difference, with the
+//! ask every pair and port, over both families, and every endpoint of every service. Out: the first difference, with the
 //! manifests. `PODGATE_CLUSTERS=2000 PODGATE_SEED=random` goes hunting; a failure prints its seed.
 
 mod asking;

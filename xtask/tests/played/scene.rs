@@ -193,9 +193,11 @@ impl Scene {
     fn explained(&self, question: &Question) -> String {
         let (from, to) = (question.source.ip().to_string(), question.to.ip().to_string());
         let port = format!("{}/{}", question.protocol.name(), question.to.port());
-        let answers = self.nodes.iter().map(|node| match node.podgate(&["explain", &from, &to, &port]) {
-            Ok(asked) => format!("{} explains: {}\n", node.name(), asked.text()),
-            Err(error) => format!("{} does not explain: {error:#}\n", node.name()),
+        let answers = self.nodes.iter().map(|node| {
+            match node.podgate(&["explain", "--from", &from, "--to", &to, "--port", &port]) {
+                Ok(asked) => format!("{} explains: {}\n", node.name(), asked.text()),
+                Err(error) => format!("{} does not explain: {error:#}\n", node.name()),
+            }
         });
         answers.collect()
     }
