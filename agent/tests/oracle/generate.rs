@@ -9,7 +9,7 @@ mod policies;
 mod services;
 mod spoil;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::RangeInclusive};
 
 use proptest::{collection::vec, prelude::*, sample};
 use serde_json::{Value, json};
@@ -27,12 +27,34 @@ pub(crate) enum Entries {
 /// A cluster: one to five namespaces (not all declared by an object), nodes, 2 to 12 pods, 0 to 8 policies, 0 to 5
 /// services with their EndpointSlices, and objects of kinds that no verdict depends on.
 pub(crate) fn cluster(entries: Entries) -> impl Strategy<Value = Vec<Value>> {
+    of_pods(vec(pods::pod(), 2..=PODS), 0..=8, 0..=SERVICES, entries)
+}
+
+/// A cluster for places that are there already: as many pods as there are addresses, the pods at even places on the
+/// first node and those at odd places on the second one, with at least one policy and one service.
+pub(crate) fn placed_cluster() -> impl Strategy<Value = Vec<Value>> {
+    let pods = vec(pods::pod(), PODS).prop_map(pods::in_turn);
+    of_pods(pods, 1..=8, 1..=SERVICES, Entries::Valid)
+}
+
+/// The two addresses of every pod's place, in the order of the places.
+pub(crate) fn places() -> impl Iterator<Item = [IpAddr; 2]> {
+    let address = |text: String| text.parse().expect("an address");
+    (0..PODS).map(move |slot| [pods::ipv4(slot), pods::ipv6(slot)].map(address))
+}
+
+fn of_pods(
+    pods: impl Strategy<Value = Vec<pods::Pod>>,
+    policies: RangeInclusive<usize>,
+    services: RangeInclusive<usize>,
+    entries: Entries,
+) -> impl Strategy<Value = Vec<Value>> {
     (
         1..=NAMESPACES.len(),
         vec(proptest::option::of(namespace_labels()), NAMESPACES.len()),
-        vec(pods::pod(), 2..=PODS),
-        vec(policies::policy(entries), 0..=8),
-        vec(services::service(), 0..=SERVICES),
+        pods,
+        vec(policies::policy(entries), policies),
+        vec(services::service(), services),
         any::<bool>(),
     )
         .prop_map(|(count, declared, pods, policies, services, with_others)| {
@@ -202,6 +224,19 @@ mod tests {
     #[test]
     fn a_seed_names_the_same_clusters_each_time() {
         assert_eq!(clusters(Entries::SomeInvalid, 5), clusters(Entries::SomeInvalid, 5));
+    }
+
+    #[test]
+    fn placed_clusters_have_a_pod_for_every_place_on_alternating_nodes() {
+        let mut runner = TestRunner::new(Config { rng_seed: RngSeed::Fixed(7), ..Config::default() });
+        for _ in 0..20 {
+            let objects = placed_cluster().new_tree(&mut runner).expect("nothing is rejected").current();
+            let pods: Vec<_> = objects.iter().filter(|object| object["kind"] == "Pod").collect();
+            assert_eq!(pods.len(), places().count());
+            for (slot, pod) in pods.iter().enumerate() {
+                assert_eq!(pod["spec"]["nodeName"], NODES[slot % NODES.len()].0);
+            }
+        }
     }
 
     #[test]

@@ -96,6 +96,12 @@ pub(super) fn pod() -> impl Strategy<Value = Pod> {
         )
 }
 
+/// The same pods, on one node after the other.
+pub(super) fn in_turn(mut pods: Vec<Pod>) -> Vec<Pod> {
+    pods.iter_mut().enumerate().for_each(|(slot, pod)| pod.node = slot % NODES.len());
+    pods
+}
+
 /// The objects, in `namespaces` namespaces. A finished pod may hold the address that its neighbour has now.
 pub(super) fn place(pods: &[Pod], namespaces: usize) -> Vec<Value> {
     pods.iter()

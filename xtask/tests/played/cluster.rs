@@ -1,0 +1,356 @@
+//! One generated cluster: its objects as the scenes have them, and everything that is asked about it.
+//!
+//! In: objects of the generator, whose nodes have the scenes' addresses from here on, and a marker that shows when
+//! exactly this cluster is enforced. Out: questions with the one right answer of the naive evaluator: which place
+//! answers, or none. Left out: SCTP, which needs a kernel module, and endpoints at addresses of no live pod.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    oracle::{
+        generate::places,
+        manifest::{Form, write},
+        naive::{Party, allowed, backends},
+    },
+    proxy::{self, Masquerade, Way},
+    serving::PORTS,
+};
+
+/// Who asks and who answers: the pods' places first, then the nodes, then the host outside.
+pub(crate) type PlaceNumber = u8;
+
+pub(crate) const NODES: [&str; 2] = ["n1", "n2"];
+/// Of the nodes in the scenes.
+pub(crate) const NODE_ADDRESSES: [[&str; 2]; 2] =
+    [["10.10.0.11", "fd00:10::11"], ["10.10.0.12", "fd00:10::12"]];
+/// Of the host outside: its own, and those that the generator gives to endpoints outside.
+pub(crate) const OUTSIDE_ADDRESSES: [[&str; 2]; 2] =
+    [["10.10.0.100", "fd00:10::100"], ["203.0.113.9", "2001:db8::9"]];
+/// Of the marker pods, one on each node.
+pub(crate) const MARKER_ADDRESSES: [[&str; 2]; 2] =
+    [["10.244.1.11", "fd00:244:1::11"], ["10.244.2.11", "fd00:244:2::11"]];
+/// Of the nodes in the generator.
+const GENERATED_NODES: [&str; 2] = ["10.10.0.1", "10.10.0.2"];
+const CLIENT_PORTS: std::ops::Range<u16> = 10_000..60_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// What must come of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    Answer(PlaceNumber),
+    Silence,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    pub(crate) from: PlaceNumber,
+    pub(crate) source: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) protocol: Protocol,
+    pub(crate) expected: Expected,
+    /// A pod that is led to itself.
+    pub(crate) is_to_itself: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Cluster {
+    pub(crate) objects: Vec<Value>,
+    /// Tells it from the others of its scene.
+    pub(crate) number: u32,
+    /// Who has which address: live pods, nodes, the host outside.
+    holders: BTreeMap<IpAddr, PlaceNumber>,
+    /// The live pods, by place.
+    pods: BTreeMap<PlaceNumber, Party>,
+}
+
+/// The last port that each place has asked from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClientPorts(BTreeMap<(PlaceNumber, Protocol), u16>);
+
+impl Cluster {
+    pub(crate) fn new(generated: Vec<Value>, number: u32) -> Self {
+        let mut objects: Vec<Value> =
+            generated.into_iter().filter(|object| object["kind"] != "Node").map(moved).collect();
+        for (place, name) in NODES.iter().enumerate() {
+            objects.push(node(name, NODE_ADDRESSES[place]));
+            objects.push(marker_pod(name, MARKER_ADDRESSES[place]));
+        }
+        objects.push(json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": marker(number), "namespace": "marker"}, "spec": {"podSelector": {}},
+        }));
+        let mut new = Self { objects, number, holders: BTreeMap::new(), pods: BTreeMap::new() };
+        new.find_holders();
+        new
+    }
+
+    pub(crate) fn text(&self) -> String {
+        write(&self.objects, Form::YamlDocuments)
+    }
+
+    /// The place of a pod's object. `None` for one that is not alive or has no place.
+    pub(crate) fn place_of(&self, pod: &Value) -> Option<PlaceNumber> {
+        if !is_placed(pod) {
+            return None;
+        }
+        addresses(pod).iter().find_map(|address| self.holders.get(address)).copied()
+    }
+
+    fn find_holders(&mut self) {
+        let mut places: BTreeMap<IpAddr, PlaceNumber> = BTreeMap::new();
+        for (number, addresses) in (0..).zip(places_of_pods()) {
+            places.extend(addresses.map(|address| (address, number)));
+        }
+        for pod in self.objects.iter().filter(|object| is_placed(object)) {
+            for address in addresses(pod) {
+                let Some(place) = places.get(&address) else { continue };
+                self.holders.insert(address, *place);
+                self.pods.insert(*place, party(pod));
+            }
+        }
+        for (number, addresses) in NODE_ADDRESSES.iter().enumerate() {
+            self.holders.extend(addresses.map(|address| (parsed(address), node_place(number))));
+        }
+        for address in OUTSIDE_ADDRESSES.concat() {
+            self.holders.insert(parsed(address), outside());
+        }
+    }
+
+    /// Every client with every address that somebody has, and with every way through a service.
+    pub(crate) fn questions(&self, client_ports: &mut ClientPorts) -> Vec<Question> {
+        let mut questions = Vec::new();
+        for (source, from) in &self.holders {
+            let client = self.client(*from, *source);
+            for (to, holder) in self.holders.iter().filter(|(to, _)| to.is_ipv4() == source.is_ipv4()) {
+                // A pod reaches itself on its loopback; between nodes and hosts no policy is asked.
+                if from == holder || !(is_pod(*from) || is_pod(*holder)) {
+                    continue;
+                }
+                for protocol in Protocol::ALL {
+                    for port in PORTS {
+                        let allowed =
+                            allowed(&self.objects, &client, &Party::Address(*to), protocol.name(), port);
+                        questions.push(Question {
+                            from: *from,
+                            source: SocketAddr::new(*source, client_ports.next(*from, protocol)),
+                            to: SocketAddr::new(*to, port),
+                            protocol,
+                            expected: if allowed { Expected::Answer(*holder) } else { Expected::Silence },
+                            is_to_itself: false,
+                        });
+                    }
+                }
+            }
+            for (node, way) in self.ways_of(*from) {
+                if way.at.address.is_ipv4() == source.is_ipv4() {
+                    self.ask_service(*from, *source, node, &way, client_ports, &mut questions);
+                }
+            }
+        }
+        questions
+    }
+
+    /// What a place can use of services, and the node that leads it: its own one, or each of them from outside. There, all
+    /// node ports but those of `externalTrafficPolicy: Local`.
+    fn ways_of(&self, from: PlaceNumber) -> Vec<(usize, Way)> {
+        let of_node =
+            |node: usize| proxy::ways(&self.objects, NODES[node]).into_iter().map(move |way| (node, way));
+        let is_for_all = |node: usize, way: &Way| {
+            way.masquerade == Masquerade::All && NODE_ADDRESSES[node].map(parsed).contains(&way.at.address)
+        };
+        match node_of(from) {
+            Some(node) => of_node(node).collect(),
+            None => (0..NODES.len()).flat_map(of_node).filter(|(node, way)| is_for_all(*node, way)).collect(),
+        }
+    }
+
+    /// One question for each endpoint: the client's port decides who answers.
+    fn ask_service(
+        &self,
+        from: PlaceNumber,
+        source: IpAddr,
+        node: usize,
+        way: &Way,
+        client_ports: &mut ClientPorts,
+        questions: &mut Vec<Question>,
+    ) {
+        let Some(protocol) = Protocol::named(&way.at.protocol) else { return };
+        if way
+            .backends
+            .iter()
+            .any(|(address, port)| !self.holders.contains_key(address) || !PORTS.contains(port))
+        {
+            return;
+        }
+        let mut left: Vec<usize> = (0..way.backends.len().max(1)).collect();
+        while !left.is_empty() {
+            let port = client_ports.next(from, protocol);
+            let turn = proxy::turn(port, way.backends.len());
+            let Some(place) = left.iter().position(|it| *it == turn) else { continue };
+            left.swap_remove(place);
+            let answerer = way.backends.get(turn).and_then(|backend| {
+                let is_allowed = self.is_led(&self.client(from, source), node, way, backend);
+                is_allowed.then(|| self.holders[&backend.0])
+            });
+            questions.push(Question {
+                from,
+                source: SocketAddr::new(source, port),
+                to: SocketAddr::new(way.at.address, way.at.port),
+                protocol,
+                expected: answerer.map_or(Expected::Silence, Expected::Answer),
+                is_to_itself: way.backends.get(turn).is_some_and(|(address, _)| *address == source),
+            });
+        }
+    }
+
+    /// Whether the client may use this endpoint.
+    fn is_led(&self, client: &Party, node: usize, way: &Way, endpoint: &(IpAddr, u16)) -> bool {
+        let (address, port) = *endpoint;
+        let through =
+            |party: &Party| allowed(&self.objects, party, &Party::Address(address), &way.at.protocol, port);
+        // Nobody leads a client outside from there; it has no egress policy either.
+        let found = backends(&self.objects, client, &way.at);
+        let judged = found.as_ref().map(|found| {
+            let it = found.iter().find(|it| (it.address, it.port) == *endpoint);
+            it.expect("all clients of a node have the same endpoints")
+        });
+        // Another node sees a masqueraded client as this node.
+        let is_hidden = way.masquerade == Masquerade::All && node_of(self.holders[&address]) != Some(node);
+        match judged {
+            Some(judged) if is_hidden => judged.egress && through(&Party::Node(NODES[node].to_owned())),
+            Some(judged) => judged.egress && judged.ingress,
+            None if is_hidden => through(&Party::Node(NODES[node].to_owned())),
+            None => through(client),
+        }
+    }
+
+    fn client(&self, place: PlaceNumber, address: IpAddr) -> Party {
+        match self.pods.get(&place) {
+            Some(pod) => pod.clone(),
+            None => match node_of(place) {
+                Some(node) => Party::Node(NODES[node].to_owned()),
+                None => Party::Address(address),
+            },
+        }
+    }
+}
+
+impl ClientPorts {
+    /// A new one for each question: nothing that was let through before says anything about it.
+    fn next(&mut self, place: PlaceNumber, protocol: Protocol) -> u16 {
+        let last = self.0.entry((place, protocol)).or_insert(CLIENT_PORTS.start);
+        *last = if *last + 1 < CLIENT_PORTS.end { *last + 1 } else { CLIENT_PORTS.start };
+        *last
+    }
+}
+
+impl Protocol {
+    const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+
+    /// As the API writes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name() == name)
+    }
+}
+
+/// The name of the policy that only this cluster has.
+pub(crate) fn marker(number: u32) -> String {
+    format!("cluster-{number}")
+}
+
+pub(crate) fn places_of_pods() -> impl Iterator<Item = [IpAddr; 2]> {
+    places()
+}
+
+pub(crate) fn node_place(node: usize) -> PlaceNumber {
+    count_of_pods() + PlaceNumber::try_from(node).expect("two nodes")
+}
+
+pub(crate) fn outside() -> PlaceNumber {
+    node_place(NODES.len())
+}
+
+pub(crate) fn parsed(address: &str) -> IpAddr {
+    address.parse().expect("an address")
+}
+
+/// The addresses of a pod's status.
+pub(crate) fn addresses(pod: &Value) -> Vec<IpAddr> {
+    let status = &pod["status"];
+    let several = status["podIPs"].as_array().into_iter().flatten().map(|entry| &entry["ip"]);
+    let all: Vec<_> = several.filter_map(Value::as_str).map(parsed).collect();
+    if all.is_empty() { status["podIP"].as_str().map(parsed).into_iter().collect() } else { all }
+}
+
+/// A pod that runs, in a network namespace of its own.
+pub(crate) fn is_placed(object: &Value) -> bool {
+    let is_over = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    object["kind"] == "Pod" && !is_over && object["spec"]["hostNetwork"] != true
+}
+
+fn count_of_pods() -> PlaceNumber {
+    PlaceNumber::try_from(places_of_pods().count()).expect("few places")
+}
+
+fn is_pod(place: PlaceNumber) -> bool {
+    place < count_of_pods()
+}
+
+/// The node that a place belongs to. The pods' places take turns.
+fn node_of(place: PlaceNumber) -> Option<usize> {
+    match place {
+        pod if is_pod(pod) => Some(usize::from(pod) % NODES.len()),
+        place => (0..NODES.len()).find(|node| node_place(*node) == place),
+    }
+}
+
+/// The object with the scenes' addresses of nodes.
+fn moved(object: Value) -> Value {
+    match object {
+        Value::String(text) => {
+            let node = GENERATED_NODES.iter().position(|address| *address == text);
+            Value::String(node.map_or(text, |node| NODE_ADDRESSES[node][0].to_owned()))
+        }
+        Value::Array(items) => items.into_iter().map(moved).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(key, value)| (key, moved(value))).collect(),
+        other => other,
+    }
+}
+
+fn node(name: &str, addresses: [&str; 2]) -> Value {
+    let addresses = addresses.map(|address| json!({"type": "InternalIP", "address": address}));
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": {"addresses": addresses}})
+}
+
+fn marker_pod(node: &str, addresses: [&str; 2]) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": node, "namespace": "marker"},
+        "spec": {"nodeName": node, "containers": [{"name": "main", "image": "registry.example/app:1"}]},
+        "status": {"phase": "Running", "podIPs": addresses.map(|ip| json!({"ip": ip}))},
+    })
+}
+
+fn party(pod: &Value) -> Party {
+    let text = |field: &str| pod["metadata"][field].as_str();
+    Party::Pod {
+        namespace: text("namespace").unwrap_or("default").to_owned(),
+        name: text("name").expect("pods have names").to_owned(),
+    }
+}

@@ -1,0 +1,254 @@
+//! Places to play clusters in: two nodes with pods at the generator's addresses, and a host outside.
+//!
+//! In: clusters, one after the other, and what is asked about them. Out: an error that lists what was answered otherwise.
+//! The places and their servers stay; objects, services and policies change. One kind of scene has podgate on its nodes,
+//! the other iptables rules.
+
+use std::{collections::BTreeMap, io::Write, net::IpAddr, process::Stdio, thread};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use xtask::{
+    lab::{Addresses, Agent, Lab, Node, PATIENT, Place, Pod, until},
+    sandbox::Sandbox,
+};
+
+use crate::{
+    asking::{self, Seen},
+    cluster::{
+        Cluster, Expected, MARKER_ADDRESSES, NODE_ADDRESSES, NODES, OUTSIDE_ADDRESSES, PlaceNumber, Question,
+        marker, node_place, outside, parsed, places_of_pods,
+    },
+    iptables::{self, Family},
+    proxy,
+    serving::Servers,
+};
+
+#[derive(Debug)]
+pub(crate) struct Scene {
+    lab: Lab,
+    nodes: Vec<Node>,
+    pods: Vec<Pod>,
+    places: BTreeMap<PlaceNumber, Place>,
+    filter: Filter,
+    _markers: Vec<Pod>,
+    _servers: Vec<Servers>,
+}
+
+/// What stands between the places.
+#[derive(Debug)]
+enum Filter {
+    Podgate(Vec<Agent>),
+    Iptables,
+}
+
+/// How many differences are shown.
+const SHOWN: usize = 8;
+const MANIFEST: &str = "cluster.yaml";
+
+impl Scene {
+    pub(crate) fn with_podgate(sandbox: Sandbox, name: &str) -> Result<Self> {
+        let mut scene = Self::new(sandbox, name)?;
+        let agents = scene.nodes.iter().map(|node| Agent::start(node, &[]));
+        scene.filter = Filter::Podgate(agents.collect::<Result<_>>().with_context(|| scene.lab.logs())?);
+        Ok(scene)
+    }
+
+    pub(crate) fn with_iptables(sandbox: Sandbox, name: &str) -> Result<Self> {
+        Self::new(sandbox, name)
+    }
+
+    fn new(sandbox: Sandbox, name: &str) -> Result<Self> {
+        let mut lab = Lab::new(sandbox, name)?;
+        let nodes = NODES.iter().map(|name| lab.node(name)).collect::<Result<Vec<_>>>()?;
+        let host = lab.outside("outside")?;
+        for (node, addresses) in nodes.iter().zip(NODE_ADDRESSES) {
+            ensure!(node.addresses.both() == addresses.map(parsed), "{} is {}", node.name(), node.addresses);
+            // The clusters have objects of their own for the nodes.
+            lab.manifests().remove(&format!("node-{}.yaml", node.name()))?;
+        }
+        ensure!(host.addresses.both() == OUTSIDE_ADDRESSES[0].map(parsed), "outside is {}", host.addresses);
+        let mut markers = Vec::new();
+        for (node, addresses) in nodes.iter().zip(MARKER_ADDRESSES) {
+            let pod = node.pod("marker/marker").plug()?;
+            ensure!(pod.addresses.both() == addresses.map(parsed), "the marker is {}", pod.addresses);
+            pod.assign()?;
+            markers.push(pod);
+        }
+        let mut pods = Vec::new();
+        for (number, addresses) in places_of_pods().enumerate() {
+            let node = &nodes[number % nodes.len()];
+            let mut pod = node.pod(&format!("place/{number}")).plug()?;
+            pod.addresses = both(addresses)?;
+            pod.assign()?;
+            for place in [&host.place, &nodes[(number + 1) % nodes.len()].place] {
+                place.ip(&ways_to(addresses, node.addresses.both()))?;
+            }
+            pods.push(pod);
+        }
+        let [_, further] = OUTSIDE_ADDRESSES;
+        host.place.ip(&format!(
+            "addr add {}/32 dev eth0\naddr add {}/128 dev eth0 nodad\n",
+            further[0], further[1]
+        ))?;
+        for node in &nodes {
+            node.place.ip(&ways_to(further.map(parsed), host.addresses.both()))?;
+            // What the node itself sends to a service needs a way before its address is translated.
+            let routes = SERVICES.map(|network| format!("route add {network} dev eth0\n"));
+            node.place.ip(&routes.concat())?;
+        }
+        let mut places: BTreeMap<PlaceNumber, Place> =
+            (0..).zip(&pods).map(|(number, pod)| (number, pod.place.clone())).collect();
+        places
+            .extend(nodes.iter().enumerate().map(|(number, node)| (node_place(number), node.place.clone())));
+        places.insert(outside(), host.place.clone());
+        let addresses =
+            places_of_pods().map(Vec::from).chain(NODE_ADDRESSES.map(|it| it.map(parsed).to_vec()));
+        let addresses = addresses.chain([OUTSIDE_ADDRESSES.concat().into_iter().map(parsed).collect()]);
+        let servers =
+            places.iter().zip(addresses).map(|((number, place), own)| Servers::start(place, *number, &own));
+        let servers = servers.collect::<Result<_>>()?;
+        Ok(Self { lab, nodes, pods, places, filter: Filter::Iptables, _markers: markers, _servers: servers })
+    }
+
+    /// Sets the cluster up, asks, and compares.
+    pub(crate) fn play(&self, cluster: &Cluster, questions: &[Question]) -> Result<()> {
+        self.lab.manifests().write(MANIFEST, &cluster.text())?;
+        for node in &self.nodes {
+            let table = proxy::table(&proxy::ways(&cluster.objects, node.name()));
+            feed(&node.place, &["nft", "-f", "-"], &table)?;
+        }
+        match &self.filter {
+            Filter::Podgate(agents) => agents.iter().try_for_each(|agent| wait_for(agent, cluster))?,
+            Filter::Iptables => self.write_iptables(cluster)?,
+        }
+        let differences = self.differences(cluster, questions)?;
+        ensure!(differences.is_empty(), "{}", self.complaint(&differences));
+        Ok(())
+    }
+
+    fn write_iptables(&self, cluster: &Cluster) -> Result<()> {
+        for (number, node) in self.nodes.iter().enumerate() {
+            let veths = (0..).zip(&self.pods).skip(number).step_by(self.nodes.len());
+            let veths: Vec<_> = veths.map(|(place, pod)| (place, pod.host_interface.as_str())).collect();
+            for (family, restore) in
+                Family::BOTH.into_iter().zip(["iptables-nft-restore", "ip6tables-nft-restore"])
+            {
+                let rules = iptables::rules(cluster, family, &veths);
+                feed(&node.place, &["ipset", "restore"], &rules.sets)?;
+                feed(&node.place, &[restore], &rules.filter)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn differences<'a>(
+        &self,
+        cluster: &Cluster,
+        questions: &'a [Question],
+    ) -> Result<Vec<(&'a Question, Seen)>> {
+        // Calico's rules judge what a pod sends to itself; podgate always lets it pass.
+        let is_asked =
+            |question: &&Question| matches!(self.filter, Filter::Podgate(_)) || !question.is_to_itself;
+        let of_place = |number: &PlaceNumber| -> Vec<&Question> {
+            questions.iter().filter(is_asked).filter(|question| question.from == *number).collect()
+        };
+        let answers = thread::scope(|scope| {
+            let threads = self.places.iter().map(|(number, place)| {
+                let questions = of_place(number);
+                scope.spawn(move || {
+                    let seen = asking::ask(place, &questions)?;
+                    Ok(questions.into_iter().zip(seen).collect::<Vec<_>>())
+                })
+            });
+            let threads: Vec<_> = threads.collect();
+            let joined = threads.into_iter().map(|thread| thread.join().expect("asking does not panic"));
+            joined.collect::<Result<Vec<_>>>()
+        })
+        .with_context(|| format!("cluster {}", cluster.number))?;
+        let differs = |(question, seen): &(&Question, Seen)| match question.expected {
+            Expected::Answer(number) => *seen != Seen::Answer(number),
+            Expected::Silence => *seen != Seen::Silence,
+        };
+        Ok(answers.into_iter().flatten().filter(differs).collect())
+    }
+
+    fn complaint(&self, differences: &[(&Question, Seen)]) -> String {
+        let filter = match &self.filter {
+            Filter::Podgate(_) => "podgate",
+            Filter::Iptables => "iptables",
+        };
+        let mut text = format!("{} differences with {filter}\n", differences.len());
+        for (question, seen) in differences.iter().take(SHOWN) {
+            let Question { source, to, protocol, expected, .. } = question;
+            text += &format!("{source} to {to} {}: {seen:?}, not {expected:?}\n", protocol.name());
+            if matches!(self.filter, Filter::Podgate(_)) {
+                text += &self.explained(question);
+            }
+        }
+        text + &self.lab.logs()
+    }
+
+    /// What the agents of both nodes say about it.
+    fn explained(&self, question: &Question) -> String {
+        let (from, to) = (question.source.ip().to_string(), question.to.ip().to_string());
+        let port = format!("{}/{}", question.protocol.name(), question.to.port());
+        let answers = self.nodes.iter().map(|node| {
+            match node.podgate(&["explain", "--from", &from, "--to", &to, "--port", &port]) {
+                Ok(asked) => format!("{} explains: {}\n", node.name(), asked.text()),
+                Err(error) => format!("{} does not explain: {error:#}\n", node.name()),
+            }
+        });
+        answers.collect()
+    }
+}
+
+/// The networks of services in the generator.
+const SERVICES: [&str; 4] = ["10.96.0.0/24", "fd96::/64", "198.51.100.0/24", "2001:db8:1::/64"];
+
+fn both(addresses: [IpAddr; 2]) -> Result<Addresses> {
+    match addresses {
+        [IpAddr::V4(v4), IpAddr::V6(v6)] => Ok(Addresses { v4, v6 }),
+        other => bail!("not one of each family: {other:?}"),
+    }
+}
+
+fn ways_to(addresses: [IpAddr; 2], via: [IpAddr; 2]) -> String {
+    let routes = addresses.into_iter().zip(via);
+    routes.map(|(address, via)| format!("route add {address} via {via}\n")).collect()
+}
+
+/// Until the node's agent enforces this cluster: its marker pod has this cluster's policy.
+fn wait_for(agent: &Agent, cluster: &Cluster) -> Result<()> {
+    let wanted = format!("marker/{}", marker(cluster.number));
+    let mut endpoints = Value::Null;
+    until(&format!("cluster {} is enforced", cluster.number), PATIENT, || {
+        endpoints = agent.ask(&["endpoints"])?;
+        Ok(endpoints.to_string().contains(&format!("\"{wanted}\"")).then_some(()))
+    })
+    .with_context(|| format!("{:#}", endpoints))?;
+    let status = agent.ask(&["status"])?;
+    ensure!(status["last_error"].is_null(), "the agent reports {}", status["last_error"]);
+    ensure!(
+        status["sources"][0]["problems"] == serde_json::json!([]),
+        "the agent reports {}",
+        status["sources"]
+    );
+    Ok(())
+}
+
+/// Runs a command that reads `text`.
+fn feed(place: &Place, command: &[&str], text: &str) -> Result<()> {
+    let mut process = place
+        .command(command[0])
+        .args(&command[1..])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting `{}`", command[0]))?;
+    process.stdin.take().expect("stdin is piped").write_all(text.as_bytes()).context("writing to it")?;
+    let output = process.wait_with_output().context("waiting for it")?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} in {}: {}\n{text}", place.name(), complaint.trim());
+    Ok(())
+}
