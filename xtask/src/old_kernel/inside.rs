@@ -1,7 +1,6 @@
 //! The first process of the machine: mounts what programs expect, loads the modules, runs the tests, switches off.
 
 use std::{
-    ffi::CStr,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -56,12 +55,8 @@ fn work() -> Result<()> {
     for module in &plan.modules {
         let path = Path::new("/").join(module);
         let file = fs::File::open(&path).with_context(|| format!("opening {}", path.display()))?;
-        finit_module(
-            &file,
-            CStr::from_bytes_with_nul(b"\0").context("no parameters")?,
-            ModuleInitFlags::empty(),
-        )
-        .with_context(|| format!("loading {}", path.display()))?;
+        finit_module(&file, c"", ModuleInitFlags::empty())
+            .with_context(|| format!("loading {}", path.display()))?;
     }
     for Run { program, directory, arguments } in &plan.runs {
         println!("\n{} {}", program.display(), arguments.join(" "));
