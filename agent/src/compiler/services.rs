@@ -30,7 +30,9 @@ pub struct Services {
     pub fronts: BTreeMap<ServiceKey, usize>,
     /// By (rule set, set of backends). What is missing is denied.
     pub verdicts: BTreeMap<(usize, usize), ServiceVerdict>,
-    /// Some pod may send to a service with a backend on another node that it must not reach.
+    /// A packet to a service may leave the node for a backend that its sender must not reach: to one with allowed and
+    /// forbidden backends, or by a protocol without handshake on an entry of before. Of such a connection the node may
+    /// choose another backend while `from_pod` still knows it; a new TCP connection is always judged.
     pub leave_node: bool,
 }
 
@@ -93,10 +95,14 @@ pub(super) fn compile(input: &Input<'_>, judging: &BTreeSet<usize>) -> Services 
             }
         }
     }
+    let tcp = Protocol::Tcp as u16;
+    let without_handshake: BTreeSet<usize> =
+        services.fronts.iter().filter(|(key, _)| key.protocol != tcp).map(|(_, place)| *place).collect();
     for &rule_set in judging {
         for (place, behind) in services.behind.iter().enumerate() {
-            let (verdict, leaves_node) = judge(rule_set, behind, input.rows);
-            services.leave_node |= leaves_node;
+            let (verdict, denied_elsewhere) = judge(rule_set, behind, input.rows);
+            services.leave_node |= denied_elsewhere
+                && (verdict == ServiceVerdict::Deferred || without_handshake.contains(&place));
             if verdict != ServiceVerdict::Denied {
                 services.verdicts.insert((rule_set, place), verdict);
             }
@@ -119,7 +125,7 @@ fn fronts<'a>(service: &'a Service, port: &'a ServicePort) -> impl Iterator<Item
         .chain(node_ports)
 }
 
-/// The verdict, and whether a backend that is denied can only be met where packets leave the node.
+/// The verdict, and whether a backend that is denied is on another node.
 fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) -> (ServiceVerdict, bool) {
     let allows = |identity, class: usize| {
         let (block, bit) = (class / usize::from(BITS_PER_ROW), class % usize::from(BITS_PER_ROW));
@@ -141,11 +147,12 @@ fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) -> (ServiceVe
             }
         }
     }
-    match (some, denied || denied_elsewhere) {
-        (true, false) => (ServiceVerdict::Allowed, false),
-        (true, true) => (ServiceVerdict::Deferred, denied_elsewhere),
-        (false, _) => (ServiceVerdict::Denied, false),
-    }
+    let verdict = match (some, denied || denied_elsewhere) {
+        (true, false) => ServiceVerdict::Allowed,
+        (true, true) => ServiceVerdict::Deferred,
+        (false, _) => ServiceVerdict::Denied,
+    };
+    (verdict, denied_elsewhere)
 }
 
 /// Finds out what an address is to this node.

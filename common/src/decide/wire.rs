@@ -113,6 +113,12 @@ fn was_judged_at_veth<T: Tables>(
     if !tracked.describes(tuple) {
         return false;
     }
+    // A service's backend is the same for as long as a TCP connection lives; without a handshake nothing holds it, and
+    // what `from_pod` has found of the one before says nothing of this one.
+    let goes_on = tuple.protocol == number::TCP && !headers.segment.opens;
+    if tracked.original.destination != tuple.destination && !goes_on {
+        return false;
+    }
     let (key, source_is_low) = FlowKey::of(&tracked.original);
     let Some((flow, _)) = tables.flow(&key) else { return false };
     is_from_client(&flow, source_is_low)

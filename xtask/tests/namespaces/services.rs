@@ -1,10 +1,16 @@
 //! Services: a pod sends to an address that the node translates, and FORWARD's view of it is what counts.
 
-use std::net::IpAddr;
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use xtask::lab::{
     Addresses, Agent, BRIEF, ClusterService, Lab, Node, PATIENT, Place, Pod, Seen, Service, Traffic, Wiring,
+    until,
 };
 
 use super::{
@@ -26,6 +32,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_pod_reaches_itself_through_its_service_bridged", |lab| hairpin(lab, Wiring::Bridge)),
     ("the_node_and_services_meet_as_they_should", own_node),
     ("a_port_of_another_node_is_that_node", other_node),
+    ("a_datagram_led_to_another_backend_is_judged_anew", other_backend),
 ];
 
 const PORT: u16 = 8080;
@@ -142,17 +149,23 @@ const FROM_OUTSIDE: &str = "  podSelector: {matchLabels: {app: web}}\n  ingress:
     - from: [{ipBlock: {cidr: 10.10.0.100/32}}, {ipBlock: {cidr: 'fd00:10::100/128'}}]\n";
 const CLOSED: &str = "  podSelector: {matchLabels: {app: web}}\n  policyTypes: [Ingress]\n";
 
+/// Leads to a pod from two ports of its node: [`NODE_PORT`] masquerades, the next one preserves the client's address.
+fn open_node_ports(web: &Pod) -> Result<()> {
+    let node = web.node();
+    let service = |name, number, port| {
+        let service = ClusterService::new(name, number, "TCP", 80);
+        service.node_port(port).backend(web.addresses, PORT, Some(node))
+    };
+    service("x/masqueraded", 1, NODE_PORT).apply(&[node])?;
+    service("x/preserved", 2, NODE_PORT + 1).local_traffic().apply(&[node])
+}
+
 /// Clients outside come through node ports, masqueraded or not.
 fn node_port(lab: &mut Lab) -> Result<()> {
     let n1 = lab.node("n1")?;
     let (named, other) = (lab.outside("named")?, lab.outside("other")?);
     let (web, _server) = server(&n1, "web", "web")?;
-    let service = |name, number, port| {
-        let service = ClusterService::new(name, number, "TCP", 80);
-        service.node_port(port).backend(web.addresses, PORT, Some(&n1))
-    };
-    service("x/masqueraded", 1, NODE_PORT).apply(&[&n1])?;
-    service("x/preserved", 2, NODE_PORT + 1).local_traffic().apply(&[&n1])?;
+    open_node_ports(&web)?;
     let _agent = Agent::start(&n1, &[])?;
     let kinds = [Traffic::Http(NODE_PORT), Traffic::Http(NODE_PORT + 1)];
     expect(&named.place, n1.addresses, &kinds, Seen::Reached)?;
@@ -174,12 +187,7 @@ fn masqueraded_allowed(lab: &mut Lab) -> Result<()> {
     let n1 = lab.node("n1")?;
     let outside = lab.outside("outside")?;
     let (web, _server) = server(&n1, "web", "web")?;
-    let service = |name, number, port| {
-        let service = ClusterService::new(name, number, "TCP", 80);
-        service.node_port(port).backend(web.addresses, PORT, Some(&n1))
-    };
-    service("x/masqueraded", 1, NODE_PORT).apply(&[&n1])?;
-    service("x/preserved", 2, NODE_PORT + 1).local_traffic().apply(&[&n1])?;
+    open_node_ports(&web)?;
     apply(lab.manifests(), "ingress", CLOSED)?;
     let _agent = Agent::start(&n1, &["--masqueraded-ingress", "allow"])?;
     expect(&outside.place, n1.addresses, &[Traffic::Http(NODE_PORT)], Seen::Reached)?;
@@ -276,4 +284,73 @@ fn other_node(lab: &mut Lab) -> Result<()> {
     let seen = client.place.probe(v6.into(), Traffic::Http(NODE_PORT), PATIENT)?;
     ensure!(seen == Seen::Reached, "n2's node port: {seen}");
     Ok(())
+}
+
+/// A service gets other backends while a pod goes on sending from one socket: the node leads its datagrams to one that
+/// the pod must not reach, on an entry at its veth that is alive.
+fn other_backend(lab: &mut Lab) -> Result<()> {
+    let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
+    let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;
+    let free = n1.pod("x/free").start()?;
+    let [good, bad] = ["good", "bad"].map(|app| n2.pod(&format!("x/{app}")).labels(&[("app", app)]));
+    let (good, bad) = (good.start()?, bad.start()?);
+    let _servers = [good.place.serve(Service::UdpEcho(PORT))?, bad.place.serve(Service::UdpEcho(PORT))?];
+    let lead_to = |backend: &Pod| {
+        let service = ClusterService::new("x/echo", 1, "UDP", 80).backend(backend.addresses, PORT, Some(&n2));
+        service.apply(&[&n1, &n2]).map(|()| service.addresses())
+    };
+    let service = lead_to(&good)?;
+    // The node forgets a translation after a second of silence; podgate keeps its entry for longer.
+    n1.place.sysctls(&[
+        ("netfilter/nf_conntrack_udp_timeout", "1"),
+        ("netfilter/nf_conntrack_udp_timeout_stream", "1"),
+    ])?;
+    let rule = format!(
+        "  podSelector: {{matchLabels: {{app: client}}}}\n  policyTypes: [Egress]\n  egress:\n  \
+         - to: [{{podSelector: {{matchLabels: {{app: good}}}}}}]\n    ports: [{{port: {PORT}, protocol: UDP}}]\n"
+    );
+    apply(lab.manifests(), "egress", &rule)?;
+    let agents = [Agent::start(&n1, &[])?, Agent::start(&n2, &[])?];
+    for to in service.both() {
+        let [of_client, of_free] = [&client, &free].map(|pod| pod.place.run(|| connected(to)));
+        let (of_client, of_free) = (of_client?, of_free?);
+        ensure!(answered(&of_client)? && answered(&of_free)?, "{to}: the first backend answers both");
+        let capture = bad.place.capture()?;
+        lead_to(&bad)?;
+        until("the node leads the free pod to the other backend", PATIENT * 4, || {
+            answered(&of_client)?;
+            let led = answered(&of_free)? && !capture.from(&free.addresses.both()).is_empty();
+            // Longer than the node remembers.
+            thread::park_timeout(Duration::from_millis(2_200));
+            Ok(led.then_some(()))
+        })?;
+        for _ in 0..3 {
+            answered(&of_client)?;
+        }
+        let arrived = capture.from(&client.addresses.both());
+        ensure!(arrived.is_empty(), "{to}: the isolated pod reached the other backend: {arrived:?}");
+        lead_to(&good)?;
+    }
+    let counters = agents[0].page("/metrics")?;
+    let none = "podgate_packets_total{direction=\"egress\",outcome=\"denied-backend\"} 0";
+    ensure!(!counters.contains(none), "the node has led nothing of the isolated pod's to the other backend");
+    Ok(())
+}
+
+fn connected(to: IpAddr) -> Result<UdpSocket> {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect((to, 80))?;
+    socket.set_read_timeout(Some(BRIEF))?;
+    Ok(socket)
+}
+
+/// Sends one datagram; whether it comes back.
+fn answered(socket: &UdpSocket) -> Result<bool> {
+    socket.send(b"who is there?")?;
+    match socket.recv(&mut [0; 64]) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -239,3 +239,44 @@ fn a_service_changes_its_backends_while_policies_stay() {
     node.publish(&world);
     node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), Denied);
 }
+
+#[test]
+fn the_ways_out_are_watched_while_a_service_may_lead_to_a_forbidden_backend_elsewhere() {
+    // (protocol, backends, watched): A may send to B alone, by either protocol.
+    let table = [
+        (Tcp, &[(Host::B, 8080), (Host::Remote, 8080)][..], true),
+        (Tcp, &[(Host::B, 8080), (Host::Z, 8080)], false),
+        (Tcp, &[(Host::Remote, 8080)], false),
+        (Tcp, &[(Host::B, 8080)], false),
+        // The node may have led a datagram's entry elsewhere before, and lead it there now.
+        (Udp, &[(Host::Remote, 8080)], true),
+        (Udp, &[(Host::Z, 8080)], false),
+        (Udp, &[(Host::B, 8080)], false),
+    ];
+    for (protocol, backends, watched) in table {
+        let world = World::new().egress(Host::A, [allow(pods_like(Host::B), port(protocol, 8080))]);
+        let tables = world.service(protocol, backends).compile(Vec::new());
+        assert_eq!(tables.services.leave_node, watched, "{protocol} {backends:?}");
+    }
+}
+
+#[test]
+fn a_datagram_that_the_node_leads_to_another_backend_is_judged_as_a_connection_of_its_own() {
+    let world = || World::new().egress(Host::A, [allow(pods_like(Host::B), port(Udp, 8080))]);
+    let mut node = Node::new(&world().service(Udp, &[(Host::B, 8080)]));
+    for family in Family::ALL {
+        let (a, front) = ((Host::A.at(family), 40_000), (service_at(family), 80));
+        let [b, z, remote] = [Host::B, Host::Z, Host::Remote].map(|host| (host.at(family), 8080));
+        node.publish(&world().service(Udp, &[(Host::B, 8080)]));
+        node.expect(leaves(Host::A), &Frame::udp(a, front, 1), Allowed);
+        node.expect(arrives(Host::B, Host::A.veth()), &Frame::udp(a, b, 1), Free);
+        node.publish(&world().service(Udp, &[(Host::Remote, 8080), (Host::Z, 8080)]));
+        // `from_pod` keeps the live connection to the service; where it leads to now is another one.
+        node.expect(leaves(Host::A), &Frame::udp(a, front, 1), Established);
+        node.expect(arrives(Host::Z, Host::A.veth()), &Frame::udp(a, z, 1), DeniedBackend);
+        for source in [Host::A, Host::Node] {
+            let from = (source.at(family), a.1);
+            node.expect_on_wire(Host::A.veth(), &Frame::udp(from, remote, 1), Some(DeniedBackend));
+        }
+    }
+}
