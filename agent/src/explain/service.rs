@@ -128,7 +128,8 @@ fn backends(cluster: &Cluster, from: &Party<'_>, entrance: &Entrance<'_>) -> BTr
     let has = |v6| from.addresses.iter().any(|address| address.is_ipv6() == v6);
     let families = [(false, families.v4), (true, families.v6)].into_iter();
     let families = families.filter(|(v6, is_asked)| *is_asked && has(*v6));
-    families.flat_map(|(v6, _)| cluster.backends(service, port, front, v6, &node)).collect()
+    let slices = cluster.slices_by_service();
+    families.flat_map(|(v6, _)| slices.backends(service, port, front, v6, &node)).collect()
 }
 
 /// What one end says of all backends; the first denial gives the reason.

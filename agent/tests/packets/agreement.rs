@@ -81,6 +81,17 @@ fn kernel_and_user_space_agree_and_each_outcome_has_its_reason() {
     assert!(outcomes.values().sum::<u32>() >= 100_000);
 }
 
+/// What the witness reads of a packet.
+struct Read {
+    kind: Kind,
+    tuple: Tuple,
+    /// SYN without ACK.
+    opens: bool,
+    datagram: FragmentKey,
+    /// It is known which connection it belongs to.
+    is_connection: bool,
+}
+
 /// Remembers what has passed, and checks every outcome against it and against the policies.
 struct Witness<'a> {
     world: &'a World,
@@ -97,6 +108,24 @@ impl<'a> Witness<'a> {
     }
 
     fn check(&mut self, hook: Hook, frame: &[u8], outcome: Outcome) -> Result<(), &'static str> {
+        let Read { kind, tuple, datagram, is_connection, .. } = self.read(frame);
+        self.reason(hook, kind, is_connection, &tuple, outcome)?;
+        if outcome.passes() && kind == Kind::FirstFragment {
+            self.fragments.insert(datagram, (tuple.source_port, tuple.destination_port));
+        }
+        let opens = [Outcome::Allowed, Outcome::Free, Outcome::OwnNode, Outcome::Itself, Outcome::Deferred];
+        if opens.contains(&outcome) {
+            let (key, _) = FlowKey::of(&tuple);
+            self.opened.insert((hook.ifindex, key));
+            // The sender's side was judged, too.
+            let sender = self.sender(hook.via, &tuple).filter(|_| hook.direction == Direction::Ingress);
+            self.opened.extend(sender.map(|(veth, _)| (veth, key)));
+        }
+        Ok(())
+    }
+
+    /// Parses a packet; a later fragment has the ports of its first one, when that has passed.
+    fn read(&self, frame: &[u8]) -> Read {
         let mut headers = Headers::EMPTY;
         let kind = parse(&frame, &mut headers);
         let mut tuple = headers.tuple;
@@ -115,19 +144,7 @@ impl<'a> Witness<'a> {
             Kind::LaterFragment => first.is_some(),
             _ => false,
         };
-        self.reason(hook, kind, is_connection, &tuple, outcome)?;
-        if outcome.passes() && kind == Kind::FirstFragment {
-            self.fragments.insert(datagram, (tuple.source_port, tuple.destination_port));
-        }
-        let opens = [Outcome::Allowed, Outcome::Free, Outcome::OwnNode, Outcome::Itself, Outcome::Deferred];
-        if opens.contains(&outcome) {
-            let (key, _) = FlowKey::of(&tuple);
-            self.opened.insert((hook.ifindex, key));
-            // The sender's side was judged, too.
-            let sender = self.sender(hook.via, &tuple).filter(|_| hook.direction == Direction::Ingress);
-            self.opened.extend(sender.map(|(veth, _)| (veth, key)));
-        }
-        Ok(())
+        Read { kind, tuple, opens: headers.segment.opens, datagram, is_connection }
     }
 
     /// What leaves the node is judged when an isolated pod has sent it, and not judged before.
@@ -137,21 +154,7 @@ impl<'a> Witness<'a> {
         frame: &[u8],
         outcome: Option<Outcome>,
     ) -> Result<(), &'static str> {
-        let mut headers = Headers::EMPTY;
-        let kind = parse(&frame, &mut headers);
-        let mut tuple = headers.tuple;
-        let datagram = FragmentKey {
-            source: tuple.source,
-            destination: tuple.destination,
-            id: headers.datagram,
-            protocol: tuple.protocol,
-        };
-        let first = self.fragments.get(&datagram).copied();
-        if let (Kind::LaterFragment, Some(ports)) = (kind, first) {
-            (tuple.source_port, tuple.destination_port) = ports;
-        }
-        let is_connection = matches!(kind, Kind::Flow | Kind::FirstFragment)
-            || (kind == Kind::LaterFragment && first.is_some());
+        let Read { kind, tuple, opens, datagram, is_connection } = self.read(frame);
         let (key, _) = FlowKey::of(&tuple);
         let isolated = self
             .sender(via, &tuple)
@@ -174,7 +177,7 @@ impl<'a> Witness<'a> {
                 let may_be_a_reply = !pod.addresses.contains(&tuple.source.into())
                     && !tuple.source.is_link_local_v6()
                     && tuple.protocol == Protocol::Tcp as u32
-                    && !headers.segment.opens;
+                    && !opens;
                 self.sends(pod, &tuple) || may_be_a_reply
             }
             Some(Outcome::DeniedBackend) => !self.sends(pod, &tuple),

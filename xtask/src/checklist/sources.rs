@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_test_is_named_by_file_module_and_function() {
-        let text = "fn helper() {}\n\n#[test]\nfn one() {\n}\n\nmod pods {\n    #[tokio::test(flavor)]\n    #[ignore]\n    async fn two() {\n    }\n}\n\n\
+        let text = "fn other() {}\n\n#[test]\nfn one() {\n}\n\nmod pods {\n    #[tokio::test(flavor)]\n    #[should_panic]\n    async fn two() {\n    }\n}\n\n\
                     #[test]\nfn three() {}\n";
         assert_eq!(tests(text, "a::b"), ["a::b::one", "a::b::pods::two", "a::b::three"]);
         for (root, file, expected) in [

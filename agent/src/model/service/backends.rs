@@ -12,27 +12,11 @@ use std::{
 use super::{EndpointSlice, Front, Service, ServicePort, SliceEndpoint};
 use crate::model::{Cluster, Name, ObjectName};
 
-/// The slices of each service, to ask for many services.
+/// The slices of each service.
 #[derive(Clone, Debug)]
 pub struct SlicesByService<'a>(BTreeMap<&'a ObjectName, Vec<&'a EndpointSlice>>);
 
 impl Cluster {
-    /// What kube-proxy on `node` chooses from for a client that is a pod of that node, as address and port.
-    ///
-    /// `externalTrafficPolicy` does not count: kube-proxy leads clients inside the cluster to all endpoints.
-    /// Looks at every slice of the cluster; [`Self::slices_by_service`] is for many questions.
-    pub fn backends(
-        &self,
-        service: &Service,
-        port: &ServicePort,
-        front: Front,
-        v6: bool,
-        node: &Name,
-    ) -> BTreeSet<(IpAddr, u16)> {
-        let slices = self.slices.values().filter(|slice| slice.service == service.name);
-        choose(slices, service, port, front, v6, node)
-    }
-
     /// An index of the slices: built in one pass over them, then a question costs its own service's slices.
     pub fn slices_by_service(&self) -> SlicesByService<'_> {
         let mut index: BTreeMap<&ObjectName, Vec<&EndpointSlice>> = BTreeMap::new();
@@ -44,7 +28,11 @@ impl Cluster {
 }
 
 impl SlicesByService<'_> {
-    /// As [`Cluster::backends`].
+    /// What kube-proxy on `node` chooses from for a client that is a pod of that node, as address and port.
+    ///
+    /// `externalTrafficPolicy` does not count: kube-proxy leads clients inside the cluster to all endpoints.
+    /// Terminating endpoints step in when no endpoint is ready; where only local ones may be used, when no local
+    /// one is.
     pub fn backends(
         &self,
         service: &Service,
@@ -53,39 +41,27 @@ impl SlicesByService<'_> {
         v6: bool,
         node: &Name,
     ) -> BTreeSet<(IpAddr, u16)> {
-        let slices = self.0.get(&service.name).into_iter().flatten().copied();
-        choose(slices, service, port, front, v6, node)
-    }
-}
-
-/// Terminating endpoints step in when no endpoint is ready; where only local ones may be used, when no local
-/// one is.
-fn choose<'a>(
-    slices: impl Iterator<Item = &'a EndpointSlice>,
-    service: &Service,
-    port: &ServicePort,
-    front: Front,
-    v6: bool,
-    node: &Name,
-) -> BTreeSet<(IpAddr, u16)> {
-    let local_only = service.internal_local && front == Front::Cluster;
-    let is_reachable = |endpoint: &SliceEndpoint| {
-        endpoint.address.is_ipv6() == v6 && (!local_only || endpoint.node.as_ref() == Some(node))
-    };
-    let (mut ready, mut leaving) = (BTreeSet::new(), BTreeSet::new());
-    for slice in slices {
-        let leads_here = slice.ports.iter().filter(|to| to.name == port.name && to.protocol == port.protocol);
-        for number in leads_here.filter_map(|to| to.number) {
-            for endpoint in slice.endpoints.iter().filter(|endpoint| is_reachable(endpoint)) {
-                if endpoint.ready {
-                    ready.insert((endpoint.address, number));
-                } else if endpoint.serving && endpoint.terminating {
-                    leaving.insert((endpoint.address, number));
+        let slices = self.0.get(&service.name).into_iter().flatten();
+        let local_only = service.internal_local && front == Front::Cluster;
+        let is_reachable = |endpoint: &SliceEndpoint| {
+            endpoint.address.is_ipv6() == v6 && (!local_only || endpoint.node.as_ref() == Some(node))
+        };
+        let (mut ready, mut leaving) = (BTreeSet::new(), BTreeSet::new());
+        for slice in slices {
+            let leads_here =
+                slice.ports.iter().filter(|to| to.name == port.name && to.protocol == port.protocol);
+            for number in leads_here.filter_map(|to| to.number) {
+                for endpoint in slice.endpoints.iter().filter(|endpoint| is_reachable(endpoint)) {
+                    if endpoint.ready {
+                        ready.insert((endpoint.address, number));
+                    } else if endpoint.serving && endpoint.terminating {
+                        leaving.insert((endpoint.address, number));
+                    }
                 }
             }
         }
+        if ready.is_empty() { leaving } else { ready }
     }
-    if ready.is_empty() { leaving } else { ready }
 }
 
 #[cfg(test)]

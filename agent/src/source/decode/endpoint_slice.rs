@@ -11,7 +11,7 @@ use super::{
     Decoded, address,
     field::{Field, Object, Reported, quoted},
     intern::Interner,
-    port, syntax,
+    port,
 };
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -88,12 +88,7 @@ fn slice_port(field: &Field<'_>, earlier: &[SlicePort], names: &mut Interner) ->
     let object = field.object()?;
     let name_field = object.get("name");
     let name = name_field.text()?.unwrap_or_default();
-    if !name.is_empty() {
-        syntax::check(&name_field, name, syntax::dns_label(name))?;
-    }
-    if earlier.iter().any(|other| *other.name == *name) {
-        return Err(name_field.fault(format!("{} names an earlier port", quoted(name))));
-    }
+    port::own_name(&name_field, name, earlier.iter().map(|other| &other.name))?;
     let protocol = port::protocol(&object.get("protocol"))?;
     let number_field = object.get("port");
     let number = number_field.is_given().then(|| number_field.port_number()).transpose()?;

@@ -1,4 +1,4 @@
-//! Entries of `ports` in a policy's rule.
+//! Entries of `ports` in a policy's rule, and what ports have in common wherever they stand.
 
 use podgate_common::Protocol;
 
@@ -29,6 +29,21 @@ pub(super) fn protocol(field: &Field<'_>) -> Result<Protocol, Reported> {
         Some("UDP") => Ok(Protocol::Udp),
         Some("SCTP") => Ok(Protocol::Sctp),
         Some(other) => Err(field.fault(format!("{} is not TCP, UDP or SCTP", quoted(other)))),
+    }
+}
+
+/// The name of a port of a service or of its endpoints, empty if it has none: no two ports of one object share theirs.
+pub(super) fn own_name<'a>(
+    field: &Field<'_>,
+    name: &str,
+    mut earlier: impl Iterator<Item = &'a Name>,
+) -> Result<(), Reported> {
+    if !name.is_empty() {
+        syntax::check(field, name, syntax::dns_label(name))?;
+    }
+    match earlier.any(|other| **other == *name) {
+        true => Err(field.fault(format!("{} names an earlier port", quoted(name)))),
+        false => Ok(()),
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     Decoded, address,
     field::{Field, Object, Reported, quoted},
     intern::Interner,
-    port, syntax,
+    port,
 };
 
 /// What a headless service has in the place of its cluster address.
@@ -132,12 +132,7 @@ fn service_port(
         true => name_field.required_text()?,
         false => name_field.optional_text()?.unwrap_or_default(),
     };
-    if !name.is_empty() {
-        syntax::check(&name_field, name, syntax::dns_label(name))?;
-    }
-    if earlier.iter().any(|other| *other.name == *name) {
-        return Err(name_field.fault(format!("{} names an earlier port", quoted(name))));
-    }
+    port::own_name(&name_field, name, earlier.iter().map(|other| &other.name))?;
     let protocol = port::protocol(&object.get("protocol"))?;
     let number_field = object.get("port");
     let number = number_field.port_number()?;
