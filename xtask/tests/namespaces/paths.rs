@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xtask::lab::{Addresses, Agent, ClusterService, Lab, PATIENT, Place, Seen, Service, Traffic};
+use xtask::lab::{Addresses, Agent, ClusterService, Lab, Node, PATIENT, Place, Seen, Service, Traffic};
 
 use super::{
     Test,
@@ -28,7 +28,12 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
         tracked_by(lab, "ct zone set 7")
     }),
     ("an_address_that_the_node_gets_later_is_its_own", new_address),
-    ("a_way_out_of_the_node_that_appears_later_is_judged_too", new_device),
+    ("a_way_out_of_the_node_that_appears_later_is_judged_too", |lab| {
+        new_device(lab, |node| node.addresses.v4.into())
+    }),
+    ("a_way_out_of_the_node_that_appears_later_is_judged_too_over_ipv6", |lab| {
+        new_device(lab, |node| node.addresses.v6.into())
+    }),
     ("a_pod_reaches_itself_whatever_isolates_it", itself),
     ("a_pod_whose_object_is_gone_stays_isolated_while_its_veth_is_there", unlisted),
     ("a_smaller_mtu_on_the_way_is_found_out_by_an_isolated_pod", small_mtu),
@@ -211,7 +216,7 @@ fn new_address(lab: &mut Lab) -> Result<()> {
 }
 
 /// A service with backends on the other node, of which one is allowed; then an overlay leads there.
-fn new_device(lab: &mut Lab) -> Result<()> {
+fn new_device(lab: &mut Lab, underlay: fn(&Node) -> IpAddr) -> Result<()> {
     let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
     let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;
     let (good, bad) = (
@@ -240,7 +245,7 @@ fn new_device(lab: &mut Lab) -> Result<()> {
 
     // An overlay: what goes to pods of the other node goes into it.
     let capture = bad.place.capture()?;
-    let (here, there) = (n1.addresses.v4, n2.addresses.v4);
+    let (here, there) = (underlay(&n1), underlay(&n2));
     for (node, local, remote, number) in [(&n1, here, there, 1), (&n2, there, here, 2)] {
         let (mac, other) = (format!("02:00:00:00:07:0{number}"), format!("02:00:00:00:07:0{}", 3 - number));
         node.place.ip(&format!(
