@@ -4,6 +4,7 @@ mod cargo;
 mod checklist;
 mod demo;
 pub mod flags;
+pub mod kubernetes;
 pub mod lab;
 mod old_kernel;
 mod results;
