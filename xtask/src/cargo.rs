@@ -65,13 +65,13 @@ pub(crate) fn build_with(
 
 /// One line that is written again and again on a terminal, and once elsewhere.
 #[derive(Debug)]
-struct Progress {
+pub(crate) struct Progress {
     what: String,
     terminal: bool,
 }
 
 impl Progress {
-    fn new(what: &str) -> Self {
+    pub(crate) fn new(what: &str) -> Self {
         let progress = Self { what: what.to_owned(), terminal: stdout().is_terminal() };
         if progress.terminal {
             progress.show(0);
@@ -81,14 +81,14 @@ impl Progress {
         progress
     }
 
-    fn show(&self, done: usize) {
+    pub(crate) fn show(&self, done: usize) {
         if self.terminal {
             print!("\r\x1b[Kbuilding {}: {done} parts done …", self.what);
             flush();
         }
     }
 
-    fn clear(&self) {
+    pub(crate) fn clear(&self) {
         if self.terminal {
             print!("\r\x1b[K");
             flush();

@@ -121,6 +121,11 @@ impl Lab {
         &self.manifests
     }
 
+    /// Where the lab keeps its files.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// What the agents of this lab have written, for the report of a failed test.
     pub fn logs(&self) -> String {
         let logs = self.members.iter().filter_map(|member| {

@@ -5,6 +5,7 @@ mod checklist;
 mod demo;
 pub mod flags;
 pub mod image;
+pub mod kubernetes;
 pub mod lab;
 mod old_kernel;
 mod results;

@@ -1,0 +1,110 @@
+//! The programs of Kubernetes, the real ones, and what tests make of them.
+//!
+//! In: `KUBEBUILDER_ASSETS`, a directory as setup-envtest makes it; or Go, which builds them from the module in
+//! `xtask/kubernetes`. Out: a directory that holds each program by its name, kept under `target/kubernetes`, and a
+//! control plane that runs them. Without one of the two ways there is an error: a test that needs a real API server
+//! is never passed over.
+
+mod authority;
+mod client;
+mod control_plane;
+mod daemon;
+mod go;
+mod options;
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::workspace;
+pub use control_plane::ControlPlane;
+use go::Executable;
+
+pub(crate) use authority::Authority;
+pub(crate) use daemon::{Daemon, Log};
+
+/// Programs that lie in one directory.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    directory: PathBuf,
+}
+
+/// What tests of a client need.
+const SMALL: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
+/// A whole cluster.
+const WHOLE: [&str; 7] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-proxy",
+    "kube-scheduler",
+    "kubectl",
+    "kubelet",
+];
+
+/// Names the directory that setup-envtest made.
+const ASSETS: &str = "KUBEBUILDER_ASSETS";
+
+impl Programs {
+    /// API server, its storage and `kubectl`. Building them takes minutes, once.
+    pub fn small() -> Result<Self> {
+        let given = env::var_os(ASSETS).filter(|directory| !directory.is_empty());
+        if let Some(directory) = given {
+            return Self::in_directory(directory.into());
+        }
+        let executable = Executable { package: "small", programs: &SMALL };
+        executable.up_to_date(&workspace::target()?).map(|directory| Self { directory }).with_context(|| {
+            format!("no API server to test with: set {ASSETS} to a directory with {}, or let Go build them", SMALL.join(", "))
+        })
+    }
+
+    /// All programs of a cluster, always of the version that the module names.
+    pub(crate) fn whole() -> Result<Self> {
+        let executable = Executable { package: "whole", programs: &WHOLE };
+        let directory = executable
+            .up_to_date(&workspace::target()?)
+            .context("the programs of a cluster are built by Go")?;
+        Ok(Self { directory })
+    }
+
+    /// The file of a program.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn in_directory(directory: PathBuf) -> Result<Self> {
+        for program in SMALL {
+            let file = directory.join(program);
+            ensure!(file.is_file(), "{ASSETS}: there is no {}", file.display());
+        }
+        let directory =
+            directory.canonicalize().with_context(|| format!("{ASSETS}={}", directory.display()))?;
+        Ok(Self { directory })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn assets_that_lack_a_program_are_refused_by_its_name() {
+        let directory = workspace::target().expect("tests run below it").join("assets-of-a-test");
+        fs::create_dir_all(&directory).expect("target can be written");
+        for program in ["etcd", "kubectl"] {
+            fs::write(directory.join(program), "").expect("target can be written");
+        }
+        let refusal = Programs::in_directory(directory.clone()).expect_err("a program is missing");
+        fs::remove_dir_all(&directory).expect("it was just made");
+        assert!(refusal.to_string().ends_with("assets-of-a-test/kube-apiserver"), "{refusal}");
+    }
+}

