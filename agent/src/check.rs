@@ -4,11 +4,15 @@
 //! pass this kernel's verifier is left out: only loading them tells, and the agent reports it.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs,
     path::{Path, PathBuf},
 };
 
+use anyhow::Result;
 use serde::Serialize;
+
+use crate::engines::Trace;
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -64,8 +68,8 @@ const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
 
-/// Looks at everything.
-pub fn check(places: &Places) -> Vec<Finding> {
+/// Looks at everything. `engines`: what else enforces policies here, as [`engines::look`](crate::engines::look) tells.
+pub fn check(places: &Places, engines: Result<BTreeMap<&str, Vec<Trace>>>) -> Vec<Finding> {
     let version = Version::of(&places.root);
     let capabilities = Capabilities::of(&places.root);
     vec![
@@ -81,6 +85,7 @@ pub fn check(places: &Places) -> Vec<Finding> {
         cni(&places.cni_results),
         forwarding(&places.root, "IPv4 forwarding", "net/ipv4/ip_forward"),
         forwarding(&places.root, "IPv6 forwarding", "net/ipv6/conf/all/forwarding"),
+        other_engines(engines),
     ]
 }
 
@@ -303,6 +308,34 @@ fn forwarding(root: &Path, item: &'static str, sysctl: &str) -> Finding {
     }
 }
 
+fn other_engines(engines: Result<BTreeMap<&str, Vec<Trace>>>) -> Finding {
+    const ITEM: &str = "other policy engines";
+    match engines {
+        Err(error) => Finding::fall_back(
+            ITEM,
+            "trusting that there is none",
+            format!("{error:#}"),
+            "run it as the agent runs, with its capabilities",
+        ),
+        Ok(engines) if engines.is_empty() => Finding::ok(ITEM, "none"),
+        Ok(engines) => Finding::fall_back(
+            ITEM,
+            "letting pass what both let pass",
+            engines.iter().map(|(engine, traces)| traced(engine, traces)).collect::<Vec<_>>().join(", "),
+            "take the other one away when podgate is to decide alone; then look again, for what it has left behind",
+        ),
+    }
+}
+
+/// As in `Calico (chain cali-FORWARD and 27 more)`.
+fn traced(engine: &str, traces: &[Trace]) -> String {
+    let first = traces.first().map(|Trace { kind, name }| format!("{kind} {name}")).unwrap_or_default();
+    match traces.len() {
+        0 | 1 => format!("{engine} ({first})"),
+        several => format!("{engine} ({first} and {} more)", several - 1),
+    }
+}
+
 fn read(root: &Path, path: &str) -> Option<String> {
     fs::read_to_string(root.join(path)).ok().map(|text| text.trim_end().to_owned())
 }
@@ -346,11 +379,45 @@ mod tests {
         }
 
         fn check(&self) -> Vec<Finding> {
-            check(&Places {
+            self.check_beside(Ok(BTreeMap::new()))
+        }
+
+        fn check_beside(&self, engines: Result<BTreeMap<&str, Vec<Trace>>>) -> Vec<Finding> {
+            let places = Places {
                 root: self.0.path().into(),
                 bpffs: "/sys/fs/bpf".into(),
                 cni_results: self.0.path().join("cni/results"),
-            })
+            };
+            check(&places, engines)
+        }
+    }
+
+    #[test]
+    fn another_engine_is_named_by_what_it_keeps_in_the_kernel() {
+        let chain = |name: &str| Trace { kind: crate::engines::Kind::Chain, name: name.into() };
+        let engines = BTreeMap::from([
+            ("Azure NPM", vec![chain("AZURE-NPM")]),
+            ("Calico", vec![chain("cali-FORWARD"), chain("cali-INPUT"), chain("cali-OUTPUT")]),
+        ]);
+        for (engines, found, state) in [
+            (
+                Ok(engines),
+                "Azure NPM (chain AZURE-NPM), Calico (chain cali-FORWARD and 2 more)",
+                State::FallBack("letting pass what both let pass"),
+            ),
+            (Ok(BTreeMap::new()), "none", State::Ok),
+            (
+                Err(anyhow::anyhow!("not permitted")),
+                "not permitted",
+                State::FallBack("trusting that there is none"),
+            ),
+        ] {
+            let findings = Tree::new().check_beside(engines);
+            let last = findings.last().unwrap();
+            assert_eq!(
+                (last.item, last.found.as_str(), &last.state),
+                ("other policy engines", found, &state)
+            );
         }
     }
 

@@ -7,6 +7,7 @@ pub mod check;
 pub mod cli;
 pub mod compiler;
 pub mod endpoints;
+pub mod engines;
 pub mod explain;
 pub mod kernel;
 pub mod matrix;

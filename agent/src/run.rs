@@ -103,7 +103,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
 
     let (mut updates, source, health) = if options.manifests.is_empty() {
         let client = kube::connect(options.kubeconfig.as_deref()).await?;
-        let (updates, health) = kube::watch(&client);
+        let (updates, health) = kube::watch(&client, options.node.clone());
         (updates, "kubernetes", Some(health))
     } else {
         (manifests::watch(options.manifests.clone())?, "manifests", None)

@@ -57,7 +57,10 @@ impl Programs {
         }
         let executable = Executable { package: "small", programs: &SMALL };
         executable.up_to_date(&workspace::target()?).map(|directory| Self { directory }).with_context(|| {
-            format!("no API server to test with: set {ASSETS} to a directory with {}, or let Go build them", SMALL.join(", "))
+            format!(
+                "no API server to test with: set {ASSETS} to a directory with {}, or let Go build them",
+                SMALL.join(", ")
+            )
         })
     }
 

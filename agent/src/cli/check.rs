@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::{output::Format, table::Table};
 use crate::check::{Finding, Places, State, check};
+use crate::engines;
 use crate::options::{BPFFS, CNI_RESULTS};
 
 /// Say whether this node can run podgate, and what to do when it cannot
@@ -31,7 +32,7 @@ pub(super) struct Options {
 impl Options {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let Self { bpffs, cni_results } = self;
-        let findings = check(&Places { root: Path::new("/").into(), bpffs, cni_results });
+        let findings = check(&Places { root: Path::new("/").into(), bpffs, cni_results }, engines::look());
         format.print(&findings, |findings| text(findings))?;
         let missing = findings.iter().any(|finding| finding.state == State::Missing);
         Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })

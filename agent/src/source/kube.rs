@@ -6,6 +6,7 @@
 //! what an object means (`decode`).
 
 mod client;
+mod events;
 mod health;
 mod object;
 mod store;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
     Api, Client, Config,
-    api::{DynamicObject, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     core::{ApiResource, GroupVersionKind},
 };
@@ -47,7 +47,7 @@ pub(super) async fn create_all(client: &Client, objects: &[Value]) -> Result<()>
 }
 
 async fn create(client: &Client, object: &Value) -> Result<()> {
-    let name = object["metadata"]["name"].as_str().context("an object has metadata.name")?;
+    let name = name(object)?;
     let api = api_of(client, object)?;
     let body: DynamicObject = serde_json::from_value(object.clone()).context("an object as JSON")?;
     let what = || format!("{} {name}", object["kind"]);
@@ -59,6 +59,35 @@ async fn create(client: &Client, object: &Value) -> Result<()> {
             .with_context(|| format!("the status of {}", what()))?;
     }
     Ok(())
+}
+
+/// Creates or changes objects one after the other, as `kubectl apply --server-side` does, and gives them their status.
+pub(super) async fn apply_all(client: &Client, objects: &[Value]) -> Result<()> {
+    let owner = PatchParams::apply("xtask").force();
+    for object in objects {
+        let (api, name) = (api_of(client, object)?, name(object)?);
+        let what = || format!("{} {name}", object["kind"]);
+        api.patch(name, &owner, &Patch::Apply(object)).await.with_context(what)?;
+        if let Some(status) = object.get("status") {
+            let patch = Patch::Merge(json!({"status": status}));
+            api.patch_status(name, &PatchParams::default(), &patch).await.with_context(what)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn delete_all(client: &Client, objects: &[Value]) -> Result<()> {
+    for object in objects {
+        let name = name(object)?;
+        let now = DeleteParams::default().grace_period(0);
+        let deleted = api_of(client, object)?.delete(name, &now).await;
+        deleted.with_context(|| format!("deleting {} {name}", object["kind"]))?;
+    }
+    Ok(())
+}
+
+fn name(object: &Value) -> Result<&str> {
+    object["metadata"]["name"].as_str().context("an object has metadata.name")
 }
 
 /// Where objects of this kind are, in the object's namespace if it has one.

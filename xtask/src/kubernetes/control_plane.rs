@@ -118,6 +118,16 @@ impl ControlPlane {
         self.run(|client| async move { client::create_all(&client, objects).await })
     }
 
+    /// Creates or changes objects, with their status.
+    pub fn apply(&self, objects: &[Value]) -> Result<()> {
+        self.run(|client| async move { client::apply_all(&client, objects).await })
+    }
+
+    /// Deletes objects at once: no kubelet is asked.
+    pub fn delete(&self, objects: &[Value]) -> Result<()> {
+        self.run(|client| async move { client::delete_all(&client, objects).await })
+    }
+
     /// Starts the API server on the data that are there, and waits until it is ready. A running one is fine.
     pub fn start_api_server(&mut self) -> Result<()> {
         if self.api_server.is_some() {

@@ -7,7 +7,7 @@ use std::{
     fs::OpenOptions,
     net::{Ipv4Addr, SocketAddr},
     os::unix::process::ExitStatusExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
@@ -35,6 +35,15 @@ pub struct Agent {
     process: Child,
 }
 
+/// Where an agent learns of objects.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// The lab's own files.
+    Manifests,
+    /// By a kubeconfig.
+    ApiServer(&'a Path),
+}
+
 /// What a verb of `podgate` answered.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -47,28 +56,46 @@ impl Agent {
     /// Starts an agent with the node's files, the lab's options and `options` besides, and waits until it enforces the
     /// manifests.
     pub fn start(node: &Node, options: &[&str]) -> Result<Self> {
+        let mut agent = Self::spawn(node, Source::Manifests, options)?;
+        agent.ready(START)?;
+        Ok(agent)
+    }
+
+    /// Starts an agent, whether or not it can become ready.
+    pub fn spawn(node: &Node, source: Source<'_>, options: &[&str]) -> Result<Self> {
         let log = node.directory().join(LOG);
         let log =
             OpenOptions::new().create(true).append(true).open(&log).context("opening the agent's log")?;
         let mut command = node.place.command(workspace::podgate()?);
         without_settings(&mut command);
         command.arg("agent").args(["--node", node.name(), "--metrics", &METRICS.to_string()]);
-        command.arg("--manifests").arg(node.manifests.directory());
+        match source {
+            Source::Manifests => command.arg("--manifests").arg(node.manifests.directory()),
+            Source::ApiServer(kubeconfig) => command.arg("--kubeconfig").arg(kubeconfig),
+        };
         command.arg("--bpffs").arg(node.bpffs()).arg("--socket").arg(socket(node));
         command.arg("--cni-results").arg(node.cni_results());
         command.args(&node.agent_options).args(options);
         let (out, err) = (log.try_clone().context("sharing the log")?, log);
         let process =
             command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().context("starting podgate agent")?;
-        let mut agent = Self { node: node.clone(), process };
-        until(&format!("the agent on {} is ready", node.name()), START, || {
-            if let Some(status) = agent.process.try_wait().context("waiting for the agent")? {
-                bail!("the agent on {} ended before it was ready: {status}", node.name());
+        Ok(Self { node: node.clone(), process })
+    }
+
+    /// Waits until it enforces what its source says.
+    pub fn ready(&mut self, patience: Duration) -> Result<()> {
+        let name = self.node.name().to_owned();
+        until(&format!("the agent on {name} is ready"), patience, || {
+            if let Some(status) = self.process.try_wait().context("waiting for the agent")? {
+                bail!("the agent on {name} ended before it was ready: {status}");
             }
-            let answer = node.place.run(|| http_get(METRICS, "/readyz", START));
-            Ok(answer.is_ok_and(|answer| answer.status == 200).then_some(()))
-        })?;
-        Ok(agent)
+            Ok(self.is_ready().then_some(()))
+        })
+    }
+
+    pub fn is_ready(&self) -> bool {
+        let answer = self.node.place.run(|| http_get(METRICS, "/readyz", START));
+        answer.is_ok_and(|answer| answer.status == 200)
     }
 
     pub fn process_id(&self) -> u32 {

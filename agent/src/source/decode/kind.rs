@@ -133,6 +133,14 @@ impl ObjectId {
         self.kind
     }
 
+    pub(crate) fn namespace(&self) -> Option<&Name> {
+        self.namespace.as_ref()
+    }
+
+    pub(crate) fn name(&self) -> &Name {
+        &self.name
+    }
+
     pub(crate) fn of_namespace(kind: Kind, ObjectName { namespace, name }: ObjectName) -> Self {
         Self { kind, namespace: Some(namespace), name }
     }

@@ -30,6 +30,10 @@ impl Object {
             _ => ObjectId::of_cluster(kind, name),
         })
     }
+
+    pub(super) fn uid(&self) -> Option<String> {
+        self.meta.uid.clone()
+    }
 }
 
 impl<'de> Deserialize<'de> for Object {
@@ -39,6 +43,7 @@ impl<'de> Deserialize<'de> for Object {
         let meta = ObjectMeta {
             name: text("name"),
             namespace: text("namespace"),
+            uid: text("uid"),
             resource_version: text("resourceVersion"),
             ..ObjectMeta::default()
         };

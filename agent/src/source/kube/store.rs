@@ -9,7 +9,7 @@ use super::{
     decode::{Decoded, Decoder, Kind, ObjectId},
     object::Object,
 };
-use crate::model::Cluster;
+use crate::model::{Cluster, Name};
 
 /// Names and label sets that nobody uses any more are looked for after so many objects.
 const OBJECTS_PER_SWEEP: usize = 10_000;
@@ -19,7 +19,7 @@ pub(super) struct Store {
     decoder: Decoder,
     /// Shared with the picture that was given last: the next change copies it.
     cluster: Arc<Cluster>,
-    problems: BTreeMap<ObjectId, Vec<Problem>>,
+    faulty: BTreeMap<ObjectId, Faulty>,
     /// Lists that have not come to their end.
     lists: BTreeMap<Kind, Vec<Listed>>,
     decoded: usize,
@@ -29,7 +29,15 @@ pub(super) struct Store {
 #[derive(Debug)]
 struct Listed {
     id: Option<ObjectId>,
+    uid: Option<String>,
     object: Option<Decoded>,
+    problems: Vec<Problem>,
+}
+
+/// An object that is not in order.
+#[derive(Debug)]
+struct Faulty {
+    uid: Option<String>,
     problems: Vec<Problem>,
 }
 
@@ -48,7 +56,7 @@ impl Store {
             }
             Event::InitDone => {
                 let list = self.lists.remove(&kind).unwrap_or_default();
-                self.problems.retain(|id, _| id.kind() != kind);
+                self.faulty.retain(|id, _| id.kind() != kind);
                 kind.clear(Arc::make_mut(&mut self.cluster));
                 for listed in list {
                     self.put(listed);
@@ -62,15 +70,28 @@ impl Store {
             }
             Event::Delete(object) => {
                 let Some(id) = object.id(kind) else { return false };
-                let had_problems = self.problems.remove(&id).is_some();
+                let had_problems = self.faulty.remove(&id).is_some();
                 id.remove(Arc::make_mut(&mut self.cluster)) || had_problems
             }
         }
     }
 
     pub(super) fn picture(&self) -> Picture {
-        let problems = self.problems.values().flatten().cloned().collect();
+        let problems = self.faulty.values().flat_map(|faulty| &faulty.problems).cloned().collect();
         Picture { cluster: self.cluster.clone(), problems }
+    }
+
+    /// The objects of a kind that are not in order, with their uids and what is wrong.
+    pub(super) fn problems_of(
+        &self,
+        kind: Kind,
+    ) -> impl Iterator<Item = (&ObjectId, &Option<String>, &[Problem])> {
+        let faulty = self.faulty.iter().filter(move |(id, _)| id.kind() == kind);
+        faulty.map(|(id, Faulty { uid, problems })| (id, uid, problems.as_slice()))
+    }
+
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &Name> {
+        self.cluster.nodes.keys()
     }
 
     fn decode(&mut self, kind: Kind, object: &Object) -> Listed {
@@ -80,19 +101,18 @@ impl Store {
         }
         let (decoded, faults) = self.decoder.decode_as(kind, &object.value);
         let problems = faults.into_iter().map(|fault| Problem::of_fault(String::new(), fault)).collect();
-        Listed { id: object.id(kind), object: decoded, problems }
+        Listed { id: object.id(kind), uid: object.uid(), object: decoded, problems }
     }
 
-    fn put(&mut self, Listed { id, object, problems }: Listed) -> bool {
+    fn put(&mut self, Listed { id, uid, object, problems }: Listed) -> bool {
         let cluster = Arc::make_mut(&mut self.cluster);
         let Some(id) = id.or_else(|| object.as_ref().map(Decoded::id)) else { return false };
-        let before = self.problems.get(&id).map_or(&[][..], Vec::as_slice);
+        let before = self.faulty.get(&id).map_or(&[][..], |faulty| &faulty.problems);
         let told_otherwise = before != problems;
-        if told_otherwise {
-            self.problems.remove(&id);
-        }
-        if told_otherwise && !problems.is_empty() {
-            self.problems.insert(id.clone(), problems);
+        if problems.is_empty() {
+            self.faulty.remove(&id);
+        } else {
+            self.faulty.insert(id.clone(), Faulty { uid, problems });
         }
         let changed = match object {
             Some(object) => object.put(cluster),

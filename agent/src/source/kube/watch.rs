@@ -21,10 +21,12 @@ use super::{
     Update,
     client::SILENCE,
     decode::Kind,
+    events::Events,
     health::Health,
     object::{self, Object},
     store::Store,
 };
+use crate::model::Name;
 
 /// Objects of one page of a list: at 5 to 10 KB a pod, a few MB at a time.
 const PAGE: u32 = 500;
@@ -45,12 +47,13 @@ const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// Watches everything that a verdict can depend on, for as long as the receiver lives.
 ///
-/// Updates that nobody has taken yet become one.
-pub fn watch(client: &Client) -> (mpsc::Receiver<Update>, Health) {
+/// Updates that nobody has taken yet become one. `node`: where this agent runs.
+pub fn watch(client: &Client, node: Name) -> (mpsc::Receiver<Update>, Health) {
     let (updates, receiver) = mpsc::channel(1);
     let health = Health::new();
+    let events = Events::new(client.clone(), node);
     let watches = Kind::ALL.map(|kind| watch_kind(client, kind));
-    tokio::spawn(run(select_all(watches).boxed(), updates, health.clone()));
+    tokio::spawn(run(select_all(watches).boxed(), updates, events, health.clone()));
     (receiver, health)
 }
 
@@ -69,7 +72,12 @@ fn watch_kind(client: &Client, kind: Kind) -> BoxStream<'static, Heard> {
     watcher::watcher(api, config).backoff(pauses()).map(move |heard| (kind, heard)).boxed()
 }
 
-async fn run(mut watches: BoxStream<'static, Heard>, updates: mpsc::Sender<Update>, health: Health) {
+async fn run(
+    mut watches: BoxStream<'static, Heard>,
+    updates: mpsc::Sender<Update>,
+    mut events: Events,
+    health: Health,
+) {
     let mut store = Store::default();
     let mut unlisted: BTreeSet<Kind> = Kind::ALL.into_iter().collect();
     // When the first change was learned that is in no update yet.
@@ -107,6 +115,7 @@ async fn run(mut watches: BoxStream<'static, Heard>, updates: mpsc::Sender<Updat
                 let (Ok(place), Some(since)) = (place, due) else { return };
                 place.send(Update { picture: store.picture(), learned: since.into_std() });
                 learned = None;
+                events.tell(&store);
             }
             () = updates.closed() => return,
         }

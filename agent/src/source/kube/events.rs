@@ -1,0 +1,160 @@
+//! Kubernetes Events on policies that were not fully understood, where their authors look: `kubectl describe`.
+//!
+//! In: the problems of policies. Out: one Event for each policy and each change of its problems, told by one agent of the
+//! cluster, so that a thousand nodes do not say the same thing a thousand times. Telling is a courtesy: what cannot be
+//! told is logged, and nothing waits for it.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
+
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use tokio::sync::mpsc;
+
+use super::{
+    Problem,
+    decode::{Kind, ObjectId},
+    store::Store,
+};
+use crate::model::Name;
+
+/// In `kubectl get events`.
+const CONTROLLER: &str = "podgate.io/agent";
+const REASON: &str = "NotFullyUnderstood";
+const ACTION: &str = "Decode";
+
+/// Policies that wait to be told of; beyond that their problems stand in the log and in `podgate status` alone.
+const WAITING: usize = 256;
+
+/// `note` of an Event may have a kilobyte (validation of events.k8s.io/v1).
+const LONGEST_NOTE: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Events {
+    node: Name,
+    /// Of each policy that has any, the problems that were told last.
+    told: BTreeMap<ObjectId, Vec<Problem>>,
+    queue: mpsc::Sender<Telling>,
+}
+
+/// What to tell of one policy.
+#[derive(Debug)]
+struct Telling {
+    policy: ObjectId,
+    uid: Option<String>,
+    note: String,
+}
+
+impl Events {
+    /// `node`: where this agent runs.
+    pub(super) fn new(client: Client, node: Name) -> Self {
+        let (queue, tellings) = mpsc::channel(WAITING);
+        let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(node.to_string()) };
+        tokio::spawn(publish(Recorder::new(client, reporter), tellings));
+        Self { node, told: BTreeMap::new(), queue }
+    }
+
+    /// Tells what is new since it was called last.
+    pub(super) fn tell(&mut self, store: &Store) {
+        let mut told = BTreeMap::new();
+        for (policy, uid, problems) in store.problems_of(Kind::NetworkPolicy) {
+            let is_new = self.told.get(policy).is_none_or(|before| before != problems);
+            if is_new && speaker(store.nodes(), policy) == Some(&self.node) {
+                let telling = Telling { policy: policy.clone(), uid: uid.clone(), note: note(problems) };
+                if self.queue.try_send(telling).is_err() {
+                    tracing::debug!(%policy, "no Event: too many wait");
+                }
+            }
+            told.insert(policy.clone(), problems.to_vec());
+        }
+        self.told = told;
+    }
+}
+
+/// Which node's agent tells of a policy: every agent answers the same, and the work is spread over all of them.
+fn speaker<'a>(nodes: impl Iterator<Item = &'a Name>, policy: &ObjectId) -> Option<&'a Name> {
+    nodes.min_by_key(|node| {
+        let mut hasher = DefaultHasher::new();
+        (node, policy).hash(&mut hasher);
+        hasher.finish()
+    })
+}
+
+async fn publish(recorder: Recorder, mut tellings: mpsc::Receiver<Telling>) {
+    while let Some(Telling { policy, uid, note }) = tellings.recv().await {
+        let event = Event {
+            type_: EventType::Warning,
+            reason: REASON.into(),
+            note: Some(note),
+            action: ACTION.into(),
+            secondary: None,
+        };
+        let regarding = k8s_openapi::api::core::v1::ObjectReference {
+            api_version: Some(policy.kind().api_version().into()),
+            kind: Some(policy.kind().to_string()),
+            namespace: policy.namespace().map(ToString::to_string),
+            name: Some(policy.name().to_string()),
+            uid,
+            ..Default::default()
+        };
+        if let Err(error) = recorder.publish(&event, &regarding).await {
+            tracing::warn!(%policy, error = format!("{:#}", anyhow::Error::from(error)), "no Event");
+        }
+    }
+}
+
+/// The problems, one a line, cut where there is no more room.
+fn note(problems: &[Problem]) -> String {
+    let lines = problems.iter().map(|Problem { field, message, .. }| match field.is_empty() {
+        true => message.clone(),
+        false => format!("{field}: {message}"),
+    });
+    let mut note = lines.collect::<Vec<_>>().join("\n");
+    if note.len() > LONGEST_NOTE {
+        let end = (0..=LONGEST_NOTE - ELLIPSIS.len()).rev().find(|end| note.is_char_boundary(*end));
+        note.truncate(end.unwrap_or(0));
+        note.push_str(ELLIPSIS);
+    }
+    note
+}
+
+const ELLIPSIS: &str = "…";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ObjectName;
+
+    #[test]
+    fn one_node_speaks_for_a_policy_and_all_share_the_work() {
+        let nodes: Vec<Name> = ["n1", "n2", "n3", "n4"].map(Name::from).into();
+        let mut spoken = BTreeMap::new();
+        for number in 0..400 {
+            let policy =
+                ObjectId::of_namespace(Kind::NetworkPolicy, ObjectName::new("x", number.to_string()));
+            let chosen = speaker(nodes.iter(), &policy).unwrap();
+            assert_eq!(speaker(nodes.iter().rev(), &policy), Some(chosen));
+            *spoken.entry(chosen).or_insert(0) += 1;
+        }
+        assert!(spoken.len() == 4 && spoken.values().all(|count| *count > 50), "{spoken:?}");
+        assert_eq!(speaker([].iter(), &ObjectId::of_cluster(Kind::Node, "n".into())), None);
+    }
+
+    #[test]
+    fn a_note_has_a_line_for_each_problem_and_no_more_than_a_kilobyte() {
+        let problem = |field: &str, message: &str| Problem {
+            file: String::new(),
+            object: "NetworkPolicy x/p".into(),
+            field: field.into(),
+            message: message.into(),
+        };
+        let problems = [problem("spec.ingress[0]", "bad"), problem("", "worse")];
+        assert_eq!(note(&problems), "spec.ingress[0]: bad\nworse");
+        let long = note(&[problem("spec", &"ü".repeat(1000))]);
+        assert!(long.len() <= LONGEST_NOTE && long.ends_with("üü…"), "{}", long.len());
+    }
+}
