@@ -4,10 +4,12 @@
 //! `endpoints` too: fields are added, never renamed.
 
 mod client;
+mod latency;
 
 use std::{fmt, net::IpAddr};
 
 pub use client::ask;
+pub use latency::{Bucket, Latency};
 use podgate_common::{Direction, Outcome};
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +68,9 @@ pub struct Status {
     pub policies: usize,
     /// Raised by one after each published change.
     pub epoch: u32,
+    /// From a source to the kernel.
+    #[serde(default)]
+    pub latency: Latency,
     pub tables: Vec<TableFill>,
     /// Packets since the tables were made, by direction and outcome.
     pub counters: Vec<Counter>,
@@ -83,6 +88,24 @@ pub struct SourceStatus {
     pub objects: ObjectCounts,
     /// Objects that are not in order, one line each.
     pub problems: Vec<String>,
+    /// Of an API server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watches: Vec<WatchStatus>,
+}
+
+/// One watch of an API server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchStatus {
+    /// As in `NetworkPolicy`.
+    pub kind: String,
+    /// Its first list has come to its end.
+    pub listed: bool,
+    /// For how long changes may have been missed; 0 while it is up.
+    pub age_seconds: u64,
+    /// Times that it failed.
+    pub restarts: u64,
+    /// What failed last, until it is up again.
+    pub error: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,10 +235,22 @@ impl Status {
                     endpoint_slices: 6,
                 },
                 problems: vec!["a.yaml: NetworkPolicy x/p: spec.ingress[0]: bad".into()],
+                watches: vec![WatchStatus {
+                    kind: "Pod".into(),
+                    listed: true,
+                    age_seconds: 9,
+                    restarts: 2,
+                    error: Some("refused".into()),
+                }],
             }],
             endpoints: EndpointCounts { known: 2, held: 1, open: 0 },
             policies: 3,
             epoch: 7,
+            latency: Latency {
+                buckets: vec![Bucket { milliseconds: 50, count: 2 }],
+                count: 3,
+                sum_microseconds: 70_500,
+            },
             tables: vec![TableFill { name: "flows".into(), entries: 10, capacity: Some(262_144) }],
             counters: vec![
                 Counter { direction: Direction::Egress, outcome: Outcome::Denied, packets: 12 },
@@ -284,9 +319,13 @@ mod tests {
                     "namespaces": 1, "nodes": 2, "pods": 3, "policies": 4, "services": 5, "endpoint_slices": 6,
                 },
                 "problems": ["a.yaml: NetworkPolicy x/p: spec.ingress[0]: bad"],
+                "watches": [
+                    {"kind": "Pod", "listed": true, "age_seconds": 9, "restarts": 2, "error": "refused"},
+                ],
             }],
             "endpoints": {"known": 2, "held": 1, "open": 0},
             "policies": 3, "epoch": 7,
+            "latency": {"buckets": [{"milliseconds": 50, "count": 2}], "count": 3, "sum_microseconds": 70500},
             "tables": [{"name": "flows", "entries": 10, "capacity": 262144}],
             "counters": [
                 {"direction": "egress", "outcome": "denied", "packets": 12},

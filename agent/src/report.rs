@@ -1,29 +1,32 @@
 //! What the agent tells about itself: from its state to the forms of the socket and the metrics.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use crate::{
     api::{
-        EndpointCounts, EndpointState, EndpointStatus, Isolation, ObjectCounts, SourceStatus, Status,
-        TableFill,
+        EndpointCounts, EndpointState, EndpointStatus, Isolation, Latency, ObjectCounts, SourceStatus,
+        Status, TableFill,
     },
     endpoints::State,
     model::{Cluster, Name, ObjectName},
     reconciler::{Enforced, Reconciler},
     server::Snapshot,
-    source::manifests::Picture,
+    source::Picture,
 };
 
 /// What [`snapshot`] cannot learn from the reconciler.
 #[derive(Debug)]
 pub struct Progress {
     pub node: Name,
+    /// As in `manifests`.
+    pub source: &'static str,
     pub started: Instant,
-    /// When the manifests were last seen to change.
+    /// When the source last told of a change.
     pub read: Option<Instant>,
     /// The last pass succeeded, and every source had given a full picture.
     pub ready: bool,
     pub epoch: u32,
+    pub latency: Latency,
     pub last_error: Option<String>,
 }
 
@@ -41,21 +44,23 @@ pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Rec
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: (taken - progress.started).as_secs(),
             sources: vec![SourceStatus {
-                name: "manifests".to_owned(),
-                kind: "manifests".to_owned(),
+                name: progress.source.to_owned(),
+                kind: progress.source.to_owned(),
                 age_seconds: progress.read.map(|read| (taken - read).as_secs()),
                 objects: objects(&picture.cluster),
                 problems: picture.problems.iter().map(ToString::to_string).collect(),
+                watches: Vec::new(),
             }],
             endpoints: counts(&enforced),
             policies: picture.cluster.policies.len(),
             epoch: progress.epoch,
+            latency: progress.latency.clone(),
             tables: reconciler.sizes().into_iter().map(fill).collect(),
             counters: Vec::new(),
             last_error: progress.last_error.clone(),
         },
         endpoints: enforced.into_iter().map(endpoint).collect(),
-        cluster: Arc::new(picture.cluster.clone()),
+        cluster: picture.cluster.clone(),
     }
 }
 

@@ -11,13 +11,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     time::sleep,
 };
 
 use crate::{
-    api::Counter,
+    api::{Counter, Latency},
     endpoints::{
         Network,
         cni::{CniResults, CniWatch},
@@ -28,7 +29,7 @@ use crate::{
     reconciler::Reconciler,
     report::{self, Progress},
     server::{CountTables, Http, ReadCounters, Server, Snapshot, Socket},
-    source::manifests::{self, Picture},
+    source::{Picture, Update, kube, manifests},
 };
 
 /// After a pass that failed: the kernel was out of memory, or a device was just going away.
@@ -40,11 +41,45 @@ const RETRY: Duration = Duration::from_secs(1);
 ///
 /// When it cannot start, or a source cannot be read any more.
 pub fn agent(options: &AgentOptions) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(run(options))
+    runtime()?.block_on(run(options))
+}
+
+/// Waits for SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// When the kernel gives no signals.
+pub fn until_told() -> Result<()> {
+    runtime()?.block_on(async {
+        let mut told = Told::new()?;
+        told.wait().await;
+        Ok(())
+    })
+}
+
+fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// The signals that ask a program to end. The first process of a container gets none that it does not wait for.
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Told {
+    fn new() -> Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 async fn run(options: &AgentOptions) -> Result<()> {
@@ -66,30 +101,34 @@ async fn run(options: &AgentOptions) -> Result<()> {
     let attacher = Attacher::new(mode, &pins)?;
     let reconciler = Reconciler::new(options.node.clone(), kernel, attacher);
 
-    let mut pictures = manifests::watch(options.manifests.clone())?;
+    let (mut updates, source, health) = if options.manifests.is_empty() {
+        let client = kube::connect(options.kubeconfig.as_deref()).await?;
+        let (updates, health) = kube::watch(&client);
+        (updates, "kubernetes", Some(health))
+    } else {
+        (manifests::watch(options.manifests.clone())?, "manifests", None)
+    };
     let mut network = NetworkWatch::open()?;
     let mut cni = CniWatch::new(&options.cni_results)?;
-    let mut agent = Agent::new(options, reconciler);
+    let mut agent = Agent::new(options, source, reconciler);
 
     let (snapshots, seen) = watch::channel(Arc::new(agent.snapshot()));
-    let server = Server::new(seen, read_counters, count_tables);
+    let server = Server::new(seen, read_counters, count_tables, health);
     let socket = Socket::bind(&options.socket)?;
     tokio::spawn(socket.serve(server.clone()));
     if let Metrics::At(address) = options.metrics {
         tokio::spawn(Http::bind(address).await?.serve(server));
     }
 
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut told = Told::new()?;
     loop {
         let retry = agent.progress.last_error.is_some();
         tokio::select! {
-            picture = pictures.recv() => agent.take_picture(picture.context("the manifests cannot be watched any more")?),
+            update = updates.recv() => agent.take(update.context("the objects cannot be watched any more")?),
             network = network.next() => agent.network = Some(network?),
             cni = cni.next() => agent.cni = Some(cni?),
             () = sleep(RETRY), if retry => {}
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = told.wait() => break,
         }
         agent.pass();
         snapshots.send_replace(Arc::new(agent.snapshot()));
@@ -105,30 +144,36 @@ struct Agent {
     network: Option<Arc<Network>>,
     cni: Option<Arc<CniResults>>,
     progress: Progress,
+    /// When a source learned of the oldest change that is not enforced yet.
+    learned: Option<Instant>,
     /// Problems that were logged, so that each is logged once.
     problems: BTreeSet<String>,
 }
 
 impl Agent {
-    fn new(options: &AgentOptions, reconciler: Reconciler) -> Self {
+    fn new(options: &AgentOptions, source: &'static str, reconciler: Reconciler) -> Self {
         let progress = Progress {
             node: options.node.clone(),
+            source,
             started: Instant::now(),
             read: None,
             ready: false,
             epoch: 0,
+            latency: Latency::default(),
             last_error: None,
         };
-        Self { reconciler, picture: None, network: None, cni: None, progress, problems: BTreeSet::new() }
+        let (picture, network, cni, learned) = (None, None, None, None);
+        Self { reconciler, picture, network, cni, progress, learned, problems: BTreeSet::new() }
     }
 
-    fn take_picture(&mut self, picture: Picture) {
+    fn take(&mut self, Update { picture, learned }: Update) {
         let problems: BTreeSet<String> = picture.problems.iter().map(ToString::to_string).collect();
         for problem in problems.difference(&self.problems) {
             tracing::warn!("{problem}");
         }
         self.problems = problems;
         self.progress.read = Some(Instant::now());
+        self.learned.get_or_insert(learned);
         self.picture = Some(picture);
     }
 
@@ -144,6 +189,9 @@ impl Agent {
                     tracing::info!(epoch, took = ?started.elapsed(), "enforced");
                 }
                 self.progress.epoch = epoch;
+                if let Some(learned) = self.learned.take() {
+                    self.progress.latency.observe(learned.elapsed());
+                }
                 self.progress.ready = true;
                 self.progress.last_error = None;
             }

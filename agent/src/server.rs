@@ -16,9 +16,13 @@ pub use socket::Socket;
 use tokio::sync::watch;
 
 use crate::{
-    api::{Answer, Ask, Counter, EndpointStatus, PROTOCOL, Request, Response, Status, TableFill},
+    api::{
+        Answer, Ask, Counter, EndpointStatus, PROTOCOL, Request, Response, SourceStatus, Status, TableFill,
+        WatchStatus,
+    },
     explain::{Question, explain},
     model::Cluster,
+    source::kube::{Health, WatchHealth},
 };
 
 /// The agent's state after its last change.
@@ -44,15 +48,18 @@ pub struct Server {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     read_counters: ReadCounters,
     count_tables: CountTables,
+    watches: Option<Health>,
 }
 
 impl Server {
+    /// `watches`: those that the source is fed by, if it is an API server.
     pub fn new(
         snapshots: watch::Receiver<Arc<Snapshot>>,
         read_counters: ReadCounters,
         count_tables: CountTables,
+        watches: Option<Health>,
     ) -> Self {
-        Self { snapshots, read_counters, count_tables }
+        Self { snapshots, read_counters, count_tables, watches }
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -67,6 +74,9 @@ impl Server {
         status.uptime_seconds += since;
         for age in status.sources.iter_mut().filter_map(|source| source.age_seconds.as_mut()) {
             *age += since;
+        }
+        if let Some(health) = &self.watches {
+            watched(&mut status.sources, &health.read());
         }
         status.counters = (self.read_counters)();
         status
@@ -96,6 +106,19 @@ impl Server {
                 }
             }
         }
+    }
+}
+
+/// A source that is watched is as old as the oldest of its watches.
+fn watched(sources: &mut [SourceStatus], watches: &[WatchHealth]) {
+    for source in sources {
+        if source.age_seconds.is_some() {
+            source.age_seconds = watches.iter().map(|watch| watch.age.as_secs()).max();
+        }
+        let status = watches.iter().cloned().map(|WatchHealth { kind, listed, age, restarts, error }| {
+            WatchStatus { kind, listed, age_seconds: age.as_secs(), restarts, error }
+        });
+        source.watches = status.collect();
     }
 }
 

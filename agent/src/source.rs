@@ -4,4 +4,8 @@
 //! understood. `decode` reads one object and knows nothing of where it came from; every source uses it.
 
 mod decode;
+pub mod kube;
 pub mod manifests;
+mod picture;
+
+pub use picture::{Picture, Problem, Update};

@@ -31,9 +31,19 @@ pub(crate) fn build_podgate() -> Result<()> {
 /// Cargo itself is kept quiet: it would repeat the whole log of the BPF build, which the agent's build script passes on
 /// as warnings, at each call.
 pub(crate) fn build(what: &str, arguments: &[&str]) -> Result<Vec<Value>> {
+    build_with(what, arguments, &[])
+}
+
+/// [`build`] with more variables in its environment.
+pub(crate) fn build_with(
+    what: &str,
+    arguments: &[&str],
+    variables: &[(String, String)],
+) -> Result<Vec<Value>> {
     let started = Instant::now();
     let mut build = command()
         .args(arguments)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .args(["--quiet", "--message-format=json-render-diagnostics"])
         .stdout(Stdio::piped())
         .spawn()

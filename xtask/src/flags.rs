@@ -27,6 +27,8 @@ pub enum Command {
     Inside,
     /// Count the behaviours of NetworkPolicy that tests try, and those that passed in the last run
     Checklist(ChecklistFlags),
+    /// Build the container image as an OCI archive
+    Image(ImageFlags),
     /// Check the rules of the repository: module order, file sizes, file heads, left-over words
     Tidy,
     /// Open a shell in a small lab of two nodes and five pods (needs root)
@@ -48,6 +50,13 @@ pub struct ChecklistFlags {
     /// List what is not tried, with the reason, and what has not passed
     #[arg(long)]
     pub missing: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ImageFlags {
+    /// The image is podgate:TAG
+    #[arg(long, value_name = "TAG", default_value = env!("CARGO_PKG_VERSION"))]
+    pub tag: String,
 }
 
 #[derive(Debug, Args)]

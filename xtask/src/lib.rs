@@ -4,6 +4,7 @@ mod cargo;
 mod checklist;
 mod demo;
 pub mod flags;
+pub mod image;
 pub mod kubernetes;
 pub mod lab;
 mod old_kernel;
@@ -33,6 +34,7 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::OldKernel => old_kernel::run(),
         Command::Inside => old_kernel::inside::run().map(|()| ExitCode::SUCCESS),
         Command::Checklist(flags) => checklist::run(&flags),
+        Command::Image(flags) => image::run(&flags),
         Command::Tidy => tidy::run(),
         Command::Lab(flags) => shell::run(&flags),
     }

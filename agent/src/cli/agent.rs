@@ -7,9 +7,6 @@ use anyhow::bail;
 use crate::options::{AgentOptions, LogFormat};
 
 pub(super) fn run(options: &AgentOptions) -> anyhow::Result<ExitCode> {
-    if options.manifests.is_empty() {
-        bail!("the API server source is not in this version yet, use --manifests PATH");
-    }
     if options.manifests.iter().any(|path| path == Path::new("-")) {
         bail!("--manifests -: standard input cannot be watched, give a file or a directory");
     }

@@ -21,6 +21,9 @@ pub(super) struct Options {
     /// BPF file system with the pins
     #[arg(long, value_name = "DIR", default_value = BPFFS)]
     bpffs: PathBuf,
+    /// Then stay until SIGTERM or SIGINT: a DaemonSet starts again what ends
+    #[arg(long)]
+    stay: bool,
 }
 
 /// How many of each are gone.
@@ -38,6 +41,9 @@ impl Options {
         format.print(&Gone { links, filters, maps }, |Gone { links, filters, maps }| {
             format!("detached: {links} links, {filters} filters, {maps} maps\n")
         })?;
+        if self.stay {
+            crate::run::until_told()?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,12 +1,16 @@
 //! Manifests that a verb reads once, without an agent.
 
-use std::{fs, path::Path, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, bail};
 
 use crate::{
     model::Cluster,
-    source::manifests::{self, Picture},
+    source::{Picture, manifests},
 };
 
 /// The cluster that the files describe. Each object that is not in order is one line on stderr; the rest goes on.
@@ -22,8 +26,8 @@ pub(super) fn read(paths: &[PathBuf]) -> anyhow::Result<Cluster> {
     for problem in &problems {
         eprintln!("{problem}");
     }
-    if !problems.is_empty() && cluster == Cluster::default() {
+    if !problems.is_empty() && *cluster == Cluster::default() {
         bail!("the manifests hold nothing that could be read");
     }
-    Ok(cluster)
+    Ok(Arc::unwrap_or_clone(cluster))
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 
 use super::{output::Format, table::Table};
-use crate::api::{self, Ask, Status};
+use crate::api::{self, Ask, Latency, Status};
 use crate::options::SOCKET;
 
 /// Show how the agent of this node is doing
@@ -35,6 +35,7 @@ fn text(status: &Status) -> String {
         endpoints,
         policies,
         epoch,
+        latency,
         tables,
         counters,
         last_error,
@@ -48,6 +49,7 @@ fn text(status: &Status) -> String {
     fact("endpoints", format!("{} known, {} held, {} open", endpoints.known, endpoints.held, endpoints.open));
     fact("policies", policies.to_string());
     fact("epoch", epoch.to_string());
+    fact("took", within(latency));
     fact("last error", last_error.clone().unwrap_or_else(|| "none".into()));
 
     let mut of_sources = Table::with_header(&[
@@ -76,6 +78,18 @@ fn text(status: &Status) -> String {
             source.problems.len().to_string(),
         ]);
     }
+    let watched = sources.iter().any(|source| !source.watches.is_empty());
+    let mut of_watches = Table::with_header(&["WATCH", "LISTED", "AGE", "RESTARTS", "ERROR"]);
+    for watch in sources.iter().flat_map(|source| &source.watches) {
+        of_watches.row([
+            watch.kind.clone(),
+            if watch.listed { "yes" } else { "no" }.into(),
+            format!("{} s", watch.age_seconds),
+            watch.restarts.to_string(),
+            watch.error.clone().unwrap_or_else(|| "-".into()),
+        ]);
+    }
+    let of_watches = if watched { format!("\n{of_watches}") } else { String::new() };
     let mut of_tables = Table::with_header(&["TABLE", "ENTRIES", "CAPACITY"]);
     for table in tables {
         of_tables.row([
@@ -95,7 +109,19 @@ fn text(status: &Status) -> String {
     let problems: String =
         sources.iter().flat_map(|source| &source.problems).map(|problem| format!("{problem}\n")).collect();
     let problems = if problems.is_empty() { problems } else { format!("\n{problems}") };
-    format!("{facts}\n{of_sources}{problems}\n{of_tables}\n{of_counters}")
+    format!("{facts}\n{of_sources}{problems}{of_watches}\n{of_tables}\n{of_counters}")
+}
+
+/// Half of all changes, and all of them, as the bounds of the buckets tell it.
+fn within(latency: &Latency) -> String {
+    let bound = |share: u64| {
+        let bucket = latency.buckets.iter().find(|bucket| bucket.count * 2 >= latency.count * share);
+        bucket.map_or_else(|| "longer than is counted".into(), |bucket| format!("{} ms", bucket.milliseconds))
+    };
+    match latency.count {
+        0 => "-".into(),
+        count => format!("{} (half of {count} changes), {} (all)", bound(1), bound(2)),
+    }
 }
 
 #[cfg(test)]
@@ -114,12 +140,16 @@ uptime      60 s
 endpoints   2 known, 1 held, 0 open
 policies    3
 epoch       7
+took        50 ms (half of 3 changes), longer than is counted (all)
 last error  none
 
 SOURCE     KIND       AGE  NAMESPACES  NODES  PODS  POLICIES  SERVICES  SLICES  PROBLEMS
 manifests  manifests  5 s  1           2      3     4         5         6       1
 
 a.yaml: NetworkPolicy x/p: spec.ingress[0]: bad
+
+WATCH  LISTED  AGE  RESTARTS  ERROR
+Pod    yes     9 s  2         refused
 
 TABLE  ENTRIES  CAPACITY
 flows  10       262144

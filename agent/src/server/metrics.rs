@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use crate::api::Status;
+use crate::api::{SourceStatus, Status};
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -19,6 +19,7 @@ pub(super) fn text(status: &Status) -> String {
         endpoints,
         policies,
         epoch,
+        latency,
         tables,
         counters,
         last_error,
@@ -48,6 +49,16 @@ pub(super) fn text(status: &Status) -> String {
     text.family("podgate_epoch", "gauge", "Changes published to the kernel.");
     text.sample(&[], *epoch);
 
+    let name = "podgate_programming_latency_seconds";
+    text.family(name, "histogram", "From a change that a source learned of until it is enforced.");
+    for bucket in &latency.buckets {
+        let bound = seconds(bucket.milliseconds * 1_000);
+        text.sample_of("_bucket", &[("le", &bound)], bucket.count);
+    }
+    text.sample_of("_bucket", &[("le", "+Inf")], latency.count);
+    text.sample_of("_sum", &[], seconds(latency.sum_microseconds));
+    text.sample_of("_count", &[], latency.count);
+
     text.family("podgate_source_age_seconds", "gauge", "Since a source was last known to be up to date.");
     for source in sources {
         if let Some(age) = source.age_seconds {
@@ -71,6 +82,20 @@ pub(super) fn text(status: &Status) -> String {
     text.family("podgate_source_problems", "gauge", "Objects of a source that are not in order.");
     for source in sources {
         text.sample(&[("source", &source.name)], source.problems.len());
+    }
+
+    let watches = |source: &SourceStatus| source.watches.clone();
+    text.family("podgate_watch_restarts_total", "counter", "Times that a watch of the API server failed.");
+    for watch in sources.iter().flat_map(watches) {
+        text.sample(&[("kind", &watch.kind)], watch.restarts);
+    }
+    text.family(
+        "podgate_watch_age_seconds",
+        "gauge",
+        "For how long a watch may have missed changes; 0: it is up.",
+    );
+    for watch in sources.iter().flat_map(watches) {
+        text.sample(&[("kind", &watch.kind)], watch.age_seconds);
     }
 
     text.family("podgate_table_entries", "gauge", "Entries of a table in the kernel.");
@@ -104,7 +129,12 @@ impl Exposition {
     }
 
     fn sample(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        let name = self.name;
+        self.sample_of("", labels, value);
+    }
+
+    /// `part`: what a histogram's samples have behind the name of the family.
+    fn sample_of(&mut self, part: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let name = format!("{}{part}", self.name);
         let labels: Vec<String> =
             labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
         match labels.is_empty() {
@@ -116,6 +146,11 @@ impl Exposition {
     fn write(&mut self, text: std::fmt::Arguments<'_>) {
         self.text.write_fmt(text).expect("a string takes all that is written");
     }
+}
+
+/// Microseconds as seconds, without what a float would lose or add.
+fn seconds(microseconds: u64) -> String {
+    format!("{}.{:06}", microseconds / 1_000_000, microseconds % 1_000_000)
 }
 
 fn escape(value: &str) -> String {
@@ -143,6 +178,12 @@ mod tests {
             "podgate_epoch 7",
             "podgate_source_age_seconds{source=\"a \\\"b\\\"\\\\\\nc\"} 5",
             "podgate_source_objects{source=\"a \\\"b\\\"\\\\\\nc\",kind=\"pods\"} 3",
+            "podgate_programming_latency_seconds_bucket{le=\"0.050000\"} 2",
+            "podgate_programming_latency_seconds_bucket{le=\"+Inf\"} 3",
+            "podgate_programming_latency_seconds_sum 0.070500",
+            "podgate_programming_latency_seconds_count 3",
+            "podgate_watch_restarts_total{kind=\"Pod\"} 2",
+            "podgate_watch_age_seconds{kind=\"Pod\"} 9",
             "podgate_table_entries{table=\"flows\"} 10",
             "podgate_table_capacity_entries{table=\"flows\"} 262144",
         ] {
@@ -154,7 +195,8 @@ mod tests {
                 announced.push(family.split(' ').next().unwrap());
             } else if !line.starts_with('#') {
                 let name = line.split(['{', ' ']).next().unwrap();
-                assert_eq!(announced.last(), Some(&name), "{line}");
+                let of_histogram = name.rsplit_once('_').map_or(name, |(family, _part)| family);
+                assert!(announced.last().is_some_and(|last| [name, of_histogram].contains(last)), "{line}");
             }
         }
         let mut once = announced.clone();

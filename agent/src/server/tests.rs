@@ -46,7 +46,7 @@ fn start() -> Running {
     let (state, snapshots) = watch::channel(snapshot(false));
     let counter = Counter { direction: Direction::Ingress, outcome: Outcome::Denied, packets: 3 };
     let (counters, tables) = (move || vec![counter], || Status::example().tables);
-    let server = Server::new(snapshots, Arc::new(counters), Arc::new(tables));
+    let server = Server::new(snapshots, Arc::new(counters), Arc::new(tables), None);
     let (stop, stopped) = oneshot::channel();
     let (listening, address) = std::sync::mpsc::channel();
     let serve = async move {

@@ -8,6 +8,7 @@
 //! files, streams, and objects that appear twice.
 
 mod address;
+mod cluster;
 mod endpoint_slice;
 mod field;
 mod intern;
@@ -98,6 +99,14 @@ impl Decoder {
         let mut contents = Contents::default();
         self.recognise(value, None, place, &mut contents);
         contents
+    }
+
+    /// Decodes one object of a kind that is known; it need not say it itself, and is no list.
+    pub(crate) fn decode_as(&mut self, kind: Kind, value: &Value) -> (Option<Decoded>, Vec<Fault>) {
+        let place = Place { origin: String::new(), position: String::new() };
+        let mut contents = Contents::default();
+        self.object(value, kind, &place, &mut contents);
+        (contents.objects.pop(), contents.faults)
     }
 
     /// Forgets what no decoded object holds any more.

@@ -9,7 +9,7 @@ use podgate::{
     memory::Memory,
     model::{Cluster, ObjectName},
     port_spec::PortSpec,
-    source::manifests::{self, Picture},
+    source::{Picture, manifests},
 };
 use podgate_common::{Direction, Protocol};
 use serde_json::Value;

@@ -25,9 +25,9 @@ pub(crate) enum Kind {
 /// What tells two objects apart; printed as in `NetworkPolicy shop/web`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectId {
-    kind: Kind,
-    namespace: Option<Name>,
-    name: Name,
+    pub(super) kind: Kind,
+    pub(super) namespace: Option<Name>,
+    pub(super) name: Name,
 }
 
 pub(super) enum Recognised {
@@ -78,6 +78,9 @@ fn is_ours(kind: Kind, api_version: &Field<'_>) -> Result<bool, Reported> {
 }
 
 impl Kind {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Namespace, Self::Node, Self::Pod, Self::NetworkPolicy, Self::Service, Self::EndpointSlice];
+
     /// What an object says that it is, whether or not podgate reads its version.
     pub(super) fn claimed(value: &Value) -> Option<Self> {
         value.get("kind").and_then(Value::as_str).and_then(Self::named)
@@ -95,11 +98,11 @@ impl Kind {
         })
     }
 
-    pub(super) fn is_namespaced(self) -> bool {
+    pub(crate) fn is_namespaced(self) -> bool {
         matches!(self, Self::Pod | Self::NetworkPolicy | Self::Service | Self::EndpointSlice)
     }
 
-    fn api_version(self) -> &'static str {
+    pub(crate) fn api_version(self) -> &'static str {
         match self {
             Self::Namespace | Self::Node | Self::Pod | Self::Service => "v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
@@ -124,6 +127,10 @@ impl fmt::Display for Kind {
 impl ObjectId {
     pub(crate) fn of_cluster(kind: Kind, name: Name) -> Self {
         Self { kind, namespace: None, name }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     pub(crate) fn of_namespace(kind: Kind, ObjectName { namespace, name }: ObjectName) -> Self {

@@ -13,6 +13,7 @@ use std::{
     fmt, fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::{
@@ -141,10 +142,10 @@ impl Store {
                 if let Some(earlier) = seen.insert(object.id(), input) {
                     problems.push(twice(object, earlier, input));
                 }
-                add(&mut cluster, object.clone());
+                object.clone().put(&mut cluster);
             }
         }
-        Picture { cluster, problems }
+        Picture { cluster: Arc::new(cluster), problems }
     }
 
     fn parse(&mut self, input: &Input, bytes: &[u8]) -> Reading {
@@ -250,36 +251,4 @@ fn twice(object: &Decoded, earlier: &Input, later: &Input) -> Problem {
         false => format!("stands also in {earlier}; this one counts"),
     };
     Problem { file: later.to_string(), object: object.id().to_string(), field: String::new(), message }
-}
-
-fn add(cluster: &mut Cluster, object: Decoded) {
-    match object {
-        Decoded::Namespace(name, namespace) => {
-            cluster.namespaces.insert(name, namespace);
-        }
-        Decoded::Node(name, node) => {
-            cluster.nodes.insert(name, node);
-        }
-        Decoded::Pod(pod) => {
-            cluster.pods.insert(pod.name.clone(), pod);
-        }
-        Decoded::FinishedPod(name) => {
-            cluster.pods.remove(&name);
-        }
-        Decoded::Policy(policy) => {
-            cluster.policies.insert(policy.name.clone(), policy);
-        }
-        Decoded::Service(service) => {
-            cluster.services.insert(service.name.clone(), service);
-        }
-        Decoded::UnservedService(name) => {
-            cluster.services.remove(&name);
-        }
-        Decoded::Slice(slice) => {
-            cluster.slices.insert(slice.name.clone(), slice);
-        }
-        Decoded::UnservedSlice(name) => {
-            cluster.slices.remove(&name);
-        }
-    }
 }

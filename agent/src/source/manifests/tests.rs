@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{Name, ObjectName, Selector};
+use crate::model::{Cluster, Name, ObjectName, Selector};
 
 fn policy(name: &str, spec: &str) -> String {
     format!(
@@ -93,7 +93,7 @@ fn documents_of_every_form_are_read() {
         let directory = directory(&[("a.yaml", text)]);
         let picture = read_directory(&directory);
         assert_eq!(lines(&picture, directory.path()), [""; 0], "{text:?}");
-        let found: Vec<Name> = picture.cluster.namespaces.into_keys().collect();
+        let found: Vec<Name> = picture.cluster.namespaces.keys().cloned().collect();
         assert_eq!(found, names.into_iter().map(Name::from).collect::<Vec<_>>(), "{text:?}");
     }
 }
@@ -180,7 +180,7 @@ fn hostile_text_ends_in_a_problem() {
         let directory = directory(&[("a.yaml", &text)]);
         let picture = read_directory(&directory);
         assert_eq!(picture.problems.len(), 1, "{}", &text[..20]);
-        assert_eq!(picture.cluster, Cluster::default());
+        assert_eq!(*picture.cluster, Cluster::default());
     }
 }
 

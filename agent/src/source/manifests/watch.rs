@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{
-    Picture, Problem,
+    Picture, Problem, Update,
     route::{Meaning, Routes},
     store::{Input, Store},
     writer::has_writer,
@@ -65,14 +65,14 @@ const NAMES: WatchMask = WatchMask::CREATE
 /// The first picture comes as soon as everything was read, the next ones 5 ms after the last change. Standard
 /// input and pipes are read once. What cannot be read or watched is a problem in the picture; `Err` is for a
 /// system that gives no inotify at all.
-pub fn watch(paths: Vec<PathBuf>) -> anyhow::Result<mpsc::Receiver<Picture>> {
+pub fn watch(paths: Vec<PathBuf>) -> anyhow::Result<mpsc::Receiver<Update>> {
     // One: a slow reader finds at most one picture that is older than the newest.
-    let (pictures, receiver) = mpsc::channel(1);
+    let (updates, receiver) = mpsc::channel(1);
     let (started, start) = sync_channel(1);
     let work = move || match set_up() {
         Ok((runtime, inotify)) => {
             let _ = started.send(Ok(()));
-            runtime.block_on(Watcher::new(inotify, &paths).run(pictures));
+            runtime.block_on(Watcher::new(inotify, &paths).run(updates));
         }
         Err(error) => {
             let _ = started.send(Err(error));
@@ -137,20 +137,22 @@ impl Watcher {
     }
 
     /// Until nobody listens any more.
-    async fn run(mut self, pictures: mpsc::Sender<Picture>) {
+    async fn run(mut self, updates: mpsc::Sender<Update>) {
         let mut last = None;
+        let mut learned = Instant::now();
         loop {
             let picture = self.look();
             if last.as_ref() != Some(&picture) {
                 last = Some(picture.clone());
-                if pictures.send(picture).await.is_err() {
+                if updates.send(Update { picture, learned: learned.into_std() }).await.is_err() {
                     return;
                 }
             }
             tokio::select! {
                 () = self.change() => {}
-                () = pictures.closed() => return,
+                () = updates.closed() => return,
             }
+            learned = Instant::now();
             self.quiet().await;
         }
     }

@@ -14,7 +14,7 @@ use super::*;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Watched {
-    pictures: mpsc::Receiver<Picture>,
+    updates: mpsc::Receiver<Update>,
     /// The names of the policies in the pictures seen so far, without repetitions.
     seen: Vec<Vec<String>>,
     last: Picture,
@@ -23,14 +23,15 @@ struct Watched {
 impl Watched {
     /// Starts to watch, and waits for the first picture.
     async fn start(paths: &[&Path]) -> Self {
-        let pictures = watch(paths.iter().map(|path| path.to_path_buf()).collect()).unwrap();
-        let mut watched = Self { pictures, seen: Vec::new(), last: Picture::default() };
+        let updates = watch(paths.iter().map(|path| path.to_path_buf()).collect()).unwrap();
+        let mut watched = Self { updates, seen: Vec::new(), last: Picture::default() };
         watched.next().await;
         watched
     }
 
     async fn next(&mut self) {
-        let picture = timeout(DEADLINE, self.pictures.recv()).await.expect("a picture in time").unwrap();
+        let update = timeout(DEADLINE, self.updates.recv()).await.expect("a picture in time").unwrap();
+        let picture = update.picture;
         assert_ne!(picture, self.last, "a picture that says nothing new");
         if self.seen.last() != Some(&names(&picture)) {
             self.seen.push(names(&picture));
@@ -276,10 +277,10 @@ async fn no_picture_lacks_a_policy_that_is_only_rewritten() {
 #[tokio::test]
 async fn the_watch_ends_with_its_receiver() {
     let directory = directory(&["a"]);
-    let (pictures, receiver) = mpsc::channel(1);
+    let (updates, receiver) = mpsc::channel(1);
     let (runtime, inotify) = thread::spawn(|| set_up().unwrap()).join().unwrap();
     let paths = vec![directory.path().to_owned()];
-    let work = thread::spawn(move || runtime.block_on(Watcher::new(inotify, &paths).run(pictures)));
+    let work = thread::spawn(move || runtime.block_on(Watcher::new(inotify, &paths).run(updates)));
     drop(receiver);
     let joined = tokio::task::spawn_blocking(move || work.join().is_ok());
     assert!(timeout(DEADLINE, joined).await.expect("the end in time").unwrap());

@@ -1,0 +1,18 @@
+//! The Kubernetes source: the objects of an API server, listed once and watched from then on.
+//!
+//! In: an API server. Out: an [`Update`] whenever something changed that a verdict can depend on, the first one when
+//! every kind has been listed to its end, and the [`Health`] of the watches. What was learned stays while the server is
+//! away; a list that must be made anew takes the place of the one before when it is complete, not before. Left out:
+//! what an object means (`decode`).
+
+mod client;
+mod health;
+mod object;
+mod store;
+mod watch;
+
+pub use client::connect;
+pub use health::{Health, WatchHealth};
+pub use watch::watch;
+
+use super::{Picture, Problem, Update, decode};

@@ -1,0 +1,126 @@
+//! An object as the API server sends it: any JSON value at all, so that none can stop a watch.
+
+use kube::{
+    Resource,
+    api::{ApiResource, ObjectMeta},
+    core::GroupVersionKind,
+};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use std::borrow::Cow;
+
+use super::decode::{Kind, ObjectId};
+use crate::model::ObjectName;
+
+/// The value, and what the watch itself must know of it.
+#[derive(Clone, Debug)]
+pub(super) struct Object {
+    pub(super) value: Value,
+    meta: ObjectMeta,
+}
+
+impl Object {
+    /// `None`: it has no name.
+    pub(super) fn id(&self, kind: Kind) -> Option<ObjectId> {
+        let name = self.meta.name.as_deref()?.into();
+        Some(match &self.meta.namespace {
+            Some(namespace) if kind.is_namespaced() => {
+                ObjectId::of_namespace(kind, ObjectName { namespace: namespace.as_str().into(), name })
+            }
+            _ => ObjectId::of_cluster(kind, name),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let text = |field| value.get("metadata")?.get(field)?.as_str().map(ToOwned::to_owned);
+        let meta = ObjectMeta {
+            name: text("name"),
+            namespace: text("namespace"),
+            resource_version: text("resourceVersion"),
+            ..ObjectMeta::default()
+        };
+        Ok(Self { value, meta })
+    }
+}
+
+/// Where objects of a kind are found.
+pub(super) fn resource(kind: Kind) -> ApiResource {
+    let (group, version) = kind.api_version().split_once('/').unwrap_or(("", kind.api_version()));
+    let id = GroupVersionKind::gvk(group, version, &kind.to_string());
+    let plural = match kind {
+        Kind::Namespace => "namespaces",
+        Kind::Node => "nodes",
+        Kind::Pod => "pods",
+        Kind::NetworkPolicy => "networkpolicies",
+        Kind::Service => "services",
+        Kind::EndpointSlice => "endpointslices",
+    };
+    ApiResource::from_gvk_with_plural(&id, plural)
+}
+
+impl Resource for Object {
+    type DynamicType = ApiResource;
+    type Scope = kube::core::DynamicResourceScope;
+
+    fn kind(resource: &ApiResource) -> Cow<'_, str> {
+        resource.kind.as_str().into()
+    }
+
+    fn group(resource: &ApiResource) -> Cow<'_, str> {
+        resource.group.as_str().into()
+    }
+
+    fn version(resource: &ApiResource) -> Cow<'_, str> {
+        resource.version.as_str().into()
+    }
+
+    fn plural(resource: &ApiResource) -> Cow<'_, str> {
+        resource.plural.as_str().into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.meta
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.meta
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn any_value_is_an_object_and_has_an_id_when_it_has_a_name() {
+        for (value, expected) in [
+            (json!({"metadata": {"name": "web", "namespace": "shop"}}), Some("Pod shop/web")),
+            (json!({"metadata": {"name": "web"}, "spec": 7}), Some("Pod web")),
+            (json!({"metadata": {"name": 7, "namespace": []}}), None),
+            (json!({"metadata": "web"}), None),
+            (json!([1, 2]), None),
+            (json!(null), None),
+        ] {
+            let object: Object = serde_json::from_value(value.clone()).unwrap();
+            let id = object.id(Kind::Pod).map(|id| id.to_string());
+            assert_eq!(id.as_deref(), expected, "{value}");
+            assert_eq!(object.value, value);
+        }
+    }
+
+    #[test]
+    fn kinds_are_found_under_the_paths_of_the_api() {
+        for (kind, path) in [
+            (Kind::Pod, "/api/v1/pods"),
+            (Kind::NetworkPolicy, "/apis/networking.k8s.io/v1/networkpolicies"),
+            (Kind::EndpointSlice, "/apis/discovery.k8s.io/v1/endpointslices"),
+        ] {
+            assert_eq!(Object::url_path(&resource(kind), None), path);
+        }
+    }
+}

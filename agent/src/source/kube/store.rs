@@ -1,0 +1,106 @@
+//! What the watches have brought so far.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kube::runtime::watcher::Event;
+
+use super::{
+    Picture, Problem,
+    decode::{Decoded, Decoder, Kind, ObjectId},
+    object::Object,
+};
+use crate::model::Cluster;
+
+/// Names and label sets that nobody uses any more are looked for after so many objects.
+const OBJECTS_PER_SWEEP: usize = 10_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    decoder: Decoder,
+    /// Shared with the picture that was given last: the next change copies it.
+    cluster: Arc<Cluster>,
+    problems: BTreeMap<ObjectId, Vec<Problem>>,
+    /// Lists that have not come to their end.
+    lists: BTreeMap<Kind, Vec<Listed>>,
+    decoded: usize,
+}
+
+/// One object of a list.
+#[derive(Debug)]
+struct Listed {
+    id: Option<ObjectId>,
+    object: Option<Decoded>,
+    problems: Vec<Problem>,
+}
+
+impl Store {
+    /// Takes an event of a watch. Out: whether a picture would differ from the one before.
+    pub(super) fn take(&mut self, kind: Kind, event: Event<Object>) -> bool {
+        match event {
+            Event::Init => {
+                self.lists.insert(kind, Vec::new());
+                false
+            }
+            Event::InitApply(object) => {
+                let listed = self.decode(kind, &object);
+                self.lists.entry(kind).or_default().push(listed);
+                false
+            }
+            Event::InitDone => {
+                let list = self.lists.remove(&kind).unwrap_or_default();
+                self.problems.retain(|id, _| id.kind() != kind);
+                kind.clear(Arc::make_mut(&mut self.cluster));
+                for listed in list {
+                    self.put(listed);
+                }
+                self.decoder.sweep();
+                true
+            }
+            Event::Apply(object) => {
+                let listed = self.decode(kind, &object);
+                self.put(listed)
+            }
+            Event::Delete(object) => {
+                let Some(id) = object.id(kind) else { return false };
+                let had_problems = self.problems.remove(&id).is_some();
+                id.remove(Arc::make_mut(&mut self.cluster)) || had_problems
+            }
+        }
+    }
+
+    pub(super) fn picture(&self) -> Picture {
+        let problems = self.problems.values().flatten().cloned().collect();
+        Picture { cluster: self.cluster.clone(), problems }
+    }
+
+    fn decode(&mut self, kind: Kind, object: &Object) -> Listed {
+        self.decoded += 1;
+        if self.decoded.is_multiple_of(OBJECTS_PER_SWEEP) {
+            self.decoder.sweep();
+        }
+        let (decoded, faults) = self.decoder.decode_as(kind, &object.value);
+        let problems = faults.into_iter().map(|fault| Problem::of_fault(String::new(), fault)).collect();
+        Listed { id: object.id(kind), object: decoded, problems }
+    }
+
+    fn put(&mut self, Listed { id, object, problems }: Listed) -> bool {
+        let cluster = Arc::make_mut(&mut self.cluster);
+        let Some(id) = id.or_else(|| object.as_ref().map(Decoded::id)) else { return false };
+        let before = self.problems.get(&id).map_or(&[][..], Vec::as_slice);
+        let told_otherwise = before != problems;
+        if told_otherwise {
+            self.problems.remove(&id);
+        }
+        if told_otherwise && !problems.is_empty() {
+            self.problems.insert(id.clone(), problems);
+        }
+        let changed = match object {
+            Some(object) => object.put(cluster),
+            None => id.remove(cluster),
+        };
+        changed || told_otherwise
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+use kube::runtime::watcher::Event;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn object(value: Value) -> Object {
+    serde_json::from_value(value).unwrap()
+}
+
+/// As the API server sends the items of a list: without their kind.
+fn pod(name: &str, app: &str) -> Object {
+    object(json!({"metadata": {"name": name, "namespace": "x", "labels": {"app": app}}, "spec": {}}))
+}
+
+fn policy(name: &str, from: Value) -> Object {
+    let spec = json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": from}]});
+    object(json!({"metadata": {"name": name, "namespace": "x"}, "spec": spec}))
+}
+
+/// Applies events of one kind; out: which of them made a difference.
+fn take<const N: usize>(store: &mut Store, kind: Kind, events: [Event<Object>; N]) -> [bool; N] {
+    events.map(|event| store.take(kind, event))
+}
+
+fn pods(store: &Store) -> String {
+    let picture = store.picture();
+    picture.cluster.pods.keys().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_list_counts_when_it_is_complete_and_takes_the_place_of_the_one_before() {
+    let mut store = Store::default();
+    let list = [Event::Init, Event::InitApply(pod("a", "1")), Event::InitApply(pod("b", "1"))];
+    assert_eq!(take(&mut store, Kind::Pod, list), [false; 3]);
+    assert_eq!(pods(&store), "");
+    assert!(store.take(Kind::Pod, Event::InitDone));
+    assert_eq!(pods(&store), "x/a x/b");
+
+    // One that is cut off is forgotten; what was known stays until the next has come to its end.
+    let _ = take(&mut store, Kind::Pod, [Event::Init, Event::InitApply(pod("d", "1"))]);
+    let _ = take(&mut store, Kind::Pod, [Event::Init, Event::InitApply(pod("b", "1"))]);
+    assert_eq!(pods(&store), "x/a x/b");
+    let _ = take(&mut store, Kind::Pod, [Event::InitApply(pod("c", "1")), Event::InitDone]);
+    assert_eq!(pods(&store), "x/b x/c");
+}
+
+#[test]
+fn only_what_a_verdict_can_depend_on_makes_a_difference() {
+    let mut store = Store::default();
+    let with_status = |phase: &str| {
+        let metadata = json!({"name": "a", "namespace": "x", "resourceVersion": "7"});
+        object(json!({"metadata": metadata, "spec": {}, "status": {"phase": phase, "message": phase}}))
+    };
+    let events = [
+        Event::Apply(with_status("Pending")),
+        Event::Apply(with_status("Running")),
+        Event::Apply(pod("a", "1")),
+        Event::Apply(with_status("Succeeded")),
+        Event::Apply(with_status("Failed")),
+        Event::Delete(with_status("Failed")),
+        Event::Apply(pod("b", "1")),
+        Event::Delete(pod("b", "2")),
+        Event::Delete(pod("b", "2")),
+    ];
+    let expected = [true, false, true, true, false, false, true, true, false];
+    assert_eq!(take(&mut store, Kind::Pod, events), expected);
+}
+
+#[test]
+fn a_problem_lives_as_long_as_the_object_that_has_it() {
+    let mut store = Store::default();
+    let problems = |store: &Store| {
+        store.picture().problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    let bad = || policy("p", json!([{"ipBlock": {"cidr": "10.0.0.0/99"}}]));
+    let good = || policy("p", json!([{"ipBlock": {"cidr": "10.0.0.0/8"}}]));
+    let apply = [Event::Apply(bad()), Event::Apply(bad())];
+    assert_eq!(take(&mut store, Kind::NetworkPolicy, apply), [true, false]);
+    assert!(
+        problems(&store).starts_with("NetworkPolicy x/p: spec.ingress[0].from[0].ipBlock.cidr: "),
+        "{}",
+        problems(&store)
+    );
+    for healed in [Event::Apply(good()), Event::Delete(bad())] {
+        let mut store = Store::default();
+        let _ = store.take(Kind::NetworkPolicy, Event::Apply(bad()));
+        assert!(store.take(Kind::NetworkPolicy, healed));
+        assert_eq!(problems(&store), "");
+    }
+    let _ = take(&mut store, Kind::NetworkPolicy, [Event::Init, Event::InitDone]);
+    assert_eq!(problems(&store), "");
+}
+
+#[test]
+fn what_is_no_object_at_all_disturbs_nothing() {
+    let mut store = Store::default();
+    let _ = store.take(Kind::Pod, Event::Apply(pod("a", "1")));
+    for value in [json!(null), json!("text"), json!({"metadata": {}}), json!({"metadata": {"name": ["x"]}})] {
+        let _ =
+            take(&mut store, Kind::Pod, [Event::Apply(object(value.clone())), Event::Delete(object(value))]);
+        assert_eq!(pods(&store), "x/a");
+    }
+}
+
+#[test]
+fn a_picture_that_was_given_does_not_change() {
+    let mut store = Store::default();
+    let _ = store.take(Kind::Pod, Event::Apply(pod("a", "1")));
+    let before = store.picture();
+    let _ = store.take(Kind::Pod, Event::Delete(pod("a", "1")));
+    assert_eq!((before.cluster.pods.len(), store.picture().cluster.pods.len()), (1, 0));
+}
