@@ -46,7 +46,7 @@ func (set Set) Run() {
 
 // As k8s.io/kubernetes/cmd/kubectl does it: the verbosity counts already while the command is made.
 func runKubectl() {
-	_ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
+	_, _ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
 	if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 		util.CheckErr(err)
 	}

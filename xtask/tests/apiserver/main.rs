@@ -1,0 +1,107 @@
+//! Tests against a real kube-apiserver with a real etcd.
+//!
+//! They need root, for the network namespaces that both run in, and the programs, which are found or built first: see
+//! `xtask::kubernetes`. Nothing is passed over where they are missing. One control plane serves all tests that leave it
+//! running; it starts with the first of them.
+
+mod defaults;
+mod outage;
+
+use std::{
+    env,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result};
+use libtest_mimic::{Arguments, Failed, Trial, run};
+use nix::unistd::geteuid;
+use xtask::{
+    kubernetes::{ControlPlane, Programs},
+    lab::Lab,
+    sandbox::{self, Sandbox},
+};
+
+/// A test gets a lab with a control plane of its own.
+type Test = fn(&mut ControlPlane) -> Result<()>;
+
+/// Each API server keeps a processor busy while it starts.
+const AT_ONCE: usize = 2;
+
+fn main() -> Result<ExitCode> {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(AT_ONCE);
+    if arguments.list {
+        return Ok(run(&arguments, trials(None)).exit_code());
+    }
+    if !geteuid().is_root() {
+        eprintln!("an API server is tried between namespaces, which needs root");
+        let strict = env::var_os("CI").is_some_and(|ci| ci == "true");
+        let trials = trials(None).into_iter().map(|trial| trial.with_ignored_flag(!strict)).collect();
+        return Ok(run(&arguments, trials).exit_code());
+    }
+    // The sandbox has no way out to where Go's modules come from.
+    let programs = Programs::small()?;
+    let code = sandbox::enter(|sandbox| {
+        let bench = Arc::new(Bench { sandbox, programs, shared: Mutex::default() });
+        u8::from(run(&arguments, trials(Some(&bench))).has_failed())
+    })?;
+    Ok(code.into())
+}
+
+/// Where tests are made.
+#[derive(Debug)]
+struct Bench {
+    sandbox: Sandbox,
+    programs: Programs,
+    shared: Mutex<Option<Arc<ControlPlane>>>,
+}
+
+impl Bench {
+    /// The control plane that tests share.
+    fn shared(&self) -> Result<Arc<ControlPlane>> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = &*shared {
+            return Ok(running.clone());
+        }
+        let mut lab = Lab::new(self.sandbox, "shared")?;
+        let started = Arc::new(lab.control_plane(&self.programs).context("starting a control plane")?);
+        *shared = Some(started.clone());
+        Ok(started)
+    }
+}
+
+/// Without a bench, which takes root, all of them fail.
+fn trials(bench: Option<&Arc<Bench>>) -> Vec<Trial> {
+    let alone = outage::TESTS.iter().enumerate().map(|(number, &(name, test))| {
+        trial(name.to_owned(), bench, move |bench| in_lab(bench, &format!("lab-{number}"), test))
+    });
+    let shared = defaults::rows().map(|row| {
+        let name = format!("defaults::{}", row.name);
+        trial(name, bench, move |bench| {
+            let control_plane = bench.shared().map_err(failed)?;
+            row.check(&control_plane).map_err(failed)
+        })
+    });
+    alone.chain(shared).collect()
+}
+
+fn trial(
+    name: String,
+    bench: Option<&Arc<Bench>>,
+    test: impl FnOnce(&Bench) -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    let bench = bench.cloned();
+    Trial::test(name, move || test(&*bench.ok_or("needs root")?))
+}
+
+fn in_lab(bench: &Bench, name: &str, test: Test) -> Result<(), Failed> {
+    let mut control_plane = Lab::new(bench.sandbox, name)
+        .and_then(|mut lab| lab.control_plane(&bench.programs))
+        .map_err(failed)?;
+    test(&mut control_plane).map_err(|error| format!("{error:#}\n{}", control_plane.logs()).into())
+}
+
+fn failed(error: anyhow::Error) -> Failed {
+    format!("{error:#}").into()
+}
