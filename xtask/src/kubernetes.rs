@@ -10,6 +10,7 @@ mod client;
 mod control_plane;
 mod daemon;
 mod go;
+mod mirror;
 mod options;
 
 use std::{
@@ -22,6 +23,7 @@ use anyhow::{Context, Result, ensure};
 use crate::workspace;
 pub use control_plane::ControlPlane;
 use go::Executable;
+pub use mirror::Mirror;
 
 pub(crate) use authority::Authority;
 pub(crate) use daemon::{Daemon, Log};

@@ -149,6 +149,13 @@ impl Pod {
         self.spec.write_manifest(Some(self.addresses))
     }
 
+    /// Gives the pod other labels, and writes its manifest.
+    pub fn relabel(&mut self, labels: &[(&str, &str)]) -> Result<()> {
+        self.spec.labels.clear();
+        self.spec = self.spec.clone().labels(labels);
+        self.list()
+    }
+
     /// Deletes the manifest.
     pub fn unlist(&self) -> Result<()> {
         self.node().manifests.remove(&self.spec.file())

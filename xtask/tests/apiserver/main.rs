@@ -4,8 +4,11 @@
 //! `xtask::kubernetes`. Nothing is passed over where they are missing. One control plane serves all tests that leave it
 //! running; it starts with the first of them.
 
+mod agent;
 mod defaults;
 mod outage;
+#[path = "../namespaces/scene.rs"]
+mod scene;
 
 use std::{
     env,
@@ -22,8 +25,8 @@ use xtask::{
     sandbox::{self, Sandbox},
 };
 
-/// A test gets a lab with a control plane of its own.
-type Test = fn(&mut ControlPlane) -> Result<()>;
+/// A test gets a lab of its own with a control plane.
+type Test = fn(&mut Lab, &mut ControlPlane) -> Result<()>;
 
 /// Each API server keeps a processor busy while it starts.
 const AT_ONCE: usize = 2;
@@ -73,7 +76,7 @@ impl Bench {
 
 /// Without a bench, which takes root, all of them fail.
 fn trials(bench: Option<&Arc<Bench>>) -> Vec<Trial> {
-    let alone = outage::TESTS.iter().enumerate().map(|(number, &(name, test))| {
+    let alone = outage::TESTS.iter().chain(agent::TESTS).enumerate().map(|(number, &(name, test))| {
         trial(name.to_owned(), bench, move |bench| in_lab(bench, &format!("lab-{number}"), test))
     });
     let shared = defaults::rows().map(|row| {
@@ -96,10 +99,10 @@ fn trial(
 }
 
 fn in_lab(bench: &Bench, name: &str, test: Test) -> Result<(), Failed> {
-    let mut control_plane = Lab::new(bench.sandbox, name)
-        .and_then(|mut lab| lab.control_plane(&bench.programs))
-        .map_err(failed)?;
-    test(&mut control_plane).map_err(|error| format!("{error:#}\n{}", control_plane.logs()).into())
+    let mut lab = Lab::new(bench.sandbox, name).map_err(failed)?;
+    let mut control_plane = lab.control_plane(&bench.programs).map_err(failed)?;
+    test(&mut lab, &mut control_plane)
+        .map_err(|error| format!("{error:#}\n{}\n{}", lab.logs(), control_plane.logs()).into())
 }
 
 fn failed(error: anyhow::Error) -> Failed {

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use xtask::{
     kubernetes::ControlPlane,
-    lab::{PATIENT, until},
+    lab::{Lab, PATIENT, until},
 };
 
 use super::Test;
@@ -16,7 +16,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("thousands_of_objects_are_written_at_once", thousands),
 ];
 
-fn outlive(control_plane: &mut ControlPlane) -> Result<()> {
+fn outlive(_lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
     control_plane.create(&[namespace("kept")])?;
     control_plane.stop_api_server()?;
     ensure!(!control_plane.kubectl(&BRIEFLY).output()?.status.success(), "an ended server answers");
@@ -28,7 +28,7 @@ fn outlive(control_plane: &mut ControlPlane) -> Result<()> {
     control_plane.ask(&["get", "namespace", "kept"]).map(|_| ())
 }
 
-fn frozen(control_plane: &mut ControlPlane) -> Result<()> {
+fn frozen(_lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
     control_plane.freeze_api_server()?;
     ensure!(!control_plane.kubectl(&BRIEFLY).output()?.status.success(), "a frozen server answers");
     control_plane.thaw_api_server()?;
@@ -37,7 +37,7 @@ fn frozen(control_plane: &mut ControlPlane) -> Result<()> {
     })
 }
 
-fn tokens(control_plane: &mut ControlPlane) -> Result<()> {
+fn tokens(_lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
     control_plane.ask(&["create", "serviceaccount", "reader"])?;
     control_plane.ask(&["create", "role", "reader", "--verb=list", "--resource=pods"])?;
     control_plane.ask(&[
@@ -59,7 +59,7 @@ fn tokens(control_plane: &mut ControlPlane) -> Result<()> {
     Ok(())
 }
 
-fn thousands(control_plane: &mut ControlPlane) -> Result<()> {
+fn thousands(_lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
     const NAMESPACES: usize = 20;
     const PODS: usize = 100;
     let names: Vec<_> = (0..NAMESPACES).map(|number| format!("x{number}")).collect();
