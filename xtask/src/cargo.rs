@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     io::{BufRead, BufReader, IsTerminal, Write, stdout},
     process::{Command, Stdio},
     time::Instant,
@@ -35,11 +36,7 @@ pub(crate) fn build(what: &str, arguments: &[&str]) -> Result<Vec<Value>> {
 }
 
 /// [`build`] with more variables in its environment.
-pub(crate) fn build_with(
-    what: &str,
-    arguments: &[&str],
-    variables: &[(String, String)],
-) -> Result<Vec<Value>> {
+pub(crate) fn build_with(what: &str, arguments: &[&str], variables: &[(&str, &OsStr)]) -> Result<Vec<Value>> {
     let started = Instant::now();
     let mut build = command()
         .args(arguments)

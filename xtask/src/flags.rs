@@ -1,6 +1,6 @@
 //! Everything that `cargo xtask` takes on its command line.
 
-use std::str::FromStr;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -27,6 +27,8 @@ pub enum Command {
     Inside,
     /// Count the behaviours of NetworkPolicy that tests try, and those that passed in the last run
     Checklist(ChecklistFlags),
+    /// Measure the agent beside a real API server that holds a large cluster (needs root)
+    Scale(ScaleFlags),
     /// Build the container image as an OCI archive
     Image(ImageFlags),
     /// Check the rules of the repository: module order, file sizes, file heads, left-over words
@@ -50,6 +52,22 @@ pub struct ChecklistFlags {
     /// List what is not tried, with the reason, and what has not passed
     #[arg(long)]
     pub missing: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ScaleFlags {
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub pods: usize,
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    pub namespaces: usize,
+    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    pub policies: usize,
+    /// How long the agent is watched idle, and how long pods are changed
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub seconds: u64,
+    /// Write the figures to FILE as well
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -8,8 +8,9 @@ mod archive;
 
 use std::{
     env,
-    ffi::OsString,
-    fs,
+    ffi::OsStr,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -37,9 +38,9 @@ pub(crate) fn run(flags: &ImageFlags) -> Result<ExitCode> {
 ///
 /// When the agent does not build, is not static, or the image is larger than it may be.
 pub fn build(tag: &str) -> Result<Image> {
-    let program = static_podgate()?;
     let directory = workspace::target()?.join("image");
     fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    let program = static_podgate(&directory)?;
     let version = env!("CARGO_PKG_VERSION");
     let contents = Contents {
         // Published nowhere: whoever pushes it gives it a name of theirs.
@@ -62,38 +63,41 @@ pub fn build(tag: &str) -> Result<Image> {
 
 /// The agent without any need for a library or a loader, in a part of the target directory of its own: the flags differ
 /// from those of all other builds.
-fn static_podgate() -> Result<PathBuf> {
+fn static_podgate(directory: &Path) -> Result<PathBuf> {
     let triple = host()?;
-    let variable = triple.to_uppercase().replace('-', "_");
-    let flags = [
-        "-Ctarget-feature=+crt-static".into(),
-        // Paths of this machine are in no way part of the program.
-        remap(workspace::root(), "/podgate"),
-        remap(&cargo_home()?, "/cargo"),
+    let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
+    let compiler = nameless_compiler(directory)?;
+    let settings: [(&str, &OsStr); 3] = [
+        (&flags, "-Ctarget-feature=+crt-static".as_ref()),
+        ("CARGO_PROFILE_RELEASE_STRIP", "symbols".as_ref()),
+        ("RUSTC_WRAPPER", compiler.as_ref()),
     ];
-    let flags = flags.map(|flag: OsString| flag.into_string());
-    let flags: Result<Vec<_>, _> = flags.into_iter().collect();
-    let flags = flags.map_err(|path| anyhow::anyhow!("{} is not UTF-8", path.display()))?;
-    let settings = [
-        (format!("CARGO_TARGET_{variable}_RUSTFLAGS"), flags.join(" ")),
-        ("CARGO_PROFILE_RELEASE_STRIP".into(), "symbols".into()),
-    ];
-    cargo::build_with(
-        "podgate, static",
-        &["build", "--release", "--package", "podgate", "--target", &triple],
-        &settings,
-    )?;
+    let arguments = ["build", "--release", "--package", "podgate", "--target", &triple];
+    cargo::build_with("podgate, static", &arguments, &settings)?;
     let program = workspace::target()?.join(&triple).join("release/podgate");
     ensure_static(&program)?;
     Ok(program)
 }
 
-fn remap(from: &Path, to: &str) -> OsString {
-    let mut flag = OsString::from("--remap-path-prefix=");
-    flag.push(from);
-    flag.push("=");
-    flag.push(to);
-    flag
+/// A compiler that leaves paths of this machine out of what it makes, the BPF programs' line numbers too: their build
+/// sets flags of its own.
+fn nameless_compiler(directory: &Path) -> Result<PathBuf> {
+    let home = cargo_home()?;
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    let script = format!(
+        "#!/bin/sh\nexec \"$@\" --remap-path-prefix={}=/podgate --remap-path-prefix={}=/cargo\n",
+        quoted(workspace::root()),
+        quoted(&home),
+    );
+    let file = directory.join("rustc");
+    // One that is newer would make cargo build everything again.
+    if fs::read_to_string(&file).is_ok_and(|there| there == script) {
+        return Ok(file);
+    }
+    fs::write(&file, script)
+        .and_then(|()| fs::set_permissions(&file, Permissions::from_mode(0o755)))
+        .with_context(|| file.display().to_string())?;
+    Ok(file)
 }
 
 fn cargo_home() -> Result<PathBuf> {

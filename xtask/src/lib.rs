@@ -11,6 +11,7 @@ mod old_kernel;
 mod results;
 mod root;
 pub mod sandbox;
+mod scale;
 mod screen;
 mod setup;
 mod shell;
@@ -34,6 +35,7 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::OldKernel => old_kernel::run(),
         Command::Inside => old_kernel::inside::run().map(|()| ExitCode::SUCCESS),
         Command::Checklist(flags) => checklist::run(&flags),
+        Command::Scale(flags) => scale::run(&flags),
         Command::Image(flags) => image::run(&flags),
         Command::Tidy => tidy::run(),
         Command::Lab(flags) => shell::run(&flags),

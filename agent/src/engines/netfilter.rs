@@ -3,7 +3,7 @@
 //! Source: include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h and ipset/ip_set.h.
 
 use anyhow::{Context as _, Result};
-use netlink_packet_core::{NetlinkSerializable, Nla as _, NlasIterator};
+use netlink_packet_core::{NetlinkSerializable, NlasIterator};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::netlink::Requests;

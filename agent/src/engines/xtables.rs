@@ -3,7 +3,7 @@
 //! Source: include/uapi/linux/netfilter_ipv4/ip_tables.h. A user's chain begins with an entry that holds its name as
 //! text; so all text in a table's entries is taken, and engines are recognised by it.
 
-use std::{fs, io, mem, net::UdpSocket, os::fd::AsRawFd as _};
+use std::{fs, io, net::UdpSocket, os::fd::AsRawFd as _};
 
 use anyhow::{Context as _, Result};
 
@@ -49,7 +49,7 @@ fn entries(table: &str, level: libc::c_int, address: &str) -> io::Result<Vec<u8>
         get(&socket, level, GET_INFO, &mut info)?;
         let size = info.last_chunk::<4>().copied().map(u32::from_ne_bytes).unwrap_or_default();
         // `struct ipt_get_entries`: the name, the size, and the entries where they are aligned.
-        const HEAD: usize = (NAME + 4).next_multiple_of(mem::align_of::<u64>());
+        const HEAD: usize = (NAME + 4).next_multiple_of(align_of::<u64>());
         let mut entries = named(table, HEAD + size as usize)?;
         entries[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());
         match get(&socket, level, GET_ENTRIES, &mut entries) {
