@@ -12,10 +12,7 @@ mod daemon;
 mod go;
 mod options;
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-};
+use std::{env, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,8 +20,9 @@ use crate::workspace;
 pub use control_plane::ControlPlane;
 use go::Executable;
 
-pub(crate) use authority::Authority;
+use authority::Authority;
 pub(crate) use daemon::{Daemon, Log};
+pub(crate) use options::Company;
 
 /// Programs that lie in one directory.
 #[derive(Clone, Debug)]
@@ -57,7 +55,10 @@ impl Programs {
         }
         let executable = Executable { package: "small", programs: &SMALL };
         executable.up_to_date(&workspace::target()?).map(|directory| Self { directory }).with_context(|| {
-            format!("no API server to test with: set {ASSETS} to a directory with {}, or let Go build them", SMALL.join(", "))
+            format!(
+                "no API server to test with: set {ASSETS} to a directory with {}, or let Go build them",
+                SMALL.join(", ")
+            )
         })
     }
 
@@ -73,10 +74,6 @@ impl Programs {
     /// The file of a program.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
-    }
-
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
     }
 
     fn in_directory(directory: PathBuf) -> Result<Self> {

@@ -2,6 +2,7 @@
 
 mod cargo;
 mod checklist;
+pub mod cluster;
 mod demo;
 pub mod flags;
 pub mod image;
@@ -35,6 +36,7 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Inside => old_kernel::inside::run().map(|()| ExitCode::SUCCESS),
         Command::Checklist(flags) => checklist::run(&flags),
         Command::Image(flags) => image::run(&flags),
+        Command::Cluster { command } => cluster::run(&command),
         Command::Tidy => tidy::run(),
         Command::Lab(flags) => shell::run(&flags),
     }

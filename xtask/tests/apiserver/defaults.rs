@@ -57,7 +57,8 @@ struct Table {
 }
 
 pub(crate) fn rows() -> impl Iterator<Item = Row> {
-    let tables = [policies::TABLE, pods::TABLE, services::TABLE, slices::TABLE, others::NAMESPACES, others::NODES];
+    let tables =
+        [policies::TABLE, pods::TABLE, services::TABLE, slices::TABLE, others::NAMESPACES, others::NODES];
     tables.into_iter().flat_map(|Table { kind, rows }| {
         rows.iter().map(move |&(name, expected, yaml)| Row { name, kind, expected, yaml })
     })
@@ -101,7 +102,10 @@ impl Row {
         let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
         let metadata = metadata.as_object_mut().context("metadata is an object")?;
         // Names of rows are sentences, longer than some names may be.
-        let name = format!("row-{:x}", self.name.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31) + u32::from(byte)));
+        let name = format!(
+            "row-{:x}",
+            self.name.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31) + u32::from(byte))
+        );
         metadata.entry("name").or_insert_with(|| name.into());
         Ok(object)
     }
@@ -113,8 +117,8 @@ impl Row {
         let create = Request::post(path).header(CONTENT_TYPE, "application/json");
         let created = send(&client, create.body(object.to_string().into_bytes())?).await?;
         let (Ok(_), Some(status)) = (&created, object.get("status")) else { return Ok(created) };
-        let patch =
-            Request::patch(format!("{path}/{name}/status")).header(CONTENT_TYPE, "application/merge-patch+json");
+        let patch = Request::patch(format!("{path}/{name}/status"))
+            .header(CONTENT_TYPE, "application/merge-patch+json");
         send(&client, patch.body(json!({"status": status}).to_string().into_bytes())?).await
     }
 
