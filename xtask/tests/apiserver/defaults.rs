@@ -15,7 +15,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, Result, ensure};
 use http::{Request, header::CONTENT_TYPE};
 use kube::Client;
-use podgate::source::manifests::{self, Picture};
+use podgate::source::{Picture, manifests};
 use serde_json::{Value, json};
 use xtask::kubernetes::ControlPlane;
 
