@@ -52,6 +52,8 @@ pub(crate) fn api_server(authority: &Authority, address: IpAddr, company: Compan
         // What clusters run with: a client that lacks a right is refused.
         "--authorization-mode=Node,RBAC".to_owned(),
         "--allow-privileged=true".to_owned(),
+        // Nobody here resolves names of nodes.
+        "--kubelet-preferred-address-types=InternalIP".to_owned(),
         "--profiling=false".to_owned(),
     ];
     if company == Company::Nobody {

@@ -54,19 +54,20 @@ fn main() -> Result<ExitCode> {
 struct Bench {
     sandbox: Sandbox,
     programs: Programs,
-    shared: Mutex<Option<Arc<ControlPlane>>>,
+    /// The lab holds the wire.
+    shared: Mutex<Option<(Lab, Arc<ControlPlane>)>>,
 }
 
 impl Bench {
     /// The control plane that tests share.
     fn shared(&self) -> Result<Arc<ControlPlane>> {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = &*shared {
+        if let Some((_, running)) = &*shared {
             return Ok(running.clone());
         }
         let mut lab = Lab::new(self.sandbox, "shared")?;
         let started = Arc::new(lab.control_plane(&self.programs).context("starting a control plane")?);
-        *shared = Some(started.clone());
+        *shared = Some((lab, started.clone()));
         Ok(started)
     }
 }
@@ -96,9 +97,8 @@ fn trial(
 }
 
 fn in_lab(bench: &Bench, name: &str, test: Test) -> Result<(), Failed> {
-    let mut control_plane = Lab::new(bench.sandbox, name)
-        .and_then(|mut lab| lab.control_plane(&bench.programs))
-        .map_err(failed)?;
+    let mut lab = Lab::new(bench.sandbox, name).map_err(failed)?;
+    let mut control_plane = lab.control_plane(&bench.programs).map_err(failed)?;
     test(&mut control_plane).map_err(|error| format!("{error:#}\n{}", control_plane.logs()).into())
 }
 
