@@ -17,7 +17,7 @@ mod wire;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Seek},
+    io::{BufRead, BufReader},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
@@ -28,12 +28,10 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 
 use crate::{
-    flags::{ClusterCommand, Cni, UpFlags},
+    flags::{ClusterCommand, UpFlags},
     kubernetes::Programs,
     lab::until,
-    root, setup,
-    shell::report,
-    workspace,
+    root, setup, workspace,
 };
 use process::Process;
 
@@ -129,7 +127,10 @@ impl Cluster {
         // etcd is there even while the API server is not.
         let host = self.keeper.child("etcd")?;
         let mut kubectl = host.enter(&self.programs.path("kubectl"));
-        kubectl.env("KUBECONFIG", keeper::kubeconfig()?).env("HOME", directory()?).args(arguments);
+        kubectl
+            .env("KUBECONFIG", keeper::authority()?.join("kubeconfig"))
+            .env("HOME", directory()?)
+            .args(arguments);
         Ok(kubectl)
     }
 
@@ -162,15 +163,14 @@ impl Cluster {
 
     /// Kills the API server; it stays away until [`Self::start_api_server`].
     pub fn kill_api_server(&self) -> Result<()> {
-        fs::write(directory()?.join(HOLD), "").context("holding the API server back")?;
         let server = self.keeper.child("kube-apiserver")?;
         kill(server.id(), Signal::SIGKILL).context("killing the API server")?;
         until("the API server ends", END, || Ok((!server.is_running()).then_some(())))
     }
 
-    /// Lets the keeper start the API server again, and waits until it answers.
+    /// Has the keeper start the API server again, and waits until it answers.
     pub fn start_api_server(&self) -> Result<()> {
-        fs::remove_file(directory()?.join(HOLD)).context("releasing the API server")?;
+        fs::write(directory()?.join(START_API_SERVER), "start\n").context("telling the keeper")?;
         until("the API server answers", START, || {
             let output = self.kubectl(&["get", "--raw", "/readyz"])?.output().context("starting kubectl")?;
             Ok(output.status.success().then_some(()))
@@ -180,17 +180,18 @@ impl Cluster {
     /// The first process of a node.
     fn machine(&self, node: &str) -> Result<Process> {
         ensure!(NODES.contains(&node), "there is no node {node}; there are {}", NODES.join(", "));
-        let outer = self.keeper.children()?.into_iter().find(|child| child.arguments().contains(&node.to_owned()));
+        let is_it = |child: &Process| child.arguments().iter().any(|argument| argument == node);
+        let outer = self.keeper.children()?.into_iter().find(is_it);
         let outer = outer.with_context(|| format!("{node} is not running"))?;
         outer.children()?.into_iter().next().with_context(|| format!("{node} is not running yet"))
     }
 }
 
-/// Files in the cluster's directory: the keeper's process; there once all nodes are ready; there while the API server
-/// must stay away; what the keeper says.
+/// Files in the cluster's directory: the keeper's process; there once all nodes are ready, or once one is in the node's
+/// own directory; a pipe to the keeper; what the keeper says.
 const KEEPER: &str = "keeper.process";
 const READY: &str = "ready";
-const HOLD: &str = "hold-api-server";
+const START_API_SERVER: &str = "start-api-server";
 const LOG: &str = "keeper.log";
 
 fn directory() -> Result<PathBuf> {

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// podgate's workshop. Every command first installs or finds what it needs.
 #[derive(Debug, Parser)]
@@ -31,6 +31,11 @@ pub enum Command {
     Scale(ScaleFlags),
     /// Build the container image as an OCI archive
     Image(ImageFlags),
+    /// Run a real Kubernetes cluster of two nodes on this machine (needs root)
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
     /// Check the rules of the repository: module order, file sizes, file heads, left-over words
     Tidy,
     /// Open a shell in a small lab of two nodes and five pods (needs root)
@@ -75,6 +80,66 @@ pub struct ImageFlags {
     /// The image is podgate:TAG
     #[arg(long, value_name = "TAG", default_value = env!("CARGO_PKG_VERSION"))]
     pub tag: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Start it, and wait until both nodes are Ready
+    Up(UpFlags),
+    /// End it; nothing is left
+    Down,
+    /// Run kubectl as administrator: `cargo xtask cluster kubectl -- get pods -A`
+    Kubectl {
+        #[arg(last = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
+    /// Open a shell on a node, n1 or n2
+    Shell {
+        node: String,
+        /// What to run in the place of an interactive shell
+        #[arg(last = true, value_name = "PROGRAM")]
+        program: Vec<String>,
+    },
+    /// Give an image, an OCI or docker archive, to both nodes
+    Load { archive: PathBuf },
+    /// Cut a node's power, and wait until it is back
+    Reboot { node: String },
+    /// What holds the cluster in the background
+    #[command(hide = true)]
+    Keep(UpFlags),
+    /// The first process of a node
+    #[command(hide = true)]
+    Machine {
+        node: String,
+        #[arg(long)]
+        cni: Cni,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct UpFlags {
+    /// How pods are connected
+    #[arg(long, value_enum, default_value_t = Cni::Ptp)]
+    pub cni: Cni,
+}
+
+/// A CNI plug-in of containernetworking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Cni {
+    /// A routed veth per pod
+    Ptp,
+    /// All veths in one bridge
+    Bridge,
+}
+
+impl Cni {
+    /// As on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ptp => "ptp",
+            Self::Bridge => "bridge",
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -13,10 +13,7 @@ mod go;
 mod mirror;
 mod options;
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-};
+use std::{env, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
@@ -25,8 +22,9 @@ pub use control_plane::ControlPlane;
 use go::Executable;
 pub use mirror::Mirror;
 
-pub(crate) use authority::Authority;
+use authority::Authority;
 pub(crate) use daemon::{Daemon, Log};
+pub(crate) use options::Company;
 
 /// Programs that lie in one directory.
 #[derive(Clone, Debug)]
@@ -78,10 +76,6 @@ impl Programs {
     /// The file of a program.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
-    }
-
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
     }
 
     fn in_directory(directory: PathBuf) -> Result<Self> {

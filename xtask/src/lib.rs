@@ -2,6 +2,7 @@
 
 mod cargo;
 mod checklist;
+pub mod cluster;
 mod demo;
 pub mod flags;
 pub mod image;
@@ -37,6 +38,7 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Checklist(flags) => checklist::run(&flags),
         Command::Scale(flags) => scale::run(&flags),
         Command::Image(flags) => image::run(&flags),
+        Command::Cluster { command } => cluster::run(&command),
         Command::Tidy => tidy::run(),
         Command::Lab(flags) => shell::run(&flags),
     }

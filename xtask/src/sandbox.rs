@@ -30,6 +30,11 @@ pub struct Sandbox(());
 ///
 /// Errors: not root, other threads are running already, or the kernel refuses a namespace or a mount.
 pub fn enter(body: impl FnOnce(Sandbox) -> u8) -> Result<u8> {
+    isolate(settle, || body(Sandbox(())))
+}
+
+/// The same with other namespaces than that of processes, which `settle` makes, and its mounts.
+pub(crate) fn isolate(settle: impl FnOnce() -> Result<()>, body: impl FnOnce() -> u8) -> Result<u8> {
     ensure!(geteuid().is_root(), "a sandbox needs root");
     let threads = fs::read_dir("/proc/self/task").context("counting threads")?.count();
     ensure!(threads == 1, "a sandbox must be entered before threads start; {threads} are running");
@@ -61,7 +66,7 @@ pub fn enter(body: impl FnOnce(Sandbox) -> u8) -> Result<u8> {
                 eprintln!("error: sandbox: {error:#}");
                 process::exit(1);
             }
-            process::exit(i32::from(body(Sandbox(()))))
+            process::exit(i32::from(body()))
         }
     }
 }

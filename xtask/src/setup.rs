@@ -48,6 +48,16 @@ pub(crate) fn install(programs: &[(&str, &'static str)]) -> Result<()> {
     let is_there = |program: &str| std::env::split_paths(&path).any(|place| place.join(program).is_file());
     let missing: Vec<&'static str> =
         programs.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
+    install_packages(missing)
+}
+
+/// The same for packages that bring no program but this file.
+pub(crate) fn install_files(files: &[(&str, &'static str)]) -> Result<()> {
+    let missing = files.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package);
+    install_packages(missing.collect())
+}
+
+fn install_packages(missing: Vec<&'static str>) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     cargo, checklist,
     flags::TestFlags,
+    kubernetes::Programs,
     results::Results,
     root,
     screen::{Cell, Tone, mark},
@@ -78,6 +79,9 @@ impl Run {
             ensure!(!programs.is_empty(), "no test has such a name");
             Ok(())
         });
+        if programs.iter().any(|program| program.target == API_SERVER_TESTS) {
+            self.check("API server to test with", || Programs::small().map(|_| ()));
+        }
         for program in &programs {
             self.test(program);
         }
@@ -106,6 +110,9 @@ impl Run {
         conclude(&title, started, count.failed == 0);
     }
 }
+
+/// They would build the API server themselves, in silence.
+const API_SERVER_TESTS: &str = "apiserver";
 
 /// Built for another target, inside the agent's build.
 const EBPF: &str = "podgate-ebpf";

@@ -3,11 +3,7 @@
 //! In: `/proc`. Out: who runs, whose child, and commands that enter a process's namespaces. A process is known by its
 //! id and its start, so that a reused id is never taken for it.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
@@ -37,7 +33,8 @@ impl Process {
     /// The process that is written in a file, if there is such a file and it still runs.
     pub(super) fn recorded(file: &Path) -> Result<Option<Self>> {
         let Ok(text) = fs::read_to_string(file) else { return Ok(None) };
-        let numbers = text.trim().split_once(' ').and_then(|(id, start)| Some((id.parse().ok()?, start.parse().ok()?)));
+        let numbers =
+            text.trim().split_once(' ').and_then(|(id, start)| Some((id.parse().ok()?, start.parse().ok()?)));
         let (id, start) = numbers.with_context(|| format!("{} holds no process", file.display()))?;
         Ok(Some(Self { id, start }).filter(Self::is_running))
     }
@@ -67,9 +64,8 @@ impl Process {
 
     /// The child that was started as `program`.
     pub(super) fn child(&self, program: &str) -> Result<Self> {
-        let named = |child: &Self| {
-            child.arguments().first().is_some_and(|file| Path::new(file).ends_with(program))
-        };
+        let named =
+            |child: &Self| child.arguments().first().is_some_and(|file| Path::new(file).ends_with(program));
         self.children()?.into_iter().find(named).with_context(|| format!("{program} is not running"))
     }
 
@@ -82,7 +78,9 @@ impl Process {
     /// A command in its namespaces of processes, mounts, network and host name.
     pub(super) fn enter(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--target={}", self.id)).args(["--pid", "--mount", "--net", "--uts", "--wd=/", "--"]);
+        command
+            .arg(format!("--target={}", self.id))
+            .args(["--pid", "--mount", "--net", "--uts", "--wd=/", "--"]);
         command.arg(program);
         command
     }

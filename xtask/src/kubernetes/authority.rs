@@ -45,6 +45,7 @@ impl Authority {
         authority.write_server(&issuer, addresses).context("making the server's certificate")?;
         let key = KeyPair::generate().context("making the key of service accounts")?;
         authority.write("service-accounts.key", &key.serialize_pem())?;
+        authority.write("service-accounts.pub", &key.public_key_pem())?;
         let token = format!("{ADMINISTRATOR_TOKEN},administrator,administrator,system:masters\n");
         authority.write("tokens.csv", &token)?;
         authority.write("kubeconfig", &authority.kubeconfig_for(ADMINISTRATOR_TOKEN))?;

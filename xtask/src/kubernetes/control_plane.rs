@@ -32,6 +32,7 @@ pub struct ControlPlane {
     place: Place,
     address: IpAddr,
     directory: PathBuf,
+    company: Company,
     authority: Authority,
     /// First here, so that it is dropped first.
     api_server: Option<Daemon>,
@@ -55,6 +56,16 @@ impl Lab {
 impl ControlPlane {
     /// Starts it on `host`, with its files in `directory`, and waits until it is ready.
     pub fn start(programs: &Programs, host: &Host, directory: &Path) -> Result<Self> {
+        Self::start_for(programs, host, directory, Company::Nobody)
+    }
+
+    /// The same beside other programs of a cluster.
+    pub(crate) fn start_for(
+        programs: &Programs,
+        host: &Host,
+        directory: &Path,
+        company: Company,
+    ) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
         let authority = Authority::new(&directory.join("authority"), &host.addresses.both())?;
         let mut etcd = host.place.command(programs.path("etcd"));
@@ -65,6 +76,7 @@ impl ControlPlane {
             place: host.place.clone(),
             address: host.addresses.v4.into(),
             directory: directory.to_owned(),
+            company,
             authority,
             api_server: None,
             _etcd: etcd,
@@ -134,7 +146,7 @@ impl ControlPlane {
             return Ok(());
         }
         let mut command = self.place.command(self.programs.path("kube-apiserver"));
-        command.args(options::api_server(&self.authority, self.address, Company::Nobody));
+        command.args(options::api_server(&self.authority, self.address, self.company));
         let log = Log::new(self.directory.join(API_SERVER_LOG));
         let mut server = Daemon::start("kube-apiserver", &mut command, &log)?;
         server.ready(START, || self.is_ready()).context("the API server")?;
@@ -176,8 +188,16 @@ impl ControlPlane {
         if self.place.run(|| TcpStream::connect(self.address())).is_err() {
             return Ok(false);
         }
-        let request = Request::get("/readyz").body(Vec::new()).context("a request")?;
-        let answer = self.run(|client| async move { Ok(client.request_text(request).await) })?;
-        Ok(answer.is_ok_and(|answer| answer == "ok"))
+        let get = |path: &str| Request::get(path).body(Vec::new()).context("a request");
+        // It makes the namespace `default` itself, a moment after it says that it is ready.
+        let requests = [get("/readyz")?, get("/api/v1/namespaces/default")?];
+        self.run(|client| async move {
+            for request in requests {
+                if client.request_text(request).await.is_err() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
     }
 }

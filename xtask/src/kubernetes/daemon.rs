@@ -79,12 +79,16 @@ impl Daemon {
         Ok(())
     }
 
-    fn with_log(&self, error: &Error) -> Error {
-        anyhow!("{error:#}\n{}", self.log.tail())
-    }
-
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         kill(self.process_id(), signal).with_context(|| format!("{signal} to {}", self.name))
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    fn with_log(&self, error: &Error) -> Error {
+        anyhow!("{error:#}\n{}", self.log.tail())
     }
 }
 

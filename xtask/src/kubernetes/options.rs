@@ -46,12 +46,14 @@ pub(crate) fn api_server(authority: &Authority, address: IpAddr, company: Compan
         file("tls-private-key-file", "server.key"),
         file("client-ca-file", "ca.crt"),
         file("token-auth-file", "tokens.csv"),
-        file("service-account-key-file", "service-accounts.key"),
+        file("service-account-key-file", "service-accounts.pub"),
         file("service-account-signing-key-file", "service-accounts.key"),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         // What clusters run with: a client that lacks a right is refused.
         "--authorization-mode=Node,RBAC".to_owned(),
         "--allow-privileged=true".to_owned(),
+        // Nobody here resolves names of nodes.
+        "--kubelet-preferred-address-types=InternalIP".to_owned(),
         "--profiling=false".to_owned(),
     ];
     if company == Company::Nobody {

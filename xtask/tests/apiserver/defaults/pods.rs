@@ -2,7 +2,7 @@
 
 use super::{
     Kind, Table,
-    Verdict::{Both, Neither, ServerRefuses},
+    Verdict::{Both, Differently, Neither, ServerRefuses},
 };
 
 pub(super) const TABLE: Table = Table {
@@ -32,7 +32,9 @@ pub(super) const TABLE: Table = Table {
         ),
         (
             "a_pod_whose_two_fields_differ",
-            Both,
+            Differently(
+                "the server takes the old field for the truth and gives the other its value; it never returns such a pod",
+            ),
             "spec: {nodeName: n1, containers: [{name: c, image: i}]}\nstatus: {podIP: 10.244.1.5, podIPs: [{ip: 10.244.1.6}]}",
         ),
         (

@@ -113,7 +113,7 @@ pub(super) const TABLE: Table = Table {
         ),
         (
             "a_protocol_that_is_empty",
-            Both,
+            Neither,
             "spec: {podSelector: {}, ingress: [{ports: [{protocol: '', port: 80}]}]}",
         ),
         // Peers.
@@ -209,7 +209,7 @@ pub(super) const TABLE: Table = Table {
         (
             "every_operator",
             Both,
-            "spec: {podSelector: {matchLabels: {x: y}, matchExpressions: [{key: a, operator: In, values: [b, c]}, {key: d, operator: NotIn, values: [e]}, {key: f, operator: Exists}, {key: g, operator: DoesNotExist}]}}",
+            "spec: {podSelector: {matchLabels: {x: z}, matchExpressions: [{key: a, operator: In, values: [b, c]}, {key: d, operator: NotIn, values: [e]}, {key: f, operator: Exists}, {key: g, operator: DoesNotExist}]}}",
         ),
         (
             "an_operator_that_does_not_exist",

@@ -77,12 +77,12 @@ pub(super) const TABLE: Table = Table {
         ),
         (
             "a_service_port_name_in_upper_case",
-            ServerRefuses("the name leads to ports of slices, whatever it is"),
+            Neither,
             "spec: {clusterIP: 10.96.0.34, ports: [{name: HTTP, port: 80}]}",
         ),
         (
             "two_service_ports_without_names",
-            ServerRefuses("kube-proxy would serve both"),
+            Neither,
             "spec: {clusterIP: 10.96.0.34, ports: [{port: 80}, {port: 81}]}",
         ),
         ("a_service_address_that_is_none", Neither, "spec: {clusterIP: nowhere, ports: [{port: 80}]}"),
@@ -98,7 +98,7 @@ pub(super) const TABLE: Table = Table {
         ),
         (
             "a_service_type_that_does_not_exist",
-            Neither,
+            ServerRefuses("podgate asks only whether it is ExternalName"),
             "spec: {type: Cluster, clusterIP: 10.96.0.34, ports: [{port: 80}]}",
         ),
     ],

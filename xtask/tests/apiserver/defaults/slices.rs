@@ -2,7 +2,7 @@
 
 use super::{
     Kind, Table,
-    Verdict::{Both, Neither, ServerRefuses},
+    Verdict::{Both, Neither, PodgateRefuses},
 };
 
 pub(super) const TABLE: Table = Table {
@@ -89,7 +89,7 @@ pub(super) const TABLE: Table = Table {
         ),
         (
             "an_endpoint_on_loopback",
-            ServerRefuses("no packet of a pod leads there"),
+            Neither,
             "metadata: {labels: {kubernetes.io/service-name: s}}\naddressType: IPv4\nports: [{port: 80}]\nendpoints: [{addresses: [127.0.0.1]}]",
         ),
         (
@@ -99,12 +99,12 @@ pub(super) const TABLE: Table = Table {
         ),
         (
             "a_slice_port_0",
-            Both,
+            PodgateRefuses("the server does not look at the number, and nobody can be led there"),
             "metadata: {labels: {kubernetes.io/service-name: s}}\naddressType: IPv4\nports: [{port: 0}]\nendpoints: [{addresses: [10.244.1.2]}]",
         ),
         (
             "a_slice_port_65536",
-            Neither,
+            PodgateRefuses("the server does not look at the number, and nobody can be led there"),
             "metadata: {labels: {kubernetes.io/service-name: s}}\naddressType: IPv4\nports: [{port: 65536}]\nendpoints: [{addresses: [10.244.1.2]}]",
         ),
         (

@@ -1,0 +1,76 @@
+//! A node's machine: the first process of its own process namespace, in the network that the keeper gave it.
+//!
+//! In: the name of the node and its directory. Out: containerd, kubelet and kube-proxy that run until this process is
+//! killed or one of them ends. It takes the exit of whatever process has lost its parent, as an init must.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::net::UnixStream,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::wait::wait;
+
+use super::{NODES, READY, config, directory, disk, image, keeper};
+use crate::{
+    flags::Cni,
+    kubernetes::{Daemon, Log, Programs},
+    lab::http_get,
+    sandbox,
+    shell::report,
+};
+
+/// How long each program may take to start.
+const START: Duration = Duration::from_secs(120);
+/// Where kubelet says how it is.
+const KUBELET: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10248);
+
+pub(super) fn run(node: &str, cni: Cni) -> Result<u8> {
+    let number = (1..).zip(NODES).find(|(_, name)| *name == node).context("there is no such node")?.0;
+    let directory = directory()?.join(node);
+    sandbox::isolate(|| disk::mount_all(node, &directory), || report(live(node, number, cni, &directory)))
+}
+
+fn live(node: &str, number: u8, cni: Cni, directory: &Path) -> Result<()> {
+    let ready = directory.join(READY);
+    if ready.exists() {
+        fs::remove_file(&ready).context("taking back that the node is ready")?;
+    }
+    let programs = Programs::whole()?;
+    let authority = keeper::authority()?;
+    write("/etc/containerd/config.toml", &config::containerd())?;
+    write("/etc/cni/net.d/10-podgate.conflist", &config::network(cni, number))?;
+    write(config::KUBELET_FILE, &config::kubelet(node))?;
+    let start = |name: &str, command: &mut Command| {
+        Daemon::start(name, command, &Log::new(directory.join(format!("{name}.log"))))
+    };
+
+    let mut containerd = start("containerd", &mut Command::new("containerd"))?;
+    containerd.ready(START, || Ok(UnixStream::connect(config::SOCKET).is_ok()))?;
+    image::import(&mut Command::new("ctr"), &keeper::images()?)?;
+    let mut command = Command::new(programs.path("kubelet"));
+    let mut kubelet = start("kubelet", command.args(config::kubelet_options(node, number, &authority)))?;
+    let mut command = Command::new(programs.path("kube-proxy"));
+    let proxy = start("kube-proxy", command.args(config::proxy(node, &authority)))?;
+    kubelet
+        .ready(START, || Ok(http_get(KUBELET, "/healthz", START).is_ok_and(|answer| answer.status == 200)))?;
+    fs::write(&ready, "").context("telling that the node is ready")?;
+
+    loop {
+        let ended = wait().context("waiting for processes")?.pid();
+        let daemons = [&containerd, &kubelet, &proxy];
+        if let Some(daemon) = daemons.into_iter().find(|daemon| Some(daemon.process_id()) == ended) {
+            bail!("on {node} a program ended\n{}", daemon.log().tail());
+        }
+    }
+}
+
+fn write(file: &str, text: &str) -> Result<()> {
+    let directory = Path::new(file).parent().context("the file is in a directory")?;
+    fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
+    fs::write(file, text).with_context(|| format!("writing {file}"))
+}
