@@ -67,7 +67,10 @@ pub(super) async fn apply_all(client: &Client, objects: &[Value]) -> Result<()> 
     for object in objects {
         let (api, name) = (api_of(client, object)?, name(object)?);
         let what = || format!("{} {name}", object["kind"]);
-        api.patch(name, &owner, &Patch::Apply(object)).await.with_context(what)?;
+        // Its schema has one address of a kind in the status of a node: those of two families cannot be applied.
+        let mut body = object.clone();
+        body.as_object_mut().map(|fields| fields.remove("status"));
+        api.patch(name, &owner, &Patch::Apply(body)).await.with_context(what)?;
         if let Some(status) = object.get("status") {
             let patch = Patch::Merge(json!({"status": status}));
             api.patch_status(name, &PatchParams::default(), &patch).await.with_context(what)?;

@@ -58,7 +58,12 @@ impl Mirror {
             if path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b".")) {
                 let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
                 let objects = serde_saphyr::from_multiple(&text);
-                files.insert(path.clone(), objects.with_context(|| path.display().to_string())?);
+                let mut objects: Vec<Value> = objects.with_context(|| path.display().to_string())?;
+                // The server gives its own; it would look for one that exists with this.
+                for object in &mut objects {
+                    object["metadata"].as_object_mut().map(|metadata| metadata.remove("uid"));
+                }
+                files.insert(path, objects);
             }
         }
         Ok(files)
