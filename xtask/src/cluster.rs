@@ -154,7 +154,7 @@ impl Cluster {
     }
 
     /// Cuts a node's power: all its processes, mounts and networks are gone at once. It starts again by itself, with
-    /// its disk; waits until its kubelet runs. Its pods come back later, and the API server knows nothing of all that yet.
+    /// its disk; waits until its programs run. Its pods come back later, and the API server knows nothing of all that yet.
     pub fn reboot(&self, node: &str) -> Result<()> {
         let ready = directory()?.join(node).join(READY);
         let before = self.machine(node)?;
