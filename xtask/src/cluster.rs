@@ -33,6 +33,7 @@ use crate::{
     lab::until,
     root, setup, workspace,
 };
+pub use image::BUSYBOX;
 use process::Process;
 
 pub(crate) fn run(command: &ClusterCommand) -> Result<ExitCode> {
@@ -48,6 +49,8 @@ pub(crate) fn run(command: &ClusterCommand) -> Result<ExitCode> {
         }
         ClusterCommand::Load { archive } => Cluster::find()?.load_image(archive).map(|()| ExitCode::SUCCESS),
         ClusterCommand::Reboot { node } => Cluster::find()?.reboot(node).map(|()| ExitCode::SUCCESS),
+        ClusterCommand::KillApiServer => Cluster::find()?.kill_api_server().map(|()| ExitCode::SUCCESS),
+        ClusterCommand::StartApiServer => Cluster::find()?.start_api_server().map(|()| ExitCode::SUCCESS),
         ClusterCommand::Keep(flags) => keeper::run(flags.cni),
         ClusterCommand::Machine { node, cni } => Ok(machine::run(node, *cni)?.into()),
     }
@@ -84,7 +87,8 @@ const PACKAGES: [(&str, &str); 6] = [
 /// Starts a cluster and waits until both nodes are Ready.
 pub fn up(flags: &UpFlags) -> Result<Cluster> {
     let started = Instant::now();
-    ensure!(Cluster::find().is_err(), "a cluster is up already: `cargo xtask cluster down` ends it");
+    let running = Process::recorded(&directory()?.join(KEEPER))?;
+    ensure!(running.is_none(), "a cluster is up already: `cargo xtask cluster down` ends it");
     install()?;
     Programs::whole()?;
     // What an unkind end has left.
@@ -150,15 +154,13 @@ impl Cluster {
     }
 
     /// Cuts a node's power: all its processes, mounts and networks are gone at once. It starts again by itself, with
-    /// its disk; waits until then.
+    /// its disk; waits until its programs run. Its pods come back later, and the API server knows nothing of all that yet.
     pub fn reboot(&self, node: &str) -> Result<()> {
+        let ready = directory()?.join(node).join(READY);
         let before = self.machine(node)?;
+        fs::remove_file(&ready).with_context(|| format!("{node} is not ready"))?;
         kill(before.id(), Signal::SIGKILL).with_context(|| format!("killing {node}"))?;
-        until(&format!("{node} starts again"), REBOOT, || {
-            Ok(self.machine(node).is_ok_and(|machine| machine != before).then_some(()))
-        })?;
-        let fresh = directory()?.join(node).join(READY);
-        until(&format!("{node} is ready"), REBOOT, || Ok(fresh.exists().then_some(())))
+        until(&format!("{node} is ready again"), REBOOT, || Ok(ready.exists().then_some(())))
     }
 
     /// Kills the API server; it stays away until [`Self::start_api_server`].

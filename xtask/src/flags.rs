@@ -104,6 +104,10 @@ pub enum ClusterCommand {
     Load { archive: PathBuf },
     /// Cut a node's power, and wait until it is back
     Reboot { node: String },
+    /// Kill the API server, and keep it away
+    KillApiServer,
+    /// Start the API server again, on the same data
+    StartApiServer,
     /// What holds the cluster in the background
     #[command(hide = true)]
     Keep(UpFlags),

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 /// What a pod's sandbox runs.
 pub(super) const PAUSE: &str = "localhost/pause:1";
 /// For pods of tests: busybox under all its names, in `/bin`.
-pub(super) const BUSYBOX: &str = "localhost/busybox:1";
+pub const BUSYBOX: &str = "localhost/busybox:1";
 
 /// Where the program lies in the image.
 const PROGRAM: &str = "bin/busybox";

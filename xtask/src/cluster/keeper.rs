@@ -74,7 +74,8 @@ fn keep(sandbox: Sandbox, cni: Cni) -> Result<()> {
     let mut machines: Vec<_> = (1..).zip(NODES).map(machine).collect();
     until("all nodes are Ready", NODES_READY, || {
         fail_with_any(&mut machines)?;
-        Ok((ready_nodes(&control_plane)? == NODES.len()).then_some(()))
+        let run = NODES.iter().all(|node| directory.join(node).join(READY).exists());
+        Ok((run && ready_nodes(&control_plane)? == NODES.len()).then_some(()))
     })?;
     println!("the nodes {} are Ready", NODES.join(" and "));
     let orders = directory.join(START_API_SERVER);

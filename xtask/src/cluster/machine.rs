@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::net::UnixStream,
     path::Path,
     process::Command,
@@ -26,8 +26,9 @@ use crate::{
 
 /// How long each program may take to start.
 const START: Duration = Duration::from_secs(120);
-/// Where kubelet says how it is.
-const KUBELET: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10248);
+/// Where kubelet and kube-proxy say how they are; kube-proxy is well once it has written its rules.
+const KUBELET: SocketAddr = local(10248);
+const PROXY: SocketAddr = local(10256);
 
 pub(super) fn run(node: &str, cni: Cni) -> Result<u8> {
     let number = (1..).zip(NODES).find(|(_, name)| *name == node).context("there is no such node")?.0;
@@ -55,9 +56,9 @@ fn live(node: &str, number: u8, cni: Cni, directory: &Path) -> Result<()> {
     let mut command = Command::new(programs.path("kubelet"));
     let mut kubelet = start("kubelet", command.args(config::kubelet_options(node, number, &authority)))?;
     let mut command = Command::new(programs.path("kube-proxy"));
-    let proxy = start("kube-proxy", command.args(config::proxy(node, &authority)))?;
-    kubelet
-        .ready(START, || Ok(http_get(KUBELET, "/healthz", START).is_ok_and(|answer| answer.status == 200)))?;
+    let mut proxy = start("kube-proxy", command.args(config::proxy(node, &authority)))?;
+    kubelet.ready(START, || Ok(is_well(KUBELET)))?;
+    proxy.ready(START, || Ok(is_well(PROXY)))?;
     fs::write(&ready, "").context("telling that the node is ready")?;
 
     loop {
@@ -67,6 +68,14 @@ fn live(node: &str, number: u8, cni: Cni, directory: &Path) -> Result<()> {
             bail!("on {node} a program ended\n{}", daemon.log().tail());
         }
     }
+}
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+fn is_well(program: SocketAddr) -> bool {
+    http_get(program, "/healthz", START).is_ok_and(|answer| answer.status == 200)
 }
 
 fn write(file: &str, text: &str) -> Result<()> {

@@ -55,10 +55,12 @@ impl Wire {
             .map(|node| format!("route add {} via {}\n", pods_of(node), Member::Node(node).address()))
             .collect();
         place.ip(&format!("link set eth0 up\naddr add {}/24 dev eth0\n{routes}", member.address()))?;
-        match member {
-            Member::ControlPlane => Ok(()),
-            Member::Node(_) => place.sysctls(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")]),
+        if member == Member::ControlPlane {
+            return Ok(());
         }
+        // Without a way out a node would not even try to reach the address of a service. It leads nowhere.
+        place.ip(&format!("route add default via {}\n", Member::ControlPlane.address()))?;
+        place.sysctls(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])
     }
 
     /// Takes the `eth0` of a place away that has ended, which the kernel might do only later.
