@@ -26,9 +26,11 @@ use crate::{
 
 /// How long each program may take to start.
 const START: Duration = Duration::from_secs(120);
-/// Where kubelet and kube-proxy say how they are; kube-proxy is well once it has written its rules.
+/// Where kubelet says how it is.
 const KUBELET: SocketAddr = local(10248);
-const PROXY: SocketAddr = local(10256);
+/// Where kube-proxy counts, and since when it has rules; its health page is content without.
+const PROXY: SocketAddr = local(10249);
+const RULES_WRITTEN: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds";
 
 pub(super) fn run(node: &str, cni: Cni) -> Result<u8> {
     let number = (1..).zip(NODES).find(|(_, name)| *name == node).context("there is no such node")?.0;
@@ -57,8 +59,8 @@ fn live(node: &str, number: u8, cni: Cni, directory: &Path) -> Result<()> {
     let mut kubelet = start("kubelet", command.args(config::kubelet_options(node, number, &authority)))?;
     let mut command = Command::new(programs.path("kube-proxy"));
     let mut proxy = start("kube-proxy", command.args(config::proxy(node, &authority)))?;
-    kubelet.ready(START, || Ok(is_well(KUBELET)))?;
-    proxy.ready(START, || Ok(is_well(PROXY)))?;
+    kubelet.ready(START, || Ok(page(KUBELET, "/healthz").is_some()))?;
+    proxy.ready(START, || Ok(page(PROXY, "/metrics").is_some_and(|metrics| has_rules(&metrics))))?;
     fs::write(&ready, "").context("telling that the node is ready")?;
 
     loop {
@@ -74,12 +76,36 @@ const fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-fn is_well(program: SocketAddr) -> bool {
-    http_get(program, "/healthz", START).is_ok_and(|answer| answer.status == 200)
+/// What a program answers, unless it cannot or is not well.
+fn page(program: SocketAddr, path: &str) -> Option<String> {
+    let answer = http_get(program, path, START).ok()?;
+    (answer.status == 200).then_some(answer.body)
+}
+
+/// From the metrics of kube-proxy; a value of 0 is "never".
+fn has_rules(metrics: &str) -> bool {
+    metrics.lines().any(|line| line.starts_with(RULES_WRITTEN) && !line.ends_with(" 0"))
 }
 
 fn write(file: &str, text: &str) -> Result<()> {
     let directory = Path::new(file).parent().context("the file is in a directory")?;
     fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
     fs::write(file, text).with_context(|| format!("writing {file}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kube_proxy_has_rules_once_it_says_since_when() {
+        for (metrics, expected) in [
+            ("# TYPE kubeproxy_sync_proxy_rules_last_timestamp_seconds gauge\n", false),
+            ("kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv4\"} 0\n", false),
+            ("kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv4\"} 1.7951e+09\n", true),
+            ("", false),
+        ] {
+            assert_eq!(has_rules(metrics), expected, "{metrics}");
+        }
+    }
 }
