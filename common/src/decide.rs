@@ -10,6 +10,7 @@
 use crate::{
     Address, Direction, Endpoint, Flow, FlowKey, Hook, Kind, NODE, Outcome, Packet, Protocol, RowKey,
     Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Tuple, allowed, parse, scratch::Question,
+    tables::has_bit,
 };
 
 mod dhcp;
@@ -168,13 +169,21 @@ fn egress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, ifindex: u32, tables: &
             ServiceVerdict::Denied => Outcome::Denied,
         };
     }
-    if to_node {
-        return Outcome::OwnNode;
-    }
     if to_itself {
         return Outcome::Itself;
     }
-    by_policy(&tuple.destination, tuple, endpoint, Direction::Egress, tables)
+    // One look-up for both: the verifier walks it once.
+    let policy = endpoint.egress;
+    let key = |identity, class| match to_node {
+        true => RowKey::of_own_node(policy, identity, class),
+        false => RowKey::new(policy, identity, class),
+    };
+    let (protocol, port) = (tuple.protocol, tuple.destination_port);
+    match (has_bit(tables, endpoint.slot, key, &tuple.destination, protocol, port), to_node) {
+        (true, false) => Outcome::Allowed,
+        (false, true) => Outcome::OwnNode,
+        (false, false) | (true, true) => Outcome::Denied,
+    }
 }
 
 /// The verdict on a service's address and port, for which the node will choose a backend only later. A port of the

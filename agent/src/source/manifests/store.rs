@@ -269,6 +269,9 @@ fn add(cluster: &mut Cluster, object: Decoded) {
         Decoded::Policy(policy) => {
             cluster.policies.insert(policy.name.clone(), policy);
         }
+        Decoded::ClusterPolicy(policy) => {
+            cluster.cluster_policies.insert(policy.name.clone(), policy);
+        }
         Decoded::Service(service) => {
             cluster.services.insert(service.name.clone(), service);
         }
