@@ -197,19 +197,12 @@ impl Connection<'_> {
     }
 
     /// Why a rule does not match; empty: it matches. `namespace` is its policy's.
-    fn misses(
-        &self,
-        namespace: Option<&Name>,
-        rule: &Rule,
-        direction: Direction,
-        case: Case,
-    ) -> Vec<String> {
+    fn misses(&self, namespace: Option<&Name>, rule: &Rule, direction: Direction, case: Case) -> Vec<String> {
         let peer = match direction {
             Direction::Egress => self.to,
             Direction::Ingress => self.from,
         };
-        let mut misses =
-            peers::misses(self.cluster, namespace, &rule.peers, direction, peer, case.peer);
+        let mut misses = peers::misses(self.cluster, namespace, &rule.peers, direction, peer, case.peer);
         misses.extend(ports::miss(&rule.ports, self.port, case.number, self.to));
         misses
     }

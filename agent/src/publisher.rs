@@ -23,8 +23,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use podgate_common::{
-    Address, BITS_PER_ROW, ClassId, Endpoint, EndpointState, IdentityId, PolicyId, Protocol, Row, RowKey, ServiceId,
-    ServiceKey, Slot,
+    Address, BITS_PER_ROW, ClassId, Endpoint, EndpointState, IdentityId, PolicyId, Protocol, Row, RowKey,
+    ServiceId, ServiceKey, Slot,
 };
 
 use self::ids::{Assigned, Ids};
@@ -292,12 +292,13 @@ impl Current {
     }
 }
 
+type RowKeyOf = fn(PolicyId, IdentityId, ClassId) -> RowKey;
+
 /// Verdict rows under the kernel's ids; only those with a bit.
 fn rows(compiled: &Rows, ids: &Assigned) -> BTreeMap<RowKey, Row> {
     let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
-    let sorts: [(_, fn(PolicyId, IdentityId, ClassId) -> RowKey); 2] =
-        [(&compiled.allowed, RowKey::new), (&compiled.denied_on_own_node, RowKey::of_own_node)];
-    for (compiled, key) in sorts {
+    let allowed = (&compiled.allowed, RowKey::new as RowKeyOf);
+    for (compiled, key) in [allowed, (&compiled.denied_on_own_node, RowKey::of_own_node)] {
         for ((rule_set, identity), blocks) in compiled {
             let (policy, identity) = (ids.policies[*rule_set], ids.identities[*identity]);
             for (index, class) in ids.classes.iter().enumerate() {

@@ -216,7 +216,9 @@ impl Reconciler {
     }
 
     fn fingerprint(&self, veth: &Veth, cluster: &Cluster) -> Fingerprint {
-        let State::Known { pod: name, .. } = &veth.state else { return (None, Judging::default(), Judging::default()) };
+        let State::Known { pod: name, .. } = &veth.state else {
+            return (None, Judging::default(), Judging::default());
+        };
         let judging = |direction| {
             self.pods.get(name).map_or_else(Judging::default, |pod| Judging::of(cluster, pod, direction))
         };

@@ -70,7 +70,9 @@ fn isolation(isolation: &Isolation) -> String {
     let Isolation { isolated, policies, cluster_policies } = isolation;
     match (isolated, cluster_policies.is_empty()) {
         (true, true) => format!("isolated by {}", policies.join(",")),
-        (true, false) => format!("isolated by {}, judged by {}", policies.join(","), cluster_policies.join(",")),
+        (true, false) => {
+            format!("isolated by {}, judged by {}", policies.join(","), cluster_policies.join(","))
+        }
         (false, false) => format!("judged by {}", cluster_policies.join(",")),
         (false, true) => "free".into(),
     }

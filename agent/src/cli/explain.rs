@@ -127,7 +127,10 @@ fn shown(why_not: &[String], lines: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::{Pair, Reason};
+    use crate::{
+        explain::{ClusterRuleTrace, Pair, Reason},
+        model::{Action, ClusterPolicyKind, Tier},
+    };
 
     fn trace(rule: usize, why_not: &[&str]) -> RuleTrace {
         let why_not: Vec<String> = why_not.iter().map(|line| (*line).to_owned()).collect();
@@ -170,6 +173,22 @@ mod tests {
                     policy("deny", vec![]),
                     policy("p", vec![trace(0, &["from[0] wants a"]), trace(1, &[]), trace(2, &many)]),
                 ],
+                cluster_policies: vec![ClusterPolicyTrace {
+                    kind: ClusterPolicyKind::ClusterNetworkPolicy,
+                    name: "base".into(),
+                    tier: Tier::Admin,
+                    priority: 7,
+                    matched: vec![1, 2],
+                    decided: vec![2],
+                    rules: [Action::Accept, Action::Pass, Action::Deny]
+                        .into_iter()
+                        .enumerate()
+                        .map(|(rule, action)| ClusterRuleTrace {
+                            action,
+                            trace: trace(rule, if rule == 0 { &["from[0] wants b"] } else { &[] }),
+                        })
+                        .collect(),
+                }],
             },
             backends: None,
         };
@@ -185,6 +204,11 @@ egress of x/a: allow (not isolated, no policy selects it for this direction)
 ingress of x/b: deny (isolated, no rule matches)
   note: look
   nothing allows 10.0.0.1
+  ClusterNetworkPolicy base (Admin, priority 7)
+    ingress[0] Accept does not match
+      from[0] wants b
+    ingress[1] Pass matches
+    ingress[2] Deny decides
   x/deny: no rules, allows nothing
   x/p
     ingress[0] does not match

@@ -13,8 +13,8 @@ use podgate_common::Direction;
 
 use super::{PortRange, Subject};
 use crate::model::{
-    Action, Cluster, ClusterNetworkPolicy, ClusterPolicyName, IpBlock, Name, NamedPort, NetworkPolicy, ObjectName,
-    Peer, Peers, Pod, PortRule, Ports, Rule, Selector, Tier,
+    Action, Cluster, ClusterNetworkPolicy, ClusterPolicyName, IpBlock, Name, NamedPort, NetworkPolicy,
+    ObjectName, Peer, Peers, Pod, PortRule, Ports, Rule, Selector, Tier,
 };
 
 /// A property that an address has or has not.
@@ -204,7 +204,13 @@ impl<'a> Compiler<'a> {
 
     /// The terms of one rule. `namespace` is its policy's; `subject` is given for ingress, where a named port is the
     /// subject's own.
-    fn add_terms(&self, rule: &Rule, namespace: Option<&Name>, subject: Option<&Pod>, terms: &mut BTreeSet<Term>) {
+    fn add_terms(
+        &self,
+        rule: &Rule,
+        namespace: Option<&Name>,
+        subject: Option<&Pod>,
+        terms: &mut BTreeSet<Term>,
+    ) {
         let peers: Vec<BTreeSet<Arc<Atom>>> = match &rule.peers {
             Peers::Any => vec![BTreeSet::new()],
             Peers::Listed(peers) => peers.iter().filter_map(|peer| peer_atom(peer, namespace)).collect(),

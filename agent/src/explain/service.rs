@@ -7,7 +7,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 use podgate_common::Direction;
 
 use super::{
-    ClusterPolicyTrace, End, Explanation, PolicyTrace, Question, Reason, RuleTrace, Side, Unanswerable, Verdict,
+    ClusterPolicyTrace, End, Explanation, PolicyTrace, Question, Reason, RuleTrace, Side, Unanswerable,
+    Verdict,
     end::{Party, node_addresses},
     to_itself,
 };
@@ -180,9 +181,7 @@ fn add_cluster_policies(known: &mut Vec<ClusterPolicyTrace>, more: Vec<ClusterPo
             known.push(policy);
             continue;
         };
-        for (list, more) in
-            [(&mut known.matched, policy.matched), (&mut known.decided, policy.decided)]
-        {
+        for (list, more) in [(&mut known.matched, policy.matched), (&mut known.decided, policy.decided)] {
             list.extend(more);
             list.sort_unstable();
             list.dedup();

@@ -50,8 +50,10 @@ pub(crate) fn cluster(policies: Vec<NetworkPolicy>) -> Cluster {
         pod("y/pending", "n2", &[], &[]),
     ];
     let namespace = Namespace { labels: labels(&[("purpose", "test")]) };
-    let node =
-        |addresses: &[&str]| Node { addresses: addresses.iter().map(|a| a.parse().unwrap()).collect() };
+    let node = |addresses: &[&str]| Node {
+        labels: labels(&[]),
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+    };
     Cluster {
         namespaces: BTreeMap::from([("y".into(), namespace)]),
         pods: pods.into_iter().map(|pod| (pod.name.clone(), pod)).collect(),
@@ -150,12 +152,12 @@ fn a_rule_that_does_not_match_says_why() {
         ("x/a", port(PortRule::Protocol(Protocol::Udp)), "ports wants any UDP, not TCP/80"),
         (
             "x/a",
-            port(PortRule::Named(Protocol::Tcp, "http".into())),
+            port(PortRule::Named(Some(Protocol::Tcp), "http".into())),
             "ports wants TCP/http (8080), not TCP/80",
         ),
         (
             "x/a",
-            port(PortRule::Named(Protocol::Udp, "http".into())),
+            port(PortRule::Named(Some(Protocol::Udp), "http".into())),
             "ports wants UDP/http (x/b has none), not TCP/80",
         ),
         ("x/a", port(PortRule::Nothing), "ports wants an entry that was not understood, not TCP/80"),
@@ -301,8 +303,8 @@ fn a_port_name_stands_for_all_its_numbers() {
     for (rules, verdict) in [
         (vec![only(1)], Verdict::Deny),
         (vec![only(1), only(2)], Verdict::Allow),
-        (vec![port(PortRule::Named(Protocol::Tcp, "many".into()))], Verdict::Allow),
-        (vec![port(PortRule::Named(Protocol::Udp, "many".into()))], Verdict::Deny),
+        (vec![port(PortRule::Named(Some(Protocol::Tcp), "many".into()))], Verdict::Allow),
+        (vec![port(PortRule::Named(Some(Protocol::Udp), "many".into()))], Verdict::Deny),
     ] {
         let answer = ask(&cluster(vec![policy("p", Some(rules), None)]), "x/a", "x/b", "TCP/many").unwrap();
         assert_eq!((answer.verdict, answer.numbers), (verdict, vec![1, 2]));
@@ -311,7 +313,7 @@ fn a_port_name_stands_for_all_its_numbers() {
 
 #[test]
 fn a_named_port_of_an_egress_rule_is_the_destinations() {
-    let rules = vec![port(PortRule::Named(Protocol::Tcp, "http".into()))];
+    let rules = vec![port(PortRule::Named(Some(Protocol::Tcp), "http".into()))];
     let cluster = cluster(vec![policy("p", None, Some(rules))]);
     for (to, number, why_not) in [
         ("x/b", "TCP/8080", None),

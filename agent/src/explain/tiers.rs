@@ -45,11 +45,7 @@ impl Connection<'_> {
                 name: policy.name.name.clone(),
                 tier,
                 priority: policy.priority,
-                matched: rules
-                    .iter()
-                    .filter(|rule| rule.trace.matched)
-                    .map(|rule| rule.trace.rule)
-                    .collect(),
+                matched: rules.iter().filter(|rule| rule.trace.matched).map(|rule| rule.trace.rule).collect(),
                 decided,
                 rules,
             }

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use podgate_common::{Direction, Protocol};
 
 use super::{
-    ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Labels, Name, NetworkPolicy, ObjectName, Service, Tier,
+    ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Labels, Name, NetworkPolicy, ObjectName, Service,
+    Tier,
 };
 
 /// A full picture of a cluster.
@@ -82,8 +83,7 @@ impl Cluster {
         }
         let namespace = self.namespace_labels(&pod.name.namespace);
         let mut policies = self.by_precedence(tier);
-        policies
-            .retain(|policy| !policy.rules(direction).is_empty() && policy.selects(pod, &namespace));
+        policies.retain(|policy| !policy.rules(direction).is_empty() && policy.selects(pod, &namespace));
         policies
     }
 

@@ -27,8 +27,8 @@ mod syntax;
 use serde_json::Value;
 
 use crate::model::{
-    ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Name, Namespace, NetworkPolicy, Node, ObjectName, Pod,
-    Service,
+    ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Name, Namespace, NetworkPolicy, Node, ObjectName,
+    Pod, Service,
 };
 
 pub(crate) use field::Fault;

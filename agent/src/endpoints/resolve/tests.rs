@@ -348,7 +348,7 @@ impl World {
 
     fn node(mut self, node: &str, addresses: &[&str]) -> Self {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        self.cluster.nodes.insert(node.into(), Node { addresses });
+        self.cluster.nodes.insert(node.into(), Node { labels: Arc::default(), addresses });
         self
     }
 

@@ -137,12 +137,7 @@ fn namespaced_pods(field: &Field<'_>, names: &mut Interner) -> Option<(Selector,
 }
 
 /// One rule for each entry, also for the bad ones: rules are told apart by their index.
-fn rules(
-    field: &Field<'_>,
-    peers: &'static str,
-    dialect: Dialect,
-    names: &mut Interner,
-) -> Vec<ClusterRule> {
+fn rules(field: &Field<'_>, peers: &'static str, dialect: Dialect, names: &mut Interner) -> Vec<ClusterRule> {
     match field.items() {
         Ok(items) => items.map(|item| rule(&item, peers, dialect, names)).collect(),
         Err(_reported) => vec![failed_closed(None)],

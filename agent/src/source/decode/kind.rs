@@ -110,7 +110,9 @@ impl Kind {
         match self {
             Self::Namespace | Self::Node | Self::Pod | Self::Service => "v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
-            Self::ClusterPolicy(ClusterPolicyKind::ClusterNetworkPolicy) => "policy.networking.k8s.io/v1alpha2",
+            Self::ClusterPolicy(ClusterPolicyKind::ClusterNetworkPolicy) => {
+                "policy.networking.k8s.io/v1alpha2"
+            }
             Self::ClusterPolicy(_) => "policy.networking.k8s.io/v1alpha1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
         }
