@@ -110,14 +110,19 @@ impl Connection<'_> {
         let judged: Vec<(PolicyTrace, Vec<bool>)> =
             isolating.iter().map(|policy| self.policy(policy, direction, &cases)).collect();
         let isolated = !isolating.is_empty();
-        let [admin, baseline] = Tier::ALL.map(|tier| self.tier(pod, tier, direction, &cases));
         let is_own_node = peer.is_own_node(pod, direction);
+        // The peers of ingress are pods, and the node's own traffic always passes.
+        let is_always_let_in = is_own_node && direction == Direction::Ingress;
+        let admin = self.tier(pod, Tier::Admin, direction, &cases, |_| !is_always_let_in);
         let settled_by_policies = |case: usize| match isolated {
             true if is_own_node => Some(Reason::OwnNode),
             true if judged.iter().any(|(_, allowed)| allowed[case]) => Some(Reason::RuleMatches),
             true => Some(Reason::NoRuleMatches),
             false => None,
         };
+        let baseline = self.tier(pod, Tier::Baseline, direction, &cases, |case| {
+            !is_always_let_in && admin.settled[case].is_none() && !isolated
+        });
         let has_no_say = admin.traces.is_empty() && baseline.traces.is_empty();
         let open = if has_no_say { Reason::NotIsolated } else { Reason::Undecided };
         let reasons: Vec<Reason> = (0..cases.len())
@@ -131,8 +136,7 @@ impl Connection<'_> {
             Reason::Itself
         } else if !isolated && has_no_say {
             Reason::NotIsolated
-        } else if is_own_node && direction == Direction::Ingress {
-            // "Ingress peers" are pods; and the node's own traffic always passes.
+        } else if is_always_let_in {
             Reason::OwnNode
         } else {
             let telling = reasons.iter().copied().find(is_denied).or_else(|| reasons.first().copied());

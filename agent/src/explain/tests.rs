@@ -6,8 +6,9 @@ use podgate_common::Protocol;
 
 use super::*;
 use crate::model::{
-    IpBlock, Labels, Name, NamedPort, Namespace, Node, ObjectName, Peer, Peers, Pod, PortRule, Ports,
-    Requirement, Selector,
+    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, IpBlock,
+    Labels, Name, NamedPort, Namespace, Node, ObjectName, Peer, Peers, Pod, PortRule, Ports, Requirement,
+    Selector, Tier,
 };
 
 pub(crate) fn labels(labels: &[(&str, &str)]) -> Labels {
@@ -393,4 +394,59 @@ fn the_json_form_has_the_fields_of_the_contract() {
     assert_eq!(json, expected);
     let read: Explanation = serde_json::from_value(json).unwrap();
     assert_eq!(read, ask(&cluster, "y/v4", "x/b", "TCP/80").unwrap());
+}
+
+#[test]
+fn cluster_policies_are_listed_in_the_order_in_which_they_are_asked_with_the_rule_that_decides() {
+    let all = || {
+        Peers::Listed(vec![Peer::Pods { namespaces: Some(Selector::EVERYTHING), pods: Selector::EVERYTHING }])
+    };
+    let only = |protocol| Ports::Listed(vec![PortRule::Protocol(protocol)]);
+    let rule = |action, ports| ClusterRule { action, matches: Rule { peers: all(), ports } };
+    let named = |name: &str, tier, priority, ingress| {
+        let name = ClusterPolicyName { name: name.into(), kind: ClusterPolicyKind::ClusterNetworkPolicy };
+        let subject = ClusterSubject { namespaces: Selector::EVERYTHING, pods: Selector::EVERYTHING };
+        let egress = Vec::new();
+        (name.clone(), ClusterNetworkPolicy { name, tier, priority, subject, ingress, egress })
+    };
+    let mut cluster = cluster(vec![policy("deny", Some(vec![]), None)]);
+    cluster.cluster_policies = BTreeMap::from([
+        named("a", Tier::Baseline, 0, vec![rule(Action::Accept, Ports::Any)]),
+        named("b", Tier::Admin, 9, vec![rule(Action::Deny, Ports::Any)]),
+        named(
+            "c",
+            Tier::Admin,
+            1,
+            vec![rule(Action::Accept, only(Protocol::Tcp)), rule(Action::Pass, only(Protocol::Udp))],
+        ),
+    ]);
+    let names = |side: &Side| -> String {
+        side.cluster_policies.iter().map(|policy| &*policy.name).collect::<Vec<_>>().join(" ")
+    };
+    let decided = |side: &Side| -> Vec<Vec<usize>> {
+        side.cluster_policies.iter().map(|policy| policy.decided.clone()).collect()
+    };
+    // (from, to, port, reason of ingress, rules that decide)
+    let table = [
+        ("x/a", "x/b", "TCP/80", Reason::ClusterPolicyAccepts, [vec![0], vec![], vec![]]),
+        ("x/a", "x/b", "UDP/80", Reason::NoRuleMatches, [vec![], vec![], vec![]]),
+        ("x/a", "x/b", "SCTP/80", Reason::ClusterPolicyDenies, [vec![], vec![0], vec![]]),
+        ("x/a", "y/c", "UDP/80", Reason::ClusterPolicyAccepts, [vec![], vec![], vec![0]]),
+        ("192.0.2.1", "y/c", "TCP/80", Reason::Undecided, [vec![], vec![], vec![]]),
+        ("node/n1", "x/b", "SCTP/80", Reason::OwnNode, [vec![], vec![], vec![]]),
+    ];
+    for (from, to, port, reason, rules) in table {
+        let answer = ask(&cluster, from, to, port).unwrap();
+        assert_eq!(answer.ingress.reason, reason, "{from} {to} {port}");
+        assert_eq!(names(&answer.ingress), "c b a", "{from} {to} {port}");
+        assert_eq!(decided(&answer.ingress), rules, "{from} {to} {port}");
+        assert_eq!(answer.egress.cluster_policies, [], "{from} {to} {port}");
+    }
+    let answer = ask(&cluster, "x/a", "y/c", "SCTP/80").unwrap();
+    let form = serde_json::to_value(&answer.ingress.cluster_policies[1]).unwrap();
+    let expected = serde_json::json!({
+        "kind": "ClusterNetworkPolicy", "name": "b", "tier": "Admin", "priority": 9, "matched": [0], "decided": [0],
+        "rules": [{"action": "Deny", "rule": 0, "matched": true, "why_not": []}],
+    });
+    assert_eq!(form, expected);
 }

@@ -13,10 +13,18 @@ pub(super) struct Tried {
 }
 
 impl Connection<'_> {
-    pub(super) fn tier(&self, pod: &Pod, tier: Tier, direction: Direction, cases: &[Case]) -> Tried {
+    /// `is_open` says which of the cases this tier is asked about; the others are tried too, and not settled.
+    pub(super) fn tier(
+        &self,
+        pod: &Pod,
+        tier: Tier,
+        direction: Direction,
+        cases: &[Case],
+        is_open: impl Fn(usize) -> bool,
+    ) -> Tried {
         let mut settled = vec![None; cases.len()];
         // A rule that passes ends the tier as well.
-        let mut is_over = vec![false; cases.len()];
+        let mut is_over: Vec<bool> = (0..cases.len()).map(|case| !is_open(case)).collect();
         let policies = self.cluster.judging(pod, tier, direction).into_iter();
         let traces = policies.map(|policy| {
             let mut decided = Vec::new();

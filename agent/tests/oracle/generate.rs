@@ -15,7 +15,7 @@ use std::{net::IpAddr, ops::RangeInclusive};
 use proptest::{collection::vec, prelude::*, sample};
 use serde_json::{Value, json};
 
-pub(crate) use large::large;
+pub(crate) use large::{large, large_cluster_policies};
 pub(crate) use spoil::spoil;
 
 /// Whether policies may hold entries that the API server would refuse.

@@ -68,7 +68,8 @@ fn tiers(lab: &mut Lab) -> Result<()> {
         "  podSelector: {matchLabels: {app: server}}\n  ingress:\n  - from:\n    - namespaceSelector: \
          {matchLabels: {kubernetes.io/metadata.name: y}}\n",
     )?;
-    let pass = format!("  ingress:\n  - {{action: Pass, from: [{OF_Y}]}}\n  - {{action: Deny, from: [{ALL}]}}\n");
+    let pass =
+        format!("  ingress:\n  - {{action: Pass, from: [{OF_Y}]}}\n  - {{action: Deny, from: [{ALL}]}}\n");
     let pass_all = format!("  ingress:\n  - {{action: Pass, from: [{ALL}]}}\n");
     apply_wide(manifests, "base", ("Admin", 10), SERVER, &pass)?;
     becomes(&stranger.place, v4, Traffic::Tcp(80), Seen::Reached)?;
@@ -142,8 +143,7 @@ fn live(lab: &mut Lab) -> Result<()> {
         let places = [&client.place, &remote.place];
         places.map(|place| Ok((place.clone(), connect(place, SocketAddr::new(address, 7))?)))
     };
-    let mut connections =
-        server.addresses.both().into_iter().flat_map(open).collect::<Result<Vec<_>>>()?;
+    let mut connections = server.addresses.both().into_iter().flat_map(open).collect::<Result<Vec<_>>>()?;
     connections.iter_mut().try_for_each(|(place, stream)| say(place, stream, b"before"))?;
     let deny_all = format!("  ingress:\n  - {{action: Deny, from: [{ALL}]}}\n");
     apply_wide(manifests, "server", ("Admin", 1), SERVER, &deny_all)?;
@@ -177,7 +177,13 @@ fn own_node(lab: &mut Lab) -> Result<()> {
     expect(&pod.place, n1.addresses, &others, Seen::Reached)?;
     // By its labels the node is the same one.
     let by_name = "{nodes: {matchLabels: {kubernetes.io/hostname: n1}}}";
-    apply_wide(manifests, "out", ("Admin", 1), SERVER, &format!("  egress:\n  - {{action: Deny, to: [{by_name}]}}\n"))?;
+    apply_wide(
+        manifests,
+        "out",
+        ("Admin", 1),
+        SERVER,
+        &format!("  egress:\n  - {{action: Deny, to: [{by_name}]}}\n"),
+    )?;
     becomes(&pod.place, v4.into(), Traffic::Tcp(7), Seen::Blocked)?;
     expect(&pod.place, n1.addresses, &EVERY_KIND, Seen::Blocked)?;
     // Without it the NetworkPolicy alone holds, and not here.

@@ -3,6 +3,8 @@
 //! Quoted sentences are those of the API (`apis/v1alpha2/clusternetworkpolicy_types.go`). What the API server would refuse
 //! is taken for what a newer one might store: the rule fails closed.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -23,7 +25,7 @@ pub(super) fn verdict(
     peer: End<'_>,
     connection: &Connection<'_>,
 ) -> Option<bool> {
-    let mut policies: Vec<Value> =
+    let mut policies: Vec<Cow<'_, Value>> =
         all(objects).into_iter().filter(|policy| tier_of(policy) == tier).collect();
     // "Policies with lower priority values have higher precedence." "If two (or more) policies in the same tier with the
     // same priority could match a connection, then the implementation can apply any of the matching policies": by name.
@@ -214,19 +216,20 @@ fn protocol_matches(entry: &Value, connection: &Connection<'_>) -> bool {
 }
 
 /// All of them, as v1alpha2 writes them.
-fn all(objects: &[Value]) -> Vec<Value> {
-    let own = of_kind(objects, "policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy").cloned();
+fn all(objects: &[Value]) -> Vec<Cow<'_, Value>> {
+    let own =
+        of_kind(objects, "policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy").map(Cow::Borrowed);
     let older = "policy.networking.k8s.io/v1alpha1";
     let admin = of_kind(objects, older, "AdminNetworkPolicy").map(|policy| {
         let mut policy = in_new_words(policy);
         policy["spec"]["tier"] = "Admin".into();
-        policy
+        Cow::Owned(policy)
     });
     let baseline = of_kind(objects, older, "BaselineAdminNetworkPolicy").map(|policy| {
         let mut policy = in_new_words(policy);
         policy["spec"]["tier"] = "Baseline".into();
         policy["spec"]["priority"] = 0.into();
-        policy
+        Cow::Owned(policy)
     });
     own.chain(admin).chain(baseline).collect()
 }
