@@ -142,13 +142,10 @@ fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) -> (ServiceVe
         let (block, class) = place(class);
         rows.own_node_row(rule_set, identity, block).is_some_and(|row| row.has(class))
     };
-    let (mut some, mut denied, mut denied_elsewhere) = (false, false, false);
+    let (mut some, mut denied, mut denied_elsewhere, mut denied_here) = (false, false, false, false);
     for backend in behind {
         match *backend {
-            // No hook sees what is delivered to the node after the translation: it is stopped before.
-            Backend::Node { identity, class } if denies_own_node(identity, class) => {
-                return (ServiceVerdict::Denied, false);
-            }
+            Backend::Node { identity, class } if denies_own_node(identity, class) => denied_here = true,
             Backend::Node { .. } => some = true,
             Backend::Local { identity, class, egress } => {
                 let allowed = allows(identity, class);
@@ -161,7 +158,8 @@ fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) -> (ServiceVe
             }
         }
     }
-    let verdict = match (some, denied || denied_elsewhere) {
+    // No hook sees what is delivered to the node after the translation: what must not be is stopped before.
+    let verdict = match (some && !denied_here, denied || denied_elsewhere) {
         (true, false) => ServiceVerdict::Allowed,
         (true, true) => ServiceVerdict::Deferred,
         (false, _) => ServiceVerdict::Denied,
