@@ -10,7 +10,7 @@
 use crate::{
     Address, Direction, Endpoint, Flow, FlowKey, Hook, Kind, NODE, Outcome, Packet, Protocol, RowKey,
     Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Tuple, allowed, parse, scratch::Question,
-    tables::has_bit,
+    tables::classify,
 };
 
 mod dhcp;
@@ -172,14 +172,17 @@ fn egress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, ifindex: u32, tables: &
     if to_itself {
         return Outcome::Itself;
     }
-    // One look-up for both: the verifier walks it once.
-    let policy = endpoint.egress;
-    let key = |identity, class| match to_node {
+    let (slot, policy) = (endpoint.slot, endpoint.egress);
+    let (identity, class) =
+        classify(tables, slot, &tuple.destination, tuple.protocol, tuple.destination_port);
+    // Asked again: had it to be remembered, the verifier would walk over all of this twice.
+    let to_node = tables.owner(&tuple.destination) == Some(NODE);
+    let key = match to_node {
         true => RowKey::of_own_node(policy, identity, class),
         false => RowKey::new(policy, identity, class),
     };
-    let (protocol, port) = (tuple.protocol, tuple.destination_port);
-    match (has_bit(tables, endpoint.slot, key, &tuple.destination, protocol, port), to_node) {
+    let has_bit = tables.row(slot, &key).is_some_and(|row| row.has(class));
+    match (has_bit, to_node) {
         (true, false) => Outcome::Allowed,
         (false, true) => Outcome::OwnNode,
         (false, false) | (true, true) => Outcome::Denied,

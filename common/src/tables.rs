@@ -183,23 +183,23 @@ pub fn allowed(
     protocol: u32,
     port: u16,
 ) -> bool {
-    has_bit(tables, slot, |identity, class| RowKey::new(policy, identity, class), peer, protocol, port)
+    let (identity, class) = classify(tables, slot, peer, protocol, port);
+    tables.row(slot, &RowKey::new(policy, identity, class)).is_some_and(|row| row.has(class))
 }
 
-/// The bit of an address and a port in the row with this key.
+/// What an address and a port are to the rules.
 #[inline(always)]
-pub(crate) fn has_bit(
+pub(crate) fn classify(
     tables: &impl Tables,
     slot: Slot,
-    key: impl Fn(IdentityId, ClassId) -> RowKey,
     peer: &Address,
     protocol: u32,
     port: u16,
-) -> bool {
+) -> (IdentityId, ClassId) {
     let identity = tables.identity(slot, peer);
     let class = match Protocol::try_from(protocol) {
         Ok(protocol) => tables.class(slot, protocol, port),
         Err(_) => ClassId::NONE,
     };
-    tables.row(slot, &key(identity, class)).is_some_and(|row| row.has(class))
+    (identity, class)
 }

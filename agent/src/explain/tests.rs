@@ -381,7 +381,7 @@ fn the_json_form_has_the_fields_of_the_contract() {
     let json = serde_json::to_value(ask(&cluster, "y/v4", "x/b", "TCP/80").unwrap()).unwrap();
     let side = |isolated, verdict, reason, denied: &[&str], policies: serde_json::Value| {
         serde_json::json!({"isolated": isolated, "verdict": verdict, "reason": reason, "note": null,
-            "denied_peers": denied, "policies": policies})
+            "denied_peers": denied, "policies": policies, "cluster_policies": []})
     };
     let policies = serde_json::json!([{"namespace": "x", "name": "p", "matched": [],
         "rules": [{"rule": 0, "matched": false, "why_not": ["ports wants any UDP, not TCP/80"]}]}]);

@@ -227,7 +227,8 @@ impl<'a> Witness<'a> {
                 peer,
                 protocol,
                 port,
-                own_node: self.world.node.contains(&peer),
+                // What the node keeps for itself is judged where it leaves the pod.
+                own_node: false,
             },
         )
     }
