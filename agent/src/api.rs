@@ -115,6 +115,7 @@ pub struct ObjectCounts {
     pub nodes: usize,
     pub pods: usize,
     pub policies: usize,
+    pub cluster_policies: usize,
     /// Those that lead somewhere.
     pub services: usize,
     pub endpoint_slices: usize,
@@ -178,6 +179,9 @@ pub struct Isolation {
     pub isolated: bool,
     /// `namespace/name` of each policy that isolates it.
     pub policies: Vec<String>,
+    /// Each ClusterNetworkPolicy with rules for it, as in `ClusterNetworkPolicy base`.
+    #[serde(default)]
+    pub cluster_policies: Vec<String>,
 }
 
 impl fmt::Display for EndpointState {
@@ -231,6 +235,7 @@ impl Status {
                     nodes: 2,
                     pods: 3,
                     policies: 4,
+                    cluster_policies: 1,
                     services: 5,
                     endpoint_slices: 6,
                 },
@@ -270,7 +275,11 @@ impl EndpointStatus {
             ifindex: 3,
             addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             state: EndpointState::Known,
-            ingress: Isolation { isolated: true, policies: vec!["x/p".into(), "x/q".into()] },
+            ingress: Isolation {
+                isolated: true,
+                policies: vec!["x/p".into(), "x/q".into()],
+                cluster_policies: vec!["ClusterNetworkPolicy base".into()],
+            },
             egress: Isolation::default(),
             epoch: 7,
         }
@@ -316,7 +325,7 @@ mod tests {
             "sources": [{
                 "name": "manifests", "kind": "manifests", "age_seconds": 5,
                 "objects": {
-                    "namespaces": 1, "nodes": 2, "pods": 3, "policies": 4, "services": 5, "endpoint_slices": 6,
+                    "namespaces": 1, "nodes": 2, "pods": 3, "policies": 4, "cluster_policies": 1, "services": 5, "endpoint_slices": 6,
                 },
                 "problems": ["a.yaml: NetworkPolicy x/p: spec.ingress[0]: bad"],
                 "watches": [
@@ -337,8 +346,11 @@ mod tests {
         assert_eq!(serde_json::from_value::<Status>(status).unwrap(), Status::example());
         let endpoint = json!({
             "pod": "x/a", "interface": "veth1", "ifindex": 3, "addresses": ["10.0.0.1", "fd00::1"],
-            "state": "known", "ingress": {"isolated": true, "policies": ["x/p", "x/q"]},
-            "egress": {"isolated": false, "policies": []}, "epoch": 7,
+            "state": "known",
+            "ingress": {
+                "isolated": true, "policies": ["x/p", "x/q"], "cluster_policies": ["ClusterNetworkPolicy base"],
+            },
+            "egress": {"isolated": false, "policies": [], "cluster_policies": []}, "epoch": 7,
         });
         assert_eq!(serde_json::to_value(EndpointStatus::example()).unwrap(), endpoint);
         assert_eq!(serde_json::from_value::<EndpointStatus>(endpoint).unwrap(), EndpointStatus::example());

@@ -8,7 +8,7 @@
 //!
 //! * addresses that no rule can tell apart are one identity (`identities`, `prefixes`);
 //! * ports that no rule can tell apart are one class (`classes`);
-//! * the policies that select a pod are one rule set per direction (`rules`);
+//! * the policies that select a pod, in the order of their tiers, are one rule set per direction (`rules`);
 //!
 //! and `rows` has one bit for each (rule set, identity, class). `services` has the verdicts on addresses behind which the
 //! node chooses a backend.
@@ -31,7 +31,7 @@ pub use classes::{Classes, PortRange};
 pub use identities::{Identities, Signature};
 pub use rows::Rows;
 pub(crate) use rows::compile as compile_rows;
-pub use rules::{Atom, RuleSet, Term};
+pub use rules::{Atom, RuleSet, Step, Term};
 pub use services::{Backend, Services, Site};
 
 use thiserror::Error;
@@ -53,7 +53,7 @@ pub const MAX_CLASSES: usize = 1 << 15;
 pub struct Tables {
     /// Which rule sets judge a pod; a pod that no policy selects is [`Subject::FREE`].
     pub subjects: BTreeMap<ObjectName, Subject>,
-    /// Distinct rule sets. Index 0 stands for "not isolated" and is empty.
+    /// Distinct rule sets. Index 0 stands for "no policy has a say" and is empty.
     pub rule_sets: Vec<Arc<RuleSet>>,
     pub identities: Identities,
     pub classes: Classes,
@@ -61,7 +61,7 @@ pub struct Tables {
     pub services: Services,
 }
 
-/// The rule sets of one pod, as indexes into [`Tables::rule_sets`]. 0: not isolated in this direction.
+/// The rule sets of one pod, as indexes into [`Tables::rule_sets`]. 0: no policy has a say in this direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
     pub ingress: usize,

@@ -9,15 +9,18 @@ mod explanation;
 mod peers;
 mod ports;
 mod service;
+mod tiers;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 pub use end::{BadEnd, End, Unanswerable};
-pub use explanation::{Explanation, Pair, PolicyTrace, Reason, RuleTrace, Side, Verdict};
+pub use explanation::{
+    ClusterPolicyTrace, ClusterRuleTrace, Explanation, Pair, PolicyTrace, Reason, RuleTrace, Side, Verdict,
+};
 use podgate_common::Direction;
 
 use crate::{
-    model::{Cluster, NetworkPolicy, Rule},
+    model::{Cluster, Name, NetworkPolicy, Rule, Tier},
     port_spec::PortSpec,
 };
 use end::Party;
@@ -102,32 +105,57 @@ impl Connection<'_> {
             Direction::Ingress => (self.to, self.from),
         };
         let cases = self.cases(direction);
-        let policies: Vec<&NetworkPolicy> =
-            own.policed().into_iter().flat_map(|pod| self.cluster.isolating(pod, direction)).collect();
+        let Some(pod) = own.policed() else { return Side::without_policies(Reason::NotAPod) };
+        let isolating: Vec<&NetworkPolicy> = self.cluster.isolating(pod, direction).collect();
         let judged: Vec<(PolicyTrace, Vec<bool>)> =
-            policies.iter().map(|policy| self.policy(policy, direction, &cases)).collect();
-        let denied: BTreeSet<IpAddr> = cases
-            .iter()
-            .enumerate()
-            .filter(|(case, _)| !judged.iter().any(|(_, allowed)| allowed[*case]))
-            .map(|(_, case)| case.peer)
-            .collect();
-        let isolated = !policies.is_empty();
-        let reason = match own.policed() {
-            None => Reason::NotAPod,
-            Some(pod) if peer.policed().is_some_and(|peer| peer.name == pod.name) => Reason::Itself,
-            Some(_) if !isolated => Reason::NotIsolated,
-            Some(pod) if peer.is_own_node(pod, direction) => Reason::OwnNode,
-            Some(_) if denied.is_empty() && !cases.is_empty() => Reason::RuleMatches,
-            Some(_) => Reason::NoRuleMatches,
+            isolating.iter().map(|policy| self.policy(policy, direction, &cases)).collect();
+        let isolated = !isolating.is_empty();
+        let is_own_node = peer.is_own_node(pod, direction);
+        // The peers of ingress are pods, and the node's own traffic always passes.
+        let is_always_let_in = is_own_node && direction == Direction::Ingress;
+        let admin = self.tier(pod, Tier::Admin, direction, &cases, |_| !is_always_let_in);
+        let settled_by_policies = |case: usize| match isolated {
+            true if is_own_node => Some(Reason::OwnNode),
+            true if judged.iter().any(|(_, allowed)| allowed[case]) => Some(Reason::RuleMatches),
+            true => Some(Reason::NoRuleMatches),
+            false => None,
         };
+        let baseline = self.tier(pod, Tier::Baseline, direction, &cases, |case| {
+            !is_always_let_in && admin.settled[case].is_none() && !isolated
+        });
+        let has_no_say = admin.traces.is_empty() && baseline.traces.is_empty();
+        let open = if has_no_say { Reason::NotIsolated } else { Reason::Undecided };
+        let reasons: Vec<Reason> = (0..cases.len())
+            .map(|case| {
+                let settled = admin.settled[case].or_else(|| settled_by_policies(case));
+                settled.or(baseline.settled[case]).unwrap_or(open)
+            })
+            .collect();
+        let is_denied = |reason: &Reason| reason.verdict() == Verdict::Deny;
+        let reason = if peer.policed().is_some_and(|peer| peer.name == pod.name) {
+            Reason::Itself
+        } else if !isolated && has_no_say {
+            Reason::NotIsolated
+        } else if is_always_let_in {
+            Reason::OwnNode
+        } else {
+            let telling = reasons.iter().copied().find(is_denied).or_else(|| reasons.first().copied());
+            telling.unwrap_or(match isolated {
+                true if is_own_node => Reason::OwnNode,
+                true => Reason::NoRuleMatches,
+                false => open,
+            })
+        };
+        let denied = cases.iter().zip(&reasons).filter(|(_, reason)| is_denied(reason));
+        let denied = denied.map(|(case, _)| case.peer).collect();
         Side {
             isolated,
             verdict: reason.verdict(),
             reason,
-            note: own.policed().and_then(|pod| peer.note(pod, direction)),
-            denied_peers: if reason == Reason::NoRuleMatches { denied } else { BTreeSet::new() },
+            note: peer.note(pod, direction),
+            denied_peers: if is_denied(&reason) { denied } else { BTreeSet::new() },
             policies: judged.into_iter().map(|(trace, _)| trace).collect(),
+            cluster_policies: admin.traces.into_iter().chain(baseline.traces).collect(),
         }
     }
 
@@ -155,16 +183,10 @@ impl Connection<'_> {
         let mut allowed = vec![false; cases.len()];
         let mut traces = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
-            let mut trace = RuleTrace { rule: index, matched: false, why_not: Vec::new() };
+            let mut trace = RuleTrace::of(index);
             for (case, allowed) in cases.iter().zip(&mut allowed) {
-                let misses = self.misses(policy, rule, direction, *case);
-                trace.matched |= misses.is_empty();
-                *allowed |= misses.is_empty();
-                for miss in misses {
-                    if !trace.why_not.contains(&miss) {
-                        trace.why_not.push(miss);
-                    }
-                }
+                let misses = self.misses(Some(&policy.name.namespace), rule, direction, *case);
+                *allowed |= trace.add(misses);
             }
             traces.push(trace);
         }
@@ -178,14 +200,13 @@ impl Connection<'_> {
         (trace, allowed)
     }
 
-    /// Why a rule does not match; empty: it matches.
-    fn misses(&self, policy: &NetworkPolicy, rule: &Rule, direction: Direction, case: Case) -> Vec<String> {
+    /// Why a rule does not match; empty: it matches. `namespace` is its policy's.
+    fn misses(&self, namespace: Option<&Name>, rule: &Rule, direction: Direction, case: Case) -> Vec<String> {
         let peer = match direction {
             Direction::Egress => self.to,
             Direction::Ingress => self.from,
         };
-        let mut misses =
-            peers::misses(self.cluster, &policy.name.namespace, &rule.peers, direction, peer, case.peer);
+        let mut misses = peers::misses(self.cluster, namespace, &rule.peers, direction, peer, case.peer);
         misses.extend(ports::miss(&rule.ports, self.port, case.number, self.to));
         misses
     }

@@ -111,7 +111,7 @@ impl<'a> Reach<'a> {
     fn new(tables: &'a Tables, seats: &'a [Seat<'a>]) -> Self {
         let blocks = tables.classes.signatures.len().div_ceil(usize::from(BITS_PER_ROW));
         let mut allowing = vec![Vec::new(); tables.identities.signatures.len()];
-        for ((rule_set, identity), row) in &tables.rows.0 {
+        for ((rule_set, identity), row) in &tables.rows.allowed {
             allowing[*identity].push((*rule_set, &row[..]));
         }
         Self { tables, seats, allowing, blocks, rows: vec![NOTHING; blocks * seats.len()] }
@@ -148,7 +148,7 @@ impl<'a> Reach<'a> {
     /// What a rule set allows, for each identity.
     fn by_identity(&self, rule_set: usize) -> Vec<&'a [Row]> {
         let mut rows = vec![&[][..]; self.allowing.len()];
-        for ((_, identity), row) in self.tables.rows.0.range((rule_set, 0)..(rule_set + 1, 0)) {
+        for ((_, identity), row) in self.tables.rows.allowed.range((rule_set, 0)..(rule_set + 1, 0)) {
             rows[*identity] = row;
         }
         rows
@@ -165,7 +165,7 @@ impl<'a> Reach<'a> {
 
     fn allows(&self, destination: usize, class: ClassId) -> bool {
         let block = usize::from(class.0 / BITS_PER_ROW);
-        self.rows[destination * self.blocks + block].allows(class)
+        self.rows[destination * self.blocks + block].has(class)
     }
 }
 

@@ -85,7 +85,11 @@ impl podgate_common::Tables for Memory<'_> {
             let place = (key.policy.0 as usize, key.identity.0 as usize);
             return self.tables.services.verdicts.get(&place)?.row();
         }
-        self.tables.rows.row(key.policy.0 as usize, key.identity.0 as usize, key.block as usize)
+        let (policy, identity) = (key.policy.0 as usize, key.identity.0 as usize);
+        match key.block.checked_sub(RowKey::OWN_NODE) {
+            Some(block) => self.tables.rows.own_node_row(policy, identity, block as usize),
+            None => self.tables.rows.row(policy, identity, key.block as usize),
+        }
     }
 
     fn service(&self, _: Slot, key: &ServiceKey) -> Option<ServiceId> {

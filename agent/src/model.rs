@@ -3,15 +3,19 @@
 //! In: objects that a source has decoded, defaulted and validated. Out: read by the compiler and by `explain`.
 //! No I/O, no clock, no Kubernetes client types. A field that a source could not understand arrives here as a
 //! variant that matches nothing (`Selector::Nothing`, `Peer::Nothing`, `PortRule::Nothing`): it allows nothing,
-//! and the policy that holds it still isolates.
+//! and the policy that holds it still isolates. A rule of a ClusterNetworkPolicy fails closed as its specification says.
 
 mod cluster;
+mod cluster_policy;
 mod name;
 mod policy;
 mod selector;
 mod service;
 
 pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Pod};
+pub use cluster_policy::{
+    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Tier,
+};
 pub use name::{Labels, Name, ObjectName};
 pub use policy::{IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};
 pub use selector::{Requirement, Selector};

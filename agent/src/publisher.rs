@@ -23,8 +23,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use podgate_common::{
-    Address, BITS_PER_ROW, ClassId, Endpoint, EndpointState, PolicyId, Protocol, Row, RowKey, ServiceId,
-    ServiceKey, Slot,
+    Address, BITS_PER_ROW, ClassId, Endpoint, EndpointState, IdentityId, PolicyId, Protocol, Row, RowKey,
+    ServiceId, ServiceKey, Slot,
 };
 
 use self::ids::{Assigned, Ids};
@@ -138,8 +138,8 @@ struct Target {
     rows: BTreeMap<RowKey, Row>,
     /// What the rule sets in force say of identities that go, for the classes to come.
     crossing: BTreeMap<RowKey, Row>,
-    addresses: BTreeMap<Address, podgate_common::IdentityId>,
-    prefixes: BTreeMap<podgate_common::PrefixKey, podgate_common::IdentityId>,
+    addresses: BTreeMap<Address, IdentityId>,
+    prefixes: BTreeMap<podgate_common::PrefixKey, IdentityId>,
     services: BTreeMap<ServiceKey, ServiceId>,
 }
 
@@ -292,15 +292,20 @@ impl Current {
     }
 }
 
-/// Verdict rows under the kernel's ids; only those that allow something.
+type RowKeyOf = fn(PolicyId, IdentityId, ClassId) -> RowKey;
+
+/// Verdict rows under the kernel's ids; only those with a bit.
 fn rows(compiled: &Rows, ids: &Assigned) -> BTreeMap<RowKey, Row> {
     let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
-    for ((rule_set, identity), blocks) in &compiled.0 {
-        let policy: PolicyId = ids.policies[*rule_set];
-        for (index, class) in ids.classes.iter().enumerate() {
-            let (block, bit) = (index / usize::from(BITS_PER_ROW), index % usize::from(BITS_PER_ROW));
-            if blocks[block].0[bit / 64] >> (bit % 64) & 1 != 0 {
-                rows.entry(RowKey::new(policy, ids.identities[*identity], *class)).or_default().allow(*class);
+    let allowed = (&compiled.allowed, RowKey::new as RowKeyOf);
+    for (compiled, key) in [allowed, (&compiled.denied_on_own_node, RowKey::of_own_node)] {
+        for ((rule_set, identity), blocks) in compiled {
+            let (policy, identity) = (ids.policies[*rule_set], ids.identities[*identity]);
+            for (index, class) in ids.classes.iter().enumerate() {
+                let (block, bit) = (index / usize::from(BITS_PER_ROW), index % usize::from(BITS_PER_ROW));
+                if blocks[block].0[bit / 64] >> (bit % 64) & 1 != 0 {
+                    rows.entry(key(policy, identity, *class)).or_default().set(*class);
+                }
             }
         }
     }

@@ -5,7 +5,10 @@
 
 mod arrival;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use anyhow::{Context as _, Result};
 use podgate_common::{Direction, EndpointState, MAX_ENDPOINTS, MAX_OWNERS, NODE};
@@ -15,7 +18,7 @@ use crate::{
     compiler::{Site, Subject, Tables, compile},
     endpoints::{Endpoints, Evidence, Link, Network, State, Veth, cni::CniResults, resolve},
     kernel::{Attacher, Device, Kernel, Place},
-    model::{Cluster, Name, ObjectName, Pod},
+    model::{Cluster, ClusterPolicyName, Name, ObjectName, Pod, Tier},
     publisher::{Judged, Published, Publisher, Wanted},
 };
 
@@ -36,15 +39,23 @@ pub struct Reconciler {
 }
 
 /// What must not change for a veth to count as "judged as before".
-type Fingerprint = (Option<ObjectName>, Vec<ObjectName>, Vec<ObjectName>);
+type Fingerprint = (Option<ObjectName>, Judging, Judging);
+
+/// The policies that have a say in one direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judging {
+    /// Those that isolate.
+    pub policies: Vec<ObjectName>,
+    /// Those with rules, in the order in which they are asked.
+    pub cluster_policies: Vec<ClusterPolicyName>,
+}
 
 /// One veth after a pass.
 #[derive(Clone, Debug)]
 pub struct Enforced {
     pub veth: Veth,
-    /// Names of the policies that isolate it.
-    pub ingress: Vec<ObjectName>,
-    pub egress: Vec<ObjectName>,
+    pub ingress: Judging,
+    pub egress: Judging,
     pub since: u32,
 }
 
@@ -70,7 +81,7 @@ impl Reconciler {
     /// veth is logged, and tried again with the next pass.
     pub fn reconcile(&mut self, cluster: &Cluster, network: &Network, cni: &CniResults) -> Result<u32> {
         let evidence = Evidence { network, cni, cluster, node: &self.node };
-        let endpoints = resolve(&evidence, &|pod| cluster.is_isolated(pod), &self.endpoints);
+        let endpoints = resolve(&evidence, &|pod| cluster.is_judged(pod), &self.endpoints);
         let pods = self.pods_behind(&endpoints, cluster);
         let tables = self.compile(cluster, &endpoints, &pods)?;
         let wire = ways_out(network, &endpoints);
@@ -194,7 +205,7 @@ impl Reconciler {
                     let (pod, ingress, egress) = &fingerprint;
                     let pod = pod.as_ref().map(ToString::to_string);
                     tracing::info!(
-                        interface = %veth.name, pod, ingress = %listed(ingress), egress = %listed(egress), epoch, "judged"
+                        interface = %veth.name, pod, ingress = %ingress, egress = %egress, epoch, "judged"
                     );
                     (fingerprint, epoch)
                 }
@@ -205,15 +216,13 @@ impl Reconciler {
     }
 
     fn fingerprint(&self, veth: &Veth, cluster: &Cluster) -> Fingerprint {
-        let State::Known { pod: name, .. } = &veth.state else { return (None, Vec::new(), Vec::new()) };
-        let policies = |direction| {
-            let pod = self.pods.get(name);
-            pod.into_iter()
-                .flat_map(|pod| cluster.isolating(pod, direction))
-                .map(|policy| policy.name.clone())
-                .collect()
+        let State::Known { pod: name, .. } = &veth.state else {
+            return (None, Judging::default(), Judging::default());
         };
-        (Some(name.clone()), policies(Direction::Ingress), policies(Direction::Egress))
+        let judging = |direction| {
+            self.pods.get(name).map_or_else(Judging::default, |pod| Judging::of(cluster, pod, direction))
+        };
+        (Some(name.clone()), judging(Direction::Ingress), judging(Direction::Egress))
     }
 }
 
@@ -251,10 +260,27 @@ fn wanted(endpoints: &Endpoints, tables: &Tables) -> Wanted {
     wanted
 }
 
-/// Names for a log line.
-fn listed(policies: &[ObjectName]) -> String {
-    if policies.is_empty() {
-        return "free".to_owned();
+impl Judging {
+    fn of(cluster: &Cluster, pod: &Pod, direction: Direction) -> Self {
+        let of_tier = |tier| cluster.judging(pod, tier, direction);
+        Self {
+            policies: cluster.isolating(pod, direction).map(|policy| policy.name.clone()).collect(),
+            cluster_policies: Tier::ALL
+                .into_iter()
+                .flat_map(of_tier)
+                .map(|policy| policy.name.clone())
+                .collect(),
+        }
     }
-    policies.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Names for a log line.
+impl fmt::Display for Judging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policies, cluster_policies } = self;
+        let names = policies.iter().map(ToString::to_string);
+        let names: Vec<_> = names.chain(cluster_policies.iter().map(ToString::to_string)).collect();
+        f.write_str(if names.is_empty() { "free" } else { "" })?;
+        f.write_str(&names.join(","))
+    }
 }

@@ -8,8 +8,8 @@ use crate::{
         Status, TableFill,
     },
     endpoints::State,
-    model::{Cluster, Name, ObjectName},
-    reconciler::{Enforced, Reconciler},
+    model::{Cluster, Name},
+    reconciler::{Enforced, Judging, Reconciler},
     server::Snapshot,
     source::Picture,
 };
@@ -65,12 +65,13 @@ pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Rec
 }
 
 fn objects(cluster: &Cluster) -> ObjectCounts {
-    let Cluster { namespaces, pods, policies, nodes, services, slices } = cluster;
+    let Cluster { namespaces, pods, policies, cluster_policies, nodes, services, slices } = cluster;
     ObjectCounts {
         namespaces: namespaces.len(),
         nodes: nodes.len(),
         pods: pods.len(),
         policies: policies.len(),
+        cluster_policies: cluster_policies.len(),
         services: services.len(),
         endpoint_slices: slices.len(),
     }
@@ -113,6 +114,10 @@ fn endpoint(Enforced { veth, ingress, egress, since }: Enforced) -> EndpointStat
     }
 }
 
-fn isolation(policies: &[ObjectName]) -> Isolation {
-    Isolation { isolated: !policies.is_empty(), policies: policies.iter().map(ToString::to_string).collect() }
+fn isolation(Judging { policies, cluster_policies }: &Judging) -> Isolation {
+    Isolation {
+        isolated: !policies.is_empty(),
+        policies: policies.iter().map(ToString::to_string).collect(),
+        cluster_policies: cluster_policies.iter().map(ToString::to_string).collect(),
+    }
 }

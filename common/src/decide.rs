@@ -10,6 +10,7 @@
 use crate::{
     Address, Direction, Endpoint, Flow, FlowKey, Hook, Kind, NODE, Outcome, Packet, Protocol, RowKey,
     Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Tuple, allowed, parse, scratch::Question,
+    tables::classify,
 };
 
 mod dhcp;
@@ -168,13 +169,24 @@ fn egress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, ifindex: u32, tables: &
             ServiceVerdict::Denied => Outcome::Denied,
         };
     }
-    if to_node {
-        return Outcome::OwnNode;
-    }
     if to_itself {
         return Outcome::Itself;
     }
-    by_policy(&tuple.destination, tuple, endpoint, Direction::Egress, tables)
+    let (slot, policy) = (endpoint.slot, endpoint.egress);
+    let (identity, class) =
+        classify(tables, slot, &tuple.destination, tuple.protocol, tuple.destination_port);
+    // Asked again: had it to be remembered, the verifier would walk over all of this twice.
+    let to_node = tables.owner(&tuple.destination) == Some(NODE);
+    let key = match to_node {
+        true => RowKey::of_own_node(policy, identity, class),
+        false => RowKey::new(policy, identity, class),
+    };
+    let has_bit = tables.row(slot, &key).is_some_and(|row| row.has(class));
+    match (has_bit, to_node) {
+        (true, false) => Outcome::Allowed,
+        (false, true) => Outcome::OwnNode,
+        (false, false) | (true, true) => Outcome::Denied,
+    }
 }
 
 /// The verdict on a service's address and port, for which the node will choose a backend only later. A port of the

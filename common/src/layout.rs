@@ -100,7 +100,7 @@ mod tests {
     fn the_bits_of_a_row_are_counted_from_the_low_end_of_its_first_word() {
         for class in [0, 1, 63, 64, 127, 128, 191, 192, 255_u16] {
             let mut row = Row::default();
-            row.allow(ClassId(class));
+            row.set(ClassId(class));
             let mut expected = [0_u64; 4];
             expected[usize::from(class / 64)] = 1 << (class % 64);
             assert_eq!(bytes(&row), bytes(&expected), "class {class}");

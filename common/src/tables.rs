@@ -8,24 +8,25 @@ use crate::{
 /// Verdict bits in one row.
 pub const BITS_PER_ROW: u16 = 256;
 
-/// Key of a verdict row: the verdicts of a policy on an identity for the classes of one block.
+/// Key of a verdict row: the verdicts of a policy on an identity for the classes of one block. A bit allows, but in
+/// [`RowKey::of_own_node`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowKey {
     pub policy: PolicyId,
     pub identity: IdentityId,
-    /// Class divided by [`BITS_PER_ROW`].
+    /// Class divided by [`BITS_PER_ROW`], or the mark of another sort of row.
     pub block: u32,
 }
 
-/// One bit per port class: set means allowed. A row that is missing allows nothing.
+/// One bit per port class. A row that is missing has none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Row(pub [u64; 4]);
 
 impl Row {
     #[inline(always)]
-    pub const fn allows(&self, class: ClassId) -> bool {
+    pub const fn has(&self, class: ClassId) -> bool {
         let bit = class.0 % BITS_PER_ROW;
         // No array index: the verifier then needs no bounds proof.
         let [a, b, c, d] = self.0;
@@ -38,7 +39,7 @@ impl Row {
         word >> (bit % 64) & 1 != 0
     }
 
-    pub fn allow(&mut self, class: ClassId) {
+    pub fn set(&mut self, class: ClassId) {
         let bit = class.0 % BITS_PER_ROW;
         self.0[usize::from(bit / 64)] |= 1 << (bit % 64);
     }
@@ -50,11 +51,21 @@ impl RowKey {
         Self { policy, identity, block: (class.0 / BITS_PER_ROW) as u32 }
     }
 
+    /// What is denied on the addresses of the pod's own node: there a bit *denies*, and a row that is missing denies
+    /// nothing. Most policies do not apply there at all.
+    #[inline(always)]
+    pub const fn of_own_node(policy: PolicyId, identity: IdentityId, class: ClassId) -> Self {
+        Self { policy, identity, block: Self::OWN_NODE | (class.0 / BITS_PER_ROW) as u32 }
+    }
+
     /// Services have rows of their own in the same table: no identity has a block of this number.
     #[inline(always)]
     pub const fn of_service(policy: PolicyId, service: ServiceId) -> Self {
         Self { policy, identity: IdentityId(service.0), block: u32::MAX }
     }
+
+    /// Above the blocks of all classes.
+    pub const OWN_NODE: u32 = 1 << 31;
 }
 
 /// What is behind a service's address and port, or a node port (then the address is the unspecified one).
@@ -92,9 +103,9 @@ impl ServiceVerdict {
     /// As it stands in the table of rows.
     #[inline(always)]
     pub const fn of(row: Row) -> Self {
-        if row.allows(Self::ALLOWED) {
+        if row.has(Self::ALLOWED) {
             Self::Allowed
-        } else if row.allows(Self::DEFERRED) {
+        } else if row.has(Self::DEFERRED) {
             Self::Deferred
         } else {
             Self::Denied
@@ -105,8 +116,8 @@ impl ServiceVerdict {
     pub fn row(self) -> Option<Row> {
         let mut row = Row::default();
         match self {
-            Self::Allowed => row.allow(Self::ALLOWED),
-            Self::Deferred => row.allow(Self::DEFERRED),
+            Self::Allowed => row.set(Self::ALLOWED),
+            Self::Deferred => row.set(Self::DEFERRED),
             Self::Denied => return None,
         }
         Some(row)
@@ -172,10 +183,23 @@ pub fn allowed(
     protocol: u32,
     port: u16,
 ) -> bool {
+    let (identity, class) = classify(tables, slot, peer, protocol, port);
+    tables.row(slot, &RowKey::new(policy, identity, class)).is_some_and(|row| row.has(class))
+}
+
+/// What an address and a port are to the rules.
+#[inline(always)]
+pub(crate) fn classify(
+    tables: &impl Tables,
+    slot: Slot,
+    peer: &Address,
+    protocol: u32,
+    port: u16,
+) -> (IdentityId, ClassId) {
     let identity = tables.identity(slot, peer);
     let class = match Protocol::try_from(protocol) {
         Ok(protocol) => tables.class(slot, protocol, port),
         Err(_) => ClassId::NONE,
     };
-    tables.row(slot, &RowKey::new(policy, identity, class)).is_some_and(|row| row.allows(class))
+    (identity, class)
 }

@@ -67,7 +67,15 @@ fn text(endpoints: &[EndpointStatus]) -> String {
 }
 
 fn isolation(isolation: &Isolation) -> String {
-    if isolation.isolated { format!("isolated by {}", isolation.policies.join(",")) } else { "free".into() }
+    let Isolation { isolated, policies, cluster_policies } = isolation;
+    match (isolated, cluster_policies.is_empty()) {
+        (true, true) => format!("isolated by {}", policies.join(",")),
+        (true, false) => {
+            format!("isolated by {}, judged by {}", policies.join(","), cluster_policies.join(","))
+        }
+        (false, false) => format!("judged by {}", cluster_policies.join(",")),
+        (false, true) => "free".into(),
+    }
 }
 
 #[cfg(test)]
@@ -76,21 +84,23 @@ mod tests {
 
     #[test]
     fn the_text_has_one_line_for_each_veth() {
-        let known = EndpointStatus::example();
+        let mut known = EndpointStatus::example();
+        known.egress.cluster_policies = known.ingress.cluster_policies.clone();
         let unknown = EndpointStatus {
             pod: None,
             interface: "veth2".into(),
             addresses: vec![],
             state: api::EndpointState::Held,
             ingress: Isolation::default(),
+            egress: Isolation::default(),
             ..known.clone()
         };
         assert_eq!(
             text(&[known, unknown]),
             "\
-POD  INTERFACE  STATE  ADDRESSES         INGRESS              EGRESS  EPOCH
-x/a  veth1 (3)  known  10.0.0.1,fd00::1  isolated by x/p,x/q  free    7
--    veth2 (3)  held   -                 free                 free    7
+POD  INTERFACE  STATE  ADDRESSES         INGRESS                                                   EGRESS                               EPOCH
+x/a  veth1 (3)  known  10.0.0.1,fd00::1  isolated by x/p,x/q, judged by ClusterNetworkPolicy base  judged by ClusterNetworkPolicy base  7
+-    veth2 (3)  held   -                 free                                                      free                                 7
 "
         );
     }

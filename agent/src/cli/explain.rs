@@ -8,7 +8,9 @@ use super::{offline, output::Format};
 use crate::options::SOCKET;
 use crate::{
     api::{self, Ask},
-    explain::{End, Explanation, PolicyTrace, Question, RuleTrace, Side, Verdict, explain},
+    explain::{
+        ClusterPolicyTrace, End, Explanation, PolicyTrace, Question, RuleTrace, Side, Verdict, explain,
+    },
     port_spec::PortSpec,
 };
 
@@ -79,12 +81,28 @@ fn text(answer: &Explanation) -> String {
 }
 
 fn side(direction: &str, name: &str, side: &Side, lines: &mut Vec<String>) {
-    let Side { isolated: _, verdict, reason, note, denied_peers, policies } = side;
+    let Side { isolated: _, verdict, reason, note, denied_peers, policies, cluster_policies } = side;
     lines.push(String::new());
     lines.push(format!("{direction} of {name}: {verdict} ({reason})"));
     lines.extend(note.iter().map(|note| format!("  note: {note}")));
-    if denied_peers.len() > 1 || policies.iter().any(|policy| !policy.matched.is_empty()) {
+    let matched = policies.iter().map(|policy| &policy.matched);
+    let mut matched = matched.chain(cluster_policies.iter().map(|policy| &policy.matched));
+    if denied_peers.len() > 1 || matched.any(|matched| !matched.is_empty()) {
         lines.extend(denied_peers.iter().map(|peer| format!("  nothing allows {peer}")));
+    }
+    for policy in cluster_policies {
+        let ClusterPolicyTrace { kind, name, tier, priority, matched: _, decided, rules } = policy;
+        lines.push(format!("  {kind} {name} ({tier}, priority {priority})"));
+        for rule in rules {
+            let RuleTrace { rule: index, matched, why_not } = &rule.trace;
+            let outcome = match (decided.contains(index), matched) {
+                (true, _) => "decides",
+                (false, true) => "matches",
+                (false, false) => "does not match",
+            };
+            lines.push(format!("    {direction}[{index}] {} {outcome}", rule.action));
+            shown(why_not, lines);
+        }
     }
     for PolicyTrace { namespace, name, matched: _, rules } in policies {
         let empty = if rules.is_empty() { ": no rules, allows nothing" } else { "" };
@@ -94,18 +112,25 @@ fn side(direction: &str, name: &str, side: &Side, lines: &mut Vec<String>) {
                 "    {direction}[{rule}] {}",
                 if *matched { "matches" } else { "does not match" }
             ));
-            lines.extend(why_not.iter().take(SHOWN_MISSES).map(|why_not| format!("      {why_not}")));
-            if let Some(more @ 1..) = why_not.len().checked_sub(SHOWN_MISSES) {
-                lines.push(format!("      and {more} more, see -o json"));
-            }
+            shown(why_not, lines);
         }
+    }
+}
+
+fn shown(why_not: &[String], lines: &mut Vec<String>) {
+    lines.extend(why_not.iter().take(SHOWN_MISSES).map(|why_not| format!("      {why_not}")));
+    if let Some(more @ 1..) = why_not.len().checked_sub(SHOWN_MISSES) {
+        lines.push(format!("      and {more} more, see -o json"));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::{Pair, Reason};
+    use crate::{
+        explain::{ClusterRuleTrace, Pair, Reason},
+        model::{Action, ClusterPolicyKind, Tier},
+    };
 
     fn trace(rule: usize, why_not: &[&str]) -> RuleTrace {
         let why_not: Vec<String> = why_not.iter().map(|line| (*line).to_owned()).collect();
@@ -127,6 +152,7 @@ mod tests {
             note: None,
             denied_peers: [].into(),
             policies: vec![],
+            cluster_policies: vec![],
         };
         let many = ["1", "2", "3", "4", "5", "6", "7", "8"];
         let answer = Explanation {
@@ -147,6 +173,22 @@ mod tests {
                     policy("deny", vec![]),
                     policy("p", vec![trace(0, &["from[0] wants a"]), trace(1, &[]), trace(2, &many)]),
                 ],
+                cluster_policies: vec![ClusterPolicyTrace {
+                    kind: ClusterPolicyKind::ClusterNetworkPolicy,
+                    name: "base".into(),
+                    tier: Tier::Admin,
+                    priority: 7,
+                    matched: vec![1, 2],
+                    decided: vec![2],
+                    rules: [Action::Accept, Action::Pass, Action::Deny]
+                        .into_iter()
+                        .enumerate()
+                        .map(|(rule, action)| ClusterRuleTrace {
+                            action,
+                            trace: trace(rule, if rule == 0 { &["from[0] wants b"] } else { &[] }),
+                        })
+                        .collect(),
+                }],
             },
             backends: None,
         };
@@ -162,6 +204,11 @@ egress of x/a: allow (not isolated, no policy selects it for this direction)
 ingress of x/b: deny (isolated, no rule matches)
   note: look
   nothing allows 10.0.0.1
+  ClusterNetworkPolicy base (Admin, priority 7)
+    ingress[0] Accept does not match
+      from[0] wants b
+    ingress[1] Pass matches
+    ingress[2] Deny decides
   x/deny: no rules, allows nothing
   x/p
     ingress[0] does not match
@@ -188,6 +235,7 @@ ingress of x/b: deny (isolated, no rule matches)
             note: None,
             denied_peers: [].into(),
             policies: vec![],
+            cluster_policies: vec![],
         };
         let answer = |to: &str, port: &str, egress: Reason, pairs, backends| Explanation {
             verdict: egress.verdict(),

@@ -52,7 +52,7 @@ impl Classes {
 
 pub(super) fn compile(rule_sets: &[Arc<RuleSet>]) -> Classes {
     let ranges: BTreeSet<PortRange> =
-        rule_sets.iter().flat_map(|rules| &rules.terms).filter_map(|term| term.ports).collect();
+        rule_sets.iter().flat_map(|rules| rules.terms()).filter_map(|term| term.ports).collect();
     let mut signatures = vec![BTreeSet::new()];
     let mut by_signature = HashMap::from([(BTreeSet::new(), 0)]);
     let runs = Protocol::ALL.map(|protocol| {

@@ -19,7 +19,7 @@ pub type Signature = BTreeSet<Arc<Atom>>;
 pub struct Identities {
     /// Index 0: no property at all.
     pub signatures: Vec<Signature>,
-    /// Addresses of pods that a rule mentions by more than a block.
+    /// Addresses of pods and nodes that a rule mentions by more than a block.
     pub addresses: BTreeMap<IpAddr, usize>,
     /// For all other addresses: the longest prefix decides; none: identity 0.
     pub prefixes: BTreeMap<PrefixKey, usize>,
@@ -37,7 +37,7 @@ impl Identities {
 
 pub(super) fn compile(cluster: &Cluster, rule_sets: &[Arc<RuleSet>]) -> Identities {
     let atoms: BTreeSet<&Arc<Atom>> =
-        rule_sets.iter().flat_map(|rules| &rules.terms).flat_map(|term| &term.atoms).collect();
+        rule_sets.iter().flat_map(|rules| rules.terms()).flat_map(|term| &term.atoms).collect();
     let blocks: Vec<(&Arc<Atom>, &IpBlock)> = atoms
         .iter()
         .filter_map(|atom| match &***atom {
@@ -53,7 +53,7 @@ pub(super) fn compile(cluster: &Cluster, rule_sets: &[Arc<RuleSet>]) -> Identiti
 
     let pod_atoms = PodAtoms::new(cluster, &atoms);
     let mut known = HashMap::new();
-    let mut addresses: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    let mut addresses = Addresses { prefixes: &prefixes, interner, identities: BTreeMap::new() };
     for pod in cluster.pods.values().filter(|pod| !pod.host_network && !pod.addresses.is_empty()) {
         // Replicas share their label set, so most pods are answered from here.
         let question = (&pod.name.namespace, Arc::as_ptr(&pod.labels), &pod.ports);
@@ -61,18 +61,51 @@ pub(super) fn compile(cluster: &Cluster, rule_sets: &[Arc<RuleSet>]) -> Identiti
         if matching.is_empty() {
             continue;
         }
-        for address in &pod.addresses {
-            let covering = prefixes::longest(&prefixes, (*address).into());
-            let mut signature = covering.map_or_else(Signature::new, |&at| interner.signatures[at].clone());
-            signature.extend(matching.iter().cloned());
-            // Two pods may claim one address for a moment: it has the properties of both, as an ipset would.
-            if let Some(&other) = addresses.get(address) {
-                signature.extend(interner.signatures[other].iter().cloned());
+        pod.addresses.iter().for_each(|address| addresses.add(*address, matching));
+    }
+    let node_atoms: Vec<(&Arc<Atom>, &Selector)> = atoms
+        .iter()
+        .filter_map(|atom| match &***atom {
+            Atom::Node(nodes) => Some((*atom, nodes)),
+            _ => None,
+        })
+        .collect();
+    if !node_atoms.is_empty() {
+        for node in cluster.nodes.values() {
+            let matching: Signature = matching(&node_atoms, &node.labels).into_iter().collect();
+            if !matching.is_empty() {
+                node.addresses.iter().for_each(|address| addresses.add(*address, &matching));
             }
-            addresses.insert(*address, interner.intern(signature));
         }
     }
-    Identities { signatures: interner.signatures, addresses, prefixes }
+    let Addresses { interner, identities, .. } = addresses;
+    Identities { signatures: interner.signatures, addresses: identities, prefixes }
+}
+
+/// Addresses with properties that no prefix has.
+struct Addresses<'a> {
+    prefixes: &'a BTreeMap<PrefixKey, usize>,
+    interner: Interner,
+    identities: BTreeMap<IpAddr, usize>,
+}
+
+impl Addresses<'_> {
+    /// Gives an address these properties beside those that it has.
+    fn add(&mut self, address: IpAddr, matching: &Signature) {
+        // Two pods may claim one address for a moment: it has the properties of both, as an ipset would.
+        let known = self.identities.get(&address);
+        let known = known.or_else(|| prefixes::longest(self.prefixes, address.into()));
+        let mut signature =
+            known.map_or_else(Signature::new, |&known| self.interner.signatures[known].clone());
+        signature.extend(matching.iter().cloned());
+        self.identities.insert(address, self.interner.intern(signature));
+    }
+}
+
+/// The properties whose selectors match these labels.
+fn matching(candidates: &[(&Arc<Atom>, &Selector)], labels: &Labels) -> Vec<Arc<Atom>> {
+    let matching = candidates.iter().filter(|(_, selector)| selector.matches(labels));
+    matching.map(|(atom, _)| Arc::clone(atom)).collect()
 }
 
 struct Interner {
@@ -118,17 +151,13 @@ impl<'a> PodAtoms<'a> {
                 Atom::Port(port) => {
                     sorted.ports.insert(port, atom);
                 }
-                Atom::Block(_) => {}
+                Atom::Block(_) | Atom::Node(_) => {}
             }
         }
         sorted
     }
 
     fn of(&self, pod: &Pod) -> Signature {
-        let matching = |candidates: &[(&Arc<Atom>, &Selector)], labels: &Labels| -> Vec<Arc<Atom>> {
-            let matching = candidates.iter().filter(|(_, selector)| selector.matches(labels));
-            matching.map(|(atom, _)| Arc::clone(atom)).collect()
-        };
         let mut signature = Signature::new();
         if let Some(candidates) = self.in_namespace.get(&*pod.name.namespace) {
             signature.extend(matching(candidates, &pod.labels));

@@ -1,66 +1,154 @@
 //! Verdict rows: for each rule set and identity, one bit for each port class.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use podgate_common::{BITS_PER_ROW, Row};
 
-use super::{Atom, Classes, PortRange, RuleSet, Signature, Term};
+use super::{Atom, Classes, PortRange, RuleSet, Signature, Step, Term};
+use crate::model::Action;
 
-/// Rows by (rule set, identity); block `i` of 256 classes is element `i`. What is missing allows nothing.
+/// Rows by (rule set, identity); block `i` of 256 classes is element `i`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rows(pub BTreeMap<(usize, usize), Box<[Row]>>);
+pub struct Rows {
+    /// What is allowed. What is missing allows nothing.
+    pub allowed: BTreeMap<(usize, usize), Box<[Row]>>,
+    /// What is denied on addresses of the pod's own node, where no NetworkPolicy applies. What is missing denies nothing.
+    pub denied_on_own_node: BTreeMap<(usize, usize), Box<[Row]>>,
+}
 
 impl Rows {
     pub fn row(&self, rule_set: usize, identity: usize, block: usize) -> Option<Row> {
-        self.0.get(&(rule_set, identity))?.get(block).copied()
+        self.allowed.get(&(rule_set, identity))?.get(block).copied()
+    }
+
+    pub fn own_node_row(&self, rule_set: usize, identity: usize, block: usize) -> Option<Row> {
+        self.denied_on_own_node.get(&(rule_set, identity))?.get(block).copied()
     }
 }
 
 /// The verdicts of rule sets on identities, which are given by their signatures.
 pub(crate) fn compile(rule_sets: &[Arc<RuleSet>], identities: &[Signature], classes: &Classes) -> Rows {
-    let blocks = classes.signatures.len().div_ceil(usize::from(BITS_PER_ROW));
-    let class_bits = ClassBits::new(classes, blocks);
-    let mut holders: HashMap<&Atom, Vec<usize>> = HashMap::new();
-    for (identity, signature) in identities.iter().enumerate() {
-        for atom in signature {
-            holders.entry(atom).or_default().push(identity);
+    let matcher = Matcher::new(identities, classes);
+    let mut rows = Rows::default();
+    for (place, rule_set) in rule_sets.iter().enumerate() {
+        let RuleSet { admin, policies, baseline } = &**rule_set;
+        let at_place = |(identity, bits)| ((place, identity), bits);
+        let isolated = policies.as_ref().map(|terms| matcher.matches(terms));
+        if admin.is_empty() && baseline.is_empty() {
+            rows.allowed.extend(isolated.unwrap_or_default().into_iter().map(at_place));
+            continue;
+        }
+        let [admin, baseline] = [admin, baseline].map(|steps| Decided::by(steps, &matcher));
+        for identity in 0..identities.len() {
+            let accepted = matcher.bits_of(&admin.accepted, identity);
+            let mut denied = matcher.bits_of(&admin.denied, identity);
+            if policies.is_none() {
+                // What Admin has accepted is settled.
+                let mut by_baseline = matcher.bits_of(&baseline.denied, identity);
+                remove(&mut by_baseline, &accepted);
+                unite(&mut denied, &by_baseline);
+            }
+            // Nothing else is denied, unless a NetworkPolicy isolates the pod.
+            let mut allowed = match &isolated {
+                None => matcher.classes.all.clone(),
+                Some(isolated) => {
+                    let mut allowed = matcher.bits_of(isolated, identity);
+                    unite(&mut allowed, &accepted);
+                    allowed
+                }
+            };
+            remove(&mut allowed, &denied);
+            rows.allowed.extend(is_set(&allowed).then_some(at_place((identity, allowed))));
+            rows.denied_on_own_node.extend(is_set(&denied).then_some(at_place((identity, denied))));
         }
     }
-    let all: Vec<usize> = (0..identities.len()).collect();
-    let mut rows = BTreeMap::new();
-    for (place, rule_set) in rule_sets.iter().enumerate() {
-        let mut of_rule_set: BTreeMap<usize, Box<[Row]>> = BTreeMap::new();
-        // Terms are ordered by their atoms: those of one peer stand together and differ in their ports alone.
-        let terms: Vec<&Term> = rule_set.terms.iter().collect();
-        for terms in terms.chunk_by(|one, other| one.atoms == other.atoms) {
-            let mut bits = vec![Row::default(); blocks].into_boxed_slice();
-            for term in terms {
-                unite(&mut bits, class_bits.of(term.ports));
+    rows
+}
+
+/// Bits of some identities; those of the others are not set.
+type BitsByIdentity = BTreeMap<usize, Box<[Row]>>;
+
+/// What one tier decides. What it passes, or does not speak of, is in neither.
+#[derive(Default)]
+struct Decided {
+    accepted: BitsByIdentity,
+    denied: BitsByIdentity,
+}
+
+impl Decided {
+    fn by(steps: &[Step], matcher: &Matcher<'_>) -> Self {
+        let mut decided = Self::default();
+        let mut over = BitsByIdentity::new();
+        for Step { action, terms } in steps {
+            for (identity, mut bits) in matcher.matches(terms) {
+                let over = over.entry(identity).or_insert_with(|| matcher.classes.none());
+                remove(&mut bits, over);
+                unite(over, &bits);
+                let of_action = match action {
+                    Action::Accept => &mut decided.accepted,
+                    Action::Deny => &mut decided.denied,
+                    Action::Pass => continue,
+                };
+                unite(of_action.entry(identity).or_insert_with(|| matcher.classes.none()), &bits);
             }
-            // Who holds all of the atoms; the lists of holders ascend.
+        }
+        decided
+    }
+}
+
+/// Finds what terms match.
+struct Matcher<'a> {
+    classes: ClassBits,
+    /// The identities that have a property, ascending.
+    holders: HashMap<&'a Atom, Vec<usize>>,
+    all: Vec<usize>,
+}
+
+impl<'a> Matcher<'a> {
+    fn new(identities: &'a [Signature], classes: &Classes) -> Self {
+        let mut holders: HashMap<&Atom, Vec<usize>> = HashMap::new();
+        for (identity, signature) in identities.iter().enumerate() {
+            for atom in signature {
+                holders.entry(atom).or_default().push(identity);
+            }
+        }
+        let blocks = classes.signatures.len().div_ceil(usize::from(BITS_PER_ROW));
+        Self { classes: ClassBits::new(classes, blocks), holders, all: (0..identities.len()).collect() }
+    }
+
+    fn matches(&self, terms: &BTreeSet<Term>) -> BitsByIdentity {
+        let mut matches = BitsByIdentity::new();
+        // Terms are ordered by their atoms: those of one peer stand together and differ in their ports alone.
+        let terms: Vec<&Term> = terms.iter().collect();
+        for terms in terms.chunk_by(|one, other| one.atoms == other.atoms) {
+            let mut bits = self.classes.none();
+            for term in terms {
+                unite(&mut bits, self.classes.of(term.ports));
+            }
+            // Who holds all of the atoms.
             let mut held: Vec<&[usize]> = terms[0]
                 .atoms
                 .iter()
-                .map(|atom| holders.get(&**atom).map_or(&[][..], Vec::as_slice))
+                .map(|atom| self.holders.get(&**atom).map_or(&[][..], Vec::as_slice))
                 .collect();
             held.sort_by_key(|held| held.len());
             let (candidates, others) =
-                held.split_first().map_or((&all[..], &[][..]), |(first, others)| (*first, others));
+                held.split_first().map_or((&self.all[..], &[][..]), |(first, others)| (*first, others));
             for identity in candidates {
                 if others.iter().all(|held| held.binary_search(identity).is_ok()) {
-                    let row = of_rule_set
-                        .entry(*identity)
-                        .or_insert_with(|| vec![Row::default(); blocks].into_boxed_slice());
-                    unite(row, &bits);
+                    unite(matches.entry(*identity).or_insert_with(|| self.classes.none()), &bits);
                 }
             }
         }
-        rows.extend(of_rule_set.into_iter().map(|(identity, row)| ((place, identity), row)));
+        matches
     }
-    Rows(rows)
+
+    fn bits_of(&self, bits: &BitsByIdentity, identity: usize) -> Box<[Row]> {
+        bits.get(&identity).cloned().unwrap_or_else(|| self.classes.none())
+    }
 }
 
 /// The classes that each range of ports consists of, as bits.
@@ -74,10 +162,10 @@ impl ClassBits {
         let mut all = vec![Row::default(); blocks].into_boxed_slice();
         let mut by_range: HashMap<PortRange, Box<[Row]>> = HashMap::new();
         for (class, signature) in classes.signatures.iter().enumerate() {
-            allow(&mut all, class);
+            set(&mut all, class);
             for range in signature {
                 let bits = by_range.entry(*range);
-                allow(bits.or_insert_with(|| vec![Row::default(); blocks].into_boxed_slice()), class);
+                set(bits.or_insert_with(|| vec![Row::default(); blocks].into_boxed_slice()), class);
             }
         }
         Self { all, by_range }
@@ -90,18 +178,34 @@ impl ClassBits {
             Some(range) => self.by_range.get(&range).map_or(&[], |bits| &bits[..]),
         }
     }
+
+    fn none(&self) -> Box<[Row]> {
+        vec![Row::default(); self.all.len()].into_boxed_slice()
+    }
 }
 
-fn allow(bits: &mut [Row], class: usize) {
+fn set(bits: &mut [Row], class: usize) {
     let per_row = usize::from(BITS_PER_ROW);
     let (block, bit) = (class / per_row, class % per_row);
     bits[block].0[bit / 64] |= 1 << (bit % 64);
 }
 
+fn is_set(bits: &[Row]) -> bool {
+    bits.iter().any(|row| *row != Row::default())
+}
+
 fn unite(row: &mut [Row], bits: &[Row]) {
+    combine(row, bits, |word, more| word | more);
+}
+
+fn remove(row: &mut [Row], bits: &[Row]) {
+    combine(row, bits, |word, less| word & !less);
+}
+
+fn combine(row: &mut [Row], bits: &[Row], of: impl Fn(u64, u64) -> u64) {
     for (row, bits) in row.iter_mut().zip(bits) {
-        for (word, more) in row.0.iter_mut().zip(bits.0) {
-            *word |= more;
+        for (word, other) in row.0.iter_mut().zip(bits.0) {
+            *word = of(*word, other);
         }
     }
 }

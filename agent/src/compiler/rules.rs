@@ -1,4 +1,5 @@
-//! Which policies select a pod, flattened into terms: peers AND ports, nothing else.
+//! Which policies select a pod, flattened into terms: peers AND ports, nothing else. Those of ClusterNetworkPolicies stay
+//! in order, around the unordered ones of NetworkPolicies.
 //!
 //! Rule sets are content: two pods with the same policies (all replicas of a Deployment) share one, and a rule set
 //! that did not change between two compilations compares equal, which is how the publisher keeps its id.
@@ -12,8 +13,8 @@ use podgate_common::Direction;
 
 use super::{PortRange, Subject};
 use crate::model::{
-    Cluster, IpBlock, Name, NamedPort, NetworkPolicy, ObjectName, Peer, Peers, Pod, PortRule, Ports, Rule,
-    Selector,
+    Action, Cluster, ClusterNetworkPolicy, ClusterPolicyName, IpBlock, Name, NamedPort, NetworkPolicy,
+    ObjectName, Peer, Peers, Pod, PortRule, Ports, Rule, Selector, Tier,
 };
 
 /// A property that an address has or has not.
@@ -27,9 +28,11 @@ pub enum Atom {
     Port(NamedPort),
     /// It lies in this block.
     Block(IpBlock),
+    /// It is one of a node with such labels.
+    Node(Selector),
 }
 
-/// Allows what has all the properties and goes to one of the ports.
+/// What has all the properties and goes to one of the ports.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term {
     /// Empty: every address.
@@ -38,9 +41,22 @@ pub struct Term {
     pub ports: Option<PortRange>,
 }
 
-/// What the policies that select a pod allow in one direction: any of the terms.
+/// What the policies that select a pod say in one direction. The default says nothing: everything is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleSet {
+    /// Asked first: the first step that matches decides.
+    pub admin: Vec<Step>,
+    /// The NetworkPolicies' verdict on what is still open: any of the terms is allowed, all else is denied. `None`: none
+    /// isolates the pod.
+    pub policies: Option<BTreeSet<Term>>,
+    /// Asked when no NetworkPolicy isolates the pod.
+    pub baseline: Vec<Step>,
+}
+
+/// One rule of a ClusterNetworkPolicy: what happens to what any of the terms matches.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Step {
+    pub action: Action,
     pub terms: BTreeSet<Term>,
 }
 
@@ -48,6 +64,14 @@ pub(super) struct Compiled {
     pub(super) subjects: BTreeMap<ObjectName, Subject>,
     /// Index 0 is the placeholder of "not isolated".
     pub(super) rule_sets: Vec<Arc<RuleSet>>,
+}
+
+impl RuleSet {
+    /// All that identities and classes must be fine enough for.
+    pub fn terms(&self) -> impl Iterator<Item = &Term> {
+        let Self { admin, policies, baseline } = self;
+        admin.iter().chain(baseline).flat_map(|step| &step.terms).chain(policies.iter().flatten())
+    }
 }
 
 pub(super) fn compile<'a>(cluster: &'a Cluster, subjects: impl IntoIterator<Item = &'a Pod>) -> Compiled {
@@ -64,6 +88,9 @@ struct Compiler<'a> {
     cluster: &'a Cluster,
     /// Every named port of the cluster's pods: what a named port of an egress rule can stand for.
     named_ports: BTreeSet<&'a NamedPort>,
+    /// In the order in which they are asked.
+    admin: Vec<&'a ClusterNetworkPolicy>,
+    baseline: Vec<&'a ClusterNetworkPolicy>,
     rule_sets: Vec<Arc<RuleSet>>,
     /// Where a rule set stands in `rule_sets`.
     by_content: HashMap<Arc<RuleSet>, usize>,
@@ -77,6 +104,8 @@ struct Question<'a> {
     direction: Direction,
     /// The policies that isolate the pod.
     policies: Vec<&'a ObjectName>,
+    /// The ClusterNetworkPolicies with rules for it.
+    cluster_policies: Vec<&'a ClusterPolicyName>,
     /// The pod's own named ports; only rules of ingress speak of them.
     own_ports: &'a [NamedPort],
 }
@@ -88,6 +117,8 @@ impl<'a> Compiler<'a> {
         Self {
             cluster,
             named_ports,
+            admin: cluster.by_precedence(Tier::Admin),
+            baseline: cluster.by_precedence(Tier::Baseline),
             rule_sets: vec![Arc::default()],
             by_content: HashMap::new(),
             by_question: HashMap::new(),
@@ -103,31 +134,83 @@ impl<'a> Compiler<'a> {
 
     fn rule_set(&mut self, pod: &'a Pod, direction: Direction) -> usize {
         let isolating: Vec<&NetworkPolicy> = self.cluster.isolating(pod, direction).collect();
-        if isolating.is_empty() {
+        let admin = self.selecting(&self.admin, pod, direction);
+        // "NetworkPolicy always makes a final decision for selected pods": on all but what their own node may do.
+        let asks_baseline = isolating.is_empty();
+        let baseline =
+            if asks_baseline { self.selecting(&self.baseline, pod, direction) } else { Vec::new() };
+        if isolating.is_empty() && admin.is_empty() && baseline.is_empty() {
             return 0;
         }
         let ingress = matches!(direction, Direction::Ingress);
         let question = Question {
             direction,
             policies: isolating.iter().map(|policy| &policy.name).collect(),
+            cluster_policies: admin.iter().chain(&baseline).map(|policy| &policy.name).collect(),
             own_ports: if ingress { &pod.ports } else { &[] },
         };
         if let Some(&known) = self.by_question.get(&question) {
             return known;
         }
+        let subject = ingress.then_some(pod);
         let mut terms = BTreeSet::new();
-        for policy in isolating {
+        for policy in &isolating {
             for rule in policy.rules(direction).into_iter().flatten() {
-                self.add_terms(rule, &policy.name.namespace, ingress.then_some(pod), &mut terms);
+                self.add_terms(rule, Some(&policy.name.namespace), subject, &mut terms);
             }
         }
-        let place = self.intern(RuleSet { terms });
+        let rule_set = RuleSet {
+            admin: self.steps(&admin, direction, subject),
+            policies: (!isolating.is_empty()).then_some(terms),
+            baseline: self.steps(&baseline, direction, subject),
+        };
+        let place = if rule_set == RuleSet::default() { 0 } else { self.intern(rule_set) };
         self.by_question.insert(question, place);
         place
     }
 
-    /// The terms of one rule. `subject` is given for ingress, where a named port is the subject's own.
-    fn add_terms(&self, rule: &Rule, namespace: &Name, subject: Option<&Pod>, terms: &mut BTreeSet<Term>) {
+    /// Those with rules for a pod, in their order.
+    fn selecting(
+        &self,
+        policies: &[&'a ClusterNetworkPolicy],
+        pod: &Pod,
+        direction: Direction,
+    ) -> Vec<&'a ClusterNetworkPolicy> {
+        if policies.is_empty() {
+            return Vec::new();
+        }
+        let namespace = self.cluster.namespace_labels(&pod.name.namespace);
+        let selecting = policies.iter().copied();
+        selecting
+            .filter(|policy| !policy.rules(direction).is_empty() && policy.selects(pod, &namespace))
+            .collect()
+    }
+
+    /// The rules in order; those that can match nothing decide nothing.
+    fn steps(
+        &self,
+        policies: &[&ClusterNetworkPolicy],
+        direction: Direction,
+        subject: Option<&Pod>,
+    ) -> Vec<Step> {
+        let rules = policies.iter().flat_map(|policy| policy.rules(direction));
+        let steps = rules.map(|rule| {
+            let mut terms = BTreeSet::new();
+            self.add_terms(&rule.matches, None, subject, &mut terms);
+            Step { action: rule.action, terms }
+        });
+        steps.filter(|step| !step.terms.is_empty()).collect()
+    }
+
+    /// The terms of one rule. `namespace` is its policy's; `subject` is given for ingress, where a named port is the
+    /// subject's own.
+    fn add_terms(
+        &self,
+        rule: &Rule,
+        namespace: Option<&Name>,
+        subject: Option<&Pod>,
+        terms: &mut BTreeSet<Term>,
+    ) {
         let peers: Vec<BTreeSet<Arc<Atom>>> = match &rule.peers {
             Peers::Any => vec![BTreeSet::new()],
             Peers::Listed(peers) => peers.iter().filter_map(|peer| peer_atom(peer, namespace)).collect(),
@@ -161,7 +244,9 @@ impl<'a> Compiler<'a> {
             PortRule::Protocol(protocol) => add(PortRange::all(*protocol), None),
             PortRule::Range { protocol, first, last } => add(PortRange::new(*protocol, *first, *last), None),
             PortRule::Named(protocol, name) => {
-                let stands_for = |port: &&NamedPort| port.protocol == *protocol && port.name == *name;
+                let stands_for = |port: &&NamedPort| {
+                    port.name == *name && protocol.is_none_or(|protocol| port.protocol == protocol)
+                };
                 match subject {
                     // The port belongs to the destination: the subject itself ...
                     Some(pod) => {
@@ -187,14 +272,15 @@ impl<'a> Compiler<'a> {
     }
 }
 
-/// `None`: the peer was not understood and matches nothing.
-fn peer_atom(peer: &Peer, namespace: &Name) -> Option<BTreeSet<Arc<Atom>>> {
+/// `None`: the peer was not understood and matches nothing, or means a namespace that its policy does not have.
+fn peer_atom(peer: &Peer, namespace: Option<&Name>) -> Option<BTreeSet<Arc<Atom>>> {
     let atom = match peer {
-        Peer::Pods { namespaces: None, pods } => Atom::PodsIn(namespace.clone(), pods.clone()),
+        Peer::Pods { namespaces: None, pods } => Atom::PodsIn(namespace?.clone(), pods.clone()),
         Peer::Pods { namespaces: Some(namespaces), pods } => {
             Atom::PodsAcross { namespaces: namespaces.clone(), pods: pods.clone() }
         }
         Peer::Block(block) => Atom::Block(block.clone()),
+        Peer::Nodes(nodes) => Atom::Node(nodes.clone()),
         Peer::Nothing => return None,
     };
     Some(BTreeSet::from([Arc::new(atom)]))

@@ -46,8 +46,11 @@ impl Default for Services {
 /// A backend as far as rules can tell, by indexes into the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Backend {
-    /// The node itself: always open to its pods.
-    Node,
+    /// The node itself, which is open to its pods but for what a ClusterNetworkPolicy denies.
+    Node {
+        identity: usize,
+        class: usize,
+    },
     /// A pod of this node; `egress` is its own rule set. To itself a pod may always send.
     Local {
         identity: usize,
@@ -127,15 +130,23 @@ fn fronts<'a>(service: &'a Service, port: &'a ServicePort) -> impl Iterator<Item
 
 /// The verdict, and whether a backend that is denied is on another node.
 fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) -> (ServiceVerdict, bool) {
-    let allows = |identity, class: usize| {
+    let place = |class: usize| {
         let (block, bit) = (class / usize::from(BITS_PER_ROW), class % usize::from(BITS_PER_ROW));
-        let class = ClassId(u16::try_from(bit).expect("a remainder below 256"));
-        rows.row(rule_set, identity, block).is_some_and(|row| row.allows(class))
+        (block, ClassId(u16::try_from(bit).expect("a remainder below 256")))
     };
-    let (mut some, mut denied, mut denied_elsewhere) = (false, false, false);
+    let allows = |identity, class| {
+        let (block, class) = place(class);
+        rows.row(rule_set, identity, block).is_some_and(|row| row.has(class))
+    };
+    let denies_own_node = |identity, class| {
+        let (block, class) = place(class);
+        rows.own_node_row(rule_set, identity, block).is_some_and(|row| row.has(class))
+    };
+    let (mut some, mut denied, mut denied_elsewhere, mut denied_here) = (false, false, false, false);
     for backend in behind {
         match *backend {
-            Backend::Node => some = true,
+            Backend::Node { identity, class } if denies_own_node(identity, class) => denied_here = true,
+            Backend::Node { .. } => some = true,
             Backend::Local { identity, class, egress } => {
                 let allowed = allows(identity, class);
                 denied |= !allowed;
@@ -147,7 +158,8 @@ fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) -> (ServiceVe
             }
         }
     }
-    let verdict = match (some, denied || denied_elsewhere) {
+    // No hook sees what is delivered to the node after the translation: what must not be is stopped before.
+    let verdict = match (some && !denied_here, denied || denied_elsewhere) {
         (true, false) => ServiceVerdict::Allowed,
         (true, true) => ServiceVerdict::Deferred,
         (false, _) => ServiceVerdict::Denied,
@@ -172,11 +184,11 @@ impl<'a> Backends<'a> {
     }
 
     fn backend(&self, (address, port): (IpAddr, u16), protocol: Protocol) -> Backend {
-        if self.input.site.own_addresses.contains(&address) {
-            return Backend::Node;
-        }
         let identity = self.input.identities.identity(address);
         let class = self.input.classes.class(protocol, port);
+        if self.input.site.own_addresses.contains(&address) {
+            return Backend::Node { identity, class };
+        }
         match self.local.get(&address) {
             Some(&egress) => Backend::Local { identity, class, egress },
             None => Backend::Elsewhere { identity, class },

@@ -86,7 +86,7 @@ fn pods_that_no_rule_mentions_need_no_entry() {
 #[test]
 fn a_named_port_of_ingress_is_the_subjects_own_number() {
     let named = |number| NamedPort { name: "http".into(), protocol: Protocol::Tcp, number };
-    let port = PortRule::Named(Protocol::Tcp, "http".into());
+    let port = PortRule::Named(Some(Protocol::Tcp), "http".into());
     let rule = Rule { peers: Peers::Any, ports: Ports::Listed(vec![port]) };
     let mut pods = vec![pod("a", "10.0.0.1", &[]), pod("b", "10.0.0.2", &[]), pod("c", "10.0.0.3", &[])];
     pods[0].ports.push(named(8080));
@@ -199,7 +199,7 @@ proptest! {
             .map(|(protocol, a, b)| PortRange::new(Protocol::ALL[protocol], a.min(b), a.max(b)))
             .collect();
         let terms = ranges.iter().map(|range| Term { atoms: BTreeSet::new(), ports: Some(*range) }).collect();
-        let classes = classes::compile(&[Arc::new(RuleSet { terms })]);
+        let classes = classes::compile(&[Arc::new(RuleSet { policies: Some(terms), ..RuleSet::default() })]);
         for protocol in Protocol::ALL {
             for port in (0..=201).chain(ports.iter().copied()) {
                 let expected: BTreeSet<PortRange> = ranges

@@ -103,14 +103,20 @@ impl<'a> Evidence<'a> {
         pod.node.as_deref().is_none_or(|node| node == self.node).then_some(pod)
     }
 
-    /// Of a pod that the cluster does not know (yet), the labels are not known: any policy of its namespace
+    /// Of a pod that the cluster does not know (yet), the labels are not known: any policy for its namespace
     /// may be meant.
     fn could_be_isolated(&self, name: &ObjectName, isolated: &dyn Fn(&Pod) -> bool) -> bool {
         self.pod(name).map_or_else(
             || {
                 let mut policies = self.cluster.policies.values();
+                let mut cluster_policies = self.cluster.cluster_policies.values();
                 policies.any(|policy| {
                     policy.name.namespace == name.namespace && policy.subject != Selector::Nothing
+                }) || cluster_policies.any(|policy| {
+                    let namespace = self.cluster.namespace_labels(&name.namespace);
+                    policy.subject.namespaces.matches(&namespace)
+                        && policy.subject.pods != Selector::Nothing
+                        && !(policy.ingress.is_empty() && policy.egress.is_empty())
                 })
             },
             isolated,

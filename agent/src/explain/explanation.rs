@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 use super::End;
-use crate::{model::Name, port_spec::PortSpec};
+use crate::{
+    model::{Action, ClusterPolicyKind, Name, Tier},
+    port_spec::PortSpec,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
@@ -52,6 +55,9 @@ pub struct Side {
     pub denied_peers: BTreeSet<IpAddr>,
     /// Every policy that isolates this end in this direction.
     pub policies: Vec<PolicyTrace>,
+    /// Every ClusterNetworkPolicy with rules for this end in this direction, in the order in which they are asked.
+    #[serde(default)]
+    pub cluster_policies: Vec<ClusterPolicyTrace>,
 }
 
 /// Why one end says so.
@@ -64,12 +70,18 @@ pub enum Reason {
     Itself,
     /// Allow: no policy selects the pod for this direction.
     NotIsolated,
+    /// Allow: only ClusterNetworkPolicies select the pod for this direction, and none of their rules decides.
+    Undecided,
     /// Allow: a pod and its own node always reach each other.
     OwnNode,
     /// Allow: each address and port is allowed by some rule.
     RuleMatches,
     /// Deny.
     NoRuleMatches,
+    /// Allow: a rule of a ClusterNetworkPolicy is the first that matches.
+    ClusterPolicyAccepts,
+    /// Deny: likewise.
+    ClusterPolicyDenies,
     /// Deny: the service has no endpoint that the client could be led to.
     NoBackend,
 }
@@ -93,6 +105,27 @@ pub struct RuleTrace {
     pub why_not: Vec<String>,
 }
 
+/// One ClusterNetworkPolicy and what its rules say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterPolicyTrace {
+    pub kind: ClusterPolicyKind,
+    pub name: Name,
+    pub tier: Tier,
+    pub priority: u16,
+    /// Indexes of the rules that match at least one of the addresses and ports in question.
+    pub matched: Vec<usize>,
+    /// Those among them that settle it for at least one: no rule before them has matched, and they do not pass.
+    pub decided: Vec<usize>,
+    pub rules: Vec<ClusterRuleTrace>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRuleTrace {
+    pub action: Action,
+    #[serde(flatten)]
+    pub trace: RuleTrace,
+}
+
 impl Verdict {
     pub const fn from_allowed(allowed: bool) -> Self {
         if allowed { Self::Allow } else { Self::Deny }
@@ -108,13 +141,51 @@ impl fmt::Display for Verdict {
     }
 }
 
+impl Side {
+    /// Where no policy is asked, or none could be.
+    pub(super) const fn without_policies(reason: Reason) -> Self {
+        Self {
+            isolated: false,
+            verdict: reason.verdict(),
+            reason,
+            note: None,
+            denied_peers: BTreeSet::new(),
+            policies: Vec::new(),
+            cluster_policies: Vec::new(),
+        }
+    }
+}
+
+impl RuleTrace {
+    /// A rule that was not tried yet.
+    pub(super) const fn of(rule: usize) -> Self {
+        Self { rule, matched: false, why_not: Vec::new() }
+    }
+
+    /// Notes the outcome of one trial, which matched when nothing is amiss.
+    pub(super) fn add(&mut self, misses: Vec<String>) -> bool {
+        let matches = misses.is_empty();
+        self.matched |= matches;
+        for miss in misses {
+            if !self.why_not.contains(&miss) {
+                self.why_not.push(miss);
+            }
+        }
+        matches
+    }
+}
+
 impl Reason {
     pub const fn verdict(self) -> Verdict {
         match self {
-            Self::NotAPod | Self::Itself | Self::NotIsolated | Self::OwnNode | Self::RuleMatches => {
-                Verdict::Allow
-            }
-            Self::NoRuleMatches | Self::NoBackend => Verdict::Deny,
+            Self::NotAPod
+            | Self::Itself
+            | Self::NotIsolated
+            | Self::Undecided
+            | Self::OwnNode
+            | Self::RuleMatches
+            | Self::ClusterPolicyAccepts => Verdict::Allow,
+            Self::NoRuleMatches | Self::ClusterPolicyDenies | Self::NoBackend => Verdict::Deny,
         }
     }
 }
@@ -125,9 +196,12 @@ impl fmt::Display for Reason {
             Self::NotAPod => "not a pod with a network of its own, so no policy selects it",
             Self::Itself => "a pod always reaches itself",
             Self::NotIsolated => "not isolated, no policy selects it for this direction",
+            Self::Undecided => "not isolated, and no rule of a cluster-wide policy decides",
             Self::OwnNode => "a pod and its own node always reach each other",
             Self::RuleMatches => "isolated, a rule matches",
             Self::NoRuleMatches => "isolated, no rule matches",
+            Self::ClusterPolicyAccepts => "a cluster-wide policy accepts",
+            Self::ClusterPolicyDenies => "a cluster-wide policy denies",
             Self::NoBackend => "the service leads nowhere from there",
         })
     }

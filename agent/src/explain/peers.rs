@@ -10,7 +10,7 @@ use crate::model::{Cluster, IpBlock, Labels, Name, Peer, Peers, Requirement, Sel
 /// One line for each peer when none matches; empty when one does, or when the rule names none.
 pub(super) fn misses(
     cluster: &Cluster,
-    policy_namespace: &Name,
+    policy_namespace: Option<&Name>,
     peers: &Peers,
     direction: Direction,
     party: &Party<'_>,
@@ -28,6 +28,7 @@ pub(super) fn misses(
                 pods_miss(cluster, policy_namespace, namespaces.as_ref(), pods, party)
             }
             Peer::Block(block) => block_miss(block, address),
+            Peer::Nodes(nodes) => node_miss(cluster, nodes, address),
             Peer::Nothing => Some("was not understood, matches nothing".into()),
         };
         match miss {
@@ -43,7 +44,7 @@ pub(super) fn misses(
 
 fn pods_miss(
     cluster: &Cluster,
-    policy_namespace: &Name,
+    policy_namespace: Option<&Name>,
     namespaces: Option<&Selector>,
     pods: &Selector,
     party: &Party<'_>,
@@ -56,10 +57,11 @@ fn pods_miss(
     };
     let namespace = &pod.name.namespace;
     match namespaces {
-        None if namespace != policy_namespace => {
-            return Some(format!("wants a pod of namespace {policy_namespace}, {name} is in {namespace}"));
+        None if Some(namespace) == policy_namespace => {}
+        None => {
+            let wanted = policy_namespace.map_or("no namespace", |name| name);
+            return Some(format!("wants a pod of namespace {wanted}, {name} is in {namespace}"));
         }
-        None => {}
         Some(selector) => {
             let labels = cluster.namespace_labels(namespace);
             if let Some(miss) = selector_miss(selector, &labels) {
@@ -80,6 +82,16 @@ fn block_miss(block: &IpBlock, address: IpAddr) -> Option<String> {
     }
     let except = block.except.iter().find(|except| except.contains(&address))?;
     Some(format!("wants {} except {except}, {address} is in the except", block.cidr))
+}
+
+fn node_miss(cluster: &Cluster, nodes: &Selector, address: IpAddr) -> Option<String> {
+    let with_address = cluster.nodes.iter().filter(|(_, node)| node.addresses.contains(&address));
+    let mut misses = Vec::new();
+    for (name, node) in with_address {
+        let miss = selector_miss(nodes, &node.labels)?;
+        misses.push(format!("wants {} on the node, {name} has {}", miss.wanted, miss.found));
+    }
+    Some(misses.pop().unwrap_or_else(|| format!("wants a node, {address} is none's")))
 }
 
 /// The first requirement that labels do not meet.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use podgate_common::Protocol;
+
 use super::end::Party;
 use crate::{
     model::{Pod, PortRule, Ports},
@@ -31,8 +33,9 @@ fn matches(port: &PortRule, asked: &PortSpec, number: u16, destination: Option<&
             *protocol == asked.protocol && (*first..=*last).contains(&number)
         }
         PortRule::Named(protocol, name) => {
-            let named = PortSpec { protocol: *protocol, port: Port::Name(name.clone()) };
-            *protocol == asked.protocol && named.numbers(destination).contains(&number)
+            let named = PortSpec { protocol: asked.protocol, port: Port::Name(name.clone()) };
+            protocol.is_none_or(|protocol| protocol == asked.protocol)
+                && named.numbers(destination).contains(&number)
         }
         PortRule::Nothing => false,
     }
@@ -44,8 +47,15 @@ fn words(port: &PortRule, destination: Option<&Pod>) -> String {
         PortRule::Range { protocol, first, last } if first == last => format!("{protocol}/{first}"),
         PortRule::Range { protocol, first, last } => format!("{protocol}/{first}-{last}"),
         PortRule::Named(protocol, name) => {
-            let named = PortSpec { protocol: *protocol, port: Port::Name(name.clone()) };
-            match (destination, numbers(&named.numbers(destination))) {
+            let of = |protocol| PortSpec { protocol, port: Port::Name(name.clone()) };
+            let (named, found) = match protocol {
+                Some(protocol) => (of(*protocol).to_string(), of(*protocol).numbers(destination)),
+                None => {
+                    let each = Protocol::ALL.into_iter().map(|protocol| of(protocol).numbers(destination));
+                    (format!("a port named {name}"), each.flatten().collect())
+                }
+            };
+            match (destination, numbers(&found)) {
                 (None, _) => format!("{named} (only pods have named ports)"),
                 (Some(pod), None) => format!("{named} ({} has none)", pod.name),
                 (Some(_), Some(numbers)) => format!("{named} ({numbers})"),

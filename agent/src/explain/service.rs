@@ -7,7 +7,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 use podgate_common::Direction;
 
 use super::{
-    End, Explanation, PolicyTrace, Question, Reason, Side, Unanswerable, Verdict,
+    ClusterPolicyTrace, End, Explanation, PolicyTrace, Question, Reason, RuleTrace, Side, Unanswerable,
+    Verdict,
     end::{Party, node_addresses},
     to_itself,
 };
@@ -135,7 +136,7 @@ fn backends(cluster: &Cluster, from: &Party<'_>, entrance: &Entrance<'_>) -> BTr
 /// What one end says of all backends; the first denial gives the reason.
 fn together<'a>(sides: impl Iterator<Item = &'a Side>) -> Option<Side> {
     let mut all = sides.cloned().reduce(|mut all, side| {
-        let Side { isolated, verdict, reason, note, denied_peers, policies } = side;
+        let Side { isolated, verdict, reason, note, denied_peers, policies, cluster_policies } = side;
         all.isolated |= isolated;
         if all.verdict == Verdict::Allow && verdict == Verdict::Deny {
             (all.verdict, all.reason) = (verdict, reason);
@@ -143,6 +144,7 @@ fn together<'a>(sides: impl Iterator<Item = &'a Side>) -> Option<Side> {
         all.note = all.note.or(note);
         all.denied_peers.extend(denied_peers);
         policies.into_iter().for_each(|policy| add(&mut all.policies, policy));
+        add_cluster_policies(&mut all.cluster_policies, cluster_policies);
         all
     })?;
     all.policies.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
@@ -156,26 +158,46 @@ fn add(policies: &mut Vec<PolicyTrace>, policy: PolicyTrace) {
         policies.push(policy);
         return;
     };
-    for (known, rule) in known.rules.iter_mut().zip(policy.rules) {
-        known.matched |= rule.matched;
-        for miss in rule.why_not {
-            if !known.why_not.contains(&miss) {
-                known.why_not.push(miss);
-            }
-        }
-    }
+    known.rules.iter_mut().zip(policy.rules).for_each(|(known, rule)| add_rule(known, rule));
     known.matched = known.rules.iter().filter(|rule| rule.matched).map(|rule| rule.rule).collect();
 }
 
-fn nowhere(isolated: bool) -> Side {
-    Side {
-        isolated,
-        verdict: Reason::NoBackend.verdict(),
-        reason: Reason::NoBackend,
-        note: None,
-        denied_peers: BTreeSet::new(),
-        policies: Vec::new(),
+fn add_rule(known: &mut RuleTrace, rule: RuleTrace) {
+    known.matched |= rule.matched;
+    for miss in rule.why_not {
+        if !known.why_not.contains(&miss) {
+            known.why_not.push(miss);
+        }
     }
+}
+
+/// The backends of a service may be judged by different ones.
+fn add_cluster_policies(known: &mut Vec<ClusterPolicyTrace>, more: Vec<ClusterPolicyTrace>) {
+    let is_same = |one: &ClusterPolicyTrace, other: &ClusterPolicyTrace| {
+        one.kind == other.kind && one.name == other.name
+    };
+    for policy in more {
+        let Some(known) = known.iter_mut().find(|known| is_same(known, &policy)) else {
+            known.push(policy);
+            continue;
+        };
+        for (list, more) in [(&mut known.matched, policy.matched), (&mut known.decided, policy.decided)] {
+            list.extend(more);
+            list.sort_unstable();
+            list.dedup();
+        }
+        for (known, rule) in known.rules.iter_mut().zip(policy.rules) {
+            add_rule(&mut known.trace, rule.trace);
+        }
+    }
+    known.sort_by(|one, other| {
+        let place = |policy: &ClusterPolicyTrace| (policy.tier, policy.priority);
+        place(one).cmp(&place(other)).then_with(|| (&one.name, one.kind).cmp(&(&other.name, other.kind)))
+    });
+}
+
+fn nowhere(isolated: bool) -> Side {
+    Side { isolated, ..Side::without_policies(Reason::NoBackend) }
 }
 
 #[cfg(test)]

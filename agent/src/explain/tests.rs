@@ -6,8 +6,9 @@ use podgate_common::Protocol;
 
 use super::*;
 use crate::model::{
-    IpBlock, Labels, Name, NamedPort, Namespace, Node, ObjectName, Peer, Peers, Pod, PortRule, Ports,
-    Requirement, Selector,
+    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, IpBlock,
+    Labels, Name, NamedPort, Namespace, Node, ObjectName, Peer, Peers, Pod, PortRule, Ports, Requirement,
+    Selector, Tier,
 };
 
 pub(crate) fn labels(labels: &[(&str, &str)]) -> Labels {
@@ -50,8 +51,10 @@ pub(crate) fn cluster(policies: Vec<NetworkPolicy>) -> Cluster {
         pod("y/pending", "n2", &[], &[]),
     ];
     let namespace = Namespace { labels: labels(&[("purpose", "test")]) };
-    let node =
-        |addresses: &[&str]| Node { addresses: addresses.iter().map(|a| a.parse().unwrap()).collect() };
+    let node = |addresses: &[&str]| Node {
+        labels: labels(&[]),
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+    };
     Cluster {
         namespaces: BTreeMap::from([("y".into(), namespace)]),
         pods: pods.into_iter().map(|pod| (pod.name.clone(), pod)).collect(),
@@ -150,12 +153,12 @@ fn a_rule_that_does_not_match_says_why() {
         ("x/a", port(PortRule::Protocol(Protocol::Udp)), "ports wants any UDP, not TCP/80"),
         (
             "x/a",
-            port(PortRule::Named(Protocol::Tcp, "http".into())),
+            port(PortRule::Named(Some(Protocol::Tcp), "http".into())),
             "ports wants TCP/http (8080), not TCP/80",
         ),
         (
             "x/a",
-            port(PortRule::Named(Protocol::Udp, "http".into())),
+            port(PortRule::Named(Some(Protocol::Udp), "http".into())),
             "ports wants UDP/http (x/b has none), not TCP/80",
         ),
         ("x/a", port(PortRule::Nothing), "ports wants an entry that was not understood, not TCP/80"),
@@ -301,8 +304,8 @@ fn a_port_name_stands_for_all_its_numbers() {
     for (rules, verdict) in [
         (vec![only(1)], Verdict::Deny),
         (vec![only(1), only(2)], Verdict::Allow),
-        (vec![port(PortRule::Named(Protocol::Tcp, "many".into()))], Verdict::Allow),
-        (vec![port(PortRule::Named(Protocol::Udp, "many".into()))], Verdict::Deny),
+        (vec![port(PortRule::Named(Some(Protocol::Tcp), "many".into()))], Verdict::Allow),
+        (vec![port(PortRule::Named(Some(Protocol::Udp), "many".into()))], Verdict::Deny),
     ] {
         let answer = ask(&cluster(vec![policy("p", Some(rules), None)]), "x/a", "x/b", "TCP/many").unwrap();
         assert_eq!((answer.verdict, answer.numbers), (verdict, vec![1, 2]));
@@ -311,7 +314,7 @@ fn a_port_name_stands_for_all_its_numbers() {
 
 #[test]
 fn a_named_port_of_an_egress_rule_is_the_destinations() {
-    let rules = vec![port(PortRule::Named(Protocol::Tcp, "http".into()))];
+    let rules = vec![port(PortRule::Named(Some(Protocol::Tcp), "http".into()))];
     let cluster = cluster(vec![policy("p", None, Some(rules))]);
     for (to, number, why_not) in [
         ("x/b", "TCP/8080", None),
@@ -378,7 +381,7 @@ fn the_json_form_has_the_fields_of_the_contract() {
     let json = serde_json::to_value(ask(&cluster, "y/v4", "x/b", "TCP/80").unwrap()).unwrap();
     let side = |isolated, verdict, reason, denied: &[&str], policies: serde_json::Value| {
         serde_json::json!({"isolated": isolated, "verdict": verdict, "reason": reason, "note": null,
-            "denied_peers": denied, "policies": policies})
+            "denied_peers": denied, "policies": policies, "cluster_policies": []})
     };
     let policies = serde_json::json!([{"namespace": "x", "name": "p", "matched": [],
         "rules": [{"rule": 0, "matched": false, "why_not": ["ports wants any UDP, not TCP/80"]}]}]);
@@ -391,4 +394,59 @@ fn the_json_form_has_the_fields_of_the_contract() {
     assert_eq!(json, expected);
     let read: Explanation = serde_json::from_value(json).unwrap();
     assert_eq!(read, ask(&cluster, "y/v4", "x/b", "TCP/80").unwrap());
+}
+
+#[test]
+fn cluster_policies_are_listed_in_the_order_in_which_they_are_asked_with_the_rule_that_decides() {
+    let all = || {
+        Peers::Listed(vec![Peer::Pods { namespaces: Some(Selector::EVERYTHING), pods: Selector::EVERYTHING }])
+    };
+    let only = |protocol| Ports::Listed(vec![PortRule::Protocol(protocol)]);
+    let rule = |action, ports| ClusterRule { action, matches: Rule { peers: all(), ports } };
+    let named = |name: &str, tier, priority, ingress| {
+        let name = ClusterPolicyName { name: name.into(), kind: ClusterPolicyKind::ClusterNetworkPolicy };
+        let subject = ClusterSubject { namespaces: Selector::EVERYTHING, pods: Selector::EVERYTHING };
+        let egress = Vec::new();
+        (name.clone(), ClusterNetworkPolicy { name, tier, priority, subject, ingress, egress })
+    };
+    let mut cluster = cluster(vec![policy("deny", Some(vec![]), None)]);
+    cluster.cluster_policies = BTreeMap::from([
+        named("a", Tier::Baseline, 0, vec![rule(Action::Accept, Ports::Any)]),
+        named("b", Tier::Admin, 9, vec![rule(Action::Deny, Ports::Any)]),
+        named(
+            "c",
+            Tier::Admin,
+            1,
+            vec![rule(Action::Accept, only(Protocol::Tcp)), rule(Action::Pass, only(Protocol::Udp))],
+        ),
+    ]);
+    let names = |side: &Side| -> String {
+        side.cluster_policies.iter().map(|policy| &*policy.name).collect::<Vec<_>>().join(" ")
+    };
+    let decided = |side: &Side| -> Vec<Vec<usize>> {
+        side.cluster_policies.iter().map(|policy| policy.decided.clone()).collect()
+    };
+    // (from, to, port, reason of ingress, rules that decide)
+    let table = [
+        ("x/a", "x/b", "TCP/80", Reason::ClusterPolicyAccepts, [vec![0], vec![], vec![]]),
+        ("x/a", "x/b", "UDP/80", Reason::NoRuleMatches, [vec![], vec![], vec![]]),
+        ("x/a", "x/b", "SCTP/80", Reason::ClusterPolicyDenies, [vec![], vec![0], vec![]]),
+        ("x/a", "y/c", "UDP/80", Reason::ClusterPolicyAccepts, [vec![], vec![], vec![0]]),
+        ("192.0.2.1", "y/c", "TCP/80", Reason::Undecided, [vec![], vec![], vec![]]),
+        ("node/n1", "x/b", "SCTP/80", Reason::OwnNode, [vec![], vec![], vec![]]),
+    ];
+    for (from, to, port, reason, rules) in table {
+        let answer = ask(&cluster, from, to, port).unwrap();
+        assert_eq!(answer.ingress.reason, reason, "{from} {to} {port}");
+        assert_eq!(names(&answer.ingress), "c b a", "{from} {to} {port}");
+        assert_eq!(decided(&answer.ingress), rules, "{from} {to} {port}");
+        assert_eq!(answer.egress.cluster_policies, [], "{from} {to} {port}");
+    }
+    let answer = ask(&cluster, "x/a", "y/c", "SCTP/80").unwrap();
+    let form = serde_json::to_value(&answer.ingress.cluster_policies[1]).unwrap();
+    let expected = serde_json::json!({
+        "kind": "ClusterNetworkPolicy", "name": "b", "tier": "Admin", "priority": 9, "matched": [0], "decided": [0],
+        "rules": [{"action": "Deny", "rule": 0, "matched": true, "why_not": []}],
+    });
+    assert_eq!(form, expected);
 }

@@ -72,8 +72,8 @@ fn matrix_and_explain_agree_on_every_pair_and_port() {
             pods: crate::model::Selector::EVERYTHING,
         })],
         vec![listed(vec![range(80, 90)]), listed(vec![PortRule::Protocol(Protocol::Udp)])],
-        vec![port(PortRule::Named(Protocol::Tcp, "http".into()))],
-        vec![port(PortRule::Named(Protocol::Tcp, "many".into()))],
+        vec![port(PortRule::Named(Some(Protocol::Tcp), "http".into()))],
+        vec![port(PortRule::Named(Some(Protocol::Tcp), "many".into()))],
         vec![listed(vec![range(1, 1)])],
         vec![from(Peer::Nothing), port(PortRule::Nothing)],
     ];

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use podgate_common::{Direction, Protocol};
 
-use super::{EndpointSlice, Labels, Name, NetworkPolicy, ObjectName, Service};
+use super::{
+    ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Labels, Name, NetworkPolicy, ObjectName, Service,
+    Tier,
+};
 
 /// A full picture of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +15,7 @@ pub struct Cluster {
     pub namespaces: BTreeMap<Name, Namespace>,
     pub pods: BTreeMap<ObjectName, Pod>,
     pub policies: BTreeMap<ObjectName, NetworkPolicy>,
+    pub cluster_policies: BTreeMap<ClusterPolicyName, ClusterNetworkPolicy>,
     pub nodes: BTreeMap<Name, Node>,
     pub services: BTreeMap<ObjectName, Service>,
     pub slices: BTreeMap<ObjectName, EndpointSlice>,
@@ -48,6 +52,7 @@ pub struct NamedPort {
 /// A node and the addresses of its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
+    pub labels: Labels,
     pub addresses: Vec<IpAddr>,
 }
 
@@ -62,9 +67,32 @@ impl Cluster {
             .filter(move |policy| policy.rules(direction).is_some() && policy.selects(pod))
     }
 
-    /// Whether any policy isolates a pod in any direction.
-    pub fn is_isolated(&self, pod: &Pod) -> bool {
-        Direction::ALL.into_iter().any(|direction| self.isolating(pod, direction).next().is_some())
+    /// The ClusterNetworkPolicies of a tier, the first to be asked first.
+    pub fn by_precedence(&self, tier: Tier) -> Vec<&ClusterNetworkPolicy> {
+        let mut policies: Vec<_> =
+            self.cluster_policies.values().filter(|policy| policy.tier == tier).collect();
+        policies.sort_by_key(|policy| (policy.priority, &policy.name));
+        policies
+    }
+
+    /// Those of them that have rules for a pod in a direction.
+    pub fn judging(&self, pod: &Pod, tier: Tier, direction: Direction) -> Vec<&ClusterNetworkPolicy> {
+        // The labels of the namespace are not looked for when there is nobody to ask.
+        if self.cluster_policies.is_empty() {
+            return Vec::new();
+        }
+        let namespace = self.namespace_labels(&pod.name.namespace);
+        let mut policies = self.by_precedence(tier);
+        policies.retain(|policy| !policy.rules(direction).is_empty() && policy.selects(pod, &namespace));
+        policies
+    }
+
+    /// Whether any policy has a say in a pod's connections: one isolates it, or a ClusterNetworkPolicy has rules for it.
+    pub fn is_judged(&self, pod: &Pod) -> bool {
+        Direction::ALL.into_iter().any(|direction| {
+            self.isolating(pod, direction).next().is_some()
+                || Tier::ALL.into_iter().any(|tier| !self.judging(pod, tier, direction).is_empty())
+        })
     }
 
     /// Labels of a namespace; one that no object declares has its name label alone.

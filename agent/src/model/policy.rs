@@ -32,7 +32,7 @@ impl NetworkPolicy {
     }
 }
 
-/// One rule: allows what matches a peer *and* a port.
+/// One rule: what matches a peer *and* a port. A NetworkPolicy allows it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
     pub peers: Peers,
@@ -56,6 +56,8 @@ pub enum Peer {
         pods: Selector,
     },
     Block(IpBlock),
+    /// The addresses of nodes with such labels. Only ClusterNetworkPolicies have it, for egress.
+    Nodes(Selector),
     /// Not understood: matches nothing.
     Nothing,
 }
@@ -88,8 +90,8 @@ pub enum PortRule {
     Protocol(Protocol),
     /// `port` to `endPort`, both included; `first == last` for a single port.
     Range { protocol: Protocol, first: u16, last: u16 },
-    /// A name, resolved on the destination pod.
-    Named(Protocol, Name),
+    /// A name, resolved on the destination pod; of any protocol where none is given, as in a ClusterNetworkPolicy.
+    Named(Option<Protocol>, Name),
     /// Not understood: matches nothing.
     Nothing,
 }

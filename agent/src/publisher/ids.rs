@@ -70,7 +70,9 @@ impl Assigned {
         let identity = |index: usize| self.identities[index].0 as usize;
         let class = |index: usize| usize::from(self.classes[index].0);
         let in_ids = |backend: &Backend| match *backend {
-            Backend::Node => Backend::Node,
+            Backend::Node { identity: of, class: at } => {
+                Backend::Node { identity: identity(of), class: class(at) }
+            }
             Backend::Local { identity: of, class: at, egress } => Backend::Local {
                 identity: identity(of),
                 class: class(at),

@@ -73,6 +73,7 @@ pub(super) fn text(status: &Status) -> String {
             ("nodes", objects.nodes),
             ("pods", objects.pods),
             ("policies", objects.policies),
+            ("cluster_policies", objects.cluster_policies),
             ("services", objects.services),
             ("endpoint_slices", objects.endpoint_slices),
         ] {

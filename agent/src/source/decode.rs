@@ -9,6 +9,8 @@
 
 mod address;
 mod cluster;
+mod cluster_policy;
+mod cluster_port;
 mod endpoint_slice;
 mod field;
 mod intern;
@@ -25,7 +27,10 @@ mod syntax;
 
 use serde_json::Value;
 
-use crate::model::{EndpointSlice, Name, Namespace, NetworkPolicy, Node, ObjectName, Pod, Service};
+use crate::model::{
+    ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Name, Namespace, NetworkPolicy, Node, ObjectName,
+    Pod, Service,
+};
 
 pub(crate) use field::Fault;
 pub(crate) use kind::{Kind, ObjectId};
@@ -44,6 +49,7 @@ pub(crate) enum Decoded {
     /// Succeeded or Failed: not in the cluster, and it takes the place of an earlier pod of its name.
     FinishedPod(ObjectName),
     Policy(NetworkPolicy),
+    ClusterPolicy(ClusterNetworkPolicy),
     Service(Service),
     /// kube-proxy leads nobody there: not in the cluster, and it takes the place of an earlier service of its name.
     UnservedService(ObjectName),
@@ -84,6 +90,10 @@ impl Decoded {
             Self::Pod(pod) => ObjectId::of_namespace(Kind::Pod, pod.name.clone()),
             Self::FinishedPod(name) => ObjectId::of_namespace(Kind::Pod, name.clone()),
             Self::Policy(policy) => ObjectId::of_namespace(Kind::NetworkPolicy, policy.name.clone()),
+            Self::ClusterPolicy(policy) => {
+                let ClusterPolicyName { name, kind } = &policy.name;
+                ObjectId::of_cluster(Kind::ClusterPolicy(*kind), name.clone())
+            }
             Self::Service(Service { name, .. }) | Self::UnservedService(name) => {
                 ObjectId::of_namespace(Kind::Service, name.clone())
             }
@@ -148,7 +158,7 @@ impl Decoder {
         contents.faults.extend(faults.into_list());
     }
 
-    /// Without a name only a policy is kept: it isolates, whatever it is called.
+    /// Without a name only a policy is kept: it holds, whatever it is called.
     fn body(
         &mut self,
         kind: Kind,
@@ -160,11 +170,15 @@ impl Decoder {
         let in_namespace = |name| ObjectName { namespace, name };
         Some(match kind {
             Kind::Namespace => Decoded::Namespace(name?, Namespace { labels }),
-            Kind::Node => Decoded::Node(name?, node::read(fields)),
+            Kind::Node => Decoded::Node(name?, node::read(fields, labels)),
             Kind::Pod => pod::read(fields, in_namespace(name?), labels, &mut self.names),
             Kind::NetworkPolicy => {
                 let name = name.unwrap_or_else(|| metadata::unnamed(place));
                 Decoded::Policy(policy::read(fields, in_namespace(name), &mut self.names))
+            }
+            Kind::ClusterPolicy(kind) => {
+                let name = ClusterPolicyName { name: name.unwrap_or_else(|| metadata::unnamed(place)), kind };
+                Decoded::ClusterPolicy(cluster_policy::read(fields, name, &mut self.names))
             }
             Kind::Service => service::read(fields, in_namespace(name?), &mut self.names),
             Kind::EndpointSlice => {

@@ -2,7 +2,11 @@
 
 use crate::{
     answers::{Layout, matrix_of, problems, read},
-    oracle::{generate::large, manifest::Form, naive},
+    oracle::{
+        generate::{large, large_cluster_policies},
+        manifest::Form,
+        naive,
+    },
 };
 
 #[test]
@@ -12,6 +16,34 @@ fn a_large_cluster_has_the_verdicts_of_the_specification() {
     let picture = read(&objects, Layout::File(Form::YamlDocuments));
     assert_eq!(problems(&picture), "");
     assert_eq!(matrix_of(&picture.cluster, &ports), naive::matrix(&objects, &ports));
+}
+
+#[test]
+fn cluster_policies_at_every_limit_of_the_api_have_the_verdicts_of_the_specification() {
+    let mut objects = large(12);
+    objects.extend(large_cluster_policies(4));
+    let ports = ["TCP/1042", "UDP/1100", "TCP/http"];
+    let picture = read(&objects, Layout::File(Form::JsonList));
+    assert_eq!(problems(&picture), "");
+    assert_eq!(matrix_of(&picture.cluster, &ports), naive::matrix(&objects, &ports));
+}
+
+/// Only optimised code is in a hurry.
+#[cfg(not(debug_assertions))]
+#[test]
+fn the_matrix_of_many_cluster_policies_at_every_limit_takes_seconds() {
+    use std::time::{Duration, Instant};
+
+    const LIMIT: Duration = Duration::from_secs(20);
+    let mut objects = large(200);
+    objects.extend(large_cluster_policies(50));
+    let picture = read(&objects, Layout::File(Form::JsonList));
+    let start = Instant::now();
+    let seen = matrix_of(&picture.cluster, &["TCP/1042"]);
+    let elapsed = start.elapsed();
+    println!("{elapsed:?} for 200 pods, 500 policies and 50 cluster policies");
+    assert_eq!(seen["pods"].as_array().map(Vec::len), Some(200));
+    assert!(elapsed < LIMIT, "{elapsed:?}");
 }
 
 /// Only optimised code is in a hurry.

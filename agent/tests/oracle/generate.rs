@@ -3,6 +3,7 @@
 //! The alphabets are small, so that selectors hit pods, blocks overlap addresses and named ports meet numbers.
 //! Values shrink towards fewer objects and towards missing fields. Everything that is omitted has an API default.
 
+mod cluster_policies;
 mod large;
 mod pods;
 mod policies;
@@ -14,7 +15,7 @@ use std::{net::IpAddr, ops::RangeInclusive};
 use proptest::{collection::vec, prelude::*, sample};
 use serde_json::{Value, json};
 
-pub(crate) use large::large;
+pub(crate) use large::{large, large_cluster_policies};
 pub(crate) use spoil::spoil;
 
 /// Whether policies may hold entries that the API server would refuse.
@@ -25,16 +26,18 @@ pub(crate) enum Entries {
 }
 
 /// A cluster: one to five namespaces (not all declared by an object), nodes, 2 to 12 pods, 0 to 8 policies, 0 to 5
-/// services with their EndpointSlices, and objects of kinds that no verdict depends on.
+/// services with their EndpointSlices, in half of them up to 4 ClusterNetworkPolicies or forerunners of theirs, and
+/// objects of kinds that no verdict depends on.
 pub(crate) fn cluster(entries: Entries) -> impl Strategy<Value = Vec<Value>> {
-    of_pods(vec(pods::pod(), 2..=PODS), 0..=8, 0..=SERVICES, entries)
+    of_pods(vec(pods::pod(), 2..=PODS), 0..=8, 0..=SERVICES, 0..=4, entries)
 }
 
 /// A cluster for places that are there already: as many pods as there are addresses, the pods at even places on the
-/// first node and those at odd places on the second one, with at least one policy and one service.
+/// first node and those at odd places on the second one, with at least one policy and one service, and without
+/// ClusterNetworkPolicies: others that play it do not know them.
 pub(crate) fn placed_cluster() -> impl Strategy<Value = Vec<Value>> {
     let pods = vec(pods::pod(), PODS).prop_map(pods::in_turn);
-    of_pods(pods, 1..=8, 1..=SERVICES, Entries::Valid)
+    of_pods(pods, 1..=8, 1..=SERVICES, 0..=0, Entries::Valid)
 }
 
 /// The two addresses of every pod's place, in the order of the places.
@@ -47,6 +50,7 @@ fn of_pods(
     pods: impl Strategy<Value = Vec<pods::Pod>>,
     policies: RangeInclusive<usize>,
     services: RangeInclusive<usize>,
+    cluster_policies: RangeInclusive<usize>,
     entries: Entries,
 ) -> impl Strategy<Value = Vec<Value>> {
     (
@@ -55,9 +59,10 @@ fn of_pods(
         pods,
         vec(policies::policy(entries), policies),
         vec(services::service(), services),
+        prop_oneof![Just(Vec::new()), vec(cluster_policies::policy(entries), cluster_policies)],
         any::<bool>(),
     )
-        .prop_map(|(count, declared, pods, policies, services, with_others)| {
+        .prop_map(|(count, declared, pods, policies, services, cluster_policies, with_others)| {
             let spaces = NAMESPACES[..count].iter();
             let mut objects: Vec<Value> = spaces.zip(declared).filter_map(namespace).collect();
             objects.extend(NODES.iter().map(|(name, address)| node(name, address)));
@@ -65,6 +70,7 @@ fn of_pods(
             objects.extend(services::place(&services, &pods));
             objects.extend(pods);
             objects.extend(policies.into_iter().enumerate().map(|(slot, policy)| policy.object(slot, count)));
+            objects.extend(cluster_policies::named(cluster_policies));
             if with_others {
                 objects.extend(others());
             }
@@ -170,7 +176,8 @@ fn namespace((name, labels): (&&str, Option<Value>)) -> Option<Value> {
 
 fn node(name: &str, address: &str) -> Value {
     json!({
-        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": {"team": LABEL_VALUES[usize::from(name == "n2")], "kubernetes.io/hostname": name}},
         "status": {"addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]},
     })
 }
@@ -310,6 +317,20 @@ mod tests {
             r#""addresses":["203.0.113.9"]"#,
             r#""addresses":["10.10.0.1"]"#,
             "service.kubernetes.io/headless",
+            r#""tier":"Admin""#,
+            r#""tier":"Baseline""#,
+            r#""kind":"AdminNetworkPolicy""#,
+            r#""kind":"BaselineAdminNetworkPolicy""#,
+            r#""action":"Accept""#,
+            r#""action":"Deny""#,
+            r#""action":"Pass""#,
+            r#""action":"Allow""#,
+            r#""networks":["#,
+            r#""nodes":{}"#,
+            r#""tcp":{}"#,
+            r#""destinationNamedPort":"http""#,
+            r#""range":{"end""#,
+            r#""namedPort":"#,
         ] {
             assert!(text.contains(part), "no cluster has {part}");
         }

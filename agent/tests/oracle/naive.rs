@@ -1,4 +1,5 @@
-//! The naive evaluator: NetworkPolicy (networking.k8s.io/v1) sentence by sentence, on raw Kubernetes JSON.
+//! The naive evaluator: NetworkPolicy (networking.k8s.io/v1) and ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2)
+//! sentence by sentence, on raw Kubernetes JSON.
 //!
 //! In: objects as a user writes them, with defaults omitted. Out: a verdict, or the matrix of all pods.
 //! Clear and slow on purpose. Quoted sentences are those of the API documentation (`networking/v1/types.go`,
@@ -8,6 +9,7 @@
 #[cfg(test)]
 mod checklist;
 mod cidr;
+mod cluster_policy;
 mod matrix;
 mod object;
 mod policy;
@@ -118,9 +120,14 @@ fn direction_allowed(objects: &[Value], direction: Direction, connection: &Conne
     // Only pods are isolated: not nodes, not pods on the host network, not what is outside of the cluster.
     let Some(pod) = subject.pod else { return true };
     // "Traffic to and from the node where a Pod is running is always allowed, regardless of the IP address of the
-    // Pod or the node."
-    if peer.node.is_some() && peer.node == node_of(pod) {
+    // Pod or the node." That is said of NetworkPolicies; peers of a ClusterNetworkPolicy's ingress are pods alone.
+    let is_own_node = peer.node.is_some() && peer.node == node_of(pod);
+    if is_own_node && direction == Direction::Ingress {
         return true;
+    }
+    // "If Admin tier has made a final decision (Accept or Deny) on a connection, then no further evaluation is done."
+    if let Some(verdict) = cluster_policy::verdict(objects, "Admin", direction, pod, peer, connection) {
+        return verdict;
     }
     let mut isolating = object::policies(objects)
         .filter(|policy| selects(policy, pod) && isolates(policy, direction))
@@ -128,7 +135,14 @@ fn direction_allowed(objects: &[Value], direction: Direction, connection: &Conne
     // "By default, a pod is non-isolated for ingress; all inbound connections are allowed. A pod is isolated for
     // ingress if there is any NetworkPolicy that both selects the pod and has "Ingress" in its policyTypes."
     // The same words stand there for egress.
+    // "NetworkPolicy always makes a final decision for selected pods. Further evaluation only happens for Pods not
+    // selected by a NetworkPolicy. ... If a given connection wasn't allowed or denied by any of the tiers, the default
+    // kubernetes policy is applied, which says that all pods can communicate with each other."
     if isolating.peek().is_none() {
+        return cluster_policy::verdict(objects, "Baseline", direction, pod, peer, connection)
+            .unwrap_or(true);
+    }
+    if is_own_node {
         return true;
     }
     // "Network policies do not conflict; they are additive. If any policy or policies apply to a given pod for a

@@ -221,7 +221,15 @@ impl<'a> Witness<'a> {
         let (peer, port) = (tuple.destination.into(), tuple.destination_port);
         naive::allows(
             &self.world.cluster,
-            Asked { subject: pod, direction: Direction::Egress, peer, protocol, port },
+            Asked {
+                subject: pod,
+                direction: Direction::Egress,
+                peer,
+                protocol,
+                port,
+                // What the node keeps for itself is judged where it leaves the pod.
+                own_node: false,
+            },
         )
     }
 
@@ -276,6 +284,7 @@ impl<'a> Witness<'a> {
             peer,
             protocol: Protocol::try_from(tuple.protocol).ok(),
             port,
+            own_node: egress && self.world.node.contains(&peer),
         };
         let cluster = &self.world.cluster;
         let backends = self.backends(tuple).filter(|_| egress);
@@ -284,8 +293,7 @@ impl<'a> Witness<'a> {
             .iter()
             .flatten()
             .map(|(address, port)| {
-                let allowed =
-                    self.world.node.contains(address) || naive::allows(cluster, asked(*address, *port));
+                let allowed = naive::allows(cluster, asked(*address, *port));
                 (allowed, self.may_be_itself(pod, address))
             })
             .collect();
@@ -296,7 +304,12 @@ impl<'a> Witness<'a> {
                 naive::allows(cluster, asked(self.source(hook.via, tuple), tuple.destination_port))
             }
         };
-        let some = || behind.iter().any(|(allowed, itself)| *allowed || *itself);
+        // What is delivered to the node is judged nowhere else: one that is denied there denies all.
+        let node_is_denied = || {
+            let mut behind = backends.iter().flatten().zip(&behind);
+            behind.any(|((address, _), (allowed, _))| self.world.node.contains(address) && !allowed)
+        };
+        let some = || !node_is_denied() && behind.iter().any(|(allowed, itself)| *allowed || *itself);
         let sender_allows = || self.sender(hook.via, tuple).is_none_or(|(_, pod)| self.sends(pod, tuple));
         let must = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
         match outcome {
@@ -304,7 +317,8 @@ impl<'a> Witness<'a> {
             Outcome::Allowed => must(is_connection && isolated && allowed(), "no rule allows it"),
             Outcome::Free => must(is_connection && !isolated, "the pod is isolated"),
             Outcome::OwnNode if egress => {
-                must(is_connection && self.world.node.contains(&destination), "it does not go to the node")
+                let to_node = self.world.node.contains(&destination);
+                must(is_connection && to_node && allowed(), "it does not go to the node, or is denied there")
             }
             Outcome::OwnNode => must(hook.via == 0, "it does not come from the node's own stack"),
             Outcome::Itself if egress => must(is_connection && own(&destination), "it goes elsewhere"),

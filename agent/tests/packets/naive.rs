@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use podgate::model::{Cluster, NetworkPolicy, Peer, Peers, Pod, PortRule, Ports, Rule};
+use podgate::model::{
+    Action, Cluster, ClusterNetworkPolicy, ClusterRule, ClusterSubject, Name, NetworkPolicy, Peer, Peers,
+    Pod, PortRule, Ports, Rule, Tier,
+};
 use podgate_common::{Direction, Protocol};
 
 /// The pods' end of a connection, and the other one. `protocol` is `None` for one without ports.
@@ -13,18 +16,71 @@ pub(crate) struct Asked<'a> {
     pub(crate) peer: IpAddr,
     pub(crate) protocol: Option<Protocol>,
     pub(crate) port: u16,
+    /// The peer is the node that the pod runs on.
+    pub(crate) own_node: bool,
 }
 
-/// Whether a policy isolates the pod in this direction.
+/// Whether some policy has a say in this direction, so that what is not understood is dropped.
 pub(crate) fn isolates(cluster: &Cluster, pod: &Pod, direction: Direction) -> bool {
+    let can_match = |rule: &ClusterRule| {
+        let has_port = |port: &PortRule| match (port, direction) {
+            (PortRule::Named(_, name), Direction::Ingress) => pod.ports.iter().any(|port| port.name == *name),
+            _ => true,
+        };
+        match &rule.matches.ports {
+            Ports::Any => true,
+            Ports::Listed(ports) => ports.iter().any(has_port),
+        }
+    };
     rules_of(cluster, pod, direction).next().is_some()
+        || [Tier::Admin, Tier::Baseline]
+            .into_iter()
+            .any(|tier| tier_rules(cluster, pod, tier, direction).any(can_match))
 }
 
 /// Whether the pod's side of the connection is allowed.
 pub(crate) fn allows(cluster: &Cluster, asked: Asked<'_>) -> bool {
+    if let Some(verdict) = tier_verdict(cluster, asked, Tier::Admin) {
+        return verdict;
+    }
     let mut rules = rules_of(cluster, asked.subject, asked.direction).peekable();
-    rules.peek().is_none()
-        || rules.any(|(policy, rules)| rules.iter().any(|rule| holds(cluster, policy, rule, asked)))
+    if rules.peek().is_none() {
+        return tier_verdict(cluster, asked, Tier::Baseline).unwrap_or(true);
+    }
+    asked.own_node
+        || rules.any(|(policy, rules)| {
+            rules.iter().any(|rule| holds(cluster, Some(&policy.name.namespace), rule, asked))
+        })
+}
+
+/// What the first rule that matches says; `None`: the tier leaves it to the next.
+fn tier_verdict(cluster: &Cluster, asked: Asked<'_>, tier: Tier) -> Option<bool> {
+    let mut rules = tier_rules(cluster, asked.subject, tier, asked.direction);
+    match rules.find(|rule| holds(cluster, None, &rule.matches, asked))?.action {
+        Action::Accept => Some(true),
+        Action::Deny => Some(false),
+        Action::Pass => None,
+    }
+}
+
+/// All rules of a tier for a pod, the first to be asked first.
+fn tier_rules<'a>(
+    cluster: &'a Cluster,
+    pod: &Pod,
+    tier: Tier,
+    direction: Direction,
+) -> impl Iterator<Item = &'a ClusterRule> + use<'a> {
+    let namespace = cluster.namespace_labels(&pod.name.namespace);
+    let is_for = |policy: &&ClusterNetworkPolicy| {
+        let ClusterSubject { namespaces, pods } = &policy.subject;
+        policy.tier == tier && namespaces.matches(&namespace) && pods.matches(&pod.labels)
+    };
+    let mut policies: Vec<_> = cluster.cluster_policies.values().filter(is_for).collect();
+    policies.sort_by_key(|policy| (policy.priority, policy.name.clone()));
+    policies.into_iter().flat_map(move |policy| match direction {
+        Direction::Ingress => &policy.ingress,
+        Direction::Egress => &policy.egress,
+    })
 }
 
 /// The policies that isolate a pod in a direction, with their rules for it.
@@ -46,10 +102,10 @@ fn rules_of<'a>(
         })
 }
 
-fn holds(cluster: &Cluster, policy: &NetworkPolicy, rule: &Rule, asked: Asked<'_>) -> bool {
+fn holds(cluster: &Cluster, own: Option<&Name>, rule: &Rule, asked: Asked<'_>) -> bool {
     let peer = match &rule.peers {
         Peers::Any => true,
-        Peers::Listed(peers) => peers.iter().any(|peer| is_peer(cluster, policy, peer, asked.peer)),
+        Peers::Listed(peers) => peers.iter().any(|peer| is_peer(cluster, own, peer, asked.peer)),
     };
     let port = match (&rule.ports, asked.protocol) {
         (Ports::Any, _) => true,
@@ -61,15 +117,19 @@ fn holds(cluster: &Cluster, policy: &NetworkPolicy, rule: &Rule, asked: Asked<'_
     peer && port
 }
 
-fn is_peer(cluster: &Cluster, policy: &NetworkPolicy, peer: &Peer, address: IpAddr) -> bool {
+fn is_peer(cluster: &Cluster, own: Option<&Name>, peer: &Peer, address: IpAddr) -> bool {
     match peer {
         Peer::Nothing => false,
+        Peer::Nodes(labels) => {
+            let mut nodes = cluster.nodes.values();
+            nodes.any(|node| labels.matches(&node.labels) && node.addresses.contains(&address))
+        }
         Peer::Block(block) => {
             block.cidr.contains(&address) && !block.except.iter().any(|except| except.contains(&address))
         }
         Peer::Pods { namespaces, pods } => pods_at(cluster, address).any(|pod| {
             let namespace = match namespaces {
-                None => pod.name.namespace == policy.name.namespace,
+                None => Some(&pod.name.namespace) == own,
                 Some(selector) => selector.matches(&cluster.namespace_labels(&pod.name.namespace)),
             };
             namespace && pods.matches(&pod.labels)
@@ -87,9 +147,9 @@ fn is_port(cluster: &Cluster, port: &PortRule, asked: Asked<'_>, protocol: Proto
         PortRule::Named(wanted, name) => {
             let has_it = |pod: &Pod| {
                 let mut ports = pod.ports.iter();
-                ports.any(|port| port.name == *name && port.protocol == *wanted && port.number == asked.port)
+                ports.any(|port| port.name == *name && port.protocol == protocol && port.number == asked.port)
             };
-            *wanted == protocol
+            wanted.is_none_or(|wanted| wanted == protocol)
                 && match asked.direction {
                     Direction::Ingress => has_it(asked.subject),
                     Direction::Egress => pods_at(cluster, asked.peer).any(has_it),

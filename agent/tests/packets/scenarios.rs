@@ -2,6 +2,7 @@
 
 mod addresses;
 mod cluster;
+mod cluster_policies;
 mod connections;
 mod fragments;
 mod icmp;

@@ -9,8 +9,9 @@ use std::{
 use podgate::{
     compiler::{self, RuleSet, Subject, Tables},
     model::{
-        Cluster, EndpointSlice, IpBlock, Name, NamedPort, Namespace, NetworkPolicy, ObjectName, Peer, Peers,
-        Pod, PortRule, Ports, Requirement, Rule, Selector, Service, ServicePort, SliceEndpoint, SlicePort,
+        Cluster, EndpointSlice, IpBlock, Name, NamedPort, Namespace, NetworkPolicy, Node, ObjectName, Peer,
+        Peers, Pod, PortRule, Ports, Requirement, Rule, Selector, Service, ServicePort, SliceEndpoint,
+        SlicePort,
     },
     publisher::{Judged, Wanted},
 };
@@ -158,6 +159,12 @@ impl World {
         let cluster = Cluster {
             namespaces: ["x", "y"].map(namespace).into(),
             pods: Host::PODS.map(|host| (host.name(), pod(host))).into(),
+            nodes: [("n1", Host::Node, "own"), ("n2", Host::OtherNode, "other")]
+                .map(|(name, host, role)| {
+                    let addresses = Family::ALL.map(|family| host.at(family)).to_vec();
+                    (name.into(), Node { labels: labels(&[("role", role)]), addresses })
+                })
+                .into(),
             ..Cluster::default()
         };
         Self {
@@ -311,5 +318,5 @@ pub(crate) fn every_port_of(protocol: Protocol) -> Ports {
 }
 
 pub(crate) fn named(protocol: Protocol, name: &str) -> Ports {
-    Ports::Listed(vec![PortRule::Named(protocol, name.into())])
+    Ports::Listed(vec![PortRule::Named(Some(protocol), name.into())])
 }

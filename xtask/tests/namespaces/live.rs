@@ -47,7 +47,7 @@ fn connection_survives(lab: &mut Lab) -> Result<()> {
     connections.iter_mut().try_for_each(|(place, stream)| say(place, stream, b"after"))
 }
 
-fn connect(place: &Place, to: SocketAddr) -> Result<TcpStream> {
+pub(crate) fn connect(place: &Place, to: SocketAddr) -> Result<TcpStream> {
     let stream = place
         .run(|| TcpStream::connect_timeout(&to, PATIENT))
         .with_context(|| format!("connecting to {to}"))?;
@@ -56,7 +56,7 @@ fn connect(place: &Place, to: SocketAddr) -> Result<TcpStream> {
 }
 
 /// Sends `words` to an echo server and waits for them.
-fn say(place: &Place, stream: &mut TcpStream, words: &[u8]) -> Result<()> {
+pub(crate) fn say(place: &Place, stream: &mut TcpStream, words: &[u8]) -> Result<()> {
     let what = || format!("{} says {:?}", place.name(), String::from_utf8_lossy(words));
     stream.write_all(words).with_context(what)?;
     let mut heard = vec![0; words.len()];

@@ -5,6 +5,7 @@
 //! with the hooks that this kernel does best, and with those of older ones.
 
 mod arrival;
+mod cluster_policies;
 mod frames;
 mod hooks;
 mod input;
@@ -73,6 +74,7 @@ fn all() -> impl Iterator<Item = Case> {
         isolation::TESTS,
         services::TESTS,
         live::TESTS,
+        cluster_policies::TESTS,
         arrival::TESTS,
         frames::TESTS,
         paths::TESTS,

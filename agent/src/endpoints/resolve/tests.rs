@@ -14,7 +14,10 @@ use proptest::{
 use super::*;
 use crate::{
     endpoints::cni::CniResult,
-    model::{NetworkPolicy, Node},
+    model::{
+        Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject,
+        NAMESPACE_NAME_LABEL, NetworkPolicy, Node, Peers, Ports, Requirement, Rule, Tier,
+    },
 };
 
 #[test]
@@ -110,6 +113,32 @@ fn a_pod_that_only_a_cni_result_knows_is_held_if_a_policy_of_its_namespace_could
     world = world.pod("bank/iso-a", "n1", &[]);
     world.cluster.policies.clear();
     world.expect(10, "open");
+}
+
+#[test]
+fn a_pod_that_a_cluster_policy_has_rules_for_is_held_like_an_isolated_one() {
+    let rule = ClusterRule { action: Action::Deny, matches: Rule { peers: Peers::Any, ports: Ports::Any } };
+    let is_shop = Requirement::In(NAMESPACE_NAME_LABEL.into(), ["shop".into()].into());
+    let name = ClusterPolicyName { name: "base".into(), kind: ClusterPolicyKind::ClusterNetworkPolicy };
+    let policy = |ingress| ClusterNetworkPolicy {
+        name: name.clone(),
+        tier: Tier::Baseline,
+        priority: 0,
+        subject: ClusterSubject {
+            namespaces: Selector::All(vec![is_shop.clone()]),
+            pods: Selector::EVERYTHING,
+        },
+        ingress,
+        egress: Vec::new(),
+    };
+    for pod in ["shop/new", "bank/new"] {
+        let world = World::new().veth(10, "veth1", &["10.1.0.5"]);
+        let mut world = world.cni(pod, "eth0", &["veth1"], &["10.1.0.5"]);
+        world.cluster.cluster_policies.insert(name.clone(), policy(vec![]));
+        world.expect(10, "open");
+        world.cluster.cluster_policies.insert(name.clone(), policy(vec![rule.clone()]));
+        world.expect(10, if pod == "shop/new" { "held" } else { "open" });
+    }
 }
 
 #[test]
@@ -348,7 +377,7 @@ impl World {
 
     fn node(mut self, node: &str, addresses: &[&str]) -> Self {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        self.cluster.nodes.insert(node.into(), Node { addresses });
+        self.cluster.nodes.insert(node.into(), Node { labels: Arc::default(), addresses });
         self
     }
 

@@ -156,6 +156,7 @@ fn both_sides_are_those_of_all_backends_together() {
             "denied_peers": ["10.0.0.3"],
             "policies": [{"namespace": "x", "name": "p", "matched": [0],
                 "rules": [{"rule": 0, "matched": true, "why_not": why_not}]}],
+            "cluster_policies": [],
         })
     );
     assert_eq!(
@@ -167,6 +168,7 @@ fn both_sides_are_those_of_all_backends_together() {
                 {"namespace": "x", "name": "in-x", "matched": [0], "rules": [{"rule": 0, "matched": true, "why_not": []}]},
                 {"namespace": "y", "name": "in-y", "matched": [], "rules": []},
             ],
+            "cluster_policies": [],
         })
     );
     assert_eq!((&json["numbers"], &json["to"]), (&json!([80]), &json!("10.96.0.1")));

@@ -16,8 +16,8 @@ use super::field::{Field, Reported, quoted};
 /// An address that is there.
 pub(super) fn read(field: &Field<'_>) -> Result<IpAddr, Reported> {
     let text = field.required_text()?;
-    match parse_address(text) {
-        Some(address) => Ok(address.to_canonical()),
+    match parse(text) {
+        Some(address) => Ok(address),
         None => Err(field.fault(format!("{} is not an IP address", quoted(text)))),
     }
 }
@@ -73,6 +73,11 @@ fn parse_cidr(text: &str) -> Result<IpNet, &'static str> {
 
 fn prefix_length(length: u32, greatest: u8) -> Option<u8> {
     u8::try_from(length).ok().filter(|length| *length <= greatest)
+}
+
+/// What is an address, if it is one.
+pub(super) fn parse(text: &str) -> Option<IpAddr> {
+    parse_address(text).map(|address| address.to_canonical())
 }
 
 fn parse_address(text: &str) -> Option<IpAddr> {

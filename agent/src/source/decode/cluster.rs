@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::Cluster;
+use crate::model::{Cluster, ClusterPolicyName, ObjectName};
 
 use super::{Decoded, Kind, ObjectId};
 
@@ -16,6 +16,9 @@ impl Decoded {
             Self::Pod(pod) => replace(&mut cluster.pods, pod.name.clone(), pod),
             Self::FinishedPod(name) => cluster.pods.remove(&name).is_some(),
             Self::Policy(policy) => replace(&mut cluster.policies, policy.name.clone(), policy),
+            Self::ClusterPolicy(policy) => {
+                replace(&mut cluster.cluster_policies, policy.name.clone(), policy)
+            }
             Self::Service(service) => replace(&mut cluster.services, service.name.clone(), service),
             Self::UnservedService(name) => cluster.services.remove(&name).is_some(),
             Self::Slice(slice) => replace(&mut cluster.slices, slice.name.clone(), slice),
@@ -28,10 +31,13 @@ impl ObjectId {
     /// Takes the object out of the cluster. Out: whether it was there.
     pub(crate) fn remove(self, cluster: &mut Cluster) -> bool {
         let Self { kind, namespace, name } = self;
-        let full = namespace.map(|namespace| crate::model::ObjectName { namespace, name: name.clone() });
+        let full = namespace.map(|namespace| ObjectName { namespace, name: name.clone() });
         match (kind, full) {
             (Kind::Namespace, _) => cluster.namespaces.remove(&name).is_some(),
             (Kind::Node, _) => cluster.nodes.remove(&name).is_some(),
+            (Kind::ClusterPolicy(kind), _) => {
+                cluster.cluster_policies.remove(&ClusterPolicyName { name, kind }).is_some()
+            }
             (Kind::Pod, Some(full)) => cluster.pods.remove(&full).is_some(),
             (Kind::NetworkPolicy, Some(full)) => cluster.policies.remove(&full).is_some(),
             (Kind::Service, Some(full)) => cluster.services.remove(&full).is_some(),
@@ -49,6 +55,7 @@ impl Kind {
             Self::Node => cluster.nodes.clear(),
             Self::Pod => cluster.pods.clear(),
             Self::NetworkPolicy => cluster.policies.clear(),
+            Self::ClusterPolicy(kind) => cluster.cluster_policies.retain(|name, _| name.kind != kind),
             Self::Service => cluster.services.clear(),
             Self::EndpointSlice => cluster.slices.clear(),
         }

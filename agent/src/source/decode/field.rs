@@ -171,6 +171,18 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// A number that is there: 0 to `greatest`.
+    pub(super) fn number_to(&self, greatest: u16) -> Result<u16, Reported> {
+        match self.value {
+            Value::Null => Err(self.fault("is missing")),
+            Value::Number(number) => match number.as_u64().and_then(|number| u16::try_from(number).ok()) {
+                Some(number) if number <= greatest => Ok(number),
+                _ => Err(self.fault(format!("{number} is not a number from 0 to {greatest}"))),
+            },
+            _ => Err(self.is_not("a number")),
+        }
+    }
+
     /// A port number where 0 means absent, as for optional numbers of the API.
     pub(super) fn optional_port_number(&self) -> Result<Option<u16>, Reported> {
         if self.value.is_null() || self.value.as_u64() == Some(0) {

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::model::{Name, ObjectName};
+use crate::model::{ClusterPolicyKind, Name, ObjectName};
 
 use super::field::{Field, Reported, quoted};
 
@@ -18,6 +18,7 @@ pub(crate) enum Kind {
     Node,
     Pod,
     NetworkPolicy,
+    ClusterPolicy(ClusterPolicyKind),
     Service,
     EndpointSlice,
 }
@@ -38,7 +39,8 @@ pub(super) enum Recognised {
 }
 
 /// API groups in which one of our kinds at an unknown version is a mistake.
-const OUR_GROUPS: [&str; 4] = ["", "networking.k8s.io", "extensions", "discovery.k8s.io"];
+const OUR_GROUPS: [&str; 5] =
+    ["", "networking.k8s.io", "extensions", "discovery.k8s.io", "policy.networking.k8s.io"];
 
 pub(super) fn recognise(root: &Field<'_>, listed: Option<Kind>) -> Result<Recognised, Reported> {
     let object = root.object()?;
@@ -78,8 +80,17 @@ fn is_ours(kind: Kind, api_version: &Field<'_>) -> Result<bool, Reported> {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Namespace, Self::Node, Self::Pod, Self::NetworkPolicy, Self::Service, Self::EndpointSlice];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Namespace,
+        Self::Node,
+        Self::Pod,
+        Self::NetworkPolicy,
+        Self::ClusterPolicy(ClusterPolicyKind::ClusterNetworkPolicy),
+        Self::ClusterPolicy(ClusterPolicyKind::AdminNetworkPolicy),
+        Self::ClusterPolicy(ClusterPolicyKind::BaselineAdminNetworkPolicy),
+        Self::Service,
+        Self::EndpointSlice,
+    ];
 
     /// What an object says that it is, whether or not podgate reads its version.
     pub(super) fn claimed(value: &Value) -> Option<Self> {
@@ -92,6 +103,11 @@ impl Kind {
             "Node" => Self::Node,
             "Pod" => Self::Pod,
             "NetworkPolicy" => Self::NetworkPolicy,
+            "ClusterNetworkPolicy" => Self::ClusterPolicy(ClusterPolicyKind::ClusterNetworkPolicy),
+            "AdminNetworkPolicy" => Self::ClusterPolicy(ClusterPolicyKind::AdminNetworkPolicy),
+            "BaselineAdminNetworkPolicy" => {
+                Self::ClusterPolicy(ClusterPolicyKind::BaselineAdminNetworkPolicy)
+            }
             "Service" => Self::Service,
             "EndpointSlice" => Self::EndpointSlice,
             _ => return None,
@@ -106,6 +122,10 @@ impl Kind {
         match self {
             Self::Namespace | Self::Node | Self::Pod | Self::Service => "v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::ClusterPolicy(ClusterPolicyKind::ClusterNetworkPolicy) => {
+                "policy.networking.k8s.io/v1alpha2"
+            }
+            Self::ClusterPolicy(_) => "policy.networking.k8s.io/v1alpha1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
         }
     }
@@ -118,6 +138,7 @@ impl fmt::Display for Kind {
             Self::Node => "Node",
             Self::Pod => "Pod",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterPolicy(kind) => return kind.fmt(f),
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
         })

@@ -65,7 +65,9 @@ fn name(field: &Field<'_>, kind: Kind) -> Result<Name, Reported> {
     let name = field.required_text()?;
     let syntax = match kind {
         Kind::Namespace | Kind::Service => syntax::dns_label(name),
-        Kind::Node | Kind::Pod | Kind::NetworkPolicy | Kind::EndpointSlice => syntax::dns_subdomain(name),
+        Kind::Node | Kind::Pod | Kind::NetworkPolicy | Kind::ClusterPolicy(_) | Kind::EndpointSlice => {
+            syntax::dns_subdomain(name)
+        }
     };
     syntax::report(field, name, syntax);
     Ok(name.into())

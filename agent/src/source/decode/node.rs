@@ -1,30 +1,34 @@
-//! Nodes: the addresses of `status.addresses`.
+//! Nodes: labels, and the addresses of `status.addresses`.
 
 use std::net::IpAddr;
 
-use crate::model::Node;
+use crate::model::{Labels, Node};
 
 use super::{
     address,
     field::{Field, Object, Reported},
 };
 
-pub(super) fn read(fields: &Object<'_>) -> Node {
+pub(super) fn read(fields: &Object<'_>, labels: Labels) -> Node {
     let status = fields.get("status");
-    let mut addresses = Vec::new();
+    let mut addresses: Vec<IpAddr> = Vec::new();
     if let Ok(status) = status.object()
         && let Ok(items) = status.get("addresses").items()
     {
-        addresses.extend(items.filter_map(|item| address(&item).ok().flatten()));
+        for address in items.filter_map(|item| address(&item).ok().flatten()) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
     }
-    Node { addresses }
+    Node { labels, addresses }
 }
 
-/// Host and DNS names are no addresses.
+/// Host and DNS names are no addresses, unless they are written as one.
 fn address(field: &Field<'_>) -> Result<Option<IpAddr>, Reported> {
     let object = field.object()?;
     match object.get("type").required_text()? {
         "InternalIP" | "ExternalIP" => address::read(&object.get("address")).map(Some),
-        _ => Ok(None),
+        _ => Ok(object.get("address").text()?.and_then(address::parse)),
     }
 }

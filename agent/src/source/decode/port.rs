@@ -57,7 +57,7 @@ fn rule(field: &Field<'_>, names: &mut Interner) -> Result<PortRule, Reported> {
     Ok(match span? {
         Span::All => PortRule::Protocol(protocol),
         Span::Numbers { first, last } => PortRule::Range { protocol, first, last },
-        Span::Named(name) => PortRule::Named(protocol, name),
+        Span::Named(name) => PortRule::Named(Some(protocol), name),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Every default and every rule of validation, with the exact words of each fault.
 
+mod cluster_policies;
 mod objects;
 mod peers;
 mod policies;
@@ -102,6 +103,18 @@ fn our_kinds_at_unknown_versions_are_faults_and_other_groups_are_not() {
                     .into(),
             ),
         ),
+        (
+            "ClusterNetworkPolicy",
+            json!("policy.networking.k8s.io/v1"),
+            line(
+                "ClusterNetworkPolicy",
+                "a",
+                "\"policy.networking.k8s.io/v1\" is not known for a ClusterNetworkPolicy, only \
+                 policy.networking.k8s.io/v1alpha2"
+                    .into(),
+            ),
+        ),
+        ("ClusterNetworkPolicy", json!("example.com/v1"), None),
         ("Service", json!("serving.knative.dev/v1"), None),
         ("Endpoints", json!("v1"), None),
         ("Deployment", json!("apps/v1"), None),

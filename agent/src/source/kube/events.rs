@@ -61,7 +61,7 @@ impl Events {
     /// Tells what is new since it was called last.
     pub(super) fn tell(&mut self, store: &Store) {
         let mut told = BTreeMap::new();
-        for (policy, uid, problems) in store.problems_of(Kind::NetworkPolicy) {
+        for (policy, uid, problems) in store.problems().filter(|(id, ..)| is_policy(id.kind())) {
             let is_new = self.told.get(policy).is_none_or(|before| before != problems);
             if is_new && speaker(store.nodes(), policy) == Some(&self.node) {
                 let telling = Telling { policy: policy.clone(), uid: uid.clone(), note: note(problems) };
@@ -73,6 +73,10 @@ impl Events {
         }
         self.told = told;
     }
+}
+
+const fn is_policy(kind: Kind) -> bool {
+    matches!(kind, Kind::NetworkPolicy | Kind::ClusterPolicy(_))
 }
 
 /// Which node's agent tells of a policy: every agent answers the same, and the work is spread over all of them.

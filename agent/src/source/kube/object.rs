@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::borrow::Cow;
 
 use super::decode::{Kind, ObjectId};
-use crate::model::ObjectName;
+use crate::model::{ClusterPolicyKind, ObjectName};
 
 /// The value, and what the watch itself must know of it.
 #[derive(Clone, Debug)]
@@ -60,6 +60,9 @@ pub(super) fn resource(kind: Kind) -> ApiResource {
         Kind::Node => "nodes",
         Kind::Pod => "pods",
         Kind::NetworkPolicy => "networkpolicies",
+        Kind::ClusterPolicy(ClusterPolicyKind::ClusterNetworkPolicy) => "clusternetworkpolicies",
+        Kind::ClusterPolicy(ClusterPolicyKind::AdminNetworkPolicy) => "adminnetworkpolicies",
+        Kind::ClusterPolicy(ClusterPolicyKind::BaselineAdminNetworkPolicy) => "baselineadminnetworkpolicies",
         Kind::Service => "services",
         Kind::EndpointSlice => "endpointslices",
     };

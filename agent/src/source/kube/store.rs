@@ -81,13 +81,9 @@ impl Store {
         Picture { cluster: self.cluster.clone(), problems }
     }
 
-    /// The objects of a kind that are not in order, with their uids and what is wrong.
-    pub(super) fn problems_of(
-        &self,
-        kind: Kind,
-    ) -> impl Iterator<Item = (&ObjectId, &Option<String>, &[Problem])> {
-        let faulty = self.faulty.iter().filter(move |(id, _)| id.kind() == kind);
-        faulty.map(|(id, Faulty { uid, problems })| (id, uid, problems.as_slice()))
+    /// The objects that are not in order, with their uids and what is wrong.
+    pub(super) fn problems(&self) -> impl Iterator<Item = (&ObjectId, &Option<String>, &[Problem])> {
+        self.faulty.iter().map(|(id, Faulty { uid, problems })| (id, uid, problems.as_slice()))
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = &Name> {

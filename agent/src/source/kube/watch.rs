@@ -67,7 +67,7 @@ fn watch_kind(client: &Client, kind: Kind) -> BoxStream<'static, Heard> {
     let config = match kind {
         Kind::Pod => config.fields(UNFINISHED),
         Kind::Service | Kind::EndpointSlice => config.labels(SERVED),
-        Kind::Namespace | Kind::Node | Kind::NetworkPolicy => config,
+        Kind::Namespace | Kind::Node | Kind::NetworkPolicy | Kind::ClusterPolicy(_) => config,
     };
     watcher::watcher(api, config).backoff(pauses()).map(move |heard| (kind, heard)).boxed()
 }
@@ -104,6 +104,14 @@ async fn run(
                             unlisted.remove(&kind);
                         }
                     }
+                    // Without the resource definition there are no such policies; it is looked for now and then.
+                    Err(error) if matches!(kind, Kind::ClusterPolicy(_)) && is_not_there(&error) => {
+                        if unlisted.remove(&kind) {
+                            tracing::info!(%kind, "is not known to the API server");
+                            health.listed(kind);
+                            learned.get_or_insert_with(Instant::now);
+                        }
+                    }
                     Err(error) => {
                         let error = format!("{:#}", anyhow::Error::from(error));
                         tracing::warn!(%kind, error, "watch failed, goes on");
@@ -119,6 +127,17 @@ async fn run(
             }
             () = updates.closed() => return,
         }
+    }
+}
+
+/// The server has no such resource.
+fn is_not_there(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+            matches!(error, kube::Error::Api(status) if status.code == 404)
+        }
+        _ => false,
     }
 }
 

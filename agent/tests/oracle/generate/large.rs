@@ -10,6 +10,51 @@ const CIDRS: usize = 500;
 const NAMESPACES: usize = 20;
 const APPS: usize = 25;
 
+/// As much as the API lets ClusterNetworkPolicies say, with so many of them: 25 rules a direction, each with 25 peers of 25
+/// networks and 25 protocols.
+pub(crate) fn large_cluster_policies(policies: usize) -> Vec<Value> {
+    (0..policies).map(cluster_policy).collect()
+}
+
+/// How many of anything a list of these policies may hold.
+const MOST: usize = 25;
+
+fn cluster_policy(number: usize) -> Value {
+    let rules = |list: &str| -> Value { (0..MOST).map(|index| cluster_rule(number, index, list)).collect() };
+    json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": format!("wide-{number}")},
+        "spec": {
+            "tier": if number % 4 == 3 { "Baseline" } else { "Admin" }, "priority": number % 1001,
+            "subject": {"namespaces": {}}, "ingress": rules("from"), "egress": rules("to"),
+        },
+    })
+}
+
+fn cluster_rule(number: usize, index: usize, list: &str) -> Value {
+    let peers = (0..MOST).map(|peer| match (list, peer % 3) {
+        ("to", 0) => {
+            let cidr = |at: usize| format!("10.{}.{peer}.0/{}", index % 2, 16 + (at + number) % 16);
+            json!({"networks": (0..MOST).map(cidr).collect::<Vec<_>>()})
+        }
+        (_, 1) => json!({"namespaces": {"matchLabels": {"team": format!("team-{}", (index + peer) % 9)}}}),
+        _ => json!({"pods": {
+            "namespaceSelector": {"matchLabels": {"team": format!("team-{}", index % 5)}},
+            "podSelector": {"matchLabels": {"app": format!("app-{}", (index + peer) % (2 * APPS))}},
+        }}),
+    });
+    let protocols = (0..MOST).map(|at| match at % 3 {
+        0 => json!({"tcp": {"destinationPort": {"number": 1000 + index * MOST + at}}}),
+        1 => {
+            let start = 1000 + index * 10 + at;
+            json!({"udp": {"destinationPort": {"range": {"start": start, "end": start + 40}}}})
+        }
+        _ => json!({"destinationNamedPort": if at % 2 == 0 { "http" } else { "dns" }}),
+    });
+    let action = ["Pass", "Accept", "Deny"][(index + number) % 3];
+    json!({"action": action, list: peers.collect::<Vec<_>>(), "protocols": protocols.collect::<Vec<_>>()})
+}
+
 /// Every policy has ingress and egress, selectors, one CIDR of its own with an except, a port, a range and a name.
 pub(crate) fn large(pods: usize) -> Vec<Value> {
     let namespaces = (0..NAMESPACES).map(|index| {

@@ -110,7 +110,7 @@ fn port(entries: Entries) -> BoxedStrategy<Value> {
     or_invalid(entries, valid, sample::select(INVALID_PORTS).prop_map(parsed))
 }
 
-fn namespace_selector(entries: Entries) -> BoxedStrategy<Value> {
+pub(super) fn namespace_selector(entries: Entries) -> BoxedStrategy<Value> {
     let by_name = (sample::select(&["In", "NotIn"][..]), sample::subsequence(NAMESPACES, 1..=2)).prop_map(
         |(operator, names)| {
             let key = "kubernetes.io/metadata.name";
@@ -123,7 +123,7 @@ fn namespace_selector(entries: Entries) -> BoxedStrategy<Value> {
 }
 
 /// A label selector; `{}` is the simplest.
-fn selector(keys: &'static [&'static str], entries: Entries) -> BoxedStrategy<Value> {
+pub(super) fn selector(keys: &'static [&'static str], entries: Entries) -> BoxedStrategy<Value> {
     let pairs = vec((sample::select(keys), label_value()), 0..=2).prop_map(|pairs| {
         pairs
             .into_iter()
@@ -156,7 +156,7 @@ fn expression(keys: &'static [&'static str], entries: Entries) -> BoxedStrategy<
 }
 
 /// A block around the address of some pod, or elsewhere; with excepts around other pods that lie in it.
-fn ip_block() -> impl Strategy<Value = Value> {
+pub(super) fn ip_block() -> impl Strategy<Value = Value> {
     let lengths = prop_oneof![
         4 => sample::select(&[8_u32, 15, 16, 23, 24, 28, 30, 31, 32][..]),
         1 => sample::select(&[0_u32, 1][..]),
@@ -242,7 +242,7 @@ impl Block {
     }
 }
 
-fn or_invalid(
+pub(super) fn or_invalid(
     entries: Entries,
     valid: impl Strategy<Value = Value> + 'static,
     invalid: impl Strategy<Value = Value> + 'static,
@@ -253,6 +253,6 @@ fn or_invalid(
     }
 }
 
-fn parsed(json: &str) -> Value {
+pub(super) fn parsed(json: &str) -> Value {
     serde_json::from_str(json).expect("the tables of invalid entries hold JSON")
 }

@@ -13,6 +13,10 @@ pub(crate) struct Spoiled {
 pub(crate) fn spoil(objects: &[Value], choice: usize) -> Option<Spoiled> {
     let mut places = Vec::new();
     for (index, object) in objects.iter().enumerate() {
+        if object["kind"] == "ClusterNetworkPolicy" {
+            collect_cluster(&object["spec"]["ingress"], &format!("/{index}/spec/ingress"), &mut places);
+            collect_cluster(&object["spec"]["egress"], &format!("/{index}/spec/egress"), &mut places);
+        }
         if object["kind"] == "NetworkPolicy" {
             collect(&object["spec"]["ingress"], &format!("/{index}/spec/ingress"), &mut places);
             collect(&object["spec"]["egress"], &format!("/{index}/spec/egress"), &mut places);
@@ -84,6 +88,50 @@ pub(super) const INVALID_EXPRESSIONS: &[&str] = &[
     r#"{"key": "app", "operator": "In", "values": ["a", "bad value!"]}"#,
 ];
 
+/// Of `from`, where networks and nodes are no peers.
+pub(super) const INVALID_CLUSTER_PEERS: &[&str] = &[
+    r#"{}"#,
+    r#"{"services": {}}"#,
+    r#"{"namespaces": null}"#,
+    r#"{"namespaces": {}, "pods": {"namespaceSelector": {}, "podSelector": {}}}"#,
+    r#"{"pods": []}"#,
+    r#"{"networks": ["0.0.0.0/0"]}"#,
+    r#"{"nodes": {}}"#,
+    r#"{"namespaces": {"matchLabels": {"team": "bad value!"}}}"#,
+    r#"{"pods": {"namespaceSelector": {}, "podSelector": {"matchExpressions": [{"key": "app", "operator": "In"}]}}}"#,
+    r#"{"pods": {"namespaceSelector": {"matchLabels": {"-": "a"}}, "podSelector": {}}}"#,
+];
+
+pub(super) const INVALID_EGRESS_PEERS: &[&str] = &[
+    r#"{}"#,
+    r#"{"services": {}}"#,
+    r#"{"namespaces": {}, "networks": ["0.0.0.0/0"]}"#,
+    r#"{"networks": []}"#,
+    r#"{"networks": ["10.0.0.0/8", "10.0.0.1"]}"#,
+    r#"{"networks": ["10.0.0.0/33"]}"#,
+    r#"{"networks": "0.0.0.0/0"}"#,
+    r#"{"nodes": {"matchLabels": {"team": "bad value!"}}}"#,
+    r#"{"domainNames": ["*.example.com"]}"#,
+    r#"{"pods": {"namespaceSelector": {}, "podSelector": {"matchExpressions": [{"key": "app", "operator": "In"}]}}}"#,
+];
+
+pub(super) const INVALID_PROTOCOLS: &[&str] = &[
+    r#"{}"#,
+    r#"{"icmp": {}}"#,
+    r#"{"tcp": {}, "udp": {}}"#,
+    r#"{"tcp": {}, "destinationNamedPort": "http"}"#,
+    r#"{"destinationNamedPort": ""}"#,
+    r#"{"tcp": []}"#,
+    r#"{"tcp": {"destinationPort": {}}}"#,
+    r#"{"tcp": {"destinationPort": {"number": 0}}}"#,
+    r#"{"udp": {"destinationPort": {"number": 65536}}}"#,
+    r#"{"udp": {"destinationPort": {"number": "dns"}}}"#,
+    r#"{"tcp": {"destinationPort": {"number": 80, "range": {"start": 1, "end": 2}}}}"#,
+    r#"{"sctp": {"destinationPort": {"range": {"start": 80, "end": 80}}}}"#,
+    r#"{"tcp": {"destinationPort": {"range": {"start": 443, "end": 80}}}}"#,
+    r#"{"tcp": {"destinationPort": {"range": {"start": 80}}}}"#,
+];
+
 type Place = (String, &'static [&'static str]);
 
 /// The paths of all entries in these rules, each with the invalid entries that may stand there.
@@ -100,6 +148,17 @@ fn collect(rules: &Value, path: &str, places: &mut Vec<Place>) {
                 }
                 places.push((path, invalid));
             }
+        }
+    }
+}
+
+fn collect_cluster(rules: &Value, path: &str, places: &mut Vec<Place>) {
+    let lists =
+        [("from", INVALID_CLUSTER_PEERS), ("to", INVALID_EGRESS_PEERS), ("protocols", INVALID_PROTOCOLS)];
+    for (index, rule) in rules.as_array().into_iter().flatten().enumerate() {
+        for (list, invalid) in lists {
+            let entries = rule[list].as_array().map_or(0, Vec::len);
+            places.extend((0..entries).map(|entry| (format!("{path}/{index}/{list}/{entry}"), invalid)));
         }
     }
 }

@@ -85,16 +85,20 @@ pub(super) fn addresses(pod: &Value) -> Vec<IpAddr> {
 }
 
 pub(super) fn node_addresses(objects: &[Value], name: &str) -> Vec<IpAddr> {
+    nodes(objects).filter(|node| name_of(node) == name).flat_map(addresses_of_node).collect()
+}
+
+pub(super) fn nodes(objects: &[Value]) -> impl Iterator<Item = &Value> {
     of_kind(objects, "v1", "Node")
-        .filter(|node| name_of(node) == name)
-        .flat_map(|node| items(&node["status"]["addresses"]))
-        .filter_map(|entry| address(&entry["address"]))
-        .collect()
+}
+
+pub(super) fn addresses_of_node(node: &Value) -> Vec<IpAddr> {
+    items(&node["status"]["addresses"]).iter().filter_map(|entry| address(&entry["address"])).collect()
 }
 
 /// The node that has this address.
 pub(super) fn node_with<'a>(objects: &'a [Value], address: &IpAddr) -> Option<&'a str> {
-    of_kind(objects, "v1", "Node").map(name_of).find(|name| node_addresses(objects, name).contains(address))
+    nodes(objects).map(name_of).find(|name| node_addresses(objects, name).contains(address))
 }
 
 /// The numbers behind a port name on a pod: name *and* protocol must be equal. Restartable init containers
@@ -118,7 +122,11 @@ pub(super) fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn of_kind<'a>(objects: &'a [Value], version: &str, kind: &str) -> impl Iterator<Item = &'a Value> {
+pub(super) fn of_kind<'a>(
+    objects: &'a [Value],
+    version: &str,
+    kind: &str,
+) -> impl Iterator<Item = &'a Value> {
     objects.iter().filter(move |object| object["apiVersion"] == version && object["kind"] == kind)
 }
 

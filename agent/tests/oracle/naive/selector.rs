@@ -29,7 +29,7 @@ fn holds<'a>(expression: &Value, label: impl Fn(&str) -> Option<&'a str>) -> boo
     }
 }
 
-fn is_valid(selector: &Value) -> bool {
+pub(super) fn is_valid(selector: &Value) -> bool {
     selector.is_object()
         && is_missing_or(&selector["matchLabels"], Value::is_object)
         && is_missing_or(&selector["matchExpressions"], Value::is_array)

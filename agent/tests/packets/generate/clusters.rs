@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use podgate::model::{
-    IpBlock, NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Requirement, Rule, Selector,
+    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, IpBlock,
+    NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Requirement, Rule, Selector, Tier,
 };
 use podgate_common::{EndpointState, Protocol};
 use proptest::{prelude::*, sample::Index};
@@ -61,8 +62,13 @@ fn services() -> impl Strategy<Value = BTreeMap<Protocol, Vec<(Host, u16)>>> {
 /// The same with veths that are all known, and without services.
 pub(crate) fn clusters() -> impl Strategy<Value = World> {
     let tiers = prop::collection::vec(prop::sample::select(vec!["", "web", "db"]), Host::PODS.len());
-    (prop::collection::vec(policies(), 1..8), tiers).prop_map(|(policies, tiers)| {
+    let cluster_policies = prop_oneof![Just(Vec::new()), prop::collection::vec(cluster_policies(), 1..4)];
+    (prop::collection::vec(policies(), 1..8), cluster_policies, tiers).prop_map(|(policies, wide, tiers)| {
         let mut world = World::new();
+        for (number, mut policy) in wide.into_iter().enumerate() {
+            policy.name.name = format!("c{number}").into();
+            world.cluster.cluster_policies.insert(policy.name.clone(), policy);
+        }
         for (number, mut policy) in policies.into_iter().enumerate() {
             policy.name = ObjectName::new("x", format!("p{number}"));
             world.cluster.policies.insert(policy.name.clone(), policy);
@@ -83,6 +89,66 @@ fn policies() -> impl Strategy<Value = NetworkPolicy> {
         ingress,
         egress,
     })
+}
+
+fn cluster_policies() -> impl Strategy<Value = ClusterNetworkPolicy> {
+    let tiers = prop::sample::select(Tier::ALL.to_vec());
+    let pods = (namespaces(), selectors()).prop_map(|(namespaces, pods)| ClusterSubject { namespaces, pods });
+    let rules = |of_egress| prop::collection::vec(cluster_rules(of_egress), 0..4);
+    (tiers, 0..3_u16, pods, rules(false), rules(true)).prop_map(
+        |(tier, priority, subject, ingress, egress)| ClusterNetworkPolicy {
+            name: ClusterPolicyName { name: "".into(), kind: ClusterPolicyKind::ClusterNetworkPolicy },
+            tier,
+            priority,
+            subject,
+            ingress,
+            egress,
+        },
+    )
+}
+
+fn cluster_rules(of_egress: bool) -> impl Strategy<Value = ClusterRule> {
+    let pods = || {
+        (namespaces(), selectors())
+            .prop_map(|(namespaces, pods)| Peer::Pods { namespaces: Some(namespaces), pods })
+    };
+    let network = blocks().prop_map(|block| Peer::Block(IpBlock { except: BTreeSet::new(), ..block }));
+    let node =
+        |role: &str| Peer::Nodes(Selector::All(vec![Requirement::In("role".into(), [role.into()].into())]));
+    let peers = if of_egress {
+        prop_oneof![
+            4 => pods(),
+            4 => network,
+            1 => Just(Peer::Nodes(Selector::EVERYTHING)),
+            1 => Just(node("own")),
+            1 => Just(node("other")),
+        ]
+        .boxed()
+    } else {
+        pods().boxed()
+    };
+    let peers = prop::collection::vec(peers, 1..3).prop_map(Peers::Listed);
+    // What fails closed denies all.
+    let peers = prop_oneof![1 => Just(Peers::Any), 8 => peers];
+    let ports = prop_oneof![
+        4 => protocols().prop_map(PortRule::Protocol),
+        6 => ports().prop_filter("nothing of a rule is left out", |port| *port != PortRule::Nothing),
+        1 => Just(PortRule::Named(None, "web".into())),
+    ];
+    let ports = prop_oneof![
+        2 => Just(Ports::Any),
+        3 => prop::collection::vec(ports, 1..3).prop_map(Ports::Listed),
+    ];
+    let actions = prop::sample::select(vec![Action::Accept, Action::Deny, Action::Pass]);
+    (actions, peers, ports)
+        .prop_map(|(action, peers, ports)| ClusterRule { action, matches: Rule { peers, ports } })
+}
+
+fn namespaces() -> impl Strategy<Value = Selector> {
+    let named = |name: &str| {
+        Selector::All(vec![Requirement::In("kubernetes.io/metadata.name".into(), [name.into()].into())])
+    };
+    prop_oneof![2 => Just(Selector::EVERYTHING), 1 => Just(named("x")), 1 => Just(named("y"))]
 }
 
 fn selectors() -> impl Strategy<Value = Selector> {
@@ -154,7 +220,7 @@ fn ports() -> impl Strategy<Value = PortRule> {
         3 => single,
         2 => range,
         1 => protocols().prop_map(PortRule::Protocol),
-        1 => protocols().prop_map(|protocol| PortRule::Named(protocol, "web".into())),
+        1 => protocols().prop_map(|protocol| PortRule::Named(Some(protocol), "web".into())),
         1 => Just(PortRule::Nothing),
     ]
 }

@@ -122,7 +122,8 @@ fn probes(worlds: &[World]) -> Vec<Probe> {
             let local = Host::LOCAL.into_iter().find(|host| host.at(family) == peer);
             let allows = |world: &World, subject: Host, direction, peer| {
                 let subject = &world.cluster.pods[&subject.name()];
-                let asked = Asked { subject, direction, peer, protocol: Some(Protocol::Tcp), port };
+                let asked =
+                    Asked { subject, direction, peer, protocol: Some(Protocol::Tcp), port, own_node: false };
                 naive::allows(&world.cluster, asked)
             };
             // Where a packet of a local pod arrives that did not pass that pod's own veth, its egress is judged, too.

@@ -137,7 +137,14 @@ fn questions(world: &World) -> impl Iterator<Item = Asked<'_>> {
         .flat_map(|(subject, direction)| addresses().map(move |peer| (subject, direction, peer)))
         .flat_map(move |(subject, direction, peer)| {
             let ports = with_ports().chain([(None, 0)]);
-            ports.map(move |(protocol, port)| Asked { subject, direction, peer, protocol, port })
+            ports.map(move |(protocol, port)| Asked {
+                subject,
+                direction,
+                peer,
+                protocol,
+                port,
+                own_node: false,
+            })
         })
 }
 

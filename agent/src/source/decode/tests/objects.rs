@@ -1,5 +1,7 @@
 //! Names, namespaces, pods and nodes.
 
+use std::sync::Arc;
+
 use super::*;
 
 #[test]
@@ -227,23 +229,25 @@ fn a_pod_knows_its_node_and_whether_it_shares_its_network() {
 }
 
 #[test]
-fn a_node_has_its_internal_and_external_addresses() {
-    let (objects, faults) =
-        decoded(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "status": {
-            "addresses": [
-                {"type": "InternalIP", "address": "10.0.0.1"},
-                {"type": "ExternalIP", "address": "fd00::1"},
-                {"type": "Hostname", "address": "n1"},
-                {"type": "InternalDNS", "address": "n1.example"},
-                {"type": "InternalIP", "address": "n1"},
-                {"address": "10.0.0.2"},
-            ],
-        }}));
-    let addresses = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
-    assert_eq!(objects, [Decoded::Node("n1".into(), Node { addresses })]);
+fn a_node_has_its_labels_and_every_address_of_its_status() {
+    let (objects, faults) = decoded(&json!({"apiVersion": "v1", "kind": "Node",
+    "metadata": {"name": "n1", "labels": {"role": "edge"}},
+    "status": {"addresses": [
+        {"type": "InternalIP", "address": "10.0.0.1"},
+        {"type": "ExternalIP", "address": "fd00::1"},
+        {"type": "Hostname", "address": "n1"},
+        {"type": "Hostname", "address": "10.0.0.1"},
+        {"type": "ExternalDNS", "address": "10.0.0.9"},
+        {"type": "InternalDNS", "address": "n1.example"},
+        {"type": "InternalIP", "address": "n1"},
+        {"address": "10.0.0.2"},
+    ]}}));
+    let addresses = ["10.0.0.1", "fd00::1", "10.0.0.9"].map(|text| text.parse().unwrap()).to_vec();
+    let labels = Arc::new([("role".into(), "edge".into())].into());
+    assert_eq!(objects, [Decoded::Node("n1".into(), Node { labels, addresses })]);
     let expected = [
-        "Node n1: status.addresses[4].address: \"n1\" is not an IP address",
-        "Node n1: status.addresses[5].type: is missing",
+        "Node n1: status.addresses[6].address: \"n1\" is not an IP address",
+        "Node n1: status.addresses[7].type: is missing",
     ];
     assert_eq!(faults, expected);
 }

@@ -114,7 +114,7 @@ fn ports_have_defaults_and_a_bad_one_matches_nothing() {
         (json!({"port": 65535}), range(Tcp, 65535, 65535), vec![]),
         (json!({"port": 80, "endPort": 80}), range(Tcp, 80, 80), vec![]),
         (json!({"port": 80, "endPort": 90}), range(Tcp, 80, 90), vec![]),
-        (json!({"port": "http", "protocol": null}), PortRule::Named(Tcp, "http".into()), vec![]),
+        (json!({"port": "http", "protocol": null}), PortRule::Named(Some(Tcp), "http".into()), vec![]),
         (json!({"port": 80, "prot": "UDP"}), range(Tcp, 80, 80), vec![".prot: is not a known field"]),
         (json!({"protocol": "tcp"}), PortRule::Nothing, vec![".protocol: \"tcp\" is not TCP, UDP or SCTP"]),
         (json!({"protocol": ""}), PortRule::Nothing, vec![".protocol: \"\" is not TCP, UDP or SCTP"]),

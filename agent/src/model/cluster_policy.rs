@@ -1,0 +1,128 @@
+//! ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2) after validation, and its forerunners AdminNetworkPolicy and
+//! BaselineAdminNetworkPolicy (v1alpha1), which say the same in other words.
+//!
+//! A rule that was not understood has failed closed on its way here: one that accepts matches nothing, any other one
+//! denies everything. Left out: names of rules, and peers by domain name, which match nothing.
+
+use std::fmt;
+
+use podgate_common::Direction;
+use serde::{Deserialize, Serialize};
+
+use super::{Labels, Name, Pod, Rule, Selector};
+
+/// One ClusterNetworkPolicy. It isolates nothing: what no rule of it matches, it leaves to others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterNetworkPolicy {
+    pub name: ClusterPolicyName,
+    pub tier: Tier,
+    /// Within the tier the lower number comes first, then the lower name.
+    pub priority: u16,
+    pub subject: ClusterSubject,
+    /// The first rule that matches decides.
+    pub ingress: Vec<ClusterRule>,
+    pub egress: Vec<ClusterRule>,
+}
+
+/// What such a policy is called; printed as in `ClusterNetworkPolicy base`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterPolicyName {
+    pub name: Name,
+    pub kind: ClusterPolicyKind,
+}
+
+/// Names are unique within a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ClusterPolicyKind {
+    ClusterNetworkPolicy,
+    /// Of v1alpha1: always of the tier Admin.
+    AdminNetworkPolicy,
+    /// Of v1alpha1: always of the tier Baseline, with a priority of 0.
+    BaselineAdminNetworkPolicy,
+}
+
+/// Which policies are asked first: Admin, then NetworkPolicies, then Baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Tier {
+    Admin,
+    Baseline,
+}
+
+/// Which pods a policy is for: never those on the host network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSubject {
+    pub namespaces: Selector,
+    pub pods: Selector,
+}
+
+/// What happens to a connection that matches a peer *and* a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterRule {
+    pub action: Action,
+    /// Its peers name their namespaces: such a policy has none of its own.
+    pub matches: Rule,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Action {
+    Accept,
+    Deny,
+    /// The rest of this tier is not asked.
+    Pass,
+}
+
+impl Tier {
+    /// In the order in which they are asked.
+    pub const ALL: [Self; 2] = [Self::Admin, Self::Baseline];
+}
+
+impl ClusterNetworkPolicy {
+    pub fn rules(&self, direction: Direction) -> &[ClusterRule] {
+        match direction {
+            Direction::Egress => &self.egress,
+            Direction::Ingress => &self.ingress,
+        }
+    }
+
+    /// Whether it selects a pod, whose namespace has these labels.
+    pub fn selects(&self, pod: &Pod, namespace: &Labels) -> bool {
+        !pod.host_network
+            && self.subject.namespaces.matches(namespace)
+            && self.subject.pods.matches(&pod.labels)
+    }
+}
+
+impl fmt::Display for ClusterPolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+impl fmt::Display for ClusterPolicyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
+        })
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Admin => "Admin",
+            Self::Baseline => "Baseline",
+        })
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Accept => "Accept",
+            Self::Deny => "Deny",
+            Self::Pass => "Pass",
+        })
+    }
+}

@@ -1,0 +1,252 @@
+//! ClusterNetworkPolicies (policy.networking.k8s.io/v1alpha2), and AdminNetworkPolicies and BaselineAdminNetworkPolicies
+//! (v1alpha1), which are read as such.
+//!
+//! "For Accept rules, fail closed means: treat the rule as matching no traffic. For Deny and Pass rules, fail closed
+//! means: treat the rule as a Deny all rule" (`apis/v1alpha2/clusternetworkpolicy_types.go`, of a peer without a known
+//! field). Every rule that is not wholly understood is treated so. A subject with a fault selects no pod, as every
+//! selector does. Domain names are known, and match nothing. Entries are not counted.
+
+use crate::model::{
+    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, IpBlock,
+    Peer, Peers, Ports, Rule, Selector, Tier,
+};
+
+use super::{
+    address, cluster_port,
+    field::{Field, Object, Reported, quoted},
+    intern::Interner,
+    selector,
+};
+
+/// What differs between a version's words.
+#[derive(Clone, Copy)]
+struct Dialect {
+    accept: &'static str,
+    ports: &'static str,
+    /// Its rules may pass a connection on to the next tier.
+    has_pass: bool,
+}
+
+impl Dialect {
+    const fn of(kind: ClusterPolicyKind) -> Self {
+        match kind {
+            ClusterPolicyKind::ClusterNetworkPolicy => {
+                Self { accept: "Accept", ports: "protocols", has_pass: true }
+            }
+            ClusterPolicyKind::AdminNetworkPolicy => Self { accept: "Allow", ports: "ports", has_pass: true },
+            ClusterPolicyKind::BaselineAdminNetworkPolicy => {
+                Self { accept: "Allow", ports: "ports", has_pass: false }
+            }
+        }
+    }
+}
+
+/// Where its tier or priority is not understood, it stands first and all of its rules fail closed.
+pub(super) fn read(
+    fields: &Object<'_>,
+    name: ClusterPolicyName,
+    names: &mut Interner,
+) -> ClusterNetworkPolicy {
+    let nobody = ClusterSubject { namespaces: Selector::Nothing, pods: Selector::Nothing };
+    let field = fields.get("spec");
+    let mut policy = ClusterNetworkPolicy {
+        name,
+        tier: Tier::Admin,
+        priority: 0,
+        subject: nobody,
+        ingress: Vec::new(),
+        egress: Vec::new(),
+    };
+    let Ok(spec) = field.object() else { return policy };
+    let known: &[_] = match policy.name.kind {
+        ClusterPolicyKind::ClusterNetworkPolicy => &["tier", "priority", "subject", "ingress", "egress"],
+        ClusterPolicyKind::AdminNetworkPolicy => &["priority", "subject", "ingress", "egress"],
+        ClusterPolicyKind::BaselineAdminNetworkPolicy => &["subject", "ingress", "egress"],
+    };
+    spec.report_unknown(known);
+    let place = place(&spec, policy.name.kind);
+    let dialect = Dialect::of(policy.name.kind);
+    if let Some(subject) = subject(&spec.get("subject"), names) {
+        policy.subject = subject;
+    }
+    policy.ingress = rules(&spec.get("ingress"), "from", dialect, names);
+    policy.egress = rules(&spec.get("egress"), "to", dialect, names);
+    match place {
+        Ok((tier, priority)) => (policy.tier, policy.priority) = (tier, priority),
+        Err(_reported) => {
+            for rule in policy.ingress.iter_mut().chain(&mut policy.egress) {
+                *rule = failed_closed(Some(rule.action));
+            }
+        }
+    }
+    policy
+}
+
+fn place(spec: &Object<'_>, kind: ClusterPolicyKind) -> Result<(Tier, u16), Reported> {
+    match kind {
+        ClusterPolicyKind::ClusterNetworkPolicy => {
+            let tier = tier(&spec.get("tier"));
+            let priority = priority(&spec.get("priority"));
+            Ok((tier?, priority?))
+        }
+        ClusterPolicyKind::AdminNetworkPolicy => Ok((Tier::Admin, priority(&spec.get("priority"))?)),
+        ClusterPolicyKind::BaselineAdminNetworkPolicy => Ok((Tier::Baseline, 0)),
+    }
+}
+
+fn tier(field: &Field<'_>) -> Result<Tier, Reported> {
+    match field.required_text()? {
+        "Admin" => Ok(Tier::Admin),
+        "Baseline" => Ok(Tier::Baseline),
+        other => Err(field.fault(format!("{} is not Admin or Baseline", quoted(other)))),
+    }
+}
+
+const GREATEST_PRIORITY: u16 = 1_000;
+
+fn priority(field: &Field<'_>) -> Result<u16, Reported> {
+    field.number_to(GREATEST_PRIORITY)
+}
+
+fn subject(field: &Field<'_>, names: &mut Interner) -> Option<ClusterSubject> {
+    let object = field.object().ok()?;
+    object.report_unknown(&["namespaces", "pods"]);
+    let (namespaces, pods) = (object.get("namespaces"), object.get("pods"));
+    match (namespaces.is_given(), pods.is_given()) {
+        (true, false) => Some(ClusterSubject {
+            namespaces: selector::read(&namespaces, names),
+            pods: Selector::EVERYTHING,
+        }),
+        (false, true) => {
+            let (namespaces, pods) = namespaced_pods(&pods, names)?;
+            Some(ClusterSubject { namespaces, pods })
+        }
+        _ => {
+            let _reported = field.fault("needs either namespaces or pods");
+            None
+        }
+    }
+}
+
+/// `pods`: the selectors of namespaces and of pods; absent ones select everything.
+fn namespaced_pods(field: &Field<'_>, names: &mut Interner) -> Option<(Selector, Selector)> {
+    let object = field.object().ok()?;
+    object.report_unknown(&["namespaceSelector", "podSelector"]);
+    let namespaces = selector::read(&object.get("namespaceSelector"), names);
+    Some((namespaces, selector::read(&object.get("podSelector"), names)))
+}
+
+/// One rule for each entry, also for the bad ones: rules are told apart by their index.
+fn rules(field: &Field<'_>, peers: &'static str, dialect: Dialect, names: &mut Interner) -> Vec<ClusterRule> {
+    match field.items() {
+        Ok(items) => items.map(|item| rule(&item, peers, dialect, names)).collect(),
+        Err(_reported) => vec![failed_closed(None)],
+    }
+}
+
+/// `None`: the action is not known either.
+fn failed_closed(action: Option<Action>) -> ClusterRule {
+    match action {
+        Some(Action::Accept) => ClusterRule {
+            action: Action::Accept,
+            matches: Rule { peers: Peers::Listed(vec![Peer::Nothing]), ports: Ports::Any },
+        },
+        Some(Action::Deny | Action::Pass) | None => {
+            ClusterRule { action: Action::Deny, matches: Rule { peers: Peers::Any, ports: Ports::Any } }
+        }
+    }
+}
+
+fn rule(field: &Field<'_>, peers: &'static str, dialect: Dialect, names: &mut Interner) -> ClusterRule {
+    let Ok(object) = field.object() else { return failed_closed(None) };
+    object.report_unknown(&["name", "action", peers, dialect.ports]);
+    let action = action(&object.get("action"), dialect).ok();
+    let peers = listed_peers(&object.get(peers), peers, action, names);
+    let ports = cluster_port::read_all(&object.get(dialect.ports), dialect.ports, names);
+    match (action, peers, ports) {
+        (Some(action), Some(peers), Some(ports)) => {
+            ClusterRule { action, matches: Rule { peers: Peers::Listed(peers), ports } }
+        }
+        (action, ..) => failed_closed(action),
+    }
+}
+
+fn action(field: &Field<'_>, dialect: Dialect) -> Result<Action, Reported> {
+    match field.required_text()? {
+        text if text == dialect.accept => Ok(Action::Accept),
+        "Deny" => Ok(Action::Deny),
+        "Pass" if dialect.has_pass => Ok(Action::Pass),
+        other => {
+            let pass = if dialect.has_pass { ", Deny or Pass" } else { " or Deny" };
+            Err(field.fault(format!("{} is not {}{pass}", quoted(other), dialect.accept)))
+        }
+    }
+}
+
+/// Looks at every entry, so that every fault is reported, before it gives up.
+fn listed_peers(
+    field: &Field<'_>,
+    list: &str,
+    action: Option<Action>,
+    names: &mut Interner,
+) -> Option<Vec<Peer>> {
+    let items = field.items().ok()?;
+    if items.len() == 0 {
+        let _reported = field.fault("must not be empty");
+        return None;
+    }
+    let each: Vec<_> = items.map(|item| peer(&item, list == "to", action, names)).collect();
+    Some(each.into_iter().collect::<Option<Vec<_>>>()?.concat())
+}
+
+fn peer(
+    field: &Field<'_>,
+    of_egress: bool,
+    action: Option<Action>,
+    names: &mut Interner,
+) -> Option<Vec<Peer>> {
+    const KNOWN: [&str; 5] = ["namespaces", "pods", "networks", "nodes", "domainNames"];
+    let known = if of_egress { &KNOWN[..] } else { &KNOWN[..2] };
+    let object = field.object().ok()?;
+    object.report_unknown(known);
+    let mut given = known.iter().filter(|name| object.get(name).is_given());
+    let (Some(name), None) = (given.next(), given.next()) else {
+        let _reported = field.fault(format!("needs one of {}", known.join(", ")));
+        return None;
+    };
+    let entry = object.get(name);
+    match *name {
+        "namespaces" => {
+            let namespaces = Some(understood(selector::read(&entry, names))?);
+            Some(vec![Peer::Pods { namespaces, pods: Selector::EVERYTHING }])
+        }
+        "pods" => {
+            let (namespaces, pods) = namespaced_pods(&entry, names)?;
+            Some(vec![Peer::Pods { namespaces: Some(understood(namespaces)?), pods: understood(pods)? }])
+        }
+        "nodes" => Some(vec![Peer::Nodes(understood(selector::read(&entry, names))?)]),
+        "networks" => networks(&entry),
+        _ => domain_names(&entry, action),
+    }
+}
+
+fn understood(selector: Selector) -> Option<Selector> {
+    (selector != Selector::Nothing).then_some(selector)
+}
+
+fn networks(field: &Field<'_>) -> Option<Vec<Peer>> {
+    let items = field.items().ok()?;
+    if items.len() == 0 {
+        let _reported = field.fault("must not be empty");
+        return None;
+    }
+    let block = |cidr| Peer::Block(IpBlock { cidr, except: [].into() });
+    let each: Vec<_> = items.map(|item| address::read_cidr(&item).map(block)).collect();
+    each.into_iter().collect::<Result<_, _>>().ok()
+}
+
+/// Nobody resolves them here. Only rules that accept may have them: without them less is accepted.
+fn domain_names(field: &Field<'_>, action: Option<Action>) -> Option<Vec<Peer>> {
+    let _reported = field.fault("is not supported, matches nothing");
+    (action == Some(Action::Accept)).then(|| vec![Peer::Nothing])
+}
