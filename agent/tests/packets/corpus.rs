@@ -6,7 +6,7 @@
 
 use std::{fs, path::Path};
 
-use podgate_common::{Direction, NODE, Protocol::Tcp};
+use podgate_common::{NODE, Protocol::Tcp};
 
 use crate::{
     agreement::Witness,
@@ -121,111 +121,4 @@ impl Chance {
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 >> 33).unwrap() % bound
     }
-}
-
-#[test]
-#[ignore]
-fn write_corpus_once() {
-    use crate::world::{Family, ip, service_at};
-    use podgate_common::frames::{Extension::*, Fragment, Frame, flag};
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packets/corpus");
-    let put = |name: &str, what: &str, bytes: Vec<u8>| {
-        let mut text = format!("# {what}\n");
-        for line in bytes.chunks(16) {
-            text += &line.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ");
-            text.push('\n');
-        }
-        fs::write(dir.join(format!("{name}.hex")), text).unwrap();
-    };
-    for (f, n) in [(Family::V4, "v4"), (Family::V6, "v6")] {
-        let r = |p| (Host::Remote.at(f), p);
-        let b = |p| (Host::B.at(f), p);
-        let syn = |p| Frame::tcp(r(40000), b(p), flag::SYN);
-        put(&format!("tcp-syn-allowed-{n}"), "SYN to a port that is allowed", syn(80).bytes());
-        put(&format!("tcp-syn-denied-{n}"), "SYN to a port that is not allowed", syn(81).bytes());
-        put(&format!("tcp-ack-{n}"), "a forged ACK", Frame::tcp(r(40000), b(81), flag::ACK).bytes());
-        put(&format!("tcp-rst-{n}"), "RST", Frame::tcp(r(40000), b(80), flag::RST).bytes());
-        put(
-            &format!("tcp-out-{n}"),
-            "SYN from an isolated pod",
-            Frame::tcp(b(40000), r(80), flag::SYN).bytes(),
-        );
-        put(
-            &format!("tcp-service-{n}"),
-            "SYN to a service",
-            Frame::tcp(b(40000), (service_at(f), 80), flag::SYN).bytes(),
-        );
-        put(&format!("udp-{n}"), "UDP", Frame::udp(r(40000), b(53), 20).bytes());
-        put(
-            &format!("udp-dhcp-{n}"),
-            "DHCP, from a pod",
-            Frame::udp(b(if n == "v4" { 68 } else { 546 }), r(if n == "v4" { 67 } else { 547 }), 240).bytes(),
-        );
-        put(&format!("sctp-init-{n}"), "SCTP INIT", Frame::sctp(r(40000), b(80), 1).bytes());
-        put(
-            &format!("echo-request-{n}"),
-            "ICMP echo request",
-            Frame::echo_request(Host::Remote.at(f), Host::B.at(f), 7).bytes(),
-        );
-        put(
-            &format!("echo-reply-{n}"),
-            "ICMP echo reply that nobody asked for",
-            Frame::echo_reply(Host::Remote.at(f), Host::B.at(f), 7).bytes(),
-        );
-        put(
-            &format!("icmp-error-{n}"),
-            "an error about a connection of the pod",
-            Frame::unreachable(Host::Remote.at(f), &Frame::tcp(b(40000), r(80), flag::SYN)).bytes(),
-        );
-        for (i, part) in Frame::udp(r(40000), b(53), 100).fragments(7, 4).iter().enumerate().take(3) {
-            put(&format!("fragment-{}-{n}", i + 1), "one fragment of a datagram", part.bytes());
-        }
-        put(
-            &format!("ipip-{n}"),
-            "IP in IP",
-            Frame::ip(Host::Remote.at(f), Host::B.at(f), 4, syn(80).bytes()[14..].to_vec()).bytes(),
-        );
-        put(
-            &format!("gre-{n}"),
-            "GRE",
-            Frame::ip(Host::Remote.at(f), Host::B.at(f), 47, vec![0, 0, 8, 0, 0x45, 0, 0, 20]).bytes(),
-        );
-        put(&format!("vlan-{n}"), "SYN in a VLAN", syn(80).in_vlan());
-        put(
-            &format!("spoofed-{n}"),
-            "from an address that is not the sender's",
-            Frame::tcp((ip(if n == "v4" { "192.0.2.9" } else { "2001:db8::9" }), 1), r(80), flag::SYN)
-                .bytes(),
-        );
-    }
-    let syn4 = || Frame::tcp((Host::Remote.at(Family::V4), 40000), (Host::B.at(Family::V4), 80), flag::SYN);
-    let syn6 = || Frame::tcp((Host::Remote.at(Family::V6), 40000), (Host::B.at(Family::V6), 80), flag::SYN);
-    put("options-v4", "IPv4 with ten words of options", syn4().with_options(10).bytes());
-    put("lying-length-v4", "a total length beyond the packet", syn4().with_claimed_length(1500).bytes());
-    put(
-        "extensions-v6",
-        "every extension header",
-        syn6()
-            .with_extensions(&[
-                HopByHop(0),
-                Destination(0),
-                Routing(2),
-                Fragment(podgate_common::frames::Fragment { id: 7, offset: 0, more: false }),
-                Authentication(4),
-                Destination(1),
-            ])
-            .bytes(),
-    );
-    put(
-        "endless-v6",
-        "more extension headers than are read",
-        syn6().with_extensions(&[Destination(0); 7]).bytes(),
-    );
-    put("arp", "ARP", Frame::arp());
-    put(
-        "neighbour-v6",
-        "neighbour solicitation",
-        Frame::icmp(Host::B.at(Family::V6), ip("ff02::1"), 135, 0).bytes(),
-    );
-    let _ = (Direction::Egress, Fragment { id: 0, offset: 0, more: false });
 }

@@ -1,3 +1,5 @@
+//! Events of watches, and the pictures that they make.
+
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 
