@@ -29,6 +29,8 @@ pub enum Command {
     Checklist(ChecklistFlags),
     /// Measure the agent beside a real API server that holds a large cluster (needs root)
     Scale(ScaleFlags),
+    /// Install podgate on a real cluster and try it there, to the uninstallation (needs root)
+    E2e,
     /// Build the container image as an OCI archive
     Image(ImageFlags),
     /// Run a real Kubernetes cluster of two nodes on this machine (needs root)

@@ -4,6 +4,7 @@ mod cargo;
 mod checklist;
 pub mod cluster;
 mod demo;
+mod e2e;
 pub mod flags;
 pub mod image;
 pub mod kubernetes;
@@ -37,6 +38,7 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Inside => old_kernel::inside::run().map(|()| ExitCode::SUCCESS),
         Command::Checklist(flags) => checklist::run(&flags),
         Command::Scale(flags) => scale::run(&flags),
+        Command::E2e => e2e::run(),
         Command::Image(flags) => image::run(&flags),
         Command::Cluster { command } => cluster::run(&command),
         Command::Tidy => tidy::run(),

@@ -111,15 +111,14 @@ impl Cluster<'_> {
     fn write(&self, control_plane: &ControlPlane) -> Result<()> {
         let ScaleFlags { pods, namespaces, policies, .. } = *self.flags;
         let nodes = pods.div_ceil(PODS_OF_A_NODE);
-        let kinds: [(&str, usize, &dyn Fn(usize) -> Value); 4] = [
-            ("namespaces", namespaces, &|number| self.namespace_object(number)),
-            ("nodes", nodes, &|number| node(number)),
-            ("pods", pods, &|number| self.pod(number)),
-            ("policies", policies, &|number| self.policy(number)),
+        let kinds: [(&str, Vec<Value>); 4] = [
+            ("namespaces", (0..namespaces).map(|number| self.namespace_object(number)).collect()),
+            ("nodes", (0..nodes).map(node).collect()),
+            ("pods", (0..pods).map(|number| self.pod(number)).collect()),
+            ("policies", (0..policies).map(|number| self.policy(number)).collect()),
         ];
-        for (what, count, object) in kinds {
-            let writing = Instant::now();
-            let objects: Vec<Value> = (0..count).map(object).collect();
+        for (what, objects) in kinds {
+            let (writing, count) = (Instant::now(), objects.len());
             for chunk in objects.chunks(1_000) {
                 control_plane.create(chunk)?;
             }

@@ -1,6 +1,10 @@
 //! `podgate agent`: checks what options cannot check one by one, starts the log and hands over to `run`.
 
-use std::{io, path::Path, process::ExitCode};
+use std::{
+    io::{self, IsTerminal as _},
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::bail;
 
@@ -19,6 +23,7 @@ pub(super) fn run(options: &AgentOptions) -> anyhow::Result<ExitCode> {
 /// Logs go to stderr, as all that is no data.
 fn start_log(options: &AgentOptions) {
     let log = tracing_subscriber::fmt().with_env_filter(options.log.filter()).with_writer(io::stderr);
+    let log = log.with_ansi(io::stderr().is_terminal());
     match options.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

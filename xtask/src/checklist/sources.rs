@@ -20,7 +20,7 @@ pub(super) struct Sources {
 }
 
 /// Programs of tests, the directory of their sources, and the module that it is.
-const PROGRAMS: [(&str, &str, &str); 7] = [
+const PROGRAMS: [(&str, &str, &str); 8] = [
     ("agent", "agent/src", ""),
     ("common", "common/src", ""),
     ("xtask", "xtask/src", ""),
@@ -28,7 +28,11 @@ const PROGRAMS: [(&str, &str, &str); 7] = [
     ("differential", "agent/tests/oracle", "oracle"),
     ("packets", "agent/tests/packets", ""),
     ("namespaces", "xtask/tests/namespaces", ""),
+    ("apiserver", "xtask/tests/apiserver", ""),
 ];
+
+/// Those that list their tests in tables of names.
+const LISTED: [&str; 2] = ["namespaces", "apiserver"];
 
 /// The one test that runs all conformance cases.
 pub(super) const CONFORMANCE: &str = "differential::conformance::podgate_gives_the_expected_verdicts";
@@ -44,7 +48,7 @@ impl Sources {
                 let text = read(&file)?;
                 let below = file.strip_prefix(&directory).context("a file of the directory")?;
                 let module = module_of(module, below);
-                let named = if program == "namespaces" { listed(&text) } else { tests(&text, &module) };
+                let named = if LISTED.contains(&program) { listed(&text) } else { tests(&text, &module) };
                 sources.tests.extend(named.into_iter().map(|name| format!("{program}::{name}")));
             }
         }

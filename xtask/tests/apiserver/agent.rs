@@ -125,9 +125,9 @@ fn outage(lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
             cast.verdicts_hold()?;
         }
         if frozen {
-            control_plane.thaw_api_server()?
+            control_plane.thaw_api_server()?;
         } else {
-            control_plane.start_api_server()?
+            control_plane.start_api_server()?;
         }
         apply(lab.manifests(), "close", OPEN)?;
         cast.mirror.sync(control_plane)?;

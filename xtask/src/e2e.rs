@@ -1,0 +1,315 @@
+//! `cargo xtask e2e`: podgate on a real cluster, from installation to uninstallation, as its users do it.
+//!
+//! In: the image and `deploy/`. Out: one line for each check, on a cluster of its own that is gone afterwards. What pods
+//! see is asked by real connections out of real pods. Left out: what the tests between namespaces show better, that is,
+//! everything about single packets.
+
+use std::{
+    io::Write,
+    net::Ipv4Addr,
+    process::{Command, ExitCode, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    cluster::{self, Cluster, NODES},
+    flags::{Cni, UpFlags},
+    image,
+    lab::until,
+    root,
+    screen::mark,
+    setup, workspace,
+};
+
+const OBJECTS: &str = include_str!("e2e/objects.yaml");
+
+/// A change of policy has arrived, a pod runs, a node is back.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long the API server is away.
+const AWAY: Duration = Duration::from_secs(20);
+
+/// From here on only friends reach the server.
+const CLOSE: &str = "{from: [{podSelector: {matchLabels: {role: friend}}}]}";
+
+pub(crate) fn run() -> Result<ExitCode> {
+    root::require("a cluster in namespaces")?;
+    setup::run()?;
+    let images = [image::build("e2e-1")?, image::build("e2e-2")?];
+    let cluster = cluster::up(&UpFlags { cni: Cni::Ptp })?;
+    let outcome = images
+        .iter()
+        .try_for_each(|image| cluster.load_image(&image.path))
+        .and_then(|()| Run { cluster: &cluster, passed: 0 }.all());
+    if outcome.is_err() {
+        let _ = kubectl(&cluster, &["get", "pods", "-A", "-o", "wide"]).map(|pods| eprint!("{pods}"));
+        let _ = kubectl(&cluster, &["-n", "kube-system", "logs", "ds/podgate", "--tail=40"])
+            .map(|log| eprint!("{log}"));
+    }
+    cluster::down()?;
+    println!("{} checks passed", outcome?);
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Run<'a> {
+    cluster: &'a Cluster,
+    passed: usize,
+}
+
+/// Who asks the server.
+const FRIEND: &str = "friend";
+const STRANGER: &str = "stranger";
+
+impl Run<'_> {
+    /// Every check, in an order in which a user would meet them. Out: how many.
+    fn all(mut self) -> Result<usize> {
+        self.check("pods on two nodes, a connection that stays open", Self::begin)?;
+        self.check("installed: the DaemonSet is ready on each node", |run| run.install("e2e-1"))?;
+        self.check("`podgate check` in its pod finds that nothing is missing", |run| {
+            run.ask(&["-n", "kube-system", "exec", "ds/podgate", "--", "/podgate", "check"]).map(|_| ())
+        })?;
+        self.check("a policy lets the friend in and nobody else, to the service too", |run| {
+            run.policy(CLOSE)?;
+            run.becomes(STRANGER, false)?;
+            run.becomes(FRIEND, true)?;
+            ensure!(run.reaches(FRIEND, SERVICE)?, "the friend reaches the service");
+            ensure!(!run.reaches(STRANGER, SERVICE)?, "the stranger does not");
+            Ok(())
+        })?;
+        self.check("the connection of before goes on, though a new one would be denied", Self::goes_on)?;
+        self.check("the kubelet's probes of an isolated pod succeed", |run| {
+            run.policy("")?;
+            run.becomes(FRIEND, false)?;
+            run.ask(&["-n", "shop", "wait", "--for=condition=Ready", "pod/web", "--timeout=30s"]).map(|_| ())
+        })?;
+        self.check("a namespace that is relabelled is let in, and out again", |run| {
+            run.policy("{from: [{namespaceSelector: {matchLabels: {team: bakery}}}]}")?;
+            run.ask(&["label", "namespace", "shop", "team=bakery", "--overwrite"])?;
+            run.becomes(STRANGER, true)?;
+            run.ask(&["label", "namespace", "shop", "team=shop", "--overwrite"])?;
+            run.becomes(STRANGER, false)
+        })?;
+        self.check(
+            "a pod whose first act is to connect is isolated from its first packet",
+            Self::first_packet,
+        )?;
+        self.check(
+            "the API server is away for 20 s: verdicts stay, changes arrive afterwards",
+            Self::outage,
+        )?;
+        self.check("an upgrade to another image: no verdict is wrong meanwhile", Self::upgrade)?;
+        self.check("a node is restarted: its pods are isolated again", |run| {
+            run.cluster.reboot(NODES[1])?;
+            run.becomes(FRIEND, true)?;
+            run.becomes(STRANGER, false)
+        })?;
+        self.check("both overlays are valid to the API server", |run| {
+            ["azure-npm", "calico"].iter().try_for_each(|overlay| {
+                let path = deploy(&format!("overlays/{overlay}"))?;
+                run.ask(&["apply", "--dry-run=server", "-k", &path]).map(|_| ())
+            })
+        })?;
+        self.check("uninstalled: no program, map or file is left, and everybody is free", Self::uninstall)?;
+        Ok(self.passed)
+    }
+
+    fn check(&mut self, what: &str, check: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        let started = Instant::now();
+        let outcome = check(self);
+        println!("{} {what}, {:.1} s", mark(outcome.is_ok()), started.elapsed().as_secs_f64());
+        self.passed += usize::from(outcome.is_ok());
+        outcome.with_context(|| what.to_owned())
+    }
+
+    fn begin(&self) -> Result<()> {
+        self.apply(OBJECTS)?;
+        self.ask(&["-n", "shop", "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s"])?;
+        self.becomes(STRANGER, true)?;
+        let address = self.address("web")?;
+        // What it sends comes back, and is counted by the lines of the file.
+        let talk = format!(
+            "(while sleep 0.2; do date; done) 2> /dev/null < /dev/null | nc {address} 81 > /tmp/echo 2> /dev/null &"
+        );
+        self.inside(STRANGER, &talk)?;
+        self.goes_on()
+    }
+
+    fn goes_on(&self) -> Result<()> {
+        let lines = || -> Result<usize> {
+            let count = self.inside(STRANGER, "wc -l < /tmp/echo")?;
+            count.trim().parse().with_context(|| format!("{count:?} lines"))
+        };
+        let before = lines()?;
+        until("the connection carries more", PATIENCE, || Ok((lines()? > before).then_some(())))
+    }
+
+    fn install(&self, tag: &str) -> Result<()> {
+        self.ask(&["apply", "-k", &deploy("base")?])?;
+        self.upgrade_to(tag)
+    }
+
+    fn upgrade_to(&self, tag: &str) -> Result<()> {
+        let image = format!("agent=localhost/podgate:{tag}");
+        self.ask(&["-n", "kube-system", "set", "image", "daemonset/podgate", &image])?;
+        self.ask(&["-n", "kube-system", "rollout", "status", "daemonset/podgate", "--timeout=90s"])
+            .map(|_| ())
+    }
+
+    fn first_packet(&self) -> Result<()> {
+        self.policy("{}")?;
+        self.apply(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: silent, namespace: shop}\n\
+             spec: {podSelector: {matchLabels: {role: silent}}, policyTypes: [Egress]}\n",
+        )?;
+        let address = self.address("web")?;
+        for number in 0..5 {
+            let name = format!("first-{number}");
+            let act = format!(
+                "printf 'GET / HTTP/1.0\\\\r\\\\n\\\\r\\\\n' | nc -w 2 {address} 80 && echo OPEN; echo DONE; sleep 1000"
+            );
+            self.apply(&format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{role: silent}}}}\nspec:\n  \
+                 nodeName: {}\n  terminationGracePeriodSeconds: 0\n  containers: [{{name: main, image: \
+                 'localhost/busybox:1', imagePullPolicy: Never, command: [sh, -c, \"{act}\"]}}]\n",
+                NODES[number % NODES.len()]
+            ))?;
+            let log = until("the pod has acted", PATIENCE, || {
+                let log = self.ask(&["-n", "shop", "logs", &name]).unwrap_or_default();
+                Ok(log.contains("DONE").then_some(log))
+            })?;
+            ensure!(!log.contains("OPEN") && !log.contains("hello"), "{name} got through: {log:?}");
+            self.ask(&["-n", "shop", "delete", "pod", &name, "--wait=false"])?;
+        }
+        self.policy(CLOSE)?;
+        self.becomes(STRANGER, false)
+    }
+
+    fn outage(&self) -> Result<()> {
+        self.verdicts_hold_while(|| {
+            self.cluster.kill_api_server()?;
+            thread::sleep(AWAY);
+            self.cluster.start_api_server()
+        })?;
+        self.policy("{}")?;
+        self.becomes(STRANGER, true)?;
+        self.policy(CLOSE)?;
+        self.becomes(STRANGER, false)
+    }
+
+    fn upgrade(&self) -> Result<()> {
+        self.verdicts_hold_while(|| self.upgrade_to("e2e-2"))
+    }
+
+    /// The friend always reaches the server and the stranger never does, asked again and again by the pods themselves:
+    /// nobody else need be there.
+    fn verdicts_hold_while(&self, act: impl FnOnce() -> Result<()>) -> Result<()> {
+        let address = self.address("web")?;
+        let start = format!(
+            "rm -f /tmp/seen; (while sleep 0.02; do printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 1 {address} 80 | grep -q hello \
+             && echo reached || echo blocked; done) > /tmp/seen 2> /dev/null < /dev/null & echo $! > /tmp/watcher"
+        );
+        let stop = "kill $(cat /tmp/watcher); sort /tmp/seen | uniq -c";
+        for who in [FRIEND, STRANGER] {
+            self.inside(who, &start)?;
+        }
+        act()?;
+        for (who, expected) in [(FRIEND, "reached"), (STRANGER, "blocked")] {
+            let seen = self.inside(who, stop)?;
+            ensure!(
+                seen.lines().count() == 1 && seen.contains(expected),
+                "{who} saw {seen:?}, not always {expected}"
+            );
+        }
+        Ok(())
+    }
+
+    fn uninstall(&self) -> Result<()> {
+        self.ask(&["apply", "-k", &deploy("uninstall")?])?;
+        self.upgrade_to("e2e-2")?;
+        self.becomes(STRANGER, true)?;
+        self.ask(&["delete", "-k", &deploy("uninstall")?, "--wait=true"])?;
+        for node in NODES {
+            let mut list = self.cluster.command_on(node, "find")?;
+            let left =
+                list.args(["/sys/fs/bpf", "/run/podgate", "-mindepth", "1"]).output().context("find")?;
+            let left = String::from_utf8_lossy(&left.stdout).into_owned();
+            let ours: Vec<&str> = left.lines().filter(|line| line.contains("podgate")).collect();
+            ensure!(ours.is_empty(), "left on {node}: {ours:?}");
+        }
+        Ok(())
+    }
+
+    /// The policy of the server with one rule, or none.
+    fn policy(&self, rule: &str) -> Result<()> {
+        self.apply(&format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: web, namespace: shop}}\n\
+             spec: {{podSelector: {{matchLabels: {{app: web}}}}, policyTypes: [Ingress], ingress: [{rule}]}}\n"
+        ))
+    }
+
+    /// Runs a line in a pod's shell.
+    fn inside(&self, pod: &str, line: &str) -> Result<String> {
+        self.ask(&["-n", "shop", "exec", pod, "--", "sh", "-c", line])
+    }
+
+    /// Waits until the server is reached, or not reached any more.
+    fn becomes(&self, who: &str, reached: bool) -> Result<()> {
+        let what = format!("{who} {} the server", if reached { "reaches" } else { "does not reach" });
+        until(&what, PATIENCE, || {
+            let answer = self.address("web").and_then(|address| self.reaches(who, &address));
+            Ok((answer.ok() == Some(reached)).then_some(()))
+        })
+    }
+
+    /// Whether a pod gets the server's page. An error: it could not be asked.
+    fn reaches(&self, who: &str, address: &str) -> Result<bool> {
+        let port = if address == SERVICE { 8080 } else { 80 };
+        let ask = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 1 {address} {port}; true");
+        Ok(self.inside(who, &ask)?.contains("hello"))
+    }
+
+    fn address(&self, pod: &str) -> Result<String> {
+        let address = self.ask(&["-n", "shop", "get", "pod", pod, "-o", "jsonpath={.status.podIP}"])?;
+        let _: Ipv4Addr = address.parse().with_context(|| format!("{pod} has the address {address:?}"))?;
+        Ok(address)
+    }
+
+    fn apply(&self, yaml: &str) -> Result<()> {
+        let mut apply = self.cluster.kubectl(&["apply", "-f", "-"])?;
+        let mut apply =
+            apply.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context("starting kubectl")?;
+        apply
+            .stdin
+            .take()
+            .context("stdin is piped")?
+            .write_all(yaml.as_bytes())
+            .context("writing to kubectl")?;
+        let status = apply.wait().context("waiting for kubectl")?;
+        ensure!(status.success(), "kubectl apply: {status}");
+        Ok(())
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Result<String> {
+        kubectl(self.cluster, arguments)
+    }
+}
+
+/// The service's address in `objects.yaml`.
+const SERVICE: &str = "10.96.0.80";
+
+fn deploy(part: &str) -> Result<String> {
+    let path = workspace::root().join("deploy").join(part);
+    path.to_str().map(ToOwned::to_owned).context("the path of the workspace is not UTF-8")
+}
+
+/// Runs `kubectl`, which must succeed, and hands back what it printed.
+fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
+    let mut command: Command = cluster.kubectl(arguments)?;
+    let output = command.output().context("starting kubectl")?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "kubectl {}: {}", arguments.join(" "), complaint.trim());
+    String::from_utf8(output.stdout).context("the output of kubectl")
+}
