@@ -24,7 +24,27 @@ use crate::{
     setup, workspace,
 };
 
+/// The tag that `deploy/base` names, and one to upgrade to.
+const INSTALLED: &str = env!("CARGO_PKG_VERSION");
+const UPGRADED: &str = "next";
+
 const OBJECTS: &str = include_str!("e2e/objects.yaml");
+
+/// As isolated as the server, and ready when the kubelet reaches it.
+const PROBED: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: probed, namespace: shop, labels: {app: web}}
+spec:
+  nodeName: n2
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: main
+      image: localhost/busybox:1
+      imagePullPolicy: Never
+      command: [httpd, -f, -p, '80']
+      readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}
+";
 
 /// A change of policy has arrived, a pod runs, a node is back.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -38,7 +58,7 @@ const CLOSE: &str = "{from: [{podSelector: {matchLabels: {role: friend}}}]}";
 pub(crate) fn run() -> Result<ExitCode> {
     root::require("a cluster in namespaces")?;
     setup::run()?;
-    let images = [image::build("e2e-1")?, image::build("e2e-2")?];
+    let images = [image::build(INSTALLED)?, image::build(UPGRADED)?];
     let cluster = cluster::up(&UpFlags { cni: Cni::Ptp })?;
     let outcome = images
         .iter()
@@ -67,7 +87,7 @@ impl Run<'_> {
     /// Every check, in an order in which a user would meet them. Out: how many.
     fn all(mut self) -> Result<usize> {
         self.check("pods on two nodes, a connection that stays open", Self::begin)?;
-        self.check("installed: the DaemonSet is ready on each node", |run| run.install("e2e-1"))?;
+        self.check("installed: the DaemonSet is ready on each node", Self::install)?;
         self.check("`podgate check` in its pod finds that nothing is missing", |run| {
             run.ask(&["-n", "kube-system", "exec", "ds/podgate", "--", "/podgate", "check"]).map(|_| ())
         })?;
@@ -83,7 +103,10 @@ impl Run<'_> {
         self.check("the kubelet's probes of an isolated pod succeed", |run| {
             run.policy("")?;
             run.becomes(FRIEND, false)?;
-            run.ask(&["-n", "shop", "wait", "--for=condition=Ready", "pod/web", "--timeout=30s"]).map(|_| ())
+            // One that was ready before would stay so for some probes.
+            run.apply(PROBED)?;
+            run.ask(&["-n", "shop", "wait", "--for=condition=Ready", "pod/probed", "--timeout=30s"])?;
+            run.ask(&["-n", "shop", "delete", "pod", "probed"]).map(|_| ())
         })?;
         self.check("a namespace that is relabelled is let in, and out again", |run| {
             run.policy("{from: [{namespaceSelector: {matchLabels: {team: bakery}}}]}")?;
@@ -146,14 +169,12 @@ impl Run<'_> {
         until("the connection carries more", PATIENCE, || Ok((lines()? > before).then_some(())))
     }
 
-    fn install(&self, tag: &str) -> Result<()> {
+    fn install(&self) -> Result<()> {
         self.ask(&["apply", "-k", &deploy("base")?])?;
-        self.upgrade_to(tag)
+        self.rolled_out()
     }
 
-    fn upgrade_to(&self, tag: &str) -> Result<()> {
-        let image = format!("agent=localhost/podgate:{tag}");
-        self.ask(&["-n", "kube-system", "set", "image", "daemonset/podgate", &image])?;
+    fn rolled_out(&self) -> Result<()> {
         self.ask(&["-n", "kube-system", "rollout", "status", "daemonset/podgate", "--timeout=90s"])
             .map(|_| ())
     }
@@ -200,7 +221,11 @@ impl Run<'_> {
     }
 
     fn upgrade(&self) -> Result<()> {
-        self.verdicts_hold_while(|| self.upgrade_to("e2e-2"))
+        self.verdicts_hold_while(|| {
+            let image = format!("agent=localhost/podgate:{UPGRADED}");
+            self.ask(&["-n", "kube-system", "set", "image", "daemonset/podgate", &image])?;
+            self.rolled_out()
+        })
     }
 
     /// The friend always reaches the server and the stranger never does, asked again and again by the pods themselves:
@@ -228,7 +253,7 @@ impl Run<'_> {
 
     fn uninstall(&self) -> Result<()> {
         self.ask(&["apply", "-k", &deploy("uninstall")?])?;
-        self.upgrade_to("e2e-2")?;
+        self.rolled_out()?;
         self.becomes(STRANGER, true)?;
         self.ask(&["delete", "-k", &deploy("uninstall")?, "--wait=true"])?;
         for node in NODES {

@@ -11,7 +11,7 @@ use xtask::{
 
 use super::{
     Test,
-    scene::{EVERY_KIND, apply, becomes, expect, serve_all},
+    scene::{CLOSE, EVERY_KIND, apply, becomes, expect, serve_all},
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
@@ -32,8 +32,6 @@ struct Cast {
     _servers: Vec<Server>,
 }
 
-const CLOSE: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress]\n  ingress:\n  \
-                     - from: [{podSelector: {matchLabels: {role: friend}}}]\n";
 const OPEN: &str =
     "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress]\n  ingress:\n  - {}\n";
 
@@ -61,6 +59,16 @@ impl Cast {
         expect(&self.stranger.place, self.server.addresses, &EVERY_KIND, Seen::Blocked)
     }
 
+    /// Changes of the policy arrive: to one that lets everybody in, and back.
+    fn opens_and_closes(&mut self, lab: &Lab, control_plane: &ControlPlane) -> Result<()> {
+        for (spec, seen) in [(OPEN, Seen::Reached), (CLOSE, Seen::Blocked)] {
+            apply(lab.manifests(), "close", spec)?;
+            self.mirror.sync(control_plane)?;
+            self.stranger_becomes(seen)?;
+        }
+        Ok(())
+    }
+
     /// Waits until the stranger's connections end so.
     fn stranger_becomes(&self, seen: Seen) -> Result<()> {
         becomes(&self.stranger.place, self.server.addresses.v4.into(), Traffic::Tcp(80), seen)
@@ -79,12 +87,7 @@ fn enforced(lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
     agent.ready(PATIENT)?;
     cast.verdicts_hold()?;
 
-    apply(lab.manifests(), "close", OPEN)?;
-    cast.mirror.sync(control_plane)?;
-    cast.stranger_becomes(Seen::Reached)?;
-    apply(lab.manifests(), "close", CLOSE)?;
-    cast.mirror.sync(control_plane)?;
-    cast.stranger_becomes(Seen::Blocked)?;
+    cast.opens_and_closes(lab, control_plane)?;
     // A label makes a friend of the stranger, and the policy's end one of everybody.
     cast.stranger.relabel(&[("role", "friend")])?;
     cast.mirror.sync(control_plane)?;
@@ -129,12 +132,7 @@ fn outage(lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
         } else {
             control_plane.start_api_server()?;
         }
-        apply(lab.manifests(), "close", OPEN)?;
-        cast.mirror.sync(control_plane)?;
-        cast.stranger_becomes(Seen::Reached)?;
-        apply(lab.manifests(), "close", CLOSE)?;
-        cast.mirror.sync(control_plane)?;
-        cast.stranger_becomes(Seen::Blocked)?;
+        cast.opens_and_closes(lab, control_plane)?;
     }
     agent.terminate()
 }

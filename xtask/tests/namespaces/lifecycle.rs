@@ -15,7 +15,7 @@ use super::{
     Test,
     hooks::filters,
     kernel::{Object, exists, pinned},
-    scene::{EVERY_KIND, apply, becomes, expect, serve_all},
+    scene::{CLOSE, EVERY_KIND, apply, becomes, expect, serve_all},
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
@@ -25,9 +25,6 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("detach_leaves_no_program_link_map_or_file", detach),
     ("a_second_agent_on_one_bpffs_names_the_first_and_refuses", second_agent),
 ];
-
-const CLOSE: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress]\n  ingress:\n  \
-                     - from: [{podSelector: {matchLabels: {role: friend}}}]\n";
 
 /// One closed server, a friend that it lets in, and a stranger.
 pub(crate) struct Cast {

@@ -18,6 +18,10 @@ pub(crate) fn serve_all(place: &Place) -> Result<Vec<Server>> {
         .collect()
 }
 
+/// Pods with `app=closed` let in those with `role=friend` alone.
+pub(crate) const CLOSE: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress]\n  ingress:\n  \
+                                - from: [{podSelector: {matchLabels: {role: friend}}}]\n";
+
 /// Writes a NetworkPolicy in namespace `x`; `spec` is indented YAML.
 pub(crate) fn apply(manifests: &Manifests, name: &str, spec: &str) -> Result<()> {
     manifests.write(&format!("policy-{name}.yaml"), &policy(name, spec))
