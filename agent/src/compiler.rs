@@ -8,7 +8,7 @@
 //!
 //! * addresses that no rule can tell apart are one identity (`identities`, `prefixes`);
 //! * ports that no rule can tell apart are one class (`classes`);
-//! * the policies that select a pod, in the order of their tiers, are one rule set per direction (`rules`);
+//! * the policies that select a pod, in the order of their tiers, are one rule set per direction (`rules`, `steps`);
 //!
 //! and `rows` has one bit for each (rule set, identity, class). `services` has the verdicts on addresses behind which the
 //! node chooses a backend.
@@ -19,6 +19,7 @@ mod prefixes;
 mod rows;
 mod rules;
 mod services;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -31,8 +32,9 @@ pub use classes::{Classes, PortRange};
 pub use identities::{Identities, Signature};
 pub use rows::Rows;
 pub(crate) use rows::compile as compile_rows;
-pub use rules::{Atom, RuleSet, Step, Term};
+pub use rules::{Atom, RuleSet, Term};
 pub use services::{Backend, Services, Site};
+pub use steps::{Step, StepPort, Steps};
 
 use thiserror::Error;
 

@@ -162,15 +162,15 @@ fn egress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, ifindex: u32, tables: &
         Some(owner) => (owner == NODE, owner == ifindex),
         None => (false, false),
     };
+    if to_itself {
+        return Outcome::Itself;
+    }
     if let Some(verdict) = service(tuple, to_node, endpoint, tables) {
         return match verdict {
             ServiceVerdict::Allowed => Outcome::Allowed,
             ServiceVerdict::Deferred => Outcome::Deferred,
             ServiceVerdict::Denied => Outcome::Denied,
         };
-    }
-    if to_itself {
-        return Outcome::Itself;
     }
     let (slot, policy) = (endpoint.slot, endpoint.egress);
     let (identity, class) =

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use podgate_common::Protocol;
 
-use super::RuleSet;
+use super::{RuleSet, Step, steps};
 use crate::model::NamedPort;
 
 /// Ports `first` to `last` of one protocol, both included. Port 0 is matched only by [`PortRange::all`].
@@ -51,8 +51,9 @@ impl Classes {
 }
 
 pub(super) fn compile(rule_sets: &[Arc<RuleSet>]) -> Classes {
-    let ranges: BTreeSet<PortRange> =
-        rule_sets.iter().flat_map(|rules| rules.terms()).filter_map(|term| term.ports).collect();
+    let terms = rule_sets.iter().flat_map(|rules| &rules.policies).flatten();
+    let of_steps = steps::distinct(rule_sets).flat_map(Step::ranges);
+    let ranges: BTreeSet<PortRange> = terms.filter_map(|term| term.ports).chain(of_steps).collect();
     let mut signatures = vec![BTreeSet::new()];
     let mut by_signature = HashMap::from([(BTreeSet::new(), 0)]);
     let runs = Protocol::ALL.map(|protocol| {

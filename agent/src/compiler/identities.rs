@@ -8,7 +8,7 @@ use std::{
 
 use podgate_common::PrefixKey;
 
-use super::{Atom, RuleSet, prefixes};
+use super::{Atom, RuleSet, Step, prefixes, steps};
 use crate::model::{Cluster, IpBlock, Labels, NamedPort, Pod, Selector};
 
 /// The properties that the addresses of an identity have.
@@ -36,8 +36,9 @@ impl Identities {
 }
 
 pub(super) fn compile(cluster: &Cluster, rule_sets: &[Arc<RuleSet>]) -> Identities {
-    let atoms: BTreeSet<&Arc<Atom>> =
-        rule_sets.iter().flat_map(|rules| rules.terms()).flat_map(|term| &term.atoms).collect();
+    let terms = rule_sets.iter().flat_map(|rules| &rules.policies).flatten();
+    let of_steps = steps::distinct(rule_sets).flat_map(Step::atoms);
+    let atoms: BTreeSet<&Arc<Atom>> = terms.flat_map(|term| &term.atoms).chain(of_steps).collect();
     let blocks: Vec<(&Arc<Atom>, &IpBlock)> = atoms
         .iter()
         .filter_map(|atom| match &***atom {

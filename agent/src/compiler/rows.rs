@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
     sync::Arc,
 };
 
 use podgate_common::{BITS_PER_ROW, Row};
 
-use super::{Atom, Classes, PortRange, RuleSet, Signature, Step, Term};
+use super::{Atom, Classes, PortRange, RuleSet, Signature, Step, StepPort, Steps, Term};
 use crate::model::Action;
 
 /// Rows by (rule set, identity); block `i` of 256 classes is element `i`.
@@ -33,6 +34,7 @@ impl Rows {
 pub(crate) fn compile(rule_sets: &[Arc<RuleSet>], identities: &[Signature], classes: &Classes) -> Rows {
     let matcher = Matcher::new(identities, classes);
     let mut rows = Rows::default();
+    let mut decided = DecidedBy { matcher: &matcher, known: HashMap::new() };
     for (place, rule_set) in rule_sets.iter().enumerate() {
         let RuleSet { admin, policies, baseline } = &**rule_set;
         let at_place = |(identity, bits)| ((place, identity), bits);
@@ -41,7 +43,7 @@ pub(crate) fn compile(rule_sets: &[Arc<RuleSet>], identities: &[Signature], clas
             rows.allowed.extend(isolated.unwrap_or_default().into_iter().map(at_place));
             continue;
         }
-        let [admin, baseline] = [admin, baseline].map(|steps| Decided::by(steps, &matcher));
+        let [admin, baseline] = [admin, baseline].map(|steps| decided.by(steps));
         for identity in 0..identities.len() {
             let accepted = matcher.bits_of(&admin.accepted, identity);
             let mut denied = matcher.bits_of(&admin.denied, identity);
@@ -78,16 +80,29 @@ struct Decided {
     denied: BitsByIdentity,
 }
 
+/// Asks each list of steps once, however many rule sets share it.
+struct DecidedBy<'a> {
+    matcher: &'a Matcher<'a>,
+    known: HashMap<*const Step, Rc<Decided>>,
+}
+
+impl DecidedBy<'_> {
+    fn by(&mut self, steps: &Steps) -> Rc<Decided> {
+        let decided = self.known.entry(steps.list().as_ptr());
+        decided.or_insert_with(|| Rc::new(Decided::by(steps.list(), self.matcher))).clone()
+    }
+}
+
 impl Decided {
     fn by(steps: &[Step], matcher: &Matcher<'_>) -> Self {
         let mut decided = Self::default();
         let mut over = BitsByIdentity::new();
-        for Step { action, terms } in steps {
-            for (identity, mut bits) in matcher.matches(terms) {
+        for step in steps {
+            for (identity, mut bits) in matcher.matches_step(step) {
                 let over = over.entry(identity).or_insert_with(|| matcher.classes.none());
                 remove(&mut bits, over);
                 unite(over, &bits);
-                let of_action = match action {
+                let of_action = match step.action {
                     Action::Accept => &mut decided.accepted,
                     Action::Deny => &mut decided.denied,
                     Action::Pass => continue,
@@ -129,11 +144,7 @@ impl<'a> Matcher<'a> {
                 unite(&mut bits, self.classes.of(term.ports));
             }
             // Who holds all of the atoms.
-            let mut held: Vec<&[usize]> = terms[0]
-                .atoms
-                .iter()
-                .map(|atom| self.holders.get(&**atom).map_or(&[][..], Vec::as_slice))
-                .collect();
+            let mut held: Vec<&[usize]> = terms[0].atoms.iter().map(|atom| self.holders(atom)).collect();
             held.sort_by_key(|held| held.len());
             let (candidates, others) =
                 held.split_first().map_or((&self.all[..], &[][..]), |(first, others)| (*first, others));
@@ -144,6 +155,36 @@ impl<'a> Matcher<'a> {
             }
         }
         matches
+    }
+
+    fn matches_step(&self, Step { action: _, peers, ports }: &Step) -> BitsByIdentity {
+        let peers: BTreeSet<usize> = match peers {
+            None => self.all.iter().copied().collect(),
+            Some(atoms) => atoms.iter().flat_map(|atom| self.holders(atom)).copied().collect(),
+        };
+        let Some(ports) = ports else {
+            return peers.into_iter().map(|identity| (identity, self.classes.all.clone())).collect();
+        };
+        let mut of_all = self.classes.none();
+        for port in ports.iter().filter(|port| port.named.is_none()) {
+            unite(&mut of_all, self.classes.of(Some(port.range)));
+        }
+        let mut matches = BitsByIdentity::new();
+        if is_set(&of_all) {
+            matches.extend(peers.iter().map(|identity| (*identity, of_all.clone())));
+        }
+        for StepPort { range, named } in ports {
+            let holders = named.iter().flat_map(|atom| self.holders(atom));
+            for identity in holders.filter(|identity| peers.contains(identity)) {
+                let bits = matches.entry(*identity).or_insert_with(|| self.classes.none());
+                unite(bits, self.classes.of(Some(*range)));
+            }
+        }
+        matches
+    }
+
+    fn holders(&self, atom: &Atom) -> &[usize] {
+        self.holders.get(atom).map_or(&[], Vec::as_slice)
     }
 
     fn bits_of(&self, bits: &BitsByIdentity, identity: usize) -> Box<[Row]> {

@@ -1,5 +1,5 @@
-//! Which policies select a pod, flattened into terms: peers AND ports, nothing else. Those of ClusterNetworkPolicies stay
-//! in order, around the unordered ones of NetworkPolicies.
+//! Which policies select a pod. The rules of NetworkPolicies are flattened into terms: peers AND ports, nothing else. Those
+//! of ClusterNetworkPolicies stay in order, as steps.
 //!
 //! Rule sets are content: two pods with the same policies (all replicas of a Deployment) share one, and a rule set
 //! that did not change between two compilations compares equal, which is how the publisher keeps its id.
@@ -11,9 +11,9 @@ use std::{
 
 use podgate_common::Direction;
 
-use super::{PortRange, Subject};
+use super::{PortRange, Step, StepPort, Steps, Subject};
 use crate::model::{
-    Action, Cluster, ClusterNetworkPolicy, ClusterPolicyName, IpBlock, Name, NamedPort, NetworkPolicy,
+    Cluster, ClusterNetworkPolicy, ClusterPolicyName, ClusterRule, IpBlock, Name, NamedPort, NetworkPolicy,
     ObjectName, Peer, Peers, Pod, PortRule, Ports, Rule, Selector, Tier,
 };
 
@@ -45,33 +45,18 @@ pub struct Term {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleSet {
     /// Asked first: the first step that matches decides.
-    pub admin: Vec<Step>,
+    pub admin: Steps,
     /// The NetworkPolicies' verdict on what is still open: any of the terms is allowed, all else is denied. `None`: none
     /// isolates the pod.
     pub policies: Option<BTreeSet<Term>>,
     /// Asked when no NetworkPolicy isolates the pod.
-    pub baseline: Vec<Step>,
-}
-
-/// One rule of a ClusterNetworkPolicy: what happens to what any of the terms matches.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Step {
-    pub action: Action,
-    pub terms: BTreeSet<Term>,
+    pub baseline: Steps,
 }
 
 pub(super) struct Compiled {
     pub(super) subjects: BTreeMap<ObjectName, Subject>,
     /// Index 0 is the placeholder of "not isolated".
     pub(super) rule_sets: Vec<Arc<RuleSet>>,
-}
-
-impl RuleSet {
-    /// All that identities and classes must be fine enough for.
-    pub fn terms(&self) -> impl Iterator<Item = &Term> {
-        let Self { admin, policies, baseline } = self;
-        admin.iter().chain(baseline).flat_map(|step| &step.terms).chain(policies.iter().flatten())
-    }
 }
 
 pub(super) fn compile<'a>(cluster: &'a Cluster, subjects: impl IntoIterator<Item = &'a Pod>) -> Compiled {
@@ -96,6 +81,8 @@ struct Compiler<'a> {
     by_content: HashMap<Arc<RuleSet>, usize>,
     /// Replicas ask the same question.
     by_question: HashMap<Question<'a>, usize>,
+    /// Pods of different NetworkPolicies are mostly judged by the same steps.
+    steps: HashMap<Question<'a>, Steps>,
 }
 
 /// All that the rule set of a pod depends on.
@@ -122,6 +109,7 @@ impl<'a> Compiler<'a> {
             rule_sets: vec![Arc::default()],
             by_content: HashMap::new(),
             by_question: HashMap::new(),
+            steps: HashMap::new(),
         }
     }
 
@@ -156,13 +144,13 @@ impl<'a> Compiler<'a> {
         let mut terms = BTreeSet::new();
         for policy in &isolating {
             for rule in policy.rules(direction).into_iter().flatten() {
-                self.add_terms(rule, Some(&policy.name.namespace), subject, &mut terms);
+                self.add_terms(rule, &policy.name.namespace, subject, &mut terms);
             }
         }
         let rule_set = RuleSet {
-            admin: self.steps(&admin, direction, subject),
+            admin: self.steps(&admin, direction, pod),
             policies: (!isolating.is_empty()).then_some(terms),
-            baseline: self.steps(&baseline, direction, subject),
+            baseline: self.steps(&baseline, direction, pod),
         };
         let place = if rule_set == RuleSet::default() { 0 } else { self.intern(rule_set) };
         self.by_question.insert(question, place);
@@ -187,33 +175,56 @@ impl<'a> Compiler<'a> {
     }
 
     /// The rules in order; those that can match nothing decide nothing.
-    fn steps(
-        &self,
-        policies: &[&ClusterNetworkPolicy],
-        direction: Direction,
-        subject: Option<&Pod>,
-    ) -> Vec<Step> {
+    fn steps(&mut self, policies: &[&'a ClusterNetworkPolicy], direction: Direction, pod: &'a Pod) -> Steps {
+        let ingress = matches!(direction, Direction::Ingress);
+        let question = Question {
+            direction,
+            policies: Vec::new(),
+            cluster_policies: policies.iter().map(|policy| &policy.name).collect(),
+            own_ports: if ingress { &pod.ports } else { &[] },
+        };
+        if let Some(known) = self.steps.get(&question) {
+            return known.clone();
+        }
         let rules = policies.iter().flat_map(|policy| policy.rules(direction));
-        let steps = rules.map(|rule| {
-            let mut terms = BTreeSet::new();
-            self.add_terms(&rule.matches, None, subject, &mut terms);
-            Step { action: rule.action, terms }
+        let steps = rules.map(|rule| self.step(rule, ingress.then_some(pod)));
+        let steps: Steps = steps.filter(Step::can_match).collect();
+        self.steps.insert(question, steps.clone());
+        steps
+    }
+
+    fn step(&self, ClusterRule { action, matches }: &ClusterRule, subject: Option<&Pod>) -> Step {
+        let peers = match &matches.peers {
+            Peers::Any => None,
+            Peers::Listed(peers) => Some(peers.iter().filter_map(|peer| peer_atom(peer, None)).collect()),
+        };
+        let ports = match &matches.ports {
+            Ports::Any => None,
+            Ports::Listed(ports) => {
+                Some(ports.iter().flat_map(|port| self.step_ports(port, subject)).collect())
+            }
+        };
+        Step { action: *action, peers, ports }
+    }
+
+    fn step_ports(&self, port: &PortRule, subject: Option<&Pod>) -> Vec<StepPort> {
+        let mut ports = Vec::new();
+        self.each_range(port, subject, |range, named| {
+            let named = named.map(|port| Arc::new(Atom::Port(port.clone())));
+            ports.push(StepPort { range, named });
         });
-        steps.filter(|step| !step.terms.is_empty()).collect()
+        ports
     }
 
     /// The terms of one rule. `namespace` is its policy's; `subject` is given for ingress, where a named port is the
     /// subject's own.
-    fn add_terms(
-        &self,
-        rule: &Rule,
-        namespace: Option<&Name>,
-        subject: Option<&Pod>,
-        terms: &mut BTreeSet<Term>,
-    ) {
+    fn add_terms(&self, rule: &Rule, namespace: &Name, subject: Option<&Pod>, terms: &mut BTreeSet<Term>) {
         let peers: Vec<BTreeSet<Arc<Atom>>> = match &rule.peers {
             Peers::Any => vec![BTreeSet::new()],
-            Peers::Listed(peers) => peers.iter().filter_map(|peer| peer_atom(peer, namespace)).collect(),
+            Peers::Listed(peers) => {
+                let atoms = peers.iter().filter_map(|peer| peer_atom(peer, Some(namespace)));
+                atoms.map(|atom| BTreeSet::from([atom])).collect()
+            }
         };
         for atoms in peers {
             match &rule.ports {
@@ -222,24 +233,24 @@ impl<'a> Compiler<'a> {
                 }
                 Ports::Listed(ports) => {
                     for port in ports {
-                        self.add_port_terms(port, &atoms, subject, terms);
+                        self.each_range(port, subject, |range, named| {
+                            let named = named.map(|port| Arc::new(Atom::Port(port.clone())));
+                            let atoms = atoms.iter().cloned().chain(named).collect();
+                            terms.insert(Term { atoms, ports: Some(range) });
+                        });
                     }
                 }
             }
         }
     }
 
-    fn add_port_terms(
+    /// The ranges that an entry stands for, each with the named port that the peer must have.
+    fn each_range(
         &self,
         port: &PortRule,
-        atoms: &BTreeSet<Arc<Atom>>,
         subject: Option<&Pod>,
-        terms: &mut BTreeSet<Term>,
+        mut add: impl FnMut(PortRange, Option<&NamedPort>),
     ) {
-        let mut add = |ports: PortRange, named: Option<&NamedPort>| {
-            let named = named.map(|port| Arc::new(Atom::Port(port.clone())));
-            terms.insert(Term { atoms: atoms.iter().cloned().chain(named).collect(), ports: Some(ports) });
-        };
         match port {
             PortRule::Protocol(protocol) => add(PortRange::all(*protocol), None),
             PortRule::Range { protocol, first, last } => add(PortRange::new(*protocol, *first, *last), None),
@@ -273,7 +284,7 @@ impl<'a> Compiler<'a> {
 }
 
 /// `None`: the peer was not understood and matches nothing, or means a namespace that its policy does not have.
-fn peer_atom(peer: &Peer, namespace: Option<&Name>) -> Option<BTreeSet<Arc<Atom>>> {
+fn peer_atom(peer: &Peer, namespace: Option<&Name>) -> Option<Arc<Atom>> {
     let atom = match peer {
         Peer::Pods { namespaces: None, pods } => Atom::PodsIn(namespace?.clone(), pods.clone()),
         Peer::Pods { namespaces: Some(namespaces), pods } => {
@@ -283,5 +294,5 @@ fn peer_atom(peer: &Peer, namespace: Option<&Name>) -> Option<BTreeSet<Arc<Atom>
         Peer::Nodes(nodes) => Atom::Node(nodes.clone()),
         Peer::Nothing => return None,
     };
-    Some(BTreeSet::from([Arc::new(atom)]))
+    Some(Arc::new(atom))
 }
