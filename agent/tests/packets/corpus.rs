@@ -103,8 +103,8 @@ fn mutated(packet: &[u8], chance: &mut Chance) -> Vec<u8> {
             0..=3 => bytes[at] ^= 1 << chance.below(8),
             4 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][chance.below(5)],
             5 => bytes[at] = u8::try_from(chance.below(256)).unwrap(),
-            // The shortest that the kernel takes is an Ethernet header.
-            6 => bytes.truncate(at.max(14)),
+            // The kernel runs a program on no less than a byte behind the Ethernet header.
+            6 => bytes.truncate(at.max(15)),
             _ => bytes.insert(at, u8::try_from(chance.below(256)).unwrap()),
         }
     }

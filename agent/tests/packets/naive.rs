@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use podgate::model::{
-    Action, Cluster, ClusterNetworkPolicy, ClusterRule, ClusterSubject, Name, NetworkPolicy, Peer, Peers,
-    Pod, PortRule, Ports, Rule, Tier,
+    Action, Cluster, ClusterNetworkPolicy, ClusterRule, ClusterSubject, Name, NamedPort, NetworkPolicy, Peer,
+    Peers, Pod, PortRule, Ports, Rule, Tier,
 };
 use podgate_common::{Direction, Protocol};
 
@@ -22,15 +22,31 @@ pub(crate) struct Asked<'a> {
 
 /// Whether some policy has a say in this direction, so that what is not understood is dropped.
 pub(crate) fn isolates(cluster: &Cluster, pod: &Pod, direction: Direction) -> bool {
+    let pods = || cluster.pods.values().filter(|pod| !pod.host_network);
+    let named_ports = || pods().flat_map(|pod| &pod.ports);
     let can_match = |rule: &ClusterRule| {
-        let has_port = |port: &PortRule| match (port, direction) {
-            (PortRule::Named(_, name), Direction::Ingress) => pod.ports.iter().any(|port| port.name == *name),
-            _ => true,
+        let has_port = |port: &PortRule| match port {
+            PortRule::Named(protocol, name) => {
+                let is_meant = |port: &NamedPort| {
+                    port.name == *name && protocol.is_none_or(|wanted| wanted == port.protocol)
+                };
+                match direction {
+                    Direction::Ingress => pod.ports.iter().any(is_meant),
+                    Direction::Egress => named_ports().any(is_meant),
+                }
+            }
+            PortRule::Nothing => false,
+            PortRule::Protocol(_) | PortRule::Range { .. } => true,
         };
-        match &rule.matches.ports {
+        let has_port = match &rule.matches.ports {
             Ports::Any => true,
             Ports::Listed(ports) => ports.iter().any(has_port),
-        }
+        };
+        let has_peer = match &rule.matches.peers {
+            Peers::Any => true,
+            Peers::Listed(peers) => peers.iter().any(|peer| *peer != Peer::Nothing),
+        };
+        has_port && has_peer
     };
     rules_of(cluster, pod, direction).next().is_some()
         || [Tier::Admin, Tier::Baseline]

@@ -57,19 +57,20 @@ fn main() -> Result<ExitCode> {
 struct Bench {
     sandbox: Sandbox,
     programs: Programs,
-    shared: Mutex<Option<Arc<ControlPlane>>>,
+    /// The lab holds the wire.
+    shared: Mutex<Option<(Lab, Arc<ControlPlane>)>>,
 }
 
 impl Bench {
     /// The control plane that tests share.
     fn shared(&self) -> Result<Arc<ControlPlane>> {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = &*shared {
+        if let Some((_, running)) = &*shared {
             return Ok(running.clone());
         }
         let mut lab = Lab::new(self.sandbox, "shared")?;
         let started = Arc::new(lab.control_plane(&self.programs).context("starting a control plane")?);
-        *shared = Some(started.clone());
+        *shared = Some((lab, started.clone()));
         Ok(started)
     }
 }
