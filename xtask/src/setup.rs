@@ -57,7 +57,8 @@ pub(crate) fn install_files(files: &[(&str, &'static str)]) -> Result<()> {
     install_packages(missing.collect())
 }
 
-fn install_packages(missing: Vec<&'static str>) -> Result<()> {
+/// Installs Debian packages that are known to be missing.
+pub(crate) fn install_packages(missing: Vec<&'static str>) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{
     cargo::Progress,
     screen::{Cell, Tone},
-    workspace,
+    setup, workspace,
 };
 
 /// One `main` package of the module.
@@ -174,9 +174,15 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
 }
 
 fn install(environment: &Path) -> Result<()> {
+    setup::install(&[("python3", "python3")])?;
+    // Debian has what makes environments in a package of its own.
+    let makes_environments = Command::new("python3").args(["-m", "ensurepip", "--version"]).output();
+    if !makes_environments.is_ok_and(|output| output.status.success()) {
+        setup::install_packages(vec!["python3-venv"])?;
+    }
     let python = environment.join("bin/python");
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(environment))
-        .context("python3 -m venv (package python3-venv)")?;
+        .context("python3 -m venv")?;
     run(Command::new(python).args(["-m", "pip", "install", "--quiet", REQUIREMENT]))
 }
 
