@@ -24,11 +24,11 @@ fn main() -> Result<()> {
         Err(_) => fs::read_to_string(&chosen)
             .context("no toolchain for the eBPF programs is known yet: run `cargo xtask setup` once")?,
     };
-    // The target bpfel needs unstable features of aya's crates alone. Prebuilt `core` (Debian) then does without
+    // The target bpfel needs unstable features of these crates alone. Prebuilt `core` (Debian) then does without
     // build-std; a nightly builds its own.
     // The programs' stack fits only when everything is inlined across crates, whatever the workspace's profile says.
     let settings = [
-        ("RUSTC_BOOTSTRAP", "aya_ebpf"),
+        ("RUSTC_BOOTSTRAP", "aya_ebpf,podgate_ebpf"),
         ("CARGO_PROFILE_RELEASE_LTO", "fat"),
         // That target cannot unwind.
         ("CARGO_PROFILE_RELEASE_PANIC", "abort"),

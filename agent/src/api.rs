@@ -74,6 +74,9 @@ pub struct Status {
     pub tables: Vec<TableFill>,
     /// Packets since the tables were made, by direction and outcome.
     pub counters: Vec<Counter>,
+    /// Live connections that had to leave the flow table since it was made.
+    #[serde(default)]
+    pub evictions: Vec<Evictions>,
     /// The last thing that failed and was not put right since.
     pub last_error: Option<String>,
 }
@@ -136,6 +139,21 @@ pub struct TableFill {
     pub entries: u64,
     /// `None`: it grows as needed.
     pub capacity: Option<u64>,
+}
+
+/// Connections that had to make room for others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evictions {
+    /// Those that were answered (`established`), or those that never were (`half-open`).
+    pub state: String,
+    pub connections: u64,
+}
+
+/// What is counted in the kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    pub packets: Vec<Counter>,
+    pub evictions: Vec<Evictions>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -261,6 +279,7 @@ impl Status {
                 Counter { direction: Direction::Egress, outcome: Outcome::Denied, packets: 12 },
                 Counter { direction: Direction::Ingress, outcome: Outcome::OwnNode, packets: 0 },
             ],
+            evictions: vec![Evictions { state: "half-open".into(), connections: 4 }],
             last_error: None,
         }
     }
@@ -340,6 +359,7 @@ mod tests {
                 {"direction": "egress", "outcome": "denied", "packets": 12},
                 {"direction": "ingress", "outcome": "own-node", "packets": 0},
             ],
+            "evictions": [{"state": "half-open", "connections": 4}],
             "last_error": null,
         });
         assert_eq!(serde_json::to_value(Status::example()).unwrap(), status);

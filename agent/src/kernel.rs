@@ -18,6 +18,7 @@ mod tracking;
 
 pub use attach::{Attacher, Device, Mode, Place};
 pub use fill::ProgramTables;
+pub use flows::{FlowTable, Flows};
 pub use lock::Lock;
 pub use maps::{Capacity, Counters, Maps, TableSet};
 pub use pins::{Detached, Pins, detach};

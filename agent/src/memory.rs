@@ -8,8 +8,8 @@ use std::{
 };
 
 use podgate_common::{
-    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, PolicyId, Ports, Protocol, Row,
-    RowKey, Seen, ServiceId, ServiceKey, Slot, Timeouts,
+    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Lookup, PolicyId, Ports, Protocol,
+    Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Timeouts,
 };
 
 use crate::compiler::Tables;
@@ -60,7 +60,7 @@ pub fn policy_id(rule_set: usize) -> PolicyId {
 }
 
 impl podgate_common::Tables for Memory<'_> {
-    type Entry = FlowKey;
+    type Place = ();
 
     fn endpoint(&self, ifindex: u32) -> Endpoint {
         self.endpoints.get(&ifindex).copied().unwrap_or(Endpoint::HELD)
@@ -97,18 +97,19 @@ impl podgate_common::Tables for Memory<'_> {
         Some(ServiceId(u32::try_from(place).expect("a cluster has fewer than 2^32 services")))
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<(Flow, FlowKey)> {
-        self.flows.borrow().get(key).map(|flow| (*flow, *key))
+    fn flow(&self, lookup: &mut Lookup) -> Option<()> {
+        lookup.flow = *self.flows.borrow().get(&lookup.key)?;
+        Some(())
     }
 
-    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
-        self.flows.borrow_mut().insert(*key, *flow);
+    fn put_flow(&self, lookup: &Lookup, flow: &Flow) -> bool {
+        self.flows.borrow_mut().insert(lookup.key, *flow);
         true
     }
 
-    fn refresh_flow(&self, entry: FlowKey, last: u32, seen: Seen) {
-        if let Some(flow) = self.flows.borrow_mut().get_mut(&entry) {
-            flow.last = last;
+    fn refresh_flow(&self, (): (), lookup: &Lookup, now: u32, seen: Seen) {
+        if let Some(flow) = self.flows.borrow_mut().get_mut(&lookup.key) {
+            flow.last = now;
             flow.seen = seen;
         }
     }

@@ -269,7 +269,7 @@ impl Current {
         maps.endpoints.keep(&endpoints)?;
         self.ids.keep(tables, &target.ids);
         if !orphaned.is_empty() {
-            let gone = maps.remove_flows(|key, flow| {
+            let gone = maps.flows.open()?.remove(|key, flow| {
                 let orphan = |address, ifindex| orphaned.get(&address) == Some(&ifindex) && ifindex != 0;
                 [key.low, key.high]
                     .into_iter()

@@ -57,6 +57,7 @@ pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Rec
             latency: progress.latency.clone(),
             tables: reconciler.sizes().into_iter().map(fill).collect(),
             counters: Vec::new(),
+            evictions: Vec::new(),
             last_error: progress.last_error.clone(),
         },
         endpoints: enforced.into_iter().map(endpoint).collect(),

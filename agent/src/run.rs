@@ -10,15 +10,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use podgate_common::Eviction;
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
-    time::sleep,
+    time::{interval, sleep},
 };
 
 use crate::{
-    api::{Counter, Latency},
+    api::{Counted, Counter, Evictions, Latency},
     endpoints::{
         Network,
         cni::{CniResults, CniWatch},
@@ -34,6 +35,9 @@ use crate::{
 
 /// After a pass that failed: the kernel was out of memory, or a device was just going away.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the flow table is too small.
+const CROWDING: Duration = Duration::from_secs(10);
 
 /// Runs the agent until SIGTERM or SIGINT.
 ///
@@ -91,6 +95,8 @@ async fn run(options: &AgentOptions) -> Result<()> {
         masqueraded: options.masqueraded_ingress == MasqueradedIngress::Allow,
     };
     let kernel = Kernel::load(Some(&pins), kernel_options)?;
+    let mut crowding = Crowding::new(kernel.counters.clone());
+    let mut look = interval(CROWDING);
     let read_counters = read_counters(kernel.counters.clone());
     let count_tables = count_tables(kernel.tables.clone());
     let mode = match options.hook {
@@ -128,6 +134,10 @@ async fn run(options: &AgentOptions) -> Result<()> {
             network = network.next() => agent.network = Some(network?),
             cni = cni.next() => agent.cni = Some(cni?),
             () = sleep(RETRY), if retry => {}
+            _ = look.tick() => {
+                crowding.look();
+                continue;
+            }
             () = told.wait() => break,
         }
         agent.pass();
@@ -208,12 +218,19 @@ impl Agent {
 }
 
 fn read_counters(counters: Arc<Counters>) -> ReadCounters {
-    Arc::new(move || {
-        let read = counters.read().inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default();
-        read.into_iter()
-            .map(|(direction, outcome, packets)| Counter { direction, outcome, packets })
-            .collect()
-    })
+    let read = move || {
+        let packets = counters.read()?.into_iter();
+        let evictions = counters.evictions()?.into_iter();
+        Ok::<_, anyhow::Error>(Counted {
+            packets: packets
+                .map(|(direction, outcome, packets)| Counter { direction, outcome, packets })
+                .collect(),
+            evictions: evictions
+                .map(|(eviction, connections)| Evictions { state: eviction.name().into(), connections })
+                .collect(),
+        })
+    };
+    Arc::new(move || read().inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default())
 }
 
 fn count_tables(tables: Arc<ProgramTables>) -> CountTables {
@@ -221,4 +238,36 @@ fn count_tables(tables: Arc<ProgramTables>) -> CountTables {
         let fill = tables.fill().inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default();
         fill.into_iter().map(report::fill).collect()
     })
+}
+
+/// Tells when the flow table is too small.
+struct Crowding {
+    counters: Arc<Counters>,
+    /// Connections that had gone when it was told last.
+    told: u64,
+}
+
+impl Crowding {
+    fn new(counters: Arc<Counters>) -> Self {
+        let mut crowding = Self { counters, told: 0 };
+        crowding.told = crowding.evicted();
+        crowding
+    }
+
+    fn look(&mut self) {
+        let evicted = self.evicted();
+        if evicted > self.told {
+            let connections = evicted - self.told;
+            tracing::warn!(connections, "live connections had to leave the flow table: see --flows");
+            self.told = evicted;
+        }
+    }
+
+    /// Those that were answered. Others come and go with every scan of ports.
+    fn evicted(&self) -> u64 {
+        let read = self.counters.evictions().inspect_err(|error| tracing::warn!("{error:#}"));
+        read.map_or(self.told, |evictions| {
+            evictions.iter().filter(|(of, _)| *of == Eviction::Established).map(|(_, count)| count).sum()
+        })
+    }
 }

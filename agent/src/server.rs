@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::{
     api::{
-        Answer, Ask, Counter, EndpointStatus, PROTOCOL, Request, Response, SourceStatus, Status, TableFill,
+        Answer, Ask, Counted, EndpointStatus, PROTOCOL, Request, Response, SourceStatus, Status, TableFill,
         WatchStatus,
     },
     explain::{Question, explain},
@@ -36,8 +36,8 @@ pub struct Snapshot {
     pub cluster: Arc<Cluster>,
 }
 
-/// Reads the kernel's packet counters. Must not wait for anything.
-pub type ReadCounters = Arc<dyn Fn() -> Vec<Counter> + Send + Sync>;
+/// Reads the kernel's counters. Must not wait for anything.
+pub type ReadCounters = Arc<dyn Fn() -> Counted + Send + Sync>;
 
 /// Counts what is in the tables that the programs write. May take a while: it runs on a thread of its own.
 pub type CountTables = Arc<dyn Fn() -> Vec<TableFill> + Send + Sync>;
@@ -78,7 +78,8 @@ impl Server {
         if let Some(health) = &self.watches {
             watched(&mut status.sources, &health.read());
         }
-        status.counters = (self.read_counters)();
+        let Counted { packets, evictions } = (self.read_counters)();
+        (status.counters, status.evictions) = (packets, evictions);
         status
     }
 

@@ -1,6 +1,6 @@
 //! What is fixed when the programs are loaded, and the sizes of maps that do not depend on the cluster.
 
-use crate::{Direction, Outcome, Timeouts};
+use crate::{Direction, Entered, FlowSeed, Outcome, Timeouts};
 
 /// The programs' read-only data.
 #[repr(C)]
@@ -12,6 +12,9 @@ pub struct Config {
     /// 1: what this node has masqueraded passes.
     pub masqueraded: u32,
     pub tracking: Tracking,
+    /// Sets of the flow table.
+    pub flow_sets: u32,
+    pub flow_seed: FlowSeed,
 }
 
 /// Where the kernel keeps what connection tracking knows of a packet, by its own type information.
@@ -44,7 +47,7 @@ pub const MAX_OWNERS: usize = 65_536;
 pub const MAX_FRAGMENTS: usize = 4_096;
 
 /// Elements of the map of counters.
-pub const COUNTERS: u32 = 2 * PER_DIRECTION;
+pub const COUNTERS: u32 = Eviction::Established as u32 + 1;
 
 const PER_DIRECTION: u32 = 32;
 
@@ -52,4 +55,35 @@ const PER_DIRECTION: u32 = 32;
 #[inline(always)]
 pub const fn counter(direction: Direction, outcome: Outcome) -> u32 {
     direction as u32 * PER_DIRECTION + outcome as u32
+}
+
+/// Connections that had to leave the flow table while they lived: the number of their counter.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eviction {
+    /// Never answered.
+    HalfOpen = 2 * PER_DIRECTION,
+    /// Answered: the table is too small.
+    Established,
+}
+
+impl Eviction {
+    pub const ALL: [Self; 2] = [Self::HalfOpen, Self::Established];
+
+    /// Its name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HalfOpen => "half-open",
+            Self::Established => "established",
+        }
+    }
+
+    #[inline(always)]
+    pub const fn of(entered: Entered) -> Option<Self> {
+        match entered {
+            Entered::Alone => None,
+            Entered::InsteadOfHalfOpen => Some(Self::HalfOpen),
+            Entered::InsteadOfEstablished => Some(Self::Established),
+        }
+    }
 }

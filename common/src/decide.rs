@@ -8,9 +8,9 @@
 //! the backend's `to_pod` judges the sender's egress too, and [`decide_on_wire`] does for backends elsewhere.
 
 use crate::{
-    Address, Direction, Endpoint, Flow, FlowKey, Hook, Kind, NODE, Outcome, Packet, Protocol, RowKey,
-    Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Tuple, allowed, parse, scratch::Question,
-    tables::classify,
+    Address, Direction, Endpoint, Flow, FlowKey, Headers, Hook, Kind, NODE, Outcome, Packet, Protocol,
+    RowKey, Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Tuple, allowed, packet::forget,
+    parse, scratch::Question, tables::classify,
 };
 
 mod dhcp;
@@ -35,12 +35,13 @@ pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hoo
                 return unknown(&tables.endpoint(hook.ifindex), hook, Outcome::Fragment);
             }
         }
-        Kind::Related => return related(&headers.sender, &headers.tuple, hook, tables),
+        Kind::Related => return related(scratch, hook, tables),
         Kind::Neighbour => return Outcome::Neighbour,
         Kind::Unreadable => return unknown(&tables.endpoint(hook.ifindex), hook, Outcome::Unreadable),
     }
     let outcome = flow(packet, scratch, hook, tables);
-    if matches!(kind, Kind::FirstFragment) && outcome.passes() {
+    // Read again: had it to be remembered, the verifier would walk once for each kind.
+    if scratch.headers.is_first_fragment() && outcome.passes() {
         remember_ports(&scratch.headers, tables);
     }
     outcome
@@ -49,28 +50,26 @@ pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hoo
 /// A packet of a connection: passes on its entry, else the side of it that belongs to this hook is judged.
 #[inline(always)]
 fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
-    let Scratch { headers, question, .. } = scratch;
+    let Scratch { headers, lookup, question, .. } = scratch;
     let segment = headers.segment;
     let source_is_low;
-    (question.key, source_is_low) = FlowKey::of(&headers.tuple);
-    let key = &question.key;
-    let known = tables.flow(key);
+    (lookup.key, source_is_low) = FlowKey::of(&headers.tuple);
+    let found = tables.flow(lookup);
     // After the look-up: an entry that another CPU has just refreshed must not come from the future.
     let now = tables.now();
-    let is_from_client = |flow: &Flow| flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
-    match known.filter(|(flow, _)| is_alive(flow, key.protocol, now, tables)) {
-        Some((flow, entry))
-            if !segment.opens
-                && was_judged_here(&flow, is_from_client(&flow), &headers.tuple.source, hook, tables) =>
+    let flow = &lookup.flow;
+    let from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
+    match found.filter(|_| is_alive(flow, lookup.key.protocol, now, tables)) {
+        Some(place)
+            if !segment.opens && was_judged_here(flow, from_client, &headers.tuple.source, hook, tables) =>
         {
-            let from_client = is_from_client(&flow);
             let side = if from_client { hook.direction } else { hook.direction.other() };
             // Whose address was rewritten is known from the client's packets alone.
             let recheck = tables.recheck() && (from_client || !flow.seen.has(Seen::REWRITTEN));
             if !recheck || flow.judged_in(side) == tables.epoch() {
                 let seen = flow.seen.after(segment, from_client);
                 if seen != flow.seen || now.wrapping_sub(flow.last) >= tables.timeouts().refresh {
-                    tables.refresh_flow(entry, now, seen);
+                    tables.refresh_flow(place, lookup, now, seen);
                 }
                 return Outcome::Established;
             }
@@ -78,7 +77,7 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
             // client's first packet tells where it comes from.
             let arrives = from_client && matches!(hook.direction, Direction::Ingress);
             let via = if arrives { hook.via } else { flow.via };
-            question.entry = Flow { last: now, via, ..flow };
+            question.entry = Flow { last: now, via, ..*flow };
             (question.side, question.from_client) = (side, from_client);
         }
         earlier => {
@@ -87,9 +86,7 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
             (question.side, question.from_client) = (hook.direction, true);
             // What `from_pod` has just found out of this client stays. In the other direction, what was known of
             // the server's side belongs to the past.
-            if let Some((flow, _)) = earlier.filter(|(flow, _)| is_from_client(flow))
-                && matches!(hook.direction, Direction::Ingress)
-            {
+            if earlier.is_some() && from_client && matches!(hook.direction, Direction::Ingress) {
                 question.entry.client_if = flow.client_if;
                 question.entry.client_epoch = flow.client_epoch;
             }
@@ -129,16 +126,18 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
             ingress(tuple, &endpoint, packet, scratch, hook, tables)
         }
     };
+    scratch.question.outcome = outcome;
+    let outcome = forget(&scratch.question.outcome);
     if !outcome.passes() || matches!(outcome, Outcome::Dhcp) {
         return outcome;
     }
     if matches!(side, Direction::Ingress) && is_misdelivered(tuple, hook, tables) {
         return outcome;
     }
-    let Question { key, entry, .. } = &mut scratch.question;
+    let Scratch { lookup, question: Question { entry, .. }, .. } = scratch;
     entry.seen = entry.seen.with(Seen::DEFERRED, matches!(outcome, Outcome::Deferred));
     let closed = endpoint.is_closed(Direction::Egress) || endpoint.is_closed(Direction::Ingress);
-    if !tables.put_flow(key, entry) && closed { Outcome::FlowTable } else { outcome }
+    if !tables.put_flow(lookup, entry) && closed { Outcome::FlowTable } else { outcome }
 }
 
 /// May the pod behind this veth open this connection?
@@ -219,7 +218,7 @@ fn ingress<T: Tables>(
     hook: &Hook,
     tables: &T,
 ) -> Outcome {
-    let Scratch { headers, tracked, question: Question { entry, .. } } = scratch;
+    let Scratch { headers, tracked, question: Question { entry, .. }, .. } = scratch;
     // The node's address alone proves nothing: only what its own stack made has no ingress interface.
     if entry.via == NODE {
         return Outcome::OwnNode;
@@ -297,20 +296,23 @@ fn by_policy<T: Tables>(
 
 /// An ICMP error passes when it speaks of a connection that was judged here, to the one who sent the quoted packet.
 #[inline(never)]
-fn related<T: Tables>(sender: &Address, quoted: &Tuple, hook: &Hook, tables: &T) -> Outcome {
+fn related<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
+    let Scratch { headers: Headers { sender, tuple: quoted, .. }, lookup, .. } = scratch;
     let endpoint = tables.endpoint(hook.ifindex);
     match hook.direction {
         Direction::Egress if is_spoofed(sender, &endpoint, hook.ifindex, tables) => return Outcome::Spoofed,
         Direction::Ingress if hook.via == NODE => return Outcome::OwnNode,
         _ => {}
     }
-    let (key, source_is_low) = FlowKey::of(quoted);
-    if let Some((flow, _)) = tables.flow(&key) {
+    let source_is_low;
+    (lookup.key, source_is_low) = FlowKey::of(quoted);
+    if tables.flow(lookup).is_some() {
+        let flow = &lookup.flow;
         let quoted_from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
         // The error goes to the quoted sender's side, and leaves from the other side.
         let client_side = quoted_from_client == matches!(hook.direction, Direction::Ingress);
         let judged = if client_side { flow.client_if } else { flow.server_if };
-        if judged == hook.ifindex && is_alive(&flow, key.protocol, tables.now(), tables) {
+        if judged == hook.ifindex && is_alive(flow, lookup.key.protocol, tables.now(), tables) {
             return Outcome::Related;
         }
     }

@@ -3,7 +3,9 @@
 use crate::{Address, Direction, Segment, Tuple, protocol::number};
 
 /// Both ends of a connection, lower end first, so that one look-up serves both directions.
-#[repr(C)]
+///
+/// Aligned so that it is compared in words of 64 bits.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
     pub low: Address,
@@ -15,6 +17,14 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
+    pub(crate) const EMPTY: Self = Self {
+        low: Address::UNSPECIFIED,
+        high: Address::UNSPECIFIED,
+        low_port: 0,
+        high_port: 0,
+        protocol: 0,
+    };
+
     /// The key of a packet, and whether its source is the low end.
     #[inline(always)]
     pub fn of(tuple: &Tuple) -> (Self, bool) {
@@ -62,6 +72,10 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Nothing was judged, at no veth.
+    pub const EMPTY: Self =
+        Self { client_if: 0, server_if: 0, via: 0, client_epoch: 0, server_epoch: 0, last: 0, seen: Seen(0) };
+
     /// `via` of a connection that is older than the agent: the server's socket names the client, but not the interface
     /// that its packets come from. No interface has this index.
     pub const ANY_VIA: u32 = u32::MAX;

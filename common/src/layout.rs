@@ -4,8 +4,8 @@
 use core::mem::offset_of;
 
 use crate::{
-    Address, ClassId, Config, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, PolicyId, PortClasses, Ports,
-    PrefixKey, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Timeouts, Tracking,
+    Address, ClassId, Config, Endpoint, Flow, FlowKey, FlowSeed, FragmentKey, IdentityId, PolicyId,
+    PortClasses, Ports, PrefixKey, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Timeouts, Tracking,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that there is
@@ -53,7 +53,7 @@ layout!(RowKey: 12 bytes, aligned to 4 { policy @ 0, identity @ 4, block @ 8 });
 layout!(Row: 32 bytes, aligned to 8 { 0 @ 0 });
 
 // FLOWS.
-layout!(FlowKey: 40 bytes, aligned to 4 { low @ 0, high @ 16, low_port @ 32, high_port @ 34, protocol @ 36 });
+layout!(FlowKey: 40 bytes, aligned to 8 { low @ 0, high @ 16, low_port @ 32, high_port @ 34, protocol @ 36 });
 layout!(Flow: 28 bytes, aligned to 4 {
     client_if @ 0, server_if @ 4, via @ 8, client_epoch @ 12, server_epoch @ 16, last @ 20, seen @ 24,
 });
@@ -64,7 +64,10 @@ layout!(FragmentKey: 40 bytes, aligned to 4 { source @ 0, destination @ 16, id @
 layout!(Ports: 4 bytes, aligned to 2 { source @ 0, destination @ 2 });
 
 // The programs' read-only data.
-layout!(Config: 40 bytes, aligned to 4 { timeouts @ 0, recheck @ 20, masqueraded @ 24, tracking @ 28 });
+layout!(Config: 84 bytes, aligned to 4 {
+    timeouts @ 0, recheck @ 20, masqueraded @ 24, tracking @ 28, flow_sets @ 40, flow_seed @ 44,
+});
+layout!(FlowSeed: 40 bytes, aligned to 4 { 0 @ 0 });
 layout!(Tracking: 12 bytes, aligned to 4 { connection_type @ 0, connection @ 4, tuples @ 8 });
 layout!(Timeouts: 20 bytes, aligned to 4 { tcp @ 0, tcp_half @ 4, stream @ 8, unreplied @ 12, refresh @ 16 });
 

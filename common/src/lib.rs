@@ -17,6 +17,7 @@ mod config;
 mod decide;
 mod endpoint;
 mod flow;
+mod flow_table;
 #[cfg(any(test, feature = "frames"))]
 pub mod frames;
 mod hook;
@@ -32,11 +33,14 @@ mod user;
 
 pub use address::Address;
 pub use config::{
-    COUNTERS, Config, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, Tracking, counter, kernel_function,
+    COUNTERS, Config, Eviction, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, Tracking, counter, kernel_function,
 };
 pub use decide::{decide, decide_on_wire};
 pub use endpoint::{Endpoint, EndpointState, NODE};
 pub use flow::{Flow, FlowKey, FragmentKey, Ports, Seen, Timeouts};
+#[cfg(any(test, feature = "user"))]
+pub use flow_table::HostAtomic;
+pub use flow_table::{Atomic, Entered, FlowSeed, FlowSet, Holder, Lookup, WAYS};
 pub use hook::{Direction, Hook};
 pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, Slot};
 pub use outcome::Outcome;
@@ -48,4 +52,4 @@ pub use tables::{
 };
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;

@@ -140,6 +140,11 @@ impl Headers {
         kind: Kind::Unreadable,
         payload: Payload { offset: 0, end: 0, fragment_offset: 0, more_fragments: 0 },
     };
+
+    #[inline(always)]
+    pub(crate) fn is_first_fragment(&self) -> bool {
+        matches!(forget(&self.kind), Kind::FirstFragment)
+    }
 }
 
 /// Where an IP packet goes on after its headers, and which part of its datagram it is.
@@ -159,7 +164,7 @@ struct Payload {
 ///
 /// Without it the verifier follows every combination of header lengths through the whole program.
 #[inline(always)]
-fn forget<T: Copy>(value: &T) -> T {
+pub(crate) fn forget<T: Copy>(value: &T) -> T {
     // SAFETY: a reference is valid to be read from.
     unsafe { core::ptr::read_volatile(value) }
 }

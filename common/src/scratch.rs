@@ -3,7 +3,7 @@
 //! In the kernel this is memory of a map: a BPF program has 512 bytes of stack, and of a map's memory the verifier
 //! remembers nothing, so that all ways through the headers go on as one.
 
-use crate::{Direction, Flow, FlowKey, Headers, Seen, Tracked, Tuple};
+use crate::{Direction, Flow, Headers, Lookup, Outcome, Tracked};
 
 /// Memory of one run. What it holds before does not matter.
 #[repr(C)]
@@ -11,6 +11,10 @@ use crate::{Direction, Flow, FlowKey, Headers, Seen, Tracked, Tuple};
 pub struct Scratch {
     pub headers: Headers,
     pub tracked: Tracked,
+    /// The packet's connection.
+    pub(crate) lookup: Lookup,
+    /// The connection that it was before its addresses were rewritten.
+    pub(crate) original: Lookup,
     pub(crate) question: Question,
 }
 
@@ -18,36 +22,25 @@ pub struct Scratch {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Question {
-    pub(crate) key: FlowKey,
     pub(crate) entry: Flow,
     pub(crate) side: Direction,
     /// Whether the packet that raises the question is one of the client's.
     pub(crate) from_client: bool,
+    /// The answer.
+    pub(crate) outcome: Outcome,
 }
 
 impl Scratch {
     pub const EMPTY: Self = Self {
         headers: Headers::EMPTY,
         tracked: Tracked::EMPTY,
+        lookup: Lookup::EMPTY,
+        original: Lookup::EMPTY,
         question: Question {
-            key: FlowKey {
-                low: Tuple::EMPTY.source,
-                high: Tuple::EMPTY.source,
-                low_port: 0,
-                high_port: 0,
-                protocol: 0,
-            },
-            entry: Flow {
-                client_if: 0,
-                server_if: 0,
-                via: 0,
-                client_epoch: 0,
-                server_epoch: 0,
-                last: 0,
-                seen: Seen(0),
-            },
+            entry: Flow::EMPTY,
             side: Direction::Egress,
             from_client: false,
+            outcome: Outcome::Held,
         },
     };
 }

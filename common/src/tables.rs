@@ -1,8 +1,8 @@
 //! What a decision looks up: keys and values of the compiled tables, and the trait that reads them.
 
 use crate::{
-    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, PolicyId, Ports, Protocol, ServiceId,
-    Slot, Timeouts,
+    Address, ClassId, Endpoint, Flow, FragmentKey, IdentityId, Lookup, PolicyId, Ports, Protocol, Seen,
+    ServiceId, Slot, Timeouts,
 };
 
 /// Verdict bits in one row.
@@ -140,8 +140,8 @@ pub struct PrefixKey {
 
 /// The look-ups of a decision. BPF maps in the kernel, ordinary collections in user space.
 pub trait Tables {
-    /// Names a flow entry that was found, so that refreshing it needs no second look-up.
-    type Entry: Copy;
+    /// Where a connection was found, so that refreshing its entry needs no second look-up.
+    type Place: Copy;
 
     /// What is known of the veth with this ifindex.
     fn endpoint(&self, ifindex: u32) -> Endpoint;
@@ -152,10 +152,12 @@ pub trait Tables {
     fn row(&self, slot: Slot, key: &RowKey) -> Option<Row>;
     fn service(&self, slot: Slot, key: &ServiceKey) -> Option<ServiceId>;
 
-    fn flow(&self, key: &FlowKey) -> Option<(Flow, Self::Entry)>;
-    /// Enters a connection or replaces its entry. False when the table has no room.
-    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool;
-    fn refresh_flow(&self, entry: Self::Entry, last: u32, seen: crate::Seen);
+    /// Looks a connection up by the key in `lookup`; its entry stands in `lookup.flow` then.
+    fn flow(&self, lookup: &mut Lookup) -> Option<Self::Place>;
+    /// Enters a connection that was looked up, or replaces its entry. False when it cannot be entered.
+    fn put_flow(&self, lookup: &Lookup, flow: &Flow) -> bool;
+    /// Notes when a connection was used last, and what was seen of it: marks are added, none is taken away.
+    fn refresh_flow(&self, place: Self::Place, lookup: &Lookup, now: u32, seen: Seen);
 
     fn fragment(&self, key: &FragmentKey) -> Option<Ports>;
     fn put_fragment(&self, key: &FragmentKey, ports: Ports);

@@ -1,8 +1,8 @@
 //! Tells aya which types may be written into maps byte by byte.
 
 use crate::{
-    Address, ClassId, Config, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, PolicyId, Ports, Row, RowKey,
-    ServiceId, ServiceKey, Slot,
+    Address, ClassId, Config, Endpoint, Flow, FlowKey, FlowSeed, FragmentKey, IdentityId, PolicyId, Ports,
+    Row, RowKey, ServiceId, ServiceKey, Slot,
 };
 
 macro_rules! pod {
@@ -19,6 +19,7 @@ pod!(
     Endpoint,
     Flow,
     FlowKey,
+    FlowSeed,
     FragmentKey,
     IdentityId,
     PolicyId,

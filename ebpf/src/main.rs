@@ -5,8 +5,11 @@
 //! Nothing is decided here. `ticks` is a clock that the agent reads; it is never attached.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "atomic operations: `core` has no others for this target")]
 #![expect(unreachable_pub, reason = "the loader finds programs by their public symbols")]
 
+mod atomic;
 mod maps;
 mod skb;
 mod tables;

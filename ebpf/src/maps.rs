@@ -10,8 +10,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use podgate_common::{
-    Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS,
-    Outcome, Ports, RowKey, Scratch, ServiceKey, Slot,
+    Address, Direction, Endpoint, Eviction, FlowSeed, FlowSet, FragmentKey, MAX_ENDPOINTS, MAX_FRAGMENTS,
+    MAX_OWNERS, Outcome, Ports, RowKey, Scratch, ServiceKey, Slot,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -26,6 +26,10 @@ type RawId = u32;
 type RawPortClasses = [u16; 65_536];
 /// `Row`
 type RawRow = [u64; 4];
+/// `FlowSet`
+type RawFlowSet = [u64; size_of::<FlowSet>() / 8];
+/// `FlowSeed`
+type RawFlowSeed = [u32; size_of::<FlowSeed>() / 4];
 
 /// What judges each veth. Key: ifindex of its host side. One update is one switch of a pod to a new policy.
 #[btf_map]
@@ -67,9 +71,15 @@ pub(crate) static ROWS: ArrayOfMaps<HashMap<RowKey, RawRow, TEMPLATE, NO_PREALLO
 #[btf_map]
 pub(crate) static EPOCH: Array<u32, 1> = Array::new();
 
-/// Connections that were judged. The size is set by `--flows`.
+/// Connections that were judged; the element is a `FlowSet`. The agent sets the number of sets, by `--flows`, and reads and
+/// writes by a shared mapping.
 #[btf_map]
-pub(crate) static FLOWS: LruHashMap<FlowKey, Flow, 262_144> = LruHashMap::new();
+pub(crate) static FLOWS: Array<RawFlowSet, TEMPLATE, MMAPABLE> = Array::new();
+
+/// Element 0: the seed of the hash by which connections are spread over `FLOWS`. Only the agent reads it, to load new
+/// programs over an old table.
+#[btf_map]
+pub(crate) static FLOW_SEED: Array<RawFlowSeed, 1> = Array::new();
 
 /// Ports of datagrams whose first fragment passed. Datagrams in flight: small.
 #[btf_map]
@@ -85,7 +95,17 @@ pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 #[inline(always)]
 pub(crate) fn count(direction: Direction, outcome: Outcome) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(podgate_common::counter(direction, outcome)) {
+    add_one(podgate_common::counter(direction, outcome));
+}
+
+#[inline(always)]
+pub(crate) fn count_eviction(eviction: Eviction) {
+    add_one(eviction as u32);
+}
+
+#[inline(always)]
+fn add_one(counter: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(counter) {
         // SAFETY: the element is this CPU's own, and TC programs run with bottom halves off: none interrupts another.
         unsafe { *counter += 1 };
     }

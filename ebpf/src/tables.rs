@@ -2,11 +2,14 @@
 
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
 use podgate_common::{
-    Address, ClassId, Config, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Ports, Protocol, Row, RowKey,
-    Seen, ServiceId, ServiceKey, Slot, Tables, Timeouts, Tracking,
+    Address, ClassId, Config, Endpoint, Eviction, Flow, FlowSeed, FlowSet, FragmentKey, Holder, IdentityId,
+    Lookup, Ports, Protocol, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Tables, Timeouts, Tracking,
 };
 
-use crate::maps::{ADDRESSES, ENDPOINTS, EPOCH, FLOWS, FRAGMENTS, OWNERS, PORTS, PREFIXES, ROWS, SERVICES};
+use crate::atomic::Bpf;
+use crate::maps::{
+    self, ADDRESSES, ENDPOINTS, EPOCH, FLOWS, FRAGMENTS, OWNERS, PORTS, PREFIXES, ROWS, SERVICES,
+};
 
 /// Set by user space before the programs are loaded.
 #[unsafe(no_mangle)]
@@ -15,6 +18,8 @@ static CONFIG: Config = Config {
     recheck: 0,
     masqueraded: 0,
     tracking: Tracking { connection_type: 0, connection: 0, tuples: 0 },
+    flow_sets: 0,
+    flow_seed: FlowSeed([0; 10]),
 };
 
 /// One field of the configuration.
@@ -28,7 +33,7 @@ macro_rules! config {
 pub(crate) struct Maps;
 
 impl Tables for Maps {
-    type Entry = *mut Flow;
+    type Place = *mut FlowSet;
 
     #[inline(always)]
     fn endpoint(&self, ifindex: u32) -> Endpoint {
@@ -77,25 +82,28 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<(Flow, *mut Flow)> {
-        // SAFETY: the element is memory of the map. The LRU may give it to another key while it is read; each word
-        // is read whole, and an entry names the veths that it counts for.
-        FLOWS.get_ptr_mut(key).map(|flow| (unsafe { *flow }, flow))
+    fn flow(&self, lookup: &mut Lookup) -> Option<*mut FlowSet> {
+        let set = FLOWS.get_ptr_mut(lookup.place(&CONFIG.flow_seed, config!(flow_sets)))?.cast();
+        // SAFETY: the element is the connection's set, and whoever writes to one uses these functions.
+        unsafe { FlowSet::find(set, lookup) }.then_some(set)
     }
 
     #[inline(always)]
-    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
-        FLOWS.insert(key, flow, u64::from(BPF_ANY)).is_ok()
-    }
-
-    #[inline(always)]
-    fn refresh_flow(&self, entry: *mut Flow, last: u32, seen: Seen) {
-        // SAFETY: memory of the map. Neither word decides whether a packet passes beyond the age of its entry, so
-        // that a write which hits an entry that has just been given to another key opens nothing.
-        unsafe {
-            (&raw mut (*entry).last).write_volatile(last);
-            (&raw mut (*entry).seen).write_volatile(seen);
+    fn put_flow(&self, lookup: &Lookup, flow: &Flow) -> bool {
+        let Some(set) = FLOWS.get_ptr_mut(lookup.set()) else { return false };
+        let timeouts = self.timeouts();
+        // SAFETY: as above.
+        let entered = unsafe { FlowSet::put::<Bpf>(set.cast(), lookup, flow, &timeouts, Holder::Program) };
+        if let Some(eviction) = entered.and_then(Eviction::of) {
+            maps::count_eviction(eviction);
         }
+        entered.is_some()
+    }
+
+    #[inline(always)]
+    fn refresh_flow(&self, set: *mut FlowSet, lookup: &Lookup, now: u32, seen: Seen) {
+        // SAFETY: as above.
+        unsafe { FlowSet::refresh::<Bpf>(set, lookup, now, seen) };
     }
 
     #[inline(always)]

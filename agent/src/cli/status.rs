@@ -38,6 +38,7 @@ fn text(status: &Status) -> String {
         latency,
         tables,
         counters,
+        evictions,
         last_error,
     } = status;
     let mut facts = Table::default();
@@ -50,6 +51,8 @@ fn text(status: &Status) -> String {
     fact("policies", policies.to_string());
     fact("epoch", epoch.to_string());
     fact("took", within(latency));
+    let evicted = evictions.iter().map(|of| format!("{} {}", of.connections, of.state));
+    fact("evicted", evicted.collect::<Vec<_>>().join(", "));
     fact("last error", last_error.clone().unwrap_or_else(|| "none".into()));
 
     let mut of_sources = Table::with_header(&[
@@ -141,6 +144,7 @@ endpoints   2 known, 1 held, 0 open
 policies    3
 epoch       7
 took        50 ms (half of 3 changes), longer than is counted (all)
+evicted     4 half-open
 last error  none
 
 SOURCE     KIND       AGE  NAMESPACES  NODES  PODS  POLICIES  SERVICES  SLICES  PROBLEMS

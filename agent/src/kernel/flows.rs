@@ -1,43 +1,154 @@
-//! The flow table as the agent uses it. The programs write to it all the time.
+//! The flow table as the agent uses it, by a mapping that it shares with the programs. They write to it all the time.
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsRawFd as _, OwnedFd},
+    ptr::NonNull,
+    thread,
+};
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::MapError;
-use aya_obj::generated::{BPF_ANY, BPF_NOEXIST};
-use podgate_common::{Flow, FlowKey};
+use podgate_common::{Flow, FlowKey, FlowSeed, FlowSet, Holder, HostAtomic, Lookup, Timeouts, WAYS};
 
-use super::Maps;
+/// The map, and what its programs were loaded with.
+#[derive(Debug)]
+pub struct FlowTable {
+    map: OwnedFd,
+    sets: u32,
+    seed: FlowSeed,
+    timeouts: Timeouts,
+}
 
-/// How often an entry may come in between that the programs make of the same connection.
-const ATTEMPTS: usize = 8;
+/// The table while the agent reads or writes it. It is mapped for no longer: its pages would count as the agent's memory.
+#[derive(Debug)]
+pub struct Flows<'a> {
+    table: &'a FlowTable,
+    mapping: NonNull<FlowSet>,
+    shared: PhantomData<*mut FlowSet>,
+}
 
-impl Maps {
-    /// Enters a connection; `entry` gets what the table has of it.
-    ///
-    /// A packet that a program judges between the look and the write may lose what it left there: marks of what was seen
-    /// and the time of last use, which the next packets write again.
+/// How often a set is tried that the programs write to.
+const ATTEMPTS: usize = 1_000;
+
+impl FlowTable {
+    /// The table of a map with so many sets. What an agent held that died is free again: the caller is the only one.
     ///
     /// # Errors
     ///
-    /// When the kernel does not answer or has no room.
-    pub fn enter_flow(&mut self, key: &FlowKey, entry: impl Fn(Option<Flow>) -> Flow) -> Result<()> {
-        for _ in 0..ATTEMPTS {
-            let known = match self.flows.get(key, 0) {
-                Ok(flow) => Some(flow),
-                Err(MapError::KeyNotFound) => None,
-                Err(error) => return Err(error).context("cannot look a flow up"),
-            };
-            // Should one have been made meanwhile, it must be looked at.
-            let flags = if known.is_some() { BPF_ANY } else { BPF_NOEXIST };
-            match self.flows.insert(key, entry(known), flags.into()) {
-                Ok(()) => return Ok(()),
-                Err(error) if known.is_none() && is_known(&error) => {}
-                Err(error) => return Err(error).context("cannot enter a flow"),
-            }
+    /// When the kernel refuses the mapping.
+    pub(super) fn new(map: OwnedFd, sets: u32, seed: FlowSeed, timeouts: Timeouts) -> Result<Self> {
+        let table = Self { map, sets, seed, timeouts };
+        for set in table.open()?.sets() {
+            // SAFETY: a set of the table, and no other agent lives.
+            unsafe { FlowSet::free::<HostAtomic>(set) };
         }
-        bail!("cannot enter a flow: it was made and removed in between {ATTEMPTS} times")
+        Ok(table)
+    }
+
+    /// How many connections there is room for.
+    pub const fn capacity(&self) -> u32 {
+        self.sets.saturating_mul(WAYS)
+    }
+
+    /// # Errors
+    ///
+    /// When the kernel refuses the mapping.
+    pub fn open(&self) -> Result<Flows<'_>> {
+        // SAFETY: a new mapping of a map of this size; the kernel chooses the address.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                self.bytes(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                self.map.as_raw_fd(),
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error()).context("cannot map the flow table");
+        }
+        let mapping = NonNull::new(address.cast()).context("the kernel mapped the flow table at 0")?;
+        Ok(Flows { table: self, mapping, shared: PhantomData })
+    }
+
+    const fn bytes(&self) -> usize {
+        self.sets as usize * size_of::<FlowSet>()
     }
 }
 
-fn is_known(error: &MapError) -> bool {
-    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::EEXIST))
+impl Flows<'_> {
+    /// Enters a connection; `entry` gets what the table has of it.
+    ///
+    /// # Errors
+    ///
+    /// When the programs do not let the agent write.
+    pub fn enter(&self, key: FlowKey, entry: impl Fn(Option<Flow>) -> Flow) -> Result<()> {
+        let mut lookup = Lookup::of(key);
+        let place = lookup.place(&self.table.seed, self.table.sets);
+        // SAFETY: the connection's set.
+        let set = unsafe { self.mapping.as_ptr().add(place as usize) };
+        // SAFETY: as above; all that write to sets use these functions.
+        let update = || unsafe {
+            FlowSet::update::<HostAtomic>(set, &mut { lookup }, &self.table.timeouts, Holder::Agent, &entry)
+        };
+        patiently(update).context("cannot enter a connection")?;
+        Ok(())
+    }
+
+    /// Removes the connections for which `gone` is true; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the programs do not let the agent write.
+    pub fn remove(&self, gone: impl Fn(&FlowKey, &Flow) -> bool) -> Result<usize> {
+        let mut removed = 0;
+        for set in self.sets() {
+            // SAFETY: a set of the table; all that write to sets use these functions.
+            let doomed = unsafe { FlowSet::entries(set) }.any(|(key, flow)| gone(&key, &flow));
+            if doomed {
+                // SAFETY: as above.
+                let remove = || unsafe { FlowSet::remove::<HostAtomic>(set, Holder::Agent, &gone) };
+                removed += patiently(remove).context("cannot remove a connection")?;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// All connections. The programs go on: one that comes or goes meanwhile may be missed.
+    pub fn entries(&self) -> impl Iterator<Item = (FlowKey, Flow)> {
+        // SAFETY: sets of the table; all that write to sets use these functions.
+        self.sets().flat_map(|set| unsafe { FlowSet::entries(set) })
+    }
+
+    /// How many connections the table holds, those whose time is up included. Reads one line of each set.
+    pub fn count(&self) -> usize {
+        // SAFETY: as above.
+        self.sets().map(|set| unsafe { FlowSet::len(set) }).sum()
+    }
+
+    fn sets(&self) -> impl Iterator<Item = *mut FlowSet> {
+        let first = self.mapping.as_ptr();
+        // SAFETY: inside the mapping.
+        (0..self.table.sets as usize).map(move |set| unsafe { first.add(set) })
+    }
+}
+
+impl Drop for Flows<'_> {
+    fn drop(&mut self) {
+        // SAFETY: made by `open` with this size, and nothing refers to it any more.
+        unsafe { libc::munmap(self.mapping.as_ptr().cast(), self.table.bytes()) };
+    }
+}
+
+/// Tries until a set's writers let the agent have it.
+fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> Result<T> {
+    for _ in 0..ATTEMPTS {
+        if let Some(done) = attempt() {
+            return Ok(done);
+        }
+        thread::yield_now();
+    }
+    bail!("the programs have written to its set {ATTEMPTS} times in a row")
 }

@@ -1,6 +1,9 @@
 //! Typed handles on the maps: those that all table sets share, and the table sets.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -9,11 +12,11 @@ use aya::{
 };
 use aya_obj::generated::BPF_F_NO_PREALLOC;
 use podgate_common::{
-    Address, Direction, Endpoint, Flow, FlowKey, IdentityId, Outcome, PrefixKey, Row, RowKey, ServiceId,
+    Address, Direction, Endpoint, Eviction, IdentityId, Outcome, PrefixKey, Row, RowKey, ServiceId,
     ServiceKey, Slot, counter,
 };
 
-use super::{PortTable, Table, sys, table::absent_is_fine};
+use super::{FlowTable, PortTable, Table, sys};
 
 /// Prefixes take memory as they come; this many are more than 32-bit addresses can name one by one.
 const MAX_PREFIXES: u32 = u32::MAX;
@@ -23,7 +26,7 @@ const MAX_PREFIXES: u32 = u32::MAX;
 pub struct Maps {
     pub endpoints: Table<u32, Endpoint>,
     pub owners: Table<Address, u32>,
-    pub(super) flows: HashMap<MapData, FlowKey, Flow>,
+    pub flows: Arc<FlowTable>,
     epoch: Array<MapData, u32>,
     addresses: ArrayOfMaps<MapData, HashMap<MapData, Address, IdentityId>>,
     prefixes: ArrayOfMaps<MapData, LpmTrie<MapData, Address, IdentityId>>,
@@ -52,24 +55,38 @@ impl Counters {
         let mut counters = Vec::with_capacity(2 * Outcome::ALL.len());
         for direction in Direction::ALL {
             for outcome in Outcome::ALL {
-                let of_each_cpu =
-                    self.0.get(&counter(direction, outcome), 0).context("cannot read a counter")?;
-                counters.push((direction, outcome, of_each_cpu.iter().sum()));
+                counters.push((direction, outcome, self.sum(counter(direction, outcome))?));
             }
         }
         Ok(counters)
     }
+
+    /// Live connections that had to leave the flow table since the maps were made.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn evictions(&self) -> Result<[(Eviction, u64); 2]> {
+        let [half_open, established] = Eviction::ALL;
+        let counted = |eviction| Ok::<_, anyhow::Error>((eviction, self.sum(eviction as u32)?));
+        Ok([counted(half_open)?, counted(established)?])
+    }
+
+    /// A counter over all CPUs.
+    fn sum(&self, counter: u32) -> Result<u64> {
+        Ok(self.0.get(&counter, 0).context("cannot read a counter")?.iter().sum())
+    }
 }
 
 impl Maps {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
+    pub(super) fn new(ebpf: &mut Ebpf, flows: Arc<FlowTable>) -> Result<Self> {
         let outer = ["ADDRESSES", "PREFIXES", "PORTS", "ROWS", "SERVICES"]
             .map(|name| Ok((name, descriptor(ebpf, name)?)));
         Ok(Self {
             outer: outer.into_iter().collect::<Result<_>>()?,
             endpoints: Table::taken_over("endpoints", take(ebpf, "ENDPOINTS")?)?,
             owners: Table::taken_over("owners", take(ebpf, "OWNERS")?)?,
-            flows: take(ebpf, "FLOWS")?,
+            flows,
             epoch: take(ebpf, "EPOCH")?,
             addresses: take(ebpf, "ADDRESSES")?,
             prefixes: take(ebpf, "PREFIXES")?,
@@ -130,26 +147,6 @@ impl Maps {
     pub fn wait_for_programs(&mut self, slot: Slot, set: &TableSet) -> Result<()> {
         self.rows.set(slot.0, set.rows.map(), 0).context("cannot wait for running programs")
     }
-
-    /// Removes the connections for which `gone` is true; returns how many.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel does not answer.
-    pub fn remove_flows(&mut self, gone: impl Fn(&FlowKey, &Flow) -> bool) -> Result<usize> {
-        let mut doomed = Vec::new();
-        for entry in self.flows.iter() {
-            // The programs go on writing: a walk may end early or begin anew, never fail for good.
-            let Ok((key, flow)) = entry else { break };
-            if gone(&key, &flow) {
-                doomed.push(key);
-            }
-        }
-        for key in &doomed {
-            absent_is_fine(self.flows.remove(key)).context("cannot remove a flow")?;
-        }
-        Ok(doomed.len())
-    }
 }
 
 /// How many entries the hash tables of a set have room for.
@@ -204,7 +201,7 @@ impl TableSet {
     }
 }
 
-fn take<M: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> Result<M>
+pub(super) fn take<M: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> Result<M>
 where
     M::Error: std::error::Error + Send + Sync + 'static,
 {
@@ -212,11 +209,9 @@ where
     M::try_from(map).with_context(|| format!("map {name} has another type"))
 }
 
-fn descriptor(ebpf: &Ebpf, name: &str) -> Result<OwnedFd> {
-    match ebpf.map(name) {
-        Some(Map::ArrayOfMaps(map)) => {
-            map.fd().as_fd().try_clone_to_owned().with_context(|| format!("cannot keep map {name} open"))
-        }
-        _ => bail!("the BPF object has no map of maps {name}"),
-    }
+pub(super) fn descriptor(ebpf: &Ebpf, name: &str) -> Result<OwnedFd> {
+    let Some(Map::ArrayOfMaps(map) | Map::Array(map)) = ebpf.map(name) else {
+        bail!("the BPF object has no array {name}");
+    };
+    map.fd().as_fd().try_clone_to_owned().with_context(|| format!("cannot keep map {name} open"))
 }

@@ -1,20 +1,21 @@
 //! Loads the BPF object: new programs over the maps that are pinned, or over new ones.
 
-use std::{io, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, TestRun as _, TestRunOptions,
+    maps::{Array, Map, MapData},
     programs::{ProgramError, SchedClassifier},
 };
-use podgate_common::{Config, Timeouts};
+use podgate_common::{Config, FlowSeed, Timeouts, WAYS};
 
-use super::{Counters, Maps, Pins, ProgramTables, linked};
+use super::{Counters, FlowTable, Maps, Pins, ProgramTables, linked, maps};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// Maps that outlive the agent.
-const PINNED: [&str; 11] = [
+const PINNED: [&str; 12] = [
     "ENDPOINTS",
     "OWNERS",
     "ADDRESSES",
@@ -23,15 +24,19 @@ const PINNED: [&str; 11] = [
     "ROWS",
     "SERVICES",
     "EPOCH",
-    "FLOWS",
+    FLOWS,
+    FLOW_SEED,
     "FRAGMENTS",
     "COUNTERS",
 ];
 
+const FLOWS: &str = "FLOWS";
+const FLOW_SEED: &str = "FLOW_SEED";
+
 /// What is fixed when the programs are loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelOptions {
-    /// Entries of the flow table, when it is not pinned yet.
+    /// Connections that the flow table has room for at least, when it is not pinned yet.
     pub flows: u32,
     /// Judge live connections again after each change.
     pub recheck: bool,
@@ -85,15 +90,24 @@ impl Kernel {
                 "connection tracking cannot be read: what is masqueraded counts as the node's address"
             );
         }
+        let paths = pins.map(Pins::maps);
+        let (flow_sets, flow_seed) = match &paths {
+            Some(directory) => flow_table_of_before(directory)?,
+            None => (None, None),
+        };
+        let flow_sets = flow_sets.unwrap_or(options.flows.div_ceil(WAYS));
+        let flow_seed = flow_seed.map_or_else(random_seed, Ok)?;
+        let timeouts = Timeouts::with_ticks_per_second(ticks_per_second()?);
         let config = Config {
-            timeouts: Timeouts::with_ticks_per_second(ticks_per_second()?),
+            timeouts,
             recheck: u32::from(options.recheck),
             masqueraded: u32::from(options.masqueraded),
             tracking: tracking.unwrap_or_default(),
+            flow_sets,
+            flow_seed,
         };
-        let paths = pins.map(Pins::maps);
         let mut loader = EbpfLoader::new();
-        loader.override_global("CONFIG", &config, true).map_max_entries("FLOWS", options.flows);
+        loader.override_global("CONFIG", &config, true).map_max_entries(FLOWS, flow_sets);
         for name in PINNED {
             if let Some(directory) = &paths {
                 loader.map_pin_path(name, directory.join(name));
@@ -106,8 +120,12 @@ impl Kernel {
         for name in Program::ALL.map(Program::name).into_iter().chain([CLOCK]) {
             classifier(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
         }
-        let tables = Arc::new(ProgramTables::new(&ebpf)?);
-        let maps = Maps::new(&mut ebpf)?;
+        let mut seed: Array<_, FlowSeed> = maps::take(&mut ebpf, FLOW_SEED)?;
+        seed.set(0, flow_seed, 0).context("cannot keep the seed of the flow table")?;
+        let flows = FlowTable::new(maps::descriptor(&ebpf, FLOWS)?, flow_sets, flow_seed, timeouts)?;
+        let flows = Arc::new(flows);
+        let tables = Arc::new(ProgramTables::new(&ebpf, Arc::clone(&flows))?);
+        let maps = Maps::new(&mut ebpf, flows)?;
         let counters = Arc::new(Counters::new(&mut ebpf)?);
         Ok(Self { ebpf, maps, counters, tables })
     }
@@ -134,6 +152,42 @@ impl Kernel {
             classifier(&mut self.ebpf, CLOCK)?.test_run(options).context("cannot read the kernel's ticks")?;
         Ok(run.return_value)
     }
+}
+
+/// Size and seed of a pinned flow table; a seed of zeros is of an agent that got no further.
+fn flow_table_of_before(directory: &Path) -> Result<(Option<u32>, Option<FlowSeed>)> {
+    let open = |name: &str| {
+        let path = directory.join(name);
+        let exists = path.try_exists().with_context(|| format!("cannot look for {}", path.display()))?;
+        let map = exists.then(|| MapData::from_pin(&path)).transpose();
+        map.with_context(|| format!("cannot open {}", path.display()))
+    };
+    let size = |map: MapData| map.info().map(|info| info.max_entries());
+    let sets = open(FLOWS)?.map(size).transpose().context("cannot learn the size of the flow table")?;
+    let seed = match open(FLOW_SEED)? {
+        Some(map) => {
+            let seed = Array::<_, FlowSeed>::try_from(Map::Array(map)).context("the flow table's seed")?;
+            Some(seed.get(&0, 0).context("cannot read the flow table's seed")?)
+        }
+        None => None,
+    };
+    Ok((sets, seed.filter(|seed| *seed != FlowSeed::default())))
+}
+
+fn random_seed() -> Result<FlowSeed> {
+    let mut bytes = [0; size_of::<FlowSeed>()];
+    // SAFETY: room for as many bytes.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    // Up to 256 bytes come whole or not at all.
+    if got < 0 {
+        return Err(io::Error::last_os_error()).context("cannot choose a seed for the flow table");
+    }
+    let (words, _) = bytes.as_chunks();
+    let mut seed = FlowSeed::default();
+    for (word, bytes) in seed.0.iter_mut().zip(words) {
+        *word = u32::from_ne_bytes(*bytes);
+    }
+    Ok(seed)
 }
 
 /// The program that returns the kernel's ticks.

@@ -123,8 +123,9 @@ impl Connections<'_> {
         // Read before the entries are written: none may come from the future.
         let now = kernel.ticks()?;
         let entered = sides.len().min(MOST_CONNECTIONS);
+        let flows = kernel.maps.flows.open()?;
         for (key, side) in sides.iter().take(entered) {
-            kernel.maps.enter_flow(key, |known| side.entry(known, self.veth.ifindex, now))?;
+            flows.enter(*key, |known| side.entry(known, self.veth.ifindex, now))?;
         }
         Ok(entered)
     }

@@ -22,6 +22,7 @@ pub(super) fn text(status: &Status) -> String {
         latency,
         tables,
         counters,
+        evictions,
         last_error,
     } = status;
     let mut text = Exposition::default();
@@ -39,6 +40,11 @@ pub(super) fn text(status: &Status) -> String {
     for counter in counters {
         let (direction, outcome) = (counter.direction.to_string(), counter.outcome.to_string());
         text.sample(&[("direction", &direction), ("outcome", &outcome)], counter.packets);
+    }
+    let name = "podgate_flow_evictions_total";
+    text.family(name, "counter", "Live connections that had to leave the flow table for others.");
+    for evictions in evictions {
+        text.sample(&[("state", &evictions.state)], evictions.connections);
     }
     text.family("podgate_endpoints", "gauge", "Interfaces of pods on this node.");
     for (state, count) in [("known", endpoints.known), ("held", endpoints.held), ("open", endpoints.open)] {
@@ -175,6 +181,7 @@ mod tests {
             "podgate_packets_total{direction=\"egress\",outcome=\"denied\"} 12",
             "podgate_packets_total{direction=\"ingress\",outcome=\"own-node\"} 0",
             "podgate_endpoints{state=\"held\"} 1",
+            "podgate_flow_evictions_total{state=\"half-open\"} 4",
             "podgate_policies 3",
             "podgate_epoch 7",
             "podgate_source_age_seconds{source=\"a \\\"b\\\"\\\\\\nc\"} 5",

@@ -13,7 +13,7 @@ use podgate_common::{Direction, Outcome};
 use tokio::{runtime::Runtime, sync::oneshot};
 
 use super::*;
-use crate::api::{self, LONGEST_REQUEST};
+use crate::api::{self, Counter, LONGEST_REQUEST};
 
 /// Longer than a server waits for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,7 +45,8 @@ fn start() -> Running {
     let path = directory.path().join("deeper/podgate.sock");
     let (state, snapshots) = watch::channel(snapshot(false));
     let counter = Counter { direction: Direction::Ingress, outcome: Outcome::Denied, packets: 3 };
-    let (counters, tables) = (move || vec![counter], || Status::example().tables);
+    let (counters, tables) =
+        (move || Counted { packets: vec![counter], evictions: vec![] }, || Status::example().tables);
     let server = Server::new(snapshots, Arc::new(counters), Arc::new(tables), None);
     let (stop, stopped) = oneshot::channel();
     let (listening, address) = std::sync::mpsc::channel();

@@ -61,7 +61,7 @@ impl Side {
         let mut flow = match known {
             Some(flow) if flow.seen.has(Seen::CLIENT_IS_LOW) == client_is_low => flow,
             Some(flow) => turned(flow),
-            None => UNKNOWN,
+            None => Flow::EMPTY,
         };
         let is_client = self.is_low == client_is_low;
         if is_client {
@@ -81,10 +81,6 @@ impl Side {
         flow
     }
 }
-
-/// Nothing was judged, at no veth.
-const UNKNOWN: Flow =
-    Flow { client_if: 0, server_if: 0, via: 0, client_epoch: 0, server_epoch: 0, last: 0, seen: Seen(0) };
 
 /// The same connection with client and server exchanged.
 fn turned(flow: Flow) -> Flow {

@@ -6,7 +6,7 @@ use object::{
     elf,
 };
 use podgate::kernel::{Program, linked};
-use podgate_common::{Config, Timeouts};
+use podgate_common::{Config, FlowSeed, Timeouts};
 
 use crate::{node::Node, world::World};
 
@@ -77,11 +77,12 @@ fn load(object: &[u8], btf: Option<&Btf>) -> Result<(), String> {
         recheck: 0,
         masqueraded: 0,
         tracking: tracking.unwrap_or_default(),
+        flow_sets: 1,
+        flow_seed: FlowSeed::default(),
     };
     let mut ebpf: Ebpf = EbpfLoader::new()
         .btf(btf)
         .override_global("CONFIG", &config, true)
-        .map_max_entries("FLOWS", 1_024)
         .load(&object)
         .map_err(|error| format!("{error:#}"))?;
     for name in Program::ALL.map(Program::name) {

@@ -25,8 +25,8 @@ use crate::{
 const PASSED: u32 = u32::MAX;
 const DROPPED: u32 = 2;
 
-/// Small, but more than any test needs.
-pub(crate) const FLOWS: u32 = 16_384;
+/// Small, but more than any test needs: user space forgets no connection.
+pub(crate) const FLOWS: u32 = 7 * 8_192;
 
 pub(crate) struct Node {
     pub(crate) kernel: Kernel,
@@ -109,10 +109,10 @@ impl Node {
     /// Lets time pass for all connections.
     pub(crate) fn idle(&mut self, seconds: u32) {
         self.now += seconds * Memory::TICKS_PER_SECOND;
-        let mut flows = self.pinned.flows();
-        for (key, mut flow) in entries(&flows) {
-            flow.last = flow.last.wrapping_sub(seconds * ticks_per_second());
-            flows.insert(key, flow, 0).expect("an entry that is there");
+        let flows = self.kernel.maps.flows.open().expect("the kernel maps it");
+        for (key, flow) in flows.entries() {
+            let last = flow.last.wrapping_sub(seconds * ticks_per_second());
+            flows.enter(key, |_| Flow { last, ..flow }).expect("an entry that is there");
         }
     }
 
@@ -121,10 +121,9 @@ impl Node {
         self.flows.clear();
         self.fragments.clear();
         self.counters = self.kernel.counters.read().expect("counters");
-        let (mut flows, mut fragments) = (self.pinned.flows(), self.pinned.fragments());
-        for key in entries(&flows).into_keys() {
-            flows.remove(&key).expect("an entry that is there");
-        }
+        let mut fragments = self.pinned.fragments();
+        let flows = self.kernel.maps.flows.open().expect("the kernel maps it");
+        flows.remove(|_, _| true).expect("nobody else writes");
         for key in entries(&fragments).into_keys() {
             fragments.remove(&key).expect("an entry that is there");
         }
@@ -136,7 +135,8 @@ impl Node {
         let now = self.kernel.ticks().expect("the kernel's clock");
         for (key, side) in sides(sockets, &own) {
             let entry = |known| side.entry(known, pod.veth(), now);
-            self.kernel.maps.enter_flow(&key, entry).expect("room for the connection");
+            let flows = self.kernel.maps.flows.open().expect("the kernel maps it");
+            flows.enter(key, entry).expect("nobody else writes");
             let known = self.flows.get(&key).copied();
             self.flows.insert(key, side.entry(known, pod.veth(), self.now));
         }
@@ -244,11 +244,12 @@ impl Node {
     /// Asserts that the kernel knows the same connections and fragments as user space.
     #[track_caller]
     pub(crate) fn assert_same_state(&self) {
+        let flows = self.kernel.maps.flows.open().expect("the kernel maps it").entries().collect();
         // The two clocks have nothing in common.
         let timeless = |flows: BTreeMap<FlowKey, Flow>| -> BTreeMap<FlowKey, Flow> {
             flows.into_iter().map(|(key, flow)| (key, Flow { last: 0, ..flow })).collect()
         };
-        assert_eq!(timeless(entries(&self.pinned.flows())), timeless(self.flows.clone()), "connections");
+        assert_eq!(timeless(flows), timeless(self.flows.clone()), "connections");
         assert_eq!(entries(&self.pinned.fragments()), self.fragments, "fragments");
     }
 

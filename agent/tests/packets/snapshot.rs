@@ -12,8 +12,8 @@ use aya::{
 };
 use podgate::kernel::Pins;
 use podgate_common::{
-    Address, ClassId, Direction, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Ports, PrefixKey,
-    Protocol, Row, RowKey, Slot,
+    Address, ClassId, Direction, Endpoint, FragmentKey, IdentityId, Ports, PrefixKey, Protocol, Row, RowKey,
+    Slot,
 };
 
 /// The pinned maps.
@@ -23,10 +23,6 @@ pub(crate) struct Pinned(PathBuf);
 impl Pinned {
     pub(crate) fn new(pins: &Pins) -> Self {
         Self(pins.directory().join("maps"))
-    }
-
-    pub(crate) fn flows(&self) -> HashMap<MapData, FlowKey, Flow> {
-        Map::LruHashMap(open(&self.0, "FLOWS")).try_into().expect("a hash table")
     }
 
     pub(crate) fn fragments(&self) -> HashMap<MapData, FragmentKey, Ports> {

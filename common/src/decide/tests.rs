@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    ClassId, EndpointState, FragmentKey, IdentityId, PolicyId, Ports, Row, ServiceId, Slot, Timeouts,
+    ClassId, EndpointState, FragmentKey, IdentityId, Lookup, PolicyId, Ports, Row, ServiceId, Slot, Timeouts,
     frames::{Frame, flag},
 };
 
@@ -62,7 +62,7 @@ impl Node {
         let (key, source_is_low) = FlowKey::of(&tuple);
         let seen = Seen::REPLY.with(Seen::CLIENT_IS_LOW, source_is_low);
         let (via, last) = (Flow::ANY_VIA, self.now.get());
-        let flow = Flow { client_if: 0, server_if: VETH, via, client_epoch: 0, server_epoch: 0, last, seen };
+        let flow = Flow { server_if: VETH, via, last, seen, ..Flow::EMPTY };
         self.flows.borrow_mut().insert(key, flow);
     }
 
@@ -76,7 +76,7 @@ impl Node {
 }
 
 impl Tables for Node {
-    type Entry = FlowKey;
+    type Place = ();
 
     fn endpoint(&self, _: u32) -> Endpoint {
         Endpoint {
@@ -108,24 +108,24 @@ impl Tables for Node {
         None
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<(Flow, FlowKey)> {
+    fn flow(&self, lookup: &mut Lookup) -> Option<()> {
         self.wait(self.busy.get());
-        let mut flow = *self.flows.borrow().get(key)?;
-        flow.last = flow.last.wrapping_add(self.busy.get());
-        Some((flow, *key))
+        lookup.flow = *self.flows.borrow().get(&lookup.key)?;
+        lookup.flow.last = lookup.flow.last.wrapping_add(self.busy.get());
+        Some(())
     }
 
-    fn put_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+    fn put_flow(&self, lookup: &Lookup, flow: &Flow) -> bool {
         if !self.full.get() {
-            self.flows.borrow_mut().insert(*key, *flow);
+            self.flows.borrow_mut().insert(lookup.key, *flow);
         }
         !self.full.get()
     }
 
-    fn refresh_flow(&self, entry: FlowKey, last: u32, seen: Seen) {
+    fn refresh_flow(&self, (): (), lookup: &Lookup, now: u32, seen: Seen) {
         let mut flows = self.flows.borrow_mut();
-        let flow = flows.get_mut(&entry).expect("an entry that was found");
-        (flow.last, flow.seen) = (last, seen);
+        let flow = flows.get_mut(&lookup.key).expect("an entry that was found");
+        (flow.last, flow.seen) = (now, seen);
     }
 
     fn fragment(&self, _: &FragmentKey) -> Option<Ports> {

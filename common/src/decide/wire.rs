@@ -8,7 +8,7 @@ use super::{
     is_alive, may_send,
 };
 use crate::{
-    Direction, Flow, FlowKey, Headers, Kind, Outcome, Packet, Scratch, Seen, Tables, Tracked, parse,
+    Direction, Flow, FlowKey, Headers, Kind, Lookup, Outcome, Packet, Scratch, Seen, Tables, Tracked, parse,
     protocol::number, scratch::Question,
 };
 
@@ -59,13 +59,14 @@ fn connection<T: Tables>(
     scratch: &mut Scratch,
     tables: &T,
 ) -> Option<Outcome> {
-    let Scratch { headers, tracked, question: Question { key, entry, .. } } = scratch;
+    let Scratch { headers, tracked, lookup, original, question: Question { entry, .. } } = scratch;
     let source_is_low;
-    (*key, source_is_low) = FlowKey::of(&headers.tuple);
-    let known = tables.flow(key);
+    (lookup.key, source_is_low) = FlowKey::of(&headers.tuple);
+    let found = tables.flow(lookup);
     let now = tables.now();
-    if let Some((flow, place)) = known.filter(|(flow, _)| is_alive(flow, key.protocol, now, tables)) {
-        let side = if is_from_client(&flow, source_is_low) { Direction::Egress } else { Direction::Ingress };
+    let flow = &lookup.flow;
+    if let Some(place) = found.filter(|_| is_alive(flow, lookup.key.protocol, now, tables)) {
+        let side = if is_from_client(flow, source_is_low) { Direction::Egress } else { Direction::Ingress };
         let judged_at = match side {
             Direction::Egress => flow.client_if,
             Direction::Ingress => flow.server_if,
@@ -73,21 +74,21 @@ fn connection<T: Tables>(
         let stale = headers.segment.opens || tables.recheck();
         if judged_at == sender.pod && (!stale || flow.judged_in(side) == tables.epoch()) {
             if now.wrapping_sub(flow.last) >= tables.timeouts().refresh {
-                tables.refresh_flow(place, now, flow.seen);
+                tables.refresh_flow(place, lookup, now, flow.seen);
             }
             return None;
         }
     }
     // No reply comes this way: the entry lives as one that was replied to.
     let seen = Seen::REPLY.with(Seen::CLIENT_IS_LOW, source_is_low);
-    *entry = Flow { client_if: 0, server_if: 0, via: 0, client_epoch: 0, server_epoch: 0, last: now, seen };
-    if was_judged_at_veth(sender, packet, headers, tracked, now, tables) {
+    *entry = Flow { last: now, seen, ..Flow::EMPTY };
+    if was_judged_at_veth(sender, packet, headers, tracked, original, now, tables) {
         entry.client_if = sender.pod;
         entry.client_epoch = tables.epoch();
     } else if !may_send(sender, &headers.tuple, headers.segment, entry, tables) {
         return Some(Outcome::DeniedBackend);
     }
-    Some(if tables.put_flow(key, entry) { Outcome::Allowed } else { Outcome::FlowTable })
+    Some(if tables.put_flow(lookup, entry) { Outcome::Allowed } else { Outcome::FlowTable })
 }
 
 /// Whether the connection, before its addresses were rewritten, was judged by `from_pod` alone.
@@ -97,6 +98,7 @@ fn was_judged_at_veth<T: Tables>(
     packet: &impl Packet,
     headers: &Headers,
     tracked: &mut Tracked,
+    original: &mut Lookup,
     now: u32,
     tables: &T,
 ) -> bool {
@@ -119,12 +121,16 @@ fn was_judged_at_veth<T: Tables>(
     if tracked.original.destination != tuple.destination && !goes_on {
         return false;
     }
-    let (key, source_is_low) = FlowKey::of(&tracked.original);
-    let Some((flow, _)) = tables.flow(&key) else { return false };
-    is_from_client(&flow, source_is_low)
+    let source_is_low;
+    (original.key, source_is_low) = FlowKey::of(&tracked.original);
+    if tables.flow(original).is_none() {
+        return false;
+    }
+    let flow = &original.flow;
+    is_from_client(flow, source_is_low)
         && flow.client_if == sender.pod
         && !flow.seen.has(Seen::DEFERRED)
-        && is_alive(&flow, key.protocol, now, tables)
+        && is_alive(flow, original.key.protocol, now, tables)
 }
 
 #[inline(always)]

@@ -1,0 +1,284 @@
+//! The flow table: connections in sets of seven, one set to an element of an array.
+//!
+//! A look-up costs no call of a helper and two cache lines: the set's first one has the tags of its seven ways and their
+//! times, and each way has a line of its own. A connection belongs to one set, by a seeded hash of its key; when the set
+//! is full the entry goes that is worth least. So entering never fails for want of room, and one full set says nothing
+//! of the others.
+//!
+//! # Who may do what at the same time
+//!
+//! A set has one writer at a time, who holds its lock: a program on some CPU, or the agent by way of a shared mapping.
+//! Writers wait for each other, not for long; a program that waits in vain does not enter its connection, and the packet
+//! is judged as one for which there is no room.
+//!
+//! Readers take no lock. A way's tag says whose it is (24 bits of the hash), that it is being written, and how often it
+//! was (6 bits). A writer marks the tag, writes the entry, then gives the way a tag that it has not had before; a reader
+//! takes what it has read only when the tag was the same before and after. Where both write (a tag of the same
+//! connection that is being written) the reader waits for some rounds.
+//!
+//! Two words of an entry change without the lock: the time of last use, and the marks of what was seen, which are only
+//! ever added. Should the way be given to another connection in that moment, the new one has another one's mark at
+//! most: neither word decides whether a packet passes while the entry lives, and no mark makes it live longer than a
+//! connection that answers.
+//!
+//! Writers order their writes by full barriers. Readers rely on loads that are not reordered (x86). Where they are
+//! (arm64), a reader can see one word of the way's next entry together with this key: entries name the veths at which
+//! they count, so that such a packet finds no entry, or one of the same two ends.
+
+mod atomic;
+mod lookup;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use core::ptr::{read_volatile, write_volatile};
+
+pub use atomic::Atomic;
+#[cfg(any(test, feature = "user"))]
+pub use atomic::HostAtomic;
+pub use lookup::Lookup;
+pub use write::Entered;
+
+use crate::{Flow, FlowKey, Seen};
+
+/// Connections in one set. Ways are counted from 1, so that this is the mask of their numbers too.
+pub const WAYS: u32 = 7;
+
+/// Makes the hash of each table another one, so that nobody can choose connections that share a set.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowSeed(pub [u32; KEY_WORDS]);
+
+const KEY_WORDS: usize = size_of::<FlowKey>() / 4;
+
+/// One element of the array.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct FlowSet {
+    lock: Lock,
+    tags: [u32; WAYS as usize],
+    /// `Flow::last` of each way.
+    last: [u32; WAYS as usize],
+    entries: [Entry; WAYS as usize],
+}
+
+/// Compared and exchanged as one word.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug)]
+struct Lock {
+    /// A [`Holder`], or 0.
+    holder: u32,
+    /// What the holder has chosen so far. It stands here because of a map's memory the verifier remembers nothing.
+    choice: u32,
+}
+
+/// A connection, all but the time of its last use.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    key: FlowKey,
+    client_if: u32,
+    server_if: u32,
+    via: u32,
+    client_epoch: u32,
+    server_epoch: u32,
+    seen: Seen,
+}
+
+const _: () = {
+    assert!(size_of::<FlowSet>() == 512 && size_of::<Entry>() == LINE && size_of::<Lock>() == 8);
+    assert!(core::mem::offset_of!(FlowSet, entries) == LINE && size_of::<FlowKey>() == 40);
+};
+
+const LINE: usize = 64;
+
+/// Who writes to a set.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    Program = 1,
+    /// One that died holds on: its successor frees what it held ([`FlowSet::free`]).
+    Agent = 2,
+}
+
+/// A way's tag: part of the hash, number of writes, and two marks. One without marks belongs to nobody.
+const HASH: u32 = !0xff;
+const VERSION: u32 = 0xfc;
+const NEXT_VERSION: u32 = 4;
+const USED: u32 = 2;
+const BUSY: u32 = 1;
+
+/// How often a reader looks again at an entry that is being written.
+const LOOKS: u32 = 16;
+
+impl FlowSet {
+    pub const EMPTY: Self = Self {
+        lock: Lock { holder: 0, choice: 0 },
+        tags: [0; WAYS as usize],
+        last: [0; WAYS as usize],
+        entries: [Entry {
+            key: FlowKey::EMPTY,
+            client_if: 0,
+            server_if: 0,
+            via: 0,
+            client_epoch: 0,
+            server_epoch: 0,
+            seen: Seen(0),
+        }; WAYS as usize],
+    };
+
+    /// Looks a connection up; its entry stands in `lookup.flow` then.
+    ///
+    /// # Safety
+    ///
+    /// `set` is the connection's, by [`Lookup::place`], and is only written by these functions.
+    #[inline(always)]
+    pub unsafe fn find(set: *mut Self, lookup: &mut Lookup) -> bool {
+        let wanted = lookup.tag;
+        lookup.way = 0;
+        // SAFETY: the caller's, here and below.
+        unsafe {
+            for way in 1..=WAYS {
+                if (read_volatile(tag(set, way)) ^ wanted) & (HASH | USED) == 0 {
+                    lookup.way = way;
+                    break;
+                }
+            }
+            let way = lookup.way();
+            if way == 0 {
+                return false;
+            }
+            let before = read_volatile(tag(set, way));
+            if (before ^ wanted) & (HASH | USED | BUSY) == 0 {
+                if !lookup.is_key_of(entry(set, way)) {
+                    return false;
+                }
+                lookup.copy(set, way);
+                if read_volatile(tag(set, way)) == before {
+                    return true;
+                }
+            }
+            Self::find_again(set, lookup)
+        }
+    }
+
+    /// Looks at a way that was being written.
+    ///
+    /// # Safety
+    ///
+    /// As above.
+    #[inline(never)]
+    unsafe fn find_again(set: *mut Self, lookup: &mut Lookup) -> bool {
+        let way = lookup.way();
+        for _ in 0..LOOKS {
+            // SAFETY: the caller's.
+            unsafe {
+                let before = read_volatile(tag(set, way));
+                if before & BUSY != 0 {
+                    continue;
+                }
+                if (before ^ lookup.tag) & (HASH | USED) != 0 || !lookup.is_key_of(entry(set, way)) {
+                    return false;
+                }
+                lookup.copy(set, way);
+                if read_volatile(tag(set, way)) == before {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Notes that a connection was used, and what was seen of it.
+    ///
+    /// # Safety
+    ///
+    /// `lookup` has found its entry in this set.
+    #[inline(always)]
+    pub unsafe fn refresh<A: Atomic>(set: *mut Self, lookup: &Lookup, now: u32, seen: Seen) {
+        let way = lookup.way();
+        // SAFETY: the caller's; the marks are the second half of an aligned pair of words.
+        unsafe {
+            write_volatile(last(set, way), now);
+            if seen != lookup.flow.seen {
+                let words = (&raw mut (*entry(set, way)).server_epoch).cast();
+                A::or(words, pair(0, seen.0));
+            }
+        }
+    }
+
+    /// The connections of a set that nobody writes to, or a picture of one that somebody does.
+    ///
+    /// # Safety
+    ///
+    /// `set` is only written by these functions.
+    pub unsafe fn entries(set: *mut Self) -> impl Iterator<Item = (FlowKey, Flow)> {
+        // SAFETY: the caller's.
+        (1..=WAYS).filter_map(move |way| unsafe { Self::read(set, way) })
+    }
+
+    /// How many connections the set holds.
+    ///
+    /// # Safety
+    ///
+    /// `set` is only written by these functions.
+    pub unsafe fn len(set: *mut Self) -> usize {
+        // SAFETY: the caller's.
+        (1..=WAYS).filter(|way| unsafe { read_volatile(tag(set, *way)) } & USED != 0).count()
+    }
+
+    /// # Safety
+    ///
+    /// `set` is only written by these functions, and has this way.
+    unsafe fn read(set: *mut Self, way: u32) -> Option<(FlowKey, Flow)> {
+        for _ in 0..LOOKS {
+            // SAFETY: the caller's.
+            unsafe {
+                let before = read_volatile(tag(set, way));
+                if before & USED == 0 {
+                    return None;
+                }
+                let mut lookup = Lookup::of(read_volatile(&raw const (*entry(set, way)).key));
+                lookup.copy(set, way);
+                if before & BUSY == 0 && read_volatile(tag(set, way)) == before {
+                    return Some((lookup.key, lookup.flow));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// # Safety
+///
+/// `set` is a set, `way` at most [`WAYS`]. For 0 it is the word before the first tag.
+#[inline(always)]
+unsafe fn tag(set: *mut FlowSet, way: u32) -> *mut u32 {
+    // SAFETY: the caller's.
+    unsafe { set.cast::<u32>().add(1 + way as usize) }
+}
+
+/// # Safety
+///
+/// As above.
+#[inline(always)]
+unsafe fn last(set: *mut FlowSet, way: u32) -> *mut u32 {
+    // SAFETY: the caller's.
+    unsafe { set.cast::<u32>().add(1 + (WAYS + way) as usize) }
+}
+
+/// # Safety
+///
+/// As above. For 0 it is the line before the first entry.
+#[inline(always)]
+unsafe fn entry(set: *mut FlowSet, way: u32) -> *mut Entry {
+    // SAFETY: the caller's.
+    unsafe { set.cast::<Entry>().add(way as usize) }
+}
+
+/// Two words as they lie in memory.
+#[inline(always)]
+const fn pair(first: u32, second: u32) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
