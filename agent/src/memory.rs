@@ -9,7 +9,7 @@ use std::{
 
 use podgate_common::{
     Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Lookup, PolicyId, Ports, Protocol,
-    Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Timeouts,
+    Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Timeout, Timeouts,
 };
 
 use crate::compiler::Tables;
@@ -31,6 +31,7 @@ pub struct Memory<'a> {
 
 impl<'a> Memory<'a> {
     pub const TICKS_PER_SECOND: u32 = 1_000;
+    const TIMEOUTS: Timeouts = Timeouts::with_ticks_per_second(Self::TICKS_PER_SECOND);
 
     pub fn new(tables: &'a Tables) -> Self {
         Self {
@@ -130,8 +131,12 @@ impl podgate_common::Tables for Memory<'_> {
         self.epoch.get()
     }
 
-    fn timeouts(&self) -> Timeouts {
-        Timeouts::with_ticks_per_second(Self::TICKS_PER_SECOND)
+    fn timeout(&self, of: Timeout) -> u32 {
+        Self::TIMEOUTS.get(of)
+    }
+
+    fn refresh(&self) -> u32 {
+        Self::TIMEOUTS.refresh
     }
 
     fn recheck(&self) -> bool {

@@ -9,8 +9,8 @@
 
 use crate::{
     Address, Direction, Endpoint, Flow, FlowKey, Headers, Hook, Kind, NODE, Outcome, Packet, Protocol,
-    RowKey, Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Tuple, allowed, packet::forget,
-    parse, scratch::Question, tables::classify,
+    RowKey, Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Timeout, Tuple, allowed,
+    packet::forget, parse, scratch::Question, tables::classify,
 };
 
 mod dhcp;
@@ -32,12 +32,12 @@ pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hoo
         Kind::Flow | Kind::FirstFragment => {}
         Kind::LaterFragment => {
             if !recall_ports(headers, tables) {
-                return unknown(&tables.endpoint(hook.ifindex), hook, Outcome::Fragment);
+                return unknown(hook, Outcome::Fragment, tables);
             }
         }
         Kind::Related => return related(scratch, hook, tables),
         Kind::Neighbour => return Outcome::Neighbour,
-        Kind::Unreadable => return unknown(&tables.endpoint(hook.ifindex), hook, Outcome::Unreadable),
+        Kind::Unreadable => return unknown(hook, Outcome::Unreadable, tables),
     }
     let outcome = flow(packet, scratch, hook, tables);
     // Read again: had it to be remembered, the verifier would walk once for each kind.
@@ -61,14 +61,15 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
     let from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
     match found.filter(|_| is_alive(flow, lookup.key.protocol, now, tables)) {
         Some(place)
-            if !segment.opens && was_judged_here(flow, from_client, &headers.tuple.source, hook, tables) =>
+            if !segment.opens()
+                && was_judged_here(flow, from_client, &headers.tuple.source, hook, tables) =>
         {
             let side = if from_client { hook.direction } else { hook.direction.other() };
             // Whose address was rewritten is known from the client's packets alone.
             let recheck = tables.recheck() && (from_client || !flow.seen.has(Seen::REWRITTEN));
             if !recheck || flow.judged_in(side) == tables.epoch() {
                 let seen = flow.seen.after(segment, from_client);
-                if seen != flow.seen || now.wrapping_sub(flow.last) >= tables.timeouts().refresh {
+                if seen != flow.seen || now.wrapping_sub(flow.last) >= tables.refresh() {
                     tables.refresh_flow(place, lookup, now, seen);
                 }
                 return Outcome::Established;
@@ -263,7 +264,7 @@ fn may_send<T: Tables>(
         return true;
     }
     let epoch = tables.epoch();
-    let stale = entry.client_epoch != epoch && (segment.opens || tables.recheck());
+    let stale = entry.client_epoch != epoch && (segment.opens() || tables.recheck());
     if entry.client_if == sender.pod && !stale {
         return true;
     }
@@ -316,12 +317,15 @@ fn related<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome
             return Outcome::Related;
         }
     }
-    unknown(&endpoint, hook, Outcome::Denied)
+    unknown(hook, Outcome::Denied, tables)
 }
 
 /// What cannot be judged: dropped for an isolated direction, passed for a free one.
-#[inline(always)]
-fn unknown(endpoint: &Endpoint, hook: &Hook, reason: Outcome) -> Outcome {
+///
+/// A function of its own in the kernel too, as all that calls helpers: none is called on the fast path.
+#[inline(never)]
+fn unknown<T: Tables>(hook: &Hook, reason: Outcome, tables: &T) -> Outcome {
+    let endpoint = tables.endpoint(hook.ifindex);
     if endpoint.is_held() {
         Outcome::Held
     } else if endpoint.is_closed(hook.direction) {
@@ -338,7 +342,7 @@ fn is_spoofed<T: Tables>(source: &Address, endpoint: &Endpoint, ifindex: u32, ta
 }
 
 /// Another pod's address arrives from elsewhere than that pod's veth or the bridge that it is a port of.
-#[inline(always)]
+#[inline(never)]
 fn is_forged<T: Tables>(source: &Address, via: u32, tables: &T) -> bool {
     tables
         .owner(source)
@@ -378,7 +382,9 @@ fn was_judged_here<T: Tables>(
 
 #[inline(always)]
 fn is_alive<T: Tables>(flow: &Flow, protocol: u32, now: u32, tables: &T) -> bool {
-    now.wrapping_sub(flow.last) <= tables.timeouts().of(protocol, flow.seen)
+    let age = now.wrapping_sub(flow.last);
+    // Nearly always the first.
+    age <= tables.timeout(Timeout::Unreplied) || age <= tables.timeout(Timeout::of(protocol, flow.seen))
 }
 
 #[cfg(test)]

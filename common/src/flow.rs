@@ -52,7 +52,9 @@ impl FlowKey {
 }
 
 /// What is known of a connection. All fields are one word, so that none is ever read half written.
-#[repr(C)]
+///
+/// Aligned and ordered as the table has it, to be copied in words of 64 bits.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// The veth at which the client's egress was judged; 0: it was not (the client is not a pod of this node).
@@ -65,10 +67,10 @@ pub struct Flow {
     /// The epoch in which each side was judged.
     pub client_epoch: u32,
     pub server_epoch: u32,
-    /// Last use, in ticks of the kernel (jiffies, lower half).
-    pub last: u32,
     /// [`Seen`] bits.
     pub seen: Seen,
+    /// Last use, in ticks of the kernel (jiffies, lower half).
+    pub last: u32,
 }
 
 impl Flow {
@@ -118,10 +120,13 @@ impl Seen {
     #[inline(always)]
     #[must_use]
     pub const fn after(self, segment: Segment, from_client: bool) -> Self {
-        self.with(Self::REPLY, !from_client)
-            .with(Self::CLIENT_FIN, segment.fin && from_client)
-            .with(Self::SERVER_FIN, segment.fin && !from_client)
-            .with(Self::RST, segment.rst)
+        let seen = self.with(Self::REPLY, !from_client);
+        if !segment.ends() {
+            return seen;
+        }
+        seen.with(Self::CLIENT_FIN, segment.fin() && from_client)
+            .with(Self::SERVER_FIN, segment.fin() && !from_client)
+            .with(Self::RST, segment.rst())
     }
 
     #[inline(always)]
@@ -154,14 +159,41 @@ impl Timeouts {
 
     #[inline(always)]
     pub const fn of(&self, protocol: u32, seen: Seen) -> u32 {
+        self.get(Timeout::of(protocol, seen))
+    }
+
+    #[inline(always)]
+    pub const fn get(&self, of: Timeout) -> u32 {
+        match of {
+            Timeout::Tcp => self.tcp,
+            Timeout::TcpHalf => self.tcp_half,
+            Timeout::Stream => self.stream,
+            Timeout::Unreplied => self.unreplied,
+        }
+    }
+}
+
+/// Which of the [`Timeouts`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeout {
+    Tcp,
+    TcpHalf,
+    Stream,
+    /// The shortest.
+    Unreplied,
+}
+
+impl Timeout {
+    #[inline(always)]
+    pub const fn of(protocol: u32, seen: Seen) -> Self {
         let replied = seen.has(Seen::REPLY);
         let closed = seen.has(Seen::RST) || (seen.has(Seen::CLIENT_FIN) && seen.has(Seen::SERVER_FIN));
         if protocol == number::TCP {
-            if replied && !closed { self.tcp } else { self.tcp_half }
+            if replied && !closed { Self::Tcp } else { Self::TcpHalf }
         } else if replied && protocol != number::ICMP && protocol != number::ICMPV6 {
-            self.stream
+            Self::Stream
         } else {
-            self.unreplied
+            Self::Unreplied
         }
     }
 }
@@ -268,11 +300,12 @@ mod tests {
         for timeout in [tcp, tcp_half, stream, unreplied, refresh] {
             assert!(timeout > 0 && timeout < u32::MAX / 2);
         }
+        assert_eq!(unreplied, tcp.min(tcp_half).min(stream).min(unreplied), "looked at first");
     }
 
     #[test]
     fn each_side_leaves_its_own_marks_on_a_connection() {
-        let segment = |fin, rst| Segment { opens: false, fin, rst };
+        let segment = |fin, rst| Segment::with_flags(u8::from(fin) | u8::from(rst) << 2);
         // (segment, from the client, marks)
         let table = [
             (segment(false, false), true, 0),

@@ -1,9 +1,9 @@
 //! The flow table: connections in sets of seven, one set to an element of an array.
 //!
-//! A look-up costs no call of a helper and two cache lines: the set's first one has the tags of its seven ways and their
-//! times, and each way has a line of its own. A connection belongs to one set, by a seeded hash of its key; when the set
-//! is full the entry goes that is worth least. So entering never fails for want of room, and one full set says nothing
-//! of the others.
+//! A look-up costs no call of a helper and two cache lines, which are asked for at once: the set's first one has the tags
+//! of its seven ways and their times, and each way has a line of its own. A connection belongs to one set, by a seeded
+//! hash of its key, which also says in which way it is looked for first. When the set is full the entry goes that is worth
+//! least. So entering never fails for want of room, and one full set says nothing of the others.
 //!
 //! # Who may do what at the same time
 //!
@@ -31,7 +31,10 @@ mod lookup;
 mod tests;
 mod write;
 
-use core::ptr::{read_volatile, write_volatile};
+use core::{
+    mem::offset_of,
+    ptr::{read_volatile, write_volatile},
+};
 
 pub use atomic::Atomic;
 #[cfg(any(test, feature = "user"))]
@@ -39,7 +42,7 @@ pub use atomic::HostAtomic;
 pub use lookup::Lookup;
 pub use write::Entered;
 
-use crate::{Flow, FlowKey, Seen};
+use crate::{Flow, FlowKey, Seen, address::pair};
 
 /// Connections in one set. Ways are counted from 1, so that this is the mask of their numbers too.
 pub const WAYS: u32 = 7;
@@ -85,9 +88,14 @@ struct Entry {
     seen: Seen,
 }
 
+/// What is copied of an entry: the words from `client_if` to `seen`, which begin a [`Flow`] too.
+const FLOW_WORDS: usize = 3;
+
 const _: () = {
     assert!(size_of::<FlowSet>() == 512 && size_of::<Entry>() == LINE && size_of::<Lock>() == 8);
-    assert!(core::mem::offset_of!(FlowSet, entries) == LINE && size_of::<FlowKey>() == 40);
+    assert!(offset_of!(FlowSet, entries) == LINE && size_of::<FlowKey>() == 40);
+    assert!(offset_of!(Entry, seen) == offset_of!(Entry, client_if) + offset_of!(Flow, seen));
+    assert!(offset_of!(Flow, last) == 8 * FLOW_WORDS);
 };
 
 const LINE: usize = 64;
@@ -134,12 +142,35 @@ impl FlowSet {
     /// `set` is the connection's, by [`Lookup::place`], and is only written by these functions.
     #[inline(always)]
     pub unsafe fn find(set: *mut Self, lookup: &mut Lookup) -> bool {
-        let wanted = lookup.tag;
+        let way = lookup.preferred();
+        // SAFETY: the caller's.
+        unsafe {
+            // Tag and key do not wait for each other when both are far away.
+            let before = read_volatile(tag(set, way));
+            let is_own = lookup.is_key_of(entry(set, way));
+            if is_own && (before ^ lookup.tag) & (HASH | USED | BUSY) == 0 {
+                lookup.way = way;
+                lookup.copy(set, way);
+                if read_volatile(tag(set, way)) == before {
+                    return true;
+                }
+            }
+            Self::find_elsewhere(set, lookup)
+        }
+    }
+
+    /// Looks at all ways, and waits for one that is being written.
+    ///
+    /// # Safety
+    ///
+    /// As above.
+    #[inline(never)]
+    unsafe fn find_elsewhere(set: *mut Self, lookup: &mut Lookup) -> bool {
         lookup.way = 0;
-        // SAFETY: the caller's, here and below.
+        // SAFETY: the caller's.
         unsafe {
             for way in 1..=WAYS {
-                if (read_volatile(tag(set, way)) ^ wanted) & (HASH | USED) == 0 {
+                if (read_volatile(tag(set, way)) ^ lookup.tag) & (HASH | USED) == 0 {
                     lookup.way = way;
                     break;
                 }
@@ -148,31 +179,7 @@ impl FlowSet {
             if way == 0 {
                 return false;
             }
-            let before = read_volatile(tag(set, way));
-            if (before ^ wanted) & (HASH | USED | BUSY) == 0 {
-                if !lookup.is_key_of(entry(set, way)) {
-                    return false;
-                }
-                lookup.copy(set, way);
-                if read_volatile(tag(set, way)) == before {
-                    return true;
-                }
-            }
-            Self::find_again(set, lookup)
-        }
-    }
-
-    /// Looks at a way that was being written.
-    ///
-    /// # Safety
-    ///
-    /// As above.
-    #[inline(never)]
-    unsafe fn find_again(set: *mut Self, lookup: &mut Lookup) -> bool {
-        let way = lookup.way();
-        for _ in 0..LOOKS {
-            // SAFETY: the caller's.
-            unsafe {
+            for _ in 0..LOOKS {
                 let before = read_volatile(tag(set, way));
                 if before & BUSY != 0 {
                     continue;
@@ -274,11 +281,4 @@ unsafe fn last(set: *mut FlowSet, way: u32) -> *mut u32 {
 unsafe fn entry(set: *mut FlowSet, way: u32) -> *mut Entry {
     // SAFETY: the caller's.
     unsafe { set.cast::<Entry>().add(way as usize) }
-}
-
-/// Two words as they lie in memory.
-#[inline(always)]
-const fn pair(first: u32, second: u32) -> u64 {
-    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }

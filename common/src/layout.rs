@@ -4,8 +4,8 @@
 use core::mem::offset_of;
 
 use crate::{
-    Address, ClassId, Config, Endpoint, Flow, FlowKey, FlowSeed, FragmentKey, IdentityId, PolicyId,
-    PortClasses, Ports, PrefixKey, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Timeouts, Tracking,
+    Address, ClassId, Config, Endpoint, FlowKey, FlowSeed, FragmentKey, IdentityId, PolicyId, PortClasses,
+    Ports, PrefixKey, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Timeouts, Tracking,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that there is
@@ -54,9 +54,6 @@ layout!(Row: 32 bytes, aligned to 8 { 0 @ 0 });
 
 // FLOWS.
 layout!(FlowKey: 40 bytes, aligned to 8 { low @ 0, high @ 16, low_port @ 32, high_port @ 34, protocol @ 36 });
-layout!(Flow: 28 bytes, aligned to 4 {
-    client_if @ 0, server_if @ 4, via @ 8, client_epoch @ 12, server_epoch @ 16, last @ 20, seen @ 24,
-});
 layout!(Seen: 4 bytes, aligned to 4 { 0 @ 0 });
 
 // FRAGMENTS.

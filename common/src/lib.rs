@@ -37,7 +37,7 @@ pub use config::{
 };
 pub use decide::{decide, decide_on_wire};
 pub use endpoint::{Endpoint, EndpointState, NODE};
-pub use flow::{Flow, FlowKey, FragmentKey, Ports, Seen, Timeouts};
+pub use flow::{Flow, FlowKey, FragmentKey, Ports, Seen, Timeout, Timeouts};
 #[cfg(any(test, feature = "user"))]
 pub use flow_table::HostAtomic;
 pub use flow_table::{Atomic, Entered, FlowSeed, FlowSet, Holder, Lookup, WAYS};

@@ -8,6 +8,7 @@ use crate::{Address, protocol::number};
 mod icmp;
 mod ipv4;
 mod ipv6;
+mod plain;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,9 @@ pub trait Packet {
     /// The `N` bytes at `offset`; `None` when the packet ends before. `N` is at least 2: the verifier learns nothing
     /// from a comparison that proves a single byte.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Makes more of the packet readable, if there is more: the kernel has large ones in pieces.
+    fn pull(&self);
 
     /// What the kernel's connection tracking knows of the packet; false when it knows nothing, or cannot be asked.
     fn tracked(&self, into: &mut Tracked) -> bool;
@@ -86,14 +90,45 @@ impl Tuple {
     }
 }
 
-/// What a TCP segment says about the state of its connection. All false for other protocols.
-#[repr(C)]
+/// What a TCP segment says about the state of its connection: its flags. Of other protocols nothing.
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Segment {
+pub struct Segment(u8);
+
+impl Segment {
+    pub const NONE: Self = Self(0);
+    const FIN: u8 = 1;
+    const SYN: u8 = 2;
+    const RST: u8 = 4;
+    const ACK: u8 = 16;
+
+    /// From the byte of a TCP header that holds the flags.
+    #[inline(always)]
+    pub const fn with_flags(flags: u8) -> Self {
+        Self(flags & (Self::FIN | Self::SYN | Self::RST | Self::ACK))
+    }
+
     /// SYN without ACK: opens a connection, whatever is known of the tuple.
-    pub opens: bool,
-    pub fin: bool,
-    pub rst: bool,
+    #[inline(always)]
+    pub const fn opens(self) -> bool {
+        self.0 & (Self::SYN | Self::ACK) == Self::SYN
+    }
+
+    #[inline(always)]
+    pub const fn fin(self) -> bool {
+        self.0 & Self::FIN != 0
+    }
+
+    #[inline(always)]
+    pub const fn rst(self) -> bool {
+        self.0 & Self::RST != 0
+    }
+
+    /// Ends one direction, or all of the connection.
+    #[inline(always)]
+    pub const fn ends(self) -> bool {
+        self.0 & (Self::FIN | Self::RST) != 0
+    }
 }
 
 /// What kind of packet it is, and so which of the [`Headers`] count.
@@ -136,7 +171,7 @@ impl Headers {
         tuple: Tuple::EMPTY,
         sender: Address::UNSPECIFIED,
         datagram: 0,
-        segment: Segment { opens: false, fin: false, rst: false },
+        segment: Segment::NONE,
         kind: Kind::Unreadable,
         payload: Payload { offset: 0, end: 0, fragment_offset: 0, more_fragments: 0 },
     };
@@ -182,13 +217,18 @@ const UNKNOWN_END: usize = usize::MAX;
 /// Parses an Ethernet frame.
 #[inline(always)]
 pub fn parse(packet: &impl Packet, headers: &mut Headers) -> Kind {
-    headers.kind = frame(packet, headers).unwrap_or(Kind::Unreadable);
+    headers.kind = if plain::read(packet, headers).is_some() {
+        Kind::Flow
+    } else {
+        packet.pull();
+        frame(packet, headers).unwrap_or(Kind::Unreadable)
+    };
     forget(&headers.kind)
 }
 
 #[inline(always)]
 fn frame(packet: &impl Packet, headers: &mut Headers) -> Option<Kind> {
-    headers.segment = Headers::EMPTY.segment;
+    headers.segment = Segment::NONE;
     let icmp = match packet.read::<2>(12)? {
         [0x08, 0x00] => {
             ipv4::header(packet, ETHERNET_HEADER, headers)?;
@@ -241,8 +281,7 @@ fn transport(
         if data_offset >> 4 < 5 || offset + TCP_HEADER > end {
             return None;
         }
-        let (fin, syn, rst, ack) = (flags & 1, flags & 2, flags & 4, flags & 16);
-        headers.segment = Segment { opens: syn != 0 && ack == 0, fin: fin != 0, rst: rst != 0 };
+        headers.segment = Segment::with_flags(flags);
     }
     ports(packet, offset, end, icmp, &mut headers.tuple)
 }
@@ -281,6 +320,8 @@ impl Packet for &[u8] {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk().copied()
     }
+
+    fn pull(&self) {}
 
     fn tracked(&self, _: &mut Tracked) -> bool {
         false

@@ -2,7 +2,7 @@
 
 use crate::{
     Address, ClassId, Endpoint, Flow, FragmentKey, IdentityId, Lookup, PolicyId, Ports, Protocol, Seen,
-    ServiceId, Slot, Timeouts,
+    ServiceId, Slot, Timeout,
 };
 
 /// Verdict bits in one row.
@@ -166,7 +166,9 @@ pub trait Tables {
     fn now(&self) -> u32;
     /// Raised by one after each published change.
     fn epoch(&self) -> u32;
-    fn timeouts(&self) -> Timeouts;
+    fn timeout(&self, of: Timeout) -> u32;
+    /// Last use is written at most this often ([`crate::Timeouts::refresh`]).
+    fn refresh(&self) -> u32;
     /// Whether a live connection is judged again after a change (`--established recheck`).
     fn recheck(&self) -> bool;
     /// Whether what this node has masqueraded passes (`--masqueraded-ingress allow`).

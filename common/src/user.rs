@@ -1,8 +1,8 @@
 //! Tells aya which types may be written into maps byte by byte.
 
 use crate::{
-    Address, ClassId, Config, Endpoint, Flow, FlowKey, FlowSeed, FragmentKey, IdentityId, PolicyId, Ports,
-    Row, RowKey, ServiceId, ServiceKey, Slot,
+    Address, ClassId, Config, Endpoint, FlowSeed, FragmentKey, IdentityId, PolicyId, Ports, Row, RowKey,
+    ServiceId, ServiceKey, Slot,
 };
 
 macro_rules! pod {
@@ -17,8 +17,6 @@ pod!(
     ClassId,
     Config,
     Endpoint,
-    Flow,
-    FlowKey,
     FlowSeed,
     FragmentKey,
     IdentityId,

@@ -16,31 +16,9 @@ pub(crate) struct Skb<'a> {
 }
 
 impl<'a> Skb<'a> {
-    /// Makes sure that the headers can be read.
     #[inline(always)]
-    pub(crate) fn new(context: &'a TcContext) -> Self {
-        let skb = Self { context };
-        let linear = context.data_end() - context.data();
-        let wanted = context.len().min(PULLED);
-        // Small packets are linear as a whole. Large ones mostly have their headers in the linear part, and no more.
-        if linear < wanted as usize && !skb.has_plain_headers() {
-            // When it fails the packet is unreadable, which is judged like any other.
-            let _ = context.pull_data(wanted);
-        }
-        skb
-    }
-
-    /// Whether the linear part holds IP and transport headers without options.
-    #[inline(always)]
-    fn has_plain_headers(&self) -> bool {
-        const TRANSPORT: [u8; 3] = [6, 17, 132];
-        match self.read::<2>(12) {
-            Some([0x08, 0x00]) => {
-                self.read::<54>(0).is_some_and(|bytes| bytes[14] == 0x45 && TRANSPORT.contains(&bytes[23]))
-            }
-            Some([0x86, 0xdd]) => self.read::<74>(0).is_some_and(|bytes| TRANSPORT.contains(&bytes[20])),
-            _ => false,
-        }
+    pub(crate) const fn new(context: &'a TcContext) -> Self {
+        Self { context }
     }
 
     /// The device at which the program runs.
@@ -71,6 +49,16 @@ impl Packet for Skb<'_> {
         }
         // SAFETY: the bytes lie between `data` and `data_end`, which the verifier checks too.
         Some(unsafe { *(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn pull(&self) {
+        let linear = self.context.data_end() - self.context.data();
+        let wanted = self.context.len().min(PULLED);
+        if linear < wanted as usize {
+            // When it fails the packet is unreadable, which is judged like any other.
+            let _ = self.context.pull_data(wanted);
+        }
     }
 
     #[inline(always)]

@@ -3,7 +3,8 @@
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
 use podgate_common::{
     Address, ClassId, Config, Endpoint, Eviction, Flow, FlowSeed, FlowSet, FragmentKey, Holder, IdentityId,
-    Lookup, Ports, Protocol, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Tables, Timeouts, Tracking,
+    Lookup, Ports, Protocol, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Tables, Timeout, Timeouts,
+    Tracking,
 };
 
 use crate::atomic::Bpf;
@@ -24,9 +25,9 @@ static CONFIG: Config = Config {
 
 /// One field of the configuration.
 macro_rules! config {
-    ($field:ident) => {
+    ($($field:ident).+) => {
         // SAFETY: a static of this object; volatile, because user space replaces its bytes before loading.
-        unsafe { (&raw const CONFIG.$field).read_volatile() }
+        unsafe { (&raw const CONFIG.$($field).+).read_volatile() }
     };
 }
 
@@ -91,7 +92,7 @@ impl Tables for Maps {
     #[inline(always)]
     fn put_flow(&self, lookup: &Lookup, flow: &Flow) -> bool {
         let Some(set) = FLOWS.get_ptr_mut(lookup.set()) else { return false };
-        let timeouts = self.timeouts();
+        let timeouts = config!(timeouts);
         // SAFETY: as above.
         let entered = unsafe { FlowSet::put::<Bpf>(set.cast(), lookup, flow, &timeouts, Holder::Program) };
         if let Some(eviction) = entered.and_then(Eviction::of) {
@@ -131,8 +132,18 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn timeouts(&self) -> Timeouts {
-        config!(timeouts)
+    fn timeout(&self, of: Timeout) -> u32 {
+        match of {
+            Timeout::Tcp => config!(timeouts.tcp),
+            Timeout::TcpHalf => config!(timeouts.tcp_half),
+            Timeout::Stream => config!(timeouts.stream),
+            Timeout::Unreplied => config!(timeouts.unreplied),
+        }
+    }
+
+    #[inline(always)]
+    fn refresh(&self) -> u32 {
+        config!(timeouts.refresh)
     }
 
     #[inline(always)]

@@ -144,7 +144,7 @@ impl<'a> Witness<'a> {
             Kind::LaterFragment => first.is_some(),
             _ => false,
         };
-        Read { kind, tuple, opens: headers.segment.opens, datagram, is_connection }
+        Read { kind, tuple, opens: headers.segment.opens(), datagram, is_connection }
     }
 
     /// What leaves the node is judged when an isolated pod has sent it, and not judged before.

@@ -142,8 +142,12 @@ impl Tables for Node {
         1
     }
 
-    fn timeouts(&self) -> Timeouts {
-        Timeouts::with_ticks_per_second(SECOND)
+    fn timeout(&self, of: Timeout) -> u32 {
+        Timeouts::with_ticks_per_second(SECOND).get(of)
+    }
+
+    fn refresh(&self) -> u32 {
+        Timeouts::with_ticks_per_second(SECOND).refresh
     }
 
     fn recheck(&self) -> bool {

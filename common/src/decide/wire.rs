@@ -71,9 +71,9 @@ fn connection<T: Tables>(
             Direction::Egress => flow.client_if,
             Direction::Ingress => flow.server_if,
         };
-        let stale = headers.segment.opens || tables.recheck();
+        let stale = headers.segment.opens() || tables.recheck();
         if judged_at == sender.pod && (!stale || flow.judged_in(side) == tables.epoch()) {
-            if now.wrapping_sub(flow.last) >= tables.timeouts().refresh {
+            if now.wrapping_sub(flow.last) >= tables.refresh() {
                 tables.refresh_flow(place, lookup, now, flow.seen);
             }
             return None;
@@ -106,7 +106,7 @@ fn was_judged_at_veth<T: Tables>(
     if !packet.tracked(tracked) {
         // Under a rewritten address it may be a reply. A TCP connection whose first packet was dropped here has no other.
         let is_rewritten = sender.address != tuple.source;
-        return is_rewritten && tuple.protocol == number::TCP && !headers.segment.opens;
+        return is_rewritten && tuple.protocol == number::TCP && !headers.segment.opens();
     }
     if tracked.is_reply {
         // The client has sent before, to this pod: its ingress was judged.
@@ -117,7 +117,7 @@ fn was_judged_at_veth<T: Tables>(
     }
     // A service's backend is the same for as long as a TCP connection lives; without a handshake nothing holds it, and
     // what `from_pod` has found of the one before says nothing of this one.
-    let goes_on = tuple.protocol == number::TCP && !headers.segment.opens;
+    let goes_on = tuple.protocol == number::TCP && !headers.segment.opens();
     if tracked.original.destination != tuple.destination && !goes_on {
         return false;
     }

@@ -2,7 +2,7 @@
 
 use core::ptr::read_volatile;
 
-use super::{Entry, FlowSeed, FlowSet, HASH, KEY_WORDS, USED, WAYS, entry, last};
+use super::{Entry, FLOW_WORDS, FlowSeed, FlowSet, HASH, USED, WAYS, entry, last};
 use crate::{Flow, FlowKey};
 
 /// A look-up: what is looked for, and what was found.
@@ -14,14 +14,17 @@ pub struct Lookup {
     pub key: FlowKey,
     pub(super) tag: u32,
     set: u32,
-    /// From 1 on; 0: none.
+    /// The way where it is looked for first, and where it goes when that is free.
+    pub(super) preferred: u32,
+    /// The way where it was found; 0: none.
     pub(super) way: u32,
     /// What was found.
     pub flow: Flow,
 }
 
 impl Lookup {
-    pub const EMPTY: Self = Self { key: FlowKey::EMPTY, tag: 0, set: 0, way: 0, flow: Flow::EMPTY };
+    pub const EMPTY: Self =
+        Self { key: FlowKey::EMPTY, tag: 0, set: 0, preferred: 0, way: 0, flow: Flow::EMPTY };
 
     pub const fn of(key: FlowKey) -> Self {
         Self { key, ..Self::EMPTY }
@@ -37,9 +40,15 @@ impl Lookup {
         let seeds = (&raw const seed.0).cast::<u32>();
         // SAFETY: both have this many words. Volatile: the programs' seed is written into their data at loading.
         let sum = |at| unsafe { u64::from(words.add(at).read()) + u64::from(read_volatile(seeds.add(at))) };
-        let mut hash = 0_u64;
-        for pair in 0..KEY_WORDS / 2 {
-            hash = hash.wrapping_add(sum(2 * pair).wrapping_mul(sum(2 * pair + 1)));
+        let product = |one, other| sum(one).wrapping_mul(sum(other));
+        let mut hash = product(8, 9);
+        if self.key.low.is_v4() {
+            // All other words are the same for all.
+            hash = hash.wrapping_add(product(3, 7));
+        } else {
+            for pair in 0..4 {
+                hash = hash.wrapping_add(product(2 * pair, 2 * pair + 1));
+            }
         }
         hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash ^= hash >> 29;
@@ -47,6 +56,7 @@ impl Lookup {
         {
             self.tag = hash as u32 & HASH | USED;
             self.set = (((hash >> 32) * u64::from(sets)) >> 32) as u32;
+            self.preferred = 1 + (((hash as u32 & !HASH) * WAYS) >> 8);
         }
         self.set
     }
@@ -78,25 +88,32 @@ impl Lookup {
     /// `set` can be read, and has this way.
     #[inline(always)]
     pub(super) unsafe fn copy(&mut self, set: *const FlowSet, way: u32) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's; both begin with these words, and are aligned to 8 bytes.
         unsafe {
-            let entry = entry(set.cast_mut(), way);
-            self.flow = Flow {
-                client_if: read_volatile(&raw const (*entry).client_if),
-                server_if: read_volatile(&raw const (*entry).server_if),
-                via: read_volatile(&raw const (*entry).via),
-                client_epoch: read_volatile(&raw const (*entry).client_epoch),
-                server_epoch: read_volatile(&raw const (*entry).server_epoch),
-                last: read_volatile(last(set.cast_mut(), way)),
-                seen: read_volatile(&raw const (*entry).seen),
-            };
+            let from = (&raw const (*entry(set.cast_mut(), way)).client_if).cast::<u64>();
+            let to = (&raw mut self.flow).cast::<u64>();
+            for word in 0..FLOW_WORDS {
+                to.add(word).write(read_volatile(from.add(word)));
+            }
+            self.flow.last = read_volatile(last(set.cast_mut(), way));
         }
     }
 
-    /// A way's number, in bounds that the verifier sees.
     #[inline(always)]
     pub(super) fn way(&self) -> u32 {
-        // SAFETY: a reference is valid to be read from. Volatile, so that the verifier forgets which one it was.
-        unsafe { read_volatile(&raw const self.way) & WAYS }
+        way(&self.way)
     }
+
+    #[inline(always)]
+    pub(super) fn preferred(&self) -> u32 {
+        way(&self.preferred)
+    }
+}
+
+/// A way's number, in bounds that the verifier sees.
+#[inline(always)]
+fn way(number: &u32) -> u32 {
+    // SAFETY: a reference is valid to be read from. Volatile, so that neither the verifier knows which one it is, nor the
+    // compiler that it is in bounds.
+    unsafe { read_volatile(number) & WAYS }
 }

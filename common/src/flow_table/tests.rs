@@ -12,7 +12,19 @@ use crate::{Address, Timeouts, protocol::number};
 
 const TICKS: u32 = 100;
 const TIMEOUTS: Timeouts = Timeouts::with_ticks_per_second(TICKS);
-const SEED: FlowSeed = FlowSeed([3, 1, 4, 1, 5, 9, 2, 6, 5, 3]);
+/// Digits of pi.
+const SEED: FlowSeed = FlowSeed([
+    0x243f_6a88,
+    0x85a3_08d3,
+    0x1319_8a2e,
+    0x0370_7344,
+    0xa409_3822,
+    0x299f_31d0,
+    0x082e_fa98,
+    0xec4e_6c89,
+    0x4528_21e6,
+    0x38d0_1377,
+]);
 
 /// A table in memory of its own, which several threads may use.
 struct Memory(Vec<FlowSet>, *mut FlowSet);
@@ -228,8 +240,8 @@ fn connections_are_spread_evenly_and_each_seed_does_it_its_own_way() {
     const SETS: u32 = 256;
     const EACH: u32 = 16;
     let place = |number: u32, seed: &FlowSeed| Lookup::of(key(number)).place(seed, SETS);
-    let other = FlowSeed([2, 7, 1, 8, 2, 8, 1, 8, 2, 8]);
-    for seed in [SEED, other, FlowSeed([u32::MAX; 10])] {
+    let other = FlowSeed(SEED.0.map(|word| word.rotate_left(7) ^ 0x5bd1_e995));
+    for seed in [SEED, other] {
         let mut counts = [0_u32; SETS as usize];
         for number in 0..SETS * EACH {
             counts[place(number, &seed) as usize] += 1;

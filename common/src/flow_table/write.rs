@@ -3,9 +3,9 @@
 use core::ptr::{read_volatile, write_volatile};
 
 use super::{
-    Atomic, BUSY, FlowSet, HASH, Holder, Lookup, NEXT_VERSION, USED, VERSION, WAYS, entry, last, pair, tag,
+    Atomic, BUSY, FlowSet, HASH, Holder, Lookup, NEXT_VERSION, USED, VERSION, WAYS, entry, last, tag,
 };
-use crate::{Flow, FlowKey, Seen, Timeouts};
+use crate::{Flow, FlowKey, Seen, Timeouts, address::pair};
 
 /// What entering a connection did to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +201,7 @@ impl FlowSet {
                     write_volatile(choice, (if own { rank::OWN } else { rank::ALIKE } << RANK) | way);
                     break;
                 }
-                if tag & USED == 0 {
+                if tag & USED == 0 && (way == lookup.preferred || read_volatile(choice) == 0) {
                     write_volatile(choice, (rank::FREE << RANK) | way);
                 }
             }

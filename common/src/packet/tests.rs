@@ -38,7 +38,7 @@ fn read(frame: &[u8]) -> (Kind, Headers) {
         tuple: remains,
         sender: remains.source,
         datagram: 99,
-        segment: Segment { opens: true, fin: true, rst: true },
+        segment: Segment::with_flags(flag::SYN | flag::FIN | flag::RST),
         kind: Kind::Related,
         payload: Payload { offset: 9, end: 9, fragment_offset: 9, more_fragments: 9 },
     };
@@ -79,8 +79,8 @@ fn a_packet_of_a_connection_gives_its_ends() {
         for (frame, tuple) in connections(a, b) {
             let (kind, headers) = read(&frame.bytes());
             assert_eq!((kind, headers.tuple), (Kind::Flow, tuple), "{frame:?}");
-            let opens = tuple.protocol == number::TCP;
-            assert_eq!(headers.segment, Segment { opens, fin: false, rst: false }, "{frame:?}");
+            assert_eq!(headers.segment.opens(), tuple.protocol == number::TCP, "{frame:?}");
+            assert!(!headers.segment.ends(), "{frame:?}");
         }
     }
 }
@@ -91,12 +91,14 @@ fn only_a_syn_without_ack_opens() {
         for [a, b] in families() {
             let (kind, headers) = read(&Frame::tcp((a, 1), (b, 2), flags).bytes());
             assert_eq!(kind, Kind::Flow);
-            let expected = Segment {
-                opens: flags & (flag::SYN | flag::ACK) == flag::SYN,
-                fin: flags & flag::FIN != 0,
-                rst: flags & flag::RST != 0,
-            };
-            assert_eq!(headers.segment, expected, "flags {flags:#x}");
+            let segment = headers.segment;
+            let expected = (
+                flags & (flag::SYN | flag::ACK) == flag::SYN,
+                flags & flag::FIN != 0,
+                flags & flag::RST != 0,
+            );
+            assert_eq!((segment.opens(), segment.fin(), segment.rst()), expected, "flags {flags:#x}");
+            assert_eq!(segment.ends(), segment.fin() || segment.rst(), "flags {flags:#x}");
         }
     }
 }
@@ -434,5 +436,52 @@ proptest! {
             _ => return Ok(()),
         };
         prop_assert_eq!((headers.tuple.source_port, headers.tuple.destination_port), ports);
+    }
+}
+
+/// Bytes that are nearly a plain packet: some are changed, and some are missing.
+fn nearly_plain() -> impl Strategy<Value = Vec<u8>> {
+    let [v4, v6] = families();
+    let frames = [v4, v6].into_iter().flat_map(|[a, b]| connections(a, b)).map(|(frame, _)| frame.bytes());
+    let changes = prop::collection::vec((0..80_usize, any::<u8>()), 0..4);
+    (prop::sample::select(frames.collect::<Vec<_>>()), changes, 0..90_usize, any::<bool>()).prop_map(
+        |(mut bytes, changes, length, is_cut)| {
+            // Room for the headers of every protocol.
+            bytes.resize(bytes.len().max(80), 0);
+            for (at, byte) in changes {
+                bytes[at] = byte;
+            }
+            bytes.truncate(if is_cut { length } else { bytes.len() });
+            bytes
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn what_is_read_at_one_go_is_what_is_read_header_by_header(bytes in nearly_plain()) {
+        let mut at_one_go = Headers::EMPTY;
+        let packet = bytes.as_slice();
+        if plain::read(&packet, &mut at_one_go).is_some() {
+            let mut by_header = Headers::EMPTY;
+            prop_assert_eq!(frame(&packet, &mut by_header), Some(Kind::Flow));
+            prop_assert_eq!((at_one_go.tuple, at_one_go.segment), (by_header.tuple, by_header.segment));
+        }
+    }
+}
+
+#[test]
+fn nearly_all_packets_are_plain() {
+    for [a, b] in families() {
+        for (frame, tuple) in connections(a, b) {
+            let mut bytes = frame.bytes();
+            bytes.resize(bytes.len().max(80), 0);
+            let has_ports = [number::TCP, number::UDP].contains(&tuple.protocol);
+            assert_eq!(
+                plain::read(&bytes.as_slice(), &mut { Headers::EMPTY }).is_some(),
+                has_ports,
+                "{frame:?}"
+            );
+        }
     }
 }

@@ -1,0 +1,114 @@
+//! Packets as nearly all are: TCP or UDP, in one piece, without options and extension headers. Read at one go; what is
+//! not so is read header by header, and says the same where both can read it.
+
+use core::mem::transmute;
+
+use super::{Headers, Packet, Segment, TCP_HEADER};
+use crate::{Address, Tuple, protocol::number};
+
+/// Ethernet, IPv4 and what is needed of the transport header, as they lie in the packet.
+#[repr(C, packed)]
+struct PlainV4 {
+    ethernet: [u8; 12],
+    ethertype: u16,
+    version_length: u8,
+    service: u8,
+    total: u16,
+    id: u16,
+    fragment: u16,
+    time_to_live: u8,
+    protocol: u8,
+    checksum: u16,
+    source: [u8; 4],
+    destination: [u8; 4],
+    transport: Transport,
+}
+
+/// The same with IPv6.
+#[repr(C, packed)]
+struct PlainV6 {
+    ethernet: [u8; 12],
+    ethertype: u16,
+    version_class: u8,
+    flow_label: [u8; 3],
+    payload: u16,
+    next_header: u8,
+    hop_limit: u8,
+    source: [u8; 16],
+    destination: [u8; 16],
+    transport: Transport,
+}
+
+/// Of UDP, all but the ports is something else.
+#[repr(C, packed)]
+struct Transport {
+    source_port: u16,
+    destination_port: u16,
+    numbers: [u8; 8],
+    data_offset: u8,
+    flags: u8,
+}
+
+const IPV4: u16 = 0x0800_u16.to_be();
+const IPV6: u16 = 0x86dd_u16.to_be();
+/// Version 4, five words of header.
+const WITHOUT_OPTIONS: u8 = 0x45;
+/// More fragments, or a place in the datagram.
+const FRAGMENTED: u16 = 0x3fff_u16.to_be();
+const IPV4_HEADER: u16 = 20;
+const UDP_HEADER: u16 = 8;
+
+/// Fills in tuple and segment; `None` when the packet is not plain.
+#[inline(always)]
+pub(super) fn read(packet: &impl Packet, headers: &mut Headers) -> Option<()> {
+    const V4: usize = size_of::<PlainV4>();
+    const V6: usize = size_of::<PlainV6>();
+    // SAFETY: bytes; every pattern is valid.
+    let plain: PlainV4 = unsafe { transmute(packet.read::<V4>(0)?) };
+    if plain.ethertype == IPV4 {
+        let is_whole = plain.fragment & FRAGMENTED == 0;
+        if plain.version_length != WITHOUT_OPTIONS || !is_whole {
+            return None;
+        }
+        let payload = u16::from_be(plain.total).checked_sub(IPV4_HEADER)?;
+        let (source, destination) = (Address::from_v4(plain.source), Address::from_v4(plain.destination));
+        return transport(plain.protocol, payload, source, destination, &plain.transport, headers);
+    }
+    if plain.ethertype != IPV6 {
+        return None;
+    }
+    // SAFETY: as above.
+    let plain: PlainV6 = unsafe { transmute(packet.read::<V6>(0)?) };
+    let (source, destination) = (Address::from_v6(plain.source), Address::from_v6(plain.destination));
+    if plain.version_class >> 4 != 6 || source.is_v4() || destination.is_v4() {
+        return None;
+    }
+    transport(plain.next_header, u16::from_be(plain.payload), source, destination, &plain.transport, headers)
+}
+
+#[inline(always)]
+fn transport(
+    protocol: u8,
+    payload: u16,
+    source: Address,
+    destination: Address,
+    transport: &Transport,
+    headers: &mut Headers,
+) -> Option<()> {
+    let protocol = u32::from(protocol);
+    headers.segment = match protocol {
+        number::TCP if usize::from(payload) >= TCP_HEADER && transport.data_offset >> 4 >= 5 => {
+            Segment::with_flags(transport.flags)
+        }
+        number::UDP if payload >= UDP_HEADER => Segment::NONE,
+        _ => return None,
+    };
+    headers.tuple = Tuple {
+        source,
+        destination,
+        source_port: u16::from_be(transport.source_port),
+        destination_port: u16::from_be(transport.destination_port),
+        protocol,
+    };
+    Some(())
+}
