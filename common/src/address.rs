@@ -22,8 +22,8 @@ const IPV4_PART: u64 = pair(0, u32::MAX);
 /// Two words as they lie in memory.
 #[inline(always)]
 pub(crate) const fn pair(first: u32, second: u32) -> u64 {
-    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    let (first, second) = (first as u64, second as u64);
+    if cfg!(target_endian = "little") { first | second << 32 } else { first << 32 | second }
 }
 
 impl Address {
@@ -41,6 +41,30 @@ impl Address {
     pub const fn from_v6(bytes: [u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
         Self(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p]))
+    }
+
+    /// From an IPv4 address as it lies in memory.
+    #[inline(always)]
+    pub(crate) const fn from_v4_word(word: u32) -> Self {
+        Self(0, pair(u32::from_ne_bytes(MAPPED), word))
+    }
+
+    /// From the two halves of an IPv6 address as they lie in memory.
+    #[inline(always)]
+    pub(crate) const fn from_halves(upper: u64, lower: u64) -> Self {
+        Self(upper, lower)
+    }
+
+    /// Any order that is the same for all; the same as that of `Ord`, in fewer instructions.
+    #[inline(always)]
+    pub(crate) const fn order(self, other: Self) -> Order {
+        if self.0 == other.0 && self.1 == other.1 {
+            Order::Same
+        } else if self.0 < other.0 || (self.0 == other.0 && self.1 < other.1) {
+            Order::Less
+        } else {
+            Order::Greater
+        }
     }
 
     /// From the four words of an IPv6 address as they lie in memory.
@@ -81,6 +105,14 @@ impl Address {
         let [a, b, ..] = self.0.to_ne_bytes();
         a == 0xfe && b & 0xc0 == 0x80
     }
+}
+
+/// How one address stands to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Less,
+    Same,
+    Greater,
 }
 
 impl From<IpAddr> for Address {

@@ -59,7 +59,7 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
     let now = tables.now();
     let flow = &lookup.flow;
     let from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
-    match found.filter(|_| is_alive(flow, lookup.key.protocol, now, tables)) {
+    match found.filter(|_| is_alive(flow, lookup.key.protocol(), now, tables)) {
         Some(place)
             if !segment.opens()
                 && was_judged_here(flow, from_client, &headers.tuple.source, hook, tables) =>
@@ -313,7 +313,7 @@ fn related<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome
         // The error goes to the quoted sender's side, and leaves from the other side.
         let client_side = quoted_from_client == matches!(hook.direction, Direction::Ingress);
         let judged = if client_side { flow.client_if } else { flow.server_if };
-        if judged == hook.ifindex && is_alive(flow, lookup.key.protocol, tables.now(), tables) {
+        if judged == hook.ifindex && is_alive(flow, lookup.key.protocol(), tables.now(), tables) {
             return Outcome::Related;
         }
     }

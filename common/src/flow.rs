@@ -1,54 +1,55 @@
 //! Connections that were judged: the flow table's keys and values, and how long an entry lives.
 
-use crate::{Address, Direction, Segment, Tuple, protocol::number};
+use crate::{Address, Direction, Segment, Tuple, address::Order, protocol::number};
 
 /// Both ends of a connection, lower end first, so that one look-up serves both directions.
 ///
-/// Aligned so that it is compared in words of 64 bits.
+/// Words of 64 bits, in which it is compared.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
     pub low: Address,
     pub high: Address,
-    pub low_port: u16,
-    pub high_port: u16,
-    /// IP protocol number.
-    pub protocol: u32,
+    /// Ports of the low and of the high end, 16 bits each from the lowest on, and the IP protocol number.
+    ends: u64,
 }
 
 impl FlowKey {
-    pub(crate) const EMPTY: Self = Self {
-        low: Address::UNSPECIFIED,
-        high: Address::UNSPECIFIED,
-        low_port: 0,
-        high_port: 0,
-        protocol: 0,
-    };
+    pub(crate) const EMPTY: Self = Self { low: Address::UNSPECIFIED, high: Address::UNSPECIFIED, ends: 0 };
 
     /// The key of a packet, and whether its source is the low end.
     #[inline(always)]
-    pub fn of(tuple: &Tuple) -> (Self, bool) {
+    pub const fn of(tuple: &Tuple) -> (Self, bool) {
         let Tuple { source, destination, source_port, destination_port, protocol } = *tuple;
-        let source_is_low = (source, source_port) <= (destination, destination_port);
+        let source_is_low = match source.order(destination) {
+            Order::Less => true,
+            Order::Same => source_port <= destination_port,
+            Order::Greater => false,
+        };
         let key = if source_is_low {
-            Self {
-                low: source,
-                high: destination,
-                low_port: source_port,
-                high_port: destination_port,
-                protocol,
-            }
+            Self { low: source, high: destination, ends: ends(source_port, destination_port, protocol) }
         } else {
-            Self {
-                low: destination,
-                high: source,
-                low_port: destination_port,
-                high_port: source_port,
-                protocol,
-            }
+            Self { low: destination, high: source, ends: ends(destination_port, source_port, protocol) }
         };
         (key, source_is_low)
     }
+
+    /// Ports of the low and of the high end.
+    #[expect(clippy::cast_possible_truncation, reason = "parts of a word")]
+    pub const fn ports(&self) -> (u16, u16) {
+        (self.ends as u16, (self.ends >> 16) as u16)
+    }
+
+    /// IP protocol number.
+    #[inline(always)]
+    pub const fn protocol(&self) -> u32 {
+        (self.ends >> 32) as u32
+    }
+}
+
+#[inline(always)]
+const fn ends(low_port: u16, high_port: u16, protocol: u32) -> u64 {
+    low_port as u64 | (high_port as u64) << 16 | (protocol as u64) << 32
 }
 
 /// What is known of a connection. All fields are one word, so that none is ever read half written.
@@ -244,7 +245,9 @@ mod tests {
             prop_assert_eq!(key, back);
             let to_itself = tuple == tuple.reversed();
             prop_assert_eq!(source_is_low, !back_is_low || to_itself);
-            prop_assert!((key.low, key.low_port) <= (key.high, key.high_port));
+            let (low_port, high_port) = key.ports();
+            prop_assert!((key.low, low_port) <= (key.high, high_port));
+            prop_assert_eq!(key.protocol(), tuple.protocol);
         }
 
         #[test]

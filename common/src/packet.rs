@@ -220,14 +220,15 @@ pub fn parse(packet: &impl Packet, headers: &mut Headers) -> Kind {
     headers.kind = if plain::read(packet, headers).is_some() {
         Kind::Flow
     } else {
-        packet.pull();
         frame(packet, headers).unwrap_or(Kind::Unreadable)
     };
     forget(&headers.kind)
 }
 
-#[inline(always)]
+/// Header by header. A function of its own in the kernel too: the fast path stays small.
+#[inline(never)]
 fn frame(packet: &impl Packet, headers: &mut Headers) -> Option<Kind> {
+    packet.pull();
     headers.segment = Segment::NONE;
     let icmp = match packet.read::<2>(12)? {
         [0x08, 0x00] => {

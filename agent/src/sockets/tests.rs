@@ -81,10 +81,11 @@ fn a_listener_tells_that_the_other_end_came() {
             false => self::flow(VETH, 0, 0, seen(&[]).with(Seen::CLIENT_IS_LOW, pod_is_low)),
         };
         assert_eq!(flow, expected, "{sockets:?}");
-        let ends = BTreeSet::from([(key.low.into(), key.low_port), (key.high.into(), key.high_port)]);
+        let (low_port, high_port) = key.ports();
+        let ends = BTreeSet::from([(key.low.into(), low_port), (key.high.into(), high_port)]);
         let Socket { protocol, local, remote, .. } = sockets[0];
         assert_eq!(ends, BTreeSet::from([local, remote].map(|end| (end.ip(), end.port()))));
-        assert_eq!(key.protocol, protocol as u32);
+        assert_eq!(key.protocol(), protocol as u32);
     }
 }
 

@@ -65,7 +65,7 @@ fn connection<T: Tables>(
     let found = tables.flow(lookup);
     let now = tables.now();
     let flow = &lookup.flow;
-    if let Some(place) = found.filter(|_| is_alive(flow, lookup.key.protocol, now, tables)) {
+    if let Some(place) = found.filter(|_| is_alive(flow, lookup.key.protocol(), now, tables)) {
         let side = if is_from_client(flow, source_is_low) { Direction::Egress } else { Direction::Ingress };
         let judged_at = match side {
             Direction::Egress => flow.client_if,
@@ -130,7 +130,7 @@ fn was_judged_at_veth<T: Tables>(
     is_from_client(flow, source_is_low)
         && flow.client_if == sender.pod
         && !flow.seen.has(Seen::DEFERRED)
-        && is_alive(flow, original.key.protocol, now, tables)
+        && is_alive(flow, original.key.protocol(), now, tables)
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Address, Timeouts, protocol::number};
+use crate::{Address, Timeouts, Tuple, protocol::number};
 
 const TICKS: u32 = 100;
 const TIMEOUTS: Timeouts = Timeouts::with_ticks_per_second(TICKS);
@@ -82,13 +82,14 @@ impl Memory {
 
 fn key(number: u32) -> FlowKey {
     let [a, b, c, d] = number.to_be_bytes();
-    FlowKey {
-        low: Address::from_v4([10, a, b, 1]),
-        high: Address::from_v4([10, 200, 0, c]),
-        low_port: 1_000 + u16::from(d),
-        high_port: 80,
+    let tuple = Tuple {
+        source: Address::from_v4([10, a, b, 1]),
+        destination: Address::from_v4([10, 200, 0, c]),
+        source_port: 1_000 + u16::from(d),
+        destination_port: 80,
         protocol: number::TCP,
-    }
+    };
+    FlowKey::of(&tuple).0
 }
 
 /// An entry all of whose words tell which connection and which write it is of.

@@ -210,7 +210,7 @@ impl FlowSet {
                     let entry = entry(set, way);
                     let age = now.wrapping_sub(read_volatile(last(set, way)));
                     let seen = read_volatile(&raw const (*entry).seen);
-                    let rank = if age > timeouts.of(read_volatile(&raw const (*entry).key.protocol), seen) {
+                    let rank = if age > timeouts.of(read_volatile(&raw const (*entry).key).protocol(), seen) {
                         rank::EXPIRED
                     } else if seen.has(Seen::REPLY) {
                         rank::ESTABLISHED

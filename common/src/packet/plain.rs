@@ -9,8 +9,7 @@ use crate::{Address, Tuple, protocol::number};
 /// Ethernet, IPv4 and what is needed of the transport header, as they lie in the packet.
 #[repr(C, packed)]
 struct PlainV4 {
-    ethernet: [u8; 12],
-    ethertype: u16,
+    ethernet: [u8; 14],
     version_length: u8,
     service: u8,
     total: u16,
@@ -19,23 +18,22 @@ struct PlainV4 {
     time_to_live: u8,
     protocol: u8,
     checksum: u16,
-    source: [u8; 4],
-    destination: [u8; 4],
+    source: u32,
+    destination: u32,
     transport: Transport,
 }
 
 /// The same with IPv6.
 #[repr(C, packed)]
 struct PlainV6 {
-    ethernet: [u8; 12],
-    ethertype: u16,
+    ethernet: [u8; 14],
     version_class: u8,
     flow_label: [u8; 3],
     payload: u16,
     next_header: u8,
     hop_limit: u8,
-    source: [u8; 16],
-    destination: [u8; 16],
+    source: [u64; 2],
+    destination: [u64; 2],
     transport: Transport,
 }
 
@@ -61,25 +59,35 @@ const UDP_HEADER: u16 = 8;
 /// Fills in tuple and segment; `None` when the packet is not plain.
 #[inline(always)]
 pub(super) fn read(packet: &impl Packet, headers: &mut Headers) -> Option<()> {
-    const V4: usize = size_of::<PlainV4>();
-    const V6: usize = size_of::<PlainV6>();
-    // SAFETY: bytes; every pattern is valid.
-    let plain: PlainV4 = unsafe { transmute(packet.read::<V4>(0)?) };
-    if plain.ethertype == IPV4 {
-        let is_whole = plain.fragment & FRAGMENTED == 0;
-        if plain.version_length != WITHOUT_OPTIONS || !is_whole {
-            return None;
-        }
-        let payload = u16::from_be(plain.total).checked_sub(IPV4_HEADER)?;
-        let (source, destination) = (Address::from_v4(plain.source), Address::from_v4(plain.destination));
-        return transport(plain.protocol, payload, source, destination, &plain.transport, headers);
+    match u16::from_ne_bytes(packet.read::<2>(12)?) {
+        IPV4 => v4(packet, headers),
+        IPV6 => v6(packet, headers),
+        _ => None,
     }
-    if plain.ethertype != IPV6 {
+}
+
+#[inline(always)]
+fn v4(packet: &impl Packet, headers: &mut Headers) -> Option<()> {
+    const SIZE: usize = size_of::<PlainV4>();
+    // SAFETY: bytes; every pattern is valid.
+    let plain: PlainV4 = unsafe { transmute(packet.read::<SIZE>(0)?) };
+    let is_whole = plain.fragment & FRAGMENTED == 0;
+    if plain.version_length != WITHOUT_OPTIONS || !is_whole {
         return None;
     }
+    let payload = u16::from_be(plain.total).checked_sub(IPV4_HEADER)?;
+    let (source, destination) =
+        (Address::from_v4_word(plain.source), Address::from_v4_word(plain.destination));
+    transport(plain.protocol, payload, source, destination, &plain.transport, headers)
+}
+
+#[inline(always)]
+fn v6(packet: &impl Packet, headers: &mut Headers) -> Option<()> {
+    const SIZE: usize = size_of::<PlainV6>();
     // SAFETY: as above.
-    let plain: PlainV6 = unsafe { transmute(packet.read::<V6>(0)?) };
-    let (source, destination) = (Address::from_v6(plain.source), Address::from_v6(plain.destination));
+    let plain: PlainV6 = unsafe { transmute(packet.read::<SIZE>(0)?) };
+    let address = |[upper, lower]: [u64; 2]| Address::from_halves(upper, lower);
+    let (source, destination) = (address(plain.source), address(plain.destination));
     if plain.version_class >> 4 != 6 || source.is_v4() || destination.is_v4() {
         return None;
     }
