@@ -116,8 +116,9 @@ const NEXT_VERSION: u32 = 4;
 const USED: u32 = 2;
 const BUSY: u32 = 1;
 
-/// How often a reader looks again at an entry that is being written.
-const LOOKS: u32 = 16;
+/// How often a reader looks whether an entry is still being written, and how often it reads one.
+const LOOKS: u32 = 32;
+const READS: u32 = 2;
 
 impl FlowSet {
     pub const EMPTY: Self = Self {
@@ -179,12 +180,9 @@ impl FlowSet {
             if way == 0 {
                 return false;
             }
-            for _ in 0..LOOKS {
-                let before = read_volatile(tag(set, way));
-                if before & BUSY != 0 {
-                    continue;
-                }
-                if (before ^ lookup.tag) & (HASH | USED) != 0 || !lookup.is_key_of(entry(set, way)) {
+            for _ in 0..READS {
+                let before = Self::settled(set, way);
+                if (before ^ lookup.tag) & (HASH | USED | BUSY) != 0 || !lookup.is_key_of(entry(set, way)) {
                     return false;
                 }
                 lookup.copy(set, way);
@@ -194,6 +192,25 @@ impl FlowSet {
             }
         }
         false
+    }
+
+    /// A way's tag, after a while if it is being written now.
+    ///
+    /// # Safety
+    ///
+    /// As above.
+    #[inline(always)]
+    unsafe fn settled(set: *mut Self, way: u32) -> u32 {
+        // SAFETY: the caller's.
+        unsafe {
+            for _ in 0..LOOKS {
+                let tag = read_volatile(tag(set, way));
+                if tag & BUSY == 0 {
+                    return tag;
+                }
+            }
+            BUSY
+        }
     }
 
     /// Notes that a connection was used, and what was seen of it.
@@ -238,16 +255,16 @@ impl FlowSet {
     ///
     /// `set` is only written by these functions, and has this way.
     unsafe fn read(set: *mut Self, way: u32) -> Option<(FlowKey, Flow)> {
-        for _ in 0..LOOKS {
+        for _ in 0..READS {
             // SAFETY: the caller's.
             unsafe {
-                let before = read_volatile(tag(set, way));
-                if before & USED == 0 {
+                let before = Self::settled(set, way);
+                if before & (USED | BUSY) != USED {
                     return None;
                 }
                 let mut lookup = Lookup::of(read_volatile(&raw const (*entry(set, way)).key));
                 lookup.copy(set, way);
-                if before & BUSY == 0 && read_volatile(tag(set, way)) == before {
+                if read_volatile(tag(set, way)) == before {
                     return Some((lookup.key, lookup.flow));
                 }
             }

@@ -26,6 +26,8 @@ pub(crate) struct Question {
     pub(crate) side: Direction,
     /// Whether the packet that raises the question is one of the client's.
     pub(crate) from_client: bool,
+    /// Whether it was answered before.
+    pub(crate) judged: bool,
     /// The answer.
     pub(crate) outcome: Outcome,
 }
@@ -40,6 +42,7 @@ impl Scratch {
             entry: Flow::EMPTY,
             side: Direction::Egress,
             from_client: false,
+            judged: false,
             outcome: Outcome::Held,
         },
     };

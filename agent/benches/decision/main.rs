@@ -10,11 +10,13 @@ mod driver;
 mod figure;
 #[path = "../../tests/packets/sandbox.rs"]
 mod sandbox;
+#[path = "../../tests/packets/translated.rs"]
+mod translated;
 #[expect(dead_code, reason = "the packet tests use all of it")]
 #[path = "../../tests/packets/world.rs"]
 mod world;
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, process::ExitCode};
+use std::{collections::BTreeSet, fmt, net::IpAddr, os::fd::AsFd as _, process::ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
 use podgate::{
@@ -225,6 +227,19 @@ impl Node {
             return Ok(figures);
         }
         for program in Program::ALL {
+            let calls = translated::helper_calls(self.kernel.program(program)?.fd()?.as_fd())?;
+            let calls = f64::from(u32::try_from(calls)?);
+            if program != Program::ToWire {
+                let name = "helper calls for an established packet".to_owned();
+                figures.push(Figure::of(
+                    name,
+                    program.name().to_owned(),
+                    "calls",
+                    vec![calls],
+                    None,
+                    Some(1.0),
+                ));
+            }
             let info = self.kernel.program(program)?.info()?;
             let verified = info.verified_instruction_count().context("Linux 5.16 counts them")?;
             let (name, goal) = (program.name().to_owned(), Some(10_000.0));

@@ -1,4 +1,7 @@
-//! The BPF object: the verifier takes it, with room to spare, whatever debug information it carries.
+//! The BPF object: the verifier takes it, with room to spare, whatever debug information it carries, and has little left
+//! to call on the fast path.
+
+use std::os::fd::AsFd as _;
 
 use aya::{Btf, Ebpf, EbpfLoader, programs::SchedClassifier};
 use object::{
@@ -8,7 +11,7 @@ use object::{
 use podgate::kernel::{Program, linked};
 use podgate_common::{Config, FlowSeed, Timeouts};
 
-use crate::{node::Node, world::World};
+use crate::{node::Node, translated::helper_calls, world::World};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
@@ -28,6 +31,24 @@ fn the_verifier_walks_over_few_instructions() {
         );
         assert!(verified <= MAX_VERIFIED, "{name}: {verified} instructions verified");
     }
+}
+
+#[test]
+fn no_helper_is_called_for_a_packet_of_a_known_connection() {
+    let mut node = Node::new(&World::new());
+    for program in [Program::FromPod, Program::ToPod] {
+        let descriptor = node.kernel.program(program).expect("all programs").fd().expect("a loaded program");
+        let calls = helper_calls(descriptor.as_fd()).expect("root may read it");
+        // The verifier inlines look-ups in arrays; in those of each CPU, from Linux 6.10 on.
+        assert!(calls <= if inlines_per_cpu_arrays() { 0 } else { 2 }, "{}: {calls} calls", program.name());
+    }
+}
+
+fn inlines_per_cpu_arrays() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel's release");
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse::<u32>);
+    let mut next = || numbers.next().and_then(Result::ok).expect("two numbers at the least");
+    (next(), next()) >= (6, 10)
 }
 
 #[test]

@@ -12,4 +12,5 @@ mod publishing;
 mod sandbox;
 mod scenarios;
 mod snapshot;
+mod translated;
 mod world;

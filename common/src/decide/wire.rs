@@ -8,8 +8,8 @@ use super::{
     is_alive, may_send,
 };
 use crate::{
-    Direction, Flow, FlowKey, Headers, Kind, Lookup, Outcome, Packet, Scratch, Seen, Tables, Tracked, parse,
-    protocol::number, scratch::Question,
+    Direction, Flow, FlowKey, Headers, Kind, Lookup, Outcome, Packet, Scratch, Seen, Tables, Tracked,
+    packet::forget, parse, protocol::number, scratch::Question,
 };
 
 /// Judges a packet that leaves by a device of the node's; `via` is where it entered the node.
@@ -59,7 +59,7 @@ fn connection<T: Tables>(
     scratch: &mut Scratch,
     tables: &T,
 ) -> Option<Outcome> {
-    let Scratch { headers, tracked, lookup, original, question: Question { entry, .. } } = scratch;
+    let Scratch { headers, tracked, lookup, original, question: Question { entry, judged, .. } } = scratch;
     let source_is_low;
     (lookup.key, source_is_low) = FlowKey::of(&headers.tuple);
     let found = tables.flow(lookup);
@@ -82,7 +82,8 @@ fn connection<T: Tables>(
     // No reply comes this way: the entry lives as one that was replied to.
     let seen = Seen::REPLY.with(Seen::CLIENT_IS_LOW, source_is_low);
     *entry = Flow { last: now, seen, ..Flow::EMPTY };
-    if was_judged_at_veth(sender, packet, headers, tracked, original, now, tables) {
+    *judged = was_judged_at_veth(sender, packet, headers, tracked, original, now, tables);
+    if forget(judged) {
         entry.client_if = sender.pod;
         entry.client_epoch = tables.epoch();
     } else if !may_send(sender, &headers.tuple, headers.segment, entry, tables) {
