@@ -93,7 +93,7 @@ struct Read {
 }
 
 /// Remembers what has passed, and checks every outcome against it and against the policies.
-struct Witness<'a> {
+pub(crate) struct Witness<'a> {
     world: &'a World,
     tables: &'a Tables,
     /// Connections, by veth, of which a packet has passed as new.
@@ -103,11 +103,11 @@ struct Witness<'a> {
 }
 
 impl<'a> Witness<'a> {
-    fn new(world: &'a World, tables: &'a Tables) -> Self {
+    pub(crate) fn new(world: &'a World, tables: &'a Tables) -> Self {
         Self { world, tables, opened: BTreeSet::new(), fragments: BTreeMap::new() }
     }
 
-    fn check(&mut self, hook: Hook, frame: &[u8], outcome: Outcome) -> Result<(), &'static str> {
+    pub(crate) fn check(&mut self, hook: Hook, frame: &[u8], outcome: Outcome) -> Result<(), &'static str> {
         let Read { kind, tuple, datagram, is_connection, .. } = self.read(frame);
         self.reason(hook, kind, is_connection, &tuple, outcome)?;
         if outcome.passes() && kind == Kind::FirstFragment {
@@ -148,7 +148,7 @@ impl<'a> Witness<'a> {
     }
 
     /// What leaves the node is judged when an isolated pod has sent it, and not judged before.
-    fn check_on_wire(
+    pub(crate) fn check_on_wire(
         &mut self,
         via: u32,
         frame: &[u8],

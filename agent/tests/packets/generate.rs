@@ -4,7 +4,7 @@ mod clusters;
 mod packets;
 
 pub(crate) use clusters::{clusters, worlds};
-pub(crate) use packets::{At, steps};
+pub(crate) use packets::{At, least_length, steps};
 
 /// Ports that rules name, and their neighbours. 8080 and 8081 are named ports.
 pub(crate) const PORTS: [u16; 12] = [0, 22, 53, 79, 80, 81, 100, 8080, 8081, 9000, 40_000, 65_535];

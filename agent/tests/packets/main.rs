@@ -4,6 +4,7 @@
 //! Needs root. Each test has network devices and a bpffs of its own, in namespaces that vanish with its thread.
 
 mod agreement;
+mod corpus;
 mod generate;
 mod loading;
 mod naive;

@@ -4,6 +4,7 @@ mod addresses;
 mod cluster;
 mod cluster_policies;
 mod connections;
+mod crowd;
 mod fragments;
 mod icmp;
 mod lifecycle;

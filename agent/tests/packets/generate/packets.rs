@@ -321,7 +321,7 @@ impl Noise {
 
 /// The kernel runs no program on less than an Ethernet header and the fixed part of the IP header that it announces
 /// (`bpf_prog_test_run_skb`).
-fn least_length(frame: &[u8]) -> usize {
+pub(crate) fn least_length(frame: &[u8]) -> usize {
     14 + match frame.get(12..14) {
         Some([0x08, 0x00]) => 20,
         Some([0x86, 0xdd]) => 40,
