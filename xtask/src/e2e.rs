@@ -4,6 +4,8 @@
 //! see is asked by real connections out of real pods. Left out: what the tests between namespaces show better, that is,
 //! everything about single packets.
 
+mod watch;
+
 use std::{
     io::Write,
     net::Ipv4Addr,
@@ -13,6 +15,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+
+use watch::Watch;
 
 use crate::{
     cluster::{self, Cluster, NODES},
@@ -46,11 +50,39 @@ spec:
       readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}
 ";
 
+/// As isolated as the server.
+const FLEET: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: fleet, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {fleet: 'yes'}}
+  template:
+    metadata: {labels: {fleet: 'yes', app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - name: main
+          image: localhost/busybox:1
+          imagePullPolicy: Never
+          command: [sh, -c, 'mkdir -p /w; echo hello > /w/index.html; httpd -f -p 80 -h /w']
+          readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}
+";
+
+/// The label of the agents' pods in `deploy/base`.
+const AGENTS: &str = "app.kubernetes.io/name=podgate";
+
 /// A change of policy has arrived, a pod runs, a node is back.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How long the API server is away.
-const AWAY: Duration = Duration::from_secs(20);
+const AWAY: Duration = Duration::from_secs(60);
+
+/// How often each of these is done while datagrams are counted.
+const POLICY_CHANGES: u8 = 200;
+const KILLS: usize = 10;
+const UPGRADES: [&str; 3] = [UPGRADED, INSTALLED, UPGRADED];
 
 /// From here on only friends reach the server.
 const CLOSE: &str = "{from: [{podSelector: {matchLabels: {role: friend}}}]}";
@@ -119,11 +151,11 @@ impl Run<'_> {
             "a pod whose first act is to connect is isolated from its first packet",
             Self::first_packet,
         )?;
-        self.check(
-            "the API server is away for 20 s: verdicts stay, changes arrive afterwards",
-            Self::outage,
-        )?;
-        self.check("an upgrade to another image: no verdict is wrong meanwhile", Self::upgrade)?;
+        self.check("a Deployment that grows and shrinks: each of its pods is isolated", Self::fleet)?;
+        self.check("the policy changes 200 times", Self::policy_changes)?;
+        self.check("the API server is away for 60 s, changes arrive afterwards", Self::outage)?;
+        self.check("10 agents are killed", Self::kills)?;
+        self.check("3 upgrades to another image", Self::upgrades)?;
         self.check("a node is restarted: its pods are isolated again", |run| {
             run.cluster.reboot(NODES[1])?;
             run.becomes(FRIEND, true)?;
@@ -208,6 +240,35 @@ impl Run<'_> {
         self.becomes(STRANGER, false)
     }
 
+    fn fleet(&self) -> Result<()> {
+        self.apply(FLEET)?;
+        for replicas in [4, 1, 3] {
+            self.ask(&["-n", "shop", "scale", "deployment", "fleet", &format!("--replicas={replicas}")])?;
+            self.ask(&["-n", "shop", "rollout", "status", "deployment/fleet", "--timeout=60s"])?;
+            let path = "jsonpath={.items[?(@.status.phase=='Running')].status.podIP}";
+            let addresses = self.ask(&["-n", "shop", "get", "pods", "-l", "fleet=yes", "-o", path])?;
+            for address in addresses.split_whitespace() {
+                until("the friend reaches the new pod", PATIENCE, || {
+                    Ok(self.reaches(FRIEND, address)?.then_some(()))
+                })?;
+                ensure!(!self.reaches(STRANGER, address)?, "{address} is open");
+            }
+        }
+        self.ask(&["-n", "shop", "delete", "deployment", "fleet", "--wait=true"]).map(|_| ())
+    }
+
+    fn policy_changes(&self) -> Result<()> {
+        self.verdicts_hold_while(|| {
+            (0..POLICY_CHANGES).try_for_each(|number| {
+                let other = format!("{{from: [{{ipBlock: {{cidr: 203.0.113.{number}/32}}}}]}}");
+                // The friend's rule is the first one, or the second.
+                let rules = if number % 2 == 0 { [CLOSE, &other] } else { [&other, CLOSE] };
+                self.policy(&rules.join(", "))
+            })
+        })?;
+        self.policy(CLOSE)
+    }
+
     fn outage(&self) -> Result<()> {
         self.verdicts_hold_while(|| {
             self.cluster.kill_api_server()?;
@@ -220,34 +281,45 @@ impl Run<'_> {
         self.becomes(STRANGER, false)
     }
 
-    fn upgrade(&self) -> Result<()> {
+    /// Without a chance to say goodbye, on all nodes at once.
+    fn kills(&self) -> Result<()> {
         self.verdicts_hold_while(|| {
-            let image = format!("agent=localhost/podgate:{UPGRADED}");
-            self.ask(&["-n", "kube-system", "set", "image", "daemonset/podgate", &image])?;
-            self.rolled_out()
+            (0..KILLS.div_ceil(NODES.len())).try_for_each(|_| {
+                let agents =
+                    ["-n", "kube-system", "delete", "pod", "-l", AGENTS, "--force", "--grace-period=0"];
+                self.ask(&agents)?;
+                self.rolled_out()
+            })
         })
     }
 
-    /// The friend always reaches the server and the stranger never does, asked again and again by the pods themselves:
-    /// nobody else need be there.
+    fn upgrades(&self) -> Result<()> {
+        self.verdicts_hold_while(|| {
+            UPGRADES.iter().try_for_each(|version| {
+                let image = format!("agent=localhost/podgate:{version}");
+                self.ask(&["-n", "kube-system", "set", "image", "daemonset/podgate", &image])?;
+                self.rolled_out()
+            })
+        })
+    }
+
+    /// Each datagram of the friend reaches the server and none of the stranger's does, a thousand a second of each.
     fn verdicts_hold_while(&self, act: impl FnOnce() -> Result<()>) -> Result<()> {
-        let address = self.address("web")?;
-        let start = format!(
-            "rm -f /tmp/seen; (while sleep 0.02; do printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 1 {address} 80 | grep -q hello \
-             && echo reached || echo blocked; done) > /tmp/seen 2> /dev/null < /dev/null & echo $! > /tmp/watcher"
-        );
-        let stop = "kill $(cat /tmp/watcher); sort /tmp/seen | uniq -c";
-        for who in [FRIEND, STRANGER] {
-            self.inside(who, &start)?;
-        }
+        let address = |pod| -> Result<Ipv4Addr> {
+            self.address(pod)?.parse().with_context(|| format!("the address of {pod}"))
+        };
+        let (friend, stranger) = (address(FRIEND)?, address(STRANGER)?);
+        let watch = Watch::start(("web", address("web")?), &[(FRIEND, friend), (STRANGER, stranger)])?;
         act()?;
-        for (who, expected) in [(FRIEND, "reached"), (STRANGER, "blocked")] {
-            let seen = self.inside(who, stop)?;
-            ensure!(
-                seen.lines().count() == 1 && seen.contains(expected),
-                "{who} saw {seen:?}, not always {expected}"
-            );
-        }
+        let seen = watch.end()?;
+        let (friend, stranger) = (seen[&friend.into()], seen[&stranger.into()]);
+        println!(
+            "  datagrams: {} of the friend's {} arrived, {} of the stranger's {}",
+            friend.arrived, friend.sent, stranger.arrived, stranger.sent
+        );
+        ensure!(friend.arrived == friend.sent, "datagrams that are allowed were lost");
+        ensure!(stranger.arrived == 0, "datagrams that are denied arrived");
+        ensure!(friend.sent > 1_000 && stranger.sent > 1_000, "hardly anything was sent");
         Ok(())
     }
 

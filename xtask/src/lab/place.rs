@@ -47,6 +47,11 @@ impl Place {
         Ok(place)
     }
 
+    /// A namespace that somebody else has made.
+    pub(crate) fn of(name: &str, netns: File) -> Self {
+        Self { name: name.into(), netns: Arc::new(netns) }
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -1,0 +1,119 @@
+//! Datagrams between real pods, a thousand a second from each, while something happens.
+//!
+//! Each comes from a port of its own and so opens a connection that must be judged. The threads live in the pods' network
+//! namespaces, which are found by way of the processes in them: nobody else need be there, neither the API server nor
+//! the agent.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::lab::Place;
+
+/// Of the server, below the ports that are given out.
+const PORT: u16 = 7_777;
+const PACE: Duration = Duration::from_millis(1);
+/// After the last one was sent. They cross two veths and a bridge.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// A server that counts, and clients that send.
+pub(super) struct Watch {
+    over: Arc<AtomicBool>,
+    senders: BTreeMap<IpAddr, JoinHandle<Result<u64>>>,
+    server: JoinHandle<Result<BTreeMap<IpAddr, u64>>>,
+}
+
+/// Datagrams of one pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) sent: u64,
+    pub(super) arrived: u64,
+}
+
+impl Watch {
+    /// `server` and `clients`: a pod's name and its address.
+    pub(super) fn start(server: (&str, Ipv4Addr), clients: &[(&str, Ipv4Addr)]) -> Result<Self> {
+        let over = Arc::new(AtomicBool::new(false));
+        let place = place(server.0)?;
+        let socket =
+            place.run(|| UdpSocket::bind((server.1, PORT))).context("binding in the server's pod")?;
+        let counting = over.clone();
+        let counter = thread::spawn(move || count(&socket, &counting));
+        let mut senders = BTreeMap::new();
+        for (name, address) in clients {
+            let (sending, to) = (over.clone(), SocketAddr::from((server.1, PORT)));
+            senders.insert(IpAddr::from(*address), self::place(name)?.spawn(move || send(to, &sending)));
+        }
+        Ok(Self { over, senders, server: counter })
+    }
+
+    /// Ends it; by the client's address.
+    pub(super) fn end(self) -> Result<BTreeMap<IpAddr, Tally>> {
+        self.over.store(true, Ordering::Relaxed);
+        let mut sent = BTreeMap::new();
+        for (address, sender) in self.senders {
+            sent.insert(address, sender.join().expect("a sender does not panic").context("sending")?);
+        }
+        let arrived = self.server.join().expect("counting does not panic").context("receiving")?;
+        let tally =
+            |(address, sent)| (address, Tally { sent, arrived: arrived.get(&address).copied().unwrap_or(0) });
+        Ok(sent.into_iter().map(tally).collect())
+    }
+}
+
+/// Sends until it is over; how many.
+fn send(to: SocketAddr, over: &AtomicBool) -> Result<u64> {
+    let mut sent = 0;
+    let mut next = Instant::now();
+    while !over.load(Ordering::Relaxed) {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("a port of its own")?;
+        socket.send_to(&[0; 8], to).context("a datagram")?;
+        sent += 1;
+        next += PACE;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    Ok(sent)
+}
+
+/// Counts until it is over and nothing comes any more.
+fn count(socket: &UdpSocket, over: &AtomicBool) -> Result<BTreeMap<IpAddr, u64>> {
+    socket.set_read_timeout(Some(DRAIN))?;
+    let mut arrived = BTreeMap::new();
+    loop {
+        match socket.recv_from(&mut [0; 16]) {
+            Ok((_, from)) => *arrived.entry(from.ip()).or_default() += 1,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                if over.load(Ordering::Relaxed) {
+                    return Ok(arrived);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A pod's network namespace: that of a process which has the pod's name for its host's.
+fn place(pod: &str) -> Result<Place> {
+    for process in fs::read_dir("/proc").context("/proc")?.flatten() {
+        let path = process.path();
+        // Those that end meanwhile, and all that are no processes, have no such file.
+        let Ok(host) = fs::read_to_string(path.join("root/etc/hostname")) else { continue };
+        if host.trim() == pod
+            && let Ok(netns) = File::open(path.join("ns/net"))
+        {
+            return Ok(Place::of(pod, netns));
+        }
+    }
+    bail!("no process has {pod} for the name of its host")
+}
