@@ -8,6 +8,7 @@ mod arrival;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result};
@@ -31,7 +32,7 @@ pub struct Reconciler {
     publisher: Publisher,
     endpoints: Endpoints,
     /// The pods behind the veths as they were last seen: one that is force-deleted runs on under its last policies.
-    pods: BTreeMap<ObjectName, Pod>,
+    pods: BTreeMap<ObjectName, Arc<Pod>>,
     /// The veths that were there when the agent came; `None` until its first pass.
     older: Option<BTreeSet<Device>>,
     /// Since which epoch each veth is judged as it is.
@@ -130,7 +131,7 @@ impl Reconciler {
         sizes
     }
 
-    fn pods_behind(&self, endpoints: &Endpoints, cluster: &Cluster) -> BTreeMap<ObjectName, Pod> {
+    fn pods_behind(&self, endpoints: &Endpoints, cluster: &Cluster) -> BTreeMap<ObjectName, Arc<Pod>> {
         let known = endpoints.veths.values().filter_map(|veth| match &veth.state {
             State::Known { pod, .. } => Some(pod),
             State::Held | State::Open => None,
@@ -147,10 +148,10 @@ impl Reconciler {
         &self,
         cluster: &Cluster,
         endpoints: &Endpoints,
-        pods: &BTreeMap<ObjectName, Pod>,
+        pods: &BTreeMap<ObjectName, Arc<Pod>>,
     ) -> Result<Tables> {
         let site = Site { node: &self.node, own_addresses: &endpoints.own_addresses };
-        Ok(compile(cluster, Some(site), pods.values(), self.publisher.in_force())?)
+        Ok(compile(cluster, Some(site), pods.values().map(Arc::as_ref), self.publisher.in_force())?)
     }
 
     fn publish(&mut self, tables: &Tables, endpoints: &Endpoints) -> Result<Published> {

@@ -100,7 +100,7 @@ struct Question<'a> {
 impl<'a> Compiler<'a> {
     fn new(cluster: &'a Cluster) -> Self {
         let named_ports =
-            cluster.pods.values().filter(|pod| !pod.host_network).flat_map(|pod| &pod.ports).collect();
+            cluster.pods.values().filter(|pod| !pod.host_network).flat_map(|pod| &*pod.ports).collect();
         Self {
             cluster,
             named_ports,

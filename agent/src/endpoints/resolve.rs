@@ -14,6 +14,7 @@ mod uplink;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use self::owners::{Owner, Owners};
@@ -92,7 +93,11 @@ impl<'a> Evidence<'a> {
     /// The pods that have, or will have, a veth on this node.
     fn local_pods(&self) -> impl Iterator<Item = &'a Pod> {
         let node = self.node;
-        self.cluster.pods.values().filter(move |pod| pod.node.as_deref() == Some(node) && !pod.host_network)
+        self.cluster
+            .pods
+            .values()
+            .map(Arc::as_ref)
+            .filter(move |pod| pod.node.as_deref() == Some(node) && !pod.host_network)
     }
 
     /// The pod that a CNI result or an earlier look speaks of. One that was given to another node meanwhile

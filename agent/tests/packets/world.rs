@@ -154,17 +154,19 @@ impl World {
         let veth =
             |host: Host| (host.veth(), Veth { pod: host.name(), state: EndpointState::Known, master: 0 });
         let namespace = |name: &str| {
-            (name.into(), Namespace { labels: labels(&[("kubernetes.io/metadata.name", name)]) })
+            let labels = labels(&[("kubernetes.io/metadata.name", name)]);
+            (Name::from(name), Arc::new(Namespace { labels }))
         };
         let cluster = Cluster {
-            namespaces: ["x", "y"].map(namespace).into(),
-            pods: Host::PODS.map(|host| (host.name(), pod(host))).into(),
+            namespaces: ["x", "y"].map(namespace).into_iter().collect(),
+            pods: Host::PODS.map(|host| (host.name(), Arc::new(pod(host)))).into_iter().collect(),
             nodes: [("n1", Host::Node, "own"), ("n2", Host::OtherNode, "other")]
                 .map(|(name, host, role)| {
                     let addresses = Family::ALL.map(|family| host.at(family)).to_vec();
-                    (name.into(), Node { labels: labels(&[("role", role)]), addresses })
+                    (Name::from(name), Arc::new(Node { labels: labels(&[("role", role)]), addresses }))
                 })
-                .into(),
+                .into_iter()
+                .collect(),
             ..Cluster::default()
         };
         Self {
@@ -194,7 +196,7 @@ impl World {
             internal_local: false,
             ports: vec![port],
         };
-        self.cluster.services.insert(name.clone(), service);
+        self.cluster.services.insert(name.clone(), service.into());
         for (number, (host, port)) in backends.iter().enumerate() {
             for family in Family::ALL {
                 let slice_name =
@@ -212,7 +214,7 @@ impl World {
                     ports: vec![SlicePort { name: "".into(), protocol, number: Some(*port) }],
                     endpoints: vec![endpoint],
                 };
-                self.cluster.slices.insert(slice_name, slice);
+                self.cluster.slices.insert(slice_name, slice.into());
             }
         }
         self
@@ -235,7 +237,7 @@ impl World {
         let mut policy =
             NetworkPolicy { name: name.clone(), subject: app(pod.app()), ingress: None, egress: None };
         fill(&mut policy);
-        self.cluster.policies.insert(name, policy);
+        self.cluster.policies.insert(name, policy.into());
         self
     }
 
@@ -258,7 +260,7 @@ impl World {
 
     /// The pods behind the veths.
     pub(crate) fn subjects(&self) -> impl Iterator<Item = &Pod> {
-        self.veths.values().filter_map(|veth| self.cluster.pods.get(&veth.pod))
+        self.veths.values().filter_map(|veth| self.cluster.pods.get(&veth.pod).map(Arc::as_ref))
     }
 
     pub(crate) fn wanted(&self, tables: &Tables) -> Wanted {
