@@ -23,9 +23,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use podgate_common::{
-    Address, ClassId, Endpoint, EndpointState, PolicyId, Protocol, Row, Slot,
-};
+use podgate_common::{Address, ClassId, Endpoint, EndpointState, PolicyId, Protocol, Row, Slot};
 
 use self::{
     ids::{Assigned, Ids},
@@ -127,6 +125,11 @@ impl Publisher {
         Ok(published)
     }
 
+    /// How often this process has written to the tables in use.
+    pub fn writes(&self) -> u64 {
+        self.current.as_ref().map_or(0, |current| current.set.writes())
+    }
+
     /// Entries and room of the tables in use: (name, entries, room, `None` where only memory limits it).
     pub fn sizes(&self) -> Vec<(&'static str, usize, Option<u32>)> {
         let sizes = |Current { set, capacity, .. }: &Current| {
@@ -181,8 +184,7 @@ impl Current {
         let crossing = crossing.filter(|key| !self.set.rows.entries().contains_key(key)).count();
         self.set.rows.entries().len() + new_keys(self.set.rows.entries(), &target.rows) + crossing
             <= self.capacity.rows as usize
-            && self.set.addresses.entries().len()
-                + new_keys(self.set.addresses.entries(), &target.addresses)
+            && self.set.addresses.entries().len() + new_keys(self.set.addresses.entries(), &target.addresses)
                 <= self.capacity.addresses as usize
             && self.set.services.entries().len() + new_keys(self.set.services.entries(), &target.services)
                 <= self.capacity.services as usize

@@ -29,8 +29,7 @@ use self::{
     numbering::Numbering,
 };
 use super::{
-    Atom, CompileError, PortRange, RuleSet, Services, Site, Subject, Tables,
-    classes,
+    Atom, CompileError, PortRange, RuleSet, Services, Site, Subject, Tables, classes,
     identities::{NodeAtoms, PodAtoms, blocks},
     prefixes, rows, rules, services,
 };
@@ -323,13 +322,7 @@ impl Incremental {
     }
 
     /// `other_backends`: backends are described otherwise than before, even those that did not change.
-    fn serve(
-        &mut self,
-        step: &Step<'_>,
-        changes: &Changes<'_>,
-        moves: &Moves,
-        other_backends: bool,
-    ) {
+    fn serve(&mut self, step: &Step<'_>, changes: &Changes<'_>, moves: &Moves, other_backends: bool) {
         let egress = self.tables.subjects.values().map(|subject| subject.egress);
         let mut judging: BTreeSet<usize> = egress.chain(self.retained.iter().copied()).collect();
         judging.remove(&Subject::FREE.egress);
@@ -403,14 +396,15 @@ impl<'a> Changes<'a> {
             DiffItem::Remove(name, pod) => (name, (Some(pod), None)),
         });
         let namespaces = old.namespaces.diff(&new.namespaces).map(|difference| match difference {
-            DiffItem::Add(name, _) | DiffItem::Update { new: (name, _), .. } | DiffItem::Remove(name, _) => name,
+            DiffItem::Add(name, _) | DiffItem::Update { new: (name, _), .. } | DiffItem::Remove(name, _) => {
+                name
+            }
         });
         let policies = old.policies.diff(&new.policies).flat_map(both);
         let services = old.services.diff(&new.services).flat_map(both).map(|service| &service.name);
         let slices = old.slices.diff(&new.slices).map(forms);
-        let slices: Vec<_> = slices
-            .map(|(before, after)| (before.map(Arc::as_ref), after.map(Arc::as_ref)))
-            .collect();
+        let slices: Vec<_> =
+            slices.map(|(before, after)| (before.map(Arc::as_ref), after.map(Arc::as_ref))).collect();
         let of_slices = slices.iter().flat_map(|(before, after)| before.iter().chain(after));
         Self {
             pods: pods.collect(),

@@ -88,8 +88,8 @@ pub(super) fn compile<'a>(cluster: &'a Cluster, subjects: impl IntoIterator<Item
         })
     };
     let subjects = subjects.into_iter().filter(|pod| !pod.host_network).map(|pod| {
-        let [ingress, egress] =
-            [Direction::Ingress, Direction::Egress].map(|direction| intern(compiler.rule_set(pod, direction)));
+        let [ingress, egress] = [Direction::Ingress, Direction::Egress]
+            .map(|direction| intern(compiler.rule_set(pod, direction)));
         (pod.name.clone(), Subject { ingress, egress })
     });
     let subjects = subjects.collect();

@@ -116,10 +116,10 @@ fn a_retained_rule_set_is_answered_right_by_the_new_tables() {
     ];
     let before = cluster(pods.clone(), vec![ingress("p", Selector::EVERYTHING, from("old"))]);
     let after = cluster(pods, vec![ingress("p", Selector::EVERYTHING, from("new"))]);
-    let old = compiled(&before).rule_sets[1].clone();
+    let old = compiled(&before).rule_sets[&1].clone();
     let tables = compile(&after, None, after.pods.values().map(Arc::as_ref), [old.clone()]).unwrap();
     let memory = crate::memory::Memory::new(&tables);
-    let kept = tables.rule_sets.iter().position(|rule_set| *rule_set == old).unwrap();
+    let kept = *tables.rule_sets.iter().find(|(_, rule_set)| **rule_set == old).unwrap().0;
     let new = tables.subjects[&ObjectName::new("x", "a")].ingress;
     for (rule_set, b, c) in [(kept, true, false), (new, false, true)] {
         let allowed = |last| memory.allowed(rule_set, IpAddr::from([10, 0, 0, last]), Protocol::Udp, 53);
@@ -198,8 +198,7 @@ proptest! {
             .into_iter()
             .map(|(protocol, a, b)| PortRange::new(Protocol::ALL[protocol], a.min(b), a.max(b)))
             .collect();
-        let terms = ranges.iter().map(|range| Term { atoms: BTreeSet::new(), ports: Some(*range) }).collect();
-        let classes = classes::compile(&[Arc::new(RuleSet { policies: Some(terms), ..RuleSet::default() })]);
+        let classes = classes::compile(ranges.clone()).unwrap();
         for protocol in Protocol::ALL {
             for port in (0..=201).chain(ports.iter().copied()) {
                 let expected: BTreeSet<PortRange> = ranges

@@ -54,7 +54,8 @@ impl Ids {
         if assigned.classes.is_empty() || !Arc::ptr_eq(&before.classes, &tables.classes) {
             let signatures = tables.classes.signatures.iter().enumerate();
             let ids = signatures.map(|(index, signature)| self.classes.id(index, signature));
-            let ids = ids.map(|id| u16::try_from(id).expect("the compiler leaves room for two sets of classes"));
+            let ids =
+                ids.map(|id| u16::try_from(id).expect("the compiler leaves room for two sets of classes"));
             assigned.classes = ids.map(ClassId).collect();
         }
         for (index, behind) in added(&before.services.behind, &tables.services.behind) {

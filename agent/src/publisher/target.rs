@@ -47,8 +47,11 @@ impl Target {
         }
         let mut rows = Changed::new();
         let allowed = (&before.rows.allowed, &tables.rows.allowed, RowKey::new as RowKeyOf);
-        let own_node =
-            (&before.rows.denied_on_own_node, &tables.rows.denied_on_own_node, RowKey::of_own_node as RowKeyOf);
+        let own_node = (
+            &before.rows.denied_on_own_node,
+            &tables.rows.denied_on_own_node,
+            RowKey::of_own_node as RowKeyOf,
+        );
         for (before, now, key) in [allowed, own_node] {
             let encoded = |at: &(usize, usize), blocks: &[Row]| encoded(*at, blocks, key, &assigned);
             change(&mut rows, before.diff(now), |at, blocks| encoded(at, blocks));
@@ -125,11 +128,8 @@ fn crossing(
     let leaving = known.leaving(tables);
     let signatures = leaving.iter().map(|(signature, _)| &**signature).enumerate();
     let rule_sets = tables.rule_sets.iter().filter(|(index, _)| in_force.contains_key(&ids.policies[index]));
-    let compiled = compile_rows(
-        rule_sets.map(|(index, rule_set)| (*index, &**rule_set)),
-        signatures,
-        &tables.classes,
-    );
+    let compiled =
+        compile_rows(rule_sets.map(|(index, rule_set)| (*index, &**rule_set)), signatures, &tables.classes);
     let identities = leaving.iter().map(|(_, id)| *id).enumerate().collect();
     let ids = Assigned { identities, ..ids.clone() };
     let of = |rows: &OrdMap<(usize, usize), Arc<[Row]>>, key: RowKeyOf| -> Vec<(RowKey, Row)> {

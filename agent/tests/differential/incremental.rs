@@ -12,7 +12,8 @@ use std::{
 
 use podgate::{
     compiler::{
-        Backend, Incremental, IncrementalInput, PortRange, Rows, RuleSet, Signature, Site, Subject, Tables, compile,
+        Backend, Incremental, IncrementalInput, PortRange, Rows, RuleSet, Signature, Site, Subject, Tables,
+        compile,
     },
     model::{Cluster, Name, ObjectName, Objects, Pod},
 };
@@ -68,7 +69,8 @@ fn samples() -> impl Strategy<Value = Sample> {
 
 fn events() -> impl Strategy<Value = Event> {
     use Kind::{ClusterPolicies, Namespaces, Nodes, Pods, Policies, Services, Slices};
-    let kinds = vec![Pods, Pods, Pods, Policies, Policies, Namespaces, ClusterPolicies, Nodes, Services, Slices];
+    let kinds =
+        vec![Pods, Pods, Pods, Policies, Policies, Namespaces, ClusterPolicies, Nodes, Services, Slices];
     (
         any::<sample::Index>(),
         sample::select(kinds),
@@ -119,7 +121,8 @@ fn agrees((objects, events): &Sample) -> Result<(), TestCaseError> {
             .map(|(name, pod)| (name.clone(), pod.clone()))
             .collect();
         let in_force = before.iter().filter(|_| event.retains).flat_map(|tables| tables.rule_sets.values());
-        let retained: Vec<Arc<RuleSet>> = in_force.filter(|it| ***it != RuleSet::default()).cloned().collect();
+        let retained: Vec<Arc<RuleSet>> =
+            in_force.filter(|it| ***it != RuleSet::default()).cloned().collect();
         let mut own_addresses = BTreeSet::from([IpAddr::from([10, 10, 0, 1])]);
         if event.own_address {
             own_addresses.extend(now.pods.values().flat_map(|pod| &pod.addresses).take(1));
@@ -225,7 +228,9 @@ impl Meaning {
             subjects: tables
                 .subjects
                 .iter()
-                .map(|(name, Subject { ingress, egress })| (name.clone(), [rule_set(ingress), rule_set(egress)]))
+                .map(|(name, Subject { ingress, egress })| {
+                    (name.clone(), [rule_set(ingress), rule_set(egress)])
+                })
                 .collect(),
             rule_sets: tables.rule_sets.values().cloned().collect(),
             addresses: tables.identities.addresses.iter().map(|(at, id)| (*at, signature(id))).collect(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use podgate::{
-    compiler::{self, RuleSet, Subject, Tables},
+    compiler::{self, Incremental, IncrementalInput, RuleSet, Subject, Tables},
     model::{
         Cluster, EndpointSlice, IpBlock, Name, NamedPort, Namespace, NetworkPolicy, Node, ObjectName, Peer,
         Peers, Pod, PortRule, Ports, Requirement, Rule, Selector, Service, ServicePort, SliceEndpoint,
@@ -182,6 +182,16 @@ impl World {
         let site = compiler::Site { node: &node, own_addresses: &self.node };
         compiler::compile(&self.cluster, Some(site), self.subjects(), retained)
             .expect("fewer classes of ports than there is room for")
+    }
+
+    /// The same, in a step from the world before.
+    pub(crate) fn step(&self, compiler: &mut Incremental, retained: &[Arc<RuleSet>]) -> Tables {
+        let node: Name = "n1".into();
+        let site = Some(compiler::Site { node: &node, own_addresses: &self.node });
+        let pods = self.veths.values().filter_map(|veth| self.cluster.pods.get_key_value(&veth.pod));
+        let subjects = pods.map(|(name, pod)| (name.clone(), pod.clone())).collect();
+        let step = IncrementalInput { cluster: &self.cluster, site, subjects: &subjects, retained };
+        compiler.compile(&step).expect("fewer classes of ports than there is room for").clone()
     }
 
     /// A service at [`SERVICE`] and, as a node port, at [`NODE_PORT`], with these backends.

@@ -64,8 +64,10 @@ impl Claims {
 
     /// Other blocks: whatever lies in one that changed gets another identity.
     pub(super) fn set_prefixes(&mut self, compiled: BTreeMap<PrefixKey, Signature>) {
-        let compiled: BTreeMap<PrefixKey, usize> =
-            compiled.into_iter().map(|(prefix, signature)| (prefix, self.number(Arc::new(signature)))).collect();
+        let compiled: BTreeMap<PrefixKey, usize> = compiled
+            .into_iter()
+            .map(|(prefix, signature)| (prefix, self.number(Arc::new(signature))))
+            .collect();
         let before = std::mem::replace(&mut self.prefixes, Arc::new(compiled));
         let now = self.prefixes.clone();
         now.values().for_each(|identity| self.begin_use(*identity));

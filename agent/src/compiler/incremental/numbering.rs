@@ -1,10 +1,6 @@
 //! Contents and their indexes: one content has one index, and no index is ever given to another content.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::Arc,
-};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use imbl::OrdMap;
 

@@ -399,8 +399,10 @@ impl World {
     }
 
     fn resolve(&self) -> Endpoints {
-        let evidence =
-            Evidence { network: &self.network, cni: &self.cni, cluster: &self.cluster, node: "n1" };
+        let mut local = crate::endpoints::LocalPods::new("n1".into());
+        local.follow(&self.cluster);
+        let Self { network, cni, cluster, .. } = self;
+        let evidence = Evidence { network, cni, cluster, node: "n1", local: local.pods() };
         resolve(&evidence, &|pod| pod.name.name.starts_with("iso-"), &self.previous)
     }
 
