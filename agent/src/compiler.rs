@@ -15,6 +15,7 @@
 
 mod classes;
 mod identities;
+mod incremental;
 mod prefixes;
 mod rows;
 mod rules;
@@ -23,19 +24,18 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 pub use classes::{Classes, PortRange};
 pub use identities::{Identities, Signature};
+pub use incremental::{Incremental, Step as IncrementalInput};
 pub use rows::Rows;
 pub(crate) use rows::compile as compile_rows;
 pub use rules::{Atom, RuleSet, Term};
 pub use services::{Backend, Services, Site};
 pub use steps::{Step, StepPort, Steps};
 
+use imbl::OrdMap;
 use thiserror::Error;
 
 use crate::model::{Cluster, ObjectName, Pod};
@@ -50,18 +50,57 @@ pub enum CompileError {
 /// Class ids have 16 bits, and while a change is published the classes before and after it stand side by side.
 pub const MAX_CLASSES: usize = 1 << 15;
 
-/// Everything that a verdict needs, for the pods that were compiled for.
+/// Everything that a verdict needs, for the pods that were compiled for. A copy costs nothing: the maps are persistent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
     /// Which rule sets judge a pod; a pod that no policy selects is [`Subject::FREE`].
-    pub subjects: BTreeMap<ObjectName, Subject>,
+    pub subjects: OrdMap<ObjectName, Subject>,
     /// Distinct rule sets. Index 0 stands for "no policy has a say" and is empty.
-    pub rule_sets: Vec<Arc<RuleSet>>,
+    pub rule_sets: OrdMap<usize, Arc<RuleSet>>,
     pub identities: Identities,
-    pub classes: Classes,
+    pub classes: Arc<Classes>,
     pub rows: Rows,
     pub services: Services,
+    pub series: Series,
 }
+
+impl Tables {
+    /// Without any policy.
+    pub fn nothing() -> Self {
+        Self {
+            subjects: OrdMap::new(),
+            rule_sets: OrdMap::unit(0, Arc::default()),
+            identities: Identities {
+                signatures: OrdMap::unit(0, Arc::default()),
+                addresses: OrdMap::new(),
+                prefixes: Arc::default(),
+            },
+            classes: Arc::new(classes::compile(BTreeSet::new()).expect("no range makes one class")),
+            rows: Rows::default(),
+            services: Services::default(),
+            series: Series::default(),
+        }
+    }
+}
+
+/// In tables of one series an index never changes what it stands for: they can be compared by their indexes. It tells where
+/// tables come from, not what they say, so any two are equal.
+#[derive(Clone, Debug, Default)]
+pub struct Series(Arc<()>);
+
+impl Series {
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl PartialEq for Series {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Series {}
 
 /// The rule sets of one pod, as indexes into [`Tables::rule_sets`]. 0: no policy has a say in this direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,16 +140,15 @@ pub fn compile<'a>(
         judging.insert(place);
     }
     let identities = identities::compile(cluster, &rule_sets);
-    let classes = classes::compile(&rule_sets);
-    if classes.signatures.len() > MAX_CLASSES {
-        return Err(CompileError::TooManyPortClasses(classes.signatures.len()));
-    }
-    let rows = rows::compile(&rule_sets, &identities.signatures, &classes);
+    let classes = Arc::new(classes::compile(rules::ranges(&rule_sets).collect())?);
+    let rule_sets: OrdMap<usize, Arc<RuleSet>> = rule_sets.into_iter().enumerate().collect();
+    let rows = rows::compile(rows::numbered(&rule_sets), rows::numbered(&identities.signatures), &classes);
     let services = site.map(|site| {
-        let (subjects, identities, classes, rows) = (&subjects, &identities, &classes, &rows);
-        let input = services::Input { cluster, site, subjects, pods: &pods, identities, classes, rows };
-        services::compile(&input, &judging)
+        let (identities, classes, rows) = (&identities, &classes, &rows);
+        let local = services::local(pods.iter().copied(), &subjects);
+        let view = services::View { site, local: &local, identities, classes, rows };
+        services::compile(cluster, &view, &judging)
     });
     let services = services.unwrap_or_default();
-    Ok(Tables { subjects, rule_sets, identities, classes, rows, services })
+    Ok(Tables { subjects, rule_sets, identities, classes, rows, services, series: Series::default() })
 }

@@ -5,6 +5,7 @@
 //! others.
 
 pub mod cni;
+mod local;
 pub mod netlink;
 mod network;
 mod resolve;
@@ -15,6 +16,7 @@ use std::{
 };
 
 pub use self::{
+    local::LocalPods,
     network::{Link, Network, Peer},
     resolve::{Evidence, resolve},
 };

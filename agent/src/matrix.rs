@@ -40,8 +40,12 @@ pub const NO_PORT: char = '-';
 ///
 /// When the compiled tables cannot hold the policies; see [`CompileError`].
 pub fn matrix(cluster: &Cluster, ports: &BTreeSet<PortSpec>) -> Result<Matrix, CompileError> {
-    let pods: Vec<&Pod> =
-        cluster.pods.values().filter(|pod| !pod.host_network && !pod.addresses.is_empty()).collect();
+    let pods: Vec<&Pod> = cluster
+        .pods
+        .values()
+        .map(Arc::as_ref)
+        .filter(|pod| !pod.host_network && !pod.addresses.is_empty())
+        .collect();
     let tables = compiler::compile(cluster, None, pods.iter().copied(), [])?;
     let mut seats: Vec<Seat> = pods.into_iter().map(|pod| Seat::new(pod, &tables)).collect();
     // As text: `a-b/x` comes before `a/x`.

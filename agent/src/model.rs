@@ -12,7 +12,7 @@ mod policy;
 mod selector;
 mod service;
 
-pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Pod};
+pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Objects, Pod};
 pub use cluster_policy::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Tier,
 };

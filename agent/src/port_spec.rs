@@ -50,7 +50,7 @@ impl PortSpec {
             Port::Number(number) => BTreeSet::from([*number]),
             Port::Name(name) => destination
                 .into_iter()
-                .flat_map(|pod| &pod.ports)
+                .flat_map(|pod| &*pod.ports)
                 .filter(|port| port.protocol == self.protocol && port.name == *name)
                 .map(|port| port.number)
                 .collect(),

@@ -13,23 +13,24 @@
 //! found the old identity before it meets the new class of a port needs rows of its own ([`Target::crossing`]).
 
 mod ids;
+mod target;
 
 use std::{
-    borrow::Borrow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
-use podgate_common::{
-    Address, BITS_PER_ROW, ClassId, Endpoint, EndpointState, IdentityId, PolicyId, Protocol, Row, RowKey,
-    ServiceId, ServiceKey, Slot,
-};
+use podgate_common::{Address, ClassId, Endpoint, EndpointState, PolicyId, Protocol, Row, Slot};
 
-use self::ids::{Assigned, Ids};
+use self::{
+    ids::{Assigned, Ids},
+    target::{Changed, Target},
+};
 use crate::{
-    compiler::{Rows, RuleSet, Subject, Tables, compile_rows},
+    compiler::{RuleSet, Subject, Tables},
     kernel::{Capacity, Maps, TableSet},
 };
 
@@ -59,6 +60,8 @@ pub struct Published {
     pub epoch: u32,
     /// False: rule sets that were in force until now are no longer; compile once more to coarsen the tables.
     pub settled: bool,
+    /// When every packet was judged by the new state. Tidying up comes after it.
+    pub enforced: Instant,
     /// The tables stand in another slot than before.
     moved: bool,
 }
@@ -76,13 +79,15 @@ struct Current {
     set: TableSet,
     ids: Ids,
     /// The rule sets that the endpoints refer to, and so the ones whose rows must stay right.
-    in_force: BTreeSet<Arc<RuleSet>>,
+    in_force: BTreeMap<PolicyId, Arc<RuleSet>>,
+    /// What the kernel holds, with its ids. `None` after a failure.
+    published: Option<(Tables, Assigned)>,
 }
 
 impl Publisher {
     /// Rule sets that a packet may still be judged by while the next tables are published.
     pub fn in_force(&self) -> Vec<Arc<RuleSet>> {
-        self.current.iter().flat_map(|current| &current.in_force).cloned().collect()
+        self.current.iter().flat_map(|current| current.in_force.values()).cloned().collect()
     }
 
     /// Brings the kernel to the new state.
@@ -98,15 +103,17 @@ impl Publisher {
         let mut target = current.target(tables);
         if !current.has_room_for(&target) {
             tracing::info!(rows = target.rows.len(), addresses = target.addresses.len(), "tables grow");
-            let in_force = current.in_force;
+            let in_force: BTreeSet<Arc<RuleSet>> = current.in_force.into_values().collect();
             current = Current::create(maps, tables).inspect_err(|_| {
                 tracing::error!("no larger tables: what was in force stays");
             })?;
             // The tables hold them, too: they settle with the next publication.
-            current.in_force = in_force;
             target = current.target(tables);
+            let held = tables.rule_sets.iter().filter(|(_, rule_set)| in_force.contains(*rule_set));
+            current.in_force =
+                held.map(|(index, rule_set)| (target.ids.policies[index], rule_set.clone())).collect();
         }
-        let result = current.publish(maps, tables, wanted, &target);
+        let result = current.publish(maps, tables, wanted, target);
         let slot = current.slot;
         self.current = Some(current);
         let published = result?;
@@ -116,6 +123,11 @@ impl Publisher {
             }
         }
         Ok(published)
+    }
+
+    /// How often this process has written to the tables in use.
+    pub fn writes(&self) -> u64 {
+        self.current.as_ref().map_or(0, |current| current.set.writes())
     }
 
     /// Entries and room of the tables in use: (name, entries, room, `None` where only memory limits it).
@@ -132,17 +144,6 @@ impl Publisher {
     }
 }
 
-/// Tables with the ids that the kernel sees.
-struct Target {
-    ids: Assigned,
-    rows: BTreeMap<RowKey, Row>,
-    /// What the rule sets in force say of identities that go, for the classes to come.
-    crossing: BTreeMap<RowKey, Row>,
-    addresses: BTreeMap<Address, IdentityId>,
-    prefixes: BTreeMap<podgate_common::PrefixKey, IdentityId>,
-    services: BTreeMap<ServiceKey, ServiceId>,
-}
-
 impl Current {
     /// An empty table set in a slot that no endpoint is judged by, with room for these tables.
     fn create(maps: &mut Maps, tables: &Tables) -> Result<Self> {
@@ -152,53 +153,41 @@ impl Current {
             .map(Slot)
             .find(|slot| !in_use.contains(slot))
             .context("endpoints are judged by every table slot there is")?;
-        let mut ids = Ids::default();
-        let assigned = ids.assign(tables);
+        let (mut ids, mut assigned) = (Ids::default(), Assigned::default());
+        ids.assign(tables, &Tables::nothing(), &mut assigned);
         let capacity = Capacity {
             addresses: room_for(tables.identities.addresses.len()),
-            rows: room_for(rows(&tables.rows, &assigned).len() + tables.services.verdicts.len()),
+            rows: room_for(target::count_rows(tables, &assigned)),
             services: room_for(tables.services.fronts.len()),
         };
         let set = TableSet::create(capacity)?;
         maps.install(slot, &set)?;
-        Ok(Self { slot, capacity, set, ids, in_force: BTreeSet::new() })
+        Ok(Self { slot, capacity, set, ids, in_force: BTreeMap::new(), published: None })
     }
 
     fn target(&mut self, tables: &Tables) -> Target {
-        let ids = self.ids.assign(tables);
-        let identity = |index: &usize| ids.identities[*index];
-        Target {
-            rows: rows(&tables.rows, &ids).into_iter().chain(service_rows(tables, &ids)).collect(),
-            crossing: self.crossing(tables, &ids),
-            addresses: tables
-                .identities
-                .addresses
-                .iter()
-                .map(|(at, id)| ((*at).into(), identity(id)))
-                .collect(),
-            prefixes: tables.identities.prefixes.iter().map(|(at, id)| (*at, identity(id))).collect(),
-            services: tables.services.fronts.iter().map(|(at, id)| (*at, ids.services[*id])).collect(),
-            ids,
+        let Self { set, ids, in_force, published, .. } = self;
+        match published {
+            Some((before, assigned)) if before.series.is(&tables.series) => {
+                Target::since(before, assigned.clone(), tables, ids, set, in_force)
+            }
+            _ => {
+                let mut assigned = Assigned::default();
+                ids.assign(tables, &Tables::nothing(), &mut assigned);
+                Target::compared(assigned, tables, ids, set, in_force)
+            }
         }
     }
 
-    fn crossing(&self, tables: &Tables, ids: &Assigned) -> BTreeMap<RowKey, Row> {
-        let (signatures, identities) = self.ids.leaving(tables);
-        let in_force = tables.rule_sets.iter().zip(&ids.policies);
-        let (rule_sets, policies): (Vec<_>, _) = in_force
-            .filter(|(rule_set, _)| self.in_force.contains(*rule_set))
-            .map(|(rule_set, id)| (rule_set.clone(), *id))
-            .unzip();
-        let compiled = compile_rows(&rule_sets, &signatures, &tables.classes);
-        let classes = ids.classes.clone();
-        rows(&compiled, &Assigned { policies, identities, classes, services: Vec::new() })
-    }
-
     fn has_room_for(&self, target: &Target) -> bool {
-        let coming: BTreeMap<_, _> = target.rows.iter().chain(&target.crossing).collect();
-        fits(self.set.rows.entries(), &coming, self.capacity.rows)
-            && fits(self.set.addresses.entries(), &target.addresses, self.capacity.addresses)
-            && fits(self.set.services.entries(), &target.services, self.capacity.services)
+        let crossing = target.crossing.keys().filter(|key| !target.rows.contains_key(key));
+        let crossing = crossing.filter(|key| !self.set.rows.entries().contains_key(key)).count();
+        self.set.rows.entries().len() + new_keys(self.set.rows.entries(), &target.rows) + crossing
+            <= self.capacity.rows as usize
+            && self.set.addresses.entries().len() + new_keys(self.set.addresses.entries(), &target.addresses)
+                <= self.capacity.addresses as usize
+            && self.set.services.entries().len() + new_keys(self.set.services.entries(), &target.services)
+                <= self.capacity.services as usize
     }
 
     fn publish(
@@ -206,29 +195,34 @@ impl Current {
         maps: &mut Maps,
         tables: &Tables,
         wanted: &Wanted,
-        target: &Target,
+        target: Target,
     ) -> Result<Published> {
+        let Target { ids, rows, crossing, addresses, prefixes, services } = target;
+        // Should a write fail, the next publication compares everything.
+        let before = self.published.take().filter(|(before, _)| before.series.is(&tables.series));
+        let same_classes =
+            before.as_ref().is_some_and(|(before, _)| Arc::ptr_eq(&before.classes, &tables.classes));
         let writes =
             |maps: &Maps, set: &TableSet| maps.endpoints.writes() + maps.owners.writes() + set.writes();
-        let before = writes(maps, &self.set);
+        let written = writes(maps, &self.set);
         let moved = maps.endpoints.entries().values().any(|endpoint| endpoint.slot != self.slot);
 
         // 1. A row that is in force keeps the bits of classes that ports still have.
-        for (key, row) in target.rows.iter().chain(&target.crossing) {
+        let coming = rows.iter().filter_map(|(key, row)| Some((key, row.as_ref()?)));
+        for (key, row) in coming.chain(&crossing) {
             let held = self.set.rows.entries().get(key).copied().unwrap_or_default();
             self.set.rows.put(*key, united(held, *row))?;
         }
         // 2.
-        for protocol in Protocol::ALL {
-            let runs = &tables.classes.runs[protocol.index() as usize];
-            self.set.ports.set_all(protocol, &runs_of_ids(runs, &target.ids.classes));
+        if !same_classes {
+            for protocol in Protocol::ALL {
+                let runs = &tables.classes.runs[protocol.index() as usize];
+                self.set.ports.set_all(protocol, &runs_of_ids(runs, &ids.classes));
+            }
         }
-        self.set.prefixes.put_all(&target.prefixes)?;
-        self.set.prefixes.keep(&target.prefixes)?;
-        self.set.addresses.put_all(&target.addresses)?;
-        self.set.addresses.keep(&target.addresses)?;
-        self.set.services.put_all(&target.services)?;
-        self.set.services.keep(&target.services)?;
+        self.set.prefixes.change(&prefixes)?;
+        self.set.addresses.change(&addresses)?;
+        self.set.services.change(&services)?;
         let owners: BTreeMap<Address, u32> =
             wanted.owners.iter().map(|(address, ifindex)| ((*address).into(), *ifindex)).collect();
         let orphaned = orphaned(maps.owners.entries(), &owners);
@@ -237,7 +231,7 @@ impl Current {
         let mut endpoints: BTreeMap<u32, Endpoint> = wanted
             .endpoints
             .iter()
-            .map(|(&ifindex, judged)| (ifindex, self.endpoint(judged, &target.ids)))
+            .map(|(&ifindex, judged)| (ifindex, self.endpoint(judged, &ids)))
             .collect();
         for (&address, ifindex) in wanted.owners.iter().rev() {
             // Of several in one family the lowest stays.
@@ -248,26 +242,42 @@ impl Current {
         }
         let subjects =
             wanted.endpoints.values().flat_map(|judged| [judged.subject.ingress, judged.subject.egress]);
-        let in_force: BTreeSet<_> =
-            subjects.filter(|&at| at != 0).map(|at| tables.rule_sets[at].clone()).collect();
+        let in_force: BTreeMap<PolicyId, Arc<RuleSet>> = subjects
+            .filter(|&at| at != 0)
+            .map(|at| (ids.policies[&at], tables.rule_sets[&at].clone()))
+            .collect();
         // Should a write fail, some endpoints have the new rule sets and some the old ones.
-        let settled = self.in_force.is_subset(&in_force);
-        self.in_force.extend(in_force.iter().cloned());
+        let settled = self.in_force.keys().all(|policy| in_force.contains_key(policy));
+        self.in_force.extend(in_force.clone());
         maps.endpoints.put_all(&endpoints)?;
         self.in_force = in_force;
         // 4.
         let mut epoch = maps.epoch()?;
-        if writes(maps, &self.set) != before || epoch == 0 {
+        if writes(maps, &self.set) != written || epoch == 0 {
             epoch = epoch.wrapping_add(1);
             maps.set_epoch(epoch)?;
-            // 5.
+        }
+        let enforced = Instant::now();
+        // 5.
+        let goes = !crossing.is_empty()
+            || rows.iter().any(|(key, row)| self.set.rows.entries().get(key) != row.as_ref())
+            || maps.owners.entries().len() != owners.len()
+            || maps.endpoints.entries().len() != endpoints.len()
+            || self.ids.has_idle(tables);
+        if goes {
             maps.wait_for_programs(self.slot, &self.set)?;
         }
-        self.set.rows.keep(&target.rows)?;
-        self.set.rows.put_all(&target.rows)?;
+        for key in crossing.keys() {
+            self.set.rows.remove(key)?;
+        }
+        self.set.rows.change(&rows)?;
         maps.owners.keep(&owners)?;
         maps.endpoints.keep(&endpoints)?;
-        self.ids.keep(tables, &target.ids);
+        let mut ids = ids;
+        match &before {
+            Some((before, _)) if same_classes => self.ids.free(tables, before, &mut ids),
+            _ => self.ids.keep(tables, &mut ids),
+        }
         if !orphaned.is_empty() {
             let gone = maps.flows.open()?.remove(|key, flow| {
                 let orphan = |address, ifindex| orphaned.get(&address) == Some(&ifindex) && ifindex != 0;
@@ -277,46 +287,20 @@ impl Current {
             })?;
             tracing::debug!(flows = gone, "flows of addresses that changed hands removed");
         }
-        Ok(Published { epoch, settled, moved })
+        self.published = Some((tables.clone(), ids));
+        Ok(Published { epoch, settled, enforced, moved })
     }
 
     fn endpoint(&self, judged: &Judged, ids: &Assigned) -> Endpoint {
         Endpoint {
             state: judged.state as u32,
             slot: self.slot,
-            ingress: ids.policies[judged.subject.ingress],
-            egress: ids.policies[judged.subject.egress],
+            ingress: ids.policies[&judged.subject.ingress],
+            egress: ids.policies[&judged.subject.egress],
             master: judged.master,
             ..Endpoint::HELD
         }
     }
-}
-
-type RowKeyOf = fn(PolicyId, IdentityId, ClassId) -> RowKey;
-
-/// Verdict rows under the kernel's ids; only those with a bit.
-fn rows(compiled: &Rows, ids: &Assigned) -> BTreeMap<RowKey, Row> {
-    let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
-    let allowed = (&compiled.allowed, RowKey::new as RowKeyOf);
-    for (compiled, key) in [allowed, (&compiled.denied_on_own_node, RowKey::of_own_node)] {
-        for ((rule_set, identity), blocks) in compiled {
-            let (policy, identity) = (ids.policies[*rule_set], ids.identities[*identity]);
-            for (index, class) in ids.classes.iter().enumerate() {
-                let (block, bit) = (index / usize::from(BITS_PER_ROW), index % usize::from(BITS_PER_ROW));
-                if blocks[block].0[bit / 64] >> (bit % 64) & 1 != 0 {
-                    rows.entry(key(policy, identity, *class)).or_default().set(*class);
-                }
-            }
-        }
-    }
-    rows
-}
-
-/// Verdicts on services, under the kernel's ids.
-fn service_rows<'a>(tables: &'a Tables, ids: &'a Assigned) -> impl Iterator<Item = (RowKey, Row)> + use<'a> {
-    tables.services.verdicts.iter().filter_map(|(&(rule_set, place), verdict)| {
-        Some((RowKey::of_service(ids.policies[rule_set], ids.services[place]), verdict.row()?))
-    })
 }
 
 fn runs_of_ids(runs: &[(u16, usize)], classes: &[ClassId]) -> Vec<(u16, ClassId)> {
@@ -331,14 +315,9 @@ fn united(row: Row, other: Row) -> Row {
     Row(words)
 }
 
-/// Whether what is there and what comes fit side by side.
-fn fits<K: Ord, V, C: Borrow<K> + Ord, W>(
-    held: &BTreeMap<K, V>,
-    coming: &BTreeMap<C, W>,
-    capacity: u32,
-) -> bool {
-    let more = coming.keys().filter(|key| !held.contains_key((*key).borrow())).count();
-    held.len() + more <= capacity as usize
+/// How many entries come that are not there.
+fn new_keys<K: Ord, V>(held: &BTreeMap<K, V>, changed: &Changed<K, V>) -> usize {
+    changed.iter().filter(|(key, value)| value.is_some() && !held.contains_key(key)).count()
 }
 
 /// Twice what is needed now.

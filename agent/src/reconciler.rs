@@ -4,21 +4,25 @@
 //! force. It owns everything that writes to the kernel, and has no task, timer or channel of its own.
 
 mod arrival;
+mod judging;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    sync::Arc,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
 use podgate_common::{Direction, EndpointState, MAX_ENDPOINTS, MAX_OWNERS, NODE};
 
 use self::arrival::Arrival;
+use self::judging::Change;
+pub use self::judging::Judging;
 use crate::{
-    compiler::{Site, Subject, Tables, compile},
-    endpoints::{Endpoints, Evidence, Link, Network, State, Veth, cni::CniResults, resolve},
+    compiler::{Incremental, IncrementalInput, Site, Subject, Tables},
+    endpoints::{Endpoints, Evidence, Link, LocalPods, Network, State, Veth, cni::CniResults, resolve},
     kernel::{Attacher, Device, Kernel, Place},
-    model::{Cluster, ClusterPolicyName, Name, ObjectName, Pod, Tier},
+    model::{Cluster, Name, ObjectName, Pod},
     publisher::{Judged, Published, Publisher, Wanted},
 };
 
@@ -28,26 +32,38 @@ pub struct Reconciler {
     node: Name,
     kernel: Kernel,
     attacher: Attacher,
+    local: LocalPods,
+    compiler: Incremental,
     publisher: Publisher,
     endpoints: Endpoints,
     /// The pods behind the veths as they were last seen: one that is force-deleted runs on under its last policies.
-    pods: BTreeMap<ObjectName, Pod>,
+    pods: BTreeMap<ObjectName, Arc<Pod>>,
     /// The veths that were there when the agent came; `None` until its first pass.
     older: Option<BTreeSet<Device>>,
+    /// The devices that were there in the last pass.
+    devices: BTreeSet<Device>,
     /// Since which epoch each veth is judged as it is.
-    since: BTreeMap<u32, (Fingerprint, u32)>,
+    since: BTreeMap<u32, Dated>,
+    /// Pods whose policies may be others than when their veths were dated.
+    undated: BTreeSet<ObjectName>,
 }
 
-/// What must not change for a veth to count as "judged as before".
-type Fingerprint = (Option<ObjectName>, Judging, Judging);
+/// How a veth is judged, and since which epoch.
+#[derive(Clone, Debug, Default)]
+struct Dated {
+    pod: Option<ObjectName>,
+    ingress: Judging,
+    egress: Judging,
+    since: u32,
+}
 
-/// The policies that have a say in one direction.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Judging {
-    /// Those that isolate.
-    pub policies: Vec<ObjectName>,
-    /// Those with rules, in the order in which they are asked.
-    pub cluster_policies: Vec<ClusterPolicyName>,
+/// What a pass did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// The one that is now in force.
+    pub epoch: u32,
+    /// When every packet was judged by it.
+    pub enforced: Instant,
 }
 
 /// One veth after a pass.
@@ -62,61 +78,79 @@ pub struct Enforced {
 impl Reconciler {
     pub fn new(node: Name, kernel: Kernel, attacher: Attacher) -> Self {
         Self {
-            node,
             kernel,
             attacher,
+            local: LocalPods::new(node.clone()),
+            compiler: Incremental::default(),
             publisher: Publisher::default(),
             endpoints: Endpoints::default(),
             pods: BTreeMap::new(),
             older: None,
+            devices: BTreeSet::new(),
             since: BTreeMap::new(),
+            undated: BTreeSet::new(),
+            node,
         }
     }
 
-    /// One pass; returns the epoch that is now in force.
+    /// One pass.
     ///
     /// # Errors
     ///
     /// When the tables cannot be compiled or the kernel refuses a write. A program that cannot be attached to one
     /// veth is logged, and tried again with the next pass.
-    pub fn reconcile(&mut self, cluster: &Cluster, network: &Network, cni: &CniResults) -> Result<u32> {
-        let evidence = Evidence { network, cni, cluster, node: &self.node };
+    pub fn reconcile(&mut self, cluster: &Cluster, network: &Network, cni: &CniResults) -> Result<Pass> {
+        self.local.follow(cluster);
+        let evidence = Evidence { network, cni, cluster, node: &self.node, local: self.local.pods() };
         let endpoints = resolve(&evidence, &|pod| cluster.is_judged(pod), &self.endpoints);
         let pods = self.pods_behind(&endpoints, cluster);
         let tables = self.compile(cluster, &endpoints, &pods)?;
         let wire = ways_out(network, &endpoints);
-        self.attacher.keep(&endpoints.veths.values().map(device).chain(wire.keys().copied()).collect())?;
+        let devices: BTreeSet<Device> =
+            endpoints.veths.values().map(device).chain(wire.keys().copied()).collect();
+        if self.devices != devices {
+            self.attacher.keep(&devices)?;
+            self.devices = devices;
+        }
         if tables.services.leave_node {
             // Before any pod is judged by tables that leave a verdict to them.
             self.attach_wire(&wire);
         }
         let published = self.publish(&tables, &endpoints)?;
-        self.attach_pods(&endpoints, network, cni);
+        let attached = self.attach_pods(&endpoints, network, cni);
         if !tables.services.leave_node {
             self.attacher.detach(wire.into_keys())?;
         }
         self.endpoints = endpoints;
         self.pods = pods;
         let epoch = published.epoch;
+        let pass = Pass { epoch, enforced: attached.unwrap_or(published.enforced) };
         if !published.settled {
             // The rule sets of before are in no use any more: the tables need not be fine enough for them.
             let endpoints = self.endpoints.clone();
-            self.compile(cluster, &endpoints, &self.pods)
+            let pods = self.pods.clone();
+            self.compile(cluster, &endpoints, &pods)
                 .and_then(|tables| self.publish(&tables, &endpoints))
                 .context("cannot tidy up after a change")?;
         }
         self.date(cluster, epoch);
-        Ok(epoch)
+        Ok(pass)
     }
 
     /// The veths as they are enforced, by ifindex.
-    pub fn enforced(&self, cluster: &Cluster) -> Vec<Enforced> {
+    pub fn enforced(&self) -> Vec<Enforced> {
         let enforced = self.endpoints.veths.values().map(|veth| {
-            let (_, ingress, egress) = self.fingerprint(veth, cluster);
-            let since = self.since.get(&veth.ifindex).map_or(0, |(_, epoch)| *epoch);
+            let Dated { pod: _, ingress, egress, since } =
+                self.since.get(&veth.ifindex).cloned().unwrap_or_default();
             Enforced { veth: veth.clone(), ingress, egress, since }
         });
         enforced.collect()
+    }
+
+    /// How often this process has written to the kernel's tables.
+    pub fn writes(&self) -> u64 {
+        let maps = &self.kernel.maps;
+        maps.endpoints.writes() + maps.owners.writes() + self.publisher.writes()
     }
 
     /// Entries and room of the kernel's tables: (name, entries, room, `None` where only memory limits it).
@@ -130,7 +164,7 @@ impl Reconciler {
         sizes
     }
 
-    fn pods_behind(&self, endpoints: &Endpoints, cluster: &Cluster) -> BTreeMap<ObjectName, Pod> {
+    fn pods_behind(&self, endpoints: &Endpoints, cluster: &Cluster) -> BTreeMap<ObjectName, Arc<Pod>> {
         let known = endpoints.veths.values().filter_map(|veth| match &veth.state {
             State::Known { pod, .. } => Some(pod),
             State::Held | State::Open => None,
@@ -144,20 +178,26 @@ impl Reconciler {
     }
 
     fn compile(
-        &self,
+        &mut self,
         cluster: &Cluster,
         endpoints: &Endpoints,
-        pods: &BTreeMap<ObjectName, Pod>,
+        pods: &BTreeMap<ObjectName, Arc<Pod>>,
     ) -> Result<Tables> {
-        let site = Site { node: &self.node, own_addresses: &endpoints.own_addresses };
-        Ok(compile(cluster, Some(site), pods.values(), self.publisher.in_force())?)
+        let site = Some(Site { node: &self.node, own_addresses: &endpoints.own_addresses });
+        let retained = self.publisher.in_force();
+        let step = IncrementalInput { cluster, site, subjects: pods, retained: &retained };
+        let tables = self.compiler.compile(&step)?.clone();
+        self.undated.extend(self.compiler.reconsidered().iter().cloned());
+        Ok(tables)
     }
 
     fn publish(&mut self, tables: &Tables, endpoints: &Endpoints) -> Result<Published> {
         self.publisher.publish(&mut self.kernel.maps, tables, &wanted(endpoints, tables))
     }
 
-    fn attach_pods(&mut self, endpoints: &Endpoints, network: &Network, cni: &CniResults) {
+    /// Out: when the last program was attached, if any was.
+    fn attach_pods(&mut self, endpoints: &Endpoints, network: &Network, cni: &CniResults) -> Option<Instant> {
+        let mut last = None;
         let older = self.older.get_or_insert_with(|| endpoints.veths.values().map(device).collect());
         let newcomers = endpoints.veths.values().filter(|veth| older.contains(&device(veth)));
         let newcomers: Vec<&Veth> = newcomers
@@ -174,7 +214,10 @@ impl Reconciler {
                 let _ = connections.enter(&mut self.kernel);
             }
             match self.attacher.attach(&mut self.kernel, Place::Pod, &device(veth), &veth.name) {
-                Ok(true) => tracing::info!(interface = %veth.name, state = ?veth.state, "attached"),
+                Ok(true) => {
+                    last = Some(Instant::now());
+                    tracing::info!(interface = %veth.name, state = ?veth.state, "attached");
+                }
                 Ok(false) => {}
                 Err(error) => tracing::error!(interface = %veth.name, "{error:#}"),
             }
@@ -182,6 +225,7 @@ impl Reconciler {
                 tracing::info!(interface = %veth.name, connections = entered, "live connections go on");
             }
         }
+        last
     }
 
     fn attach_wire(&mut self, wire: &BTreeMap<Device, &Link>) {
@@ -196,33 +240,52 @@ impl Reconciler {
 
     /// Notes since which epoch each veth is judged as it is, and logs what changed.
     fn date(&mut self, cluster: &Cluster, epoch: u32) {
-        let mut since = BTreeMap::new();
+        let mut before = std::mem::take(&mut self.since);
+        let undated = std::mem::take(&mut self.undated);
         for veth in self.endpoints.veths.values() {
-            let fingerprint = self.fingerprint(veth, cluster);
-            let dated = match self.since.get(&veth.ifindex) {
-                Some(known) if known.0 == fingerprint => known.clone(),
-                _ => {
-                    let (pod, ingress, egress) = &fingerprint;
-                    let pod = pod.as_ref().map(ToString::to_string);
-                    tracing::info!(
-                        interface = %veth.name, pod, ingress = %ingress, egress = %egress, epoch, "judged"
-                    );
-                    (fingerprint, epoch)
-                }
+            let pod = match &veth.state {
+                State::Known { pod, .. } => Some(pod),
+                State::Held | State::Open => None,
             };
-            since.insert(veth.ifindex, dated);
+            let known = before.remove(&veth.ifindex).filter(|known| known.pod.as_ref() == pod);
+            let dated = match known {
+                Some(known) if pod.is_none_or(|pod| !undated.contains(pod)) => known,
+                known => self.dated(veth, pod, known, cluster, epoch),
+            };
+            self.since.insert(veth.ifindex, dated);
         }
-        self.since = since;
     }
 
-    fn fingerprint(&self, veth: &Veth, cluster: &Cluster) -> Fingerprint {
-        let State::Known { pod: name, .. } = &veth.state else {
-            return (None, Judging::default(), Judging::default());
-        };
-        let judging = |direction| {
-            self.pods.get(name).map_or_else(Judging::default, |pod| Judging::of(cluster, pod, direction))
-        };
-        (Some(name.clone()), judging(Direction::Ingress), judging(Direction::Egress))
+    /// `known`: how the pod behind this veth was judged until now, if it was there.
+    fn dated(
+        &self,
+        veth: &Veth,
+        pod: Option<&ObjectName>,
+        known: Option<Dated>,
+        cluster: &Cluster,
+        epoch: u32,
+    ) -> Dated {
+        let object = pod.and_then(|pod| self.pods.get(pod));
+        let [ingress, egress] = [Direction::Ingress, Direction::Egress].map(|direction| {
+            object.map_or_else(Judging::default, |pod| Judging::of(cluster, pod, direction))
+        });
+        let until_now = known.clone().unwrap_or_default();
+        let text = pod.map(ToString::to_string);
+        let mut changed = known.is_none();
+        for (direction, before, now) in [
+            (Direction::Ingress, &until_now.ingress, &ingress),
+            (Direction::Egress, &until_now.egress, &egress),
+        ] {
+            for Change { policy, added, removed } in before.changes(now, direction) {
+                changed = true;
+                tracing::info!(pod = text, policy, %direction, added, removed, epoch, "rules");
+            }
+        }
+        if !changed {
+            return until_now;
+        }
+        tracing::info!(interface = %veth.name, pod = text, %ingress, %egress, epoch, "judged");
+        Dated { pod: pod.cloned(), ingress, egress, since: epoch }
     }
 }
 
@@ -258,29 +321,4 @@ fn wanted(endpoints: &Endpoints, tables: &Tables) -> Wanted {
         wanted.endpoints.insert(veth.ifindex, Judged { state, subject, master: veth.master });
     }
     wanted
-}
-
-impl Judging {
-    fn of(cluster: &Cluster, pod: &Pod, direction: Direction) -> Self {
-        let of_tier = |tier| cluster.judging(pod, tier, direction);
-        Self {
-            policies: cluster.isolating(pod, direction).map(|policy| policy.name.clone()).collect(),
-            cluster_policies: Tier::ALL
-                .into_iter()
-                .flat_map(of_tier)
-                .map(|policy| policy.name.clone())
-                .collect(),
-        }
-    }
-}
-
-/// Names for a log line.
-impl fmt::Display for Judging {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { policies, cluster_policies } = self;
-        let names = policies.iter().map(ToString::to_string);
-        let names: Vec<_> = names.chain(cluster_policies.iter().map(ToString::to_string)).collect();
-        f.write_str(if names.is_empty() { "free" } else { "" })?;
-        f.write_str(&names.join(","))
-    }
 }

@@ -35,7 +35,7 @@ pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Rec
     let taken = Instant::now();
     let nothing = Picture::default();
     let picture = picture.unwrap_or(&nothing);
-    let enforced = reconciler.enforced(&picture.cluster);
+    let enforced = reconciler.enforced();
     Snapshot {
         taken,
         status: Status {
@@ -118,7 +118,7 @@ fn endpoint(Enforced { veth, ingress, egress, since }: Enforced) -> EndpointStat
 fn isolation(Judging { policies, cluster_policies }: &Judging) -> Isolation {
     Isolation {
         isolated: !policies.is_empty(),
-        policies: policies.iter().map(ToString::to_string).collect(),
-        cluster_policies: cluster_policies.iter().map(ToString::to_string).collect(),
+        policies: policies.iter().map(|policy| policy.name.to_string()).collect(),
+        cluster_policies: cluster_policies.iter().map(|policy| policy.name.to_string()).collect(),
     }
 }

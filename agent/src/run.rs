@@ -27,7 +27,7 @@ use crate::{
     },
     kernel::{Attacher, Counters, Kernel, KernelOptions, Lock, Mode, Pins, ProgramTables},
     options::{AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics},
-    reconciler::Reconciler,
+    reconciler::{Pass, Reconciler},
     report::{self, Progress},
     server::{CountTables, Http, ReadCounters, Server, Snapshot, Socket},
     source::{Picture, Update, kube, manifests},
@@ -194,13 +194,13 @@ impl Agent {
         };
         let started = Instant::now();
         match self.reconciler.reconcile(&picture.cluster, network, cni) {
-            Ok(epoch) => {
+            Ok(Pass { epoch, enforced }) => {
                 if epoch != self.progress.epoch {
                     tracing::info!(epoch, took = ?started.elapsed(), "enforced");
                 }
                 self.progress.epoch = epoch;
                 if let Some(learned) = self.learned.take() {
-                    self.progress.latency.observe(learned.elapsed());
+                    self.progress.latency.observe(enforced.saturating_duration_since(learned));
                 }
                 self.progress.ready = true;
                 self.progress.last_error = None;

@@ -1,11 +1,10 @@
 //! Port classes: ports that no rule can tell apart.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use podgate_common::Protocol;
 
-use super::{RuleSet, Step, steps};
+use super::{CompileError, MAX_CLASSES};
 use crate::model::NamedPort;
 
 /// Ports `first` to `last` of one protocol, both included. Port 0 is matched only by [`PortRange::all`].
@@ -50,10 +49,8 @@ impl Classes {
     }
 }
 
-pub(super) fn compile(rule_sets: &[Arc<RuleSet>]) -> Classes {
-    let terms = rule_sets.iter().flat_map(|rules| &rules.policies).flatten();
-    let of_steps = steps::distinct(rule_sets).flat_map(Step::ranges);
-    let ranges: BTreeSet<PortRange> = terms.filter_map(|term| term.ports).chain(of_steps).collect();
+/// The classes that these ranges tell apart.
+pub(super) fn compile(ranges: BTreeSet<PortRange>) -> Result<Classes, CompileError> {
     let mut signatures = vec![BTreeSet::new()];
     let mut by_signature = HashMap::from([(BTreeSet::new(), 0)]);
     let runs = Protocol::ALL.map(|protocol| {
@@ -68,7 +65,10 @@ pub(super) fn compile(rule_sets: &[Arc<RuleSet>]) -> Classes {
             })
             .collect()
     });
-    Classes { signatures, runs }
+    if signatures.len() > MAX_CLASSES {
+        return Err(CompileError::TooManyPortClasses(signatures.len()));
+    }
+    Ok(Classes { signatures, runs })
 }
 
 /// Walks over the ends of all ranges of a protocol; between two ends no range begins or stops.

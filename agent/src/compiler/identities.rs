@@ -6,10 +6,11 @@ use std::{
     sync::Arc,
 };
 
+use imbl::OrdMap;
 use podgate_common::PrefixKey;
 
-use super::{Atom, RuleSet, Step, prefixes, steps};
-use crate::model::{Cluster, IpBlock, Labels, NamedPort, Pod, Selector};
+use super::{Atom, RuleSet, prefixes, rules};
+use crate::model::{Cluster, IpBlock, Labels, Name, NamedPort, Node, Pod, Selector};
 
 /// The properties that the addresses of an identity have.
 pub type Signature = BTreeSet<Arc<Atom>>;
@@ -18,11 +19,11 @@ pub type Signature = BTreeSet<Arc<Atom>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identities {
     /// Index 0: no property at all.
-    pub signatures: Vec<Signature>,
+    pub signatures: OrdMap<usize, Arc<Signature>>,
     /// Addresses of pods and nodes that a rule mentions by more than a block.
-    pub addresses: BTreeMap<IpAddr, usize>,
+    pub addresses: OrdMap<IpAddr, usize>,
     /// For all other addresses: the longest prefix decides; none: identity 0.
-    pub prefixes: BTreeMap<PrefixKey, usize>,
+    pub prefixes: Arc<BTreeMap<PrefixKey, usize>>,
 }
 
 impl Identities {
@@ -36,58 +37,51 @@ impl Identities {
 }
 
 pub(super) fn compile(cluster: &Cluster, rule_sets: &[Arc<RuleSet>]) -> Identities {
-    let terms = rule_sets.iter().flat_map(|rules| &rules.policies).flatten();
-    let of_steps = steps::distinct(rule_sets).flat_map(Step::atoms);
-    let atoms: BTreeSet<&Arc<Atom>> = terms.flat_map(|term| &term.atoms).chain(of_steps).collect();
-    let blocks: Vec<(&Arc<Atom>, &IpBlock)> = atoms
-        .iter()
-        .filter_map(|atom| match &***atom {
-            Atom::Block(block) => Some((*atom, block)),
-            _ => None,
-        })
-        .collect();
+    let atoms: BTreeSet<&Arc<Atom>> = rules::atoms(rule_sets).collect();
+    let blocks = blocks(atoms.iter().copied());
     let mut interner = Interner::default();
     let prefixes: BTreeMap<PrefixKey, usize> = prefixes::compile(&blocks)
         .into_iter()
         .map(|(prefix, signature)| (prefix, interner.intern(signature)))
         .collect();
 
-    let pod_atoms = PodAtoms::new(cluster, &atoms);
+    let pod_atoms = PodAtoms::new(atoms.iter().copied());
     let mut known = HashMap::new();
-    let mut addresses = Addresses { prefixes: &prefixes, interner, identities: BTreeMap::new() };
+    let mut addresses = Addresses { prefixes: &prefixes, interner, identities: OrdMap::new() };
     for pod in cluster.pods.values().filter(|pod| !pod.host_network && !pod.addresses.is_empty()) {
         // Replicas share their label set, so most pods are answered from here.
         let question = (&pod.name.namespace, Arc::as_ptr(&pod.labels), &pod.ports);
-        let matching = known.entry(question).or_insert_with(|| pod_atoms.of(pod));
+        let matching = known.entry(question).or_insert_with(|| pod_atoms.of(pod, cluster));
         if matching.is_empty() {
             continue;
         }
         pod.addresses.iter().for_each(|address| addresses.add(*address, matching));
     }
-    let node_atoms: Vec<(&Arc<Atom>, &Selector)> = atoms
-        .iter()
-        .filter_map(|atom| match &***atom {
-            Atom::Node(nodes) => Some((*atom, nodes)),
-            _ => None,
-        })
-        .collect();
-    if !node_atoms.is_empty() {
-        for node in cluster.nodes.values() {
-            let matching: Signature = matching(&node_atoms, &node.labels).into_iter().collect();
-            if !matching.is_empty() {
-                node.addresses.iter().for_each(|address| addresses.add(*address, &matching));
-            }
-        }
+    let node_atoms = NodeAtoms::new(atoms.iter().copied());
+    for (node, matching) in node_atoms.mentioned(cluster) {
+        node.addresses.iter().for_each(|address| addresses.add(*address, &matching));
     }
     let Addresses { interner, identities, .. } = addresses;
-    Identities { signatures: interner.signatures, addresses: identities, prefixes }
+    let signatures = interner.signatures.into_iter().map(Arc::new).enumerate().collect();
+    Identities { signatures, addresses: identities, prefixes: Arc::new(prefixes) }
+}
+
+/// The blocks among properties.
+pub(super) fn blocks<'a>(
+    atoms: impl IntoIterator<Item = &'a Arc<Atom>>,
+) -> Vec<(&'a Arc<Atom>, &'a IpBlock)> {
+    let blocks = atoms.into_iter().filter_map(|atom| match &**atom {
+        Atom::Block(block) => Some((atom, block)),
+        Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_) | Atom::Node(_) => None,
+    });
+    blocks.collect()
 }
 
 /// Addresses with properties that no prefix has.
 struct Addresses<'a> {
     prefixes: &'a BTreeMap<PrefixKey, usize>,
     interner: Interner,
-    identities: BTreeMap<IpAddr, usize>,
+    identities: OrdMap<IpAddr, usize>,
 }
 
 impl Addresses<'_> {
@@ -101,12 +95,6 @@ impl Addresses<'_> {
         signature.extend(matching.iter().cloned());
         self.identities.insert(address, self.interner.intern(signature));
     }
-}
-
-/// The properties whose selectors match these labels.
-fn matching(candidates: &[(&Arc<Atom>, &Selector)], labels: &Labels) -> Vec<Arc<Atom>> {
-    let matching = candidates.iter().filter(|(_, selector)| selector.matches(labels));
-    matching.map(|(atom, _)| Arc::clone(atom)).collect()
 }
 
 struct Interner {
@@ -130,27 +118,28 @@ impl Interner {
 }
 
 /// The properties that only pods have, ordered so that a pod is not tried against all of them.
-struct PodAtoms<'a> {
-    cluster: &'a Cluster,
-    in_namespace: BTreeMap<&'a str, Vec<(&'a Arc<Atom>, &'a Selector)>>,
-    across: BTreeMap<&'a Selector, Vec<(&'a Arc<Atom>, &'a Selector)>>,
-    ports: BTreeMap<&'a NamedPort, &'a Arc<Atom>>,
+#[derive(Debug, Default)]
+pub(super) struct PodAtoms {
+    in_namespace: HashMap<Name, Vec<(Arc<Atom>, Selector)>>,
+    across: BTreeMap<Selector, Vec<(Arc<Atom>, Selector)>>,
+    ports: HashMap<NamedPort, Arc<Atom>>,
 }
 
-impl<'a> PodAtoms<'a> {
-    fn new(cluster: &'a Cluster, atoms: &BTreeSet<&'a Arc<Atom>>) -> Self {
-        let mut sorted =
-            Self { cluster, in_namespace: BTreeMap::new(), across: BTreeMap::new(), ports: BTreeMap::new() };
-        for &atom in atoms {
+impl PodAtoms {
+    pub(super) fn new<'a>(atoms: impl IntoIterator<Item = &'a Arc<Atom>>) -> Self {
+        let mut sorted = Self::default();
+        for atom in atoms {
             match &**atom {
                 Atom::PodsIn(namespace, pods) => {
-                    sorted.in_namespace.entry(namespace).or_default().push((atom, pods));
+                    let candidates = sorted.in_namespace.entry(namespace.clone()).or_default();
+                    candidates.push((atom.clone(), pods.clone()));
                 }
                 Atom::PodsAcross { namespaces, pods } => {
-                    sorted.across.entry(namespaces).or_default().push((atom, pods));
+                    let candidates = sorted.across.entry(namespaces.clone()).or_default();
+                    candidates.push((atom.clone(), pods.clone()));
                 }
                 Atom::Port(port) => {
-                    sorted.ports.insert(port, atom);
+                    sorted.ports.insert(port.clone(), atom.clone());
                 }
                 Atom::Block(_) | Atom::Node(_) => {}
             }
@@ -158,19 +147,63 @@ impl<'a> PodAtoms<'a> {
         sorted
     }
 
-    fn of(&self, pod: &Pod) -> Signature {
+    /// Whether any pod of a namespace can have one of these properties.
+    pub(super) fn may_mention(&self, namespace: &Name, cluster: &Cluster) -> bool {
+        !self.ports.is_empty()
+            || self.in_namespace.contains_key(namespace)
+            || !self.across.is_empty() && {
+                let labels = cluster.namespace_labels(namespace);
+                self.across.keys().any(|namespaces| namespaces.matches(&labels))
+            }
+    }
+
+    /// The properties that a pod of this cluster has.
+    pub(super) fn of(&self, pod: &Pod, cluster: &Cluster) -> Signature {
         let mut signature = Signature::new();
-        if let Some(candidates) = self.in_namespace.get(&*pod.name.namespace) {
-            signature.extend(matching(candidates, &pod.labels));
+        if let Some(candidates) = self.in_namespace.get(&pod.name.namespace) {
+            signature.extend(matching(candidates, &pod.labels).cloned());
         }
-        let namespace_labels = self.cluster.namespace_labels(&pod.name.namespace);
-        for (namespaces, candidates) in &self.across {
-            if namespaces.matches(&namespace_labels) {
-                signature.extend(matching(candidates, &pod.labels));
+        if !self.across.is_empty() {
+            let namespace_labels = cluster.namespace_labels(&pod.name.namespace);
+            for (namespaces, candidates) in &self.across {
+                if namespaces.matches(&namespace_labels) {
+                    signature.extend(matching(candidates, &pod.labels).cloned());
+                }
             }
         }
-        signature
-            .extend(pod.ports.iter().filter_map(|port| self.ports.get(port)).map(|atom| Arc::clone(atom)));
+        signature.extend(pod.ports.iter().filter_map(|port| self.ports.get(port)).cloned());
         signature
     }
+}
+
+/// The properties that only nodes have.
+#[derive(Debug, Default)]
+pub(super) struct NodeAtoms(Vec<(Arc<Atom>, Selector)>);
+
+impl NodeAtoms {
+    pub(super) fn new<'a>(atoms: impl IntoIterator<Item = &'a Arc<Atom>>) -> Self {
+        let nodes = atoms.into_iter().filter_map(|atom| match &**atom {
+            Atom::Node(nodes) => Some((atom.clone(), nodes.clone())),
+            Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_) | Atom::Block(_) => None,
+        });
+        Self(nodes.collect())
+    }
+
+    /// The nodes that have any of them, and which.
+    pub(super) fn mentioned<'a>(&self, cluster: &'a Cluster) -> Vec<(&'a Node, Signature)> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let nodes = cluster.nodes.values();
+        let nodes = nodes.map(|node| (&**node, matching(&self.0, &node.labels).cloned().collect()));
+        nodes.filter(|(_, matching): &(_, Signature)| !matching.is_empty()).collect()
+    }
+}
+
+/// The properties whose selectors match these labels.
+fn matching<'a>(
+    candidates: &'a [(Arc<Atom>, Selector)],
+    labels: &Labels,
+) -> impl Iterator<Item = &'a Arc<Atom>> {
+    candidates.iter().filter(|(_, selector)| selector.matches(labels)).map(|(atom, _)| atom)
 }

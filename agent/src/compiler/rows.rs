@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use imbl::OrdMap;
 use podgate_common::{BITS_PER_ROW, Row};
 
 use super::{Atom, Classes, PortRange, RuleSet, Signature, Step, StepPort, Steps, Term};
@@ -15,9 +16,9 @@ use crate::model::Action;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rows {
     /// What is allowed. What is missing allows nothing.
-    pub allowed: BTreeMap<(usize, usize), Box<[Row]>>,
+    pub allowed: OrdMap<(usize, usize), Arc<[Row]>>,
     /// What is denied on addresses of the pod's own node, where no NetworkPolicy applies. What is missing denies nothing.
-    pub denied_on_own_node: BTreeMap<(usize, usize), Box<[Row]>>,
+    pub denied_on_own_node: OrdMap<(usize, usize), Arc<[Row]>>,
 }
 
 impl Rows {
@@ -30,21 +31,30 @@ impl Rows {
     }
 }
 
-/// The verdicts of rule sets on identities, which are given by their signatures.
-pub(crate) fn compile(rule_sets: &[Arc<RuleSet>], identities: &[Signature], classes: &Classes) -> Rows {
+/// Contents with their indexes.
+pub(crate) fn numbered<T>(contents: &OrdMap<usize, Arc<T>>) -> impl Iterator<Item = (usize, &T)> {
+    contents.iter().map(|(index, content)| (*index, &**content))
+}
+
+/// The verdicts of rule sets on identities, which are given by their signatures, in the order of their indexes.
+pub(crate) fn compile<'a>(
+    rule_sets: impl IntoIterator<Item = (usize, &'a RuleSet)>,
+    identities: impl IntoIterator<Item = (usize, &'a Signature)>,
+    classes: &Classes,
+) -> Rows {
     let matcher = Matcher::new(identities, classes);
     let mut rows = Rows::default();
     let mut decided = DecidedBy { matcher: &matcher, known: HashMap::new() };
-    for (place, rule_set) in rule_sets.iter().enumerate() {
-        let RuleSet { admin, policies, baseline } = &**rule_set;
-        let at_place = |(identity, bits)| ((place, identity), bits);
+    for (place, rule_set) in rule_sets {
+        let RuleSet { admin, policies, baseline } = rule_set;
+        let at_place = |(identity, bits): (usize, Box<[Row]>)| ((place, identity), Arc::from(bits));
         let isolated = policies.as_ref().map(|terms| matcher.matches(terms));
         if admin.is_empty() && baseline.is_empty() {
             rows.allowed.extend(isolated.unwrap_or_default().into_iter().map(at_place));
             continue;
         }
         let [admin, baseline] = [admin, baseline].map(|steps| decided.by(steps));
-        for identity in 0..identities.len() {
+        for &identity in &matcher.all {
             let accepted = matcher.bits_of(&admin.accepted, identity);
             let mut denied = matcher.bits_of(&admin.denied, identity);
             if policies.is_none() {
@@ -123,15 +133,17 @@ struct Matcher<'a> {
 }
 
 impl<'a> Matcher<'a> {
-    fn new(identities: &'a [Signature], classes: &Classes) -> Self {
+    fn new(identities: impl IntoIterator<Item = (usize, &'a Signature)>, classes: &Classes) -> Self {
         let mut holders: HashMap<&Atom, Vec<usize>> = HashMap::new();
-        for (identity, signature) in identities.iter().enumerate() {
+        let mut all = Vec::new();
+        for (identity, signature) in identities {
+            all.push(identity);
             for atom in signature {
                 holders.entry(atom).or_default().push(identity);
             }
         }
         let blocks = classes.signatures.len().div_ceil(usize::from(BITS_PER_ROW));
-        Self { classes: ClassBits::new(classes, blocks), holders, all: (0..identities.len()).collect() }
+        Self { classes: ClassBits::new(classes, blocks), holders, all }
     }
 
     fn matches(&self, terms: &BTreeSet<Term>) -> BitsByIdentity {

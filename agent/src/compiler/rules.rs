@@ -5,13 +5,14 @@
 //! that did not change between two compilations compares equal, which is how the publisher keeps its id.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
+use imbl::OrdMap;
 use podgate_common::Direction;
 
-use super::{PortRange, Step, StepPort, Steps, Subject};
+use super::{PortRange, Step, StepPort, Steps, Subject, steps};
 use crate::model::{
     Cluster, ClusterNetworkPolicy, ClusterPolicyName, ClusterRule, IpBlock, Name, NamedPort, NetworkPolicy,
     ObjectName, Peer, Peers, Pod, PortRule, Ports, Rule, Selector, Tier,
@@ -53,34 +54,58 @@ pub struct RuleSet {
     pub baseline: Steps,
 }
 
+/// All properties that rule sets speak of, as often as they do; those of steps that several share come once.
+pub(super) fn atoms<'a>(
+    rule_sets: impl IntoIterator<Item = &'a Arc<RuleSet>> + Clone,
+) -> impl Iterator<Item = &'a Arc<Atom>> {
+    let terms = rule_sets.clone().into_iter().flat_map(|rules| &rules.policies).flatten();
+    terms.flat_map(|term| &term.atoms).chain(steps::distinct(rule_sets).flat_map(Step::atoms))
+}
+
+/// All ranges of ports that rule sets speak of.
+pub(super) fn ranges<'a>(
+    rule_sets: impl IntoIterator<Item = &'a Arc<RuleSet>> + Clone,
+) -> impl Iterator<Item = PortRange> {
+    let terms = rule_sets.clone().into_iter().flat_map(|rules| &rules.policies).flatten();
+    terms.filter_map(|term| term.ports).chain(steps::distinct(rule_sets).flat_map(Step::ranges))
+}
+
 pub(super) struct Compiled {
-    pub(super) subjects: BTreeMap<ObjectName, Subject>,
+    pub(super) subjects: OrdMap<ObjectName, Subject>,
     /// Index 0 is the placeholder of "not isolated".
     pub(super) rule_sets: Vec<Arc<RuleSet>>,
 }
 
 pub(super) fn compile<'a>(cluster: &'a Cluster, subjects: impl IntoIterator<Item = &'a Pod>) -> Compiled {
-    let mut compiler = Compiler::new(cluster);
-    let subjects = subjects
-        .into_iter()
-        .filter(|pod| !pod.host_network)
-        .map(|pod| (pod.name.clone(), compiler.subject(pod)))
-        .collect();
-    Compiled { subjects, rule_sets: compiler.rule_sets }
+    let pods = cluster.pods.values().filter(|pod| !pod.host_network);
+    let mut compiler = Compiler::new(cluster, pods.flat_map(|pod| &*pod.ports).collect());
+    let mut rule_sets = vec![Arc::default()];
+    let mut by_content: HashMap<Arc<RuleSet>, usize> = HashMap::from([(Arc::default(), 0)]);
+    let mut intern = |rule_set: Arc<RuleSet>| {
+        *by_content.entry(rule_set).or_insert_with_key(|rule_set| {
+            rule_sets.push(rule_set.clone());
+            rule_sets.len() - 1
+        })
+    };
+    let subjects = subjects.into_iter().filter(|pod| !pod.host_network).map(|pod| {
+        let [ingress, egress] = [Direction::Ingress, Direction::Egress]
+            .map(|direction| intern(compiler.rule_set(pod, direction)));
+        (pod.name.clone(), Subject { ingress, egress })
+    });
+    let subjects = subjects.collect();
+    Compiled { subjects, rule_sets }
 }
 
-struct Compiler<'a> {
+pub(super) struct Compiler<'a> {
     cluster: &'a Cluster,
     /// Every named port of the cluster's pods: what a named port of an egress rule can stand for.
     named_ports: BTreeSet<&'a NamedPort>,
     /// In the order in which they are asked.
     admin: Vec<&'a ClusterNetworkPolicy>,
     baseline: Vec<&'a ClusterNetworkPolicy>,
-    rule_sets: Vec<Arc<RuleSet>>,
-    /// Where a rule set stands in `rule_sets`.
-    by_content: HashMap<Arc<RuleSet>, usize>,
     /// Replicas ask the same question.
-    by_question: HashMap<Question<'a>, usize>,
+    by_question: HashMap<Question<'a>, Arc<RuleSet>>,
+    nothing: Arc<RuleSet>,
     /// Pods of different NetworkPolicies are mostly judged by the same steps.
     steps: HashMap<Question<'a>, Steps>,
 }
@@ -98,29 +123,21 @@ struct Question<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(cluster: &'a Cluster) -> Self {
-        let named_ports =
-            cluster.pods.values().filter(|pod| !pod.host_network).flat_map(|pod| &pod.ports).collect();
+    /// `named_ports`: all that the cluster's pods have, but for those on the host network.
+    pub(super) fn new(cluster: &'a Cluster, named_ports: BTreeSet<&'a NamedPort>) -> Self {
         Self {
             cluster,
             named_ports,
             admin: cluster.by_precedence(Tier::Admin),
             baseline: cluster.by_precedence(Tier::Baseline),
-            rule_sets: vec![Arc::default()],
-            by_content: HashMap::new(),
             by_question: HashMap::new(),
+            nothing: Arc::default(),
             steps: HashMap::new(),
         }
     }
 
-    fn subject(&mut self, pod: &'a Pod) -> Subject {
-        Subject {
-            ingress: self.rule_set(pod, Direction::Ingress),
-            egress: self.rule_set(pod, Direction::Egress),
-        }
-    }
-
-    fn rule_set(&mut self, pod: &'a Pod, direction: Direction) -> usize {
+    /// What the policies say of a pod in a direction; nothing at all if none has a say.
+    pub(super) fn rule_set(&mut self, pod: &'a Pod, direction: Direction) -> Arc<RuleSet> {
         let isolating: Vec<&NetworkPolicy> = self.cluster.isolating(pod, direction).collect();
         let admin = self.selecting(&self.admin, pod, direction);
         // "NetworkPolicy always makes a final decision for selected pods": on all but what their own node may do.
@@ -128,7 +145,7 @@ impl<'a> Compiler<'a> {
         let baseline =
             if asks_baseline { self.selecting(&self.baseline, pod, direction) } else { Vec::new() };
         if isolating.is_empty() && admin.is_empty() && baseline.is_empty() {
-            return 0;
+            return self.nothing.clone();
         }
         let ingress = matches!(direction, Direction::Ingress);
         let question = Question {
@@ -137,8 +154,8 @@ impl<'a> Compiler<'a> {
             cluster_policies: admin.iter().chain(&baseline).map(|policy| &policy.name).collect(),
             own_ports: if ingress { &pod.ports } else { &[] },
         };
-        if let Some(&known) = self.by_question.get(&question) {
-            return known;
+        if let Some(known) = self.by_question.get(&question) {
+            return known.clone();
         }
         let subject = ingress.then_some(pod);
         let mut terms = BTreeSet::new();
@@ -152,9 +169,9 @@ impl<'a> Compiler<'a> {
             policies: (!isolating.is_empty()).then_some(terms),
             baseline: self.steps(&baseline, direction, pod),
         };
-        let place = if rule_set == RuleSet::default() { 0 } else { self.intern(rule_set) };
-        self.by_question.insert(question, place);
-        place
+        let rule_set = Arc::new(rule_set);
+        self.by_question.insert(question, rule_set.clone());
+        rule_set
     }
 
     /// Those with rules for a pod, in their order.
@@ -272,14 +289,6 @@ impl<'a> Compiler<'a> {
             }
             PortRule::Nothing => {}
         }
-    }
-
-    fn intern(&mut self, rule_set: RuleSet) -> usize {
-        let rule_set = Arc::new(rule_set);
-        *self.by_content.entry(rule_set.clone()).or_insert_with(|| {
-            self.rule_sets.push(rule_set);
-            self.rule_sets.len() - 1
-        })
     }
 }
 

@@ -6,12 +6,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
 
+use imbl::OrdMap;
 use podgate_common::{Address, BITS_PER_ROW, ClassId, Protocol, ServiceKey, ServiceVerdict};
 
 use super::{Classes, Identities, Rows, Subject};
-use crate::model::{Cluster, Front, Name, ObjectName, Pod, Service, ServicePort};
+use crate::model::{Cluster, Front, Name, ObjectName, Pod, Service, ServicePort, SlicesByService};
 
 /// Where tables will be used: a service looks different on each node.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +27,11 @@ pub struct Site<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Services {
     /// Distinct sets of backends. Index 0: none at all.
-    pub behind: Vec<BTreeSet<Backend>>,
+    pub behind: OrdMap<usize, Arc<BTreeSet<Backend>>>,
     /// Which of them each address and port leads to; node ports stand under the unspecified address.
-    pub fronts: BTreeMap<ServiceKey, usize>,
+    pub fronts: OrdMap<ServiceKey, usize>,
     /// By (rule set, set of backends). What is missing is denied.
-    pub verdicts: BTreeMap<(usize, usize), ServiceVerdict>,
+    pub verdicts: OrdMap<(usize, usize), ServiceVerdict>,
     /// A packet to a service may leave the node for a backend that its sender must not reach: to one with allowed and
     /// forbidden backends, or by a protocol without handshake on an entry of before. Of such a connection the node may
     /// choose another backend while `from_pod` still knows it; a new TCP connection is always judged.
@@ -38,8 +40,8 @@ pub struct Services {
 
 impl Default for Services {
     fn default() -> Self {
-        let (fronts, verdicts) = (BTreeMap::new(), BTreeMap::new());
-        Self { behind: vec![BTreeSet::new()], fronts, verdicts, leave_node: false }
+        let (fronts, verdicts) = (OrdMap::new(), OrdMap::new());
+        Self { behind: OrdMap::unit(0, Arc::default()), fronts, verdicts, leave_node: false }
     }
 }
 
@@ -63,55 +65,65 @@ pub enum Backend {
     },
 }
 
-/// What the services are compiled from.
-pub(super) struct Input<'a> {
-    pub(super) cluster: &'a Cluster,
+/// What backends look like from a node.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
     pub(super) site: Site<'a>,
-    pub(super) subjects: &'a BTreeMap<ObjectName, Subject>,
-    pub(super) pods: &'a [&'a Pod],
+    /// The rule sets of the egress of this node's pods.
+    pub(super) local: &'a HashMap<IpAddr, usize>,
     pub(super) identities: &'a Identities,
     pub(super) classes: &'a Classes,
     pub(super) rows: &'a Rows,
 }
 
+/// By address, the rule sets of the egress of these pods.
+pub(super) fn local<'a>(
+    pods: impl IntoIterator<Item = &'a Pod>,
+    subjects: &OrdMap<ObjectName, Subject>,
+) -> HashMap<IpAddr, usize> {
+    let local = pods.into_iter().flat_map(|pod| {
+        let subject = subjects.get(&pod.name).copied().unwrap_or_default();
+        pod.addresses.iter().map(move |address| (*address, subject.egress))
+    });
+    local.collect()
+}
+
 /// `judging`: the rule sets that judge, or judged until now, the egress of some pod.
-pub(super) fn compile(input: &Input<'_>, judging: &BTreeSet<usize>) -> Services {
+pub(super) fn compile(cluster: &Cluster, view: &View<'_>, judging: &BTreeSet<usize>) -> Services {
     // Without an isolated sender nobody asks.
     if judging.is_empty() {
         return Services::default();
     }
     let mut services = Services::default();
-    let mut known = HashMap::from([(BTreeSet::new(), 0)]);
-    let backends = Backends::new(input);
-    let slices = input.cluster.slices_by_service();
-    for service in input.cluster.services.values() {
-        for port in &service.ports {
-            for (key, front) in fronts(service, port) {
-                let v6 = !key.address.is_v4();
-                let behind = slices.backends(service, port, front, v6, input.site.node);
-                let behind = behind.into_iter().map(|at| backends.backend(at, port.protocol)).collect();
-                let place = *known.entry(behind).or_insert_with_key(|behind| {
-                    services.behind.push(behind.clone());
-                    services.behind.len() - 1
-                });
-                services.fronts.insert(key, place);
-            }
-        }
+    let mut known: HashMap<BTreeSet<Backend>, usize> = HashMap::from([(BTreeSet::new(), 0)]);
+    let slices = cluster.slices_by_service();
+    // Of several services that claim one address and port, the last one has it.
+    let fronts = cluster.services.values().flat_map(|service| view.fronts(service, &slices));
+    for (key, behind) in fronts.collect::<BTreeMap<_, _>>() {
+        let place = *known.entry(behind).or_insert_with_key(|behind| {
+            let place = services.behind.len();
+            services.behind.insert(place, Arc::new(behind.clone()));
+            place
+        });
+        services.fronts.insert(key, place);
     }
-    let tcp = Protocol::Tcp as u16;
     let without_handshake: BTreeSet<usize> =
-        services.fronts.iter().filter(|(key, _)| key.protocol != tcp).map(|(_, place)| *place).collect();
+        services.fronts.iter().filter(|(key, _)| !has_handshake(key)).map(|(_, place)| *place).collect();
     for &rule_set in judging {
-        for (place, behind) in services.behind.iter().enumerate() {
-            let (verdict, denied_elsewhere) = judge(rule_set, behind, input.rows);
-            services.leave_node |= denied_elsewhere
-                && (verdict == ServiceVerdict::Deferred || without_handshake.contains(&place));
-            if verdict != ServiceVerdict::Denied {
-                services.verdicts.insert((rule_set, place), verdict);
+        for (place, behind) in &services.behind {
+            let judged = judge(rule_set, behind, view.rows);
+            services.leave_node |= judged.may_leave(without_handshake.contains(place));
+            if judged.verdict != ServiceVerdict::Denied {
+                services.verdicts.insert((rule_set, *place), judged.verdict);
             }
         }
     }
     services
+}
+
+/// Whether what goes there begins with a packet that is always judged.
+pub(super) fn has_handshake(key: &ServiceKey) -> bool {
+    key.protocol == Protocol::Tcp as u16
 }
 
 /// Every address and port that leads to one port of a service.
@@ -128,8 +140,21 @@ fn fronts<'a>(service: &'a Service, port: &'a ServicePort) -> impl Iterator<Item
         .chain(node_ports)
 }
 
-/// The verdict, and whether a backend that is denied is on another node.
-fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) -> (ServiceVerdict, bool) {
+/// What a rule set says of a set of backends.
+pub(super) struct Judged {
+    pub(super) verdict: ServiceVerdict,
+    /// A backend that is denied is on another node.
+    denied_elsewhere: bool,
+}
+
+impl Judged {
+    /// See [`Services::leave_node`].
+    pub(super) fn may_leave(&self, without_handshake: bool) -> bool {
+        self.denied_elsewhere && (self.verdict == ServiceVerdict::Deferred || without_handshake)
+    }
+}
+
+pub(super) fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) -> Judged {
     let place = |class: usize| {
         let (block, bit) = (class / usize::from(BITS_PER_ROW), class % usize::from(BITS_PER_ROW));
         (block, ClassId(u16::try_from(bit).expect("a remainder below 256")))
@@ -164,29 +189,33 @@ fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) -> (ServiceVe
         (true, true) => ServiceVerdict::Deferred,
         (false, _) => ServiceVerdict::Denied,
     };
-    (verdict, denied_elsewhere)
+    Judged { verdict, denied_elsewhere }
 }
 
-/// Finds out what an address is to this node.
-struct Backends<'a> {
-    input: &'a Input<'a>,
-    /// The rule sets of the egress of this node's pods.
-    local: HashMap<IpAddr, usize>,
-}
-
-impl<'a> Backends<'a> {
-    fn new(input: &'a Input<'a>) -> Self {
-        let local = input.pods.iter().flat_map(|pod| {
-            let subject = input.subjects.get(&pod.name).copied().unwrap_or_default();
-            pod.addresses.iter().map(move |address| (*address, subject.egress))
-        });
-        Self { input, local: local.collect() }
+impl View<'_> {
+    /// Every address and port of a service, with what is behind it.
+    pub(super) fn fronts(
+        &self,
+        service: &Service,
+        slices: &SlicesByService<'_>,
+    ) -> BTreeMap<ServiceKey, BTreeSet<Backend>> {
+        let mut found = BTreeMap::new();
+        for port in &service.ports {
+            for (key, front) in fronts(service, port) {
+                let v6 = !key.address.is_v4();
+                let behind = slices.backends(service, port, front, v6, self.site.node);
+                let behind = behind.into_iter().map(|at| self.backend(at, port.protocol)).collect();
+                found.insert(key, behind);
+            }
+        }
+        found
     }
 
+    /// What an address is to this node.
     fn backend(&self, (address, port): (IpAddr, u16), protocol: Protocol) -> Backend {
-        let identity = self.input.identities.identity(address);
-        let class = self.input.classes.class(protocol, port);
-        if self.input.site.own_addresses.contains(&address) {
+        let identity = self.identities.identity(address);
+        let class = self.classes.class(protocol, port);
+        if self.site.own_addresses.contains(&address) {
             return Backend::Node { identity, class };
         }
         match self.local.get(&address) {

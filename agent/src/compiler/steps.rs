@@ -89,8 +89,10 @@ impl Hash for Steps {
 }
 
 /// All steps of all rule sets; those of a list that several share come once.
-pub(super) fn distinct(rule_sets: &[Arc<RuleSet>]) -> impl Iterator<Item = &Step> {
+pub(super) fn distinct<'a>(
+    rule_sets: impl IntoIterator<Item = &'a Arc<RuleSet>>,
+) -> impl Iterator<Item = &'a Step> {
     let mut seen = HashSet::new();
-    let lists = rule_sets.iter().flat_map(|rule_set| [&rule_set.admin, &rule_set.baseline]);
+    let lists = rule_sets.into_iter().flat_map(|rule_set| [&rule_set.admin, &rule_set.baseline]);
     lists.filter(move |steps| seen.insert(steps.list.as_ptr())).flat_map(|steps| steps.list())
 }

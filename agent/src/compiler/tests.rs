@@ -27,7 +27,7 @@ fn pod(name: &str, address: &str, own: &[(&str, &str)]) -> Pod {
         node: Some("n1".into()),
         addresses: vec![address.parse().unwrap()],
         host_network: false,
-        ports: Vec::new(),
+        ports: Arc::default(),
     }
 }
 
@@ -48,7 +48,7 @@ fn cluster(pods: Vec<Pod>, policies: Vec<NetworkPolicy>) -> Cluster {
 }
 
 fn compiled(cluster: &Cluster) -> Tables {
-    compile(cluster, None, cluster.pods.values(), []).unwrap()
+    compile(cluster, None, cluster.pods.values().map(Arc::as_ref), []).unwrap()
 }
 
 #[test]
@@ -89,8 +89,8 @@ fn a_named_port_of_ingress_is_the_subjects_own_number() {
     let port = PortRule::Named(Some(Protocol::Tcp), "http".into());
     let rule = Rule { peers: Peers::Any, ports: Ports::Listed(vec![port]) };
     let mut pods = vec![pod("a", "10.0.0.1", &[]), pod("b", "10.0.0.2", &[]), pod("c", "10.0.0.3", &[])];
-    pods[0].ports.push(named(8080));
-    pods[1].ports.push(named(9090));
+    pods[0].ports = [named(8080)].into();
+    pods[1].ports = [named(9090)].into();
     let cluster = cluster(pods, vec![ingress("p", Selector::EVERYTHING, vec![rule])]);
     let tables = compiled(&cluster);
     let memory = crate::memory::Memory::new(&tables);
@@ -116,10 +116,10 @@ fn a_retained_rule_set_is_answered_right_by_the_new_tables() {
     ];
     let before = cluster(pods.clone(), vec![ingress("p", Selector::EVERYTHING, from("old"))]);
     let after = cluster(pods, vec![ingress("p", Selector::EVERYTHING, from("new"))]);
-    let old = compiled(&before).rule_sets[1].clone();
-    let tables = compile(&after, None, after.pods.values(), [old.clone()]).unwrap();
+    let old = compiled(&before).rule_sets[&1].clone();
+    let tables = compile(&after, None, after.pods.values().map(Arc::as_ref), [old.clone()]).unwrap();
     let memory = crate::memory::Memory::new(&tables);
-    let kept = tables.rule_sets.iter().position(|rule_set| *rule_set == old).unwrap();
+    let kept = *tables.rule_sets.iter().find(|(_, rule_set)| **rule_set == old).unwrap().0;
     let new = tables.subjects[&ObjectName::new("x", "a")].ingress;
     for (rule_set, b, c) in [(kept, true, false), (new, false, true)] {
         let allowed = |last| memory.allowed(rule_set, IpAddr::from([10, 0, 0, last]), Protocol::Udp, 53);
@@ -140,7 +140,7 @@ fn more_port_classes_than_ids_are_refused_and_not_cut() {
     let rules = ports.map(|port| Rule { peers: Peers::Any, ports: Ports::Listed(vec![port]) });
     let cluster =
         cluster(vec![pod("a", "10.0.0.1", &[])], vec![ingress("p", Selector::EVERYTHING, rules.collect())]);
-    let refused = compile(&cluster, None, cluster.pods.values(), []).unwrap_err();
+    let refused = compile(&cluster, None, cluster.pods.values().map(Arc::as_ref), []).unwrap_err();
     assert_eq!(refused, CompileError::TooManyPortClasses(2 * 32_768 + 1));
 }
 
@@ -198,8 +198,7 @@ proptest! {
             .into_iter()
             .map(|(protocol, a, b)| PortRange::new(Protocol::ALL[protocol], a.min(b), a.max(b)))
             .collect();
-        let terms = ranges.iter().map(|range| Term { atoms: BTreeSet::new(), ports: Some(*range) }).collect();
-        let classes = classes::compile(&[Arc::new(RuleSet { policies: Some(terms), ..RuleSet::default() })]);
+        let classes = classes::compile(ranges.clone()).unwrap();
         for protocol in Protocol::ALL {
             for port in (0..=201).chain(ports.iter().copied()) {
                 let expected: BTreeSet<PortRange> = ranges

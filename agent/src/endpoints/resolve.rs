@@ -14,6 +14,7 @@ mod uplink;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use self::owners::{Owner, Owners};
@@ -36,6 +37,8 @@ pub struct Evidence<'a> {
     pub cluster: &'a Cluster,
     /// The name of this node.
     pub node: &'a str,
+    /// Of the cluster's pods, those of this node.
+    pub local: &'a BTreeMap<ObjectName, Arc<Pod>>,
 }
 
 /// `isolated`: whether some policy isolates a pod in some direction. `previous`: what the last call gave.
@@ -91,8 +94,7 @@ struct Known<'a> {
 impl<'a> Evidence<'a> {
     /// The pods that have, or will have, a veth on this node.
     fn local_pods(&self) -> impl Iterator<Item = &'a Pod> {
-        let node = self.node;
-        self.cluster.pods.values().filter(move |pod| pod.node.as_deref() == Some(node) && !pod.host_network)
+        self.local.values().map(Arc::as_ref)
     }
 
     /// The pod that a CNI result or an earlier look speaks of. One that was given to another node meanwhile

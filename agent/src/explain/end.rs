@@ -154,12 +154,12 @@ fn of_pod<'a>(cluster: &Cluster, pod: &'a Pod) -> (Kind<'a>, Vec<IpAddr>) {
 }
 
 fn of_address<'a>(cluster: &'a Cluster, address: &IpAddr) -> Kind<'a> {
-    let mut owners = cluster.pods.values().filter(|pod| pod.addresses.contains(address));
-    if let Some(pod) = owners.clone().find(|pod| !pod.host_network) {
+    let owners = || cluster.pods.values().filter(|pod| pod.addresses.contains(address));
+    if let Some(pod) = owners().find(|pod| !pod.host_network) {
         return Kind::Pod(pod);
     }
     let node = cluster.nodes.iter().find(|(_, node)| node.addresses.contains(address)).map(|(name, _)| name);
-    Kind::Address { node: node.or_else(|| owners.find_map(|pod| pod.node.as_ref())) }
+    Kind::Address { node: node.or_else(|| owners().find_map(|pod| pod.node.as_ref())) }
 }
 
 /// Of its Node object, else of the pods on its host network.

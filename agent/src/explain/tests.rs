@@ -1,7 +1,8 @@
 //! Each reason that `explain` can give, on a small cluster.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
+use imbl::OrdMap;
 use podgate_common::Protocol;
 
 use super::*;
@@ -27,7 +28,7 @@ pub(crate) fn pod(name: &str, node: &str, addresses: &[&str], own: &[(&str, &str
         node: Some(node.into()),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         host_network: false,
-        ports: Vec::new(),
+        ports: Arc::default(),
     }
 }
 
@@ -38,7 +39,7 @@ pub(crate) fn named(name: &str, number: u16) -> NamedPort {
 /// Pods a and b in x and c in y, all of both families; w on the host network of n1; v4 and v6 of one family each.
 pub(crate) fn cluster(policies: Vec<NetworkPolicy>) -> Cluster {
     let mut b = pod("x/b", "n1", &["10.0.0.2", "fd00::2"], &[("role", "backend")]);
-    b.ports = vec![named("http", 8080), named("many", 1), named("many", 2)];
+    b.ports = [named("http", 8080), named("many", 1), named("many", 2)].into();
     let mut host = pod("x/w", "n1", &["192.168.0.1"], &[("role", "frontend")]);
     host.host_network = true;
     let pods = [
@@ -51,17 +52,17 @@ pub(crate) fn cluster(policies: Vec<NetworkPolicy>) -> Cluster {
         pod("y/pending", "n2", &[], &[]),
     ];
     let namespace = Namespace { labels: labels(&[("purpose", "test")]) };
-    let node = |addresses: &[&str]| Node {
-        labels: labels(&[]),
-        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+    let node = |addresses: &[&str]| {
+        let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
+        Arc::new(Node { labels: labels(&[]), addresses })
     };
     Cluster {
-        namespaces: BTreeMap::from([("y".into(), namespace)]),
-        pods: pods.into_iter().map(|pod| (pod.name.clone(), pod)).collect(),
-        policies: policies.into_iter().map(|policy| (policy.name.clone(), policy)).collect(),
-        nodes: BTreeMap::from([
-            ("n1".into(), node(&["192.168.0.1", "fd01::1"])),
-            ("n2".into(), node(&["192.168.0.2", "fd01::2"])),
+        namespaces: OrdMap::unit("y".into(), namespace.into()),
+        pods: pods.into_iter().map(|pod| (pod.name.clone(), Arc::new(pod))).collect(),
+        policies: policies.into_iter().map(|policy| (policy.name.clone(), Arc::new(policy))).collect(),
+        nodes: OrdMap::from(vec![
+            (Name::from("n1"), node(&["192.168.0.1", "fd01::1"])),
+            (Name::from("n2"), node(&["192.168.0.2", "fd01::2"])),
         ]),
         ..Cluster::default()
     }
@@ -185,7 +186,7 @@ fn a_rule_that_does_not_match_says_why() {
 fn a_host_network_pod_is_no_peer_of_a_selector() {
     let rules = vec![from(Peer::Pods { namespaces: Some(Selector::EVERYTHING), pods: Selector::EVERYTHING })];
     let mut cluster = cluster(vec![policy("p", Some(rules), None)]);
-    let elsewhere = cluster.pods.get_mut(&ObjectName::new("x", "b")).unwrap();
+    let elsewhere = Arc::make_mut(cluster.pods.get_mut(&ObjectName::new("x", "b")).unwrap());
     elsewhere.node = Some("n2".into());
     let answer = ask(&cluster, "x/w", "x/b", "TCP/80").unwrap();
     let why_not = "from[0] wants a pod, x/w is on the host network and counts as its node";
@@ -407,10 +408,10 @@ fn cluster_policies_are_listed_in_the_order_in_which_they_are_asked_with_the_rul
         let name = ClusterPolicyName { name: name.into(), kind: ClusterPolicyKind::ClusterNetworkPolicy };
         let subject = ClusterSubject { namespaces: Selector::EVERYTHING, pods: Selector::EVERYTHING };
         let egress = Vec::new();
-        (name.clone(), ClusterNetworkPolicy { name, tier, priority, subject, ingress, egress })
+        (name.clone(), Arc::new(ClusterNetworkPolicy { name, tier, priority, subject, ingress, egress }))
     };
     let mut cluster = cluster(vec![policy("deny", Some(vec![]), None)]);
-    cluster.cluster_policies = BTreeMap::from([
+    cluster.cluster_policies = OrdMap::from(vec![
         named("a", Tier::Baseline, 0, vec![rule(Action::Accept, Ports::Any)]),
         named("b", Tier::Admin, 9, vec![rule(Action::Deny, Ports::Any)]),
         named(

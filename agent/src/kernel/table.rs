@@ -87,6 +87,18 @@ impl<K: Copy + Ord + fmt::Debug, V: Copy + PartialEq, M: Store<K, V>> Table<K, V
         wanted.iter().try_for_each(|(key, value)| self.put(*key, *value))
     }
 
+    /// Writes and removes (`None`) entries, and leaves the rest.
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::put`] and [`Table::remove`].
+    pub fn change(&mut self, changes: &BTreeMap<K, Option<V>>) -> Result<()> {
+        changes.iter().try_for_each(|(key, value)| match value {
+            Some(value) => self.put(*key, *value),
+            None => self.remove(key),
+        })
+    }
+
     /// Removes what is not in `wanted`.
     ///
     /// # Errors

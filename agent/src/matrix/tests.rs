@@ -40,9 +40,9 @@ fn the_json_form_is_that_of_the_contract() {
 #[test]
 fn pods_are_sorted_by_their_printed_name() {
     let mut cluster = cluster(vec![]);
-    let mut other = cluster.pods[&ObjectName::new("x", "a")].clone();
+    let mut other = (*cluster.pods[&ObjectName::new("x", "a")]).clone();
     other.name = ObjectName::new("x-y", "a");
-    cluster.pods.insert(other.name.clone(), other);
+    cluster.pods.insert(other.name.clone(), other.into());
     let pods = matrix(&cluster, &ports("TCP/80")).unwrap().pods;
     assert!(pods.is_sorted(), "{pods:?}");
     assert_eq!(&*pods[0], "x-y/a");
@@ -82,8 +82,8 @@ fn matrix_and_explain_agree_on_every_pair_and_port() {
     for ingress in std::iter::once(None).chain(rules.iter().map(Some)) {
         for egress in std::iter::once(None).chain(rules.iter().map(Some)) {
             let mut cluster = cluster(vec![policy("p", ingress.cloned(), egress.cloned())]);
-            let c = cluster.pods.get_mut(&ObjectName::new("y", "c")).unwrap();
-            c.ports = vec![named("http", 80)];
+            let c = Arc::make_mut(cluster.pods.get_mut(&ObjectName::new("y", "c")).unwrap());
+            c.ports = [named("http", 80)].into();
             let matrix = matrix(&cluster, &ports).unwrap();
             for (port, rows) in &matrix.ports {
                 for (source, row) in rows {

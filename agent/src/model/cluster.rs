@@ -1,7 +1,11 @@
 //! The state of a cluster: what a source fills and the compiler reads.
+//!
+//! The maps are persistent: a snapshot costs nothing, shares everything with the one before but what changed in between,
+//! and what that is can be found without a walk over the rest ([`OrdMap::diff`]).
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use imbl::OrdMap;
 use podgate_common::{Direction, Protocol};
 
 use super::{
@@ -12,14 +16,17 @@ use super::{
 /// A full picture of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
-    pub namespaces: BTreeMap<Name, Namespace>,
-    pub pods: BTreeMap<ObjectName, Pod>,
-    pub policies: BTreeMap<ObjectName, NetworkPolicy>,
-    pub cluster_policies: BTreeMap<ClusterPolicyName, ClusterNetworkPolicy>,
-    pub nodes: BTreeMap<Name, Node>,
-    pub services: BTreeMap<ObjectName, Service>,
-    pub slices: BTreeMap<ObjectName, EndpointSlice>,
+    pub namespaces: Objects<Name, Namespace>,
+    pub pods: Objects<ObjectName, Pod>,
+    pub policies: Objects<ObjectName, NetworkPolicy>,
+    pub cluster_policies: Objects<ClusterPolicyName, ClusterNetworkPolicy>,
+    pub nodes: Objects<Name, Node>,
+    pub services: Objects<ObjectName, Service>,
+    pub slices: Objects<ObjectName, EndpointSlice>,
 }
+
+/// Objects by name. Whoever holds one shares it: it never changes, another takes its place.
+pub type Objects<K, V> = OrdMap<K, Arc<V>>;
 
 /// A namespace. `labels` always hold `kubernetes.io/metadata.name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +46,8 @@ pub struct Pod {
     /// Shares the node's network: neither subject nor selected peer.
     pub host_network: bool,
     /// Named container ports, those of restartable init containers too. One name may stand for several numbers.
-    pub ports: Vec<NamedPort>,
+    /// Shared, as labels are.
+    pub ports: Arc<[NamedPort]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,7 +70,7 @@ impl Cluster {
         let first = ObjectName::new(pod.name.namespace.clone(), "");
         self.policies
             .range(first..)
-            .map(|(_, policy)| policy)
+            .map(|(_, policy)| &**policy)
             .take_while(|policy| policy.name.namespace == pod.name.namespace)
             .filter(move |policy| policy.rules(direction).is_some() && policy.selects(pod))
     }
@@ -70,7 +78,7 @@ impl Cluster {
     /// The ClusterNetworkPolicies of a tier, the first to be asked first.
     pub fn by_precedence(&self, tier: Tier) -> Vec<&ClusterNetworkPolicy> {
         let mut policies: Vec<_> =
-            self.cluster_policies.values().filter(|policy| policy.tier == tier).collect();
+            self.cluster_policies.values().map(Arc::as_ref).filter(|policy| policy.tier == tier).collect();
         policies.sort_by_key(|policy| (policy.priority, &policy.name));
         policies
     }

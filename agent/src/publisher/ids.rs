@@ -1,11 +1,12 @@
 //! The ids that the kernel sees. One content has one id while any packet may see it, and an id never changes content.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::Hash,
     sync::Arc,
 };
 
+use imbl::{OrdMap, ordmap::DiffItem};
 use podgate_common::{ClassId, IdentityId, PolicyId, ServiceId};
 
 use crate::compiler::{Backend, PortRange, RuleSet, Signature, Tables};
@@ -14,60 +15,106 @@ use crate::compiler::{Backend, PortRange, RuleSet, Signature, Tables};
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     policies: Interner<Arc<RuleSet>>,
-    identities: Interner<Signature>,
+    identities: Interner<Arc<Signature>>,
     classes: Interner<BTreeSet<PortRange>>,
     /// What is behind a service, in ids: what they stand for cannot change while the service has its own.
     services: Interner<BTreeSet<Backend>>,
 }
 
-/// The ids of one compilation, by its indexes.
-#[derive(Debug)]
+/// The ids of tables, by their indexes.
+#[derive(Clone, Debug)]
 pub(super) struct Assigned {
-    pub(super) policies: Vec<PolicyId>,
-    pub(super) identities: Vec<IdentityId>,
+    pub(super) policies: BTreeMap<usize, PolicyId>,
+    pub(super) identities: BTreeMap<usize, IdentityId>,
     pub(super) classes: Vec<ClassId>,
-    pub(super) services: Vec<ServiceId>,
+    pub(super) services: BTreeMap<usize, ServiceId>,
+}
+
+impl Default for Assigned {
+    /// What every table has.
+    fn default() -> Self {
+        Self {
+            policies: BTreeMap::from([(0, PolicyId(0))]),
+            identities: BTreeMap::from([(0, IdentityId(0))]),
+            classes: Vec::new(),
+            services: BTreeMap::from([(0, ServiceId(0))]),
+        }
+    }
 }
 
 impl Ids {
-    /// Finds or makes the ids of all contents. Index 0 of each kind is id 0.
-    pub(super) fn assign(&mut self, tables: &Tables) -> Assigned {
-        let mut assigned = Assigned {
-            policies: self.policies.assign(&tables.rule_sets).map(PolicyId).collect(),
-            identities: self.identities.assign(&tables.identities.signatures).map(IdentityId).collect(),
-            classes: self
-                .classes
-                .assign(&tables.classes.signatures)
-                .map(|id| {
-                    ClassId(u16::try_from(id).expect("the compiler leaves room for two sets of classes"))
-                })
-                .collect(),
-            services: Vec::new(),
-        };
-        assigned.services = self.services.assign(&assigned.behind(tables)).map(ServiceId).collect();
-        assigned
+    /// Finds or makes the ids of what is in `tables` and was not in `before`, which was assigned already.
+    pub(super) fn assign(&mut self, tables: &Tables, before: &Tables, assigned: &mut Assigned) {
+        for (index, rule_set) in added(&before.rule_sets, &tables.rule_sets) {
+            assigned.policies.insert(index, PolicyId(self.policies.id(index, rule_set)));
+        }
+        for (index, signature) in added(&before.identities.signatures, &tables.identities.signatures) {
+            assigned.identities.insert(index, IdentityId(self.identities.id(index, signature)));
+        }
+        if assigned.classes.is_empty() || !Arc::ptr_eq(&before.classes, &tables.classes) {
+            let signatures = tables.classes.signatures.iter().enumerate();
+            let ids = signatures.map(|(index, signature)| self.classes.id(index, signature));
+            let ids =
+                ids.map(|id| u16::try_from(id).expect("the compiler leaves room for two sets of classes"));
+            assigned.classes = ids.map(ClassId).collect();
+        }
+        for (index, behind) in added(&before.services.behind, &tables.services.behind) {
+            let id = self.services.id(index, &assigned.in_ids(behind));
+            assigned.services.insert(index, ServiceId(id));
+        }
     }
 
     /// Identities that addresses in the kernel may have, but none in these tables has.
-    pub(super) fn leaving(&self, tables: &Tables) -> (Vec<Signature>, Vec<IdentityId>) {
-        let staying: HashSet<&Signature> = tables.identities.signatures.iter().collect();
+    pub(super) fn leaving(&self, tables: &Tables) -> Vec<(Arc<Signature>, IdentityId)> {
+        let staying: HashSet<&Arc<Signature>> = tables.identities.signatures.values().collect();
         let leaving = self.identities.ids.iter().filter(|(signature, _)| !staying.contains(signature));
-        leaving.map(|(signature, id)| (signature.clone(), IdentityId(*id))).unzip()
+        leaving.map(|(signature, id)| (signature.clone(), IdentityId(*id))).collect()
     }
 
-    /// Frees the ids of contents that are not in `tables`. To be called when no packet can see them any more.
-    pub(super) fn keep(&mut self, tables: &Tables, assigned: &Assigned) {
-        self.services.keep(&assigned.behind(tables));
-        self.policies.keep(&tables.rule_sets);
-        self.identities.keep(&tables.identities.signatures);
-        self.classes.keep(&tables.classes.signatures);
+    /// Whether [`Ids::free`] would free any.
+    pub(super) fn has_idle(&self, tables: &Tables) -> bool {
+        // Each index has an id of its own, and index 0 has none that is counted.
+        let classes = tables.classes.signatures.len();
+        self.policies.ids.len() + 1 > tables.rule_sets.len()
+            || self.identities.ids.len() + 1 > tables.identities.signatures.len()
+            || self.classes.ids.len() + 1 > classes
+            || self.services.ids.len() + 1 > tables.services.behind.len()
+    }
+
+    /// Frees the ids of what was in `before` and is not in `tables`, which are of one series and have the same classes. To be
+    /// called when no packet can see them any more.
+    pub(super) fn free(&mut self, tables: &Tables, before: &Tables, assigned: &mut Assigned) {
+        for (index, behind) in added(&tables.services.behind, &before.services.behind) {
+            assigned.services.remove(&index);
+            self.services.free(&assigned.in_ids(behind));
+        }
+        for (index, rule_set) in added(&tables.rule_sets, &before.rule_sets) {
+            assigned.policies.remove(&index);
+            self.policies.free(rule_set);
+        }
+        for (index, signature) in added(&tables.identities.signatures, &before.identities.signatures) {
+            assigned.identities.remove(&index);
+            self.identities.free(signature);
+        }
+    }
+
+    /// Frees all ids but those of these tables.
+    pub(super) fn keep(&mut self, tables: &Tables, assigned: &mut Assigned) {
+        let behind: Vec<_> = tables.services.behind.values().map(|behind| assigned.in_ids(behind)).collect();
+        self.services.keep(&behind.iter().collect());
+        self.policies.keep(&tables.rule_sets.values().collect());
+        self.identities.keep(&tables.identities.signatures.values().collect());
+        self.classes.keep(&tables.classes.signatures.iter().collect());
+        assigned.services.retain(|index, _| tables.services.behind.contains_key(index));
+        assigned.policies.retain(|index, _| tables.rule_sets.contains_key(index));
+        assigned.identities.retain(|index, _| tables.identities.signatures.contains_key(index));
     }
 }
 
 impl Assigned {
-    /// What is behind the services, in these ids.
-    fn behind(&self, tables: &Tables) -> Vec<BTreeSet<Backend>> {
-        let identity = |index: usize| self.identities[index].0 as usize;
+    /// What is behind a service, in these ids.
+    fn in_ids(&self, behind: &BTreeSet<Backend>) -> BTreeSet<Backend> {
+        let identity = |index: usize| self.identities[&index].0 as usize;
         let class = |index: usize| usize::from(self.classes[index].0);
         let in_ids = |backend: &Backend| match *backend {
             Backend::Node { identity: of, class: at } => {
@@ -76,58 +123,66 @@ impl Assigned {
             Backend::Local { identity: of, class: at, egress } => Backend::Local {
                 identity: identity(of),
                 class: class(at),
-                egress: self.policies[egress].0 as usize,
+                egress: self.policies[&egress].0 as usize,
             },
             Backend::Elsewhere { identity: of, class: at } => {
                 Backend::Elsewhere { identity: identity(of), class: class(at) }
             }
         };
-        tables.services.behind.iter().map(|behind| behind.iter().map(in_ids).collect()).collect()
+        behind.iter().map(in_ids).collect()
     }
 }
 
-/// Gives the lowest free id to each new content; 0 is for element 0 of every list.
+/// What the second has and the first has not.
+fn added<'a, T: PartialEq>(
+    first: &'a OrdMap<usize, T>,
+    second: &'a OrdMap<usize, T>,
+) -> impl Iterator<Item = (usize, &'a T)> {
+    first.diff(second).filter_map(|difference| match difference {
+        DiffItem::Add(index, content) => Some((*index, content)),
+        DiffItem::Update { new: (index, content), .. } => Some((*index, content)),
+        DiffItem::Remove(..) => None,
+    })
+}
+
+/// Gives the lowest free id to each new content; 0 is for what has index 0.
 #[derive(Debug)]
 struct Interner<T> {
     ids: HashMap<T, u32>,
-    used: BTreeSet<u32>,
+    /// Ids below `next` that are in no use.
+    free: BTreeSet<u32>,
+    next: u32,
 }
 
 impl<T> Default for Interner<T> {
     fn default() -> Self {
-        Self { ids: HashMap::new(), used: BTreeSet::new() }
+        Self { ids: HashMap::new(), free: BTreeSet::new(), next: 1 }
     }
 }
 
 impl<T: Clone + Eq + Hash> Interner<T> {
-    fn assign<'a>(&'a mut self, contents: &'a [T]) -> impl Iterator<Item = u32> + 'a {
-        // Ids below this are in use: the search for a free one never goes over them twice.
-        let mut next = 1;
-        contents.iter().enumerate().map(move |(index, content)| {
-            if index == 0 {
-                return 0;
-            }
-            if let Some(&id) = self.ids.get(content) {
-                return id;
-            }
-            while self.used.contains(&next) {
-                next += 1;
-            }
-            self.used.insert(next);
-            self.ids.insert(content.clone(), next);
-            next
-        })
+    fn id(&mut self, index: usize, content: &T) -> u32 {
+        if index == 0 {
+            return 0;
+        }
+        if let Some(&id) = self.ids.get(content) {
+            return id;
+        }
+        let id = self.free.pop_first().unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        });
+        self.ids.insert(content.clone(), id);
+        id
     }
 
-    fn keep(&mut self, contents: &[T]) {
-        let kept: HashSet<&T> = contents.iter().skip(1).collect();
-        self.ids.retain(|content, id| {
-            let keep = kept.contains(content);
-            if !keep {
-                self.used.remove(id);
-            }
-            keep
-        });
+    fn free(&mut self, content: &T) {
+        self.free.extend(self.ids.remove(content));
+    }
+
+    fn keep(&mut self, contents: &HashSet<&T>) {
+        let Self { ids, free, .. } = self;
+        ids.retain(|content, id| contents.contains(content) || !free.insert(*id));
     }
 }
 
@@ -139,11 +194,13 @@ mod tests {
     fn an_id_keeps_its_content_and_is_given_again_only_when_freed() {
         let mut interner = Interner::default();
         let ids = |interner: &mut Interner<&'static str>, contents: &[&'static str]| -> Vec<u32> {
-            interner.assign(contents).collect()
+            contents.iter().enumerate().map(|(index, content)| interner.id(index, content)).collect()
         };
         assert_eq!(ids(&mut interner, &["", "a", "b"]), [0, 1, 2]);
         assert_eq!(ids(&mut interner, &["", "b", "c"]), [0, 2, 3]);
-        interner.keep(&["", "b", "c"]);
+        interner.keep(&HashSet::from([&"b", &"c"]));
         assert_eq!(ids(&mut interner, &["", "d", "c", "e"]), [0, 1, 3, 4]);
+        interner.free(&"c");
+        assert_eq!(ids(&mut interner, &["", "f", "d"]), [0, 3, 1]);
     }
 }

@@ -1,6 +1,6 @@
 //! What podgate answers: objects go in as manifest files, as users give them; verdicts come out of the compiled tables.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use podgate::{
     compiler,
@@ -97,8 +97,8 @@ pub(crate) struct Compiled<'a> {
 
 impl<'a> Compiled<'a> {
     pub(crate) fn new(cluster: &'a Cluster) -> Self {
-        let tables =
-            compiler::compile(cluster, None, cluster.pods.values(), []).expect("the tables have room");
+        let tables = compiler::compile(cluster, None, cluster.pods.values().map(Arc::as_ref), [])
+            .expect("the tables have room");
         Self { cluster, tables }
     }
 

@@ -3,6 +3,7 @@
 mod agreement;
 mod answers;
 mod conformance;
+mod incremental;
 mod large;
 mod narrowing;
 #[path = "../oracle/oracle.rs"]

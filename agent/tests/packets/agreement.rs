@@ -195,7 +195,7 @@ impl<'a> Witness<'a> {
     /// The local pod that has sent a packet, and its veth: by its address, else by where the packet came from.
     fn sender(&self, via: u32, tuple: &Tuple) -> Option<(u32, &'a Pod)> {
         let known = self.world.veths.iter().filter(|(_, veth)| veth.state == EndpointState::Known);
-        let mut known = known.map(|(ifindex, veth)| (*ifindex, veth, &self.world.cluster.pods[&veth.pod]));
+        let mut known = known.map(|(ifindex, veth)| (*ifindex, veth, &*self.world.cluster.pods[&veth.pod]));
         let source: IpAddr = tuple.source.into();
         if let Some((ifindex, veth, pod)) = known.clone().find(|(.., pod)| pod.addresses.contains(&source)) {
             return (ifindex == via || (veth.master == via && via != NODE)).then_some((ifindex, pod));

@@ -1,6 +1,6 @@
 //! What the policies of a cluster say of a connection, by walking over them: no classes, no identities, no tables.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use podgate::model::{
     Action, Cluster, ClusterNetworkPolicy, ClusterRule, ClusterSubject, Name, NamedPort, NetworkPolicy, Peer,
@@ -23,7 +23,7 @@ pub(crate) struct Asked<'a> {
 /// Whether some policy has a say in this direction, so that what is not understood is dropped.
 pub(crate) fn isolates(cluster: &Cluster, pod: &Pod, direction: Direction) -> bool {
     let pods = || cluster.pods.values().filter(|pod| !pod.host_network);
-    let named_ports = || pods().flat_map(|pod| &pod.ports);
+    let named_ports = || pods().flat_map(|pod| &*pod.ports);
     let can_match = |rule: &ClusterRule| {
         let has_port = |port: &PortRule| match port {
             PortRule::Named(protocol, name) => {
@@ -91,7 +91,7 @@ fn tier_rules<'a>(
         let ClusterSubject { namespaces, pods } = &policy.subject;
         policy.tier == tier && namespaces.matches(&namespace) && pods.matches(&pod.labels)
     };
-    let mut policies: Vec<_> = cluster.cluster_policies.values().filter(is_for).collect();
+    let mut policies: Vec<_> = cluster.cluster_policies.values().map(Arc::as_ref).filter(is_for).collect();
     policies.sort_by_key(|policy| (policy.priority, policy.name.clone()));
     policies.into_iter().flat_map(move |policy| match direction {
         Direction::Ingress => &policy.ingress,
@@ -108,6 +108,7 @@ fn rules_of<'a>(
     cluster
         .policies
         .values()
+        .map(Arc::as_ref)
         .filter(|policy| policy.name.namespace == pod.name.namespace && policy.subject.matches(&pod.labels))
         .filter_map(move |policy| {
             let rules = match direction {
@@ -175,5 +176,9 @@ fn is_port(cluster: &Cluster, port: &PortRule, asked: Asked<'_>, protocol: Proto
 }
 
 fn pods_at(cluster: &Cluster, address: IpAddr) -> impl Iterator<Item = &Pod> {
-    cluster.pods.values().filter(move |pod| !pod.host_network && pod.addresses.contains(&address))
+    cluster
+        .pods
+        .values()
+        .map(Arc::as_ref)
+        .filter(move |pod| !pod.host_network && pod.addresses.contains(&address))
 }

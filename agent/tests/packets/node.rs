@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use aya::{TestRun as _, TestRunOptions, programs::SchedClassifier};
 use podgate::{
-    compiler::Tables,
+    compiler::{Incremental, Tables},
     kernel::{Kernel, KernelOptions, Pins, Program},
     memory::{self, Memory},
     publisher::{Published, Publisher, Wanted},
@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) publisher: Publisher,
     pub(crate) pinned: Pinned,
     pub(crate) programs: Programs,
+    /// Goes from world to world in steps, as the agent does.
+    compiler: Incremental,
     tables: Tables,
     wanted: Wanted,
     recheck: bool,
@@ -72,6 +74,7 @@ impl Node {
             publisher: Publisher::default(),
             pinned: Pinned::new(&pins),
             programs,
+            compiler: Incremental::default(),
             tables,
             wanted: Wanted::default(),
             recheck,
@@ -86,7 +89,7 @@ impl Node {
 
     /// Brings kernel and user space to a new state of the world.
     pub(crate) fn publish(&mut self, world: &World) -> Published {
-        let tables = world.compile(self.publisher.in_force());
+        let tables = world.step(&mut self.compiler, &self.publisher.in_force());
         let wanted = world.wanted(&tables);
         let published =
             self.publisher.publish(&mut self.kernel.maps, &tables, &wanted).expect("the kernel takes it");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use podgate::{
-    compiler::{self, RuleSet, Subject, Tables},
+    compiler::{self, Incremental, IncrementalInput, RuleSet, Subject, Tables},
     model::{
         Cluster, EndpointSlice, IpBlock, Name, NamedPort, Namespace, NetworkPolicy, Node, ObjectName, Peer,
         Peers, Pod, PortRule, Ports, Requirement, Rule, Selector, Service, ServicePort, SliceEndpoint,
@@ -154,17 +154,19 @@ impl World {
         let veth =
             |host: Host| (host.veth(), Veth { pod: host.name(), state: EndpointState::Known, master: 0 });
         let namespace = |name: &str| {
-            (name.into(), Namespace { labels: labels(&[("kubernetes.io/metadata.name", name)]) })
+            let labels = labels(&[("kubernetes.io/metadata.name", name)]);
+            (Name::from(name), Arc::new(Namespace { labels }))
         };
         let cluster = Cluster {
-            namespaces: ["x", "y"].map(namespace).into(),
-            pods: Host::PODS.map(|host| (host.name(), pod(host))).into(),
+            namespaces: ["x", "y"].map(namespace).into_iter().collect(),
+            pods: Host::PODS.map(|host| (host.name(), Arc::new(pod(host)))).into_iter().collect(),
             nodes: [("n1", Host::Node, "own"), ("n2", Host::OtherNode, "other")]
                 .map(|(name, host, role)| {
                     let addresses = Family::ALL.map(|family| host.at(family)).to_vec();
-                    (name.into(), Node { labels: labels(&[("role", role)]), addresses })
+                    (Name::from(name), Arc::new(Node { labels: labels(&[("role", role)]), addresses }))
                 })
-                .into(),
+                .into_iter()
+                .collect(),
             ..Cluster::default()
         };
         Self {
@@ -182,6 +184,16 @@ impl World {
             .expect("fewer classes of ports than there is room for")
     }
 
+    /// The same, in a step from the world before.
+    pub(crate) fn step(&self, compiler: &mut Incremental, retained: &[Arc<RuleSet>]) -> Tables {
+        let node: Name = "n1".into();
+        let site = Some(compiler::Site { node: &node, own_addresses: &self.node });
+        let pods = self.veths.values().filter_map(|veth| self.cluster.pods.get_key_value(&veth.pod));
+        let subjects = pods.map(|(name, pod)| (name.clone(), pod.clone())).collect();
+        let step = IncrementalInput { cluster: &self.cluster, site, subjects: &subjects, retained };
+        compiler.compile(&step).expect("fewer classes of ports than there is room for").clone()
+    }
+
     /// A service at [`SERVICE`] and, as a node port, at [`NODE_PORT`], with these backends.
     #[must_use]
     pub(crate) fn service(mut self, protocol: Protocol, backends: &[(Host, u16)]) -> Self {
@@ -194,7 +206,7 @@ impl World {
             internal_local: false,
             ports: vec![port],
         };
-        self.cluster.services.insert(name.clone(), service);
+        self.cluster.services.insert(name.clone(), service.into());
         for (number, (host, port)) in backends.iter().enumerate() {
             for family in Family::ALL {
                 let slice_name =
@@ -212,7 +224,7 @@ impl World {
                     ports: vec![SlicePort { name: "".into(), protocol, number: Some(*port) }],
                     endpoints: vec![endpoint],
                 };
-                self.cluster.slices.insert(slice_name, slice);
+                self.cluster.slices.insert(slice_name, slice.into());
             }
         }
         self
@@ -235,7 +247,7 @@ impl World {
         let mut policy =
             NetworkPolicy { name: name.clone(), subject: app(pod.app()), ingress: None, egress: None };
         fill(&mut policy);
-        self.cluster.policies.insert(name, policy);
+        self.cluster.policies.insert(name, policy.into());
         self
     }
 
@@ -258,7 +270,7 @@ impl World {
 
     /// The pods behind the veths.
     pub(crate) fn subjects(&self) -> impl Iterator<Item = &Pod> {
-        self.veths.values().filter_map(|veth| self.cluster.pods.get(&veth.pod))
+        self.veths.values().filter_map(|veth| self.cluster.pods.get(&veth.pod).map(Arc::as_ref))
     }
 
     pub(crate) fn wanted(&self, tables: &Tables) -> Wanted {

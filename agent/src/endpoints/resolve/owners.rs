@@ -24,6 +24,7 @@ use crate::{
 pub(super) struct Owners<'a> {
     /// By ifindex.
     settled: BTreeMap<u32, &'a ObjectName>,
+    placed: BTreeSet<&'a ObjectName>,
     /// By ifindex: the pods that something spoke for.
     claims: BTreeMap<u32, BTreeSet<&'a ObjectName>>,
     /// Veths that CNI results name for pods' further networks.
@@ -54,7 +55,7 @@ impl<'a> Owners<'a> {
 
     /// Whether a veth is known to be this pod's.
     pub(super) fn is_placed(&self, pod: &ObjectName) -> bool {
-        self.settled.values().any(|settled| *settled == pod)
+        self.placed.contains(pod)
     }
 }
 
@@ -81,7 +82,8 @@ pub(super) fn find<'a>(
         super::prefer(&mut rivals, |rival| rival.last(previous) == Some(pod));
         if let [winner] = *rivals { Some(winner.ifindex) } else { None }
     });
-    Owners { settled, claims, further }
+    let placed = settled.values().copied().collect();
+    Owners { settled, placed, claims, further }
 }
 
 /// The addresses that CNI results give a pod on this veth.

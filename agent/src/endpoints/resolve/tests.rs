@@ -52,7 +52,7 @@ fn a_pod_whose_status_has_the_address_of_the_far_end_is_behind_the_veth() {
 fn pods_of_other_nodes_and_pods_on_the_host_network_are_behind_no_veth() {
     let mut world = World::new().veth(10, "veth1", &["10.1.0.5"]).veth(11, "veth2", &["10.0.0.1"]);
     world = world.pod("shop/web", "n2", &["10.1.0.5"]).pod("shop/proxy", "n1", &["10.0.0.1"]);
-    world.cluster.pods.get_mut(&name("shop/proxy")).unwrap().host_network = true;
+    Arc::make_mut(world.cluster.pods.get_mut(&name("shop/proxy")).unwrap()).host_network = true;
     world.expect(10, "open");
     world.expect(11, "open");
 }
@@ -134,9 +134,9 @@ fn a_pod_that_a_cluster_policy_has_rules_for_is_held_like_an_isolated_one() {
     for pod in ["shop/new", "bank/new"] {
         let world = World::new().veth(10, "veth1", &["10.1.0.5"]);
         let mut world = world.cni(pod, "eth0", &["veth1"], &["10.1.0.5"]);
-        world.cluster.cluster_policies.insert(name.clone(), policy(vec![]));
+        world.cluster.cluster_policies.insert(name.clone(), policy(vec![]).into());
         world.expect(10, "open");
-        world.cluster.cluster_policies.insert(name.clone(), policy(vec![rule.clone()]));
+        world.cluster.cluster_policies.insert(name.clone(), policy(vec![rule.clone()]).into());
         world.expect(10, if pod == "shop/new" { "held" } else { "open" });
     }
 }
@@ -369,21 +369,21 @@ impl World {
             node: Some(node.into()),
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             host_network: false,
-            ports: Vec::new(),
+            ports: Arc::default(),
         };
-        self.cluster.pods.insert(pod.name.clone(), pod);
+        self.cluster.pods.insert(pod.name.clone(), pod.into());
         self
     }
 
     fn node(mut self, node: &str, addresses: &[&str]) -> Self {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        self.cluster.nodes.insert(node.into(), Node { labels: Arc::default(), addresses });
+        self.cluster.nodes.insert(node.into(), Node { labels: Arc::default(), addresses }.into());
         self
     }
 
     fn policy(mut self, policy: &str, subject: Selector) -> Self {
         let policy = NetworkPolicy { name: name(policy), subject, ingress: Some(Vec::new()), egress: None };
-        self.cluster.policies.insert(policy.name.clone(), policy);
+        self.cluster.policies.insert(policy.name.clone(), policy.into());
         self
     }
 
@@ -399,8 +399,10 @@ impl World {
     }
 
     fn resolve(&self) -> Endpoints {
-        let evidence =
-            Evidence { network: &self.network, cni: &self.cni, cluster: &self.cluster, node: "n1" };
+        let mut local = crate::endpoints::LocalPods::new("n1".into());
+        local.follow(&self.cluster);
+        let Self { network, cni, cluster, .. } = self;
+        let evidence = Evidence { network, cni, cluster, node: "n1", local: local.pods() };
         resolve(&evidence, &|pod| pod.name.name.starts_with("iso-"), &self.previous)
     }
 

@@ -44,14 +44,14 @@ fn cluster_with_services(policies: Vec<NetworkPolicy>) -> Cluster {
     let mut empty = service("empty", &["10.96.0.3"], &[], false);
     empty.ports[0].node_port = None;
     for service in [service("web", &["10.96.0.1", "fd96::1"], &["198.51.100.1"], false), local, empty] {
-        cluster.services.insert(service.name.clone(), service);
+        cluster.services.insert(service.name.clone(), service.into());
     }
     for slice in [
         slice("web", "web-4", v4),
         slice("web", "web-6", [("fd00::2", "n1"), ("fd00::3", "n2")]),
         slice("local", "local-4", v4),
     ] {
-        cluster.slices.insert(slice.name.clone(), slice);
+        cluster.slices.insert(slice.name.clone(), slice.into());
     }
     cluster
 }

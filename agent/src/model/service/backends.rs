@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use super::{EndpointSlice, Front, Service, ServicePort, SliceEndpoint};
@@ -19,11 +20,18 @@ pub struct SlicesByService<'a>(BTreeMap<&'a ObjectName, Vec<&'a EndpointSlice>>)
 impl Cluster {
     /// An index of the slices: built in one pass over them, then a question costs its own service's slices.
     pub fn slices_by_service(&self) -> SlicesByService<'_> {
+        SlicesByService::of(self.slices.values().map(Arc::as_ref))
+    }
+}
+
+impl<'a> SlicesByService<'a> {
+    /// An index of these slices alone.
+    pub fn of(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Self {
         let mut index: BTreeMap<&ObjectName, Vec<&EndpointSlice>> = BTreeMap::new();
-        for slice in self.slices.values() {
+        for slice in slices {
             index.entry(&slice.service).or_default().push(slice);
         }
-        SlicesByService(index)
+        Self(index)
     }
 }
 

@@ -1,8 +1,10 @@
 //! Decoded objects and the cluster that they are of.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::model::{Cluster, ClusterPolicyName, ObjectName};
+use imbl::ordmap::DiffItem;
+
+use crate::model::{Cluster, ClusterPolicyName, ObjectName, Objects};
 
 use super::{Decoded, Kind, ObjectId};
 
@@ -48,24 +50,48 @@ impl ObjectId {
 }
 
 impl Kind {
-    /// Takes all objects of the kind out of the cluster.
-    pub(crate) fn clear(self, cluster: &mut Cluster) {
+    /// Puts the objects of the kind in `listed` into the place of those in the cluster. What did not change stays the very
+    /// object that it was, so that it is there once, and is not looked at again.
+    pub(crate) fn replace(self, cluster: &mut Cluster, listed: Cluster) {
         match self {
-            Self::Namespace => cluster.namespaces.clear(),
-            Self::Node => cluster.nodes.clear(),
-            Self::Pod => cluster.pods.clear(),
-            Self::NetworkPolicy => cluster.policies.clear(),
-            Self::ClusterPolicy(kind) => cluster.cluster_policies.retain(|name, _| name.kind != kind),
-            Self::Service => cluster.services.clear(),
-            Self::EndpointSlice => cluster.slices.clear(),
+            Self::Namespace => take_over(&mut cluster.namespaces, listed.namespaces),
+            Self::Node => take_over(&mut cluster.nodes, listed.nodes),
+            Self::Pod => take_over(&mut cluster.pods, listed.pods),
+            Self::NetworkPolicy => take_over(&mut cluster.policies, listed.policies),
+            Self::ClusterPolicy(kind) => {
+                let mut listed = listed.cluster_policies;
+                let others = cluster.cluster_policies.iter().filter(|(name, _)| name.kind != kind);
+                listed.extend(others.map(|(name, policy)| (name.clone(), policy.clone())));
+                take_over(&mut cluster.cluster_policies, listed);
+            }
+            Self::Service => take_over(&mut cluster.services, listed.services),
+            Self::EndpointSlice => take_over(&mut cluster.slices, listed.slices),
         }
     }
 }
 
-fn replace<K: Ord, V: PartialEq>(held: &mut BTreeMap<K, V>, key: K, value: V) -> bool {
-    if held.get(&key) == Some(&value) {
+/// Writes the differences.
+fn take_over<K: Ord + Clone, V: Eq>(held: &mut Objects<K, V>, listed: Objects<K, V>) {
+    if held.is_empty() {
+        *held = listed;
+        return;
+    }
+    for difference in held.clone().diff(&listed) {
+        match difference {
+            DiffItem::Add(name, object) | DiffItem::Update { new: (name, object), .. } => {
+                held.insert(name.clone(), object.clone());
+            }
+            DiffItem::Remove(name, _) => {
+                held.remove(name);
+            }
+        }
+    }
+}
+
+fn replace<K: Ord + Clone, V: PartialEq>(held: &mut Objects<K, V>, key: K, value: V) -> bool {
+    if held.get(&key).is_some_and(|known| **known == value) {
         return false;
     }
-    held.insert(key, value);
+    held.insert(key, Arc::new(value));
     true
 }

@@ -1,16 +1,17 @@
-//! One copy of each name and each label set: the pods of a large cluster repeat a few thousand of them.
+//! One copy of each name, each label set and each list of named ports: the pods of a large cluster repeat a few thousand of them.
 
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
 };
 
-use crate::model::{Labels, Name};
+use crate::model::{Labels, Name, NamedPort};
 
 #[derive(Debug, Default)]
 pub(super) struct Interner {
     names: HashSet<Name>,
     labels: HashSet<Labels>,
+    ports: HashSet<Arc<[NamedPort]>>,
 }
 
 impl Interner {
@@ -32,8 +33,18 @@ impl Interner {
         labels
     }
 
-    /// Forgets what nobody else holds. Label sets first: they hold names.
+    pub(super) fn ports(&mut self, ports: Vec<NamedPort>) -> Arc<[NamedPort]> {
+        if let Some(known) = self.ports.get(ports.as_slice()) {
+            return known.clone();
+        }
+        let ports: Arc<[NamedPort]> = ports.into();
+        self.ports.insert(ports.clone());
+        ports
+    }
+
+    /// Forgets what nobody else holds. Names last: the others hold them.
     pub(super) fn sweep(&mut self) {
+        self.ports.retain(|ports| Arc::strong_count(ports) > 1);
         self.labels.retain(|labels| Arc::strong_count(labels) > 1);
         self.names.retain(|name| Arc::strong_count(name) > 1);
     }

@@ -20,11 +20,13 @@ pub(super) fn read(fields: &Object<'_>, name: ObjectName, labels: Labels, names:
         return Decoded::FinishedPod(name);
     }
     let addresses = status.map(|status| addresses(&status)).unwrap_or_default();
-    let mut pod = Pod { name, labels, node: None, addresses, host_network: false, ports: Vec::new() };
+    let mut pod =
+        Pod { name, labels, node: None, addresses, host_network: false, ports: names.ports(Vec::new()) };
     if let Ok(spec) = spec.object() {
         pod.node = spec.get("nodeName").optional_text().ok().flatten().map(|node| names.name(node));
         pod.host_network = spec.get("hostNetwork").boolean().ok().flatten().unwrap_or(false);
-        pod.ports = named_ports(&spec, names);
+        let ports = named_ports(&spec, names);
+        pod.ports = names.ports(ports);
     }
     Decoded::Pod(pod)
 }

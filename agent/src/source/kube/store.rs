@@ -21,13 +21,20 @@ pub(super) struct Store {
     cluster: Arc<Cluster>,
     faulty: BTreeMap<ObjectId, Faulty>,
     /// Lists that have not come to their end.
-    lists: BTreeMap<Kind, Vec<Listed>>,
+    lists: BTreeMap<Kind, List>,
     decoded: usize,
 }
 
-/// One object of a list.
+/// What a list has brought so far, in the form in which it will be kept: nothing of it is there twice.
+#[derive(Debug, Default)]
+struct List {
+    cluster: Cluster,
+    faulty: BTreeMap<ObjectId, Faulty>,
+}
+
+/// One object as it was told.
 #[derive(Debug)]
-struct Listed {
+struct Told {
     id: Option<ObjectId>,
     uid: Option<String>,
     object: Option<Decoded>,
@@ -46,27 +53,26 @@ impl Store {
     pub(super) fn take(&mut self, kind: Kind, event: Event<Object>) -> bool {
         match event {
             Event::Init => {
-                self.lists.insert(kind, Vec::new());
+                self.lists.insert(kind, List::default());
                 false
             }
             Event::InitApply(object) => {
-                let listed = self.decode(kind, &object);
-                self.lists.entry(kind).or_default().push(listed);
+                let told = self.decode(kind, &object);
+                let list = self.lists.entry(kind).or_default();
+                put(told, &mut list.cluster, &mut list.faulty);
                 false
             }
             Event::InitDone => {
-                let list = self.lists.remove(&kind).unwrap_or_default();
+                let List { cluster, faulty } = self.lists.remove(&kind).unwrap_or_default();
                 self.faulty.retain(|id, _| id.kind() != kind);
-                kind.clear(Arc::make_mut(&mut self.cluster));
-                for listed in list {
-                    self.put(listed);
-                }
+                self.faulty.extend(faulty);
+                kind.replace(Arc::make_mut(&mut self.cluster), cluster);
                 self.decoder.sweep();
                 true
             }
             Event::Apply(object) => {
-                let listed = self.decode(kind, &object);
-                self.put(listed)
+                let told = self.decode(kind, &object);
+                put(told, Arc::make_mut(&mut self.cluster), &mut self.faulty)
             }
             Event::Delete(object) => {
                 let Some(id) = object.id(kind) else { return false };
@@ -90,32 +96,36 @@ impl Store {
         self.cluster.nodes.keys()
     }
 
-    fn decode(&mut self, kind: Kind, object: &Object) -> Listed {
+    fn decode(&mut self, kind: Kind, object: &Object) -> Told {
         self.decoded += 1;
         if self.decoded.is_multiple_of(OBJECTS_PER_SWEEP) {
             self.decoder.sweep();
         }
         let (decoded, faults) = self.decoder.decode_as(kind, &object.value);
         let problems = faults.into_iter().map(|fault| Problem::of_fault(String::new(), fault)).collect();
-        Listed { id: object.id(kind), uid: object.uid(), object: decoded, problems }
+        Told { id: object.id(kind), uid: object.uid(), object: decoded, problems }
     }
+}
 
-    fn put(&mut self, Listed { id, uid, object, problems }: Listed) -> bool {
-        let cluster = Arc::make_mut(&mut self.cluster);
-        let Some(id) = id.or_else(|| object.as_ref().map(Decoded::id)) else { return false };
-        let before = self.faulty.get(&id).map_or(&[][..], |faulty| &faulty.problems);
-        let told_otherwise = before != problems;
-        if problems.is_empty() {
-            self.faulty.remove(&id);
-        } else {
-            self.faulty.insert(id.clone(), Faulty { uid, problems });
-        }
-        let changed = match object {
-            Some(object) => object.put(cluster),
-            None => id.remove(cluster),
-        };
-        changed || told_otherwise
+/// Puts an object where it belongs. Out: whether that changed anything.
+fn put(
+    Told { id, uid, object, problems }: Told,
+    cluster: &mut Cluster,
+    faulty: &mut BTreeMap<ObjectId, Faulty>,
+) -> bool {
+    let Some(id) = id.or_else(|| object.as_ref().map(Decoded::id)) else { return false };
+    let before = faulty.get(&id).map_or(&[][..], |faulty| &faulty.problems);
+    let told_otherwise = before != problems;
+    if problems.is_empty() {
+        faulty.remove(&id);
+    } else {
+        faulty.insert(id.clone(), Faulty { uid, problems });
     }
+    let changed = match object {
+        Some(object) => object.put(cluster),
+        None => id.remove(cluster),
+    };
+    changed || told_otherwise
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Worlds with a few policies of every form.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use podgate::model::{
@@ -67,13 +70,15 @@ pub(crate) fn clusters() -> impl Strategy<Value = World> {
         let mut world = World::new();
         for (number, mut policy) in wide.into_iter().enumerate() {
             policy.name.name = format!("c{number}").into();
-            world.cluster.cluster_policies.insert(policy.name.clone(), policy);
+            world.cluster.cluster_policies.insert(policy.name.clone(), policy.into());
         }
         for (number, mut policy) in policies.into_iter().enumerate() {
             policy.name = ObjectName::new("x", format!("p{number}"));
-            world.cluster.policies.insert(policy.name.clone(), policy);
+            world.cluster.policies.insert(policy.name.clone(), policy.into());
         }
-        for (pod, tier) in world.cluster.pods.values_mut().zip(tiers) {
+        let names: Vec<_> = world.cluster.pods.keys().cloned().collect();
+        for (name, tier) in names.iter().zip(tiers) {
+            let pod = Arc::make_mut(&mut world.cluster.pods[name]);
             let app = pod.labels["app"].clone();
             pod.labels = labels(&[("app", &*app), ("tier", tier)]);
         }

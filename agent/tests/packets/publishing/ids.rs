@@ -45,7 +45,7 @@ fn an_id_is_not_given_to_another_content_by_the_next_publication() {
 #[derive(Debug, Default)]
 struct Meanings {
     policies: BTreeMap<PolicyId, Arc<RuleSet>>,
-    identities: BTreeMap<IdentityId, Signature>,
+    identities: BTreeMap<IdentityId, Arc<Signature>>,
     classes: BTreeMap<ClassId, BTreeSet<PortRange>>,
 }
 
@@ -58,17 +58,17 @@ impl Meanings {
             for (id, place) in
                 [(endpoint.ingress, judged.subject.ingress), (endpoint.egress, judged.subject.egress)]
             {
-                learn(&mut meanings.policies, id, tables.rule_sets[place].clone());
+                learn(&mut meanings.policies, id, tables.rule_sets[&place].clone());
             }
         }
         let identities = &tables.identities;
         for (address, place) in &identities.addresses {
             let id = snapshot.set().addresses[&(*address).into()];
-            learn(&mut meanings.identities, id, identities.signatures[*place].clone());
+            learn(&mut meanings.identities, id, identities.signatures[place].clone());
         }
-        for (prefix, place) in &identities.prefixes {
+        for (prefix, place) in &*identities.prefixes {
             let id = snapshot.set().prefixes[prefix];
-            learn(&mut meanings.identities, id, identities.signatures[*place].clone());
+            learn(&mut meanings.identities, id, identities.signatures[place].clone());
         }
         for protocol in Protocol::ALL {
             for (first, place) in &tables.classes.runs[protocol.index() as usize] {

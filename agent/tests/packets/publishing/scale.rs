@@ -52,12 +52,12 @@ const LIMIT: Duration = Duration::from_secs(1);
 fn a_policy_is_in_force_within_a_second_among_twenty_thousand_pods() {
     let mut before = World::new().egress(Host::A, [allow(all_pods(), Ports::Any)]);
     for number in 0..PODS {
-        let mut pod = before.cluster.pods[&Host::Remote.name()].clone();
+        let mut pod = (*before.cluster.pods[&Host::Remote.name()]).clone();
         pod.name.name = format!("pod-{number}").into();
         pod.labels =
             labels(&[("app", &format!("app-{}", number % 200)), ("tier", &format!("{}", number % 3))]);
         pod.addresses = vec![Ipv4Addr::from(0x0a10_0000 + number).into()];
-        before.cluster.pods.insert(pod.name.clone(), pod);
+        before.cluster.pods.insert(pod.name.clone(), pod.into());
     }
     let mut node = Node::new(&before);
     let (a, b) = ((Host::A.at(Family::V4), 9), (Host::B.at(Family::V4), 80));

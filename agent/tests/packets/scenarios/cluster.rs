@@ -1,6 +1,6 @@
 //! What the cluster says changes: policies, labels, addresses, backends. New packets are judged by what it says now.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use podgate::model::{NamedPort, Peer, Peers, PortRule, Ports, Rule, Selector};
 use podgate_common::{
@@ -29,7 +29,7 @@ fn expect_into(node: &mut Node, from: IpAddr, via: u32, to: Host, number: u16, a
 }
 
 fn pod(world: &mut World, host: Host) -> &mut podgate::model::Pod {
-    world.cluster.pods.get_mut(&host.name()).expect("a pod of the world")
+    Arc::make_mut(world.cluster.pods.get_mut(&host.name()).expect("a pod of the world"))
 }
 
 #[test]
@@ -38,9 +38,9 @@ fn a_policy_that_goes_takes_its_own_rules_along() {
     let both = World::new().ingress(Host::B, from_a(80)).ingress(Host::B, from_a(81));
     let mut node = Node::new(&both);
     let mut one = both.clone();
-    one.cluster.policies.pop_last();
+    one.cluster.policies = one.cluster.policies.without_max().1;
     let mut none = one.clone();
-    none.cluster.policies.pop_last();
+    none.cluster.policies = one.cluster.policies.without_max().1;
     for (world, open) in
         [(&both, [true, true, false]), (&one, [true, false, false]), (&both, [true, true, false])]
     {
@@ -91,15 +91,15 @@ fn labels_of_a_namespace_are_those_of_all_its_pods_for_every_policy() {
     let mut world = World::new().ingress(Host::A, [team("red")]).ingress(Host::B, [team("blue")]);
     let fellows: Vec<IpAddr> = (1..=100).map(|number| IpAddr::from([10, 2, 1, number])).collect();
     for (number, address) in fellows.iter().enumerate() {
-        let mut fellow = world.cluster.pods[&Host::Remote.name()].clone();
+        let mut fellow = (*world.cluster.pods[&Host::Remote.name()]).clone();
         fellow.name.name = format!("fellow-{number}").into();
         fellow.addresses = vec![*address];
-        world.cluster.pods.insert(fellow.name.clone(), fellow);
+        world.cluster.pods.insert(fellow.name.clone(), fellow.into());
     }
     let labelled = |name: &str| {
         let mut world = world.clone();
         let labels = labels(&[("kubernetes.io/metadata.name", "y"), ("team", name)]);
-        world.cluster.namespaces.insert("y".into(), podgate::model::Namespace { labels });
+        world.cluster.namespaces.insert("y".into(), podgate::model::Namespace { labels }.into());
         world
     };
     let mut node = Node::new(&world);
@@ -125,12 +125,12 @@ fn an_address_counts_for_the_pod_that_has_it_now() {
     let mut deleted = full.clone();
     deleted.cluster.pods.remove(&Host::Remote.name());
     let mut given = deleted.clone();
-    let mut next = full.cluster.pods[&Host::Remote.name()].clone();
+    let mut next = (*full.cluster.pods[&Host::Remote.name()]).clone();
     (next.name.name, next.labels) = ("next".into(), labels(&[("app", "other")]));
-    given.cluster.pods.insert(next.name.clone(), next.clone());
+    given.cluster.pods.insert(next.name.clone(), next.clone().into());
     // Before the old one is known to be gone both have it, and it has the properties of both.
     let mut claimed = full.clone();
-    claimed.cluster.pods.insert(next.name.clone(), next);
+    claimed.cluster.pods.insert(next.name.clone(), next.into());
 
     let mut node = Node::new(&nowhere);
     // (what the cluster says, whether each of the two addresses is a friend's)
@@ -179,7 +179,7 @@ fn a_named_port_follows_the_pod_that_has_it_now() {
     let by_name = || [allow(Peers::Any, named(Tcp, "web"))];
     let before = World::new().ingress(Host::B, by_name()).egress(Host::Z, by_name());
     let mut after = before.clone();
-    pod(&mut after, Host::B).ports = vec![NamedPort { name: "web".into(), protocol: Tcp, number: 9090 }];
+    pod(&mut after, Host::B).ports = [NamedPort { name: "web".into(), protocol: Tcp, number: 9090 }].into();
     let mut node = Node::new(&before);
     for (world, open, closed) in [(&before, 8080, 9090), (&after, 9090, 8080), (&before, 8080, 9090)] {
         node.publish(world);

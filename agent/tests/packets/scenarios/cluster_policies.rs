@@ -1,6 +1,8 @@
 //! ClusterNetworkPolicies: on a pod that no NetworkPolicy isolates, for protocols without ports, towards the own node and
 //! behind services.
 
+use std::sync::Arc;
+
 use podgate::model::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Peer,
     Peers, Ports, Rule, Selector, Tier,
@@ -39,7 +41,7 @@ fn with(mut world: World, tier: Tier, host: Host, direction: Direction, rule: Cl
     let subject = ClusterSubject { namespaces: Selector::EVERYTHING, pods: app(&label) };
     let policy =
         ClusterNetworkPolicy { name: name.clone(), tier, priority: number, subject, ingress, egress };
-    world.cluster.cluster_policies.insert(name, policy);
+    world.cluster.cluster_policies.insert(name, policy.into());
     world
 }
 
@@ -161,14 +163,15 @@ fn a_rule_about_nodes_follows_their_labels_and_addresses() {
     ask(&mut node, OwnNode, Denied);
     let swapped = |world: &mut World, name: &str, role: &str| {
         let labels = crate::world::labels(&[("role", role)]);
-        world.cluster.nodes.get_mut(name).expect("a node of the world").labels = labels;
+        Arc::make_mut(world.cluster.nodes.get_mut(name).expect("a node of the world")).labels = labels;
     };
     swapped(&mut world, "n1", "other");
     swapped(&mut world, "n2", "own");
     node.publish(&world);
     ask(&mut node, Denied, Allowed);
-    let addresses = std::mem::take(&mut world.cluster.nodes.get_mut("n2").expect("a node").addresses);
-    world.cluster.nodes.get_mut("n1").expect("a node").addresses.extend(addresses);
+    let nodes = &mut world.cluster.nodes;
+    let addresses = std::mem::take(&mut Arc::make_mut(&mut nodes["n2"]).addresses);
+    Arc::make_mut(&mut nodes["n1"]).addresses.extend(addresses);
     node.publish(&world);
     ask(&mut node, Denied, Denied);
 }

@@ -1,5 +1,7 @@
 //! What changes under a connection: policies, owners of addresses, time; and veths that are not known yet.
 
+use std::sync::Arc;
+
 use podgate_common::{
     EndpointState, NODE,
     Outcome::{Allowed, Denied, Established, Free, Held, Neighbour, OwnNode, Related, Spoofed},
@@ -175,12 +177,12 @@ fn connections_end_with_the_ownership_of_their_address() {
         connect(&mut node, family, 40_000);
         // Z is given the address of A.
         let addresses = |world: &mut World, pod: Host, keep: bool| {
-            let pod = world.cluster.pods.get_mut(&pod.name()).expect("a pod of the world");
+            let pod = Arc::make_mut(world.cluster.pods.get_mut(&pod.name()).expect("a pod of the world"));
             pod.addresses.retain(|address| keep && *address != Host::A.at(family));
             pod.addresses.clone()
         };
         addresses(&mut moved, Host::A, true);
-        let z = moved.cluster.pods.get_mut(&Host::Z.name()).expect("a pod of the world");
+        let z = Arc::make_mut(moved.cluster.pods.get_mut(&Host::Z.name()).expect("a pod of the world"));
         z.addresses.push(Host::A.at(family));
     }
     node.publish(&moved);

@@ -1,5 +1,7 @@
 //! Services: the pod sends to an address that the node translates later; what counts is the backend.
 
+use std::sync::Arc;
+
 use podgate_common::{
     NODE,
     Outcome::{Allowed, Deferred, Denied, DeniedBackend, Established, Free, Itself, OwnNode},
@@ -92,8 +94,10 @@ fn an_external_address_of_a_service_is_a_front_like_its_own() {
             allow(block(&format!("{}/{bits}", at(family)), &[]), port(Tcp, 80))
         });
         let mut world = a_may_send_to_b().egress(Host::A, rules).service(Tcp, backends);
-        for service in world.cluster.services.values_mut() {
-            service.external_addresses = Family::ALL.map(at).to_vec();
+        let names: Vec<_> = world.cluster.services.keys().cloned().collect();
+        for name in names {
+            Arc::make_mut(&mut world.cluster.services[&name]).external_addresses =
+                Family::ALL.map(at).to_vec();
         }
         let mut node = Node::new(&world);
         for family in Family::ALL {

@@ -200,7 +200,7 @@ fn a_pod_has_the_named_ports_of_containers_that_live_as_long() {
     ];
     for (spec, ports, faults) in table {
         let (pod, found) = pod(json!({"spec": spec}));
-        assert_eq!(pod.unwrap().ports, ports, "{spec}");
+        assert_eq!(*pod.unwrap().ports, ports, "{spec}");
         let faults: Vec<_> = faults.iter().map(|fault| format!("spec.containers{fault}")).collect();
         assert_eq!(found, faults, "{spec}");
     }

@@ -1,0 +1,506 @@
+//! The compiler in small steps: what changed between two snapshots of the cluster changes what depends on it, no more.
+//!
+//! In: snapshots, one after the other. Out: the very tables that [`compile`](super::compile) makes of each, but for their
+//! indexes, which keep their meaning from step to step. What a step costs is what it changes:
+//!
+//! * a pod: the claims on its addresses (`claims`), and the services that these are behind (`fronts`);
+//! * a policy: the rule sets of the local pods that it selects, and the pods and addresses that its own peers mention;
+//! * a namespace: its pods. An EndpointSlice: its service.
+//!
+//! Some changes are rare, and take a walk: over the nodes when one of them changes, over all pods for a peer of all
+//! namespaces or a named port of egress that no rule mentioned before, over rows and services for a range of ports that
+//! none did, over the addresses in a block. The first step is a step like all others, from an empty cluster.
+
+mod claims;
+mod fronts;
+mod numbering;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use imbl::ordmap::DiffItem;
+use podgate_common::Direction;
+
+use self::{
+    claims::{Claims, Moves, Settled},
+    fronts::Fronts,
+    numbering::Numbering,
+};
+use super::{
+    Atom, CompileError, PortRange, RuleSet, Services, Site, Subject, Tables, classes,
+    identities::{NodeAtoms, PodAtoms, blocks},
+    prefixes, rows, rules, services,
+};
+use crate::model::{Cluster, EndpointSlice, Name, NamedPort, NetworkPolicy, ObjectName, Pod};
+
+/// What to compile; see [`compile`](super::compile).
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    pub cluster: &'a Cluster,
+    pub site: Option<Site<'a>>,
+    pub subjects: &'a BTreeMap<ObjectName, Arc<Pod>>,
+    pub retained: &'a [Arc<RuleSet>],
+}
+
+/// Compiles a sequence of snapshots. It owns all that was derived from the last one.
+#[derive(Debug)]
+pub struct Incremental {
+    cluster: Cluster,
+    subjects: BTreeMap<ObjectName, Arc<Pod>>,
+    /// The named ports of all pods but those on the host network, and how many have each.
+    named_ports: BTreeMap<NamedPort, usize>,
+    rule_sets: Numbering<RuleSet>,
+    /// The rule sets that the tables hold: those of the subjects, and those that were retained.
+    in_use: BTreeSet<usize>,
+    retained: BTreeSet<usize>,
+    /// How often the rule sets in use mention each.
+    atoms: BTreeMap<Arc<Atom>, usize>,
+    ranges: BTreeMap<PortRange, usize>,
+    pod_atoms: PodAtoms,
+    node_atoms: NodeAtoms,
+    claims: Claims,
+    fronts: Fronts,
+    tables: Tables,
+    reconsidered: BTreeSet<ObjectName>,
+}
+
+impl Default for Incremental {
+    fn default() -> Self {
+        Self {
+            cluster: Cluster::default(),
+            subjects: BTreeMap::new(),
+            named_ports: BTreeMap::new(),
+            rule_sets: Numbering::default(),
+            in_use: BTreeSet::new(),
+            retained: BTreeSet::new(),
+            atoms: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            pod_atoms: PodAtoms::default(),
+            node_atoms: NodeAtoms::default(),
+            claims: Claims::default(),
+            fronts: Fronts::default(),
+            tables: Tables::nothing(),
+            reconsidered: BTreeSet::new(),
+        }
+    }
+}
+
+impl Incremental {
+    /// Goes on to another snapshot.
+    ///
+    /// # Errors
+    ///
+    /// As [`compile`](super::compile). The next step then begins from nothing.
+    pub fn compile(&mut self, step: &Step<'_>) -> Result<&Tables, CompileError> {
+        if let Err(error) = self.advance(step) {
+            *self = Self::default();
+            return Err(error);
+        }
+        Ok(&self.tables)
+    }
+
+    /// The subjects that the last step looked at anew: of all others, the same policies have a say as before.
+    pub const fn reconsidered(&self) -> &BTreeSet<ObjectName> {
+        &self.reconsidered
+    }
+
+    fn advance(&mut self, step: &Step<'_>) -> Result<(), CompileError> {
+        let (old, new) = (self.cluster.clone(), step.cluster);
+        let changes = Changes::between(&old, new);
+        let renamed = self.count_named_ports(&changes);
+        self.judge_subjects(step, &changes, renamed);
+        let mentioned = self.use_rule_sets(step);
+
+        let finer = !mentioned.ranges.is_empty();
+        if finer {
+            self.tables.classes = Arc::new(classes::compile(self.ranges.keys().copied().collect())?);
+        }
+        let blocks_changed = mentioned.atoms.iter().any(|atom| matches!(&**atom, Atom::Block(_)));
+        if blocks_changed {
+            self.claims.set_prefixes(prefixes::compile(&blocks(self.atoms.keys())));
+        }
+        self.claim(&old, new, &changes, &mentioned.atoms);
+        let settled = self.claims.settle();
+        self.tables.identities = self.claims.identities();
+        self.compile_rows(&mentioned, &settled, finer);
+        self.tables.rule_sets = self.rule_sets.contents().clone();
+        self.serve(step, &changes, &settled.moves, finer || blocks_changed);
+        self.cluster = new.clone();
+        self.subjects.clone_from(step.subjects);
+        Ok(())
+    }
+
+    /// Out: whether a name stands for other ports than before somewhere.
+    fn count_named_ports(&mut self, changes: &Changes<'_>) -> bool {
+        let ports = |pod: Option<&Arc<Pod>>| match pod {
+            Some(pod) if !pod.host_network => pod.ports.clone(),
+            _ => Arc::default(),
+        };
+        let mut renamed = false;
+        for &(before, after) in changes.pods.values() {
+            let (before, after) = (ports(before), ports(after));
+            if before == after {
+                continue;
+            }
+            for port in &*after {
+                renamed |= count(&mut self.named_ports, port);
+            }
+            for port in &*before {
+                renamed |= discount(&mut self.named_ports, port);
+            }
+        }
+        renamed
+    }
+
+    /// Finds the rule sets of those subjects of which the policies may say something else than before.
+    fn judge_subjects(&mut self, step: &Step<'_>, changes: &Changes<'_>, renamed: bool) {
+        let all = renamed || changes.cluster_policies;
+        let by_namespace = !step.cluster.cluster_policies.is_empty();
+        let is_dirty = |name: &ObjectName, pod: &Arc<Pod>| {
+            all || self.subjects.get(name) != Some(pod)
+                || by_namespace && changes.namespaces.contains(&name.namespace)
+                || changes.policies.iter().any(|policy| policy.selects(pod))
+        };
+        let dirty = step.subjects.iter().filter(|(name, pod)| is_dirty(name, pod));
+        let dirty: Vec<_> = dirty.map(|(name, pod)| (name.clone(), pod)).collect();
+        for name in self.subjects.keys().filter(|name| !step.subjects.contains_key(name)) {
+            self.tables.subjects.remove(name);
+        }
+        let mut compiler = rules::Compiler::new(step.cluster, self.named_ports.keys().collect());
+        self.reconsidered.clear();
+        for (name, pod) in dirty {
+            if pod.host_network {
+                self.tables.subjects.remove(&name);
+            } else {
+                let [ingress, egress] = [Direction::Ingress, Direction::Egress]
+                    .map(|direction| self.rule_sets.number(&compiler.rule_set(pod, direction)));
+                self.tables.subjects.insert(name.clone(), Subject { ingress, egress });
+            }
+            self.reconsidered.insert(name);
+        }
+    }
+
+    /// Counts what the rule sets in use mention. Out: what is mentioned now and was not before, or the other way round.
+    fn use_rule_sets(&mut self, step: &Step<'_>) -> Mentioned {
+        let by_pointer: HashMap<*const RuleSet, usize> =
+            self.rule_sets.contents().iter().map(|(index, rules)| (Arc::as_ptr(rules), *index)).collect();
+        let subjects = self.tables.subjects.values();
+        let mut in_use: BTreeSet<usize> = subjects.flat_map(|it| [it.ingress, it.egress]).collect();
+        self.retained.clear();
+        for rule_set in step.retained {
+            // Mostly it is one that came from here.
+            let known = by_pointer.get(&Arc::as_ptr(rule_set)).copied();
+            self.retained.insert(known.unwrap_or_else(|| self.rule_sets.number(rule_set)));
+        }
+        in_use.extend(&self.retained);
+        in_use.insert(0);
+        let mut mentioned = Mentioned::default();
+        let contents = self.rule_sets.contents();
+        for index in in_use.difference(&self.in_use) {
+            let rule_set = [&contents[index]];
+            for atom in rules::atoms(rule_set) {
+                if count(&mut self.atoms, atom) {
+                    mentioned.toggle_atom(atom);
+                }
+            }
+            for range in rules::ranges(rule_set) {
+                if count(&mut self.ranges, &range) {
+                    mentioned.toggle_range(range);
+                }
+            }
+            mentioned.rule_sets.insert(*index);
+        }
+        for index in self.in_use.difference(&in_use) {
+            let rule_set = [&contents[index]];
+            for atom in rules::atoms(rule_set) {
+                if discount(&mut self.atoms, atom) {
+                    mentioned.toggle_atom(atom);
+                }
+            }
+            for range in rules::ranges(rule_set) {
+                if discount(&mut self.ranges, &range) {
+                    mentioned.toggle_range(range);
+                }
+            }
+            mentioned.gone.insert(*index);
+        }
+        // Also those that were numbered and are nobody's.
+        let unused: Vec<usize> = contents.keys().filter(|index| !in_use.contains(index)).copied().collect();
+        for index in unused {
+            self.rule_sets.remove(index);
+        }
+        self.in_use = in_use;
+        mentioned
+    }
+
+    /// Renews the claims of pods and nodes that changed, or of which rules speak otherwise than before.
+    fn claim<'a>(
+        &mut self,
+        old: &'a Cluster,
+        new: &'a Cluster,
+        changes: &Changes<'a>,
+        mentioned: &BTreeSet<Arc<Atom>>,
+    ) {
+        let mut dirty = changes.pods.clone();
+        let mut add = |pod: &'a Arc<Pod>| {
+            dirty.entry(&pod.name).or_insert((Some(pod), Some(pod)));
+        };
+        changes.namespaces.iter().flat_map(|name| pods_in(new, name)).for_each(&mut add);
+        let of_pods = |atom: &&Arc<Atom>| {
+            matches!(&***atom, Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_))
+        };
+        let of_nodes = |atom: &&Arc<Atom>| matches!(&***atom, Atom::Node(_));
+        let before = if mentioned.iter().any(|atom| of_pods(&atom)) {
+            // At the start every pod is new.
+            if !old.pods.is_empty() {
+                let changed = PodAtoms::new(mentioned.iter().filter(of_pods));
+                changed.mentioned(new).for_each(&mut add);
+            }
+            let now = PodAtoms::new(self.atoms.keys().filter(of_pods));
+            Some(std::mem::replace(&mut self.pod_atoms, now))
+        } else {
+            None
+        };
+        let mut properties_before = Properties::new(before.as_ref().unwrap_or(&self.pod_atoms), old);
+        let mut properties = Properties::new(&self.pod_atoms, new);
+        for (before, after) in dirty.into_values() {
+            let had = before.and_then(|pod| properties_before.of(pod));
+            let has = after.and_then(|pod| properties.of(pod));
+            if had == has && before.map(|pod| &pod.addresses) == after.map(|pod| &pod.addresses) {
+                continue;
+            }
+            self.claims.replace(before.zip(had.as_ref()), after.zip(has.as_ref()));
+        }
+        if changes.nodes || mentioned.iter().any(|atom| of_nodes(&atom)) {
+            for (node, had) in self.node_atoms.mentioned(old) {
+                node.addresses.iter().for_each(|at| self.claims.release(*at, &Arc::new(had.clone())));
+            }
+            self.node_atoms = NodeAtoms::new(self.atoms.keys());
+            for (node, has) in self.node_atoms.mentioned(new) {
+                let has = Arc::new(has);
+                node.addresses.iter().for_each(|at| self.claims.claim(*at, &has));
+            }
+        }
+    }
+
+    /// `finer`: ports are told apart otherwise than before.
+    fn compile_rows(&mut self, mentioned: &Mentioned, settled: &Settled, finer: bool) {
+        let rule_sets = || rows::numbered(self.rule_sets.contents());
+        let identities = || rows::numbered(&self.tables.identities.signatures);
+        let classes = &self.tables.classes;
+        if finer {
+            self.tables.rows = rows::compile(rule_sets(), identities(), classes);
+            return;
+        }
+        let is_new = |index: &usize| mentioned.rule_sets.contains(index);
+        let mut made = Vec::new();
+        if !mentioned.rule_sets.is_empty() {
+            made.push(rows::compile(rule_sets().filter(|(at, _)| is_new(at)), identities(), classes));
+        }
+        if !settled.new.is_empty() {
+            let new = identities().filter(|(index, _)| settled.new.contains(index));
+            made.push(rows::compile(rule_sets().filter(|(at, _)| !is_new(at)), new, classes));
+        }
+        let kept: Vec<usize> = rule_sets().map(|(index, _)| index).collect();
+        let rows = &mut self.tables.rows;
+        for made in made {
+            rows.allowed.extend(made.allowed);
+            rows.denied_on_own_node.extend(made.denied_on_own_node);
+        }
+        for map in [&mut rows.allowed, &mut rows.denied_on_own_node] {
+            for &index in &mentioned.gone {
+                numbering::remove_range(map, index);
+            }
+            for &identity in &settled.gone {
+                for &rule_set in &kept {
+                    map.remove(&(rule_set, identity));
+                }
+            }
+        }
+    }
+
+    /// `other_backends`: backends are described otherwise than before, even those that did not change.
+    fn serve(&mut self, step: &Step<'_>, changes: &Changes<'_>, moves: &Moves, other_backends: bool) {
+        let egress = self.tables.subjects.values().map(|subject| subject.egress);
+        let mut judging: BTreeSet<usize> = egress.chain(self.retained.iter().copied()).collect();
+        judging.remove(&Subject::FREE.egress);
+        let Some(site) = step.site.filter(|_| !judging.is_empty()) else {
+            self.fronts.clear();
+            self.tables.services = Services::default();
+            return;
+        };
+        let local = services::local(step.subjects.values().map(Arc::as_ref), &self.tables.subjects);
+        let Tables { identities, classes, rows, .. } = &self.tables;
+        let view = services::View { site, local: &local, identities, classes, rows };
+        let work = fronts::Work {
+            new: step.cluster,
+            services: &changes.services,
+            slices: &changes.slices,
+            moves,
+            other_backends,
+        };
+        self.tables.services = self.fronts.update(&work, &view, &judging);
+    }
+}
+
+/// The properties of pods: replicas share their label set, so most are answered from what is known.
+struct Properties<'p, 'c> {
+    atoms: &'p PodAtoms,
+    cluster: &'c Cluster,
+    known: HashMap<Question<'c>, Option<Arc<super::Signature>>>,
+}
+
+/// All that they depend on: namespace, label set, named ports.
+type Question<'c> = (&'c str, usize, usize);
+
+impl<'p, 'c> Properties<'p, 'c> {
+    fn new(atoms: &'p PodAtoms, cluster: &'c Cluster) -> Self {
+        Self { atoms, cluster, known: HashMap::new() }
+    }
+
+    /// `None`: no rule mentions the pod.
+    fn of(&mut self, pod: &'c Arc<Pod>) -> Option<Arc<super::Signature>> {
+        if pod.host_network || pod.addresses.is_empty() {
+            return None;
+        }
+        let question =
+            (&*pod.name.namespace, Arc::as_ptr(&pod.labels).addr(), Arc::as_ptr(&pod.ports).addr());
+        let known = self.known.entry(question).or_insert_with(|| {
+            Some(self.atoms.of(pod, self.cluster)).filter(|properties| !properties.is_empty()).map(Arc::new)
+        });
+        known.clone()
+    }
+}
+
+/// What differs between two snapshots.
+struct Changes<'a> {
+    /// Before and after.
+    pods: BTreeMap<&'a ObjectName, (Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>)>,
+    namespaces: BTreeSet<&'a Name>,
+    /// In their old and their new form.
+    policies: Vec<&'a NetworkPolicy>,
+    cluster_policies: bool,
+    nodes: bool,
+    /// Those that changed themselves, and those of which a slice did.
+    services: BTreeSet<&'a ObjectName>,
+    slices: Vec<(Option<&'a EndpointSlice>, Option<&'a EndpointSlice>)>,
+}
+
+impl<'a> Changes<'a> {
+    fn between(old: &'a Cluster, new: &'a Cluster) -> Self {
+        let pods = old.pods.diff(&new.pods).map(|difference| match difference {
+            DiffItem::Add(name, pod) => (name, (None, Some(pod))),
+            DiffItem::Update { old: (name, before), new: (_, after) } => (name, (Some(before), Some(after))),
+            DiffItem::Remove(name, pod) => (name, (Some(pod), None)),
+        });
+        let namespaces = old.namespaces.diff(&new.namespaces).map(|difference| match difference {
+            DiffItem::Add(name, _) | DiffItem::Update { new: (name, _), .. } | DiffItem::Remove(name, _) => {
+                name
+            }
+        });
+        let policies = old.policies.diff(&new.policies).flat_map(both);
+        let services = old.services.diff(&new.services).flat_map(both).map(|service| &service.name);
+        let slices = old.slices.diff(&new.slices).map(forms);
+        let slices: Vec<_> =
+            slices.map(|(before, after)| (before.map(Arc::as_ref), after.map(Arc::as_ref))).collect();
+        let of_slices = slices.iter().flat_map(|(before, after)| before.iter().chain(after));
+        Self {
+            pods: pods.collect(),
+            namespaces: namespaces.collect(),
+            policies: policies.map(|policy| &**policy).collect(),
+            cluster_policies: old.cluster_policies.diff(&new.cluster_policies).next().is_some(),
+            nodes: old.nodes.diff(&new.nodes).next().is_some(),
+            services: services.chain(of_slices.map(|slice| &slice.service)).collect(),
+            slices,
+        }
+    }
+}
+
+/// The old and the new form.
+fn forms<'a, K, V>(difference: DiffItem<'a, 'a, K, V>) -> (Option<&'a V>, Option<&'a V>) {
+    match difference {
+        DiffItem::Add(_, value) => (None, Some(value)),
+        DiffItem::Update { old: (_, before), new: (_, after) } => (Some(before), Some(after)),
+        DiffItem::Remove(_, value) => (Some(value), None),
+    }
+}
+
+/// Whichever of them there are.
+fn both<'a, K, V>(difference: DiffItem<'a, 'a, K, V>) -> impl Iterator<Item = &'a V> + use<'a, K, V> {
+    let (before, after) = forms(difference);
+    before.into_iter().chain(after)
+}
+
+/// What became of the rule sets in use, and of what they mention.
+#[derive(Default)]
+struct Mentioned {
+    /// New ones.
+    rule_sets: BTreeSet<usize>,
+    gone: BTreeSet<usize>,
+    /// Those that are mentioned now and were not, or the other way round.
+    atoms: BTreeSet<Arc<Atom>>,
+    ranges: BTreeSet<PortRange>,
+}
+
+impl Mentioned {
+    fn toggle_atom(&mut self, atom: &Arc<Atom>) {
+        if !self.atoms.remove(atom) {
+            self.atoms.insert(atom.clone());
+        }
+    }
+
+    fn toggle_range(&mut self, range: PortRange) {
+        if !self.ranges.remove(&range) {
+            self.ranges.insert(range);
+        }
+    }
+}
+
+/// Out: whether it is the first.
+fn count<T: Ord + Clone>(counts: &mut BTreeMap<T, usize>, what: &T) -> bool {
+    if let Some(count) = counts.get_mut(what) {
+        *count += 1;
+        return false;
+    }
+    counts.insert(what.clone(), 1);
+    true
+}
+
+/// Out: whether it was the last.
+fn discount<T: Ord>(counts: &mut BTreeMap<T, usize>, what: &T) -> bool {
+    let Some(count) = counts.get_mut(what) else { return false };
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(what);
+        return true;
+    }
+    false
+}
+
+/// The pods of one namespace.
+fn pods_in<'a>(cluster: &'a Cluster, namespace: &Name) -> impl Iterator<Item = &'a Arc<Pod>> {
+    let first = ObjectName::new(namespace.clone(), "");
+    cluster.pods.range(first..after(namespace)).map(|(_, pod)| pod)
+}
+
+/// What comes after all names of a namespace, and before those of any other that comes later.
+fn after(namespace: &Name) -> ObjectName {
+    ObjectName::new(format!("{namespace}\0"), "")
+}
+
+impl PodAtoms {
+    /// The pods that have any of these properties.
+    fn mentioned<'c>(&self, cluster: &'c Cluster) -> impl Iterator<Item = &'c Arc<Pod>> {
+        let first = cluster.pods.keys().next().map(|name| &name.namespace);
+        let namespaces = std::iter::successors(first, |namespace| {
+            cluster.pods.range(after(namespace)..).next().map(|(name, _)| &name.namespace)
+        });
+        let mut properties = Properties::new(self, cluster);
+        namespaces
+            .filter(|namespace| self.may_mention(namespace, cluster))
+            .flat_map(|namespace| pods_in(cluster, namespace))
+            .filter(move |pod| properties.of(pod).is_some())
+    }
+}

@@ -1,0 +1,205 @@
+//! What must be written: the differences between the tables that were published last and new ones, in the kernel's ids.
+//!
+//! In tables of one series they are found in what changed. Otherwise, after a failed write too, all entries are compared
+//! with those that the kernel holds.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use imbl::{OrdMap, ordmap::DiffItem};
+use podgate_common::{
+    Address, BITS_PER_ROW, ClassId, IdentityId, PolicyId, PrefixKey, Row, RowKey, ServiceId, ServiceKey,
+    ServiceVerdict,
+};
+
+use super::ids::{Assigned, Ids};
+use crate::{
+    compiler::{RuleSet, Tables, compile_rows},
+    kernel::TableSet,
+};
+
+/// Entries that change: `None` goes.
+pub(super) type Changed<K, V> = BTreeMap<K, Option<V>>;
+
+pub(super) struct Target {
+    pub(super) ids: Assigned,
+    pub(super) rows: Changed<RowKey, Row>,
+    /// What the rule sets in force say of identities that go, for the classes to come.
+    pub(super) crossing: BTreeMap<RowKey, Row>,
+    pub(super) addresses: Changed<Address, IdentityId>,
+    pub(super) prefixes: Changed<PrefixKey, IdentityId>,
+    pub(super) services: Changed<ServiceKey, ServiceId>,
+}
+
+impl Target {
+    /// From tables of the same series, which the kernel holds under these ids.
+    pub(super) fn since(
+        before: &Tables,
+        mut assigned: Assigned,
+        tables: &Tables,
+        ids: &mut Ids,
+        set: &TableSet,
+        in_force: &BTreeMap<PolicyId, Arc<RuleSet>>,
+    ) -> Self {
+        ids.assign(tables, before, &mut assigned);
+        if !Arc::ptr_eq(&before.classes, &tables.classes) {
+            // All rows are written otherwise.
+            return Self::compared(assigned, tables, ids, set, in_force);
+        }
+        let mut rows = Changed::new();
+        let allowed = (&before.rows.allowed, &tables.rows.allowed, RowKey::new as RowKeyOf);
+        let own_node = (
+            &before.rows.denied_on_own_node,
+            &tables.rows.denied_on_own_node,
+            RowKey::of_own_node as RowKeyOf,
+        );
+        for (before, now, key) in [allowed, own_node] {
+            let encoded = |at: &(usize, usize), blocks: &[Row]| encoded(*at, blocks, key, &assigned);
+            change(&mut rows, before.diff(now), |at, blocks| encoded(at, blocks));
+        }
+        change(&mut rows, before.services.verdicts.diff(&tables.services.verdicts), |at, verdict| {
+            service_row(*at, *verdict, &assigned).into_iter().collect()
+        });
+        let mut addresses = Changed::new();
+        change(&mut addresses, before.identities.addresses.diff(&tables.identities.addresses), |at, id| {
+            vec![(Address::from(*at), assigned.identities[id])]
+        });
+        let mut services = Changed::new();
+        change(&mut services, before.services.fronts.diff(&tables.services.fronts), |key, place| {
+            vec![(*key, assigned.services[place])]
+        });
+        let prefixes = if Arc::ptr_eq(&before.identities.prefixes, &tables.identities.prefixes) {
+            Changed::new()
+        } else {
+            compared(set.prefixes.entries(), prefixes(tables, &assigned))
+        };
+        Self { ids: assigned, rows, crossing: BTreeMap::new(), addresses, prefixes, services }
+    }
+
+    /// From what the kernel holds, whatever that is.
+    pub(super) fn compared(
+        ids: Assigned,
+        tables: &Tables,
+        known: &Ids,
+        set: &TableSet,
+        in_force: &BTreeMap<PolicyId, Arc<RuleSet>>,
+    ) -> Self {
+        let addresses = tables.identities.addresses.iter();
+        let services = tables.services.fronts.iter();
+        Self {
+            rows: compared(set.rows.entries(), rows(tables, &ids)),
+            crossing: crossing(tables, &ids, known, in_force),
+            addresses: compared(
+                set.addresses.entries(),
+                addresses.map(|(at, id)| (Address::from(*at), ids.identities[id])),
+            ),
+            prefixes: compared(set.prefixes.entries(), prefixes(tables, &ids)),
+            services: compared(set.services.entries(), services.map(|(key, at)| (*key, ids.services[at]))),
+            ids,
+        }
+    }
+}
+
+/// How many rows tables have.
+pub(super) fn count_rows(tables: &Tables, ids: &Assigned) -> usize {
+    rows(tables, ids).count()
+}
+
+/// All rows, and the verdicts on services.
+fn rows<'a>(tables: &'a Tables, ids: &'a Assigned) -> impl Iterator<Item = (RowKey, Row)> + 'a {
+    let of = |rows: &'a OrdMap<(usize, usize), Arc<[Row]>>, key: RowKeyOf| {
+        rows.iter().flat_map(move |(at, blocks)| encoded(*at, blocks, key, ids))
+    };
+    let verdicts = tables.services.verdicts.iter();
+    of(&tables.rows.allowed, RowKey::new)
+        .chain(of(&tables.rows.denied_on_own_node, RowKey::of_own_node))
+        .chain(verdicts.filter_map(|(at, verdict)| service_row(*at, *verdict, ids)))
+}
+
+fn prefixes<'a>(tables: &'a Tables, ids: &'a Assigned) -> impl Iterator<Item = (PrefixKey, IdentityId)> + 'a {
+    tables.identities.prefixes.iter().map(|(prefix, id)| (*prefix, ids.identities[id]))
+}
+
+fn crossing(
+    tables: &Tables,
+    ids: &Assigned,
+    known: &Ids,
+    in_force: &BTreeMap<PolicyId, Arc<RuleSet>>,
+) -> BTreeMap<RowKey, Row> {
+    let leaving = known.leaving(tables);
+    let signatures = leaving.iter().map(|(signature, _)| &**signature).enumerate();
+    let rule_sets = tables.rule_sets.iter().filter(|(index, _)| in_force.contains_key(&ids.policies[index]));
+    let compiled =
+        compile_rows(rule_sets.map(|(index, rule_set)| (*index, &**rule_set)), signatures, &tables.classes);
+    let identities = leaving.iter().map(|(_, id)| *id).enumerate().collect();
+    let ids = Assigned { identities, ..ids.clone() };
+    let of = |rows: &OrdMap<(usize, usize), Arc<[Row]>>, key: RowKeyOf| -> Vec<(RowKey, Row)> {
+        rows.iter().flat_map(|(at, blocks)| encoded(*at, blocks, key, &ids)).collect()
+    };
+    let allowed = of(&compiled.allowed, RowKey::new);
+    allowed.into_iter().chain(of(&compiled.denied_on_own_node, RowKey::of_own_node)).collect()
+}
+
+type RowKeyOf = fn(PolicyId, IdentityId, ClassId) -> RowKey;
+
+/// The rows of a rule set and an identity under the kernel's ids; only those with a bit.
+fn encoded(
+    (rule_set, identity): (usize, usize),
+    blocks: &[Row],
+    key: RowKeyOf,
+    ids: &Assigned,
+) -> Vec<(RowKey, Row)> {
+    let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
+    let (policy, identity) = (ids.policies[&rule_set], ids.identities[&identity]);
+    for (index, class) in ids.classes.iter().enumerate() {
+        let (block, bit) = (index / usize::from(BITS_PER_ROW), index % usize::from(BITS_PER_ROW));
+        if blocks[block].0[bit / 64] >> (bit % 64) & 1 != 0 {
+            rows.entry(key(policy, identity, *class)).or_default().set(*class);
+        }
+    }
+    rows.into_iter().collect()
+}
+
+fn service_row(
+    (rule_set, place): (usize, usize),
+    verdict: ServiceVerdict,
+    ids: &Assigned,
+) -> Option<(RowKey, Row)> {
+    Some((RowKey::of_service(ids.policies[&rule_set], ids.services[&place]), verdict.row()?))
+}
+
+/// Notes what differences make of entries.
+fn change<'a, A: 'a, B: 'a, K: Ord, V>(
+    changed: &mut Changed<K, V>,
+    differences: impl Iterator<Item = DiffItem<'a, 'a, A, B>>,
+    entries: impl Fn(&A, &B) -> Vec<(K, V)>,
+) {
+    for difference in differences {
+        let (before, now) = match difference {
+            DiffItem::Add(key, value) => (None, Some((key, value))),
+            DiffItem::Update { old, new } => (Some(old), Some(new)),
+            DiffItem::Remove(key, value) => (Some((key, value)), None),
+        };
+        for (key, _) in before.into_iter().flat_map(|(key, value)| entries(key, value)) {
+            changed.entry(key).or_insert(None);
+        }
+        for (key, value) in now.into_iter().flat_map(|(key, value)| entries(key, value)) {
+            changed.insert(key, Some(value));
+        }
+    }
+}
+
+/// What must change to make `wanted` of what is held.
+fn compared<K: Ord + Copy, V: Copy + PartialEq>(
+    held: &BTreeMap<K, V>,
+    wanted: impl Iterator<Item = (K, V)>,
+) -> Changed<K, V> {
+    let mut changed: Changed<K, V> = held.keys().map(|key| (*key, None)).collect();
+    for (key, value) in wanted {
+        if held.get(&key) == Some(&value) {
+            changed.remove(&key);
+        } else {
+            changed.insert(key, Some(value));
+        }
+    }
+    changed
+}

@@ -1,0 +1,129 @@
+//! Which policies have a say in a pod's connections in one direction, and what changes when others do.
+
+use std::{fmt, sync::Arc};
+
+use podgate_common::Direction;
+
+use crate::model::{
+    Cluster, ClusterNetworkPolicy, ClusterPolicyName, ClusterRule, NetworkPolicy, ObjectName, Pod, Rule, Tier,
+};
+
+/// The policies that have a say in one direction.
+#[derive(Clone, Debug, Default)]
+pub struct Judging {
+    /// Those that isolate.
+    pub policies: Vec<Arc<NetworkPolicy>>,
+    /// Those with rules, in the order in which they are asked.
+    pub cluster_policies: Vec<Arc<ClusterNetworkPolicy>>,
+}
+
+/// How the rules of one policy for a pod have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) policy: String,
+    pub(super) added: usize,
+    pub(super) removed: usize,
+}
+
+impl Judging {
+    pub(super) fn of(cluster: &Cluster, pod: &Pod, direction: Direction) -> Self {
+        let isolating = cluster.isolating(pod, direction).filter_map(|it| cluster.policies.get(&it.name));
+        let of_tiers = Tier::ALL.into_iter().flat_map(|tier| cluster.judging(pod, tier, direction));
+        let cluster_policies = of_tiers.filter_map(|policy| cluster.cluster_policies.get(&policy.name));
+        Self { policies: isolating.cloned().collect(), cluster_policies: cluster_policies.cloned().collect() }
+    }
+
+    /// What became of each policy: one that has no say any more has lost all its rules, one that has not had any has won
+    /// all. Policies that say the same as before are left out.
+    pub(super) fn changes(&self, now: &Self, direction: Direction) -> Vec<Change> {
+        let before = (self.rules(direction), self.cluster_rules(direction));
+        let now = (now.rules(direction), now.cluster_rules(direction));
+        let mut changes = changes(&before.0, &now.0);
+        changes.extend(self::changes(&before.1, &now.1));
+        changes
+    }
+
+    fn rules(&self, direction: Direction) -> Vec<(&ObjectName, &[Rule])> {
+        self.policies
+            .iter()
+            .map(|policy| (&policy.name, policy.rules(direction).unwrap_or_default()))
+            .collect()
+    }
+
+    fn cluster_rules(&self, direction: Direction) -> Vec<(&ClusterPolicyName, &[ClusterRule])> {
+        self.cluster_policies.iter().map(|policy| (&policy.name, policy.rules(direction))).collect()
+    }
+}
+
+/// Names for a log line.
+impl fmt::Display for Judging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policies, cluster_policies } = self;
+        let names = policies.iter().map(|policy| policy.name.to_string());
+        let names: Vec<_> =
+            names.chain(cluster_policies.iter().map(|policy| policy.name.to_string())).collect();
+        f.write_str(if names.is_empty() { "free" } else { "" })?;
+        f.write_str(&names.join(","))
+    }
+}
+
+fn changes<N: PartialEq + fmt::Display, R: PartialEq>(
+    before: &[(N, &[R])],
+    now: &[(N, &[R])],
+) -> Vec<Change> {
+    let find =
+        |all: &[(N, &[R])], name: &N| -> Option<usize> { all.iter().position(|(other, _)| other == name) };
+    let missing = |these: &[R], those: &[R]| these.iter().filter(|rule| !those.contains(rule)).count();
+    let mut changes = Vec::new();
+    for (name, rules) in now {
+        let known = find(before, name).map(|place| before[place].1);
+        let had = known.unwrap_or_default();
+        if known != Some(rules) {
+            let (added, removed) = (missing(rules, had), missing(had, rules));
+            changes.push(Change { policy: name.to_string(), added, removed });
+        }
+    }
+    for (name, rules) in before.iter().filter(|(name, _)| find(now, name).is_none()) {
+        changes.push(Change { policy: name.to_string(), added: 0, removed: rules.len() });
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use podgate_common::Protocol;
+
+    use super::*;
+    use crate::model::{Peers, PortRule, Ports, Selector};
+
+    fn judging(policies: &[(&str, &[u16])]) -> Judging {
+        let rule = |port: &u16| Rule {
+            peers: Peers::Any,
+            ports: Ports::Listed(vec![PortRule::Range {
+                protocol: Protocol::Tcp,
+                first: *port,
+                last: *port,
+            }]),
+        };
+        let policies = policies.iter().map(|(name, ports)| NetworkPolicy {
+            name: ObjectName::new("x", *name),
+            subject: Selector::EVERYTHING,
+            ingress: Some(ports.iter().map(rule).collect()),
+            egress: None,
+        });
+        Judging { policies: policies.map(Arc::new).collect(), cluster_policies: Vec::new() }
+    }
+
+    #[test]
+    fn rules_that_are_added_and_removed_are_counted_for_each_policy() {
+        let before = judging(&[("gone", &[1, 2]), ("same", &[3]), ("edited", &[4, 5, 6])]);
+        let now = judging(&[("new", &[7]), ("same", &[3]), ("edited", &[4, 8, 9, 10]), ("deny", &[])]);
+        let found: Vec<_> = before
+            .changes(&now, Direction::Ingress)
+            .into_iter()
+            .map(|Change { policy, added, removed }| format!("{policy} +{added} -{removed}"))
+            .collect();
+        assert_eq!(found, ["x/new +1 -0", "x/edited +3 -2", "x/deny +0 -0", "x/gone +0 -2"]);
+        assert_eq!(now.changes(&now, Direction::Ingress), []);
+    }
+}

@@ -1,0 +1,326 @@
+//! The incremental compiler says what the pure one says, after every event of generated histories.
+//!
+//! A history goes from one generated cluster towards others, an object at a time: it appears, changes or is gone, and now
+//! and then several at once, or everything. After each event the tables of both compilers are compared by what they mean:
+//! indexes are replaced by what they stand for. Within a history no index may change its meaning.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use podgate::{
+    compiler::{
+        Backend, Incremental, IncrementalInput, PortRange, Rows, RuleSet, Signature, Site, Subject, Tables,
+        compile,
+    },
+    model::{Cluster, Name, ObjectName, Objects, Pod},
+};
+use podgate_common::{PrefixKey, Row, ServiceKey, ServiceVerdict};
+use proptest::{prelude::*, sample, test_runner::TestCaseError};
+use serde_json::Value;
+
+use crate::{
+    answers::{Layout, read},
+    oracle::{
+        generate::{Entries, cluster},
+        manifest::{Form, write},
+    },
+    runner::check,
+};
+
+const HISTORIES: u32 = 600;
+const EVENTS: usize = 24;
+const NODE: &str = "n1";
+
+/// What happens: objects of a kind, or of all, become what they are in one of the clusters.
+#[derive(Clone, Debug)]
+struct Event {
+    cluster: sample::Index,
+    kind: Kind,
+    /// Which object; `None`: all of the kind.
+    object: Option<sample::Index>,
+    /// Objects of more kinds follow before the next look.
+    and_more: bool,
+    /// Rule sets of the tables before are still in force.
+    retains: bool,
+    /// The node has one more address of its own.
+    own_address: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Namespaces,
+    Pods,
+    Policies,
+    ClusterPolicies,
+    Nodes,
+    Services,
+    Slices,
+}
+
+type Sample = (Vec<Vec<Value>>, Vec<Event>);
+
+fn samples() -> impl Strategy<Value = Sample> {
+    let clusters = prop::collection::vec(cluster(Entries::Valid), 2..=3);
+    (clusters, prop::collection::vec(events(), 1..=EVENTS))
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    use Kind::{ClusterPolicies, Namespaces, Nodes, Pods, Policies, Services, Slices};
+    let kinds =
+        vec![Pods, Pods, Pods, Policies, Policies, Namespaces, ClusterPolicies, Nodes, Services, Slices];
+    (
+        any::<sample::Index>(),
+        sample::select(kinds),
+        prop::option::weighted(0.9, any::<sample::Index>()),
+        prop::bool::weighted(0.2),
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(cluster, kind, object, and_more, retains, own_address)| Event {
+            cluster,
+            kind,
+            object,
+            and_more,
+            retains,
+            own_address,
+        })
+}
+
+#[test]
+fn each_step_of_the_incremental_compiler_gives_the_tables_of_the_pure_one() {
+    check(HISTORIES, samples, agrees, |(clusters, events)| {
+        let clusters: Vec<String> =
+            clusters.iter().map(|objects| write(objects, Form::YamlDocuments)).collect();
+        format!("{events:#?}\n{}", clusters.join("\n=====\n"))
+    });
+}
+
+fn agrees((objects, events): &Sample) -> Result<(), TestCaseError> {
+    let clusters: Vec<Cluster> = objects
+        .iter()
+        .map(|objects| (*read(objects, Layout::File(Form::JsonList)).cluster).clone())
+        .collect();
+    let node: Name = NODE.into();
+    let mut now = clusters[0].clone();
+    let mut incremental = Incremental::default();
+    let mut before: Option<Tables> = None;
+    for (number, event) in events.iter().enumerate() {
+        if number > 0 {
+            event.happen(&mut now, &clusters);
+            if event.and_more {
+                continue;
+            }
+        }
+        let subjects: BTreeMap<ObjectName, Arc<Pod>> = now
+            .pods
+            .iter()
+            .filter(|(_, pod)| pod.node.as_ref() == Some(&node))
+            .map(|(name, pod)| (name.clone(), pod.clone()))
+            .collect();
+        let in_force = before.iter().filter(|_| event.retains).flat_map(|tables| tables.rule_sets.values());
+        let retained: Vec<Arc<RuleSet>> =
+            in_force.filter(|it| ***it != RuleSet::default()).cloned().collect();
+        let mut own_addresses = BTreeSet::from([IpAddr::from([10, 10, 0, 1])]);
+        if event.own_address {
+            own_addresses.extend(now.pods.values().flat_map(|pod| &pod.addresses).take(1));
+        }
+        let site = Some(Site { node: &node, own_addresses: &own_addresses });
+        let expected = compile(&now, site, subjects.values().map(Arc::as_ref), retained.iter().cloned());
+        let expected = expected.expect("few classes of ports");
+        let step = IncrementalInput { cluster: &now, site, subjects: &subjects, retained: &retained };
+        let tables = incremental.compile(&step).expect("few classes of ports").clone();
+        let differing = Meaning::of(&tables).differing(&Meaning::of(&expected));
+        prop_assert!(differing.is_none(), "after event {}: {}", number, differing.unwrap_or_default());
+        is_tidy(&tables)?;
+        if let Some(before) = &before {
+            keeps_its_indexes(before, &tables)?;
+        }
+        before = Some(tables);
+    }
+    Ok(())
+}
+
+impl Event {
+    fn happen(&self, now: &mut Cluster, clusters: &[Cluster]) {
+        let goal = self.cluster.get(clusters);
+        match self.kind {
+            Kind::Namespaces => self.put(&mut now.namespaces, &goal.namespaces),
+            Kind::Pods => self.put(&mut now.pods, &goal.pods),
+            Kind::Policies => self.put(&mut now.policies, &goal.policies),
+            Kind::ClusterPolicies => self.put(&mut now.cluster_policies, &goal.cluster_policies),
+            Kind::Nodes => self.put(&mut now.nodes, &goal.nodes),
+            Kind::Services => self.put(&mut now.services, &goal.services),
+            Kind::Slices => self.put(&mut now.slices, &goal.slices),
+        }
+    }
+
+    fn put<K: Ord + Clone, V>(&self, now: &mut Objects<K, V>, goal: &Objects<K, V>) {
+        let Some(object) = self.object else {
+            *now = goal.clone();
+            return;
+        };
+        let names: BTreeSet<&K> = now.keys().chain(goal.keys()).collect();
+        if names.is_empty() {
+            return;
+        }
+        let names: Vec<K> = names.into_iter().cloned().collect();
+        let name = object.get(&names);
+        match goal.get(name) {
+            Some(object) => now.insert(name.clone(), object.clone()),
+            None => now.remove(name),
+        };
+    }
+}
+
+/// Tables with contents in the place of indexes.
+#[derive(Debug, PartialEq, Eq)]
+struct Meaning {
+    subjects: BTreeMap<ObjectName, [Arc<RuleSet>; 2]>,
+    rule_sets: BTreeSet<Arc<RuleSet>>,
+    addresses: BTreeMap<IpAddr, Arc<Signature>>,
+    prefixes: BTreeMap<PrefixKey, Arc<Signature>>,
+    ports: Vec<Vec<(u16, BTreeSet<PortRange>)>>,
+    allowed: Verdicts,
+    denied_on_own_node: Verdicts,
+    fronts: BTreeMap<ServiceKey, BTreeSet<Behind>>,
+    services: BTreeMap<(Arc<RuleSet>, BTreeSet<Behind>), ServiceVerdict>,
+    leave_node: bool,
+}
+
+/// The classes of ports by rule set and identity.
+type Verdicts = BTreeMap<(Arc<RuleSet>, Arc<Signature>), BTreeSet<BTreeSet<PortRange>>>;
+
+/// A backend: its kind, identity and class, and the egress rule set of a local one.
+type Behind = (&'static str, Arc<Signature>, BTreeSet<PortRange>, Option<Arc<RuleSet>>);
+
+impl Meaning {
+    fn of(tables: &Tables) -> Self {
+        let rule_set = |index: &usize| tables.rule_sets[index].clone();
+        let signature = |index: &usize| tables.identities.signatures[index].clone();
+        let class = |index: usize| tables.classes.signatures[index].clone();
+        let used = used(tables);
+        let verdicts = |rows: &imbl::OrdMap<(usize, usize), Arc<[Row]>>| -> Verdicts {
+            let used = rows.iter().filter(|((_, identity), _)| used.contains(identity));
+            let verdicts = used.map(|((of, identity), blocks)| {
+                let has = |class: &usize| blocks[class / 256].0[class % 256 / 64] >> (class % 64) & 1 != 0;
+                let classes = (0..tables.classes.signatures.len()).filter(has).map(class);
+                ((rule_set(of), signature(identity)), classes.collect::<BTreeSet<_>>())
+            });
+            verdicts.filter(|(_, classes)| !classes.is_empty()).collect()
+        };
+        let behind = |place: &usize| -> BTreeSet<Behind> {
+            let behind = tables.services.behind[place].iter().map(|backend| match *backend {
+                Backend::Node { identity, class: at } => ("node", signature(&identity), class(at), None),
+                Backend::Local { identity, class: at, egress } => {
+                    ("local", signature(&identity), class(at), Some(rule_set(&egress)))
+                }
+                Backend::Elsewhere { identity, class: at } => {
+                    ("elsewhere", signature(&identity), class(at), None)
+                }
+            });
+            behind.collect()
+        };
+        let Rows { allowed, denied_on_own_node } = &tables.rows;
+        Self {
+            subjects: tables
+                .subjects
+                .iter()
+                .map(|(name, Subject { ingress, egress })| {
+                    (name.clone(), [rule_set(ingress), rule_set(egress)])
+                })
+                .collect(),
+            rule_sets: tables.rule_sets.values().cloned().collect(),
+            addresses: tables.identities.addresses.iter().map(|(at, id)| (*at, signature(id))).collect(),
+            prefixes: tables.identities.prefixes.iter().map(|(at, id)| (*at, signature(id))).collect(),
+            ports: tables
+                .classes
+                .runs
+                .iter()
+                .map(|runs| runs.iter().map(|(first, at)| (*first, class(*at))).collect())
+                .collect(),
+            allowed: verdicts(allowed),
+            denied_on_own_node: verdicts(denied_on_own_node),
+            fronts: tables.services.fronts.iter().map(|(key, place)| (*key, behind(place))).collect(),
+            services: tables
+                .services
+                .verdicts
+                .iter()
+                .map(|((of, place), verdict)| ((rule_set(of), behind(place)), *verdict))
+                .collect(),
+            leave_node: tables.services.leave_node,
+        }
+    }
+}
+
+impl Meaning {
+    /// What differs first.
+    fn differing(&self, expected: &Self) -> Option<String> {
+        let parts = |it: &Self| {
+            let Self { subjects, rule_sets, addresses, prefixes, ports, .. } = it;
+            let Self { allowed, denied_on_own_node, fronts, services, leave_node, .. } = it;
+            [
+                format!("subjects {subjects:#?}"),
+                format!("rule sets {rule_sets:#?}"),
+                format!("addresses {addresses:#?}"),
+                format!("prefixes {prefixes:#?}"),
+                format!("ports {ports:#?}"),
+                format!("allowed {allowed:#?}"),
+                format!("denied on its own node {denied_on_own_node:#?}"),
+                format!("fronts {fronts:#?}"),
+                format!("services {services:#?}"),
+                format!("may leave the node: {leave_node}"),
+            ]
+        };
+        if self == expected {
+            return None;
+        }
+        let both = parts(self).into_iter().zip(parts(expected));
+        both.filter(|(seen, expected)| seen != expected)
+            .map(|(seen, expected)| format!("seen {seen}\nexpected {expected}"))
+            .next()
+    }
+}
+
+/// The identities that some address has.
+fn used(tables: &Tables) -> BTreeSet<usize> {
+    let identities = &tables.identities;
+    identities.addresses.values().chain(identities.prefixes.values()).copied().chain([0]).collect()
+}
+
+/// Nothing is kept that no packet can meet.
+fn is_tidy(tables: &Tables) -> Result<(), TestCaseError> {
+    let identities: BTreeSet<usize> = tables.identities.signatures.keys().copied().collect();
+    prop_assert_eq!(&identities, &used(tables));
+    for (rule_set, identity) in tables.rows.allowed.keys().chain(tables.rows.denied_on_own_node.keys()) {
+        prop_assert!(tables.rule_sets.contains_key(rule_set), "a row of no rule set");
+        prop_assert!(identities.contains(identity), "a row of no identity");
+    }
+    let places: BTreeSet<usize> = tables.services.behind.keys().copied().collect();
+    let led_to: BTreeSet<usize> = tables.services.fronts.values().copied().chain([0]).collect();
+    prop_assert_eq!(&places, &led_to);
+    for (rule_set, place) in tables.services.verdicts.keys() {
+        prop_assert!(tables.rule_sets.contains_key(rule_set), "a verdict of no rule set");
+        prop_assert!(places.contains(place), "a verdict on nothing");
+    }
+    Ok(())
+}
+
+fn keeps_its_indexes(before: &Tables, after: &Tables) -> Result<(), TestCaseError> {
+    prop_assert!(before.series.is(&after.series));
+    for (index, content) in &before.rule_sets {
+        prop_assert!(after.rule_sets.get(index).is_none_or(|now| now == content), "rule set {}", index);
+    }
+    for (index, content) in &before.identities.signatures {
+        let now = after.identities.signatures.get(index);
+        prop_assert!(now.is_none_or(|now| now == content), "identity {}", index);
+    }
+    for (index, content) in &before.services.behind {
+        let same = after.services.behind.get(index).is_none_or(|now| now == content);
+        let classes = Arc::ptr_eq(&before.classes, &after.classes) || *index == 0;
+        prop_assert!(same && (classes || !after.services.behind.contains_key(index)), "services {}", index);
+    }
+    Ok(())
+}
