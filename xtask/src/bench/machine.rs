@@ -8,8 +8,13 @@ use std::{collections::BTreeMap, fs, io::Read, thread};
 use anyhow::{Context, Result};
 use flate2::read::GzDecoder;
 use nix::{
+    errno::Errno,
+    libc,
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-    sys::utsname::uname,
+    sys::{
+        resource::{UsageWho, getrusage},
+        utsname::uname,
+    },
     unistd::Pid,
 };
 use serde::{Deserialize, Serialize};
@@ -74,17 +79,30 @@ impl Machine {
     }
 }
 
-/// Holds this thread, and those that it starts from now on, to the machine's last CPU. Out: its number.
+/// Holds this thread, and those that it starts from now on, to the machine's last CPU, before all others of its class.
+/// Out: the CPU's number.
 ///
 /// Interrupts of devices are mostly on the first one.
-pub(crate) fn pin() -> Result<usize> {
+pub(crate) fn claim() -> Result<usize> {
     let allowed = sched_getaffinity(Pid::from_raw(0)).context("asking for this thread's CPUs")?;
     let last = (0..CpuSet::count()).rev().find(|&cpu| allowed.is_set(cpu) == Ok(true));
     let last = last.context("a thread has a CPU")?;
     let mut set = CpuSet::new();
     set.set(last).context("a CPU's number")?;
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("holding a thread to CPU {last}"))?;
+    // SAFETY: setpriority(2) takes numbers alone; on Linux 0 is the calling thread.
+    let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, HIGHEST) };
+    Errno::result(done).context("raising this thread's priority")?;
     Ok(last)
+}
+
+/// The nice value of the highest priority (sched(7)).
+const HIGHEST: i32 = -20;
+
+/// How many times this thread has left its CPU: another one ran, or it waited.
+pub(crate) fn switches() -> Result<i64> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).context("asking for this thread's usage")?;
+    Ok(usage.involuntary_context_switches() + usage.voluntary_context_switches())
 }
 
 /// What the kernel was configured with, where it or the distribution tells.

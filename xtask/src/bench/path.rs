@@ -37,7 +37,7 @@ use crate::{
 use judge::judge;
 use measure::Measure;
 use rounds::Samples;
-use scene::{Draft, Held, Outcome, PATIENCE, Scene};
+use scene::{PATIENCE, Scene};
 use variant::{Extent, Variant};
 
 /// The exit code when a control was off.
@@ -93,11 +93,11 @@ impl<'a> Run<'a> {
     fn measure(self, sandbox: Sandbox) -> Result<u8> {
         let started = Instant::now();
         println!("{}", Cell::new(self.machine.kernel.clone(), Tone::Quiet));
-        let (mut scenes, held, too_slow) = self.scenes(sandbox)?;
+        let (mut scenes, too_slow) = self.scenes(sandbox)?;
         let line = format!("{} variants alive in {:.0} s", scenes.len(), started.elapsed().as_secs_f64());
         println!("{}", Cell::new(line, Tone::Quiet));
 
-        let cpu = machine::pin()?;
+        let cpu = machine::claim()?;
         let (mut figures, mut refused) = (Vec::new(), Vec::new());
         let mut progress = Progress::new();
         for measure in Measure::ALL {
@@ -115,7 +115,7 @@ impl<'a> Run<'a> {
             machine: self.machine.clone(),
             variants: scenes.iter().map(|scene| scene.variant.describe()).collect(),
             refused,
-            notes: self.notes(&scenes, &too_slow, cpu),
+            notes: self.notes(&too_slow, cpu),
             limits: LIMITS.map(str::to_owned).to_vec(),
             title: "podgate on the path between two pods".to_owned(),
             lead: "One thread sends and receives, through no filter, podgate, connection tracking alone, and the rules \
@@ -124,7 +124,7 @@ impl<'a> Run<'a> {
             plots: plots::plots(&figures),
             figures,
         };
-        drop((scenes, held));
+        drop(scenes);
         show(&report);
         if let Some(file) = &self.flags.json {
             report.write_json(file)?;
@@ -137,37 +137,29 @@ impl<'a> Run<'a> {
     }
 
     /// All variants, alive and checked, and those that took too long to load.
-    fn scenes(&self, sandbox: Sandbox) -> Result<(Vec<Scene>, Vec<Held>, Vec<Variant>)> {
+    fn scenes(&self, sandbox: Sandbox) -> Result<(Vec<Scene>, Vec<Variant>)> {
         // Each of a thousand connections has two ends here, in several variants.
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("asking for the limit of open files")?;
         setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raising the limit of open files")?;
         let mut progress = Progress::new();
         let variants = Variant::all(&self.policies, self.extent);
-        let mut drafts = Vec::new();
+        let (mut scenes, mut too_slow) = (Vec::new(), Vec::new());
         for (number, variant) in variants.iter().enumerate() {
-            progress
-                .show("loading", &format!("{} of {}: {}", number + 1, variants.len(), variant.describe()));
-            drafts.push((*variant, Draft::new(sandbox, number, *variant)?));
-        }
-        let (mut scenes, mut held, mut too_slow) = (Vec::new(), Vec::new(), Vec::new());
-        for (variant, draft) in drafts {
-            progress.show("checking what each lets through and stops", &variant.describe());
-            match draft.finish()? {
-                Outcome::Ready(scene, holding) => {
-                    scenes.push(*scene);
-                    held.push(holding);
-                }
-                Outcome::TooSlow => too_slow.push(variant),
+            let detail = format!("{} of {}: {}", number + 1, variants.len(), variant.describe());
+            progress.show("loading each filter, checking what it lets through and stops", &detail);
+            match Scene::open(sandbox, number, *variant)? {
+                Some(scene) => scenes.push(scene),
+                None => too_slow.push(*variant),
             }
         }
-        Ok((scenes, held, too_slow))
+        Ok((scenes, too_slow))
     }
 
-    fn notes(&self, scenes: &[Scene], too_slow: &[Variant], cpu: usize) -> Vec<String> {
+    fn notes(&self, too_slow: &[Variant], cpu: usize) -> Vec<String> {
         let mut notes = METHOD.map(str::to_owned).to_vec();
         notes.push(format!(
-            "The thread is held to CPU {cpu}. Flow table, conntrack, established packet, request/response, bulk and flood: \
-             measured at {} policies, the matching ones last.",
+            "The thread is held to CPU {cpu}, with the highest priority of its class; a sample during which another one ran \
+             is taken again. What does not change with the number of policies is measured at {} of them, the matching ones last.",
             self.reference
         ));
         if self.extent == Extent::Quick {
@@ -181,12 +173,6 @@ impl<'a> Run<'a> {
             format!("{} is left out: its policies were not loaded within {limit} s.", variant.describe())
         });
         notes.extend(slow);
-        let most = self.policies.last().copied();
-        let loadings = scenes.iter().filter(|scene| Some(scene.variant.policies) == most);
-        let loadings = loadings.map(|Scene { variant, loading, .. }| {
-            format!("{} was loaded in {:.1} s.", variant.describe(), loading.as_secs_f64())
-        });
-        notes.extend(loadings);
         notes
     }
 }

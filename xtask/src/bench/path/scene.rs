@@ -24,42 +24,22 @@ use crate::{
     sandbox::Sandbox,
 };
 
-/// A client, a node and a server.
+/// A client, a node and a server, and what filters between them. The filter goes when this is dropped.
 #[derive(Debug)]
 pub(super) struct Scene {
     pub(super) variant: Variant,
     pub(super) ends: Ends,
-    /// How long the filter took to take its policies in.
-    pub(super) loading: Duration,
+    _set: Set,
 }
 
-/// A scene whose filter is not known to be ready.
+/// The namespaces of a scene, and its filter.
 #[derive(Debug)]
-pub(super) struct Draft {
-    variant: Variant,
+struct Set {
     lab: Lab,
     node: Node,
     client: Pod,
     server: Pod,
     agent: Option<Agent>,
-    started: Instant,
-    loading: Option<Duration>,
-}
-
-/// What holds a filter in place; it goes when this is dropped.
-#[derive(Debug)]
-pub(super) struct Held {
-    _lab: Lab,
-    _agent: Option<Agent>,
-    _pods: [Pod; 2],
-}
-
-/// What became of a draft.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    Ready(Box<Scene>, Held),
-    /// It did not take its policies in within [`PATIENCE`].
-    TooSlow,
 }
 
 /// How long a filter may take to take its policies in.
@@ -71,9 +51,28 @@ const ASTRAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const NOBODY: &str = "169.254.1.2";
 const NOBODYS_MAC: &str = "02:90:ff:00:00:01";
 
-impl Draft {
-    /// Makes the namespaces and starts to load the filter.
-    pub(super) fn new(sandbox: Sandbox, number: usize, variant: Variant) -> Result<Self> {
+impl Scene {
+    /// Makes the namespaces, loads the filter, opens the sockets and checks the filter. `None` when the filter has not
+    /// taken its policies in within [`PATIENCE`].
+    pub(super) fn open(sandbox: Sandbox, number: usize, variant: Variant) -> Result<Option<Self>> {
+        let mut set = Set::new(sandbox, number, variant)?;
+        let describe = |set: &Set| format!("{}\n{}", variant.describe(), set.lab.logs());
+        let started = Instant::now();
+        match set.load(variant) {
+            Err(_) if started.elapsed() >= PATIENCE => return Ok(None),
+            loaded => loaded.with_context(|| describe(&set))?,
+        }
+        let unfiltered = matches!(variant.system, System::Nothing | System::Control);
+        let address = if unfiltered { ASTRAY } else { set.server.addresses.v4 };
+        let denied = SocketAddrV4::new(address, CLOSED_PORT);
+        let mut ends = Ends::open(&set.client, &set.server, denied).with_context(|| describe(&set))?;
+        set.check(&mut ends, variant.denies()).with_context(|| describe(&set))?;
+        Ok(Some(Self { variant, ends, _set: set }))
+    }
+}
+
+impl Set {
+    fn new(sandbox: Sandbox, number: usize, variant: Variant) -> Result<Self> {
         let mut lab = Lab::new(sandbox, &format!("b{number}"))?;
         let node = lab.node("n1")?;
         let apps = Cluster::apps(variant.policies, variant.standing);
@@ -92,17 +91,14 @@ impl Draft {
             "neigh replace {NOBODY} lladdr {NOBODYS_MAC} dev eth0 nud permanent\n\
              route add {NOBODY} dev eth0 scope link\nroute add {ASTRAY} via {NOBODY} dev eth0\n"
         ))?;
-        let (agent, started, loading) = (None, Instant::now(), None);
-        let mut draft = Self { variant, lab, node, client, server, agent, started, loading };
-        draft.load().with_context(|| variant.describe())?;
-        Ok(draft)
+        Ok(Self { lab, node, client, server, agent: None })
     }
 
-    fn load(&mut self) -> Result<()> {
+    fn load(&mut self, variant: Variant) -> Result<()> {
         let addresses = [&self.client, &self.server].map(|pod| pod.addresses.v4);
-        let cluster = Cluster::new(self.variant.policies, self.variant.standing, addresses);
+        let cluster = Cluster::new(variant.policies, variant.standing, addresses);
         let table = SMALL_TABLE.to_string();
-        match self.variant.system {
+        match variant.system {
             System::Nothing | System::Control => Ok(()),
             System::Conntrack => {
                 let rule = "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
@@ -116,7 +112,6 @@ impl Draft {
                 let (pods, policies) = cluster.everything();
                 let rules = npm::rules(NAMESPACE, &pods, &policies);
                 self.node.place.feed(&["ipset", "restore"], &rules.sets)?;
-                self.started = Instant::now();
                 self.restore(backend.restore(), &rules.filter)
             }
             System::Calico => {
@@ -128,7 +123,6 @@ impl Draft {
                 let pods: Vec<_> = objects.iter().zip(veths.iter().map(String::as_str)).take(here).collect();
                 let rules = calico::rules(&objects, 0, Family::V4, &pods);
                 self.node.place.feed(&["ipset", "restore"], &rules.sets)?;
-                self.started = Instant::now();
                 self.restore(Family::V4.restore(), &rules.filter)
             }
         }
@@ -136,56 +130,20 @@ impl Draft {
 
     fn start_agent(&mut self, cluster: &Cluster, options: &[&str]) -> Result<()> {
         self.lab.manifests().write("cluster.json", &cluster.manifests().to_string())?;
-        self.started = Instant::now();
-        self.agent = Some(Agent::spawn(&self.node, Source::Manifests, options)?);
-        Ok(())
+        let agent = self.agent.insert(Agent::spawn(&self.node, Source::Manifests, options)?);
+        agent.ready(PATIENCE)
     }
 
     /// Loads a table, for as long as patience lasts.
-    fn restore(&mut self, program: &str, rules: &str) -> Result<()> {
-        let seconds = PATIENCE.as_secs().to_string();
-        let loaded = self.node.place.feed(&["timeout", &seconds, program], rules);
-        match self.started.elapsed() {
-            elapsed if elapsed >= PATIENCE => Ok(()),
-            elapsed => {
-                self.loading = Some(elapsed);
-                loaded
-            }
-        }
-    }
-
-    /// Waits until the filter is ready, opens the sockets, and checks the filter.
-    pub(super) fn finish(mut self) -> Result<Outcome> {
-        if let Some(agent) = &mut self.agent {
-            let rest = PATIENCE.saturating_sub(self.started.elapsed());
-            match agent.ready(rest) {
-                Ok(()) => {}
-                Err(_) if self.started.elapsed() >= PATIENCE => return Ok(Outcome::TooSlow),
-                Err(error) => return Err(error).with_context(|| self.lab.logs()),
-            }
-            self.loading = Some(self.started.elapsed());
-        }
-        let unfiltered = matches!(self.variant.system, System::Nothing | System::Control);
-        if self.loading.is_none() && !unfiltered {
-            return Ok(Outcome::TooSlow);
-        }
-        let describe = || format!("{}\n{}", self.variant.describe(), self.lab.logs());
-        let closed = SocketAddrV4::new(self.server.addresses.v4, CLOSED_PORT);
-        let denied = if unfiltered { SocketAddrV4::new(ASTRAY, CLOSED_PORT) } else { closed };
-        let mut ends = Ends::open(&self.client, &self.server, denied).with_context(describe)?;
-        self.check(&mut ends).with_context(describe)?;
-        let Self { variant, lab, client, server, agent, loading, .. } = self;
-        let loading = loading.unwrap_or_default();
-        let held = Held { _lab: lab, _agent: agent, _pods: [client, server] };
-        Ok(Outcome::Ready(Box::new(Scene { variant, ends, loading }), held))
+    fn restore(&self, program: &str, rules: &str) -> Result<()> {
+        self.node.place.feed(&["timeout", &PATIENCE.as_secs().to_string(), program], rules)
     }
 
     /// What is opened is open (else the sockets would not stand), and the rest is closed where policies say so.
-    fn check(&self, ends: &mut Ends) -> Result<()> {
+    fn check(&self, ends: &mut Ends, denies: bool) -> Result<()> {
         ends.one_way(Duration::ZERO).context("a datagram to the open port")?;
         ends.request(Duration::ZERO).context("a datagram and its answer")?;
         ends.goodput(Duration::ZERO).context("a SYN to the full listener")?;
-        let denies = self.variant.denies();
         for (what, from, to, port) in [
             ("to a closed port", &self.client, &self.server, CLOSED_PORT),
             ("from the server to the client", &self.server, &self.client, PORT),
