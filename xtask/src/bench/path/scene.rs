@@ -78,11 +78,13 @@ impl Set {
         let apps = Cluster::apps(variant.policies, variant.standing);
         let [client, server] = [("client", &apps[0]), ("server", &apps[1])].map(|(name, app)| {
             let pod = node.pod(&format!("{NAMESPACE}/{name}")).labels(&[("app", app)]).start()?;
-            // A client that ends thousands of connections may use their ports again.
+            // A client that ends thousands of connections may use their ports again, and one that rests between two
+            // visits goes on as it was.
             pod.place.sysctls(&[
                 ("ipv4/ip_local_port_range", "1024 65535"),
                 ("ipv4/tcp_tw_reuse", "1"),
                 ("ipv4/tcp_syncookies", "0"),
+                ("ipv4/tcp_slow_start_after_idle", "0"),
             ])?;
             anyhow::Ok(pod)
         });

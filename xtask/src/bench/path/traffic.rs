@@ -10,7 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{RcvBufForce, SndBufForce},
+};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{
@@ -29,6 +33,8 @@ pub(super) struct Ends {
     addresses: [Ipv4Addr; 2],
     listener: TcpListener,
     connections: Vec<Connection>,
+    /// One with room for much on its way.
+    stream: Connection,
     next: usize,
     /// Nothing ever comes back to it: to connection tracking its flow stays new.
     sender: UdpSocket,
@@ -52,7 +58,9 @@ struct Connection {
 /// Established connections that are always there.
 const CONNECTIONS: usize = 100;
 /// What a call writes in a bulk transfer, in bytes.
-const CHUNK: usize = 256 * 1024;
+const CHUNK: usize = 64 * 1024;
+/// The buffers of a bulk transfer, in bytes: a chunk fits, whatever the kernel counts besides its data.
+const BUFFER: usize = 4 * 1024 * 1024;
 /// How many times something is done between two looks at the clock.
 const BATCH: u32 = 8;
 /// SYNs for each byte of an established connection.
@@ -77,6 +85,7 @@ impl Ends {
             let receiver = UdpSocket::bind((to, PORT))?;
             receiver.set_read_timeout(Some(BRIEF))?;
             let listener = TcpListener::bind((to, PORT))?;
+            setsockopt(&listener, RcvBufForce, &BUFFER)?;
             // What it accepts inherits it.
             SockRef::from(&listener).set_read_timeout(Some(BRIEF))?;
             Ok((listener, receiver, full))
@@ -95,11 +104,14 @@ impl Ends {
             let unaccepted = connect(SocketAddrV4::new(to, FULL_PORT))?;
             Ok((sender, asker, away, raw, unaccepted))
         })?;
+        let stream = client.place.run(|| Connection::open(&listener, to))?;
+        setsockopt(&stream.client, SndBufForce, &BUFFER).context("asking for a large buffer")?;
         let mut ends = Self {
             client: client.place.clone(),
             addresses,
             listener,
             connections: Vec::new(),
+            stream,
             next: 0,
             sender,
             asker,
@@ -197,27 +209,15 @@ impl Ends {
     pub(super) fn bulk(&mut self, budget: Duration) -> Result<f64> {
         let data = vec![0; CHUNK];
         let mut buffer = vec![0; CHUNK];
-        let Connection { client, server } = &mut self.connections[0];
-        client.set_nonblocking(true)?;
-        server.set_nonblocking(true)?;
-        let mut moved = 0_u32;
+        let Connection { client, server } = &mut self.stream;
         let each_chunk = timed(budget, || {
-            let (mut written, mut read) = (0, 0);
-            let deadline = Instant::now() + BRIEF;
-            while read < CHUNK {
-                written += ready(client.write(&data[written..]))?;
-                read += ready(server.read(&mut buffer))?;
-                ensure!(Instant::now() < deadline, "a chunk does not arrive");
-            }
-            moved += 1;
-            Ok(())
-        });
-        client.set_nonblocking(false)?;
-        server.set_nonblocking(false)?;
-        ensure!(moved > 0, "nothing was moved");
+            client.write_all(&data).context("writing a chunk")?;
+            server.read_exact(&mut buffer).context("reading a chunk")
+        })?;
         #[expect(clippy::cast_precision_loss, reason = "a small whole number")]
         let chunk = CHUNK as f64;
-        Ok(each_chunk? / chunk)
+        // ns a byte are s a GB.
+        Ok(each_chunk / chunk)
     }
 
     /// Packets that must not arrive: ns each.
@@ -312,24 +312,26 @@ fn ready(moved: std::io::Result<usize>) -> Result<usize> {
 /// Repeats `step` for as long as the budget says, after warming up: ns each. A sample during which the thread left its
 /// CPU is of other threads as well, and is taken again.
 fn timed(budget: Duration, mut step: impl FnMut() -> Result<()>) -> Result<f64> {
-    let mut repeat = |budget| -> Result<(Duration, u32)> {
+    let mut repeat = |budget, batch| -> Result<(Duration, u32)> {
         let (started, mut count) = (Instant::now(), 0);
         loop {
-            for _ in 0..BATCH {
+            for _ in 0..batch {
                 step()?;
             }
-            count += BATCH;
+            count += batch;
             let elapsed = started.elapsed();
             if elapsed >= budget {
                 return Ok((elapsed, count));
             }
         }
     };
-    repeat(budget / WARMING)?;
+    let (_, count) = repeat(budget / WARMING, 1)?;
+    // Few steps are slow ones, beside which a look at the clock costs nothing.
+    let batch = if count < BATCH { 1 } else { BATCH };
     let mut taken = 0.0;
     for _ in 0..TRIES {
         let before = machine::switches()?;
-        let (elapsed, count) = repeat(budget)?;
+        let (elapsed, count) = repeat(budget, batch)?;
         taken = each(elapsed, count);
         if machine::switches()? == before {
             break;
