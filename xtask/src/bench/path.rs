@@ -15,7 +15,11 @@ mod scene;
 mod traffic;
 mod variant;
 
-use std::{env, process::ExitCode, time::Instant};
+use std::{
+    env,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -46,6 +50,8 @@ const POLICIES: [u32; 4] = [10, 100, 1_000, 10_000];
 const QUICK_POLICIES: [u32; 2] = [10, 1_000];
 /// A quick run takes this part of a full one's time.
 const QUICK_PART: u32 = 7;
+/// Loading that took this long is told.
+const NOTED: Duration = Duration::from_secs(1);
 /// What peers' rules are loaded with, and the packages that have it.
 const PROGRAMS: [(&str, &str); 3] =
     [("iptables-nft-restore", "iptables"), ("iptables-legacy-restore", "iptables"), ("ipset", "ipset")];
@@ -115,7 +121,7 @@ impl<'a> Run<'a> {
             machine: self.machine.clone(),
             variants: scenes.iter().map(|scene| scene.variant.describe()).collect(),
             refused,
-            notes: self.notes(&too_slow, cpu),
+            notes: self.notes(&scenes, &too_slow, cpu),
             limits: LIMITS.map(str::to_owned).to_vec(),
             title: "podgate on the path between two pods".to_owned(),
             lead: "One thread sends and receives, through no filter, podgate, connection tracking alone, and the rules \
@@ -147,7 +153,14 @@ impl<'a> Run<'a> {
         for (number, variant) in variants.iter().enumerate() {
             let detail = format!("{} of {}: {}", number + 1, variants.len(), variant.describe());
             progress.show("loading each filter, checking what it lets through and stops", &detail);
-            match Scene::open(sandbox, number, *variant)? {
+            // What was too slow once will be so with the same policies in another order.
+            let is_alike =
+                |slow: &Variant| (slow.system, slow.policies) == (variant.system, variant.policies);
+            let scene = match too_slow.iter().any(is_alike) {
+                true => None,
+                false => Scene::open(sandbox, number, *variant)?,
+            };
+            match scene {
                 Some(scene) => scenes.push(scene),
                 None => too_slow.push(*variant),
             }
@@ -155,7 +168,7 @@ impl<'a> Run<'a> {
         Ok((scenes, too_slow))
     }
 
-    fn notes(&self, too_slow: &[Variant], cpu: usize) -> Vec<String> {
+    fn notes(&self, scenes: &[Scene], too_slow: &[Variant], cpu: usize) -> Vec<String> {
         let mut notes = METHOD.map(str::to_owned).to_vec();
         notes.push(format!(
             "The thread is held to CPU {cpu}, with the highest priority of its class; a sample during which another one ran \
@@ -173,6 +186,10 @@ impl<'a> Run<'a> {
             format!("{} is left out: its policies were not loaded within {limit} s.", variant.describe())
         });
         notes.extend(slow);
+        let loadings = scenes.iter().filter(|scene| scene.loading >= NOTED).map(|scene| {
+            format!("{} was loaded in {:.1} s.", scene.variant.describe(), scene.loading.as_secs_f64())
+        });
+        notes.extend(loadings);
         notes
     }
 }

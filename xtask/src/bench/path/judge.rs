@@ -27,8 +27,7 @@ pub(super) fn judge(samples: &Samples, reference: u32) -> Result<Vec<Figure>, Re
     let control = samples.of(System::Control).ok_or(refusal(None))?;
     let off = Quartiles::paired(control, nothing, |again, nothing| 100.0 * (again / nothing - 1.0));
     let off = off.ok_or(refusal(None))?.median;
-    // Written so that a control that is no number is refused as well.
-    if !(off.abs() <= measure.tolerance()) {
+    if off.is_nan() || off.abs() > measure.tolerance() {
         return Err(refusal(Some(off)));
     }
     let judge = Judge { samples, nothing, reference };

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::{
     scene::Scene,
-    traffic::FIRST_PORT,
+    traffic::{CONNECTIONS, FIRST_PORT},
     variant::{System, Variant},
 };
 
@@ -110,8 +110,12 @@ impl Measure {
     pub(super) fn prepare(self, scene: &mut Scene) -> Result<()> {
         match self {
             Self::EstablishedWarm => scene.ends.hold(usize::from(WARM)),
-            // NPM has no table to fill, and takes a scan of all policies for each SYN.
-            Self::Goodput if !matches!(scene.variant.system, System::Npm(_)) => scene.ends.flood(),
+            Self::Goodput => {
+                scene.ends.hold(CONNECTIONS)?;
+                // NPM has no table to fill, and takes a scan of all policies for each SYN.
+                let fills = !matches!(scene.variant.system, System::Npm(_));
+                if fills { scene.ends.flood() } else { Ok(()) }
+            }
             _ => Ok(()),
         }
     }

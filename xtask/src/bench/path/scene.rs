@@ -29,6 +29,8 @@ use crate::{
 pub(super) struct Scene {
     pub(super) variant: Variant,
     pub(super) ends: Ends,
+    /// How long the filter took to take its policies in.
+    pub(super) loading: Duration,
     _set: Set,
 }
 
@@ -43,7 +45,7 @@ struct Set {
 }
 
 /// How long a filter may take to take its policies in.
-pub(super) const PATIENCE: Duration = Duration::from_secs(45);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// How many exchanges show how many packets each of them has.
 const EXCHANGES: u64 = 1_000;
 /// Where a packet goes that the node drops at its door, and by way of whom.
@@ -62,12 +64,13 @@ impl Scene {
             Err(_) if started.elapsed() >= PATIENCE => return Ok(None),
             loaded => loaded.with_context(|| describe(&set))?,
         }
+        let loading = started.elapsed();
         let unfiltered = matches!(variant.system, System::Nothing | System::Control);
         let address = if unfiltered { ASTRAY } else { set.server.addresses.v4 };
         let denied = SocketAddrV4::new(address, CLOSED_PORT);
         let mut ends = Ends::open(&set.client, &set.server, denied).with_context(|| describe(&set))?;
         set.check(&mut ends, variant.denies()).with_context(|| describe(&set))?;
-        Ok(Some(Self { variant, ends, _set: set }))
+        Ok(Some(Self { variant, ends, loading, _set: set }))
     }
 }
 
@@ -145,7 +148,7 @@ impl Set {
     fn check(&self, ends: &mut Ends, denies: bool) -> Result<()> {
         ends.one_way(Duration::ZERO).context("a datagram to the open port")?;
         ends.request(Duration::ZERO).context("a datagram and its answer")?;
-        ends.goodput(Duration::ZERO).context("a SYN to the full listener")?;
+        ends.syn(Duration::ZERO).context("SYNs to the full listener")?;
         for (what, from, to, port) in [
             ("to a closed port", &self.client, &self.server, CLOSED_PORT),
             ("from the server to the client", &self.server, &self.client, PORT),
