@@ -4,3 +4,4 @@
 
 pub mod calico;
 pub mod npm;
+pub mod objects;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use xtask::peers::calico::{addresses, is_placed};
+use xtask::peers::objects::{addresses, is_placed};
 
 use crate::{
     oracle::{
