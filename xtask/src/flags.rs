@@ -29,6 +29,11 @@ pub enum Command {
     Checklist(ChecklistFlags),
     /// Measure the agent beside a real API server that holds a large cluster (needs root)
     Scale(ScaleFlags),
+    /// Measure what podgate costs, next to other ways to filter pods (needs root)
+    Bench {
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
     /// Install podgate on a real cluster and try it there, to the uninstallation (needs root)
     E2e,
     /// Build the container image as an OCI archive
@@ -75,6 +80,28 @@ pub struct ScaleFlags {
     /// Write the figures to FILE as well
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Packets and connections between two pods: no filter, podgate, conntrack, Azure NPM's and Calico's rules
+    Path(PathFlags),
+}
+
+#[derive(Debug, Args)]
+pub struct PathFlags {
+    /// Take under two minutes: fewer variants and fewer rounds
+    #[arg(long)]
+    pub quick: bool,
+    /// Numbers of policies [default: 10,100,1000,10000; with --quick 10,1000]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(2..=50_000))]
+    pub policies: Vec<u32>,
+    /// Write the figures to FILE as well
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write a page with plots to FILE
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

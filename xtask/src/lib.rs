@@ -1,5 +1,6 @@
 //! podgate's workshop: what `cargo xtask` runs, and the lab that namespace tests use.
 
+mod bench;
 mod cargo;
 mod checklist;
 pub mod cluster;
@@ -10,6 +11,7 @@ pub mod image;
 pub mod kubernetes;
 pub mod lab;
 mod old_kernel;
+pub mod peers;
 mod results;
 mod root;
 pub mod sandbox;
@@ -37,6 +39,7 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::OldKernel => old_kernel::run(),
         Command::Inside => old_kernel::inside::run().map(|()| ExitCode::SUCCESS),
         Command::Checklist(flags) => checklist::run(&flags),
+        Command::Bench { command } => bench::run(&command),
         Command::Scale(flags) => scale::run(&flags),
         Command::E2e => e2e::run(),
         Command::Image(flags) => image::run(&flags),

@@ -97,19 +97,27 @@ impl Place {
 
     /// Runs the lines of `script` through `ip -batch`, all of which must succeed.
     pub fn ip(&self, script: &str) -> Result<()> {
-        let mut ip = self
-            .command("ip")
-            .args(["-batch", "-"])
+        self.feed(&["ip", "-batch", "-"], script)
+    }
+
+    /// Runs a command that reads `text`, and must succeed.
+    pub fn feed(&self, command: &[&str], text: &str) -> Result<()> {
+        let (program, arguments) = command.split_first().context("no command")?;
+        let mut process = self
+            .command(program)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .context("starting `ip` (package iproute2)")?;
-        ip.stdin.take().expect("stdin is piped").write_all(script.as_bytes()).context("writing to `ip`")?;
-        let output = ip.wait_with_output().context("waiting for `ip`")?;
+            .with_context(|| format!("starting `{program}`"))?;
+        // One that ends early says why on stderr, not through this pipe.
+        let written = process.stdin.take().expect("stdin is piped").write_all(text.as_bytes());
+        let output = process.wait_with_output().with_context(|| format!("waiting for `{program}`"))?;
         let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "ip in {}: {}\n{script}", self.name, complaint.trim());
-        Ok(())
+        let shown: String = text.chars().take(SHOWN).collect();
+        ensure!(output.status.success(), "{command:?} in {}: {}\n{shown}", self.name, complaint.trim());
+        written.with_context(|| format!("writing to `{program}`"))
     }
 
     /// Sets kernel parameters of the namespace; a key is a path below `/proc/sys/net`.
@@ -127,6 +135,9 @@ impl Place {
             .expect("root of the sandbox may enter a namespace that it made");
     }
 }
+
+/// How much of a refused input an error repeats, in characters.
+const SHOWN: usize = 4_000;
 
 /// No duplicate address detection, no router discovery, no limits on ICMP errors: nothing to wait for, and what a
 /// probe sees does not depend on the probes before it. Reverse path checks are off so that only podgate stops spoofing.

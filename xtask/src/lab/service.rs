@@ -4,9 +4,9 @@
 //! table for the service on each node: DNAT in turn to the backends, and masquerading by kube-proxy's mark 0x4000 for
 //! node ports, hairpins and clients outside the cluster. Left out: session affinity and load balancers.
 
-use std::{fmt::Write as _, io::Write as _, net::IpAddr, process::Stdio};
+use std::{fmt::Write, net::IpAddr};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use super::{Addresses, Node, manifests::quoted};
 
@@ -136,19 +136,7 @@ impl ClusterService {
             "table {table} {{}}\ndelete table {table}\ntable {table} {{\n{}}}\n",
             self.chains(node.name())
         );
-        let mut nft = node
-            .place
-            .command("nft")
-            .args(["-f", "-"])
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("starting `nft` (package nftables)")?;
-        nft.stdin.take().expect("stdin is piped").write_all(script.as_bytes()).context("writing to `nft`")?;
-        let output = nft.wait_with_output().context("waiting for `nft`")?;
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "nft in {}: {}\n{script}", node.name(), complaint.trim());
-        Ok(())
+        node.place.feed(&["nft", "-f", "-"], &script)
     }
 
     fn chains(&self, node: &str) -> String {

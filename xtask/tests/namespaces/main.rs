@@ -14,6 +14,7 @@ mod kernel;
 mod lifecycle;
 mod live;
 mod paths;
+mod peers;
 mod scene;
 mod services;
 mod topology;
@@ -80,7 +81,7 @@ fn all() -> impl Iterator<Item = Case> {
         paths::TESTS,
         lifecycle::TESTS,
     ];
-    let others = [hooks::TESTS, input::TESTS, walkthrough::TESTS, topology::TESTS];
+    let others = [hooks::TESTS, input::TESTS, peers::TESTS, walkthrough::TESTS, topology::TESTS];
     let by_default = |&(name, test): &(&str, Test)| Case { name: name.to_owned(), test, agent_options: &[] };
     let by_clsact = |&(name, test): &(&str, Test)| Case {
         name: format!("{name}_by_clsact"),

@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use xtask::peers::objects::{addresses, is_placed};
 
 use crate::{
     oracle::{
@@ -289,20 +290,6 @@ pub(crate) fn outside() -> PlaceNumber {
 
 pub(crate) fn parsed(address: &str) -> IpAddr {
     address.parse().expect("an address")
-}
-
-/// The addresses of a pod's status.
-pub(crate) fn addresses(pod: &Value) -> Vec<IpAddr> {
-    let status = &pod["status"];
-    let several = status["podIPs"].as_array().into_iter().flatten().map(|entry| &entry["ip"]);
-    let all: Vec<_> = several.filter_map(Value::as_str).map(parsed).collect();
-    if all.is_empty() { status["podIP"].as_str().map(parsed).into_iter().collect() } else { all }
-}
-
-/// A pod that runs, in a network namespace of its own.
-pub(crate) fn is_placed(object: &Value) -> bool {
-    let is_over = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-    object["kind"] == "Pod" && !is_over && object["spec"]["hostNetwork"] != true
 }
 
 fn count_of_pods() -> PlaceNumber {

@@ -7,7 +7,6 @@
 
 mod asking;
 mod cluster;
-mod iptables;
 #[expect(dead_code, unused_imports, reason = "the oracle serves other test programs, too")]
 #[path = "../../../agent/tests/oracle/oracle.rs"]
 mod oracle;

@@ -4,12 +4,13 @@
 //! The places and their servers stay; objects, services and policies change. One kind of scene has podgate on its nodes,
 //! the other iptables rules.
 
-use std::{collections::BTreeMap, io::Write, net::IpAddr, process::Stdio, thread};
+use std::{collections::BTreeMap, net::IpAddr, thread};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use xtask::{
     lab::{Addresses, Agent, Lab, Node, PATIENT, Place, Pod, until},
+    peers::calico::{self, Family},
     sandbox::Sandbox,
 };
 
@@ -19,7 +20,6 @@ use crate::{
         Cluster, Expected, MARKER_ADDRESSES, NODE_ADDRESSES, NODES, OUTSIDE_ADDRESSES, PlaceNumber, Question,
         marker, node_place, outside, parsed, places_of_pods,
     },
-    iptables::{self, Family},
     proxy,
     serving::Servers,
 };
@@ -116,7 +116,7 @@ impl Scene {
         self.lab.manifests().write(MANIFEST, &cluster.text())?;
         for node in &self.nodes {
             let table = proxy::table(&proxy::ways(&cluster.objects, node.name()));
-            feed(&node.place, &["nft", "-f", "-"], &table)?;
+            node.place.feed(&["nft", "-f", "-"], &table)?;
         }
         match &self.filter {
             Filter::Podgate(agents) => agents.iter().try_for_each(|agent| wait_for(agent, cluster))?,
@@ -129,14 +129,18 @@ impl Scene {
 
     fn write_iptables(&self, cluster: &Cluster) -> Result<()> {
         for (number, node) in self.nodes.iter().enumerate() {
-            let veths = (0..).zip(&self.pods).skip(number).step_by(self.nodes.len());
-            let veths: Vec<_> = veths.map(|(place, pod)| (place, pod.host_interface.as_str())).collect();
-            for (family, restore) in
-                Family::BOTH.into_iter().zip(["iptables-nft-restore", "ip6tables-nft-restore"])
-            {
-                let rules = iptables::rules(cluster, family, &veths);
-                feed(&node.place, &["ipset", "restore"], &rules.sets)?;
-                feed(&node.place, &[restore], &rules.filter)?;
+            let here = (0..).zip(&self.pods).skip(number).step_by(self.nodes.len());
+            let here: Vec<_> = here.map(|(place, pod)| (place, pod.host_interface.as_str())).collect();
+            let pods = cluster.objects.iter().filter_map(|object| {
+                let of_object = cluster.place_of(object)?;
+                let (_, veth) = here.iter().find(|(place, _)| *place == of_object)?;
+                Some((object, *veth))
+            });
+            let pods: Vec<_> = pods.collect();
+            for family in Family::BOTH {
+                let rules = calico::rules(&cluster.objects, cluster.number, family, &pods);
+                node.place.feed(&["ipset", "restore"], &rules.sets)?;
+                node.place.feed(&[family.restore()], &rules.filter)?;
             }
         }
         Ok(())
@@ -234,21 +238,5 @@ fn wait_for(agent: &Agent, cluster: &Cluster) -> Result<()> {
         "the agent reports {}",
         status["sources"]
     );
-    Ok(())
-}
-
-/// Runs a command that reads `text`.
-fn feed(place: &Place, command: &[&str], text: &str) -> Result<()> {
-    let mut process = place
-        .command(command[0])
-        .args(&command[1..])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("starting `{}`", command[0]))?;
-    process.stdin.take().expect("stdin is piped").write_all(text.as_bytes()).context("writing to it")?;
-    let output = process.wait_with_output().context("waiting for it")?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?} in {}: {}\n{text}", place.name(), complaint.trim());
     Ok(())
 }

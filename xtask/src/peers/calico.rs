@@ -1,29 +1,30 @@
-//! The policies as iptables rules, in the shape that Calico writes them for a node: the other way to enforce them.
+//! Policies as iptables rules, in the shape that Calico (3.30, iptables mode) writes them for a node.
 //!
-//! In: a cluster and the veths of a node's pods. Out: ipsets and, for each family, the table `filter`: a chain for each
-//! pod and direction that lets established connections pass, asks every policy that isolates the pod, and drops what
-//! none accepts. Written from the policies' text alone; it shares no code with podgate or the naive evaluator.
-//! Left out: INPUT and OUTPUT (a pod and its own node always reach each other) and what the API server refuses.
+//! In: a cluster's objects and the veths of a node's pods. Out: ipsets and, for one family, the table `filter`: a
+//! dispatch to a chain for each pod and direction that lets established connections pass, asks every policy that
+//! isolates the pod, and drops what none accepts. Written from the policies' text alone; it shares no code with podgate
+//! or the naive evaluator. Left out: INPUT and OUTPUT (a pod and its own node always reach each other), the tables raw,
+//! mangle and nat, and what the API server refuses.
 
 use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, PlaceNumber, addresses, is_placed};
+use super::objects::{addresses, cidr, is_kubernetes, is_placed, list, namespace, selects};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Family {
+pub enum Family {
     V4,
     V6,
 }
 
 /// The rules of one node and one family.
 #[derive(Clone, Debug)]
-pub(crate) struct Rules {
+pub struct Rules {
     /// For `ipset restore`.
-    pub(crate) sets: String,
+    pub sets: String,
     /// For `iptables-nft-restore`.
-    pub(crate) filter: String,
+    pub filter: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ enum Direction {
 struct Writer<'a> {
     objects: &'a [Value],
     family: Family,
-    /// Sets by what is in them. Names are new with each cluster: rules hold on to their sets until they are replaced.
+    /// Sets by what is in them.
     sets: BTreeMap<Set, String>,
     prefix: String,
     chains: String,
@@ -48,17 +49,21 @@ struct Set {
     entries: Vec<String>,
 }
 
+/// `veth` and one digit.
+const FIRST_DIGIT: usize = 5;
 const ACCEPT: &str = "-j MARK --set-xmark 0x10000/0x10000";
 const ACCEPTED: &str = "-m mark --mark 0x10000/0x10000";
 
-/// `veths` holds the node's pods: place and interface.
-pub(crate) fn rules(cluster: &Cluster, family: Family, veths: &[(PlaceNumber, &str)]) -> Rules {
+/// The rules for one node: `pods` holds its pods, which are among the objects, and their interfaces `veth…`.
+///
+/// Names of sets are new with each `generation`: rules hold on to their sets until they are replaced.
+pub fn rules(objects: &[Value], generation: u32, family: Family, pods: &[(&Value, &str)]) -> Rules {
     let digit = if family == Family::V4 { 4 } else { 6 };
     let mut writer = Writer {
-        objects: &cluster.objects,
+        objects,
         family,
         sets: BTreeMap::new(),
-        prefix: format!("cali{digit}0s:{}-", cluster.number),
+        prefix: format!("cali{digit}0s:{generation}-"),
         chains: String::new(),
         rules: String::new(),
     };
@@ -66,29 +71,58 @@ pub(crate) fn rules(cluster: &Cluster, family: Family, veths: &[(PlaceNumber, &s
     for (number, policy) in writer.policies().iter().enumerate() {
         writer.policy(number, policy);
     }
-    let pods = cluster.objects.iter().filter_map(|object| Some((cluster.place_of(object)?, object)));
-    for (place, pod) in pods {
-        if let Some((_, veth)) = veths.iter().find(|(number, _)| *number == place) {
-            writer.pod(pod, veth);
-        }
+    for (pod, veth) in pods {
+        writer.pod(pod, veth);
     }
-    for dispatch in ["cali-from-wl-dispatch", "cali-to-wl-dispatch"] {
-        writer.rule(dispatch, "-m comment --comment \"Unknown interface\" -j DROP");
+    let veths: Vec<_> = pods.iter().map(|(_, veth)| *veth).collect();
+    for direction in [Direction::Egress, Direction::Ingress] {
+        writer.dispatch(direction, &veths);
     }
     writer.finish()
 }
 
 impl<'a> Writer<'a> {
     fn forward(&mut self) {
-        for chain in ["cali-FORWARD", "cali-from-wl-dispatch", "cali-to-wl-dispatch"] {
+        // Policies for hosts and blocked addresses: chains that are there, and empty.
+        for chain in ["cali-FORWARD", "cali-from-hep-forward", "cali-to-hep-forward", "cali-cidr-block"] {
             self.chain(chain);
         }
         self.rule("FORWARD", "-j cali-FORWARD");
         self.rule("FORWARD", &format!("{ACCEPTED} -j ACCEPT"));
         self.rule("FORWARD", ACCEPT);
         self.rule("cali-FORWARD", "-j MARK --set-xmark 0x0/0xfffe0000");
+        self.rule("cali-FORWARD", "-m mark --mark 0x0/0x10000 -j cali-from-hep-forward");
         self.rule("cali-FORWARD", "-i veth+ -j cali-from-wl-dispatch");
         self.rule("cali-FORWARD", "-o veth+ -j cali-to-wl-dispatch");
+        self.rule("cali-FORWARD", "-j cali-to-hep-forward");
+        self.rule("cali-FORWARD", "-j cali-cidr-block");
+    }
+
+    /// From an interface to its chain, in two steps: by the first digit of its name, then by the name.
+    fn dispatch(&mut self, direction: Direction, veths: &[&str]) {
+        let (dispatch, way) = (direction.dispatch(), direction.way());
+        let unknown = "-m comment --comment \"Unknown interface\" -j DROP";
+        self.chain(dispatch);
+        let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for veth in veths {
+            groups.entry(veth.get(..FIRST_DIGIT).unwrap_or(veth)).or_default().push(veth);
+        }
+        for (prefix, group) in groups {
+            let to_chain = |veth: &str| format!("{way} {veth} -g {}{veth}", direction.endpoints());
+            match group[..] {
+                [veth] => self.rule(dispatch, &to_chain(veth)),
+                _ => {
+                    let chain = format!("{dispatch}-{}", &prefix["veth".len()..]);
+                    self.rule(dispatch, &format!("{way} {prefix}+ -g {chain}"));
+                    self.chain(&chain);
+                    for veth in group {
+                        self.rule(&chain, &to_chain(veth));
+                    }
+                    self.rule(&chain, unknown);
+                }
+            }
+        }
+        self.rule(dispatch, unknown);
     }
 
     fn policies(&self) -> Vec<&'a Value> {
@@ -117,15 +151,21 @@ impl<'a> Writer<'a> {
     }
 
     fn pod(&mut self, pod: &Value, veth: &str) {
-        for (direction, way, dispatch, chain) in [
-            (Direction::Egress, "-i", "cali-from-wl-dispatch", format!("cali-fw-{veth}")),
-            (Direction::Ingress, "-o", "cali-to-wl-dispatch", format!("cali-tw-{veth}")),
-        ] {
+        for direction in [Direction::Egress, Direction::Ingress] {
+            let chain = format!("{}{veth}", direction.endpoints());
             self.chain(&chain);
-            self.rule(dispatch, &format!("{way} {veth} -g {chain}"));
             self.rule(&chain, "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
             self.rule(&chain, "-m conntrack --ctstate INVALID -j DROP");
             self.rule(&chain, "-j MARK --set-xmark 0x0/0x30000");
+            if direction == Direction::Egress {
+                // Pods may not speak the overlay's protocols: VXLAN and IP in IP.
+                self.rule(&chain, "-p udp -m multiport --destination-ports 4789 -j DROP");
+                self.rule(&chain, "-p 4 -j DROP");
+            }
+            self.rule(
+                &chain,
+                "-m comment --comment \"Start of tier default\" -j MARK --set-xmark 0x0/0x20000",
+            );
             let policies = self.policies();
             let isolating = policies.iter().enumerate().filter(|(_, policy)| {
                 namespace(policy) == namespace(pod)
@@ -142,6 +182,8 @@ impl<'a> Writer<'a> {
                 self.rule(&chain, ACCEPT);
                 self.rule(&chain, &format!("{ACCEPTED} -j RETURN"));
             }
+            // The end of the tier, and of a pod that no profile lets through.
+            self.rule(&chain, "-m mark --mark 0x0/0x20000 -j DROP");
             self.rule(&chain, "-j DROP");
         }
     }
@@ -279,7 +321,15 @@ impl<'a> Writer<'a> {
 }
 
 impl Family {
-    pub(crate) const BOTH: [Self; 2] = [Self::V4, Self::V6];
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// What loads its rules.
+    pub fn restore(self) -> &'static str {
+        match self {
+            Self::V4 => "iptables-nft-restore",
+            Self::V6 => "ip6tables-nft-restore",
+        }
+    }
 
     fn has(self, address: &IpAddr) -> bool {
         address.is_ipv4() == (self == Self::V4)
@@ -294,10 +344,29 @@ impl Direction {
             Self::Egress => "cali-po-knp-",
         }
     }
-}
 
-fn is_kubernetes(policy: &Value) -> bool {
-    policy["apiVersion"] == "networking.k8s.io/v1"
+    /// How chains of pods are called.
+    fn endpoints(self) -> &'static str {
+        match self {
+            Self::Ingress => "cali-tw-",
+            Self::Egress => "cali-fw-",
+        }
+    }
+
+    fn dispatch(self) -> &'static str {
+        match self {
+            Self::Ingress => "cali-to-wl-dispatch",
+            Self::Egress => "cali-from-wl-dispatch",
+        }
+    }
+
+    /// By which side of a forwarded packet a pod's interface is known.
+    fn way(self) -> &'static str {
+        match self {
+            Self::Ingress => "-o",
+            Self::Egress => "-i",
+        }
+    }
 }
 
 fn isolates(policy: &Value, direction: Direction) -> bool {
@@ -307,49 +376,4 @@ fn isolates(policy: &Value, direction: Direction) -> bool {
         Direction::Egress if types.is_empty() => !list(&policy["spec"]["egress"]).is_empty(),
         Direction::Egress => types.iter().any(|it| it == "Egress"),
     }
-}
-
-/// A selector that is missing selects all, as an empty one does.
-fn selects(selector: &Value, labels: &Value) -> bool {
-    let wanted = selector["matchLabels"].as_object().into_iter().flatten();
-    let expressions = list(&selector["matchExpressions"]).iter();
-    wanted.into_iter().all(|(key, value)| labels.get(key) == Some(value))
-        && expressions.into_iter().all(|expression| {
-            let found = expression["key"].as_str().and_then(|key| labels.get(key));
-            let is_listed = || found.is_some_and(|found| list(&expression["values"]).contains(found));
-            match expression["operator"].as_str() {
-                Some("In") => is_listed(),
-                Some("NotIn") => !is_listed(),
-                Some("Exists") => found.is_some(),
-                Some("DoesNotExist") => found.is_none(),
-                other => panic!("no operator: {other:?}"),
-            }
-        })
-}
-
-/// With the old forms: leading zeros, and IPv4 mapped into IPv6.
-fn cidr(text: &Value) -> (IpAddr, u8) {
-    let (address, length) =
-        text.as_str().and_then(|text| text.split_once('/')).expect("a block is ADDRESS/LENGTH");
-    let length: u8 = length.parse().expect("a length");
-    let without_zeros = |part: &str| part.parse::<u8>().expect("a part of an address").to_string();
-    let address: IpAddr = match address.contains(':') {
-        true => address.parse().expect("an address"),
-        false => {
-            let parts: Vec<_> = address.split('.').map(without_zeros).collect();
-            parts.join(".").parse().expect("an address")
-        }
-    };
-    match address {
-        IpAddr::V6(mapped) if let Some(v4) = mapped.to_ipv4_mapped() => (v4.into(), length - 96),
-        address => (address, length),
-    }
-}
-
-fn namespace(object: &Value) -> &str {
-    object["metadata"]["namespace"].as_str().unwrap_or("default")
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
 }

@@ -1,0 +1,25 @@
+//! `cargo xtask bench`: what podgate costs, next to what others cost.
+//!
+//! In: which kind of measurement. Out: figures next to their goals, on the terminal, as JSON and as a page for people.
+//! What all kinds share is here: the machine, statistics, figures and their report. Left out: tests gate on what is
+//! stable (helper calls, instructions) and stand elsewhere; a benchmark is no timed test.
+
+mod figure;
+mod machine;
+mod path;
+mod progress;
+mod report;
+mod statistics;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::flags::BenchCommand;
+
+/// Runs one kind of measurement.
+pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode> {
+    match command {
+        BenchCommand::Path(flags) => path::run(flags),
+    }
+}

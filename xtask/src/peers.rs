@@ -1,0 +1,7 @@
+//! The rules that other systems write for the same policies: to compare answers with, and speed.
+//!
+//! In: policies. Out: text for ipset and iptables-restore. Left out: loading it, which `Place::feed` does.
+
+pub mod calico;
+pub mod npm;
+pub mod objects;

@@ -1,0 +1,70 @@
+//! The rules of other systems: what the workshop writes is taken by ipset and iptables, old and new.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+use serde_json::json;
+use xtask::{
+    lab::{Lab, Place},
+    peers::{
+        calico::{self, Family},
+        npm::{self, Policy, Ports, Protocol},
+    },
+};
+
+use crate::Test;
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("npms_rules_are_accepted_by_both_kinds_of_iptables", npm),
+    ("calicos_rules_are_accepted_for_both_families", calico),
+];
+
+fn npm(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("n1")?;
+    let text = str::to_owned;
+    let ports = [(Protocol::Tcp, 80, 90), (Protocol::Udp, 53, 53)];
+    let ports = ports.map(|(protocol, first, last)| Ports { protocol, first, last }).to_vec();
+    let policy = Policy { name: text("p"), app: text("b"), from: text("a"), to: text("c"), ports };
+    let pod = |(app, digit)| npm::Pod { app: text(app), address: Ipv4Addr::new(10, 0, 0, digit) };
+    let pods = [("a", 1), ("b", 2), ("c", 3)].map(pod);
+    let rules = npm::rules("x", &pods, &[policy]);
+    load(&node.place, &rules.sets, &rules.filter, &["iptables-nft-restore", "iptables-legacy-restore"])
+}
+
+fn calico(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("n1")?;
+    let pod = |app: &str, ips: [&str; 2]| {
+        json!({
+            "kind": "Pod",
+            "metadata": {"name": app, "namespace": "x", "labels": {"app": app}},
+            "status": {"podIPs": ips.map(|ip| json!({"ip": ip}))},
+        })
+    };
+    let policy = json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "p", "namespace": "x"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "b"}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{
+                "from": [{"podSelector": {"matchLabels": {"app": "a"}}}],
+                "ports": [{"protocol": "TCP", "port": 80, "endPort": 90}, {"protocol": "UDP", "port": 53}],
+            }],
+            "egress": [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}]}],
+        },
+    });
+    let objects = [pod("a", ["10.0.0.1", "fd00::1"]), pod("b", ["10.0.0.2", "fd00::2"]), policy];
+    // Two interfaces with one first digit, which share a chain of the dispatch, and one alone.
+    let pods = [(&objects[0], "veth1a"), (&objects[1], "veth1b"), (&objects[1], "veth2c")];
+    for family in Family::BOTH {
+        let rules = calico::rules(&objects, 0, family, &pods);
+        load(&node.place, &rules.sets, &rules.filter, &[family.restore()])?;
+    }
+    Ok(())
+}
+
+fn load(place: &Place, sets: &str, filter: &str, programs: &[&str]) -> Result<()> {
+    place.feed(&["ipset", "restore"], sets)?;
+    programs.iter().try_for_each(|program| place.feed(&[program], filter))
+}
