@@ -7,11 +7,12 @@
 mod figure;
 mod machine;
 mod path;
+mod program;
 mod progress;
 mod report;
 mod statistics;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
 use anyhow::Result;
 
@@ -20,6 +21,14 @@ use crate::flags::BenchCommand;
 /// Runs one kind of measurement.
 pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode> {
     match command {
+        BenchCommand::Decision(flags) => program::run(&program::DECISION, flags),
         BenchCommand::Path(flags) => path::run(flags),
+        BenchCommand::Control(flags) => program::run(&program::CONTROL, flags),
     }
+}
+
+/// The command that was run, as one can run it again.
+fn command() -> String {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    format!("cargo xtask {}", arguments.join(" "))
 }

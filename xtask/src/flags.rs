@@ -84,8 +84,25 @@ pub struct ScaleFlags {
 
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
+    /// The kernel programs alone: nanoseconds a packet over an empty program, helper calls, instructions
+    Decision(ProgramFlags),
     /// Packets and connections between two pods: no filter, podgate, conntrack, Azure NPM's and Calico's rules
     Path(PathFlags),
+    /// The agent in clusters of up to 150,000 pods: cold start, cost of changes, memory
+    Control(ProgramFlags),
+}
+
+#[derive(Debug, Args)]
+pub struct ProgramFlags {
+    /// Fewer cases and fewer rounds
+    #[arg(long)]
+    pub quick: bool,
+    /// Write the figures to FILE as well
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write a page to FILE
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

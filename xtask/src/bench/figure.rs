@@ -70,6 +70,14 @@ impl Figure {
     }
 }
 
+impl Figure {
+    /// Its quartiles, for people.
+    pub(crate) fn between(&self) -> String {
+        let [q1, q3] = self.quartiles.map(readable);
+        format!("{q1} to {q3}")
+    }
+}
+
 impl Goal {
     pub(crate) fn limit(self) -> f64 {
         let (Self::AtMost(limit) | Self::AtLeast(limit)) = self;

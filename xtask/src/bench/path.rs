@@ -16,7 +16,6 @@ mod traffic;
 mod variant;
 
 use std::{
-    env,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -25,6 +24,7 @@ use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{
+    command,
     figure::{Figure, readable},
     machine::{self, Machine},
     progress::Progress,
@@ -218,12 +218,6 @@ const LIMITS: [&str; 6] = [
     "A conntrack table that is full: the flood has as many flows as there are source ports, and that limit is the machine's.",
 ];
 
-/// The command that was run, as one can run it again.
-fn command() -> String {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    format!("cargo xtask {}", arguments.join(" "))
-}
-
 /// On the terminal: what was measured of each variant, then all goals, then refusals.
 fn show(report: &Report) {
     let Report { figures, refused, .. } = report;
@@ -242,7 +236,7 @@ fn show(report: &Report) {
             let mut row = variant_cells(figure);
             row.extend([
                 Cell::from(readable(figure.median)),
-                Cell::new(between(figure), Tone::Quiet),
+                Cell::new(figure.between(), Tone::Quiet),
                 added.into(),
             ]);
             row
@@ -257,7 +251,7 @@ fn show(report: &Report) {
         let mut row = vec![Cell::from(figure.name.as_str())];
         row.extend(variant_cells(figure));
         row.push(format!("{} {}", readable(figure.median), figure.unit).into());
-        row.push(Cell::new(between(figure), Tone::Quiet));
+        row.push(Cell::new(figure.between(), Tone::Quiet));
         row.push(figure.control.map(|control| format!("{control:+.2} %")).unwrap_or_default().into());
         row.push(figure.goal.map(|goal| goal.to_string()).unwrap_or_default().into());
         row.push(mark(figure.met == Some(true)));
@@ -285,11 +279,6 @@ fn variant_cells(figure: &Figure) -> Vec<Cell> {
 
 fn is_same_variant(one: &Figure, other: &Figure) -> bool {
     (&one.variant, one.policies, one.place) == (&other.variant, other.policies, other.place)
-}
-
-fn between(figure: &Figure) -> String {
-    let [q1, q3] = figure.quartiles.map(readable);
-    format!("{q1} to {q3}")
 }
 
 fn signed(value: f64) -> String {
