@@ -1,0 +1,200 @@
+//! A cluster as large ones are: namespaces of some Deployments, policies among them, a service for each Deployment.
+//!
+//! Names, label sets and lists of ports are shared as the decoder shares them. Pods are spread over the nodes in turn, so
+//! that those of one node are of many namespaces.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use podgate::model::{
+    Cluster, EndpointSlice, IpBlock, Labels, NAMESPACE_NAME_LABEL, Name, NamedPort, Namespace, NetworkPolicy,
+    Node, ObjectName, Peer, Peers, Pod, PortRule, Ports, Requirement, Rule, Selector, Service, ServicePort,
+    SliceEndpoint, SlicePort,
+};
+use podgate_common::Protocol;
+
+/// The node that is measured.
+pub(crate) const NODE: &str = "node-0";
+/// Pods of a node.
+pub(crate) const LOCAL_PODS: usize = 110;
+/// Pods of a namespace, and of a Deployment.
+const NAMESPACE_PODS: usize = 75;
+const REPLICAS: usize = 15;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scale {
+    pub(crate) pods: usize,
+    pub(crate) policies: usize,
+}
+
+impl Scale {
+    pub(crate) fn variant(self) -> String {
+        format!("{} pods, {} policies", self.pods, self.policies)
+    }
+
+    fn namespaces(self) -> usize {
+        self.pods.div_ceil(NAMESPACE_PODS)
+    }
+
+    /// The pods alone.
+    pub(crate) fn pods(self) -> Cluster {
+        let nodes: Vec<Name> =
+            (0..self.pods.div_ceil(LOCAL_PODS)).map(|node| format!("node-{node}").into()).collect();
+        let ports: Arc<[NamedPort]> =
+            [NamedPort { name: "http".into(), protocol: Protocol::Tcp, number: 8080 }].into();
+        let mut cluster = Cluster::default();
+        for space in 0..self.namespaces() {
+            let namespace = namespace(space);
+            for app in 0..NAMESPACE_PODS / REPLICAS {
+                let labels = app_labels(space, app);
+                for replica in 0..REPLICAS {
+                    let number = space * NAMESPACE_PODS + app * REPLICAS + replica;
+                    if number >= self.pods {
+                        return cluster;
+                    }
+                    let name =
+                        ObjectName::new(namespace.clone(), format!("app-{app}-6f7c9d5b8-{replica:05}"));
+                    let pod = Pod {
+                        name: name.clone(),
+                        labels: labels.clone(),
+                        node: Some(nodes[number % nodes.len()].clone()),
+                        addresses: vec![address(number)],
+                        host_network: false,
+                        ports: ports.clone(),
+                    };
+                    cluster.pods.insert(name, Arc::new(pod));
+                }
+            }
+        }
+        cluster
+    }
+
+    /// Everything else.
+    pub(crate) fn fill(self, cluster: &mut Cluster) {
+        for space in 0..self.namespaces() {
+            let name = namespace(space);
+            let labels = labels(&[
+                (NAMESPACE_NAME_LABEL.into(), name.clone()),
+                ("team".into(), format!("team-{}", space % TEAMS).into()),
+            ]);
+            cluster.namespaces.insert(name, Arc::new(Namespace { labels }));
+        }
+        for node in 0..self.pods.div_ceil(LOCAL_PODS) {
+            let bytes = u32::try_from(node).expect("fewer nodes than addresses") + 0xac10_0000;
+            let addresses = vec![Ipv4Addr::from(bytes).into()];
+            let node = Node { labels: Arc::default(), addresses };
+            cluster.nodes.insert(format!("node-{}", cluster.nodes.len()).into(), Arc::new(node));
+        }
+        for number in 0..self.policies {
+            let space = number % self.namespaces();
+            let policy = policy(space, number, number / self.namespaces());
+            cluster.policies.insert(policy.name.clone(), Arc::new(policy));
+        }
+        let mut backends: BTreeMap<(Name, Name), Vec<SliceEndpoint>> = BTreeMap::new();
+        for pod in cluster.pods.values() {
+            let endpoint = SliceEndpoint {
+                address: pod.addresses[0],
+                node: pod.node.clone(),
+                ready: true,
+                serving: true,
+                terminating: false,
+            };
+            let app = pod.labels["app"].clone();
+            backends.entry((pod.name.namespace.clone(), app)).or_default().push(endpoint);
+        }
+        for (number, ((namespace, app), endpoints)) in backends.into_iter().enumerate() {
+            let (service, slice) = service(namespace, app, number, endpoints);
+            cluster.services.insert(service.name.clone(), Arc::new(service));
+            cluster.slices.insert(slice.name.clone(), Arc::new(slice));
+        }
+    }
+}
+
+/// Teams share namespaces.
+const TEAMS: usize = 40;
+
+/// One policy of a namespace; `kind` says what sort, `number` makes it unique.
+pub(crate) fn policy(space: usize, number: usize, kind: usize) -> NetworkPolicy {
+    let app = |app: usize| equals("app", &format!("app-{app}"));
+    let here = |number| Peer::Pods { namespaces: None, pods: app(number) };
+    let team = |number: usize| Peer::Pods {
+        namespaces: Some(equals("team", &format!("team-{}", number % TEAMS))),
+        pods: app(number % 5),
+    };
+    let tcp = |port| PortRule::Range { protocol: Protocol::Tcp, first: port, last: port };
+    let rule = |peers, ports| Rule { peers: Peers::Listed(peers), ports: Ports::Listed(ports) };
+    let dns = PortRule::Range { protocol: Protocol::Udp, first: 53, last: 53 };
+    let everywhere =
+        Peer::Pods { namespaces: Some(Selector::EVERYTHING), pods: equals("k8s-app", "kube-dns") };
+    let block = IpBlock {
+        cidr: format!("198.51.{}.0/24", number % 100).parse().expect("a network"),
+        except: BTreeSet::new(),
+    };
+    let ingress = vec![rule(vec![here(kind + 1), team(space + kind)], vec![tcp(8080)])];
+    let egress = vec![
+        rule(vec![here(kind + 2), Peer::Block(block)], vec![tcp(8080), tcp(443)]),
+        rule(vec![everywhere], vec![dns]),
+    ];
+    NetworkPolicy {
+        name: ObjectName::new(namespace(space), format!("policy-{number}")),
+        subject: app(kind % 5),
+        ingress: Some(ingress),
+        egress: (kind.is_multiple_of(2)).then_some(egress),
+    }
+}
+
+pub(crate) fn address(number: usize) -> IpAddr {
+    Ipv4Addr::from(0x0a00_0000 + u32::try_from(number).expect("fewer pods than addresses")).into()
+}
+
+/// The place of a namespace among all of them.
+pub(crate) fn space(namespace: &str) -> usize {
+    namespace.trim_start_matches("space-").parse().expect("a namespace of this cluster")
+}
+
+fn service(
+    namespace: Name,
+    app: Name,
+    number: usize,
+    endpoints: Vec<SliceEndpoint>,
+) -> (Service, EndpointSlice) {
+    let name = ObjectName::new(namespace.clone(), app.clone());
+    let at = u32::try_from(number).expect("fewer services than addresses") + 0x0a80_0000 + 0x0040_0000;
+    let service = Service {
+        name: name.clone(),
+        cluster_addresses: vec![Ipv4Addr::from(at).into()],
+        external_addresses: Vec::new(),
+        internal_local: false,
+        ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, number: 80, node_port: None }],
+    };
+    let slice = EndpointSlice {
+        name: ObjectName::new(namespace, format!("{app}-x7k2p")),
+        service: name,
+        ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, number: Some(8080) }],
+        endpoints,
+    };
+    (service, slice)
+}
+
+fn namespace(space: usize) -> Name {
+    format!("space-{space}").into()
+}
+
+fn app_labels(space: usize, app: usize) -> Labels {
+    labels(&[
+        ("app".into(), format!("app-{app}").into()),
+        ("pod-template-hash".into(), format!("{space:x}-6f7c9d5b8").into()),
+        ("tier".into(), format!("tier-{}", app % 3).into()),
+    ])
+}
+
+fn labels(pairs: &[(Name, Name)]) -> Labels {
+    Arc::new(pairs.iter().cloned().collect())
+}
+
+fn equals(key: &str, value: &str) -> Selector {
+    Selector::All(vec![Requirement::In(key.into(), BTreeSet::from([value.into()]))])
+}

@@ -1,0 +1,234 @@
+//! The measurements of one cluster, from an empty kernel on.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use podgate::{
+    endpoints::{Link, Network, Peer, cni::CniResults},
+    kernel::{Attacher, Kernel, KernelOptions, Mode, Pins},
+    model::{Cluster, NetworkPolicy, ObjectName, Pod},
+    reconciler::{Pass, Reconciler},
+};
+
+use crate::{
+    cluster::{LOCAL_PODS, NODE, Scale, address, policy, space},
+    figures::{Figures, allocated, cpu_time, kernel_memory, resident},
+    sandbox,
+};
+
+/// Policies of the burst.
+const BURST: usize = 1_000;
+/// The first number of an address, and of a policy, that the cluster itself does not use.
+const FREE: usize = 1 << 20;
+
+pub(crate) fn measure(scale: Scale, quick: bool) -> Result<()> {
+    let figures = Figures { variant: scale.variant() };
+    let progress = |doing: &str| eprintln!("control: {}: {doing}", figures.variant);
+    let bpffs = sandbox::enter(u32::try_from(LOCAL_PODS)?)?;
+    let mut node = Node::new(scale, &bpffs, &figures)?;
+
+    progress("cold start");
+    let (started, cpu) = (Instant::now(), cpu_time());
+    let pass = node.pass()?;
+    figures.print_one("cold start", "s", (pass.enforced - started).as_secs_f64(), Some(15.0));
+    figures.print_one("cold start, CPU", "s", (cpu_time() - cpu).as_secs_f64(), None);
+    let large = scale.pods >= 100_000;
+    let goal = if large { 100.0 } else { 40.0 };
+    let [now, peak] = resident()?;
+    figures.print_one("resident memory after the cold start", "MiB", now, Some(goal));
+    figures.print_one("peak memory of the cold start", "MiB", peak, Some(1.5 * goal));
+
+    let rounds = if quick { 100 } else { 1_000 };
+    progress("pod events");
+    node.pod_events(rounds)?;
+    progress("policy events");
+    node.policy_events(if quick { 50 } else { 300 })?;
+    progress("a burst of policies");
+    node.burst(if quick { 1 } else { 5 })?;
+
+    let [now, peak] = resident()?;
+    figures.print_one("resident memory", "MiB", now, Some(goal));
+    figures.print_one("peak memory", "MiB", peak, Some(1.5 * goal));
+    figures.print_one("kernel memory of the maps", "MB", kernel_memory()?, Some(32.0));
+    Ok(())
+}
+
+/// The agent without its sources: pictures are made here.
+struct Node<'a> {
+    figures: &'a Figures,
+    cluster: Cluster,
+    local: Vec<Arc<Pod>>,
+    network: Network,
+    cni: CniResults,
+    reconciler: Reconciler,
+}
+
+impl<'a> Node<'a> {
+    fn new(scale: Scale, bpffs: &std::path::Path, figures: &'a Figures) -> Result<Self> {
+        let before = allocated();
+        let mut cluster = scale.pods();
+        let of_pods = allocated() - before;
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        figures.print_one("memory of a pod", "B", of_pods as f64 / scale.pods as f64, Some(300.0));
+        scale.fill(&mut cluster);
+        let is_local = |pod: &&Arc<Pod>| pod.node.as_deref() == Some(NODE);
+        let local: Vec<Arc<Pod>> = cluster.pods.values().filter(is_local).take(LOCAL_PODS).cloned().collect();
+        let links = local.iter().zip(sandbox::FIRST_VETH..).map(|(pod, ifindex)| {
+            let peer = Peer { namespace: 0, ifindex: 2, addresses: pod.addresses.iter().copied().collect() };
+            let name = format!("veth{ifindex}").into();
+            (ifindex, Link { name, peer: Some(peer), ..Link::default() })
+        });
+        let pins = Pins::create(bpffs)?;
+        let options = KernelOptions { flows: 262_144, recheck: false, masqueraded: false };
+        let kernel = Kernel::load(Some(&pins), options)?;
+        let attacher = Attacher::new(Mode::of_this_kernel()?, &pins)?;
+        Ok(Self {
+            figures,
+            network: Network { links: links.collect() },
+            cluster,
+            local,
+            cni: CniResults::default(),
+            reconciler: Reconciler::new(NODE.into(), kernel, attacher),
+        })
+    }
+
+    fn pass(&mut self) -> Result<Pass> {
+        self.reconciler.reconcile(&self.cluster, &self.network, &self.cni)
+    }
+
+    /// A pod of another node appears without an address, gets one, changes its labels, and goes.
+    fn pod_events(&mut self, rounds: usize) -> Result<()> {
+        let like: Vec<Arc<Pod>> = self.cluster.pods.values().step_by(97).take(rounds).cloned().collect();
+        let mut cost = BTreeMap::new();
+        for round in 0..rounds {
+            let like = &like[round % like.len()];
+            let other = &self.local[round % self.local.len()].labels;
+            let name = ObjectName::new(like.name.namespace.clone(), format!("new-{round}"));
+            let made = Pod { name: name.clone(), addresses: Vec::new(), ..(**like).clone() };
+            let made = Pod { node: Some("node-elsewhere".into()), ..made };
+            let running = Pod { addresses: vec![address(FREE + round)], ..made.clone() };
+            let relabelled = Pod { labels: other.clone(), ..running.clone() };
+            for (event, pod) in [
+                ("made", Some(made)),
+                ("given an address", Some(running)),
+                ("relabelled", Some(relabelled)),
+                ("gone", None),
+            ] {
+                let spent = self.event(|cluster| match pod {
+                    Some(pod) => {
+                        cluster.pods.insert(name.clone(), Arc::new(pod));
+                    }
+                    None => {
+                        cluster.pods.remove(&name);
+                    }
+                })?;
+                cost.entry(event).or_insert_with(Vec::new).push(spent);
+            }
+        }
+        let all: Vec<Spent> = cost.values().flatten().copied().collect();
+        self.figures.print("pod event, CPU", "ms", milliseconds(&all, |spent| spent.cpu), Some(1.0));
+        for (event, spent) in cost {
+            let name = format!("pod event, CPU ({event})");
+            self.figures.print(&name, "ms", milliseconds(&spent, |spent| spent.cpu), Some(1.0));
+        }
+        let writes: Vec<f64> = all.iter().map(|spent| f64::from(spent.writes)).collect();
+        self.figures.print("pod event, map writes", "writes", writes.clone(), None);
+        self.figures.print_percentile("pod event, map writes, p99", "writes", 99, &writes, None);
+        Ok(())
+    }
+
+    /// Policies for local pods come, change and go.
+    fn policy_events(&mut self, rounds: usize) -> Result<()> {
+        let mut all = Vec::new();
+        for round in 0..rounds {
+            let made = self.policy_for_local(round);
+            let mut changed = made.clone();
+            changed.ingress = Some(Vec::new());
+            let name = made.name.clone();
+            for policy in [Some(made), Some(changed), None] {
+                all.push(self.event(|cluster| match policy {
+                    Some(policy) => {
+                        cluster.policies.insert(name.clone(), Arc::new(policy));
+                    }
+                    None => {
+                        cluster.policies.remove(&name);
+                    }
+                })?);
+            }
+        }
+        let took = milliseconds(&all, |spent| spent.enforced);
+        for (percent, goal) in [(50, Some(10.0)), (99, Some(50.0)), (100, None)] {
+            let name = if percent == 100 { "max".to_owned() } else { format!("p{percent}") };
+            let name = format!("policy event until it is enforced, {name}");
+            self.figures.print_percentile(&name, "ms", percent, &took, goal);
+        }
+        self.figures.print("policy event, whole pass", "ms", milliseconds(&all, |spent| spent.whole), None);
+        self.figures.print("policy event, CPU", "ms", milliseconds(&all, |spent| spent.cpu), None);
+        let writes = all.iter().map(|spent| f64::from(spent.writes)).collect();
+        self.figures.print("policy event, map writes", "writes", writes, None);
+        Ok(())
+    }
+
+    /// Many policies for local pods at once.
+    fn burst(&mut self, rounds: usize) -> Result<()> {
+        let mut took = Vec::new();
+        for _ in 0..rounds {
+            let policies: Vec<NetworkPolicy> =
+                (0..BURST).map(|number| self.policy_for_local(number)).collect();
+            let spent = self.event(|cluster| {
+                for policy in &policies {
+                    cluster.policies.insert(policy.name.clone(), Arc::new(policy.clone()));
+                }
+            })?;
+            took.push(spent.enforced.as_secs_f64());
+            self.event(|cluster| {
+                for policy in &policies {
+                    cluster.policies.remove(&policy.name);
+                }
+            })?;
+        }
+        let local = self.local.len();
+        self.figures.print(&format!("{BURST} policies on {local} local pods"), "s", took, Some(1.0));
+        Ok(())
+    }
+
+    /// A policy that selects at least one pod of this node.
+    fn policy_for_local(&self, number: usize) -> NetworkPolicy {
+        let pod = &self.local[number % self.local.len()];
+        let app = pod.labels["app"].trim_start_matches("app-").parse().expect("the number of an app");
+        let mut made = policy(space(&pod.name.namespace), FREE + number, app);
+        made.egress = number.is_multiple_of(2).then(|| made.egress.unwrap_or_default());
+        made
+    }
+
+    /// Something happens, and is enforced.
+    fn event(&mut self, happen: impl FnOnce(&mut Cluster)) -> Result<Spent> {
+        let (started, cpu, writes) = (Instant::now(), cpu_time(), self.reconciler.writes());
+        // As a source does: the picture before is still in the agent's hands.
+        let mut next = self.cluster.clone();
+        happen(&mut next);
+        self.cluster = next;
+        let pass = self.pass().context("a pass failed")?;
+        ensure!(pass.epoch > 0, "nothing is enforced");
+        let writes = u32::try_from(self.reconciler.writes() - writes).context("writes of one event")?;
+        let enforced = pass.enforced.saturating_duration_since(started);
+        Ok(Spent { cpu: cpu_time() - cpu, enforced, whole: started.elapsed(), writes })
+    }
+}
+
+/// What one event cost.
+#[derive(Clone, Copy)]
+struct Spent {
+    cpu: Duration,
+    enforced: Duration,
+    whole: Duration,
+    writes: u32,
+}
+
+fn milliseconds(spent: &[Spent], of: impl Fn(&Spent) -> Duration) -> Vec<f64> {
+    spent.iter().map(|spent| of(spent).as_secs_f64() * 1_000.0).collect()
+}
