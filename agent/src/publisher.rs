@@ -167,9 +167,10 @@ impl Current {
 
     fn target(&mut self, tables: &Tables) -> Target {
         let Self { set, ids, in_force, published, .. } = self;
-        match published {
+        // Should a write fail, the next publication compares everything.
+        match published.take() {
             Some((before, assigned)) if before.series.is(&tables.series) => {
-                Target::since(before, assigned.clone(), tables, ids, set, in_force)
+                Target::since(before, assigned, tables, ids, set, in_force)
             }
             _ => {
                 let mut assigned = Assigned::default();
@@ -197,11 +198,9 @@ impl Current {
         wanted: &Wanted,
         target: Target,
     ) -> Result<Published> {
-        let Target { ids, rows, crossing, addresses, prefixes, services } = target;
-        // Should a write fail, the next publication compares everything.
-        let before = self.published.take().filter(|(before, _)| before.series.is(&tables.series));
+        let Target { before, mut ids, rows, crossing, addresses, prefixes, services } = target;
         let same_classes =
-            before.as_ref().is_some_and(|(before, _)| Arc::ptr_eq(&before.classes, &tables.classes));
+            before.as_ref().is_some_and(|before| Arc::ptr_eq(&before.classes, &tables.classes));
         let writes =
             |maps: &Maps, set: &TableSet| maps.endpoints.writes() + maps.owners.writes() + set.writes();
         let written = writes(maps, &self.set);
@@ -273,9 +272,8 @@ impl Current {
         self.set.rows.change(&rows)?;
         maps.owners.keep(&owners)?;
         maps.endpoints.keep(&endpoints)?;
-        let mut ids = ids;
         match &before {
-            Some((before, _)) if same_classes => self.ids.free(tables, before, &mut ids),
+            Some(before) if same_classes => self.ids.free(tables, before, &mut ids),
             _ => self.ids.keep(tables, &mut ids),
         }
         if !orphaned.is_empty() {

@@ -36,6 +36,8 @@ pub struct Reconciler {
     compiler: Incremental,
     publisher: Publisher,
     endpoints: Endpoints,
+    /// What these were found in; `None` when they must be found anew.
+    looked_at: Option<(Arc<Network>, Arc<CniResults>)>,
     /// The pods behind the veths as they were last seen: one that is force-deleted runs on under its last policies.
     pods: BTreeMap<ObjectName, Arc<Pod>>,
     /// The veths that were there when the agent came; `None` until its first pass.
@@ -84,6 +86,7 @@ impl Reconciler {
             compiler: Incremental::default(),
             publisher: Publisher::default(),
             endpoints: Endpoints::default(),
+            looked_at: None,
             pods: BTreeMap::new(),
             older: None,
             devices: BTreeSet::new(),
@@ -93,17 +96,34 @@ impl Reconciler {
         }
     }
 
-    /// One pass.
+    /// One pass. What the sources gave is kept, to tell in the next one what changed.
     ///
     /// # Errors
     ///
     /// When the tables cannot be compiled or the kernel refuses a write. A program that cannot be attached to one
     /// veth is logged, and tried again with the next pass.
-    pub fn reconcile(&mut self, cluster: &Cluster, network: &Network, cni: &CniResults) -> Result<Pass> {
-        self.local.follow(cluster);
-        let evidence = Evidence { network, cni, cluster, node: &self.node, local: self.local.pods() };
-        let endpoints = resolve(&evidence, &|pod| cluster.is_judged(pod), &self.endpoints);
-        let pods = self.pods_behind(&endpoints, cluster);
+    pub fn reconcile(
+        &mut self,
+        cluster: &Cluster,
+        network: &Arc<Network>,
+        cni: &Arc<CniResults>,
+    ) -> Result<Pass> {
+        let evidence_changed = self.local.follow(cluster)
+            || self.looked_at.as_ref().is_none_or(|(known_network, known_cni)| {
+                !Arc::ptr_eq(known_network, network) || !Arc::ptr_eq(known_cni, cni)
+            });
+        if evidence_changed {
+            // Forgotten until the pass has succeeded.
+            self.looked_at = None;
+        }
+        let (endpoints, pods) = if self.looked_at.is_some() {
+            (self.endpoints.clone(), self.pods.clone())
+        } else {
+            let evidence = Evidence { network, cni, cluster, node: &self.node, local: self.local.pods() };
+            let endpoints = resolve(&evidence, &|pod| cluster.is_judged(pod), &self.endpoints);
+            let pods = self.pods_behind(&endpoints, cluster);
+            (endpoints, pods)
+        };
         let tables = self.compile(cluster, &endpoints, &pods)?;
         let wire = ways_out(network, &endpoints);
         let devices: BTreeSet<Device> =
@@ -134,6 +154,7 @@ impl Reconciler {
                 .context("cannot tidy up after a change")?;
         }
         self.date(cluster, epoch);
+        self.looked_at = Some((network.clone(), cni.clone()));
         Ok(pass)
     }
 

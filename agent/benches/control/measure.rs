@@ -36,6 +36,8 @@ pub(crate) fn measure(scale: Scale, quick: bool) -> Result<()> {
     let pass = node.pass()?;
     figures.print_one("cold start", "s", (pass.enforced - started).as_secs_f64(), Some(15.0));
     figures.print_one("cold start, CPU", "s", (cpu_time() - cpu).as_secs_f64(), None);
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    figures.print_one("memory, allocated", "MiB", allocated() as f64 / 1_048_576.0, None);
     let large = scale.pods >= 100_000;
     let goal = if large { 100.0 } else { 40.0 };
     let [now, peak] = resident()?;
@@ -62,8 +64,8 @@ struct Node<'a> {
     figures: &'a Figures,
     cluster: Cluster,
     local: Vec<Arc<Pod>>,
-    network: Network,
-    cni: CniResults,
+    network: Arc<Network>,
+    cni: Arc<CniResults>,
     reconciler: Reconciler,
 }
 
@@ -75,6 +77,8 @@ impl<'a> Node<'a> {
         #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
         figures.print_one("memory of a pod", "B", of_pods as f64 / scale.pods as f64, Some(300.0));
         scale.fill(&mut cluster);
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        figures.print_one("memory of the cluster", "MiB", (allocated() - before) as f64 / 1_048_576.0, None);
         let is_local = |pod: &&Arc<Pod>| pod.node.as_deref() == Some(NODE);
         let local: Vec<Arc<Pod>> = cluster.pods.values().filter(is_local).take(LOCAL_PODS).cloned().collect();
         let links = local.iter().zip(sandbox::FIRST_VETH..).map(|(pod, ifindex)| {
@@ -88,10 +92,10 @@ impl<'a> Node<'a> {
         let attacher = Attacher::new(Mode::of_this_kernel()?, &pins)?;
         Ok(Self {
             figures,
-            network: Network { links: links.collect() },
+            network: Arc::new(Network { links: links.collect() }),
             cluster,
             local,
-            cni: CniResults::default(),
+            cni: Arc::default(),
             reconciler: Reconciler::new(NODE.into(), kernel, attacher),
         })
     }

@@ -24,7 +24,7 @@ use imbl::ordmap::DiffItem;
 use podgate_common::Direction;
 
 use self::{
-    claims::{Claims, Moves, Settled},
+    claims::{Claims, Settled},
     fronts::Fronts,
     numbering::Numbering,
 };
@@ -117,8 +117,7 @@ impl Incremental {
         if finer {
             self.tables.classes = Arc::new(classes::compile(self.ranges.keys().copied().collect())?);
         }
-        let blocks_changed = mentioned.atoms.iter().any(|atom| matches!(&**atom, Atom::Block(_)));
-        if blocks_changed {
+        if mentioned.atoms.iter().any(|atom| matches!(&**atom, Atom::Block(_))) {
             self.claims.set_prefixes(prefixes::compile(&blocks(self.atoms.keys())));
         }
         self.claim(&old, new, &changes, &mentioned.atoms);
@@ -126,7 +125,7 @@ impl Incremental {
         self.tables.identities = self.claims.identities();
         self.compile_rows(&mentioned, &settled, finer);
         self.tables.rule_sets = self.rule_sets.contents().clone();
-        self.serve(step, &changes, &settled.moves, finer || blocks_changed);
+        self.serve(step, &changes, &settled, finer);
         self.cluster = new.clone();
         self.subjects.clone_from(step.subjects);
         Ok(())
@@ -322,7 +321,7 @@ impl Incremental {
     }
 
     /// `other_backends`: backends are described otherwise than before, even those that did not change.
-    fn serve(&mut self, step: &Step<'_>, changes: &Changes<'_>, moves: &Moves, other_backends: bool) {
+    fn serve(&mut self, step: &Step<'_>, changes: &Changes<'_>, settled: &Settled, other_backends: bool) {
         let egress = self.tables.subjects.values().map(|subject| subject.egress);
         let mut judging: BTreeSet<usize> = egress.chain(self.retained.iter().copied()).collect();
         judging.remove(&Subject::FREE.egress);
@@ -338,7 +337,8 @@ impl Incremental {
             new: step.cluster,
             services: &changes.services,
             slices: &changes.slices,
-            moves,
+            moves: &settled.moves,
+            blocks: &settled.blocks,
             other_backends,
         };
         self.tables.services = self.fronts.update(&work, &view, &judging);

@@ -1,4 +1,5 @@
-//! The pods of one node, found in what changes: a pass must not walk over all pods of the cluster.
+//! The pods of one node, found in what changes: a pass must not walk over all pods of the cluster, nor ask again who is
+//! behind which veth when nothing has changed that could tell.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,9 +21,21 @@ impl LocalPods {
         Self { node, cluster: Cluster::default(), pods: BTreeMap::new() }
     }
 
-    /// Goes on to another snapshot.
-    pub fn follow(&mut self, cluster: &Cluster) {
+    /// Goes on to another snapshot. Out: whether anything in it may tell otherwise than before who is behind which veth, or
+    /// who could be isolated: all but other nodes' pods, services and other nodes.
+    pub fn follow(&mut self, cluster: &Cluster) -> bool {
+        let before = &self.cluster;
+        let mut changed = before.nodes.get(&self.node) != cluster.nodes.get(&self.node)
+            || before.namespaces.diff(&cluster.namespaces).next().is_some()
+            || before.policies.diff(&cluster.policies).next().is_some()
+            || before.cluster_policies.diff(&cluster.cluster_policies).next().is_some();
         for difference in self.cluster.pods.diff(&cluster.pods) {
+            changed |= match &difference {
+                DiffItem::Add(_, pod) | DiffItem::Remove(_, pod) => self.may_be_local(pod),
+                DiffItem::Update { old: (_, before), new: (_, now) } => {
+                    self.may_be_local(before) || self.may_be_local(now)
+                }
+            };
             match difference {
                 DiffItem::Add(name, pod) | DiffItem::Update { new: (name, pod), .. }
                     if self.is_local(pod) =>
@@ -37,10 +50,16 @@ impl LocalPods {
             }
         }
         self.cluster = cluster.clone();
+        changed
     }
 
     pub const fn pods(&self) -> &BTreeMap<ObjectName, Arc<Pod>> {
         &self.pods
+    }
+
+    /// A pod without a node is taken at the word of whoever speaks for it.
+    fn may_be_local(&self, pod: &Pod) -> bool {
+        pod.node.as_ref().is_none_or(|node| *node == self.node)
     }
 
     fn is_local(&self, pod: &Pod) -> bool {

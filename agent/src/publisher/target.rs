@@ -21,6 +21,8 @@ use crate::{
 pub(super) type Changed<K, V> = BTreeMap<K, Option<V>>;
 
 pub(super) struct Target {
+    /// What the kernel holds until now, if that is known.
+    pub(super) before: Option<Tables>,
     pub(super) ids: Assigned,
     pub(super) rows: Changed<RowKey, Row>,
     /// What the rule sets in force say of identities that go, for the classes to come.
@@ -33,17 +35,17 @@ pub(super) struct Target {
 impl Target {
     /// From tables of the same series, which the kernel holds under these ids.
     pub(super) fn since(
-        before: &Tables,
+        before: Tables,
         mut assigned: Assigned,
         tables: &Tables,
         ids: &mut Ids,
         set: &TableSet,
         in_force: &BTreeMap<PolicyId, Arc<RuleSet>>,
     ) -> Self {
-        ids.assign(tables, before, &mut assigned);
+        ids.assign(tables, &before, &mut assigned);
         if !Arc::ptr_eq(&before.classes, &tables.classes) {
             // All rows are written otherwise.
-            return Self::compared(assigned, tables, ids, set, in_force);
+            return Self { before: Some(before), ..Self::compared(assigned, tables, ids, set, in_force) };
         }
         let mut rows = Changed::new();
         let allowed = (&before.rows.allowed, &tables.rows.allowed, RowKey::new as RowKeyOf);
@@ -52,9 +54,9 @@ impl Target {
             &tables.rows.denied_on_own_node,
             RowKey::of_own_node as RowKeyOf,
         );
-        for (before, now, key) in [allowed, own_node] {
+        for (until_now, now, key) in [allowed, own_node] {
             let encoded = |at: &(usize, usize), blocks: &[Row]| encoded(*at, blocks, key, &assigned);
-            change(&mut rows, before.diff(now), |at, blocks| encoded(at, blocks));
+            change(&mut rows, until_now.diff(now), |at, blocks| encoded(at, blocks));
         }
         change(&mut rows, before.services.verdicts.diff(&tables.services.verdicts), |at, verdict| {
             service_row(*at, *verdict, &assigned).into_iter().collect()
@@ -72,7 +74,15 @@ impl Target {
         } else {
             compared(set.prefixes.entries(), prefixes(tables, &assigned))
         };
-        Self { ids: assigned, rows, crossing: BTreeMap::new(), addresses, prefixes, services }
+        Self {
+            before: Some(before),
+            ids: assigned,
+            rows,
+            crossing: BTreeMap::new(),
+            addresses,
+            prefixes,
+            services,
+        }
     }
 
     /// From what the kernel holds, whatever that is.
@@ -86,6 +96,7 @@ impl Target {
         let addresses = tables.identities.addresses.iter();
         let services = tables.services.fronts.iter();
         Self {
+            before: None,
             rows: compared(set.rows.entries(), rows(tables, &ids)),
             crossing: crossing(tables, &ids, known, in_force),
             addresses: compared(

@@ -37,6 +37,7 @@ pub(super) struct Claims {
     new: BTreeSet<usize>,
     idle: BTreeSet<usize>,
     before: Moves,
+    blocks: Vec<RangeInclusive<IpAddr>>,
     /// Answers of the step at hand. The claims are kept so that no other one gets the place in memory that they are
     /// known by.
     known: HashMap<(usize, usize), (usize, Arc<Signature>)>,
@@ -51,6 +52,8 @@ pub(super) struct Settled {
     pub(super) new: BTreeSet<usize>,
     pub(super) gone: BTreeSet<usize>,
     pub(super) moves: Moves,
+    /// Addresses in these lie in other blocks than before.
+    pub(super) blocks: Vec<RangeInclusive<IpAddr>>,
 }
 
 impl Claims {
@@ -75,6 +78,7 @@ impl Claims {
         let keys: BTreeSet<&PrefixKey> = before.keys().chain(now.keys()).collect();
         let mut affected: BTreeMap<IpAddr, usize> = BTreeMap::new();
         for prefix in keys.into_iter().filter(|prefix| before.get(prefix) != now.get(prefix)) {
+            self.blocks.push(addresses_of(prefix));
             let inside = self.addresses.range(addresses_of(prefix));
             affected.extend(inside.map(|(address, identity)| (*address, *identity)));
         }
@@ -138,7 +142,7 @@ impl Claims {
         self.known_claims.clear();
         let mut moves = std::mem::take(&mut self.before);
         moves.retain(|address, before| self.addresses.get(address) != before.as_ref());
-        Settled { new, gone, moves }
+        Settled { new, gone, moves, blocks: std::mem::take(&mut self.blocks) }
     }
 
     /// Gives an address that several claim what they all say of it.

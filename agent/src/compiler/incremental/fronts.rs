@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    ops::RangeInclusive,
 };
 
 use imbl::OrdMap;
@@ -49,6 +50,8 @@ pub(super) struct Work<'a> {
     /// The slices that changed, in their old and their new form.
     pub(super) slices: &'a [(Option<&'a EndpointSlice>, Option<&'a EndpointSlice>)],
     pub(super) moves: &'a Moves,
+    /// Addresses in these may have another identity, too.
+    pub(super) blocks: &'a [RangeInclusive<IpAddr>],
     /// Backends are described otherwise than before.
     pub(super) other_backends: bool,
 }
@@ -105,7 +108,8 @@ impl Fronts {
         addresses.extend(differ(&self.local, view.local));
         addresses.extend(differ(view.local, &self.local));
         let mut services: BTreeSet<&ObjectName> = work.services.clone();
-        services.extend(addresses.iter().flat_map(|address| self.slices.with(*address)));
+        services.extend(addresses.iter().flat_map(|address| self.slices.within(*address..=*address)));
+        services.extend(work.blocks.iter().flat_map(|block| self.slices.within(block.clone())));
         services.into_iter().cloned().collect()
     }
 
@@ -260,8 +264,8 @@ impl Slices {
         all.map(|(_, slice)| slice)
     }
 
-    fn with(&self, address: IpAddr) -> impl Iterator<Item = &ObjectName> {
-        let numbers = self.by_address.range((address, 0)..=(address, usize::MAX));
+    fn within(&self, addresses: RangeInclusive<IpAddr>) -> impl Iterator<Item = &ObjectName> {
+        let numbers = self.by_address.range((*addresses.start(), 0)..=(*addresses.end(), usize::MAX));
         numbers.filter_map(|((_, number), _)| self.names.contents().get(number)?.as_ref().as_ref())
     }
 }
