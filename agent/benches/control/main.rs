@@ -32,14 +32,14 @@ fn main() -> Result<()> {
         return measure::measure(*SCALES.get(place).context("no such scale")?, quick);
     }
     let this = env::current_exe().context("the path of this program")?;
-    for place in 0..SCALES.len() {
+    for (place, scale) in SCALES.iter().enumerate() {
         let mut child = Command::new(&this);
         child.env(CHILD, place.to_string());
         if quick {
             child.arg("--quick");
         }
         let status = child.status().context("cannot start a process for a cluster")?;
-        ensure!(status.success(), "the measurement of {:?} ended with {status}", SCALES[place]);
+        ensure!(status.success(), "the measurement of {scale:?} ended with {status}");
     }
     Ok(())
 }

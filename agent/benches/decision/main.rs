@@ -105,13 +105,13 @@ fn main() -> Result<ExitCode> {
 
 fn cases(quick: bool) -> Vec<Case> {
     let mut cases = Vec::new();
-    for policies in 0..POLICIES.len() {
+    for (policies, &count) in POLICIES.iter().enumerate() {
         for family in Family::ALL {
             for spread in [1, 1 << 10, 1 << 16].map(Spread) {
                 for packet in [Packet::Established, Packet::New, Packet::Denied] {
                     let case = Case { packet, direction: Direction::Ingress, family, spread, policies };
                     // A pod that no policy selects is denied nothing.
-                    let exists = packet != Packet::Denied || POLICIES[policies] > 0;
+                    let exists = packet != Packet::Denied || count > 0;
                     let wanted = !quick || policies == 1 || packet == Packet::New;
                     if exists && wanted {
                         cases.push(case);

@@ -374,10 +374,13 @@ impl<'p, 'c> Properties<'p, 'c> {
     }
 }
 
+/// A pod before and after a change; `None`: it was or is not there.
+type BeforeAndAfter<'a> = (Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>);
+
 /// What differs between two snapshots.
 struct Changes<'a> {
     /// Before and after.
-    pods: BTreeMap<&'a ObjectName, (Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>)>,
+    pods: BTreeMap<&'a ObjectName, BeforeAndAfter<'a>>,
     namespaces: BTreeSet<&'a Name>,
     /// In their old and their new form.
     policies: Vec<&'a NetworkPolicy>,
