@@ -35,40 +35,10 @@ const UPGRADED: &str = "next";
 const OBJECTS: &str = include_str!("e2e/objects.yaml");
 
 /// As isolated as the server, and ready when the kubelet reaches it.
-const PROBED: &str = "
-apiVersion: v1
-kind: Pod
-metadata: {name: probed, namespace: shop, labels: {app: web}}
-spec:
-  nodeName: n2
-  terminationGracePeriodSeconds: 0
-  containers:
-    - name: main
-      image: localhost/busybox:1
-      imagePullPolicy: Never
-      command: [httpd, -f, -p, '80']
-      readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}
-";
+const PROBED: &str = include_str!("e2e/probed.yaml");
 
 /// As isolated as the server.
-const FLEET: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: fleet, namespace: shop}
-spec:
-  replicas: 2
-  selector: {matchLabels: {fleet: 'yes'}}
-  template:
-    metadata: {labels: {fleet: 'yes', app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-        - name: main
-          image: localhost/busybox:1
-          imagePullPolicy: Never
-          command: [sh, -c, 'mkdir -p /w; echo hello > /w/index.html; httpd -f -p 80 -h /w']
-          readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}
-";
+const FLEET: &str = include_str!("e2e/fleet.yaml");
 
 /// The label of the agents' pods in `deploy/base`.
 const AGENTS: &str = "app.kubernetes.io/name=podgate";

@@ -11,29 +11,32 @@
 //! namespaces or a named port of egress that no rule mentioned before, over rows and services for a range of ports that
 //! none did, over the addresses in a block. The first step is a step like all others, from an empty cluster.
 
+mod changes;
 mod claims;
 mod fronts;
 mod numbering;
+mod properties;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use imbl::ordmap::DiffItem;
 use podgate_common::Direction;
 
 use self::{
+    changes::Changes,
     claims::{Claims, Settled},
     fronts::Fronts,
     numbering::Numbering,
+    properties::{Properties, pods_in},
 };
 use super::{
     Atom, CompileError, PortRange, RuleSet, Services, Site, Subject, Tables, classes,
     identities::{NodeAtoms, PodAtoms, blocks},
     prefixes, rows, rules, services,
 };
-use crate::model::{Cluster, EndpointSlice, Name, NamedPort, NetworkPolicy, ObjectName, Pod};
+use crate::model::{Cluster, NamedPort, ObjectName, Pod};
 
 /// What to compile; see [`compile`](super::compile).
 #[derive(Clone, Copy, Debug)]
@@ -345,97 +348,6 @@ impl Incremental {
     }
 }
 
-/// The properties of pods: replicas share their label set, so most are answered from what is known.
-struct Properties<'p, 'c> {
-    atoms: &'p PodAtoms,
-    cluster: &'c Cluster,
-    known: HashMap<Question<'c>, Option<Arc<super::Signature>>>,
-}
-
-/// All that they depend on: namespace, label set, named ports.
-type Question<'c> = (&'c str, usize, usize);
-
-impl<'p, 'c> Properties<'p, 'c> {
-    fn new(atoms: &'p PodAtoms, cluster: &'c Cluster) -> Self {
-        Self { atoms, cluster, known: HashMap::new() }
-    }
-
-    /// `None`: no rule mentions the pod.
-    fn of(&mut self, pod: &'c Arc<Pod>) -> Option<Arc<super::Signature>> {
-        if pod.host_network || pod.addresses.is_empty() {
-            return None;
-        }
-        let question =
-            (&*pod.name.namespace, Arc::as_ptr(&pod.labels).addr(), Arc::as_ptr(&pod.ports).addr());
-        let known = self.known.entry(question).or_insert_with(|| {
-            Some(self.atoms.of(pod, self.cluster)).filter(|properties| !properties.is_empty()).map(Arc::new)
-        });
-        known.clone()
-    }
-}
-
-/// A pod before and after a change; `None`: it was or is not there.
-type BeforeAndAfter<'a> = (Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>);
-
-/// What differs between two snapshots.
-struct Changes<'a> {
-    /// Before and after.
-    pods: BTreeMap<&'a ObjectName, BeforeAndAfter<'a>>,
-    namespaces: BTreeSet<&'a Name>,
-    /// In their old and their new form.
-    policies: Vec<&'a NetworkPolicy>,
-    cluster_policies: bool,
-    nodes: bool,
-    /// Those that changed themselves, and those of which a slice did.
-    services: BTreeSet<&'a ObjectName>,
-    slices: Vec<(Option<&'a EndpointSlice>, Option<&'a EndpointSlice>)>,
-}
-
-impl<'a> Changes<'a> {
-    fn between(old: &'a Cluster, new: &'a Cluster) -> Self {
-        let pods = old.pods.diff(&new.pods).map(|difference| match difference {
-            DiffItem::Add(name, pod) => (name, (None, Some(pod))),
-            DiffItem::Update { old: (name, before), new: (_, after) } => (name, (Some(before), Some(after))),
-            DiffItem::Remove(name, pod) => (name, (Some(pod), None)),
-        });
-        let namespaces = old.namespaces.diff(&new.namespaces).map(|difference| match difference {
-            DiffItem::Add(name, _) | DiffItem::Update { new: (name, _), .. } | DiffItem::Remove(name, _) => {
-                name
-            }
-        });
-        let policies = old.policies.diff(&new.policies).flat_map(both);
-        let services = old.services.diff(&new.services).flat_map(both).map(|service| &service.name);
-        let slices = old.slices.diff(&new.slices).map(forms);
-        let slices: Vec<_> =
-            slices.map(|(before, after)| (before.map(Arc::as_ref), after.map(Arc::as_ref))).collect();
-        let of_slices = slices.iter().flat_map(|(before, after)| before.iter().chain(after));
-        Self {
-            pods: pods.collect(),
-            namespaces: namespaces.collect(),
-            policies: policies.map(|policy| &**policy).collect(),
-            cluster_policies: old.cluster_policies.diff(&new.cluster_policies).next().is_some(),
-            nodes: old.nodes.diff(&new.nodes).next().is_some(),
-            services: services.chain(of_slices.map(|slice| &slice.service)).collect(),
-            slices,
-        }
-    }
-}
-
-/// The old and the new form.
-fn forms<'a, K, V>(difference: DiffItem<'a, 'a, K, V>) -> (Option<&'a V>, Option<&'a V>) {
-    match difference {
-        DiffItem::Add(_, value) => (None, Some(value)),
-        DiffItem::Update { old: (_, before), new: (_, after) } => (Some(before), Some(after)),
-        DiffItem::Remove(_, value) => (Some(value), None),
-    }
-}
-
-/// Whichever of them there are.
-fn both<'a, K, V>(difference: DiffItem<'a, 'a, K, V>) -> impl Iterator<Item = &'a V> + use<'a, K, V> {
-    let (before, after) = forms(difference);
-    before.into_iter().chain(after)
-}
-
 /// What became of the rule sets in use, and of what they mention.
 #[derive(Default)]
 struct Mentioned {
@@ -480,30 +392,4 @@ fn discount<T: Ord>(counts: &mut BTreeMap<T, usize>, what: &T) -> bool {
         return true;
     }
     false
-}
-
-/// The pods of one namespace.
-fn pods_in<'a>(cluster: &'a Cluster, namespace: &Name) -> impl Iterator<Item = &'a Arc<Pod>> {
-    let first = ObjectName::new(namespace.clone(), "");
-    cluster.pods.range(first..after(namespace)).map(|(_, pod)| pod)
-}
-
-/// What comes after all names of a namespace, and before those of any other that comes later.
-fn after(namespace: &Name) -> ObjectName {
-    ObjectName::new(format!("{namespace}\0"), "")
-}
-
-impl PodAtoms {
-    /// The pods that have any of these properties.
-    fn mentioned<'c>(&self, cluster: &'c Cluster) -> impl Iterator<Item = &'c Arc<Pod>> {
-        let first = cluster.pods.keys().next().map(|name| &name.namespace);
-        let namespaces = std::iter::successors(first, |namespace| {
-            cluster.pods.range(after(namespace)..).next().map(|(name, _)| &name.namespace)
-        });
-        let mut properties = Properties::new(self, cluster);
-        namespaces
-            .filter(|namespace| self.may_mention(namespace, cluster))
-            .flat_map(|namespace| pods_in(cluster, namespace))
-            .filter(move |pod| properties.of(pod).is_some())
-    }
 }

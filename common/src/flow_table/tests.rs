@@ -1,3 +1,5 @@
+//! The table against a model, full sets, writers that die, and threads that write and read at once.
+
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},

@@ -1,0 +1,72 @@
+//! What differs between two snapshots of a cluster, found in the time that the difference takes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use imbl::ordmap::DiffItem;
+
+use crate::model::{Cluster, EndpointSlice, Name, NetworkPolicy, ObjectName, Pod};
+
+/// A pod before and after a change; `None`: it was or is not there.
+pub(super) type BeforeAndAfter<'a> = (Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>);
+
+/// What differs between two snapshots.
+pub(super) struct Changes<'a> {
+    /// Before and after.
+    pub(super) pods: BTreeMap<&'a ObjectName, BeforeAndAfter<'a>>,
+    pub(super) namespaces: BTreeSet<&'a Name>,
+    /// In their old and their new form.
+    pub(super) policies: Vec<&'a NetworkPolicy>,
+    pub(super) cluster_policies: bool,
+    pub(super) nodes: bool,
+    /// Those that changed themselves, and those of which a slice did.
+    pub(super) services: BTreeSet<&'a ObjectName>,
+    pub(super) slices: Vec<(Option<&'a EndpointSlice>, Option<&'a EndpointSlice>)>,
+}
+
+impl<'a> Changes<'a> {
+    pub(super) fn between(old: &'a Cluster, new: &'a Cluster) -> Self {
+        let pods = old.pods.diff(&new.pods).map(|difference| match difference {
+            DiffItem::Add(name, pod) => (name, (None, Some(pod))),
+            DiffItem::Update { old: (name, before), new: (_, after) } => (name, (Some(before), Some(after))),
+            DiffItem::Remove(name, pod) => (name, (Some(pod), None)),
+        });
+        let namespaces = old.namespaces.diff(&new.namespaces).map(|difference| match difference {
+            DiffItem::Add(name, _) | DiffItem::Update { new: (name, _), .. } | DiffItem::Remove(name, _) => {
+                name
+            }
+        });
+        let policies = old.policies.diff(&new.policies).flat_map(both);
+        let services = old.services.diff(&new.services).flat_map(both).map(|service| &service.name);
+        let slices = old.slices.diff(&new.slices).map(forms);
+        let slices: Vec<_> =
+            slices.map(|(before, after)| (before.map(Arc::as_ref), after.map(Arc::as_ref))).collect();
+        let of_slices = slices.iter().flat_map(|(before, after)| before.iter().chain(after));
+        Self {
+            pods: pods.collect(),
+            namespaces: namespaces.collect(),
+            policies: policies.map(|policy| &**policy).collect(),
+            cluster_policies: old.cluster_policies.diff(&new.cluster_policies).next().is_some(),
+            nodes: old.nodes.diff(&new.nodes).next().is_some(),
+            services: services.chain(of_slices.map(|slice| &slice.service)).collect(),
+            slices,
+        }
+    }
+}
+
+/// The old and the new form.
+fn forms<'a, K, V>(difference: DiffItem<'a, 'a, K, V>) -> (Option<&'a V>, Option<&'a V>) {
+    match difference {
+        DiffItem::Add(_, value) => (None, Some(value)),
+        DiffItem::Update { old: (_, before), new: (_, after) } => (Some(before), Some(after)),
+        DiffItem::Remove(_, value) => (Some(value), None),
+    }
+}
+
+/// Whichever of them there are.
+fn both<'a, K, V>(difference: DiffItem<'a, 'a, K, V>) -> impl Iterator<Item = &'a V> + use<'a, K, V> {
+    let (before, after) = forms(difference);
+    before.into_iter().chain(after)
+}
