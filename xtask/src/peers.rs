@@ -5,3 +5,7 @@
 pub mod calico;
 pub mod npm;
 pub mod objects;
+
+/// What their rules are loaded with, and the packages that have it.
+pub(crate) const PROGRAMS: [(&str, &str); 3] =
+    [("iptables-nft-restore", "iptables"), ("iptables-legacy-restore", "iptables"), ("ipset", "ipset")];

@@ -16,6 +16,7 @@ use crate::{
     cargo, checklist,
     flags::TestFlags,
     kubernetes::Programs,
+    peers,
     results::Results,
     root,
     screen::{Cell, Tone, mark},
@@ -83,6 +84,9 @@ impl Run {
         if programs.iter().any(|program| program.target == API_SERVER_TESTS) {
             self.check("API server to test with", || Programs::small().map(|_| ()));
         }
+        if programs.iter().any(|program| PEERS_TESTS.contains(&program.target.as_str())) {
+            self.check("iptables and ipset to compare with", || setup::install(&peers::PROGRAMS));
+        }
         for program in &programs {
             self.test(program);
         }
@@ -114,6 +118,9 @@ impl Run {
 
 /// They would build the API server themselves, in silence.
 const API_SERVER_TESTS: &str = "apiserver";
+
+/// They load rules of other engines.
+const PEERS_TESTS: [&str; 2] = ["namespaces", "played"];
 
 /// Built for another target, inside the agent's build.
 const EBPF: &str = "podgate-ebpf";

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     cargo,
     flags::PathFlags,
-    root,
+    peers, root,
     sandbox::{self, Sandbox},
     screen::{Cell, Tone, mark, table},
     setup,
@@ -52,14 +52,10 @@ const QUICK_POLICIES: [u32; 2] = [10, 1_000];
 const QUICK_PART: u32 = 7;
 /// Loading that took this long is told.
 const NOTED: Duration = Duration::from_secs(1);
-/// What peers' rules are loaded with, and the packages that have it.
-const PROGRAMS: [(&str, &str); 3] =
-    [("iptables-nft-restore", "iptables"), ("iptables-legacy-restore", "iptables"), ("ipset", "ipset")];
-
 pub(crate) fn run(flags: &PathFlags) -> Result<ExitCode> {
     root::require("measuring between network namespaces")?;
     setup::run()?;
-    setup::install(&PROGRAMS)?;
+    setup::install(&peers::PROGRAMS)?;
     cargo::build_podgate()?;
     // Some of it cannot be seen from inside the sandbox.
     let machine = Machine::probe()?;
