@@ -31,7 +31,7 @@ const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 const EMULATOR: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 
 /// Packet tests that take minutes on an emulated processor, and prove nothing of the kernel.
-const TOO_LONG: [&str; 2] = ["agreement::", "publishing::during::"];
+const TOO_LONG: [&str; 3] = ["agreement::", "corpus::", "publishing::during::"];
 /// Tests between namespaces, each one in full.
 const SMOKE: [&str; 4] = [
     "a_live_connection_survives_a_change_of_policy",

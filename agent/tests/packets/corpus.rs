@@ -1,10 +1,7 @@
 //! A corpus of packets, and what becomes of each when bytes of it change: kernel and user space agree on every one, and
 //! what reaches or leaves an isolated pod has its reason in the policies.
 //!
-//! `corpus/*.hex` hold one packet each, as hexadecimal text with comments behind `#`. A packet that was once judged
-//! wrong becomes a file here.
-
-use std::{fs, path::Path};
+//! `corpus.txt` holds them as hexadecimal digits. A packet that was once judged wrong becomes one of them.
 
 use podgate_common::{NODE, Protocol::Tcp};
 
@@ -78,21 +75,22 @@ fn packets_of_the_corpus_and_what_noise_makes_of_them_are_judged_alike_and_with_
     node.assert_same_state();
 }
 
-/// (name, bytes) of every file.
-fn corpus() -> Vec<(String, Vec<u8>)> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packets/corpus");
-    let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let read = |path: &Path| {
-        let text = fs::read_to_string(path).unwrap();
-        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
-        let digits: String =
-            lines.flat_map(str::chars).filter(|character| !character.is_whitespace()).collect();
-        let byte =
-            |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap_or_else(|_| panic!("{}", path.display()));
-        (path.file_stem().unwrap().display().to_string(), (0..digits.len()).step_by(2).map(byte).collect())
-    };
-    files.iter().map(|path| read(path)).collect()
+/// (name, bytes) of every packet. A name ends in a colon, the digits follow on lines of their own.
+fn corpus() -> Vec<(&'static str, Vec<u8>)> {
+    let mut packets: Vec<(&str, Vec<u8>)> = Vec::new();
+    let lines =
+        include_str!("corpus.txt").lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    for line in lines {
+        if let Some(name) = line.strip_suffix(':') {
+            packets.push((name, Vec::new()));
+        } else if let Some((name, bytes)) = packets.last_mut() {
+            let digits: String = line.split_whitespace().collect();
+            let byte =
+                |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap_or_else(|_| panic!("{name}: {line}"));
+            bytes.extend((0..digits.len()).step_by(2).map(byte));
+        }
+    }
+    packets
 }
 
 /// A copy with one to four changes, most of them in the headers.
