@@ -70,6 +70,8 @@ pub struct Published {
 #[derive(Debug, Default)]
 pub struct Publisher {
     current: Option<Current>,
+    /// Writes to tables that larger ones have taken the place of.
+    earlier_writes: u64,
 }
 
 #[derive(Debug)]
@@ -103,6 +105,7 @@ impl Publisher {
         let mut target = current.target(tables);
         if !current.has_room_for(&target) {
             tracing::info!(rows = target.rows.len(), addresses = target.addresses.len(), "tables grow");
+            self.earlier_writes += current.set.writes();
             let in_force: BTreeSet<Arc<RuleSet>> = current.in_force.into_values().collect();
             current = Current::create(maps, tables).inspect_err(|_| {
                 tracing::error!("no larger tables: what was in force stays");
@@ -125,9 +128,9 @@ impl Publisher {
         Ok(published)
     }
 
-    /// How often this process has written to the tables in use.
+    /// How often this process has written to compiled tables.
     pub fn writes(&self) -> u64 {
-        self.current.as_ref().map_or(0, |current| current.set.writes())
+        self.earlier_writes + self.current.as_ref().map_or(0, |current| current.set.writes())
     }
 
     /// Entries and room of the tables in use: (name, entries, room, `None` where only memory limits it).

@@ -120,10 +120,6 @@ const TEAMS: usize = 40;
 pub(crate) fn policy(space: usize, number: usize, kind: usize) -> NetworkPolicy {
     let app = |app: usize| equals("app", &format!("app-{app}"));
     let here = |number| Peer::Pods { namespaces: None, pods: app(number) };
-    let team = |number: usize| Peer::Pods {
-        namespaces: Some(equals("team", &format!("team-{}", number % TEAMS))),
-        pods: app(number % 5),
-    };
     let tcp = |port| PortRule::Range { protocol: Protocol::Tcp, first: port, last: port };
     let rule = |peers, ports| Rule { peers: Peers::Listed(peers), ports: Ports::Listed(ports) };
     let dns = PortRule::Range { protocol: Protocol::Udp, first: 53, last: 53 };
@@ -143,6 +139,14 @@ pub(crate) fn policy(space: usize, number: usize, kind: usize) -> NetworkPolicy 
         subject: app(kind % 5),
         ingress: Some(ingress),
         egress: (kind.is_multiple_of(2)).then_some(egress),
+    }
+}
+
+/// The pods of one app in the namespaces of one team, one of 200 such peers.
+pub(crate) fn team(number: usize) -> Peer {
+    Peer::Pods {
+        namespaces: Some(equals("team", &format!("team-{}", number % TEAMS))),
+        pods: equals("app", &format!("app-{}", number / TEAMS % 5)),
     }
 }
 

@@ -10,12 +10,13 @@ use anyhow::{Context as _, Result, ensure};
 use podgate::{
     endpoints::{Link, Network, Peer, cni::CniResults},
     kernel::{Attacher, Kernel, KernelOptions, Mode, Pins},
-    model::{Cluster, NetworkPolicy, ObjectName, Pod},
+    model::{Cluster, NetworkPolicy, ObjectName, Peers, Pod, PortRule, Ports},
     reconciler::{Pass, Reconciler},
 };
+use podgate_common::Protocol;
 
 use crate::{
-    cluster::{LOCAL_PODS, NODE, Scale, address, policy, space},
+    cluster::{LOCAL_PODS, NODE, Scale, address, policy, space, team},
     figures::{Figures, allocated, cpu_time, kernel_memory, resident},
     sandbox,
 };
@@ -145,13 +146,17 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
-    /// Policies for local pods come, change and go.
+    /// Policies for local pods come, get a port that no other has, and go.
     fn policy_events(&mut self, rounds: usize) -> Result<()> {
         let mut all = Vec::new();
         for round in 0..rounds {
             let made = self.policy_for_local(round);
             let mut changed = made.clone();
-            changed.ingress = Some(Vec::new());
+            let port = 9_000 + u16::try_from(round % 10)?;
+            let range = PortRule::Range { protocol: Protocol::Tcp, first: port, last: port };
+            for rule in changed.ingress.iter_mut().flatten() {
+                rule.ports = Ports::Listed(vec![range.clone()]);
+            }
             let name = made.name.clone();
             for policy in [Some(made), Some(changed), None] {
                 all.push(self.event(|cluster| match policy {
@@ -204,8 +209,13 @@ impl<'a> Node<'a> {
     fn policy_for_local(&self, number: usize) -> NetworkPolicy {
         let pod = &self.local[number % self.local.len()];
         let app = pod.labels["app"].trim_start_matches("app-").parse().expect("the number of an app");
-        let mut made = policy(space(&pod.name.namespace), FREE + number, app);
-        made.egress = number.is_multiple_of(2).then(|| made.egress.unwrap_or_default());
+        let space = space(&pod.name.namespace);
+        let mut made = policy(space, FREE + number, app);
+        // Peers of its own: pods of one app in the namespaces of one team.
+        if let Some(rule) = made.ingress.iter_mut().flatten().next() {
+            rule.peers = Peers::Listed(vec![team(number)]);
+        }
+        made.egress = None;
         made
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use podgate_common::Protocol;
 
 use super::{CompileError, MAX_CLASSES};
-use crate::model::NamedPort;
+use crate::model::{NamedPort, SlicePort};
 
 /// Ports `first` to `last` of one protocol, both included. Port 0 is matched only by [`PortRange::all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +46,33 @@ impl Classes {
         let runs = &self.runs[protocol.index() as usize];
         let after = runs.partition_point(|&(first, _)| first <= port);
         runs[after - 1].1
+    }
+}
+
+/// Ports, as inclusive ranges of each protocol.
+pub(super) struct PortSet([Vec<(u16, u16)>; 3]);
+
+impl PortSet {
+    pub(super) fn contains(&self, port: &SlicePort) -> bool {
+        let ranges = &self.0[port.protocol.index() as usize];
+        port.number
+            .is_some_and(|number| ranges.iter().any(|(first, last)| (*first..=*last).contains(&number)))
+    }
+}
+
+impl Classes {
+    /// The ports that other ranges tell of than before.
+    pub(super) fn differences(&self, now: &Self) -> PortSet {
+        PortSet(Protocol::ALL.map(|protocol| {
+            let runs = |of: &'_ Self| of.runs[protocol.index() as usize].clone();
+            let firsts: BTreeSet<u16> =
+                runs(self).into_iter().chain(runs(now)).map(|(first, _)| first).collect();
+            let ends = firsts.iter().skip(1).map(|first| first - 1).chain([u16::MAX]);
+            let differs = |first: u16| {
+                self.signatures[self.class(protocol, first)] != now.signatures[now.class(protocol, first)]
+            };
+            firsts.iter().copied().zip(ends).filter(|(first, _)| differs(*first)).collect()
+        }))
     }
 }
 

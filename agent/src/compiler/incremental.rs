@@ -32,7 +32,7 @@ use self::{
     properties::{Properties, pods_in},
 };
 use super::{
-    Atom, CompileError, PortRange, RuleSet, Services, Site, Subject, Tables, classes,
+    Atom, Classes, CompileError, PortRange, RuleSet, Services, Site, Subject, Tables, classes,
     identities::{NodeAtoms, PodAtoms, blocks},
     prefixes, rows, rules, services,
 };
@@ -116,9 +116,10 @@ impl Incremental {
         self.judge_subjects(step, &changes, renamed);
         let mentioned = self.use_rule_sets(step);
 
-        let finer = !mentioned.ranges.is_empty();
-        if finer {
-            self.tables.classes = Arc::new(classes::compile(self.ranges.keys().copied().collect())?);
+        let mut classes = None;
+        if !mentioned.ranges.is_empty() {
+            let finer = Arc::new(classes::compile(self.ranges.keys().copied().collect())?);
+            classes = Some(std::mem::replace(&mut self.tables.classes, finer));
         }
         if mentioned.atoms.iter().any(|atom| matches!(&**atom, Atom::Block(_))) {
             self.claims.set_prefixes(prefixes::compile(&blocks(self.atoms.keys())));
@@ -126,9 +127,9 @@ impl Incremental {
         self.claim(&old, new, &changes, &mentioned.atoms);
         let settled = self.claims.settle();
         self.tables.identities = self.claims.identities();
-        self.compile_rows(&mentioned, &settled, finer);
+        self.compile_rows(&mentioned, &settled, classes.is_some());
         self.tables.rule_sets = self.rule_sets.contents().clone();
-        self.serve(step, &changes, &settled, finer);
+        self.serve(step, &changes, &settled, classes.as_deref());
         self.cluster = new.clone();
         self.subjects.clone_from(step.subjects);
         Ok(())
@@ -324,7 +325,7 @@ impl Incremental {
     }
 
     /// `other_backends`: backends are described otherwise than before, even those that did not change.
-    fn serve(&mut self, step: &Step<'_>, changes: &Changes<'_>, settled: &Settled, other_backends: bool) {
+    fn serve(&mut self, step: &Step<'_>, changes: &Changes<'_>, settled: &Settled, before: Option<&Classes>) {
         let egress = self.tables.subjects.values().map(|subject| subject.egress);
         let mut judging: BTreeSet<usize> = egress.chain(self.retained.iter().copied()).collect();
         judging.remove(&Subject::FREE.egress);
@@ -342,7 +343,7 @@ impl Incremental {
             slices: &changes.slices,
             moves: &settled.moves,
             blocks: &settled.blocks,
-            other_backends,
+            classes: before,
         };
         self.tables.services = self.fronts.update(&work, &view, &judging);
     }

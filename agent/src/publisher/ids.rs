@@ -59,6 +59,7 @@ impl Ids {
             assigned.classes = ids.map(ClassId).collect();
         }
         for (index, behind) in added(&before.services.behind, &tables.services.behind) {
+            // The same content may be written by other indexes of classes: its id stays.
             let id = self.services.id(index, &assigned.in_ids(behind));
             assigned.services.insert(index, ServiceId(id));
         }

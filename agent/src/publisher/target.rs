@@ -43,24 +43,15 @@ impl Target {
         in_force: &BTreeMap<PolicyId, Arc<RuleSet>>,
     ) -> Self {
         ids.assign(tables, &before, &mut assigned);
-        if !Arc::ptr_eq(&before.classes, &tables.classes) {
+        let (rows, crossing) = if Arc::ptr_eq(&before.classes, &tables.classes) {
+            (changed_rows(&before, tables, &assigned), BTreeMap::new())
+        } else {
             // All rows are written otherwise.
-            return Self { before: Some(before), ..Self::compared(assigned, tables, ids, set, in_force) };
-        }
-        let mut rows = Changed::new();
-        let allowed = (&before.rows.allowed, &tables.rows.allowed, RowKey::new as RowKeyOf);
-        let own_node = (
-            &before.rows.denied_on_own_node,
-            &tables.rows.denied_on_own_node,
-            RowKey::of_own_node as RowKeyOf,
-        );
-        for (until_now, now, key) in [allowed, own_node] {
-            let encoded = |at: &(usize, usize), blocks: &[Row]| encoded(*at, blocks, key, &assigned);
-            change(&mut rows, until_now.diff(now), |at, blocks| encoded(at, blocks));
-        }
-        change(&mut rows, before.services.verdicts.diff(&tables.services.verdicts), |at, verdict| {
-            service_row(*at, *verdict, &assigned).into_iter().collect()
-        });
+            (
+                compared(set.rows.entries(), rows(tables, &assigned)),
+                crossing(tables, &assigned, ids, in_force),
+            )
+        };
         let mut addresses = Changed::new();
         change(&mut addresses, before.identities.addresses.diff(&tables.identities.addresses), |at, id| {
             vec![(Address::from(*at), assigned.identities[id])]
@@ -74,15 +65,7 @@ impl Target {
         } else {
             compared(set.prefixes.entries(), prefixes(tables, &assigned))
         };
-        Self {
-            before: Some(before),
-            ids: assigned,
-            rows,
-            crossing: BTreeMap::new(),
-            addresses,
-            prefixes,
-            services,
-        }
+        Self { before: Some(before), ids: assigned, rows, crossing, addresses, prefixes, services }
     }
 
     /// From what the kernel holds, whatever that is.
@@ -108,6 +91,22 @@ impl Target {
             ids,
         }
     }
+}
+
+/// Rows of tables with the same classes.
+fn changed_rows(before: &Tables, tables: &Tables, ids: &Assigned) -> Changed<RowKey, Row> {
+    let mut changed = Changed::new();
+    let own_node = |tables: &Tables| tables.rows.denied_on_own_node.clone();
+    for (until_now, now, key) in [
+        (before.rows.allowed.clone(), tables.rows.allowed.clone(), RowKey::new as RowKeyOf),
+        (own_node(before), own_node(tables), RowKey::of_own_node),
+    ] {
+        change(&mut changed, until_now.diff(&now), |at, blocks| encoded(*at, blocks, key, ids));
+    }
+    change(&mut changed, before.services.verdicts.diff(&tables.services.verdicts), |at, verdict| {
+        service_row(*at, *verdict, ids).into_iter().collect()
+    });
+    changed
 }
 
 /// How many rows tables have.

@@ -1,4 +1,4 @@
-//! What differs between two snapshots of a cluster, found in the time that the difference takes.
+//! What differs between two snapshots of a cluster, found without a walk over what does not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,13 +9,13 @@ use imbl::ordmap::DiffItem;
 
 use crate::model::{Cluster, EndpointSlice, Name, NetworkPolicy, ObjectName, Pod};
 
-/// A pod before and after a change; `None`: it was or is not there.
-pub(super) type BeforeAndAfter<'a> = (Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>);
+/// An object before and after a change: `None` where it was not there.
+pub(super) type Forms<'a, T> = (Option<&'a T>, Option<&'a T>);
 
 /// What differs between two snapshots.
 pub(super) struct Changes<'a> {
     /// Before and after.
-    pub(super) pods: BTreeMap<&'a ObjectName, BeforeAndAfter<'a>>,
+    pub(super) pods: BTreeMap<&'a ObjectName, Forms<'a, Arc<Pod>>>,
     pub(super) namespaces: BTreeSet<&'a Name>,
     /// In their old and their new form.
     pub(super) policies: Vec<&'a NetworkPolicy>,
@@ -23,7 +23,7 @@ pub(super) struct Changes<'a> {
     pub(super) nodes: bool,
     /// Those that changed themselves, and those of which a slice did.
     pub(super) services: BTreeSet<&'a ObjectName>,
-    pub(super) slices: Vec<(Option<&'a EndpointSlice>, Option<&'a EndpointSlice>)>,
+    pub(super) slices: Vec<Forms<'a, EndpointSlice>>,
 }
 
 impl<'a> Changes<'a> {
@@ -57,7 +57,7 @@ impl<'a> Changes<'a> {
 }
 
 /// The old and the new form.
-fn forms<'a, K, V>(difference: DiffItem<'a, 'a, K, V>) -> (Option<&'a V>, Option<&'a V>) {
+fn forms<'a, K, V>(difference: DiffItem<'a, 'a, K, V>) -> Forms<'a, V> {
     match difference {
         DiffItem::Add(_, value) => (None, Some(value)),
         DiffItem::Update { old: (_, before), new: (_, after) } => (Some(before), Some(after)),

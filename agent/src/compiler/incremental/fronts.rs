@@ -13,10 +13,10 @@ use std::{
 use imbl::OrdMap;
 use podgate_common::{ServiceKey, ServiceVerdict};
 
-use super::{claims::Moves, numbering, numbering::Numbering};
+use super::{changes::Forms, claims::Moves, numbering, numbering::Numbering};
 use crate::{
     compiler::{
-        Backend, Services,
+        Backend, Classes, PortRange, Services,
         services::{View, has_handshake, judge},
     },
     model::{Cluster, EndpointSlice, ObjectName, SlicesByService},
@@ -48,12 +48,12 @@ pub(super) struct Work<'a> {
     /// Those that changed, and those of which a slice did.
     pub(super) services: &'a BTreeSet<&'a ObjectName>,
     /// The slices that changed, in their old and their new form.
-    pub(super) slices: &'a [(Option<&'a EndpointSlice>, Option<&'a EndpointSlice>)],
+    pub(super) slices: &'a [Forms<'a, EndpointSlice>],
     pub(super) moves: &'a Moves,
     /// Addresses in these may have another identity, too.
     pub(super) blocks: &'a [RangeInclusive<IpAddr>],
-    /// Backends are described otherwise than before.
-    pub(super) other_backends: bool,
+    /// Until now, if ports are told apart otherwise than before.
+    pub(super) classes: Option<&'a Classes>,
 }
 
 impl Fronts {
@@ -75,8 +75,11 @@ impl Fronts {
             self.slices.follow(work);
         }
         let mut touched = BTreeSet::new();
-        let mut looked_at = !first && !work.other_backends && !self.contested;
+        let mut looked_at = !first && !self.contested;
         if looked_at {
+            if let Some(classes) = work.classes {
+                self.describe(classes, view.classes);
+            }
             let dirty = self.dirty(work, view);
             self.look_at(&dirty, work.new, view, &mut touched);
             looked_at = !self.contested;
@@ -109,8 +112,33 @@ impl Fronts {
         addresses.extend(differ(view.local, &self.local));
         let mut services: BTreeSet<&ObjectName> = work.services.clone();
         services.extend(addresses.iter().flat_map(|address| self.slices.within(*address..=*address)));
+        if let Some(classes) = work.classes {
+            let changed = classes.differences(view.classes);
+            let slices = work.new.slices.values();
+            let of_changed = slices.filter(|slice| slice.ports.iter().any(|port| changed.contains(port)));
+            services.extend(of_changed.map(|slice| &slice.service));
+        }
         services.extend(work.blocks.iter().flat_map(|block| self.slices.within(block.clone())));
         services.into_iter().cloned().collect()
+    }
+
+    /// Describes what is known by the indexes of new classes. What is in a class that is no more is looked at anew.
+    fn describe(&mut self, before: &Classes, now: &Classes) {
+        let places: HashMap<&BTreeSet<PortRange>, usize> =
+            now.signatures.iter().enumerate().map(|(index, signature)| (signature, index)).collect();
+        let class = |index: usize| places.get(&before.signatures[index]).copied();
+        let backend = |backend: &Backend| {
+            Some(match *backend {
+                Backend::Node { identity, class: at } => Backend::Node { identity, class: class(at)? },
+                Backend::Local { identity, class: at, egress } => {
+                    Backend::Local { identity, class: class(at)?, egress }
+                }
+                Backend::Elsewhere { identity, class: at } => {
+                    Backend::Elsewhere { identity, class: class(at)? }
+                }
+            })
+        };
+        self.places.rewrite(|behind| behind.iter().map(backend).collect());
     }
 
     fn start_over(&mut self) {

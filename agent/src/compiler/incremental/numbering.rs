@@ -36,8 +36,23 @@ impl<T: Default + Eq + Hash> Numbering<T> {
     }
 
     pub(super) fn remove(&mut self, index: usize) {
-        if let Some(content) = self.contents.remove(&index) {
+        if let Some(content) = self.contents.remove(&index)
+            && self.indexes.get(&content) == Some(&index)
+        {
             self.indexes.remove(&content);
+        }
+    }
+
+    /// Writes contents in another way, which says the same of each. `None`: it cannot be said any more, so nothing new is
+    /// taken for it.
+    pub(super) fn rewrite(&mut self, other: impl Fn(&T) -> Option<T>) {
+        self.indexes.clear();
+        for (index, content) in self.contents.clone() {
+            if let Some(content) = other(&content) {
+                let content = Arc::new(content);
+                self.contents.insert(index, content.clone());
+                self.indexes.insert(content, index);
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the rules in use say of pods, each question asked once.
+//! What rules say of pods: the properties of each, and the pods that have any.
 
 use std::{collections::HashMap, sync::Arc};
 
