@@ -103,6 +103,10 @@ impl podgate_common::Tables for Memory<'_> {
         Some(())
     }
 
+    fn known_flow(&self, key: &FlowKey) -> Option<Flow> {
+        self.flows.borrow().get(key).copied()
+    }
+
     fn put_flow(&self, lookup: &Lookup, flow: &Flow) -> bool {
         self.flows.borrow_mut().insert(lookup.key, *flow);
         true

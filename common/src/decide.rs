@@ -14,11 +14,13 @@ use crate::{
 };
 
 mod dhcp;
+mod established;
 mod fragments;
 mod sender;
 mod wire;
 
 use dhcp::{is_dhcp_reply, is_dhcp_request};
+pub use established::is_established;
 use fragments::{recall_ports, remember_ports};
 use sender::Sender;
 pub use wire::decide_on_wire;

@@ -39,7 +39,7 @@ use core::{
 pub use atomic::Atomic;
 #[cfg(any(test, feature = "user"))]
 pub use atomic::HostAtomic;
-pub use lookup::Lookup;
+pub use lookup::{Lookup, Spot};
 pub use write::Entered;
 
 use crate::{Flow, FlowKey, Seen, address::pair};
@@ -148,7 +148,7 @@ impl FlowSet {
         unsafe {
             // Tag and key do not wait for each other when both are far away.
             let before = read_volatile(tag(set, way));
-            let is_own = lookup.is_key_of(entry(set, way));
+            let is_own = holds(entry(set, way), &lookup.key);
             if is_own && (before ^ lookup.tag) & (HASH | USED | BUSY) == 0 {
                 lookup.way = way;
                 lookup.copy(set, way);
@@ -157,6 +157,39 @@ impl FlowSet {
                 }
             }
             Self::find_elsewhere(set, lookup)
+        }
+    }
+
+    /// The entry of a connection; `None` when it is not there, or is being written. Needs no memory but registers.
+    ///
+    /// # Safety
+    ///
+    /// `set` is the connection's, by [`Spot::of`], and is only written by these functions.
+    #[inline(always)]
+    pub unsafe fn peek(set: *mut Self, key: &FlowKey, spot: &Spot) -> Option<Flow> {
+        let is_other = |tag: u32| (tag ^ spot.tag) & (HASH | USED | BUSY) != 0;
+        // SAFETY: the caller's.
+        unsafe {
+            let mut way = spot.way;
+            let mut before = read_volatile(tag(set, way));
+            if is_other(before) {
+                way = (1..=WAYS).find(|way| !is_other(read_volatile(tag(set, *way))))?;
+                before = read_volatile(tag(set, way));
+            }
+            let place = entry(set, way);
+            if is_other(before) || !holds(place, key) {
+                return None;
+            }
+            let flow = Flow {
+                client_if: read_volatile(&raw const (*place).client_if),
+                server_if: read_volatile(&raw const (*place).server_if),
+                via: read_volatile(&raw const (*place).via),
+                client_epoch: read_volatile(&raw const (*place).client_epoch),
+                server_epoch: read_volatile(&raw const (*place).server_epoch),
+                seen: read_volatile(&raw const (*place).seen),
+                last: read_volatile(last(set, way)),
+            };
+            (read_volatile(tag(set, way)) == before).then_some(flow)
         }
     }
 
@@ -182,7 +215,7 @@ impl FlowSet {
             }
             for _ in 0..READS {
                 let before = Self::settled(set, way);
-                if (before ^ lookup.tag) & (HASH | USED | BUSY) != 0 || !lookup.is_key_of(entry(set, way)) {
+                if (before ^ lookup.tag) & (HASH | USED | BUSY) != 0 || !holds(entry(set, way), &lookup.key) {
                     return false;
                 }
                 lookup.copy(set, way);
@@ -271,6 +304,22 @@ impl FlowSet {
         }
         None
     }
+}
+
+/// Whether an entry is this connection's.
+///
+/// # Safety
+///
+/// `entry` can be read.
+#[inline(always)]
+unsafe fn holds(entry: *const Entry, key: &FlowKey) -> bool {
+    let (own, other) = ((&raw const *key).cast::<u64>(), entry.cast::<u64>());
+    let mut difference = 0;
+    for word in 0..size_of::<FlowKey>() / 8 {
+        // SAFETY: the key is this many words, and the first field of an entry.
+        difference |= unsafe { own.add(word).read() ^ read_volatile(other.add(word)) };
+    }
+    difference == 0
 }
 
 /// # Safety

@@ -35,12 +35,12 @@ pub use address::Address;
 pub use config::{
     COUNTERS, Config, Eviction, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, Tracking, counter, kernel_function,
 };
-pub use decide::{decide, decide_on_wire};
+pub use decide::{decide, decide_on_wire, is_established};
 pub use endpoint::{Endpoint, EndpointState, NODE};
 pub use flow::{Flow, FlowKey, FragmentKey, Ports, Seen, Timeout, Timeouts};
 #[cfg(any(test, feature = "user"))]
 pub use flow_table::HostAtomic;
-pub use flow_table::{Atomic, Entered, FlowSeed, FlowSet, Holder, Lookup, WAYS};
+pub use flow_table::{Atomic, Entered, FlowSeed, FlowSet, Holder, Lookup, Spot, WAYS};
 pub use hook::{Direction, Hook};
 pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, Slot};
 pub use outcome::Outcome;

@@ -8,7 +8,7 @@ use crate::{Address, protocol::number};
 mod icmp;
 mod ipv4;
 mod ipv6;
-mod plain;
+pub(crate) mod plain;
 #[cfg(test)]
 mod tests;
 
@@ -124,6 +124,12 @@ impl Segment {
         self.0 & Self::RST != 0
     }
 
+    /// Neither opens nor ends anything.
+    #[inline(always)]
+    pub const fn goes_on(self) -> bool {
+        self.0 & (Self::FIN | Self::SYN | Self::RST) == 0
+    }
+
     /// Ends one direction, or all of the connection.
     #[inline(always)]
     pub const fn ends(self) -> bool {
@@ -217,15 +223,11 @@ const UNKNOWN_END: usize = usize::MAX;
 /// Parses an Ethernet frame.
 #[inline(always)]
 pub fn parse(packet: &impl Packet, headers: &mut Headers) -> Kind {
-    headers.kind = if plain::read(packet, headers).is_some() {
-        Kind::Flow
-    } else {
-        frame(packet, headers).unwrap_or(Kind::Unreadable)
-    };
+    headers.kind = frame(packet, headers).unwrap_or(Kind::Unreadable);
     forget(&headers.kind)
 }
 
-/// Header by header. A function of its own in the kernel too: the fast path stays small.
+/// Header by header. A function of its own in the kernel too.
 #[inline(never)]
 fn frame(packet: &impl Packet, headers: &mut Headers) -> Option<Kind> {
     packet.pull();

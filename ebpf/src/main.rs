@@ -20,7 +20,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use podgate_common::{Direction, Hook, Outcome, Tables, decide, decide_on_wire};
+use podgate_common::{Direction, Outcome, Tables, decide, decide_on_wire, is_established};
 
 use crate::{maps::SCRATCH, skb::Skb, tables::Maps};
 
@@ -59,10 +59,15 @@ pub fn ticks(_: TcContext) -> i32 {
 #[inline(always)]
 fn run(context: &TcContext, direction: Direction) -> i32 {
     let skb = Skb::new(context);
-    let hook = Hook { direction, ifindex: skb.ifindex(), via: skb.ingress_ifindex() };
+    if is_established(&skb, &skb.hook(direction), &Maps) {
+        maps::count(direction, Outcome::Established);
+        return TC_ACT_UNSPEC;
+    }
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_SHOT };
     // SAFETY: this CPU's own element, and TC programs run with bottom halves off: none interrupts another.
-    let outcome = decide(&skb, unsafe { &mut *scratch }, &hook, &Maps);
+    let scratch = unsafe { &mut *scratch };
+    // Put together anew: what functions get a pointer to would stand in memory on the fast path, too.
+    let outcome = decide(&skb, scratch, &skb.hook(direction), &Maps);
     maps::count(direction, outcome);
     action(outcome)
 }

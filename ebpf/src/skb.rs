@@ -1,7 +1,7 @@
 //! A packet as TC hands it over: bytes of its linear part by direct access.
 
 use aya_ebpf::programs::TcContext;
-use podgate_common::{Packet, Tracked};
+use podgate_common::{Direction, Hook, Packet, Tracked};
 
 use crate::tracking;
 
@@ -21,11 +21,12 @@ impl<'a> Skb<'a> {
         Self { context }
     }
 
-    /// The device at which the program runs.
+    /// Where the packet is judged, at this end of its pod's veth.
     #[inline(always)]
-    pub(crate) fn ifindex(&self) -> u32 {
+    pub(crate) fn hook(&self, direction: Direction) -> Hook {
         // SAFETY: the context is valid while the program runs; the kernel checks the offset of each field.
-        unsafe { (*self.context.skb.skb).ifindex }
+        let ifindex = unsafe { (*self.context.skb.skb).ifindex };
+        Hook { direction, ifindex, via: self.ingress_ifindex() }
     }
 
     /// The device at which the packet entered the node, 0 if the node's own stack made it.

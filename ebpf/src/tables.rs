@@ -2,9 +2,9 @@
 
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
 use podgate_common::{
-    Address, ClassId, Config, Endpoint, Eviction, Flow, FlowSeed, FlowSet, FragmentKey, Holder, IdentityId,
-    Lookup, Ports, Protocol, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Tables, Timeout, Timeouts,
-    Tracking,
+    Address, ClassId, Config, Endpoint, Eviction, Flow, FlowKey, FlowSeed, FlowSet, FragmentKey, Holder,
+    IdentityId, Lookup, Ports, Protocol, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Spot, Tables,
+    Timeout, Timeouts, Tracking,
 };
 
 use crate::atomic::Bpf;
@@ -87,6 +87,14 @@ impl Tables for Maps {
         let set = FLOWS.get_ptr_mut(lookup.place(&CONFIG.flow_seed, config!(flow_sets)))?.cast();
         // SAFETY: the element is the connection's set, and whoever writes to one uses these functions.
         unsafe { FlowSet::find(set, lookup) }.then_some(set)
+    }
+
+    #[inline(always)]
+    fn known_flow(&self, key: &FlowKey) -> Option<Flow> {
+        let spot = Spot::of(key, &CONFIG.flow_seed, config!(flow_sets));
+        let set = FLOWS.get_ptr_mut(spot.set)?.cast();
+        // SAFETY: as above.
+        unsafe { FlowSet::peek(set, key, &spot) }
     }
 
     #[inline(always)]

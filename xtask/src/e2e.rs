@@ -7,6 +7,7 @@
 mod watch;
 
 use std::{
+    collections::BTreeSet,
     io::Write,
     net::Ipv4Addr,
     process::{Command, ExitCode, Stdio},
@@ -255,12 +256,23 @@ impl Run<'_> {
     fn kills(&self) -> Result<()> {
         self.verdicts_hold_while(|| {
             (0..KILLS.div_ceil(NODES.len())).try_for_each(|_| {
+                let killed = self.ready_agents()?;
                 let agents =
                     ["-n", "kube-system", "delete", "pod", "-l", AGENTS, "--force", "--grace-period=0"];
                 self.ask(&agents)?;
-                self.rolled_out()
+                until("other agents are ready", PATIENCE, || {
+                    let ready = self.ready_agents()?;
+                    Ok((ready.len() == NODES.len() && ready.is_disjoint(&killed)).then_some(()))
+                })
             })
         })
+    }
+
+    /// The names of the agents' pods that are ready.
+    fn ready_agents(&self) -> Result<BTreeSet<String>> {
+        let path = "jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=='Ready')].status}{'\\n'}{end}";
+        let pods = self.ask(&["-n", "kube-system", "get", "pods", "-l", AGENTS, "-o", path])?;
+        Ok(pods.lines().filter_map(|line| line.strip_suffix(" True")).map(ToOwned::to_owned).collect())
     }
 
     fn upgrades(&self) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use core::ptr::read_volatile;
 
-use super::{Entry, FLOW_WORDS, FlowSeed, FlowSet, HASH, USED, WAYS, entry, last};
+use super::{FLOW_WORDS, FlowSeed, FlowSet, HASH, USED, WAYS, entry, last};
 use crate::{Flow, FlowKey};
 
 /// A look-up: what is looked for, and what was found.
@@ -22,27 +22,29 @@ pub struct Lookup {
     pub flow: Flow,
 }
 
-impl Lookup {
-    pub const EMPTY: Self =
-        Self { key: FlowKey::EMPTY, tag: 0, set: 0, preferred: 0, way: 0, flow: Flow::EMPTY };
+/// Where a connection belongs in a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spot {
+    pub(super) tag: u32,
+    pub set: u32,
+    /// From 1 to [`WAYS`].
+    pub(super) way: u32,
+}
 
-    pub const fn of(key: FlowKey) -> Self {
-        Self { key, ..Self::EMPTY }
-    }
-
-    /// Finds out where the connection belongs, by its key, in a table of so many sets; the set.
+impl Spot {
+    /// By the connection's key, in a table of so many sets.
     ///
     /// The hash is NH (UMAC, RFC 4418, 5.2): without the seed nobody finds keys that share a value more often than by
     /// chance. Then its bits are mixed.
     #[inline(always)]
-    pub fn place(&mut self, seed: &FlowSeed, sets: u32) -> u32 {
-        let words = (&raw const self.key).cast::<u32>();
+    pub fn of(key: &FlowKey, seed: &FlowSeed, sets: u32) -> Self {
+        let words = (&raw const *key).cast::<u32>();
         let seeds = (&raw const seed.0).cast::<u32>();
         // SAFETY: both have this many words. Volatile: the programs' seed is written into their data at loading.
         let sum = |at| unsafe { u64::from(words.add(at).read()) + u64::from(read_volatile(seeds.add(at))) };
         let product = |one, other| sum(one).wrapping_mul(sum(other));
         let mut hash = product(8, 9);
-        if self.key.low.is_v4() {
+        if key.low.is_v4() {
             // All other words are the same for all.
             hash = hash.wrapping_add(product(3, 7));
         } else {
@@ -53,34 +55,34 @@ impl Lookup {
         hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash ^= hash >> 29;
         #[expect(clippy::cast_possible_truncation, reason = "the lower half, and a product's upper one")]
-        {
-            self.tag = hash as u32 & HASH | USED;
-            self.set = (((hash >> 32) * u64::from(sets)) >> 32) as u32;
-            self.preferred = 1 + (((hash as u32 & !HASH) * WAYS) >> 8);
+        Self {
+            tag: hash as u32 & HASH | USED,
+            set: (((hash >> 32) * u64::from(sets)) >> 32) as u32,
+            way: 1 + (((hash as u32 & !HASH) * WAYS) >> 8),
         }
-        self.set
+    }
+}
+
+impl Lookup {
+    pub const EMPTY: Self =
+        Self { key: FlowKey::EMPTY, tag: 0, set: 0, preferred: 0, way: 0, flow: Flow::EMPTY };
+
+    pub const fn of(key: FlowKey) -> Self {
+        Self { key, ..Self::EMPTY }
+    }
+
+    /// Finds out where the connection belongs, by its key, in a table of so many sets; the set.
+    #[inline(always)]
+    pub fn place(&mut self, seed: &FlowSeed, sets: u32) -> u32 {
+        let Spot { tag, set, way } = Spot::of(&self.key, seed, sets);
+        (self.tag, self.set, self.preferred) = (tag, set, way);
+        set
     }
 
     /// The set that [`Self::place`] has found.
     #[inline(always)]
     pub const fn set(&self) -> u32 {
         self.set
-    }
-
-    /// Whether an entry is this connection's.
-    ///
-    /// # Safety
-    ///
-    /// `entry` can be read.
-    #[inline(always)]
-    pub(super) unsafe fn is_key_of(&self, entry: *const Entry) -> bool {
-        let (own, other) = ((&raw const self.key).cast::<u64>(), entry.cast::<u64>());
-        let mut difference = 0;
-        for word in 0..size_of::<FlowKey>() / 8 {
-            // SAFETY: the key is this many words, and the first field of an entry.
-            difference |= unsafe { own.add(word).read() ^ read_volatile(other.add(word)) };
-        }
-        difference == 0
     }
 
     /// # Safety

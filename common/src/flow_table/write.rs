@@ -3,7 +3,7 @@
 use core::ptr::{read_volatile, write_volatile};
 
 use super::{
-    Atomic, BUSY, FlowSet, HASH, Holder, Lookup, NEXT_VERSION, USED, VERSION, WAYS, entry, last, tag,
+    Atomic, BUSY, FlowSet, HASH, Holder, Lookup, NEXT_VERSION, USED, VERSION, WAYS, entry, holds, last, tag,
 };
 use crate::{Flow, FlowKey, Seen, Timeouts, address::pair};
 
@@ -197,7 +197,7 @@ impl FlowSet {
                 let tag = read_volatile(tag(set, way));
                 if (tag ^ wanted) & (HASH | USED) == 0 {
                     // Of two ways with one tag readers would not know which: another connection's goes.
-                    let own = lookup.is_key_of(entry(set, way));
+                    let own = holds(entry(set, way), &lookup.key);
                     write_volatile(choice, (if own { rank::OWN } else { rank::ALIKE } << RANK) | way);
                     break;
                 }

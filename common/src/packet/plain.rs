@@ -1,9 +1,9 @@
-//! Packets as nearly all are: TCP or UDP, in one piece, without options and extension headers. Read at one go; what is
-//! not so is read header by header, and says the same where both can read it.
+//! Packets as nearly all are: TCP or UDP, in one piece, without options and extension headers. Read at one go, for the
+//! fast path. What is read header by header says the same.
 
 use core::mem::transmute;
 
-use super::{Headers, Packet, Segment, TCP_HEADER};
+use super::{Packet, Segment, TCP_HEADER};
 use crate::{Address, Tuple, protocol::number};
 
 /// Ethernet, IPv4 and what is needed of the transport header, as they lie in the packet.
@@ -56,18 +56,31 @@ const FRAGMENTED: u16 = 0x3fff_u16.to_be();
 const IPV4_HEADER: u16 = 20;
 const UDP_HEADER: u16 = 8;
 
-/// Fills in tuple and segment; `None` when the packet is not plain.
+/// What is read of a plain packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plain {
+    pub(crate) tuple: Tuple,
+    pub(crate) segment: Segment,
+}
+
+/// What a plain packet can be.
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+/// Which of the two it has to be read as.
 #[inline(always)]
-pub(super) fn read(packet: &impl Packet, headers: &mut Headers) -> Option<()> {
+pub(crate) fn family(packet: &impl Packet) -> Option<Family> {
     match u16::from_ne_bytes(packet.read::<2>(12)?) {
-        IPV4 => v4(packet, headers),
-        IPV6 => v6(packet, headers),
+        IPV4 => Some(Family::V4),
+        IPV6 => Some(Family::V6),
         _ => None,
     }
 }
 
 #[inline(always)]
-fn v4(packet: &impl Packet, headers: &mut Headers) -> Option<()> {
+pub(crate) fn v4(packet: &impl Packet) -> Option<Plain> {
     const SIZE: usize = size_of::<PlainV4>();
     // SAFETY: bytes; every pattern is valid.
     let plain: PlainV4 = unsafe { transmute(packet.read::<SIZE>(0)?) };
@@ -78,11 +91,11 @@ fn v4(packet: &impl Packet, headers: &mut Headers) -> Option<()> {
     let payload = u16::from_be(plain.total).checked_sub(IPV4_HEADER)?;
     let (source, destination) =
         (Address::from_v4_word(plain.source), Address::from_v4_word(plain.destination));
-    transport(plain.protocol, payload, source, destination, &plain.transport, headers)
+    transport(plain.protocol, payload, source, destination, &plain.transport)
 }
 
 #[inline(always)]
-fn v6(packet: &impl Packet, headers: &mut Headers) -> Option<()> {
+pub(crate) fn v6(packet: &impl Packet) -> Option<Plain> {
     const SIZE: usize = size_of::<PlainV6>();
     // SAFETY: as above.
     let plain: PlainV6 = unsafe { transmute(packet.read::<SIZE>(0)?) };
@@ -91,7 +104,7 @@ fn v6(packet: &impl Packet, headers: &mut Headers) -> Option<()> {
     if plain.version_class >> 4 != 6 || source.is_v4() || destination.is_v4() {
         return None;
     }
-    transport(plain.next_header, u16::from_be(plain.payload), source, destination, &plain.transport, headers)
+    transport(plain.next_header, u16::from_be(plain.payload), source, destination, &plain.transport)
 }
 
 #[inline(always)]
@@ -101,22 +114,21 @@ fn transport(
     source: Address,
     destination: Address,
     transport: &Transport,
-    headers: &mut Headers,
-) -> Option<()> {
+) -> Option<Plain> {
     let protocol = u32::from(protocol);
-    headers.segment = match protocol {
+    let segment = match protocol {
         number::TCP if usize::from(payload) >= TCP_HEADER && transport.data_offset >> 4 >= 5 => {
             Segment::with_flags(transport.flags)
         }
         number::UDP if payload >= UDP_HEADER => Segment::NONE,
         _ => return None,
     };
-    headers.tuple = Tuple {
+    let tuple = Tuple {
         source,
         destination,
         source_port: u16::from_be(transport.source_port),
         destination_port: u16::from_be(transport.destination_port),
         protocol,
     };
-    Some(())
+    Some(Plain { tuple, segment })
 }

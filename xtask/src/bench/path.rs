@@ -7,6 +7,7 @@
 
 mod cluster;
 mod datagram;
+mod empty;
 mod judge;
 mod measure;
 mod plots;

@@ -171,7 +171,8 @@ fn is_podgate(variant: Variant) -> bool {
 
 fn of(variant: Variant, name: &str, unit: &str, value: Quartiles) -> Figure {
     let mut figure = Figure::new(name, variant.system, unit, value);
-    let filters = !matches!(variant.system, System::Nothing | System::Control | System::Conntrack);
+    let filters =
+        !matches!(variant.system, System::Nothing | System::Control | System::Empty | System::Conntrack);
     figure.policies = filters.then_some(variant.policies);
     figure.place = (variant.policies > 0).then_some(variant.standing);
     figure

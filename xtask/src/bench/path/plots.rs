@@ -12,11 +12,12 @@ use crate::bench::{
 };
 
 /// Systems in the order of legends; each has its colour on the page.
-const SYSTEMS: [(System, usize); 8] = [
+const SYSTEMS: [(System, usize); 9] = [
     (System::Podgate(Hook::Tcx), 1),
     (System::Podgate(Hook::Clsact), 2),
     (System::SmallTable, 7),
     (System::Conntrack, 6),
+    (System::Empty, 0),
     (System::Calico, 5),
     (System::Npm(Backend::Nft), 3),
     (System::Npm(Backend::Legacy), 4),

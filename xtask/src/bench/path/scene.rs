@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     cluster::{CLOSED_PORT, Cluster, NAMESPACE, PORT},
+    empty,
     traffic::Ends,
     variant::{Backend, Hook, SMALL_TABLE, System, Variant},
 };
@@ -42,6 +43,7 @@ struct Set {
     client: Pod,
     server: Pod,
     agent: Option<Agent>,
+    empty: Option<empty::Links>,
 }
 
 /// How long a filter may take to take its policies in.
@@ -96,7 +98,7 @@ impl Set {
             "neigh replace {NOBODY} lladdr {NOBODYS_MAC} dev eth0 nud permanent\n\
              route add {NOBODY} dev eth0 scope link\nroute add {ASTRAY} via {NOBODY} dev eth0\n"
         ))?;
-        Ok(Self { lab, node, client, server, agent: None })
+        Ok(Self { lab, node, client, server, agent: None, empty: None })
     }
 
     fn load(&mut self, variant: Variant) -> Result<()> {
@@ -105,6 +107,11 @@ impl Set {
         let table = SMALL_TABLE.to_string();
         match variant.system {
             System::Nothing | System::Control => Ok(()),
+            System::Empty => {
+                let veths = [&self.client, &self.server].map(|pod| pod.host_interface.as_str());
+                self.empty = Some(self.node.place.run(|| empty::attach(&veths))?);
+                Ok(())
+            }
             System::Conntrack => {
                 let rule = "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
                 let rules = format!("*filter\n:FORWARD ACCEPT [0:0]\n{rule}\nCOMMIT\n");

@@ -12,6 +12,8 @@ pub(super) enum System {
     Nothing,
     /// The same again: what differs between the two is the noise of the measurement.
     Control,
+    /// An empty program at each hook of podgate's.
+    Empty,
     /// Connection tracking and one rule that lets known connections pass.
     Conntrack,
     Podgate(Hook),
@@ -59,7 +61,7 @@ impl Variant {
     pub(super) fn all(policies: &[u32], extent: Extent) -> Vec<Self> {
         let reference = Self::reference(policies);
         let plain = |system| Self { system, policies: 0, standing: Standing::Last };
-        let mut all = vec![plain(System::Nothing), plain(System::Conntrack)];
+        let mut all = vec![plain(System::Nothing), plain(System::Empty), plain(System::Conntrack)];
         all.extend(extent.hooks().iter().map(|&hook| plain(System::Podgate(hook))));
         all.push(Self { system: System::SmallTable, policies: reference, standing: Standing::Last });
         for &policies in policies {
@@ -85,7 +87,7 @@ impl Variant {
     /// Whether it filters for no policies, or for the reference with the matching ones last.
     pub(super) fn is_core(self, reference: u32) -> bool {
         match self.system {
-            System::Nothing | System::Control | System::Conntrack => true,
+            System::Nothing | System::Control | System::Empty | System::Conntrack => true,
             System::SmallTable => false,
             System::Podgate(_) | System::Npm(_) | System::Calico => {
                 self.policies == reference && self.standing == Standing::Last
@@ -102,7 +104,7 @@ impl Variant {
     pub(super) fn describe(self) -> String {
         let Self { system, policies, standing } = self;
         match system {
-            System::Nothing | System::Control | System::Conntrack => system.to_string(),
+            System::Nothing | System::Control | System::Empty | System::Conntrack => system.to_string(),
             _ if policies == 0 => format!("{system}, no policies"),
             _ => format!("{system}, {policies} policies, matching {standing}"),
         }
@@ -130,6 +132,7 @@ impl fmt::Display for System {
         f.write_str(match self {
             Self::Nothing => "nothing",
             Self::Control => "nothing, again",
+            Self::Empty => "empty programs (TCX)",
             Self::Conntrack => "conntrack + 1 rule",
             Self::Podgate(Hook::Tcx) => "podgate (TCX)",
             Self::Podgate(Hook::Clsact) => "podgate (clsact)",
@@ -165,7 +168,7 @@ mod tests {
             assert_eq!(reference, expected);
             let all = Variant::all(&policies, Extent::Full);
             let core: Vec<_> = all.into_iter().filter(|variant| variant.is_core(reference)).collect();
-            assert_eq!(core.len(), 8, "{core:?}");
+            assert_eq!(core.len(), 9, "{core:?}");
         }
     }
 }
