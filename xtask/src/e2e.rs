@@ -4,20 +4,17 @@
 //! see is asked by real connections out of real pods. Left out: what the tests between namespaces show better, that is,
 //! everything about single packets.
 
+mod steady;
 mod watch;
 
 use std::{
-    collections::BTreeSet,
     io::Write,
     net::Ipv4Addr,
     process::{Command, ExitCode, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-
-use watch::Watch;
 
 use crate::{
     cluster::{self, Cluster, NODES},
@@ -46,14 +43,6 @@ const AGENTS: &str = "app.kubernetes.io/name=podgate";
 
 /// A change of policy has arrived, a pod runs, a node is back.
 const PATIENCE: Duration = Duration::from_secs(90);
-
-/// How long the API server is away.
-const AWAY: Duration = Duration::from_secs(60);
-
-/// How often each of these is done while datagrams are counted.
-const POLICY_CHANGES: u8 = 200;
-const KILLS: usize = 10;
-const UPGRADES: [&str; 3] = [UPGRADED, INSTALLED, UPGRADED];
 
 /// From here on only friends reach the server.
 const CLOSE: &str = "{from: [{podSelector: {matchLabels: {role: friend}}}]}";
@@ -100,6 +89,13 @@ impl Run<'_> {
             run.becomes(FRIEND, true)?;
             ensure!(run.reaches(FRIEND, SERVICE)?, "the friend reaches the service");
             ensure!(!run.reaches(STRANGER, SERVICE)?, "the stranger does not");
+            Ok(())
+        })?;
+        self.check("the server's host port lets the friend in and nobody else", |run| {
+            let path = ["-n", "shop", "get", "pod", "web", "-o", "jsonpath={.status.hostIP}"];
+            let node = run.ask(&path)?;
+            ensure!(run.gets(FRIEND, &node, HOST_PORT)?, "the friend reaches {node}:{HOST_PORT}");
+            ensure!(!run.gets(STRANGER, &node, HOST_PORT)?, "the stranger does not");
             Ok(())
         })?;
         self.check("the connection of before goes on, though a new one would be denied", Self::goes_on)?;
@@ -228,83 +224,6 @@ impl Run<'_> {
         self.ask(&["-n", "shop", "delete", "deployment", "fleet", "--wait=true"]).map(|_| ())
     }
 
-    fn policy_changes(&self) -> Result<()> {
-        self.verdicts_hold_while(|| {
-            (0..POLICY_CHANGES).try_for_each(|number| {
-                let other = format!("{{from: [{{ipBlock: {{cidr: 203.0.113.{number}/32}}}}]}}");
-                // The friend's rule is the first one, or the second.
-                let rules = if number % 2 == 0 { [CLOSE, &other] } else { [&other, CLOSE] };
-                self.policy(&rules.join(", "))
-            })
-        })?;
-        self.policy(CLOSE)
-    }
-
-    fn outage(&self) -> Result<()> {
-        self.verdicts_hold_while(|| {
-            self.cluster.kill_api_server()?;
-            thread::sleep(AWAY);
-            self.cluster.start_api_server()
-        })?;
-        self.policy("{}")?;
-        self.becomes(STRANGER, true)?;
-        self.policy(CLOSE)?;
-        self.becomes(STRANGER, false)
-    }
-
-    /// Without a chance to say goodbye, on all nodes at once.
-    fn kills(&self) -> Result<()> {
-        self.verdicts_hold_while(|| {
-            (0..KILLS.div_ceil(NODES.len())).try_for_each(|_| {
-                let killed = self.ready_agents()?;
-                let agents =
-                    ["-n", "kube-system", "delete", "pod", "-l", AGENTS, "--force", "--grace-period=0"];
-                self.ask(&agents)?;
-                until("other agents are ready", PATIENCE, || {
-                    let ready = self.ready_agents()?;
-                    Ok((ready.len() == NODES.len() && ready.is_disjoint(&killed)).then_some(()))
-                })
-            })
-        })
-    }
-
-    /// The names of the agents' pods that are ready.
-    fn ready_agents(&self) -> Result<BTreeSet<String>> {
-        let path = "jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=='Ready')].status}{'\\n'}{end}";
-        let pods = self.ask(&["-n", "kube-system", "get", "pods", "-l", AGENTS, "-o", path])?;
-        Ok(pods.lines().filter_map(|line| line.strip_suffix(" True")).map(ToOwned::to_owned).collect())
-    }
-
-    fn upgrades(&self) -> Result<()> {
-        self.verdicts_hold_while(|| {
-            UPGRADES.iter().try_for_each(|version| {
-                let image = format!("agent=localhost/podgate:{version}");
-                self.ask(&["-n", "kube-system", "set", "image", "daemonset/podgate", &image])?;
-                self.rolled_out()
-            })
-        })
-    }
-
-    /// Each datagram of the friend reaches the server and none of the stranger's does, a thousand a second of each.
-    fn verdicts_hold_while(&self, act: impl FnOnce() -> Result<()>) -> Result<()> {
-        let address = |pod| -> Result<Ipv4Addr> {
-            self.address(pod)?.parse().with_context(|| format!("the address of {pod}"))
-        };
-        let (friend, stranger) = (address(FRIEND)?, address(STRANGER)?);
-        let watch = Watch::start(("web", address("web")?), &[(FRIEND, friend), (STRANGER, stranger)])?;
-        act()?;
-        let seen = watch.end()?;
-        let (friend, stranger) = (seen[&friend.into()], seen[&stranger.into()]);
-        println!(
-            "  datagrams: {} of the friend's {} arrived, {} of the stranger's {}",
-            friend.arrived, friend.sent, stranger.arrived, stranger.sent
-        );
-        ensure!(friend.arrived == friend.sent, "datagrams that are allowed were lost");
-        ensure!(stranger.arrived == 0, "datagrams that are denied arrived");
-        ensure!(friend.sent > 1_000 && stranger.sent > 1_000, "hardly anything was sent");
-        Ok(())
-    }
-
     fn uninstall(&self) -> Result<()> {
         self.ask(&["apply", "-k", &deploy("uninstall")?])?;
         self.rolled_out()?;
@@ -345,7 +264,10 @@ impl Run<'_> {
 
     /// Whether a pod gets the server's page. An error: it could not be asked.
     fn reaches(&self, who: &str, address: &str) -> Result<bool> {
-        let port = if address == SERVICE { 8080 } else { 80 };
+        self.gets(who, address, if address == SERVICE { 8080 } else { 80 })
+    }
+
+    fn gets(&self, who: &str, address: &str, port: u16) -> Result<bool> {
         let ask = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 1 {address} {port}; true");
         Ok(self.inside(who, &ask)?.contains("hello"))
     }
@@ -376,8 +298,9 @@ impl Run<'_> {
     }
 }
 
-/// The service's address in `objects.yaml`.
+/// The service's address and the server's host port in `objects.yaml`.
 const SERVICE: &str = "10.96.0.80";
+const HOST_PORT: u16 = 8880;
 
 fn deploy(part: &str) -> Result<String> {
     let path = workspace::root().join("deploy").join(part);
