@@ -39,6 +39,7 @@ pub(crate) fn run(flags: &TestFlags) -> Result<ExitCode> {
     run.results.save()?;
     if everything {
         println!("\n{}", checklist::summary(&run.results)?);
+        println!("\n{OF_E2E}");
     }
     println!("\n{} passed, {} failed", run.passed, run.failed);
     Ok(if run.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -115,6 +116,12 @@ impl Run {
         conclude(&title, started, count.failed == 0);
     }
 }
+
+/// Which part of the check on a whole cluster is among the tests.
+const OF_E2E: &str = "\
+of `cargo xtask e2e` this runs what needs no kubelet (tests `apiserver`): the agent with the rights of deploy/base beside a
+real API server that is killed, frozen and started anew, and deploy/ with both overlays as that server takes them. The rest
+needs two images and a cluster of two nodes, some 20 minutes on two cores: run it by itself";
 
 /// They would build the API server themselves, in silence.
 const API_SERVER_TESTS: &str = "apiserver";

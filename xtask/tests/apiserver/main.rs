@@ -6,6 +6,7 @@
 
 mod agent;
 mod defaults;
+mod deploy;
 mod outage;
 #[path = "../namespaces/scene.rs"]
 mod scene;
@@ -87,7 +88,13 @@ fn trials(bench: Option<&Arc<Bench>>) -> Vec<Trial> {
             row.check(&control_plane).map_err(failed)
         })
     });
-    alone.chain(shared).collect()
+    let deployed = deploy::PARTS.into_iter().map(|part| {
+        trial(format!("deploy::{part}_is_accepted"), bench, move |bench| {
+            let control_plane = bench.shared().map_err(failed)?;
+            deploy::is_accepted(&control_plane, part).map_err(failed)
+        })
+    });
+    alone.chain(shared).chain(deployed).collect()
 }
 
 fn trial(

@@ -1,15 +1,17 @@
-//! The rules of other systems: what the workshop writes is taken by ipset and iptables, old and new.
+//! The rules of other systems: what the workshop writes is taken by ipset and iptables, old and new, and `podgate check`
+//! tells whose it is.
 
 use std::net::Ipv4Addr;
 
-use anyhow::Result;
-use serde_json::json;
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 use xtask::{
     lab::{Lab, Place},
     peers::{
         calico::{self, Family},
         npm::{self, Policy, Ports, Protocol},
     },
+    workspace::podgate,
 };
 
 use crate::Test;
@@ -28,7 +30,11 @@ fn npm(lab: &mut Lab) -> Result<()> {
     let pod = |(app, digit)| npm::Pod { app: text(app), address: Ipv4Addr::new(10, 0, 0, digit) };
     let pods = [("a", 1), ("b", 2), ("c", 3)].map(pod);
     let rules = npm::rules("x", &pods, &[policy]);
-    load(&node.place, &rules.sets, &rules.filter, &["iptables-nft-restore", "iptables-legacy-restore"])
+    ensure!(!engines(&node.place)?.contains("Azure NPM"), "named before it is there");
+    load(&node.place, &rules.sets, &rules.filter, &["iptables-nft-restore", "iptables-legacy-restore"])?;
+    let found = engines(&node.place)?;
+    ensure!(found.contains("Azure NPM (chain AZURE-NPM"), "found: {found}");
+    Ok(())
 }
 
 fn calico(lab: &mut Lab) -> Result<()> {
@@ -61,7 +67,18 @@ fn calico(lab: &mut Lab) -> Result<()> {
         let rules = calico::rules(&objects, 0, family, &pods);
         load(&node.place, &rules.sets, &rules.filter, &[family.restore()])?;
     }
+    let found = engines(&node.place)?;
+    ensure!(found.contains("Calico (chain cali-"), "found: {found}");
     Ok(())
+}
+
+/// What `podgate check` says of other engines on a node.
+fn engines(place: &Place) -> Result<String> {
+    let output = place.command(podgate()?).args(["check", "-o", "json"]).output().context("podgate check")?;
+    let findings: Value = serde_json::from_slice(&output.stdout).context("its JSON")?;
+    let findings = findings.as_array().context("a list of findings")?;
+    let found = findings.iter().find(|finding| finding["item"] == "other policy engines");
+    found.and_then(|found| found["found"].as_str()).map(ToOwned::to_owned).context("no finding on engines")
 }
 
 fn load(place: &Place, sets: &str, filter: &str, programs: &[&str]) -> Result<()> {

@@ -83,8 +83,10 @@ fn probe_while(changing: Changing, publications: usize) {
         prober.join().expect("the prober does not panic")
     });
     if let Some(Probe { hook, frame, passes }) = wrong {
+        let counted = node.kernel.counters.read().expect("counters");
+        let counted: Vec<_> = counted.into_iter().filter(|(.., count)| *count > 0).collect();
         panic!(
-            "{changing:?} change: {hook:?} must always {}: {frame:02x?}",
+            "{changing:?} change: {hook:?} must always {}: {frame:02x?}; of all probes: {counted:?}",
             if *passes { "pass" } else { "be dropped" }
         );
     }
