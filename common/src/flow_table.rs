@@ -11,6 +11,10 @@
 //! Writers wait for each other, not for long; a program that waits in vain does not enter its connection, and the packet
 //! is judged as one for which there is no room.
 //!
+//! A connection is removed without the lock: by a tag that says free, in the place of the one that was read. The agent, whom
+//! the scheduler may stop at any time, so holds no lock while programs wait, but where it enters connections that are older
+//! than itself.
+//!
 //! Readers take no lock. A way's tag says whose it is (24 bits of the hash), that it is being written, and how often it
 //! was (6 bits). A writer marks the tag, writes the entry, then gives the way a tag that it has not had before; a reader
 //! takes what it has read only when the tag was the same before and after. Where both write (a tag of the same
@@ -271,7 +275,7 @@ impl FlowSet {
     /// `set` is only written by these functions.
     pub unsafe fn entries(set: *mut Self) -> impl Iterator<Item = (FlowKey, Flow)> {
         // SAFETY: the caller's.
-        (1..=WAYS).filter_map(move |way| unsafe { Self::read(set, way) })
+        (1..=WAYS).filter_map(move |way| unsafe { Self::read(set, way) }).map(|(_, key, flow)| (key, flow))
     }
 
     /// How many connections the set holds.
@@ -284,10 +288,12 @@ impl FlowSet {
         (1..=WAYS).filter(|way| unsafe { read_volatile(tag(set, *way)) } & USED != 0).count()
     }
 
+    /// A way's tag, and the connection that it holds.
+    ///
     /// # Safety
     ///
     /// `set` is only written by these functions, and has this way.
-    unsafe fn read(set: *mut Self, way: u32) -> Option<(FlowKey, Flow)> {
+    unsafe fn read(set: *mut Self, way: u32) -> Option<(u32, FlowKey, Flow)> {
         for _ in 0..READS {
             // SAFETY: the caller's.
             unsafe {
@@ -298,7 +304,7 @@ impl FlowSet {
                 let mut lookup = Lookup::of(read_volatile(&raw const (*entry(set, way)).key));
                 lookup.copy(set, way);
                 if read_volatile(tag(set, way)) == before {
-                    return Some((lookup.key, lookup.flow));
+                    return Some((before, lookup.key, lookup.flow));
                 }
             }
         }

@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use podgate::model::{
-    Action, Cluster, ClusterNetworkPolicy, ClusterRule, ClusterSubject, Name, NamedPort, NetworkPolicy, Peer,
-    Peers, Pod, PortRule, Ports, Rule, Tier,
+    Action, Cluster, ClusterNetworkPolicy, ClusterRule, ClusterSubject, Name, NamedPort, NetworkPolicy,
+    ObjectName, Peer, Peers, Pod, PortRule, Ports, Rule, Tier,
 };
 use podgate_common::{Direction, Protocol};
 
@@ -54,6 +54,21 @@ pub(crate) fn isolates(cluster: &Cluster, pod: &Pod, direction: Direction) -> bo
             .any(|tier| tier_rules(cluster, pod, tier, direction).any(can_match))
 }
 
+/// Whether the same policies are for a pod in both clusters, which have the same policies.
+pub(crate) fn is_judged_alike(one: &Cluster, other: &Cluster, pod: &ObjectName) -> bool {
+    let names = |cluster: &Cluster| {
+        let pod = &cluster.pods[pod];
+        let policies = Direction::ALL.map(|direction| {
+            rules_of(cluster, pod, direction).map(|(policy, _)| policy.name.clone()).collect::<Vec<_>>()
+        });
+        let tiers = [Tier::Admin, Tier::Baseline].map(|tier| {
+            tier_policies(cluster, pod, tier).iter().map(|policy| policy.name.clone()).collect::<Vec<_>>()
+        });
+        (policies, tiers)
+    };
+    names(one) == names(other)
+}
+
 /// Whether the pod's side of the connection is allowed.
 pub(crate) fn allows(cluster: &Cluster, asked: Asked<'_>) -> bool {
     if let Some(verdict) = tier_verdict(cluster, asked, Tier::Admin) {
@@ -86,6 +101,14 @@ fn tier_rules<'a>(
     tier: Tier,
     direction: Direction,
 ) -> impl Iterator<Item = &'a ClusterRule> + use<'a> {
+    tier_policies(cluster, pod, tier).into_iter().flat_map(move |policy| match direction {
+        Direction::Ingress => &policy.ingress,
+        Direction::Egress => &policy.egress,
+    })
+}
+
+/// The policies of a tier for a pod, the first to be asked first.
+fn tier_policies<'a>(cluster: &'a Cluster, pod: &Pod, tier: Tier) -> Vec<&'a ClusterNetworkPolicy> {
     let namespace = cluster.namespace_labels(&pod.name.namespace);
     let is_for = |policy: &&ClusterNetworkPolicy| {
         let ClusterSubject { namespaces, pods } = &policy.subject;
@@ -93,10 +116,7 @@ fn tier_rules<'a>(
     };
     let mut policies: Vec<_> = cluster.cluster_policies.values().map(Arc::as_ref).filter(is_for).collect();
     policies.sort_by_key(|policy| (policy.priority, policy.name.clone()));
-    policies.into_iter().flat_map(move |policy| match direction {
-        Direction::Ingress => &policy.ingress,
-        Direction::Egress => &policy.egress,
-    })
+    policies
 }
 
 /// The policies that isolate a pod in a direction, with their rules for it.

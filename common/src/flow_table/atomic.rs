@@ -1,7 +1,7 @@
 //! Atomic operations: compilers for BPF and for the host have different ones.
 
 #[cfg(any(test, feature = "user"))]
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Atomic operations on memory that others write to.
 pub trait Atomic {
@@ -50,5 +50,19 @@ impl Atomic for HostAtomic {
     unsafe fn or(word: *mut u64, bits: u64) {
         // SAFETY: the caller's.
         unsafe { AtomicU64::from_ptr(word) }.fetch_or(bits, Ordering::SeqCst);
+    }
+}
+
+#[cfg(any(test, feature = "user"))]
+impl HostAtomic {
+    /// Puts `new` in the place of `current`; whether that was there.
+    ///
+    /// # Safety
+    ///
+    /// `word` is valid, and written by atomic operations or by programs alone.
+    pub(super) unsafe fn replace(word: *mut u32, current: u32, new: u32) -> bool {
+        // SAFETY: the caller's.
+        let word = unsafe { AtomicU32::from_ptr(word) };
+        word.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 }

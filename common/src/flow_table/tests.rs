@@ -73,7 +73,7 @@ impl Memory {
     fn remove(&self, key: FlowKey) -> usize {
         let set = self.place(key).0;
         // SAFETY: as above.
-        unsafe { FlowSet::remove::<HostAtomic>(set, Holder::Agent, |known, _| *known == key) }.unwrap()
+        unsafe { FlowSet::remove(set, |known, _| *known == key) }
     }
 
     fn entries(&self) -> BTreeMap<FlowKey, Flow> {
