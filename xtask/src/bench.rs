@@ -5,6 +5,7 @@
 //! stable (helper calls, instructions) and stand elsewhere; a benchmark is no timed test.
 
 mod figure;
+mod iptables;
 mod machine;
 mod path;
 mod program;

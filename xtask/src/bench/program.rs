@@ -15,6 +15,7 @@ use serde::Deserialize;
 use super::{
     command,
     figure::{Figure, Goal, readable},
+    iptables,
     machine::Machine,
     report::Report,
     statistics::Quartiles,
@@ -22,9 +23,10 @@ use super::{
 use crate::{
     cargo,
     flags::ProgramFlags,
-    root,
+    peers, root,
+    sandbox::{self, Sandbox},
     screen::{Cell, Tone, mark, table},
-    setup,
+    setup, shell,
 };
 
 /// A benchmark of the agent's package.
@@ -34,7 +36,12 @@ pub(super) struct Program {
     lead: &'static str,
     notes: &'static [&'static str],
     limits: &'static [&'static str],
+    /// Measures another system in the same way, in a sandbox.
+    peer: Option<Peer>,
 }
+
+/// From podgate's figures to those of another system; the flag is for a quick run.
+type Peer = fn(Sandbox, &[Figure], bool) -> Result<Vec<Figure>>;
 
 pub(super) const DECISION: Program = Program {
     name: "decision",
@@ -48,6 +55,7 @@ pub(super) const DECISION: Program = Program {
         "The price of the hook itself, of the device and of what else is on the path: see `bench path`.",
         "Caches that other programs use meanwhile.",
     ],
+    peer: None,
 };
 
 pub(super) const CONTROL: Program = Program {
@@ -57,8 +65,11 @@ pub(super) const CONTROL: Program = Program {
            pods on the node.",
     notes: &[
         "Clusters are made in memory; events go from the snapshot of the cluster to the kernel's tables.",
+        "iptables: rules and sets in the shape of Azure NPM's, a call of iptables-nft-restore or ipset for each event, without \
+         NPM's own program, which waits up to half a second before it calls; up to 20,000 pods, which is what it supports.",
     ],
     limits: &["Reading objects from an API server: see `cargo xtask scale`."],
+    peer: Some(iptables::measure),
 };
 
 /// A line of the program's output.
@@ -77,7 +88,22 @@ pub(super) fn run(program: &Program, flags: &ProgramFlags) -> Result<ExitCode> {
     root::require("loading programs into the kernel")?;
     setup::run()?;
     let machine = Machine::probe()?;
-    let figures = measure(program.name, flags.quick)?;
+    let mut figures = measure(program.name, flags.quick)?;
+    let Some(peer) = program.peer else {
+        report(program, flags, machine, figures)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    setup::install(&peers::PROGRAMS)?;
+    let code = sandbox::enter(|sandbox| {
+        shell::report(peer(sandbox, &figures, flags.quick).and_then(|found| {
+            figures.extend(found);
+            report(program, flags, machine, figures)
+        }))
+    })?;
+    Ok(code.into())
+}
+
+fn report(program: &Program, flags: &ProgramFlags, machine: Machine, figures: Vec<Figure>) -> Result<()> {
     let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
     let report = Report {
         command: command(),
@@ -98,7 +124,7 @@ pub(super) fn run(program: &Program, flags: &ProgramFlags) -> Result<ExitCode> {
     if let Some(file) = &flags.report {
         report.write_page(file)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Builds and runs the program.

@@ -7,8 +7,9 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::ErrorKind,
+    io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,13 +18,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    libc,
+    sys::socket::{setsockopt, sockopt::RcvBufForce},
+};
 
 use crate::lab::Place;
 
 /// Of the server, below the ports that are given out.
 const PORT: u16 = 7_777;
 const PACE: Duration = Duration::from_millis(1);
+/// Bytes, of which the kernel counts some 800 for each datagram: seconds of both clients.
+const QUEUE: usize = 16 << 20;
 /// After the last one was sent. They cross two veths and a bridge.
 const DRAIN: Duration = Duration::from_millis(500);
 
@@ -48,6 +55,8 @@ impl Watch {
         let place = place(server.0)?;
         let socket =
             place.run(|| UdpSocket::bind((server.1, PORT))).context("binding in the server's pod")?;
+        // Who counts may have to wait for a processor.
+        setsockopt(&socket, RcvBufForce, &QUEUE).context("a longer queue")?;
         let counting = over.clone();
         let counter = thread::spawn(move || count(&socket, &counting));
         let mut senders = BTreeMap::new();
@@ -95,6 +104,11 @@ fn count(socket: &UdpSocket, over: &AtomicBool) -> Result<BTreeMap<IpAddr, u64>>
             Ok((_, from)) => *arrived.entry(from.ip()).or_default() += 1,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 if over.load(Ordering::Relaxed) {
+                    let missed = missed(socket)?;
+                    ensure!(
+                        missed == 0,
+                        "{missed} datagrams arrived and were not counted: the machine is too busy"
+                    );
                     return Ok(arrived);
                 }
             }
@@ -102,6 +116,28 @@ fn count(socket: &UdpSocket, over: &AtomicBool) -> Result<BTreeMap<IpAddr, u64>>
         }
     }
 }
+
+/// How many datagrams found the socket's queue full.
+fn missed(socket: &UdpSocket) -> Result<u32> {
+    // `SK_MEMINFO_DROPS` is the last of nine numbers (linux/sock_diag.h).
+    let mut numbers = [0_u32; 9];
+    let mut length = libc::socklen_t::try_from(size_of_val(&numbers))?;
+    // SAFETY: the kernel writes at most `length` bytes to memory that has as many.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            numbers.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    ensure!(result == 0, "asking for a socket's drops: {}", io::Error::last_os_error());
+    Ok(numbers[8])
+}
+
+/// Of asm-generic/socket.h.
+const SO_MEMINFO: libc::c_int = 55;
 
 /// A pod's network namespace: that of a process which has the pod's name for its host's.
 fn place(pod: &str) -> Result<Place> {

@@ -80,56 +80,104 @@ const ENDS: &str = "\
 /// The rules for all policies of `namespace`, in their order. They stand in one batch and are appended in the order
 /// that NPM's insertions lead to: what is measured is the result, not how long its loading takes.
 pub fn rules(namespace: &str, pods: &[Pod], policies: &[Policy]) -> Rules {
-    let mut chains = String::new();
-    let mut rules = BASE.to_owned();
-    let mut jumps = String::new();
-    let in_namespace = set(&format!("ns-{namespace}"));
+    let (mut chains, mut rules, mut jumps) = (String::new(), BASE.to_owned(), String::new());
     for chain in CHAINS {
         line(&mut chains, format_args!(":{chain} - -"));
     }
-    for policy in policies {
-        let Policy { name, app, from, to, ports } = policy;
-        let key = format!("{namespace}/{name}");
-        let own = set(&label(app));
-        for (direction, word, own_side, peer, peer_side, accept, mark) in [
-            ("INGRESS", "FROM", "dst", from, "src", "AZURE-NPM-INGRESS-ALLOW-MARK", "0x400/0x400"),
-            ("EGRESS", "TO", "src", to, "dst", "AZURE-NPM-ACCEPT", "0x800/0x800"),
-        ] {
-            let chain = format!("AZURE-NPM-{direction}-{}", chain_digits(&key));
-            line(&mut chains, format_args!(":{chain} - -"));
-            let (peer_set, peer) = (set(&label(peer)), label(peer));
-            for Ports { protocol, first, last } in ports {
-                let protocol = protocol.name();
-                let (range, shown) = if first == last {
-                    (first.to_string(), first.to_string())
-                } else {
-                    (format!("{first}:{last}"), format!("{first}-{last}"))
-                };
-                line(
-                    &mut rules,
-                    format_args!(
-                        "-A {chain} -j {accept} -p {protocol} --dport {range} -m set --match-set {peer_set} {peer_side} \
-                         -m set --match-set {in_namespace} {peer_side} -m comment --comment \
-                         ALLOW-{word}-{peer}-AND-ns-{namespace}-ON-{protocol}-TO-PORT-{shown}"
-                    ),
-                );
-            }
-            line(
-                &mut rules,
-                format_args!("-A {chain} -j MARK --set-mark {mark} -m comment --comment DROP-ALL"),
-            );
-            line(
-                &mut jumps,
-                format_args!(
-                    "-A AZURE-NPM-{direction} -j {chain} -m set --match-set {own} {own_side} -m set --match-set \
-                     {in_namespace} {own_side} -m comment --comment {direction}-POLICY-{key}-OF-{}-IN-ns-{namespace}",
-                    label(app),
-                ),
-            );
-        }
+    for part in policies.iter().flat_map(|policy| parts(namespace, policy)) {
+        line(&mut chains, format_args!(":{} - -", part.chain));
+        rules.push_str(&part.rules);
+        line(&mut jumps, format_args!("-A {}", part.jump()));
     }
     let filter = format!("*filter\n:FORWARD ACCEPT [0:0]\n{chains}{rules}{jumps}{ENDS}COMMIT\n");
     Rules { sets: sets(namespace, pods), filter }
+}
+
+/// One more policy, for a restore that leaves alone what is there (`--noflush`).
+pub fn policy_comes(namespace: &str, policy: &Policy) -> String {
+    let (mut chains, mut rules) = (String::new(), String::new());
+    for part in parts(namespace, policy) {
+        line(&mut chains, format_args!(":{} - -", part.chain));
+        rules.push_str(&part.rules);
+        line(&mut rules, format_args!("-I {}", part.jump().replacen(' ', " 1 ", 1)));
+    }
+    format!("*filter\n{chains}{rules}COMMIT\n")
+}
+
+/// The same for one less.
+pub fn policy_goes(namespace: &str, policy: &Policy) -> String {
+    let mut rules = String::new();
+    for part in parts(namespace, policy) {
+        line(&mut rules, format_args!("-D {}", part.jump()));
+        line(&mut rules, format_args!("-F {}", part.chain));
+        line(&mut rules, format_args!("-X {}", part.chain));
+    }
+    format!("*filter\n{rules}COMMIT\n")
+}
+
+/// One more pod in the sets that there are, for `ipset restore`, or one less.
+pub fn pod_comes(namespace: &str, pod: &Pod) -> String {
+    members(namespace, pod, "-A")
+}
+
+pub fn pod_goes(namespace: &str, pod: &Pod) -> String {
+    members(namespace, pod, "-D")
+}
+
+/// One direction of a policy.
+struct Part {
+    direction: &'static str,
+    chain: String,
+    /// The chain's rules, a line each.
+    rules: String,
+    /// Whom it is for, and the comment.
+    matches: String,
+}
+
+impl Part {
+    /// The rule that leads to the chain.
+    fn jump(&self) -> String {
+        format!("AZURE-NPM-{} -j {} {}", self.direction, self.chain, self.matches)
+    }
+}
+
+fn parts(namespace: &str, policy: &Policy) -> [Part; 2] {
+    let Policy { name, app, from, to, ports } = policy;
+    let in_namespace = set(&format!("ns-{namespace}"));
+    let key = format!("{namespace}/{name}");
+    let own = set(&label(app));
+    [
+        ("INGRESS", "FROM", "dst", from, "src", "AZURE-NPM-INGRESS-ALLOW-MARK", "0x400/0x400"),
+        ("EGRESS", "TO", "src", to, "dst", "AZURE-NPM-ACCEPT", "0x800/0x800"),
+    ]
+    .map(|(direction, word, own_side, peer, peer_side, accept, mark)| {
+        let chain = format!("AZURE-NPM-{direction}-{}", chain_digits(&key));
+        let (peer_set, peer) = (set(&label(peer)), label(peer));
+        let mut rules = String::new();
+        for Ports { protocol, first, last } in ports {
+            let protocol = protocol.name();
+            let (range, shown) = if first == last {
+                (first.to_string(), first.to_string())
+            } else {
+                (format!("{first}:{last}"), format!("{first}-{last}"))
+            };
+            line(
+                &mut rules,
+                format_args!(
+                    "-A {chain} -j {accept} -p {protocol} --dport {range} -m set --match-set {peer_set} {peer_side} \
+                     -m set --match-set {in_namespace} {peer_side} -m comment --comment \
+                     ALLOW-{word}-{peer}-AND-ns-{namespace}-ON-{protocol}-TO-PORT-{shown}"
+                ),
+            );
+        }
+        line(&mut rules, format_args!("-A {chain} -j MARK --set-mark {mark} -m comment --comment DROP-ALL"));
+        let matches = format!(
+            "-m set --match-set {own} {own_side} -m set --match-set {in_namespace} {own_side} -m comment --comment \
+             {direction}-POLICY-{key}-OF-{}-IN-ns-{namespace}",
+            label(app)
+        );
+        Part { direction, chain, rules, matches }
+    })
 }
 
 /// Each pod is in the set of its namespace, of its label's key, and of its label.
@@ -145,12 +193,16 @@ fn sets(namespace: &str, pods: &[Pod]) -> String {
     for app in apps {
         line(&mut text, format_args!("-N {} --exist nethash", set(&label(app))));
     }
-    for Pod { app, address } in pods {
-        for name in [&own, &key, &set(&label(app))] {
-            line(&mut text, format_args!("-A {name} {address}"));
-        }
+    for pod in pods {
+        text.push_str(&members(namespace, pod, "-A"));
     }
     text
+}
+
+/// What is done to a pod's membership of each of its sets.
+fn members(namespace: &str, Pod { app, address }: &Pod, command: &str) -> String {
+    let sets = [set(&format!("ns-{namespace}")), set("podlabel-app"), set(&label(app))];
+    sets.map(|name| format!("{command} {name} {address}\n")).concat()
 }
 
 fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {

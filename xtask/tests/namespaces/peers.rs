@@ -29,9 +29,21 @@ fn npm(lab: &mut Lab) -> Result<()> {
     let policy = Policy { name: text("p"), app: text("b"), from: text("a"), to: text("c"), ports };
     let pod = |(app, digit)| npm::Pod { app: text(app), address: Ipv4Addr::new(10, 0, 0, digit) };
     let pods = [("a", 1), ("b", 2), ("c", 3)].map(pod);
+    let another = Policy { name: text("q"), ..policy.clone() };
     let rules = npm::rules("x", &pods, &[policy]);
     ensure!(!engines(&node.place)?.contains("Azure NPM"), "named before it is there");
     load(&node.place, &rules.sets, &rules.filter, &["iptables-nft-restore", "iptables-legacy-restore"])?;
+    let pod = npm::Pod { app: text("a"), address: Ipv4Addr::new(10, 0, 0, 4) };
+    for (program, change) in [
+        ("iptables-nft-restore", npm::policy_comes("x", &another)),
+        ("iptables-nft-restore", npm::policy_goes("x", &another)),
+        ("iptables-legacy-restore", npm::policy_comes("x", &another)),
+        ("iptables-legacy-restore", npm::policy_goes("x", &another)),
+    ] {
+        node.place.feed(&[program, "--noflush"], &change)?;
+    }
+    node.place.feed(&["ipset", "restore"], &npm::pod_comes("x", &pod))?;
+    node.place.feed(&["ipset", "restore"], &npm::pod_goes("x", &pod))?;
     let found = engines(&node.place)?;
     ensure!(found.contains("Azure NPM (chain AZURE-NPM"), "found: {found}");
     Ok(())
