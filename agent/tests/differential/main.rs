@@ -9,5 +9,6 @@ mod narrowing;
 #[path = "../oracle/oracle.rs"]
 mod oracle;
 mod outside;
+mod reasons;
 mod runner;
 mod services;
