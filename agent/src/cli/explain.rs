@@ -24,8 +24,13 @@ X and Y: NAMESPACE/POD, NAMESPACE/svc:SERVICE, node/NAME or an address; the addr
 Several addresses: all pairs of one family must be allowed. A port name that has several numbers on the destination \
 stands for all of them. Of a service PORT is the service's own, and all backends must be allowed that it may lead to.
 
+--what-if tells what would be: its objects are added to the cluster, or take the place of those of their kind and \
+name. One with the annotation `podgate.io/what-if: remove`, or with `$patch: delete` as kustomize has it, takes that \
+object away.
+
 Example:
-  podgate explain --from production/frontend --to development/backend --port TCP/80 --manifests cluster.yaml")]
+  podgate explain --from production/frontend --to development/backend --port TCP/80 --manifests cluster.yaml
+  podgate explain --from production/frontend --to development/backend --port TCP/80 --what-if new-policy.yaml")]
 pub(super) struct Options {
     /// Who connects
     #[arg(long, value_name = "X")]
@@ -39,6 +44,9 @@ pub(super) struct Options {
     /// File or directory of objects, `-` for standard input, instead of a running agent (repeatable)
     #[arg(long, value_name = "PATH", conflicts_with = "socket")]
     manifests: Vec<PathBuf>,
+    /// File or directory of objects that are added, changed or removed before the answer (repeatable)
+    #[arg(long, value_name = "PATH")]
+    what_if: Vec<PathBuf>,
     /// Socket of the running agent
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     socket: PathBuf,
@@ -46,11 +54,14 @@ pub(super) struct Options {
 
 impl Options {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Self { from, to, port, manifests, socket } = self;
+        let Self { from, to, port, manifests, what_if, socket } = self;
+        let what_if = offline::read_change(&what_if, &manifests)?;
         let answer = if manifests.is_empty() {
-            api::ask(&socket, &Ask::Explain { from, to, port })?
+            api::ask(&socket, &Ask::Explain { from, to, port, what_if })?
         } else {
-            explain(&offline::read(&manifests)?, &Question { from, to, port })?
+            let mut cluster = offline::read(&manifests)?;
+            what_if.apply(&mut cluster)?;
+            explain(&cluster, &Question { from, to, port })?
         };
         format.print(&answer, text)?;
         Ok(ExitCode::SUCCESS)

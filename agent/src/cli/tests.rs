@@ -52,6 +52,7 @@ fn a_command_line_is_understood_or_refused_as_wrong_usage() {
         ("podgate endpoints x/a", true),
         ("podgate explain --from x/a --to node/n --port TCP/80", true),
         ("podgate explain --from 10.0.0.1 --to x/svc:b --port UDP/dns --manifests - -o table", true),
+        ("podgate explain --from x/a --to x/b --port TCP/80 --what-if a --what-if b --socket c", true),
         ("podgate matrix --manifests a --manifests b --ports TCP/80,UDP/53", true),
         ("podgate matrix --manifests a --ports TCP/80 --ports TCP/81", true),
         ("podgate", false),
@@ -262,10 +263,10 @@ fn other_verbs_take_only_socket_and_bpffs_from_the_environment() {
         ("podgate endpoints", "socket: \"/s\""),
         ("podgate detach", "bpffs: \"/b\""),
         ("podgate check", "bpffs: \"/b\""),
-        ("podgate explain --from x/a --to x/b --port TCP/80", "manifests: [], socket: \"/s\""),
+        ("podgate explain --from x/a --to x/b --port TCP/80", "manifests: [], what_if: [], socket: \"/s\""),
         (
             "podgate explain --from x/a --to x/b --port TCP/80 --manifests m",
-            "manifests: [\"m\"], socket: \"/s\"",
+            "manifests: [\"m\"], what_if: [], socket: \"/s\"",
         ),
     ] {
         let parsed = format!("{:?}", parse_in(line, &environment).unwrap());
