@@ -1,7 +1,7 @@
 //! The command line: verbs, options, exit codes.
 //!
 //! Data goes to stdout, everything else to stderr. Exit code 0: done; 1: it failed, one line `error: ...`; 2: wrong
-//! usage. What users and scripts rely on stays: verbs, options and JSON forms are only added.
+//! usage; 3: `matrix --diff` found a difference. What users and scripts rely on stays: verbs, options and JSON forms are only added.
 
 mod agent;
 mod check;
@@ -19,7 +19,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use layers::Refused;
-use output::Format;
+use output::Output;
 
 use crate::{kernel::ProgramRefused, options::AgentOptions};
 
@@ -29,9 +29,9 @@ pub use layers::Environment;
 #[derive(Debug, Parser)]
 #[command(name = "podgate", version, arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
-    /// How data is printed; the JSON forms are for scripts
-    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
-    output: Format,
+    /// How data is printed; the JSON forms are for scripts, csv and html are of `matrix` alone
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Table)]
+    output: Output,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -71,15 +71,17 @@ fn complaint(error: &anyhow::Error) -> String {
 }
 
 impl Verb {
-    fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+    fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let format =
+            || output.format().expect("a command line with an output that its verb lacks is refused");
         match self {
             Self::Agent(options) => agent::run(&options),
-            Self::Check(options) => options.run(format),
-            Self::Detach(options) => options.run(format),
-            Self::Status(options) => options.run(format),
-            Self::Endpoints(options) => options.run(format),
-            Self::Explain(options) => options.run(format),
-            Self::Matrix(options) => options.run(format),
+            Self::Check(options) => options.run(format()),
+            Self::Detach(options) => options.run(format()),
+            Self::Status(options) => options.run(format()),
+            Self::Endpoints(options) => options.run(format()),
+            Self::Explain(options) => options.run(format()),
+            Self::Matrix(options) => options.run(output),
         }
     }
 }

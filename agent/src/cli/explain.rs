@@ -13,6 +13,7 @@ use crate::{
     explain::{End, Question, explain},
     port_spec::PortSpec,
 };
+pub(super) use text::side_lines;
 use text::text;
 
 /// Say why a connection is allowed or denied, rule by rule

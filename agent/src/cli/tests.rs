@@ -74,6 +74,10 @@ fn a_command_line_is_understood_or_refused_as_wrong_usage() {
         ("podgate explain --from x --to x/b --port TCP/80", false),
         ("podgate explain --from x/a --to x/b --port 80", false),
         ("podgate explain --from x/a --to x/b --port TCP/80 --manifests a --socket b", false),
+        ("podgate matrix --manifests a --ports TCP/80 -o csv", true),
+        ("podgate matrix --manifests a --ports TCP/80 -o html --diff b --diff c", true),
+        ("podgate explain --from x/a --to x/b --port TCP/80 -o html", false),
+        ("podgate -o csv status", false),
         ("podgate matrix --ports TCP/80", false),
         ("podgate matrix --manifests a", false),
         ("podgate matrix --manifests a --ports TCP/80,", false),
@@ -107,7 +111,7 @@ fn every_verb_has_help_with_an_example_and_takes_an_output_format() {
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     let Ok(Cli { output, verb: Verb::Agent(options) }) = parse_in("podgate agent", &[]) else { panic!() };
-    assert_eq!(output, Format::Table);
+    assert_eq!(output, Output::Table);
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!(*options.node, *host.trim().to_lowercase());
     assert_eq!(options.manifests, Vec::<PathBuf>::new());

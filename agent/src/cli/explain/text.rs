@@ -38,7 +38,7 @@ pub(super) fn text(answer: &Explanation) -> String {
 }
 
 /// What one end says. The first line is the verdict with its reason, and has no indent.
-fn side_lines(direction: &str, side: &Side) -> Vec<String> {
+pub(in crate::cli) fn side_lines(direction: &str, side: &Side) -> Vec<String> {
     let Side { isolated: _, verdict, reason, note, denied_peers, policies, cluster_policies } = side;
     let mut lines = vec![format!("{verdict} ({reason})")];
     lines.extend(note.iter().map(|note| format!("  note: {note}")));
