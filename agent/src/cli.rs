@@ -6,6 +6,7 @@
 mod agent;
 mod check;
 mod detach;
+mod doctor;
 mod endpoints;
 mod explain;
 mod layers;
@@ -45,6 +46,7 @@ enum Verb {
     Endpoints(endpoints::Options),
     Explain(explain::Options),
     Matrix(matrix::Options),
+    Doctor(doctor::Options),
 }
 
 /// Runs one command line to its end.
@@ -82,6 +84,7 @@ impl Verb {
             Self::Endpoints(options) => options.run(format()),
             Self::Explain(options) => options.run(format()),
             Self::Matrix(options) => options.run(output),
+            Self::Doctor(options) => options.run(format()),
         }
     }
 }

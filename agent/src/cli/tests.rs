@@ -55,6 +55,7 @@ fn a_command_line_is_understood_or_refused_as_wrong_usage() {
         ("podgate explain --from x/a --to x/b --port TCP/80 --what-if a --what-if b --socket c", true),
         ("podgate matrix --manifests a --manifests b --ports TCP/80,UDP/53", true),
         ("podgate matrix --manifests a --ports TCP/80 --ports TCP/81", true),
+        ("podgate doctor --file - --addresses --socket a --bpffs b --cni-results c", true),
         ("podgate", false),
         ("podgate fly", false),
         ("podgate agent extra", false),
