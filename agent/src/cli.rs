@@ -5,11 +5,13 @@
 
 mod agent;
 mod check;
+mod completion;
 mod detach;
 mod doctor;
 mod endpoints;
 mod explain;
 mod layers;
+mod man;
 mod matrix;
 mod offline;
 mod output;
@@ -47,6 +49,8 @@ enum Verb {
     Explain(explain::Options),
     Matrix(matrix::Options),
     Doctor(doctor::Options),
+    Completion(completion::Options),
+    Man(man::Options),
 }
 
 /// Runs one command line to its end.
@@ -85,6 +89,8 @@ impl Verb {
             Self::Explain(options) => options.run(format()),
             Self::Matrix(options) => options.run(output),
             Self::Doctor(options) => options.run(format()),
+            Self::Completion(options) => options.run(),
+            Self::Man(options) => options.run(),
         }
     }
 }
