@@ -13,17 +13,53 @@ pub use latency::{Bucket, Latency};
 use podgate_common::{Direction, Outcome};
 use serde::{Deserialize, Serialize};
 
-use crate::{explain::End, port_spec::PortSpec};
+use crate::{explain::End, port_spec::PortSpec, source::manifests::Change};
 
 /// Raised with every change that an older side would misread.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
-/// No request is longer, in bytes: names have at most 253 characters.
-pub const LONGEST_REQUEST: usize = 4096;
+/// What every request and every response has, of whatever protocol. It is read first, so that one of another protocol
+/// is told from one that is broken.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Speaker {
+    pub version: u32,
+    #[serde(default)]
+    pub podgate: String,
+}
+
+/// This program.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
+impl Speaker {
+    /// One line that says what to do, unless both speak the same protocol. `role`: who the speaker is, as in
+    /// `the agent`.
+    ///
+    /// # Errors
+    ///
+    /// With that line.
+    pub fn check(&self, role: &str) -> Result<(), String> {
+        let Self { version, podgate } = self;
+        if *version == PROTOCOL {
+            return Ok(());
+        }
+        let release = if podgate.is_empty() { String::new() } else { format!(" (podgate {podgate})") };
+        Err(format!(
+            "{role} speaks protocol {version}{release}, this side protocol {PROTOCOL} (podgate {RELEASE}): ask with the \
+             agent's own binary, as in `kubectl exec` into its pod"
+        ))
+    }
+}
+
+/// No request is longer, in bytes. The objects of a change are the longest part: this has room for a hundred large
+/// policies.
+pub const LONGEST_REQUEST: usize = 1 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     pub version: u32,
+    /// The release that asks; empty before there was a second protocol.
+    #[serde(default)]
+    pub podgate: String,
     #[serde(flatten)]
     pub ask: Ask,
 }
@@ -36,12 +72,22 @@ pub enum Ask {
     /// Answered by a list of [`EndpointStatus`].
     Endpoints,
     /// Answered by [`crate::explain::Explanation`].
-    Explain { from: End, to: End, port: PortSpec },
+    Explain {
+        from: End,
+        to: End,
+        port: PortSpec,
+        /// What is changed in the cluster before the answer.
+        #[serde(default, skip_serializing_if = "Change::is_empty")]
+        what_if: Change,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Response<T> {
     pub version: u32,
+    /// The release that answers; likewise.
+    #[serde(default)]
+    pub podgate: String,
     #[serde(flatten)]
     pub answer: Answer<T>,
 }
@@ -317,21 +363,25 @@ mod tests {
             from: "x/a".parse().unwrap(),
             to: "node/n1".parse().unwrap(),
             port: "TCP/80".parse().unwrap(),
+            what_if: Change::default(),
         };
         for (ask, form) in [
-            (Ask::Status, json!({"version": 1, "verb": "status"})),
-            (Ask::Endpoints, json!({"version": 1, "verb": "endpoints"})),
-            (ask, json!({"version": 1, "verb": "explain", "from": "x/a", "to": "node/n1", "port": "TCP/80"})),
+            (Ask::Status, json!({"version": 2, "podgate": "0.9", "verb": "status"})),
+            (Ask::Endpoints, json!({"version": 2, "podgate": "0.9", "verb": "endpoints"})),
+            (
+                ask,
+                json!({"version": 2, "podgate": "0.9", "verb": "explain", "from": "x/a", "to": "node/n1", "port": "TCP/80"}),
+            ),
         ] {
-            let request = Request { version: PROTOCOL, ask };
+            let request = Request { version: PROTOCOL, podgate: "0.9".into(), ask };
             assert_eq!(serde_json::to_value(&request).unwrap(), form);
             assert_eq!(serde_json::from_value::<Request>(form).unwrap(), request);
         }
         for (answer, form) in [
-            (Answer::Ok(1), json!({"version": 1, "ok": 1})),
-            (Answer::Error("why".into()), json!({"version": 1, "error": "why"})),
+            (Answer::Ok(1), json!({"version": 2, "podgate": "0.9", "ok": 1})),
+            (Answer::Error("why".into()), json!({"version": 2, "podgate": "0.9", "error": "why"})),
         ] {
-            let response = Response { version: PROTOCOL, answer };
+            let response = Response { version: PROTOCOL, podgate: "0.9".into(), answer };
             assert_eq!(serde_json::to_value(&response).unwrap(), form);
             assert_eq!(serde_json::from_value::<Response<u32>>(form).unwrap(), response);
         }

@@ -1,14 +1,17 @@
 //! The command line: verbs, options, exit codes.
 //!
 //! Data goes to stdout, everything else to stderr. Exit code 0: done; 1: it failed, one line `error: ...`; 2: wrong
-//! usage. What users and scripts rely on stays: verbs, options and JSON forms are only added.
+//! usage; 3: `matrix --diff` found a difference. What users and scripts rely on stays: verbs, options and JSON forms are only added.
 
 mod agent;
 mod check;
+mod completion;
 mod detach;
+mod doctor;
 mod endpoints;
 mod explain;
 mod layers;
+mod man;
 mod matrix;
 mod offline;
 mod output;
@@ -19,7 +22,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use layers::Refused;
-use output::Format;
+use output::Output;
 
 use crate::{kernel::ProgramRefused, options::AgentOptions};
 
@@ -29,9 +32,9 @@ pub use layers::Environment;
 #[derive(Debug, Parser)]
 #[command(name = "podgate", version, arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
-    /// How data is printed; the JSON forms are for scripts
-    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
-    output: Format,
+    /// How data is printed; the JSON forms are for scripts, csv and html are of `matrix` alone
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Table)]
+    output: Output,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -45,6 +48,9 @@ enum Verb {
     Endpoints(endpoints::Options),
     Explain(explain::Options),
     Matrix(matrix::Options),
+    Doctor(doctor::Options),
+    Completion(completion::Options),
+    Man(man::Options),
 }
 
 /// Runs one command line to its end.
@@ -71,15 +77,20 @@ fn complaint(error: &anyhow::Error) -> String {
 }
 
 impl Verb {
-    fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+    fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let format =
+            || output.format().expect("a command line with an output that its verb lacks is refused");
         match self {
             Self::Agent(options) => agent::run(&options),
-            Self::Check(options) => options.run(format),
-            Self::Detach(options) => options.run(format),
-            Self::Status(options) => options.run(format),
-            Self::Endpoints(options) => options.run(format),
-            Self::Explain(options) => options.run(format),
-            Self::Matrix(options) => options.run(format),
+            Self::Check(options) => options.run(format()),
+            Self::Detach(options) => options.run(format()),
+            Self::Status(options) => options.run(format()),
+            Self::Endpoints(options) => options.run(format()),
+            Self::Explain(options) => options.run(format()),
+            Self::Matrix(options) => options.run(output),
+            Self::Doctor(options) => options.run(format()),
+            Self::Completion(options) => options.run(),
+            Self::Man(options) => options.run(),
         }
     }
 }

@@ -15,7 +15,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 pub use end::{BadEnd, End, Unanswerable};
 pub use explanation::{
-    ClusterPolicyTrace, ClusterRuleTrace, Explanation, Pair, PolicyTrace, Reason, RuleTrace, Side, Verdict,
+    ClusterPolicyTrace, ClusterRuleTrace, EntryTrace, Explanation, Pair, PolicyTrace, Reason, RuleTrace,
+    Side, Verdict,
 };
 use podgate_common::Direction;
 
@@ -24,6 +25,7 @@ use crate::{
     port_spec::PortSpec,
 };
 use end::Party;
+use explanation::Trial;
 
 /// May `from` open a connection to `port` of `to`?
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,11 +70,37 @@ fn to_itself(cluster: &Cluster, question: &Question) -> Result<Explanation, Unan
         to: question.to.clone(),
         port: question.port.clone(),
         numbers: numbers.iter().copied().collect(),
+        from_pod: from.behind_address(),
+        to_pod: to.behind_address(),
         pairs,
         egress,
         ingress,
         backends: None,
     })
+}
+
+/// One side of the answer about two pods, with other names in its words: pages that show many answers share those that
+/// differ in names alone. `None`: the pods share no address family.
+///
+/// # Errors
+///
+/// As [`explain`].
+pub fn explain_side(
+    cluster: &Cluster,
+    question: &Question,
+    direction: Direction,
+    [from_name, to_name]: [&str; 2],
+) -> Result<Option<Side>, Unanswerable> {
+    let from = Party::resolve(cluster, &question.from)?.shown_as(from_name);
+    let to = Party::resolve(cluster, &question.to)?.shown_as(to_name);
+    let numbers = question.port.numbers(to.container());
+    if numbers.is_empty() {
+        return Err(Unanswerable::NoSuchPort { to: question.to.clone(), port: question.port.clone() });
+    }
+    let pairs = pairs(&from.addresses, &to.addresses);
+    let connection =
+        Connection { cluster, port: &question.port, numbers: &numbers, from: &from, to: &to, pairs: &pairs };
+    Ok((!pairs.is_empty()).then(|| connection.side(direction)))
 }
 
 /// An IPv4 address never talks to an IPv6 address.
@@ -185,8 +213,7 @@ impl Connection<'_> {
         for (index, rule) in rules.iter().enumerate() {
             let mut trace = RuleTrace::of(index);
             for (case, allowed) in cases.iter().zip(&mut allowed) {
-                let misses = self.misses(Some(&policy.name.namespace), rule, direction, *case);
-                *allowed |= trace.add(misses);
+                *allowed |= trace.add(self.attempt(Some(&policy.name.namespace), rule, direction, *case));
             }
             traces.push(trace);
         }
@@ -194,21 +221,24 @@ impl Connection<'_> {
         let trace = PolicyTrace {
             namespace: policy.name.namespace.clone(),
             name: policy.name.name.clone(),
+            selects: peers::selected(policy),
             matched,
             rules: traces,
         };
         (trace, allowed)
     }
 
-    /// Why a rule does not match; empty: it matches. `namespace` is its policy's.
-    fn misses(&self, namespace: Option<&Name>, rule: &Rule, direction: Direction, case: Case) -> Vec<String> {
+    /// Tries a rule on one case. `namespace` is its policy's.
+    fn attempt(&self, namespace: Option<&Name>, rule: &Rule, direction: Direction, case: Case) -> Trial {
         let peer = match direction {
             Direction::Egress => self.to,
             Direction::Ingress => self.from,
         };
-        let mut misses = peers::misses(self.cluster, namespace, &rule.peers, direction, peer, case.peer);
+        let peers = peers::entries(self.cluster, namespace, &rule.peers, direction, peer, case.peer);
+        let ports = ports::entries(&rule.ports, self.port, case.number, self.to);
+        let mut misses = peers::misses(&peers);
         misses.extend(ports::miss(&rule.ports, self.port, case.number, self.to));
-        misses
+        Trial { peers, ports, misses }
     }
 }
 

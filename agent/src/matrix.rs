@@ -6,11 +6,14 @@
 //! Several addresses: all pairs of one family must be allowed; pods that share no family cannot talk. A port name with
 //! several numbers on one pod: all of them must be allowed.
 
+mod difference;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
+pub use difference::{Difference, Pair};
 use podgate_common::{BITS_PER_ROW, ClassId, Row};
 use serde::Serialize;
 

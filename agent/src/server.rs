@@ -11,18 +11,21 @@ mod socket;
 use std::{fmt, sync::Arc, time::Instant};
 
 pub use http::Http;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 pub use socket::Socket;
 use tokio::sync::watch;
 
 use crate::{
     api::{
-        Answer, Ask, Counted, EndpointStatus, PROTOCOL, Request, Response, SourceStatus, Status, TableFill,
-        WatchStatus,
+        Answer, Ask, Counted, EndpointStatus, PROTOCOL, RELEASE, Request, Response, SourceStatus, Speaker,
+        Status, TableFill, WatchStatus,
     },
-    explain::{Question, explain},
+    explain::{Explanation, Question, explain},
     model::Cluster,
-    source::kube::{Health, WatchHealth},
+    source::{
+        kube::{Health, WatchHealth},
+        manifests::Change,
+    },
 };
 
 /// The agent's state after its last change.
@@ -91,6 +94,14 @@ impl Server {
         status
     }
 
+    fn explain(&self, question: &Question, what_if: &Change) -> anyhow::Result<Explanation> {
+        let mut cluster = self.snapshot().cluster.clone();
+        if !what_if.is_empty() {
+            what_if.apply(Arc::make_mut(&mut cluster))?;
+        }
+        Ok(explain(&cluster, question)?)
+    }
+
     /// One line of JSON for another.
     async fn answer(&self, request: &[u8]) -> String {
         let ask = match read_request(request) {
@@ -100,10 +111,10 @@ impl Server {
         match ask {
             Ask::Status => line(Answer::Ok(self.full_status().await)),
             Ask::Endpoints => line(Answer::Ok(&self.snapshot().endpoints)),
-            Ask::Explain { from, to, port } => {
-                match explain(&self.snapshot().cluster, &Question { from, to, port }) {
+            Ask::Explain { from, to, port, what_if } => {
+                match self.explain(&Question { from, to, port }, &what_if) {
                     Ok(explanation) => line(Answer::Ok(explanation)),
-                    Err(error) => line(Answer::<()>::Error(error.to_string())),
+                    Err(error) => line(Answer::<()>::Error(format!("{error:#}"))),
                 }
             }
         }
@@ -129,20 +140,10 @@ impl fmt::Debug for Server {
     }
 }
 
-/// What every request has, of whatever protocol.
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
-}
-
 fn read_request(request: &[u8]) -> Result<Ask, String> {
-    let Version { version } =
+    let speaker: Speaker =
         serde_json::from_slice(request).map_err(|error| format!("not a request: {error}"))?;
-    if version != PROTOCOL {
-        return Err(format!(
-            "this agent speaks protocol {PROTOCOL}, the question is of protocol {version}: use the agent's own binary"
-        ));
-    }
+    speaker.check("who asks")?;
     let request: Request =
         serde_json::from_slice(request).map_err(|error| format!("not a request: {error}"))?;
     Ok(request.ask)
@@ -153,7 +154,7 @@ fn refuse(error: &str) -> String {
 }
 
 fn line<T: Serialize>(answer: Answer<T>) -> String {
-    let response = Response { version: PROTOCOL, answer };
+    let response = Response { version: PROTOCOL, podgate: RELEASE.to_owned(), answer };
     serde_json::to_string(&response).expect("all that is answered has string keys and no failing parts")
         + "\n"
 }

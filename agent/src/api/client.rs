@@ -8,9 +8,9 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
-use super::{Answer, Ask, PROTOCOL, Request, Response};
+use super::{Answer, Ask, PROTOCOL, RELEASE, Request, Response, Speaker};
 
 /// An agent that is busy compiling answers late, but not this late.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,13 +25,9 @@ pub fn ask<T: DeserializeOwned>(socket: &Path, ask: &Ask) -> anyhow::Result<T> {
     let stream = UnixStream::connect(socket)
         .map_err(|error| anyhow!("no agent answers on {at}: {error} (is `podgate agent` running?)"))?;
     let line = exchange(stream, ask).with_context(|| format!("the agent on {at}"))?;
-    let Version { version } =
+    let speaker: Speaker =
         serde_json::from_str(&line).with_context(|| format!("what answers on {at} is no podgate agent"))?;
-    if version != PROTOCOL {
-        bail!(
-            "the agent on {at} speaks protocol {version}, this podgate {PROTOCOL}: use the agent's own binary"
-        );
-    }
+    speaker.check(&format!("the agent on {at}")).map_err(|error| anyhow!(error))?;
     let response: Response<T> =
         serde_json::from_str(&line).with_context(|| format!("the answer of the agent on {at}"))?;
     match response.answer {
@@ -40,16 +36,10 @@ pub fn ask<T: DeserializeOwned>(socket: &Path, ask: &Ask) -> anyhow::Result<T> {
     }
 }
 
-/// What every response has, of whatever protocol.
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
-}
-
 fn exchange(mut stream: UnixStream, ask: &Ask) -> anyhow::Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let request = Request { version: PROTOCOL, ask: ask.clone() };
+    let request = Request { version: PROTOCOL, podgate: RELEASE.to_owned(), ask: ask.clone() };
     let line = serde_json::to_string(&request).context("the request")? + "\n";
     stream.write_all(line.as_bytes()).context("the request")?;
     let mut answer = String::new();

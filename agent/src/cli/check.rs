@@ -47,3 +47,28 @@ fn text(findings: &[Finding]) -> String {
     }
     table.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_finding_is_a_line_with_what_to_do_unless_all_is_well() {
+        let finding = |item, state, advice: Option<&str>| Finding {
+            item,
+            state,
+            found: "found".into(),
+            advice: advice.map(str::to_owned),
+        };
+        let findings = [
+            finding("kernel", State::Ok, None),
+            finding("BTF", State::Missing, Some("build it in")),
+            finding("hooks", State::FallBack("clsact"), Some("upgrade")),
+        ];
+        assert_eq!(
+            text(&findings),
+            "kernel  ok: found\nBTF     missing: found; build it in\n\
+             hooks   will fall back to clsact: found; upgrade\n"
+        );
+    }
+}

@@ -7,9 +7,9 @@
 use std::{collections::BTreeMap, ffi::OsString, fs, path::Path, path::PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, error::ErrorKind};
 
-use super::Cli;
+use super::{Cli, Verb};
 
 /// Looks up a variable.
 pub type Environment<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
@@ -56,7 +56,12 @@ pub(super) fn parse(
         })
     });
     let matches = command.try_get_matches_from(arguments)?;
-    Ok(Cli::from_arg_matches(&matches)?)
+    let cli = Cli::from_arg_matches(&matches)?;
+    if cli.output.format().is_none() && !matches!(cli.verb, Verb::Matrix(_)) {
+        let message = "csv and html are outputs of `podgate matrix` alone";
+        return Err(Refused::Usage(Cli::command().error(ErrorKind::InvalidValue, message)));
+    }
+    Ok(cli)
 }
 
 fn config_file(options: &ArgMatches, environment: &Environment<'_>) -> Option<PathBuf> {

@@ -1,14 +1,26 @@
-//! `podgate matrix`: who reaches whom, computed from manifests.
+//! `podgate matrix`: who reaches whom, computed from manifests, and what a change to them would open and close.
 
-use std::{collections::BTreeSet, fmt::Write, path::PathBuf, process::ExitCode};
+mod csv;
+mod page;
+mod text;
+
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{offline, output::Format};
+use super::{
+    offline,
+    output::{Output, print, print_json},
+};
 use crate::{
-    matrix::{Matrix, matrix},
+    matrix::{Difference, matrix},
+    model::Cluster,
     port_spec::PortSpec,
 };
+use text::Paint;
+
+/// A change opens or closes something: a pipeline stops here and lets somebody look.
+const DIFFERS: u8 = 3;
 
 /// Show which pod reaches which, computed offline from manifests
 #[derive(Debug, Args)]
@@ -20,8 +32,16 @@ the host network are left out.
 Several addresses: all pairs of one family must be allowed; pods that share no family cannot talk. A port name that \
 has several numbers on one pod stands for all of them: all must be allowed.
 
+--diff shows what a change to the manifests opens and closes; its objects are added to the cluster, or take the place of \
+those of their kind and name. One with the annotation `podgate.io/what-if: remove`, or with `$patch: delete` as \
+kustomize has it, takes that object away. Exit code 3: the change opens or closes something.
+
+-o html writes a page that stands alone: each of its cells tells why.
+
 Example:
-  kubectl get ns,nodes,pods,netpol -A -o yaml | podgate matrix --manifests - --ports TCP/80,UDP/53,TCP/http")]
+  kubectl get ns,nodes,pods,netpol -A -o yaml | podgate matrix --manifests - --ports TCP/80,UDP/53,TCP/http
+  podgate matrix --manifests cluster.yaml --ports TCP/80 -o html > matrix.html
+  podgate matrix --manifests cluster.yaml --ports TCP/80 --diff new-policy.yaml")]
 pub(super) struct Options {
     /// File or directory of objects, `-` for standard input (repeatable)
     #[arg(long, value_name = "PATH", required = true)]
@@ -29,36 +49,54 @@ pub(super) struct Options {
     /// PROTOCOL/NUMBER or PROTOCOL/NAME, separated by commas
     #[arg(long, value_name = "PORT,...", required = true, value_delimiter = ',')]
     ports: Vec<PortSpec>,
+    /// File or directory of a change to the manifests: show what it opens and closes (repeatable)
+    #[arg(long, value_name = "PATH")]
+    diff: Vec<PathBuf>,
 }
 
 impl Options {
-    pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let cluster = offline::read(&self.manifests)?;
-        let ports: BTreeSet<PortSpec> = self.ports.into_iter().collect();
-        format.print(&matrix(&cluster, &ports)?, text)?;
-        Ok(ExitCode::SUCCESS)
+    pub(super) fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let Self { manifests, ports, diff } = self;
+        let change = offline::read_change(&diff, &manifests)?;
+        let before = offline::read(&manifests)?;
+        let ports: BTreeSet<PortSpec> = ports.into_iter().collect();
+        if diff.is_empty() {
+            return show(&before, &ports, output);
+        }
+        let mut after = before.clone();
+        change.apply(&mut after)?;
+        show_difference(&before, &after, &ports, output)
     }
 }
 
-/// Destinations stand in the columns by the number of their row.
-fn text(matrix: &Matrix) -> String {
-    let number = matrix.pods.len().to_string().len();
-    let name = matrix.pods.iter().map(|pod| pod.len()).max().unwrap_or(0);
-    let mut text = String::new();
-    for (port, rows) in &matrix.ports {
-        let columns: Vec<String> = (1..=matrix.pods.len()).map(|at| format!(" {at:>number$}")).collect();
-        let corner = port.to_string();
-        writeln!(text, "{corner:<width$} {}", columns.concat(), width = number + 2 + name)
-            .expect("a string takes all that is written");
-        for (at, (pod, row)) in rows.iter().enumerate() {
-            let cells: Vec<String> = row.chars().map(|verdict| format!(" {verdict:>number$}")).collect();
-            writeln!(text, "{:>number$}  {pod:<name$} {}", at + 1, cells.concat())
-                .expect("a string takes all that is written");
-        }
-        text.push('\n');
+fn show(cluster: &Cluster, ports: &BTreeSet<PortSpec>, output: Output) -> anyhow::Result<ExitCode> {
+    let matrix = matrix(cluster, ports)?;
+    match output {
+        Output::Table => print(|out| out.write_all(text::of_matrix(&matrix, Paint::of_stdout()).as_bytes()))?,
+        Output::Json => print_json(&matrix)?,
+        Output::Csv => print(|out| csv::write_matrix(&matrix, out))?,
+        Output::Html => print(|out| out.write_all(page::page(cluster, &matrix, None).as_bytes()))?,
     }
-    text.push_str(
-        "Rows: sources. Columns: destinations, by row number. . allowed, X denied, - no port of this name.\n",
-    );
-    text
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_difference(
+    before: &Cluster,
+    after: &Cluster,
+    ports: &BTreeSet<PortSpec>,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    let (was, is) = (matrix(before, ports)?, matrix(after, ports)?);
+    let difference = Difference::between(&was, &is);
+    match output {
+        Output::Table => {
+            print(|out| out.write_all(text::of_difference(&difference, Paint::of_stdout()).as_bytes()))?;
+        }
+        Output::Json => print_json(&difference)?,
+        Output::Csv => print(|out| csv::write_difference(&difference, out))?,
+        Output::Html => {
+            print(|out| out.write_all(page::page(after, &is, Some(&difference)).as_bytes()))?;
+        }
+    }
+    Ok(if difference.is_empty() { ExitCode::SUCCESS } else { DIFFERS.into() })
 }

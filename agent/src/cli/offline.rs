@@ -10,8 +10,27 @@ use anyhow::{Context, bail};
 
 use crate::{
     model::Cluster,
-    source::{Picture, manifests},
+    source::{
+        Picture,
+        manifests::{self, Change},
+    },
 };
+
+/// What is changed in a cluster before the answer. Each thing in it that is not in order is one line on stderr.
+///
+/// # Errors
+///
+/// When a part of it cannot be read, and when it stands on standard input as the manifests do.
+pub(super) fn read_change(paths: &[PathBuf], manifests: &[PathBuf]) -> anyhow::Result<Change> {
+    if [paths, manifests].iter().all(|paths| paths.iter().any(|path| path == Path::new("-"))) {
+        bail!("standard input can be read only once");
+    }
+    let (change, problems) = Change::read(paths)?;
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    Ok(change)
+}
 
 /// The cluster that the files describe. Each object that is not in order is one line on stderr; the rest goes on.
 ///

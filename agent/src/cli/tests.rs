@@ -52,8 +52,16 @@ fn a_command_line_is_understood_or_refused_as_wrong_usage() {
         ("podgate endpoints x/a", true),
         ("podgate explain --from x/a --to node/n --port TCP/80", true),
         ("podgate explain --from 10.0.0.1 --to x/svc:b --port UDP/dns --manifests - -o table", true),
+        ("podgate explain --from x/a --to x/b --port TCP/80 --what-if a --what-if b --socket c", true),
         ("podgate matrix --manifests a --manifests b --ports TCP/80,UDP/53", true),
         ("podgate matrix --manifests a --ports TCP/80 --ports TCP/81", true),
+        ("podgate doctor --file - --addresses --socket a --bpffs b --cni-results c", true),
+        ("podgate completion bash", true),
+        ("podgate completion tcsh", false),
+        ("podgate man", true),
+        ("podgate man explain", true),
+        ("podgate man --directory d", true),
+        ("podgate man explain --directory d", false),
         ("podgate", false),
         ("podgate fly", false),
         ("podgate agent extra", false),
@@ -73,6 +81,10 @@ fn a_command_line_is_understood_or_refused_as_wrong_usage() {
         ("podgate explain --from x --to x/b --port TCP/80", false),
         ("podgate explain --from x/a --to x/b --port 80", false),
         ("podgate explain --from x/a --to x/b --port TCP/80 --manifests a --socket b", false),
+        ("podgate matrix --manifests a --ports TCP/80 -o csv", true),
+        ("podgate matrix --manifests a --ports TCP/80 -o html --diff b --diff c", true),
+        ("podgate explain --from x/a --to x/b --port TCP/80 -o html", false),
+        ("podgate -o csv status", false),
         ("podgate matrix --ports TCP/80", false),
         ("podgate matrix --manifests a", false),
         ("podgate matrix --manifests a --ports TCP/80,", false),
@@ -106,7 +118,7 @@ fn every_verb_has_help_with_an_example_and_takes_an_output_format() {
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     let Ok(Cli { output, verb: Verb::Agent(options) }) = parse_in("podgate agent", &[]) else { panic!() };
-    assert_eq!(output, Format::Table);
+    assert_eq!(output, Output::Table);
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!(*options.node, *host.trim().to_lowercase());
     assert_eq!(options.manifests, Vec::<PathBuf>::new());
@@ -262,10 +274,10 @@ fn other_verbs_take_only_socket_and_bpffs_from_the_environment() {
         ("podgate endpoints", "socket: \"/s\""),
         ("podgate detach", "bpffs: \"/b\""),
         ("podgate check", "bpffs: \"/b\""),
-        ("podgate explain --from x/a --to x/b --port TCP/80", "manifests: [], socket: \"/s\""),
+        ("podgate explain --from x/a --to x/b --port TCP/80", "manifests: [], what_if: [], socket: \"/s\""),
         (
             "podgate explain --from x/a --to x/b --port TCP/80 --manifests m",
-            "manifests: [\"m\"], socket: \"/s\"",
+            "manifests: [\"m\"], what_if: [], socket: \"/s\"",
         ),
     ] {
         let parsed = format!("{:?}", parse_in(line, &environment).unwrap());

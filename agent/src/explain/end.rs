@@ -46,9 +46,12 @@ pub enum Unanswerable {
 
 /// An end found in the cluster.
 pub(super) struct Party<'a> {
-    pub(super) name: &'a End,
+    /// What to call it: the pod, if it is one.
+    pub(super) shown: String,
     pub(super) addresses: Vec<IpAddr>,
     kind: Kind<'a>,
+    /// It was named by an address.
+    is_address: bool,
 }
 
 enum Kind<'a> {
@@ -85,7 +88,16 @@ impl<'a> Party<'a> {
         if addresses.is_empty() {
             return Err(Unanswerable::NoAddress(end.clone()));
         }
-        Ok(Self { name: end, addresses, kind })
+        let shown = match kind {
+            Kind::Pod(pod) => pod.name.to_string(),
+            Kind::HostPod(_) | Kind::Node(_) | Kind::Address { .. } => end.to_string(),
+        };
+        let is_address = matches!(end, End::Address(_));
+        Ok(Self { shown, addresses, kind, is_address })
+    }
+
+    pub(super) fn shown_as(self, name: &str) -> Self {
+        Self { shown: name.to_owned(), ..self }
     }
 
     /// The pod, if policies can select it.
@@ -94,6 +106,12 @@ impl<'a> Party<'a> {
             Kind::Pod(pod) => Some(pod),
             Kind::HostPod(_) | Kind::Node(_) | Kind::Address { .. } => None,
         }
+    }
+
+    /// The pod that the question named by an address.
+    pub(super) fn behind_address(&self) -> Option<String> {
+        let pod = self.policed().filter(|_| self.is_address)?;
+        Some(pod.name.to_string())
     }
 
     /// The pod whose containers name ports.
@@ -137,7 +155,7 @@ impl<'a> Party<'a> {
                 Some(format!(
                     "{} is an address of the pod's own node; what the node itself sends is always allowed, \
                      see --from node/{node}",
-                    self.name
+                    self.shown
                 ))
             }
             _ => None,

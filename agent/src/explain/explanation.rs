@@ -18,6 +18,11 @@ pub struct Explanation {
     pub port: PortSpec,
     /// What `port` stands for on the destination; of a service, its own number.
     pub numbers: Vec<u16>,
+    /// The pod whose address `from` is, when it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_pod: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_pod: Option<String>,
     /// The addresses that were judged; empty: the ends share no address family and cannot talk.
     pub pairs: Vec<Pair>,
     /// The source's side.
@@ -91,6 +96,9 @@ pub enum Reason {
 pub struct PolicyTrace {
     pub namespace: Name,
     pub name: Name,
+    /// The pods that it is for, as in `pods of x with role=backend`.
+    #[serde(default)]
+    pub selects: String,
     /// Indexes of the rules that match at least one of the addresses and ports in question.
     pub matched: Vec<usize>,
     pub rules: Vec<RuleTrace>,
@@ -103,6 +111,23 @@ pub struct RuleTrace {
     pub matched: bool,
     /// What did not match. Not empty beside `matched` when the rule matches only some of the addresses.
     pub why_not: Vec<String>,
+    /// Each entry of `from` or `to`, whatever the others say; a single one when there is no such list.
+    #[serde(default)]
+    pub peers: Vec<EntryTrace>,
+    /// Each entry of `ports`; likewise.
+    #[serde(default)]
+    pub ports: Vec<EntryTrace>,
+}
+
+/// What one entry of a rule says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryTrace {
+    /// As in `from[0]`; without an index for the list itself.
+    pub entry: String,
+    /// It matches at least one of the addresses and ports in question.
+    pub matched: bool,
+    /// What it wants and what was found, of those that match if any does. A line for each that reads differently.
+    pub why: Vec<String>,
 }
 
 /// One ClusterNetworkPolicy and what its rules say.
@@ -112,6 +137,9 @@ pub struct ClusterPolicyTrace {
     pub name: Name,
     pub tier: Tier,
     pub priority: u16,
+    /// As in `pods with role=backend of namespaces with team=a`.
+    #[serde(default)]
+    pub selects: String,
     /// Indexes of the rules that match at least one of the addresses and ports in question.
     pub matched: Vec<usize>,
     /// Those among them that settle it for at least one: no rule before them has matched, and they do not pass.
@@ -124,6 +152,14 @@ pub struct ClusterRuleTrace {
     pub action: Action,
     #[serde(flatten)]
     pub trace: RuleTrace,
+}
+
+/// What a rule says of one address and one port.
+pub(super) struct Trial {
+    pub(super) peers: Vec<EntryTrace>,
+    pub(super) ports: Vec<EntryTrace>,
+    /// Why the rule does not match; empty: it does.
+    pub(super) misses: Vec<String>,
 }
 
 impl Verdict {
@@ -159,19 +195,53 @@ impl Side {
 impl RuleTrace {
     /// A rule that was not tried yet.
     pub(super) const fn of(rule: usize) -> Self {
-        Self { rule, matched: false, why_not: Vec::new() }
+        Self { rule, matched: false, why_not: Vec::new(), peers: Vec::new(), ports: Vec::new() }
     }
 
-    /// Notes the outcome of one trial, which matched when nothing is amiss.
-    pub(super) fn add(&mut self, misses: Vec<String>) -> bool {
-        let matches = misses.is_empty();
-        self.matched |= matches;
-        for miss in misses {
-            if !self.why_not.contains(&miss) {
-                self.why_not.push(miss);
+    /// Notes the outcome of one trial, which matched when nothing is amiss. True: it did.
+    pub(super) fn add(&mut self, Trial { peers, ports, misses }: Trial) -> bool {
+        let matched = misses.is_empty();
+        self.merge(Self { matched, why_not: misses, peers, ports, ..Self::of(self.rule) });
+        matched
+    }
+
+    /// Notes what the same rule says of something else.
+    pub(super) fn merge(&mut self, other: Self) {
+        let Self { rule: _, matched, why_not, peers, ports } = other;
+        self.matched |= matched;
+        extend(&mut self.why_not, why_not);
+        for (known, more) in [(&mut self.peers, peers), (&mut self.ports, ports)] {
+            if known.is_empty() {
+                *known = more;
+            } else {
+                known.iter_mut().zip(more).for_each(|(known, more)| known.merge(more));
             }
         }
-        matches
+    }
+}
+
+impl EntryTrace {
+    pub(super) fn of(entry: impl Into<String>, outcome: Result<String, String>) -> Self {
+        let matched = outcome.is_ok();
+        let (Ok(why) | Err(why)) = outcome;
+        Self { entry: entry.into(), matched, why: vec![why] }
+    }
+
+    fn merge(&mut self, other: Self) {
+        match (self.matched, other.matched) {
+            (false, true) => *self = other,
+            (true, false) => {}
+            _ => extend(&mut self.why, other.why),
+        }
+    }
+}
+
+/// Adds the lines that are not there yet.
+fn extend(lines: &mut Vec<String>, more: Vec<String>) {
+    for line in more {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
     }
 }
 

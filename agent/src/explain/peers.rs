@@ -1,126 +1,184 @@
-//! Whether one of a rule's peers matches, and why not: in the words of a policy's author.
+//! What each of a rule's peers says of an address, and which pods a policy is for: in the words of a policy's author.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use podgate_common::Direction;
 
-use super::end::Party;
-use crate::model::{Cluster, IpBlock, Labels, Name, Peer, Peers, Requirement, Selector};
+use super::{EntryTrace, end::Party};
+use crate::model::{
+    Cluster, ClusterNetworkPolicy, IpBlock, Labels, Name, NetworkPolicy, Peer, Peers, Requirement, Selector,
+};
 
-/// One line for each peer when none matches; empty when one does, or when the rule names none.
-pub(super) fn misses(
+/// What an entry wants and what was found: `Ok` when it matches.
+type Outcome = Result<String, String>;
+
+/// One for each peer; a single one for the list when there are no peers.
+pub(super) fn entries(
     cluster: &Cluster,
     policy_namespace: Option<&Name>,
     peers: &Peers,
     direction: Direction,
     party: &Party<'_>,
     address: IpAddr,
-) -> Vec<String> {
-    let Peers::Listed(peers) = peers else { return Vec::new() };
+) -> Vec<EntryTrace> {
     let field = match direction {
         Direction::Egress => "to",
         Direction::Ingress => "from",
     };
-    let mut misses = Vec::with_capacity(peers.len());
-    for (index, peer) in peers.iter().enumerate() {
-        let miss = match peer {
-            Peer::Pods { namespaces, pods } => {
-                pods_miss(cluster, policy_namespace, namespaces.as_ref(), pods, party)
-            }
-            Peer::Block(block) => block_miss(block, address),
-            Peer::Nodes(nodes) => node_miss(cluster, nodes, address),
-            Peer::Nothing => Some("was not understood, matches nothing".into()),
-        };
-        match miss {
-            None => return Vec::new(),
-            Some(miss) => misses.push(format!("{field}[{index}] {miss}")),
+    let peers = match peers {
+        Peers::Any => return vec![EntryTrace::of(field, Ok("names nobody, so everybody matches".into()))],
+        Peers::Listed(peers) if peers.is_empty() => {
+            return vec![EntryTrace::of(field, Err("has no entry that was understood".into()))];
         }
-    }
-    if misses.is_empty() {
-        misses.push(format!("{field} has no entry that was understood"));
-    }
-    misses
+        Peers::Listed(peers) => peers,
+    };
+    let outcome = |peer: &Peer| match peer {
+        Peer::Pods { namespaces, pods } => {
+            of_pods(cluster, policy_namespace, namespaces.as_ref(), pods, party)
+        }
+        Peer::Block(block) => of_block(block, address),
+        Peer::Nodes(nodes) => of_nodes(cluster, nodes, address),
+        Peer::Nothing => Err("was not understood, matches nothing".into()),
+    };
+    let peers = peers.iter().enumerate();
+    peers.map(|(index, peer)| EntryTrace::of(format!("{field}[{index}]"), outcome(peer))).collect()
 }
 
-fn pods_miss(
+/// One line for each peer when none matches; empty when one does.
+pub(super) fn misses(entries: &[EntryTrace]) -> Vec<String> {
+    if entries.iter().any(|entry| entry.matched) {
+        return Vec::new();
+    }
+    let lines = |entry: &EntryTrace| -> Vec<String> {
+        entry.why.iter().map(|why| format!("{} {why}", entry.entry)).collect()
+    };
+    entries.iter().flat_map(lines).collect()
+}
+
+/// The pods that a NetworkPolicy is for.
+pub(super) fn selected(policy: &NetworkPolicy) -> String {
+    let namespace = &policy.name.namespace;
+    match wanted(&policy.subject) {
+        None => format!("every pod of {namespace}"),
+        Some(labels) => format!("pods of {namespace} with {labels}"),
+    }
+}
+
+/// The pods that a ClusterNetworkPolicy is for.
+pub(super) fn selected_by_all(policy: &ClusterNetworkPolicy) -> String {
+    let pods =
+        wanted(&policy.subject.pods).map_or("every pod".into(), |labels| format!("pods with {labels}"));
+    match wanted(&policy.subject.namespaces) {
+        None => pods,
+        Some(labels) => format!("{pods} of namespaces with {labels}"),
+    }
+}
+
+fn of_pods(
     cluster: &Cluster,
     policy_namespace: Option<&Name>,
     namespaces: Option<&Selector>,
     pods: &Selector,
     party: &Party<'_>,
-) -> Option<String> {
-    let name = party.name;
+) -> Outcome {
+    let name = &party.shown;
     let Some(pod) = party.policed() else {
         let why =
             if party.is_host_pod() { "is on the host network and counts as its node" } else { "is none" };
-        return Some(format!("wants a pod, {name} {why}"));
+        return Err(format!("wants a pod, {name} {why}"));
     };
     let namespace = &pod.name.namespace;
+    let mut met = Vec::new();
     match namespaces {
         None if Some(namespace) == policy_namespace => {}
         None => {
             let wanted = policy_namespace.map_or("no namespace", |name| name);
-            return Some(format!("wants a pod of namespace {wanted}, {name} is in {namespace}"));
+            return Err(format!("wants a pod of namespace {wanted}, {name} is in {namespace}"));
         }
         Some(selector) => {
-            let labels = cluster.namespace_labels(namespace);
-            if let Some(miss) = selector_miss(selector, &labels) {
-                return Some(format!(
-                    "wants {} on the namespace, {namespace} has {}",
-                    miss.wanted, miss.found
-                ));
-            }
+            met.extend(of_labels(
+                selector,
+                &cluster.namespace_labels(namespace),
+                "the namespace",
+                namespace,
+            )?);
         }
     }
-    let miss = selector_miss(pods, &pod.labels)?;
-    Some(format!("wants {} on the pod, {name} has {}", miss.wanted, miss.found))
+    met.extend(of_labels(pods, &pod.labels, "the pod", name)?);
+    Ok(match (met.is_empty(), namespaces) {
+        (false, _) => met.join("; "),
+        (true, None) => format!("wants a pod of namespace {namespace}, {name} is one"),
+        (true, Some(_)) => format!("wants a pod, {name} is one"),
+    })
 }
 
-fn block_miss(block: &IpBlock, address: IpAddr) -> Option<String> {
+fn of_block(block: &IpBlock, address: IpAddr) -> Outcome {
     if !block.cidr.contains(&address) {
-        return Some(format!("wants {}, {address} is outside", block.cidr));
+        return Err(format!("wants {}, {address} is outside", block.cidr));
     }
-    let except = block.except.iter().find(|except| except.contains(&address))?;
-    Some(format!("wants {} except {except}, {address} is in the except", block.cidr))
+    match block.except.iter().find(|except| except.contains(&address)) {
+        Some(except) => Err(format!("wants {} except {except}, {address} is in the except", block.cidr)),
+        None if block.except.is_empty() => Ok(format!("wants {}, {address} is inside", block.cidr)),
+        None => Ok(format!("wants {}, {address} is inside and in no except", block.cidr)),
+    }
 }
 
-fn node_miss(cluster: &Cluster, nodes: &Selector, address: IpAddr) -> Option<String> {
+fn of_nodes(cluster: &Cluster, nodes: &Selector, address: IpAddr) -> Outcome {
     let with_address = cluster.nodes.iter().filter(|(_, node)| node.addresses.contains(&address));
-    let mut misses = Vec::new();
+    let mut missed = None;
     for (name, node) in with_address {
-        let miss = selector_miss(nodes, &node.labels)?;
-        misses.push(format!("wants {} on the node, {name} has {}", miss.wanted, miss.found));
-    }
-    Some(misses.pop().unwrap_or_else(|| format!("wants a node, {address} is none's")))
-}
-
-/// The first requirement that labels do not meet.
-struct LabelMiss {
-    wanted: String,
-    found: String,
-}
-
-fn selector_miss(selector: &Selector, labels: &Labels) -> Option<LabelMiss> {
-    let requirements = match selector {
-        Selector::All(requirements) => requirements,
-        Selector::Nothing => {
-            return Some(LabelMiss {
-                wanted: "labels that were not understood".into(),
-                found: "none of them".into(),
-            });
+        match of_labels(nodes, &node.labels, "the node", name) {
+            Ok(met) => return Ok(met.unwrap_or_else(|| format!("wants a node, {address} is {name}'s"))),
+            Err(miss) => missed = Some(miss),
         }
+    }
+    Err(missed.unwrap_or_else(|| format!("wants a node, {address} is none's")))
+}
+
+/// What a selector wants of labels and what they are: each requirement when all hold (none: no line), else those that
+/// do not.
+fn of_labels(
+    selector: &Selector,
+    labels: &Labels,
+    whose: &str,
+    name: &str,
+) -> Result<Option<String>, String> {
+    let Selector::All(requirements) = selector else {
+        return Err(format!("wants labels that were not understood on {whose}, {name} has none of them"));
     };
-    let requirement = requirements.iter().find(|requirement| !requirement.holds(labels))?;
+    let words = |requirements: &[&Requirement]| {
+        let wanted: Vec<String> = requirements.iter().map(|requirement| words(requirement)).collect();
+        let found: Vec<String> = requirements.iter().map(|requirement| found(requirement, labels)).collect();
+        format!("wants {} on {whose}, {name} has {}", wanted.join(" and "), found.join(" and "))
+    };
+    let (met, missed): (Vec<&Requirement>, Vec<&Requirement>) =
+        requirements.iter().partition(|requirement| requirement.holds(labels));
+    match (missed.is_empty(), met.is_empty()) {
+        (false, _) => Err(words(&missed)),
+        (true, false) => Ok(Some(words(&met))),
+        (true, true) => Ok(None),
+    }
+}
+
+/// `None`: everything.
+fn wanted(selector: &Selector) -> Option<String> {
+    match selector {
+        Selector::Nothing => Some("labels that were not understood".into()),
+        Selector::All(requirements) if requirements.is_empty() => None,
+        Selector::All(requirements) => Some(requirements.iter().map(words).collect::<Vec<_>>().join(" and ")),
+    }
+}
+
+fn found(requirement: &Requirement, labels: &Labels) -> String {
     let (Requirement::In(key, _)
     | Requirement::NotIn(key, _)
     | Requirement::Exists(key)
     | Requirement::DoesNotExist(key)) = requirement;
-    let found = labels.get(key).map_or_else(|| format!("no {key}"), |value| format!("{key}={value}"));
-    Some(LabelMiss { wanted: wanted(requirement), found })
+    labels.get(key).map_or_else(|| format!("no {key}"), |value| format!("{key}={value}"))
 }
 
 /// As `kubectl get -l` writes it.
-fn wanted(requirement: &Requirement) -> String {
+fn words(requirement: &Requirement) -> String {
     let list = |values: &BTreeSet<Name>| values.iter().map(|value| &**value).collect::<Vec<_>>().join(", ");
     match requirement {
         Requirement::In(key, values) if values.len() == 1 => format!("{key}={}", list(values)),

@@ -1,14 +1,36 @@
-//! Whether one of a rule's ports matches, and why not.
+//! What each of a rule's ports says of a number, and why none matches.
 
 use std::collections::BTreeSet;
 
 use podgate_common::Protocol;
 
-use super::end::Party;
+use super::{EntryTrace, end::Party};
 use crate::{
     model::{Pod, PortRule, Ports},
     port_spec::{Port, PortSpec},
 };
+
+/// One for each port of the rule; a single one for the list when there are none.
+pub(super) fn entries(ports: &Ports, asked: &PortSpec, number: u16, to: &Party<'_>) -> Vec<EntryTrace> {
+    let ports = match ports {
+        Ports::Any => return vec![EntryTrace::of("ports", Ok("names none, so every port matches".into()))],
+        Ports::Listed(ports) if ports.is_empty() => {
+            return vec![EntryTrace::of("ports", Err("has no entry that was understood".into()))];
+        }
+        Ports::Listed(ports) => ports,
+    };
+    let outcome = |port: &PortRule| {
+        let (wanted, asked_words) = (words(port, to), words_of_question(asked, number));
+        match (port, matches(port, asked, number, to.policed())) {
+            (PortRule::Nothing, _) => Err("was not understood, matches nothing".into()),
+            (_, true) if wanted == asked_words => Ok(format!("wants {wanted}, as asked")),
+            (_, true) => Ok(format!("wants {wanted}, {asked_words} is asked for")),
+            (_, false) => Err(format!("wants {wanted}, not {asked_words}")),
+        }
+    };
+    let ports = ports.iter().enumerate();
+    ports.map(|(index, port)| EntryTrace::of(format!("ports[{index}]"), outcome(port))).collect()
+}
 
 /// `None` when a port of the rule matches, or when the rule names none.
 pub(super) fn miss(ports: &Ports, asked: &PortSpec, number: u16, to: &Party<'_>) -> Option<String> {
@@ -17,13 +39,16 @@ pub(super) fn miss(ports: &Ports, asked: &PortSpec, number: u16, to: &Party<'_>)
     if ports.iter().any(|port| matches(port, asked, number, destination)) {
         return None;
     }
-    let listed: Vec<String> = ports.iter().map(|port| words(port, destination)).collect();
+    let listed: Vec<String> = ports.iter().map(|port| words(port, to)).collect();
     let listed = if listed.is_empty() { "no port that was understood".into() } else { listed.join(", ") };
-    let asked = match &asked.port {
+    Some(format!("ports wants {listed}, not {}", words_of_question(asked, number)))
+}
+
+fn words_of_question(asked: &PortSpec, number: u16) -> String {
+    match &asked.port {
         Port::Number(_) => asked.to_string(),
         Port::Name(_) => format!("{asked} ({number})"),
-    };
-    Some(format!("ports wants {listed}, not {asked}"))
+    }
 }
 
 fn matches(port: &PortRule, asked: &PortSpec, number: u16, destination: Option<&Pod>) -> bool {
@@ -41,7 +66,8 @@ fn matches(port: &PortRule, asked: &PortSpec, number: u16, destination: Option<&
     }
 }
 
-fn words(port: &PortRule, destination: Option<&Pod>) -> String {
+fn words(port: &PortRule, to: &Party<'_>) -> String {
+    let destination = to.policed();
     match port {
         PortRule::Protocol(protocol) => format!("any {protocol}"),
         PortRule::Range { protocol, first, last } if first == last => format!("{protocol}/{first}"),
@@ -57,7 +83,7 @@ fn words(port: &PortRule, destination: Option<&Pod>) -> String {
             };
             match (destination, numbers(&found)) {
                 (None, _) => format!("{named} (only pods have named ports)"),
-                (Some(pod), None) => format!("{named} ({} has none)", pod.name),
+                (Some(_), None) => format!("{named} ({} has none)", to.shown),
                 (Some(_), Some(numbers)) => format!("{named} ({numbers})"),
             }
         }

@@ -7,8 +7,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use podgate_common::Direction;
 
 use super::{
-    ClusterPolicyTrace, End, Explanation, PolicyTrace, Question, Reason, RuleTrace, Side, Unanswerable,
-    Verdict,
+    ClusterPolicyTrace, End, Explanation, PolicyTrace, Question, Reason, Side, Unanswerable, Verdict,
     end::{Party, node_addresses},
     to_itself,
 };
@@ -60,6 +59,8 @@ pub(super) fn explain(cluster: &Cluster, question: &Question) -> Result<Option<E
             Port::Number(number) => vec![number],
             Port::Name(_) => vec![entrance.port.number],
         },
+        from_pod: from.behind_address(),
+        to_pod: None,
         pairs: backends.iter().flat_map(|backend| &backend.pairs).copied().collect(),
         egress: together(backends.iter().map(|backend| &backend.egress)).unwrap_or_else(|| nowhere(isolated)),
         ingress: together(backends.iter().map(|backend| &backend.ingress)).unwrap_or_else(|| nowhere(false)),
@@ -158,17 +159,8 @@ fn add(policies: &mut Vec<PolicyTrace>, policy: PolicyTrace) {
         policies.push(policy);
         return;
     };
-    known.rules.iter_mut().zip(policy.rules).for_each(|(known, rule)| add_rule(known, rule));
+    known.rules.iter_mut().zip(policy.rules).for_each(|(known, rule)| known.merge(rule));
     known.matched = known.rules.iter().filter(|rule| rule.matched).map(|rule| rule.rule).collect();
-}
-
-fn add_rule(known: &mut RuleTrace, rule: RuleTrace) {
-    known.matched |= rule.matched;
-    for miss in rule.why_not {
-        if !known.why_not.contains(&miss) {
-            known.why_not.push(miss);
-        }
-    }
 }
 
 /// The backends of a service may be judged by different ones.
@@ -187,7 +179,7 @@ fn add_cluster_policies(known: &mut Vec<ClusterPolicyTrace>, more: Vec<ClusterPo
             list.dedup();
         }
         for (known, rule) in known.rules.iter_mut().zip(policy.rules) {
-            add_rule(&mut known.trace, rule.trace);
+            known.trace.merge(rule.trace);
         }
     }
     known.sort_by(|one, other| {

@@ -210,6 +210,102 @@ fn both_misses_of_a_rule_are_named() {
 }
 
 #[test]
+fn an_entry_that_matches_says_what_it_wants_and_what_was_found() {
+    let pods = |namespaces: Option<Selector>, pods: Selector| from(Peer::Pods { namespaces, pods });
+    let all_of = |requirements: Vec<Requirement>| pods(None, Selector::All(requirements));
+    let everywhere = || Some(Selector::EVERYTHING);
+    let tcp = |first, last| PortRule::Range { protocol: Protocol::Tcp, first, last };
+    for (source, rule, why) in [
+        ("x/a", pods(None, Selector::EVERYTHING), "from[0] wants a pod of namespace x, x/a is one"),
+        ("y/c", pods(everywhere(), Selector::EVERYTHING), "from[0] wants a pod, y/c is one"),
+        ("10.0.0.3", pods(everywhere(), Selector::EVERYTHING), "from[0] wants a pod, y/c is one"),
+        (
+            "x/a",
+            pods(None, has("role", "frontend")),
+            "from[0] wants role=frontend on the pod, x/a has role=frontend",
+        ),
+        (
+            "x/a",
+            all_of(vec![
+                Requirement::In("role".into(), ["a".into(), "frontend".into()].into()),
+                Requirement::DoesNotExist("team".into()),
+            ]),
+            "from[0] wants role in (a, frontend) and !team on the pod, x/a has role=frontend and no team",
+        ),
+        (
+            "y/c",
+            pods(Some(has("purpose", "test")), has("tier", "gold")),
+            "from[0] wants purpose=test on the namespace, y has purpose=test; \
+             wants tier=gold on the pod, y/c has tier=gold",
+        ),
+        ("10.0.0.1", from(block("10.0.0.0/16", &[])), "from[0] wants 10.0.0.0/16, 10.0.0.1 is inside"),
+        (
+            "10.0.0.1",
+            from(block("10.0.0.0/16", &["10.0.7.0/24"])),
+            "from[0] wants 10.0.0.0/16, 10.0.0.1 is inside and in no except",
+        ),
+        ("node/n2", from(block("0.0.0.0/0", &[])), "from[0] wants 0.0.0.0/0, 192.168.0.2 is inside"),
+        ("x/a", port(tcp(80, 90)), "ports[0] wants TCP/80-90, TCP/80 is asked for"),
+        ("x/a", port(PortRule::Protocol(Protocol::Tcp)), "ports[0] wants any TCP, TCP/80 is asked for"),
+    ] {
+        let cluster = cluster(vec![policy("p", Some(vec![rule]), None)]);
+        let answer = ask(&cluster, source, "x/b", "TCP/80").unwrap();
+        let trace = &answer.ingress.policies[0].rules[0];
+        let matched = trace.peers.iter().chain(&trace.ports).filter(|entry| entry.matched);
+        let lines: Vec<String> =
+            matched.flat_map(|entry| entry.why.iter().map(|why| format!("{} {why}", entry.entry))).collect();
+        assert!(lines.iter().any(|line| line == why), "{why}: {lines:?}");
+    }
+}
+
+#[test]
+fn each_entry_of_a_rule_is_judged_whatever_the_others_say() {
+    let frontend = Peer::Pods { namespaces: None, pods: has("role", "frontend") };
+    let peers = Peers::Listed(vec![Peer::Nothing, frontend, block("10.0.0.0/30", &[])]);
+    let udp = PortRule::Protocol(Protocol::Udp);
+    let http = PortRule::Named(None, "http".into());
+    let ports = Ports::Listed(vec![udp, http, PortRule::Nothing]);
+    let cluster = cluster(vec![policy("p", Some(vec![rule(peers, ports)]), None)]);
+    let answer = ask(&cluster, "x/a", "x/b", "TCP/8080").unwrap();
+    assert_eq!(answer.verdict, Verdict::Allow);
+    let trace = &answer.ingress.policies[0].rules[0];
+    let lines = |entries: &[EntryTrace]| -> Vec<String> {
+        let line =
+            |entry: &EntryTrace| format!("{} {}: {}", entry.entry, entry.matched, entry.why.join(" | "));
+        entries.iter().map(line).collect()
+    };
+    assert_eq!(
+        lines(&trace.peers),
+        [
+            "from[0] false: was not understood, matches nothing",
+            "from[1] true: wants role=frontend on the pod, x/a has role=frontend",
+            // By IPv4; the miss of the other address does not count beside it.
+            "from[2] true: wants 10.0.0.0/30, 10.0.0.1 is inside",
+        ]
+    );
+    assert_eq!(
+        lines(&trace.ports),
+        [
+            "ports[0] false: wants any UDP, not TCP/8080",
+            "ports[1] true: wants a port named http (8080), TCP/8080 is asked for",
+            "ports[2] false: was not understood, matches nothing",
+        ]
+    );
+}
+
+#[test]
+fn the_pods_that_a_policy_is_for_are_named() {
+    let mut own = policy("p", Some(vec![]), None);
+    own.subject = Selector::All(vec![
+        Requirement::In("role".into(), ["backend".into()].into()),
+        Requirement::DoesNotExist("team".into()),
+    ]);
+    let answer = ask(&cluster(vec![own, policy("q", Some(vec![]), None)]), "x/a", "x/b", "TCP/80").unwrap();
+    let selects: Vec<&str> = answer.ingress.policies.iter().map(|policy| &*policy.selects).collect();
+    assert_eq!(selects, ["pods of x with role=backend and !team", "every pod of x"]);
+}
+
+#[test]
 fn every_isolating_policy_is_listed_with_the_rules_that_match() {
     let frontend = || from(Peer::Pods { namespaces: None, pods: has("role", "frontend") });
     let admin = || from(Peer::Pods { namespaces: None, pods: has("role", "admin") });
@@ -384,8 +480,14 @@ fn the_json_form_has_the_fields_of_the_contract() {
         serde_json::json!({"isolated": isolated, "verdict": verdict, "reason": reason, "note": null,
             "denied_peers": denied, "policies": policies, "cluster_policies": []})
     };
-    let policies = serde_json::json!([{"namespace": "x", "name": "p", "matched": [],
-        "rules": [{"rule": 0, "matched": false, "why_not": ["ports wants any UDP, not TCP/80"]}]}]);
+    let policies = serde_json::json!([{
+        "namespace": "x", "name": "p", "selects": "every pod of x", "matched": [],
+        "rules": [{
+            "rule": 0, "matched": false, "why_not": ["ports wants any UDP, not TCP/80"],
+            "peers": [{"entry": "from", "matched": true, "why": ["names nobody, so everybody matches"]}],
+            "ports": [{"entry": "ports[0]", "matched": false, "why": ["wants any UDP, not TCP/80"]}],
+        }],
+    }]);
     let expected = serde_json::json!({
         "verdict": "deny", "from": "y/v4", "to": "x/b", "port": "TCP/80", "numbers": [80],
         "pairs": [{"from": "10.0.0.4", "to": "10.0.0.2"}],
@@ -446,8 +548,13 @@ fn cluster_policies_are_listed_in_the_order_in_which_they_are_asked_with_the_rul
     let answer = ask(&cluster, "x/a", "y/c", "SCTP/80").unwrap();
     let form = serde_json::to_value(&answer.ingress.cluster_policies[1]).unwrap();
     let expected = serde_json::json!({
-        "kind": "ClusterNetworkPolicy", "name": "b", "tier": "Admin", "priority": 9, "matched": [0], "decided": [0],
-        "rules": [{"action": "Deny", "rule": 0, "matched": true, "why_not": []}],
+        "kind": "ClusterNetworkPolicy", "name": "b", "tier": "Admin", "priority": 9,
+        "selects": "every pod", "matched": [0], "decided": [0],
+        "rules": [{
+            "action": "Deny", "rule": 0, "matched": true, "why_not": [],
+            "peers": [{"entry": "from[0]", "matched": true, "why": ["wants a pod, x/a is one"]}],
+            "ports": [{"entry": "ports", "matched": true, "why": ["names none, so every port matches"]}],
+        }],
     });
     assert_eq!(form, expected);
 }

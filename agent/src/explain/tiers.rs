@@ -2,7 +2,7 @@
 
 use podgate_common::Direction;
 
-use super::{Case, ClusterPolicyTrace, ClusterRuleTrace, Connection, Reason, RuleTrace};
+use super::{Case, ClusterPolicyTrace, ClusterRuleTrace, Connection, Reason, RuleTrace, peers};
 use crate::model::{Action, Pod, Tier};
 
 /// The answer of one tier.
@@ -36,7 +36,7 @@ impl Connection<'_> {
                     Action::Pass => None,
                 };
                 for (at, case) in cases.iter().enumerate() {
-                    let matches = trace.add(self.misses(None, &rule.matches, direction, *case));
+                    let matches = trace.add(self.attempt(None, &rule.matches, direction, *case));
                     if matches && !is_over[at] {
                         is_over[at] = true;
                         settled[at] = reason;
@@ -53,6 +53,7 @@ impl Connection<'_> {
                 name: policy.name.name.clone(),
                 tier,
                 priority: policy.priority,
+                selects: peers::selected_by_all(policy),
                 matched: rules.iter().filter(|rule| rule.trace.matched).map(|rule| rule.trace.rule).collect(),
                 decided,
                 rules,

@@ -118,11 +118,37 @@ fn every_verb_is_answered() {
         from: "x/a".parse().unwrap(),
         to: to.parse().unwrap(),
         port: "TCP/80".parse().unwrap(),
+        what_if: Change::default(),
     };
-    let answer: crate::explain::Explanation = api::ask(&running.socket(), &explain("x/b")).unwrap();
+    let answer: Explanation = api::ask(&running.socket(), &explain("x/b")).unwrap();
     assert_eq!(answer.verdict, crate::explain::Verdict::Allow);
-    let error = api::ask::<crate::explain::Explanation>(&running.socket(), &explain("x/nobody")).unwrap_err();
+    let error = api::ask::<Explanation>(&running.socket(), &explain("x/nobody")).unwrap_err();
     assert_eq!(error.to_string(), "no pod x/nobody: it does not exist, or it has finished");
+}
+
+#[test]
+fn explain_answers_for_a_cluster_with_a_change_and_keeps_its_own() {
+    let running = start();
+    let policy = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny, namespace: x}, spec: {";
+    let ask = |change: Option<String>| {
+        let mut what_if = Change::default();
+        if let Some(change) = change {
+            let path = running.directory.path().join("change.yaml");
+            std::fs::write(&path, change).unwrap();
+            what_if = Change::read(&[path]).unwrap().0;
+        }
+        let (from, to) = ("x/a".parse().unwrap(), "x/b".parse().unwrap());
+        let ask = Ask::Explain { from, to, port: "TCP/80".parse().unwrap(), what_if };
+        let answer = api::ask::<Explanation>(&running.socket(), &ask);
+        answer.map(|answer| answer.verdict.to_string()).unwrap_or_else(|error| error.to_string())
+    };
+    assert_eq!(ask(Some(format!("{policy}podSelector: {{}}}}}}"))), "deny");
+    // As long as a hundred large policies.
+    let many = |count| (0..count).map(|_| format!("{policy}{}}}}}\n---\n", " ".repeat(100))).collect();
+    assert_eq!(ask(Some(many(500))), "deny");
+    let gone = ask(Some(format!("{policy}}}, $patch: delete}}")));
+    assert!(gone.ends_with("NetworkPolicy x/deny: is to be removed, but does not exist"), "{gone}");
+    assert_eq!(ask(None), "allow");
 }
 
 #[test]
@@ -149,7 +175,7 @@ fn the_socket_is_its_owners_alone_and_a_stale_one_is_replaced() {
 #[test]
 fn hostile_requests_get_one_line_and_harm_nobody() {
     let running = start();
-    let huge = vec![b'x'; 1 << 20];
+    let huge = vec![b'x'; LONGEST_REQUEST];
     let deep = [vec![b'['; 4000], b"\n".to_vec()].concat();
     let longest = [vec![b' '; LONGEST_REQUEST - 1], b"\n".to_vec()].concat();
     for (request, part) in [
@@ -157,12 +183,12 @@ fn hostile_requests_get_one_line_and_harm_nobody() {
         (b"\n", "not a request"),
         (b"\xff\xfe\0\n", "not a request"),
         (b"{}\n", "not a request: missing field `version`"),
-        (b"{\"version\":1}\n", "not a request: missing field `verb`"),
-        (b"{\"version\":1,\"verb\":\"reboot\"}\n", "not a request: unknown variant `reboot`"),
-        (b"{\"version\":1,\"verb\":\"explain\",\"from\":\"x\"}\n", "not a request"),
+        (b"{\"version\":2}\n", "not a request: missing field `verb`"),
+        (b"{\"version\":2,\"verb\":\"reboot\"}\n", "not a request: unknown variant `reboot`"),
+        (b"{\"version\":2,\"verb\":\"explain\",\"from\":\"x\"}\n", "not a request"),
         (
-            b"{\"version\":2,\"verb\":\"new\"}\n",
-            "this agent speaks protocol 1, the question is of protocol 2: use the agent's own binary",
+            b"{\"version\":3,\"podgate\":\"0.9\",\"verb\":\"new\"}\n",
+            "who asks speaks protocol 3 (podgate 0.9), this side protocol 2 (podgate 0.1.0): ask with the agent's own binary",
         ),
         (&longest, "not a request"),
         (&deep, "not a request"),
@@ -207,11 +233,14 @@ fn a_question_to_nobody_names_the_socket() {
 #[test]
 fn an_answer_that_is_not_understood_is_one_clear_line() {
     for (answer, part) in [
-        ("{\"version\":2,\"ok\":1}\n", "speaks protocol 2, this podgate 1: use the agent's own binary"),
+        (
+            "{\"version\":1,\"ok\":1}\n",
+            "speaks protocol 1, this side protocol 2 (podgate 0.1.0): ask with the agent's own binary",
+        ),
         ("hello\n", "is no podgate agent"),
         ("", "closed the connection without an answer"),
-        ("{\"version\":1,\"ok\":{}}\n", "the answer of the agent"),
-        ("{\"version\":1,\"error\":\"why\"}\n", "why"),
+        ("{\"version\":2,\"ok\":{}}\n", "the answer of the agent"),
+        ("{\"version\":2,\"error\":\"why\"}\n", "why"),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("other.sock");

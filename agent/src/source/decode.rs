@@ -21,6 +21,7 @@ mod peer;
 mod pod;
 mod policy;
 mod port;
+mod removal;
 mod selector;
 mod service;
 mod syntax;
@@ -56,6 +57,8 @@ pub(crate) enum Decoded {
     Slice(EndpointSlice),
     /// kube-proxy does not read it: as above.
     UnservedSlice(ObjectName),
+    /// Of a change: it takes the object of this name away.
+    Removed(ObjectId),
 }
 
 /// What one JSON value held.
@@ -80,6 +83,8 @@ pub(crate) struct Place {
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     names: Interner,
+    /// Objects may stand for their removal.
+    of_changes: bool,
 }
 
 impl Decoded {
@@ -100,11 +105,17 @@ impl Decoded {
             Self::Slice(EndpointSlice { name, .. }) | Self::UnservedSlice(name) => {
                 ObjectId::of_namespace(Kind::EndpointSlice, name.clone())
             }
+            Self::Removed(id) => id.clone(),
         }
     }
 }
 
 impl Decoder {
+    /// Of objects that change a cluster and may say that they are to be removed.
+    pub(crate) fn of_changes() -> Self {
+        Self { of_changes: true, ..Self::default() }
+    }
+
     pub(crate) fn decode(&mut self, value: &Value, place: &Place) -> Contents {
         let mut contents = Contents::default();
         self.recognise(value, None, place, &mut contents);
@@ -153,7 +164,15 @@ impl Decoder {
         let root = Field::root(value, &faults);
         if let Ok(fields) = root.object() {
             let metadata = metadata::read(&fields.get("metadata"), kind, &mut self.names);
-            contents.objects.extend(self.body(kind, metadata, &fields, place));
+            let is_removed = if self.of_changes { removal::is_asked(&fields) } else { Ok(false) };
+            match is_removed {
+                Ok(false) => contents.objects.extend(self.body(kind, metadata, &fields, place)),
+                Ok(true) => match metadata.id(kind) {
+                    Some(id) => contents.objects.push(Decoded::Removed(id)),
+                    None => contents.incomplete = true,
+                },
+                Err(_reported) => contents.incomplete = true,
+            }
         }
         contents.faults.extend(faults.into_list());
     }

@@ -3,8 +3,10 @@
 //! In: paths of files and directories (the files directly in them), or `-` for standard input; YAML or JSON,
 //! single objects, lists, several documents in a file. Out: a [`Picture`], once by [`read`] or after each
 //! change by [`watch`]: the cluster, and every [`Problem`] that was found on the way. A problem never stops
-//! the rest. Left out: what an object means (`decode`).
+//! the rest. Beside them a [`Change`] to a cluster. Left
+//! out: what an object means (`decode`).
 
+mod change;
 mod document;
 mod route;
 mod store;
@@ -13,6 +15,7 @@ mod writer;
 
 use std::path::PathBuf;
 
+pub use change::Change;
 pub use watch::watch;
 
 use super::{Picture, Problem, Update};

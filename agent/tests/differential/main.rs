@@ -2,6 +2,7 @@
 
 mod agreement;
 mod answers;
+mod changes;
 mod conformance;
 mod incremental;
 mod large;
@@ -9,5 +10,6 @@ mod narrowing;
 #[path = "../oracle/oracle.rs"]
 mod oracle;
 mod outside;
+mod reasons;
 mod runner;
 mod services;

@@ -148,14 +148,27 @@ fn both_sides_are_those_of_all_backends_together() {
     policies.extend([of_y, policy("in-x", Some(vec![rule(Peers::Any, Ports::Any)]), None)]);
     let answer = ask(&cluster_with_services(policies), "x/a", "10.96.0.1", "TCP/80").unwrap();
     let json = serde_json::to_value(&answer).unwrap();
-    let why_not = json!(["to[0] wants role=backend on the pod, 10.0.0.3 has role=frontend"]);
+    let entry = |entry: &str, why: &str| json!([{"entry": entry, "matched": true, "why": [why]}]);
+    let trace = |why_not: &[&str], peers: serde_json::Value, ports: serde_json::Value| json!([{"rule": 0, "matched": true, "why_not": why_not, "peers": peers, "ports": ports}]);
+    let to_backend = trace(
+        &["to[0] wants role=backend on the pod, y/c has role=frontend"],
+        entry("to[0]", "wants role=backend on the pod, x/b has role=backend"),
+        entry("ports[0]", "wants TCP/8080, as asked"),
+    );
+    let anything = trace(
+        &[],
+        entry("from", "names nobody, so everybody matches"),
+        entry("ports", "names none, so every port matches"),
+    );
     assert_eq!(
         json["egress"],
         json!({
             "isolated": true, "verdict": "deny", "reason": "no-rule-matches", "note": null,
             "denied_peers": ["10.0.0.3"],
-            "policies": [{"namespace": "x", "name": "p", "matched": [0],
-                "rules": [{"rule": 0, "matched": true, "why_not": why_not}]}],
+            "policies": [{
+                "namespace": "x", "name": "p", "selects": "pods of x with role=frontend", "matched": [0],
+                "rules": to_backend,
+            }],
             "cluster_policies": [],
         })
     );
@@ -165,8 +178,11 @@ fn both_sides_are_those_of_all_backends_together() {
             "isolated": true, "verdict": "deny", "reason": "no-rule-matches", "note": null,
             "denied_peers": ["10.0.0.1"],
             "policies": [
-                {"namespace": "x", "name": "in-x", "matched": [0], "rules": [{"rule": 0, "matched": true, "why_not": []}]},
-                {"namespace": "y", "name": "in-y", "matched": [], "rules": []},
+                {
+                    "namespace": "x", "name": "in-x", "selects": "every pod of x", "matched": [0],
+                    "rules": anything,
+                },
+                {"namespace": "y", "name": "in-y", "selects": "every pod of y", "matched": [], "rules": []},
             ],
             "cluster_policies": [],
         })
@@ -178,6 +194,10 @@ fn both_sides_are_those_of_all_backends_together() {
     );
     assert_eq!(json["backends"].as_array().map(Vec::len), Some(2));
     assert!(json["backends"][0].get("backends").is_none());
+    assert_eq!(
+        (&json["backends"][0]["to"], &json["backends"][0]["to_pod"]),
+        (&json!("10.0.0.2"), &json!("x/b"))
+    );
     assert_eq!(serde_json::from_value::<Explanation>(json).unwrap(), answer);
 }
 

@@ -25,6 +25,7 @@ impl Decoded {
             Self::UnservedService(name) => cluster.services.remove(&name).is_some(),
             Self::Slice(slice) => replace(&mut cluster.slices, slice.name.clone(), slice),
             Self::UnservedSlice(name) => cluster.slices.remove(&name).is_some(),
+            Self::Removed(id) => id.remove(cluster),
         }
     }
 }

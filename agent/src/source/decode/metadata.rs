@@ -43,6 +43,17 @@ pub(super) fn read(field: &Field<'_>, kind: Kind, names: &mut Interner) -> Metad
     }
 }
 
+impl Metadata {
+    /// `None` without a name.
+    pub(super) fn id(self, kind: Kind) -> Option<ObjectId> {
+        let Self { name, namespace, labels: _ } = self;
+        Some(match kind.is_namespaced() {
+            true => ObjectId::of_namespace(kind, ObjectName { namespace, name: name? }),
+            false => ObjectId::of_cluster(kind, name?),
+        })
+    }
+}
+
 /// What to call an object in a fault, before anything of it is known to be right.
 pub(super) fn label(value: &Value, kind: Kind, place: &Place) -> String {
     let text = |pointer| value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());

@@ -67,10 +67,7 @@ impl Store {
     pub(super) fn new(paths: &[PathBuf]) -> Self {
         let mut roots: Vec<Root> = Vec::new();
         for path in paths {
-            let input = match path.as_os_str() == OsStr::new("-") {
-                true => Input::Standard,
-                false => Input::File(path.clone()),
-            };
+            let input = Input::named(path);
             if !roots.iter().any(|root| root.input == input) {
                 roots.push(Root { input, found: Vec::new(), problem: None });
             }
@@ -182,6 +179,13 @@ impl Store {
 }
 
 impl Input {
+    pub(super) fn named(path: &Path) -> Self {
+        match path.as_os_str() == OsStr::new("-") {
+            true => Self::Standard,
+            false => Self::File(path.to_owned()),
+        }
+    }
+
     pub(super) fn path(&self) -> Option<&Path> {
         match self {
             Self::Standard => None,
@@ -194,7 +198,7 @@ impl Input {
         self.path().is_some_and(|path| fs::metadata(path).is_ok_and(|metadata| metadata.is_file()))
     }
 
-    fn bytes(&self) -> io::Result<Vec<u8>> {
+    pub(super) fn bytes(&self) -> io::Result<Vec<u8>> {
         match self {
             Self::Standard => {
                 let mut bytes = Vec::new();
@@ -216,7 +220,7 @@ impl fmt::Display for Input {
 }
 
 /// What a path that was named stands for.
-fn expand(root: &Input) -> io::Result<Vec<Input>> {
+pub(super) fn expand(root: &Input) -> io::Result<Vec<Input>> {
     let Input::File(path) = root else { return Ok(vec![root.clone()]) };
     if !fs::metadata(path)?.is_dir() {
         return Ok(vec![root.clone()]);
@@ -241,7 +245,7 @@ pub(super) fn is_manifest(name: &OsStr) -> bool {
     matches!(extension, Some("yaml" | "yml" | "json")) && !name.as_encoded_bytes().starts_with(b".")
 }
 
-fn unreadable(error: &io::Error) -> String {
+pub(super) fn unreadable(error: &io::Error) -> String {
     format!("cannot be read: {error}")
 }
 

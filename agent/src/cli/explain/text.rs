@@ -1,0 +1,98 @@
+//! The answer of `explain` for people: the verdict first, then each side, policy by policy and rule by rule.
+//!
+//! Below a rule stand the entries that match (✓) and, when it does not match everything in question, why not (✗).
+
+use crate::explain::{ClusterPolicyTrace, EntryTrace, Explanation, PolicyTrace, RuleTrace, Side, Verdict};
+
+/// Lines of one sort that are shown for a rule; JSON has all of them.
+const SHOWN: usize = 6;
+
+pub(super) fn text(answer: &Explanation) -> String {
+    let Explanation { verdict, from, to, port, numbers, from_pod, to_pod, pairs, egress, ingress, backends } =
+        answer;
+    let named = |end: String, pod: &Option<String>| match pod {
+        Some(pod) => format!("{end} ({pod})"),
+        None => end,
+    };
+    let (from, to) = (named(from.to_string(), from_pod), named(to.to_string(), to_pod));
+    let mut lines = vec![format!("{verdict}: {from} -> {to} {port}")];
+    if let Some(backends) = backends.as_ref().filter(|backends| !backends.is_empty()) {
+        let allowed = backends.iter().filter(|backend| backend.verdict == Verdict::Allow).count();
+        lines.push(format!("  allowed to {allowed} of {} backends", backends.len()));
+        return lines.join("\n") + "\n\n" + &backends.iter().map(text).collect::<Vec<_>>().join("\n");
+    }
+    if !numbers.iter().any(|number| port.to_string().ends_with(&format!("/{number}"))) {
+        let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
+        lines.push(format!("  {port} is {} there", numbers.join(", ")));
+    }
+    lines.extend(pairs.iter().map(|pair| format!("  {} -> {}", pair.from, pair.to)));
+    if pairs.is_empty() && backends.is_none() {
+        lines.push("  no address family in common".into());
+    }
+    for (direction, name, side) in [("egress", from, egress), ("ingress", to, ingress)] {
+        let said = side_lines(direction, side);
+        lines.push(String::new());
+        lines.push(format!("{direction} of {name}: {}", said.join("\n")));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// What one end says. The first line is the verdict with its reason, and has no indent.
+pub(in crate::cli) fn side_lines(direction: &str, side: &Side) -> Vec<String> {
+    let Side { isolated: _, verdict, reason, note, denied_peers, policies, cluster_policies } = side;
+    let mut lines = vec![format!("{verdict} ({reason})")];
+    lines.extend(note.iter().map(|note| format!("  note: {note}")));
+    let matched = policies.iter().map(|policy| &policy.matched);
+    let mut matched = matched.chain(cluster_policies.iter().map(|policy| &policy.matched));
+    if denied_peers.len() > 1 || matched.any(|matched| !matched.is_empty()) {
+        lines.extend(denied_peers.iter().map(|peer| format!("  nothing allows {peer}")));
+    }
+    for policy in cluster_policies {
+        let ClusterPolicyTrace { kind, name, tier, priority, selects, matched: _, decided, rules } = policy;
+        lines.push(format!("  {kind} {name} ({tier}, priority {priority}){}", of(selects)));
+        for rule in rules {
+            let outcome = match (decided.contains(&rule.trace.rule), rule.trace.matched) {
+                (true, _) => "decides",
+                (false, true) => "matches",
+                (false, false) => "does not match",
+            };
+            lines.push(format!("    {direction}[{}] {} {outcome}", rule.trace.rule, rule.action));
+            entries(&rule.trace, &mut lines);
+        }
+    }
+    for PolicyTrace { namespace, name, selects, matched: _, rules } in policies {
+        let empty = if rules.is_empty() { ": no rules, allows nothing" } else { "" };
+        lines.push(format!("  {namespace}/{name}{}{empty}", of(selects)));
+        for rule in rules {
+            let outcome = if rule.matched { "matches" } else { "does not match" };
+            lines.push(format!("    {direction}[{}] {outcome}", rule.rule));
+            entries(rule, &mut lines);
+        }
+    }
+    lines
+}
+
+/// An agent of before does not say which pods a policy is for.
+fn of(selects: &str) -> String {
+    if selects.is_empty() { String::new() } else { format!(", for {selects}") }
+}
+
+fn entries(RuleTrace { rule: _, matched: _, why_not, peers, ports }: &RuleTrace, lines: &mut Vec<String>) {
+    let met = peers.iter().chain(ports).filter(|entry| entry.matched);
+    let met = met.flat_map(|EntryTrace { entry, matched: _, why }| {
+        why.iter().map(move |why| format!("✓ {entry} {why}"))
+    });
+    shown(met.collect(), lines);
+    shown(why_not.iter().map(|miss| format!("✗ {miss}")).collect(), lines);
+}
+
+fn shown(all: Vec<String>, lines: &mut Vec<String>) {
+    let more = all.len().saturating_sub(SHOWN);
+    lines.extend(all.into_iter().take(SHOWN).map(|line| format!("      {line}")));
+    if more > 0 {
+        lines.push(format!("      and {more} more, see -o json"));
+    }
+}
+
+#[cfg(test)]
+mod tests;

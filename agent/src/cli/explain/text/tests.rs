@@ -1,0 +1,180 @@
+//! The text of answers that have everything in them.
+
+use super::*;
+use crate::{
+    explain::{ClusterRuleTrace, Pair, Reason},
+    model::{Action, ClusterPolicyKind, Tier},
+};
+
+fn trace(rule: usize, why_not: &[&str]) -> RuleTrace {
+    let why_not: Vec<String> = why_not.iter().map(|line| (*line).to_owned()).collect();
+    let entry =
+        |entry: &str, matched, why: &str| EntryTrace { entry: entry.into(), matched, why: vec![why.into()] };
+    let peers = vec![entry("from[0]", false, "is not shown"), entry("from[1]", true, "wants c, it has c")];
+    let ports = vec![entry("ports", why_not.is_empty(), "names none")];
+    RuleTrace { rule, matched: why_not.is_empty(), why_not, peers, ports }
+}
+
+#[test]
+fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
+    let policy = |name: &str, rules: Vec<RuleTrace>| PolicyTrace {
+        namespace: "x".into(),
+        name: name.into(),
+        selects: "every pod of x".into(),
+        matched: rules.iter().filter(|rule| rule.matched).map(|rule| rule.rule).collect(),
+        rules,
+    };
+    let free = Side {
+        isolated: false,
+        verdict: Verdict::Allow,
+        reason: Reason::NotIsolated,
+        note: None,
+        denied_peers: [].into(),
+        policies: vec![],
+        cluster_policies: vec![],
+    };
+    let many = ["1", "2", "3", "4", "5", "6", "7", "8"];
+    let answer = Explanation {
+        verdict: Verdict::Deny,
+        from: "x/a".parse().unwrap(),
+        to: "x/b".parse().unwrap(),
+        port: "TCP/http".parse().unwrap(),
+        numbers: vec![80, 8080],
+        from_pod: None,
+        to_pod: None,
+        pairs: vec![Pair { from: [10, 0, 0, 1].into(), to: [10, 0, 0, 2].into() }],
+        egress: free.clone(),
+        ingress: Side {
+            isolated: true,
+            verdict: Verdict::Deny,
+            reason: Reason::NoRuleMatches,
+            note: Some("look".into()),
+            denied_peers: [[10, 0, 0, 1].into()].into(),
+            policies: vec![
+                policy("deny", vec![]),
+                policy("p", vec![trace(0, &["from[0] wants a"]), trace(1, &[]), trace(2, &many)]),
+            ],
+            cluster_policies: vec![ClusterPolicyTrace {
+                kind: ClusterPolicyKind::ClusterNetworkPolicy,
+                name: "base".into(),
+                tier: Tier::Admin,
+                priority: 7,
+                selects: "every pod".into(),
+                matched: vec![1, 2],
+                decided: vec![2],
+                rules: [Action::Accept, Action::Pass, Action::Deny]
+                    .into_iter()
+                    .enumerate()
+                    .map(|(rule, action)| ClusterRuleTrace {
+                        action,
+                        trace: trace(rule, if rule == 0 { &["from[0] wants b"] } else { &[] }),
+                    })
+                    .collect(),
+            }],
+        },
+        backends: None,
+    };
+    assert_eq!(
+        text(&answer),
+        "\
+deny: x/a -> x/b TCP/http
+  TCP/http is 80, 8080 there
+  10.0.0.1 -> 10.0.0.2
+
+egress of x/a: allow (not isolated, no policy selects it for this direction)
+
+ingress of x/b: deny (isolated, no rule matches)
+  note: look
+  nothing allows 10.0.0.1
+  ClusterNetworkPolicy base (Admin, priority 7), for every pod
+    ingress[0] Accept does not match
+      ✓ from[1] wants c, it has c
+      ✗ from[0] wants b
+    ingress[1] Pass matches
+      ✓ from[1] wants c, it has c
+      ✓ ports names none
+    ingress[2] Deny decides
+      ✓ from[1] wants c, it has c
+      ✓ ports names none
+  x/deny, for every pod of x: no rules, allows nothing
+  x/p, for every pod of x
+    ingress[0] does not match
+      ✓ from[1] wants c, it has c
+      ✗ from[0] wants a
+    ingress[1] matches
+      ✓ from[1] wants c, it has c
+      ✓ ports names none
+    ingress[2] does not match
+      ✓ from[1] wants c, it has c
+      ✗ 1
+      ✗ 2
+      ✗ 3
+      ✗ 4
+      ✗ 5
+      ✗ 6
+      and 2 more, see -o json
+"
+    );
+}
+
+#[test]
+fn the_text_of_a_service_has_each_of_its_backends() {
+    let free = |reason: Reason| Side {
+        isolated: false,
+        verdict: reason.verdict(),
+        reason,
+        note: None,
+        denied_peers: [].into(),
+        policies: vec![],
+        cluster_policies: vec![],
+    };
+    let answer = |to: &str, port: &str, egress: Reason, pairs, backends| Explanation {
+        verdict: egress.verdict(),
+        from: "x/a".parse().unwrap(),
+        to: to.parse().unwrap(),
+        port: port.parse().unwrap(),
+        numbers: vec![80],
+        from_pod: None,
+        to_pod: to.starts_with("192.0.2.2").then(|| "x/b".into()),
+        pairs,
+        egress: free(egress),
+        ingress: free(Reason::NotAPod),
+        backends,
+    };
+    let pair = |to: [u8; 4]| vec![Pair { from: [10, 0, 0, 1].into(), to: to.into() }];
+    let one = answer("192.0.2.1", "TCP/80", Reason::NoRuleMatches, pair([192, 0, 2, 1]), None);
+    let other = answer("192.0.2.2", "TCP/80", Reason::NotIsolated, pair([192, 0, 2, 2]), None);
+    let both = answer("x/svc:web", "TCP/http", Reason::NoRuleMatches, vec![], Some(vec![one, other]));
+    assert_eq!(
+        text(&both),
+        "\
+deny: x/a -> x/svc:web TCP/http
+  allowed to 1 of 2 backends
+
+deny: x/a -> 192.0.2.1 TCP/80
+  10.0.0.1 -> 192.0.2.1
+
+egress of x/a: deny (isolated, no rule matches)
+
+ingress of 192.0.2.1: allow (not a pod with a network of its own, so no policy selects it)
+
+allow: x/a -> 192.0.2.2 (x/b) TCP/80
+  10.0.0.1 -> 192.0.2.2
+
+egress of x/a: allow (not isolated, no policy selects it for this direction)
+
+ingress of 192.0.2.2 (x/b): allow (not a pod with a network of its own, so no policy selects it)
+"
+    );
+    let none = answer("x/svc:web", "TCP/80", Reason::NoBackend, vec![], Some(vec![]));
+    assert_eq!(
+        text(&none),
+        "\
+deny: x/a -> x/svc:web TCP/80
+
+egress of x/a: deny (the service leads nowhere from there)
+
+ingress of x/svc:web: allow (not a pod with a network of its own, so no policy selects it)
+"
+    );
+}

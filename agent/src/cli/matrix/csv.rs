@@ -1,0 +1,93 @@
+//! The matrix and differences as comma-separated values (RFC 4180): a header, then a line for each pair and port.
+
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
+
+use crate::matrix::{ALLOWED, DENIED, Difference, Matrix};
+
+pub(super) fn write_matrix(matrix: &Matrix, out: &mut dyn Write) -> io::Result<()> {
+    record(out, ["port", "source", "destination", "verdict"])?;
+    for (port, rows) in &matrix.ports {
+        let port = port.to_string();
+        for (source, row) in rows {
+            for (destination, verdict) in matrix.pods.iter().zip(row.chars()) {
+                let verdict = match verdict {
+                    ALLOWED => "allow",
+                    DENIED => "deny",
+                    _ => "no-port",
+                };
+                record(out, [&port, source, destination, verdict])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn write_difference(difference: &Difference, out: &mut dyn Write) -> io::Result<()> {
+    record(out, ["port", "source", "destination", "change"])?;
+    for (pairs, change) in [(&difference.opened, "opens"), (&difference.closed, "closes")] {
+        for pair in pairs {
+            record(out, [&pair.port.to_string(), &pair.from, &pair.to, change])?;
+        }
+    }
+    Ok(())
+}
+
+fn record(out: &mut dyn Write, fields: [&str; 4]) -> io::Result<()> {
+    let [first, second, third, fourth] = fields.map(field);
+    write!(out, "{first},{second},{third},{fourth}\r\n")
+}
+
+/// Names of manifests may hold anything.
+fn field(text: &str) -> Cow<'_, str> {
+    if text.contains(['"', ',', '\r', '\n']) {
+        Cow::Owned(format!("\"{}\"", text.replace('"', "\"\"")))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{matrix::Pair, model::Name};
+
+    #[test]
+    fn a_line_for_each_pair_with_odd_names_in_quotes() {
+        let rows =
+            BTreeMap::from([(Name::from("x/a"), ".X".to_owned()), (Name::from("x/b, \"c\""), "-.".into())]);
+        let matrix = Matrix {
+            pods: rows.keys().cloned().collect(),
+            ports: BTreeMap::from([("TCP/80".parse().unwrap(), rows)]),
+        };
+        let mut out = Vec::new();
+        write_matrix(&matrix, &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap().split("\r\n").collect::<Vec<_>>(),
+            [
+                "port,source,destination,verdict",
+                "TCP/80,x/a,x/a,allow",
+                "TCP/80,x/a,\"x/b, \"\"c\"\"\",deny",
+                "TCP/80,\"x/b, \"\"c\"\"\",x/a,no-port",
+                "TCP/80,\"x/b, \"\"c\"\"\",\"x/b, \"\"c\"\"\",allow",
+                "",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_difference_names_what_each_pair_does() {
+        let pair =
+            |from: &str| Pair { port: "UDP/dns".parse().unwrap(), from: from.into(), to: "x/b".into() };
+        let (opened, closed) = (vec![pair("x/a")], vec![pair("x/c")]);
+        let mut out = Vec::new();
+        write_difference(&Difference { opened, closed, ..Difference::default() }, &mut out).unwrap();
+        let expected =
+            "port,source,destination,change\r\nUDP/dns,x/a,x/b,opens\r\nUDP/dns,x/c,x/b,closes\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}

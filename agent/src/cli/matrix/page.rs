@@ -1,0 +1,129 @@
+//! The matrix as one page that stands alone: style, script and data in one file, nothing is fetched.
+//!
+//! In: a cluster with its matrix, and what differs from another one. Out: HTML. Why a cell is as it is has been worked
+//! out before and is laid out when somebody looks. A cluster has far more pairs than reasons: sides are explained once
+//! for all pods that the same policies judge, without the names of the pair, and equal lines stand once.
+
+mod reasons;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use podgate_common::Direction;
+use serde::Serialize;
+
+use crate::{
+    matrix::{Difference, Matrix},
+    model::{Cluster, Name, Pod},
+    port_spec::PortSpec,
+};
+use reasons::{Reasons, Row};
+
+const PAGE: &str = include_str!("page/page.html");
+const STYLE: &str = include_str!("page/page.css");
+const SCRIPT: &str = include_str!("page/page.js");
+
+/// Characters of rows in place of those of the matrix, where a change has opened or closed a pair.
+const OPENED: u8 = b'+';
+const CLOSED: u8 = b'!';
+
+/// What the script reads.
+#[derive(Serialize)]
+struct Data<'a> {
+    version: &'static str,
+    is_difference: bool,
+    pods: Vec<PodData<'a>>,
+    ports: Vec<PortData<'a>>,
+    /// What [`Row`]s refer to: lists of indexes of `lines`.
+    texts: &'a [Vec<usize>],
+    lines: &'a [String],
+}
+
+#[derive(Serialize)]
+struct PodData<'a> {
+    name: &'a Name,
+    namespace: &'a Name,
+    labels: &'a BTreeMap<Name, Name>,
+    addresses: Vec<String>,
+    /// Of the rows in `egress` and `ingress` of each port.
+    egress: usize,
+    ingress: usize,
+}
+
+#[derive(Serialize)]
+struct PortData<'a> {
+    port: &'a PortSpec,
+    /// By source, a character for each destination.
+    rows: Vec<String>,
+    /// By group of sources, a text for each destination.
+    egress: Vec<Row>,
+    /// By group of destinations, a text for each source.
+    ingress: Vec<Row>,
+}
+
+/// `difference`: what a change does, after which the cluster is as it is.
+pub(super) fn page(cluster: &Cluster, matrix: &Matrix, difference: Option<&Difference>) -> String {
+    let by_name: BTreeMap<String, &Pod> =
+        cluster.pods.iter().map(|(name, pod)| (name.to_string(), &**pod)).collect();
+    let pods: Vec<&Pod> = matrix.pods.iter().filter_map(|pod| by_name.get(&**pod).copied()).collect();
+    let mut reasons = Reasons::new(cluster, &pods);
+    let changed = difference.map(Changed::of);
+    let ports = matrix.ports.iter().map(|(port, rows)| PortData {
+        port,
+        rows: rows
+            .iter()
+            .map(|(from, row)| marked(row, &matrix.pods, port, from, changed.as_ref()))
+            .collect(),
+        egress: reasons.rows(Direction::Egress, port),
+        ingress: reasons.rows(Direction::Ingress, port),
+    });
+    let ports = ports.collect();
+    let groups = |direction| reasons.groups(direction).to_vec();
+    let (egress, ingress) = (groups(Direction::Egress), groups(Direction::Ingress));
+    let pods = pods.iter().zip(&matrix.pods).zip(egress.into_iter().zip(ingress));
+    let pods = pods.map(|((pod, name), (egress, ingress))| PodData {
+        name,
+        namespace: &pod.name.namespace,
+        labels: &pod.labels,
+        addresses: pod.addresses.iter().map(ToString::to_string).collect(),
+        egress,
+        ingress,
+    });
+    let data = Data {
+        version: env!("CARGO_PKG_VERSION"),
+        is_difference: difference.is_some(),
+        pods: pods.collect(),
+        ports,
+        texts: reasons.texts(),
+        lines: reasons.lines(),
+    };
+    let data = serde_json::to_string(&data).expect("all that is shown has string keys and no failing parts");
+    // No text of a manifest may end the element that holds the data.
+    let data = data.replace('<', "\\u003c");
+    let parts = [("/* style */", STYLE), ("/* script */", SCRIPT), ("/* data */", &data)];
+    parts.iter().fold(PAGE.to_owned(), |page, (mark, part)| page.replacen(mark, part, 1))
+}
+
+/// The pairs of a difference, to be found by their names.
+struct Changed<'a> {
+    opened: BTreeSet<(&'a PortSpec, &'a Name, &'a Name)>,
+    closed: BTreeSet<(&'a PortSpec, &'a Name, &'a Name)>,
+}
+
+impl<'a> Changed<'a> {
+    fn of(difference: &'a Difference) -> Self {
+        let pairs = |pairs: &'a [crate::matrix::Pair]| {
+            pairs.iter().map(|pair| (&pair.port, &pair.from, &pair.to)).collect()
+        };
+        Self { opened: pairs(&difference.opened), closed: pairs(&difference.closed) }
+    }
+}
+
+fn marked(row: &str, pods: &[Name], port: &PortSpec, from: &Name, changed: Option<&Changed<'_>>) -> String {
+    let Some(Changed { opened, closed }) = changed else { return row.to_owned() };
+    let mark = |(to, verdict): (&Name, u8)| match (port, from, to) {
+        pair if opened.contains(&pair) => char::from(OPENED),
+        pair if closed.contains(&pair) => char::from(CLOSED),
+        _ => char::from(verdict),
+    };
+    pods.iter().zip(row.bytes()).map(mark).collect()
+}

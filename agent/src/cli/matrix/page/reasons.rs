@@ -1,0 +1,153 @@
+//! Why each pair of a matrix is as it is, each line and each text once.
+//!
+//! One side of a pair depends on its own pod only by the policies that judge it, its address families and, as a
+//! destination, its named ports. Pods that are equal in these are a group, and one of them answers for all.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+};
+
+use podgate_common::Direction;
+use serde::Serialize;
+
+use crate::{
+    cli::explain::side_lines,
+    explain::{End, Question, explain_side},
+    model::{Cluster, Pod, Tier},
+    port_spec::PortSpec,
+};
+
+/// Names in texts: the script puts those of the pair in their place.
+const FROM: &str = "\u{1}";
+const TO: &str = "\u{2}";
+
+/// For each pod at the other end its text; a single number when all have the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(super) enum Row {
+    Same(usize),
+    Each(Vec<usize>),
+}
+
+pub(super) struct Reasons<'a> {
+    cluster: &'a Cluster,
+    pods: &'a [&'a Pod],
+    egress: Groups<'a>,
+    ingress: Groups<'a>,
+    lines: Numbered<String>,
+    texts: Numbered<Vec<usize>>,
+}
+
+#[derive(Default)]
+struct Groups<'a> {
+    /// By pod.
+    of: Vec<usize>,
+    /// By group.
+    members: Vec<Vec<&'a Pod>>,
+}
+
+/// Different values, numbered in the order in which they came.
+struct Numbered<T> {
+    numbers: HashMap<T, usize>,
+    values: Vec<T>,
+}
+
+impl<'a> Reasons<'a> {
+    pub(super) fn new(cluster: &'a Cluster, pods: &'a [&'a Pod]) -> Self {
+        let groups = |direction| Groups::new(cluster, pods, direction);
+        let (egress, ingress) = (groups(Direction::Egress), groups(Direction::Ingress));
+        Self { cluster, pods, egress, ingress, lines: Numbered::new(), texts: Numbered::new() }
+    }
+
+    /// The group of each pod.
+    pub(super) fn groups(&self, direction: Direction) -> &[usize] {
+        &self.of(direction).of
+    }
+
+    pub(super) fn lines(&self) -> &[String] {
+        &self.lines.values
+    }
+
+    pub(super) fn texts(&self) -> &[Vec<usize>] {
+        &self.texts.values
+    }
+
+    /// One for each group.
+    pub(super) fn rows(&mut self, direction: Direction, port: &PortSpec) -> Vec<Row> {
+        let groups = self.of(direction).members.clone();
+        groups.iter().map(|members| self.row(direction, members, port)).collect()
+    }
+
+    fn row(&mut self, direction: Direction, members: &[&Pod], port: &PortSpec) -> Row {
+        let texts = self.pods.iter().map(|peer| {
+            // A pod and itself are no pair that others are like.
+            let own = members.iter().find(|own| own.name != peer.name).unwrap_or(peer);
+            self.text(direction, own, peer, port)
+        });
+        let texts: Vec<usize> = texts.collect();
+        match texts.first() {
+            Some(first) if texts.iter().all(|text| text == first) => Row::Same(*first),
+            _ => Row::Each(texts),
+        }
+    }
+
+    /// A pod alone in its group gets a text about itself too; nobody asks for it.
+    fn text(&mut self, direction: Direction, own: &Pod, peer: &Pod, port: &PortSpec) -> usize {
+        let end = |pod: &Pod| End::Pod(pod.name.clone());
+        let (from, to) = match direction {
+            Direction::Egress => (end(own), end(peer)),
+            Direction::Ingress => (end(peer), end(own)),
+        };
+        let question = Question { from, to, port: port.clone() };
+        let lines = match explain_side(self.cluster, &question, direction, [FROM, TO]) {
+            Ok(Some(side)) => side_lines(&direction.to_string(), &side),
+            Ok(None) => vec!["no address family in common".to_owned()],
+            Err(error) => vec![error.to_string()],
+        };
+        let lines = lines.into_iter().map(|line| self.lines.number(line)).collect();
+        self.texts.number(lines)
+    }
+
+    const fn of(&self, direction: Direction) -> &Groups<'a> {
+        match direction {
+            Direction::Egress => &self.egress,
+            Direction::Ingress => &self.ingress,
+        }
+    }
+}
+
+impl<'a> Groups<'a> {
+    fn new(cluster: &'a Cluster, pods: &[&'a Pod], direction: Direction) -> Self {
+        let mut groups = Self::default();
+        let mut known = BTreeMap::new();
+        for pod in pods {
+            let policies: Vec<_> = cluster.isolating(pod, direction).map(|policy| &policy.name).collect();
+            let judging = |tier| cluster.judging(pod, tier, direction).into_iter().map(|policy| &policy.name);
+            let cluster_policies: Vec<_> = Tier::ALL.into_iter().flat_map(judging).collect();
+            let families =
+                [true, false].map(|v4| pod.addresses.iter().any(|address| address.is_ipv4() == v4));
+            let ports = (direction == Direction::Ingress).then_some(&pod.ports);
+            let group = *known.entry((policies, cluster_policies, families, ports)).or_insert_with(|| {
+                groups.members.push(Vec::new());
+                groups.members.len() - 1
+            });
+            groups.members[group].push(pod);
+            groups.of.push(group);
+        }
+        groups
+    }
+}
+
+impl<T: Clone + Eq + Hash> Numbered<T> {
+    fn new() -> Self {
+        Self { numbers: HashMap::new(), values: Vec::new() }
+    }
+
+    fn number(&mut self, value: T) -> usize {
+        *self.numbers.entry(value).or_insert_with_key(|value| {
+            self.values.push(value.clone());
+            self.values.len() - 1
+        })
+    }
+}

@@ -1,0 +1,135 @@
+//! The matrix and differences for a terminal.
+
+use std::{
+    env,
+    fmt::Write,
+    io::{self, IsTerminal},
+};
+
+use crate::matrix::{ALLOWED, DENIED, Difference, Matrix, Pair};
+
+/// Whether text is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Paint {
+    Plain,
+    Coloured,
+}
+
+const GREEN: &str = "\x1b[32m";
+const RED: &str = "\x1b[31m";
+const DIM: &str = "\x1b[2m";
+const RESET: &str = "\x1b[0m";
+
+impl Paint {
+    /// Coloured on a terminal, unless the user has asked for none (<https://no-color.org>).
+    pub(super) fn of_stdout() -> Self {
+        let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if io::stdout().is_terminal() && !refused { Self::Coloured } else { Self::Plain }
+    }
+
+    fn paint(self, colour: &str, text: &str) -> String {
+        match self {
+            Self::Plain => text.to_owned(),
+            Self::Coloured => format!("{colour}{text}{RESET}"),
+        }
+    }
+}
+
+/// Destinations stand in the columns by the number of their row.
+pub(super) fn of_matrix(matrix: &Matrix, paint: Paint) -> String {
+    let number = matrix.pods.len().to_string().len();
+    let name = matrix.pods.iter().map(|pod| pod.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (port, rows) in &matrix.ports {
+        let columns: Vec<String> = (1..=matrix.pods.len()).map(|at| format!(" {at:>number$}")).collect();
+        let corner = port.to_string();
+        line(&mut text, &format!("{corner:<width$} {}", columns.concat(), width = number + 2 + name));
+        for (at, (pod, row)) in rows.iter().enumerate() {
+            let cells: Vec<String> = row.chars().map(|verdict| cell(verdict, number, paint)).collect();
+            line(&mut text, &format!("{:>number$}  {pod:<name$} {}", at + 1, cells.concat()));
+        }
+        text.push('\n');
+    }
+    line(
+        &mut text,
+        "Rows: sources. Columns: destinations, by row number. . allowed, X denied, - no port of this name.",
+    );
+    text
+}
+
+fn cell(verdict: char, width: usize, paint: Paint) -> String {
+    let colour = match verdict {
+        ALLOWED => GREEN,
+        DENIED => RED,
+        _ => DIM,
+    };
+    // Escapes would count as width.
+    format!(" {:blank$}{}", "", paint.paint(colour, &verdict.to_string()), blank = width - 1)
+}
+
+pub(super) fn of_difference(difference: &Difference, paint: Paint) -> String {
+    let Difference { opened, closed, added_pods, removed_pods } = difference;
+    let mut text = String::new();
+    let pair = |Pair { port, from, to }: &Pair| format!("{port}  {from} -> {to}");
+    for (pairs, word, colour) in [(opened, "opens ", GREEN), (closed, "closes", RED)] {
+        for of in pairs {
+            line(&mut text, &format!("{}  {}", paint.paint(colour, word), pair(of)));
+        }
+    }
+    for (pods, word) in [(added_pods, "adds"), (removed_pods, "removes")] {
+        for pod in pods {
+            line(&mut text, &format!("{word} pod {pod}, whose pairs are not compared"));
+        }
+    }
+    line(&mut text, &format!("{} opened, {} closed", opened.len(), closed.len()));
+    text
+}
+
+fn line(text: &mut String, line: &str) {
+    writeln!(text, "{line}").expect("a string takes all that is written");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::Name;
+
+    fn matrix() -> Matrix {
+        let rows = [("x/a", "."), ("x/b", "X")].map(|(pod, row)| (Name::from(pod), row.to_owned()));
+        let mut rows = BTreeMap::from(rows);
+        rows.values_mut().for_each(|row| row.push('-'));
+        Matrix {
+            pods: rows.keys().cloned().collect(),
+            ports: BTreeMap::from([("TCP/80".parse().unwrap(), rows)]),
+        }
+    }
+
+    #[test]
+    fn colours_are_added_and_change_nothing_else() {
+        let plain = of_matrix(&matrix(), Paint::Plain);
+        assert!(plain.starts_with("TCP/80  1 2\n1  x/a  . -\n2  x/b  X -\n\nRows"), "{plain}");
+        let coloured = of_matrix(&matrix(), Paint::Coloured);
+        assert!(coloured.contains("\x1b[31mX\x1b[0m \x1b[2m-\x1b[0m\n"), "{coloured:?}");
+        let bare = [GREEN, RED, DIM, RESET].iter().fold(coloured, |text, escape| text.replace(escape, ""));
+        assert_eq!(bare, plain);
+    }
+
+    #[test]
+    fn a_difference_is_a_line_for_each_pair_and_a_sum() {
+        let pair = |from: &str| Pair { port: "TCP/80".parse().unwrap(), from: from.into(), to: "x/b".into() };
+        let difference = Difference {
+            opened: vec![pair("x/a")],
+            closed: vec![pair("x/c"), pair("x/d")],
+            added_pods: vec!["y/e".into()],
+            removed_pods: vec![],
+        };
+        assert_eq!(
+            of_difference(&difference, Paint::Plain),
+            "opens   TCP/80  x/a -> x/b\ncloses  TCP/80  x/c -> x/b\ncloses  TCP/80  x/d -> x/b\n\
+             adds pod y/e, whose pairs are not compared\n1 opened, 2 closed\n"
+        );
+        assert!(of_difference(&difference, Paint::Coloured).starts_with("\x1b[32mopens \x1b[0m"));
+    }
+}

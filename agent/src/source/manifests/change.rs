@@ -1,0 +1,113 @@
+//! A change to a cluster that somebody thinks about: objects to add, to put in the place of others, or to remove.
+//!
+//! In: manifest files. Out: the changed cluster, and what in the new objects is not in order. An object that is to be
+//! removed says so itself (`removal` in `decode`). Unlike manifests that describe a cluster, a change is read whole or
+//! not at all: an answer about half of it would be the answer to another question.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    model::Cluster,
+    source::decode::{Contents, Decoded, Decoder, Place},
+};
+
+use super::{
+    Problem, document,
+    store::{Input, expand, unreadable},
+};
+
+/// The objects of a change as they were written: what is asked of an agent travels like this.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Change {
+    documents: Vec<Document>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Document {
+    file: String,
+    position: String,
+    value: Value,
+}
+
+impl Change {
+    /// Reads files and directories, `-` for standard input. Out: what is not in order, too; such an entry has the effect
+    /// that it has in manifests.
+    ///
+    /// # Errors
+    ///
+    /// With the first file that cannot be read, and the first document that holds no object that can be told.
+    pub fn read(paths: &[PathBuf]) -> Result<(Self, Vec<Problem>), Problem> {
+        let mut change = Self::default();
+        for path in paths {
+            let input = Input::named(path);
+            let of_file = |message| Problem::of_file(input.to_string(), message);
+            for input in expand(&input).map_err(|error| of_file(unreadable(&error)))? {
+                change.documents.extend(documents(&input)?);
+            }
+        }
+        let problems = change.decode(|_, _| Ok(()))?;
+        Ok((change, problems))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.documents.is_empty()
+    }
+
+    /// Changes a cluster, object by object in the order in which they stand.
+    ///
+    /// # Errors
+    ///
+    /// As [`Change::read`], and when an object that is to be removed does not exist.
+    pub fn apply(&self, cluster: &mut Cluster) -> Result<(), Problem> {
+        self.decode(|file, object| {
+            let removed = matches!(object, Decoded::Removed(_)).then(|| object.id().to_string());
+            match (object.put(cluster), removed) {
+                (false, Some(object)) => {
+                    let message = "is to be removed, but does not exist".to_owned();
+                    Err(Problem { file: file.to_owned(), object, field: String::new(), message })
+                }
+                _ => Ok(()),
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Hands over each object with its file. Out: what is not in order.
+    fn decode(
+        &self,
+        mut take: impl FnMut(&str, Decoded) -> Result<(), Problem>,
+    ) -> Result<Vec<Problem>, Problem> {
+        let mut decoder = Decoder::of_changes();
+        let mut problems = Vec::new();
+        for Document { file, position, value } in &self.documents {
+            let place = Place { origin: file.clone(), position: position.clone() };
+            let Contents { objects, faults, incomplete } = decoder.decode(value, &place);
+            let mut faults = faults.into_iter().map(|fault| Problem::of_fault(file.clone(), fault));
+            if incomplete {
+                return Err(faults.next().expect("what cannot be told has been reported"));
+            }
+            problems.extend(faults);
+            objects.into_iter().try_for_each(|object| take(file, object))?;
+        }
+        Ok(problems)
+    }
+}
+
+fn documents(input: &Input) -> Result<Vec<Document>, Problem> {
+    let file = input.to_string();
+    let of_file = |message| Problem::of_file(file.clone(), message);
+    let bytes = input.bytes().map_err(|error| of_file(unreadable(&error)))?;
+    let documents = document::read(&bytes).map_err(of_file)?.into_iter();
+    let documents = documents.map(|document::Document { position, value }| match value {
+        Ok(value) => Ok(Document { file: file.clone(), position, value }),
+        Err(message) => Err(Problem { file: file.clone(), object: position, field: String::new(), message }),
+    });
+    documents.collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! An agent's server with a state that was written down, on a socket of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use podgate::{
+    api::{Counted, Counter, Status},
+    server::{Server, Snapshot, Socket},
+    source::manifests,
+};
+use podgate_common::{Direction, Outcome};
+use tokio::sync::{oneshot, watch};
+
+use crate::podgate::directory;
+
+pub(crate) struct Agent {
+    directory: tempfile::TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Agent {
+    pub(crate) fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("podgate.sock");
+        let (stop, stopped) = oneshot::channel();
+        let (listening, listens) = std::sync::mpsc::channel();
+        let serve = async move {
+            let socket = Socket::bind(&path).expect("a new socket");
+            let (_state, snapshots) = watch::channel(Arc::new(snapshot()));
+            let counters =
+                [(Direction::Ingress, Outcome::Denied, 7), (Direction::Egress, Outcome::OwnNode, 0)];
+            let counters =
+                counters.map(|(direction, outcome, packets)| Counter { direction, outcome, packets });
+            let counted = move || Counted { packets: counters.to_vec(), evictions: Vec::new() };
+            let server = Server::new(snapshots, Arc::new(counted), Arc::new(Vec::new), None);
+            listening.send(()).expect("the test waits");
+            tokio::select! {
+                ended = socket.serve(server) => ended.expect("it serves for ever"),
+                _ = stopped => {}
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let thread = std::thread::spawn(move || runtime.block_on(serve));
+        listens.recv().expect("it listens");
+        Self { directory, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("podgate.sock")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(matches!(ended, Some(Ok(()))) || std::thread::panicking(), "the server panicked");
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let text = |name: &str| {
+        let path = directory().join(name);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let status: Status = serde_json::from_str(&text("status.json")).expect("the form of a status");
+    Snapshot {
+        // Ages grow from then on; not in these tests, however slow.
+        taken: Instant::now() + Duration::from_secs(3600),
+        status,
+        endpoints: serde_json::from_str(&text("endpoints.json")).expect("the form of endpoints"),
+        cluster: manifests::read(&[Path::new(&directory()).join("shop.yaml")]).cluster,
+    }
+}

@@ -1,0 +1,6 @@
+//! What users see: the program itself is run, on a small shop, offline and beside an agent's server.
+
+mod agent;
+mod page;
+mod podgate;
+mod snapshots;

@@ -1,0 +1,128 @@
+//! The page of a matrix in a real browser: a headless Chromium, which npm brings into a private directory.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+
+use crate::podgate::{directory, run};
+
+/// What goes into the private directory beside the pages.
+const SOURCES: [&str; 3] = ["package.json", "package-lock.json", "page.mjs"];
+
+#[test]
+fn the_page_filters_sorts_and_explains_in_a_browser() {
+    let Some(place) = place() else { return };
+    write(
+        &place.join("matrix.html"),
+        &stdout("matrix --manifests shop.yaml --ports TCP/8080,TCP/http -o html", 0),
+    );
+    let diff = "matrix --manifests shop.yaml --ports TCP/8080 --diff change.yaml -o html";
+    write(&place.join("diff.html"), &stdout(diff, 3));
+    let matrix: Value =
+        serde_json::from_str(&stdout("matrix --manifests shop.yaml --ports TCP/8080,TCP/http -o json", 0))
+            .expect("the JSON of a matrix");
+    let crowd = place.join("crowd.json");
+    write(&crowd, &crowd_of(400).to_string());
+    let crowd = format!("matrix --manifests {} --ports TCP/80 -o html", crowd.display());
+    write(&place.join("crowd.html"), &stdout(&crowd, 0));
+    let facts = json!({"matrix": matrix, "explained": explained(&matrix)});
+    write(&place.join("facts.json"), &facts.to_string());
+
+    let output = Command::new("node")
+        .arg("page.mjs")
+        .current_dir(&place)
+        // The browser unpacks itself there.
+        .env("TMPDIR", &place)
+        .output()
+        .expect("node was found before");
+    let said =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success(), "{said}");
+}
+
+/// The private directory with the browser in it; `None` where none can be had, which continuous integration does not
+/// accept.
+fn place() -> Option<PathBuf> {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
+    fs::create_dir_all(&place).expect("cargo's directory for tests");
+    let sources = directory().join("page");
+    for name in SOURCES {
+        let text = fs::read_to_string(sources.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        write(&place.join(name), &text);
+    }
+    // Written after an installation: which one it was.
+    let installed = place.join("installed");
+    let lock = fs::read_to_string(place.join("package-lock.json")).expect("it has just been written");
+    let is_installed = fs::read_to_string(&installed).is_ok_and(|of| of == lock);
+    if is_installed {
+        return Some(place);
+    }
+    let install = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
+    let npm = Command::new("npm").args(install).current_dir(&place).output();
+    let failure = match npm {
+        Ok(output) if output.status.success() => {
+            write(&installed, &lock);
+            return Some(place);
+        }
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    assert!(env::var_os("CI").is_none(), "npm brings no browser: {failure}");
+    eprintln!("NOT TRIED: npm brings no browser, the page of the matrix is not looked at: {failure}");
+    None
+}
+
+/// The text of `podgate explain` for every pair and port, as in `shop/a shop/b TCP/80`.
+fn explained(matrix: &Value) -> Value {
+    let pods: Vec<&str> = matrix["pods"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let ports = matrix["ports"].as_object().expect("the JSON of a matrix");
+    let mut texts = serde_json::Map::new();
+    for (port, rows) in ports {
+        for from in &pods {
+            let row = rows[from].as_str().expect("the JSON of a matrix");
+            for (to, _) in pods.iter().zip(row.chars()).filter(|(to, verdict)| *to != from && *verdict != '-')
+            {
+                let text = stdout(
+                    &format!("explain --from {from} --to {to} --port {port} --manifests shop.yaml"),
+                    0,
+                );
+                texts.insert(format!("{from} {to} {port}"), text.into());
+            }
+        }
+    }
+    texts.into()
+}
+
+/// Pods of which one in two takes nobody.
+fn crowd_of(pods: usize) -> Value {
+    let pod = |number: usize| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("p{number:03}"), "labels": {"half": (number % 2).to_string()}},
+            "status": {"podIP": format!("10.1.{}.{}", number / 200, number % 200 + 1)},
+        })
+    };
+    let policy = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "half"},
+        "spec": {
+            "podSelector": {"matchLabels": {"half": "1"}},
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"half": "none"}}}]}],
+        },
+    });
+    let items: Vec<Value> = (0..pods).map(pod).chain([policy]).collect();
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
+}
+
+fn stdout(line: &str, code: i32) -> String {
+    let output = run(line, &[]);
+    assert_eq!(output.status.code(), Some(code), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("podgate prints UTF-8")
+}
+
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}

@@ -1,0 +1,179 @@
+//! Each verb's output, letter by letter, as it stands in `expected/`.
+//!
+//! After a change that is meant, `PODGATE_WRITE_EXPECTED=1` writes the files anew; the difference is then read before it
+//! is committed.
+
+use std::{collections::BTreeSet, env, fs, path::Path};
+
+use crate::{
+    agent::Agent,
+    podgate::{directory, run},
+};
+
+/// Writes what is seen in place of comparing it.
+const WRITE: &str = "PODGATE_WRITE_EXPECTED";
+
+/// A file of `expected/` and the command line that it is of.
+const OFFLINE: [(&str, &str); 34] = [
+    (
+        "explain-allowed",
+        "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
+    ),
+    (
+        "explain-denied",
+        "explain --from shop/database --to shop/backend-1 --port TCP/http --manifests shop.yaml",
+    ),
+    (
+        "explain-denied-json",
+        "explain --from shop/database --to shop/backend-1 --port TCP/http --manifests shop.yaml -o json",
+    ),
+    (
+        "explain-cluster-policy",
+        "explain --from guests/visitor --to shop/database --port UDP/53 --manifests shop.yaml",
+    ),
+    ("explain-except", "explain --from 10.0.1.9 --to shop/backend-1 --port TCP/9100 --manifests shop.yaml"),
+    ("explain-service", "explain --from shop/frontend --to shop/svc:web --port TCP/80 --manifests shop.yaml"),
+    (
+        "explain-what-if",
+        "explain --from shop/frontend --to shop/svc:web --port TCP/80 --manifests shop.yaml --what-if change.yaml",
+    ),
+    ("explain-unknown", "explain --from shop/nobody --to shop/backend-1 --port TCP/80 --manifests shop.yaml"),
+    (
+        "explain-no-change",
+        "explain --from shop/a --to shop/b --port TCP/80 --manifests shop.yaml --what-if none.yaml",
+    ),
+    ("matrix", "matrix --manifests shop.yaml --ports TCP/8080,TCP/http"),
+    ("matrix-json", "matrix --manifests shop.yaml --ports TCP/8080,TCP/http -o json"),
+    ("matrix-csv", "matrix --manifests shop.yaml --ports TCP/http -o csv"),
+    ("matrix-diff", "matrix --manifests shop.yaml --ports TCP/8080,TCP/9100 --diff change.yaml"),
+    ("matrix-diff-json", "matrix --manifests shop.yaml --ports TCP/8080,TCP/9100 --diff change.yaml -o json"),
+    ("matrix-diff-csv", "matrix --manifests shop.yaml --ports TCP/8080,TCP/9100 --diff change.yaml -o csv"),
+    ("matrix-diff-nothing", "matrix --manifests shop.yaml --ports TCP/8080 --diff shop.yaml"),
+    ("no-agent", "status --socket none.sock"),
+    ("wrong-output", "status -o html"),
+    ("wrong-verb", "fly"),
+    ("help", "--help"),
+    ("help-agent", "agent --help"),
+    ("help-check", "check --help"),
+    ("help-detach", "detach --help"),
+    ("help-status", "status --help"),
+    ("help-endpoints", "endpoints --help"),
+    ("help-explain", "explain --help"),
+    ("help-matrix", "matrix --help"),
+    ("help-doctor", "doctor --help"),
+    ("help-completion", "completion --help"),
+    ("help-man", "man --help"),
+    ("man", "man"),
+    ("man-status", "man status"),
+    ("man-of-nothing", "man fly"),
+    ("version", "--version"),
+];
+
+/// Likewise, beside an agent.
+const LIVE: [(&str, &str); 7] = [
+    ("status", "status"),
+    ("status-json", "status -o json"),
+    ("endpoints", "endpoints"),
+    ("endpoints-of-one-json", "endpoints shop/frontend -o json"),
+    ("endpoints-of-nobody", "endpoints shop/nobody"),
+    ("explain-live", "explain --from guests/visitor --to shop/backend-2 --port TCP/8080"),
+    (
+        "explain-live-what-if",
+        "explain --from shop/frontend --to shop/backend-2 --port TCP/8080 --what-if change.yaml",
+    ),
+];
+
+#[test]
+fn each_verb_prints_what_is_expected_without_an_agent() {
+    compare(OFFLINE.map(|(name, line)| (name, line, seen(line, &[]))).to_vec());
+}
+
+#[test]
+fn each_verb_that_asks_an_agent_prints_what_is_expected() {
+    let agent = Agent::start();
+    let socket = agent.socket();
+    let environment = [("PODGATE_SOCKET", socket.as_path())];
+    compare(LIVE.map(|(name, line)| (name, line, seen(line, &environment))).to_vec());
+}
+
+#[test]
+fn completion_scripts_know_every_verb_and_are_scripts_of_their_shell() {
+    for (shell, part) in
+        [("bash", "complete -F _podgate"), ("zsh", "#compdef podgate"), ("fish", "complete -c podgate")]
+    {
+        let script = seen(&format!("completion {shell}"), &[]);
+        assert!(script.contains(part), "{shell}: {script}");
+        for word in ["explain", "matrix", "doctor", "what-if", "manifests"] {
+            assert!(script.contains(word), "{shell} does not know {word}");
+        }
+    }
+}
+
+#[test]
+fn every_verb_has_a_manual_page() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let output = run(&format!("man --directory {}", directory.path().display()), &[]);
+    assert!(output.status.success(), "{output:?}");
+    let page = |name: &str| {
+        fs::read_to_string(directory.path().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    assert!(page("podgate.1").contains("podgate\\-explain(1)"), "it names the others");
+    for verb in [
+        "agent",
+        "check",
+        "detach",
+        "status",
+        "endpoints",
+        "explain",
+        "matrix",
+        "doctor",
+        "completion",
+        "man",
+    ] {
+        let page = page(&format!("podgate-{verb}.1"));
+        assert!(page.contains(".SH SYNOPSIS") && page.contains("podgate"), "{verb}");
+    }
+}
+
+#[test]
+fn no_expected_output_is_left_over() {
+    let named: BTreeSet<String> =
+        OFFLINE.iter().chain(&LIVE).map(|(name, _)| format!("{name}.txt")).collect();
+    let found = fs::read_dir(directory().join("expected")).expect("the directory of expected outputs");
+    let found: BTreeSet<String> =
+        found.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    assert_eq!(found, named);
+}
+
+/// What a terminal would show, and the exit code.
+fn seen(line: &str, environment: &[(&str, &Path)]) -> String {
+    let output = run(line, environment);
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("podgate prints UTF-8");
+    let code = output.status.code().expect("it ends by itself");
+    format!("{}{}[exit code {code}]\n", text(&output.stdout), text(&output.stderr))
+}
+
+fn compare(outputs: Vec<(&str, &str, String)>) {
+    let write = env::var_os(WRITE).is_some();
+    let mut differing = Vec::new();
+    for (name, line, seen) in outputs {
+        let path = directory().join("expected").join(format!("{name}.txt"));
+        let seen = format!("$ podgate {line}\n{seen}");
+        let expected = fs::read_to_string(&path).unwrap_or_default();
+        if expected == seen {
+            continue;
+        }
+        if write {
+            fs::write(&path, &seen).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        } else {
+            differing.push(format!("{name}: {}", first_difference(&expected, &seen)));
+        }
+    }
+    assert!(differing.is_empty(), "see {WRITE} in {}\n{}", file!(), differing.join("\n"));
+}
+
+fn first_difference(expected: &str, seen: &str) -> String {
+    let same = expected.lines().zip(seen.lines()).take_while(|(expected, seen)| expected == seen).count();
+    let line = |text: &str| text.lines().nth(same).unwrap_or("(the end)").to_owned();
+    format!("line {}\n  expected {}\n  seen     {}", same + 1, line(expected), line(seen))
+}
