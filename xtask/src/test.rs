@@ -88,6 +88,9 @@ impl Run {
         if programs.iter().any(|program| PEERS_TESTS.contains(&program.target.as_str())) {
             self.check("iptables and ipset to compare with", || setup::install(&peers::PROGRAMS));
         }
+        if programs.iter().any(|program| program.target == BROWSER_TESTS) {
+            self.check("Node, for a browser", || setup::install(&[("node", "nodejs"), ("npm", "npm")]));
+        }
         for program in &programs {
             self.test(program);
         }
@@ -128,6 +131,9 @@ const API_SERVER_TESTS: &str = "apiserver";
 
 /// They load rules of other engines.
 const PEERS_TESTS: [&str; 2] = ["namespaces", "played"];
+
+/// They look at a page in a browser, which npm brings.
+const BROWSER_TESTS: &str = "verbs";
 
 /// Built for another target, inside the agent's build.
 const EBPF: &str = "podgate-ebpf";
