@@ -62,6 +62,7 @@ pub fn policy_id(rule_set: usize) -> PolicyId {
 
 impl podgate_common::Tables for Memory<'_> {
     type Place = ();
+    type Entry = FlowKey;
 
     fn endpoint(&self, ifindex: u32) -> Endpoint {
         self.endpoints.get(&ifindex).copied().unwrap_or(Endpoint::HELD)
@@ -103,8 +104,14 @@ impl podgate_common::Tables for Memory<'_> {
         Some(())
     }
 
-    fn known_flow(&self, key: &FlowKey) -> Option<Flow> {
-        self.flows.borrow().get(key).copied()
+    fn known_flow(&self, key: &FlowKey) -> Option<(Flow, FlowKey)> {
+        self.flows.borrow().get(key).map(|flow| (*flow, *key))
+    }
+
+    fn touch_flow(&self, entry: FlowKey, now: u32) {
+        if let Some(flow) = self.flows.borrow_mut().get_mut(&entry) {
+            flow.last = now;
+        }
     }
 
     fn put_flow(&self, lookup: &Lookup, flow: &Flow) -> bool {

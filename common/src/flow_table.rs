@@ -104,6 +104,23 @@ const _: () = {
 
 const LINE: usize = 64;
 
+/// Where the time of an entry's last use stands.
+#[derive(Clone, Copy, Debug)]
+pub struct LastUse(*mut u32);
+
+impl LastUse {
+    /// Writes it, whether or not the way is still that connection's.
+    ///
+    /// # Safety
+    ///
+    /// The set that it was found in is there.
+    #[inline(always)]
+    pub unsafe fn set(self, now: u32) {
+        // SAFETY: the caller's.
+        unsafe { write_volatile(self.0, now) };
+    }
+}
+
 /// Who writes to a set.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +187,7 @@ impl FlowSet {
     ///
     /// `set` is the connection's, by [`Spot::of`], and is only written by these functions.
     #[inline(always)]
-    pub unsafe fn peek(set: *mut Self, key: &FlowKey, spot: &Spot) -> Option<Flow> {
+    pub unsafe fn peek(set: *mut Self, key: &FlowKey, spot: &Spot) -> Option<(Flow, LastUse)> {
         let is_other = |tag: u32| (tag ^ spot.tag) & (HASH | USED | BUSY) != 0;
         // SAFETY: the caller's.
         unsafe {
@@ -184,6 +201,7 @@ impl FlowSet {
             if is_other(before) || !holds(place, key) {
                 return None;
             }
+            let last_use = LastUse(last(set, way));
             let flow = Flow {
                 client_if: read_volatile(&raw const (*place).client_if),
                 server_if: read_volatile(&raw const (*place).server_if),
@@ -191,9 +209,9 @@ impl FlowSet {
                 client_epoch: read_volatile(&raw const (*place).client_epoch),
                 server_epoch: read_volatile(&raw const (*place).server_epoch),
                 seen: read_volatile(&raw const (*place).seen),
-                last: read_volatile(last(set, way)),
+                last: read_volatile(last_use.0),
             };
-            (read_volatile(tag(set, way)) == before).then_some(flow)
+            (read_volatile(tag(set, way)) == before).then_some((flow, last_use))
         }
     }
 

@@ -40,7 +40,7 @@ pub use endpoint::{Endpoint, EndpointState, NODE};
 pub use flow::{Flow, FlowKey, FragmentKey, Ports, Seen, Timeout, Timeouts};
 #[cfg(any(test, feature = "user"))]
 pub use flow_table::HostAtomic;
-pub use flow_table::{Atomic, Entered, FlowSeed, FlowSet, Holder, Lookup, Spot, WAYS};
+pub use flow_table::{Atomic, Entered, FlowSeed, FlowSet, Holder, LastUse, Lookup, Spot, WAYS};
 pub use hook::{Direction, Hook};
 pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, Slot};
 pub use outcome::Outcome;

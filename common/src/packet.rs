@@ -12,6 +12,8 @@ pub(crate) mod plain;
 #[cfg(test)]
 mod tests;
 
+use plain::Plain;
+
 /// Bytes of a packet, from the Ethernet header on.
 pub trait Packet {
     /// The `N` bytes at `offset`; `None` when the packet ends before. `N` is at least 2: the verifier learns nothing
@@ -223,11 +225,16 @@ const UNKNOWN_END: usize = usize::MAX;
 /// Parses an Ethernet frame.
 #[inline(always)]
 pub fn parse(packet: &impl Packet, headers: &mut Headers) -> Kind {
-    headers.kind = frame(packet, headers).unwrap_or(Kind::Unreadable);
+    headers.kind = if let Some(Plain { tuple, segment }) = plain::read(packet) {
+        (headers.tuple, headers.segment) = (tuple, segment);
+        Kind::Flow
+    } else {
+        frame(packet, headers).unwrap_or(Kind::Unreadable)
+    };
     forget(&headers.kind)
 }
 
-/// Header by header. A function of its own in the kernel too.
+/// Header by header. A function of its own in the kernel too: what is plain goes past it.
 #[inline(never)]
 fn frame(packet: &impl Packet, headers: &mut Headers) -> Option<Kind> {
     packet.pull();

@@ -142,6 +142,8 @@ pub struct PrefixKey {
 pub trait Tables {
     /// Where a connection was found, so that refreshing its entry needs no second look-up.
     type Place: Copy;
+    /// The same for the fast path.
+    type Entry: Copy;
 
     /// What is known of the veth with this ifindex.
     fn endpoint(&self, ifindex: u32) -> Endpoint;
@@ -155,7 +157,9 @@ pub trait Tables {
     /// Looks a connection up by the key in `lookup`; its entry stands in `lookup.flow` then.
     fn flow(&self, lookup: &mut Lookup) -> Option<Self::Place>;
     /// The entry of a connection, read without waiting: `None` does not say that there is none.
-    fn known_flow(&self, key: &FlowKey) -> Option<Flow>;
+    fn known_flow(&self, key: &FlowKey) -> Option<(Flow, Self::Entry)>;
+    /// Notes when a connection was used last.
+    fn touch_flow(&self, entry: Self::Entry, now: u32);
     /// Enters a connection that was looked up, or replaces its entry. False when it cannot be entered.
     fn put_flow(&self, lookup: &Lookup, flow: &Flow) -> bool;
     /// Notes when a connection was used last, and what was seen of it: marks are added, none is taken away.

@@ -3,8 +3,8 @@
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
 use podgate_common::{
     Address, ClassId, Config, Endpoint, Eviction, Flow, FlowKey, FlowSeed, FlowSet, FragmentKey, Holder,
-    IdentityId, Lookup, Ports, Protocol, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Spot, Tables,
-    Timeout, Timeouts, Tracking,
+    IdentityId, LastUse, Lookup, Ports, Protocol, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Spot,
+    Tables, Timeout, Timeouts, Tracking,
 };
 
 use crate::atomic::Bpf;
@@ -35,6 +35,7 @@ pub(crate) struct Maps;
 
 impl Tables for Maps {
     type Place = *mut FlowSet;
+    type Entry = LastUse;
 
     #[inline(always)]
     fn endpoint(&self, ifindex: u32) -> Endpoint {
@@ -90,11 +91,17 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn known_flow(&self, key: &FlowKey) -> Option<Flow> {
+    fn known_flow(&self, key: &FlowKey) -> Option<(Flow, LastUse)> {
         let spot = Spot::of(key, &CONFIG.flow_seed, config!(flow_sets));
         let set = FLOWS.get_ptr_mut(spot.set)?.cast();
         // SAFETY: as above.
         unsafe { FlowSet::peek(set, key, &spot) }
+    }
+
+    #[inline(always)]
+    fn touch_flow(&self, entry: LastUse, now: u32) {
+        // SAFETY: sets live as long as the table, which lives as long as the program.
+        unsafe { entry.set(now) };
     }
 
     #[inline(always)]

@@ -1,10 +1,10 @@
-//! The fast path: a packet of a connection whose entry needs no change.
+//! The fast path: a packet of a connection of which nothing new is seen.
 //!
-//! Nearly all packets end here. It reads the packet and one entry, and writes nothing, so that it needs no memory but
-//! registers. What it does not know for certain it leaves to [`super::decide`], which says the same of what passes here.
+//! Nearly all packets end here. It reads the packet and one entry, and writes nothing but, once in a while, when the
+//! connection was used last; so it needs no memory but registers. What it does not know for certain it leaves to [`super::decide`], which says the same of what passes here.
 
 use crate::{
-    Direction, Flow, FlowKey, Hook, Packet, Seen, Tables,
+    Direction, Flow, FlowKey, Hook, Packet, Seen, Tables, Timeout,
     packet::plain::{self, Family, Plain},
 };
 
@@ -34,15 +34,23 @@ fn passes<T: Tables>(plain: &Plain, hook: &Hook, tables: &T) -> bool {
         return false;
     }
     let (key, source_is_low) = FlowKey::of(&plain.tuple);
-    let Some(flow) = tables.known_flow(&key) else { return false };
+    let Some((flow, entry)) = tables.known_flow(&key) else { return false };
     let from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
-    // After the look-up: an entry that another CPU has just refreshed must not come from the future. No entry lives shorter
-    // than the time after which its last use is noted again.
-    if tables.now().wrapping_sub(flow.last) >= tables.refresh() {
+    let is_noted = from_client || flow.seen.has(Seen::REPLY);
+    if !is_noted || !was_judged_here(&flow, from_client, hook) {
         return false;
     }
-    let is_noted = from_client || flow.seen.has(Seen::REPLY);
-    is_noted && was_judged_here(&flow, from_client, hook)
+    // After the look-up: an entry that another CPU has just refreshed must not come from the future.
+    let now = tables.now();
+    let age = now.wrapping_sub(flow.last);
+    if age >= tables.refresh() {
+        // How long it lives is known to the whole decision; all live as long as this.
+        if age > tables.timeout(Timeout::Unreplied) {
+            return false;
+        }
+        tables.touch_flow(entry, now);
+    }
+    true
 }
 
 /// [`super::was_judged_here`], of connections that the agent has not found.

@@ -80,6 +80,7 @@ impl Node {
 
 impl Tables for Node {
     type Place = ();
+    type Entry = FlowKey;
 
     fn endpoint(&self, _: u32) -> Endpoint {
         Endpoint {
@@ -118,8 +119,12 @@ impl Tables for Node {
         Some(())
     }
 
-    fn known_flow(&self, key: &FlowKey) -> Option<Flow> {
-        self.flows.borrow().get(key).copied()
+    fn known_flow(&self, key: &FlowKey) -> Option<(Flow, FlowKey)> {
+        self.flows.borrow().get(key).map(|flow| (*flow, *key))
+    }
+
+    fn touch_flow(&self, entry: FlowKey, now: u32) {
+        self.flows.borrow_mut().get_mut(&entry).expect("it was found").last = now;
     }
 
     fn put_flow(&self, lookup: &Lookup, flow: &Flow) -> bool {

@@ -1,12 +1,12 @@
 //! Packets as nearly all are: TCP or UDP, in one piece, without options and extension headers. Read at one go, for the
 //! fast path. What is read header by header says the same.
 
-use core::mem::transmute;
+use core::mem::{offset_of, transmute};
 
 use super::{Packet, Segment, TCP_HEADER};
 use crate::{Address, Tuple, protocol::number};
 
-/// Ethernet, IPv4 and what is needed of the transport header, as they lie in the packet.
+/// Ethernet, IPv4 and the ports, as they lie in the packet.
 #[repr(C, packed)]
 struct PlainV4 {
     ethernet: [u8; 14],
@@ -37,15 +37,16 @@ struct PlainV6 {
     transport: Transport,
 }
 
-/// Of UDP, all but the ports is something else.
+/// What UDP has, too.
 #[repr(C, packed)]
 struct Transport {
     source_port: u16,
     destination_port: u16,
-    numbers: [u8; 8],
-    data_offset: u8,
-    flags: u8,
+    rest: u32,
 }
+
+/// Where a TCP header has its length and its flags.
+const LENGTH_AND_FLAGS: usize = 12;
 
 const IPV4: u16 = 0x0800_u16.to_be();
 const IPV6: u16 = 0x86dd_u16.to_be();
@@ -67,6 +68,15 @@ pub(crate) struct Plain {
 pub(crate) enum Family {
     V4,
     V6,
+}
+
+/// Reads a plain packet; `None` when it is not plain.
+#[inline(always)]
+pub(super) fn read(packet: &impl Packet) -> Option<Plain> {
+    match family(packet)? {
+        Family::V4 => v4(packet),
+        Family::V6 => v6(packet),
+    }
 }
 
 /// Which of the two it has to be read as.
@@ -91,7 +101,9 @@ pub(crate) fn v4(packet: &impl Packet) -> Option<Plain> {
     let payload = u16::from_be(plain.total).checked_sub(IPV4_HEADER)?;
     let (source, destination) =
         (Address::from_v4_word(plain.source), Address::from_v4_word(plain.destination));
-    transport(plain.protocol, payload, source, destination, &plain.transport)
+    let flags = || packet.read::<2>(offset_of!(PlainV4, transport) + LENGTH_AND_FLAGS);
+    let segment = segment(plain.protocol, payload, flags)?;
+    Some(Plain { tuple: tuple(plain.protocol, source, destination, &plain.transport), segment })
 }
 
 #[inline(always)]
@@ -104,31 +116,31 @@ pub(crate) fn v6(packet: &impl Packet) -> Option<Plain> {
     if plain.version_class >> 4 != 6 || source.is_v4() || destination.is_v4() {
         return None;
     }
-    transport(plain.next_header, u16::from_be(plain.payload), source, destination, &plain.transport)
+    let flags = || packet.read::<2>(offset_of!(PlainV6, transport) + LENGTH_AND_FLAGS);
+    let segment = segment(plain.next_header, u16::from_be(plain.payload), flags)?;
+    Some(Plain { tuple: tuple(plain.next_header, source, destination, &plain.transport), segment })
+}
+
+/// `None` when the transport header is none of TCP or UDP, or is not all there.
+#[inline(always)]
+fn segment(protocol: u8, payload: u16, flags: impl Fn() -> Option<[u8; 2]>) -> Option<Segment> {
+    match u32::from(protocol) {
+        number::TCP if usize::from(payload) >= TCP_HEADER => {
+            let [data_offset, flags] = flags()?;
+            (data_offset >> 4 >= 5).then_some(Segment::with_flags(flags))
+        }
+        number::UDP if payload >= UDP_HEADER => Some(Segment::NONE),
+        _ => None,
+    }
 }
 
 #[inline(always)]
-fn transport(
-    protocol: u8,
-    payload: u16,
-    source: Address,
-    destination: Address,
-    transport: &Transport,
-) -> Option<Plain> {
-    let protocol = u32::from(protocol);
-    let segment = match protocol {
-        number::TCP if usize::from(payload) >= TCP_HEADER && transport.data_offset >> 4 >= 5 => {
-            Segment::with_flags(transport.flags)
-        }
-        number::UDP if payload >= UDP_HEADER => Segment::NONE,
-        _ => return None,
-    };
-    let tuple = Tuple {
+fn tuple(protocol: u8, source: Address, destination: Address, transport: &Transport) -> Tuple {
+    Tuple {
         source,
         destination,
         source_port: u16::from_be(transport.source_port),
         destination_port: u16::from_be(transport.destination_port),
-        protocol,
-    };
-    Some(Plain { tuple, segment })
+        protocol: u32::from(protocol),
+    }
 }

@@ -439,13 +439,6 @@ proptest! {
     }
 }
 
-fn at_one_go(packet: &impl Packet) -> Option<plain::Plain> {
-    match plain::family(packet)? {
-        plain::Family::V4 => plain::v4(packet),
-        plain::Family::V6 => plain::v6(packet),
-    }
-}
-
 /// Bytes that are nearly a plain packet: some are changed, and some are missing.
 fn nearly_plain() -> impl Strategy<Value = Vec<u8>> {
     let [v4, v6] = families();
@@ -468,7 +461,7 @@ proptest! {
     #[test]
     fn what_is_read_at_one_go_is_what_is_read_header_by_header(bytes in nearly_plain()) {
         let packet = bytes.as_slice();
-        if let Some(at_one_go) = at_one_go(&packet) {
+        if let Some(at_one_go) = plain::read(&packet) {
             let mut by_header = Headers::EMPTY;
             prop_assert_eq!(frame(&packet, &mut by_header), Some(Kind::Flow));
             prop_assert_eq!((at_one_go.tuple, at_one_go.segment), (by_header.tuple, by_header.segment));
@@ -483,7 +476,7 @@ fn nearly_all_packets_are_plain() {
             let mut bytes = frame.bytes();
             bytes.resize(bytes.len().max(80), 0);
             let has_ports = [number::TCP, number::UDP].contains(&tuple.protocol);
-            assert_eq!(at_one_go(&bytes.as_slice()).is_some(), has_ports, "{frame:?}");
+            assert_eq!(plain::read(&bytes.as_slice()).is_some(), has_ports, "{frame:?}");
         }
     }
 }
