@@ -1,6 +1,6 @@
 //! The page: one file of HTML that needs nothing else, in light and dark.
 //!
-//! In: a report. Out: goals first, then plots, the machine, all figures, and what they do not show.
+//! In: a report. Out: plots first, then goals, the machine, all figures, and what they do not show.
 
 use super::{Report, plot::Plot};
 use crate::bench::figure::{Figure, readable};
@@ -26,9 +26,11 @@ pub(super) fn page(report: &Report) -> String {
             list(lines)
         );
     }
+    if !plots.is_empty() {
+        body += "<h2>Plots</h2>";
+        body.extend(plots.iter().map(drawing));
+    }
     body += &format!("<h2>Goals: {met} of {} met</h2>{}", goals.len(), table(goals.into_iter()));
-    body += "<h2>Plots</h2>";
-    body.extend(plots.iter().map(drawing));
     body += &format!("<h2>The machine</h2><div class=\"card\"><dl>{}</dl></div>", facts.collect::<String>());
     body += &format!(
         "<h2>How it was measured</h2><p><code>{}</code></p>{}",
@@ -68,7 +70,7 @@ fn table<'a>(figures: impl Iterator<Item = &'a Figure>) -> String {
              <td class=\"n q\">{} to {}</td><td class=\"n q\">{}</td><td class=\"n\">{}</td><td>{verdict}</td></tr>\n",
             escaped(name),
             escaped(variant),
-            text(policies.map(|count| readable(f64::from(count)).trim_end_matches(".00").to_owned())),
+            text(policies.map(|count| count.to_string())),
             text(place.map(|place| place.to_string())),
             readable(*median),
             escaped(unit),
