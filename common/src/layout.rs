@@ -4,8 +4,8 @@
 use core::mem::offset_of;
 
 use crate::{
-    Address, ClassId, Config, Endpoint, FlowSeed, FragmentKey, IdentityId, PolicyId, PortClasses, Ports,
-    PrefixKey, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Timeouts, Tracking,
+    Address, ClassId, Config, Endpoint, FlowEvent, FlowSeed, FragmentKey, IdentityId, PolicyId, PortClasses,
+    Ports, PrefixKey, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Tally, TallyKey, Timeouts, Tracking,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that there is
@@ -54,6 +54,16 @@ layout!(Row: 32 bytes, aligned to 8 { 0 @ 0 });
 
 // FLOWS.
 layout!(Seen: 4 bytes, aligned to 4 { 0 @ 0 });
+
+// TALLIES, EVENTS.
+layout!(TallyKey: 12 bytes, aligned to 4 { ifindex @ 0, identity @ 4, class @ 8, direction @ 10, outcome @ 11 });
+layout!(Tally: 40 bytes, aligned to 8 {
+    packets @ 0, since @ 8, told @ 12, peer @ 16, protocol @ 32, port @ 34, epoch @ 36,
+});
+layout!(FlowEvent: 64 bytes, aligned to 8 {
+    time @ 0, packets @ 8, ifindex @ 12, policy @ 16, epoch @ 20, source @ 24, destination @ 40, source_port @ 56,
+    destination_port @ 58, protocol @ 60, direction @ 62, outcome @ 63,
+});
 
 // FRAGMENTS.
 layout!(FragmentKey: 40 bytes, aligned to 4 { source @ 0, destination @ 16, id @ 32, protocol @ 36 });

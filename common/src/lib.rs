@@ -16,6 +16,7 @@ mod address;
 mod config;
 mod decide;
 mod endpoint;
+mod event;
 mod flow;
 mod flow_table;
 #[cfg(any(test, feature = "frames"))]
@@ -37,6 +38,7 @@ pub use config::{
 };
 pub use decide::{decide, decide_on_wire, is_established};
 pub use endpoint::{Endpoint, EndpointState, NODE};
+pub use event::{FlowEvent, Judged, Tally, TallyKey};
 pub use flow::{Flow, FlowKey, FragmentKey, Ports, Seen, Timeout, Timeouts};
 #[cfg(any(test, feature = "user"))]
 pub use flow_table::HostAtomic;
@@ -52,4 +54,4 @@ pub use tables::{
 };
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;

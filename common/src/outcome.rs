@@ -28,24 +28,26 @@ pub enum Outcome {
     Deferred = 9,
     /// Passes: masqueraded by this node, which `--masqueraded-ingress allow` lets in.
     Masqueraded = 10,
+    /// Passes: new, and a policy in audit mode would have denied it.
+    WouldDeny = 11,
     /// Dropped: new, the pod is isolated and no rule allows it.
-    Denied = 11,
+    Denied = 12,
     /// Dropped: new, the sender is isolated and no rule allows the backend that its service has chosen.
-    DeniedBackend = 12,
+    DeniedBackend = 13,
     /// Dropped: the source is not an address of the pod that sent it.
-    Spoofed = 13,
+    Spoofed = 14,
     /// Dropped: the pod behind the veth is not known yet.
-    Held = 14,
+    Held = 15,
     /// Dropped: could not be read, and the direction is isolated.
-    Unreadable = 15,
+    Unreadable = 16,
     /// Dropped: a fragment whose first fragment was not seen, and the direction is isolated.
-    Fragment = 16,
+    Fragment = 17,
     /// Dropped: the connection could not be entered into the flow table, and the pod is isolated.
-    FlowTable = 17,
+    FlowTable = 18,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Established,
         Self::Allowed,
         Self::Free,
@@ -57,6 +59,7 @@ impl Outcome {
         Self::UnreadFree,
         Self::Deferred,
         Self::Masqueraded,
+        Self::WouldDeny,
         Self::Denied,
         Self::DeniedBackend,
         Self::Spoofed,
@@ -85,6 +88,7 @@ impl Outcome {
             Self::UnreadFree => "unread-free",
             Self::Deferred => "deferred",
             Self::Masqueraded => "masqueraded",
+            Self::WouldDeny => "would-deny",
             Self::Denied => "denied",
             Self::DeniedBackend => "denied-backend",
             Self::Spoofed => "spoofed",

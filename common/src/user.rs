@@ -2,7 +2,7 @@
 
 use crate::{
     Address, ClassId, Config, Endpoint, FlowSeed, FragmentKey, IdentityId, PolicyId, Ports, Row, RowKey,
-    ServiceId, ServiceKey, Slot,
+    ServiceId, ServiceKey, Slot, Tally, TallyKey,
 };
 
 macro_rules! pod {
@@ -26,5 +26,7 @@ pod!(
     RowKey,
     ServiceId,
     ServiceKey,
-    Slot
+    Slot,
+    Tally,
+    TallyKey
 );
