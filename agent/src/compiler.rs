@@ -107,10 +107,23 @@ impl Eq for Series {}
 pub struct Subject {
     pub ingress: usize,
     pub egress: usize,
+    /// With the policies in audit mode as if they were enforced; 0 when there are none.
+    pub audit_ingress: usize,
+    pub audit_egress: usize,
 }
 
 impl Subject {
-    pub const FREE: Self = Self { ingress: 0, egress: 0 };
+    pub const FREE: Self = Self { ingress: 0, egress: 0, audit_ingress: 0, audit_egress: 0 };
+
+    /// All its rule sets.
+    pub const fn rule_sets(&self) -> [usize; 4] {
+        [self.ingress, self.egress, self.audit_ingress, self.audit_egress]
+    }
+
+    /// Those of its egress.
+    pub const fn of_egress(&self) -> [usize; 2] {
+        [self.egress, self.audit_egress]
+    }
 }
 
 /// Compiles the policies that select `subjects`.
@@ -130,7 +143,7 @@ pub fn compile<'a>(
 ) -> Result<Tables, CompileError> {
     let pods: Vec<&Pod> = subjects.into_iter().collect();
     let rules::Compiled { subjects, mut rule_sets } = rules::compile(cluster, pods.iter().copied());
-    let mut judging: BTreeSet<usize> = subjects.values().map(|subject| subject.egress).collect();
+    let mut judging: BTreeSet<usize> = subjects.values().flat_map(Subject::of_egress).collect();
     judging.remove(&Subject::FREE.egress);
     for rule_set in retained {
         let place = rule_sets.iter().position(|known| *known == rule_set).unwrap_or_else(|| {

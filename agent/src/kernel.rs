@@ -5,6 +5,7 @@
 
 mod attach;
 mod btf;
+mod events;
 mod fill;
 mod flows;
 mod lock;
@@ -14,9 +15,11 @@ mod ports;
 mod programs;
 mod sys;
 mod table;
+mod tallies;
 mod tracking;
 
 pub use attach::{Attacher, Device, Mode, Place};
+pub use events::{EventRing, Events};
 pub use fill::ProgramTables;
 pub use flows::{FlowTable, Flows};
 pub use lock::Lock;
@@ -25,4 +28,5 @@ pub use pins::{Detached, Pins, detach};
 pub use ports::PortTable;
 pub use programs::{Kernel, KernelOptions, Program, Refused as ProgramRefused};
 pub use table::{Store, Table};
+pub use tallies::{Counted, Tallies};
 pub use tracking::linked;

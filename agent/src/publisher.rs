@@ -242,8 +242,7 @@ impl Current {
                 *own = address.into();
             }
         }
-        let subjects =
-            wanted.endpoints.values().flat_map(|judged| [judged.subject.ingress, judged.subject.egress]);
+        let subjects = wanted.endpoints.values().flat_map(|judged| judged.subject.rule_sets());
         let in_force: BTreeMap<PolicyId, Arc<RuleSet>> = subjects
             .filter(|&at| at != 0)
             .map(|at| (ids.policies[&at], tables.rule_sets[&at].clone()))
@@ -298,6 +297,8 @@ impl Current {
             slot: self.slot,
             ingress: ids.policies[&judged.subject.ingress],
             egress: ids.policies[&judged.subject.egress],
+            audit_ingress: ids.policies[&judged.subject.audit_ingress],
+            audit_egress: ids.policies[&judged.subject.audit_egress],
             master: judged.master,
             ..Endpoint::HELD
         }

@@ -46,8 +46,14 @@ pub const MAX_OWNERS: usize = 65_536;
 /// Datagrams in fragments that are in flight at a time.
 pub const MAX_FRAGMENTS: usize = 4_096;
 
+/// What is alike on this node: pods times the peers and ports that their rules tell apart. Memory is taken as they come.
+pub const MAX_TALLIES: usize = 16_384;
+
+/// Bytes of the ring of events: 3,640 of them. An agent that is not away reads them within a few milliseconds.
+pub const EVENT_BYTES: usize = 1 << 18;
+
 /// Elements of the map of counters.
-pub const COUNTERS: u32 = Eviction::Established as u32 + 1;
+pub const COUNTERS: u32 = Untold::Tally as u32 + 1;
 
 const PER_DIRECTION: u32 = 32;
 
@@ -84,6 +90,28 @@ impl Eviction {
             Entered::Alone => None,
             Entered::InsteadOfHalfOpen => Some(Self::HalfOpen),
             Entered::InsteadOfEstablished => Some(Self::Established),
+        }
+    }
+}
+
+/// What the programs could not tell: the number of its counter.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untold {
+    /// An event, for the ring buffer was full: the agent is slower, or away.
+    Event = Eviction::Established as u32 + 1,
+    /// A packet that is in no tally, for their map was full.
+    Tally,
+}
+
+impl Untold {
+    pub const ALL: [Self; 2] = [Self::Event, Self::Tally];
+
+    /// Its name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Tally => "tally",
         }
     }
 }

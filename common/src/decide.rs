@@ -8,9 +8,9 @@
 //! the backend's `to_pod` judges the sender's egress too, and [`decide_on_wire`] does for backends elsewhere.
 
 use crate::{
-    Address, Direction, Endpoint, Flow, FlowKey, Headers, Hook, Kind, NODE, Outcome, Packet, Protocol,
-    RowKey, Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Timeout, Tuple, allowed,
-    packet::forget, parse, scratch::Question, tables::classify,
+    Address, Direction, Endpoint, Flow, FlowKey, Headers, Hook, IdentityId, Judged, Kind, NODE, Outcome,
+    Packet, PolicyId, Protocol, RowKey, Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Timeout,
+    Tuple, packet::forget, parse, protocol::number, scratch::Question, tables::classify,
 };
 
 mod dhcp;
@@ -28,6 +28,7 @@ pub use wire::decide_on_wire;
 /// Judges a packet at a pod's veth.
 #[inline(always)]
 pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
+    scratch.begin(hook.ifindex, hook.direction);
     let headers = &mut scratch.headers;
     let kind = parse(packet, headers);
     match kind {
@@ -115,14 +116,15 @@ fn opened(source_is_low: bool, now: u32, hook: &Hook) -> Flow {
 #[inline(never)]
 fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
     let endpoint = tables.endpoint(hook.ifindex);
-    let Scratch { headers, question, .. } = scratch;
+    let Scratch { headers, judged, question, .. } = scratch;
     let side = question.side;
+    judged.direction = side;
     let tuple = &if question.from_client { headers.tuple } else { headers.tuple.reversed() };
     let epoch = tables.epoch();
     let outcome = match side {
         Direction::Egress => {
             question.entry.client_epoch = epoch;
-            egress(tuple, &endpoint, hook.ifindex, tables)
+            egress(tuple, &endpoint, judged, &mut question.outcome, tables)
         }
         Direction::Ingress => {
             question.entry.server_epoch = epoch;
@@ -145,38 +147,66 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
 
 /// May the pod behind this veth open this connection?
 #[inline(always)]
-fn egress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, ifindex: u32, tables: &T) -> Outcome {
+fn egress<T: Tables>(
+    tuple: &Tuple,
+    endpoint: &Endpoint,
+    judged: &mut Judged,
+    enforced: &mut Outcome,
+    tables: &T,
+) -> Outcome {
     if is_dhcp_request(tuple) {
         return Outcome::Dhcp;
     }
     if endpoint.is_held() {
         return Outcome::Held;
     }
-    if is_spoofed(&tuple.source, endpoint, ifindex, tables) {
+    if is_spoofed(&tuple.source, endpoint, judged.ifindex, tables) {
         return Outcome::Spoofed;
     }
-    if !endpoint.egress.isolates() {
-        return Outcome::Free;
+    judged.policy = endpoint.egress;
+    *enforced =
+        if endpoint.egress.isolates() { by_egress(tuple, endpoint, judged, tables) } else { Outcome::Free };
+    let outcome = forget(enforced);
+    if !endpoint.audit_egress.isolates() || !outcome.passes() || matches!(outcome, Outcome::Deferred) {
+        return outcome;
     }
+    judged.policy = endpoint.audit_egress;
+    match by_egress(tuple, endpoint, judged, tables) {
+        Outcome::Denied => Outcome::WouldDeny,
+        // Told of where the backend is known.
+        Outcome::Deferred => Outcome::Deferred,
+        _ => {
+            judged.policy = endpoint.egress;
+            outcome
+        }
+    }
+}
+
+/// What a policy says of a connection that its pod opens.
+///
+/// A function of its own in the kernel too: it is asked once more for policies in audit mode.
+#[inline(never)]
+fn by_egress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged, tables: &T) -> Outcome {
     // Two booleans: a number that is not there when the address has no owner would be kept all the same, and the
     // verifier refuses to see it stored.
     let (to_node, to_itself) = match tables.owner(&tuple.destination) {
-        Some(owner) => (owner == NODE, owner == ifindex),
+        Some(owner) => (owner == NODE, owner == judged.ifindex),
         None => (false, false),
     };
     if to_itself {
         return Outcome::Itself;
     }
-    if let Some(verdict) = service(tuple, to_node, endpoint, tables) {
+    if let Some(verdict) = service(tuple, to_node, endpoint, judged, tables) {
         return match verdict {
             ServiceVerdict::Allowed => Outcome::Allowed,
             ServiceVerdict::Deferred => Outcome::Deferred,
             ServiceVerdict::Denied => Outcome::Denied,
         };
     }
-    let (slot, policy) = (endpoint.slot, endpoint.egress);
+    let (slot, policy) = (endpoint.slot, judged.policy);
     let (identity, class) =
         classify(tables, slot, &tuple.destination, tuple.protocol, tuple.destination_port);
+    (judged.identity, judged.class) = (identity, class);
     // Asked again: had it to be remembered, the verifier would walk over all of this twice.
     let to_node = tables.owner(&tuple.destination) == Some(NODE);
     let key = match to_node {
@@ -198,6 +228,7 @@ fn service<T: Tables>(
     tuple: &Tuple,
     to_node: bool,
     endpoint: &Endpoint,
+    judged: &mut Judged,
     tables: &T,
 ) -> Option<ServiceVerdict> {
     let protocol = Protocol::try_from(tuple.protocol).ok()?;
@@ -207,7 +238,9 @@ fn service<T: Tables>(
         key.address = tuple.destination.unspecified();
         service = tables.service(endpoint.slot, &key);
     }
-    let row = tables.row(endpoint.slot, &RowKey::of_service(endpoint.egress, service?));
+    let service = service?;
+    (judged.identity, judged.class) = (IdentityId(service.0), Judged::SERVICE);
+    let row = tables.row(endpoint.slot, &RowKey::of_service(judged.policy, service));
     Some(ServiceVerdict::of(row.unwrap_or_default()))
 }
 
@@ -221,7 +254,7 @@ fn ingress<T: Tables>(
     hook: &Hook,
     tables: &T,
 ) -> Outcome {
-    let Scratch { headers, tracked, question: Question { entry, .. }, .. } = scratch;
+    let Scratch { headers, tracked, judged, question: Question { entry, .. }, .. } = scratch;
     // The node's address alone proves nothing: only what its own stack made has no ingress interface.
     if entry.via == NODE {
         return Outcome::OwnNode;
@@ -239,61 +272,101 @@ fn ingress<T: Tables>(
         return Outcome::Itself;
     }
     entry.seen = entry.seen.with(Seen::REWRITTEN, sender.address != tuple.source);
-    let outcome = if !endpoint.ingress.isolates() {
+    judged.policy = endpoint.ingress;
+    let mut outcome = if !endpoint.ingress.isolates() {
         Outcome::Free
     } else if sender.masqueraded && tables.passes_masqueraded() {
         Outcome::Masqueraded
     } else {
-        by_policy(&sender.address, tuple, endpoint, Direction::Ingress, tables)
+        by_policy(&sender.address, tuple, endpoint, judged, tables)
     };
-    if outcome.passes() && !may_send(&sender, tuple, headers.segment, entry, tables) {
-        return Outcome::DeniedBackend;
+    let audited = endpoint.audit_ingress;
+    if audited.isolates() && outcome.passes() && !matches!(outcome, Outcome::Masqueraded) {
+        let enforced = core::mem::replace(&mut judged.policy, audited);
+        if by_policy(&sender.address, tuple, endpoint, judged, tables).passes() {
+            judged.policy = enforced;
+        } else {
+            outcome = Outcome::WouldDeny;
+        }
     }
-    outcome
+    if !outcome.passes() {
+        return outcome;
+    }
+    may_send(&sender, tuple, headers.segment, entry, judged, tables).unwrap_or(outcome)
 }
 
-/// Whether the egress of a local pod allows what it sent, where that could not be judged at its own veth: the
-/// service's address was all that was known there. Then the entry says so.
+/// What the egress of a local pod has against what it sent, where that could not be judged at its own veth: the
+/// service's address was all that was known there. Then the entry says so, if the packet passes.
 #[inline(always)]
 fn may_send<T: Tables>(
     sender: &Sender,
     tuple: &Tuple,
     segment: Segment,
     entry: &mut Flow,
+    judged: &mut Judged,
     tables: &T,
-) -> bool {
+) -> Option<Outcome> {
     if sender.pod == NODE || is_dhcp_request(tuple) {
-        return true;
+        return None;
     }
     let epoch = tables.epoch();
     let stale = entry.client_epoch != epoch && (segment.opens() || tables.recheck());
     if entry.client_if == sender.pod && !stale {
-        return true;
+        return None;
     }
     let endpoint = tables.endpoint(sender.pod);
-    if endpoint.egress.isolates()
-        && !by_policy(&tuple.destination, tuple, &endpoint, Direction::Egress, tables).passes()
-    {
-        return false;
+    let mut outcome = None;
+    if endpoint.is_asked(Direction::Egress) {
+        let receiver = *judged;
+        (judged.ifindex, judged.direction) = (sender.pod, Direction::Egress);
+        outcome = against_backend(tuple, &endpoint, judged, tables);
+        if outcome.is_none() {
+            *judged = receiver;
+        }
     }
-    entry.client_if = sender.pod;
-    entry.client_epoch = epoch;
-    true
+    if outcome.is_none_or(Outcome::passes) {
+        entry.client_if = sender.pod;
+        entry.client_epoch = epoch;
+    }
+    outcome
 }
 
+/// What a pod's egress has against a service's backend.
+#[inline(never)]
+fn against_backend<T: Tables>(
+    tuple: &Tuple,
+    endpoint: &Endpoint,
+    judged: &mut Judged,
+    tables: &T,
+) -> Option<Outcome> {
+    let denies = |judged: &mut Judged, policy: PolicyId| {
+        judged.policy = policy;
+        policy.isolates() && !by_policy(&tuple.destination, tuple, endpoint, judged, tables).passes()
+    };
+    if denies(judged, endpoint.egress) {
+        Some(Outcome::DeniedBackend)
+    } else if denies(judged, endpoint.audit_egress) {
+        Some(Outcome::WouldDeny)
+    } else {
+        None
+    }
+}
+
+/// What the policy of `judged` says of a peer; what the peer and the port are to it is noted there.
 #[inline(always)]
 fn by_policy<T: Tables>(
     peer: &Address,
     tuple: &Tuple,
     endpoint: &Endpoint,
-    direction: Direction,
+    judged: &mut Judged,
     tables: &T,
 ) -> Outcome {
-    let policy = endpoint.policy(direction);
-    if allowed(tables, endpoint.slot, policy, peer, tuple.protocol, tuple.destination_port) {
-        Outcome::Allowed
-    } else {
-        Outcome::Denied
+    let (slot, port) = (endpoint.slot, tuple.destination_port);
+    let (identity, class) = classify(tables, slot, peer, tuple.protocol, port);
+    (judged.identity, judged.class) = (identity, class);
+    match tables.row(slot, &RowKey::new(judged.policy, identity, class)) {
+        Some(row) if row.has(class) => Outcome::Allowed,
+        _ => Outcome::Denied,
     }
 }
 
@@ -319,7 +392,14 @@ fn related<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome
             return Outcome::Related;
         }
     }
-    unknown(hook, Outcome::Denied, tables)
+    let outcome = unknown(hook, Outcome::Denied, tables);
+    *quoted = Tuple {
+        source: *sender,
+        destination: quoted.source,
+        protocol: if sender.is_v4() { number::ICMP } else { number::ICMPV6 },
+        ..Tuple::EMPTY
+    };
+    outcome
 }
 
 /// What cannot be judged: dropped for an isolated direction, passed for a free one.

@@ -27,6 +27,9 @@ pub struct Endpoint {
     pub slot: Slot,
     pub ingress: PolicyId,
     pub egress: PolicyId,
+    /// With the policies in audit mode as if they were enforced; free when there are none.
+    pub audit_ingress: PolicyId,
+    pub audit_egress: PolicyId,
     /// The bridge that the veth is a port of, 0 if none: packets that the bridge routed carry it in `via`.
     pub master: u32,
     /// The pod's first address of each family, unspecified if none: who it is when the node rewrites its address.
@@ -41,6 +44,8 @@ impl Endpoint {
         slot: Slot(0),
         ingress: PolicyId::FREE,
         egress: PolicyId::FREE,
+        audit_ingress: PolicyId::FREE,
+        audit_egress: PolicyId::FREE,
         master: 0,
         v4: Address::UNSPECIFIED,
         v6: Address::UNSPECIFIED,
@@ -62,6 +67,16 @@ impl Endpoint {
             Direction::Egress => self.egress,
             Direction::Ingress => self.ingress,
         }
+    }
+
+    /// Whether any policy is asked in this direction, be it only in audit mode.
+    #[inline(always)]
+    pub const fn is_asked(&self, direction: Direction) -> bool {
+        let audited = match direction {
+            Direction::Egress => self.audit_egress,
+            Direction::Ingress => self.audit_ingress,
+        };
+        self.policy(direction).isolates() || audited.isolates()
     }
 
     /// Whether what is not understood must be dropped in this direction.

@@ -31,8 +31,8 @@ const fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize {
 }
 
 // ENDPOINTS, OWNERS.
-layout!(Endpoint: 52 bytes, aligned to 4 {
-    state @ 0, slot @ 4, ingress @ 8, egress @ 12, master @ 16, v4 @ 20, v6 @ 36,
+layout!(Endpoint: 60 bytes, aligned to 4 {
+    state @ 0, slot @ 4, ingress @ 8, egress @ 12, audit_ingress @ 16, audit_egress @ 20, master @ 24, v4 @ 28, v6 @ 44,
 });
 layout!(Slot: 4 bytes, aligned to 4 { 0 @ 0 });
 layout!(PolicyId: 4 bytes, aligned to 4 { 0 @ 0 });

@@ -34,7 +34,8 @@ mod user;
 
 pub use address::Address;
 pub use config::{
-    COUNTERS, Config, Eviction, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, Tracking, counter, kernel_function,
+    COUNTERS, Config, EVENT_BYTES, Eviction, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TALLIES, Tracking,
+    Untold, counter, kernel_function,
 };
 pub use decide::{decide, decide_on_wire, is_established};
 pub use endpoint::{Endpoint, EndpointState, NODE};

@@ -74,6 +74,12 @@ impl Outcome {
         (self as u8) < (Self::Denied as u8)
     }
 
+    /// Whether it is told of in tallies and events: a new connection, or a packet that is dropped.
+    #[inline(always)]
+    pub const fn is_told(self) -> bool {
+        !matches!(self, Self::Established | Self::Neighbour | Self::Dhcp | Self::Related | Self::UnreadFree)
+    }
+
     /// Its name in counters, metrics and messages.
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,9 +1,18 @@
 //! Tells aya which types may be written into maps byte by byte.
 
 use crate::{
-    Address, ClassId, Config, Endpoint, FlowSeed, FragmentKey, IdentityId, PolicyId, Ports, Row, RowKey,
-    ServiceId, ServiceKey, Slot, Tally, TallyKey,
+    Address, ClassId, Config, Endpoint, FlowEvent, FlowSeed, FragmentKey, IdentityId, PolicyId, Ports, Row,
+    RowKey, ServiceId, ServiceKey, Slot, Tally, TallyKey,
 };
+
+impl FlowEvent {
+    /// As the ring buffer has it; `None` when there are fewer bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.first_chunk::<{ size_of::<Self>() }>()?;
+        // SAFETY: as many bytes, and every bit pattern is valid.
+        Some(unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() })
+    }
+}
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => {$(

@@ -1,7 +1,7 @@
 //! podgate's TC programs: `from_pod` and `to_pod` on the host side of each pod's veth, `to_wire` where packets leave
 //! the node.
 //!
-//! They adapt a packet and the maps to the traits of `podgate-common`, call its `decide` and count the outcome.
+//! They adapt a packet and the maps to the traits of `podgate-common`, call its `decide`, count the outcome and tell of it.
 //! Nothing is decided here. `ticks` is a clock that the agent reads; it is never attached.
 #![no_std]
 #![no_main]
@@ -10,6 +10,7 @@
 #![expect(unreachable_pub, reason = "the loader finds programs by their public symbols")]
 
 mod atomic;
+mod events;
 mod maps;
 mod skb;
 mod tables;
@@ -20,9 +21,9 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use podgate_common::{Direction, Outcome, Tables, decide, decide_on_wire, is_established};
+use podgate_common::{Direction, Outcome, Scratch, Tables, decide, decide_on_wire, is_established};
 
-use crate::{maps::SCRATCH, skb::Skb, tables::Maps};
+use crate::{events::tell, maps::SCRATCH, skb::Skb, tables::Maps};
 
 /// TC ingress of the veth's host side: what the pod sends.
 #[classifier]
@@ -43,11 +44,9 @@ pub fn to_wire(context: TcContext) -> i32 {
     let via = skb.ingress_ifindex();
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
     // SAFETY: this CPU's own element, and TC programs run with bottom halves off: none interrupts another.
-    let Some(outcome) = decide_on_wire(&skb, unsafe { &mut *scratch }, via, &Maps) else {
-        return TC_ACT_UNSPEC;
-    };
-    maps::count(Direction::Egress, outcome);
-    action(outcome)
+    let scratch = unsafe { &mut *scratch };
+    let Some(outcome) = decide_on_wire(&skb, scratch, via, &Maps) else { return TC_ACT_UNSPEC };
+    finish(scratch, Direction::Egress, outcome)
 }
 
 /// What entries of the flow table are dated with, for the agent to date its own: user space cannot see the kernel's ticks.
@@ -68,7 +67,18 @@ fn run(context: &TcContext, direction: Direction) -> i32 {
     let scratch = unsafe { &mut *scratch };
     // Put together anew: what functions get a pointer to would stand in memory on the fast path, too.
     let outcome = decide(&skb, scratch, &skb.hook(direction), &Maps);
+    finish(scratch, direction, outcome)
+}
+
+/// Counts and tells of an outcome, and says it in the kernel's words.
+#[inline(always)]
+fn finish(scratch: &mut Scratch, direction: Direction, outcome: Outcome) -> i32 {
+    // Read again: had it to be remembered, the verifier would walk once for each outcome.
+    let outcome = scratch.concluded(outcome);
     maps::count(direction, outcome);
+    if outcome.is_told() {
+        tell(scratch, outcome);
+    }
     action(outcome)
 }
 

@@ -6,12 +6,13 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
     macros::btf_map,
 };
 use podgate_common::{
-    Address, Direction, Endpoint, Eviction, FlowSeed, FlowSet, FragmentKey, MAX_ENDPOINTS, MAX_FRAGMENTS,
-    MAX_OWNERS, Outcome, Ports, RowKey, Scratch, ServiceKey, Slot,
+    Address, Direction, EVENT_BYTES, Endpoint, Eviction, FlowEvent, FlowSeed, FlowSet, FragmentKey,
+    MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TALLIES, Outcome, Ports, RowKey, Scratch, ServiceKey, Slot,
+    Tally, TallyKey, Untold,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -89,6 +90,14 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Ports, MAX_FRAGMENTS> = Lru
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<u64, { podgate_common::COUNTERS as usize }> = PerCpuArray::new();
 
+/// New connections and dropped packets by what no rule can tell apart, for each CPU.
+#[btf_map]
+pub(crate) static TALLIES: PerCpuHashMap<TallyKey, Tally, MAX_TALLIES, NO_PREALLOC> = PerCpuHashMap::new();
+
+/// Single decisions. The agent's alone: not pinned, so that a new agent begins with an empty one.
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<FlowEvent, EVENT_BYTES> = RingBuf::new();
+
 /// Where a program works on its packet.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
@@ -101,6 +110,11 @@ pub(crate) fn count(direction: Direction, outcome: Outcome) {
 #[inline(always)]
 pub(crate) fn count_eviction(eviction: Eviction) {
     add_one(eviction as u32);
+}
+
+#[inline(always)]
+pub(crate) fn count_untold(untold: Untold) {
+    add_one(untold as u32);
 }
 
 #[inline(always)]

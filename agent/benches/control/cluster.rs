@@ -80,7 +80,7 @@ impl Scale {
                 (NAMESPACE_NAME_LABEL.into(), name.clone()),
                 ("team".into(), format!("team-{}", space % TEAMS).into()),
             ]);
-            cluster.namespaces.insert(name, Arc::new(Namespace { labels }));
+            cluster.namespaces.insert(name, Arc::new(Namespace { labels, audit: false }));
         }
         for node in 0..self.pods.div_ceil(LOCAL_PODS) {
             let bytes = u32::try_from(node).expect("fewer nodes than addresses") + 0xac10_0000;
@@ -139,6 +139,7 @@ pub(crate) fn policy(space: usize, number: usize, kind: usize) -> NetworkPolicy 
         subject: app(kind % 5),
         ingress: Some(ingress),
         egress: (kind.is_multiple_of(2)).then_some(egress),
+        audit: false,
     }
 }
 

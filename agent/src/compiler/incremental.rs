@@ -22,8 +22,6 @@ use std::{
     sync::Arc,
 };
 
-use podgate_common::Direction;
-
 use self::{
     changes::Changes,
     claims::{Claims, Settled},
@@ -164,6 +162,7 @@ impl Incremental {
         let is_dirty = |name: &ObjectName, pod: &Arc<Pod>| {
             all || self.subjects.get(name) != Some(pod)
                 || by_namespace && changes.namespaces.contains(&name.namespace)
+                || changes.modes.contains(&name.namespace)
                 || changes.policies.iter().any(|policy| policy.selects(pod))
         };
         let dirty = step.subjects.iter().filter(|(name, pod)| is_dirty(name, pod));
@@ -177,9 +176,8 @@ impl Incremental {
             if pod.host_network {
                 self.tables.subjects.remove(&name);
             } else {
-                let [ingress, egress] = [Direction::Ingress, Direction::Egress]
-                    .map(|direction| self.rule_sets.number(&compiler.rule_set(pod, direction)));
-                self.tables.subjects.insert(name.clone(), Subject { ingress, egress });
+                let subject = compiler.subject(pod, |rule_set| self.rule_sets.number(&rule_set));
+                self.tables.subjects.insert(name.clone(), subject);
             }
             self.reconsidered.insert(name);
         }
@@ -190,7 +188,7 @@ impl Incremental {
         let by_pointer: HashMap<*const RuleSet, usize> =
             self.rule_sets.contents().iter().map(|(index, rules)| (Arc::as_ptr(rules), *index)).collect();
         let subjects = self.tables.subjects.values();
-        let mut in_use: BTreeSet<usize> = subjects.flat_map(|it| [it.ingress, it.egress]).collect();
+        let mut in_use: BTreeSet<usize> = subjects.flat_map(Subject::rule_sets).collect();
         self.retained.clear();
         for rule_set in step.retained {
             // Mostly it is one that came from here.
@@ -326,7 +324,7 @@ impl Incremental {
 
     /// `other_backends`: backends are described otherwise than before, even those that did not change.
     fn serve(&mut self, step: &Step<'_>, changes: &Changes<'_>, settled: &Settled, before: Option<&Classes>) {
-        let egress = self.tables.subjects.values().map(|subject| subject.egress);
+        let egress = self.tables.subjects.values().flat_map(Subject::of_egress);
         let mut judging: BTreeSet<usize> = egress.chain(self.retained.iter().copied()).collect();
         judging.remove(&Subject::FREE.egress);
         let Some(site) = step.site.filter(|_| !judging.is_empty()) else {

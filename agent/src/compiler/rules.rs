@@ -87,11 +87,10 @@ pub(super) fn compile<'a>(cluster: &'a Cluster, subjects: impl IntoIterator<Item
             rule_sets.len() - 1
         })
     };
-    let subjects = subjects.into_iter().filter(|pod| !pod.host_network).map(|pod| {
-        let [ingress, egress] = [Direction::Ingress, Direction::Egress]
-            .map(|direction| intern(compiler.rule_set(pod, direction)));
-        (pod.name.clone(), Subject { ingress, egress })
-    });
+    let subjects = subjects
+        .into_iter()
+        .filter(|pod| !pod.host_network)
+        .map(|pod| (pod.name.clone(), compiler.subject(pod, &mut intern)));
     let subjects = subjects.collect();
     Compiled { subjects, rule_sets }
 }
@@ -136,14 +135,52 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// What the policies say of a pod in a direction; nothing at all if none has a say.
-    pub(super) fn rule_set(&mut self, pod: &'a Pod, direction: Direction) -> Arc<RuleSet> {
-        let isolating: Vec<&NetworkPolicy> = self.cluster.isolating(pod, direction).collect();
+    /// The rule sets of a pod; `number` gives each its index.
+    pub(super) fn subject(&mut self, pod: &'a Pod, mut number: impl FnMut(Arc<RuleSet>) -> usize) -> Subject {
+        let [(ingress, audit_ingress), (egress, audit_egress)] =
+            [Direction::Ingress, Direction::Egress].map(|direction| {
+                let (enforced, audited) = self.rule_sets(pod, direction);
+                (number(enforced), number(audited))
+            });
+        Subject { ingress, egress, audit_ingress, audit_egress }
+    }
+
+    /// What the policies say of a pod in a direction, and what they would say were those in audit mode enforced: nothing
+    /// when there are none.
+    fn rule_sets(&mut self, pod: &'a Pod, direction: Direction) -> (Arc<RuleSet>, Arc<RuleSet>) {
+        let whole_namespace = self.cluster.is_in_audit(&pod.name.namespace);
+        let policies: Vec<&NetworkPolicy> = self.cluster.selecting(pod, direction).collect();
         let admin = self.selecting(&self.admin, pod, direction);
+        let baseline = self.selecting(&self.baseline, pod, direction);
+        let enforced = {
+            let policies =
+                policies.iter().copied().filter(|policy| !whole_namespace && !policy.audit).collect();
+            let of_tier = |tier: &[&'a ClusterNetworkPolicy]| -> Vec<&'a ClusterNetworkPolicy> {
+                tier.iter().copied().filter(|policy| !policy.audit).collect()
+            };
+            self.rule_set(pod, direction, policies, of_tier(&admin), of_tier(&baseline))
+        };
+        let is_any_audited = policies.iter().any(|policy| whole_namespace || policy.audit)
+            || admin.iter().chain(&baseline).any(|policy| policy.audit);
+        let audited = if is_any_audited {
+            self.rule_set(pod, direction, policies, admin, baseline)
+        } else {
+            self.nothing.clone()
+        };
+        (enforced, audited)
+    }
+
+    /// What policies say of a pod in a direction; nothing at all if none has a say.
+    fn rule_set(
+        &mut self,
+        pod: &'a Pod,
+        direction: Direction,
+        isolating: Vec<&'a NetworkPolicy>,
+        admin: Vec<&'a ClusterNetworkPolicy>,
+        baseline: Vec<&'a ClusterNetworkPolicy>,
+    ) -> Arc<RuleSet> {
         // "NetworkPolicy always makes a final decision for selected pods": on all but what their own node may do.
-        let asks_baseline = isolating.is_empty();
-        let baseline =
-            if asks_baseline { self.selecting(&self.baseline, pod, direction) } else { Vec::new() };
+        let baseline = if isolating.is_empty() { baseline } else { Vec::new() };
         if isolating.is_empty() && admin.is_empty() && baseline.is_empty() {
             return self.nothing.clone();
         }

@@ -53,11 +53,11 @@ pub enum Backend {
         identity: usize,
         class: usize,
     },
-    /// A pod of this node; `egress` is its own rule set. To itself a pod may always send.
+    /// A pod of this node; `egress` are its own rule sets. To itself a pod may always send.
     Local {
         identity: usize,
         class: usize,
-        egress: usize,
+        egress: [usize; 2],
     },
     Elsewhere {
         identity: usize,
@@ -70,7 +70,7 @@ pub enum Backend {
 pub(super) struct View<'a> {
     pub(super) site: Site<'a>,
     /// The rule sets of the egress of this node's pods.
-    pub(super) local: &'a HashMap<IpAddr, usize>,
+    pub(super) local: &'a HashMap<IpAddr, [usize; 2]>,
     pub(super) identities: &'a Identities,
     pub(super) classes: &'a Classes,
     pub(super) rows: &'a Rows,
@@ -80,10 +80,10 @@ pub(super) struct View<'a> {
 pub(super) fn local<'a>(
     pods: impl IntoIterator<Item = &'a Pod>,
     subjects: &OrdMap<ObjectName, Subject>,
-) -> HashMap<IpAddr, usize> {
+) -> HashMap<IpAddr, [usize; 2]> {
     let local = pods.into_iter().flat_map(|pod| {
         let subject = subjects.get(&pod.name).copied().unwrap_or_default();
-        pod.addresses.iter().map(move |address| (*address, subject.egress))
+        pod.addresses.iter().map(move |address| (*address, subject.of_egress()))
     });
     local.collect()
 }
@@ -175,7 +175,7 @@ pub(super) fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) ->
             Backend::Local { identity, class, egress } => {
                 let allowed = allows(identity, class);
                 denied |= !allowed;
-                some |= allowed || egress == rule_set;
+                some |= allowed || egress.contains(&rule_set);
             }
             Backend::Elsewhere { identity, class } => {
                 let allowed = allows(identity, class);

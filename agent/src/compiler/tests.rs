@@ -36,7 +36,13 @@ fn has(key: &str, value: &str) -> Selector {
 }
 
 fn ingress(name: &str, subject: Selector, rules: Vec<Rule>) -> NetworkPolicy {
-    NetworkPolicy { name: ObjectName::new("x", name), subject, ingress: Some(rules), egress: None }
+    NetworkPolicy {
+        name: ObjectName::new("x", name),
+        subject,
+        ingress: Some(rules),
+        egress: None,
+        audit: false,
+    }
 }
 
 fn cluster(pods: Vec<Pod>, policies: Vec<NetworkPolicy>) -> Cluster {

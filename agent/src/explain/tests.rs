@@ -51,7 +51,7 @@ pub(crate) fn cluster(policies: Vec<NetworkPolicy>) -> Cluster {
         pod("y/v6", "n2", &["fd00::6"], &[]),
         pod("y/pending", "n2", &[], &[]),
     ];
-    let namespace = Namespace { labels: labels(&[("purpose", "test")]) };
+    let namespace = Namespace { labels: labels(&[("purpose", "test")]), audit: false };
     let node = |addresses: &[&str]| {
         let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
         Arc::new(Node { labels: labels(&[]), addresses })
@@ -69,7 +69,13 @@ pub(crate) fn cluster(policies: Vec<NetworkPolicy>) -> Cluster {
 }
 
 pub(crate) fn policy(name: &str, ingress: Option<Vec<Rule>>, egress: Option<Vec<Rule>>) -> NetworkPolicy {
-    NetworkPolicy { name: ObjectName::new("x", name), subject: Selector::EVERYTHING, ingress, egress }
+    NetworkPolicy {
+        name: ObjectName::new("x", name),
+        subject: Selector::EVERYTHING,
+        ingress,
+        egress,
+        audit: false,
+    }
 }
 
 pub(crate) fn rule(peers: Peers, ports: Ports) -> Rule {
@@ -510,7 +516,10 @@ fn cluster_policies_are_listed_in_the_order_in_which_they_are_asked_with_the_rul
         let name = ClusterPolicyName { name: name.into(), kind: ClusterPolicyKind::ClusterNetworkPolicy };
         let subject = ClusterSubject { namespaces: Selector::EVERYTHING, pods: Selector::EVERYTHING };
         let egress = Vec::new();
-        (name.clone(), Arc::new(ClusterNetworkPolicy { name, tier, priority, subject, ingress, egress }))
+        (
+            name.clone(),
+            Arc::new(ClusterNetworkPolicy { name, tier, priority, subject, ingress, egress, audit: false }),
+        )
     };
     let mut cluster = cluster(vec![policy("deny", Some(vec![]), None)]);
     cluster.cluster_policies = OrdMap::from(vec![

@@ -13,7 +13,7 @@ use aya::{
 use aya_obj::generated::BPF_F_NO_PREALLOC;
 use podgate_common::{
     Address, Direction, Endpoint, Eviction, IdentityId, Outcome, PrefixKey, Row, RowKey, ServiceId,
-    ServiceKey, Slot, counter,
+    ServiceKey, Slot, Untold, counter,
 };
 
 use super::{FlowTable, PortTable, Table, sys};
@@ -70,6 +70,17 @@ impl Counters {
         let [half_open, established] = Eviction::ALL;
         let counted = |eviction| Ok::<_, anyhow::Error>((eviction, self.sum(eviction as u32)?));
         Ok([counted(half_open)?, counted(established)?])
+    }
+
+    /// What the programs could not tell since the maps were made.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn untold(&self) -> Result<[(Untold, u64); 2]> {
+        let [event, tally] = Untold::ALL;
+        let counted = |untold| Ok::<_, anyhow::Error>((untold, self.sum(untold as u32)?));
+        Ok([counted(event)?, counted(tally)?])
     }
 
     /// A counter over all CPUs.

@@ -10,12 +10,12 @@ use aya::{
 };
 use podgate_common::{Config, FlowSeed, Timeouts, WAYS};
 
-use super::{Counters, FlowTable, Maps, Pins, ProgramTables, linked, maps};
+use super::{Counters, EventRing, FlowTable, Maps, Pins, ProgramTables, Tallies, linked, maps};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// Maps that outlive the agent.
-const PINNED: [&str; 12] = [
+const PINNED: [&str; 13] = [
     "ENDPOINTS",
     "OWNERS",
     "ADDRESSES",
@@ -28,6 +28,7 @@ const PINNED: [&str; 12] = [
     FLOW_SEED,
     "FRAGMENTS",
     "COUNTERS",
+    "TALLIES",
 ];
 
 const FLOWS: &str = "FLOWS";
@@ -75,6 +76,9 @@ pub struct Kernel {
     pub maps: Maps,
     pub counters: Arc<Counters>,
     pub tables: Arc<ProgramTables>,
+    /// For their readers to take.
+    pub events: Option<EventRing>,
+    pub tallies: Option<Tallies>,
 }
 
 impl Kernel {
@@ -127,7 +131,8 @@ impl Kernel {
         let tables = Arc::new(ProgramTables::new(&ebpf, Arc::clone(&flows))?);
         let maps = Maps::new(&mut ebpf, flows)?;
         let counters = Arc::new(Counters::new(&mut ebpf)?);
-        Ok(Self { ebpf, maps, counters, tables })
+        let (events, tallies) = (EventRing::new(&mut ebpf)?, Tallies::new(&mut ebpf)?);
+        Ok(Self { ebpf, maps, counters, tables, events: Some(events), tallies: Some(tallies) })
     }
 
     /// A program, loaded.

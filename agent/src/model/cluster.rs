@@ -32,6 +32,8 @@ pub type Objects<K, V> = OrdMap<K, Arc<V>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
     pub labels: Labels,
+    /// All its NetworkPolicies are in audit mode.
+    pub audit: bool,
 }
 
 /// A pod that has not finished. Terminating pods count until they are gone.
@@ -67,6 +69,12 @@ pub struct Node {
 impl Cluster {
     /// The policies that isolate a pod in a direction, in the order of their names.
     pub fn isolating(&self, pod: &Pod, direction: Direction) -> impl Iterator<Item = &NetworkPolicy> {
+        let whole_namespace = self.is_in_audit(&pod.name.namespace);
+        self.selecting(pod, direction).filter(move |policy| !whole_namespace && !policy.audit)
+    }
+
+    /// Those, and the ones in audit mode that would isolate it.
+    pub fn selecting(&self, pod: &Pod, direction: Direction) -> impl Iterator<Item = &NetworkPolicy> {
         let first = ObjectName::new(pod.name.namespace.clone(), "");
         self.policies
             .range(first..)
@@ -83,7 +91,39 @@ impl Cluster {
         policies
     }
 
-    /// Those of them that have rules for a pod in a direction.
+    /// Whether all NetworkPolicies of a namespace are in audit mode.
+    pub fn is_in_audit(&self, namespace: &Name) -> bool {
+        self.namespaces.get(namespace).is_some_and(|namespace| namespace.audit)
+    }
+
+    /// The same cluster as if the policies in audit mode that select a pod were enforced; `None` if there are none.
+    pub fn with_audit_enforced(&self, pod: &Pod) -> Option<Self> {
+        let audited = |policy: &&NetworkPolicy| policy.audit || self.is_in_audit(&policy.name.namespace);
+        let mut policies = Direction::ALL.into_iter().flat_map(|direction| self.selecting(pod, direction));
+        let labels = self.namespace_labels(&pod.name.namespace);
+        let selects = |policy: &&Arc<ClusterNetworkPolicy>| policy.audit && policy.selects(pod, &labels);
+        if !policies.any(|policy| audited(&policy)) && !self.cluster_policies.values().any(|it| selects(&it))
+        {
+            return None;
+        }
+        let mut cluster = self.clone();
+        let own = &pod.name.namespace;
+        if let Some(namespace) = self.namespaces.get(own).filter(|namespace| namespace.audit) {
+            let namespace = Namespace { audit: false, ..Namespace::clone(namespace) };
+            cluster.namespaces.insert(own.clone(), Arc::new(namespace));
+        }
+        for policy in self.policies.values().filter(|policy| policy.audit && policy.name.namespace == *own) {
+            let enforced = NetworkPolicy { audit: false, ..NetworkPolicy::clone(policy) };
+            cluster.policies.insert(policy.name.clone(), Arc::new(enforced));
+        }
+        for policy in self.cluster_policies.values().filter(|policy| policy.audit) {
+            let enforced = ClusterNetworkPolicy { audit: false, ..ClusterNetworkPolicy::clone(policy) };
+            cluster.cluster_policies.insert(policy.name.clone(), Arc::new(enforced));
+        }
+        Some(cluster)
+    }
+
+    /// Those of them that have rules for a pod in a direction, but for those in audit mode.
     pub fn judging(&self, pod: &Pod, tier: Tier, direction: Direction) -> Vec<&ClusterNetworkPolicy> {
         // The labels of the namespace are not looked for when there is nobody to ask.
         if self.cluster_policies.is_empty() {
@@ -91,7 +131,9 @@ impl Cluster {
         }
         let namespace = self.namespace_labels(&pod.name.namespace);
         let mut policies = self.by_precedence(tier);
-        policies.retain(|policy| !policy.rules(direction).is_empty() && policy.selects(pod, &namespace));
+        policies.retain(|policy| {
+            !policy.audit && !policy.rules(direction).is_empty() && policy.selects(pod, &namespace)
+        });
         policies
     }
 

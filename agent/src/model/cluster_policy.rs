@@ -22,6 +22,8 @@ pub struct ClusterNetworkPolicy {
     /// The first rule that matches decides.
     pub ingress: Vec<ClusterRule>,
     pub egress: Vec<ClusterRule>,
+    /// It is told what it would deny, and nothing comes of it.
+    pub audit: bool,
 }
 
 /// What such a policy is called; printed as in `ClusterNetworkPolicy base`.

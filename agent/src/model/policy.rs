@@ -15,6 +15,8 @@ pub struct NetworkPolicy {
     pub subject: Selector,
     pub ingress: Option<Vec<Rule>>,
     pub egress: Option<Vec<Rule>>,
+    /// It is told what it would deny, and denies nothing. Its namespace may say so, too: see [`super::Cluster::isolating`].
+    pub audit: bool,
 }
 
 impl NetworkPolicy {

@@ -124,7 +124,7 @@ impl Assigned {
             Backend::Local { identity: of, class: at, egress } => Backend::Local {
                 identity: identity(of),
                 class: class(at),
-                egress: self.policies[&egress].0 as usize,
+                egress: egress.map(|rule_set| self.policies[&rule_set].0 as usize),
             },
             Backend::Elsewhere { identity: of, class: at } => {
                 Backend::Elsewhere { identity: identity(of), class: class(at) }

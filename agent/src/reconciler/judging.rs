@@ -110,6 +110,7 @@ mod tests {
             subject: Selector::EVERYTHING,
             ingress: Some(ports.iter().map(rule).collect()),
             egress: None,
+            audit: false,
         });
         Judging { policies: policies.map(Arc::new).collect(), cluster_policies: Vec::new() }
     }

@@ -185,19 +185,19 @@ impl Decoder {
         fields: &Fields<'_>,
         place: &Place,
     ) -> Option<Decoded> {
-        let Metadata { name, namespace, labels } = metadata;
+        let Metadata { name, namespace, labels, audit } = metadata;
         let in_namespace = |name| ObjectName { namespace, name };
         Some(match kind {
-            Kind::Namespace => Decoded::Namespace(name?, Namespace { labels }),
+            Kind::Namespace => Decoded::Namespace(name?, Namespace { labels, audit }),
             Kind::Node => Decoded::Node(name?, node::read(fields, labels)),
             Kind::Pod => pod::read(fields, in_namespace(name?), labels, &mut self.names),
             Kind::NetworkPolicy => {
                 let name = name.unwrap_or_else(|| metadata::unnamed(place));
-                Decoded::Policy(policy::read(fields, in_namespace(name), &mut self.names))
+                Decoded::Policy(policy::read(fields, in_namespace(name), audit, &mut self.names))
             }
             Kind::ClusterPolicy(kind) => {
                 let name = ClusterPolicyName { name: name.unwrap_or_else(|| metadata::unnamed(place)), kind };
-                Decoded::ClusterPolicy(cluster_policy::read(fields, name, &mut self.names))
+                Decoded::ClusterPolicy(cluster_policy::read(fields, name, audit, &mut self.names))
             }
             Kind::Service => service::read(fields, in_namespace(name?), &mut self.names),
             Kind::EndpointSlice => {

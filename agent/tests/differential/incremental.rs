@@ -12,8 +12,7 @@ use std::{
 
 use podgate::{
     compiler::{
-        Backend, Incremental, IncrementalInput, PortRange, Rows, RuleSet, Signature, Site, Subject, Tables,
-        compile,
+        Backend, Incremental, IncrementalInput, PortRange, Rows, RuleSet, Signature, Site, Tables, compile,
     },
     model::{Cluster, Name, ObjectName, Objects, Pod},
 };
@@ -178,7 +177,7 @@ impl Event {
 /// Tables with contents in the place of indexes.
 #[derive(Debug, PartialEq, Eq)]
 struct Meaning {
-    subjects: BTreeMap<ObjectName, [Arc<RuleSet>; 2]>,
+    subjects: BTreeMap<ObjectName, [Arc<RuleSet>; 4]>,
     rule_sets: BTreeSet<Arc<RuleSet>>,
     addresses: BTreeMap<IpAddr, Arc<Signature>>,
     prefixes: BTreeMap<PrefixKey, Arc<Signature>>,
@@ -194,7 +193,7 @@ struct Meaning {
 type Verdicts = BTreeMap<(Arc<RuleSet>, Arc<Signature>), BTreeSet<BTreeSet<PortRange>>>;
 
 /// A backend: its kind, identity and class, and the egress rule set of a local one.
-type Behind = (&'static str, Arc<Signature>, BTreeSet<PortRange>, Option<Arc<RuleSet>>);
+type Behind = (&'static str, Arc<Signature>, BTreeSet<PortRange>, Option<[Arc<RuleSet>; 2]>);
 
 impl Meaning {
     fn of(tables: &Tables) -> Self {
@@ -217,9 +216,7 @@ impl Meaning {
             subjects: tables
                 .subjects
                 .iter()
-                .map(|(name, Subject { ingress, egress })| {
-                    (name.clone(), [rule_set(ingress), rule_set(egress)])
-                })
+                .map(|(name, subject)| (name.clone(), subject.rule_sets().map(|index| rule_set(&index))))
                 .collect(),
             rule_sets: tables.rule_sets.values().cloned().collect(),
             addresses: tables.identities.addresses.iter().map(|(at, id)| (*at, signature(id))).collect(),
@@ -278,9 +275,12 @@ fn behind(tables: &Tables, place: &usize) -> BTreeSet<Behind> {
     let class = |index: usize| tables.classes.signatures[index].clone();
     let behind = tables.services.behind[place].iter().map(|backend| match *backend {
         Backend::Node { identity, class: at } => ("node", signature(identity), class(at), None),
-        Backend::Local { identity, class: at, egress } => {
-            ("local", signature(identity), class(at), Some(tables.rule_sets[&egress].clone()))
-        }
+        Backend::Local { identity, class: at, egress } => (
+            "local",
+            signature(identity),
+            class(at),
+            Some(egress.map(|index| tables.rule_sets[&index].clone())),
+        ),
         Backend::Elsewhere { identity, class: at } => ("elsewhere", signature(identity), class(at), None),
     });
     behind.collect()

@@ -9,7 +9,7 @@ use std::{
 
 use podgate::{
     compiler::Tables,
-    model::{Pod, Service, ServicePort},
+    model::{Cluster, Pod, Service, ServicePort},
 };
 use podgate_common::{
     Direction, EndpointState, FlowKey, FragmentKey, Headers, Hook, Kind, NODE, Outcome, Protocol, Tuple,
@@ -92,9 +92,22 @@ struct Read {
     is_connection: bool,
 }
 
+/// What policies say of one side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// None has a say.
+    Nothing,
+    Allowed,
+    /// Some of the service's backends are allowed.
+    Deferred,
+    Denied,
+}
+
 /// Remembers what has passed, and checks every outcome against it and against the policies.
 pub(crate) struct Witness<'a> {
     world: &'a World,
+    /// As if nothing were in audit mode.
+    audited: Cluster,
     tables: &'a Tables,
     /// Connections, by veth, of which a packet has passed as new.
     opened: BTreeSet<(u32, FlowKey)>,
@@ -104,7 +117,8 @@ pub(crate) struct Witness<'a> {
 
 impl<'a> Witness<'a> {
     pub(crate) fn new(world: &'a World, tables: &'a Tables) -> Self {
-        Self { world, tables, opened: BTreeSet::new(), fragments: BTreeMap::new() }
+        let audited = naive::without_audit(&world.cluster);
+        Self { world, audited, tables, opened: BTreeSet::new(), fragments: BTreeMap::new() }
     }
 
     pub(crate) fn check(&mut self, hook: Hook, frame: &[u8], outcome: Outcome) -> Result<(), &'static str> {
@@ -113,7 +127,14 @@ impl<'a> Witness<'a> {
         if outcome.passes() && kind == Kind::FirstFragment {
             self.fragments.insert(datagram, (tuple.source_port, tuple.destination_port));
         }
-        let opens = [Outcome::Allowed, Outcome::Free, Outcome::OwnNode, Outcome::Itself, Outcome::Deferred];
+        let opens = [
+            Outcome::Allowed,
+            Outcome::Free,
+            Outcome::OwnNode,
+            Outcome::Itself,
+            Outcome::Deferred,
+            Outcome::WouldDeny,
+        ];
         if opens.contains(&outcome) {
             let (key, _) = FlowKey::of(&tuple);
             self.opened.insert((hook.ifindex, key));
@@ -147,7 +168,7 @@ impl<'a> Witness<'a> {
         Read { kind, tuple, opens: headers.segment.opens(), datagram, is_connection }
     }
 
-    /// What leaves the node is judged when an isolated pod has sent it, and not judged before.
+    /// What leaves the node is judged when a pod has sent it that policies are asked about, and not judged before.
     pub(crate) fn check_on_wire(
         &mut self,
         via: u32,
@@ -156,15 +177,16 @@ impl<'a> Witness<'a> {
     ) -> Result<(), &'static str> {
         let Read { kind, tuple, opens, datagram, is_connection } = self.read(frame);
         let (key, _) = FlowKey::of(&tuple);
-        let isolated = self
+        let asked = self
             .sender(via, &tuple)
-            .filter(|(_, pod)| via != NODE && naive::isolates(&self.world.cluster, pod, Direction::Egress));
+            .filter(|(_, pod)| via != NODE && naive::isolates(&self.audited, pod, Direction::Egress));
         let is_candidate = matches!(kind, Kind::Flow | Kind::FirstFragment | Kind::LaterFragment);
-        let Some((veth, pod)) = isolated.filter(|_| is_candidate) else {
+        let Some((veth, pod)) = asked.filter(|_| is_candidate) else {
             return outcome.map_or(Ok(()), |_| Err("no isolated pod has sent it"));
         };
+        let isolated = naive::isolates(&self.world.cluster, pod, Direction::Egress);
         if !is_connection {
-            return if outcome == Some(Outcome::Fragment) {
+            return if outcome == isolated.then_some(Outcome::Fragment) {
                 Ok(())
             } else {
                 Err("its first fragment is not known")
@@ -173,14 +195,18 @@ impl<'a> Witness<'a> {
         let passes = outcome.is_none_or(Outcome::passes);
         let holds = match outcome {
             None => self.opened.contains(&(veth, key)),
-            Some(Outcome::Allowed) => {
+            Some(Outcome::Allowed | Outcome::Free) if isolated != (outcome == Some(Outcome::Allowed)) => {
+                false
+            }
+            Some(Outcome::Allowed | Outcome::Free) => {
                 let may_be_a_reply = !pod.addresses.contains(&tuple.source.into())
                     && !tuple.source.is_link_local_v6()
                     && tuple.protocol == Protocol::Tcp as u32
                     && !opens;
-                self.sends(pod, &tuple) || may_be_a_reply
+                self.sends(pod, &tuple) && self.would_send(pod, &tuple) || may_be_a_reply
             }
             Some(Outcome::DeniedBackend) => !self.sends(pod, &tuple),
+            Some(Outcome::WouldDeny) => self.sends(pod, &tuple) && !self.would_send(pod, &tuple),
             Some(_) => false,
         };
         if passes {
@@ -217,10 +243,19 @@ impl<'a> Witness<'a> {
 
     /// Whether a pod's egress allows this.
     fn sends(&self, pod: &Pod, tuple: &Tuple) -> bool {
+        Self::sends_in(&self.world.cluster, pod, tuple)
+    }
+
+    /// Whether it would, were nothing in audit mode.
+    fn would_send(&self, pod: &Pod, tuple: &Tuple) -> bool {
+        Self::sends_in(&self.audited, pod, tuple)
+    }
+
+    fn sends_in(cluster: &Cluster, pod: &Pod, tuple: &Tuple) -> bool {
         let protocol = Protocol::try_from(tuple.protocol).ok();
         let (peer, port) = (tuple.destination.into(), tuple.destination_port);
         naive::allows(
-            &self.world.cluster,
+            cluster,
             Asked {
                 subject: pod,
                 direction: Direction::Egress,
@@ -256,10 +291,45 @@ impl<'a> Witness<'a> {
 
     /// Whether a backend is a pod of this node under the same rules: then the compiled tables cannot tell it from the
     /// sender, which always reaches itself.
-    fn may_be_itself(&self, sender: &Pod, backend: &IpAddr) -> bool {
+    fn may_be_itself(&self, rule_set: usize, backend: &IpAddr) -> bool {
         let (tables, known) =
             (self.tables, self.world.subjects().find(|pod| pod.addresses.contains(backend)));
-        known.is_some_and(|pod| tables.subjects[&pod.name].egress == tables.subjects[&sender.name].egress)
+        known.is_some_and(|pod| tables.subjects[&pod.name].of_egress().contains(&rule_set))
+    }
+
+    /// What the policies of a cluster say of a pod's side. `rule_set` is what its egress was compiled to.
+    fn said(&self, cluster: &Cluster, rule_set: usize, pod: &Pod, hook: Hook, tuple: &Tuple) -> Said {
+        let egress = hook.direction == Direction::Egress;
+        let allows = |peer: IpAddr, port| {
+            let protocol = Protocol::try_from(tuple.protocol).ok();
+            let own_node = egress && self.world.node.contains(&peer);
+            let direction = hook.direction;
+            naive::allows(cluster, Asked { subject: pod, direction, peer, protocol, port, own_node })
+        };
+        if !naive::isolates(cluster, pod, hook.direction) {
+            return Said::Nothing;
+        }
+        let Some(backends) = self.backends(tuple).filter(|_| egress) else {
+            let peer = if egress { tuple.destination.into() } else { self.source(hook.via, tuple) };
+            return if allows(peer, tuple.destination_port) { Said::Allowed } else { Said::Denied };
+        };
+        // Each backend of the service: allowed, or the pod itself, which is met only by who is.
+        let behind: Vec<(bool, bool)> = backends
+            .iter()
+            .map(|(address, port)| (allows(*address, *port), self.may_be_itself(rule_set, address)))
+            .collect();
+        // What is delivered to the node is judged nowhere else: one that is denied there denies all.
+        let node_is_denied = backends
+            .iter()
+            .zip(&behind)
+            .any(|((address, _), (allowed, _))| self.world.node.contains(address) && !allowed);
+        if !behind.is_empty() && behind.iter().all(|(allowed, _)| *allowed) {
+            Said::Allowed
+        } else if !node_is_denied && behind.iter().any(|(allowed, itself)| *allowed || *itself) {
+            Said::Deferred
+        } else {
+            Said::Denied
+        }
     }
 
     fn reason(
@@ -278,44 +348,31 @@ impl<'a> Witness<'a> {
         let egress = hook.direction == Direction::Egress;
         let (source, destination) = (tuple.source.into(), tuple.destination.into());
         let own = |address| pod.addresses.contains(address);
-        let asked = |peer, port| Asked {
-            subject: pod,
-            direction: hook.direction,
-            peer,
-            protocol: Protocol::try_from(tuple.protocol).ok(),
-            port,
-            own_node: egress && self.world.node.contains(&peer),
+        let subject = self.tables.subjects[&pod.name];
+        let said = || self.said(&self.world.cluster, subject.egress, pod, hook, tuple);
+        let would_say = || match (is_known, subject.audit_egress) {
+            (false, _) => Said::Nothing,
+            (true, 0) => self.said(&self.audited, subject.egress, pod, hook, tuple),
+            (true, rule_set) => self.said(&self.audited, rule_set, pod, hook, tuple),
         };
-        let cluster = &self.world.cluster;
-        let backends = self.backends(tuple).filter(|_| egress);
-        // Each backend of the service: allowed, or the pod itself, which is met only by who is.
-        let behind: Vec<(bool, bool)> = backends
-            .iter()
-            .flatten()
-            .map(|(address, port)| {
-                let allowed = naive::allows(cluster, asked(*address, *port));
-                (allowed, self.may_be_itself(pod, address))
-            })
-            .collect();
-        let allowed = || match (&backends, egress) {
-            (Some(_), _) => !behind.is_empty() && behind.iter().all(|(allowed, _)| *allowed),
-            (None, true) => naive::allows(cluster, asked(destination, tuple.destination_port)),
-            (None, false) => {
-                naive::allows(cluster, asked(self.source(hook.via, tuple), tuple.destination_port))
-            }
-        };
-        // What is delivered to the node is judged nowhere else: one that is denied there denies all.
-        let node_is_denied = || {
-            let mut behind = backends.iter().flatten().zip(&behind);
-            behind.any(|((address, _), (allowed, _))| self.world.node.contains(address) && !allowed)
-        };
-        let some = || !node_is_denied() && behind.iter().any(|(allowed, itself)| *allowed || *itself);
-        let sender_allows = || self.sender(hook.via, tuple).is_none_or(|(_, pod)| self.sends(pod, tuple));
+        let allowed = || said() == Said::Allowed && !matches!(would_say(), Said::Denied | Said::Deferred);
+        let sender = || self.sender(hook.via, tuple).map(|(_, pod)| pod);
+        let sender_allows = || sender().is_none_or(|pod| self.sends(pod, tuple));
+        let sender_would_allow = || sender().is_none_or(|pod| self.would_send(pod, tuple));
         let must = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
         match outcome {
             Outcome::Established => must(is_connection && opened, "nothing opened the connection here"),
             Outcome::Allowed => must(is_connection && isolated && allowed(), "no rule allows it"),
-            Outcome::Free => must(is_connection && !isolated, "the pod is isolated"),
+            Outcome::Free => must(
+                is_connection && !isolated && !matches!(would_say(), Said::Denied | Said::Deferred),
+                "the pod is isolated, or something in audit mode has a word to say",
+            ),
+            Outcome::WouldDeny => must(
+                is_connection
+                    && matches!(said(), Said::Nothing | Said::Allowed)
+                    && (would_say() == Said::Denied || !egress && !sender_would_allow()),
+                "nothing in audit mode denies it",
+            ),
             Outcome::OwnNode if egress => {
                 let to_node = self.world.node.contains(&destination);
                 must(is_connection && to_node && allowed(), "it does not go to the node, or is denied there")
@@ -340,15 +397,15 @@ impl<'a> Witness<'a> {
             Outcome::Related => must(kind == Kind::Related && opened, "its connection was not opened here"),
             Outcome::UnreadFree => must(!is_connection && !isolated, "it was read, or the pod is isolated"),
             Outcome::Denied if kind == Kind::Related => must(isolated, "the pod is not isolated"),
-            Outcome::Denied if backends.is_some() => {
-                must(is_connection && isolated && !some(), "a backend is allowed")
-            }
-            Outcome::Denied => must(is_connection && isolated && !allowed(), "a rule allows it"),
+            Outcome::Denied => must(is_connection && isolated && said() == Said::Denied, "a rule allows it"),
             Outcome::DeniedBackend => {
                 must(is_connection && !sender_allows(), "the sender's egress allows it")
             }
             Outcome::Deferred => must(
-                is_connection && isolated && egress && some() && !allowed(),
+                is_connection
+                    && is_known
+                    && egress
+                    && (said() == Said::Deferred || said() != Said::Denied && would_say() == Said::Deferred),
                 "all backends are allowed, or none is, or there are none",
             ),
             Outcome::Masqueraded => Err("no packet is tracked"),

@@ -69,6 +69,21 @@ pub(crate) fn is_judged_alike(one: &Cluster, other: &Cluster, pod: &ObjectName) 
     names(one) == names(other)
 }
 
+/// The cluster as if nothing in it were in audit mode.
+pub(crate) fn without_audit(cluster: &Cluster) -> Cluster {
+    let mut cluster = cluster.clone();
+    for namespace in cluster.namespaces.clone().keys() {
+        Arc::make_mut(&mut cluster.namespaces[namespace]).audit = false;
+    }
+    for policy in cluster.policies.clone().keys() {
+        Arc::make_mut(&mut cluster.policies[policy]).audit = false;
+    }
+    for policy in cluster.cluster_policies.clone().keys() {
+        Arc::make_mut(&mut cluster.cluster_policies[policy]).audit = false;
+    }
+    cluster
+}
+
 /// Whether the pod's side of the connection is allowed.
 pub(crate) fn allows(cluster: &Cluster, asked: Asked<'_>) -> bool {
     if let Some(verdict) = tier_verdict(cluster, asked, Tier::Admin) {
@@ -112,7 +127,7 @@ fn tier_policies<'a>(cluster: &'a Cluster, pod: &Pod, tier: Tier) -> Vec<&'a Clu
     let namespace = cluster.namespace_labels(&pod.name.namespace);
     let is_for = |policy: &&ClusterNetworkPolicy| {
         let ClusterSubject { namespaces, pods } = &policy.subject;
-        policy.tier == tier && namespaces.matches(&namespace) && pods.matches(&pod.labels)
+        !policy.audit && policy.tier == tier && namespaces.matches(&namespace) && pods.matches(&pod.labels)
     };
     let mut policies: Vec<_> = cluster.cluster_policies.values().map(Arc::as_ref).filter(is_for).collect();
     policies.sort_by_key(|policy| (policy.priority, policy.name.clone()));
@@ -129,7 +144,13 @@ fn rules_of<'a>(
         .policies
         .values()
         .map(Arc::as_ref)
-        .filter(|policy| policy.name.namespace == pod.name.namespace && policy.subject.matches(&pod.labels))
+        .filter(|policy| {
+            let whole_namespace = &cluster.namespaces[&policy.name.namespace];
+            !policy.audit
+                && !whole_namespace.audit
+                && policy.name.namespace == pod.name.namespace
+                && policy.subject.matches(&pod.labels)
+        })
         .filter_map(move |policy| {
             let rules = match direction {
                 Direction::Ingress => &policy.ingress,

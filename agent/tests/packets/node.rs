@@ -218,6 +218,8 @@ impl Node {
                     slot: Slot(0),
                     ingress: memory::policy_id(judged.subject.ingress),
                     egress: memory::policy_id(judged.subject.egress),
+                    audit_ingress: memory::policy_id(judged.subject.audit_ingress),
+                    audit_egress: memory::policy_id(judged.subject.audit_egress),
                     master: judged.master,
                     v4: self.own_address(*ifindex, true),
                     v6: self.own_address(*ifindex, false),

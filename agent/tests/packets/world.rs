@@ -155,7 +155,7 @@ impl World {
             |host: Host| (host.veth(), Veth { pod: host.name(), state: EndpointState::Known, master: 0 });
         let namespace = |name: &str| {
             let labels = labels(&[("kubernetes.io/metadata.name", name)]);
-            (Name::from(name), Arc::new(Namespace { labels }))
+            (Name::from(name), Arc::new(Namespace { labels, audit: false }))
         };
         let cluster = Cluster {
             namespaces: ["x", "y"].map(namespace).into_iter().collect(),
@@ -244,8 +244,13 @@ impl World {
 
     fn with(mut self, pod: Host, fill: impl FnOnce(&mut NetworkPolicy)) -> Self {
         let name = ObjectName::new(pod.name().namespace, format!("p{}", self.cluster.policies.len()));
-        let mut policy =
-            NetworkPolicy { name: name.clone(), subject: app(pod.app()), ingress: None, egress: None };
+        let mut policy = NetworkPolicy {
+            name: name.clone(),
+            subject: app(pod.app()),
+            ingress: None,
+            egress: None,
+            audit: false,
+        };
         fill(&mut policy);
         self.cluster.policies.insert(name, policy.into());
         self

@@ -56,7 +56,7 @@ impl Node {
 
     /// Enters a connection that is older than the agent, of which the pod is the server.
     fn knows_older(&self, client: (IpAddr, u16), port: u16) {
-        let ((source, source_port), protocol) = (client, crate::protocol::number::TCP);
+        let ((source, source_port), protocol) = (client, number::TCP);
         let (source, destination) = (source.into(), pod().into());
         let tuple = Tuple { source, destination, source_port, destination_port: port, protocol };
         let (key, source_is_low) = FlowKey::of(&tuple);

@@ -26,10 +26,11 @@ pub fn decide_on_wire<T: Tables>(
         return None;
     }
     let entered = tables.endpoint(via);
-    if entered.is_known() && !entered.egress.isolates() {
+    if entered.is_known() && !entered.is_asked(Direction::Egress) {
         return None;
     }
-    let Scratch { headers, tracked, .. } = scratch;
+    scratch.begin(via, Direction::Egress);
+    let Scratch { headers, tracked, judged, .. } = scratch;
     let kind = parse(packet, headers);
     let readable = match kind {
         Kind::Flow | Kind::FirstFragment => true,
@@ -38,11 +39,13 @@ pub fn decide_on_wire<T: Tables>(
         Kind::Related | Kind::Neighbour | Kind::Unreadable => return None,
     };
     let sender = Sender::of(&headers.tuple, via, packet, tracked, tables)?;
-    if sender.pod == NODE || !tables.endpoint(sender.pod).egress.isolates() {
+    if sender.pod == NODE || !tables.endpoint(sender.pod).is_asked(Direction::Egress) {
         return None;
     }
+    judged.ifindex = sender.pod;
     if !readable {
-        return Some(Outcome::Fragment);
+        let isolated = tables.endpoint(sender.pod).egress.isolates();
+        return isolated.then_some(Outcome::Fragment);
     }
     let outcome = connection(&sender, packet, scratch, tables);
     if matches!(kind, Kind::FirstFragment) && outcome.is_none_or(Outcome::passes) {
@@ -59,7 +62,8 @@ fn connection<T: Tables>(
     scratch: &mut Scratch,
     tables: &T,
 ) -> Option<Outcome> {
-    let Scratch { headers, tracked, lookup, original, question: Question { entry, judged, .. } } = scratch;
+    let Scratch { headers, tracked, judged, lookup, original, question } = scratch;
+    let Question { entry, is_judged, .. } = question;
     let source_is_low;
     (lookup.key, source_is_low) = FlowKey::of(&headers.tuple);
     let found = tables.flow(lookup);
@@ -82,14 +86,19 @@ fn connection<T: Tables>(
     // No reply comes this way: the entry lives as one that was replied to.
     let seen = Seen::REPLY.with(Seen::CLIENT_IS_LOW, source_is_low);
     *entry = Flow { last: now, seen, ..Flow::EMPTY };
-    *judged = was_judged_at_veth(sender, packet, headers, tracked, original, now, tables);
-    if forget(judged) {
+    *is_judged = was_judged_at_veth(sender, packet, headers, tracked, original, now, tables);
+    let isolated = tables.endpoint(sender.pod).egress.isolates();
+    let mut outcome = if isolated { Outcome::Allowed } else { Outcome::Free };
+    if forget(is_judged) {
         entry.client_if = sender.pod;
         entry.client_epoch = tables.epoch();
-    } else if !may_send(sender, &headers.tuple, headers.segment, entry, tables) {
-        return Some(Outcome::DeniedBackend);
+    } else if let Some(against) = may_send(sender, &headers.tuple, headers.segment, entry, judged, tables) {
+        outcome = against;
+        if !outcome.passes() {
+            return Some(outcome);
+        }
     }
-    Some(if tables.put_flow(lookup, entry) { Outcome::Allowed } else { Outcome::FlowTable })
+    Some(if tables.put_flow(lookup, entry) || !isolated { outcome } else { Outcome::FlowTable })
 }
 
 /// Whether the connection, before its addresses were rewritten, was judged by `from_pod` alone.

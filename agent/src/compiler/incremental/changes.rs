@@ -17,6 +17,8 @@ pub(super) struct Changes<'a> {
     /// Before and after.
     pub(super) pods: BTreeMap<&'a ObjectName, Forms<'a, Arc<Pod>>>,
     pub(super) namespaces: BTreeSet<&'a Name>,
+    /// Those whose policies have come into or out of audit mode.
+    pub(super) modes: BTreeSet<&'a Name>,
     /// In their old and their new form.
     pub(super) policies: Vec<&'a NetworkPolicy>,
     pub(super) cluster_policies: bool,
@@ -38,6 +40,9 @@ impl<'a> Changes<'a> {
                 name
             }
         });
+        let namespaces: BTreeSet<&Name> = namespaces.collect();
+        let changed = namespaces.iter().copied();
+        let modes = changed.filter(|name| old.is_in_audit(name) != new.is_in_audit(name)).collect();
         let policies = old.policies.diff(&new.policies).flat_map(both);
         let services = old.services.diff(&new.services).flat_map(both).map(|service| &service.name);
         let slices = old.slices.diff(&new.slices).map(forms);
@@ -46,7 +51,8 @@ impl<'a> Changes<'a> {
         let of_slices = slices.iter().flat_map(|(before, after)| before.iter().chain(after));
         Self {
             pods: pods.collect(),
-            namespaces: namespaces.collect(),
+            namespaces,
+            modes,
             policies: policies.map(|policy| &**policy).collect(),
             cluster_policies: old.cluster_policies.diff(&new.cluster_policies).next().is_some(),
             nodes: old.nodes.diff(&new.nodes).next().is_some(),

@@ -37,7 +37,7 @@ pub(super) struct Fronts {
     /// By (rule set, place): see [`Services::leave_node`].
     leaving: BTreeSet<(usize, usize)>,
     /// What this node was when it was looked at last.
-    local: HashMap<IpAddr, usize>,
+    local: HashMap<IpAddr, [usize; 2]>,
     own_addresses: BTreeSet<IpAddr>,
     slices: Slices,
 }
@@ -105,7 +105,7 @@ impl Fronts {
     fn dirty(&self, work: &Work<'_>, view: &View<'_>) -> Vec<ObjectName> {
         let mut addresses: BTreeSet<IpAddr> = work.moves.keys().copied().collect();
         addresses.extend(self.own_addresses.symmetric_difference(view.site.own_addresses));
-        let differ = |of: &HashMap<IpAddr, usize>, other: &HashMap<IpAddr, usize>| -> Vec<IpAddr> {
+        let differ = |of: &HashMap<IpAddr, [usize; 2]>, other: &HashMap<IpAddr, [usize; 2]>| -> Vec<IpAddr> {
             of.iter().filter(|(at, egress)| other.get(at) != Some(egress)).map(|(at, _)| *at).collect()
         };
         addresses.extend(differ(&self.local, view.local));

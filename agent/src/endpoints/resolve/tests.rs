@@ -130,6 +130,7 @@ fn a_pod_that_a_cluster_policy_has_rules_for_is_held_like_an_isolated_one() {
         },
         ingress,
         egress: Vec::new(),
+        audit: false,
     };
     for pod in ["shop/new", "bank/new"] {
         let world = World::new().veth(10, "veth1", &["10.1.0.5"]);
@@ -382,7 +383,13 @@ impl World {
     }
 
     fn policy(mut self, policy: &str, subject: Selector) -> Self {
-        let policy = NetworkPolicy { name: name(policy), subject, ingress: Some(Vec::new()), egress: None };
+        let policy = NetworkPolicy {
+            name: name(policy),
+            subject,
+            ingress: Some(Vec::new()),
+            egress: None,
+            audit: false,
+        };
         self.cluster.policies.insert(policy.name.clone(), policy.into());
         self
     }

@@ -45,6 +45,7 @@ impl Dialect {
 pub(super) fn read(
     fields: &Object<'_>,
     name: ClusterPolicyName,
+    audit: bool,
     names: &mut Interner,
 ) -> ClusterNetworkPolicy {
     let nobody = ClusterSubject { namespaces: Selector::Nothing, pods: Selector::Nothing };
@@ -56,6 +57,7 @@ pub(super) fn read(
         subject: nobody,
         ingress: Vec::new(),
         egress: Vec::new(),
+        audit,
     };
     let Ok(spec) = field.object() else { return policy };
     let known: &[_] = match policy.name.kind {

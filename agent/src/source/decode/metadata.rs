@@ -1,4 +1,4 @@
-//! `metadata`: name, namespace and labels.
+//! `metadata`: name, namespace, labels, and podgate's annotation.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::model::{Labels, NAMESPACE_NAME_LABEL, Name, ObjectName};
 
 use super::{
     Place,
-    field::{Field, Object, Reported},
+    field::{Field, Object, Reported, quoted},
     intern::Interner,
     kind::{Kind, ObjectId},
     syntax,
@@ -20,7 +20,14 @@ pub(super) struct Metadata {
     /// `default` for what has none; means nothing for what is not in a namespace.
     pub(super) namespace: Name,
     pub(super) labels: Labels,
+    /// Only policies and namespaces have a mode.
+    pub(super) audit: bool,
 }
+
+/// The annotation that says how a policy, or all policies of a namespace, are meant.
+const MODE: &str = "podgate.io/mode";
+const AUDIT: &str = "audit";
+const ENFORCE: &str = "enforce";
 
 /// The namespace of objects that name none, as for `kubectl`.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -33,12 +40,14 @@ pub(super) fn read(field: &Field<'_>, kind: Kind, names: &mut Interner) -> Metad
             let name = name(&object.get("name"), kind).ok();
             let namespace = namespace(&object, kind).unwrap_or(DEFAULT_NAMESPACE);
             let labels = labels(&object.get("labels"), kind, name.as_ref(), names);
-            Metadata { name, namespace: names.name(namespace), labels }
+            let audit = has_mode(kind) && is_in_audit(&object).unwrap_or(false);
+            Metadata { name, namespace: names.name(namespace), labels, audit }
         }
         Err(_reported) => Metadata {
             name: None,
             namespace: names.name(DEFAULT_NAMESPACE),
             labels: names.labels(BTreeMap::new()),
+            audit: false,
         },
     }
 }
@@ -46,7 +55,7 @@ pub(super) fn read(field: &Field<'_>, kind: Kind, names: &mut Interner) -> Metad
 impl Metadata {
     /// `None` without a name.
     pub(super) fn id(self, kind: Kind) -> Option<ObjectId> {
-        let Self { name, namespace, labels: _ } = self;
+        let Self { name, namespace, labels: _, audit: _ } = self;
         Some(match kind.is_namespaced() {
             true => ObjectId::of_namespace(kind, ObjectName { namespace, name: name? }),
             false => ObjectId::of_cluster(kind, name?),
@@ -92,6 +101,21 @@ fn namespace<'a>(metadata: &Object<'a>, kind: Kind) -> Option<&'a str> {
     let namespace = field.optional_text().ok()??;
     syntax::report(&field, namespace, syntax::dns_label(namespace));
     Some(namespace)
+}
+
+const fn has_mode(kind: Kind) -> bool {
+    matches!(kind, Kind::Namespace | Kind::NetworkPolicy | Kind::ClusterPolicy(_))
+}
+
+/// What is not understood is enforced.
+fn is_in_audit(metadata: &Object<'_>) -> Result<bool, Reported> {
+    let annotations = metadata.get("annotations");
+    let field = annotations.object()?.get(MODE);
+    match field.optional_text()? {
+        None | Some(ENFORCE) => Ok(false),
+        Some(AUDIT) => Ok(true),
+        Some(text) => Err(field.fault(format!("{} is neither {ENFORCE:?} nor {AUDIT:?}", quoted(text)))),
+    }
 }
 
 fn labels(field: &Field<'_>, kind: Kind, name: Option<&Name>, names: &mut Interner) -> Labels {

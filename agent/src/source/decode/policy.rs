@@ -20,7 +20,12 @@ struct Isolates {
 
 /// An absent `spec` is `{}`, as for the API server: it isolates every pod of the namespace for ingress.
 /// One that is no object may have meant anything: it isolates them all both ways and allows nothing.
-pub(super) fn read(fields: &Object<'_>, name: ObjectName, names: &mut Interner) -> NetworkPolicy {
+pub(super) fn read(
+    fields: &Object<'_>,
+    name: ObjectName,
+    audit: bool,
+    names: &mut Interner,
+) -> NetworkPolicy {
     let field = fields.get("spec");
     let Ok(spec) = field.object() else {
         let nothing = Some(Vec::new());
@@ -29,6 +34,7 @@ pub(super) fn read(fields: &Object<'_>, name: ObjectName, names: &mut Interner) 
             subject: Selector::EVERYTHING,
             ingress: nothing.clone(),
             egress: nothing,
+            audit,
         };
     };
     spec.report_unknown(&["podSelector", "policyTypes", "ingress", "egress"]);
@@ -43,6 +49,7 @@ pub(super) fn read(fields: &Object<'_>, name: ObjectName, names: &mut Interner) 
         subject,
         ingress: isolates.ingress.then(|| ingress.unwrap_or_default()),
         egress: isolates.egress.then(|| egress.unwrap_or_default()),
+        audit,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use podgate::model::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, IpBlock,
-    NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Requirement, Rule, Selector, Tier,
+    Name, NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Requirement, Rule, Selector, Tier,
 };
 use podgate_common::{EndpointState, Protocol};
 use proptest::{prelude::*, sample::Index};
@@ -66,48 +66,54 @@ fn services() -> impl Strategy<Value = BTreeMap<Protocol, Vec<(Host, u16)>>> {
 pub(crate) fn clusters() -> impl Strategy<Value = World> {
     let tiers = prop::collection::vec(prop::sample::select(vec!["", "web", "db"]), Host::PODS.len());
     let cluster_policies = prop_oneof![Just(Vec::new()), prop::collection::vec(cluster_policies(), 1..4)];
-    (prop::collection::vec(policies(), 1..8), cluster_policies, tiers).prop_map(|(policies, wide, tiers)| {
-        let mut world = World::new();
-        for (number, mut policy) in wide.into_iter().enumerate() {
-            policy.name.name = format!("c{number}").into();
-            world.cluster.cluster_policies.insert(policy.name.clone(), policy.into());
-        }
-        for (number, mut policy) in policies.into_iter().enumerate() {
-            policy.name = ObjectName::new("x", format!("p{number}"));
-            world.cluster.policies.insert(policy.name.clone(), policy.into());
-        }
-        let names: Vec<_> = world.cluster.pods.keys().cloned().collect();
-        for (name, tier) in names.iter().zip(tiers) {
-            let pod = Arc::make_mut(&mut world.cluster.pods[name]);
-            let app = pod.labels["app"].clone();
-            pod.labels = labels(&[("app", &*app), ("tier", tier)]);
-        }
-        world
-    })
+    let audit = prop::bool::weighted(0.1);
+    (prop::collection::vec(policies(), 1..8), cluster_policies, tiers, audit).prop_map(
+        |(policies, wide, tiers, audit)| {
+            let mut world = World::new();
+            Arc::make_mut(&mut world.cluster.namespaces[&Name::from("x")]).audit = audit;
+            for (number, mut policy) in wide.into_iter().enumerate() {
+                policy.name.name = format!("c{number}").into();
+                world.cluster.cluster_policies.insert(policy.name.clone(), policy.into());
+            }
+            for (number, mut policy) in policies.into_iter().enumerate() {
+                policy.name = ObjectName::new("x", format!("p{number}"));
+                world.cluster.policies.insert(policy.name.clone(), policy.into());
+            }
+            let names: Vec<_> = world.cluster.pods.keys().cloned().collect();
+            for (name, tier) in names.iter().zip(tiers) {
+                let pod = Arc::make_mut(&mut world.cluster.pods[name]);
+                let app = pod.labels["app"].clone();
+                pod.labels = labels(&[("app", &*app), ("tier", tier)]);
+            }
+            world
+        },
+    )
 }
 
 fn policies() -> impl Strategy<Value = NetworkPolicy> {
     let direction = || prop::option::of(prop::collection::vec(rules(), 0..4));
-    (selectors(), direction(), direction()).prop_map(|(subject, ingress, egress)| NetworkPolicy {
-        name: ObjectName::new("x", ""),
-        subject,
-        ingress,
-        egress,
+    (selectors(), direction(), direction(), audit()).prop_map(|(subject, ingress, egress, audit)| {
+        NetworkPolicy { name: ObjectName::new("x", ""), subject, ingress, egress, audit }
     })
+}
+
+fn audit() -> impl Strategy<Value = bool> {
+    prop::bool::weighted(0.2)
 }
 
 fn cluster_policies() -> impl Strategy<Value = ClusterNetworkPolicy> {
     let tiers = prop::sample::select(Tier::ALL.to_vec());
     let pods = (namespaces(), selectors()).prop_map(|(namespaces, pods)| ClusterSubject { namespaces, pods });
     let rules = |of_egress| prop::collection::vec(cluster_rules(of_egress), 0..4);
-    (tiers, 0..3_u16, pods, rules(false), rules(true)).prop_map(
-        |(tier, priority, subject, ingress, egress)| ClusterNetworkPolicy {
+    (tiers, 0..3_u16, pods, rules(false), rules(true), audit()).prop_map(
+        |(tier, priority, subject, ingress, egress, audit)| ClusterNetworkPolicy {
             name: ClusterPolicyName { name: "".into(), kind: ClusterPolicyKind::ClusterNetworkPolicy },
             tier,
             priority,
             subject,
             ingress,
             egress,
+            audit,
         },
     )
 }

@@ -115,7 +115,7 @@ pub(super) fn assert_compiled_verdicts(node: &Node, world: &World) {
     let memory = Memory::new(node.tables());
     for asked in questions(world) {
         let Some(protocol) = asked.protocol else { continue };
-        let Subject { ingress, egress } = node.tables().subjects[&asked.subject.name];
+        let Subject { ingress, egress, .. } = node.tables().subjects[&asked.subject.name];
         let rule_set = if asked.direction == Direction::Ingress { ingress } else { egress };
         let veth = veth_of(world, asked.subject);
         let in_kernel = snapshot.allows(veth, asked.direction, asked.peer, asked.protocol, asked.port);

@@ -99,7 +99,10 @@ fn labels_of_a_namespace_are_those_of_all_its_pods_for_every_policy() {
     let labelled = |name: &str| {
         let mut world = world.clone();
         let labels = labels(&[("kubernetes.io/metadata.name", "y"), ("team", name)]);
-        world.cluster.namespaces.insert("y".into(), podgate::model::Namespace { labels }.into());
+        world
+            .cluster
+            .namespaces
+            .insert("y".into(), podgate::model::Namespace { labels, audit: false }.into());
         world
     };
     let mut node = Node::new(&world);

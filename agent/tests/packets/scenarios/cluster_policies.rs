@@ -39,8 +39,15 @@ fn with(mut world: World, tier: Tier, host: Host, direction: Direction, rule: Cl
         kind: ClusterPolicyKind::ClusterNetworkPolicy,
     };
     let subject = ClusterSubject { namespaces: Selector::EVERYTHING, pods: app(&label) };
-    let policy =
-        ClusterNetworkPolicy { name: name.clone(), tier, priority: number, subject, ingress, egress };
+    let policy = ClusterNetworkPolicy {
+        name: name.clone(),
+        tier,
+        priority: number,
+        subject,
+        ingress,
+        egress,
+        audit: false,
+    };
     world.cluster.cluster_policies.insert(name, policy.into());
     world
 }
