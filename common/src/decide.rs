@@ -353,7 +353,7 @@ fn against_backend<T: Tables>(
 }
 
 /// What the policy of `judged` says of a peer; what the peer and the port are to it is noted there.
-#[inline(always)]
+#[inline(never)]
 fn by_policy<T: Tables>(
     peer: &Address,
     tuple: &Tuple,

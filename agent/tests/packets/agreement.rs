@@ -309,6 +309,9 @@ impl<'a> Witness<'a> {
         if !naive::isolates(cluster, pod, hook.direction) {
             return Said::Nothing;
         }
+        if egress && pod.addresses.contains(&tuple.destination.into()) {
+            return Said::Allowed;
+        }
         let Some(backends) = self.backends(tuple).filter(|_| egress) else {
             let peer = if egress { tuple.destination.into() } else { self.source(hook.via, tuple) };
             return if allows(peer, tuple.destination_port) { Said::Allowed } else { Said::Denied };
@@ -349,7 +352,10 @@ impl<'a> Witness<'a> {
         let (source, destination) = (tuple.source.into(), tuple.destination.into());
         let own = |address| pod.addresses.contains(address);
         let subject = self.tables.subjects[&pod.name];
-        let said = || self.said(&self.world.cluster, subject.egress, pod, hook, tuple);
+        let said = || match is_known {
+            true => self.said(&self.world.cluster, subject.egress, pod, hook, tuple),
+            false => Said::Nothing,
+        };
         let would_say = || match (is_known, subject.audit_egress) {
             (false, _) => Said::Nothing,
             (true, 0) => self.said(&self.audited, subject.egress, pod, hook, tuple),

@@ -63,7 +63,7 @@ fn connection<T: Tables>(
     tables: &T,
 ) -> Option<Outcome> {
     let Scratch { headers, tracked, judged, lookup, original, question } = scratch;
-    let Question { entry, is_judged, .. } = question;
+    let Question { entry, is_judged, outcome, .. } = question;
     let source_is_low;
     (lookup.key, source_is_low) = FlowKey::of(&headers.tuple);
     let found = tables.flow(lookup);
@@ -88,15 +88,16 @@ fn connection<T: Tables>(
     *entry = Flow { last: now, seen, ..Flow::EMPTY };
     *is_judged = was_judged_at_veth(sender, packet, headers, tracked, original, now, tables);
     let isolated = tables.endpoint(sender.pod).egress.isolates();
-    let mut outcome = if isolated { Outcome::Allowed } else { Outcome::Free };
+    *outcome = if isolated { Outcome::Allowed } else { Outcome::Free };
     if forget(is_judged) {
         entry.client_if = sender.pod;
         entry.client_epoch = tables.epoch();
     } else if let Some(against) = may_send(sender, &headers.tuple, headers.segment, entry, judged, tables) {
-        outcome = against;
-        if !outcome.passes() {
-            return Some(outcome);
-        }
+        *outcome = against;
+    }
+    let outcome = forget(outcome);
+    if !outcome.passes() {
+        return Some(outcome);
     }
     Some(if tables.put_flow(lookup, entry) || !isolated { outcome } else { Outcome::FlowTable })
 }
