@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, path::Path};
 use aya::{TestRun as _, TestRunOptions, programs::SchedClassifier};
 use podgate::{
     compiler::{Incremental, Tables},
-    kernel::{Kernel, KernelOptions, Pins, Program},
+    kernel::{EventRing, Kernel, KernelOptions, Pins, Program},
     memory::{self, Memory},
     publisher::{Published, Publisher, Wanted},
     sockets::{Socket, sides},
 };
 use podgate_common::{
-    Address, Direction, Endpoint, Flow, FlowKey, FragmentKey, Hook, Outcome, Ports, Scratch, Slot, decide,
-    decide_on_wire, frames::Frame,
+    Address, Direction, Endpoint, Flow, FlowEvent, FlowKey, FragmentKey, Hook, Outcome, Ports, Scratch, Slot,
+    Tally, decide, decide_on_wire, frames::Frame,
 };
 
 use crate::{
@@ -44,6 +44,9 @@ pub(crate) struct Node {
     now: u32,
     epoch: u32,
     counters: Vec<(Direction, Outcome, u64)>,
+    events: EventRing,
+    /// What the programs have told of.
+    pub(crate) told: Vec<FlowEvent>,
 }
 
 impl Node {
@@ -68,7 +71,10 @@ impl Node {
         let mut kernel = load_with_room(&pins, recheck, flows);
         let programs = Programs::of(&mut kernel, &bpffs);
         let tables = World::new().compile(Vec::new());
+        let events = kernel.events.take().expect("nobody took it");
         let mut node = Self {
+            events,
+            told: Vec::new(),
             counters: kernel.counters.read().expect("counters"),
             kernel,
             publisher: Publisher::default(),
@@ -165,11 +171,13 @@ impl Node {
     /// Judges a packet in the kernel and in user space: both must agree, and exactly one counter moves, by one.
     #[track_caller]
     pub(crate) fn judge(&mut self, hook: Hook, frame: &[u8]) -> Outcome {
-        let expected = self.with_memory(|memory| decide(&frame, &mut { Scratch::EMPTY }, &hook, memory));
+        let mut scratch = Scratch::EMPTY;
+        let expected = self.with_memory(|memory| decide(&frame, &mut scratch, &hook, memory));
         let passed = self.programs.run(hook, frame);
         let moved = self.moved_counters();
         assert_eq!(moved, [(hook.direction, expected, 1)], "counters, {hook:?}: {frame:02x?}");
         assert_eq!(passed, expected.passes(), "the program's answer, {hook:?}: {frame:02x?}");
+        self.assert_told(&scratch, Some(expected));
         expected
     }
 
@@ -183,14 +191,31 @@ impl Node {
     /// As [`Self::judge`], where packets leave the node.
     #[track_caller]
     pub(crate) fn judge_on_wire(&mut self, via: u32, frame: &[u8]) -> Option<Outcome> {
-        let expected =
-            self.with_memory(|memory| decide_on_wire(&frame, &mut { Scratch::EMPTY }, via, memory));
+        let mut scratch = Scratch::EMPTY;
+        let expected = self.with_memory(|memory| decide_on_wire(&frame, &mut scratch, via, memory));
         let passed = self.programs.run_on_wire(via, frame);
         let moved = self.moved_counters();
         let counted: Vec<_> = expected.iter().map(|outcome| (Direction::Egress, *outcome, 1)).collect();
         assert_eq!(moved, counted, "counters, on the wire, via {via}: {frame:02x?}");
         assert_eq!(passed, expected.is_none_or(Outcome::passes), "on the wire, via {via}: {frame:02x?}");
+        self.assert_told(&scratch, expected);
         expected
+    }
+
+    /// What the programs told of a packet is what user space says of it; of one that is like many others they may be
+    /// silent.
+    #[track_caller]
+    fn assert_told(&mut self, scratch: &Scratch, outcome: Option<Outcome>) {
+        let Some(event) = self.events.take() else { return };
+        assert_eq!(self.events.take(), None, "one packet, one event");
+        let outcome = outcome.filter(|outcome| outcome.is_told()).expect("nothing is to be told");
+        let (tally, time) = (Tally { epoch: event.epoch, ..Tally::EMPTY }, event.time);
+        let expected = FlowEvent::new(&scratch.client_tuple(), &scratch.judged, outcome, &tally, time);
+        // Ids are the kernel's own.
+        let (packets, policy) = (event.packets, event.policy);
+        assert_eq!(event, FlowEvent { packets, policy, ..expected });
+        assert_eq!(policy.isolates(), expected.policy.isolates(), "{event:?}");
+        self.told.push(event);
     }
 
     /// Counters that have moved since the last call, and by how much.

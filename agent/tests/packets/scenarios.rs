@@ -12,3 +12,4 @@ mod odd;
 mod older;
 mod policies;
 mod services;
+mod told;
