@@ -5,12 +5,14 @@
 
 mod client;
 mod latency;
+mod policies;
 
 use std::{fmt, net::IpAddr};
 
 pub use client::ask;
 pub use latency::{Bucket, Latency};
 use podgate_common::{Direction, Outcome};
+pub use policies::{Drops, Hits, Mode, PolicyReport, PolicyStatus, RuleHits};
 use serde::{Deserialize, Serialize};
 
 use crate::{explain::End, port_spec::PortSpec, source::manifests::Change};
@@ -71,6 +73,8 @@ pub enum Ask {
     Status,
     /// Answered by a list of [`EndpointStatus`].
     Endpoints,
+    /// Answered by [`PolicyReport`].
+    Policies,
     /// Answered by [`crate::explain::Explanation`].
     Explain {
         from: End,

@@ -15,6 +15,7 @@ mod man;
 mod matrix;
 mod offline;
 mod output;
+mod policies;
 mod status;
 mod table;
 
@@ -46,6 +47,7 @@ enum Verb {
     Detach(detach::Options),
     Status(status::Options),
     Endpoints(endpoints::Options),
+    Policies(policies::Options),
     Explain(explain::Options),
     Matrix(matrix::Options),
     Doctor(doctor::Options),
@@ -86,6 +88,7 @@ impl Verb {
             Self::Detach(options) => options.run(format()),
             Self::Status(options) => options.run(format()),
             Self::Endpoints(options) => options.run(format()),
+            Self::Policies(options) => options.run(format()),
             Self::Explain(options) => options.run(format()),
             Self::Matrix(options) => options.run(output),
             Self::Doctor(options) => options.run(format()),

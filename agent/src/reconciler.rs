@@ -9,7 +9,7 @@ mod judging;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -19,9 +19,11 @@ use self::arrival::Arrival;
 use self::judging::Change;
 pub use self::judging::Judging;
 use crate::{
+    api::{Drops, PolicyReport},
     compiler::{Incremental, IncrementalInput, Site, Subject, Tables},
     endpoints::{Endpoints, Evidence, Link, LocalPods, Network, State, Veth, cni::CniResults, resolve},
-    kernel::{Attacher, Device, Kernel, Place},
+    hits::{Clock, HitCounts},
+    kernel::{Attacher, Device, Kernel, Place, Tallies},
     model::{Cluster, Name, ObjectName, Pod},
     publisher::{Judged, Published, Publisher, Wanted},
 };
@@ -48,6 +50,8 @@ pub struct Reconciler {
     since: BTreeMap<u32, Dated>,
     /// Pods whose policies may be others than when their veths were dated.
     undated: BTreeSet<ObjectName>,
+    tallies: Option<Tallies>,
+    hits: HitCounts,
 }
 
 /// How a veth is judged, and since which epoch.
@@ -78,8 +82,11 @@ pub struct Enforced {
 }
 
 impl Reconciler {
-    pub fn new(node: Name, kernel: Kernel, attacher: Attacher) -> Self {
+    /// `counting`: since when the kernel's tallies count.
+    pub fn new(node: Name, mut kernel: Kernel, attacher: Attacher, counting: SystemTime) -> Self {
         Self {
+            tallies: kernel.tallies.take(),
+            hits: HitCounts::new(counting),
             kernel,
             attacher,
             local: LocalPods::new(node.clone()),
@@ -166,6 +173,30 @@ impl Reconciler {
             Enforced { veth: veth.clone(), ingress, egress, since }
         });
         enforced.collect()
+    }
+
+    /// Credits what the kernel has counted to policies and pods, and tells of it.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn count(&mut self, cluster: &Cluster) -> Result<(PolicyReport, Drops)> {
+        let now = SystemTime::now();
+        let pods: BTreeMap<u32, Arc<Pod>> = self
+            .endpoints
+            .veths
+            .values()
+            .filter_map(|veth| match &veth.state {
+                State::Known { pod, .. } => Some((veth.ifindex, self.pods.get(pod)?.clone())),
+                State::Held | State::Open => None,
+            })
+            .collect();
+        if let Some(tallies) = &mut self.tallies {
+            let clock =
+                Clock { now, ticks: self.kernel.ticks()?, ticks_per_second: self.kernel.ticks_per_second };
+            self.hits.collect(tallies, &pods, cluster, clock, |met| self.compiler.asked(met))?;
+        }
+        Ok((self.hits.report(cluster, pods.values(), now), self.hits.drops()))
     }
 
     /// How often this process has written to the kernel's tables.

@@ -14,7 +14,7 @@ use podgate_common::Eviction;
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
     time::{interval, sleep},
 };
 
@@ -29,7 +29,7 @@ use crate::{
     options::{AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics},
     reconciler::{Pass, Reconciler},
     report::{self, Progress},
-    server::{CountTables, Http, ReadCounters, Server, Snapshot, Socket},
+    server::{CountTables, HitReport, HitView, Http, ReadCounters, Server, Snapshot, Socket},
     source::{Picture, Update, kube, manifests},
 };
 
@@ -38,6 +38,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether the flow table is too small.
 const CROWDING: Duration = Duration::from_secs(10);
+
+/// How often policies are credited with what was counted.
+const COUNTING: Duration = Duration::from_secs(5);
 
 /// Runs the agent until SIGTERM or SIGINT.
 ///
@@ -97,6 +100,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     let kernel = Kernel::load(Some(&pins), kernel_options)?;
     let mut crowding = Crowding::new(kernel.counters.clone());
     let mut look = interval(CROWDING);
+    let mut count = interval(COUNTING);
     let read_counters = read_counters(kernel.counters.clone());
     let count_tables = count_tables(kernel.tables.clone());
     let mode = match options.hook {
@@ -105,7 +109,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
         AttachBy::Clsact => Mode::Clsact,
     };
     let attacher = Attacher::new(mode, &pins)?;
-    let reconciler = Reconciler::new(options.node.clone(), kernel, attacher);
+    let reconciler = Reconciler::new(options.node.clone(), kernel, attacher, pins.made()?);
 
     let (mut updates, source, health) = if options.manifests.is_empty() {
         let client = kube::connect(options.kubeconfig.as_deref()).await?;
@@ -119,7 +123,8 @@ async fn run(options: &AgentOptions) -> Result<()> {
     let mut agent = Agent::new(options, source, reconciler);
 
     let (snapshots, seen) = watch::channel(Arc::new(agent.snapshot()));
-    let server = Server::new(seen, read_counters, count_tables, health);
+    let (hits, hits_seen, mut hits_asked) = hits();
+    let server = Server::new(seen, read_counters, count_tables, health, hits_seen);
     let socket = Socket::bind(&options.socket)?;
     tokio::spawn(socket.serve(server.clone()));
     if let Metrics::At(address) = options.metrics {
@@ -136,6 +141,14 @@ async fn run(options: &AgentOptions) -> Result<()> {
             () = sleep(RETRY), if retry => {}
             _ = look.tick() => {
                 crowding.look();
+                continue;
+            }
+            _ = count.tick() => {
+                hits.send_replace(agent.count());
+                continue;
+            }
+            Some(()) = hits_asked.recv() => {
+                hits.send_replace(agent.count());
                 continue;
             }
             () = told.wait() => break,
@@ -212,9 +225,24 @@ impl Agent {
         }
     }
 
+    /// What policies have done.
+    fn count(&mut self) -> Arc<HitReport> {
+        let Some(picture) = &self.picture else { return Arc::default() };
+        let counted = self.reconciler.count(&picture.cluster);
+        let (policies, drops) = counted.inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default();
+        Arc::new(HitReport { policies, drops })
+    }
+
     fn snapshot(&self) -> Snapshot {
         report::snapshot(&self.progress, self.picture.as_ref(), &self.reconciler)
     }
+}
+
+/// Hits: where the loop puts them, where servers find them and ask for the newest, and where the loop hears of that.
+fn hits() -> (watch::Sender<Arc<HitReport>>, HitView, mpsc::Receiver<()>) {
+    let (reports, seen) = watch::channel(Arc::default());
+    let (ask, asked) = mpsc::channel(1);
+    (reports, HitView::new(seen, ask), asked)
 }
 
 fn read_counters(counters: Arc<Counters>) -> ReadCounters {

@@ -4,12 +4,14 @@
 //! nothing here can change a verdict. Clients are not trusted: each has little time, short requests and few places, and
 //! none can make the agent wait.
 
+mod hits;
 mod http;
 mod metrics;
 mod socket;
 
 use std::{fmt, sync::Arc, time::Instant};
 
+pub use hits::{HitReport, HitView};
 pub use http::Http;
 use serde::Serialize;
 pub use socket::Socket;
@@ -52,6 +54,7 @@ pub struct Server {
     read_counters: ReadCounters,
     count_tables: CountTables,
     watches: Option<Health>,
+    hits: HitView,
 }
 
 impl Server {
@@ -61,8 +64,9 @@ impl Server {
         read_counters: ReadCounters,
         count_tables: CountTables,
         watches: Option<Health>,
+        hits: HitView,
     ) -> Self {
-        Self { snapshots, read_counters, count_tables, watches }
+        Self { snapshots, read_counters, count_tables, watches, hits }
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -110,6 +114,7 @@ impl Server {
         };
         match ask {
             Ask::Status => line(Answer::Ok(self.full_status().await)),
+            Ask::Policies => line(Answer::Ok(&self.hits.newest().await.policies)),
             Ask::Endpoints => line(Answer::Ok(&self.snapshot().endpoints)),
             Ask::Explain { from, to, port, what_if } => {
                 match self.explain(&Question { from, to, port }, &what_if) {

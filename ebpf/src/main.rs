@@ -46,7 +46,12 @@ pub fn to_wire(context: TcContext) -> i32 {
     // SAFETY: this CPU's own element, and TC programs run with bottom halves off: none interrupts another.
     let scratch = unsafe { &mut *scratch };
     let Some(outcome) = decide_on_wire(&skb, scratch, via, &Maps) else { return TC_ACT_UNSPEC };
-    finish(scratch, Direction::Egress, outcome)
+    let outcome = conclude(scratch, Direction::Egress, outcome);
+    // What passes was told of at the pod's veth.
+    if !outcome.passes() || outcome == Outcome::WouldDeny {
+        tell(scratch, outcome);
+    }
+    action(outcome)
 }
 
 /// What entries of the flow table are dated with, for the agent to date its own: user space cannot see the kernel's ticks.
@@ -67,19 +72,19 @@ fn run(context: &TcContext, direction: Direction) -> i32 {
     let scratch = unsafe { &mut *scratch };
     // Put together anew: what functions get a pointer to would stand in memory on the fast path, too.
     let outcome = decide(&skb, scratch, &skb.hook(direction), &Maps);
-    finish(scratch, direction, outcome)
-}
-
-/// Counts and tells of an outcome, and says it in the kernel's words.
-#[inline(always)]
-fn finish(scratch: &mut Scratch, direction: Direction, outcome: Outcome) -> i32 {
-    // Read again: had it to be remembered, the verifier would walk once for each outcome.
-    let outcome = scratch.concluded(outcome);
-    maps::count(direction, outcome);
+    let outcome = conclude(scratch, direction, outcome);
     if outcome.is_told() {
         tell(scratch, outcome);
     }
     action(outcome)
+}
+
+/// Counts an outcome, and reads it again: had it to be remembered, the verifier would walk on once for each.
+#[inline(always)]
+fn conclude(scratch: &mut Scratch, direction: Direction, outcome: Outcome) -> Outcome {
+    let outcome = scratch.concluded(outcome);
+    maps::count(direction, outcome);
+    outcome
 }
 
 /// "Unspecified" lets the programs after this one have their say, under TCX and under clsact.

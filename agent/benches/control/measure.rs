@@ -97,7 +97,7 @@ impl<'a> Node<'a> {
             cluster,
             local,
             cni: Arc::default(),
-            reconciler: Reconciler::new(NODE.into(), kernel, attacher),
+            reconciler: Reconciler::new(NODE.into(), kernel, attacher, pins.made()?),
         })
     }
 

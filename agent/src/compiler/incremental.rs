@@ -13,6 +13,7 @@
 
 mod changes;
 mod claims;
+mod credit;
 mod fronts;
 mod numbering;
 mod properties;
@@ -22,6 +23,7 @@ use std::{
     sync::Arc,
 };
 
+pub use self::credit::{Asked, Met, PolicyName};
 use self::{
     changes::Changes,
     claims::{Claims, Settled},

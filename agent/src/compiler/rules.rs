@@ -211,6 +211,33 @@ impl<'a> Compiler<'a> {
         rule_set
     }
 
+    /// The ClusterNetworkPolicies with rules for a pod: of the tiers Admin and Baseline, each in its order.
+    pub(super) fn tiers_of(
+        &self,
+        pod: &Pod,
+        direction: Direction,
+    ) -> (Vec<&'a ClusterNetworkPolicy>, Vec<&'a ClusterNetworkPolicy>) {
+        (self.selecting(&self.admin, pod, direction), self.selecting(&self.baseline, pod, direction))
+    }
+
+    /// A rule of one of them, for a pod.
+    pub(super) fn step_of(&self, rule: &ClusterRule, pod: &Pod, direction: Direction) -> Step {
+        self.step(rule, matches!(direction, Direction::Ingress).then_some(pod))
+    }
+
+    /// A rule of a NetworkPolicy, for a pod.
+    pub(super) fn terms_of(
+        &self,
+        rule: &Rule,
+        namespace: &Name,
+        pod: &Pod,
+        direction: Direction,
+    ) -> BTreeSet<Term> {
+        let mut terms = BTreeSet::new();
+        self.add_terms(rule, namespace, matches!(direction, Direction::Ingress).then_some(pod), &mut terms);
+        terms
+    }
+
     /// Those with rules for a pod, in their order.
     fn selecting(
         &self,

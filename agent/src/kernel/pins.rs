@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -52,6 +53,17 @@ impl Pins {
 
     pub(super) fn maps(&self) -> PathBuf {
         self.directory.join(MAPS)
+    }
+
+    /// When the maps were made that are pinned here.
+    ///
+    /// # Errors
+    ///
+    /// When there are none yet.
+    pub fn made(&self) -> Result<SystemTime> {
+        let path = self.maps().join("TALLIES");
+        let made = fs::metadata(&path).and_then(|metadata| metadata.modified());
+        made.with_context(|| format!("cannot learn the age of {}", path.display()))
     }
 
     pub(super) fn links(&self) -> PathBuf {

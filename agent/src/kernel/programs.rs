@@ -76,6 +76,7 @@ pub struct Kernel {
     pub maps: Maps,
     pub counters: Arc<Counters>,
     pub tables: Arc<ProgramTables>,
+    pub ticks_per_second: u32,
     /// For their readers to take.
     pub events: Option<EventRing>,
     pub tallies: Option<Tallies>,
@@ -101,7 +102,8 @@ impl Kernel {
         };
         let flow_sets = flow_sets.unwrap_or(options.flows.div_ceil(WAYS));
         let flow_seed = flow_seed.map_or_else(random_seed, Ok)?;
-        let timeouts = Timeouts::with_ticks_per_second(ticks_per_second()?);
+        let ticks_per_second = ticks_per_second()?;
+        let timeouts = Timeouts::with_ticks_per_second(ticks_per_second);
         let config = Config {
             timeouts,
             recheck: u32::from(options.recheck),
@@ -132,7 +134,8 @@ impl Kernel {
         let maps = Maps::new(&mut ebpf, flows)?;
         let counters = Arc::new(Counters::new(&mut ebpf)?);
         let (events, tallies) = (EventRing::new(&mut ebpf)?, Tallies::new(&mut ebpf)?);
-        Ok(Self { ebpf, maps, counters, tables, events: Some(events), tallies: Some(tallies) })
+        let (events, tallies) = (Some(events), Some(tallies));
+        Ok(Self { ebpf, maps, counters, tables, ticks_per_second, events, tallies })
     }
 
     /// A program, loaded.

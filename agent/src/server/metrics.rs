@@ -1,15 +1,20 @@
 //! The agent's state in Prometheus' text format.
 //!
-//! Names are a contract: `podgate_<noun>_<unit>_total`. Labels have few values: directions, outcomes, states, sources and
-//! tables, never a pod or an address.
+//! Names are a contract: `podgate_<noun>_<unit>_total`. Labels have few values: directions, outcomes, states, sources,
+//! tables, and this node's own pods and policies up to a limit; never an address.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
-use crate::api::{SourceStatus, Status};
+use super::HitReport;
+use crate::api::{self, SourceStatus, Status};
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-pub(super) fn text(status: &Status) -> String {
+/// Series of one family that name pods or policies. The rest is summed up under [`OTHERS`].
+const MAX_SERIES: usize = 500;
+const OTHERS: &str = "(others)";
+
+pub(super) fn text(status: &Status, hits: &HitReport) -> String {
     let Status {
         ready,
         node,
@@ -119,7 +124,48 @@ pub(super) fn text(status: &Status) -> String {
             text.sample(&[("table", &table.name)], capacity);
         }
     }
+    write_hits(&mut text, hits);
     text.text
+}
+
+fn write_hits(text: &mut Exposition, HitReport { policies, drops }: &HitReport) {
+    let mut sums: Vec<(String, &str, &str, u64)> = Vec::new();
+    for policy in &policies.policies {
+        for (direction, hits) in [("ingress", &policy.ingress), ("egress", &policy.egress)] {
+            let Some(api::Hits { rules, denied, would_deny }) = hits else { continue };
+            let matched = rules.iter().map(|rule| rule.hits).sum();
+            for (result, packets) in [("matched", matched), ("denied", *denied), ("would-deny", *would_deny)]
+            {
+                sums.push((policy.policy.clone(), direction, result, packets));
+            }
+        }
+    }
+    let name = "podgate_policy_hits_total";
+    text.family(name, "counter", "New connections that a policy of this node's pods matched or denied.");
+    for ((policy, direction, result), packets) in limited(sums.into_iter().map(|(a, b, c, n)| ((a, b, c), n)))
+    {
+        text.sample(&[("policy", &policy), ("direction", direction), ("result", result)], packets);
+    }
+    text.family("podgate_pod_drops_total", "counter", "Packets of a pod of this node that were dropped.");
+    let drops = drops.iter().map(|((pod, direction, reason), packets)| {
+        ((pod.clone(), direction.as_str(), reason.as_str()), *packets)
+    });
+    for ((pod, direction, reason), packets) in limited(drops) {
+        text.sample(&[("pod", &pod), ("direction", direction), ("reason", reason)], packets);
+    }
+}
+
+/// The first ones by name, and what is beyond the limit under one name.
+fn limited<'a>(
+    series: impl Iterator<Item = ((String, &'a str, &'a str), u64)>,
+) -> BTreeMap<(String, &'a str, &'a str), u64> {
+    let mut all = BTreeMap::new();
+    for ((name, direction, what), packets) in series {
+        let has_room = all.len() < MAX_SERIES;
+        let name = if has_room { name } else { OTHERS.to_owned() };
+        *all.entry((name, direction, what)).or_default() += packets;
+    }
+    all
 }
 
 /// Text format 0.0.4: a family is announced, then come its samples.
@@ -167,12 +213,19 @@ fn escape(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{PolicyReport, PolicyStatus};
 
     #[test]
     fn each_family_is_announced_once_before_its_samples() {
         let mut status = Status::example();
         status.sources[0].name = "a \"b\"\\\nc".into();
-        let text = text(&status);
+        let hits = HitReport {
+            policies: PolicyReport { counted_seconds: 9, policies: vec![PolicyStatus::example()] },
+            drops: (0..600)
+                .map(|pod| ((format!("x/p{pod:03}"), "ingress".into(), "denied".into()), 2))
+                .collect(),
+        };
+        let text = text(&status, &hits);
         for line in [
             "podgate_build_info{version=\"0.1.0\",node=\"n1\"} 1",
             "podgate_uptime_seconds 60",
@@ -183,6 +236,10 @@ mod tests {
             "podgate_endpoints{state=\"held\"} 1",
             "podgate_flow_evictions_total{state=\"half-open\"} 4",
             "podgate_policies 3",
+            "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"matched\"} 15",
+            "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"denied\"} 5",
+            "podgate_pod_drops_total{pod=\"x/p499\",direction=\"ingress\",reason=\"denied\"} 2",
+            "podgate_pod_drops_total{pod=\"(others)\",direction=\"ingress\",reason=\"denied\"} 200",
             "podgate_epoch 7",
             "podgate_source_age_seconds{source=\"a \\\"b\\\"\\\\\\nc\"} 5",
             "podgate_source_objects{source=\"a \\\"b\\\"\\\\\\nc\",kind=\"pods\"} 3",

@@ -13,7 +13,7 @@ use podgate_common::{Direction, Outcome};
 use tokio::{runtime::Runtime, sync::oneshot};
 
 use super::*;
-use crate::api::{self, Counter, LONGEST_REQUEST};
+use crate::api::{self, Counter, LONGEST_REQUEST, PolicyReport, PolicyStatus};
 
 /// Longer than a server waits for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,7 +47,13 @@ fn start() -> Running {
     let counter = Counter { direction: Direction::Ingress, outcome: Outcome::Denied, packets: 3 };
     let (counters, tables) =
         (move || Counted { packets: vec![counter], evictions: vec![] }, || Status::example().tables);
-    let server = Server::new(snapshots, Arc::new(counters), Arc::new(tables), None);
+    let (_, hits) = watch::channel(Arc::new(HitReport {
+        policies: PolicyReport { counted_seconds: 9, policies: vec![PolicyStatus::example()] },
+        drops: api::Drops::new(),
+    }));
+    let (ask, _) = tokio::sync::mpsc::channel(1);
+    let hits = HitView::new(hits, ask);
+    let server = Server::new(snapshots, Arc::new(counters), Arc::new(tables), None, hits);
     let (stop, stopped) = oneshot::channel();
     let (listening, address) = std::sync::mpsc::channel();
     let serve = async move {
@@ -114,6 +120,8 @@ fn every_verb_is_answered() {
     assert!((105..115).contains(&age), "{age}");
     let endpoints: Vec<EndpointStatus> = api::ask(&running.socket(), &Ask::Endpoints).unwrap();
     assert_eq!(endpoints, [EndpointStatus::example()]);
+    let policies: PolicyReport = api::ask(&running.socket(), &Ask::Policies).unwrap();
+    assert_eq!(policies.policies, [PolicyStatus::example()]);
     let explain = |to: &str| Ask::Explain {
         from: "x/a".parse().unwrap(),
         to: to.parse().unwrap(),

@@ -4,6 +4,7 @@ mod agreement;
 mod answers;
 mod changes;
 mod conformance;
+mod credit;
 mod incremental;
 mod large;
 mod narrowing;

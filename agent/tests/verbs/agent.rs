@@ -10,11 +10,11 @@ use std::{
 
 use podgate::{
     api::{Counted, Counter, Status},
-    server::{Server, Snapshot, Socket},
+    server::{HitReport, HitView, Server, Snapshot, Socket},
     source::manifests,
 };
 use podgate_common::{Direction, Outcome};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::podgate::directory;
 
@@ -38,7 +38,11 @@ impl Agent {
             let counters =
                 counters.map(|(direction, outcome, packets)| Counter { direction, outcome, packets });
             let counted = move || Counted { packets: counters.to_vec(), evictions: Vec::new() };
-            let server = Server::new(snapshots, Arc::new(counted), Arc::new(Vec::new), None);
+            let policies = serde_json::from_str(&text("policies.json")).expect("the form of policies");
+            let (_hits, reports) = watch::channel(Arc::new(HitReport { policies, ..HitReport::default() }));
+            let (ask, _asked) = mpsc::channel(1);
+            let hits = HitView::new(reports, ask);
+            let server = Server::new(snapshots, Arc::new(counted), Arc::new(Vec::new), None, hits);
             listening.send(()).expect("the test waits");
             tokio::select! {
                 ended = socket.serve(server) => ended.expect("it serves for ever"),
@@ -64,11 +68,12 @@ impl Drop for Agent {
     }
 }
 
+fn text(name: &str) -> String {
+    let path = directory().join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 fn snapshot() -> Snapshot {
-    let text = |name: &str| {
-        let path = directory().join(name);
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    };
     let status: Status = serde_json::from_str(&text("status.json")).expect("the form of a status");
     Snapshot {
         // Ages grow from then on; not in these tests, however slow.

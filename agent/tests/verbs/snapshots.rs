@@ -14,7 +14,7 @@ use crate::{
 const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 34] = [
+const OFFLINE: [(&str, &str); 35] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -58,6 +58,7 @@ const OFFLINE: [(&str, &str); 34] = [
     ("help-detach", "detach --help"),
     ("help-status", "status --help"),
     ("help-endpoints", "endpoints --help"),
+    ("help-policies", "policies --help"),
     ("help-explain", "explain --help"),
     ("help-matrix", "matrix --help"),
     ("help-doctor", "doctor --help"),
@@ -70,12 +71,16 @@ const OFFLINE: [(&str, &str); 34] = [
 ];
 
 /// Likewise, beside an agent.
-const LIVE: [(&str, &str); 7] = [
+const LIVE: [(&str, &str); 11] = [
     ("status", "status"),
     ("status-json", "status -o json"),
     ("endpoints", "endpoints"),
     ("endpoints-of-one-json", "endpoints shop/frontend -o json"),
     ("endpoints-of-nobody", "endpoints shop/nobody"),
+    ("policies", "policies"),
+    ("policies-of-one-json", "policies shop/backends -o json"),
+    ("policies-of-nobody", "policies shop/nothing"),
+    ("policies-unused", "policies --unused 24h"),
     ("explain-live", "explain --from guests/visitor --to shop/backend-2 --port TCP/8080"),
     (
         "explain-live-what-if",
@@ -124,6 +129,7 @@ fn every_verb_has_a_manual_page() {
         "detach",
         "status",
         "endpoints",
+        "policies",
         "explain",
         "matrix",
         "doctor",

@@ -1,0 +1,76 @@
+//! What policies have done: the answer to `policies`, and drops by pod.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A policy that selects a pod of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// `namespace/name`, or as in `ClusterNetworkPolicy base`.
+    pub policy: String,
+    pub mode: Mode,
+    /// The local pods that it selects, `namespace/name`.
+    pub pods: Vec<String>,
+    /// `None`: it says nothing of this direction.
+    pub ingress: Option<Hits>,
+    pub egress: Option<Hits>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    #[default]
+    Enforce,
+    /// It is told what it would deny, and nothing comes of it.
+    Audit,
+}
+
+/// What a policy has done in one direction, on this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hits {
+    pub rules: Vec<RuleHits>,
+    /// Packets that were dropped because no rule of it, nor of another policy, allows them.
+    pub denied: u64,
+    /// The same of a policy in audit mode: they have passed.
+    pub would_deny: u64,
+}
+
+/// What one rule has matched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleHits {
+    /// Its index in `ingress` or `egress`.
+    pub rule: usize,
+    /// New connections; of a rule that denies, packets. Packets of a connection that lives are nobody's: they pass on its
+    /// entry.
+    pub hits: u64,
+    /// For how many seconds nothing has matched it; `None`: nothing ever has.
+    pub idle_seconds: Option<u64>,
+}
+
+/// All that is known of policies' hits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyReport {
+    /// For how long hits have been counted on this node.
+    pub counted_seconds: u64,
+    /// In the order of their names.
+    pub policies: Vec<PolicyStatus>,
+}
+
+/// Dropped packets by (pod, direction, reason), as these are printed.
+pub type Drops = BTreeMap<(String, String, String), u64>;
+
+#[cfg(test)]
+impl PolicyStatus {
+    pub(crate) fn example() -> Self {
+        let rule = |rule, hits, idle_seconds| RuleHits { rule, hits, idle_seconds };
+        let rules = vec![rule(0, 12, Some(3)), rule(1, 0, None), rule(2, 3, Some(90_000))];
+        Self {
+            policy: "x/p".into(),
+            mode: Mode::Enforce,
+            pods: vec!["x/a".into()],
+            ingress: Some(Hits { rules, denied: 5, would_deny: 0 }),
+            egress: None,
+        }
+    }
+}

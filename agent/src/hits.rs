@@ -1,0 +1,290 @@
+//! What each policy and each rule has done: from the kernel's tallies to counts by name.
+//!
+//! In: tallies, which only grow, and the compiler that made the tables they speak of. Out: hits of rules, and drops of pods. A
+//! tally is credited when it is read, to the policies that are in force then: what a connection met in the seconds before
+//! a change may be credited to the policies after it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Result;
+use podgate_common::{Direction, Judged, Outcome, Protocol, TallyKey};
+
+use crate::{
+    api::{Drops, Hits, Mode, PolicyReport, PolicyStatus, RuleHits},
+    compiler::{Asked, Met, PolicyName},
+    kernel::{Counted, Tallies},
+    model::{Cluster, ClusterRule, ObjectName, Pod, Rule, Tier},
+};
+
+/// Counts by policy.
+#[derive(Debug)]
+pub struct HitCounts {
+    /// Since when the tallies count.
+    began: SystemTime,
+    /// How much of each tally was credited.
+    credited: BTreeMap<TallyKey, u64>,
+    /// The pods behind veths, those too that have gone since the last look.
+    pods: BTreeMap<u32, Arc<Pod>>,
+    policies: BTreeMap<(PolicyName, Direction), Counts>,
+    drops: BTreeMap<(ObjectName, Direction, Outcome), u64>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// What was counted: when the rules are others, the counts begin anew.
+    of: Rules,
+    rules: BTreeMap<usize, (u64, Option<SystemTime>)>,
+    denied: u64,
+    would_deny: u64,
+}
+
+/// The rules of a policy in one direction.
+#[derive(Clone, Debug, Default, PartialEq)]
+enum Rules {
+    #[default]
+    None,
+    Policy(Vec<Rule>),
+    Cluster(Vec<ClusterRule>),
+}
+
+/// When a tally was last told of, in the kernel's ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    pub now: SystemTime,
+    pub ticks: u32,
+    pub ticks_per_second: u32,
+}
+
+impl HitCounts {
+    pub const fn new(began: SystemTime) -> Self {
+        Self {
+            began,
+            credited: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            drops: BTreeMap::new(),
+        }
+    }
+
+    /// Credits what the tallies have counted since the last time. `veths`: the pods behind them; `ask`: the policies that a
+    /// connection meets.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn collect(
+        &mut self,
+        tallies: &mut Tallies,
+        veths: &BTreeMap<u32, Arc<Pod>>,
+        cluster: &Cluster,
+        clock: Clock,
+        ask: impl Fn(&Met<'_>) -> Vec<Asked>,
+    ) -> Result<()> {
+        self.pods.extend(veths.iter().map(|(ifindex, pod)| (*ifindex, pod.clone())));
+        let read = tallies.read()?;
+        for (key, counted) in &read {
+            self.credit(key, counted, cluster, clock, &ask);
+        }
+        // A veth that has gone counts nothing any more.
+        for (key, _) in read.iter().filter(|(key, _)| !veths.contains_key(&key.ifindex)) {
+            if self.pods.contains_key(&key.ifindex) {
+                tallies.remove(key)?;
+                self.credited.remove(key);
+            }
+        }
+        self.pods.retain(|ifindex, _| veths.contains_key(ifindex));
+        let exists = |name: &ObjectName| veths.values().any(|pod| pod.name == *name);
+        self.drops.retain(|(pod, ..), _| exists(pod));
+        Ok(())
+    }
+
+    fn credit(
+        &mut self,
+        key: &TallyKey,
+        counted: &Counted,
+        cluster: &Cluster,
+        clock: Clock,
+        ask: &impl Fn(&Met<'_>) -> Vec<Asked>,
+    ) {
+        let known = self.credited.insert(*key, counted.packets).unwrap_or(0);
+        let packets = counted.packets.saturating_sub(known);
+        let (Ok(direction), Ok(outcome), Some(pod)) = (
+            Direction::try_from(key.direction),
+            Outcome::try_from(key.outcome),
+            self.pods.get(&key.ifindex).cloned(),
+        ) else {
+            return;
+        };
+        if packets == 0 {
+            return;
+        }
+        if !outcome.passes() {
+            *self.drops.entry((pod.name.clone(), direction, outcome)).or_default() += packets;
+        }
+        if !is_by_policy(outcome) {
+            return;
+        }
+        let met = Met {
+            pod: &pod,
+            direction,
+            peer: IpAddr::from(counted.last.peer),
+            protocol: Protocol::try_from(u32::from(counted.last.protocol)).ok(),
+            port: counted.last.port,
+            is_service: key.class == Judged::SERVICE,
+        };
+        let last = clock.at(counted.last.since);
+        for asked in ask(&met) {
+            let of = rules(cluster, &asked.policy, direction);
+            let counts = self.policies.entry((asked.policy.clone(), direction)).or_default();
+            if counts.of != of {
+                *counts = Counts { of, ..Counts::default() };
+            }
+            counts.add(&asked, outcome, packets, last);
+        }
+    }
+
+    /// All policies that select one of these pods, with what they have done.
+    pub fn report<'a>(
+        &self,
+        cluster: &Cluster,
+        pods: impl IntoIterator<Item = &'a Arc<Pod>>,
+        now: SystemTime,
+    ) -> PolicyReport {
+        let mut found: BTreeMap<PolicyName, PolicyStatus> = BTreeMap::new();
+        for pod in pods {
+            for direction in Direction::ALL {
+                for (policy, mode) in for_pod(cluster, pod, direction) {
+                    let status = found.entry(policy.clone()).or_insert_with(|| PolicyStatus {
+                        policy: policy.to_string(),
+                        mode,
+                        pods: Vec::new(),
+                        ingress: None,
+                        egress: None,
+                    });
+                    let pod = pod.name.to_string();
+                    if !status.pods.contains(&pod) {
+                        status.pods.push(pod);
+                    }
+                    let hits = match direction {
+                        Direction::Ingress => &mut status.ingress,
+                        Direction::Egress => &mut status.egress,
+                    };
+                    hits.get_or_insert_with(|| self.hits(cluster, &policy, direction, now));
+                }
+            }
+        }
+        let counted_seconds = seconds(self.began, now);
+        PolicyReport { counted_seconds, policies: found.into_values().collect() }
+    }
+
+    fn hits(&self, cluster: &Cluster, policy: &PolicyName, direction: Direction, now: SystemTime) -> Hits {
+        let rules = rules(cluster, policy, direction);
+        let counts = self.policies.get(&(policy.clone(), direction)).filter(|counts| counts.of == rules);
+        let rules = (0..rules.len()).map(|rule| {
+            let (hits, last) = counts.and_then(|counts| counts.rules.get(&rule)).copied().unwrap_or_default();
+            RuleHits { rule, hits, idle_seconds: last.map(|last| seconds(last, now)) }
+        });
+        Hits {
+            rules: rules.collect(),
+            denied: counts.map_or(0, |counts| counts.denied),
+            would_deny: counts.map_or(0, |counts| counts.would_deny),
+        }
+    }
+
+    /// Dropped packets of the pods that are there.
+    pub fn drops(&self) -> Drops {
+        let drops = self.drops.iter().map(|((pod, direction, outcome), packets)| {
+            ((pod.to_string(), direction.to_string(), outcome.to_string()), *packets)
+        });
+        drops.collect()
+    }
+}
+
+impl Counts {
+    fn add(&mut self, asked: &Asked, outcome: Outcome, packets: u64, last: SystemTime) {
+        for rule in &asked.matched {
+            let (hits, seen) = self.rules.entry(*rule).or_default();
+            *hits += packets;
+            *seen = (*seen).max(Some(last));
+        }
+        // What is dropped no rule of a policy has allowed.
+        if !asked.matched.is_empty() {
+            return;
+        }
+        match outcome {
+            Outcome::WouldDeny if asked.audit => self.would_deny += packets,
+            Outcome::Denied | Outcome::DeniedBackend => {
+                *(if asked.audit { &mut self.would_deny } else { &mut self.denied }) += packets;
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Rules {
+    fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Policy(rules) => rules.len(),
+            Self::Cluster(rules) => rules.len(),
+        }
+    }
+}
+
+impl Clock {
+    /// The time of a tick of the past.
+    fn at(&self, tick: u32) -> SystemTime {
+        let age = self.ticks.wrapping_sub(tick);
+        let seconds = u64::from(age) / u64::from(self.ticks_per_second.max(1));
+        self.now.checked_sub(Duration::from_secs(seconds)).unwrap_or(self.now)
+    }
+}
+
+/// Whether policies were asked.
+const fn is_by_policy(outcome: Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Allowed
+            | Outcome::Free
+            | Outcome::Deferred
+            | Outcome::WouldDeny
+            | Outcome::Denied
+            | Outcome::DeniedBackend
+    )
+}
+
+/// The policies with a say, in audit mode or not.
+fn for_pod(cluster: &Cluster, pod: &Pod, direction: Direction) -> BTreeSet<(PolicyName, Mode)> {
+    let mode = |audit| if audit { Mode::Audit } else { Mode::Enforce };
+    let whole_namespace = cluster.is_in_audit(&pod.name.namespace);
+    let policies = cluster
+        .selecting(pod, direction)
+        .map(|policy| (PolicyName::Namespaced(policy.name.clone()), mode(whole_namespace || policy.audit)));
+    let labels = cluster.namespace_labels(&pod.name.namespace);
+    let of_cluster = Tier::ALL.into_iter().flat_map(|tier| cluster.by_precedence(tier));
+    let of_cluster = of_cluster
+        .filter(|policy| !policy.rules(direction).is_empty() && policy.selects(pod, &labels))
+        .map(|policy| (PolicyName::Cluster(policy.name.clone()), mode(policy.audit)));
+    policies.chain(of_cluster).collect()
+}
+
+fn rules(cluster: &Cluster, policy: &PolicyName, direction: Direction) -> Rules {
+    match policy {
+        PolicyName::Namespaced(name) => cluster.policies.get(name).map_or(Rules::None, |policy| {
+            Rules::Policy(policy.rules(direction).unwrap_or_default().to_vec())
+        }),
+        PolicyName::Cluster(name) => cluster
+            .cluster_policies
+            .get(name)
+            .map_or(Rules::None, |policy| Rules::Cluster(policy.rules(direction).to_vec())),
+    }
+}
+
+fn seconds(since: SystemTime, now: SystemTime) -> u64 {
+    now.duration_since(since).unwrap_or_default().as_secs()
+}

@@ -1,0 +1,143 @@
+//! What a connection is credited to is what `explain` names, on generated clusters: the same policies, the same rules.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use podgate::{
+    compiler::{Incremental, IncrementalInput, Met, PolicyName},
+    explain::{End, Question, Side, Unanswerable, explain},
+    model::{Action, Cluster, ClusterPolicyName, ObjectName, Pod},
+    port_spec::{Port, PortSpec},
+};
+use podgate_common::{Direction, Protocol};
+use proptest::{prelude::*, test_runner::TestCaseError};
+use serde_json::Value;
+
+use crate::{
+    answers::{Layout, read},
+    oracle::{
+        generate::{Entries, cluster},
+        manifest::Form,
+    },
+    runner::check,
+};
+
+const CLUSTERS: u32 = 300;
+const PORTS: [u16; 4] = [53, 80, 8080, 9000];
+
+/// Objects, and which policies are in audit mode.
+type Sample = (Vec<Value>, Vec<bool>);
+
+#[test]
+fn a_connection_is_credited_to_the_rules_that_explain_names() {
+    let audit = || prop::collection::vec(prop::bool::weighted(0.3), 8);
+    check(CLUSTERS, || (cluster(Entries::SomeInvalid), audit()), agrees, |sample| format!("{sample:#?}"));
+}
+
+fn agrees((objects, audit): &Sample) -> Result<(), TestCaseError> {
+    let picture = read(objects, Layout::File(Form::JsonList));
+    let mut cluster = Cluster::clone(&picture.cluster);
+    for (name, audit) in cluster.policies.clone().keys().zip(audit.iter().cycle()) {
+        Arc::make_mut(&mut cluster.policies[name]).audit = *audit;
+    }
+    for (name, audit) in cluster.cluster_policies.clone().keys().zip(audit.iter().rev().cycle()) {
+        Arc::make_mut(&mut cluster.cluster_policies[name]).audit = *audit;
+    }
+    let subjects: BTreeMap<ObjectName, Arc<Pod>> =
+        cluster.pods.iter().map(|(name, pod)| (name.clone(), pod.clone())).collect();
+    let mut compiler = Incremental::default();
+    let step = IncrementalInput { cluster: &cluster, site: None, subjects: &subjects, retained: &[] };
+    compiler.compile(&step).expect("few classes of ports");
+    for pod in subjects.values().filter(|pod| !pod.host_network && !pod.addresses.is_empty()) {
+        for peer in subjects.values().filter(|peer| peer.name != pod.name) {
+            for direction in Direction::ALL {
+                for (peer, port) in peer.addresses.iter().flat_map(|peer| PORTS.map(|port| (*peer, port))) {
+                    one(&cluster, &compiler, pod, direction, peer, port)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn one(
+    cluster: &Cluster,
+    compiler: &Incremental,
+    pod: &Pod,
+    direction: Direction,
+    peer: IpAddr,
+    port: u16,
+) -> Result<(), TestCaseError> {
+    let protocol = Some(Protocol::Tcp);
+    let asked = compiler.asked(&Met { pod, direction, peer, protocol, port, is_service: false });
+    let whole = cluster.with_audit_enforced(pod);
+    for (cluster, in_audit) in [(Some(cluster), false), (whole.as_ref(), true)] {
+        let Some(cluster) = cluster else { continue };
+        let Some(side) = side(cluster, pod, direction, peer, port)? else { continue };
+        // A rule that passes decides nothing for `explain`.
+        let rules = side.cluster_policies.iter().flat_map(|policy| &policy.rules);
+        let passes = rules.filter(|rule| rule.action == Action::Pass).any(|rule| rule.trace.matched);
+        let counts = |name: &PolicyName| !passes || matches!(name, PolicyName::Namespaced(_));
+        let credited: BTreeMap<&PolicyName, &BTreeSet<usize>> = asked
+            .iter()
+            .filter(|asked| asked.audit == in_audit && counts(&asked.policy))
+            .map(|asked| (&asked.policy, &asked.matched))
+            .collect();
+        let audited = |name: &PolicyName| asked.iter().any(|asked| asked.audit && asked.policy == *name);
+        let mut named = named(&side);
+        named.retain(|name, _| counts(name));
+        for (policy, rules) in &named {
+            if audited(policy) == in_audit {
+                prop_assert_eq!(credited.get(policy), Some(&rules), "{} {:?}", policy, side);
+            }
+        }
+        for (policy, rules) in credited {
+            prop_assert_eq!(named.get(policy), Some(rules), "{} {:?}", policy, side);
+        }
+    }
+    Ok(())
+}
+
+/// What the side of a pod says by `explain`; `None`: the two cannot talk.
+fn side(
+    cluster: &Cluster,
+    pod: &Pod,
+    direction: Direction,
+    peer: IpAddr,
+    port: u16,
+) -> Result<Option<Side>, TestCaseError> {
+    let (own, other) = (End::Pod(pod.name.clone()), End::Address(peer));
+    let (from, to) = if direction == Direction::Egress { (own, other) } else { (other, own) };
+    let port = PortSpec { protocol: Protocol::Tcp, port: Port::Number(port) };
+    match explain(cluster, &Question { from, to, port }) {
+        Ok(answer) if answer.pairs.is_empty() || answer.backends.is_some() => Ok(None),
+        Ok(answer) if direction == Direction::Egress => Ok(Some(answer.egress)),
+        Ok(answer) => Ok(Some(answer.ingress)),
+        Err(Unanswerable::NoSuchPort { .. }) => Ok(None),
+        Err(error) => Err(TestCaseError::fail(error.to_string())),
+    }
+}
+
+/// The policies that were asked, and the rules that settle or pass on.
+fn named(side: &Side) -> BTreeMap<PolicyName, BTreeSet<usize>> {
+    let mut named = BTreeMap::new();
+    let mut settled = false;
+    for policy in &side.cluster_policies {
+        let decided: BTreeSet<usize> = policy.decided.iter().copied().collect();
+        settled |= !decided.is_empty() && policy.tier == podgate::model::Tier::Admin;
+        if !decided.is_empty() {
+            let name = ClusterPolicyName { name: policy.name.clone(), kind: policy.kind };
+            named.insert(PolicyName::Cluster(name), decided);
+        }
+    }
+    if !settled {
+        for policy in &side.policies {
+            let name = ObjectName::new(policy.namespace.clone(), policy.name.clone());
+            named.insert(PolicyName::Namespaced(name), policy.matched.iter().copied().collect());
+        }
+    }
+    named
+}
