@@ -4,12 +4,14 @@
 //! `endpoints` too: fields are added, never renamed.
 
 mod client;
+mod flows;
 mod latency;
 mod policies;
 
 use std::{fmt, net::IpAddr};
 
-pub use client::ask;
+pub use client::{ask, follow};
+pub use flows::{Flow, FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowVerdict, protocol_name};
 pub use latency::{Bucket, Latency};
 use podgate_common::{Direction, Outcome};
 pub use policies::{Drops, Hits, Mode, PolicyReport, PolicyStatus, RuleHits};
@@ -75,6 +77,20 @@ pub enum Ask {
     Endpoints,
     /// Answered by [`PolicyReport`].
     Policies,
+    /// Answered by nothing, then by a line of [`FlowLine`] for each flow.
+    Flows {
+        #[serde(default)]
+        filter: FlowFilter,
+        /// How old the oldest may be.
+        #[serde(default)]
+        since_seconds: Option<u64>,
+        /// How many of those that are there.
+        #[serde(default)]
+        last: Option<usize>,
+        /// Go on with what comes.
+        #[serde(default)]
+        follow: bool,
+    },
     /// Answered by [`crate::explain::Explanation`].
     Explain {
         from: End,
@@ -204,6 +220,8 @@ pub struct Evictions {
 pub struct Counted {
     pub packets: Vec<Counter>,
     pub evictions: Vec<Evictions>,
+    /// Events, and packets that are in no tally, for which there was no room.
+    pub untold: [u64; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@ mod detach;
 mod doctor;
 mod endpoints;
 mod explain;
+mod flows;
 mod layers;
 mod man;
 mod matrix;
@@ -48,6 +49,7 @@ enum Verb {
     Status(status::Options),
     Endpoints(endpoints::Options),
     Policies(policies::Options),
+    Flows(flows::Options),
     Explain(explain::Options),
     Matrix(matrix::Options),
     Doctor(doctor::Options),
@@ -89,6 +91,7 @@ impl Verb {
             Self::Status(options) => options.run(format()),
             Self::Endpoints(options) => options.run(format()),
             Self::Policies(options) => options.run(format()),
+            Self::Flows(options) => options.run(format()),
             Self::Explain(options) => options.run(format()),
             Self::Matrix(options) => options.run(output),
             Self::Doctor(options) => options.run(format()),

@@ -28,7 +28,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 pub use classes::{Classes, PortRange};
 pub use identities::{Identities, Signature};
-pub use incremental::{Asked, Incremental, Met, PolicyName, Step as IncrementalInput};
+pub use incremental::{Asked, Incremental, Judgement, Met, PolicyName, Step as IncrementalInput};
 pub use rows::Rows;
 pub(crate) use rows::compile as compile_rows;
 pub use rules::{Atom, RuleSet, Term};

@@ -9,6 +9,7 @@ pub mod compiler;
 pub mod endpoints;
 pub mod engines;
 pub mod explain;
+pub mod flows;
 pub mod hits;
 pub mod kernel;
 pub mod matrix;

@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::model::Name;
+use crate::{flows::Target as DenyLogTarget, model::Name};
 
 /// Where distributions and systemd mount the BPF file system.
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";
@@ -25,6 +25,8 @@ const METRICS: Metrics = Metrics::At(SocketAddr::new(std::net::IpAddr::V4(Ipv4Ad
 /// What a busy node's conntrack table holds by default (`nf_conntrack_max` with 8 GiB of memory).
 const FLOWS: u32 = 262_144;
 const LOG: &str = "info";
+/// What a node's log rotation keeps of a container, some times over.
+const DENY_LOG_SIZE: u64 = 100 << 20;
 
 /// Enforce NetworkPolicy on this node until SIGTERM or SIGINT; enforcement stays when it ends
 #[derive(Clone, Debug, Args)]
@@ -69,6 +71,12 @@ pub struct AgentOptions {
     /// How connections are judged that come masqueraded to the node's own address
     #[arg(long, value_enum, default_value_t = MasqueradedIngress::Evaluate)]
     pub masqueraded_ingress: MasqueradedIngress,
+    /// Write what is denied, as lines of JSON, to this file or to standard output (`-`)
+    #[arg(long, value_name = "PATH")]
+    pub deny_log: Option<DenyLogTarget>,
+    /// Bytes after which the deny log's file goes on as PATH.1, and a new one begins
+    #[arg(long, value_name = "BYTES", default_value_t = DENY_LOG_SIZE)]
+    pub deny_log_size: u64,
     /// What is logged, as RUST_LOG has it
     #[arg(long, value_name = "FILTER", default_value = LOG)]
     pub log: LogFilter,

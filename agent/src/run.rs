@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,8 @@ use crate::{
         cni::{CniResults, CniWatch},
         netlink::NetworkWatch,
     },
-    kernel::{Attacher, Counters, Kernel, KernelOptions, Lock, Mode, Pins, ProgramTables},
+    flows::{DenyLog, Observer, SharedObserver, Target, lock},
+    kernel::{Attacher, Counters, Events, Kernel, KernelOptions, Lock, Mode, Pins, ProgramTables},
     options::{AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics},
     reconciler::{Pass, Reconciler},
     report::{self, Progress},
@@ -38,6 +39,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether the flow table is too small.
 const CROWDING: Duration = Duration::from_secs(10);
+
+/// So that a flood of events keeps nobody else waiting.
+const EVENTS_AT_ONCE: usize = 256;
 
 /// How often policies are credited with what was counted.
 const COUNTING: Duration = Duration::from_secs(5);
@@ -97,7 +101,12 @@ async fn run(options: &AgentOptions) -> Result<()> {
         recheck: options.established == Established::Recheck,
         masqueraded: options.masqueraded_ingress == MasqueradedIngress::Allow,
     };
-    let kernel = Kernel::load(Some(&pins), kernel_options)?;
+    let mut kernel = Kernel::load(Some(&pins), kernel_options)?;
+    let deny_log = open_deny_log(options)?;
+    let observer: SharedObserver = Arc::new(Mutex::new(Observer::new(options.node.clone(), deny_log)));
+    if let Some(ring) = kernel.events.take() {
+        tokio::spawn(observe(Events::new(ring)?, observer.clone()));
+    }
     let mut crowding = Crowding::new(kernel.counters.clone());
     let mut look = interval(CROWDING);
     let mut count = interval(COUNTING);
@@ -120,11 +129,11 @@ async fn run(options: &AgentOptions) -> Result<()> {
     };
     let mut network = NetworkWatch::open()?;
     let mut cni = CniWatch::new(&options.cni_results)?;
-    let mut agent = Agent::new(options, source, reconciler);
+    let mut agent = Agent::new(options, source, reconciler, observer.clone());
 
     let (snapshots, seen) = watch::channel(Arc::new(agent.snapshot()));
     let (hits, hits_seen, mut hits_asked) = hits();
-    let server = Server::new(seen, read_counters, count_tables, health, hits_seen);
+    let server = Server::new(seen, read_counters, count_tables, health, hits_seen, observer);
     let socket = Socket::bind(&options.socket)?;
     tokio::spawn(socket.serve(server.clone()));
     if let Metrics::At(address) = options.metrics {
@@ -167,6 +176,7 @@ struct Agent {
     network: Option<Arc<Network>>,
     cni: Option<Arc<CniResults>>,
     progress: Progress,
+    observer: SharedObserver,
     /// When a source learned of the oldest change that is not enforced yet.
     learned: Option<Instant>,
     /// Problems that were logged, so that each is logged once.
@@ -174,7 +184,12 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(options: &AgentOptions, source: &'static str, reconciler: Reconciler) -> Self {
+    fn new(
+        options: &AgentOptions,
+        source: &'static str,
+        reconciler: Reconciler,
+        observer: SharedObserver,
+    ) -> Self {
         let progress = Progress {
             node: options.node.clone(),
             source,
@@ -186,7 +201,8 @@ impl Agent {
             last_error: None,
         };
         let (picture, network, cni, learned) = (None, None, None, None);
-        Self { reconciler, picture, network, cni, progress, learned, problems: BTreeSet::new() }
+        let problems = BTreeSet::new();
+        Self { reconciler, picture, network, cni, progress, observer, learned, problems }
     }
 
     fn take(&mut self, Update { picture, learned }: Update) {
@@ -209,6 +225,7 @@ impl Agent {
         match self.reconciler.reconcile(&picture.cluster, network, cni) {
             Ok(Pass { epoch, enforced }) => {
                 if epoch != self.progress.epoch {
+                    lock(&self.observer).judged_by(self.reconciler.context(epoch));
                     tracing::info!(epoch, took = ?started.elapsed(), "enforced");
                 }
                 self.progress.epoch = epoch;
@@ -227,6 +244,7 @@ impl Agent {
 
     /// What policies have done.
     fn count(&mut self) -> Arc<HitReport> {
+        lock(&self.observer).log_summaries();
         let Some(picture) = &self.picture else { return Arc::default() };
         let counted = self.reconciler.count(&picture.cluster);
         let (policies, drops) = counted.inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default();
@@ -235,6 +253,24 @@ impl Agent {
 
     fn snapshot(&self) -> Snapshot {
         report::snapshot(&self.progress, self.picture.as_ref(), &self.reconciler)
+    }
+}
+
+fn open_deny_log(options: &AgentOptions) -> Result<Option<DenyLog>> {
+    let open = |target: &Target| {
+        DenyLog::open(target, options.deny_log_size).with_context(|| format!("the deny log {target}"))
+    };
+    options.deny_log.as_ref().map(open).transpose()
+}
+
+/// Makes flows of events, for ever.
+async fn observe(mut events: Events, observer: SharedObserver) {
+    loop {
+        match events.next(EVENTS_AT_ONCE).await {
+            Ok(events) => lock(&observer).observe(&events),
+            Err(error) => return tracing::error!("no flows any more: {error:#}"),
+        }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -256,6 +292,7 @@ fn read_counters(counters: Arc<Counters>) -> ReadCounters {
             evictions: evictions
                 .map(|(eviction, connections)| Evictions { state: eviction.name().into(), connections })
                 .collect(),
+            untold: counters.untold()?.map(|(_, count)| count),
         })
     };
     Arc::new(move || read().inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default())

@@ -4,25 +4,33 @@
 //! nothing here can change a verdict. Clients are not trusted: each has little time, short requests and few places, and
 //! none can make the agent wait.
 
+mod flows;
 mod hits;
 mod http;
 mod metrics;
 mod socket;
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub use hits::{HitReport, HitView};
 pub use http::Http;
 use serde::Serialize;
 pub use socket::Socket;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+
+use self::flows::Flows;
 
 use crate::{
     api::{
-        Answer, Ask, Counted, EndpointStatus, PROTOCOL, RELEASE, Request, Response, SourceStatus, Speaker,
-        Status, TableFill, WatchStatus,
+        Answer, Ask, Counted, EndpointStatus, FlowFilter, PROTOCOL, RELEASE, Request, Response, SourceStatus,
+        Speaker, Status, TableFill, WatchStatus,
     },
     explain::{Explanation, Question, explain},
+    flows::{SharedObserver, lock},
     model::Cluster,
     source::{
         kube::{Health, WatchHealth},
@@ -55,6 +63,8 @@ pub struct Server {
     count_tables: CountTables,
     watches: Option<Health>,
     hits: HitView,
+    observer: SharedObserver,
+    followers: Arc<Semaphore>,
 }
 
 impl Server {
@@ -65,8 +75,10 @@ impl Server {
         count_tables: CountTables,
         watches: Option<Health>,
         hits: HitView,
+        observer: SharedObserver,
     ) -> Self {
-        Self { snapshots, read_counters, count_tables, watches, hits }
+        let followers = Arc::new(Semaphore::new(flows::FOLLOWERS));
+        Self { snapshots, read_counters, count_tables, watches, hits, observer, followers }
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -85,9 +97,17 @@ impl Server {
         if let Some(health) = &self.watches {
             watched(&mut status.sources, &health.read());
         }
-        let Counted { packets, evictions } = (self.read_counters)();
+        let Counted { packets, evictions, untold: _ } = (self.read_counters)();
         (status.counters, status.evictions) = (packets, evictions);
         status
+    }
+
+    fn metrics(&self) -> String {
+        let observed = metrics::Observed {
+            events: lock(&self.observer).counts(),
+            untold: (self.read_counters)().untold,
+        };
+        metrics::text(&self.status(), &self.hits.last(), &observed)
     }
 
     async fn full_status(&self) -> Status {
@@ -106,13 +126,19 @@ impl Server {
         Ok(explain(&cluster, question)?)
     }
 
-    /// One line of JSON for another.
-    async fn answer(&self, request: &[u8]) -> String {
+    /// One line of JSON for another, and what follows it.
+    async fn answer(&self, request: &[u8]) -> (String, Option<Flows>) {
         let ask = match read_request(request) {
             Ok(ask) => ask,
-            Err(error) => return line(Answer::<()>::Error(error)),
+            Err(error) => return (line(Answer::<()>::Error(error)), None),
         };
-        match ask {
+        let answer = match ask {
+            Ask::Flows { filter, since_seconds, last, follow } => {
+                return match self.flows(filter, since_seconds, last, follow) {
+                    Some(flows) => (line(Answer::Ok(())), Some(flows)),
+                    None => (line(Answer::<()>::Error("too many follow flows already".into())), None),
+                };
+            }
             Ask::Status => line(Answer::Ok(self.full_status().await)),
             Ask::Policies => line(Answer::Ok(&self.hits.newest().await.policies)),
             Ask::Endpoints => line(Answer::Ok(&self.snapshot().endpoints)),
@@ -122,7 +148,22 @@ impl Server {
                     Err(error) => line(Answer::<()>::Error(format!("{error:#}"))),
                 }
             }
-        }
+        };
+        (answer, None)
+    }
+
+    /// `None`: there is no place.
+    fn flows(
+        &self,
+        filter: FlowFilter,
+        since_seconds: Option<u64>,
+        last: Option<usize>,
+        follow: bool,
+    ) -> Option<Flows> {
+        let place = self.followers.clone().try_acquire_owned().ok()?;
+        let since = since_seconds.map(Duration::from_secs);
+        let (past, live) = lock(&self.observer).follow(&filter, since, last);
+        Some(Flows { past, live: follow.then_some(live), filter, _place: place })
     }
 }
 

@@ -8,9 +8,9 @@
 use crate::{Address, ClassId, Direction, IdentityId, Outcome, PolicyId, Tuple};
 
 /// Events of one key, each second on each CPU.
-const DENIED_PER_SECOND: u32 = 64;
+const DENIED_PER_SECOND: u8 = 64;
 /// What passes is sampled.
-const PASSED_PER_SECOND: u32 = 16;
+const PASSED_PER_SECOND: u8 = 16;
 
 /// What was asked of the policies, and whose they are.
 #[repr(C)]
@@ -74,26 +74,37 @@ pub struct Tally {
     pub packets: u64,
     /// Since when `told` counts, in ticks.
     pub since: u32,
-    /// Events in this second.
-    pub told: u32,
+    /// Packets since the last event.
+    pub untold: u32,
     /// The other end of the last one that was told of.
     pub peer: Address,
-    /// IP protocol number.
-    pub protocol: u16,
-    /// Where it was bound for.
-    pub port: u16,
     /// In which it was judged.
     pub epoch: u32,
+    /// Where it was bound for.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Events in this second.
+    pub told: u8,
 }
 
 impl Tally {
-    pub const EMPTY: Self =
-        Self { packets: 0, since: 0, told: 0, peer: Address::UNSPECIFIED, protocol: 0, port: 0, epoch: 0 };
+    pub const EMPTY: Self = Self {
+        packets: 0,
+        since: 0,
+        untold: 0,
+        peer: Address::UNSPECIFIED,
+        epoch: 0,
+        port: 0,
+        protocol: 0,
+        told: 0,
+    };
 
     /// Counts one more packet. True: it is to be told of.
     #[inline(always)]
     pub const fn count(&mut self, outcome: Outcome, now: u32, second: u32) -> bool {
         self.packets += 1;
+        self.untold = self.untold.saturating_add(1);
         if now.wrapping_sub(self.since) >= second {
             self.since = now;
             self.told = 0;
@@ -114,7 +125,7 @@ impl Tally {
             Direction::Egress => tuple.destination,
             Direction::Ingress => tuple.source,
         };
-        self.protocol = tuple.protocol as u16;
+        self.protocol = tuple.protocol as u8;
         self.port = tuple.destination_port;
         self.epoch = epoch;
     }
@@ -126,7 +137,7 @@ impl Tally {
 pub struct FlowEvent {
     /// Of the monotonic clock, in nanoseconds.
     pub time: u64,
-    /// How many alike were judged alike on this CPU, this one included: the lower half of [`Tally::packets`].
+    /// How many alike were judged alike on this CPU since the last event, this one included ([`Tally::untold`]).
     pub packets: u32,
     /// The veth of the pod whose side was judged.
     pub ifindex: u32,
@@ -149,11 +160,11 @@ pub struct FlowEvent {
 
 impl FlowEvent {
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "IP protocol numbers have 8 bits; a lower half")]
+    #[expect(clippy::cast_possible_truncation, reason = "IP protocol numbers have 8 bits")]
     pub const fn new(tuple: &Tuple, judged: &Judged, outcome: Outcome, tally: &Tally, time: u64) -> Self {
         Self {
             time,
-            packets: tally.packets as u32,
+            packets: tally.untold,
             ifindex: judged.ifindex,
             policy: judged.policy,
             epoch: tally.epoch,
@@ -188,10 +199,11 @@ mod tests {
             // Just before the ticks begin anew.
             let start = u32::MAX - 10;
             let mut tally = Tally { since: start, ..Tally::EMPTY };
+            let limit = u32::from(limit);
             assert_eq!(told(&mut tally, outcome, start, 1_000), limit, "{outcome}");
             assert_eq!(told(&mut tally, outcome, start.wrapping_add(SECOND - 1), 1_000), 0, "{outcome}");
             assert_eq!(told(&mut tally, outcome, start.wrapping_add(SECOND), 1_000), limit, "{outcome}");
-            assert_eq!(tally.packets, 3_000);
+            assert_eq!((tally.packets, tally.untold), (3_000, 3_000), "nobody has told of them yet");
         }
     }
 

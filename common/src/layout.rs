@@ -58,7 +58,7 @@ layout!(Seen: 4 bytes, aligned to 4 { 0 @ 0 });
 // TALLIES, EVENTS.
 layout!(TallyKey: 12 bytes, aligned to 4 { ifindex @ 0, identity @ 4, class @ 8, direction @ 10, outcome @ 11 });
 layout!(Tally: 40 bytes, aligned to 8 {
-    packets @ 0, since @ 8, told @ 12, peer @ 16, protocol @ 32, port @ 34, epoch @ 36,
+    packets @ 0, since @ 8, untold @ 12, peer @ 16, epoch @ 32, port @ 36, protocol @ 38, told @ 39,
 });
 layout!(FlowEvent: 64 bytes, aligned to 8 {
     time @ 0, packets @ 8, ifindex @ 12, policy @ 16, epoch @ 20, source @ 24, destination @ 40, source_port @ 56,

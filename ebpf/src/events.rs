@@ -28,6 +28,7 @@ pub(crate) fn tell(scratch: &Scratch, outcome: Outcome) {
     let time = unsafe { bpf_ktime_get_ns() };
     event.write(FlowEvent::new(&tuple, &scratch.judged, outcome, tally, time));
     event.submit(0);
+    tally.untold = 0;
 }
 
 /// The tally of what is alike, made if there is none.

@@ -56,7 +56,7 @@ impl Options {
 }
 
 /// `30m` in seconds.
-fn seconds(text: &str) -> Result<u64, &'static str> {
+pub(super) fn seconds(text: &str) -> Result<u64, &'static str> {
     let problem = "a time is a number with its unit, as in 90s, 30m, 24h or 7d";
     let unit = text.chars().last().ok_or(problem)?;
     let seconds = match unit {

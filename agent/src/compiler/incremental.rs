@@ -23,7 +23,7 @@ use std::{
     sync::Arc,
 };
 
-pub use self::credit::{Asked, Met, PolicyName};
+pub use self::credit::{Asked, Judgement, Met, PolicyName};
 use self::{
     changes::Changes,
     claims::{Claims, Settled},
@@ -53,7 +53,7 @@ pub struct Incremental {
     cluster: Cluster,
     subjects: BTreeMap<ObjectName, Arc<Pod>>,
     /// The named ports of all pods but those on the host network, and how many have each.
-    named_ports: BTreeMap<NamedPort, usize>,
+    named_ports: Arc<BTreeMap<NamedPort, usize>>,
     rule_sets: Numbering<RuleSet>,
     /// The rule sets that the tables hold: those of the subjects, and those that were retained.
     in_use: BTreeSet<usize>,
@@ -74,7 +74,7 @@ impl Default for Incremental {
         Self {
             cluster: Cluster::default(),
             subjects: BTreeMap::new(),
-            named_ports: BTreeMap::new(),
+            named_ports: Arc::default(),
             rule_sets: Numbering::default(),
             in_use: BTreeSet::new(),
             retained: BTreeSet::new(),
@@ -148,10 +148,10 @@ impl Incremental {
                 continue;
             }
             for port in &*after {
-                renamed |= count(&mut self.named_ports, port);
+                renamed |= count(Arc::make_mut(&mut self.named_ports), port);
             }
             for port in &*before {
-                renamed |= discount(&mut self.named_ports, port);
+                renamed |= discount(Arc::make_mut(&mut self.named_ports), port);
             }
         }
         renamed

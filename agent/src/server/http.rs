@@ -103,7 +103,7 @@ fn respond(request: &Request<Incoming>, server: &Server) -> Response<Full<Bytes>
             text(StatusCode::SERVICE_UNAVAILABLE, "the first full picture is not enforced yet\n".into())
         }
         "/metrics" => {
-            let mut response = text(StatusCode::OK, metrics::text(&server.status(), &server.hits.last()));
+            let mut response = text(StatusCode::OK, server.metrics());
             response
                 .headers_mut()
                 .insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));

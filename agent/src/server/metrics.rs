@@ -6,7 +6,10 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::HitReport;
-use crate::api::{self, SourceStatus, Status};
+use crate::{
+    api::{self, SourceStatus, Status},
+    flows::ObserverCounts,
+};
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -14,7 +17,15 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 const MAX_SERIES: usize = 500;
 const OTHERS: &str = "(others)";
 
-pub(super) fn text(status: &Status, hits: &HitReport) -> String {
+/// What has become of events.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Observed {
+    pub(super) events: ObserverCounts,
+    /// As in [`api::Counted`].
+    pub(super) untold: [u64; 2],
+}
+
+pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> String {
     let Status {
         ready,
         node,
@@ -125,7 +136,35 @@ pub(super) fn text(status: &Status, hits: &HitReport) -> String {
         }
     }
     write_hits(&mut text, hits);
+    write_observed(&mut text, observed);
     text.text
+}
+
+fn write_observed(text: &mut Exposition, Observed { events, untold: [lost, tallies] }: &Observed) {
+    let ObserverCounts { allowed, denied, would_deny, skipped, unwritten } = events;
+    let name = "podgate_flow_events_total";
+    text.family(name, "counter", "Decisions that were told of; packets are counted apart from them.");
+    for (verdict, count) in [("allowed", allowed), ("denied", denied), ("would-deny", would_deny)] {
+        text.sample(&[("verdict", verdict)], *count);
+    }
+    let name = "podgate_flow_events_lost_total";
+    text.family(
+        name,
+        "counter",
+        "Events without a reader in time (ring), or beyond what is attributed (agent).",
+    );
+    for (place, count) in [("ring", lost), ("agent", skipped)] {
+        text.sample(&[("where", place)], *count);
+    }
+    let name = "podgate_untallied_packets_total";
+    text.family(
+        name,
+        "counter",
+        "Packets that no policy is credited with, for the table of tallies was full.",
+    );
+    text.sample(&[], *tallies);
+    text.family("podgate_deny_log_errors_total", "counter", "Lines of the deny log that were not written.");
+    text.sample(&[], *unwritten);
 }
 
 fn write_hits(text: &mut Exposition, HitReport { policies, drops }: &HitReport) {
@@ -225,7 +264,8 @@ mod tests {
                 .map(|pod| ((format!("x/p{pod:03}"), "ingress".into(), "denied".into()), 2))
                 .collect(),
         };
-        let text = text(&status, &hits);
+        let events = ObserverCounts { denied: 7, skipped: 2, ..ObserverCounts::default() };
+        let text = text(&status, &hits, &Observed { events, untold: [4, 1] });
         for line in [
             "podgate_build_info{version=\"0.1.0\",node=\"n1\"} 1",
             "podgate_uptime_seconds 60",
@@ -236,6 +276,10 @@ mod tests {
             "podgate_endpoints{state=\"held\"} 1",
             "podgate_flow_evictions_total{state=\"half-open\"} 4",
             "podgate_policies 3",
+            "podgate_flow_events_total{verdict=\"denied\"} 7",
+            "podgate_flow_events_lost_total{where=\"ring\"} 4",
+            "podgate_flow_events_lost_total{where=\"agent\"} 2",
+            "podgate_untallied_packets_total 1",
             "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"matched\"} 15",
             "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"denied\"} 5",
             "podgate_pod_drops_total{pod=\"x/p499\",direction=\"ingress\",reason=\"denied\"} 2",

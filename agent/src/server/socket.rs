@@ -19,7 +19,7 @@ use tokio::{
     time,
 };
 
-use super::Server;
+use super::{Server, flows::Flows};
 use crate::api::LONGEST_REQUEST;
 
 /// Connections that are served at once; others wait in the backlog.
@@ -70,7 +70,12 @@ impl Socket {
                         let server = server.clone();
                         connections.spawn(async move {
                             match time::timeout(TIME_FOR_ONE, serve_one(stream, &server)).await {
-                                Ok(Ok(())) => {}
+                                Ok(Ok(None)) => {}
+                                Ok(Ok(Some((stream, flows)))) => {
+                                    if let Err(error) = flows.write(stream).await {
+                                        tracing::debug!(%error, "a follower of flows has gone");
+                                    }
+                                }
                                 Ok(Err(error)) => tracing::debug!(%error, "socket client"),
                                 Err(_) => tracing::debug!(limit = ?TIME_FOR_ONE, "socket client is too slow"),
                             }
@@ -95,7 +100,8 @@ impl Drop for Socket {
     }
 }
 
-async fn serve_one(stream: UnixStream, server: &Server) -> io::Result<()> {
+/// Out: what is left to do after the answer.
+async fn serve_one(stream: UnixStream, server: &Server) -> io::Result<Option<(UnixStream, Flows)>> {
     let mut stream = BufReader::new(stream);
     let mut request = Vec::new();
     let limit = LONGEST_REQUEST as u64;
@@ -103,9 +109,12 @@ async fn serve_one(stream: UnixStream, server: &Server) -> io::Result<()> {
     if request.last() != Some(&b'\n') {
         let error =
             if request.len() < LONGEST_REQUEST { "it does not end in a new line" } else { "it is too long" };
-        return stream.write_all(super::refuse(error).as_bytes()).await;
+        stream.write_all(super::refuse(error).as_bytes()).await?;
+        return Ok(None);
     }
-    stream.write_all(server.answer(&request).await.as_bytes()).await
+    let (answer, flows) = server.answer(&request).await;
+    stream.write_all(answer.as_bytes()).await?;
+    Ok(flows.map(|flows| (stream.into_inner(), flows)))
 }
 
 fn remove_stale(path: &Path) -> anyhow::Result<()> {

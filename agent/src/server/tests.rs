@@ -14,6 +14,7 @@ use tokio::{runtime::Runtime, sync::oneshot};
 
 use super::*;
 use crate::api::{self, Counter, LONGEST_REQUEST, PolicyReport, PolicyStatus};
+use crate::flows::Observer;
 
 /// Longer than a server waits for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,16 +45,17 @@ fn start() -> Running {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("deeper/podgate.sock");
     let (state, snapshots) = watch::channel(snapshot(false));
+    let observer: SharedObserver = Arc::new(Observer::new("n1".into(), None).into());
     let counter = Counter { direction: Direction::Ingress, outcome: Outcome::Denied, packets: 3 };
     let (counters, tables) =
-        (move || Counted { packets: vec![counter], evictions: vec![] }, || Status::example().tables);
+        (move || Counted { packets: vec![counter], ..Counted::default() }, || Status::example().tables);
     let (_, hits) = watch::channel(Arc::new(HitReport {
         policies: PolicyReport { counted_seconds: 9, policies: vec![PolicyStatus::example()] },
         drops: api::Drops::new(),
     }));
     let (ask, _) = tokio::sync::mpsc::channel(1);
     let hits = HitView::new(hits, ask);
-    let server = Server::new(snapshots, Arc::new(counters), Arc::new(tables), None, hits);
+    let server = Server::new(snapshots, Arc::new(counters), Arc::new(tables), None, hits, observer.clone());
     let (stop, stopped) = oneshot::channel();
     let (listening, address) = std::sync::mpsc::channel();
     let serve = async move {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use podgate::{
-    compiler::{Incremental, IncrementalInput, Met, PolicyName},
+    compiler::{Incremental, IncrementalInput, Judgement, Met, PolicyName},
     explain::{End, Question, Side, Unanswerable, explain},
     model::{Action, Cluster, ClusterPolicyName, ObjectName, Pod},
     port_spec::{Port, PortSpec},
@@ -51,11 +51,12 @@ fn agrees((objects, audit): &Sample) -> Result<(), TestCaseError> {
     let mut compiler = Incremental::default();
     let step = IncrementalInput { cluster: &cluster, site: None, subjects: &subjects, retained: &[] };
     compiler.compile(&step).expect("few classes of ports");
+    let judgement = compiler.judgement();
     for pod in subjects.values().filter(|pod| !pod.host_network && !pod.addresses.is_empty()) {
         for peer in subjects.values().filter(|peer| peer.name != pod.name) {
             for direction in Direction::ALL {
                 for (peer, port) in peer.addresses.iter().flat_map(|peer| PORTS.map(|port| (*peer, port))) {
-                    one(&cluster, &compiler, pod, direction, peer, port)?;
+                    one(&cluster, &judgement, pod, direction, peer, port)?;
                 }
             }
         }
@@ -65,14 +66,14 @@ fn agrees((objects, audit): &Sample) -> Result<(), TestCaseError> {
 
 fn one(
     cluster: &Cluster,
-    compiler: &Incremental,
+    judgement: &Judgement,
     pod: &Pod,
     direction: Direction,
     peer: IpAddr,
     port: u16,
 ) -> Result<(), TestCaseError> {
     let protocol = Some(Protocol::Tcp);
-    let asked = compiler.asked(&Met { pod, direction, peer, protocol, port, is_service: false });
+    let asked = judgement.asked(&Met { pod, direction, peer, protocol, port, is_service: false });
     let whole = cluster.with_audit_enforced(pod);
     for (cluster, in_audit) in [(Some(cluster), false), (whole.as_ref(), true)] {
         let Some(cluster) = cluster else { continue };

@@ -10,6 +10,7 @@ use std::{
 
 use podgate::{
     api::{Counted, Counter, Status},
+    flows::{Observer, SharedObserver},
     server::{HitReport, HitView, Server, Snapshot, Socket},
     source::manifests,
 };
@@ -37,12 +38,13 @@ impl Agent {
                 [(Direction::Ingress, Outcome::Denied, 7), (Direction::Egress, Outcome::OwnNode, 0)];
             let counters =
                 counters.map(|(direction, outcome, packets)| Counter { direction, outcome, packets });
-            let counted = move || Counted { packets: counters.to_vec(), evictions: Vec::new() };
+            let counted = move || Counted { packets: counters.to_vec(), ..Counted::default() };
             let policies = serde_json::from_str(&text("policies.json")).expect("the form of policies");
             let (_hits, reports) = watch::channel(Arc::new(HitReport { policies, ..HitReport::default() }));
             let (ask, _asked) = mpsc::channel(1);
             let hits = HitView::new(reports, ask);
-            let server = Server::new(snapshots, Arc::new(counted), Arc::new(Vec::new), None, hits);
+            let server =
+                Server::new(snapshots, Arc::new(counted), Arc::new(Vec::new), None, hits, observer());
             listening.send(()).expect("the test waits");
             tokio::select! {
                 ended = socket.serve(server) => ended.expect("it serves for ever"),
@@ -66,6 +68,10 @@ impl Drop for Agent {
         let ended = self.thread.take().map(JoinHandle::join);
         assert!(matches!(ended, Some(Ok(()))) || std::thread::panicking(), "the server panicked");
     }
+}
+
+fn observer() -> SharedObserver {
+    Arc::new(Observer::new("n1".into(), None).into())
 }
 
 fn text(name: &str) -> String {

@@ -4,14 +4,19 @@
 //! the rules that match. It is the tables' own classification, so it agrees with the verdict, and it walks over the
 //! policies of one pod alone.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use podgate_common::{Direction, Protocol, ServiceKey};
 
 use super::{Incremental, PortRange, rules};
-use crate::compiler::{Backend, Signature, Step, Term};
+use crate::compiler::{Backend, Signature, Step, Tables, Term};
 use crate::model::{
-    Action, Cluster, ClusterNetworkPolicy, ClusterPolicyName, Name, NetworkPolicy, ObjectName, Pod,
+    Action, Cluster, ClusterNetworkPolicy, ClusterPolicyName, Name, NamedPort, NetworkPolicy, ObjectName, Pod,
 };
 
 /// One side of a connection.
@@ -50,7 +55,39 @@ struct End<'a> {
     ranges: &'a BTreeSet<PortRange>,
 }
 
+/// What judges connections: tables, and what they were made of. A copy costs nothing, and stays as it is.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    cluster: Cluster,
+    tables: Tables,
+    named_ports: Arc<BTreeMap<NamedPort, usize>>,
+}
+
 impl Incremental {
+    /// What judges connections after the last step.
+    pub fn judgement(&self) -> Judgement {
+        let Self { cluster, tables, named_ports, .. } = self;
+        Judgement { cluster: cluster.clone(), tables: tables.clone(), named_ports: named_ports.clone() }
+    }
+}
+
+impl Judgement {
+    /// Whether a client's packets to this address and port go to a service.
+    pub fn is_service(&self, address: IpAddr, protocol: Option<Protocol>, port: u16) -> bool {
+        let Some(protocol) = protocol else { return false };
+        let mut key = ServiceKey::new(address.into(), protocol, port);
+        let fronts = &self.tables.services.fronts;
+        if fronts.contains_key(&key) {
+            return true;
+        }
+        key.address = key.address.unspecified();
+        fronts.contains_key(&key) && self.cluster.nodes.values().any(|node| node.addresses.contains(&address))
+    }
+
+    pub const fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
     /// The policies that were asked about a connection: those enforced, and those in audit mode as if they were.
     pub fn asked(&self, met: &Met<'_>) -> Vec<Asked> {
         let ends = self.ends(met);

@@ -1,0 +1,142 @@
+//! Decisions as they happen: the lines of `flows` and of the deny log.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use podgate_common::{Direction, Outcome, Protocol};
+use serde::{Deserialize, Serialize};
+
+/// One decision on one side of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// RFC 3339, UTC, with milliseconds.
+    pub time: String,
+    pub node: String,
+    /// Whose side was judged: `egress` the source's, `ingress` the destination's.
+    #[serde(with = "super::direction")]
+    pub direction: Direction,
+    pub verdict: FlowVerdict,
+    /// Why; as in the counters of packets.
+    #[serde(with = "super::outcome")]
+    pub reason: Outcome,
+    /// `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPv6`, or the number of another one.
+    pub protocol: String,
+    pub source: FlowEnd,
+    pub destination: FlowEnd,
+    /// Allowed: those with rules that match. Denied, or would be: those that isolate and have none, or that deny.
+    pub policies: Vec<FlowPolicy>,
+    /// False: the policies that are named do not account for the verdict; they changed at that moment.
+    pub certain: bool,
+    /// How many packets like this one it stands for.
+    pub packets: u64,
+    /// The change after which it was judged.
+    pub epoch: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowVerdict {
+    Allowed,
+    Denied,
+    /// A policy in audit mode would have denied it; it has passed.
+    WouldDeny,
+}
+
+/// One end of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FlowEnd {
+    /// `None`: could not be read.
+    pub address: Option<IpAddr>,
+    /// `None`: the protocol has none.
+    pub port: Option<u16>,
+    /// `namespace/name`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// `namespace/name`, of a service whose address this is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Whose own address this is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The pod's.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowPolicy {
+    /// `namespace/name`, or as in `ClusterNetworkPolicy base`.
+    pub policy: String,
+    /// Indexes of the rules that match.
+    pub rules: Vec<usize>,
+}
+
+/// Which flows are asked for; what is not given is not asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FlowFilter {
+    /// Only what was denied, or would have been.
+    pub denied: bool,
+    /// `namespace/name` of either end.
+    pub pod: Option<String>,
+    /// Of either end.
+    pub namespace: Option<String>,
+    /// Of the destination.
+    pub port: Option<u16>,
+    pub protocol: Option<String>,
+}
+
+/// One line after the answer to `flows`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowLine {
+    Flow(Box<Flow>),
+    /// So many flows came faster than they were read.
+    Lost(u64),
+}
+
+impl FlowVerdict {
+    pub const fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::WouldDeny => Self::WouldDeny,
+            outcome if outcome.passes() => Self::Allowed,
+            _ => Self::Denied,
+        }
+    }
+}
+
+impl fmt::Display for FlowVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::WouldDeny => "would-deny",
+        })
+    }
+}
+
+impl FlowFilter {
+    pub fn matches(&self, flow: &Flow) -> bool {
+        let Self { denied, pod, namespace, port, protocol } = self;
+        let ends = [&flow.source, &flow.destination];
+        let names =
+            || ends.into_iter().flat_map(|end| end.pod.iter().chain(&end.service)).map(String::as_str);
+        (!denied || flow.verdict != FlowVerdict::Allowed)
+            && pod.as_ref().is_none_or(|pod| ends.into_iter().any(|end| end.pod.as_ref() == Some(pod)))
+            && namespace.as_ref().is_none_or(|namespace| {
+                names().any(|name| name.split_once('/').is_some_and(|(of, _)| of == namespace))
+            })
+            && port.is_none_or(|port| flow.destination.port == Some(port))
+            && protocol.as_ref().is_none_or(|protocol| *protocol == flow.protocol)
+    }
+}
+
+/// The name of an IP protocol.
+pub fn protocol_name(number: u16) -> String {
+    match Protocol::try_from(u32::from(number)) {
+        Ok(protocol) => protocol.to_string(),
+        Err(1) => "ICMP".into(),
+        Err(58) => "ICMPv6".into(),
+        Err(other) => other.to_string(),
+    }
+}

@@ -1,0 +1,200 @@
+//! `podgate flows`: decisions as they happen.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    ops::ControlFlow,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::{output::Format, policies::seconds};
+use crate::{
+    api::{self, Ask, Flow, FlowEnd, FlowFilter, FlowLine, FlowVerdict},
+    options::SOCKET,
+};
+
+/// Show connections as they are judged: who, to whom, the verdict, and the policies and rules behind it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+New connections and dropped packets are told of, not the packets of connections that live. Of what is alike a few are \
+told each second, with their number; what passes is sampled.
+
+Examples:
+  podgate flows --follow --denied
+  podgate flows --pod production/api --since 5m -o json")]
+pub(super) struct Options {
+    /// Go on with what comes, until it is stopped
+    #[arg(short, long)]
+    follow: bool,
+    /// Only what was denied, or would have been by a policy in audit mode
+    #[arg(long)]
+    denied: bool,
+    /// Only from or to this pod
+    #[arg(long, value_name = "NAMESPACE/POD", value_parser = pod)]
+    pod: Option<String>,
+    /// Only from or to this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// Only to this port, as in 80 or TCP/80; a protocol alone is ICMP, as in ICMP
+    #[arg(long, value_name = "PORT", value_parser = port)]
+    port: Option<Port>,
+    /// Only what happened in this time, as in 90s, 30m
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    since: Option<u64>,
+    /// Only the newest of those that are there
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+    /// Socket of the running agent
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    socket: PathBuf,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Port {
+    protocol: Option<String>,
+    number: Option<u16>,
+}
+
+impl Options {
+    pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let Port { protocol, number: port } = self.port.unwrap_or_default();
+        let filter =
+            FlowFilter { denied: self.denied, pod: self.pod, namespace: self.namespace, port, protocol };
+        // Without a word about the past, who follows wants what comes.
+        let last = match (self.last, self.since, self.follow) {
+            (None, None, true) => Some(0),
+            (last, ..) => last,
+        };
+        let ask = Ask::Flows { filter, since_seconds: self.since, last, follow: self.follow };
+        let mut stdout = io::stdout();
+        let mut printer = Printer { format, colours: stdout.is_terminal(), has_header: false };
+        api::follow(&self.socket, &ask, |line: FlowLine| {
+            let text = match line {
+                FlowLine::Flow(flow) => printer.text(&flow)?,
+                FlowLine::Lost(flows) => {
+                    eprintln!("{flows} flows came faster than they were read");
+                    return Ok(ControlFlow::Continue(()));
+                }
+            };
+            match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+                // As `head` does when it has enough.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+                written => written.map(ControlFlow::Continue).context("cannot print"),
+            }
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn pod(text: &str) -> Result<String, &'static str> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok(text.to_owned()),
+        _ => Err("a pod is NAMESPACE/POD"),
+    }
+}
+
+fn port(text: &str) -> Result<Port, &'static str> {
+    let number = |text: &str| text.parse().map_err(|_| "a port is a number as in 80 or TCP/80, or ICMP");
+    let (protocol, port) = match text.split_once('/') {
+        Some((protocol, port)) => (Some(protocol), Some(number(port)?)),
+        None if text.starts_with(|first: char| first.is_ascii_digit()) => (None, Some(number(text)?)),
+        None => (Some(text), None),
+    };
+    let known = ["TCP", "UDP", "SCTP", "ICMP", "ICMPv6"];
+    let protocol = match protocol {
+        None => None,
+        Some(name) => {
+            let known = known.into_iter().find(|known| known.eq_ignore_ascii_case(name));
+            Some(known.ok_or("a protocol is TCP, UDP, SCTP, ICMP or ICMPv6")?.to_owned())
+        }
+    };
+    Ok(Port { protocol, number: port })
+}
+
+/// Lines for a person or for a program.
+struct Printer {
+    format: Format,
+    colours: bool,
+    has_header: bool,
+}
+
+/// Lines come one at a time, so columns have a width beforehand: that of common names.
+const ENDS: usize = 36;
+
+impl Printer {
+    fn text(&mut self, flow: &Flow) -> anyhow::Result<String> {
+        if self.format == Format::Json {
+            return Ok(serde_json::to_string(flow).context("cannot print")? + "\n");
+        }
+        let mut text = String::new();
+        if !self.has_header {
+            self.has_header = true;
+            text = line(["TIME", "SIDE", "FROM", "TO", "VERDICT", "REASON", "POLICIES"].map(str::to_owned));
+        }
+        let verdict = format!("{:10}", flow.verdict.to_string());
+        let verdict = match (self.colours, flow.verdict) {
+            (false, _) => verdict,
+            (true, FlowVerdict::Allowed) => format!("\x1b[32m{verdict}\x1b[0m"),
+            (true, FlowVerdict::Denied) => format!("\x1b[31m{verdict}\x1b[0m"),
+            (true, FlowVerdict::WouldDeny) => format!("\x1b[33m{verdict}\x1b[0m"),
+        };
+        let to = match flow.destination.port {
+            Some(port) => format!("{} {}/{port}", end(&flow.destination), flow.protocol),
+            None => format!("{} {}", end(&flow.destination), flow.protocol),
+        };
+        // The day is known; a follower looks at the seconds.
+        let time = flow.time.split_once('T').map_or(&*flow.time, |(_, time)| time).trim_end_matches('Z');
+        text += &line([
+            time.to_owned(),
+            flow.direction.to_string(),
+            end(&flow.source),
+            to,
+            verdict,
+            flow.reason.to_string(),
+            policies(flow),
+        ]);
+        Ok(text)
+    }
+}
+
+fn line([time, side, from, to, verdict, reason, policies]: [String; 7]) -> String {
+    let wide = ENDS + 9;
+    let line =
+        format!("{time:12}  {side:7}  {from:ENDS$}  {to:wide$}  {verdict:10}  {reason:14}  {policies}");
+    line.trim_end().to_owned() + "\n"
+}
+
+/// A name, else an address.
+fn end(end: &FlowEnd) -> String {
+    let FlowEnd { address, pod, service, node, .. } = end;
+    match (pod, service, node, address) {
+        (Some(pod), ..) => pod.clone(),
+        (_, Some(service), ..) => service.replacen('/', "/svc:", 1),
+        (_, _, Some(node), _) => format!("node/{node}"),
+        (.., Some(address)) => address.to_string(),
+        (.., None) => "-".into(),
+    }
+}
+
+/// Who decided, and of how many alike.
+fn policies(flow: &Flow) -> String {
+    let policies = flow.policies.iter().map(|policy| {
+        let rules: Vec<_> = policy.rules.iter().map(usize::to_string).collect();
+        if rules.is_empty() {
+            policy.policy.clone()
+        } else {
+            format!("{}[{}]", policy.policy, rules.join(","))
+        }
+    });
+    let mut text = policies.collect::<Vec<_>>().join(" ");
+    if !flow.certain {
+        text += " (policies changed at that moment)";
+    }
+    if flow.packets > 1 {
+        text += &format!(" x{}", flow.packets);
+    }
+    text.trim_start().to_owned()
+}

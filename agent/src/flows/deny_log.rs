@@ -1,0 +1,207 @@
+//! The deny log: JSON lines, one for the first packet of its kind, then one with a count for each interval in which there
+//! were more. A scan of ports fills neither memory nor disk: beyond a number of kinds they are told apart by their ends
+//! alone, then not at all, and the file is rotated by size.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use podgate_common::Outcome;
+
+use crate::api::{Flow, FlowEnd};
+
+/// Between two lines of one kind.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// Kinds that are told apart at a time.
+const KINDS: usize = 4_096;
+
+/// Where the log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `-`
+    Stdout,
+    File(PathBuf),
+}
+
+/// What is one kind of denial.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Kind {
+    source: String,
+    destination: String,
+    protocol: String,
+    port: Option<u16>,
+    reason: Outcome,
+}
+
+#[derive(Debug)]
+struct Seen {
+    /// The last of them; its packets are those that no line has told of.
+    flow: Flow,
+    packets: u64,
+    told: Instant,
+}
+
+#[derive(Debug)]
+pub struct DenyLog {
+    output: Output,
+    kinds: HashMap<Kind, Seen>,
+    /// When the kinds were looked through last.
+    looked: Option<Instant>,
+    unwritten: u64,
+}
+
+#[derive(Debug)]
+enum Output {
+    Stdout,
+    File { path: PathBuf, file: File, size: u64, limit: u64 },
+}
+
+impl DenyLog {
+    /// `limit`: bytes after which a file is rotated to `PATH.1`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened.
+    pub fn open(target: &Target, limit: u64) -> io::Result<Self> {
+        let output = match target {
+            Target::Stdout => Output::Stdout,
+            Target::File(path) => {
+                let file = append(path)?;
+                let size = file.metadata()?.len();
+                Output::File { path: path.clone(), file, size, limit }
+            }
+        };
+        Ok(Self { output, kinds: HashMap::new(), looked: None, unwritten: 0 })
+    }
+
+    /// Notes a denial: the first of its kind is written at once.
+    pub(super) fn add(&mut self, flow: &Flow, now: Instant) {
+        let mut kind = Kind::of(flow);
+        if !self.kinds.contains_key(&kind) && self.kinds.len() >= KINDS / 2 {
+            // Ports of a scan are one kind, and so are its many sources when there are more.
+            kind.port = None;
+            if !self.kinds.contains_key(&kind) && self.kinds.len() >= KINDS {
+                kind.source = String::new();
+                kind.destination = flow.destination.pod.clone().unwrap_or_default();
+            }
+        }
+        if let Some(seen) = self.kinds.get_mut(&kind) {
+            seen.packets += flow.packets;
+            seen.flow = flow.clone();
+            return;
+        }
+        self.write(flow);
+        if self.kinds.len() < KINDS + KINDS / 4 {
+            self.kinds.insert(kind, Seen { flow: flow.clone(), packets: 0, told: now });
+        }
+    }
+
+    /// Writes a line for each kind that went on for an interval, and forgets those that did not.
+    pub(super) fn summarise(&mut self, now: Instant) {
+        let is_early = |then: Instant, by| now.checked_duration_since(then).is_none_or(|passed| passed < by);
+        if self.looked.is_some_and(|looked| is_early(looked, INTERVAL / 60)) {
+            return;
+        }
+        self.looked = Some(now);
+        let due: Vec<Kind> = self
+            .kinds
+            .iter()
+            .filter(|(_, seen)| !is_early(seen.told, INTERVAL))
+            .map(|(kind, _)| kind.clone())
+            .collect();
+        for kind in due {
+            let Some(mut seen) = self.kinds.remove(&kind) else { continue };
+            if seen.packets > 0 {
+                seen.flow.packets = std::mem::take(&mut seen.packets);
+                self.write(&seen.flow);
+                seen.told = now;
+                self.kinds.insert(kind, seen);
+            }
+        }
+    }
+
+    /// Lines that could not be written.
+    pub(super) const fn unwritten(&self) -> u64 {
+        self.unwritten
+    }
+
+    fn write(&mut self, flow: &Flow) {
+        let mut line = serde_json::to_vec(flow).expect("a flow has string keys and no failing parts");
+        line.push(b'\n');
+        if let Err(error) = self.output.write(&line) {
+            if self.unwritten == 0 {
+                tracing::error!(%error, "the deny log cannot be written; this is told once and counted in metrics");
+            }
+            self.unwritten += 1;
+        }
+    }
+}
+
+impl Kind {
+    fn of(flow: &Flow) -> Self {
+        let name = |end: &FlowEnd| match (&end.pod, end.address) {
+            (Some(pod), _) => pod.clone(),
+            (None, Some(address)) => address.to_string(),
+            (None, None) => String::new(),
+        };
+        Self {
+            source: name(&flow.source),
+            destination: name(&flow.destination),
+            protocol: flow.protocol.clone(),
+            port: flow.destination.port,
+            reason: flow.reason,
+        }
+    }
+}
+
+impl Output {
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout => io::stdout().lock().write_all(line),
+            Self::File { path, file, size, limit } => {
+                let length = line.len() as u64;
+                if *size > 0 && *size + length > *limit {
+                    let mut rotated = path.clone().into_os_string();
+                    rotated.push(".1");
+                    fs::rename(&*path, rotated)?;
+                    *file = append(path)?;
+                    *size = 0;
+                }
+                file.write_all(line)?;
+                *size += length;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("-"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "" => Err("a path, or `-` for standard output"),
+            "-" => Ok(Self::Stdout),
+            path => Ok(Self::File(path.into())),
+        }
+    }
+}
