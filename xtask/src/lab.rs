@@ -26,7 +26,7 @@ use std::{
 use anyhow::{Context, Result};
 
 pub use address::Addresses;
-pub use agent::{Agent, Asked, Source};
+pub use agent::{Agent, Asked, Follower, Source};
 pub use capture::{Capture, Packet};
 pub use manifests::Manifests;
 pub use node::{Node, Wiring};

@@ -5,11 +5,14 @@
 
 use std::{
     fs::OpenOptions,
+    io::{BufRead, BufReader},
     net::{Ipv4Addr, SocketAddr},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    time::Duration,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -42,6 +45,14 @@ pub enum Source<'a> {
     Manifests,
     /// By a kubeconfig.
     ApiServer(&'a Path),
+}
+
+/// A verb that goes on, line by line.
+#[derive(Debug)]
+pub struct Follower {
+    process: Child,
+    /// Each line, and when it was read.
+    lines: mpsc::Receiver<(String, Instant)>,
 }
 
 /// What a verb of `podgate` answered.
@@ -144,7 +155,40 @@ impl Drop for Agent {
     }
 }
 
+impl Follower {
+    /// The next line, and when it came.
+    pub fn next(&self, patience: Duration) -> Result<(String, Instant)> {
+        self.lines.recv_timeout(patience).context("no line came")
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 impl Node {
+    /// Starts a verb that asks this node's agent and goes on.
+    pub fn follow(&self, arguments: &[&str]) -> Result<Follower> {
+        let mut command = self.place.command(workspace::podgate()?);
+        command.args(arguments).arg("--socket").arg(socket(self));
+        without_settings(&mut command);
+        let mut process =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting podgate")?;
+        let stdout = process.stdout.take().context("the verb's standard output")?;
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send((line, Instant::now())).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Follower { process, lines })
+    }
+
     /// Runs a verb of `podgate` against this node's agent or kernel. One that does not end is killed, which fails it.
     pub fn podgate(&self, arguments: &[&str]) -> Result<Asked> {
         let mut command = self.place.command("timeout");

@@ -17,6 +17,7 @@ mod paths;
 mod peers;
 mod scene;
 mod services;
+mod told;
 mod topology;
 mod walkthrough;
 
@@ -81,7 +82,7 @@ fn all() -> impl Iterator<Item = Case> {
         paths::TESTS,
         lifecycle::TESTS,
     ];
-    let others = [hooks::TESTS, input::TESTS, peers::TESTS, walkthrough::TESTS, topology::TESTS];
+    let others = [told::TESTS, hooks::TESTS, input::TESTS, peers::TESTS, walkthrough::TESTS, topology::TESTS];
     let by_default = |&(name, test): &(&str, Test)| Case { name: name.to_owned(), test, agent_options: &[] };
     let by_clsact = |&(name, test): &(&str, Test)| Case {
         name: format!("{name}_by_clsact"),

@@ -1,0 +1,167 @@
+//! What the agent tells: flows as they happen, the deny log, hits of policies, and policies in audit mode.
+
+use std::{
+    fs,
+    net::{SocketAddr, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use xtask::lab::{Agent, Lab, PATIENT, Place, Seen, until};
+
+use super::{
+    Test,
+    lifecycle::Cast,
+    scene::{CLOSE, EVERY_KIND, expect, policy},
+};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("a_flood_of_denied_packets_costs_the_agent_little_and_loses_no_count", flood),
+    ("a_denied_connection_is_told_at_once_with_both_pods_and_the_policy", told),
+    ("a_policy_in_audit_mode_tells_what_it_would_deny", audit),
+];
+
+/// From the packet to the line that a follower reads.
+const AT_ONCE: Duration = Duration::from_millis(100);
+const TRIES: u16 = 9;
+
+fn told(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    let log = cast.node.directory().join("denied.log");
+    let _agent = Agent::start(&cast.node, &["--deny-log", &log.to_string_lossy()])?;
+    let follower = cast.node.follow(&["flows", "--follow", "--since", "1m", "--denied", "-o", "json"])?;
+    let mut delays = Vec::new();
+    for port in 7_000..7_000 + TRIES {
+        let sent = send(&cast.stranger.place, SocketAddr::new(cast.server.addresses.v4.into(), port))?;
+        let (line, read) = follower.next(PATIENT)?;
+        let flow: Value = serde_json::from_str(&line).context("a line of flows")?;
+        for (place, expected) in [
+            ("/source/pod", "x/stranger"),
+            ("/destination/pod", "x/server"),
+            ("/policies/0/policy", "x/close"),
+            ("/verdict", "denied"),
+            ("/reason", "denied"),
+            ("/direction", "ingress"),
+            ("/protocol", "UDP"),
+        ] {
+            ensure!(flow.pointer(place).and_then(Value::as_str) == Some(expected), "{place} of {line}");
+        }
+        ensure!(flow["destination"]["port"] == port && flow["certain"] == true, "{line}");
+        delays.push(read.saturating_duration_since(sent));
+    }
+    delays.sort_unstable();
+    let median = delays[delays.len() / 2];
+    println!("a denied packet is read by a follower {median:?} after it was sent (median of {TRIES})");
+    ensure!(median < AT_ONCE, "denied packets were told after {delays:?}");
+    let lines = fs::read_to_string(&log).context("the deny log")?;
+    ensure!(lines.lines().count() == usize::from(TRIES) && lines.contains("x/close"), "deny log: {lines}");
+
+    let asked = cast.node.podgate(&["flows", "--last", "1", "--port", "UDP/7000"])?;
+    ensure!(asked.stdout.contains("x/stranger") && asked.stdout.contains("x/close"), "{}", asked.text());
+    Ok(())
+}
+
+/// Sends a datagram; out: when.
+fn send(from: &Place, to: SocketAddr) -> Result<Instant> {
+    from.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.send_to(b"x", to)?;
+        Ok(Instant::now())
+    })
+}
+
+const FLOOD: u64 = 1_000_000;
+const FLOOD_TIME: Duration = Duration::from_secs(10);
+const BURSTS: u32 = 200;
+/// Of one CPU.
+const MOST: f64 = 0.2;
+
+fn flood(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    let agent = Agent::start(&cast.node, &[])?;
+    let _follower = cast.node.follow(&["flows", "--follow", "-o", "json"])?;
+    let counted = || metric(&agent, "podgate_packets_total{direction=\"ingress\",outcome=\"denied\"}");
+    let dropped = || {
+        metric(&agent, "podgate_pod_drops_total{pod=\"x/server\",direction=\"ingress\",reason=\"denied\"}")
+    };
+    let (before, used) = (counted()?, cpu_time(agent.process_id())?);
+    let began = Instant::now();
+    let to = SocketAddr::new(cast.server.addresses.v4.into(), 9_999);
+    thread::scope(|scope| -> Result<()> {
+        let flood = scope.spawn(|| cast.stranger.place.run(|| pour(to)));
+        // Whoever may, gets through meanwhile.
+        while !flood.is_finished() {
+            expect(&cast.friend.place, cast.server.addresses, &EVERY_KIND, Seen::Reached)?;
+        }
+        flood.join().expect("it does not panic")
+    })?;
+    let took = began.elapsed();
+    let share = (cpu_time(agent.process_id())? - used).as_secs_f64() / took.as_secs_f64();
+    println!("{FLOOD} denied packets in {took:.1?} cost the agent {:.1} % of a CPU", share * 100.0);
+    ensure!(share < MOST, "the agent took {share:.2} of a CPU");
+    ensure!(counted()? - before == FLOOD, "{} of {FLOOD} packets were counted", counted()? - before);
+    until("all drops are credited to the pod", PATIENT, || Ok((dropped()? >= FLOOD).then_some(())))?;
+    ensure!(dropped()? == FLOOD, "{} packets were credited", dropped()?);
+    Ok(())
+}
+
+/// Sends many datagrams in a given time.
+fn pour(to: SocketAddr) -> Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(to)?;
+    let began = Instant::now();
+    for burst in 0..BURSTS {
+        for _ in 0..FLOOD / u64::from(BURSTS) {
+            socket.send(b"x")?;
+        }
+        thread::sleep((FLOOD_TIME * (burst + 1) / BURSTS).saturating_sub(began.elapsed()));
+    }
+    Ok(())
+}
+
+/// The value of one sample of the agent's metrics; 0 if it is not there.
+fn metric(agent: &Agent, sample: &str) -> Result<u64> {
+    let page = agent.page("/metrics")?;
+    let value = page.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok());
+    Ok(value.unwrap_or(0))
+}
+
+/// CPU time that a process has taken (proc_pid_stat(5)).
+fn cpu_time(process: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("the agent's CPU time")?;
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
+    let ticks: u32 = ticks.collect::<Result<Vec<_>, _>>().context("the agent's CPU time")?.iter().sum();
+    // USER_HZ is 100 on every architecture that there is.
+    Ok(Duration::from_millis(10) * ticks)
+}
+
+fn audit(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    let audited = policy("close", CLOSE)
+        .replace("  namespace: x\n", "  namespace: x\n  annotations: {podgate.io/mode: audit}\n");
+    lab.manifests().write("policy-close.yaml", &audited)?;
+    let agent = Agent::start(&cast.node, &[])?;
+    expect(&cast.stranger.place, cast.server.addresses, &EVERY_KIND, Seen::Reached)?;
+    expect(&cast.friend.place, cast.server.addresses, &EVERY_KIND, Seen::Reached)?;
+    let flows = cast.node.podgate(&["flows", "--denied"])?;
+    for word in ["x/stranger", "x/server", "would-deny", "x/close"] {
+        ensure!(flows.stdout.contains(word), "no {word} in {}", flows.text());
+    }
+    ensure!(!flows.stdout.contains("x/friend"), "{}", flows.text());
+    let report = agent.ask(&["policies"])?;
+    let policy = &report["policies"][0];
+    ensure!(policy["policy"] == "x/close" && policy["mode"] == "audit", "{report}");
+    let of_ingress = |field: &str| policy["ingress"][field].as_u64().unwrap_or(0);
+    ensure!(of_ingress("would_deny") >= 6 && of_ingress("denied") == 0, "{report}");
+    ensure!(policy["ingress"]["rules"][0]["hits"].as_u64() >= Some(6), "{report}");
+
+    lab.manifests().write("policy-close.yaml", &self::policy("close", CLOSE))?;
+    until("the policy is enforced", PATIENT, || {
+        let report = agent.ask(&["policies"])?;
+        Ok((report["policies"][0]["mode"] == "enforce").then_some(()))
+    })?;
+    cast.verdicts_hold()
+}
