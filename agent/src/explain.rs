@@ -128,6 +128,13 @@ struct Case {
 
 impl Connection<'_> {
     fn side(&self, direction: Direction) -> Side {
+        let own = if direction == Direction::Egress { self.from } else { self.to };
+        let whole = own.policed().and_then(|pod| self.cluster.with_audit_enforced(pod));
+        let audit = whole.map(|whole| Connection { cluster: &whole, ..*self }.enforced_side(direction));
+        Side { audit: audit.map(Box::new), ..self.enforced_side(direction) }
+    }
+
+    fn enforced_side(&self, direction: Direction) -> Side {
         let (own, peer) = match direction {
             Direction::Egress => (self.from, self.to),
             Direction::Ingress => (self.to, self.from),
@@ -184,6 +191,7 @@ impl Connection<'_> {
             denied_peers: if is_denied(&reason) { denied } else { BTreeSet::new() },
             policies: judged.into_iter().map(|(trace, _)| trace).collect(),
             cluster_policies: admin.traces.into_iter().chain(baseline.traces).collect(),
+            audit: None,
         }
     }
 

@@ -125,7 +125,7 @@ impl Observer {
         }
     }
 
-    fn add(&mut self, flow: Flow) {
+    pub(crate) fn add(&mut self, flow: Flow) {
         *match flow.verdict {
             FlowVerdict::Allowed => &mut self.counts.allowed,
             FlowVerdict::Denied => &mut self.counts.denied,

@@ -131,6 +131,32 @@ impl FlowFilter {
     }
 }
 
+#[cfg(test)]
+impl Flow {
+    pub(crate) fn example() -> Self {
+        let end = |pod: &str, address: [u8; 4], port| FlowEnd {
+            address: Some(address.into()),
+            port: Some(port),
+            pod: Some(pod.into()),
+            ..FlowEnd::default()
+        };
+        Self {
+            time: "2026-01-02T03:04:05.678Z".into(),
+            node: "n1".into(),
+            direction: Direction::Ingress,
+            verdict: FlowVerdict::Denied,
+            reason: Outcome::Denied,
+            protocol: "TCP".into(),
+            source: end("x/a", [10, 0, 0, 1], 40_000),
+            destination: end("x/b", [10, 0, 0, 2], 80),
+            policies: vec![FlowPolicy { policy: "x/p".into(), rules: vec![] }],
+            certain: true,
+            packets: 1,
+            epoch: 7,
+        }
+    }
+}
+
 /// The name of an IP protocol.
 pub fn protocol_name(number: u16) -> String {
     match Protocol::try_from(u32::from(number)) {

@@ -22,7 +22,7 @@ use crate::{
 New connections and dropped packets are told of, not the packets of connections that live. Of what is alike a few are \
 told each second, with their number; what passes is sampled.
 
-Examples:
+Example:
   podgate flows --follow --denied
   podgate flows --pod production/api --since 5m -o json")]
 pub(super) struct Options {

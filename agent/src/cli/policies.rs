@@ -17,7 +17,7 @@ use crate::{
 A hit is a new connection; packets of connections that live are nobody's. A policy in audit mode (annotation \
 podgate.io/mode: audit, on it or on its namespace) denies nothing: what it would have denied is counted.
 
-Examples:
+Example:
   podgate policies production/api
   podgate policies --unused 7d")]
 pub(super) struct Options {

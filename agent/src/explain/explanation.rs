@@ -63,6 +63,9 @@ pub struct Side {
     /// Every ClusterNetworkPolicy with rules for this end in this direction, in the order in which they are asked.
     #[serde(default)]
     pub cluster_policies: Vec<ClusterPolicyTrace>,
+    /// What it would say were the policies in audit mode enforced; `None`: there are none for this end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Box<Side>>,
 }
 
 /// Why one end says so.
@@ -188,6 +191,7 @@ impl Side {
             denied_peers: BTreeSet::new(),
             policies: Vec::new(),
             cluster_policies: Vec::new(),
+            audit: None,
         }
     }
 }

@@ -137,10 +137,14 @@ fn backends(cluster: &Cluster, from: &Party<'_>, entrance: &Entrance<'_>) -> BTr
 /// What one end says of all backends; the first denial gives the reason.
 fn together<'a>(sides: impl Iterator<Item = &'a Side>) -> Option<Side> {
     let mut all = sides.cloned().reduce(|mut all, side| {
-        let Side { isolated, verdict, reason, note, denied_peers, policies, cluster_policies } = side;
+        let Side { isolated, verdict, reason, note, denied_peers, policies, cluster_policies, audit } = side;
         all.isolated |= isolated;
         if all.verdict == Verdict::Allow && verdict == Verdict::Deny {
             (all.verdict, all.reason) = (verdict, reason);
+        }
+        let worse = |audit: &Side| audit.verdict == Verdict::Deny;
+        if all.audit.is_none() || audit.as_deref().is_some_and(worse) {
+            all.audit = audit.or(all.audit.take());
         }
         all.note = all.note.or(note);
         all.denied_peers.extend(denied_peers);

@@ -567,3 +567,27 @@ fn cluster_policies_are_listed_in_the_order_in_which_they_are_asked_with_the_rul
     });
     assert_eq!(form, expected);
 }
+
+#[test]
+fn what_is_in_audit_mode_decides_nothing_and_says_what_it_would() {
+    let strict = NetworkPolicy { audit: true, ..policy("strict", Some(vec![]), None) };
+    let open = policy("open", Some(vec![rule(Peers::Any, Ports::Any)]), None);
+    let answer = |cluster: &Cluster| ask(cluster, "x/a", "x/b", "TCP/80").unwrap();
+    let verdicts = |answer: &Explanation| {
+        (answer.verdict, answer.ingress.isolated, answer.ingress.audit.as_ref().map(|audit| audit.verdict))
+    };
+    let alone = cluster(vec![strict.clone()]);
+    assert_eq!(verdicts(&answer(&alone)), (Verdict::Allow, false, Some(Verdict::Deny)));
+    // Beside one that allows, it would take nothing away.
+    let both = cluster(vec![strict.clone(), open.clone()]);
+    assert_eq!(verdicts(&answer(&both)), (Verdict::Allow, true, Some(Verdict::Allow)));
+    // It opens nothing that another isolates.
+    let closed = cluster(vec![policy("closed", Some(vec![]), None), NetworkPolicy { audit: true, ..open }]);
+    assert_eq!(verdicts(&answer(&closed)), (Verdict::Deny, true, Some(Verdict::Allow)));
+    let enforced = cluster(vec![policy("strict", Some(vec![]), None)]);
+    assert_eq!(verdicts(&answer(&enforced)), (Verdict::Deny, true, None));
+    let mut whole_namespace = cluster(vec![policy("strict", Some(vec![]), None)]);
+    let namespace = Namespace { labels: whole_namespace.namespace_labels(&"x".into()), audit: true };
+    whole_namespace.namespaces.insert("x".into(), namespace.into());
+    assert_eq!(verdicts(&answer(&whole_namespace)), (Verdict::Allow, false, Some(Verdict::Deny)));
+}

@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    ops::ControlFlow,
     os::unix::{fs::PermissionsExt, net::UnixStream},
     path::PathBuf,
     thread::JoinHandle,
@@ -13,7 +14,7 @@ use podgate_common::{Direction, Outcome};
 use tokio::{runtime::Runtime, sync::oneshot};
 
 use super::*;
-use crate::api::{self, Counter, LONGEST_REQUEST, PolicyReport, PolicyStatus};
+use crate::api::{self, Counter, Flow, FlowLine, LONGEST_REQUEST, PolicyReport, PolicyStatus};
 use crate::flows::Observer;
 
 /// Longer than a server waits for anything.
@@ -24,6 +25,8 @@ struct Running {
     directory: tempfile::TempDir,
     http: std::net::SocketAddr,
     state: watch::Sender<Arc<Snapshot>>,
+    observer: SharedObserver,
+    followers: Arc<Semaphore>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -56,6 +59,7 @@ fn start() -> Running {
     let (ask, _) = tokio::sync::mpsc::channel(1);
     let hits = HitView::new(hits, ask);
     let server = Server::new(snapshots, Arc::new(counters), Arc::new(tables), None, hits, observer.clone());
+    let followers = server.followers.clone();
     let (stop, stopped) = oneshot::channel();
     let (listening, address) = std::sync::mpsc::channel();
     let serve = async move {
@@ -69,7 +73,15 @@ fn start() -> Running {
         }
     };
     let thread = std::thread::spawn(move || runtime().block_on(serve));
-    Running { directory, http: address.recv().unwrap(), state, stop: Some(stop), thread: Some(thread) }
+    Running {
+        directory,
+        http: address.recv().unwrap(),
+        state,
+        observer,
+        followers,
+        stop: Some(stop),
+        thread: Some(thread),
+    }
 }
 
 impl Drop for Running {
@@ -159,6 +171,56 @@ fn explain_answers_for_a_cluster_with_a_change_and_keeps_its_own() {
     let gone = ask(Some(format!("{policy}}}, $patch: delete}}")));
     assert!(gone.ends_with("NetworkPolicy x/deny: is to be removed, but does not exist"), "{gone}");
     assert_eq!(ask(None), "allow");
+}
+
+/// Flows as a client gets them, until there are so many.
+fn follow(running: &Running, last: Option<usize>, follow: bool, flows: usize) -> Vec<Flow> {
+    let mut seen = Vec::new();
+    let ask = Ask::Flows { filter: FlowFilter::default(), since_seconds: None, last, follow };
+    let take = |line: FlowLine| {
+        if let FlowLine::Flow(flow) = line {
+            seen.push(*flow);
+        }
+        Ok(if seen.len() == flows { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    };
+    api::follow(&running.socket(), &ask, take).unwrap();
+    seen
+}
+
+#[test]
+fn flows_are_given_as_they_come_and_who_does_not_read_harms_nobody() {
+    let running = start();
+    let tell = |flows: u64| {
+        for packets in 0..flows {
+            lock(&running.observer).add(Flow { packets, ..Flow::example() });
+        }
+    };
+    tell(3);
+    assert_eq!(follow(&running, None, false, usize::MAX).len(), 3);
+    assert_eq!(follow(&running, Some(1), false, usize::MAX)[0].packets, 2);
+    let request = b"{\"version\":2,\"verb\":\"flows\",\"follow\":true}\n";
+    let deaf: Vec<UnixStream> = (0..flows::FOLLOWERS)
+        .map(|_| {
+            let mut stream = running.connect();
+            stream.write_all(request).unwrap();
+            // It has its place; of what comes now it reads nothing.
+            stream.read_exact(&mut [0; 10]).unwrap();
+            stream
+        })
+        .collect();
+    assert!(running.exchange(request).contains("too many follow flows already"));
+    for _ in 0..20 {
+        tell(1_000);
+        api::ask::<Status>(&running.socket(), &Ask::Status).unwrap();
+    }
+    drop(deaf);
+    // The places come back.
+    let began = Instant::now();
+    while running.followers.available_permits() < flows::FOLLOWERS {
+        assert!(began.elapsed() < PATIENCE, "the places of those who went are not free");
+        std::thread::yield_now();
+    }
+    assert_eq!(follow(&running, Some(2), true, 2).len(), 2);
 }
 
 #[test]

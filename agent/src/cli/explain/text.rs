@@ -39,7 +39,7 @@ pub(super) fn text(answer: &Explanation) -> String {
 
 /// What one end says. The first line is the verdict with its reason, and has no indent.
 pub(in crate::cli) fn side_lines(direction: &str, side: &Side) -> Vec<String> {
-    let Side { isolated: _, verdict, reason, note, denied_peers, policies, cluster_policies } = side;
+    let Side { isolated: _, verdict, reason, note, denied_peers, policies, cluster_policies, audit } = side;
     let mut lines = vec![format!("{verdict} ({reason})")];
     lines.extend(note.iter().map(|note| format!("  note: {note}")));
     let matched = policies.iter().map(|policy| &policy.matched);
@@ -68,6 +68,18 @@ pub(in crate::cli) fn side_lines(direction: &str, side: &Side) -> Vec<String> {
             lines.push(format!("    {direction}[{}] {outcome}", rule.rule));
             entries(rule, &mut lines);
         }
+    }
+    if let Some(audit) = audit {
+        let mut audited = Side::clone(audit);
+        audited.policies.retain(|policy| {
+            !policies.iter().any(|known| (&known.namespace, &known.name) == (&policy.namespace, &policy.name))
+        });
+        audited.cluster_policies.retain(|policy| {
+            !cluster_policies.iter().any(|known| (known.kind, &known.name) == (policy.kind, &policy.name))
+        });
+        let said = side_lines(direction, &audited);
+        lines.push(format!("  with what is in audit mode: {}", said[0]));
+        lines.extend(said[1..].iter().map(|line| format!("  {line}")));
     }
     lines
 }

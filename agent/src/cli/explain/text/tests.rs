@@ -32,6 +32,7 @@ fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
         denied_peers: [].into(),
         policies: vec![],
         cluster_policies: vec![],
+        audit: None,
     };
     let many = ["1", "2", "3", "4", "5", "6", "7", "8"];
     let answer = Explanation {
@@ -71,6 +72,12 @@ fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
                     })
                     .collect(),
             }],
+            audit: Some(Box::new(Side {
+                verdict: Verdict::Deny,
+                reason: Reason::NoRuleMatches,
+                policies: vec![policy("deny", vec![]), policy("strict", vec![])],
+                ..free
+            })),
         },
         backends: None,
     };
@@ -113,6 +120,8 @@ ingress of x/b: deny (isolated, no rule matches)
       ✗ 5
       ✗ 6
       and 2 more, see -o json
+  with what is in audit mode: deny (isolated, no rule matches)
+    x/strict, for every pod of x: no rules, allows nothing
 "
     );
 }
@@ -127,6 +136,7 @@ fn the_text_of_a_service_has_each_of_its_backends() {
         denied_peers: [].into(),
         policies: vec![],
         cluster_policies: vec![],
+        audit: None,
     };
     let answer = |to: &str, port: &str, egress: Reason, pairs, backends| Explanation {
         verdict: egress.verdict(),

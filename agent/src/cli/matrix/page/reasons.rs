@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::{
     cli::explain::side_lines,
     explain::{End, Question, explain_side},
-    model::{Cluster, Pod, Tier},
+    model::{Cluster, Pod},
     port_spec::PortSpec,
 };
 
@@ -122,9 +122,14 @@ impl<'a> Groups<'a> {
         let mut groups = Self::default();
         let mut known = BTreeMap::new();
         for pod in pods {
-            let policies: Vec<_> = cluster.isolating(pod, direction).map(|policy| &policy.name).collect();
-            let judging = |tier| cluster.judging(pod, tier, direction).into_iter().map(|policy| &policy.name);
-            let cluster_policies: Vec<_> = Tier::ALL.into_iter().flat_map(judging).collect();
+            // Those in audit mode, too: they have their lines.
+            let policies: Vec<_> = cluster.selecting(pod, direction).map(|policy| &policy.name).collect();
+            let labels = cluster.namespace_labels(&pod.name.namespace);
+            let of_cluster = cluster
+                .cluster_policies
+                .values()
+                .filter(|policy| !policy.rules(direction).is_empty() && policy.selects(pod, &labels));
+            let cluster_policies: Vec<_> = of_cluster.map(|policy| &policy.name).collect();
             let families =
                 [true, false].map(|v4| pod.addresses.iter().any(|address| address.is_ipv4() == v4));
             let ports = (direction == Direction::Ingress).then_some(&pod.ports);

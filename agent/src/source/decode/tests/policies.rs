@@ -177,3 +177,39 @@ fn ports_have_defaults_and_a_bad_one_matches_nothing() {
         assert_eq!(found, faults, "{port}");
     }
 }
+
+#[test]
+fn the_mode_is_audit_only_where_it_says_so() {
+    let table = [
+        (json!({}), false, None),
+        (json!({"podgate.io/mode": "audit"}), true, None),
+        (json!({"podgate.io/mode": "enforce"}), false, None),
+        (json!({"podgate.io/mode": "Audit"}), false, Some("\"Audit\" is neither \"enforce\" nor \"audit\"")),
+        (json!({"podgate.io/mode": true}), false, Some("is a boolean, not text")),
+        (json!({"other": "audit"}), false, None),
+    ];
+    for (annotations, audit, fault) in table {
+        let metadata = json!({"name": "a", "annotations": annotations});
+        for (version, kind) in [
+            ("networking.k8s.io/v1", "NetworkPolicy"),
+            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
+            ("v1", "Namespace"),
+        ] {
+            let (objects, faults) =
+                decoded(&json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": {}}));
+            let seen = match objects.as_slice() {
+                [Decoded::Policy(policy)] => policy.audit,
+                [Decoded::ClusterPolicy(policy)] => policy.audit,
+                [Decoded::Namespace(_, namespace)] => namespace.audit,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(seen, audit, "{kind} {annotations}");
+            if let Some(fault) = fault {
+                let told = faults.iter().any(|line| {
+                    line.contains("metadata.annotations") && line.contains(fault) && line.contains(kind)
+                });
+                assert!(told, "{kind} {annotations}: {faults:?}");
+            }
+        }
+    }
+}
