@@ -125,7 +125,8 @@ impl Observer {
         }
     }
 
-    pub(crate) fn add(&mut self, flow: Flow) {
+    /// Takes a flow that needs no attribution any more.
+    pub fn add(&mut self, flow: Flow) {
         *match flow.verdict {
             FlowVerdict::Allowed => &mut self.counts.allowed,
             FlowVerdict::Denied => &mut self.counts.denied,

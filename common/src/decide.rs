@@ -8,20 +8,22 @@
 //! the backend's `to_pod` judges the sender's egress too, and [`decide_on_wire`] does for backends elsewhere.
 
 use crate::{
-    Address, Direction, Endpoint, Flow, FlowKey, Headers, Hook, IdentityId, Judged, Kind, NODE, Outcome,
-    Packet, PolicyId, Protocol, RowKey, Scratch, Seen, Segment, ServiceKey, ServiceVerdict, Tables, Timeout,
-    Tuple, packet::forget, parse, protocol::number, scratch::Question, tables::classify,
+    Address, Direction, Endpoint, Flow, FlowKey, Headers, Hook, Kind, NODE, Outcome, Packet, Scratch, Seen,
+    Tables, Timeout, Tuple, packet::forget, parse, protocol::number, scratch::Question,
 };
 
 mod dhcp;
+mod egress;
 mod established;
 mod fragments;
+mod ingress;
 mod sender;
 mod wire;
 
-use dhcp::{is_dhcp_reply, is_dhcp_request};
+use egress::egress;
 pub use established::is_established;
 use fragments::{recall_ports, remember_ports};
+use ingress::{ingress, may_send};
 use sender::Sender;
 pub use wire::decide_on_wire;
 
@@ -143,231 +145,6 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
     entry.seen = entry.seen.with(Seen::DEFERRED, matches!(outcome, Outcome::Deferred));
     let closed = endpoint.is_closed(Direction::Egress) || endpoint.is_closed(Direction::Ingress);
     if !tables.put_flow(lookup, entry) && closed { Outcome::FlowTable } else { outcome }
-}
-
-/// May the pod behind this veth open this connection?
-#[inline(always)]
-fn egress<T: Tables>(
-    tuple: &Tuple,
-    endpoint: &Endpoint,
-    judged: &mut Judged,
-    enforced: &mut Outcome,
-    tables: &T,
-) -> Outcome {
-    if is_dhcp_request(tuple) {
-        return Outcome::Dhcp;
-    }
-    if endpoint.is_held() {
-        return Outcome::Held;
-    }
-    if is_spoofed(&tuple.source, endpoint, judged.ifindex, tables) {
-        return Outcome::Spoofed;
-    }
-    judged.policy = endpoint.egress;
-    *enforced =
-        if endpoint.egress.isolates() { by_egress(tuple, endpoint, judged, tables) } else { Outcome::Free };
-    let outcome = forget(enforced);
-    if !endpoint.audit_egress.isolates() || !outcome.passes() || matches!(outcome, Outcome::Deferred) {
-        return outcome;
-    }
-    judged.policy = endpoint.audit_egress;
-    match by_egress(tuple, endpoint, judged, tables) {
-        Outcome::Denied => Outcome::WouldDeny,
-        // Told of where the backend is known.
-        Outcome::Deferred => Outcome::Deferred,
-        _ => {
-            judged.policy = endpoint.egress;
-            outcome
-        }
-    }
-}
-
-/// What a policy says of a connection that its pod opens.
-///
-/// A function of its own in the kernel too: it is asked once more for policies in audit mode.
-#[inline(never)]
-fn by_egress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged, tables: &T) -> Outcome {
-    // Two booleans: a number that is not there when the address has no owner would be kept all the same, and the
-    // verifier refuses to see it stored.
-    let (to_node, to_itself) = match tables.owner(&tuple.destination) {
-        Some(owner) => (owner == NODE, owner == judged.ifindex),
-        None => (false, false),
-    };
-    if to_itself {
-        return Outcome::Itself;
-    }
-    if let Some(verdict) = service(tuple, to_node, endpoint, judged, tables) {
-        return match verdict {
-            ServiceVerdict::Allowed => Outcome::Allowed,
-            ServiceVerdict::Deferred => Outcome::Deferred,
-            ServiceVerdict::Denied => Outcome::Denied,
-        };
-    }
-    let (slot, policy) = (endpoint.slot, judged.policy);
-    let (identity, class) =
-        classify(tables, slot, &tuple.destination, tuple.protocol, tuple.destination_port);
-    (judged.identity, judged.class) = (identity, class);
-    // Asked again: had it to be remembered, the verifier would walk over all of this twice.
-    let to_node = tables.owner(&tuple.destination) == Some(NODE);
-    let key = match to_node {
-        true => RowKey::of_own_node(policy, identity, class),
-        false => RowKey::new(policy, identity, class),
-    };
-    let has_bit = tables.row(slot, &key).is_some_and(|row| row.has(class));
-    match (has_bit, to_node) {
-        (true, false) => Outcome::Allowed,
-        (false, true) => Outcome::OwnNode,
-        (false, false) | (true, true) => Outcome::Denied,
-    }
-}
-
-/// The verdict on a service's address and port, for which the node will choose a backend only later. A port of the
-/// node's own addresses may be one, too: a node port, which stands in the table under the unspecified address.
-#[inline(always)]
-fn service<T: Tables>(
-    tuple: &Tuple,
-    to_node: bool,
-    endpoint: &Endpoint,
-    judged: &mut Judged,
-    tables: &T,
-) -> Option<ServiceVerdict> {
-    let protocol = Protocol::try_from(tuple.protocol).ok()?;
-    let mut key = ServiceKey::new(tuple.destination, protocol, tuple.destination_port);
-    let mut service = tables.service(endpoint.slot, &key);
-    if service.is_none() && to_node {
-        key.address = tuple.destination.unspecified();
-        service = tables.service(endpoint.slot, &key);
-    }
-    let service = service?;
-    (judged.identity, judged.class) = (IdentityId(service.0), Judged::SERVICE);
-    let row = tables.row(endpoint.slot, &RowKey::of_service(judged.policy, service));
-    Some(ServiceVerdict::of(row.unwrap_or_default()))
-}
-
-/// May this connection reach the pod behind this veth?
-#[inline(always)]
-fn ingress<T: Tables>(
-    tuple: &Tuple,
-    endpoint: &Endpoint,
-    packet: &impl Packet,
-    scratch: &mut Scratch,
-    hook: &Hook,
-    tables: &T,
-) -> Outcome {
-    let Scratch { headers, tracked, judged, question: Question { entry, .. }, .. } = scratch;
-    // The node's address alone proves nothing: only what its own stack made has no ingress interface.
-    if entry.via == NODE {
-        return Outcome::OwnNode;
-    }
-    if is_dhcp_reply(tuple) && tables.owner(&tuple.destination).is_none() {
-        return Outcome::Dhcp;
-    }
-    if endpoint.is_held() {
-        return Outcome::Held;
-    }
-    let Some(sender) = Sender::of(tuple, entry.via, packet, tracked, tables) else {
-        return Outcome::Spoofed;
-    };
-    if entry.via == hook.ifindex || sender.pod == hook.ifindex {
-        return Outcome::Itself;
-    }
-    entry.seen = entry.seen.with(Seen::REWRITTEN, sender.address != tuple.source);
-    judged.policy = endpoint.ingress;
-    let mut outcome = if !endpoint.ingress.isolates() {
-        Outcome::Free
-    } else if sender.masqueraded && tables.passes_masqueraded() {
-        Outcome::Masqueraded
-    } else {
-        by_policy(&sender.address, tuple, endpoint, judged, tables)
-    };
-    let audited = endpoint.audit_ingress;
-    if audited.isolates() && outcome.passes() && !matches!(outcome, Outcome::Masqueraded) {
-        let enforced = core::mem::replace(&mut judged.policy, audited);
-        if by_policy(&sender.address, tuple, endpoint, judged, tables).passes() {
-            judged.policy = enforced;
-        } else {
-            outcome = Outcome::WouldDeny;
-        }
-    }
-    if !outcome.passes() {
-        return outcome;
-    }
-    may_send(&sender, tuple, headers.segment, entry, judged, tables).unwrap_or(outcome)
-}
-
-/// What the egress of a local pod has against what it sent, where that could not be judged at its own veth: the
-/// service's address was all that was known there. Then the entry says so, if the packet passes.
-#[inline(always)]
-fn may_send<T: Tables>(
-    sender: &Sender,
-    tuple: &Tuple,
-    segment: Segment,
-    entry: &mut Flow,
-    judged: &mut Judged,
-    tables: &T,
-) -> Option<Outcome> {
-    if sender.pod == NODE || is_dhcp_request(tuple) {
-        return None;
-    }
-    let epoch = tables.epoch();
-    let stale = entry.client_epoch != epoch && (segment.opens() || tables.recheck());
-    if entry.client_if == sender.pod && !stale {
-        return None;
-    }
-    let endpoint = tables.endpoint(sender.pod);
-    let mut outcome = None;
-    if endpoint.is_asked(Direction::Egress) {
-        let receiver = *judged;
-        (judged.ifindex, judged.direction) = (sender.pod, Direction::Egress);
-        outcome = against_backend(tuple, &endpoint, judged, tables);
-        if outcome.is_none() {
-            *judged = receiver;
-        }
-    }
-    if outcome.is_none_or(Outcome::passes) {
-        entry.client_if = sender.pod;
-        entry.client_epoch = epoch;
-    }
-    outcome
-}
-
-/// What a pod's egress has against a service's backend.
-#[inline(never)]
-fn against_backend<T: Tables>(
-    tuple: &Tuple,
-    endpoint: &Endpoint,
-    judged: &mut Judged,
-    tables: &T,
-) -> Option<Outcome> {
-    let denies = |judged: &mut Judged, policy: PolicyId| {
-        judged.policy = policy;
-        policy.isolates() && !by_policy(&tuple.destination, tuple, endpoint, judged, tables).passes()
-    };
-    if denies(judged, endpoint.egress) {
-        Some(Outcome::DeniedBackend)
-    } else if denies(judged, endpoint.audit_egress) {
-        Some(Outcome::WouldDeny)
-    } else {
-        None
-    }
-}
-
-/// What the policy of `judged` says of a peer; what the peer and the port are to it is noted there.
-#[inline(never)]
-fn by_policy<T: Tables>(
-    peer: &Address,
-    tuple: &Tuple,
-    endpoint: &Endpoint,
-    judged: &mut Judged,
-    tables: &T,
-) -> Outcome {
-    let (slot, port) = (endpoint.slot, tuple.destination_port);
-    let (identity, class) = classify(tables, slot, peer, tuple.protocol, port);
-    (judged.identity, judged.class) = (identity, class);
-    match tables.row(slot, &RowKey::new(judged.policy, identity, class)) {
-        Some(row) if row.has(class) => Outcome::Allowed,
-        _ => Outcome::Denied,
-    }
 }
 
 /// An ICMP error passes when it speaks of a connection that was judged here, to the one who sent the quoted packet.

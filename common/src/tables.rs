@@ -194,6 +194,18 @@ pub fn allowed(
     port: u16,
 ) -> bool {
     let (identity, class) = classify(tables, slot, peer, protocol, port);
+    allows(tables, slot, policy, identity, class)
+}
+
+/// The bit of a policy for an identity and a class.
+#[inline(always)]
+pub(crate) fn allows(
+    tables: &impl Tables,
+    slot: Slot,
+    policy: PolicyId,
+    identity: IdentityId,
+    class: ClassId,
+) -> bool {
     tables.row(slot, &RowKey::new(policy, identity, class)).is_some_and(|row| row.has(class))
 }
 

@@ -74,8 +74,9 @@ pub(super) fn seconds(text: &str) -> Result<u64, &'static str> {
 fn unused(mut report: PolicyReport, age: u64) -> PolicyReport {
     for policy in &mut report.policies {
         for hits in [&mut policy.ingress, &mut policy.egress] {
-            if let Some(Hits { rules, .. }) = hits {
+            if let Some(Hits { rules, denied, would_deny }) = hits {
                 rules.retain(|rule| rule.idle_seconds.is_none_or(|idle| idle >= age));
+                (*denied, *would_deny) = (0, 0);
             }
             *hits = hits.take().filter(|hits| !hits.rules.is_empty());
         }

@@ -47,7 +47,6 @@ impl HitView {
         // Full: a count is on its way. Closed: the agent ends.
         let _ = self.ask.try_send(());
         let _ = time::timeout(PATIENCE, reports.changed()).await;
-        let newest = reports.borrow().clone();
-        newest
+        self.last()
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use podgate::{
-    api::{Counted, Counter, Status},
+    api::{Counted, Counter, Flow, Status},
     flows::{Observer, SharedObserver},
     server::{HitReport, HitView, Server, Snapshot, Socket},
     source::manifests,
@@ -71,7 +71,10 @@ impl Drop for Agent {
 }
 
 fn observer() -> SharedObserver {
-    Arc::new(Observer::new("n1".into(), None).into())
+    let flows: Vec<Flow> = serde_json::from_str(&text("flows.json")).expect("the form of flows");
+    let mut observer = Observer::new("n1".into(), None);
+    flows.into_iter().for_each(|flow| observer.add(flow));
+    Arc::new(observer.into())
 }
 
 fn text(name: &str) -> String {

@@ -14,7 +14,7 @@ use crate::{
 const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 35] = [
+const OFFLINE: [(&str, &str); 37] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -59,6 +59,8 @@ const OFFLINE: [(&str, &str); 35] = [
     ("help-status", "status --help"),
     ("help-endpoints", "endpoints --help"),
     ("help-policies", "policies --help"),
+    ("help-flows", "flows --help"),
+    ("flows-wrong-port", "flows --port TCP/http"),
     ("help-explain", "explain --help"),
     ("help-matrix", "matrix --help"),
     ("help-doctor", "doctor --help"),
@@ -71,7 +73,7 @@ const OFFLINE: [(&str, &str); 35] = [
 ];
 
 /// Likewise, beside an agent.
-const LIVE: [(&str, &str); 11] = [
+const LIVE: [(&str, &str); 15] = [
     ("status", "status"),
     ("status-json", "status -o json"),
     ("endpoints", "endpoints"),
@@ -81,6 +83,10 @@ const LIVE: [(&str, &str); 11] = [
     ("policies-of-one-json", "policies shop/backends -o json"),
     ("policies-of-nobody", "policies shop/nothing"),
     ("policies-unused", "policies --unused 24h"),
+    ("flows", "flows"),
+    ("flows-denied", "flows --denied --port UDP/9100"),
+    ("flows-of-a-namespace-json", "flows --namespace shop --last 1 -o json"),
+    ("flows-of-nobody", "flows --pod shop/nobody"),
     ("explain-live", "explain --from guests/visitor --to shop/backend-2 --port TCP/8080"),
     (
         "explain-live-what-if",
@@ -130,6 +136,7 @@ fn every_verb_has_a_manual_page() {
         "status",
         "endpoints",
         "policies",
+        "flows",
         "explain",
         "matrix",
         "doctor",

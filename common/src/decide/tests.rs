@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    ClassId, EndpointState, FragmentKey, IdentityId, Lookup, PolicyId, Ports, Row, ServiceId, Slot, Timeouts,
+    ClassId, EndpointState, FragmentKey, IdentityId, Lookup, PolicyId, Ports, Protocol, Row, RowKey,
+    ServiceId, ServiceKey, Slot, Timeouts,
     frames::{Frame, flag},
 };
 
