@@ -4,6 +4,7 @@
 //! It reads the model, not the compiled tables, because only the model still knows policies and rules. What only packets
 //! show is left out: which backend of a service is chosen, masquerading, and connections that were judged before.
 
+mod claims;
 mod end;
 mod explanation;
 mod peers;
@@ -13,10 +14,11 @@ mod tiers;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+pub use claims::Claim;
 pub use end::{BadEnd, End, Unanswerable};
 pub use explanation::{
-    ClusterPolicyTrace, ClusterRuleTrace, EntryTrace, Explanation, Pair, PolicyTrace, Reason, RuleTrace,
-    Side, Verdict,
+    ClusterPolicyTrace, ClusterRuleTrace, EntryTrace, Explanation, KernelCheck, Pair, PolicyTrace, Reason,
+    RuleTrace, Side, Verdict,
 };
 use podgate_common::Direction;
 
@@ -76,6 +78,7 @@ fn to_itself(cluster: &Cluster, question: &Question) -> Result<Explanation, Unan
         egress,
         ingress,
         backends: None,
+        kernel: None,
     })
 }
 

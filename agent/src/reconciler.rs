@@ -5,6 +5,7 @@
 
 mod arrival;
 mod judging;
+mod telling;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,11 +20,9 @@ use self::arrival::Arrival;
 use self::judging::Change;
 pub use self::judging::Judging;
 use crate::{
-    api::{Drops, PolicyReport},
     compiler::{Incremental, IncrementalInput, Site, Subject, Tables},
     endpoints::{Endpoints, Evidence, Link, LocalPods, Network, State, Veth, cni::CniResults, resolve},
-    flows::Context,
-    hits::{Clock, HitCounts},
+    hits::HitCounts,
     kernel::{Attacher, Device, Kernel, Place, Tallies},
     model::{Cluster, Name, ObjectName, Pod},
     publisher::{Judged, Published, Publisher, Wanted},
@@ -174,36 +173,6 @@ impl Reconciler {
             Enforced { veth: veth.clone(), ingress, egress, since }
         });
         enforced.collect()
-    }
-
-    /// Credits what the kernel has counted to policies and pods, and tells of it.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel does not answer.
-    pub fn count(&mut self, cluster: &Cluster) -> Result<(PolicyReport, Drops)> {
-        let now = SystemTime::now();
-        let pods = self.pods_by_veth();
-        if let Some(tallies) = &mut self.tallies {
-            let clock =
-                Clock { now, ticks: self.kernel.ticks()?, ticks_per_second: self.kernel.ticks_per_second };
-            let judgement = self.compiler.judgement();
-            self.hits.collect(tallies, &pods, cluster, clock, |met| judgement.asked(met))?;
-        }
-        Ok((self.hits.report(cluster, pods.values(), now), self.hits.drops()))
-    }
-
-    /// What judges packets since the last pass.
-    pub fn context(&self, epoch: u32) -> Context {
-        Context { epoch, judgement: self.compiler.judgement(), pods: Arc::new(self.pods_by_veth()) }
-    }
-
-    fn pods_by_veth(&self) -> BTreeMap<u32, Arc<Pod>> {
-        let known = self.endpoints.veths.values().filter_map(|veth| match &veth.state {
-            State::Known { pod, .. } => Some((veth.ifindex, self.pods.get(pod)?.clone())),
-            State::Held | State::Open => None,
-        });
-        known.collect()
     }
 
     /// How often this process has written to the kernel's tables.

@@ -30,7 +30,9 @@ use crate::{
     options::{AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics},
     reconciler::{Pass, Reconciler},
     report::{self, Progress},
-    server::{CountTables, HitReport, HitView, Http, ReadCounters, Server, Snapshot, Socket},
+    server::{
+        CountTables, HitReport, HitView, Http, Inquiry, ReadCounters, Server, Snapshot, Socket, Testimony,
+    },
     source::{Picture, Update, kube, manifests},
 };
 
@@ -39,6 +41,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether the flow table is too small.
 const CROWDING: Duration = Duration::from_secs(10);
+
+/// Questions that wait for the loop.
+const INQUIRIES: usize = 16;
 
 /// So that a flood of events keeps nobody else waiting.
 const EVENTS_AT_ONCE: usize = 256;
@@ -133,7 +138,8 @@ async fn run(options: &AgentOptions) -> Result<()> {
 
     let (snapshots, seen) = watch::channel(Arc::new(agent.snapshot()));
     let (hits, hits_seen, mut hits_asked) = hits();
-    let server = Server::new(seen, read_counters, count_tables, health, hits_seen, observer);
+    let (inquiries, mut inquired) = mpsc::channel(INQUIRIES);
+    let server = Server::new(seen, read_counters, count_tables, health, hits_seen, observer, inquiries);
     let socket = Socket::bind(&options.socket)?;
     tokio::spawn(socket.serve(server.clone()));
     if let Metrics::At(address) = options.metrics {
@@ -158,6 +164,10 @@ async fn run(options: &AgentOptions) -> Result<()> {
             }
             Some(()) = hits_asked.recv() => {
                 hits.send_replace(agent.count());
+                continue;
+            }
+            Some(inquiry) = inquired.recv() => {
+                agent.testify(inquiry);
                 continue;
             }
             () = told.wait() => break,
@@ -240,6 +250,14 @@ impl Agent {
                 self.progress.last_error = Some(format!("{error:#}"));
             }
         }
+    }
+
+    /// Asks the kernel's tables.
+    fn testify(&mut self, Inquiry { claims, reply }: Inquiry) {
+        let mut ask = |claim| self.reconciler.verdict(claim).inspect_err(|error| tracing::warn!("{error:#}"));
+        let allowed = claims.iter().map(|claim| ask(claim).ok().flatten()).collect();
+        // Who asked may have gone.
+        let _ = reply.send(Testimony { epoch: self.progress.epoch, allowed });
     }
 
     /// What policies have done.

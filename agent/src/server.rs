@@ -7,6 +7,7 @@
 mod flows;
 mod hits;
 mod http;
+mod inquiry;
 mod metrics;
 mod socket;
 
@@ -18,9 +19,10 @@ use std::{
 
 pub use hits::{HitReport, HitView};
 pub use http::Http;
+pub use inquiry::{Inquiry, Testimony};
 use serde::Serialize;
 pub use socket::Socket;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::flows::Flows;
 
@@ -65,6 +67,7 @@ pub struct Server {
     hits: HitView,
     observer: SharedObserver,
     followers: Arc<Semaphore>,
+    inquiries: mpsc::Sender<Inquiry>,
 }
 
 impl Server {
@@ -76,9 +79,10 @@ impl Server {
         watches: Option<Health>,
         hits: HitView,
         observer: SharedObserver,
+        inquiries: mpsc::Sender<Inquiry>,
     ) -> Self {
         let followers = Arc::new(Semaphore::new(flows::FOLLOWERS));
-        Self { snapshots, read_counters, count_tables, watches, hits, observer, followers }
+        Self { snapshots, read_counters, count_tables, watches, hits, observer, followers, inquiries }
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -118,12 +122,20 @@ impl Server {
         status
     }
 
-    fn explain(&self, question: &Question, what_if: &Change) -> anyhow::Result<Explanation> {
-        let mut cluster = self.snapshot().cluster.clone();
+    async fn explain(&self, question: &Question, what_if: &Change) -> anyhow::Result<Explanation> {
+        let snapshot = self.snapshot();
+        let mut cluster = snapshot.cluster.clone();
         if !what_if.is_empty() {
             what_if.apply(Arc::make_mut(&mut cluster))?;
+            return Ok(explain(&cluster, question)?);
         }
-        Ok(explain(&cluster, question)?)
+        let mut explanation = explain(&cluster, question)?;
+        let epoch = snapshot.status.epoch;
+        explanation.kernel = inquiry::check(&self.inquiries, &explanation, epoch).await;
+        for line in explanation.kernel.iter().flat_map(|check| &check.disagreements) {
+            tracing::error!("the tables in the kernel are not what the rules say: {line}");
+        }
+        Ok(explanation)
     }
 
     /// One line of JSON for another, and what follows it.
@@ -143,7 +155,7 @@ impl Server {
             Ask::Policies => line(Answer::Ok(&self.hits.newest().await.policies)),
             Ask::Endpoints => line(Answer::Ok(&self.snapshot().endpoints)),
             Ask::Explain { from, to, port, what_if } => {
-                match self.explain(&Question { from, to, port }, &what_if) {
+                match self.explain(&Question { from, to, port }, &what_if).await {
                     Ok(explanation) => line(Answer::Ok(explanation)),
                     Err(error) => line(Answer::<()>::Error(format!("{error:#}"))),
                 }

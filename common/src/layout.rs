@@ -5,7 +5,8 @@ use core::mem::offset_of;
 
 use crate::{
     Address, ClassId, Config, Endpoint, FlowEvent, FlowSeed, FragmentKey, IdentityId, PolicyId, PortClasses,
-    Ports, PrefixKey, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Tally, TallyKey, Timeouts, Tracking,
+    Ports, PrefixKey, Query, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Tally, TallyKey, Timeouts,
+    Tracking,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that there is
@@ -64,6 +65,9 @@ layout!(FlowEvent: 64 bytes, aligned to 8 {
     time @ 0, packets @ 8, ifindex @ 12, policy @ 16, epoch @ 20, source @ 24, destination @ 40, source_port @ 56,
     destination_port @ 58, protocol @ 60, direction @ 62, outcome @ 63,
 });
+
+// In the packet of a test run.
+layout!(Query: 32 bytes, aligned to 4 { ifindex @ 0, direction @ 4, peer @ 8, protocol @ 24, port @ 28 });
 
 // FRAGMENTS.
 layout!(FragmentKey: 40 bytes, aligned to 4 { source @ 0, destination @ 16, id @ 32, protocol @ 36 });

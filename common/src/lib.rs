@@ -27,6 +27,7 @@ mod layout;
 mod outcome;
 mod packet;
 mod protocol;
+mod query;
 mod scratch;
 mod tables;
 #[cfg(feature = "user")]
@@ -49,6 +50,7 @@ pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, Slot};
 pub use outcome::Outcome;
 pub use packet::{Headers, Kind, Packet, Segment, Tracked, Tuple, parse};
 pub use protocol::Protocol;
+pub use query::{Query, Said};
 pub use scratch::Scratch;
 pub use tables::{
     BITS_PER_ROW, PortClasses, PrefixKey, Row, RowKey, ServiceKey, ServiceVerdict, Tables, allowed,

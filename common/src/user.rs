@@ -1,9 +1,20 @@
 //! Tells aya which types may be written into maps byte by byte.
 
 use crate::{
-    Address, ClassId, Config, Endpoint, FlowEvent, FlowSeed, FragmentKey, IdentityId, PolicyId, Ports, Row,
-    RowKey, ServiceId, ServiceKey, Slot, Tally, TallyKey,
+    Address, ClassId, Config, Endpoint, FlowEvent, FlowSeed, FragmentKey, IdentityId, PolicyId, Ports, Query,
+    Row, RowKey, ServiceId, ServiceKey, Slot, Tally, TallyKey,
 };
+
+impl Query {
+    /// The packet that asks it.
+    pub fn packet(&self) -> [u8; 64] {
+        let mut packet = [0; 64];
+        // SAFETY: no padding (asserted in `layout`), so that all bytes are there.
+        let bytes: [u8; Self::SIZE] = unsafe { core::mem::transmute(*self) };
+        packet[Self::OFFSET..Self::OFFSET + Self::SIZE].copy_from_slice(&bytes);
+        packet
+    }
+}
 
 impl FlowEvent {
     /// As the ring buffer has it; `None` when there are fewer bytes.

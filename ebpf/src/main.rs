@@ -2,7 +2,7 @@
 //! the node.
 //!
 //! They adapt a packet and the maps to the traits of `podgate-common`, call its `decide`, count the outcome and tell of it.
-//! Nothing is decided here. `ticks` is a clock that the agent reads; it is never attached.
+//! Nothing is decided here. `ticks` and `verdict` are for the agent to ask; they are never attached.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -21,7 +21,9 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use podgate_common::{Direction, Outcome, Scratch, Tables, decide, decide_on_wire, is_established};
+use podgate_common::{
+    Direction, Outcome, Packet as _, Query, Scratch, Tables, decide, decide_on_wire, is_established,
+};
 
 use crate::{events::tell, maps::SCRATCH, skb::Skb, tables::Maps};
 
@@ -58,6 +60,15 @@ pub fn to_wire(context: TcContext) -> i32 {
 #[classifier]
 pub fn ticks(_: TcContext) -> i32 {
     Maps.now().cast_signed()
+}
+
+/// What the tables say to a question that the packet carries. The agent asks it by test runs; it is never attached.
+#[classifier]
+pub fn verdict(context: TcContext) -> i32 {
+    let Some(bytes) = Skb::new(&context).read::<{ Query::SIZE }>(Query::OFFSET) else { return -1 };
+    // SAFETY: as many bytes, and every bit pattern is valid.
+    let query: Query = unsafe { core::mem::transmute(bytes) };
+    (query.answer(&Maps) as u32).cast_signed()
 }
 
 #[inline(always)]

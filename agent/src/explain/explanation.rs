@@ -33,6 +33,18 @@ pub struct Explanation {
     /// of all backends together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backends: Option<Vec<Explanation>>,
+    /// Of a running agent: whether the tables in the kernel say the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelCheck>,
+}
+
+/// The kernel's own answer, beside that of the rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelCheck {
+    /// Verdicts of pods on this node that were compared.
+    pub asked: usize,
+    /// One line for each that differs: a fault of podgate's.
+    pub disagreements: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

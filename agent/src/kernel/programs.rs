@@ -8,7 +8,7 @@ use aya::{
     maps::{Array, Map, MapData},
     programs::{ProgramError, SchedClassifier},
 };
-use podgate_common::{Config, FlowSeed, Timeouts, WAYS};
+use podgate_common::{Config, FlowSeed, Query, Said, Timeouts, WAYS};
 
 use super::{Counters, EventRing, FlowTable, Maps, Pins, ProgramTables, Tallies, linked, maps};
 
@@ -123,7 +123,7 @@ impl Kernel {
             EbpfError::MapError(error) => anyhow!("cannot make the maps: {error:#}"),
             other => anyhow!("cannot read the BPF object: {other:#}"),
         })?;
-        for name in Program::ALL.map(Program::name).into_iter().chain([CLOCK]) {
+        for name in Program::ALL.map(Program::name).into_iter().chain([CLOCK, VERDICT]) {
             classifier(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
         }
         let mut seed: Array<_, FlowSeed> = maps::take(&mut ebpf, FLOW_SEED)?;
@@ -145,6 +145,19 @@ impl Kernel {
     /// Never; the object has them all.
     pub fn program(&mut self, program: Program) -> Result<&mut SchedClassifier> {
         classifier(&mut self.ebpf, program.name())
+    }
+
+    /// What the tables in the kernel say to a question.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not run the program that answers.
+    pub fn verdict(&mut self, query: &Query) -> Result<Said> {
+        let packet = query.packet();
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&packet);
+        let run = classifier(&mut self.ebpf, VERDICT)?.test_run(options).context("cannot ask the tables")?;
+        Said::try_from(run.return_value).map_err(|answer| anyhow!("the tables' answer {answer} is none"))
     }
 
     /// The tick that it is, as entries of the flow table have it.
@@ -197,6 +210,9 @@ fn random_seed() -> Result<FlowSeed> {
     }
     Ok(seed)
 }
+
+/// The program that says what the tables say.
+const VERDICT: &str = "verdict";
 
 /// The program that returns the kernel's ticks.
 const CLOCK: &str = "ticks";

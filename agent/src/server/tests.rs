@@ -15,7 +15,7 @@ use tokio::{runtime::Runtime, sync::oneshot};
 
 use super::*;
 use crate::api::{self, Counter, Flow, FlowLine, LONGEST_REQUEST, PolicyReport, PolicyStatus};
-use crate::flows::Observer;
+use crate::{explain::Claim, flows::Observer};
 
 /// Longer than a server waits for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,9 +56,19 @@ fn start() -> Running {
         policies: PolicyReport { counted_seconds: 9, policies: vec![PolicyStatus::example()] },
         drops: api::Drops::new(),
     }));
-    let (ask, _) = tokio::sync::mpsc::channel(1);
+    let (ask, _) = mpsc::channel(1);
+    let (inquiries, mut inquired) = mpsc::channel(1);
     let hits = HitView::new(hits, ask);
-    let server = Server::new(snapshots, Arc::new(counters), Arc::new(tables), None, hits, observer.clone());
+    let server =
+        Server::new(snapshots, Arc::new(counters), Arc::new(tables), None, hits, observer.clone(), inquiries);
+    let claimed = async move {
+        // The tables of this agent deny everything to x/b and know nobody else.
+        while let Some(Inquiry { claims, reply }) = inquired.recv().await {
+            let denies = |claim: &Claim| (claim.pod.to_string() == "x/b").then_some(false);
+            let testimony = Testimony { epoch: 7, allowed: claims.iter().map(denies).collect() };
+            reply.send(testimony).unwrap();
+        }
+    };
     let followers = server.followers.clone();
     let (stop, stopped) = oneshot::channel();
     let (listening, address) = std::sync::mpsc::channel();
@@ -69,6 +79,7 @@ fn start() -> Running {
         tokio::select! {
             ended = socket.serve(server.clone()) => ended.unwrap(),
             ended = http.serve(server) => ended.unwrap(),
+            () = claimed => {}
             _ = stopped => {}
         }
     };
@@ -144,6 +155,10 @@ fn every_verb_is_answered() {
     };
     let answer: Explanation = api::ask(&running.socket(), &explain("x/b")).unwrap();
     assert_eq!(answer.verdict, crate::explain::Verdict::Allow);
+    let check = answer.kernel.unwrap();
+    assert_eq!(check.asked, 2, "an address of each family");
+    let line = "ingress of x/b, 10.0.0.1 TCP/80: the rules allow, the tables in the kernel deny";
+    assert!(check.disagreements.iter().any(|found| found == line), "{:?}", check.disagreements);
     let error = api::ask::<Explanation>(&running.socket(), &explain("x/nobody")).unwrap_err();
     assert_eq!(error.to_string(), "no pod x/nobody: it does not exist, or it has finished");
 }

@@ -42,9 +42,18 @@ impl Agent {
             let policies = serde_json::from_str(&text("policies.json")).expect("the form of policies");
             let (_hits, reports) = watch::channel(Arc::new(HitReport { policies, ..HitReport::default() }));
             let (ask, _asked) = mpsc::channel(1);
+            // Nobody answers: there is no kernel.
+            let (inquiries, _) = mpsc::channel(1);
             let hits = HitView::new(reports, ask);
-            let server =
-                Server::new(snapshots, Arc::new(counted), Arc::new(Vec::new), None, hits, observer());
+            let server = Server::new(
+                snapshots,
+                Arc::new(counted),
+                Arc::new(Vec::new),
+                None,
+                hits,
+                observer(),
+                inquiries,
+            );
             listening.send(()).expect("the test waits");
             tokio::select! {
                 ended = socket.serve(server) => ended.expect("it serves for ever"),

@@ -30,7 +30,7 @@ const TRIES: u16 = 9;
 fn told(lab: &mut Lab) -> Result<()> {
     let cast = Cast::new(lab)?;
     let log = cast.node.directory().join("denied.log");
-    let _agent = Agent::start(&cast.node, &["--deny-log", &log.to_string_lossy()])?;
+    let agent = Agent::start(&cast.node, &["--deny-log", &log.to_string_lossy()])?;
     let follower = cast.node.follow(&["flows", "--follow", "--since", "1m", "--denied", "-o", "json"])?;
     let mut delays = Vec::new();
     for port in 7_000..7_000 + TRIES {
@@ -57,6 +57,14 @@ fn told(lab: &mut Lab) -> Result<()> {
     ensure!(median < AT_ONCE, "denied packets were told after {delays:?}");
     let lines = fs::read_to_string(&log).context("the deny log")?;
     ensure!(lines.lines().count() == usize::from(TRIES) && lines.contains("x/close"), "deny log: {lines}");
+
+    // What `explain` says beside an agent is what the tables in the kernel say.
+    for (from, expected) in [("x/friend", "allow"), ("x/stranger", "deny")] {
+        let answer = agent.ask(&["explain", "--from", from, "--to", "x/server", "--port", "TCP/80"])?;
+        let kernel = &answer["kernel"];
+        ensure!(answer["verdict"] == expected, "{answer}");
+        ensure!(kernel["asked"] == 4 && kernel["disagreements"] == serde_json::json!([]), "{kernel}");
+    }
 
     let asked = cast.node.podgate(&["flows", "--last", "1", "--port", "UDP/7000"])?;
     ensure!(asked.stdout.contains("x/stranger") && asked.stdout.contains("x/close"), "{}", asked.text());

@@ -2,20 +2,35 @@
 //!
 //! Below a rule stand the entries that match (✓) and, when it does not match everything in question, why not (✗).
 
-use crate::explain::{ClusterPolicyTrace, EntryTrace, Explanation, PolicyTrace, RuleTrace, Side, Verdict};
+use crate::explain::{
+    ClusterPolicyTrace, EntryTrace, Explanation, KernelCheck, PolicyTrace, RuleTrace, Side, Verdict,
+};
 
 /// Lines of one sort that are shown for a rule; JSON has all of them.
 const SHOWN: usize = 6;
 
 pub(super) fn text(answer: &Explanation) -> String {
-    let Explanation { verdict, from, to, port, numbers, from_pod, to_pod, pairs, egress, ingress, backends } =
-        answer;
+    let Explanation {
+        verdict,
+        from,
+        to,
+        port,
+        numbers,
+        from_pod,
+        to_pod,
+        pairs,
+        egress,
+        ingress,
+        backends,
+        kernel,
+    } = answer;
     let named = |end: String, pod: &Option<String>| match pod {
         Some(pod) => format!("{end} ({pod})"),
         None => end,
     };
     let (from, to) = (named(from.to_string(), from_pod), named(to.to_string(), to_pod));
-    let mut lines = vec![format!("{verdict}: {from} -> {to} {port}")];
+    let mut lines: Vec<String> = kernel.iter().flat_map(loud).collect();
+    lines.push(format!("{verdict}: {from} -> {to} {port}"));
     if let Some(backends) = backends.as_ref().filter(|backends| !backends.is_empty()) {
         let allowed = backends.iter().filter(|backend| backend.verdict == Verdict::Allow).count();
         lines.push(format!("  allowed to {allowed} of {} backends", backends.len()));
@@ -34,7 +49,25 @@ pub(super) fn text(answer: &Explanation) -> String {
         lines.push(String::new());
         lines.push(format!("{direction} of {name}: {}", said.join("\n")));
     }
+    if let Some(KernelCheck { asked: asked @ 1.., disagreements }) = kernel
+        && disagreements.is_empty()
+    {
+        lines.push(String::new());
+        lines.push(format!("the tables in this node's kernel say the same ({asked} asked)"));
+    }
     lines.join("\n") + "\n"
+}
+
+/// Before anything else: what stands below is not what happens.
+fn loud(check: &KernelCheck) -> Vec<String> {
+    let mut lines: Vec<String> =
+        check.disagreements.iter().map(|line| format!("THE KERNEL SAYS OTHERWISE: {line}")).collect();
+    if !lines.is_empty() {
+        lines.push(
+            "This is a fault of podgate's: please report it with the archive of `podgate doctor`.\n".into(),
+        );
+    }
+    lines
 }
 
 /// What one end says. The first line is the verdict with its reason, and has no indent.

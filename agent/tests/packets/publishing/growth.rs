@@ -54,7 +54,7 @@ fn more_rows_than_there_is_room_for_move_to_another_slot() {
     let after = node.pinned.read();
     assert_ne!(before.slot(), after.slot(), "each identity takes a row");
     assert_eq!(after.sets.len(), 1, "the old slot is empty");
-    assert_compiled_verdicts(&node, &large);
+    assert_compiled_verdicts(&mut node, &large);
     // Connections live on; every address has its port.
     node.expect(leaves(Host::B), &Frame::tcp(b, a, flag::ACK), Outcome::Established);
     for number in [0, 1, 255, 256, CROWD - 1] {
@@ -69,7 +69,7 @@ fn more_rows_than_there_is_room_for_move_to_another_slot() {
     let shrunk = node.pinned.read();
     assert_eq!(shrunk.slot(), after.slot());
     assert_eq!(shrunk.set().sizes(), before.set().sizes());
-    assert_verdicts(&node, &small);
+    assert_verdicts(&mut node, &small);
 }
 
 #[test]

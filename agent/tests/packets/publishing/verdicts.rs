@@ -9,7 +9,7 @@ use podgate::{
     model::Pod,
     publisher::Publisher,
 };
-use podgate_common::{Direction, Protocol};
+use podgate_common::{Direction, Protocol, Query, Said};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -33,11 +33,11 @@ fn every_publication_leaves_the_verdicts_of_the_policies_and_no_garbage() {
         let mut node = node.borrow_mut();
         for world in &worlds {
             node.publish(world);
-            assert_verdicts(&node, world);
+            assert_verdicts(&mut node, world);
         }
         let last = worlds.last().expect("three worlds");
         settle(&mut node, last);
-        assert_verdicts(&node, last);
+        assert_verdicts(&mut node, last);
         let settled = node.pinned.read();
         let expected = fresh.borrow_mut().publish(last);
         prop_assert_eq!(settled.set().sizes(), expected.set().sizes(), "rows, addresses, prefixes, ports");
@@ -99,7 +99,7 @@ impl Fresh {
 }
 
 /// Asks the kernel's tables, the compiled tables and the policies the same questions.
-pub(super) fn assert_verdicts(node: &Node, world: &World) {
+pub(super) fn assert_verdicts(node: &mut Node, world: &World) {
     assert_compiled_verdicts(node, world);
     let snapshot = node.pinned.read();
     for asked in questions(world) {
@@ -110,16 +110,21 @@ pub(super) fn assert_verdicts(node: &Node, world: &World) {
 }
 
 /// Asks the kernel's tables and the compiled tables the same questions.
-pub(super) fn assert_compiled_verdicts(node: &Node, world: &World) {
+pub(super) fn assert_compiled_verdicts(node: &mut Node, world: &World) {
     let snapshot = node.pinned.read();
-    let memory = Memory::new(node.tables());
+    let tables = node.tables().clone();
+    let memory = Memory::new(&tables);
     for asked in questions(world) {
         let Some(protocol) = asked.protocol else { continue };
-        let Subject { ingress, egress, .. } = node.tables().subjects[&asked.subject.name];
+        let Subject { ingress, egress, .. } = tables.subjects[&asked.subject.name];
         let rule_set = if asked.direction == Direction::Ingress { ingress } else { egress };
         let veth = veth_of(world, asked.subject);
         let in_kernel = snapshot.allows(veth, asked.direction, asked.peer, asked.protocol, asked.port);
         assert_eq!(in_kernel, memory.allowed(rule_set, asked.peer, protocol, asked.port), "{asked:?}");
+        // As `explain` asks beside a running agent.
+        let query = Query::new(veth, asked.direction, asked.peer.into(), protocol, asked.port);
+        let said = node.kernel.verdict(&query).expect("the kernel answers");
+        assert_eq!(said, if in_kernel { Said::Allowed } else { Said::Denied }, "{asked:?}");
     }
 }
 

@@ -80,6 +80,7 @@ fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
             })),
         },
         backends: None,
+        kernel: None,
     };
     assert_eq!(
         text(&answer),
@@ -150,6 +151,7 @@ fn the_text_of_a_service_has_each_of_its_backends() {
         egress: free(egress),
         ingress: free(Reason::NotAPod),
         backends,
+        kernel: None,
     };
     let pair = |to: [u8; 4]| vec![Pair { from: [10, 0, 0, 1].into(), to: to.into() }];
     let one = answer("192.0.2.1", "TCP/80", Reason::NoRuleMatches, pair([192, 0, 2, 1]), None);

@@ -1,0 +1,76 @@
+//! What an explanation claims of the tables in the kernel, so that they can be asked.
+
+use std::{collections::BTreeSet, fmt, net::IpAddr};
+
+use podgate_common::{Direction, Protocol};
+
+use super::{End, Explanation, Reason, Side, Verdict};
+use crate::model::ObjectName;
+
+/// One side's verdict on one peer and one port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claim {
+    /// Whose policies say so.
+    pub pod: ObjectName,
+    pub direction: Direction,
+    pub peer: IpAddr,
+    pub protocol: Protocol,
+    pub port: u16,
+    pub allowed: bool,
+}
+
+impl Explanation {
+    /// What policies say of each pair; not what passes for other reasons.
+    pub fn claims(&self) -> BTreeSet<Claim> {
+        if let Some(backends) = &self.backends {
+            return backends.iter().flat_map(Self::claims).collect();
+        }
+        let pod = |end: &End, behind: &Option<String>| match end {
+            End::Pod(name) => Some(name.clone()),
+            _ => match behind.as_ref()?.parse() {
+                Ok(End::Pod(name)) => Some(name),
+                _ => None,
+            },
+        };
+        let sides = [
+            (Direction::Egress, &self.egress, pod(&self.from, &self.from_pod)),
+            (Direction::Ingress, &self.ingress, pod(&self.to, &self.to_pod)),
+        ];
+        let claims = sides.into_iter().filter_map(|(direction, side, pod)| {
+            // One port alone: of several, the denied one is not known.
+            let ([port], true) = (self.numbers.as_slice(), is_by_policy(side)) else { return None };
+            let pod = pod?;
+            Some(self.pairs.iter().map(move |pair| {
+                let peer = if direction == Direction::Egress { pair.to } else { pair.from };
+                let allowed = side.verdict == Verdict::Allow || !side.denied_peers.contains(&peer);
+                let protocol = self.port.protocol;
+                Claim { pod: pod.clone(), direction, peer, protocol, port: *port, allowed }
+            }))
+        });
+        claims.flatten().collect()
+    }
+}
+
+const fn is_by_policy(side: &Side) -> bool {
+    match side.reason {
+        Reason::NotIsolated
+        | Reason::Undecided
+        | Reason::RuleMatches
+        | Reason::NoRuleMatches
+        | Reason::ClusterPolicyAccepts
+        | Reason::ClusterPolicyDenies => true,
+        Reason::NotAPod | Reason::Itself | Reason::OwnNode | Reason::NoBackend => false,
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pod, direction, peer, protocol, port, allowed } = self;
+        let verdict = |allowed: bool| if allowed { "allow" } else { "deny" };
+        let (rules, kernel) = (verdict(*allowed), verdict(!allowed));
+        write!(
+            f,
+            "{direction} of {pod}, {peer} {protocol}/{port}: the rules {rules}, the tables in the kernel {kernel}"
+        )
+    }
+}
