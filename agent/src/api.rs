@@ -268,6 +268,9 @@ pub struct Isolation {
     /// Each ClusterNetworkPolicy with rules for it, as in `ClusterNetworkPolicy base`.
     #[serde(default)]
     pub cluster_policies: Vec<String>,
+    /// Those of both kinds in audit mode, which only tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audit: Vec<String>,
 }
 
 impl fmt::Display for EndpointState {
@@ -366,6 +369,7 @@ impl EndpointStatus {
                 isolated: true,
                 policies: vec!["x/p".into(), "x/q".into()],
                 cluster_policies: vec!["ClusterNetworkPolicy base".into()],
+                audit: vec![],
             },
             egress: Isolation::default(),
             epoch: 7,

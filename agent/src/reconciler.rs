@@ -304,6 +304,7 @@ impl Reconciler {
             (Direction::Ingress, &until_now.ingress, &ingress),
             (Direction::Egress, &until_now.egress, &egress),
         ] {
+            changed |= before.audit != now.audit;
             for Change { policy, added, removed } in before.changes(now, direction) {
                 changed = true;
                 tracing::info!(pod = text, policy, %direction, added, removed, epoch, "rules");

@@ -115,10 +115,11 @@ fn endpoint(Enforced { veth, ingress, egress, since }: Enforced) -> EndpointStat
     }
 }
 
-fn isolation(Judging { policies, cluster_policies }: &Judging) -> Isolation {
+fn isolation(Judging { policies, cluster_policies, audit }: &Judging) -> Isolation {
     Isolation {
         isolated: !policies.is_empty(),
         policies: policies.iter().map(|policy| policy.name.to_string()).collect(),
         cluster_policies: cluster_policies.iter().map(|policy| policy.name.to_string()).collect(),
+        audit: audit.clone(),
     }
 }

@@ -234,13 +234,15 @@ impl Agent {
         let started = Instant::now();
         match self.reconciler.reconcile(&picture.cluster, network, cni) {
             Ok(Pass { epoch, enforced }) => {
+                let latency = self.learned.map(|learned| enforced.saturating_duration_since(learned));
                 if epoch != self.progress.epoch {
                     lock(&self.observer).judged_by(self.reconciler.context(epoch));
-                    tracing::info!(epoch, took = ?started.elapsed(), "enforced");
+                    tracing::info!(epoch, took = ?started.elapsed(), ?latency, "enforced");
                 }
                 self.progress.epoch = epoch;
-                if let Some(learned) = self.learned.take() {
-                    self.progress.latency.observe(enforced.saturating_duration_since(learned));
+                if let Some(latency) = latency {
+                    self.progress.latency.observe(latency);
+                    self.learned = None;
                 }
                 self.progress.ready = true;
                 self.progress.last_error = None;

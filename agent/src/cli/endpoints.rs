@@ -67,15 +67,19 @@ fn text(endpoints: &[EndpointStatus]) -> String {
 }
 
 fn isolation(isolation: &Isolation) -> String {
-    let Isolation { isolated, policies, cluster_policies } = isolation;
-    match (isolated, cluster_policies.is_empty()) {
+    let Isolation { isolated, policies, cluster_policies, audit } = isolation;
+    let mut text = match (isolated, cluster_policies.is_empty()) {
         (true, true) => format!("isolated by {}", policies.join(",")),
         (true, false) => {
             format!("isolated by {}, judged by {}", policies.join(","), cluster_policies.join(","))
         }
         (false, false) => format!("judged by {}", cluster_policies.join(",")),
         (false, true) => "free".into(),
+    };
+    if !audit.is_empty() {
+        text += &format!(", in audit mode {}", audit.join(","));
     }
+    text
 }
 
 #[cfg(test)]
@@ -86,6 +90,7 @@ mod tests {
     fn the_text_has_one_line_for_each_veth() {
         let mut known = EndpointStatus::example();
         known.egress.cluster_policies = known.ingress.cluster_policies.clone();
+        known.ingress.audit = vec!["x/new".into()];
         let unknown = EndpointStatus {
             pod: None,
             interface: "veth2".into(),
@@ -98,9 +103,9 @@ mod tests {
         assert_eq!(
             text(&[known, unknown]),
             "\
-POD  INTERFACE  STATE  ADDRESSES         INGRESS                                                   EGRESS                               EPOCH
-x/a  veth1 (3)  known  10.0.0.1,fd00::1  isolated by x/p,x/q, judged by ClusterNetworkPolicy base  judged by ClusterNetworkPolicy base  7
--    veth2 (3)  held   -                 free                                                      free                                 7
+POD  INTERFACE  STATE  ADDRESSES         INGRESS                                                                        EGRESS                               EPOCH
+x/a  veth1 (3)  known  10.0.0.1,fd00::1  isolated by x/p,x/q, judged by ClusterNetworkPolicy base, in audit mode x/new  judged by ClusterNetworkPolicy base  7
+-    veth2 (3)  held   -                 free                                                                           free                                 7
 "
         );
     }

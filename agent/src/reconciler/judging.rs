@@ -15,6 +15,8 @@ pub struct Judging {
     pub policies: Vec<Arc<NetworkPolicy>>,
     /// Those with rules, in the order in which they are asked.
     pub cluster_policies: Vec<Arc<ClusterNetworkPolicy>>,
+    /// The names of those in audit mode, which only tell.
+    pub audit: Vec<String>,
 }
 
 /// How the rules of one policy for a pod have changed.
@@ -30,7 +32,16 @@ impl Judging {
         let isolating = cluster.isolating(pod, direction).filter_map(|it| cluster.policies.get(&it.name));
         let of_tiers = Tier::ALL.into_iter().flat_map(|tier| cluster.judging(pod, tier, direction));
         let cluster_policies = of_tiers.filter_map(|policy| cluster.cluster_policies.get(&policy.name));
-        Self { policies: isolating.cloned().collect(), cluster_policies: cluster_policies.cloned().collect() }
+        let policies: Vec<_> = isolating.cloned().collect();
+        let is_audited = |name: &ObjectName| !policies.iter().any(|policy| policy.name == *name);
+        let audited = cluster.selecting(pod, direction).map(|policy| &policy.name);
+        let mut audit: Vec<_> = audited.filter(|name| is_audited(name)).map(ToString::to_string).collect();
+        let labels = cluster.namespace_labels(&pod.name.namespace);
+        let of_cluster = cluster.cluster_policies.values().filter(|policy| {
+            policy.audit && !policy.rules(direction).is_empty() && policy.selects(pod, &labels)
+        });
+        audit.extend(of_cluster.map(|policy| policy.name.to_string()));
+        Self { policies, cluster_policies: cluster_policies.cloned().collect(), audit }
     }
 
     /// What became of each policy: one that has no say any more has lost all its rules, one that has not had any has won
@@ -58,12 +69,13 @@ impl Judging {
 /// Names for a log line.
 impl fmt::Display for Judging {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { policies, cluster_policies } = self;
+        let Self { policies, cluster_policies, audit } = self;
         let names = policies.iter().map(|policy| policy.name.to_string());
         let names: Vec<_> =
             names.chain(cluster_policies.iter().map(|policy| policy.name.to_string())).collect();
         f.write_str(if names.is_empty() { "free" } else { "" })?;
-        f.write_str(&names.join(","))
+        f.write_str(&names.join(","))?;
+        if audit.is_empty() { Ok(()) } else { write!(f, " (in audit mode: {})", audit.join(",")) }
     }
 }
 
@@ -112,7 +124,7 @@ mod tests {
             egress: None,
             audit: false,
         });
-        Judging { policies: policies.map(Arc::new).collect(), cluster_policies: Vec::new() }
+        Judging { policies: policies.map(Arc::new).collect(), ..Judging::default() }
     }
 
     #[test]
