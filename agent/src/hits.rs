@@ -288,3 +288,98 @@ fn rules(cluster: &Cluster, policy: &PolicyName, direction: Direction) -> Rules 
 fn seconds(since: SystemTime, now: SystemTime) -> u64 {
     now.duration_since(since).unwrap_or_default().as_secs()
 }
+
+#[cfg(test)]
+mod tests {
+    use podgate_common::{Address, ClassId, IdentityId, Tally};
+
+    use super::*;
+    use crate::{
+        explain::tests::{cluster, policy, rule},
+        model::{NetworkPolicy, Peers, Ports},
+    };
+
+    const VETH: u32 = 11;
+    const CLOCK: Clock = Clock { now: SystemTime::UNIX_EPOCH, ticks: 5_000, ticks_per_second: 250 };
+
+    fn name() -> PolicyName {
+        PolicyName::Namespaced(ObjectName::new("x", "p"))
+    }
+
+    /// Counts beside pod `x/a`, which a policy with so many rules selects.
+    fn counts(rules: usize, audit: bool) -> (HitCounts, Cluster) {
+        let any = vec![rule(Peers::Any, Ports::Any); rules];
+        let cluster = cluster(vec![NetworkPolicy { audit, ..policy("p", Some(any), None) }]);
+        let pod = cluster.pods[&ObjectName::new("x", "a")].clone();
+        let mut counts = HitCounts::new(SystemTime::UNIX_EPOCH);
+        counts.pods.insert(VETH, pod);
+        (counts, cluster)
+    }
+
+    /// A tally has grown to `packets`; the policy has met them with these rules.
+    fn grow(counts: &mut HitCounts, cluster: &Cluster, outcome: Outcome, packets: u64, matched: &[usize]) {
+        let key = TallyKey {
+            ifindex: VETH,
+            identity: IdentityId(1),
+            class: ClassId(1),
+            direction: Direction::Ingress as u8,
+            outcome: outcome as u8,
+        };
+        let last = Tally { since: 4_000, peer: Address::from_v4([10, 0, 0, 2]), ..Tally::EMPTY };
+        let audit = cluster.policies[&ObjectName::new("x", "p")].audit;
+        let asked = Asked { policy: name(), audit, matched: matched.iter().copied().collect() };
+        let ask = |_: &Met<'_>| vec![asked.clone()];
+        counts.credit(&key, &Counted { packets, last }, cluster, CLOCK, &ask);
+    }
+
+    fn ingress(counts: &HitCounts, cluster: &Cluster) -> Hits {
+        let pod = &cluster.pods[&ObjectName::new("x", "a")];
+        let report = counts.report(cluster, [pod], CLOCK.now);
+        report.policies[0].ingress.clone().expect("the policy is of ingress")
+    }
+
+    #[test]
+    fn each_packet_is_credited_once_to_every_rule_that_matches() {
+        let (mut counts, cluster) = counts(3, false);
+        for (packets, hits) in [(4, 4), (4, 4), (9, 9)] {
+            grow(&mut counts, &cluster, Outcome::Allowed, packets, &[0, 2]);
+            let found = ingress(&counts, &cluster);
+            assert_eq!(found.rules.iter().map(|rule| rule.hits).collect::<Vec<_>>(), [hits, 0, hits]);
+            // 1,000 ticks ago.
+            assert_eq!((found.rules[0].idle_seconds, found.rules[1].idle_seconds), (Some(4), None));
+        }
+        assert!(counts.drops().is_empty());
+    }
+
+    #[test]
+    fn what_no_rule_allows_is_counted_as_denied_and_as_a_drop_of_the_pod() {
+        let (mut counts, cluster) = counts(1, false);
+        grow(&mut counts, &cluster, Outcome::Denied, 7, &[]);
+        grow(&mut counts, &cluster, Outcome::Spoofed, 2, &[]);
+        let found = ingress(&counts, &cluster);
+        assert_eq!((found.denied, found.would_deny, found.rules[0].hits), (7, 0, 0));
+        let drops: Vec<_> = counts.drops().into_iter().collect();
+        let drop = |reason: &str, packets| (("x/a".into(), "ingress".into(), reason.into()), packets);
+        assert_eq!(drops, [drop("denied", 7), drop("spoofed", 2)]);
+    }
+
+    #[test]
+    fn in_audit_mode_it_is_what_would_have_been() {
+        let (mut counts, cluster) = counts(1, true);
+        grow(&mut counts, &cluster, Outcome::WouldDeny, 5, &[]);
+        grow(&mut counts, &cluster, Outcome::Free, 3, &[0]);
+        let found = ingress(&counts, &cluster);
+        assert_eq!((found.denied, found.would_deny, found.rules[0].hits), (0, 5, 3));
+        assert!(counts.drops().is_empty());
+    }
+
+    #[test]
+    fn other_rules_begin_anew() {
+        let (mut counts, before) = counts(1, false);
+        grow(&mut counts, &before, Outcome::Allowed, 4, &[0]);
+        let (_, after) = self::counts(2, false);
+        assert_eq!(ingress(&counts, &after).rules.iter().map(|rule| rule.hits).sum::<u64>(), 0);
+        grow(&mut counts, &after, Outcome::Allowed, 6, &[1]);
+        assert_eq!(ingress(&counts, &after).rules.iter().map(|rule| rule.hits).collect::<Vec<_>>(), [0, 2]);
+    }
+}
