@@ -24,7 +24,7 @@ pub use fill::ProgramTables;
 pub use flows::{FlowTable, Flows};
 pub use lock::Lock;
 pub use maps::{Capacity, Counters, Maps, TableSet};
-pub use pins::{Detached, Pins, detach};
+pub use pins::{Detached, Pins, Predecessors, detach};
 pub use ports::PortTable;
 pub use programs::{Kernel, KernelOptions, Program, Refused as ProgramRefused};
 pub use table::{Store, Table};

@@ -226,12 +226,15 @@ impl Reconciler {
     /// Out: when the last program was attached, if any was.
     fn attach_pods(&mut self, endpoints: &Endpoints, network: &Network, cni: &CniResults) -> Option<Instant> {
         let mut last = None;
+        // Filters of an agent with other maps may be there: what it knew of connections is not.
+        let knows_none = self.older.is_none() && self.kernel.is_fresh;
         let older = self.older.get_or_insert_with(|| endpoints.veths.values().map(device).collect());
         let newcomers = endpoints.veths.values().filter(|veth| older.contains(&device(veth)));
         let newcomers: Vec<&Veth> = newcomers
             .filter(|veth| {
                 let new = self.attacher.is_new(&device(veth));
-                new.inspect_err(|error| tracing::warn!(interface = %veth.name, "{error:#}")).unwrap_or(false)
+                let new = new.inspect_err(|error| tracing::warn!(interface = %veth.name, "{error:#}"));
+                new.unwrap_or(false) || knows_none
             })
             .collect();
         let arrival = Arrival::new(&newcomers, endpoints, network, cni);

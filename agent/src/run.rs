@@ -26,7 +26,9 @@ use crate::{
         netlink::NetworkWatch,
     },
     flows::{DenyLog, Observer, SharedObserver, Target, lock},
-    kernel::{Attacher, Counters, Events, Kernel, KernelOptions, Lock, Mode, Pins, ProgramTables},
+    kernel::{
+        Attacher, Counters, Events, Kernel, KernelOptions, Lock, Mode, Pins, Predecessors, ProgramTables,
+    },
     options::{AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics},
     reconciler::{Pass, Reconciler},
     report::{self, Progress},
@@ -101,6 +103,7 @@ impl Told {
 async fn run(options: &AgentOptions) -> Result<()> {
     let pins = Pins::create(&options.bpffs)?;
     let _lock = Lock::take(pins.directory()).context("another agent is running")?;
+    let mut predecessors = Some(pins.predecessors()?);
     let kernel_options = KernelOptions {
         flows: options.flows,
         recheck: options.established == Established::Recheck,
@@ -173,6 +176,11 @@ async fn run(options: &AgentOptions) -> Result<()> {
             () = told.wait() => break,
         }
         agent.pass();
+        if agent.progress.ready
+            && let Some(predecessors) = predecessors.take_if(|predecessors| !predecessors.is_empty())
+        {
+            retire(predecessors, &pins);
+        }
         snapshots.send_replace(Arc::new(agent.snapshot()));
     }
     tracing::info!("agent ends, enforcement goes on");
@@ -273,6 +281,14 @@ impl Agent {
 
     fn snapshot(&self) -> Snapshot {
         report::snapshot(&self.progress, self.picture.as_ref(), &self.reconciler)
+    }
+}
+
+/// Programs of an agent with other maps judge no longer. What cannot be removed is tried by the next agent.
+fn retire(predecessors: Predecessors, pins: &Pins) {
+    match predecessors.retire(pins) {
+        Ok(links) => tracing::info!(links, "an agent with other maps has left these, they are gone"),
+        Err(error) => tracing::error!("what an agent with other maps has left: {error:#}"),
     }
 }
 

@@ -76,6 +76,56 @@ impl Pins {
     }
 }
 
+/// What an agent with other maps has left: its programs judge beside the new ones until it is retired.
+#[derive(Debug)]
+pub struct Predecessors(Vec<(PathBuf, Lock)>);
+
+impl Pins {
+    /// The pins of other layouts. None of their agents may be running.
+    ///
+    /// # Errors
+    ///
+    /// When one is: the error names its process id.
+    pub fn predecessors(&self) -> Result<Predecessors> {
+        let root = self.directory.parent().context("the pin directory has no parent")?;
+        let others = entries(root)?.into_iter().filter(|layout| *layout != self.directory);
+        let locked = others.map(|layout| {
+            let lock = Lock::take(&layout).context("an agent with other maps is running")?;
+            Ok((layout, lock))
+        });
+        locked.collect::<Result<_>>().map(Predecessors)
+    }
+}
+
+impl Predecessors {
+    /// Takes their links and maps away: to be called when the new programs are attached everywhere. Filters of kernels
+    /// without links were replaced where they are; which qdiscs were made is noted with the new pins.
+    ///
+    /// # Errors
+    ///
+    /// When something cannot be removed.
+    pub fn retire(self, pins: &Pins) -> Result<usize> {
+        let mut links = 0;
+        for (layout, _lock) in &self.0 {
+            links += remove_files(&layout.join(LINKS))?;
+            remove_files(&layout.join(MAPS))?;
+            for note in entries(&layout.join(QDISCS))? {
+                let name = note.file_name().context("a note has a name")?;
+                let moved = pins.qdiscs().join(name);
+                fs::create_dir_all(&moved).with_context(|| format!("cannot make {}", moved.display()))?;
+                remove_directory(&note)?;
+            }
+            remove_directory(&layout.join(QDISCS))?;
+            remove_directory(layout)?;
+        }
+        Ok(links)
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// What [`detach`] took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Detached {

@@ -77,6 +77,8 @@ pub struct Kernel {
     pub counters: Arc<Counters>,
     pub tables: Arc<ProgramTables>,
     pub ticks_per_second: u32,
+    /// The flow table was made, not taken over: no connection is in it.
+    pub is_fresh: bool,
     /// For their readers to take.
     pub events: Option<EventRing>,
     pub tallies: Option<Tallies>,
@@ -100,6 +102,7 @@ impl Kernel {
             Some(directory) => flow_table_of_before(directory)?,
             None => (None, None),
         };
+        let is_fresh = flow_sets.is_none();
         let flow_sets = flow_sets.unwrap_or(options.flows.div_ceil(WAYS));
         let flow_seed = flow_seed.map_or_else(random_seed, Ok)?;
         let ticks_per_second = ticks_per_second()?;
@@ -135,7 +138,7 @@ impl Kernel {
         let counters = Arc::new(Counters::new(&mut ebpf)?);
         let (events, tallies) = (EventRing::new(&mut ebpf)?, Tallies::new(&mut ebpf)?);
         let (events, tallies) = (Some(events), Some(tallies));
-        Ok(Self { ebpf, maps, counters, tables, ticks_per_second, events, tallies })
+        Ok(Self { ebpf, maps, counters, tables, ticks_per_second, is_fresh, events, tallies })
     }
 
     /// A program, loaded.

@@ -8,19 +8,21 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use xtask::lab::{Agent, BRIEF, Lab, Node, PATIENT, Place, Pod, Seen, Traffic, until};
 
 use super::{
     Test,
     hooks::filters,
     kernel::{Object, exists, pinned},
+    live::{connect, say},
     scene::{CLOSE, EVERY_KIND, apply, becomes, expect, serve_all},
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("kill_9_of_the_agent_changes_no_verdict", kill_changes_nothing),
     ("a_new_agent_takes_over_without_a_gap", restart_without_a_gap),
+    ("an_agent_with_other_maps_takes_the_place_of_the_one_before", other_maps),
     ("sigterm_leaves_enforcement_in_force", terminate_leaves_enforcement),
     ("detach_leaves_no_program_link_map_or_file", detach),
     ("a_second_agent_on_one_bpffs_names_the_first_and_refuses", second_agent),
@@ -88,6 +90,41 @@ fn restart_without_a_gap(lab: &mut Lab) -> Result<()> {
         lab.manifests().remove("policy-close.yaml")?;
         becomes(&cast.stranger.place, cast.server.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
         second.terminate()
+    })
+}
+
+/// The pins of the agent before are in the directory of another layout.
+fn other_maps(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    let first = Agent::start(&cast.node, &[])?;
+    let mut live = connect(&cast.friend.place, (cast.server.addresses.v4, 7).into())?;
+    say(&cast.friend.place, &mut live, b"before")?;
+    first.kill()?;
+    let pins = cast.node.bpffs().join("podgate");
+    let layouts = || -> Result<Vec<PathBuf>> {
+        fs::read_dir(&pins)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()
+    };
+    let [current] = &layouts()?[..] else { bail!("one layout") };
+    fs::rename(current, pins.join("v1")).context("renaming the pins")?;
+
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watching = scope.spawn(|| watch(&cast.stranger.place, &cast, Seen::Blocked, &over));
+        let second = Agent::start(&cast.node, &[]);
+        over.store(true, Ordering::Relaxed);
+        watching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let second = second?;
+        ensure!(layouts()? == [current.clone()], "the old pins are gone: {:?}", layouts()?);
+        say(&cast.friend.place, &mut live, b"after").context("a connection of before")?;
+        cast.verdicts_hold()?;
+
+        // The programs of before have no say any more.
+        lab.manifests().remove("policy-close.yaml")?;
+        becomes(&cast.stranger.place, cast.server.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+        second.terminate()?;
+        let answer = cast.node.podgate(&["detach"])?;
+        ensure!(answer.status.success() && !pins.exists(), "detach: {}", answer.text());
+        Ok(())
     })
 }
 
