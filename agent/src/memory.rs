@@ -8,8 +8,8 @@ use std::{
 };
 
 use podgate_common::{
-    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Lookup, PolicyId, Ports, Protocol,
-    Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Timeout, Timeouts,
+    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Known, Lookup, PolicyId, Ports,
+    Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Timeout, Timeouts,
 };
 
 use crate::compiler::Tables;
@@ -104,13 +104,19 @@ impl podgate_common::Tables for Memory<'_> {
         Some(())
     }
 
-    fn known_flow(&self, key: &FlowKey) -> Option<(Flow, FlowKey)> {
-        self.flows.borrow().get(key).map(|flow| (*flow, *key))
+    fn known_flow(&self, key: &FlowKey, _: Reach) -> Option<(Known, FlowKey)> {
+        self.flows.borrow().get(key).map(|flow| (flow.known(), *key))
     }
 
     fn touch_flow(&self, entry: FlowKey, now: u32) {
         if let Some(flow) = self.flows.borrow_mut().get_mut(&entry) {
             flow.last = now;
+        }
+    }
+
+    fn mark_flow(&self, entry: FlowKey, seen: Seen) {
+        if let Some(flow) = self.flows.borrow_mut().get_mut(&entry) {
+            flow.seen = seen;
         }
     }
 

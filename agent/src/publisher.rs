@@ -281,7 +281,7 @@ impl Current {
         if !orphaned.is_empty() {
             let gone = maps.flows.open()?.remove(|key, flow| {
                 let orphan = |address, ifindex| orphaned.get(&address) == Some(&ifindex) && ifindex != 0;
-                [key.low, key.high]
+                key.addresses()
                     .into_iter()
                     .any(|end| orphan(end, flow.client_if) || orphan(end, flow.server_if))
             });

@@ -108,6 +108,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
         flows: options.flows,
         recheck: options.established == Established::Recheck,
         masqueraded: options.masqueraded_ingress == MasqueradedIngress::Allow,
+        share: true,
     };
     let mut kernel = Kernel::load(Some(&pins), kernel_options)?;
     let deny_log = open_deny_log(options)?;

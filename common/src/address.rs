@@ -26,6 +26,14 @@ pub(crate) const fn pair(first: u32, second: u32) -> u64 {
     if cfg!(target_endian = "little") { first | second << 32 } else { first << 32 | second }
 }
 
+/// The inverse of [`pair`].
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
+pub(crate) const fn unpair(word: u64) -> [u32; 2] {
+    let (upper, lower) = ((word >> 32) as u32, word as u32);
+    if cfg!(target_endian = "little") { [lower, upper] } else { [upper, lower] }
+}
+
 impl Address {
     /// `::`
     pub const UNSPECIFIED: Self = Self(0, 0);
@@ -53,6 +61,19 @@ impl Address {
     #[inline(always)]
     pub(crate) const fn from_halves(upper: u64, lower: u64) -> Self {
         Self(upper, lower)
+    }
+
+    /// An IPv4 address as it lies in memory.
+    #[inline(always)]
+    pub(crate) const fn v4_word(self) -> Option<u32> {
+        let [_, word] = unpair(self.1);
+        if self.is_v4() { Some(word) } else { None }
+    }
+
+    /// The two halves as they lie in memory.
+    #[inline(always)]
+    pub(crate) const fn halves(self) -> [u64; 2] {
+        [self.0, self.1]
     }
 
     /// Any order that is the same for all; the same as that of `Ord`, in fewer instructions.

@@ -2,7 +2,9 @@
 
 use crate::{Direction, Entered, FlowSeed, Outcome, Timeouts};
 
-/// The programs' read-only data.
+/// What the agent writes into the programs' code before it loads them: a constant costs no memory access.
+///
+/// Words of 31 bits at the most, for constants of BPF instructions are signed ones.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -12,9 +14,35 @@ pub struct Config {
     /// 1: what this node has masqueraded passes.
     pub masqueraded: u32,
     pub tracking: Tracking,
+    pub hook_mark: HookMark,
     /// Sets of the flow table.
     pub flow_sets: u32,
     pub flow_seed: FlowSeed,
+}
+
+impl Config {
+    pub const WORDS: usize = size_of::<Self>() / 4;
+
+    /// Word n stands in the code as [`Self::PLACEHOLDER`] + 4 n, as a number that is moved to a register.
+    pub const fn words(&self) -> [u32; Self::WORDS] {
+        // SAFETY: it consists of words.
+        unsafe { core::mem::transmute(*self) }
+    }
+
+    pub const MAX_WORD: u64 = u32::MAX as u64 >> 1;
+
+    /// No other number in the programs is near it.
+    pub const PLACEHOLDER: u32 = 0x5047_1000;
+}
+
+/// Where the kernel notes at which hook of a device a packet is (`sk_buff.tc_at_ingress`), by its own type information.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HookMark {
+    /// Offset in bytes.
+    pub byte: u32,
+    /// The bit of this byte that says that it is TC ingress; 0: cannot be read.
+    pub mask: u32,
 }
 
 /// Where the kernel keeps what connection tracking knows of a packet, by its own type information.
@@ -52,8 +80,8 @@ pub const MAX_TALLIES: usize = 16_384;
 /// Bytes of the ring of events: 3,640 of them. An agent that is not away reads them within a few milliseconds.
 pub const EVENT_BYTES: usize = 1 << 18;
 
-/// Elements of the map of counters.
-pub const COUNTERS: u32 = Untold::Tally as u32 + 1;
+/// How many counters there are.
+pub const COUNTERS: usize = Untold::Tally as usize + 1;
 
 const PER_DIRECTION: u32 = 32;
 

@@ -8,8 +8,8 @@
 //! the backend's `to_pod` judges the sender's egress too, and [`decide_on_wire`] does for backends elsewhere.
 
 use crate::{
-    Address, Direction, Endpoint, Flow, FlowKey, Headers, Hook, Kind, NODE, Outcome, Packet, Scratch, Seen,
-    Tables, Timeout, Tuple, packet::forget, parse, protocol::number, scratch::Question,
+    Address, Direction, Endpoint, Flow, Headers, Hook, Kind, NODE, Outcome, Packet, Scratch, Seen, Tables,
+    Timeout, Tuple, packet::forget, parse, protocol::number, scratch::Question,
 };
 
 mod dhcp;
@@ -21,7 +21,7 @@ mod sender;
 mod wire;
 
 use egress::egress;
-pub use established::is_established;
+pub use established::{is_established, is_established_at_sight};
 use fragments::{recall_ports, remember_ports};
 use ingress::{ingress, may_send};
 use sender::Sender;
@@ -57,8 +57,8 @@ pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hoo
 fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
     let Scratch { headers, lookup, question, .. } = scratch;
     let segment = headers.segment;
-    let source_is_low;
-    (lookup.key, source_is_low) = FlowKey::of(&headers.tuple);
+    lookup.turn_to(&headers.tuple);
+    let source_is_low = lookup.source_is_low();
     let found = tables.flow(lookup);
     // After the look-up: an entry that another CPU has just refreshed must not come from the future.
     let now = tables.now();
@@ -157,8 +157,8 @@ fn related<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome
         Direction::Ingress if hook.via == NODE => return Outcome::OwnNode,
         _ => {}
     }
-    let source_is_low;
-    (lookup.key, source_is_low) = FlowKey::of(quoted);
+    lookup.turn_to(quoted);
+    let source_is_low = lookup.source_is_low();
     if tables.flow(lookup).is_some() {
         let flow = &lookup.flow;
         let quoted_from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;

@@ -1,55 +1,105 @@
 //! Connections that were judged: the flow table's keys and values, and how long an entry lives.
 
-use crate::{Address, Direction, Segment, Tuple, address::Order, protocol::number};
+use crate::{
+    Address, Direction, Segment, Tuple,
+    address::{Order, pair, unpair},
+    protocol::number,
+};
 
 /// Both ends of a connection, lower end first, so that one look-up serves both directions.
 ///
-/// Words of 64 bits, in which it is compared.
+/// Words of 64 bits, in which it is compared. IPv4 needs two of them, the first and the last.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
-    pub low: Address,
-    pub high: Address,
-    /// Ports of the low and of the high end, 16 bits each from the lowest on, and the IP protocol number.
+    /// Both addresses, IPv4 ones in the first word.
+    addresses: [u64; 4],
+    /// From the lowest bit on: the port of the low and of the high end, as they stand in packets, 16 bits each; the IP
+    /// protocol number, 8 bits; [`Self::V4`].
     ends: u64,
 }
 
 impl FlowKey {
-    pub(crate) const EMPTY: Self = Self { low: Address::UNSPECIFIED, high: Address::UNSPECIFIED, ends: 0 };
+    pub(crate) const EMPTY: Self = Self { addresses: [0; 4], ends: 0 };
+
+    /// The addresses are IPv4 ones.
+    const V4: u64 = 1 << 40;
 
     /// The key of a packet, and whether its source is the low end.
     #[inline(always)]
     pub const fn of(tuple: &Tuple) -> (Self, bool) {
         let Tuple { source, destination, source_port, destination_port, protocol } = *tuple;
-        let source_is_low = match source.order(destination) {
-            Order::Less => true,
-            Order::Same => source_port <= destination_port,
-            Order::Greater => false,
-        };
-        let key = if source_is_low {
-            Self { low: source, high: destination, ends: ends(source_port, destination_port, protocol) }
-        } else {
-            Self { low: destination, high: source, ends: ends(destination_port, source_port, protocol) }
-        };
-        (key, source_is_low)
+        let ports = [source_port.to_be(), destination_port.to_be()];
+        match (source.v4_word(), destination.v4_word()) {
+            (Some(from), Some(to)) => {
+                let source_is_low = from < to || (from == to && ports[0] <= ports[1]);
+                let ports = ports[0] as u32 | (ports[1] as u32) << 16;
+                (Self::of_v4(pair(from, to), ports, protocol, source_is_low), source_is_low)
+            }
+            _ => {
+                let source_is_low = match source.order(destination) {
+                    Order::Less => true,
+                    Order::Same => ports[0] <= ports[1],
+                    Order::Greater => false,
+                };
+                let (low, high) = if source_is_low { (source, destination) } else { (destination, source) };
+                let ([a, b], [c, d]) = (low.halves(), high.halves());
+                (Self { addresses: [a, b, c, d], ends: ends(ports, source_is_low, protocol) }, source_is_low)
+            }
+        }
     }
 
-    /// Ports of the low and of the high end.
+    /// The key of an IPv4 packet, from the addresses and the ports of source and destination as they lie in it.
+    #[inline(always)]
+    pub(crate) const fn of_v4(addresses: u64, ports: u32, protocol: u32, source_is_low: bool) -> Self {
+        let (addresses, ports) = match source_is_low {
+            true => (addresses, ports),
+            false => (addresses.rotate_left(32), ports.rotate_left(16)),
+        };
+        let ends = ports as u64 | (protocol as u64) << 32 | Self::V4;
+        Self { addresses: [addresses, 0, 0, 0], ends }
+    }
+
+    /// The addresses of the low and of the high end.
+    pub const fn addresses(&self) -> [Address; 2] {
+        let [a, b, c, d] = self.addresses;
+        if self.is_v4() {
+            let [low, high] = unpair(a);
+            [Address::from_v4_word(low), Address::from_v4_word(high)]
+        } else {
+            [Address::from_halves(a, b), Address::from_halves(c, d)]
+        }
+    }
+
+    /// The ports of the low and of the high end.
     #[expect(clippy::cast_possible_truncation, reason = "parts of a word")]
-    pub const fn ports(&self) -> (u16, u16) {
-        (self.ends as u16, (self.ends >> 16) as u16)
+    pub const fn ports(&self) -> [u16; 2] {
+        [u16::from_be(self.ends as u16), u16::from_be((self.ends >> 16) as u16)]
     }
 
     /// IP protocol number.
     #[inline(always)]
     pub const fn protocol(&self) -> u32 {
-        (self.ends >> 32) as u32
+        (self.ends >> 32 & 0xff) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_v4(&self) -> bool {
+        self.ends & Self::V4 != 0
+    }
+
+    /// What it is compared by, in the order in which it lies in memory.
+    #[inline(always)]
+    pub(crate) const fn words(&self) -> [u64; 5] {
+        let [a, b, c, d] = self.addresses;
+        [a, b, c, d, self.ends]
     }
 }
 
 #[inline(always)]
-const fn ends(low_port: u16, high_port: u16, protocol: u32) -> u64 {
-    low_port as u64 | (high_port as u64) << 16 | (protocol as u64) << 32
+const fn ends([source, destination]: [u16; 2], source_is_low: bool, protocol: u32) -> u64 {
+    let (low, high) = if source_is_low { (source, destination) } else { (destination, source) };
+    low as u64 | (high as u64) << 16 | (protocol as u64) << 32
 }
 
 /// What is known of a connection. All fields are one word, so that none is ever read half written.
@@ -83,6 +133,12 @@ impl Flow {
     /// that its packets come from. No interface has this index.
     pub const ANY_VIA: u32 = u32::MAX;
 
+    /// As much of it as the fast path reads.
+    pub const fn known(&self) -> Known {
+        let Self { client_if, server_if, via, seen, last, .. } = *self;
+        Known { client_if, server_if, via, seen, last }
+    }
+
     /// The epoch in which one side was judged.
     #[inline(always)]
     pub const fn judged_in(&self, side: Direction) -> u32 {
@@ -90,6 +146,24 @@ impl Flow {
             Direction::Egress => self.client_epoch,
             Direction::Ingress => self.server_epoch,
         }
+    }
+}
+
+/// As much of a [`Flow`] as the fast path reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub client_if: u32,
+    pub server_if: u32,
+    pub via: u32,
+    pub seen: Seen,
+    pub last: u32,
+}
+
+impl Known {
+    /// Whether a packet is one of the client's, by whether its source is the low end.
+    #[inline(always)]
+    pub(crate) const fn is_from_client(&self, source_is_low: bool) -> bool {
+        (self.seen.0 ^ source_is_low as u32) & Seen::CLIENT_IS_LOW.0 == 0
     }
 }
 
@@ -224,12 +298,17 @@ mod tests {
 
     use super::*;
 
-    /// Few values each, so that ends often share an address or a port.
+    /// Few values each, so that ends often share an address or a port, and IPv6 addresses that look like keys of IPv4 ones.
     fn tuples() -> impl Strategy<Value = Tuple> {
-        (0..3_u8, 0..3_u8, 0..3_u16, 0..3_u16, prop::sample::select(std::vec![1_u32, 6, 17])).prop_map(
-            |(source, destination, source_port, destination_port, protocol)| Tuple {
-                source: Address::from_v4([10, 0, 0, source]),
-                destination: Address::from_v4([10, 0, 0, destination]),
+        let v4 = |last: u8| Address::from_v4([10, 0, 0, last]);
+        let v6 = |last: u8| Address::from_halves(0x0a00_0000_0a00_0000 | u64::from(last), 0);
+        let zero = |_| Address::UNSPECIFIED;
+        let family = prop::sample::select(std::vec![v4 as fn(u8) -> Address, v6, zero]);
+        let protocol = prop::sample::select(std::vec![1_u32, 6, 17]);
+        (family, 0..3_u8, 0..3_u8, 0..3_u16, 0..3_u16, protocol).prop_map(
+            |(address, source, destination, source_port, destination_port, protocol)| Tuple {
+                source: address(source),
+                destination: address(destination),
                 source_port,
                 destination_port,
                 protocol,
@@ -245,8 +324,9 @@ mod tests {
             prop_assert_eq!(key, back);
             let to_itself = tuple == tuple.reversed();
             prop_assert_eq!(source_is_low, !back_is_low || to_itself);
-            let (low_port, high_port) = key.ports();
-            prop_assert!((key.low, low_port) <= (key.high, high_port));
+            let ends = |tuple: &Tuple| ([tuple.source, tuple.destination], [tuple.source_port, tuple.destination_port]);
+            let low_first = if source_is_low { tuple } else { tuple.reversed() };
+            prop_assert_eq!((key.addresses(), key.ports()), ends(&low_first));
             prop_assert_eq!(key.protocol(), tuple.protocol);
         }
 

@@ -46,7 +46,7 @@ pub use atomic::HostAtomic;
 pub use lookup::{Lookup, Spot};
 pub use write::Entered;
 
-use crate::{Flow, FlowKey, Seen, address::pair};
+use crate::{Flow, FlowKey, Known, Seen, address::pair};
 
 /// Connections in one set. Ways are counted from 1, so that this is the mask of their numbers too.
 pub const WAYS: u32 = 7;
@@ -57,6 +57,23 @@ pub const WAYS: u32 = 7;
 pub struct FlowSeed(pub [u32; KEY_WORDS]);
 
 const KEY_WORDS: usize = size_of::<FlowKey>() / 4;
+
+impl FlowSeed {
+    /// Of each word: see [`crate::Config::MAX_WORD`].
+    pub const MASK: u32 = u32::MAX >> 1;
+}
+
+/// The words of a seed, wherever they stand.
+pub trait Seed {
+    /// One of those that [`FlowSeed`] has.
+    fn word(&self, at: usize) -> u64;
+}
+
+impl Seed for FlowSeed {
+    fn word(&self, at: usize) -> u64 {
+        self.0[at].into()
+    }
+}
 
 /// One element of the array.
 #[repr(C, align(64))]
@@ -104,20 +121,57 @@ const _: () = {
 
 const LINE: usize = 64;
 
-/// Where the time of an entry's last use stands.
-#[derive(Clone, Copy, Debug)]
-pub struct LastUse(*mut u32);
+/// How far a reader looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// At the way where the connection is looked for first.
+    First,
+    Everywhere,
+}
 
-impl LastUse {
-    /// Writes it, whether or not the way is still that connection's.
+/// The two words of an entry that change while nobody holds the lock.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    last: *mut u32,
+    /// The second half of an aligned pair of words.
+    seen: *mut u64,
+}
+
+impl Found {
+    /// Of a way.
+    ///
+    /// # Safety
+    ///
+    /// The set is there, and has this way.
+    #[inline(always)]
+    unsafe fn of(set: *mut FlowSet, way: u32) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let seen = (&raw mut (*entry(set, way)).server_epoch).cast();
+            Self { last: last(set, way), seen }
+        }
+    }
+
+    /// Writes when it was used last, whether or not the way is still that connection's.
     ///
     /// # Safety
     ///
     /// The set that it was found in is there.
     #[inline(always)]
-    pub unsafe fn set(self, now: u32) {
+    pub unsafe fn touch(self, now: u32) {
         // SAFETY: the caller's.
-        unsafe { write_volatile(self.0, now) };
+        unsafe { write_volatile(self.last, now) };
+    }
+
+    /// Adds marks, as above.
+    ///
+    /// # Safety
+    ///
+    /// As above.
+    #[inline(always)]
+    pub unsafe fn mark<A: Atomic>(self, seen: Seen) {
+        // SAFETY: the caller's.
+        unsafe { A::or(self.seen, pair(0, seen.0)) };
     }
 }
 
@@ -131,11 +185,13 @@ pub enum Holder {
 }
 
 /// A way's tag: part of the hash, number of writes, and two marks. One without marks belongs to nobody.
+///
+/// The version stands lowest: two tags that differ in no other part differ by less than what comes next.
 const HASH: u32 = !0xff;
-const VERSION: u32 = 0xfc;
-const NEXT_VERSION: u32 = 4;
-const USED: u32 = 2;
-const BUSY: u32 = 1;
+const USED: u32 = 1 << 7;
+const BUSY: u32 = 1 << 6;
+const VERSION: u32 = BUSY - 1;
+const NEXT_VERSION: u32 = 1;
 
 /// How often a reader looks whether an entry is still being written, and how often it reads one.
 const LOOKS: u32 = 32;
@@ -187,13 +243,13 @@ impl FlowSet {
     ///
     /// `set` is the connection's, by [`Spot::of`], and is only written by these functions.
     #[inline(always)]
-    pub unsafe fn peek(set: *mut Self, key: &FlowKey, spot: &Spot) -> Option<(Flow, LastUse)> {
-        let is_other = |tag: u32| (tag ^ spot.tag) & (HASH | USED | BUSY) != 0;
+    pub unsafe fn peek(set: *mut Self, key: &FlowKey, spot: &Spot, reach: Reach) -> Option<(Known, Found)> {
+        let is_other = |tag: u32| tag ^ spot.tag > VERSION;
         // SAFETY: the caller's.
         unsafe {
             let mut way = spot.way;
             let mut before = read_volatile(tag(set, way));
-            if is_other(before) {
+            if reach == Reach::Everywhere && is_other(before) {
                 way = (1..=WAYS).find(|way| !is_other(read_volatile(tag(set, *way))))?;
                 before = read_volatile(tag(set, way));
             }
@@ -201,17 +257,15 @@ impl FlowSet {
             if is_other(before) || !holds(place, key) {
                 return None;
             }
-            let last_use = LastUse(last(set, way));
-            let flow = Flow {
+            let found = Found::of(set, way);
+            let known = Known {
                 client_if: read_volatile(&raw const (*place).client_if),
                 server_if: read_volatile(&raw const (*place).server_if),
                 via: read_volatile(&raw const (*place).via),
-                client_epoch: read_volatile(&raw const (*place).client_epoch),
-                server_epoch: read_volatile(&raw const (*place).server_epoch),
                 seen: read_volatile(&raw const (*place).seen),
-                last: read_volatile(last_use.0),
+                last: read_volatile(found.last),
             };
-            (read_volatile(tag(set, way)) == before).then_some((flow, last_use))
+            (read_volatile(tag(set, way)) == before).then_some((known, found))
         }
     }
 
@@ -276,12 +330,12 @@ impl FlowSet {
     #[inline(always)]
     pub unsafe fn refresh<A: Atomic>(set: *mut Self, lookup: &Lookup, now: u32, seen: Seen) {
         let way = lookup.way();
-        // SAFETY: the caller's; the marks are the second half of an aligned pair of words.
+        // SAFETY: the caller's.
         unsafe {
-            write_volatile(last(set, way), now);
+            let found = Found::of(set, way);
+            found.touch(now);
             if seen != lookup.flow.seen {
-                let words = (&raw mut (*entry(set, way)).server_epoch).cast();
-                A::or(words, pair(0, seen.0));
+                found.mark::<A>(seen);
             }
         }
     }
@@ -337,13 +391,16 @@ impl FlowSet {
 /// `entry` can be read.
 #[inline(always)]
 unsafe fn holds(entry: *const Entry, key: &FlowKey) -> bool {
-    let (own, other) = ((&raw const *key).cast::<u64>(), entry.cast::<u64>());
-    let mut difference = 0;
-    for word in 0..size_of::<FlowKey>() / 8 {
-        // SAFETY: the key is this many words, and the first field of an entry.
-        difference |= unsafe { own.add(word).read() ^ read_volatile(other.add(word)) };
+    let [a, b, c, d, ends] = key.words();
+    // SAFETY: the key is this many words, and the first field of an entry.
+    let differs = |at, word| unsafe { read_volatile(entry.cast::<u64>().add(at)) ^ word };
+    let difference = differs(0, a) | differs(4, ends);
+    // That it is IPv4 stands in the last word: then all the others are alike.
+    if key.is_v4() {
+        difference == 0
+    } else {
+        difference | differs(1, b) | differs(2, c) | differs(3, d) == 0
     }
-    difference == 0
 }
 
 /// # Safety

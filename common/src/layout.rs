@@ -4,9 +4,9 @@
 use core::mem::offset_of;
 
 use crate::{
-    Address, ClassId, Config, Endpoint, FlowEvent, FlowSeed, FragmentKey, IdentityId, PolicyId, PortClasses,
-    Ports, PrefixKey, Query, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Tally, TallyKey, Timeouts,
-    Tracking,
+    Address, ClassId, Config, Endpoint, FlowEvent, FlowSeed, FragmentKey, HookMark, IdentityId, PolicyId,
+    PortClasses, Ports, PrefixKey, Query, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Tally, TallyKey,
+    Timeouts, Tracking,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that there is
@@ -73,10 +73,11 @@ layout!(Query: 32 bytes, aligned to 4 { ifindex @ 0, direction @ 4, peer @ 8, pr
 layout!(FragmentKey: 40 bytes, aligned to 4 { source @ 0, destination @ 16, id @ 32, protocol @ 36 });
 layout!(Ports: 4 bytes, aligned to 2 { source @ 0, destination @ 2 });
 
-// The programs' read-only data.
-layout!(Config: 84 bytes, aligned to 4 {
-    timeouts @ 0, recheck @ 20, masqueraded @ 24, tracking @ 28, flow_sets @ 40, flow_seed @ 44,
+// In the programs' code.
+layout!(Config: 92 bytes, aligned to 4 {
+    timeouts @ 0, recheck @ 20, masqueraded @ 24, tracking @ 28, hook_mark @ 40, flow_sets @ 48, flow_seed @ 52,
 });
+layout!(HookMark: 8 bytes, aligned to 4 { byte @ 0, mask @ 4 });
 layout!(FlowSeed: 40 bytes, aligned to 4 { 0 @ 0 });
 layout!(Tracking: 12 bytes, aligned to 4 { connection_type @ 0, connection @ 4, tuples @ 8 });
 layout!(Timeouts: 20 bytes, aligned to 4 { tcp @ 0, tcp_half @ 4, stream @ 8, unreplied @ 12, refresh @ 16 });

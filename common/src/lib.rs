@@ -35,20 +35,20 @@ mod user;
 
 pub use address::Address;
 pub use config::{
-    COUNTERS, Config, EVENT_BYTES, Eviction, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TALLIES, Tracking,
-    Untold, counter, kernel_function,
+    COUNTERS, Config, EVENT_BYTES, Eviction, HookMark, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TALLIES,
+    Tracking, Untold, counter, kernel_function,
 };
-pub use decide::{decide, decide_on_wire, is_established};
+pub use decide::{decide, decide_on_wire, is_established, is_established_at_sight};
 pub use endpoint::{Endpoint, EndpointState, NODE};
 pub use event::{FlowEvent, Judged, Tally, TallyKey};
-pub use flow::{Flow, FlowKey, FragmentKey, Ports, Seen, Timeout, Timeouts};
+pub use flow::{Flow, FlowKey, FragmentKey, Known, Ports, Seen, Timeout, Timeouts};
 #[cfg(any(test, feature = "user"))]
 pub use flow_table::HostAtomic;
-pub use flow_table::{Atomic, Entered, FlowSeed, FlowSet, Holder, LastUse, Lookup, Spot, WAYS};
+pub use flow_table::{Atomic, Entered, FlowSeed, FlowSet, Found, Holder, Lookup, Reach, Seed, Spot, WAYS};
 pub use hook::{Direction, Hook};
 pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, Slot};
 pub use outcome::Outcome;
-pub use packet::{Headers, Kind, Packet, Segment, Tracked, Tuple, parse};
+pub use packet::{Headers, Kind, Packet, Segment, Start, Tracked, Tuple, parse};
 pub use protocol::Protocol;
 pub use query::{Query, Said};
 pub use scratch::Scratch;
@@ -57,4 +57,4 @@ pub use tables::{
 };
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;

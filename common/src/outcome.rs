@@ -155,6 +155,6 @@ mod tests {
             .flat_map(|direction| Outcome::ALL.map(|outcome| counter(*direction, outcome)))
             .collect();
         assert_eq!(counters.len(), 2 * Outcome::ALL.len());
-        assert!(counters.last().is_some_and(|last| *last < COUNTERS));
+        assert!(counters.last().is_some_and(|last| (*last as usize) < COUNTERS));
     }
 }

@@ -20,11 +20,24 @@ pub trait Packet {
     /// from a comparison that proves a single byte.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// The first `LENGTH` bytes, to read words from; `None` when the packet is shorter.
+    fn start<const LENGTH: usize>(&self) -> Option<impl Start>;
+
     /// Makes more of the packet readable, if there is more: the kernel has large ones in pieces.
     fn pull(&self);
 
     /// What the kernel's connection tracking knows of the packet; false when it knows nothing, or cannot be asked.
     fn tracked(&self, into: &mut Tracked) -> bool;
+}
+
+/// The first bytes of a packet, as many as it was asked for: words at fixed places, as they lie there.
+///
+/// One instruction each, which the compiler neither splits (it would where words may be unaligned) nor keeps for later.
+pub trait Start {
+    fn u8<const AT: usize>(&self) -> u8;
+    fn u16<const AT: usize>(&self) -> u16;
+    fn u32<const AT: usize>(&self) -> u32;
+    fn u64<const AT: usize>(&self) -> u64;
 }
 
 /// A connection as the kernel tracks it: before and after the translation of addresses.
@@ -331,9 +344,35 @@ impl Packet for &[u8] {
         self.get(offset..)?.first_chunk().copied()
     }
 
+    fn start<const LENGTH: usize>(&self) -> Option<impl Start> {
+        self.get(..LENGTH)
+    }
+
     fn pull(&self) {}
 
     fn tracked(&self, _: &mut Tracked) -> bool {
         false
     }
+}
+
+impl Start for &[u8] {
+    fn u8<const AT: usize>(&self) -> u8 {
+        self[AT]
+    }
+
+    fn u16<const AT: usize>(&self) -> u16 {
+        u16::from_ne_bytes(bytes::<AT, _>(self))
+    }
+
+    fn u32<const AT: usize>(&self) -> u32 {
+        u32::from_ne_bytes(bytes::<AT, _>(self))
+    }
+
+    fn u64<const AT: usize>(&self) -> u64 {
+        u64::from_ne_bytes(bytes::<AT, _>(self))
+    }
+}
+
+fn bytes<const AT: usize, const N: usize>(start: &[u8]) -> [u8; N] {
+    *start[AT..].first_chunk().expect("a place within what was asked for")
 }

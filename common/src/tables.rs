@@ -1,8 +1,8 @@
 //! What a decision looks up: keys and values of the compiled tables, and the trait that reads them.
 
 use crate::{
-    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Lookup, PolicyId, Ports, Protocol,
-    Seen, ServiceId, Slot, Timeout,
+    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Known, Lookup, PolicyId, Ports,
+    Protocol, Reach, Seen, ServiceId, Slot, Timeout,
 };
 
 /// Verdict bits in one row.
@@ -157,9 +157,11 @@ pub trait Tables {
     /// Looks a connection up by the key in `lookup`; its entry stands in `lookup.flow` then.
     fn flow(&self, lookup: &mut Lookup) -> Option<Self::Place>;
     /// The entry of a connection, read without waiting: `None` does not say that there is none.
-    fn known_flow(&self, key: &FlowKey) -> Option<(Flow, Self::Entry)>;
+    fn known_flow(&self, key: &FlowKey, reach: Reach) -> Option<(Known, Self::Entry)>;
     /// Notes when a connection was used last.
     fn touch_flow(&self, entry: Self::Entry, now: u32);
+    /// Adds marks of what was seen of it.
+    fn mark_flow(&self, entry: Self::Entry, seen: Seen);
     /// Enters a connection that was looked up, or replaces its entry. False when it cannot be entered.
     fn put_flow(&self, lookup: &Lookup, flow: &Flow) -> bool;
     /// Notes when a connection was used last, and what was seen of it: marks are added, none is taken away.

@@ -1,8 +1,8 @@
 //! Tells aya which types may be written into maps byte by byte.
 
 use crate::{
-    Address, ClassId, Config, Endpoint, FlowEvent, FlowSeed, FragmentKey, IdentityId, PolicyId, Ports, Query,
-    Row, RowKey, ServiceId, ServiceKey, Slot, Tally, TallyKey,
+    Address, ClassId, Endpoint, FlowEvent, FlowSeed, FragmentKey, IdentityId, PolicyId, Ports, Query, Row,
+    RowKey, ServiceId, ServiceKey, Slot, Tally, TallyKey,
 };
 
 impl Query {
@@ -35,7 +35,6 @@ macro_rules! pod {
 pod!(
     Address,
     ClassId,
-    Config,
     Endpoint,
     FlowSeed,
     FragmentKey,

@@ -5,12 +5,14 @@
 //! Nothing is decided here. `ticks` and `verdict` are for the agent to ask; they are never attached.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "atomic operations: `core` has no others for this target")]
 #![expect(unreachable_pub, reason = "the loader finds programs by their public symbols")]
 
 mod atomic;
+mod config;
 mod events;
+mod kernel;
 mod maps;
 mod skb;
 mod tables;
@@ -23,6 +25,7 @@ use aya_ebpf::{
 };
 use podgate_common::{
     Direction, Outcome, Packet as _, Query, Scratch, Tables, decide, decide_on_wire, is_established,
+    is_established_at_sight,
 };
 
 use crate::{events::tell, maps::SCRATCH, skb::Skb, tables::Maps};
@@ -30,13 +33,19 @@ use crate::{events::tell, maps::SCRATCH, skb::Skb, tables::Maps};
 /// TC ingress of the veth's host side: what the pod sends.
 #[classifier]
 pub fn from_pod(context: TcContext) -> i32 {
-    run(&context, Direction::Egress)
+    run(&context, Some(Direction::Egress))
 }
 
 /// TC egress of the veth's host side: what the pod receives.
 #[classifier]
 pub fn to_pod(context: TcContext) -> i32 {
-    run(&context, Direction::Ingress)
+    run(&context, Some(Direction::Ingress))
+}
+
+/// Both, where the kernel tells at which of the two hooks a packet is: the second time its code is in the cache.
+#[classifier]
+pub fn at_pod(context: TcContext) -> i32 {
+    run(&context, None)
 }
 
 /// TC egress of the node's other devices, while a service's backend can only be judged there.
@@ -71,18 +80,33 @@ pub fn verdict(context: TcContext) -> i32 {
     (query.answer(&Maps) as u32).cast_signed()
 }
 
+/// Judges a packet at a pod's veth.
 #[inline(always)]
-fn run(context: &TcContext, direction: Direction) -> i32 {
+fn run(context: &TcContext, direction: Option<Direction>) -> i32 {
     let skb = Skb::new(context);
-    if is_established(&skb, &skb.hook(direction), &Maps) {
+    let nearly = || skb.hook(direction);
+    // Put together anew each time: what functions get a pointer to would stand in memory on the fast path, too.
+    if let Some(direction) = is_established_at_sight(&skb, nearly, &Maps) {
         maps::count(direction, Outcome::Established);
         return TC_ACT_UNSPEC;
     }
+    if let Some(direction) = is_established(&Skb::new(context), &nearly(), &Maps) {
+        maps::count(direction, Outcome::Established);
+        return TC_ACT_UNSPEC;
+    }
+    match direction.unwrap_or_else(|| skb.direction()) {
+        Direction::Egress => judge(context, Direction::Egress),
+        Direction::Ingress => judge(context, Direction::Ingress),
+    }
+}
+
+#[inline(always)]
+fn judge(context: &TcContext, direction: Direction) -> i32 {
+    let skb = Skb::new(context);
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_SHOT };
     // SAFETY: this CPU's own element, and TC programs run with bottom halves off: none interrupts another.
     let scratch = unsafe { &mut *scratch };
-    // Put together anew: what functions get a pointer to would stand in memory on the fast path, too.
-    let outcome = decide(&skb, scratch, &skb.hook(direction), &Maps);
+    let outcome = decide(&skb, scratch, &skb.hook(Some(direction)), &Maps);
     let outcome = conclude(scratch, direction, outcome);
     if outcome.is_told() {
         tell(scratch, outcome);

@@ -86,9 +86,10 @@ pub(crate) static FLOW_SEED: Array<RawFlowSeed, 1> = Array::new();
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Ports, MAX_FRAGMENTS> = LruHashMap::new();
 
-/// Packets by direction and outcome, for each CPU.
+/// Element 0: packets by direction and outcome, for each CPU. One element, so that both directions of the fast path have their
+/// counters in one cache line.
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuArray<u64, { podgate_common::COUNTERS as usize }> = PerCpuArray::new();
+pub(crate) static COUNTERS: PerCpuArray<[u64; podgate_common::COUNTERS], 1> = PerCpuArray::new();
 
 /// New connections and dropped packets by what no rule can tell apart, for each CPU.
 #[btf_map]
@@ -119,8 +120,10 @@ pub(crate) fn count_untold(untold: Untold) {
 
 #[inline(always)]
 fn add_one(counter: u32) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(counter) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
         // SAFETY: the element is this CPU's own, and TC programs run with bottom halves off: none interrupts another.
-        unsafe { *counter += 1 };
+        if let Some(counter) = unsafe { (*counters).get_mut(counter as usize) } {
+            *counter += 1;
+        }
     }
 }

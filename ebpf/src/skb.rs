@@ -1,9 +1,11 @@
 //! A packet as TC hands it over: bytes of its linear part by direct access.
 
-use aya_ebpf::programs::TcContext;
-use podgate_common::{Direction, Hook, Packet, Tracked};
+use core::{arch::asm, hint::assert_unchecked};
 
-use crate::tracking;
+use aya_ebpf::programs::TcContext;
+use podgate_common::{Direction, Hook, Packet, Start, Tracked};
+
+use crate::{config::config, kernel, tracking};
 
 /// The verifier wants a bound for every offset. What begins later is not read.
 const MAX_OFFSET: usize = 0x1fff;
@@ -21,19 +23,35 @@ impl<'a> Skb<'a> {
         Self { context }
     }
 
-    /// Where the packet is judged, at this end of its pod's veth.
+    /// Where the packet is judged, at this end of its pod's veth; without a `direction`, the one that is nearly always right.
+    ///
+    /// At TC ingress a packet enters the node by the device that it is at. So does, at TC egress, one that the node sends back:
+    /// that one passes for a packet of the pod's. Entries name its veth for the other end, so that it finds none.
+    ///
+    /// Read anew each time: what is kept in registers is missing on the fast path.
     #[inline(always)]
-    pub(crate) fn hook(&self, direction: Direction) -> Hook {
+    pub(crate) fn hook(&self, direction: Option<Direction>) -> Hook {
         // SAFETY: the context is valid while the program runs; the kernel checks the offset of each field.
-        let ifindex = unsafe { (*self.context.skb.skb).ifindex };
-        Hook { direction, ifindex, via: self.ingress_ifindex() }
+        let ifindex = unsafe { (&raw const (*self.context.skb.skb).ifindex).read_volatile() };
+        let via = self.ingress_ifindex();
+        let nearly = if via == ifindex { Direction::Egress } else { Direction::Ingress };
+        Hook { direction: direction.unwrap_or(nearly), ifindex, via }
+    }
+
+    /// Which of a veth's hooks the packet is at, as the kernel notes it.
+    #[inline(always)]
+    pub(crate) fn direction(&self) -> Direction {
+        // SAFETY: the kernel's verifier checks the load.
+        let notes =
+            unsafe { kernel::sk_buff(self.context).add(config!(hook_mark.byte) as usize).read_volatile() };
+        if u32::from(notes) & config!(hook_mark.mask) == 0 { Direction::Ingress } else { Direction::Egress }
     }
 
     /// The device at which the packet entered the node, 0 if the node's own stack made it.
     #[inline(always)]
     pub(crate) fn ingress_ifindex(&self) -> u32 {
         // SAFETY: as above.
-        unsafe { (*self.context.skb.skb).ingress_ifindex }
+        unsafe { (&raw const (*self.context.skb.skb).ingress_ifindex).read_volatile() }
     }
 }
 
@@ -53,6 +71,12 @@ impl Packet for Skb<'_> {
     }
 
     #[inline(always)]
+    fn start<const LENGTH: usize>(&self) -> Option<impl Start> {
+        let start = self.context.data();
+        (start + LENGTH <= self.context.data_end()).then_some(Linear(start))
+    }
+
+    #[inline(always)]
     fn pull(&self) {
         let linear = self.context.data_end() - self.context.data();
         let wanted = self.context.len().min(PULLED);
@@ -65,5 +89,45 @@ impl Packet for Skb<'_> {
     #[inline(always)]
     fn tracked(&self, into: &mut Tracked) -> bool {
         tracking::read(self.context, into)
+    }
+}
+
+/// Where the linear part begins.
+struct Linear(usize);
+
+/// A word of a packet, by one load.
+macro_rules! load {
+    ($self:ident, $at:ident, $type:ident, $instruction:literal) => {{
+        let word: u64;
+        // SAFETY: reads within the packet, which the verifier checks.
+        unsafe {
+            asm!($instruction, out(reg) word, in(reg) $self.0, const $at,
+                options(readonly, nostack, preserves_flags));
+            assert_unchecked(word <= u64::from($type::MAX));
+        }
+        word as $type
+    }};
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a load fills the rest of its register with zeros")]
+impl Start for Linear {
+    #[inline(always)]
+    fn u8<const AT: usize>(&self) -> u8 {
+        load!(self, AT, u8, "{} = *(u8 *)({} + {})")
+    }
+
+    #[inline(always)]
+    fn u16<const AT: usize>(&self) -> u16 {
+        load!(self, AT, u16, "{} = *(u16 *)({} + {})")
+    }
+
+    #[inline(always)]
+    fn u32<const AT: usize>(&self) -> u32 {
+        load!(self, AT, u32, "{} = *(u32 *)({} + {})")
+    }
+
+    #[inline(always)]
+    fn u64<const AT: usize>(&self) -> u64 {
+        load!(self, AT, u64, "{} = *(u64 *)({} + {})")
     }
 }

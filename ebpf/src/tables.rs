@@ -1,41 +1,25 @@
 //! The tables of a decision over BPF maps.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
 use podgate_common::{
-    Address, ClassId, Config, Endpoint, Eviction, Flow, FlowKey, FlowSeed, FlowSet, FragmentKey, Holder,
-    IdentityId, LastUse, Lookup, Ports, Protocol, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Spot,
-    Tables, Timeout, Timeouts, Tracking,
+    Address, ClassId, Config, Endpoint, Eviction, Flow, FlowKey, FlowSet, Found, FragmentKey, Holder,
+    IdentityId, Known, Lookup, Ports, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Spot,
+    Tables, Timeout, Timeouts,
 };
 
 use crate::atomic::Bpf;
+use crate::config::{ConfiguredSeed, config, wide};
 use crate::maps::{
     self, ADDRESSES, ENDPOINTS, EPOCH, FLOWS, FRAGMENTS, OWNERS, PORTS, PREFIXES, ROWS, SERVICES,
 };
-
-/// Set by user space before the programs are loaded.
-#[unsafe(no_mangle)]
-static CONFIG: Config = Config {
-    timeouts: Timeouts::with_ticks_per_second(250),
-    recheck: 0,
-    masqueraded: 0,
-    tracking: Tracking { connection_type: 0, connection: 0, tuples: 0 },
-    flow_sets: 0,
-    flow_seed: FlowSeed([0; 10]),
-};
-
-/// One field of the configuration.
-macro_rules! config {
-    ($($field:ident).+) => {
-        // SAFETY: a static of this object; volatile, because user space replaces its bytes before loading.
-        unsafe { (&raw const CONFIG.$($field).+).read_volatile() }
-    };
-}
 
 pub(crate) struct Maps;
 
 impl Tables for Maps {
     type Place = *mut FlowSet;
-    type Entry = LastUse;
+    type Entry = Found;
 
     #[inline(always)]
     fn endpoint(&self, ifindex: u32) -> Endpoint {
@@ -85,29 +69,41 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn flow(&self, lookup: &mut Lookup) -> Option<*mut FlowSet> {
-        let set = FLOWS.get_ptr_mut(lookup.place(&CONFIG.flow_seed, config!(flow_sets)))?.cast();
+        let set = FLOWS.get_ptr_mut(lookup.place(&ConfiguredSeed, config!(flow_sets)))?.cast();
         // SAFETY: the element is the connection's set, and whoever writes to one uses these functions.
         unsafe { FlowSet::find(set, lookup) }.then_some(set)
     }
 
     #[inline(always)]
-    fn known_flow(&self, key: &FlowKey) -> Option<(Flow, LastUse)> {
-        let spot = Spot::of(key, &CONFIG.flow_seed, config!(flow_sets));
+    fn known_flow(&self, key: &FlowKey, reach: Reach) -> Option<(Known, Found)> {
+        let spot = Spot::of(key, &ConfiguredSeed, config!(flow_sets));
         let set = FLOWS.get_ptr_mut(spot.set)?.cast();
         // SAFETY: as above.
-        unsafe { FlowSet::peek(set, key, &spot) }
+        unsafe { FlowSet::peek(set, key, &spot, reach) }
     }
 
     #[inline(always)]
-    fn touch_flow(&self, entry: LastUse, now: u32) {
+    fn touch_flow(&self, entry: Found, now: u32) {
         // SAFETY: sets live as long as the table, which lives as long as the program.
-        unsafe { entry.set(now) };
+        unsafe { entry.touch(now) };
+    }
+
+    #[inline(always)]
+    fn mark_flow(&self, entry: Found, seen: Seen) {
+        // SAFETY: as above.
+        unsafe { entry.mark::<Bpf>(seen) };
     }
 
     #[inline(always)]
     fn put_flow(&self, lookup: &Lookup, flow: &Flow) -> bool {
         let Some(set) = FLOWS.get_ptr_mut(lookup.set()) else { return false };
-        let timeouts = config!(timeouts);
+        let timeouts = Timeouts {
+            tcp: config!(timeouts.tcp),
+            tcp_half: config!(timeouts.tcp_half),
+            stream: config!(timeouts.stream),
+            unreplied: config!(timeouts.unreplied),
+            refresh: config!(timeouts.refresh),
+        };
         // SAFETY: as above.
         let entered = unsafe { FlowSet::put::<Bpf>(set.cast(), lookup, flow, &timeouts, Holder::Program) };
         if let Some(eviction) = entered.and_then(Eviction::of) {
@@ -163,16 +159,11 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn recheck(&self) -> bool {
-        config!(recheck) != 0
+        wide::<{ offset_of!(Config, recheck) }>() != 0
     }
 
     #[inline(always)]
     fn passes_masqueraded(&self) -> bool {
         config!(masqueraded) != 0
     }
-}
-
-#[inline(always)]
-pub(crate) fn tracking() -> Tracking {
-    config!(tracking)
 }

@@ -1,15 +1,11 @@
 //! What the kernel's connection tracking knows of a packet: `skb->_nfct`, and the two tuples of its `nf_conn`.
 //!
-//! Kernel structures are read by way of two kernel functions (`bpf_cast_to_kern_ctx`, `bpf_rdonly_cast`, Linux 6.2).
-//! Calls to them stand here under placeholder numbers; the loader puts in their numbers in the running kernel, with the
-//! offsets from its type information, or takes the calls out when the kernel cannot do this.
-
-use core::{ffi::c_void, mem::transmute};
+//! Where they stand is the loader's to say, from the kernel's type information.
 
 use aya_ebpf::programs::TcContext;
-use podgate_common::{Address, Protocol, Tracked, Tuple, kernel_function};
+use podgate_common::{Address, Protocol, Tracked, Tuple};
 
-use crate::tables;
+use crate::{config::config, kernel};
 
 /// The low bits of `skb->_nfct` say how the packet relates to the connection (`enum ip_conntrack_info`).
 const RELATION: usize = 7;
@@ -34,25 +30,21 @@ struct TupleHash {
 /// Fills in what is known; false when nothing is.
 #[inline(always)]
 pub(crate) fn read(context: &TcContext, into: &mut Tracked) -> bool {
-    let tracking = tables::tracking();
-    if tracking.connection_type == 0 {
+    let connection_type = config!(tracking.connection_type);
+    if connection_type == 0 {
         return false;
     }
     // SAFETY: the kernel's verifier checks the calls and every load behind them; a load from memory that is gone
     // gives zeros.
     unsafe {
-        let cast_to_kern_ctx: unsafe extern "C" fn(*mut c_void) -> *const u8 =
-            transmute(kernel_function::CAST_TO_KERN_CTX);
-        let rdonly_cast: unsafe extern "C" fn(usize, u32) -> *const u8 =
-            transmute(kernel_function::RDONLY_CAST);
-        let skb = cast_to_kern_ctx(context.skb.skb.cast());
-        let tagged = skb.add(tracking.connection as usize).cast::<usize>().read_volatile();
+        let skb = kernel::sk_buff(context);
+        let tagged = skb.add(config!(tracking.connection) as usize).cast::<usize>().read_volatile();
         let (connection, relation) = (tagged & !RELATION, tagged & RELATION);
         if connection == 0 || relation == UNTRACKED {
             return false;
         }
-        let connection = rdonly_cast(connection, tracking.connection_type);
-        let tuples = connection.add(tracking.tuples as usize).cast::<TupleHash>();
+        let connection = kernel::structure(connection, connection_type);
+        let tuples = connection.add(config!(tracking.tuples) as usize).cast::<TupleHash>();
         into.is_reply = relation >= REPLY;
         tuple(tuples, &mut into.original);
         tuple(tuples.add(1), &mut into.reply);

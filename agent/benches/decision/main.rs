@@ -190,8 +190,10 @@ struct Node {
 
 impl Node {
     fn new(policies: usize) -> Result<Self> {
-        let mut kernel =
-            Kernel::load(None, KernelOptions { flows: FLOWS, recheck: false, masqueraded: false })?;
+        let mut kernel = Kernel::load(
+            None,
+            KernelOptions { flows: FLOWS, recheck: false, masqueraded: false, share: false },
+        )?;
         let world = world(policies);
         let tables = world.compile(Vec::new());
         let wanted = world.wanted(&tables);

@@ -78,6 +78,12 @@ impl<'a> Btf<'a> {
 
     /// Offset in bytes of a member, also of one in an unnamed part of the structure.
     pub(super) fn offset(&self, structure: &str, member: &str) -> Option<u32> {
+        let bits = self.bit_offset(structure, member)?;
+        (bits % 8 == 0).then_some(bits / 8)
+    }
+
+    /// The same in bits, also of a bit field.
+    pub(super) fn bit_offset(&self, structure: &str, member: &str) -> Option<u32> {
         let found = self.by_name.get(&(STRUCT, structure.as_bytes()))?;
         self.offset_in(found, member.as_bytes(), 0)
     }
@@ -90,14 +96,14 @@ impl<'a> Btf<'a> {
             let bits = u32_at(self.bytes, at + 8)?;
             let bits = if found.has_bit_fields { bits & 0x00ff_ffff } else { bits };
             if name == member {
-                return (bits % 8 == 0).then_some(bits / 8);
+                return Some(bits);
             }
             if name.is_empty()
                 && depth < DEEPEST
                 && let Some(part) = self.by_id.get(&u32_at(self.bytes, at + 4)?)
                 && let Some(inside) = self.offset_in(part, member, depth + 1)
             {
-                return Some(bits / 8 + inside);
+                return bits.checked_add(inside);
             }
         }
         None

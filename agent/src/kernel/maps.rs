@@ -12,7 +12,7 @@ use aya::{
 };
 use aya_obj::generated::BPF_F_NO_PREALLOC;
 use podgate_common::{
-    Address, Direction, Endpoint, Eviction, IdentityId, Outcome, PrefixKey, Row, RowKey, ServiceId,
+    Address, COUNTERS, Direction, Endpoint, Eviction, IdentityId, Outcome, PrefixKey, Row, RowKey, ServiceId,
     ServiceKey, Slot, Untold, counter,
 };
 
@@ -39,7 +39,7 @@ pub struct Maps {
 
 /// The packet counters. Readable from any thread, without waiting.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
-pub struct Counters(PerCpuArray<MapData, u64>);
+pub struct Counters(PerCpuArray<MapData, [u64; COUNTERS]>);
 
 impl Counters {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
@@ -52,10 +52,11 @@ impl Counters {
     ///
     /// When the kernel does not answer.
     pub fn read(&self) -> Result<Vec<(Direction, Outcome, u64)>> {
+        let sums = self.sums()?;
         let mut counters = Vec::with_capacity(2 * Outcome::ALL.len());
         for direction in Direction::ALL {
             for outcome in Outcome::ALL {
-                counters.push((direction, outcome, self.sum(counter(direction, outcome))?));
+                counters.push((direction, outcome, sums[counter(direction, outcome) as usize]));
             }
         }
         Ok(counters)
@@ -67,9 +68,8 @@ impl Counters {
     ///
     /// When the kernel does not answer.
     pub fn evictions(&self) -> Result<[(Eviction, u64); 2]> {
-        let [half_open, established] = Eviction::ALL;
-        let counted = |eviction| Ok::<_, anyhow::Error>((eviction, self.sum(eviction as u32)?));
-        Ok([counted(half_open)?, counted(established)?])
+        let sums = self.sums()?;
+        Ok(Eviction::ALL.map(|eviction| (eviction, sums[eviction as usize])))
     }
 
     /// What the programs could not tell since the maps were made.
@@ -78,14 +78,19 @@ impl Counters {
     ///
     /// When the kernel does not answer.
     pub fn untold(&self) -> Result<[(Untold, u64); 2]> {
-        let [event, tally] = Untold::ALL;
-        let counted = |untold| Ok::<_, anyhow::Error>((untold, self.sum(untold as u32)?));
-        Ok([counted(event)?, counted(tally)?])
+        let sums = self.sums()?;
+        Ok(Untold::ALL.map(|untold| (untold, sums[untold as usize])))
     }
 
-    /// A counter over all CPUs.
-    fn sum(&self, counter: u32) -> Result<u64> {
-        Ok(self.0.get(&counter, 0).context("cannot read a counter")?.iter().sum())
+    /// All counters, over all CPUs.
+    fn sums(&self) -> Result<[u64; COUNTERS]> {
+        let mut sums = [0; COUNTERS];
+        for block in self.0.get(&0, 0).context("cannot read the counters")?.iter() {
+            for (sum, counter) in sums.iter_mut().zip(block) {
+                *sum += counter;
+            }
+        }
+        Ok(sums)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Loads the BPF object: new programs over the maps that are pinned, or over new ones.
 
-use std::{io, path::Path, sync::Arc};
+use std::{collections::BTreeSet, io, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
@@ -8,9 +8,9 @@ use aya::{
     maps::{Array, Map, MapData},
     programs::{ProgramError, SchedClassifier},
 };
-use podgate_common::{Config, FlowSeed, Query, Said, Timeouts, WAYS};
+use podgate_common::{Config, FlowSeed, HookMark, Query, Said, Timeouts, Tracking, WAYS};
 
-use super::{Counters, EventRing, FlowTable, Maps, Pins, ProgramTables, Tallies, linked, maps};
+use super::{Counters, EventRing, FlowTable, Linked, Maps, Pins, ProgramTables, Tallies, linked, maps};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
@@ -43,9 +43,12 @@ pub struct KernelOptions {
     pub recheck: bool,
     /// Let everything in that this node has masqueraded.
     pub masqueraded: bool,
+    /// Serve both hooks of a veth by one program, where the kernel tells them apart: its code is in the cache when a packet
+    /// comes to the second one.
+    pub share: bool,
 }
 
-/// The programs of the BPF object.
+/// What runs at a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Program {
     /// What a pod sends; TC ingress of the host side of its veth.
@@ -59,12 +62,20 @@ pub enum Program {
 impl Program {
     pub const ALL: [Self; 3] = [Self::FromPod, Self::ToPod, Self::ToWire];
 
-    /// Its name in the object, in pins and in messages.
+    /// Its name in pins and in messages.
     pub const fn name(self) -> &'static str {
         match self {
             Self::FromPod => "from_pod",
             Self::ToPod => "to_pod",
             Self::ToWire => "to_wire",
+        }
+    }
+
+    /// Its name in the object.
+    const fn function(self, is_shared: bool) -> &'static str {
+        match self {
+            Self::FromPod | Self::ToPod if is_shared => "at_pod",
+            _ => self.name(),
         }
     }
 }
@@ -73,6 +84,8 @@ impl Program {
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
 pub struct Kernel {
     ebpf: Ebpf,
+    /// One program serves both hooks of a pod's veth.
+    shares: bool,
     pub maps: Maps,
     pub counters: Arc<Counters>,
     pub tables: Arc<ProgramTables>,
@@ -91,12 +104,6 @@ impl Kernel {
     ///
     /// When the kernel refuses a map or a program ([`Refused`]).
     pub fn load(pins: Option<&Pins>, options: KernelOptions) -> Result<Self> {
-        let (object, tracking) = linked(OBJECT)?;
-        if tracking.is_none() {
-            tracing::warn!(
-                "connection tracking cannot be read: what is masqueraded counts as the node's address"
-            );
-        }
         let paths = pins.map(Pins::maps);
         let (flow_sets, flow_seed) = match &paths {
             Some(directory) => flow_table_of_before(directory)?,
@@ -111,12 +118,19 @@ impl Kernel {
             timeouts,
             recheck: u32::from(options.recheck),
             masqueraded: u32::from(options.masqueraded),
-            tracking: tracking.unwrap_or_default(),
+            tracking: Tracking::default(),
+            hook_mark: HookMark::default(),
             flow_sets,
             flow_seed,
         };
+        let Linked { object, reads_tracking, tells_hooks } = linked(OBJECT, config)?;
+        if !reads_tracking {
+            tracing::warn!(
+                "connection tracking cannot be read: what is masqueraded counts as the node's address"
+            );
+        }
         let mut loader = EbpfLoader::new();
-        loader.override_global("CONFIG", &config, true).map_max_entries(FLOWS, flow_sets);
+        loader.map_max_entries(FLOWS, flow_sets);
         for name in PINNED {
             if let Some(directory) = &paths {
                 loader.map_pin_path(name, directory.join(name));
@@ -126,7 +140,9 @@ impl Kernel {
             EbpfError::MapError(error) => anyhow!("cannot make the maps: {error:#}"),
             other => anyhow!("cannot read the BPF object: {other:#}"),
         })?;
-        for name in Program::ALL.map(Program::name).into_iter().chain([CLOCK, VERDICT]) {
+        let shares = tells_hooks && options.share;
+        let functions = Program::ALL.map(|program| program.function(shares));
+        for name in BTreeSet::from(functions).into_iter().chain([CLOCK, VERDICT]) {
             classifier(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
         }
         let mut seed: Array<_, FlowSeed> = maps::take(&mut ebpf, FLOW_SEED)?;
@@ -138,7 +154,7 @@ impl Kernel {
         let counters = Arc::new(Counters::new(&mut ebpf)?);
         let (events, tallies) = (EventRing::new(&mut ebpf)?, Tallies::new(&mut ebpf)?);
         let (events, tallies) = (Some(events), Some(tallies));
-        Ok(Self { ebpf, maps, counters, tables, ticks_per_second, is_fresh, events, tallies })
+        Ok(Self { ebpf, shares, maps, counters, tables, ticks_per_second, is_fresh, events, tallies })
     }
 
     /// A program, loaded.
@@ -147,7 +163,7 @@ impl Kernel {
     ///
     /// Never; the object has them all.
     pub fn program(&mut self, program: Program) -> Result<&mut SchedClassifier> {
-        classifier(&mut self.ebpf, program.name())
+        classifier(&mut self.ebpf, program.function(self.shares))
     }
 
     /// What the tables in the kernel say to a question.
@@ -209,7 +225,7 @@ fn random_seed() -> Result<FlowSeed> {
     let (words, _) = bytes.as_chunks();
     let mut seed = FlowSeed::default();
     for (word, bytes) in seed.0.iter_mut().zip(words) {
-        *word = u32::from_ne_bytes(*bytes);
+        *word = u32::from_ne_bytes(*bytes) & FlowSeed::MASK;
     }
     Ok(seed)
 }

@@ -75,14 +75,15 @@ fn a_listener_tells_that_the_other_end_came() {
     ];
     for (sockets, is_server) in table {
         let (key, flow) = entered(&sockets, None);
-        let pod_is_low = own().contains(&key.low.into());
+        let pod_is_low = own().contains(&key.addresses()[0].into());
         let expected = match is_server {
             true => self::flow(0, VETH, Flow::ANY_VIA, seen(&[]).with(Seen::CLIENT_IS_LOW, !pod_is_low)),
             false => self::flow(VETH, 0, 0, seen(&[]).with(Seen::CLIENT_IS_LOW, pod_is_low)),
         };
         assert_eq!(flow, expected, "{sockets:?}");
-        let (low_port, high_port) = key.ports();
-        let ends = BTreeSet::from([(key.low.into(), low_port), (key.high.into(), high_port)]);
+        let [low, high] = key.addresses().map(Into::into);
+        let [low_port, high_port] = key.ports();
+        let ends = BTreeSet::from([(low, low_port), (high, high_port)]);
         let Socket { protocol, local, remote, .. } = sockets[0];
         assert_eq!(ends, BTreeSet::from([local, remote].map(|end| (end.ip(), end.port()))));
         assert_eq!(key.protocol(), protocol as u32);

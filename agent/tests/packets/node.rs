@@ -105,7 +105,7 @@ impl Node {
             if owner != 0 && self.wanted.owners.get(&address) != Some(&owner) {
                 let end = Address::from(address);
                 self.flows.retain(|key, flow| {
-                    let ends_there = key.low == end || key.high == end;
+                    let ends_there = key.addresses().contains(&end);
                     !(ends_there && (flow.client_if == owner || flow.server_if == owner))
                 });
             }
@@ -305,7 +305,7 @@ pub(crate) fn load(pins: &Pins, recheck: bool) -> Kernel {
 }
 
 fn load_with_room(pins: &Pins, recheck: bool, flows: u32) -> Kernel {
-    let options = KernelOptions { flows, recheck, masqueraded: false };
+    let options = KernelOptions { flows, recheck, masqueraded: false, share: false };
     Kernel::load(Some(pins), options).unwrap_or_else(|error| panic!("{error:#}"))
 }
 

@@ -4,61 +4,81 @@
 //! connection was used last; so it needs no memory but registers. What it does not know for certain it leaves to [`super::decide`], which says the same of what passes here.
 
 use crate::{
-    Direction, Flow, FlowKey, Hook, Packet, Seen, Tables, Timeout,
-    packet::plain::{self, Family, Plain},
+    Direction, FlowKey, Hook, Known, Packet, Reach, Segment, Tables, Timeout,
+    packet::plain::{self, Plain},
 };
 
-/// Whether a packet passes on the entry of its connection, as it is there.
+/// The direction in which a packet passes on the entry of its connection, as it is there, at first sight: IPv4, and the entry stands where
+/// it is looked for first.
+///
+/// Its code is small, to stay in the cache of instructions beside the kernel's own.
 #[inline(always)]
-pub fn is_established<T: Tables>(packet: &impl Packet, hook: &Hook, tables: &T) -> bool {
+pub fn is_established_at_sight<T: Tables>(
+    packet: &impl Packet,
+    hook: impl Fn() -> Hook,
+    tables: &T,
+) -> Option<Direction> {
     if tables.recheck() {
-        return false;
+        return None;
     }
-    // Each family is compiled by itself: of IPv4 addresses most is known beforehand.
-    match plain::family(packet) {
-        Some(Family::V4) => match plain::v4(packet) {
-            Some(plain) => passes(&plain, hook, tables),
-            None => false,
-        },
-        Some(Family::V6) => match plain::v6(packet) {
-            Some(plain) => passes(&plain, hook, tables),
-            None => false,
-        },
-        None => false,
-    }
+    let (key, source_is_low) = plain::v4_that_goes_on(packet)?;
+    passes(&key, source_is_low, Segment::NONE, Reach::First, hook, tables)
 }
 
-#[inline(always)]
-fn passes<T: Tables>(plain: &Plain, hook: &Hook, tables: &T) -> bool {
-    if !plain.segment.goes_on() {
-        return false;
+/// The same of both families, wherever the entry stands, and of packets that add to what was seen of their connection.
+///
+/// A function of its own in the kernel too, beside the code of the one above.
+#[inline(never)]
+pub fn is_established<T: Tables>(packet: &impl Packet, hook: &Hook, tables: &T) -> Option<Direction> {
+    if tables.recheck() {
+        return None;
     }
-    let (key, source_is_low) = FlowKey::of(&plain.tuple);
-    let Some((flow, entry)) = tables.known_flow(&key) else { return false };
-    let from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
-    let is_noted = from_client || flow.seen.has(Seen::REPLY);
-    if !is_noted || !was_judged_here(&flow, from_client, hook) {
-        return false;
+    let Plain { tuple, segment } = plain::read(packet)?;
+    if segment.opens() {
+        return None;
+    }
+    let (key, source_is_low) = FlowKey::of(&tuple);
+    passes(&key, source_is_low, segment, Reach::Everywhere, || *hook, tables)
+}
+
+/// The direction in which it passes.
+#[inline(always)]
+fn passes<T: Tables>(
+    key: &FlowKey,
+    source_is_low: bool,
+    segment: Segment,
+    reach: Reach,
+    hook: impl Fn() -> Hook,
+    tables: &T,
+) -> Option<Direction> {
+    let (flow, entry) = tables.known_flow(key, reach)?;
+    let from_client = flow.is_from_client(source_is_low);
+    let seen = flow.seen.after(segment, from_client);
+    let is_new = seen != flow.seen;
+    let hook = hook();
+    if (is_new && reach == Reach::First) || !was_judged_here(&flow, from_client, &hook) {
+        return None;
     }
     // After the look-up: an entry that another CPU has just refreshed must not come from the future.
     let now = tables.now();
     let age = now.wrapping_sub(flow.last);
-    if age >= tables.refresh() {
+    if is_new || age >= tables.refresh() {
         // How long it lives is known to the whole decision; all live as long as this.
         if age > tables.timeout(Timeout::Unreplied) {
-            return false;
+            return None;
         }
         tables.touch_flow(entry, now);
+        if is_new {
+            tables.mark_flow(entry, seen);
+        }
     }
-    true
+    Some(hook.direction)
 }
 
 /// [`super::was_judged_here`], of connections that the agent has not found.
 #[inline(always)]
-fn was_judged_here(flow: &Flow, from_client: bool, hook: &Hook) -> bool {
-    match (hook.direction, from_client) {
-        (Direction::Egress, true) | (Direction::Ingress, false) => flow.client_if == hook.ifindex,
-        (Direction::Egress, false) => flow.server_if == hook.ifindex,
-        (Direction::Ingress, true) => flow.server_if == hook.ifindex && flow.via == hook.via,
-    }
+fn was_judged_here(flow: &Known, from_client: bool, hook: &Hook) -> bool {
+    let leaves = matches!(hook.direction, Direction::Egress);
+    let judged_at = if from_client == leaves { flow.client_if } else { flow.server_if };
+    judged_at == hook.ifindex && (leaves || !from_client || flow.via == hook.via)
 }

@@ -8,8 +8,8 @@ use super::{
     is_alive, may_send,
 };
 use crate::{
-    Direction, Flow, FlowKey, Headers, Kind, Lookup, Outcome, Packet, Scratch, Seen, Tables, Tracked,
-    packet::forget, parse, protocol::number, scratch::Question,
+    Direction, Flow, Headers, Kind, Lookup, Outcome, Packet, Scratch, Seen, Tables, Tracked, packet::forget,
+    parse, protocol::number, scratch::Question,
 };
 
 /// Judges a packet that leaves by a device of the node's; `via` is where it entered the node.
@@ -64,8 +64,8 @@ fn connection<T: Tables>(
 ) -> Option<Outcome> {
     let Scratch { headers, tracked, judged, lookup, original, question } = scratch;
     let Question { entry, is_judged, outcome, .. } = question;
-    let source_is_low;
-    (lookup.key, source_is_low) = FlowKey::of(&headers.tuple);
+    lookup.turn_to(&headers.tuple);
+    let source_is_low = lookup.source_is_low();
     let found = tables.flow(lookup);
     let now = tables.now();
     let flow = &lookup.flow;
@@ -132,8 +132,8 @@ fn was_judged_at_veth<T: Tables>(
     if tracked.original.destination != tuple.destination && !goes_on {
         return false;
     }
-    let source_is_low;
-    (original.key, source_is_low) = FlowKey::of(&tracked.original);
+    original.turn_to(&tracked.original);
+    let source_is_low = original.source_is_low();
     if tables.flow(original).is_none() {
         return false;
     }

@@ -2,8 +2,8 @@
 
 use core::ptr::read_volatile;
 
-use super::{FLOW_WORDS, FlowSeed, FlowSet, HASH, USED, WAYS, entry, last};
-use crate::{Flow, FlowKey};
+use super::{FLOW_WORDS, FlowSet, HASH, Seed, USED, WAYS, entry, last};
+use crate::{Flow, FlowKey, Tuple, packet::forget};
 
 /// A look-up: what is looked for, and what was found.
 ///
@@ -20,6 +20,8 @@ pub struct Lookup {
     pub(super) way: u32,
     /// What was found.
     pub flow: Flow,
+    /// Of the packet whose connection it is.
+    source_is_low: bool,
 }
 
 /// Where a connection belongs in a table.
@@ -31,49 +33,67 @@ pub struct Spot {
     pub(super) way: u32,
 }
 
+/// The lower half of a word.
+const HALF: u64 = 0xffff_ffff;
+
 impl Spot {
     /// By the connection's key, in a table of so many sets.
     ///
     /// The hash is NH (UMAC, RFC 4418, 5.2): without the seed nobody finds keys that share a value more often than by
     /// chance. Then its bits are mixed.
     #[inline(always)]
-    pub fn of(key: &FlowKey, seed: &FlowSeed, sets: u32) -> Self {
-        let words = (&raw const *key).cast::<u32>();
-        let seeds = (&raw const seed.0).cast::<u32>();
-        // SAFETY: both have this many words. Volatile: the programs' seed is written into their data at loading.
-        let sum = |at| unsafe { u64::from(words.add(at).read()) + u64::from(read_volatile(seeds.add(at))) };
-        let product = |one, other| sum(one).wrapping_mul(sum(other));
-        let mut hash = product(8, 9);
-        if key.low.is_v4() {
-            // All other words are the same for all.
-            hash = hash.wrapping_add(product(3, 7));
-        } else {
-            for pair in 0..4 {
-                hash = hash.wrapping_add(product(2 * pair, 2 * pair + 1));
-            }
+    pub fn of(key: &FlowKey, seed: &impl Seed, sets: u32) -> Self {
+        let [a, b, c, d, ends] = key.words();
+        let pair =
+            |word: u64, at| ((word & HALF) + seed.word(at)).wrapping_mul((word >> 32) + seed.word(at + 1));
+        let mut hash = pair(a, 0).wrapping_add(pair(ends, 8));
+        // The other words of IPv4 are the same for all.
+        if !key.is_v4() {
+            hash = hash.wrapping_add(pair(b, 2)).wrapping_add(pair(c, 4)).wrapping_add(pair(d, 6));
         }
         hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash ^= hash >> 29;
-        #[expect(clippy::cast_possible_truncation, reason = "the lower half, and a product's upper one")]
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half, and upper ones of products")]
         Self {
             tag: hash as u32 & HASH | USED,
             set: (((hash >> 32) * u64::from(sets)) >> 32) as u32,
-            way: 1 + (((hash as u32 & !HASH) * WAYS) >> 8),
+            way: 1 + (((hash & u64::from(!HASH)) * u64::from(WAYS)) >> 8) as u32,
         }
     }
 }
 
 impl Lookup {
-    pub const EMPTY: Self =
-        Self { key: FlowKey::EMPTY, tag: 0, set: 0, preferred: 0, way: 0, flow: Flow::EMPTY };
+    pub const EMPTY: Self = Self {
+        key: FlowKey::EMPTY,
+        tag: 0,
+        set: 0,
+        preferred: 0,
+        way: 0,
+        flow: Flow::EMPTY,
+        source_is_low: false,
+    };
 
     pub const fn of(key: FlowKey) -> Self {
         Self { key, ..Self::EMPTY }
     }
 
+    /// Turns to the connection of a packet.
+    ///
+    /// A function of its own in the kernel too, after which the verifier knows neither family nor direction.
+    #[inline(never)]
+    pub(crate) fn turn_to(&mut self, tuple: &Tuple) {
+        (self.key, self.source_is_low) = FlowKey::of(tuple);
+    }
+
+    /// Whether that packet's source is the low end.
+    #[inline(always)]
+    pub(crate) fn source_is_low(&self) -> bool {
+        forget(&self.source_is_low)
+    }
+
     /// Finds out where the connection belongs, by its key, in a table of so many sets; the set.
     #[inline(always)]
-    pub fn place(&mut self, seed: &FlowSeed, sets: u32) -> u32 {
+    pub fn place(&mut self, seed: &impl Seed, sets: u32) -> u32 {
         let Spot { tag, set, way } = Spot::of(&self.key, seed, sets);
         (self.tag, self.set, self.preferred) = (tag, set, way);
         set

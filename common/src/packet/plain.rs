@@ -1,61 +1,41 @@
 //! Packets as nearly all are: TCP or UDP, in one piece, without options and extension headers. Read at one go, for the
 //! fast path. What is read header by header says the same.
 
-use core::mem::{offset_of, transmute};
+use super::{Packet, Segment, Start, TCP_HEADER};
+use crate::{Address, FlowKey, Tuple, address::unpair, protocol::number};
 
-use super::{Packet, Segment, TCP_HEADER};
-use crate::{Address, Tuple, protocol::number};
+/// Where things stand in the frame.
+mod at {
+    /// Type of the frame, and version and length of the header.
+    pub(super) const TYPE_AND_VERSION: usize = 12;
 
-/// Ethernet, IPv4 and the ports, as they lie in the packet.
-#[repr(C, packed)]
-struct PlainV4 {
-    ethernet: [u8; 14],
-    version_length: u8,
-    service: u8,
-    total: u16,
-    id: u16,
-    fragment: u16,
-    time_to_live: u8,
-    protocol: u8,
-    checksum: u16,
-    source: u32,
-    destination: u32,
-    transport: Transport,
+    pub(super) mod v4 {
+        pub(in super::super) const TOTAL: usize = 16;
+        pub(in super::super) const FRAGMENT: usize = 20;
+        pub(in super::super) const PROTOCOL: usize = 23;
+        pub(in super::super) const ADDRESSES: usize = 26;
+        pub(in super::super) const TRANSPORT: usize = 34;
+    }
+
+    pub(super) mod v6 {
+        pub(in super::super) const PAYLOAD: usize = 18;
+        pub(in super::super) const NEXT_HEADER: usize = 20;
+        pub(in super::super) const SOURCE: usize = 22;
+        pub(in super::super) const DESTINATION: usize = 38;
+        pub(in super::super) const TRANSPORT: usize = 54;
+    }
+
+    /// In a TCP header: its length and its flags.
+    pub(super) const LENGTH_AND_FLAGS: usize = 12;
 }
 
-/// The same with IPv6.
-#[repr(C, packed)]
-struct PlainV6 {
-    ethernet: [u8; 14],
-    version_class: u8,
-    flow_label: [u8; 3],
-    payload: u16,
-    next_header: u8,
-    hop_limit: u8,
-    source: [u64; 2],
-    destination: [u64; 2],
-    transport: Transport,
-}
-
-/// What UDP has, too.
-#[repr(C, packed)]
-struct Transport {
-    source_port: u16,
-    destination_port: u16,
-    rest: u32,
-}
-
-/// Where a TCP header has its length and its flags.
-const LENGTH_AND_FLAGS: usize = 12;
-
-const IPV4: u16 = 0x0800_u16.to_be();
-const IPV6: u16 = 0x86dd_u16.to_be();
-/// Version 4, five words of header.
-const WITHOUT_OPTIONS: u8 = 0x45;
+/// By mask and value: IPv4 with 5 words of header, and IPv6.
+const IPV4: [u32; 2] = [u32::from_ne_bytes([0xff, 0xff, 0xff, 0]), u32::from_ne_bytes([0x08, 0x00, 0x45, 0])];
+const IPV6: [u32; 2] = [u32::from_ne_bytes([0xff, 0xff, 0xf0, 0]), u32::from_ne_bytes([0x86, 0xdd, 0x60, 0])];
 /// More fragments, or a place in the datagram.
 const FRAGMENTED: u16 = 0x3fff_u16.to_be();
-const IPV4_HEADER: u16 = 20;
-const UDP_HEADER: u16 = 8;
+const IPV4_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
 
 /// What is read of a plain packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,83 +44,113 @@ pub(crate) struct Plain {
     pub(crate) segment: Segment,
 }
 
-/// What a plain packet can be.
-pub(crate) enum Family {
-    V4,
-    V6,
-}
-
 /// Reads a plain packet; `None` when it is not plain.
 #[inline(always)]
-pub(super) fn read(packet: &impl Packet) -> Option<Plain> {
-    match family(packet)? {
-        Family::V4 => v4(packet),
-        Family::V6 => v6(packet),
-    }
-}
-
-/// Which of the two it has to be read as.
-#[inline(always)]
-pub(crate) fn family(packet: &impl Packet) -> Option<Family> {
-    match u16::from_ne_bytes(packet.read::<2>(12)?) {
-        IPV4 => Some(Family::V4),
-        IPV6 => Some(Family::V6),
+pub(crate) fn read(packet: &impl Packet) -> Option<Plain> {
+    // No packet that is plain is shorter than this.
+    let start = packet.start::<{ at::v4::TRANSPORT + UDP_HEADER }>()?;
+    let word = start.u32::<{ at::TYPE_AND_VERSION }>();
+    let is = |[mask, value]: [u32; 2]| word & mask == value;
+    match (is(IPV4), is(IPV6)) {
+        (true, _) => v4(packet, &start),
+        (_, true) => v6(packet),
         _ => None,
     }
 }
 
+/// The connection of a plain IPv4 packet of which nothing new is seen, and whether its source is the low end.
 #[inline(always)]
-pub(crate) fn v4(packet: &impl Packet) -> Option<Plain> {
-    const SIZE: usize = size_of::<PlainV4>();
-    // SAFETY: bytes; every pattern is valid.
-    let plain: PlainV4 = unsafe { transmute(packet.read::<SIZE>(0)?) };
-    let is_whole = plain.fragment & FRAGMENTED == 0;
-    if plain.version_length != WITHOUT_OPTIONS || !is_whole {
+pub(crate) fn v4_that_goes_on(packet: &impl Packet) -> Option<(FlowKey, bool)> {
+    let start = packet.start::<{ at::v4::TRANSPORT + UDP_HEADER }>()?;
+    let [mask, value] = IPV4;
+    if start.u32::<{ at::TYPE_AND_VERSION }>() & mask != value {
         return None;
     }
-    let payload = u16::from_be(plain.total).checked_sub(IPV4_HEADER)?;
-    let (source, destination) =
-        (Address::from_v4_word(plain.source), Address::from_v4_word(plain.destination));
-    let flags = || packet.read::<2>(offset_of!(PlainV4, transport) + LENGTH_AND_FLAGS);
-    let segment = segment(plain.protocol, payload, flags)?;
-    Some(Plain { tuple: tuple(plain.protocol, source, destination, &plain.transport), segment })
+    let (protocol, segment) = v4_headers(packet, &start)?;
+    if !segment.goes_on() {
+        return None;
+    }
+    let addresses = start.u64::<{ at::v4::ADDRESSES }>();
+    let ports = start.u32::<{ at::v4::TRANSPORT }>();
+    let [from, to] = unpair(addresses);
+    // The ends of one that speaks with itself are told apart by their ports, for which there is no room here.
+    (from != to).then(|| (FlowKey::of_v4(addresses, ports, protocol.into(), from < to), from < to))
 }
 
 #[inline(always)]
-pub(crate) fn v6(packet: &impl Packet) -> Option<Plain> {
-    const SIZE: usize = size_of::<PlainV6>();
-    // SAFETY: as above.
-    let plain: PlainV6 = unsafe { transmute(packet.read::<SIZE>(0)?) };
+fn v4(packet: &impl Packet, start: &impl Start) -> Option<Plain> {
+    let (protocol, segment) = v4_headers(packet, start)?;
+    let [source, destination] =
+        [start.u32::<{ at::v4::ADDRESSES }>(), start.u32::<{ at::v4::ADDRESSES + 4 }>()]
+            .map(Address::from_v4_word);
+    let ports =
+        [start.u16::<{ at::v4::TRANSPORT }>(), start.u16::<{ at::v4::TRANSPORT + 2 }>()].map(u16::from_be);
+    Some(Plain { tuple: tuple(protocol, source, destination, ports), segment })
+}
+
+/// Protocol number, and what a TCP segment says.
+#[inline(always)]
+fn v4_headers(packet: &impl Packet, start: &impl Start) -> Option<(u8, Segment)> {
+    if start.u16::<{ at::v4::FRAGMENT }>() & FRAGMENTED != 0 {
+        return None;
+    }
+    let protocol = start.u8::<{ at::v4::PROTOCOL }>();
+    let length = usize::from(u16::from_be(start.u16::<{ at::v4::TOTAL }>()));
+    let flags = || {
+        let more = packet.start::<{ at::v4::TRANSPORT + at::LENGTH_AND_FLAGS + 2 }>()?;
+        Some(more.u16::<{ at::v4::TRANSPORT + at::LENGTH_AND_FLAGS }>())
+    };
+    let segment = segment(protocol, length, IPV4_HEADER, flags)?;
+    Some((protocol, segment))
+}
+
+#[inline(always)]
+fn v6(packet: &impl Packet) -> Option<Plain> {
+    let start = packet.start::<{ at::v6::TRANSPORT + UDP_HEADER }>()?;
     let address = |[upper, lower]: [u64; 2]| Address::from_halves(upper, lower);
-    let (source, destination) = (address(plain.source), address(plain.destination));
-    if plain.version_class >> 4 != 6 || source.is_v4() || destination.is_v4() {
+    let source = address([start.u64::<{ at::v6::SOURCE }>(), start.u64::<{ at::v6::SOURCE + 8 }>()]);
+    let destination =
+        address([start.u64::<{ at::v6::DESTINATION }>(), start.u64::<{ at::v6::DESTINATION + 8 }>()]);
+    if source.is_v4() || destination.is_v4() {
         return None;
     }
-    let flags = || packet.read::<2>(offset_of!(PlainV6, transport) + LENGTH_AND_FLAGS);
-    let segment = segment(plain.next_header, u16::from_be(plain.payload), flags)?;
-    Some(Plain { tuple: tuple(plain.next_header, source, destination, &plain.transport), segment })
+    let protocol = start.u8::<{ at::v6::NEXT_HEADER }>();
+    let length = usize::from(u16::from_be(start.u16::<{ at::v6::PAYLOAD }>()));
+    let flags = || {
+        let more = packet.start::<{ at::v6::TRANSPORT + at::LENGTH_AND_FLAGS + 2 }>()?;
+        Some(more.u16::<{ at::v6::TRANSPORT + at::LENGTH_AND_FLAGS }>())
+    };
+    let segment = segment(protocol, length, 0, flags)?;
+    let ports =
+        [start.u16::<{ at::v6::TRANSPORT }>(), start.u16::<{ at::v6::TRANSPORT + 2 }>()].map(u16::from_be);
+    Some(Plain { tuple: tuple(protocol, source, destination, ports), segment })
 }
 
-/// `None` when the transport header is none of TCP or UDP, or is not all there.
+/// `None` when the transport header is none of TCP or UDP, or is not all there by the account of the IP header, whose `length`
+/// counts from so many bytes `before` it.
 #[inline(always)]
-fn segment(protocol: u8, payload: u16, flags: impl Fn() -> Option<[u8; 2]>) -> Option<Segment> {
+fn segment(
+    protocol: u8,
+    length: usize,
+    before: usize,
+    length_and_flags: impl Fn() -> Option<u16>,
+) -> Option<Segment> {
     match u32::from(protocol) {
-        number::TCP if usize::from(payload) >= TCP_HEADER => {
-            let [data_offset, flags] = flags()?;
+        number::TCP if length >= before + TCP_HEADER => {
+            let [data_offset, flags] = length_and_flags()?.to_ne_bytes();
             (data_offset >> 4 >= 5).then_some(Segment::with_flags(flags))
         }
-        number::UDP if payload >= UDP_HEADER => Some(Segment::NONE),
+        number::UDP if length >= before + UDP_HEADER => Some(Segment::NONE),
         _ => None,
     }
 }
 
 #[inline(always)]
-fn tuple(protocol: u8, source: Address, destination: Address, transport: &Transport) -> Tuple {
-    Tuple {
-        source,
-        destination,
-        source_port: u16::from_be(transport.source_port),
-        destination_port: u16::from_be(transport.destination_port),
-        protocol: u32::from(protocol),
-    }
+fn tuple(
+    protocol: u8,
+    source: Address,
+    destination: Address,
+    [source_port, destination_port]: [u16; 2],
+) -> Tuple {
+    Tuple { source, destination, source_port, destination_port, protocol: u32::from(protocol) }
 }
