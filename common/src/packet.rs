@@ -32,7 +32,7 @@ pub trait Packet {
 
 /// The first bytes of a packet, as many as it was asked for: words at fixed places, as they lie there.
 ///
-/// One instruction each, which the compiler neither splits (it would where words may be unaligned) nor keeps for later.
+/// One instruction each, where it is asked for: what compilers load early stands in the way of what is needed first.
 pub trait Start {
     fn u8<const AT: usize>(&self) -> u8;
     fn u16<const AT: usize>(&self) -> u16;
