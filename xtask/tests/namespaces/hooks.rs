@@ -71,8 +71,18 @@ fn at(cast: &Cast, device: &str) -> Result<(Vec<(&'static str, String)>, usize)>
     Ok((filters.collect(), links))
 }
 
-fn both_filters() -> Vec<(&'static str, String)> {
-    vec![("egress", "to_pod".to_owned()), ("ingress", "from_pod".to_owned())]
+/// Where a program can tell at which hook it runs (Linux 6.2), one serves both.
+fn both_filters() -> Result<Vec<(&'static str, String)>> {
+    let shared = is_linux_6_2()?;
+    let name = |own: &str| if shared { "at_pod".to_owned() } else { own.to_owned() };
+    Ok(vec![("egress", name("to_pod")), ("ingress", name("from_pod"))])
+}
+
+fn is_linux_6_2() -> Result<bool> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse::<u32>);
+    let mut next = || numbers.next().context("a release has two numbers")?.context(release.clone());
+    Ok((next()?, next()?) >= (6, 2))
 }
 
 fn replaced(lab: &mut Lab) -> Result<()> {
@@ -82,10 +92,14 @@ fn replaced(lab: &mut Lab) -> Result<()> {
         let agent = Agent::start(&cast.node, CLSACT)?;
         for pod in cast.pods() {
             let found = at(&cast, &pod.host_interface)?;
-            ensure!(found == (both_filters(), 0), "{}: {found:?}", pod.name());
+            ensure!(found == (both_filters()?, 0), "{}: {found:?}", pod.name());
             let programs = filters(&cast.node.place, &pod.host_interface)?;
             let programs: BTreeSet<_> = programs.into_iter().filter_map(|filter| filter.program).collect();
-            ensure!(programs.len() == 2 && programs.is_disjoint(&earlier), "{programs:?} after {earlier:?}");
+            let distinct = both_filters()?.into_iter().map(|(_, name)| name).collect::<BTreeSet<_>>().len();
+            ensure!(
+                programs.len() == distinct && programs.is_disjoint(&earlier),
+                "{programs:?} after {earlier:?}"
+            );
         }
         let server = &cast.server.host_interface;
         earlier.extend(filters(&cast.node.place, server)?.into_iter().filter_map(|filter| filter.program));
@@ -105,7 +119,7 @@ fn changed(lab: &mut Lab) -> Result<()> {
         let serving = scope.spawn(|| watch(&cast.friend.place, &cast, Seen::Reached, &over));
         let mut change = || -> Result<()> {
             for (options, at_veth, links) in
-                [(TCX, vec![], 2 * veths), (CLSACT, both_filters(), 0), (TCX, vec![], 2 * veths)]
+                [(TCX, vec![], 2 * veths), (CLSACT, both_filters()?, 0), (TCX, vec![], 2 * veths)]
             {
                 let before = objects(&cast)?;
                 // Ended by the drop, without a warning.
@@ -185,6 +199,6 @@ fn ingress_qdisc(lab: &mut Lab) -> Result<()> {
     ensure!(lab.logs().lines().any(named), "no error names {friend}");
     ensure!(filters(place, friend)?.is_empty(), "programs of both directions would run at one hook");
     let found = at(&cast, &cast.server.host_interface)?;
-    ensure!(found == (both_filters(), 0), "the others are attached: {found:?}");
+    ensure!(found == (both_filters()?, 0), "the others are attached: {found:?}");
     cast.verdicts_hold()
 }

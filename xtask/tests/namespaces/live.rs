@@ -8,7 +8,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xtask::lab::{Agent, BRIEF, Lab, PATIENT, Place, Seen, Traffic, until};
+use nix::net::if_::if_nametoindex;
+use xtask::lab::{Agent, BRIEF, Lab, PATIENT, Place, Pod, Seen, Traffic, until};
 
 use super::{
     Test,
@@ -103,7 +104,7 @@ fn pods(agent: &Agent) -> Result<u64> {
 
 /// Gives the pod its addresses and servers, lists it, and ends when the node, as kubelet would, has found it ready and
 /// everybody else has had time to knock.
-fn start_step_by_step(pod: &xtask::lab::Pod, node: &Place) -> Result<()> {
+fn start_step_by_step(pod: &Pod, node: &Place) -> Result<()> {
     pod.assign()?;
     let _servers = serve_all(&pod.place)?;
     pod.cache_cni_result()?;
@@ -114,7 +115,7 @@ fn start_step_by_step(pod: &xtask::lab::Pod, node: &Place) -> Result<()> {
 }
 
 /// Knocks until it is over; says whether anything but silence came back.
-fn knock(from: &Place, pod: &xtask::lab::Pod, over: &AtomicBool) -> Result<bool> {
+fn knock(from: &Place, pod: &Pod, over: &AtomicBool) -> Result<bool> {
     let mut answered = false;
     while !over.load(Ordering::Relaxed) {
         for address in pod.addresses.both() {
@@ -153,17 +154,28 @@ fn replaced_veth(lab: &mut Lab) -> Result<()> {
     let (free, knocker) = (node.pod("x/free").start()?, node.pod("x/knocker").start()?);
     let _servers = [serve_all(&pod.place)?, serve_all(&free.place)?];
     apply(lab.manifests(), "close", CLOSE)?;
-    let _agent = Agent::start(&node, &[])?;
+    let agent = Agent::start(&node, &[])?;
     for _ in 0..3 {
         let capture = pod.place.capture()?;
         pod.rewire()?;
         free.rewire()?;
+        has_seen(&agent, &pod)?;
         expect(&knocker.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
         let arrived = capture.from(&knocker.addresses.both());
         ensure!(arrived.is_empty(), "{} packets reached the pod: {:?} …", arrived.len(), arrived[0]);
         expect(&knocker.place, free.addresses, &EVERY_KIND, Seen::Reached)?;
     }
     Ok(())
+}
+
+/// Waits until the agent has its programs at the pod's present veth. On a machine that is busy it can be some time until it
+/// gets to read that the kernel has a new device.
+fn has_seen(agent: &Agent, pod: &Pod) -> Result<()> {
+    let ifindex = pod.node().place.run(|| if_nametoindex(pod.host_interface.as_str()))?;
+    until("the agent has seen the new veth", PATIENT, || {
+        let endpoints = agent.ask(&["endpoints"])?.to_string();
+        Ok(endpoints.contains(&format!("\"ifindex\":{ifindex},")).then_some(()))
+    })
 }
 
 /// A pod that takes over an allowed peer's address is not that peer.
