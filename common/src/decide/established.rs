@@ -1,15 +1,16 @@
-//! The fast path: a packet of a connection of which nothing new is seen.
+//! The fast path: a packet of a connection that was judged.
 //!
-//! Nearly all packets end here. It reads the packet and one entry, and writes nothing but, once in a while, when the
-//! connection was used last; so it needs no memory but registers. What it does not know for certain it leaves to [`super::decide`], which says the same of what passes here.
+//! Nearly all packets end here, most of them in the first of two steps. Both read the packet and one entry, and write nothing
+//! but two words of it: once in a while when the connection was used last, and what is new of it. So they need no memory but
+//! registers. What they do not know for certain they leave to [`super::decide`], which says the same of what passes here.
 
 use crate::{
     Direction, FlowKey, Hook, Known, Packet, Reach, Segment, Tables, Timeout,
     packet::plain::{self, Plain},
 };
 
-/// The direction in which a packet passes on the entry of its connection, as it is there, at first sight: IPv4, and the entry stands where
-/// it is looked for first.
+/// The direction in which a packet passes on the entry of its connection, as it is there, at first sight: IPv4, and the
+/// entry stands where it is looked for first.
 ///
 /// Its code is small, to stay in the cache of instructions beside the kernel's own.
 #[inline(always)]
