@@ -30,6 +30,8 @@ fn main() -> Result<()> {
     let settings = [
         ("RUSTC_BOOTSTRAP", "aya_ebpf,podgate_ebpf"),
         ("CARGO_PROFILE_RELEASE_LTO", "fat"),
+        // Which excludes this, though the rest may be built so.
+        ("CARGO_INCREMENTAL", "0"),
         // That target cannot unwind.
         ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
     ];

@@ -29,7 +29,8 @@ impl Config {
         unsafe { core::mem::transmute(*self) }
     }
 
-    pub const MAX_WORD: u64 = u32::MAX as u64 >> 1;
+    /// Of all bits that a word may have.
+    pub const MAX_WORD: u32 = u32::MAX >> 1;
 
     /// No other number in the programs is near it.
     pub const PLACEHOLDER: u32 = 0x5047_1000;

@@ -58,11 +58,6 @@ pub struct FlowSeed(pub [u32; KEY_WORDS]);
 
 const KEY_WORDS: usize = size_of::<FlowKey>() / 4;
 
-impl FlowSeed {
-    /// Of each word: see [`crate::Config::MAX_WORD`].
-    pub const MASK: u32 = u32::MAX >> 1;
-}
-
 /// The words of a seed, wherever they stand.
 pub trait Seed {
     /// One of those that [`FlowSeed`] has.

@@ -28,7 +28,7 @@ pub(crate) fn wide<const OFFSET: usize>() -> u64 {
     unsafe {
         asm!("{} = {}", out(reg) word, const Config::PLACEHOLDER as usize + OFFSET,
             options(nomem, nostack, preserves_flags));
-        assert_unchecked(word <= Config::MAX_WORD);
+        assert_unchecked(word <= u64::from(Config::MAX_WORD));
     }
     word
 }

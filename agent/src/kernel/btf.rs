@@ -34,6 +34,14 @@ struct Type {
     has_bit_fields: bool,
 }
 
+/// Where a member stands in its structure, in bits.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    bit: u32,
+    /// Of a bit field; 0: the member is none.
+    size: u32,
+}
+
 impl<'a> Btf<'a> {
     /// `None` when the bytes are no BTF, or of a kind from the future that cannot be stepped over.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
@@ -78,32 +86,44 @@ impl<'a> Btf<'a> {
 
     /// Offset in bytes of a member, also of one in an unnamed part of the structure.
     pub(super) fn offset(&self, structure: &str, member: &str) -> Option<u32> {
-        let bits = self.bit_offset(structure, member)?;
-        (bits % 8 == 0).then_some(bits / 8)
+        match self.place(structure, member)? {
+            Place { bit, size: 0 } if bit.is_multiple_of(8) => Some(bit / 8),
+            _ => None,
+        }
     }
 
-    /// The same in bits, also of a bit field.
-    pub(super) fn bit_offset(&self, structure: &str, member: &str) -> Option<u32> {
+    /// Where a bit field of one bit stands, counted in bits.
+    pub(super) fn bit(&self, structure: &str, member: &str) -> Option<u32> {
+        match self.place(structure, member)? {
+            Place { bit, size: 1 } => Some(bit),
+            _ => None,
+        }
+    }
+
+    fn place(&self, structure: &str, member: &str) -> Option<Place> {
         let found = self.by_name.get(&(STRUCT, structure.as_bytes()))?;
-        self.offset_in(found, member.as_bytes(), 0)
+        self.place_in(found, member.as_bytes(), 0)
     }
 
-    fn offset_in(&self, found: &Type, member: &[u8], depth: u32) -> Option<u32> {
+    fn place_in(&self, found: &Type, member: &[u8], depth: u32) -> Option<Place> {
         const DEEPEST: u32 = 4;
         let (first, count) = found.members;
         for at in (0..count).map(|index| first + index * 12) {
             let name = self.name(u32_at(self.bytes, at)?)?;
             let bits = u32_at(self.bytes, at + 8)?;
-            let bits = if found.has_bit_fields { bits & 0x00ff_ffff } else { bits };
+            let place = match found.has_bit_fields {
+                true => Place { bit: bits & 0x00ff_ffff, size: bits >> 24 },
+                false => Place { bit: bits, size: 0 },
+            };
             if name == member {
-                return Some(bits);
+                return Some(place);
             }
             if name.is_empty()
                 && depth < DEEPEST
                 && let Some(part) = self.by_id.get(&u32_at(self.bytes, at + 4)?)
-                && let Some(inside) = self.offset_in(part, member, depth + 1)
+                && let Some(inside) = self.place_in(part, member, depth + 1)
             {
-                return bits.checked_add(inside);
+                return Some(Place { bit: place.bit.checked_add(inside.bit)?, ..inside });
             }
         }
         None
@@ -138,9 +158,10 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// A structure `outer { int-like 1 at 8; struct { member at 4 } at 16 }` and a function.
+    /// A structure `outer { int-like 1 at 8; struct { member at 4 } at 16 }`, a function, and a structure `flags` of bit
+    /// fields: `one` is bit 13, `two` the two bits after it, `whole` the next byte.
     fn sample() -> Vec<u8> {
-        let strings = b"\0outer\0direct\0hidden\0work\0";
+        let strings = b"\0outer\0direct\0hidden\0flags\0one\0two\0whole\0work\0";
         let name = |text: &str| {
             let needle = [b"\0", text.as_bytes(), b"\0"].concat();
             let at = strings.windows(needle.len()).position(|window| window == needle);
@@ -153,6 +174,9 @@ mod tests {
             &[name("outer"), STRUCT << 24 | 2, 24, name("direct"), 0, 64, 0, 1, 128],
             // 3: the function.
             &[name("work"), FUNCTION << 24, 0],
+            // 4: the bit fields.
+            &[name("flags"), 1 << 31 | STRUCT << 24 | 3, 4],
+            &[name("one"), 0, 1 << 24 | 13, name("two"), 0, 2 << 24 | 14, name("whole"), 0, 16],
         ]
         .concat();
         let types: Vec<u8> = types.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -180,6 +204,18 @@ mod tests {
     }
 
     #[test]
+    fn only_a_bit_field_of_one_bit_is_a_bit_and_none_has_an_offset_in_bytes() {
+        let bytes = sample();
+        let btf = Btf::parse(&bytes).expect("the sample is in order");
+        let table =
+            [("one", Some(13), None), ("two", None, None), ("whole", None, Some(2)), ("none", None, None)];
+        for (member, bit, offset) in table {
+            assert_eq!((btf.bit("flags", member), btf.offset("flags", member)), (bit, offset), "{member}");
+        }
+        assert_eq!(btf.bit("outer", "direct"), None, "a whole member");
+    }
+
+    #[test]
     fn what_is_cut_short_or_altered_gives_no_answer_and_no_panic() {
         let bytes = sample();
         for length in 0..bytes.len() - 1 {
@@ -194,6 +230,7 @@ mod tests {
                 altered[at] = value;
                 if let Some(btf) = Btf::parse(&altered) {
                     btf.offset("outer", "hidden");
+                    btf.bit("flags", "one");
                 }
             }
         }

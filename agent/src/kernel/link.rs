@@ -87,7 +87,7 @@ fn tracking(btf: &Btf<'_>) -> Option<Tracking> {
 }
 
 fn hook_mark(btf: &Btf<'_>) -> Option<HookMark> {
-    let bit = btf.bit_offset("sk_buff", "tc_at_ingress")?;
+    let bit = btf.bit("sk_buff", "tc_at_ingress")?;
     Some(HookMark { byte: bit / 8, mask: 1 << (bit % 8) })
 }
 
@@ -178,7 +178,7 @@ mod tests {
             tracking: Tracking::default(),
             hook_mark: HookMark::default(),
             flow_sets: 12,
-            flow_seed: FlowSeed([1, 2, 3, 4, 5, 6, 7, 8, 9, FlowSeed::MASK]),
+            flow_seed: FlowSeed([1, 2, 3, 4, 5, 6, 7, 8, 9, Config::MAX_WORD]),
         }
     }
 
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_word_that_is_no_constant_is_refused() {
-        let config = Config { flow_sets: FlowSeed::MASK + 1, ..config() };
+        let config = Config { flow_sets: Config::MAX_WORD + 1, ..config() };
         let offset = u32::try_from(std::mem::offset_of!(Config, flow_sets)).expect("a small struct");
         let code = vec![insn(MOVE, 3, Config::PLACEHOLDER + offset)];
         assert!(after(code, Access::default(), &config).is_err());

@@ -225,7 +225,7 @@ fn random_seed() -> Result<FlowSeed> {
     let (words, _) = bytes.as_chunks();
     let mut seed = FlowSeed::default();
     for (word, bytes) in seed.0.iter_mut().zip(words) {
-        *word = u32::from_ne_bytes(*bytes) & FlowSeed::MASK;
+        *word = u32::from_ne_bytes(*bytes) & Config::MAX_WORD;
     }
     Ok(seed)
 }

@@ -3,7 +3,7 @@
 
 use std::os::fd::AsFd as _;
 
-use aya::{Btf, Ebpf, EbpfLoader, programs::SchedClassifier};
+use aya::{Btf, Ebpf, EbpfLoader, programs::SchedClassifier, util::KernelVersion};
 use object::{
     build::elf::{Builder, SectionData},
     elf,
@@ -20,11 +20,11 @@ const MAX_VERIFIED: u32 = 50_000;
 /// Older ones are less clever: that of Linux 6.1 walks over a sixth more.
 const MAX_VERIFIED_BEFORE: u32 = 60_000;
 /// The first release that counts as new here. From it on, the verifier inlines look-ups in arrays of each CPU.
-const NEW: (u32, u32) = (6, 10);
+const NEW: KernelVersion = KernelVersion::new(6, 10, 0);
 
 #[test]
 fn the_verifier_walks_over_few_instructions() {
-    let most = if release() >= NEW { MAX_VERIFIED } else { MAX_VERIFIED_BEFORE };
+    let most = if kernel_version() >= NEW { MAX_VERIFIED } else { MAX_VERIFIED_BEFORE };
     for share in [false, true] {
         let mut kernel = kernel(share);
         for program in Program::ALL {
@@ -50,23 +50,23 @@ fn no_helper_is_called_for_a_packet_of_a_known_connection() {
             let descriptor = kernel.program(program).expect("all programs").fd().expect("a loaded program");
             let calls = helper_calls(descriptor.as_fd()).expect("root may read it");
             // The verifier inlines look-ups in arrays; in those of each CPU, from Linux 6.10 on.
-            assert!(calls <= if release() >= NEW { 0 } else { 2 }, "{}: {calls} calls", program.name());
+            assert!(
+                calls <= if kernel_version() >= NEW { 0 } else { 2 },
+                "{}: {calls} calls",
+                program.name()
+            );
         }
     }
+}
+
+fn kernel_version() -> KernelVersion {
+    KernelVersion::current().expect("a kernel's version")
 }
 
 fn kernel(share: bool) -> Kernel {
     crate::sandbox::enter();
     let options = KernelOptions { flows: 1, recheck: false, masqueraded: false, share };
     Kernel::load(None, options).expect("the kernel takes the programs")
-}
-
-/// Of the running kernel: its first two numbers.
-fn release() -> (u32, u32) {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel's release");
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse::<u32>);
-    let mut next = || numbers.next().and_then(Result::ok).expect("two numbers at the least");
-    (next(), next())
 }
 
 #[test]
