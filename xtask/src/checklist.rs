@@ -1,7 +1,8 @@
 //! `cargo xtask checklist`: how many behaviours of NetworkPolicy are tried by a test, and how many passed.
 //!
-//! In: the page of behaviours, the sources, and what the tests came to when they ran last. Out: counts per section, and
-//! on request what is missing. A behaviour has passed when all its tests have; a test that has not run has not passed.
+//! In: the page of behaviours, the sources, and the outcomes of the last test run. Out: counts per section, and on
+//! request what is missing. A behaviour has passed when all its tests have; a test that has not run has not passed.
+//! The threat model is a page of the same form: an attack has passed when podgate withstood it in all tests of its row.
 
 mod page;
 mod sources;
@@ -19,47 +20,71 @@ use crate::{
 use page::{Found, Item, Page, Shown};
 use sources::Sources;
 
-/// The page, relative to the root of the workspace.
-pub(crate) const PAGE: &str = "agent/tests/checklist.md";
+/// A page of numbered rows, each with the tests that show it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checklist {
+    /// Relative to the root of the workspace.
+    pub(crate) path: &'static str,
+    title: &'static str,
+    /// The last number, where the page must have all of a given list.
+    last: Option<u16>,
+}
+
+pub(crate) const CHECKLISTS: [Checklist; 2] = [
+    Checklist { path: "agent/tests/checklist.md", title: "checklist", last: Some(247) },
+    Checklist { path: "agent/docs/threat-model.md", title: "threat model", last: None },
+];
 
 pub(crate) fn run(flags: &ChecklistFlags) -> Result<ExitCode> {
-    let page = read(workspace::root())?;
-    ensure!(page.problems.is_empty(), "{PAGE} has faults: see `cargo xtask tidy`");
     let results = Results::load()?;
-    print!("{}", counts(&page, &results));
-    if results.is_empty() {
-        println!("\nNo test has run yet: `cargo xtask test`.");
+    for checklist in CHECKLISTS {
+        let page = checklist.read(workspace::root())?;
+        ensure!(page.problems.is_empty(), "{} has faults: see `cargo xtask tidy`", checklist.path);
+        println!("{}", Cell::new(checklist.title, Tone::Title));
+        println!("{}", counts(&page, &results));
+        if flags.missing {
+            println!("{}", missing(&page, &results));
+        }
     }
-    if flags.missing {
-        print!("\n{}", missing(&page, &results));
+    if results.is_empty() {
+        println!("No test has run yet: `cargo xtask test`.");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// One line: how many behaviours there are, are tried, and passed.
+/// One line for each checklist: how many items it has, how many are tried, how many passed.
 pub(crate) fn summary(results: &Results) -> Result<String> {
-    let page = read(workspace::root())?;
-    let Count { items, tried, passed } = Count::of(page.items(), results);
-    Ok(format!("checklist: {items} items, {tried} tried, {passed} passed, {} not tried", items - tried))
-}
-
-/// What is wrong with the page, by its lines.
-pub(crate) fn problems(root: &Path) -> Result<Vec<Found>> {
-    let (page, sources) = (read(root)?, Sources::read(root)?);
-    let unknown = page.items().flat_map(|item| {
-        let names = match &item.shown {
-            Shown::By(names) => names.as_slice(),
-            Shown::NotTried(_) => &[],
-        };
-        names.iter().filter_map(|name| Some((item.line, sources.check(name, item.number)?)))
+    let lines = CHECKLISTS.map(|checklist| {
+        let page = checklist.read(workspace::root())?;
+        let Count { items, tried, passed } = Count::of(page.items(), results);
+        let untried = items - tried;
+        let title = checklist.title;
+        Ok(format!("{title}: {items} items, {tried} tried, {passed} passed, {untried} not tried"))
     });
-    let unknown: Vec<Found> = unknown.collect();
-    Ok(page.problems.into_iter().chain(unknown).collect())
+    let lines: Result<Vec<String>> = lines.into_iter().collect();
+    Ok(lines?.join("\n"))
 }
 
-fn read(root: &Path) -> Result<Page> {
-    let text = fs::read_to_string(root.join(PAGE)).with_context(|| format!("reading {PAGE}"))?;
-    Ok(Page::from_markdown(&text))
+impl Checklist {
+    /// What is wrong with the page, by its lines.
+    pub(crate) fn problems(&self, root: &Path) -> Result<Vec<Found>> {
+        let (page, sources) = (self.read(root)?, Sources::read(root)?);
+        let unknown = page.items().flat_map(|item| {
+            let names = match &item.shown {
+                Shown::By(names) => names.as_slice(),
+                Shown::NotTried(_) => &[],
+            };
+            names.iter().filter_map(|name| Some((item.line, sources.check(name, item.number)?)))
+        });
+        let unknown: Vec<Found> = unknown.collect();
+        Ok(page.problems.into_iter().chain(unknown).collect())
+    }
+
+    fn read(&self, root: &Path) -> Result<Page> {
+        let path = self.path;
+        let text = fs::read_to_string(root.join(path)).with_context(|| format!("reading {path}"))?;
+        Ok(Page::from_markdown(&text, self.last))
+    }
 }
 
 /// How far a behaviour is shown.
@@ -164,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_item_has_passed_when_all_of_its_tests_have() {
-        let page = Page::from_markdown(TEXT);
+        let page = Page::from_markdown(TEXT, None);
         // (lines of test programs, how 1 and 3 stand, how many have passed)
         let x = || vec!["p::x".to_owned()];
         let not_run = |names: &[&str]| Standing::NotRun(names.iter().map(|&name| name.to_owned()).collect());
@@ -197,7 +222,9 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_each_number_once_and_names_tests_that_exist() {
-        assert_eq!(problems(workspace::root()).expect("the page can be read"), []);
+    fn each_page_has_each_number_once_and_names_tests_that_exist() {
+        for checklist in CHECKLISTS {
+            assert_eq!(checklist.problems(workspace::root()).expect("the page can be read"), []);
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! In: the files of the workspace. Out: one line per broken rule, as `file:line: rule`. The rules: modules use only
 //! modules upstream of them (the order stands in ARCHITECTURE.md), a Rust file opens with `//!` and has at most 400
 //! lines besides its tests, is named for what is in it, holds no left-over words, and no file names a directory of
-//! somebody's machine; the checklist of behaviours is complete and names tests that exist.
+//! somebody's machine; the checklist of behaviours and the threat model are complete and name tests that exist.
 
 mod order;
 mod source;
@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{checklist, workspace};
+use crate::{checklist::CHECKLISTS, workspace};
 use order::ModuleOrder;
 
 /// A broken rule.
@@ -52,9 +52,11 @@ fn problems(root: &Path) -> Result<Vec<Problem>> {
     let order =
         ModuleOrder::from_markdown(&order).with_context(|| format!("the module order in {ARCHITECTURE}"))?;
 
-    let checklist = checklist::problems(root)?.into_iter();
-    let in_checklist = |(line, text)| Problem { file: checklist::PAGE.into(), line, text };
-    let mut problems: Vec<_> = checklist.map(in_checklist).collect();
+    let mut problems = Vec::new();
+    for checklist in CHECKLISTS {
+        let found = checklist.problems(root)?.into_iter();
+        problems.extend(found.map(|(line, text)| Problem { file: checklist.path.into(), line, text }));
+    }
     for file in files(root)? {
         let text =
             fs::read_to_string(root.join(&file)).with_context(|| format!("reading {}", file.display()))?;

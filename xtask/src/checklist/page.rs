@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 /// A line number, counted from 1, and what is wrong there.
 pub(super) type Found = (usize, String);
 
-/// The numbers that must be there, each once.
-pub(super) const LAST: u16 = 247;
+/// The highest number there can be.
+const HIGHEST: u16 = 999;
 
 #[derive(Debug, Default)]
 pub(super) struct Page {
@@ -40,16 +40,24 @@ pub(super) enum Shown {
 }
 
 impl Page {
-    pub(super) fn from_markdown(text: &str) -> Self {
+    /// Each number from 1 to `last` must be there once; without a `last`, each up to the highest one.
+    pub(super) fn from_markdown(text: &str, last: Option<u16>) -> Self {
         let mut page = Self::default();
         let mut lines = BTreeMap::new();
+        // A table of attackers or of words is no list of behaviours: only those that begin with a number are.
+        let mut table = None;
         for (index, text) in text.lines().enumerate() {
             let line = index + 1;
             if let Some(title) = text.strip_prefix("## ") {
                 page.sections.push(Section { title: title.to_owned(), items: Vec::new() });
             }
+            if !text.starts_with('|') {
+                table = None;
+            }
             let Some(row) = text.strip_prefix("| ").and_then(|row| row.strip_suffix(" |")) else { continue };
-            if row.starts_with("# |") {
+            let is_list =
+                *table.get_or_insert(row.starts_with(|first: char| first == '#' || first.is_ascii_digit()));
+            if !is_list || row.starts_with("# |") {
                 continue;
             }
             match (item(row, line), page.sections.last_mut()) {
@@ -63,8 +71,13 @@ impl Page {
                 (Err(why), _) => page.problems.push((line, why)),
             }
         }
-        let missing = (1..=LAST).filter(|number| !lines.contains_key(number));
+        let highest = lines.keys().max().copied().unwrap_or_default();
+        let last = last.unwrap_or(highest);
+        let missing = (1..=last).filter(|number| !lines.contains_key(number));
         page.problems.extend(missing.map(|number| (1, format!("number {number} is missing"))));
+        if highest > last {
+            page.problems.push((lines[&highest], format!("number {highest} is above {last}")));
+        }
         page
     }
 
@@ -78,8 +91,8 @@ fn item(row: &str, line: usize) -> Result<Item, String> {
     let [number, statement, shown] = cells[..] else {
         return Err(format!("{} cells in the place of 3", cells.len()));
     };
-    let number = number.parse().ok().filter(|number| (1..=LAST).contains(number));
-    let number = number.ok_or_else(|| format!("a row starts with a number from 1 to {LAST}"))?;
+    let number = number.parse().ok().filter(|number| (1..=HIGHEST).contains(number));
+    let number = number.ok_or_else(|| format!("a row starts with a number from 1 to {HIGHEST}"))?;
     if statement.is_empty() {
         return Err(format!("{number} says nothing"));
     }
@@ -109,7 +122,7 @@ mod tests {
             ("247 | a | `x::y`, `z::w`", Some(Shown::By(vec!["x::y".to_owned(), "z::w".to_owned()]))),
             ("2 | a | not tried: too long", Some(Shown::NotTried("too long".to_owned()))),
             ("0 | a | `x::y`", None),
-            ("248 | a | `x::y`", None),
+            ("1000 | a | `x::y`", None),
             ("1 |  | `x::y`", None),
             ("1 | a | later", None),
             ("1 | a", None),
@@ -121,12 +134,17 @@ mod tests {
 
     #[test]
     fn numbers_that_are_double_or_missing_are_found() {
+        const LAST: u16 = 247;
         let rows: String = (1..=LAST).map(|number| format!("| {number} | a | `x::y` |\n")).collect();
-        let page = |rows: &str| Page::from_markdown(&format!("# Page\n\n## A. One\n\n{rows}"));
+        let page = |rows: &str| Page::from_markdown(&format!("# Page\n\n## A. One\n\n{rows}"), Some(LAST));
         assert_eq!(page(&rows).problems, []);
         assert_eq!(page(&rows).items().count(), usize::from(LAST));
         assert_eq!(page(&format!("{rows}| 3 | b | `x::y` |\n")).problems.len(), 1);
         assert_eq!(page(&rows.replace("| 30 |", "| 31 |")).problems.len(), 2);
-        assert_eq!(Page::from_markdown(&rows).problems.len(), 2 * usize::from(LAST));
+        assert_eq!(page(&format!("{rows}| 248 | b | `x::y` |\n")).problems.len(), 1);
+        assert_eq!(Page::from_markdown(&rows, Some(LAST)).problems.len(), 2 * usize::from(LAST));
+        let open = |rows: &str| Page::from_markdown(&format!("## A. One\n\n{rows}"), None).problems.len();
+        assert_eq!([open(&rows), open(&rows.replace("| 30 |", "| 31 |"))], [0, 2]);
+        assert_eq!(open("| who | what |\n|---|---|\n| 7 | nothing |\n"), 0);
     }
 }
