@@ -10,7 +10,11 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use podgate_common::LAYOUT_VERSION;
 
-use super::{Lock, attach::clsact::Filters};
+use super::{
+    Lock,
+    attach::{clsact::Filters, tcx},
+    sys,
+};
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -98,8 +102,9 @@ impl Pins {
 }
 
 impl Predecessors {
-    /// Takes their links and maps away: to be called when the new programs are attached everywhere. Filters of kernels
-    /// without links were replaced where they are; which qdiscs were made is noted with the new pins.
+    /// Takes their links and maps away: to be called when the new programs are attached everywhere. When it returns, no
+    /// packet meets their programs any more. Filters of kernels without links were replaced where they are; which qdiscs
+    /// were made is noted with the new pins.
     ///
     /// # Errors
     ///
@@ -107,7 +112,7 @@ impl Predecessors {
     pub fn retire(self, pins: &Pins) -> Result<usize> {
         let mut links = 0;
         for (layout, _lock) in &self.0 {
-            links += remove_files(&layout.join(LINKS))?;
+            links += detach_links(&layout.join(LINKS))?;
             remove_files(&layout.join(MAPS))?;
             for note in entries(&layout.join(QDISCS))? {
                 let name = note.file_name().context("a note has a name")?;
@@ -118,6 +123,7 @@ impl Predecessors {
             remove_directory(&layout.join(QDISCS))?;
             remove_directory(layout)?;
         }
+        wait_for_programs()?;
         Ok(links)
     }
 
@@ -136,7 +142,8 @@ pub struct Detached {
     pub maps: usize,
 }
 
-/// Takes every program, link and pin of every layout away. The kernel frees the maps with their last user.
+/// Takes every program, link and pin of every layout away. When it returns, no packet meets a program any more; the kernel
+/// frees programs and maps a moment later.
 ///
 /// # Errors
 ///
@@ -151,7 +158,7 @@ pub fn detach(bpffs: &Path) -> Result<Detached> {
     for layout in &layouts {
         // Links and filters first: a program without its maps' pins goes on working, one at no hook is gone.
         detached.filters += Filters::new(layout.join(QDISCS))?.remove_all()?;
-        detached.links += remove_files(&layout.join(LINKS))?;
+        detached.links += detach_links(&layout.join(LINKS))?;
         detached.maps += remove_files(&layout.join(MAPS))?;
         remove_directory(&layout.join(QDISCS))?;
         remove_directory(layout)?;
@@ -160,7 +167,20 @@ pub fn detach(bpffs: &Path) -> Result<Detached> {
         detached.filters += Filters::new(root.join(QDISCS))?.remove_all()?;
     }
     remove_directory(&root)?;
+    wait_for_programs()?;
     Ok(detached)
+}
+
+/// For programs of filters: these are out of a device's list when they are removed, and may still run for a packet.
+fn wait_for_programs() -> Result<()> {
+    sys::wait_for_programs().context("cannot wait for running programs")
+}
+
+fn detach_links(directory: &Path) -> Result<usize> {
+    let pins = entries(directory)?;
+    pins.iter().try_for_each(|pin| tcx::detach(pin))?;
+    remove_directory(directory)?;
+    Ok(pins.len())
 }
 
 /// What is in a directory; one that is not there is empty.

@@ -1,11 +1,16 @@
 //! bpf system calls that aya has no function for.
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
-use aya_obj::generated::{bpf_attr, bpf_attr__bindgen_ty_3, bpf_cmd};
+use aya_obj::generated::{bpf_attr, bpf_attr__bindgen_ty_3, bpf_cmd, bpf_map_type};
 
 /// Removes an element of a map with keys of four bytes. An element that is not there is fine.
 pub(super) fn delete(map: &OwnedFd, key: u32) -> io::Result<()> {
@@ -67,5 +72,69 @@ pub(super) fn count(map: &OwnedFd, key: usize, value: usize, most: u32) -> io::R
         if last || entries >= most as usize {
             return Ok(entries.min(most as usize));
         }
+    }
+}
+
+/// Takes the program of a link off its hook, whoever else holds the link. When this returns, no packet meets it any more:
+/// the kernel waits for those that did (`tcx_entry_sync` in include/net/tcx.h). A device that is gone is fine.
+pub(super) fn detach_link(link: &OwnedFd) -> io::Result<()> {
+    let mut attributes = zeroed();
+    attributes.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
+    match bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes) {
+        Ok(_) => Ok(()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::ENODEV)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until no BPF program runs that began before this call: so does the kernel after each change of a map of maps
+/// (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c), also of one that no program has.
+pub(super) fn wait_for_programs() -> io::Result<()> {
+    let inner = make_array(bpf_map_type::BPF_MAP_TYPE_ARRAY, None)?;
+    let outer = make_array(bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS, Some(&inner))?;
+    let (key, value) = (0_u32, inner.as_raw_fd().cast_unsigned());
+    let mut attributes = zeroed();
+    attributes.__bindgen_anon_2.map_fd = outer.as_raw_fd().cast_unsigned();
+    attributes.__bindgen_anon_2.key = (&raw const key).addr() as u64;
+    attributes.__bindgen_anon_2.__bindgen_anon_1.value = (&raw const value).addr() as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes).map(|_| ())
+}
+
+/// An array with one value of four bytes.
+fn make_array(kind: bpf_map_type, inner: Option<&OwnedFd>) -> io::Result<OwnedFd> {
+    let mut attributes = zeroed();
+    attributes.__bindgen_anon_1.map_type = kind as u32;
+    attributes.__bindgen_anon_1.key_size = 4;
+    attributes.__bindgen_anon_1.value_size = 4;
+    attributes.__bindgen_anon_1.max_entries = 1;
+    attributes.__bindgen_anon_1.inner_map_fd = inner.map_or(0, |inner| inner.as_raw_fd().cast_unsigned());
+    new_descriptor(bpf_cmd::BPF_MAP_CREATE, &mut attributes)
+}
+
+/// The object that is pinned at a path.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = zeroed();
+    attributes.__bindgen_anon_4.pathname = path.as_ptr().addr() as u64;
+    new_descriptor(bpf_cmd::BPF_OBJ_GET, &mut attributes)
+}
+
+fn new_descriptor(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
+    let descriptor = i32::try_from(bpf(command, attributes)?).map_err(io::Error::other)?;
+    // SAFETY: such commands return a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+fn zeroed() -> bpf_attr {
+    // SAFETY: all zeroes is a valid value of this union of plain structs.
+    unsafe { std::mem::zeroed() }
+}
+
+/// The caller keeps alive what the attributes point to.
+fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i64> {
+    // SAFETY: the kernel reads and writes as many bytes as the union has, and what its pointers lead to.
+    match unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<bpf_attr>()) } {
+        ..0 => Err(io::Error::last_os_error()),
+        result => Ok(result),
     }
 }

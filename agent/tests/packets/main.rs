@@ -5,6 +5,7 @@
 
 mod agreement;
 mod corpus;
+mod detaching;
 mod generate;
 mod loading;
 mod naive;

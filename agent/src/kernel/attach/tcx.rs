@@ -14,7 +14,7 @@ use aya::programs::{
 };
 
 use super::attach_type;
-use crate::kernel::{Kernel, Program};
+use crate::kernel::{Kernel, Program, sys};
 
 /// The pinned links, as files `<ifindex>-<program>` of a directory.
 #[derive(Debug)]
@@ -66,10 +66,10 @@ impl Links {
         Ok(())
     }
 
-    /// Takes the links of a device away; the kernel takes the programs.
+    /// Takes the links of a device away. When it returns, no packet meets their programs any more.
     pub(super) fn remove(&self, ifindex: u32) -> Result<()> {
         let pins = Program::ALL.map(|program| self.pin(ifindex, program));
-        pins.iter().filter(|pin| pin.exists()).try_for_each(|pin| unpin(pin))
+        pins.iter().filter(|pin| pin.exists()).try_for_each(|pin| detach(pin))
     }
 
     /// Forgets the links of all devices but these.
@@ -91,6 +91,14 @@ impl Links {
 
 fn pinned_ifindex(path: &Path) -> Option<u32> {
     path.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
+}
+
+/// Takes the program of a pinned link off its hook, and the pin away. Removing the pin alone would leave the program there
+/// until the kernel comes to free the link.
+pub(in crate::kernel) fn detach(pin: &Path) -> Result<()> {
+    let link = sys::open_pin(pin).with_context(|| format!("cannot open {}", pin.display()))?;
+    sys::detach_link(&link).with_context(|| format!("cannot detach {}", pin.display()))?;
+    unpin(pin)
 }
 
 fn unpin(pin: &Path) -> Result<()> {
