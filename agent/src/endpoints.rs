@@ -13,12 +13,13 @@ mod resolve;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Instant,
 };
 
 pub use self::{
     local::LocalPods,
-    network::{Link, Network, Peer},
-    resolve::{Evidence, resolve},
+    network::{DefaultRoute, Link, Network, Peer},
+    resolve::{Evidence, History, LONGEST_HOLD, resolve},
 };
 use crate::model::{Name, ObjectName};
 
@@ -27,10 +28,31 @@ use crate::model::{Name, ObjectName};
 pub struct Endpoints {
     /// By ifindex: every veth that a pod is behind, or may be.
     pub veths: BTreeMap<u32, Veth>,
+    /// By ifindex: why veths are held that are.
+    pub holds: BTreeMap<u32, Hold>,
     /// Ifindexes of veths that lead out of the node. No pod is behind them: they are neither judged nor held.
     pub uplinks: BTreeSet<u32>,
     /// The addresses that the node's own stack answers to.
     pub own_addresses: BTreeSet<IpAddr>,
+    /// Since when veths and pods are known.
+    pub history: History,
+}
+
+impl Endpoints {
+    /// When a hold ends, if nothing decides before.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.holds.values().filter_map(|hold| hold.until).min()
+    }
+}
+
+/// A veth that is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    pub since: Instant,
+    /// `None`: until it is decided which of its pods it is.
+    pub until: Option<Instant>,
+    /// The isolated pods that may be behind it. Never empty.
+    pub pods: BTreeSet<ObjectName>,
 }
 
 /// The node's end of a veth.

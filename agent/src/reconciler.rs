@@ -4,6 +4,7 @@
 //! force. It owns everything that writes to the kernel, and has no task, timer or channel of its own.
 
 mod arrival;
+mod holds;
 mod judging;
 mod telling;
 
@@ -16,12 +17,13 @@ use std::{
 use anyhow::{Context as _, Result};
 use podgate_common::{Direction, EndpointState, MAX_ENDPOINTS, MAX_OWNERS, NODE};
 
-use self::arrival::Arrival;
-use self::judging::Change;
-pub use self::judging::Judging;
+use self::{arrival::Arrival, holds::LongHolds, judging::Change};
+pub use self::{holds::HoldCounts, judging::Judging};
 use crate::{
     compiler::{Incremental, IncrementalInput, Site, Subject, Tables},
-    endpoints::{Endpoints, Evidence, Link, LocalPods, Network, State, Veth, cni::CniResults, resolve},
+    endpoints::{
+        Endpoints, Evidence, History, Link, LocalPods, Network, State, Veth, cni::CniResults, resolve,
+    },
     hits::HitCounts,
     kernel::{Attacher, Device, Kernel, Place, Tallies},
     model::{Cluster, Name, ObjectName, Pod},
@@ -38,6 +40,7 @@ pub struct Reconciler {
     compiler: Incremental,
     publisher: Publisher,
     endpoints: Endpoints,
+    holds: LongHolds,
     /// What these were found in; `None` when they must be found anew.
     looked_at: Option<(Arc<Network>, Arc<CniResults>)>,
     /// The pods behind the veths as they were last seen: one that is force-deleted runs on under its last policies.
@@ -84,6 +87,9 @@ pub struct Enforced {
 impl Reconciler {
     /// `counting`: since when the kernel's tallies count.
     pub fn new(node: Name, mut kernel: Kernel, attacher: Attacher, counting: SystemTime) -> Self {
+        let veths = kernel.maps.endpoints.entries();
+        let veths = veths.iter().map(|(ifindex, endpoint)| (*ifindex, endpoint.known_state()));
+        let history = History::of_earlier_agent(veths);
         Self {
             tallies: kernel.tallies.take(),
             hits: HitCounts::new(counting),
@@ -92,7 +98,8 @@ impl Reconciler {
             local: LocalPods::new(node.clone()),
             compiler: Incremental::default(),
             publisher: Publisher::default(),
-            endpoints: Endpoints::default(),
+            endpoints: Endpoints { history, ..Endpoints::default() },
+            holds: LongHolds::default(),
             looked_at: None,
             pods: BTreeMap::new(),
             older: None,
@@ -115,7 +122,9 @@ impl Reconciler {
         network: &Arc<Network>,
         cni: &Arc<CniResults>,
     ) -> Result<Pass> {
+        let now = Instant::now();
         let evidence_changed = self.local.follow(cluster)
+            || self.endpoints.next_deadline().is_some_and(|deadline| deadline <= now)
             || self.looked_at.as_ref().is_none_or(|(known_network, known_cni)| {
                 !Arc::ptr_eq(known_network, network) || !Arc::ptr_eq(known_cni, cni)
             });
@@ -127,7 +136,7 @@ impl Reconciler {
             (self.endpoints.clone(), self.pods.clone())
         } else {
             let evidence = Evidence { network, cni, cluster, node: &self.node, local: self.local.pods() };
-            let endpoints = resolve(&evidence, &|pod| cluster.is_judged(pod), &self.endpoints);
+            let endpoints = resolve(&evidence, &|pod| cluster.is_judged(pod), &self.endpoints, now);
             let pods = self.pods_behind(&endpoints, cluster);
             (endpoints, pods)
         };
@@ -163,6 +172,18 @@ impl Reconciler {
         self.date(cluster, epoch);
         self.looked_at = Some((network.clone(), cni.clone()));
         Ok(pass)
+    }
+
+    /// Looks at what time alone changes. Out: whether there must be a pass.
+    pub fn attend(&mut self) -> bool {
+        let now = Instant::now();
+        self.holds.follow(&self.endpoints, now);
+        self.endpoints.next_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Veths that were held for long.
+    pub const fn holds(&self) -> HoldCounts {
+        self.holds.counts()
     }
 
     /// The veths as they are enforced, by ifindex.

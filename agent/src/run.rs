@@ -44,6 +44,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How often it is looked whether the flow table is too small.
 const CROWDING: Duration = Duration::from_secs(10);
 
+/// How often it is looked at what time alone changes.
+const ATTENDING: Duration = Duration::from_secs(1);
+
 /// Questions that wait for the loop.
 const INQUIRIES: usize = 16;
 
@@ -119,6 +122,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     let mut crowding = Crowding::new(kernel.counters.clone());
     let mut look = interval(CROWDING);
     let mut count = interval(COUNTING);
+    let mut attend = interval(ATTENDING);
     let read_counters = read_counters(kernel.counters.clone());
     let count_tables = count_tables(kernel.tables.clone());
     let mode = match options.hook {
@@ -161,6 +165,11 @@ async fn run(options: &AgentOptions) -> Result<()> {
             _ = look.tick() => {
                 crowding.look();
                 continue;
+            }
+            _ = attend.tick() => {
+                if !agent.reconciler.attend() {
+                    continue;
+                }
             }
             _ = count.tick() => {
                 hits.send_replace(agent.count());

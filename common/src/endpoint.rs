@@ -51,6 +51,15 @@ impl Endpoint {
         v6: Address::UNSPECIFIED,
     };
 
+    /// How far its pod is known.
+    pub const fn known_state(&self) -> EndpointState {
+        match (self.is_known(), self.is_held()) {
+            (true, _) => EndpointState::Known,
+            (false, true) => EndpointState::Held,
+            (false, false) => EndpointState::Open,
+        }
+    }
+
     #[inline(always)]
     pub const fn is_known(&self) -> bool {
         self.state == EndpointState::Known as u32

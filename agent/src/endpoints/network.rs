@@ -31,10 +31,24 @@ pub struct Link {
     pub master: u32,
     /// The node's addresses on this link, with the length of their on-link prefix.
     pub addresses: BTreeSet<IpNet>,
-    /// Whether a default route of the main table, IPv4 or IPv6, leaves here.
-    pub default_route: bool,
+    /// Those of them that were learned from whoever is at the other end of the link, by a router advertisement or DHCP:
+    /// they expire.
+    pub learned_addresses: BTreeSet<IpAddr>,
+    /// Of the default routes of the main table, IPv4 and IPv6, that leave here: the strongest.
+    pub default_route: DefaultRoute,
     /// Of a veth whose other end is in another network namespace: that end.
     pub peer: Option<Peer>,
+}
+
+/// Where a link's default route comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DefaultRoute {
+    #[default]
+    None,
+    /// From whoever is at the other end, by a router advertisement or DHCP. A pod can send these too.
+    Learned,
+    /// From the node's administrator, or from a routing protocol that the administrator runs.
+    Set,
 }
 
 /// The far end of a veth.

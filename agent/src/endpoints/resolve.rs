@@ -1,11 +1,12 @@
 //! From evidence to endpoints: a pure function.
 //!
-//! In: the network, the CNI results, the cluster, and what was resolved before. Out: [`Endpoints`]. Three
-//! questions, in this order: which veths lead out of the node (`uplink`), which pod is behind each of the
-//! others (`owners`), and what holds for those that nobody knows. What a pod says of itself, the addresses in
+//! In: the network, the CNI results, the cluster, what was resolved before, and the time. Out: [`Endpoints`]. Three
+//! questions, in this order: which pod is behind each veth (`owners`), which of the others lead out of the node
+//! (`uplink`), and what holds for those that nobody knows (`history`). What a pod says of itself, the addresses in
 //! its namespace, can only choose among what the cluster and the CNI plug-ins say. Wherever they disagree the
 //! answer is "not known", never a guess.
 
+mod history;
 mod owners;
 #[cfg(test)]
 mod tests;
@@ -15,11 +16,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
+    time::Instant,
 };
 
+pub use self::history::{History, LONGEST_HOLD};
 use self::owners::{Owner, Owners};
 use super::{
-    Endpoints, State, Veth,
+    Endpoints, Hold, State, Veth,
     cni::CniResults,
     network::{Link, Network, Peer},
 };
@@ -42,42 +45,63 @@ pub struct Evidence<'a> {
 }
 
 /// `isolated`: whether some policy isolates a pod in some direction. `previous`: what the last call gave.
-pub fn resolve(evidence: &Evidence<'_>, isolated: &dyn Fn(&Pod) -> bool, previous: &Endpoints) -> Endpoints {
-    let mut uplinks = uplink::certain(evidence);
-    let candidates: Vec<Candidate<'_>> = candidates(evidence.network, &uplinks).collect();
+pub fn resolve(
+    evidence: &Evidence<'_>,
+    isolated: &dyn Fn(&Pod) -> bool,
+    previous: &Endpoints,
+    now: Instant,
+) -> Endpoints {
+    let candidates: Vec<Candidate<'_>> = candidates(evidence.network).collect();
     let owners = owners::find(evidence, &candidates, previous);
-    uplinks.extend(uplink::probable(evidence, &candidates, &owners, previous));
-
+    let history = previous.history.with(evidence, &candidates, now);
+    let uplinks = uplink::find(evidence, &candidates, &owners, previous, &history);
     let known = uncontested(known(evidence, &candidates, &owners, previous), &candidates, previous);
-    let waiting = evidence.local_pods().any(|pod| !owners.is_placed(&pod.name) && isolated(pod));
-    let state = |candidate: &Candidate<'_>| {
-        if let Some(known) = known.get(&candidate.ifindex) {
-            return State::Known {
-                pod: known.pod.clone(),
-                addresses: known.addresses.clone(),
-                gone: known.gone,
+    let waiting: Vec<&Pod> =
+        evidence.local_pods().filter(|pod| !owners.is_placed(&pod.name) && isolated(pod)).collect();
+
+    let (mut veths, mut holds) = (BTreeMap::new(), BTreeMap::new());
+    for candidate in candidates.iter().filter(|candidate| !uplinks.contains(&candidate.ifindex)) {
+        let owner = owners.of(candidate);
+        let state = if let Some(known) = known.get(&candidate.ifindex) {
+            State::Known { pod: known.pod.clone(), addresses: known.addresses.clone(), gone: known.gone }
+        } else {
+            let could_be = |pod: &&ObjectName| evidence.could_be_isolated(pod, isolated);
+            // Those that something speaks for; they hold the veth until it is decided.
+            let claimed: BTreeSet<&ObjectName> = match &owner {
+                Owner::Pod(pod) => Some(*pod).into_iter().filter(could_be).collect(),
+                Owner::Undecided(pods) => pods.iter().copied().filter(could_be).collect(),
+                Owner::FurtherNetwork | Owner::Nobody => BTreeSet::new(),
             };
-        }
-        let could_be_isolated = match owners.of(candidate) {
-            Owner::Pod(pod) => evidence.could_be_isolated(pod, isolated),
-            Owner::Undecided(pods) => {
-                waiting || pods.iter().any(|pod| evidence.could_be_isolated(pod, isolated))
+            // Those that have no veth yet, while it can be theirs.
+            let waiting: Vec<(&ObjectName, Instant)> = match owner {
+                Owner::Undecided(_) | Owner::Nobody => {
+                    let until = |pod: &Pod| history.hold(candidate, &pod.name, now);
+                    waiting.iter().filter_map(|pod| Some((&pod.name, until(pod)?))).collect()
+                }
+                Owner::Pod(_) | Owner::FurtherNetwork => Vec::new(),
+            };
+            let until = waiting.iter().map(|(_, until)| *until).max().filter(|_| claimed.is_empty());
+            let pods: BTreeSet<ObjectName> =
+                claimed.into_iter().chain(waiting.into_iter().map(|(pod, _)| pod)).cloned().collect();
+            if pods.is_empty() {
+                State::Open
+            } else {
+                let same = candidate.before(previous).and_then(|_| previous.holds.get(&candidate.ifindex));
+                let since = same.map_or(now, |hold| hold.since);
+                holds.insert(candidate.ifindex, Hold { since, until, pods });
+                State::Held
             }
-            Owner::FurtherNetwork => false,
-            Owner::Nobody => waiting,
         };
-        if could_be_isolated { State::Held } else { State::Open }
-    };
-    let last = |candidate: &Candidate<'_>| match owners.of(candidate) {
-        Owner::Pod(pod) => Some(pod),
-        Owner::Undecided(_) | Owner::FurtherNetwork | Owner::Nobody => candidate.last(previous),
-    };
-    let veths = candidates.iter().filter(|candidate| !uplinks.contains(&candidate.ifindex));
-    let veths = veths.map(|candidate| (candidate.ifindex, candidate.veth(state(candidate), last(candidate))));
-    Endpoints { veths: veths.collect(), own_addresses: own_addresses(evidence.network), uplinks }
+        let last = match owner {
+            Owner::Pod(pod) => Some(pod),
+            Owner::Undecided(_) | Owner::FurtherNetwork | Owner::Nobody => candidate.last(previous),
+        };
+        veths.insert(candidate.ifindex, candidate.veth(state, last));
+    }
+    Endpoints { veths, holds, uplinks, own_addresses: own_addresses(evidence.network), history }
 }
 
-/// A veth with its far end in another namespace, and not an uplink beyond doubt.
+/// A veth with its far end in another namespace.
 struct Candidate<'a> {
     ifindex: u32,
     link: &'a Link,
@@ -163,8 +187,8 @@ impl<'a> Candidate<'a> {
     }
 }
 
-fn candidates<'a>(network: &'a Network, uplinks: &BTreeSet<u32>) -> impl Iterator<Item = Candidate<'a>> {
-    network.links.iter().filter(|(ifindex, _)| !uplinks.contains(ifindex)).filter_map(|(ifindex, link)| {
+fn candidates(network: &Network) -> impl Iterator<Item = Candidate<'_>> {
+    network.links.iter().filter_map(|(ifindex, link)| {
         let peer = link.peer.as_ref()?;
         Some(Candidate { ifindex: *ifindex, link, peer })
     })

@@ -19,6 +19,7 @@ mod scene;
 mod services;
 mod told;
 mod topology;
+mod veths;
 mod walkthrough;
 
 use std::{env, process::ExitCode};
@@ -81,6 +82,7 @@ fn all() -> impl Iterator<Item = Case> {
         frames::TESTS,
         paths::TESTS,
         lifecycle::TESTS,
+        veths::TESTS,
     ];
     let others = [told::TESTS, hooks::TESTS, input::TESTS, peers::TESTS, walkthrough::TESTS, topology::TESTS];
     let by_default = |&(name, test): &(&str, Test)| Case { name: name.to_owned(), test, agent_options: &[] };

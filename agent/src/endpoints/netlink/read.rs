@@ -11,13 +11,13 @@ use ipnet::IpNet;
 use netlink_packet_core::{NlaBuffer, NlasIterator, parse_i32, parse_ip, parse_u32};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressHeader, AddressMessage},
+    address::{AddressAttribute, AddressHeader, AddressHeaderFlags, AddressMessage},
     link::{LinkAttribute, LinkExtentMask, LinkHeader, LinkMessage},
-    route::{RouteHeader, RouteMessage, RouteType},
+    route::{RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
 
 use crate::{
-    endpoints::network::{Link, Network, Peer},
+    endpoints::network::{DefaultRoute, Link, Network, Peer},
     model::Name,
     netlink::Requests,
 };
@@ -76,17 +76,20 @@ impl Reader {
             link.generation = generations.get(ifindex).copied().unwrap_or_default();
         }
         let addresses = self.requests.dump(addresses_request(None), |payload| address(payload, None));
-        for (ifindex, address) in addresses.context("cannot list the addresses of the node")? {
+        for Found { ifindex, address, learned } in
+            addresses.context("cannot list the addresses of the node")?
+        {
             if let Some(link) = links.get_mut(&ifindex) {
                 link.addresses.insert(address);
+                link.learned_addresses.extend(learned.then_some(address.addr()));
             }
         }
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let ways = self.requests.dump(routes_request(family), default_route_links);
             let ways = ways.with_context(|| format!("cannot list the {family:?} routes"))?;
-            for ifindex in ways.into_iter().flatten() {
+            for (ifindex, route) in ways.into_iter().flatten() {
                 if let Some(link) = links.get_mut(&ifindex) {
-                    link.default_route = true;
+                    link.default_route = link.default_route.max(route);
                 }
             }
         }
@@ -121,7 +124,8 @@ impl Reader {
 /// A namespace that cannot be read shows no addresses: it may be gone already (`rtnl_get_net_ns_capable`),
 /// and one whose pod changes its addresses without end must not keep the node from seeing the others.
 fn read_namespace(requests: &mut Requests, id: i32) -> Vec<(u32, IpNet)> {
-    let answer = requests.dump(addresses_request(Some(id)), |payload| address(payload, Some(id)));
+    let found = |payload: &[u8]| address(payload, Some(id)).map(|found| (found.ifindex, found.address));
+    let answer = requests.dump(addresses_request(Some(id)), found);
     answer.unwrap_or_else(|error| {
         tracing::debug!(namespace = id, %error, "cannot list the addresses in a network namespace");
         Vec::new()
@@ -179,9 +183,16 @@ fn is_veth(information: &[u8]) -> bool {
         .any(|attribute| attribute.kind() == libc::IFLA_INFO_KIND && attribute.value() == b"veth\0")
 }
 
-/// RTM_NEWADDR: the address with the ifindex of its link. An answer about another namespace than asked for
-/// counts for nothing.
-fn address(payload: &[u8], namespace: Option<i32>) -> Option<(u32, IpNet)> {
+/// An address of a link.
+struct Found {
+    ifindex: u32,
+    address: IpNet,
+    /// It expires unless somebody renews it.
+    learned: bool,
+}
+
+/// RTM_NEWADDR. An answer about another namespace than asked for counts for nothing.
+fn address(payload: &[u8], namespace: Option<i32>) -> Option<Found> {
     let header = AddressHeader::parse(payload).ok()?;
     if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
         return None;
@@ -199,11 +210,13 @@ fn address(payload: &[u8], namespace: Option<i32>) -> Option<(u32, IpNet)> {
         return None;
     }
     // On a point-to-point link IFA_ADDRESS is the other side's (uapi/linux/if_addr.h).
-    Some((header.index, IpNet::new(local.or(address)?, header.prefix_len).ok()?))
+    let address = IpNet::new(local.or(address)?, header.prefix_len).ok()?;
+    let learned = !header.flags.contains(AddressHeaderFlags::Permanent);
+    Some(Found { ifindex: header.index, address, learned })
 }
 
 /// RTM_NEWROUTE: the links by which a default route leaves.
-fn default_route_links(payload: &[u8]) -> Option<Vec<u32>> {
+fn default_route_links(payload: &[u8]) -> Option<Vec<(u32, DefaultRoute)>> {
     let header = RouteHeader::parse(payload).ok()?;
     if header.destination_prefix_length != 0
         || header.kind != RouteType::Unicast
@@ -219,7 +232,16 @@ fn default_route_links(payload: &[u8]) -> Option<Vec<u32>> {
             _ => {}
         }
     }
-    Some(links)
+    let route = origin(header.protocol);
+    Some(links.into_iter().map(|link| (link, route)).collect())
+}
+
+/// By whom a route was made (`rtm_protocol`; also programs that speak these protocols in the kernel's place say so).
+const fn origin(protocol: RouteProtocol) -> DefaultRoute {
+    match protocol {
+        RouteProtocol::IcmpRedirect | RouteProtocol::Ra | RouteProtocol::Dhcp => DefaultRoute::Learned,
+        _ => DefaultRoute::Set,
+    }
 }
 
 /// `struct rtnexthop`: length (u16), flags, hops, ifindex, then attributes.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::*;
-use crate::endpoints::{Link, Peer};
+use crate::endpoints::{DefaultRoute, Link, Peer};
 
 /// What the kernel does at once must be seen by then, however busy the machine is.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -198,7 +198,7 @@ fn links_with_a_default_route_are_marked_whatever_its_form() {
             ip(&format!("link set {name} up"));
         }
         let marked = |network: &Network| {
-            let links = network.links.values().filter(|link| link.default_route);
+            let links = network.links.values().filter(|link| link.default_route != DefaultRoute::None);
             links.map(|link| link.name.to_string()).collect::<Vec<_>>()
         };
         for (change, expected) in [

@@ -1,10 +1,11 @@
 //! Who is behind a veth, case by case. The node is `n1`; pods `iso-…` are isolated, others are not.
 
 mod gone;
+mod holds;
 mod rivals;
 mod uplinks;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use proptest::{
     prelude::*,
@@ -13,7 +14,7 @@ use proptest::{
 
 use super::*;
 use crate::{
-    endpoints::cni::CniResult,
+    endpoints::{DefaultRoute, cni::CniResult},
     model::{
         Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject,
         NAMESPACE_NAME_LABEL, NetworkPolicy, Node, Peers, Ports, Requirement, Rule, Tier,
@@ -311,7 +312,7 @@ impl Step {
             }
             Self::Port { ifindex, bridge } => {
                 world = world.link(3, "br0", &["10.8.0.1/24"]);
-                world.network.links.entry(3).and_modify(|link| link.default_route = true);
+                world.network.links.entry(3).and_modify(|link| link.default_route = DefaultRoute::Set);
                 world.network.links.entry(ifindex).and_modify(|link| link.master = bridge);
                 world
             }
@@ -325,6 +326,7 @@ struct World {
     cni: CniResults,
     cluster: Cluster,
     previous: Endpoints,
+    now: Instant,
 }
 
 impl World {
@@ -334,7 +336,19 @@ impl World {
             cni: CniResults::default(),
             cluster: Cluster::default(),
             previous: Endpoints::default(),
+            now: Instant::now(),
         }
+    }
+
+    fn later(mut self, time: Duration) -> Self {
+        self.now += time;
+        self
+    }
+
+    /// A default route by this link.
+    fn route(mut self, ifindex: u32, route: DefaultRoute) -> Self {
+        self.network.links.get_mut(&ifindex).unwrap().default_route = route;
+        self
     }
 
     /// Some link of the node with addresses of its own.
@@ -410,7 +424,11 @@ impl World {
         local.follow(&self.cluster);
         let Self { network, cni, cluster, .. } = self;
         let evidence = Evidence { network, cni, cluster, node: "n1", local: local.pods() };
-        resolve(&evidence, &|pod| pod.name.name.starts_with("iso-"), &self.previous)
+        resolve(&evidence, &|pod| pod.name.name.starts_with("iso-"), &self.previous, self.now)
+    }
+
+    fn resolve_and_remember(&mut self) {
+        self.previous = self.resolve();
     }
 
     /// Resolves, compares what is said of one link, and remembers the outcome for the next time.
