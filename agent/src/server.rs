@@ -9,7 +9,9 @@ mod hits;
 mod http;
 mod inquiry;
 mod metrics;
+mod places;
 mod socket;
+mod task_restarts;
 
 use std::{
     fmt,
@@ -17,11 +19,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 pub use hits::{HitReport, HitView};
 pub use http::Http;
 pub use inquiry::{Inquiry, Testimony};
 use serde::Serialize;
 pub use socket::Socket;
+pub use task_restarts::TaskRestarts;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::flows::Flows;
@@ -57,36 +61,52 @@ pub type ReadCounters = Arc<dyn Fn() -> Counted + Send + Sync>;
 /// Counts what is in the tables that the programs write. May take a while: it runs on a thread of its own.
 pub type CountTables = Arc<dyn Fn() -> Vec<TableFill> + Send + Sync>;
 
+/// Requests that are worked on at once apart from the thread that answers probes.
+const WORKERS: usize = 16;
+const BUSY: &str = "too many questions at once";
+
+/// Where the servers find what they are asked for.
+#[derive(Clone)]
+pub struct ServerInputs {
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub read_counters: ReadCounters,
+    pub count_tables: CountTables,
+    /// Those that the source is fed by, if it is an API server.
+    pub watches: Option<Health>,
+    pub hits: HitView,
+    pub observer: SharedObserver,
+    pub inquiries: mpsc::Sender<Inquiry>,
+    pub restarts: TaskRestarts,
+}
+
 /// Answers questions about the agent.
 #[derive(Clone)]
 pub struct Server {
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    read_counters: ReadCounters,
-    count_tables: CountTables,
-    watches: Option<Health>,
-    hits: HitView,
-    observer: SharedObserver,
+    inputs: ServerInputs,
     followers: Arc<Semaphore>,
-    inquiries: mpsc::Sender<Inquiry>,
+    /// Requests that need a thread of their own for a while.
+    workers: Arc<Semaphore>,
 }
 
 impl Server {
-    /// `watches`: those that the source is fed by, if it is an API server.
-    pub fn new(
-        snapshots: watch::Receiver<Arc<Snapshot>>,
-        read_counters: ReadCounters,
-        count_tables: CountTables,
-        watches: Option<Health>,
-        hits: HitView,
-        observer: SharedObserver,
-        inquiries: mpsc::Sender<Inquiry>,
-    ) -> Self {
+    pub fn new(inputs: ServerInputs) -> Self {
         let followers = Arc::new(Semaphore::new(flows::FOLLOWERS));
-        Self { snapshots, read_counters, count_tables, watches, hits, observer, followers, inquiries }
+        Self { inputs, followers, workers: Arc::new(Semaphore::new(WORKERS)) }
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshots.borrow().clone()
+        self.inputs.snapshots.borrow().clone()
+    }
+
+    /// Does what may take long, or wait for a lock, away from the thread that answers probes. `None`: all such threads are
+    /// busy. One that waits for ever keeps its place, so there are never more of them.
+    async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let place = self.workers.clone().try_acquire_owned().ok()?;
+        let work = move || {
+            let _place = place;
+            work()
+        };
+        Some(tokio::task::spawn_blocking(work).await.expect("such work does not panic"))
     }
 
     /// Without the tables that must be counted: metrics are asked for again and again.
@@ -98,40 +118,51 @@ impl Server {
         for age in status.sources.iter_mut().filter_map(|source| source.age_seconds.as_mut()) {
             *age += since;
         }
-        if let Some(health) = &self.watches {
+        if let Some(health) = &self.inputs.watches {
             watched(&mut status.sources, &health.read());
         }
-        let Counted { packets, evictions, untold: _ } = (self.read_counters)();
+        let Counted { packets, evictions, untold: _ } = (self.inputs.read_counters)();
         (status.counters, status.evictions) = (packets, evictions);
         status
     }
 
-    fn metrics(&self) -> String {
-        let observed = metrics::Observed {
-            events: lock(&self.observer).counts(),
-            untold: (self.read_counters)().untold,
+    /// `None`: too many wait for them already.
+    async fn metrics(&self) -> Option<String> {
+        let server = self.clone();
+        let text = move || {
+            let observed = metrics::Observed {
+                events: lock(&server.inputs.observer).counts(),
+                untold: (server.inputs.read_counters)().untold,
+                restarts: server.inputs.restarts.read(),
+            };
+            metrics::text(&server.status(), &server.inputs.hits.last(), &observed)
         };
-        metrics::text(&self.status(), &self.hits.last(), &observed)
+        self.work(text).await
     }
 
-    async fn full_status(&self) -> Status {
-        let count = self.count_tables.clone();
-        let counted = tokio::task::spawn_blocking(move || count()).await;
+    async fn full_status(&self) -> Option<Status> {
+        let count = self.inputs.count_tables.clone();
+        let counted = self.work(move || count()).await?;
         let mut status = self.status();
-        status.tables.extend(counted.expect("counting does not panic"));
-        status
+        status.tables.extend(counted);
+        Some(status)
     }
 
-    async fn explain(&self, question: &Question, what_if: &Change) -> anyhow::Result<Explanation> {
+    async fn explain(&self, question: Question, what_if: Change) -> anyhow::Result<Explanation> {
         let snapshot = self.snapshot();
-        let mut cluster = snapshot.cluster.clone();
-        if !what_if.is_empty() {
-            what_if.apply(Arc::make_mut(&mut cluster))?;
-            return Ok(explain(&cluster, question)?);
-        }
-        let mut explanation = explain(&cluster, question)?;
         let epoch = snapshot.status.epoch;
-        explanation.kernel = inquiry::check(&self.inquiries, &explanation, epoch).await;
+        let is_real = what_if.is_empty();
+        let answer = move || {
+            let mut cluster = snapshot.cluster.clone();
+            if !what_if.is_empty() {
+                what_if.apply(Arc::make_mut(&mut cluster))?;
+            }
+            Ok::<_, anyhow::Error>(explain(&cluster, &question)?)
+        };
+        let mut explanation = self.work(answer).await.context(BUSY)??;
+        if is_real {
+            explanation.kernel = inquiry::check(&self.inputs.inquiries, &explanation, epoch).await;
+        }
         for line in explanation.kernel.iter().flat_map(|check| &check.disagreements) {
             tracing::error!("the tables in the kernel are not what the rules say: {line}");
         }
@@ -146,16 +177,19 @@ impl Server {
         };
         let answer = match ask {
             Ask::Flows { filter, since_seconds, last, follow } => {
-                return match self.flows(filter, since_seconds, last, follow) {
+                return match self.flows(filter, since_seconds, last, follow).await {
                     Some(flows) => (line(Answer::Ok(())), Some(flows)),
                     None => (line(Answer::<()>::Error("too many follow flows already".into())), None),
                 };
             }
-            Ask::Status => line(Answer::Ok(self.full_status().await)),
-            Ask::Policies => line(Answer::Ok(&self.hits.newest().await.policies)),
+            Ask::Status => match self.full_status().await {
+                Some(status) => line(Answer::Ok(status)),
+                None => line(Answer::<()>::Error(BUSY.into())),
+            },
+            Ask::Policies => line(Answer::Ok(&self.inputs.hits.newest().await.policies)),
             Ask::Endpoints => line(Answer::Ok(&self.snapshot().endpoints)),
             Ask::Explain { from, to, port, what_if } => {
-                match self.explain(&Question { from, to, port }, &what_if).await {
+                match self.explain(Question { from, to, port }, what_if).await {
                     Ok(explanation) => line(Answer::Ok(explanation)),
                     Err(error) => line(Answer::<()>::Error(format!("{error:#}"))),
                 }
@@ -165,7 +199,7 @@ impl Server {
     }
 
     /// `None`: there is no place.
-    fn flows(
+    async fn flows(
         &self,
         filter: FlowFilter,
         since_seconds: Option<u64>,
@@ -174,7 +208,8 @@ impl Server {
     ) -> Option<Flows> {
         let place = self.followers.clone().try_acquire_owned().ok()?;
         let since = since_seconds.map(Duration::from_secs);
-        let (past, live) = lock(&self.observer).follow(&filter, since, last);
+        let (observer, wanted) = (self.inputs.observer.clone(), filter.clone());
+        let (past, live) = self.work(move || lock(&observer).follow(&wanted, since, last)).await?;
         Some(Flows { past, live: follow.then_some(live), filter, _place: place })
     }
 }
@@ -192,9 +227,15 @@ fn watched(sources: &mut [SourceStatus], watches: &[WatchHealth]) {
     }
 }
 
+impl fmt::Debug for ServerInputs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerInputs").field("snapshots", &self.snapshots).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("snapshot", &self.snapshots).finish_non_exhaustive()
+        f.debug_struct("Server").field("snapshot", &self.inputs.snapshots).finish_non_exhaustive()
     }
 }
 

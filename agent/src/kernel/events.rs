@@ -41,11 +41,19 @@ impl AsRawFd for EventRing {
 impl Events {
     /// # Errors
     ///
-    /// When the ring cannot be waited for.
-    pub fn new(ring: EventRing) -> Result<Self> {
+    /// When the ring cannot be waited for; with the ring, for another try.
+    pub fn new(ring: EventRing) -> Result<Self, (EventRing, anyhow::Error)> {
         // SAFETY: the ring owns its descriptor, never replaces it, and is owned by the AsyncFd until both are dropped.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
-        ring.map(Self).context("cannot wait for events")
+        ring.map(Self).map_err(|error| {
+            let (ring, error) = error.into_parts();
+            (ring, anyhow::Error::from(error).context("cannot wait for events"))
+        })
+    }
+
+    /// The ring, not waited for any more.
+    pub fn into_ring(self) -> EventRing {
+        self.0.into_inner()
     }
 
     /// Waits for events; takes `at_most` so many. None is lost when the wait is given up.

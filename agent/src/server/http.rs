@@ -14,14 +14,15 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
-    time,
+    task, time,
 };
 
-use super::{Server, metrics};
+use super::{Server, metrics::CONTENT_TYPE, places::Places};
 
-/// Connections that are served at once; others wait in the backlog.
-const PLACES: usize = 32;
+/// Connections from the node itself, such as the kubelet's probes, that are served at once.
+const PLACES_OF_NODE: usize = 32;
+/// Connections from elsewhere. They take none of the node's places.
+const PLACES_OF_OTHERS: usize = 32;
 /// From the connection to the last byte of the answer; Prometheus waits 10 s by default.
 const TIME_FOR_ONE: Duration = Duration::from_secs(10);
 const TIME_FOR_HEADERS: Duration = Duration::from_secs(3);
@@ -51,28 +52,33 @@ impl Http {
         Ok(self.0.local_addr()?)
     }
 
-    /// Answers for ever.
+    /// Answers for ever. A newcomer takes the place of the oldest connection of its kind if there is none: a client that
+    /// says nothing keeps nobody out.
     pub async fn serve(self, server: Server) -> anyhow::Result<()> {
-        let mut connections = JoinSet::new();
+        let (mut of_node, mut of_others) = (Places::new(PLACES_OF_NODE), Places::new(PLACES_OF_OTHERS));
         loop {
-            tokio::select! {
-                accepted = self.0.accept(), if connections.len() < PLACES => match accepted {
-                    Ok((stream, peer)) => {
-                        let server = server.clone();
-                        connections.spawn(async move {
-                            match time::timeout(TIME_FOR_ONE, serve_one(stream, server)).await {
-                                Ok(Ok(())) => {}
-                                Ok(Err(error)) => tracing::debug!(%error, %peer, "HTTP client"),
-                                Err(_) => tracing::debug!(limit = ?TIME_FOR_ONE, %peer, "HTTP client is too slow"),
+            match self.0.accept().await {
+                Ok((stream, peer)) => {
+                    let is_of_node = peer.ip().to_canonical().is_loopback()
+                        || stream.local_addr().is_ok_and(|local| local.ip() == peer.ip());
+                    let server = server.clone();
+                    let connection = async move {
+                        match time::timeout(TIME_FOR_ONE, serve_one(stream, server)).await {
+                            Ok(Ok(())) => {}
+                            Ok(Err(error)) => tracing::debug!(%error, %peer, "HTTP client"),
+                            Err(_) => {
+                                tracing::debug!(limit = ?TIME_FOR_ONE, %peer, "HTTP client is too slow")
                             }
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "accept");
-                        time::sleep(PAUSE).await;
-                    }
-                },
-                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+                        }
+                    };
+                    if is_of_node { &mut of_node } else { &mut of_others }.serve(connection);
+                    // A question that came with the connection is answered before the next connection is taken.
+                    task::yield_now().await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accept");
+                    time::sleep(PAUSE).await;
+                }
             }
         }
     }
@@ -80,8 +86,8 @@ impl Http {
 
 async fn serve_one(stream: TcpStream, server: Server) -> hyper::Result<()> {
     let service = service_fn(move |request| {
-        let response = respond(&request, &server);
-        async { Ok::<_, Infallible>(response) }
+        let server = server.clone();
+        async move { Ok::<_, Infallible>(respond(&request, &server).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -92,7 +98,7 @@ async fn serve_one(stream: TcpStream, server: Server) -> hyper::Result<()> {
         .await
 }
 
-fn respond(request: &Request<Incoming>, server: &Server) -> Response<Full<Bytes>> {
+async fn respond(request: &Request<Incoming>, server: &Server) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
     }
@@ -103,10 +109,11 @@ fn respond(request: &Request<Incoming>, server: &Server) -> Response<Full<Bytes>
             text(StatusCode::SERVICE_UNAVAILABLE, "the first full picture is not enforced yet\n".into())
         }
         "/metrics" => {
-            let mut response = text(StatusCode::OK, server.metrics());
-            response
-                .headers_mut()
-                .insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+            let Some(metrics) = server.metrics().await else {
+                return text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", super::BUSY));
+            };
+            let mut response = text(StatusCode::OK, metrics);
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
             response
         }
         _ => text(StatusCode::NOT_FOUND, "/metrics, /healthz or /readyz\n".into()),

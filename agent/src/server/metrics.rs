@@ -18,11 +18,13 @@ const MAX_SERIES: usize = 500;
 const OTHERS: &str = "(others)";
 
 /// What has become of events.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Observed {
     pub(super) events: ObserverCounts,
     /// As in [`api::Counted`].
     pub(super) untold: [u64; 2],
+    /// Of the agent's tasks, by name.
+    pub(super) restarts: BTreeMap<&'static str, u64>,
 }
 
 pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> String {
@@ -140,7 +142,16 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
     text.text
 }
 
-fn write_observed(text: &mut Exposition, Observed { events, untold: [lost, tallies] }: &Observed) {
+fn write_observed(text: &mut Exposition, observed: &Observed) {
+    let Observed { events, untold: [lost, tallies], restarts } = observed;
+    text.family(
+        "podgate_task_restarts_total",
+        "counter",
+        "Times that a task of the agent had to be restarted.",
+    );
+    for (task, count) in restarts {
+        text.sample(&[("task", task)], count);
+    }
     let ObserverCounts { allowed, denied, would_deny, skipped, unwritten } = events;
     let name = "podgate_flow_events_total";
     text.family(name, "counter", "Decisions that were told of; packets are counted apart from them.");
@@ -265,7 +276,8 @@ mod tests {
                 .collect(),
         };
         let events = ObserverCounts { denied: 7, skipped: 2, ..ObserverCounts::default() };
-        let text = text(&status, &hits, &Observed { events, untold: [4, 1] });
+        let text =
+            text(&status, &hits, &Observed { events, untold: [4, 1], restarts: [("events", 3)].into() });
         for line in [
             "podgate_build_info{version=\"0.1.0\",node=\"n1\"} 1",
             "podgate_uptime_seconds 60",
@@ -280,6 +292,7 @@ mod tests {
             "podgate_flow_events_lost_total{where=\"ring\"} 4",
             "podgate_flow_events_lost_total{where=\"agent\"} 2",
             "podgate_untallied_packets_total 1",
+            "podgate_task_restarts_total{task=\"events\"} 3",
             "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"matched\"} 15",
             "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"denied\"} 5",
             "podgate_pod_drops_total{pod=\"x/p499\",direction=\"ingress\",reason=\"denied\"} 2",

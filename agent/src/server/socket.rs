@@ -15,16 +15,15 @@ use anyhow::{Context, bail};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixSocket, UnixStream},
-    task::JoinSet,
-    time,
+    task, time,
 };
 
-use super::{Server, flows::Flows};
+use super::{Server, flows::Flows, places::Places};
 use crate::api::LONGEST_REQUEST;
 
-/// Connections that are served at once; others wait in the backlog.
-const PLACES: usize = 16;
-const BACKLOG: u32 = 16;
+/// Connections that are served at once.
+const PLACES: usize = 64;
+const BACKLOG: u32 = 64;
 /// From the connection to the last byte of the answer. Clients are on this machine, and answers are at hand.
 const TIME_FOR_ONE: Duration = Duration::from_secs(2);
 /// After an accept that failed for lack of descriptors or memory, which only time gives back.
@@ -60,33 +59,20 @@ impl Socket {
         Ok(Self { listener, path: path.to_owned() })
     }
 
-    /// Answers for ever.
+    /// Answers for ever. A newcomer takes the place of the oldest connection if there is none.
     pub async fn serve(self, server: Server) -> anyhow::Result<()> {
-        let mut connections = JoinSet::new();
+        let mut places = Places::new(PLACES);
         loop {
-            tokio::select! {
-                accepted = self.listener.accept(), if connections.len() < PLACES => match accepted {
-                    Ok((stream, _)) => {
-                        let server = server.clone();
-                        connections.spawn(async move {
-                            match time::timeout(TIME_FOR_ONE, serve_one(stream, &server)).await {
-                                Ok(Ok(None)) => {}
-                                Ok(Ok(Some((stream, flows)))) => {
-                                    if let Err(error) = flows.write(stream).await {
-                                        tracing::debug!(%error, "a follower of flows has gone");
-                                    }
-                                }
-                                Ok(Err(error)) => tracing::debug!(%error, "socket client"),
-                                Err(_) => tracing::debug!(limit = ?TIME_FOR_ONE, "socket client is too slow"),
-                            }
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, path = %self.path.display(), "accept");
-                        time::sleep(PAUSE).await;
-                    }
-                },
-                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    places.serve(connection(stream, server.clone()));
+                    // A question that came with the connection is answered before the next connection is taken.
+                    task::yield_now().await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, path = %self.path.display(), "accept");
+                    time::sleep(PAUSE).await;
+                }
             }
         }
     }
@@ -97,6 +83,22 @@ impl Drop for Socket {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, path = %self.path.display(), "socket file");
         }
+    }
+}
+
+async fn connection(stream: UnixStream, server: Server) {
+    match time::timeout(TIME_FOR_ONE, serve_one(stream, &server)).await {
+        Ok(Ok(None)) => {}
+        // It has a place among the followers: it needs none here any more.
+        Ok(Ok(Some((stream, flows)))) => {
+            task::spawn(async move {
+                if let Err(error) = flows.write(stream).await {
+                    tracing::debug!(%error, "a follower of flows has gone");
+                }
+            });
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "socket client"),
+        Err(_) => tracing::debug!(limit = ?TIME_FOR_ONE, "socket client is too slow"),
     }
 }
 

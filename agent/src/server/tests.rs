@@ -58,9 +58,16 @@ fn start() -> Running {
     }));
     let (ask, _) = mpsc::channel(1);
     let (inquiries, mut inquired) = mpsc::channel(1);
-    let hits = HitView::new(hits, ask);
-    let server =
-        Server::new(snapshots, Arc::new(counters), Arc::new(tables), None, hits, observer.clone(), inquiries);
+    let server = Server::new(ServerInputs {
+        snapshots,
+        read_counters: Arc::new(counters),
+        count_tables: Arc::new(tables),
+        watches: None,
+        hits: HitView::new(hits, ask),
+        observer: observer.clone(),
+        inquiries,
+        restarts: TaskRestarts::default(),
+    });
     let claimed = async move {
         // The tables of this agent deny everything to x/b and know nobody else.
         while let Some(Inquiry { claims, reply }) = inquired.recv().await {
@@ -287,7 +294,7 @@ fn hostile_requests_get_one_line_and_harm_nobody() {
     }
     // The server closes on a line without end; what it says may be lost with the connection.
     running.exchange(&huge);
-    let half: Vec<UnixStream> = (0..15).map(|_| running.connect()).collect();
+    let half: Vec<UnixStream> = (0..100).map(|_| running.connect()).collect();
     let status: Status = api::ask(&running.socket(), &Ask::Status).unwrap();
     assert!(!status.ready, "silent clients do not keep the next one waiting");
     drop(half);
@@ -296,7 +303,7 @@ fn hostile_requests_get_one_line_and_harm_nobody() {
 #[test]
 fn a_silent_client_loses_its_place() {
     let running = start();
-    let silent: Vec<UnixStream> = (0..17).map(|_| running.connect()).collect();
+    let silent: Vec<UnixStream> = (0..65).map(|_| running.connect()).collect();
     for mut stream in silent {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
@@ -386,4 +393,49 @@ fn hostile_http_harms_nobody() {
         let _ = stream.read_to_string(&mut answer);
         assert!(!answer.contains(" 200 "), "{answer}");
     }
+}
+
+#[test]
+fn probes_find_a_place_beside_any_number_of_clients_that_never_finish() {
+    let running = start();
+    let began = Instant::now();
+    let mut slow = Vec::new();
+    for round in 0..10 {
+        for _ in 0..50 {
+            let mut stream = TcpStream::connect(running.http).unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
+            slow.push(stream);
+        }
+        let answer = running.get("GET /healthz HTTP/1.0\r\n\r\n");
+        assert!(answer.contains(" 200 "), "round {round}: {answer:?}");
+    }
+    // Sooner than the first of them would have been sent away: nobody waited for that.
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[test]
+fn probes_are_answered_while_the_deny_log_blocks() {
+    let running = start();
+    let blocked = lock(&running.observer);
+    // More metrics than there are threads for them.
+    let scrapes: Vec<TcpStream> = (0..WORKERS + 4)
+        .map(|_| {
+            let mut stream = TcpStream::connect(running.http).unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    assert!(running.get("GET /healthz HTTP/1.0\r\n\r\n").contains(" 200 "));
+    let endpoints: Vec<EndpointStatus> = api::ask(&running.socket(), &Ask::Endpoints).unwrap();
+    assert_eq!(endpoints.len(), 1);
+    drop(blocked);
+    let mut statuses = std::collections::BTreeMap::<String, usize>::new();
+    for mut stream in scrapes {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        *statuses.entry(answer.lines().next().unwrap_or_default().to_owned()).or_default() += 1;
+    }
+    assert_eq!(statuses.get("HTTP/1.0 200 OK"), Some(&WORKERS), "{statuses:?}");
+    assert_eq!(statuses.get("HTTP/1.0 503 Service Unavailable"), Some(&4), "{statuses:?}");
 }

@@ -11,7 +11,7 @@ use std::{
 use podgate::{
     api::{Counted, Counter, Flow, Status},
     flows::{Observer, SharedObserver},
-    server::{HitReport, HitView, Server, Snapshot, Socket},
+    server::{HitReport, HitView, Server, ServerInputs, Snapshot, Socket, TaskRestarts},
     source::manifests,
 };
 use podgate_common::{Direction, Outcome};
@@ -44,16 +44,16 @@ impl Agent {
             let (ask, _asked) = mpsc::channel(1);
             // Nobody answers: there is no kernel.
             let (inquiries, _) = mpsc::channel(1);
-            let hits = HitView::new(reports, ask);
-            let server = Server::new(
+            let server = Server::new(ServerInputs {
                 snapshots,
-                Arc::new(counted),
-                Arc::new(Vec::new),
-                None,
-                hits,
-                observer(),
+                read_counters: Arc::new(counted),
+                count_tables: Arc::new(Vec::new),
+                watches: None,
+                hits: HitView::new(reports, ask),
+                observer: observer(),
                 inquiries,
-            );
+                restarts: TaskRestarts::default(),
+            });
             listening.send(()).expect("the test waits");
             tokio::select! {
                 ended = socket.serve(server) => ended.expect("it serves for ever"),

@@ -1,0 +1,222 @@
+//! The thread that enforces: it owns the reconciler, and makes a pass whenever an input has changed.
+//!
+//! In: the newest picture of each source, questions about the kernel's tables. Out: snapshots of the state and reports of
+//! hits. A pass may take long: nothing else runs on this thread, and whoever asks it waits a bounded time. No write before
+//! every source has given a picture.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use tokio::{
+    sync::{mpsc, watch},
+    time::interval,
+};
+
+use super::{
+    flow_table_monitor::FlowTableMonitor,
+    inputs::{Changed, Inputs},
+};
+use crate::{
+    api::Latency,
+    endpoints::{Network, cni::CniResults},
+    flows::{SharedObserver, lock},
+    kernel::{Pins, Predecessors},
+    options::AgentOptions,
+    reconciler::{Pass, Reconciler},
+    report::{self, Progress},
+    server::{HitReport, Inquiry, Snapshot, Testimony},
+    source::Picture,
+};
+
+/// How often it is checked what time alone changes, and how long after a pass that failed the next one is made: the
+/// kernel was out of memory, or a device was just going away.
+const ATTENDING: Duration = Duration::from_secs(1);
+
+/// How often it is checked whether the flow table is too small.
+const FLOW_TABLE: Duration = Duration::from_secs(10);
+
+/// How often policies are credited with what was counted.
+const COUNTING: Duration = Duration::from_secs(5);
+
+/// Where other threads ask, and where they find the answers.
+#[derive(Debug)]
+pub(super) struct Channels {
+    pub(super) inputs: Arc<Inputs>,
+    pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
+    pub(super) hits: watch::Sender<Arc<HitReport>>,
+    /// Asks for a count of hits now.
+    pub(super) hits_asked: mpsc::Receiver<()>,
+    pub(super) inquiries: mpsc::Receiver<Inquiry>,
+}
+
+/// The newest of every source, and what was made of it.
+pub(super) struct Enforcement {
+    reconciler: Reconciler,
+    picture: Option<Picture>,
+    network: Option<Arc<Network>>,
+    cni: Option<Arc<CniResults>>,
+    progress: Progress,
+    observer: SharedObserver,
+    /// When a source learned of the oldest change that is not enforced yet.
+    learned: Option<Instant>,
+    /// Problems that were logged, so that each is logged once.
+    problems: BTreeSet<String>,
+    pins: Pins,
+    /// Until they are gone.
+    predecessors: Option<Predecessors>,
+    monitor: FlowTableMonitor,
+}
+
+impl Enforcement {
+    /// `source`: as in `manifests`.
+    pub(super) fn new(
+        options: &AgentOptions,
+        source: &'static str,
+        reconciler: Reconciler,
+        observer: SharedObserver,
+        (pins, predecessors): (Pins, Predecessors),
+        monitor: FlowTableMonitor,
+    ) -> Self {
+        let progress = Progress {
+            node: options.node.clone(),
+            source,
+            started: Instant::now(),
+            read: None,
+            ready: false,
+            epoch: 0,
+            latency: Latency::default(),
+            last_error: None,
+        };
+        Self {
+            reconciler,
+            picture: None,
+            network: None,
+            cni: None,
+            progress,
+            observer,
+            learned: None,
+            problems: BTreeSet::new(),
+            pins,
+            predecessors: Some(predecessors),
+            monitor,
+        }
+    }
+
+    /// Enforces for ever.
+    pub(super) async fn run(mut self, channels: Channels) -> Result<()> {
+        let Channels { inputs, snapshots, hits, mut hits_asked, mut inquiries } = channels;
+        let mut flow_table = interval(FLOW_TABLE);
+        let mut count = interval(COUNTING);
+        let mut attend = interval(ATTENDING);
+        loop {
+            tokio::select! {
+                () = inputs.changed() => self.take(inputs.take()),
+                _ = attend.tick() => {
+                    let is_due = self.reconciler.attend();
+                    if !is_due && self.progress.last_error.is_none() {
+                        continue;
+                    }
+                }
+                _ = flow_table.tick() => {
+                    self.monitor.check();
+                    continue;
+                }
+                _ = count.tick() => {
+                    hits.send_replace(self.count());
+                    continue;
+                }
+                Some(()) = hits_asked.recv() => {
+                    hits.send_replace(self.count());
+                    continue;
+                }
+                Some(inquiry) = inquiries.recv() => {
+                    self.testify(inquiry);
+                    continue;
+                }
+            }
+            self.pass();
+            if self.progress.ready
+                && let Some(predecessors) = self.predecessors.take_if(|predecessors| !predecessors.is_empty())
+            {
+                retire(predecessors, &self.pins);
+            }
+            snapshots.send_replace(Arc::new(self.snapshot()));
+        }
+    }
+
+    fn take(&mut self, Changed { picture, learned, network, cni }: Changed) {
+        if let Some(picture) = picture {
+            let problems: BTreeSet<String> = picture.problems.iter().map(ToString::to_string).collect();
+            for problem in problems.difference(&self.problems) {
+                tracing::warn!("{problem}");
+            }
+            self.problems = problems;
+            self.progress.read = Some(Instant::now());
+            self.learned = self.learned.or(learned);
+            self.picture = Some(picture);
+        }
+        self.network = network.or(self.network.take());
+        self.cni = cni.or(self.cni.take());
+    }
+
+    /// Enforces what is known, once everything is.
+    fn pass(&mut self) {
+        let (Some(picture), Some(network), Some(cni)) = (&self.picture, &self.network, &self.cni) else {
+            return;
+        };
+        let started = Instant::now();
+        match self.reconciler.reconcile(&picture.cluster, network, cni) {
+            Ok(Pass { epoch, enforced }) => {
+                let latency = self.learned.map(|learned| enforced.saturating_duration_since(learned));
+                if epoch != self.progress.epoch {
+                    lock(&self.observer).judged_by(self.reconciler.context(epoch));
+                    tracing::info!(epoch, took = ?started.elapsed(), ?latency, "enforced");
+                }
+                self.progress.epoch = epoch;
+                if let Some(latency) = latency {
+                    self.progress.latency.observe(latency);
+                    self.learned = None;
+                }
+                self.progress.ready = true;
+                self.progress.last_error = None;
+            }
+            Err(error) => {
+                tracing::error!("{error:#}; what was in force stays");
+                self.progress.last_error = Some(format!("{error:#}"));
+            }
+        }
+    }
+
+    /// Asks the kernel's tables.
+    fn testify(&mut self, Inquiry { claims, reply }: Inquiry) {
+        let mut ask = |claim| self.reconciler.verdict(claim).inspect_err(|error| tracing::warn!("{error:#}"));
+        let allowed = claims.iter().map(|claim| ask(claim).ok().flatten()).collect();
+        // Who asked may have gone.
+        let _ = reply.send(Testimony { epoch: self.progress.epoch, allowed });
+    }
+
+    /// What policies have done.
+    fn count(&mut self) -> Arc<HitReport> {
+        lock(&self.observer).log_summaries();
+        let Some(picture) = &self.picture else { return Arc::default() };
+        let counted = self.reconciler.count(&picture.cluster);
+        let (policies, drops) = counted.inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default();
+        Arc::new(HitReport { policies, drops })
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        report::snapshot(&self.progress, self.picture.as_ref(), &self.reconciler)
+    }
+}
+
+/// Programs of an agent with other maps judge no longer. What cannot be removed is tried by the next agent.
+fn retire(predecessors: Predecessors, pins: &Pins) {
+    match predecessors.retire(pins) {
+        Ok(links) => tracing::info!(links, "an agent with other maps has left these, they are gone"),
+        Err(error) => tracing::error!("what an agent with other maps has left: {error:#}"),
+    }
+}

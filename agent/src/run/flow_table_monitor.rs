@@ -1,0 +1,38 @@
+//! Warns when the flow table is too small.
+
+use std::sync::Arc;
+
+use podgate_common::Eviction;
+
+use crate::kernel::Counters;
+
+pub(super) struct FlowTableMonitor {
+    counters: Arc<Counters>,
+    /// Evicted connections at the last warning.
+    reported: u64,
+}
+
+impl FlowTableMonitor {
+    pub(super) fn new(counters: Arc<Counters>) -> Self {
+        let mut monitor = Self { counters, reported: 0 };
+        monitor.reported = monitor.evicted();
+        monitor
+    }
+
+    pub(super) fn check(&mut self) {
+        let evicted = self.evicted();
+        if evicted > self.reported {
+            let connections = evicted - self.reported;
+            tracing::warn!(connections, "live connections had to leave the flow table: see --flows");
+            self.reported = evicted;
+        }
+    }
+
+    /// Those that were answered. Others come and go with every scan of ports.
+    fn evicted(&self) -> u64 {
+        let read = self.counters.evictions().inspect_err(|error| tracing::warn!("{error:#}"));
+        read.map_or(self.reported, |evictions| {
+            evictions.iter().filter(|(of, _)| *of == Eviction::Established).map(|(_, count)| count).sum()
+        })
+    }
+}
