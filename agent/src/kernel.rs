@@ -5,6 +5,7 @@
 
 mod attach;
 mod btf;
+mod cluster_id;
 mod events;
 mod fill;
 mod flows;

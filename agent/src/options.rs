@@ -44,6 +44,10 @@ pub struct AgentOptions {
     /// File or directory of objects, read and watched, instead of an API server (repeatable)
     #[arg(long, value_name = "PATH")]
     pub manifests: Vec<PathBuf>,
+    /// Enforce also what holds no object at all, and an API server's answer without any namespace
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub allow_empty: bool,
     /// How to reach the API server [default: in-cluster, then $KUBECONFIG, then the home directory's]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,

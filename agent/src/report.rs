@@ -28,6 +28,10 @@ pub struct Progress {
     pub epoch: u32,
     pub latency: Latency,
     pub last_error: Option<String>,
+    /// Of the newest picture, also of one that is not enforced.
+    pub problems: Vec<String>,
+    /// Why the newest picture is not enforced, or is known to lack something.
+    pub source_error: Option<String>,
 }
 
 /// The agent's state, for all who ask.
@@ -48,7 +52,7 @@ pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Rec
                 kind: progress.source.to_owned(),
                 age_seconds: progress.read.map(|read| (taken - read).as_secs()),
                 objects: objects(&picture.cluster),
-                problems: picture.problems.iter().map(ToString::to_string).collect(),
+                problems: progress.problems.clone(),
                 watches: Vec::new(),
             }],
             endpoints: counts(&enforced),
@@ -58,7 +62,7 @@ pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Rec
             tables: reconciler.sizes().into_iter().map(fill).collect(),
             counters: Vec::new(),
             evictions: Vec::new(),
-            last_error: progress.last_error.clone(),
+            last_error: progress.last_error.clone().or_else(|| progress.source_error.clone()),
         },
         endpoints: enforced.into_iter().map(endpoint).collect(),
         cluster: picture.cluster.clone(),

@@ -5,6 +5,7 @@
 //! makes flows of the kernel's events.
 
 mod counters;
+mod earlier;
 mod enforcement;
 mod flow_table_monitor;
 mod inputs;
@@ -21,6 +22,7 @@ use tokio::{
 };
 
 use self::{
+    earlier::Earlier,
     enforcement::{Channels, Enforcement},
     flow_table_monitor::FlowTableMonitor,
     inputs::Inputs,
@@ -71,6 +73,11 @@ fn runtime() -> Result<Runtime> {
 
 async fn run(options: &AgentOptions) -> Result<()> {
     let mut shutdown = Shutdown::new()?;
+    // A source that cannot be reached by its configuration leaves nothing in the kernel.
+    let client = match &options.manifests[..] {
+        [] => Some(kube::connect(options.kubeconfig.as_deref()).await?),
+        _ => None,
+    };
     let pins = Pins::create(&options.bpffs)?;
     let _lock = Lock::take(pins.directory()).context("another agent is running")?;
     let predecessors = pins.predecessors()?;
@@ -80,6 +87,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
         masqueraded: options.masqueraded_ingress == MasqueradedIngress::Allow,
         share: true,
     };
+    let earlier = Earlier::of(&pins)?;
     let mut kernel = Kernel::load(Some(&pins), kernel_options)?;
     let deny_log = open_deny_log(options)?;
     let observer: SharedObserver = Arc::new(Mutex::new(Observer::new(options.node.clone(), deny_log)));
@@ -95,18 +103,24 @@ async fn run(options: &AgentOptions) -> Result<()> {
     let attacher = Attacher::new(mode, &pins)?;
     let reconciler = Reconciler::new(options.node.clone(), kernel, attacher, pins.made()?);
 
-    let (mut updates, source, health) = if options.manifests.is_empty() {
-        let client = kube::connect(options.kubeconfig.as_deref()).await?;
-        let (updates, health) = kube::watch(&client, options.node.clone());
-        (updates, "kubernetes", Some(health))
-    } else {
-        (manifests::watch(options.manifests.clone())?, "manifests", None)
+    let (mut updates, source, health) = match client {
+        Some(client) => {
+            let (updates, health) = kube::watch(&client, options.node.clone(), options.allow_empty);
+            (updates, "kubernetes", Some(health))
+        }
+        None => (manifests::watch(options.manifests.clone(), options.allow_empty)?, "manifests", None),
     };
     let mut network = NetworkWatch::open()?;
     let mut cni = CniWatch::new(&options.cni_results)?;
 
-    let enforcement =
-        Enforcement::new(options, source, reconciler, observer.clone(), (pins, predecessors), monitor);
+    let enforcement = Enforcement::new(
+        options,
+        source,
+        reconciler,
+        observer.clone(),
+        (pins, predecessors, earlier),
+        monitor,
+    );
     let (snapshots, snapshots_seen) = watch::channel(Arc::new(enforcement.snapshot()));
     let (hits, hits_seen) = watch::channel(Arc::default());
     let (ask_for_hits, hits_asked) = mpsc::channel(1);

@@ -119,7 +119,11 @@ impl Server {
             *age += since;
         }
         if let Some(health) = &self.inputs.watches {
-            watched(&mut status.sources, &health.read());
+            let watches = health.read();
+            watched(&mut status.sources, &watches);
+            if !status.ready {
+                status.last_error = status.last_error.or_else(|| unlisted(&watches));
+            }
         }
         let Counted { packets, evictions, untold: _ } = (self.inputs.read_counters)();
         (status.counters, status.evictions) = (packets, evictions);
@@ -212,6 +216,13 @@ impl Server {
         let (past, live) = self.work(move || lock(&observer).follow(&wanted, since, last)).await?;
         Some(Flows { past, live: follow.then_some(live), filter, _place: place })
     }
+}
+
+/// Why there is no picture yet: the first kind that cannot be listed.
+fn unlisted(watches: &[WatchHealth]) -> Option<String> {
+    let WatchHealth { kind, error, .. } =
+        watches.iter().find(|watch| !watch.listed && watch.error.is_some())?;
+    error.as_ref().map(|error| format!("{kind} cannot be listed: {error}"))
 }
 
 /// A source that is watched is as old as the oldest of its watches.

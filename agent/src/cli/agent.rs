@@ -34,6 +34,7 @@ fn log_options(options: &AgentOptions) {
     let AgentOptions {
         node,
         manifests,
+        allow_empty,
         kubeconfig,
         bpffs,
         socket,
@@ -53,6 +54,7 @@ fn log_options(options: &AgentOptions) {
         version = env!("CARGO_PKG_VERSION"),
         %node,
         ?manifests,
+        allow_empty,
         ?kubeconfig,
         ?bpffs,
         ?socket,

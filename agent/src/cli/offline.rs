@@ -41,7 +41,7 @@ pub(super) fn read(paths: &[PathBuf]) -> anyhow::Result<Cluster> {
     for path in paths.iter().filter(|path| *path != Path::new("-")) {
         fs::metadata(path).with_context(|| path.display().to_string())?;
     }
-    let Picture { cluster, problems } = manifests::read(paths);
+    let Picture { cluster, problems, .. } = manifests::read(paths);
     for problem in &problems {
         eprintln!("{problem}");
     }

@@ -156,6 +156,7 @@ fn every_option_can_be_set_in_all_three_places() {
     let set = [
         ("node", "n7"),
         ("manifests", "/m"),
+        ("allow-empty", "true"),
         ("kubeconfig", "/k"),
         ("bpffs", "/b"),
         ("socket", "/s"),
@@ -174,7 +175,7 @@ fn every_option_can_be_set_in_all_three_places() {
     assert_eq!(options, set.iter().map(|(option, _)| *option).chain(["config"]).collect::<Vec<_>>());
 
     let shown = |options: AgentOptions| format!("{:?}", AgentOptions { config: None, ..options });
-    let line: Vec<String> = set.iter().map(|(option, value)| format!("--{option} {value}")).collect();
+    let line: Vec<String> = set.iter().map(|(option, value)| format!("--{option}={value}")).collect();
     let expected = shown(agent(&line.join(" "), &[], "").unwrap());
     let variables: Vec<String> = set
         .iter()

@@ -13,7 +13,7 @@ use podgate_common::LAYOUT_VERSION;
 use super::{
     Lock,
     attach::{clsact::Filters, tcx},
-    sys,
+    cluster_id, sys,
 };
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
@@ -70,6 +70,18 @@ impl Pins {
         made.with_context(|| format!("cannot learn the age of {}", path.display()))
     }
 
+    /// Whether an agent before this one, of whatever layout, has left programs at their hooks.
+    ///
+    /// # Errors
+    ///
+    /// When the pin directory cannot be read.
+    pub fn hold_programs(&self) -> Result<bool> {
+        let root = self.directory.parent().context("the pin directory has no parent")?;
+        let notes = entries(root)?.into_iter().flat_map(|layout| [layout.join(LINKS), layout.join(QDISCS)]);
+        let found = notes.map(|directory| Ok(!entries(&directory)?.is_empty()));
+        Ok(found.collect::<Result<Vec<_>>>()?.contains(&true))
+    }
+
     pub(super) fn links(&self) -> PathBuf {
         self.directory.join(LINKS)
     }
@@ -121,6 +133,7 @@ impl Predecessors {
                 remove_directory(&note)?;
             }
             remove_directory(&layout.join(QDISCS))?;
+            cluster_id::remove(layout)?;
             remove_directory(layout)?;
         }
         wait_for_programs()?;
@@ -161,6 +174,7 @@ pub fn detach(bpffs: &Path) -> Result<Detached> {
         detached.links += detach_links(&layout.join(LINKS))?;
         detached.maps += remove_files(&layout.join(MAPS))?;
         remove_directory(&layout.join(QDISCS))?;
+        cluster_id::remove(layout)?;
         remove_directory(layout)?;
     }
     if layouts.is_empty() {
@@ -184,7 +198,7 @@ fn detach_links(directory: &Path) -> Result<usize> {
 }
 
 /// What is in a directory; one that is not there is empty.
-fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -203,7 +217,7 @@ fn remove_files(directory: &Path) -> Result<usize> {
 }
 
 /// One that is not there is fine.
-fn remove_directory(directory: &Path) -> Result<()> {
+pub(super) fn remove_directory(directory: &Path) -> Result<()> {
     match fs::remove_dir(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", directory.display()))

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{
+    earlier::Earlier,
     flow_table_monitor::FlowTableMonitor,
     inputs::{Changed, Inputs},
 };
@@ -68,6 +69,7 @@ pub(super) struct Enforcement {
     pins: Pins,
     /// Until they are gone.
     predecessors: Option<Predecessors>,
+    earlier: Earlier,
     monitor: FlowTableMonitor,
 }
 
@@ -78,7 +80,7 @@ impl Enforcement {
         source: &'static str,
         reconciler: Reconciler,
         observer: SharedObserver,
-        (pins, predecessors): (Pins, Predecessors),
+        (pins, predecessors, earlier): (Pins, Predecessors, Earlier),
         monitor: FlowTableMonitor,
     ) -> Self {
         let progress = Progress {
@@ -90,6 +92,8 @@ impl Enforcement {
             epoch: 0,
             latency: Latency::default(),
             last_error: None,
+            problems: Vec::new(),
+            source_error: None,
         };
         Self {
             reconciler,
@@ -102,6 +106,7 @@ impl Enforcement {
             problems: BTreeSet::new(),
             pins,
             predecessors: Some(predecessors),
+            earlier,
             monitor,
         }
     }
@@ -139,10 +144,11 @@ impl Enforcement {
                 }
             }
             self.pass();
-            if self.progress.ready
-                && let Some(predecessors) = self.predecessors.take_if(|predecessors| !predecessors.is_empty())
-            {
-                retire(predecessors, &self.pins);
+            if self.progress.ready {
+                self.earlier.note_cluster(self.picture.as_ref(), &self.pins);
+                if let Some(before) = self.predecessors.take_if(|before| !before.is_empty()) {
+                    retire(before, &self.pins);
+                }
             }
             snapshots.send_replace(Arc::new(self.snapshot()));
         }
@@ -154,13 +160,28 @@ impl Enforcement {
             for problem in problems.difference(&self.problems) {
                 tracing::warn!("{problem}");
             }
+            self.progress.problems = picture.problems.iter().map(ToString::to_string).collect();
             self.problems = problems;
             self.progress.read = Some(Instant::now());
-            self.learned = self.learned.or(learned);
-            self.picture = Some(picture);
+            self.consider(picture, learned);
         }
         self.network = network.or(self.network.take());
         self.cni = cni.or(self.cni.take());
+    }
+
+    /// Takes a picture for what shall be enforced, if it is one of the cluster.
+    fn consider(&mut self, picture: Picture, learned: Option<Instant>) {
+        let refusal = self.earlier.refusal(&picture, self.progress.ready);
+        let error = refusal.clone().or_else(|| picture.lacking.first().map(ToString::to_string));
+        if let Some(error) = error.as_ref().filter(|error| self.progress.source_error.as_ref() != Some(error))
+        {
+            tracing::error!(enforced = refusal.is_none(), "no full picture of the cluster: {error}");
+        }
+        self.progress.source_error = error;
+        if refusal.is_none() {
+            self.learned = self.learned.or(learned);
+            self.picture = Some(picture);
+        }
     }
 
     /// Enforces what is known, once everything is.

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{Server, metrics::CONTENT_TYPE, places::Places};
+use crate::api::Status;
 
 /// Connections from the node itself, such as the kubelet's probes, that are served at once.
 const PLACES_OF_NODE: usize = 32;
@@ -30,6 +31,8 @@ const TIME_FOR_HEADERS: Duration = Duration::from_secs(3);
 const LONGEST_REQUEST: usize = 8192;
 /// After an accept that failed for lack of descriptors or memory, which only time gives back.
 const PAUSE: Duration = Duration::from_millis(100);
+
+const NOT_YET: &str = "the first full picture is not enforced yet";
 
 /// The listening HTTP server.
 #[derive(Debug)]
@@ -104,9 +107,15 @@ async fn respond(request: &Request<Incoming>, server: &Server) -> Response<Full<
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
-        "/readyz" if server.snapshot().status.ready => text(StatusCode::OK, "ready\n".into()),
         "/readyz" => {
-            text(StatusCode::SERVICE_UNAVAILABLE, "the first full picture is not enforced yet\n".into())
+            let Status { ready, last_error, .. } = server.status();
+            match (ready, last_error) {
+                (true, _) => text(StatusCode::OK, "ready\n".into()),
+                (false, None) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{NOT_YET}\n")),
+                (false, Some(error)) => {
+                    text(StatusCode::SERVICE_UNAVAILABLE, format!("{NOT_YET}: {error}\n"))
+                }
+            }
         }
         "/metrics" => {
             let Some(metrics) = server.metrics().await else {

@@ -9,7 +9,9 @@ mod client;
 mod events;
 mod health;
 mod object;
+mod served;
 mod store;
+mod stream;
 mod watch;
 
 pub use client::connect;

@@ -8,6 +8,7 @@
 
 mod change;
 mod document;
+mod namespace;
 mod route;
 mod store;
 mod watch;
@@ -19,20 +20,35 @@ pub use change::Change;
 pub use watch::watch;
 
 use super::{Picture, Problem, Update};
+use crate::model::Name;
 use store::Store;
+
+/// How manifests are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// The namespace of objects that name none; `default` when it is not given.
+    pub namespace: Option<Name>,
+    /// A path without any object is meant.
+    pub allow_empty: bool,
+}
+
+/// Reads everything once, with the options that a cluster's own objects need.
+pub fn read(paths: &[PathBuf]) -> Picture {
+    read_with(paths, ReadOptions::default())
+}
 
 /// Reads everything once. A path that cannot be read is a problem like any other.
 ///
 /// In a directory `*.yaml`, `*.yml` and `*.json` are read, in the order of their names and without hidden
 /// files; a file that is named itself is read whatever its ending. Of an object that appears twice the later
 /// one counts.
-pub fn read(paths: &[PathBuf]) -> Picture {
-    let mut store = Store::new(paths);
+pub fn read_with(paths: &[PathBuf], options: ReadOptions) -> Picture {
+    let mut store = Store::new(paths, options);
     for input in store.list() {
         let reading = store.read(&input);
         store.put(input, reading);
     }
-    store.picture()
+    store.picture(&[])
 }
 
 #[cfg(test)]

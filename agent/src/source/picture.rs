@@ -4,11 +4,51 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use crate::{model::Cluster, source::decode::Fault};
 
-/// A full picture of a cluster, as a source has it now.
+/// A picture of a cluster, as a source has it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Picture {
     pub cluster: Arc<Cluster>,
     pub problems: Vec<Problem>,
+    /// Why this is no picture of a cluster at all: a path that is missing, a server without namespaces.
+    pub missing: Vec<Problem>,
+    /// What is known to be lacking: objects that could never be read.
+    pub lacking: Vec<Problem>,
+    /// Which cluster it is, where the source knows: the uid of its namespace kube-system.
+    pub cluster_id: Option<String>,
+}
+
+/// What the node enforces before a picture is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct InForce<'a> {
+    /// An agent before this one has left programs and tables that are in force.
+    pub is_pinned: bool,
+    /// The cluster whose policies these are, where that is known.
+    pub cluster_id: Option<&'a str>,
+}
+
+impl Picture {
+    /// Why it must not take the place of what is in force, if it must not.
+    ///
+    /// What is missing would open pods that are isolated. Where nothing is in force there is nothing to open: the part
+    /// that could be read is better than nothing.
+    pub fn refusal(&self, in_force: InForce<'_>) -> Option<String> {
+        if let Some(problem) = self.missing.first() {
+            return Some(problem.to_string());
+        }
+        if let (Some(before), Some(now)) = (in_force.cluster_id, &self.cluster_id)
+            && before != now
+        {
+            return Some(format!(
+                "this is another cluster (namespace kube-system has uid {now}) than the one whose policies are in \
+                 force ({before}); if that is meant, run `podgate detach` first"
+            ));
+        }
+        self.lacking.first().filter(|_| in_force.is_pinned).map(|problem| {
+            format!(
+                "{problem}; what an agent before this one has left stays in force until that is put right"
+            )
+        })
+    }
 }
 
 /// A picture that differs from the one before.
@@ -64,5 +104,45 @@ impl fmt::Display for OneLine<'_> {
             true => write!(f, "{}", character.escape_default()),
             false => write!(f, "{character}"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: InForce<'_> = InForce { is_pinned: false, cluster_id: None };
+
+    fn problem(message: &str) -> Vec<Problem> {
+        vec![Problem::of_file("policies".into(), message.into())]
+    }
+
+    #[test]
+    fn a_picture_without_its_source_is_refused_whatever_is_in_force() {
+        let picture = Picture { missing: problem("cannot be read"), ..Picture::default() };
+        for is_pinned in [false, true] {
+            let refusal = picture.refusal(InForce { is_pinned, ..NOTHING });
+            assert_eq!(refusal.as_deref(), Some("policies: cannot be read"));
+        }
+        assert_eq!(Picture::default().refusal(InForce { is_pinned: true, ..NOTHING }), None);
+    }
+
+    #[test]
+    fn a_picture_that_lacks_objects_is_refused_only_over_pinned_tables() {
+        let picture = Picture { lacking: problem("is no YAML"), ..Picture::default() };
+        assert_eq!(picture.refusal(NOTHING), None);
+        let refusal = picture.refusal(InForce { is_pinned: true, ..NOTHING }).unwrap();
+        assert!(refusal.starts_with("policies: is no YAML; "), "{refusal}");
+    }
+
+    #[test]
+    fn the_picture_of_another_cluster_is_refused() {
+        let picture = Picture { cluster_id: Some("b".into()), ..Picture::default() };
+        assert_eq!(picture.refusal(NOTHING), None, "no cluster is known yet");
+        assert_eq!(picture.refusal(InForce { cluster_id: Some("b"), ..NOTHING }), None);
+        let refusal = picture.refusal(InForce { cluster_id: Some("a"), ..NOTHING }).unwrap();
+        assert!(refusal.contains("another cluster") && refusal.contains("podgate detach"), "{refusal}");
+        let unknown = Picture::default();
+        assert_eq!(unknown.refusal(InForce { cluster_id: Some("a"), ..NOTHING }), None, "of manifests");
     }
 }

@@ -43,6 +43,8 @@ pub struct Agent {
 pub enum Source<'a> {
     /// The lab's own files.
     Manifests,
+    /// Another file or directory.
+    Path(&'a Path),
     /// By a kubeconfig.
     ApiServer(&'a Path),
 }
@@ -82,6 +84,7 @@ impl Agent {
         command.arg("agent").args(["--node", node.name(), "--metrics", &METRICS.to_string()]);
         match source {
             Source::Manifests => command.arg("--manifests").arg(node.manifests.directory()),
+            Source::Path(path) => command.arg("--manifests").arg(path),
             Source::ApiServer(kubeconfig) => command.arg("--kubeconfig").arg(kubeconfig),
         };
         command.arg("--bpffs").arg(node.bpffs()).arg("--socket").arg(socket(node));
@@ -111,6 +114,11 @@ impl Agent {
 
     pub fn process_id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Waits until it ends by itself.
+    pub fn ended(mut self) -> Result<ExitStatus> {
+        until("the agent ends", START, || self.process.try_wait().context("waiting for the agent"))
     }
 
     /// Ends the agent without a warning, as the OOM killer would.

@@ -1,16 +1,23 @@
 //! Bad input: each bad file is named in the log, everything else is enforced.
 
-use anyhow::{Result, ensure};
-use xtask::lab::{Agent, Lab, PATIENT, Seen, Traffic, until};
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use xtask::lab::{Agent, Lab, Node, PATIENT, Seen, Source, Traffic, until};
 
 use super::{
     Test,
+    lifecycle::Cast,
     scene::{EVERY_KIND, apply, becomes, expect, policy, serve_all},
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("bad_files_are_named_and_the_others_are_enforced", bad_files),
     ("a_file_that_turns_unreadable_keeps_its_last_good_state", turns_unreadable),
+    ("an_agent_that_finds_no_object_opens_nothing_that_is_isolated", nothing_found),
+    ("an_empty_directory_that_is_meant_is_enforced", meant_empty),
+    ("a_file_that_is_broken_when_an_agent_starts_again_opens_nothing", broken_at_restart),
+    ("an_agent_whose_kubeconfig_cannot_be_read_leaves_nothing_in_the_kernel", bad_kubeconfig),
     ("a_policy_that_is_half_understood_isolates_and_allows_the_understood_half", half_understood),
 ];
 
@@ -107,4 +114,75 @@ fn half_understood(lab: &mut Lab) -> Result<()> {
     let _agent = Agent::start(&node, &[])?;
     expect(&friend.place, server.addresses, &EVERY_KIND, Seen::Reached)?;
     expect(&stranger.place, server.addresses, &EVERY_KIND, Seen::Blocked)
+}
+
+/// Starts an agent, and waits until it says why it is not ready.
+fn refused(node: &Node, path: &Path, reason: &str) -> Result<Agent> {
+    let agent = Agent::spawn(node, Source::Path(path), &[])?;
+    let status = until("the agent says what it lacks", PATIENT, || {
+        let Ok(status) = agent.ask(&["status"]) else { return Ok(None) };
+        Ok(status["last_error"].is_string().then_some(status))
+    })?;
+    let error = status["last_error"].as_str().context("an error is text")?;
+    ensure!(error.contains(reason), "{error:?} does not say {reason:?}");
+    ensure!(status["ready"] == false && !agent.is_ready(), "it says that it is ready: {status}");
+    Ok(agent)
+}
+
+fn nothing_found(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    Agent::start(&cast.node, &[])?.kill()?;
+    let empty = cast.node.directory().join("empty");
+    let foreign = cast.node.directory().join("foreign.yaml");
+    let broken = cast.node.directory().join("broken.yaml");
+    fs::create_dir(&empty).context("making a directory")?;
+    fs::write(&foreign, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")
+        .context("writing a file")?;
+    fs::write(&broken, "kind: [NetworkPolicy\n").context("writing a file")?;
+    for (path, reason) in [
+        (cast.node.directory().join("misspelt"), "No such file"),
+        (empty, "holds no object"),
+        (foreign, "holds no object"),
+        (broken, "unclosed bracket"),
+    ] {
+        let agent = refused(&cast.node, &path, reason)?;
+        cast.verdicts_hold()?;
+        agent.terminate()?;
+        cast.verdicts_hold()?;
+    }
+    let _agent = Agent::start(&cast.node, &[])?;
+    cast.verdicts_hold()
+}
+
+fn meant_empty(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    Agent::start(&cast.node, &[])?.kill()?;
+    let empty = cast.node.directory().join("empty");
+    fs::create_dir(&empty).context("making a directory")?;
+    let mut agent = Agent::spawn(&cast.node, Source::Path(&empty), &["--allow-empty"])?;
+    agent.ready(PATIENT)?;
+    becomes(&cast.stranger.place, cast.server.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)
+}
+
+fn broken_at_restart(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    Agent::start(&cast.node, &[])?.kill()?;
+    lab.manifests().write("policy-close.yaml", "kind: [NetworkPolicy\n")?;
+    let agent = refused(&cast.node, lab.manifests().directory(), "policy-close.yaml")?;
+    cast.verdicts_hold()?;
+    // What is put right is enforced.
+    apply(lab.manifests(), "close", "  podSelector: {}\n  ingress: [{}]\n")?;
+    becomes(&cast.stranger.place, cast.server.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+    ensure!(agent.is_ready(), "an agent with a full picture is not ready");
+    Ok(())
+}
+
+fn bad_kubeconfig(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("n1")?;
+    for kubeconfig in [node.directory().join("absent"), node.directory().to_owned()] {
+        let status = Agent::spawn(&node, Source::ApiServer(&kubeconfig), &[])?.ended()?;
+        ensure!(status.code() == Some(1), "it ended with {status}");
+        ensure!(!node.bpffs().join("podgate").exists(), "it has left pins");
+    }
+    Ok(())
 }

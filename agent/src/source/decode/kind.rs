@@ -68,12 +68,13 @@ pub(super) fn recognise(root: &Field<'_>, listed: Option<Kind>) -> Result<Recogn
 
 fn is_ours(kind: Kind, api_version: &Field<'_>) -> Result<bool, Reported> {
     let text = api_version.required_text()?;
-    if text == kind.api_version() {
+    if kind.api_versions().contains(&text) {
         return Ok(true);
     }
     let group = text.split_once('/').map_or("", |(group, _version)| group);
     if OUR_GROUPS.contains(&group) {
-        let message = format!("{} is not known for a {kind}, only {}", quoted(text), kind.api_version());
+        let known = kind.api_versions().join(" and ");
+        let message = format!("{} is not known for a {kind}, only {known}", quoted(text));
         return Err(api_version.fault(message));
     }
     Ok(false)
@@ -97,7 +98,7 @@ impl Kind {
         value.get("kind").and_then(Value::as_str).and_then(Self::named)
     }
 
-    fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         Some(match name {
             "Namespace" => Self::Namespace,
             "Node" => Self::Node,
@@ -118,15 +119,16 @@ impl Kind {
         matches!(self, Self::Pod | Self::NetworkPolicy | Self::Service | Self::EndpointSlice)
     }
 
-    pub(crate) fn api_version(self) -> &'static str {
+    /// The versions that are read, the newest first. All of one kind have the same fields.
+    pub(crate) const fn api_versions(self) -> &'static [&'static str] {
         match self {
-            Self::Namespace | Self::Node | Self::Pod | Self::Service => "v1",
-            Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::Namespace | Self::Node | Self::Pod | Self::Service => &["v1"],
+            Self::NetworkPolicy => &["networking.k8s.io/v1"],
             Self::ClusterPolicy(ClusterPolicyKind::ClusterNetworkPolicy) => {
-                "policy.networking.k8s.io/v1alpha2"
+                &["policy.networking.k8s.io/v1beta1", "policy.networking.k8s.io/v1alpha2"]
             }
-            Self::ClusterPolicy(_) => "policy.networking.k8s.io/v1alpha1",
-            Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::ClusterPolicy(_) => &["policy.networking.k8s.io/v1alpha1"],
+            Self::EndpointSlice => &["discovery.k8s.io/v1"],
         }
     }
 }

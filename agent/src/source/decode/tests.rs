@@ -110,7 +110,7 @@ fn our_kinds_at_unknown_versions_are_faults_and_other_groups_are_not() {
                 "ClusterNetworkPolicy",
                 "a",
                 "\"policy.networking.k8s.io/v1\" is not known for a ClusterNetworkPolicy, only \
-                 policy.networking.k8s.io/v1alpha2"
+                 policy.networking.k8s.io/v1beta1 and policy.networking.k8s.io/v1alpha2"
                     .into(),
             ),
         ),

@@ -21,7 +21,7 @@ pub(super) const SILENCE: Duration = Duration::from_secs(150);
 ///
 /// When none of them is there, or what is there cannot be read.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
-    let mut config = match kubeconfig {
+    let config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path);
             let file = file.with_context(|| format!("--kubeconfig {}", path.display()))?;
@@ -36,9 +36,15 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
              directory (and no --manifests)",
         )?,
     };
+    client(config)
+}
+
+pub(super) fn client(mut config: Config) -> Result<Client> {
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(SILENCE);
     config.reset_reader_on_write = true;
+    // The library's own retries are silent, and their pauses grow to minutes; a watch has its own.
+    config.default_retry = false;
     Client::try_from(config).context("cannot make a client of the API server")
 }
 

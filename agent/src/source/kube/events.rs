@@ -75,8 +75,12 @@ impl Events {
     }
 }
 
+/// Those that say what shall be enforced: policies, and the mode of a namespace.
 const fn is_policy(kind: Kind) -> bool {
-    matches!(kind, Kind::NetworkPolicy | Kind::ClusterPolicy(_))
+    match kind {
+        Kind::Namespace | Kind::NetworkPolicy | Kind::ClusterPolicy(_) => true,
+        Kind::Node | Kind::Pod | Kind::Service | Kind::EndpointSlice => false,
+    }
 }
 
 /// Which node's agent tells of a policy: every agent answers the same, and the work is spread over all of them.
@@ -98,7 +102,7 @@ async fn publish(recorder: Recorder, mut tellings: mpsc::Receiver<Telling>) {
             secondary: None,
         };
         let regarding = k8s_openapi::api::core::v1::ObjectReference {
-            api_version: Some(policy.kind().api_version().into()),
+            api_version: policy.kind().api_versions().first().map(|&version| version.into()),
             kind: Some(policy.kind().to_string()),
             namespace: policy.namespace().map(ToString::to_string),
             name: Some(policy.name().to_string()),

@@ -51,9 +51,9 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// Where objects of a kind are found.
-pub(super) fn resource(kind: Kind) -> ApiResource {
-    let (group, version) = kind.api_version().split_once('/').unwrap_or(("", kind.api_version()));
+/// Where objects of a kind are found, at one of its versions.
+pub(super) fn resource(kind: Kind, api_version: &str) -> ApiResource {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let id = GroupVersionKind::gvk(group, version, &kind.to_string());
     let plural = match kind {
         Kind::Namespace => "namespaces",
@@ -128,7 +128,7 @@ mod tests {
             (Kind::NetworkPolicy, "/apis/networking.k8s.io/v1/networkpolicies"),
             (Kind::EndpointSlice, "/apis/discovery.k8s.io/v1/endpointslices"),
         ] {
-            assert_eq!(Object::url_path(&resource(kind), None), path);
+            assert_eq!(Object::url_path(&resource(kind, kind.api_versions()[0]), None), path);
         }
     }
 }

@@ -14,6 +14,9 @@ use crate::model::{Cluster, Name};
 /// Names and label sets that nobody uses any more are looked for after so many objects.
 const OBJECTS_PER_SWEEP: usize = 10_000;
 
+/// The namespace whose uid names a cluster: every cluster has it, and it cannot be made anew.
+const OF_THE_CLUSTER: &str = "kube-system";
+
 #[derive(Debug, Default)]
 pub(super) struct Store {
     decoder: Decoder,
@@ -23,6 +26,12 @@ pub(super) struct Store {
     /// Lists that have not come to their end.
     lists: BTreeMap<Kind, List>,
     decoded: usize,
+    /// The uid of `kube-system`.
+    cluster_id: Option<String>,
+    /// Kinds whose objects cannot be read, and why.
+    lacking: BTreeMap<Kind, String>,
+    /// A server without any namespace is meant.
+    allow_empty: bool,
 }
 
 /// What a list has brought so far, in the form in which it will be kept: nothing of it is there twice.
@@ -49,6 +58,27 @@ struct Faulty {
 }
 
 impl Store {
+    pub(super) fn new(allow_empty: bool) -> Self {
+        Self { allow_empty, ..Self::default() }
+    }
+
+    /// The server does not know a kind: there are no such policies. Out: as of [`Self::take`].
+    pub(super) fn clear(&mut self, kind: Kind) -> bool {
+        let lacked = self.lacking.remove(&kind).is_some();
+        let held = self.cluster.cluster_policies.keys().any(|name| Kind::ClusterPolicy(name.kind) == kind);
+        if held {
+            self.faulty.retain(|id, _| id.kind() != kind);
+            kind.replace(Arc::make_mut(&mut self.cluster), Cluster::default());
+        }
+        lacked || held
+    }
+
+    /// The objects of a kind cannot be read; those that were read stay. Out: as of [`Self::take`].
+    pub(super) fn lacks(&mut self, kind: Kind, why: &str) -> bool {
+        let before = self.lacking.insert(kind, why.to_owned());
+        before.as_deref() != Some(why)
+    }
+
     /// Takes an event of a watch. Out: whether a picture would differ from the one before.
     pub(super) fn take(&mut self, kind: Kind, event: Event<Object>) -> bool {
         match event {
@@ -68,6 +98,7 @@ impl Store {
                 self.faulty.extend(faulty);
                 kind.replace(Arc::make_mut(&mut self.cluster), cluster);
                 self.decoder.sweep();
+                self.lacking.remove(&kind);
                 true
             }
             Event::Apply(object) => {
@@ -83,8 +114,17 @@ impl Store {
     }
 
     pub(super) fn picture(&self) -> Picture {
-        let problems = self.faulty.values().flat_map(|faulty| &faulty.problems).cloned().collect();
-        Picture { cluster: self.cluster.clone(), problems }
+        let mut problems: Vec<_> =
+            self.faulty.values().flat_map(|faulty| &faulty.problems).cloned().collect();
+        let lacking = self.lacking.iter().map(|(kind, why)| of_server(&kind.to_string(), why));
+        let lacking: Vec<_> = lacking.collect();
+        let is_missing = self.cluster.namespaces.is_empty() && !self.allow_empty;
+        let missing = is_missing
+            .then(|| of_server("", "answers without any namespace (--allow-empty if that is meant)"));
+        let missing: Vec<_> = missing.into_iter().collect();
+        problems.extend(lacking.iter().chain(&missing).cloned());
+        let cluster_id = self.cluster_id.clone();
+        Picture { cluster: self.cluster.clone(), problems, missing, lacking, cluster_id }
     }
 
     /// The objects that are not in order, with their uids and what is wrong.
@@ -102,9 +142,20 @@ impl Store {
             self.decoder.sweep();
         }
         let (decoded, faults) = self.decoder.decode_as(kind, &object.value);
+        if let Some(Decoded::Namespace(name, _)) = &decoded
+            && **name == *OF_THE_CLUSTER
+        {
+            self.cluster_id = object.uid();
+        }
         let problems = faults.into_iter().map(|fault| Problem::of_fault(String::new(), fault)).collect();
         Told { id: object.id(kind), uid: object.uid(), object: decoded, problems }
     }
+}
+
+/// What is wrong with what an API server says as a whole.
+fn of_server(object: &str, message: &str) -> Problem {
+    let (file, field) = ("API server".to_owned(), String::new());
+    Problem { file, object: object.to_owned(), field, message: message.to_owned() }
 }
 
 /// Puts an object where it belongs. Out: whether that changed anything.

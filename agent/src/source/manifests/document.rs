@@ -5,7 +5,7 @@
 //! key that appears twice makes a document unreadable: whichever counted, one of its readers would be
 //! surprised. Hostile text ends in an error: nesting, aliases and what they expand to have limits.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
@@ -29,17 +29,44 @@ const DEPTH: usize = 64;
 /// What aliases may expand to, in bytes of text, when the document itself is shorter than that.
 const EXPANDED_BYTES: usize = 16 << 20;
 
-/// What anchors may hold and aliases expand to, in scalars, lists and objects.
+/// What anchors may hold and aliases expand to, in scalars, lists and objects; more where the text is longer than that
+/// many times [`BYTES_AN_EVENT`]. Memory is then in proportion to the text, as without aliases.
 const EXPANDED_EVENTS: usize = 100_000;
+const BYTES_AN_EVENT: usize = 4;
+
+/// The byte order mark. Tools of Windows begin a text with it, also one that is pasted behind others.
+const MARK: char = '\u{feff}';
 
 /// Reads all documents of a file. `Err`: the file is not text.
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<Document>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = 1 + count_lines(&bytes[..error.valid_up_to()]);
-        format!("is not UTF-8 at line {line}")
-    })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text(bytes)?;
+    let text = text.strip_prefix(MARK).unwrap_or(&text);
     Ok(json(text).unwrap_or_else(|| yaml(text)))
+}
+
+/// UTF-8, or UTF-16 that begins with a byte order mark.
+fn text(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
+    let read: fn([u8; 2]) -> u16 = match bytes {
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        _ => {
+            return std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|error| {
+                let line = 1 + count_lines(&bytes[..error.valid_up_to()]);
+                format!("is not UTF-8 at line {line}")
+            });
+        }
+    };
+    let mut text = String::with_capacity(bytes.len());
+    let (units, rest) = bytes.as_chunks::<2>();
+    let characters = char::decode_utf16(units.iter().map(|unit| read(*unit))).map(Result::ok);
+    let half = (!rest.is_empty()).then_some(None);
+    for character in characters.chain(half) {
+        match character {
+            Some(character) => text.push(character),
+            None => return Err(format!("is not UTF-16 at line {}", 1 + count_lines(text.as_bytes()))),
+        }
+    }
+    Ok(Cow::Owned(text))
 }
 
 /// `None`: not JSON throughout, or with a fault that the YAML reader describes better.
@@ -47,6 +74,12 @@ fn json(text: &str) -> Option<Vec<Document>> {
     if !text.trim_start().starts_with(['{', '[']) {
         return None;
     }
+    // No text of JSON holds a line break, so at the start of a line a mark stands between values.
+    let marked = format!("\n{MARK}");
+    let text = &*match text.contains(&marked) {
+        true => Cow::Owned(text.replace(&marked, "\n")),
+        false => Cow::Borrowed(text),
+    };
     let mut documents = Vec::new();
     let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Strict>();
     let (mut end, mut line) = (0, 1);
@@ -66,7 +99,7 @@ fn yaml(text: &str) -> Vec<Document> {
     let mut documents = Vec::new();
     for Chunk { text, lines_before } in chunks(text) {
         let Some(empty_lines) = text.lines().position(|line| !is_empty(line)) else { continue };
-        let value = yaml_document(text, lines_before);
+        let value = yaml_document(&without_marks(text), lines_before);
         if !matches!(value, Ok(Value::Null)) {
             let line = 1 + lines_before + empty_lines;
             documents.push(Document { position: position(documents.len(), line), value });
@@ -75,13 +108,31 @@ fn yaml(text: &str) -> Vec<Document> {
     documents
 }
 
+/// Takes away the marks that stand before the content of a document: further on, they are text.
+fn without_marks(text: &str) -> Cow<'_, str> {
+    if !text.contains(MARK) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len());
+    let mut in_head = true;
+    for line in text.split_inclusive('\n') {
+        let unmarked = if in_head { line.strip_prefix(MARK).unwrap_or(line) } else { line };
+        clean.push_str(unmarked);
+        in_head &= is_empty(unmarked);
+    }
+    Cow::Owned(clean)
+}
+
 fn position(before: usize, line: usize) -> String {
     format!("document {} (line {line})", before + 1)
 }
 
 fn yaml_document(text: &str, lines_before: usize) -> Result<Value, String> {
+    let expanded_events = EXPANDED_EVENTS.max(text.len() / BYTES_AN_EVENT);
     let options = serde_saphyr::options! {
         with_snippet: false,
+        // Nobody reads them, and a block may begin with any number of them.
+        emit_comments: false,
         // As in YAML 1.2: `y` and `no` are text, and names of namespaces.
         strict_booleans: true,
         // Neither octal, as YAML 1.1 has it, nor decimal, as YAML 1.2 has it: text, which no port is.
@@ -94,9 +145,14 @@ fn yaml_document(text: &str, lines_before: usize) -> Result<Value, String> {
             max_events: usize::MAX,
             max_nodes: usize::MAX,
             max_total_scalar_bytes: EXPANDED_BYTES.max(text.len().saturating_mul(2)),
-            max_recorded_anchor_events: EXPANDED_EVENTS,
+            max_recorded_anchor_events: expanded_events,
+            // Tools that write one alias for each equal list have few anchors; what counts is what they expand to.
+            max_aliases: usize::MAX,
+            max_anchors: usize::MAX,
+            max_merge_keys: usize::MAX,
+            enforce_alias_anchor_ratio: false,
         },
-        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: EXPANDED_EVENTS },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: expanded_events },
     };
     serde_saphyr::from_str_with_options(text, options).map(|Strict(value)| value).map_err(|error| {
         error.render_with_options(serde_saphyr::render_options! {
@@ -152,11 +208,13 @@ fn is_end(line: &str) -> bool {
 }
 
 fn is_marker(line: &str, marker: &str) -> bool {
+    let line = line.strip_prefix(MARK).unwrap_or(line);
     line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
 /// A marker without content behind it, a directive, a comment or a blank line.
 fn is_empty(line: &str) -> bool {
+    let line = line.strip_prefix(MARK).unwrap_or(line);
     let text = line.trim();
     matches!(text, "" | "---" | "...") || text.starts_with('#') || line.starts_with('%')
 }

@@ -5,7 +5,8 @@
 //! YAML, or holds something that is no object at all leaves the objects of its last good state in force, and
 //! so does a path that is gone; only what is missing from a directory that can be listed is taken as deleted.
 //! A half-written or broken file therefore never opens anything. A file that is bad from the first gives what
-//! can be read of it.
+//! can be read of it, and the picture says that it lacks the rest. A path without any object is as bad as one
+//! that is missing: what it held last stays, and without that there is no picture.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,12 +17,14 @@ use std::{
     sync::Arc,
 };
 
+use serde_json::Value;
+
 use crate::{
     model::Cluster,
     source::decode::{Contents, Decoded, Decoder, ObjectId, Place},
 };
 
-use super::{Picture, Problem, document};
+use super::{Picture, Problem, ReadOptions, document, namespace};
 
 /// Where manifests come from; printed as problems name it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,8 +37,9 @@ pub(super) enum Input {
 #[derive(Debug)]
 pub(super) struct Store {
     roots: Vec<Root>,
-    inputs: BTreeMap<Input, Held>,
+    inputs: BTreeMap<Input, Arc<Held>>,
     decoder: Decoder,
+    options: ReadOptions,
 }
 
 /// What was read of one input.
@@ -43,36 +47,50 @@ pub(super) struct Store {
 pub(super) struct Reading {
     objects: Vec<Decoded>,
     problems: Vec<Problem>,
+    state: Readable,
+}
+
+/// How far an input could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readable {
     /// Everything that was meant as an object could be recognised as one.
-    is_good: bool,
+    Whole,
+    /// Something in it could not.
+    InPart,
+    /// It gave no bytes.
+    NotAtAll,
 }
 
 /// A path that was named.
 #[derive(Debug)]
 struct Root {
     input: Input,
-    /// What it stands for: itself, or the files of the directory.
-    found: Vec<Input>,
+    /// What it stands for: itself, or the files of the directory. `None`: it could never be listed.
+    found: Option<Vec<Input>>,
     problem: Option<Problem>,
+    /// The inputs that held its objects when it last had any.
+    last: Vec<(Input, Arc<Held>)>,
 }
 
 /// What an input contributes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Held {
     objects: Vec<Decoded>,
     problems: Vec<Problem>,
+    /// Of the reading that the objects are of.
+    state: Readable,
 }
 
 impl Store {
-    pub(super) fn new(paths: &[PathBuf]) -> Self {
+    pub(super) fn new(paths: &[PathBuf], options: ReadOptions) -> Self {
         let mut roots: Vec<Root> = Vec::new();
         for path in paths {
             let input = Input::named(path);
             if !roots.iter().any(|root| root.input == input) {
-                roots.push(Root { input, found: Vec::new(), problem: None });
+                roots.push(Root { input, found: None, problem: None, last: Vec::new() });
             }
         }
-        Self { roots, inputs: BTreeMap::new(), decoder: Decoder::default() }
+        Self { roots, inputs: BTreeMap::new(), decoder: Decoder::default(), options }
     }
 
     /// The paths that were named, without standard input.
@@ -85,17 +103,17 @@ impl Store {
     pub(super) fn list(&mut self) -> BTreeSet<Input> {
         for root in &mut self.roots {
             match expand(&root.input) {
-                Ok(found) => (root.found, root.problem) = (found, None),
+                Ok(found) => (root.found, root.problem) = (Some(found), None),
                 Err(error) => {
                     root.problem = Some(Problem::of_file(root.input.to_string(), unreadable(&error)));
                 }
             }
         }
-        let found: BTreeSet<&Input> = self.roots.iter().flat_map(|root| &root.found).collect();
+        let found: BTreeSet<&Input> = self.roots.iter().flat_map(Root::inputs).collect();
         self.inputs.retain(|input, _| found.contains(input));
         self.decoder.sweep();
         let readable = self.roots.iter().filter(|root| root.problem.is_none());
-        readable.flat_map(|root| &root.found).cloned().collect()
+        readable.flat_map(Root::inputs).cloned().collect()
     }
 
     /// Whether something was put for it.
@@ -109,72 +127,135 @@ impl Store {
             Err(error) => Reading {
                 objects: Vec::new(),
                 problems: vec![Problem::of_file(input.to_string(), unreadable(&error))],
-                is_good: false,
+                state: Readable::NotAtAll,
             },
         }
     }
 
     pub(super) fn put(&mut self, input: Input, reading: Reading) {
-        let Reading { objects, problems, is_good } = reading;
-        let held = self.inputs.entry(input).or_default();
-        held.problems = problems;
-        if is_good || held.objects.is_empty() {
-            held.objects = objects;
-        }
+        let Reading { objects, problems, state } = reading;
+        let held = match self.inputs.get(&input) {
+            Some(before) if state != Readable::Whole && !before.objects.is_empty() => {
+                Held { objects: before.objects.clone(), problems, state: before.state }
+            }
+            _ => Held { objects, problems, state },
+        };
+        self.inputs.insert(input, Arc::new(held));
     }
 
     /// Everything together. Of an object that appears twice the later one counts, as with `kubectl apply`.
-    pub(super) fn picture(&self) -> Picture {
-        let mut cluster = Cluster::default();
-        let mut problems: Vec<Problem> = self.roots.iter().filter_map(|root| root.problem.clone()).collect();
-        let mut seen: HashMap<ObjectId, &Input> = HashMap::new();
-        let mut done: BTreeSet<&Input> = BTreeSet::new();
-        for input in self.roots.iter().flat_map(|root| &root.found) {
-            let Some(held) = self.inputs.get(input) else { continue };
-            if !done.insert(input) {
-                continue;
+    ///
+    /// `held_back`: inputs that are not read now, because somebody writes them.
+    pub(super) fn picture(&mut self, held_back: &[Input]) -> Picture {
+        let mut picture = Picture::default();
+        picture.problems.extend(self.roots.iter().filter_map(|root| root.problem.clone()));
+        picture.problems.extend(held_back.iter().map(being_written));
+        // One that was never read may hold anything.
+        let unread = held_back.iter().filter(|input| !self.inputs.contains_key(input));
+        picture.lacking.extend(unread.map(being_written));
+        let mut inputs: BTreeMap<Input, Arc<Held>> = BTreeMap::new();
+        let mut order: Vec<Input> = Vec::new();
+        for root in &mut self.roots {
+            let held = |input: &Input| Some((input.clone(), self.inputs.get(input)?.clone()));
+            let now: Vec<_> = root.inputs().filter_map(held).collect();
+            let problems =
+                now.iter().flat_map(|(input, held)| held.problems.iter().map(move |it| (input, it)));
+            let of_new =
+                problems.filter(|(input, _)| !inputs.contains_key(input)).map(|(_, problem)| problem);
+            picture.problems.extend(of_new.cloned());
+            let has_objects = now.iter().any(|(_, held)| !held.objects.is_empty());
+            if has_objects || self.options.allow_empty && root.found.is_some() {
+                root.last = now;
+            } else {
+                let reason = now.into_iter().find_map(|(_, held)| held.problems.first().cloned());
+                let reason = reason.filter(|_| root.last.is_empty()).or_else(|| root.problem.clone());
+                let is_told = reason.is_some();
+                let reason = reason.unwrap_or_else(|| root.without_objects());
+                picture.problems.extend((!is_told).then(|| reason.clone()));
+                picture.missing.extend(root.last.is_empty().then_some(reason));
             }
-            problems.extend(held.problems.iter().cloned());
+            for (input, held) in &root.last {
+                if inputs.insert(input.clone(), held.clone()).is_none() {
+                    order.push(input.clone());
+                }
+            }
+        }
+        let mut cluster = Cluster::default();
+        let mut seen: HashMap<ObjectId, &Input> = HashMap::new();
+        for input in &order {
+            let held = &inputs[input];
+            picture.lacking.extend(held.lacking());
             for object in &held.objects {
                 if let Some(earlier) = seen.insert(object.id(), input) {
-                    problems.push(twice(object, earlier, input));
+                    picture.problems.push(twice(object, earlier, input));
                 }
                 object.clone().put(&mut cluster);
             }
         }
-        Picture { cluster: Arc::new(cluster), problems }
+        picture.cluster = Arc::new(cluster);
+        picture
     }
 
     fn parse(&mut self, input: &Input, bytes: &[u8]) -> Reading {
         let file = input.to_string();
-        let mut reading = Reading { objects: Vec::new(), problems: Vec::new(), is_good: true };
+        let mut reading = Reading { objects: Vec::new(), problems: Vec::new(), state: Readable::Whole };
         let documents = match document::read(bytes) {
             Ok(documents) => documents,
             Err(message) => {
                 reading.problems.push(Problem::of_file(file, message));
-                reading.is_good = false;
+                reading.state = Readable::InPart;
                 return reading;
             }
         };
         for document in documents {
             let position = document.position;
             match document.value {
-                Ok(value) => {
+                Ok(value) if is_of_kustomize(input, &value) => {}
+                Ok(mut value) => {
+                    if let Some(name) = &self.options.namespace {
+                        namespace::fill(&mut value, name);
+                    }
                     let place = Place { origin: file.clone(), position };
                     let Contents { objects, faults, incomplete } = self.decoder.decode(&value, &place);
                     reading.objects.extend(objects);
                     let faults = faults.into_iter().map(|fault| Problem::of_fault(file.clone(), fault));
                     reading.problems.extend(faults);
-                    reading.is_good &= !incomplete;
+                    if incomplete {
+                        reading.state = Readable::InPart;
+                    }
                 }
                 Err(message) => {
                     let (file, field) = (file.clone(), String::new());
                     reading.problems.push(Problem { file, object: position, field, message });
-                    reading.is_good = false;
+                    reading.state = Readable::InPart;
                 }
             }
         }
         reading
+    }
+}
+
+impl Root {
+    fn inputs(&self) -> impl Iterator<Item = &Input> {
+        self.found.iter().flatten()
+    }
+
+    fn without_objects(&self) -> Problem {
+        let message = match self.last.is_empty() {
+            true => "holds no object (--allow-empty if that is meant)",
+            false => "holds no object any more; what it held stays (--allow-empty if that is meant)",
+        };
+        Problem::of_file(self.input.to_string(), message.into())
+    }
+}
+
+impl Held {
+    /// What it is known to lack: it has never been read as a whole.
+    fn lacking(&self) -> Option<Problem> {
+        match self.state {
+            Readable::Whole => None,
+            Readable::InPart | Readable::NotAtAll => self.problems.first().cloned(),
+        }
     }
 }
 
@@ -247,6 +328,18 @@ pub(super) fn is_manifest(name: &OsStr) -> bool {
 
 pub(super) fn unreadable(error: &io::Error) -> String {
     format!("cannot be read: {error}")
+}
+
+/// What kustomize reads: it need not say its kind.
+pub(super) fn is_of_kustomize(input: &Input, value: &Value) -> bool {
+    let name = input.path().and_then(Path::file_name).and_then(OsStr::to_str);
+    matches!(name, Some("kustomization.yaml" | "kustomization.yml" | "Kustomization"))
+        && value.is_object()
+        && value.get("kind").is_none()
+}
+
+fn being_written(input: &Input) -> Problem {
+    Problem::of_file(input.to_string(), "is being written; its last state counts until it is closed".into())
 }
 
 fn twice(object: &Decoded, earlier: &Input, later: &Input) -> Problem {

@@ -27,6 +27,8 @@ fn read_directory(directory: &TempDir) -> Picture {
     read(&[directory.path().to_owned()])
 }
 
+const MEANT_EMPTY: ReadOptions = ReadOptions { namespace: None, allow_empty: true };
+
 /// The problems as they are printed, with paths relative to the directory.
 fn lines(picture: &Picture, directory: &Path) -> Vec<String> {
     let prefix = format!("{}/", directory.display());
@@ -70,6 +72,20 @@ fn documents_of_every_form_are_read() {
         ("null\n---\n~\n", vec![]),
         (&namespace("a"), vec!["a"]),
         (&format!("\u{feff}{}", namespace("a")), vec!["a"]),
+        (
+            &format!(
+                "{}---\n\u{feff}{}\u{feff}---\r\n# c\n\u{feff}{}",
+                namespace("a"),
+                namespace("b"),
+                namespace("c")
+            ),
+            vec!["a", "b", "c"],
+        ),
+        (&format!("\u{feff}{}\n\u{feff}{}", json("a"), json("b")), vec!["a", "b"]),
+        (
+            &format!("apiVersion: v1\nkind: Namespace\nmetadata:\n{}  name: a\n", "  # why\n".repeat(200)),
+            vec!["a"],
+        ),
         (&namespace("a").replace('\n', "\r\n"), vec!["a"]),
         (
             &format!("{}---\n\n--- # comment\n{}...\n{}", namespace("a"), namespace("b"), namespace("c")),
@@ -91,7 +107,7 @@ fn documents_of_every_form_are_read() {
     ];
     for (text, names) in table {
         let directory = directory(&[("a.yaml", text)]);
-        let picture = read_directory(&directory);
+        let picture = read_with(&[directory.path().to_owned()], MEANT_EMPTY);
         assert_eq!(lines(&picture, directory.path()), [""; 0], "{text:?}");
         let found: Vec<Name> = picture.cluster.namespaces.keys().cloned().collect();
         assert_eq!(found, names.into_iter().map(Name::from).collect::<Vec<_>>(), "{text:?}");
@@ -182,6 +198,78 @@ fn hostile_text_ends_in_a_problem() {
         assert_eq!(picture.problems.len(), 1, "{}", &text[..20]);
         assert_eq!(*picture.cluster, Cluster::default());
     }
+}
+
+#[test]
+fn lists_with_an_alias_for_each_pod_are_read_however_many_there_are() {
+    // As Python's yaml.dump writes equal parts of many objects.
+    let mut text = String::from("apiVersion: v1\nkind: List\nitems:\n");
+    for number in 0..5_000 {
+        let labels = if number == 0 { "&id001 {app: web, tier: front, team: shop}" } else { "*id001" };
+        text += &format!(
+            "- apiVersion: v1\n  kind: Pod\n  metadata:\n    labels: {labels}\n    name: web-{number}\n    \
+             namespace: shop\n"
+        );
+    }
+    let directory = directory(&[("a.yaml", &text)]);
+    let picture = read_directory(&directory);
+    assert_eq!(lines(&picture, directory.path()), [""; 0]);
+    assert_eq!(picture.cluster.pods.len(), 5_000);
+    assert!(picture.cluster.pods.values().all(|pod| pod.labels.len() == 3));
+}
+
+#[test]
+fn text_of_windows_is_read_and_what_is_cut_off_is_not() {
+    let text = policy("w\u{fc}b", "{}") + "# \u{1f600}\n";
+    let units: Vec<u16> = text.encode_utf16().collect();
+    let bytes = |mark: [u8; 2], bytes: fn(u16) -> [u8; 2]| {
+        [mark.to_vec(), units.iter().flat_map(|unit| bytes(*unit)).collect()].concat()
+    };
+    let little = bytes([0xff, 0xfe], u16::to_le_bytes);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.yaml");
+    for bytes in [little.clone(), bytes([0xfe, 0xff], u16::to_be_bytes)] {
+        fs::write(&file, bytes).unwrap();
+        assert_eq!(policies(&read_directory(&directory)), ["shop/w\u{fc}b"]);
+    }
+    // In the middle of a character, and of a pair of them.
+    for cut in [1, 4] {
+        fs::write(&file, &little[..little.len() - cut]).unwrap();
+        let picture = read_directory(&directory);
+        assert_eq!(lines(&picture, directory.path()), ["a.yaml: is not UTF-16 at line 5"]);
+    }
+}
+
+#[test]
+fn the_file_of_kustomize_needs_no_kind() {
+    let resources = "resources: [a.yaml]\n";
+    let directory = directory(&[("a.yaml", &policy("web", "{}")), ("kustomization.yaml", resources)]);
+    assert_eq!(read_directory(&directory).problems, []);
+    fs::write(directory.path().join("other.yaml"), resources).unwrap();
+    let picture = read_directory(&directory);
+    assert_eq!(lines(&picture, directory.path()), ["other.yaml: document 1 (line 1): kind: is missing"]);
+}
+
+#[test]
+fn objects_that_name_no_namespace_are_of_the_one_that_was_given() {
+    let policy = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: a}}\n";
+    let directory = directory(&[("a.yaml", policy)]);
+    let options = ReadOptions { namespace: Some("shop".into()), ..ReadOptions::default() };
+    assert_eq!(policies(&read_with(&[directory.path().to_owned()], options)), ["shop/a"]);
+}
+
+#[test]
+fn a_path_without_any_object_is_missing_unless_that_is_meant() {
+    let directory = directory(&[("a.yaml", "kind: ConfigMap\napiVersion: v1\nmetadata: {name: a}\n")]);
+    let paths = [directory.path().to_owned()];
+    let missing: Vec<String> = read(&paths).missing.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        missing,
+        [format!("{}: holds no object (--allow-empty if that is meant)", paths[0].display())]
+    );
+    assert_eq!(read_with(&paths, MEANT_EMPTY).missing, []);
+    let absent = [directory.path().join("absent")];
+    assert_eq!(read_with(&absent, MEANT_EMPTY).missing.len(), 1, "what is not there is not empty");
 }
 
 #[test]

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{
-    Picture, Problem, Update,
+    Picture, Problem, ReadOptions, Update,
     route::{Meaning, Routes},
     store::{Input, Store},
     writer::has_writer,
@@ -64,15 +64,16 @@ const NAMES: WatchMask = WatchMask::CREATE
 ///
 /// The first picture comes as soon as everything was read, the next ones 5 ms after the last change. Standard
 /// input and pipes are read once. What cannot be read or watched is a problem in the picture; `Err` is for a
-/// system that gives no inotify at all.
-pub fn watch(paths: Vec<PathBuf>) -> anyhow::Result<mpsc::Receiver<Update>> {
+/// system that gives no inotify at all. `allow_empty`: a path without any object is meant.
+pub fn watch(paths: Vec<PathBuf>, allow_empty: bool) -> anyhow::Result<mpsc::Receiver<Update>> {
     // One: a slow reader finds at most one picture that is older than the newest.
     let (updates, receiver) = mpsc::channel(1);
     let (started, start) = sync_channel(1);
+    let options = ReadOptions { allow_empty, ..ReadOptions::default() };
     let work = move || match set_up() {
         Ok((runtime, inotify)) => {
             let _ = started.send(Ok(()));
-            runtime.block_on(Watcher::new(inotify, &paths).run(updates));
+            runtime.block_on(Watcher::new(inotify, Store::new(&paths, options)).run(updates));
         }
         Err(error) => {
             let _ = started.send(Err(error));
@@ -124,9 +125,9 @@ struct Changes {
 }
 
 impl Watcher {
-    fn new(inotify: AsyncFd<Inotify>, paths: &[PathBuf]) -> Self {
+    fn new(inotify: AsyncFd<Inotify>, store: Store) -> Self {
         Self {
-            store: Store::new(paths),
+            store,
             inotify,
             routes: Routes::default(),
             watched: HashMap::new(),
@@ -185,15 +186,8 @@ impl Watcher {
                 _ => self.store.put(input, reading),
             }
         }
-        let mut picture = self.store.picture();
+        let mut picture = self.store.picture(&held_back);
         picture.problems.extend(self.unwatched.iter().cloned());
-        let held_back = held_back.into_iter().map(|input| {
-            Problem::of_file(
-                input.to_string(),
-                "is being written; its last state counts until it is closed".into(),
-            )
-        });
-        picture.problems.extend(held_back);
         picture
     }
 

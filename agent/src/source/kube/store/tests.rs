@@ -70,7 +70,7 @@ fn only_what_a_verdict_can_depend_on_makes_a_difference() {
 
 #[test]
 fn a_problem_lives_as_long_as_the_object_that_has_it() {
-    let mut store = Store::default();
+    let mut store = Store::new(true);
     let problems = |store: &Store| {
         store.picture().problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     };
@@ -84,7 +84,7 @@ fn a_problem_lives_as_long_as_the_object_that_has_it() {
         problems(&store)
     );
     for healed in [Event::Apply(good()), Event::Delete(bad())] {
-        let mut store = Store::default();
+        let mut store = Store::new(true);
         let _ = store.take(Kind::NetworkPolicy, Event::Apply(bad()));
         assert!(store.take(Kind::NetworkPolicy, healed));
         assert_eq!(problems(&store), "");
@@ -95,7 +95,7 @@ fn a_problem_lives_as_long_as_the_object_that_has_it() {
 
 #[test]
 fn what_is_no_object_at_all_disturbs_nothing() {
-    let mut store = Store::default();
+    let mut store = Store::new(true);
     let _ = store.take(Kind::Pod, Event::Apply(pod("a", "1")));
     for value in [json!(null), json!("text"), json!({"metadata": {}}), json!({"metadata": {"name": ["x"]}})] {
         let _ =
@@ -106,7 +106,7 @@ fn what_is_no_object_at_all_disturbs_nothing() {
 
 #[test]
 fn a_picture_that_was_given_does_not_change() {
-    let mut store = Store::default();
+    let mut store = Store::new(true);
     let _ = store.take(Kind::Pod, Event::Apply(pod("a", "1")));
     let before = store.picture();
     let _ = store.take(Kind::Pod, Event::Delete(pod("a", "1")));

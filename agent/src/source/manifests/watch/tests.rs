@@ -23,7 +23,11 @@ struct Watched {
 impl Watched {
     /// Starts to watch, and waits for the first picture.
     async fn start(paths: &[&Path]) -> Self {
-        let updates = watch(paths.iter().map(|path| path.to_path_buf()).collect()).unwrap();
+        Self::start_with(paths, true).await
+    }
+
+    async fn start_with(paths: &[&Path], allow_empty: bool) -> Self {
+        let updates = watch(paths.iter().map(|path| path.to_path_buf()).collect(), allow_empty).unwrap();
         let mut watched = Self { updates, seen: Vec::new(), last: Picture::default() };
         watched.next().await;
         watched
@@ -275,12 +279,56 @@ async fn no_picture_lacks_a_policy_that_is_only_rewritten() {
 }
 
 #[tokio::test]
+async fn a_path_that_holds_no_object_any_more_keeps_what_it_held_beside_changes_of_others() {
+    let (one, other) = (directory(&["a"]), directory(&["b"]));
+    let mut watched = Watched::start_with(&[one.path(), other.path()], false).await;
+    fs::remove_file(one.path().join("a.yaml")).unwrap();
+    watched.until_problems(1).await;
+    let problem = watched.last.problems[0].to_string();
+    assert!(problem.contains("holds no object any more"), "{problem}");
+    fs::write(other.path().join("c.yaml"), policy("c")).unwrap();
+    watched.until(&["a", "b", "c"]).await;
+    fs::write(one.path().join("d.yaml"), policy("d")).unwrap();
+    watched.until(&["b", "c", "d"]).await;
+    assert!(watched.last.problems.is_empty() && watched.last.missing.is_empty(), "{:?}", watched.last);
+}
+
+#[tokio::test]
+async fn a_path_without_any_object_is_missing_until_it_has_one() {
+    let directory = directory(&[]);
+    let path = directory.path().join("later");
+    let mut watched = Watched::start_with(&[&path], false).await;
+    assert!(watched.last.missing[0].to_string().contains("No such file"), "{:?}", watched.last.missing);
+    fs::create_dir(&path).unwrap();
+    while !watched.last.missing[0].to_string().contains("holds no object") {
+        watched.next().await;
+    }
+    fs::write(path.join("a.yaml"), policy("a")).unwrap();
+    watched.until(&["a"]).await;
+    assert_eq!((watched.last.missing.len(), watched.last.lacking.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_file_that_could_never_be_read_is_lacking_and_one_that_turned_bad_is_not() {
+    let directory = directory(&["a"]);
+    fs::write(directory.path().join("b.yaml"), "kind: [").unwrap();
+    let mut watched = Watched::start_with(&[directory.path()], false).await;
+    assert_eq!(watched.last.lacking, watched.last.problems);
+    assert_eq!(watched.last.lacking.len(), 1);
+    fs::write(directory.path().join("b.yaml"), policy("b")).unwrap();
+    watched.until(&["a", "b"]).await;
+    fs::write(directory.path().join("a.yaml"), "kind: [").unwrap();
+    watched.until_problems(1).await;
+    assert_eq!(watched.last.lacking, []);
+}
+
+#[tokio::test]
 async fn the_watch_ends_with_its_receiver() {
     let directory = directory(&["a"]);
     let (updates, receiver) = mpsc::channel(1);
     let (runtime, inotify) = thread::spawn(|| set_up().unwrap()).join().unwrap();
-    let paths = vec![directory.path().to_owned()];
-    let work = thread::spawn(move || runtime.block_on(Watcher::new(inotify, &paths).run(updates)));
+    let store = Store::new(&[directory.path().to_owned()], ReadOptions::default());
+    let work = thread::spawn(move || runtime.block_on(Watcher::new(inotify, store).run(updates)));
     drop(receiver);
     let joined = tokio::task::spawn_blocking(move || work.join().is_ok());
     assert!(timeout(DEADLINE, joined).await.expect("the end in time").unwrap());

@@ -1,0 +1,65 @@
+//! At which version an API server serves a kind.
+//!
+//! Kinds of Kubernetes itself have one. Those of custom resource definitions may be served at several, at none, or only
+//! at versions that are not known here: the last is no reason to think that there are no such objects.
+
+use kube::{
+    Api, Client, Error,
+    api::{ApiResource, ListParams},
+};
+
+use super::{
+    decode::Kind,
+    object::{self, Object},
+};
+
+#[derive(Debug)]
+pub(super) enum Served {
+    /// Here its objects are listed and watched.
+    At(ApiResource),
+    /// The server does not know the kind: there are no objects.
+    Nowhere,
+    /// Only at these versions, which are not known here.
+    Unknown(Vec<String>),
+}
+
+/// Asks the server. A version is asked for itself: while a server starts it may leave some out where it names them all.
+///
+/// # Errors
+///
+/// When the server is away, or refuses to say.
+pub(super) async fn look(client: &Client, kind: Kind) -> Result<Served, Error> {
+    let versions = kind.api_versions();
+    if !matches!(kind, Kind::ClusterPolicy(_)) {
+        return Ok(Served::At(object::resource(kind, versions[0])));
+    }
+    for version in versions {
+        let resource = object::resource(kind, version);
+        let one = ListParams::default().limit(1);
+        match Api::<Object>::all_with(client.clone(), &resource).list(&one).await {
+            Ok(_) => return Ok(Served::At(resource)),
+            Err(error) if is_not_found(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let resource = object::resource(kind, versions[0]);
+    let groups = client.list_api_groups().await?.groups.into_iter();
+    let others = groups.filter(|group| group.name == resource.group).flat_map(|group| group.versions);
+    let mut unknown = Vec::new();
+    for version in others.map(|version| version.group_version) {
+        match client.list_api_group_resources(&version).await {
+            Ok(list) if list.resources.iter().any(|served| served.name == resource.plural) => {
+                unknown.push(version);
+            }
+            Ok(_) => {}
+            Err(error) if is_not_found(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(if unknown.is_empty() { Served::Nowhere } else { Served::Unknown(unknown) })
+}
+
+/// The server has no such resource.
+pub(super) fn is_not_found(error: &Error) -> bool {
+    matches!(error, Error::Api(status) if status.code == 404)
+}

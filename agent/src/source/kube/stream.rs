@@ -1,0 +1,194 @@
+//! What comes of one kind for as long as anybody listens: where it is served is found, then it is listed and watched.
+//!
+//! Out: its events, and what keeps it from being watched. After a failure it goes on by itself, after a pause that grows
+//! with each failure in a row.
+
+use std::time::{Duration, Instant};
+
+use backon::ExponentialBuilder;
+use futures::{
+    StreamExt as _,
+    stream::{BoxStream, unfold},
+};
+use kube::{
+    Api, Client,
+    api::ApiResource,
+    runtime::{
+        utils::{Backoff as _, ResetTimerBackoff},
+        watcher::{self, Event, ExponentialBackoff},
+    },
+};
+use tokio::time::sleep;
+
+use super::{
+    client::SILENCE,
+    decode::Kind,
+    object::Object,
+    served::{self, Served, is_not_found},
+};
+
+/// Objects of one page of a list: at 5 to 10 KB a pod, a few MB at a time.
+const PAGE: u32 = 500;
+
+/// How long the server keeps a watch open; bookmarks come once a minute.
+const WATCH: Duration = SILENCE.saturating_sub(Duration::from_secs(10));
+
+/// Between two attempts at a server that is away: the first and the longest pause. Chance makes each up to twice as
+/// long, so that the agents of a large cluster do not come back all at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// A watch that expires more often is a failure like any other.
+const EXPIRES: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether the server knows a kind by now.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// As kube-proxy selects: what is headless or served by another proxy leads nobody anywhere.
+const SERVED: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
+
+/// A pod that has finished has no address any more; the server tells of it as deleted.
+const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
+
+/// What comes of a kind.
+pub(super) type Heard = Result<Event<Object>, Unwatched>;
+
+/// Why it is not watched now.
+#[derive(Debug)]
+pub(super) enum Unwatched {
+    /// The server does not know the kind.
+    Absent,
+    /// The server knows it only at versions that are not known here.
+    Unknown(String),
+    /// It goes on by itself.
+    Failed(String),
+}
+
+/// Never ends.
+pub(super) fn of_kind(client: &Client, kind: Kind) -> BoxStream<'static, Heard> {
+    let watch = Watch {
+        client: client.clone(),
+        kind,
+        stage: Stage::Look,
+        pauses: pauses(),
+        pause: None,
+        expired: None,
+    };
+    unfold(watch, |mut watch| async { Some((watch.next().await, watch)) }).boxed()
+}
+
+struct Watch {
+    client: Client,
+    kind: Kind,
+    stage: Stage,
+    pauses: ResetTimerBackoff<ExponentialBackoff>,
+    /// Before the next step.
+    pause: Option<Duration>,
+    /// When it expired last.
+    expired: Option<Instant>,
+}
+
+enum Stage {
+    Look,
+    Watching(ApiResource, BoxStream<'static, watcher::Result<Event<Object>>>),
+}
+
+impl Watch {
+    async fn next(&mut self) -> Heard {
+        loop {
+            if let Some(pause) = self.pause.take() {
+                sleep(pause).await;
+            }
+            let (resource, events) = match &mut self.stage {
+                Stage::Watching(resource, events) => (resource, events),
+                Stage::Look => match served::look(&self.client, self.kind).await {
+                    Ok(Served::At(resource)) => {
+                        let events = self.watch(&resource);
+                        self.stage = Stage::Watching(resource, events);
+                        continue;
+                    }
+                    Ok(Served::Nowhere) => {
+                        self.pause = Some(LOOK_AGAIN);
+                        return Err(Unwatched::Absent);
+                    }
+                    Ok(Served::Unknown(versions)) => {
+                        self.pause = Some(LOOK_AGAIN);
+                        let known = self.kind.api_versions().join(" and ");
+                        let versions = versions.join(", ");
+                        return Err(Unwatched::Unknown(format!(
+                            "is served only as {versions}; known here: {known}"
+                        )));
+                    }
+                    Err(error) => {
+                        self.pause = self.pauses.next();
+                        return Err(Unwatched::Failed(describe(error)));
+                    }
+                },
+            };
+            match events.next().await {
+                Some(Ok(event)) => return Ok(event),
+                Some(Err(error)) if is_expired(&error) => {
+                    let resource = resource.clone();
+                    // Listed again at once: until then what was deleted counts as being there.
+                    if self.expired.replace(Instant::now()).is_none_or(|before| before.elapsed() > EXPIRES) {
+                        self.pauses.reset();
+                    }
+                    self.pause = self.pauses.next();
+                    let events = self.watch(&resource);
+                    self.stage = Stage::Watching(resource, events);
+                    return Err(Unwatched::Failed(describe(error)));
+                }
+                Some(Err(error)) => {
+                    if matches!(self.kind, Kind::ClusterPolicy(_)) && is_not_there(&error) {
+                        self.stage = Stage::Look;
+                    }
+                    self.pause = self.pauses.next();
+                    return Err(Unwatched::Failed(describe(error)));
+                }
+                None => self.stage = Stage::Look,
+            }
+        }
+    }
+
+    fn watch(&self, resource: &ApiResource) -> BoxStream<'static, watcher::Result<Event<Object>>> {
+        let api: Api<Object> = Api::all_with(self.client.clone(), resource);
+        let seconds = u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX);
+        let config = watcher::Config::default().page_size(PAGE).timeout(seconds);
+        let config = match self.kind {
+            Kind::Pod => config.fields(UNFINISHED),
+            Kind::Service | Kind::EndpointSlice => config.labels(SERVED),
+            Kind::Namespace | Kind::Node | Kind::NetworkPolicy | Kind::ClusterPolicy(_) => config,
+        };
+        watcher::watcher(api, config).boxed()
+    }
+}
+
+/// What the server remembers does not reach back to where the watch was.
+fn is_expired(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        WatchError(status) => status.code == 410,
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+            matches!(error, kube::Error::Api(status) if status.code == 410)
+        }
+        watcher::Error::NoResourceVersion => false,
+    }
+}
+
+/// The server has no such resource any more.
+fn is_not_there(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => is_not_found(error),
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => false,
+    }
+}
+
+fn describe(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
+}
+
+fn pauses() -> ResetTimerBackoff<ExponentialBackoff> {
+    let pauses = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_delay(LONGEST_PAUSE);
+    ResetTimerBackoff::new(pauses.with_jitter().without_max_times().into(), 3 * LONGEST_PAUSE)
+}

@@ -1,0 +1,247 @@
+//! What comes of an API server that serves little, hides something, forgets, or is away for a while.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use futures::stream;
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use kube::Config;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
+
+use super::{
+    super::{WatchHealth, client::client, object},
+    *,
+};
+use crate::source::Picture;
+
+/// Far longer than any of this takes; a test that waits for it has failed.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+const POLICIES: &str = "/apis/networking.k8s.io/v1/networkpolicies";
+const NAMESPACES: &str = "/api/v1/namespaces";
+const GROUP: &str = "policy.networking.k8s.io";
+
+/// A server that knows what it is told, and nothing of Kubernetes.
+#[derive(Clone)]
+struct Fake(Arc<Mutex<State>>);
+
+struct State {
+    /// The items of the list at each path.
+    lists: BTreeMap<String, Vec<Value>>,
+    /// Versions of [`GROUP`] that have `clusternetworkpolicies`.
+    versions: Vec<&'static str>,
+    /// The answer to a path instead of what it holds.
+    refused: BTreeMap<String, u16>,
+    /// All requests are refused.
+    is_away: bool,
+    /// Watches end when this changes; those of before it are expired.
+    forgotten: watch::Sender<u64>,
+}
+
+impl Fake {
+    /// Serves every kind of Kubernetes itself, with one namespace and one policy.
+    async fn start() -> (Self, Client) {
+        let mut lists = BTreeMap::new();
+        for kind in Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::ClusterPolicy(_))) {
+            let resource = object::resource(kind, kind.api_versions()[0]);
+            let path = <object::Object as kube::Resource>::url_path(&resource, None);
+            lists.insert(path, Vec::new());
+        }
+        lists.insert(NAMESPACES.into(), vec![json!({"metadata": {"name": "kube-system", "uid": "c-1"}})]);
+        lists.insert(POLICIES.into(), vec![json!({"metadata": {"name": "p", "namespace": "x"}, "spec": {}})]);
+        let (versions, refused, is_away) = (Vec::new(), BTreeMap::new(), false);
+        let forgotten = watch::Sender::new(0);
+        let fake = Self(Arc::new(Mutex::new(State { lists, versions, refused, is_away, forgotten })));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(fake.clone().serve(listener));
+        let config = Config::new(format!("http://{address}").parse().unwrap());
+        (fake, client(config).unwrap())
+    }
+
+    async fn serve(self, listener: TcpListener) {
+        while let Ok((stream, _)) = listener.accept().await {
+            let fake = self.clone();
+            let service = service_fn(move |request| {
+                let response = fake.respond(&request);
+                async { Ok::<_, Infallible>(response) }
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    fn respond(&self, request: &Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
+        let state = self.state();
+        let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+        let refused = state.refused.get(path).copied().or(state.is_away.then_some(503));
+        let versions = state.versions.iter().map(|version| format!("{GROUP}/{version}"));
+        let of_group = versions.into_iter().find(|version| path == format!("/apis/{version}"));
+        match (refused, state.lists.get(path), of_group) {
+            (Some(code), ..) => answer(code, &status(code)),
+            (None, Some(_), _) if query.contains("watch=") => {
+                let since: u64 = parameter(query, "resourceVersion").parse().unwrap();
+                Response::new(until_forgotten(state.forgotten.subscribe(), since))
+            }
+            (None, Some(items), _) => {
+                let metadata = json!({"resourceVersion": state.forgotten.borrow().to_string()});
+                answer(
+                    200,
+                    &json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}),
+                )
+            }
+            (None, None, Some(version)) => {
+                let resource = json!({"name": "clusternetworkpolicies", "singularName": "", "namespaced": false,
+                                      "kind": "ClusterNetworkPolicy", "verbs": ["list", "watch"]});
+                answer(
+                    200,
+                    &json!({"kind": "APIResourceList", "groupVersion": version, "resources": [resource]}),
+                )
+            }
+            (None, None, None) if path == "/apis" => {
+                let versions: Vec<_> = state
+                    .versions
+                    .iter()
+                    .map(|version| json!({"groupVersion": format!("{GROUP}/{version}"), "version": version}))
+                    .collect();
+                let groups = json!([{"name": GROUP, "versions": versions}]);
+                answer(200, &json!({"kind": "APIGroupList", "groups": groups}))
+            }
+            (None, None, None) => answer(404, &status(404)),
+        }
+    }
+}
+
+fn parameter<'a>(query: &'a str, name: &str) -> &'a str {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap()
+}
+
+fn status(code: u16) -> Value {
+    let reason = if code == 403 { "Forbidden" } else { "Refused" };
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "it is so",
+           "reason": reason, "code": code})
+}
+
+fn answer(code: u16, value: &Value) -> Response<BoxBody<Bytes, Infallible>> {
+    let mut response = Response::new(Full::new(Bytes::from(value.to_string())).boxed());
+    *response.status_mut() = code.try_into().unwrap();
+    response
+}
+
+/// A watch that says nothing until it ends; one from before the server forgot says so.
+fn until_forgotten(mut forgotten: watch::Receiver<u64>, since: u64) -> BoxBody<Bytes, Infallible> {
+    let body = stream::once(async move {
+        let _ = forgotten.wait_for(|now| *now > since).await;
+        let event = json!({"type": "ERROR", "object": status(410)});
+        Ok(Frame::data(Bytes::from(format!("{event}\n"))))
+    });
+    BoxBody::new(StreamBody::new(body))
+}
+
+async fn next(updates: &mut mpsc::Receiver<Update>) -> Picture {
+    timeout(DEADLINE, updates.recv()).await.expect("a picture in time").unwrap().picture
+}
+
+async fn until(health: &Health, kind: &str, is_so: impl Fn(&WatchHealth) -> bool) -> WatchHealth {
+    let look = async {
+        loop {
+            let found = health.read().into_iter().find(|watch| watch.kind == kind).unwrap();
+            if is_so(&found) {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(DEADLINE, look).await.expect("the health in time")
+}
+
+fn start(client: &Client) -> (mpsc::Receiver<Update>, Health) {
+    watch(client, "n1".into(), false)
+}
+
+#[tokio::test]
+async fn an_expired_watch_is_listed_again_within_five_seconds_also_after_an_outage() {
+    let (fake, client) = Fake::start().await;
+    let (mut updates, health) = start(&client);
+    assert_eq!(next(&mut updates).await.cluster.policies.len(), 1);
+    // The server is away, and when it comes back it has forgotten where the watches were.
+    fake.state().is_away = true;
+    fake.state().lists.insert(POLICIES.into(), Vec::new());
+    fake.state().forgotten.send_modify(|version| *version += 1);
+    until(&health, "NetworkPolicy", |watch| watch.restarts >= 5).await;
+    fake.state().is_away = false;
+    let back = Instant::now();
+    while !next(&mut updates).await.cluster.policies.is_empty() {}
+    assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
+}
+
+#[tokio::test]
+async fn cluster_policies_are_watched_at_whichever_known_version_is_served() {
+    for version in ["v1alpha2", "v1beta1"] {
+        let (fake, client) = Fake::start().await;
+        let policy = json!({"metadata": {"name": "p"}, "spec": {"tier": "Admin", "priority": 1,
+                            "subject": {"namespaces": {}}}});
+        let path = format!("/apis/{GROUP}/{version}/clusternetworkpolicies");
+        fake.state().lists.insert(path, vec![policy]);
+        fake.state().versions = vec![version, "v7"];
+        let (mut updates, _health) = start(&client);
+        let picture = next(&mut updates).await;
+        assert_eq!((picture.cluster.cluster_policies.len(), picture.lacking), (1, vec![]), "{version}");
+        assert_eq!(picture.cluster_id.as_deref(), Some("c-1"));
+    }
+}
+
+#[tokio::test]
+async fn a_kind_that_is_served_only_at_unknown_versions_is_lacking() {
+    let (fake, client) = Fake::start().await;
+    fake.state().versions = vec!["v7"];
+    let (mut updates, health) = start(&client);
+    let picture = next(&mut updates).await;
+    let expected = "API server: ClusterNetworkPolicy: is served only as policy.networking.k8s.io/v7; known here: \
+                    policy.networking.k8s.io/v1beta1 and policy.networking.k8s.io/v1alpha2";
+    assert_eq!(picture.lacking.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+    assert_eq!(picture.problems, picture.lacking);
+    let watch = until(&health, "ClusterNetworkPolicy", |watch| watch.error.is_some()).await;
+    assert!(!watch.listed && watch.error.unwrap().contains("v7"));
+    // The forerunners are served at no version: there are none.
+    assert!(until(&health, "AdminNetworkPolicy", |watch| watch.listed).await.error.is_none());
+}
+
+#[tokio::test]
+async fn without_the_right_to_list_a_kind_there_is_no_picture() {
+    let (fake, client) = Fake::start().await;
+    fake.state().refused.insert(POLICIES.into(), 403);
+    let (mut updates, health) = start(&client);
+    let watch = until(&health, "NetworkPolicy", |watch| watch.restarts >= 2).await;
+    assert!(!watch.listed && watch.error.unwrap().contains("it is so"));
+    assert!(updates.try_recv().is_err(), "a picture without policies");
+    fake.state().refused.clear();
+    assert_eq!(next(&mut updates).await.cluster.policies.len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_without_any_namespace_gives_no_picture_unless_that_is_meant() {
+    let (fake, client) = Fake::start().await;
+    fake.state().lists.insert(NAMESPACES.into(), Vec::new());
+    let (mut updates, _health) = start(&client);
+    let picture = next(&mut updates).await;
+    assert_eq!(picture.missing.len(), 1);
+    assert!(picture.missing[0].to_string().contains("without any namespace"), "{}", picture.missing[0]);
+    let (mut updates, _health) = watch(&client, "n1".into(), true);
+    assert_eq!(next(&mut updates).await.missing, []);
+}
