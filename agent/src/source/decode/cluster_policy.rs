@@ -1,9 +1,10 @@
-//! ClusterNetworkPolicies (policy.networking.k8s.io/v1alpha2), and AdminNetworkPolicies and BaselineAdminNetworkPolicies
-//! (v1alpha1), which are read as such.
+//! ClusterNetworkPolicies (policy.networking.k8s.io/v1alpha2 and v1beta1, which have the same fields), and
+//! AdminNetworkPolicies and BaselineAdminNetworkPolicies (v1alpha1), which are read as such.
 //!
 //! "For Accept rules, fail closed means: treat the rule as matching no traffic. For Deny and Pass rules, fail closed
 //! means: treat the rule as a Deny all rule" (`apis/v1alpha2/clusternetworkpolicy_types.go`, of a peer without a known
-//! field). Every rule that is not wholly understood is treated so. A subject with a fault selects no pod, as every
+//! field). Every rule that is not wholly understood is treated so, also one with a field in its peers or ports that is not
+//! known: forms of older and of later releases have such, and without them a peer is wider. A subject with a fault selects no pod, as every
 //! selector does. Domain names are known, and match nothing. Entries are not counted.
 
 use crate::model::{
@@ -130,10 +131,12 @@ fn subject(field: &Field<'_>, names: &mut Interner) -> Option<ClusterSubject> {
     }
 }
 
-/// `pods`: the selectors of namespaces and of pods; absent ones select everything.
+const NAMESPACED_PODS: [&str; 2] = ["namespaceSelector", "podSelector"];
+
+/// `pods` of a subject: the selectors of namespaces and of pods; absent ones select everything.
 fn namespaced_pods(field: &Field<'_>, names: &mut Interner) -> Option<(Selector, Selector)> {
     let object = field.object().ok()?;
-    object.report_unknown(&["namespaceSelector", "podSelector"]);
+    object.report_unknown(&NAMESPACED_PODS);
     let namespaces = selector::read(&object.get("namespaceSelector"), names);
     Some((namespaces, selector::read(&object.get("podSelector"), names)))
 }
@@ -210,30 +213,33 @@ fn peer(
     const KNOWN: [&str; 5] = ["namespaces", "pods", "networks", "nodes", "domainNames"];
     let known = if of_egress { &KNOWN[..] } else { &KNOWN[..2] };
     let object = field.object().ok()?;
-    object.report_unknown(known);
+    let only_known = object.has_only(known);
     let mut given = known.iter().filter(|name| object.get(name).is_given());
     let (Some(name), None) = (given.next(), given.next()) else {
         let _reported = field.fault(format!("needs one of {}", known.join(", ")));
         return None;
     };
     let entry = object.get(name);
-    match *name {
-        "namespaces" => {
-            let namespaces = Some(understood(selector::read(&entry, names))?);
-            Some(vec![Peer::Pods { namespaces, pods: Selector::EVERYTHING }])
-        }
-        "pods" => {
-            let (namespaces, pods) = namespaced_pods(&entry, names)?;
-            Some(vec![Peer::Pods { namespaces: Some(understood(namespaces)?), pods: understood(pods)? }])
-        }
-        "nodes" => Some(vec![Peer::Nodes(understood(selector::read(&entry, names))?)]),
+    let peers = match *name {
+        "namespaces" => selector::read_whole(&entry, names)
+            .ok()
+            .map(|namespaces| vec![Peer::Pods { namespaces: Some(namespaces), pods: Selector::EVERYTHING }]),
+        "pods" => pods(&entry, names).ok().map(|pods| vec![pods]),
+        "nodes" => selector::read_whole(&entry, names).ok().map(|nodes| vec![Peer::Nodes(nodes)]),
         "networks" => networks(&entry),
         _ => domain_names(&entry, action),
-    }
+    };
+    peers.filter(|_| only_known.is_ok())
 }
 
-fn understood(selector: Selector) -> Option<Selector> {
-    (selector != Selector::Nothing).then_some(selector)
+/// Looks at both selectors before it gives up.
+fn pods(field: &Field<'_>, names: &mut Interner) -> Result<Peer, Reported> {
+    let object = field.object()?;
+    let only_known = object.has_only(&NAMESPACED_PODS);
+    let namespaces = selector::read_whole(&object.get("namespaceSelector"), names);
+    let pods = selector::read_whole(&object.get("podSelector"), names);
+    only_known?;
+    Ok(Peer::Pods { namespaces: Some(namespaces?), pods: pods? })
 }
 
 fn networks(field: &Field<'_>) -> Option<Vec<Peer>> {

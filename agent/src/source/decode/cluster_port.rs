@@ -29,11 +29,11 @@ pub(super) fn read_all(field: &Field<'_>, list: &str, names: &mut Interner) -> O
     each.into_iter().collect::<Result<_, _>>().ok().map(Ports::Listed)
 }
 
-/// v1alpha2. `tcp: {}` can not be stored, and is what it says: any port of TCP.
+/// Of ClusterNetworkPolicies. `tcp: {}` can not be stored, and is what it says: any port of TCP.
 fn protocol(field: &Field<'_>, names: &mut Interner) -> Result<PortRule, Reported> {
     const NAMED: &str = "destinationNamedPort";
     let object = field.object()?;
-    object.report_unknown(&["tcp", "udp", "sctp", NAMED]);
+    object.has_only(&["tcp", "udp", "sctp", NAMED])?;
     let given = PROTOCOLS.iter().filter(|(name, _)| object.get(name).is_given());
     let given: Vec<_> = given.collect();
     let named = object.get(NAMED);
@@ -46,41 +46,41 @@ fn protocol(field: &Field<'_>, names: &mut Interner) -> Result<PortRule, Reporte
 
 fn of_protocol(field: &Field<'_>, protocol: Protocol) -> Result<PortRule, Reported> {
     let object = field.object()?;
-    object.report_unknown(&["destinationPort"]);
+    object.has_only(&["destinationPort"])?;
     let port = object.get("destinationPort");
     if !port.is_given() {
         return Ok(PortRule::Protocol(protocol));
     }
     let port_object = port.object()?;
-    port_object.report_unknown(&["number", "range"]);
+    port_object.has_only(&["number", "range"])?;
     let (number, range) = (port_object.get("number"), port_object.get("range"));
     match (number.is_given(), range.is_given()) {
         (true, false) => single(&number, protocol),
         (false, true) => {
             let range_object = range.object()?;
-            range_object.report_unknown(&["start", "end"]);
+            range_object.has_only(&["start", "end"])?;
             span(&range_object, protocol)
         }
         _ => Err(port.fault("needs either number or range")),
     }
 }
 
-/// v1alpha1.
+/// Of their forerunners.
 fn port(field: &Field<'_>, names: &mut Interner) -> Result<PortRule, Reported> {
     let object = field.object()?;
-    object.report_unknown(&["portNumber", "portRange", "namedPort"]);
+    object.has_only(&["portNumber", "portRange", "namedPort"])?;
     let (number, range) = (object.get("portNumber"), object.get("portRange"));
     let named = object.get("namedPort");
     match (number.is_given(), range.is_given(), named.optional_text()?) {
         (true, false, None) => {
             let number = number.object()?;
-            number.report_unknown(&["protocol", "port"]);
+            number.has_only(&["protocol", "port"])?;
             let protocol = port::protocol(&number.get("protocol"))?;
             single(&number.get("port"), protocol)
         }
         (false, true, None) => {
             let range = range.object()?;
-            range.report_unknown(&["protocol", "start", "end"]);
+            range.has_only(&["protocol", "start", "end"])?;
             let protocol = port::protocol(&range.get("protocol"))?;
             span(&range, protocol)
         }

@@ -146,6 +146,9 @@ impl<'a> Field<'a> {
         match self.value {
             Value::Null => Ok(None),
             Value::Bool(value) => Ok(Some(*value)),
+            // Words of YAML 1.1, which kubectl reads, are text in YAML 1.2.
+            Value::String(text) if TRUE.contains(&text.as_str()) => Ok(Some(true)),
+            Value::String(text) if FALSE.contains(&text.as_str()) => Ok(Some(false)),
             _ => Err(self.is_not("true or false")),
         }
     }
@@ -233,11 +236,21 @@ impl<'a> Object<'a> {
 
     /// Reports fields that the API does not have. They have no effect, but most are misspelt.
     pub(super) fn report_unknown(&self, known: &[&str]) {
-        for key in self.map.into_iter().flat_map(Map::keys).filter(|key| !known.contains(&key.as_str())) {
-            let Reported(()) = self.field.child(Step::Key(key), &Value::Null).fault("is not a known field");
-        }
+        let _reported = self.has_only(known);
+    }
+
+    /// Reports fields that are not known, where one may say something that narrows the rest.
+    pub(super) fn has_only(&self, known: &[&str]) -> Result<(), Reported> {
+        let unknown = self.map.into_iter().flat_map(Map::keys).filter(|key| !known.contains(&key.as_str()));
+        let each = unknown
+            .map(|key| Err(self.field.child(Step::Key(key), &Value::Null).fault("is not a known field")));
+        each.collect::<Vec<_>>().into_iter().collect()
     }
 }
+
+/// Booleans of YAML 1.1 (<https://yaml.org/type/bool.html>) beside those of 1.2.
+const TRUE: [&str; 8] = ["y", "Y", "yes", "Yes", "YES", "on", "On", "ON"];
+const FALSE: [&str; 8] = ["n", "N", "no", "No", "NO", "off", "Off", "OFF"];
 
 /// How much of a user's text an error message repeats, in characters.
 const QUOTED_LENGTH: usize = 80;

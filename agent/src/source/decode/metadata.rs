@@ -112,8 +112,9 @@ fn is_in_audit(metadata: &Object<'_>) -> Result<bool, Reported> {
     let annotations = metadata.get("annotations");
     let field = annotations.object()?.get(MODE);
     match field.optional_text()? {
-        None | Some(ENFORCE) => Ok(false),
-        Some(AUDIT) => Ok(true),
+        None => Ok(false),
+        Some(text) if text.eq_ignore_ascii_case(ENFORCE) => Ok(false),
+        Some(text) if text.eq_ignore_ascii_case(AUDIT) => Ok(true),
         Some(text) => Err(field.fault(format!("{} is neither {ENFORCE:?} nor {AUDIT:?}", quoted(text)))),
     }
 }

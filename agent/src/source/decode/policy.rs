@@ -53,7 +53,7 @@ pub(super) fn read(
     }
 }
 
-/// What is understood of `policyTypes` counts; if nothing is, both directions.
+/// What `policyTypes` can mean: a word in other letters means what it says, one that is not known may mean either.
 fn isolates(field: &Field<'_>, speaks_of_egress: bool) -> Isolates {
     let Ok(items) = field.items() else { return Isolates { ingress: true, egress: true } };
     if items.len() == 0 {
@@ -64,19 +64,17 @@ fn isolates(field: &Field<'_>, speaks_of_egress: bool) -> Isolates {
     }
     let mut isolates = Isolates { ingress: false, egress: false };
     for item in items {
-        match item.required_text() {
-            Ok("Ingress") => isolates.ingress = true,
-            Ok("Egress") => isolates.egress = true,
-            Ok(other) => {
-                let _reported = item.fault(format!("{} is not Ingress or Egress", quoted(other)));
-            }
-            Err(_reported) => {}
+        let text = item.required_text().unwrap_or_default();
+        if !matches!(text, "" | "Ingress" | "Egress") {
+            let _reported = item.fault(format!("{} is not Ingress or Egress", quoted(text)));
+        }
+        match (text.eq_ignore_ascii_case("ingress"), text.eq_ignore_ascii_case("egress")) {
+            (true, _) => isolates.ingress = true,
+            (_, true) => isolates.egress = true,
+            (false, false) => isolates = Isolates { ingress: true, egress: true },
         }
     }
-    match isolates {
-        Isolates { ingress: false, egress: false } => Isolates { ingress: true, egress: true },
-        understood => understood,
-    }
+    isolates
 }
 
 /// One rule for each entry, also for the bad ones: rules are told apart by their index.

@@ -15,18 +15,48 @@ use super::{
 
 /// An absent selector counts as `{}`.
 pub(super) fn read(field: &Field<'_>, names: &mut Interner) -> Selector {
-    match requirements(field, names) {
+    match requirements(field, Unknown::IsDropped, names) {
         Ok(requirements) => Selector::All(requirements),
         Err(_reported) => Selector::Nothing,
     }
 }
 
+/// As [`read`], but a field that is not known is a fault: later versions of the API may have it.
+pub(super) fn read_whole(field: &Field<'_>, names: &mut Interner) -> Result<Selector, Reported> {
+    requirements(field, Unknown::IsAFault, names).map(Selector::All)
+}
+
+/// What fields that are not known do to a selector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unknown {
+    /// The API server drops them.
+    IsDropped,
+    IsAFault,
+}
+
+impl Unknown {
+    fn check(self, object: &Object<'_>, known: &[&str]) -> Result<(), Reported> {
+        match (self, object.has_only(known)) {
+            (Self::IsDropped, _) => Ok(()),
+            (Self::IsAFault, known) => known,
+        }
+    }
+}
+
+const FIELDS: [&str; 2] = ["matchLabels", "matchExpressions"];
+const EXPRESSION: [&str; 3] = ["key", "operator", "values"];
+
 /// Looks at every part, so that every fault is reported, before it gives up.
-fn requirements(field: &Field<'_>, names: &mut Interner) -> Result<Vec<Requirement>, Reported> {
+fn requirements(
+    field: &Field<'_>,
+    unknown: Unknown,
+    names: &mut Interner,
+) -> Result<Vec<Requirement>, Reported> {
     let object = field.object()?;
-    object.report_unknown(&["matchLabels", "matchExpressions"]);
+    let known = unknown.check(&object, &FIELDS);
     let labels = match_labels(&object.get("matchLabels"), names);
-    let expressions = match_expressions(&object.get("matchExpressions"), names);
+    let expressions = match_expressions(&object.get("matchExpressions"), unknown, names);
+    known?;
     let mut requirements = labels?;
     requirements.extend(expressions?);
     Ok(requirements)
@@ -45,14 +75,18 @@ fn match_labels(field: &Field<'_>, names: &mut Interner) -> Result<Vec<Requireme
     each.into_iter().collect()
 }
 
-fn match_expressions(field: &Field<'_>, names: &mut Interner) -> Result<Vec<Requirement>, Reported> {
-    let each: Vec<_> = field.items()?.map(|item| requirement(&item, names)).collect();
+fn match_expressions(
+    field: &Field<'_>,
+    unknown: Unknown,
+    names: &mut Interner,
+) -> Result<Vec<Requirement>, Reported> {
+    let each: Vec<_> = field.items()?.map(|item| requirement(&item, unknown, names)).collect();
     each.into_iter().collect()
 }
 
-fn requirement(field: &Field<'_>, names: &mut Interner) -> Result<Requirement, Reported> {
+fn requirement(field: &Field<'_>, unknown: Unknown, names: &mut Interner) -> Result<Requirement, Reported> {
     let object = field.object()?;
-    object.report_unknown(&["key", "operator", "values"]);
+    let known = unknown.check(&object, &EXPRESSION);
     let key = key(&object.get("key"), names);
     let operator = object.get("operator");
     let requirement = match operator.required_text()? {
@@ -71,7 +105,7 @@ fn requirement(field: &Field<'_>, names: &mut Interner) -> Result<Requirement, R
             return Err(operator.fault(message));
         }
     };
-    Ok(requirement)
+    known.map(|()| requirement)
 }
 
 fn key(field: &Field<'_>, names: &mut Interner) -> Result<Name, Reported> {

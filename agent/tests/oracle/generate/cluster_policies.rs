@@ -1,4 +1,4 @@
-//! ClusterNetworkPolicies: everything that policy.networking.k8s.io/v1alpha2 can say, half-way also in the words of v1alpha1,
+//! ClusterNetworkPolicies: everything that policy.networking.k8s.io/v1beta1 can say, half-way also in the words of v1alpha1,
 //! and, where asked for, entries that it refuses.
 //!
 //! Rules are short and priorities few, so that rules stand behind each other and priorities meet.
@@ -30,7 +30,11 @@ pub(super) fn named(policies: Vec<ClusterPolicy>) -> Vec<Value> {
             return None;
         }
         has_baseline |= is_baseline;
-        let version = if is_new { "v1alpha2" } else { "v1alpha1" };
+        let version = match (is_new, slot % 2) {
+            (true, 0) => "v1alpha2",
+            (true, _) => "v1beta1",
+            (false, _) => "v1alpha1",
+        };
         let name = if is_baseline { "default".into() } else { format!("cnp{}", 9 - slot) };
         Some(json!({
             "apiVersion": format!("policy.networking.k8s.io/{version}"), "kind": kind,

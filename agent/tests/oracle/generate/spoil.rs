@@ -100,6 +100,11 @@ pub(super) const INVALID_CLUSTER_PEERS: &[&str] = &[
     r#"{"namespaces": {"matchLabels": {"team": "bad value!"}}}"#,
     r#"{"pods": {"namespaceSelector": {}, "podSelector": {"matchExpressions": [{"key": "app", "operator": "In"}]}}}"#,
     r#"{"pods": {"namespaceSelector": {"matchLabels": {"-": "a"}}, "podSelector": {}}}"#,
+    r#"{"namespaces": {}, "zones": {}}"#,
+    r#"{"namespaces": {"namespaceSelector": {}}}"#,
+    r#"{"namespaces": {"sameLabels": ["team"]}}"#,
+    r#"{"pods": {"namespaces": {"namespaceSelector": {}}, "podSelector": {}}}"#,
+    r#"{"pods": {"podSelector": {"matchExpressions": [{"key": "app", "operator": "Exists", "from": "v2"}]}}}"#,
 ];
 
 pub(super) const INVALID_EGRESS_PEERS: &[&str] = &[
@@ -112,6 +117,8 @@ pub(super) const INVALID_EGRESS_PEERS: &[&str] = &[
     r#"{"networks": "0.0.0.0/0"}"#,
     r#"{"nodes": {"matchLabels": {"team": "bad value!"}}}"#,
     r#"{"domainNames": ["*.example.com"]}"#,
+    r#"{"networks": ["0.0.0.0/0"], "except": ["10.0.0.0/8"]}"#,
+    r#"{"nodes": {"notLabels": {"zone": "east"}}}"#,
     r#"{"pods": {"namespaceSelector": {}, "podSelector": {"matchExpressions": [{"key": "app", "operator": "In"}]}}}"#,
 ];
 
@@ -130,6 +137,9 @@ pub(super) const INVALID_PROTOCOLS: &[&str] = &[
     r#"{"sctp": {"destinationPort": {"range": {"start": 80, "end": 80}}}}"#,
     r#"{"tcp": {"destinationPort": {"range": {"start": 443, "end": 80}}}}"#,
     r#"{"tcp": {"destinationPort": {"range": {"start": 80}}}}"#,
+    r#"{"tcp": {"sourcePort": {"number": 80}}}"#,
+    r#"{"tcp": {"destinationPort": {"number": 80, "not": true}}}"#,
+    r#"{"tcp": {}, "icmp": null}"#,
 ];
 
 type Place = (String, &'static [&'static str]);

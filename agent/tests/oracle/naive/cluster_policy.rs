@@ -118,21 +118,26 @@ fn or_empty(selector: &Value) -> Value {
     if selector.is_null() { json!({}) } else { selector.clone() }
 }
 
-/// "Exactly one of the fields must be set for a given peer".
+/// "Exactly one of the fields must be set for a given peer". One that is not known here is of another release, and may
+/// narrow the peer.
 fn is_peer(entry: &Value, list: &str, action: Option<&str>) -> bool {
     let fields: &[&str] = match list {
         "from" => &["namespaces", "pods"],
         _ => &["namespaces", "pods", "networks", "nodes", "domainNames"],
     };
+    if !selector::has_only(entry, fields) {
+        return false;
+    }
     let mut given = fields.iter().filter(|field| !entry[**field].is_null());
     let (Some(field), None) = (given.next(), given.next()) else { return false };
     let value = &entry[*field];
     match *field {
-        "namespaces" | "nodes" => selector::is_valid(value),
+        "namespaces" | "nodes" => is_selector(value),
         "pods" => {
             value.is_object()
-                && selector::is_valid(&or_empty(&value["namespaceSelector"]))
-                && selector::is_valid(&or_empty(&value["podSelector"]))
+                && selector::has_only(value, &["namespaceSelector", "podSelector"])
+                && is_selector(&or_empty(&value["namespaceSelector"]))
+                && is_selector(&or_empty(&value["podSelector"]))
         }
         "networks" => {
             !items(value).is_empty()
@@ -141,6 +146,10 @@ fn is_peer(entry: &Value, list: &str, action: Option<&str>) -> bool {
         // "DomainNames is only supported for Accept rules."
         _ => action == Some("Accept"),
     }
+}
+
+fn is_selector(value: &Value) -> bool {
+    selector::is_valid(value) && selector::has_only_known(value)
 }
 
 fn peer_matches(objects: &[Value], entry: &Value, peer: End<'_>) -> bool {
@@ -171,6 +180,9 @@ fn peer_matches(objects: &[Value], entry: &Value, peer: End<'_>) -> bool {
 
 /// "Exactly one field must be set."
 fn is_protocol(entry: &Value) -> bool {
+    if !selector::has_only(entry, &["tcp", "udp", "sctp", "destinationNamedPort"]) {
+        return false;
+    }
     let given: Vec<_> = ["tcp", "udp", "sctp"].iter().filter(|field| !entry[**field].is_null()).collect();
     let name = entry["destinationNamedPort"].as_str().filter(|name| !name.is_empty());
     match (&given[..], name) {
@@ -178,7 +190,11 @@ fn is_protocol(entry: &Value) -> bool {
         ([field], None) => {
             let port = &entry[**field]["destinationPort"];
             let is_object = entry[**field].is_object();
+            let is_known = selector::has_only(&entry[**field], &["destinationPort"])
+                && selector::has_only(port, &["number", "range"])
+                && selector::has_only(&port["range"], &["start", "end"]);
             match (port["number"].is_null(), port["range"].is_null()) {
+                _ if !is_known => false,
                 _ if port.is_null() => is_object,
                 (false, true) => port_number(&port["number"]).is_some(),
                 (true, false) => range(&port["range"]).is_some(),
@@ -215,10 +231,11 @@ fn protocol_matches(entry: &Value, connection: &Connection<'_>) -> bool {
     }
 }
 
-/// All of them, as v1alpha2 writes them.
+/// All of them, as v1alpha2 and v1beta1 write them.
 fn all(objects: &[Value]) -> Vec<Cow<'_, Value>> {
-    let own =
-        of_kind(objects, "policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy").map(Cow::Borrowed);
+    let own = ["policy.networking.k8s.io/v1alpha2", "policy.networking.k8s.io/v1beta1"];
+    let own = own.into_iter().flat_map(|version| of_kind(objects, version, "ClusterNetworkPolicy"));
+    let own = own.map(Cow::Borrowed);
     let older = "policy.networking.k8s.io/v1alpha1";
     let admin = of_kind(objects, older, "AdminNetworkPolicy").map(|policy| {
         let mut policy = in_new_words(policy);
@@ -257,6 +274,12 @@ fn in_new_port(entry: &Value) -> Value {
         Value::Object(Map::from_iter([(protocol, json!({"destinationPort": port}))]))
     };
     let [number, range, name] = ["portNumber", "portRange", "namedPort"].map(|field| &entry[field]);
+    let is_known = selector::has_only(entry, &["portNumber", "portRange", "namedPort"])
+        && selector::has_only(number, &["protocol", "port"])
+        && selector::has_only(range, &["protocol", "start", "end"]);
+    if !is_known {
+        return json!({});
+    }
     match (number.is_null(), range.is_null(), name.is_null()) {
         (false, true, true) => of(number, json!({"number": number["port"]})),
         (true, false, true) => of(range, json!({"range": {"start": range["start"], "end": range["end"]}})),

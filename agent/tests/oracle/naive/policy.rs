@@ -21,17 +21,17 @@ pub(super) fn selects(policy: &Value, pod: &Value) -> bool {
 }
 
 /// Whether the policy isolates the pods that it selects. "policyTypes is a list of rule types that the NetworkPolicy
-/// relates to. Valid options are ["Ingress"], ["Egress"], or ["Ingress", "Egress"]." Other words in it count for
-/// nothing; if there is nothing else, it is not known what was meant, and the policy isolates both ways.
+/// relates to. Valid options are ["Ingress"], ["Egress"], or ["Ingress", "Egress"]." The letters' case does
+/// not matter; of another word it is not known what was meant, and the policy isolates both ways.
 pub(super) fn isolates(policy: &Value, direction: Direction) -> bool {
     let spec = &policy["spec"];
     let types = items(&spec["policyTypes"]);
     if !types.is_empty() {
-        let has = |name: &str| types.iter().any(|listed| listed == name);
-        return match direction {
-            Direction::Ingress => has("Ingress") || !has("Egress"),
-            Direction::Egress => has("Egress") || !has("Ingress"),
+        let other = match direction {
+            Direction::Ingress => "egress",
+            Direction::Egress => "ingress",
         };
+        return types.iter().any(|listed| listed.as_str().is_none_or(|word| word.to_lowercase() != other));
     }
     // "If this field is not specified, it will default based on the existence of ingress or egress rules; policies
     // that contain an egress section are assumed to affect egress, and all policies (whether or not they contain an

@@ -29,6 +29,18 @@ fn holds<'a>(expression: &Value, label: impl Fn(&str) -> Option<&'a str>) -> boo
     }
 }
 
+/// Every field, also those of its expressions, is one that the API has.
+pub(super) fn has_only_known(selector: &Value) -> bool {
+    has_only(selector, &["matchLabels", "matchExpressions"])
+        && items(&selector["matchExpressions"])
+            .iter()
+            .all(|expression| has_only(expression, &["key", "operator", "values"]))
+}
+
+pub(super) fn has_only(value: &Value, fields: &[&str]) -> bool {
+    value.as_object().is_none_or(|object| object.keys().all(|key| fields.contains(&key.as_str())))
+}
+
 pub(super) fn is_valid(selector: &Value) -> bool {
     selector.is_object()
         && is_missing_or(&selector["matchLabels"], Value::is_object)

@@ -212,8 +212,11 @@ fn a_pod_knows_its_node_and_whether_it_shares_its_network() {
         (json!({}), None, false, vec![]),
         (json!({"nodeName": ""}), None, false, vec![]),
         (json!({"nodeName": "n1", "hostNetwork": true}), Some("n1"), true, vec![]),
+        (json!({"hostNetwork": "yes"}), None, true, vec![]),
+        (json!({"hostNetwork": "On"}), None, true, vec![]),
+        (json!({"hostNetwork": "NO"}), None, false, vec![]),
         (
-            json!({"nodeName": 1, "hostNetwork": "yes"}),
+            json!({"nodeName": 1, "hostNetwork": "yea"}),
             None,
             false,
             vec!["spec.nodeName: is a number, not text", "spec.hostNetwork: is text, not true or false"],

@@ -17,20 +17,21 @@ fn policy_types_have_the_api_servers_defaults() {
         (json!({"policyTypes": ["Egress", "Ingress"]}), both, vec![]),
         (
             json!({"policyTypes": ["Ingress", "egress"]}),
-            (true, false),
+            both,
             vec!["spec.policyTypes[1]: \"egress\" is not Ingress or Egress"],
         ),
         (
-            json!({"policyTypes": ["egress"]}),
+            json!({"policyTypes": ["EGRESS"]}),
+            (false, true),
+            vec!["spec.policyTypes[0]: \"EGRESS\" is not Ingress or Egress"],
+        ),
+        (
+            json!({"policyTypes": ["Egress", "Ingres"]}),
             both,
-            vec!["spec.policyTypes[0]: \"egress\" is not Ingress or Egress"],
+            vec!["spec.policyTypes[1]: \"Ingres\" is not Ingress or Egress"],
         ),
         (json!({"policyTypes": [null]}), both, vec!["spec.policyTypes[0]: is missing"]),
-        (
-            json!({"policyTypes": [1, "Egress"]}),
-            (false, true),
-            vec!["spec.policyTypes[0]: is a number, not text"],
-        ),
+        (json!({"policyTypes": [1, "Egress"]}), both, vec!["spec.policyTypes[0]: is a number, not text"]),
         (json!({"policyTypes": "Ingress"}), both, vec!["spec.policyTypes: is text, not a list"]),
         (
             json!({"policyTypes": ["Egress", "Egress", "Egress"]}),
@@ -184,7 +185,9 @@ fn the_mode_is_audit_only_where_it_says_so() {
         (json!({}), false, None),
         (json!({"podgate.io/mode": "audit"}), true, None),
         (json!({"podgate.io/mode": "enforce"}), false, None),
-        (json!({"podgate.io/mode": "Audit"}), false, Some("\"Audit\" is neither \"enforce\" nor \"audit\"")),
+        (json!({"podgate.io/mode": "Audit"}), true, None),
+        (json!({"podgate.io/mode": "ENFORCE"}), false, None),
+        (json!({"podgate.io/mode": "Audti"}), false, Some("\"Audti\" is neither \"enforce\" nor \"audit\"")),
         (json!({"podgate.io/mode": true}), false, Some("is a boolean, not text")),
         (json!({"other": "audit"}), false, None),
     ];

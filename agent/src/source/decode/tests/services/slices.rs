@@ -80,7 +80,7 @@ fn an_endpoint_has_its_first_address_and_what_is_unknown_of_it_means_that_it_is_
         (json!({"addresses": first, "nodeName": 1}), None, vec![".nodeName: is a number, not text"]),
         (json!({"addresses": first, "conditions": []}), None, vec![".conditions: is a list, not an object"]),
         (
-            json!({"addresses": first, "conditions": {"ready": "yes"}}),
+            json!({"addresses": first, "conditions": {"ready": "maybe"}}),
             None,
             vec![".conditions.ready: is text, not true or false"],
         ),
