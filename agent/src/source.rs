@@ -8,4 +8,4 @@ pub mod kube;
 pub mod manifests;
 mod picture;
 
-pub use picture::{InForce, Picture, Problem, Update};
+pub use picture::{InForce, Picture, Problem, Unread, Update};

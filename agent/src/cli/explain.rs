@@ -4,13 +4,18 @@ mod text;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::bail;
 use clap::Args;
 
-use super::{offline, output::Format};
+use super::{
+    offline::{self, Reading},
+    output::Format,
+};
 use crate::options::SOCKET;
 use crate::{
     api::{self, Ask},
     explain::{End, Question, explain},
+    model::{Cluster, Name},
     port_spec::PortSpec,
 };
 pub(super) use text::side_lines;
@@ -28,6 +33,8 @@ stands for all of them. Of a service PORT is the service's own, and all backends
 --what-if tells what would be: its objects are added to the cluster, or take the place of those of their kind and \
 name. One with the annotation `podgate.io/what-if: remove`, or with `$patch: delete` as kustomize has it, takes that \
 object away.
+
+A policy in the manifests that cannot be read makes the answer uncertain when it could change it: the answer says so, and the exit code is 1.
 
 Example:
   podgate explain --from production/frontend --to development/backend --port TCP/80 --manifests cluster.yaml
@@ -48,6 +55,8 @@ pub(super) struct Options {
     /// File or directory of objects that are added, changed or removed before the answer (repeatable)
     #[arg(long, value_name = "PATH")]
     what_if: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: Reading,
     /// Socket of the running agent
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     socket: PathBuf,
@@ -55,16 +64,35 @@ pub(super) struct Options {
 
 impl Options {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Self { from, to, port, manifests, what_if, socket } = self;
-        let what_if = offline::read_change(&what_if, &manifests)?;
-        let answer = if manifests.is_empty() {
-            api::ask(&socket, &Ask::Explain { from, to, port, what_if })?
-        } else {
-            let mut cluster = offline::read(&manifests)?;
-            what_if.apply(&mut cluster)?;
-            explain(&cluster, &Question { from, to, port })?
-        };
-        format.print(&answer, text)?;
+        let Self { from, to, port, manifests, what_if, reading, socket } = self;
+        let (what_if, changed) = offline::read_change(&what_if, &manifests, &reading)?;
+        if manifests.is_empty() {
+            let answer = api::ask(&socket, &Ask::Explain { from, to, port, what_if })?;
+            format.print(&answer, text)?;
+            if reading.strict && changed > 0 {
+                bail!("{changed} with problems");
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut read = offline::read(&manifests, &reading)?;
+        what_if.apply(&mut read.cluster)?;
+        let namespaces = [&from, &to].into_iter().filter_map(|end| namespace(&read.cluster, end)).collect();
+        let answer = explain(&read.cluster, &Question { from, to, port })?;
+        let answer = read.answer(answer, &namespaces);
+        format.print(&answer, |answer| answer.caution() + &text(&answer.answer))?;
+        read.verdict(&answer, changed, reading.strict)?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The namespace of the pod, or of the service, that an end is.
+fn namespace(cluster: &Cluster, end: &End) -> Option<Name> {
+    match end {
+        End::Pod(name) | End::Service(name) => Some(name.namespace.clone()),
+        End::Address(address) => {
+            let pod = cluster.pods.values().find(|pod| pod.addresses.contains(address));
+            pod.map(|pod| pod.name.namespace.clone())
+        }
+        End::Node(_) => None,
     }
 }

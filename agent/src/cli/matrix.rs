@@ -9,12 +9,12 @@ use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 use clap::Args;
 
 use super::{
-    offline,
+    offline::{self, Manifests, Reading},
     output::{Output, print, print_json},
 };
 use crate::{
     matrix::{Difference, matrix},
-    model::Cluster,
+    model::{Cluster, Name},
     port_spec::PortSpec,
 };
 use text::Paint;
@@ -34,7 +34,9 @@ has several numbers on one pod stands for all of them: all must be allowed.
 
 --diff shows what a change to the manifests opens and closes; its objects are added to the cluster, or take the place of \
 those of their kind and name. One with the annotation `podgate.io/what-if: remove`, or with `$patch: delete` as \
-kustomize has it, takes that object away. Exit code 3: the change opens or closes something.
+kustomize has it, takes that object away. Exit code 3: the change opens or closes something; 1, after the answer: an object was not fully understood.
+
+A policy in the manifests that cannot be read makes the answer uncertain: the answer says so, and the exit code is 1.
 
 -o html writes a page that stands alone: each of its cells tells why.
 
@@ -52,51 +54,73 @@ pub(super) struct Options {
     /// File or directory of a change to the manifests: show what it opens and closes (repeatable)
     #[arg(long, value_name = "PATH")]
     diff: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 impl Options {
     pub(super) fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let Self { manifests, ports, diff } = self;
-        let change = offline::read_change(&diff, &manifests)?;
-        let before = offline::read(&manifests)?;
+        let Self { manifests, ports, diff, reading } = self;
+        let (change, changed) = offline::read_change(&diff, &manifests, &reading)?;
+        let read = offline::read(&manifests, &reading)?;
         let ports: BTreeSet<PortSpec> = ports.into_iter().collect();
         if diff.is_empty() {
-            return show(&before, &ports, output);
+            return show(&read, &ports, output, reading.strict);
         }
-        let mut after = before.clone();
+        let mut after = read.cluster.clone();
         change.apply(&mut after)?;
-        show_difference(&before, &after, &ports, output)
+        show_difference(&read, &after, &ports, output, changed)
     }
 }
 
-fn show(cluster: &Cluster, ports: &BTreeSet<PortSpec>, output: Output) -> anyhow::Result<ExitCode> {
-    let matrix = matrix(cluster, ports)?;
+fn show(
+    read: &Manifests,
+    ports: &BTreeSet<PortSpec>,
+    output: Output,
+    is_strict: bool,
+) -> anyhow::Result<ExitCode> {
+    let answer = read.answer(matrix(&read.cluster, ports)?, &namespaces(&read.cluster));
+    let matrix = &answer.answer;
     match output {
-        Output::Table => print(|out| out.write_all(text::of_matrix(&matrix, Paint::of_stdout()).as_bytes()))?,
-        Output::Json => print_json(&matrix)?,
-        Output::Csv => print(|out| csv::write_matrix(&matrix, out))?,
-        Output::Html => print(|out| out.write_all(page::page(cluster, &matrix, None).as_bytes()))?,
+        Output::Table => {
+            let text = answer.caution() + &text::of_matrix(matrix, Paint::of_stdout());
+            print(|out| out.write_all(text.as_bytes()))?;
+        }
+        Output::Json => print_json(&answer)?,
+        Output::Csv => print(|out| csv::write_matrix(matrix, out))?,
+        Output::Html => print(|out| out.write_all(page::page(&read.cluster, matrix, None).as_bytes()))?,
     }
+    read.verdict(&answer, 0, is_strict)?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// A gate: `changed` objects of the change were not fully understood, and none of the cluster may be.
 fn show_difference(
-    before: &Cluster,
+    before: &Manifests,
     after: &Cluster,
     ports: &BTreeSet<PortSpec>,
     output: Output,
+    changed: usize,
 ) -> anyhow::Result<ExitCode> {
-    let (was, is) = (matrix(before, ports)?, matrix(after, ports)?);
-    let difference = Difference::between(&was, &is);
+    let (was, is) = (matrix(&before.cluster, ports)?, matrix(after, ports)?);
+    let answer = before.answer(Difference::between(&was, &is), &namespaces(after));
+    let difference = &answer.answer;
     match output {
         Output::Table => {
-            print(|out| out.write_all(text::of_difference(&difference, Paint::of_stdout()).as_bytes()))?;
+            let text = answer.caution() + &text::of_difference(difference, Paint::of_stdout());
+            print(|out| out.write_all(text.as_bytes()))?;
         }
-        Output::Json => print_json(&difference)?,
-        Output::Csv => print(|out| csv::write_difference(&difference, out))?,
+        Output::Json => print_json(&answer)?,
+        Output::Csv => print(|out| csv::write_difference(difference, out))?,
         Output::Html => {
-            print(|out| out.write_all(page::page(after, &is, Some(&difference)).as_bytes()))?;
+            print(|out| out.write_all(page::page(after, &is, Some(difference)).as_bytes()))?;
         }
     }
+    before.verdict(&answer, changed, true)?;
     Ok(if difference.is_empty() { ExitCode::SUCCESS } else { DIFFERS.into() })
+}
+
+/// Those that have pods.
+fn namespaces(cluster: &Cluster) -> BTreeSet<Name> {
+    cluster.pods.keys().map(|pod| pod.namespace.clone()).collect()
 }

@@ -1,52 +1,168 @@
-//! Manifests that a verb reads once, without an agent.
+//! Manifests that a verb reads once, without an agent, and what its answer is worth.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::{Context, bail};
+use clap::Args;
+use serde::Serialize;
 
 use crate::{
-    model::Cluster,
+    model::{Cluster, Name},
     source::{
-        Picture,
-        manifests::{self, Change},
+        Picture, Problem, Unread,
+        manifests::{self, Change, ReadOptions},
     },
 };
 
-/// What is changed in a cluster before the answer. Each thing in it that is not in order is one line on stderr.
+/// How manifests are read, and how much of them must be understood.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Reading {
+    /// Namespace of objects that name none
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    namespace: String,
+    /// Answer also for manifests without any pod, and for a path without any object
+    #[arg(long)]
+    allow_empty: bool,
+    /// Exit with 1, after the answer, when anything was not fully understood
+    #[arg(long)]
+    pub(super) strict: bool,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Manifests {
+    pub(super) cluster: Cluster,
+    /// Objects, and files, that were not fully understood.
+    faulty: usize,
+    unread: Vec<Unread>,
+}
+
+/// An answer, and why it may be another one. As JSON a field beside those of the answer, if there is anything to say.
+#[derive(Debug, Serialize)]
+pub(super) struct Answer<T> {
+    #[serde(flatten)]
+    pub(super) answer: T,
+    /// Policies that could not be read and may change the answer, a line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    uncertain: Vec<String>,
+}
+
+/// What is changed in a cluster before the answer, and how many objects of it were not fully understood. Each thing in it
+/// that is wrong is one line on stderr.
 ///
 /// # Errors
 ///
 /// When a part of it cannot be read, and when it stands on standard input as the manifests do.
-pub(super) fn read_change(paths: &[PathBuf], manifests: &[PathBuf]) -> anyhow::Result<Change> {
+pub(super) fn read_change(
+    paths: &[PathBuf],
+    manifests: &[PathBuf],
+    reading: &Reading,
+) -> anyhow::Result<(Change, usize)> {
     if [paths, manifests].iter().all(|paths| paths.iter().any(|path| path == Path::new("-"))) {
         bail!("standard input can be read only once");
     }
-    let (change, problems) = Change::read(paths)?;
-    for problem in &problems {
-        eprintln!("{problem}");
-    }
-    Ok(change)
+    let (change, problems) = Change::read_in(paths, Some(&reading.namespace))?;
+    Ok((change, print_problems(&problems)))
 }
 
-/// The cluster that the files describe. Each object that is not in order is one line on stderr; the rest goes on.
+/// The cluster that the files describe. Each object that is not understood is one line on stderr, then what was read.
 ///
 /// # Errors
 ///
-/// When a path is not there, and when nothing at all could be read.
-pub(super) fn read(paths: &[PathBuf]) -> anyhow::Result<Cluster> {
+/// When a path is not there, and, unless that is meant, when one holds no object, or all of them no pod.
+pub(super) fn read(paths: &[PathBuf], reading: &Reading) -> anyhow::Result<Manifests> {
     for path in paths.iter().filter(|path| *path != Path::new("-")) {
         fs::metadata(path).with_context(|| path.display().to_string())?;
     }
-    let Picture { cluster, problems, .. } = manifests::read(paths);
-    for problem in &problems {
+    let Reading { namespace, allow_empty, strict: _ } = reading;
+    let options = ReadOptions { namespace: Some(namespace.as_str().into()), allow_empty: *allow_empty };
+    let Picture { cluster, problems, missing, unread, lacking: _, cluster_id: _ } =
+        manifests::read_with(paths, options);
+    // What is missing is the error, in a line of its own.
+    let problems: Vec<_> = problems.into_iter().filter(|problem| !missing.contains(problem)).collect();
+    let faulty = print_problems(&problems);
+    eprintln!("read {}; {faulty} with problems", counted(&cluster));
+    if let Some(missing) = missing.into_iter().next() {
+        return Err(missing.into());
+    }
+    if cluster.pods.is_empty() && !allow_empty {
+        bail!(
+            "the manifests hold no pod, every answer would be about nothing (--allow-empty if that is meant)"
+        );
+    }
+    Ok(Manifests { cluster: Arc::unwrap_or_clone(cluster), faulty, unread })
+}
+
+/// Out: how many objects, and files, they are about.
+fn print_problems(problems: &[Problem]) -> usize {
+    for problem in problems {
         eprintln!("{problem}");
     }
-    if !problems.is_empty() && *cluster == Cluster::default() {
-        bail!("the manifests hold nothing that could be read");
+    let objects: BTreeSet<_> = problems.iter().map(|problem| (&problem.file, &problem.object)).collect();
+    objects.len()
+}
+
+/// How many objects there are, of each kind also that there are none: what a dump left out is seen here.
+fn counted(cluster: &Cluster) -> String {
+    let Cluster { namespaces, pods, policies, cluster_policies, nodes, services, slices } = cluster;
+    let kinds = [
+        ("pods", pods.len()),
+        ("namespaces", namespaces.len()),
+        ("nodes", nodes.len()),
+        ("NetworkPolicies", policies.len()),
+        ("cluster-wide policies", cluster_policies.len()),
+        ("services", services.len()),
+        ("EndpointSlices", slices.len()),
+    ];
+    let all: usize = kinds.iter().map(|(_, count)| count).sum();
+    let each: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    format!("{all} objects: {}", each.join(", "))
+}
+
+impl Manifests {
+    /// `namespaces`: those of the pods that the answer is about.
+    pub(super) fn answer<T>(&self, answer: T, namespaces: &BTreeSet<Name>) -> Answer<T> {
+        let may_change = |unread: &&Unread| match &unread.namespace {
+            Some(namespace) => namespaces.contains(namespace),
+            None => true,
+        };
+        let uncertain = self.unread.iter().filter(may_change).map(|unread| unread.problem.to_string());
+        Answer { answer, uncertain: uncertain.collect() }
     }
-    Ok(Arc::unwrap_or_clone(cluster))
+
+    /// To be asked after the answer was printed. `changed`: objects of a change that were not fully understood.
+    ///
+    /// # Errors
+    ///
+    /// When the answer is uncertain, and, if all must be understood, when anything was not.
+    pub(super) fn verdict<T>(
+        &self,
+        answer: &Answer<T>,
+        changed: usize,
+        is_strict: bool,
+    ) -> anyhow::Result<()> {
+        if !answer.uncertain.is_empty() {
+            let count = answer.uncertain.len();
+            bail!("the answer is uncertain: {count} policies, or what may be some, could not be read");
+        }
+        let faulty = self.faulty + changed;
+        if is_strict && faulty > 0 {
+            bail!("{faulty} with problems");
+        }
+        Ok(())
+    }
+}
+
+impl<T> Answer<T> {
+    /// What people see before the answer.
+    pub(super) fn caution(&self) -> String {
+        let lines =
+            self.uncertain.iter().map(|line| format!("UNCERTAIN, a policy could not be read: {line}\n"));
+        lines.collect()
+    }
 }

@@ -278,10 +278,13 @@ fn other_verbs_take_only_socket_and_bpffs_from_the_environment() {
         ("podgate endpoints", "socket: \"/s\""),
         ("podgate detach", "bpffs: \"/b\""),
         ("podgate check", "bpffs: \"/b\""),
-        ("podgate explain --from x/a --to x/b --port TCP/80", "manifests: [], what_if: [], socket: \"/s\""),
+        (
+            "podgate explain --from x/a --to x/b --port TCP/80",
+            "manifests: [], what_if: [], reading: Reading { namespace: \"default\", allow_empty: false, strict: false }, socket: \"/s\"",
+        ),
         (
             "podgate explain --from x/a --to x/b --port TCP/80 --manifests m",
-            "manifests: [\"m\"], what_if: [], socket: \"/s\"",
+            "manifests: [\"m\"], what_if: [], reading: Reading { namespace: \"default\", allow_empty: false, strict: false }, socket: \"/s\"",
         ),
     ] {
         let parsed = format!("{:?}", parse_in(line, &environment).unwrap());

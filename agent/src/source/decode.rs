@@ -30,7 +30,7 @@ use serde_json::Value;
 
 use crate::model::{
     ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Name, Namespace, NetworkPolicy, Node, ObjectName,
-    Pod, Service,
+    Pod, Selector, Service,
 };
 
 pub(crate) use field::Fault;
@@ -68,6 +68,16 @@ pub(crate) struct Contents {
     pub(crate) faults: Vec<Fault>,
     /// Something in it could not be recognised as any object, so `objects` may lack one that was meant.
     pub(crate) incomplete: bool,
+    /// Policies of which it is not known whom they are for, or what they are meant to do.
+    pub(crate) unread: Vec<Unread>,
+}
+
+/// A policy that could not be read, or may not have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unread {
+    pub(crate) fault: Fault,
+    /// Whose pods it may be for; `None`: any.
+    pub(crate) namespace: Option<Name>,
 }
 
 /// Where a value was found. It names objects that do not name themselves.
@@ -107,6 +117,48 @@ impl Decoded {
             }
             Self::Removed(id) => id.clone(),
         }
+    }
+}
+
+impl Decoded {
+    /// Whose pods it may be for, though it does not say so, when it is a policy that could not be read. `is_unread`: its
+    /// spec is no object, or its mode is not known. A selector that was not understood selects nothing.
+    fn unread(&self, is_unread: bool) -> Option<Option<Name>> {
+        let nothing = |selector: &Selector| *selector == Selector::Nothing;
+        match self {
+            Self::Policy(policy) => {
+                (is_unread || nothing(&policy.subject)).then(|| Some(policy.name.namespace.clone()))
+            }
+            Self::ClusterPolicy(policy) => {
+                let subject = &policy.subject;
+                (is_unread || nothing(&subject.namespaces) || nothing(&subject.pods)).then_some(None)
+            }
+            Self::Namespace(name, _) => is_unread.then(|| Some(name.clone())),
+            Self::Node(..)
+            | Self::Pod(_)
+            | Self::FinishedPod(_)
+            | Self::Service(_)
+            | Self::UnservedService(_)
+            | Self::Slice(_)
+            | Self::UnservedSlice(_)
+            | Self::Removed(_) => None,
+        }
+    }
+}
+
+/// Whose pods something is for that is no object of ours though it may be meant as a policy; `None`: nobody's.
+fn scope(value: &Value, listed: Option<Kind>) -> Option<Option<Name>> {
+    match Kind::claimed(value).or(listed) {
+        Some(Kind::NetworkPolicy) => {
+            let namespace = value.pointer("/metadata/namespace").and_then(Value::as_str);
+            Some(Some(
+                namespace.filter(|text| !text.is_empty()).unwrap_or(metadata::DEFAULT_NAMESPACE).into(),
+            ))
+        }
+        Some(Kind::ClusterPolicy(_)) => Some(None),
+        Some(Kind::Namespace | Kind::Node | Kind::Pod | Kind::Service | Kind::EndpointSlice) => None,
+        // It does not say what it is.
+        None => Some(None),
     }
 }
 
@@ -156,17 +208,28 @@ impl Decoder {
             Ok(Recognised::Foreign) => {}
             Err(_reported) => contents.incomplete = true,
         }
-        contents.faults.extend(faults.into_list());
+        let faults = faults.into_list();
+        // It is not in `objects`, unless it is a list, which has no faults but this one.
+        if let (Some(fault), Some(namespace)) = (faults.first(), scope(value, listed)) {
+            contents.unread.push(Unread { fault: fault.clone(), namespace });
+        }
+        contents.faults.extend(faults);
     }
 
     fn object(&mut self, value: &Value, kind: Kind, place: &Place, contents: &mut Contents) {
         let faults = Faults::new(metadata::label(value, kind, place));
         let root = Field::root(value, &faults);
+        let mut unread = None;
         if let Ok(fields) = root.object() {
             let metadata = metadata::read(&fields.get("metadata"), kind, &mut self.names);
             let is_removed = if self.of_changes { removal::is_asked(&fields) } else { Ok(false) };
             match is_removed {
-                Ok(false) => contents.objects.extend(self.body(kind, metadata, &fields, place)),
+                Ok(false) => {
+                    let is_unread = metadata.has_unknown_mode || !fields.get("spec").may_be_object();
+                    let decoded = self.body(kind, metadata, &fields, place);
+                    unread = decoded.as_ref().and_then(|object| object.unread(is_unread));
+                    contents.objects.extend(decoded);
+                }
                 Ok(true) => match metadata.id(kind) {
                     Some(id) => contents.objects.push(Decoded::Removed(id)),
                     None => contents.incomplete = true,
@@ -174,7 +237,11 @@ impl Decoder {
                 Err(_reported) => contents.incomplete = true,
             }
         }
-        contents.faults.extend(faults.into_list());
+        let faults = faults.into_list();
+        if let (Some(fault), Some(namespace)) = (faults.first(), unread) {
+            contents.unread.push(Unread { fault: fault.clone(), namespace });
+        }
+        contents.faults.extend(faults);
     }
 
     /// Without a name only a policy is kept: it holds, whatever it is called.
@@ -185,7 +252,7 @@ impl Decoder {
         fields: &Fields<'_>,
         place: &Place,
     ) -> Option<Decoded> {
-        let Metadata { name, namespace, labels, audit } = metadata;
+        let Metadata { name, namespace, labels, audit, has_unknown_mode: _ } = metadata;
         let in_namespace = |name| ObjectName { namespace, name };
         Some(match kind {
             Kind::Namespace => Decoded::Namespace(name?, Namespace { labels, audit }),

@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Instant};
 
-use crate::{model::Cluster, source::decode::Fault};
+use crate::{
+    model::{Cluster, Name},
+    source::decode::Fault,
+};
 
 /// A picture of a cluster, as a source has it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,10 +14,20 @@ pub struct Picture {
     pub problems: Vec<Problem>,
     /// Why this is no picture of a cluster at all: a path that is missing, a server without namespaces.
     pub missing: Vec<Problem>,
+    /// Policies that could not be read: what they would change is not known.
+    pub unread: Vec<Unread>,
     /// What is known to be lacking: objects that could never be read.
     pub lacking: Vec<Problem>,
     /// Which cluster it is, where the source knows: the uid of its namespace kube-system.
     pub cluster_id: Option<String>,
+}
+
+/// A policy that could not be read, or what may have been one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    pub problem: Problem,
+    /// Whose pods it may be for; `None`: any.
+    pub namespace: Option<Name>,
 }
 
 /// What the node enforces before a picture is taken.

@@ -14,7 +14,7 @@ use crate::{
 const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 37] = [
+const OFFLINE: [(&str, &str); 44] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -49,6 +49,16 @@ const OFFLINE: [(&str, &str); 37] = [
     ("matrix-diff-json", "matrix --manifests shop.yaml --ports TCP/8080,TCP/9100 --diff change.yaml -o json"),
     ("matrix-diff-csv", "matrix --manifests shop.yaml --ports TCP/8080,TCP/9100 --diff change.yaml -o csv"),
     ("matrix-diff-nothing", "matrix --manifests shop.yaml --ports TCP/8080 --diff shop.yaml"),
+    ("matrix-of-no-pod", "matrix --manifests foreign.yaml --ports TCP/80"),
+    ("matrix-of-no-pod-meant", "matrix --manifests foreign.yaml --ports TCP/80 --allow-empty"),
+    ("matrix-uncertain", "matrix --manifests unread.yaml --ports TCP/80"),
+    ("matrix-uncertain-json", "matrix --manifests unread.yaml --ports TCP/80 -o json"),
+    ("matrix-diff-misspelt", "matrix --manifests shop.yaml --ports TCP/8080 --diff misspelt.yaml"),
+    ("explain-uncertain", "explain --from x/a --to x/b --port TCP/80 --manifests unread.yaml"),
+    (
+        "explain-strict",
+        "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml --what-if misspelt.yaml --strict",
+    ),
     ("no-agent", "status --socket none.sock"),
     ("wrong-output", "status -o html"),
     ("wrong-verb", "fly"),

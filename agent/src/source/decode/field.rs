@@ -86,6 +86,11 @@ impl<'a> Field<'a> {
         Reported(())
     }
 
+    /// It is absent, or an object.
+    pub(super) fn may_be_object(&self) -> bool {
+        self.value.is_null() || self.value.is_object()
+    }
+
     pub(super) fn is_given(&self) -> bool {
         !self.value.is_null()
     }

@@ -22,6 +22,8 @@ pub(super) struct Metadata {
     pub(super) labels: Labels,
     /// Only policies and namespaces have a mode.
     pub(super) audit: bool,
+    /// What it is meant to be is not known; it is enforced.
+    pub(super) has_unknown_mode: bool,
 }
 
 /// The annotation that says how a policy, or all policies of a namespace, are meant.
@@ -30,7 +32,7 @@ const AUDIT: &str = "audit";
 const ENFORCE: &str = "enforce";
 
 /// The namespace of objects that name none, as for `kubectl`.
-const DEFAULT_NAMESPACE: &str = "default";
+pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
 /// A name or a label with bad syntax is reported and used as it stands. What is not text is reported and left
 /// out.
@@ -40,14 +42,17 @@ pub(super) fn read(field: &Field<'_>, kind: Kind, names: &mut Interner) -> Metad
             let name = name(&object.get("name"), kind).ok();
             let namespace = namespace(&object, kind).unwrap_or(DEFAULT_NAMESPACE);
             let labels = labels(&object.get("labels"), kind, name.as_ref(), names);
-            let audit = has_mode(kind) && is_in_audit(&object).unwrap_or(false);
-            Metadata { name, namespace: names.name(namespace), labels, audit }
+            let audit = if has_mode(kind) { is_in_audit(&object) } else { Ok(false) };
+            let has_unknown_mode = audit.is_err();
+            let audit = audit.unwrap_or(false);
+            Metadata { name, namespace: names.name(namespace), labels, audit, has_unknown_mode }
         }
         Err(_reported) => Metadata {
             name: None,
             namespace: names.name(DEFAULT_NAMESPACE),
             labels: names.labels(BTreeMap::new()),
             audit: false,
+            has_unknown_mode: has_mode(kind),
         },
     }
 }
@@ -55,7 +60,7 @@ pub(super) fn read(field: &Field<'_>, kind: Kind, names: &mut Interner) -> Metad
 impl Metadata {
     /// `None` without a name.
     pub(super) fn id(self, kind: Kind) -> Option<ObjectId> {
-        let Self { name, namespace, labels: _, audit: _ } = self;
+        let Self { name, namespace, labels: _, audit: _, has_unknown_mode: _ } = self;
         Some(match kind.is_namespaced() {
             true => ObjectId::of_namespace(kind, ObjectName { namespace, name: name? }),
             false => ObjectId::of_cluster(kind, name?),

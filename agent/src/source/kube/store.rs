@@ -124,7 +124,7 @@ impl Store {
         let missing: Vec<_> = missing.into_iter().collect();
         problems.extend(lacking.iter().chain(&missing).cloned());
         let cluster_id = self.cluster_id.clone();
-        Picture { cluster: self.cluster.clone(), problems, missing, lacking, cluster_id }
+        Picture { cluster: self.cluster.clone(), problems, missing, lacking, unread: Vec::new(), cluster_id }
     }
 
     /// The objects that are not in order, with their uids and what is wrong.

@@ -15,8 +15,8 @@ use crate::{
 };
 
 use super::{
-    Problem, document,
-    store::{Input, expand, unreadable},
+    Problem, document, namespace,
+    store::{Input, expand, is_of_kustomize, unreadable},
 };
 
 /// The objects of a change as they were written: what is asked of an agent travels like this.
@@ -41,12 +41,21 @@ impl Change {
     ///
     /// With the first file that cannot be read, and the first document that holds no object that can be told.
     pub fn read(paths: &[PathBuf]) -> Result<(Self, Vec<Problem>), Problem> {
+        Self::read_in(paths, None)
+    }
+
+    /// `namespace`: of objects that name none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Change::read`].
+    pub fn read_in(paths: &[PathBuf], namespace: Option<&str>) -> Result<(Self, Vec<Problem>), Problem> {
         let mut change = Self::default();
         for path in paths {
             let input = Input::named(path);
             let of_file = |message| Problem::of_file(input.to_string(), message);
             for input in expand(&input).map_err(|error| of_file(unreadable(&error)))? {
-                change.documents.extend(documents(&input)?);
+                change.documents.extend(documents(&input, namespace)?);
             }
         }
         let problems = change.decode(|_, _| Ok(()))?;
@@ -85,7 +94,7 @@ impl Change {
         let mut problems = Vec::new();
         for Document { file, position, value } in &self.documents {
             let place = Place { origin: file.clone(), position: position.clone() };
-            let Contents { objects, faults, incomplete } = decoder.decode(value, &place);
+            let Contents { objects, faults, incomplete, unread: _ } = decoder.decode(value, &place);
             let mut faults = faults.into_iter().map(|fault| Problem::of_fault(file.clone(), fault));
             if incomplete {
                 return Err(faults.next().expect("what cannot be told has been reported"));
@@ -97,13 +106,18 @@ impl Change {
     }
 }
 
-fn documents(input: &Input) -> Result<Vec<Document>, Problem> {
+fn documents(input: &Input, namespace: Option<&str>) -> Result<Vec<Document>, Problem> {
     let file = input.to_string();
     let of_file = |message| Problem::of_file(file.clone(), message);
     let bytes = input.bytes().map_err(|error| of_file(unreadable(&error)))?;
     let documents = document::read(&bytes).map_err(of_file)?.into_iter();
+    let documents = documents
+        .filter(|document| !document.value.as_ref().is_ok_and(|value| is_of_kustomize(input, value)));
     let documents = documents.map(|document::Document { position, value }| match value {
-        Ok(value) => Ok(Document { file: file.clone(), position, value }),
+        Ok(mut value) => {
+            namespace.into_iter().for_each(|name| namespace::fill(&mut value, name));
+            Ok(Document { file: file.clone(), position, value })
+        }
         Err(message) => Err(Problem { file: file.clone(), object: position, field: String::new(), message }),
     });
     documents.collect()

@@ -21,7 +21,10 @@ use serde_json::Value;
 
 use crate::{
     model::Cluster,
-    source::decode::{Contents, Decoded, Decoder, ObjectId, Place},
+    source::{
+        Unread,
+        decode::{self, Contents, Decoded, Decoder, ObjectId, Place},
+    },
 };
 
 use super::{Picture, Problem, ReadOptions, document, namespace};
@@ -47,6 +50,7 @@ pub(super) struct Store {
 pub(super) struct Reading {
     objects: Vec<Decoded>,
     problems: Vec<Problem>,
+    unread: Vec<Unread>,
     state: Readable,
 }
 
@@ -77,6 +81,7 @@ struct Root {
 struct Held {
     objects: Vec<Decoded>,
     problems: Vec<Problem>,
+    unread: Vec<Unread>,
     /// Of the reading that the objects are of.
     state: Readable,
 }
@@ -124,21 +129,21 @@ impl Store {
     pub(super) fn read(&mut self, input: &Input) -> Reading {
         match input.bytes() {
             Ok(bytes) => self.parse(input, &bytes),
-            Err(error) => Reading {
-                objects: Vec::new(),
-                problems: vec![Problem::of_file(input.to_string(), unreadable(&error))],
-                state: Readable::NotAtAll,
-            },
+            Err(error) => {
+                let problem = Problem::of_file(input.to_string(), unreadable(&error));
+                let unread = vec![of_any(&problem)];
+                Reading { objects: Vec::new(), problems: vec![problem], unread, state: Readable::NotAtAll }
+            }
         }
     }
 
     pub(super) fn put(&mut self, input: Input, reading: Reading) {
-        let Reading { objects, problems, state } = reading;
+        let Reading { objects, problems, unread, state } = reading;
         let held = match self.inputs.get(&input) {
             Some(before) if state != Readable::Whole && !before.objects.is_empty() => {
-                Held { objects: before.objects.clone(), problems, state: before.state }
+                Held { objects: before.objects.clone(), problems, unread, state: before.state }
             }
-            _ => Held { objects, problems, state },
+            _ => Held { objects, problems, unread, state },
         };
         self.inputs.insert(input, Arc::new(held));
     }
@@ -185,6 +190,7 @@ impl Store {
         for input in &order {
             let held = &inputs[input];
             picture.lacking.extend(held.lacking());
+            picture.unread.extend(held.unread.iter().cloned());
             for object in &held.objects {
                 if let Some(earlier) = seen.insert(object.id(), input) {
                     picture.problems.push(twice(object, earlier, input));
@@ -198,11 +204,14 @@ impl Store {
 
     fn parse(&mut self, input: &Input, bytes: &[u8]) -> Reading {
         let file = input.to_string();
-        let mut reading = Reading { objects: Vec::new(), problems: Vec::new(), state: Readable::Whole };
+        let mut reading =
+            Reading { objects: Vec::new(), problems: Vec::new(), unread: Vec::new(), state: Readable::Whole };
         let documents = match document::read(bytes) {
             Ok(documents) => documents,
             Err(message) => {
-                reading.problems.push(Problem::of_file(file, message));
+                let problem = Problem::of_file(file, message);
+                reading.unread.push(of_any(&problem));
+                reading.problems.push(problem);
                 reading.state = Readable::InPart;
                 return reading;
             }
@@ -216,17 +225,23 @@ impl Store {
                         namespace::fill(&mut value, name);
                     }
                     let place = Place { origin: file.clone(), position };
-                    let Contents { objects, faults, incomplete } = self.decoder.decode(&value, &place);
+                    let Contents { objects, faults, incomplete, unread } =
+                        self.decoder.decode(&value, &place);
                     reading.objects.extend(objects);
                     let faults = faults.into_iter().map(|fault| Problem::of_fault(file.clone(), fault));
                     reading.problems.extend(faults);
+                    reading.unread.extend(unread.into_iter().map(|decode::Unread { fault, namespace }| {
+                        Unread { problem: Problem::of_fault(file.clone(), fault), namespace }
+                    }));
                     if incomplete {
                         reading.state = Readable::InPart;
                     }
                 }
                 Err(message) => {
                     let (file, field) = (file.clone(), String::new());
-                    reading.problems.push(Problem { file, object: position, field, message });
+                    let problem = Problem { file, object: position, field, message };
+                    reading.unread.push(of_any(&problem));
+                    reading.problems.push(problem);
                     reading.state = Readable::InPart;
                 }
             }
@@ -336,6 +351,11 @@ pub(super) fn is_of_kustomize(input: &Input, value: &Value) -> bool {
     matches!(name, Some("kustomization.yaml" | "kustomization.yml" | "Kustomization"))
         && value.is_object()
         && value.get("kind").is_none()
+}
+
+/// What is not known at all may be a policy for anybody.
+fn of_any(problem: &Problem) -> Unread {
+    Unread { problem: problem.clone(), namespace: None }
 }
 
 fn being_written(input: &Input) -> Problem {
