@@ -25,7 +25,7 @@ use crate::{
         Endpoints, Evidence, History, Link, LocalPods, Network, State, Veth, cni::CniResults, resolve,
     },
     hits::HitCounts,
-    kernel::{Attacher, Device, Kernel, Place, Tallies},
+    kernel::{Attacher, Device, Kernel, Past, Place, Tallies},
     model::{Cluster, Name, ObjectName, Pod},
     publisher::{Judged, Published, Publisher, Wanted},
 };
@@ -247,17 +247,24 @@ impl Reconciler {
     /// Out: when the last program was attached, if any was.
     fn attach_pods(&mut self, endpoints: &Endpoints, network: &Network, cni: &CniResults) -> Option<Instant> {
         let mut last = None;
-        // Filters of an agent with other maps may be there: what it knew of connections is not.
-        let knows_none = self.older.is_none() && self.kernel.is_fresh;
-        let older = self.older.get_or_insert_with(|| endpoints.veths.values().map(device).collect());
+        let first = self.older.is_none();
+        let older = self.older.get_or_insert_with(|| match self.kernel.past {
+            Past::None => endpoints.veths.values().map(device).collect(),
+            // What agents of before have let pass is known; what their pods' sockets say beyond that proves nothing.
+            Past::Kept | Past::Tables(_) => BTreeSet::new(),
+        });
         let newcomers = endpoints.veths.values().filter(|veth| older.contains(&device(veth)));
         let newcomers: Vec<&Veth> = newcomers
             .filter(|veth| {
                 let new = self.attacher.is_new(&device(veth));
                 let new = new.inspect_err(|error| tracing::warn!(interface = %veth.name, "{error:#}"));
-                new.unwrap_or(false) || knows_none
+                // Programs of an agent with other maps may be there; what it knew of connections cannot be read.
+                new.unwrap_or(false) || first
             })
             .collect();
+        if first {
+            self.enter_past();
+        }
         let arrival = Arrival::new(&newcomers, endpoints, network, cni);
         for veth in endpoints.veths.values() {
             let mut connections = arrival.connections(veth);
@@ -277,7 +284,25 @@ impl Reconciler {
                 tracing::info!(interface = %veth.name, connections = entered, "live connections go on");
             }
         }
+        if first {
+            // And what they have let pass meanwhile: until now both have judged.
+            let entered = self.enter_past();
+            if matches!(self.kernel.past, Past::Tables(_)) {
+                tracing::info!(connections = entered, "connections of the agent before go on");
+                self.kernel.past = Past::Kept;
+            }
+        }
         last
+    }
+
+    /// Enters the connections of an agent with other maps.
+    fn enter_past(&mut self) -> usize {
+        let Kernel { past, maps, .. } = &self.kernel;
+        let entered = maps.flows.open().and_then(|flows| past.enter_into(&flows));
+        entered.unwrap_or_else(|error| {
+            tracing::warn!("connections of the agent before cannot be taken over: {error:#}");
+            0
+        })
     }
 
     fn attach_wire(&mut self, wire: &BTreeMap<Device, &Link>) {

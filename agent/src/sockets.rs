@@ -9,12 +9,13 @@ mod read;
 mod side;
 #[cfg(test)]
 mod tests;
+mod tracking;
 
 use std::net::SocketAddr;
 
 use podgate_common::Protocol;
 
-pub use self::{namespaces::Namespaces, read::PodSockets, side::Side, side::sides};
+pub use self::{namespaces::Namespaces, read::PodSockets, side::Side, side::sides, tracking::Answered};
 
 /// What the kernel tells of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -231,3 +231,7 @@ pub(super) fn descriptor(ebpf: &Ebpf, name: &str) -> Result<OwnedFd> {
     };
     map.fd().as_fd().try_clone_to_owned().with_context(|| format!("cannot keep map {name} open"))
 }
+
+pub(super) fn keep_open(map: &MapData) -> Result<OwnedFd> {
+    map.fd().as_fd().try_clone_to_owned().context("cannot keep a map open")
+}

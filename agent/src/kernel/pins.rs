@@ -103,13 +103,17 @@ impl Pins {
     ///
     /// When one is: the error names its process id.
     pub fn predecessors(&self) -> Result<Predecessors> {
-        let root = self.directory.parent().context("the pin directory has no parent")?;
-        let others = entries(root)?.into_iter().filter(|layout| *layout != self.directory);
-        let locked = others.map(|layout| {
+        let locked = self.other_layouts()?.into_iter().map(|layout| {
             let lock = Lock::take(&layout).context("an agent with other maps is running")?;
             Ok((layout, lock))
         });
         locked.collect::<Result<_>>().map(Predecessors)
+    }
+
+    /// The directories of agents with other maps.
+    pub(super) fn other_layouts(&self) -> Result<Vec<PathBuf>> {
+        let root = self.directory.parent().context("the pin directory has no parent")?;
+        Ok(entries(root)?.into_iter().filter(|layout| *layout != self.directory).collect())
     }
 }
 

@@ -10,7 +10,7 @@ use aya::{
 };
 use podgate_common::{Config, FlowSeed, HookMark, Query, Said, Timeouts, Tracking, WAYS};
 
-use super::{Counters, EventRing, FlowTable, Linked, Maps, Pins, ProgramTables, Tallies, linked, maps};
+use super::{Counters, EventRing, FlowTable, Linked, Maps, Past, Pins, ProgramTables, Tallies, linked, maps};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
@@ -90,8 +90,8 @@ pub struct Kernel {
     pub counters: Arc<Counters>,
     pub tables: Arc<ProgramTables>,
     pub ticks_per_second: u32,
-    /// The flow table was made, not taken over: no connection is in it.
-    pub is_fresh: bool,
+    /// Where the connections are that agents before this one have let pass.
+    pub past: Past,
     /// For their readers to take.
     pub events: Option<EventRing>,
     pub tallies: Option<Tallies>,
@@ -152,9 +152,11 @@ impl Kernel {
         let tables = Arc::new(ProgramTables::new(&ebpf, Arc::clone(&flows))?);
         let maps = Maps::new(&mut ebpf, flows)?;
         let counters = Arc::new(Counters::new(&mut ebpf)?);
+        let layouts = pins.map(Pins::other_layouts).transpose()?.unwrap_or_default();
+        let past = Past::of(is_fresh, &layouts, timeouts);
         let (events, tallies) = (EventRing::new(&mut ebpf)?, Tallies::new(&mut ebpf)?);
         let (events, tallies) = (Some(events), Some(tallies));
-        Ok(Self { ebpf, shares, maps, counters, tables, ticks_per_second, is_fresh, events, tallies })
+        Ok(Self { ebpf, shares, maps, counters, tables, ticks_per_second, past, events, tallies })
     }
 
     /// A program, loaded.

@@ -1,8 +1,12 @@
 //! The agent's arrival on a node where pods are running: what is connected stays so, whatever the policies say.
 //!
-//! In: veths at which no agent has been. Out: their pods' live connections in the flow table. It is read when the agent
-//! has just come, and only then: a pod that starts later has nothing that is older than the agent. Whatever fails is
-//! logged, and the pod is judged all the same; its live connections then count as new ones.
+//! In: veths at which no agent has been. Out: their pods' live connections in the flow table. It is read when the first
+//! agent of a node has just come, and only then: a pod that starts later has nothing that is older than the agent, and an
+//! agent that takes another's place takes over what that one's table has. Whatever fails is logged, and the pod is judged
+//! all the same; its live connections then count as new ones.
+//!
+//! A socket is a pod's own word, which it can prepare. Only connections that were answered count
+//! ([`Answered`](crate::sockets::Answered)).
 //!
 //! A pod's connections are entered twice, right before and right after its programs are attached:
 //!
@@ -20,11 +24,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use podgate_common::FlowKey;
 
 use crate::{
     endpoints::{Endpoints, Network, State, Veth, cni::CniResults},
     kernel::Kernel,
-    sockets::{Namespaces, PodSockets, sides},
+    sockets::{Answered, Namespaces, PodSockets, sides},
 };
 
 /// How long all pods together may take; they take some milliseconds each. Those after that are not waited for.
@@ -39,6 +44,9 @@ pub(super) struct Arrival {
     namespaces: Namespaces,
     /// By ifindex of the veth.
     pods: BTreeMap<u32, Pod>,
+    answered: Answered,
+    /// The bridges that addresses of pods are at.
+    bridges: BTreeMap<IpAddr, u32>,
     deadline: Option<Instant>,
 }
 
@@ -54,6 +62,7 @@ pub(super) struct Connections<'a> {
     sockets: PodSockets,
     veth: &'a Veth,
     addresses: &'a BTreeSet<IpAddr>,
+    arrival: &'a Arrival,
 }
 
 impl Arrival {
@@ -81,14 +90,30 @@ impl Arrival {
             tracing::warn!("cannot look for the pods' network namespaces: {error:#}");
             Namespaces::default()
         });
-        Self { namespaces, pods, deadline: Some(deadline) }
+        let own = pods.values().flat_map(|pod| &pod.addresses).copied().collect();
+        let answered = Answered::read(&own).unwrap_or_else(|error| {
+            tracing::warn!("cannot ask the node's connection tracking: {error:#}");
+            Answered::default()
+        });
+        let bridges = endpoints.veths.values().filter(|veth| veth.master != 0).flat_map(|veth| {
+            let addresses = pods.get(&veth.ifindex).into_iter().flat_map(|pod| &pod.addresses);
+            addresses.map(|address| (*address, veth.master))
+        });
+        let bridges = bridges.collect();
+        Self { namespaces, pods, answered, bridges, deadline: Some(deadline) }
+    }
+
+    /// Whether a connection's peer has answered. What goes from port to port of one bridge need not pass conntrack.
+    fn proves(&self, key: &FlowKey) -> bool {
+        let [low, high] = key.addresses().map(|end| self.bridges.get(&end.into()));
+        self.answered.proves(key, low.is_some() && low == high)
     }
 
     /// The connections of the pod behind a veth, if they are to be entered.
     pub(super) fn connections<'a>(&'a self, veth: &'a Veth) -> Option<Connections<'a>> {
         let pod = self.pods.get(&veth.ifindex)?;
         let sockets = self.sockets(pod).inspect_err(|error| warn(veth, error)).ok()?;
-        Some(Connections { sockets, veth, addresses: &pod.addresses })
+        Some(Connections { sockets, veth, addresses: &pod.addresses, arrival: self })
     }
 
     fn sockets(&self, pod: &Pod) -> Result<PodSockets> {
@@ -113,7 +138,8 @@ impl Connections<'_> {
     }
 
     fn try_to_enter(&mut self, kernel: &mut Kernel) -> Result<usize> {
-        let sides = sides(&self.sockets.read()?, self.addresses);
+        let mut sides = sides(&self.sockets.read()?, self.addresses);
+        sides.retain(|key, _| self.arrival.proves(key));
         if sides.len() > MOST_CONNECTIONS {
             tracing::warn!(
                 interface = %self.veth.name, pod = pod(self.veth), connections = sides.len(),

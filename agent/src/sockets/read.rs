@@ -17,7 +17,7 @@ use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{
         AF_INET, AF_INET6, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT1,
-        TCP_FIN_WAIT2, TCP_LAST_ACK, TCP_LISTEN, TCP_SYN_RECV,
+        TCP_FIN_WAIT2, TCP_LAST_ACK, TCP_LISTEN,
     },
     inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
 };
@@ -88,10 +88,9 @@ fn request(family: u8, protocol: Protocol) -> SockDiagMessage {
     })
 }
 
-/// Left out are SYN_SENT, a connection that is not there yet and is judged when it is, and TIME_WAIT, one that both ends
-/// are through with.
+/// Those that a connection reaches by an answer of its peer. Left out are SYN_SENT and SYN_RECV, a connection that is not
+/// there yet and is judged when it is, and TIME_WAIT, one that both ends are through with.
 const CONNECTED: StateFlags = StateFlags::ESTABLISHED
-    .union(StateFlags::SYN_RECV)
     .union(StateFlags::FIN_WAIT1)
     .union(StateFlags::FIN_WAIT2)
     .union(StateFlags::CLOSE_WAIT)
@@ -110,7 +109,7 @@ fn socket(payload: &[u8], protocol: Protocol) -> Option<Socket> {
 fn meaning(state: u8, protocol: Protocol) -> Option<State> {
     let (ended, peer_ended) = match (protocol, state) {
         (Protocol::Tcp, TCP_LISTEN) | (Protocol::Udp, TCP_CLOSE) => return Some(State::Listens),
-        (_, TCP_ESTABLISHED) | (Protocol::Tcp, TCP_SYN_RECV) => (false, false),
+        (_, TCP_ESTABLISHED) => (false, false),
         (Protocol::Tcp, TCP_FIN_WAIT1 | TCP_FIN_WAIT2) => (true, false),
         (Protocol::Tcp, TCP_CLOSE_WAIT) => (false, true),
         (Protocol::Tcp, TCP_LAST_ACK | TCP_CLOSING) => (true, true),

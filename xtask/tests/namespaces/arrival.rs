@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use socket2::{Domain, Protocol, Socket, Type};
-use xtask::lab::{Addresses, Agent, BRIEF, Lab, PATIENT, Place, Pod, Seen, Wiring, until};
+use xtask::lab::{Addresses, Agent, BRIEF, Lab, Node, PATIENT, Place, Pod, Seen, Wiring, until};
 
 use super::{
     Test,
@@ -28,13 +28,15 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("an_agent_that_rechecks_cuts_what_is_denied_and_keeps_what_is_allowed", rechecked),
 ];
 
-const CLOSE: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n";
+pub(crate) const CLOSE: &str =
+    "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n";
 
 /// How long connections are watched after the agent is there.
 const WATCHED: Duration = Duration::from_secs(3);
 
 fn arrival(lab: &mut Lab, wiring: Wiring) -> Result<()> {
     let (n1, n2) = (lab.wired_node("n1", wiring)?, lab.node("n2")?);
+    track(&n1)?;
     let closed = |name: &str| n1.pod(name).labels(&[("app", "closed")]).start();
     // Each pod's network namespace is to be found in another way.
     let (named, running, kept) = (closed("x/named")?, closed("x/running")?, closed("x/kept")?);
@@ -98,6 +100,13 @@ fn arrival(lab: &mut Lab, wiring: Wiring) -> Result<()> {
         }
         together(&idle, Pair::talk).map(|_| ())
     })
+}
+
+/// Has the node's kernel track connections, as kube-proxy's rules do. Of UDP only conntrack tells who has answered.
+pub(crate) fn track(node: &Node) -> Result<()> {
+    let rules =
+        "table inet lab { chain forward { type filter hook forward priority 0; ct state new counter; }; }";
+    node.place.feed(&["nft", "-f", "-"], rules)
 }
 
 /// Entries of the flow table, as the agent counts them.
@@ -189,7 +198,7 @@ fn rechecked(lab: &mut Lab) -> Result<()> {
     of_node.talk()
 }
 
-const WORDS: &[u8] = b"still there?";
+pub(crate) const WORDS: &[u8] = b"still there?";
 
 /// How often a connection in use is used: two dozen of them leave the machine to the other tests.
 const PACE: Duration = Duration::from_millis(30);
@@ -198,7 +207,7 @@ const PACE: Duration = Duration::from_millis(30);
 const RESEND: Duration = Duration::from_millis(200);
 
 /// Both ends of a connection.
-struct Pair {
+pub(crate) struct Pair {
     what: String,
     client: Socket,
     server: Socket,
@@ -209,7 +218,7 @@ struct Pair {
 
 impl Pair {
     /// Over TCP, or between two connected UDP sockets. Words have gone both ways when it returns.
-    fn open(client: &Place, server: &Place, at: IpAddr, kind: Type) -> Result<Self> {
+    pub(crate) fn open(client: &Place, server: &Place, at: IpAddr, kind: Type) -> Result<Self> {
         let what = format!("{} to {} at {at}, {kind:?}", client.name(), server.name());
         let open = || -> Result<Self> {
             let domain = Domain::for_address(SocketAddr::new(at, 0));
@@ -242,7 +251,7 @@ impl Pair {
     }
 
     /// Words from the server to the client, and back.
-    fn talk(&self) -> Result<()> {
+    pub(crate) fn talk(&self) -> Result<()> {
         for (from, to) in [(&self.server, &self.client), (&self.client, &self.server)] {
             self.say(from, to).with_context(|| self.what.clone())?;
         }
@@ -288,7 +297,7 @@ impl Pair {
     }
 }
 
-fn bound(domain: Domain, kind: Type, at: SocketAddr) -> std::io::Result<Socket> {
+pub(crate) fn bound(domain: Domain, kind: Type, at: SocketAddr) -> std::io::Result<Socket> {
     let socket = Socket::new(domain, kind, None)?;
     // For a connected UDP socket beside the one that takes all others.
     socket.set_reuse_port(true)?;

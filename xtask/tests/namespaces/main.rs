@@ -15,6 +15,7 @@ mod lifecycle;
 mod live;
 mod paths;
 mod peers;
+mod prepared;
 mod scene;
 mod services;
 mod told;
@@ -79,6 +80,7 @@ fn all() -> impl Iterator<Item = Case> {
         live::TESTS,
         cluster_policies::TESTS,
         arrival::TESTS,
+        prepared::TESTS,
         frames::TESTS,
         paths::TESTS,
         lifecycle::TESTS,
