@@ -131,6 +131,11 @@ pub struct Status {
     pub uptime_seconds: u64,
     pub sources: Vec<SourceStatus>,
     pub endpoints: EndpointCounts,
+    /// Pods that should be isolated and are not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unenforced: Vec<UnenforcedPod>,
+    #[serde(default, skip_serializing_if = "Holds::is_none")]
+    pub holds: Holds,
     pub policies: usize,
     /// Raised by one after each published change.
     pub epoch: u32,
@@ -197,6 +202,40 @@ pub struct EndpointCounts {
     pub open: usize,
 }
 
+/// A pod that some policy isolates, while nothing stands between it and everybody else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnenforcedPod {
+    /// `namespace/name`.
+    pub pod: String,
+    /// A word, as in `macvlan`.
+    pub reason: String,
+    /// A sentence.
+    pub detail: String,
+    pub age_seconds: u64,
+}
+
+impl fmt::Display for UnenforcedPod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pod, reason, detail, age_seconds: _ } = self;
+        write!(f, "{pod} is NOT ENFORCED ({reason}): {detail}")
+    }
+}
+
+/// Interfaces that were held for several seconds, since the agent started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Holds {
+    pub long: u64,
+    /// Of these, those that ended without an answer.
+    pub expired: u64,
+}
+
+impl Holds {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// How full a table of the kernel is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableFill {
@@ -247,6 +286,9 @@ pub struct EndpointStatus {
     pub egress: Isolation,
     /// Since when it is judged as it is.
     pub epoch: u32,
+    /// Why its pod is not enforced though it should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unenforced: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -338,6 +380,8 @@ impl Status {
                 }],
             }],
             endpoints: EndpointCounts { known: 2, held: 1, open: 0 },
+            unenforced: Vec::new(),
+            holds: Holds::default(),
             policies: 3,
             epoch: 7,
             latency: Latency {
@@ -373,6 +417,7 @@ impl EndpointStatus {
             },
             egress: Isolation::default(),
             epoch: 7,
+            unenforced: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Other programs that enforce policies on this node, recognised by what they keep in the kernel.
 //!
-//! In: the names of chains, sets, BPF programs and interfaces of the node. Out: the engines that they belong to. podgate
+//! In: the names of chains, tables, sets, queues, BPF programs and interfaces of the node. Out: the engines that they belong to. podgate
 //! works beside any of them (a packet then passes when both let it); whoever moves over wants to know that the old one
 //! is gone. Left out: taking anything of theirs away.
 
@@ -22,6 +22,10 @@ pub struct Trace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Chain,
+    /// Of nf_tables.
+    Table,
+    /// Of NFQUEUE, with a program that reads it.
+    Queue,
     Set,
     Program,
     Interface,
@@ -29,8 +33,9 @@ pub enum Kind {
 
 /// An engine by what its names begin with. Sources: npm/pkg/dataplane/iptables and ipsets of Azure's container
 /// networking, felix/rules and felix/bpf of Calico, bpf/lib and pkg/datapath/iptables of Cilium,
-/// pkg/controllers/netpol of kube-router, pkg/agent/util/iptables of Antrea, npc of Weave Net.
-const ENGINES: [(&str, &[(Kind, &str)]); 6] = [
+/// pkg/controllers/netpol of kube-router, pkg/agent/util/iptables of Antrea, npc of Weave Net, and
+/// kubernetes-sigs/kube-network-policies, which kindnet has inside.
+const ENGINES: [(&str, &[(Kind, &str)]); 8] = [
     ("Azure NPM", &[(Kind::Chain, "AZURE-NPM"), (Kind::Set, "azure-npm-")]),
     (
         "Calico",
@@ -50,6 +55,12 @@ const ENGINES: [(&str, &[(Kind, &str)]); 6] = [
     ),
     ("Antrea", &[(Kind::Chain, "ANTREA-"), (Kind::Set, "ANTREA-"), (Kind::Interface, "antrea-gw")]),
     ("Weave Net", &[(Kind::Chain, "WEAVE-NPC"), (Kind::Set, "weave-")]),
+    (
+        "kube-network-policies",
+        &[(Kind::Table, "kube-network-policies"), (Kind::Table, "kindnet-network-policies")],
+    ),
+    // Whoever it is: packets pass or not by what a program says.
+    ("a program behind NFQUEUE", &[(Kind::Queue, "")]),
 ];
 
 /// What every engine on this node keeps in the kernel, by engine.
@@ -63,13 +74,21 @@ pub fn look() -> Result<BTreeMap<&'static str, Vec<Trace>>> {
     let programs = loaded_programs().filter_map(|program| Some(program.ok()?.name_as_str()?.to_owned()));
     let interfaces = fs::read_to_string("/proc/net/dev").unwrap_or_default();
     let interfaces = interfaces.lines().filter_map(|line| line.split_once(':'));
+    let queues = fs::read_to_string("/proc/net/netfilter/nfnetlink_queue").unwrap_or_default();
     let named = |kind| move |name: String| Trace { kind, name };
     let traces = chains
         .map(named(Kind::Chain))
         .chain(netfilter::sets()?.into_iter().map(named(Kind::Set)))
+        .chain(netfilter::tables()?.into_iter().map(named(Kind::Table)))
+        .chain(queue_numbers(&queues).map(named(Kind::Queue)))
         .chain(programs.map(named(Kind::Program)))
         .chain(interfaces.map(|(name, _)| named(Kind::Interface)(name.trim().to_owned())));
     Ok(sorted(traces))
+}
+
+/// The first number of each line (`seq_show` in net/netfilter/nfnetlink_queue.c).
+fn queue_numbers(queues: &str) -> impl Iterator<Item = String> + '_ {
+    queues.lines().filter_map(|line| line.split_whitespace().next().map(str::to_owned))
 }
 
 fn sorted(traces: impl IntoIterator<Item = Trace>) -> BTreeMap<&'static str, Vec<Trace>> {
@@ -97,6 +116,8 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Chain => "chain",
+            Self::Table => "table",
+            Self::Queue => "queue",
             Self::Set => "set",
             Self::Program => "BPF program",
             Self::Interface => "interface",
@@ -124,9 +145,19 @@ mod tests {
             (Kind::Set, "cilium_node_set_v4", None),
             (Kind::Interface, "cali12345", None),
             (Kind::Program, "from_pod", None),
+            (Kind::Table, "kube-network-policies", Some("kube-network-policies")),
+            (Kind::Table, "kube-proxy", None),
+            (Kind::Queue, "100", Some("a program behind NFQUEUE")),
         ] {
             assert_eq!(engine(&Trace { kind, name: name.into() }), expected, "{kind} {name}");
         }
+    }
+
+    #[test]
+    fn queues_with_a_reader_are_read_by_their_numbers() {
+        let file = "  100   1742     0 2 65535     0     0        7  1\n  101   1742     0 2 65535     0     0        0  1\n";
+        assert_eq!(queue_numbers(file).collect::<Vec<_>>(), ["100", "101"]);
+        assert_eq!(queue_numbers("").count(), 0);
     }
 
     #[test]

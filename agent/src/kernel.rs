@@ -20,7 +20,7 @@ mod sys;
 mod table;
 mod tallies;
 
-pub use attach::{Attacher, Device, Mode, Place};
+pub use attach::{Attacher, Device, Mode, Order, Place};
 pub use events::{EventRing, Events};
 pub use fill::ProgramTables;
 pub use flows::{FlowTable, Flows};

@@ -75,6 +75,9 @@ pub struct AgentOptions {
     /// How connections are judged that come masqueraded to the node's own address
     #[arg(long, value_enum, default_value_t = MasqueradedIngress::Evaluate)]
     pub masqueraded_ingress: MasqueradedIngress,
+    /// What the agent says of itself while pods that should be isolated are not
+    #[arg(long, value_enum, default_value_t = Unenforced::Degraded)]
+    pub unenforced: Unenforced,
     /// Write what is denied, as lines of JSON, to this file or to standard output (`-`)
     #[arg(long, value_name = "PATH")]
     pub deny_log: Option<DenyLogTarget>,
@@ -116,6 +119,14 @@ pub enum MasqueradedIngress {
     Evaluate,
     /// Let pass, as Azure NPM does
     Allow,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Unenforced {
+    /// Ready, and which pods
+    Degraded,
+    /// Not ready
+    NotReady,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -4,9 +4,11 @@
 //! force. It owns everything that writes to the kernel, and has no task, timer or channel of its own.
 
 mod arrival;
+mod attaching;
 mod holds;
 mod judging;
 mod telling;
+mod unenforced;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,15 +19,17 @@ use std::{
 use anyhow::{Context as _, Result};
 use podgate_common::{Direction, EndpointState, MAX_ENDPOINTS, MAX_OWNERS, NODE};
 
-use self::{arrival::Arrival, holds::LongHolds, judging::Change};
-pub use self::{holds::HoldCounts, judging::Judging};
+use self::{attaching::ways_out, holds::LongHolds, judging::Change, unenforced::UnenforcedPods};
+pub use self::{
+    holds::HoldCounts,
+    judging::Judging,
+    unenforced::{Attention, Reason, Unenforced},
+};
 use crate::{
     compiler::{Incremental, IncrementalInput, Site, Subject, Tables},
-    endpoints::{
-        Endpoints, Evidence, History, Link, LocalPods, Network, State, Veth, cni::CniResults, resolve,
-    },
+    endpoints::{Endpoints, Evidence, History, LocalPods, Network, State, Veth, cni::CniResults, resolve},
     hits::HitCounts,
-    kernel::{Attacher, Device, Kernel, Past, Place, Tallies},
+    kernel::{Attacher, Device, Kernel, Tallies},
     model::{Cluster, Name, ObjectName, Pod},
     publisher::{Judged, Published, Publisher, Wanted},
 };
@@ -41,6 +45,9 @@ pub struct Reconciler {
     publisher: Publisher,
     endpoints: Endpoints,
     holds: LongHolds,
+    unenforced: UnenforcedPods,
+    /// Why programs could not be attached.
+    refused: BTreeMap<Device, String>,
     /// What these were found in; `None` when they must be found anew.
     looked_at: Option<(Arc<Network>, Arc<CniResults>)>,
     /// The pods behind the veths as they were last seen: one that is force-deleted runs on under its last policies.
@@ -100,6 +107,8 @@ impl Reconciler {
             publisher: Publisher::default(),
             endpoints: Endpoints { history, ..Endpoints::default() },
             holds: LongHolds::default(),
+            unenforced: UnenforcedPods::default(),
+            refused: BTreeMap::new(),
             looked_at: None,
             pods: BTreeMap::new(),
             older: None,
@@ -174,13 +183,6 @@ impl Reconciler {
         Ok(pass)
     }
 
-    /// Looks at what time alone changes. Out: whether there must be a pass.
-    pub fn attend(&mut self) -> bool {
-        let now = Instant::now();
-        self.holds.follow(&self.endpoints, now);
-        self.endpoints.next_deadline().is_some_and(|deadline| deadline <= now)
-    }
-
     /// Veths that were held for long.
     pub const fn holds(&self) -> HoldCounts {
         self.holds.counts()
@@ -244,77 +246,6 @@ impl Reconciler {
         self.publisher.publish(&mut self.kernel.maps, tables, &wanted(endpoints, tables))
     }
 
-    /// Out: when the last program was attached, if any was.
-    fn attach_pods(&mut self, endpoints: &Endpoints, network: &Network, cni: &CniResults) -> Option<Instant> {
-        let mut last = None;
-        let first = self.older.is_none();
-        let older = self.older.get_or_insert_with(|| match self.kernel.past {
-            Past::None => endpoints.veths.values().map(device).collect(),
-            // What agents of before have let pass is known; what their pods' sockets say beyond that proves nothing.
-            Past::Kept | Past::Tables(_) => BTreeSet::new(),
-        });
-        let newcomers = endpoints.veths.values().filter(|veth| older.contains(&device(veth)));
-        let newcomers: Vec<&Veth> = newcomers
-            .filter(|veth| {
-                let new = self.attacher.is_new(&device(veth));
-                let new = new.inspect_err(|error| tracing::warn!(interface = %veth.name, "{error:#}"));
-                // Programs of an agent with other maps may be there; what it knew of connections cannot be read.
-                new.unwrap_or(false) || first
-            })
-            .collect();
-        if first {
-            self.enter_past();
-        }
-        let arrival = Arrival::new(&newcomers, endpoints, network, cni);
-        for veth in endpoints.veths.values() {
-            let mut connections = arrival.connections(veth);
-            if let Some(connections) = &mut connections {
-                // A failure is logged, and there is a second time.
-                let _ = connections.enter(&mut self.kernel);
-            }
-            match self.attacher.attach(&mut self.kernel, Place::Pod, &device(veth), &veth.name) {
-                Ok(true) => {
-                    last = Some(Instant::now());
-                    tracing::info!(interface = %veth.name, state = ?veth.state, "attached");
-                }
-                Ok(false) => {}
-                Err(error) => tracing::error!(interface = %veth.name, "{error:#}"),
-            }
-            if let Some(entered) = connections.and_then(|mut pod| pod.enter(&mut self.kernel)) {
-                tracing::info!(interface = %veth.name, connections = entered, "live connections go on");
-            }
-        }
-        if first {
-            // And what they have let pass meanwhile: until now both have judged.
-            let entered = self.enter_past();
-            if matches!(self.kernel.past, Past::Tables(_)) {
-                tracing::info!(connections = entered, "connections of the agent before go on");
-                self.kernel.past = Past::Kept;
-            }
-        }
-        last
-    }
-
-    /// Enters the connections of an agent with other maps.
-    fn enter_past(&mut self) -> usize {
-        let Kernel { past, maps, .. } = &self.kernel;
-        let entered = maps.flows.open().and_then(|flows| past.enter_into(&flows));
-        entered.unwrap_or_else(|error| {
-            tracing::warn!("connections of the agent before cannot be taken over: {error:#}");
-            0
-        })
-    }
-
-    fn attach_wire(&mut self, wire: &BTreeMap<Device, &Link>) {
-        for (device, link) in wire {
-            match self.attacher.attach(&mut self.kernel, Place::Wire, device, &link.name) {
-                Ok(true) => tracing::info!(interface = %link.name, "attached where packets leave the node"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(interface = %link.name, "{error:#}"),
-            }
-        }
-    }
-
     /// Notes since which epoch each veth is judged as it is, and logs what changed.
     fn date(&mut self, cluster: &Cluster, epoch: u32) {
         let mut before = std::mem::take(&mut self.since);
@@ -370,18 +301,6 @@ impl Reconciler {
 const fn device(veth: &Veth) -> Device {
     Device { ifindex: veth.ifindex, generation: veth.generation }
 }
-
-/// The devices by which a pod's packet may leave the node: all but pods' veths, the bridges that these are ports of, and
-/// the loopback device.
-fn ways_out<'a>(network: &'a Network, endpoints: &Endpoints) -> BTreeMap<Device, &'a Link> {
-    let bridges: BTreeSet<u32> = endpoints.veths.values().map(|veth| veth.master).collect();
-    let ways = network.links.iter().filter(|(ifindex, link)| {
-        &*link.name != LOOPBACK && !endpoints.veths.contains_key(ifindex) && !bridges.contains(ifindex)
-    });
-    ways.map(|(&ifindex, link)| (Device { ifindex, generation: link.generation }, link)).collect()
-}
-
-const LOOPBACK: &str = "lo";
 
 /// What the kernel shall know of the veths.
 fn wanted(endpoints: &Endpoints, tables: &Tables) -> Wanted {

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use crate::{
     api::{
-        EndpointCounts, EndpointState, EndpointStatus, Isolation, Latency, ObjectCounts, SourceStatus,
-        Status, TableFill,
+        EndpointCounts, EndpointState, EndpointStatus, Holds, Isolation, Latency, ObjectCounts, SourceStatus,
+        Status, TableFill, UnenforcedPod,
     },
     endpoints::State,
     model::{Cluster, Name},
-    reconciler::{Enforced, Judging, Reconciler},
+    reconciler::{Enforced, HoldCounts, Judging, Reconciler, Unenforced},
     server::Snapshot,
     source::Picture,
 };
@@ -32,6 +32,8 @@ pub struct Progress {
     pub problems: Vec<String>,
     /// Why the newest picture is not enforced, or is known to lack something.
     pub source_error: Option<String>,
+    /// An agent with pods that should be isolated and are not does not call itself ready.
+    pub unenforced_is_not_ready: bool,
 }
 
 /// The agent's state, for all who ask.
@@ -40,10 +42,20 @@ pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Rec
     let nothing = Picture::default();
     let picture = picture.unwrap_or(&nothing);
     let enforced = reconciler.enforced();
+    let unenforced: Vec<UnenforcedPod> = reconciler
+        .unenforced()
+        .map(|(pod, Unenforced { reason, detail, since })| UnenforcedPod {
+            pod: pod.to_string(),
+            reason: reason.to_string(),
+            detail: detail.clone(),
+            age_seconds: taken.saturating_duration_since(*since).as_secs(),
+        })
+        .collect();
+    let HoldCounts { long, expired } = reconciler.holds();
     Snapshot {
         taken,
         status: Status {
-            ready: progress.ready,
+            ready: progress.ready && (unenforced.is_empty() || !progress.unenforced_is_not_ready),
             node: progress.node.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: (taken - progress.started).as_secs(),
@@ -56,6 +68,7 @@ pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Rec
                 watches: Vec::new(),
             }],
             endpoints: counts(&enforced),
+            holds: Holds { long, expired },
             policies: picture.cluster.policies.len(),
             epoch: progress.epoch,
             latency: progress.latency.clone(),
@@ -63,8 +76,9 @@ pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Rec
             counters: Vec::new(),
             evictions: Vec::new(),
             last_error: progress.last_error.clone().or_else(|| progress.source_error.clone()),
+            unenforced: unenforced.clone(),
         },
-        endpoints: enforced.into_iter().map(endpoint).collect(),
+        endpoints: endpoints(enforced, &unenforced),
         cluster: picture.cluster.clone(),
     }
 }
@@ -99,6 +113,30 @@ pub fn fill((name, entries, capacity): (&'static str, usize, Option<u32>)) -> Ta
     TableFill { name: name.to_owned(), entries: entries as u64, capacity: capacity.map(u64::from) }
 }
 
+/// Those with an interface, then the pods without one that should be isolated.
+fn endpoints(enforced: Vec<Enforced>, unenforced: &[UnenforcedPod]) -> Vec<EndpointStatus> {
+    let mut endpoints: Vec<EndpointStatus> = enforced.into_iter().map(endpoint).collect();
+    for pod in unenforced {
+        let is_its = |endpoint: &&mut EndpointStatus| endpoint.pod.as_ref() == Some(&pod.pod);
+        let why = Some(format!("{}: {}", pod.reason, pod.detail));
+        match endpoints.iter_mut().find(is_its) {
+            Some(endpoint) => endpoint.unenforced = why,
+            None => endpoints.push(EndpointStatus {
+                pod: Some(pod.pod.clone()),
+                interface: String::new(),
+                ifindex: 0,
+                addresses: Vec::new(),
+                state: EndpointState::Open,
+                ingress: Isolation::default(),
+                egress: Isolation::default(),
+                epoch: 0,
+                unenforced: why,
+            }),
+        }
+    }
+    endpoints
+}
+
 fn endpoint(Enforced { veth, ingress, egress, since }: Enforced) -> EndpointStatus {
     let (pod, addresses, state) = match veth.state {
         State::Known { pod, addresses, .. } => {
@@ -116,6 +154,7 @@ fn endpoint(Enforced { veth, ingress, egress, since }: Enforced) -> EndpointStat
         ingress: isolation(&ingress),
         egress: isolation(&egress),
         epoch: since,
+        unenforced: None,
     }
 }
 

@@ -103,8 +103,10 @@ async fn run(options: &AgentOptions) -> Result<()> {
     let attacher = Attacher::new(mode, &pins)?;
     let reconciler = Reconciler::new(options.node.clone(), kernel, attacher, pins.made()?);
 
+    let mut pod_warnings = None;
     let (mut updates, source, health) = match client {
         Some(client) => {
+            pod_warnings = Some(kube::warn_pods(client.clone(), &options.node));
             let (updates, health) = kube::watch(&client, options.node.clone(), options.allow_empty);
             (updates, "kubernetes", Some(health))
         }
@@ -120,7 +122,8 @@ async fn run(options: &AgentOptions) -> Result<()> {
         observer.clone(),
         (pins, predecessors, earlier),
         monitor,
-    );
+    )
+    .with_pod_warnings(pod_warnings);
     let (snapshots, snapshots_seen) = watch::channel(Arc::new(enforcement.snapshot()));
     let (hits, hits_seen) = watch::channel(Arc::default());
     let (ask_for_hits, hits_asked) = mpsc::channel(1);

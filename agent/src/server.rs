@@ -156,6 +156,7 @@ impl Server {
         let snapshot = self.snapshot();
         let epoch = snapshot.status.epoch;
         let is_real = what_if.is_empty();
+        let seen = snapshot.clone();
         let answer = move || {
             let mut cluster = snapshot.cluster.clone();
             if !what_if.is_empty() {
@@ -165,6 +166,9 @@ impl Server {
         };
         let mut explanation = self.work(answer).await.context(BUSY)??;
         if is_real {
+            let pods = explanation.pods();
+            let unenforced = seen.status.unenforced.iter().filter(|it| pods.contains(&it.pod));
+            explanation.unenforced = unenforced.map(ToString::to_string).collect();
             explanation.kernel = inquiry::check(&self.inputs.inquiries, &explanation, epoch).await;
         }
         for line in explanation.kernel.iter().flat_map(|check| &check.disagreements) {

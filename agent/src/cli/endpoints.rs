@@ -51,19 +51,25 @@ fn text(endpoints: &[EndpointStatus]) -> String {
     let mut table =
         Table::with_header(&["POD", "INTERFACE", "STATE", "ADDRESSES", "INGRESS", "EGRESS", "EPOCH"]);
     for endpoint in endpoints {
-        let EndpointStatus { pod, interface, ifindex, addresses, state, ingress, egress, epoch } = endpoint;
+        let EndpointStatus { pod, interface, ifindex, addresses, state, ingress, egress, epoch, unenforced } =
+            endpoint;
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         table.row([
             pod.clone().unwrap_or_else(|| "-".into()),
-            format!("{interface} ({ifindex})"),
-            state.to_string(),
+            if interface.is_empty() { "-".into() } else { format!("{interface} ({ifindex})") },
+            if unenforced.is_some() { "UNENFORCED".into() } else { state.to_string() },
             if addresses.is_empty() { "-".into() } else { addresses.join(",") },
             isolation(ingress),
             isolation(egress),
             epoch.to_string(),
         ]);
     }
-    table.to_string()
+    let why = endpoints.iter().filter_map(|endpoint| {
+        let pod = endpoint.pod.as_deref().unwrap_or(&endpoint.interface);
+        Some(format!("{pod} should be isolated and is not: {}\n", endpoint.unenforced.as_ref()?))
+    });
+    let why: String = why.collect();
+    if why.is_empty() { table.to_string() } else { format!("{table}\n{why}") }
 }
 
 fn isolation(isolation: &Isolation) -> String {

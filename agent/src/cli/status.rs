@@ -33,6 +33,8 @@ fn text(status: &Status) -> String {
         uptime_seconds,
         sources,
         endpoints,
+        unenforced,
+        holds,
         policies,
         epoch,
         latency,
@@ -43,11 +45,20 @@ fn text(status: &Status) -> String {
     } = status;
     let mut facts = Table::default();
     let mut fact = |name: &str, value: String| facts.row([name.into(), value]);
-    fact("ready", if *ready { "yes" } else { "no, the first full picture is not enforced yet" }.into());
+    let is_ready = match (ready, unenforced.len()) {
+        (true, 0) => "yes".into(),
+        (false, 0) => "no, the first full picture is not enforced yet".into(),
+        (true, pods) => format!("yes, degraded: {pods} pods that should be isolated are not"),
+        (false, pods) => format!("no, {pods} pods that should be isolated are not"),
+    };
+    fact("ready", is_ready);
     fact("node", node.clone());
     fact("version", version.clone());
     fact("uptime", format!("{uptime_seconds} s"));
     fact("endpoints", format!("{} known, {} held, {} open", endpoints.known, endpoints.held, endpoints.open));
+    if holds.long > 0 {
+        fact("long holds", format!("{}, {} ended without an answer", holds.long, holds.expired));
+    }
     fact("policies", policies.to_string());
     fact("epoch", epoch.to_string());
     fact("took", within(latency));
@@ -112,7 +123,9 @@ fn text(status: &Status) -> String {
     let problems: String =
         sources.iter().flat_map(|source| &source.problems).map(|problem| format!("{problem}\n")).collect();
     let problems = if problems.is_empty() { problems } else { format!("\n{problems}") };
-    format!("{facts}\n{of_sources}{problems}{of_watches}\n{of_tables}\n{of_counters}")
+    let unenforced: String = unenforced.iter().map(|pod| format!("{pod}\n")).collect();
+    let unenforced = if unenforced.is_empty() { unenforced } else { format!("\n{unenforced}") };
+    format!("{facts}{unenforced}\n{of_sources}{problems}{of_watches}\n{of_tables}\n{of_counters}")
 }
 
 /// Half of all changes, and all of them, as the bounds of the buckets tell it.

@@ -166,6 +166,7 @@ fn every_option_can_be_set_in_all_three_places() {
         ("established", "recheck"),
         ("hook", "clsact"),
         ("masqueraded-ingress", "allow"),
+        ("unenforced", "not-ready"),
         ("deny-log", "/d"),
         ("deny-log-size", "9"),
         ("log", "debug"),

@@ -13,11 +13,15 @@ const LIST_SETS: u16 = 6 << 8 | 7;
 /// `NFNL_SUBSYS_NFTABLES` and `NFT_MSG_GETCHAIN`.
 const GET_CHAINS: u16 = 10 << 8 | 4;
 
+/// `NFNL_SUBSYS_NFTABLES` and `NFT_MSG_GETTABLE`.
+const GET_TABLES: u16 = 10 << 8 | 1;
+
 const IPSET_ATTR_PROTOCOL: u16 = 1;
 const IPSET_ATTR_SETNAME: u16 = 2;
 /// What every kernel since 2.6.39 speaks.
 const IPSET_PROTOCOL: u8 = 6;
 const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_TABLE_NAME: u16 = 1;
 
 /// `struct nfgenmsg`: of no family, version 0, without a resource.
 const NFGENMSG: [u8; 4] = [0; 4];
@@ -33,6 +37,11 @@ struct List {
 pub(super) fn chains() -> Result<Vec<String>> {
     let request = List { message_type: GET_CHAINS, attributes: Vec::new() };
     names(request, NFTA_CHAIN_NAME).context("cannot list the chains of nf_tables")
+}
+
+pub(super) fn tables() -> Result<Vec<String>> {
+    let request = List { message_type: GET_TABLES, attributes: Vec::new() };
+    names(request, NFTA_TABLE_NAME).context("cannot list the tables of nf_tables")
 }
 
 pub(super) fn sets() -> Result<Vec<String>> {

@@ -33,9 +33,25 @@ pub struct Explanation {
     /// of all backends together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backends: Option<Vec<Explanation>>,
+    /// Of a running agent: the pods in question that should be isolated and are not, one line each. What policies say of
+    /// these is not what happens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unenforced: Vec<String>,
     /// Of a running agent: whether the tables in the kernel say the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelCheck>,
+}
+
+impl Explanation {
+    /// The pods at both ends, and behind a service: `namespace/name`.
+    pub fn pods(&self) -> BTreeSet<String> {
+        let ends = [(&self.from, &self.from_pod), (&self.to, &self.to_pod)];
+        let pods = ends.into_iter().filter_map(|(end, behind)| match end {
+            End::Pod(name) => Some(name.to_string()),
+            _ => behind.clone(),
+        });
+        pods.chain(self.backends.iter().flatten().flat_map(Self::pods)).collect()
+    }
 }
 
 /// The kernel's own answer, beside that of the rules.

@@ -65,6 +65,7 @@ pub(super) fn explain(cluster: &Cluster, question: &Question) -> Result<Option<E
         egress: together(backends.iter().map(|backend| &backend.egress)).unwrap_or_else(|| nowhere(isolated)),
         ingress: together(backends.iter().map(|backend| &backend.ingress)).unwrap_or_else(|| nowhere(false)),
         backends: Some(backends),
+        unenforced: Vec::new(),
         kernel: None,
     }))
 }

@@ -10,9 +10,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
 use aya::{programs::TcAttachType, util::KernelVersion};
+use aya_obj::generated::bpf_attach_type;
 
 use self::{clsact::Filters, tcx::Links};
-use super::{Kernel, Pins, Program};
+use super::{Kernel, Pins, Program, sys};
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,17 @@ impl Place {
             Self::Wire => &[Program::ToWire],
         }
     }
+}
+
+/// Where a program of ours is among all at its hook. Whoever comes before it can end the chain: what such a program lets
+/// pass, or sends elsewhere, ours never sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    First,
+    /// Another one comes before it.
+    Behind(String),
+    /// Somebody has taken ours away.
+    Missing,
 }
 
 /// Knows at which devices the programs of this process run.
@@ -121,6 +133,51 @@ impl Attacher {
         .with_context(|| format!("cannot remove earlier programs from {interface}"))?;
         self.attached.insert((*device, place));
         Ok(true)
+    }
+
+    /// Where our programs are at a pod's veth. Those that are missing are attached again by the next `attach`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub fn order(&mut self, kernel: &mut Kernel, device: &Device) -> Result<Order> {
+        if !self.attached.contains(&(*device, Place::Pod)) {
+            return Ok(Order::First);
+        }
+        for &program in Place::Pod.programs() {
+            let order = self.order_at(kernel, program, device.ifindex)?;
+            if order == Order::Missing {
+                self.attached.remove(&(*device, Place::Pod));
+            }
+            if order != Order::First {
+                return Ok(order);
+            }
+        }
+        Ok(Order::First)
+    }
+
+    fn order_at(&mut self, kernel: &mut Kernel, program: Program, ifindex: u32) -> Result<Order> {
+        let hook = match attach_type(program) {
+            TcAttachType::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
+            _ => bpf_attach_type::BPF_TCX_EGRESS,
+        };
+        let programs = sys::programs_at(ifindex, hook).context("cannot list the programs at a hook")?;
+        // Filters come after all of these.
+        let before = match self.mode {
+            Mode::Clsact => programs.first(),
+            Mode::Tcx => {
+                let ours = kernel.program(program)?.info().context("cannot learn a program's id")?.id();
+                let Some(place) = programs.iter().position(|id| *id == ours) else {
+                    return Ok(Order::Missing);
+                };
+                programs.get(..place).and_then(<[u32]>::first)
+            }
+        };
+        match before {
+            Some(id) => Ok(Order::Behind(format!("BPF program {id}"))),
+            None if self.mode == Mode::Clsact => self.filters.order_at(program, ifindex),
+            None => Ok(Order::First),
+        }
     }
 
     /// Takes the programs of this agent and of earlier ones off devices that shall have none.

@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::{bpf_attr, bpf_attr__bindgen_ty_3, bpf_cmd, bpf_map_type};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_attr__bindgen_ty_3, bpf_cmd, bpf_map_type};
 
 /// Removes an element of a map with keys of four bytes. An element that is not there is fine.
 pub(super) fn delete(map: &OwnedFd, key: u32) -> io::Result<()> {
@@ -83,6 +83,28 @@ pub(super) fn detach_link(link: &OwnedFd) -> io::Result<()> {
     match bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes) {
         Ok(_) => Ok(()),
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::ENODEV)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Programs at a hook that are looked at; more than the kernel takes (`BPF_MPROG_MAX`).
+const PROGRAMS: usize = 64;
+
+/// The ids of the programs at a TCX hook of a device, in the order in which they run. None where the kernel has no TCX.
+pub(super) fn programs_at(ifindex: u32, hook: bpf_attach_type) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; PROGRAMS];
+    let mut attributes = zeroed();
+    attributes.query.__bindgen_anon_1.target_ifindex = ifindex;
+    attributes.query.attach_type = hook as u32;
+    attributes.query.prog_ids = ids.as_mut_ptr().addr() as u64;
+    attributes.query.__bindgen_anon_2.count = 64;
+    match bpf(bpf_cmd::BPF_PROG_QUERY, &mut attributes) {
+        Ok(_) => {
+            // SAFETY: the kernel has written how many there are.
+            let count = unsafe { attributes.query.__bindgen_anon_2.count };
+            Ok(ids.into_iter().take(count as usize).collect())
+        }
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }

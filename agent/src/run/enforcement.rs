@@ -26,11 +26,11 @@ use crate::{
     endpoints::{Network, cni::CniResults},
     flows::{SharedObserver, lock},
     kernel::{Pins, Predecessors},
-    options::AgentOptions,
-    reconciler::{Pass, Reconciler},
+    options::{AgentOptions, Unenforced},
+    reconciler::{Attention, Pass, Reconciler},
     report::{self, Progress},
     server::{HitReport, Inquiry, Snapshot, Testimony},
-    source::Picture,
+    source::{Picture, kube::PodWarning},
 };
 
 /// How often it is checked what time alone changes, and how long after a pass that failed the next one is made: the
@@ -71,6 +71,8 @@ pub(super) struct Enforcement {
     predecessors: Option<Predecessors>,
     earlier: Earlier,
     monitor: FlowTableMonitor,
+    /// Where an API server is told of pods.
+    pod_warnings: Option<mpsc::Sender<PodWarning>>,
 }
 
 impl Enforcement {
@@ -94,6 +96,7 @@ impl Enforcement {
             last_error: None,
             problems: Vec::new(),
             source_error: None,
+            unenforced_is_not_ready: options.unenforced == Unenforced::NotReady,
         };
         Self {
             reconciler,
@@ -108,7 +111,13 @@ impl Enforcement {
             predecessors: Some(predecessors),
             earlier,
             monitor,
+            pod_warnings: None,
         }
+    }
+
+    /// Pods that should be isolated and are not are written about to an API server, too.
+    pub(super) fn with_pod_warnings(self, pod_warnings: Option<mpsc::Sender<PodWarning>>) -> Self {
+        Self { pod_warnings, ..self }
     }
 
     /// Enforces for ever.
@@ -121,8 +130,11 @@ impl Enforcement {
             tokio::select! {
                 () = inputs.changed() => self.take(inputs.take()),
                 _ = attend.tick() => {
-                    let is_due = self.reconciler.attend();
-                    if !is_due && self.progress.last_error.is_none() {
+                    let Attention { pass, changed, .. } = self.attend();
+                    if !pass && self.progress.last_error.is_none() {
+                        if changed {
+                            snapshots.send_replace(Arc::new(self.snapshot()));
+                        }
                         continue;
                     }
                 }
@@ -210,6 +222,20 @@ impl Enforcement {
                 self.progress.last_error = Some(format!("{error:#}"));
             }
         }
+    }
+
+    /// Looks at what changes without an event.
+    fn attend(&mut self) -> Attention {
+        let (Some(picture), Some(cni)) = (&self.picture, &self.cni) else { return Attention::default() };
+        let attention = self.reconciler.attend(&picture.cluster, cni);
+        if let Some(warnings) = &self.pod_warnings {
+            for (pod, unenforced) in &attention.new {
+                let note = format!("NetworkPolicy is not enforced on this pod: {}", unenforced.detail);
+                // Nothing waits for it; the log has it.
+                let _ = warnings.try_send(PodWarning { pod: pod.clone(), note });
+            }
+        }
+        attention
     }
 
     /// Asks the kernel's tables.

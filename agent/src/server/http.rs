@@ -20,6 +20,9 @@ use tokio::{
 use super::{Server, metrics::CONTENT_TYPE, places::Places};
 use crate::api::Status;
 
+/// Pods that `/readyz` names.
+const NAMED_PODS: usize = 10;
+
 /// Connections from the node itself, such as the kubelet's probes, that are served at once.
 const PLACES_OF_NODE: usize = 32;
 /// Connections from elsewhere. They take none of the node's places.
@@ -108,9 +111,18 @@ async fn respond(request: &Request<Incoming>, server: &Server) -> Response<Full<
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
         "/readyz" => {
-            let Status { ready, last_error, .. } = server.status();
+            let Status { ready, last_error, unenforced, .. } = server.status();
+            let named: String = unenforced.iter().take(NAMED_PODS).map(|pod| format!("{pod}\n")).collect();
             match (ready, last_error) {
-                (true, _) => text(StatusCode::OK, "ready\n".into()),
+                (true, _) if unenforced.is_empty() => text(StatusCode::OK, "ready\n".into()),
+                (true, _) => {
+                    let pods = unenforced.len();
+                    let first = format!("ready, degraded: {pods} pods that should be isolated are not\n");
+                    text(StatusCode::OK, first + &named)
+                }
+                (false, None) if !unenforced.is_empty() => {
+                    text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{named}"))
+                }
                 (false, None) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{NOT_YET}\n")),
                 (false, Some(error)) => {
                     text(StatusCode::SERVICE_UNAVAILABLE, format!("{NOT_YET}: {error}\n"))

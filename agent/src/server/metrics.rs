@@ -9,6 +9,7 @@ use super::HitReport;
 use crate::{
     api::{self, SourceStatus, Status},
     flows::ObserverCounts,
+    reconciler::Reason,
 };
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -35,6 +36,8 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
         uptime_seconds,
         sources,
         endpoints,
+        unenforced,
+        holds,
         policies,
         epoch,
         latency,
@@ -68,6 +71,17 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
     for (state, count) in [("known", endpoints.known), ("held", endpoints.held), ("open", endpoints.open)] {
         text.sample(&[("state", state)], count);
     }
+    let name = "podgate_unenforced_pods";
+    text.family(name, "gauge", "Pods of this node that should be isolated and are not.");
+    for reason in Reason::ALL.map(|reason| reason.to_string()) {
+        let count = unenforced.iter().filter(|pod| pod.reason == reason).count();
+        text.sample(&[("reason", &reason)], count);
+    }
+    text.family("podgate_long_holds_total", "counter", "Interfaces that were held for several seconds.");
+    text.sample(&[], holds.long);
+    let name = "podgate_expired_holds_total";
+    text.family(name, "counter", "Long holds that ended without an answer: the interface is free.");
+    text.sample(&[], holds.expired);
     text.family("podgate_policies", "gauge", "NetworkPolicies in force.");
     text.sample(&[], *policies);
     text.family("podgate_epoch", "gauge", "Changes published to the kernel.");
@@ -269,6 +283,13 @@ mod tests {
     fn each_family_is_announced_once_before_its_samples() {
         let mut status = Status::example();
         status.sources[0].name = "a \"b\"\\\nc".into();
+        status.holds = api::Holds { long: 3, expired: 1 };
+        status.unenforced = vec![api::UnenforcedPod {
+            pod: "x/a".into(),
+            reason: "macvlan".into(),
+            detail: "it is".into(),
+            age_seconds: 9,
+        }];
         let hits = HitReport {
             policies: PolicyReport { counted_seconds: 9, policies: vec![PolicyStatus::example()] },
             drops: (0..600)
@@ -287,6 +308,10 @@ mod tests {
             "podgate_packets_total{direction=\"ingress\",outcome=\"own-node\"} 0",
             "podgate_endpoints{state=\"held\"} 1",
             "podgate_flow_evictions_total{state=\"half-open\"} 4",
+            "podgate_unenforced_pods{reason=\"macvlan\"} 1",
+            "podgate_unenforced_pods{reason=\"no-device\"} 0",
+            "podgate_long_holds_total 3",
+            "podgate_expired_holds_total 1",
             "podgate_policies 3",
             "podgate_flow_events_total{verdict=\"denied\"} 7",
             "podgate_flow_events_lost_total{where=\"ring\"} 4",

@@ -45,11 +45,8 @@ impl Answered {
             entries => entries.context("cannot list the tracked connections")?,
         };
         for (is_v4, keys) in entries {
-            if is_v4 {
-                answered.tracks_v4 = true
-            } else {
-                answered.tracks_v6 = true
-            };
+            answered.tracks_v4 |= is_v4;
+            answered.tracks_v6 |= !is_v4;
             answered.keys.extend(keys.into_iter().flatten());
         }
         Ok(answered)

@@ -9,6 +9,7 @@ mod client;
 mod events;
 mod health;
 mod object;
+mod pod_warnings;
 mod served;
 mod store;
 mod stream;
@@ -16,6 +17,7 @@ mod watch;
 
 pub use client::connect;
 pub use health::{Health, WatchHealth};
+pub use pod_warnings::{PodWarning, warn_pods};
 pub use watch::watch;
 
 use super::{Picture, Problem, Update, decode};

@@ -39,8 +39,10 @@ impl Object {
 
 /// `enum bpf_cmd` (linux/bpf.h).
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
+const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
 
 /// The objects that are pinned below `directory`, and the programs of the pinned links.
@@ -87,6 +89,24 @@ pub(crate) fn exists(object: &Object) -> Result<bool> {
     }
 }
 
+/// A program that ends the chain, at the TCX ingress hook of a device of this thread's namespace, ahead of all others. It
+/// is there as long as the descriptor is open.
+pub(crate) fn attach_foreign(interface: &str) -> Result<OwnedFd> {
+    const SCHED_CLS: u32 = 3;
+    const TCX_INGRESS: u32 = 46;
+    const BEFORE: u32 = 1 << 3;
+    // r0 = 0 (TCX_PASS); exit
+    let code: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    let both = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    let (code, license) = (code.as_ptr() as u64, c"GPL".as_ptr() as u64);
+    let program = bpf(BPF_PROG_LOAD, &[both(SCHED_CLS, 2), code, license]).context("loading a program")?;
+    let name = CString::new(interface)?;
+    // SAFETY: a string that ends in NUL and lives through the call.
+    let ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    let program = u32::try_from(program.as_raw_fd())?;
+    bpf(BPF_LINK_CREATE, &[both(program, ifindex), both(TCX_INGRESS, BEFORE)]).context("attaching a program")
+}
+
 /// `id` followed by four zero bytes, in the machine's own order.
 fn pair(id: u32) -> [u8; 8] {
     let mut bytes = [0; 8];
@@ -94,7 +114,7 @@ fn pair(id: u32) -> [u8; 8] {
     bytes
 }
 
-fn bpf(command: libc::c_int, attributes: &[u64; 2]) -> io::Result<OwnedFd> {
+fn bpf(command: libc::c_int, attributes: &[u64]) -> io::Result<OwnedFd> {
     // SAFETY: the kernel reads `size_of_val(attributes)` bytes from a live array and takes the rest of the union as
     // zero; a pointer in it is to a string that the caller keeps alive.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(attributes)) };

@@ -20,6 +20,7 @@ mod scene;
 mod services;
 mod told;
 mod topology;
+mod unenforced;
 mod veths;
 mod walkthrough;
 
@@ -86,7 +87,15 @@ fn all() -> impl Iterator<Item = Case> {
         lifecycle::TESTS,
         veths::TESTS,
     ];
-    let others = [told::TESTS, hooks::TESTS, input::TESTS, peers::TESTS, walkthrough::TESTS, topology::TESTS];
+    let others = [
+        unenforced::TESTS,
+        told::TESTS,
+        hooks::TESTS,
+        input::TESTS,
+        peers::TESTS,
+        walkthrough::TESTS,
+        topology::TESTS,
+    ];
     let by_default = |&(name, test): &(&str, Test)| Case { name: name.to_owned(), test, agent_options: &[] };
     let by_clsact = |&(name, test): &(&str, Test)| Case {
         name: format!("{name}_by_clsact"),

@@ -22,6 +22,7 @@ pub(super) fn text(answer: &Explanation) -> String {
         egress,
         ingress,
         backends,
+        unenforced,
         kernel,
     } = answer;
     let named = |end: String, pod: &Option<String>| match pod {
@@ -29,7 +30,8 @@ pub(super) fn text(answer: &Explanation) -> String {
         None => end,
     };
     let (from, to) = (named(from.to_string(), from_pod), named(to.to_string(), to_pod));
-    let mut lines: Vec<String> = kernel.iter().flat_map(loud).collect();
+    let mut lines = unenforced.clone();
+    lines.extend(kernel.iter().flat_map(loud));
     lines.push(format!("{verdict}: {from} -> {to} {port}"));
     if let Some(backends) = backends.as_ref().filter(|backends| !backends.is_empty()) {
         let allowed = backends.iter().filter(|backend| backend.verdict == Verdict::Allow).count();

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Sizes of `struct ifinfomsg`, `ifaddrmsg`, `rtmsg` and `rtnexthop` (uapi/linux/rtnetlink.h, if_addr.h).
-const LINK_HEADER: usize = 16;
+pub(super) const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
 const NEXT_HOP_HEADER: usize = 8;
@@ -132,13 +132,13 @@ fn read_namespace(requests: &mut Requests, id: i32) -> Vec<(u32, IpNet)> {
     })
 }
 
-fn links_request() -> RouteNetlinkMessage {
+pub(super) fn links_request() -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     RouteNetlinkMessage::GetLink(message)
 }
 
-fn addresses_request(namespace: Option<i32>) -> RouteNetlinkMessage {
+pub(super) fn addresses_request(namespace: Option<i32>) -> RouteNetlinkMessage {
     let mut message = AddressMessage::default();
     message.attributes.extend(namespace.map(AddressAttribute::TargetNetNsId));
     RouteNetlinkMessage::GetAddress(message)
@@ -155,7 +155,7 @@ fn routes_request(family: AddressFamily) -> RouteNetlinkMessage {
 fn link(payload: &[u8]) -> Option<(u32, Link)> {
     let header = LinkHeader::parse(payload).ok()?;
     let mut found = Link::default();
-    let (mut peer_ifindex, mut peer_namespace, mut veth) = (0, None, false);
+    let (mut peer_ifindex, mut peer_namespace, mut pair) = (0, None, false);
     for attribute in attributes(payload, LINK_HEADER) {
         let value = attribute.value();
         match attribute.kind() {
@@ -163,12 +163,12 @@ fn link(payload: &[u8]) -> Option<(u32, Link)> {
             libc::IFLA_MASTER => found.master = parse_u32(value).ok()?,
             libc::IFLA_LINK => peer_ifindex = parse_u32(value).ok()?,
             libc::IFLA_LINK_NETNSID => peer_namespace = parse_i32(value).ok(),
-            libc::IFLA_LINKINFO => veth = is_veth(value),
+            libc::IFLA_LINKINFO => pair = is_pair(value),
             _ => {}
         }
     }
     // The kernel names the namespace of the other end only if it is not the one that asks.
-    let peer = peer_namespace.filter(|_| veth);
+    let peer = peer_namespace.filter(|_| pair);
     found.peer = peer.map(|namespace| Peer { namespace, ifindex: peer_ifindex, addresses: BTreeSet::new() });
     Some((header.index, found))
 }
@@ -178,21 +178,29 @@ fn name(value: &[u8]) -> Name {
     String::from_utf8_lossy(value.strip_suffix(b"\0").unwrap_or(value)).into()
 }
 
-fn is_veth(information: &[u8]) -> bool {
-    attributes(information, 0)
-        .any(|attribute| attribute.kind() == libc::IFLA_INFO_KIND && attribute.value() == b"veth\0")
+/// Devices in pairs, with one end in a pod. Programs at the node's end see what passes, of both kinds.
+fn is_pair(information: &[u8]) -> bool {
+    information_kind(information).is_some_and(|kind| matches!(kind.as_str(), "veth" | "netkit"))
+}
+
+/// The kernel's word for the kind of a virtual device.
+pub(super) fn information_kind(information: &[u8]) -> Option<String> {
+    let mut attributes = attributes(information, 0);
+    let kind = attributes.find(|attribute| attribute.kind() == libc::IFLA_INFO_KIND)?;
+    let text = kind.value().strip_suffix(b"\0").unwrap_or(kind.value());
+    Some(String::from_utf8_lossy(text).into_owned())
 }
 
 /// An address of a link.
-struct Found {
-    ifindex: u32,
-    address: IpNet,
+pub(super) struct Found {
+    pub(super) ifindex: u32,
+    pub(super) address: IpNet,
     /// It expires unless somebody renews it.
     learned: bool,
 }
 
 /// RTM_NEWADDR. An answer about another namespace than asked for counts for nothing.
-fn address(payload: &[u8], namespace: Option<i32>) -> Option<Found> {
+pub(super) fn address(payload: &[u8], namespace: Option<i32>) -> Option<Found> {
     let header = AddressHeader::parse(payload).ok()?;
     if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
         return None;
@@ -256,6 +264,34 @@ fn next_hop_links(mut hops: &[u8]) -> Vec<u32> {
 }
 
 /// The attributes behind a header of so many bytes, up to the first malformed one.
-fn attributes(payload: &[u8], header: usize) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+pub(super) fn attributes(payload: &[u8], header: usize) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
     NlasIterator::new(payload.get(header..).unwrap_or_default()).map_while(Result::ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_netkit_device_is_a_pods_interface_as_a_veth_is_and_others_are_not() {
+        let attribute = |kind: u16, value: &[u8]| {
+            let length = u16::try_from(4 + value.len()).unwrap();
+            let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+            bytes.extend(value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes
+        };
+        for (kind, is_pair) in [("veth", true), ("netkit", true), ("macvlan", false), ("vethx", false)] {
+            let information = attribute(libc::IFLA_INFO_KIND, format!("{kind}\0").as_bytes());
+            let mut message = vec![0; LINK_HEADER];
+            message[4..8].copy_from_slice(&7_u32.to_ne_bytes());
+            message.extend(attribute(libc::IFLA_IFNAME, b"nk1\0"));
+            message.extend(attribute(libc::IFLA_LINK, &2_u32.to_ne_bytes()));
+            message.extend(attribute(libc::IFLA_LINK_NETNSID, &3_i32.to_ne_bytes()));
+            message.extend(attribute(libc::IFLA_LINKINFO, &information));
+            let (ifindex, link) = link(&message).unwrap();
+            let peer = Peer { namespace: 3, ifindex: 2, addresses: BTreeSet::new() };
+            assert_eq!((ifindex, link.peer), (7, is_pair.then_some(peer)), "{kind}");
+        }
+    }
 }

@@ -23,7 +23,7 @@ use netlink_packet_route::{
 use netlink_sys::protocols::NETLINK_ROUTE;
 use podgate_common::Direction;
 
-use super::attach_type;
+use super::{Order, attach_type};
 use crate::{
     kernel::{Kernel, Program},
     netlink::Requests,
@@ -56,6 +56,23 @@ impl Filters {
             }
         }
         Ok(false)
+    }
+
+    /// Where our filter is in the order of a hook.
+    pub(super) fn order_at(&mut self, program: Program, ifindex: u32) -> Result<Order> {
+        let direction = match program {
+            Program::FromPod => Direction::Egress,
+            Program::ToPod | Program::ToWire => Direction::Ingress,
+        };
+        let filters = self.list(ifindex, direction)?;
+        if !filters.iter().any(is_ours) {
+            return Ok(Order::Missing);
+        }
+        // The kernel asks filters with smaller numbers first.
+        let priority = |filter: &TcHeader| filter.info >> 16;
+        let before = filters.iter().map(priority).filter(|priority| *priority < u32::from(PRIORITY)).min();
+        Ok(before
+            .map_or(Order::First, |priority| Order::Behind(format!("a filter with preference {priority}"))))
     }
 
     /// Replaces the filter of an earlier agent, or adds one.

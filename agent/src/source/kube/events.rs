@@ -23,7 +23,7 @@ use super::{
 use crate::model::Name;
 
 /// In `kubectl get events`.
-const CONTROLLER: &str = "podgate.io/agent";
+pub(super) const CONTROLLER: &str = "podgate.io/agent";
 const REASON: &str = "NotFullyUnderstood";
 const ACTION: &str = "Decode";
 

@@ -80,6 +80,7 @@ fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
             })),
         },
         backends: None,
+        unenforced: Vec::new(),
         kernel: None,
     };
     assert_eq!(
@@ -151,6 +152,7 @@ fn the_text_of_a_service_has_each_of_its_backends() {
         egress: free(egress),
         ingress: free(Reason::NotAPod),
         backends,
+        unenforced: Vec::new(),
         kernel: None,
     };
     let pair = |to: [u8; 4]| vec![Pair { from: [10, 0, 0, 1].into(), to: to.into() }];

@@ -1,0 +1,112 @@
+//! Programs at the veths of pods and at the ways out of the node, and what is connected when they come.
+//!
+//! In: the veths after a pass. Out: programs at each. One that cannot be attached is logged, and tried again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+use super::{Reconciler, arrival::Arrival, device};
+use crate::{
+    endpoints::{Endpoints, Link, Network, Veth, cni::CniResults},
+    kernel::{Device, Kernel, Past, Place},
+};
+
+impl Reconciler {
+    /// Out: when the last program was attached, if any was.
+    pub(super) fn attach_pods(
+        &mut self,
+        endpoints: &Endpoints,
+        network: &Network,
+        cni: &CniResults,
+    ) -> Option<Instant> {
+        let mut last = None;
+        let before = std::mem::take(&mut self.refused);
+        let first = self.older.is_none();
+        let older = self.older.get_or_insert_with(|| match self.kernel.past {
+            Past::None => endpoints.veths.values().map(device).collect(),
+            // What agents of before have let pass is known; what their pods' sockets say beyond that proves nothing.
+            Past::Kept | Past::Tables(_) => BTreeSet::new(),
+        });
+        let newcomers = endpoints.veths.values().filter(|veth| older.contains(&device(veth)));
+        let newcomers: Vec<&Veth> = newcomers
+            .filter(|veth| {
+                let new = self.attacher.is_new(&device(veth));
+                let new = new.inspect_err(|error| tracing::warn!(interface = %veth.name, "{error:#}"));
+                // Programs of an agent with other maps may be there; what it knew of connections cannot be read.
+                new.unwrap_or(false) || first
+            })
+            .collect();
+        if first {
+            self.enter_past();
+        }
+        let arrival = Arrival::new(&newcomers, endpoints, network, cni);
+        for veth in endpoints.veths.values() {
+            let mut connections = arrival.connections(veth);
+            if let Some(connections) = &mut connections {
+                // A failure is logged, and there is a second time.
+                let _ = connections.enter(&mut self.kernel);
+            }
+            match self.attacher.attach(&mut self.kernel, Place::Pod, &device(veth), &veth.name) {
+                Ok(true) => {
+                    last = Some(Instant::now());
+                    tracing::info!(interface = %veth.name, state = ?veth.state, "attached");
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    // It is tried again and again.
+                    if before.get(&device(veth)) != Some(&error) {
+                        tracing::error!(interface = %veth.name, "{error}");
+                    }
+                    self.refused.insert(device(veth), error);
+                }
+            }
+            if let Some(entered) = connections.and_then(|mut pod| pod.enter(&mut self.kernel)) {
+                tracing::info!(interface = %veth.name, connections = entered, "live connections go on");
+            }
+        }
+        if first {
+            // And what they have let pass meanwhile: until now both have judged.
+            let entered = self.enter_past();
+            if matches!(self.kernel.past, Past::Tables(_)) {
+                tracing::info!(connections = entered, "connections of the agent before go on");
+                self.kernel.past = Past::Kept;
+            }
+        }
+        last
+    }
+
+    /// Enters the connections of an agent with other maps.
+    fn enter_past(&mut self) -> usize {
+        let Kernel { past, maps, .. } = &self.kernel;
+        let entered = maps.flows.open().and_then(|flows| past.enter_into(&flows));
+        entered.unwrap_or_else(|error| {
+            tracing::warn!("connections of the agent before cannot be taken over: {error:#}");
+            0
+        })
+    }
+
+    pub(super) fn attach_wire(&mut self, wire: &BTreeMap<Device, &Link>) {
+        for (device, link) in wire {
+            match self.attacher.attach(&mut self.kernel, Place::Wire, device, &link.name) {
+                Ok(true) => tracing::info!(interface = %link.name, "attached where packets leave the node"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(interface = %link.name, "{error:#}"),
+            }
+        }
+    }
+}
+
+/// The devices by which a pod's packet may leave the node: all but pods' veths, the bridges that these are ports of, and
+/// the loopback device.
+pub(super) fn ways_out<'a>(network: &'a Network, endpoints: &Endpoints) -> BTreeMap<Device, &'a Link> {
+    let bridges: BTreeSet<u32> = endpoints.veths.values().map(|veth| veth.master).collect();
+    let ways = network.links.iter().filter(|(ifindex, link)| {
+        &*link.name != LOOPBACK && !endpoints.veths.contains_key(ifindex) && !bridges.contains(ifindex)
+    });
+    ways.map(|(&ifindex, link)| (Device { ifindex, generation: link.generation }, link)).collect()
+}
+
+const LOOPBACK: &str = "lo";
