@@ -150,6 +150,9 @@ pub struct Status {
     pub evictions: Vec<Evictions>,
     /// The last thing that failed and was not put right since.
     pub last_error: Option<String>,
+    /// Why enforcement ends with the agent, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pins_lost: Option<String>,
 }
 
 /// Where the agent learns of objects.
@@ -396,6 +399,7 @@ impl Status {
             ],
             evictions: vec![Evictions { state: "half-open".into(), connections: 4 }],
             last_error: None,
+            pins_lost: None,
         }
     }
 }

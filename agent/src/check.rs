@@ -12,7 +12,7 @@ use std::{
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::engines::Trace;
+use crate::{engines::Trace, kernel::bpffs};
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -235,29 +235,27 @@ fn bpffs(places: &Places, capabilities: Capabilities) -> Finding {
     let path = &places.bpffs;
     let mounts = read(&places.root, "proc/self/mountinfo").unwrap_or_default();
     let mount = format!("mount -t bpf bpf {}", path.display());
-    if file_system(&mounts, path) == Some("bpf") {
-        Finding::ok(ITEM, format!("mounted at {}", path.display()))
+    let is_mounted = bpffs::mount_over(&mounts, path).is_some_and(|mount| mount.kind == "bpf");
+    if is_mounted {
+        match bpffs::pins_lost(&places.root, path, false) {
+            None => Finding::ok(ITEM, format!("mounted at {}", path.display())),
+            Some(reason) => Finding::fall_back(
+                ITEM,
+                "enforcement that ends with the agent",
+                format!("mounted at {}, in this mount namespace alone", path.display()),
+                reason,
+            ),
+        }
     } else if capabilities.has(CAP_SYS_ADMIN) {
         Finding::fall_back(
             ITEM,
             "mounting it when the agent starts",
             format!("not mounted at {}", path.display()),
-            format!("{mount}, on the host, keeps pins when the agent's container goes"),
+            format!("{mount}, on the host: what is pinned ends with a container that mounts it for itself"),
         )
     } else {
         Finding::missing(ITEM, format!("not mounted at {}", path.display()), mount)
     }
-}
-
-/// The type of the file system that a path lies in (proc_pid_mountinfo(5)). Later mounts hide earlier ones.
-fn file_system<'a>(mountinfo: &'a str, path: &Path) -> Option<&'a str> {
-    let mounts = mountinfo.lines().filter_map(|line| {
-        let (place, kind) = line.split_once(" - ")?;
-        let point = place.split(' ').nth(4)?;
-        Some((point.replace("\\040", " "), kind.split(' ').next()?))
-    });
-    let over = mounts.filter(|(point, _)| path.starts_with(point));
-    over.max_by_key(|(point, _)| Path::new(point).components().count()).map(|(_, kind)| kind)
 }
 
 fn memlock(root: &Path, version: Option<Version>) -> Finding {
@@ -514,7 +512,11 @@ mod tests {
             ("/home", "ext4"),
             ("/a b", "bpf"),
         ] {
-            assert_eq!(file_system(mounts, Path::new(path)), Some(kind), "{path}");
+            assert_eq!(
+                bpffs::mount_over(mounts, Path::new(path)).map(|mount| mount.kind),
+                Some(kind),
+                "{path}"
+            );
         }
     }
 

@@ -14,6 +14,7 @@ mod flows;
 mod layers;
 mod man;
 mod matrix;
+mod mount;
 mod offline;
 mod output;
 mod policies;
@@ -46,6 +47,7 @@ enum Verb {
     Agent(AgentOptions),
     Check(check::Options),
     Detach(detach::Options),
+    Mount(mount::Options),
     Status(status::Options),
     Endpoints(endpoints::Options),
     Policies(policies::Options),
@@ -88,6 +90,7 @@ impl Verb {
             Self::Agent(options) => agent::run(&options),
             Self::Check(options) => options.run(format()),
             Self::Detach(options) => options.run(format()),
+            Self::Mount(options) => options.run(format()),
             Self::Status(options) => options.run(format()),
             Self::Endpoints(options) => options.run(format()),
             Self::Policies(options) => options.run(format()),

@@ -4,6 +4,7 @@
 //! nothing: what is written when is the publisher's business.
 
 mod attach;
+pub mod bpffs;
 mod btf;
 mod cluster_id;
 mod events;

@@ -34,6 +34,8 @@ pub struct Progress {
     pub source_error: Option<String>,
     /// An agent with pods that should be isolated and are not does not call itself ready.
     pub unenforced_is_not_ready: bool,
+    /// As in [`Status::pins_lost`].
+    pub pins_lost: Option<String>,
 }
 
 /// The agent's state, for all who ask.
@@ -77,6 +79,7 @@ pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Rec
             evictions: Vec::new(),
             last_error: progress.last_error.clone().or_else(|| progress.source_error.clone()),
             unenforced: unenforced.clone(),
+            pins_lost: progress.pins_lost.clone(),
         },
         endpoints: endpoints(enforced, &unenforced),
         cluster: picture.cluster.clone(),

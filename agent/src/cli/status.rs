@@ -42,6 +42,7 @@ fn text(status: &Status) -> String {
         counters,
         evictions,
         last_error,
+        pins_lost,
     } = status;
     let mut facts = Table::default();
     let mut fact = |name: &str, value: String| facts.row([name.into(), value]);
@@ -65,6 +66,9 @@ fn text(status: &Status) -> String {
     let evicted = evictions.iter().map(|of| format!("{} {}", of.connections, of.state));
     fact("evicted", evicted.collect::<Vec<_>>().join(", "));
     fact("last error", last_error.clone().unwrap_or_else(|| "none".into()));
+    if let Some(reason) = pins_lost {
+        fact("pins", reason.clone());
+    }
 
     let mut of_sources = Table::with_header(&[
         "SOURCE",

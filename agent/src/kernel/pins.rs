@@ -2,22 +2,18 @@
 
 use std::{
     fs, io,
-    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use podgate_common::LAYOUT_VERSION;
 
 use super::{
     Lock,
     attach::{clsact::Filters, tcx},
-    cluster_id, sys,
+    bpffs, cluster_id, sys,
 };
-
-/// `BPF_FS_MAGIC` of `linux/magic.h`.
-const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
 const MAPS: &str = "maps";
 const LINKS: &str = "links";
@@ -27,6 +23,8 @@ const QDISCS: &str = "qdiscs";
 #[derive(Clone, Debug)]
 pub struct Pins {
     directory: PathBuf,
+    /// Why they are lost with this process, if they are.
+    lost: Option<String>,
 }
 
 impl Pins {
@@ -36,10 +34,12 @@ impl Pins {
     ///
     /// When `bpffs` cannot be made or mounted.
     pub fn create(bpffs: &Path) -> Result<Self> {
-        if !is_bpffs(bpffs) {
-            mount(bpffs)?;
+        let made = bpffs::mount(bpffs)?;
+        let lost = bpffs::pins_lost(Path::new("/"), bpffs, made);
+        if let Some(reason) = &lost {
+            tracing::error!("{reason}");
         }
-        let pins = Self::at(bpffs);
+        let pins = Self { lost, ..Self::at(bpffs) };
         for directory in [pins.maps(), pins.links()] {
             fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
@@ -47,7 +47,12 @@ impl Pins {
     }
 
     fn at(bpffs: &Path) -> Self {
-        Self { directory: bpffs.join("podgate").join(format!("v{LAYOUT_VERSION}")) }
+        Self { directory: bpffs.join("podgate").join(format!("v{LAYOUT_VERSION}")), lost: None }
+    }
+
+    /// Why these pins are gone when this process ends, if they are.
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
     }
 
     /// What the agent's lock is on.
@@ -228,30 +233,4 @@ pub(super) fn remove_directory(directory: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Whether a bpffs is mounted at this path.
-pub(crate) fn is_bpffs(path: &Path) -> bool {
-    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
-    let mut stat = std::mem::MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: a valid path and room for the answer, which is read only after success.
-    unsafe {
-        libc::statfs(path.as_ptr(), stat.as_mut_ptr()) == 0
-            && u64::try_from(stat.assume_init().f_type).is_ok_and(|kind| kind == BPF_FS_MAGIC)
-    }
-}
-
-fn mount(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
-    let target = std::ffi::CString::new(path.as_os_str().as_bytes())
-        .with_context(|| format!("{} is no path for a mount", path.display()))?;
-    // SAFETY: all strings end in NUL and live through the call.
-    let result = unsafe {
-        libc::mount(c"bpf".as_ptr(), target.as_ptr(), c"bpf".as_ptr(), libc::MS_NOSUID, std::ptr::null())
-    };
-    if result != 0 {
-        bail!("cannot mount a bpffs at {}: {}", path.display(), io::Error::last_os_error());
-    }
-    tracing::info!(path = %path.display(), "mounted a bpffs");
-    Ok(())
 }

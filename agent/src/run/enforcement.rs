@@ -97,6 +97,7 @@ impl Enforcement {
             problems: Vec::new(),
             source_error: None,
             unenforced_is_not_ready: options.unenforced == Unenforced::NotReady,
+            pins_lost: pins.lost().map(str::to_owned),
         };
         Self {
             reconciler,

@@ -45,6 +45,7 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
         counters,
         evictions,
         last_error,
+        pins_lost,
     } = status;
     let mut text = Exposition::default();
 
@@ -56,6 +57,9 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
     text.sample(&[], u64::from(*ready));
     text.family("podgate_failing", "gauge", "1 while the last thing that failed is not put right.");
     text.sample(&[], u64::from(last_error.is_some()));
+
+    text.family("podgate_pins_last", "gauge", "1 if enforcement goes on when the agent ends.");
+    text.sample(&[], u64::from(pins_lost.is_none()));
 
     text.family("podgate_packets_total", "counter", "Packets judged, by what became of them.");
     for counter in counters {
@@ -304,6 +308,7 @@ mod tests {
             "podgate_uptime_seconds 60",
             "podgate_ready 1",
             "podgate_failing 0",
+            "podgate_pins_last 1",
             "podgate_packets_total{direction=\"egress\",outcome=\"denied\"} 12",
             "podgate_packets_total{direction=\"ingress\",outcome=\"own-node\"} 0",
             "podgate_endpoints{state=\"held\"} 1",

@@ -14,7 +14,7 @@ use crate::{
 const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 44] = [
+const OFFLINE: [(&str, &str); 45] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -66,6 +66,7 @@ const OFFLINE: [(&str, &str); 44] = [
     ("help-agent", "agent --help"),
     ("help-check", "check --help"),
     ("help-detach", "detach --help"),
+    ("help-mount", "mount --help"),
     ("help-status", "status --help"),
     ("help-endpoints", "endpoints --help"),
     ("help-policies", "policies --help"),
@@ -143,6 +144,7 @@ fn every_verb_has_a_manual_page() {
         "agent",
         "check",
         "detach",
+        "mount",
         "status",
         "endpoints",
         "policies",

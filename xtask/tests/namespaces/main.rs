@@ -13,6 +13,7 @@ mod isolation;
 mod kernel;
 mod lifecycle;
 mod live;
+mod mounts;
 mod paths;
 mod peers;
 mod prepared;
@@ -95,6 +96,7 @@ fn all() -> impl Iterator<Item = Case> {
         peers::TESTS,
         walkthrough::TESTS,
         topology::TESTS,
+        mounts::TESTS,
     ];
     let by_default = |&(name, test): &(&str, Test)| Case { name: name.to_owned(), test, agent_options: &[] };
     let by_clsact = |&(name, test): &(&str, Test)| Case {

@@ -1,0 +1,46 @@
+//! `podgate mount`: mounts the BPF file system, for a start of the agent that may not.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::bail;
+use clap::Args;
+use serde::Serialize;
+
+use super::output::Format;
+use crate::{kernel::bpffs, options::BPFFS};
+
+/// Mount the BPF file system, unless it is there, so that it lasts when this container ends
+#[derive(Debug, Args)]
+#[command(after_help = "\
+In a container its directory must be the host's, mounted with propagation in both directions. deploy/base does this \
+before the agent starts.
+
+Example:
+  podgate mount --bpffs /sys/fs/bpf")]
+pub(super) struct Options {
+    /// Where it is mounted
+    #[arg(long, value_name = "DIR", default_value = BPFFS)]
+    bpffs: PathBuf,
+}
+
+#[derive(Debug, Serialize)]
+struct Mounted {
+    mounted: bool,
+}
+
+impl Options {
+    pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let made = bpffs::mount(&self.bpffs)?;
+        if let Some(reason) = bpffs::pins_lost(Path::new("/"), &self.bpffs, made) {
+            bail!("{reason}");
+        }
+        format.print(&Mounted { mounted: made }, |Mounted { mounted }| {
+            let what = if *mounted { "mounted" } else { "mounted already" };
+            format!("{}: {what}\n", self.bpffs.display())
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
