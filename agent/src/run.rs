@@ -229,7 +229,8 @@ async fn observe(ring: EventRing, observer: SharedObserver, restarts: TaskRestar
         let Some(waiting) = ring.take() else { return anyhow!("the ring buffer is gone") };
         let mut events = match Events::new(waiting) {
             Ok(events) => events,
-            Err((taken, error)) => {
+            Err(failed) => {
+                let (taken, error) = *failed;
                 ring = Some(taken);
                 return error;
             }

@@ -42,12 +42,12 @@ impl Events {
     /// # Errors
     ///
     /// When the ring cannot be waited for; with the ring, for another try.
-    pub fn new(ring: EventRing) -> Result<Self, (EventRing, anyhow::Error)> {
+    pub fn new(ring: EventRing) -> Result<Self, Box<(EventRing, anyhow::Error)>> {
         // SAFETY: the ring owns its descriptor, never replaces it, and is owned by the AsyncFd until both are dropped.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
         ring.map(Self).map_err(|error| {
             let (ring, error) = error.into_parts();
-            (ring, anyhow::Error::from(error).context("cannot wait for events"))
+            Box::new((ring, anyhow::Error::from(error).context("cannot wait for events")))
         })
     }
 

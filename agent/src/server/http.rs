@@ -73,7 +73,7 @@ impl Http {
                             Ok(Ok(())) => {}
                             Ok(Err(error)) => tracing::debug!(%error, %peer, "HTTP client"),
                             Err(_) => {
-                                tracing::debug!(limit = ?TIME_FOR_ONE, %peer, "HTTP client is too slow")
+                                tracing::debug!(limit = ?TIME_FOR_ONE, %peer, "HTTP client is too slow");
                             }
                         }
                     };
