@@ -9,6 +9,12 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -20,6 +26,8 @@ use crate::api::{Flow, FlowEnd};
 const INTERVAL: Duration = Duration::from_secs(60);
 /// Kinds that are told apart at a time.
 const KINDS: usize = 4_096;
+/// Lines that wait for a pipe which is not read. More are counted and lost: nobody here waits for a reader.
+const WAITING: usize = 1_024;
 
 /// Where the log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +66,22 @@ pub struct DenyLog {
 
 #[derive(Debug)]
 enum Output {
-    Stdout,
-    File { path: PathBuf, file: File, size: u64, limit: u64 },
+    /// Standard output, mostly a pipe, has a thread of its own.
+    Pipe(Pipe),
+    File {
+        path: PathBuf,
+        file: File,
+        size: u64,
+        limit: u64,
+    },
+}
+
+/// Lines on their way to an output that may block.
+#[derive(Debug)]
+struct Pipe {
+    lines: SyncSender<Vec<u8>>,
+    /// Lines that the output did not take.
+    failed: Arc<AtomicU64>,
 }
 
 impl DenyLog {
@@ -70,7 +92,7 @@ impl DenyLog {
     /// When the file cannot be opened.
     pub fn open(target: &Target, limit: u64) -> io::Result<Self> {
         let output = match target {
-            Target::Stdout => Output::Stdout,
+            Target::Stdout => Output::Pipe(Pipe::to(io::stdout())?),
             Target::File(path) => {
                 let file = append(path)?;
                 let size = file.metadata()?.len();
@@ -127,8 +149,12 @@ impl DenyLog {
     }
 
     /// Lines that could not be written.
-    pub(super) const fn unwritten(&self) -> u64 {
+    pub(super) fn unwritten(&self) -> u64 {
         self.unwritten
+            + match &self.output {
+                Output::Pipe(pipe) => pipe.failed.load(Ordering::Relaxed),
+                Output::File { .. } => 0,
+            }
     }
 
     fn write(&mut self, flow: &Flow) {
@@ -160,10 +186,29 @@ impl Kind {
     }
 }
 
+impl Pipe {
+    fn to(mut output: impl Write + Send + 'static) -> io::Result<Self> {
+        let (lines, written) = sync_channel::<Vec<u8>>(WAITING);
+        let failed = Arc::new(AtomicU64::new(0));
+        let failures = failed.clone();
+        let write = move || {
+            for line in written {
+                if output.write_all(&line).and_then(|()| output.flush()).is_err() {
+                    failures.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        };
+        thread::Builder::new().name("deny-log".into()).spawn(write)?;
+        Ok(Self { lines, failed })
+    }
+}
+
 impl Output {
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
         match self {
-            Self::Stdout => io::stdout().lock().write_all(line),
+            Self::Pipe(pipe) => {
+                pipe.lines.try_send(line.to_vec()).map_err(|_| io::Error::other("nobody reads it in time"))
+            }
             Self::File { path, file, size, limit } => {
                 let length = line.len() as u64;
                 if *size > 0 && *size + length > *limit {
@@ -203,5 +248,30 @@ impl FromStr for Target {
             "-" => Ok(Self::Stdout),
             path => Ok(Self::File(path.into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_nobody_reads_makes_nobody_wait() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let output = Output::Pipe(Pipe::to(writer).unwrap());
+        let mut log = DenyLog { output, kinds: HashMap::new(), looked: None, unwritten: 0 };
+        // More than a pipe of 64 KiB and the queue take.
+        let lines = 2 * WAITING as u64;
+        for _ in 0..lines {
+            log.write(&Flow::example());
+        }
+        let lost = log.unwritten();
+        assert!(lost > 0 && lost < lines, "{lost}");
+        drop(log);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text.lines().count() as u64, lines - lost, "all others are written when somebody reads");
     }
 }
