@@ -15,6 +15,7 @@ pub struct Config {
     pub masqueraded: u32,
     pub tracking: Tracking,
     pub hook_mark: HookMark,
+    pub sockets: Sockets,
     /// Sets of the flow table.
     pub flow_sets: u32,
     pub flow_seed: FlowSeed,
@@ -44,6 +45,20 @@ pub struct HookMark {
     pub byte: u32,
     /// The bit of this byte that says that it is TC ingress; 0: cannot be read.
     pub mask: u32,
+}
+
+/// Where the kernel keeps whose socket has sent a packet, by its own type information. All are offsets in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sockets {
+    /// Of `sk_buff.sk`; 0: cannot be read.
+    pub socket: u32,
+    /// Of the network namespace in `sock`.
+    pub socket_namespace: u32,
+    /// Of `sk_buff.dev`.
+    pub device: u32,
+    /// Of the network namespace in `net_device`.
+    pub device_namespace: u32,
 }
 
 /// Where the kernel keeps what connection tracking knows of a packet, by its own type information.

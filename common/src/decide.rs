@@ -17,13 +17,16 @@ mod egress;
 mod established;
 mod fragments;
 mod ingress;
+mod origin;
 mod sender;
 mod wire;
 
+use dhcp::note_request;
 use egress::egress;
 pub use established::{is_established, is_established_at_sight};
 use fragments::{recall_ports, remember_ports};
 use ingress::{ingress, may_send};
+use origin::origin;
 use sender::Sender;
 pub use wire::decide_on_wire;
 
@@ -31,15 +34,20 @@ pub use wire::decide_on_wire;
 #[inline(always)]
 pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
     scratch.begin(hook.ifindex, hook.direction);
-    let headers = &mut scratch.headers;
-    let kind = parse(packet, headers);
-    match kind {
-        Kind::Flow | Kind::FirstFragment => {}
-        Kind::LaterFragment => {
-            if !recall_ports(headers, tables) {
-                return unknown(hook, Outcome::Fragment, tables);
-            }
+    let kind = parse(packet, &mut scratch.headers);
+    if matches!(kind, Kind::LaterFragment) && !recall_ports(&mut scratch.headers, tables) {
+        return unknown(hook, Outcome::Fragment, tables);
+    }
+    scratch.via = hook.via;
+    if matches!(hook.direction, Direction::Ingress) && hook.via == NODE {
+        origin(packet, scratch, matches!(kind, Kind::Related), tables);
+        if forget(&scratch.via) == Flow::UNKNOWN_VIA && forget(&scratch.claimed) != NODE {
+            return Outcome::Spoofed;
         }
+    }
+    let hook = &Hook { via: forget(&scratch.via), ..*hook };
+    match kind {
+        Kind::Flow | Kind::FirstFragment | Kind::LaterFragment => {}
         Kind::Related => return related(scratch, hook, tables),
         Kind::Neighbour => return Outcome::Neighbour,
         Kind::Unreadable => return unknown(hook, Outcome::Unreadable, tables),
@@ -135,6 +143,9 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
     };
     scratch.question.outcome = outcome;
     let outcome = forget(&scratch.question.outcome);
+    if matches!(outcome, Outcome::Dhcp) && matches!(side, Direction::Egress) {
+        note_request(&scratch.headers.tuple, hook.ifindex, tables);
+    }
     if !outcome.passes() || matches!(outcome, Outcome::Dhcp) {
         return outcome;
     }
@@ -233,10 +244,24 @@ fn was_judged_here<T: Tables>(
         (Direction::Egress, true) | (Direction::Ingress, false) => flow.client_if == hook.ifindex,
         (Direction::Egress, false) => flow.server_if == hook.ifindex,
         (Direction::Ingress, true) => {
-            flow.server_if == hook.ifindex
-                && (flow.via == hook.via || flow.via == Flow::ANY_VIA && !is_forged(source, hook.via, tables))
+            flow.server_if == hook.ifindex && comes_the_same_way(flow, source, hook.via, tables)
         }
     }
+}
+
+/// Whether a client's packet comes from where the connection's packets came from when it was judged.
+///
+/// A pod's may come directly and by its bridge. Where it is unknown, a packet in nobody's name belongs to any connection but
+/// the node's, and one in the node's to what was judged as such.
+#[inline(always)]
+fn comes_the_same_way<T: Tables>(flow: &Flow, source: &Address, via: u32, tables: &T) -> bool {
+    if flow.via == via || via != NODE && flow.client_if == via {
+        return true;
+    }
+    if via == Flow::UNKNOWN_VIA {
+        return flow.via != NODE && tables.owner(source).is_none();
+    }
+    flow.via == Flow::ANY_VIA && !is_forged(source, via, tables)
 }
 
 #[inline(always)]

@@ -113,7 +113,7 @@ pub struct Flow {
     /// The veth at which the server's ingress was judged; 0: it was not.
     pub server_if: u32,
     /// Where the client's packets came from when the server's ingress was judged (`skb->ingress_ifindex`), or
-    /// [`Flow::ANY_VIA`].
+    /// [`Flow::ANY_VIA`], or [`Flow::UNKNOWN_VIA`]; 0: the node is the client.
     pub via: u32,
     /// The epoch in which each side was judged.
     pub client_epoch: u32,
@@ -132,6 +132,10 @@ impl Flow {
     /// `via` of a connection that is older than the agent: the server's socket names the client, but not the interface
     /// that its packets come from. No interface has this index.
     pub const ANY_VIA: u32 = u32::MAX;
+
+    /// `via` of a packet that entered the node at no interface, though the node is not its sender: the kernel has made it
+    /// anew, of parts of another's datagram or in another's name. No interface has this index.
+    pub const UNKNOWN_VIA: u32 = u32::MAX - 1;
 
     /// As much of it as the fast path reads.
     pub const fn known(&self) -> Known {
@@ -220,7 +224,7 @@ pub struct Timeouts {
     pub tcp_half: u32,
     /// Replied UDP and every other protocol.
     pub stream: u32,
-    /// Anything but TCP without a reply yet, and ICMP.
+    /// Anything but TCP without a reply yet, ICMP, and SCTP that was aborted or shut down.
     pub unreplied: u32,
     /// Last use is written at most this often, so that packets of one connection do not fight for a cache line.
     pub refresh: u32,
@@ -265,7 +269,7 @@ impl Timeout {
         let closed = seen.has(Seen::RST) || (seen.has(Seen::CLIENT_FIN) && seen.has(Seen::SERVER_FIN));
         if protocol == number::TCP {
             if replied && !closed { Self::Tcp } else { Self::TcpHalf }
-        } else if replied && protocol != number::ICMP && protocol != number::ICMPV6 {
+        } else if replied && !closed && protocol != number::ICMP && protocol != number::ICMPV6 {
             Self::Stream
         } else {
             Self::Unreplied
@@ -282,6 +286,12 @@ pub struct FragmentKey {
     pub id: u32,
     /// IP protocol number.
     pub protocol: u32,
+}
+
+impl FragmentKey {
+    /// In `protocol`: no datagram, but a mark of something else that was seen lately. Its value is when: the upper half of
+    /// the ticks, and the lower half.
+    pub const MARK: u32 = 1 << 9;
 }
 
 /// Value of the table of fragments.
@@ -359,6 +369,7 @@ mod tests {
             (number::UDP, reply, 120),
             (number::SCTP, none, 30),
             (number::SCTP, reply, 120),
+            (number::SCTP, with(&[reply, rst]), 30),
             (number::ICMP, none, 30),
             (number::ICMP, reply, 30),
             (number::ICMPV6, reply, 30),

@@ -128,7 +128,7 @@ impl Frame {
         error
     }
 
-    /// What the other side would send: addresses, ports and the two kinds of echo change places.
+    /// What the other side would send: addresses, ports and the two kinds of echo change places, and an INIT is acknowledged.
     #[must_use]
     pub fn reversed(&self) -> Self {
         let mut answer = Self { source: self.destination, destination: self.source, ..self.clone() };
@@ -145,6 +145,9 @@ impl Frame {
                 }
             }
             _ => {}
+        }
+        if let (number::SCTP, Some(chunk @ 1)) = (u32::from(self.protocol), answer.payload.get_mut(12)) {
+            *chunk = 2;
         }
         answer
     }

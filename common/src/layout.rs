@@ -5,8 +5,8 @@ use core::mem::offset_of;
 
 use crate::{
     Address, ClassId, Config, Endpoint, FlowEvent, FlowSeed, FragmentKey, HookMark, IdentityId, PolicyId,
-    PortClasses, Ports, PrefixKey, Query, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Tally, TallyKey,
-    Timeouts, Tracking,
+    PortClasses, Ports, PrefixKey, Query, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Sockets, Tally,
+    TallyKey, Timeouts, Tracking,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that there is
@@ -74,8 +74,12 @@ layout!(FragmentKey: 40 bytes, aligned to 4 { source @ 0, destination @ 16, id @
 layout!(Ports: 4 bytes, aligned to 2 { source @ 0, destination @ 2 });
 
 // In the programs' code.
-layout!(Config: 92 bytes, aligned to 4 {
-    timeouts @ 0, recheck @ 20, masqueraded @ 24, tracking @ 28, hook_mark @ 40, flow_sets @ 48, flow_seed @ 52,
+layout!(Config: 108 bytes, aligned to 4 {
+    timeouts @ 0, recheck @ 20, masqueraded @ 24, tracking @ 28, hook_mark @ 40, sockets @ 48, flow_sets @ 64,
+    flow_seed @ 68,
+});
+layout!(Sockets: 16 bytes, aligned to 4 {
+    socket @ 0, socket_namespace @ 4, device @ 8, device_namespace @ 12,
 });
 layout!(HookMark: 8 bytes, aligned to 4 { byte @ 0, mask @ 4 });
 layout!(FlowSeed: 40 bytes, aligned to 4 { 0 @ 0 });

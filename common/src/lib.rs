@@ -36,7 +36,7 @@ mod user;
 pub use address::Address;
 pub use config::{
     COUNTERS, Config, EVENT_BYTES, Eviction, HookMark, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TALLIES,
-    Tracking, Untold, counter, kernel_function,
+    Sockets, Tracking, Untold, counter, kernel_function,
 };
 pub use decide::{decide, decide_on_wire, is_established, is_established_at_sight};
 pub use endpoint::{Endpoint, EndpointState, NODE};

@@ -9,13 +9,18 @@ mod icmp;
 mod ipv4;
 mod ipv6;
 pub(crate) mod plain;
+mod segment;
 #[cfg(test)]
 mod tests;
 
 use plain::Plain;
+pub use segment::Segment;
 
-/// Bytes of a packet, from the Ethernet header on.
+/// Bytes of a packet, as its device has it: from the link header on, if packets have one there.
 pub trait Packet {
+    /// Bytes of the link header: an Ethernet header, or none (tunnels, PPP), where the first bits say which IP it is.
+    const LINK_HEADER: usize = ETHERNET_HEADER;
+
     /// The `N` bytes at `offset`; `None` when the packet ends before. `N` is at least 2: the verifier learns nothing
     /// from a comparison that proves a single byte.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
@@ -28,6 +33,9 @@ pub trait Packet {
 
     /// What the kernel's connection tracking knows of the packet; false when it knows nothing, or cannot be asked.
     fn tracked(&self, into: &mut Tracked) -> bool;
+
+    /// Whether a socket of this node's own network namespace has sent the packet. False proves nothing.
+    fn has_local_socket(&self) -> bool;
 }
 
 /// The first bytes of a packet, as many as it was asked for: words at fixed places, as they lie there.
@@ -105,53 +113,6 @@ impl Tuple {
     }
 }
 
-/// What a TCP segment says about the state of its connection: its flags. Of other protocols nothing.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Segment(u8);
-
-impl Segment {
-    pub const NONE: Self = Self(0);
-    const FIN: u8 = 1;
-    const SYN: u8 = 2;
-    const RST: u8 = 4;
-    const ACK: u8 = 16;
-
-    /// From the byte of a TCP header that holds the flags.
-    #[inline(always)]
-    pub const fn with_flags(flags: u8) -> Self {
-        Self(flags & (Self::FIN | Self::SYN | Self::RST | Self::ACK))
-    }
-
-    /// SYN without ACK: opens a connection, whatever is known of the tuple.
-    #[inline(always)]
-    pub const fn opens(self) -> bool {
-        self.0 & (Self::SYN | Self::ACK) == Self::SYN
-    }
-
-    #[inline(always)]
-    pub const fn fin(self) -> bool {
-        self.0 & Self::FIN != 0
-    }
-
-    #[inline(always)]
-    pub const fn rst(self) -> bool {
-        self.0 & Self::RST != 0
-    }
-
-    /// Neither opens nor ends anything.
-    #[inline(always)]
-    pub const fn goes_on(self) -> bool {
-        self.0 & (Self::FIN | Self::SYN | Self::RST) == 0
-    }
-
-    /// Ends one direction, or all of the connection.
-    #[inline(always)]
-    pub const fn ends(self) -> bool {
-        self.0 & (Self::FIN | Self::RST) != 0
-    }
-}
-
 /// What kind of packet it is, and so which of the [`Headers`] count.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +145,8 @@ pub struct Headers {
     pub datagram: u32,
     pub segment: Segment,
     kind: Kind,
+    /// The packet is a part of a datagram, also an ICMP error that is.
+    is_fragment: bool,
     payload: Payload,
 }
 
@@ -194,12 +157,19 @@ impl Headers {
         datagram: 0,
         segment: Segment::NONE,
         kind: Kind::Unreadable,
+        is_fragment: false,
         payload: Payload { offset: 0, end: 0, fragment_offset: 0, more_fragments: 0 },
     };
 
     #[inline(always)]
     pub(crate) fn is_first_fragment(&self) -> bool {
         matches!(forget(&self.kind), Kind::FirstFragment)
+    }
+
+    /// Whether the packet is a part of a datagram, the first one or another.
+    #[inline(always)]
+    pub(crate) fn is_fragment(&self) -> bool {
+        forget(&self.is_fragment)
     }
 }
 
@@ -232,13 +202,18 @@ const PORTS: usize = 8;
 
 const TCP_HEADER: usize = 20;
 
+/// SCTP: the common header, then that of the first chunk.
+const SCTP_HEADERS: usize = 16;
+
 /// The end of a packet that does not say how long it is: GSO leaves a length of 0 over 64 KiB ("BIG TCP").
 const UNKNOWN_END: usize = usize::MAX;
 
-/// Parses an Ethernet frame.
+/// Parses a packet with the link header of its device.
 #[inline(always)]
-pub fn parse(packet: &impl Packet, headers: &mut Headers) -> Kind {
-    headers.kind = if let Some(Plain { tuple, segment }) = plain::read(packet) {
+pub fn parse<P: Packet>(packet: &P, headers: &mut Headers) -> Kind {
+    headers.is_fragment = false;
+    let plain = if P::LINK_HEADER == ETHERNET_HEADER { plain::read(packet) } else { None };
+    headers.kind = if let Some(Plain { tuple, segment }) = plain {
         (headers.tuple, headers.segment) = (tuple, segment);
         Kind::Flow
     } else {
@@ -249,25 +224,25 @@ pub fn parse(packet: &impl Packet, headers: &mut Headers) -> Kind {
 
 /// Header by header. A function of its own in the kernel too: what is plain goes past it.
 #[inline(never)]
-fn frame(packet: &impl Packet, headers: &mut Headers) -> Option<Kind> {
+fn frame<P: Packet>(packet: &P, headers: &mut Headers) -> Option<Kind> {
     packet.pull();
     headers.segment = Segment::NONE;
-    let icmp = match packet.read::<2>(12)? {
-        [0x08, 0x00] => {
-            ipv4::header(packet, ETHERNET_HEADER, headers)?;
+    let icmp = match network(packet)? {
+        Network::V4 => {
+            ipv4::header(packet, P::LINK_HEADER, headers)?;
             icmp::Version::V4
         }
-        [0x86, 0xdd] => {
-            ipv6::header(packet, ETHERNET_HEADER, headers)?;
+        Network::V6 => {
+            ipv6::header(packet, P::LINK_HEADER, headers)?;
             icmp::Version::V6
         }
-        [0x08, 0x06] => return Some(Kind::Neighbour),
-        _ => return None,
+        Network::Arp => return Some(Kind::Neighbour),
     };
     let Payload { offset, end, fragment_offset, more_fragments } = forget(&headers.payload);
     let protocol = forget(&headers.tuple.protocol);
-    if offset > end || (fragment_offset == 1 && protocol == number::TCP) {
-        // A second fragment must not lay other TCP flags over those that were judged (RFC 3128).
+    headers.is_fragment = fragment_offset != 0 || more_fragments != 0;
+    if offset > end || (fragment_offset == 1 && matches!(protocol, number::TCP | number::SCTP)) {
+        // A second fragment must not lay other TCP flags over those that were judged (RFC 3128), nor another chunk.
         return None;
     }
     if fragment_offset != 0 {
@@ -288,9 +263,34 @@ fn frame(packet: &impl Packet, headers: &mut Headers) -> Option<Kind> {
     Some(if more_fragments != 0 { Kind::FirstFragment } else { Kind::Flow })
 }
 
-/// Ports and TCP flags at `offset`, after the IP headers. `None` when they are not all there.
+/// What follows the link header.
+enum Network {
+    V4,
+    V6,
+    Arp,
+}
+
+#[inline(always)]
+fn network<P: Packet>(packet: &P) -> Option<Network> {
+    if P::LINK_HEADER == 0 {
+        let [version, _] = packet.read::<2>(0)?;
+        return match version >> 4 {
+            4 => Some(Network::V4),
+            6 => Some(Network::V6),
+            _ => None,
+        };
+    }
+    match packet.read::<2>(P::LINK_HEADER - 2)? {
+        [0x08, 0x00] => Some(Network::V4),
+        [0x86, 0xdd] => Some(Network::V6),
+        [0x08, 0x06] => Some(Network::Arp),
+        _ => None,
+    }
+}
+
+/// Ports, and TCP flags or the first SCTP chunk, at `offset`, after the IP headers. `None` when they are not all there.
 ///
-/// A tiny first fragment that hides the TCP flags (RFC 1858) is refused: all of the header is needed.
+/// A tiny first fragment that hides the TCP flags (RFC 1858) or the chunk is refused: all of the header is needed.
 #[inline(always)]
 fn transport(
     packet: &impl Packet,
@@ -305,6 +305,12 @@ fn transport(
             return None;
         }
         headers.segment = Segment::with_flags(flags);
+    } else if headers.tuple.protocol == number::SCTP {
+        if offset + SCTP_HEADERS > end {
+            return None;
+        }
+        let [chunk, _, _, _] = packet.read::<4>(offset + SCTP_HEADERS - 4)?;
+        headers.segment = Segment::with_first_chunk(chunk);
     }
     ports(packet, offset, end, icmp, &mut headers.tuple)
 }
@@ -351,6 +357,10 @@ impl Packet for &[u8] {
     fn pull(&self) {}
 
     fn tracked(&self, _: &mut Tracked) -> bool {
+        false
+    }
+
+    fn has_local_socket(&self) -> bool {
         false
     }
 }

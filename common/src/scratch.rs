@@ -13,6 +13,10 @@ pub struct Scratch {
     pub tracked: Tracked,
     /// What was asked of whose policies.
     pub judged: Judged,
+    /// Where the packet entered the node, as far as that is known.
+    pub(crate) via: u32,
+    /// Of a packet that has entered at no interface: the veth of the pod whose address it has.
+    pub(crate) claimed: u32,
     /// The packet's connection.
     pub(crate) lookup: Lookup,
     /// The connection that it was before its addresses were rewritten.
@@ -39,6 +43,8 @@ impl Scratch {
         headers: Headers::EMPTY,
         tracked: Tracked::EMPTY,
         judged: Judged::NOTHING,
+        via: 0,
+        claimed: 0,
         lookup: Lookup::EMPTY,
         original: Lookup::EMPTY,
         question: Question {

@@ -1,5 +1,5 @@
-//! podgate's TC programs: `from_pod` and `to_pod` on the host side of each pod's veth, `to_wire` where packets leave
-//! the node.
+//! podgate's TC programs: `from_pod` and `to_pod` on the host side of each pod's veth, `to_wire` or `to_tunnel` where
+//! packets leave the node.
 //!
 //! They adapt a packet and the maps to the traits of `podgate-common`, call its `decide`, count the outcome and tell of it.
 //! Nothing is decided here. `ticks` and `verdict` are for the agent to ask; they are never attached.
@@ -15,6 +15,7 @@ mod events;
 mod kernel;
 mod maps;
 mod skb;
+mod socket;
 mod tables;
 mod tracking;
 
@@ -51,12 +52,22 @@ pub fn at_pod(context: TcContext) -> i32 {
 /// TC egress of the node's other devices, while a service's backend can only be judged there.
 #[classifier]
 pub fn to_wire(context: TcContext) -> i32 {
-    let skb = Skb::new(&context);
+    judge_on_wire(&Skb::new(&context))
+}
+
+/// The same of devices without link headers: tunnels, PPP.
+#[classifier]
+pub fn to_tunnel(context: TcContext) -> i32 {
+    judge_on_wire(&Skb::without_link_header(&context))
+}
+
+#[inline(always)]
+fn judge_on_wire<const LINK_HEADER: usize>(skb: &Skb<'_, LINK_HEADER>) -> i32 {
     let via = skb.ingress_ifindex();
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
     // SAFETY: this CPU's own element, and TC programs run with bottom halves off: none interrupts another.
     let scratch = unsafe { &mut *scratch };
-    let Some(outcome) = decide_on_wire(&skb, scratch, via, &Maps) else { return TC_ACT_UNSPEC };
+    let Some(outcome) = decide_on_wire(skb, scratch, via, &Maps) else { return TC_ACT_UNSPEC };
     let outcome = conclude(scratch, Direction::Egress, outcome);
     // What passes was told of at the pod's veth.
     if !outcome.passes() || outcome == Outcome::WouldDeny {

@@ -5,7 +5,7 @@ use core::{arch::asm, hint::assert_unchecked};
 use aya_ebpf::programs::TcContext;
 use podgate_common::{Direction, Hook, Packet, Start, Tracked};
 
-use crate::{config::config, kernel, tracking};
+use crate::{config::config, kernel, socket, tracking};
 
 /// The verifier wants a bound for every offset. What begins later is not read.
 const MAX_OFFSET: usize = 0x1fff;
@@ -13,8 +13,19 @@ const MAX_OFFSET: usize = 0x1fff;
 /// Bytes that are made linear when the headers are not. Longer chains of headers are unreadable.
 const PULLED: u32 = 512;
 
-pub(crate) struct Skb<'a> {
+/// `LINK_HEADER`: its bytes, on the device at which the program is.
+pub(crate) struct Skb<'a, const LINK_HEADER: usize = ETHERNET_HEADER> {
     context: &'a TcContext,
+}
+
+const ETHERNET_HEADER: usize = 14;
+
+impl<'a> Skb<'a, 0> {
+    /// On a device without link headers.
+    #[inline(always)]
+    pub(crate) const fn without_link_header(context: &'a TcContext) -> Self {
+        Self { context }
+    }
 }
 
 impl<'a> Skb<'a> {
@@ -46,8 +57,10 @@ impl<'a> Skb<'a> {
             unsafe { kernel::sk_buff(self.context).add(config!(hook_mark.byte) as usize).read_volatile() };
         if u32::from(notes) & config!(hook_mark.mask) == 0 { Direction::Ingress } else { Direction::Egress }
     }
+}
 
-    /// The device at which the packet entered the node, 0 if the node's own stack made it.
+impl<const LINK_HEADER: usize> Skb<'_, LINK_HEADER> {
+    /// The device at which the packet entered the node, 0 if at none.
     #[inline(always)]
     pub(crate) fn ingress_ifindex(&self) -> u32 {
         // SAFETY: as above.
@@ -55,7 +68,9 @@ impl<'a> Skb<'a> {
     }
 }
 
-impl Packet for Skb<'_> {
+impl<const LINK_HEADER: usize> Packet for Skb<'_, LINK_HEADER> {
+    const LINK_HEADER: usize = LINK_HEADER;
+
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         const { assert!(N >= 2, "the verifier learns nothing from a check of one byte") };
@@ -89,6 +104,11 @@ impl Packet for Skb<'_> {
     #[inline(always)]
     fn tracked(&self, into: &mut Tracked) -> bool {
         tracking::read(self.context, into)
+    }
+
+    #[inline(always)]
+    fn has_local_socket(&self) -> bool {
+        socket::is_local(self.context)
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Link {
     pub learned_addresses: BTreeSet<IpAddr>,
     /// Of the default routes of the main table, IPv4 and IPv6, that leave here: the strongest.
     pub default_route: DefaultRoute,
+    /// Packets on it begin with their IP header, without a link header before it: a tunnel, PPP.
+    pub bare_ip: bool,
     /// Of a veth whose other end is in another network namespace: that end.
     pub peer: Option<Peer>,
 }

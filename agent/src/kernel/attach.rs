@@ -49,6 +49,8 @@ pub enum Place {
     Pod,
     /// A way out of the node.
     Wire,
+    /// A way out of the node on which packets have no link header.
+    Tunnel,
 }
 
 impl Place {
@@ -56,6 +58,7 @@ impl Place {
         match self {
             Self::Pod => &[Program::FromPod, Program::ToPod],
             Self::Wire => &[Program::ToWire],
+            Self::Tunnel => &[Program::ToTunnel],
         }
     }
 }
@@ -215,6 +218,6 @@ impl Attacher {
 const fn attach_type(program: Program) -> TcAttachType {
     match program {
         Program::FromPod => TcAttachType::Ingress,
-        Program::ToPod | Program::ToWire => TcAttachType::Egress,
+        Program::ToPod | Program::ToWire | Program::ToTunnel => TcAttachType::Egress,
     }
 }

@@ -10,7 +10,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 use object::{Object as _, ObjectSection as _, SectionKind};
-use podgate_common::{Config, HookMark, Tracking, kernel_function};
+use podgate_common::{Config, HookMark, Sockets, Tracking, kernel_function};
 
 use super::btf::{self, Btf};
 
@@ -34,8 +34,8 @@ pub fn linked(object: &[u8], config: Config) -> Result<Linked> {
         .ok()
         .and_then(|bytes| Btf::parse(&bytes).map(|btf| Access::of(&btf)))
         .unwrap_or_default();
-    let Access { tracking, hook_mark, .. } = access;
-    let config = Config { tracking, hook_mark, ..config };
+    let Access { tracking, hook_mark, sockets, .. } = access;
+    let config = Config { tracking, hook_mark, sockets, ..config };
     Ok(Linked {
         object: link(object, access, &config)?,
         reads_tracking: tracking != Tracking::default(),
@@ -48,6 +48,7 @@ pub fn linked(object: &[u8], config: Config) -> Result<Linked> {
 struct Access {
     tracking: Tracking,
     hook_mark: HookMark,
+    sockets: Sockets,
     cast_to_kern_ctx: Option<u32>,
     rdonly_cast: Option<u32>,
 }
@@ -57,8 +58,9 @@ impl Access {
         let cast_to_kern_ctx = btf.function("bpf_cast_to_kern_ctx");
         let rdonly_cast = btf.function("bpf_rdonly_cast");
         let hook_mark = cast_to_kern_ctx.and_then(|_| hook_mark(btf)).unwrap_or_default();
+        let sockets = cast_to_kern_ctx.and_then(|_| sockets(btf)).unwrap_or_default();
         let tracking = cast_to_kern_ctx.and(rdonly_cast).and_then(|_| tracking(btf)).unwrap_or_default();
-        Self { tracking, hook_mark, cast_to_kern_ctx, rdonly_cast }
+        Self { tracking, hook_mark, sockets, cast_to_kern_ctx, rdonly_cast }
     }
 
     /// Of the function with this placeholder.
@@ -83,6 +85,15 @@ fn tracking(btf: &Btf<'_>) -> Option<Tracking> {
         connection_type: btf.structure("nf_conn")?,
         connection: btf.offset("sk_buff", "_nfct")?,
         tuples: btf.offset("nf_conn", "tuplehash")?,
+    })
+}
+
+fn sockets(btf: &Btf<'_>) -> Option<Sockets> {
+    Some(Sockets {
+        socket: btf.offset("sk_buff", "sk")?,
+        socket_namespace: btf.offset("sock", "__sk_common")? + btf.offset("sock_common", "skc_net")?,
+        device: btf.offset("sk_buff", "dev")?,
+        device_namespace: btf.offset("net_device", "nd_net")?,
     })
 }
 
@@ -177,6 +188,7 @@ mod tests {
             masqueraded: 1,
             tracking: Tracking::default(),
             hook_mark: HookMark::default(),
+            sockets: Sockets::default(),
             flow_sets: 12,
             flow_seed: FlowSeed([1, 2, 3, 4, 5, 6, 7, 8, 9, Config::MAX_WORD]),
         }

@@ -8,7 +8,7 @@ use aya::{
     maps::{Array, Map, MapData},
     programs::{ProgramError, SchedClassifier},
 };
-use podgate_common::{Config, FlowSeed, HookMark, Query, Said, Timeouts, Tracking, WAYS};
+use podgate_common::{Config, FlowSeed, HookMark, Query, Said, Sockets, Timeouts, Tracking, WAYS};
 
 use super::{Counters, EventRing, FlowTable, Linked, Maps, Past, Pins, ProgramTables, Tallies, linked, maps};
 
@@ -57,10 +57,12 @@ pub enum Program {
     ToPod,
     /// What leaves the node; TC egress of its other devices.
     ToWire,
+    /// The same of devices whose packets have no link header.
+    ToTunnel,
 }
 
 impl Program {
-    pub const ALL: [Self; 3] = [Self::FromPod, Self::ToPod, Self::ToWire];
+    pub const ALL: [Self; 4] = [Self::FromPod, Self::ToPod, Self::ToWire, Self::ToTunnel];
 
     /// Its name in pins and in messages.
     pub const fn name(self) -> &'static str {
@@ -68,6 +70,7 @@ impl Program {
             Self::FromPod => "from_pod",
             Self::ToPod => "to_pod",
             Self::ToWire => "to_wire",
+            Self::ToTunnel => "to_tunnel",
         }
     }
 
@@ -120,6 +123,7 @@ impl Kernel {
             masqueraded: u32::from(options.masqueraded),
             tracking: Tracking::default(),
             hook_mark: HookMark::default(),
+            sockets: Sockets::default(),
             flow_sets,
             flow_seed,
         };

@@ -90,7 +90,8 @@ impl Reconciler {
 
     pub(super) fn attach_wire(&mut self, wire: &BTreeMap<Device, &Link>) {
         for (device, link) in wire {
-            match self.attacher.attach(&mut self.kernel, Place::Wire, device, &link.name) {
+            let place = if link.bare_ip { Place::Tunnel } else { Place::Wire };
+            match self.attacher.attach(&mut self.kernel, place, device, &link.name) {
                 Ok(true) => tracing::info!(interface = %link.name, "attached where packets leave the node"),
                 Ok(false) => {}
                 Err(error) => tracing::error!(interface = %link.name, "{error:#}"),

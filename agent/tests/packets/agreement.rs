@@ -55,6 +55,10 @@ fn kernel_and_user_space_agree_and_each_outcome_has_its_reason() {
                     let outcome = node.judge_on_wire(via, &bytes);
                     (outcome, witness.check_on_wire(via, &bytes, outcome))
                 }
+                At::Tunnel(via) => {
+                    let outcome = node.judge_on_tunnel(via, &bytes[14..]);
+                    (outcome, witness.check_on_wire(via, &framed(&bytes[14..]), outcome))
+                }
             };
             if let Err(why) = reason {
                 return Err(TestCaseError::fail(format!("{outcome:?}, but {why}: {at:?} {bytes:02x?}")));
@@ -81,12 +85,64 @@ fn kernel_and_user_space_agree_and_each_outcome_has_its_reason() {
     assert!(outcomes.values().sum::<u32>() >= 100_000);
 }
 
+/// A host without an address asks everyone for one, or to keep the one that it has.
+fn is_dhcp_question(pod: &Pod, tuple: &Tuple) -> bool {
+    let (source, destination): (IpAddr, IpAddr) = (tuple.source.into(), tuple.destination.into());
+    let is_udp = tuple.protocol == Protocol::Udp as u32;
+    is_udp
+        && match (tuple.source_port, tuple.destination_port) {
+            (68, 67) => {
+                destination == IpAddr::from([255; 4])
+                    && (source.is_unspecified() || pod.addresses.contains(&source))
+            }
+            (546, 547) => destination == crate::world::ip("ff02::1:2") && tuple.source.is_link_local_v6(),
+            _ => false,
+        }
+}
+
+/// A packet behind the Ethernet header that its version of IP has.
+fn framed(packet: &[u8]) -> Vec<u8> {
+    let kind = match packet[0] >> 4 {
+        4 => [0x08, 0x00],
+        6 => [0x86, 0xdd],
+        _ => [0, 0],
+    };
+    [&[0; 12], &kind[..], packet].concat()
+}
+
+/// Where an IP packet says that it comes from, and whether it is a part of an IPv6 datagram.
+fn source_and_part(frame: &[u8]) -> Option<(IpAddr, bool)> {
+    let bytes = |at: usize, length: usize| frame.get(at..at + length);
+    match frame.get(12..14)? {
+        [0x08, 0x00] => Some((<[u8; 4]>::try_from(bytes(26, 4)?).ok()?.into(), false)),
+        [0x86, 0xdd] => {
+            let source: IpAddr = <[u8; 16]>::try_from(bytes(22, 16)?).ok()?.into();
+            let (mut kind, mut at, mut is_part) = (frame[20], 54, false);
+            while let (0 | 43 | 44 | 51 | 60, Some(&[next, length, high, low])) = (kind, bytes(at, 4)) {
+                is_part |= kind == 44 && (high != 0 || low & 0xf9 != 0);
+                at += match kind {
+                    44 => 8,
+                    51 => 4 * (usize::from(length) + 2),
+                    _ => 8 * (usize::from(length) + 1),
+                };
+                kind = next;
+            }
+            Some((source, is_part))
+        }
+        _ => None,
+    }
+}
+
 /// What the witness reads of a packet.
 struct Read {
     kind: Kind,
     tuple: Tuple,
-    /// SYN without ACK.
+    /// SYN without ACK, or INIT.
     opens: bool,
+    /// Where it says that it comes from, also an ICMP error.
+    source: IpAddr,
+    /// It is a part of an IPv6 datagram.
+    is_part: bool,
     datagram: FragmentKey,
     /// It is known which connection it belongs to.
     is_connection: bool,
@@ -111,6 +167,10 @@ pub(crate) struct Witness<'a> {
     tables: &'a Tables,
     /// Connections, by veth, of which a packet has passed as new.
     opened: BTreeSet<(u32, FlowKey)>,
+    /// Those of them that somebody else than the node has opened.
+    opened_by_others: BTreeSet<(u32, FlowKey)>,
+    /// Pods' veths and families of which DHCP's questions have passed.
+    asked: BTreeSet<(u32, bool)>,
     /// Ports of first fragments that have passed.
     fragments: BTreeMap<FragmentKey, (u16, u16)>,
 }
@@ -118,12 +178,22 @@ pub(crate) struct Witness<'a> {
 impl<'a> Witness<'a> {
     pub(crate) fn new(world: &'a World, tables: &'a Tables) -> Self {
         let audited = naive::without_audit(&world.cluster);
-        Self { world, audited, tables, opened: BTreeSet::new(), fragments: BTreeMap::new() }
+        Self {
+            world,
+            audited,
+            tables,
+            opened: BTreeSet::new(),
+            opened_by_others: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            fragments: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn check(&mut self, hook: Hook, frame: &[u8], outcome: Outcome) -> Result<(), &'static str> {
-        let Read { kind, tuple, datagram, is_connection, .. } = self.read(frame);
-        self.reason(hook, kind, is_connection, &tuple, outcome)?;
+        let read = self.read(frame);
+        self.reason(hook, &read, outcome)?;
+        let is_own = self.is_nodes_own(hook.via, &read);
+        let Read { kind, tuple, datagram, .. } = read;
         if outcome.passes() && kind == Kind::FirstFragment {
             self.fragments.insert(datagram, (tuple.source_port, tuple.destination_port));
         }
@@ -138,9 +208,17 @@ impl<'a> Witness<'a> {
         if opens.contains(&outcome) {
             let (key, _) = FlowKey::of(&tuple);
             self.opened.insert((hook.ifindex, key));
+            if !(is_own && hook.direction == Direction::Ingress) {
+                self.opened_by_others.insert((hook.ifindex, key));
+            }
             // The sender's side was judged, too.
             let sender = self.sender(hook.via, &tuple).filter(|_| hook.direction == Direction::Ingress);
-            self.opened.extend(sender.map(|(veth, _)| (veth, key)));
+            let sender = sender.map(|(veth, _)| (veth, key));
+            self.opened.extend(sender);
+            self.opened_by_others.extend(sender);
+        }
+        if outcome == Outcome::Dhcp && hook.direction == Direction::Egress {
+            self.asked.insert((hook.ifindex, tuple.source.is_v4()));
         }
         Ok(())
     }
@@ -165,7 +243,8 @@ impl<'a> Witness<'a> {
             Kind::LaterFragment => first.is_some(),
             _ => false,
         };
-        Read { kind, tuple, opens: headers.segment.opens(), datagram, is_connection }
+        let (source, is_part) = source_and_part(frame).unwrap_or((IpAddr::from([0; 4]), false));
+        Read { kind, tuple, opens: headers.segment.opens(), source, is_part, datagram, is_connection }
     }
 
     /// What leaves the node is judged when a pod has sent it that policies are asked about, and not judged before.
@@ -175,16 +254,39 @@ impl<'a> Witness<'a> {
         frame: &[u8],
         outcome: Option<Outcome>,
     ) -> Result<(), &'static str> {
-        let Read { kind, tuple, opens, datagram, is_connection } = self.read(frame);
+        let Read { kind, tuple, opens, source, is_part, datagram, is_connection } = self.read(frame);
         let (key, _) = FlowKey::of(&tuple);
+        let is_enforced = |pod: &Pod| naive::isolates(&self.world.cluster, pod, Direction::Egress);
+        let must = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
+        // Of what has entered nowhere, whole packets are the kernel's making, and parts are their senders'.
+        let is_foreign = via != NODE || is_part;
+        match kind {
+            Kind::Unreadable => {
+                let is_closed = self.known(via).is_some_and(is_enforced);
+                let expected = (is_closed && is_foreign).then_some(Outcome::Unreadable);
+                return must(outcome == expected, "what cannot be read leaves from a free pod alone");
+            }
+            Kind::Related => {
+                let error = Tuple { source: source.into(), ..tuple };
+                let veth = self.sender(via, &error).filter(|(_, pod)| is_foreign && is_enforced(pod));
+                let was_opened = veth.is_some_and(|(veth, _)| self.opened.contains(&(veth, key)));
+                return match outcome {
+                    None => must(veth.is_none() || was_opened, "its connection was not judged"),
+                    Some(outcome) => {
+                        must(veth.is_some() && outcome == Outcome::Denied, "no isolated pod has sent it")
+                    }
+                };
+            }
+            _ => {}
+        }
         let asked = self
             .sender(via, &tuple)
-            .filter(|(_, pod)| via != NODE && naive::isolates(&self.audited, pod, Direction::Egress));
+            .filter(|(_, pod)| is_foreign && naive::isolates(&self.audited, pod, Direction::Egress));
         let is_candidate = matches!(kind, Kind::Flow | Kind::FirstFragment | Kind::LaterFragment);
         let Some((veth, pod)) = asked.filter(|_| is_candidate) else {
             return outcome.map_or(Ok(()), |_| Err("no isolated pod has sent it"));
         };
-        let isolated = naive::isolates(&self.world.cluster, pod, Direction::Egress);
+        let isolated = is_enforced(pod);
         if !is_connection {
             return if outcome == isolated.then_some(Outcome::Fragment) {
                 Ok(())
@@ -203,7 +305,8 @@ impl<'a> Witness<'a> {
                     && !tuple.source.is_link_local_v6()
                     && tuple.protocol == Protocol::Tcp as u32
                     && !opens;
-                self.sends(pod, &tuple) && self.would_send(pod, &tuple) || may_be_a_reply
+                let allowed = self.sends(pod, &tuple) && self.would_send(pod, &tuple);
+                allowed || may_be_a_reply || is_dhcp_question(pod, &tuple)
             }
             Some(Outcome::DeniedBackend) => !self.sends(pod, &tuple),
             Some(Outcome::WouldDeny) => self.sends(pod, &tuple) && !self.would_send(pod, &tuple),
@@ -211,6 +314,7 @@ impl<'a> Witness<'a> {
         };
         if passes {
             self.opened.insert((veth, key));
+            self.opened_by_others.insert((veth, key));
             if kind == Kind::FirstFragment {
                 self.fragments.insert(datagram, (tuple.source_port, tuple.destination_port));
             }
@@ -218,13 +322,29 @@ impl<'a> Witness<'a> {
         if holds { Ok(()) } else { Err("the sender's policies say otherwise") }
     }
 
-    /// The local pod that has sent a packet, and its veth: by its address, else by where the packet came from.
+    /// Whether a packet that has entered at no interface is the node's: not a part of an IPv6 datagram, which without a
+    /// socket is another's, and from an address of the node's or of a link.
+    fn is_nodes_own(&self, via: u32, read: &Read) -> bool {
+        let is_link_local = matches!(read.source, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let is_named =
+            self.world.node.contains(&read.source) || is_link_local || read.source.is_unspecified();
+        via == NODE && !read.is_part && is_named
+    }
+
+    /// The pod behind a veth, if that is known.
+    fn known(&self, veth: u32) -> Option<&'a Pod> {
+        let veth = self.world.veths.get(&veth).filter(|veth| veth.state == EndpointState::Known)?;
+        Some(&self.world.cluster.pods[&veth.pod])
+    }
+
+    /// The local pod that has sent a packet, and its veth: by its address, else by where the packet came from. Where that is
+    /// unknown the address is all that there is.
     fn sender(&self, via: u32, tuple: &Tuple) -> Option<(u32, &'a Pod)> {
         let known = self.world.veths.iter().filter(|(_, veth)| veth.state == EndpointState::Known);
         let mut known = known.map(|(ifindex, veth)| (*ifindex, veth, &*self.world.cluster.pods[&veth.pod]));
         let source: IpAddr = tuple.source.into();
         if let Some((ifindex, veth, pod)) = known.clone().find(|(.., pod)| pod.addresses.contains(&source)) {
-            return (ifindex == via || (veth.master == via && via != NODE)).then_some((ifindex, pod));
+            return (via == NODE || ifindex == via || veth.master == via).then_some((ifindex, pod));
         }
         known.find(|(ifindex, ..)| *ifindex == via).map(|(ifindex, _, pod)| (ifindex, pod))
     }
@@ -335,21 +455,15 @@ impl<'a> Witness<'a> {
         }
     }
 
-    fn reason(
-        &self,
-        hook: Hook,
-        kind: Kind,
-        is_connection: bool,
-        tuple: &Tuple,
-        outcome: Outcome,
-    ) -> Result<(), &'static str> {
+    fn reason(&self, hook: Hook, read: &Read, outcome: Outcome) -> Result<(), &'static str> {
+        let Read { kind, is_connection, ref tuple, opens, .. } = *read;
         let veth = &self.world.veths[&hook.ifindex];
         let pod = &self.world.cluster.pods[&veth.pod];
         let is_known = veth.state == EndpointState::Known;
         let isolated = is_known && naive::isolates(&self.world.cluster, pod, hook.direction);
         let opened = self.opened.contains(&(hook.ifindex, FlowKey::of(tuple).0));
         let egress = hook.direction == Direction::Egress;
-        let (source, destination) = (tuple.source.into(), tuple.destination.into());
+        let (source, destination): (IpAddr, IpAddr) = (tuple.source.into(), tuple.destination.into());
         let own = |address| pod.addresses.contains(address);
         let subject = self.tables.subjects[&pod.name];
         let said = || match is_known {
@@ -366,8 +480,21 @@ impl<'a> Witness<'a> {
         let sender_allows = || sender().is_none_or(|pod| self.sends(pod, tuple));
         let sender_would_allow = || sender().is_none_or(|pod| self.would_send(pod, tuple));
         let must = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
+        let is_own = self.is_nodes_own(hook.via, read);
+        let is_made_anew = !egress && hook.via == NODE && !is_own;
+        let opens_anew = [Outcome::Allowed, Outcome::Free, Outcome::WouldDeny, Outcome::Itself];
+        if is_made_anew && opens_anew.contains(&outcome) {
+            let veth = self.sender(hook.via, tuple).map(|(veth, _)| veth);
+            let was_seen = |veth| self.opened.contains(&(veth, FlowKey::of(tuple).0));
+            must(veth.is_none_or(was_seen), "the pod in whose name it comes has not sent it")?;
+        }
         match outcome {
-            Outcome::Established => must(is_connection && opened, "nothing opened the connection here"),
+            Outcome::Established => {
+                let (key, _) = FlowKey::of(tuple);
+                let opened =
+                    if is_made_anew { self.opened_by_others.contains(&(hook.ifindex, key)) } else { opened };
+                must(is_connection && opened && !opens, "nothing opened the connection here")
+            }
             Outcome::Allowed => must(is_connection && isolated && allowed(), "no rule allows it"),
             Outcome::Free => must(
                 is_connection && !isolated && !matches!(would_say(), Said::Denied | Said::Deferred),
@@ -383,7 +510,7 @@ impl<'a> Witness<'a> {
                 let to_node = self.world.node.contains(&destination);
                 must(is_connection && to_node && allowed(), "it does not go to the node, or is denied there")
             }
-            Outcome::OwnNode => must(hook.via == 0, "it does not come from the node's own stack"),
+            Outcome::OwnNode => must(is_own, "it does not come from the node's own stack"),
             Outcome::Itself if egress => must(is_connection && own(&destination), "it goes elsewhere"),
             Outcome::Itself => {
                 let sender = self.sender(hook.via, tuple).map(|(veth, _)| veth);
@@ -393,13 +520,25 @@ impl<'a> Witness<'a> {
                 )
             }
             Outcome::Neighbour => must(kind == Kind::Neighbour, "it is no neighbour's message"),
-            Outcome::Dhcp => must(
-                matches!(
-                    (tuple.source_port, tuple.destination_port),
-                    (67, 68) | (68, 67) | (546, 547) | (547, 546)
-                ),
-                "its ports are not those of DHCP",
-            ),
+            Outcome::Dhcp => {
+                let v4 = tuple.source.is_v4();
+                let mut known = self.world.veths.keys().filter_map(|veth| self.known(*veth));
+                let nobody_else = !self.world.node.contains(&destination)
+                    && known.all(|pod| !pod.addresses.contains(&destination));
+                let from_pod =
+                    self.world.veths.get(&hook.via).is_some_and(|veth| veth.state != EndpointState::Held);
+                must(
+                    match (egress, tuple.source_port, tuple.destination_port) {
+                        (true, ..) => is_dhcp_question(pod, tuple),
+                        (false, 67, 68) | (false, 547, 546) => {
+                            let asked = self.asked.contains(&(hook.ifindex, v4));
+                            asked && hook.via != NODE && !from_pod && (nobody_else || own(&destination))
+                        }
+                        _ => false,
+                    },
+                    "it is no question of DHCP, and no answer to one",
+                )
+            }
             Outcome::Related => must(kind == Kind::Related && opened, "its connection was not opened here"),
             Outcome::UnreadFree => must(!is_connection && !isolated, "it was read, or the pod is isolated"),
             Outcome::Denied if kind == Kind::Related => must(isolated, "the pod is not isolated"),
@@ -417,7 +556,9 @@ impl<'a> Witness<'a> {
             Outcome::Masqueraded => Err("no packet is tracked"),
             Outcome::Spoofed if egress => must(is_known, "nobody knows whose addresses these are"),
             Outcome::Spoofed => must(
-                self.world.subjects().any(|other| other.addresses.contains(&source)),
+                self.world
+                    .subjects()
+                    .any(|other| other.addresses.contains(&source) || other.addresses.contains(&read.source)),
                 "the source is no local pod's",
             ),
             Outcome::Held => must(veth.state == EndpointState::Held, "the veth is not held"),

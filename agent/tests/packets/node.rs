@@ -11,8 +11,8 @@ use podgate::{
     sockets::{Socket, sides},
 };
 use podgate_common::{
-    Address, Direction, Endpoint, Flow, FlowEvent, FlowKey, FragmentKey, Hook, Outcome, Ports, Scratch, Slot,
-    Tally, decide, decide_on_wire, frames::Frame,
+    Address, Direction, Endpoint, Flow, FlowEvent, FlowKey, FragmentKey, Hook, Outcome, Packet, Ports,
+    Scratch, Slot, Start, Tally, Tracked, decide, decide_on_wire, frames::Frame,
 };
 
 use crate::{
@@ -123,6 +123,15 @@ impl Node {
             let last = flow.last.wrapping_sub(seconds * ticks_per_second());
             flows.enter(key, |_| Flow { last, ..flow }).expect("an entry that is there");
         }
+        let mut fragments = self.pinned.fragments();
+        for (key, at) in entries(&fragments) {
+            if key.protocol & FragmentKey::MARK != 0 {
+                let [a, b, c, d] = ticks_of(at).wrapping_sub(seconds * ticks_per_second()).to_be_bytes();
+                let earlier =
+                    Ports { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]) };
+                fragments.insert(key, earlier, 0).expect("an entry that is there");
+            }
+        }
     }
 
     /// Forgets all connections and fragments.
@@ -194,11 +203,32 @@ impl Node {
         let mut scratch = Scratch::EMPTY;
         let expected = self.with_memory(|memory| decide_on_wire(&frame, &mut scratch, via, memory));
         let passed = self.programs.run_on_wire(via, frame);
+        self.assert_on_wire(via, frame, &scratch, expected, passed)
+    }
+
+    /// The same on a device without link headers: a packet from its IP header on.
+    #[track_caller]
+    pub(crate) fn judge_on_tunnel(&mut self, via: u32, packet: &[u8]) -> Option<Outcome> {
+        let mut scratch = Scratch::EMPTY;
+        let expected = self.with_memory(|memory| decide_on_wire(&BareIp(packet), &mut scratch, via, memory));
+        let passed = self.programs.run_on_tunnel(via, packet);
+        self.assert_on_wire(via, packet, &scratch, expected, passed)
+    }
+
+    #[track_caller]
+    fn assert_on_wire(
+        &mut self,
+        via: u32,
+        frame: &[u8],
+        scratch: &Scratch,
+        expected: Option<Outcome>,
+        passed: bool,
+    ) -> Option<Outcome> {
         let moved = self.moved_counters();
         let counted: Vec<_> = expected.iter().map(|outcome| (Direction::Egress, *outcome, 1)).collect();
         assert_eq!(moved, counted, "counters, on the wire, via {via}: {frame:02x?}");
         assert_eq!(passed, expected.is_none_or(Outcome::passes), "on the wire, via {via}: {frame:02x?}");
-        self.assert_told(&scratch, expected);
+        self.assert_told(scratch, expected);
         expected
     }
 
@@ -280,7 +310,12 @@ impl Node {
             flows.into_iter().map(|(key, flow)| (key, Flow { last: 0, ..flow })).collect()
         };
         assert_eq!(timeless(flows), timeless(self.flows.clone()), "connections");
-        assert_eq!(entries(&self.pinned.fragments()), self.fragments, "fragments");
+        let timeless = |fragments: BTreeMap<FragmentKey, Ports>| -> BTreeMap<FragmentKey, Option<Ports>> {
+            let is_mark = |key: &FragmentKey| key.protocol & FragmentKey::MARK != 0;
+            fragments.into_iter().map(|(key, ports)| (key, (!is_mark(&key)).then_some(ports))).collect()
+        };
+        let fragments = timeless(entries(&self.pinned.fragments()));
+        assert_eq!(fragments, timeless(self.fragments.clone()), "fragments");
     }
 
     pub(crate) const fn tables(&self) -> &Tables {
@@ -309,11 +344,37 @@ fn load_with_room(pins: &Pins, recheck: bool, flows: u32) -> Kernel {
     Kernel::load(Some(pins), options).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
-/// Handles on the two programs that need nothing of the kernel's module.
+/// A packet on a device without link headers.
+struct BareIp<'a>(&'a [u8]);
+
+impl Packet for BareIp<'_> {
+    const LINK_HEADER: usize = 0;
+
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.read(offset)
+    }
+
+    fn start<const LENGTH: usize>(&self) -> Option<impl Start> {
+        self.0.start::<LENGTH>()
+    }
+
+    fn pull(&self) {}
+
+    fn tracked(&self, _: &mut Tracked) -> bool {
+        false
+    }
+
+    fn has_local_socket(&self) -> bool {
+        false
+    }
+}
+
+/// Handles on the programs that need nothing of the kernel's module.
 pub(crate) struct Programs {
     from_pod: SchedClassifier,
     to_pod: SchedClassifier,
     to_wire: SchedClassifier,
+    to_tunnel: SchedClassifier,
 }
 
 impl Programs {
@@ -330,6 +391,7 @@ impl Programs {
             from_pod: open(Program::FromPod),
             to_pod: open(Program::ToPod),
             to_wire: open(Program::ToWire),
+            to_tunnel: open(Program::ToTunnel),
         }
     }
 
@@ -347,6 +409,12 @@ impl Programs {
     #[track_caller]
     pub(crate) fn run_on_wire(&self, via: u32, frame: &[u8]) -> bool {
         run(&self.to_wire, UPLINK, via, frame)
+    }
+
+    /// The same of a device without link headers.
+    #[track_caller]
+    pub(crate) fn run_on_tunnel(&self, via: u32, packet: &[u8]) -> bool {
+        run(&self.to_tunnel, UPLINK, via, packet)
     }
 }
 
@@ -370,6 +438,11 @@ fn run(program: &SchedClassifier, ifindex: u32, via: u32, frame: &[u8]) -> bool 
         DROPPED => false,
         other => panic!("the program returned {other}"),
     }
+}
+
+/// When a mark was made.
+const fn ticks_of(Ports { source, destination }: Ports) -> u32 {
+    (source as u32) << 16 | destination as u32
 }
 
 /// Of the kernel's clock, which stands in the entries of connections.

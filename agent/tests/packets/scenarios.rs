@@ -8,6 +8,7 @@ mod crowd;
 mod fragments;
 mod icmp;
 mod lifecycle;
+mod nowhere;
 mod odd;
 mod older;
 mod policies;

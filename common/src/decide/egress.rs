@@ -15,7 +15,7 @@ pub(super) fn egress<T: Tables>(
     enforced: &mut Outcome,
     tables: &T,
 ) -> Outcome {
-    if is_dhcp_request(tuple) {
+    if is_dhcp_request(tuple, judged.ifindex, tables) {
         return Outcome::Dhcp;
     }
     if endpoint.is_held() {

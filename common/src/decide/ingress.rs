@@ -22,11 +22,11 @@ pub(super) fn ingress<T: Tables>(
     tables: &T,
 ) -> Outcome {
     let Scratch { headers, tracked, judged, question: Question { entry, .. }, .. } = scratch;
-    // The node's address alone proves nothing: only what its own stack made has no ingress interface.
+    // The node's address alone proves nothing, nor does it that the packet has entered nowhere (`origin`).
     if entry.via == NODE {
         return Outcome::OwnNode;
     }
-    if is_dhcp_reply(tuple) && tables.owner(&tuple.destination).is_none() {
+    if is_dhcp_reply(tuple, hook, tables) {
         return Outcome::Dhcp;
     }
     if endpoint.is_held() {
@@ -73,7 +73,7 @@ pub(super) fn may_send<T: Tables>(
     judged: &mut Judged,
     tables: &T,
 ) -> Option<Outcome> {
-    if sender.pod == NODE || is_dhcp_request(tuple) {
+    if sender.pod == NODE || is_dhcp_request(tuple, sender.pod, tables) {
         return None;
     }
     let epoch = tables.epoch();

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     ClassId, EndpointState, FlowKey, FragmentKey, IdentityId, Known, Lookup, PolicyId, Ports, Protocol,
-    Reach, Row, RowKey, ServiceId, ServiceKey, Slot, Timeouts,
+    Reach, Row, RowKey, ServiceId, ServiceKey, Slot, Start, Timeouts, Tracked,
     frames::{Frame, flag},
 };
 
@@ -24,6 +24,7 @@ const SECOND: u32 = 100;
 struct Node {
     allows: Cell<bool>,
     flows: RefCell<BTreeMap<FlowKey, Flow>>,
+    fragments: RefCell<BTreeMap<FragmentKey, Ports>>,
     now: Cell<u32>,
     /// Ticks that pass with each look-up of a connection, with the entry refreshed by another CPU after that.
     busy: Cell<u32>,
@@ -36,6 +37,7 @@ impl Node {
         Self {
             allows: Cell::new(true),
             flows: RefCell::default(),
+            fragments: RefCell::default(),
             now: Cell::new(u32::MAX - 10 * SECOND),
             busy: Cell::new(0),
             full: Cell::new(false),
@@ -93,7 +95,10 @@ impl Tables for Node {
     type Place = ();
     type Entry = FlowKey;
 
-    fn endpoint(&self, _: u32) -> Endpoint {
+    fn endpoint(&self, ifindex: u32) -> Endpoint {
+        if ![VETH, NEXT_VETH].contains(&ifindex) {
+            return Endpoint::HELD;
+        }
         Endpoint {
             state: EndpointState::Known as u32,
             ingress: PolicyId(1),
@@ -103,8 +108,11 @@ impl Tables for Node {
     }
 
     fn owner(&self, address: &Address) -> Option<u32> {
-        let owners = [(pod(), VETH), (neighbour(), NEXT_VETH)];
-        owners.into_iter().find(|(owned, _)| *address == (*owned).into()).map(|(_, owner)| owner)
+        let owners = [(pod(), VETH), (neighbour(), NEXT_VETH), (node(), NODE), (v6("fd00::1"), VETH)]
+            .into_iter()
+            .chain([(v6("fd00::2"), NEXT_VETH), (v6("fd00:f::1"), NODE)]);
+        let mut owners = owners;
+        owners.find(|(owned, _)| *address == (*owned).into()).map(|(_, owner)| owner)
     }
 
     fn identity(&self, _: Slot, _: &Address) -> IdentityId {
@@ -155,11 +163,13 @@ impl Tables for Node {
         (flow.last, flow.seen) = (now, seen);
     }
 
-    fn fragment(&self, _: &FragmentKey) -> Option<Ports> {
-        None
+    fn fragment(&self, key: &FragmentKey) -> Option<Ports> {
+        self.fragments.borrow().get(key).copied()
     }
 
-    fn put_fragment(&self, _: &FragmentKey, _: Ports) {}
+    fn put_fragment(&self, key: &FragmentKey, ports: Ports) {
+        self.fragments.borrow_mut().insert(*key, ports);
+    }
 
     fn now(&self) -> u32 {
         self.now.get()
@@ -193,6 +203,15 @@ fn pod() -> IpAddr {
 /// A pod behind [`NEXT_VETH`].
 fn neighbour() -> IpAddr {
     IpAddr::from([10, 0, 0, 2])
+}
+
+/// An address of the node's own.
+fn node() -> IpAddr {
+    IpAddr::from([172, 16, 0, 1])
+}
+
+fn v6(text: &str) -> IpAddr {
+    text.parse().expect("a literal of the test")
 }
 
 fn server() -> IpAddr {
@@ -348,7 +367,195 @@ fn a_connection_older_than_the_agent_is_judged_by_where_it_comes_from_once_that_
         assert_eq!(node.receives_from(NEXT_VETH, &question), expected);
         assert_eq!(via(), if allows { NEXT_VETH } else { Flow::ANY_VIA });
         // The node's own connections are never judged by a policy.
+        let client = (self::node(), 5_000);
         node.knows_older(client, at_pod.1);
-        assert_eq!(node.receives_from(NODE, &question), Outcome::OwnNode);
+        assert_eq!(node.receives_from(NODE, &Frame::tcp(client, at_pod, flag::ACK)), Outcome::OwnNode);
     }
+}
+
+/// A packet with what the kernel knows of it.
+#[derive(Clone, Copy)]
+struct Sent<'a> {
+    bytes: &'a [u8],
+    tracked: Option<Tracked>,
+    has_socket: bool,
+}
+
+impl Packet for Sent<'_> {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.bytes.read(offset)
+    }
+
+    fn start<const LENGTH: usize>(&self) -> Option<impl Start> {
+        self.bytes.start::<LENGTH>()
+    }
+
+    fn pull(&self) {}
+
+    fn tracked(&self, into: &mut Tracked) -> bool {
+        self.tracked.inspect(|tracked| *into = *tracked).is_some()
+    }
+
+    fn has_local_socket(&self) -> bool {
+        self.has_socket
+    }
+}
+
+/// As connection tracking has it, of a client whose packets are rewritten from `original` to `translated`.
+fn translated(original: &Frame, translated: &Frame) -> Tracked {
+    let tuple = |frame: &Frame| Tuple {
+        source: frame.source.into(),
+        destination: frame.destination.into(),
+        protocol: u32::from(frame.protocol),
+        source_port: u16::from_be_bytes([frame.payload[0], frame.payload[1]]),
+        destination_port: u16::from_be_bytes([frame.payload[2], frame.payload[3]]),
+    };
+    Tracked { original: tuple(original), reply: tuple(translated).reversed(), is_reply: false }
+}
+
+impl Node {
+    /// What becomes of a packet that comes to the pod from no interface.
+    fn receives_from_nowhere(&self, frame: &Frame, tracked: Option<Tracked>, has_socket: bool) -> Outcome {
+        let bytes = frame.bytes();
+        let packet = Sent { bytes: &bytes, tracked, has_socket };
+        let hook = Hook { direction: Direction::Ingress, ifindex: VETH, via: NODE };
+        decide(&packet, &mut { Scratch::EMPTY }, &hook, self)
+    }
+}
+
+#[test]
+fn no_ingress_interface_is_the_node_only_with_its_address_and_in_one_piece_or_with_its_socket() {
+    let datagram = |from: &str| Frame::udp((v6(from), 9), (v6("fd00::1"), 53), 100);
+    let part = |from: &str| datagram(from).fragments(7, 10).remove(0);
+    let (own, other, spoofed) = (Outcome::OwnNode, Outcome::Denied, Outcome::Spoofed);
+    // (packet, what becomes of it without a socket of the node's)
+    let table = [
+        (datagram("fd00:f::1"), own),
+        (datagram("fe80::1"), own),
+        (datagram("::"), own),
+        (datagram("2001:db8::1"), other),
+        // A pod's address, and no packet of it was seen at the pod's veth.
+        (datagram("fd00::2"), spoofed),
+        (part("fd00:f::1"), other),
+        (part("fe80::1"), other),
+        (part("::"), other),
+        (part("2001:db8::1"), other),
+        (part("fd00::2"), spoofed),
+        // IPv4 parts keep the interface that their datagram came by.
+        (Frame::udp((node(), 9), (pod(), 53), 100).fragments(7, 5).remove(0), own),
+        (Frame::udp((server(), 9), (pod(), 53), 100).fragments(7, 5).remove(0), other),
+    ];
+    for (frame, expected) in table {
+        for (has_socket, expected) in [(false, expected), (true, own)] {
+            let node = Node::new();
+            node.allows.set(false);
+            assert_eq!(node.receives_from_nowhere(&frame, None, has_socket), expected, "{frame:?}");
+        }
+    }
+}
+
+#[test]
+fn a_masqueraded_packet_without_ingress_interface_is_not_the_nodes() {
+    let to_service = Frame::tcp((v6("fd00::2"), 9), (v6("fd00:96::1"), 80), flag::SYN);
+    let rewritten = Frame::tcp((v6("fd00:f::1"), 9), (v6("fd00::1"), 80), flag::SYN);
+    let from_elsewhere = Frame { source: v6("2001:db8::1"), ..to_service.clone() };
+    for (original, expected) in [(&to_service, Outcome::Spoofed), (&from_elsewhere, Outcome::Denied)] {
+        let node = Node::new();
+        node.allows.set(false);
+        let tracked = Some(translated(original, &rewritten));
+        assert_eq!(node.receives_from_nowhere(&rewritten, tracked, false), expected);
+        assert_eq!(node.receives_from_nowhere(&rewritten, None, false), Outcome::OwnNode);
+    }
+    // The pod's own veth has seen it.
+    let node = Node::new();
+    let leaves = Hook { direction: Direction::Egress, ifindex: NEXT_VETH, via: NEXT_VETH };
+    assert_eq!(node.judge(leaves, &to_service), Outcome::Allowed);
+    let tracked = Some(translated(&to_service, &rewritten));
+    assert_eq!(node.receives_from_nowhere(&rewritten, tracked, false), Outcome::Allowed);
+    assert_eq!(
+        node.receives_from_nowhere(&rewritten, None, false),
+        Outcome::OwnNode,
+        "of its own it says nothing"
+    );
+}
+
+#[test]
+fn a_pods_packet_without_ingress_interface_passes_when_its_connection_was_seen_at_the_pods_veth() {
+    let whole = Frame::udp((v6("fd00::2"), 9), (v6("fd00::1"), 53), 100);
+    let part = whole.fragments(7, 10).remove(0);
+    let leaves = Hook { direction: Direction::Egress, ifindex: NEXT_VETH, via: NEXT_VETH };
+    let node = Node::new();
+    assert_eq!(node.receives_from_nowhere(&part, None, false), Outcome::Spoofed);
+    assert_eq!(node.judge(leaves, &whole), Outcome::Allowed);
+    assert_eq!(node.receives_from_nowhere(&part, None, false), Outcome::Allowed);
+    node.allows.set(false);
+    assert_eq!(node.receives_from_nowhere(&part, None, false), Outcome::Established);
+    // It counts as having come by that veth.
+    assert_eq!(node.receives_from(NEXT_VETH, &whole), Outcome::Established);
+    // Of another connection nothing was seen.
+    let other = Frame::udp((v6("fd00::2"), 9), (v6("fd00::1"), 54), 100).fragments(7, 10).remove(0);
+    assert_eq!(node.receives_from_nowhere(&other, None, false), Outcome::Spoofed);
+}
+
+#[test]
+fn nothing_rides_on_the_entry_of_the_nodes_own_connection() {
+    for from in ["fd00:f::1", "2001:db8::1"] {
+        let whole = Frame::udp((v6(from), 9), (v6("fd00::1"), 53), 100);
+        let part = whole.fragments(7, 10).remove(0);
+        let node = Node::new();
+        node.allows.set(false);
+        // With its socket the node may speak in the name of others.
+        assert_eq!(node.receives_from_nowhere(&whole, None, true), Outcome::OwnNode);
+        assert_eq!(node.receives_from_nowhere(&part, None, false), Outcome::Denied, "from {from}");
+        assert_eq!(node.receives_from_nowhere(&part, None, true), Outcome::Established, "from {from}");
+        assert_eq!(node.receives_from_nowhere(&whole, None, true), Outcome::Established, "from {from}");
+    }
+}
+
+#[test]
+fn an_init_is_judged_whatever_is_known_of_its_association() {
+    let sctp = |chunk| Frame::sctp((pod(), 5_000), (server(), 80), chunk);
+    let reply = |chunk| Frame::sctp((server(), 80), (pod(), 5_000), chunk);
+    let [init, init_ack, data, abort, shutdown_complete] = [1, 2, 0, 6, 14];
+    for end in [None, Some(abort), Some(shutdown_complete)] {
+        let node = Node::new();
+        assert_eq!(node.sends(&sctp(init)), Outcome::Allowed);
+        assert_eq!(node.receives(&reply(init_ack)), Outcome::Established);
+        if let Some(end) = end {
+            assert_eq!(node.receives(&reply(end)), Outcome::Established);
+        }
+        node.allows.set(false);
+        assert_eq!(node.sends(&sctp(data)), Outcome::Established);
+        assert_eq!(node.sends(&sctp(init)), Outcome::Denied);
+        assert_eq!(node.receives(&reply(init)), Outcome::Denied);
+        // What is over is soon forgotten.
+        node.wait(100 * SECOND);
+        let later = if end.is_some() { Outcome::Denied } else { Outcome::Established };
+        assert_eq!(node.sends(&sctp(data)), later, "after {end:?}");
+    }
+}
+
+#[test]
+fn an_answer_of_dhcp_is_let_in_while_it_was_asked_for() {
+    let ip = |text: &str| -> IpAddr { text.parse().expect("a literal of the test") };
+    let asks = |from: &str| Frame::udp((ip(from), 68), (ip("255.255.255.255"), 67), 100);
+    let answers = |to: &str| Frame::udp((server(), 67), (ip(to), 68), 100);
+    let node = Node::new();
+    node.allows.set(false);
+    for to in ["255.255.255.255", "10.0.0.99", "10.0.0.1"] {
+        assert_eq!(node.receives(&answers(to)), Outcome::Denied, "nobody has asked");
+    }
+    for from in ["0.0.0.0", "10.0.0.1"] {
+        assert_eq!(node.sends(&asks(from)), Outcome::Dhcp);
+        for to in ["255.255.255.255", "10.0.0.99", "10.0.0.1"] {
+            assert_eq!(node.receives(&answers(to)), Outcome::Dhcp);
+        }
+        assert_eq!(node.receives(&answers("10.0.0.2")), Outcome::Denied, "another pod's address");
+        let relayed = |port| Frame::udp((server(), port), (pod(), 68), 100);
+        assert_eq!(node.receives(&relayed(68)), Outcome::Denied);
+        node.wait(30 * SECOND + 1);
+        assert_eq!(node.receives(&answers("10.0.0.1")), Outcome::Denied, "too late");
+    }
+    assert_eq!(node.sends(&asks("10.0.0.2")), Outcome::Spoofed);
+    assert_eq!(node.sends(&Frame::udp((pod(), 68), (server(), 67), 100)), Outcome::Denied, "not to everyone");
 }

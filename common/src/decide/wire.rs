@@ -5,11 +5,11 @@
 use super::{
     NODE, Sender,
     fragments::{recall_ports, remember_ports},
-    is_alive, may_send,
+    is_alive, may_send, origin,
 };
 use crate::{
-    Direction, Flow, Headers, Kind, Lookup, Outcome, Packet, Scratch, Seen, Tables, Tracked, packet::forget,
-    parse, protocol::number, scratch::Question,
+    Direction, Flow, Headers, Kind, Lookup, Outcome, Packet, Scratch, Seen, Tables, Tracked, Tuple,
+    packet::forget, parse, protocol::number, scratch::Question,
 };
 
 /// Judges a packet that leaves by a device of the node's; `via` is where it entered the node.
@@ -22,21 +22,38 @@ pub fn decide_on_wire<T: Tables>(
     via: u32,
     tables: &T,
 ) -> Option<Outcome> {
-    if via == NODE {
-        return None;
-    }
     let entered = tables.endpoint(via);
     if entered.is_known() && !entered.is_asked(Direction::Egress) {
         return None;
     }
     scratch.begin(via, Direction::Egress);
+    let kind = parse(packet, &mut scratch.headers);
+    scratch.via = via;
+    if via == NODE {
+        // Others are the node's own, or of the kernel's making in another's name: without data of his.
+        if !scratch.headers.is_fragment() || scratch.headers.tuple.source.is_v4() {
+            return None;
+        }
+        origin(packet, scratch, matches!(kind, Kind::Related), tables);
+        // A pod in whose name somebody else sends is not hurt by being asked.
+        if scratch.via == Flow::UNKNOWN_VIA && scratch.claimed != NODE {
+            scratch.via = scratch.claimed;
+        }
+    }
+    let via = forget(&scratch.via);
+    if via == NODE {
+        return None;
+    }
     let Scratch { headers, tracked, judged, .. } = scratch;
-    let kind = parse(packet, headers);
     let readable = match kind {
         Kind::Flow | Kind::FirstFragment => true,
         Kind::LaterFragment => recall_ports(headers, tables),
-        // Judged at the pod's veth by what they are.
-        Kind::Related | Kind::Neighbour | Kind::Unreadable => return None,
+        // Judged at the pod's veth by what it is.
+        Kind::Neighbour => return None,
+        Kind::Related => return related(via, packet, scratch, tables),
+        Kind::Unreadable => {
+            return (entered.is_known() && entered.egress.isolates()).then_some(Outcome::Unreadable);
+        }
     };
     let sender = Sender::of(&headers.tuple, via, packet, tracked, tables)?;
     if sender.pod == NODE || !tables.endpoint(sender.pod).is_asked(Direction::Egress) {
@@ -54,6 +71,36 @@ pub fn decide_on_wire<T: Tables>(
     outcome
 }
 
+/// An ICMP error of an isolated pod, which it may send about connections that were judged: the one that it speaks of may be
+/// another one since the node has translated its addresses.
+#[inline(never)]
+fn related<T: Tables>(via: u32, packet: &impl Packet, scratch: &mut Scratch, tables: &T) -> Option<Outcome> {
+    let Scratch { headers: Headers { sender: source, tuple: quoted, .. }, tracked, judged, lookup, .. } =
+        scratch;
+    let protocol = if source.is_v4() { number::ICMP } else { number::ICMPV6 };
+    let error = Tuple { source: *source, destination: quoted.source, protocol, ..Tuple::EMPTY };
+    let sender = Sender::of(&error, via, packet, tracked, tables)?;
+    if sender.pod == NODE || !tables.endpoint(sender.pod).egress.isolates() {
+        return None;
+    }
+    lookup.turn_to(quoted);
+    let source_is_low = lookup.source_is_low();
+    if tables.flow(lookup).is_some() {
+        let flow = &lookup.flow;
+        let judged_at = if is_from_client(flow, source_is_low) { flow.server_if } else { flow.client_if };
+        if judged_at == sender.pod && is_alive(flow, lookup.key.protocol(), tables.now(), tables) {
+            return None;
+        }
+    }
+    // The client has sent before, to this pod: its ingress was judged.
+    if packet.tracked(tracked) && tracked.is_reply && tracked.original.source == quoted.source {
+        return None;
+    }
+    judged.ifindex = sender.pod;
+    *quoted = error;
+    Some(Outcome::Denied)
+}
+
 /// A packet of a connection that an isolated pod of this node takes part in.
 #[inline(never)]
 fn connection<T: Tables>(
@@ -62,7 +109,7 @@ fn connection<T: Tables>(
     scratch: &mut Scratch,
     tables: &T,
 ) -> Option<Outcome> {
-    let Scratch { headers, tracked, judged, lookup, original, question } = scratch;
+    let Scratch { headers, tracked, judged, lookup, original, question, .. } = scratch;
     let Question { entry, is_judged, outcome, .. } = question;
     lookup.turn_to(&headers.tuple);
     let source_is_low = lookup.source_is_low();

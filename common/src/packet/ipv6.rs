@@ -47,7 +47,8 @@ fn extension(packet: &impl Packet, headers: &mut Headers) -> Option<()> {
             // Offset 0 and no more fragments is a whole datagram, an atomic fragment (RFC 6946).
             let field = u32::from(u16::from_be_bytes([high, low]));
             headers.payload.fragment_offset = field >> 3;
-            headers.payload.more_fragments = field & 1;
+            // A second such header takes nothing back of what the first one says.
+            headers.payload.more_fragments |= field & 1;
             headers.datagram = u32::from_be_bytes(packet.read::<4>(offset + 4)?);
             8
         }

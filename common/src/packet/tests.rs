@@ -40,6 +40,7 @@ fn read(frame: &[u8]) -> (Kind, Headers) {
         datagram: 99,
         segment: Segment::with_flags(flag::SYN | flag::FIN | flag::RST),
         kind: Kind::Related,
+        is_fragment: true,
         payload: Payload { offset: 9, end: 9, fragment_offset: 9, more_fragments: 9 },
     };
     (parse(&frame, &mut headers), headers)
@@ -79,7 +80,8 @@ fn a_packet_of_a_connection_gives_its_ends() {
         for (frame, tuple) in connections(a, b) {
             let (kind, headers) = read(&frame.bytes());
             assert_eq!((kind, headers.tuple), (Kind::Flow, tuple), "{frame:?}");
-            assert_eq!(headers.segment.opens(), tuple.protocol == number::TCP, "{frame:?}");
+            let opens = [number::TCP, number::SCTP].contains(&tuple.protocol);
+            assert_eq!(headers.segment.opens(), opens, "{frame:?}");
             assert!(!headers.segment.ends(), "{frame:?}");
         }
     }
@@ -100,6 +102,87 @@ fn only_a_syn_without_ack_opens() {
             assert_eq!((segment.opens(), segment.fin(), segment.rst()), expected, "flags {flags:#x}");
             assert_eq!(segment.ends(), segment.fin() || segment.rst(), "flags {flags:#x}");
         }
+    }
+}
+
+#[test]
+fn only_an_init_opens_an_association_and_only_abort_and_shutdown_complete_end_it() {
+    for chunk in 0..=u8::MAX {
+        for [a, b] in families() {
+            let (kind, headers) = read(&Frame::sctp((a, 1), (b, 2), chunk).bytes());
+            assert_eq!(kind, Kind::Flow);
+            let segment = headers.segment;
+            let expected = (chunk == 1, [6, 14].contains(&chunk));
+            assert_eq!((segment.opens(), segment.ends()), expected, "chunk {chunk}");
+        }
+    }
+}
+
+#[test]
+fn a_packet_without_a_link_header_gives_what_it_gives_behind_one() {
+    for [a, b] in families() {
+        for (frame, _) in connections(a, b) {
+            let parts =
+                [frame.clone(), Frame::unreachable(b, &frame)].into_iter().chain(frame.fragments(7, 1));
+            for frame in parts {
+                let bytes = frame.bytes();
+                let (kind, headers) = read(&bytes);
+                let mut bare = Headers { ..headers };
+                assert_eq!(parse(&BareIp(&bytes[ETHERNET_HEADER..]), &mut bare), kind, "{frame:?}");
+                let of = |headers: &Headers| (headers.tuple, headers.segment, headers.is_fragment());
+                assert_eq!(of(&bare), of(&headers), "{frame:?}");
+            }
+        }
+    }
+    for other in [&[0x00_u8; 40][..], &[0x50; 40], &[0x81; 40], &[0xff; 40], &[0x45], &[]] {
+        assert_eq!(parse(&BareIp(other), &mut { Headers::EMPTY }), Kind::Unreadable, "{other:02x?}");
+    }
+}
+
+#[test]
+fn every_part_of_a_datagram_is_known_to_be_one() {
+    for [a, b] in families() {
+        let whole = Frame::udp((a, 1), (b, 2), 100);
+        assert!(!read(&whole.bytes()).1.is_fragment());
+        for part in whole.fragments(7, 5) {
+            assert!(read(&part.bytes()).1.is_fragment(), "{part:?}");
+        }
+        if a.is_ipv6() {
+            // Also when a header of a whole datagram follows.
+            let first = whole.fragments(7, 5).remove(0);
+            let chain = [first.extensions.clone(), vec![ATOMIC]].concat();
+            let (kind, headers) = read(&first.with_extensions(&chain).bytes());
+            assert_eq!((kind, headers.is_fragment()), (Kind::FirstFragment, true));
+        }
+        let error = Frame::unreachable(b, &whole);
+        assert!(!read(&error.bytes()).1.is_fragment());
+        let (kind, headers) = read(&error.fragments(7, 10)[0].bytes());
+        assert_eq!((kind, headers.is_fragment()), (Kind::Related, true));
+    }
+}
+
+/// A packet on a device without link headers.
+struct BareIp<'a>(&'a [u8]);
+
+impl Packet for BareIp<'_> {
+    const LINK_HEADER: usize = 0;
+
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.read(offset)
+    }
+
+    fn start<const LENGTH: usize>(&self) -> Option<impl Start> {
+        self.0.start::<LENGTH>()
+    }
+
+    fn pull(&self) {}
+
+    fn tracked(&self, _: &mut Tracked) -> bool {
+        false
+    }
+
+    fn has_local_socket(&self) -> bool {
+        false
     }
 }
 

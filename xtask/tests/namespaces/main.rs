@@ -14,6 +14,7 @@ mod kernel;
 mod lifecycle;
 mod live;
 mod mounts;
+mod nowhere;
 mod paths;
 mod peers;
 mod prepared;
@@ -87,6 +88,7 @@ fn all() -> impl Iterator<Item = Case> {
         paths::TESTS,
         lifecycle::TESTS,
         veths::TESTS,
+        nowhere::TESTS,
     ];
     let others = [
         unenforced::TESTS,

@@ -12,7 +12,7 @@ use netlink_packet_core::{NlaBuffer, NlasIterator, parse_i32, parse_ip, parse_u3
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeader, AddressHeaderFlags, AddressMessage},
-    link::{LinkAttribute, LinkExtentMask, LinkHeader, LinkMessage},
+    link::{LinkAttribute, LinkExtentMask, LinkHeader, LinkLayerType, LinkMessage},
     route::{RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
 
@@ -154,7 +154,7 @@ fn routes_request(family: AddressFamily) -> RouteNetlinkMessage {
 /// RTM_NEWLINK: the link with its ifindex.
 fn link(payload: &[u8]) -> Option<(u32, Link)> {
     let header = LinkHeader::parse(payload).ok()?;
-    let mut found = Link::default();
+    let mut found = Link { bare_ip: is_bare_ip(header.link_layer_type), ..Link::default() };
     let (mut peer_ifindex, mut peer_namespace, mut pair) = (0, None, false);
     for attribute in attributes(payload, LINK_HEADER) {
         let value = attribute.value();
@@ -171,6 +171,22 @@ fn link(payload: &[u8]) -> Option<(u32, Link)> {
     let peer = peer_namespace.filter(|_| pair);
     found.peer = peer.map(|namespace| Peer { namespace, ifindex: peer_ifindex, addresses: BTreeSet::new() });
     Some((header.index, found))
+}
+
+/// Devices of these types (`linux/if_arp.h`) hand IP packets to programs as they are: tun, WireGuard and xfrm have none of
+/// their own.
+fn is_bare_ip(kind: LinkLayerType) -> bool {
+    let kinds = [
+        LinkLayerType::None,
+        LinkLayerType::Tunnel,
+        LinkLayerType::Tunnel6,
+        LinkLayerType::Sit,
+        LinkLayerType::Ipgre,
+        LinkLayerType::Ip6gre,
+        LinkLayerType::Ppp,
+        LinkLayerType::Rawip,
+    ];
+    kinds.contains(&kind)
 }
 
 /// The kernel takes nearly any bytes for a name. One that is not UTF-8 is shown as well as it can be.

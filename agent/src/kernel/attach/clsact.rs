@@ -62,7 +62,7 @@ impl Filters {
     pub(super) fn order_at(&mut self, program: Program, ifindex: u32) -> Result<Order> {
         let direction = match program {
             Program::FromPod => Direction::Egress,
-            Program::ToPod | Program::ToWire => Direction::Ingress,
+            Program::ToPod | Program::ToWire | Program::ToTunnel => Direction::Ingress,
         };
         let filters = self.list(ifindex, direction)?;
         if !filters.iter().any(is_ours) {

@@ -18,6 +18,8 @@ pub(crate) enum At {
     Pod(Hook),
     /// Where it leaves the node, by where it entered it.
     Wire(u32),
+    /// The same on a device without link headers.
+    Tunnel(u32),
 }
 
 /// One packet at one place.
@@ -84,6 +86,11 @@ enum Place {
     Anywhere(Direction, Host, u32),
     /// Where it leaves the node.
     Wire,
+    Tunnel,
+    /// Without an ingress interface: where it arrives, or where it leaves the node.
+    Nowhere {
+        leaves_node: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -117,6 +124,8 @@ pub(crate) fn steps() -> impl Strategy<Value = Step> {
         4 => Just(Place::Receiver),
         2 => anywhere.prop_map(|(direction, pod, via)| Place::Anywhere(direction, pod, via)),
         2 => Just(Place::Wire),
+        1 => Just(Place::Tunnel),
+        2 => any::<bool>().prop_map(|leaves_node| Place::Nowhere { leaves_node }),
     ];
     let noise = prop_oneof![
         12 => Just(Noise::None),
@@ -195,7 +204,12 @@ impl Step {
             return (None, self.place.at(world, None), Frame::arp());
         };
         let at = self.place.at(world, Some(&frame));
-        let bytes = self.noise.over(&frame);
+        let mut bytes = self.noise.over(&frame);
+        if let At::Tunnel(_) = at {
+            // What it takes for a frame.
+            let least = 14 + least_length(&bytes[14..]);
+            bytes.resize(bytes.len().max(least), 0);
+        }
         (Some(frame), at, bytes)
     }
 }
@@ -223,6 +237,9 @@ impl What {
                     (("0.0.0.0", 68), ("255.255.255.255", 67)),
                     (("172.16.0.9", 67), ("255.255.255.255", 68)),
                     (("172.16.0.9", 67), ("10.1.0.99", 68)),
+                    (("172.16.0.9", 67), ("10.1.0.2", 68)),
+                    (("10.1.0.2", 68), ("255.255.255.255", 67)),
+                    (("10.1.0.1", 67), ("255.255.255.255", 68)),
                     (("fe80::b", 546), ("ff02::1:2", 547)),
                     (("fe80::9", 547), ("fe80::b", 546)),
                 ];
@@ -248,7 +265,8 @@ impl New {
         let frame = match self.kind {
             Kind::Tcp => Frame::tcp(from, to, self.flags),
             Kind::Udp => Frame::udp(from, to, 20),
-            Kind::Sctp => Frame::sctp(from, to, self.flags),
+            // DATA, INIT, INIT ACK, ABORT, SHUTDOWN COMPLETE.
+            Kind::Sctp => Frame::sctp(from, to, [0, 1, 1, 2, 6, 14][usize::from(self.flags) % 6]),
             Kind::EchoRequest => Frame::echo_request(source, destination, self.ports.0),
             Kind::EchoReply => Frame::echo_reply(source, destination, self.ports.0),
             Kind::Icmp => Frame::icmp(source, destination, self.flags, self.ports.0),
@@ -283,6 +301,9 @@ impl Place {
         };
         At::Pod(match (self, sender, receiver) {
             (Self::Wire, ..) => return At::Wire(via),
+            (Self::Tunnel, ..) => return At::Tunnel(via),
+            (Self::Nowhere { leaves_node: true }, ..) => return At::Wire(NODE),
+            (Self::Nowhere { .. }, _, receiver) => arrives(receiver.unwrap_or(Host::B), NODE),
             (Self::Sender, Some(sender), _) | (Self::Receiver, Some(sender), None) => leaves(sender),
             (Self::Receiver | Self::Sender, _, Some(receiver)) => arrives(receiver, via),
             (Self::Sender | Self::Receiver, None, None) => arrives(Host::B, via),

@@ -144,6 +144,17 @@ fn dhcp_works_before_a_pod_has_an_address() {
         (into, Frame::udp((server, 67), (everyone, 68), 300), Dhcp),
         (into, Frame::udp((server, 67), (free_address, 68), 300), Dhcp),
         (into, Frame::udp((server_link, 547), (b_link, 546), 100), Dhcp),
+        // While it has an address that is to run on ("rebinding").
+        (out, Frame::udp((b, 68), (everyone, 67), 300), Dhcp),
+        (into, Frame::udp((server, 67), (b, 68), 300), Dhcp),
+        // From the node's side alone, and for this pod.
+        (
+            arrives(Host::B, Host::A.veth()),
+            Frame::udp((Host::A.at(Family::V4), 67), (everyone, 68), 300),
+            Denied,
+        ),
+        (arrives(Host::B, Host::A.veth()), Frame::udp((ip("fe80::a"), 547), (b_link, 546), 100), Denied),
+        (into, Frame::udp((server, 67), (Host::A.at(Family::V4), 68), 300), Denied),
         // Nearly.
         (out, Frame::udp((nowhere, 68), (server, 67), 300), Spoofed),
         (out, Frame::udp((nowhere, 68), (everyone, 68), 300), Spoofed),
@@ -152,8 +163,6 @@ fn dhcp_works_before_a_pod_has_an_address() {
         (out, Frame::udp((b_link, 546), (server_link, 547), 100), Denied),
         (out, Frame::udp((Host::B.at(Family::V6), 546), (servers, 547), 100), Denied),
         (out, Frame::tcp((nowhere, 68), (everyone, 67), SYN), Spoofed),
-        // A pod that has its address is asked for nothing.
-        (into, Frame::udp((server, 67), (b, 68), 300), Denied),
         (into, Frame::udp((server, 68), (everyone, 68), 300), Denied),
         (into, Frame::udp((server, 67), (everyone, 67), 300), Denied),
         (into, Frame::udp((ip("2001:db8::9"), 547), (b_link, 546), 100), Denied),
@@ -163,6 +172,38 @@ fn dhcp_works_before_a_pod_has_an_address() {
         node.expect(hook, &frame, outcome);
     }
     assert_eq!(node.flow_count(), 0);
+}
+
+#[test]
+fn answers_of_dhcp_open_no_pod_that_has_not_just_asked() {
+    let (nowhere, everyone, server) = (ip("0.0.0.0"), ip("255.255.255.255"), ip("172.16.0.9"));
+    let (b_link, server_link, servers) = (ip("fe80::b"), ip("fe80::9"), ip("ff02::1:2"));
+    let answers = [
+        Frame::udp((server, 67), (everyone, 68), 300),
+        Frame::udp((server, 67), (ip("10.1.0.99"), 68), 300),
+        Frame::udp((server, 67), (Host::B.at(Family::V4), 68), 300),
+        Frame::udp((server_link, 547), (b_link, 546), 100),
+    ];
+    let asks = |node: &mut Node, pod: Host| {
+        node.expect(leaves(pod), &Frame::udp((nowhere, 68), (everyone, 67), 300), Dhcp);
+        node.expect(leaves(pod), &Frame::udp((b_link, 546), (servers, 547), 100), Dhcp);
+    };
+    let mut node = Node::new(&World::new().ingress(Host::B, []).egress(Host::B, []));
+    let expect = |node: &mut Node, outcome| {
+        for answer in &answers {
+            node.expect(arrives(Host::B, UPLINK), answer, outcome);
+        }
+    };
+    expect(&mut node, Denied);
+    // Another pod's question is not this one's.
+    asks(&mut node, Host::A);
+    expect(&mut node, Denied);
+    asks(&mut node, Host::B);
+    expect(&mut node, Dhcp);
+    node.idle(20);
+    expect(&mut node, Dhcp);
+    node.idle(11);
+    expect(&mut node, Denied);
 }
 
 #[test]

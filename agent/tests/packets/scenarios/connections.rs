@@ -127,6 +127,48 @@ fn sctp_is_answered_too() {
 }
 
 #[test]
+fn an_init_is_a_new_association_and_meets_the_policy_of_its_time() {
+    const DATA: u8 = 0;
+    const INIT: u8 = 1;
+    const INIT_ACK: u8 = 2;
+    const ABORT: u8 = 6;
+    const SHUTDOWN_COMPLETE: u8 = 14;
+    let mut node = Node::new(&closed());
+    for end in [None, Some(ABORT), Some(SHUTDOWN_COMPLETE)] {
+        for family in Family::ALL {
+            node.publish(&closed());
+            let (a, b) = ((Host::A.at(family), 40_000), (Host::B.at(family), 9000));
+            let (to_b, to_a) = (arrives(Host::B, Host::A.veth()), arrives(Host::A, Host::B.veth()));
+            for hook in [leaves(Host::A), to_b] {
+                node.expect(hook, &Frame::sctp(a, b, INIT), Allowed);
+            }
+            for hook in [leaves(Host::B), to_a] {
+                node.expect(hook, &Frame::sctp(b, a, INIT_ACK), Established);
+                if let Some(end) = end {
+                    node.expect(hook, &Frame::sctp(b, a, end), Established);
+                }
+            }
+            node.publish(
+                &World::new()
+                    .ingress(Host::A, [])
+                    .egress(Host::A, [])
+                    .ingress(Host::B, [])
+                    .egress(Host::B, []),
+            );
+            // What was opened goes on. Nobody opens anything, the server neither.
+            for hook in [leaves(Host::A), to_b] {
+                node.expect(hook, &Frame::sctp(a, b, DATA), Established);
+                node.expect(hook, &Frame::sctp(a, b, INIT), Denied);
+            }
+            for hook in [leaves(Host::B), to_a] {
+                node.expect(hook, &Frame::sctp(b, a, INIT), Denied);
+            }
+            node.forget();
+        }
+    }
+}
+
+#[test]
 fn the_middle_of_an_unknown_connection_is_judged_by_its_direction() {
     let mut node = Node::new(&closed());
     for family in Family::ALL {
@@ -214,16 +256,16 @@ fn the_own_node_reaches_an_isolated_pod_and_hears_its_answers() {
     for family in Family::ALL {
         let b = Host::B.at(family);
         let prober = Host::Node.at(family);
-        // From whatever address: only its own stack sends without an ingress interface.
-        for from in [prober, Host::Outside.at(family)] {
-            node.expect(arrives(Host::B, NODE), &Frame::tcp((from, 9), (b, 8080), SYN), OwnNode);
-            node.expect(leaves(Host::B), &Frame::tcp((b, 8080), (from, 9), SYN_ACK), Established);
-            node.expect(arrives(Host::B, NODE), &Frame::tcp((from, 9), (b, 8080), ACK), Established);
-            node.expect(arrives(Host::B, NODE), &Frame::echo_request(from, b, 5), OwnNode);
-            node.expect(leaves(Host::B), &Frame::echo_reply(b, from, 5), Established);
-            node.forget();
-        }
-        // The same address on a packet of somebody else proves nothing.
+        node.expect(arrives(Host::B, NODE), &Frame::tcp((prober, 9), (b, 8080), SYN), OwnNode);
+        node.expect(leaves(Host::B), &Frame::tcp((b, 8080), (prober, 9), SYN_ACK), Established);
+        node.expect(arrives(Host::B, NODE), &Frame::tcp((prober, 9), (b, 8080), ACK), Established);
+        node.expect(arrives(Host::B, NODE), &Frame::echo_request(prober, b, 5), OwnNode);
+        node.expect(leaves(Host::B), &Frame::echo_reply(b, prober, 5), Established);
+        node.forget();
+        // No ingress interface is no proof with another address, nor is the address from elsewhere.
+        let outside = Host::Outside.at(family);
+        node.expect(arrives(Host::B, NODE), &Frame::tcp((outside, 9), (b, 8080), SYN), Denied);
+        node.expect(arrives(Host::B, NODE), &Frame::echo_request(outside, b, 5), Denied);
         node.expect(arrives(Host::B, UPLINK), &Frame::tcp((prober, 9), (b, 8080), SYN), Denied);
         node.expect(arrives(Host::B, UPLINK), &Frame::tcp((prober, 9), (b, 8080), ACK), Denied);
         node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp((prober, 9), (b, 8080), SYN), Denied);

@@ -112,5 +112,6 @@ fn the_reason_of_a_drop_is_that_of_the_direction_it_was_dropped_in() {
     let to_b = Frame::udp((Host::A.at(Family::V4), 9), (Host::B.at(Family::V4), 9), 0);
     node.expect(leaves(Host::A), &to_b, Free);
     node.expect(arrives(Host::B, Host::A.veth()), &to_b, Denied);
-    node.expect(arrives(Host::B, NODE), &to_b, OwnNode);
+    let from_node = Frame::udp((Host::Node.at(Family::V4), 9), (Host::B.at(Family::V4), 9), 0);
+    node.expect(arrives(Host::B, NODE), &from_node, OwnNode);
 }
