@@ -19,4 +19,6 @@ pub use cluster_policy::{
 pub use name::{Labels, Name, ObjectName};
 pub use policy::{IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};
 pub use selector::{Requirement, Selector};
-pub use service::{EndpointSlice, Front, Service, ServicePort, SliceEndpoint, SlicePort, SlicesByService};
+pub use service::{
+    EndpointSlice, Front, Proxy, Service, ServicePort, SliceEndpoint, SlicePort, SlicesByService,
+};

@@ -101,8 +101,14 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
             // What `from_pod` has just found out of this client stays. In the other direction, what was known of
             // the server's side belongs to the past.
             if earlier.is_some() && from_client && matches!(hook.direction, Direction::Ingress) {
-                question.entry.client_if = flow.client_if;
-                question.entry.client_epoch = flow.client_epoch;
+                if flow.seen.has_egress() {
+                    question.entry.client_if = flow.client_if;
+                    question.entry.client_epoch = flow.client_epoch;
+                }
+                // What it has deferred is judged here, by the destination that the node has left as it was.
+                let deferred = flow.seen.has(Seen::DEFERRED);
+                question.entry.seen =
+                    question.entry.seen.with(Seen::DEFERRED, deferred).with(Seen::UNTRANSLATED, deferred);
             }
         }
     }
@@ -134,6 +140,7 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
     let outcome = match side {
         Direction::Egress => {
             question.entry.client_epoch = epoch;
+            question.entry.seen = question.entry.seen.without(Seen::UNTRANSLATED);
             egress(tuple, &endpoint, judged, &mut question.outcome, tables)
         }
         Direction::Ingress => {

@@ -188,11 +188,25 @@ impl Seen {
     pub const DEFERRED: Self = Self(32);
     /// The node had rewritten the client's address when the server's ingress was judged.
     pub const REWRITTEN: Self = Self(64);
+    /// The node has not translated what was deferred: the client's egress was judged by the destination as it stands here.
+    pub const UNTRANSLATED: Self = Self(128);
 
     #[inline(always)]
     #[must_use]
     pub const fn with(self, other: Self, when: bool) -> Self {
         if when { Self(self.0 | other.0) } else { self }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether the client's egress was judged by the destination that the entry names.
+    #[inline(always)]
+    pub const fn has_egress(self) -> bool {
+        self.0 & (Self::DEFERRED.0 | Self::UNTRANSLATED.0) != Self::DEFERRED.0
     }
 
     /// After one more packet of the connection.

@@ -85,7 +85,8 @@ impl ServiceKey {
     }
 }
 
-/// The verdict of an egress policy on the backends of a service, which are chosen only after the packet has left the pod.
+/// The verdict of an egress policy on all destinations that a packet to a service may end at, one of which is chosen only
+/// after the packet has left the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceVerdict {
     /// On all of them.

@@ -11,8 +11,8 @@ use std::{
 
 use podgate::model::{
     Cluster, EndpointSlice, IpBlock, Labels, NAMESPACE_NAME_LABEL, Name, NamedPort, Namespace, NetworkPolicy,
-    Node, ObjectName, Peer, Peers, Pod, PortRule, Ports, Requirement, Rule, Selector, Service, ServicePort,
-    SliceEndpoint, SlicePort,
+    Node, ObjectName, Peer, Peers, Pod, PortRule, Ports, Proxy, Requirement, Rule, Selector, Service,
+    ServicePort, SliceEndpoint, SlicePort,
 };
 use podgate_common::Protocol;
 
@@ -172,12 +172,14 @@ fn service(
         name: name.clone(),
         cluster_addresses: vec![Ipv4Addr::from(at).into()],
         external_addresses: Vec::new(),
+        proxy: Proxy::KubeProxy,
         internal_local: false,
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, number: 80, node_port: None }],
     };
     let slice = EndpointSlice {
         name: ObjectName::new(namespace, format!("{app}-x7k2p")),
         service: name,
+        proxy: Proxy::KubeProxy,
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, number: Some(8080) }],
         endpoints,
     };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use podgate_common::Protocol;
 
 use super::{CompileError, MAX_CLASSES};
-use crate::model::{NamedPort, SlicePort};
+use crate::model::NamedPort;
 
 /// Ports `first` to `last` of one protocol, both included. Port 0 is matched only by [`PortRange::all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,10 +53,9 @@ impl Classes {
 pub(super) struct PortSet([Vec<(u16, u16)>; 3]);
 
 impl PortSet {
-    pub(super) fn contains(&self, port: &SlicePort) -> bool {
-        let ranges = &self.0[port.protocol.index() as usize];
-        port.number
-            .is_some_and(|number| ranges.iter().any(|(first, last)| (*first..=*last).contains(&number)))
+    pub(super) fn contains(&self, protocol: Protocol, number: u16) -> bool {
+        let ranges = &self.0[protocol.index() as usize];
+        ranges.iter().any(|(first, last)| (*first..=*last).contains(&number))
     }
 }
 

@@ -1,7 +1,12 @@
 //! Services: what stands behind an address and port that the node translates after a packet has left its pod.
 //!
-//! Two services whose backends no rule can tell apart are one to the kernel. The verdict of an egress rule set on a
-//! service is that on its backends: on all of them, on some, on none.
+//! In: services and their endpoints. Out: for each address and port all destinations that a packet to it may end at, and
+//! the verdict of each egress rule set on them: on all, on some, on none.
+//!
+//! Whoever may create a Service chooses its external addresses, and nothing says when the node begins to translate them, if
+//! it ever does: the address itself is one of the destinations. So it is where a service is not kube-proxy's, and where it
+//! has no endpoints. Several services may claim one address: then all that is behind any of them counts. But a cluster
+//! address is its own service's. Two addresses whose destinations no rule can tell apart are one to the kernel.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,7 +18,7 @@ use imbl::OrdMap;
 use podgate_common::{Address, BITS_PER_ROW, ClassId, Protocol, ServiceKey, ServiceVerdict};
 
 use super::{Classes, Identities, Rows, Subject};
-use crate::model::{Cluster, Front, Name, ObjectName, Pod, Service, ServicePort, SlicesByService};
+use crate::model::{Cluster, Front, Name, ObjectName, Pod, Proxy, Service, ServicePort, SlicesByService};
 
 /// Where tables will be used: a service looks different on each node.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +39,8 @@ pub struct Services {
     pub verdicts: OrdMap<(usize, usize), ServiceVerdict>,
     /// A packet to a service may leave the node for a backend that its sender must not reach: to one with allowed and
     /// forbidden backends, or by a protocol without handshake on an entry of before. Of such a connection the node may
-    /// choose another backend while `from_pod` still knows it; a new TCP connection is always judged.
+    /// choose another backend while `from_pod` still knows it; a new TCP connection is always judged. Or to one that is led
+    /// there by another proxy, see [`has_foreign_node_port`].
     pub leave_node: bool,
 }
 
@@ -63,6 +69,17 @@ pub enum Backend {
         identity: usize,
         class: usize,
     },
+    /// The packet is not translated and the node itself has the address: whether a ClusterNetworkPolicy denies that is
+    /// asked with the packet.
+    Untranslated,
+}
+
+/// What one service has at an address and port.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) behind: BTreeSet<Backend>,
+    /// The address is a cluster address of the service.
+    pub(super) is_own: bool,
 }
 
 /// What backends look like from a node.
@@ -97,9 +114,15 @@ pub(super) fn compile(cluster: &Cluster, view: &View<'_>, judging: &BTreeSet<usi
     let mut services = Services::default();
     let mut known: HashMap<BTreeSet<Backend>, usize> = HashMap::from([(BTreeSet::new(), 0)]);
     let slices = cluster.slices_by_service();
-    // Of several services that claim one address and port, the last one has it.
-    let fronts = cluster.services.values().flat_map(|service| view.fronts(service, &slices));
-    for (key, behind) in fronts.collect::<BTreeMap<_, _>>() {
+    let mut claims: BTreeMap<ServiceKey, Vec<Claim>> = BTreeMap::new();
+    services.leave_node = cluster.services.values().any(|service| has_foreign_node_port(service));
+    for service in cluster.services.values() {
+        for (key, claim) in view.claims(service, &slices, |_| true) {
+            claims.entry(key).or_default().push(claim);
+        }
+    }
+    for (key, claims) in claims {
+        let behind = together(claims);
         let place = *known.entry(behind).or_insert_with_key(|behind| {
             let place = services.behind.len();
             services.behind.insert(place, Arc::new(behind.clone()));
@@ -121,16 +144,41 @@ pub(super) fn compile(cluster: &Cluster, view: &View<'_>, judging: &BTreeSet<usi
     services
 }
 
+/// Whether another proxy than kube-proxy may lead packets to the node's own address elsewhere: nothing else is known of
+/// such a port, so it is the own node to `from_pod`.
+pub(super) fn has_foreign_node_port(service: &Service) -> bool {
+    service.proxy == Proxy::Other && service.ports.iter().any(|port| port.node_port.is_some())
+}
+
 /// Whether what goes there begins with a packet that is always judged.
 pub(super) fn has_handshake(key: &ServiceKey) -> bool {
     key.protocol == Protocol::Tcp as u16
 }
 
-/// Every address and port that leads to one port of a service.
+/// All that is behind an address and port that these claim.
+///
+/// Whoever claims the cluster address of another service adds to what a packet may end at, but must not close it for
+/// everybody: that some rule set denies an address of the node is such a reason to close it, see [`judge`].
+pub(super) fn together(mut claims: Vec<Claim>) -> BTreeSet<Backend> {
+    if let [alone] = &mut *claims {
+        return std::mem::take(&mut alone.behind);
+    }
+    let is_owned = claims.iter().any(|claim| claim.is_own);
+    let counts =
+        |is_own: bool, backend: &Backend| !is_owned || is_own || !matches!(backend, Backend::Node { .. });
+    let all = claims.into_iter().flat_map(|Claim { behind, is_own }| {
+        behind.into_iter().filter(move |backend| counts(is_own, backend))
+    });
+    all.collect()
+}
+
+/// Every address and port that leads to one port of a service. Node ports stand under the unspecified address, which no
+/// service has.
 fn fronts<'a>(service: &'a Service, port: &'a ServicePort) -> impl Iterator<Item = (ServiceKey, Front)> + 'a {
     let key = |address: Address, number| ServiceKey::new(address, port.protocol, number);
     let at = move |addresses: &'a [IpAddr], front| {
-        addresses.iter().map(move |address| (key((*address).into(), port.number), front))
+        let addresses = addresses.iter().filter(|address| !address.is_unspecified());
+        addresses.map(move |address| (key((*address).into(), port.number), front))
     };
     let families = service.cluster_addresses.iter().map(|address| Address::from(*address).unspecified());
     let node_ports =
@@ -170,6 +218,7 @@ pub(super) fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) ->
     let (mut some, mut denied, mut denied_elsewhere, mut denied_here) = (false, false, false, false);
     for backend in behind {
         match *backend {
+            Backend::Untranslated => some = true,
             Backend::Node { identity, class } if denies_own_node(identity, class) => denied_here = true,
             Backend::Node { .. } => some = true,
             Backend::Local { identity, class, egress } => {
@@ -193,22 +242,59 @@ pub(super) fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) ->
 }
 
 impl View<'_> {
-    /// Every address and port of a service, with what is behind it.
-    pub(super) fn fronts(
+    /// Every address and port of a service that is wanted, with what is behind it.
+    pub(super) fn claims(
         &self,
         service: &Service,
         slices: &SlicesByService<'_>,
-    ) -> BTreeMap<ServiceKey, BTreeSet<Backend>> {
+        is_wanted: impl Fn(&ServiceKey) -> bool,
+    ) -> BTreeMap<ServiceKey, Claim> {
         let mut found = BTreeMap::new();
         for port in &service.ports {
-            for (key, front) in fronts(service, port) {
-                let v6 = !key.address.is_v4();
-                let behind = slices.backends(service, port, front, v6, self.site.node);
-                let behind = behind.into_iter().map(|at| self.backend(at, port.protocol)).collect();
-                found.insert(key, behind);
+            for (key, front) in fronts(service, port).filter(|(key, _)| is_wanted(key)) {
+                // An address may be the service's own one and an external one.
+                if !found.contains_key(&key)
+                    && let Some(claim) = self.claim(service, port, key, front, slices)
+                {
+                    found.insert(key, claim);
+                }
             }
         }
         found
+    }
+
+    /// `None`: a node port that is perhaps no more than a port of the node's.
+    fn claim(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+        key: ServiceKey,
+        front: Front,
+        slices: &SlicesByService<'_>,
+    ) -> Option<Claim> {
+        let v6 = !key.address.is_v4();
+        let chosen = slices.backends(service, port, front, v6, self.site.node);
+        // One that is not ready yet may be so by the time that the packet is translated.
+        let is_certain = service.proxy == Proxy::KubeProxy && !chosen.is_empty();
+        let is_node_port = key.address.is_unspecified();
+        if is_node_port && !is_certain {
+            return None;
+        }
+        let endpoints = if is_certain { chosen } else { slices.all(service, port, v6) };
+        let mut behind: BTreeSet<Backend> =
+            endpoints.into_iter().map(|at| self.backend(at, port.protocol)).collect();
+        let address: IpAddr = key.address.into();
+        let is_nodes = self.site.own_addresses.contains(&address);
+        // A cluster address that the node itself has (NodeLocal DNSCache) may be exempt from translation.
+        let is_translated = is_certain && (is_node_port || front == Front::Cluster && !is_nodes);
+        if !is_translated {
+            let untranslated = match is_nodes {
+                true => Backend::Untranslated,
+                false => self.backend((address, key.port), port.protocol),
+            };
+            behind.insert(untranslated);
+        }
+        Some(Claim { behind, is_own: front == Front::Cluster })
     }
 
     /// What an address is to this node.

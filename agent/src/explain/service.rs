@@ -12,7 +12,7 @@ use super::{
     to_itself,
 };
 use crate::{
-    model::{Cluster, Front, Name, ObjectName, Service, ServicePort},
+    model::{Cluster, Front, Name, ObjectName, Proxy, Service, ServicePort},
     port_spec::{Port, PortSpec},
 };
 
@@ -75,7 +75,8 @@ fn named<'a>(
     name: &ObjectName,
     question: &Question,
 ) -> Result<Entrance<'a>, Unanswerable> {
-    let service = cluster.services.get(name).ok_or_else(|| Unanswerable::NoSuchService(name.clone()))?;
+    let service = cluster.services.get(name).filter(|service| service.proxy != Proxy::Headless);
+    let service = service.ok_or_else(|| Unanswerable::NoSuchService(name.clone()))?;
     let is_asked = |port: &&ServicePort| {
         port.protocol == question.port.protocol
             && match &question.port.port {

@@ -13,12 +13,13 @@ use super::{Name, ObjectName};
 
 pub use backends::SlicesByService;
 
-/// A Service that kube-proxy serves: it has a cluster address. It is served in the families of its cluster
-/// addresses, also on node ports.
+/// A Service with a cluster address, or a headless one. It is served in the families of its cluster addresses, also
+/// on node ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub name: ObjectName,
-    /// `spec.clusterIPs`, else `spec.clusterIP`: one of a family at most.
+    pub proxy: Proxy,
+    /// `spec.clusterIPs`, else `spec.clusterIP`: one of a family at most. Empty: headless.
     pub cluster_addresses: Vec<IpAddr>,
     /// `spec.externalIPs`, and what `status.loadBalancer.ingress` names as a virtual address (`ipMode` is not
     /// `Proxy`).
@@ -26,6 +27,17 @@ pub struct Service {
     /// `internalTrafficPolicy: Local`.
     pub internal_local: bool,
     pub ports: Vec<ServicePort>,
+}
+
+/// What translates packets to the addresses of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Proxy {
+    KubeProxy,
+    /// One that the label `service.kubernetes.io/service-proxy-name` names: how it leads packets, and whether it is
+    /// there at all, is not known.
+    Other,
+    /// None: the service is headless, its name in DNS stands for the addresses of its endpoints.
+    Headless,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +57,8 @@ pub struct EndpointSlice {
     pub name: ObjectName,
     /// The label `kubernetes.io/service-name`.
     pub service: ObjectName,
+    /// By its own labels: kube-proxy reads no slice of another proxy's or of a headless service.
+    pub proxy: Proxy,
     pub ports: Vec<SlicePort>,
     pub endpoints: Vec<SliceEndpoint>,
 }

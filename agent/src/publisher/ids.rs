@@ -129,6 +129,7 @@ impl Assigned {
             Backend::Elsewhere { identity: of, class: at } => {
                 Backend::Elsewhere { identity: identity(of), class: class(at) }
             }
+            Backend::Untranslated => Backend::Untranslated,
         };
         behind.iter().map(in_ids).collect()
     }

@@ -266,7 +266,7 @@ impl Decoder {
                 let name = ClusterPolicyName { name: name.unwrap_or_else(|| metadata::unnamed(place)), kind };
                 Decoded::ClusterPolicy(cluster_policy::read(fields, name, audit, &mut self.names))
             }
-            Kind::Service => service::read(fields, in_namespace(name?), &mut self.names),
+            Kind::Service => service::read(fields, in_namespace(name?), &labels, &mut self.names),
             Kind::EndpointSlice => {
                 endpoint_slice::read(fields, in_namespace(name?), &labels, &mut self.names)
             }

@@ -282,6 +282,7 @@ fn behind(tables: &Tables, place: &usize) -> BTreeSet<Behind> {
             Some(egress.map(|index| tables.rule_sets[&index].clone())),
         ),
         Backend::Elsewhere { identity, class: at } => ("elsewhere", signature(identity), class(at), None),
+        Backend::Untranslated => ("untranslated", Arc::default(), BTreeSet::new(), None),
     });
     behind.collect()
 }

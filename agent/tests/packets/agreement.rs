@@ -171,6 +171,8 @@ pub(crate) struct Witness<'a> {
     opened_by_others: BTreeSet<(u32, FlowKey)>,
     /// Pods' veths and families of which DHCP's questions have passed.
     asked: BTreeSet<(u32, bool)>,
+    /// Those that a pod's veth has deferred since they were judged last, and that veth.
+    deferred: BTreeMap<FlowKey, u32>,
     /// Ports of first fragments that have passed.
     fragments: BTreeMap<FragmentKey, (u16, u16)>,
 }
@@ -185,6 +187,7 @@ impl<'a> Witness<'a> {
             opened: BTreeSet::new(),
             opened_by_others: BTreeSet::new(),
             asked: BTreeSet::new(),
+            deferred: BTreeMap::new(),
             fragments: BTreeMap::new(),
         }
     }
@@ -210,6 +213,15 @@ impl<'a> Witness<'a> {
             self.opened.insert((hook.ifindex, key));
             if !(is_own && hook.direction == Direction::Ingress) {
                 self.opened_by_others.insert((hook.ifindex, key));
+            }
+            let misdelivered = self.world.subjects().any(|pod| {
+                pod.addresses.contains(&tuple.destination.into())
+                    && pod.name != self.world.veths[&hook.ifindex].pod
+            });
+            if outcome == Outcome::Deferred {
+                self.deferred.insert(key, hook.ifindex);
+            } else if hook.direction == Direction::Egress || !misdelivered {
+                self.deferred.remove(&key);
             }
             // The sender's side was judged, too.
             let sender = self.sender(hook.via, &tuple).filter(|_| hook.direction == Direction::Ingress);
@@ -296,7 +308,7 @@ impl<'a> Witness<'a> {
         }
         let passes = outcome.is_none_or(Outcome::passes);
         let holds = match outcome {
-            None => self.opened.contains(&(veth, key)),
+            None => self.opened.contains(&(veth, key)) && self.deferred.get(&key) != Some(&veth),
             Some(Outcome::Allowed | Outcome::Free) if isolated != (outcome == Some(Outcome::Allowed)) => {
                 false
             }
@@ -315,6 +327,7 @@ impl<'a> Witness<'a> {
         if passes {
             self.opened.insert((veth, key));
             self.opened_by_others.insert((veth, key));
+            self.deferred.remove(&key);
             if kind == Kind::FirstFragment {
                 self.fragments.insert(datagram, (tuple.source_port, tuple.destination_port));
             }
@@ -388,25 +401,48 @@ impl<'a> Witness<'a> {
         )
     }
 
-    /// What is behind the service that a packet goes to, if it goes to one.
-    fn backends(&self, tuple: &Tuple) -> Option<BTreeSet<(IpAddr, u16)>> {
+    /// Where a packet to a service may end, if it goes to one: addresses and ports; and whether it goes to a node port.
+    fn ends(&self, tuple: &Tuple) -> Option<(BTreeSet<(IpAddr, u16)>, bool)> {
         let protocol = Protocol::try_from(tuple.protocol).ok()?;
-        let destination: IpAddr = tuple.destination.into();
-        let is_front = |port: &ServicePort, service: &Service| {
-            let own =
-                service.cluster_addresses.contains(&destination) && port.number == tuple.destination_port;
-            let node_port =
-                self.world.node.contains(&destination) && port.node_port == Some(tuple.destination_port);
-            port.protocol == protocol && (own || node_port)
+        let (destination, port): (IpAddr, _) = (tuple.destination.into(), tuple.destination_port);
+        let to_node = self.world.node.contains(&destination);
+        let at = |is_there: &dyn Fn(&Service) -> bool, number: &dyn Fn(&ServicePort) -> Option<u16>| {
+            let services = self.world.cluster.services.values().filter(|service| is_there(service));
+            let services = services.filter(|service| {
+                let [first] = &service.ports[..] else { panic!("every service of the test has one port") };
+                first.protocol == protocol && number(first) == Some(port)
+            });
+            services.map(|service| self.endpoints(service, destination.is_ipv4())).collect::<Vec<_>>()
         };
-        let cluster = &self.world.cluster;
-        let service = cluster.services.values().find(|service| is_front(&service.ports[0], service))?;
-        let slices = cluster.slices.values().filter(|slice| slice.service == service.name);
+        let number = |port: &ServicePort| Some(port.number);
+        let owners = at(&|service| service.cluster_addresses.contains(&destination), &number);
+        let others = at(&|service| service.external_addresses.contains(&destination), &number);
+        let node_ports = match to_node && owners.is_empty() && others.is_empty() {
+            true => at(&|_| true, &|port| port.node_port),
+            false => Vec::new(),
+        };
+        // Without endpoints it is a port of the node's like any other.
+        let node_ports: Vec<_> = node_ports.into_iter().filter(|behind| !behind.is_empty()).collect();
+        if owners.is_empty() && others.is_empty() && node_ports.is_empty() {
+            return None;
+        }
+        // Who claims another's cluster address does not close it by a backend that is the node.
+        let counts = |(address, _): &&(IpAddr, u16)| owners.is_empty() || !self.world.node.contains(address);
+        let untranslated =
+            !others.is_empty() || to_node && !owners.is_empty() || owners.iter().any(BTreeSet::is_empty);
+        let own = owners.iter().chain(&node_ports).flatten();
+        let mut ends: BTreeSet<_> = own.chain(others.iter().flatten().filter(counts)).copied().collect();
+        ends.extend(untranslated.then_some((destination, port)));
+        Some((ends, !node_ports.is_empty()))
+    }
+
+    fn endpoints(&self, service: &Service, v4: bool) -> BTreeSet<(IpAddr, u16)> {
+        let slices = self.world.cluster.slices.values().filter(|slice| slice.service == service.name);
         let endpoints = slices.flat_map(|slice| {
             let port = slice.ports[0].number.expect("every slice of the test has one");
             slice.endpoints.iter().map(move |endpoint| (endpoint.address, port))
         });
-        Some(endpoints.filter(|(address, _)| address.is_ipv4() == destination.is_ipv4()).collect())
+        endpoints.filter(|(address, _)| address.is_ipv4() == v4).collect()
     }
 
     /// Whether a backend is a pod of this node under the same rules: then the compiled tables cannot tell it from the
@@ -432,7 +468,14 @@ impl<'a> Witness<'a> {
         if egress && pod.addresses.contains(&tuple.destination.into()) {
             return Said::Allowed;
         }
-        let Some(backends) = self.backends(tuple).filter(|_| egress) else {
+        let to_node = egress && self.world.node.contains(&tuple.destination.into());
+        let ends = self.ends(tuple).filter(|_| egress);
+        let is_node_port = ends.as_ref().is_some_and(|(_, is_node_port)| *is_node_port);
+        // Nothing sees what is delivered to the node, translated or not.
+        if to_node && !is_node_port && !allows(tuple.destination.into(), tuple.destination_port) {
+            return Said::Denied;
+        }
+        let Some((backends, _)) = ends else {
             let peer = if egress { tuple.destination.into() } else { self.source(hook.via, tuple) };
             return if allows(peer, tuple.destination_port) { Said::Allowed } else { Said::Denied };
         };

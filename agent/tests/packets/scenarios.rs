@@ -5,6 +5,7 @@ mod cluster;
 mod cluster_policies;
 mod connections;
 mod crowd;
+mod external;
 mod fragments;
 mod icmp;
 mod lifecycle;

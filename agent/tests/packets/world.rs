@@ -10,7 +10,7 @@ use podgate::{
     compiler::{self, Incremental, IncrementalInput, RuleSet, Subject, Tables},
     model::{
         Cluster, EndpointSlice, IpBlock, Name, NamedPort, Namespace, NetworkPolicy, Node, ObjectName, Peer,
-        Peers, Pod, PortRule, Ports, Requirement, Rule, Selector, Service, ServicePort, SliceEndpoint,
+        Peers, Pod, PortRule, Ports, Proxy, Requirement, Rule, Selector, Service, ServicePort, SliceEndpoint,
         SlicePort,
     },
     publisher::{Judged, Wanted},
@@ -204,6 +204,7 @@ impl World {
             cluster_addresses: Family::ALL.map(service_at).to_vec(),
             external_addresses: Vec::new(),
             internal_local: false,
+            proxy: Proxy::KubeProxy,
             ports: vec![port],
         };
         self.cluster.services.insert(name.clone(), service.into());
@@ -221,12 +222,38 @@ impl World {
                 let slice = EndpointSlice {
                     name: slice_name.clone(),
                     service: name.clone(),
+                    proxy: Proxy::KubeProxy,
                     ports: vec![SlicePort { name: "".into(), protocol, number: Some(*port) }],
                     endpoints: vec![endpoint],
                 };
                 self.cluster.slices.insert(slice_name, slice.into());
             }
         }
+        self
+    }
+
+    /// One more service, with a cluster address that nobody asks for, which claims this address and TCP port 80 as an
+    /// external one.
+    #[must_use]
+    pub(crate) fn external(self, address: IpAddr, backends: &[(Host, u16)]) -> Self {
+        let number = self.cluster.services.len();
+        let mut world = self.service(Protocol::Tcp, backends);
+        let name = ObjectName::new("x", format!("s{number}"));
+        let service = Arc::make_mut(&mut world.cluster.services[&name]);
+        let own = |family| {
+            if family == Family::V4 { format!("10.97.0.{number}") } else { format!("fd00:97::{number}") }
+        };
+        service.cluster_addresses = Family::ALL.map(|family| ip(&own(family))).to_vec();
+        service.external_addresses = vec![address];
+        service.ports[0].node_port = None;
+        world
+    }
+
+    /// The last service that was added is served by another proxy than kube-proxy.
+    #[must_use]
+    pub(crate) fn of_another_proxy(mut self) -> Self {
+        let name = ObjectName::new("x", format!("s{}", self.cluster.services.len() - 1));
+        Arc::make_mut(&mut self.cluster.services[&name]).proxy = Proxy::Other;
         self
     }
 

@@ -2,8 +2,8 @@
 
 use super::{dhcp::is_dhcp_request, is_spoofed};
 use crate::{
-    Endpoint, IdentityId, Judged, NODE, Outcome, Protocol, RowKey, ServiceKey, ServiceVerdict, Tables, Tuple,
-    packet::forget, tables::classify,
+    Address, Endpoint, IdentityId, Judged, NODE, Outcome, Protocol, RowKey, ServiceKey, ServiceVerdict,
+    Tables, Tuple, packet::forget, tables::classify,
 };
 
 /// May the pod behind this veth open this connection?
@@ -57,12 +57,11 @@ fn by_egress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged,
     if to_itself {
         return Outcome::Itself;
     }
-    if let Some(verdict) = service(tuple, to_node, endpoint, judged, tables) {
-        return match verdict {
-            ServiceVerdict::Allowed => Outcome::Allowed,
-            ServiceVerdict::Deferred => Outcome::Deferred,
-            ServiceVerdict::Denied => Outcome::Denied,
-        };
+    let front = front(tuple, to_node, endpoint, tables);
+    // What the node has itself and does not translate is delivered to it, where no hook sees it: that is asked first.
+    let is_certain = !to_node || front.is_unspecified();
+    if is_certain && let Some(verdict) = service(tuple, front, endpoint, judged, tables) {
+        return by_verdict(verdict);
     }
     let (slot, policy) = (endpoint.slot, judged.policy);
     let (identity, class) =
@@ -77,29 +76,48 @@ fn by_egress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged,
     let has_bit = tables.row(slot, &key).is_some_and(|row| row.has(class));
     match (has_bit, to_node) {
         (true, false) => Outcome::Allowed,
-        (false, true) => Outcome::OwnNode,
         (false, false) | (true, true) => Outcome::Denied,
+        (false, true) => match service(tuple, tuple.destination, endpoint, judged, tables) {
+            Some(verdict) => by_verdict(verdict),
+            None => Outcome::OwnNode,
+        },
     }
 }
 
-/// The verdict on a service's address and port, for which the node will choose a backend only later. A port of the
-/// node's own addresses may be one, too: a node port, which stands in the table under the unspecified address.
+/// The address under which a service may stand in the table: a port of the node's own addresses may be a node port, which
+/// stands under the unspecified address.
+#[inline(always)]
+fn front<T: Tables>(tuple: &Tuple, to_node: bool, endpoint: &Endpoint, tables: &T) -> Address {
+    let Ok(protocol) = Protocol::try_from(tuple.protocol) else { return tuple.destination };
+    let exact = ServiceKey::new(tuple.destination, protocol, tuple.destination_port);
+    if to_node && tables.service(endpoint.slot, &exact).is_none() {
+        tuple.destination.unspecified()
+    } else {
+        tuple.destination
+    }
+}
+
+#[inline(always)]
+const fn by_verdict(verdict: ServiceVerdict) -> Outcome {
+    match verdict {
+        ServiceVerdict::Allowed => Outcome::Allowed,
+        ServiceVerdict::Deferred => Outcome::Deferred,
+        ServiceVerdict::Denied => Outcome::Denied,
+    }
+}
+
+/// The verdict on a service's address and port, for which the node will choose a backend only later.
 #[inline(always)]
 fn service<T: Tables>(
     tuple: &Tuple,
-    to_node: bool,
+    address: Address,
     endpoint: &Endpoint,
     judged: &mut Judged,
     tables: &T,
 ) -> Option<ServiceVerdict> {
     let protocol = Protocol::try_from(tuple.protocol).ok()?;
-    let mut key = ServiceKey::new(tuple.destination, protocol, tuple.destination_port);
-    let mut service = tables.service(endpoint.slot, &key);
-    if service.is_none() && to_node {
-        key.address = tuple.destination.unspecified();
-        service = tables.service(endpoint.slot, &key);
-    }
-    let service = service?;
+    let key = ServiceKey::new(address, protocol, tuple.destination_port);
+    let service = tables.service(endpoint.slot, &key)?;
     (judged.identity, judged.class) = (IdentityId(service.0), Judged::SERVICE);
     let row = tables.row(endpoint.slot, &RowKey::of_service(judged.policy, service));
     Some(ServiceVerdict::of(row.unwrap_or_default()))

@@ -123,15 +123,21 @@ fn connection<T: Tables>(
             Direction::Ingress => flow.server_if,
         };
         let stale = headers.segment.opens() || tables.recheck();
-        if judged_at == sender.pod && (!stale || flow.judged_in(side) == tables.epoch()) {
+        let is_judged = matches!(side, Direction::Ingress) || flow.seen.has_egress();
+        if judged_at == sender.pod && is_judged && (!stale || flow.judged_in(side) == tables.epoch()) {
             if now.wrapping_sub(flow.last) >= tables.refresh() {
                 tables.refresh_flow(place, lookup, now, flow.seen);
             }
             return None;
         }
     }
-    // No reply comes this way: the entry lives as one that was replied to.
-    let seen = Seen::REPLY.with(Seen::CLIENT_IS_LOW, source_is_low);
+    // The entry of `from_pod`, when the node has not translated what was deferred there. Else no reply comes this way: the
+    // entry lives as one that was replied to.
+    let is_deferred = found.is_some() && is_from_client(flow, source_is_low) && flow.seen.has(Seen::DEFERRED);
+    let seen = match is_deferred {
+        true => flow.seen.with(Seen::UNTRANSLATED, true),
+        false => Seen::REPLY.with(Seen::CLIENT_IS_LOW, source_is_low),
+    };
     *entry = Flow { last: now, seen, ..Flow::EMPTY };
     *is_judged = was_judged_at_veth(sender, packet, headers, tracked, original, now, tables);
     let isolated = tables.endpoint(sender.pod).egress.isolates();

@@ -1,8 +1,9 @@
 //! Kubernetes Services in the lab: the manifests, and on each node the rules by which kube-proxy would lead clients.
 //!
 //! In: a service and its backends. Out: a Service and its EndpointSlices next to the other manifests, and one nftables
-//! table for the service on each node: DNAT in turn to the backends, and masquerading by kube-proxy's mark 0x4000 for
-//! node ports, hairpins and clients outside the cluster. Left out: session affinity and load balancers.
+//! table for the service on each node: DNAT in turn to the backends, REJECT where there are none, and masquerading by
+//! kube-proxy's mark 0x4000 for node ports, hairpins and clients outside the cluster. Left out: session affinity and load
+//! balancers.
 
 use std::{fmt::Write, net::IpAddr};
 
@@ -19,6 +20,8 @@ pub struct ClusterService {
     protocol: &'static str,
     port: u16,
     node_port: Option<u16>,
+    external: Vec<Addresses>,
+    other_proxy: bool,
     local_traffic: bool,
     masquerade_all: bool,
     backends: Vec<Backend>,
@@ -51,6 +54,8 @@ impl ClusterService {
             protocol,
             port,
             node_port,
+            external: Vec::new(),
+            other_proxy: false,
             local_traffic,
             masquerade_all,
             backends: Vec::new(),
@@ -59,6 +64,18 @@ impl ClusterService {
 
     pub fn node_port(mut self, port: u16) -> Self {
         self.node_port = Some(port);
+        self
+    }
+
+    /// `externalIPs`.
+    pub fn external(mut self, addresses: Addresses) -> Self {
+        self.external.push(addresses);
+        self
+    }
+
+    /// The label that tells kube-proxy to leave the service to another proxy.
+    pub fn other_proxy(mut self) -> Self {
+        self.other_proxy = true;
         self
     }
 
@@ -88,8 +105,14 @@ impl ClusterService {
     /// Writes the manifests and, when these are there, the rules of these nodes.
     pub fn apply(&self, nodes: &[&Node]) -> Result<()> {
         let Some(first) = nodes.first() else { return Ok(()) };
-        first.manifests.write(&format!("service-{}.{}.yaml", self.namespace, self.name), &self.manifest())?;
+        self.announce(first)?;
         nodes.iter().try_for_each(|node| self.load(node))
+    }
+
+    /// Writes the manifests alone: no node translates to it.
+    pub fn announce(&self, node: &Node) -> Result<()> {
+        let name = format!("service-{}.{}.yaml", self.namespace, self.name);
+        node.manifests.write(&name, &self.manifest())
     }
 
     fn manifest(&self) -> String {
@@ -97,10 +120,18 @@ impl ClusterService {
         let (name, namespace, v6) = (quoted(&self.name), quoted(&self.namespace), quoted(&v6.to_string()));
         let metadata = |name: &str| format!("metadata:\n  name: {name}\n  namespace: {namespace}\n");
         let mut text = format!("apiVersion: v1\nkind: Service\n{}", metadata(&name));
+        if self.other_proxy {
+            text += "  labels: {service.kubernetes.io/service-proxy-name: other}\n";
+        }
         let kind = if self.node_port.is_some() { "NodePort" } else { "ClusterIP" };
         text += &format!("spec:\n  type: {kind}\n  clusterIP: {v4}\n  clusterIPs: [{v4}, {v6}]\n");
         if self.local_traffic {
             text += "  externalTrafficPolicy: Local\n";
+        }
+        if !self.external.is_empty() {
+            let all = self.external.iter().flat_map(|addresses| addresses.both());
+            let all: Vec<String> = all.map(|address| quoted(&address.to_string())).collect();
+            text += &format!("  externalIPs: [{}]\n", all.join(", "));
         }
         text += &format!("  ports:\n  - protocol: {}\n    port: {}\n", self.protocol, self.port);
         if let Some(port) = self.node_port {
@@ -143,6 +174,7 @@ impl ClusterService {
         let protocol = self.protocol.to_lowercase();
         let mut text = String::new();
         let mut dispatch = String::new();
+        let mut refusals = String::new();
         let families = [("ip", "ipv4"), ("ip6", "ipv6")].into_iter().zip(self.addresses().both()).zip(PODS);
         for (place, (((family, nfproto), own), pods)) in families.enumerate() {
             let at = |backend: &Backend| backend.addresses.both()[place];
@@ -174,11 +206,17 @@ impl ClusterService {
             };
             add(&mut text, &format!("{family}_outside"), &outside);
 
-            let to_service = format!("{family} daddr {own} {protocol} dport {}", self.port);
             let clients =
                 if self.masquerade_all { String::new() } else { format!("{family} saddr != {pods}") };
-            writeln!(dispatch, "    {to_service} {clients} {}", mark()).expect("writing to a string");
-            writeln!(dispatch, "    {to_service} goto {family}_all").expect("writing to a string");
+            let external = self.external.iter().map(|addresses| addresses.both()[place]);
+            for address in external.chain([own]) {
+                let to_service = format!("{family} daddr {address} {protocol} dport {}", self.port);
+                writeln!(dispatch, "    {to_service} {clients} {}", mark()).expect("writing to a string");
+                writeln!(dispatch, "    {to_service} goto {family}_all").expect("writing to a string");
+                if self.backends.is_empty() {
+                    writeln!(refusals, "    {to_service} ct state new reject").expect("writing to a string");
+                }
+            }
             if let Some(port) = self.node_port {
                 writeln!(
                     dispatch,
@@ -188,6 +226,11 @@ impl ClusterService {
             }
         }
         text += &format!("  chain dispatch {{\n{dispatch}  }}\n");
+        for hook in ["forward", "output"] {
+            text += &format!(
+                "  chain filter_{hook} {{\n    type filter hook {hook} priority 0;\n{refusals}  }}\n"
+            );
+        }
         for hook in ["prerouting", "output"] {
             text += &format!("  chain {hook} {{ type nat hook {hook} priority -100; jump dispatch; }}\n");
         }

@@ -22,6 +22,7 @@ mod scene;
 mod services;
 mod told;
 mod topology;
+mod translation;
 mod unenforced;
 mod veths;
 mod walkthrough;
@@ -80,6 +81,7 @@ fn all() -> impl Iterator<Item = Case> {
     let with_either_hook = [
         isolation::TESTS,
         services::TESTS,
+        translation::TESTS,
         live::TESTS,
         cluster_policies::TESTS,
         arrival::TESTS,

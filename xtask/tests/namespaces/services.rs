@@ -35,18 +35,18 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_datagram_led_to_another_backend_is_judged_anew", other_backend),
 ];
 
-const PORT: u16 = 8080;
-const NODE_PORT: u16 = 30_080;
-const WEB: Traffic = Traffic::Http(80);
+pub(crate) const PORT: u16 = 8080;
+pub(crate) const NODE_PORT: u16 = 30_080;
+pub(crate) const WEB: Traffic = Traffic::Http(80);
 
 /// A pod in namespace `x` with the label `app`, which serves HTTP.
-fn server(node: &Node, name: &str, app: &str) -> Result<(Pod, xtask::lab::Server)> {
+pub(crate) fn server(node: &Node, name: &str, app: &str) -> Result<(Pod, xtask::lab::Server)> {
     let pod = node.pod(&format!("x/{name}")).labels(&[("app", app)]).start()?;
     let server = pod.place.serve(Service::Http(PORT))?;
     Ok((pod, server))
 }
 
-fn allow_egress_to(app: &str) -> String {
+pub(crate) fn allow_egress_to(app: &str) -> String {
     format!(
         "  podSelector: {{matchLabels: {{app: client}}}}\n  policyTypes: [Egress]\n  egress:\n  \
          - to: [{{podSelector: {{matchLabels: {{app: {app}}}}}}}]\n    ports: [{{port: {PORT}}}]\n"
@@ -54,7 +54,7 @@ fn allow_egress_to(app: &str) -> String {
 }
 
 /// How many of some connections get through; each asks the next backend.
-fn count(from: &Place, to: IpAddr, traffic: Traffic, times: usize) -> Result<usize> {
+pub(crate) fn count(from: &Place, to: IpAddr, traffic: Traffic, times: usize) -> Result<usize> {
     let seen = together(&vec![(); times], |()| from.probe(to, traffic, BRIEF))?;
     ensure!(
         seen.iter().all(|seen| [Seen::Reached, Seen::Blocked].contains(seen)),

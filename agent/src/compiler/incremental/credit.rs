@@ -116,10 +116,13 @@ impl Judgement {
                 place = tables.services.fronts.get(&key);
             }
             let behind = place.and_then(|place| tables.services.behind.get(place));
+            let itself =
+                || end(tables.identities.identity(met.peer), tables.classes.class(protocol, met.port));
             let ends = behind.into_iter().flat_map(|behind| behind.iter()).map(|backend| match *backend {
                 Backend::Node { identity, class }
                 | Backend::Local { identity, class, .. }
                 | Backend::Elsewhere { identity, class } => end(identity, class),
+                Backend::Untranslated => itself(),
             });
             return ends.collect();
         }

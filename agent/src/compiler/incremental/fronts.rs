@@ -1,8 +1,9 @@
 //! Addresses and ports of services, and the verdicts on what is behind them.
 //!
-//! A service is looked at anew when it or one of its slices changed, or when one of its backends looks different from this
-//! node: its address has another identity, or is a local pod's that was not, or is no more. Its fronts then lead to other
-//! sets of backends. The verdict of a rule set on a set never changes: a set with another verdict is another set.
+//! A service is looked at again when it or one of its slices changed, or when one of its backends or of its own addresses
+//! looks different from this node: it has another identity, or is a local pod's that was not, or is no more. Its fronts then
+//! lead to other sets of backends. A front that other services claim as well is made of the claims of all of them. The
+//! verdict of a rule set on a set never changes: a set with another verdict is another set.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -17,7 +18,7 @@ use super::{changes::Forms, claims::Moves, numbering, numbering::Numbering};
 use crate::{
     compiler::{
         Backend, Classes, PortRange, Services,
-        services::{View, has_handshake, judge},
+        services::{Claim, View, has_foreign_node_port, has_handshake, judge, together},
     },
     model::{Cluster, EndpointSlice, ObjectName, SlicesByService},
 };
@@ -31,8 +32,10 @@ pub(super) struct Fronts {
     /// How many fronts lead to a place, and how many of them without a handshake.
     uses: HashMap<usize, (usize, usize)>,
     of_service: BTreeMap<ObjectName, Vec<ServiceKey>>,
-    /// Two services claim one address and port: they are all looked at, in order, and the last one has it.
-    contested: bool,
+    /// The addresses and ports that each service claims.
+    claims: BTreeSet<ClaimKey>,
+    /// See [`has_foreign_node_port`].
+    foreign: BTreeSet<ObjectName>,
     judging: BTreeSet<usize>,
     /// By (rule set, place): see [`Services::leave_node`].
     leaving: BTreeSet<(usize, usize)>,
@@ -40,6 +43,19 @@ pub(super) struct Fronts {
     local: HashMap<IpAddr, [usize; 2]>,
     own_addresses: BTreeSet<IpAddr>,
     slices: Slices,
+}
+
+/// Address, port, protocol; the unspecified address is that of node ports. In the order of addresses, unlike
+/// [`ServiceKey`].
+type ClaimKey = (IpAddr, u16, u16, ObjectName);
+
+fn claim_key(key: &ServiceKey, service: ObjectName) -> ClaimKey {
+    (key.address.into(), key.port, key.protocol, service)
+}
+
+/// Less than that of any service.
+fn nameless() -> ObjectName {
+    ObjectName::new("", "")
 }
 
 /// What may have changed what a service looks like.
@@ -75,21 +91,16 @@ impl Fronts {
             self.slices.follow(work);
         }
         let mut touched = BTreeSet::new();
-        let mut looked_at = !first && !self.contested;
-        if looked_at {
+        if first {
+            let all = work.new.services.keys().cloned().collect();
+            self.look_at(&all, work.new, view, &mut touched);
+            touched.insert(0);
+        } else {
             if let Some(classes) = work.classes {
                 self.describe(classes, view.classes);
             }
             let dirty = self.dirty(work, view);
             self.look_at(&dirty, work.new, view, &mut touched);
-            looked_at = !self.contested;
-        }
-        if !looked_at {
-            self.start_over();
-            touched.clear();
-            let all: Vec<ObjectName> = work.new.services.keys().cloned().collect();
-            self.look_at(&all, work.new, view, &mut touched);
-            touched.insert(0);
         }
         self.local.clone_from(view.local);
         self.own_addresses.clone_from(view.site.own_addresses);
@@ -98,11 +109,11 @@ impl Fronts {
             behind: self.places.contents().clone(),
             fronts: self.fronts.clone(),
             verdicts: self.verdicts.clone(),
-            leave_node: !self.leaving.is_empty(),
+            leave_node: !self.leaving.is_empty() || !self.foreign.is_empty(),
         }
     }
 
-    fn dirty(&self, work: &Work<'_>, view: &View<'_>) -> Vec<ObjectName> {
+    fn dirty(&self, work: &Work<'_>, view: &View<'_>) -> BTreeSet<ObjectName> {
         let mut addresses: BTreeSet<IpAddr> = work.moves.keys().copied().collect();
         addresses.extend(self.own_addresses.symmetric_difference(view.site.own_addresses));
         let differ = |of: &HashMap<IpAddr, [usize; 2]>, other: &HashMap<IpAddr, [usize; 2]>| -> Vec<IpAddr> {
@@ -112,14 +123,32 @@ impl Fronts {
         addresses.extend(differ(view.local, &self.local));
         let mut services: BTreeSet<&ObjectName> = work.services.clone();
         services.extend(addresses.iter().flat_map(|address| self.slices.within(*address..=*address)));
+        services.extend(addresses.iter().flat_map(|address| self.claimants(*address..=*address)));
         if let Some(classes) = work.classes {
             let changed = classes.differences(view.classes);
             let slices = work.new.slices.values();
-            let of_changed = slices.filter(|slice| slice.ports.iter().any(|port| changed.contains(port)));
+            let of_changed = slices.filter(|slice| {
+                slice
+                    .ports
+                    .iter()
+                    .any(|port| port.number.is_some_and(|number| changed.contains(port.protocol, number)))
+            });
             services.extend(of_changed.map(|slice| &slice.service));
+            let of_changed = work.new.services.values().filter(|service| {
+                service.ports.iter().any(|port| changed.contains(port.protocol, port.number))
+            });
+            services.extend(of_changed.map(|service| &service.name));
         }
         services.extend(work.blocks.iter().flat_map(|block| self.slices.within(block.clone())));
+        services.extend(work.blocks.iter().flat_map(|block| self.claimants(block.clone())));
         services.into_iter().cloned().collect()
+    }
+
+    /// The services that have addresses among these.
+    fn claimants(&self, addresses: RangeInclusive<IpAddr>) -> impl Iterator<Item = &ObjectName> {
+        let (first, last) = addresses.into_inner();
+        let claims = self.claims.range((first, 0, 0, nameless())..);
+        claims.take_while(move |(address, ..)| *address <= last).map(|(.., service)| service)
     }
 
     /// Describes what is known by the indexes of new classes. What is in a class that is no more is looked at anew.
@@ -136,47 +165,66 @@ impl Fronts {
                 Backend::Elsewhere { identity, class: at } => {
                     Backend::Elsewhere { identity, class: class(at)? }
                 }
+                Backend::Untranslated => Backend::Untranslated,
             })
         };
         self.places.rewrite(|behind| behind.iter().map(backend).collect());
     }
 
-    fn start_over(&mut self) {
-        self.places.clear();
-        (self.fronts, self.verdicts) = (OrdMap::new(), OrdMap::new());
-        self.uses.clear();
-        self.of_service.clear();
-        self.leaving.clear();
-        self.judging.clear();
-        self.contested = false;
-    }
-
-    /// Renews the fronts of services, given in order. `touched`: places that fronts lead to now, or did.
+    /// Renews the fronts of services. `touched`: places that fronts lead to now, or did.
     fn look_at(
         &mut self,
-        services: &[ObjectName],
+        services: &BTreeSet<ObjectName>,
         cluster: &Cluster,
         view: &View<'_>,
         touched: &mut BTreeSet<usize>,
     ) {
+        let mut claims: BTreeMap<ServiceKey, Vec<Claim>> = BTreeMap::new();
         for name in services {
             for key in self.of_service.remove(name).unwrap_or_default() {
-                self.lead(key, None, touched);
+                self.claims.remove(&claim_key(&key, name.clone()));
+                claims.insert(key, Vec::new());
             }
         }
         for name in services {
-            let Some(service) = cluster.services.get(name) else { continue };
-            let slices = self.slices.of_service(name).filter_map(|slice| cluster.slices.get(slice));
-            let slices = SlicesByService::of(slices.map(AsRef::as_ref));
-            let mut keys = Vec::new();
-            for (key, behind) in view.fronts(service, &slices) {
-                self.contested |= self.fronts.contains_key(&key);
-                let place = self.places.number(&behind.into());
-                self.lead(key, Some(place), touched);
-                keys.push(key);
+            match cluster.services.get(name).is_some_and(|service| has_foreign_node_port(service)) {
+                true => self.foreign.insert(name.clone()),
+                false => self.foreign.remove(name),
+            };
+            let found = self.claims_of(name, cluster, view, |_| true);
+            let keys = found.keys().copied().collect();
+            for (key, claim) in found {
+                self.claims.insert(claim_key(&key, name.clone()));
+                claims.entry(key).or_default().push(claim);
             }
             self.of_service.insert(name.clone(), keys);
         }
+        for (key, mut claims) in claims {
+            let at = claim_key(&key, nameless());
+            let all = self
+                .claims
+                .range(at.clone()..)
+                .take_while(|claim| (claim.0, claim.1, claim.2) == (at.0, at.1, at.2));
+            let others = all.map(|(.., service)| service).filter(|service| !services.contains(service));
+            for other in others {
+                claims.extend(self.claims_of(other, cluster, view, |wanted| *wanted == key).into_values());
+            }
+            let place = (!claims.is_empty()).then(|| self.places.number(&together(claims).into()));
+            self.lead(key, place, touched);
+        }
+    }
+
+    /// What a service has at those of its addresses and ports that are wanted.
+    fn claims_of(
+        &self,
+        name: &ObjectName,
+        cluster: &Cluster,
+        view: &View<'_>,
+        is_wanted: impl Fn(&ServiceKey) -> bool,
+    ) -> BTreeMap<ServiceKey, Claim> {
+        let Some(service) = cluster.services.get(name) else { return BTreeMap::new() };
+        let slices = self.slices.of_service(name).filter_map(|slice| cluster.slices.get(slice));
+        view.claims(service, &SlicesByService::of(slices.map(AsRef::as_ref)), is_wanted)
     }
 
     fn lead(&mut self, key: ServiceKey, place: Option<usize>, touched: &mut BTreeSet<usize>) {

@@ -6,7 +6,9 @@ use serde_json::json;
 use super::*;
 use crate::{
     explain::{self, tests::*},
-    model::{EndpointSlice, NetworkPolicy, Peer, Peers, PortRule, Ports, Selector, SliceEndpoint, SlicePort},
+    model::{
+        EndpointSlice, NetworkPolicy, Peer, Peers, PortRule, Ports, Proxy, Selector, SliceEndpoint, SlicePort,
+    },
 };
 
 /// x/web, ports http 80 -> 8080 with node port 30080 and dns UDP 53, before x/b of n1 and y/c of n2, in both families;
@@ -19,6 +21,7 @@ fn cluster_with_services(policies: Vec<NetworkPolicy>) -> Cluster {
         cluster_addresses: addresses(own),
         external_addresses: addresses(external),
         internal_local,
+        proxy: Proxy::KubeProxy,
         ports: vec![
             ServicePort { name: "http".into(), protocol: Protocol::Tcp, number: 80, node_port: Some(30080) },
             ServicePort { name: "dns".into(), protocol: Protocol::Udp, number: 53, node_port: None },
@@ -27,6 +30,7 @@ fn cluster_with_services(policies: Vec<NetworkPolicy>) -> Cluster {
     let slice = |service: &str, name: &str, endpoints: [(&str, &str); 2]| EndpointSlice {
         name: ObjectName::new("x", name),
         service: ObjectName::new("x", service),
+        proxy: Proxy::KubeProxy,
         ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, number: Some(8080) }],
         endpoints: endpoints
             .map(|(address, node)| SliceEndpoint {

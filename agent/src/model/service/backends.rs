@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{EndpointSlice, Front, Service, ServicePort, SliceEndpoint};
+use super::{EndpointSlice, Front, Proxy, Service, ServicePort, SliceEndpoint};
 use crate::model::{Cluster, Name, ObjectName};
 
 /// The slices of each service.
@@ -49,26 +49,46 @@ impl SlicesByService<'_> {
         v6: bool,
         node: &Name,
     ) -> BTreeSet<(IpAddr, u16)> {
-        let slices = self.0.get(&service.name).into_iter().flatten();
         let local_only = service.internal_local && front == Front::Cluster;
-        let is_reachable = |endpoint: &SliceEndpoint| {
-            endpoint.address.is_ipv6() == v6 && (!local_only || endpoint.node.as_ref() == Some(node))
-        };
+        let is_reachable = |endpoint: &SliceEndpoint| !local_only || endpoint.node.as_ref() == Some(node);
         let (mut ready, mut leaving) = (BTreeSet::new(), BTreeSet::new());
-        for slice in slices {
-            let leads_here =
-                slice.ports.iter().filter(|to| to.name == port.name && to.protocol == port.protocol);
-            for number in leads_here.filter_map(|to| to.number) {
-                for endpoint in slice.endpoints.iter().filter(|endpoint| is_reachable(endpoint)) {
-                    if endpoint.ready {
-                        ready.insert((endpoint.address, number));
-                    } else if endpoint.serving && endpoint.terminating {
-                        leaving.insert((endpoint.address, number));
-                    }
-                }
+        for (endpoint, number) in self.endpoints(service, port, v6) {
+            if is_reachable(endpoint) && endpoint.ready {
+                ready.insert((endpoint.address, number));
+            } else if is_reachable(endpoint) && endpoint.serving && endpoint.terminating {
+                leaving.insert((endpoint.address, number));
             }
         }
         if ready.is_empty() { leaving } else { ready }
+    }
+
+    /// All endpoints of a port, whatever their conditions and wherever they are: what may be chosen at another time or by
+    /// another proxy.
+    pub fn all(&self, service: &Service, port: &ServicePort, v6: bool) -> BTreeSet<(IpAddr, u16)> {
+        self.endpoints(service, port, v6).map(|(endpoint, number)| (endpoint.address, number)).collect()
+    }
+
+    /// The endpoints behind a port of a service, with its number there.
+    fn endpoints(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+        v6: bool,
+    ) -> impl Iterator<Item = (&SliceEndpoint, u16)> {
+        let is_read = |slice: &&&EndpointSlice| match service.proxy {
+            Proxy::KubeProxy => slice.proxy == Proxy::KubeProxy,
+            Proxy::Other => slice.proxy != Proxy::Headless,
+            Proxy::Headless => true,
+        };
+        let slices = self.0.get(&service.name).into_iter().flatten().filter(is_read);
+        slices.flat_map(move |slice| {
+            let leads_here =
+                slice.ports.iter().filter(|to| to.name == port.name && to.protocol == port.protocol);
+            let numbers = leads_here.filter_map(|to| to.number);
+            let endpoints =
+                move || slice.endpoints.iter().filter(move |endpoint| endpoint.address.is_ipv6() == v6);
+            numbers.flat_map(move |number| endpoints().map(move |endpoint| (endpoint, number)))
+        })
     }
 }
 

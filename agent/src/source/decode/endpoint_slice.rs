@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::{EndpointSlice, Labels, ObjectName, SliceEndpoint, SlicePort};
+use crate::model::{EndpointSlice, Labels, ObjectName, Proxy, SliceEndpoint, SlicePort};
 
 use super::{
     Decoded, address,
@@ -15,8 +15,10 @@ use super::{
 };
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
-/// On the slices of services that have no cluster address: kube-proxy does not read them.
+/// On the slices of services that have no cluster address, and of those of another proxy, which the controller gives all
+/// labels of their service: kube-proxy reads neither.
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+const PROXY_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
 /// `addressType`, where the addresses are IP addresses.
 #[derive(Clone, Copy)]
@@ -28,15 +30,17 @@ enum Family {
 pub(super) fn read(fields: &Object<'_>, name: ObjectName, labels: &Labels, names: &mut Interner) -> Decoded {
     let service = labels.get(SERVICE_LABEL).filter(|service| !service.is_empty());
     let family = family(&fields.get("addressType"));
-    let (Some(service), Ok(Some(family)), false) = (service, family, labels.contains_key(HEADLESS_LABEL))
-    else {
-        return Decoded::UnservedSlice(name);
+    let (Some(service), Ok(Some(family))) = (service, family) else { return Decoded::UnservedSlice(name) };
+    let proxy = match (labels.contains_key(HEADLESS_LABEL), labels.contains_key(PROXY_LABEL)) {
+        (true, _) => Proxy::Headless,
+        (false, true) => Proxy::Other,
+        (false, false) => Proxy::KubeProxy,
     };
     let service = ObjectName { namespace: name.namespace.clone(), name: service.clone() };
     let (ports, endpoints) = (fields.get("ports"), fields.get("endpoints"));
     let endpoints = endpoints.items().into_iter().flatten();
     let endpoints = endpoints.filter_map(|item| endpoint(&item, family, names).ok()).collect();
-    Decoded::Slice(EndpointSlice { name, service, ports: slice_ports(&ports, names), endpoints })
+    Decoded::Slice(EndpointSlice { name, service, proxy, ports: slice_ports(&ports, names), endpoints })
 }
 
 /// `None` for names, which kube-proxy does not read.

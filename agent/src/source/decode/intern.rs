@@ -1,6 +1,7 @@
 //! One copy of each name, each label set and each list of named ports: the pods of a large cluster repeat a few thousand of them.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashSet},
     sync::Arc,
 };
@@ -14,8 +15,29 @@ pub(super) struct Interner {
     ports: HashSet<Arc<[NamedPort]>>,
 }
 
+/// A name as it is kept: what is printed of it later must not speak to a terminal or look like something else. No valid
+/// name or label holds a character that is escaped, nor a backslash.
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
+    let is_bad = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(is_bad) {
+        return text.into();
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match is_bad(character) {
+            true => escaped.extend(character.escape_default()),
+            false => escaped.push(character),
+        }
+    }
+    escaped.into()
+}
+
 impl Interner {
     pub(super) fn name(&mut self, text: &str) -> Name {
+        let text = &*printable(text);
         if let Some(name) = self.names.get(text) {
             return name.clone();
         }
@@ -64,6 +86,21 @@ mod tests {
         let (first, second, other) = (web("web"), web("web"), web("db"));
         assert!(Arc::ptr_eq(&first, &second));
         assert!(!Arc::ptr_eq(&first, &other));
+    }
+
+    #[test]
+    fn names_hold_nothing_that_a_terminal_obeys() {
+        let mut interner = Interner::default();
+        for (text, expected) in [
+            ("web-1.example_A/b", "web-1.example_A/b"),
+            ("ü", "ü"),
+            ("a\u{1b}[31mb", "a\\u{1b}[31mb"),
+            ("a\nb\r\t\0", "a\\nb\\r\\t\\u{0}"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("\u{202e}bew", "\\u{202e}bew"),
+        ] {
+            assert_eq!(&*interner.name(text), expected);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::model::{Labels, NAMESPACE_NAME_LABEL, Name, ObjectName};
 use super::{
     Place,
     field::{Field, Object, Reported, quoted},
-    intern::Interner,
+    intern::{Interner, printable},
     kind::{Kind, ObjectId},
     syntax,
 };
@@ -71,7 +71,7 @@ impl Metadata {
 /// What to call an object in a fault, before anything of it is known to be right.
 pub(super) fn label(value: &Value, kind: Kind, place: &Place) -> String {
     let text = |pointer| value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let name = text("/metadata/name").map_or_else(|| unnamed(place), Name::from);
+    let name = text("/metadata/name").map_or_else(|| unnamed(place), |text| printable(text).into());
     let id = if kind.is_namespaced() {
         let namespace = text("/metadata/namespace").unwrap_or(DEFAULT_NAMESPACE);
         ObjectId::of_namespace(kind, ObjectName::new(namespace, name))
@@ -83,7 +83,7 @@ pub(super) fn label(value: &Value, kind: Kind, place: &Place) -> String {
 
 /// The name of an object that has none. No real name looks like it, and no two places give the same.
 pub(super) fn unnamed(Place { origin, position }: &Place) -> Name {
-    format!("(unnamed, {origin} {position})").into()
+    printable(&format!("(unnamed, {origin} {position})")).into()
 }
 
 fn name(field: &Field<'_>, kind: Kind) -> Result<Name, Reported> {
@@ -95,7 +95,7 @@ fn name(field: &Field<'_>, kind: Kind) -> Result<Name, Reported> {
         }
     };
     syntax::report(field, name, syntax);
-    Ok(name.into())
+    Ok(printable(name).into())
 }
 
 fn namespace<'a>(metadata: &Object<'a>, kind: Kind) -> Option<&'a str> {

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::{ObjectName, Service, ServicePort};
+use crate::model::{Labels, ObjectName, Proxy, Service, ServicePort};
 
 use super::{
     Decoded, address,
@@ -19,19 +19,34 @@ use super::{
 /// What a headless service has in the place of its cluster address.
 const HEADLESS: &str = "None";
 
+/// kube-proxy lists no service that has one of these labels.
+const FOREIGN_LABELS: [&str; 2] =
+    ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
+
 /// kube-proxy skips a service without cluster address and one that is only a name, whatever else they say.
-pub(super) fn read(fields: &Object<'_>, name: ObjectName, names: &mut Interner) -> Decoded {
+pub(super) fn read(fields: &Object<'_>, name: ObjectName, labels: &Labels, names: &mut Interner) -> Decoded {
     let (spec, status) = (fields.get("spec"), fields.get("status"));
     let Ok(spec) = spec.object() else { return Decoded::UnservedService(name) };
     let cluster_addresses = cluster_addresses(&spec);
-    if cluster_addresses.is_empty() || matches!(spec.get("type").text(), Ok(Some("ExternalName"))) {
-        return Decoded::UnservedService(name);
-    }
+    let is_name = matches!(spec.get("type").text(), Ok(Some("ExternalName")));
+    let proxy = match cluster_addresses.is_empty() {
+        _ if is_name => return Decoded::UnservedService(name),
+        true if is_headless(&spec) => Proxy::Headless,
+        true => return Decoded::UnservedService(name),
+        false if FOREIGN_LABELS.iter().any(|label| labels.contains_key(*label)) => Proxy::Other,
+        false => Proxy::KubeProxy,
+    };
     let external_addresses = external_addresses(&spec, &status, &cluster_addresses);
     // If it is not known, then all endpoints: those of the node are among them.
     let internal_local = is_local(&spec.get("internalTrafficPolicy")).unwrap_or(false);
     let ports = ports(&spec.get("ports"), names);
-    Decoded::Service(Service { name, cluster_addresses, external_addresses, internal_local, ports })
+    Decoded::Service(Service { name, proxy, cluster_addresses, external_addresses, internal_local, ports })
+}
+
+fn is_headless(spec: &Object<'_>) -> bool {
+    let (many, single) = (spec.get("clusterIPs"), spec.get("clusterIP"));
+    let is_none = |field: &Field<'_>| matches!(field.optional_text(), Ok(Some(HEADLESS)));
+    is_none(&single) || many.items().is_ok_and(|mut items| items.any(|item| is_none(&item)))
 }
 
 /// `clusterIPs`; where it names none, `clusterIP`.

@@ -44,9 +44,6 @@ const EXPIRES: Duration = Duration::from_secs(30);
 /// How often it is looked whether the server knows a kind by now.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// As kube-proxy selects: what is headless or served by another proxy leads nobody anywhere.
-const SERVED: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
-
 /// A pod that has finished has no address any more; the server tells of it as deleted.
 const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
@@ -156,7 +153,8 @@ impl Watch {
         let config = watcher::Config::default().page_size(PAGE).timeout(seconds);
         let config = match self.kind {
             Kind::Pod => config.fields(UNFINISHED),
-            Kind::Service | Kind::EndpointSlice => config.labels(SERVED),
+            // All of them: another proxy than kube-proxy may translate to services, and DNS leads to headless ones.
+            Kind::Service | Kind::EndpointSlice => config,
             Kind::Namespace | Kind::Node | Kind::NetworkPolicy | Kind::ClusterPolicy(_) => config,
         };
         watcher::watcher(api, config).boxed()

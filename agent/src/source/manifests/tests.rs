@@ -333,10 +333,8 @@ fn of_objects_that_appear_twice_the_later_counts() {
 
 #[test]
 fn a_service_that_is_no_longer_served_takes_the_place_of_the_earlier_one() {
-    let service = |address: &str| {
-        format!(
-            "{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {{clusterIP: {address}}}}}\n"
-        )
+    let service = |spec: &str| {
+        format!("{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {{{spec}}}}}\n")
     };
     let slice = |kind: &str| {
         let labels = "{kubernetes.io/service-name: web}";
@@ -344,8 +342,11 @@ fn a_service_that_is_no_longer_served_takes_the_place_of_the_earlier_one() {
             "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: {kind}, metadata: {{name: s, labels: {labels}}}}}\n"
         )
     };
-    let first = service("10.96.0.1") + "---\n" + &slice("IPv4");
-    let both = directory(&[("a.yaml", &first), ("b.yaml", &(service("None") + "---\n" + &slice("FQDN")))]);
+    let first = service("clusterIP: 10.96.0.1") + "---\n" + &slice("IPv4");
+    let both = directory(&[
+        ("a.yaml", &first),
+        ("b.yaml", &(service("type: ExternalName") + "---\n" + &slice("FQDN"))),
+    ]);
     let only_first = directory(&[("a.yaml", &first)]);
     for (directory, count) in [(&only_first, 1), (&both, 0)] {
         let cluster = read_directory(directory).cluster;

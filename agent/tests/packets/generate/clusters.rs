@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -14,7 +15,7 @@ use podgate_common::{EndpointState, Protocol};
 use proptest::{prelude::*, sample::Index};
 
 use super::PORTS;
-use crate::world::{BRIDGE, Host, World, app, labels};
+use crate::world::{BRIDGE, Family, Host, World, app, labels, service_at};
 
 const BLOCKS: [&str; 18] = [
     "0.0.0.0/0",
@@ -45,9 +46,12 @@ pub(crate) fn worlds() -> impl Strategy<Value = World> {
         1 => Just(EndpointState::Open),
     ];
     let veths = prop::collection::vec((state, prop::bool::weighted(0.2)), Host::LOCAL.len());
-    (clusters(), services(), veths).prop_map(|(world, services, veths)| {
-        let mut world =
+    let external = prop::collection::vec((claimed(), backends()), 0..3);
+    (clusters(), services(), external, veths).prop_map(|(world, services, external, veths)| {
+        let world =
             services.into_iter().fold(world, |world, (protocol, behind)| world.service(protocol, &behind));
+        let mut world =
+            external.into_iter().fold(world, |world, (address, behind)| world.external(address, &behind));
         for (veth, (state, bridged)) in world.veths.values_mut().zip(veths) {
             veth.state = state;
             veth.master = if bridged { BRIDGE } else { 0 };
@@ -58,8 +62,22 @@ pub(crate) fn worlds() -> impl Strategy<Value = World> {
 
 /// Services of different protocols, each with a few backends.
 fn services() -> impl Strategy<Value = BTreeMap<Protocol, Vec<(Host, u16)>>> {
-    let backends = (prop::sample::select(Host::ALL.to_vec()), prop::sample::select(vec![80, 8080, 9000]));
-    prop::collection::btree_map(protocols(), prop::collection::vec(backends, 0..5), 1..4)
+    prop::collection::btree_map(protocols(), backends(), 1..4)
+}
+
+fn backends() -> impl Strategy<Value = Vec<(Host, u16)>> {
+    let backend = (prop::sample::select(Host::ALL.to_vec()), prop::sample::select(vec![80, 8080, 9000]));
+    prop::collection::vec(backend, 0..5)
+}
+
+/// What a tenant may write into `externalIPs`: anybody's address, also another service's.
+fn claimed() -> impl Strategy<Value = IpAddr> {
+    let hosts = || prop::sample::select(Host::ALL.to_vec());
+    let address = prop_oneof![
+        3 => hosts().prop_map(|host| (host.at(Family::V4), host.at(Family::V6))),
+        1 => Just((service_at(Family::V4), service_at(Family::V6))),
+    ];
+    (address, any::<bool>()).prop_map(|((v4, v6), first)| if first { v4 } else { v6 })
 }
 
 /// The same with veths that are all known, and without services.

@@ -1,7 +1,5 @@
 //! Services: the pod sends to an address that the node translates later; what counts is the backend.
 
-use std::sync::Arc;
-
 use podgate_common::{
     NODE,
     Outcome::{Allowed, Deferred, Denied, DeniedBackend, Established, Free, Itself, OwnNode},
@@ -45,7 +43,6 @@ fn all_none_or_some_of_the_backends_are_allowed() {
         (&[(Host::Node, 6443), (Host::B, 8080)], Allowed),
         (&[(Host::Node, 6443), (Host::Z, 8080)], Deferred),
         (&[(Host::OtherNode, 6443)], Denied),
-        (&[], Denied),
     ];
     for (backends, expected) in table {
         let mut node = Node::new(&a_may_send_to_b().service(Tcp, backends));
@@ -74,37 +71,6 @@ fn the_address_of_the_service_itself_matches_no_block() {
             let mut node = Node::new(&world);
             let a = (Host::A.at(family), 40_000);
             node.expect(leaves(Host::A), &Frame::tcp(a, (vip, 80), SYN), expected);
-        }
-    }
-}
-
-#[test]
-fn an_external_address_of_a_service_is_a_front_like_its_own() {
-    let at = |family| crate::world::ip(if family == Family::V4 { "203.0.113.9" } else { "2001:db8:7::9" });
-    // (backends, what becomes of A's packet to the service)
-    let table = [
-        (&[(Host::B, 8080)][..], Allowed),
-        (&[(Host::Z, 8080)], Denied),
-        (&[(Host::B, 8080), (Host::Z, 8080)], Deferred),
-    ];
-    for (backends, expected) in table {
-        // A rule for the address itself changes nothing.
-        let rules = Family::ALL.map(|family| {
-            let bits = if family == Family::V4 { 32 } else { 128 };
-            allow(block(&format!("{}/{bits}", at(family)), &[]), port(Tcp, 80))
-        });
-        let mut world = a_may_send_to_b().egress(Host::A, rules).service(Tcp, backends);
-        let names: Vec<_> = world.cluster.services.keys().cloned().collect();
-        for name in names {
-            Arc::make_mut(&mut world.cluster.services[&name]).external_addresses =
-                Family::ALL.map(at).to_vec();
-        }
-        let mut node = Node::new(&world);
-        for family in Family::ALL {
-            let a = (Host::A.at(family), 40_000);
-            node.expect(leaves(Host::A), &Frame::tcp(a, (at(family), 80), SYN), expected);
-            // Another port of it is no service: an address like any other.
-            node.expect(leaves(Host::A), &Frame::tcp(a, (at(family), 81), SYN), Denied);
         }
     }
 }

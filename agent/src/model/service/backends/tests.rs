@@ -35,6 +35,7 @@ fn slice(
     EndpointSlice {
         name: ObjectName::new("x", name),
         service: ObjectName::new("x", service),
+        proxy: Proxy::KubeProxy,
         ports: ports.iter().map(port).collect(),
         endpoints: endpoints.iter().map(|text| endpoint(text)).collect(),
     }
@@ -48,6 +49,7 @@ fn service(internal_local: bool) -> Service {
         cluster_addresses: vec!["10.96.0.1".parse().unwrap(), "fd96::1".parse().unwrap()],
         external_addresses: vec![],
         internal_local,
+        proxy: Proxy::KubeProxy,
         ports: vec![port("http", Tcp, 80), port("dns", Udp, 53)],
     }
 }

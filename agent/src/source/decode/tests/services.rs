@@ -5,7 +5,7 @@ mod slices;
 use podgate_common::Protocol;
 
 use super::*;
-use crate::model::{ServicePort, SliceEndpoint, SlicePort};
+use crate::model::{Proxy, ServicePort, SliceEndpoint, SlicePort};
 
 /// As `kubectl get -o yaml` prints one, with every field that matters and many that do not.
 pub(super) fn full_service() -> Value {
@@ -98,11 +98,13 @@ fn a_service_and_its_slice_are_read_as_the_api_server_prints_them() {
         cluster_addresses: addresses(&["10.96.0.1", "fd96::1"]),
         external_addresses: addresses(&["198.51.100.1", "203.0.113.1"]),
         internal_local: false,
+        proxy: Proxy::KubeProxy,
         ports: vec![port("http", Tcp, 80, Some(30080)), port("dns", Udp, 53, None)],
     };
     let slice = EndpointSlice {
         name: ObjectName::new("shop", "web-x7k2p"),
         service: name,
+        proxy: Proxy::KubeProxy,
         ports: vec![SlicePort { name: "http".into(), protocol: Tcp, number: Some(8080) }],
         endpoints: vec![SliceEndpoint {
             address: [10, 0, 0, 1].into(),

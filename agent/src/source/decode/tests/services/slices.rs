@@ -17,7 +17,7 @@ fn a_slice_is_read_when_it_names_its_service_and_holds_addresses() {
         (labels(json!({"kubernetes.io/service-name": ""})), false, None),
         (
             labels(json!({"kubernetes.io/service-name": "web", "service.kubernetes.io/headless": ""})),
-            false,
+            true,
             None,
         ),
         (
