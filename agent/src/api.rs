@@ -148,6 +148,9 @@ pub struct Status {
     /// Live connections that had to leave the flow table since it was made.
     #[serde(default)]
     pub evictions: Vec<Evictions>,
+    /// What was not counted, reported or remembered.
+    #[serde(default)]
+    pub lost: Lost,
     /// The last thing that failed and was not put right since.
     pub last_error: Option<String>,
     /// Why enforcement ends with the agent, if it does.
@@ -254,6 +257,9 @@ pub struct TableFill {
 pub struct Evictions {
     /// Those that were answered (`established`), or those that never were (`half-open`).
     pub state: String,
+    /// Whose connection took their place: one of the same pod (`same-pod`), or of another (`other-pod`).
+    #[serde(default)]
+    pub newcomer: String,
     pub connections: u64,
 }
 
@@ -262,8 +268,22 @@ pub struct Evictions {
 pub struct Counted {
     pub packets: Vec<Counter>,
     pub evictions: Vec<Evictions>,
-    /// Events, and packets that are in no tally, for which there was no room.
-    pub untold: [u64; 2],
+    pub lost: Lost,
+}
+
+/// What the programs could not count, report or remember, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// Events for which the ring had no room.
+    pub events: u64,
+    /// Events beyond what one pod may send.
+    pub events_of_share: u64,
+    /// Packets that are counted for no pod.
+    pub uncounted: u64,
+    /// Packets that are counted for a pod, but for no policy.
+    pub unattributed: u64,
+    /// Datagrams in fragments beyond what one pod may send.
+    pub fragments: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -397,7 +417,12 @@ impl Status {
                 Counter { direction: Direction::Egress, outcome: Outcome::Denied, packets: 12 },
                 Counter { direction: Direction::Ingress, outcome: Outcome::OwnNode, packets: 0 },
             ],
-            evictions: vec![Evictions { state: "half-open".into(), connections: 4 }],
+            evictions: vec![Evictions {
+                state: "half-open".into(),
+                newcomer: "same-pod".into(),
+                connections: 4,
+            }],
+            lost: Lost { events_of_share: 7, ..Lost::default() },
             last_error: None,
             pins_lost: None,
         }
@@ -484,7 +509,10 @@ mod tests {
                 {"direction": "egress", "outcome": "denied", "packets": 12},
                 {"direction": "ingress", "outcome": "own-node", "packets": 0},
             ],
-            "evictions": [{"state": "half-open", "connections": 4}],
+            "evictions": [{"state": "half-open", "newcomer": "same-pod", "connections": 4}],
+            "lost": {
+                "events": 0, "events_of_share": 7, "uncounted": 0, "unattributed": 0, "fragments": 0,
+            },
             "last_error": null,
         });
         assert_eq!(serde_json::to_value(Status::example()).unwrap(), status);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Result;
-use podgate_common::{Direction, Judged, Outcome, Protocol, TallyKey};
+use podgate_common::{Direction, Judged, Outcome, Protocol, TallyKey, seconds_of_ticks};
 
 use crate::{
     api::{Drops, Hits, Mode, PolicyReport, PolicyStatus, RuleHits},
@@ -57,7 +57,7 @@ enum Rules {
 pub struct Clock {
     pub now: SystemTime,
     pub ticks: u32,
-    pub ticks_per_second: u32,
+    pub jiffies_per_second: u32,
 }
 
 impl HitCounts {
@@ -126,7 +126,8 @@ impl HitCounts {
         if !outcome.passes() {
             *self.drops.entry((pod.name.clone(), direction, outcome)).or_default() += packets;
         }
-        if !is_by_policy(outcome) {
+        // Of what is beyond a pod's share of tallies only the sum is known.
+        if !is_by_policy(outcome) || key.is_of_others() {
             return;
         }
         let met = Met {
@@ -240,7 +241,7 @@ impl Clock {
     /// The time of a tick of the past.
     fn at(&self, tick: u32) -> SystemTime {
         let age = self.ticks.wrapping_sub(tick);
-        let seconds = u64::from(age) / u64::from(self.ticks_per_second.max(1));
+        let seconds = seconds_of_ticks(age, self.jiffies_per_second);
         self.now.checked_sub(Duration::from_secs(seconds)).unwrap_or(self.now)
     }
 }
@@ -300,7 +301,7 @@ mod tests {
     };
 
     const VETH: u32 = 11;
-    const CLOCK: Clock = Clock { now: SystemTime::UNIX_EPOCH, ticks: 5_000, ticks_per_second: 250 };
+    const CLOCK: Clock = Clock { now: SystemTime::UNIX_EPOCH, ticks: 5_000, jiffies_per_second: 250 };
 
     fn name() -> PolicyName {
         PolicyName::Namespaced(ObjectName::new("x", "p"))
@@ -345,8 +346,8 @@ mod tests {
             grow(&mut counts, &cluster, Outcome::Allowed, packets, &[0, 2]);
             let found = ingress(&counts, &cluster);
             assert_eq!(found.rules.iter().map(|rule| rule.hits).collect::<Vec<_>>(), [hits, 0, hits]);
-            // 1,000 ticks ago.
-            assert_eq!((found.rules[0].idle_seconds, found.rules[1].idle_seconds), (Some(4), None));
+            // 1,000 ticks ago, of 16 jiffies each.
+            assert_eq!((found.rules[0].idle_seconds, found.rules[1].idle_seconds), (Some(64), None));
         }
         assert!(counts.drops().is_empty());
     }

@@ -136,7 +136,7 @@ impl podgate_common::Tables for Memory<'_> {
         self.fragments.borrow().get(key).copied()
     }
 
-    fn put_fragment(&self, key: &FragmentKey, ports: Ports) {
+    fn put_fragment(&self, key: &FragmentKey, ports: Ports, _: u32) {
         self.fragments.borrow_mut().insert(*key, ports);
     }
 

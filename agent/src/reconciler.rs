@@ -62,6 +62,8 @@ pub struct Reconciler {
     undated: BTreeSet<ObjectName>,
     tallies: Option<Tallies>,
     hits: HitCounts,
+    /// Where the flow table is swept next.
+    swept: usize,
 }
 
 /// How a veth is judged, and since which epoch.
@@ -100,6 +102,7 @@ impl Reconciler {
         Self {
             tallies: kernel.tallies.take(),
             hits: HitCounts::new(counting),
+            swept: 0,
             kernel,
             attacher,
             local: LocalPods::new(node.clone()),

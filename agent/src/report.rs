@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use crate::{
     api::{
-        EndpointCounts, EndpointState, EndpointStatus, Holds, Isolation, Latency, ObjectCounts, SourceStatus,
-        Status, TableFill, UnenforcedPod,
+        EndpointCounts, EndpointState, EndpointStatus, Holds, Isolation, Latency, Lost, ObjectCounts,
+        SourceStatus, Status, TableFill, UnenforcedPod,
     },
     endpoints::State,
     model::{Cluster, Name},
@@ -77,6 +77,7 @@ pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Rec
             tables: reconciler.sizes().into_iter().map(fill).collect(),
             counters: Vec::new(),
             evictions: Vec::new(),
+            lost: Lost::default(),
             last_error: progress.last_error.clone().or_else(|| progress.source_error.clone()),
             unenforced: unenforced.clone(),
             pins_lost: progress.pins_lost.clone(),

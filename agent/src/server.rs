@@ -125,8 +125,8 @@ impl Server {
                 status.last_error = status.last_error.or_else(|| unlisted(&watches));
             }
         }
-        let Counted { packets, evictions, untold: _ } = (self.inputs.read_counters)();
-        (status.counters, status.evictions) = (packets, evictions);
+        let Counted { packets, evictions, lost } = (self.inputs.read_counters)();
+        (status.counters, status.evictions, status.lost) = (packets, evictions, lost);
         status
     }
 
@@ -136,7 +136,6 @@ impl Server {
         let text = move || {
             let observed = metrics::Observed {
                 events: lock(&server.inputs.observer).counts(),
-                untold: (server.inputs.read_counters)().untold,
                 restarts: server.inputs.restarts.read(),
             };
             metrics::text(&server.status(), &server.inputs.hits.last(), &observed)

@@ -1,6 +1,6 @@
 //! What is fixed when the programs are loaded, and the sizes of maps that do not depend on the cluster.
 
-use crate::{Direction, Entered, FlowSeed, Outcome, Timeouts};
+use crate::{Direction, Entered, FlowSeed, Outcome, Share, Timeouts};
 
 /// What the agent writes into the programs' code before it loads them: a constant costs no memory access.
 ///
@@ -87,17 +87,17 @@ pub const MAX_ENDPOINTS: usize = 16_384;
 /// Addresses of this node and its pods: a few for each veth.
 pub const MAX_OWNERS: usize = 65_536;
 
-/// Datagrams in fragments that are in flight at a time.
-pub const MAX_FRAGMENTS: usize = 4_096;
+/// Datagrams in fragments that are in flight at a time: as many as four veths may begin in a second.
+pub const MAX_FRAGMENTS: usize = 4 * Share::FRAGMENTS as usize;
 
-/// What is alike on this node: pods times the peers and ports that their rules tell apart. Memory is taken as they come.
-pub const MAX_TALLIES: usize = 16_384;
+/// What is alike on this node: the shares of 128 veths, of which most take little. Memory is taken as they come.
+pub const MAX_TALLIES: usize = 128 * Share::TALLIES as usize;
 
 /// Bytes of the ring of events: 3,640 of them. An agent that is not away reads them within a few milliseconds.
 pub const EVENT_BYTES: usize = 1 << 18;
 
 /// How many counters there are.
-pub const COUNTERS: usize = Untold::Tally as usize + 1;
+pub const COUNTERS: usize = Untold::Fragment as usize + 1;
 
 const PER_DIRECTION: u32 = 32;
 
@@ -111,51 +111,64 @@ pub const fn counter(direction: Direction, outcome: Outcome) -> u32 {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Eviction {
-    /// Never answered.
-    HalfOpen = 2 * PER_DIRECTION,
-    /// Answered: the table is too small.
+    /// Never answered, for a connection of the same pod.
+    OwnHalfOpen = 2 * PER_DIRECTION,
+    /// Answered, for a connection of the same pod: it has more of them than its share.
+    OwnEstablished,
+    /// Never answered, for a connection of another pod.
+    HalfOpen,
+    /// Answered, for a connection of another pod: the table is too small.
     Established,
 }
 
 impl Eviction {
-    pub const ALL: [Self; 2] = [Self::HalfOpen, Self::Established];
+    pub const ALL: [Self; 4] = [Self::OwnHalfOpen, Self::OwnEstablished, Self::HalfOpen, Self::Established];
 
-    /// Its name in metrics.
-    pub const fn name(self) -> &'static str {
+    /// What it was, in metrics.
+    pub const fn state(self) -> &'static str {
         match self {
-            Self::HalfOpen => "half-open",
-            Self::Established => "established",
+            Self::OwnHalfOpen | Self::HalfOpen => "half-open",
+            Self::OwnEstablished | Self::Established => "established",
+        }
+    }
+
+    /// Whose connection took its place, in metrics.
+    pub const fn newcomer(self) -> &'static str {
+        match self {
+            Self::OwnHalfOpen | Self::OwnEstablished => "same-pod",
+            Self::HalfOpen | Self::Established => "other-pod",
         }
     }
 
     #[inline(always)]
     pub const fn of(entered: Entered) -> Option<Self> {
         match entered {
-            Entered::Alone => None,
-            Entered::InsteadOfHalfOpen => Some(Self::HalfOpen),
-            Entered::InsteadOfEstablished => Some(Self::Established),
+            Entered::Alone | Entered::Refused => None,
+            Entered::Instead { established: false, same_pod: true } => Some(Self::OwnHalfOpen),
+            Entered::Instead { established: true, same_pod: true } => Some(Self::OwnEstablished),
+            Entered::Instead { established: false, same_pod: false } => Some(Self::HalfOpen),
+            Entered::Instead { established: true, same_pod: false } => Some(Self::Established),
         }
     }
 }
 
-/// What the programs could not tell: the number of its counter.
+/// What the programs could not tell or remember: the number of its counter.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Untold {
     /// An event, for the ring buffer was full: the agent is slower, or away.
     Event = Eviction::Established as u32 + 1,
+    /// An event beyond its veth's share. The next one tells how many packets there were.
+    EventOfShare,
     /// A packet that is in no tally, for their map was full.
     Tally,
+    /// A packet that is counted, but of whose peer and port nothing is, for its veth has its share of tallies.
+    TallyOfShare,
+    /// A datagram in fragments beyond its veth's share: an isolated pod gets or sends no more of it than the first one.
+    Fragment,
 }
 
 impl Untold {
-    pub const ALL: [Self; 2] = [Self::Event, Self::Tally];
-
-    /// Its name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Event => "event",
-            Self::Tally => "tally",
-        }
-    }
+    pub const ALL: [Self; 5] =
+        [Self::Event, Self::EventOfShare, Self::Tally, Self::TallyOfShare, Self::Fragment];
 }

@@ -33,7 +33,7 @@ pub use wire::decide_on_wire;
 /// Judges a packet at a pod's veth.
 #[inline(always)]
 pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
-    scratch.begin(hook.ifindex, hook.direction);
+    scratch.begin(hook);
     let kind = parse(packet, &mut scratch.headers);
     if matches!(kind, Kind::LaterFragment) && !recall_ports(&mut scratch.headers, tables) {
         return unknown(hook, Outcome::Fragment, tables);
@@ -46,6 +46,7 @@ pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hoo
         }
     }
     let hook = &Hook { via: forget(&scratch.via), ..*hook };
+    scratch.hook.via = hook.via;
     match kind {
         Kind::Flow | Kind::FirstFragment | Kind::LaterFragment => {}
         Kind::Related => return related(scratch, hook, tables),
@@ -55,7 +56,7 @@ pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hoo
     let outcome = flow(packet, scratch, hook, tables);
     // Read again: had it to be remembered, the verifier would walk once for each kind.
     if scratch.headers.is_first_fragment() && outcome.passes() {
-        remember_ports(&scratch.headers, tables);
+        remember_ports(scratch, tables);
     }
     outcome
 }

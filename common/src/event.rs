@@ -64,6 +64,21 @@ impl TallyKey {
             outcome: outcome as u8,
         }
     }
+
+    /// In place of a class, for all peers and ports that are beyond a share of tallies ([`crate::Share::TALLIES`]).
+    pub const OTHERS: ClassId = ClassId(u16::MAX - 1);
+
+    /// Where a packet is counted that there is no tally left for: with all such ones of its direction and outcome.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_others(self) -> Self {
+        Self { identity: IdentityId::NONE, class: Self::OTHERS, ..self }
+    }
+
+    /// Whether it says nothing of peer and port.
+    pub const fn is_of_others(&self) -> bool {
+        self.class.0 == Self::OTHERS.0
+    }
 }
 
 /// Value of the map of tallies, for each CPU.
@@ -86,6 +101,10 @@ pub struct Tally {
     pub protocol: u8,
     /// Events in this second.
     pub told: u8,
+    /// In whose share it is, a veth.
+    pub charged_to: u32,
+    /// 0: in nobody's, as it is one of those that are made beyond a share ([`TallyKey::of_others`]).
+    pub is_charged: u32,
 }
 
 impl Tally {
@@ -98,6 +117,8 @@ impl Tally {
         port: 0,
         protocol: 0,
         told: 0,
+        charged_to: 0,
+        is_charged: 0,
     };
 
     /// Counts one more packet. True: it is to be told of.

@@ -120,8 +120,20 @@ pub struct Flow {
     pub server_epoch: u32,
     /// [`Seen`] bits.
     pub seen: Seen,
-    /// Last use, in ticks of the kernel (jiffies, lower half).
+    /// Last use, in ticks ([`JIFFIES_PER_TICK`]).
     pub last: u32,
+}
+
+/// The flow table's clock counts the kernel's ticks (`jiffies`) in units of this many, a power of two.
+///
+/// So its 32 bits last for more than two years at 1,000 jiffies a second. Counted singly they last for 50 days: an entry that
+/// nobody has removed for so long, because no agent runs, would look young again.
+pub const JIFFIES_PER_TICK: u32 = 16;
+
+/// How many seconds a number of ticks is.
+pub const fn seconds_of_ticks(ticks: u32, jiffies_per_second: u32) -> u64 {
+    let second = if jiffies_per_second == 0 { 1 } else { jiffies_per_second };
+    ticks as u64 * JIFFIES_PER_TICK as u64 / second as u64
 }
 
 impl Flow {
@@ -141,6 +153,14 @@ impl Flow {
     pub const fn known(&self) -> Known {
         let Self { client_if, server_if, via, seen, last, .. } = *self;
         Known { client_if, server_if, via, seen, last }
+    }
+
+    /// In whose share of the table it is, a veth: its client's, or its server's where the client is no pod of this node.
+    ///
+    /// So whoever opens connections pays for them, and nobody can open one at the expense of another pod of the node.
+    #[inline(always)]
+    pub const fn charged_to(&self) -> u32 {
+        if self.client_if != 0 { self.client_if } else { self.server_if }
     }
 
     /// The epoch in which one side was judged.
@@ -226,6 +246,12 @@ impl Seen {
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
+
+    /// A connection that has ended: by a reset, or by both sides.
+    #[inline(always)]
+    pub const fn is_closed(self) -> bool {
+        self.has(Self::RST) || (self.has(Self::CLIENT_FIN) && self.has(Self::SERVER_FIN))
+    }
 }
 
 /// How long a connection without packets lives, in ticks. The agent fills it in for the kernel's tick rate.
@@ -248,6 +274,26 @@ impl Timeouts {
     /// The time-outs of netfilter's connection tracking (`net.netfilter.nf_conntrack_*_timeout*`).
     pub const fn with_ticks_per_second(hz: u32) -> Self {
         Self { tcp: 432_000 * hz, tcp_half: 120 * hz, stream: 120 * hz, unreplied: 30 * hz, refresh: hz }
+    }
+
+    /// In ticks of a kernel with so many jiffies a second, 32 at the least.
+    pub const fn of_kernel(jiffies_per_second: u32) -> Self {
+        let Self { tcp, tcp_half, stream, unreplied, refresh } =
+            Self::with_ticks_per_second(jiffies_per_second);
+        Self {
+            tcp: tcp / JIFFIES_PER_TICK,
+            tcp_half: tcp_half / JIFFIES_PER_TICK,
+            stream: stream / JIFFIES_PER_TICK,
+            unreplied: unreplied / JIFFIES_PER_TICK,
+            refresh: refresh / JIFFIES_PER_TICK,
+        }
+    }
+
+    /// How long an entry was idle. One that another processor has used after the clock was read was not.
+    #[inline(always)]
+    pub const fn idle(&self, last: u32, now: u32) -> u32 {
+        let age = now.wrapping_sub(last);
+        if age.wrapping_neg() <= self.refresh { 0 } else { age }
     }
 
     #[inline(always)]
@@ -280,10 +326,9 @@ impl Timeout {
     #[inline(always)]
     pub const fn of(protocol: u32, seen: Seen) -> Self {
         let replied = seen.has(Seen::REPLY);
-        let closed = seen.has(Seen::RST) || (seen.has(Seen::CLIENT_FIN) && seen.has(Seen::SERVER_FIN));
         if protocol == number::TCP {
-            if replied && !closed { Self::Tcp } else { Self::TcpHalf }
-        } else if replied && !closed && protocol != number::ICMP && protocol != number::ICMPV6 {
+            if replied && !seen.is_closed() { Self::Tcp } else { Self::TcpHalf }
+        } else if replied && !seen.is_closed() && protocol != number::ICMP && protocol != number::ICMPV6 {
             Self::Stream
         } else {
             Self::Unreplied
@@ -402,13 +447,24 @@ mod tests {
     }
 
     #[test]
-    fn no_timeout_is_longer_than_half_of_what_the_clock_counts() {
-        // The fastest clock of a kernel has 1,000 ticks a second.
-        let Timeouts { tcp, tcp_half, stream, unreplied, refresh } = Timeouts::with_ticks_per_second(1_000);
-        for timeout in [tcp, tcp_half, stream, unreplied, refresh] {
-            assert!(timeout > 0 && timeout < u32::MAX / 2);
+    fn an_entry_that_nobody_removes_does_not_look_young_again_for_two_years() {
+        // All that kernels are built with (kernel/Kconfig.hz).
+        for hz in [100, 250, 300, 1_000] {
+            let timeouts = Timeouts::of_kernel(hz);
+            let Timeouts { tcp, tcp_half, stream, unreplied, refresh } = timeouts;
+            for timeout in [tcp, tcp_half, stream, unreplied, refresh] {
+                assert!(timeout > 0 && timeout < u32::MAX / 100, "{timeout} with {hz}");
+            }
+            assert_eq!(unreplied, tcp.min(tcp_half).min(stream).min(unreplied), "looked at first");
+            let days = |days: u64| u32::try_from(days * 86_400 * u64::from(hz) / u64::from(JIFFIES_PER_TICK));
+            assert_eq!(seconds_of_ticks(days(30).expect("30 days"), hz), 30 * 86_400);
+            for idle in [6, 25, 50, 55, 100, 365, 730] {
+                let last = u32::MAX - 7;
+                let now = last.wrapping_add(days(idle).expect("the clock counts two years"));
+                assert!(timeouts.idle(last, now) > tcp, "{idle} days with {hz}");
+            }
+            assert_eq!(timeouts.idle(7, 6), 0, "used after the clock was read");
         }
-        assert_eq!(unreplied, tcp.min(tcp_half).min(stream).min(unreplied), "looked at first");
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub use atomic::Atomic;
 #[cfg(any(test, feature = "user"))]
 pub use atomic::HostAtomic;
 pub use lookup::{Lookup, Spot};
-pub use write::Entered;
+pub use write::{Entered, Pace};
 
 use crate::{Flow, FlowKey, Known, Seen, address::pair};
 

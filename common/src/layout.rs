@@ -5,8 +5,8 @@ use core::mem::offset_of;
 
 use crate::{
     Address, ClassId, Config, Endpoint, FlowEvent, FlowSeed, FragmentKey, HookMark, IdentityId, PolicyId,
-    PortClasses, Ports, PrefixKey, Query, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Sockets, Tally,
-    TallyKey, Timeouts, Tracking,
+    PortClasses, Ports, PrefixKey, Query, Rate, Row, RowKey, Seen, ServiceId, ServiceKey, Share, Slot,
+    Sockets, Tally, TallyKey, Timeouts, Tracking,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that there is
@@ -56,10 +56,15 @@ layout!(Row: 32 bytes, aligned to 8 { 0 @ 0 });
 // FLOWS.
 layout!(Seen: 4 bytes, aligned to 4 { 0 @ 0 });
 
+// SHARES. `Rate` has two words, which nobody else knows.
+layout!(Share: 28 bytes, aligned to 4 { tallies @ 0, events @ 4, flows @ 12, fragments @ 20 });
+const _: () = assert!(size_of::<Rate>() == 8 && align_of::<Rate>() == 4);
+
 // TALLIES, EVENTS.
 layout!(TallyKey: 12 bytes, aligned to 4 { ifindex @ 0, identity @ 4, class @ 8, direction @ 10, outcome @ 11 });
-layout!(Tally: 40 bytes, aligned to 8 {
+layout!(Tally: 48 bytes, aligned to 8 {
     packets @ 0, since @ 8, untold @ 12, peer @ 16, epoch @ 32, port @ 36, protocol @ 38, told @ 39,
+    charged_to @ 40, is_charged @ 44,
 });
 layout!(FlowEvent: 64 bytes, aligned to 8 {
     time @ 0, packets @ 8, ifindex @ 12, policy @ 16, epoch @ 20, source @ 24, destination @ 40, source_port @ 56,

@@ -29,6 +29,7 @@ mod packet;
 mod protocol;
 mod query;
 mod scratch;
+mod share;
 mod tables;
 #[cfg(feature = "user")]
 mod user;
@@ -41,10 +42,14 @@ pub use config::{
 pub use decide::{decide, decide_on_wire, is_established, is_established_at_sight};
 pub use endpoint::{Endpoint, EndpointState, NODE};
 pub use event::{FlowEvent, Judged, Tally, TallyKey};
-pub use flow::{Flow, FlowKey, FragmentKey, Known, Ports, Seen, Timeout, Timeouts};
+pub use flow::{
+    Flow, FlowKey, FragmentKey, JIFFIES_PER_TICK, Known, Ports, Seen, Timeout, Timeouts, seconds_of_ticks,
+};
 #[cfg(any(test, feature = "user"))]
 pub use flow_table::HostAtomic;
-pub use flow_table::{Atomic, Entered, FlowSeed, FlowSet, Found, Holder, Lookup, Reach, Seed, Spot, WAYS};
+pub use flow_table::{
+    Atomic, Entered, FlowSeed, FlowSet, Found, Holder, Lookup, Pace, Reach, Seed, Spot, WAYS,
+};
 pub use hook::{Direction, Hook};
 pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, Slot};
 pub use outcome::Outcome;
@@ -52,13 +57,14 @@ pub use packet::{Headers, Kind, Packet, Segment, Start, Tracked, Tuple, parse};
 pub use protocol::Protocol;
 pub use query::{Query, Said};
 pub use scratch::Scratch;
+pub use share::{Rate, Share};
 pub use tables::{
     BITS_PER_ROW, PortClasses, PrefixKey, Row, RowKey, ServiceKey, ServiceVerdict, Tables, allowed,
 };
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// The first layout whose flow table reads as this one does: an agent with other maps takes its connections over. Make it
 /// [`LAYOUT_VERSION`] with any change to `FlowKey`, `Flow`, `Seen` or `FlowSet`.
-pub const FIRST_LAYOUT_OF_FLOWS: u32 = 5;
+pub const FIRST_LAYOUT_OF_FLOWS: u32 = 6;

@@ -3,12 +3,16 @@
 //! In the kernel this is memory of a map: a BPF program has 512 bytes of stack, and of a map's memory the verifier
 //! remembers nothing, so that all ways through the headers go on as one.
 
-use crate::{Direction, Flow, Headers, Judged, Lookup, Outcome, Tracked, Tuple, packet::forget};
+use crate::{
+    Direction, Flow, Headers, Hook, Judged, Lookup, NODE, Outcome, Tables, Tracked, Tuple, packet::forget,
+};
 
 /// Memory of one run. What it holds before does not matter.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Scratch {
+    /// Where the packet is; where packets leave the node, the veth of the pod that sent it.
+    pub(crate) hook: Hook,
     pub headers: Headers,
     pub tracked: Tracked,
     /// What was asked of whose policies.
@@ -40,6 +44,7 @@ pub(crate) struct Question {
 
 impl Scratch {
     pub const EMPTY: Self = Self {
+        hook: Hook { direction: Direction::Egress, ifindex: NODE, via: NODE },
         headers: Headers::EMPTY,
         tracked: Tracked::EMPTY,
         judged: Judged::NOTHING,
@@ -58,10 +63,24 @@ impl Scratch {
 
     /// Forgets the packet before, of which nothing may be told for this one.
     #[inline(always)]
-    pub(crate) const fn begin(&mut self, ifindex: u32, direction: Direction) {
-        self.judged = Judged { ifindex, direction, ..Judged::NOTHING };
+    pub(crate) const fn begin(&mut self, hook: &Hook) {
+        self.hook = *hook;
+        self.judged = Judged { ifindex: hook.ifindex, direction: hook.direction, ..Judged::NOTHING };
         self.headers.tuple = Tuple::EMPTY;
         self.question.from_client = true;
+    }
+
+    /// In whose share it is to tell of the packet, or to remember something of it: the veth of the pod that sent it, else
+    /// of the one that receives it.
+    ///
+    /// A function of its own in the kernel too, as it is asked for in several places.
+    #[inline(never)]
+    pub fn charged_to<T: Tables>(&self, tables: &T) -> u32 {
+        let Hook { direction, ifindex, via } = self.hook;
+        match direction {
+            Direction::Ingress if via != NODE && !tables.endpoint(via).is_held() => via,
+            Direction::Ingress | Direction::Egress => ifindex,
+        }
     }
 
     /// Keeps what became of the packet; in the kernel neither compiler nor verifier knows afterwards which it is.

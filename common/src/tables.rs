@@ -169,9 +169,10 @@ pub trait Tables {
     fn refresh_flow(&self, place: Self::Place, lookup: &Lookup, now: u32, seen: Seen);
 
     fn fragment(&self, key: &FragmentKey) -> Option<Ports>;
-    fn put_fragment(&self, key: &FragmentKey, ports: Ports);
+    /// Notes a datagram in fragments, in the share of a veth.
+    fn put_fragment(&self, key: &FragmentKey, ports: Ports, charged_to: u32);
 
-    /// Kernel ticks, lower half.
+    /// Ticks ([`crate::JIFFIES_PER_TICK`]).
     fn now(&self) -> u32;
     /// Raised by one after each published change.
     fn epoch(&self) -> u32;

@@ -2,7 +2,7 @@
 
 use crate::{
     Address, ClassId, Endpoint, FlowEvent, FlowSeed, FragmentKey, IdentityId, PolicyId, Ports, Query, Row,
-    RowKey, ServiceId, ServiceKey, Slot, Tally, TallyKey,
+    RowKey, ServiceId, ServiceKey, Share, Slot, Tally, TallyKey,
 };
 
 impl Query {
@@ -45,6 +45,7 @@ pod!(
     RowKey,
     ServiceId,
     ServiceKey,
+    Share,
     Slot,
     Tally,
     TallyKey

@@ -1,11 +1,24 @@
 //! Atomic operations in BPF. `core::sync::atomic` has none for this target; compare-and-exchange and exchange are full
 //! barriers in every kernel's BPF (Linux 5.12).
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd, atomic_xchg};
 
 use podgate_common::Atomic;
 
 pub(crate) struct Bpf;
+
+impl Bpf {
+    /// Adds one.
+    ///
+    /// # Safety
+    ///
+    /// `word` is aligned memory of a map.
+    #[inline(always)]
+    pub(crate) unsafe fn add_one(word: *mut u32) {
+        // SAFETY: the caller's.
+        unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(word, 1) };
+    }
+}
 
 impl Atomic for Bpf {
     #[inline(always)]

@@ -5,14 +5,14 @@
 //! are only the template's: the agent makes them as large as needed.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
     macros::btf_map,
 };
 use podgate_common::{
     Address, Direction, EVENT_BYTES, Endpoint, Eviction, FlowEvent, FlowSeed, FlowSet, FragmentKey,
-    MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TALLIES, Outcome, Ports, RowKey, Scratch, ServiceKey, Slot,
-    Tally, TallyKey, Untold,
+    MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TALLIES, Outcome, Ports, RowKey, Scratch, ServiceKey,
+    Share, Slot, Tally, TallyKey, Untold,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -82,7 +82,8 @@ pub(crate) static FLOWS: Array<RawFlowSet, TEMPLATE, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static FLOW_SEED: Array<RawFlowSeed, 1> = Array::new();
 
-/// Ports of datagrams whose first fragment passed. Datagrams in flight: small.
+/// Ports of datagrams whose first fragment passed. A veth's share bounds how many it begins in a second, and so how soon what
+/// others have begun is given up.
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Ports, MAX_FRAGMENTS> = LruHashMap::new();
 
@@ -94,6 +95,10 @@ pub(crate) static COUNTERS: PerCpuArray<[u64; podgate_common::COUNTERS], 1> = Pe
 /// New connections and dropped packets by what no rule can tell apart, for each CPU.
 #[btf_map]
 pub(crate) static TALLIES: PerCpuHashMap<TallyKey, Tally, MAX_TALLIES, NO_PREALLOC> = PerCpuHashMap::new();
+
+/// What each veth has taken of tallies, events and fragments. The agent removes those of veths that have gone.
+#[btf_map]
+pub(crate) static SHARES: HashMap<u32, Share, MAX_ENDPOINTS, NO_PREALLOC> = HashMap::new();
 
 /// Single decisions. The agent's alone: not pinned, so that a new agent begins with an empty one.
 #[btf_map]
@@ -116,6 +121,16 @@ pub(crate) fn count_eviction(eviction: Eviction) {
 #[inline(always)]
 pub(crate) fn count_untold(untold: Untold) {
     add_one(untold as u32);
+}
+
+/// The share of a veth, made if there is none. Several processors write to it.
+#[inline(never)]
+pub(crate) fn share(ifindex: u32) -> Option<*mut Share> {
+    SHARES.get_ptr_mut(ifindex).or_else(|| {
+        // Another CPU may have made it: then it is there.
+        let _ = SHARES.insert(ifindex, Share::EMPTY, u64::from(BPF_NOEXIST));
+        SHARES.get_ptr_mut(ifindex)
+    })
 }
 
 #[inline(always)]

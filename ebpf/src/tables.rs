@@ -4,9 +4,9 @@ use core::mem::offset_of;
 
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
 use podgate_common::{
-    Address, ClassId, Config, Endpoint, Eviction, Flow, FlowKey, FlowSet, Found, FragmentKey, Holder,
-    IdentityId, Known, Lookup, Ports, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Spot,
-    Tables, Timeout, Timeouts,
+    Address, ClassId, Config, Endpoint, Entered, Eviction, Flow, FlowKey, FlowSet, Found, FragmentKey,
+    Holder, IdentityId, JIFFIES_PER_TICK, Known, Lookup, Pace, Ports, Protocol, Reach, Row, RowKey, Seen,
+    ServiceId, ServiceKey, Share, Slot, Spot, Tables, Timeout, Timeouts, Untold,
 };
 
 use crate::atomic::Bpf;
@@ -104,12 +104,17 @@ impl Tables for Maps {
             unreplied: config!(timeouts.unreplied),
             refresh: config!(timeouts.refresh),
         };
+        let Some(share) = maps::share(flow.charged_to()) else { return false };
+        // SAFETY: an element lives until the program ends (RCU). What CPUs write at the same time counts once.
+        let opened = unsafe { (*share).flows.count(flow.last, Pace::SECONDS * timeouts.refresh) };
+        let pace = Pace { opened, sets: config!(flow_sets) };
         // SAFETY: as above.
-        let entered = unsafe { FlowSet::put::<Bpf>(set.cast(), lookup, flow, &timeouts, Holder::Program) };
+        let entered =
+            unsafe { FlowSet::put::<Bpf>(set.cast(), lookup, flow, &timeouts, Holder::Program, pace) };
         if let Some(eviction) = entered.and_then(Eviction::of) {
             maps::count_eviction(eviction);
         }
-        entered.is_some()
+        !matches!(entered, None | Some(Entered::Refused))
     }
 
     #[inline(always)]
@@ -125,7 +130,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn put_fragment(&self, key: &FragmentKey, ports: Ports) {
+    fn put_fragment(&self, key: &FragmentKey, ports: Ports, charged_to: u32) {
+        let (now, second) = (self.now(), self.refresh());
+        // SAFETY: an element lives until the program ends (RCU). What CPUs write at the same time counts once.
+        let take = |share: *mut Share| unsafe { (*share).fragments.count(now, second) <= Share::FRAGMENTS };
+        if !maps::share(charged_to).is_some_and(take) {
+            return maps::count_untold(Untold::Fragment);
+        }
         // Without room the later fragments are unknown: dropped for an isolated direction, and counted.
         let _ = FRAGMENTS.insert(key, ports, u64::from(BPF_ANY));
     }
@@ -134,7 +145,7 @@ impl Tables for Maps {
     fn now(&self) -> u32 {
         // SAFETY: the helper has no arguments and cannot fail. Inlined by the verifier: it costs a load.
         let jiffies = unsafe { bpf_jiffies64() };
-        (jiffies & 0xffff_ffff) as u32
+        (jiffies / u64::from(JIFFIES_PER_TICK)) as u32
     }
 
     #[inline(always)]

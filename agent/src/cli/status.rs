@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 
 use super::{output::Format, table::Table};
-use crate::api::{self, Ask, Latency, Status};
+use crate::api::{self, Ask, Latency, Lost, Status};
 use crate::options::SOCKET;
 
 /// Show how the agent of this node is doing
@@ -41,6 +41,7 @@ fn text(status: &Status) -> String {
         tables,
         counters,
         evictions,
+        lost,
         last_error,
         pins_lost,
     } = status;
@@ -63,8 +64,16 @@ fn text(status: &Status) -> String {
     fact("policies", policies.to_string());
     fact("epoch", epoch.to_string());
     fact("took", within(latency));
-    let evicted = evictions.iter().map(|of| format!("{} {}", of.connections, of.state));
+    let evicted = evictions.iter().map(|of| format!("{} {} ({})", of.connections, of.state, of.newcomer));
     fact("evicted", evicted.collect::<Vec<_>>().join(", "));
+    let Lost { events, events_of_share, uncounted, unattributed, fragments } = lost;
+    fact(
+        "lost",
+        format!(
+            "{} events, {uncounted} packets uncounted, {unattributed} unattributed, {fragments} fragmented datagrams",
+            events + events_of_share
+        ),
+    );
     fact("last error", last_error.clone().unwrap_or_else(|| "none".into()));
     if let Some(reason) = pins_lost {
         fact("pins", reason.clone());
@@ -161,7 +170,8 @@ endpoints   2 known, 1 held, 0 open
 policies    3
 epoch       7
 took        50 ms (half of 3 changes), longer than is counted (all)
-evicted     4 half-open
+evicted     4 half-open (same-pod)
+lost        7 events, 0 packets uncounted, 0 unattributed, 0 fragmented datagrams
 last error  none
 
 SOURCE     KIND       AGE  NAMESPACES  NODES  PODS  POLICIES  SERVICES  SLICES  PROBLEMS

@@ -28,6 +28,9 @@ pub struct Flows<'a> {
     shared: PhantomData<*mut FlowSet>,
 }
 
+/// Sets, two mebibytes of them: a millisecond or two.
+const SWEPT_AT_ONCE: usize = 4_096;
+
 /// How often a set is tried that the programs write to.
 const ATTEMPTS: usize = 1_000;
 
@@ -101,6 +104,17 @@ impl Flows<'_> {
     pub fn remove(&self, gone: impl Fn(&FlowKey, &Flow) -> bool) -> usize {
         // SAFETY: sets of the table; all that write to sets use these functions.
         self.sets().map(|set| unsafe { FlowSet::remove(set, &gone) }).sum()
+    }
+
+    /// Removes the connections whose time is up from some sets.
+    ///
+    /// Returns the place where to go on, the beginning after the end, and how many there were.
+    pub fn sweep(&self, place: usize, now: u32) -> (usize, usize) {
+        // SAFETY: sets of the table; all that write to sets use these functions.
+        let swept = |set| unsafe { FlowSet::sweep(set, now, &self.table.timeouts) };
+        let next = place + SWEPT_AT_ONCE;
+        let removed = self.sets().skip(place).take(SWEPT_AT_ONCE).map(swept).sum();
+        (if next < self.table.sets as usize { next } else { 0 }, removed)
     }
 
     /// All connections. The programs go on: one that comes or goes meanwhile may be missed.

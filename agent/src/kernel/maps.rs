@@ -67,7 +67,7 @@ impl Counters {
     /// # Errors
     ///
     /// When the kernel does not answer.
-    pub fn evictions(&self) -> Result<[(Eviction, u64); 2]> {
+    pub fn evictions(&self) -> Result<[(Eviction, u64); Eviction::ALL.len()]> {
         let sums = self.sums()?;
         Ok(Eviction::ALL.map(|eviction| (eviction, sums[eviction as usize])))
     }
@@ -77,7 +77,7 @@ impl Counters {
     /// # Errors
     ///
     /// When the kernel does not answer.
-    pub fn untold(&self) -> Result<[(Untold, u64); 2]> {
+    pub fn untold(&self) -> Result<[(Untold, u64); Untold::ALL.len()]> {
         let sums = self.sums()?;
         Ok(Untold::ALL.map(|untold| (untold, sums[untold as usize])))
     }

@@ -15,7 +15,7 @@ use super::{Counters, EventRing, FlowTable, Linked, Maps, Past, Pins, ProgramTab
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// Maps that outlive the agent.
-const PINNED: [&str; 13] = [
+const PINNED: [&str; 14] = [
     "ENDPOINTS",
     "OWNERS",
     "ADDRESSES",
@@ -29,6 +29,7 @@ const PINNED: [&str; 13] = [
     "FRAGMENTS",
     "COUNTERS",
     "TALLIES",
+    "SHARES",
 ];
 
 const FLOWS: &str = "FLOWS";
@@ -92,7 +93,8 @@ pub struct Kernel {
     pub maps: Maps,
     pub counters: Arc<Counters>,
     pub tables: Arc<ProgramTables>,
-    pub ticks_per_second: u32,
+    /// Of which one of the tables' ticks has [`podgate_common::JIFFIES_PER_TICK`].
+    pub jiffies_per_second: u32,
     /// Where the connections are that agents before this one have let pass.
     pub past: Past,
     /// For their readers to take.
@@ -115,8 +117,8 @@ impl Kernel {
         let is_fresh = flow_sets.is_none();
         let flow_sets = flow_sets.unwrap_or(options.flows.div_ceil(WAYS));
         let flow_seed = flow_seed.map_or_else(random_seed, Ok)?;
-        let ticks_per_second = ticks_per_second()?;
-        let timeouts = Timeouts::with_ticks_per_second(ticks_per_second);
+        let jiffies_per_second = jiffies_per_second()?;
+        let timeouts = Timeouts::of_kernel(jiffies_per_second);
         let config = Config {
             timeouts,
             recheck: u32::from(options.recheck),
@@ -160,7 +162,7 @@ impl Kernel {
         let past = Past::of(is_fresh, &layouts, timeouts);
         let (events, tallies) = (EventRing::new(&mut ebpf)?, Tallies::new(&mut ebpf)?);
         let (events, tallies) = (Some(events), Some(tallies));
-        Ok(Self { ebpf, shares, maps, counters, tables, ticks_per_second, past, events, tallies })
+        Ok(Self { ebpf, shares, maps, counters, tables, jiffies_per_second, past, events, tallies })
     }
 
     /// A program, loaded.
@@ -268,7 +270,7 @@ fn refused(name: &str, error: ProgramError) -> anyhow::Error {
 }
 
 /// The kernel's tick rate: the coarse clocks advance once a tick (`kernel/time/posix-timers.c`).
-fn ticks_per_second() -> Result<u32> {
+fn jiffies_per_second() -> Result<u32> {
     let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: room for the answer.
     if unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) } != 0 {

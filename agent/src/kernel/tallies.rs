@@ -1,17 +1,22 @@
-//! New connections and dropped packets by what no rule can tell apart, as the programs count them.
+//! New connections and dropped packets by what no rule can tell apart, as the programs count them, and each veth's share.
+
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuHashMap},
+    maps::{HashMap, MapData, PerCpuHashMap},
 };
-use podgate_common::{Tally, TallyKey};
+use podgate_common::{Share, Tally, TallyKey};
 
 use super::{maps, table::absent_is_fine};
 
-/// The map of tallies. It outlives the agent.
+/// The map of tallies, and that of shares. They outlive the agent.
 #[expect(missing_debug_implementations, reason = "aya's hash maps have none")]
-pub struct Tallies(PerCpuHashMap<MapData, TallyKey, Tally>);
+pub struct Tallies {
+    tallies: PerCpuHashMap<MapData, TallyKey, Tally>,
+    shares: HashMap<MapData, u32, Share>,
+}
 
 /// A tally over all CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +28,7 @@ pub struct Counted {
 
 impl Tallies {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
-        maps::take(ebpf, "TALLIES").map(Self)
+        Ok(Self { tallies: maps::take(ebpf, "TALLIES")?, shares: maps::take(ebpf, "SHARES")? })
     }
 
     /// All tallies.
@@ -32,7 +37,7 @@ impl Tallies {
     ///
     /// When the kernel does not answer.
     pub fn read(&self) -> Result<Vec<(TallyKey, Counted)>> {
-        let entries = self.0.iter().map(|entry| {
+        let entries = self.tallies.iter().map(|entry| {
             let (key, cpus) = entry.context("cannot read the tallies")?;
             let packets = cpus.iter().map(|tally| tally.packets).sum();
             // Ticks begin anew now and then: the latest epoch comes first.
@@ -48,6 +53,49 @@ impl Tallies {
     ///
     /// When the kernel refuses.
     pub fn remove(&mut self, key: &TallyKey) -> Result<()> {
-        absent_is_fine(self.0.remove(key)).context("cannot remove a tally")
+        absent_is_fine(self.tallies.remove(key)).context("cannot remove a tally")
     }
+
+    /// What each veth has taken.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn shares(&self) -> Result<BTreeMap<u32, Share>> {
+        self.shares.iter().collect::<Result<_, _>>().context("cannot read the shares")
+    }
+
+    /// Gives the tallies that were removed back to the shares that they were in, and removes the shares of veths that have
+    /// gone.
+    ///
+    /// The programs go on: of what they make meanwhile, some may not be in the share until the next time.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn correct_shares(&mut self) -> Result<()> {
+        let mut taken = BTreeMap::<u32, u32>::new();
+        for entry in self.tallies.iter() {
+            let (_, cpus) = entry.context("cannot read the tallies")?;
+            if let Some(tally) = cpus.iter().find(|tally| tally.is_charged != 0) {
+                *taken.entry(tally.charged_to).or_default() += 1;
+            }
+        }
+        for (veth, share) in self.shares()? {
+            let tallies = taken.get(&veth).copied().unwrap_or(0);
+            if tallies == 0 && !is_there(veth) {
+                absent_is_fine(self.shares.remove(&veth)).context("cannot remove a share")?;
+            } else if tallies < share.tallies {
+                self.shares.insert(veth, Share { tallies, ..share }, 0).context("cannot correct a share")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the node has a device of this index.
+fn is_there(ifindex: u32) -> bool {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: room for a name.
+    !unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr()) }.is_null()
 }

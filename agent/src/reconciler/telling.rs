@@ -25,12 +25,26 @@ impl Reconciler {
         let now = SystemTime::now();
         let pods = self.pods_by_veth();
         if let Some(tallies) = &mut self.tallies {
-            let clock =
-                Clock { now, ticks: self.kernel.ticks()?, ticks_per_second: self.kernel.ticks_per_second };
+            let jiffies_per_second = self.kernel.jiffies_per_second;
+            let clock = Clock { now, ticks: self.kernel.ticks()?, jiffies_per_second };
             let judgement = self.compiler.judgement();
             self.hits.collect(tallies, &pods, cluster, clock, |met| judgement.asked(met))?;
+            tallies.correct_shares()?;
         }
         Ok((self.hits.report(cluster, pods.values(), now), self.hits.drops()))
+    }
+
+    /// Removes connections whose time is up from a part of the flow table; the next call goes on behind it. They take up
+    /// room, and one that nobody removes for years would look young again.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn sweep(&mut self) -> Result<usize> {
+        let now = self.kernel.ticks()?;
+        let (next, removed) = self.kernel.maps.flows.open()?.sweep(self.swept, now);
+        self.swept = next;
+        Ok(removed)
     }
 
     /// What the tables in the kernel say to a claim; `None`: its pod is not known behind a veth of this node.

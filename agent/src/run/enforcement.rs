@@ -40,6 +40,9 @@ const ATTENDING: Duration = Duration::from_secs(1);
 /// How often it is checked whether the flow table is too small.
 const FLOW_TABLE: Duration = Duration::from_secs(10);
 
+/// How often a part of the flow table is swept.
+const SWEEPING: Duration = Duration::from_secs(1);
+
 /// How often policies are credited with what was counted.
 const COUNTING: Duration = Duration::from_secs(5);
 
@@ -126,6 +129,7 @@ impl Enforcement {
         let Channels { inputs, snapshots, hits, mut hits_asked, mut inquiries } = channels;
         let mut flow_table = interval(FLOW_TABLE);
         let mut count = interval(COUNTING);
+        let mut sweep = interval(SWEEPING);
         let mut attend = interval(ATTENDING);
         loop {
             tokio::select! {
@@ -141,6 +145,10 @@ impl Enforcement {
                 }
                 _ = flow_table.tick() => {
                     self.monitor.check();
+                    continue;
+                }
+                _ = sweep.tick() => {
+                    self.sweep();
                     continue;
                 }
                 _ = count.tick() => {
@@ -164,6 +172,15 @@ impl Enforcement {
                 }
             }
             snapshots.send_replace(Arc::new(self.snapshot()));
+        }
+    }
+
+    /// Removes connections whose time is up.
+    fn sweep(&mut self) {
+        match self.reconciler.sweep() {
+            Ok(0) => {}
+            Ok(connections) => tracing::debug!(connections, "their time in the flow table was up"),
+            Err(error) => tracing::warn!("{error:#}"),
         }
     }
 

@@ -23,7 +23,10 @@ impl FlowTableMonitor {
         let evicted = self.evicted();
         if evicted > self.reported {
             let connections = evicted - self.reported;
-            tracing::warn!(connections, "live connections had to leave the flow table: see --flows");
+            tracing::warn!(
+                connections,
+                "live connections had to leave the flow table for those of other pods: see --flows"
+            );
             self.reported = evicted;
         }
     }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use super::HitReport;
 use crate::{
-    api::{self, SourceStatus, Status},
+    api::{self, Evictions, Lost, SourceStatus, Status},
     flows::ObserverCounts,
     reconciler::Reason,
 };
@@ -22,8 +22,6 @@ const OTHERS: &str = "(others)";
 #[derive(Clone, Debug, Default)]
 pub(super) struct Observed {
     pub(super) events: ObserverCounts,
-    /// As in [`api::Counted`].
-    pub(super) untold: [u64; 2],
     /// Of the agent's tasks, by name.
     pub(super) restarts: BTreeMap<&'static str, u64>,
 }
@@ -44,6 +42,7 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
         tables,
         counters,
         evictions,
+        lost,
         last_error,
         pins_lost,
     } = status;
@@ -68,8 +67,8 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
     }
     let name = "podgate_flow_evictions_total";
     text.family(name, "counter", "Live connections that had to leave the flow table for others.");
-    for evictions in evictions {
-        text.sample(&[("state", &evictions.state)], evictions.connections);
+    for Evictions { state, newcomer, connections } in evictions {
+        text.sample(&[("state", state), ("newcomer", newcomer)], *connections);
     }
     text.family("podgate_endpoints", "gauge", "Interfaces of pods on this node.");
     for (state, count) in [("known", endpoints.known), ("held", endpoints.held), ("open", endpoints.open)] {
@@ -156,12 +155,12 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
         }
     }
     write_hits(&mut text, hits);
-    write_observed(&mut text, observed);
+    write_observed(&mut text, observed, lost);
     text.text
 }
 
-fn write_observed(text: &mut Exposition, observed: &Observed) {
-    let Observed { events, untold: [lost, tallies], restarts } = observed;
+fn write_observed(text: &mut Exposition, observed: &Observed, lost: &Lost) {
+    let Observed { events, restarts } = observed;
     text.family(
         "podgate_task_restarts_total",
         "counter",
@@ -171,6 +170,7 @@ fn write_observed(text: &mut Exposition, observed: &Observed) {
         text.sample(&[("task", task)], count);
     }
     let ObserverCounts { allowed, denied, would_deny, skipped, unwritten } = events;
+    let Lost { events, events_of_share, uncounted, unattributed, fragments } = lost;
     let name = "podgate_flow_events_total";
     text.family(name, "counter", "Decisions that were told of; packets are counted apart from them.");
     for (verdict, count) in [("allowed", allowed), ("denied", denied), ("would-deny", would_deny)] {
@@ -180,9 +180,9 @@ fn write_observed(text: &mut Exposition, observed: &Observed) {
     text.family(
         name,
         "counter",
-        "Events without a reader in time (ring), or beyond what is attributed (agent).",
+        "Events without a reader in time (ring), or beyond what one pod may send (pod) or is attributed (agent).",
     );
-    for (place, count) in [("ring", lost), ("agent", skipped)] {
+    for (place, count) in [("ring", events), ("pod", events_of_share), ("agent", skipped)] {
         text.sample(&[("where", place)], *count);
     }
     let name = "podgate_untallied_packets_total";
@@ -191,7 +191,17 @@ fn write_observed(text: &mut Exposition, observed: &Observed) {
         "counter",
         "Packets that no policy is credited with, for the table of tallies was full.",
     );
-    text.sample(&[], *tallies);
+    text.sample(&[], *uncounted);
+    let name = "podgate_unattributed_packets_total";
+    text.family(
+        name,
+        "counter",
+        "Packets that no policy is credited with, for one pod sent too many that differ for policies.",
+    );
+    text.sample(&[], *unattributed);
+    let name = "podgate_fragments_limited_total";
+    text.family(name, "counter", "Datagrams in fragments beyond what one pod may send in a second.");
+    text.sample(&[], *fragments);
     text.family("podgate_deny_log_errors_total", "counter", "Lines of the deny log that were not written.");
     text.sample(&[], *unwritten);
 }
@@ -301,8 +311,8 @@ mod tests {
                 .collect(),
         };
         let events = ObserverCounts { denied: 7, skipped: 2, ..ObserverCounts::default() };
-        let text =
-            text(&status, &hits, &Observed { events, untold: [4, 1], restarts: [("events", 3)].into() });
+        status.lost = Lost { events: 4, events_of_share: 3, uncounted: 1, unattributed: 9, fragments: 5 };
+        let text = text(&status, &hits, &Observed { events, restarts: [("events", 3)].into() });
         for line in [
             "podgate_build_info{version=\"0.1.0\",node=\"n1\"} 1",
             "podgate_uptime_seconds 60",
@@ -312,7 +322,7 @@ mod tests {
             "podgate_packets_total{direction=\"egress\",outcome=\"denied\"} 12",
             "podgate_packets_total{direction=\"ingress\",outcome=\"own-node\"} 0",
             "podgate_endpoints{state=\"held\"} 1",
-            "podgate_flow_evictions_total{state=\"half-open\"} 4",
+            "podgate_flow_evictions_total{state=\"half-open\",newcomer=\"same-pod\"} 4",
             "podgate_unenforced_pods{reason=\"macvlan\"} 1",
             "podgate_unenforced_pods{reason=\"no-device\"} 0",
             "podgate_long_holds_total 3",
@@ -321,8 +331,11 @@ mod tests {
             "podgate_flow_events_total{verdict=\"denied\"} 7",
             "podgate_flow_events_lost_total{where=\"ring\"} 4",
             "podgate_flow_events_lost_total{where=\"agent\"} 2",
+            "podgate_flow_events_lost_total{where=\"pod\"} 3",
             "podgate_untallied_packets_total 1",
             "podgate_task_restarts_total{task=\"events\"} 3",
+            "podgate_unattributed_packets_total 9",
+            "podgate_fragments_limited_total 5",
             "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"matched\"} 15",
             "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"denied\"} 5",
             "podgate_pod_drops_total{pod=\"x/p499\",direction=\"ingress\",reason=\"denied\"} 2",

@@ -11,8 +11,8 @@ use podgate::{
     sockets::{Socket, sides},
 };
 use podgate_common::{
-    Address, Direction, Endpoint, Flow, FlowEvent, FlowKey, FragmentKey, Hook, Outcome, Packet, Ports,
-    Scratch, Slot, Start, Tally, Tracked, decide, decide_on_wire, frames::Frame,
+    Address, Direction, Endpoint, Flow, FlowEvent, FlowKey, FragmentKey, Hook, JIFFIES_PER_TICK, Outcome,
+    Packet, Ports, Scratch, Slot, Start, Tally, Tracked, Untold, decide, decide_on_wire, frames::Frame,
 };
 
 use crate::{
@@ -120,13 +120,14 @@ impl Node {
         self.now += seconds * Memory::TICKS_PER_SECOND;
         let flows = self.kernel.maps.flows.open().expect("the kernel maps it");
         for (key, flow) in flows.entries() {
-            let last = flow.last.wrapping_sub(seconds * ticks_per_second());
+            let last = flow.last.wrapping_sub(seconds * jiffies_per_second() / JIFFIES_PER_TICK);
             flows.enter(key, |_| Flow { last, ..flow }).expect("an entry that is there");
         }
+        let ticks = seconds * jiffies_per_second() / JIFFIES_PER_TICK;
         let mut fragments = self.pinned.fragments();
         for (key, at) in entries(&fragments) {
             if key.protocol & FragmentKey::MARK != 0 {
-                let [a, b, c, d] = ticks_of(at).wrapping_sub(seconds * ticks_per_second()).to_be_bytes();
+                let [a, b, c, d] = ticks_of(at).wrapping_sub(ticks).to_be_bytes();
                 let earlier =
                     Ports { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]) };
                 fragments.insert(key, earlier, 0).expect("an entry that is there");
@@ -139,6 +140,7 @@ impl Node {
         self.flows.clear();
         self.fragments.clear();
         self.counters = self.kernel.counters.read().expect("counters");
+        let ticks = seconds * jiffies_per_second() / JIFFIES_PER_TICK;
         let mut fragments = self.pinned.fragments();
         let flows = self.kernel.maps.flows.open().expect("the kernel maps it");
         flows.remove(|_, _| true);
@@ -246,6 +248,18 @@ impl Node {
         assert_eq!(event, FlowEvent { packets, policy, ..expected });
         assert_eq!(policy.isolates(), expected.policy.isolates(), "{event:?}");
         self.told.push(event);
+    }
+
+    /// What the programs have told of packets that user space was not asked about.
+    pub(crate) fn take_events(&mut self) -> Vec<FlowEvent> {
+        self.counters = self.kernel.counters.read().expect("counters");
+        std::iter::from_fn(|| self.events.take()).collect()
+    }
+
+    /// How often the programs could not tell or remember something.
+    pub(crate) fn lost(&self, cause: Untold) -> u64 {
+        let counts = self.kernel.counters.untold().expect("counters");
+        counts.iter().find(|(of, _)| *of == cause).map_or(0, |(_, count)| *count)
     }
 
     /// Counters that have moved since the last call, and by how much.
@@ -446,7 +460,7 @@ const fn ticks_of(Ports { source, destination }: Ports) -> u32 {
 }
 
 /// Of the kernel's clock, which stands in the entries of connections.
-fn ticks_per_second() -> u32 {
+fn jiffies_per_second() -> u32 {
     let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: room for the answer.
     let result = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) };

@@ -51,7 +51,7 @@ pub(super) fn note_request<T: Tables>(tuple: &Tuple, ifindex: u32, tables: &T) {
     let now = tables.now();
     #[expect(clippy::cast_possible_truncation, reason = "the halves of a word")]
     let at = Ports { source: (now >> 16) as u16, destination: now as u16 };
-    tables.put_fragment(&mark(tuple.source.is_v4(), ifindex), at);
+    tables.put_fragment(&mark(tuple.source.is_v4(), ifindex), at, ifindex);
 }
 
 /// When a mark was made.

@@ -167,7 +167,7 @@ impl Tables for Node {
         self.fragments.borrow().get(key).copied()
     }
 
-    fn put_fragment(&self, key: &FragmentKey, ports: Ports) {
+    fn put_fragment(&self, key: &FragmentKey, ports: Ports, _: u32) {
         self.fragments.borrow_mut().insert(*key, ports);
     }
 

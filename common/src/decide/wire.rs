@@ -8,7 +8,7 @@ use super::{
     is_alive, may_send, origin,
 };
 use crate::{
-    Direction, Flow, Headers, Kind, Lookup, Outcome, Packet, Scratch, Seen, Tables, Tracked, Tuple,
+    Direction, Flow, Headers, Hook, Kind, Lookup, Outcome, Packet, Scratch, Seen, Tables, Tracked, Tuple,
     packet::forget, parse, protocol::number, scratch::Question,
 };
 
@@ -26,7 +26,7 @@ pub fn decide_on_wire<T: Tables>(
     if entered.is_known() && !entered.is_asked(Direction::Egress) {
         return None;
     }
-    scratch.begin(via, Direction::Egress);
+    scratch.begin(&Hook { direction: Direction::Egress, ifindex: via, via });
     let kind = parse(packet, &mut scratch.headers);
     scratch.via = via;
     if via == NODE {
@@ -44,7 +44,7 @@ pub fn decide_on_wire<T: Tables>(
     if via == NODE {
         return None;
     }
-    let Scratch { headers, tracked, judged, .. } = scratch;
+    let Scratch { hook, headers, tracked, judged, .. } = scratch;
     let readable = match kind {
         Kind::Flow | Kind::FirstFragment => true,
         Kind::LaterFragment => recall_ports(headers, tables),
@@ -59,14 +59,14 @@ pub fn decide_on_wire<T: Tables>(
     if sender.pod == NODE || !tables.endpoint(sender.pod).is_asked(Direction::Egress) {
         return None;
     }
-    judged.ifindex = sender.pod;
+    (judged.ifindex, hook.ifindex) = (sender.pod, sender.pod);
     if !readable {
         let isolated = tables.endpoint(sender.pod).egress.isolates();
         return isolated.then_some(Outcome::Fragment);
     }
     let outcome = connection(&sender, packet, scratch, tables);
     if matches!(kind, Kind::FirstFragment) && outcome.is_none_or(Outcome::passes) {
-        remember_ports(&scratch.headers, tables);
+        remember_ports(scratch, tables);
     }
     outcome
 }

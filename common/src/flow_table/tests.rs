@@ -1,5 +1,7 @@
 //! The table against a model, full sets, writers that die, and threads that write and read at once.
 
+mod shares;
+
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -28,6 +30,8 @@ const SEED: FlowSeed = FlowSeed([
     0x38d0_1377,
 ]);
 
+const SLOW: Pace = Pace { opened: 0, sets: 0 };
+
 /// A table in memory of its own, which several threads may use.
 struct Memory(Vec<FlowSet>, *mut FlowSet);
 
@@ -55,9 +59,13 @@ impl Memory {
     }
 
     fn put(&self, key: FlowKey, flow: &Flow) -> Option<Entered> {
+        self.put_at(key, flow, SLOW)
+    }
+
+    fn put_at(&self, key: FlowKey, flow: &Flow, pace: Pace) -> Option<Entered> {
         let (set, lookup) = self.place(key);
         // SAFETY: as above.
-        unsafe { FlowSet::put::<HostAtomic>(set, &lookup, flow, &TIMEOUTS, Holder::Program) }
+        unsafe { FlowSet::put::<HostAtomic>(set, &lookup, flow, &TIMEOUTS, Holder::Program, pace) }
     }
 
     fn refresh(&self, key: FlowKey, now: u32, seen: Seen) {
@@ -68,6 +76,12 @@ impl Memory {
                 FlowSet::refresh::<HostAtomic>(set, &lookup, now, seen);
             }
         }
+    }
+
+    /// Of all sets.
+    fn sweep(&self, now: u32) -> usize {
+        // SAFETY: sets of the table.
+        (0..self.0.len()).map(|set| unsafe { FlowSet::sweep(self.1.add(set), now, &TIMEOUTS) }).sum()
     }
 
     fn remove(&self, key: FlowKey) -> usize {
@@ -197,7 +211,7 @@ fn the_entry_goes_that_is_worth_least() {
     // (age, marks): the order in which they go.
     let entries = [
         (age(200), Seen::default()),
-        (age(130), Seen::REPLY.with(Seen::RST, true)),
+        (age(100), Seen::REPLY.with(Seen::RST, true)),
         (age(100), Seen::default()),
         (age(10), Seen::default()),
         (age(900), Seen::REPLY),
@@ -207,11 +221,11 @@ fn the_entry_goes_that_is_worth_least() {
     let entered = [
         Entered::Alone,
         Entered::Alone,
-        Entered::InsteadOfHalfOpen,
-        Entered::InsteadOfHalfOpen,
-        Entered::InsteadOfEstablished,
-        Entered::InsteadOfEstablished,
-        Entered::InsteadOfEstablished,
+        Entered::Instead { established: false, same_pod: true },
+        Entered::Instead { established: false, same_pod: true },
+        Entered::Instead { established: true, same_pod: true },
+        Entered::Instead { established: true, same_pod: true },
+        Entered::Instead { established: true, same_pod: true },
     ];
     for (number, (last, seen)) in (0..).zip(entries) {
         assert_eq!(table.put(key(number), &flow(last, seen)), Some(Entered::Alone), "room for seven");
@@ -319,6 +333,13 @@ fn threads_never_see_half_an_entry() {
                 }
             });
         }
+        let (table, done) = (&table, &done);
+        scope.spawn(move || {
+            while !done.load(Ordering::Relaxed) {
+                // Some of them are over.
+                table.sweep(14_000);
+            }
+        });
         for writer in writers {
             writer.join().unwrap();
         }

@@ -5,20 +5,50 @@ use core::ptr::{read_volatile, write_volatile};
 #[cfg(any(test, feature = "user"))]
 use super::HostAtomic;
 use super::{
-    Atomic, BUSY, FlowSet, HASH, Holder, Lookup, NEXT_VERSION, USED, VERSION, WAYS, entry, holds, last, tag,
+    Atomic, BUSY, Entry, FlowSet, HASH, Holder, Lookup, NEXT_VERSION, USED, VERSION, WAYS, entry, holds,
+    last, tag,
 };
 use crate::{Flow, FlowKey, Seen, Timeouts, address::pair};
 
 /// What entering a connection did to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entered {
-    /// Nothing.
+    /// Nothing, or it took the place of one that was over.
     Alone,
-    /// One that was never answered had to go.
-    InsteadOfHalfOpen,
-    /// One that was answered had to go.
-    InsteadOfEstablished,
+    /// One that lived had to go.
+    Instead {
+        /// It was answered.
+        established: bool,
+        /// It was in the share of the same veth ([`Flow::charged_to`]).
+        same_pod: bool,
+    },
+    /// It was not entered: another veth's connection has its place.
+    Refused,
 }
+
+/// How fast the newcomer's veth opens connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// In the last [`Self::SECONDS`].
+    pub opened: u32,
+    pub sets: u32,
+}
+
+impl Pace {
+    pub const SECONDS: u32 = 64;
+
+    /// Of a connection that counts as the only one.
+    const SLOW: Self = Self { opened: 0, sets: 0 };
+
+    /// More than one connection for 64 sets of the table. Until then it comes to few that are full of others' connections.
+    #[inline(always)]
+    const fn is_fast(self) -> bool {
+        self.opened > self.sets / 64
+    }
+}
+
+/// Ways, of those of a set.
+const MOST_OF_A_SET: u32 = 5;
 
 /// How often a writer tries to get the lock: some microseconds.
 const TRIES: u32 = 64;
@@ -36,13 +66,14 @@ impl FlowSet {
         flow: &Flow,
         timeouts: &Timeouts,
         holder: Holder,
+        pace: Pace,
     ) -> Option<Entered> {
         // SAFETY: the caller's.
         unsafe {
             if !Self::lock::<A>(set, holder) {
                 return None;
             }
-            Some(Self::put_locked::<A>(set, lookup, flow, timeouts, holder))
+            Some(Self::put_locked::<A>(set, lookup, flow, timeouts, holder, pace))
         }
     }
 
@@ -64,8 +95,25 @@ impl FlowSet {
                 return None;
             }
             let known = Self::find(set, lookup).then_some(lookup.flow);
-            Some(Self::put_locked::<A>(set, lookup, &flow(known), timeouts, holder))
+            Some(Self::put_locked::<A>(set, lookup, &flow(known), timeouts, holder, Pace::SLOW))
         }
+    }
+
+    /// Forgets the connections whose time is up; how many. One that is used meanwhile stays.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::remove`].
+    #[cfg(any(test, feature = "user"))]
+    pub unsafe fn sweep(set: *mut Self, now: u32, timeouts: &Timeouts) -> usize {
+        // A packet that finds an entry in its last moment writes its time of use without the lock.
+        let margin = 2 * timeouts.refresh;
+        let is_over = |key: &FlowKey, flow: &Flow| {
+            let idle = timeouts.idle(flow.last, now);
+            idle.saturating_sub(margin) > timeouts.of(key.protocol(), flow.seen)
+        };
+        // SAFETY: the caller's.
+        unsafe { Self::remove(set, is_over) }
     }
 
     /// Forgets the connections for which `gone` is true; how many. One that is written meanwhile is a new one, and stays.
@@ -141,11 +189,18 @@ impl FlowSet {
         flow: &Flow,
         timeouts: &Timeouts,
         holder: Holder,
+        pace: Pace,
     ) -> Entered {
         // SAFETY: the caller's.
         unsafe {
-            let choice = Self::choose(set, lookup, flow.last, timeouts);
+            let choice = Self::choose(set, lookup, flow, timeouts, pace);
             let way = choice & WAYS;
+            if way == 0 {
+                Self::unlock::<A>(set);
+                return Entered::Refused;
+            }
+            let gone = entry(set, way);
+            let (seen, charged) = (read_volatile(&raw const (*gone).seen), charge_of(gone));
             let tag = tag(set, way);
             let version = read_volatile(tag).wrapping_add(NEXT_VERSION) & VERSION;
             write_volatile(tag, lookup.tag | BUSY | version);
@@ -165,22 +220,21 @@ impl FlowSet {
             A::exchange(lock(set), pair(holder as u32, 0));
             write_volatile(tag, lookup.tag | version);
             Self::unlock::<A>(set);
-            match choice >> RANK {
-                rank::HALF_OPEN => Entered::InsteadOfHalfOpen,
-                rank::ESTABLISHED | rank::ALIKE => Entered::InsteadOfEstablished,
-                _ => Entered::Alone,
+            if choice >> RANK > rank::LIVE {
+                return Entered::Alone;
             }
+            Entered::Instead { established: seen.has(Seen::REPLY), same_pod: charged == flow.charged_to() }
         }
     }
 
-    /// The way to write to: the connection's own one, else a free one, else the one that is worth least. Rank, age and way
-    /// in one number.
+    /// The way to write to: the connection's own one, else a free one, else that of the entry that is worth least; 0: none.
+    /// Rank, order within the rank and way in one number.
     ///
     /// # Safety
     ///
     /// The caller holds the lock.
     #[inline(always)]
-    unsafe fn choose(set: *mut Self, lookup: &Lookup, now: u32, timeouts: &Timeouts) -> u32 {
+    unsafe fn choose(set: *mut Self, lookup: &Lookup, flow: &Flow, timeouts: &Timeouts, pace: Pace) -> u32 {
         let wanted = lookup.tag;
         // SAFETY: the caller's.
         unsafe {
@@ -189,52 +243,159 @@ impl FlowSet {
             for way in 1..=WAYS {
                 let tag = read_volatile(tag(set, way));
                 if (tag ^ wanted) & (HASH | USED) == 0 {
-                    // Of two ways with one tag readers would not know which: another connection's goes.
-                    let own = holds(entry(set, way), &lookup.key);
-                    write_volatile(choice, (if own { rank::OWN } else { rank::ALIKE } << RANK) | way);
+                    write_volatile(choice, (rank::OWN << RANK) | way);
                     break;
                 }
                 if tag & USED == 0 && (way == lookup.preferred || read_volatile(choice) == 0) {
                     write_volatile(choice, (rank::FREE << RANK) | way);
                 }
             }
-            if read_volatile(choice) == 0 {
-                for way in 1..=WAYS {
-                    let entry = entry(set, way);
-                    let age = now.wrapping_sub(read_volatile(last(set, way)));
-                    let seen = read_volatile(&raw const (*entry).seen);
-                    let rank = if age > timeouts.of(read_volatile(&raw const (*entry).key).protocol(), seen) {
-                        rank::EXPIRED
-                    } else if seen.has(Seen::REPLY) {
-                        rank::ESTABLISHED
-                    } else {
-                        rank::HALF_OPEN
-                    };
-                    let worth = (rank << RANK) | ((age >> AGE_UNIT) << AGE) | way;
-                    if worth > read_volatile(choice) {
-                        write_volatile(choice, worth);
-                    }
-                }
+            // Read again: had it to be remembered, the verifier would walk on once for each way.
+            match read_volatile(choice) >> RANK {
+                0 => Self::choose_least(set, flow, timeouts, pace.is_fast()),
+                rank::OWN => Self::choose_alike(set, lookup, flow, timeouts),
+                _ => {}
             }
             read_volatile(choice)
         }
     }
+
+    /// Of the way with the tag that the connection would have. Of two ways with one tag readers would not know which, so it
+    /// must be this one, or none while it is a live connection of another veth's.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the lock.
+    #[inline(always)]
+    unsafe fn choose_alike(set: *mut Self, lookup: &Lookup, flow: &Flow, timeouts: &Timeouts) {
+        // SAFETY: the caller's.
+        unsafe {
+            let choice = &raw mut (*set).lock.choice;
+            let way = read_volatile(choice) & WAYS;
+            let entry = entry(set, way);
+            if holds(entry, &lookup.key) {
+                return;
+            }
+            let seen = read_volatile(&raw const (*entry).seen);
+            let idle = timeouts.idle(read_volatile(last(set, way)), flow.last);
+            let instead = if idle > timeouts.of(read_volatile(&raw const (*entry).key).protocol(), seen) {
+                (rank::EXPIRED << RANK) | way
+            } else if charge_of(entry) == flow.charged_to() {
+                (rank::LIVE << RANK) | way
+            } else {
+                0
+            };
+            write_volatile(choice, instead);
+        }
+    }
+
+    /// Of a full set. What is over goes first. Among live connections each veth has a share of the set: a newcomer takes the
+    /// place of one of its own veth's, or of a veth's that has two more of them than its own, so that taking turns never
+    /// takes from who has fewer. Within that, what was never answered goes before what was.
+    ///
+    /// A veth that has none yet may find each of the others with one: then, of these, one that was never answered, else the
+    /// one that was idle for longest. One that opens many connections takes only from who has most of the set, and may find
+    /// no place: sooner or later it comes to every set that happens to be full of others' connections.
+    ///
+    /// A function of its own in the kernel too, for its stack.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the lock.
+    #[inline(never)]
+    unsafe fn choose_least(set: *mut Self, flow: &Flow, timeouts: &Timeouts, is_fast: bool) {
+        let own = flow.charged_to();
+        // SAFETY: the caller's.
+        unsafe {
+            let choice = &raw mut (*set).lock.choice;
+            let own_count = Self::ways_of(set, own);
+            let least = if is_fast { (own_count + 2).max(MOST_OF_A_SET) } else { own_count + 2 };
+            for way in 1..=WAYS {
+                let entry = entry(set, way);
+                let idle = timeouts.idle(read_volatile(last(set, way)), flow.last);
+                let seen = read_volatile(&raw const (*entry).seen);
+                let veth = charge_of(entry);
+                let count = Self::ways_of(set, veth);
+                let established = seen.has(Seen::REPLY);
+                let (rank, order) =
+                    if idle > timeouts.of(read_volatile(&raw const (*entry).key).protocol(), seen) {
+                        (rank::EXPIRED, 0)
+                    } else if seen.is_closed() {
+                        (rank::CLOSED, if veth == own { WAYS } else { count - 1 })
+                    } else if veth != own && count < least {
+                        if is_fast {
+                            continue;
+                        }
+                        (rank::LAST, u32::from(!established))
+                    } else if established {
+                        (rank::LIVE_ESTABLISHED, count)
+                    } else {
+                        (rank::LIVE, count)
+                    };
+                let age = (idle >> AGE_UNIT) & AGE_MASK;
+                let worth = (rank << RANK) | (order << ORDER) | (age << AGE) | way;
+                if worth > read_volatile(choice) {
+                    write_volatile(choice, worth);
+                }
+            }
+        }
+    }
 }
 
-/// Which entry goes first: the highest rank. Those that live and were answered are the last ones.
+impl FlowSet {
+    /// How many ways of a full set are in a veth's share.
+    ///
+    /// # Safety
+    ///
+    /// `set` is a set.
+    #[inline(never)]
+    unsafe fn ways_of(set: *mut Self, veth: u32) -> u32 {
+        // SAFETY: the caller's.
+        (1..=WAYS).map(|way| is_same(veth, unsafe { charge_of(entry(set, way)) })).sum()
+    }
+}
+
+/// Which entry goes first: the highest rank.
 mod rank {
     pub(super) const OWN: u32 = 7;
-    pub(super) const ALIKE: u32 = 6;
-    pub(super) const FREE: u32 = 5;
-    pub(super) const EXPIRED: u32 = 3;
-    pub(super) const HALF_OPEN: u32 = 2;
-    pub(super) const ESTABLISHED: u32 = 1;
+    pub(super) const FREE: u32 = 6;
+    pub(super) const EXPIRED: u32 = 5;
+    pub(super) const CLOSED: u32 = 4;
+    /// From here on, a connection that lives had to go; this one was never answered.
+    pub(super) const LIVE: u32 = 3;
+    pub(super) const LIVE_ESTABLISHED: u32 = 2;
+    /// Of a veth that has no more than its share.
+    pub(super) const LAST: u32 = 1;
 }
 
-/// A choice: the rank in the upper bits, then the age in units of 64 ticks, then the way.
+/// A choice: the rank in the upper bits, then the order within it, then the age in units of 8 ticks, then the way.
 const RANK: u32 = 29;
+const ORDER: u32 = 26;
 const AGE: u32 = 3;
-const AGE_UNIT: u32 = 6;
+/// The longest time-out has room: what is older has expired, and its age does not matter.
+const AGE_UNIT: u32 = 3;
+const AGE_MASK: u32 = (1 << (ORDER - AGE)) - 1;
+
+/// In whose share an entry is.
+///
+/// # Safety
+///
+/// `entry` is an entry.
+#[inline(always)]
+pub(super) unsafe fn charge_of(entry: *const Entry) -> u32 {
+    // SAFETY: the caller's.
+    let (client_if, server_if) = unsafe {
+        (read_volatile(&raw const (*entry).client_if), read_volatile(&raw const (*entry).server_if))
+    };
+    // `charged_to`, without a jump: the verifier would walk on once for each.
+    client_if | server_if & is_same(client_if, 0).wrapping_neg()
+}
+
+/// 1 if they are the same, else 0. Without a jump, too.
+#[inline(always)]
+const fn is_same(one: u32, other: u32) -> u32 {
+    (((one ^ other) as u64).wrapping_sub(1) >> 63) as u32
+}
 
 /// # Safety
 ///

@@ -1,9 +1,13 @@
 //! Datagrams in parts: only the first has ports, and the others go where it went.
 
+use std::time::{Duration, Instant};
+
 use podgate::model::Ports;
 use podgate_common::{
+    MAX_FRAGMENTS,
     Outcome::{Allowed, Denied, Established, Fragment as Orphan, Free, Spoofed, UnreadFree, Unreadable},
     Protocol::Udp,
+    Share, Untold,
     frames::{Extension, Fragment, Frame, flag},
 };
 
@@ -131,4 +135,43 @@ fn fragments_of_protocols_without_ports_follow_their_first() {
             node.expect(arrives(Host::B, UPLINK), later, Established);
         }
     }
+}
+
+/// As long as it takes a veth to begin as many datagrams as there is room for.
+const TIME_TO_FILL: Duration = Duration::from_secs(MAX_FRAGMENTS as u64 / Share::FRAGMENTS as u64 - 1);
+
+#[test]
+fn a_pod_that_floods_with_fragments_takes_no_room_from_others() {
+    let node = Node::new(&world());
+    let datagram = |number: usize| {
+        let number = u32::try_from(number).expect("few of them");
+        let mut parts =
+            Frame::udp((Host::A.at(Family::V6), 9), (Host::Z.at(Family::V6), 9), 40).fragments(number, 3);
+        parts.swap_remove(0).bytes()
+    };
+    let began = Instant::now();
+    // B's are on their way while A sends more than there is room for.
+    let [first, later, ..] = &self::datagram(Family::V4, 40_000, 53).fragments(7, 180)[..] else {
+        panic!("three fragments")
+    };
+    assert!(node.programs.run(arrives(Host::B, UPLINK), &first.bytes()));
+    let sent = (0..MAX_FRAGMENTS + MAX_FRAGMENTS / 4).take_while(|number| {
+        assert!(node.programs.run(leaves(Host::A), &datagram(*number)), "the first one passes");
+        began.elapsed() < TIME_TO_FILL
+    });
+    let sent = sent.count();
+    let known = node.pinned.fragments().keys().count();
+    let most =
+        Share::FRAGMENTS as usize * (1 + usize::try_from(began.elapsed().as_secs()).expect("few") * 11 / 10);
+    assert!(sent <= known || sent > Share::FRAGMENTS as usize && known <= most, "{known} of {sent}");
+    assert!(
+        node.programs.run(arrives(Host::B, UPLINK), &later.bytes()),
+        "B's still arrive: {known} of {sent}"
+    );
+    let limited = node.lost(Untold::Fragment);
+    assert_eq!(
+        usize::try_from(limited),
+        Ok((sent + 1).saturating_sub(known)),
+        "what is beyond the share is counted"
+    );
 }

@@ -6,12 +6,15 @@ use podgate_common::{
     Direction::{self, Egress, Ingress},
     Outcome::{self, Allowed, Deferred, Denied, DeniedBackend, Established, Free, Spoofed, WouldDeny},
     Protocol::Tcp,
+    Share, Untold,
     frames::{Frame, flag},
 };
 
 use crate::{
     node::Node,
-    world::{Family, Host, World, all_pods, allow, arrives, leaves, pods_like, port, service_at},
+    world::{
+        Family, Host, UPLINK, World, all_pods, allow, arrives, block, leaves, pods_like, port, service_at,
+    },
 };
 
 const SYN: u8 = flag::SYN;
@@ -134,4 +137,74 @@ fn of_a_services_backends_the_one_that_is_chosen_is_told() {
         let event = node.told.last().expect("it is told");
         assert_eq!((event.ifindex, event.direction), (Host::A.veth(), Egress as u8));
     }
+}
+
+/// Asks for many ports of many hosts, all of which some policy tells apart.
+#[test]
+fn a_pod_that_scans_uses_up_its_own_share_of_tallies_and_events_alone() {
+    const HOSTS: u8 = 40;
+    const PORTS: u16 = 40;
+    let mut world = World::new().egress(Host::B, [allow(pods_like(Host::Z), port(Tcp, 80))]);
+    // Each of these is a kind of its own.
+    for host in 0..HOSTS {
+        let block = block(&format!("198.51.100.{host}/32"), &[]);
+        world = world.egress(Host::A, [allow(block, port(Tcp, 1_000 + u16::from(host)))]);
+    }
+    let mut node = Node::new(&world);
+    let at = |host: u8| std::net::IpAddr::from([198, 51, 100, host]);
+    let (a, b) = (Host::A.at(Family::V4), Host::B.at(Family::V4));
+    let (mut allowed, mut denied) = (0, 0);
+    for host in 0..HOSTS {
+        for scanned in 1_000..1_000 + PORTS {
+            let frame = Frame::tcp((a, 9), (at(host), scanned), SYN).bytes();
+            match node.programs.run(leaves(Host::A), &frame) {
+                true => allowed += 1,
+                false => denied += 1,
+            }
+        }
+    }
+    assert_eq!((allowed, denied), (u64::from(HOSTS), u64::from(PORTS) * u64::from(HOSTS) - u64::from(HOSTS)));
+    // All of them are counted, if not by what they are.
+    let at_a = |outcome| (Host::A.veth(), Egress, outcome);
+    assert_eq!(tallies(&node), BTreeMap::from([(at_a(Allowed), allowed), (at_a(Denied), denied)]));
+    let shares = node.kernel.tallies.as_ref().expect("nobody took them").shares().expect("the shares");
+    assert_eq!(shares[&Host::A.veth()].tallies, Share::TALLIES);
+    let beyond = u64::from(PORTS) * u64::from(HOSTS) - u64::from(Share::TALLIES);
+    assert_eq!((node.lost(Untold::TallyOfShare), node.lost(Untold::Tally)), (beyond, 0));
+    // None of them is reported too often, but all of them together.
+    let events = node.take_events();
+    assert!(events.len() >= Share::EVENTS as usize, "{} events", events.len());
+    assert!(node.lost(Untold::EventOfShare) > 0 || events.len() > 512, "{} events", events.len());
+    // What others do is counted and reported as before.
+    for (from, to) in [(Host::B, at(1)), (Host::B, at(2))] {
+        node.expect_bytes(leaves(from), &Frame::tcp((b, 9), (to, 80), SYN).bytes(), Denied);
+        let event = node.told.pop().expect("it is told");
+        assert_eq!((event.ifindex, event.outcome), (from.veth(), Denied as u8));
+    }
+    assert_eq!(tallies(&node)[&(Host::B.veth(), Egress, Denied)], 2);
+}
+
+#[test]
+fn what_a_pod_does_to_another_is_in_its_own_share() {
+    let mut node = Node::new(&World::new().ingress(Host::B, [allow(pods_like(Host::A), port(Tcp, 80))]));
+    let (a, b, z) = (Host::A.at(Family::V4), Host::B.at(Family::V4), Host::Z.at(Family::V4));
+    for source in 0..600 {
+        // All of them are alike, and like what others will send.
+        for destination in [81, 82, 83, 84, 85, 86, 87, 88] {
+            let frame = Frame::tcp((z, 1_024 + source), (b, destination), SYN).bytes();
+            assert!(!node.programs.run(arrives(Host::B, Host::Z.veth()), &frame));
+        }
+    }
+    let _ = node.take_events();
+    let shares = node.kernel.tallies.as_ref().expect("nobody took them").shares().expect("the shares");
+    assert_eq!(shares.keys().copied().collect::<Vec<_>>(), [Host::Z.veth()], "{shares:?}");
+    node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp((a, 9), (b, 81), SYN), Denied);
+    assert_eq!(node.told.len(), 1);
+    // No rule tells this one from Z. It comes from beyond the node: that is in the receiver's share.
+    let outside = Host::Outside.at(Family::V4);
+    node.expect(arrives(Host::B, UPLINK), &Frame::tcp((outside, 9), (b, 81), SYN), Denied);
+    assert_eq!(node.told.len(), 2);
+    let shares = node.kernel.tallies.as_ref().expect("nobody took them").shares().expect("the shares");
+    let veths: Vec<_> = [Host::A, Host::B, Host::Z].map(Host::veth).into_iter().collect();
+    assert!(veths.iter().all(|veth| shares.contains_key(veth)) && shares.len() == 3, "{shares:?}");
 }
