@@ -3,13 +3,13 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
 use podgate_common::{
-    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Known, Lookup, PolicyId, Ports,
-    Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Timeout, Timeouts,
+    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Known, Lookup, NODE, OTHER_NODE,
+    PolicyId, Ports, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Timeout, Timeouts,
 };
 
 use crate::compiler::Tables;
@@ -20,6 +20,8 @@ pub struct Memory<'a> {
     tables: &'a Tables,
     pub endpoints: BTreeMap<u32, Endpoint>,
     pub owners: BTreeMap<Address, u32>,
+    /// Of UDP.
+    pub tunnel_ports: BTreeSet<u16>,
     pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
     pub fragments: RefCell<BTreeMap<FragmentKey, Ports>>,
     /// Ticks; a second has [`Memory::TICKS_PER_SECOND`].
@@ -27,6 +29,7 @@ pub struct Memory<'a> {
     pub epoch: Cell<u32>,
     pub recheck: Cell<bool>,
     pub passes_masqueraded: Cell<bool>,
+    pub passes_encapsulation: Cell<bool>,
 }
 
 impl<'a> Memory<'a> {
@@ -38,12 +41,14 @@ impl<'a> Memory<'a> {
             tables,
             endpoints: BTreeMap::new(),
             owners: BTreeMap::new(),
+            tunnel_ports: BTreeSet::new(),
             flows: RefCell::default(),
             fragments: RefCell::default(),
             now: Cell::new(0),
             epoch: Cell::new(0),
             recheck: Cell::new(false),
             passes_masqueraded: Cell::new(false),
+            passes_encapsulation: Cell::new(false),
         }
     }
 
@@ -69,7 +74,15 @@ impl podgate_common::Tables for Memory<'_> {
     }
 
     fn owner(&self, address: &Address) -> Option<u32> {
-        self.owners.get(address).copied()
+        self.owners.get(address).copied().filter(|owner| *owner != OTHER_NODE)
+    }
+
+    fn is_node(&self, address: &Address) -> bool {
+        matches!(self.owners.get(address), Some(&(NODE | OTHER_NODE)))
+    }
+
+    fn is_tunnel_port(&self, port: u16) -> bool {
+        self.tunnel_ports.contains(&port)
     }
 
     fn identity(&self, _: Slot, address: &Address) -> IdentityId {
@@ -162,5 +175,9 @@ impl podgate_common::Tables for Memory<'_> {
 
     fn passes_masqueraded(&self) -> bool {
         self.passes_masqueraded.get()
+    }
+
+    fn passes_encapsulation(&self) -> bool {
+        self.passes_encapsulation.get()
     }
 }

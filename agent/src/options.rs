@@ -9,7 +9,7 @@ use std::{
     str::FromStr,
 };
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::{flows::Target as DenyLogTarget, model::Name};
@@ -78,6 +78,10 @@ pub struct AgentOptions {
     /// What the agent says of itself while pods that should be isolated are not
     #[arg(long, value_enum, default_value_t = Unenforced::Degraded)]
     pub unenforced: Unenforced,
+    /// Let pods send encapsulated packets (VXLAN, Geneve, IP in IP, GRE and their like) to nodes, which may take packets out
+    /// of them in anybody's name
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    pub allow_encapsulation: bool,
     /// Write what is denied, as lines of JSON, to this file or to standard output (`-`)
     #[arg(long, value_name = "PATH")]
     pub deny_log: Option<DenyLogTarget>,

@@ -46,11 +46,14 @@ pub struct Judged {
     pub master: u32,
 }
 
-/// The veths of a node, by ifindex, and whose each address is (0: the node's own).
+/// The veths of a node, by ifindex, and whose each address is (0: the node's own, [`podgate_common::OTHER_NODE`]: another
+/// node's).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     pub endpoints: BTreeMap<u32, Judged>,
     pub owners: BTreeMap<IpAddr, u32>,
+    /// UDP ports at which tunnels of nodes listen.
+    pub tunnel_ports: BTreeSet<u16>,
 }
 
 /// What a publication did.
@@ -229,6 +232,8 @@ impl Current {
             wanted.owners.iter().map(|(address, ifindex)| ((*address).into(), *ifindex)).collect();
         let orphaned = orphaned(maps.owners.entries(), &owners);
         maps.owners.put_all(&owners)?;
+        let tunnel_ports = wanted.tunnel_ports.iter().map(|port| (u32::from(*port), 1)).collect();
+        maps.tunnel_ports.put_all(&tunnel_ports)?;
         // 3.
         let mut endpoints: BTreeMap<u32, Endpoint> = wanted
             .endpoints
@@ -273,6 +278,7 @@ impl Current {
         }
         self.set.rows.change(&rows)?;
         maps.owners.keep(&owners)?;
+        maps.tunnel_ports.keep(&tunnel_ports)?;
         maps.endpoints.keep(&endpoints)?;
         match &before {
             Some(before) if same_classes => self.ids.free(tables, before, &mut ids),

@@ -9,6 +9,7 @@ mod holds;
 mod judging;
 mod telling;
 mod unenforced;
+mod wanted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,21 +18,23 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use podgate_common::{Direction, EndpointState, MAX_ENDPOINTS, MAX_OWNERS, NODE};
+use podgate_common::{Direction, MAX_ENDPOINTS, MAX_OWNERS};
 
-use self::{attaching::ways_out, holds::LongHolds, judging::Change, unenforced::UnenforcedPods};
+use self::{
+    attaching::ways_out, holds::LongHolds, judging::Change, unenforced::UnenforcedPods, wanted::wanted,
+};
 pub use self::{
     holds::HoldCounts,
     judging::Judging,
     unenforced::{Attention, Reason, Unenforced},
 };
 use crate::{
-    compiler::{Incremental, IncrementalInput, Site, Subject, Tables},
+    compiler::{Incremental, IncrementalInput, Site, Tables},
     endpoints::{Endpoints, Evidence, History, LocalPods, Network, State, Veth, cni::CniResults, resolve},
     hits::HitCounts,
     kernel::{Attacher, Device, Kernel, Tallies},
     model::{Cluster, Name, ObjectName, Pod},
-    publisher::{Judged, Published, Publisher, Wanted},
+    publisher::{Published, Publisher, Wanted},
 };
 
 /// Brings one node's kernel to where its sources say it should be.
@@ -164,7 +167,7 @@ impl Reconciler {
             // Before any pod is judged by tables that leave a verdict to them.
             self.attach_wire(&wire);
         }
-        let published = self.publish(&tables, &endpoints)?;
+        let published = self.publish(&tables, &wanted(&endpoints, &tables, cluster, network))?;
         let attached = self.attach_pods(&endpoints, network, cni);
         if !tables.services.leave_node {
             self.attacher.detach(wire.into_keys())?;
@@ -178,7 +181,7 @@ impl Reconciler {
             let endpoints = self.endpoints.clone();
             let pods = self.pods.clone();
             self.compile(cluster, &endpoints, &pods)
-                .and_then(|tables| self.publish(&tables, &endpoints))
+                .and_then(|tables| self.publish(&tables, &wanted(&endpoints, &tables, cluster, network)))
                 .context("cannot tidy up after a change")?;
         }
         self.date(cluster, epoch);
@@ -245,8 +248,8 @@ impl Reconciler {
         Ok(tables)
     }
 
-    fn publish(&mut self, tables: &Tables, endpoints: &Endpoints) -> Result<Published> {
-        self.publisher.publish(&mut self.kernel.maps, tables, &wanted(endpoints, tables))
+    fn publish(&mut self, tables: &Tables, wanted: &Wanted) -> Result<Published> {
+        self.publisher.publish(&mut self.kernel.maps, tables, wanted)
     }
 
     /// Notes since which epoch each veth is judged as it is, and logs what changed.
@@ -303,22 +306,4 @@ impl Reconciler {
 
 const fn device(veth: &Veth) -> Device {
     Device { ifindex: veth.ifindex, generation: veth.generation }
-}
-
-/// What the kernel shall know of the veths.
-fn wanted(endpoints: &Endpoints, tables: &Tables) -> Wanted {
-    let mut wanted = Wanted::default();
-    wanted.owners.extend(endpoints.own_addresses.iter().map(|address| (*address, NODE)));
-    for veth in endpoints.veths.values() {
-        let (state, subject) = match &veth.state {
-            State::Known { pod, addresses, .. } => {
-                wanted.owners.extend(addresses.iter().map(|address| (*address, veth.ifindex)));
-                (EndpointState::Known, tables.subjects.get(pod).copied().unwrap_or(Subject::FREE))
-            }
-            State::Held => (EndpointState::Held, Subject::FREE),
-            State::Open => (EndpointState::Open, Subject::FREE),
-        };
-        wanted.endpoints.insert(veth.ifindex, Judged { state, subject, master: veth.master });
-    }
-    wanted
 }

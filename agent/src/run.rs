@@ -85,6 +85,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
         flows: options.flows,
         recheck: options.established == Established::Recheck,
         masqueraded: options.masqueraded_ingress == MasqueradedIngress::Allow,
+        encapsulation: options.allow_encapsulation,
         share: true,
     };
     let earlier = Earlier::of(&pins)?;

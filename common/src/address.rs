@@ -126,6 +126,36 @@ impl Address {
         let [a, b, ..] = self.0.to_ne_bytes();
         a == 0xfe && b & 0xc0 == 0x80
     }
+
+    /// Of multicast, or the broadcast address of IPv4.
+    #[inline(always)]
+    pub(crate) const fn is_for_many(self) -> bool {
+        let [.., a, b, c, d] = self.1.to_ne_bytes();
+        if self.is_v4() { a >> 4 == 0xe || a & b & c & d == 0xff } else { self.is_multicast_v6() }
+    }
+
+    /// `ff00::/8`
+    #[inline(always)]
+    pub(crate) const fn is_multicast_v6(self) -> bool {
+        let [a, ..] = self.0.to_ne_bytes();
+        a == 0xff
+    }
+
+    /// The multicast address of link scope at which the host with this IPv6 address is asked for its link-layer address
+    /// (RFC 4291, 2.7.1).
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn solicited_node(self) -> Self {
+        let [.., a, b, c] = self.1.to_ne_bytes();
+        let upper = u64::from_ne_bytes([0xff, 2, 0, 0, 0, 0, 0, 0]);
+        Self(upper, u64::from_ne_bytes([0, 0, 0, 1, 0xff, a, b, c]))
+    }
+
+    /// Whether two IPv6 addresses have their first 64 bits in common, what on-link prefixes have.
+    #[inline(always)]
+    pub(crate) const fn has_prefix_of(self, other: Self) -> bool {
+        self.0 == other.0
+    }
 }
 
 /// How one address stands to another.

@@ -13,6 +13,8 @@ pub struct Config {
     pub recheck: u32,
     /// 1: what this node has masqueraded passes.
     pub masqueraded: u32,
+    /// 1: encapsulated packets of pods to nodes pass.
+    pub encapsulation: u32,
     pub tracking: Tracking,
     pub hook_mark: HookMark,
     pub sockets: Sockets,
@@ -86,6 +88,9 @@ pub const MAX_ENDPOINTS: usize = 16_384;
 
 /// Addresses of this node and its pods: a few for each veth.
 pub const MAX_OWNERS: usize = 65_536;
+
+/// UDP ports of tunnels: one for each kind of device, rarely more.
+pub const MAX_TUNNEL_PORTS: usize = 256;
 
 /// Datagrams in fragments that are in flight at a time: as many as four veths may begin in a second.
 pub const MAX_FRAGMENTS: usize = 4 * Share::FRAGMENTS as usize;

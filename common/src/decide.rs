@@ -9,20 +9,27 @@
 
 use crate::{
     Address, Direction, Endpoint, Flow, Headers, Hook, Kind, NODE, Outcome, Packet, Scratch, Seen, Tables,
-    Timeout, Tuple, packet::forget, parse, protocol::number, scratch::Question,
+    Timeout, Tuple,
+    packet::{discovery::hop_limit, forget},
+    parse,
+    protocol::number,
+    scratch::Question,
 };
 
 mod dhcp;
 mod egress;
+mod encapsulation;
 mod established;
 mod fragments;
 mod ingress;
+mod neighbour;
 mod origin;
 mod sender;
 mod wire;
 
 use dhcp::note_request;
 use egress::egress;
+use encapsulation::{is_tunnelled, may_be_tunnelled};
 pub use established::{is_established, is_established_at_sight};
 use fragments::{recall_ports, remember_ports};
 use ingress::{ingress, may_send};
@@ -36,7 +43,7 @@ pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hoo
     scratch.begin(hook);
     let kind = parse(packet, &mut scratch.headers);
     if matches!(kind, Kind::LaterFragment) && !recall_ports(&mut scratch.headers, tables) {
-        return unknown(hook, Outcome::Fragment, tables);
+        return unread(packet, &scratch.headers, hook, Outcome::Fragment, tables);
     }
     scratch.via = hook.via;
     if matches!(hook.direction, Direction::Ingress) && hook.via == NODE {
@@ -50,8 +57,17 @@ pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hoo
     match kind {
         Kind::Flow | Kind::FirstFragment | Kind::LaterFragment => {}
         Kind::Related => return related(scratch, hook, tables),
-        Kind::Neighbour => return Outcome::Neighbour,
-        Kind::Unreadable => return unknown(hook, Outcome::Unreadable, tables),
+        Kind::Neighbour => match neighbour::discovery(packet, &scratch.headers, hook, tables) {
+            Some(outcome) => return outcome,
+            None => scratch.headers.take_for_connection(),
+        },
+        Kind::Arp => {
+            return match neighbour::arp(packet, hook, tables) {
+                Some(outcome) => outcome,
+                None => unread(packet, &scratch.headers, hook, Outcome::Unreadable, tables),
+            };
+        }
+        Kind::Unreadable => return unread(packet, &scratch.headers, hook, Outcome::Unreadable, tables),
     }
     let outcome = flow(packet, scratch, hook, tables);
     // Read again: had it to be remembered, the verifier would walk once for each kind.
@@ -157,7 +173,10 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
     if !outcome.passes() || matches!(outcome, Outcome::Dhcp) {
         return outcome;
     }
-    if matches!(side, Direction::Ingress) && is_misdelivered(tuple, hook, tables) {
+    // Nor does a node that sends a tunnel's packet to a pod open the way back.
+    if matches!(side, Direction::Ingress)
+        && (is_misdelivered(tuple, &endpoint, hook, tables) || is_tunnelled(&tuple.reversed(), tables))
+    {
         return outcome;
     }
     let Scratch { lookup, question: Question { entry, .. }, .. } = scratch;
@@ -174,6 +193,7 @@ fn related<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome
     match hook.direction {
         Direction::Egress if is_spoofed(sender, &endpoint, hook.ifindex, tables) => return Outcome::Spoofed,
         Direction::Ingress if hook.via == NODE => return Outcome::OwnNode,
+        Direction::Ingress if is_forged(sender, hook.via, tables) => return Outcome::Spoofed,
         _ => {}
     }
     lookup.turn_to(quoted);
@@ -198,6 +218,40 @@ fn related<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome
     outcome
 }
 
+/// What cannot be read to its end. Its source can be, nearly always: it is no way around the check of sources.
+#[inline(never)]
+fn unread<T: Tables>(
+    packet: &impl Packet,
+    headers: &Headers,
+    hook: &Hook,
+    reason: Outcome,
+    tables: &T,
+) -> Outcome {
+    let sender = &headers.sender;
+    let is_spoofed = match hook.direction {
+        _ if *sender == Address::UNSPECIFIED => false,
+        Direction::Egress => is_spoofed(sender, &tables.endpoint(hook.ifindex), hook.ifindex, tables),
+        Direction::Ingress => hook.via != NODE && is_forged(sender, hook.via, tables),
+    };
+    if is_spoofed {
+        return Outcome::Spoofed;
+    }
+    if matches!(hook.direction, Direction::Egress)
+        && matches!(reason, Outcome::Unreadable)
+        && (may_be_neighbours(packet, headers) || may_be_tunnelled(headers, tables))
+    {
+        return Outcome::Unreadable;
+    }
+    unknown(hook, reason, tables)
+}
+
+/// The same of a message between neighbours. Only these, and what must not come from elsewhere, has this hop limit (RFC 5082).
+#[inline(always)]
+fn may_be_neighbours(packet: &impl Packet, headers: &Headers) -> bool {
+    let is_v6 = headers.sender != Address::UNSPECIFIED && !headers.sender.is_v4();
+    is_v6 && hop_limit(packet) == Some(255)
+}
+
 /// What cannot be judged: dropped for an isolated direction, passed for a free one.
 ///
 /// A function of its own in the kernel too, as all that calls helpers: none is called on the fast path.
@@ -213,10 +267,11 @@ fn unknown<T: Tables>(hook: &Hook, reason: Outcome, tables: &T) -> Outcome {
     }
 }
 
-/// A pod sends from an address that is not its own. Link-local addresses reach nobody but the node and the link.
+/// A pod sends from an address that is not its own. Link-local addresses reach nobody but the node and the link. A pod that
+/// is not known yet may send from any address that nobody else is known to have.
 #[inline(always)]
 fn is_spoofed<T: Tables>(source: &Address, endpoint: &Endpoint, ifindex: u32, tables: &T) -> bool {
-    endpoint.is_known() && !source.is_link_local_v6() && tables.owner(source) != Some(ifindex)
+    !neighbour::is_own(source, endpoint, ifindex, tables)
 }
 
 /// Another pod's address arrives from elsewhere than that pod's veth or the bridge that it is a port of.
@@ -227,11 +282,11 @@ fn is_forged<T: Tables>(source: &Address, via: u32, tables: &T) -> bool {
         .is_some_and(|owner| owner != NODE && owner != via && tables.endpoint(owner).master != via)
 }
 
-/// A frame for another pod of this node, as a bridge floods it to all its ports. This pod drops it by itself, and must
-/// neither take the entry of the other one over nor get a connection in the other one's name.
+/// A frame for somebody else, as a bridge floods it to all its ports, or for many. This pod must neither take the entry of
+/// another one over nor get a connection in the name of an address that it may not send from.
 #[inline(always)]
-fn is_misdelivered<T: Tables>(tuple: &Tuple, hook: &Hook, tables: &T) -> bool {
-    tables.owner(&tuple.destination).is_some_and(|owner| owner != hook.ifindex)
+fn is_misdelivered<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, hook: &Hook, tables: &T) -> bool {
+    is_spoofed(&tuple.destination, endpoint, hook.ifindex, tables)
 }
 
 /// Whether this hook's side of the connection was judged, for packets that come the way this one came.

@@ -5,6 +5,9 @@ use crate::{Address, Direction, PolicyId, Slot};
 /// The owner of an address that is the node's own, and `via` of a packet that the node's own stack made.
 pub const NODE: u32 = 0;
 
+/// In the map of owners: an address of other nodes, or one to which every node of a link listens. Nobody's, to packets.
+pub const OTHER_NODE: u32 = u32::MAX;
+
 /// How far the agent knows the pod behind a veth.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

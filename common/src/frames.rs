@@ -8,6 +8,10 @@ use std::{vec, vec::Vec};
 
 use crate::protocol::number;
 
+mod neighbours;
+
+pub use neighbours::{MAC, arp, link_layer, listeners, neighbour, solicited_node};
+
 /// TCP flags.
 pub mod flag {
     pub const FIN: u8 = 0x01;
@@ -37,6 +41,7 @@ pub struct Frame {
     pub fragment: Option<Fragment>,
     /// What stands in the length field of the IP header, when it is not the truth.
     pub claimed_length: Option<u16>,
+    pub hop_limit: u8,
 }
 
 /// Which part of a datagram a packet is.
@@ -54,6 +59,8 @@ pub struct Fragment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
     HopByHop(u8),
+    /// A hop-by-hop header of 8 bytes with this one option (RFC 2711).
+    RouterAlert,
     Routing(u8),
     Destination(u8),
     Authentication(u8),
@@ -72,6 +79,7 @@ impl Frame {
             extensions: Vec::new(),
             fragment: None,
             claimed_length: None,
+            hop_limit: 64,
         }
     }
 
@@ -152,14 +160,6 @@ impl Frame {
         answer
     }
 
-    /// What an ARP request looks like: the addresses in it do not matter here.
-    pub fn arp() -> Vec<u8> {
-        let mut frame = ethernet([0x08, 0x06]);
-        frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
-        frame.resize(60, 0);
-        frame
-    }
-
     /// The packet with an 802.1Q tag before it.
     pub fn in_vlan(&self) -> Vec<u8> {
         let bytes = self.bytes();
@@ -201,6 +201,11 @@ impl Frame {
     }
 
     #[must_use]
+    pub fn with_hop_limit(self, hop_limit: u8) -> Self {
+        Self { hop_limit, ..self }
+    }
+
+    #[must_use]
     pub fn with_claimed_length(self, length: u16) -> Self {
         Self { claimed_length: Some(length), ..self }
     }
@@ -227,7 +232,7 @@ impl Frame {
         let ([.., id_high, id_low], [field_high, field_low]) = (id.to_be_bytes(), field.to_be_bytes());
         let mut ip =
             vec![0x40 + header / 4, 0, total_high, total_low, id_high, id_low, field_high, field_low];
-        ip.extend([64, self.protocol, 0, 0]);
+        ip.extend([self.hop_limit, self.protocol, 0, 0]);
         ip.extend(source.octets());
         ip.extend(destination.octets());
         // "No operation".
@@ -249,7 +254,7 @@ impl Frame {
         let first = self.extensions.first().map_or(self.protocol, |extension| extension.number());
         let truth = length(chain.len() + self.payload.len());
         let [length_high, length_low] = self.claimed_length.unwrap_or(truth).to_be_bytes();
-        let mut ip = vec![0x60, 0, 0, 0, length_high, length_low, first, 64];
+        let mut ip = vec![0x60, 0, 0, 0, length_high, length_low, first, self.hop_limit];
         ip.extend(source.octets());
         ip.extend(destination.octets());
         [ethernet([0x86, 0xdd]), ip, chain, self.payload.clone()].concat()
@@ -259,7 +264,7 @@ impl Frame {
 impl Extension {
     fn number(self) -> u8 {
         let number = match self {
-            Self::HopByHop(_) => number::HOP_BY_HOP,
+            Self::HopByHop(_) | Self::RouterAlert => number::HOP_BY_HOP,
             Self::Routing(_) => number::ROUTING,
             Self::Destination(_) => number::DESTINATION_OPTIONS,
             Self::Authentication(_) => number::AUTHENTICATION,
@@ -277,6 +282,7 @@ impl Extension {
                 bytes.resize(size, 0);
                 return bytes;
             }
+            Self::RouterAlert => return vec![next, 0, 5, 2, 0, 0, 1, 0],
             Self::Routing(length) => (length, 8 * (usize::from(length) + 1)),
             Self::Authentication(length) => (length, 4 * (usize::from(length) + 2)),
             Self::Fragment(Fragment { id, offset, more }) => {
@@ -294,7 +300,7 @@ const ETHERNET_HEADER: usize = 14;
 
 /// Header with two addresses of local administration.
 fn ethernet(kind: [u8; 2]) -> Vec<u8> {
-    [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2], &kind[..]].concat()
+    [&[2, 0, 0, 0, 0, 1], &MAC[..], &kind[..]].concat()
 }
 
 fn length(bytes: usize) -> u16 {

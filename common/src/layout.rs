@@ -79,9 +79,9 @@ layout!(FragmentKey: 40 bytes, aligned to 4 { source @ 0, destination @ 16, id @
 layout!(Ports: 4 bytes, aligned to 2 { source @ 0, destination @ 2 });
 
 // In the programs' code.
-layout!(Config: 108 bytes, aligned to 4 {
-    timeouts @ 0, recheck @ 20, masqueraded @ 24, tracking @ 28, hook_mark @ 40, sockets @ 48, flow_sets @ 64,
-    flow_seed @ 68,
+layout!(Config: 112 bytes, aligned to 4 {
+    timeouts @ 0, recheck @ 20, masqueraded @ 24, encapsulation @ 28, tracking @ 32, hook_mark @ 44, sockets @ 52,
+    flow_sets @ 68, flow_seed @ 72,
 });
 layout!(Sockets: 16 bytes, aligned to 4 {
     socket @ 0, socket_namespace @ 4, device @ 8, device_namespace @ 12,

@@ -37,10 +37,10 @@ mod user;
 pub use address::Address;
 pub use config::{
     COUNTERS, Config, EVENT_BYTES, Eviction, HookMark, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TALLIES,
-    Sockets, Tracking, Untold, counter, kernel_function,
+    MAX_TUNNEL_PORTS, Sockets, Tracking, Untold, counter, kernel_function,
 };
 pub use decide::{decide, decide_on_wire, is_established, is_established_at_sight};
-pub use endpoint::{Endpoint, EndpointState, NODE};
+pub use endpoint::{Endpoint, EndpointState, NODE, OTHER_NODE};
 pub use event::{FlowEvent, Judged, Tally, TallyKey};
 pub use flow::{
     Flow, FlowKey, FragmentKey, JIFFIES_PER_TICK, Known, Ports, Seen, Timeout, Timeouts, seconds_of_ticks,

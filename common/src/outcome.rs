@@ -16,7 +16,7 @@ pub enum Outcome {
     OwnNode = 3,
     /// Passes: from a pod to itself.
     Itself = 4,
-    /// Passes: ARP, neighbour discovery, multicast listener discovery.
+    /// Passes: ARP, neighbour discovery, multicast listener discovery, on the link and in the sender's own name.
     Neighbour = 5,
     /// Passes: a DHCP exchange of a host that has no address yet.
     Dhcp = 6,
@@ -34,20 +34,22 @@ pub enum Outcome {
     Denied = 12,
     /// Dropped: new, the sender is isolated and no rule allows the backend that its service has chosen.
     DeniedBackend = 13,
-    /// Dropped: the source is not an address of the pod that sent it.
+    /// Dropped: the source is not an address of the pod that sent it, or it speaks for another one to its neighbours.
     Spoofed = 14,
     /// Dropped: the pod behind the veth is not known yet.
     Held = 15,
-    /// Dropped: could not be read, and the direction is isolated.
+    /// Dropped: could not be read, and the direction is isolated, or a receiver could take it for what no pod may send.
     Unreadable = 16,
     /// Dropped: a fragment whose first fragment was not seen, and the direction is isolated.
     Fragment = 17,
     /// Dropped: the connection could not be entered into the flow table, and the pod is isolated.
     FlowTable = 18,
+    /// Dropped: a tunnel's packet from a pod to a node, which would take another packet out of it.
+    Encapsulated = 19,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Established,
         Self::Allowed,
         Self::Free,
@@ -67,6 +69,7 @@ impl Outcome {
         Self::Unreadable,
         Self::Fragment,
         Self::FlowTable,
+        Self::Encapsulated,
     ];
 
     #[inline(always)]
@@ -102,6 +105,7 @@ impl Outcome {
             Self::Unreadable => "unreadable",
             Self::Fragment => "fragment",
             Self::FlowTable => "flow-table",
+            Self::Encapsulated => "encapsulated",
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use crate::{Address, protocol::number};
 
+pub(crate) mod arp;
+pub(crate) mod discovery;
 mod icmp;
 mod ipv4;
 mod ipv6;
@@ -125,7 +127,10 @@ pub enum Kind {
     LaterFragment,
     /// An ICMP error: the tuple is that of the quoted packet, which the error's receiver is said to have sent.
     Related,
-    /// ARP, neighbour discovery (RFC 4861), multicast listener discovery (RFC 2710, 3810): never filtered.
+    /// A frame that is said to be ARP.
+    Arp,
+    /// A packet with an ICMPv6 type of neighbour discovery (RFC 4861) or multicast listener discovery (RFC 2710, 3810),
+    /// whole or the first fragment. Whether it is one, by its form, is for [`discovery`] to say.
     Neighbour,
     /// Not IP, cut short, or a header that contradicts itself.
     Unreadable,
@@ -139,7 +144,8 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
     pub tuple: Tuple,
-    /// Who sent the ICMP error.
+    /// The source in the outermost IP header, also of what is not readable to its end; `::` where there is none. Plain
+    /// packets have it in the tuple alone.
     pub sender: Address,
     /// Identification of the datagram that a fragment belongs to.
     pub datagram: u32,
@@ -170,6 +176,12 @@ impl Headers {
     #[inline(always)]
     pub(crate) fn is_fragment(&self) -> bool {
         forget(&self.is_fragment)
+    }
+
+    /// What looked like a message between neighbours is a packet of a connection like any other.
+    #[inline(always)]
+    pub(crate) fn take_for_connection(&mut self) {
+        self.kind = if forget(&self.payload.more_fragments) == 0 { Kind::Flow } else { Kind::FirstFragment };
     }
 }
 
@@ -227,17 +239,15 @@ pub fn parse<P: Packet>(packet: &P, headers: &mut Headers) -> Kind {
 fn frame<P: Packet>(packet: &P, headers: &mut Headers) -> Option<Kind> {
     packet.pull();
     headers.segment = Segment::NONE;
-    let icmp = match network(packet)? {
-        Network::V4 => {
-            ipv4::header(packet, P::LINK_HEADER, headers)?;
-            icmp::Version::V4
-        }
-        Network::V6 => {
-            ipv6::header(packet, P::LINK_HEADER, headers)?;
-            icmp::Version::V6
-        }
-        Network::Arp => return Some(Kind::Neighbour),
+    headers.sender = Address::UNSPECIFIED;
+    headers.tuple.source = Address::UNSPECIFIED;
+    let (icmp, is_read) = match network(packet)? {
+        Network::V4 => (icmp::Version::V4, ipv4::header(packet, P::LINK_HEADER, headers)),
+        Network::V6 => (icmp::Version::V6, ipv6::header(packet, P::LINK_HEADER, headers)),
+        Network::Arp => return Some(Kind::Arp),
     };
+    headers.sender = forget(&headers.tuple.source);
+    is_read?;
     let Payload { offset, end, fragment_offset, more_fragments } = forget(&headers.payload);
     let protocol = forget(&headers.tuple.protocol);
     headers.is_fragment = fragment_offset != 0 || more_fragments != 0;

@@ -52,14 +52,19 @@ impl fmt::Display for Protocol {
 pub(crate) mod number {
     pub(crate) const HOP_BY_HOP: u32 = 0;
     pub(crate) const ICMP: u32 = 1;
+    pub(crate) const IPV4: u32 = 4;
     pub(crate) const TCP: u32 = 6;
     pub(crate) const UDP: u32 = 17;
+    pub(crate) const IPV6: u32 = 41;
     pub(crate) const ROUTING: u32 = 43;
     pub(crate) const FRAGMENT: u32 = 44;
+    pub(crate) const GRE: u32 = 47;
     pub(crate) const AUTHENTICATION: u32 = 51;
     pub(crate) const ICMPV6: u32 = 58;
     pub(crate) const DESTINATION_OPTIONS: u32 = 60;
+    pub(crate) const L2TP: u32 = 115;
     pub(crate) const SCTP: u32 = 132;
+    pub(crate) const MPLS: u32 = 137;
 }
 
 #[cfg(test)]

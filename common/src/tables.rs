@@ -150,6 +150,10 @@ pub trait Tables {
     fn endpoint(&self, ifindex: u32) -> Endpoint;
     /// The veth of the pod that has this address, [`crate::NODE`] if the node itself has it, `None` if neither.
     fn owner(&self, address: &Address) -> Option<u32>;
+    /// Whether a node listens at this address: this one or another ([`crate::OTHER_NODE`]).
+    fn is_node(&self, address: &Address) -> bool;
+    /// Whether tunnels of nodes listen at this UDP port.
+    fn is_tunnel_port(&self, port: u16) -> bool;
     fn identity(&self, slot: Slot, address: &Address) -> IdentityId;
     fn class(&self, slot: Slot, protocol: Protocol, port: u16) -> ClassId;
     fn row(&self, slot: Slot, key: &RowKey) -> Option<Row>;
@@ -183,6 +187,8 @@ pub trait Tables {
     fn recheck(&self) -> bool;
     /// Whether what this node has masqueraded passes (`--masqueraded-ingress allow`).
     fn passes_masqueraded(&self) -> bool;
+    /// Whether encapsulated packets of pods to nodes pass (`--allow-encapsulation`).
+    fn passes_encapsulation(&self) -> bool;
 }
 
 /// The verdict of one policy: identity x port class -> one bit.

@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use podgate_common::{
     Address, Direction, EVENT_BYTES, Endpoint, Eviction, FlowEvent, FlowSeed, FlowSet, FragmentKey,
-    MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TALLIES, Outcome, Ports, RowKey, Scratch, ServiceKey,
-    Share, Slot, Tally, TallyKey, Untold,
+    MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TALLIES, MAX_TUNNEL_PORTS, Outcome, Ports, RowKey, Scratch,
+    ServiceKey, Share, Slot, Tally, TallyKey, Untold,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -36,9 +36,14 @@ type RawFlowSeed = [u32; size_of::<FlowSeed>() / 4];
 #[btf_map]
 pub(crate) static ENDPOINTS: HashMap<u32, Endpoint, MAX_ENDPOINTS, NO_PREALLOC> = HashMap::new();
 
-/// Whose address it is: the ifindex of a pod's veth, 0 for the node's own addresses.
+/// Whose address it is: the ifindex of a pod's veth, 0 for the node's own addresses, `OTHER_NODE`
+/// for those of other nodes.
 #[btf_map]
 pub(crate) static OWNERS: HashMap<Address, u32, MAX_OWNERS, NO_PREALLOC> = HashMap::new();
+
+/// UDP ports at which tunnels of nodes listen; the values mean nothing.
+#[btf_map]
+pub(crate) static TUNNEL_PORTS: HashMap<u32, u32, MAX_TUNNEL_PORTS, NO_PREALLOC> = HashMap::new();
 
 /// Identities of single addresses.
 ///

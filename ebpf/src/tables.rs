@@ -5,14 +5,15 @@ use core::mem::offset_of;
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
 use podgate_common::{
     Address, ClassId, Config, Endpoint, Entered, Eviction, Flow, FlowKey, FlowSet, Found, FragmentKey,
-    Holder, IdentityId, JIFFIES_PER_TICK, Known, Lookup, Pace, Ports, Protocol, Reach, Row, RowKey, Seen,
-    ServiceId, ServiceKey, Share, Slot, Spot, Tables, Timeout, Timeouts, Untold,
+    Holder, IdentityId, JIFFIES_PER_TICK, Known, Lookup, NODE, OTHER_NODE, Pace, Ports, Protocol, Reach, Row,
+    RowKey, Seen, ServiceId, ServiceKey, Share, Slot, Spot, Tables, Timeout, Timeouts, Untold,
 };
 
 use crate::atomic::Bpf;
 use crate::config::{ConfiguredSeed, config, wide};
 use crate::maps::{
     self, ADDRESSES, ENDPOINTS, EPOCH, FLOWS, FRAGMENTS, OWNERS, PORTS, PREFIXES, ROWS, SERVICES,
+    TUNNEL_PORTS,
 };
 
 pub(crate) struct Maps;
@@ -30,7 +31,19 @@ impl Tables for Maps {
     #[inline(always)]
     fn owner(&self, address: &Address) -> Option<u32> {
         // SAFETY: as above.
-        unsafe { OWNERS.get(address) }.copied()
+        unsafe { OWNERS.get(address) }.copied().filter(|owner| *owner != OTHER_NODE)
+    }
+
+    #[inline(always)]
+    fn is_node(&self, address: &Address) -> bool {
+        // SAFETY: as above.
+        matches!(unsafe { OWNERS.get(address) }, Some(&(NODE | OTHER_NODE)))
+    }
+
+    #[inline(always)]
+    fn is_tunnel_port(&self, port: u16) -> bool {
+        // SAFETY: as above.
+        unsafe { TUNNEL_PORTS.get(u32::from(port)) }.is_some()
     }
 
     #[inline(always)]
@@ -176,5 +189,10 @@ impl Tables for Maps {
     #[inline(always)]
     fn passes_masqueraded(&self) -> bool {
         config!(masqueraded) != 0
+    }
+
+    #[inline(always)]
+    fn passes_encapsulation(&self) -> bool {
+        config!(encapsulation) != 0
     }
 }

@@ -88,7 +88,13 @@ impl<'a> Node<'a> {
             (ifindex, Link { name, peer: Some(peer), ..Link::default() })
         });
         let pins = Pins::create(bpffs)?;
-        let options = KernelOptions { flows: 262_144, recheck: false, masqueraded: false, share: true };
+        let options = KernelOptions {
+            flows: 262_144,
+            recheck: false,
+            masqueraded: false,
+            encapsulation: false,
+            share: true,
+        };
         let kernel = Kernel::load(Some(&pins), options)?;
         let attacher = Attacher::new(Mode::of_this_kernel()?, &pins)?;
         Ok(Self {

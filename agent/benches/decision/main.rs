@@ -192,7 +192,13 @@ impl Node {
     fn new(policies: usize) -> Result<Self> {
         let mut kernel = Kernel::load(
             None,
-            KernelOptions { flows: FLOWS, recheck: false, masqueraded: false, share: false },
+            KernelOptions {
+                flows: FLOWS,
+                recheck: false,
+                masqueraded: false,
+                encapsulation: false,
+                share: false,
+            },
         )?;
         let world = world(policies);
         let tables = world.compile(Vec::new());

@@ -130,6 +130,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(options.flows, 262_144);
     assert_eq!(options.established, Established::Keep);
     assert_eq!(options.masqueraded_ingress, MasqueradedIngress::Evaluate);
+    assert!(!options.allow_encapsulation);
     assert_eq!((options.deny_log, options.deny_log_size), (None, 100 << 20));
     assert_eq!((options.log.to_string().as_str(), options.log_format), ("info", LogFormat::Text));
 }
@@ -167,6 +168,7 @@ fn every_option_can_be_set_in_all_three_places() {
         ("hook", "clsact"),
         ("masqueraded-ingress", "allow"),
         ("unenforced", "not-ready"),
+        ("allow-encapsulation", "true"),
         ("deny-log", "/d"),
         ("deny-log-size", "9"),
         ("log", "debug"),

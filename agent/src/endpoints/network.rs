@@ -38,6 +38,8 @@ pub struct Link {
     pub default_route: DefaultRoute,
     /// Packets on it begin with their IP header, without a link header before it: a tunnel, PPP.
     pub bare_ip: bool,
+    /// The UDP port at which it takes encapsulated packets, of a tunnel that has one.
+    pub tunnel_port: Option<u16>,
     /// Of a veth whose other end is in another network namespace: that end.
     pub peer: Option<Peer>,
 }

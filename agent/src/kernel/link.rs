@@ -186,6 +186,7 @@ mod tests {
             timeouts: Timeouts { tcp: 7, tcp_half: 8, stream: 9, unreplied: 10, refresh: 11 },
             recheck: 0,
             masqueraded: 1,
+            encapsulation: 1,
             tracking: Tracking::default(),
             hook_mark: HookMark::default(),
             sockets: Sockets::default(),

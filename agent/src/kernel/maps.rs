@@ -26,6 +26,7 @@ const MAX_PREFIXES: u32 = u32::MAX;
 pub struct Maps {
     pub endpoints: Table<u32, Endpoint>,
     pub owners: Table<Address, u32>,
+    pub tunnel_ports: Table<u32, u32>,
     pub flows: Arc<FlowTable>,
     epoch: Array<MapData, u32>,
     addresses: ArrayOfMaps<MapData, HashMap<MapData, Address, IdentityId>>,
@@ -102,6 +103,7 @@ impl Maps {
             outer: outer.into_iter().collect::<Result<_>>()?,
             endpoints: Table::taken_over("endpoints", take(ebpf, "ENDPOINTS")?)?,
             owners: Table::taken_over("owners", take(ebpf, "OWNERS")?)?,
+            tunnel_ports: Table::taken_over("tunnel ports", take(ebpf, "TUNNEL_PORTS")?)?,
             flows,
             epoch: take(ebpf, "EPOCH")?,
             addresses: take(ebpf, "ADDRESSES")?,

@@ -15,9 +15,10 @@ use super::{Counters, EventRing, FlowTable, Linked, Maps, Past, Pins, ProgramTab
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// Maps that outlive the agent.
-const PINNED: [&str; 14] = [
+const PINNED: [&str; 15] = [
     "ENDPOINTS",
     "OWNERS",
+    "TUNNEL_PORTS",
     "ADDRESSES",
     "PREFIXES",
     "PORTS",
@@ -44,6 +45,8 @@ pub struct KernelOptions {
     pub recheck: bool,
     /// Let everything in that this node has masqueraded.
     pub masqueraded: bool,
+    /// Let encapsulated packets of pods to nodes pass.
+    pub encapsulation: bool,
     /// Serve both hooks of a veth by one program, where the kernel tells them apart: its code is in the cache when a packet
     /// comes to the second one.
     pub share: bool,
@@ -123,6 +126,7 @@ impl Kernel {
             timeouts,
             recheck: u32::from(options.recheck),
             masqueraded: u32::from(options.masqueraded),
+            encapsulation: u32::from(options.encapsulation),
             tracking: Tracking::default(),
             hook_mark: HookMark::default(),
             sockets: Sockets::default(),

@@ -23,6 +23,7 @@ use proptest::{
 use crate::{
     generate::{At, steps, worlds},
     naive::{self, Asked},
+    neighbours::{self, Outer},
     node::Node,
     world::World,
 };
@@ -171,8 +172,8 @@ pub(crate) struct Witness<'a> {
     opened_by_others: BTreeSet<(u32, FlowKey)>,
     /// Pods' veths and families of which DHCP's questions have passed.
     asked: BTreeSet<(u32, bool)>,
-    /// Those that a pod's veth has deferred since they were judged last, and that veth.
-    deferred: BTreeMap<FlowKey, u32>,
+    /// Those that the node has rewritten on their way from a pod: known by other addresses than the pod's.
+    rewritten: BTreeSet<(u32, FlowKey)>,
     /// Ports of first fragments that have passed.
     fragments: BTreeMap<FragmentKey, (u16, u16)>,
 }
@@ -187,14 +188,15 @@ impl<'a> Witness<'a> {
             opened: BTreeSet::new(),
             opened_by_others: BTreeSet::new(),
             asked: BTreeSet::new(),
-            deferred: BTreeMap::new(),
+            rewritten: BTreeSet::new(),
             fragments: BTreeMap::new(),
         }
     }
 
     pub(crate) fn check(&mut self, hook: Hook, frame: &[u8], outcome: Outcome) -> Result<(), &'static str> {
         let read = self.read(frame);
-        self.reason(hook, &read, outcome)?;
+        self.sound(hook, read.kind, &read.tuple, frame, outcome)?;
+        self.reason(hook, &read, frame, outcome)?;
         let is_own = self.is_nodes_own(hook.via, &read);
         let Read { kind, tuple, datagram, .. } = read;
         if outcome.passes() && kind == Kind::FirstFragment {
@@ -228,6 +230,7 @@ impl<'a> Witness<'a> {
             let sender = sender.map(|(veth, _)| (veth, key));
             self.opened.extend(sender);
             self.opened_by_others.extend(sender);
+            self.rewritten.extend(sender);
         }
         if outcome == Outcome::Dhcp && hook.direction == Direction::Egress {
             self.asked.insert((hook.ifindex, tuple.source.is_v4()));
@@ -238,7 +241,12 @@ impl<'a> Witness<'a> {
     /// Parses a packet; a later fragment has the ports of its first one, when that has passed.
     fn read(&self, frame: &[u8]) -> Read {
         let mut headers = Headers::EMPTY;
-        let kind = parse(&frame, &mut headers);
+        let kind = match parse(&frame, &mut headers) {
+            // What the neighbour's part of the decision leaves to the policies.
+            Kind::Neighbour if neighbours::is_first_fragment(frame) => Kind::FirstFragment,
+            Kind::Neighbour => Kind::Flow,
+            kind => kind,
+        };
         let mut tuple = headers.tuple;
         let datagram = FragmentKey {
             source: tuple.source,
@@ -294,7 +302,8 @@ impl<'a> Witness<'a> {
         let asked = self
             .sender(via, &tuple)
             .filter(|(_, pod)| is_foreign && naive::isolates(&self.audited, pod, Direction::Egress));
-        let is_candidate = matches!(kind, Kind::Flow | Kind::FirstFragment | Kind::LaterFragment);
+        let is_candidate = matches!(kind, Kind::Flow | Kind::FirstFragment | Kind::LaterFragment)
+            && !neighbours::has_type(frame);
         let Some((veth, pod)) = asked.filter(|_| is_candidate) else {
             return outcome.map_or(Ok(()), |_| Err("no isolated pod has sent it"));
         };
@@ -327,7 +336,7 @@ impl<'a> Witness<'a> {
         if passes {
             self.opened.insert((veth, key));
             self.opened_by_others.insert((veth, key));
-            self.deferred.remove(&key);
+            self.rewritten.insert((veth, key));
             if kind == Kind::FirstFragment {
                 self.fragments.insert(datagram, (tuple.source_port, tuple.destination_port));
             }
@@ -498,7 +507,47 @@ impl<'a> Witness<'a> {
         }
     }
 
-    fn reason(&self, hook: Hook, read: &Read, outcome: Outcome) -> Result<(), &'static str> {
+    /// What no policy has a say in: nothing passes from an address that is not its sender's or in another's name, no
+    /// tunnel's packet goes to a node, and only messages between neighbours pass as such.
+    fn sound(
+        &self,
+        hook: Hook,
+        kind: Kind,
+        tuple: &Tuple,
+        frame: &[u8],
+        outcome: Outcome,
+    ) -> Result<(), &'static str> {
+        let egress = hook.direction == Direction::Egress;
+        let in_anothers_name = neighbours::is_in_anothers_name(self.world, hook, frame);
+        let must = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
+        must(!(outcome.passes() && in_anothers_name), "it speaks in another's name")?;
+        if outcome == Outcome::Neighbour || !outcome.passes() || !egress {
+            return Ok(());
+        }
+        let key = (hook.ifindex, FlowKey::of(tuple).0);
+        let is_rewritten = outcome == Outcome::Established && self.rewritten.contains(&key);
+        if let Outer::Ip { source, .. } = neighbours::outer(frame, hook.direction) {
+            let is_own = neighbours::may_speak_for(self.world, hook.ifindex, source);
+            // Of an IPv6 packet that cannot be read `::` says nothing.
+            let is_none = outcome == Outcome::UnreadFree && source.is_unspecified();
+            must(
+                is_own || is_none || is_rewritten || outcome == Outcome::Dhcp,
+                "its source is not the pod's",
+            )?;
+        }
+        let is_packet = matches!(kind, Kind::Flow | Kind::FirstFragment | Kind::LaterFragment);
+        must(
+            is_rewritten || !is_packet || outcome == Outcome::UnreadFree || !self.is_tunnelled(tuple),
+            "a node may take another packet out of it",
+        )
+    }
+
+    fn is_tunnelled(&self, tuple: &Tuple) -> bool {
+        let destination = tuple.destination.into();
+        neighbours::is_tunnelled(self.world, tuple.protocol, tuple.destination_port, destination)
+    }
+
+    fn reason(&self, hook: Hook, read: &Read, frame: &[u8], outcome: Outcome) -> Result<(), &'static str> {
         let Read { kind, is_connection, ref tuple, opens, .. } = *read;
         let veth = &self.world.veths[&hook.ifindex];
         let pod = &self.world.cluster.pods[&veth.pod];
@@ -507,6 +556,11 @@ impl<'a> Witness<'a> {
         let opened = self.opened.contains(&(hook.ifindex, FlowKey::of(tuple).0));
         let egress = hook.direction == Direction::Egress;
         let (source, destination): (IpAddr, IpAddr) = (tuple.source.into(), tuple.destination.into());
+        let source_of_frame = || match neighbours::outer(frame, hook.direction) {
+            Outer::Ip { source, .. } => Some(source),
+            Outer::Arp { .. } | Outer::Other => None,
+        };
+        let suspicious = || neighbours::is_suspicious(self.world, frame);
         let own = |address| pod.addresses.contains(address);
         let subject = self.tables.subjects[&pod.name];
         let said = || match is_known {
@@ -562,7 +616,9 @@ impl<'a> Witness<'a> {
                     "it comes from elsewhere",
                 )
             }
-            Outcome::Neighbour => must(kind == Kind::Neighbour, "it is no neighbour's message"),
+            Outcome::Neighbour => {
+                must(neighbours::is_message(self.world, hook, frame), "it is no message between neighbours")
+            }
             Outcome::Dhcp => {
                 let v4 = tuple.source.is_v4();
                 let mut known = self.world.veths.keys().filter_map(|veth| self.known(*veth));
@@ -583,7 +639,10 @@ impl<'a> Witness<'a> {
                 )
             }
             Outcome::Related => must(kind == Kind::Related && opened, "its connection was not opened here"),
-            Outcome::UnreadFree => must(!is_connection && !isolated, "it was read, or the pod is isolated"),
+            Outcome::UnreadFree => must(
+                !is_connection && !isolated && !(egress && kind == Kind::Unreadable && suspicious()),
+                "it was read, or the pod is isolated, or it may be what no pod may send",
+            ),
             Outcome::Denied if kind == Kind::Related => must(isolated, "the pod is not isolated"),
             Outcome::Denied => must(is_connection && isolated && said() == Said::Denied, "a rule allows it"),
             Outcome::DeniedBackend => {
@@ -597,16 +656,26 @@ impl<'a> Witness<'a> {
                 "all backends are allowed, or none is, or there are none",
             ),
             Outcome::Masqueraded => Err("no packet is tracked"),
-            Outcome::Spoofed if egress => must(is_known, "nobody knows whose addresses these are"),
+            Outcome::Spoofed if neighbours::is_in_anothers_name(self.world, hook, frame) => Ok(()),
+            Outcome::Spoofed if egress => must(
+                !source_of_frame()
+                    .is_some_and(|source| neighbours::may_speak_for(self.world, hook.ifindex, source)),
+                "the source is the pod's own",
+            ),
+            Outcome::Encapsulated => {
+                must(is_connection && egress && self.is_tunnelled(tuple), "no node takes anything out of it")
+            }
             Outcome::Spoofed => must(
-                self.world
-                    .subjects()
-                    .any(|other| other.addresses.contains(&source) || other.addresses.contains(&read.source)),
+                [Some(source), Some(read.source), source_of_frame()]
+                    .into_iter()
+                    .flatten()
+                    .any(|source| self.world.subjects().any(|other| other.addresses.contains(&source))),
                 "the source is no local pod's",
             ),
             Outcome::Held => must(veth.state == EndpointState::Held, "the veth is not held"),
             Outcome::Unreadable => {
-                must(kind == Kind::Unreadable && isolated, "it was read, or the pod is free")
+                let unread = matches!(kind, Kind::Unreadable | Kind::Arp);
+                must(unread && (isolated || egress && suspicious()), "it was read, or the pod is free")
             }
             Outcome::Fragment => must(
                 kind == Kind::LaterFragment && !is_connection && isolated,

@@ -10,7 +10,8 @@ use crate::{node::FLOWS, sandbox, world::Host};
 /// Programs at the veth of A, by TCX links.
 fn attached(bpffs: &Path) -> (Pins, Attacher, Device) {
     let pins = Pins::create(bpffs).expect("a bpffs of our own");
-    let options = KernelOptions { flows: FLOWS, recheck: false, masqueraded: false, share: true };
+    let options =
+        KernelOptions { flows: FLOWS, recheck: false, masqueraded: false, encapsulation: false, share: true };
     let mut kernel = Kernel::load(Some(&pins), options).expect("programs and maps");
     let mut attacher = Attacher::new(Mode::Tcx, &pins).expect("a netlink socket");
     let device = Device { ifindex: Host::A.veth(), generation: 0 };

@@ -1,6 +1,7 @@
 //! Random clusters and packets. Few hosts, ports and blocks, so that packets meet rules and each other.
 
 mod clusters;
+mod neighbours;
 mod packets;
 
 pub(crate) use clusters::{clusters, worlds};

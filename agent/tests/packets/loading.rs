@@ -16,11 +16,11 @@ use crate::translated::helper_calls;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// The verifier gives up at a million. A quarter of them is the choice of who leaves a full set of the flow table: it counts
-/// for each way how many the same veth has, and that once for each state in which the verifier comes to it. 10,000 find out
-/// who has sent what has no ingress interface.
-const MAX_VERIFIED: u32 = 110_000;
+/// for each way how many the same veth has, and that once for each state in which the verifier comes to it. Others find out
+/// who has sent what has no ingress interface, and walk over the options of messages between neighbours.
+const MAX_VERIFIED: u32 = 140_000;
 /// Older ones are less clever: that of Linux 6.1 walks over a sixth more.
-const MAX_VERIFIED_BEFORE: u32 = 128_000;
+const MAX_VERIFIED_BEFORE: u32 = 165_000;
 /// The first release that counts as new here. From it on, the verifier inlines look-ups in arrays of each CPU.
 const NEW: KernelVersion = KernelVersion::new(6, 10, 0);
 
@@ -67,7 +67,7 @@ fn kernel_version() -> KernelVersion {
 
 fn kernel(share: bool) -> Kernel {
     crate::sandbox::enter();
-    let options = KernelOptions { flows: 1, recheck: false, masqueraded: false, share };
+    let options = KernelOptions { flows: 1, recheck: false, masqueraded: false, encapsulation: false, share };
     Kernel::load(None, options).expect("the kernel takes the programs")
 }
 
@@ -116,6 +116,7 @@ fn load(object: &[u8], btf: Option<&Btf>) -> Result<(), String> {
         timeouts: Timeouts::with_ticks_per_second(250),
         recheck: 0,
         masqueraded: 0,
+        encapsulation: 0,
         tracking: Tracking::default(),
         hook_mark: HookMark::default(),
         sockets: Sockets::default(),

@@ -9,6 +9,7 @@ mod detaching;
 mod generate;
 mod loading;
 mod naive;
+mod neighbours;
 mod node;
 mod publishing;
 mod sandbox;

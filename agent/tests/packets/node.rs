@@ -140,7 +140,6 @@ impl Node {
         self.flows.clear();
         self.fragments.clear();
         self.counters = self.kernel.counters.read().expect("counters");
-        let ticks = seconds * jiffies_per_second() / JIFFIES_PER_TICK;
         let mut fragments = self.pinned.fragments();
         let flows = self.kernel.maps.flows.open().expect("the kernel maps it");
         flows.remove(|_, _| true);
@@ -297,6 +296,7 @@ impl Node {
             })
             .collect();
         memory.owners = self.wanted.owners.iter().map(|(at, owner)| ((*at).into(), *owner)).collect();
+        memory.tunnel_ports = self.wanted.tunnel_ports.clone();
         memory.flows = std::mem::take(&mut self.flows).into();
         memory.fragments = std::mem::take(&mut self.fragments).into();
         memory.now.set(self.now);
@@ -354,7 +354,7 @@ pub(crate) fn load(pins: &Pins, recheck: bool) -> Kernel {
 }
 
 fn load_with_room(pins: &Pins, recheck: bool, flows: u32) -> Kernel {
-    let options = KernelOptions { flows, recheck, masqueraded: false, share: false };
+    let options = KernelOptions { flows, recheck, masqueraded: false, encapsulation: false, share: false };
     Kernel::load(Some(pins), options).unwrap_or_else(|error| panic!("{error:#}"))
 }
 

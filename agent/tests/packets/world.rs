@@ -15,7 +15,7 @@ use podgate::{
     },
     publisher::{Judged, Wanted},
 };
-use podgate_common::{Direction, EndpointState, Hook, NODE, Protocol};
+use podgate_common::{Direction, EndpointState, Hook, NODE, OTHER_NODE, Protocol};
 
 /// Where packets of other nodes and of the outside come in.
 pub(crate) const UPLINK: u32 = 2;
@@ -94,6 +94,9 @@ impl Host {
 
 /// A port of every node's addresses that leads to the service.
 pub(crate) const NODE_PORT: u16 = 30_080;
+
+/// Where tunnels of nodes listen.
+pub(crate) const TUNNEL_PORTS: [u16; 2] = [4_789, 6_081];
 
 /// The service's own address.
 pub(crate) fn service_at(family: Family) -> IpAddr {
@@ -316,8 +319,9 @@ impl World {
             let addresses = &self.cluster.pods[&veth.pod].addresses;
             owners.extend(addresses.iter().map(|address| (*address, *ifindex)));
         }
+        owners.extend(Family::ALL.map(|family| (Host::OtherNode.at(family), OTHER_NODE)));
         let endpoints = self.veths.iter().map(|(ifindex, veth)| (*ifindex, judged(veth))).collect();
-        Wanted { endpoints, owners }
+        Wanted { endpoints, owners, tunnel_ports: TUNNEL_PORTS.into() }
     }
 }
 

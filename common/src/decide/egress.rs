@@ -1,6 +1,6 @@
 //! The egress of a pod: what it opens, judged where it leaves its veth.
 
-use super::{dhcp::is_dhcp_request, is_spoofed};
+use super::{dhcp::is_dhcp_request, encapsulation::is_tunnelled, is_spoofed};
 use crate::{
     Address, Endpoint, IdentityId, Judged, NODE, Outcome, Protocol, RowKey, ServiceKey, ServiceVerdict,
     Tables, Tuple, packet::forget, tables::classify,
@@ -23,6 +23,9 @@ pub(super) fn egress<T: Tables>(
     }
     if is_spoofed(&tuple.source, endpoint, judged.ifindex, tables) {
         return Outcome::Spoofed;
+    }
+    if is_tunnelled(tuple, tables) {
+        return Outcome::Encapsulated;
     }
     judged.policy = endpoint.egress;
     *enforced =

@@ -115,6 +115,14 @@ impl Tables for Node {
         owners.find(|(owned, _)| *address == (*owned).into()).map(|(_, owner)| owner)
     }
 
+    fn is_node(&self, _: &Address) -> bool {
+        false
+    }
+
+    fn is_tunnel_port(&self, _: u16) -> bool {
+        false
+    }
+
     fn identity(&self, _: Slot, _: &Address) -> IdentityId {
         IdentityId::NONE
     }
@@ -192,6 +200,10 @@ impl Tables for Node {
     }
 
     fn passes_masqueraded(&self) -> bool {
+        false
+    }
+
+    fn passes_encapsulation(&self) -> bool {
         false
     }
 }

@@ -49,7 +49,7 @@ pub fn decide_on_wire<T: Tables>(
         Kind::Flow | Kind::FirstFragment => true,
         Kind::LaterFragment => recall_ports(headers, tables),
         // Judged at the pod's veth by what it is.
-        Kind::Neighbour => return None,
+        Kind::Arp | Kind::Neighbour => return None,
         Kind::Related => return related(via, packet, scratch, tables),
         Kind::Unreadable => {
             return (entered.is_known() && entered.egress.isolates()).then_some(Outcome::Unreadable);

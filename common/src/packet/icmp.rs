@@ -3,7 +3,7 @@
 //! Each belongs to its own version of IP: ICMPv6 in an IPv4 packet is a protocol like any other, and so the reverse.
 
 use super::{Headers, Kind, Packet, forget, ipv4, ipv6, ports};
-use crate::protocol::number;
+use crate::{Address, protocol::number};
 
 /// Bytes before the quoted packet.
 const HEADER: usize = 8;
@@ -70,8 +70,22 @@ pub(super) fn error(
     version: Version,
     headers: &mut Headers,
 ) -> Option<Kind> {
-    headers.sender = headers.tuple.source;
     let receiver = headers.tuple.destination;
+    let kind = quoted(packet, offset, version, receiver, headers);
+    if kind.is_none() {
+        headers.tuple.destination = receiver;
+    }
+    kind
+}
+
+#[inline(always)]
+fn quoted(
+    packet: &impl Packet,
+    offset: usize,
+    version: Version,
+    receiver: Address,
+    headers: &mut Headers,
+) -> Option<Kind> {
     match version {
         Version::V4 => ipv4::header(packet, offset + HEADER, headers)?,
         Version::V6 => ipv6::header(packet, offset + HEADER, headers)?,

@@ -10,7 +10,7 @@ use etherparse::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::frames::{Extension, Fragment, Frame, flag};
+use crate::frames::{self, Extension, Fragment, Frame, flag};
 
 const ATOMIC: Extension = Extension::Fragment(Fragment { id: 9, offset: 0, more: false });
 
@@ -303,9 +303,13 @@ fn icmp_of_the_other_version_of_ip_is_a_protocol_like_any_other() {
     }
 }
 
+fn an_arp_request() -> Vec<u8> {
+    frames::arp(1, [10, 0, 0, 1].into(), [10, 0, 0, 2].into())
+}
+
 #[test]
-fn arp_is_a_neighbours_message() {
-    assert_eq!(read(&Frame::arp()).0, Kind::Neighbour);
+fn arp_is_known_by_its_ethertype() {
+    assert_eq!(read(&an_arp_request()).0, Kind::Arp);
 }
 
 #[test]
@@ -450,7 +454,7 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
             8 => Frame::unreachable(b, &Frame::echo_request(a, b, from)),
             9 => Frame::udp((a, from), (b, to), 200).fragments(7, 3).remove(usize::from(flags) % 3),
             10 => Frame::ip(a, b, [2, 47, 50, 59, 254][usize::from(flags) % 5], vec![0x5a; 32]),
-            _ => return Frame::arp(),
+            _ => return an_arp_request(),
         };
         if a.is_ipv4() {
             return frame.with_options(words).bytes();
@@ -463,7 +467,7 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
 /// What a decision is made of. The rest of the headers is memory to work in.
 fn meaning((kind, headers): (Kind, Headers)) -> (Kind, Option<(Tuple, Segment)>) {
     match kind {
-        Kind::Neighbour | Kind::Unreadable => (kind, None),
+        Kind::Arp | Kind::Neighbour | Kind::Unreadable => (kind, None),
         _ => (kind, Some((headers.tuple, headers.segment))),
     }
 }

@@ -163,7 +163,10 @@ fn link(payload: &[u8]) -> Option<(u32, Link)> {
             libc::IFLA_MASTER => found.master = parse_u32(value).ok()?,
             libc::IFLA_LINK => peer_ifindex = parse_u32(value).ok()?,
             libc::IFLA_LINK_NETNSID => peer_namespace = parse_i32(value).ok(),
-            libc::IFLA_LINKINFO => pair = is_pair(value),
+            libc::IFLA_LINKINFO => {
+                pair = is_pair(value);
+                found.tunnel_port = tunnel_port(value);
+            }
             _ => {}
         }
     }
@@ -205,6 +208,26 @@ pub(super) fn information_kind(information: &[u8]) -> Option<String> {
     let kind = attributes.find(|attribute| attribute.kind() == libc::IFLA_INFO_KIND)?;
     let text = kind.value().strip_suffix(b"\0").unwrap_or(kind.value());
     Some(String::from_utf8_lossy(text).into_owned())
+}
+
+/// `IFLA_VXLAN_PORT`, `IFLA_GENEVE_PORT`, `IFLA_BAREUDP_PORT`, `IFLA_IPTUN_ENCAP_DPORT`, `IFLA_GRE_ENCAP_DPORT`
+/// (uapi/linux/if_link.h, if_tunnel.h): in network byte order. Where a tunnel sends FOU and GUE to, its node listens as
+/// well, as all nodes of a cluster do alike.
+fn tunnel_port(information: &[u8]) -> Option<u16> {
+    let part = |wanted| attributes(information, 0).find(|attribute| attribute.kind() == wanted);
+    let kind = part(libc::IFLA_INFO_KIND)?;
+    let port = match kind.value().strip_suffix(b"\0")? {
+        b"vxlan" => 15,
+        b"geneve" => 5,
+        b"bareudp" => 1,
+        b"ipip" | b"sit" | b"ip6tnl" => 18,
+        b"gre" | b"gretap" | b"ip6gre" | b"ip6gretap" => 17,
+        _ => return None,
+    };
+    let data = part(libc::IFLA_INFO_DATA)?;
+    let port = attributes(data.value(), 0).find(|attribute| attribute.kind() == port)?;
+    let [high, low] = *port.value() else { return None };
+    Some(u16::from_be_bytes([high, low])).filter(|port| *port != 0)
 }
 
 /// An address of a link.

@@ -191,6 +191,24 @@ fn a_port_has_its_bridge_as_master_and_leaving_the_bridge_makes_no_new_device_of
 }
 
 #[test]
+fn ports_of_tunnels_are_read_whatever_their_kind() {
+    in_node(async |mut node| {
+        let table = [
+            ("vxlan id 1 dstport 8473 dev lo", Some(8_473)),
+            ("geneve id 1 remote 127.0.0.2 dstport 6082", Some(6_082)),
+            ("ipip remote 127.0.0.2 local 127.0.0.1 encap fou encap-dport 5555", Some(5_555)),
+            ("gre remote 127.0.0.3 local 127.0.0.1 encap gue encap-dport 6080", Some(6_080)),
+            ("bridge", None),
+        ];
+        for (number, (tunnel, port)) in table.into_iter().enumerate() {
+            let name = format!("t{number}");
+            ip(&format!("link add {name} type {tunnel}"));
+            node.until(tunnel, |network| (link(network, &name)?.tunnel_port == port).then_some(())).await;
+        }
+    });
+}
+
+#[test]
 fn links_with_a_default_route_are_marked_whatever_its_form() {
     in_node(async |mut node| {
         for name in ["u0", "u1", "u2", "u3"] {

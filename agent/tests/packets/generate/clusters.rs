@@ -56,6 +56,7 @@ pub(crate) fn worlds() -> impl Strategy<Value = World> {
             veth.state = state;
             veth.master = if bridged { BRIDGE } else { 0 };
         }
+        world.node.insert(crate::world::ip("fe80::1"));
         world
     })
 }

@@ -9,7 +9,10 @@ use podgate_common::{
 };
 use proptest::{prelude::*, sample::Index};
 
-use super::{PORTS, STRANGERS};
+use super::{
+    PORTS, STRANGERS,
+    neighbours::{Neighbours, neighbours},
+};
 use crate::world::{BRIDGE, Family, Host, NODE_PORT, UPLINK, World, arrives, ip, leaves, service_at};
 
 /// Where a packet is judged.
@@ -40,7 +43,8 @@ enum What {
     /// One of three parts.
     Part(Index, u32, usize),
     Dhcp(usize),
-    Arp,
+    Arp(Neighbours, usize),
+    Neighbours(Neighbours),
 }
 
 #[derive(Clone, Debug)]
@@ -114,7 +118,8 @@ pub(crate) fn steps() -> impl Strategy<Value = Step> {
         2 => (earlier(), routers).prop_map(|(at, router)| What::Error(at, router)),
         3 => (earlier(), 0..3_u32, 0..3_usize).prop_map(|(at, id, part)| What::Part(at, id, part)),
         1 => any::<usize>().prop_map(What::Dhcp),
-        1 => Just(What::Arp),
+        1 => (neighbours(), 0..80_usize).prop_map(|(what, longer)| What::Arp(what, longer)),
+        4 => neighbours().prop_map(What::Neighbours),
     ];
     let vias = vec![NODE, UPLINK, BRIDGE, Host::A.veth(), Host::B.veth(), Host::Z.veth()];
     let direction = prop::sample::select(Direction::ALL.to_vec());
@@ -158,12 +163,12 @@ fn new_packets() -> impl Strategy<Value = New> {
     let number = || {
         prop_oneof![
             6 => prop::sample::select(PORTS.to_vec()),
-            1 => prop::sample::select(vec![67, 68, 546, 547]),
+            1 => prop::sample::select(vec![67, 68, 546, 547, 4_789]),
         ]
     };
     let kinds = prop_oneof![
         6 => Just(Kind::Tcp), 4 => Just(Kind::Udp), 2 => Just(Kind::Sctp), 1 => Just(Kind::EchoRequest),
-        1 => Just(Kind::EchoReply), 1 => Just(Kind::Icmp), 1 => Just(Kind::Other),
+        1 => Just(Kind::EchoReply), 1 => Just(Kind::Icmp), 3 => Just(Kind::Other),
     ];
     let flags = prop_oneof![
         4 => Just(flag::SYN), 4 => Just(flag::ACK), 2 => Just(flag::SYN | flag::ACK), 1 => any::<u8>(),
@@ -201,7 +206,8 @@ impl Step {
     /// The packet, the place that it comes to, and its bytes with all that happened to them.
     pub(crate) fn resolve(&self, world: &World, earlier: &[Frame]) -> (Option<Frame>, At, Vec<u8>) {
         let Some(frame) = self.what.resolve(earlier) else {
-            return (None, self.place.at(world, None), Frame::arp());
+            let What::Arp(what, longer) = &self.what else { unreachable!("all others are IP packets") };
+            return (None, self.place.at(world, None), what.arp(*longer));
         };
         let at = self.place.at(world, Some(&frame));
         let mut bytes = self.noise.over(&frame);
@@ -216,7 +222,13 @@ impl Step {
 
 impl What {
     fn resolve(&self, earlier: &[Frame]) -> Option<Frame> {
-        let pick = |at: &Index| (!earlier.is_empty()).then(|| at.get(earlier).clone());
+        let pick = |at: &Index| {
+            Some(if earlier.is_empty() {
+                Frame::echo_request(ip("10.1.0.1"), ip("10.1.0.2"), 1)
+            } else {
+                at.get(earlier).clone()
+            })
+        };
         match self {
             Self::New(new) => Some(new.frame()),
             Self::Again(at) => pick(at),
@@ -246,7 +258,8 @@ impl What {
                 let (from, to) = pairs[at % pairs.len()];
                 Some(Frame::udp((ip(from.0), from.1), (ip(to.0), to.1), 100))
             }
-            Self::Arp => None,
+            Self::Arp(..) => None,
+            Self::Neighbours(what) => Some(what.frame()),
         }
     }
 }
@@ -273,7 +286,7 @@ impl New {
             Kind::Other => Frame::ip(
                 source,
                 destination,
-                [1, 47, 50, 58, 59][usize::from(self.flags) % 5],
+                [1, 4, 41, 47, 50, 58, 59][usize::from(self.flags) % 7],
                 vec![0x5a; 24],
             ),
         };

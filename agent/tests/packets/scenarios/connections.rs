@@ -302,7 +302,7 @@ fn a_free_pod_talks_to_everyone() {
                     0 => Frame::tcp(from, to, SYN),
                     1 => Frame::udp(from, to, 9),
                     2 => Frame::sctp(from, to, 1),
-                    _ => Frame::ip(from.0, to.0, 47, vec![0; 20]),
+                    _ => Frame::ip(from.0, to.0, 50, vec![0; 20]),
                 };
                 node.expect(leaves(Host::A), &frame((a, number), (other, 9)), Free);
                 if host != Host::Node {

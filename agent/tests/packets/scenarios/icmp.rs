@@ -2,9 +2,7 @@
 
 use podgate_common::{
     NODE,
-    Outcome::{
-        Allowed, Denied, Established, Free, Neighbour, OwnNode, Related, Spoofed, UnreadFree, Unreadable,
-    },
+    Outcome::{Allowed, Denied, Established, Free, OwnNode, Related, Spoofed, UnreadFree, Unreadable},
     Protocol::{Sctp, Tcp, Udp},
     frames::{Frame, flag},
 };
@@ -149,32 +147,6 @@ fn errors_about_an_echo_know_which_side_asked() {
         let other = Frame::echo_request(b, remote, 8);
         node.expect(arrives(Host::B, UPLINK), &Frame::unreachable(router(family), &other), Denied);
     }
-}
-
-#[test]
-fn neighbours_are_never_filtered() {
-    let world = World::new()
-        .ingress(Host::B, [])
-        .egress(Host::B, [])
-        .with_state(Host::Z, podgate_common::EndpointState::Held);
-    let mut node = Node::new(&world);
-    let solicited = ip("ff02::1:ff00:2");
-    for pod in [Host::A, Host::B, Host::Z] {
-        for hook in [leaves(pod), arrives(pod, UPLINK), arrives(pod, NODE), arrives(pod, Host::A.veth())] {
-            node.expect_bytes(hook, &Frame::arp(), Neighbour);
-            // Listener discovery, routers, neighbours, redirect, listener reports; with and without an address.
-            for kind in [130, 131, 132, 133, 134, 135, 136, 137, 143] {
-                for source in [ip("::"), ip("fe80::2"), Host::Remote.at(Family::V6)] {
-                    node.expect(hook, &Frame::icmp(source, solicited, kind, 0), Neighbour);
-                }
-            }
-            // With the router alert option that listener reports carry.
-            let report = Frame::icmp(ip("fe80::2"), ip("ff02::16"), 143, 0)
-                .with_extensions(&[podgate_common::frames::Extension::HopByHop(0)]);
-            node.expect(hook, &report, Neighbour);
-        }
-    }
-    assert_eq!(node.flow_count(), 0);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use podgate_common::{
     EndpointState, NODE,
     Outcome::{Allowed, Denied, Established, Free, Held, Neighbour, OwnNode, Related, Spoofed},
     Protocol::{Tcp, Udp},
-    frames::{Frame, flag},
+    frames::{Frame, arp, flag},
 };
 
 use crate::{
@@ -224,8 +224,12 @@ fn a_veth_that_is_held_lets_nothing_new_through() {
         &Frame::tcp((Host::Z.at(Family::V4), 1), (Host::B.at(Family::V4), 2), SYN).in_vlan(),
         Held,
     );
-    node.expect_bytes(leaves(Host::Z), &Frame::arp(), Neighbour);
-    node.expect(leaves(Host::Z), &Frame::icmp(ip("::"), ip("ff02::1:ff00:1"), 135, 0), Neighbour);
+    node.expect_bytes(leaves(Host::Z), &arp(1, [10, 1, 0, 26].into(), [10, 1, 0, 1].into()), Neighbour);
+    node.expect(
+        leaves(Host::Z),
+        &Frame::solicitation(ip("::"), ip("ff02::1:ff00:1"), ip("fd00:1::1")),
+        Neighbour,
+    );
     assert_eq!(node.flow_count(), 0);
     // The own node's probes reach it, and are answered.
     let (prober, z) = ((Host::Node.at(Family::V4), 9), (Host::Z.at(Family::V4), 8080));
@@ -263,8 +267,9 @@ fn a_veth_behind_which_no_isolated_pod_can_be_is_open() {
     let mut node = Node::new(&world);
     for family in Family::ALL {
         let (z, b) = (Host::Z.at(family), Host::B.at(family));
-        // Whatever its address is; but it does not reach others in the name of a pod.
-        for from in [z, Host::Outside.at(family), Host::A.at(family)] {
+        // Whatever its address is, but for that of another pod.
+        node.expect(leaves(Host::Z), &Frame::tcp((Host::A.at(family), 9), (b, 80), SYN), Spoofed);
+        for from in [z, Host::Outside.at(family)] {
             node.expect(leaves(Host::Z), &Frame::tcp((from, 9), (b, 80), SYN), Free);
         }
         node.expect(
