@@ -155,7 +155,6 @@ impl Reconciler {
             let pods = self.pods_behind(&endpoints, cluster);
             (endpoints, pods)
         };
-        let tables = self.compile(cluster, &endpoints, &pods)?;
         let wire = ways_out(network, &endpoints);
         let devices: BTreeSet<Device> =
             endpoints.veths.values().map(device).chain(wire.keys().copied()).collect();
@@ -163,6 +162,9 @@ impl Reconciler {
             self.attacher.keep(&devices)?;
             self.devices = devices;
         }
+        // Whatever becomes of this pass: a pod that starts must not talk before it is known what it may.
+        self.attach_pending(cluster, &endpoints, &pods);
+        let tables = self.compile(cluster, &endpoints, &pods)?;
         if tables.services.leave_node {
             // Before any pod is judged by tables that leave a verdict to them.
             self.attach_wire(&wire);

@@ -94,6 +94,11 @@ impl Attacher {
         Ok(Self { mode, links, filters, attached: BTreeSet::new(), free: BTreeSet::new() })
     }
 
+    /// Whether this process has put the programs of a place at a device.
+    pub fn has(&self, device: &Device, place: Place) -> bool {
+        self.attached.contains(&(*device, place))
+    }
+
     /// Whether no agent has put its programs at this veth so far, in whatever way.
     ///
     /// # Errors

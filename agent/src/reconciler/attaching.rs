@@ -4,16 +4,46 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Instant,
 };
 
 use super::{Reconciler, arrival::Arrival, device};
 use crate::{
-    endpoints::{Endpoints, Link, Network, Veth, cni::CniResults},
+    endpoints::{Endpoints, Link, Network, State, Veth, cni::CniResults},
     kernel::{Device, Kernel, Past, Place},
+    model::{Cluster, ObjectName, Pod},
 };
 
 impl Reconciler {
+    /// Attaches programs to veths of pods that policies have a say in, and to those whose pod is not known yet, if they
+    /// have come since the first pass: without an entry in the table of endpoints they pass nothing. Those that were there
+    /// when the agent came have connections that are to go on, and wait for their tables.
+    pub(super) fn attach_pending(
+        &mut self,
+        cluster: &Cluster,
+        endpoints: &Endpoints,
+        pods: &BTreeMap<ObjectName, Arc<Pod>>,
+    ) {
+        let Some(older) = &self.older else { return };
+        let is_pending = |veth: &&Veth| match &veth.state {
+            State::Known { pod, .. } => pods.get(pod).is_some_and(|pod| cluster.is_judged(pod)),
+            State::Held => true,
+            State::Open => false,
+        };
+        let new = endpoints.veths.values().filter(|veth| !older.contains(&device(veth)));
+        for veth in new.filter(is_pending) {
+            if self.attacher.has(&device(veth), Place::Pod) {
+                continue;
+            }
+            match self.attacher.attach(&mut self.kernel, Place::Pod, &device(veth), &veth.name) {
+                Ok(_) => tracing::info!(interface = %veth.name, state = ?veth.state, "attached"),
+                // The pass goes on to try again, and reports what the kernel says then.
+                Err(error) => tracing::debug!(interface = %veth.name, "{error:#}"),
+            }
+        }
+    }
+
     /// Out: when the last program was attached, if any was.
     pub(super) fn attach_pods(
         &mut self,

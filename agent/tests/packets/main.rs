@@ -11,6 +11,7 @@ mod loading;
 mod naive;
 mod neighbours;
 mod node;
+mod passes;
 mod publishing;
 mod sandbox;
 mod scenarios;
