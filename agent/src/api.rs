@@ -4,18 +4,22 @@
 //! `endpoints` too: fields are added, never renamed.
 
 mod client;
+mod counters;
 mod flows;
 mod latency;
 mod policies;
+mod unenforced;
 
 use std::{fmt, net::IpAddr};
 
 pub use client::{ask, follow};
+pub use counters::{Counted, Counter, Evictions, Lost};
 pub use flows::{Flow, FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowVerdict, protocol_name};
 pub use latency::{Bucket, Latency};
 use podgate_common::{Direction, Outcome};
 pub use policies::{Drops, Hits, Mode, PolicyReport, PolicyStatus, RuleHits};
 use serde::{Deserialize, Serialize};
+pub use unenforced::{Holds, UnenforcedPod};
 
 use crate::{explain::End, port_spec::PortSpec, source::manifests::Change};
 
@@ -208,40 +212,6 @@ pub struct EndpointCounts {
     pub open: usize,
 }
 
-/// A pod that some policy isolates, while nothing stands between it and everybody else.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnenforcedPod {
-    /// `namespace/name`.
-    pub pod: String,
-    /// A word, as in `macvlan`.
-    pub reason: String,
-    /// A sentence.
-    pub detail: String,
-    pub age_seconds: u64,
-}
-
-impl fmt::Display for UnenforcedPod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pod, reason, detail, age_seconds: _ } = self;
-        write!(f, "{pod} is NOT ENFORCED ({reason}): {detail}")
-    }
-}
-
-/// Interfaces that were held for several seconds, since the agent started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Holds {
-    pub long: u64,
-    /// Of these, those that ended without an answer.
-    pub expired: u64,
-}
-
-impl Holds {
-    fn is_none(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// How full a table of the kernel is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableFill {
@@ -250,49 +220,6 @@ pub struct TableFill {
     pub entries: u64,
     /// `None`: it grows as needed.
     pub capacity: Option<u64>,
-}
-
-/// Connections that had to make room for others.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Evictions {
-    /// Those that were answered (`established`), or those that never were (`half-open`).
-    pub state: String,
-    /// Whose connection took their place: one of the same pod (`same-pod`), or of another (`other-pod`).
-    #[serde(default)]
-    pub newcomer: String,
-    pub connections: u64,
-}
-
-/// What is counted in the kernel.
-#[derive(Clone, Debug, Default)]
-pub struct Counted {
-    pub packets: Vec<Counter>,
-    pub evictions: Vec<Evictions>,
-    pub lost: Lost,
-}
-
-/// What the programs could not count, report or remember, by cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lost {
-    /// Events for which the ring had no room.
-    pub events: u64,
-    /// Events beyond what one pod may send.
-    pub events_of_share: u64,
-    /// Packets that are counted for no pod.
-    pub uncounted: u64,
-    /// Packets that are counted for a pod, but for no policy.
-    pub unattributed: u64,
-    /// Datagrams in fragments beyond what one pod may send.
-    pub fragments: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counter {
-    #[serde(with = "direction")]
-    pub direction: Direction,
-    #[serde(with = "outcome")]
-    pub outcome: Outcome,
-    pub packets: u64,
 }
 
 /// A veth of this node.

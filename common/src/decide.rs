@@ -47,7 +47,8 @@ pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hoo
     }
     scratch.via = hook.via;
     if matches!(hook.direction, Direction::Ingress) && hook.via == NODE {
-        origin(packet, scratch, matches!(kind, Kind::Related), tables);
+        let stands_alone = matches!(kind, Kind::Related | Kind::Neighbour | Kind::Arp);
+        origin(packet, scratch, stands_alone, tables);
         if forget(&scratch.via) == Flow::UNKNOWN_VIA && forget(&scratch.claimed) != NODE {
             return Outcome::Spoofed;
         }

@@ -31,6 +31,8 @@
 
 mod atomic;
 mod lookup;
+#[cfg(any(test, feature = "user"))]
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -12,8 +12,8 @@ use podgate::{
     model::{Cluster, Pod, Service, ServicePort},
 };
 use podgate_common::{
-    Direction, EndpointState, FlowKey, FragmentKey, Headers, Hook, Kind, NODE, Outcome, Protocol, Tuple,
-    parse,
+    Direction, EndpointState, Flow, FlowKey, FragmentKey, Headers, Hook, Kind, NODE, Outcome, Protocol,
+    Tuple, parse,
 };
 use proptest::{
     prelude::*,
@@ -174,6 +174,8 @@ pub(crate) struct Witness<'a> {
     asked: BTreeSet<(u32, bool)>,
     /// Those that the node has rewritten on their way from a pod: known by other addresses than the pod's.
     rewritten: BTreeSet<(u32, FlowKey)>,
+    /// Those that a pod's veth has deferred since they were judged last, and that veth.
+    deferred: BTreeMap<FlowKey, u32>,
     /// Ports of first fragments that have passed.
     fragments: BTreeMap<FragmentKey, (u16, u16)>,
 }
@@ -189,13 +191,14 @@ impl<'a> Witness<'a> {
             opened_by_others: BTreeSet::new(),
             asked: BTreeSet::new(),
             rewritten: BTreeSet::new(),
+            deferred: BTreeMap::new(),
             fragments: BTreeMap::new(),
         }
     }
 
     pub(crate) fn check(&mut self, hook: Hook, frame: &[u8], outcome: Outcome) -> Result<(), &'static str> {
         let read = self.read(frame);
-        self.sound(hook, read.kind, &read.tuple, frame, outcome)?;
+        self.sound(self.entered(hook, &read), read.kind, &read.tuple, frame, outcome)?;
         self.reason(hook, &read, frame, outcome)?;
         let is_own = self.is_nodes_own(hook.via, &read);
         let Read { kind, tuple, datagram, .. } = read;
@@ -337,6 +340,7 @@ impl<'a> Witness<'a> {
             self.opened.insert((veth, key));
             self.opened_by_others.insert((veth, key));
             self.rewritten.insert((veth, key));
+            self.deferred.remove(&key);
             if kind == Kind::FirstFragment {
                 self.fragments.insert(datagram, (tuple.source_port, tuple.destination_port));
             }
@@ -351,6 +355,13 @@ impl<'a> Witness<'a> {
         let is_named =
             self.world.node.contains(&read.source) || is_link_local || read.source.is_unspecified();
         via == NODE && !read.is_part && is_named
+    }
+
+    /// A hook with where a packet has entered: what has no ingress interface and is not the node's own is from nowhere known.
+    fn entered(&self, hook: Hook, read: &Read) -> Hook {
+        let is_own = hook.direction == Direction::Egress || self.is_nodes_own(hook.via, read);
+        let via = if hook.via == NODE && !is_own { Flow::UNKNOWN_VIA } else { hook.via };
+        Hook { via, ..hook }
     }
 
     /// The pod behind a veth, if that is known.
@@ -561,6 +572,7 @@ impl<'a> Witness<'a> {
             Outer::Arp { .. } | Outer::Other => None,
         };
         let suspicious = || neighbours::is_suspicious(self.world, frame);
+        let entered = self.entered(hook, read);
         let own = |address| pod.addresses.contains(address);
         let subject = self.tables.subjects[&pod.name];
         let said = || match is_known {
@@ -616,9 +628,10 @@ impl<'a> Witness<'a> {
                     "it comes from elsewhere",
                 )
             }
-            Outcome::Neighbour => {
-                must(neighbours::is_message(self.world, hook, frame), "it is no message between neighbours")
-            }
+            Outcome::Neighbour => must(
+                neighbours::is_message(self.world, entered, frame),
+                "it is no message between neighbours",
+            ),
             Outcome::Dhcp => {
                 let v4 = tuple.source.is_v4();
                 let mut known = self.world.veths.keys().filter_map(|veth| self.known(*veth));
@@ -656,7 +669,7 @@ impl<'a> Witness<'a> {
                 "all backends are allowed, or none is, or there are none",
             ),
             Outcome::Masqueraded => Err("no packet is tracked"),
-            Outcome::Spoofed if neighbours::is_in_anothers_name(self.world, hook, frame) => Ok(()),
+            Outcome::Spoofed if neighbours::is_in_anothers_name(self.world, entered, frame) => Ok(()),
             Outcome::Spoofed if egress => must(
                 !source_of_frame()
                     .is_some_and(|source| neighbours::may_speak_for(self.world, hook.ifindex, source)),

@@ -6,6 +6,7 @@ mod cluster_policies;
 mod connections;
 mod crowd;
 mod encapsulation;
+mod external;
 mod fragments;
 mod icmp;
 mod lifecycle;

@@ -15,10 +15,12 @@ use crate::{Flow, Packet, Scratch, Tables, Timeout, Tuple, packet::forget};
 /// A part of an IPv6 datagram is the node's only when a socket of the node has sent it, for hosts outside can send parts in
 /// the node's name. Of a whole packet the source tells, as it was before the node has rewritten it. A pod's veth has seen a
 /// packet when the connection, before its addresses were rewritten, was in use there.
+///
+/// `stands_alone`: an ICMP error or a message between neighbours, which belongs to no connection of its sender's.
 #[inline(never)]
-pub(super) fn origin<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, is_error: bool, tables: &T) {
+pub(super) fn origin<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, stands_alone: bool, tables: &T) {
     let Scratch { headers, tracked, original, via, claimed, .. } = scratch;
-    let is_translated = !is_error
+    let is_translated = !stands_alone
         && packet.tracked(tracked)
         && tracked.describes(&headers.tuple)
         && !is_same(&tracked.original, &headers.tuple);
@@ -27,7 +29,7 @@ pub(super) fn origin<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, is_
     if !is_translated {
         *sent = headers.tuple;
     }
-    if is_error {
+    if stands_alone {
         sent.source = headers.sender;
     }
     let owner = tables.owner(&sent.source);
@@ -42,7 +44,7 @@ pub(super) fn origin<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, is_
     if forget(via) != NODE && packet.has_local_socket() {
         *via = NODE;
     }
-    if forget(via) == NODE || pod == NODE || is_error {
+    if forget(via) == NODE || pod == NODE || stands_alone {
         return;
     }
     original.turn_to(sent);
