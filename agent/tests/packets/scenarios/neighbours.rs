@@ -43,13 +43,6 @@ fn body(target: IpAddr, options: &[u8]) -> Vec<u8> {
     [&[0; 4], &target.octets()[..], options].concat()
 }
 
-#[track_caller]
-fn all(node: &mut Node, table: &[(Hook, Frame, Outcome)]) {
-    for (hook, frame, outcome) in table {
-        node.expect(*hook, frame, *outcome);
-    }
-}
-
 #[test]
 fn what_hosts_need_passes_whatever_the_policies_say() {
     let mut node = Node::new(&world());
