@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use podgate_common::{
-    EndpointState, Hook, NODE, Outcome,
+    EndpointState, NODE, Outcome,
     Outcome::{Denied, Free, Neighbour, Spoofed, UnreadFree, Unreadable},
     frames::{Extension, Fragment, Frame, MAC, arp, link_layer, listeners, neighbour, solicited_node},
 };
