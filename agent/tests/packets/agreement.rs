@@ -653,7 +653,7 @@ impl<'a> Witness<'a> {
             }
             Outcome::Related => must(kind == Kind::Related && opened, "its connection was not opened here"),
             Outcome::UnreadFree => must(
-                !is_connection && !isolated && !(egress && kind == Kind::Unreadable && suspicious()),
+                !(is_connection || isolated || egress && kind == Kind::Unreadable && suspicious()),
                 "it was read, or the pod is isolated, or it may be what no pod may send",
             ),
             Outcome::Denied if kind == Kind::Related => must(isolated, "the pod is not isolated"),

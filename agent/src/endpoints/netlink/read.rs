@@ -213,7 +213,7 @@ pub(super) fn information_kind(information: &[u8]) -> Option<String> {
 /// `IFLA_VXLAN_PORT`, `IFLA_GENEVE_PORT`, `IFLA_BAREUDP_PORT`, `IFLA_IPTUN_ENCAP_DPORT`, `IFLA_GRE_ENCAP_DPORT`
 /// (uapi/linux/if_link.h, if_tunnel.h): in network byte order. Where a tunnel sends FOU and GUE to, its node listens as
 /// well, as all nodes of a cluster do alike.
-fn tunnel_port(information: &[u8]) -> Option<u16> {
+pub(super) fn tunnel_port(information: &[u8]) -> Option<u16> {
     let part = |wanted| attributes(information, 0).find(|attribute| attribute.kind() == wanted);
     let kind = part(libc::IFLA_INFO_KIND)?;
     let port = match kind.value().strip_suffix(b"\0")? {
