@@ -43,7 +43,7 @@ pub enum Seen {
 
 /// How long a probe waits that is expected to succeed; it ends with the answer. Long enough for a retransmitted SYN on
 /// a busy machine.
-pub const PATIENT: Duration = Duration::from_secs(8);
+pub const PATIENT: Duration = Duration::from_secs(20);
 /// How long a probe waits that is expected to fail: hundreds of times what an answer takes in the lab.
 pub const BRIEF: Duration = Duration::from_millis(700);
 
