@@ -158,7 +158,7 @@ impl Tables for Maps {
     fn now(&self) -> u32 {
         // SAFETY: the helper has no arguments and cannot fail. Inlined by the verifier: it costs a load.
         let jiffies = unsafe { bpf_jiffies64() };
-        (jiffies / u64::from(JIFFIES_PER_TICK) & 0xffff_ffff) as u32
+        ((jiffies / u64::from(JIFFIES_PER_TICK)) & 0xffff_ffff) as u32
     }
 
     #[inline(always)]
