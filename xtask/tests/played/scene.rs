@@ -49,7 +49,8 @@ const MANIFEST: &str = "cluster.yaml";
 impl Scene {
     pub(crate) fn with_podgate(sandbox: Sandbox, name: &str) -> Result<Self> {
         let mut scene = Self::new(sandbox, name)?;
-        let agents = scene.nodes.iter().map(|node| Agent::start(node, &[]));
+        // The clusters come later, one after the other.
+        let agents = scene.nodes.iter().map(|node| Agent::start(node, &["--allow-empty"]));
         scene.filter = Filter::Podgate(agents.collect::<Result<_>>().with_context(|| scene.lab.logs())?);
         Ok(scene)
     }
