@@ -11,6 +11,7 @@ mod name;
 mod policy;
 mod selector;
 mod service;
+pub(crate) mod syntax;
 
 pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Objects, Pod};
 pub use cluster_policy::{

@@ -34,7 +34,7 @@ use crate::model::{
 };
 
 pub(crate) use field::Fault;
-pub(crate) use kind::{Kind, ObjectId};
+pub(crate) use kind::{Kind, KindInfo, ObjectId};
 
 use field::{Faults, Field, Object as Fields};
 use intern::Interner;

@@ -9,7 +9,10 @@ use serde_json::Value;
 
 use crate::model::{ClusterPolicyKind, Name, ObjectName};
 
-use super::field::{Field, Reported, quoted};
+use super::{
+    field::{Field, Reported, quoted},
+    syntax::{self, Syntax},
+};
 
 /// A kind that podgate reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,9 +41,24 @@ pub(super) enum Recognised {
     Foreign,
 }
 
-/// API groups in which one of our kinds at an unknown version is a mistake.
-const OUR_GROUPS: [&str; 5] =
-    ["", "networking.k8s.io", "extensions", "discovery.k8s.io", "policy.networking.k8s.io"];
+/// What the decoder, the watches and the Events need to know about a kind.
+pub(crate) struct KindInfo {
+    pub(super) name: &'static str,
+    /// As the paths of the API server and the rules of a ClusterRole write it.
+    pub(crate) plural: &'static str,
+    /// The versions that are read, the newest first. All of one kind have the same fields.
+    pub(crate) api_versions: &'static [&'static str],
+    pub(crate) is_namespaced: bool,
+    /// Some kinds' names have no dots.
+    pub(super) name_syntax: fn(&str) -> Syntax,
+    /// The object says what is enforced: it has a mode, and its author gets Events.
+    pub(crate) is_policy: bool,
+    /// Its definition is installed by an administrator, or is not.
+    pub(crate) is_custom: bool,
+}
+
+/// The API group that NetworkPolicies were in before `networking.k8s.io`.
+const FORMER_GROUP: &str = "extensions";
 
 pub(super) fn recognise(root: &Field<'_>, listed: Option<Kind>) -> Result<Recognised, Reported> {
     let object = root.object()?;
@@ -68,16 +86,26 @@ pub(super) fn recognise(root: &Field<'_>, listed: Option<Kind>) -> Result<Recogn
 
 fn is_ours(kind: Kind, api_version: &Field<'_>) -> Result<bool, Reported> {
     let text = api_version.required_text()?;
-    if kind.api_versions().contains(&text) {
+    let known = kind.info().api_versions;
+    if known.contains(&text) {
         return Ok(true);
     }
-    let group = text.split_once('/').map_or("", |(group, _version)| group);
-    if OUR_GROUPS.contains(&group) {
-        let known = kind.api_versions().join(" and ");
-        let message = format!("{} is not known for a {kind}, only {known}", quoted(text));
+    if is_our_group(group(text)) {
+        let message = format!("{} is not known for a {kind}, only {}", quoted(text), known.join(" and "));
         return Err(api_version.fault(message));
     }
     Ok(false)
+}
+
+/// One of our kinds at an unknown version of such a group is a mistake.
+fn is_our_group(name: &str) -> bool {
+    let versions = Kind::ALL.into_iter().flat_map(|kind| kind.info().api_versions);
+    name == FORMER_GROUP || versions.into_iter().any(|version| group(version) == name)
+}
+
+/// The part of an API version before the slash; the core group has none.
+pub(crate) fn group(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _version)| group)
 }
 
 impl Kind {
@@ -99,51 +127,100 @@ impl Kind {
     }
 
     pub(crate) fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "Namespace" => Self::Namespace,
-            "Node" => Self::Node,
-            "Pod" => Self::Pod,
-            "NetworkPolicy" => Self::NetworkPolicy,
-            "ClusterNetworkPolicy" => Self::ClusterPolicy(ClusterPolicyKind::ClusterNetworkPolicy),
-            "AdminNetworkPolicy" => Self::ClusterPolicy(ClusterPolicyKind::AdminNetworkPolicy),
-            "BaselineAdminNetworkPolicy" => {
-                Self::ClusterPolicy(ClusterPolicyKind::BaselineAdminNetworkPolicy)
-            }
-            "Service" => Self::Service,
-            "EndpointSlice" => Self::EndpointSlice,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|kind| kind.info().name == name)
     }
 
-    pub(crate) fn is_namespaced(self) -> bool {
-        matches!(self, Self::Pod | Self::NetworkPolicy | Self::Service | Self::EndpointSlice)
-    }
-
-    /// The versions that are read, the newest first. All of one kind have the same fields.
-    pub(crate) const fn api_versions(self) -> &'static [&'static str] {
+    pub(crate) const fn info(self) -> KindInfo {
         match self {
-            Self::Namespace | Self::Node | Self::Pod | Self::Service => &["v1"],
-            Self::NetworkPolicy => &["networking.k8s.io/v1"],
-            Self::ClusterPolicy(ClusterPolicyKind::ClusterNetworkPolicy) => {
-                &["policy.networking.k8s.io/v1beta1", "policy.networking.k8s.io/v1alpha2"]
-            }
-            Self::ClusterPolicy(_) => &["policy.networking.k8s.io/v1alpha1"],
-            Self::EndpointSlice => &["discovery.k8s.io/v1"],
+            Self::Namespace => KindInfo {
+                name: "Namespace",
+                plural: "namespaces",
+                api_versions: &["v1"],
+                is_namespaced: false,
+                name_syntax: syntax::dns_label,
+                is_policy: true,
+                is_custom: false,
+            },
+            Self::Node => KindInfo {
+                name: "Node",
+                plural: "nodes",
+                api_versions: &["v1"],
+                is_namespaced: false,
+                name_syntax: syntax::dns_subdomain,
+                is_policy: false,
+                is_custom: false,
+            },
+            Self::Pod => KindInfo {
+                name: "Pod",
+                plural: "pods",
+                api_versions: &["v1"],
+                is_namespaced: true,
+                name_syntax: syntax::dns_subdomain,
+                is_policy: false,
+                is_custom: false,
+            },
+            Self::NetworkPolicy => KindInfo {
+                name: "NetworkPolicy",
+                plural: "networkpolicies",
+                api_versions: &["networking.k8s.io/v1"],
+                is_namespaced: true,
+                name_syntax: syntax::dns_subdomain,
+                is_policy: true,
+                is_custom: false,
+            },
+            Self::ClusterPolicy(kind) => cluster_policy(kind),
+            Self::Service => KindInfo {
+                name: "Service",
+                plural: "services",
+                api_versions: &["v1"],
+                is_namespaced: true,
+                name_syntax: syntax::dns_label,
+                is_policy: false,
+                is_custom: false,
+            },
+            Self::EndpointSlice => KindInfo {
+                name: "EndpointSlice",
+                plural: "endpointslices",
+                api_versions: &["discovery.k8s.io/v1"],
+                is_namespaced: true,
+                name_syntax: syntax::dns_subdomain,
+                is_policy: false,
+                is_custom: false,
+            },
         }
+    }
+}
+
+const fn cluster_policy(kind: ClusterPolicyKind) -> KindInfo {
+    let (name, plural, api_versions): (_, _, &[_]) = match kind {
+        ClusterPolicyKind::ClusterNetworkPolicy => (
+            "ClusterNetworkPolicy",
+            "clusternetworkpolicies",
+            &["policy.networking.k8s.io/v1beta1", "policy.networking.k8s.io/v1alpha2"],
+        ),
+        ClusterPolicyKind::AdminNetworkPolicy => {
+            ("AdminNetworkPolicy", "adminnetworkpolicies", &["policy.networking.k8s.io/v1alpha1"])
+        }
+        ClusterPolicyKind::BaselineAdminNetworkPolicy => (
+            "BaselineAdminNetworkPolicy",
+            "baselineadminnetworkpolicies",
+            &["policy.networking.k8s.io/v1alpha1"],
+        ),
+    };
+    KindInfo {
+        name,
+        plural,
+        api_versions,
+        is_namespaced: false,
+        name_syntax: syntax::dns_subdomain,
+        is_policy: true,
+        is_custom: true,
     }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Namespace => "Namespace",
-            Self::Node => "Node",
-            Self::Pod => "Pod",
-            Self::NetworkPolicy => "NetworkPolicy",
-            Self::ClusterPolicy(kind) => return kind.fmt(f),
-            Self::Service => "Service",
-            Self::EndpointSlice => "EndpointSlice",
-        })
+        f.write_str(self.info().name)
     }
 }
 
@@ -176,5 +253,50 @@ impl fmt::Display for ObjectId {
             Some(namespace) => write!(f, "{kind} {namespace}/{name}"),
             None => write!(f, "{kind} {name}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_is_found_by_its_name() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::named(kind.info().name), Some(kind));
+        }
+    }
+
+    #[test]
+    fn the_cluster_role_grants_the_watch_of_every_kind_and_of_nothing_else() {
+        let watched: BTreeSet<(String, String)> = Kind::ALL
+            .into_iter()
+            .map(Kind::info)
+            .flat_map(|KindInfo { plural, api_versions, .. }| {
+                api_versions.iter().map(move |version| (group(version).to_owned(), plural.to_owned()))
+            })
+            .collect();
+        let role = include_str!("../../../../deploy/base/cluster-role.yaml");
+        let role = role.split("\n---\n").next().expect("a document");
+        let role: Value = serde_saphyr::from_str(role).expect("the role is YAML");
+        let texts = |rule: &Value, field: &str| -> Vec<String> {
+            let list = rule[field].as_array().expect("a list");
+            list.iter().map(|text| text.as_str().expect("text").to_owned()).collect()
+        };
+        let mut granted = BTreeSet::new();
+        for rule in role["rules"].as_array().expect("rules") {
+            let verbs = texts(rule, "verbs");
+            if verbs == ["create", "patch"] {
+                assert_eq!(texts(rule, "resources"), ["events"]);
+                continue;
+            }
+            assert_eq!(verbs, ["list", "watch"]);
+            for group in texts(rule, "apiGroups") {
+                granted.extend(texts(rule, "resources").into_iter().map(|plural| (group.clone(), plural)));
+            }
+        }
+        assert_eq!(granted, watched);
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn read(field: &Field<'_>, kind: Kind, names: &mut Interner) -> Metad
             let name = name(&object.get("name"), kind).ok();
             let namespace = namespace(&object, kind).unwrap_or(DEFAULT_NAMESPACE);
             let labels = labels(&object.get("labels"), kind, name.as_ref(), names);
-            let audit = if has_mode(kind) { is_in_audit(&object) } else { Ok(false) };
+            let audit = if kind.info().is_policy { is_in_audit(&object) } else { Ok(false) };
             let has_unknown_mode = audit.is_err();
             let audit = audit.unwrap_or(false);
             Metadata { name, namespace: names.name(namespace), labels, audit, has_unknown_mode }
@@ -52,7 +52,7 @@ pub(super) fn read(field: &Field<'_>, kind: Kind, names: &mut Interner) -> Metad
             namespace: names.name(DEFAULT_NAMESPACE),
             labels: names.labels(BTreeMap::new()),
             audit: false,
-            has_unknown_mode: has_mode(kind),
+            has_unknown_mode: kind.info().is_policy,
         },
     }
 }
@@ -61,7 +61,7 @@ impl Metadata {
     /// `None` without a name.
     pub(super) fn id(self, kind: Kind) -> Option<ObjectId> {
         let Self { name, namespace, labels: _, audit: _, has_unknown_mode: _ } = self;
-        Some(match kind.is_namespaced() {
+        Some(match kind.info().is_namespaced {
             true => ObjectId::of_namespace(kind, ObjectName { namespace, name: name? }),
             false => ObjectId::of_cluster(kind, name?),
         })
@@ -72,7 +72,7 @@ impl Metadata {
 pub(super) fn label(value: &Value, kind: Kind, place: &Place) -> String {
     let text = |pointer| value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
     let name = text("/metadata/name").map_or_else(|| unnamed(place), |text| printable(text).into());
-    let id = if kind.is_namespaced() {
+    let id = if kind.info().is_namespaced {
         let namespace = text("/metadata/namespace").unwrap_or(DEFAULT_NAMESPACE);
         ObjectId::of_namespace(kind, ObjectName::new(namespace, name))
     } else {
@@ -88,28 +88,18 @@ pub(super) fn unnamed(Place { origin, position }: &Place) -> Name {
 
 fn name(field: &Field<'_>, kind: Kind) -> Result<Name, Reported> {
     let name = field.required_text()?;
-    let syntax = match kind {
-        Kind::Namespace | Kind::Service => syntax::dns_label(name),
-        Kind::Node | Kind::Pod | Kind::NetworkPolicy | Kind::ClusterPolicy(_) | Kind::EndpointSlice => {
-            syntax::dns_subdomain(name)
-        }
-    };
-    syntax::report(field, name, syntax);
+    syntax::report(field, name, (kind.info().name_syntax)(name));
     Ok(printable(name).into())
 }
 
 fn namespace<'a>(metadata: &Object<'a>, kind: Kind) -> Option<&'a str> {
-    if !kind.is_namespaced() {
+    if !kind.info().is_namespaced {
         return None;
     }
     let field = metadata.get("namespace");
     let namespace = field.optional_text().ok()??;
     syntax::report(&field, namespace, syntax::dns_label(namespace));
     Some(namespace)
-}
-
-const fn has_mode(kind: Kind) -> bool {
-    matches!(kind, Kind::Namespace | Kind::NetworkPolicy | Kind::ClusterPolicy(_))
 }
 
 /// What is not understood is enforced.

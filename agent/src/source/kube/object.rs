@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::borrow::Cow;
 
 use super::decode::{Kind, ObjectId};
-use crate::model::{ClusterPolicyKind, ObjectName};
+use crate::model::ObjectName;
 
 /// The value, and what the watch itself must know of it.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ impl Object {
     pub(super) fn id(&self, kind: Kind) -> Option<ObjectId> {
         let name = self.meta.name.as_deref()?.into();
         Some(match &self.meta.namespace {
-            Some(namespace) if kind.is_namespaced() => {
+            Some(namespace) if kind.info().is_namespaced => {
                 ObjectId::of_namespace(kind, ObjectName { namespace: namespace.as_str().into(), name })
             }
             _ => ObjectId::of_cluster(kind, name),
@@ -55,18 +55,7 @@ impl<'de> Deserialize<'de> for Object {
 pub(super) fn resource(kind: Kind, api_version: &str) -> ApiResource {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let id = GroupVersionKind::gvk(group, version, &kind.to_string());
-    let plural = match kind {
-        Kind::Namespace => "namespaces",
-        Kind::Node => "nodes",
-        Kind::Pod => "pods",
-        Kind::NetworkPolicy => "networkpolicies",
-        Kind::ClusterPolicy(ClusterPolicyKind::ClusterNetworkPolicy) => "clusternetworkpolicies",
-        Kind::ClusterPolicy(ClusterPolicyKind::AdminNetworkPolicy) => "adminnetworkpolicies",
-        Kind::ClusterPolicy(ClusterPolicyKind::BaselineAdminNetworkPolicy) => "baselineadminnetworkpolicies",
-        Kind::Service => "services",
-        Kind::EndpointSlice => "endpointslices",
-    };
-    ApiResource::from_gvk_with_plural(&id, plural)
+    ApiResource::from_gvk_with_plural(&id, kind.info().plural)
 }
 
 impl Resource for Object {
@@ -128,7 +117,7 @@ mod tests {
             (Kind::NetworkPolicy, "/apis/networking.k8s.io/v1/networkpolicies"),
             (Kind::EndpointSlice, "/apis/discovery.k8s.io/v1/endpointslices"),
         ] {
-            assert_eq!(Object::url_path(&resource(kind, kind.api_versions()[0]), None), path);
+            assert_eq!(Object::url_path(&resource(kind, kind.info().api_versions[0]), None), path);
         }
     }
 }

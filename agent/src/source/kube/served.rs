@@ -9,7 +9,7 @@ use kube::{
 };
 
 use super::{
-    decode::Kind,
+    decode::{Kind, KindInfo},
     object::{self, Object},
 };
 
@@ -29,8 +29,8 @@ pub(super) enum Served {
 ///
 /// When the server is away, or refuses to say.
 pub(super) async fn look(client: &Client, kind: Kind) -> Result<Served, Error> {
-    let versions = kind.api_versions();
-    if !matches!(kind, Kind::ClusterPolicy(_)) {
+    let KindInfo { api_versions: versions, is_custom, .. } = kind.info();
+    if !is_custom {
         return Ok(Served::At(object::resource(kind, versions[0])));
     }
     for version in versions {

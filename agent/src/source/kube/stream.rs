@@ -110,7 +110,7 @@ impl Watch {
                     }
                     Ok(Served::Unknown(versions)) => {
                         self.pause = Some(LOOK_AGAIN);
-                        let known = self.kind.api_versions().join(" and ");
+                        let known = self.kind.info().api_versions.join(" and ");
                         let versions = versions.join(", ");
                         return Err(Unwatched::Unknown(format!(
                             "is served only as {versions}; known here: {known}"
@@ -136,7 +136,7 @@ impl Watch {
                     return Err(Unwatched::Failed(describe(error)));
                 }
                 Some(Err(error)) => {
-                    if matches!(self.kind, Kind::ClusterPolicy(_)) && is_not_there(&error) {
+                    if self.kind.info().is_custom && is_not_there(&error) {
                         self.stage = Stage::Look;
                     }
                     self.pause = self.pauses.next();

@@ -18,7 +18,7 @@ fn fill_as(value: &mut Value, listed: Option<Kind>, namespace: &str) {
         for item in object.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
             fill_as(item, listed, namespace);
         }
-    } else if name.map_or(listed, Kind::named).is_some_and(Kind::is_namespaced) {
+    } else if name.map_or(listed, Kind::named).is_some_and(|kind| kind.info().is_namespaced) {
         let metadata = object.entry("metadata").or_insert(Value::Null);
         if metadata.is_null() {
             *metadata = Value::Object(Map::new());

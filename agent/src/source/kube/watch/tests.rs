@@ -55,7 +55,7 @@ impl Fake {
     async fn start() -> (Self, Client) {
         let mut lists = BTreeMap::new();
         for kind in Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::ClusterPolicy(_))) {
-            let resource = object::resource(kind, kind.api_versions()[0]);
+            let resource = object::resource(kind, kind.info().api_versions[0]);
             let path = <object::Object as kube::Resource>::url_path(&resource, None);
             lists.insert(path, Vec::new());
         }
