@@ -4,10 +4,7 @@
 //! cluster, so that a thousand nodes do not say the same thing a thousand times. Telling is a courtesy: what cannot be
 //! told is logged, and nothing waits for it.
 
-use std::{
-    collections::BTreeMap,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-};
+use std::collections::BTreeMap;
 
 use kube::{
     Client,
@@ -15,11 +12,7 @@ use kube::{
 };
 use tokio::sync::mpsc;
 
-use super::{
-    Problem,
-    decode::{Kind, ObjectId},
-    store::Store,
-};
+use super::{Problem, decode::ObjectId, store::Store};
 use crate::model::Name;
 
 /// In `kubectl get events`.
@@ -61,7 +54,7 @@ impl Events {
     /// Tells what is new since it was called last.
     pub(super) fn tell(&mut self, store: &Store) {
         let mut told = BTreeMap::new();
-        for (policy, uid, problems) in store.problems().filter(|(id, ..)| is_policy(id.kind())) {
+        for (policy, uid, problems) in store.problems().filter(|(id, ..)| id.kind().info().is_policy) {
             let is_new = self.told.get(policy).is_none_or(|before| before != problems);
             if is_new && speaker(store.nodes(), policy) == Some(&self.node) {
                 let telling = Telling { policy: policy.clone(), uid: uid.clone(), note: note(problems) };
@@ -75,21 +68,15 @@ impl Events {
     }
 }
 
-/// Those that say what shall be enforced: policies, and the mode of a namespace.
-const fn is_policy(kind: Kind) -> bool {
-    match kind {
-        Kind::Namespace | Kind::NetworkPolicy | Kind::ClusterPolicy(_) => true,
-        Kind::Node | Kind::Pod | Kind::Service | Kind::EndpointSlice => false,
-    }
-}
-
 /// Which node's agent tells of a policy: every agent answers the same, and the work is spread over all of them.
 fn speaker<'a>(nodes: impl Iterator<Item = &'a Name>, policy: &ObjectId) -> Option<&'a Name> {
-    nodes.min_by_key(|node| {
-        let mut hasher = DefaultHasher::new();
-        (node, policy).hash(&mut hasher);
-        hasher.finish()
-    })
+    nodes.min_by_key(|node| mixed(fnv(&format!("{node} {policy}"))))
+}
+
+/// FNV-1a. Agents of different releases must agree, and the standard library's hash may change between releases.
+fn fnv(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 async fn publish(recorder: Recorder, mut tellings: mpsc::Receiver<Telling>) {
@@ -102,7 +89,7 @@ async fn publish(recorder: Recorder, mut tellings: mpsc::Receiver<Telling>) {
             secondary: None,
         };
         let regarding = k8s_openapi::api::core::v1::ObjectReference {
-            api_version: policy.kind().api_versions().first().map(|&version| version.into()),
+            api_version: policy.kind().info().api_versions.first().map(|&version| version.into()),
             kind: Some(policy.kind().to_string()),
             namespace: policy.namespace().map(ToString::to_string),
             name: Some(policy.name().to_string()),
@@ -132,10 +119,17 @@ fn note(problems: &[Problem]) -> String {
 
 const ELLIPSIS: &str = "…";
 
+/// The last step of MurmurHash3: FNV-1a alone hardly mixes the first bytes into the order of the results.
+const fn mixed(hash: u64) -> u64 {
+    let hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ hash >> 33
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ObjectName;
+    use crate::{model::ObjectName, source::decode::Kind};
 
     #[test]
     fn one_node_speaks_for_a_policy_and_all_share_the_work() {
@@ -150,6 +144,16 @@ mod tests {
         }
         assert!(spoken.len() == 4 && spoken.values().all(|count| *count > 50), "{spoken:?}");
         assert_eq!(speaker([].iter(), &ObjectId::of_cluster(Kind::Node, "n".into())), None);
+    }
+
+    #[test]
+    fn the_hash_is_fnv_1a_in_every_release() {
+        // From the reference implementation's test vectors.
+        for (text, hash) in
+            [("", 0xcbf2_9ce4_8422_2325), ("a", 0xaf63_dc4c_8601_ec8c), ("foobar", 0x8594_4171_f739_67e8)]
+        {
+            assert_eq!(fnv(text), hash, "{text:?}");
+        }
     }
 
     #[test]
