@@ -5,6 +5,7 @@
 
 mod agent;
 mod check;
+mod colour;
 mod completion;
 mod detach;
 mod doctor;

@@ -9,7 +9,7 @@ use podgate_common::Protocol;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::model::{Name, Pod};
+use crate::model::{Name, Pod, syntax::port_name};
 
 /// A port, by number or by the name that a container gives it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,24 +72,13 @@ impl FromStr for PortSpec {
                 Ok(number) if number > 0 => Port::Number(number),
                 _ => return Err(BadPort::Number(port.into())),
             }
-        } else if is_port_name(port) {
+        } else if port_name(port).is_ok() {
             Port::Name(port.into())
         } else {
             return Err(BadPort::Name(port.into()));
         };
         Ok(Self { protocol, port })
     }
-}
-
-/// The API server's rule (`IsValidPortName`, RFC 6335 5.1).
-fn is_port_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=15).contains(&name.len())
-        && name.bytes().all(allowed)
-        && name.bytes().any(|byte| byte.is_ascii_lowercase())
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-        && !name.contains("--")
 }
 
 impl fmt::Display for PortSpec {

@@ -40,7 +40,7 @@ impl Options {
     }
 }
 
-fn pod_name(text: &str) -> Result<ObjectName, &'static str> {
+pub(super) fn pod_name(text: &str) -> Result<ObjectName, &'static str> {
     match text.parse() {
         Ok(End::Pod(name)) => Ok(name),
         _ => Err("a pod is NAMESPACE/POD"),

@@ -1,7 +1,7 @@
 //! `podgate flows`: decisions as they happen.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     ops::ControlFlow,
     path::PathBuf,
     process::ExitCode,
@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{output::Format, policies::seconds};
+use super::{colour, endpoints::pod_name, output::Format, policies::seconds};
 use crate::{
     api::{self, Ask, Flow, FlowEnd, FlowFilter, FlowLine, FlowVerdict},
     options::SOCKET,
@@ -70,7 +70,7 @@ impl Options {
         };
         let ask = Ask::Flows { filter, since_seconds: self.since, last, follow: self.follow };
         let mut stdout = io::stdout();
-        let mut printer = Printer { format, colours: stdout.is_terminal(), has_header: false };
+        let mut printer = Printer { format, colours: colour::on_stdout(), has_header: false };
         api::follow(&self.socket, &ask, |line: FlowLine| {
             let text = match line {
                 FlowLine::Flow(flow) => printer.text(&flow)?,
@@ -90,10 +90,7 @@ impl Options {
 }
 
 fn pod(text: &str) -> Result<String, &'static str> {
-    match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok(text.to_owned()),
-        _ => Err("a pod is NAMESPACE/POD"),
-    }
+    pod_name(text).map(|pod| pod.to_string())
 }
 
 fn port(text: &str) -> Result<Port, &'static str> {

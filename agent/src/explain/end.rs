@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    model::{Cluster, Name, ObjectName, Pod},
+    model::{
+        Cluster, Name, ObjectName, Pod,
+        syntax::{dns_label, dns_subdomain},
+    },
     port_spec::PortSpec,
 };
 
@@ -201,24 +204,17 @@ impl FromStr for End {
             return Ok(Self::Address(address.to_canonical()));
         }
         match text.split_once('/') {
-            Some((namespace, name)) if is_name(namespace) && !namespace.contains('.') => match name
-                .strip_prefix("svc:")
-            {
-                Some(service) if is_name(service) => Ok(Self::Service(ObjectName::new(namespace, service))),
-                None if is_name(name) && namespace == "node" => Ok(Self::Node(name.into())),
-                None if is_name(name) => Ok(Self::Pod(ObjectName::new(namespace, name))),
+            Some((namespace, name)) if dns_label(namespace).is_ok() => match name.strip_prefix("svc:") {
+                Some(service) if dns_label(service).is_ok() => {
+                    Ok(Self::Service(ObjectName::new(namespace, service)))
+                }
+                None if dns_subdomain(name).is_ok() && namespace == "node" => Ok(Self::Node(name.into())),
+                None if dns_subdomain(name).is_ok() => Ok(Self::Pod(ObjectName::new(namespace, name))),
                 _ => Err(BadEnd(text.into())),
             },
             _ => Err(BadEnd(text.into())),
         }
     }
-}
-
-/// A DNS-1123 subdomain, which pods, services and nodes are named by; a namespace's name has no dots.
-fn is_name(name: &str) -> bool {
-    let allowed =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
-    (1..=253).contains(&name.len()) && name.bytes().all(allowed)
 }
 
 impl fmt::Display for End {

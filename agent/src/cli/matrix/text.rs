@@ -1,11 +1,8 @@
 //! The matrix and differences for a terminal.
 
-use std::{
-    env,
-    fmt::Write,
-    io::{self, IsTerminal},
-};
+use std::fmt::Write;
 
+use crate::cli::colour;
 use crate::matrix::{ALLOWED, DENIED, Difference, Matrix, Pair};
 
 /// Whether text is coloured.
@@ -21,10 +18,8 @@ const DIM: &str = "\x1b[2m";
 const RESET: &str = "\x1b[0m";
 
 impl Paint {
-    /// Coloured on a terminal, unless the user has asked for none (<https://no-color.org>).
     pub(super) fn of_stdout() -> Self {
-        let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        if io::stdout().is_terminal() && !refused { Self::Coloured } else { Self::Plain }
+        if colour::on_stdout() { Self::Coloured } else { Self::Plain }
     }
 
     fn paint(self, colour: &str, text: &str) -> String {

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::model::{Name, ObjectName};
+use crate::model::{Name, ObjectName, syntax::dns_subdomain};
 
 /// What the container runtimes call a pod's first interface (`DefaultIfName` of CRI-O, `DefaultPrefix` of
 /// containerd's go-cni). NetworkPolicy is about this one; others come from meta plug-ins such as Multus.
@@ -17,9 +17,6 @@ const PRIMARY_INTERFACE: &str = "eth0";
 
 /// Bytes of the longest interface name (IFNAMSIZ less the closing zero).
 const INTERFACE_NAME: usize = 15;
-
-/// Bytes of the longest name of a pod or namespace (RFC 1123 subdomain).
-const OBJECT_NAME: usize = 253;
 
 /// What a CNI plug-in did for a pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,9 +161,7 @@ impl Interface {
 }
 
 fn object_name(field: &'static str, value: &str) -> Result<Name, CniResultError> {
-    let allowed =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
-    if !value.is_empty() && value.len() <= OBJECT_NAME && value.bytes().all(allowed) {
+    if dns_subdomain(value).is_ok() {
         Ok(value.into())
     } else {
         Err(CniResultError::Name { field, value: beginning(value) })
