@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Result;
+use podgate_common::OLDEST_KERNEL;
 use serde::Serialize;
 
 use crate::{engines::Trace, kernel::bpffs};
@@ -43,6 +44,8 @@ pub enum State {
     Missing,
     /// podgate does something else instead.
     FallBack(&'static str),
+    /// podgate works, but perhaps not as its user expects.
+    Warning,
 }
 
 impl fmt::Display for State {
@@ -51,13 +54,12 @@ impl fmt::Display for State {
             Self::Ok => f.write_str("ok"),
             Self::Missing => f.write_str("missing"),
             Self::FallBack(to) => write!(f, "will fall back to {to}"),
+            Self::Warning => f.write_str("warning"),
         }
     }
 }
 
-/// The oldest kernel with long-term support that set-up accepts, too. What the programs call is older: maps of maps with
-/// inner hashes of any size, `bpf_jiffies64` and mappable arrays are of 5.5.
-const OLDEST: Version = Version(5, 15);
+const OLDEST: Version = Version(OLDEST_KERNEL.0, OLDEST_KERNEL.1);
 /// `BPF_LINK_CREATE` for `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS`.
 const TCX: Version = Version(6, 6);
 /// Map memory counts to the cgroup, no longer to RLIMIT_MEMLOCK.
@@ -96,6 +98,10 @@ impl Finding {
 
     fn missing(item: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { item, state: State::Missing, found: found.into(), advice: Some(advice.into()) }
+    }
+
+    fn warning(item: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { item, state: State::Warning, found: found.into(), advice: Some(advice.into()) }
     }
 
     fn fall_back(
@@ -160,9 +166,9 @@ fn btf(root: &Path) -> Finding {
     } else {
         Finding::fall_back(
             ITEM,
-            "programs without the kernel's type information",
+            "programs that do not read connection tracking: masqueraded packets count as the node's",
             "no /sys/kernel/btf/vmlinux",
-            "a kernel with CONFIG_DEBUG_INFO_BTF makes bpftool's output readable",
+            "run a kernel with CONFIG_DEBUG_INFO_BTF",
         )
     }
 }
@@ -290,17 +296,11 @@ fn cni(results: &Path) -> Finding {
 
 fn forwarding(root: &Path, item: &'static str, sysctl: &str) -> Finding {
     match read(root, &format!("proc/sys/{sysctl}")).as_deref() {
-        None => Finding::fall_back(
+        None => Finding::ok(item, "this kernel does not have the IP family"),
+        Some("0") => Finding::warning(
             item,
-            "the other family",
-            "this kernel has not got the family",
-            "nothing to do on a node of one family",
-        ),
-        Some("0") => Finding::fall_back(
-            item,
-            "what a bridge carries: pods are not routed",
-            format!("{}=0", sysctl.replace('/', ".")),
-            format!("sysctl -w {}=1", sysctl.replace('/', ".")),
+            format!("{}=0: this node forwards no packets for pods", sysctl.replace('/', ".")),
+            format!("sysctl -w {}=1, unless all pods share one bridge", sysctl.replace('/', ".")),
         ),
         Some(value) => Finding::ok(item, format!("{}={value}", sysctl.replace('/', "."))),
     }
@@ -309,18 +309,17 @@ fn forwarding(root: &Path, item: &'static str, sysctl: &str) -> Finding {
 fn other_engines(engines: Result<BTreeMap<&str, Vec<Trace>>>) -> Finding {
     const ITEM: &str = "other policy engines";
     match engines {
-        Err(error) => Finding::fall_back(
+        Err(error) => Finding::warning(
             ITEM,
-            "trusting that there is none",
-            format!("{error:#}"),
-            "run it as the agent runs, with its capabilities",
+            format!("cannot be looked for: {error:#}"),
+            "run this command with the capabilities of the agent",
         ),
         Ok(engines) if engines.is_empty() => Finding::ok(ITEM, "none"),
-        Ok(engines) => Finding::fall_back(
+        Ok(engines) => Finding::warning(
             ITEM,
-            "letting pass what both let pass",
             engines.iter().map(|(engine, traces)| traced(engine, traces)).collect::<Vec<_>>().join(", "),
-            "take the other one away when podgate is to decide alone; then look again, for what it has left behind",
+            "a packet passes only if every engine allows it; remove the others if podgate is to decide alone, then run \
+             this again to find what they left behind",
         ),
     }
 }
@@ -401,14 +400,10 @@ mod tests {
             (
                 Ok(engines),
                 "Azure NPM (chain AZURE-NPM), Calico (chain cali-FORWARD and 2 more)",
-                State::FallBack("letting pass what both let pass"),
+                State::Warning,
             ),
             (Ok(BTreeMap::new()), "none", State::Ok),
-            (
-                Err(anyhow::anyhow!("not permitted")),
-                "not permitted",
-                State::FallBack("trusting that there is none"),
-            ),
+            (Err(anyhow::anyhow!("not permitted")), "cannot be looked for: not permitted", State::Warning),
         ] {
             let findings = Tree::new().check_beside(engines);
             let last = findings.last().unwrap();
@@ -428,7 +423,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_named_alone_and_with_advice() {
-        use State::{FallBack, Missing};
+        use State::{FallBack, Missing, Warning};
         let no_capabilities = "CapEff:\t0000000000000000\n";
         type Change = (&'static str, Option<&'static str>);
         let cases: [(Change, &[(&str, State)]); 9] = [
@@ -446,7 +441,12 @@ mod tests {
             ),
             (
                 ("sys/kernel/btf/vmlinux", None),
-                &[("BTF", FallBack("programs without the kernel's type information"))],
+                &[(
+                    "BTF",
+                    FallBack(
+                        "programs that do not read connection tracking: masqueraded packets count as the node's",
+                    ),
+                )],
             ),
             (
                 ("proc/sys/net/core/bpf_jit_enable", Some("0\n")),
@@ -474,14 +474,8 @@ mod tests {
                 ("proc/self/mountinfo", None),
                 &[("BPF file system", FallBack("mounting it when the agent starts"))],
             ),
-            (
-                ("proc/sys/net/ipv4/ip_forward", Some("0\n")),
-                &[("IPv4 forwarding", FallBack("what a bridge carries: pods are not routed"))],
-            ),
-            (
-                ("proc/sys/net/ipv6/conf/all/forwarding", None),
-                &[("IPv6 forwarding", FallBack("the other family"))],
-            ),
+            (("proc/sys/net/ipv4/ip_forward", Some("0\n")), &[("IPv4 forwarding", Warning)]),
+            (("proc/sys/net/ipv6/conf/all/forwarding", None), &[]),
         ];
         for ((path, text), expected) in cases {
             let tree = Tree::new();

@@ -12,6 +12,10 @@
 #[cfg(any(test, feature = "frames"))]
 extern crate std;
 
+/// Major and minor number of the oldest kernel, one with long-term support, on which podgate is tested. What the programs
+/// call is older: maps of maps with inner hashes of any size, `bpf_jiffies64` and mappable arrays came with 5.5.
+pub const OLDEST_KERNEL: (u32, u32) = (5, 15);
+
 mod address;
 mod config;
 mod decide;

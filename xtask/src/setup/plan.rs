@@ -4,6 +4,7 @@
 //! ways lead there, in this order: the toolchain named by `EBPF_TOOLCHAIN`; a rustup nightly with the component rust-src;
 //! Debian's `rustc-web`, which has `core` prebuilt and an LLVM to build the linker with.
 
+use podgate_common::OLDEST_KERNEL;
 use thiserror::Error;
 
 use super::{
@@ -25,10 +26,10 @@ pub(super) enum Refusal {
     System(String),
     #[error("this machine is {0}; podgate is built for x86_64 and aarch64")]
     Architecture(String),
-    #[error("this machine runs Linux {0}; podgate needs {OLDEST_KERNEL} or newer")]
+    #[error("this machine runs Linux {0}; podgate needs {OLDEST} or newer")]
     OldKernel(Kernel),
     #[error(
-        "this kernel has no BTF (/sys/kernel/btf/vmlinux); podgate needs one built with CONFIG_DEBUG_INFO_BTF"
+        "this kernel has no BTF (/sys/kernel/btf/vmlinux): the agent falls back, but the tests need CONFIG_DEBUG_INFO_BTF"
     )]
     NoBtf,
     #[error("EBPF_TOOLCHAIN={0}: rustup has no such toolchain")]
@@ -50,8 +51,7 @@ pub(super) enum Refusal {
     NoPackages(Vec<&'static str>),
 }
 
-/// Long-term kernel from which all that podgate relies on is there.
-const OLDEST_KERNEL: Kernel = Kernel { major: 5, minor: 15 };
+const OLDEST: Kernel = Kernel { major: OLDEST_KERNEL.0, minor: OLDEST_KERNEL.1 };
 
 /// bpf-linker from this version on has the options that aya-build passes.
 const OLDEST_LINKER: (u32, u32) = (0, 13);
@@ -114,7 +114,7 @@ fn supported(machine: &Machine) -> Result<(), Refusal> {
     if !["x86_64", "aarch64"].contains(&machine.architecture.as_str()) {
         return Err(Refusal::Architecture(machine.architecture.clone()));
     }
-    if machine.kernel < OLDEST_KERNEL {
+    if machine.kernel < OLDEST {
         return Err(Refusal::OldKernel(machine.kernel));
     }
     if !machine.btf {
@@ -338,7 +338,7 @@ mod tests {
             ),
             (
                 with(|machine| machine.btf = false),
-                "this kernel has no BTF (/sys/kernel/btf/vmlinux); podgate needs one built with CONFIG_DEBUG_INFO_BTF",
+                "this kernel has no BTF (/sys/kernel/btf/vmlinux): the agent falls back, but the tests need CONFIG_DEBUG_INFO_BTF",
             ),
             (
                 with(|machine| machine.apt = false),
