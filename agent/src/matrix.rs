@@ -7,6 +7,7 @@
 //! several numbers on one pod: all of them must be allowed.
 
 mod difference;
+mod verdict;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +17,7 @@ use std::{
 pub use difference::{Difference, Pair};
 use podgate_common::{BITS_PER_ROW, ClassId, Row};
 use serde::Serialize;
+pub use verdict::{PairVerdict, UnknownVerdict, VerdictRow};
 
 use crate::{
     compiler::{self, CompileError, Subject, Tables},
@@ -28,14 +30,9 @@ use crate::{
 pub struct Matrix {
     /// `namespace/name`, sorted.
     pub pods: Vec<Name>,
-    /// For each port the row of each source; character `i` is about `pods[i]`: [`ALLOWED`], [`DENIED`] or [`NO_PORT`].
-    pub ports: BTreeMap<PortSpec, BTreeMap<Name, String>>,
+    /// For each port the row of each source.
+    pub ports: BTreeMap<PortSpec, BTreeMap<Name, VerdictRow>>,
 }
-
-pub const ALLOWED: char = '.';
-pub const DENIED: char = 'X';
-/// The destination has no port of this name.
-pub const NO_PORT: char = '-';
 
 /// Computes the matrix of all pods that have an address.
 ///
@@ -55,13 +52,13 @@ pub fn matrix(cluster: &Cluster, ports: &BTreeSet<PortSpec>) -> Result<Matrix, C
     seats.sort_by(|one, other| one.name.cmp(&other.name));
     let columns: Vec<Columns> = ports.iter().map(|port| Columns::new(port, &seats, &tables)).collect();
 
-    let mut rows: Vec<BTreeMap<Name, String>> = vec![BTreeMap::new(); ports.len()];
+    let mut rows: Vec<BTreeMap<Name, VerdictRow>> = vec![BTreeMap::new(); ports.len()];
     let mut reach = Reach::new(&tables, &seats);
     for source in &seats {
         reach.from(source);
         for (columns, rows) in columns.iter().zip(&mut rows) {
-            let row = (0..seats.len()).map(|at| columns.character(at, &reach)).collect();
-            rows.insert(source.name.clone(), row);
+            let row = (0..seats.len()).map(|at| columns.verdict(at, &reach)).collect();
+            rows.insert(source.name.clone(), VerdictRow(row));
         }
     }
     Ok(Matrix {
@@ -210,17 +207,17 @@ impl Columns {
         }
     }
 
-    fn character(&self, destination: usize, reach: &Reach<'_>) -> char {
+    fn verdict(&self, destination: usize, reach: &Reach<'_>) -> PairVerdict {
         let classes = match self {
             Self::Same(class) => std::slice::from_ref(class),
             Self::Each(classes) => &classes[destination][..],
         };
         if classes.is_empty() {
-            NO_PORT
+            PairVerdict::NoPort
         } else if classes.iter().all(|class| reach.allows(destination, *class)) {
-            ALLOWED
+            PairVerdict::Allowed
         } else {
-            DENIED
+            PairVerdict::Denied
         }
     }
 }

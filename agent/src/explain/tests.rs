@@ -472,6 +472,10 @@ fn an_end_is_read_and_printed_in_its_canonical_form() {
         ("x/a/b", None),
         ("10.0.0.0/8", None),
         ("X/a", None),
+        ("-x/a", None),
+        ("x/-a", None),
+        ("x/a..b", None),
+        ("x/svc:a.b", None),
     ] {
         let end = text.parse::<End>();
         assert_eq!(end.ok().map(|end| end.to_string()).as_deref(), printed, "{text}");

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{ALLOWED, Matrix};
+use super::{Matrix, PairVerdict::Allowed};
 use crate::{model::Name, port_spec::PortSpec};
 
 /// Its JSON form is a contract: fields are added, never renamed.
@@ -41,15 +41,15 @@ impl Difference {
             let Some(rows_before) = before.ports.get(port) else { continue };
             for (from, row) in rows {
                 let Some(row_before) = rows_before.get(from) else { continue };
-                for (to, is) in after.pods.iter().zip(row.bytes()) {
-                    let Some(was) = places.get(to).and_then(|place| row_before.as_bytes().get(*place)) else {
+                for (to, is) in after.pods.iter().zip(&row.0) {
+                    let Some(was) = places.get(to).and_then(|place| row_before.0.get(*place)) else {
                         continue;
                     };
                     let pair = || Pair { port: port.clone(), from: from.clone(), to: to.clone() };
-                    match (char::from(*was) == ALLOWED, char::from(is) == ALLOWED) {
+                    match (*was == Allowed, *is == Allowed) {
                         (false, true) => difference.opened.push(pair()),
                         (true, false) => difference.closed.push(pair()),
-                        _ => {}
+                        (true, true) | (false, false) => {}
                     }
                 }
             }
@@ -73,7 +73,7 @@ mod tests {
 
     /// `rows`: a pod and its row, sorted.
     fn matrix(rows: &[(&str, &str)]) -> Matrix {
-        let of_port = rows.iter().map(|(pod, row)| (Name::from(*pod), (*row).to_owned())).collect();
+        let of_port = rows.iter().map(|(pod, row)| (Name::from(*pod), row.parse().unwrap())).collect();
         Matrix {
             pods: rows.iter().map(|(pod, _)| Name::from(*pod)).collect(),
             ports: BTreeMap::from([("TCP/80".parse().unwrap(), of_port)]),

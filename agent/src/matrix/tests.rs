@@ -87,18 +87,18 @@ fn matrix_and_explain_agree_on_every_pair_and_port() {
             let matrix = matrix(&cluster, &ports).unwrap();
             for (port, rows) in &matrix.ports {
                 for (source, row) in rows {
-                    for (destination, character) in matrix.pods.iter().zip(row.chars()) {
+                    for (destination, verdict) in matrix.pods.iter().zip(&row.0) {
                         let question = Question {
                             from: source.parse().unwrap(),
                             to: destination.parse().unwrap(),
                             port: port.clone(),
                         };
                         let expected = match explain(&cluster, &question).map(|answer| answer.verdict) {
-                            Ok(Verdict::Allow) => ALLOWED,
-                            Ok(Verdict::Deny) => DENIED,
-                            Err(_) => NO_PORT,
+                            Ok(Verdict::Allow) => PairVerdict::Allowed,
+                            Ok(Verdict::Deny) => PairVerdict::Denied,
+                            Err(_) => PairVerdict::NoPort,
                         };
-                        assert_eq!(character, expected, "{question:?} {ingress:?} {egress:?}");
+                        assert_eq!(*verdict, expected, "{question:?} {ingress:?} {egress:?}");
                         cells += 1;
                     }
                 }

@@ -5,18 +5,18 @@ use std::{
     io::{self, Write},
 };
 
-use crate::matrix::{ALLOWED, DENIED, Difference, Matrix};
+use crate::matrix::{Difference, Matrix, PairVerdict};
 
 pub(super) fn write_matrix(matrix: &Matrix, out: &mut dyn Write) -> io::Result<()> {
     record(out, ["port", "source", "destination", "verdict"])?;
     for (port, rows) in &matrix.ports {
         let port = port.to_string();
         for (source, row) in rows {
-            for (destination, verdict) in matrix.pods.iter().zip(row.chars()) {
+            for (destination, verdict) in matrix.pods.iter().zip(&row.0) {
                 let verdict = match verdict {
-                    ALLOWED => "allow",
-                    DENIED => "deny",
-                    _ => "no-port",
+                    PairVerdict::Allowed => "allow",
+                    PairVerdict::Denied => "deny",
+                    PairVerdict::NoPort => "no-port",
                 };
                 record(out, [&port, source, destination, verdict])?;
             }
@@ -59,7 +59,8 @@ mod tests {
     #[test]
     fn a_line_for_each_pair_with_odd_names_in_quotes() {
         let rows =
-            BTreeMap::from([(Name::from("x/a"), ".X".to_owned()), (Name::from("x/b, \"c\""), "-.".into())]);
+            [("x/a", ".X"), ("x/b, \"c\"", "-.")].map(|(pod, row)| (Name::from(pod), row.parse().unwrap()));
+        let rows = BTreeMap::from(rows);
         let matrix = Matrix {
             pods: rows.keys().cloned().collect(),
             ports: BTreeMap::from([("TCP/80".parse().unwrap(), rows)]),

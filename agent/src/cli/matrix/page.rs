@@ -12,7 +12,7 @@ use podgate_common::Direction;
 use serde::Serialize;
 
 use crate::{
-    matrix::{Difference, Matrix},
+    matrix::{Difference, Matrix, PairVerdict, VerdictRow},
     model::{Cluster, Name, Pod},
     port_spec::PortSpec,
 };
@@ -23,8 +23,8 @@ const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
 
 /// Characters of rows in place of those of the matrix, where a change has opened or closed a pair.
-const OPENED: u8 = b'+';
-const CLOSED: u8 = b'!';
+const OPENED: char = '+';
+const CLOSED: char = '!';
 
 /// What the script reads.
 #[derive(Serialize)]
@@ -118,12 +118,18 @@ impl<'a> Changed<'a> {
     }
 }
 
-fn marked(row: &str, pods: &[Name], port: &PortSpec, from: &Name, changed: Option<&Changed<'_>>) -> String {
-    let Some(Changed { opened, closed }) = changed else { return row.to_owned() };
-    let mark = |(to, verdict): (&Name, u8)| match (port, from, to) {
-        pair if opened.contains(&pair) => char::from(OPENED),
-        pair if closed.contains(&pair) => char::from(CLOSED),
-        _ => char::from(verdict),
+fn marked(
+    row: &VerdictRow,
+    pods: &[Name],
+    port: &PortSpec,
+    from: &Name,
+    changed: Option<&Changed<'_>>,
+) -> String {
+    let Some(Changed { opened, closed }) = changed else { return row.to_string() };
+    let mark = |(to, verdict): (&Name, &PairVerdict)| match (port, from, to) {
+        pair if opened.contains(&pair) => OPENED,
+        pair if closed.contains(&pair) => CLOSED,
+        _ => verdict.character(),
     };
-    pods.iter().zip(row.bytes()).map(mark).collect()
+    pods.iter().zip(&row.0).map(mark).collect()
 }

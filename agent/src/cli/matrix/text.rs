@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::cli::colour;
-use crate::matrix::{ALLOWED, DENIED, Difference, Matrix, Pair};
+use crate::matrix::{Difference, Matrix, Pair, PairVerdict};
 
 /// Whether text is coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub(super) fn of_matrix(matrix: &Matrix, paint: Paint) -> String {
         let corner = port.to_string();
         line(&mut text, &format!("{corner:<width$} {}", columns.concat(), width = number + 2 + name));
         for (at, (pod, row)) in rows.iter().enumerate() {
-            let cells: Vec<String> = row.chars().map(|verdict| cell(verdict, number, paint)).collect();
+            let cells: Vec<String> = row.0.iter().map(|verdict| cell(*verdict, number, paint)).collect();
             line(&mut text, &format!("{:>number$}  {pod:<name$} {}", at + 1, cells.concat()));
         }
         text.push('\n');
@@ -52,14 +52,14 @@ pub(super) fn of_matrix(matrix: &Matrix, paint: Paint) -> String {
     text
 }
 
-fn cell(verdict: char, width: usize, paint: Paint) -> String {
+fn cell(verdict: PairVerdict, width: usize, paint: Paint) -> String {
     let colour = match verdict {
-        ALLOWED => GREEN,
-        DENIED => RED,
-        _ => DIM,
+        PairVerdict::Allowed => GREEN,
+        PairVerdict::Denied => RED,
+        PairVerdict::NoPort => DIM,
     };
     // Escapes would count as width.
-    format!(" {:blank$}{}", "", paint.paint(colour, &verdict.to_string()), blank = width - 1)
+    format!(" {:blank$}{}", "", paint.paint(colour, &verdict.character().to_string()), blank = width - 1)
 }
 
 pub(super) fn of_difference(difference: &Difference, paint: Paint) -> String {
@@ -92,9 +92,8 @@ mod tests {
     use crate::model::Name;
 
     fn matrix() -> Matrix {
-        let rows = [("x/a", "."), ("x/b", "X")].map(|(pod, row)| (Name::from(pod), row.to_owned()));
-        let mut rows = BTreeMap::from(rows);
-        rows.values_mut().for_each(|row| row.push('-'));
+        let rows = [("x/a", ".-"), ("x/b", "X-")].map(|(pod, row)| (Name::from(pod), row.parse().unwrap()));
+        let rows = BTreeMap::from(rows);
         Matrix {
             pods: rows.keys().cloned().collect(),
             ports: BTreeMap::from([("TCP/80".parse().unwrap(), rows)]),
