@@ -3,6 +3,9 @@
 //! Names are a contract: `podgate_<noun>_<unit>_total`. Labels have few values: directions, outcomes, states, sources,
 //! tables, and this node's own pods and policies up to a limit; never an address.
 
+#[cfg(test)]
+mod reference;
+
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::HitReport;
@@ -293,8 +296,8 @@ mod tests {
     use super::*;
     use crate::api::{PolicyReport, PolicyStatus};
 
-    #[test]
-    fn each_family_is_announced_once_before_its_samples() {
+    /// Has samples of each family.
+    pub(super) fn example() -> String {
         let mut status = Status::example();
         status.sources[0].name = "a \"b\"\\\nc".into();
         status.holds = api::Holds { long: 3, expired: 1 };
@@ -312,7 +315,12 @@ mod tests {
         };
         let events = ObserverCounts { denied: 7, skipped: 2, ..ObserverCounts::default() };
         status.lost = Lost { events: 4, events_of_share: 3, uncounted: 1, unattributed: 9, fragments: 5 };
-        let text = text(&status, &hits, &Observed { events, restarts: [("events", 3)].into() });
+        text(&status, &hits, &Observed { events, restarts: [("events", 3)].into() })
+    }
+
+    #[test]
+    fn each_family_is_announced_once_before_its_samples() {
+        let text = example();
         for line in [
             "podgate_build_info{version=\"0.1.0\",node=\"n1\"} 1",
             "podgate_uptime_seconds 60",

@@ -3,4 +3,5 @@
 mod agent;
 mod page;
 mod podgate;
+mod reference;
 mod snapshots;

@@ -1,17 +1,18 @@
 //! Each verb's output, letter by letter, as it stands in `expected/`.
 //!
-//! After a change that is meant, `PODGATE_WRITE_EXPECTED=1` writes the files anew; the difference is then read before it
-//! is committed.
+//! After a change that is meant, `PODGATE_WRITE_EXPECTED=1` writes the files again, and the command reference; read the
+//! difference before you commit it.
 
 use std::{collections::BTreeSet, env, fs, path::Path};
 
 use crate::{
     agent::Agent,
     podgate::{directory, run},
+    reference,
 };
 
 /// Writes what is seen in place of comparing it.
-const WRITE: &str = "PODGATE_WRITE_EXPECTED";
+pub(crate) const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
 const OFFLINE: [(&str, &str); 45] = [
@@ -193,6 +194,9 @@ fn compare(outputs: Vec<(&str, &str, String)>) {
         } else {
             differing.push(format!("{name}: {}", first_difference(&expected, &seen)));
         }
+    }
+    if write {
+        reference::write();
     }
     assert!(differing.is_empty(), "see {WRITE} in {}\n{}", file!(), differing.join("\n"));
 }

@@ -1,0 +1,90 @@
+//! The command reference, `agent/docs/cli.md`: it is made of the expected outputs, so it says what podgate prints.
+//!
+//! `PODGATE_WRITE_EXPECTED=1` writes it as it writes the expected outputs.
+
+use std::{env, fmt::Write, fs, path::PathBuf, sync::Mutex};
+
+use crate::{podgate::directory, snapshots::WRITE};
+
+/// Each command with the expected outputs that are its examples.
+const COMMANDS: [(&str, &[&str]); 13] = [
+    ("agent", &[]),
+    ("check", &[]),
+    ("detach", &[]),
+    ("mount", &[]),
+    ("status", &["status", "status-json", "no-agent"]),
+    ("endpoints", &["endpoints", "endpoints-of-one-json"]),
+    ("policies", &["policies", "policies-of-one-json"]),
+    ("flows", &["flows", "flows-of-a-namespace-json"]),
+    (
+        "explain",
+        &[
+            "explain-denied",
+            "explain-denied-json",
+            "explain-cluster-policy",
+            "explain-what-if",
+            "explain-live",
+            "explain-uncertain",
+            "explain-unknown",
+        ],
+    ),
+    (
+        "matrix",
+        &["matrix", "matrix-json", "matrix-csv", "matrix-diff", "matrix-diff-json", "matrix-of-no-pod"],
+    ),
+    ("doctor", &[]),
+    ("completion", &[]),
+    ("man", &[]),
+];
+
+const HEAD: &str = "\
+# Command reference
+
+<!-- Generated from agent/tests/verbs/expected. Do not edit: PODGATE_WRITE_EXPECTED=1 cargo test --test verbs -->
+
+The help text of each command and examples of its output, as the tests expect them. Data goes to standard
+output, messages to standard error. JSON is a contract: fields are added, and any other change is listed in
+the [changelog](../../.github/CHANGELOG.md). Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a change opens or
+closes something (`matrix --diff`).
+";
+
+#[test]
+fn the_command_reference_is_made_of_the_expected_outputs() {
+    if env::var_os(WRITE).is_some() {
+        return write();
+    }
+    let written = fs::read_to_string(path()).expect("agent/docs/cli.md");
+    assert!(written == text(), "{} is out of date: see {WRITE} in {}", path().display(), file!());
+}
+
+/// Tests run at once: each writes the page after its outputs, so the last one to do so has read all of them.
+pub(crate) fn write() {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().expect("writing does not panic elsewhere");
+    fs::write(path(), text()).expect("agent/docs/cli.md can be written");
+}
+
+fn path() -> PathBuf {
+    directory().join("../../docs/cli.md")
+}
+
+fn text() -> String {
+    let mut text = HEAD.to_owned();
+    let mut put = |line: std::fmt::Arguments<'_>| text.write_fmt(line).expect("a string takes all");
+    put(format_args!("\n## podgate\n\n{}", block("help")));
+    for (command, examples) in COMMANDS {
+        put(format_args!("\n## podgate {command}\n\n{}", block(&format!("help-{command}"))));
+        for example in examples {
+            put(format_args!("\n{}", block(example)));
+        }
+    }
+    text
+}
+
+/// An expected output; that a command succeeded needs no words.
+fn block(name: &str) -> String {
+    let text = fs::read_to_string(directory().join("expected").join(format!("{name}.txt")));
+    let text = text.unwrap_or_default();
+    let lines = text.lines().filter(|line| *line != "[exit code 0]").map(str::trim_end);
+    format!("```console\n{}\n```\n", lines.collect::<Vec<_>>().join("\n"))
+}
