@@ -3,8 +3,10 @@
 //! In: the files of the workspace. Out: one line per broken rule, as `file:line: rule`. The rules: modules use only
 //! modules upstream of them (the order stands in ARCHITECTURE.md), a Rust file opens with `//!` and has at most 400
 //! lines besides its tests, is named for what is in it, holds no left-over words, and no file names a directory of
-//! somebody's machine; the checklist of behaviours and the threat model are complete and name tests that exist.
+//! somebody's machine; the README is short, documents keep to the width of the code and their links lead somewhere; the
+//! checklist of behaviours and the threat model are complete and name tests that exist.
 
+mod documents;
 mod order;
 mod source;
 
@@ -61,6 +63,9 @@ fn problems(root: &Path) -> Result<Vec<Problem>> {
         let text =
             fs::read_to_string(root.join(&file)).with_context(|| format!("reading {}", file.display()))?;
         let mut found = source::machine_paths(&text);
+        if file.extension().is_some_and(|extension| extension == "md") {
+            found.extend(documents::check(root, &file, &text));
+        }
         if file.extension().is_some_and(|extension| extension == "rs") {
             found.extend(source::file_name(&file));
             found.extend(source::head(&text));
@@ -93,8 +98,8 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
             let name = entry.file_name().to_string_lossy().into_owned();
             let file = directory.join(&name);
             if entry.file_type().context("looking at a file")?.is_dir() {
-                // Hidden directories are tools', `target` is cargo's.
-                if !name.starts_with('.') && name != "target" {
+                // Hidden directories are tools', but for the host's of this code; `target` is cargo's.
+                if name == ".github" || !name.starts_with('.') && name != "target" {
                     directories.push(file);
                 }
             } else if file.extension().is_some_and(|kind| KINDS.iter().any(|known| kind == *known)) {
@@ -117,8 +122,11 @@ mod tests {
 
     #[test]
     fn the_walk_finds_sources_and_leaves_build_output_out() {
+        const CHANGES: &str = ".github/CHANGELOG.md";
         let files = files(workspace::root()).expect("the workspace can be read");
-        for expected in ["xtask/src/tidy.rs", "Cargo.toml", ".ci/run", "deploy/walkthrough/b-deny-all.yaml"] {
+        for expected in
+            ["xtask/src/tidy.rs", "Cargo.toml", ".ci/run", "deploy/walkthrough/b-deny-all.yaml", CHANGES]
+        {
             assert!(files.contains(&expected.into()), "{expected}");
         }
         assert!(!files.iter().any(|file| file.starts_with("target")));
