@@ -1,12 +1,19 @@
 //! Builds the eBPF programs into the binary, with the toolchain that `cargo xtask setup` found.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya_build::{Package, Toolchain};
 
 /// Names the rustup toolchain for the eBPF target, before what set-up has written.
 const TOOLCHAIN_VARIABLE: &str = "EBPF_TOOLCHAIN";
+
+/// Makes BPF programs of the compiler's bitcode.
+const LINKER: &str = "bpf-linker";
 
 fn main() -> Result<()> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").context("cargo names the package's directory")?)
@@ -24,6 +31,11 @@ fn main() -> Result<()> {
         Err(_) => fs::read_to_string(&chosen)
             .context("no toolchain for the eBPF programs is known yet: run `cargo xtask setup` once")?,
     };
+    ensure!(
+        Command::new(LINKER).arg("--version").output().is_ok_and(|output| output.status.success()),
+        "{LINKER}, which links the eBPF programs, is not installed: run `cargo xtask setup` once"
+    );
+    compare_with_pin(&root, toolchain.trim())?;
     // The target bpfel needs unstable features of these crates alone. Prebuilt `core` (Debian) then does without
     // build-std; a nightly builds its own.
     // The programs' stack fits only when everything is inlined across crates, whatever the workspace's profile says.
@@ -45,4 +57,21 @@ fn main() -> Result<()> {
         [Package { name: "podgate-ebpf", root_dir, ..Default::default() }],
         Toolchain::Custom(toolchain.trim()),
     )
+}
+
+/// Warns when the programs are built by another release than the one that they are tested with.
+fn compare_with_pin(root: &Path, toolchain: &str) -> Result<()> {
+    let file = root.join("ebpf/toolchain.toml");
+    println!("cargo:rerun-if-changed={}", file.display());
+    let pins = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let pinned = pins.lines().find_map(|line| line.strip_prefix("rustc = \"")?.strip_suffix('"'));
+    let pinned = pinned.with_context(|| format!("{} names no rustc", file.display()))?;
+    let output = Command::new("rustup").args(["run", toolchain, "rustc", "--version"]).output();
+    // Without rustup the build fails a moment later, with its own words.
+    let Ok(output) = output else { return Ok(()) };
+    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if !version.starts_with(&format!("rustc {pinned}.")) {
+        println!("cargo:warning=eBPF programs: {version} ({toolchain}); {pinned} is tested");
+    }
+    Ok(())
 }

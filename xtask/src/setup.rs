@@ -7,6 +7,7 @@
 mod machine;
 mod plan;
 mod step;
+mod versions;
 
 use std::{
     fs,

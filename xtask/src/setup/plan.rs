@@ -1,8 +1,9 @@
 //! What has to be done on a machine, as a pure function of what the machine has.
 //!
 //! The BPF programs need a compiler with `core` for `bpfel-unknown-none` and a linker that reads its bitcode. Three
-//! ways lead there, in this order: the toolchain named by `EBPF_TOOLCHAIN`; a rustup nightly with the component rust-src;
-//! Debian's `rustc-web`, which has `core` prebuilt and an LLVM to build the linker with.
+//! ways lead there, in this order: the toolchain named by `EBPF_TOOLCHAIN`; a rustup nightly with the component rust-src,
+//! best the one of `ebpf/toolchain.toml`; Debian's `rustc-web`, which has `core` prebuilt and an LLVM to build the linker
+//! with.
 
 use podgate_common::OLDEST_KERNEL;
 use thiserror::Error;
@@ -10,6 +11,7 @@ use thiserror::Error;
 use super::{
     machine::{Core, Kernel, Machine},
     step::Step,
+    versions,
 };
 
 /// The toolchain to build BPF programs with, and the steps until it does.
@@ -40,7 +42,8 @@ pub(super) enum Refusal {
     ToolchainWithoutCore(String),
     #[error(
         "no toolchain can build BPF programs and this machine has no apt-get: \
-         rustup toolchain install nightly --component rust-src"
+         rustup toolchain install {} --component rust-src",
+        versions::nightly()
     )]
     NoToolchain,
     #[error(
@@ -56,11 +59,8 @@ const OLDEST: Kernel = Kernel { major: OLDEST_KERNEL.0, minor: OLDEST_KERNEL.1 }
 /// bpf-linker from this version on has the options that aya-build passes.
 const OLDEST_LINKER: (u32, u32) = (0, 13);
 
-/// LLVM versions that bpf-linker can be built with, best first.
+/// LLVM versions that bpf-linker can be built with, newest first.
 const LINKER_LLVM: [u32; 3] = [23, 22, 21];
-
-/// LLVM of Debian's rustc-web.
-const DEBIAN_LLVM: u32 = 22;
 
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 /// LLVM is C++: its libraries bring no `libstdc++.so` to link with.
@@ -82,7 +82,7 @@ pub(super) fn plan(machine: &Machine) -> Result<Plan, Refusal> {
         packages.extend(COMPILER_PACKAGES);
     }
     let llvm = way.llvm(machine);
-    if !linker && llvm == Some(DEBIAN_LLVM) && !machine.llvm.contains(&DEBIAN_LLVM) {
+    if !linker && llvm == Some(versions::llvm()) && !machine.llvm.contains(&versions::llvm()) {
         packages.extend(LINKER_PACKAGES);
     }
     if !packages.is_empty() {
@@ -144,7 +144,9 @@ impl Way {
                 Some(Core::Source | Core::Prebuilt) => Ok(Self::Rustup(name.clone())),
             };
         }
-        let nightly = machine.toolchains.iter().find(|toolchain| toolchain.core == Core::Source);
+        let mut nightlies = machine.toolchains.iter().filter(|toolchain| toolchain.core == Core::Source);
+        let pinned = nightlies.clone().find(|toolchain| toolchain.is_called(versions::nightly()));
+        let nightly = pinned.or_else(|| nightlies.next());
         match nightly {
             // Without a linker, Debian's way is the surer one: it has the LLVM to build one for its own compiler, while
             // a nightly's LLVM is often newer than any that is packaged.
@@ -157,10 +159,10 @@ impl Way {
     /// The LLVM to build a linker with; nothing leaves the choice to bpf-linker's defaults.
     fn llvm(&self, machine: &Machine) -> Option<u32> {
         match self {
-            Self::Debian => Some(DEBIAN_LLVM),
+            Self::Debian => Some(versions::llvm()),
             Self::Rustup(_) => {
                 let installed = LINKER_LLVM.into_iter().find(|version| machine.llvm.contains(version));
-                installed.or(machine.apt.then_some(DEBIAN_LLVM))
+                installed.or(machine.apt.then_some(versions::llvm()))
             }
         }
     }
@@ -212,6 +214,11 @@ mod tests {
             machine.llvm = BTreeSet::from([22]);
             machine.missing_programs.clear();
         })
+    }
+
+    #[test]
+    fn the_packages_are_those_of_the_pinned_llvm() {
+        assert!(LINKER_PACKAGES.contains(&format!("llvm-{}-dev", versions::llvm()).as_str()));
     }
 
     #[test]
@@ -281,6 +288,14 @@ mod tests {
             ),
             ("nightly with a linker", Machine { toolchains: nightly(), ..ready() }, NIGHTLY),
             (
+                "the pinned nightly behind another one",
+                Machine {
+                    toolchains: [nightly(), vec![toolchain(versions::nightly(), Core::Source)]].concat(),
+                    ..ready()
+                },
+                versions::nightly(),
+            ),
+            (
                 "nightly without a linker",
                 Machine { toolchains: nightly(), linker: None, ..ready() },
                 "debian",
@@ -343,7 +358,7 @@ mod tests {
             (
                 with(|machine| machine.apt = false),
                 "no toolchain can build BPF programs and this machine has no apt-get: \
-                 rustup toolchain install nightly --component rust-src",
+                 rustup toolchain install nightly-2026-04-01 --component rust-src",
             ),
             (
                 Machine { missing_programs: vec![Program::Tc, Program::Nft], apt: false, ..ready() },

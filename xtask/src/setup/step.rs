@@ -7,6 +7,7 @@ use std::{fmt, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::versions;
 use crate::cargo;
 
 /// One step.
@@ -40,9 +41,11 @@ impl fmt::Display for Step {
             Self::Packages(packages) => write!(f, "install packages by apt-get: {}", packages.join(" ")),
             Self::Link(name) => write!(f, "link Debian's compiler as rustup toolchain {name}"),
             Self::Linker { llvm: Some(llvm) } => {
-                write!(f, "build bpf-linker with LLVM {llvm} (about a minute)")
+                write!(f, "build bpf-linker {} with LLVM {llvm} (about a minute)", versions::linker())
             }
-            Self::Linker { llvm: None } => f.write_str("build bpf-linker (about a minute)"),
+            Self::Linker { llvm: None } => {
+                write!(f, "build bpf-linker {} (about a minute)", versions::linker())
+            }
         }
     }
 }
@@ -60,7 +63,7 @@ fn install(packages: &[&str]) -> Result<()> {
 
 fn build_linker(llvm: Option<u32>) -> Result<()> {
     let mut install = cargo::command();
-    install.args(["install", "bpf-linker", "--locked", "--version", "^0.13"]);
+    install.args(["install", "bpf-linker", "--locked", "--version", versions::linker()]);
     // Its debug information takes as long to make as all the rest.
     install.env("CARGO_PROFILE_RELEASE_DEBUG", "false");
     if let Some(llvm) = llvm {
