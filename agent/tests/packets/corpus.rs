@@ -101,9 +101,9 @@ fn mutated(packet: &[u8], chance: &mut Chance) -> Vec<u8> {
         match chance.below(8) {
             0..=3 => bytes[at] ^= 1 << chance.below(8),
             4 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][chance.below(5)],
-            5 => bytes[at] = u8::try_from(chance.below(256)).unwrap(),
+            5 => bytes[at] = u8::try_from(chance.below(256)).expect("it is below 256"),
             6 => bytes.truncate(at.max(15)),
-            _ => bytes.insert(at, u8::try_from(chance.below(256)).unwrap()),
+            _ => bytes.insert(at, u8::try_from(chance.below(256)).expect("it is below 256")),
         }
     }
     // The kernel runs no program on less.
@@ -120,6 +120,6 @@ impl Chance {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % bound
+        usize::try_from(self.0 >> 33).expect("31 bits fit") % bound
     }
 }
