@@ -12,7 +12,7 @@ mod unenforced;
 
 use std::{fmt, net::IpAddr};
 
-pub use client::{ask, follow};
+pub use client::{ask, follow, try_ask};
 pub use counters::{Counted, Counter, Evictions, Lost};
 pub use flows::{Flow, FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowVerdict, protocol_name};
 pub use latency::{Bucket, Latency};
@@ -103,6 +103,17 @@ pub enum Ask {
         /// What is changed in the cluster before the answer.
         #[serde(default, skip_serializing_if = "Change::is_empty")]
         what_if: Change,
+    },
+    /// Asked by the CNI plugin. Answered by nothing, once the policies of a pod are enforced at its interface, or by an
+    /// error that says what is missing.
+    AwaitPod {
+        /// `namespace/name`.
+        pod: String,
+        /// The host side.
+        interface: String,
+        ifindex: u32,
+        /// How long to wait.
+        milliseconds: u64,
     },
 }
 
@@ -392,7 +403,16 @@ mod tests {
             port: "TCP/80".parse().unwrap(),
             what_if: Change::default(),
         };
+        let wait =
+            Ask::AwaitPod { pod: "x/a".into(), interface: "veth1".into(), ifindex: 7, milliseconds: 5_000 };
         for (ask, form) in [
+            (
+                wait,
+                json!({
+                    "version": 2, "podgate": "0.9", "verb": "await-pod", "pod": "x/a", "interface": "veth1", "ifindex": 7,
+                    "milliseconds": 5000,
+                }),
+            ),
             (Ask::Status, json!({"version": 2, "podgate": "0.9", "verb": "status"})),
             (Ask::Endpoints, json!({"version": 2, "podgate": "0.9", "verb": "endpoints"})),
             (

@@ -5,6 +5,7 @@
 
 mod agent;
 mod check;
+mod cni;
 mod colour;
 mod completion;
 mod detach;
@@ -49,6 +50,7 @@ enum Verb {
     Check(check::Options),
     Detach(detach::Options),
     Mount(mount::Options),
+    Cni(cni::Options),
     Status(status::Options),
     Endpoints(endpoints::Options),
     Policies(policies::Options),
@@ -62,6 +64,11 @@ enum Verb {
 
 /// Runs one command line to its end.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment<'_>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // A container runtime calls its plugins without arguments.
+    if arguments.len() <= 1 && environment("CNI_COMMAND").is_some() {
+        return crate::cni_plugin::run(environment);
+    }
     let done = match layers::parse(arguments, environment) {
         Ok(cli) => cli.verb.run(cli.output),
         // Help and version count as usage too, but go to stdout and are what was asked for.
@@ -92,6 +99,7 @@ impl Verb {
             Self::Check(options) => options.run(format()),
             Self::Detach(options) => options.run(format()),
             Self::Mount(options) => options.run(format()),
+            Self::Cni(options) => options.run(format),
             Self::Status(options) => options.run(format()),
             Self::Endpoints(options) => options.run(format()),
             Self::Policies(options) => options.run(format()),

@@ -5,6 +5,7 @@
 pub mod api;
 pub mod check;
 pub mod cli;
+mod cni_plugin;
 pub mod compiler;
 pub mod endpoints;
 pub mod engines;

@@ -32,7 +32,7 @@ use crate::{
     compiler::{Incremental, IncrementalInput, Site, Tables},
     endpoints::{Endpoints, Evidence, History, LocalPods, Network, State, Veth, cni::CniResults, resolve},
     hits::HitCounts,
-    kernel::{Attacher, Device, Kernel, Tallies},
+    kernel::{Attacher, Device, Kernel, Place, Tallies},
     model::{Cluster, Name, ObjectName, Pod},
     publisher::{Published, Publisher, Wanted},
 };
@@ -94,6 +94,8 @@ pub struct Enforced {
     pub ingress: Judging,
     pub egress: Judging,
     pub since: u32,
+    /// Programs of this process are at it.
+    pub attached: bool,
 }
 
 impl Reconciler {
@@ -201,7 +203,8 @@ impl Reconciler {
         let enforced = self.endpoints.veths.values().map(|veth| {
             let Dated { pod: _, ingress, egress, since } =
                 self.since.get(&veth.ifindex).cloned().unwrap_or_default();
-            Enforced { veth: veth.clone(), ingress, egress, since }
+            let attached = self.attacher.has(&device(veth), Place::Pod);
+            Enforced { veth: veth.clone(), ingress, egress, since, attached }
         });
         enforced.collect()
     }

@@ -10,7 +10,7 @@ use crate::{
     endpoints::State,
     model::{Cluster, Name},
     reconciler::{Enforced, HoldCounts, Judging, Reconciler, Unenforced},
-    server::Snapshot,
+    server::{Interface, Snapshot},
     source::Picture,
 };
 
@@ -82,6 +82,7 @@ pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Rec
             unenforced: unenforced.clone(),
             pins_lost: progress.pins_lost.clone(),
         },
+        interfaces: enforced.iter().map(interface).collect(),
         endpoints: endpoints(enforced, &unenforced),
         cluster: picture.cluster.clone(),
     }
@@ -141,7 +142,17 @@ fn endpoints(enforced: Vec<Enforced>, unenforced: &[UnenforcedPod]) -> Vec<Endpo
     endpoints
 }
 
-fn endpoint(Enforced { veth, ingress, egress, since }: Enforced) -> EndpointStatus {
+fn interface(Enforced { veth, attached, .. }: &Enforced) -> (u32, Interface) {
+    let state = match &veth.state {
+        State::Known { .. } => EndpointState::Known,
+        State::Held => EndpointState::Held,
+        State::Open => EndpointState::Open,
+    };
+    let (name, pod) = (veth.name.clone(), veth.last.clone());
+    (veth.ifindex, Interface { name, pod, state, attached: *attached })
+}
+
+fn endpoint(Enforced { veth, ingress, egress, since, attached: _ }: Enforced) -> EndpointStatus {
     let (pod, addresses, state) = match veth.state {
         State::Known { pod, addresses, .. } => {
             (Some(pod.to_string()), addresses.into_iter().collect(), EndpointState::Known)

@@ -2,8 +2,9 @@
 //!
 //! Each of these has a thread of its own, so that none keeps another waiting: this one watches signals, sources, the
 //! network and CNI results; `enforcement` makes the passes; `servers` answers the socket and HTTP from snapshots; `events`
-//! makes flows of the kernel's events.
+//! makes flows of the kernel's events; `cni-namespaces` leaves to the CNI plugin what it needs without an agent.
 
+mod cni_installation;
 mod counters;
 mod earlier;
 mod enforcement;
@@ -21,6 +22,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+pub(crate) use self::cni_installation::keep_cni_plugin;
 use self::{
     earlier::Earlier,
     enforcement::{Channels, Enforcement},
@@ -31,6 +33,7 @@ use self::{
     threads::Threads,
 };
 use crate::{
+    cni_plugin,
     endpoints::{cni::CniWatch, netlink::NetworkWatch},
     flows::{DenyLog, Observer, SharedObserver, Target, lock},
     kernel::{Attacher, EventRing, Events, Kernel, KernelOptions, Lock, Mode, Pins},
@@ -101,6 +104,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
         AttachBy::Tcx => Mode::Tcx,
         AttachBy::Clsact => Mode::Clsact,
     };
+    kernel.pin_programs(&pins, mode)?;
     let attacher = Attacher::new(mode, &pins)?;
     let reconciler = Reconciler::new(options.node.clone(), kernel, attacher, pins.made()?);
 
@@ -115,6 +119,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     };
     let mut network = NetworkWatch::open()?;
     let mut cni = CniWatch::new(&options.cni_results)?;
+    let mut cni_pods = CniWatch::new(&cni_plugin::pods_directory(&options.socket))?;
 
     let enforcement = Enforcement::new(
         options,
@@ -131,6 +136,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     let (ask, inquiries) = mpsc::channel(INQUIRIES);
     let inputs = Arc::new(Inputs::default());
     let restarts = TaskRestarts::default();
+    let for_plugin = snapshots_seen.clone();
     let server = Server::new(ServerInputs {
         snapshots: snapshots_seen,
         read_counters,
@@ -152,10 +158,16 @@ async fn run(options: &AgentOptions) -> Result<()> {
         let restarts = restarts.clone();
         threads.spawn("events", move || observe(ring, observer, restarts))?;
     }
+    let (socket, restarts_of_plugin) = (options.socket.clone(), restarts.clone());
+    threads.spawn("cni-namespaces", move || async move {
+        let keep = async || cni_plugin::keep_namespaces(&socket, for_plugin.clone()).await;
+        supervise("cni-namespaces", restarts_of_plugin, PAUSES, keep).await;
+        Ok(())
+    })?;
     let channels = Channels { inputs: inputs.clone(), snapshots, hits, hits_asked, inquiries };
     threads.spawn("enforcement", move || enforcement.run(channels))?;
 
-    let cni_results = supervise("cni-results", restarts, PAUSES, async || {
+    let cni_results = supervise("cni-results", restarts.clone(), PAUSES, async || {
         loop {
             match cni.next().await {
                 Ok(results) => inputs.cni(results),
@@ -163,13 +175,22 @@ async fn run(options: &AgentOptions) -> Result<()> {
             }
         }
     });
-    tokio::pin!(cni_results);
+    let cni_plugin = supervise("cni-plugin", restarts, PAUSES, async || {
+        loop {
+            match cni_pods.next().await {
+                Ok(pods) => inputs.cni_pods(pods),
+                Err(error) => return error,
+            }
+        }
+    });
+    tokio::pin!(cni_results, cni_plugin);
     loop {
         tokio::select! {
             update = updates.recv() => inputs.update(update.context("the objects cannot be watched any more")?),
             // Which devices were deleted meanwhile, another watch could not tell: the agent ends and starts anew.
             network = network.next() => inputs.network(network?),
             () = &mut cni_results => {}
+            () = &mut cni_plugin => {}
             ended = threads.ended() => return Err(ended),
             () = shutdown.wait() => break,
         }

@@ -4,6 +4,7 @@
 //! nothing here can change a verdict. Clients are not trusted: each has little time, short requests and few places, and
 //! none can make the agent wait.
 
+mod await_pod;
 mod flows;
 mod hits;
 mod http;
@@ -14,6 +15,7 @@ mod socket;
 mod task_restarts;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::Arc,
     time::{Duration, Instant},
@@ -28,16 +30,19 @@ pub use socket::Socket;
 pub use task_restarts::TaskRestarts;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use self::flows::Flows;
+use self::{
+    await_pod::{AwaitedPod, PodWait},
+    flows::Flows,
+};
 
 use crate::{
     api::{
-        Answer, Ask, Counted, EndpointStatus, FlowFilter, PROTOCOL, RELEASE, Request, Response, SourceStatus,
-        Speaker, Status, TableFill, WatchStatus,
+        Answer, Ask, Counted, EndpointState, EndpointStatus, FlowFilter, PROTOCOL, RELEASE, Request,
+        Response, SourceStatus, Speaker, Status, TableFill, WatchStatus,
     },
     explain::{Explanation, Question, explain},
     flows::{SharedObserver, lock},
-    model::Cluster,
+    model::{Cluster, Name, ObjectName},
     source::{
         kube::{Health, WatchHealth},
         manifests::Change,
@@ -52,7 +57,20 @@ pub struct Snapshot {
     /// Its counters are read anew for each question.
     pub status: Status,
     pub endpoints: Vec<EndpointStatus>,
+    /// By ifindex: the pods' interfaces, as the programs in the kernel know them.
+    pub interfaces: BTreeMap<u32, Interface>,
     pub cluster: Arc<Cluster>,
+}
+
+/// The host side of a pod's interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub name: Name,
+    /// The pod that it was found to be last, also while that pod's policies are not known.
+    pub pod: Option<ObjectName>,
+    pub state: EndpointState,
+    /// Programs are at it.
+    pub attached: bool,
 }
 
 /// Reads the kernel's counters. Must not wait for anything.
@@ -84,6 +102,8 @@ pub struct ServerInputs {
 pub struct Server {
     inputs: ServerInputs,
     followers: Arc<Semaphore>,
+    /// CNI plugins that wait for pods.
+    pod_waits: Arc<Semaphore>,
     /// Requests that need a thread of their own for a while.
     workers: Arc<Semaphore>,
 }
@@ -91,7 +111,8 @@ pub struct Server {
 impl Server {
     pub fn new(inputs: ServerInputs) -> Self {
         let followers = Arc::new(Semaphore::new(flows::FOLLOWERS));
-        Self { inputs, followers, workers: Arc::new(Semaphore::new(WORKERS)) }
+        let pod_waits = Arc::new(Semaphore::new(await_pod::PLACES));
+        Self { inputs, followers, pod_waits, workers: Arc::new(Semaphore::new(WORKERS)) }
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -177,7 +198,7 @@ impl Server {
     }
 
     /// One line of JSON for another, and what follows it.
-    async fn answer(&self, request: &[u8]) -> (String, Option<Flows>) {
+    async fn answer(&self, request: &[u8]) -> (String, Option<Later>) {
         let ask = match read_request(request) {
             Ok(ask) => ask,
             Err(error) => return (line(Answer::<()>::Error(error)), None),
@@ -185,8 +206,15 @@ impl Server {
         let answer = match ask {
             Ask::Flows { filter, since_seconds, last, follow } => {
                 return match self.flows(filter, since_seconds, last, follow).await {
-                    Some(flows) => (line(Answer::Ok(())), Some(flows)),
+                    Some(flows) => (line(Answer::Ok(())), Some(Later::Flows(flows))),
                     None => (line(Answer::<()>::Error("too many follow flows already".into())), None),
+                };
+            }
+            Ask::AwaitPod { pod, interface, ifindex, milliseconds } => {
+                let wanted = AwaitedPod { pod, interface, ifindex };
+                return match self.await_pod(wanted, Duration::from_millis(milliseconds)) {
+                    Some(wait) => (String::new(), Some(Later::Pod(wait))),
+                    None => (line(Answer::<()>::Error("too many wait for pods already".into())), None),
                 };
             }
             Ask::Status => match self.full_status().await {
@@ -219,6 +247,15 @@ impl Server {
         let (past, live) = self.work(move || lock(&observer).follow(&wanted, since, last)).await?;
         Some(Flows { past, live: follow.then_some(live), filter, _place: place })
     }
+}
+
+/// What is left to do for a client when its request was read. None of it takes one of the places of short questions.
+#[derive(Debug)]
+enum Later {
+    /// After the answer.
+    Flows(Flows),
+    /// Before it.
+    Pod(PodWait),
 }
 
 /// Why there is no picture yet: the first kind that cannot be listed.

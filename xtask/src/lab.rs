@@ -9,6 +9,7 @@
 mod address;
 mod agent;
 mod capture;
+mod cni;
 mod manifests;
 mod node;
 mod place;

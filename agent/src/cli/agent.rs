@@ -30,6 +30,11 @@ fn start_log(options: &AgentOptions) {
     }
 }
 
+/// The log of a verb that goes on and is no agent.
+pub(super) fn start_plain_log() {
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
+}
+
 fn log_options(options: &AgentOptions) {
     let AgentOptions {
         node,

@@ -9,7 +9,7 @@ mod files;
 mod result;
 #[cfg(test)]
 mod tests;
-mod watched;
+pub(crate) mod watched;
 
 use std::{
     collections::BTreeSet,

@@ -5,6 +5,7 @@
 //! read anew, so a lost, late or reordered event does no harm. No other namespace is entered. Who is who is
 //! left to `resolve`.
 
+mod host_side;
 mod inside;
 mod read;
 mod socket;
@@ -18,7 +19,10 @@ use netlink_packet_route::{AddressFamily, link::LinkHeader, route::RouteHeader};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::time::Instant;
 
-pub use self::inside::device_kind;
+pub use self::{
+    host_side::{HostSide, host_side},
+    inside::device_kind,
+};
 use self::{
     read::Reader,
     socket::{Events, Namespaces, Taken},

@@ -9,7 +9,10 @@ pub(super) mod tcx;
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
-use aya::{programs::TcAttachType, util::KernelVersion};
+use aya::{
+    programs::{SchedClassifier, TcAttachType},
+    util::KernelVersion,
+};
 use aya_obj::generated::bpf_attach_type;
 
 use self::{clsact::Filters, tcx::Links};
@@ -32,6 +35,20 @@ impl Mode {
     pub fn of_this_kernel() -> Result<Self> {
         let version = KernelVersion::current().context("cannot read the kernel's version")?;
         Ok(if version >= KernelVersion::new(6, 6, 0) { Self::Tcx } else { Self::Clsact })
+    }
+}
+
+/// Where loaded programs are found.
+pub trait Programs {
+    /// # Errors
+    ///
+    /// When this one is not there.
+    fn program(&mut self, program: Program) -> Result<&mut SchedClassifier>;
+}
+
+impl Programs for Kernel {
+    fn program(&mut self, program: Program) -> Result<&mut SchedClassifier> {
+        Self::program(self, program)
     }
 }
 
@@ -117,7 +134,7 @@ impl Attacher {
     /// When the kernel refuses; the device may just have gone.
     pub fn attach(
         &mut self,
-        kernel: &mut Kernel,
+        programs: &mut dyn Programs,
         place: Place,
         device: &Device,
         interface: &str,
@@ -128,8 +145,8 @@ impl Attacher {
         self.free.remove(device);
         for &program in place.programs() {
             match self.mode {
-                Mode::Tcx => self.links.attach(kernel, program, device.ifindex, interface),
-                Mode::Clsact => self.filters.attach(kernel, program, device.ifindex, interface),
+                Mode::Tcx => self.links.attach(programs, program, device.ifindex, interface),
+                Mode::Clsact => self.filters.attach(programs, program, device.ifindex, interface),
             }
             .with_context(|| format!("cannot attach {} to {interface}", program.name()))?;
         }

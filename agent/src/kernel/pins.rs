@@ -12,7 +12,7 @@ use podgate_common::LAYOUT_VERSION;
 use super::{
     Lock,
     attach::{clsact::Filters, tcx},
-    bpffs, cluster_id, sys,
+    bpffs, cluster_id, pinned_programs, sys,
 };
 
 const MAPS: &str = "maps";
@@ -46,7 +46,7 @@ impl Pins {
         Ok(pins)
     }
 
-    fn at(bpffs: &Path) -> Self {
+    pub(super) fn at(bpffs: &Path) -> Self {
         Self { directory: bpffs.join("podgate").join(format!("v{LAYOUT_VERSION}")), lost: None }
     }
 
@@ -82,7 +82,10 @@ impl Pins {
     /// When the pin directory cannot be read.
     pub fn hold_programs(&self) -> Result<bool> {
         let root = self.directory.parent().context("the pin directory has no parent")?;
-        let notes = entries(root)?.into_iter().flat_map(|layout| [layout.join(LINKS), layout.join(QDISCS)]);
+        // What a CNI plugin has left where no agent was enforces nobody's policies.
+        let had_agent = |layout: &PathBuf| entries(&layout.join(MAPS)).is_ok_and(|maps| !maps.is_empty());
+        let layouts = entries(root)?.into_iter().filter(had_agent);
+        let notes = layouts.flat_map(|layout| [layout.join(LINKS), layout.join(QDISCS)]);
         let found = notes.map(|directory| Ok(!entries(&directory)?.is_empty()));
         Ok(found.collect::<Result<Vec<_>>>()?.contains(&true))
     }
@@ -143,6 +146,7 @@ impl Predecessors {
             }
             remove_directory(&layout.join(QDISCS))?;
             cluster_id::remove(layout)?;
+            pinned_programs::remove(layout)?;
             remove_directory(layout)?;
         }
         wait_for_programs()?;
@@ -184,6 +188,7 @@ pub fn detach(bpffs: &Path) -> Result<Detached> {
         detached.maps += remove_files(&layout.join(MAPS))?;
         remove_directory(&layout.join(QDISCS))?;
         cluster_id::remove(layout)?;
+        pinned_programs::remove(layout)?;
         remove_directory(layout)?;
     }
     if layouts.is_empty() {
@@ -216,7 +221,7 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     entries.with_context(|| format!("cannot read {}", directory.display()))
 }
 
-fn remove_files(directory: &Path) -> Result<usize> {
+pub(super) fn remove_files(directory: &Path) -> Result<usize> {
     let files = entries(directory)?;
     for path in &files {
         fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;

@@ -10,7 +10,10 @@ use aya::{
 };
 use podgate_common::{Config, FlowSeed, HookMark, Query, Said, Sockets, Timeouts, Tracking, WAYS};
 
-use super::{Counters, EventRing, FlowTable, Linked, Maps, Past, Pins, ProgramTables, Tallies, linked, maps};
+use super::{
+    Counters, EventRing, FlowTable, Linked, Maps, Past, Pins, ProgramTables, Tallies, linked, maps,
+    pinned_programs,
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
@@ -100,6 +103,8 @@ pub struct Kernel {
     pub jiffies_per_second: u32,
     /// Where the connections are that agents before this one have let pass.
     pub past: Past,
+    /// Ifindexes at which nothing has passed before this agent came, though nobody has counted connections.
+    pub held: BTreeSet<u32>,
     /// For their readers to take.
     pub events: Option<EventRing>,
     pub tallies: Option<Tallies>,
@@ -166,7 +171,8 @@ impl Kernel {
         let past = Past::of(is_fresh, &layouts, timeouts);
         let (events, tallies) = (EventRing::new(&mut ebpf)?, Tallies::new(&mut ebpf)?);
         let (events, tallies) = (Some(events), Some(tallies));
-        Ok(Self { ebpf, shares, maps, counters, tables, jiffies_per_second, past, events, tallies })
+        let held = pins.map(pinned_programs::take_held).transpose()?.unwrap_or_default();
+        Ok(Self { ebpf, shares, maps, counters, tables, jiffies_per_second, past, held, events, tallies })
     }
 
     /// A program, loaded.

@@ -10,7 +10,9 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_attr__bindgen_ty_3, bpf_cmd, bpf_map_type};
+use aya_obj::generated::{
+    bpf_attach_type, bpf_attr, bpf_attr__bindgen_ty_3, bpf_cmd, bpf_map_type, bpf_prog_type,
+};
 
 /// Removes an element of a map with keys of four bytes. An element that is not there is fine.
 pub(super) fn delete(map: &OwnedFd, key: u32) -> io::Result<()> {
@@ -139,6 +141,33 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let mut attributes = zeroed();
     attributes.__bindgen_anon_4.pathname = path.as_ptr().addr() as u64;
     new_descriptor(bpf_cmd::BPF_OBJ_GET, &mut attributes)
+}
+
+/// Pins an object.
+pub(super) fn pin(object: &OwnedFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = zeroed();
+    attributes.__bindgen_anon_4.pathname = path.as_ptr().addr() as u64;
+    attributes.__bindgen_anon_4.bpf_fd = object.as_raw_fd().cast_unsigned();
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes).map(|_| ())
+}
+
+/// Loads a program for TC hooks that drops every packet: `r0 = TC_ACT_SHOT; exit` (linux/bpf.h, linux/pkt_cls.h).
+pub(super) fn load_drop_all() -> io::Result<OwnedFd> {
+    const TC_ACT_SHOT: u8 = 2;
+    let code: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, TC_ACT_SHOT, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    let license = c"Dual MIT/GPL";
+    let mut attributes = zeroed();
+    // SAFETY: a plain struct of the union.
+    let program = unsafe { &mut attributes.__bindgen_anon_3 };
+    program.prog_type = bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32;
+    program.insn_cnt = 2;
+    program.insns = code.as_ptr().addr() as u64;
+    program.license = license.as_ptr().addr() as u64;
+    for (to, from) in program.prog_name.iter_mut().zip(b"podgate_drop") {
+        *to = from.cast_signed();
+    }
+    new_descriptor(bpf_cmd::BPF_PROG_LOAD, &mut attributes)
 }
 
 fn new_descriptor(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {

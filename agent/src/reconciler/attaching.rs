@@ -54,8 +54,12 @@ impl Reconciler {
         let mut last = None;
         let before = std::mem::take(&mut self.refused);
         let first = self.older.is_none();
+        let held = &self.kernel.held;
         let older = self.older.get_or_insert_with(|| match self.kernel.past {
-            Past::None => endpoints.veths.values().map(device).collect(),
+            Past::None => {
+                let veths = endpoints.veths.values().map(device);
+                veths.filter(|device| !held.contains(&device.ifindex)).collect()
+            }
             // What agents of before have let pass is known; what their pods' sockets say beyond that proves nothing.
             Past::Kept | Past::Tables(_) => BTreeSet::new(),
         });

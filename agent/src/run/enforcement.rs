@@ -23,9 +23,13 @@ use super::{
 };
 use crate::{
     api::Latency,
-    endpoints::{Network, cni::CniResults},
+    endpoints::{
+        Network,
+        cni::{CniResult, CniResults},
+    },
     flows::{SharedObserver, lock},
     kernel::{Pins, Predecessors},
+    model::Name,
     options::{AgentOptions, Unenforced},
     reconciler::{Attention, Pass, Reconciler},
     report::{self, Progress},
@@ -63,6 +67,9 @@ pub(super) struct Enforcement {
     picture: Option<Picture>,
     network: Option<Arc<Network>>,
     cni: Option<Arc<CniResults>>,
+    cni_pods: Option<Arc<CniResults>>,
+    /// Both of these, as far as they are about interfaces that are there.
+    cni_merged: Option<Arc<CniResults>>,
     progress: Progress,
     observer: SharedObserver,
     /// When a source learned of the oldest change that is not enforced yet.
@@ -107,6 +114,8 @@ impl Enforcement {
             picture: None,
             network: None,
             cni: None,
+            cni_pods: None,
+            cni_merged: None,
             progress,
             observer,
             learned: None,
@@ -184,7 +193,7 @@ impl Enforcement {
         }
     }
 
-    fn take(&mut self, Changed { picture, learned, network, cni }: Changed) {
+    fn take(&mut self, Changed { picture, learned, network, cni, cni_pods }: Changed) {
         if let Some(picture) = picture {
             let problems: BTreeSet<String> = picture.problems.iter().map(ToString::to_string).collect();
             for problem in problems.difference(&self.problems) {
@@ -195,8 +204,28 @@ impl Enforcement {
             self.progress.read = Some(Instant::now());
             self.consider(picture, learned);
         }
+        let is_new = network.is_some() || cni.is_some() || cni_pods.is_some();
         self.network = network.or(self.network.take());
         self.cni = cni.or(self.cni.take());
+        self.cni_pods = cni_pods.or(self.cni_pods.take());
+        if is_new {
+            self.merge_cni();
+        }
+    }
+
+    /// What the CNI plugin has left of a pod counts while its interface is there: nobody may have told the plugin of the
+    /// pod's end.
+    fn merge_cni(&mut self) {
+        let (Some(network), Some(cni), Some(pods)) = (&self.network, &self.cni, &self.cni_pods) else {
+            return;
+        };
+        let mut merged = CniResults::clone(cni);
+        let names: BTreeSet<&Name> = network.links.values().map(|link| &link.name).collect();
+        let is_there = |pod: &&CniResult| pod.host_interfaces.iter().any(|name| names.contains(name));
+        merged.0.extend(pods.0.iter().filter(is_there).cloned());
+        if self.cni_merged.as_deref() != Some(&merged) {
+            self.cni_merged = Some(Arc::new(merged));
+        }
     }
 
     /// Takes a picture for what shall be enforced, if it is one of the cluster.
@@ -216,7 +245,8 @@ impl Enforcement {
 
     /// Enforces what is known, once everything is.
     fn pass(&mut self) {
-        let (Some(picture), Some(network), Some(cni)) = (&self.picture, &self.network, &self.cni) else {
+        let (Some(picture), Some(network), Some(cni)) = (&self.picture, &self.network, &self.cni_merged)
+        else {
             return;
         };
         let started = Instant::now();
@@ -244,7 +274,9 @@ impl Enforcement {
 
     /// Looks at what changes without an event.
     fn attend(&mut self) -> Attention {
-        let (Some(picture), Some(cni)) = (&self.picture, &self.cni) else { return Attention::default() };
+        let (Some(picture), Some(cni)) = (&self.picture, &self.cni_merged) else {
+            return Attention::default();
+        };
         let attention = self.reconciler.attend(&picture.cluster, cni);
         if let Some(warnings) = &self.pod_warnings {
             for (pod, unenforced) in &attention.new {

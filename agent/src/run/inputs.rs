@@ -30,6 +30,7 @@ pub(super) struct Changed {
     pub(super) learned: Option<Instant>,
     pub(super) network: Option<Arc<Network>>,
     pub(super) cni: Option<Arc<CniResults>>,
+    pub(super) cni_pods: Option<Arc<CniResults>>,
 }
 
 impl Inputs {
@@ -47,6 +48,12 @@ impl Inputs {
 
     pub(super) fn cni(&self, cni: Arc<CniResults>) {
         self.lock().cni = Some(cni);
+        self.notify.notify_one();
+    }
+
+    /// What podgate's own CNI plugin has left.
+    pub(super) fn cni_pods(&self, pods: Arc<CniResults>) {
+        self.lock().cni_pods = Some(pods);
         self.notify.notify_one();
     }
 
@@ -78,7 +85,7 @@ mod tests {
         }
         inputs.network(Arc::default());
         inputs.changed().await;
-        let Changed { picture, learned, network, cni } = inputs.take();
+        let Changed { picture, learned, network, cni, cni_pods: _ } = inputs.take();
         assert!(picture.is_some() && network.is_some() && cni.is_none());
         assert_eq!(learned, Some(first));
         assert!(inputs.take().picture.is_none(), "each change is taken once");

@@ -18,7 +18,7 @@ use tokio::{
     task, time,
 };
 
-use super::{Server, flows::Flows, places::Places};
+use super::{Later, Server, places::Places};
 use crate::api::LONGEST_REQUEST;
 
 /// Connections that are served at once.
@@ -89,11 +89,15 @@ impl Drop for Socket {
 async fn connection(stream: UnixStream, server: Server) {
     match time::timeout(TIME_FOR_ONE, serve_one(stream, &server)).await {
         Ok(Ok(None)) => {}
-        // It has a place among the followers: it needs none here any more.
-        Ok(Ok(Some((stream, flows)))) => {
+        // It has a place of another kind: it needs none here any more.
+        Ok(Ok(Some((mut stream, later)))) => {
             task::spawn(async move {
-                if let Err(error) = flows.write(stream).await {
-                    tracing::debug!(%error, "a follower of flows has gone");
+                let done = match later {
+                    Later::Flows(flows) => flows.write(stream).await,
+                    Later::Pod(wait) => stream.write_all(wait.answer().await.as_bytes()).await,
+                };
+                if let Err(error) = done {
+                    tracing::debug!(%error, "a client that was served for long has gone");
                 }
             });
         }
@@ -103,7 +107,7 @@ async fn connection(stream: UnixStream, server: Server) {
 }
 
 /// Out: what is left to do after the answer.
-async fn serve_one(stream: UnixStream, server: &Server) -> io::Result<Option<(UnixStream, Flows)>> {
+async fn serve_one(stream: UnixStream, server: &Server) -> io::Result<Option<(UnixStream, Later)>> {
     let mut stream = BufReader::new(stream);
     let mut request = Vec::new();
     let limit = LONGEST_REQUEST as u64;
@@ -114,9 +118,9 @@ async fn serve_one(stream: UnixStream, server: &Server) -> io::Result<Option<(Un
         stream.write_all(super::refuse(error).as_bytes()).await?;
         return Ok(None);
     }
-    let (answer, flows) = server.answer(&request).await;
+    let (answer, later) = server.answer(&request).await;
     stream.write_all(answer.as_bytes()).await?;
-    Ok(flows.map(|flows| (stream.into_inner(), flows)))
+    Ok(later.map(|later| (stream.into_inner(), later)))
 }
 
 fn remove_stale(path: &Path) -> anyhow::Result<()> {

@@ -18,15 +18,16 @@ use crate::api::{self, Counter, Flow, FlowLine, LONGEST_REQUEST, PolicyReport, P
 use crate::{explain::Claim, flows::Observer};
 
 /// Longer than a server waits for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server with an example's state on a socket and a port of its own, in a thread as the agent has it: one for all.
-struct Running {
+pub(super) struct Running {
     directory: tempfile::TempDir,
     http: std::net::SocketAddr,
-    state: watch::Sender<Arc<Snapshot>>,
+    pub(super) state: watch::Sender<Arc<Snapshot>>,
     observer: SharedObserver,
     followers: Arc<Semaphore>,
+    pub(super) pod_waits: Arc<Semaphore>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -36,6 +37,7 @@ fn snapshot(ready: bool) -> Arc<Snapshot> {
         taken: Instant::now() - Duration::from_secs(100),
         status: Status { ready, counters: vec![], tables: vec![], ..Status::example() },
         endpoints: vec![EndpointStatus::example()],
+        interfaces: BTreeMap::new(),
         cluster: Arc::new(crate::explain::tests::cluster(vec![])),
     })
 }
@@ -44,7 +46,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn start() -> Running {
+pub(super) fn start() -> Running {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("deeper/podgate.sock");
     let (state, snapshots) = watch::channel(snapshot(false));
@@ -77,6 +79,7 @@ fn start() -> Running {
         }
     };
     let followers = server.followers.clone();
+    let pod_waits = server.pod_waits.clone();
     let (stop, stopped) = oneshot::channel();
     let (listening, address) = std::sync::mpsc::channel();
     let serve = async move {
@@ -97,6 +100,7 @@ fn start() -> Running {
         state,
         observer,
         followers,
+        pod_waits,
         stop: Some(stop),
         thread: Some(thread),
     }
@@ -111,11 +115,11 @@ impl Drop for Running {
 }
 
 impl Running {
-    fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         self.directory.path().join("deeper/podgate.sock")
     }
 
-    fn connect(&self) -> UnixStream {
+    pub(super) fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(self.socket()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
@@ -131,7 +135,7 @@ impl Running {
         answer
     }
 
-    fn get(&self, request: &str) -> String {
+    pub(super) fn get(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.http).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
@@ -429,7 +433,7 @@ fn probes_are_answered_while_the_deny_log_blocks() {
     let endpoints: Vec<EndpointStatus> = api::ask(&running.socket(), &Ask::Endpoints).unwrap();
     assert_eq!(endpoints.len(), 1);
     drop(blocked);
-    let mut statuses = std::collections::BTreeMap::<String, usize>::new();
+    let mut statuses = BTreeMap::<String, usize>::new();
     for mut stream in scrapes {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut answer = String::new();

@@ -1,6 +1,7 @@
 //! An agent's server with a state that was written down, on a socket of its own.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -98,6 +99,7 @@ fn snapshot() -> Snapshot {
         taken: Instant::now() + Duration::from_secs(3600),
         status,
         endpoints: serde_json::from_str(&text("endpoints.json")).expect("the form of endpoints"),
+        interfaces: BTreeMap::new(),
         cluster: manifests::read(&[Path::new(&directory()).join("shop.yaml")]).cluster,
     }
 }

@@ -232,7 +232,7 @@ const TOUCH_THE_KERNEL: [&str; 3] = ["agent", "check", "detach"];
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9177);
 
 /// Nothing of the caller's settings may leak into the program under test.
-fn without_settings(command: &mut Command) {
+pub(super) fn without_settings(command: &mut Command) {
     let foreign =
         std::env::vars_os().map(|(key, _)| key).filter(|key| key.to_string_lossy().starts_with("PODGATE_"));
     for key in foreign.chain(["NODE_NAME", "KUBECONFIG", "RUST_LOG"].map(Into::into)) {
@@ -240,6 +240,6 @@ fn without_settings(command: &mut Command) {
     }
 }
 
-fn socket(node: &Node) -> PathBuf {
+pub(super) fn socket(node: &Node) -> PathBuf {
     node.directory().join("podgate.sock")
 }

@@ -7,7 +7,7 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Addresses, Node, Place, Wiring,
@@ -163,36 +163,51 @@ impl Pod {
 
     /// Writes what libcni keeps when CNI ADD has ended.
     pub fn cache_cni_result(&self) -> Result<()> {
-        let PodSpec { namespace, name, .. } = &self.spec;
-        let container = format!("{:016x}", fnv(self.name()));
-        let address = |address: String, gateway: String| json!({"address": address, "interface": 1, "gateway": gateway});
-        let result = json!({
+        let record = json!({
             "kind": "cniCacheV1",
-            "containerId": container,
+            "containerId": self.container(),
             "ifName": "eth0",
             "networkName": "lab",
-            "cniArgs": [
-                ["IgnoreUnknown", "1"],
-                ["K8S_POD_NAMESPACE", namespace],
-                ["K8S_POD_NAME", name],
-                ["K8S_POD_INFRA_CONTAINER_ID", container],
-                ["K8S_POD_UID", self.spec.uid()],
-            ],
-            "result": {
-                "cniVersion": "0.4.0",
-                "interfaces": [
-                    {"name": self.host_interface, "mac": self.host_mac().to_string()},
-                    {"name": "eth0", "mac": self.pod_mac().to_string(), "sandbox": self.place.path()},
-                ],
-                "ips": [
-                    address(format!("{}/32", self.addresses.v4), GATEWAY4.to_owned()),
-                    address(format!("{}/128", self.addresses.v6), GATEWAY6.to_owned()),
-                ],
-                "dns": {},
-            },
+            "cniArgs": self.cni_arguments(),
+            "result": self.cni_result(),
         });
-        let file = self.node().cni_results().join(format!("lab-{container}-eth0"));
-        std::fs::write(&file, result.to_string()).with_context(|| format!("writing {}", file.display()))
+        let file = self.node().cni_results().join(format!("lab-{}-eth0", self.container()));
+        std::fs::write(&file, record.to_string()).with_context(|| format!("writing {}", file.display()))
+    }
+
+    /// The id of the pod's sandbox.
+    pub(super) fn container(&self) -> String {
+        format!("{:016x}", fnv(self.name()))
+    }
+
+    /// What the kubelet says of the pod to CNI plugins.
+    pub(super) fn cni_arguments(&self) -> [[String; 2]; 5] {
+        let PodSpec { namespace, name, .. } = &self.spec;
+        [
+            ["IgnoreUnknown".to_owned(), "1".to_owned()],
+            ["K8S_POD_NAMESPACE".to_owned(), namespace.clone()],
+            ["K8S_POD_NAME".to_owned(), name.clone()],
+            ["K8S_POD_INFRA_CONTAINER_ID".to_owned(), self.container()],
+            ["K8S_POD_UID".to_owned(), self.spec.uid()],
+        ]
+    }
+
+    /// What the CNI plugin that has made the veth says of it.
+    pub(super) fn cni_result(&self) -> Value {
+        let address =
+            |address: String, gateway: &str| json!({"address": address, "interface": 1, "gateway": gateway});
+        json!({
+            "cniVersion": "0.4.0",
+            "interfaces": [
+                {"name": self.host_interface, "mac": self.host_mac().to_string()},
+                {"name": "eth0", "mac": self.pod_mac().to_string(), "sandbox": self.place.path()},
+            ],
+            "ips": [
+                address(format!("{}/32", self.addresses.v4), GATEWAY4),
+                address(format!("{}/128", self.addresses.v6), GATEWAY6),
+            ],
+            "dns": {},
+        })
     }
 
     /// Replaces the veth by a new one with the same name and addresses.

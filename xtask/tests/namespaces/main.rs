@@ -6,6 +6,7 @@
 
 mod arrival;
 mod cluster_policies;
+mod cni;
 mod frames;
 mod hooks;
 mod input;
@@ -91,6 +92,7 @@ fn all() -> impl Iterator<Item = Case> {
         lifecycle::TESTS,
         veths::TESTS,
         nowhere::TESTS,
+        cni::TESTS,
     ];
     let others = [
         unenforced::TESTS,

@@ -46,7 +46,7 @@ const LOST: EventMask = EventMask::DELETE_SELF
 
 /// One inotify instance with one watch, so every event is about that.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(crate) struct Watched {
     inotify: AsyncFd<Inotify>,
     /// What to wait for in a directory above; `None` when the directory itself is watched.
     awaited: Option<OsString>,
@@ -54,14 +54,14 @@ pub(super) struct Watched {
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change<'name> {
+pub(crate) enum Change<'name> {
     Written(&'name OsStr),
     Removed(&'name OsStr),
 }
 
 /// Whether the watch still serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     Watching,
     /// Make another one and look at everything.
     Over,
@@ -69,7 +69,7 @@ pub(super) enum State {
 
 impl Watched {
     /// `directory` must be absolute. Must be called within a tokio runtime.
-    pub(super) fn new(directory: &Path) -> io::Result<Self> {
+    pub(crate) fn new(directory: &Path) -> io::Result<Self> {
         for _ in 0..ATTEMPTS {
             let (inotify, above) = watch_nearest(directory)?;
             // It may have come after it was found absent and before the directory above was watched.
@@ -86,13 +86,13 @@ impl Watched {
     }
 
     /// Waits until there may be something to take; `take` must follow. Safe to cancel.
-    pub(super) async fn ready(&self) -> io::Result<()> {
+    pub(crate) async fn ready(&self) -> io::Result<()> {
         self.inotify.readable().await?.clear_ready();
         Ok(())
     }
 
     /// Hands what has happened to `change`. Does not wait.
-    pub(super) fn take(&mut self, mut change: impl FnMut(Change<'_>)) -> io::Result<State> {
+    pub(crate) fn take(&mut self, mut change: impl FnMut(Change<'_>)) -> io::Result<State> {
         let mut buffer = [0; BUFFER];
         for _ in 0..READS_AT_ONCE {
             let events = match self.inotify.get_mut().read_events(&mut buffer) {

@@ -29,23 +29,7 @@ use crate::netlink::Requests;
 ///
 /// When the namespace cannot be entered (needs CAP_SYS_ADMIN) or read.
 pub fn device_kind(namespace: &Path, addresses: &BTreeSet<IpAddr>) -> Result<Option<String>> {
-    // The file system of namespaces. Nothing else is opened, whatever the path leads to.
-    let nsfs = fs::metadata("/proc/self/ns/net").context("cannot stat the own network namespace")?.dev();
-    let metadata = fs::metadata(namespace).with_context(|| format!("cannot stat {}", namespace.display()))?;
-    ensure!(metadata.dev() == nsfs, "{} is no network namespace", namespace.display());
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(namespace);
-    let file = file.with_context(|| format!("cannot open {}", namespace.display()))?;
-    let mut requests = thread::scope(|scope| {
-        let opener = scope.spawn(|| {
-            // SAFETY: a valid descriptor. Of the calling thread alone, the network namespace changes.
-            match unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) } {
-                0 => Requests::open(NETLINK_ROUTE),
-                _ => Err(io::Error::last_os_error()),
-            }
-        });
-        opener.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-    .with_context(|| format!("cannot enter {}", namespace.display()))?;
+    let mut requests = requests_in(namespace)?;
     let found = requests.dump(addresses_request(None), |payload| address(payload, None));
     let found = found.context("cannot list its addresses")?;
     let Some(found) = found.into_iter().find(|found| addresses.contains(&found.address.addr())) else {
@@ -58,4 +42,25 @@ pub fn device_kind(namespace: &Path, addresses: &BTreeSet<IpAddr>) -> Result<Opt
     });
     let kinds = kinds.context("cannot list its links")?;
     Ok(kinds.into_iter().find(|(ifindex, _)| *ifindex == found.ifindex).map(|(_, kind)| kind))
+}
+
+/// A socket in another network namespace.
+pub(super) fn requests_in(namespace: &Path) -> Result<Requests> {
+    // The file system of namespaces. Nothing else is opened, whatever the path leads to.
+    let nsfs = fs::metadata("/proc/self/ns/net").context("cannot stat the own network namespace")?.dev();
+    let metadata = fs::metadata(namespace).with_context(|| format!("cannot stat {}", namespace.display()))?;
+    ensure!(metadata.dev() == nsfs, "{} is no network namespace", namespace.display());
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(namespace);
+    let file = file.with_context(|| format!("cannot open {}", namespace.display()))?;
+    thread::scope(|scope| {
+        let opener = scope.spawn(|| {
+            // SAFETY: a valid descriptor. Of the calling thread alone, the network namespace changes.
+            match unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) } {
+                0 => Requests::open(NETLINK_ROUTE),
+                _ => Err(io::Error::last_os_error()),
+            }
+        });
+        opener.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+    .with_context(|| format!("cannot enter {}", namespace.display()))
 }

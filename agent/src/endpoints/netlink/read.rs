@@ -152,7 +152,7 @@ fn routes_request(family: AddressFamily) -> RouteNetlinkMessage {
 }
 
 /// RTM_NEWLINK: the link with its ifindex.
-fn link(payload: &[u8]) -> Option<(u32, Link)> {
+pub(super) fn link(payload: &[u8]) -> Option<(u32, Link)> {
     let header = LinkHeader::parse(payload).ok()?;
     let mut found = Link { bare_ip: is_bare_ip(header.link_layer_type), ..Link::default() };
     let (mut peer_ifindex, mut peer_namespace, mut pair) = (0, None, false);

@@ -23,11 +23,8 @@ use netlink_packet_route::{
 use netlink_sys::protocols::NETLINK_ROUTE;
 use podgate_common::Direction;
 
-use super::{Order, attach_type};
-use crate::{
-    kernel::{Kernel, Program},
-    netlink::Requests,
-};
+use super::{Order, Programs, attach_type};
+use crate::{kernel::Program, netlink::Requests};
 
 /// Where other programs leave room, and where the next agent looks: "pg".
 const PRIORITY: u16 = 0x7067;
@@ -78,14 +75,14 @@ impl Filters {
     /// Replaces the filter of an earlier agent, or adds one.
     pub(super) fn attach(
         &mut self,
-        kernel: &mut Kernel,
+        programs: &mut dyn Programs,
         program: Program,
         ifindex: u32,
         interface: &str,
     ) -> Result<()> {
         self.add_qdisc(ifindex, interface)?;
         let (hook, handle) = (attach_type(program), TcHandle::new(0, HANDLE));
-        let program = kernel.program(program)?;
+        let program = programs.program(program)?;
         let earlier = SchedClassifierLink::attached(interface, hook, PRIORITY, handle, None)
             .context("no such device")?;
         let link = match program.attach_to_link(earlier) {

@@ -13,8 +13,8 @@ use aya::programs::{
     tc::TcAttachOptions,
 };
 
-use super::attach_type;
-use crate::kernel::{Kernel, Program, sys};
+use super::{Programs, attach_type};
+use crate::kernel::{Program, sys};
 
 /// The pinned links, as files `<ifindex>-<program>` of a directory.
 #[derive(Debug)]
@@ -32,13 +32,13 @@ impl Links {
     /// Gives the pinned link the new program, or makes and pins a link.
     pub(super) fn attach(
         &self,
-        kernel: &mut Kernel,
+        programs: &mut dyn Programs,
         program: Program,
         ifindex: u32,
         interface: &str,
     ) -> Result<()> {
         let (pin, attach_type) = (&self.pin(ifindex, program), attach_type(program));
-        let program = kernel.program(program)?;
+        let program = programs.program(program)?;
         match PinnedLink::from_pin(pin) {
             Ok(pinned) => {
                 let link = FdLink::from(pinned).try_into().context("the pinned link is no TCX link")?;

@@ -1,0 +1,379 @@
+//! Puts the plugin into a container runtime's configuration, and takes it out.
+//!
+//! In: the runtime's directories. Out: the binary, and our entry in the first configuration, which is the one that the
+//! runtime uses. Each file changes in one step, and only if it has to. An old configuration of one plugin is kept beside the
+//! list that takes its place.
+
+use std::{
+    fs::{self, File, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::{
+    conflist::{self, TYPE},
+    request::WhenUnknown,
+};
+
+/// What becomes of an old configuration; runtimes do not read files with this end.
+const SAVED: &str = "podgate-saved";
+/// Of files that are not written to their end.
+const UNFINISHED: &str = ".podgate-cni.new";
+
+/// Where the plugin goes, and what its entry says.
+#[derive(Clone, Debug)]
+pub(crate) struct Installation {
+    pub(crate) configurations: PathBuf,
+    pub(crate) binaries: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) bpffs: PathBuf,
+    pub(crate) timeout: Duration,
+    pub(crate) when_unknown: WhenUnknown,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Installed {
+    /// The configuration that has the entry; `None`: the runtime has no configuration yet.
+    pub(crate) configuration: Option<PathBuf>,
+    /// Files that were written.
+    pub(crate) written: Vec<PathBuf>,
+}
+
+impl Installation {
+    /// Twice is once.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or written, or the configuration is none that plugins can be added to.
+    pub(crate) fn install(&self) -> Result<Installed> {
+        // First: a runtime must never find an entry without its binary.
+        let binary = self.install_binary()?;
+        let mut installed = self.install_entry()?;
+        installed.written.extend(binary);
+        Ok(installed)
+    }
+
+    /// The entry alone, unless there is no binary.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::install`].
+    pub(crate) fn install_again(&self) -> Result<Installed> {
+        if self.binaries.join(TYPE).exists() { self.install_entry() } else { self.install() }
+    }
+
+    fn install_entry(&self) -> Result<Installed> {
+        let mut installed = Installed::default();
+        for file in configurations(&self.configurations)? {
+            let text = read(&file)?;
+            let is_list = file.extension().is_some_and(|extension| extension == "conflist");
+            let changed = if is_list {
+                conflist::check(&text).and_then(|()| conflist::with_entry(&text, &self.entry()))
+            } else {
+                conflist::list_of(&text, &self.entry())
+            };
+            let changed = match changed {
+                Ok(changed) => changed,
+                // Runtimes pass over what is no configuration, or start no pods until it is put right.
+                Err(error) if !is_configuration(&text) => {
+                    tracing::warn!(file = %file.display(), "no CNI configuration: {error:#}");
+                    continue;
+                }
+                Err(error) => return Err(error).with_context(|| file.display().to_string()),
+            };
+            let list = if is_list { file.clone() } else { file.with_extension("conflist") };
+            if list != file || changed != text {
+                if list != file {
+                    self.may_be_replaced(&list)?;
+                }
+                write(&list, &changed, &file)?;
+                if list != file {
+                    rename(&file, &saved(&file))?;
+                }
+                installed.written.push(list.clone());
+            }
+            installed.configuration = Some(list);
+            break;
+        }
+        Ok(installed)
+    }
+
+    /// Takes the entry out of every configuration; returns those that have changed. The binary stays: container runtimes
+    /// call it once more for each pod that was started with it.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or written.
+    pub(crate) fn uninstall(configurations_directory: &Path) -> Result<Vec<PathBuf>> {
+        let mut changed = Vec::new();
+        for file in configurations(configurations_directory)? {
+            let text = read(&file)?;
+            if !conflist::has_entry(&text) {
+                continue;
+            }
+            let singles = ["conf", "json"].map(|extension| file.with_extension(extension));
+            match singles.iter().find(|single| saved(single).exists()) {
+                Some(single) => {
+                    // Both name the same network; the old one comes first.
+                    rename(&saved(single), single)?;
+                    fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+                }
+                None => write(&file, &conflist::without_entry(&text)?, &file)?,
+            }
+            changed.push(file);
+        }
+        Ok(changed)
+    }
+
+    fn entry(&self) -> Value {
+        json!({
+            "type": TYPE,
+            "socket": self.socket,
+            "bpffs": self.bpffs,
+            "timeout": self.timeout.as_secs_f64(),
+            "whenUnknown": match self.when_unknown {
+                WhenUnknown::Closed => "closed",
+                WhenUnknown::Open => "open",
+            },
+        })
+    }
+
+    /// A list that was made of an old configuration before: somebody has written that one again.
+    fn may_be_replaced(&self, list: &Path) -> Result<()> {
+        match fs::read_to_string(list) {
+            Ok(text) => ensure!(
+                conflist::has_entry(&text),
+                "{} is there beside a configuration of one plugin",
+                list.display()
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| list.display().to_string()),
+        }
+        Ok(())
+    }
+
+    /// Out: the file, if it was written.
+    fn install_binary(&self) -> Result<Option<PathBuf>> {
+        let path = self.binaries.join(TYPE);
+        let own = fs::read("/proc/self/exe").context("cannot read this program")?;
+        let is_there = fs::metadata(&path).is_ok_and(|there| there.permissions().mode() & 0o111 != 0)
+            && fs::read(&path).is_ok_and(|there| there == own);
+        if is_there {
+            return Ok(None);
+        }
+        let make = || fs::create_dir_all(&self.binaries);
+        make().with_context(|| format!("cannot make {}", self.binaries.display()))?;
+        replace(&path, &own, Permissions::from_mode(0o755))?;
+        Ok(Some(path))
+    }
+}
+
+/// The files that runtimes look at, in their order (`ConfFiles` in libcni/conf.go).
+fn configurations(directory: &Path) -> Result<Vec<PathBuf>> {
+    let at = || format!("cannot read {}", directory.display());
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(at),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(at)?.path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if matches!(extension, Some("conf" | "conflist" | "json")) && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Whether a runtime would use it.
+fn is_configuration(text: &str) -> bool {
+    let value: Value = serde_json::from_str(text).unwrap_or_default();
+    let plugins = value.get("plugins").and_then(Value::as_array);
+    plugins.is_some_and(|plugins| !plugins.is_empty())
+        || value.get("type").and_then(Value::as_str).is_some_and(|kind| !kind.is_empty())
+}
+
+fn read(file: &Path) -> Result<String> {
+    let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    // What is no text is no JSON either.
+    Ok(String::from_utf8(bytes).unwrap_or_default())
+}
+
+fn saved(single: &Path) -> PathBuf {
+    let mut name = single.as_os_str().to_owned();
+    name.push(".");
+    name.push(SAVED);
+    name.into()
+}
+
+/// Writes a configuration with the rights of another.
+fn write(file: &Path, text: &str, like: &Path) -> Result<()> {
+    let metadata = fs::metadata(like).with_context(|| format!("cannot stat {}", like.display()))?;
+    replace(file, text.as_bytes(), metadata.permissions())
+}
+
+/// The whole new file, or the old one: also when the node loses power.
+fn replace(path: &Path, contents: &[u8], permissions: Permissions) -> Result<()> {
+    let Some(directory) = path.parent() else { bail!("{} is no file", path.display()) };
+    let unfinished = directory.join(UNFINISHED);
+    let replace = || -> io::Result<()> {
+        let mut file = File::create(&unfinished)?;
+        file.set_permissions(permissions)?;
+        file.write_all(contents)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        File::open(directory)?.sync_all()
+    };
+    replace().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).with_context(|| format!("cannot rename {}", from.display()))?;
+    let Some(directory) = to.parent() else { return Ok(()) };
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.with_context(|| format!("cannot sync {}", directory.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Runtime(tempfile::TempDir);
+
+    impl Runtime {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let runtime = Self(tempfile::tempdir().unwrap());
+            fs::create_dir(runtime.directory()).unwrap();
+            for (name, text) in files {
+                fs::write(runtime.directory().join(name), text).unwrap();
+            }
+            runtime
+        }
+
+        fn directory(&self) -> PathBuf {
+            self.0.path().join("net.d")
+        }
+
+        fn installation(&self) -> Installation {
+            Installation {
+                configurations: self.directory(),
+                binaries: self.0.path().join("bin"),
+                socket: "/run/podgate/podgate.sock".into(),
+                bpffs: "/sys/fs/bpf".into(),
+                timeout: Duration::from_secs(5),
+                when_unknown: WhenUnknown::Closed,
+            }
+        }
+
+        fn install(&self) -> Installed {
+            self.installation().install().unwrap()
+        }
+
+        /// Every file with its text.
+        fn files(&self) -> Vec<(String, String)> {
+            let mut files: Vec<_> = fs::read_dir(self.directory())
+                .unwrap()
+                .map(|entry| {
+                    let entry = entry.unwrap();
+                    let text = fs::read_to_string(entry.path()).unwrap();
+                    (entry.file_name().into_string().unwrap(), text)
+                })
+                .collect();
+            files.sort();
+            files
+        }
+
+        fn with_entry(&self) -> Vec<String> {
+            let files = self.files().into_iter().filter(|(_, text)| text.contains(TYPE));
+            files.map(|(name, _)| name).collect()
+        }
+    }
+
+    const LIST: &str =
+        "{\n  \"cniVersion\": \"1.0.0\",\n  \"name\": \"n\",\n  \"plugins\": [{\"type\": \"ptp\"}]\n}\n";
+    const SINGLE: &str = r#"{"cniVersion": "0.4.0", "name": "n", "type": "bridge"}"#;
+
+    #[test]
+    fn the_first_configuration_gets_the_entry_and_gives_it_back() {
+        for (files, with_entry) in [
+            (&[("10-a.conflist", LIST), ("20-b.conflist", LIST)][..], "10-a.conflist"),
+            (&[("05-x.conflist", "{garbage"), ("06-y.conf", "{}"), ("10-a.conflist", LIST)], "10-a.conflist"),
+            (&[("05-x.bak", LIST), (".hidden", LIST), ("10-a.conflist", LIST)], "10-a.conflist"),
+            (&[("10-a.conf", SINGLE), ("20-b.conflist", LIST)], "10-a.conflist"),
+            (&[("10-a.json", SINGLE)], "10-a.conflist"),
+        ] {
+            let runtime = Runtime::new(files);
+            let before = runtime.files();
+            let installed = runtime.install();
+            assert_eq!(installed.configuration, Some(runtime.directory().join(with_entry)));
+            assert_eq!(installed.written.len(), 2, "{:?}", installed.written);
+            assert_eq!(runtime.with_entry(), [with_entry]);
+            let after = runtime.files();
+            assert!(runtime.install().written.is_empty(), "twice is once");
+            assert_eq!(runtime.files(), after);
+            assert_eq!(Installation::uninstall(&runtime.directory()).unwrap().len(), 1);
+            assert_eq!(runtime.files(), before);
+            assert_eq!(Installation::uninstall(&runtime.directory()).unwrap().len(), 0);
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_its_owner_has_written_again_gets_the_entry_again() {
+        let runtime = Runtime::new(&[("10-a.conf", SINGLE)]);
+        runtime.install();
+        let again = SINGLE.replace("bridge", "ptp");
+        fs::write(runtime.directory().join("10-a.conf"), &again).unwrap();
+        runtime.install();
+        let list = fs::read_to_string(runtime.directory().join("10-a.conflist")).unwrap();
+        assert!(list.contains("ptp") && !list.contains("bridge"), "{list}");
+        Installation::uninstall(&runtime.directory()).unwrap();
+        assert_eq!(runtime.files(), [("10-a.conf".to_owned(), again)]);
+
+        let runtime = Runtime::new(&[("10-a.conflist", LIST)]);
+        runtime.install();
+        fs::write(runtime.directory().join("10-a.conflist"), LIST).unwrap();
+        assert_eq!(
+            runtime.installation().install_again().unwrap().written,
+            [runtime.directory().join("10-a.conflist")]
+        );
+        fs::write(runtime.directory().join("00-new.conflist"), LIST).unwrap();
+        assert_eq!(runtime.install().configuration, Some(runtime.directory().join("00-new.conflist")));
+    }
+
+    #[test]
+    fn nothing_is_lost_where_the_entry_cannot_be_added() {
+        for files in [
+            &[("10-a.conf", SINGLE), ("10-a.conflist", LIST)][..],
+            &[("10-a.conf", r#"{"cniVersion": "0.2.0", "name": "n", "type": "bridge"}"#)],
+        ] {
+            let runtime = Runtime::new(files);
+            let before = runtime.files();
+            assert!(runtime.installation().install().is_err());
+            assert_eq!(runtime.files(), before);
+        }
+        let empty = Runtime::new(&[]);
+        assert_eq!(empty.install().configuration, None);
+    }
+
+    #[test]
+    fn rights_stay_and_the_binary_can_be_run() {
+        let runtime = Runtime::new(&[("10-a.conflist", LIST)]);
+        let list = runtime.directory().join("10-a.conflist");
+        fs::set_permissions(&list, Permissions::from_mode(0o600)).unwrap();
+        runtime.install();
+        let binary = runtime.0.path().join("bin").join(TYPE);
+        assert_eq!(fs::metadata(&list).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&binary).unwrap().permissions().mode() & 0o777, 0o755);
+        let own = fs::metadata("/proc/self/exe").unwrap().len();
+        assert_eq!(fs::metadata(&binary).unwrap().len(), own);
+    }
+}

@@ -1,0 +1,124 @@
+//! What the plugin knows of each pod, one file for each: for the agent that runs, and for those that come later.
+//!
+//! The files lie beside the agent's socket, so that a reboot takes them away as it takes the pods. They have the form of
+//! libcni's result cache, which the agent reads anyway; that one is written only when all plugins are done, and need not
+//! be where the agent looks for it.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use super::request::Attachment;
+use crate::{
+    endpoints::{cni::CniResult, netlink::HostSide},
+    model::ObjectName,
+};
+
+const DIRECTORY: &str = "cni-pods";
+
+/// Where the plugin leaves what it knows of pods. `socket`: the agent's.
+pub(crate) fn pods_directory(socket: &Path) -> PathBuf {
+    run_directory(socket).join(DIRECTORY)
+}
+
+pub(super) fn run_directory(socket: &Path) -> &Path {
+    socket.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+/// A pod with its interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AttachedPod {
+    pub(super) pod: ObjectName,
+    /// Empty where the runtime does not say it.
+    pub(super) uid: String,
+    pub(super) result: CniResult,
+    pub(super) host: HostSide,
+}
+
+impl AttachedPod {
+    /// Writes the file in one step.
+    pub(super) fn write(&self, socket: &Path, attachment: &Attachment) -> Result<()> {
+        let directory = pods_directory(socket);
+        let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+        make().with_context(|| format!("cannot make {}", directory.display()))?;
+        let path = directory.join(file_name(attachment));
+        // Outside of the directory: the agent reads each file in it that is written.
+        let temporary = run_directory(socket).join(format!(".{}.new", file_name(attachment)));
+        let write = || -> io::Result<()> {
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            file.write_all(self.json(attachment).as_bytes())?;
+            fs::rename(&temporary, &path)
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn json(&self, Attachment { container, interface }: &Attachment) -> String {
+        let sandbox = self.result.namespaces.first().map(|path| path.to_string_lossy());
+        let addresses = self.result.addresses.iter();
+        let addresses: Vec<_> =
+            addresses.map(|address| json!({"address": address.to_string(), "interface": 1})).collect();
+        let record = json!({
+            "kind": "podgate",
+            "containerId": container,
+            "ifName": interface,
+            "netns": sandbox,
+            "cniArgs": [
+                ["K8S_POD_NAMESPACE", &*self.pod.namespace],
+                ["K8S_POD_NAME", &*self.pod.name],
+                ["K8S_POD_UID", self.uid],
+            ],
+            "result": {
+                "cniVersion": "1.0.0",
+                "interfaces": [
+                    {"name": &*self.host.name},
+                    {"name": interface, "sandbox": sandbox.as_deref().unwrap_or("none")},
+                ],
+                "ips": addresses,
+            },
+        });
+        record.to_string()
+    }
+}
+
+/// Forgets an interface; one that is not known is fine.
+pub(super) fn remove(socket: &Path, attachment: &Attachment) -> Result<()> {
+    let path = pods_directory(socket).join(file_name(attachment));
+    absent_is_fine(fs::remove_file(&path)).with_context(|| format!("cannot remove {}", path.display()))
+}
+
+/// Forgets all but these.
+pub(super) fn keep(socket: &Path, valid: &[Attachment]) -> Result<()> {
+    let directory = pods_directory(socket);
+    let valid: Vec<String> = valid.iter().map(file_name).collect();
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", directory.display())),
+    };
+    for entry in entries {
+        let entry = entry.with_context(|| format!("cannot read {}", directory.display()))?;
+        if !valid.iter().any(|valid| entry.file_name() == **valid) {
+            let removed = absent_is_fine(fs::remove_file(entry.path()));
+            removed.with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn file_name(Attachment { container, interface }: &Attachment) -> String {
+    format!("{container}-{interface}")
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

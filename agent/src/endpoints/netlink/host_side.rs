@@ -1,0 +1,49 @@
+//! The node's end of a pod's interface.
+//!
+//! In: the pod's network namespace and the name of the interface in it. Out: the device of this namespace that it is paired
+//! with: each must name the other as its peer, for what is in the pod's namespace is the pod's own word.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use super::{
+    inside::requests_in,
+    read::{link, links_request},
+};
+use crate::{
+    endpoints::network::{Link, Peer},
+    model::Name,
+    netlink::Requests,
+};
+
+/// One end of a pair of devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostSide {
+    pub ifindex: u32,
+    pub name: Name,
+    /// Ifindex of the bridge that it is a port of, 0 if none.
+    pub master: u32,
+}
+
+/// `None`: the interface is no end of a pair, or its other end is not in this namespace.
+///
+/// # Errors
+///
+/// When the namespace cannot be entered (needs CAP_SYS_ADMIN) or one of both cannot be read.
+pub fn host_side(namespace: &Path, interface: &str) -> Result<Option<HostSide>> {
+    let mut inside = requests_in(namespace)?;
+    let request: RouteNetlinkMessage = links_request();
+    let links =
+        inside.dump(request, link).with_context(|| format!("the links of {}", namespace.display()))?;
+    let found = links.into_iter().find(|(_, link)| *link.name == *interface);
+    let Some((inner, Link { peer: Some(Peer { ifindex: outer, .. }), .. })) = found else { return Ok(None) };
+    let mut outside = Requests::open(NETLINK_ROUTE).context("cannot open an rtnetlink socket")?;
+    let links = outside.dump(links_request(), link).context("cannot list the links of the node")?;
+    let found = links.into_iter().find(|(ifindex, link)| {
+        *ifindex == outer && link.peer.as_ref().is_some_and(|peer| peer.ifindex == inner)
+    });
+    Ok(found.map(|(ifindex, link)| HostSide { ifindex, name: link.name, master: link.master }))
+}

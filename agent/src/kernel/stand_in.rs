@@ -1,0 +1,136 @@
+//! What guards a new interface while there is no agent: the pinned programs over the pinned maps, else a program that
+//! drops everything.
+//!
+//! In: an interface that nobody has spoken through yet, and whether policies may isolate its pod. Out: programs at it. A
+//! pod that may be isolated is held: no entry in the table of endpoints says that anything passes. The agent that comes
+//! finds links, filters and entries as an agent before it would have left them.
+
+use std::{collections::BTreeSet, io, net::IpAddr, path::Path, time::Instant};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{HashMap, Map, MapData, MapError};
+use podgate_common::{Address, Endpoint, EndpointState, NODE, OTHER_NODE};
+
+use super::{
+    Attacher, Device, Mode, Pins, Place,
+    lock::Visit,
+    pinned_programs::{PinnedPrograms, note_held},
+};
+
+/// An interface of a pod, right after it was made.
+#[derive(Clone, Copy, Debug)]
+pub struct NewInterface<'a> {
+    pub ifindex: u32,
+    pub name: &'a str,
+    /// The bridge that it is a port of, 0 if none.
+    pub master: u32,
+    /// What the pod was given.
+    pub addresses: &'a BTreeSet<IpAddr>,
+}
+
+/// How an interface is guarded now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StandIn {
+    /// Nothing was done: an agent runs, and does it.
+    AgentRuns,
+    /// Nothing passes until an agent comes.
+    Held,
+    /// Everything passes until an agent comes.
+    Free,
+}
+
+/// Guards an interface, unless an agent runs. `is_free`: no policy can isolate its pod.
+///
+/// # Errors
+///
+/// When the kernel refuses something, or others that do the same are not done in time.
+pub fn stand_in(
+    bpffs: &Path,
+    interface: &NewInterface<'_>,
+    is_free: bool,
+    deadline: Instant,
+) -> Result<StandIn> {
+    let pins = Pins::create(bpffs)?;
+    let Some(_visit) = Visit::enter(pins.directory(), deadline)? else { return Ok(StandIn::AgentRuns) };
+    let endpoints = open::<u32, Endpoint>(&pins, "ENDPOINTS")?;
+    let pinned = PinnedPrograms::open(&pins)?;
+    let programs = match (pinned, &endpoints) {
+        (Some(programs), Some(_)) => Some(programs),
+        // No agent was here since the node has started.
+        _ if is_free => None,
+        _ => {
+            note_held(&pins, interface.ifindex)?;
+            Some((Mode::of_this_kernel()?, PinnedPrograms::drop_all(&pins)?))
+        }
+    };
+    let Some((mode, mut programs)) = programs else { return Ok(StandIn::Free) };
+    if let Some(mut endpoints) = endpoints {
+        // Of a device that had this number before.
+        absent_is_fine(endpoints.remove(&interface.ifindex)).context("cannot clear its endpoint")?;
+        forget_owners(&pins, interface)?;
+        if is_free {
+            let slot = endpoints.iter().next().transpose().context("cannot read the endpoints")?;
+            let open = Endpoint {
+                state: EndpointState::Open as u32,
+                slot: slot.map_or(Endpoint::HELD.slot, |(_, other)| other.slot),
+                master: interface.master,
+                ..Endpoint::HELD
+            };
+            endpoints.insert(interface.ifindex, open, 0).context("cannot write its endpoint")?;
+        }
+    }
+    let device = Device { ifindex: interface.ifindex, generation: 0 };
+    Attacher::new(mode, &pins)?.attach(&mut programs, Place::Pod, &device, interface.name)?;
+    Ok(if is_free { StandIn::Free } else { StandIn::Held })
+}
+
+/// Whether programs of whatever agent, or of its stand-in, are at an interface.
+///
+/// # Errors
+///
+/// When the kernel does not tell.
+pub fn is_guarded(bpffs: &Path, ifindex: u32) -> Result<bool> {
+    let pins = Pins::at(bpffs);
+    let device = Device { ifindex, generation: 0 };
+    Attacher::new(Mode::of_this_kernel()?, &pins)?.is_new(&device).map(|is_new| !is_new)
+}
+
+/// The pod's addresses may have been those of pods whose interfaces are gone: they must not count as taken.
+fn forget_owners(pins: &Pins, interface: &NewInterface<'_>) -> Result<()> {
+    let Some(mut owners) = open::<Address, u32>(pins, "OWNERS")? else { return Ok(()) };
+    for address in interface.addresses {
+        let address = Address::from(*address);
+        let owner = match owners.get(&address, 0) {
+            Ok(owner) => owner,
+            Err(MapError::KeyNotFound) => continue,
+            Err(error) => return Err(error).context("cannot read whose its addresses are"),
+        };
+        if ![NODE, OTHER_NODE, interface.ifindex].contains(&owner) && !is_there(owner) {
+            absent_is_fine(owners.remove(&address)).context("cannot free its address")?;
+        }
+    }
+    Ok(())
+}
+
+fn is_there(ifindex: u32) -> bool {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: room for the longest name.
+    !unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr()) }.is_null()
+}
+
+fn open<K: aya::Pod, V: aya::Pod>(pins: &Pins, name: &str) -> Result<Option<HashMap<MapData, K, V>>> {
+    let path = pins.maps().join(name);
+    if !path.try_exists().with_context(|| format!("cannot look for {}", path.display()))? {
+        return Ok(None);
+    }
+    let map = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    HashMap::try_from(Map::HashMap(map)).map(Some).with_context(|| format!("the map {}", path.display()))
+}
+
+fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,277 @@
+//! `podgate cni`: no container of a pod starts before the pod's policies are enforced, with an agent or without one.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use xtask::{
+    lab::{Agent, Lab, Node, PATIENT, Pod, Seen, Server, Traffic, until},
+    workspace,
+};
+
+use super::{
+    Test,
+    scene::{CLOSE, EVERY_KIND, apply, becomes, expect, serve_all},
+};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("a_pod_that_is_added_is_isolated_from_its_first_packet", first_packet),
+    ("a_pod_that_the_agent_does_not_know_is_waited_for_and_comes_again_later", unknown_pod),
+    ("without_an_agent_a_pod_is_held_unless_its_namespace_is_known_to_be_open", without_agent),
+    ("after_a_reboot_every_pod_is_held_until_the_agent_comes", reboot),
+    ("the_plugin_stays_in_the_configuration_until_it_is_uninstalled", installed),
+];
+
+/// A pod as the kubelet starts it: its object is there, its veth is made, nothing says yet which addresses it has.
+fn plugged(node: &Node, name: &str, labels: &[(&str, &str)]) -> Result<Pod> {
+    let spec = node.pod(name).labels(labels);
+    spec.list_pending()?;
+    let pod = spec.plug()?;
+    pod.assign()?;
+    Ok(pod)
+}
+
+/// An isolated pod that answers, as far as it may.
+fn closed(node: &Node, name: &str) -> Result<(Pod, Vec<Server>)> {
+    let pod = plugged(node, name, &[("app", "closed")])?;
+    let servers = serve_all(&pod.place)?;
+    Ok((pod, servers))
+}
+
+fn first_packet(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("n1")?;
+    apply(lab.manifests(), "close", CLOSE)?;
+    let _agent = Agent::start(&node, &[])?;
+    let friend = plugged(&node, "x/friend", &[("role", "friend")])?;
+    let stranger = plugged(&node, "x/stranger", &[])?;
+    for pod in [&friend, &stranger] {
+        pod.add()?;
+        pod.list()?;
+    }
+    for number in 0..5 {
+        let (pod, _servers) = closed(&node, &format!("x/closed-{number}"))?;
+        pod.add()?;
+        expect(&stranger.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
+        becomes(&friend.place, pod.addresses.v4.into(), EVERY_KIND[0], Seen::Reached)?;
+        expect(&friend.place, pod.addresses, &EVERY_KIND, Seen::Reached)?;
+        let checked = pod.cni("CHECK", json!({}))?;
+        ensure!(checked.status.success() && checked.stdout.is_empty(), "CHECK: {}", checked.text());
+        let deleted = pod.cni("DEL", json!({}))?;
+        ensure!(deleted.status.success() && deleted.stdout.is_empty(), "DEL: {}", deleted.text());
+    }
+    Ok(())
+}
+
+/// The kubelet may know a pod before the agent does.
+fn unknown_pod(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("n1")?;
+    apply(lab.manifests(), "close", CLOSE)?;
+    let stranger = node.pod("x/stranger").start()?;
+    let _agent = Agent::start(&node, &[])?;
+    let pod = node.pod("x/closed").labels(&[("app", "closed")]).plug()?;
+    pod.assign()?;
+    let _servers = serve_all(&pod.place)?;
+    let refused = pod.cni("ADD", json!({"timeout": 0.2}))?;
+    ensure!(!refused.status.success(), "{}", refused.text());
+    let error: Value = serde_json::from_str(&refused.stdout)?;
+    ensure!(error["code"] == 11 && error["cniVersion"] == "0.4.0", "{error}");
+    ensure!(error["msg"].as_str().is_some_and(|text| text.contains("x/closed")), "{error}");
+    expect(&stranger.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
+    thread::scope(|scope| {
+        let adding = scope.spawn(|| pod.add());
+        pod.list()?;
+        adding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    expect(&stranger.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
+    lab.manifests().remove("policy-close.yaml")?;
+    becomes(&stranger.place, pod.addresses.v4.into(), EVERY_KIND[0], Seen::Reached)
+}
+
+/// A server in a namespace, and two clients whom its policy, if there is one, tells apart.
+struct Shop {
+    friend: Pod,
+    stranger: Pod,
+}
+
+impl Shop {
+    /// In namespace `x`, which is closed by a policy; `open` is known to have none.
+    fn new(lab: &mut Lab, node: &Node) -> Result<Self> {
+        for namespace in ["x", "open"] {
+            lab.manifests().namespace(namespace, &[])?;
+        }
+        apply(lab.manifests(), "close", CLOSE)?;
+        let friend = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
+        let stranger = node.pod("x/stranger").start()?;
+        Ok(Self { friend, stranger })
+    }
+
+    /// Nothing goes in or out.
+    fn cannot_reach(&self, pod: &Pod) -> Result<()> {
+        expect(&self.friend.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
+        expect(&self.stranger.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
+        expect(&pod.place, self.stranger.addresses, &[Traffic::Echo], Seen::Blocked)
+    }
+}
+
+fn without_agent(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("n1")?;
+    let shop = Shop::new(lab, &node)?;
+    let agent = Agent::start(&node, &[])?;
+    until("the agent has left what it knows of namespaces", PATIENT, || {
+        let text = fs::read_to_string(node.directory().join("namespaces.json")).unwrap_or_default();
+        Ok(text.contains("open").then_some(()))
+    })?;
+    agent.kill()?;
+    let (held, _held_servers) = closed(&node, "x/closed")?;
+    let (free, _free_servers) = closed(&node, "open/free")?;
+    let (unknown, _unknown_servers) = closed(&node, "new/unknown")?;
+    let (trusted, _trusted_servers) = closed(&node, "new/trusted")?;
+    for pod in [&held, &free, &unknown] {
+        pod.add()?;
+    }
+    trusted.add_with(json!({"whenUnknown": "open"}))?;
+    for pod in [&held, &unknown] {
+        shop.cannot_reach(pod)?;
+        let checked = pod.cni("CHECK", json!({}))?;
+        ensure!(checked.status.success(), "CHECK: {}", checked.text());
+    }
+    for pod in [&free, &trusted] {
+        expect(&shop.stranger.place, pod.addresses, &EVERY_KIND, Seen::Reached)?;
+    }
+    // Who has waited is let in when the agent is back.
+    let friend = &shop.friend;
+    let waiting = friend.place.spawn({
+        let (place, to) = (friend.place.clone(), held.addresses.v4);
+        move || place.probe(to.into(), Traffic::Tcp(80), PATIENT)
+    });
+    let _agent = Agent::start(&node, &[])?;
+    let seen = waiting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    ensure!(seen == Seen::Reached, "a connection that waits for the agent: {seen}");
+    expect(&shop.stranger.place, held.addresses, &EVERY_KIND, Seen::Blocked)?;
+    for pod in [&free, &trusted, &unknown] {
+        pod.list()?;
+        becomes(&shop.stranger.place, pod.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+    }
+    Ok(())
+}
+
+/// What a reboot leaves of a node: nothing in the kernel, nothing below `/run`. Its pods must be gone already.
+pub(crate) fn forget_all(node: &Node) -> Result<()> {
+    let pins = node.bpffs().join("podgate");
+    if pins.exists() {
+        fs::remove_dir_all(&pins).with_context(|| format!("removing {}", pins.display()))?;
+    }
+    for file in ["namespaces.json", "podgate.sock"] {
+        // One that is not there is fine.
+        let _ = fs::remove_file(node.directory().join(file));
+    }
+    let _ = fs::remove_dir_all(node.directory().join("cni-pods"));
+    Ok(())
+}
+
+fn reboot(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("n1")?;
+    let before = Shop::new(lab, &node)?;
+    Agent::start(&node, &[])?.kill()?;
+    before.friend.remove()?;
+    before.stranger.remove()?;
+    forget_all(&node)?;
+
+    let outside = lab.outside("outside")?;
+    let _outside = serve_all(&outside.place)?;
+    let friend = plugged(&node, "x/friend-2", &[("role", "friend")])?;
+    let stranger = plugged(&node, "x/stranger-2", &[])?;
+    let (held, _servers) = closed(&node, "x/closed")?;
+    let shop = Shop { friend, stranger };
+    for pod in [&shop.friend, &shop.stranger, &held] {
+        pod.add()?;
+        expect(&pod.place, outside.addresses, &EVERY_KIND, Seen::Blocked)?;
+    }
+    shop.cannot_reach(&held)?;
+    expect(&outside.place, held.addresses, &EVERY_KIND, Seen::Blocked)?;
+    for pod in [&shop.friend, &shop.stranger] {
+        pod.list()?;
+    }
+    let agent = Agent::start(&node, &[])?;
+    becomes(&shop.friend.place, held.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+    expect(&shop.friend.place, held.addresses, &EVERY_KIND, Seen::Reached)?;
+    expect(&shop.stranger.place, held.addresses, &EVERY_KIND, Seen::Blocked)?;
+    becomes(&shop.stranger.place, outside.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+
+    // Nothing of it stays in the kernel.
+    agent.terminate()?;
+    let detached = node.podgate(&["detach"])?;
+    ensure!(detached.status.success(), "detach: {}", detached.text());
+    expect(&shop.stranger.place, held.addresses, &EVERY_KIND, Seen::Reached)?;
+    ensure!(!node.bpffs().join("podgate").exists(), "pins are left");
+    Ok(())
+}
+
+/// A process that is killed when the test ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn installed(lab: &mut Lab) -> Result<()> {
+    const LIST: &str = r#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "ptp"}]}"#;
+    let node = lab.node("n1")?;
+    let (configurations, binaries) = (node.directory().join("net.d"), node.directory().join("bin"));
+    fs::create_dir(&configurations)?;
+    let podgate = |verb: &str| -> Result<Command> {
+        let mut command = Command::new(workspace::podgate()?);
+        command.args(["cni", verb, "--conf-dir"]).arg(&configurations);
+        if verb == "install" {
+            command.arg("--bin-dir").arg(&binaries);
+        }
+        Ok(command)
+    };
+    let early = podgate("install")?.output()?;
+    ensure!(!early.status.success(), "there is nothing to be installed into yet");
+    let mut keeper = Running(podgate("install")?.arg("--watch").spawn()?);
+    let list = configurations.join("10-n.conflist");
+    let has_entry = |list: &Path| {
+        until("the plugin is in the configuration", Duration::from_secs(20), || {
+            let text = fs::read_to_string(list).unwrap_or_default();
+            Ok(text.contains("podgate-cni").then_some(()))
+        })
+    };
+    // Its owner writes it, again and in one step, and another that comes first.
+    fs::write(&list, LIST)?;
+    has_entry(&list)?;
+    fs::write(configurations.join("draft"), LIST)?;
+    fs::rename(configurations.join("draft"), &list)?;
+    has_entry(&list)?;
+    let first = configurations.join("00-m.conflist");
+    fs::write(&first, LIST)?;
+    has_entry(&first)?;
+    let mut plugin = Command::new(binaries.join("podgate-cni"));
+    let mut plugin =
+        plugin.env("CNI_COMMAND", "VERSION").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    plugin.stdin.take().context("its input")?.write_all(br#"{"cniVersion": "1.0.0"}"#)?;
+    let version = String::from_utf8(plugin.wait_with_output()?.stdout)?;
+    ensure!(version.contains("supportedVersions") && version.contains("1.1.0"), "{version}");
+    kill(Pid::from_raw(i32::try_from(keeper.0.id())?), Signal::SIGTERM)?;
+    ensure!(keeper.0.wait()?.success(), "it ends in order");
+    has_entry(&first)?;
+    let uninstalled = podgate("uninstall")?.output()?;
+    ensure!(uninstalled.status.success(), "uninstall: {uninstalled:?}");
+    ensure!(fs::read_to_string(&list)? == LIST && fs::read_to_string(&first)? == LIST, "every byte is back");
+    Ok(())
+}
