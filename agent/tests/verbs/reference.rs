@@ -7,11 +7,12 @@ use std::{env, fmt::Write, fs, path::PathBuf, sync::Mutex};
 use crate::{podgate::directory, snapshots::WRITE};
 
 /// Each command with the expected outputs that are its examples.
-const COMMANDS: [(&str, &[&str]); 13] = [
+const COMMANDS: [(&str, &[&str]); 14] = [
     ("agent", &[]),
     ("check", &[]),
     ("detach", &[]),
     ("mount", &[]),
+    ("cni", &["help-cni-install", "help-cni-uninstall"]),
     ("status", &["status", "status-json", "no-agent"]),
     ("endpoints", &["endpoints", "endpoints-of-one-json"]),
     ("policies", &["policies", "policies-of-one-json"]),

@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 45] = [
+const OFFLINE: [(&str, &str); 48] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -68,6 +68,9 @@ const OFFLINE: [(&str, &str); 45] = [
     ("help-check", "check --help"),
     ("help-detach", "detach --help"),
     ("help-mount", "mount --help"),
+    ("help-cni", "cni --help"),
+    ("help-cni-install", "cni install --help"),
+    ("help-cni-uninstall", "cni uninstall --help"),
     ("help-status", "status --help"),
     ("help-endpoints", "endpoints --help"),
     ("help-policies", "policies --help"),

@@ -4,7 +4,8 @@ use anyhow::{Context, Result};
 use xtask::{kubernetes::ControlPlane, workspace};
 
 /// All that a user applies.
-pub(crate) const PARTS: [&str; 4] = ["base", "overlays/azure-npm", "overlays/calico", "uninstall"];
+pub(crate) const PARTS: [&str; 5] =
+    ["base", "overlays/azure-npm", "overlays/calico", "overlays/cni", "uninstall"];
 
 /// Applies a part without effect: the server decodes, defaults and validates every object of it.
 pub(crate) fn is_accepted(control_plane: &ControlPlane, part: &str) -> Result<()> {
