@@ -37,7 +37,7 @@ pub use layers::Environment;
 #[derive(Debug, Parser)]
 #[command(name = "podgate", version, arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
-    /// How data is printed; the JSON forms are for scripts, csv and html are of `matrix` alone
+    /// Output format; csv and html only for `matrix`
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Table)]
     output: Output,
     #[command(subcommand)]

@@ -28,106 +28,106 @@ const LOG: &str = "info";
 /// What a node's log rotation keeps of a container, some times over.
 const DENY_LOG_SIZE: u64 = 100 << 20;
 
-/// Enforce NetworkPolicy on this node until SIGTERM or SIGINT; enforcement stays when it ends
+/// Enforce NetworkPolicy on this node until SIGTERM or SIGINT; enforcement continues when the agent ends
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-Every option can also be set by the environment (PODGATE_NODE, PODGATE_CNI_RESULTS, ...; several PODGATE_MANIFESTS \
-are separated by `:`) and in the file of --config. The command line wins over the environment, the environment over \
-the file.
+Every option can also be set in the environment (PODGATE_NODE, PODGATE_CNI_RESULTS, ...; several paths in \
+PODGATE_MANIFESTS are separated by `:`) and in the file of --config. The command line takes precedence over the \
+environment, and the environment over the file.
 
 Example:
   podgate agent --node worker-1 --manifests /etc/podgate/manifests")]
 pub struct AgentOptions {
-    /// Which node this is: pods with this spec.nodeName are local [default: NODE_NAME, else the host's name]
+    /// Name of this node: pods with this spec.nodeName are local [default: NODE_NAME, else the host name]
     #[arg(long, value_name = "NAME", default_value = host_name(), hide_default_value = true, value_parser = node_name)]
     pub node: Name,
-    /// File or directory of objects, read and watched, instead of an API server (repeatable)
+    /// File or directory of objects to read and watch, instead of an API server (repeatable)
     #[arg(long, value_name = "PATH")]
     pub manifests: Vec<PathBuf>,
-    /// Enforce also what holds no object at all, and an API server's answer without any namespace
+    /// Accept a path without any object, and an API server without any namespace
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false,
           default_missing_value = "true", action = clap::ArgAction::Set)]
     pub allow_empty: bool,
-    /// How to reach the API server [default: in-cluster, then $KUBECONFIG, then the home directory's]
+    /// File that says how to reach the API server [default: in-cluster, then $KUBECONFIG, then ~/.kube/config]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// BPF file system for the pins, mounted when it is not
+    /// BPF file system for the pins; it is mounted if necessary
     #[arg(long, value_name = "DIR", default_value = BPFFS)]
     pub bpffs: PathBuf,
-    /// Socket for the verbs that ask a running agent
+    /// Socket for the commands that ask a running agent
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     pub socket: PathBuf,
     /// Address for /metrics, /healthz and /readyz, or `off`
     #[arg(long, value_name = "ADDR:PORT", default_value_t = METRICS)]
     pub metrics: Metrics,
-    /// Result cache of libcni; may be absent
+    /// Result cache of libcni; it may be absent
     #[arg(long, value_name = "DIR", default_value = CNI_RESULTS)]
     pub cni_results: PathBuf,
-    /// Entries of the flow table
+    /// Size of the flow table, in connections
     #[arg(long, value_name = "N", default_value_t = FLOWS, value_parser = clap::value_parser!(u32).range(1..))]
     pub flows: u32,
-    /// What a policy change does to live connections
+    /// What a policy change does to established connections
     #[arg(long, value_enum, default_value_t = Established::Keep)]
     pub established: Established,
-    /// How the programs are attached to the interfaces of pods
+    /// How programs are attached to the interfaces of pods
     #[arg(long, value_enum, default_value_t = AttachBy::Auto)]
     pub hook: AttachBy,
-    /// How connections are judged that come masqueraded to the node's own address
+    /// How to treat connections that arrive masqueraded to the node's own address
     #[arg(long, value_enum, default_value_t = MasqueradedIngress::Evaluate)]
     pub masqueraded_ingress: MasqueradedIngress,
-    /// What the agent says of itself while pods that should be isolated are not
+    /// Readiness while pods that should be isolated are not
     #[arg(long, value_enum, default_value_t = Unenforced::Degraded)]
     pub unenforced: Unenforced,
-    /// Let pods send encapsulated packets (VXLAN, Geneve, IP in IP, GRE and their like) to nodes, which may take packets out
-    /// of them in anybody's name
+    /// Let pods send encapsulated packets (VXLAN, Geneve, IP in IP, GRE and similar) to nodes, which may unpack
+    /// them and forward what is inside from any address
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     pub allow_encapsulation: bool,
-    /// Write what is denied, as lines of JSON, to this file or to standard output (`-`)
+    /// Write denied packets as lines of JSON to this file, or to standard output (`-`)
     #[arg(long, value_name = "PATH")]
     pub deny_log: Option<DenyLogTarget>,
-    /// Bytes after which the deny log's file goes on as PATH.1, and a new one begins
+    /// Size in bytes at which the file of the deny log is renamed to PATH.1 and a new one begins
     #[arg(long, value_name = "BYTES", default_value_t = DENY_LOG_SIZE)]
     pub deny_log_size: u64,
-    /// What is logged, as RUST_LOG has it
+    /// Log filter, in the syntax of RUST_LOG
     #[arg(long, value_name = "FILTER", default_value = LOG)]
     pub log: LogFilter,
-    /// How it is logged
+    /// Format of the log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// YAML file with the options above, by the same names
+    /// YAML file with these options, by the same names
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Established {
-    /// It goes on
+    /// They continue
     Keep,
-    /// It is judged again
+    /// They are evaluated again
     Recheck,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AttachBy {
-    /// By TCX where the kernel has it
+    /// TCX if the kernel has it, else clsact
     Auto,
-    /// By TCX links (Linux 6.6 and later)
+    /// TCX links (Linux 6.6 and later)
     Tcx,
-    /// By filters of a clsact qdisc
+    /// Filters of a clsact qdisc
     Clsact,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MasqueradedIngress {
-    /// As any other connection
+    /// Evaluate them like any other connection
     Evaluate,
-    /// Let pass, as Azure NPM does
+    /// Let them pass, as Azure NPM does
     Allow,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Unenforced {
-    /// Ready, and which pods
+    /// Ready; `/readyz` and `status` name the pods
     Degraded,
     /// Not ready
     NotReady,

@@ -12,11 +12,11 @@ use crate::check::{Finding, Places, State, check};
 use crate::engines;
 use crate::options::{BPFFS, CNI_RESULTS};
 
-/// Say whether this node can run podgate, and what to do when it cannot
+/// Check whether this node can run podgate, and say what to do if not
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code 1 when something is missing that podgate cannot do without. Run it as the agent runs: capabilities are those \
-of this process.
+Exit code 1 if something is missing that podgate needs. Run it the way the agent runs: it reports the capabilities of \
+its own process.
 
 Example:
   podgate check")]

@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use super::{Cli, output::print};
 
-/// Print a script that completes command lines
+/// Print a shell completion script
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -15,7 +15,7 @@ Example:
   podgate completion zsh > ~/.zfunc/_podgate
   podgate completion fish > ~/.config/fish/completions/podgate.fish")]
 pub(super) struct Options {
-    /// Of which shell
+    /// Shell to complete in
     #[arg(value_name = "SHELL", value_parser = clap::value_parser!(Shell))]
     shell: Shell,
 }

@@ -10,10 +10,10 @@ use super::output::Format;
 use crate::kernel::{self, Detached};
 use crate::options::BPFFS;
 
-/// Take every program, pin and link away; works with no agent running
+/// Remove every program, link and pin; works without a running agent
 #[derive(Debug, Args)]
 #[command(after_help = "\
-All pods are free afterwards. Stop the agent first: it would put everything back when it is restarted.
+Afterwards podgate enforces nothing. Stop the agent first: an agent that is restarted puts everything back.
 
 Example:
   podgate detach")]
@@ -21,7 +21,7 @@ pub(super) struct Options {
     /// BPF file system with the pins
     #[arg(long, value_name = "DIR", default_value = BPFFS)]
     bpffs: PathBuf,
-    /// Then stay until SIGTERM or SIGINT: a DaemonSet starts again what ends
+    /// Then wait for SIGTERM or SIGINT, because a DaemonSet restarts a process that ends
     #[arg(long)]
     stay: bool,
 }

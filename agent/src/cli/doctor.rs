@@ -24,13 +24,13 @@ use crate::options::{BPFFS, CNI_RESULTS, SOCKET};
 use addresses::Addresses;
 use facts::{Fact, Places, facts};
 
-/// Collect what a report of a bug needs into one archive
+/// Collect what a bug report needs into one archive
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The archive holds versions, the answers of `check`, `status` and `endpoints` with the last errors and the sizes of the \
-tables, facts of the kernel and the names of the pins: what it put in is listed. It holds no credentials, no environment \
-and no traffic. Addresses are replaced, the same address by the same word everywhere; names of pods, policies and nodes \
-stay. It can be written with no agent running.
+The archive holds versions, the answers of `check`, `status` and `endpoints` with recent errors and table sizes, facts \
+about the kernel, and the names of the pins; the command lists what it wrote. The archive holds no credentials, no \
+environment and no traffic. Each address is replaced by the same word everywhere; names of pods, policies and nodes \
+are kept. The command works without a running agent.
 
 Example:
   podgate doctor
@@ -77,15 +77,15 @@ impl Options {
             let mut addresses = Addresses::default();
             facts.iter_mut().for_each(|fact| fact.text = addresses.replace(&fact.text));
         }
-        let archive = archive::archive(&facts, since_1970.as_secs()).context("the archive")?;
+        let archive = archive::archive(&facts, since_1970.as_secs()).context("cannot make the archive")?;
         let path = file.unwrap_or_else(|| format!("podgate-doctor-{}.tar.gz", since_1970.as_secs()).into());
         let listing = listing(&path, keeps_addresses, &facts);
         if path == Path::new("-") {
-            io::stdout().write_all(&archive).context("stdout")?;
+            io::stdout().write_all(&archive).context("cannot write to standard output")?;
             eprint!("{}", text(&listing));
             return Ok(ExitCode::SUCCESS);
         }
-        write(&path, &archive).with_context(|| path.display().to_string())?;
+        write(&path, &archive).with_context(|| format!("cannot write {}", path.display()))?;
         format.print(&listing, text)?;
         Ok(ExitCode::SUCCESS)
     }

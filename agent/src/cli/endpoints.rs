@@ -13,7 +13,7 @@ use crate::{
     model::ObjectName,
 };
 
-/// Show the pods of this node: veth, addresses, and which policies isolate them
+/// Show the pods of this node: interface, addresses, and the policies that isolate them
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  podgate endpoints production/frontend")]
 pub(super) struct Options {
@@ -32,7 +32,7 @@ impl Options {
             let pod = pod.to_string();
             endpoints.retain(|endpoint| endpoint.pod.as_ref() == Some(&pod));
             if endpoints.is_empty() {
-                bail!("pod {pod} has no veth on this node that the agent knows");
+                bail!("the agent knows no interface of pod {pod} on this node");
             }
         }
         format.print(&endpoints, |endpoints| text(endpoints))?;

@@ -4,7 +4,6 @@ mod text;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::bail;
 use clap::Args;
 
 use super::{
@@ -21,38 +20,39 @@ use crate::{
 pub(super) use text::side_lines;
 use text::text;
 
-/// Say why a connection is allowed or denied, rule by rule
+/// Explain why a connection is allowed or denied, rule by rule
 #[derive(Debug, Args)]
 #[command(after_help = "\
-X and Y: NAMESPACE/POD, NAMESPACE/svc:SERVICE, node/NAME or an address; the address of a pod is that pod. Without \
---manifests the agent of this node answers, from what it knows.
+X and Y are NAMESPACE/POD, NAMESPACE/svc:SERVICE, node/NAME or an address; the address of a pod means that pod. \
+Without --manifests, the agent of this node answers from what it knows.
 
-Several addresses: all pairs of one family must be allowed. A port name that has several numbers on the destination \
-stands for all of them. Of a service PORT is the service's own, and all backends must be allowed that it may lead to.
+If the ends have several addresses, all pairs of the same family must be allowed. A port name with several numbers on \
+the destination means all of them. For a service, PORT is the port of the service, and all its backends must be \
+allowed.
 
---what-if tells what would be: its objects are added to the cluster, or take the place of those of their kind and \
-name. One with the annotation `podgate.io/what-if: remove`, or with `$patch: delete` as kustomize has it, takes that \
-object away.
+--what-if answers for a changed cluster: its objects are added, or replace those of the same kind and name. An object \
+with the annotation `podgate.io/what-if: remove`, or with kustomize's `$patch: delete`, is removed.
 
-A policy in the manifests that cannot be read makes the answer uncertain when it could change it: the answer says so, and the exit code is 1.
+If a policy in the manifests cannot be read and could change the answer, the answer says that it is uncertain, and the \
+exit code is 1.
 
 Example:
   podgate explain --from production/frontend --to development/backend --port TCP/80 --manifests cluster.yaml
   podgate explain --from production/frontend --to development/backend --port TCP/80 --what-if new-policy.yaml")]
 pub(super) struct Options {
-    /// Who connects
+    /// Source of the connection
     #[arg(long, value_name = "X")]
     from: End,
-    /// To whom
+    /// Destination of the connection
     #[arg(long, value_name = "Y")]
     to: End,
-    /// PROTOCOL/NUMBER or PROTOCOL/NAME of the destination
+    /// Port of the destination: PROTOCOL/NUMBER or PROTOCOL/NAME
     #[arg(long, value_name = "PORT")]
     port: PortSpec,
     /// File or directory of objects, `-` for standard input, instead of a running agent (repeatable)
     #[arg(long, value_name = "PATH", conflicts_with = "socket")]
     manifests: Vec<PathBuf>,
-    /// File or directory of objects that are added, changed or removed before the answer (repeatable)
+    /// File or directory of objects to add, change or remove before answering (repeatable)
     #[arg(long, value_name = "PATH")]
     what_if: Vec<PathBuf>,
     #[command(flatten)]
@@ -70,7 +70,7 @@ impl Options {
             let answer = api::ask(&socket, &Ask::Explain { from, to, port, what_if })?;
             format.print(&answer, text)?;
             if reading.strict && changed > 0 {
-                bail!("{changed} with problems");
+                return Err(offline::faulty(changed));
             }
             return Ok(ExitCode::SUCCESS);
         }

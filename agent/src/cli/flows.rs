@@ -16,20 +16,20 @@ use crate::{
     options::SOCKET,
 };
 
-/// Show connections as they are judged: who, to whom, the verdict, and the policies and rules behind it
+/// Show new connections and drops: source, destination, verdict, and the policies and rules behind it
 #[derive(Debug, Args)]
 #[command(after_help = "\
-New connections and dropped packets are told of, not the packets of connections that live. Of what is alike a few are \
-told each second, with their number; what passes is sampled.
+Reports cover new connections and dropped packets, not the packets of established connections. Identical events are \
+limited to a few per second, each with the number of packets it represents.
 
 Example:
   podgate flows --follow --denied
   podgate flows --pod production/api --since 5m -o json")]
 pub(super) struct Options {
-    /// Go on with what comes, until it is stopped
+    /// Keep printing new flows until interrupted
     #[arg(short, long)]
     follow: bool,
-    /// Only what was denied, or would have been by a policy in audit mode
+    /// Only what was denied, or would be by a policy in audit mode
     #[arg(long)]
     denied: bool,
     /// Only from or to this pod
@@ -38,13 +38,13 @@ pub(super) struct Options {
     /// Only from or to this namespace
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// Only to this port, as in 80 or TCP/80; a protocol alone is ICMP, as in ICMP
+    /// Only to this port, for example 80 or TCP/80, or of this protocol, for example ICMP
     #[arg(long, value_name = "PORT", value_parser = port)]
     port: Option<Port>,
-    /// Only what happened in this time, as in 90s, 30m
+    /// Only flows of the last TIME, for example 90s or 30m
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     since: Option<u64>,
-    /// Only the newest of those that are there
+    /// Only the newest N of those that match
     #[arg(long, value_name = "N")]
     last: Option<usize>,
     /// Socket of the running agent

@@ -97,7 +97,7 @@ fn texts(option: &Arg, value: serde_json::Value) -> anyhow::Result<Vec<OsString>
         Bool(value) => Ok(vec![value.to_string().into()]),
         Array(values) if repeatable(option) => {
             let texts = values.into_iter().map(|value| match value {
-                Array(_) => bail!("a list in a list"),
+                Array(_) => bail!("takes a list of values, not a list in a list"),
                 value => texts(option, value),
             });
             Ok(texts.collect::<anyhow::Result<Vec<_>>>()?.concat())

@@ -8,17 +8,17 @@ use clap_mangen::Man;
 
 use super::{Cli, output::print};
 
-/// Print a manual page, or write all of them
+/// Print a manual page, or write all manual pages
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
   podgate man explain | man -l -
   podgate man --directory /usr/local/share/man/man1")]
 pub(super) struct Options {
-    /// Of which verb; without one the page of podgate
+    /// Command to print the page of; without one, the page of podgate
     #[arg(conflicts_with = "directory")]
     verb: Option<String>,
-    /// Write the page of podgate and one for each verb into DIR
+    /// Write the pages of podgate and of each command into DIR
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
 }
@@ -39,11 +39,11 @@ impl Options {
             None => podgate,
             Some(verb) => {
                 let found = podgate.find_subcommand(verb).cloned();
-                found.with_context(|| anyhow!("{verb:?} is no verb, see `podgate --help`"))?
+                found.with_context(|| anyhow!("{verb:?} is not a command; see `podgate --help`"))?
             }
         };
         let mut page = Vec::new();
-        Man::new(command).render(&mut page).context("the page")?;
+        Man::new(command).render(&mut page).context("cannot make the page")?;
         print(|out| out.write_all(&page))?;
         Ok(ExitCode::SUCCESS)
     }

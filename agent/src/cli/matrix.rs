@@ -22,23 +22,23 @@ use text::Paint;
 /// A change opens or closes something: a pipeline stops here and lets somebody look.
 const DIFFERS: u8 = 3;
 
-/// Show which pod reaches which, computed offline from manifests
+/// Show which pods can reach which, computed offline from manifests
 #[derive(Debug, Args)]
 #[command(after_help = "\
-For each port a row for each source, with one character for each destination: `.` allowed, `X` denied, `-` the \
+For each port there is a row per source, with one character per destination: `.` allowed, `X` denied, `-` the \
 destination has no port of this name. A pod always reaches itself. Pods without an address, finished pods and pods on \
 the host network are left out.
 
-Several addresses: all pairs of one family must be allowed; pods that share no family cannot talk. A port name that \
-has several numbers on one pod stands for all of them: all must be allowed.
+If pods have several addresses, all pairs of the same family must be allowed; pods without a common family cannot \
+connect. A port name with several numbers on one pod means all of them: all must be allowed.
 
---diff shows what a change to the manifests opens and closes; its objects are added to the cluster, or take the place of \
-those of their kind and name. One with the annotation `podgate.io/what-if: remove`, or with `$patch: delete` as \
-kustomize has it, takes that object away. Exit code 3: the change opens or closes something; 1, after the answer: an object was not fully understood.
+--diff shows what a change to the manifests opens and closes: its objects are added, or replace those of the same kind \
+and name. An object with the annotation `podgate.io/what-if: remove`, or with kustomize's `$patch: delete`, is removed. \
+Exit code 3: the change opens or closes something. Exit code 1, after the answer: an object was not fully understood.
 
-A policy in the manifests that cannot be read makes the answer uncertain: the answer says so, and the exit code is 1.
+If a policy in the manifests cannot be read, the answer says that it is uncertain, and the exit code is 1.
 
--o html writes a page that stands alone: each of its cells tells why.
+-o html writes a self-contained page in which each cell explains its verdict.
 
 Example:
   kubectl get ns,nodes,pods,netpol -A -o yaml | podgate matrix --manifests - --ports TCP/80,UDP/53,TCP/http
@@ -48,10 +48,10 @@ pub(super) struct Options {
     /// File or directory of objects, `-` for standard input (repeatable)
     #[arg(long, value_name = "PATH", required = true)]
     manifests: Vec<PathBuf>,
-    /// PROTOCOL/NUMBER or PROTOCOL/NAME, separated by commas
+    /// Ports, as PROTOCOL/NUMBER or PROTOCOL/NAME, separated by commas
     #[arg(long, value_name = "PORT,...", required = true, value_delimiter = ',')]
     ports: Vec<PortSpec>,
-    /// File or directory of a change to the manifests: show what it opens and closes (repeatable)
+    /// File or directory with a change to the manifests: show what it opens and closes (repeatable)
     #[arg(long, value_name = "PATH")]
     diff: Vec<PathBuf>,
     #[command(flatten)]

@@ -12,16 +12,16 @@ use serde::Serialize;
 use super::output::Format;
 use crate::{kernel::bpffs, options::BPFFS};
 
-/// Mount the BPF file system, unless it is there, so that it lasts when this container ends
+/// Mount the BPF file system, if it is not mounted, so that it outlasts this container
 #[derive(Debug, Args)]
 #[command(after_help = "\
-In a container its directory must be the host's, mounted with propagation in both directions. deploy/base does this \
-before the agent starts.
+In a container, DIR must be a directory of the host that is mounted with bidirectional propagation. deploy/base does \
+this before the agent starts.
 
 Example:
   podgate mount --bpffs /sys/fs/bpf")]
 pub(super) struct Options {
-    /// Where it is mounted
+    /// Directory to mount it on
     #[arg(long, value_name = "DIR", default_value = BPFFS)]
     bpffs: PathBuf,
 }

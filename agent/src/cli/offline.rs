@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use serde::Serialize;
 
@@ -22,13 +22,13 @@ use crate::{
 /// How manifests are read, and how much of them must be understood.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Reading {
-    /// Namespace of objects that name none
+    /// Namespace of objects that do not name one
     #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
     namespace: String,
-    /// Answer also for manifests without any pod, and for a path without any object
+    /// Accept manifests without any pod, and a path without any object
     #[arg(long)]
     allow_empty: bool,
-    /// Exit with 1, after the answer, when anything was not fully understood
+    /// Exit with code 1, after the answer, if anything was not fully understood
     #[arg(long)]
     pub(super) strict: bool,
 }
@@ -92,7 +92,7 @@ pub(super) fn read(paths: &[PathBuf], reading: &Reading) -> anyhow::Result<Manif
     }
     if cluster.pods.is_empty() && !allow_empty {
         bail!(
-            "the manifests hold no pod, every answer would be about nothing (--allow-empty if that is meant)"
+            "the manifests hold no pod, so there is nothing to answer about (--allow-empty if that is intended)"
         );
     }
     Ok(Manifests { cluster: Arc::unwrap_or_clone(cluster), faulty, unread })
@@ -124,6 +124,11 @@ fn counted(cluster: &Cluster) -> String {
     format!("{all} objects: {}", each.join(", "))
 }
 
+/// What makes a strict answer fail.
+pub(super) fn faulty(objects: usize) -> anyhow::Error {
+    anyhow!("objects that were not fully understood: {objects}")
+}
+
 impl Manifests {
     /// `namespaces`: those of the pods that the answer is about.
     pub(super) fn answer<T>(&self, answer: T, namespaces: &BTreeSet<Name>) -> Answer<T> {
@@ -148,11 +153,13 @@ impl Manifests {
     ) -> anyhow::Result<()> {
         if !answer.uncertain.is_empty() {
             let count = answer.uncertain.len();
-            bail!("the answer is uncertain: {count} policies, or what may be some, could not be read");
+            bail!(
+                "the answer is uncertain: objects that could not be read, and are or may be policies: {count}"
+            );
         }
         let faulty = self.faulty + changed;
         if is_strict && faulty > 0 {
-            bail!("{faulty} with problems");
+            return Err(self::faulty(faulty));
         }
         Ok(())
     }

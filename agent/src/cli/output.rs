@@ -54,6 +54,6 @@ pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> any
     match write(&mut stdout).and_then(|()| stdout.flush()) {
         // The reader has seen enough (`podgate status | head -1`).
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("stdout"),
+        written => written.context("cannot write to standard output"),
     }
 }

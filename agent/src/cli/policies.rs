@@ -11,20 +11,21 @@ use crate::{
     options::SOCKET,
 };
 
-/// Show the policies of this node's pods: how often each rule matched, and what was denied
+/// Show the policies of this node's pods: how often each rule matched, and how much was denied
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A hit is a new connection; packets of connections that live are nobody's. A policy in audit mode (annotation \
-podgate.io/mode: audit, on it or on its namespace) denies nothing: what it would have denied is counted.
+A hit of a rule is a new connection; packets of established connections are not counted. A hit of `denied` is a \
+dropped packet, so each retransmission counts. A policy in audit mode (annotation podgate.io/mode: audit, on the \
+policy or its namespace) denies nothing; the packets that it would have denied are counted.
 
 Example:
   podgate policies production/api
   podgate policies --unused 7d")]
 pub(super) struct Options {
-    /// Only this policy; a ClusterNetworkPolicy by its name alone
+    /// Only this policy; for a ClusterNetworkPolicy, its name
     #[arg(value_name = "NAMESPACE/NAME")]
     policy: Option<String>,
-    /// Only rules that have matched nothing for so long, as in 90s, 30m, 24h, 7d
+    /// Only rules without a match in the last TIME, for example 90s, 30m, 24h or 7d
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     unused: Option<u64>,
     /// Socket of the running agent

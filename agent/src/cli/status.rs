@@ -8,7 +8,7 @@ use super::{output::Format, table::Table};
 use crate::api::{self, Ask, Latency, Lost, Status};
 use crate::options::SOCKET;
 
-/// Show how the agent of this node is doing
+/// Show the state of this node's agent
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  podgate status -o json")]
 pub(super) struct Options {
@@ -63,7 +63,7 @@ fn text(status: &Status) -> String {
     }
     fact("policies", policies.to_string());
     fact("epoch", epoch.to_string());
-    fact("took", within(latency));
+    fact("latency", within(latency));
     let evicted = evictions.iter().map(|of| format!("{} {} ({})", of.connections, of.state, of.newcomer));
     fact("evicted", evicted.collect::<Vec<_>>().join(", "));
     let Lost { events, events_of_share, uncounted, unattributed, fragments } = lost;
@@ -145,11 +145,11 @@ fn text(status: &Status) -> String {
 fn within(latency: &Latency) -> String {
     let bound = |share: u64| {
         let bucket = latency.buckets.iter().find(|bucket| bucket.count * 2 >= latency.count * share);
-        bucket.map_or_else(|| "longer than is counted".into(), |bucket| format!("{} ms", bucket.milliseconds))
+        bucket.map_or_else(|| "longer than measured".into(), |bucket| format!("{} ms", bucket.milliseconds))
     };
     match latency.count {
         0 => "-".into(),
-        count => format!("{} (half of {count} changes), {} (all)", bound(1), bound(2)),
+        count => format!("at most {} for half of {count} changes, {} for all", bound(1), bound(2)),
     }
 }
 
@@ -169,7 +169,7 @@ uptime      60 s
 endpoints   2 known, 1 held, 0 open
 policies    3
 epoch       7
-took        50 ms (half of 3 changes), longer than is counted (all)
+latency     at most 50 ms for half of 3 changes, longer than measured for all
 evicted     4 half-open (same-pod)
 lost        7 events, 0 packets uncounted, 0 unattributed, 0 fragmented datagrams
 last error  none

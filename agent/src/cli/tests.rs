@@ -238,7 +238,7 @@ fn a_wrong_value_is_named_with_its_place() {
         (&[], "flows: [1, 2]", "config.yaml: flows: takes one value, not a list"),
         (&[], "flows: {a: 1}", "config.yaml: flows: takes a value, not a mapping"),
         (&[], "flows:", "config.yaml: flows: has no value"),
-        (&[], "manifests: [[a]]", "config.yaml: manifests: a list in a list"),
+        (&[], "manifests: [[a]]", "config.yaml: manifests: takes a list of values, not a list in a list"),
         (
             &[],
             "established: perhaps",

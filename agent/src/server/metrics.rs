@@ -51,29 +51,29 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
     } = status;
     let mut text = Exposition::default();
 
-    text.family("podgate_build_info", "gauge", "What runs where; always 1.");
+    text.family("podgate_build_info", "gauge", "Version and node of this agent; always 1.");
     text.sample(&[("version", version), ("node", node)], 1);
-    text.family("podgate_uptime_seconds", "gauge", "Since the agent started.");
+    text.family("podgate_uptime_seconds", "gauge", "Time since the agent started.");
     text.sample(&[], *uptime_seconds);
-    text.family("podgate_ready", "gauge", "1 once the first full picture is enforced.");
+    text.family("podgate_ready", "gauge", "1 once the first complete state is enforced.");
     text.sample(&[], u64::from(*ready));
-    text.family("podgate_failing", "gauge", "1 while the last thing that failed is not put right.");
+    text.family("podgate_failing", "gauge", "1 while the last error persists.");
     text.sample(&[], u64::from(last_error.is_some()));
 
-    text.family("podgate_pins_last", "gauge", "1 if enforcement goes on when the agent ends.");
+    text.family("podgate_pins_last", "gauge", "1 if enforcement continues when the agent ends.");
     text.sample(&[], u64::from(pins_lost.is_none()));
 
-    text.family("podgate_packets_total", "counter", "Packets judged, by what became of them.");
+    text.family("podgate_packets_total", "counter", "Packets, by outcome.");
     for counter in counters {
         let (direction, outcome) = (counter.direction.to_string(), counter.outcome.to_string());
         text.sample(&[("direction", &direction), ("outcome", &outcome)], counter.packets);
     }
     let name = "podgate_flow_evictions_total";
-    text.family(name, "counter", "Live connections that had to leave the flow table for others.");
+    text.family(name, "counter", "Live connections that others replaced in the flow table.");
     for Evictions { state, newcomer, connections } in evictions {
         text.sample(&[("state", state), ("newcomer", newcomer)], *connections);
     }
-    text.family("podgate_endpoints", "gauge", "Interfaces of pods on this node.");
+    text.family("podgate_endpoints", "gauge", "Pod interfaces on this node.");
     for (state, count) in [("known", endpoints.known), ("held", endpoints.held), ("open", endpoints.open)] {
         text.sample(&[("state", state)], count);
     }
@@ -86,15 +86,15 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
     text.family("podgate_long_holds_total", "counter", "Interfaces that were held for several seconds.");
     text.sample(&[], holds.long);
     let name = "podgate_expired_holds_total";
-    text.family(name, "counter", "Long holds that ended without an answer: the interface is free.");
+    text.family(name, "counter", "Long holds that timed out: the interface is not isolated.");
     text.sample(&[], holds.expired);
     text.family("podgate_policies", "gauge", "NetworkPolicies in force.");
     text.sample(&[], *policies);
-    text.family("podgate_epoch", "gauge", "Changes published to the kernel.");
+    text.family("podgate_epoch", "gauge", "Revision of the state that is published to the kernel.");
     text.sample(&[], *epoch);
 
     let name = "podgate_programming_latency_seconds";
-    text.family(name, "histogram", "From a change that a source learned of until it is enforced.");
+    text.family(name, "histogram", "Time from when a source learned of a change until it was enforced.");
     for bucket in &latency.buckets {
         let bound = seconds(bucket.milliseconds * 1_000);
         text.sample_of("_bucket", &[("le", &bound)], bucket.count);
@@ -103,13 +103,17 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
     text.sample_of("_sum", &[], seconds(latency.sum_microseconds));
     text.sample_of("_count", &[], latency.count);
 
-    text.family("podgate_source_age_seconds", "gauge", "Since a source was last known to be up to date.");
+    text.family(
+        "podgate_source_age_seconds",
+        "gauge",
+        "Time since a source was last known to be up to date.",
+    );
     for source in sources {
         if let Some(age) = source.age_seconds {
             text.sample(&[("source", &source.name)], age);
         }
     }
-    text.family("podgate_source_objects", "gauge", "Objects that a source gave.");
+    text.family("podgate_source_objects", "gauge", "Objects from a source.");
     for source in sources {
         let objects = source.objects;
         for (kind, count) in [
@@ -124,34 +128,30 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
             text.sample(&[("source", &source.name), ("kind", kind)], count);
         }
     }
-    text.family("podgate_source_problems", "gauge", "Objects of a source that are not in order.");
+    text.family("podgate_source_problems", "gauge", "Invalid objects of a source.");
     for source in sources {
         text.sample(&[("source", &source.name)], source.problems.len());
     }
 
     let watches = |source: &SourceStatus| source.watches.clone();
-    text.family("podgate_watch_restarts_total", "counter", "Times that a watch of the API server failed.");
+    text.family("podgate_watch_restarts_total", "counter", "Failures of a watch of the API server.");
     for watch in sources.iter().flat_map(watches) {
         text.sample(&[("kind", &watch.kind)], watch.restarts);
     }
     text.family(
         "podgate_watch_age_seconds",
         "gauge",
-        "For how long a watch may have missed changes; 0: it is up.",
+        "Time for which a watch may have missed changes; 0 while it is up.",
     );
     for watch in sources.iter().flat_map(watches) {
         text.sample(&[("kind", &watch.kind)], watch.age_seconds);
     }
 
-    text.family("podgate_table_entries", "gauge", "Entries of a table in the kernel.");
+    text.family("podgate_table_entries", "gauge", "Entries in a table of the kernel.");
     for table in tables {
         text.sample(&[("table", &table.name)], table.entries);
     }
-    text.family(
-        "podgate_table_capacity_entries",
-        "gauge",
-        "Entries that a table in the kernel has room for.",
-    );
+    text.family("podgate_table_capacity_entries", "gauge", "Room in a table of the kernel.");
     for table in tables {
         if let Some(capacity) = table.capacity {
             text.sample(&[("table", &table.name)], capacity);
@@ -164,18 +164,14 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
 
 fn write_observed(text: &mut Exposition, observed: &Observed, lost: &Lost) {
     let Observed { events, restarts } = observed;
-    text.family(
-        "podgate_task_restarts_total",
-        "counter",
-        "Times that a task of the agent had to be restarted.",
-    );
+    text.family("podgate_task_restarts_total", "counter", "Restarts of a task of the agent.");
     for (task, count) in restarts {
         text.sample(&[("task", task)], count);
     }
     let ObserverCounts { allowed, denied, would_deny, skipped, unwritten } = events;
     let Lost { events, events_of_share, uncounted, unattributed, fragments } = lost;
     let name = "podgate_flow_events_total";
-    text.family(name, "counter", "Decisions that were told of; packets are counted apart from them.");
+    text.family(name, "counter", "Flow events reported; one event may stand for several packets.");
     for (verdict, count) in [("allowed", allowed), ("denied", denied), ("would-deny", would_deny)] {
         text.sample(&[("verdict", verdict)], *count);
     }
@@ -183,7 +179,7 @@ fn write_observed(text: &mut Exposition, observed: &Observed, lost: &Lost) {
     text.family(
         name,
         "counter",
-        "Events without a reader in time (ring), or beyond what one pod may send (pod) or is attributed (agent).",
+        "Flow events lost: not read in time (ring), beyond the limit of a pod (pod), or not attributed (agent).",
     );
     for (place, count) in [("ring", events), ("pod", events_of_share), ("agent", skipped)] {
         text.sample(&[("where", place)], *count);
@@ -192,20 +188,24 @@ fn write_observed(text: &mut Exposition, observed: &Observed, lost: &Lost) {
     text.family(
         name,
         "counter",
-        "Packets that no policy is credited with, for the table of tallies was full.",
+        "Packets not attributed to a policy because the table of counters was full.",
     );
     text.sample(&[], *uncounted);
     let name = "podgate_unattributed_packets_total";
     text.family(
         name,
         "counter",
-        "Packets that no policy is credited with, for one pod sent too many that differ for policies.",
+        "Packets not attributed to a policy because a pod exceeded its number of counters.",
     );
     text.sample(&[], *unattributed);
     let name = "podgate_fragments_limited_total";
-    text.family(name, "counter", "Datagrams in fragments beyond what one pod may send in a second.");
+    text.family(name, "counter", "Fragmented datagrams beyond the limit of a pod per second.");
     text.sample(&[], *fragments);
-    text.family("podgate_deny_log_errors_total", "counter", "Lines of the deny log that were not written.");
+    text.family(
+        "podgate_deny_log_errors_total",
+        "counter",
+        "Lines of the deny log that could not be written.",
+    );
     text.sample(&[], *unwritten);
 }
 
@@ -222,12 +222,16 @@ fn write_hits(text: &mut Exposition, HitReport { policies, drops }: &HitReport) 
         }
     }
     let name = "podgate_policy_hits_total";
-    text.family(name, "counter", "New connections that a policy of this node's pods matched or denied.");
+    text.family(
+        name,
+        "counter",
+        "New connections that a policy of a local pod matched, and packets that it denied.",
+    );
     for ((policy, direction, result), packets) in limited(sums.into_iter().map(|(a, b, c, n)| ((a, b, c), n)))
     {
         text.sample(&[("policy", &policy), ("direction", direction), ("result", result)], packets);
     }
-    text.family("podgate_pod_drops_total", "counter", "Packets of a pod of this node that were dropped.");
+    text.family("podgate_pod_drops_total", "counter", "Dropped packets of a local pod.");
     let drops = drops.iter().map(|((pod, direction, reason), packets)| {
         ((pod.clone(), direction.as_str(), reason.as_str()), *packets)
     });
