@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// podgate's workshop. Every command first installs or finds what it needs.
+/// Set-up, tests, lab and benchmarks of podgate. Each command first finds or installs what it needs.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 pub struct Flags {
@@ -16,7 +16,7 @@ pub struct Flags {
 pub enum Command {
     /// Find or install the eBPF toolchain, bpf-linker, iproute2 and nftables
     Setup,
-    /// Play the walkthrough: policies on real pods, asked with real packets (needs root)
+    /// Run the walkthrough: policies between pods' network namespaces, with real packets (needs root)
     Demo,
     /// Run every check and every test (needs root)
     Test(TestFlags),
@@ -25,16 +25,16 @@ pub enum Command {
     /// The first process of that machine
     #[command(hide = true)]
     Inside,
-    /// Count the behaviours of NetworkPolicy that tests try, and those that passed in the last run
+    /// Count the behaviours of NetworkPolicy that have tests, and those that passed in the last run
     Checklist(ChecklistFlags),
-    /// Measure the agent beside a real API server that holds a large cluster (needs root)
+    /// Measure the agent with a real API server that holds a large cluster (needs root)
     Scale(ScaleFlags),
     /// Measure what podgate costs, next to other ways to filter pods (needs root)
     Bench {
         #[command(subcommand)]
         command: BenchCommand,
     },
-    /// Install podgate on a real cluster and try it there, to the uninstallation (needs root)
+    /// Test podgate on a real cluster, from installation to uninstallation (needs root)
     E2e,
     /// Build the container image as an OCI archive
     Image(ImageFlags),
@@ -43,7 +43,7 @@ pub enum Command {
         #[command(subcommand)]
         command: ClusterCommand,
     },
-    /// Check the rules of the repository: module order, file sizes, file heads, left-over words
+    /// Check the rules of the repository: module order, file sizes, file heads, documents, left-over words
     Tidy,
     /// Open a shell in a small lab of two nodes and five pods (needs root)
     Lab(LabFlags),
@@ -61,7 +61,7 @@ pub struct TestFlags {
 
 #[derive(Debug, Args)]
 pub struct ChecklistFlags {
-    /// List what is not tried, with the reason, and what has not passed
+    /// List what has no test, with the reason, and what has not passed
     #[arg(long)]
     pub missing: bool,
 }
@@ -132,7 +132,7 @@ pub struct ImageFlags {
 pub enum ClusterCommand {
     /// Start it, and wait until both nodes are Ready
     Up(UpFlags),
-    /// End it; nothing is left
+    /// Stop it and remove everything
     Down,
     /// Run kubectl as administrator: `cargo xtask cluster kubectl -- get pods -A`
     Kubectl {
@@ -142,15 +142,15 @@ pub enum ClusterCommand {
     /// Open a shell on a node, n1 or n2
     Shell {
         node: String,
-        /// What to run in the place of an interactive shell
+        /// Program to run instead of an interactive shell
         #[arg(last = true, value_name = "PROGRAM")]
         program: Vec<String>,
     },
-    /// Give an image, an OCI or docker archive, to both nodes
+    /// Load an image (an OCI or docker archive) on both nodes
     Load { archive: PathBuf },
     /// Cut a node's power, and wait until it is back
     Reboot { node: String },
-    /// Kill the API server, and keep it away
+    /// Kill the API server, and leave it down
     KillApiServer,
     /// Start the API server again, on the same data
     StartApiServer,
@@ -194,10 +194,10 @@ impl Cni {
 
 #[derive(Debug, Args)]
 pub struct LabFlags {
-    /// Make the network alone: build and start no agent
+    /// Make only the network: build and start no agent
     #[arg(long)]
     pub bare: bool,
-    /// What to run in the place of an interactive shell
+    /// Program to run instead of an interactive shell
     #[arg(last = true, value_name = "PROGRAM")]
     pub program: Vec<String>,
 }
