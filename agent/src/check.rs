@@ -66,8 +66,10 @@ const TCX: Version = Version(6, 6);
 const CGROUP_MEMORY: Version = Version(5, 11);
 
 /// Bits of a capability set (linux/capability.h).
+const CAP_NET_BROADCAST: u32 = 11;
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 /// Looks at everything. `engines`: what else enforces policies here, as [`engines::look`](crate::engines::look) tells.
@@ -79,8 +81,10 @@ pub fn check(places: &Places, engines: Result<BTreeMap<&str, Vec<Trace>>>) -> Ve
         btf(&places.root),
         jit(&places.root),
         hooks(version),
-        cap_net_admin(capabilities),
-        cap_bpf(capabilities),
+        capability(capabilities, CAP_NET_ADMIN, "CAP_NET_ADMIN", "to attach programs to interfaces"),
+        capability(capabilities, CAP_NET_BROADCAST, "CAP_NET_BROADCAST", "to hear of changes inside of pods"),
+        of_sys_admin(capabilities, CAP_BPF, "CAP_BPF", "to load programs and maps"),
+        of_sys_admin(capabilities, CAP_PERFMON, "CAP_PERFMON", "to load programs that use pointers"),
         cap_sys_admin(capabilities),
         bpffs(places, capabilities),
         memlock(&places.root, version),
@@ -202,30 +206,32 @@ fn hooks(version: Option<Version>) -> Finding {
     }
 }
 
-fn cap_net_admin(capabilities: Capabilities) -> Finding {
-    const ITEM: &str = "CAP_NET_ADMIN";
-    if capabilities.has(CAP_NET_ADMIN) {
-        Finding::ok(ITEM, "held, to attach programs to interfaces")
+/// One that the agent does not start without. `purpose`: what it is held for.
+fn capability(held: Capabilities, number: u32, item: &'static str, purpose: &str) -> Finding {
+    if held.has(number) {
+        Finding::ok(item, format!("held, {purpose}"))
     } else {
-        Finding::missing(ITEM, "not held", "run as root, or add it to securityContext.capabilities")
+        Finding::missing(item, "not held", "run as root, or add it to securityContext.capabilities")
     }
 }
 
-fn cap_bpf(capabilities: Capabilities) -> Finding {
-    const ITEM: &str = "CAP_BPF";
-    if capabilities.has(CAP_BPF) {
-        Finding::ok(ITEM, "held, to load programs and maps")
-    } else if capabilities.has(CAP_SYS_ADMIN) {
-        Finding::fall_back(ITEM, "CAP_SYS_ADMIN", "not held", "CAP_BPF is the smaller privilege")
-    } else {
-        Finding::missing(ITEM, "not held", "run as root, or add it to securityContext.capabilities")
+/// The same of one that CAP_SYS_ADMIN stands for.
+fn of_sys_admin(held: Capabilities, number: u32, item: &'static str, purpose: &str) -> Finding {
+    if held.has(number) || !held.has(CAP_SYS_ADMIN) {
+        return capability(held, number, item, purpose);
     }
+    Finding::fall_back(
+        item,
+        "CAP_SYS_ADMIN, which a running agent then keeps",
+        "not held",
+        "it is the smaller privilege",
+    )
 }
 
 fn cap_sys_admin(capabilities: Capabilities) -> Finding {
     const ITEM: &str = "CAP_SYS_ADMIN";
     if capabilities.has(CAP_SYS_ADMIN) {
-        Finding::ok(ITEM, "held, to mount the BPF file system and to read the sockets of pods")
+        Finding::ok(ITEM, "held at the start, to mount the BPF file system and to read the sockets of pods")
     } else {
         Finding::fall_back(
             ITEM,
@@ -456,7 +462,9 @@ mod tests {
                 ("proc/self/status", Some(no_capabilities)),
                 &[
                     ("CAP_NET_ADMIN", Missing),
+                    ("CAP_NET_BROADCAST", Missing),
                     ("CAP_BPF", Missing),
+                    ("CAP_PERFMON", Missing),
                     (
                         "CAP_SYS_ADMIN",
                         FallBack(
@@ -467,8 +475,11 @@ mod tests {
                 ],
             ),
             (
-                ("proc/self/status", Some("CapEff:\t0000000000201000\n")),
-                &[("CAP_BPF", FallBack("CAP_SYS_ADMIN"))],
+                ("proc/self/status", Some("CapEff:\t0000000000201800\n")),
+                &[
+                    ("CAP_BPF", FallBack("CAP_SYS_ADMIN, which a running agent then keeps")),
+                    ("CAP_PERFMON", FallBack("CAP_SYS_ADMIN, which a running agent then keeps")),
+                ],
             ),
             (
                 ("proc/self/mountinfo", None),

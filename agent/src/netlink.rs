@@ -3,6 +3,8 @@
 //! In: a request, and a function that reads what it wants from a message. Out: what was read. The kernel makes the answer
 //! inside the system calls, so nothing here waits. What messages mean is left to the callers, and so are events.
 
+pub(crate) mod namespace;
+
 use std::io;
 
 use netlink_packet_core::{

@@ -32,7 +32,7 @@ use crate::{
     compiler::{Incremental, IncrementalInput, Site, Tables},
     endpoints::{Endpoints, Evidence, History, LocalPods, Network, State, Veth, cni::CniResults, resolve},
     hits::HitCounts,
-    kernel::{Attacher, Device, Kernel, Place, Tallies},
+    kernel::{Attacher, Device, Kernel, Past, Place, Tallies},
     model::{Cluster, Name, ObjectName, Pod},
     publisher::{Published, Publisher, Wanted},
 };
@@ -191,6 +191,11 @@ impl Reconciler {
         self.date(cluster, epoch);
         self.looked_at = Some((network.clone(), cni.clone()));
         Ok(pass)
+    }
+
+    /// Whether the first pass reads the sockets of pods, which nobody may any more afterwards.
+    pub const fn reads_sockets(&self) -> bool {
+        matches!(self.kernel.past, Past::None)
     }
 
     /// Veths that were held for long.

@@ -10,6 +10,7 @@ mod earlier;
 mod enforcement;
 mod flow_table_monitor;
 mod inputs;
+mod privileges;
 mod shutdown;
 mod supervise;
 mod threads;
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, Result, anyhow};
 use tokio::{
     runtime::Runtime,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
 };
 
 pub(crate) use self::cni_installation::keep_cni_plugin;
@@ -28,6 +29,7 @@ use self::{
     enforcement::{Channels, Enforcement},
     flow_table_monitor::FlowTableMonitor,
     inputs::Inputs,
+    privileges::Needs,
     shutdown::Shutdown,
     supervise::{PAUSES, supervise},
     threads::Threads,
@@ -77,10 +79,11 @@ fn runtime() -> Result<Runtime> {
 async fn run(options: &AgentOptions) -> Result<()> {
     let mut shutdown = Shutdown::new()?;
     // A source that cannot be reached by its configuration leaves nothing in the kernel.
-    let client = match &options.manifests[..] {
+    let connection = match &options.manifests[..] {
         [] => Some(kube::connect(options.kubeconfig.as_deref()).await?),
         _ => None,
     };
+    privileges::required()?;
     let pins = Pins::create(&options.bpffs)?;
     let _lock = Lock::take(pins.directory()).context("another agent is running")?;
     let predecessors = pins.predecessors()?;
@@ -108,18 +111,31 @@ async fn run(options: &AgentOptions) -> Result<()> {
     let attacher = Attacher::new(mode, &pins)?;
     let reconciler = Reconciler::new(options.node.clone(), kernel, attacher, pins.made()?);
 
+    let mut network = NetworkWatch::open()?;
+    let mut cni = CniWatch::new(&options.cni_results)?;
+    let mut cni_pods = CniWatch::new(&cni_plugin::pods_directory(&options.socket))?;
+    let needs = Needs {
+        files_of_others: !options.manifests.is_empty() || options.kubeconfig.is_some(),
+        programs: connection.as_ref().is_some_and(|connection| connection.runs_programs),
+    };
+    // The enforcing thread alone may still read sockets of pods, in its first pass.
+    let mut threads = Threads::new();
+    let (start, started) = oneshot::channel::<(Enforcement, Channels)>();
+    threads.spawn("enforcement", move || async {
+        let (enforcement, channels) = started.await.context("the agent has not started")?;
+        enforcement.run(channels).await
+    })?;
+    privileges::give_up(needs)?;
+
     let mut pod_warnings = None;
-    let (mut updates, source, health) = match client {
-        Some(client) => {
+    let (mut updates, source, health) = match connection {
+        Some(kube::Connection { client, .. }) => {
             pod_warnings = Some(kube::warn_pods(client.clone(), &options.node));
             let (updates, health) = kube::watch(&client, options.node.clone(), options.allow_empty);
             (updates, "kubernetes", Some(health))
         }
         None => (manifests::watch(options.manifests.clone(), options.allow_empty)?, "manifests", None),
     };
-    let mut network = NetworkWatch::open()?;
-    let mut cni = CniWatch::new(&options.cni_results)?;
-    let mut cni_pods = CniWatch::new(&cni_plugin::pods_directory(&options.socket))?;
 
     let enforcement = Enforcement::new(
         options,
@@ -129,7 +145,8 @@ async fn run(options: &AgentOptions) -> Result<()> {
         (pins, predecessors, earlier),
         monitor,
     )
-    .with_pod_warnings(pod_warnings);
+    .with_pod_warnings(pod_warnings)
+    .needs(needs);
     let (snapshots, snapshots_seen) = watch::channel(Arc::new(enforcement.snapshot()));
     let (hits, hits_seen) = watch::channel(Arc::default());
     let (ask_for_hits, hits_asked) = mpsc::channel(1);
@@ -148,9 +165,8 @@ async fn run(options: &AgentOptions) -> Result<()> {
         restarts: restarts.clone(),
     });
 
-    let mut threads = Threads::new();
     let (socket, metrics) = (options.socket.clone(), options.metrics);
-    let (bound, binding) = tokio::sync::oneshot::channel();
+    let (bound, binding) = oneshot::channel();
     threads.spawn("servers", move || serve(server, socket, metrics, bound))?;
     // What is in the way of the servers is the agent's own error.
     binding.await.context("the servers cannot start")??;
@@ -165,7 +181,9 @@ async fn run(options: &AgentOptions) -> Result<()> {
         Ok(())
     })?;
     let channels = Channels { inputs: inputs.clone(), snapshots, hits, hits_asked, inquiries };
-    threads.spawn("enforcement", move || enforcement.run(channels))?;
+    if start.send((enforcement, channels)).is_err() {
+        return Err(threads.ended().await);
+    }
 
     let cni_results = supervise("cni-results", restarts.clone(), PAUSES, async || {
         loop {
@@ -212,7 +230,7 @@ async fn serve(
     server: Server,
     socket: std::path::PathBuf,
     metrics: Metrics,
-    bound: tokio::sync::oneshot::Sender<Result<()>>,
+    bound: oneshot::Sender<Result<()>>,
 ) -> Result<()> {
     let bind = async {
         let socket = Socket::bind(&socket)?;

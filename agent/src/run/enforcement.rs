@@ -20,6 +20,7 @@ use super::{
     earlier::Earlier,
     flow_table_monitor::FlowTableMonitor,
     inputs::{Changed, Inputs},
+    privileges::{self, Needs},
 };
 use crate::{
     api::Latency,
@@ -83,6 +84,7 @@ pub(super) struct Enforcement {
     monitor: FlowTableMonitor,
     /// Where an API server is told of pods.
     pod_warnings: Option<mpsc::Sender<PodWarning>>,
+    needs: Needs,
 }
 
 impl Enforcement {
@@ -125,6 +127,7 @@ impl Enforcement {
             earlier,
             monitor,
             pod_warnings: None,
+            needs: Needs::default(),
         }
     }
 
@@ -133,9 +136,18 @@ impl Enforcement {
         Self { pod_warnings, ..self }
     }
 
+    /// What this thread may still do after its first pass.
+    pub(super) fn needs(self, needs: Needs) -> Self {
+        Self { needs, ..self }
+    }
+
     /// Enforces for ever.
     pub(super) async fn run(mut self, channels: Channels) -> Result<()> {
         let Channels { inputs, snapshots, hits, mut hits_asked, mut inquiries } = channels;
+        let mut is_restricted = !self.reconciler.reads_sockets();
+        if is_restricted {
+            privileges::give_up(self.needs)?;
+        }
         let mut flow_table = interval(FLOW_TABLE);
         let mut count = interval(COUNTING);
         let mut sweep = interval(SWEEPING);
@@ -175,6 +187,10 @@ impl Enforcement {
             }
             self.pass();
             if self.progress.ready {
+                if !is_restricted {
+                    is_restricted = true;
+                    privileges::give_up(self.needs)?;
+                }
                 self.earlier.note_cluster(self.picture.as_ref(), &self.pins);
                 if let Some(before) = self.predecessors.take_if(|before| !before.is_empty()) {
                     retire(before, &self.pins);

@@ -8,23 +8,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     iter::from_fn,
-    os::{
-        fd::AsRawFd as _,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    },
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use anyhow::{Context as _, Result};
-use netlink_packet_core::Parseable as _;
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    nsid::{NsidAttribute, NsidMessage},
-};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use crate::netlink::Requests;
+use crate::netlink::{Requests, namespace::nsfs};
 
 /// Where namespaces are kept as files: iproute2, containerd and CRI-O; Docker. `/var/run` is `/run`, but for containers
 /// into which only one of them is mounted.
@@ -46,8 +38,8 @@ impl Namespaces {
         deadline: Instant,
     ) -> Result<Self> {
         let mut requests = Requests::open(NETLINK_ROUTE).context("cannot open an rtnetlink socket")?;
-        // The file system of namespaces. Nothing else is opened, whatever a path leads to.
-        let nsfs = fs::metadata("/proc/self/ns/net").context("cannot stat the own network namespace")?.dev();
+        // Nothing else is opened, whatever a path leads to.
+        let nsfs = nsfs()?;
         let mut seen = BTreeSet::new();
         let mut found = BTreeMap::new();
         for path in named.into_iter().chain(kept()).chain(of_processes()) {
@@ -61,7 +53,7 @@ impl Namespaces {
             let Ok(file) = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) else {
                 continue;
             };
-            match id(&mut requests, &file) {
+            match requests.id_of(&file) {
                 Ok(Some(id)) if wanted.contains(&id) => {
                     found.insert(id, file);
                 }
@@ -93,18 +85,4 @@ fn of_processes() -> impl Iterator<Item = PathBuf> {
 /// What is in a directory; one that is not there is empty.
 fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     fs::read_dir(directory).into_iter().flatten().map_while(Result::ok).map(|entry| entry.path())
-}
-
-/// `None`: the node's namespace has no id for it, so no link leads there.
-fn id(requests: &mut Requests, namespace: &File) -> std::io::Result<Option<i32>> {
-    let mut message = NsidMessage::default();
-    message.attributes.push(NsidAttribute::Fd(namespace.as_raw_fd().cast_unsigned()));
-    let answers = requests.ask(RouteNetlinkMessage::GetNsId(message), |payload| {
-        let attributes = NsidMessage::parse(payload).ok()?.attributes;
-        attributes.into_iter().find_map(|attribute| match attribute {
-            NsidAttribute::Id(id) => Some(id),
-            _ => None,
-        })
-    })?;
-    Ok(answers.into_iter().find(|id| *id >= 0))
 }

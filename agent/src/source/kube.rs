@@ -15,7 +15,7 @@ mod store;
 mod stream;
 mod watch;
 
-pub use client::connect;
+pub use client::{Connection, connect};
 pub use health::{Health, WatchHealth};
 pub use pod_warnings::{PodWarning, warn_pods};
 pub use watch::watch;

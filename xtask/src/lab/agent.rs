@@ -7,7 +7,7 @@ use std::{
     fs::OpenOptions,
     io::{BufRead, BufReader},
     net::{Ipv4Addr, SocketAddr},
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt as _, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc,
@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
+    libc,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -76,10 +77,30 @@ impl Agent {
 
     /// Starts an agent, whether or not it can become ready.
     pub fn spawn(node: &Node, source: Source<'_>, options: &[&str]) -> Result<Self> {
+        Self::run(node, source, options, node.place.command(workspace::podgate()?))
+    }
+
+    /// The same, with the lab's files as its source, as a container run-time starts one that gets these capabilities alone
+    /// (a mask of their numbers).
+    pub fn spawn_with_capabilities(node: &Node, capabilities: u64) -> Result<Self> {
+        let mut command = node.place.command(workspace::podgate()?);
+        // SAFETY: between fork and exec the closure makes plain system calls; it neither allocates nor locks.
+        unsafe {
+            command.pre_exec(move || {
+                for capability in (0..u64::BITS).filter(|capability| capabilities >> capability & 1 == 0) {
+                    // Most of these numbers are no capability.
+                    libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0);
+                }
+                Ok(())
+            });
+        }
+        Self::run(node, Source::Manifests, &[], command)
+    }
+
+    fn run(node: &Node, source: Source<'_>, options: &[&str], mut command: Command) -> Result<Self> {
         let log = node.directory().join(LOG);
         let log =
             OpenOptions::new().create(true).append(true).open(&log).context("opening the agent's log")?;
-        let mut command = node.place.command(workspace::podgate()?);
         without_settings(&mut command);
         command.arg("agent").args(["--node", node.name(), "--metrics", &METRICS.to_string()]);
         match source {

@@ -21,7 +21,7 @@ impl Pod {
             "socket": socket(self.node()),
             "bpffs": self.node().bpffs(),
             "timeout": 20,
-            "prevResult": self.cni_result(),
+            "prevResult": self.cni_result(&self.place.path()),
         });
         if let (Some(all), Value::Object(settings)) = (configuration.as_object_mut(), settings) {
             all.extend(settings);
@@ -50,7 +50,11 @@ impl Pod {
         let added = self.cni("ADD", settings)?;
         ensure!(added.status.success(), "CNI ADD of {}: {}", self.name(), added.text());
         let result: Value = serde_json::from_str(&added.stdout).context("the result of CNI ADD")?;
-        ensure!(result == self.cni_result(), "CNI ADD of {} changed the result: {result}", self.name());
+        ensure!(
+            result == self.cni_result(&self.place.path()),
+            "CNI ADD of {} changed the result: {result}",
+            self.name()
+        );
         self.cache_cni_result()
     }
 }

@@ -140,7 +140,7 @@ impl Node {
 
 impl Files {
     fn new(directory: &Path) -> Result<Self> {
-        for part in ["bpf", "cni"] {
+        for part in ["bpf", "cni", "netns"] {
             let path = directory.join(part);
             fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
         }

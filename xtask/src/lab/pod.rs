@@ -4,9 +4,10 @@
 //! written. The steps can be taken one by one, in the order of a real node or in any other: `list_pending`, `plug`,
 //! `assign`, `cache_cni_result`, `list`.
 
-use std::fmt::Write;
+use std::{fmt::Write, fs::File, path::PathBuf};
 
 use anyhow::{Context, Result};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
 use super::{
@@ -161,6 +162,17 @@ impl Pod {
         self.node().manifests.remove(&self.spec.file())
     }
 
+    /// The file that holds its network namespace, as container run-times keep one below `/run/netns`.
+    fn keep_namespace(&self) -> Result<PathBuf> {
+        let path = self.node().directory().join("netns").join(format!("{:016x}", fnv(self.name())));
+        // That of a pod with this name before.
+        let _ = umount2(&path, MntFlags::MNT_DETACH);
+        File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+        mount(Some(self.place.path().as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .with_context(|| format!("keeping a namespace as {}", path.display()))?;
+        Ok(path)
+    }
+
     /// Writes what libcni keeps when CNI ADD has ended.
     pub fn cache_cni_result(&self) -> Result<()> {
         let record = json!({
@@ -169,7 +181,7 @@ impl Pod {
             "ifName": "eth0",
             "networkName": "lab",
             "cniArgs": self.cni_arguments(),
-            "result": self.cni_result(),
+            "result": self.cni_result(&self.keep_namespace()?.to_string_lossy()),
         });
         let file = self.node().cni_results().join(format!("lab-{}-eth0", self.container()));
         std::fs::write(&file, record.to_string()).with_context(|| format!("writing {}", file.display()))
@@ -192,15 +204,15 @@ impl Pod {
         ]
     }
 
-    /// What the CNI plugin that has made the veth says of it.
-    pub(super) fn cni_result(&self) -> Value {
+    /// What the CNI plugin that has made the veth says of it. `sandbox`: the path of the pod's network namespace.
+    pub(super) fn cni_result(&self, sandbox: &str) -> Value {
         let address =
             |address: String, gateway: &str| json!({"address": address, "interface": 1, "gateway": gateway});
         json!({
             "cniVersion": "0.4.0",
             "interfaces": [
                 {"name": self.host_interface, "mac": self.host_mac().to_string()},
-                {"name": "eth0", "mac": self.pod_mac().to_string(), "sandbox": self.place.path()},
+                {"name": "eth0", "mac": self.pod_mac().to_string(), "sandbox": sandbox},
             ],
             "ips": [
                 address(format!("{}/32", self.addresses.v4), GATEWAY4),

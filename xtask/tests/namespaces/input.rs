@@ -173,8 +173,8 @@ fn broken_at_restart(lab: &mut Lab) -> Result<()> {
     // What is put right is enforced.
     apply(lab.manifests(), "close", "  podSelector: {}\n  ingress: [{}]\n")?;
     becomes(&cast.stranger.place, cast.server.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
-    ensure!(agent.is_ready(), "an agent with a full picture is not ready");
-    Ok(())
+    // It says so a moment after the kernel's tables are written.
+    until("an agent with a full picture is ready", PATIENT, || Ok(agent.is_ready().then_some(())))
 }
 
 fn bad_kubeconfig(lab: &mut Lab) -> Result<()> {

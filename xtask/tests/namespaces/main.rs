@@ -19,6 +19,7 @@ mod nowhere;
 mod paths;
 mod peers;
 mod prepared;
+mod privileges;
 mod scene;
 mod services;
 mod told;
@@ -103,6 +104,7 @@ fn all() -> impl Iterator<Item = Case> {
         walkthrough::TESTS,
         topology::TESTS,
         mounts::TESTS,
+        privileges::TESTS,
     ];
     let by_default = |&(name, test): &(&str, Test)| Case { name: name.to_owned(), test, agent_options: &[] };
     let by_clsact = |&(name, test): &(&str, Test)| Case {

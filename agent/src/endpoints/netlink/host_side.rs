@@ -3,20 +3,16 @@
 //! In: the pod's network namespace and the name of the interface in it. Out: the device of this namespace that it is paired
 //! with: each must name the other as its peer, for what is in the pod's namespace is the pod's own word.
 
-use std::path::Path;
+use std::{io, os::fd::AsRawFd as _, path::Path, thread};
 
 use anyhow::{Context as _, Result};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::{
-    inside::requests_in,
-    read::{link, links_request},
-};
+use super::read::{link, links_request};
 use crate::{
     endpoints::network::{Link, Peer},
     model::Name,
-    netlink::Requests,
+    netlink::{Requests, namespace::open_namespace},
 };
 
 /// One end of a pair of devices.
@@ -35,15 +31,30 @@ pub struct HostSide {
 /// When the namespace cannot be entered (needs CAP_SYS_ADMIN) or one of both cannot be read.
 pub fn host_side(namespace: &Path, interface: &str) -> Result<Option<HostSide>> {
     let mut inside = requests_in(namespace)?;
-    let request: RouteNetlinkMessage = links_request();
-    let links =
-        inside.dump(request, link).with_context(|| format!("the links of {}", namespace.display()))?;
+    let links = inside.dump(links_request(None), link);
+    let links = links.with_context(|| format!("the links of {}", namespace.display()))?;
     let found = links.into_iter().find(|(_, link)| *link.name == *interface);
     let Some((inner, Link { peer: Some(Peer { ifindex: outer, .. }), .. })) = found else { return Ok(None) };
     let mut outside = Requests::open(NETLINK_ROUTE).context("cannot open an rtnetlink socket")?;
-    let links = outside.dump(links_request(), link).context("cannot list the links of the node")?;
+    let links = outside.dump(links_request(None), link).context("cannot list the links of the node")?;
     let found = links.into_iter().find(|(ifindex, link)| {
         *ifindex == outer && link.peer.as_ref().is_some_and(|peer| peer.ifindex == inner)
     });
     Ok(found.map(|(ifindex, link)| HostSide { ifindex, name: link.name, master: link.master }))
+}
+
+/// A socket in another network namespace. Not for the agent: while it runs it may enter none.
+fn requests_in(namespace: &Path) -> Result<Requests> {
+    let file = open_namespace(namespace)?;
+    thread::scope(|scope| {
+        let opener = scope.spawn(|| {
+            // SAFETY: a valid descriptor. Of the calling thread alone, the network namespace changes.
+            match unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) } {
+                0 => Requests::open(NETLINK_ROUTE),
+                _ => Err(io::Error::last_os_error()),
+            }
+        });
+        opener.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+    .with_context(|| format!("cannot enter {}", namespace.display()))
 }

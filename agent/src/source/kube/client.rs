@@ -14,13 +14,21 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// For one answer or event; longer than a watch lives without either.
 pub(super) const SILENCE: Duration = Duration::from_secs(150);
 
+/// A way to the API server.
+#[expect(missing_debug_implementations, reason = "its client has none")]
+pub struct Connection {
+    pub client: Client,
+    /// The kubeconfig names a program that gives tokens: it runs whenever one is about to expire.
+    pub runs_programs: bool,
+}
+
 /// A client by the file that was named; else as a pod of the cluster, else by `$KUBECONFIG`, else by the kubeconfig of
 /// the home directory. Nothing is sent yet. Tokens and certificates that are files are read again as they are rotated.
 ///
 /// # Errors
 ///
 /// When none of them is there, or what is there cannot be read.
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connection> {
     let config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path);
@@ -36,7 +44,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
              directory (and no --manifests)",
         )?,
     };
-    client(config)
+    let runs_programs = config.auth_info.exec.is_some() || config.auth_info.auth_provider.is_some();
+    Ok(Connection { client: client(config)?, runs_programs })
 }
 
 pub(super) fn client(mut config: Config) -> Result<Client> {

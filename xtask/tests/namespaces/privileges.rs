@@ -1,0 +1,149 @@
+//! What an agent may do: with which capabilities it starts, what is lost without each, and what is left when it runs.
+
+use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use xtask::{
+    lab::{Agent, BRIEF, Lab, PATIENT, Pod, Seen, Traffic, until},
+    workspace,
+};
+
+use super::{
+    Test,
+    lifecycle::Cast,
+    live::{connect, say},
+    scene::{EVERY_KIND, apply, becomes, expect, serve_all},
+};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("a_running_agent_keeps_only_the_capabilities_and_system_calls_that_it_needs", running),
+    ("an_agent_with_the_capabilities_of_the_daemon_set_does_all_that_it_is_for", as_deployed),
+    ("without_sys_admin_live_connections_are_judged_as_new_ones_at_the_first_start", without_sys_admin),
+    ("an_agent_without_one_of_its_other_capabilities_names_it_and_does_not_start", does_not_start),
+];
+
+/// Numbers of capabilities (linux/capability.h).
+const NUMBERS: [(&str, u32); 5] =
+    [("BPF", 39), ("PERFMON", 38), ("NET_ADMIN", 12), ("NET_BROADCAST", 11), ("SYS_ADMIN", 21)];
+
+/// What is left: CAP_NET_ADMIN and CAP_BPF, and CAP_DAC_READ_SEARCH where the operator names files and gives it.
+const KEPT: u64 = 1 << 12 | 1 << 39;
+const DAC_READ_SEARCH: u64 = 1 << 2;
+
+/// How long an agent may take to start.
+const START: Duration = Duration::from_secs(20);
+
+/// The capabilities that the DaemonSet adds, by name.
+fn deployed() -> Result<BTreeMap<&'static str, u64>> {
+    let path = workspace::root().join("deploy/base/daemon-set.yaml");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let agent = text.split("- name: agent\n").nth(1).context("the agent's container")?;
+    let added = agent.split("              add:\n").nth(1).context("its capabilities")?;
+    let lines = added.lines().take_while(|line| line.starts_with("                "));
+    let names = lines.filter_map(|line| line.trim().strip_prefix("- "));
+    let number = |name: &str| NUMBERS.into_iter().find(|(known, _)| *known == name);
+    names
+        .map(|name| number(name).map(|(name, number)| (name, 1 << number)).context(name.to_owned()))
+        .collect()
+}
+
+/// A field of every thread's status: capabilities and filters are a thread's own.
+fn of_threads(agent: &Agent, field: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for task in fs::read_dir(format!("/proc/{}/task", agent.process_id())).context("the agent's threads")? {
+        // One that has just ended has nothing.
+        let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };
+        let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(":\t"));
+        found.push(value.with_context(|| field.to_owned())?.to_owned());
+    }
+    ensure!(!found.is_empty(), "no thread");
+    Ok(found)
+}
+
+/// Waits until no thread has more than it needs, `kept` at most; no thread may get anything back.
+fn gives_up(agent: &Agent, kept: u64) -> Result<()> {
+    until("every thread has given up what it does not need", PATIENT, || {
+        let mut excess = 0;
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            for value in of_threads(agent, set)? {
+                excess |= u64::from_str_radix(&value, 16).context("a set of capabilities")? & !kept;
+            }
+        }
+        let is_set = |field, expected: &str| -> Result<bool> {
+            Ok(of_threads(agent, field)?.iter().all(|value| value == expected))
+        };
+        Ok((excess == 0 && is_set("NoNewPrivs", "1")? && is_set("Seccomp", "2")?).then_some(()))
+    })
+}
+
+/// A pod that comes, a policy that goes and one that comes.
+fn does_its_work(lab: &Lab, cast: &Cast) -> Result<()> {
+    cast.verdicts_hold()?;
+    lab.manifests().remove("policy-close.yaml")?;
+    becomes(&cast.stranger.place, cast.server.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+    let late = cast.node.pod("x/late").labels(&[("app", "closed")]).start()?;
+    let _servers = serve_all(&late.place)?;
+    apply(lab.manifests(), "close", super::scene::CLOSE)?;
+    becomes(&cast.stranger.place, late.addresses.v4.into(), Traffic::Tcp(80), Seen::Blocked)?;
+    expect(&cast.friend.place, late.addresses, &EVERY_KIND, Seen::Reached)
+}
+
+fn running(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    for _ in ["the first agent", "one that takes its place"] {
+        let agent = Agent::start(&cast.node, &[])?;
+        gives_up(&agent, KEPT | DAC_READ_SEARCH)?;
+        for set in of_threads(&agent, "CapBnd")? {
+            let bound = u64::from_str_radix(&set, 16)?;
+            ensure!(bound & !(KEPT | DAC_READ_SEARCH) == 0, "a program that it runs could have {bound:#x}");
+        }
+        does_its_work(lab, &cast)?;
+        agent.kill()?;
+    }
+    Ok(())
+}
+
+fn as_deployed(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    cast.pods().into_iter().try_for_each(Pod::cache_cni_result)?;
+    let mut live = connect(&cast.stranger.place, SocketAddr::new(cast.server.addresses.v4.into(), 7))?;
+    say(&cast.stranger.place, &mut live, b"before")?;
+    let mut agent = Agent::spawn_with_capabilities(&cast.node, deployed()?.values().sum())?;
+    agent.ready(START)?;
+    say(&cast.stranger.place, &mut live, b"after")?;
+    gives_up(&agent, KEPT)?;
+    does_its_work(lab, &cast)
+}
+
+fn without_sys_admin(lab: &mut Lab) -> Result<()> {
+    let cast = Cast::new(lab)?;
+    cast.pods().into_iter().try_for_each(Pod::cache_cni_result)?;
+    let mut live = connect(&cast.stranger.place, SocketAddr::new(cast.server.addresses.v4.into(), 7))?;
+    say(&cast.stranger.place, &mut live, b"before")?;
+    let mut given = deployed()?;
+    given.remove("SYS_ADMIN").context("CAP_SYS_ADMIN is given")?;
+    let mut agent = Agent::spawn_with_capabilities(&cast.node, given.values().sum())?;
+    agent.ready(START)?;
+    live.set_read_timeout(Some(BRIEF))?;
+    ensure!(say(&cast.stranger.place, &mut live, b"after").is_err(), "the live connection goes on");
+    let named = |line: &str| line.contains("WARN") && line.contains("live connections");
+    ensure!(lab.logs().lines().any(named), "no warning says so");
+    gives_up(&agent, KEPT)?;
+    does_its_work(lab, &cast)
+}
+
+/// CAP_SYS_ADMIN stands for some of the others: it is left out.
+fn does_not_start(lab: &mut Lab) -> Result<()> {
+    let mut given = deployed()?;
+    given.remove("SYS_ADMIN").context("CAP_SYS_ADMIN is given")?;
+    for (number, missing) in given.keys().enumerate() {
+        let node = lab.node(&format!("n{number}"))?;
+        let others = given.iter().filter(|(name, _)| *name != missing).map(|(_, bit)| bit).sum();
+        let before = lab.logs().len();
+        let status = Agent::spawn_with_capabilities(&node, others)?.ended()?;
+        let logs = lab.logs();
+        ensure!(!status.success(), "it ended with {status}");
+        ensure!(logs[before..].contains(&format!("CAP_{missing}")), "{missing}: {}", &logs[before..]);
+    }
+    Ok(())
+}
