@@ -109,6 +109,9 @@ pub enum Ask {
     AwaitPod {
         /// `namespace/name`.
         pod: String,
+        /// Empty where the container runtime does not say it.
+        #[serde(default)]
+        uid: String,
         /// The host side.
         interface: String,
         ifindex: u32,
@@ -403,14 +406,19 @@ mod tests {
             port: "TCP/80".parse().unwrap(),
             what_if: Change::default(),
         };
-        let wait =
-            Ask::AwaitPod { pod: "x/a".into(), interface: "veth1".into(), ifindex: 7, milliseconds: 5_000 };
+        let wait = Ask::AwaitPod {
+            pod: "x/a".into(),
+            uid: "u1".into(),
+            interface: "veth1".into(),
+            ifindex: 7,
+            milliseconds: 5_000,
+        };
         for (ask, form) in [
             (
                 wait,
                 json!({
-                    "version": 2, "podgate": "0.9", "verb": "await-pod", "pod": "x/a", "interface": "veth1", "ifindex": 7,
-                    "milliseconds": 5000,
+                    "version": 2, "podgate": "0.9", "verb": "await-pod", "pod": "x/a", "uid": "u1", "interface": "veth1",
+                    "ifindex": 7, "milliseconds": 5000,
                 }),
             ),
             (Ask::Status, json!({"version": 2, "podgate": "0.9", "verb": "status"})),

@@ -17,7 +17,7 @@ pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Obj
 pub use cluster_policy::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Tier,
 };
-pub use name::{Labels, Name, ObjectName};
+pub use name::{Labels, Name, ObjectName, Uid};
 pub use policy::{IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};
 pub use selector::{Requirement, Selector};
 pub use service::{

@@ -33,7 +33,7 @@ use crate::{
     endpoints::{Endpoints, Evidence, History, LocalPods, Network, State, Veth, cni::CniResults, resolve},
     hits::HitCounts,
     kernel::{Attacher, Device, Kernel, Past, Place, Tallies},
-    model::{Cluster, Name, ObjectName, Pod},
+    model::{Cluster, Name, ObjectName, Pod, Uid},
     publisher::{Published, Publisher, Wanted},
 };
 
@@ -96,6 +96,8 @@ pub struct Enforced {
     pub since: u32,
     /// Programs of this process are at it.
     pub attached: bool,
+    /// Of the pod by whose object it is judged.
+    pub uid: Option<Uid>,
 }
 
 impl Reconciler {
@@ -209,7 +211,8 @@ impl Reconciler {
             let Dated { pod: _, ingress, egress, since } =
                 self.since.get(&veth.ifindex).cloned().unwrap_or_default();
             let attached = self.attacher.has(&device(veth), Place::Pod);
-            Enforced { veth: veth.clone(), ingress, egress, since, attached }
+            let uid = veth.last.as_ref().and_then(|pod| self.pods.get(pod)?.uid);
+            Enforced { veth: veth.clone(), ingress, egress, since, attached, uid }
         });
         enforced.collect()
     }

@@ -142,17 +142,17 @@ fn endpoints(enforced: Vec<Enforced>, unenforced: &[UnenforcedPod]) -> Vec<Endpo
     endpoints
 }
 
-fn interface(Enforced { veth, attached, .. }: &Enforced) -> (u32, Interface) {
+fn interface(Enforced { veth, attached, uid, .. }: &Enforced) -> (u32, Interface) {
     let state = match &veth.state {
         State::Known { .. } => EndpointState::Known,
         State::Held => EndpointState::Held,
         State::Open => EndpointState::Open,
     };
     let (name, pod) = (veth.name.clone(), veth.last.clone());
-    (veth.ifindex, Interface { name, pod, state, attached: *attached })
+    (veth.ifindex, Interface { name, pod, uid: *uid, state, attached: *attached })
 }
 
-fn endpoint(Enforced { veth, ingress, egress, since, attached: _ }: Enforced) -> EndpointStatus {
+fn endpoint(Enforced { veth, ingress, egress, since, attached: _, uid: _ }: Enforced) -> EndpointStatus {
     let (pod, addresses, state) = match veth.state {
         State::Known { pod, addresses, .. } => {
             (Some(pod.to_string()), addresses.into_iter().collect(), EndpointState::Known)

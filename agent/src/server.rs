@@ -42,7 +42,7 @@ use crate::{
     },
     explain::{Explanation, Question, explain},
     flows::{SharedObserver, lock},
-    model::{Cluster, Name, ObjectName},
+    model::{Cluster, Name, ObjectName, Uid},
     source::{
         kube::{Health, WatchHealth},
         manifests::Change,
@@ -68,6 +68,8 @@ pub struct Interface {
     pub name: Name,
     /// The pod that it was found to be last, also while that pod's policies are not known.
     pub pod: Option<ObjectName>,
+    /// Of the object by which that pod is judged.
+    pub uid: Option<Uid>,
     pub state: EndpointState,
     /// Programs are at it.
     pub attached: bool,
@@ -210,8 +212,8 @@ impl Server {
                     None => (line(Answer::<()>::Error("too many follow flows already".into())), None),
                 };
             }
-            Ask::AwaitPod { pod, interface, ifindex, milliseconds } => {
-                let wanted = AwaitedPod { pod, interface, ifindex };
+            Ask::AwaitPod { pod, uid, interface, ifindex, milliseconds } => {
+                let wanted = AwaitedPod { pod, uid: Uid::parse(&uid), interface, ifindex };
                 return match self.await_pod(wanted, Duration::from_millis(milliseconds)) {
                     Some(wait) => (String::new(), Some(Later::Pod(wait))),
                     None => (line(Answer::<()>::Error("too many wait for pods already".into())), None),

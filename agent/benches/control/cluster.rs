@@ -62,6 +62,7 @@ impl Scale {
                         labels: labels.clone(),
                         node: Some(nodes[number % nodes.len()].clone()),
                         addresses: vec![address(number)],
+                        uid: None,
                         host_network: false,
                         ports: ports.clone(),
                     };

@@ -153,6 +153,7 @@ fn is_free(settings: &Settings, namespace: &str) -> bool {
 fn ask(settings: &Settings, pod: &AttachedPod, patience: Duration) -> Result<Option<()>> {
     let ask = Ask::AwaitPod {
         pod: pod.pod.to_string(),
+        uid: pod.uid.clone(),
         interface: pod.host.name.to_string(),
         ifindex: pod.host.ifindex,
         milliseconds: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),

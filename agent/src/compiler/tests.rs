@@ -26,6 +26,7 @@ fn pod(name: &str, address: &str, own: &[(&str, &str)]) -> Pod {
         labels: labels(own),
         node: Some("n1".into()),
         addresses: vec![address.parse().unwrap()],
+        uid: None,
         host_network: false,
         ports: Arc::default(),
     }

@@ -27,6 +27,7 @@ pub(crate) fn pod(name: &str, node: &str, addresses: &[&str], own: &[(&str, &str
         labels: labels(own),
         node: Some(node.into()),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        uid: None,
         host_network: false,
         ports: Arc::default(),
     }

@@ -10,7 +10,7 @@ use podgate_common::{Direction, Protocol};
 
 use super::{
     ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Labels, Name, NetworkPolicy, ObjectName, Service,
-    Tier,
+    Tier, Uid,
 };
 
 /// A full picture of a cluster.
@@ -40,6 +40,8 @@ pub struct Namespace {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     pub name: ObjectName,
+    /// `None`: the source does not say it, or the kubelet has another for the pod (one that is static).
+    pub uid: Option<Uid>,
     pub labels: Labels,
     /// `spec.nodeName`; `None` while the pod is not scheduled.
     pub node: Option<Name>,

@@ -15,6 +15,19 @@ pub struct ObjectName {
     pub name: Name,
 }
 
+/// What tells an object from another one of the same name, later or earlier: a UUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uid(u128);
+
+impl Uid {
+    /// `None` for what is no UUID.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits: String = text.chars().filter(|character| *character != '-').collect();
+        let is_hexadecimal = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        is_hexadecimal.then(|| u128::from_str_radix(&digits, 16).ok()).flatten().map(Self)
+    }
+}
+
 impl ObjectName {
     pub fn new(namespace: impl Into<Name>, name: impl Into<Name>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }

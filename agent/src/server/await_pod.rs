@@ -12,7 +12,10 @@ use tokio::{
 };
 
 use super::{Server, Snapshot, line};
-use crate::api::{Answer, EndpointState};
+use crate::{
+    api::{Answer, EndpointState},
+    model::Uid,
+};
 
 /// Pods that are waited for at once. The kubelet starts them one after the other, or some dozens at a time.
 pub(super) const PLACES: usize = 256;
@@ -24,6 +27,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct AwaitedPod {
     pub(super) pod: String,
+    /// `None`: whichever has that name.
+    pub(super) uid: Option<Uid>,
     pub(super) interface: String,
     pub(super) ifindex: u32,
 }
@@ -62,7 +67,7 @@ impl PodWait {
 impl AwaitedPod {
     /// What the agent lacks; `None`: nothing.
     fn missing(&self, snapshot: &Snapshot) -> Option<String> {
-        let Self { pod, interface, ifindex } = self;
+        let Self { pod, uid, interface, ifindex } = self;
         let Some(known) = snapshot.interfaces.get(ifindex).filter(|known| *known.name == **interface) else {
             let reason = snapshot.status.last_error.as_deref().filter(|_| !snapshot.status.ready);
             let reason = reason.map(|error| format!(": {error}")).unwrap_or_default();
@@ -70,6 +75,12 @@ impl AwaitedPod {
         };
         if known.pod.as_ref().map(ToString::to_string).as_ref() != Some(pod) {
             return Some(format!("the agent does not know yet that {pod} is behind {interface}"));
+        }
+        // The pod of that name that was there before may have had other labels.
+        if let (Some(wanted), Some(known)) = (uid, known.uid)
+            && *wanted != known
+        {
+            return Some(format!("the agent knows an earlier pod {pod}, and not this one yet"));
         }
         match known.state {
             EndpointState::Held => Some(format!("the agent does not know the pod {pod} yet")),
@@ -93,8 +104,11 @@ mod tests {
         },
     };
 
+    const UID: &str = "00000000-0000-4000-8000-000000000001";
+
     fn ask(milliseconds: u64) -> Ask {
-        Ask::AwaitPod { pod: "x/a".into(), interface: "veth1".into(), ifindex: 7, milliseconds }
+        let (pod, uid, interface) = ("x/a".into(), UID.into(), "veth1".into());
+        Ask::AwaitPod { pod, uid, interface, ifindex: 7, milliseconds }
     }
 
     fn try_ask(running: &Running, milliseconds: u64) -> Result<Option<()>, String> {
@@ -111,6 +125,7 @@ mod tests {
         Interface {
             name: "veth1".into(),
             pod: Some(ObjectName::new("x", "a")),
+            uid: Uid::parse(UID),
             state: EndpointState::Known,
             attached: true,
         }
@@ -120,11 +135,14 @@ mod tests {
     fn a_pod_is_waited_for_until_its_interface_has_all_that_it_needs() {
         let running = start();
         let other = Some(ObjectName::new("x", "b"));
+        let earlier = Uid::parse("00000000-0000-4000-8000-000000000002");
         for (interface, missing) in [
             (Interface { name: "veth2".into(), ..known() }, Some("does not know the interface veth1")),
             (Interface { pod: None, ..known() }, Some("x/a is behind veth1")),
             (Interface { pod: other, ..known() }, Some("x/a is behind veth1")),
             (Interface { state: EndpointState::Held, ..known() }, Some("does not know the pod x/a")),
+            (Interface { uid: earlier, ..known() }, Some("an earlier pod x/a")),
+            (Interface { uid: None, ..known() }, None),
             (Interface { attached: false, ..known() }, Some("the programs are not at veth1")),
             (Interface { state: EndpointState::Open, ..known() }, None),
             (known(), None),

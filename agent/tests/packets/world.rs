@@ -141,6 +141,7 @@ impl World {
             labels: labels(&[("app", host.app())]),
             node: Some(if host == Host::Remote { "n2" } else { "n1" }.into()),
             addresses: Family::ALL.map(|family| host.at(family)).to_vec(),
+            uid: None,
             host_network: false,
             ports: [
                 Some(NamedPort { name: "web".into(), protocol: Protocol::Tcp, number: 8080 }),

@@ -3,6 +3,8 @@
 use std::{
     fs,
     io::Write as _,
+    net::SocketAddr,
+    os::fd::AsRawFd as _,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -11,10 +13,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::{
+    libc,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use xtask::{
     lab::{Agent, Lab, Node, PATIENT, Pod, Seen, Server, Traffic, until},
     workspace,
@@ -30,6 +34,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_pod_that_the_agent_does_not_know_is_waited_for_and_comes_again_later", unknown_pod),
     ("without_an_agent_a_pod_is_held_unless_its_namespace_is_known_to_be_open", without_agent),
     ("after_a_reboot_every_pod_is_held_until_the_agent_comes", reboot),
+    ("a_pod_waits_for_its_own_object_when_another_has_had_its_name", renewed),
+    ("a_socket_that_a_held_pod_forges_passes_for_no_connection", forged),
     ("the_plugin_stays_in_the_configuration_until_it_is_uninstalled", installed),
 ];
 
@@ -215,6 +221,80 @@ fn reboot(lab: &mut Lab) -> Result<()> {
     ensure!(detached.status.success(), "detach: {}", detached.text());
     expect(&shop.stranger.place, held.addresses, &EVERY_KIND, Seen::Reached)?;
     ensure!(!node.bpffs().join("podgate").exists(), "pins are left");
+    Ok(())
+}
+
+/// A StatefulSet's pod is made anew under its name, with labels that a policy selects: until the agent knows of that, it
+/// knows a pod that no policy is about.
+fn renewed(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("n1")?;
+    apply(lab.manifests(), "close", CLOSE)?;
+    let stranger = node.pod("x/stranger").start()?;
+    let earlier = "apiVersion: v1\nkind: Pod\nmetadata: {name: closed, namespace: x, uid: \
+                   00000000-0000-4000-8000-0000000000ff}\nspec: {nodeName: n1, containers: [{name: main, image: lab}]}\n";
+    lab.manifests().write("pod-x.closed.yaml", earlier)?;
+    let _agent = Agent::start(&node, &[])?;
+    let pod = node.pod("x/closed").labels(&[("app", "closed")]).plug()?;
+    pod.assign()?;
+    let _servers = serve_all(&pod.place)?;
+    let refused = pod.cni("ADD", json!({"timeout": 1}))?;
+    ensure!(!refused.status.success() && refused.stdout.contains("earlier pod"), "{}", refused.text());
+    pod.list()?;
+    pod.add()?;
+    expect(&stranger.place, pod.addresses, &EVERY_KIND, Seen::Blocked)
+}
+
+/// An agent takes over the connections of pods that were there before any agent. A pod that was held had none.
+fn forged(lab: &mut Lab) -> Result<()> {
+    const CLOSED: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n";
+    let node = lab.node("n1")?;
+    apply(lab.manifests(), "close", CLOSED)?;
+    let outside = lab.outside("outside")?;
+    let pod = plugged(&node, "x/closed", &[("app", "closed")])?;
+    pod.add()?;
+    pod.list()?;
+    let local = SocketAddr::new(pod.addresses.v4.into(), 4_000);
+    let socket = pod.place.run(|| repaired(local, SocketAddr::new(outside.addresses.v4.into(), 80)))?;
+    let capture = outside.place.capture()?;
+    let agent = Agent::start(&node, &[])?;
+    until("the pod is known", PATIENT, || {
+        Ok(agent.ask(&["endpoints"])?.to_string().contains("x/closed").then_some(()))
+    })?;
+    probe_peer(&socket)?;
+    // What comes later than a datagram that does arrive would have come by then.
+    let witness = node.pod("x/witness").start()?;
+    let _served = serve_all(&outside.place)?;
+    becomes(&witness.place, outside.addresses.v4.into(), Traffic::Udp(7), Seen::Reached)?;
+    expect(&pod.place, outside.addresses, &EVERY_KIND, Seen::Blocked)?;
+    let arrived = capture.from(&[pod.addresses.v4.into()]);
+    ensure!(arrived.is_empty(), "{arrived:?}");
+    Ok(())
+}
+
+/// A connection that the kernel takes for established, though nobody has answered (`TCP_REPAIR`, linux/tcp.h).
+fn repaired(local: SocketAddr, remote: SocketAddr) -> Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    repair(&socket, true)?;
+    socket.bind(&local.into())?;
+    socket.connect(&remote.into())?;
+    repair(&socket, false)?;
+    Ok(socket)
+}
+
+/// Sends a segment at once: the kernel does so when a repair ends (`tcp_repair_set` in net/ipv4/tcp.c).
+fn probe_peer(socket: &Socket) -> Result<()> {
+    repair(socket, true)?;
+    repair(socket, false)
+}
+
+fn repair(socket: &Socket, on: bool) -> Result<()> {
+    const TCP_REPAIR: i32 = 19;
+    let (on, size) = (i32::from(on), u32::try_from(size_of::<i32>())?);
+    // SAFETY: a valid descriptor, and a value of the size that is given.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, TCP_REPAIR, (&raw const on).cast(), size)
+    };
+    ensure!(result == 0, "TCP_REPAIR: {}", std::io::Error::last_os_error());
     Ok(())
 }
 

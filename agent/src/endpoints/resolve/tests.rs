@@ -383,6 +383,7 @@ impl World {
             labels: Arc::default(),
             node: Some(node.into()),
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            uid: None,
             host_network: false,
             ports: Arc::default(),
         };

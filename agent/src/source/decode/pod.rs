@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use podgate_common::Protocol;
 
-use crate::model::{Labels, NamedPort, ObjectName, Pod};
+use crate::model::{Labels, NamedPort, ObjectName, Pod, Uid};
 
 use super::{
     Decoded, address,
@@ -20,8 +20,15 @@ pub(super) fn read(fields: &Object<'_>, name: ObjectName, labels: Labels, names:
         return Decoded::FinishedPod(name);
     }
     let addresses = status.map(|status| addresses(&status)).unwrap_or_default();
-    let mut pod =
-        Pod { name, labels, node: None, addresses, host_network: false, ports: names.ports(Vec::new()) };
+    let mut pod = Pod {
+        name,
+        uid: uid(fields),
+        labels,
+        node: None,
+        addresses,
+        host_network: false,
+        ports: names.ports(Vec::new()),
+    };
     if let Ok(spec) = spec.object() {
         pod.node = spec.get("nodeName").optional_text().ok().flatten().map(|node| names.name(node));
         pod.host_network = spec.get("hostNetwork").boolean().ok().flatten().unwrap_or(false);
@@ -30,6 +37,19 @@ pub(super) fn read(fields: &Object<'_>, name: ObjectName, labels: Labels, names:
     }
     Decoded::Pod(pod)
 }
+
+/// The object of a static pod is a mirror that has a uid of its own (`kubetypes.ConfigMirrorAnnotationKey`).
+fn uid(fields: &Object<'_>) -> Option<Uid> {
+    let metadata = fields.get("metadata");
+    let metadata = metadata.object().ok()?;
+    let annotations = metadata.get("annotations");
+    let annotations = annotations.object().ok();
+    let is_mirror = annotations.is_some_and(|it| matches!(it.get(MIRROR).optional_text(), Ok(Some(_))));
+    let uid = metadata.get("uid").optional_text().ok().flatten().and_then(Uid::parse);
+    uid.filter(|_| !is_mirror)
+}
+
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Its addresses may be another pod's by now. Every other phase counts, also Unknown and those to come.
 fn has_finished(status: &Object<'_>) -> bool {

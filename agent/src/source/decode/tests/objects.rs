@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::model::Uid;
 
 #[test]
 fn a_policy_without_a_usable_name_is_kept_under_one_of_its_own() {
@@ -229,6 +230,24 @@ fn a_pod_knows_its_node_and_whether_it_shares_its_network() {
         assert_eq!((pod.node.as_deref(), pod.host_network), (node, host_network), "{spec}");
         assert_eq!(found, faults, "{spec}");
     }
+}
+
+#[test]
+fn a_pod_has_the_uid_that_the_kubelet_knows_it_by() {
+    const UID: &str = "0a1b2c3d-0000-4000-8000-00000000000f";
+    for (metadata, expected) in [
+        (json!({"name": "a", "uid": UID}), Uid::parse(UID)),
+        (json!({"name": "a", "uid": "0A1B2C3D000040008000_00000000000f"}), None),
+        (json!({"name": "a", "uid": "0a1b2c3d00004000800000000000000f"}), Uid::parse(UID)),
+        (json!({"name": "a", "uid": UID, "annotations": {"kubernetes.io/config.mirror": "f"}}), None),
+        (json!({"name": "a", "uid": UID, "annotations": {"other": "f"}}), Uid::parse(UID)),
+        (json!({"name": "a"}), None),
+    ] {
+        let (objects, _) = decoded(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata}));
+        let Some(Decoded::Pod(pod)) = objects.into_iter().next() else { panic!("{metadata}") };
+        assert_eq!(pod.uid, expected, "{metadata}");
+    }
+    assert!(Uid::parse(UID).is_some());
 }
 
 #[test]
