@@ -5,6 +5,7 @@
 //! with the hooks that this kernel does best, and with those of older ones.
 
 mod arrival;
+mod churn;
 mod cluster_policies;
 mod cni;
 mod frames;
@@ -105,6 +106,7 @@ fn all() -> impl Iterator<Item = Case> {
         topology::TESTS,
         mounts::TESTS,
         privileges::TESTS,
+        churn::TESTS,
     ];
     let by_default = |&(name, test): &(&str, Test)| Case { name: name.to_owned(), test, agent_options: &[] };
     let by_clsact = |&(name, test): &(&str, Test)| Case {
