@@ -20,7 +20,7 @@ use nix::{
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use xtask::{
-    lab::{Agent, Lab, Node, PATIENT, Pod, Seen, Server, Traffic, until},
+    lab::{Agent, Lab, Node, PATIENT, Pod, Seen, Server, Traffic, Wiring, until},
     workspace,
 };
 
@@ -33,6 +33,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_pod_that_is_added_is_isolated_from_its_first_packet", first_packet),
     ("a_pod_that_the_agent_does_not_know_is_waited_for_and_comes_again_later", unknown_pod),
     ("without_an_agent_a_pod_is_held_unless_its_namespace_is_known_to_be_open", without_agent),
+    ("without_an_agent_a_pod_on_a_bridge_is_held_too", bridged),
     ("after_a_reboot_every_pod_is_held_until_the_agent_comes", reboot),
     ("a_pod_waits_for_its_own_object_when_another_has_had_its_name", renewed),
     ("a_socket_that_a_held_pod_forges_passes_for_no_connection", forged),
@@ -112,7 +113,7 @@ struct Shop {
 
 impl Shop {
     /// In namespace `x`, which is closed by a policy; `open` is known to have none.
-    fn new(lab: &mut Lab, node: &Node) -> Result<Self> {
+    fn new(lab: &Lab, node: &Node) -> Result<Self> {
         for namespace in ["x", "open"] {
             lab.manifests().namespace(namespace, &[])?;
         }
@@ -132,6 +133,15 @@ impl Shop {
 
 fn without_agent(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
+    on_node(lab, node)
+}
+
+fn bridged(lab: &mut Lab) -> Result<()> {
+    let node = lab.wired_node("n1", Wiring::Bridge)?;
+    on_node(lab, node)
+}
+
+fn on_node(lab: &Lab, node: Node) -> Result<()> {
     let shop = Shop::new(lab, &node)?;
     let agent = Agent::start(&node, &[])?;
     until("the agent has left what it knows of namespaces", PATIENT, || {

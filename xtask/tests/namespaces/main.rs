@@ -29,6 +29,7 @@ mod translation;
 mod unenforced;
 mod veths;
 mod walkthrough;
+mod windows;
 
 use std::{env, process::ExitCode};
 
@@ -107,6 +108,7 @@ fn all() -> impl Iterator<Item = Case> {
         mounts::TESTS,
         privileges::TESTS,
         churn::TESTS,
+        windows::TESTS,
     ];
     let by_default = |&(name, test): &(&str, Test)| Case { name: name.to_owned(), test, agent_options: &[] };
     let by_clsact = |&(name, test): &(&str, Test)| Case {
