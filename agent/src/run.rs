@@ -214,13 +214,14 @@ async fn run(options: &AgentOptions) -> Result<()> {
         }
     }
     threads.stop();
-    tracing::info!("agent ends, enforcement goes on");
+    tracing::info!("the agent ends, enforcement continues");
     Ok(())
 }
 
 fn open_deny_log(options: &AgentOptions) -> Result<Option<DenyLog>> {
     let open = |target: &Target| {
-        DenyLog::open(target, options.deny_log_size).with_context(|| format!("the deny log {target}"))
+        DenyLog::open(target, options.deny_log_size)
+            .with_context(|| format!("cannot open the deny log {target}"))
     };
     options.deny_log.as_ref().map(open).transpose()
 }

@@ -194,7 +194,7 @@ impl Server {
             explanation.kernel = inquiry::check(&self.inputs.inquiries, &explanation, epoch).await;
         }
         for line in explanation.kernel.iter().flat_map(|check| &check.disagreements) {
-            tracing::error!("the tables in the kernel are not what the rules say: {line}");
+            tracing::error!("the tables in the kernel disagree with the rules: {line}");
         }
         Ok(explanation)
     }

@@ -17,12 +17,12 @@ use crate::{
     options::{BPFFS, SOCKET},
 };
 
-/// Start no pod before its policies are enforced: a chained CNI plugin
+/// Chained CNI plugin: no pod starts before its policies are enforced
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without a command it is the plugin itself (CNI 0.3 to 1.1), as the container runtime calls it: after the plugins that make \
-a pod's interface it waits until the agent enforces the pod's policies. While no agent runs it holds pods of namespaces \
-that had policies, and leaves the others alone.
+Without a command this is the plugin itself (CNI 0.3 to 1.1), which the container runtime calls. It runs after the \
+plugins that make a pod's interface, and waits until the agent enforces the pod's policies. While no agent runs, it \
+holds pods of namespaces that had policies, and lets the others start.
 
 Example:
   podgate cni install --watch")]
@@ -37,38 +37,38 @@ enum Command {
     Uninstall(UninstallOptions),
 }
 
-/// Put the plugin into the runtime's configuration, and its binary beside the others
+/// Add the plugin to the runtime's configuration, and its binary to the other plugins'
 #[derive(Debug, Args)]
 struct InstallOptions {
-    /// Where the runtime's configuration is
+    /// Directory of the runtime's CNI configuration
     #[arg(long, value_name = "DIR", default_value = CONFIGURATIONS)]
     conf_dir: PathBuf,
-    /// Where the plugins' binaries are
+    /// Directory of the plugins' binaries
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
     bin_dir: PathBuf,
-    /// The agent's socket, as the host has it
+    /// Socket of the agent, by its path on the host
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     socket: PathBuf,
-    /// BPF file system with the pins, as the host has it
+    /// BPF file system with the pins, by its path on the host
     #[arg(long, value_name = "DIR", default_value = BPFFS)]
     bpffs: PathBuf,
     /// How long a pod waits for its policies before the kubelet tries again
     #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=60))]
     timeout: u64,
-    /// What a pod may do without an agent when nobody knows the policies of its namespace, as after a reboot
+    /// What a pod may do without an agent while the policies of its namespace are not known, as after a reboot
     #[arg(long, value_enum, default_value_t)]
     when_unknown: WhenUnknown,
-    /// Stay until SIGTERM or SIGINT, and put it back whenever somebody writes the configuration anew
+    /// Run until SIGTERM or SIGINT, and put the plugin back whenever the configuration is rewritten
     #[arg(long)]
     watch: bool,
 }
 
-/// Take the plugin out of the runtime's configuration; pods that run are not touched
+/// Remove the plugin from the runtime's configuration; running pods are not affected
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The binary stays: the runtime calls it once more for each pod that was started with it.")]
 struct UninstallOptions {
-    /// Where the runtime's configuration is
+    /// Directory of the runtime's CNI configuration
     #[arg(long, value_name = "DIR", default_value = CONFIGURATIONS)]
     conf_dir: PathBuf,
 }

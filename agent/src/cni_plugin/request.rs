@@ -74,10 +74,10 @@ pub(super) struct Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum WhenUnknown {
-    /// Nothing, until an agent is there
+    /// Nothing, until an agent runs
     #[default]
     Closed,
-    /// Everything, until an agent is there
+    /// Everything, until an agent runs
     Open,
 }
 

@@ -162,7 +162,10 @@ impl DenyLog {
         line.push(b'\n');
         if let Err(error) = self.output.write(&line) {
             if self.unwritten == 0 {
-                tracing::error!(%error, "the deny log cannot be written; this is told once and counted in metrics");
+                tracing::error!(
+                    %error,
+                    "the deny log cannot be written; logged once, counted in podgate_deny_log_errors_total"
+                );
             }
             self.unwritten += 1;
         }

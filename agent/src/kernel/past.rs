@@ -33,7 +33,7 @@ impl Past {
             match open(layout, timeouts) {
                 Ok(table) => tables.push(table),
                 Err(error) => tracing::warn!(
-                    layout = %layout.display(), "the connections of the agent before cannot be read: {error:#}"
+                    layout = %layout.display(), "cannot read the connections of the previous agent: {error:#}"
                 ),
             }
         }

@@ -140,9 +140,7 @@ impl Kernel {
         };
         let Linked { object, reads_tracking, tells_hooks } = linked(OBJECT, config)?;
         if !reads_tracking {
-            tracing::warn!(
-                "connection tracking cannot be read: what is masqueraded counts as the node's address"
-            );
+            tracing::warn!("connection tracking cannot be read: masqueraded connections count as the node's");
         }
         let mut loader = EbpfLoader::new();
         loader.map_max_entries(FLOWS, flow_sets);

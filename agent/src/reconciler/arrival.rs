@@ -92,7 +92,7 @@ impl Arrival {
         });
         let own = pods.values().flat_map(|pod| &pod.addresses).copied().collect();
         let answered = Answered::read(&own).unwrap_or_else(|error| {
-            tracing::warn!("cannot ask the node's connection tracking: {error:#}");
+            tracing::warn!("cannot read the node's connection tracking: {error:#}");
             Answered::default()
         });
         let bridges = endpoints.veths.values().filter(|veth| veth.master != 0).flat_map(|veth| {
@@ -143,7 +143,7 @@ impl Connections<'_> {
         if sides.len() > MOST_CONNECTIONS {
             tracing::warn!(
                 interface = %self.veth.name, pod = pod(self.veth), connections = sides.len(),
-                "more live connections than are entered: {MOST_CONNECTIONS}"
+                "more existing connections than are taken over: {MOST_CONNECTIONS}"
             );
         }
         // Read before the entries are written: none may come from the future.
@@ -183,6 +183,6 @@ fn pod(veth: &Veth) -> Option<String> {
 fn warn(veth: &Veth, error: &anyhow::Error) {
     tracing::warn!(
         interface = %veth.name, pod = pod(veth), error = format!("{error:#}"),
-        "live connections cannot be read: they are judged as new ones"
+        "existing connections cannot be read: they are evaluated as new"
     );
 }

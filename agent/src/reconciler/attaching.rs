@@ -98,14 +98,14 @@ impl Reconciler {
                 }
             }
             if let Some(entered) = connections.and_then(|mut pod| pod.enter(&mut self.kernel)) {
-                tracing::info!(interface = %veth.name, connections = entered, "live connections go on");
+                tracing::info!(interface = %veth.name, connections = entered, "existing connections taken over");
             }
         }
         if first {
             // And what they have let pass meanwhile: until now both have judged.
             let entered = self.enter_past();
             if matches!(self.kernel.past, Past::Tables(_)) {
-                tracing::info!(connections = entered, "connections of the agent before go on");
+                tracing::info!(connections = entered, "connections of the previous agent taken over");
                 self.kernel.past = Past::Kept;
             }
         }
@@ -117,7 +117,7 @@ impl Reconciler {
         let Kernel { past, maps, .. } = &self.kernel;
         let entered = maps.flows.open().and_then(|flows| past.enter_into(&flows));
         entered.unwrap_or_else(|error| {
-            tracing::warn!("connections of the agent before cannot be taken over: {error:#}");
+            tracing::warn!("cannot take over the connections of the previous agent: {error:#}");
             0
         })
     }

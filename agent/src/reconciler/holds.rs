@@ -54,7 +54,7 @@ impl LongHolds {
             let longest = hold.until.map(|until| until.saturating_duration_since(hold.since).as_secs());
             tracing::warn!(
                 interface = %veth.name, ifindex, pods = names(hold), longest_seconds = longest,
-                "held: an isolated pod may be behind this interface, nothing says yet which pod is"
+                "held: this interface may belong to an isolated pod, and nothing identifies its pod yet"
             );
         }
     }
@@ -71,18 +71,18 @@ impl LongHolds {
         let veth = endpoints.veths.get(&ifindex).filter(|veth| veth.name == *interface);
         match veth.map(|veth| &veth.state) {
             Some(State::Known { pod, .. }) => {
-                tracing::info!(%interface, ifindex, seconds, %pod, "no longer held, its pod is known");
+                tracing::info!(%interface, ifindex, seconds, %pod, "no longer held: its pod is known");
             }
             Some(State::Open) => {
                 self.counts.expired += 1;
                 tracing::warn!(
                     %interface, ifindex, seconds, pods = names(hold),
-                    "no longer held, and free: nothing has said that one of these pods is behind it"
+                    "no longer held, not isolated: nothing identified one of these pods in time"
                 );
             }
             // Held anew, for another reason.
             Some(State::Held) => {}
-            None => tracing::info!(%interface, ifindex, seconds, "no longer held, the interface is gone"),
+            None => tracing::info!(%interface, ifindex, seconds, "no longer held: the interface is gone"),
         }
     }
 }

@@ -192,7 +192,7 @@ impl Reconciler {
                                 ),
                             )),
                             Ok(Order::Missing) => {
-                                tracing::warn!(interface = %veth.name, "somebody took the program away");
+                                tracing::warn!(interface = %veth.name, "the program was detached by somebody else");
                                 *pass = true;
                                 None
                             }

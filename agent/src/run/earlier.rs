@@ -33,7 +33,7 @@ impl Earlier {
         if self.cluster_id.as_ref() != Some(id) {
             match pins.note_cluster_id(id) {
                 Ok(()) => self.cluster_id = Some(id.clone()),
-                Err(error) => tracing::warn!("the cluster is not remembered: {error:#}"),
+                Err(error) => tracing::warn!("cannot remember which cluster this is: {error:#}"),
             }
         }
     }

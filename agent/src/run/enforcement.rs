@@ -250,7 +250,7 @@ impl Enforcement {
         let error = refusal.clone().or_else(|| picture.lacking.first().map(ToString::to_string));
         if let Some(error) = error.as_ref().filter(|error| self.progress.source_error.as_ref() != Some(error))
         {
-            tracing::error!(enforced = refusal.is_none(), "no full picture of the cluster: {error}");
+            tracing::error!(enforced = refusal.is_none(), "no complete state of the cluster: {error}");
         }
         self.progress.source_error = error;
         if refusal.is_none() {
@@ -329,7 +329,7 @@ impl Enforcement {
 /// Programs of an agent with other maps judge no longer. What cannot be removed is tried by the next agent.
 fn retire(predecessors: Predecessors, pins: &Pins) {
     match predecessors.retire(pins) {
-        Ok(links) => tracing::info!(links, "an agent with other maps has left these, they are gone"),
-        Err(error) => tracing::error!("what an agent with other maps has left: {error:#}"),
+        Ok(links) => tracing::info!(links, "removed what an agent with another layout left"),
+        Err(error) => tracing::error!("cannot remove what an agent with another layout left: {error:#}"),
     }
 }

@@ -25,7 +25,7 @@ impl FlowTableMonitor {
             let connections = evicted - self.reported;
             tracing::warn!(
                 connections,
-                "live connections had to leave the flow table for those of other pods: see --flows"
+                "live connections were replaced in the flow table by those of other pods: consider a larger --flows"
             );
             self.reported = evicted;
         }

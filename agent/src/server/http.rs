@@ -46,7 +46,10 @@ impl Http {
     ///
     /// When the address is taken or not this machine's.
     pub async fn bind(address: SocketAddr) -> anyhow::Result<Self> {
-        TcpListener::bind(address).await.map(Self).with_context(|| format!("metrics on {address}"))
+        TcpListener::bind(address)
+            .await
+            .map(Self)
+            .with_context(|| format!("cannot listen on {address} for metrics"))
     }
 
     /// Where it listens: the port that was found when port 0 was asked for.
@@ -82,7 +85,7 @@ impl Http {
                     task::yield_now().await;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "accept");
+                    tracing::warn!(%error, "cannot accept a connection");
                     time::sleep(PAUSE).await;
                 }
             }

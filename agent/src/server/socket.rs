@@ -70,7 +70,7 @@ impl Socket {
                     task::yield_now().await;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, path = %self.path.display(), "accept");
+                    tracing::warn!(%error, path = %self.path.display(), "cannot accept a connection");
                     time::sleep(PAUSE).await;
                 }
             }

@@ -35,7 +35,7 @@ pub fn warn_pods(client: Client, node: &Name) -> mpsc::Sender<PodWarning> {
     tokio::spawn(async move {
         while let Some(PodWarning { pod, note }) = warnings.recv().await {
             if let Err(error) = publish(&client, &recorder, &pod, note).await {
-                tracing::warn!(%pod, error = format!("{error:#}"), "no Event");
+                tracing::warn!(%pod, error = format!("{error:#}"), "cannot write an Event");
             }
         }
     });
