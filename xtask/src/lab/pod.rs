@@ -188,7 +188,7 @@ impl Pod {
     }
 
     /// The id of the pod's sandbox.
-    pub(super) fn container(&self) -> String {
+    pub fn container(&self) -> String {
         format!("{:016x}", fnv(self.name()))
     }
 

@@ -35,6 +35,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("without_an_agent_a_pod_is_held_unless_its_namespace_is_known_to_be_open", without_agent),
     ("without_an_agent_a_pod_on_a_bridge_is_held_too", bridged),
     ("after_a_reboot_every_pod_is_held_until_the_agent_comes", reboot),
+    ("what_is_known_of_a_pod_goes_with_it", forgotten),
+    ("an_interface_that_no_device_of_the_node_is_paired_with_is_passed_over", unpaired),
     ("a_pod_waits_for_its_own_object_when_another_has_had_its_name", renewed),
     ("a_socket_that_a_held_pod_forges_passes_for_no_connection", forged),
     ("the_plugin_stays_in_the_configuration_until_it_is_uninstalled", installed),
@@ -278,6 +280,45 @@ fn forged(lab: &mut Lab) -> Result<()> {
     expect(&pod.place, outside.addresses, &EVERY_KIND, Seen::Blocked)?;
     let arrived = capture.from(&[pod.addresses.v4.into()]);
     ensure!(arrived.is_empty(), "{arrived:?}");
+    Ok(())
+}
+
+/// By DEL, and by GC where DEL was never called.
+fn forgotten(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("n1")?;
+    let _agent = Agent::start(&node, &[])?;
+    let known = || -> Result<usize> { Ok(fs::read_dir(node.directory().join("cni-pods"))?.count()) };
+    let pods = ["x/a", "x/b", "x/c"].map(|name| plugged(&node, name, &[]));
+    let pods = pods.into_iter().collect::<Result<Vec<_>>>()?;
+    pods.iter().try_for_each(Pod::add)?;
+    ensure!(known()? == 3, "{} of 3 pods are known", known()?);
+    let done = |pod: &Pod, command: &str, settings: Value| -> Result<()> {
+        let answer = pod.cni(command, settings)?;
+        ensure!(answer.status.success() && answer.stdout.is_empty(), "{command}: {}", answer.text());
+        Ok(())
+    };
+    let [first, second, _] = &pods[..] else { anyhow::bail!("three pods") };
+    for _ in 0..2 {
+        done(first, "DEL", json!({}))?;
+        ensure!(known()? == 2, "DEL forgets one pod");
+    }
+    let valid = json!([{"containerID": second.container(), "ifname": "eth0"}]);
+    done(second, "GC", json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}))?;
+    ensure!(known()? == 1, "GC forgets what is gone");
+    done(second, "STATUS", json!({"cniVersion": "1.1.0"}))?;
+    done(second, "CHECK", json!({}))
+}
+
+/// It cannot be enforced, which the agent reports; no pod waits for what never comes.
+fn unpaired(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("n1")?;
+    apply(lab.manifests(), "close", CLOSE)?;
+    let _agent = Agent::start(&node, &[])?;
+    let pod = node.pod("x/closed").labels(&[("app", "closed")]).plug()?;
+    node.place.ip(&format!("link del {}\n", pod.host_interface))?;
+    pod.place.ip("link add eth0 type bridge\nlink set eth0 up\n")?;
+    let added = pod.cni("ADD", json!({}))?;
+    ensure!(added.status.success() && added.stderr.contains("not paired"), "{}", added.text());
     Ok(())
 }
 
