@@ -159,7 +159,7 @@ fn hidden(lab: &mut Lab) -> Result<()> {
     let _servers = serve_all(&pod.place)?;
     let _agent = Agent::start(&node, &[])?;
     let warned =
-        |line: &str| line.contains("WARN") && line.contains("x/hidden") && line.contains("live connections");
+        |line: &str| line.contains("WARN") && line.contains("x/hidden") && line.contains("existing connections");
     ensure!(lab.logs().lines().any(warned), "no warning names the pod");
     expect(&outside.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
     ensure!(!pair.hears(BRIEF)?, "its live connection goes on");

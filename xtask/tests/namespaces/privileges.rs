@@ -126,7 +126,7 @@ fn without_sys_admin(lab: &mut Lab) -> Result<()> {
     agent.ready(START)?;
     live.set_read_timeout(Some(BRIEF))?;
     ensure!(say(&cast.stranger.place, &mut live, b"after").is_err(), "the live connection goes on");
-    let named = |line: &str| line.contains("WARN") && line.contains("live connections");
+    let named = |line: &str| line.contains("WARN") && line.contains("existing connections");
     ensure!(lab.logs().lines().any(named), "no warning says so");
     gives_up(&agent, KEPT)?;
     does_its_work(lab, &cast)
