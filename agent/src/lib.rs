@@ -19,6 +19,7 @@ pub mod model;
 mod netlink;
 pub mod options;
 pub mod port_spec;
+mod printable;
 pub mod publisher;
 pub mod reconciler;
 pub mod report;

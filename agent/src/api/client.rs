@@ -12,6 +12,7 @@ use anyhow::{Context, anyhow, bail};
 use serde::de::DeserializeOwned;
 
 use super::{Answer, Ask, PROTOCOL, RELEASE, Request, Response, Speaker};
+use crate::printable::make_printable;
 
 /// An agent that is busy compiling answers late, but not this late.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -83,7 +84,7 @@ pub fn follow<T: DeserializeOwned>(
     lines.get_ref().set_read_timeout(None)?;
     for line in lines.lines() {
         let line = line.with_context(|| format!("the agent on {at}"))?;
-        let item = serde_json::from_str(&line).with_context(|| format!("a line of the agent on {at}"))?;
+        let item = parsed(&line).with_context(|| format!("a line of the agent on {at}"))?;
         if take(item)?.is_break() {
             break;
         }
@@ -97,13 +98,19 @@ fn connect(socket: &Path) -> anyhow::Result<UnixStream> {
         .map_err(|error| anyhow!("no agent answers on {at}: {error} (is `podgate agent` running?)"))
 }
 
+/// What is printed of it must not speak to a terminal.
+fn parsed<T: DeserializeOwned>(line: &str) -> serde_json::Result<T> {
+    let mut value = serde_json::from_str(line)?;
+    make_printable(&mut value);
+    serde_json::from_value(value)
+}
+
 fn read<T: DeserializeOwned>(line: &str, socket: &Path) -> anyhow::Result<T> {
     let at = socket.display();
     let speaker: Speaker =
-        serde_json::from_str(line).with_context(|| format!("what answers on {at} is no podgate agent"))?;
+        parsed(line).with_context(|| format!("what answers on {at} is no podgate agent"))?;
     speaker.check(&format!("the agent on {at}")).map_err(|error| anyhow!(error))?;
-    let response: Response<T> =
-        serde_json::from_str(line).with_context(|| format!("the answer of the agent on {at}"))?;
+    let response: Response<T> = parsed(line).with_context(|| format!("the answer of the agent on {at}"))?;
     match response.answer {
         Answer::Ok(answer) => Ok(answer),
         Answer::Error(error) => Err(anyhow!(error)),

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use crate::{
     model::{Cluster, Name},
+    printable::printable,
     source::decode::Fault,
 };
 
@@ -113,10 +114,7 @@ struct OneLine<'a>(&'a str);
 
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|character| match character.is_control() {
-            true => write!(f, "{}", character.escape_default()),
-            false => write!(f, "{character}"),
-        })
+        f.write_str(&printable(self.0))
     }
 }
 

@@ -28,19 +28,25 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start() -> Self {
+        Self::start_with(str::to_owned)
+    }
+
+    /// With its state changed, as JSON.
+    pub(crate) fn start_with(change: fn(&str) -> String) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("podgate.sock");
         let (stop, stopped) = oneshot::channel();
         let (listening, listens) = std::sync::mpsc::channel();
         let serve = async move {
             let socket = Socket::bind(&path).expect("a new socket");
-            let (_state, snapshots) = watch::channel(Arc::new(snapshot()));
+            let (_state, snapshots) = watch::channel(Arc::new(snapshot(change)));
             let counters =
                 [(Direction::Ingress, Outcome::Denied, 7), (Direction::Egress, Outcome::OwnNode, 0)];
             let counters =
                 counters.map(|(direction, outcome, packets)| Counter { direction, outcome, packets });
             let counted = move || Counted { packets: counters.to_vec(), ..Counted::default() };
-            let policies = serde_json::from_str(&text("policies.json")).expect("the form of policies");
+            let policies =
+                serde_json::from_str(&change(&text("policies.json"))).expect("the form of policies");
             let (_hits, reports) = watch::channel(Arc::new(HitReport { policies, ..HitReport::default() }));
             let (ask, _asked) = mpsc::channel(1);
             // Nobody answers: there is no kernel.
@@ -51,7 +57,7 @@ impl Agent {
                 count_tables: Arc::new(Vec::new),
                 watches: None,
                 hits: HitView::new(reports, ask),
-                observer: observer(),
+                observer: observer(change),
                 inquiries,
                 restarts: TaskRestarts::default(),
             });
@@ -80,8 +86,8 @@ impl Drop for Agent {
     }
 }
 
-fn observer() -> SharedObserver {
-    let flows: Vec<Flow> = serde_json::from_str(&text("flows.json")).expect("the form of flows");
+fn observer(change: fn(&str) -> String) -> SharedObserver {
+    let flows: Vec<Flow> = serde_json::from_str(&change(&text("flows.json"))).expect("the form of flows");
     let mut observer = Observer::new("n1".into(), None);
     flows.into_iter().for_each(|flow| observer.add(flow));
     Arc::new(observer.into())
@@ -92,13 +98,13 @@ fn text(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn snapshot() -> Snapshot {
-    let status: Status = serde_json::from_str(&text("status.json")).expect("the form of a status");
+fn snapshot(change: fn(&str) -> String) -> Snapshot {
+    let status: Status = serde_json::from_str(&change(&text("status.json"))).expect("the form of a status");
     Snapshot {
         // Ages grow from then on; not in these tests, however slow.
         taken: Instant::now() + Duration::from_secs(3600),
         status,
-        endpoints: serde_json::from_str(&text("endpoints.json")).expect("the form of endpoints"),
+        endpoints: serde_json::from_str(&change(&text("endpoints.json"))).expect("the form of endpoints"),
         interfaces: BTreeMap::new(),
         cluster: manifests::read(&[Path::new(&directory()).join("shop.yaml")]).cluster,
     }

@@ -1,12 +1,14 @@
 //! One copy of each name, each label set and each list of named ports: the pods of a large cluster repeat a few thousand of them.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, HashSet},
     sync::Arc,
 };
 
-use crate::model::{Labels, Name, NamedPort};
+use crate::{
+    model::{Labels, Name, NamedPort},
+    printable::printable,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Interner {
@@ -15,28 +17,9 @@ pub(super) struct Interner {
     ports: HashSet<Arc<[NamedPort]>>,
 }
 
-/// A name as it is kept: what is printed of it later must not speak to a terminal or look like something else. No valid
-/// name or label holds a character that is escaped, nor a backslash.
-pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    let is_bad = |character: char| {
-        character.is_control()
-            || matches!(character, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(is_bad) {
-        return text.into();
-    }
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match is_bad(character) {
-            true => escaped.extend(character.escape_default()),
-            false => escaped.push(character),
-        }
-    }
-    escaped.into()
-}
-
 impl Interner {
     pub(super) fn name(&mut self, text: &str) -> Name {
+        // No valid name or label holds a character that is escaped, nor a backslash.
         let text = &*printable(text);
         if let Some(name) = self.names.get(text) {
             return name.clone();

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::model::{Labels, NAMESPACE_NAME_LABEL, Name, ObjectName};
+use crate::{
+    model::{Labels, NAMESPACE_NAME_LABEL, Name, ObjectName},
+    printable::printable,
+};
 
 use super::{
     Place,
     field::{Field, Object, Reported, quoted},
-    intern::{Interner, printable},
+    intern::Interner,
     kind::{Kind, ObjectId},
     syntax,
 };
