@@ -102,6 +102,7 @@ impl Scale {
                 ready: true,
                 serving: true,
                 terminating: false,
+                hints: None,
             };
             let app = pod.labels["app"].clone();
             backends.entry((pod.name.namespace.clone(), app)).or_default().push(endpoint);

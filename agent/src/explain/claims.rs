@@ -59,7 +59,11 @@ const fn is_by_policy(side: &Side) -> bool {
         | Reason::NoRuleMatches
         | Reason::ClusterPolicyAccepts
         | Reason::ClusterPolicyDenies => true,
-        Reason::NotAPod | Reason::Itself | Reason::OwnNode | Reason::NoBackend => false,
+        Reason::NotAPod
+        | Reason::Itself
+        | Reason::OwnNode
+        | Reason::NoBackend
+        | Reason::TranslatedElsewhere => false,
     }
 }
 

@@ -33,7 +33,7 @@ pub struct BadEnd(String);
 pub enum Unanswerable {
     #[error("{0}: a service opens no connections, ask about the pods behind it")]
     FromService(End),
-    #[error("no service {0}: it does not exist, or it has no cluster address and names lead to its pods")]
+    #[error("no service {0}: it does not exist, or it is only a name for something elsewhere")]
     NoSuchService(ObjectName),
     #[error("{to} has no port {port}")]
     NoServicePort { to: End, port: PortSpec },

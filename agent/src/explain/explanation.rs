@@ -120,6 +120,8 @@ pub enum Reason {
     ClusterPolicyDenies,
     /// Deny: the service has no endpoint that the client could be led to.
     NoBackend,
+    /// Allow, as far as this part of the way goes: another node has the address, and the client's policies see that node.
+    TranslatedElsewhere,
 }
 
 /// One policy and what its rules say.
@@ -286,7 +288,8 @@ impl Reason {
             | Self::Undecided
             | Self::OwnNode
             | Self::RuleMatches
-            | Self::ClusterPolicyAccepts => Verdict::Allow,
+            | Self::ClusterPolicyAccepts
+            | Self::TranslatedElsewhere => Verdict::Allow,
             Self::NoRuleMatches | Self::ClusterPolicyDenies | Self::NoBackend => Verdict::Deny,
         }
     }
@@ -305,6 +308,9 @@ impl fmt::Display for Reason {
             Self::ClusterPolicyAccepts => "a cluster-wide policy accepts",
             Self::ClusterPolicyDenies => "a cluster-wide policy denies",
             Self::NoBackend => "the service leads nowhere from there",
+            Self::TranslatedElsewhere => {
+                "judged where it leaves the client, by the address of the other node"
+            }
         })
     }
 }

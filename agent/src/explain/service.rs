@@ -1,6 +1,7 @@
 //! A service at the far end: each backend that the client may be led to is explained as a destination of its own.
 //!
-//! A service is named, or the destination is an address and a port at which one answers for this client.
+//! A service is named, or the destination is an address and a port at which one answers for this client: where the client
+//! is, or on the node that has the address. The name of a headless service stands for its endpoints.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -12,53 +13,136 @@ use super::{
     to_itself,
 };
 use crate::{
-    model::{Cluster, Front, Name, ObjectName, Proxy, Service, ServicePort},
+    model::{Cluster, Front, Name, Proxy, Service, ServicePort},
     port_spec::{Port, PortSpec},
 };
+
+/// The label of a node that topology hints are about.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// A port of a service, and how the client came to it.
 struct Entrance<'a> {
     service: &'a Service,
     port: &'a ServicePort,
     front: Front,
-    /// Which of its families the question is about.
-    families: Families,
-}
-
-#[derive(Clone, Copy)]
-struct Families {
-    v4: bool,
-    v6: bool,
+    /// The addresses and the number at which the client asks for it.
+    addresses: Vec<IpAddr>,
+    number: u16,
 }
 
 /// `None` when no service answers at the destination.
 pub(super) fn explain(cluster: &Cluster, question: &Question) -> Result<Option<Explanation>, Unanswerable> {
     let from = Party::resolve(cluster, &question.from)?;
-    let entrance = match &question.to {
-        End::Service(name) => Some(named(cluster, name, question)?),
-        End::Pod(_) | End::Node(_) | End::Address(_) => {
-            let to = Party::resolve(cluster, &question.to)?;
-            at(cluster, from.node(), &to.addresses, &question.port)
+    if let End::Service(name) = &question.to {
+        let service = cluster.services.get(name).ok_or_else(|| Unanswerable::NoSuchService(name.clone()))?;
+        let number = |port: u16| match question.port.port {
+            Port::Number(number) => number,
+            Port::Name(_) => port,
+        };
+        if service.proxy == Proxy::Headless {
+            let ends = headless(cluster, service, question);
+            return explain_ends(cluster, question, &from, ends, None).map(Some);
         }
-    };
-    let Some(entrance) = entrance else { return Ok(None) };
-    let backends = backends(cluster, &from, &entrance).into_iter().map(|(address, number)| {
-        let port = PortSpec { protocol: question.port.protocol, port: Port::Number(number) };
-        to_itself(cluster, &Question { from: question.from.clone(), to: End::Address(address), port })
-    });
-    let backends: Vec<Explanation> = backends.collect::<Result<_, _>>()?;
+        let entrance = named(service, question)?;
+        let ends = ends(cluster, from.node(), &[&entrance]);
+        return explain_ends(cluster, question, &from, ends, Some(number(entrance.port.number))).map(Some);
+    }
+    let to = Party::resolve(cluster, &question.to)?;
+    let entrances = at(cluster, from.node(), &to.addresses, &question.port);
+    if !entrances.is_empty() {
+        let ends = ends(cluster, from.node(), &entrances.iter().collect::<Vec<_>>());
+        return explain_ends(cluster, question, &from, ends, None).map(Some);
+    }
+    match to.node().filter(|node| to.policed().is_none() && from.node() != Some(node)) {
+        Some(node) => elsewhere(cluster, question, &from, node, &to.addresses),
+        None => Ok(None),
+    }
+}
+
+/// A connection that ends at one of several addresses and ports.
+fn explain_ends(
+    cluster: &Cluster,
+    question: &Question,
+    from: &Party<'_>,
+    ends: BTreeSet<(IpAddr, u16)>,
+    number: Option<u16>,
+) -> Result<Explanation, Unanswerable> {
+    let has = |v6| from.addresses.iter().any(|address| address.is_ipv6() == v6);
+    let ends = ends.into_iter().filter(|(address, _)| has(address.is_ipv6()));
+    let backends = ends.map(|end| to_itself(cluster, &towards(question, question.from.clone(), end)));
+    let backends = backends.collect::<Result<_, _>>()?;
+    Ok(together_with(cluster, question, from, backends, number))
+}
+
+/// The question of another end, and of this destination.
+fn towards(question: &Question, from: End, (address, number): (IpAddr, u16)) -> Question {
+    let port = PortSpec { protocol: question.port.protocol, port: Port::Number(number) };
+    Question { from, to: End::Address(address), port }
+}
+
+/// A port of a node that the client is not on: its own policies see the node's address, and the node leads it on, under
+/// its own address where the backend is elsewhere.
+fn elsewhere(
+    cluster: &Cluster,
+    question: &Question,
+    from: &Party<'_>,
+    node: &Name,
+    addresses: &[IpAddr],
+) -> Result<Option<Explanation>, Unanswerable> {
+    let entrances = at(cluster, Some(node), addresses, &question.port);
+    let entrances: Vec<&Entrance<'_>> = entrances.iter().collect();
+    if entrances.is_empty() {
+        return Ok(None);
+    }
+    let has = |v6| from.addresses.iter().any(|address| address.is_ipv6() == v6);
+    let mut backends = vec![to_itself(cluster, question)?];
+    let ends = ends(cluster, Some(node), &entrances);
+    let mut reached = false;
+    for end in ends.into_iter().filter(|(address, _)| has(address.is_ipv6())) {
+        let behind = End::Address(end.0);
+        let is_there = Party::resolve(cluster, &behind)?.node() == Some(node);
+        let own = addresses.iter().find(|own| own.is_ipv6() == end.0.is_ipv6());
+        let source = match own {
+            Some(own) if !is_there => End::Address(*own),
+            _ => question.from.clone(),
+        };
+        let mut backend = to_itself(cluster, &towards(question, source, end))?;
+        backend.egress = Side::without_policies(Reason::TranslatedElsewhere);
+        backend.verdict = backend.ingress.verdict;
+        backends.push(backend);
+        reached = true;
+    }
+    let mut explanation = together_with(cluster, question, from, backends, None);
+    if !reached {
+        explanation.verdict = Verdict::Deny;
+        explanation.ingress = nowhere(false);
+    }
+    Ok(Some(explanation))
+}
+
+/// All of them must be allowed, and there must be one.
+fn together_with(
+    cluster: &Cluster,
+    question: &Question,
+    from: &Party<'_>,
+    backends: Vec<Explanation>,
+    number: Option<u16>,
+) -> Explanation {
     let allowed = !backends.is_empty() && backends.iter().all(|backend| backend.verdict == Verdict::Allow);
     let isolated =
         from.policed().is_some_and(|pod| cluster.isolating(pod, Direction::Egress).next().is_some());
-    Ok(Some(Explanation {
+    let mut numbers: Vec<u16> = match (&question.port.port, number) {
+        (_, Some(number)) | (&Port::Number(number), None) => vec![number],
+        (Port::Name(_), None) => backends.iter().flat_map(|backend| &backend.numbers).copied().collect(),
+    };
+    numbers.sort_unstable();
+    numbers.dedup();
+    Explanation {
         verdict: Verdict::from_allowed(allowed),
         from: question.from.clone(),
         to: question.to.clone(),
         port: question.port.clone(),
-        numbers: match question.port.port {
-            Port::Number(number) => vec![number],
-            Port::Name(_) => vec![entrance.port.number],
-        },
+        numbers,
         from_pod: from.behind_address(),
         to_pod: None,
         pairs: backends.iter().flat_map(|backend| &backend.pairs).copied().collect(),
@@ -67,16 +151,10 @@ pub(super) fn explain(cluster: &Cluster, question: &Question) -> Result<Option<E
         backends: Some(backends),
         unenforced: Vec::new(),
         kernel: None,
-    }))
+    }
 }
 
-fn named<'a>(
-    cluster: &'a Cluster,
-    name: &ObjectName,
-    question: &Question,
-) -> Result<Entrance<'a>, Unanswerable> {
-    let service = cluster.services.get(name).filter(|service| service.proxy != Proxy::Headless);
-    let service = service.ok_or_else(|| Unanswerable::NoSuchService(name.clone()))?;
+fn named<'a>(service: &'a Service, question: &Question) -> Result<Entrance<'a>, Unanswerable> {
     let is_asked = |port: &&ServicePort| {
         port.protocol == question.port.protocol
             && match &question.port.port {
@@ -88,53 +166,88 @@ fn named<'a>(
         to: question.to.clone(),
         port: question.port.clone(),
     })?;
-    let families = Families { v4: service.has_family(false), v6: service.has_family(true) };
-    Ok(Entrance { service, port, front: Front::Cluster, families })
+    Ok(Entrance {
+        service,
+        port,
+        front: Front::Cluster,
+        addresses: service.cluster_addresses.clone(),
+        number: port.number,
+    })
 }
 
-/// The service that answers at these addresses for a client of `node`.
+/// The services that answer at these addresses for a client of `node`. An address may be claimed by several; but a cluster
+/// address is its own service's.
 fn at<'a>(
     cluster: &'a Cluster,
     node: Option<&Name>,
     addresses: &[IpAddr],
     asked: &PortSpec,
-) -> Option<Entrance<'a>> {
-    let Port::Number(number) = asked.port else { return None };
+) -> Vec<Entrance<'a>> {
+    let Port::Number(number) = asked.port else { return Vec::new() };
     let own = node.map(|node| node_addresses(cluster, node)).unwrap_or_default();
-    let front = |service: &Service, port: &ServicePort, address: &IpAddr| {
-        if service.cluster_addresses.contains(address) && port.number == number {
-            Some(Front::Cluster)
-        } else if service.external_addresses.contains(address) && port.number == number
-            || own.contains(address) && port.node_port == Some(number)
-        {
-            Some(Front::External)
-        } else {
-            None
-        }
+    let entrances = |front,
+                     is_there: &dyn Fn(&Service, &ServicePort, &IpAddr) -> bool|
+     -> Vec<Entrance<'a>> {
+        let services = cluster.services.values().filter(|service| service.proxy != Proxy::Headless);
+        let ports = services.flat_map(|service| service.ports.iter().map(move |port| (&**service, port)));
+        let ports = ports.filter(|(_, port)| port.protocol == asked.protocol);
+        let found = ports.filter_map(|(service, port)| {
+            let is_served =
+                |address: &&IpAddr| service.has_family(address.is_ipv6()) && is_there(service, port, address);
+            let addresses: Vec<IpAddr> = addresses.iter().filter(is_served).copied().collect();
+            (!addresses.is_empty()).then_some(Entrance { service, port, front, addresses, number })
+        });
+        found.collect()
     };
-    cluster.services.values().find_map(|service| {
-        let ports = service.ports.iter().filter(|port| port.protocol == asked.protocol);
-        ports.into_iter().find_map(|port| {
-            let has = |v6| addresses.iter().any(|address| address.is_ipv6() == v6) && service.has_family(v6);
-            let families = Families { v4: has(false), v6: has(true) };
-            let front = addresses.iter().find_map(|address| front(service, port, address))?;
-            (families.v4 || families.v6).then_some(Entrance { service, port, front, families })
-        })
+    let found = entrances(Front::Cluster, &|service, port, address| {
+        service.cluster_addresses.contains(address) && port.number == number
+    });
+    if !found.is_empty() {
+        return found;
+    }
+    entrances(Front::External, &|service, port, address| {
+        service.external_addresses.contains(address) && port.number == number
+            || own.contains(address) && port.node_port == Some(number)
     })
 }
 
-/// Of the families that the client has. One whose node is not known comes from outside, by an external address.
-fn backends(cluster: &Cluster, from: &Party<'_>, entrance: &Entrance<'_>) -> BTreeSet<(IpAddr, u16)> {
-    let Entrance { service, port, front, families } = entrance;
-    let (front, node) = match from.node() {
-        Some(node) => (*front, node.clone()),
-        None => (Front::External, Name::from("")),
-    };
-    let has = |v6| from.addresses.iter().any(|address| address.is_ipv6() == v6);
-    let families = [(false, families.v4), (true, families.v6)].into_iter();
-    let families = families.filter(|(v6, is_asked)| *is_asked && has(*v6));
+/// Where connections of clients of `node` end. Where the client's node is not known, it comes from outside, by an external
+/// address. What another proxy than kube-proxy does with the address is not known, so it is one of the ends.
+fn ends(cluster: &Cluster, node: Option<&Name>, entrances: &[&Entrance<'_>]) -> BTreeSet<(IpAddr, u16)> {
     let slices = cluster.slices_by_service();
-    families.flat_map(|(v6, _)| slices.backends(service, port, front, v6, &node)).collect()
+    let zone = node.and_then(|node| cluster.nodes.get(node)?.labels.get(ZONE));
+    let outside = Name::from("");
+    let mut ends = BTreeSet::new();
+    for Entrance { service, port, front, addresses, number } in entrances {
+        let (front, node) = node.map_or((Front::External, &outside), |node| (*front, node));
+        for v6 in [false, true].into_iter().filter(|v6| addresses.iter().any(|at| at.is_ipv6() == *v6)) {
+            ends.extend(match service.proxy {
+                Proxy::KubeProxy => slices.preferred(service, port, front, v6, node, zone),
+                Proxy::Other | Proxy::Headless => slices.all(service, port, v6),
+            });
+        }
+        if service.proxy == Proxy::Other {
+            ends.extend(addresses.iter().map(|address| (*address, *number)));
+        }
+    }
+    ends
+}
+
+/// Nothing is translated: a number is the endpoints' own, a name has the number that they give it.
+fn headless(cluster: &Cluster, service: &Service, question: &Question) -> BTreeSet<(IpAddr, u16)> {
+    let slices = cluster.slices_by_service();
+    let mut ends = BTreeSet::new();
+    for (endpoint, ports) in slices.headless(service) {
+        match &question.port.port {
+            Port::Number(number) => ends.extend([(endpoint.address, *number)]),
+            Port::Name(name) => {
+                let ports = ports.iter().filter(|port| port.name == *name);
+                let ports = ports.filter(|port| port.protocol == question.port.protocol);
+                ends.extend(ports.filter_map(|port| Some((endpoint.address, port.number?))));
+            }
+        }
+    }
+    ends
 }
 
 /// What one end says of all backends; the first denial gives the reason.

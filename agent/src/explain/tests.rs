@@ -449,7 +449,7 @@ fn a_question_that_has_no_answer_says_why() {
             "x/a",
             "x/svc:web",
             "TCP/80",
-            "no service x/web: it does not exist, or it has no cluster address and names lead to its pods",
+            "no service x/web: it does not exist, or it is only a name for something elsewhere",
         ),
     ] {
         assert_eq!(ask(&cluster(vec![]), from, to, port).unwrap_err().to_string(), message);

@@ -81,6 +81,15 @@ pub struct SliceEndpoint {
     pub ready: bool,
     pub serving: bool,
     pub terminating: bool,
+    /// Most endpoints have none.
+    pub hints: Option<Box<Hints>>,
+}
+
+/// For the clients of which zones and nodes an endpoint is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    pub zones: Vec<Name>,
+    pub nodes: Vec<Name>,
 }
 
 /// Which kind of address or port a client sent to.

@@ -1,9 +1,9 @@
 //! Where services lead: the model's choice of backends, and `explain`, are what the specification says, on generated
 //! clusters.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use podgate::model::{Cluster, Front, Service, ServicePort};
+use podgate::model::{Cluster, Front, Proxy, Service, ServicePort};
 use proptest::{prelude::*, sample, test_runner::TestCaseError};
 use serde_json::Value;
 
@@ -70,8 +70,15 @@ fn explain_agrees((objects, layout): &Sample) -> Result<(), TestCaseError> {
             let question = Question { from: from.clone(), to: Party::Address(address), protocol, port };
             prop_assert_eq!(explained(&picture.cluster, &question), expected, "{}", question);
         }
-        let with_addresses = |service: &&Arc<Service>| !service.cluster_addresses.is_empty();
-        for service in picture.cluster.services.values().filter(with_addresses) {
+        // By the addresses of any node: most of these ports are at another one.
+        for to in NODES.into_iter().flat_map(|node| destinations(objects, node)) {
+            let Destination { address, protocol, port } = to;
+            let question = Question { from: from.clone(), to: Party::Address(address), protocol, port };
+            let seen = explained(&picture.cluster, &question);
+            prop_assert_eq!(seen, question.is_allowed(objects), "{}", question);
+        }
+        // Headless ones have no address of their own.
+        for service in picture.cluster.services.values() {
             for port in &service.ports {
                 let to = Party::Service {
                     namespace: service.name.namespace.to_string(),
@@ -87,16 +94,28 @@ fn explain_agrees((objects, layout): &Sample) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// `None` when no service answers there.
+/// `None` when no service answers there. Several may: a cluster address is its own service's, others are a union.
 fn chosen(cluster: &Cluster, node: &str, asked: &Destination) -> Option<BTreeSet<(IpAddr, u16)>> {
-    let (service, port, front) = cluster.services.values().find_map(|service| {
-        service
-            .ports
-            .iter()
-            .find_map(|port| Some((service, port, front(cluster, node, service, port, asked)?)))
-    })?;
+    let ports =
+        cluster.services.values().flat_map(|service| service.ports.iter().map(move |port| (service, port)));
+    let mut found: Vec<_> = ports
+        .filter_map(|(service, port)| Some((service, port, front(cluster, node, service, port, asked)?)))
+        .collect();
+    if found.iter().any(|(.., front)| *front == Front::Cluster) {
+        found.retain(|(.., front)| *front == Front::Cluster);
+    }
     let slices = cluster.slices_by_service();
-    Some(slices.backends(service, port, front, asked.address.is_ipv6(), &node.into()))
+    let zone = cluster.nodes.get(node).and_then(|node| node.labels.get("topology.kubernetes.io/zone"));
+    let v6 = asked.address.is_ipv6();
+    let ends = found.iter().flat_map(|(service, port, front)| match service.proxy {
+        Proxy::Other => {
+            let all = slices.all(service, port, v6);
+            all.into_iter().chain([(asked.address, asked.port)]).collect::<BTreeSet<_>>()
+        }
+        Proxy::KubeProxy | Proxy::Headless => slices.preferred(service, port, *front, v6, &node.into(), zone),
+    });
+    let ends = ends.collect();
+    (!found.is_empty()).then_some(ends)
 }
 
 fn front(

@@ -177,9 +177,14 @@ fn namespace((name, labels): (&&str, Option<Value>)) -> Option<Value> {
 fn node(name: &str, address: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": name, "labels": {"team": LABEL_VALUES[usize::from(name == "n2")], "kubernetes.io/hostname": name}},
+        "metadata": {"name": name, "labels": {"team": LABEL_VALUES[usize::from(name == "n2")], "kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone(name)}},
         "status": {"addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]},
     })
+}
+
+/// Each node is in one of its own.
+fn zone(node: &str) -> String {
+    format!("zone-of-{node}")
 }
 
 /// Objects that must not change any verdict: other kinds, and a namesake of another API group.

@@ -222,6 +222,7 @@ impl World {
                     ready: true,
                     serving: true,
                     terminating: false,
+                    hints: None,
                 };
                 let slice = EndpointSlice {
                     name: slice_name.clone(),

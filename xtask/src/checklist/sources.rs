@@ -20,13 +20,14 @@ pub(super) struct Sources {
 }
 
 /// Programs of tests, the directory of their sources, and the module that it is.
-const PROGRAMS: [(&str, &str, &str); 8] = [
+const PROGRAMS: [(&str, &str, &str); 9] = [
     ("agent", "agent/src", ""),
     ("common", "common/src", ""),
     ("xtask", "xtask/src", ""),
     ("differential", "agent/tests/differential", ""),
     ("differential", "agent/tests/oracle", "oracle"),
     ("packets", "agent/tests/packets", ""),
+    ("verbs", "agent/tests/verbs", ""),
     ("namespaces", "xtask/tests/namespaces", ""),
     ("apiserver", "xtask/tests/apiserver", ""),
 ];

@@ -7,7 +7,8 @@ use super::*;
 use crate::{
     explain::{self, tests::*},
     model::{
-        EndpointSlice, NetworkPolicy, Peer, Peers, PortRule, Ports, Proxy, Selector, SliceEndpoint, SlicePort,
+        EndpointSlice, NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Proxy, Selector,
+        SliceEndpoint, SlicePort,
     },
 };
 
@@ -39,6 +40,7 @@ fn cluster_with_services(policies: Vec<NetworkPolicy>) -> Cluster {
                 ready: true,
                 serving: true,
                 terminating: false,
+                hints: None,
             })
             .into(),
     };
@@ -87,7 +89,7 @@ fn a_service_leads_to_the_backends_that_its_client_may_be_given() {
     let both: &[&str] = &["10.0.0.2 TCP/8080 allow", "10.0.0.3 TCP/8080 allow"];
     let six: &[&str] = &["fd00::2 TCP/8080 allow", "fd00::3 TCP/8080 allow"];
     let all: &[&str] = &[both[0], both[1], six[0], six[1]];
-    let table: [(&str, &str, &str, Option<&[&str]>); 21] = [
+    let table: [(&str, &str, &str, Option<&[&str]>); 20] = [
         ("x/a", "x/svc:web", "TCP/80", Some(all)),
         ("x/a", "x/svc:web", "TCP/http", Some(all)),
         ("y/v4", "x/svc:web", "TCP/80", Some(both)),
@@ -105,8 +107,6 @@ fn a_service_leads_to_the_backends_that_its_client_may_be_given() {
         ("x/a", "198.51.100.2", "TCP/80", Some(both)),
         ("x/a", "192.168.0.1", "TCP/30080", Some(both)),
         ("x/a", "node/n1", "TCP/30080", Some(all)),
-        // Translated there, not here.
-        ("x/a", "node/n2", "TCP/30080", None),
         ("x/a", "10.96.0.1", "TCP/81", None),
         ("x/a", "10.96.0.1", "UDP/80", None),
         ("x/a", "x/b", "TCP/8080", None),
@@ -126,6 +126,23 @@ fn a_service_leads_to_the_backends_that_its_client_may_be_given() {
             "{from} {to} {port}"
         );
     }
+}
+
+#[test]
+fn a_node_port_of_another_node_is_judged_there_and_leads_on_under_its_address() {
+    let answer =
+        |policies, from| ask(&cluster_with_services(policies), from, "node/n2", "TCP/30080").unwrap();
+    let open = answer(vec![], "x/a");
+    assert_eq!(open.verdict, Verdict::Allow);
+    let backends = open.backends.unwrap();
+    let ends: Vec<String> = backends.iter().map(|it| format!("{} {} {}", it.from, it.to, it.port)).collect();
+    // x/b is on n1, y/c on n2 itself.
+    let expected = ["x/a node/n2 TCP/30080", "192.168.0.2 10.0.0.2 TCP/8080", "x/a 10.0.0.3 TCP/8080"];
+    assert_eq!(ends.iter().filter(|end| !end.contains("fd00")).collect::<Vec<_>>(), expected);
+    assert!(backends[1..].iter().all(|it| it.egress.reason == Reason::TranslatedElsewhere));
+    // Egress to the backends alone does not reach the node.
+    let closed = answer(only_to("backend", 8080), "x/a");
+    assert_eq!((closed.verdict, closed.egress.reason), (Verdict::Deny, Reason::NoRuleMatches));
 }
 
 #[test]
@@ -214,7 +231,7 @@ fn what_is_no_service_or_no_port_of_it_is_said() {
         (
             "y/svc:web",
             "TCP/80",
-            "no service y/web: it does not exist, or it has no cluster address and names lead to its pods",
+            "no service y/web: it does not exist, or it is only a name for something elsewhere",
         ),
     ] {
         assert_eq!(ask(&cluster, "x/a", to, port).unwrap_err().to_string(), message);

@@ -1,8 +1,8 @@
 //! Where kube-proxy leads a client of a service.
 //!
 //! In: a service's slices, and who asks. Out: the set that one backend is picked from. The rules are those of
-//! kube-proxy's `pkg/proxy/{topology,endpointslicecache}.go`. Topology hints are left out, so the set may be
-//! larger than kube-proxy's: a verdict on all of it is a verdict on any part.
+//! kube-proxy's `pkg/proxy/{topology,endpointslicecache}.go`. Topology hints narrow the set for who asks for that; a
+//! verdict on all of it is a verdict on any part.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{EndpointSlice, Front, Proxy, Service, ServicePort, SliceEndpoint};
+use super::{EndpointSlice, Front, Hints, Proxy, Service, ServicePort, SliceEndpoint, SlicePort};
 use crate::model::{Cluster, Name, ObjectName};
 
 /// The slices of each service.
@@ -60,6 +60,45 @@ impl SlicesByService<'_> {
             }
         }
         if ready.is_empty() { leaving } else { ready }
+    }
+
+    /// The same, less what topology hints rule out for clients of the node, which is in `zone`.
+    pub fn preferred(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+        front: Front,
+        v6: bool,
+        node: &Name,
+        zone: Option<&Name>,
+    ) -> BTreeSet<(IpAddr, u16)> {
+        let ready: Vec<_> =
+            self.endpoints(service, port, v6).filter(|(endpoint, _)| endpoint.ready).collect();
+        // Hints count when every endpoint has one and some endpoint is for this place.
+        let hinted = |names: fn(&Hints) -> &[Name], here: Option<&Name>| {
+            let names_of = |endpoint: &SliceEndpoint| -> Vec<Name> {
+                endpoint.hints.as_deref().map(|hints| names(hints).to_vec()).unwrap_or_default()
+            };
+            let all = ready.iter().all(|(endpoint, _)| !names_of(endpoint).is_empty());
+            let is_for_here =
+                |endpoint: &SliceEndpoint| here.is_some_and(|here| names_of(endpoint).contains(here));
+            let chosen = ready.iter().filter(|(endpoint, _)| is_for_here(endpoint));
+            let chosen: BTreeSet<_> = chosen.map(|(endpoint, number)| (endpoint.address, *number)).collect();
+            Some(chosen).filter(|chosen| all && !chosen.is_empty())
+        };
+        let local_only = service.internal_local && front == Front::Cluster;
+        let by_hints =
+            || hinted(|hints| &hints.nodes, Some(node)).or_else(|| hinted(|hints| &hints.zones, zone));
+        let chosen = if local_only { None } else { by_hints() };
+        chosen.unwrap_or_else(|| self.backends(service, port, front, v6, node))
+    }
+
+    /// The ready endpoints of a headless service, which its name stands for; by the name of a port also their numbers.
+    pub fn headless(&self, service: &Service) -> Vec<(&SliceEndpoint, &[SlicePort])> {
+        let slices = self.0.get(&service.name).into_iter().flatten();
+        let endpoints =
+            slices.flat_map(|slice| slice.endpoints.iter().map(|endpoint| (endpoint, &*slice.ports)));
+        endpoints.filter(|(endpoint, _)| endpoint.ready).collect()
     }
 
     /// All endpoints of a port, whatever their conditions and wherever they are: what may be chosen at another time or by

@@ -1,11 +1,11 @@
 //! EndpointSlices: the addresses and ports behind a service.
 //!
 //! The rules are those of Kubernetes' `pkg/apis/discovery/{v1/defaults,validation/validation}.go`, and what
-//! kube-proxy takes an absent condition for. Zones and hints are left out: they only narrow its choice.
+//! kube-proxy takes an absent condition for. Zones are left out: hints are made of them.
 
 use std::net::IpAddr;
 
-use crate::model::{EndpointSlice, Labels, ObjectName, Proxy, SliceEndpoint, SlicePort};
+use crate::model::{EndpointSlice, Hints, Labels, Name, ObjectName, Proxy, SliceEndpoint, SlicePort};
 
 use super::{
     Decoded, address,
@@ -74,7 +74,25 @@ fn endpoint(field: &Field<'_>, family: Family, names: &mut Interner) -> Result<S
         ready: condition("ready", true)?,
         serving: condition("serving", true)?,
         terminating: condition("terminating", false)?,
+        hints: hints(&object.get("hints"), names),
     })
+}
+
+/// Hints only narrow a choice: one that cannot be read is none.
+fn hints(field: &Field<'_>, names: &mut Interner) -> Option<Box<Hints>> {
+    let object = field.object().ok()?;
+    let mut listed = |name: &'static str| -> Vec<Name> {
+        let field = object.get(name);
+        let items = field.items().into_iter().flatten();
+        let found = items.filter_map(|item| {
+            let item = item.object().ok()?;
+            let name = item.get("name");
+            name.optional_text().ok().flatten().map(|name| names.name(name))
+        });
+        found.collect()
+    };
+    let hints = Hints { zones: listed("forZones"), nodes: listed("forNodes") };
+    (hints != Hints::default()).then(|| hints.into())
 }
 
 fn slice_ports(field: &Field<'_>, names: &mut Interner) -> Vec<SlicePort> {

@@ -25,7 +25,18 @@ pub(super) struct Service {
     backing: Backing,
     /// The fields of `spec` that are taken as they stand.
     options: Value,
+    outside: Outside,
+}
+
+/// What is about other addresses than its own, and about who leads there.
+#[derive(Clone, Copy, Debug)]
+struct Outside {
     has_external_ip: bool,
+    /// The place of the service whose cluster addresses this one claims as external ones.
+    claims: Option<usize>,
+    /// Another proxy than kube-proxy serves it.
+    is_foreign: bool,
+    hints: Hints,
     balancer_mode: Option<&'static str>,
 }
 
@@ -67,6 +78,16 @@ enum Backing {
     ByHand(Vec<Endpoint>),
 }
 
+/// What topology hints its endpoints have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hints {
+    None,
+    Zones,
+    /// An endpoint in two has none.
+    SomeZones,
+    Nodes,
+}
+
 /// An endpoint without a pod behind it that the controller knows of.
 #[derive(Clone, Debug)]
 struct Endpoint {
@@ -96,28 +117,17 @@ pub(super) fn service() -> impl Strategy<Value = Service> {
     ];
     let backing =
         prop_oneof![3 => Just(Backing::Selector), 2 => vec(endpoint(), 0..=8).prop_map(Backing::ByHand)];
-    (
-        0..PODS,
-        form,
-        families,
-        vec(port(), 1..=3),
-        backing,
-        options(),
-        prop::bool::weighted(0.2),
-        sample::select(&[None, Some("VIP"), Some("Proxy")][..]),
+    (0..PODS, form, families, vec(port(), 1..=3), backing, options(), outside()).prop_map(
+        |(model, form, families, ports, backing, options, outside)| Service {
+            model,
+            form,
+            families,
+            ports: without_doubles(ports),
+            backing,
+            options,
+            outside,
+        },
     )
-        .prop_map(|(model, form, families, ports, backing, options, has_external_ip, balancer_mode)| {
-            Service {
-                model,
-                form,
-                families,
-                ports: without_doubles(ports),
-                backing,
-                options,
-                has_external_ip,
-                balancer_mode,
-            }
-        })
 }
 
 /// Each service, and its slices.
@@ -164,9 +174,18 @@ impl Service {
             Form::LoadBalancer => spec["type"] = json!("LoadBalancer"),
             Form::ExternalName => spec["type"] = json!("ExternalName"),
         }
-        if self.has_external_ip {
-            spec["externalIPs"] =
-                json!([format!("198.51.100.{}", slot + 1), format!("2001:db8:1::{:x}", slot + 1)]);
+        let mut external = Vec::new();
+        if self.outside.has_external_ip {
+            external.extend([format!("198.51.100.{}", slot + 1), format!("2001:db8:1::{:x}", slot + 1)]);
+        }
+        if let Some(other) = self.outside.claims {
+            external.extend([format!("10.96.0.{}", other + 1), format!("fd96::{:x}", other + 1)]);
+        }
+        if !external.is_empty() {
+            spec["externalIPs"] = json!(external);
+        }
+        if self.outside.is_foreign {
+            metadata["labels"] = json!({"service.kubernetes.io/service-proxy-name": "another"});
         }
         if matches!(self.backing, Backing::Selector) {
             spec["selector"] = first_label(model).unwrap_or_else(|| json!({"app": "a"}));
@@ -176,7 +195,7 @@ impl Service {
         let mut object = json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec});
         if self.form == Form::LoadBalancer {
             let mut balancer = json!({"ip": format!("198.51.100.{}", slot + 101)});
-            set(&mut balancer, "ipMode", self.balancer_mode.map(Value::from));
+            set(&mut balancer, "ipMode", self.outside.balancer_mode.map(Value::from));
             object["status"]["loadBalancer"]["ingress"] = json!([balancer, {"hostname": "balancer.example"}]);
         }
         object
@@ -232,6 +251,29 @@ fn without_doubles(ports: Vec<Port>) -> Vec<Port> {
         }
     }
     kept
+}
+
+fn outside() -> impl Strategy<Value = Outside> {
+    let hints = prop_oneof![
+        6 => Just(Hints::None),
+        2 => Just(Hints::Zones),
+        1 => Just(Hints::SomeZones),
+        1 => Just(Hints::Nodes),
+    ];
+    (
+        prop::bool::weighted(0.2),
+        option::weighted(0.2, 0..3_usize),
+        prop::bool::weighted(0.1),
+        hints,
+        sample::select(&[None, Some("VIP"), Some("Proxy")][..]),
+    )
+        .prop_map(|(has_external_ip, claims, is_foreign, hints, balancer_mode)| Outside {
+            has_external_ip,
+            claims,
+            is_foreign,
+            hints,
+            balancer_mode,
+        })
 }
 
 fn options() -> impl Strategy<Value = Value> {

@@ -3,7 +3,7 @@
 //! A service's own address and port match nothing in a policy: what counts is the endpoint that was chosen, after the
 //! translation and before any masquerading, as the rules of kube-proxy have it that stand before those of policies.
 //! Quoted sentences are those of the API documentation (`core/v1/types.go`, `discovery/v1/types.go`).
-//! The objects are valid ones. Left out: hints, which only leave some of the endpoints out.
+//! The objects are valid ones.
 
 #[cfg(test)]
 mod tests;
@@ -65,10 +65,19 @@ pub(crate) fn backends(
     client: &Party,
     destination: &Destination,
 ) -> Option<BTreeSet<Backend>> {
-    let node = node_of(objects, client);
-    let listener = listeners(objects, node).find(|listener| listener.at == *destination)?;
-    let chosen = endpoints(objects, &listener, node).into_iter();
+    let chosen = led_to(objects, node_of(objects, client), destination)?.into_iter();
     Some(chosen.map(|(address, port)| judge(objects, client, address, &destination.protocol, port)).collect())
+}
+
+/// Where a node leads what goes to an address and port: several services may claim one. "Services cluster IPs are assigned
+/// by the control plane, and each is unique": it is its own service's alone.
+fn led_to(objects: &[Value], node: &str, destination: &Destination) -> Option<BTreeSet<(IpAddr, u16)>> {
+    let mut found: Vec<_> = listeners(objects, node).filter(|listener| listener.at == *destination).collect();
+    if found.iter().any(|listener| listener.front == Front::ClusterIp) {
+        found.retain(|listener| listener.front == Front::ClusterIp);
+    }
+    (!found.is_empty())
+        .then(|| found.iter().flat_map(|listener| endpoints(objects, listener, node)).collect())
 }
 
 /// Whether a client may open a connection, whichever of the destination's addresses and of the endpoints are chosen.
@@ -88,18 +97,80 @@ pub(super) fn allowed(
         Party::Pod { .. } => Vec::new(),
     };
     let sources = ends(objects, client);
+    if let Party::Service { namespace, name } = to {
+        let service = object::service(objects, namespace, name);
+        if service["spec"]["clusterIP"] == "None" {
+            return Some(headless_allowed(objects, client, service, protocol, port));
+        }
+    }
     let answers: Vec<_> = addresses
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|address| sources.iter().any(|source| source.address.is_ipv4() == address.is_ipv4()))
         .filter_map(|address| {
             backends(objects, client, &Destination { address, protocol: protocol.into(), port })
         })
         .collect();
     if answers.is_empty() && !matches!(to, Party::Service { .. }) {
-        return None;
+        return at_another_node(objects, client, &addresses, protocol, port);
     }
     let mut found = answers.iter().flatten().peekable();
     Some(found.peek().is_some() && found.all(|backend| backend.egress && backend.ingress))
+}
+
+/// Its name stands for the addresses of its ready endpoints, and nothing is translated.
+fn headless_allowed(objects: &[Value], client: &Party, service: &Value, protocol: &str, port: u16) -> bool {
+    let endpoints = slices_of(objects, service).flat_map(|slice| items(&slice["endpoints"]));
+    let addresses = endpoints.filter(|endpoint| is_ready(endpoint)).filter_map(address_of);
+    let sources = ends(objects, client);
+    let mut found = addresses
+        .filter(|address| sources.iter().any(|source| source.address.is_ipv4() == address.is_ipv4()))
+        .map(|address| judge(objects, client, address, protocol, port))
+        .peekable();
+    found.peek().is_some() && found.all(|backend| backend.egress && backend.ingress)
+}
+
+/// A node port of a node that the client is not on: the client's policies see the node's address. The node leads it on, and
+/// to an endpoint that is not its own under its own address, so that replies come back through it.
+fn at_another_node(
+    objects: &[Value],
+    client: &Party,
+    addresses: &[IpAddr],
+    protocol: &str,
+    port: u16,
+) -> Option<bool> {
+    let node = addresses.iter().find_map(|address| object::node_with(objects, address))?;
+    if node == node_of(objects, client) {
+        return None;
+    }
+    let sources = ends(objects, client);
+    let mut is_served = false;
+    let mut backends = Vec::new();
+    for &address in addresses {
+        let destination = Destination { address, protocol: protocol.into(), port };
+        let Some(chosen) = led_to(objects, node, &destination) else { continue };
+        is_served = true;
+        if !sources.iter().any(|source| source.address.is_ipv4() == address.is_ipv4()) {
+            continue;
+        }
+        for (end, number) in chosen {
+            let pod = object::pods(objects).find(|pod| {
+                object::is_alive(pod)
+                    && !object::on_host_network(pod)
+                    && object::addresses(pod).contains(&end)
+            });
+            let its_node = pod.map_or_else(|| object::node_with(objects, &end), object::node_of);
+            let source = if its_node == Some(node) { client.clone() } else { Party::Address(address) };
+            backends.push(judge(objects, &source, end, protocol, number).ingress);
+        }
+    }
+    let towards_node = || {
+        addresses.iter().all(|address| {
+            let of_family = sources.iter().any(|source| source.address.is_ipv4() == address.is_ipv4());
+            !of_family || judge(objects, client, *address, protocol, port).egress
+        })
+    };
+    is_served.then(|| towards_node() && !backends.is_empty() && backends.iter().all(|allowed| *allowed))
 }
 
 /// Empty when it has none, or none that is known.
@@ -189,8 +260,9 @@ fn endpoints(objects: &[Value], listener: &Listener<'_>, node: &str) -> BTreeSet
     // "internalTrafficPolicy describes how nodes distribute service traffic they receive on the ClusterIP. If set to
     // "Local", the proxy will assume that pods only want to talk to endpoints of the service on the same node as the
     // pod, dropping the traffic if there are no local endpoints."
-    let is_local_alone =
-        listener.front == Front::ClusterIp && listener.service["spec"]["internalTrafficPolicy"] == "Local";
+    let is_local_alone = !is_foreign(listener.service)
+        && listener.front == Front::ClusterIp
+        && listener.service["spec"]["internalTrafficPolicy"] == "Local";
     let all = slices_of(objects, listener.service).flat_map(|slice| {
         let numbers = numbers(slice, listener.port);
         let endpoints = items(&slice["endpoints"]).iter();
@@ -205,9 +277,40 @@ fn endpoints(objects: &[Value], listener: &Listener<'_>, node: &str) -> BTreeSet
         let usable = candidates.iter().filter(|(endpoint, _, _)| is_usable(endpoint));
         usable.map(|(_, address, number)| (*address, *number)).collect()
     };
+    // Nobody knows which endpoints another proxy chooses, and whether it is there.
+    if is_foreign(listener.service) {
+        return those(|_| true).into_iter().chain([(listener.at.address, listener.at.port)]).collect();
+    }
+    // "hints describes how this endpoint is to be consumed": those for the client's node, else those for its zone, when all
+    // ready ones have such hints and some is for the client.
+    let zone = object::nodes(objects)
+        .find(|object| name_of(object) == node)
+        .and_then(|node| label(node, "topology.kubernetes.io/zone"));
+    for (list, here) in [("forNodes", Some(node)), ("forZones", zone)] {
+        let ready: Vec<_> = candidates.iter().filter(|(endpoint, ..)| is_ready(endpoint)).collect();
+        let hints = |endpoint: &Value| -> Vec<String> {
+            let names = items(&endpoint["hints"][list]).iter();
+            names.filter_map(|hint| hint["name"].as_str().map(ToOwned::to_owned)).collect()
+        };
+        let all_hinted = ready.iter().all(|(endpoint, ..)| !hints(endpoint).is_empty());
+        let for_here = |endpoint: &Value| hints(endpoint).iter().any(|name| Some(&**name) == here);
+        let chosen: BTreeSet<_> = ready
+            .iter()
+            .filter(|(endpoint, ..)| for_here(endpoint))
+            .map(|(_, address, number)| (*address, *number))
+            .collect();
+        if !is_local_alone && all_hinted && !chosen.is_empty() {
+            return chosen;
+        }
+    }
     // KEP-1669: endpoints that are serving and terminating are for when no endpoint is ready.
     let ready = those(is_ready);
     if ready.is_empty() { those(is_leaving) } else { ready }
+}
+
+/// "service.kubernetes.io/service-proxy-name": kube-proxy leaves it to another one.
+fn is_foreign(service: &Value) -> bool {
+    label(service, "service.kubernetes.io/service-proxy-name").is_some()
 }
 
 fn slices_of<'a>(objects: &'a [Value], service: &'a Value) -> impl Iterator<Item = &'a Value> {

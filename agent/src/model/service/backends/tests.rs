@@ -18,7 +18,7 @@ fn endpoint(text: &str) -> SliceEndpoint {
         "serving" => (false, true, false),
         other => panic!("no state {other:?}"),
     };
-    SliceEndpoint { address: address.parse().unwrap(), node, ready, serving, terminating }
+    SliceEndpoint { address: address.parse().unwrap(), node, ready, serving, terminating, hints: None }
 }
 
 fn slice(

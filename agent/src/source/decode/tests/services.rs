@@ -5,7 +5,7 @@ mod slices;
 use podgate_common::Protocol;
 
 use super::*;
-use crate::model::{Proxy, ServicePort, SliceEndpoint, SlicePort};
+use crate::model::{Hints, Proxy, ServicePort, SliceEndpoint, SlicePort};
 
 /// As `kubectl get -o yaml` prints one, with every field that matters and many that do not.
 pub(super) fn full_service() -> Value {
@@ -112,6 +112,7 @@ fn a_service_and_its_slice_are_read_as_the_api_server_prints_them() {
             ready: true,
             serving: true,
             terminating: false,
+            hints: Some(Box::new(Hints { zones: vec!["a".into()], nodes: vec![] })),
         }],
     };
     assert_eq!(objects, [Decoded::Service(service), Decoded::Slice(slice)]);

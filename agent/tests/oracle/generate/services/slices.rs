@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{
-    super::{NODES, set},
-    Backing, Endpoint, Families, Family, Form, Port, Service, Target,
+    super::{NODES, set, zone},
+    Backing, Endpoint, Families, Family, Form, Hints, Port, Service, Target,
 };
 
 impl Service {
@@ -16,14 +16,21 @@ impl Service {
             Families::V6 => &[Family::V6],
             Families::Dual | Families::DualV6First => &[Family::V4, Family::V6],
         };
-        match &self.backing {
+        let mut slices = match &self.backing {
             // There is nothing to select for a name.
             Backing::Selector if self.form == Form::ExternalName => Vec::new(),
             Backing::Selector => {
                 families.iter().flat_map(|family| self.controlled(service, *family, pods)).collect()
             }
             Backing::ByHand(endpoints) => self.by_hand(service, endpoints),
+        };
+        for slice in &mut slices {
+            let endpoints = slice["endpoints"].as_array_mut().into_iter().flatten();
+            for (index, endpoint) in endpoints.enumerate() {
+                set(endpoint, "hints", self.outside.hints.of(index));
+            }
         }
+        slices
     }
 
     /// One slice for each set of port numbers that the pods give, at least one.
@@ -101,6 +108,19 @@ impl Service {
         (named["ports"], named["endpoints"]) =
             (ports.clone().into(), json!([{"addresses": ["elsewhere.example"]}]));
         vec![of_family(Family::V4), of_family(Family::V6), named]
+    }
+}
+
+impl Hints {
+    /// Of the endpoint at this place of its slice.
+    fn of(self, index: usize) -> Option<Value> {
+        let node = NODES[index % NODES.len()].0;
+        match self {
+            Self::None => None,
+            Self::SomeZones if index % 2 == 1 => None,
+            Self::Zones | Self::SomeZones => Some(json!({"forZones": [{"name": zone(node)}]})),
+            Self::Nodes => Some(json!({"forNodes": [{"name": node}]})),
+        }
     }
 }
 

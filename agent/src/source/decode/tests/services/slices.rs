@@ -46,6 +46,7 @@ fn an_endpoint_has_its_first_address_and_what_is_unknown_of_it_means_that_it_is_
         ready,
         serving,
         terminating,
+        hints: None,
     };
     let first = json!(["10.0.0.1"]);
     let table = [
