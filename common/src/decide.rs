@@ -28,10 +28,12 @@ mod sender;
 mod wire;
 
 use dhcp::note_request;
+pub use egress::by_egress;
 use egress::egress;
 use encapsulation::{is_tunnelled, may_be_tunnelled};
 pub use established::{is_established, is_established_at_sight};
 use fragments::{recall_ports, remember_ports};
+pub use ingress::by_policy;
 use ingress::{ingress, may_send};
 use origin::origin;
 use sender::Sender;
@@ -130,7 +132,20 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
             }
         }
     }
-    answer(packet, scratch, hook, tables)
+    scratch.question.outcome = answer(packet, scratch, hook, tables);
+    enter(scratch, tables)
+}
+
+/// Enters a connection that passes and has no entry yet, or another one.
+///
+/// After the functions that judge it have returned, as the kernel has 512 bytes of stack for all that call one another.
+#[inline(always)]
+fn enter<T: Tables>(scratch: &Scratch, tables: &T) -> Outcome {
+    let Scratch { lookup, question: Question { entry, outcome, enters, is_closed, .. }, .. } = scratch;
+    if forget(enters) && !tables.put_flow(lookup, entry) && forget(is_closed) {
+        return Outcome::FlowTable;
+    }
+    forget(outcome)
 }
 
 /// The entry of a connection that a packet opens at this hook.
@@ -144,7 +159,7 @@ fn opened(source_is_low: bool, now: u32, hook: &Hook) -> Flow {
     Flow { client_if, server_if, via, client_epoch: 0, server_epoch: 0, last: now, seen }
 }
 
-/// Judges one side of a connection, and enters the connection when it passes.
+/// Judges one side of a connection, and says whether it is to be entered.
 ///
 /// A function of its own in the kernel too: the stack of the fast path stays small.
 #[inline(never)]
@@ -153,6 +168,7 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
     let Scratch { headers, judged, question, .. } = scratch;
     let side = question.side;
     judged.direction = side;
+    question.enters = false;
     let tuple = &if question.from_client { headers.tuple } else { headers.tuple.reversed() };
     let epoch = tables.epoch();
     let outcome = match side {
@@ -180,10 +196,11 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
     {
         return outcome;
     }
-    let Scratch { lookup, question: Question { entry, .. }, .. } = scratch;
+    let Question { entry, enters, is_closed, .. } = &mut scratch.question;
     entry.seen = entry.seen.with(Seen::DEFERRED, matches!(outcome, Outcome::Deferred));
-    let closed = endpoint.is_closed(Direction::Egress) || endpoint.is_closed(Direction::Ingress);
-    if !tables.put_flow(lookup, entry) && closed { Outcome::FlowTable } else { outcome }
+    *is_closed = endpoint.is_closed(Direction::Egress) || endpoint.is_closed(Direction::Ingress);
+    *enters = true;
+    outcome
 }
 
 /// An ICMP error passes when it speaks of a connection that was judged here, to the one who sent the quoted packet.

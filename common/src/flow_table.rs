@@ -230,7 +230,7 @@ impl FlowSet {
                     return true;
                 }
             }
-            Self::find_elsewhere(set, lookup)
+            find_elsewhere(set, lookup)
         }
     }
 
@@ -264,40 +264,6 @@ impl FlowSet {
             };
             (read_volatile(tag(set, way)) == before).then_some((known, found))
         }
-    }
-
-    /// Looks at all ways, and waits for one that is being written.
-    ///
-    /// # Safety
-    ///
-    /// As above.
-    #[inline(never)]
-    unsafe fn find_elsewhere(set: *mut Self, lookup: &mut Lookup) -> bool {
-        lookup.way = 0;
-        // SAFETY: the caller's.
-        unsafe {
-            for way in 1..=WAYS {
-                if (read_volatile(tag(set, way)) ^ lookup.tag) & (HASH | USED) == 0 {
-                    lookup.way = way;
-                    break;
-                }
-            }
-            let way = lookup.way();
-            if way == 0 {
-                return false;
-            }
-            for _ in 0..READS {
-                let before = Self::settled(set, way);
-                if (before ^ lookup.tag) & (HASH | USED | BUSY) != 0 || !holds(entry(set, way), &lookup.key) {
-                    return false;
-                }
-                lookup.copy(set, way);
-                if read_volatile(tag(set, way)) == before {
-                    return true;
-                }
-            }
-        }
-        false
     }
 
     /// A way's tag, after a while if it is being written now.
@@ -379,6 +345,46 @@ impl FlowSet {
         }
         None
     }
+}
+
+/// Looks at all ways, and waits for one that is being written. In the kernel, a function that the verifier checks once.
+///
+/// # Safety
+///
+/// `lookup` can be written, and as for [`FlowSet::find`].
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
+unsafe extern "C" fn find_elsewhere(set: *mut FlowSet, lookup: *mut Lookup) -> bool {
+    // The verifier insists that this is asked.
+    if set.is_null() || lookup.is_null() {
+        return false;
+    }
+    // SAFETY: the caller's.
+    unsafe {
+        let lookup = &mut *lookup;
+        lookup.way = 0;
+        for way in 1..=WAYS {
+            if (read_volatile(tag(set, way)) ^ lookup.tag) & (HASH | USED) == 0 {
+                lookup.way = way;
+                break;
+            }
+        }
+        let way = lookup.way();
+        if way == 0 {
+            return false;
+        }
+        for _ in 0..READS {
+            let before = FlowSet::settled(set, way);
+            if (before ^ lookup.tag) & (HASH | USED | BUSY) != 0 || !holds(entry(set, way), &lookup.key) {
+                return false;
+            }
+            lookup.copy(set, way);
+            if read_volatile(tag(set, way)) == before {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// Whether an entry is this connection's.

@@ -43,7 +43,7 @@ pub use config::{
     COUNTERS, Config, EVENT_BYTES, Eviction, HookMark, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TALLIES,
     MAX_TUNNEL_PORTS, Sockets, Tracking, Untold, counter, kernel_function,
 };
-pub use decide::{decide, decide_on_wire, is_established, is_established_at_sight};
+pub use decide::{by_egress, by_policy, decide, decide_on_wire, is_established, is_established_at_sight};
 pub use endpoint::{Endpoint, EndpointState, NODE, OTHER_NODE};
 pub use event::{FlowEvent, Judged, Tally, TallyKey};
 pub use flow::{

@@ -40,6 +40,10 @@ pub(crate) struct Question {
     pub(crate) is_judged: bool,
     /// The answer.
     pub(crate) outcome: Outcome,
+    /// Whether the connection gets the entry.
+    pub(crate) enters: bool,
+    /// Whether the pod is isolated in any direction, so that nothing passes which cannot be entered.
+    pub(crate) is_closed: bool,
 }
 
 impl Scratch {
@@ -58,6 +62,8 @@ impl Scratch {
             from_client: false,
             is_judged: false,
             outcome: Outcome::Held,
+            enters: false,
+            is_closed: true,
         },
     };
 

@@ -1,8 +1,8 @@
 //! What a decision looks up: keys and values of the compiled tables, and the trait that reads them.
 
 use crate::{
-    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Known, Lookup, PolicyId, Ports,
-    Protocol, Reach, Seen, ServiceId, Slot, Timeout,
+    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Judged, Known, Lookup, Outcome,
+    PolicyId, Ports, Protocol, Reach, Seen, ServiceId, Slot, Timeout, Tuple, by_egress, by_policy,
 };
 
 /// Verdict bits in one row.
@@ -189,6 +189,22 @@ pub trait Tables {
     fn passes_masqueraded(&self) -> bool;
     /// Whether encapsulated packets of pods to nodes pass (`--allow-encapsulation`).
     fn passes_encapsulation(&self) -> bool;
+
+    /// [`by_policy`]: where the tables are the kernel's, in a function that its verifier checks once.
+    fn by_policy(&self, peer: &Address, tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged) -> Outcome
+    where
+        Self: Sized,
+    {
+        by_policy(peer, tuple, endpoint, judged, self)
+    }
+
+    /// [`by_egress`], in the same way.
+    fn by_egress(&self, tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged) -> Outcome
+    where
+        Self: Sized,
+    {
+        by_egress(tuple, endpoint, judged, self)
+    }
 }
 
 /// The verdict of one policy: identity x port class -> one bit.

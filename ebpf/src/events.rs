@@ -18,10 +18,29 @@ use crate::{
 };
 
 /// Tells of a new connection, or of a packet that is dropped.
-///
-/// A function of its own in the kernel too: the stack of the decision stays small.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn tell(scratch: &Scratch, outcome: Outcome) {
+    // SAFETY: a reference is valid to be read from.
+    unsafe { tell_of(scratch, outcome) };
+}
+
+/// A global function (see [`crate::global`]); it returns what verifiers want to see, a number.
+///
+/// # Safety
+///
+/// `scratch` can be read.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tell_of(scratch: *const Scratch, outcome: Outcome) -> u32 {
+    if !scratch.is_null() {
+        // SAFETY: the caller's.
+        count_and_tell(unsafe { &*scratch }, outcome);
+    }
+    0
+}
+
+#[inline(always)]
+fn count_and_tell(scratch: &Scratch, outcome: Outcome) {
     let key = TallyKey::new(&scratch.judged, outcome);
     let known = TALLIES.get_ptr_mut(key).or_else(|| new_tally(key, scratch.charged_to(&Maps)));
     let Some(tally) = known else { return count_untold(Untold::Tally) };

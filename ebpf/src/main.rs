@@ -12,6 +12,7 @@
 mod atomic;
 mod config;
 mod events;
+mod global;
 mod kernel;
 mod maps;
 mod skb;

@@ -4,13 +4,14 @@ use core::mem::offset_of;
 
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
 use podgate_common::{
-    Address, ClassId, Config, Endpoint, Entered, Eviction, Flow, FlowKey, FlowSet, Found, FragmentKey,
-    Holder, IdentityId, JIFFIES_PER_TICK, Known, Lookup, NODE, OTHER_NODE, Pace, Ports, Protocol, Reach, Row,
-    RowKey, Seen, ServiceId, ServiceKey, Share, Slot, Spot, Tables, Timeout, Timeouts, Untold,
+    Address, ClassId, Config, Endpoint, Flow, FlowKey, FlowSet, Found, FragmentKey, IdentityId,
+    JIFFIES_PER_TICK, Judged, Known, Lookup, NODE, OTHER_NODE, Outcome, Ports, Protocol, Reach, Row, RowKey,
+    Seen, ServiceId, ServiceKey, Share, Slot, Spot, Tables, Timeout, Tuple, Untold,
 };
 
 use crate::atomic::Bpf;
 use crate::config::{ConfiguredSeed, config, wide};
+use crate::global::{enter_flow, judge_destination, judge_peer};
 use crate::maps::{
     self, ADDRESSES, ENDPOINTS, EPOCH, FLOWS, FRAGMENTS, OWNERS, PORTS, PREFIXES, ROWS, SERVICES,
     TUNNEL_PORTS,
@@ -109,25 +110,8 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn put_flow(&self, lookup: &Lookup, flow: &Flow) -> bool {
-        let Some(set) = FLOWS.get_ptr_mut(lookup.set()) else { return false };
-        let timeouts = Timeouts {
-            tcp: config!(timeouts.tcp),
-            tcp_half: config!(timeouts.tcp_half),
-            stream: config!(timeouts.stream),
-            unreplied: config!(timeouts.unreplied),
-            refresh: config!(timeouts.refresh),
-        };
-        let Some(share) = maps::share(flow.charged_to()) else { return false };
-        // SAFETY: an element lives until the program ends (RCU). What CPUs write at the same time counts once.
-        let opened = unsafe { (*share).flows.count(flow.last, Pace::SECONDS * timeouts.refresh) };
-        let pace = Pace { opened, sets: config!(flow_sets) };
-        // SAFETY: as above.
-        let entered =
-            unsafe { FlowSet::put::<Bpf>(set.cast(), lookup, flow, &timeouts, Holder::Program, pace) };
-        if let Some(eviction) = entered.and_then(Eviction::of) {
-            maps::count_eviction(eviction);
-        }
-        !matches!(entered, None | Some(Entered::Refused))
+        // SAFETY: references are valid to be read from.
+        unsafe { enter_flow(lookup, flow) }
     }
 
     #[inline(always)]
@@ -194,5 +178,17 @@ impl Tables for Maps {
     #[inline(always)]
     fn passes_encapsulation(&self) -> bool {
         config!(encapsulation) != 0
+    }
+
+    #[inline(always)]
+    fn by_policy(&self, peer: &Address, tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged) -> Outcome {
+        // SAFETY: references are valid to be read from, and this one to be written to.
+        unsafe { judge_peer(peer, tuple, endpoint, judged) }
+    }
+
+    #[inline(always)]
+    fn by_egress(&self, tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged) -> Outcome {
+        // SAFETY: as above.
+        unsafe { judge_destination(tuple, endpoint, judged) }
     }
 }

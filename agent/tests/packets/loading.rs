@@ -15,13 +15,10 @@ use crate::translated::helper_calls;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
-/// The verifier gives up at a million. A quarter of them is the choice of who leaves a full set of the flow table: it counts
-/// for each way how many the same veth has, and that once for each state in which the verifier comes to it. Others find out
-/// who has sent what has no ingress interface, walk over the options of messages between neighbours, and ask what the
-/// policy denies on an address of the node's own before a service that claims it.
-const MAX_VERIFIED: u32 = 160_000;
+/// The verifier gives up at a million. What is called from many places is a global function, which it walks over once.
+const MAX_VERIFIED: u32 = 60_000;
 /// Older ones are less clever: that of Linux 6.1 walks over a sixth more.
-const MAX_VERIFIED_BEFORE: u32 = 190_000;
+const MAX_VERIFIED_BEFORE: u32 = 75_000;
 /// The first release that counts as new here. From it on, the verifier inlines look-ups in arrays of each CPU.
 const NEW: KernelVersion = KernelVersion::new(6, 10, 0);
 

@@ -29,13 +29,13 @@ pub(super) fn egress<T: Tables>(
     }
     judged.policy = endpoint.egress;
     *enforced =
-        if endpoint.egress.isolates() { by_egress(tuple, endpoint, judged, tables) } else { Outcome::Free };
+        if endpoint.egress.isolates() { tables.by_egress(tuple, endpoint, judged) } else { Outcome::Free };
     let outcome = forget(enforced);
     if !endpoint.audit_egress.isolates() || !outcome.passes() || matches!(outcome, Outcome::Deferred) {
         return outcome;
     }
     judged.policy = endpoint.audit_egress;
-    match by_egress(tuple, endpoint, judged, tables) {
+    match tables.by_egress(tuple, endpoint, judged) {
         Outcome::Denied => Outcome::WouldDeny,
         // Told of where the backend is known.
         Outcome::Deferred => Outcome::Deferred,
@@ -48,9 +48,9 @@ pub(super) fn egress<T: Tables>(
 
 /// What a policy says of a connection that its pod opens.
 ///
-/// A function of its own in the kernel too: it is asked once more for policies in audit mode.
-#[inline(never)]
-fn by_egress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged, tables: &T) -> Outcome {
+/// Asked by way of [`Tables::by_egress`].
+#[inline(always)]
+pub fn by_egress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged, tables: &T) -> Outcome {
     // Two booleans: a number that is not there when the address has no owner would be kept all the same, and the
     // verifier refuses to see it stored.
     let (to_node, to_itself) = match tables.owner(&tuple.destination) {

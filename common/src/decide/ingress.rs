@@ -45,12 +45,12 @@ pub(super) fn ingress<T: Tables>(
     } else if sender.masqueraded && tables.passes_masqueraded() {
         Outcome::Masqueraded
     } else {
-        by_policy(&sender.address, tuple, endpoint, judged, tables)
+        tables.by_policy(&sender.address, tuple, endpoint, judged)
     };
     let audited = endpoint.audit_ingress;
     if audited.isolates() && outcome.passes() && !matches!(outcome, Outcome::Masqueraded) {
         let enforced = core::mem::replace(&mut judged.policy, audited);
-        if by_policy(&sender.address, tuple, endpoint, judged, tables).passes() {
+        if tables.by_policy(&sender.address, tuple, endpoint, judged).passes() {
             judged.policy = enforced;
         } else {
             outcome = Outcome::WouldDeny;
@@ -108,7 +108,7 @@ fn against_backend<T: Tables>(
 ) -> Option<Outcome> {
     let denies = |judged: &mut Judged, policy: PolicyId| {
         judged.policy = policy;
-        policy.isolates() && !by_policy(&tuple.destination, tuple, endpoint, judged, tables).passes()
+        policy.isolates() && !tables.by_policy(&tuple.destination, tuple, endpoint, judged).passes()
     };
     if denies(judged, endpoint.egress) {
         Some(Outcome::DeniedBackend)
@@ -120,8 +120,10 @@ fn against_backend<T: Tables>(
 }
 
 /// What the policy of `judged` says of a peer; what the peer and the port are to it is noted there.
-#[inline(never)]
-fn by_policy<T: Tables>(
+///
+/// Asked by way of [`Tables::by_policy`].
+#[inline(always)]
+pub fn by_policy<T: Tables>(
     peer: &Address,
     tuple: &Tuple,
     endpoint: &Endpoint,

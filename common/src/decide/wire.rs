@@ -3,7 +3,7 @@
 //! `from_pod` has let these packets out without knowing the backend. Whatever else leaves the node passes.
 
 use super::{
-    NODE, Sender,
+    NODE, Sender, enter,
     fragments::{recall_ports, remember_ports},
     is_alive, may_send, origin,
 };
@@ -64,7 +64,7 @@ pub fn decide_on_wire<T: Tables>(
         let isolated = tables.endpoint(sender.pod).egress.isolates();
         return isolated.then_some(Outcome::Fragment);
     }
-    let outcome = connection(&sender, packet, scratch, tables);
+    let outcome = connection(&sender, packet, scratch, tables).map(|()| enter(scratch, tables));
     if matches!(kind, Kind::FirstFragment) && outcome.is_none_or(Outcome::passes) {
         remember_ports(scratch, tables);
     }
@@ -101,16 +101,17 @@ fn related<T: Tables>(via: u32, packet: &impl Packet, scratch: &mut Scratch, tab
     Some(Outcome::Denied)
 }
 
-/// A packet of a connection that an isolated pod of this node takes part in.
+/// A packet of a connection that an isolated pod of this node takes part in. What comes of it stands in the question then;
+/// `None`: nothing, it was judged before.
 #[inline(never)]
 fn connection<T: Tables>(
     sender: &Sender,
     packet: &impl Packet,
     scratch: &mut Scratch,
     tables: &T,
-) -> Option<Outcome> {
+) -> Option<()> {
     let Scratch { headers, tracked, judged, lookup, original, question, .. } = scratch;
-    let Question { entry, is_judged, outcome, .. } = question;
+    let Question { entry, is_judged, outcome, enters, is_closed, .. } = question;
     lookup.turn_to(&headers.tuple);
     let source_is_low = lookup.source_is_low();
     let found = tables.flow(lookup);
@@ -148,11 +149,8 @@ fn connection<T: Tables>(
     } else if let Some(against) = may_send(sender, &headers.tuple, headers.segment, entry, judged, tables) {
         *outcome = against;
     }
-    let outcome = forget(outcome);
-    if !outcome.passes() {
-        return Some(outcome);
-    }
-    Some(if tables.put_flow(lookup, entry) || !isolated { outcome } else { Outcome::FlowTable })
+    (*enters, *is_closed) = (forget(outcome).passes(), isolated);
+    Some(())
 }
 
 /// Whether the connection, before its addresses were rewritten, was judged by `from_pod` alone.
