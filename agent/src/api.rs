@@ -13,15 +13,15 @@ mod unenforced;
 use std::{fmt, net::IpAddr};
 
 pub use client::{ask, follow, try_ask};
-pub use counters::{Counted, Counter, Evictions, Lost};
-pub use flows::{Flow, FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowVerdict, protocol_name};
+pub use counters::{Counter, Evictions, KernelCounters, Lost};
+pub use flows::{FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowRecord, FlowVerdict, protocol_name};
 pub use latency::{Bucket, Latency};
 use podgate_common::{Direction, Outcome};
 pub use policies::{Drops, Hits, Mode, PolicyReport, PolicyStatus, RuleHits};
 use serde::{Deserialize, Serialize};
 pub use unenforced::{Holds, UnenforcedPod};
 
-use crate::{explain::End, port_spec::PortSpec, source::manifests::Change};
+use crate::{explain::EndpointRef, port_spec::PortSpec, source::manifests::Change};
 
 /// Raised with every change that an older side would misread.
 pub const PROTOCOL: u32 = 2;
@@ -29,7 +29,7 @@ pub const PROTOCOL: u32 = 2;
 /// What every request and every response has, of whatever protocol. It is read first, so that one of another protocol
 /// is told from one that is broken.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Speaker {
+pub struct PeerVersion {
     pub version: u32,
     #[serde(default)]
     pub podgate: String,
@@ -38,7 +38,7 @@ pub struct Speaker {
 /// This program.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
-impl Speaker {
+impl PeerVersion {
     /// One line that says what to do, unless both speak the same protocol. `role`: who the speaker is, as in
     /// `the agent`.
     ///
@@ -97,8 +97,8 @@ pub enum Ask {
     },
     /// Answered by [`crate::explain::Explanation`].
     Explain {
-        from: End,
-        to: End,
+        from: EndpointRef,
+        to: EndpointRef,
         port: PortSpec,
         /// What is changed in the cluster before the answer.
         #[serde(default, skip_serializing_if = "Change::is_empty")]
@@ -127,12 +127,12 @@ pub struct Response<T> {
     #[serde(default)]
     pub podgate: String,
     #[serde(flatten)]
-    pub answer: Answer<T>,
+    pub answer: Reply<T>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Answer<T> {
+pub enum Reply<T> {
     Ok(T),
     /// One line.
     Error(String),
@@ -156,7 +156,7 @@ pub struct Status {
     pub holds: Holds,
     pub policies: usize,
     /// Raised by one after each published change.
-    pub epoch: u32,
+    pub revision: u32,
     /// From a source to the kernel.
     #[serde(default)]
     pub latency: Latency,
@@ -221,9 +221,9 @@ pub struct ObjectCounts {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointCounts {
-    pub known: usize,
-    pub held: usize,
-    pub open: usize,
+    pub identified: usize,
+    pub pending: usize,
+    pub unmanaged: usize,
 }
 
 /// How full a table of the kernel is.
@@ -245,11 +245,11 @@ pub struct EndpointStatus {
     pub interface: String,
     pub ifindex: u32,
     pub addresses: Vec<IpAddr>,
-    pub state: EndpointState,
+    pub state: ReportedState,
     pub ingress: Isolation,
     pub egress: Isolation,
-    /// Since when it is judged as it is.
-    pub epoch: u32,
+    /// Since when it is evaluated as it is.
+    pub revision: u32,
     /// Why its pod is not enforced though it should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unenforced: Option<String>,
@@ -257,13 +257,13 @@ pub struct EndpointStatus {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum EndpointState {
-    /// Its pod and addresses are known: judged.
-    Known,
+pub enum ReportedState {
+    /// Its pod and addresses are known: evaluated.
+    Identified,
     /// Not known yet, and a pod that could be isolated may be behind it: nothing new passes.
-    Held,
+    Pending,
     /// Not known, and no pod that could be isolated can be behind it: everything passes.
-    Open,
+    Unmanaged,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -279,12 +279,12 @@ pub struct Isolation {
     pub audit: Vec<String>,
 }
 
-impl fmt::Display for EndpointState {
+impl fmt::Display for ReportedState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Known => "known",
-            Self::Held => "held",
-            Self::Open => "open",
+            Self::Identified => "identified",
+            Self::Pending => "pending",
+            Self::Unmanaged => "unmanaged",
         })
     }
 }
@@ -343,11 +343,11 @@ impl Status {
                     error: Some("refused".into()),
                 }],
             }],
-            endpoints: EndpointCounts { known: 2, held: 1, open: 0 },
+            endpoints: EndpointCounts { identified: 2, pending: 1, unmanaged: 0 },
             unenforced: Vec::new(),
             holds: Holds::default(),
             policies: 3,
-            epoch: 7,
+            revision: 7,
             latency: Latency {
                 buckets: vec![Bucket { milliseconds: 50, count: 2 }],
                 count: 3,
@@ -378,7 +378,7 @@ impl EndpointStatus {
             interface: "veth1".into(),
             ifindex: 3,
             addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
-            state: EndpointState::Known,
+            state: ReportedState::Identified,
             ingress: Isolation {
                 isolated: true,
                 policies: vec!["x/p".into(), "x/q".into()],
@@ -386,7 +386,7 @@ impl EndpointStatus {
                 audit: vec![],
             },
             egress: Isolation::default(),
-            epoch: 7,
+            revision: 7,
             unenforced: None,
         }
     }
@@ -433,8 +433,8 @@ mod tests {
             assert_eq!(serde_json::from_value::<Request>(form).unwrap(), request);
         }
         for (answer, form) in [
-            (Answer::Ok(1), json!({"version": 2, "podgate": "0.9", "ok": 1})),
-            (Answer::Error("why".into()), json!({"version": 2, "podgate": "0.9", "error": "why"})),
+            (Reply::Ok(1), json!({"version": 2, "podgate": "0.9", "ok": 1})),
+            (Reply::Error("why".into()), json!({"version": 2, "podgate": "0.9", "error": "why"})),
         ] {
             let response = Response { version: PROTOCOL, podgate: "0.9".into(), answer };
             assert_eq!(serde_json::to_value(&response).unwrap(), form);
@@ -456,8 +456,8 @@ mod tests {
                     {"kind": "Pod", "listed": true, "age_seconds": 9, "restarts": 2, "error": "refused"},
                 ],
             }],
-            "endpoints": {"known": 2, "held": 1, "open": 0},
-            "policies": 3, "epoch": 7,
+            "endpoints": {"identified": 2, "pending": 1, "unmanaged": 0},
+            "policies": 3, "revision": 7,
             "latency": {"buckets": [{"milliseconds": 50, "count": 2}], "count": 3, "sum_microseconds": 70500},
             "tables": [{"name": "flows", "entries": 10, "capacity": 262144}],
             "counters": [
@@ -474,11 +474,11 @@ mod tests {
         assert_eq!(serde_json::from_value::<Status>(status).unwrap(), Status::example());
         let endpoint = json!({
             "pod": "x/a", "interface": "veth1", "ifindex": 3, "addresses": ["10.0.0.1", "fd00::1"],
-            "state": "known",
+            "state": "identified",
             "ingress": {
                 "isolated": true, "policies": ["x/p", "x/q"], "cluster_policies": ["ClusterNetworkPolicy base"],
             },
-            "egress": {"isolated": false, "policies": [], "cluster_policies": []}, "epoch": 7,
+            "egress": {"isolated": false, "policies": [], "cluster_policies": []}, "revision": 7,
         });
         assert_eq!(serde_json::to_value(EndpointStatus::example()).unwrap(), endpoint);
         assert_eq!(serde_json::from_value::<EndpointStatus>(endpoint).unwrap(), EndpointStatus::example());

@@ -13,11 +13,11 @@ use anyhow::Result;
 use podgate_common::OLDEST_KERNEL;
 use serde::Serialize;
 
-use crate::{engines::Trace, kernel::bpffs};
+use crate::{datapath::bpffs, engines::Trace};
 
 /// Where to look.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct CheckPaths {
     /// `/`, or a tree that has `proc` and `sys` (tests, a host's root that is mounted elsewhere).
     pub root: PathBuf,
     pub bpffs: PathBuf,
@@ -29,7 +29,7 @@ pub struct Places {
 pub struct Finding {
     pub item: &'static str,
     #[serde(flatten)]
-    pub state: State,
+    pub state: FindingState,
     /// What is there.
     pub found: String,
     /// What to do, unless all is well.
@@ -38,7 +38,7 @@ pub struct Finding {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", content = "fall_back_to", rename_all = "kebab-case")]
-pub enum State {
+pub enum FindingState {
     Ok,
     /// podgate cannot do without it.
     Missing,
@@ -48,7 +48,7 @@ pub enum State {
     Warning,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for FindingState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ok => f.write_str("ok"),
@@ -59,11 +59,11 @@ impl fmt::Display for State {
     }
 }
 
-const OLDEST: Version = Version(OLDEST_KERNEL.0, OLDEST_KERNEL.1);
+const OLDEST: KernelVersion = KernelVersion(OLDEST_KERNEL.0, OLDEST_KERNEL.1);
 /// `BPF_LINK_CREATE` for `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS`.
-const TCX: Version = Version(6, 6);
+const TCX: KernelVersion = KernelVersion(6, 6);
 /// Map memory counts to the cgroup, no longer to RLIMIT_MEMLOCK.
-const CGROUP_MEMORY: Version = Version(5, 11);
+const CGROUP_MEMORY: KernelVersion = KernelVersion(5, 11);
 
 /// Bits of a capability set (linux/capability.h).
 const CAP_NET_BROADCAST: u32 = 11;
@@ -73,8 +73,8 @@ const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 /// Looks at everything. `engines`: what else enforces policies here, as [`engines::look`](crate::engines::look) tells.
-pub fn check(places: &Places, engines: Result<BTreeMap<&str, Vec<Trace>>>) -> Vec<Finding> {
-    let version = Version::of(&places.root);
+pub fn check(places: &CheckPaths, engines: Result<BTreeMap<&str, Vec<Trace>>>) -> Vec<Finding> {
+    let version = KernelVersion::of(&places.root);
     let capabilities = Capabilities::of(&places.root);
     vec![
         kernel(version),
@@ -97,15 +97,15 @@ pub fn check(places: &Places, engines: Result<BTreeMap<&str, Vec<Trace>>>) -> Ve
 
 impl Finding {
     fn ok(item: &'static str, found: impl Into<String>) -> Self {
-        Self { item, state: State::Ok, found: found.into(), advice: None }
+        Self { item, state: FindingState::Ok, found: found.into(), advice: None }
     }
 
     fn missing(item: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { item, state: State::Missing, found: found.into(), advice: Some(advice.into()) }
+        Self { item, state: FindingState::Missing, found: found.into(), advice: Some(advice.into()) }
     }
 
     fn warning(item: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { item, state: State::Warning, found: found.into(), advice: Some(advice.into()) }
+        Self { item, state: FindingState::Warning, found: found.into(), advice: Some(advice.into()) }
     }
 
     fn fall_back(
@@ -114,15 +114,15 @@ impl Finding {
         found: impl Into<String>,
         advice: impl Into<String>,
     ) -> Self {
-        Self { item, state: State::FallBack(to), found: found.into(), advice: Some(advice.into()) }
+        Self { item, state: FindingState::FallBack(to), found: found.into(), advice: Some(advice.into()) }
     }
 }
 
 /// Major and minor number of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Version(u32, u32);
+struct KernelVersion(u32, u32);
 
-impl Version {
+impl KernelVersion {
     fn of(root: &Path) -> Option<Self> {
         let release = read(root, "proc/sys/kernel/osrelease")?;
         let mut parts = release.split(|c: char| !c.is_ascii_digit());
@@ -130,7 +130,7 @@ impl Version {
     }
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for KernelVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.0, self.1)
     }
@@ -152,7 +152,7 @@ impl Capabilities {
     }
 }
 
-fn kernel(version: Option<Version>) -> Finding {
+fn kernel(version: Option<KernelVersion>) -> Finding {
     const ITEM: &str = "kernel";
     match version {
         Some(version) if version >= OLDEST => Finding::ok(ITEM, version.to_string()),
@@ -192,7 +192,7 @@ fn jit(root: &Path) -> Finding {
     }
 }
 
-fn hooks(version: Option<Version>) -> Finding {
+fn hooks(version: Option<KernelVersion>) -> Finding {
     const ITEM: &str = "hooks";
     if version.is_some_and(|version| version >= TCX) {
         Finding::ok(ITEM, "TCX")
@@ -235,14 +235,14 @@ fn cap_sys_admin(capabilities: Capabilities) -> Finding {
     } else {
         Finding::fall_back(
             ITEM,
-            "a BPF file system that is mounted already, and to live connections being judged anew at the first start",
+            "a BPF file system that is mounted already, and to live connections being evaluated again at the first start",
             "not held",
             "add it to securityContext.capabilities for both",
         )
     }
 }
 
-fn bpffs(places: &Places, capabilities: Capabilities) -> Finding {
+fn bpffs(places: &CheckPaths, capabilities: Capabilities) -> Finding {
     const ITEM: &str = "BPF file system";
     let path = &places.bpffs;
     let mounts = read(&places.root, "proc/self/mountinfo").unwrap_or_default();
@@ -270,7 +270,7 @@ fn bpffs(places: &Places, capabilities: Capabilities) -> Finding {
     }
 }
 
-fn memlock(root: &Path, version: Option<Version>) -> Finding {
+fn memlock(root: &Path, version: Option<KernelVersion>) -> Finding {
     const ITEM: &str = "locked memory";
     if version.is_some_and(|version| version >= CGROUP_MEMORY) {
         return Finding::ok(ITEM, "maps count to the cgroup's memory");
@@ -386,7 +386,7 @@ mod tests {
         }
 
         fn check_beside(&self, engines: Result<BTreeMap<&str, Vec<Trace>>>) -> Vec<Finding> {
-            let places = Places {
+            let places = CheckPaths {
                 root: self.0.path().into(),
                 bpffs: "/sys/fs/bpf".into(),
                 cni_results: self.0.path().join("cni/results"),
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn another_engine_is_named_by_what_it_keeps_in_the_kernel() {
-        let chain = |name: &str| Trace { kind: crate::engines::Kind::Chain, name: name.into() };
+        let chain = |name: &str| Trace { kind: crate::engines::TraceKind::Chain, name: name.into() };
         let engines = BTreeMap::from([
             ("Azure NPM", vec![chain("AZURE-NPM")]),
             ("Calico", vec![chain("cali-FORWARD"), chain("cali-INPUT"), chain("cali-OUTPUT")]),
@@ -406,10 +406,14 @@ mod tests {
             (
                 Ok(engines),
                 "Azure NPM (chain AZURE-NPM), Calico (chain cali-FORWARD and 2 more)",
-                State::Warning,
+                FindingState::Warning,
             ),
-            (Ok(BTreeMap::new()), "none", State::Ok),
-            (Err(anyhow::anyhow!("not permitted")), "cannot be looked for: not permitted", State::Warning),
+            (Ok(BTreeMap::new()), "none", FindingState::Ok),
+            (
+                Err(anyhow::anyhow!("not permitted")),
+                "cannot be looked for: not permitted",
+                FindingState::Warning,
+            ),
         ] {
             let findings = Tree::new().check_beside(engines);
             let last = findings.last().unwrap();
@@ -423,16 +427,16 @@ mod tests {
     #[test]
     fn a_node_that_has_everything_is_ok() {
         for finding in Tree::new().check() {
-            assert_eq!((&finding.state, &finding.advice), (&State::Ok, &None), "{finding:?}");
+            assert_eq!((&finding.state, &finding.advice), (&FindingState::Ok, &None), "{finding:?}");
         }
     }
 
     #[test]
     fn what_is_not_there_is_named_alone_and_with_advice() {
-        use State::{FallBack, Missing, Warning};
+        use FindingState::{FallBack, Missing, Warning};
         let no_capabilities = "CapEff:\t0000000000000000\n";
         type Change = (&'static str, Option<&'static str>);
-        let cases: [(Change, &[(&str, State)]); 9] = [
+        let cases: [(Change, &[(&str, FindingState)]); 9] = [
             (
                 ("proc/sys/kernel/osrelease", Some("5.4.0-100\n")),
                 &[
@@ -468,7 +472,7 @@ mod tests {
                     (
                         "CAP_SYS_ADMIN",
                         FallBack(
-                            "a BPF file system that is mounted already, and to live connections being judged anew \
+                            "a BPF file system that is mounted already, and to live connections being evaluated again \
                              at the first start",
                         ),
                     ),
@@ -494,10 +498,10 @@ mod tests {
                 Some(text) => tree.write(path, text),
                 None => tree.remove(path),
             }
-            let found: Vec<(&str, State)> = tree
+            let found: Vec<(&str, FindingState)> = tree
                 .check()
                 .into_iter()
-                .filter(|finding| finding.state != State::Ok)
+                .filter(|finding| finding.state != FindingState::Ok)
                 .inspect(|finding| assert!(finding.advice.is_some(), "{finding:?}"))
                 .map(|finding| (finding.item, finding.state))
                 .collect();
@@ -529,10 +533,10 @@ mod tests {
     fn the_json_form_tags_the_state() {
         let json = |finding| serde_json::to_value(finding).unwrap();
         assert_eq!(
-            json(hooks(Some(Version(6, 1)))),
+            json(hooks(Some(KernelVersion(6, 1)))),
             serde_json::json!({"item": "hooks", "state": "fall-back", "found": "no TCX",
                 "fall_back_to": "clsact filters, about 50 ns a packet slower", "advice": "Linux 6.6 or newer has it"})
         );
-        assert_eq!(json(hooks(Some(Version(6, 6))))["state"], "ok");
+        assert_eq!(json(hooks(Some(KernelVersion(6, 6))))["state"], "ok");
     }
 }

@@ -26,10 +26,10 @@ mod table;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use layers::Refused;
+use layers::CliError;
 use output::Output;
 
-use crate::{kernel::ProgramRefused, options::AgentOptions};
+use crate::{datapath::RejectedProgram, options::AgentOptions};
 
 pub use layers::Environment;
 
@@ -72,8 +72,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
     let done = match layers::parse(arguments, environment) {
         Ok(cli) => cli.verb.run(cli.output),
         // Help and version count as usage too, but go to stdout and are what was asked for.
-        Err(Refused::Usage(usage)) => usage.exit(),
-        Err(Refused::Failed(error)) => Err(error),
+        Err(CliError::Usage(usage)) => usage.exit(),
+        Err(CliError::Failed(error)) => Err(error),
     };
     done.unwrap_or_else(|error| {
         eprint!("{}", complaint(&error));
@@ -83,7 +83,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
 
 /// One line that begins with `error:`; before it, when there is one, the whole log of the kernel's verifier.
 fn complaint(error: &anyhow::Error) -> String {
-    let refused = error.chain().find_map(|cause| cause.downcast_ref::<ProgramRefused>());
+    let refused = error.chain().find_map(|cause| cause.downcast_ref::<RejectedProgram>());
     let log = refused.map_or("", |refused| refused.verifier_log.trim_end());
     let gap = if log.is_empty() { "" } else { "\n" };
     let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");

@@ -1,6 +1,6 @@
-//! The compiler: a pure function from the state of a cluster to the tables that judge packets.
+//! The compiler: a pure function from the state of a cluster to the tables that evaluate packets.
 //!
-//! In: the cluster, the pods to compile for, and the rule sets that the kernel still holds. Out: [`Tables`]. Ids in
+//! In: the cluster, the pods to compile for, and the rule sets that the kernel still holds. Out: [`CompiledTables`]. Ids in
 //! them are indexes into this one compilation; the publisher gives them the ids that the kernel sees. No I/O, no
 //! clock: the same input gives the same tables.
 //!
@@ -28,7 +28,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 pub use classes::{Classes, PortRange};
 pub use identities::{Identities, Signature};
-pub use incremental::{Asked, Incremental, Judgement, Met, PolicyName, Step as IncrementalInput};
+pub use incremental::{CompileInput, ConnectionQuery, Incremental, PolicyMatch, PolicyName, PolicySnapshot};
 pub use rows::Rows;
 pub(crate) use rows::compile as compile_rows;
 pub use rules::{Atom, RuleSet, Term};
@@ -52,8 +52,8 @@ pub const MAX_CLASSES: usize = 1 << 15;
 
 /// Everything that a verdict needs, for the pods that were compiled for. A copy costs nothing: the maps are persistent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tables {
-    /// Which rule sets judge a pod; a pod that no policy selects is [`Subject::FREE`].
+pub struct CompiledTables {
+    /// Which rule sets evaluate a pod; a pod that no policy selects is [`Subject::NOT_ISOLATED`].
     pub subjects: OrdMap<ObjectName, Subject>,
     /// Distinct rule sets. Index 0 stands for "no policy has a say" and is empty.
     pub rule_sets: OrdMap<usize, Arc<RuleSet>>,
@@ -64,9 +64,9 @@ pub struct Tables {
     pub series: Series,
 }
 
-impl Tables {
+impl Default for CompiledTables {
     /// Without any policy.
-    pub fn nothing() -> Self {
+    fn default() -> Self {
         Self {
             subjects: OrdMap::new(),
             rule_sets: OrdMap::unit(0, Arc::default()),
@@ -102,7 +102,7 @@ impl PartialEq for Series {
 
 impl Eq for Series {}
 
-/// The rule sets of one pod, as indexes into [`Tables::rule_sets`]. 0: no policy has a say in this direction.
+/// The rule sets of one pod, as indexes into [`CompiledTables::rule_sets`]. 0: no policy has a say in this direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
     pub ingress: usize,
@@ -113,7 +113,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    pub const FREE: Self = Self { ingress: 0, egress: 0, audit_ingress: 0, audit_egress: 0 };
+    pub const NOT_ISOLATED: Self = Self { ingress: 0, egress: 0, audit_ingress: 0, audit_egress: 0 };
 
     /// All its rule sets.
     pub const fn rule_sets(&self) -> [usize; 4] {
@@ -128,7 +128,7 @@ impl Subject {
 
 /// Compiles the policies that select `subjects`.
 ///
-/// `retained` are rule sets that some packet may still be judged by: identities and classes stay fine enough for
+/// `retained` are rule sets that some packet may still be evaluated by: identities and classes stay fine enough for
 /// them, so that while a change is published old rule sets answer right for new identities. Without a `site` there are
 /// no services in the tables.
 ///
@@ -140,17 +140,17 @@ pub fn compile<'a>(
     site: Option<Site<'_>>,
     subjects: impl IntoIterator<Item = &'a Pod>,
     retained: impl IntoIterator<Item = Arc<RuleSet>>,
-) -> Result<Tables, CompileError> {
+) -> Result<CompiledTables, CompileError> {
     let pods: Vec<&Pod> = subjects.into_iter().collect();
     let rules::Compiled { subjects, mut rule_sets } = rules::compile(cluster, pods.iter().copied());
-    let mut judging: BTreeSet<usize> = subjects.values().flat_map(Subject::of_egress).collect();
-    judging.remove(&Subject::FREE.egress);
+    let mut isolating_sets: BTreeSet<usize> = subjects.values().flat_map(Subject::of_egress).collect();
+    isolating_sets.remove(&Subject::NOT_ISOLATED.egress);
     for rule_set in retained {
         let place = rule_sets.iter().position(|known| *known == rule_set).unwrap_or_else(|| {
             rule_sets.push(rule_set);
             rule_sets.len() - 1
         });
-        judging.insert(place);
+        isolating_sets.insert(place);
     }
     let identities = identities::compile(cluster, &rule_sets);
     let classes = Arc::new(classes::compile(rules::ranges(&rule_sets).collect())?);
@@ -160,8 +160,8 @@ pub fn compile<'a>(
         let (identities, classes, rows) = (&identities, &classes, &rows);
         let local = services::local(pods.iter().copied(), &subjects);
         let view = services::View { site, local: &local, identities, classes, rows };
-        services::compile(cluster, &view, &judging)
+        services::compile(cluster, &view, &isolating_sets)
     });
     let services = services.unwrap_or_default();
-    Ok(Tables { subjects, rule_sets, identities, classes, rows, services, series: Series::default() })
+    Ok(CompiledTables { subjects, rule_sets, identities, classes, rows, services, series: Series::default() })
 }

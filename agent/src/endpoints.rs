@@ -18,7 +18,7 @@ use std::{
 
 pub use self::{
     local::LocalPods,
-    network::{DefaultRoute, Link, Network, Peer},
+    network::{DefaultRoute, Link, Network, VethPeer},
     resolve::{Evidence, History, LONGEST_HOLD, resolve},
 };
 use crate::model::{Name, ObjectName};
@@ -27,10 +27,10 @@ use crate::model::{Name, ObjectName};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
     /// By ifindex: every veth that a pod is behind, or may be.
-    pub veths: BTreeMap<u32, Veth>,
+    pub veths: BTreeMap<u32, PodInterface>,
     /// By ifindex: why veths are held that are.
     pub holds: BTreeMap<u32, Hold>,
-    /// Ifindexes of veths that lead out of the node. No pod is behind them: they are neither judged nor held.
+    /// Ifindexes of veths that lead out of the node. No pod is behind them: they are neither evaluated nor held.
     pub uplinks: BTreeSet<u32>,
     /// The addresses that the node's own stack answers to.
     pub own_addresses: BTreeSet<IpAddr>,
@@ -57,22 +57,22 @@ pub struct Hold {
 
 /// The node's end of a veth.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Veth {
+pub struct PodInterface {
     pub ifindex: u32,
     /// With another generation it is another device, and what was attached to the old one is gone.
     pub generation: u32,
     pub name: Name,
     /// Ifindex of the bridge that it is a port of, 0 if none.
     pub master: u32,
-    pub state: State,
+    pub state: InterfaceState,
     /// The pod that it was found to be last, also while nothing decides. The pod behind a veth never changes.
     pub last: Option<ObjectName>,
 }
 
 /// How far the pod behind a veth is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    Known {
+pub enum InterfaceState {
+    Identified {
         pod: ObjectName,
         /// What the pod may send from. Never empty; no two known veths share an address.
         addresses: BTreeSet<IpAddr>,
@@ -81,7 +81,7 @@ pub enum State {
         gone: bool,
     },
     /// Not known, and a pod that could be isolated may be behind it.
-    Held,
+    Pending,
     /// Not known, and no pod that could be isolated can be behind it.
-    Open,
+    Unmanaged,
 }

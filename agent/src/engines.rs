@@ -15,12 +15,12 @@ use aya::programs::loaded_programs;
 /// One thing that an engine keeps in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Trace {
-    pub kind: Kind,
+    pub kind: TraceKind,
     pub name: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum TraceKind {
     Chain,
     /// Of nf_tables.
     Table,
@@ -35,32 +35,43 @@ pub enum Kind {
 /// networking, felix/rules and felix/bpf of Calico, bpf/lib and pkg/datapath/iptables of Cilium,
 /// pkg/controllers/netpol of kube-router, pkg/agent/util/iptables of Antrea, npc of Weave Net, and
 /// kubernetes-sigs/kube-network-policies, which kindnet has inside.
-const ENGINES: [(&str, &[(Kind, &str)]); 8] = [
-    ("Azure NPM", &[(Kind::Chain, "AZURE-NPM"), (Kind::Set, "azure-npm-")]),
+const ENGINES: [(&str, &[(TraceKind, &str)]); 8] = [
+    ("Azure NPM", &[(TraceKind::Chain, "AZURE-NPM"), (TraceKind::Set, "azure-npm-")]),
     (
         "Calico",
-        &[(Kind::Chain, "cali-"), (Kind::Set, "cali40"), (Kind::Set, "cali60"), (Kind::Program, "cali_")],
+        &[
+            (TraceKind::Chain, "cali-"),
+            (TraceKind::Set, "cali40"),
+            (TraceKind::Set, "cali60"),
+            (TraceKind::Program, "cali_"),
+        ],
     ),
-    ("Cilium", &[(Kind::Chain, "CILIUM_"), (Kind::Program, "cil_"), (Kind::Interface, "cilium_")]),
+    (
+        "Cilium",
+        &[(TraceKind::Chain, "CILIUM_"), (TraceKind::Program, "cil_"), (TraceKind::Interface, "cilium_")],
+    ),
     (
         "kube-router",
         &[
-            (Kind::Chain, "KUBE-ROUTER-"),
-            (Kind::Chain, "KUBE-NWPLCY-"),
-            (Kind::Chain, "KUBE-POD-FW-"),
-            (Kind::Set, "kube-router-"),
-            (Kind::Set, "KUBE-SRC-"),
-            (Kind::Set, "KUBE-DST-"),
+            (TraceKind::Chain, "KUBE-ROUTER-"),
+            (TraceKind::Chain, "KUBE-NWPLCY-"),
+            (TraceKind::Chain, "KUBE-POD-FW-"),
+            (TraceKind::Set, "kube-router-"),
+            (TraceKind::Set, "KUBE-SRC-"),
+            (TraceKind::Set, "KUBE-DST-"),
         ],
     ),
-    ("Antrea", &[(Kind::Chain, "ANTREA-"), (Kind::Set, "ANTREA-"), (Kind::Interface, "antrea-gw")]),
-    ("Weave Net", &[(Kind::Chain, "WEAVE-NPC"), (Kind::Set, "weave-")]),
+    (
+        "Antrea",
+        &[(TraceKind::Chain, "ANTREA-"), (TraceKind::Set, "ANTREA-"), (TraceKind::Interface, "antrea-gw")],
+    ),
+    ("Weave Net", &[(TraceKind::Chain, "WEAVE-NPC"), (TraceKind::Set, "weave-")]),
     (
         "kube-network-policies",
-        &[(Kind::Table, "kube-network-policies"), (Kind::Table, "kindnet-network-policies")],
+        &[(TraceKind::Table, "kube-network-policies"), (TraceKind::Table, "kindnet-network-policies")],
     ),
     // Whoever it is: packets pass or not by what a program says.
-    ("a program behind NFQUEUE", &[(Kind::Queue, "")]),
+    ("a program behind NFQUEUE", &[(TraceKind::Queue, "")]),
 ];
 
 /// What every engine on this node keeps in the kernel, by engine.
@@ -77,12 +88,12 @@ pub fn look() -> Result<BTreeMap<&'static str, Vec<Trace>>> {
     let queues = fs::read_to_string("/proc/net/netfilter/nfnetlink_queue").unwrap_or_default();
     let named = |kind| move |name: String| Trace { kind, name };
     let traces = chains
-        .map(named(Kind::Chain))
-        .chain(netfilter::sets()?.into_iter().map(named(Kind::Set)))
-        .chain(netfilter::tables()?.into_iter().map(named(Kind::Table)))
-        .chain(queue_numbers(&queues).map(named(Kind::Queue)))
-        .chain(programs.map(named(Kind::Program)))
-        .chain(interfaces.map(|(name, _)| named(Kind::Interface)(name.trim().to_owned())));
+        .map(named(TraceKind::Chain))
+        .chain(netfilter::sets()?.into_iter().map(named(TraceKind::Set)))
+        .chain(netfilter::tables()?.into_iter().map(named(TraceKind::Table)))
+        .chain(queue_numbers(&queues).map(named(TraceKind::Queue)))
+        .chain(programs.map(named(TraceKind::Program)))
+        .chain(interfaces.map(|(name, _)| named(TraceKind::Interface)(name.trim().to_owned())));
     Ok(sorted(traces))
 }
 
@@ -106,13 +117,13 @@ fn sorted(traces: impl IntoIterator<Item = Trace>) -> BTreeMap<&'static str, Vec
 }
 
 fn engine(trace: &Trace) -> Option<&'static str> {
-    let belongs = |marks: &[(Kind, &str)]| {
+    let belongs = |marks: &[(TraceKind, &str)]| {
         marks.iter().any(|(kind, start)| *kind == trace.kind && trace.name.starts_with(start))
     };
     ENGINES.iter().find(|(_, marks)| belongs(marks)).map(|(engine, _)| *engine)
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for TraceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Chain => "chain",
@@ -132,22 +143,22 @@ mod tests {
     #[test]
     fn engines_are_told_by_what_names_begin_with() {
         for (kind, name, expected) in [
-            (Kind::Chain, "AZURE-NPM-INGRESS", Some("Azure NPM")),
-            (Kind::Set, "azure-npm-2064349730", Some("Azure NPM")),
-            (Kind::Chain, "cali-FORWARD", Some("Calico")),
-            (Kind::Set, "cali40s:abc", Some("Calico")),
-            (Kind::Program, "cali_tc_preambl", Some("Calico")),
-            (Kind::Program, "cil_from_contai", Some("Cilium")),
-            (Kind::Interface, "cilium_host", Some("Cilium")),
-            (Kind::Chain, "KUBE-POD-FW-ABC", Some("kube-router")),
-            (Kind::Chain, "KUBE-SERVICES", None),
-            (Kind::Chain, "FORWARD", None),
-            (Kind::Set, "cilium_node_set_v4", None),
-            (Kind::Interface, "cali12345", None),
-            (Kind::Program, "from_pod", None),
-            (Kind::Table, "kube-network-policies", Some("kube-network-policies")),
-            (Kind::Table, "kube-proxy", None),
-            (Kind::Queue, "100", Some("a program behind NFQUEUE")),
+            (TraceKind::Chain, "AZURE-NPM-INGRESS", Some("Azure NPM")),
+            (TraceKind::Set, "azure-npm-2064349730", Some("Azure NPM")),
+            (TraceKind::Chain, "cali-FORWARD", Some("Calico")),
+            (TraceKind::Set, "cali40s:abc", Some("Calico")),
+            (TraceKind::Program, "cali_tc_preambl", Some("Calico")),
+            (TraceKind::Program, "cil_from_contai", Some("Cilium")),
+            (TraceKind::Interface, "cilium_host", Some("Cilium")),
+            (TraceKind::Chain, "KUBE-POD-FW-ABC", Some("kube-router")),
+            (TraceKind::Chain, "KUBE-SERVICES", None),
+            (TraceKind::Chain, "FORWARD", None),
+            (TraceKind::Set, "cilium_node_set_v4", None),
+            (TraceKind::Interface, "cali12345", None),
+            (TraceKind::Program, "from_pod", None),
+            (TraceKind::Table, "kube-network-policies", Some("kube-network-policies")),
+            (TraceKind::Table, "kube-proxy", None),
+            (TraceKind::Queue, "100", Some("a program behind NFQUEUE")),
         ] {
             assert_eq!(engine(&Trace { kind, name: name.into() }), expected, "{kind} {name}");
         }
@@ -162,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_name_that_several_tables_have_counts_once() {
-        let chain = |name: &str| Trace { kind: Kind::Chain, name: name.into() };
+        let chain = |name: &str| Trace { kind: TraceKind::Chain, name: name.into() };
         let found = sorted(["cali-B", "cali-A", "cali-B", "INPUT"].map(chain));
         assert_eq!(found, BTreeMap::from([("Calico", vec![chain("cali-A"), chain("cali-B")])]));
     }

@@ -2,10 +2,10 @@
 //!
 //! In: a cluster and a question (who, to whom, which port). Out: an [`Explanation`], the same for people and machines.
 //! It reads the model, not the compiled tables, because only the model still knows policies and rules. What only packets
-//! show is left out: which backend of a service is chosen, masquerading, and connections that were judged before.
+//! show is left out: which backend of a service is chosen, masquerading, and connections that were evaluated before.
 
-mod claims;
 mod end;
+mod expected_verdicts;
 mod explanation;
 mod peers;
 mod ports;
@@ -14,11 +14,11 @@ mod tiers;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-pub use claims::Claim;
-pub use end::{BadEnd, End, Unanswerable};
+pub use end::{BadEndpointRef, EndpointRef, Unanswerable};
+pub use expected_verdicts::ExpectedVerdict;
 pub use explanation::{
-    ClusterPolicyTrace, ClusterRuleTrace, EntryTrace, Explanation, KernelCheck, Pair, PolicyTrace, Reason,
-    RuleTrace, Side, Verdict,
+    AddressPair, ClusterPolicyTrace, ClusterRuleTrace, DirectionResult, EntryTrace, Explanation, KernelCheck,
+    PolicyTrace, RuleTrace, Verdict, VerdictReason,
 };
 use podgate_common::Direction;
 
@@ -26,14 +26,14 @@ use crate::{
     model::{Cluster, Name, NetworkPolicy, Rule, Tier},
     port_spec::PortSpec,
 };
-use end::Party;
-use explanation::Trial;
+use end::ResolvedEndpoint;
+use explanation::RuleEvaluation;
 
 /// May `from` open a connection to `port` of `to`?
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    pub from: End,
-    pub to: End,
+    pub from: EndpointRef,
+    pub to: EndpointRef,
     pub port: PortSpec,
 }
 
@@ -54,8 +54,8 @@ pub fn explain(cluster: &Cluster, question: &Question) -> Result<Explanation, Un
 
 /// The addresses of the destination are where the connection ends.
 fn to_itself(cluster: &Cluster, question: &Question) -> Result<Explanation, Unanswerable> {
-    let from = Party::resolve(cluster, &question.from)?;
-    let to = Party::resolve(cluster, &question.to)?;
+    let from = ResolvedEndpoint::resolve(cluster, &question.from)?;
+    let to = ResolvedEndpoint::resolve(cluster, &question.to)?;
     let numbers = question.port.numbers(to.container());
     if numbers.is_empty() {
         return Err(Unanswerable::NoSuchPort { to: question.to.clone(), port: question.port.clone() });
@@ -72,8 +72,8 @@ fn to_itself(cluster: &Cluster, question: &Question) -> Result<Explanation, Unan
         to: question.to.clone(),
         port: question.port.clone(),
         numbers: numbers.iter().copied().collect(),
-        from_pod: from.behind_address(),
-        to_pod: to.behind_address(),
+        from_pod: from.backends_of_address(),
+        to_pod: to.backends_of_address(),
         pairs,
         egress,
         ingress,
@@ -94,9 +94,9 @@ pub fn explain_side(
     question: &Question,
     direction: Direction,
     [from_name, to_name]: [&str; 2],
-) -> Result<Option<Side>, Unanswerable> {
-    let from = Party::resolve(cluster, &question.from)?.shown_as(from_name);
-    let to = Party::resolve(cluster, &question.to)?.shown_as(to_name);
+) -> Result<Option<DirectionResult>, Unanswerable> {
+    let from = ResolvedEndpoint::resolve(cluster, &question.from)?.shown_as(from_name);
+    let to = ResolvedEndpoint::resolve(cluster, &question.to)?.shown_as(to_name);
     let numbers = question.port.numbers(to.container());
     if numbers.is_empty() {
         return Err(Unanswerable::NoSuchPort { to: question.to.clone(), port: question.port.clone() });
@@ -108,8 +108,8 @@ pub fn explain_side(
 }
 
 /// An IPv4 address never talks to an IPv6 address.
-fn pairs(from: &[IpAddr], to: &[IpAddr]) -> Vec<Pair> {
-    let all = from.iter().flat_map(|from| to.iter().map(|to| Pair { from: *from, to: *to }));
+fn pairs(from: &[IpAddr], to: &[IpAddr]) -> Vec<AddressPair> {
+    let all = from.iter().flat_map(|from| to.iter().map(|to| AddressPair { from: *from, to: *to }));
     all.filter(|pair| pair.from.is_ipv4() == pair.to.is_ipv4()).collect()
 }
 
@@ -118,12 +118,12 @@ struct Connection<'a> {
     cluster: &'a Cluster,
     port: &'a PortSpec,
     numbers: &'a BTreeSet<u16>,
-    from: &'a Party<'a>,
-    to: &'a Party<'a>,
-    pairs: &'a [Pair],
+    from: &'a ResolvedEndpoint<'a>,
+    to: &'a ResolvedEndpoint<'a>,
+    pairs: &'a [AddressPair],
 }
 
-/// One peer address and one port number, as one end judges them.
+/// One peer address and one port number, as one end evaluates them.
 #[derive(Clone, Copy)]
 struct Case {
     peer: IpAddr,
@@ -131,63 +131,66 @@ struct Case {
 }
 
 impl Connection<'_> {
-    fn side(&self, direction: Direction) -> Side {
+    fn side(&self, direction: Direction) -> DirectionResult {
         let own = if direction == Direction::Egress { self.from } else { self.to };
         let whole = own.policed().and_then(|pod| self.cluster.with_audit_enforced(pod));
         let audit = whole.map(|whole| Connection { cluster: &whole, ..*self }.enforced_side(direction));
-        Side { audit: audit.map(Box::new), ..self.enforced_side(direction) }
+        DirectionResult { audit: audit.map(Box::new), ..self.enforced_side(direction) }
     }
 
-    fn enforced_side(&self, direction: Direction) -> Side {
+    fn enforced_side(&self, direction: Direction) -> DirectionResult {
         let (own, peer) = match direction {
             Direction::Egress => (self.from, self.to),
             Direction::Ingress => (self.to, self.from),
         };
         let cases = self.cases(direction);
-        let Some(pod) = own.policed() else { return Side::without_policies(Reason::NotAPod) };
-        let isolating: Vec<&NetworkPolicy> = self.cluster.isolating(pod, direction).collect();
+        let Some(pod) = own.policed() else {
+            return DirectionResult::without_policies(VerdictReason::NotAPod);
+        };
+        let enforced_policies_selecting: Vec<&NetworkPolicy> =
+            self.cluster.enforced_policies_selecting(pod, direction).collect();
         let judged: Vec<(PolicyTrace, Vec<bool>)> =
-            isolating.iter().map(|policy| self.policy(policy, direction, &cases)).collect();
-        let isolated = !isolating.is_empty();
+            enforced_policies_selecting.iter().map(|policy| self.policy(policy, direction, &cases)).collect();
+        let isolated = !enforced_policies_selecting.is_empty();
         let is_own_node = peer.is_own_node(pod, direction);
         // The peers of ingress are pods, and the node's own traffic always passes.
         let is_always_let_in = is_own_node && direction == Direction::Ingress;
         let admin = self.tier(pod, Tier::Admin, direction, &cases, |_| !is_always_let_in);
         let settled_by_policies = |case: usize| match isolated {
-            true if is_own_node => Some(Reason::OwnNode),
-            true if judged.iter().any(|(_, allowed)| allowed[case]) => Some(Reason::RuleMatches),
-            true => Some(Reason::NoRuleMatches),
+            true if is_own_node => Some(VerdictReason::OwnNode),
+            true if judged.iter().any(|(_, allowed)| allowed[case]) => Some(VerdictReason::RuleMatches),
+            true => Some(VerdictReason::NoRuleMatches),
             false => None,
         };
         let baseline = self.tier(pod, Tier::Baseline, direction, &cases, |case| {
             !is_always_let_in && admin.settled[case].is_none() && !isolated
         });
         let has_no_say = admin.traces.is_empty() && baseline.traces.is_empty();
-        let open = if has_no_say { Reason::NotIsolated } else { Reason::Undecided };
-        let reasons: Vec<Reason> = (0..cases.len())
+        let open = if has_no_say { VerdictReason::NotIsolated } else { VerdictReason::Undecided };
+        let reasons: Vec<VerdictReason> = (0..cases.len())
             .map(|case| {
                 let settled = admin.settled[case].or_else(|| settled_by_policies(case));
                 settled.or(baseline.settled[case]).unwrap_or(open)
             })
             .collect();
-        let is_denied = |reason: &Reason| reason.verdict() == Verdict::Deny;
+        let is_denied = |reason: &VerdictReason| reason.verdict() == Verdict::Deny;
         let reason = if peer.policed().is_some_and(|peer| peer.name == pod.name) {
-            Reason::Itself
+            VerdictReason::Itself
         } else if !isolated && has_no_say {
-            Reason::NotIsolated
+            VerdictReason::NotIsolated
         } else if is_always_let_in {
-            Reason::OwnNode
+            VerdictReason::OwnNode
         } else {
             let telling = reasons.iter().copied().find(is_denied).or_else(|| reasons.first().copied());
             telling.unwrap_or(match isolated {
-                true if is_own_node => Reason::OwnNode,
-                true => Reason::NoRuleMatches,
+                true if is_own_node => VerdictReason::OwnNode,
+                true => VerdictReason::NoRuleMatches,
                 false => open,
             })
         };
         let denied = cases.iter().zip(&reasons).filter(|(_, reason)| is_denied(reason));
         let denied = denied.map(|(case, _)| case.peer).collect();
-        Side {
+        DirectionResult {
             isolated,
             verdict: reason.verdict(),
             reason,
@@ -241,7 +244,13 @@ impl Connection<'_> {
     }
 
     /// Tries a rule on one case. `namespace` is its policy's.
-    fn attempt(&self, namespace: Option<&Name>, rule: &Rule, direction: Direction, case: Case) -> Trial {
+    fn attempt(
+        &self,
+        namespace: Option<&Name>,
+        rule: &Rule,
+        direction: Direction,
+        case: Case,
+    ) -> RuleEvaluation {
         let peer = match direction {
             Direction::Egress => self.to,
             Direction::Ingress => self.from,
@@ -250,7 +259,7 @@ impl Connection<'_> {
         let ports = ports::entries(&rule.ports, self.port, case.number, self.to);
         let mut misses = peers::misses(&peers);
         misses.extend(ports::miss(&rule.ports, self.port, case.number, self.to));
-        Trial { peers, ports, misses }
+        RuleEvaluation { peers, ports, misses }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Decisions as they happen: from the kernel's events to lines that name pods, policies and rules.
 //!
-//! In: events, and what judged packets in each epoch. Out: flows, to a short history, to those who follow, and to the deny log.
+//! In: events, and what evaluated packets in each revision. Out: flows, to a short history, to those who follow, and to the deny log.
 //! Nothing here can change a verdict, and nobody who reads can make it wait: who is slow loses lines, and is told how many.
 
 mod attribution;
@@ -19,11 +19,11 @@ use jiff::{SignedDuration, Timestamp};
 use podgate_common::FlowEvent;
 use tokio::sync::broadcast;
 
-pub use self::deny_log::{DenyLog, Target};
-use self::owners::Owners;
+pub use self::deny_log::{DenyLog, LogTarget};
+use self::owners::AddressOwners;
 use crate::{
-    api::{Flow, FlowFilter, FlowVerdict},
-    compiler::Judgement,
+    api::{FlowFilter, FlowRecord, FlowVerdict},
+    compiler::PolicySnapshot,
     model::{Name, Pod},
 };
 
@@ -31,16 +31,16 @@ use crate::{
 const HISTORY: usize = 4_096;
 /// Flows that a follower may be behind.
 const BEHIND: usize = 1_024;
-/// An event comes within milliseconds of the change after which it was judged.
+/// An event comes within milliseconds of the change after which it was evaluated.
 const CONTEXTS: usize = 32;
 /// Events that are attributed in a second. With more the agent would cost what it measures.
 const PER_SECOND: u32 = 2_000;
 
-/// What judged packets in an epoch.
+/// What evaluated packets in a revision.
 #[derive(Clone, Debug)]
 pub struct Context {
-    pub epoch: u32,
-    pub judgement: Judgement,
+    pub revision: u32,
+    pub policy_snapshot: PolicySnapshot,
     /// The pods behind veths.
     pub pods: Arc<BTreeMap<u32, Arc<Pod>>>,
 }
@@ -51,9 +51,9 @@ pub struct Observer {
     node: Name,
     /// The oldest first.
     contexts: VecDeque<Context>,
-    owners: Owners,
-    history: VecDeque<Arc<Flow>>,
-    live: broadcast::Sender<Arc<Flow>>,
+    owners: AddressOwners,
+    history: VecDeque<Arc<FlowRecord>>,
+    live: broadcast::Sender<Arc<FlowRecord>>,
     deny_log: Option<DenyLog>,
     counts: ObserverCounts,
     /// The second that is running, and the events in it.
@@ -80,7 +80,7 @@ impl Observer {
         Self {
             node,
             contexts: VecDeque::new(),
-            owners: Owners::default(),
+            owners: AddressOwners::default(),
             history: VecDeque::new(),
             live: broadcast::Sender::new(BEHIND),
             deny_log,
@@ -89,9 +89,9 @@ impl Observer {
         }
     }
 
-    /// From now on packets are judged so.
-    pub fn judged_by(&mut self, context: Context) {
-        if self.contexts.back().is_some_and(|last| last.epoch == context.epoch) {
+    /// From now on packets are evaluated so.
+    pub fn evaluated_by(&mut self, context: Context) {
+        if self.contexts.back().is_some_and(|last| last.revision == context.revision) {
             self.contexts.pop_back();
         }
         self.contexts.push_back(context);
@@ -102,13 +102,13 @@ impl Observer {
 
     /// Takes events of the kernel.
     pub fn observe(&mut self, events: &[FlowEvent]) {
-        let clock = Clock::now();
+        let clock = FlowClock::now();
         for event in events {
             if self.is_too_much() {
                 self.counts.skipped += 1;
                 continue;
             }
-            let contexts = contexts(&self.contexts, event.epoch);
+            let contexts = contexts(&self.contexts, event.revision);
             let time = clock.wall(event.time);
             if let Some(flow) = attribution::attribute(event, time, &self.node, &contexts, &mut self.owners) {
                 self.add(flow);
@@ -126,7 +126,7 @@ impl Observer {
     }
 
     /// Takes a flow that needs no attribution any more.
-    pub fn add(&mut self, flow: Flow) {
+    pub fn add(&mut self, flow: FlowRecord) {
         *match flow.verdict {
             FlowVerdict::Allowed => &mut self.counts.allowed,
             FlowVerdict::Denied => &mut self.counts.denied,
@@ -159,12 +159,12 @@ impl Observer {
         filter: &FlowFilter,
         since: Option<Duration>,
         last: Option<usize>,
-    ) -> (Vec<Arc<Flow>>, broadcast::Receiver<Arc<Flow>>) {
+    ) -> (Vec<Arc<FlowRecord>>, broadcast::Receiver<Arc<FlowRecord>>) {
         let since = since.and_then(|since| SignedDuration::try_from(since).ok());
         let oldest = since.and_then(|since| Timestamp::now().checked_sub(since).ok());
         // The same form, so that the order of texts is that of times.
         let oldest = oldest.map(|oldest| format!("{oldest:.3}"));
-        let is_asked = |flow: &&Arc<Flow>| {
+        let is_asked = |flow: &&Arc<FlowRecord>| {
             filter.matches(flow) && oldest.as_ref().is_none_or(|oldest| flow.time >= *oldest)
         };
         let mut found: Vec<_> = self.history.iter().filter(is_asked).cloned().collect();
@@ -184,22 +184,22 @@ pub fn lock(observer: &SharedObserver) -> std::sync::MutexGuard<'_, Observer> {
     observer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What may have judged a packet of this epoch. A pod is switched to new policies a moment before the epoch is raised, and
+/// What may have evaluated a packet of this revision. A pod is switched to new policies a moment before the revision is raised, and
 /// a program that had begun before may end after it.
-fn contexts(contexts: &VecDeque<Context>, epoch: u32) -> Vec<&Context> {
-    let place = contexts.iter().rposition(|context| context.epoch <= epoch).unwrap_or(0);
+fn contexts(contexts: &VecDeque<Context>, revision: u32) -> Vec<&Context> {
+    let place = contexts.iter().rposition(|context| context.revision <= revision).unwrap_or(0);
     let near = [Some(place), place.checked_add(1), place.checked_sub(1)];
     near.into_iter().flatten().filter_map(|place| contexts.get(place)).collect()
 }
 
 /// Both clocks at one moment.
-struct Clock {
+struct FlowClock {
     wall: Timestamp,
     /// Nanoseconds.
     monotonic: u64,
 }
 
-impl Clock {
+impl FlowClock {
     fn now() -> Self {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: room for the answer; this clock is always there.

@@ -1,7 +1,7 @@
-//! What each policy and each rule has done: from the kernel's tallies to counts by name.
+//! What each policy and each rule has done: from the kernel's flow counters to counts by name.
 //!
-//! In: tallies, which only grow, and the compiler that made the tables they speak of. Out: hits of rules, and drops of pods. A
-//! tally is credited when it is read, to the policies that are in force then: what a connection met in the seconds before
+//! In: flow counters, which only grow, and the compiler that made the tables they speak of. Out: hits of rules, and drops of pods. A
+//! flow counter is credited when it is read, to the policies that are in force then: what a connection met in the seconds before
 //! a change may be credited to the policies after it.
 
 use std::{
@@ -12,22 +12,22 @@ use std::{
 };
 
 use anyhow::Result;
-use podgate_common::{Direction, Judged, Outcome, Protocol, TallyKey, seconds_of_ticks};
+use podgate_common::{Direction, FlowCounterKey, Outcome, PolicyLookup, Protocol, seconds_of_ticks};
 
 use crate::{
     api::{Drops, Hits, Mode, PolicyReport, PolicyStatus, RuleHits},
-    compiler::{Asked, Met, PolicyName},
-    kernel::{Counted, Tallies},
+    compiler::{ConnectionQuery, PolicyMatch, PolicyName},
+    datapath::{CounterSum, FlowCounters},
     model::{Cluster, ClusterRule, ObjectName, Pod, Rule, Tier},
 };
 
 /// Counts by policy.
 #[derive(Debug)]
 pub struct HitCounts {
-    /// Since when the tallies count.
+    /// Since when the flow counters count.
     began: SystemTime,
-    /// How much of each tally was credited.
-    credited: BTreeMap<TallyKey, u64>,
+    /// How much of each flow counter was credited.
+    credited: BTreeMap<FlowCounterKey, u64>,
     /// The pods behind veths, those too that have gone since the last look.
     pods: BTreeMap<u32, Arc<Pod>>,
     policies: BTreeMap<(PolicyName, Direction), Counts>,
@@ -36,7 +36,7 @@ pub struct HitCounts {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// What was counted: when the rules are others, the counts begin anew.
+    /// What was counted: when the rules are others, the counts begin again.
     of: Rules,
     rules: BTreeMap<usize, (u64, Option<SystemTime>)>,
     denied: u64,
@@ -52,9 +52,9 @@ enum Rules {
     Cluster(Vec<ClusterRule>),
 }
 
-/// When a tally was last told of, in the kernel's ticks.
+/// When a flow counter was last reported, in the kernel's ticks.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub struct CounterClock {
     pub now: SystemTime,
     pub ticks: u32,
     pub jiffies_per_second: u32,
@@ -71,7 +71,7 @@ impl HitCounts {
         }
     }
 
-    /// Credits what the tallies have counted since the last time. `veths`: the pods behind them; `ask`: the policies that a
+    /// Credits what the flow counters have counted since the last time. `veths`: the pods behind them; `ask`: the policies that a
     /// connection meets.
     ///
     /// # Errors
@@ -79,21 +79,21 @@ impl HitCounts {
     /// When the kernel does not answer.
     pub fn collect(
         &mut self,
-        tallies: &mut Tallies,
+        flow_counters: &mut FlowCounters,
         veths: &BTreeMap<u32, Arc<Pod>>,
         cluster: &Cluster,
-        clock: Clock,
-        ask: impl Fn(&Met<'_>) -> Vec<Asked>,
+        clock: CounterClock,
+        ask: impl Fn(&ConnectionQuery<'_>) -> Vec<PolicyMatch>,
     ) -> Result<()> {
         self.pods.extend(veths.iter().map(|(ifindex, pod)| (*ifindex, pod.clone())));
-        let read = tallies.read()?;
+        let read = flow_counters.read()?;
         for (key, counted) in &read {
-            self.credit(key, counted, cluster, clock, &ask);
+            self.attribute(key, counted, cluster, clock, &ask);
         }
         // A veth that has gone counts nothing any more.
         for (key, _) in read.iter().filter(|(key, _)| !veths.contains_key(&key.ifindex)) {
             if self.pods.contains_key(&key.ifindex) {
-                tallies.remove(key)?;
+                flow_counters.remove(key)?;
                 self.credited.remove(key);
             }
         }
@@ -103,13 +103,13 @@ impl HitCounts {
         Ok(())
     }
 
-    fn credit(
+    fn attribute(
         &mut self,
-        key: &TallyKey,
-        counted: &Counted,
+        key: &FlowCounterKey,
+        counted: &CounterSum,
         cluster: &Cluster,
-        clock: Clock,
-        ask: &impl Fn(&Met<'_>) -> Vec<Asked>,
+        clock: CounterClock,
+        ask: &impl Fn(&ConnectionQuery<'_>) -> Vec<PolicyMatch>,
     ) {
         let known = self.credited.insert(*key, counted.packets).unwrap_or(0);
         let packets = counted.packets.saturating_sub(known);
@@ -126,26 +126,26 @@ impl HitCounts {
         if !outcome.passes() {
             *self.drops.entry((pod.name.clone(), direction, outcome)).or_default() += packets;
         }
-        // Of what is beyond a pod's share of tallies only the sum is known.
+        // Of what is beyond a pod's share of flow counters only the sum is known.
         if !is_by_policy(outcome) || key.is_of_others() {
             return;
         }
-        let met = Met {
+        let query = ConnectionQuery {
             pod: &pod,
             direction,
             peer: IpAddr::from(counted.last.peer),
             protocol: Protocol::try_from(u32::from(counted.last.protocol)).ok(),
             port: counted.last.port,
-            is_service: key.class == Judged::SERVICE,
+            is_service: key.class == PolicyLookup::SERVICE,
         };
         let last = clock.at(counted.last.since);
-        for asked in ask(&met) {
-            let of = rules(cluster, &asked.policy, direction);
-            let counts = self.policies.entry((asked.policy.clone(), direction)).or_default();
+        for policy_match in ask(&query) {
+            let of = rules(cluster, &policy_match.policy, direction);
+            let counts = self.policies.entry((policy_match.policy.clone(), direction)).or_default();
             if counts.of != of {
                 *counts = Counts { of, ..Counts::default() };
             }
-            counts.add(&asked, outcome, packets, last);
+            counts.add(&policy_match, outcome, packets, last);
         }
     }
 
@@ -207,20 +207,20 @@ impl HitCounts {
 }
 
 impl Counts {
-    fn add(&mut self, asked: &Asked, outcome: Outcome, packets: u64, last: SystemTime) {
-        for rule in &asked.matched {
+    fn add(&mut self, policy_match: &PolicyMatch, outcome: Outcome, packets: u64, last: SystemTime) {
+        for rule in &policy_match.matched {
             let (hits, seen) = self.rules.entry(*rule).or_default();
             *hits += packets;
             *seen = (*seen).max(Some(last));
         }
         // What is dropped no rule of a policy has allowed.
-        if !asked.matched.is_empty() {
+        if !policy_match.matched.is_empty() {
             return;
         }
         match outcome {
-            Outcome::WouldDeny if asked.audit => self.would_deny += packets,
+            Outcome::WouldDeny if policy_match.audit => self.would_deny += packets,
             Outcome::Denied | Outcome::DeniedBackend => {
-                *(if asked.audit { &mut self.would_deny } else { &mut self.denied }) += packets;
+                *(if policy_match.audit { &mut self.would_deny } else { &mut self.denied }) += packets;
             }
             _ => {}
         }
@@ -237,7 +237,7 @@ impl Rules {
     }
 }
 
-impl Clock {
+impl CounterClock {
     /// The time of a tick of the past.
     fn at(&self, tick: u32) -> SystemTime {
         let age = self.ticks.wrapping_sub(tick);
@@ -251,7 +251,7 @@ const fn is_by_policy(outcome: Outcome) -> bool {
     matches!(
         outcome,
         Outcome::Allowed
-            | Outcome::Free
+            | Outcome::NotIsolated
             | Outcome::Deferred
             | Outcome::WouldDeny
             | Outcome::Denied
@@ -264,7 +264,7 @@ fn for_pod(cluster: &Cluster, pod: &Pod, direction: Direction) -> BTreeSet<(Poli
     let mode = |audit| if audit { Mode::Audit } else { Mode::Enforce };
     let whole_namespace = cluster.is_in_audit(&pod.name.namespace);
     let policies = cluster
-        .selecting(pod, direction)
+        .policies_selecting(pod, direction)
         .map(|policy| (PolicyName::Namespaced(policy.name.clone()), mode(whole_namespace || policy.audit)));
     let labels = cluster.namespace_labels(&pod.name.namespace);
     let of_cluster = Tier::ALL.into_iter().flat_map(|tier| cluster.by_precedence(tier));
@@ -292,7 +292,7 @@ fn seconds(since: SystemTime, now: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use podgate_common::{Address, ClassId, IdentityId, Tally};
+    use podgate_common::{Address, ClassId, FlowCounter, IdentityId};
 
     use super::*;
     use crate::{
@@ -301,7 +301,8 @@ mod tests {
     };
 
     const VETH: u32 = 11;
-    const CLOCK: Clock = Clock { now: SystemTime::UNIX_EPOCH, ticks: 5_000, jiffies_per_second: 250 };
+    const CLOCK: CounterClock =
+        CounterClock { now: SystemTime::UNIX_EPOCH, ticks: 5_000, jiffies_per_second: 250 };
 
     fn name() -> PolicyName {
         PolicyName::Namespaced(ObjectName::new("x", "p"))
@@ -317,20 +318,20 @@ mod tests {
         (counts, cluster)
     }
 
-    /// A tally has grown to `packets`; the policy has met them with these rules.
+    /// A flow counter has grown to `packets`; the policy has met them with these rules.
     fn grow(counts: &mut HitCounts, cluster: &Cluster, outcome: Outcome, packets: u64, matched: &[usize]) {
-        let key = TallyKey {
+        let key = FlowCounterKey {
             ifindex: VETH,
             identity: IdentityId(1),
             class: ClassId(1),
             direction: Direction::Ingress as u8,
             outcome: outcome as u8,
         };
-        let last = Tally { since: 4_000, peer: Address::from_v4([10, 0, 0, 2]), ..Tally::EMPTY };
+        let last = FlowCounter { since: 4_000, peer: Address::from_v4([10, 0, 0, 2]), ..FlowCounter::EMPTY };
         let audit = cluster.policies[&ObjectName::new("x", "p")].audit;
-        let asked = Asked { policy: name(), audit, matched: matched.iter().copied().collect() };
-        let ask = |_: &Met<'_>| vec![asked.clone()];
-        counts.credit(&key, &Counted { packets, last }, cluster, CLOCK, &ask);
+        let policy_match = PolicyMatch { policy: name(), audit, matched: matched.iter().copied().collect() };
+        let ask = |_: &ConnectionQuery<'_>| vec![policy_match.clone()];
+        counts.attribute(&key, &CounterSum { packets, last }, cluster, CLOCK, &ask);
     }
 
     fn ingress(counts: &HitCounts, cluster: &Cluster) -> Hits {
@@ -368,7 +369,7 @@ mod tests {
     fn in_audit_mode_it_is_what_would_have_been() {
         let (mut counts, cluster) = counts(1, true);
         grow(&mut counts, &cluster, Outcome::WouldDeny, 5, &[]);
-        grow(&mut counts, &cluster, Outcome::Free, 3, &[0]);
+        grow(&mut counts, &cluster, Outcome::NotIsolated, 3, &[0]);
         let found = ingress(&counts, &cluster);
         assert_eq!((found.denied, found.would_deny, found.rules[0].hits), (0, 5, 3));
         assert!(counts.drops().is_empty());

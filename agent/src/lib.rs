@@ -1,18 +1,18 @@
 //! podgate, the agent: from cluster objects to BPF maps.
 //!
-//! Data runs one way: `source` -> `model` -> `compiler` -> `publisher` -> `kernel`; see `ARCHITECTURE.md`.
+//! Data runs one way: `source` -> `model` -> `compiler` -> `publisher` -> `datapath`; see `ARCHITECTURE.md`.
 
 pub mod api;
 pub mod check;
 pub mod cli;
 mod cni_plugin;
 pub mod compiler;
+pub mod datapath;
 pub mod endpoints;
 pub mod engines;
 pub mod explain;
 pub mod flows;
 pub mod hits;
-pub mod kernel;
 pub mod matrix;
 pub mod memory;
 pub mod model;

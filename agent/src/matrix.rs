@@ -20,7 +20,7 @@ use serde::Serialize;
 pub use verdict::{PairVerdict, UnknownVerdict, VerdictRow};
 
 use crate::{
-    compiler::{self, CompileError, Subject, Tables},
+    compiler::{self, CompileError, CompiledTables, Subject},
     model::{Cluster, Name, Pod},
     port_spec::PortSpec,
 };
@@ -47,28 +47,28 @@ pub fn matrix(cluster: &Cluster, ports: &BTreeSet<PortSpec>) -> Result<Matrix, C
         .filter(|pod| !pod.host_network && !pod.addresses.is_empty())
         .collect();
     let tables = compiler::compile(cluster, None, pods.iter().copied(), [])?;
-    let mut seats: Vec<Seat> = pods.into_iter().map(|pod| Seat::new(pod, &tables)).collect();
+    let mut pods: Vec<PodTables> = pods.into_iter().map(|pod| PodTables::new(pod, &tables)).collect();
     // As text: `a-b/x` comes before `a/x`.
-    seats.sort_by(|one, other| one.name.cmp(&other.name));
-    let columns: Vec<Columns> = ports.iter().map(|port| Columns::new(port, &seats, &tables)).collect();
+    pods.sort_by(|one, other| one.name.cmp(&other.name));
+    let columns: Vec<PortColumns> = ports.iter().map(|port| PortColumns::new(port, &pods, &tables)).collect();
 
     let mut rows: Vec<BTreeMap<Name, VerdictRow>> = vec![BTreeMap::new(); ports.len()];
-    let mut reach = Reach::new(&tables, &seats);
-    for source in &seats {
+    let mut reach = ReachableClasses::new(&tables, &pods);
+    for source in &pods {
         reach.from(source);
         for (columns, rows) in columns.iter().zip(&mut rows) {
-            let row = (0..seats.len()).map(|at| columns.verdict(at, &reach)).collect();
+            let row = (0..pods.len()).map(|at| columns.verdict(at, &reach)).collect();
             rows.insert(source.name.clone(), VerdictRow(row));
         }
     }
     Ok(Matrix {
-        pods: seats.iter().map(|seat| seat.name.clone()).collect(),
+        pods: pods.iter().map(|pod| pod.name.clone()).collect(),
         ports: ports.iter().cloned().zip(rows).collect(),
     })
 }
 
 /// What the tables say of one pod.
-struct Seat<'a> {
+struct PodTables<'a> {
     name: Name,
     pod: &'a Pod,
     rules: Subject,
@@ -81,8 +81,8 @@ struct Identity {
     identity: usize,
 }
 
-impl<'a> Seat<'a> {
-    fn new(pod: &'a Pod, tables: &Tables) -> Self {
+impl<'a> PodTables<'a> {
+    fn new(pod: &'a Pod, tables: &CompiledTables) -> Self {
         let identity = |address: &std::net::IpAddr| Identity {
             is_v4: address.is_ipv4(),
             identity: tables.identities.identity(*address),
@@ -90,16 +90,16 @@ impl<'a> Seat<'a> {
         Self {
             name: Arc::from(pod.name.to_string()),
             pod,
-            rules: tables.subjects.get(&pod.name).copied().unwrap_or(Subject::FREE),
+            rules: tables.subjects.get(&pod.name).copied().unwrap_or(Subject::NOT_ISOLATED),
             addresses: pod.addresses.iter().map(identity).collect(),
         }
     }
 }
 
 /// The port classes that one source reaches on each pod.
-struct Reach<'a> {
-    tables: &'a Tables,
-    seats: &'a [Seat<'a>],
+struct ReachableClasses<'a> {
+    tables: &'a CompiledTables,
+    pods: &'a [PodTables<'a>],
     /// For each identity the rule sets that allow it something, with their rows.
     allowing: Vec<Vec<(usize, &'a [Row])>>,
     /// Rows of one pod: as many as classes need.
@@ -111,22 +111,22 @@ struct Reach<'a> {
 const NOTHING: Row = Row([0; 4]);
 const EVERYTHING: Row = Row([u64::MAX; 4]);
 
-impl<'a> Reach<'a> {
-    fn new(tables: &'a Tables, seats: &'a [Seat<'a>]) -> Self {
+impl<'a> ReachableClasses<'a> {
+    fn new(tables: &'a CompiledTables, pods: &'a [PodTables<'a>]) -> Self {
         let blocks = tables.classes.signatures.len().div_ceil(usize::from(BITS_PER_ROW));
         let mut allowing = vec![Vec::new(); tables.identities.signatures.len()];
         for ((rule_set, identity), row) in &tables.rows.allowed {
             allowing[*identity].push((*rule_set, &row[..]));
         }
-        Self { tables, seats, allowing, blocks, rows: vec![NOTHING; blocks * seats.len()] }
+        Self { tables, pods, allowing, blocks, rows: vec![NOTHING; blocks * pods.len()] }
     }
 
-    fn from(&mut self, source: &Seat<'_>) {
+    fn from(&mut self, source: &PodTables<'_>) {
         // Once for each source, so that a pair of pods costs no look-up.
         let egress = self.by_identity(source.rules.egress);
         let ingress: Vec<(bool, Vec<&[Row]>)> =
             source.addresses.iter().map(|from| (from.is_v4, self.by_rule_set(from.identity))).collect();
-        for (rows, destination) in self.rows.chunks_exact_mut(self.blocks).zip(self.seats) {
+        for (rows, destination) in self.rows.chunks_exact_mut(self.blocks).zip(self.pods) {
             rows.fill(EVERYTHING);
             if source.name == destination.name {
                 continue;
@@ -135,10 +135,10 @@ impl<'a> Reach<'a> {
             for (is_v4, ingress) in &ingress {
                 for to in destination.addresses.iter().filter(|to| to.is_v4 == *is_v4) {
                     can_talk = true;
-                    if source.rules.egress != Subject::FREE.egress {
+                    if source.rules.egress != Subject::NOT_ISOLATED.egress {
                         intersect(rows, egress[to.identity]);
                     }
-                    if destination.rules.ingress != Subject::FREE.ingress {
+                    if destination.rules.ingress != Subject::NOT_ISOLATED.ingress {
                         intersect(rows, ingress[destination.rules.ingress]);
                     }
                 }
@@ -184,14 +184,14 @@ fn intersect(rows: &mut [Row], allowed: &[Row]) {
 }
 
 /// What a port means on each destination.
-enum Columns {
+enum PortColumns {
     Same(ClassId),
     /// By name: the classes of the numbers that each pod gives it.
     Each(Vec<Vec<ClassId>>),
 }
 
-impl Columns {
-    fn new(port: &PortSpec, seats: &[Seat<'_>], tables: &Tables) -> Self {
+impl PortColumns {
+    fn new(port: &PortSpec, pods: &[PodTables<'_>], tables: &CompiledTables) -> Self {
         let class = |number: u16| {
             let class = tables.classes.class(port.protocol, number);
             ClassId(u16::try_from(class).expect("the compiler refuses more classes than an id has room for"))
@@ -199,15 +199,12 @@ impl Columns {
         match port.port {
             crate::port_spec::Port::Number(number) => Self::Same(class(number)),
             crate::port_spec::Port::Name(_) => Self::Each(
-                seats
-                    .iter()
-                    .map(|seat| port.numbers(Some(seat.pod)).into_iter().map(class).collect())
-                    .collect(),
+                pods.iter().map(|pod| port.numbers(Some(pod.pod)).into_iter().map(class).collect()).collect(),
             ),
         }
     }
 
-    fn verdict(&self, destination: usize, reach: &Reach<'_>) -> PairVerdict {
+    fn verdict(&self, destination: usize, reach: &ReachableClasses<'_>) -> PairVerdict {
         let classes = match self {
             Self::Same(class) => std::slice::from_ref(class),
             Self::Each(classes) => &classes[destination][..],

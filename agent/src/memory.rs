@@ -8,25 +8,26 @@ use std::{
 };
 
 use podgate_common::{
-    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Known, Lookup, NODE, OTHER_NODE,
-    PolicyId, Ports, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey, Slot, Timeout, Timeouts,
+    Address, ClassId, Endpoint, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, Lookup, NODE,
+    OTHER_NODE, PolicyId, PortPair, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey, TableSetIndex,
+    Timeout, Timeouts,
 };
 
-use crate::compiler::Tables;
+use crate::compiler::CompiledTables;
 
 /// Tables, endpoints and flows of one node. Ids are the indexes of the compiled tables.
 #[derive(Debug)]
 pub struct Memory<'a> {
-    tables: &'a Tables,
+    tables: &'a CompiledTables,
     pub endpoints: BTreeMap<u32, Endpoint>,
     pub owners: BTreeMap<Address, u32>,
     /// Of UDP.
     pub tunnel_ports: BTreeSet<u16>,
     pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
-    pub fragments: RefCell<BTreeMap<FragmentKey, Ports>>,
+    pub fragments: RefCell<BTreeMap<FragmentKey, PortPair>>,
     /// Ticks; a second has [`Memory::TICKS_PER_SECOND`].
     pub now: Cell<u32>,
-    pub epoch: Cell<u32>,
+    pub revision: Cell<u32>,
     pub recheck: Cell<bool>,
     pub passes_masqueraded: Cell<bool>,
     pub passes_encapsulation: Cell<bool>,
@@ -36,7 +37,7 @@ impl<'a> Memory<'a> {
     pub const TICKS_PER_SECOND: u32 = 1_000;
     const TIMEOUTS: Timeouts = Timeouts::with_ticks_per_second(Self::TICKS_PER_SECOND);
 
-    pub fn new(tables: &'a Tables) -> Self {
+    pub fn new(tables: &'a CompiledTables) -> Self {
         Self {
             tables,
             endpoints: BTreeMap::new(),
@@ -45,7 +46,7 @@ impl<'a> Memory<'a> {
             flows: RefCell::default(),
             fragments: RefCell::default(),
             now: Cell::new(0),
-            epoch: Cell::new(0),
+            revision: Cell::new(0),
             recheck: Cell::new(false),
             passes_masqueraded: Cell::new(false),
             passes_encapsulation: Cell::new(false),
@@ -56,7 +57,7 @@ impl<'a> Memory<'a> {
     pub fn allowed(&self, rule_set: usize, peer: IpAddr, protocol: Protocol, port: u16) -> bool {
         let policy = policy_id(rule_set);
         !policy.isolates()
-            || podgate_common::allowed(self, Slot(0), policy, &peer.into(), protocol as u32, port)
+            || podgate_common::allowed(self, TableSetIndex(0), policy, &peer.into(), protocol as u32, port)
     }
 }
 
@@ -66,11 +67,11 @@ pub fn policy_id(rule_set: usize) -> PolicyId {
 }
 
 impl podgate_common::Tables for Memory<'_> {
-    type Place = ();
+    type FlowHandle = ();
     type Entry = FlowKey;
 
     fn endpoint(&self, ifindex: u32) -> Endpoint {
-        self.endpoints.get(&ifindex).copied().unwrap_or(Endpoint::HELD)
+        self.endpoints.get(&ifindex).copied().unwrap_or(Endpoint::PENDING)
     }
 
     fn owner(&self, address: &Address) -> Option<u32> {
@@ -85,17 +86,17 @@ impl podgate_common::Tables for Memory<'_> {
         self.tunnel_ports.contains(&port)
     }
 
-    fn identity(&self, _: Slot, address: &Address) -> IdentityId {
+    fn identity(&self, _: TableSetIndex, address: &Address) -> IdentityId {
         let identity = self.tables.identities.identity((*address).into());
         IdentityId(u32::try_from(identity).expect("a compilation has fewer than 2^32 identities"))
     }
 
-    fn class(&self, _: Slot, protocol: Protocol, port: u16) -> ClassId {
+    fn class(&self, _: TableSetIndex, protocol: Protocol, port: u16) -> ClassId {
         let class = self.tables.classes.class(protocol, port);
         ClassId(u16::try_from(class).expect("the compiler refuses more classes than an id has room for"))
     }
 
-    fn row(&self, _: Slot, key: &RowKey) -> Option<Row> {
+    fn row(&self, _: TableSetIndex, key: &RowKey) -> Option<Row> {
         if *key == RowKey::of_service(key.policy, ServiceId(key.identity.0)) {
             let place = (key.policy.0 as usize, key.identity.0 as usize);
             return self.tables.services.verdicts.get(&place)?.row();
@@ -107,8 +108,8 @@ impl podgate_common::Tables for Memory<'_> {
         }
     }
 
-    fn service(&self, _: Slot, key: &ServiceKey) -> Option<ServiceId> {
-        let place = *self.tables.services.fronts.get(key)?;
+    fn service(&self, _: TableSetIndex, key: &ServiceKey) -> Option<ServiceId> {
+        let place = *self.tables.services.frontends.get(key)?;
         Some(ServiceId(u32::try_from(place).expect("a cluster has fewer than 2^32 services")))
     }
 
@@ -117,7 +118,7 @@ impl podgate_common::Tables for Memory<'_> {
         Some(())
     }
 
-    fn known_flow(&self, key: &FlowKey, _: Reach) -> Option<(Known, FlowKey)> {
+    fn known_flow(&self, key: &FlowKey, _: Reach) -> Option<(FlowSummary, FlowKey)> {
         self.flows.borrow().get(key).map(|flow| (flow.known(), *key))
     }
 
@@ -145,11 +146,11 @@ impl podgate_common::Tables for Memory<'_> {
         }
     }
 
-    fn fragment(&self, key: &FragmentKey) -> Option<Ports> {
+    fn fragment(&self, key: &FragmentKey) -> Option<PortPair> {
         self.fragments.borrow().get(key).copied()
     }
 
-    fn put_fragment(&self, key: &FragmentKey, ports: Ports, _: u32) {
+    fn put_fragment(&self, key: &FragmentKey, ports: PortPair, _: u32) {
         self.fragments.borrow_mut().insert(*key, ports);
     }
 
@@ -157,8 +158,8 @@ impl podgate_common::Tables for Memory<'_> {
         self.now.get()
     }
 
-    fn epoch(&self) -> u32 {
-        self.epoch.get()
+    fn revision(&self) -> u32 {
+        self.revision.get()
     }
 
     fn timeout(&self, of: Timeout) -> u32 {

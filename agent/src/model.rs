@@ -21,5 +21,5 @@ pub use name::{Labels, Name, ObjectName, Uid};
 pub use policy::{IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};
 pub use selector::{Requirement, Selector};
 pub use service::{
-    EndpointSlice, Front, Hints, Proxy, Service, ServicePort, SliceEndpoint, SlicePort, SlicesByService,
+    EndpointSlice, Frontend, Hints, Proxy, Service, ServicePort, SliceEndpoint, SlicePort, SlicesByService,
 };

@@ -48,7 +48,7 @@ impl Requests {
         for _ in 0..ATTEMPTS {
             let mut entries = Vec::new();
             self.send(request.clone(), NLM_F_DUMP)?;
-            if self.receive(|payload| entries.extend(entry(payload)))? == Answer::Consistent {
+            if self.receive(|payload| entries.extend(entry(payload)))? == DumpResult::Consistent {
                 return Ok(entries);
             }
         }
@@ -82,8 +82,8 @@ impl Requests {
 
     /// Reads to the end of the answer, also of one that turns out inconsistent, so that the next one starts
     /// clean.
-    fn receive(&mut self, mut entry: impl FnMut(&[u8])) -> io::Result<Answer> {
-        let mut answer = Answer::Consistent;
+    fn receive(&mut self, mut entry: impl FnMut(&[u8])) -> io::Result<DumpResult> {
+        let mut answer = DumpResult::Consistent;
         loop {
             self.buffer.clear();
             self.socket.recv(&mut self.buffer, 0)?;
@@ -92,7 +92,7 @@ impl Requests {
                     continue;
                 }
                 if message.flags() & NLM_F_DUMP_INTR != 0 {
-                    answer = Answer::Interrupted;
+                    answer = DumpResult::Interrupted;
                 }
                 match message.message_type() {
                     // The end of a dump, and the acknowledgement of everything else.
@@ -106,7 +106,7 @@ impl Requests {
 
 /// Whether a table stood still while it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum DumpResult {
     Consistent,
     Interrupted,
 }

@@ -12,7 +12,7 @@ use std::{
 use clap::{ArgAction, Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::{flows::Target as DenyLogTarget, model::Name};
+use crate::{flows::LogTarget as DenyLogTarget, model::Name};
 
 /// Where distributions and systemd mount the BPF file system.
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";
@@ -76,8 +76,8 @@ pub struct AgentOptions {
     #[arg(long, value_enum, default_value_t = MasqueradedIngress::Evaluate)]
     pub masqueraded_ingress: MasqueradedIngress,
     /// Readiness while pods that should be isolated are not
-    #[arg(long, value_enum, default_value_t = Unenforced::Degraded)]
-    pub unenforced: Unenforced,
+    #[arg(long, value_enum, default_value_t = UnenforcedMode::Degraded)]
+    pub unenforced: UnenforcedMode,
     /// Let pods send encapsulated packets (VXLAN, Geneve, IP in IP, GRE and similar) to nodes, which may unpack
     /// them and forward what is inside from any address
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
@@ -126,7 +126,7 @@ pub enum MasqueradedIngress {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Unenforced {
+pub enum UnenforcedMode {
     /// Ready; `/readyz` and `status` name the pods
     Degraded,
     /// Not ready

@@ -1,16 +1,16 @@
-//! The publisher: brings the kernel from one complete state to the next, so that each packet is judged by one of them.
+//! The publisher: brings the kernel from one complete state to the next, so that each packet is evaluated by one of them.
 //!
 //! In: compiled tables and what is behind each veth. Out: map writes in the order that makes each step harmless:
 //!
 //! 1. verdict rows of the new tables, beside those in force;
 //! 2. ports -> class, addresses -> identity, services, owners;
 //! 3. endpoint -> policy: one write is one pod's switch;
-//! 4. the epoch;
+//! 4. the revision;
 //! 5. when no running program can have seen the old state: what is in no use goes.
 //!
 //! A packet reads its endpoint first. One that still finds the old policy may meet new identities and classes; the
 //! compiler was told which rule sets are in force ([`Publisher::in_force`]) and has rows for those, too. One that has
-//! found the old identity before it meets the new class of a port needs rows of its own ([`Target::crossing`]).
+//! found the old identity before it meets the new class of a port needs rows of its own ([`PublishTarget::crossing`]).
 
 mod ids;
 mod target;
@@ -23,15 +23,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use podgate_common::{Address, ClassId, Endpoint, EndpointState, PolicyId, Protocol, Row, Slot};
+use podgate_common::{Address, ClassId, Endpoint, EndpointState, PolicyId, Protocol, Row, TableSetIndex};
 
 use self::{
     ids::{Assigned, Ids},
-    target::{Changed, Target},
+    target::{MapChanges, PublishTarget},
 };
 use crate::{
-    compiler::{RuleSet, Subject, Tables},
-    kernel::{Capacity, Maps, TableSet},
+    compiler::{CompiledTables, RuleSet, Subject},
+    datapath::{BpfMaps, Capacity, TableSet},
 };
 
 /// The least room of a hash table. Doubling from here, a table is rebuilt a handful of times in its life.
@@ -39,7 +39,7 @@ const MIN_CAPACITY: u32 = 4_096;
 
 /// What the kernel shall know of one veth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Judged {
+pub struct EndpointEntry {
     pub state: EndpointState,
     pub subject: Subject,
     /// The bridge that the veth is a port of, 0 if none.
@@ -50,7 +50,7 @@ pub struct Judged {
 /// node's).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    pub endpoints: BTreeMap<u32, Judged>,
+    pub endpoints: BTreeMap<u32, EndpointEntry>,
     pub owners: BTreeMap<IpAddr, u32>,
     /// UDP ports at which tunnels of nodes listen.
     pub tunnel_ports: BTreeSet<u16>,
@@ -60,10 +60,10 @@ pub struct Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
     /// Raised when any verdict may have changed.
-    pub epoch: u32,
+    pub revision: u32,
     /// False: rule sets that were in force until now are no longer; compile once more to coarsen the tables.
     pub settled: bool,
-    /// When every packet was judged by the new state. Tidying up comes after it.
+    /// When every packet was evaluated by the new state. Tidying up comes after it.
     pub enforced: Instant,
     /// The tables stand in another slot than before.
     moved: bool,
@@ -79,18 +79,18 @@ pub struct Publisher {
 
 #[derive(Debug)]
 struct Current {
-    slot: Slot,
+    table_set: TableSetIndex,
     capacity: Capacity,
     set: TableSet,
     ids: Ids,
     /// The rule sets that the endpoints refer to, and so the ones whose rows must stay right.
     in_force: BTreeMap<PolicyId, Arc<RuleSet>>,
     /// What the kernel holds, with its ids. `None` after a failure.
-    published: Option<(Tables, Assigned)>,
+    published: Option<(CompiledTables, Assigned)>,
 }
 
 impl Publisher {
-    /// Rule sets that a packet may still be judged by while the next tables are published.
+    /// Rule sets that a packet may still be evaluated by while the next tables are published.
     pub fn in_force(&self) -> Vec<Arc<RuleSet>> {
         self.current.iter().flat_map(|current| current.in_force.values()).cloned().collect()
     }
@@ -100,7 +100,12 @@ impl Publisher {
     /// # Errors
     ///
     /// When the kernel refuses a write. What was in force stays in force; publishing again goes on from there.
-    pub fn publish(&mut self, maps: &mut Maps, tables: &Tables, wanted: &Wanted) -> Result<Published> {
+    pub fn publish(
+        &mut self,
+        maps: &mut BpfMaps,
+        tables: &CompiledTables,
+        wanted: &Wanted,
+    ) -> Result<Published> {
         let mut current = match self.current.take() {
             Some(current) => current,
             None => Current::create(maps, tables)?,
@@ -120,11 +125,11 @@ impl Publisher {
                 held.map(|(index, rule_set)| (target.ids.policies[index], rule_set.clone())).collect();
         }
         let result = current.publish(maps, tables, wanted, target);
-        let slot = current.slot;
+        let table_set = current.table_set;
         self.current = Some(current);
         let published = result?;
         if published.moved {
-            for other in (0..Slot::COUNT).map(Slot).filter(|other| *other != slot) {
+            for other in (0..TableSetIndex::COUNT).map(TableSetIndex).filter(|other| *other != table_set) {
                 maps.clear(other)?;
             }
         }
@@ -151,42 +156,42 @@ impl Publisher {
 }
 
 impl Current {
-    /// An empty table set in a slot that no endpoint is judged by, with room for these tables.
-    fn create(maps: &mut Maps, tables: &Tables) -> Result<Self> {
-        let in_use: BTreeSet<Slot> =
-            maps.endpoints.entries().values().map(|endpoint| endpoint.slot).collect();
-        let slot = (0..Slot::COUNT)
-            .map(Slot)
-            .find(|slot| !in_use.contains(slot))
-            .context("endpoints are judged by every table slot there is")?;
+    /// An empty table set in a slot that no endpoint is evaluated by, with room for these tables.
+    fn create(maps: &mut BpfMaps, tables: &CompiledTables) -> Result<Self> {
+        let in_use: BTreeSet<TableSetIndex> =
+            maps.endpoints.entries().values().map(|endpoint| endpoint.table_set).collect();
+        let table_set = (0..TableSetIndex::COUNT)
+            .map(TableSetIndex)
+            .find(|table_set| !in_use.contains(table_set))
+            .context("endpoints are evaluated by every table slot there is")?;
         let (mut ids, mut assigned) = (Ids::default(), Assigned::default());
-        ids.assign(tables, &Tables::nothing(), &mut assigned);
+        ids.assign(tables, &CompiledTables::default(), &mut assigned);
         let capacity = Capacity {
             addresses: room_for(tables.identities.addresses.len()),
             rows: room_for(target::count_rows(tables, &assigned)),
-            services: room_for(tables.services.fronts.len()),
+            services: room_for(tables.services.frontends.len()),
         };
         let set = TableSet::create(capacity)?;
-        maps.install(slot, &set)?;
-        Ok(Self { slot, capacity, set, ids, in_force: BTreeMap::new(), published: None })
+        maps.install(table_set, &set)?;
+        Ok(Self { table_set, capacity, set, ids, in_force: BTreeMap::new(), published: None })
     }
 
-    fn target(&mut self, tables: &Tables) -> Target {
+    fn target(&mut self, tables: &CompiledTables) -> PublishTarget {
         let Self { set, ids, in_force, published, .. } = self;
         // Should a write fail, the next publication compares everything.
         match published.take() {
             Some((before, assigned)) if before.series.is(&tables.series) => {
-                Target::since(before, assigned, tables, ids, set, in_force)
+                PublishTarget::since(before, assigned, tables, ids, set, in_force)
             }
             _ => {
                 let mut assigned = Assigned::default();
-                ids.assign(tables, &Tables::nothing(), &mut assigned);
-                Target::compared(assigned, tables, ids, set, in_force)
+                ids.assign(tables, &CompiledTables::default(), &mut assigned);
+                PublishTarget::compared(assigned, tables, ids, set, in_force)
             }
         }
     }
 
-    fn has_room_for(&self, target: &Target) -> bool {
+    fn has_room_for(&self, target: &PublishTarget) -> bool {
         let crossing = target.crossing.keys().filter(|key| !target.rows.contains_key(key));
         let crossing = crossing.filter(|key| !self.set.rows.entries().contains_key(key)).count();
         self.set.rows.entries().len() + new_keys(self.set.rows.entries(), &target.rows) + crossing
@@ -199,18 +204,18 @@ impl Current {
 
     fn publish(
         &mut self,
-        maps: &mut Maps,
-        tables: &Tables,
+        maps: &mut BpfMaps,
+        tables: &CompiledTables,
         wanted: &Wanted,
-        target: Target,
+        target: PublishTarget,
     ) -> Result<Published> {
-        let Target { before, mut ids, rows, crossing, addresses, prefixes, services } = target;
+        let PublishTarget { before, mut ids, rows, crossing, addresses, prefixes, services } = target;
         let same_classes =
             before.as_ref().is_some_and(|before| Arc::ptr_eq(&before.classes, &tables.classes));
         let writes =
-            |maps: &Maps, set: &TableSet| maps.endpoints.writes() + maps.owners.writes() + set.writes();
+            |maps: &BpfMaps, set: &TableSet| maps.endpoints.writes() + maps.owners.writes() + set.writes();
         let written = writes(maps, &self.set);
-        let moved = maps.endpoints.entries().values().any(|endpoint| endpoint.slot != self.slot);
+        let moved = maps.endpoints.entries().values().any(|endpoint| endpoint.table_set != self.table_set);
 
         // 1. A row that is in force keeps the bits of classes that ports still have.
         let coming = rows.iter().filter_map(|(key, row)| Some((key, row.as_ref()?)));
@@ -235,11 +240,8 @@ impl Current {
         let tunnel_ports = wanted.tunnel_ports.iter().map(|port| (u32::from(*port), 1)).collect();
         maps.tunnel_ports.put_all(&tunnel_ports)?;
         // 3.
-        let mut endpoints: BTreeMap<u32, Endpoint> = wanted
-            .endpoints
-            .iter()
-            .map(|(&ifindex, judged)| (ifindex, self.endpoint(judged, &ids)))
-            .collect();
+        let mut endpoints: BTreeMap<u32, Endpoint> =
+            wanted.endpoints.iter().map(|(&ifindex, entry)| (ifindex, self.endpoint(entry, &ids))).collect();
         for (&address, ifindex) in wanted.owners.iter().rev() {
             // Of several in one family the lowest stays.
             if let Some(endpoint) = endpoints.get_mut(ifindex) {
@@ -247,7 +249,7 @@ impl Current {
                 *own = address.into();
             }
         }
-        let subjects = wanted.endpoints.values().flat_map(|judged| judged.subject.rule_sets());
+        let subjects = wanted.endpoints.values().flat_map(|entry| entry.subject.rule_sets());
         let in_force: BTreeMap<PolicyId, Arc<RuleSet>> = subjects
             .filter(|&at| at != 0)
             .map(|at| (ids.policies[&at], tables.rule_sets[&at].clone()))
@@ -258,10 +260,10 @@ impl Current {
         maps.endpoints.put_all(&endpoints)?;
         self.in_force = in_force;
         // 4.
-        let mut epoch = maps.epoch()?;
-        if writes(maps, &self.set) != written || epoch == 0 {
-            epoch = epoch.wrapping_add(1);
-            maps.set_epoch(epoch)?;
+        let mut revision = maps.revision()?;
+        if writes(maps, &self.set) != written || revision == 0 {
+            revision = revision.wrapping_add(1);
+            maps.set_revision(revision)?;
         }
         let enforced = Instant::now();
         // 5.
@@ -271,7 +273,7 @@ impl Current {
             || maps.endpoints.entries().len() != endpoints.len()
             || self.ids.has_idle(tables);
         if goes {
-            maps.wait_for_programs(self.slot, &self.set)?;
+            maps.wait_for_programs(self.table_set, &self.set)?;
         }
         for key in crossing.keys() {
             self.set.rows.remove(key)?;
@@ -294,19 +296,19 @@ impl Current {
             tracing::debug!(flows = gone, "flows of addresses that changed hands removed");
         }
         self.published = Some((tables.clone(), ids));
-        Ok(Published { epoch, settled, enforced, moved })
+        Ok(Published { revision, settled, enforced, moved })
     }
 
-    fn endpoint(&self, judged: &Judged, ids: &Assigned) -> Endpoint {
+    fn endpoint(&self, entry: &EndpointEntry, ids: &Assigned) -> Endpoint {
         Endpoint {
-            state: judged.state as u32,
-            slot: self.slot,
-            ingress: ids.policies[&judged.subject.ingress],
-            egress: ids.policies[&judged.subject.egress],
-            audit_ingress: ids.policies[&judged.subject.audit_ingress],
-            audit_egress: ids.policies[&judged.subject.audit_egress],
-            master: judged.master,
-            ..Endpoint::HELD
+            state: entry.state as u32,
+            table_set: self.table_set,
+            ingress: ids.policies[&entry.subject.ingress],
+            egress: ids.policies[&entry.subject.egress],
+            audit_ingress: ids.policies[&entry.subject.audit_ingress],
+            audit_egress: ids.policies[&entry.subject.audit_egress],
+            master: entry.master,
+            ..Endpoint::PENDING
         }
     }
 }
@@ -324,7 +326,7 @@ fn united(row: Row, other: Row) -> Row {
 }
 
 /// How many entries come that are not there.
-fn new_keys<K: Ord, V>(held: &BTreeMap<K, V>, changed: &Changed<K, V>) -> usize {
+fn new_keys<K: Ord, V>(held: &BTreeMap<K, V>, changed: &MapChanges<K, V>) -> usize {
     changed.iter().filter(|(key, value)| value.is_some() && !held.contains_key(key)).count()
 }
 

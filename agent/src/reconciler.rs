@@ -3,11 +3,11 @@
 //! In: full pictures. Out: the kernel in the state that they ask for, or an error with what was in force still in
 //! force. It owns everything that writes to the kernel, and has no task, timer or channel of its own.
 
-mod arrival;
+mod applied_policies;
 mod attaching;
+mod bootstrap;
 mod holds;
-mod judging;
-mod telling;
+mod observing;
 mod unenforced;
 mod wanted;
 
@@ -20,19 +20,23 @@ use std::{
 use anyhow::{Context as _, Result};
 use podgate_common::{Direction, MAX_ENDPOINTS, MAX_OWNERS};
 
-use self::{
-    attaching::ways_out, holds::LongHolds, judging::Change, unenforced::UnenforcedPods, wanted::wanted,
-};
 pub use self::{
+    applied_policies::AppliedPolicies,
     holds::HoldCounts,
-    judging::Judging,
-    unenforced::{Attention, Reason, Unenforced},
+    unenforced::{Attention, Unenforced, UnenforcedReason},
+};
+use self::{
+    applied_policies::PolicyChange, attaching::ways_out, holds::LongHolds, unenforced::UnenforcedPods,
+    wanted::wanted,
 };
 use crate::{
-    compiler::{Incremental, IncrementalInput, Site, Tables},
-    endpoints::{Endpoints, Evidence, History, LocalPods, Network, State, Veth, cni::CniResults, resolve},
+    compiler::{CompileInput, CompiledTables, Incremental, Site},
+    datapath::{Attacher, Datapath, Device, DeviceRole, FlowCounters, Past},
+    endpoints::{
+        Endpoints, Evidence, History, InterfaceState, LocalPods, Network, PodInterface, cni::CniResults,
+        resolve,
+    },
     hits::HitCounts,
-    kernel::{Attacher, Device, Kernel, Past, Place, Tallies},
     model::{Cluster, Name, ObjectName, Pod, Uid},
     publisher::{Published, Publisher, Wanted},
 };
@@ -41,7 +45,7 @@ use crate::{
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Reconciler {
     node: Name,
-    kernel: Kernel,
+    datapath: Datapath,
     attacher: Attacher,
     local: LocalPods,
     compiler: Incremental,
@@ -51,7 +55,7 @@ pub struct Reconciler {
     unenforced: UnenforcedPods,
     /// Why programs could not be attached.
     refused: BTreeMap<Device, String>,
-    /// What these were found in; `None` when they must be found anew.
+    /// What these were found in; `None` when they must be found again.
     looked_at: Option<(Arc<Network>, Arc<CniResults>)>,
     /// The pods behind the veths as they were last seen: one that is force-deleted runs on under its last policies.
     pods: BTreeMap<ObjectName, Arc<Pod>>,
@@ -59,22 +63,22 @@ pub struct Reconciler {
     older: Option<BTreeSet<Device>>,
     /// The devices that were there in the last pass.
     devices: BTreeSet<Device>,
-    /// Since which epoch each veth is judged as it is.
+    /// Since which revision each veth is evaluated as it is.
     since: BTreeMap<u32, Dated>,
     /// Pods whose policies may be others than when their veths were dated.
     undated: BTreeSet<ObjectName>,
-    tallies: Option<Tallies>,
+    flow_counters: Option<FlowCounters>,
     hits: HitCounts,
     /// Where the flow table is swept next.
     swept: usize,
 }
 
-/// How a veth is judged, and since which epoch.
+/// How a veth is evaluated, and since which revision.
 #[derive(Clone, Debug, Default)]
 struct Dated {
     pod: Option<ObjectName>,
-    ingress: Judging,
-    egress: Judging,
+    ingress: AppliedPolicies,
+    egress: AppliedPolicies,
     since: u32,
 }
 
@@ -82,35 +86,35 @@ struct Dated {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pass {
     /// The one that is now in force.
-    pub epoch: u32,
-    /// When every packet was judged by it.
+    pub revision: u32,
+    /// When every packet was evaluated by it.
     pub enforced: Instant,
 }
 
 /// One veth after a pass.
 #[derive(Clone, Debug)]
 pub struct Enforced {
-    pub veth: Veth,
-    pub ingress: Judging,
-    pub egress: Judging,
+    pub veth: PodInterface,
+    pub ingress: AppliedPolicies,
+    pub egress: AppliedPolicies,
     pub since: u32,
     /// Programs of this process are at it.
     pub attached: bool,
-    /// Of the pod by whose object it is judged.
+    /// Of the pod by whose object it is evaluated.
     pub uid: Option<Uid>,
 }
 
 impl Reconciler {
-    /// `counting`: since when the kernel's tallies count.
-    pub fn new(node: Name, mut kernel: Kernel, attacher: Attacher, counting: SystemTime) -> Self {
-        let veths = kernel.maps.endpoints.entries();
+    /// `counting`: since when the kernel's flow counters count.
+    pub fn new(node: Name, mut datapath: Datapath, attacher: Attacher, counting: SystemTime) -> Self {
+        let veths = datapath.maps.endpoints.entries();
         let veths = veths.iter().map(|(ifindex, endpoint)| (*ifindex, endpoint.known_state()));
         let history = History::of_earlier_agent(veths);
         Self {
-            tallies: kernel.tallies.take(),
+            flow_counters: datapath.flow_counters.take(),
             hits: HitCounts::new(counting),
             swept: 0,
-            kernel,
+            datapath,
             attacher,
             local: LocalPods::new(node.clone()),
             compiler: Incremental::default(),
@@ -155,7 +159,7 @@ impl Reconciler {
             (self.endpoints.clone(), self.pods.clone())
         } else {
             let evidence = Evidence { network, cni, cluster, node: &self.node, local: self.local.pods() };
-            let endpoints = resolve(&evidence, &|pod| cluster.is_judged(pod), &self.endpoints, now);
+            let endpoints = resolve(&evidence, &|pod| cluster.has_policies(pod), &self.endpoints, now);
             let pods = self.pods_behind(&endpoints, cluster);
             (endpoints, pods)
         };
@@ -170,7 +174,7 @@ impl Reconciler {
         self.attach_pending(cluster, &endpoints, &pods);
         let tables = self.compile(cluster, &endpoints, &pods)?;
         if tables.services.leave_node {
-            // Before any pod is judged by tables that leave a verdict to them.
+            // Before any pod is evaluated by tables that leave a verdict to them.
             self.attach_wire(&wire);
         }
         let published = self.publish(&tables, &wanted(&endpoints, &tables, cluster, network))?;
@@ -180,8 +184,8 @@ impl Reconciler {
         }
         self.endpoints = endpoints;
         self.pods = pods;
-        let epoch = published.epoch;
-        let pass = Pass { epoch, enforced: attached.unwrap_or(published.enforced) };
+        let revision = published.revision;
+        let pass = Pass { revision, enforced: attached.unwrap_or(published.enforced) };
         if !published.settled {
             // The rule sets of before are in no use any more: the tables need not be fine enough for them.
             let endpoints = self.endpoints.clone();
@@ -190,14 +194,14 @@ impl Reconciler {
                 .and_then(|tables| self.publish(&tables, &wanted(&endpoints, &tables, cluster, network)))
                 .context("cannot tidy up after a change")?;
         }
-        self.date(cluster, epoch);
+        self.date(cluster, revision);
         self.looked_at = Some((network.clone(), cni.clone()));
         Ok(pass)
     }
 
     /// Whether the first pass reads the sockets of pods, which nobody may any more afterwards.
     pub const fn reads_sockets(&self) -> bool {
-        matches!(self.kernel.past, Past::None)
+        matches!(self.datapath.past, Past::None)
     }
 
     /// Veths that were held for long.
@@ -210,7 +214,7 @@ impl Reconciler {
         let enforced = self.endpoints.veths.values().map(|veth| {
             let Dated { pod: _, ingress, egress, since } =
                 self.since.get(&veth.ifindex).cloned().unwrap_or_default();
-            let attached = self.attacher.has(&device(veth), Place::Pod);
+            let attached = self.attacher.has(&device(veth), DeviceRole::Pod);
             let uid = veth.last.as_ref().and_then(|pod| self.pods.get(pod)?.uid);
             Enforced { veth: veth.clone(), ingress, egress, since, attached, uid }
         });
@@ -219,13 +223,13 @@ impl Reconciler {
 
     /// How often this process has written to the kernel's tables.
     pub fn writes(&self) -> u64 {
-        let maps = &self.kernel.maps;
+        let maps = &self.datapath.maps;
         maps.endpoints.writes() + maps.owners.writes() + self.publisher.writes()
     }
 
     /// Entries and room of the kernel's tables: (name, entries, room, `None` where only memory limits it).
     pub fn sizes(&self) -> Vec<(&'static str, usize, Option<u32>)> {
-        let maps = &self.kernel.maps;
+        let maps = &self.datapath.maps;
         let mut sizes = vec![
             ("endpoints", maps.endpoints.entries().len(), u32::try_from(MAX_ENDPOINTS).ok()),
             ("owners", maps.owners.entries().len(), u32::try_from(MAX_OWNERS).ok()),
@@ -236,8 +240,8 @@ impl Reconciler {
 
     fn pods_behind(&self, endpoints: &Endpoints, cluster: &Cluster) -> BTreeMap<ObjectName, Arc<Pod>> {
         let known = endpoints.veths.values().filter_map(|veth| match &veth.state {
-            State::Known { pod, .. } => Some(pod),
-            State::Held | State::Open => None,
+            InterfaceState::Identified { pod, .. } => Some(pod),
+            InterfaceState::Pending | InterfaceState::Unmanaged => None,
         });
         known
             .filter_map(|name| {
@@ -252,49 +256,49 @@ impl Reconciler {
         cluster: &Cluster,
         endpoints: &Endpoints,
         pods: &BTreeMap<ObjectName, Arc<Pod>>,
-    ) -> Result<Tables> {
+    ) -> Result<CompiledTables> {
         let site = Some(Site { node: &self.node, own_addresses: &endpoints.own_addresses });
         let retained = self.publisher.in_force();
-        let step = IncrementalInput { cluster, site, subjects: pods, retained: &retained };
+        let step = CompileInput { cluster, site, subjects: pods, retained: &retained };
         let tables = self.compiler.compile(&step)?.clone();
         self.undated.extend(self.compiler.reconsidered().iter().cloned());
         Ok(tables)
     }
 
-    fn publish(&mut self, tables: &Tables, wanted: &Wanted) -> Result<Published> {
-        self.publisher.publish(&mut self.kernel.maps, tables, wanted)
+    fn publish(&mut self, tables: &CompiledTables, wanted: &Wanted) -> Result<Published> {
+        self.publisher.publish(&mut self.datapath.maps, tables, wanted)
     }
 
-    /// Notes since which epoch each veth is judged as it is, and logs what changed.
-    fn date(&mut self, cluster: &Cluster, epoch: u32) {
+    /// Notes since which revision each veth is evaluated as it is, and logs what changed.
+    fn date(&mut self, cluster: &Cluster, revision: u32) {
         let mut before = std::mem::take(&mut self.since);
         let undated = std::mem::take(&mut self.undated);
         for veth in self.endpoints.veths.values() {
             let pod = match &veth.state {
-                State::Known { pod, .. } => Some(pod),
-                State::Held | State::Open => None,
+                InterfaceState::Identified { pod, .. } => Some(pod),
+                InterfaceState::Pending | InterfaceState::Unmanaged => None,
             };
             let known = before.remove(&veth.ifindex).filter(|known| known.pod.as_ref() == pod);
             let dated = match known {
                 Some(known) if pod.is_none_or(|pod| !undated.contains(pod)) => known,
-                known => self.dated(veth, pod, known, cluster, epoch),
+                known => self.dated(veth, pod, known, cluster, revision),
             };
             self.since.insert(veth.ifindex, dated);
         }
     }
 
-    /// `known`: how the pod behind this veth was judged until now, if it was there.
+    /// `known`: how the pod behind this veth was evaluated until now, if it was there.
     fn dated(
         &self,
-        veth: &Veth,
+        veth: &PodInterface,
         pod: Option<&ObjectName>,
         known: Option<Dated>,
         cluster: &Cluster,
-        epoch: u32,
+        revision: u32,
     ) -> Dated {
         let object = pod.and_then(|pod| self.pods.get(pod));
         let [ingress, egress] = [Direction::Ingress, Direction::Egress].map(|direction| {
-            object.map_or_else(Judging::default, |pod| Judging::of(cluster, pod, direction))
+            object.map_or_else(AppliedPolicies::default, |pod| AppliedPolicies::of(cluster, pod, direction))
         });
         let until_now = known.clone().unwrap_or_default();
         let text = pod.map(ToString::to_string);
@@ -304,19 +308,19 @@ impl Reconciler {
             (Direction::Egress, &until_now.egress, &egress),
         ] {
             changed |= before.audit != now.audit;
-            for Change { policy, added, removed } in before.changes(now, direction) {
+            for PolicyChange { policy, added, removed } in before.changes(now, direction) {
                 changed = true;
-                tracing::info!(pod = text, policy, %direction, added, removed, epoch, "rules");
+                tracing::info!(pod = text, policy, %direction, added, removed, revision, "rules");
             }
         }
         if !changed {
             return until_now;
         }
-        tracing::info!(interface = %veth.name, pod = text, %ingress, %egress, epoch, "judged");
-        Dated { pod: pod.cloned(), ingress, egress, since: epoch }
+        tracing::info!(interface = %veth.name, pod = text, %ingress, %egress, revision, "evaluated");
+        Dated { pod: pod.cloned(), ingress, egress, since: revision }
     }
 }
 
-const fn device(veth: &Veth) -> Device {
+const fn device(veth: &PodInterface) -> Device {
     Device { ifindex: veth.ifindex, generation: veth.generation }
 }

@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use crate::{
     api::{
-        EndpointCounts, EndpointState, EndpointStatus, Holds, Isolation, Latency, Lost, ObjectCounts,
+        EndpointCounts, EndpointStatus, Holds, Isolation, Latency, Lost, ObjectCounts, ReportedState,
         SourceStatus, Status, TableFill, UnenforcedPod,
     },
-    endpoints::State,
+    endpoints::InterfaceState,
     model::{Cluster, Name},
-    reconciler::{Enforced, HoldCounts, Judging, Reconciler, Unenforced},
+    reconciler::{AppliedPolicies, Enforced, HoldCounts, Reconciler, Unenforced},
     server::{Interface, Snapshot},
-    source::Picture,
+    source::ClusterSnapshot,
 };
 
 /// What [`snapshot`] cannot learn from the reconciler.
@@ -21,11 +21,11 @@ pub struct Progress {
     /// As in `manifests`.
     pub source: &'static str,
     pub started: Instant,
-    /// When the source last told of a change.
+    /// When the source last reported a change.
     pub read: Option<Instant>,
     /// The last pass succeeded, and every source had given a full picture.
     pub ready: bool,
-    pub epoch: u32,
+    pub revision: u32,
     pub latency: Latency,
     pub last_error: Option<String>,
     /// Of the newest picture, also of one that is not enforced.
@@ -39,9 +39,9 @@ pub struct Progress {
 }
 
 /// The agent's state, for all who ask.
-pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Reconciler) -> Snapshot {
+pub fn snapshot(progress: &Progress, picture: Option<&ClusterSnapshot>, reconciler: &Reconciler) -> Snapshot {
     let taken = Instant::now();
-    let nothing = Picture::default();
+    let nothing = ClusterSnapshot::default();
     let picture = picture.unwrap_or(&nothing);
     let enforced = reconciler.enforced();
     let unenforced: Vec<UnenforcedPod> = reconciler
@@ -72,7 +72,7 @@ pub fn snapshot(progress: &Progress, picture: Option<&Picture>, reconciler: &Rec
             endpoints: counts(&enforced),
             holds: Holds { long, expired },
             policies: picture.cluster.policies.len(),
-            epoch: progress.epoch,
+            revision: progress.revision,
             latency: progress.latency.clone(),
             tables: reconciler.sizes().into_iter().map(fill).collect(),
             counters: Vec::new(),
@@ -105,9 +105,9 @@ fn counts(enforced: &[Enforced]) -> EndpointCounts {
     let mut counts = EndpointCounts::default();
     for endpoint in enforced {
         match endpoint.veth.state {
-            State::Known { .. } => counts.known += 1,
-            State::Held => counts.held += 1,
-            State::Open => counts.open += 1,
+            InterfaceState::Identified { .. } => counts.identified += 1,
+            InterfaceState::Pending => counts.pending += 1,
+            InterfaceState::Unmanaged => counts.unmanaged += 1,
         }
     }
     counts
@@ -131,10 +131,10 @@ fn endpoints(enforced: Vec<Enforced>, unenforced: &[UnenforcedPod]) -> Vec<Endpo
                 interface: String::new(),
                 ifindex: 0,
                 addresses: Vec::new(),
-                state: EndpointState::Open,
+                state: ReportedState::Unmanaged,
                 ingress: Isolation::default(),
                 egress: Isolation::default(),
-                epoch: 0,
+                revision: 0,
                 unenforced: why,
             }),
         }
@@ -144,9 +144,9 @@ fn endpoints(enforced: Vec<Enforced>, unenforced: &[UnenforcedPod]) -> Vec<Endpo
 
 fn interface(Enforced { veth, attached, uid, .. }: &Enforced) -> (u32, Interface) {
     let state = match &veth.state {
-        State::Known { .. } => EndpointState::Known,
-        State::Held => EndpointState::Held,
-        State::Open => EndpointState::Open,
+        InterfaceState::Identified { .. } => ReportedState::Identified,
+        InterfaceState::Pending => ReportedState::Pending,
+        InterfaceState::Unmanaged => ReportedState::Unmanaged,
     };
     let (name, pod) = (veth.name.clone(), veth.last.clone());
     (veth.ifindex, Interface { name, pod, uid: *uid, state, attached: *attached })
@@ -154,11 +154,11 @@ fn interface(Enforced { veth, attached, uid, .. }: &Enforced) -> (u32, Interface
 
 fn endpoint(Enforced { veth, ingress, egress, since, attached: _, uid: _ }: Enforced) -> EndpointStatus {
     let (pod, addresses, state) = match veth.state {
-        State::Known { pod, addresses, .. } => {
-            (Some(pod.to_string()), addresses.into_iter().collect(), EndpointState::Known)
+        InterfaceState::Identified { pod, addresses, .. } => {
+            (Some(pod.to_string()), addresses.into_iter().collect(), ReportedState::Identified)
         }
-        State::Held => (None, Vec::new(), EndpointState::Held),
-        State::Open => (None, Vec::new(), EndpointState::Open),
+        InterfaceState::Pending => (None, Vec::new(), ReportedState::Pending),
+        InterfaceState::Unmanaged => (None, Vec::new(), ReportedState::Unmanaged),
     };
     EndpointStatus {
         pod,
@@ -168,12 +168,12 @@ fn endpoint(Enforced { veth, ingress, egress, since, attached: _, uid: _ }: Enfo
         state,
         ingress: isolation(&ingress),
         egress: isolation(&egress),
-        epoch: since,
+        revision: since,
         unenforced: None,
     }
 }
 
-fn isolation(Judging { policies, cluster_policies, audit }: &Judging) -> Isolation {
+fn isolation(AppliedPolicies { policies, cluster_policies, audit }: &AppliedPolicies) -> Isolation {
     Isolation {
         isolated: !policies.is_empty(),
         policies: policies.iter().map(|policy| policy.name.to_string()).collect(),

@@ -36,12 +36,12 @@ use self::{
 };
 use crate::{
     cni_plugin,
+    datapath::{AgentLock, Attacher, Datapath, DatapathOptions, EventRing, EventStream, HookKind, Pins},
     endpoints::{cni::CniWatch, netlink::NetworkWatch},
-    flows::{DenyLog, Observer, SharedObserver, Target, lock},
-    kernel::{Attacher, EventRing, Events, Kernel, KernelOptions, Lock, Mode, Pins},
+    flows::{DenyLog, LogTarget, Observer, SharedObserver, lock},
     options::{AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics},
     reconciler::Reconciler,
-    server::{HitView, Http, Server, ServerInputs, Socket, TaskRestarts},
+    server::{ControlSocket, HitView, Http, Server, ServerInputs, TaskRestarts},
     source::{kube, manifests},
 };
 
@@ -65,7 +65,7 @@ pub fn agent(options: &AgentOptions) -> Result<()> {
 /// # Errors
 ///
 /// When the kernel gives no signals.
-pub fn until_told() -> Result<()> {
+pub fn until_signal() -> Result<()> {
     runtime()?.block_on(async {
         Shutdown::new()?.wait().await;
         Ok(())
@@ -85,9 +85,9 @@ async fn run(options: &AgentOptions) -> Result<()> {
     };
     privileges::required()?;
     let pins = Pins::create(&options.bpffs)?;
-    let _lock = Lock::take(pins.directory()).context("another agent is running")?;
-    let predecessors = pins.predecessors()?;
-    let kernel_options = KernelOptions {
+    let _lock = AgentLock::take(pins.directory()).context("another agent is running")?;
+    let previous_agents = pins.previous_agents()?;
+    let kernel_options = DatapathOptions {
         flows: options.flows,
         recheck: options.established == Established::Recheck,
         masqueraded: options.masqueraded_ingress == MasqueradedIngress::Allow,
@@ -95,21 +95,21 @@ async fn run(options: &AgentOptions) -> Result<()> {
         share: true,
     };
     let earlier = Earlier::of(&pins)?;
-    let mut kernel = Kernel::load(Some(&pins), kernel_options)?;
+    let mut datapath = Datapath::load(Some(&pins), kernel_options)?;
     let deny_log = open_deny_log(options)?;
     let observer: SharedObserver = Arc::new(Mutex::new(Observer::new(options.node.clone(), deny_log)));
-    let event_ring = kernel.events.take();
-    let monitor = FlowTableMonitor::new(kernel.counters.clone());
-    let read_counters = counters::read_counters(kernel.counters.clone());
-    let count_tables = counters::count_tables(kernel.tables.clone());
+    let event_ring = datapath.events.take();
+    let monitor = FlowTableMonitor::new(datapath.counters.clone());
+    let read_counters = counters::read_counters(datapath.counters.clone());
+    let count_tables = counters::count_tables(datapath.tables.clone());
     let mode = match options.hook {
-        AttachBy::Auto => Mode::of_this_kernel()?,
-        AttachBy::Tcx => Mode::Tcx,
-        AttachBy::Clsact => Mode::Clsact,
+        AttachBy::Auto => HookKind::of_this_kernel()?,
+        AttachBy::Tcx => HookKind::Tcx,
+        AttachBy::Clsact => HookKind::Clsact,
     };
-    kernel.pin_programs(&pins, mode)?;
+    datapath.pin_programs(&pins, mode)?;
     let attacher = Attacher::new(mode, &pins)?;
-    let reconciler = Reconciler::new(options.node.clone(), kernel, attacher, pins.made()?);
+    let reconciler = Reconciler::new(options.node.clone(), datapath, attacher, pins.made()?);
 
     let mut network = NetworkWatch::open()?;
     let mut cni = CniWatch::new(&options.cni_results)?;
@@ -142,7 +142,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
         source,
         reconciler,
         observer.clone(),
-        (pins, predecessors, earlier),
+        (pins, previous_agents, earlier),
         monitor,
     )
     .with_pod_warnings(pod_warnings)
@@ -205,7 +205,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     loop {
         tokio::select! {
             update = updates.recv() => inputs.update(update.context("the objects cannot be watched any more")?),
-            // Which devices were deleted meanwhile, another watch could not tell: the agent ends and starts anew.
+            // Which devices were deleted meanwhile, another watch could not tell: the agent ends and starts again.
             network = network.next() => inputs.network(network?),
             () = &mut cni_results => {}
             () = &mut cni_plugin => {}
@@ -219,7 +219,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
 }
 
 fn open_deny_log(options: &AgentOptions) -> Result<Option<DenyLog>> {
-    let open = |target: &Target| {
+    let open = |target: &LogTarget| {
         DenyLog::open(target, options.deny_log_size)
             .with_context(|| format!("cannot open the deny log {target}"))
     };
@@ -234,7 +234,7 @@ async fn serve(
     bound: oneshot::Sender<Result<()>>,
 ) -> Result<()> {
     let bind = async {
-        let socket = Socket::bind(&socket)?;
+        let socket = ControlSocket::bind(&socket)?;
         let http = match metrics {
             Metrics::At(address) => Some(Http::bind(address).await?),
             Metrics::Off => None,
@@ -268,7 +268,7 @@ async fn observe(ring: EventRing, observer: SharedObserver, restarts: TaskRestar
     let mut ring = Some(ring);
     let read = async || {
         let Some(waiting) = ring.take() else { return anyhow!("the ring buffer is gone") };
-        let mut events = match Events::new(waiting) {
+        let mut events = match EventStream::new(waiting) {
             Ok(events) => events,
             Err(failed) => {
                 let (taken, error) = *failed;

@@ -5,12 +5,12 @@
 //! none can make the agent wait.
 
 mod await_pod;
+mod connection_limit;
 mod flows;
 mod hits;
 mod http;
-mod inquiry;
+mod kernel_check;
 mod metrics;
-mod places;
 mod socket;
 mod task_restarts;
 
@@ -24,21 +24,21 @@ use std::{
 use anyhow::Context as _;
 pub use hits::{HitReport, HitView};
 pub use http::Http;
-pub use inquiry::{Inquiry, Testimony};
+pub use kernel_check::{KernelCheckReply, KernelCheckRequest};
 use serde::Serialize;
-pub use socket::Socket;
+pub use socket::ControlSocket;
 pub use task_restarts::TaskRestarts;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::{
     await_pod::{AwaitedPod, PodWait},
-    flows::Flows,
+    flows::FlowReplies,
 };
 
 use crate::{
     api::{
-        Answer, Ask, Counted, EndpointState, EndpointStatus, FlowFilter, PROTOCOL, RELEASE, Request,
-        Response, SourceStatus, Speaker, Status, TableFill, WatchStatus,
+        Ask, EndpointStatus, FlowFilter, KernelCounters, PROTOCOL, PeerVersion, RELEASE, Reply,
+        ReportedState, Request, Response, SourceStatus, Status, TableFill, WatchStatus,
     },
     explain::{Explanation, Question, explain},
     flows::{SharedObserver, lock},
@@ -54,7 +54,7 @@ use crate::{
 pub struct Snapshot {
     /// When ages and uptime were measured.
     pub taken: Instant,
-    /// Its counters are read anew for each question.
+    /// Its counters are read again for each question.
     pub status: Status,
     pub endpoints: Vec<EndpointStatus>,
     /// By ifindex: the pods' interfaces, as the programs in the kernel know them.
@@ -68,15 +68,15 @@ pub struct Interface {
     pub name: Name,
     /// The pod that it was found to be last, also while that pod's policies are not known.
     pub pod: Option<ObjectName>,
-    /// Of the object by which that pod is judged.
+    /// Of the object by which that pod is evaluated.
     pub uid: Option<Uid>,
-    pub state: EndpointState,
+    pub state: ReportedState,
     /// Programs are at it.
     pub attached: bool,
 }
 
 /// Reads the kernel's counters. Must not wait for anything.
-pub type ReadCounters = Arc<dyn Fn() -> Counted + Send + Sync>;
+pub type ReadCounters = Arc<dyn Fn() -> KernelCounters + Send + Sync>;
 
 /// Counts what is in the tables that the programs write. May take a while: it runs on a thread of its own.
 pub type CountTables = Arc<dyn Fn() -> Vec<TableFill> + Send + Sync>;
@@ -95,7 +95,7 @@ pub struct ServerInputs {
     pub watches: Option<Health>,
     pub hits: HitView,
     pub observer: SharedObserver,
-    pub inquiries: mpsc::Sender<Inquiry>,
+    pub inquiries: mpsc::Sender<KernelCheckRequest>,
     pub restarts: TaskRestarts,
 }
 
@@ -113,7 +113,7 @@ pub struct Server {
 impl Server {
     pub fn new(inputs: ServerInputs) -> Self {
         let followers = Arc::new(Semaphore::new(flows::FOLLOWERS));
-        let pod_waits = Arc::new(Semaphore::new(await_pod::PLACES));
+        let pod_waits = Arc::new(Semaphore::new(await_pod::MAX_CONNECTIONS));
         Self { inputs, followers, pod_waits, workers: Arc::new(Semaphore::new(WORKERS)) }
     }
 
@@ -148,7 +148,7 @@ impl Server {
                 status.last_error = status.last_error.or_else(|| unlisted(&watches));
             }
         }
-        let Counted { packets, evictions, lost } = (self.inputs.read_counters)();
+        let KernelCounters { packets, evictions, lost } = (self.inputs.read_counters)();
         (status.counters, status.evictions, status.lost) = (packets, evictions, lost);
         status
     }
@@ -176,7 +176,7 @@ impl Server {
 
     async fn explain(&self, question: Question, what_if: Change) -> anyhow::Result<Explanation> {
         let snapshot = self.snapshot();
-        let epoch = snapshot.status.epoch;
+        let revision = snapshot.status.revision;
         let is_real = what_if.is_empty();
         let seen = snapshot.clone();
         let answer = move || {
@@ -191,7 +191,7 @@ impl Server {
             let pods = explanation.pods();
             let unenforced = seen.status.unenforced.iter().filter(|it| pods.contains(&it.pod));
             explanation.unenforced = unenforced.map(ToString::to_string).collect();
-            explanation.kernel = inquiry::check(&self.inputs.inquiries, &explanation, epoch).await;
+            explanation.kernel = kernel_check::check(&self.inputs.inquiries, &explanation, revision).await;
         }
         for line in explanation.kernel.iter().flat_map(|check| &check.disagreements) {
             tracing::error!("the tables in the kernel disagree with the rules: {line}");
@@ -203,32 +203,32 @@ impl Server {
     async fn answer(&self, request: &[u8]) -> (String, Option<Later>) {
         let ask = match read_request(request) {
             Ok(ask) => ask,
-            Err(error) => return (line(Answer::<()>::Error(error)), None),
+            Err(error) => return (line(Reply::<()>::Error(error)), None),
         };
         let answer = match ask {
             Ask::Flows { filter, since_seconds, last, follow } => {
                 return match self.flows(filter, since_seconds, last, follow).await {
-                    Some(flows) => (line(Answer::Ok(())), Some(Later::Flows(flows))),
-                    None => (line(Answer::<()>::Error("too many follow flows already".into())), None),
+                    Some(flows) => (line(Reply::Ok(())), Some(Later::FlowReplies(flows))),
+                    None => (line(Reply::<()>::Error("too many follow flows already".into())), None),
                 };
             }
             Ask::AwaitPod { pod, uid, interface, ifindex, milliseconds } => {
                 let wanted = AwaitedPod { pod, uid: Uid::parse(&uid), interface, ifindex };
                 return match self.await_pod(wanted, Duration::from_millis(milliseconds)) {
                     Some(wait) => (String::new(), Some(Later::Pod(wait))),
-                    None => (line(Answer::<()>::Error("too many wait for pods already".into())), None),
+                    None => (line(Reply::<()>::Error("too many wait for pods already".into())), None),
                 };
             }
             Ask::Status => match self.full_status().await {
-                Some(status) => line(Answer::Ok(status)),
-                None => line(Answer::<()>::Error(BUSY.into())),
+                Some(status) => line(Reply::Ok(status)),
+                None => line(Reply::<()>::Error(BUSY.into())),
             },
-            Ask::Policies => line(Answer::Ok(&self.inputs.hits.newest().await.policies)),
-            Ask::Endpoints => line(Answer::Ok(&self.snapshot().endpoints)),
+            Ask::Policies => line(Reply::Ok(&self.inputs.hits.newest().await.policies)),
+            Ask::Endpoints => line(Reply::Ok(&self.snapshot().endpoints)),
             Ask::Explain { from, to, port, what_if } => {
                 match self.explain(Question { from, to, port }, what_if).await {
-                    Ok(explanation) => line(Answer::Ok(explanation)),
-                    Err(error) => line(Answer::<()>::Error(format!("{error:#}"))),
+                    Ok(explanation) => line(Reply::Ok(explanation)),
+                    Err(error) => line(Reply::<()>::Error(format!("{error:#}"))),
                 }
             }
         };
@@ -242,12 +242,12 @@ impl Server {
         since_seconds: Option<u64>,
         last: Option<usize>,
         follow: bool,
-    ) -> Option<Flows> {
+    ) -> Option<FlowReplies> {
         let place = self.followers.clone().try_acquire_owned().ok()?;
         let since = since_seconds.map(Duration::from_secs);
         let (observer, wanted) = (self.inputs.observer.clone(), filter.clone());
         let (past, live) = self.work(move || lock(&observer).follow(&wanted, since, last)).await?;
-        Some(Flows { past, live: follow.then_some(live), filter, _place: place })
+        Some(FlowReplies { past, live: follow.then_some(live), filter, _place: place })
     }
 }
 
@@ -255,7 +255,7 @@ impl Server {
 #[derive(Debug)]
 enum Later {
     /// After the answer.
-    Flows(Flows),
+    FlowReplies(FlowReplies),
     /// Before it.
     Pod(PodWait),
 }
@@ -293,19 +293,19 @@ impl fmt::Debug for Server {
 }
 
 fn read_request(request: &[u8]) -> Result<Ask, String> {
-    let speaker: Speaker =
+    let peer_version: PeerVersion =
         serde_json::from_slice(request).map_err(|error| format!("not a request: {error}"))?;
-    speaker.check("who asks")?;
+    peer_version.check("who asks")?;
     let request: Request =
         serde_json::from_slice(request).map_err(|error| format!("not a request: {error}"))?;
     Ok(request.ask)
 }
 
 fn refuse(error: &str) -> String {
-    line(Answer::<()>::Error(format!("not a request: {error}")))
+    line(Reply::<()>::Error(format!("not a request: {error}")))
 }
 
-fn line<T: Serialize>(answer: Answer<T>) -> String {
+fn line<T: Serialize>(answer: Reply<T>) -> String {
     let response = Response { version: PROTOCOL, podgate: RELEASE.to_owned(), answer };
     serde_json::to_string(&response).expect("all that is answered has string keys and no failing parts")
         + "\n"

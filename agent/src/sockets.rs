@@ -1,4 +1,4 @@
-//! Connections that are older than the agent, as the sockets of pods tell of them.
+//! Connections that are older than the agent, as the sockets of pods report them.
 //!
 //! In: the ids of the network namespaces behind veths. Out: the sockets in there, and the pod's side of each live
 //! connection, as an entry of the flow table has it. A pod's sockets speak for that pod's side alone: what one pod makes
@@ -15,20 +15,20 @@ use std::net::SocketAddr;
 
 use podgate_common::Protocol;
 
-pub use self::{namespaces::Namespaces, read::PodSockets, side::Side, side::sides, tracking::Answered};
+pub use self::{namespaces::Namespaces, read::PodSockets, side::PodSide, side::sides, tracking::Answered};
 
-/// What the kernel tells of a socket.
+/// What the kernel reports about a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
     pub protocol: Protocol,
-    pub state: State,
+    pub state: SocketState,
     /// IPv4 addresses as such, also of an IPv6 socket (`::ffff:a.b.c.d`).
     pub local: SocketAddr,
     pub remote: SocketAddr,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum SocketState {
     /// It takes what anybody sends: a TCP listener, or a UDP socket without a peer.
     Listens,
     /// It has a peer. Which of them have sent their FIN?

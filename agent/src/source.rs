@@ -3,9 +3,9 @@
 //! In: Kubernetes objects as JSON or YAML. Out: a full picture of the cluster, and what in it was not
 //! understood. `decode` reads one object and knows nothing of where it came from; every source uses it.
 
+mod cluster_snapshot;
 mod decode;
 pub mod kube;
 pub mod manifests;
-mod picture;
 
-pub use picture::{InForce, Picture, Problem, Unread, Update};
+pub use cluster_snapshot::{ClusterSnapshot, InForce, Unread, Update, ValidationError};

@@ -78,13 +78,13 @@ impl Address {
 
     /// Any order that is the same for all; the same as that of `Ord`, in fewer instructions.
     #[inline(always)]
-    pub(crate) const fn order(self, other: Self) -> Order {
+    pub(crate) const fn order(self, other: Self) -> ByteOrder {
         if self.0 == other.0 && self.1 == other.1 {
-            Order::Same
+            ByteOrder::Same
         } else if self.0 < other.0 || (self.0 == other.0 && self.1 < other.1) {
-            Order::Less
+            ByteOrder::Less
         } else {
-            Order::Greater
+            ByteOrder::Greater
         }
     }
 
@@ -160,7 +160,7 @@ impl Address {
 
 /// How one address stands to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum ByteOrder {
     Less,
     Same,
     Greater,

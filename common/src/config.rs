@@ -9,7 +9,7 @@ use crate::{Direction, Entered, FlowSeed, Outcome, Share, Timeouts};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     pub timeouts: Timeouts,
-    /// 1: live connections are judged again after each change.
+    /// 1: live connections are evaluated again after each change.
     pub recheck: u32,
     /// 1: what this node has masqueraded passes.
     pub masqueraded: u32,
@@ -17,7 +17,7 @@ pub struct Config {
     pub encapsulation: u32,
     pub tracking: Tracking,
     pub hook_mark: HookMark,
-    pub sockets: Sockets,
+    pub sockets: SocketOffsets,
     /// Sets of the flow table.
     pub flow_sets: u32,
     pub flow_seed: FlowSeed,
@@ -52,7 +52,7 @@ pub struct HookMark {
 /// Where the kernel keeps whose socket has sent a packet, by its own type information. All are offsets in bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sockets {
+pub struct SocketOffsets {
     /// Of `sk_buff.sk`; 0: cannot be read.
     pub socket: u32,
     /// Of the network namespace in `sock`.
@@ -96,13 +96,13 @@ pub const MAX_TUNNEL_PORTS: usize = 256;
 pub const MAX_FRAGMENTS: usize = 4 * Share::FRAGMENTS as usize;
 
 /// What is alike on this node: the shares of 128 veths, of which most take little. Memory is taken as they come.
-pub const MAX_TALLIES: usize = 128 * Share::TALLIES as usize;
+pub const MAX_FLOW_COUNTERS: usize = 128 * Share::FLOW_COUNTERS as usize;
 
 /// Bytes of the ring of events: 3,640 of them. An agent that is not away reads them within a few milliseconds.
 pub const EVENT_BYTES: usize = 1 << 18;
 
 /// How many counters there are.
-pub const COUNTERS: usize = Untold::Fragment as usize + 1;
+pub const COUNTERS: usize = Unreported::Fragment as usize + 1;
 
 const PER_DIRECTION: u32 = 32;
 
@@ -160,20 +160,20 @@ impl Eviction {
 /// What the programs could not tell or remember: the number of its counter.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Untold {
+pub enum Unreported {
     /// An event, for the ring buffer was full: the agent is slower, or away.
     Event = Eviction::Established as u32 + 1,
     /// An event beyond its veth's share. The next one tells how many packets there were.
     EventOfShare,
-    /// A packet that is in no tally, for their map was full.
-    Tally,
-    /// A packet that is counted, but of whose peer and port nothing is, for its veth has its share of tallies.
-    TallyOfShare,
+    /// A packet that is in no flow counter, for their map was full.
+    FlowCounter,
+    /// A packet that is counted, but of whose peer and port nothing is, for its veth has its share of flow counters.
+    CounterOfShare,
     /// A datagram in fragments beyond its veth's share: an isolated pod gets or sends no more of it than the first one.
     Fragment,
 }
 
-impl Untold {
+impl Unreported {
     pub const ALL: [Self; 5] =
-        [Self::Event, Self::EventOfShare, Self::Tally, Self::TallyOfShare, Self::Fragment];
+        [Self::Event, Self::EventOfShare, Self::FlowCounter, Self::CounterOfShare, Self::Fragment];
 }

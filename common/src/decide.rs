@@ -1,19 +1,19 @@
 //! The decision: one packet at one hook.
 //!
-//! A connection is judged once on each side that is a pod of this node: the client's egress where its packets leave
+//! A connection is evaluated once on each side that is a pod of this node: the client's egress where its packets leave
 //! their veth, the server's ingress where they arrive. Later packets pass on the entry in the flow table. What is
 //! denied leaves no trace in it.
 //!
 //! A service's address is translated after `from_pod`. When only some of its backends are allowed, `from_pod` defers:
-//! the backend's `to_pod` judges the sender's egress too, and [`decide_on_wire`] does for backends elsewhere.
+//! the backend's `to_pod` evaluates the sender's egress too, and [`decide_on_wire`] does for backends elsewhere.
 
 use crate::{
-    Address, Direction, Endpoint, Flow, Headers, Hook, Kind, NODE, Outcome, Packet, Scratch, Seen, Tables,
-    Timeout, Tuple,
+    Address, Direction, Endpoint, Flow, Headers, Hook, NODE, Outcome, Packet, PacketKind, Scratch, Seen,
+    Tables, Timeout, Tuple,
     packet::{discovery::hop_limit, forget},
     parse,
     protocol::number,
-    scratch::Question,
+    scratch::SideEvaluation,
 };
 
 mod dhcp;
@@ -31,7 +31,7 @@ use dhcp::note_request;
 pub use egress::by_egress;
 use egress::egress;
 use encapsulation::{is_tunnelled, may_be_tunnelled};
-pub use established::{is_established, is_established_at_sight};
+pub use established::{established_v4_fast_path, is_established};
 use fragments::{recall_ports, remember_ports};
 pub use ingress::by_policy;
 use ingress::{ingress, may_send};
@@ -39,38 +39,38 @@ use origin::origin;
 use sender::Sender;
 pub use wire::decide_on_wire;
 
-/// Judges a packet at a pod's veth.
+/// Evaluates a packet at a pod's veth.
 #[inline(always)]
 pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
     scratch.begin(hook);
     let kind = parse(packet, &mut scratch.headers);
-    if matches!(kind, Kind::LaterFragment) && !recall_ports(&mut scratch.headers, tables) {
+    if matches!(kind, PacketKind::LaterFragment) && !recall_ports(&mut scratch.headers, tables) {
         return unread(packet, &scratch.headers, hook, Outcome::Fragment, tables);
     }
-    scratch.via = hook.via;
-    if matches!(hook.direction, Direction::Ingress) && hook.via == NODE {
-        let stands_alone = matches!(kind, Kind::Related | Kind::Neighbour | Kind::Arp);
+    scratch.ingress_ifindex = hook.ingress_ifindex;
+    if matches!(hook.direction, Direction::Ingress) && hook.ingress_ifindex == NODE {
+        let stands_alone = matches!(kind, PacketKind::Related | PacketKind::Neighbour | PacketKind::Arp);
         origin(packet, scratch, stands_alone, tables);
-        if forget(&scratch.via) == Flow::UNKNOWN_VIA && forget(&scratch.claimed) != NODE {
+        if forget(&scratch.ingress_ifindex) == Flow::UNKNOWN_INGRESS && forget(&scratch.claimed) != NODE {
             return Outcome::Spoofed;
         }
     }
-    let hook = &Hook { via: forget(&scratch.via), ..*hook };
-    scratch.hook.via = hook.via;
+    let hook = &Hook { ingress_ifindex: forget(&scratch.ingress_ifindex), ..*hook };
+    scratch.hook.ingress_ifindex = hook.ingress_ifindex;
     match kind {
-        Kind::Flow | Kind::FirstFragment | Kind::LaterFragment => {}
-        Kind::Related => return related(scratch, hook, tables),
-        Kind::Neighbour => match neighbour::discovery(packet, &scratch.headers, hook, tables) {
+        PacketKind::Flow | PacketKind::FirstFragment | PacketKind::LaterFragment => {}
+        PacketKind::Related => return related(scratch, hook, tables),
+        PacketKind::Neighbour => match neighbour::discovery(packet, &scratch.headers, hook, tables) {
             Some(outcome) => return outcome,
             None => scratch.headers.take_for_connection(),
         },
-        Kind::Arp => {
+        PacketKind::Arp => {
             return match neighbour::arp(packet, hook, tables) {
                 Some(outcome) => outcome,
                 None => unread(packet, &scratch.headers, hook, Outcome::Unreadable, tables),
             };
         }
-        Kind::Unreadable => return unread(packet, &scratch.headers, hook, Outcome::Unreadable, tables),
+        PacketKind::Unreadable => return unread(packet, &scratch.headers, hook, Outcome::Unreadable, tables),
     }
     let outcome = flow(packet, scratch, hook, tables);
     // Read again: had it to be remembered, the verifier would walk once for each kind.
@@ -80,10 +80,10 @@ pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hoo
     outcome
 }
 
-/// A packet of a connection: passes on its entry, else the side of it that belongs to this hook is judged.
+/// A packet of a connection: passes on its entry, else the side of it that belongs to this hook is evaluated.
 #[inline(always)]
 fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
-    let Scratch { headers, lookup, question, .. } = scratch;
+    let Scratch { headers, lookup, evaluation, .. } = scratch;
     let segment = headers.segment;
     lookup.turn_to(&headers.tuple);
     let source_is_low = lookup.source_is_low();
@@ -95,12 +95,12 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
     match found.filter(|_| is_alive(flow, lookup.key.protocol(), now, tables)) {
         Some(place)
             if !segment.opens()
-                && was_judged_here(flow, from_client, &headers.tuple.source, hook, tables) =>
+                && was_evaluated_here(flow, from_client, &headers.tuple.source, hook, tables) =>
         {
             let side = if from_client { hook.direction } else { hook.direction.other() };
             // Whose address was rewritten is known from the client's packets alone.
             let recheck = tables.recheck() && (from_client || !flow.seen.has(Seen::REWRITTEN));
-            if !recheck || flow.judged_in(side) == tables.epoch() {
+            if !recheck || flow.evaluated_in(side) == tables.revision() {
                 let seen = flow.seen.after(segment, from_client);
                 if seen != flow.seen || now.wrapping_sub(flow.last) >= tables.refresh() {
                     tables.refresh_flow(place, lookup, now, seen);
@@ -110,38 +110,39 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
             // After a change a live connection is asked the question that opened it. Of one older than the agent, the
             // client's first packet tells where it comes from.
             let arrives = from_client && matches!(hook.direction, Direction::Ingress);
-            let via = if arrives { hook.via } else { flow.via };
-            question.entry = Flow { last: now, via, ..*flow };
-            (question.side, question.from_client) = (side, from_client);
+            let ingress_ifindex = if arrives { hook.ingress_ifindex } else { flow.ingress_ifindex };
+            evaluation.entry = Flow { last: now, ingress_ifindex, ..*flow };
+            (evaluation.side, evaluation.from_client) = (side, from_client);
         }
         earlier => {
             // A packet that no entry lets pass opens a connection, in its own direction.
-            question.entry = opened(source_is_low, now, hook);
-            (question.side, question.from_client) = (hook.direction, true);
+            evaluation.entry = opened(source_is_low, now, hook);
+            (evaluation.side, evaluation.from_client) = (hook.direction, true);
             // What `from_pod` has just found out of this client stays. In the other direction, what was known of
             // the server's side belongs to the past.
             if earlier.is_some() && from_client && matches!(hook.direction, Direction::Ingress) {
                 if flow.seen.has_egress() {
-                    question.entry.client_if = flow.client_if;
-                    question.entry.client_epoch = flow.client_epoch;
+                    evaluation.entry.client_if = flow.client_if;
+                    evaluation.entry.client_revision = flow.client_revision;
                 }
-                // What it has deferred is judged here, by the destination that the node has left as it was.
+                // What it has deferred is evaluated here, by the destination that the node has left as it was.
                 let deferred = flow.seen.has(Seen::DEFERRED);
-                question.entry.seen =
-                    question.entry.seen.with(Seen::DEFERRED, deferred).with(Seen::UNTRANSLATED, deferred);
+                evaluation.entry.seen =
+                    evaluation.entry.seen.with(Seen::DEFERRED, deferred).with(Seen::UNTRANSLATED, deferred);
             }
         }
     }
-    scratch.question.outcome = answer(packet, scratch, hook, tables);
+    scratch.evaluation.outcome = answer(packet, scratch, hook, tables);
     enter(scratch, tables)
 }
 
 /// Enters a connection that passes and has no entry yet, or another one.
 ///
-/// After the functions that judge it have returned, as the kernel has 512 bytes of stack for all that call one another.
+/// After the functions that evaluate it have returned, as the kernel has 512 bytes of stack for all that call one another.
 #[inline(always)]
 fn enter<T: Tables>(scratch: &Scratch, tables: &T) -> Outcome {
-    let Scratch { lookup, question: Question { entry, outcome, enters, is_closed, .. }, .. } = scratch;
+    let Scratch { lookup, evaluation: SideEvaluation { entry, outcome, enters, is_closed, .. }, .. } =
+        scratch;
     if forget(enters) && !tables.put_flow(lookup, entry) && forget(is_closed) {
         return Outcome::FlowTable;
     }
@@ -151,39 +152,39 @@ fn enter<T: Tables>(scratch: &Scratch, tables: &T) -> Outcome {
 /// The entry of a connection that a packet opens at this hook.
 #[inline(always)]
 fn opened(source_is_low: bool, now: u32, hook: &Hook) -> Flow {
-    let (client_if, server_if, via) = match hook.direction {
+    let (client_if, server_if, ingress_ifindex) = match hook.direction {
         Direction::Egress => (hook.ifindex, 0, 0),
-        Direction::Ingress => (0, hook.ifindex, hook.via),
+        Direction::Ingress => (0, hook.ifindex, hook.ingress_ifindex),
     };
     let seen = Seen::default().with(Seen::CLIENT_IS_LOW, source_is_low);
-    Flow { client_if, server_if, via, client_epoch: 0, server_epoch: 0, last: now, seen }
+    Flow { client_if, server_if, ingress_ifindex, client_revision: 0, server_revision: 0, last: now, seen }
 }
 
-/// Judges one side of a connection, and says whether it is to be entered.
+/// Evaluates one side of a connection, and says whether it is to be entered.
 ///
 /// A function of its own in the kernel too: the stack of the fast path stays small.
 #[inline(never)]
 fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
     let endpoint = tables.endpoint(hook.ifindex);
-    let Scratch { headers, judged, question, .. } = scratch;
-    let side = question.side;
-    judged.direction = side;
-    question.enters = false;
-    let tuple = &if question.from_client { headers.tuple } else { headers.tuple.reversed() };
-    let epoch = tables.epoch();
+    let Scratch { headers, policy_lookup, evaluation, .. } = scratch;
+    let side = evaluation.side;
+    policy_lookup.direction = side;
+    evaluation.enters = false;
+    let tuple = &if evaluation.from_client { headers.tuple } else { headers.tuple.reversed() };
+    let revision = tables.revision();
     let outcome = match side {
         Direction::Egress => {
-            question.entry.client_epoch = epoch;
-            question.entry.seen = question.entry.seen.without(Seen::UNTRANSLATED);
-            egress(tuple, &endpoint, judged, &mut question.outcome, tables)
+            evaluation.entry.client_revision = revision;
+            evaluation.entry.seen = evaluation.entry.seen.without(Seen::UNTRANSLATED);
+            egress(tuple, &endpoint, policy_lookup, &mut evaluation.outcome, tables)
         }
         Direction::Ingress => {
-            question.entry.server_epoch = epoch;
+            evaluation.entry.server_revision = revision;
             ingress(tuple, &endpoint, packet, scratch, hook, tables)
         }
     };
-    scratch.question.outcome = outcome;
-    let outcome = forget(&scratch.question.outcome);
+    scratch.evaluation.outcome = outcome;
+    let outcome = forget(&scratch.evaluation.outcome);
     if matches!(outcome, Outcome::Dhcp) && matches!(side, Direction::Egress) {
         note_request(&scratch.headers.tuple, hook.ifindex, tables);
     }
@@ -196,22 +197,22 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
     {
         return outcome;
     }
-    let Question { entry, enters, is_closed, .. } = &mut scratch.question;
+    let SideEvaluation { entry, enters, is_closed, .. } = &mut scratch.evaluation;
     entry.seen = entry.seen.with(Seen::DEFERRED, matches!(outcome, Outcome::Deferred));
     *is_closed = endpoint.is_closed(Direction::Egress) || endpoint.is_closed(Direction::Ingress);
     *enters = true;
     outcome
 }
 
-/// An ICMP error passes when it speaks of a connection that was judged here, to the one who sent the quoted packet.
+/// An ICMP error passes when it speaks of a connection that was evaluated here, to the one who sent the quoted packet.
 #[inline(never)]
 fn related<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
     let Scratch { headers: Headers { sender, tuple: quoted, .. }, lookup, .. } = scratch;
     let endpoint = tables.endpoint(hook.ifindex);
     match hook.direction {
         Direction::Egress if is_spoofed(sender, &endpoint, hook.ifindex, tables) => return Outcome::Spoofed,
-        Direction::Ingress if hook.via == NODE => return Outcome::OwnNode,
-        Direction::Ingress if is_forged(sender, hook.via, tables) => return Outcome::Spoofed,
+        Direction::Ingress if hook.ingress_ifindex == NODE => return Outcome::OwnNode,
+        Direction::Ingress if is_forged(sender, hook.ingress_ifindex, tables) => return Outcome::Spoofed,
         _ => {}
     }
     lookup.turn_to(quoted);
@@ -221,8 +222,8 @@ fn related<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome
         let quoted_from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
         // The error goes to the quoted sender's side, and leaves from the other side.
         let client_side = quoted_from_client == matches!(hook.direction, Direction::Ingress);
-        let judged = if client_side { flow.client_if } else { flow.server_if };
-        if judged == hook.ifindex && is_alive(flow, lookup.key.protocol(), tables.now(), tables) {
+        let policy_lookup = if client_side { flow.client_if } else { flow.server_if };
+        if policy_lookup == hook.ifindex && is_alive(flow, lookup.key.protocol(), tables.now(), tables) {
             return Outcome::Related;
         }
     }
@@ -249,7 +250,7 @@ fn unread<T: Tables>(
     let is_spoofed = match hook.direction {
         _ if *sender == Address::UNSPECIFIED => false,
         Direction::Egress => is_spoofed(sender, &tables.endpoint(hook.ifindex), hook.ifindex, tables),
-        Direction::Ingress => hook.via != NODE && is_forged(sender, hook.via, tables),
+        Direction::Ingress => hook.ingress_ifindex != NODE && is_forged(sender, hook.ingress_ifindex, tables),
     };
     if is_spoofed {
         return Outcome::Spoofed;
@@ -270,18 +271,18 @@ fn may_be_neighbours(packet: &impl Packet, headers: &Headers) -> bool {
     is_v6 && hop_limit(packet) == Some(255)
 }
 
-/// What cannot be judged: dropped for an isolated direction, passed for a free one.
+/// What cannot be evaluated: dropped for an isolated direction, passed for a free one.
 ///
 /// A function of its own in the kernel too, as all that calls helpers: none is called on the fast path.
 #[inline(never)]
 fn unknown<T: Tables>(hook: &Hook, reason: Outcome, tables: &T) -> Outcome {
     let endpoint = tables.endpoint(hook.ifindex);
-    if endpoint.is_held() {
-        Outcome::Held
+    if endpoint.is_pending() {
+        Outcome::Pending
     } else if endpoint.is_closed(hook.direction) {
         reason
     } else {
-        Outcome::UnreadFree
+        Outcome::Unparsed
     }
 }
 
@@ -294,10 +295,10 @@ fn is_spoofed<T: Tables>(source: &Address, endpoint: &Endpoint, ifindex: u32, ta
 
 /// Another pod's address arrives from elsewhere than that pod's veth or the bridge that it is a port of.
 #[inline(never)]
-fn is_forged<T: Tables>(source: &Address, via: u32, tables: &T) -> bool {
-    tables
-        .owner(source)
-        .is_some_and(|owner| owner != NODE && owner != via && tables.endpoint(owner).master != via)
+fn is_forged<T: Tables>(source: &Address, ingress_ifindex: u32, tables: &T) -> bool {
+    tables.owner(source).is_some_and(|owner| {
+        owner != NODE && owner != ingress_ifindex && tables.endpoint(owner).master != ingress_ifindex
+    })
 }
 
 /// A frame for somebody else, as a bridge floods it to all its ports, or for many. This pod must neither take the entry of
@@ -307,14 +308,14 @@ fn is_misdelivered<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, hook: &Hook, t
     is_spoofed(&tuple.destination, endpoint, hook.ifindex, tables)
 }
 
-/// Whether this hook's side of the connection was judged, for packets that come the way this one came.
+/// Whether this hook's side of the connection was evaluated, for packets that come the way this one came.
 ///
-/// A server's connection that is older than the agent takes its client's packets from anywhere ([`Flow::ANY_VIA`]), which
+/// A server's connection that is older than the agent takes its client's packets from anywhere ([`Flow::ANY_INGRESS`]), which
 /// lets nobody speak for that client who could not before: `from_pod` has stopped a known pod that sends from an address
 /// which is not its own, a held veth opens nothing, and a pod's address must still come from that pod. What is left are
 /// hosts beyond the uplink, which are never told apart, and pods that no policy can apply to.
 #[inline(always)]
-fn was_judged_here<T: Tables>(
+fn was_evaluated_here<T: Tables>(
     flow: &Flow,
     from_client: bool,
     source: &Address,
@@ -325,24 +326,25 @@ fn was_judged_here<T: Tables>(
         (Direction::Egress, true) | (Direction::Ingress, false) => flow.client_if == hook.ifindex,
         (Direction::Egress, false) => flow.server_if == hook.ifindex,
         (Direction::Ingress, true) => {
-            flow.server_if == hook.ifindex && comes_the_same_way(flow, source, hook.via, tables)
+            flow.server_if == hook.ifindex && comes_the_same_way(flow, source, hook.ingress_ifindex, tables)
         }
     }
 }
 
-/// Whether a client's packet comes from where the connection's packets came from when it was judged.
+/// Whether a client's packet comes from where the connection's packets came from when it was evaluated.
 ///
 /// A pod's may come directly and by its bridge. Where it is unknown, a packet in nobody's name belongs to any connection but
-/// the node's, and one in the node's to what was judged as such.
+/// the node's, and one in the node's to what was evaluated as such.
 #[inline(always)]
-fn comes_the_same_way<T: Tables>(flow: &Flow, source: &Address, via: u32, tables: &T) -> bool {
-    if flow.via == via || via != NODE && flow.client_if == via {
+fn comes_the_same_way<T: Tables>(flow: &Flow, source: &Address, ingress_ifindex: u32, tables: &T) -> bool {
+    if flow.ingress_ifindex == ingress_ifindex || ingress_ifindex != NODE && flow.client_if == ingress_ifindex
+    {
         return true;
     }
-    if via == Flow::UNKNOWN_VIA {
-        return flow.via != NODE && tables.owner(source).is_none();
+    if ingress_ifindex == Flow::UNKNOWN_INGRESS {
+        return flow.ingress_ifindex != NODE && tables.owner(source).is_none();
     }
-    flow.via == Flow::ANY_VIA && !is_forged(source, via, tables)
+    flow.ingress_ifindex == Flow::ANY_INGRESS && !is_forged(source, ingress_ifindex, tables)
 }
 
 #[inline(always)]

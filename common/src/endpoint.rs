@@ -1,8 +1,8 @@
 //! What is known of one veth.
 
-use crate::{Address, Direction, PolicyId, Slot};
+use crate::{Address, Direction, PolicyId, TableSetIndex};
 
-/// The owner of an address that is the node's own, and `via` of a packet that the node's own stack made.
+/// The owner of an address that is the node's own, and `ingress_ifindex` of a packet that the node's own stack made.
 pub const NODE: u32 = 0;
 
 /// In the map of owners: an address of other nodes, or one to which every node of a link listens. Nobody's, to packets.
@@ -13,27 +13,27 @@ pub const OTHER_NODE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointState {
     /// Not known yet, and a pod that could be isolated may be behind it: nothing new passes.
-    Held = 0,
+    Pending = 0,
     /// Not known, and no pod that could be isolated can be behind it: everything passes.
-    Open = 1,
-    /// Its pod and addresses are known: judged.
-    Known = 2,
+    Unmanaged = 1,
+    /// Its pod and addresses are known: evaluated.
+    Identified = 2,
 }
 
 /// Value of the map of endpoints; the key is the ifindex of the veth's host side.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// An [`EndpointState`]; what is none counts as `Held`.
+    /// An [`EndpointState`]; what is none counts as `Pending`.
     pub state: u32,
-    /// Which table set judges it.
-    pub slot: Slot,
+    /// Which table set evaluates it.
+    pub table_set: TableSetIndex,
     pub ingress: PolicyId,
     pub egress: PolicyId,
     /// With the policies in audit mode as if they were enforced; free when there are none.
     pub audit_ingress: PolicyId,
     pub audit_egress: PolicyId,
-    /// The bridge that the veth is a port of, 0 if none: packets that the bridge routed carry it in `via`.
+    /// The bridge that the veth is a port of, 0 if none: packets that the bridge routed carry it in `ingress_ifindex`.
     pub master: u32,
     /// The pod's first address of each family, unspecified if none: who it is when the node rewrites its address.
     pub v4: Address,
@@ -42,13 +42,13 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// What counts for a veth without an entry.
-    pub const HELD: Self = Self {
-        state: EndpointState::Held as u32,
-        slot: Slot(0),
-        ingress: PolicyId::FREE,
-        egress: PolicyId::FREE,
-        audit_ingress: PolicyId::FREE,
-        audit_egress: PolicyId::FREE,
+    pub const PENDING: Self = Self {
+        state: EndpointState::Pending as u32,
+        table_set: TableSetIndex(0),
+        ingress: PolicyId::NOT_ISOLATED,
+        egress: PolicyId::NOT_ISOLATED,
+        audit_ingress: PolicyId::NOT_ISOLATED,
+        audit_egress: PolicyId::NOT_ISOLATED,
         master: 0,
         v4: Address::UNSPECIFIED,
         v6: Address::UNSPECIFIED,
@@ -56,21 +56,21 @@ impl Endpoint {
 
     /// How far its pod is known.
     pub const fn known_state(&self) -> EndpointState {
-        match (self.is_known(), self.is_held()) {
-            (true, _) => EndpointState::Known,
-            (false, true) => EndpointState::Held,
-            (false, false) => EndpointState::Open,
+        match (self.is_known(), self.is_pending()) {
+            (true, _) => EndpointState::Identified,
+            (false, true) => EndpointState::Pending,
+            (false, false) => EndpointState::Unmanaged,
         }
     }
 
     #[inline(always)]
     pub const fn is_known(&self) -> bool {
-        self.state == EndpointState::Known as u32
+        self.state == EndpointState::Identified as u32
     }
 
     #[inline(always)]
-    pub const fn is_held(&self) -> bool {
-        self.state != EndpointState::Known as u32 && self.state != EndpointState::Open as u32
+    pub const fn is_pending(&self) -> bool {
+        self.state != EndpointState::Identified as u32 && self.state != EndpointState::Unmanaged as u32
     }
 
     #[inline(always)]
@@ -94,6 +94,6 @@ impl Endpoint {
     /// Whether what is not understood must be dropped in this direction.
     #[inline(always)]
     pub const fn is_closed(&self, direction: Direction) -> bool {
-        self.is_held() || self.policy(direction).isolates()
+        self.is_pending() || self.policy(direction).isolates()
     }
 }

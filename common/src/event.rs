@@ -1,8 +1,8 @@
-//! What the programs tell of their decisions: how often alike was judged alike ([`Tally`]), and single decisions
+//! What the programs report about their decisions: how often alike was evaluated alike ([`FlowCounter`]), and single decisions
 //! ([`FlowEvent`]) by a ring buffer.
 //!
-//! Only new connections and dropped packets are told of, never a packet that passes on the entry of its connection. What
-//! is alike (same pod, direction, outcome, and a peer and port that no rule can tell apart) is told of a few times a second
+//! Only new connections and dropped packets are reported, never a packet that passes on the entry of its connection. What
+//! is alike (same pod, direction, outcome, and a peer and port that no rule can tell apart) is reported a few times a second
 //! on each CPU; the rest is only counted.
 
 use crate::{Address, ClassId, Direction, IdentityId, Outcome, PolicyId, Tuple};
@@ -15,8 +15,8 @@ const PASSED_PER_SECOND: u8 = 16;
 /// What was asked of the policies, and whose they are.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Judged {
-    /// The veth of the pod whose side was judged.
+pub struct PolicyLookup {
+    /// The veth of the pod whose side was evaluated.
     pub ifindex: u32,
     pub direction: Direction,
     pub policy: PolicyId,
@@ -25,11 +25,11 @@ pub struct Judged {
     pub class: ClassId,
 }
 
-impl Judged {
+impl PolicyLookup {
     pub(crate) const NOTHING: Self = Self {
         ifindex: 0,
         direction: Direction::Egress,
-        policy: PolicyId::FREE,
+        policy: PolicyId::NOT_ISOLATED,
         identity: IdentityId::NONE,
         class: ClassId::NONE,
     };
@@ -38,13 +38,13 @@ impl Judged {
     pub const SERVICE: ClassId = ClassId(u16::MAX);
 }
 
-/// Key of the map of tallies: what no rule can tell apart.
+/// Key of the map of flow counters: what no rule can tell apart.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TallyKey {
-    /// The veth of the pod whose side was judged.
+pub struct FlowCounterKey {
+    /// The veth of the pod whose side was evaluated.
     pub ifindex: u32,
-    /// Of the other end; a service's id beside [`Judged::SERVICE`].
+    /// Of the other end; a service's id beside [`PolicyLookup::SERVICE`].
     pub identity: IdentityId,
     pub class: ClassId,
     /// A [`Direction`].
@@ -53,22 +53,22 @@ pub struct TallyKey {
     pub outcome: u8,
 }
 
-impl TallyKey {
+impl FlowCounterKey {
     #[inline(always)]
-    pub const fn new(judged: &Judged, outcome: Outcome) -> Self {
+    pub const fn new(policy_lookup: &PolicyLookup, outcome: Outcome) -> Self {
         Self {
-            ifindex: judged.ifindex,
-            identity: judged.identity,
-            class: judged.class,
-            direction: judged.direction as u8,
+            ifindex: policy_lookup.ifindex,
+            identity: policy_lookup.identity,
+            class: policy_lookup.class,
+            direction: policy_lookup.direction as u8,
             outcome: outcome as u8,
         }
     }
 
-    /// In place of a class, for all peers and ports that are beyond a share of tallies ([`crate::Share::TALLIES`]).
+    /// In place of a class, for all peers and ports that are beyond a share of flow counters ([`crate::Share::FLOW_COUNTERS`]).
     pub const OTHERS: ClassId = ClassId(u16::MAX - 1);
 
-    /// Where a packet is counted that there is no tally left for: with all such ones of its direction and outcome.
+    /// Where a packet is counted that there is no flow counter left for: with all such ones of its direction and outcome.
     #[inline(always)]
     #[must_use]
     pub const fn of_others(self) -> Self {
@@ -81,74 +81,74 @@ impl TallyKey {
     }
 }
 
-/// Value of the map of tallies, for each CPU.
+/// Value of the map of flow counters, for each CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tally {
+pub struct FlowCounter {
     /// That opened a connection, or were dropped.
     pub packets: u64,
-    /// Since when `told` counts, in ticks.
+    /// Since when `reported` counts, in ticks.
     pub since: u32,
     /// Packets since the last event.
-    pub untold: u32,
-    /// The other end of the last one that was told of.
+    pub unreported: u32,
+    /// The other end of the last one that was reported.
     pub peer: Address,
-    /// In which it was judged.
-    pub epoch: u32,
+    /// In which it was evaluated.
+    pub revision: u32,
     /// Where it was bound for.
     pub port: u16,
     /// IP protocol number.
     pub protocol: u8,
     /// Events in this second.
-    pub told: u8,
+    pub reported: u8,
     /// In whose share it is, a veth.
     pub charged_to: u32,
-    /// 0: in nobody's, as it is one of those that are made beyond a share ([`TallyKey::of_others`]).
+    /// 0: in nobody's, as it is one of those that are made beyond a share ([`FlowCounterKey::of_others`]).
     pub is_charged: u32,
 }
 
-impl Tally {
+impl FlowCounter {
     pub const EMPTY: Self = Self {
         packets: 0,
         since: 0,
-        untold: 0,
+        unreported: 0,
         peer: Address::UNSPECIFIED,
-        epoch: 0,
+        revision: 0,
         port: 0,
         protocol: 0,
-        told: 0,
+        reported: 0,
         charged_to: 0,
         is_charged: 0,
     };
 
-    /// Counts one more packet. True: it is to be told of.
+    /// Counts one more packet. True: it is to be reported.
     #[inline(always)]
     pub const fn count(&mut self, outcome: Outcome, now: u32, second: u32) -> bool {
         self.packets += 1;
-        self.untold = self.untold.saturating_add(1);
+        self.unreported = self.unreported.saturating_add(1);
         if now.wrapping_sub(self.since) >= second {
             self.since = now;
-            self.told = 0;
+            self.reported = 0;
         }
         let limit = if outcome.passes() { PASSED_PER_SECOND } else { DENIED_PER_SECOND };
-        if self.told >= limit {
+        if self.reported >= limit {
             return false;
         }
-        self.told += 1;
+        self.reported += 1;
         true
     }
 
-    /// Remembers what was told of.
+    /// Remembers what was reported.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "IP protocol numbers have 8 bits")]
-    pub const fn remember(&mut self, tuple: &Tuple, direction: Direction, epoch: u32) {
+    pub const fn remember(&mut self, tuple: &Tuple, direction: Direction, revision: u32) {
         self.peer = match direction {
             Direction::Egress => tuple.destination,
             Direction::Ingress => tuple.source,
         };
         self.protocol = tuple.protocol as u8;
         self.port = tuple.destination_port;
-        self.epoch = epoch;
+        self.revision = revision;
     }
 }
 
@@ -158,14 +158,14 @@ impl Tally {
 pub struct FlowEvent {
     /// Of the monotonic clock, in nanoseconds.
     pub time: u64,
-    /// How many alike were judged alike on this CPU since the last event, this one included ([`Tally::untold`]).
+    /// How many alike were evaluated alike on this CPU since the last event, this one included ([`FlowCounter::unreported`]).
     pub packets: u32,
-    /// The veth of the pod whose side was judged.
+    /// The veth of the pod whose side was evaluated.
     pub ifindex: u32,
-    /// What judged it; free: nothing did.
+    /// What evaluated it; free: nothing did.
     pub policy: PolicyId,
-    /// The epoch when it was judged. A pod may have been switched to its new policy before the epoch was raised.
-    pub epoch: u32,
+    /// The revision when it was evaluated. A pod may have been switched to its new policy before the revision was raised.
+    pub revision: u32,
     /// The client, untranslated as the hook sees it; the unspecified address if it could not be read.
     pub source: Address,
     pub destination: Address,
@@ -173,7 +173,7 @@ pub struct FlowEvent {
     pub destination_port: u16,
     /// IP protocol number.
     pub protocol: u16,
-    /// A [`Direction`]: whose side was judged, the client's (egress) or the server's (ingress).
+    /// A [`Direction`]: whose side was evaluated, the client's (egress) or the server's (ingress).
     pub direction: u8,
     /// An [`Outcome`].
     pub outcome: u8,
@@ -182,19 +182,25 @@ pub struct FlowEvent {
 impl FlowEvent {
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "IP protocol numbers have 8 bits")]
-    pub const fn new(tuple: &Tuple, judged: &Judged, outcome: Outcome, tally: &Tally, time: u64) -> Self {
+    pub const fn new(
+        tuple: &Tuple,
+        policy_lookup: &PolicyLookup,
+        outcome: Outcome,
+        flow_counter: &FlowCounter,
+        time: u64,
+    ) -> Self {
         Self {
             time,
-            packets: tally.untold,
-            ifindex: judged.ifindex,
-            policy: judged.policy,
-            epoch: tally.epoch,
+            packets: flow_counter.unreported,
+            ifindex: policy_lookup.ifindex,
+            policy: policy_lookup.policy,
+            revision: flow_counter.revision,
             source: tuple.source,
             destination: tuple.destination,
             source_port: tuple.source_port,
             destination_port: tuple.destination_port,
             protocol: tuple.protocol as u16,
-            direction: judged.direction as u8,
+            direction: policy_lookup.direction as u8,
             outcome: outcome as u8,
         }
     }
@@ -206,8 +212,8 @@ mod tests {
 
     const SECOND: u32 = 250;
 
-    fn told(tally: &mut Tally, outcome: Outcome, now: u32, packets: u32) -> u32 {
-        (0..packets).map(|_| u32::from(tally.count(outcome, now, SECOND))).sum()
+    fn reported(flow_counter: &mut FlowCounter, outcome: Outcome, now: u32, packets: u32) -> u32 {
+        (0..packets).map(|_| u32::from(flow_counter.count(outcome, now, SECOND))).sum()
     }
 
     #[test]
@@ -215,16 +221,28 @@ mod tests {
         for (outcome, limit) in [
             (Outcome::Denied, DENIED_PER_SECOND),
             (Outcome::Allowed, PASSED_PER_SECOND),
-            (Outcome::Held, DENIED_PER_SECOND),
+            (Outcome::Pending, DENIED_PER_SECOND),
         ] {
-            // Just before the ticks begin anew.
+            // Just before the ticks begin again.
             let start = u32::MAX - 10;
-            let mut tally = Tally { since: start, ..Tally::EMPTY };
+            let mut flow_counter = FlowCounter { since: start, ..FlowCounter::EMPTY };
             let limit = u32::from(limit);
-            assert_eq!(told(&mut tally, outcome, start, 1_000), limit, "{outcome}");
-            assert_eq!(told(&mut tally, outcome, start.wrapping_add(SECOND - 1), 1_000), 0, "{outcome}");
-            assert_eq!(told(&mut tally, outcome, start.wrapping_add(SECOND), 1_000), limit, "{outcome}");
-            assert_eq!((tally.packets, tally.untold), (3_000, 3_000), "nobody has told of them yet");
+            assert_eq!(reported(&mut flow_counter, outcome, start, 1_000), limit, "{outcome}");
+            assert_eq!(
+                reported(&mut flow_counter, outcome, start.wrapping_add(SECOND - 1), 1_000),
+                0,
+                "{outcome}"
+            );
+            assert_eq!(
+                reported(&mut flow_counter, outcome, start.wrapping_add(SECOND), 1_000),
+                limit,
+                "{outcome}"
+            );
+            assert_eq!(
+                (flow_counter.packets, flow_counter.unreported),
+                (3_000, 3_000),
+                "nobody has reported of them yet"
+            );
         }
     }
 
@@ -239,9 +257,12 @@ mod tests {
         };
         for (direction, peer) in [(Direction::Egress, tuple.destination), (Direction::Ingress, tuple.source)]
         {
-            let mut tally = Tally::EMPTY;
-            tally.remember(&tuple, direction, 7);
-            assert_eq!((tally.peer, tally.protocol, tally.port, tally.epoch), (peer, 6, 80, 7));
+            let mut flow_counter = FlowCounter::EMPTY;
+            flow_counter.remember(&tuple, direction, 7);
+            assert_eq!(
+                (flow_counter.peer, flow_counter.protocol, flow_counter.port, flow_counter.revision),
+                (peer, 6, 80, 7)
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Connections that were judged: the flow table's keys and values, and how long an entry lives.
+//! Connections that were evaluated: the flow table's keys and values, and how long an entry lives.
 
 use crate::{
     Address, Direction, Segment, Tuple,
-    address::{Order, pair, unpair},
+    address::{ByteOrder, pair, unpair},
     protocol::number,
 };
 
@@ -38,9 +38,9 @@ impl FlowKey {
             }
             _ => {
                 let source_is_low = match source.order(destination) {
-                    Order::Less => true,
-                    Order::Same => ports[0] <= ports[1],
-                    Order::Greater => false,
+                    ByteOrder::Less => true,
+                    ByteOrder::Same => ports[0] <= ports[1],
+                    ByteOrder::Greater => false,
                 };
                 let (low, high) = if source_is_low { (source, destination) } else { (destination, source) };
                 let ([a, b], [c, d]) = (low.halves(), high.halves());
@@ -108,16 +108,16 @@ const fn ends([source, destination]: [u16; 2], source_is_low: bool, protocol: u3
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// The veth at which the client's egress was judged; 0: it was not (the client is not a pod of this node).
+    /// The veth at which the client's egress was evaluated; 0: it was not (the client is not a pod of this node).
     pub client_if: u32,
-    /// The veth at which the server's ingress was judged; 0: it was not.
+    /// The veth at which the server's ingress was evaluated; 0: it was not.
     pub server_if: u32,
-    /// Where the client's packets came from when the server's ingress was judged (`skb->ingress_ifindex`), or
-    /// [`Flow::ANY_VIA`], or [`Flow::UNKNOWN_VIA`]; 0: the node is the client.
-    pub via: u32,
-    /// The epoch in which each side was judged.
-    pub client_epoch: u32,
-    pub server_epoch: u32,
+    /// Where the client's packets came from when the server's ingress was evaluated (`skb->ingress_ifindex`), or
+    /// [`Flow::ANY_INGRESS`], or [`Flow::UNKNOWN_INGRESS`]; 0: the node is the client.
+    pub ingress_ifindex: u32,
+    /// The revision in which each side was evaluated.
+    pub client_revision: u32,
+    pub server_revision: u32,
     /// [`Seen`] bits.
     pub seen: Seen,
     /// Last use, in ticks ([`JIFFIES_PER_TICK`]).
@@ -137,22 +137,29 @@ pub const fn seconds_of_ticks(ticks: u32, jiffies_per_second: u32) -> u64 {
 }
 
 impl Flow {
-    /// Nothing was judged, at no veth.
-    pub const EMPTY: Self =
-        Self { client_if: 0, server_if: 0, via: 0, client_epoch: 0, server_epoch: 0, last: 0, seen: Seen(0) };
+    /// Nothing was evaluated, at no veth.
+    pub const EMPTY: Self = Self {
+        client_if: 0,
+        server_if: 0,
+        ingress_ifindex: 0,
+        client_revision: 0,
+        server_revision: 0,
+        last: 0,
+        seen: Seen(0),
+    };
 
-    /// `via` of a connection that is older than the agent: the server's socket names the client, but not the interface
+    /// `ingress_ifindex` of a connection that is older than the agent: the server's socket names the client, but not the interface
     /// that its packets come from. No interface has this index.
-    pub const ANY_VIA: u32 = u32::MAX;
+    pub const ANY_INGRESS: u32 = u32::MAX;
 
-    /// `via` of a packet that entered the node at no interface, though the node is not its sender: the kernel has made it
-    /// anew, of parts of another's datagram or in another's name. No interface has this index.
-    pub const UNKNOWN_VIA: u32 = u32::MAX - 1;
+    /// `ingress_ifindex` of a packet that entered the node at no interface, though the node is not its sender: the kernel has made it
+    /// again, of parts of another's datagram or in another's name. No interface has this index.
+    pub const UNKNOWN_INGRESS: u32 = u32::MAX - 1;
 
     /// As much of it as the fast path reads.
-    pub const fn known(&self) -> Known {
-        let Self { client_if, server_if, via, seen, last, .. } = *self;
-        Known { client_if, server_if, via, seen, last }
+    pub const fn known(&self) -> FlowSummary {
+        let Self { client_if, server_if, ingress_ifindex, seen, last, .. } = *self;
+        FlowSummary { client_if, server_if, ingress_ifindex, seen, last }
     }
 
     /// In whose share of the table it is, a veth: its client's, or its server's where the client is no pod of this node.
@@ -163,27 +170,27 @@ impl Flow {
         if self.client_if != 0 { self.client_if } else { self.server_if }
     }
 
-    /// The epoch in which one side was judged.
+    /// The revision in which one side was evaluated.
     #[inline(always)]
-    pub const fn judged_in(&self, side: Direction) -> u32 {
+    pub const fn evaluated_in(&self, side: Direction) -> u32 {
         match side {
-            Direction::Egress => self.client_epoch,
-            Direction::Ingress => self.server_epoch,
+            Direction::Egress => self.client_revision,
+            Direction::Ingress => self.server_revision,
         }
     }
 }
 
 /// As much of a [`Flow`] as the fast path reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct FlowSummary {
     pub client_if: u32,
     pub server_if: u32,
-    pub via: u32,
+    pub ingress_ifindex: u32,
     pub seen: Seen,
     pub last: u32,
 }
 
-impl Known {
+impl FlowSummary {
     /// Whether a packet is one of the client's, by whether its source is the low end.
     #[inline(always)]
     pub(crate) const fn is_from_client(&self, source_is_low: bool) -> bool {
@@ -204,11 +211,11 @@ impl Seen {
     pub const CLIENT_FIN: Self = Self(4);
     pub const SERVER_FIN: Self = Self(8);
     pub const RST: Self = Self(16);
-    /// The client's egress is judged where the service's backend is known.
+    /// The client's egress is evaluated where the service's backend is known.
     pub const DEFERRED: Self = Self(32);
-    /// The node had rewritten the client's address when the server's ingress was judged.
+    /// The node had rewritten the client's address when the server's ingress was evaluated.
     pub const REWRITTEN: Self = Self(64);
-    /// The node has not translated what was deferred: the client's egress was judged by the destination as it stands here.
+    /// The node has not translated what was deferred: the client's egress was evaluated by the destination as it stands here.
     pub const UNTRANSLATED: Self = Self(128);
 
     #[inline(always)]
@@ -223,7 +230,7 @@ impl Seen {
         Self(self.0 & !other.0)
     }
 
-    /// Whether the client's egress was judged by the destination that the entry names.
+    /// Whether the client's egress was evaluated by the destination that the entry names.
     #[inline(always)]
     pub const fn has_egress(self) -> bool {
         self.0 & (Self::DEFERRED.0 | Self::UNTRANSLATED.0) != Self::DEFERRED.0
@@ -356,7 +363,7 @@ impl FragmentKey {
 /// Value of the table of fragments.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ports {
+pub struct PortPair {
     pub source: u16,
     pub destination: u16,
 }

@@ -9,7 +9,7 @@
 //!
 //! A set has one writer at a time, who holds its lock: a program on some CPU, or the agent by way of a shared mapping.
 //! Writers wait for each other, not for long; a program that waits in vain does not enter its connection, and the packet
-//! is judged as one for which there is no room.
+//! is evaluated as one for which there is no room.
 //!
 //! A connection is removed without the lock: by a tag that says free, in the place of the one that was read. The agent, whom
 //! the scheduler may stop at any time, so holds no lock while programs wait, but where it enters connections that are older
@@ -48,7 +48,7 @@ pub use atomic::HostAtomic;
 pub use lookup::{Lookup, Spot};
 pub use write::{Entered, Pace};
 
-use crate::{Flow, FlowKey, Known, Seen, address::pair};
+use crate::{Flow, FlowKey, FlowSummary, Seen, address::pair};
 
 /// Connections in one set. Ways are counted from 1, so that this is the mask of their numbers too.
 pub const WAYS: u32 = 7;
@@ -100,9 +100,9 @@ struct Entry {
     key: FlowKey,
     client_if: u32,
     server_if: u32,
-    via: u32,
-    client_epoch: u32,
-    server_epoch: u32,
+    ingress_ifindex: u32,
+    client_revision: u32,
+    server_revision: u32,
     seen: Seen,
 }
 
@@ -144,7 +144,7 @@ impl Found {
     unsafe fn of(set: *mut FlowSet, way: u32) -> Self {
         // SAFETY: the caller's.
         unsafe {
-            let seen = (&raw mut (*entry(set, way)).server_epoch).cast();
+            let seen = (&raw mut (*entry(set, way)).server_revision).cast();
             Self { last: last(set, way), seen }
         }
     }
@@ -203,9 +203,9 @@ impl FlowSet {
             key: FlowKey::EMPTY,
             client_if: 0,
             server_if: 0,
-            via: 0,
-            client_epoch: 0,
-            server_epoch: 0,
+            ingress_ifindex: 0,
+            client_revision: 0,
+            server_revision: 0,
             seen: Seen(0),
         }; WAYS as usize],
     };
@@ -240,7 +240,12 @@ impl FlowSet {
     ///
     /// `set` is the connection's, by [`Spot::of`], and is only written by these functions.
     #[inline(always)]
-    pub unsafe fn peek(set: *mut Self, key: &FlowKey, spot: &Spot, reach: Reach) -> Option<(Known, Found)> {
+    pub unsafe fn peek(
+        set: *mut Self,
+        key: &FlowKey,
+        spot: &Spot,
+        reach: Reach,
+    ) -> Option<(FlowSummary, Found)> {
         let is_other = |tag: u32| tag ^ spot.tag > VERSION;
         // SAFETY: the caller's.
         unsafe {
@@ -255,10 +260,10 @@ impl FlowSet {
                 return None;
             }
             let found = Found::of(set, way);
-            let known = Known {
+            let known = FlowSummary {
                 client_if: read_volatile(&raw const (*place).client_if),
                 server_if: read_volatile(&raw const (*place).server_if),
-                via: read_volatile(&raw const (*place).via),
+                ingress_ifindex: read_volatile(&raw const (*place).ingress_ifindex),
                 seen: read_volatile(&raw const (*place).seen),
                 last: read_volatile(found.last),
             };

@@ -22,7 +22,7 @@ pub mod flag {
 }
 
 /// An address and a port.
-pub type End = (IpAddr, u16);
+pub type SocketEndpoint = (IpAddr, u16);
 
 /// An IP packet in an Ethernet frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Frame {
     }
 
     /// A TCP segment without data.
-    pub fn tcp(from: End, to: End, flags: u8) -> Self {
+    pub fn tcp(from: SocketEndpoint, to: SocketEndpoint, flags: u8) -> Self {
         let mut header = vec![0; 20];
         header[..2].copy_from_slice(&from.1.to_be_bytes());
         header[2..4].copy_from_slice(&to.1.to_be_bytes());
@@ -94,7 +94,7 @@ impl Frame {
     }
 
     /// A UDP datagram with some bytes of data.
-    pub fn udp(from: End, to: End, data: usize) -> Self {
+    pub fn udp(from: SocketEndpoint, to: SocketEndpoint, data: usize) -> Self {
         let length = u16::try_from(8 + data).expect("a datagram has less than 64 KiB");
         let mut header = [from.1.to_be_bytes(), to.1.to_be_bytes(), length.to_be_bytes(), [0; 2]].concat();
         header.resize(8 + data, 0x5a);
@@ -102,7 +102,7 @@ impl Frame {
     }
 
     /// An SCTP packet with one chunk of this type (1: INIT, 2: INIT ACK).
-    pub fn sctp(from: End, to: End, chunk: u8) -> Self {
+    pub fn sctp(from: SocketEndpoint, to: SocketEndpoint, chunk: u8) -> Self {
         let mut packet = [from.1.to_be_bytes(), to.1.to_be_bytes()].concat();
         packet.resize(12, 0);
         packet.extend([chunk, 0, 0, 20]);

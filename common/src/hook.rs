@@ -1,4 +1,4 @@
-//! Where a packet is judged.
+//! Where a packet is evaluated.
 
 use core::fmt;
 
@@ -49,8 +49,8 @@ pub struct Hook {
     /// The host side of the pod's veth (`skb->ifindex`).
     pub ifindex: u32,
     /// Where the packet entered this node (`skb->ingress_ifindex`); 0: nowhere. The node's own stack made it, or made it
-    /// anew of what came from elsewhere.
-    pub via: u32,
+    /// again of what came from elsewhere.
+    pub ingress_ifindex: u32,
 }
 
 #[cfg(test)]

@@ -30,8 +30,8 @@ id!(
     ClassId(u16)
 );
 id!(
-    /// Which of the table sets an endpoint is judged by. A new agent fills the free one, then flips the endpoints.
-    Slot(u32)
+    /// Which of the table sets an endpoint is evaluated by. A new agent fills the free one, then flips the endpoints.
+    TableSetIndex(u32)
 );
 
 id!(
@@ -44,11 +44,11 @@ impl IdentityId {
 }
 
 impl PolicyId {
-    pub const FREE: Self = Self(0);
+    pub const NOT_ISOLATED: Self = Self(0);
 
     #[inline(always)]
     pub const fn isolates(self) -> bool {
-        self.0 != Self::FREE.0
+        self.0 != Self::NOT_ISOLATED.0
     }
 }
 
@@ -56,7 +56,7 @@ impl ClassId {
     pub const NONE: Self = Self(0);
 }
 
-impl Slot {
+impl TableSetIndex {
     /// One is in force and one is being filled; the others are for an agent that is killed between two flips.
     pub const COUNT: u32 = 4;
 }

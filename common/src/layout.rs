@@ -4,9 +4,9 @@
 use core::mem::offset_of;
 
 use crate::{
-    Address, ClassId, Config, Endpoint, FlowEvent, FlowSeed, FragmentKey, HookMark, IdentityId, PolicyId,
-    PortClasses, Ports, PrefixKey, Query, Rate, Row, RowKey, Seen, ServiceId, ServiceKey, Share, Slot,
-    Sockets, Tally, TallyKey, Timeouts, Tracking,
+    Address, ClassId, Config, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FragmentKey,
+    HookMark, IdentityId, PolicyId, PortClasses, PortPair, PrefixKey, Rate, Row, RowKey, Seen, ServiceId,
+    ServiceKey, Share, SocketOffsets, TableSetIndex, Timeouts, Tracking, VerdictQuery,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that there is
@@ -33,9 +33,9 @@ const fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize {
 
 // ENDPOINTS, OWNERS.
 layout!(Endpoint: 60 bytes, aligned to 4 {
-    state @ 0, slot @ 4, ingress @ 8, egress @ 12, audit_ingress @ 16, audit_egress @ 20, master @ 24, v4 @ 28, v6 @ 44,
+    state @ 0, table_set @ 4, ingress @ 8, egress @ 12, audit_ingress @ 16, audit_egress @ 20, master @ 24, v4 @ 28, v6 @ 44,
 });
-layout!(Slot: 4 bytes, aligned to 4 { 0 @ 0 });
+layout!(TableSetIndex: 4 bytes, aligned to 4 { 0 @ 0 });
 layout!(PolicyId: 4 bytes, aligned to 4 { 0 @ 0 });
 
 // ADDRESSES, PREFIXES.
@@ -57,33 +57,33 @@ layout!(Row: 32 bytes, aligned to 8 { 0 @ 0 });
 layout!(Seen: 4 bytes, aligned to 4 { 0 @ 0 });
 
 // SHARES. `Rate` has two words, which nobody else knows.
-layout!(Share: 28 bytes, aligned to 4 { tallies @ 0, events @ 4, flows @ 12, fragments @ 20 });
+layout!(Share: 28 bytes, aligned to 4 { flow_counters @ 0, events @ 4, flows @ 12, fragments @ 20 });
 const _: () = assert!(size_of::<Rate>() == 8 && align_of::<Rate>() == 4);
 
-// TALLIES, EVENTS.
-layout!(TallyKey: 12 bytes, aligned to 4 { ifindex @ 0, identity @ 4, class @ 8, direction @ 10, outcome @ 11 });
-layout!(Tally: 48 bytes, aligned to 8 {
-    packets @ 0, since @ 8, untold @ 12, peer @ 16, epoch @ 32, port @ 36, protocol @ 38, told @ 39,
+// FLOW_COUNTERS, EVENTS.
+layout!(FlowCounterKey: 12 bytes, aligned to 4 { ifindex @ 0, identity @ 4, class @ 8, direction @ 10, outcome @ 11 });
+layout!(FlowCounter: 48 bytes, aligned to 8 {
+    packets @ 0, since @ 8, unreported @ 12, peer @ 16, revision @ 32, port @ 36, protocol @ 38, reported @ 39,
     charged_to @ 40, is_charged @ 44,
 });
 layout!(FlowEvent: 64 bytes, aligned to 8 {
-    time @ 0, packets @ 8, ifindex @ 12, policy @ 16, epoch @ 20, source @ 24, destination @ 40, source_port @ 56,
+    time @ 0, packets @ 8, ifindex @ 12, policy @ 16, revision @ 20, source @ 24, destination @ 40, source_port @ 56,
     destination_port @ 58, protocol @ 60, direction @ 62, outcome @ 63,
 });
 
 // In the packet of a test run.
-layout!(Query: 32 bytes, aligned to 4 { ifindex @ 0, direction @ 4, peer @ 8, protocol @ 24, port @ 28 });
+layout!(VerdictQuery: 32 bytes, aligned to 4 { ifindex @ 0, direction @ 4, peer @ 8, protocol @ 24, port @ 28 });
 
 // FRAGMENTS.
 layout!(FragmentKey: 40 bytes, aligned to 4 { source @ 0, destination @ 16, id @ 32, protocol @ 36 });
-layout!(Ports: 4 bytes, aligned to 2 { source @ 0, destination @ 2 });
+layout!(PortPair: 4 bytes, aligned to 2 { source @ 0, destination @ 2 });
 
 // In the programs' code.
 layout!(Config: 112 bytes, aligned to 4 {
     timeouts @ 0, recheck @ 20, masqueraded @ 24, encapsulation @ 28, tracking @ 32, hook_mark @ 44, sockets @ 52,
     flow_sets @ 68, flow_seed @ 72,
 });
-layout!(Sockets: 16 bytes, aligned to 4 {
+layout!(SocketOffsets: 16 bytes, aligned to 4 {
     socket @ 0, socket_namespace @ 4, device @ 8, device_namespace @ 12,
 });
 layout!(HookMark: 8 bytes, aligned to 4 { byte @ 0, mask @ 4 });

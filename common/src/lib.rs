@@ -40,14 +40,15 @@ mod user;
 
 pub use address::Address;
 pub use config::{
-    COUNTERS, Config, EVENT_BYTES, Eviction, HookMark, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TALLIES,
-    MAX_TUNNEL_PORTS, Sockets, Tracking, Untold, counter, kernel_function,
+    COUNTERS, Config, EVENT_BYTES, Eviction, HookMark, MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS,
+    MAX_OWNERS, MAX_TUNNEL_PORTS, SocketOffsets, Tracking, Unreported, counter, kernel_function,
 };
-pub use decide::{by_egress, by_policy, decide, decide_on_wire, is_established, is_established_at_sight};
+pub use decide::{by_egress, by_policy, decide, decide_on_wire, established_v4_fast_path, is_established};
 pub use endpoint::{Endpoint, EndpointState, NODE, OTHER_NODE};
-pub use event::{FlowEvent, Judged, Tally, TallyKey};
+pub use event::{FlowCounter, FlowCounterKey, FlowEvent, PolicyLookup};
 pub use flow::{
-    Flow, FlowKey, FragmentKey, JIFFIES_PER_TICK, Known, Ports, Seen, Timeout, Timeouts, seconds_of_ticks,
+    Flow, FlowKey, FlowSummary, FragmentKey, JIFFIES_PER_TICK, PortPair, Seen, Timeout, Timeouts,
+    seconds_of_ticks,
 };
 #[cfg(any(test, feature = "user"))]
 pub use flow_table::HostAtomic;
@@ -55,11 +56,11 @@ pub use flow_table::{
     Atomic, Entered, FlowSeed, FlowSet, Found, Holder, Lookup, Pace, Reach, Seed, Spot, WAYS,
 };
 pub use hook::{Direction, Hook};
-pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, Slot};
+pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, TableSetIndex};
 pub use outcome::Outcome;
-pub use packet::{Headers, Kind, Packet, Segment, Start, Tracked, Tuple, parse};
+pub use packet::{Headers, Packet, PacketKind, Segment, Start, Tracked, Tuple, parse};
 pub use protocol::Protocol;
-pub use query::{Query, Said};
+pub use query::{KernelVerdict, VerdictQuery};
 pub use scratch::Scratch;
 pub use share::{Rate, Share};
 pub use tables::{

@@ -6,16 +6,16 @@ use core::fmt;
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
-    /// Passes: belongs to a connection that was judged before.
+    /// Passes: belongs to a connection that was evaluated before.
     Established = 0,
     /// Passes: new, the pod is isolated and a rule allows it.
     Allowed = 1,
     /// Passes: new, the pod is not isolated in this direction.
-    Free = 2,
+    NotIsolated = 2,
     /// Passes: between a pod and its own node.
     OwnNode = 3,
     /// Passes: from a pod to itself.
-    Itself = 4,
+    OwnAddress = 4,
     /// Passes: ARP, neighbour discovery, multicast listener discovery, on the link and in the sender's own name.
     Neighbour = 5,
     /// Passes: a DHCP exchange of a host that has no address yet.
@@ -23,8 +23,8 @@ pub enum Outcome {
     /// Passes: an ICMP error about an established connection.
     Related = 7,
     /// Passes: could not be read, and the direction is not isolated.
-    UnreadFree = 8,
-    /// Passes: to a service of which only some backends are allowed; judged where the backend is known.
+    Unparsed = 8,
+    /// Passes: to a service of which only some backends are allowed; evaluated where the backend is known.
     Deferred = 9,
     /// Passes: masqueraded by this node, which `--masqueraded-ingress allow` lets in.
     Masqueraded = 10,
@@ -37,7 +37,7 @@ pub enum Outcome {
     /// Dropped: the source is not an address of the pod that sent it, or it speaks for another one to its neighbours.
     Spoofed = 14,
     /// Dropped: the pod behind the veth is not known yet.
-    Held = 15,
+    Pending = 15,
     /// Dropped: could not be read, and the direction is isolated, or a receiver could take it for what no pod may send.
     Unreadable = 16,
     /// Dropped: a fragment whose first fragment was not seen, and the direction is isolated.
@@ -52,20 +52,20 @@ impl Outcome {
     pub const ALL: [Self; 20] = [
         Self::Established,
         Self::Allowed,
-        Self::Free,
+        Self::NotIsolated,
         Self::OwnNode,
-        Self::Itself,
+        Self::OwnAddress,
         Self::Neighbour,
         Self::Dhcp,
         Self::Related,
-        Self::UnreadFree,
+        Self::Unparsed,
         Self::Deferred,
         Self::Masqueraded,
         Self::WouldDeny,
         Self::Denied,
         Self::DeniedBackend,
         Self::Spoofed,
-        Self::Held,
+        Self::Pending,
         Self::Unreadable,
         Self::Fragment,
         Self::FlowTable,
@@ -77,10 +77,10 @@ impl Outcome {
         (self as u8) < (Self::Denied as u8)
     }
 
-    /// Whether it is told of in tallies and events: a new connection, or a packet that is dropped.
+    /// Whether it is reported in flow counters and events: a new connection, or a packet that is dropped.
     #[inline(always)]
-    pub const fn is_told(self) -> bool {
-        !matches!(self, Self::Established | Self::Neighbour | Self::Dhcp | Self::Related | Self::UnreadFree)
+    pub const fn is_reported(self) -> bool {
+        !matches!(self, Self::Established | Self::Neighbour | Self::Dhcp | Self::Related | Self::Unparsed)
     }
 
     /// Its name in counters, metrics and messages.
@@ -88,20 +88,20 @@ impl Outcome {
         match self {
             Self::Established => "established",
             Self::Allowed => "allowed",
-            Self::Free => "free",
+            Self::NotIsolated => "not-isolated",
             Self::OwnNode => "own-node",
-            Self::Itself => "itself",
+            Self::OwnAddress => "own-address",
             Self::Neighbour => "neighbour",
             Self::Dhcp => "dhcp",
             Self::Related => "related",
-            Self::UnreadFree => "unread-free",
+            Self::Unparsed => "unparsed",
             Self::Deferred => "deferred",
             Self::Masqueraded => "masqueraded",
             Self::WouldDeny => "would-deny",
             Self::Denied => "denied",
             Self::DeniedBackend => "denied-backend",
             Self::Spoofed => "spoofed",
-            Self::Held => "held",
+            Self::Pending => "pending",
             Self::Unreadable => "unreadable",
             Self::Fragment => "fragment",
             Self::FlowTable => "flow-table",
@@ -146,7 +146,7 @@ mod tests {
     fn reasons_to_drop_come_after_reasons_to_pass() {
         let passing: BTreeSet<Outcome> =
             Outcome::ALL.into_iter().filter(|outcome| outcome.passes()).collect();
-        assert!(passing.contains(&Outcome::UnreadFree) && !passing.contains(&Outcome::Denied));
+        assert!(passing.contains(&Outcome::Unparsed) && !passing.contains(&Outcome::Denied));
         assert!(Outcome::ALL.is_sorted_by_key(|outcome| !outcome.passes()));
     }
 

@@ -1,7 +1,7 @@
-//! From bytes to what is judged: who talks to whom, by which protocol and ports.
+//! From bytes to what is evaluated: who talks to whom, by which protocol and ports.
 //!
 //! Reads an Ethernet frame through [`Packet`]. Never trusts a length: every read is bounds-checked and a header that
-//! is not all there makes the packet [`Kind::Unreadable`], which an isolated direction drops.
+//! is not all there makes the packet [`PacketKind::Unreadable`], which an isolated direction drops.
 
 use crate::{Address, protocol::number};
 
@@ -118,7 +118,7 @@ impl Tuple {
 /// What kind of packet it is, and so which of the [`Headers`] count.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum PacketKind {
     /// A packet of a connection.
     Flow,
     /// A packet of a connection whose datagram goes on in other fragments.
@@ -150,7 +150,7 @@ pub struct Headers {
     /// Identification of the datagram that a fragment belongs to.
     pub datagram: u32,
     pub segment: Segment,
-    kind: Kind,
+    kind: PacketKind,
     /// The packet is a part of a datagram, also an ICMP error that is.
     is_fragment: bool,
     payload: Payload,
@@ -162,14 +162,14 @@ impl Headers {
         sender: Address::UNSPECIFIED,
         datagram: 0,
         segment: Segment::NONE,
-        kind: Kind::Unreadable,
+        kind: PacketKind::Unreadable,
         is_fragment: false,
         payload: Payload { offset: 0, end: 0, fragment_offset: 0, more_fragments: 0 },
     };
 
     #[inline(always)]
     pub(crate) fn is_first_fragment(&self) -> bool {
-        matches!(forget(&self.kind), Kind::FirstFragment)
+        matches!(forget(&self.kind), PacketKind::FirstFragment)
     }
 
     /// Whether the packet is a part of a datagram, the first one or another.
@@ -181,7 +181,11 @@ impl Headers {
     /// What looked like a message between neighbours is a packet of a connection like any other.
     #[inline(always)]
     pub(crate) fn take_for_connection(&mut self) {
-        self.kind = if forget(&self.payload.more_fragments) == 0 { Kind::Flow } else { Kind::FirstFragment };
+        self.kind = if forget(&self.payload.more_fragments) == 0 {
+            PacketKind::Flow
+        } else {
+            PacketKind::FirstFragment
+        };
     }
 }
 
@@ -222,29 +226,29 @@ const UNKNOWN_END: usize = usize::MAX;
 
 /// Parses a packet with the link header of its device.
 #[inline(always)]
-pub fn parse<P: Packet>(packet: &P, headers: &mut Headers) -> Kind {
+pub fn parse<P: Packet>(packet: &P, headers: &mut Headers) -> PacketKind {
     headers.is_fragment = false;
     let plain = if P::LINK_HEADER == ETHERNET_HEADER { plain::read(packet) } else { None };
     headers.kind = if let Some(Plain { tuple, segment }) = plain {
         (headers.tuple, headers.segment) = (tuple, segment);
-        Kind::Flow
+        PacketKind::Flow
     } else {
-        frame(packet, headers).unwrap_or(Kind::Unreadable)
+        frame(packet, headers).unwrap_or(PacketKind::Unreadable)
     };
     forget(&headers.kind)
 }
 
 /// Header by header. A function of its own in the kernel too: what is plain goes past it.
 #[inline(never)]
-fn frame<P: Packet>(packet: &P, headers: &mut Headers) -> Option<Kind> {
+fn frame<P: Packet>(packet: &P, headers: &mut Headers) -> Option<PacketKind> {
     packet.pull();
     headers.segment = Segment::NONE;
     headers.sender = Address::UNSPECIFIED;
     headers.tuple.source = Address::UNSPECIFIED;
     let (icmp, is_read) = match network(packet)? {
-        Network::V4 => (icmp::Version::V4, ipv4::header(packet, P::LINK_HEADER, headers)),
-        Network::V6 => (icmp::Version::V6, ipv6::header(packet, P::LINK_HEADER, headers)),
-        Network::Arp => return Some(Kind::Arp),
+        NetworkProtocol::V4 => (icmp::IpVersion::V4, ipv4::header(packet, P::LINK_HEADER, headers)),
+        NetworkProtocol::V6 => (icmp::IpVersion::V6, ipv6::header(packet, P::LINK_HEADER, headers)),
+        NetworkProtocol::Arp => return Some(PacketKind::Arp),
     };
     headers.sender = forget(&headers.tuple.source);
     is_read?;
@@ -252,11 +256,11 @@ fn frame<P: Packet>(packet: &P, headers: &mut Headers) -> Option<Kind> {
     let protocol = forget(&headers.tuple.protocol);
     headers.is_fragment = fragment_offset != 0 || more_fragments != 0;
     if offset > end || (fragment_offset == 1 && matches!(protocol, number::TCP | number::SCTP)) {
-        // A second fragment must not lay other TCP flags over those that were judged (RFC 3128), nor another chunk.
+        // A second fragment must not lay other TCP flags over those that were evaluated (RFC 3128), nor another chunk.
         return None;
     }
     if fragment_offset != 0 {
-        return Some(Kind::LaterFragment);
+        return Some(PacketKind::LaterFragment);
     }
     if protocol == icmp.protocol() {
         if offset + PORTS > end {
@@ -265,35 +269,35 @@ fn frame<P: Packet>(packet: &P, headers: &mut Headers) -> Option<Kind> {
         let [kind, _] = packet.read::<2>(offset)?;
         match icmp.class(kind) {
             icmp::Class::Error => return icmp::error(packet, offset, icmp, headers),
-            icmp::Class::Neighbour => return Some(Kind::Neighbour),
+            icmp::Class::Neighbour => return Some(PacketKind::Neighbour),
             icmp::Class::Other => {}
         }
     }
     transport(packet, offset, end, icmp, headers)?;
-    Some(if more_fragments != 0 { Kind::FirstFragment } else { Kind::Flow })
+    Some(if more_fragments != 0 { PacketKind::FirstFragment } else { PacketKind::Flow })
 }
 
 /// What follows the link header.
-enum Network {
+enum NetworkProtocol {
     V4,
     V6,
     Arp,
 }
 
 #[inline(always)]
-fn network<P: Packet>(packet: &P) -> Option<Network> {
+fn network<P: Packet>(packet: &P) -> Option<NetworkProtocol> {
     if P::LINK_HEADER == 0 {
         let [version, _] = packet.read::<2>(0)?;
         return match version >> 4 {
-            4 => Some(Network::V4),
-            6 => Some(Network::V6),
+            4 => Some(NetworkProtocol::V4),
+            6 => Some(NetworkProtocol::V6),
             _ => None,
         };
     }
     match packet.read::<2>(P::LINK_HEADER - 2)? {
-        [0x08, 0x00] => Some(Network::V4),
-        [0x86, 0xdd] => Some(Network::V6),
-        [0x08, 0x06] => Some(Network::Arp),
+        [0x08, 0x00] => Some(NetworkProtocol::V4),
+        [0x86, 0xdd] => Some(NetworkProtocol::V6),
+        [0x08, 0x06] => Some(NetworkProtocol::Arp),
         _ => None,
     }
 }
@@ -306,7 +310,7 @@ fn transport(
     packet: &impl Packet,
     offset: usize,
     end: usize,
-    icmp: icmp::Version,
+    icmp: icmp::IpVersion,
     headers: &mut Headers,
 ) -> Option<()> {
     if headers.tuple.protocol == number::TCP {
@@ -331,7 +335,7 @@ fn ports(
     packet: &impl Packet,
     offset: usize,
     end: usize,
-    icmp: icmp::Version,
+    icmp: icmp::IpVersion,
     tuple: &mut Tuple,
 ) -> Option<()> {
     let protocol = tuple.protocol;

@@ -5,7 +5,7 @@ use crate::{Address, Direction, Protocol, Tables, allowed};
 /// What is asked, as the packet of a test run carries it behind its Ethernet header.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Query {
+pub struct VerdictQuery {
     /// The veth of the pod whose side is in question.
     pub ifindex: u32,
     /// A [`Direction`].
@@ -20,14 +20,14 @@ pub struct Query {
 /// What the tables say.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum KernelVerdict {
     /// The pod behind the veth is not known.
     Unknown = 0,
     Denied = 1,
     Allowed = 2,
 }
 
-impl Query {
+impl VerdictQuery {
     pub const SIZE: usize = size_of::<Self>();
 
     /// Where it begins in the packet: behind an Ethernet header.
@@ -45,7 +45,7 @@ impl Query {
 
     /// What the policies of the pod say, without what passes or is dropped for other reasons.
     #[inline(always)]
-    pub fn answer(&self, tables: &impl Tables) -> Said {
+    pub fn answer(&self, tables: &impl Tables) -> KernelVerdict {
         let endpoint = tables.endpoint(self.ifindex);
         let direction =
             if self.direction == Direction::Egress as u32 { Direction::Egress } else { Direction::Ingress };
@@ -53,22 +53,22 @@ impl Query {
         #[expect(clippy::cast_possible_truncation, reason = "it was made of a port")]
         let port = self.port as u16;
         if !endpoint.is_known() {
-            Said::Unknown
+            KernelVerdict::Unknown
         } else if !policy.isolates()
-            || allowed(tables, endpoint.slot, policy, &self.peer, self.protocol, port)
+            || allowed(tables, endpoint.table_set, policy, &self.peer, self.protocol, port)
         {
-            Said::Allowed
+            KernelVerdict::Allowed
         } else {
-            Said::Denied
+            KernelVerdict::Denied
         }
     }
 }
 
-impl Said {
+impl KernelVerdict {
     const ALL: [Self; 3] = [Self::Unknown, Self::Denied, Self::Allowed];
 }
 
-impl TryFrom<u32> for Said {
+impl TryFrom<u32> for KernelVerdict {
     type Error = u32;
 
     fn try_from(number: u32) -> Result<Self, u32> {

@@ -4,7 +4,8 @@
 //! remembers nothing, so that all ways through the headers go on as one.
 
 use crate::{
-    Direction, Flow, Headers, Hook, Judged, Lookup, NODE, Outcome, Tables, Tracked, Tuple, packet::forget,
+    Direction, Flow, Headers, Hook, Lookup, NODE, Outcome, PolicyLookup, Tables, Tracked, Tuple,
+    packet::forget,
 };
 
 /// Memory of one run. What it holds before does not matter.
@@ -16,28 +17,28 @@ pub struct Scratch {
     pub headers: Headers,
     pub tracked: Tracked,
     /// What was asked of whose policies.
-    pub judged: Judged,
+    pub policy_lookup: PolicyLookup,
     /// Where the packet entered the node, as far as that is known.
-    pub(crate) via: u32,
+    pub(crate) ingress_ifindex: u32,
     /// Of a packet that has entered at no interface: the veth of the pod whose address it has.
     pub(crate) claimed: u32,
     /// The packet's connection.
     pub(crate) lookup: Lookup,
     /// The connection that it was before its addresses were rewritten.
     pub(crate) original: Lookup,
-    pub(crate) question: Question,
+    pub(crate) evaluation: SideEvaluation,
 }
 
-/// One side of a connection that must be judged, and the entry that the connection gets when it passes.
+/// One side of a connection that must be evaluated, and the entry that the connection gets when it passes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Question {
+pub(crate) struct SideEvaluation {
     pub(crate) entry: Flow,
     pub(crate) side: Direction,
     /// Whether the packet that raises the question is one of the client's.
     pub(crate) from_client: bool,
     /// Whether it was answered before.
-    pub(crate) is_judged: bool,
+    pub(crate) is_evaluated: bool,
     /// The answer.
     pub(crate) outcome: Outcome,
     /// Whether the connection gets the entry.
@@ -48,20 +49,20 @@ pub(crate) struct Question {
 
 impl Scratch {
     pub const EMPTY: Self = Self {
-        hook: Hook { direction: Direction::Egress, ifindex: NODE, via: NODE },
+        hook: Hook { direction: Direction::Egress, ifindex: NODE, ingress_ifindex: NODE },
         headers: Headers::EMPTY,
         tracked: Tracked::EMPTY,
-        judged: Judged::NOTHING,
-        via: 0,
+        policy_lookup: PolicyLookup::NOTHING,
+        ingress_ifindex: 0,
         claimed: 0,
         lookup: Lookup::EMPTY,
         original: Lookup::EMPTY,
-        question: Question {
+        evaluation: SideEvaluation {
             entry: Flow::EMPTY,
             side: Direction::Egress,
             from_client: false,
-            is_judged: false,
-            outcome: Outcome::Held,
+            is_evaluated: false,
+            outcome: Outcome::Pending,
             enters: false,
             is_closed: true,
         },
@@ -71,20 +72,25 @@ impl Scratch {
     #[inline(always)]
     pub(crate) const fn begin(&mut self, hook: &Hook) {
         self.hook = *hook;
-        self.judged = Judged { ifindex: hook.ifindex, direction: hook.direction, ..Judged::NOTHING };
+        self.policy_lookup =
+            PolicyLookup { ifindex: hook.ifindex, direction: hook.direction, ..PolicyLookup::NOTHING };
         self.headers.tuple = Tuple::EMPTY;
-        self.question.from_client = true;
+        self.evaluation.from_client = true;
     }
 
-    /// In whose share it is to tell of the packet, or to remember something of it: the veth of the pod that sent it, else
+    /// In whose share it is to report the packet, or to remember something of it: the veth of the pod that sent it, else
     /// of the one that receives it.
     ///
     /// A function of its own in the kernel too, as it is asked for in several places.
     #[inline(never)]
     pub fn charged_to<T: Tables>(&self, tables: &T) -> u32 {
-        let Hook { direction, ifindex, via } = self.hook;
+        let Hook { direction, ifindex, ingress_ifindex } = self.hook;
         match direction {
-            Direction::Ingress if via != NODE && !tables.endpoint(via).is_held() => via,
+            Direction::Ingress
+                if ingress_ifindex != NODE && !tables.endpoint(ingress_ifindex).is_pending() =>
+            {
+                ingress_ifindex
+            }
             Direction::Ingress | Direction::Egress => ifindex,
         }
     }
@@ -92,13 +98,13 @@ impl Scratch {
     /// Keeps what became of the packet; in the kernel neither compiler nor verifier knows afterwards which it is.
     #[inline(always)]
     pub fn concluded(&mut self, outcome: Outcome) -> Outcome {
-        self.question.outcome = outcome;
-        forget(&self.question.outcome)
+        self.evaluation.outcome = outcome;
+        forget(&self.evaluation.outcome)
     }
 
     /// The packet's connection as its client's packets have it; the unspecified addresses where it could not be read.
     #[inline(always)]
     pub const fn client_tuple(&self) -> Tuple {
-        if self.question.from_client { self.headers.tuple } else { self.headers.tuple.reversed() }
+        if self.evaluation.from_client { self.headers.tuple } else { self.headers.tuple.reversed() }
     }
 }

@@ -1,4 +1,4 @@
-//! What each veth may take of what all share: room in the flow table, tallies, events, and datagrams in fragments.
+//! What each veth may take of what all share: room in the flow table, flow counters, events, and datagrams in fragments.
 //!
 //! The veth is the one that sent a packet, where that is a pod's, else the one that receives it ([`Scratch::charged_to`]):
 //! so whoever scans or floods uses up its own share, and what others do is still seen.
@@ -11,8 +11,8 @@ use crate::packet::forget;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// Tallies that were made. The agent corrects it when it removes some.
-    pub tallies: u32,
+    /// flow counters that were made. The agent corrects it when it removes some.
+    pub flow_counters: u32,
     pub events: Rate,
     /// Connections that were entered, in [`crate::Pace::SECONDS`].
     pub flows: Rate,
@@ -29,10 +29,11 @@ pub struct Rate {
 }
 
 impl Share {
-    pub const EMPTY: Self = Self { tallies: 0, events: Rate::NONE, flows: Rate::NONE, fragments: Rate::NONE };
+    pub const EMPTY: Self =
+        Self { flow_counters: 0, events: Rate::NONE, flows: Rate::NONE, fragments: Rate::NONE };
 
-    /// Tallies of one veth at the most. What is beyond is counted, too, but no more told apart than by direction and outcome.
-    pub const TALLIES: u32 = 512;
+    /// flow counters of one veth at the most. What is beyond is counted, too, but no more told apart than by direction and outcome.
+    pub const FLOW_COUNTERS: u32 = 512;
 
     /// Events each second.
     pub const EVENTS: u32 = 256;

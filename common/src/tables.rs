@@ -1,8 +1,9 @@
 //! What a decision looks up: keys and values of the compiled tables, and the trait that reads them.
 
 use crate::{
-    Address, ClassId, Endpoint, Flow, FlowKey, FragmentKey, IdentityId, Judged, Known, Lookup, Outcome,
-    PolicyId, Ports, Protocol, Reach, Seen, ServiceId, Slot, Timeout, Tuple, by_egress, by_policy,
+    Address, ClassId, Endpoint, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, Lookup, Outcome,
+    PolicyId, PolicyLookup, PortPair, Protocol, Reach, Seen, ServiceId, TableSetIndex, Timeout, Tuple,
+    by_egress, by_policy,
 };
 
 /// Verdict bits in one row.
@@ -91,7 +92,7 @@ impl ServiceKey {
 pub enum ServiceVerdict {
     /// On all of them.
     Allowed,
-    /// On some: to be judged where the backend is known.
+    /// On some: to be evaluated where the backend is known.
     Deferred,
     /// On none.
     Denied,
@@ -142,7 +143,7 @@ pub struct PrefixKey {
 /// The look-ups of a decision. BPF maps in the kernel, ordinary collections in user space.
 pub trait Tables {
     /// Where a connection was found, so that refreshing its entry needs no second look-up.
-    type Place: Copy;
+    type FlowHandle: Copy;
     /// The same for the fast path.
     type Entry: Copy;
 
@@ -154,15 +155,15 @@ pub trait Tables {
     fn is_node(&self, address: &Address) -> bool;
     /// Whether tunnels of nodes listen at this UDP port.
     fn is_tunnel_port(&self, port: u16) -> bool;
-    fn identity(&self, slot: Slot, address: &Address) -> IdentityId;
-    fn class(&self, slot: Slot, protocol: Protocol, port: u16) -> ClassId;
-    fn row(&self, slot: Slot, key: &RowKey) -> Option<Row>;
-    fn service(&self, slot: Slot, key: &ServiceKey) -> Option<ServiceId>;
+    fn identity(&self, table_set: TableSetIndex, address: &Address) -> IdentityId;
+    fn class(&self, table_set: TableSetIndex, protocol: Protocol, port: u16) -> ClassId;
+    fn row(&self, table_set: TableSetIndex, key: &RowKey) -> Option<Row>;
+    fn service(&self, table_set: TableSetIndex, key: &ServiceKey) -> Option<ServiceId>;
 
     /// Looks a connection up by the key in `lookup`; its entry stands in `lookup.flow` then.
-    fn flow(&self, lookup: &mut Lookup) -> Option<Self::Place>;
+    fn flow(&self, lookup: &mut Lookup) -> Option<Self::FlowHandle>;
     /// The entry of a connection, read without waiting: `None` does not say that there is none.
-    fn known_flow(&self, key: &FlowKey, reach: Reach) -> Option<(Known, Self::Entry)>;
+    fn known_flow(&self, key: &FlowKey, reach: Reach) -> Option<(FlowSummary, Self::Entry)>;
     /// Notes when a connection was used last.
     fn touch_flow(&self, entry: Self::Entry, now: u32);
     /// Adds marks of what was seen of it.
@@ -170,20 +171,20 @@ pub trait Tables {
     /// Enters a connection that was looked up, or replaces its entry. False when it cannot be entered.
     fn put_flow(&self, lookup: &Lookup, flow: &Flow) -> bool;
     /// Notes when a connection was used last, and what was seen of it: marks are added, none is taken away.
-    fn refresh_flow(&self, place: Self::Place, lookup: &Lookup, now: u32, seen: Seen);
+    fn refresh_flow(&self, place: Self::FlowHandle, lookup: &Lookup, now: u32, seen: Seen);
 
-    fn fragment(&self, key: &FragmentKey) -> Option<Ports>;
+    fn fragment(&self, key: &FragmentKey) -> Option<PortPair>;
     /// Notes a datagram in fragments, in the share of a veth.
-    fn put_fragment(&self, key: &FragmentKey, ports: Ports, charged_to: u32);
+    fn put_fragment(&self, key: &FragmentKey, ports: PortPair, charged_to: u32);
 
     /// Ticks ([`crate::JIFFIES_PER_TICK`]).
     fn now(&self) -> u32;
     /// Raised by one after each published change.
-    fn epoch(&self) -> u32;
+    fn revision(&self) -> u32;
     fn timeout(&self, of: Timeout) -> u32;
     /// Last use is written at most this often ([`crate::Timeouts::refresh`]).
     fn refresh(&self) -> u32;
-    /// Whether a live connection is judged again after a change (`--established recheck`).
+    /// Whether a live connection is evaluated again after a change (`--established recheck`).
     fn recheck(&self) -> bool;
     /// Whether what this node has masqueraded passes (`--masqueraded-ingress allow`).
     fn passes_masqueraded(&self) -> bool;
@@ -191,19 +192,25 @@ pub trait Tables {
     fn passes_encapsulation(&self) -> bool;
 
     /// [`by_policy`]: where the tables are the kernel's, in a function that its verifier checks once.
-    fn by_policy(&self, peer: &Address, tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged) -> Outcome
+    fn by_policy(
+        &self,
+        peer: &Address,
+        tuple: &Tuple,
+        endpoint: &Endpoint,
+        policy_lookup: &mut PolicyLookup,
+    ) -> Outcome
     where
         Self: Sized,
     {
-        by_policy(peer, tuple, endpoint, judged, self)
+        by_policy(peer, tuple, endpoint, policy_lookup, self)
     }
 
     /// [`by_egress`], in the same way.
-    fn by_egress(&self, tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged) -> Outcome
+    fn by_egress(&self, tuple: &Tuple, endpoint: &Endpoint, policy_lookup: &mut PolicyLookup) -> Outcome
     where
         Self: Sized,
     {
-        by_egress(tuple, endpoint, judged, self)
+        by_egress(tuple, endpoint, policy_lookup, self)
     }
 }
 
@@ -213,40 +220,40 @@ pub trait Tables {
 #[inline(always)]
 pub fn allowed(
     tables: &impl Tables,
-    slot: Slot,
+    table_set: TableSetIndex,
     policy: PolicyId,
     peer: &Address,
     protocol: u32,
     port: u16,
 ) -> bool {
-    let (identity, class) = classify(tables, slot, peer, protocol, port);
-    allows(tables, slot, policy, identity, class)
+    let (identity, class) = classify(tables, table_set, peer, protocol, port);
+    allows(tables, table_set, policy, identity, class)
 }
 
 /// The bit of a policy for an identity and a class.
 #[inline(always)]
 pub(crate) fn allows(
     tables: &impl Tables,
-    slot: Slot,
+    table_set: TableSetIndex,
     policy: PolicyId,
     identity: IdentityId,
     class: ClassId,
 ) -> bool {
-    tables.row(slot, &RowKey::new(policy, identity, class)).is_some_and(|row| row.has(class))
+    tables.row(table_set, &RowKey::new(policy, identity, class)).is_some_and(|row| row.has(class))
 }
 
 /// What an address and a port are to the rules.
 #[inline(always)]
 pub(crate) fn classify(
     tables: &impl Tables,
-    slot: Slot,
+    table_set: TableSetIndex,
     peer: &Address,
     protocol: u32,
     port: u16,
 ) -> (IdentityId, ClassId) {
-    let identity = tables.identity(slot, peer);
+    let identity = tables.identity(table_set, peer);
     let class = match Protocol::try_from(protocol) {
-        Ok(protocol) => tables.class(slot, protocol, port),
+        Ok(protocol) => tables.class(table_set, protocol, port),
         Err(_) => ClassId::NONE,
     };
     (identity, class)

@@ -1,11 +1,11 @@
 //! Tells aya which types may be written into maps byte by byte.
 
 use crate::{
-    Address, ClassId, Endpoint, FlowEvent, FlowSeed, FragmentKey, IdentityId, PolicyId, Ports, Query, Row,
-    RowKey, ServiceId, ServiceKey, Share, Slot, Tally, TallyKey,
+    Address, ClassId, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FragmentKey, IdentityId,
+    PolicyId, PortPair, Row, RowKey, ServiceId, ServiceKey, Share, TableSetIndex, VerdictQuery,
 };
 
-impl Query {
+impl VerdictQuery {
     /// The packet that asks it.
     pub fn packet(&self) -> [u8; 64] {
         let mut packet = [0; 64];
@@ -40,13 +40,13 @@ pod!(
     FragmentKey,
     IdentityId,
     PolicyId,
-    Ports,
+    PortPair,
     Row,
     RowKey,
     ServiceId,
     ServiceKey,
     Share,
-    Slot,
-    Tally,
-    TallyKey
+    TableSetIndex,
+    FlowCounter,
+    FlowCounterKey
 );

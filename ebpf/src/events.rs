@@ -1,4 +1,4 @@
-//! Tells of a decision: always by a tally, now and then by an event.
+//! Reports a decision: always by a flow counter, now and then by an event.
 
 use core::{
     ffi::c_void,
@@ -9,15 +9,17 @@ use aya_ebpf::{
     bindings::{BPF_NOEXIST, BPF_RB_AVAIL_DATA},
     helpers::{bpf_ktime_get_ns, bpf_ringbuf_query},
 };
-use podgate_common::{EVENT_BYTES, FlowEvent, Outcome, Scratch, Share, Tables as _, Tally, TallyKey, Untold};
+use podgate_common::{
+    EVENT_BYTES, FlowCounter, FlowCounterKey, FlowEvent, Outcome, Scratch, Share, Tables as _, Unreported,
+};
 
 use crate::{
     atomic::Bpf,
-    maps::{EVENTS, TALLIES, count_untold, share},
+    maps::{EVENTS, FLOW_COUNTERS, count_unreported, share},
     tables::Maps,
 };
 
-/// Tells of a new connection, or of a packet that is dropped.
+/// Reports a new connection, or of a packet that is dropped.
 #[inline(always)]
 pub(crate) fn tell(scratch: &Scratch, outcome: Outcome) {
     // SAFETY: a reference is valid to be read from.
@@ -41,55 +43,57 @@ pub unsafe extern "C" fn tell_of(scratch: *const Scratch, outcome: Outcome) -> u
 
 #[inline(always)]
 fn count_and_tell(scratch: &Scratch, outcome: Outcome) {
-    let key = TallyKey::new(&scratch.judged, outcome);
-    let known = TALLIES.get_ptr_mut(key).or_else(|| new_tally(key, scratch.charged_to(&Maps)));
-    let Some(tally) = known else { return count_untold(Untold::Tally) };
+    let key = FlowCounterKey::new(&scratch.policy_lookup, outcome);
+    let known = FLOW_COUNTERS.get_ptr_mut(key).or_else(|| new_flow_counter(key, scratch.charged_to(&Maps)));
+    let Some(flow_counter) = known else { return count_unreported(Unreported::FlowCounter) };
     // SAFETY: this CPU's own value, and TC programs run with bottom halves off: none interrupts another. The agent only
     // reads it, and removes it only when its veth has gone.
-    let tally = unsafe { &mut *tally };
-    let is_due = tally.count(outcome, Maps.now(), Maps.refresh());
+    let flow_counter = unsafe { &mut *flow_counter };
+    let is_due = flow_counter.count(outcome, Maps.now(), Maps.refresh());
     if !is_due && outcome.passes() {
         return;
     }
     let tuple = scratch.client_tuple();
-    tally.remember(&tuple, scratch.judged.direction, Maps.epoch());
+    flow_counter.remember(&tuple, scratch.policy_lookup.direction, Maps.revision());
     // What one veth sends too much of, another has hardly sent.
     if !may_send(scratch.charged_to(&Maps), if is_due { Share::EVENTS } else { Share::EVENTS_OF_QUIET }) {
         if is_due {
-            count_untold(Untold::EventOfShare);
+            count_unreported(Unreported::EventOfShare);
         }
         return;
     }
-    let Some(mut event) = EVENTS.reserve(0) else { return count_untold(Untold::Event) };
+    let Some(mut event) = EVENTS.reserve(0) else { return count_unreported(Unreported::Event) };
     // SAFETY: the helper has no arguments and cannot fail.
     let time = unsafe { bpf_ktime_get_ns() };
-    event.write(FlowEvent::new(&tuple, &scratch.judged, outcome, tally, time));
+    event.write(FlowEvent::new(&tuple, &scratch.policy_lookup, outcome, flow_counter, time));
     event.submit(0);
-    tally.untold = 0;
+    flow_counter.unreported = 0;
 }
 
-/// A tally for what is counted for the first time, in a veth's share; beyond it, the one of all the others.
+/// A flow counter for what is counted for the first time, in a veth's share; beyond it, the one of all the others.
 #[inline(always)]
-fn new_tally(key: TallyKey, veth: u32) -> Option<*mut Tally> {
+fn new_flow_counter(key: FlowCounterKey, veth: u32) -> Option<*mut FlowCounter> {
     let share = share(veth);
     // SAFETY: an element lives until the program ends (RCU). Volatile, for other CPUs write to it.
-    let taken = share.map_or(Share::TALLIES, |share| unsafe { read_volatile(&raw const (*share).tallies) });
-    let is_charged = taken < Share::TALLIES;
+    let taken = share
+        .map_or(Share::FLOW_COUNTERS, |share| unsafe { read_volatile(&raw const (*share).flow_counters) });
+    let is_charged = taken < Share::FLOW_COUNTERS;
     let key = if is_charged { key } else { key.of_others() };
     if !is_charged {
-        count_untold(Untold::TallyOfShare);
-        if let Some(tally) = TALLIES.get_ptr_mut(key) {
-            return Some(tally);
+        count_unreported(Unreported::CounterOfShare);
+        if let Some(flow_counter) = FLOW_COUNTERS.get_ptr_mut(key) {
+            return Some(flow_counter);
         }
     }
-    let tally = Tally { charged_to: veth, is_charged: u32::from(is_charged), ..Tally::EMPTY };
+    let flow_counter =
+        FlowCounter { charged_to: veth, is_charged: u32::from(is_charged), ..FlowCounter::EMPTY };
     // Another CPU may have made it: then it is there.
-    let is_new = TALLIES.insert(key, tally, u64::from(BPF_NOEXIST)).is_ok();
+    let is_new = FLOW_COUNTERS.insert(key, flow_counter, u64::from(BPF_NOEXIST)).is_ok();
     if let Some(share) = share.filter(|_| is_new && is_charged) {
         // SAFETY: as above.
-        unsafe { Bpf::add_one(&raw mut (*share).tallies) };
+        unsafe { Bpf::add_one(&raw mut (*share).flow_counters) };
     }
-    TALLIES.get_ptr_mut(key)
+    FLOW_COUNTERS.get_ptr_mut(key)
 }
 
 /// Whether one more event is in a veth's share, which is so many a second.

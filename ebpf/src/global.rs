@@ -4,8 +4,8 @@
 //! Without the object's type information (BTF) they are functions like any other, which it walks through at each call.
 
 use podgate_common::{
-    Address, Endpoint, Entered, Eviction, Flow, FlowSet, Holder, Judged, Lookup, Outcome, Pace, Timeouts,
-    Tuple, by_egress, by_policy,
+    Address, Endpoint, Entered, Eviction, Flow, FlowSet, Holder, Lookup, Outcome, Pace, PolicyLookup,
+    Timeouts, Tuple, by_egress, by_policy,
 };
 
 use crate::{
@@ -19,21 +19,21 @@ use crate::{
 ///
 /// # Safety
 ///
-/// What the pointers point to can be read, `judged` written.
+/// What the pointers point to can be read, `policy_lookup` written.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn judge_peer(
     peer: *const Address,
     tuple: *const Tuple,
     endpoint: *const Endpoint,
-    judged: *mut Judged,
+    policy_lookup: *mut PolicyLookup,
 ) -> Outcome {
     // The verifier insists that this is asked.
-    if peer.is_null() || tuple.is_null() || endpoint.is_null() || judged.is_null() {
+    if peer.is_null() || tuple.is_null() || endpoint.is_null() || policy_lookup.is_null() {
         return Outcome::Denied;
     }
     // SAFETY: the caller's.
-    unsafe { by_policy(&*peer, &*tuple, &*endpoint, &mut *judged, &Maps) }
+    unsafe { by_policy(&*peer, &*tuple, &*endpoint, &mut *policy_lookup, &Maps) }
 }
 
 /// [`by_egress`]
@@ -46,13 +46,13 @@ pub unsafe extern "C" fn judge_peer(
 pub unsafe extern "C" fn judge_destination(
     tuple: *const Tuple,
     endpoint: *const Endpoint,
-    judged: *mut Judged,
+    policy_lookup: *mut PolicyLookup,
 ) -> Outcome {
-    if tuple.is_null() || endpoint.is_null() || judged.is_null() {
+    if tuple.is_null() || endpoint.is_null() || policy_lookup.is_null() {
         return Outcome::Denied;
     }
     // SAFETY: the caller's.
-    unsafe { by_egress(&*tuple, &*endpoint, &mut *judged, &Maps) }
+    unsafe { by_egress(&*tuple, &*endpoint, &mut *policy_lookup, &Maps) }
 }
 
 /// Enters a connection that was looked up, in the share of its veth; false when it cannot be entered.

@@ -1,7 +1,7 @@
 //! podgate's TC programs: `from_pod` and `to_pod` on the host side of each pod's veth, `to_wire` or `to_tunnel` where
 //! packets leave the node.
 //!
-//! They adapt a packet and the maps to the traits of `podgate-common`, call its `decide`, count the outcome and tell of it.
+//! They adapt a packet and the maps to the traits of `podgate-common`, call its `decide`, count the outcome and report it.
 //! Nothing is decided here. `ticks` and `verdict` are for the agent to ask; they are never attached.
 #![no_std]
 #![no_main]
@@ -26,8 +26,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use podgate_common::{
-    Direction, Outcome, Packet as _, Query, Scratch, Tables, decide, decide_on_wire, is_established,
-    is_established_at_sight,
+    Direction, Outcome, Packet as _, Scratch, Tables, VerdictQuery, decide, decide_on_wire,
+    established_v4_fast_path, is_established,
 };
 
 use crate::{events::tell, maps::SCRATCH, skb::Skb, tables::Maps};
@@ -50,27 +50,27 @@ pub fn at_pod(context: TcContext) -> i32 {
     run(&context, None)
 }
 
-/// TC egress of the node's other devices, while a service's backend can only be judged there.
+/// TC egress of the node's other devices, while a service's backend can only be evaluated there.
 #[classifier]
 pub fn to_wire(context: TcContext) -> i32 {
-    judge_on_wire(&Skb::new(&context))
+    verdict_on_wire(&Skb::new(&context))
 }
 
 /// The same of devices without link headers: tunnels, PPP.
 #[classifier]
 pub fn to_tunnel(context: TcContext) -> i32 {
-    judge_on_wire(&Skb::without_link_header(&context))
+    verdict_on_wire(&Skb::without_link_header(&context))
 }
 
 #[inline(always)]
-fn judge_on_wire<const LINK_HEADER: usize>(skb: &Skb<'_, LINK_HEADER>) -> i32 {
-    let via = skb.ingress_ifindex();
+fn verdict_on_wire<const LINK_HEADER: usize>(skb: &Skb<'_, LINK_HEADER>) -> i32 {
+    let ingress_ifindex = skb.ingress_ifindex();
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
     // SAFETY: this CPU's own element, and TC programs run with bottom halves off: none interrupts another.
     let scratch = unsafe { &mut *scratch };
-    let Some(outcome) = decide_on_wire(skb, scratch, via, &Maps) else { return TC_ACT_UNSPEC };
+    let Some(outcome) = decide_on_wire(skb, scratch, ingress_ifindex, &Maps) else { return TC_ACT_UNSPEC };
     let outcome = conclude(scratch, Direction::Egress, outcome);
-    // What passes was told of at the pod's veth.
+    // What passes was reported at the pod's veth.
     if !outcome.passes() || outcome == Outcome::WouldDeny {
         tell(scratch, outcome);
     }
@@ -86,19 +86,21 @@ pub fn ticks(_: TcContext) -> i32 {
 /// What the tables say to a question that the packet carries. The agent asks it by test runs; it is never attached.
 #[classifier]
 pub fn verdict(context: TcContext) -> i32 {
-    let Some(bytes) = Skb::new(&context).read::<{ Query::SIZE }>(Query::OFFSET) else { return -1 };
+    let Some(bytes) = Skb::new(&context).read::<{ VerdictQuery::SIZE }>(VerdictQuery::OFFSET) else {
+        return -1;
+    };
     // SAFETY: as many bytes, and every bit pattern is valid.
-    let query: Query = unsafe { core::mem::transmute(bytes) };
+    let query: VerdictQuery = unsafe { core::mem::transmute(bytes) };
     (query.answer(&Maps) as u32).cast_signed()
 }
 
-/// Judges a packet at a pod's veth.
+/// Evaluates a packet at a pod's veth.
 #[inline(always)]
 fn run(context: &TcContext, direction: Option<Direction>) -> i32 {
     let skb = Skb::new(context);
     let nearly = || skb.hook(direction);
-    // Put together anew each time: what functions get a pointer to would stand in memory on the fast path, too.
-    if let Some(direction) = is_established_at_sight(&skb, nearly, &Maps) {
+    // Put together again each time: what functions get a pointer to would stand in memory on the fast path, too.
+    if let Some(direction) = established_v4_fast_path(&skb, nearly, &Maps) {
         maps::count(direction, Outcome::Established);
         return TC_ACT_UNSPEC;
     }
@@ -120,7 +122,7 @@ fn judge(context: &TcContext, direction: Direction) -> i32 {
     let scratch = unsafe { &mut *scratch };
     let outcome = decide(&skb, scratch, &skb.hook(Some(direction)), &Maps);
     let outcome = conclude(scratch, direction, outcome);
-    if outcome.is_told() {
+    if outcome.is_reported() {
         tell(scratch, outcome);
     }
     action(outcome)

@@ -1,6 +1,6 @@
 //! All maps. User space writes all of them but the flow table, the fragments and the counters.
 //!
-//! The compiled tables stand in two slots: an endpoint names the slot that judges it, so that a new agent (or one
+//! The compiled tables stand in two slots: an endpoint names the slot that evaluates it, so that a new agent (or one
 //! that outgrew a table) fills the free slot and then flips endpoint by endpoint. The sizes of the inner maps here
 //! are only the template's: the agent makes them as large as needed.
 
@@ -10,14 +10,14 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use podgate_common::{
-    Address, Direction, EVENT_BYTES, Endpoint, Eviction, FlowEvent, FlowSeed, FlowSet, FragmentKey,
-    MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TALLIES, MAX_TUNNEL_PORTS, Outcome, Ports, RowKey, Scratch,
-    ServiceKey, Share, Slot, Tally, TallyKey, Untold,
+    Address, Direction, EVENT_BYTES, Endpoint, Eviction, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed,
+    FlowSet, FragmentKey, MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TUNNEL_PORTS,
+    Outcome, PortPair, RowKey, Scratch, ServiceKey, Share, TableSetIndex, Unreported,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
-const SLOTS: usize = Slot::COUNT as usize;
+const TABLE_SETS: usize = TableSetIndex::COUNT as usize;
 /// Inner maps of one type may differ in size; this one is never used.
 const TEMPLATE: usize = 1;
 
@@ -32,7 +32,7 @@ type RawFlowSet = [u64; size_of::<FlowSet>() / 8];
 /// `FlowSeed`
 type RawFlowSeed = [u32; size_of::<FlowSeed>() / 4];
 
-/// What judges each veth. Key: ifindex of its host side. One update is one switch of a pod to a new policy.
+/// What evaluates each veth. Key: ifindex of its host side. One update is one switch of a pod to a new policy.
 #[btf_map]
 pub(crate) static ENDPOINTS: HashMap<u32, Endpoint, MAX_ENDPOINTS, NO_PREALLOC> = HashMap::new();
 
@@ -51,33 +51,33 @@ pub(crate) static TUNNEL_PORTS: HashMap<u32, u32, MAX_TUNNEL_PORTS, NO_PREALLOC>
 /// map whose value it knows to be a structure for another kind than one that was made without type information, as the
 /// agent's are (`bpf_map_meta_equal`, kernel/bpf/map_in_map.c, compares `spin_lock_off`).
 #[btf_map]
-pub(crate) static ADDRESSES: ArrayOfMaps<HashMap<Address, RawId, TEMPLATE, NO_PREALLOC>, SLOTS> =
+pub(crate) static ADDRESSES: ArrayOfMaps<HashMap<Address, RawId, TEMPLATE, NO_PREALLOC>, TABLE_SETS> =
     ArrayOfMaps::new();
 
 /// Identities of prefixes, for addresses that are not in `ADDRESSES`.
 #[btf_map]
-pub(crate) static PREFIXES: ArrayOfMaps<LpmTrie<Address, RawId, TEMPLATE>, SLOTS> = ArrayOfMaps::new();
+pub(crate) static PREFIXES: ArrayOfMaps<LpmTrie<Address, RawId, TEMPLATE>, TABLE_SETS> = ArrayOfMaps::new();
 
 /// Class of each port; one element for each protocol that has ports. User space writes it through mmap, one whole
 /// class id at a time.
 #[btf_map]
-pub(crate) static PORTS: ArrayOfMaps<Array<RawPortClasses, 3, MMAPABLE>, SLOTS> = ArrayOfMaps::new();
+pub(crate) static PORTS: ArrayOfMaps<Array<RawPortClasses, 3, MMAPABLE>, TABLE_SETS> = ArrayOfMaps::new();
 
 /// What is behind each service's address and port, and behind each node port.
 #[btf_map]
-pub(crate) static SERVICES: ArrayOfMaps<HashMap<ServiceKey, RawId, TEMPLATE, NO_PREALLOC>, SLOTS> =
+pub(crate) static SERVICES: ArrayOfMaps<HashMap<ServiceKey, RawId, TEMPLATE, NO_PREALLOC>, TABLE_SETS> =
     ArrayOfMaps::new();
 
 /// Verdicts: one bit for each (policy, identity, class).
 #[btf_map]
-pub(crate) static ROWS: ArrayOfMaps<HashMap<RowKey, RawRow, TEMPLATE, NO_PREALLOC>, SLOTS> =
+pub(crate) static ROWS: ArrayOfMaps<HashMap<RowKey, RawRow, TEMPLATE, NO_PREALLOC>, TABLE_SETS> =
     ArrayOfMaps::new();
 
 /// Element 0: number of published changes.
 #[btf_map]
-pub(crate) static EPOCH: Array<u32, 1> = Array::new();
+pub(crate) static REVISION: Array<u32, 1> = Array::new();
 
-/// Connections that were judged; the element is a `FlowSet`. The agent sets the number of sets, by `--flows`, and reads and
+/// Connections that were evaluated; the element is a `FlowSet`. The agent sets the number of sets, by `--flows`, and reads and
 /// writes by a shared mapping.
 #[btf_map]
 pub(crate) static FLOWS: Array<RawFlowSet, TEMPLATE, MMAPABLE> = Array::new();
@@ -90,7 +90,7 @@ pub(crate) static FLOW_SEED: Array<RawFlowSeed, 1> = Array::new();
 /// Ports of datagrams whose first fragment passed. A veth's share bounds how many it begins in a second, and so how soon what
 /// others have begun is given up.
 #[btf_map]
-pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Ports, MAX_FRAGMENTS> = LruHashMap::new();
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, PortPair, MAX_FRAGMENTS> = LruHashMap::new();
 
 /// Element 0: packets by direction and outcome, for each CPU. One element, so that both directions of the fast path have their
 /// counters in one cache line.
@@ -99,9 +99,10 @@ pub(crate) static COUNTERS: PerCpuArray<[u64; podgate_common::COUNTERS], 1> = Pe
 
 /// New connections and dropped packets by what no rule can tell apart, for each CPU.
 #[btf_map]
-pub(crate) static TALLIES: PerCpuHashMap<TallyKey, Tally, MAX_TALLIES, NO_PREALLOC> = PerCpuHashMap::new();
+pub(crate) static FLOW_COUNTERS: PerCpuHashMap<FlowCounterKey, FlowCounter, MAX_FLOW_COUNTERS, NO_PREALLOC> =
+    PerCpuHashMap::new();
 
-/// What each veth has taken of tallies, events and fragments. The agent removes those of veths that have gone.
+/// What each veth has taken of flow counters, events and fragments. The agent removes those of veths that have gone.
 #[btf_map]
 pub(crate) static SHARES: HashMap<u32, Share, MAX_ENDPOINTS, NO_PREALLOC> = HashMap::new();
 
@@ -124,8 +125,8 @@ pub(crate) fn count_eviction(eviction: Eviction) {
 }
 
 #[inline(always)]
-pub(crate) fn count_untold(untold: Untold) {
-    add_one(untold as u32);
+pub(crate) fn count_unreported(unreported: Unreported) {
+    add_one(unreported as u32);
 }
 
 /// The share of a veth, made if there is none. Several processors write to it.

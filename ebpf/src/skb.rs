@@ -34,19 +34,19 @@ impl<'a> Skb<'a> {
         Self { context }
     }
 
-    /// Where the packet is judged, at this end of its pod's veth; without a `direction`, the one that is nearly always right.
+    /// Where the packet is evaluated, at this end of its pod's veth; without a `direction`, the one that is nearly always right.
     ///
     /// At TC ingress a packet enters the node by the device that it is at. So does, at TC egress, one that the node sends back:
     /// that one passes for a packet of the pod's. Entries name its veth for the other end, so that it finds none.
     ///
-    /// Read anew each time: what is kept in registers is missing on the fast path.
+    /// Read again each time: what is kept in registers is missing on the fast path.
     #[inline(always)]
     pub(crate) fn hook(&self, direction: Option<Direction>) -> Hook {
         // SAFETY: the context is valid while the program runs; the kernel checks the offset of each field.
         let ifindex = unsafe { (&raw const (*self.context.skb.skb).ifindex).read_volatile() };
-        let via = self.ingress_ifindex();
-        let nearly = if via == ifindex { Direction::Egress } else { Direction::Ingress };
-        Hook { direction: direction.unwrap_or(nearly), ifindex, via }
+        let ingress_ifindex = self.ingress_ifindex();
+        let nearly = if ingress_ifindex == ifindex { Direction::Egress } else { Direction::Ingress };
+        Hook { direction: direction.unwrap_or(nearly), ifindex, ingress_ifindex }
     }
 
     /// Which of a veth's hooks the packet is at, as the kernel notes it.
@@ -96,7 +96,7 @@ impl<const LINK_HEADER: usize> Packet for Skb<'_, LINK_HEADER> {
         let linear = self.context.data_end() - self.context.data();
         let wanted = self.context.len().min(PULLED);
         if linear < wanted as usize {
-            // When it fails the packet is unreadable, which is judged like any other.
+            // When it fails the packet is unreadable, which is evaluated like any other.
             let _ = self.context.pull_data(wanted);
         }
     }

@@ -4,29 +4,29 @@ use core::mem::offset_of;
 
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
 use podgate_common::{
-    Address, ClassId, Config, Endpoint, Flow, FlowKey, FlowSet, Found, FragmentKey, IdentityId,
-    JIFFIES_PER_TICK, Judged, Known, Lookup, NODE, OTHER_NODE, Outcome, Ports, Protocol, Reach, Row, RowKey,
-    Seen, ServiceId, ServiceKey, Share, Slot, Spot, Tables, Timeout, Tuple, Untold,
+    Address, ClassId, Config, Endpoint, Flow, FlowKey, FlowSet, FlowSummary, Found, FragmentKey, IdentityId,
+    JIFFIES_PER_TICK, Lookup, NODE, OTHER_NODE, Outcome, PolicyLookup, PortPair, Protocol, Reach, Row,
+    RowKey, Seen, ServiceId, ServiceKey, Share, Spot, TableSetIndex, Tables, Timeout, Tuple, Unreported,
 };
 
 use crate::atomic::Bpf;
 use crate::config::{ConfiguredSeed, config, wide};
 use crate::global::{enter_flow, judge_destination, judge_peer};
 use crate::maps::{
-    self, ADDRESSES, ENDPOINTS, EPOCH, FLOWS, FRAGMENTS, OWNERS, PORTS, PREFIXES, ROWS, SERVICES,
+    self, ADDRESSES, ENDPOINTS, FLOWS, FRAGMENTS, OWNERS, PORTS, PREFIXES, REVISION, ROWS, SERVICES,
     TUNNEL_PORTS,
 };
 
 pub(crate) struct Maps;
 
 impl Tables for Maps {
-    type Place = *mut FlowSet;
+    type FlowHandle = *mut FlowSet;
     type Entry = Found;
 
     #[inline(always)]
     fn endpoint(&self, ifindex: u32) -> Endpoint {
         // SAFETY: an element is replaced as a whole and lives until the program ends (RCU).
-        unsafe { ENDPOINTS.get(ifindex) }.copied().unwrap_or(Endpoint::HELD)
+        unsafe { ENDPOINTS.get(ifindex) }.copied().unwrap_or(Endpoint::PENDING)
     }
 
     #[inline(always)]
@@ -48,12 +48,12 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn identity(&self, slot: Slot, address: &Address) -> IdentityId {
-        if let Some(exact) = ADDRESSES.get_value_ptr_mut(slot.0, address) {
+    fn identity(&self, table_set: TableSetIndex, address: &Address) -> IdentityId {
+        if let Some(exact) = ADDRESSES.get_value_ptr_mut(table_set.0, address) {
             // SAFETY: the element lives until the program ends (RCU), and is only read.
             return IdentityId(unsafe { *exact });
         }
-        match PREFIXES.get_value_ptr_mut(slot.0, &Key::new(128, *address)) {
+        match PREFIXES.get_value_ptr_mut(table_set.0, &Key::new(128, *address)) {
             // SAFETY: as above.
             Some(covering) => IdentityId(unsafe { *covering }),
             None => IdentityId::NONE,
@@ -61,8 +61,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn class(&self, slot: Slot, protocol: Protocol, port: u16) -> ClassId {
-        match PORTS.get_value(slot.0, &protocol.index()) {
+    fn class(&self, table_set: TableSetIndex, protocol: Protocol, port: u16) -> ClassId {
+        match PORTS.get_value(table_set.0, &protocol.index()) {
             // SAFETY: the table has an element for each value of a u16.
             Some(classes) => ClassId(unsafe { *(*classes).get_unchecked(usize::from(port)) }),
             None => ClassId::NONE,
@@ -70,15 +70,15 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn row(&self, slot: Slot, key: &RowKey) -> Option<Row> {
+    fn row(&self, table_set: TableSetIndex, key: &RowKey) -> Option<Row> {
         // SAFETY: the element lives until the program ends (RCU), and is only read.
-        ROWS.get_value_ptr_mut(slot.0, key).map(|row| Row(unsafe { *row }))
+        ROWS.get_value_ptr_mut(table_set.0, key).map(|row| Row(unsafe { *row }))
     }
 
     #[inline(always)]
-    fn service(&self, slot: Slot, key: &ServiceKey) -> Option<ServiceId> {
+    fn service(&self, table_set: TableSetIndex, key: &ServiceKey) -> Option<ServiceId> {
         // SAFETY: as above.
-        SERVICES.get_value_ptr_mut(slot.0, key).map(|service| ServiceId(unsafe { *service }))
+        SERVICES.get_value_ptr_mut(table_set.0, key).map(|service| ServiceId(unsafe { *service }))
     }
 
     #[inline(always)]
@@ -89,7 +89,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn known_flow(&self, key: &FlowKey, reach: Reach) -> Option<(Known, Found)> {
+    fn known_flow(&self, key: &FlowKey, reach: Reach) -> Option<(FlowSummary, Found)> {
         let spot = Spot::of(key, &ConfiguredSeed, config!(flow_sets));
         let set = FLOWS.get_ptr_mut(spot.set)?.cast();
         // SAFETY: as above.
@@ -121,18 +121,18 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn fragment(&self, key: &FragmentKey) -> Option<Ports> {
+    fn fragment(&self, key: &FragmentKey) -> Option<PortPair> {
         // SAFETY: only read, one word.
         unsafe { FRAGMENTS.get(key) }.copied()
     }
 
     #[inline(always)]
-    fn put_fragment(&self, key: &FragmentKey, ports: Ports, charged_to: u32) {
+    fn put_fragment(&self, key: &FragmentKey, ports: PortPair, charged_to: u32) {
         let (now, second) = (self.now(), self.refresh());
         // SAFETY: an element lives until the program ends (RCU). What CPUs write at the same time counts once.
         let take = |share: *mut Share| unsafe { (*share).fragments.count(now, second) <= Share::FRAGMENTS };
         if !maps::share(charged_to).is_some_and(take) {
-            return maps::count_untold(Untold::Fragment);
+            return maps::count_unreported(Unreported::Fragment);
         }
         // Without room the later fragments are unknown: dropped for an isolated direction, and counted.
         let _ = FRAGMENTS.insert(key, ports, u64::from(BPF_ANY));
@@ -146,8 +146,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn epoch(&self) -> u32 {
-        EPOCH.get(0).copied().unwrap_or(0)
+    fn revision(&self) -> u32 {
+        REVISION.get(0).copied().unwrap_or(0)
     }
 
     #[inline(always)]
@@ -181,14 +181,20 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn by_policy(&self, peer: &Address, tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged) -> Outcome {
+    fn by_policy(
+        &self,
+        peer: &Address,
+        tuple: &Tuple,
+        endpoint: &Endpoint,
+        policy_lookup: &mut PolicyLookup,
+    ) -> Outcome {
         // SAFETY: references are valid to be read from, and this one to be written to.
-        unsafe { judge_peer(peer, tuple, endpoint, judged) }
+        unsafe { judge_peer(peer, tuple, endpoint, policy_lookup) }
     }
 
     #[inline(always)]
-    fn by_egress(&self, tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged) -> Outcome {
+    fn by_egress(&self, tuple: &Tuple, endpoint: &Endpoint, policy_lookup: &mut PolicyLookup) -> Outcome {
         // SAFETY: as above.
-        unsafe { judge_destination(tuple, endpoint, judged) }
+        unsafe { judge_destination(tuple, endpoint, policy_lookup) }
     }
 }

@@ -10,9 +10,9 @@ mod cgroups;
 mod config;
 mod disk;
 mod image;
-mod keeper;
 mod machine;
 mod process;
+mod supervisor;
 mod wire;
 
 use std::{
@@ -51,7 +51,7 @@ pub(crate) fn run(command: &ClusterCommand) -> Result<ExitCode> {
         ClusterCommand::Reboot { node } => Cluster::find()?.reboot(node).map(|()| ExitCode::SUCCESS),
         ClusterCommand::KillApiServer => Cluster::find()?.kill_api_server().map(|()| ExitCode::SUCCESS),
         ClusterCommand::StartApiServer => Cluster::find()?.start_api_server().map(|()| ExitCode::SUCCESS),
-        ClusterCommand::Keep(flags) => keeper::run(flags.cni),
+        ClusterCommand::Keep(flags) => supervisor::run(flags.cni),
         ClusterCommand::Machine { node, cni } => Ok(machine::run(node, *cni)?.into()),
     }
 }
@@ -61,7 +61,7 @@ pub(crate) fn run(command: &ClusterCommand) -> Result<ExitCode> {
 pub struct Cluster {
     programs: Programs,
     /// The first process of the keeper's process namespace.
-    keeper: Process,
+    supervisor: Process,
 }
 
 /// Its nodes; their numbers are 1 and 2.
@@ -87,7 +87,7 @@ const PACKAGES: [(&str, &str); 6] = [
 /// Starts a cluster and waits until both nodes are Ready.
 pub fn up(flags: &UpFlags) -> Result<Cluster> {
     let started = Instant::now();
-    let running = Process::recorded(&directory()?.join(KEEPER))?;
+    let running = Process::recorded(&directory()?.join(SUPERVISOR))?;
     ensure!(running.is_none(), "a cluster is up already: `cargo xtask cluster down` ends it");
     install()?;
     Programs::whole()?;
@@ -95,7 +95,7 @@ pub fn up(flags: &UpFlags) -> Result<Cluster> {
     remove_traces()?;
     fs::create_dir_all(directory()?).context("creating the cluster's directory")?;
     NODES.iter().try_for_each(|node| cgroups::create(node))?;
-    start_keeper(flags)?;
+    start_supervisor(flags)?;
     let cluster = Cluster::find()?;
     println!("the cluster is up after {:.0} s:", started.elapsed().as_secs_f64());
     println!("  cargo xtask cluster kubectl -- get pods --all-namespaces");
@@ -107,9 +107,9 @@ pub fn up(flags: &UpFlags) -> Result<Cluster> {
 /// Ends the cluster, if there is one, and takes away its files and cgroups.
 pub fn down() -> Result<()> {
     let started = Instant::now();
-    if let Some(keeper) = Process::recorded(&directory()?.join(KEEPER))? {
-        kill(keeper.id(), Signal::SIGTERM).context("ending the keeper")?;
-        until("the keeper ends", END, || Ok((!keeper.is_running()).then_some(())))?;
+    if let Some(supervisor) = Process::recorded(&directory()?.join(SUPERVISOR))? {
+        kill(supervisor.id(), Signal::SIGTERM).context("ending the keeper")?;
+        until("the keeper ends", END, || Ok((!supervisor.is_running()).then_some(())))?;
     }
     remove_traces()?;
     println!("the cluster is down after {:.1} s", started.elapsed().as_secs_f64());
@@ -120,19 +120,19 @@ impl Cluster {
     /// The one that is up.
     pub fn find() -> Result<Self> {
         let none = "no cluster is up: `cargo xtask cluster up` starts one";
-        let keeper = Process::recorded(&directory()?.join(KEEPER))?.context(none)?;
+        let supervisor = Process::recorded(&directory()?.join(SUPERVISOR))?.context(none)?;
         ensure!(directory()?.join(READY).exists(), "{none}, or the one there is not ready");
-        let inside = keeper.children()?.into_iter().next().context("the keeper has no process inside")?;
-        Ok(Self { programs: Programs::whole()?, keeper: inside })
+        let inside = supervisor.children()?.into_iter().next().context("the keeper has no process inside")?;
+        Ok(Self { programs: Programs::whole()?, supervisor: inside })
     }
 
     /// The real `kubectl` as administrator, on the control plane's host.
     pub fn kubectl<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Result<Command> {
         // etcd is there even while the API server is not.
-        let host = self.keeper.child("etcd")?;
+        let host = self.supervisor.child("etcd")?;
         let mut kubectl = host.enter(&self.programs.path("kubectl"));
         kubectl
-            .env("KUBECONFIG", keeper::authority()?.join("kubeconfig"))
+            .env("KUBECONFIG", supervisor::authority()?.join("kubeconfig"))
             .env("HOME", directory()?)
             .args(arguments);
         Ok(kubectl)
@@ -165,7 +165,7 @@ impl Cluster {
 
     /// Kills the API server; it stays away until [`Self::start_api_server`].
     pub fn kill_api_server(&self) -> Result<()> {
-        let server = self.keeper.child("kube-apiserver")?;
+        let server = self.supervisor.child("kube-apiserver")?;
         kill(server.id(), Signal::SIGKILL).context("killing the API server")?;
         until("the API server ends", END, || Ok((!server.is_running()).then_some(())))
     }
@@ -183,7 +183,7 @@ impl Cluster {
     fn machine(&self, node: &str) -> Result<Process> {
         ensure!(NODES.contains(&node), "there is no node {node}; there are {}", NODES.join(", "));
         let is_it = |child: &Process| child.arguments().iter().any(|argument| argument == node);
-        let outer = self.keeper.children()?.into_iter().find(is_it);
+        let outer = self.supervisor.children()?.into_iter().find(is_it);
         let outer = outer.with_context(|| format!("{node} is not running"))?;
         outer.children()?.into_iter().next().with_context(|| format!("{node} is not running yet"))
     }
@@ -191,7 +191,7 @@ impl Cluster {
 
 /// Files in the cluster's directory: the keeper's process; there once all nodes are ready, or once one is in the node's
 /// own directory; a pipe to the keeper; what the keeper says.
-const KEEPER: &str = "keeper.process";
+const SUPERVISOR: &str = "keeper.process";
 const READY: &str = "ready";
 const START_API_SERVER: &str = "start-api-server";
 const LOG: &str = "keeper.log";
@@ -206,7 +206,7 @@ fn install() -> Result<()> {
 }
 
 /// Starts the keeper in the background, and shows what it says until the cluster is ready.
-fn start_keeper(flags: &UpFlags) -> Result<()> {
+fn start_supervisor(flags: &UpFlags) -> Result<()> {
     let directory = directory()?;
     let log = fs::File::create_new(directory.join(LOG)).context("creating the keeper's log")?;
     let mut command = Command::new(std::env::current_exe().context("finding this program")?);
@@ -216,15 +216,15 @@ fn start_keeper(flags: &UpFlags) -> Result<()> {
     unsafe {
         command.pre_exec(|| Ok(nix::unistd::setsid().map(|_| ())?));
     }
-    let mut keeper = command.spawn().context("starting the keeper")?;
-    Process::of(keeper.id())?.record(&directory.join(KEEPER))?;
+    let mut supervisor = command.spawn().context("starting the keeper")?;
+    Process::of(supervisor.id())?.record(&directory.join(SUPERVISOR))?;
 
     let said = fs::File::open(directory.join(LOG)).context("reading the keeper's log")?;
     let mut said = BufReader::new(said);
     let started = Instant::now();
     let outcome = until("both nodes are Ready", START, || {
         show(&mut said, started)?;
-        if let Some(status) = keeper.try_wait().context("waiting for the keeper")? {
+        if let Some(status) = supervisor.try_wait().context("waiting for the keeper")? {
             bail!("the keeper ended: {status}");
         }
         Ok(directory.join(READY).exists().then_some(()))

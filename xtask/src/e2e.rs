@@ -72,8 +72,8 @@ struct Run<'a> {
 }
 
 /// Who asks the server.
-const FRIEND: &str = "friend";
-const STRANGER: &str = "stranger";
+const CLIENT_ALLOWED: &str = "friend";
+const CLIENT_DENIED: &str = "stranger";
 
 impl Run<'_> {
     /// Every check, in an order in which a user would meet them. Out: how many.
@@ -85,23 +85,23 @@ impl Run<'_> {
         })?;
         self.check("a policy lets the friend in and nobody else, to the service too", |run| {
             run.policy(CLOSE)?;
-            run.becomes(STRANGER, false)?;
-            run.becomes(FRIEND, true)?;
-            ensure!(run.reaches(FRIEND, SERVICE)?, "the friend reaches the service");
-            ensure!(!run.reaches(STRANGER, SERVICE)?, "the stranger does not");
+            run.becomes(CLIENT_DENIED, false)?;
+            run.becomes(CLIENT_ALLOWED, true)?;
+            ensure!(run.reaches(CLIENT_ALLOWED, SERVICE)?, "the friend reaches the service");
+            ensure!(!run.reaches(CLIENT_DENIED, SERVICE)?, "the stranger does not");
             Ok(())
         })?;
         self.check("the server's host port lets the friend in and nobody else", |run| {
             let path = ["-n", "shop", "get", "pod", "web", "-o", "jsonpath={.status.hostIP}"];
             let node = run.ask(&path)?;
-            ensure!(run.gets(FRIEND, &node, HOST_PORT)?, "the friend reaches {node}:{HOST_PORT}");
-            ensure!(!run.gets(STRANGER, &node, HOST_PORT)?, "the stranger does not");
+            ensure!(run.gets(CLIENT_ALLOWED, &node, HOST_PORT)?, "the friend reaches {node}:{HOST_PORT}");
+            ensure!(!run.gets(CLIENT_DENIED, &node, HOST_PORT)?, "the stranger does not");
             Ok(())
         })?;
         self.check("the connection of before goes on, though a new one would be denied", Self::goes_on)?;
         self.check("the kubelet's probes of an isolated pod succeed", |run| {
             run.policy("")?;
-            run.becomes(FRIEND, false)?;
+            run.becomes(CLIENT_ALLOWED, false)?;
             // One that was ready before would stay so for some probes.
             run.apply(PROBED)?;
             run.ask(&["-n", "shop", "wait", "--for=condition=Ready", "pod/probed", "--timeout=30s"])?;
@@ -110,9 +110,9 @@ impl Run<'_> {
         self.check("a namespace that is relabelled is let in, and out again", |run| {
             run.policy("{from: [{namespaceSelector: {matchLabels: {team: bakery}}}]}")?;
             run.ask(&["label", "namespace", "shop", "team=bakery", "--overwrite"])?;
-            run.becomes(STRANGER, true)?;
+            run.becomes(CLIENT_DENIED, true)?;
             run.ask(&["label", "namespace", "shop", "team=shop", "--overwrite"])?;
-            run.becomes(STRANGER, false)
+            run.becomes(CLIENT_DENIED, false)
         })?;
         self.check(
             "a pod whose first act is to connect is isolated from its first packet",
@@ -125,8 +125,8 @@ impl Run<'_> {
         self.check("3 upgrades to another image", Self::upgrades)?;
         self.check("a node is restarted: its pods are isolated again", |run| {
             run.cluster.reboot(NODES[1])?;
-            run.becomes(FRIEND, true)?;
-            run.becomes(STRANGER, false)
+            run.becomes(CLIENT_ALLOWED, true)?;
+            run.becomes(CLIENT_DENIED, false)
         })?;
         self.check("both overlays are valid to the API server", |run| {
             ["azure-npm", "calico"].iter().try_for_each(|overlay| {
@@ -149,19 +149,19 @@ impl Run<'_> {
     fn begin(&self) -> Result<()> {
         self.apply(OBJECTS)?;
         self.ask(&["-n", "shop", "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s"])?;
-        self.becomes(STRANGER, true)?;
+        self.becomes(CLIENT_DENIED, true)?;
         let address = self.address("web")?;
         // What it sends comes back, and is counted by the lines of the file.
         let talk = format!(
             "(while sleep 0.2; do date; done) 2> /dev/null < /dev/null | nc {address} 81 > /tmp/echo 2> /dev/null &"
         );
-        self.inside(STRANGER, &talk)?;
+        self.inside(CLIENT_DENIED, &talk)?;
         self.goes_on()
     }
 
     fn goes_on(&self) -> Result<()> {
         let lines = || -> Result<usize> {
-            let count = self.inside(STRANGER, "wc -l < /tmp/echo")?;
+            let count = self.inside(CLIENT_DENIED, "wc -l < /tmp/echo")?;
             count.trim().parse().with_context(|| format!("{count:?} lines"))
         };
         let before = lines()?;
@@ -204,7 +204,7 @@ impl Run<'_> {
             self.ask(&["-n", "shop", "delete", "pod", &name, "--wait=false"])?;
         }
         self.policy(CLOSE)?;
-        self.becomes(STRANGER, false)
+        self.becomes(CLIENT_DENIED, false)
     }
 
     fn fleet(&self) -> Result<()> {
@@ -216,9 +216,9 @@ impl Run<'_> {
             let addresses = self.ask(&["-n", "shop", "get", "pods", "-l", "fleet=yes", "-o", path])?;
             for address in addresses.split_whitespace() {
                 until("the friend reaches the new pod", PATIENCE, || {
-                    Ok(self.reaches(FRIEND, address)?.then_some(()))
+                    Ok(self.reaches(CLIENT_ALLOWED, address)?.then_some(()))
                 })?;
-                ensure!(!self.reaches(STRANGER, address)?, "{address} is open");
+                ensure!(!self.reaches(CLIENT_DENIED, address)?, "{address} is open");
             }
         }
         self.ask(&["-n", "shop", "delete", "deployment", "fleet", "--wait=true"]).map(|_| ())
@@ -227,7 +227,7 @@ impl Run<'_> {
     fn uninstall(&self) -> Result<()> {
         self.ask(&["apply", "-k", &deploy("uninstall")?])?;
         self.rolled_out()?;
-        self.becomes(STRANGER, true)?;
+        self.becomes(CLIENT_DENIED, true)?;
         self.ask(&["delete", "-k", &deploy("uninstall")?, "--wait=true"])?;
         for node in NODES {
             let mut list = self.cluster.command_on(node, "find")?;

@@ -30,7 +30,7 @@ pub use address::Addresses;
 pub use agent::{Agent, Asked, Follower, Source};
 pub use capture::{Capture, Packet};
 pub use manifests::Manifests;
-pub use node::{Node, Wiring};
+pub use node::{Node, PodNetworkMode};
 pub use place::Place;
 pub use pod::{Pod, PodSpec};
 pub use probe::{BRIEF, HttpAnswer, PATIENT, Seen, Traffic, http_get};
@@ -92,11 +92,11 @@ impl Lab {
 
     /// Adds a node whose pods hang on routed veths.
     pub fn node(&mut self, name: &str) -> Result<Node> {
-        self.wired_node(name, Wiring::Routed)
+        self.wired_node(name, PodNetworkMode::Routed)
     }
 
     /// Adds a node.
-    pub fn wired_node(&mut self, name: &str, wiring: Wiring) -> Result<Node> {
+    pub fn wired_node(&mut self, name: &str, wiring: PodNetworkMode) -> Result<Node> {
         let nodes = self.members.iter().filter(|member| member.node.is_some()).count();
         let index = u8::try_from(nodes).context("too many nodes")?;
         let place = Place::new(self.sandbox, name)?;

@@ -23,7 +23,7 @@ use order::ModuleOrder;
 
 /// A broken rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Problem {
+struct ValidationError {
     file: PathBuf,
     /// Counted from 1.
     line: usize,
@@ -47,7 +47,7 @@ pub(crate) fn check() -> Result<()> {
     bail!("tidy: {} problems{lines}", problems.len())
 }
 
-fn problems(root: &Path) -> Result<Vec<Problem>> {
+fn problems(root: &Path) -> Result<Vec<ValidationError>> {
     let architecture = root.join(ARCHITECTURE);
     let order =
         fs::read_to_string(&architecture).with_context(|| format!("reading {}", architecture.display()))?;
@@ -57,7 +57,11 @@ fn problems(root: &Path) -> Result<Vec<Problem>> {
     let mut problems = Vec::new();
     for checklist in CHECKLISTS {
         let found = checklist.problems(root)?.into_iter();
-        problems.extend(found.map(|(line, text)| Problem { file: checklist.path.into(), line, text }));
+        problems.extend(found.map(|(line, text)| ValidationError {
+            file: checklist.path.into(),
+            line,
+            text,
+        }));
     }
     for file in files(root)? {
         let text =
@@ -77,7 +81,11 @@ fn problems(root: &Path) -> Result<Vec<Problem>> {
                 );
             }
         }
-        problems.extend(found.into_iter().map(|(line, text)| Problem { file: file.clone(), line, text }));
+        problems.extend(found.into_iter().map(|(line, text)| ValidationError {
+            file: file.clone(),
+            line,
+            text,
+        }));
     }
     Ok(problems)
 }
@@ -110,7 +118,7 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ValidationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.file.display(), self.line, self.text)
     }

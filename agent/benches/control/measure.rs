@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use podgate::{
-    endpoints::{Link, Network, Peer, cni::CniResults},
-    kernel::{Attacher, Kernel, KernelOptions, Mode, Pins},
+    datapath::{Attacher, Datapath, DatapathOptions, HookKind, Pins},
+    endpoints::{Link, Network, VethPeer, cni::CniResults},
     model::{Cluster, NetworkPolicy, ObjectName, Peers, Pod, PortRule, Ports},
     reconciler::{Pass, Reconciler},
 };
@@ -24,7 +24,7 @@ use crate::{
 /// Policies of the burst.
 const BURST: usize = 1_000;
 /// The first number of an address, and of a policy, that the cluster itself does not use.
-const FREE: usize = 1 << 20;
+const NOT_ISOLATED: usize = 1 << 20;
 
 pub(crate) fn measure(scale: Scale, quick: bool) -> Result<()> {
     let figures = Figures { variant: scale.variant() };
@@ -83,27 +83,28 @@ impl<'a> Node<'a> {
         let is_local = |pod: &&Arc<Pod>| pod.node.as_deref() == Some(NODE);
         let local: Vec<Arc<Pod>> = cluster.pods.values().filter(is_local).take(LOCAL_PODS).cloned().collect();
         let links = local.iter().zip(sandbox::FIRST_VETH..).map(|(pod, ifindex)| {
-            let peer = Peer { namespace: 0, ifindex: 2, addresses: pod.addresses.iter().copied().collect() };
+            let peer =
+                VethPeer { namespace: 0, ifindex: 2, addresses: pod.addresses.iter().copied().collect() };
             let name = format!("veth{ifindex}").into();
             (ifindex, Link { name, peer: Some(peer), ..Link::default() })
         });
         let pins = Pins::create(bpffs)?;
-        let options = KernelOptions {
+        let options = DatapathOptions {
             flows: 262_144,
             recheck: false,
             masqueraded: false,
             encapsulation: false,
             share: true,
         };
-        let kernel = Kernel::load(Some(&pins), options)?;
-        let attacher = Attacher::new(Mode::of_this_kernel()?, &pins)?;
+        let datapath = Datapath::load(Some(&pins), options)?;
+        let attacher = Attacher::new(HookKind::of_this_kernel()?, &pins)?;
         Ok(Self {
             figures,
             network: Arc::new(Network { links: links.collect() }),
             cluster,
             local,
             cni: Arc::default(),
-            reconciler: Reconciler::new(NODE.into(), kernel, attacher, pins.made()?),
+            reconciler: Reconciler::new(NODE.into(), datapath, attacher, pins.made()?),
         })
     }
 
@@ -121,7 +122,7 @@ impl<'a> Node<'a> {
             let name = ObjectName::new(like.name.namespace.clone(), format!("new-{round}"));
             let made = Pod { name: name.clone(), addresses: Vec::new(), ..(**like).clone() };
             let made = Pod { node: Some("node-elsewhere".into()), ..made };
-            let running = Pod { addresses: vec![address(FREE + round)], ..made.clone() };
+            let running = Pod { addresses: vec![address(NOT_ISOLATED + round)], ..made.clone() };
             let relabelled = Pod { labels: other.clone(), ..running.clone() };
             for (event, pod) in [
                 ("made", Some(made)),
@@ -216,7 +217,7 @@ impl<'a> Node<'a> {
         let pod = &self.local[number % self.local.len()];
         let app = pod.labels["app"].trim_start_matches("app-").parse().expect("the number of an app");
         let space = space(&pod.name.namespace);
-        let mut made = policy(space, FREE + number, app);
+        let mut made = policy(space, NOT_ISOLATED + number, app);
         // Peers of its own: pods of one app in the namespaces of one team.
         if let Some(rule) = made.ingress.iter_mut().flatten().next() {
             rule.peers = Peers::Listed(vec![team(number)]);
@@ -233,7 +234,7 @@ impl<'a> Node<'a> {
         happen(&mut next);
         self.cluster = next;
         let pass = self.pass().context("a pass failed")?;
-        ensure!(pass.epoch > 0, "nothing is enforced");
+        ensure!(pass.revision > 0, "nothing is enforced");
         let writes = u32::try_from(self.reconciler.writes() - writes).context("writes of one event")?;
         let enforced = pass.enforced.saturating_duration_since(started);
         Ok(Spent { cpu: cpu_time() - cpu, enforced, whole: started.elapsed(), writes })

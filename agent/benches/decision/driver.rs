@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, Map, MapData};
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type, bpf_prog_type};
-use podgate::kernel::{Kernel, Program};
+use podgate::datapath::{Datapath, Program};
 use podgate_common::Hook;
 
 use crate::world::Family;
@@ -47,7 +47,7 @@ impl Driver {
     pub(crate) const FROM_POD: u32 = 1;
     pub(crate) const TO_POD: u32 = 2;
 
-    pub(crate) fn new(kernel: &mut Kernel, family: Family) -> Result<Self> {
+    pub(crate) fn new(datapath: &mut Datapath, family: Family) -> Result<Self> {
         let create = |kind: bpf_map_type, value, elements, name| {
             let map = aya_obj::Map::new_from_params(kind as u32, 4, value, elements, 0);
             MapData::create(map, name, None).with_context(|| format!("cannot make map {name}"))
@@ -58,7 +58,7 @@ impl Driver {
         let empty = load(&[insn(op::MOV, 0, 0, 0, -1), insn(op::EXIT, 0, 0, 0, 0)])?;
         set(&programs, Self::EMPTY, empty.as_fd())?;
         for (place, program) in [(Self::FROM_POD, Program::FromPod), (Self::TO_POD, Program::ToPod)] {
-            set(&programs, place, kernel.program(program)?.fd()?.as_fd())?;
+            set(&programs, place, datapath.program(program)?.fd()?.as_fd())?;
         }
         let program = load(&code)?;
         let state = Array::try_from(Map::Array(state))?;
@@ -200,7 +200,7 @@ fn set(programs: &MapData, place: u32, program: BorrowedFd<'_>) -> Result<()> {
 fn test_run(program: &OwnedFd, frame: &[u8], hook: Hook, runs: u32) -> Result<u32> {
     // `struct __sk_buff` of `linux/bpf.h` up to `ifindex`.
     let mut context = [0_u8; 44];
-    context[36..40].copy_from_slice(&hook.via.to_ne_bytes());
+    context[36..40].copy_from_slice(&hook.ingress_ifindex.to_ne_bytes());
     context[40..44].copy_from_slice(&hook.ifindex.to_ne_bytes());
     // SAFETY: all zeroes is a valid value of this union of plain structs.
     let mut attributes = unsafe { std::mem::zeroed::<bpf_attr>() };

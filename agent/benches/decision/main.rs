@@ -20,7 +20,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, os::fd::AsFd as _, process::E
 
 use anyhow::{Context as _, Result, ensure};
 use podgate::{
-    kernel::{Kernel, KernelOptions, Program},
+    datapath::{Datapath, DatapathOptions, Program},
     model::{IpBlock, Peer, Peers},
     publisher::Publisher,
 };
@@ -182,7 +182,7 @@ impl fmt::Display for Case {
 
 /// Programs over tables of their own.
 struct Node {
-    kernel: Kernel,
+    datapath: Datapath,
     v4: Driver,
     v6: Driver,
     policies: usize,
@@ -190,9 +190,9 @@ struct Node {
 
 impl Node {
     fn new(policies: usize) -> Result<Self> {
-        let mut kernel = Kernel::load(
+        let mut datapath = Datapath::load(
             None,
-            KernelOptions {
+            DatapathOptions {
                 flows: FLOWS,
                 recheck: false,
                 masqueraded: false,
@@ -203,10 +203,10 @@ impl Node {
         let world = world(policies);
         let tables = world.compile(Vec::new());
         let wanted = world.wanted(&tables);
-        Publisher::default().publish(&mut kernel.maps, &tables, &wanted).context("publishing")?;
-        let v4 = Driver::new(&mut kernel, Family::V4)?;
-        let v6 = Driver::new(&mut kernel, Family::V6)?;
-        Ok(Self { kernel, v4, v6, policies })
+        Publisher::default().publish(&mut datapath.maps, &tables, &wanted).context("publishing")?;
+        let v4 = Driver::new(&mut datapath, Family::V4)?;
+        let v6 = Driver::new(&mut datapath, Family::V6)?;
+        Ok(Self { datapath, v4, v6, policies })
     }
 
     fn driver(&self, case: &Case) -> &Driver {
@@ -235,7 +235,7 @@ impl Node {
             return Ok(figures);
         }
         for program in Program::ALL {
-            let calls = translated::helper_calls(self.kernel.program(program)?.fd()?.as_fd())?;
+            let calls = translated::helper_calls(self.datapath.program(program)?.fd()?.as_fd())?;
             let calls = f64::from(u32::try_from(calls)?);
             if program != Program::ToWire {
                 let name = "helper calls for an established packet".to_owned();
@@ -248,7 +248,7 @@ impl Node {
                     Some(1.0),
                 ));
             }
-            let info = self.kernel.program(program)?.info()?;
+            let info = self.datapath.program(program)?.info()?;
             let verified = info.verified_instruction_count().context("Linux 5.16 counts them")?;
             let (name, goal) = (program.name().to_owned(), Some(10_000.0));
             figures.push(Figure::of(

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use serde::de::DeserializeOwned;
 
-use super::{Answer, Ask, PROTOCOL, RELEASE, Request, Response, Speaker};
+use super::{Ask, PROTOCOL, PeerVersion, RELEASE, Reply, Request, Response};
 use crate::printable::make_printable;
 
 /// An agent that is busy compiling answers late, but not this late.
@@ -107,13 +107,13 @@ fn parsed<T: DeserializeOwned>(line: &str) -> serde_json::Result<T> {
 
 fn read<T: DeserializeOwned>(line: &str, socket: &Path) -> anyhow::Result<T> {
     let at = socket.display();
-    let speaker: Speaker =
+    let peer_version: PeerVersion =
         parsed(line).with_context(|| format!("what answers on {at} is no podgate agent"))?;
-    speaker.check(&format!("the agent on {at}")).map_err(|error| anyhow!(error))?;
+    peer_version.check(&format!("the agent on {at}")).map_err(|error| anyhow!(error))?;
     let response: Response<T> = parsed(line).with_context(|| format!("the answer of the agent on {at}"))?;
     match response.answer {
-        Answer::Ok(answer) => Ok(answer),
-        Answer::Error(error) => Err(anyhow!(error)),
+        Reply::Ok(answer) => Ok(answer),
+        Reply::Error(error) => Err(anyhow!(error)),
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Evictions {
 
 /// What is counted in the kernel.
 #[derive(Clone, Debug, Default)]
-pub struct Counted {
+pub struct KernelCounters {
     pub packets: Vec<Counter>,
     pub evictions: Vec<Evictions>,
     pub lost: Lost,

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 /// One decision on one side of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Flow {
+pub struct FlowRecord {
     /// RFC 3339, UTC, with milliseconds.
     pub time: String,
     pub node: String,
-    /// Whose side was judged: `egress` the source's, `ingress` the destination's.
+    /// Whose side was evaluated: `egress` the source's, `ingress` the destination's.
     #[serde(with = "super::direction")]
     pub direction: Direction,
     pub verdict: FlowVerdict,
@@ -28,8 +28,8 @@ pub struct Flow {
     pub certain: bool,
     /// How many packets like this one it stands for.
     pub packets: u64,
-    /// The change after which it was judged.
-    pub epoch: u32,
+    /// The change after which it was evaluated.
+    pub revision: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +90,7 @@ pub struct FlowFilter {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FlowLine {
-    Flow(Box<Flow>),
+    FlowRecord(Box<FlowRecord>),
     /// So many flows came faster than they were read.
     Lost(u64),
 }
@@ -116,7 +116,7 @@ impl fmt::Display for FlowVerdict {
 }
 
 impl FlowFilter {
-    pub fn matches(&self, flow: &Flow) -> bool {
+    pub fn matches(&self, flow: &FlowRecord) -> bool {
         let Self { denied, pod, namespace, port, protocol } = self;
         let ends = [&flow.source, &flow.destination];
         let names =
@@ -132,7 +132,7 @@ impl FlowFilter {
 }
 
 #[cfg(test)]
-impl Flow {
+impl FlowRecord {
     pub(crate) fn example() -> Self {
         let end = |pod: &str, address: [u8; 4], port| FlowEnd {
             address: Some(address.into()),
@@ -152,7 +152,7 @@ impl Flow {
             policies: vec![FlowPolicy { policy: "x/p".into(), rules: vec![] }],
             certain: true,
             packets: 1,
-            epoch: 7,
+            revision: 7,
         }
     }
 }

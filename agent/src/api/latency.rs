@@ -1,4 +1,4 @@
-//! How long changes take, from when a source learned of them until the kernel judges by them.
+//! How long changes take, from when a source learned of them until the kernel evaluates by them.
 
 use std::time::Duration;
 

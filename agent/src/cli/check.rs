@@ -7,8 +7,8 @@ use std::{
 
 use clap::Args;
 
-use super::{output::Format, table::Table};
-use crate::check::{Finding, Places, State, check};
+use super::{output::Format, table::TextTable};
+use crate::check::{CheckPaths, Finding, FindingState, check};
 use crate::engines;
 use crate::options::{BPFFS, CNI_RESULTS};
 
@@ -32,15 +32,16 @@ pub(super) struct Options {
 impl Options {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let Self { bpffs, cni_results } = self;
-        let findings = check(&Places { root: Path::new("/").into(), bpffs, cni_results }, engines::look());
+        let findings =
+            check(&CheckPaths { root: Path::new("/").into(), bpffs, cni_results }, engines::look());
         format.print(&findings, |findings| text(findings))?;
-        let missing = findings.iter().any(|finding| finding.state == State::Missing);
+        let missing = findings.iter().any(|finding| finding.state == FindingState::Missing);
         Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
 
 fn text(findings: &[Finding]) -> String {
-    let mut table = Table::default();
+    let mut table = TextTable::default();
     for Finding { item, state, found, advice } in findings {
         let advice = advice.iter().map(|advice| format!("; {advice}")).collect::<String>();
         table.row([(*item).into(), format!("{state}: {found}{advice}")]);
@@ -61,9 +62,9 @@ mod tests {
             advice: advice.map(str::to_owned),
         };
         let findings = [
-            finding("kernel", State::Ok, None),
-            finding("BTF", State::Missing, Some("build it in")),
-            finding("hooks", State::FallBack("clsact"), Some("upgrade")),
+            finding("kernel", FindingState::Ok, None),
+            finding("BTF", FindingState::Missing, Some("build it in")),
+            finding("hooks", FindingState::FallBack("clsact"), Some("upgrade")),
         ];
         assert_eq!(
             text(&findings),

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::Format;
-use crate::kernel::{self, Detached};
+use crate::datapath::{self, Detached};
 use crate::options::BPFFS;
 
 /// Remove every program, link and pin; works without a running agent
@@ -36,13 +36,13 @@ struct Gone {
 
 impl Options {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Detached { links, filters, maps } = kernel::detach(&self.bpffs)
+        let Detached { links, filters, maps } = datapath::detach(&self.bpffs)
             .with_context(|| format!("cannot detach from {}", self.bpffs.display()))?;
         format.print(&Gone { links, filters, maps }, |Gone { links, filters, maps }| {
             format!("detached: {links} links, {filters} filters, {maps} maps\n")
         })?;
         if self.stay {
-            crate::run::until_told()?;
+            crate::run::until_signal()?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -19,10 +19,10 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::{output::Format, table::Table};
+use super::{output::Format, table::TextTable};
 use crate::options::{BPFFS, CNI_RESULTS, SOCKET};
-use addresses::Addresses;
-use facts::{Fact, Places, facts};
+use addresses::AddressMap;
+use facts::{DoctorPaths, Fact, facts};
 
 /// Collect what a bug report needs into one archive
 #[derive(Debug, Args)]
@@ -72,9 +72,9 @@ impl Options {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let Self { file, addresses: keeps_addresses, bpffs, cni_results, socket } = self;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
-        let mut facts = facts(&Places { root: Path::new("/").into(), bpffs, cni_results, socket });
+        let mut facts = facts(&DoctorPaths { root: Path::new("/").into(), bpffs, cni_results, socket });
         if !keeps_addresses {
-            let mut addresses = Addresses::default();
+            let mut addresses = AddressMap::default();
             facts.iter_mut().for_each(|fact| fact.text = addresses.replace(&fact.text));
         }
         let archive = archive::archive(&facts, since_1970.as_secs()).context("cannot make the archive")?;
@@ -107,7 +107,7 @@ fn listing(path: &Path, keeps_addresses: bool, facts: &[Fact]) -> Listing {
 }
 
 fn text(Listing { archive, addresses, files }: &Listing) -> String {
-    let mut table = Table::with_header(&["FILE", "BYTES", "WHAT"]);
+    let mut table = TextTable::with_header(&["FILE", "BYTES", "WHAT"]);
     for Listed { name, bytes, what } in files {
         table.row([(*name).into(), bytes.to_string(), (*what).into()]);
     }

@@ -5,11 +5,11 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::bail;
 use clap::Args;
 
-use super::{output::Format, table::Table};
+use super::{output::Format, table::TextTable};
 use crate::options::SOCKET;
 use crate::{
     api::{self, Ask, EndpointStatus, Isolation},
-    explain::End,
+    explain::EndpointRef,
     model::ObjectName,
 };
 
@@ -42,17 +42,26 @@ impl Options {
 
 pub(super) fn pod_name(text: &str) -> Result<ObjectName, &'static str> {
     match text.parse() {
-        Ok(End::Pod(name)) => Ok(name),
+        Ok(EndpointRef::Pod(name)) => Ok(name),
         _ => Err("a pod is NAMESPACE/POD"),
     }
 }
 
 fn text(endpoints: &[EndpointStatus]) -> String {
     let mut table =
-        Table::with_header(&["POD", "INTERFACE", "STATE", "ADDRESSES", "INGRESS", "EGRESS", "EPOCH"]);
+        TextTable::with_header(&["POD", "INTERFACE", "STATE", "ADDRESSES", "INGRESS", "EGRESS", "REVISION"]);
     for endpoint in endpoints {
-        let EndpointStatus { pod, interface, ifindex, addresses, state, ingress, egress, epoch, unenforced } =
-            endpoint;
+        let EndpointStatus {
+            pod,
+            interface,
+            ifindex,
+            addresses,
+            state,
+            ingress,
+            egress,
+            revision,
+            unenforced,
+        } = endpoint;
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         table.row([
             pod.clone().unwrap_or_else(|| "-".into()),
@@ -61,7 +70,7 @@ fn text(endpoints: &[EndpointStatus]) -> String {
             if addresses.is_empty() { "-".into() } else { addresses.join(",") },
             isolation(ingress),
             isolation(egress),
-            epoch.to_string(),
+            revision.to_string(),
         ]);
     }
     let why = endpoints.iter().filter_map(|endpoint| {
@@ -77,10 +86,10 @@ fn isolation(isolation: &Isolation) -> String {
     let mut text = match (isolated, cluster_policies.is_empty()) {
         (true, true) => format!("isolated by {}", policies.join(",")),
         (true, false) => {
-            format!("isolated by {}, judged by {}", policies.join(","), cluster_policies.join(","))
+            format!("isolated by {}, selected by {}", policies.join(","), cluster_policies.join(","))
         }
-        (false, false) => format!("judged by {}", cluster_policies.join(",")),
-        (false, true) => "free".into(),
+        (false, false) => format!("selected by {}", cluster_policies.join(",")),
+        (false, true) => "not isolated".into(),
     };
     if !audit.is_empty() {
         text += &format!(", in audit mode {}", audit.join(","));
@@ -101,7 +110,7 @@ mod tests {
             pod: None,
             interface: "veth2".into(),
             addresses: vec![],
-            state: api::EndpointState::Held,
+            state: api::ReportedState::Pending,
             ingress: Isolation::default(),
             egress: Isolation::default(),
             ..known.clone()
@@ -109,9 +118,9 @@ mod tests {
         assert_eq!(
             text(&[known, unknown]),
             "\
-POD  INTERFACE  STATE  ADDRESSES         INGRESS                                                                        EGRESS                               EPOCH
-x/a  veth1 (3)  known  10.0.0.1,fd00::1  isolated by x/p,x/q, judged by ClusterNetworkPolicy base, in audit mode x/new  judged by ClusterNetworkPolicy base  7
--    veth2 (3)  held   -                 free                                                                           free                                 7
+POD  INTERFACE  STATE       ADDRESSES         INGRESS                                                                          EGRESS                                 REVISION
+x/a  veth1 (3)  identified  10.0.0.1,fd00::1  isolated by x/p,x/q, selected by ClusterNetworkPolicy base, in audit mode x/new  selected by ClusterNetworkPolicy base  7
+-    veth2 (3)  pending     -                 not isolated                                                                     not isolated                           7
 "
         );
     }

@@ -7,13 +7,13 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 
 use super::{
-    offline::{self, Reading},
+    offline::{self, ReadingOptions},
     output::Format,
 };
 use crate::options::SOCKET;
 use crate::{
     api::{self, Ask},
-    explain::{End, Question, explain},
+    explain::{EndpointRef, Question, explain},
     model::{Cluster, Name},
     port_spec::PortSpec,
 };
@@ -42,10 +42,10 @@ Example:
 pub(super) struct Options {
     /// Source of the connection
     #[arg(long, value_name = "X")]
-    from: End,
+    from: EndpointRef,
     /// Destination of the connection
     #[arg(long, value_name = "Y")]
-    to: End,
+    to: EndpointRef,
     /// Port of the destination: PROTOCOL/NUMBER or PROTOCOL/NAME
     #[arg(long, value_name = "PORT")]
     port: PortSpec,
@@ -56,7 +56,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "PATH")]
     what_if: Vec<PathBuf>,
     #[command(flatten)]
-    reading: Reading,
+    reading: ReadingOptions,
     /// Socket of the running agent
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     socket: PathBuf,
@@ -86,13 +86,13 @@ impl Options {
 }
 
 /// The namespace of the pod, or of the service, that an end is.
-fn namespace(cluster: &Cluster, end: &End) -> Option<Name> {
+fn namespace(cluster: &Cluster, end: &EndpointRef) -> Option<Name> {
     match end {
-        End::Pod(name) | End::Service(name) => Some(name.namespace.clone()),
-        End::Address(address) => {
+        EndpointRef::Pod(name) | EndpointRef::Service(name) => Some(name.namespace.clone()),
+        EndpointRef::Address(address) => {
             let pod = cluster.pods.values().find(|pod| pod.addresses.contains(address));
             pod.map(|pod| pod.name.namespace.clone())
         }
-        End::Node(_) => None,
+        EndpointRef::Node(_) => None,
     }
 }

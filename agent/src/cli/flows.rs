@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::{colour, endpoints::pod_name, output::Format, policies::seconds};
 use crate::{
-    api::{self, Ask, Flow, FlowEnd, FlowFilter, FlowLine, FlowVerdict},
+    api::{self, Ask, FlowEnd, FlowFilter, FlowLine, FlowRecord, FlowVerdict},
     options::SOCKET,
 };
 
@@ -40,7 +40,7 @@ pub(super) struct Options {
     namespace: Option<String>,
     /// Only to this port, for example 80 or TCP/80, or of this protocol, for example ICMP
     #[arg(long, value_name = "PORT", value_parser = port)]
-    port: Option<Port>,
+    port: Option<PortFilter>,
     /// Only flows of the last TIME, for example 90s or 30m
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     since: Option<u64>,
@@ -53,14 +53,14 @@ pub(super) struct Options {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Port {
+struct PortFilter {
     protocol: Option<String>,
     number: Option<u16>,
 }
 
 impl Options {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Port { protocol, number: port } = self.port.unwrap_or_default();
+        let PortFilter { protocol, number: port } = self.port.unwrap_or_default();
         let filter =
             FlowFilter { denied: self.denied, pod: self.pod, namespace: self.namespace, port, protocol };
         // Without a word about the past, who follows wants what comes.
@@ -73,7 +73,7 @@ impl Options {
         let mut printer = Printer { format, colours: colour::on_stdout(), has_header: false };
         api::follow(&self.socket, &ask, |line: FlowLine| {
             let text = match line {
-                FlowLine::Flow(flow) => printer.text(&flow)?,
+                FlowLine::FlowRecord(flow) => printer.text(&flow)?,
                 FlowLine::Lost(flows) => {
                     eprintln!("{flows} flows came faster than they were read");
                     return Ok(ControlFlow::Continue(()));
@@ -93,7 +93,7 @@ fn pod(text: &str) -> Result<String, &'static str> {
     pod_name(text).map(|pod| pod.to_string())
 }
 
-fn port(text: &str) -> Result<Port, &'static str> {
+fn port(text: &str) -> Result<PortFilter, &'static str> {
     let number = |text: &str| text.parse().map_err(|_| "a port is a number as in 80 or TCP/80, or ICMP");
     let (protocol, port) = match text.split_once('/') {
         Some((protocol, port)) => (Some(protocol), Some(number(port)?)),
@@ -108,7 +108,7 @@ fn port(text: &str) -> Result<Port, &'static str> {
             Some(known.ok_or("a protocol is TCP, UDP, SCTP, ICMP or ICMPv6")?.to_owned())
         }
     };
-    Ok(Port { protocol, number: port })
+    Ok(PortFilter { protocol, number: port })
 }
 
 /// Lines for a person or for a program.
@@ -122,7 +122,7 @@ struct Printer {
 const ENDS: usize = 36;
 
 impl Printer {
-    fn text(&mut self, flow: &Flow) -> anyhow::Result<String> {
+    fn text(&mut self, flow: &FlowRecord) -> anyhow::Result<String> {
         if self.format == Format::Json {
             return Ok(serde_json::to_string(flow).context("cannot print")? + "\n");
         }
@@ -177,7 +177,7 @@ fn end(end: &FlowEnd) -> String {
 }
 
 /// Who decided, and of how many alike.
-fn policies(flow: &Flow) -> String {
+fn policies(flow: &FlowRecord) -> String {
     let policies = flow.policies.iter().map(|policy| {
         let rules: Vec<_> = policy.rules.iter().map(usize::to_string).collect();
         if rules.is_empty() {

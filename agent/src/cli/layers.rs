@@ -16,7 +16,7 @@ pub type Environment<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
 
 /// Why there is nothing to run.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(super) enum CliError {
     /// Wrong usage, or help was asked for.
     Usage(clap::Error),
     Failed(anyhow::Error),
@@ -26,7 +26,7 @@ pub(super) enum Refused {
 const OF_ALL_VERBS: [&str; 2] = ["bpffs", "socket"];
 
 /// Variables beside `PODGATE_...`, by the option that they set.
-const FAMILIAR: [(&str, &str); 2] = [("node", "NODE_NAME"), ("log", "RUST_LOG")];
+const EXTRA_VARIABLES: [(&str, &str); 2] = [("node", "NODE_NAME"), ("log", "RUST_LOG")];
 
 /// An option, and the values that one layer gives it.
 type Value = (clap::Id, Vec<OsString>);
@@ -35,7 +35,7 @@ type Value = (clap::Id, Vec<OsString>);
 pub(super) fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &Environment<'_>,
-) -> Result<Cli, Refused> {
+) -> Result<Cli, CliError> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let given = Cli::command().try_get_matches_from(&arguments)?;
     let (verb, options) = given.subcommand().expect("clap refuses a command line without a verb");
@@ -59,7 +59,7 @@ pub(super) fn parse(
     let cli = Cli::from_arg_matches(&matches)?;
     if cli.output.format().is_none() && !matches!(cli.verb, Verb::Matrix(_)) {
         let message = "csv and html are outputs of `podgate matrix` alone";
-        return Err(Refused::Usage(Cli::command().error(ErrorKind::InvalidValue, message)));
+        return Err(CliError::Usage(Cli::command().error(ErrorKind::InvalidValue, message)));
     }
     Ok(cli)
 }
@@ -116,7 +116,8 @@ fn from_environment(verb: &Command, environment: &Environment<'_>) -> anyhow::Re
             continue;
         }
         let own = format!("PODGATE_{}", long.replace('-', "_").to_uppercase());
-        let familiar = FAMILIAR.iter().filter(|(option, _)| *option == long).map(|(_, variable)| *variable);
+        let familiar =
+            EXTRA_VARIABLES.iter().filter(|(option, _)| *option == long).map(|(_, variable)| *variable);
         // A manifest often sets a variable that may be empty.
         let found = std::iter::once(&*own)
             .chain(familiar)
@@ -155,13 +156,13 @@ fn check(option: &Arg, texts: &[OsString]) -> anyhow::Result<()> {
     })
 }
 
-impl From<clap::Error> for Refused {
+impl From<clap::Error> for CliError {
     fn from(error: clap::Error) -> Self {
         Self::Usage(error)
     }
 }
 
-impl From<anyhow::Error> for Refused {
+impl From<anyhow::Error> for CliError {
     fn from(error: anyhow::Error) -> Self {
         Self::Failed(error)
     }

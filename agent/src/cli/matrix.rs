@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 use clap::Args;
 
 use super::{
-    offline::{self, Manifests, Reading},
+    offline::{self, Manifests, ReadingOptions},
     output::{Output, print, print_json},
 };
 use crate::{
@@ -55,7 +55,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "PATH")]
     diff: Vec<PathBuf>,
     #[command(flatten)]
-    reading: Reading,
+    reading: ReadingOptions,
 }
 
 impl Options {

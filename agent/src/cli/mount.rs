@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::Format;
-use crate::{kernel::bpffs, options::BPFFS};
+use crate::{datapath::bpffs, options::BPFFS};
 
 /// Mount the BPF file system, if it is not mounted, so that it outlasts this container
 #[derive(Debug, Args)]

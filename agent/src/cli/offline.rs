@@ -14,14 +14,14 @@ use serde::Serialize;
 use crate::{
     model::{Cluster, Name},
     source::{
-        Picture, Problem, Unread,
+        ClusterSnapshot, Unread, ValidationError,
         manifests::{self, Change, ReadOptions},
     },
 };
 
 /// How manifests are read, and how much of them must be understood.
 #[derive(Clone, Debug, Args)]
-pub(super) struct Reading {
+pub(super) struct ReadingOptions {
     /// Namespace of objects that do not name one
     #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
     namespace: String,
@@ -44,7 +44,7 @@ pub(super) struct Manifests {
 
 /// An answer, and why it may be another one. As JSON a field beside those of the answer, if there is anything to say.
 #[derive(Debug, Serialize)]
-pub(super) struct Answer<T> {
+pub(super) struct OfflineAnswer<T> {
     #[serde(flatten)]
     pub(super) answer: T,
     /// Policies that could not be read and may change the answer, a line each.
@@ -61,7 +61,7 @@ pub(super) struct Answer<T> {
 pub(super) fn read_change(
     paths: &[PathBuf],
     manifests: &[PathBuf],
-    reading: &Reading,
+    reading: &ReadingOptions,
 ) -> anyhow::Result<(Change, usize)> {
     if [paths, manifests].iter().all(|paths| paths.iter().any(|path| path == Path::new("-"))) {
         bail!("standard input can be read only once");
@@ -75,13 +75,13 @@ pub(super) fn read_change(
 /// # Errors
 ///
 /// When a path is not there, and, unless that is meant, when one holds no object, or all of them no pod.
-pub(super) fn read(paths: &[PathBuf], reading: &Reading) -> anyhow::Result<Manifests> {
+pub(super) fn read(paths: &[PathBuf], reading: &ReadingOptions) -> anyhow::Result<Manifests> {
     for path in paths.iter().filter(|path| *path != Path::new("-")) {
         fs::metadata(path).with_context(|| path.display().to_string())?;
     }
-    let Reading { namespace, allow_empty, strict: _ } = reading;
+    let ReadingOptions { namespace, allow_empty, strict: _ } = reading;
     let options = ReadOptions { namespace: Some(namespace.as_str().into()), allow_empty: *allow_empty };
-    let Picture { cluster, problems, missing, unread, lacking: _, cluster_id: _ } =
+    let ClusterSnapshot { cluster, problems, missing, unread, lacking: _, cluster_id: _ } =
         manifests::read_with(paths, options);
     // What is missing is the error, in a line of its own.
     let problems: Vec<_> = problems.into_iter().filter(|problem| !missing.contains(problem)).collect();
@@ -99,7 +99,7 @@ pub(super) fn read(paths: &[PathBuf], reading: &Reading) -> anyhow::Result<Manif
 }
 
 /// Out: how many objects, and files, they are about.
-fn print_problems(problems: &[Problem]) -> usize {
+fn print_problems(problems: &[ValidationError]) -> usize {
     for problem in problems {
         eprintln!("{problem}");
     }
@@ -131,13 +131,13 @@ pub(super) fn faulty(objects: usize) -> anyhow::Error {
 
 impl Manifests {
     /// `namespaces`: those of the pods that the answer is about.
-    pub(super) fn answer<T>(&self, answer: T, namespaces: &BTreeSet<Name>) -> Answer<T> {
+    pub(super) fn answer<T>(&self, answer: T, namespaces: &BTreeSet<Name>) -> OfflineAnswer<T> {
         let may_change = |unread: &&Unread| match &unread.namespace {
             Some(namespace) => namespaces.contains(namespace),
             None => true,
         };
         let uncertain = self.unread.iter().filter(may_change).map(|unread| unread.problem.to_string());
-        Answer { answer, uncertain: uncertain.collect() }
+        OfflineAnswer { answer, uncertain: uncertain.collect() }
     }
 
     /// To be asked after the answer was printed. `changed`: objects of a change that were not fully understood.
@@ -147,7 +147,7 @@ impl Manifests {
     /// When the answer is uncertain, and, if all must be understood, when anything was not.
     pub(super) fn verdict<T>(
         &self,
-        answer: &Answer<T>,
+        answer: &OfflineAnswer<T>,
         changed: usize,
         is_strict: bool,
     ) -> anyhow::Result<()> {
@@ -165,7 +165,7 @@ impl Manifests {
     }
 }
 
-impl<T> Answer<T> {
+impl<T> OfflineAnswer<T> {
     /// What people see before the answer.
     pub(super) fn caution(&self) -> String {
         let lines =

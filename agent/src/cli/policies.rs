@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::bail;
 use clap::Args;
 
-use super::{output::Format, table::Table};
+use super::{output::Format, table::TextTable};
 use crate::{
     api::{self, Ask, Hits, Mode, PolicyReport, PolicyStatus},
     options::SOCKET,
@@ -87,7 +87,7 @@ fn unused(mut report: PolicyReport, age: u64) -> PolicyReport {
 }
 
 fn text(report: &PolicyReport) -> String {
-    let mut table = Table::with_header(&["POLICY", "MODE", "PODS", "DIRECTION", "RULE", "HITS", "LAST"]);
+    let mut table = TextTable::with_header(&["POLICY", "MODE", "PODS", "DIRECTION", "RULE", "HITS", "LAST"]);
     for PolicyStatus { policy, mode, pods, ingress, egress } in &report.policies {
         let (verb, mode) = match mode {
             Mode::Enforce => ("denied", "enforce"),

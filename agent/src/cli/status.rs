@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{output::Format, table::Table};
+use super::{output::Format, table::TextTable};
 use crate::api::{self, Ask, Latency, Lost, Status};
 use crate::options::SOCKET;
 
@@ -36,7 +36,7 @@ fn text(status: &Status) -> String {
         unenforced,
         holds,
         policies,
-        epoch,
+        revision,
         latency,
         tables,
         counters,
@@ -45,7 +45,7 @@ fn text(status: &Status) -> String {
         last_error,
         pins_lost,
     } = status;
-    let mut facts = Table::default();
+    let mut facts = TextTable::default();
     let mut fact = |name: &str, value: String| facts.row([name.into(), value]);
     let is_ready = match (ready, unenforced.len()) {
         (true, 0) => "yes".into(),
@@ -57,12 +57,18 @@ fn text(status: &Status) -> String {
     fact("node", node.clone());
     fact("version", version.clone());
     fact("uptime", format!("{uptime_seconds} s"));
-    fact("endpoints", format!("{} known, {} held, {} open", endpoints.known, endpoints.held, endpoints.open));
+    fact(
+        "endpoints",
+        format!(
+            "{} identified, {} pending, {} unmanaged",
+            endpoints.identified, endpoints.pending, endpoints.unmanaged
+        ),
+    );
     if holds.long > 0 {
         fact("long holds", format!("{}, {} ended without an answer", holds.long, holds.expired));
     }
     fact("policies", policies.to_string());
-    fact("epoch", epoch.to_string());
+    fact("revision", revision.to_string());
     fact("latency", within(latency));
     let evicted = evictions.iter().map(|of| format!("{} {} ({})", of.connections, of.state, of.newcomer));
     fact("evicted", evicted.collect::<Vec<_>>().join(", "));
@@ -79,7 +85,7 @@ fn text(status: &Status) -> String {
         fact("pins", reason.clone());
     }
 
-    let mut of_sources = Table::with_header(&[
+    let mut of_sources = TextTable::with_header(&[
         "SOURCE",
         "KIND",
         "AGE",
@@ -106,7 +112,7 @@ fn text(status: &Status) -> String {
         ]);
     }
     let watched = sources.iter().any(|source| !source.watches.is_empty());
-    let mut of_watches = Table::with_header(&["WATCH", "LISTED", "AGE", "RESTARTS", "ERROR"]);
+    let mut of_watches = TextTable::with_header(&["WATCH", "LISTED", "AGE", "RESTARTS", "ERROR"]);
     for watch in sources.iter().flat_map(|source| &source.watches) {
         of_watches.row([
             watch.kind.clone(),
@@ -117,7 +123,7 @@ fn text(status: &Status) -> String {
         ]);
     }
     let of_watches = if watched { format!("\n{of_watches}") } else { String::new() };
-    let mut of_tables = Table::with_header(&["TABLE", "ENTRIES", "CAPACITY"]);
+    let mut of_tables = TextTable::with_header(&["TABLE", "ENTRIES", "CAPACITY"]);
     for table in tables {
         of_tables.row([
             table.name.clone(),
@@ -125,7 +131,7 @@ fn text(status: &Status) -> String {
             table.capacity.map_or_else(|| "-".into(), |capacity| capacity.to_string()),
         ]);
     }
-    let mut of_counters = Table::with_header(&["DIRECTION", "OUTCOME", "PACKETS"]);
+    let mut of_counters = TextTable::with_header(&["DIRECTION", "OUTCOME", "PACKETS"]);
     for counter in counters.iter().filter(|counter| counter.packets > 0) {
         of_counters.row([
             counter.direction.to_string(),
@@ -166,9 +172,9 @@ ready       yes
 node        n1
 version     0.1.0
 uptime      60 s
-endpoints   2 known, 1 held, 0 open
+endpoints   2 identified, 1 pending, 0 unmanaged
 policies    3
-epoch       7
+revision    7
 latency     at most 50 ms for half of 3 changes, longer than measured for all
 evicted     4 half-open (same-pod)
 lost        7 events, 0 packets uncounted, 0 unattributed, 0 fragmented datagrams

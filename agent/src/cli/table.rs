@@ -4,11 +4,11 @@ use std::fmt;
 
 /// Rows of cells. Columns stand two spaces apart, each as wide as its widest cell.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(super) struct TextTable {
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl TextTable {
     pub(super) fn with_header(header: &[&str]) -> Self {
         Self { rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()] }
     }
@@ -18,7 +18,7 @@ impl Table {
     }
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for TextTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_lines_have_no_trailing_spaces() {
-        let mut table = Table::with_header(&["POD", "STATE"]);
+        let mut table = TextTable::with_header(&["POD", "STATE"]);
         table.row(["x/a".into(), "known".into()]);
         table.row(["a-long/name".into(), String::new()]);
         table.row(["ü/ü".into(), "held".into()]);

@@ -11,7 +11,7 @@ fn arguments(line: &str) -> Vec<OsString> {
     line.split_whitespace().map(OsString::from).collect()
 }
 
-fn parse_in(line: &str, environment: &[(&str, &str)]) -> Result<Cli, Refused> {
+fn parse_in(line: &str, environment: &[(&str, &str)]) -> Result<Cli, CliError> {
     let lookup = |variable: &str| {
         environment.iter().find(|(name, _)| *name == variable).map(|(_, value)| OsString::from(value))
     };
@@ -26,8 +26,8 @@ fn agent(line: &str, environment: &[(&str, &str)], config: &str) -> Result<Agent
     match parse_in(&format!("podgate agent --config {path} {line}"), environment) {
         Ok(Cli { verb: Verb::Agent(options), .. }) => Ok(options),
         Ok(other) => panic!("{other:?}"),
-        Err(Refused::Failed(error)) => Err(format!("{error:#}").replace(&path, "config.yaml")),
-        Err(Refused::Usage(usage)) => Err(usage.to_string()),
+        Err(CliError::Failed(error)) => Err(format!("{error:#}").replace(&path, "config.yaml")),
+        Err(CliError::Usage(usage)) => Err(usage.to_string()),
     }
 }
 
@@ -98,11 +98,11 @@ fn a_command_line_is_understood_or_refused_as_wrong_usage() {
     ] {
         match parse_in(line, &[]) {
             Ok(_) => assert!(understood, "{line}"),
-            Err(Refused::Usage(usage)) => {
+            Err(CliError::Usage(usage)) => {
                 assert!(!understood, "{line}: {usage}");
                 assert_eq!(usage.exit_code(), 2, "{line}");
             }
-            Err(Refused::Failed(error)) => panic!("{line}: {error:#}"),
+            Err(CliError::Failed(error)) => panic!("{line}: {error:#}"),
         }
     }
 }
@@ -112,7 +112,7 @@ fn every_verb_has_help_with_an_example_and_takes_an_output_format() {
     for verb in Cli::command().get_subcommands() {
         let name = verb.get_name();
         let help = match parse_in(&format!("podgate {name} --help"), &[]) {
-            Err(Refused::Usage(help)) => help,
+            Err(CliError::Usage(help)) => help,
             other => panic!("{name}: {other:?}"),
         };
         assert_eq!(help.exit_code(), 0, "{name}");
@@ -269,7 +269,7 @@ fn a_wrong_value_is_named_with_its_place() {
 
 #[test]
 fn a_config_file_that_is_not_there_is_named() {
-    let Err(Refused::Failed(error)) = parse_in("podgate agent --config /none/x.yaml", &[]) else { panic!() };
+    let Err(CliError::Failed(error)) = parse_in("podgate agent --config /none/x.yaml", &[]) else { panic!() };
     assert_eq!(format!("{error:#}"), "/none/x.yaml: No such file or directory (os error 2)");
 }
 
@@ -290,11 +290,11 @@ fn other_verbs_take_only_socket_and_bpffs_from_the_environment() {
         ("podgate check", "bpffs: \"/b\""),
         (
             "podgate explain --from x/a --to x/b --port TCP/80",
-            "manifests: [], what_if: [], reading: Reading { namespace: \"default\", allow_empty: false, strict: false }, socket: \"/s\"",
+            "manifests: [], what_if: [], reading: ReadingOptions { namespace: \"default\", allow_empty: false, strict: false }, socket: \"/s\"",
         ),
         (
             "podgate explain --from x/a --to x/b --port TCP/80 --manifests m",
-            "manifests: [\"m\"], what_if: [], reading: Reading { namespace: \"default\", allow_empty: false, strict: false }, socket: \"/s\"",
+            "manifests: [\"m\"], what_if: [], reading: ReadingOptions { namespace: \"default\", allow_empty: false, strict: false }, socket: \"/s\"",
         ),
     ] {
         let parsed = format!("{:?}", parse_in(line, &environment).unwrap());
@@ -309,7 +309,7 @@ fn a_failure_is_one_line_and_the_log_of_the_verifier_is_shown_in_full() {
 
     let verifier_log: String =
         (0..10_000).map(|line| format!("{line}: (85) call\n    R2 !read_ok\n")).collect();
-    let refused = ProgramRefused {
+    let refused = RejectedProgram {
         program: "from_pod".to_owned(),
         reason: std::io::ErrorKind::PermissionDenied.into(),
         verifier_log: verifier_log.clone(),

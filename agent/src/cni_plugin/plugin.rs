@@ -24,11 +24,11 @@ use super::{
 };
 use crate::{
     api::{self, Ask},
+    datapath::{self, NewInterface, StandIn},
     endpoints::{
         cni::CniResult,
         netlink::{HostSide, host_side},
     },
-    kernel::{self, NewInterface, StandIn},
 };
 
 /// Bytes of the longest configuration, with a result in it.
@@ -124,8 +124,8 @@ fn enforce(settings: &Settings, pod: &AttachedPod) -> Result<(), CniError> {
         let interface =
             NewInterface { ifindex: *ifindex, name, master: *master, addresses: &pod.result.addresses };
         let is_free = is_free(settings, &pod.pod.namespace);
-        match kernel::stand_in(&settings.bpffs, &interface, is_free, deadline) {
-            Ok(StandIn::Held | StandIn::Free) => return Ok(()),
+        match datapath::stand_in(&settings.bpffs, &interface, is_free, deadline) {
+            Ok(StandIn::Pending | StandIn::Free) => return Ok(()),
             // It starts, or has just ended.
             Ok(StandIn::AgentRuns) => {}
             Err(error) => return Err(try_again(&error.context("without an agent"))),
@@ -166,7 +166,7 @@ fn check(request: &Request) -> Result<(), CniError> {
     let Some((pod, _)) = attached_pod(request, previous)? else { return Ok(()) };
     match ask(&request.settings, &pod, request.settings.timeout) {
         Ok(Some(())) => Ok(()),
-        Ok(None) => match kernel::is_guarded(&request.settings.bpffs, pod.host.ifindex) {
+        Ok(None) => match datapath::is_guarded(&request.settings.bpffs, pod.host.ifindex) {
             Ok(true) => Ok(()),
             Ok(false) => {
                 let message = format!("no program is at {}, and there is no agent", pod.host.name);

@@ -39,7 +39,7 @@ impl Identities {
 pub(super) fn compile(cluster: &Cluster, rule_sets: &[Arc<RuleSet>]) -> Identities {
     let atoms: BTreeSet<&Arc<Atom>> = rules::atoms(rule_sets).collect();
     let blocks = blocks(atoms.iter().copied());
-    let mut interner = Interner::default();
+    let mut interner = SignatureInterner::default();
     let prefixes: BTreeMap<PrefixKey, usize> = prefixes::compile(&blocks)
         .into_iter()
         .map(|(prefix, signature)| (prefix, interner.intern(signature)))
@@ -47,7 +47,7 @@ pub(super) fn compile(cluster: &Cluster, rule_sets: &[Arc<RuleSet>]) -> Identiti
 
     let pod_atoms = PodAtoms::new(atoms.iter().copied());
     let mut known = HashMap::new();
-    let mut addresses = Addresses { prefixes: &prefixes, interner, identities: OrdMap::new() };
+    let mut addresses = AddressIdentities { prefixes: &prefixes, interner, identities: OrdMap::new() };
     for pod in cluster.pods.values().filter(|pod| !pod.host_network && !pod.addresses.is_empty()) {
         // Replicas share their label set, so most pods are answered from here.
         let question = (&pod.name.namespace, Arc::as_ptr(&pod.labels), &pod.ports);
@@ -61,7 +61,7 @@ pub(super) fn compile(cluster: &Cluster, rule_sets: &[Arc<RuleSet>]) -> Identiti
     for (node, matching) in node_atoms.mentioned(cluster) {
         node.addresses.iter().for_each(|address| addresses.add(*address, &matching));
     }
-    let Addresses { interner, identities, .. } = addresses;
+    let AddressIdentities { interner, identities, .. } = addresses;
     let signatures = interner.signatures.into_iter().map(Arc::new).enumerate().collect();
     Identities { signatures, addresses: identities, prefixes: Arc::new(prefixes) }
 }
@@ -78,13 +78,13 @@ pub(super) fn blocks<'a>(
 }
 
 /// Addresses with properties that no prefix has.
-struct Addresses<'a> {
+struct AddressIdentities<'a> {
     prefixes: &'a BTreeMap<PrefixKey, usize>,
-    interner: Interner,
+    interner: SignatureInterner,
     identities: OrdMap<IpAddr, usize>,
 }
 
-impl Addresses<'_> {
+impl AddressIdentities<'_> {
     /// Gives an address these properties beside those that it has.
     fn add(&mut self, address: IpAddr, matching: &Signature) {
         // Two pods may claim one address for a moment: it has the properties of both, as an ipset would.
@@ -97,18 +97,18 @@ impl Addresses<'_> {
     }
 }
 
-struct Interner {
+struct SignatureInterner {
     signatures: Vec<Signature>,
     by_content: HashMap<Signature, usize>,
 }
 
-impl Default for Interner {
+impl Default for SignatureInterner {
     fn default() -> Self {
         Self { signatures: vec![Signature::new()], by_content: HashMap::from([(Signature::new(), 0)]) }
     }
 }
 
-impl Interner {
+impl SignatureInterner {
     fn intern(&mut self, signature: Signature) -> usize {
         *self.by_content.entry(signature).or_insert_with_key(|signature| {
             self.signatures.push(signature.clone());

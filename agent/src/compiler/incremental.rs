@@ -3,7 +3,7 @@
 //! In: snapshots, one after the other. Out: the very tables that [`compile`](super::compile) makes of each, but for their
 //! indexes, which keep their meaning from step to step. What a step costs is what it changes:
 //!
-//! * a pod: the claims on its addresses (`claims`), and the services that these are behind (`fronts`);
+//! * a pod: the claims on its addresses (`claims`), and the services that these are behind (`frontends`);
 //! * a policy: the rule sets of the local pods that it selects, and the pods and addresses that its own peers mention;
 //! * a namespace: its pods. An EndpointSlice: its service.
 //!
@@ -11,10 +11,10 @@
 //! namespaces or a named port of egress that no rule mentioned before, over rows and services for a range of ports that
 //! none did, over the addresses in a block. The first step is a step like all others, from an empty cluster.
 
+mod attribution;
 mod changes;
 mod claims;
-mod credit;
-mod fronts;
+mod frontends;
 mod numbering;
 mod properties;
 
@@ -23,16 +23,16 @@ use std::{
     sync::Arc,
 };
 
-pub use self::credit::{Asked, Judgement, Met, PolicyName};
+pub use self::attribution::{ConnectionQuery, PolicyMatch, PolicyName, PolicySnapshot};
 use self::{
-    changes::Changes,
-    claims::{Claims, Settled},
-    fronts::Fronts,
+    changes::SnapshotChanges,
+    claims::{AddressProperties, Settled},
+    frontends::Frontends,
     numbering::Numbering,
     properties::{Properties, pods_in},
 };
 use super::{
-    Atom, Classes, CompileError, PortRange, RuleSet, Services, Site, Subject, Tables, classes,
+    Atom, Classes, CompileError, CompiledTables, PortRange, RuleSet, Services, Site, Subject, classes,
     identities::{NodeAtoms, PodAtoms, blocks},
     prefixes, rows, rules, services,
 };
@@ -40,7 +40,7 @@ use crate::model::{Cluster, NamedPort, ObjectName, Pod};
 
 /// What to compile; see [`compile`](super::compile).
 #[derive(Clone, Copy, Debug)]
-pub struct Step<'a> {
+pub struct CompileInput<'a> {
     pub cluster: &'a Cluster,
     pub site: Option<Site<'a>>,
     pub subjects: &'a BTreeMap<ObjectName, Arc<Pod>>,
@@ -48,7 +48,7 @@ pub struct Step<'a> {
 }
 
 /// Compiles a sequence of snapshots. It owns all that was derived from the last one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Incremental {
     cluster: Cluster,
     subjects: BTreeMap<ObjectName, Arc<Pod>>,
@@ -63,31 +63,10 @@ pub struct Incremental {
     ranges: BTreeMap<PortRange, usize>,
     pod_atoms: PodAtoms,
     node_atoms: NodeAtoms,
-    claims: Claims,
-    fronts: Fronts,
-    tables: Tables,
+    claims: AddressProperties,
+    frontends: Frontends,
+    tables: CompiledTables,
     reconsidered: BTreeSet<ObjectName>,
-}
-
-impl Default for Incremental {
-    fn default() -> Self {
-        Self {
-            cluster: Cluster::default(),
-            subjects: BTreeMap::new(),
-            named_ports: Arc::default(),
-            rule_sets: Numbering::default(),
-            in_use: BTreeSet::new(),
-            retained: BTreeSet::new(),
-            atoms: BTreeMap::new(),
-            ranges: BTreeMap::new(),
-            pod_atoms: PodAtoms::default(),
-            node_atoms: NodeAtoms::default(),
-            claims: Claims::default(),
-            fronts: Fronts::default(),
-            tables: Tables::nothing(),
-            reconsidered: BTreeSet::new(),
-        }
-    }
 }
 
 impl Incremental {
@@ -96,7 +75,7 @@ impl Incremental {
     /// # Errors
     ///
     /// As [`compile`](super::compile). The next step then begins from nothing.
-    pub fn compile(&mut self, step: &Step<'_>) -> Result<&Tables, CompileError> {
+    pub fn compile(&mut self, step: &CompileInput<'_>) -> Result<&CompiledTables, CompileError> {
         if let Err(error) = self.advance(step) {
             *self = Self::default();
             return Err(error);
@@ -104,16 +83,16 @@ impl Incremental {
         Ok(&self.tables)
     }
 
-    /// The subjects that the last step looked at anew: of all others, the same policies have a say as before.
+    /// The subjects that the last step looked at again: of all others, the same policies have a say as before.
     pub const fn reconsidered(&self) -> &BTreeSet<ObjectName> {
         &self.reconsidered
     }
 
-    fn advance(&mut self, step: &Step<'_>) -> Result<(), CompileError> {
+    fn advance(&mut self, step: &CompileInput<'_>) -> Result<(), CompileError> {
         let (old, new) = (self.cluster.clone(), step.cluster);
-        let changes = Changes::between(&old, new);
+        let changes = SnapshotChanges::between(&old, new);
         let renamed = self.count_named_ports(&changes);
-        self.judge_subjects(step, &changes, renamed);
+        self.evaluate_subjects(step, &changes, renamed);
         let mentioned = self.use_rule_sets(step);
 
         let mut classes = None;
@@ -136,7 +115,7 @@ impl Incremental {
     }
 
     /// Out: whether a name stands for other ports than before somewhere.
-    fn count_named_ports(&mut self, changes: &Changes<'_>) -> bool {
+    fn count_named_ports(&mut self, changes: &SnapshotChanges<'_>) -> bool {
         let ports = |pod: Option<&Arc<Pod>>| match pod {
             Some(pod) if !pod.host_network => pod.ports.clone(),
             _ => Arc::default(),
@@ -158,7 +137,7 @@ impl Incremental {
     }
 
     /// Finds the rule sets of those subjects of which the policies may say something else than before.
-    fn judge_subjects(&mut self, step: &Step<'_>, changes: &Changes<'_>, renamed: bool) {
+    fn evaluate_subjects(&mut self, step: &CompileInput<'_>, changes: &SnapshotChanges<'_>, renamed: bool) {
         let all = renamed || changes.cluster_policies;
         let by_namespace = !step.cluster.cluster_policies.is_empty();
         let is_dirty = |name: &ObjectName, pod: &Arc<Pod>| {
@@ -186,7 +165,7 @@ impl Incremental {
     }
 
     /// Counts what the rule sets in use mention. Out: what is mentioned now and was not before, or the other way round.
-    fn use_rule_sets(&mut self, step: &Step<'_>) -> Mentioned {
+    fn use_rule_sets(&mut self, step: &CompileInput<'_>) -> Mentioned {
         let by_pointer: HashMap<*const RuleSet, usize> =
             self.rule_sets.contents().iter().map(|(index, rules)| (Arc::as_ptr(rules), *index)).collect();
         let subjects = self.tables.subjects.values();
@@ -243,7 +222,7 @@ impl Incremental {
         &mut self,
         old: &'a Cluster,
         new: &'a Cluster,
-        changes: &Changes<'a>,
+        changes: &SnapshotChanges<'a>,
         mentioned: &BTreeSet<Arc<Atom>>,
     ) {
         let mut dirty = changes.pods.clone();
@@ -325,19 +304,25 @@ impl Incremental {
     }
 
     /// `other_backends`: backends are described otherwise than before, even those that did not change.
-    fn serve(&mut self, step: &Step<'_>, changes: &Changes<'_>, settled: &Settled, before: Option<&Classes>) {
+    fn serve(
+        &mut self,
+        step: &CompileInput<'_>,
+        changes: &SnapshotChanges<'_>,
+        settled: &Settled,
+        before: Option<&Classes>,
+    ) {
         let egress = self.tables.subjects.values().flat_map(Subject::of_egress);
-        let mut judging: BTreeSet<usize> = egress.chain(self.retained.iter().copied()).collect();
-        judging.remove(&Subject::FREE.egress);
-        let Some(site) = step.site.filter(|_| !judging.is_empty()) else {
-            self.fronts.clear();
+        let mut isolating_sets: BTreeSet<usize> = egress.chain(self.retained.iter().copied()).collect();
+        isolating_sets.remove(&Subject::NOT_ISOLATED.egress);
+        let Some(site) = step.site.filter(|_| !isolating_sets.is_empty()) else {
+            self.frontends.clear();
             self.tables.services = Services::default();
             return;
         };
         let local = services::local(step.subjects.values().map(Arc::as_ref), &self.tables.subjects);
-        let Tables { identities, classes, rows, .. } = &self.tables;
+        let CompiledTables { identities, classes, rows, .. } = &self.tables;
         let view = services::View { site, local: &local, identities, classes, rows };
-        let work = fronts::Work {
+        let work = frontends::Work {
             new: step.cluster,
             services: &changes.services,
             slices: &changes.slices,
@@ -345,7 +330,7 @@ impl Incremental {
             blocks: &settled.blocks,
             classes: before,
         };
-        self.tables.services = self.fronts.update(&work, &view, &judging);
+        self.tables.services = self.frontends.update(&work, &view, &isolating_sets);
     }
 }
 

@@ -103,15 +103,15 @@ pub(super) struct Compiler<'a> {
     admin: Vec<&'a ClusterNetworkPolicy>,
     baseline: Vec<&'a ClusterNetworkPolicy>,
     /// Replicas ask the same question.
-    by_question: HashMap<Question<'a>, Arc<RuleSet>>,
+    by_question: HashMap<RuleSetKey<'a>, Arc<RuleSet>>,
     nothing: Arc<RuleSet>,
-    /// Pods of different NetworkPolicies are mostly judged by the same steps.
-    steps: HashMap<Question<'a>, Steps>,
+    /// Pods of different NetworkPolicies are mostly evaluated by the same steps.
+    steps: HashMap<RuleSetKey<'a>, Steps>,
 }
 
 /// All that the rule set of a pod depends on.
 #[derive(PartialEq, Eq, Hash)]
-struct Question<'a> {
+struct RuleSetKey<'a> {
     direction: Direction,
     /// The policies that isolate the pod.
     policies: Vec<&'a ObjectName>,
@@ -149,9 +149,9 @@ impl<'a> Compiler<'a> {
     /// when there are none.
     fn rule_sets(&mut self, pod: &'a Pod, direction: Direction) -> (Arc<RuleSet>, Arc<RuleSet>) {
         let whole_namespace = self.cluster.is_in_audit(&pod.name.namespace);
-        let policies: Vec<&NetworkPolicy> = self.cluster.selecting(pod, direction).collect();
-        let admin = self.selecting(&self.admin, pod, direction);
-        let baseline = self.selecting(&self.baseline, pod, direction);
+        let policies: Vec<&NetworkPolicy> = self.cluster.policies_selecting(pod, direction).collect();
+        let admin = self.policies_selecting(&self.admin, pod, direction);
+        let baseline = self.policies_selecting(&self.baseline, pod, direction);
         let enforced = {
             let policies =
                 policies.iter().copied().filter(|policy| !whole_namespace && !policy.audit).collect();
@@ -175,19 +175,19 @@ impl<'a> Compiler<'a> {
         &mut self,
         pod: &'a Pod,
         direction: Direction,
-        isolating: Vec<&'a NetworkPolicy>,
+        enforced_policies_selecting: Vec<&'a NetworkPolicy>,
         admin: Vec<&'a ClusterNetworkPolicy>,
         baseline: Vec<&'a ClusterNetworkPolicy>,
     ) -> Arc<RuleSet> {
         // "NetworkPolicy always makes a final decision for selected pods": on all but what their own node may do.
-        let baseline = if isolating.is_empty() { baseline } else { Vec::new() };
-        if isolating.is_empty() && admin.is_empty() && baseline.is_empty() {
+        let baseline = if enforced_policies_selecting.is_empty() { baseline } else { Vec::new() };
+        if enforced_policies_selecting.is_empty() && admin.is_empty() && baseline.is_empty() {
             return self.nothing.clone();
         }
         let ingress = matches!(direction, Direction::Ingress);
-        let question = Question {
+        let question = RuleSetKey {
             direction,
-            policies: isolating.iter().map(|policy| &policy.name).collect(),
+            policies: enforced_policies_selecting.iter().map(|policy| &policy.name).collect(),
             cluster_policies: admin.iter().chain(&baseline).map(|policy| &policy.name).collect(),
             own_ports: if ingress { &pod.ports } else { &[] },
         };
@@ -196,14 +196,14 @@ impl<'a> Compiler<'a> {
         }
         let subject = ingress.then_some(pod);
         let mut terms = BTreeSet::new();
-        for policy in &isolating {
+        for policy in &enforced_policies_selecting {
             for rule in policy.rules(direction).into_iter().flatten() {
                 self.add_terms(rule, &policy.name.namespace, subject, &mut terms);
             }
         }
         let rule_set = RuleSet {
             admin: self.steps(&admin, direction, pod),
-            policies: (!isolating.is_empty()).then_some(terms),
+            policies: (!enforced_policies_selecting.is_empty()).then_some(terms),
             baseline: self.steps(&baseline, direction, pod),
         };
         let rule_set = Arc::new(rule_set);
@@ -217,7 +217,10 @@ impl<'a> Compiler<'a> {
         pod: &Pod,
         direction: Direction,
     ) -> (Vec<&'a ClusterNetworkPolicy>, Vec<&'a ClusterNetworkPolicy>) {
-        (self.selecting(&self.admin, pod, direction), self.selecting(&self.baseline, pod, direction))
+        (
+            self.policies_selecting(&self.admin, pod, direction),
+            self.policies_selecting(&self.baseline, pod, direction),
+        )
     }
 
     /// A rule of one of them, for a pod.
@@ -239,7 +242,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// Those with rules for a pod, in their order.
-    fn selecting(
+    fn policies_selecting(
         &self,
         policies: &[&'a ClusterNetworkPolicy],
         pod: &Pod,
@@ -249,8 +252,8 @@ impl<'a> Compiler<'a> {
             return Vec::new();
         }
         let namespace = self.cluster.namespace_labels(&pod.name.namespace);
-        let selecting = policies.iter().copied();
-        selecting
+        let policies_selecting = policies.iter().copied();
+        policies_selecting
             .filter(|policy| !policy.rules(direction).is_empty() && policy.selects(pod, &namespace))
             .collect()
     }
@@ -258,7 +261,7 @@ impl<'a> Compiler<'a> {
     /// The rules in order; those that can match nothing decide nothing.
     fn steps(&mut self, policies: &[&'a ClusterNetworkPolicy], direction: Direction, pod: &'a Pod) -> Steps {
         let ingress = matches!(direction, Direction::Ingress);
-        let question = Question {
+        let question = RuleSetKey {
             direction,
             policies: Vec::new(),
             cluster_policies: policies.iter().map(|policy| &policy.name).collect(),

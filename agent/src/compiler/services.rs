@@ -18,7 +18,7 @@ use imbl::OrdMap;
 use podgate_common::{Address, BITS_PER_ROW, ClassId, Protocol, ServiceKey, ServiceVerdict};
 
 use super::{Classes, Identities, Rows, Subject};
-use crate::model::{Cluster, Front, Name, ObjectName, Pod, Proxy, Service, ServicePort, SlicesByService};
+use crate::model::{Cluster, Frontend, Name, ObjectName, Pod, Proxy, Service, ServicePort, SlicesByService};
 
 /// Where tables will be used: a service looks different on each node.
 #[derive(Clone, Copy, Debug)]
@@ -32,22 +32,22 @@ pub struct Site<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Services {
     /// Distinct sets of backends. Index 0: none at all.
-    pub behind: OrdMap<usize, Arc<BTreeSet<Backend>>>,
+    pub backends: OrdMap<usize, Arc<BTreeSet<Backend>>>,
     /// Which of them each address and port leads to; node ports stand under the unspecified address.
-    pub fronts: OrdMap<ServiceKey, usize>,
+    pub frontends: OrdMap<ServiceKey, usize>,
     /// By (rule set, set of backends). What is missing is denied.
     pub verdicts: OrdMap<(usize, usize), ServiceVerdict>,
     /// A packet to a service may leave the node for a backend that its sender must not reach: to one with allowed and
     /// forbidden backends, or by a protocol without handshake on an entry of before. Of such a connection the node may
-    /// choose another backend while `from_pod` still knows it; a new TCP connection is always judged. Or to one that is led
+    /// choose another backend while `from_pod` still knows it; a new TCP connection is always evaluated. Or to one that is led
     /// there by another proxy, see [`has_foreign_node_port`].
     pub leave_node: bool,
 }
 
 impl Default for Services {
     fn default() -> Self {
-        let (fronts, verdicts) = (OrdMap::new(), OrdMap::new());
-        Self { behind: OrdMap::unit(0, Arc::default()), fronts, verdicts, leave_node: false }
+        let (frontends, verdicts) = (OrdMap::new(), OrdMap::new());
+        Self { backends: OrdMap::unit(0, Arc::default()), frontends, verdicts, leave_node: false }
     }
 }
 
@@ -76,8 +76,8 @@ pub enum Backend {
 
 /// What one service has at an address and port.
 #[derive(Debug)]
-pub(super) struct Claim {
-    pub(super) behind: BTreeSet<Backend>,
+pub(super) struct AddressClaim {
+    pub(super) backends: BTreeSet<Backend>,
     /// The address is a cluster address of the service.
     pub(super) is_own: bool,
 }
@@ -105,16 +105,16 @@ pub(super) fn local<'a>(
     local.collect()
 }
 
-/// `judging`: the rule sets that judge, or judged until now, the egress of some pod.
-pub(super) fn compile(cluster: &Cluster, view: &View<'_>, judging: &BTreeSet<usize>) -> Services {
+/// `isolating_sets`: the rule sets that evaluate, or evaluated until now, the egress of some pod.
+pub(super) fn compile(cluster: &Cluster, view: &View<'_>, isolating_sets: &BTreeSet<usize>) -> Services {
     // Without an isolated sender nobody asks.
-    if judging.is_empty() {
+    if isolating_sets.is_empty() {
         return Services::default();
     }
     let mut services = Services::default();
     let mut known: HashMap<BTreeSet<Backend>, usize> = HashMap::from([(BTreeSet::new(), 0)]);
     let slices = cluster.slices_by_service();
-    let mut claims: BTreeMap<ServiceKey, Vec<Claim>> = BTreeMap::new();
+    let mut claims: BTreeMap<ServiceKey, Vec<AddressClaim>> = BTreeMap::new();
     services.leave_node = cluster.services.values().any(|service| has_foreign_node_port(service));
     for service in cluster.services.values() {
         for (key, claim) in view.claims(service, &slices, |_| true) {
@@ -122,22 +122,22 @@ pub(super) fn compile(cluster: &Cluster, view: &View<'_>, judging: &BTreeSet<usi
         }
     }
     for (key, claims) in claims {
-        let behind = together(claims);
-        let place = *known.entry(behind).or_insert_with_key(|behind| {
-            let place = services.behind.len();
-            services.behind.insert(place, Arc::new(behind.clone()));
+        let backends = together(claims);
+        let place = *known.entry(backends).or_insert_with_key(|backends| {
+            let place = services.backends.len();
+            services.backends.insert(place, Arc::new(backends.clone()));
             place
         });
-        services.fronts.insert(key, place);
+        services.frontends.insert(key, place);
     }
     let without_handshake: BTreeSet<usize> =
-        services.fronts.iter().filter(|(key, _)| !has_handshake(key)).map(|(_, place)| *place).collect();
-    for &rule_set in judging {
-        for (place, behind) in &services.behind {
-            let judged = judge(rule_set, behind, view.rows);
-            services.leave_node |= judged.may_leave(without_handshake.contains(place));
-            if judged.verdict != ServiceVerdict::Denied {
-                services.verdicts.insert((rule_set, *place), judged.verdict);
+        services.frontends.iter().filter(|(key, _)| !has_handshake(key)).map(|(_, place)| *place).collect();
+    for &rule_set in isolating_sets {
+        for (place, backends) in &services.backends {
+            let verdict_of_set = backend_set_verdict(rule_set, backends, view.rows);
+            services.leave_node |= verdict_of_set.may_leave(without_handshake.contains(place));
+            if verdict_of_set.verdict != ServiceVerdict::Denied {
+                services.verdicts.insert((rule_set, *place), verdict_of_set.verdict);
             }
         }
     }
@@ -150,7 +150,7 @@ pub(super) fn has_foreign_node_port(service: &Service) -> bool {
     service.proxy == Proxy::Other && service.ports.iter().any(|port| port.node_port.is_some())
 }
 
-/// Whether what goes there begins with a packet that is always judged.
+/// Whether what goes there begins with a packet that is always evaluated.
 pub(super) fn has_handshake(key: &ServiceKey) -> bool {
     key.protocol == Protocol::Tcp as u16
 }
@@ -158,51 +158,58 @@ pub(super) fn has_handshake(key: &ServiceKey) -> bool {
 /// All that is behind an address and port that these claim.
 ///
 /// Whoever claims the cluster address of another service adds to what a packet may end at, but must not close it for
-/// everybody: that some rule set denies an address of the node is such a reason to close it, see [`judge`].
-pub(super) fn together(mut claims: Vec<Claim>) -> BTreeSet<Backend> {
+/// everybody: that some rule set denies an address of the node is such a reason to close it, see [`backend_set_verdict`].
+pub(super) fn together(mut claims: Vec<AddressClaim>) -> BTreeSet<Backend> {
     if let [alone] = &mut *claims {
-        return std::mem::take(&mut alone.behind);
+        return std::mem::take(&mut alone.backends);
     }
     let is_owned = claims.iter().any(|claim| claim.is_own);
     let counts =
         |is_own: bool, backend: &Backend| !is_owned || is_own || !matches!(backend, Backend::Node { .. });
-    let all = claims.into_iter().flat_map(|Claim { behind, is_own }| {
-        behind.into_iter().filter(move |backend| counts(is_own, backend))
+    let all = claims.into_iter().flat_map(|AddressClaim { backends, is_own }| {
+        backends.into_iter().filter(move |backend| counts(is_own, backend))
     });
     all.collect()
 }
 
 /// Every address and port that leads to one port of a service. Node ports stand under the unspecified address, which no
 /// service has.
-fn fronts<'a>(service: &'a Service, port: &'a ServicePort) -> impl Iterator<Item = (ServiceKey, Front)> + 'a {
+fn frontends<'a>(
+    service: &'a Service,
+    port: &'a ServicePort,
+) -> impl Iterator<Item = (ServiceKey, Frontend)> + 'a {
     let key = |address: Address, number| ServiceKey::new(address, port.protocol, number);
-    let at = move |addresses: &'a [IpAddr], front| {
+    let at = move |addresses: &'a [IpAddr], frontend| {
         let addresses = addresses.iter().filter(|address| !address.is_unspecified());
-        addresses.map(move |address| (key((*address).into(), port.number), front))
+        addresses.map(move |address| (key((*address).into(), port.number), frontend))
     };
     let families = service.cluster_addresses.iter().map(|address| Address::from(*address).unspecified());
     let node_ports =
-        families.filter_map(move |unspecified| Some((key(unspecified, port.node_port?), Front::External)));
-    at(&service.cluster_addresses, Front::Cluster)
-        .chain(at(&service.external_addresses, Front::External))
+        families.filter_map(move |unspecified| Some((key(unspecified, port.node_port?), Frontend::External)));
+    at(&service.cluster_addresses, Frontend::Cluster)
+        .chain(at(&service.external_addresses, Frontend::External))
         .chain(node_ports)
 }
 
 /// What a rule set says of a set of backends.
-pub(super) struct Judged {
+pub(super) struct BackendSetVerdict {
     pub(super) verdict: ServiceVerdict,
     /// A backend that is denied is on another node.
     denied_elsewhere: bool,
 }
 
-impl Judged {
+impl BackendSetVerdict {
     /// See [`Services::leave_node`].
     pub(super) fn may_leave(&self, without_handshake: bool) -> bool {
         self.denied_elsewhere && (self.verdict == ServiceVerdict::Deferred || without_handshake)
     }
 }
 
-pub(super) fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) -> Judged {
+pub(super) fn backend_set_verdict(
+    rule_set: usize,
+    backends: &BTreeSet<Backend>,
+    rows: &Rows,
+) -> BackendSetVerdict {
     let place = |class: usize| {
         let (block, bit) = (class / usize::from(BITS_PER_ROW), class % usize::from(BITS_PER_ROW));
         (block, ClassId(u16::try_from(bit).expect("a remainder below 256")))
@@ -216,7 +223,7 @@ pub(super) fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) ->
         rows.own_node_row(rule_set, identity, block).is_some_and(|row| row.has(class))
     };
     let (mut some, mut denied, mut denied_elsewhere, mut denied_here) = (false, false, false, false);
-    for backend in behind {
+    for backend in backends {
         match *backend {
             Backend::Untranslated => some = true,
             Backend::Node { identity, class } if denies_own_node(identity, class) => denied_here = true,
@@ -238,7 +245,7 @@ pub(super) fn judge(rule_set: usize, behind: &BTreeSet<Backend>, rows: &Rows) ->
         (true, true) => ServiceVerdict::Deferred,
         (false, _) => ServiceVerdict::Denied,
     };
-    Judged { verdict, denied_elsewhere }
+    BackendSetVerdict { verdict, denied_elsewhere }
 }
 
 impl View<'_> {
@@ -248,13 +255,13 @@ impl View<'_> {
         service: &Service,
         slices: &SlicesByService<'_>,
         is_wanted: impl Fn(&ServiceKey) -> bool,
-    ) -> BTreeMap<ServiceKey, Claim> {
+    ) -> BTreeMap<ServiceKey, AddressClaim> {
         let mut found = BTreeMap::new();
         for port in &service.ports {
-            for (key, front) in fronts(service, port).filter(|(key, _)| is_wanted(key)) {
+            for (key, frontend) in frontends(service, port).filter(|(key, _)| is_wanted(key)) {
                 // An address may be the service's own one and an external one.
                 if !found.contains_key(&key)
-                    && let Some(claim) = self.claim(service, port, key, front, slices)
+                    && let Some(claim) = self.claim(service, port, key, frontend, slices)
                 {
                     found.insert(key, claim);
                 }
@@ -269,11 +276,11 @@ impl View<'_> {
         service: &Service,
         port: &ServicePort,
         key: ServiceKey,
-        front: Front,
+        frontend: Frontend,
         slices: &SlicesByService<'_>,
-    ) -> Option<Claim> {
+    ) -> Option<AddressClaim> {
         let v6 = !key.address.is_v4();
-        let chosen = slices.backends(service, port, front, v6, self.site.node);
+        let chosen = slices.backends(service, port, frontend, v6, self.site.node);
         // One that is not ready yet may be so by the time that the packet is translated.
         let is_certain = service.proxy == Proxy::KubeProxy && !chosen.is_empty();
         let is_node_port = key.address.is_unspecified();
@@ -281,20 +288,20 @@ impl View<'_> {
             return None;
         }
         let endpoints = if is_certain { chosen } else { slices.all(service, port, v6) };
-        let mut behind: BTreeSet<Backend> =
+        let mut backends: BTreeSet<Backend> =
             endpoints.into_iter().map(|at| self.backend(at, port.protocol)).collect();
         let address: IpAddr = key.address.into();
         let is_nodes = self.site.own_addresses.contains(&address);
         // A cluster address that the node itself has (NodeLocal DNSCache) may be exempt from translation.
-        let is_translated = is_certain && (is_node_port || front == Front::Cluster && !is_nodes);
+        let is_translated = is_certain && (is_node_port || frontend == Frontend::Cluster && !is_nodes);
         if !is_translated {
             let untranslated = match is_nodes {
                 true => Backend::Untranslated,
                 false => self.backend((address, key.port), port.protocol),
             };
-            behind.insert(untranslated);
+            backends.insert(untranslated);
         }
-        Some(Claim { behind, is_own: front == Front::Cluster })
+        Some(AddressClaim { backends, is_own: frontend == Frontend::Cluster })
     }
 
     /// What an address is to this node.

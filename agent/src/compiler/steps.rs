@@ -1,7 +1,7 @@
 //! The rules of ClusterNetworkPolicies for one direction of a pod, in the order in which they are asked.
 //!
 //! A rule is peers *and* ports, and stays so: multiplied out, one at the limits of the API would be thousands of terms.
-//! Many pods are judged by the same list, so it is shared, and knows its hash.
+//! Many pods are evaluated by the same list, so it is shared, and knows its hash.
 
 use std::{
     collections::{BTreeSet, HashSet},

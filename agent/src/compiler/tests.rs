@@ -54,7 +54,7 @@ fn cluster(pods: Vec<Pod>, policies: Vec<NetworkPolicy>) -> Cluster {
     }
 }
 
-fn compiled(cluster: &Cluster) -> Tables {
+fn compiled(cluster: &Cluster) -> CompiledTables {
     compile(cluster, None, cluster.pods.values().map(Arc::as_ref), []).unwrap()
 }
 
@@ -73,7 +73,7 @@ fn pods_with_the_same_policies_share_a_rule_set() {
     assert_eq!(subject("a"), subject("b"));
     assert_ne!(subject("a").ingress, 0);
     assert_eq!(subject("a").egress, 0, "ingress rules do not isolate egress");
-    assert_eq!(subject("c"), Subject::FREE);
+    assert_eq!(subject("c"), Subject::NOT_ISOLATED);
     assert_eq!(tables.rule_sets.len(), 2, "the placeholder and the one of `p`");
 }
 

@@ -21,8 +21,8 @@ use anyhow::Context as _;
 
 pub use self::result::{CniResult, CniResultError};
 use self::{
-    files::{Files, Refused},
-    watched::{Change, State, Watched},
+    files::{Files, RejectedFile},
+    watched::{FileChange, WatchState, Watched},
 };
 
 /// The results of all pods whose DEL has not come yet. Some may be left over from before a reboot.
@@ -68,10 +68,10 @@ impl CniWatch {
             watched.ready().await.context("cannot wait for changes of the CNI result cache")?;
             let files = &mut self.files;
             let taken = watched.take(|change| match change {
-                Change::Written(name) => files.read(name).iter().for_each(report),
-                Change::Removed(name) => files.forget(name),
+                FileChange::Written(name) => files.read(name).iter().for_each(report),
+                FileChange::Removed(name) => files.forget(name),
             });
-            if !taken.as_ref().is_ok_and(|state| *state == State::Watching) {
+            if !taken.as_ref().is_ok_and(|state| *state == WatchState::Watching) {
                 self.watched = None;
             }
             taken.context("cannot read changes of the CNI result cache")?;
@@ -79,7 +79,7 @@ impl CniWatch {
     }
 }
 
-fn report(refused: &Refused) {
+fn report(refused: &RejectedFile) {
     let (file, error) = (refused.file.display(), &refused.error);
     tracing::warn!(%file, error = format!("{error:#}"), "ignored a file of the CNI result cache");
 }

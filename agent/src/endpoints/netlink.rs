@@ -2,7 +2,7 @@
 //!
 //! In: the kernel's multicast events, of this namespace and of those at the far ends of its veths. Out: a
 //! [`Network`] whenever something in it changed. An event only says *that* something changed: what is true is
-//! read anew, so a lost, late or reordered event does no harm. No other namespace is entered. Who is who is
+//! read again, so a lost, late or reordered event does no harm. No other namespace is entered. Who is who is
 //! left to `resolve`.
 
 mod host_side;
@@ -25,7 +25,7 @@ pub use self::{
 };
 use self::{
     read::Reader,
-    socket::{Events, Namespaces, Taken},
+    socket::{DrainResult, NetlinkEvents, WatchedNamespaces},
 };
 use super::network::Network;
 use crate::netlink::Requests;
@@ -47,8 +47,8 @@ const ALL_GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, lib
 #[derive(Debug)]
 pub struct NetworkWatch {
     reader: Reader,
-    own: Events,
-    all: Events,
+    own: NetlinkEvents,
+    all: NetlinkEvents,
     /// How many links with this ifindex have been deleted while it was watched.
     generations: BTreeMap<u32, u32>,
     last: Option<Arc<Network>>,
@@ -61,9 +61,9 @@ impl NetworkWatch {
     /// Subscribes first and reads later, so that nothing happens unseen in between. Must be called within a
     /// tokio runtime; needs CAP_NET_ADMIN and CAP_NET_BROADCAST.
     pub fn open() -> anyhow::Result<Self> {
-        let own =
-            Events::open(&OWN_GROUPS, Namespaces::Own).context("cannot listen to link events (rtnetlink)")?;
-        let all = Events::open(&ALL_GROUPS, Namespaces::All).context(
+        let own = NetlinkEvents::open(&OWN_GROUPS, WatchedNamespaces::Own)
+            .context("cannot listen to link events (rtnetlink)")?;
+        let all = NetlinkEvents::open(&ALL_GROUPS, WatchedNamespaces::All).context(
             "cannot listen to the events of pod namespaces (NETLINK_LISTEN_ALL_NSID, needs CAP_NET_BROADCAST)",
         )?;
         let requests = Requests::open(NETLINK_ROUTE)
@@ -131,13 +131,13 @@ impl NetworkWatch {
                 }
             })
             .context("cannot read events of pod namespaces")?;
-        if taken_of_own == Taken::Overflow {
-            // A deletion may be among what was lost. The kernel gives an ifindex anew only to who asks for
+        if taken_of_own == DrainResult::Overflow {
+            // A deletion may be among what was lost. The kernel gives an ifindex again only to who asks for
             // that very number, so two devices are not mixed up for that.
             tracing::warn!("link events were lost; reading the links again");
             *stale = true;
         }
-        if taken_of_all == Taken::Overflow {
+        if taken_of_all == DrainResult::Overflow {
             // Not a warning: a pod can bring it about.
             tracing::debug!("events of pod namespaces were lost; reading all their addresses again");
             *stale = true;

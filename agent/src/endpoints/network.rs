@@ -41,7 +41,7 @@ pub struct Link {
     /// The UDP port at which it takes encapsulated packets, of a tunnel that has one.
     pub tunnel_port: Option<u16>,
     /// Of a veth whose other end is in another network namespace: that end.
-    pub peer: Option<Peer>,
+    pub peer: Option<VethPeer>,
 }
 
 /// Where a link's default route comes from.
@@ -57,7 +57,7 @@ pub enum DefaultRoute {
 
 /// The far end of a veth.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Peer {
+pub struct VethPeer {
     /// The id that the node's namespace has for the namespace of this end; negative if the kernel could not
     /// give one.
     pub namespace: i32,

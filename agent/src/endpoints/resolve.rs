@@ -20,11 +20,11 @@ use std::{
 };
 
 pub use self::history::{History, LONGEST_HOLD};
-use self::owners::{Owner, Owners};
+use self::owners::{InterfaceOwner, PodByInterface};
 use super::{
-    Endpoints, Hold, State, Veth,
+    Endpoints, Hold, InterfaceState, PodInterface,
     cni::CniResults,
-    network::{Link, Network, Peer},
+    network::{Link, Network, VethPeer},
 };
 use crate::model::{Cluster, ObjectName, Pod, Selector};
 
@@ -63,38 +63,44 @@ pub fn resolve(
     for candidate in candidates.iter().filter(|candidate| !uplinks.contains(&candidate.ifindex)) {
         let owner = owners.of(candidate);
         let state = if let Some(known) = known.get(&candidate.ifindex) {
-            State::Known { pod: known.pod.clone(), addresses: known.addresses.clone(), gone: known.gone }
+            InterfaceState::Identified {
+                pod: known.pod.clone(),
+                addresses: known.addresses.clone(),
+                gone: known.gone,
+            }
         } else {
             let could_be = |pod: &&ObjectName| evidence.could_be_isolated(pod, isolated);
             // Those that something speaks for; they hold the veth until it is decided.
             let claimed: BTreeSet<&ObjectName> = match &owner {
-                Owner::Pod(pod) => Some(*pod).into_iter().filter(could_be).collect(),
-                Owner::Undecided(pods) => pods.iter().copied().filter(could_be).collect(),
-                Owner::FurtherNetwork | Owner::Nobody => BTreeSet::new(),
+                InterfaceOwner::Pod(pod) => Some(*pod).into_iter().filter(could_be).collect(),
+                InterfaceOwner::Undecided(pods) => pods.iter().copied().filter(could_be).collect(),
+                InterfaceOwner::FurtherNetwork | InterfaceOwner::Unclaimed => BTreeSet::new(),
             };
             // Those that have no veth yet, while it can be theirs.
             let waiting: Vec<(&ObjectName, Instant)> = match owner {
-                Owner::Undecided(_) | Owner::Nobody => {
+                InterfaceOwner::Undecided(_) | InterfaceOwner::Unclaimed => {
                     let until = |pod: &Pod| history.hold(candidate, &pod.name, now);
                     waiting.iter().filter_map(|pod| Some((&pod.name, until(pod)?))).collect()
                 }
-                Owner::Pod(_) | Owner::FurtherNetwork => Vec::new(),
+                InterfaceOwner::Pod(_) | InterfaceOwner::FurtherNetwork => Vec::new(),
             };
             let until = waiting.iter().map(|(_, until)| *until).max().filter(|_| claimed.is_empty());
             let pods: BTreeSet<ObjectName> =
                 claimed.into_iter().chain(waiting.into_iter().map(|(pod, _)| pod)).cloned().collect();
             if pods.is_empty() {
-                State::Open
+                InterfaceState::Unmanaged
             } else {
                 let same = candidate.before(previous).and_then(|_| previous.holds.get(&candidate.ifindex));
                 let since = same.map_or(now, |hold| hold.since);
                 holds.insert(candidate.ifindex, Hold { since, until, pods });
-                State::Held
+                InterfaceState::Pending
             }
         };
         let last = match owner {
-            Owner::Pod(pod) => Some(pod),
-            Owner::Undecided(_) | Owner::FurtherNetwork | Owner::Nobody => candidate.last(previous),
+            InterfaceOwner::Pod(pod) => Some(pod),
+            InterfaceOwner::Undecided(_) | InterfaceOwner::FurtherNetwork | InterfaceOwner::Unclaimed => {
+                candidate.last(previous)
+            }
         };
         veths.insert(candidate.ifindex, candidate.veth(state, last));
     }
@@ -105,11 +111,11 @@ pub fn resolve(
 struct Candidate<'a> {
     ifindex: u32,
     link: &'a Link,
-    peer: &'a Peer,
+    peer: &'a VethPeer,
 }
 
 /// A veth whose pod and addresses are known.
-struct Known<'a> {
+struct KnownPod<'a> {
     pod: &'a ObjectName,
     addresses: BTreeSet<IpAddr>,
     gone: bool,
@@ -156,8 +162,9 @@ impl<'a> Candidate<'a> {
     }
 
     /// This very device as it was resolved before.
-    fn before<'p>(&self, previous: &'p Endpoints) -> Option<&'p Veth> {
-        let same = |veth: &&Veth| veth.name == self.link.name && veth.generation == self.link.generation;
+    fn before<'p>(&self, previous: &'p Endpoints) -> Option<&'p PodInterface> {
+        let same =
+            |veth: &&PodInterface| veth.name == self.link.name && veth.generation == self.link.generation;
         previous.veths.get(&self.ifindex).filter(same)
     }
 
@@ -169,14 +176,14 @@ impl<'a> Candidate<'a> {
     /// What that pod might send from, if it was known.
     fn last_addresses<'p>(&self, previous: &'p Endpoints) -> Option<&'p BTreeSet<IpAddr>> {
         match &self.before(previous)?.state {
-            State::Known { addresses, .. } => Some(addresses),
-            State::Held | State::Open => None,
+            InterfaceState::Identified { addresses, .. } => Some(addresses),
+            InterfaceState::Pending | InterfaceState::Unmanaged => None,
         }
     }
 
-    fn veth(&self, state: State, last: Option<&ObjectName>) -> Veth {
+    fn veth(&self, state: InterfaceState, last: Option<&ObjectName>) -> PodInterface {
         let Link { name, generation, master, .. } = self.link;
-        Veth {
+        PodInterface {
             ifindex: self.ifindex,
             generation: *generation,
             name: name.clone(),
@@ -203,19 +210,19 @@ fn own_addresses(network: &Network) -> BTreeSet<IpAddr> {
 fn known<'a>(
     evidence: &Evidence<'a>,
     candidates: &[Candidate<'_>],
-    owners: &Owners<'a>,
+    owners: &PodByInterface<'a>,
     previous: &'a Endpoints,
-) -> BTreeMap<u32, Known<'a>> {
+) -> BTreeMap<u32, KnownPod<'a>> {
     let known = candidates.iter().filter_map(|candidate| {
-        let Owner::Pod(pod) = owners.of(candidate) else { return None };
+        let InterfaceOwner::Pod(pod) = owners.of(candidate) else { return None };
         let before = candidate.last_addresses(previous).filter(|_| candidate.last(previous) == Some(pod));
         let (addresses, gone) = match evidence.pod(pod) {
             Some(object) => (addresses(evidence, candidate, object, before), false),
-            // Without its object nobody can tell which policies select it: only one that was judged before
+            // Without its object nobody can tell which policies select it: only one that was evaluated before
             // stays so.
             None => (before?.clone(), true),
         };
-        Some((candidate.ifindex, Known { pod, addresses, gone }))
+        Some((candidate.ifindex, KnownPod { pod, addresses, gone }))
     });
     known.collect()
 }
@@ -244,10 +251,10 @@ fn addresses(
 /// An address has one owner. Of several, the one whose object exists, whose peer carries it, who had it
 /// before, in this order; if that leaves several still, none has it. A veth without addresses is not known.
 fn uncontested<'a>(
-    mut known: BTreeMap<u32, Known<'a>>,
+    mut known: BTreeMap<u32, KnownPod<'a>>,
     candidates: &[Candidate<'_>],
     previous: &Endpoints,
-) -> BTreeMap<u32, Known<'a>> {
+) -> BTreeMap<u32, KnownPod<'a>> {
     let mut holders: BTreeMap<IpAddr, Vec<&Candidate<'_>>> = BTreeMap::new();
     for candidate in candidates {
         for address in known.get(&candidate.ifindex).iter().flat_map(|known| &known.addresses) {

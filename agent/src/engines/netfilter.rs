@@ -28,19 +28,19 @@ const NFGENMSG: [u8; 4] = [0; 4];
 
 /// A request for all there is.
 #[derive(Clone)]
-struct List {
+struct DumpRequest {
     message_type: u16,
     /// Behind `NFGENMSG`; a multiple of four bytes.
     attributes: Vec<u8>,
 }
 
 pub(super) fn chains() -> Result<Vec<String>> {
-    let request = List { message_type: GET_CHAINS, attributes: Vec::new() };
+    let request = DumpRequest { message_type: GET_CHAINS, attributes: Vec::new() };
     names(request, NFTA_CHAIN_NAME).context("cannot list the chains of nf_tables")
 }
 
 pub(super) fn tables() -> Result<Vec<String>> {
-    let request = List { message_type: GET_TABLES, attributes: Vec::new() };
+    let request = DumpRequest { message_type: GET_TABLES, attributes: Vec::new() };
     names(request, NFTA_TABLE_NAME).context("cannot list the tables of nf_tables")
 }
 
@@ -48,12 +48,12 @@ pub(super) fn sets() -> Result<Vec<String>> {
     let [low, high] = IPSET_ATTR_PROTOCOL.to_ne_bytes();
     let [five, nought] = 5_u16.to_ne_bytes();
     let attributes = vec![five, nought, low, high, IPSET_PROTOCOL, 0, 0, 0];
-    names(List { message_type: LIST_SETS, attributes }, IPSET_ATTR_SETNAME)
+    names(DumpRequest { message_type: LIST_SETS, attributes }, IPSET_ATTR_SETNAME)
         .context("cannot list the sets of ipset")
 }
 
 /// The names in the answer. None where the kernel has not got the subsystem: then nobody uses it.
-fn names(request: List, attribute: u16) -> Result<Vec<String>> {
+fn names(request: DumpRequest, attribute: u16) -> Result<Vec<String>> {
     let mut requests = Requests::open(NETLINK_NETFILTER).context("cannot open a netfilter socket")?;
     match requests.dump(request, |payload| name(payload, attribute)) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(Vec::new()),
@@ -68,7 +68,7 @@ fn name(payload: &[u8], attribute: u16) -> Option<String> {
     Some(String::from_utf8_lossy(text).into_owned())
 }
 
-impl NetlinkSerializable for List {
+impl NetlinkSerializable for DumpRequest {
     fn message_type(&self) -> u16 {
         self.message_type
     }

@@ -1,4 +1,4 @@
-//! The chains of iptables' legacy tables, which netlink does not tell of.
+//! The chains of iptables' legacy tables, which netlink does not report.
 //!
 //! Source: include/uapi/linux/netfilter_ipv4/ip_tables.h. A user's chain begins with an entry that holds its name as
 //! text; so all text in a table's entries is taken, and engines are recognised by it.

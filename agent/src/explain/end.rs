@@ -17,7 +17,7 @@ use crate::{
 /// An end as users write it: `namespace/pod`, `namespace/svc:NAME`, `node/NAME` or an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub enum End {
+pub enum EndpointRef {
     Pod(ObjectName),
     Service(ObjectName),
     Node(Name),
@@ -26,38 +26,38 @@ pub enum End {
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0:?} is none of NAMESPACE/POD, NAMESPACE/svc:SERVICE, node/NAME or an address")]
-pub struct BadEnd(String);
+pub struct BadEndpointRef(String);
 
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Unanswerable {
     #[error("{0}: a service opens no connections, ask about the pods behind it")]
-    FromService(End),
+    FromService(EndpointRef),
     #[error("no service {0}: it does not exist, or it is only a name for something elsewhere")]
     NoSuchService(ObjectName),
     #[error("{to} has no port {port}")]
-    NoServicePort { to: End, port: PortSpec },
+    NoServicePort { to: EndpointRef, port: PortSpec },
     #[error("no pod {0}: it does not exist, or it has finished")]
     NoSuchPod(ObjectName),
     #[error("no node {0}: no Node object has this name, and no pod runs there")]
     NoSuchNode(Name),
     #[error("{0} has no address yet")]
-    NoAddress(End),
+    NoAddress(EndpointRef),
     #[error("{to} has no container port {port}")]
-    NoSuchPort { to: End, port: PortSpec },
+    NoSuchPort { to: EndpointRef, port: PortSpec },
 }
 
 /// An end found in the cluster.
-pub(super) struct Party<'a> {
+pub(super) struct ResolvedEndpoint<'a> {
     /// What to call it: the pod, if it is one.
     pub(super) shown: String,
     pub(super) addresses: Vec<IpAddr>,
-    kind: Kind<'a>,
+    kind: EndpointKind<'a>,
     /// It was named by an address.
     is_address: bool,
 }
 
-enum Kind<'a> {
+enum EndpointKind<'a> {
     /// With a network of its own: policies select it.
     Pod(&'a Pod),
     /// On the host network of its node, `None` while it has none: counts as an address of the node.
@@ -69,33 +69,35 @@ enum Kind<'a> {
     },
 }
 
-impl<'a> Party<'a> {
-    pub(super) fn resolve(cluster: &'a Cluster, end: &'a End) -> Result<Self, Unanswerable> {
+impl<'a> ResolvedEndpoint<'a> {
+    pub(super) fn resolve(cluster: &'a Cluster, end: &'a EndpointRef) -> Result<Self, Unanswerable> {
         let (kind, addresses) = match end {
-            End::Pod(name) => {
+            EndpointRef::Pod(name) => {
                 let pod = cluster.pods.get(name).ok_or_else(|| Unanswerable::NoSuchPod(name.clone()))?;
                 of_pod(cluster, pod)
             }
-            End::Service(_) => return Err(Unanswerable::FromService(end.clone())),
-            End::Node(name) => {
+            EndpointRef::Service(_) => return Err(Unanswerable::FromService(end.clone())),
+            EndpointRef::Node(name) => {
                 let known = cluster.nodes.contains_key(name)
                     || cluster.pods.values().any(|pod| pod.node.as_ref() == Some(name));
                 if !known {
                     return Err(Unanswerable::NoSuchNode(name.clone()));
                 }
-                (Kind::Node(name), node_addresses(cluster, name))
+                (EndpointKind::Node(name), node_addresses(cluster, name))
             }
             // The address of a pod is that pod, and only this address is in question.
-            End::Address(address) => (of_address(cluster, address), vec![*address]),
+            EndpointRef::Address(address) => (of_address(cluster, address), vec![*address]),
         };
         if addresses.is_empty() {
             return Err(Unanswerable::NoAddress(end.clone()));
         }
         let shown = match kind {
-            Kind::Pod(pod) => pod.name.to_string(),
-            Kind::HostPod(_) | Kind::Node(_) | Kind::Address { .. } => end.to_string(),
+            EndpointKind::Pod(pod) => pod.name.to_string(),
+            EndpointKind::HostPod(_) | EndpointKind::Node(_) | EndpointKind::Address { .. } => {
+                end.to_string()
+            }
         };
-        let is_address = matches!(end, End::Address(_));
+        let is_address = matches!(end, EndpointRef::Address(_));
         Ok(Self { shown, addresses, kind, is_address })
     }
 
@@ -106,13 +108,13 @@ impl<'a> Party<'a> {
     /// The pod, if policies can select it.
     pub(super) const fn policed(&self) -> Option<&'a Pod> {
         match self.kind {
-            Kind::Pod(pod) => Some(pod),
-            Kind::HostPod(_) | Kind::Node(_) | Kind::Address { .. } => None,
+            EndpointKind::Pod(pod) => Some(pod),
+            EndpointKind::HostPod(_) | EndpointKind::Node(_) | EndpointKind::Address { .. } => None,
         }
     }
 
     /// The pod that the question named by an address.
-    pub(super) fn behind_address(&self) -> Option<String> {
+    pub(super) fn backends_of_address(&self) -> Option<String> {
         let pod = self.policed().filter(|_| self.is_address)?;
         Some(pod.name.to_string())
     }
@@ -120,33 +122,33 @@ impl<'a> Party<'a> {
     /// The pod whose containers name ports.
     pub(super) const fn container(&self) -> Option<&'a Pod> {
         match self.kind {
-            Kind::Pod(pod) | Kind::HostPod(pod) => Some(pod),
-            Kind::Node(_) | Kind::Address { .. } => None,
+            EndpointKind::Pod(pod) | EndpointKind::HostPod(pod) => Some(pod),
+            EndpointKind::Node(_) | EndpointKind::Address { .. } => None,
         }
     }
 
     /// Where it runs, or whose address it is.
     pub(super) const fn node(&self) -> Option<&'a Name> {
         match self.kind {
-            Kind::Pod(pod) | Kind::HostPod(pod) => pod.node.as_ref(),
-            Kind::Node(node) => Some(node),
-            Kind::Address { node } => node,
+            EndpointKind::Pod(pod) | EndpointKind::HostPod(pod) => pod.node.as_ref(),
+            EndpointKind::Node(node) => Some(node),
+            EndpointKind::Address { node } => node,
         }
     }
 
     pub(super) const fn is_host_pod(&self) -> bool {
-        matches!(self.kind, Kind::HostPod(_))
+        matches!(self.kind, EndpointKind::HostPod(_))
     }
 
     /// Whether this peer is the node that `pod` runs on.
     pub(super) fn is_own_node(&self, pod: &Pod, direction: Direction) -> bool {
         let node = match (&self.kind, direction) {
-            (Kind::Pod(_), _) => None,
-            (Kind::HostPod(peer), _) => peer.node.as_ref(),
-            (Kind::Node(node), _) => Some(*node),
-            (Kind::Address { node }, Direction::Egress) => *node,
+            (EndpointKind::Pod(_), _) => None,
+            (EndpointKind::HostPod(peer), _) => peer.node.as_ref(),
+            (EndpointKind::Node(node), _) => Some(*node),
+            (EndpointKind::Address { node }, Direction::Egress) => *node,
             // The address alone proves nothing: others may send with it, address translation does.
-            (Kind::Address { .. }, Direction::Ingress) => None,
+            (EndpointKind::Address { .. }, Direction::Ingress) => None,
         };
         node.is_some() && node == pod.node.as_ref()
     }
@@ -154,7 +156,9 @@ impl<'a> Party<'a> {
     /// What is not said by an address that comes from `pod`'s own node.
     pub(super) fn note(&self, pod: &Pod, direction: Direction) -> Option<String> {
         match (&self.kind, direction) {
-            (Kind::Address { node: Some(node) }, Direction::Ingress) if pod.node.as_ref() == Some(node) => {
+            (EndpointKind::Address { node: Some(node) }, Direction::Ingress)
+                if pod.node.as_ref() == Some(node) =>
+            {
                 Some(format!(
                     "{} is an address of the pod's own node; what the node itself sends is always allowed, \
                      see --from node/{node}",
@@ -166,21 +170,21 @@ impl<'a> Party<'a> {
     }
 }
 
-fn of_pod<'a>(cluster: &Cluster, pod: &'a Pod) -> (Kind<'a>, Vec<IpAddr>) {
+fn of_pod<'a>(cluster: &Cluster, pod: &'a Pod) -> (EndpointKind<'a>, Vec<IpAddr>) {
     match &pod.node {
-        _ if !pod.host_network => (Kind::Pod(pod), pod.addresses.clone()),
-        Some(node) if pod.addresses.is_empty() => (Kind::HostPod(pod), node_addresses(cluster, node)),
-        _ => (Kind::HostPod(pod), pod.addresses.clone()),
+        _ if !pod.host_network => (EndpointKind::Pod(pod), pod.addresses.clone()),
+        Some(node) if pod.addresses.is_empty() => (EndpointKind::HostPod(pod), node_addresses(cluster, node)),
+        _ => (EndpointKind::HostPod(pod), pod.addresses.clone()),
     }
 }
 
-fn of_address<'a>(cluster: &'a Cluster, address: &IpAddr) -> Kind<'a> {
+fn of_address<'a>(cluster: &'a Cluster, address: &IpAddr) -> EndpointKind<'a> {
     let owners = || cluster.pods.values().filter(|pod| pod.addresses.contains(address));
     if let Some(pod) = owners().find(|pod| !pod.host_network) {
-        return Kind::Pod(pod);
+        return EndpointKind::Pod(pod);
     }
     let node = cluster.nodes.iter().find(|(_, node)| node.addresses.contains(address)).map(|(name, _)| name);
-    Kind::Address { node: node.or_else(|| owners().find_map(|pod| pod.node.as_ref())) }
+    EndpointKind::Address { node: node.or_else(|| owners().find_map(|pod| pod.node.as_ref())) }
 }
 
 /// Of its Node object, else of the pods on its host network.
@@ -196,10 +200,10 @@ pub(super) fn node_addresses(cluster: &Cluster, name: &Name) -> Vec<IpAddr> {
     }
 }
 
-impl FromStr for End {
-    type Err = BadEnd;
+impl FromStr for EndpointRef {
+    type Err = BadEndpointRef;
 
-    fn from_str(text: &str) -> Result<Self, BadEnd> {
+    fn from_str(text: &str) -> Result<Self, BadEndpointRef> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::Address(address.to_canonical()));
         }
@@ -210,14 +214,14 @@ impl FromStr for End {
                 }
                 None if dns_subdomain(name).is_ok() && namespace == "node" => Ok(Self::Node(name.into())),
                 None if dns_subdomain(name).is_ok() => Ok(Self::Pod(ObjectName::new(namespace, name))),
-                _ => Err(BadEnd(text.into())),
+                _ => Err(BadEndpointRef(text.into())),
             },
-            _ => Err(BadEnd(text.into())),
+            _ => Err(BadEndpointRef(text.into())),
         }
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for EndpointRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pod(name) => name.fmt(f),
@@ -228,16 +232,16 @@ impl fmt::Display for End {
     }
 }
 
-impl From<End> for String {
-    fn from(end: End) -> Self {
+impl From<EndpointRef> for String {
+    fn from(end: EndpointRef) -> Self {
         end.to_string()
     }
 }
 
-impl TryFrom<String> for End {
-    type Error = BadEnd;
+impl TryFrom<String> for EndpointRef {
+    type Error = BadEndpointRef;
 
-    fn try_from(text: String) -> Result<Self, BadEnd> {
+    fn try_from(text: String) -> Result<Self, BadEndpointRef> {
         text.parse()
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::End;
+use super::EndpointRef;
 use crate::{
     model::{Action, ClusterPolicyKind, Name, Tier},
     port_spec::PortSpec,
@@ -13,8 +13,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     pub verdict: Verdict,
-    pub from: End,
-    pub to: End,
+    pub from: EndpointRef,
+    pub to: EndpointRef,
     pub port: PortSpec,
     /// What `port` stands for on the destination; of a service, its own number.
     pub numbers: Vec<u16>,
@@ -23,12 +23,12 @@ pub struct Explanation {
     pub from_pod: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_pod: Option<String>,
-    /// The addresses that were judged; empty: the ends share no address family and cannot talk.
-    pub pairs: Vec<Pair>,
+    /// The addresses that were evaluated; empty: the ends share no address family and cannot talk.
+    pub pairs: Vec<AddressPair>,
     /// The source's side.
-    pub egress: Side,
+    pub egress: DirectionResult,
     /// The destination's side.
-    pub ingress: Side,
+    pub ingress: DirectionResult,
     /// When a service answers at the destination: each backend that it may lead to. `pairs` and both sides are then those
     /// of all backends together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,7 +47,7 @@ impl Explanation {
     pub fn pods(&self) -> BTreeSet<String> {
         let ends = [(&self.from, &self.from_pod), (&self.to, &self.to_pod)];
         let pods = ends.into_iter().filter_map(|(end, behind)| match end {
-            End::Pod(name) => Some(name.to_string()),
+            EndpointRef::Pod(name) => Some(name.to_string()),
             _ => behind.clone(),
         });
         pods.chain(self.backends.iter().flatten().flat_map(Self::pods)).collect()
@@ -71,17 +71,17 @@ pub enum Verdict {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pair {
+pub struct AddressPair {
     pub from: IpAddr,
     pub to: IpAddr,
 }
 
 /// What one end says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Side {
+pub struct DirectionResult {
     pub isolated: bool,
     pub verdict: Verdict,
-    pub reason: Reason,
+    pub reason: VerdictReason,
     /// What the question cannot tell and a packet would.
     pub note: Option<String>,
     /// Addresses of the other end that no rule allows.
@@ -93,13 +93,13 @@ pub struct Side {
     pub cluster_policies: Vec<ClusterPolicyTrace>,
     /// What it would say were the policies in audit mode enforced; `None`: there are none for this end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub audit: Option<Box<Side>>,
+    pub audit: Option<Box<DirectionResult>>,
 }
 
 /// Why one end says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reason {
+pub enum VerdictReason {
     /// Allow: no policy selects what is not a pod with a network of its own.
     NotAPod,
     /// Allow: a pod always reaches itself.
@@ -188,7 +188,7 @@ pub struct ClusterRuleTrace {
 }
 
 /// What a rule says of one address and one port.
-pub(super) struct Trial {
+pub(super) struct RuleEvaluation {
     pub(super) peers: Vec<EntryTrace>,
     pub(super) ports: Vec<EntryTrace>,
     /// Why the rule does not match; empty: it does.
@@ -210,9 +210,9 @@ impl fmt::Display for Verdict {
     }
 }
 
-impl Side {
+impl DirectionResult {
     /// Where no policy is asked, or none could be.
-    pub(super) const fn without_policies(reason: Reason) -> Self {
+    pub(super) const fn without_policies(reason: VerdictReason) -> Self {
         Self {
             isolated: false,
             verdict: reason.verdict(),
@@ -233,7 +233,7 @@ impl RuleTrace {
     }
 
     /// Notes the outcome of one trial, which matched when nothing is amiss. True: it did.
-    pub(super) fn add(&mut self, Trial { peers, ports, misses }: Trial) -> bool {
+    pub(super) fn add(&mut self, RuleEvaluation { peers, ports, misses }: RuleEvaluation) -> bool {
         let matched = misses.is_empty();
         self.merge(Self { matched, why_not: misses, peers, ports, ..Self::of(self.rule) });
         matched
@@ -279,7 +279,7 @@ fn extend(lines: &mut Vec<String>, more: Vec<String>) {
     }
 }
 
-impl Reason {
+impl VerdictReason {
     pub const fn verdict(self) -> Verdict {
         match self {
             Self::NotAPod
@@ -295,7 +295,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for VerdictReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotAPod => "not a pod with a network of its own, so no policy selects it",
@@ -309,7 +309,7 @@ impl fmt::Display for Reason {
             Self::ClusterPolicyDenies => "a cluster-wide policy denies",
             Self::NoBackend => "the service leads nowhere from there",
             Self::TranslatedElsewhere => {
-                "judged where it leaves the client, by the address of the other node"
+                "evaluated where it leaves the client, by the address of the other node"
             }
         })
     }

@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use podgate_common::Direction;
 
-use super::{EntryTrace, end::Party};
+use super::{EntryTrace, end::ResolvedEndpoint};
 use crate::model::{
     Cluster, ClusterNetworkPolicy, IpBlock, Labels, Name, NetworkPolicy, Peer, Peers, Requirement, Selector,
 };
 
 /// What an entry wants and what was found: `Ok` when it matches.
-type Outcome = Result<String, String>;
+type PeerMatch = Result<String, String>;
 
 /// One for each peer; a single one for the list when there are no peers.
 pub(super) fn entries(
@@ -18,7 +18,7 @@ pub(super) fn entries(
     policy_namespace: Option<&Name>,
     peers: &Peers,
     direction: Direction,
-    party: &Party<'_>,
+    resolved: &ResolvedEndpoint<'_>,
     address: IpAddr,
 ) -> Vec<EntryTrace> {
     let field = match direction {
@@ -34,7 +34,7 @@ pub(super) fn entries(
     };
     let outcome = |peer: &Peer| match peer {
         Peer::Pods { namespaces, pods } => {
-            of_pods(cluster, policy_namespace, namespaces.as_ref(), pods, party)
+            of_pods(cluster, policy_namespace, namespaces.as_ref(), pods, resolved)
         }
         Peer::Block(block) => of_block(block, address),
         Peer::Nodes(nodes) => of_nodes(cluster, nodes, address),
@@ -79,12 +79,12 @@ fn of_pods(
     policy_namespace: Option<&Name>,
     namespaces: Option<&Selector>,
     pods: &Selector,
-    party: &Party<'_>,
-) -> Outcome {
-    let name = &party.shown;
-    let Some(pod) = party.policed() else {
+    resolved: &ResolvedEndpoint<'_>,
+) -> PeerMatch {
+    let name = &resolved.shown;
+    let Some(pod) = resolved.policed() else {
         let why =
-            if party.is_host_pod() { "is on the host network and counts as its node" } else { "is none" };
+            if resolved.is_host_pod() { "is on the host network and counts as its node" } else { "is none" };
         return Err(format!("wants a pod, {name} {why}"));
     };
     let namespace = &pod.name.namespace;
@@ -112,7 +112,7 @@ fn of_pods(
     })
 }
 
-fn of_block(block: &IpBlock, address: IpAddr) -> Outcome {
+fn of_block(block: &IpBlock, address: IpAddr) -> PeerMatch {
     if !block.cidr.contains(&address) {
         return Err(format!("wants {}, {address} is outside", block.cidr));
     }
@@ -123,7 +123,7 @@ fn of_block(block: &IpBlock, address: IpAddr) -> Outcome {
     }
 }
 
-fn of_nodes(cluster: &Cluster, nodes: &Selector, address: IpAddr) -> Outcome {
+fn of_nodes(cluster: &Cluster, nodes: &Selector, address: IpAddr) -> PeerMatch {
     let with_address = cluster.nodes.iter().filter(|(_, node)| node.addresses.contains(&address));
     let mut missed = None;
     for (name, node) in with_address {

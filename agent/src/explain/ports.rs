@@ -4,14 +4,19 @@ use std::collections::BTreeSet;
 
 use podgate_common::Protocol;
 
-use super::{EntryTrace, end::Party};
+use super::{EntryTrace, end::ResolvedEndpoint};
 use crate::{
     model::{Pod, PortRule, Ports},
     port_spec::{Port, PortSpec},
 };
 
 /// One for each port of the rule; a single one for the list when there are none.
-pub(super) fn entries(ports: &Ports, asked: &PortSpec, number: u16, to: &Party<'_>) -> Vec<EntryTrace> {
+pub(super) fn entries(
+    ports: &Ports,
+    asked: &PortSpec,
+    number: u16,
+    to: &ResolvedEndpoint<'_>,
+) -> Vec<EntryTrace> {
     let ports = match ports {
         Ports::Any => return vec![EntryTrace::of("ports", Ok("names none, so every port matches".into()))],
         Ports::Listed(ports) if ports.is_empty() => {
@@ -33,7 +38,12 @@ pub(super) fn entries(ports: &Ports, asked: &PortSpec, number: u16, to: &Party<'
 }
 
 /// `None` when a port of the rule matches, or when the rule names none.
-pub(super) fn miss(ports: &Ports, asked: &PortSpec, number: u16, to: &Party<'_>) -> Option<String> {
+pub(super) fn miss(
+    ports: &Ports,
+    asked: &PortSpec,
+    number: u16,
+    to: &ResolvedEndpoint<'_>,
+) -> Option<String> {
     let Ports::Listed(ports) = ports else { return None };
     let destination = to.policed();
     if ports.iter().any(|port| matches(port, asked, number, destination)) {
@@ -66,7 +76,7 @@ fn matches(port: &PortRule, asked: &PortSpec, number: u16, destination: Option<&
     }
 }
 
-fn words(port: &PortRule, to: &Party<'_>) -> String {
+fn words(port: &PortRule, to: &ResolvedEndpoint<'_>) -> String {
     let destination = to.policed();
     match port {
         PortRule::Protocol(protocol) => format!("any {protocol}"),

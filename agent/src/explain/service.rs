@@ -8,12 +8,13 @@ use std::{collections::BTreeSet, net::IpAddr};
 use podgate_common::Direction;
 
 use super::{
-    ClusterPolicyTrace, End, Explanation, PolicyTrace, Question, Reason, Side, Unanswerable, Verdict,
-    end::{Party, node_addresses},
+    ClusterPolicyTrace, DirectionResult, EndpointRef, Explanation, PolicyTrace, Question, Unanswerable,
+    Verdict, VerdictReason,
+    end::{ResolvedEndpoint, node_addresses},
     to_itself,
 };
 use crate::{
-    model::{Cluster, Front, Name, Proxy, Service, ServicePort},
+    model::{Cluster, Frontend, Name, Proxy, Service, ServicePort},
     port_spec::{Port, PortSpec},
 };
 
@@ -21,10 +22,10 @@ use crate::{
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// A port of a service, and how the client came to it.
-struct Entrance<'a> {
+struct MatchedServicePort<'a> {
     service: &'a Service,
     port: &'a ServicePort,
-    front: Front,
+    frontend: Frontend,
     /// The addresses and the number at which the client asks for it.
     addresses: Vec<IpAddr>,
     number: u16,
@@ -32,8 +33,8 @@ struct Entrance<'a> {
 
 /// `None` when no service answers at the destination.
 pub(super) fn explain(cluster: &Cluster, question: &Question) -> Result<Option<Explanation>, Unanswerable> {
-    let from = Party::resolve(cluster, &question.from)?;
-    if let End::Service(name) = &question.to {
+    let from = ResolvedEndpoint::resolve(cluster, &question.from)?;
+    if let EndpointRef::Service(name) = &question.to {
         let service = cluster.services.get(name).ok_or_else(|| Unanswerable::NoSuchService(name.clone()))?;
         let number = |port: u16| match question.port.port {
             Port::Number(number) => number,
@@ -43,11 +44,12 @@ pub(super) fn explain(cluster: &Cluster, question: &Question) -> Result<Option<E
             let ends = headless(cluster, service, question);
             return explain_ends(cluster, question, &from, ends, None).map(Some);
         }
-        let entrance = named(service, question)?;
-        let ends = ends(cluster, from.node(), &[&entrance]);
-        return explain_ends(cluster, question, &from, ends, Some(number(entrance.port.number))).map(Some);
+        let matched_port = named(service, question)?;
+        let ends = ends(cluster, from.node(), &[&matched_port]);
+        return explain_ends(cluster, question, &from, ends, Some(number(matched_port.port.number)))
+            .map(Some);
     }
-    let to = Party::resolve(cluster, &question.to)?;
+    let to = ResolvedEndpoint::resolve(cluster, &question.to)?;
     let entrances = at(cluster, from.node(), &to.addresses, &question.port);
     if !entrances.is_empty() {
         let ends = ends(cluster, from.node(), &entrances.iter().collect::<Vec<_>>());
@@ -63,7 +65,7 @@ pub(super) fn explain(cluster: &Cluster, question: &Question) -> Result<Option<E
 fn explain_ends(
     cluster: &Cluster,
     question: &Question,
-    from: &Party<'_>,
+    from: &ResolvedEndpoint<'_>,
     ends: BTreeSet<(IpAddr, u16)>,
     number: Option<u16>,
 ) -> Result<Explanation, Unanswerable> {
@@ -75,9 +77,9 @@ fn explain_ends(
 }
 
 /// The question of another end, and of this destination.
-fn towards(question: &Question, from: End, (address, number): (IpAddr, u16)) -> Question {
+fn towards(question: &Question, from: EndpointRef, (address, number): (IpAddr, u16)) -> Question {
     let port = PortSpec { protocol: question.port.protocol, port: Port::Number(number) };
-    Question { from, to: End::Address(address), port }
+    Question { from, to: EndpointRef::Address(address), port }
 }
 
 /// A port of a node that the client is not on: its own policies see the node's address, and the node leads it on, under
@@ -85,12 +87,12 @@ fn towards(question: &Question, from: End, (address, number): (IpAddr, u16)) -> 
 fn elsewhere(
     cluster: &Cluster,
     question: &Question,
-    from: &Party<'_>,
+    from: &ResolvedEndpoint<'_>,
     node: &Name,
     addresses: &[IpAddr],
 ) -> Result<Option<Explanation>, Unanswerable> {
     let entrances = at(cluster, Some(node), addresses, &question.port);
-    let entrances: Vec<&Entrance<'_>> = entrances.iter().collect();
+    let entrances: Vec<&MatchedServicePort<'_>> = entrances.iter().collect();
     if entrances.is_empty() {
         return Ok(None);
     }
@@ -99,15 +101,15 @@ fn elsewhere(
     let ends = ends(cluster, Some(node), &entrances);
     let mut reached = false;
     for end in ends.into_iter().filter(|(address, _)| has(address.is_ipv6())) {
-        let behind = End::Address(end.0);
-        let is_there = Party::resolve(cluster, &behind)?.node() == Some(node);
+        let behind = EndpointRef::Address(end.0);
+        let is_there = ResolvedEndpoint::resolve(cluster, &behind)?.node() == Some(node);
         let own = addresses.iter().find(|own| own.is_ipv6() == end.0.is_ipv6());
         let source = match own {
-            Some(own) if !is_there => End::Address(*own),
+            Some(own) if !is_there => EndpointRef::Address(*own),
             _ => question.from.clone(),
         };
         let mut backend = to_itself(cluster, &towards(question, source, end))?;
-        backend.egress = Side::without_policies(Reason::TranslatedElsewhere);
+        backend.egress = DirectionResult::without_policies(VerdictReason::TranslatedElsewhere);
         backend.verdict = backend.ingress.verdict;
         backends.push(backend);
         reached = true;
@@ -124,13 +126,14 @@ fn elsewhere(
 fn together_with(
     cluster: &Cluster,
     question: &Question,
-    from: &Party<'_>,
+    from: &ResolvedEndpoint<'_>,
     backends: Vec<Explanation>,
     number: Option<u16>,
 ) -> Explanation {
     let allowed = !backends.is_empty() && backends.iter().all(|backend| backend.verdict == Verdict::Allow);
-    let isolated =
-        from.policed().is_some_and(|pod| cluster.isolating(pod, Direction::Egress).next().is_some());
+    let isolated = from
+        .policed()
+        .is_some_and(|pod| cluster.enforced_policies_selecting(pod, Direction::Egress).next().is_some());
     let mut numbers: Vec<u16> = match (&question.port.port, number) {
         (_, Some(number)) | (&Port::Number(number), None) => vec![number],
         (Port::Name(_), None) => backends.iter().flat_map(|backend| &backend.numbers).copied().collect(),
@@ -143,7 +146,7 @@ fn together_with(
         to: question.to.clone(),
         port: question.port.clone(),
         numbers,
-        from_pod: from.behind_address(),
+        from_pod: from.backends_of_address(),
         to_pod: None,
         pairs: backends.iter().flat_map(|backend| &backend.pairs).copied().collect(),
         egress: together(backends.iter().map(|backend| &backend.egress)).unwrap_or_else(|| nowhere(isolated)),
@@ -154,7 +157,7 @@ fn together_with(
     }
 }
 
-fn named<'a>(service: &'a Service, question: &Question) -> Result<Entrance<'a>, Unanswerable> {
+fn named<'a>(service: &'a Service, question: &Question) -> Result<MatchedServicePort<'a>, Unanswerable> {
     let is_asked = |port: &&ServicePort| {
         port.protocol == question.port.protocol
             && match &question.port.port {
@@ -166,10 +169,10 @@ fn named<'a>(service: &'a Service, question: &Question) -> Result<Entrance<'a>, 
         to: question.to.clone(),
         port: question.port.clone(),
     })?;
-    Ok(Entrance {
+    Ok(MatchedServicePort {
         service,
         port,
-        front: Front::Cluster,
+        frontend: Frontend::Cluster,
         addresses: service.cluster_addresses.clone(),
         number: port.number,
     })
@@ -182,12 +185,12 @@ fn at<'a>(
     node: Option<&Name>,
     addresses: &[IpAddr],
     asked: &PortSpec,
-) -> Vec<Entrance<'a>> {
+) -> Vec<MatchedServicePort<'a>> {
     let Port::Number(number) = asked.port else { return Vec::new() };
     let own = node.map(|node| node_addresses(cluster, node)).unwrap_or_default();
-    let entrances = |front,
+    let entrances = |frontend,
                      is_there: &dyn Fn(&Service, &ServicePort, &IpAddr) -> bool|
-     -> Vec<Entrance<'a>> {
+     -> Vec<MatchedServicePort<'a>> {
         let services = cluster.services.values().filter(|service| service.proxy != Proxy::Headless);
         let ports = services.flat_map(|service| service.ports.iter().map(move |port| (&**service, port)));
         let ports = ports.filter(|(_, port)| port.protocol == asked.protocol);
@@ -195,17 +198,23 @@ fn at<'a>(
             let is_served =
                 |address: &&IpAddr| service.has_family(address.is_ipv6()) && is_there(service, port, address);
             let addresses: Vec<IpAddr> = addresses.iter().filter(is_served).copied().collect();
-            (!addresses.is_empty()).then_some(Entrance { service, port, front, addresses, number })
+            (!addresses.is_empty()).then_some(MatchedServicePort {
+                service,
+                port,
+                frontend,
+                addresses,
+                number,
+            })
         });
         found.collect()
     };
-    let found = entrances(Front::Cluster, &|service, port, address| {
+    let found = entrances(Frontend::Cluster, &|service, port, address| {
         service.cluster_addresses.contains(address) && port.number == number
     });
     if !found.is_empty() {
         return found;
     }
-    entrances(Front::External, &|service, port, address| {
+    entrances(Frontend::External, &|service, port, address| {
         service.external_addresses.contains(address) && port.number == number
             || own.contains(address) && port.node_port == Some(number)
     })
@@ -213,16 +222,20 @@ fn at<'a>(
 
 /// Where connections of clients of `node` end. Where the client's node is not known, it comes from outside, by an external
 /// address. What another proxy than kube-proxy does with the address is not known, so it is one of the ends.
-fn ends(cluster: &Cluster, node: Option<&Name>, entrances: &[&Entrance<'_>]) -> BTreeSet<(IpAddr, u16)> {
+fn ends(
+    cluster: &Cluster,
+    node: Option<&Name>,
+    entrances: &[&MatchedServicePort<'_>],
+) -> BTreeSet<(IpAddr, u16)> {
     let slices = cluster.slices_by_service();
     let zone = node.and_then(|node| cluster.nodes.get(node)?.labels.get(ZONE));
     let outside = Name::from("");
     let mut ends = BTreeSet::new();
-    for Entrance { service, port, front, addresses, number } in entrances {
-        let (front, node) = node.map_or((Front::External, &outside), |node| (*front, node));
+    for MatchedServicePort { service, port, frontend, addresses, number } in entrances {
+        let (frontend, node) = node.map_or((Frontend::External, &outside), |node| (*frontend, node));
         for v6 in [false, true].into_iter().filter(|v6| addresses.iter().any(|at| at.is_ipv6() == *v6)) {
             ends.extend(match service.proxy {
-                Proxy::KubeProxy => slices.preferred(service, port, front, v6, node, zone),
+                Proxy::KubeProxy => slices.preferred(service, port, frontend, v6, node, zone),
                 Proxy::Other | Proxy::Headless => slices.all(service, port, v6),
             });
         }
@@ -251,14 +264,23 @@ fn headless(cluster: &Cluster, service: &Service, question: &Question) -> BTreeS
 }
 
 /// What one end says of all backends; the first denial gives the reason.
-fn together<'a>(sides: impl Iterator<Item = &'a Side>) -> Option<Side> {
+fn together<'a>(sides: impl Iterator<Item = &'a DirectionResult>) -> Option<DirectionResult> {
     let mut all = sides.cloned().reduce(|mut all, side| {
-        let Side { isolated, verdict, reason, note, denied_peers, policies, cluster_policies, audit } = side;
+        let DirectionResult {
+            isolated,
+            verdict,
+            reason,
+            note,
+            denied_peers,
+            policies,
+            cluster_policies,
+            audit,
+        } = side;
         all.isolated |= isolated;
         if all.verdict == Verdict::Allow && verdict == Verdict::Deny {
             (all.verdict, all.reason) = (verdict, reason);
         }
-        let worse = |audit: &Side| audit.verdict == Verdict::Deny;
+        let worse = |audit: &DirectionResult| audit.verdict == Verdict::Deny;
         if all.audit.is_none() || audit.as_deref().is_some_and(worse) {
             all.audit = audit.or(all.audit.take());
         }
@@ -283,7 +305,7 @@ fn add(policies: &mut Vec<PolicyTrace>, policy: PolicyTrace) {
     known.matched = known.rules.iter().filter(|rule| rule.matched).map(|rule| rule.rule).collect();
 }
 
-/// The backends of a service may be judged by different ones.
+/// The backends of a service may be evaluated by different ones.
 fn add_cluster_policies(known: &mut Vec<ClusterPolicyTrace>, more: Vec<ClusterPolicyTrace>) {
     let is_same = |one: &ClusterPolicyTrace, other: &ClusterPolicyTrace| {
         one.kind == other.kind && one.name == other.name
@@ -308,8 +330,8 @@ fn add_cluster_policies(known: &mut Vec<ClusterPolicyTrace>, more: Vec<ClusterPo
     });
 }
 
-fn nowhere(isolated: bool) -> Side {
-    Side { isolated, ..Side::without_policies(Reason::NoBackend) }
+fn nowhere(isolated: bool) -> DirectionResult {
+    DirectionResult { isolated, ..DirectionResult::without_policies(VerdictReason::NoBackend) }
 }
 
 #[cfg(test)]

@@ -183,7 +183,7 @@ fn a_rule_that_does_not_match_says_why() {
         assert!(!trace.rules[0].matched && trace.matched.is_empty(), "{why_not}");
         assert_eq!(
             (answer.verdict, answer.ingress.reason),
-            (Verdict::Deny, Reason::NoRuleMatches),
+            (Verdict::Deny, VerdictReason::NoRuleMatches),
             "{why_not}"
         );
     }
@@ -330,7 +330,7 @@ fn every_isolating_policy_is_listed_with_the_rules_that_match() {
     let answer = ask(&cluster, "y/c", "x/b", "TCP/80").unwrap();
     assert_eq!(answer.verdict, Verdict::Deny, "the peer must be of the policy's namespace");
     let answer = ask(&cluster, "x/a", "x/b", "TCP/80").unwrap();
-    let listed = |side: &Side| -> Vec<(Name, Vec<usize>)> {
+    let listed = |side: &DirectionResult| -> Vec<(Name, Vec<usize>)> {
         side.policies.iter().map(|policy| (policy.name.clone(), policy.matched.clone())).collect()
     };
     assert_eq!(listed(&answer.ingress), [("allow".into(), vec![1, 2]), ("deny".into(), vec![])]);
@@ -343,25 +343,25 @@ fn every_isolating_policy_is_listed_with_the_rules_that_match() {
 fn what_always_passes_passes_under_deny_all() {
     let deny = || vec![policy("deny", Some(vec![]), Some(vec![]))];
     for (from, to, egress, ingress) in [
-        ("x/b", "x/b", Reason::Itself, Reason::Itself),
-        ("x/b", "10.0.0.2", Reason::Itself, Reason::Itself),
-        ("node/n1", "x/b", Reason::NotAPod, Reason::OwnNode),
-        ("x/w", "x/b", Reason::NotAPod, Reason::OwnNode),
-        ("node/n2", "x/b", Reason::NotAPod, Reason::NoRuleMatches),
-        ("192.168.0.1", "x/b", Reason::NotAPod, Reason::NoRuleMatches),
-        ("x/b", "node/n1", Reason::OwnNode, Reason::NotAPod),
-        ("x/b", "x/w", Reason::OwnNode, Reason::NotAPod),
-        ("x/b", "192.168.0.1", Reason::OwnNode, Reason::NotAPod),
-        ("x/b", "192.168.0.2", Reason::NoRuleMatches, Reason::NotAPod),
-        ("x/b", "node/n2", Reason::NoRuleMatches, Reason::NotAPod),
-        ("y/c", "x/b", Reason::NotIsolated, Reason::NoRuleMatches),
-        ("x/b", "y/c", Reason::NoRuleMatches, Reason::NotIsolated),
-        ("203.0.113.9", "192.168.0.1", Reason::NotAPod, Reason::NotAPod),
-        ("x/w", "y/c", Reason::NotAPod, Reason::NotIsolated),
+        ("x/b", "x/b", VerdictReason::Itself, VerdictReason::Itself),
+        ("x/b", "10.0.0.2", VerdictReason::Itself, VerdictReason::Itself),
+        ("node/n1", "x/b", VerdictReason::NotAPod, VerdictReason::OwnNode),
+        ("x/w", "x/b", VerdictReason::NotAPod, VerdictReason::OwnNode),
+        ("node/n2", "x/b", VerdictReason::NotAPod, VerdictReason::NoRuleMatches),
+        ("192.168.0.1", "x/b", VerdictReason::NotAPod, VerdictReason::NoRuleMatches),
+        ("x/b", "node/n1", VerdictReason::OwnNode, VerdictReason::NotAPod),
+        ("x/b", "x/w", VerdictReason::OwnNode, VerdictReason::NotAPod),
+        ("x/b", "192.168.0.1", VerdictReason::OwnNode, VerdictReason::NotAPod),
+        ("x/b", "192.168.0.2", VerdictReason::NoRuleMatches, VerdictReason::NotAPod),
+        ("x/b", "node/n2", VerdictReason::NoRuleMatches, VerdictReason::NotAPod),
+        ("y/c", "x/b", VerdictReason::NotIsolated, VerdictReason::NoRuleMatches),
+        ("x/b", "y/c", VerdictReason::NoRuleMatches, VerdictReason::NotIsolated),
+        ("203.0.113.9", "192.168.0.1", VerdictReason::NotAPod, VerdictReason::NotAPod),
+        ("x/w", "y/c", VerdictReason::NotAPod, VerdictReason::NotIsolated),
     ] {
         let answer = ask(&cluster(deny()), from, to, "TCP/80").unwrap();
         assert_eq!((answer.egress.reason, answer.ingress.reason), (egress, ingress), "{from} to {to}");
-        let denied = egress == Reason::NoRuleMatches || ingress == Reason::NoRuleMatches;
+        let denied = egress == VerdictReason::NoRuleMatches || ingress == VerdictReason::NoRuleMatches;
         assert_eq!(answer.verdict, Verdict::from_allowed(!denied), "{from} to {to}");
     }
 }
@@ -478,7 +478,7 @@ fn an_end_is_read_and_printed_in_its_canonical_form() {
         ("x/a..b", None),
         ("x/svc:a.b", None),
     ] {
-        let end = text.parse::<End>();
+        let end = text.parse::<EndpointRef>();
         assert_eq!(end.ok().map(|end| end.to_string()).as_deref(), printed, "{text}");
     }
 }
@@ -537,20 +537,20 @@ fn cluster_policies_are_listed_in_the_order_in_which_they_are_asked_with_the_rul
             vec![rule(Action::Accept, only(Protocol::Tcp)), rule(Action::Pass, only(Protocol::Udp))],
         ),
     ]);
-    let names = |side: &Side| -> String {
+    let names = |side: &DirectionResult| -> String {
         side.cluster_policies.iter().map(|policy| &*policy.name).collect::<Vec<_>>().join(" ")
     };
-    let decided = |side: &Side| -> Vec<Vec<usize>> {
+    let decided = |side: &DirectionResult| -> Vec<Vec<usize>> {
         side.cluster_policies.iter().map(|policy| policy.decided.clone()).collect()
     };
     // (from, to, port, reason of ingress, rules that decide)
     let table = [
-        ("x/a", "x/b", "TCP/80", Reason::ClusterPolicyAccepts, [vec![0], vec![], vec![]]),
-        ("x/a", "x/b", "UDP/80", Reason::NoRuleMatches, [vec![], vec![], vec![]]),
-        ("x/a", "x/b", "SCTP/80", Reason::ClusterPolicyDenies, [vec![], vec![0], vec![]]),
-        ("x/a", "y/c", "UDP/80", Reason::ClusterPolicyAccepts, [vec![], vec![], vec![0]]),
-        ("192.0.2.1", "y/c", "TCP/80", Reason::Undecided, [vec![], vec![], vec![]]),
-        ("node/n1", "x/b", "SCTP/80", Reason::OwnNode, [vec![], vec![], vec![]]),
+        ("x/a", "x/b", "TCP/80", VerdictReason::ClusterPolicyAccepts, [vec![0], vec![], vec![]]),
+        ("x/a", "x/b", "UDP/80", VerdictReason::NoRuleMatches, [vec![], vec![], vec![]]),
+        ("x/a", "x/b", "SCTP/80", VerdictReason::ClusterPolicyDenies, [vec![], vec![0], vec![]]),
+        ("x/a", "y/c", "UDP/80", VerdictReason::ClusterPolicyAccepts, [vec![], vec![], vec![0]]),
+        ("192.0.2.1", "y/c", "TCP/80", VerdictReason::Undecided, [vec![], vec![], vec![]]),
+        ("node/n1", "x/b", "SCTP/80", VerdictReason::OwnNode, [vec![], vec![], vec![]]),
     ];
     for (from, to, port, reason, rules) in table {
         let answer = ask(&cluster, from, to, port).unwrap();

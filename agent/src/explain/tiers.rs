@@ -2,14 +2,14 @@
 
 use podgate_common::Direction;
 
-use super::{Case, ClusterPolicyTrace, ClusterRuleTrace, Connection, Reason, RuleTrace, peers};
+use super::{Case, ClusterPolicyTrace, ClusterRuleTrace, Connection, RuleTrace, VerdictReason, peers};
 use crate::model::{Action, Pod, Tier};
 
 /// The answer of one tier.
-pub(super) struct Tried {
+pub(super) struct TierResult {
     pub(super) traces: Vec<ClusterPolicyTrace>,
     /// For each case; `None`: the tier leaves it to the next one.
-    pub(super) settled: Vec<Option<Reason>>,
+    pub(super) settled: Vec<Option<VerdictReason>>,
 }
 
 impl Connection<'_> {
@@ -21,18 +21,18 @@ impl Connection<'_> {
         direction: Direction,
         cases: &[Case],
         is_open: impl Fn(usize) -> bool,
-    ) -> Tried {
+    ) -> TierResult {
         let mut settled = vec![None; cases.len()];
         // A rule that passes ends the tier as well.
         let mut is_over: Vec<bool> = (0..cases.len()).map(|case| !is_open(case)).collect();
-        let policies = self.cluster.judging(pod, tier, direction).into_iter();
+        let policies = self.cluster.cluster_policies_for(pod, tier, direction).into_iter();
         let traces = policies.map(|policy| {
             let mut decided = Vec::new();
             let rules = policy.rules(direction).iter().enumerate().map(|(index, rule)| {
                 let mut trace = RuleTrace::of(index);
                 let reason = match rule.action {
-                    Action::Accept => Some(Reason::ClusterPolicyAccepts),
-                    Action::Deny => Some(Reason::ClusterPolicyDenies),
+                    Action::Accept => Some(VerdictReason::ClusterPolicyAccepts),
+                    Action::Deny => Some(VerdictReason::ClusterPolicyDenies),
                     Action::Pass => None,
                 };
                 for (at, case) in cases.iter().enumerate() {
@@ -60,6 +60,6 @@ impl Connection<'_> {
             }
         });
         let traces = traces.collect();
-        Tried { traces, settled }
+        TierResult { traces, settled }
     }
 }

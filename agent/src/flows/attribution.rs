@@ -5,10 +5,10 @@ use std::{net::IpAddr, sync::Arc};
 use jiff::Timestamp;
 use podgate_common::{Address, Direction, FlowEvent, Outcome, Protocol};
 
-use super::{Context, owners::Owners};
+use super::{Context, owners::AddressOwners};
 use crate::{
-    api::{Flow, FlowPolicy, FlowVerdict, protocol_name},
-    compiler::{Asked, Met, PolicyName},
+    api::{FlowPolicy, FlowRecord, FlowVerdict, protocol_name},
+    compiler::{ConnectionQuery, PolicyMatch, PolicyName},
     model::Pod,
 };
 
@@ -18,15 +18,15 @@ pub(super) fn attribute(
     time: Timestamp,
     node: &str,
     contexts: &[&Context],
-    owners: &mut Owners,
-) -> Option<Flow> {
+    owners: &mut AddressOwners,
+) -> Option<FlowRecord> {
     let direction = Direction::try_from(event.direction).ok()?;
     let outcome = Outcome::try_from(event.outcome).ok()?;
-    let judged = contexts.iter().map(|context| judge(event, direction, outcome, context));
-    let judged: Vec<Judged<'_>> = judged.collect();
+    let attributions = contexts.iter().map(|context| evaluate(event, direction, outcome, context));
+    let attributions: Vec<Attribution<'_>> = attributions.collect();
     // Mostly the first.
-    let place = judged.iter().position(|judged| judged.certain);
-    let Judged { context, pod, asked, certain } = judged.into_iter().nth(place.unwrap_or(0))?;
+    let place = attributions.iter().position(|attributions| attributions.certain);
+    let Attribution { context, pod, matches, certain } = attributions.into_iter().nth(place.unwrap_or(0))?;
 
     let has_ports = Protocol::try_from(u32::from(event.protocol)).is_ok();
     let port = |port| has_ports.then_some(port);
@@ -34,11 +34,11 @@ pub(super) fn attribute(
         Direction::Egress => (pod, None),
         Direction::Ingress => (None, pod),
     };
-    let cluster = context.judgement.cluster();
+    let cluster = context.policy_snapshot.cluster();
     let source = owners.end(cluster, known(event.source), port(event.source_port), own_source);
     let destination =
         owners.end(cluster, known(event.destination), port(event.destination_port), own_destination);
-    Some(Flow {
+    Some(FlowRecord {
         time: format!("{time:.3}"),
         node: node.to_owned(),
         direction,
@@ -47,24 +47,29 @@ pub(super) fn attribute(
         protocol: protocol_name(event.protocol),
         source,
         destination,
-        policies: behind(outcome, &asked),
+        policies: behind(outcome, &matches),
         certain,
         packets: u64::from(event.packets),
-        epoch: event.epoch,
+        revision: event.revision,
     })
 }
 
-struct Judged<'a> {
+struct Attribution<'a> {
     context: &'a Context,
     pod: Option<&'a Arc<Pod>>,
-    asked: Vec<Asked>,
+    matches: Vec<PolicyMatch>,
     certain: bool,
 }
 
 /// What the tables of a context say.
-fn judge<'a>(event: &FlowEvent, direction: Direction, outcome: Outcome, context: &'a Context) -> Judged<'a> {
+fn evaluate<'a>(
+    event: &FlowEvent,
+    direction: Direction,
+    outcome: Outcome,
+    context: &'a Context,
+) -> Attribution<'a> {
     let pod = context.pods.get(&event.ifindex);
-    let mut asked = Vec::new();
+    let mut matches = Vec::new();
     if let (Some(pod), true) = (pod, is_by_policy(outcome)) {
         let peer = IpAddr::from(match direction {
             Direction::Egress => event.destination,
@@ -74,11 +79,18 @@ fn judge<'a>(event: &FlowEvent, direction: Direction, outcome: Outcome, context:
         let port = event.destination_port;
         let is_service = direction == Direction::Egress
             && outcome != Outcome::DeniedBackend
-            && context.judgement.is_service(peer, protocol, port);
-        asked = context.judgement.asked(&Met { pod, direction, peer, protocol, port, is_service });
+            && context.policy_snapshot.is_service(peer, protocol, port);
+        matches = context.policy_snapshot.matches(&ConnectionQuery {
+            pod,
+            direction,
+            peer,
+            protocol,
+            port,
+            is_service,
+        });
     }
-    let certain = !is_by_policy(outcome) || pod.is_some() && agrees(outcome, &asked);
-    Judged { context, pod, asked, certain }
+    let certain = !is_by_policy(outcome) || pod.is_some() && agrees(outcome, &matches);
+    Attribution { context, pod, matches, certain }
 }
 
 /// Whether policies were asked.
@@ -86,7 +98,7 @@ const fn is_by_policy(outcome: Outcome) -> bool {
     matches!(
         outcome,
         Outcome::Allowed
-            | Outcome::Free
+            | Outcome::NotIsolated
             | Outcome::Deferred
             | Outcome::WouldDeny
             | Outcome::Denied
@@ -95,41 +107,41 @@ const fn is_by_policy(outcome: Outcome) -> bool {
 }
 
 /// Whether policies that were asked account for an outcome.
-fn agrees(outcome: Outcome, asked: &[Asked]) -> bool {
-    let enforced = || asked.iter().filter(|asked| !asked.audit);
-    let has_matched = enforced().any(|asked| !asked.matched.is_empty());
-    let isolates = enforced().any(|asked| matches!(asked.policy, PolicyName::Namespaced(_)));
+fn agrees(outcome: Outcome, matches: &[PolicyMatch]) -> bool {
+    let enforced = || matches.iter().filter(|matches| !matches.audit);
+    let has_matched = enforced().any(|matches| !matches.matched.is_empty());
+    let isolates = enforced().any(|matches| matches!(matches.policy, PolicyName::Namespaced(_)));
     match outcome {
         Outcome::Denied | Outcome::DeniedBackend => {
             isolates && !enforced().any(is_open) || has_matched && !isolates
         }
         Outcome::Allowed | Outcome::Deferred => has_matched || !isolates,
-        Outcome::Free => !isolates,
-        Outcome::WouldDeny => asked.iter().any(|asked| asked.audit),
+        Outcome::NotIsolated => !isolates,
+        Outcome::WouldDeny => matches.iter().any(|matches| matches.audit),
         _ => true,
     }
 }
 
 /// A NetworkPolicy with a rule that matches.
-fn is_open(asked: &Asked) -> bool {
-    matches!(asked.policy, PolicyName::Namespaced(_)) && !asked.matched.is_empty()
+fn is_open(matches: &PolicyMatch) -> bool {
+    matches!(matches.policy, PolicyName::Namespaced(_)) && !matches.matched.is_empty()
 }
 
 /// The policies to name.
-fn behind(outcome: Outcome, asked: &[Asked]) -> Vec<FlowPolicy> {
-    let is_cluster = |asked: &Asked| matches!(asked.policy, PolicyName::Cluster(_));
-    let is_named = |asked: &&Asked| match outcome {
-        Outcome::WouldDeny => asked.audit && (is_cluster(asked) || asked.matched.is_empty()),
+fn behind(outcome: Outcome, matches: &[PolicyMatch]) -> Vec<FlowPolicy> {
+    let is_cluster = |matches: &PolicyMatch| matches!(matches.policy, PolicyName::Cluster(_));
+    let is_named = |matches: &&PolicyMatch| match outcome {
+        Outcome::WouldDeny => matches.audit && (is_cluster(matches) || matches.matched.is_empty()),
         Outcome::Denied | Outcome::DeniedBackend => {
-            !asked.audit && (is_cluster(asked) || asked.matched.is_empty())
+            !matches.audit && (is_cluster(matches) || matches.matched.is_empty())
         }
-        _ => !asked.audit && !asked.matched.is_empty(),
+        _ => !matches.audit && !matches.matched.is_empty(),
     };
-    let named = asked.iter().filter(is_named);
+    let named = matches.iter().filter(is_named);
     named
-        .map(|asked| FlowPolicy {
-            policy: asked.policy.to_string(),
-            rules: asked.matched.iter().copied().collect(),
+        .map(|matches| FlowPolicy {
+            policy: matches.policy.to_string(),
+            rules: matches.matched.iter().copied().collect(),
         })
         .collect()
 }

@@ -20,7 +20,7 @@ use std::{
 
 use podgate_common::Outcome;
 
-use crate::api::{Flow, FlowEnd};
+use crate::api::{FlowEnd, FlowRecord};
 
 /// Between two lines of one kind.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ const WAITING: usize = 1_024;
 
 /// Where the log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum LogTarget {
     /// `-`
     Stdout,
     File(PathBuf),
@@ -39,7 +39,7 @@ pub enum Target {
 
 /// What is one kind of denial.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Kind {
+struct DenialKey {
     source: String,
     destination: String,
     protocol: String,
@@ -48,24 +48,24 @@ struct Kind {
 }
 
 #[derive(Debug)]
-struct Seen {
-    /// The last of them; its packets are those that no line has told of.
-    flow: Flow,
+struct LoggedDenial {
+    /// The last of them; its packets are those that no line has reported.
+    flow: FlowRecord,
     packets: u64,
-    told: Instant,
+    reported: Instant,
 }
 
 #[derive(Debug)]
 pub struct DenyLog {
-    output: Output,
-    kinds: HashMap<Kind, Seen>,
+    output: LogOutput,
+    kinds: HashMap<DenialKey, LoggedDenial>,
     /// When the kinds were looked through last.
     looked: Option<Instant>,
     unwritten: u64,
 }
 
 #[derive(Debug)]
-enum Output {
+enum LogOutput {
     /// Standard output, mostly a pipe, has a thread of its own.
     Pipe(Pipe),
     File {
@@ -90,21 +90,21 @@ impl DenyLog {
     /// # Errors
     ///
     /// When the file cannot be opened.
-    pub fn open(target: &Target, limit: u64) -> io::Result<Self> {
+    pub fn open(target: &LogTarget, limit: u64) -> io::Result<Self> {
         let output = match target {
-            Target::Stdout => Output::Pipe(Pipe::to(io::stdout())?),
-            Target::File(path) => {
+            LogTarget::Stdout => LogOutput::Pipe(Pipe::to(io::stdout())?),
+            LogTarget::File(path) => {
                 let file = append(path)?;
                 let size = file.metadata()?.len();
-                Output::File { path: path.clone(), file, size, limit }
+                LogOutput::File { path: path.clone(), file, size, limit }
             }
         };
         Ok(Self { output, kinds: HashMap::new(), looked: None, unwritten: 0 })
     }
 
     /// Notes a denial: the first of its kind is written at once.
-    pub(super) fn add(&mut self, flow: &Flow, now: Instant) {
-        let mut kind = Kind::of(flow);
+    pub(super) fn add(&mut self, flow: &FlowRecord, now: Instant) {
+        let mut kind = DenialKey::of(flow);
         if !self.kinds.contains_key(&kind) && self.kinds.len() >= KINDS / 2 {
             // Ports of a scan are one kind, and so are its many sources when there are more.
             kind.port = None;
@@ -120,7 +120,7 @@ impl DenyLog {
         }
         self.write(flow);
         if self.kinds.len() < KINDS + KINDS / 4 {
-            self.kinds.insert(kind, Seen { flow: flow.clone(), packets: 0, told: now });
+            self.kinds.insert(kind, LoggedDenial { flow: flow.clone(), packets: 0, reported: now });
         }
     }
 
@@ -131,10 +131,10 @@ impl DenyLog {
             return;
         }
         self.looked = Some(now);
-        let due: Vec<Kind> = self
+        let due: Vec<DenialKey> = self
             .kinds
             .iter()
-            .filter(|(_, seen)| !is_early(seen.told, INTERVAL))
+            .filter(|(_, seen)| !is_early(seen.reported, INTERVAL))
             .map(|(kind, _)| kind.clone())
             .collect();
         for kind in due {
@@ -142,7 +142,7 @@ impl DenyLog {
             if seen.packets > 0 {
                 seen.flow.packets = std::mem::take(&mut seen.packets);
                 self.write(&seen.flow);
-                seen.told = now;
+                seen.reported = now;
                 self.kinds.insert(kind, seen);
             }
         }
@@ -152,12 +152,12 @@ impl DenyLog {
     pub(super) fn unwritten(&self) -> u64 {
         self.unwritten
             + match &self.output {
-                Output::Pipe(pipe) => pipe.failed.load(Ordering::Relaxed),
-                Output::File { .. } => 0,
+                LogOutput::Pipe(pipe) => pipe.failed.load(Ordering::Relaxed),
+                LogOutput::File { .. } => 0,
             }
     }
 
-    fn write(&mut self, flow: &Flow) {
+    fn write(&mut self, flow: &FlowRecord) {
         let mut line = serde_json::to_vec(flow).expect("a flow has string keys and no failing parts");
         line.push(b'\n');
         if let Err(error) = self.output.write(&line) {
@@ -172,8 +172,8 @@ impl DenyLog {
     }
 }
 
-impl Kind {
-    fn of(flow: &Flow) -> Self {
+impl DenialKey {
+    fn of(flow: &FlowRecord) -> Self {
         let name = |end: &FlowEnd| match (&end.pod, end.address) {
             (Some(pod), _) => pod.clone(),
             (None, Some(address)) => address.to_string(),
@@ -206,7 +206,7 @@ impl Pipe {
     }
 }
 
-impl Output {
+impl LogOutput {
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
         match self {
             Self::Pipe(pipe) => {
@@ -233,7 +233,7 @@ fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for LogTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stdout => f.write_str("-"),
@@ -242,7 +242,7 @@ impl fmt::Display for Target {
     }
 }
 
-impl FromStr for Target {
+impl FromStr for LogTarget {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -263,12 +263,12 @@ mod tests {
     #[test]
     fn a_pipe_that_nobody_reads_makes_nobody_wait() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let output = Output::Pipe(Pipe::to(writer).unwrap());
+        let output = LogOutput::Pipe(Pipe::to(writer).unwrap());
         let mut log = DenyLog { output, kinds: HashMap::new(), looked: None, unwritten: 0 };
         // More than a pipe of 64 KiB and the queue take.
         let lines = 2 * WAITING as u64;
         for _ in 0..lines {
-            log.write(&Flow::example());
+            log.write(&FlowRecord::example());
         }
         let lost = log.unwritten();
         assert!(lost > 0 && lost < lines, "{lost}");

@@ -1,7 +1,7 @@
 //! Whose an address is.
 //!
 //! An index over the cluster, made when it is needed: nobody pays for it while nothing is told. After a change it is made
-//! anew, at most so often that it costs a fiftieth of a CPU; what has moved in between is shown without a name.
+//! again, at most so often that it costs a fiftieth of a CPU; what has moved in between is shown without a name.
 
 use std::{
     net::IpAddr,
@@ -18,9 +18,9 @@ use crate::{
 const PAUSE: u32 = 50;
 
 #[derive(Debug, Default)]
-pub(super) struct Owners {
+pub(super) struct AddressOwners {
     /// Sorted by address.
-    index: Vec<(IpAddr, Owner)>,
+    index: Vec<(IpAddr, AddressOwner)>,
     /// What it was made of.
     of: Option<Cluster>,
     made: Option<Instant>,
@@ -28,13 +28,13 @@ pub(super) struct Owners {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Owner {
+enum AddressOwner {
     Pod(ObjectName),
     Service(ObjectName),
     Node(Name),
 }
 
-impl Owners {
+impl AddressOwners {
     /// Names the end with this address; `local`: the pod whose veth it is, whatever the address says.
     pub(super) fn end(
         &mut self,
@@ -45,25 +45,25 @@ impl Owners {
     ) -> FlowEnd {
         let mut end = FlowEnd { address, port, ..FlowEnd::default() };
         let found = match (local, address) {
-            (Some(pod), _) => Some(Owner::Pod(pod.name.clone())),
+            (Some(pod), _) => Some(AddressOwner::Pod(pod.name.clone())),
             (None, Some(address)) => self.find(cluster, address, port),
             (None, None) => None,
         };
         match found {
-            Some(Owner::Pod(name)) => {
+            Some(AddressOwner::Pod(name)) => {
                 let pod = local.or_else(|| cluster.pods.get(&name));
                 let labels = pod.into_iter().flat_map(|pod| pod.labels.iter());
                 end.labels = labels.map(|(key, value)| (key.to_string(), value.to_string())).collect();
                 end.pod = Some(name.to_string());
             }
-            Some(Owner::Service(name)) => end.service = Some(name.to_string()),
-            Some(Owner::Node(name)) => end.node = Some(name.to_string()),
+            Some(AddressOwner::Service(name)) => end.service = Some(name.to_string()),
+            Some(AddressOwner::Node(name)) => end.node = Some(name.to_string()),
             None => {}
         }
         end
     }
 
-    fn find(&mut self, cluster: &Cluster, address: IpAddr, port: Option<u16>) -> Option<Owner> {
+    fn find(&mut self, cluster: &Cluster, address: IpAddr, port: Option<u16>) -> Option<AddressOwner> {
         let is_old = self.of.as_ref().is_none_or(|of| {
             !of.pods.ptr_eq(&cluster.pods)
                 || !of.services.ptr_eq(&cluster.services)
@@ -82,16 +82,16 @@ impl Owners {
         let began = Instant::now();
         self.index.clear();
         for pod in cluster.pods.values().filter(|pod| !pod.host_network) {
-            let owner = Owner::Pod(pod.name.clone());
+            let owner = AddressOwner::Pod(pod.name.clone());
             self.index.extend(pod.addresses.iter().map(|address| (*address, owner.clone())));
         }
         for service in cluster.services.values() {
-            let owner = Owner::Service(service.name.clone());
+            let owner = AddressOwner::Service(service.name.clone());
             let addresses = service.cluster_addresses.iter().chain(&service.external_addresses);
             self.index.extend(addresses.map(|address| (*address, owner.clone())));
         }
         for (name, node) in &cluster.nodes {
-            let owner = Owner::Node(name.clone());
+            let owner = AddressOwner::Node(name.clone());
             self.index.extend(node.addresses.iter().map(|address| (*address, owner.clone())));
         }
         self.index.sort_unstable();
@@ -101,8 +101,8 @@ impl Owners {
     }
 }
 
-impl Owner {
-    /// Whether it is so, by the cluster that judged the packet.
+impl AddressOwner {
+    /// Whether it is so, by the cluster that evaluated the packet.
     fn has(&self, cluster: &Cluster, address: IpAddr, port: Option<u16>) -> bool {
         match self {
             Self::Pod(name) => cluster.pods.get(name).is_some_and(|pod| pod.addresses.contains(&address)),

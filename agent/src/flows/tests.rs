@@ -6,40 +6,44 @@ use podgate_common::{Address, Direction, Outcome, PolicyId};
 
 use super::*;
 use crate::{
-    compiler::{Incremental, IncrementalInput, Site},
+    compiler::{CompileInput, Incremental, Site},
     explain::tests::{cluster, policy},
     model::{Cluster, NetworkPolicy, ObjectName, Peers, PortRule, Ports, Rule},
 };
 
-const EPOCH: u32 = 7;
+const REVISION: u32 = 7;
 const OWN: u32 = 11;
 
-/// What judges pod `x/a`, behind veth 11, by these policies.
-fn context(epoch: u32, policies: Vec<NetworkPolicy>) -> Context {
-    judging(epoch, &cluster(policies))
+/// What evaluates pod `x/a`, behind veth 11, by these policies.
+fn context(revision: u32, policies: Vec<NetworkPolicy>) -> Context {
+    judging(revision, &cluster(policies))
 }
 
-fn judging(epoch: u32, cluster: &Cluster) -> Context {
+fn judging(revision: u32, cluster: &Cluster) -> Context {
     let subjects: BTreeMap<ObjectName, Arc<Pod>> =
         cluster.pods.iter().map(|(name, pod)| (name.clone(), pod.clone())).collect();
     let mut compiler = Incremental::default();
     let node: Name = "n1".into();
     let own_addresses = BTreeSet::new();
     let site = Some(Site { node: &node, own_addresses: &own_addresses });
-    let step = IncrementalInput { cluster, site, subjects: &subjects, retained: &[] };
+    let step = CompileInput { cluster, site, subjects: &subjects, retained: &[] };
     compiler.compile(&step).unwrap();
     let own = subjects[&ObjectName::new("x", "a")].clone();
-    Context { epoch, judgement: compiler.judgement(), pods: Arc::new(BTreeMap::from([(OWN, own)])) }
+    Context {
+        revision,
+        policy_snapshot: compiler.policy_snapshot(),
+        pods: Arc::new(BTreeMap::from([(OWN, own)])),
+    }
 }
 
 fn observer(contexts: impl IntoIterator<Item = Context>) -> Observer {
     let mut observer = Observer::new("n1".into(), None);
-    contexts.into_iter().for_each(|context| observer.judged_by(context));
+    contexts.into_iter().for_each(|context| observer.evaluated_by(context));
     observer
 }
 
 fn address(of: &Context, pod: &str) -> IpAddr {
-    of.judgement.cluster().pods[&ObjectName::new("x", pod)].addresses[0]
+    of.policy_snapshot.cluster().pods[&ObjectName::new("x", pod)].addresses[0]
 }
 
 /// TCP from `source` to port 80 of `destination`, as pod `x/a` saw it.
@@ -49,7 +53,7 @@ fn event(direction: Direction, outcome: Outcome, source: IpAddr, destination: Ip
         packets: 1,
         ifindex: OWN,
         policy: PolicyId(1),
-        epoch: EPOCH,
+        revision: REVISION,
         source: source.into(),
         destination: destination.into(),
         source_port: 40_000,
@@ -73,7 +77,7 @@ fn allows_80() -> Vec<Rule> {
     vec![port(81), port(80)]
 }
 
-fn seen(observer: &mut Observer, event: FlowEvent) -> Option<Arc<Flow>> {
+fn seen(observer: &mut Observer, event: FlowEvent) -> Option<Arc<FlowRecord>> {
     let flows = |observer: &Observer| {
         let ObserverCounts { allowed, denied, would_deny, .. } = observer.counts();
         allowed + denied + would_deny
@@ -83,7 +87,7 @@ fn seen(observer: &mut Observer, event: FlowEvent) -> Option<Arc<Flow>> {
     observer.history.back().filter(|_| flows(observer) > before).cloned()
 }
 
-fn summary(flow: &Flow) -> String {
+fn summary(flow: &FlowRecord) -> String {
     let name = |end: &crate::api::FlowEnd| {
         end.pod.clone().or(end.address.map(|at| at.to_string())).unwrap_or_else(|| "-".into())
     };
@@ -101,12 +105,12 @@ fn summary(flow: &Flow) -> String {
 
 #[test]
 fn a_flow_names_both_pods_and_who_decided() {
-    let isolated = context(EPOCH, vec![policy("deny", Some(vec![]), None)]);
+    let isolated = context(REVISION, vec![policy("deny", Some(vec![]), None)]);
     let opened = context(
-        EPOCH,
+        REVISION,
         vec![policy("deny", Some(vec![]), None), policy("web", Some(allows_80()), Some(vec![]))],
     );
-    let free = context(EPOCH, vec![]);
+    let free = context(REVISION, vec![]);
     let (a, b) = (address(&free, "a"), address(&free, "b"));
     let stranger = "192.0.2.9".parse().unwrap();
     let (into, out) = (Direction::Ingress, Direction::Egress);
@@ -115,10 +119,10 @@ fn a_flow_names_both_pods_and_who_decided() {
         (&opened, into, Outcome::Allowed, [b, a], "allowed allowed x/b -> x/a [x/web[1]]"),
         (&opened, out, Outcome::Denied, [a, b], "denied denied x/a -> x/b [x/web[]]"),
         (&opened, into, Outcome::Allowed, [stranger, a], "allowed allowed 192.0.2.9 -> x/a [x/web[1]]"),
-        (&free, into, Outcome::Free, [b, a], "allowed free x/b -> x/a []"),
+        (&free, into, Outcome::NotIsolated, [b, a], "allowed not-isolated x/b -> x/a []"),
         // The veth tells who sent it, not the address.
         (&free, out, Outcome::Spoofed, [stranger, b], "denied spoofed x/a -> x/b []"),
-        (&free, into, Outcome::Held, [b, a], "denied held x/b -> x/a []"),
+        (&free, into, Outcome::Pending, [b, a], "denied pending x/b -> x/a []"),
         (&isolated, into, Outcome::Fragment, [b, a], "denied fragment x/b -> x/a []"),
     ] {
         let mut observer = observer([context.clone()]);
@@ -131,7 +135,7 @@ fn a_flow_names_both_pods_and_who_decided() {
 #[test]
 fn what_would_be_denied_names_the_policies_in_audit_mode() {
     let audited = NetworkPolicy { audit: true, ..policy("strict", Some(vec![]), None) };
-    let context = context(EPOCH, vec![audited, policy("web", Some(allows_80()), None)]);
+    let context = context(REVISION, vec![audited, policy("web", Some(allows_80()), None)]);
     let (a, b) = (address(&context, "a"), address(&context, "b"));
     let mut observer = observer([context]);
     let flow = seen(&mut observer, event(Direction::Ingress, Outcome::WouldDeny, b, a)).unwrap();
@@ -142,26 +146,26 @@ fn what_would_be_denied_names_the_policies_in_audit_mode() {
 
 #[test]
 fn a_packet_is_explained_by_what_judged_it() {
-    let before = context(EPOCH, vec![policy("old", Some(allows_80()), None)]);
-    let after = context(EPOCH + 1, vec![policy("new", Some(vec![]), None)]);
+    let before = context(REVISION, vec![policy("old", Some(allows_80()), None)]);
+    let after = context(REVISION + 1, vec![policy("new", Some(vec![]), None)]);
     let (a, b) = (address(&before, "a"), address(&before, "b"));
     let mut observer = observer([before, after]);
-    let mut ask = |epoch, outcome| {
-        let event = FlowEvent { epoch, ..event(Direction::Ingress, outcome, b, a) };
+    let mut ask = |revision, outcome| {
+        let event = FlowEvent { revision, ..event(Direction::Ingress, outcome, b, a) };
         summary(&seen(&mut observer, event).unwrap())
     };
-    assert_eq!(ask(EPOCH, Outcome::Allowed), "allowed allowed x/b -> x/a [x/old[1]]");
-    assert_eq!(ask(EPOCH + 1, Outcome::Denied), "denied denied x/b -> x/a [x/new[]]");
-    // The pod was switched a moment before the epoch was raised.
-    assert_eq!(ask(EPOCH, Outcome::Denied), "denied denied x/b -> x/a [x/new[]]");
-    assert_eq!(ask(EPOCH + 1, Outcome::Allowed), "allowed allowed x/b -> x/a [x/old[1]]");
+    assert_eq!(ask(REVISION, Outcome::Allowed), "allowed allowed x/b -> x/a [x/old[1]]");
+    assert_eq!(ask(REVISION + 1, Outcome::Denied), "denied denied x/b -> x/a [x/new[]]");
+    // The pod was switched a moment before the revision was raised.
+    assert_eq!(ask(REVISION, Outcome::Denied), "denied denied x/b -> x/a [x/new[]]");
+    assert_eq!(ask(REVISION + 1, Outcome::Allowed), "allowed allowed x/b -> x/a [x/old[1]]");
     // Nothing that is known accounts for it, and it says so.
-    assert_eq!(ask(EPOCH, Outcome::Free), "allowed free x/b -> x/a [x/old[1]] ?");
+    assert_eq!(ask(REVISION, Outcome::NotIsolated), "allowed not-isolated x/b -> x/a [x/old[1]] ?");
 }
 
 #[test]
 fn what_the_programs_never_write_is_no_flow() {
-    let context = context(EPOCH, vec![]);
+    let context = context(REVISION, vec![]);
     let (a, b) = (address(&context, "a"), address(&context, "b"));
     let mut observer = observer([context]);
     let good = event(Direction::Ingress, Outcome::Denied, b, a);
@@ -180,12 +184,12 @@ fn what_the_programs_never_write_is_no_flow() {
 
 #[test]
 fn the_past_is_short_and_who_is_slow_is_told_so() {
-    let context = context(EPOCH, vec![]);
+    let context = context(REVISION, vec![]);
     let (a, b) = (address(&context, "a"), address(&context, "b"));
     let mut observer = observer([context]);
     let (past, mut live) = observer.follow(&FlowFilter::default(), None, None);
     assert_eq!(past.len(), 0);
-    let event = event(Direction::Ingress, Outcome::Free, b, a);
+    let event = event(Direction::Ingress, Outcome::NotIsolated, b, a);
     observer.observe(&vec![event; PER_SECOND as usize + 100]);
     assert_eq!(observer.history.len(), PER_SECOND as usize);
     let counts = observer.counts();
@@ -202,7 +206,7 @@ fn the_past_is_short_and_who_is_slow_is_told_so() {
     let denied = FlowFilter { denied: true, ..FlowFilter::default() };
     assert_eq!(observer.follow(&denied, None, None).0.len(), 0);
     observer.second.1 = 0;
-    let now = Clock::now().monotonic;
+    let now = FlowClock::now().monotonic;
     seen(&mut observer, FlowEvent { time: now, outcome: Outcome::Denied as u8, ..event });
     // All others are as old as the machine.
     assert_eq!(observer.follow(&FlowFilter::default(), Some(Duration::from_secs(60)), None).0.len(), 1);
@@ -223,8 +227,8 @@ fn the_past_is_short_and_who_is_slow_is_told_so() {
 fn a_scan_fills_neither_memory_nor_disk() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("denied.log");
-    let mut log = DenyLog::open(&Target::File(path.clone()), 100_000).unwrap();
-    let context = context(EPOCH, vec![policy("deny", Some(vec![]), None)]);
+    let mut log = DenyLog::open(&LogTarget::File(path.clone()), 100_000).unwrap();
+    let context = context(REVISION, vec![policy("deny", Some(vec![]), None)]);
     let a = address(&context, "a");
     let mut observer = observer([context]);
     let start = Instant::now();
@@ -245,7 +249,7 @@ fn a_scan_fills_neither_memory_nor_disk() {
     assert!(size(&path) <= 100_000 && size(&rotated) <= 100_000 && size(&rotated) > 0);
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 2);
     // What the first lines did not tell, the summaries do.
-    let mut log_to_end = DenyLog::open(&Target::File(directory.path().join("all.log")), 1 << 30).unwrap();
+    let mut log_to_end = DenyLog::open(&LogTarget::File(directory.path().join("all.log")), 1 << 30).unwrap();
     let last = observer.history.back().unwrap().clone();
     for _ in 0..1_000 {
         log_to_end.add(&last, start);
@@ -254,19 +258,19 @@ fn a_scan_fills_neither_memory_nor_disk() {
     log_to_end.summarise(start + Duration::from_secs(61));
     log_to_end.summarise(start + Duration::from_secs(200));
     let lines = fs::read_to_string(directory.path().join("all.log")).unwrap();
-    let told: Vec<Flow> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(told.iter().map(|flow| flow.packets).collect::<Vec<_>>(), [3, 2_997]);
+    let reported: Vec<FlowRecord> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(reported.iter().map(|flow| flow.packets).collect::<Vec<_>>(), [3, 2_997]);
     assert!(packets > 0 && log.unwritten() == 0);
 }
 
 #[test]
 fn a_log_that_cannot_be_written_stops_nobody() {
-    let mut log = DenyLog::open(&Target::File("/dev/full".into()), 1 << 20).unwrap();
-    let context = context(EPOCH, vec![policy("deny", Some(vec![]), None)]);
+    let mut log = DenyLog::open(&LogTarget::File("/dev/full".into()), 1 << 20).unwrap();
+    let context = context(REVISION, vec![policy("deny", Some(vec![]), None)]);
     let (a, b) = (address(&context, "a"), address(&context, "b"));
     let flow = seen(&mut observer([context]), event(Direction::Ingress, Outcome::Denied, b, a)).unwrap();
     log.add(&flow, Instant::now());
     assert_eq!(log.unwritten(), 1);
     let directory = tempfile::tempdir().unwrap();
-    assert!(DenyLog::open(&Target::File(directory.path().into()), 1).is_err());
+    assert!(DenyLog::open(&LogTarget::File(directory.path().into()), 1).is_err());
 }

@@ -70,13 +70,21 @@ pub struct Node {
 
 impl Cluster {
     /// The policies that isolate a pod in a direction, in the order of their names.
-    pub fn isolating(&self, pod: &Pod, direction: Direction) -> impl Iterator<Item = &NetworkPolicy> {
+    pub fn enforced_policies_selecting(
+        &self,
+        pod: &Pod,
+        direction: Direction,
+    ) -> impl Iterator<Item = &NetworkPolicy> {
         let whole_namespace = self.is_in_audit(&pod.name.namespace);
-        self.selecting(pod, direction).filter(move |policy| !whole_namespace && !policy.audit)
+        self.policies_selecting(pod, direction).filter(move |policy| !whole_namespace && !policy.audit)
     }
 
     /// Those, and the ones in audit mode that would isolate it.
-    pub fn selecting(&self, pod: &Pod, direction: Direction) -> impl Iterator<Item = &NetworkPolicy> {
+    pub fn policies_selecting(
+        &self,
+        pod: &Pod,
+        direction: Direction,
+    ) -> impl Iterator<Item = &NetworkPolicy> {
         let first = ObjectName::new(pod.name.namespace.clone(), "");
         self.policies
             .range(first..)
@@ -101,7 +109,8 @@ impl Cluster {
     /// The same cluster as if the policies in audit mode that select a pod were enforced; `None` if there are none.
     pub fn with_audit_enforced(&self, pod: &Pod) -> Option<Self> {
         let audited = |policy: &&NetworkPolicy| policy.audit || self.is_in_audit(&policy.name.namespace);
-        let mut policies = Direction::ALL.into_iter().flat_map(|direction| self.selecting(pod, direction));
+        let mut policies =
+            Direction::ALL.into_iter().flat_map(|direction| self.policies_selecting(pod, direction));
         let labels = self.namespace_labels(&pod.name.namespace);
         let selects = |policy: &&Arc<ClusterNetworkPolicy>| policy.audit && policy.selects(pod, &labels);
         if !policies.any(|policy| audited(&policy)) && !self.cluster_policies.values().any(|it| selects(&it))
@@ -126,7 +135,12 @@ impl Cluster {
     }
 
     /// Those of them that have rules for a pod in a direction, but for those in audit mode.
-    pub fn judging(&self, pod: &Pod, tier: Tier, direction: Direction) -> Vec<&ClusterNetworkPolicy> {
+    pub fn cluster_policies_for(
+        &self,
+        pod: &Pod,
+        tier: Tier,
+        direction: Direction,
+    ) -> Vec<&ClusterNetworkPolicy> {
         // The labels of the namespace are not looked for when there is nobody to ask.
         if self.cluster_policies.is_empty() {
             return Vec::new();
@@ -140,10 +154,12 @@ impl Cluster {
     }
 
     /// Whether any policy has a say in a pod's connections: one isolates it, or a ClusterNetworkPolicy has rules for it.
-    pub fn is_judged(&self, pod: &Pod) -> bool {
+    pub fn has_policies(&self, pod: &Pod) -> bool {
         Direction::ALL.into_iter().any(|direction| {
-            self.isolating(pod, direction).next().is_some()
-                || Tier::ALL.into_iter().any(|tier| !self.judging(pod, tier, direction).is_empty())
+            self.enforced_policies_selecting(pod, direction).next().is_some()
+                || Tier::ALL
+                    .into_iter()
+                    .any(|tier| !self.cluster_policies_for(pod, tier, direction).is_empty())
         })
     }
 

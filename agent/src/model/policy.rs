@@ -15,7 +15,7 @@ pub struct NetworkPolicy {
     pub subject: Selector,
     pub ingress: Option<Vec<Rule>>,
     pub egress: Option<Vec<Rule>>,
-    /// It is told what it would deny, and denies nothing. Its namespace may say so, too: see [`super::Cluster::isolating`].
+    /// It is told what it would deny, and denies nothing. Its namespace may say so, too: see [`super::Cluster::enforced_policies_selecting`].
     pub audit: bool,
 }
 

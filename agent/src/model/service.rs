@@ -94,7 +94,7 @@ pub struct Hints {
 
 /// Which kind of address or port a client sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Front {
+pub enum Frontend {
     /// A cluster address.
     Cluster,
     /// An external address, a load balancer's address, or a node port.

@@ -9,16 +9,16 @@ use std::{
 use imbl::{OrdMap, ordmap::DiffItem};
 use podgate_common::{ClassId, IdentityId, PolicyId, ServiceId};
 
-use crate::compiler::{Backend, PortRange, RuleSet, Signature, Tables};
+use crate::compiler::{Backend, CompiledTables, PortRange, RuleSet, Signature};
 
 /// Ids by content.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
-    policies: Interner<Arc<RuleSet>>,
-    identities: Interner<Arc<Signature>>,
-    classes: Interner<BTreeSet<PortRange>>,
+    policies: IdPool<Arc<RuleSet>>,
+    identities: IdPool<Arc<Signature>>,
+    classes: IdPool<BTreeSet<PortRange>>,
     /// What is behind a service, in ids: what they stand for cannot change while the service has its own.
-    services: Interner<BTreeSet<Backend>>,
+    services: IdPool<BTreeSet<Backend>>,
 }
 
 /// The ids of tables, by their indexes.
@@ -44,7 +44,12 @@ impl Default for Assigned {
 
 impl Ids {
     /// Finds or makes the ids of what is in `tables` and was not in `before`, which was assigned already.
-    pub(super) fn assign(&mut self, tables: &Tables, before: &Tables, assigned: &mut Assigned) {
+    pub(super) fn assign(
+        &mut self,
+        tables: &CompiledTables,
+        before: &CompiledTables,
+        assigned: &mut Assigned,
+    ) {
         for (index, rule_set) in added(&before.rule_sets, &tables.rule_sets) {
             assigned.policies.insert(index, PolicyId(self.policies.id(index, rule_set)));
         }
@@ -58,36 +63,36 @@ impl Ids {
                 ids.map(|id| u16::try_from(id).expect("the compiler leaves room for two sets of classes"));
             assigned.classes = ids.map(ClassId).collect();
         }
-        for (index, behind) in added(&before.services.behind, &tables.services.behind) {
+        for (index, backends) in added(&before.services.backends, &tables.services.backends) {
             // The same content may be written by other indexes of classes: its id stays.
-            let id = self.services.id(index, &assigned.in_ids(behind));
+            let id = self.services.id(index, &assigned.in_ids(backends));
             assigned.services.insert(index, ServiceId(id));
         }
     }
 
     /// Identities that addresses in the kernel may have, but none in these tables has.
-    pub(super) fn leaving(&self, tables: &Tables) -> Vec<(Arc<Signature>, IdentityId)> {
+    pub(super) fn leaving(&self, tables: &CompiledTables) -> Vec<(Arc<Signature>, IdentityId)> {
         let staying: HashSet<&Arc<Signature>> = tables.identities.signatures.values().collect();
         let leaving = self.identities.ids.iter().filter(|(signature, _)| !staying.contains(signature));
         leaving.map(|(signature, id)| (signature.clone(), IdentityId(*id))).collect()
     }
 
     /// Whether [`Ids::free`] would free any.
-    pub(super) fn has_idle(&self, tables: &Tables) -> bool {
+    pub(super) fn has_idle(&self, tables: &CompiledTables) -> bool {
         // Each index has an id of its own, and index 0 has none that is counted.
         let classes = tables.classes.signatures.len();
         self.policies.ids.len() + 1 > tables.rule_sets.len()
             || self.identities.ids.len() + 1 > tables.identities.signatures.len()
             || self.classes.ids.len() + 1 > classes
-            || self.services.ids.len() + 1 > tables.services.behind.len()
+            || self.services.ids.len() + 1 > tables.services.backends.len()
     }
 
     /// Frees the ids of what was in `before` and is not in `tables`, which are of one series and have the same classes. To be
     /// called when no packet can see them any more.
-    pub(super) fn free(&mut self, tables: &Tables, before: &Tables, assigned: &mut Assigned) {
-        for (index, behind) in added(&tables.services.behind, &before.services.behind) {
+    pub(super) fn free(&mut self, tables: &CompiledTables, before: &CompiledTables, assigned: &mut Assigned) {
+        for (index, backends) in added(&tables.services.backends, &before.services.backends) {
             assigned.services.remove(&index);
-            self.services.free(&assigned.in_ids(behind));
+            self.services.free(&assigned.in_ids(backends));
         }
         for (index, rule_set) in added(&tables.rule_sets, &before.rule_sets) {
             assigned.policies.remove(&index);
@@ -100,13 +105,14 @@ impl Ids {
     }
 
     /// Frees all ids but those of these tables.
-    pub(super) fn keep(&mut self, tables: &Tables, assigned: &mut Assigned) {
-        let behind: Vec<_> = tables.services.behind.values().map(|behind| assigned.in_ids(behind)).collect();
-        self.services.keep(&behind.iter().collect());
+    pub(super) fn keep(&mut self, tables: &CompiledTables, assigned: &mut Assigned) {
+        let backends: Vec<_> =
+            tables.services.backends.values().map(|backends| assigned.in_ids(backends)).collect();
+        self.services.keep(&backends.iter().collect());
         self.policies.keep(&tables.rule_sets.values().collect());
         self.identities.keep(&tables.identities.signatures.values().collect());
         self.classes.keep(&tables.classes.signatures.iter().collect());
-        assigned.services.retain(|index, _| tables.services.behind.contains_key(index));
+        assigned.services.retain(|index, _| tables.services.backends.contains_key(index));
         assigned.policies.retain(|index, _| tables.rule_sets.contains_key(index));
         assigned.identities.retain(|index, _| tables.identities.signatures.contains_key(index));
     }
@@ -114,7 +120,7 @@ impl Ids {
 
 impl Assigned {
     /// What is behind a service, in these ids.
-    fn in_ids(&self, behind: &BTreeSet<Backend>) -> BTreeSet<Backend> {
+    fn in_ids(&self, backends: &BTreeSet<Backend>) -> BTreeSet<Backend> {
         let identity = |index: usize| self.identities[&index].0 as usize;
         let class = |index: usize| usize::from(self.classes[index].0);
         let in_ids = |backend: &Backend| match *backend {
@@ -131,7 +137,7 @@ impl Assigned {
             }
             Backend::Untranslated => Backend::Untranslated,
         };
-        behind.iter().map(in_ids).collect()
+        backends.iter().map(in_ids).collect()
     }
 }
 
@@ -149,20 +155,20 @@ fn added<'a, T: PartialEq>(
 
 /// Gives the lowest free id to each new content; 0 is for what has index 0.
 #[derive(Debug)]
-struct Interner<T> {
+struct IdPool<T> {
     ids: HashMap<T, u32>,
     /// Ids below `next` that are in no use.
     free: BTreeSet<u32>,
     next: u32,
 }
 
-impl<T> Default for Interner<T> {
+impl<T> Default for IdPool<T> {
     fn default() -> Self {
         Self { ids: HashMap::new(), free: BTreeSet::new(), next: 1 }
     }
 }
 
-impl<T: Clone + Eq + Hash> Interner<T> {
+impl<T: Clone + Eq + Hash> IdPool<T> {
     fn id(&mut self, index: usize, content: &T) -> u32 {
         if index == 0 {
             return 0;
@@ -194,8 +200,8 @@ mod tests {
 
     #[test]
     fn an_id_keeps_its_content_and_is_given_again_only_when_freed() {
-        let mut interner = Interner::default();
-        let ids = |interner: &mut Interner<&'static str>, contents: &[&'static str]| -> Vec<u32> {
+        let mut interner = IdPool::default();
+        let ids = |interner: &mut IdPool<&'static str>, contents: &[&'static str]| -> Vec<u32> {
             contents.iter().enumerate().map(|(index, content)| interner.id(index, content)).collect()
         };
         assert_eq!(ids(&mut interner, &["", "a", "b"]), [0, 1, 2]);

@@ -13,31 +13,31 @@ use podgate_common::{
 
 use super::ids::{Assigned, Ids};
 use crate::{
-    compiler::{RuleSet, Tables, compile_rows},
-    kernel::TableSet,
+    compiler::{CompiledTables, RuleSet, compile_rows},
+    datapath::TableSet,
 };
 
 /// Entries that change: `None` goes.
-pub(super) type Changed<K, V> = BTreeMap<K, Option<V>>;
+pub(super) type MapChanges<K, V> = BTreeMap<K, Option<V>>;
 
-pub(super) struct Target {
+pub(super) struct PublishTarget {
     /// What the kernel holds until now, if that is known.
-    pub(super) before: Option<Tables>,
+    pub(super) before: Option<CompiledTables>,
     pub(super) ids: Assigned,
-    pub(super) rows: Changed<RowKey, Row>,
+    pub(super) rows: MapChanges<RowKey, Row>,
     /// What the rule sets in force say of identities that go, for the classes to come.
     pub(super) crossing: BTreeMap<RowKey, Row>,
-    pub(super) addresses: Changed<Address, IdentityId>,
-    pub(super) prefixes: Changed<PrefixKey, IdentityId>,
-    pub(super) services: Changed<ServiceKey, ServiceId>,
+    pub(super) addresses: MapChanges<Address, IdentityId>,
+    pub(super) prefixes: MapChanges<PrefixKey, IdentityId>,
+    pub(super) services: MapChanges<ServiceKey, ServiceId>,
 }
 
-impl Target {
+impl PublishTarget {
     /// From tables of the same series, which the kernel holds under these ids.
     pub(super) fn since(
-        before: Tables,
+        before: CompiledTables,
         mut assigned: Assigned,
-        tables: &Tables,
+        tables: &CompiledTables,
         ids: &mut Ids,
         set: &TableSet,
         in_force: &BTreeMap<PolicyId, Arc<RuleSet>>,
@@ -52,16 +52,16 @@ impl Target {
                 crossing(tables, &assigned, ids, in_force),
             )
         };
-        let mut addresses = Changed::new();
+        let mut addresses = MapChanges::new();
         change(&mut addresses, before.identities.addresses.diff(&tables.identities.addresses), |at, id| {
             vec![(Address::from(*at), assigned.identities[id])]
         });
-        let mut services = Changed::new();
-        change(&mut services, before.services.fronts.diff(&tables.services.fronts), |key, place| {
+        let mut services = MapChanges::new();
+        change(&mut services, before.services.frontends.diff(&tables.services.frontends), |key, place| {
             vec![(*key, assigned.services[place])]
         });
         let prefixes = if Arc::ptr_eq(&before.identities.prefixes, &tables.identities.prefixes) {
-            Changed::new()
+            MapChanges::new()
         } else {
             compared(set.prefixes.entries(), prefixes(tables, &assigned))
         };
@@ -71,13 +71,13 @@ impl Target {
     /// From what the kernel holds, whatever that is.
     pub(super) fn compared(
         ids: Assigned,
-        tables: &Tables,
+        tables: &CompiledTables,
         known: &Ids,
         set: &TableSet,
         in_force: &BTreeMap<PolicyId, Arc<RuleSet>>,
     ) -> Self {
         let addresses = tables.identities.addresses.iter();
-        let services = tables.services.fronts.iter();
+        let services = tables.services.frontends.iter();
         Self {
             before: None,
             rows: compared(set.rows.entries(), rows(tables, &ids)),
@@ -94,9 +94,9 @@ impl Target {
 }
 
 /// Rows of tables with the same classes.
-fn changed_rows(before: &Tables, tables: &Tables, ids: &Assigned) -> Changed<RowKey, Row> {
-    let mut changed = Changed::new();
-    let own_node = |tables: &Tables| tables.rows.denied_on_own_node.clone();
+fn changed_rows(before: &CompiledTables, tables: &CompiledTables, ids: &Assigned) -> MapChanges<RowKey, Row> {
+    let mut changed = MapChanges::new();
+    let own_node = |tables: &CompiledTables| tables.rows.denied_on_own_node.clone();
     for (until_now, now, key) in [
         (before.rows.allowed.clone(), tables.rows.allowed.clone(), RowKey::new as RowKeyOf),
         (own_node(before), own_node(tables), RowKey::of_own_node),
@@ -110,12 +110,12 @@ fn changed_rows(before: &Tables, tables: &Tables, ids: &Assigned) -> Changed<Row
 }
 
 /// How many rows tables have.
-pub(super) fn count_rows(tables: &Tables, ids: &Assigned) -> usize {
+pub(super) fn count_rows(tables: &CompiledTables, ids: &Assigned) -> usize {
     rows(tables, ids).count()
 }
 
 /// All rows, and the verdicts on services.
-fn rows<'a>(tables: &'a Tables, ids: &'a Assigned) -> impl Iterator<Item = (RowKey, Row)> + 'a {
+fn rows<'a>(tables: &'a CompiledTables, ids: &'a Assigned) -> impl Iterator<Item = (RowKey, Row)> + 'a {
     let of = |rows: &'a OrdMap<(usize, usize), Arc<[Row]>>, key: RowKeyOf| {
         rows.iter().flat_map(move |(at, blocks)| encoded(*at, blocks, key, ids))
     };
@@ -125,12 +125,15 @@ fn rows<'a>(tables: &'a Tables, ids: &'a Assigned) -> impl Iterator<Item = (RowK
         .chain(verdicts.filter_map(|(at, verdict)| service_row(*at, *verdict, ids)))
 }
 
-fn prefixes<'a>(tables: &'a Tables, ids: &'a Assigned) -> impl Iterator<Item = (PrefixKey, IdentityId)> + 'a {
+fn prefixes<'a>(
+    tables: &'a CompiledTables,
+    ids: &'a Assigned,
+) -> impl Iterator<Item = (PrefixKey, IdentityId)> + 'a {
     tables.identities.prefixes.iter().map(|(prefix, id)| (*prefix, ids.identities[id]))
 }
 
 fn crossing(
-    tables: &Tables,
+    tables: &CompiledTables,
     ids: &Assigned,
     known: &Ids,
     in_force: &BTreeMap<PolicyId, Arc<RuleSet>>,
@@ -179,7 +182,7 @@ fn service_row(
 
 /// Notes what differences make of entries.
 fn change<'a, A: 'a, B: 'a, K: Ord, V>(
-    changed: &mut Changed<K, V>,
+    changed: &mut MapChanges<K, V>,
     differences: impl Iterator<Item = DiffItem<'a, 'a, A, B>>,
     entries: impl Fn(&A, &B) -> Vec<(K, V)>,
 ) {
@@ -202,8 +205,8 @@ fn change<'a, A: 'a, B: 'a, K: Ord, V>(
 fn compared<K: Ord + Copy, V: Copy + PartialEq>(
     held: &BTreeMap<K, V>,
     wanted: impl Iterator<Item = (K, V)>,
-) -> Changed<K, V> {
-    let mut changed: Changed<K, V> = held.keys().map(|key| (*key, None)).collect();
+) -> MapChanges<K, V> {
+    let mut changed: MapChanges<K, V> = held.keys().map(|key| (*key, None)).collect();
     for (key, value) in wanted {
         if held.get(&key) == Some(&value) {
             changed.remove(&key);

@@ -8,10 +8,10 @@ use std::{
     time::Instant,
 };
 
-use super::{Reconciler, arrival::Arrival, device};
+use super::{Reconciler, bootstrap::Bootstrap, device};
 use crate::{
-    endpoints::{Endpoints, Link, Network, State, Veth, cni::CniResults},
-    kernel::{Device, Kernel, Past, Place},
+    datapath::{Datapath, Device, DeviceRole, Past},
+    endpoints::{Endpoints, InterfaceState, Link, Network, PodInterface, cni::CniResults},
     model::{Cluster, ObjectName, Pod},
 };
 
@@ -26,17 +26,19 @@ impl Reconciler {
         pods: &BTreeMap<ObjectName, Arc<Pod>>,
     ) {
         let Some(older) = &self.older else { return };
-        let is_pending = |veth: &&Veth| match &veth.state {
-            State::Known { pod, .. } => pods.get(pod).is_some_and(|pod| cluster.is_judged(pod)),
-            State::Held => true,
-            State::Open => false,
+        let is_pending = |veth: &&PodInterface| match &veth.state {
+            InterfaceState::Identified { pod, .. } => {
+                pods.get(pod).is_some_and(|pod| cluster.has_policies(pod))
+            }
+            InterfaceState::Pending => true,
+            InterfaceState::Unmanaged => false,
         };
         let new = endpoints.veths.values().filter(|veth| !older.contains(&device(veth)));
         for veth in new.filter(is_pending) {
-            if self.attacher.has(&device(veth), Place::Pod) {
+            if self.attacher.has(&device(veth), DeviceRole::Pod) {
                 continue;
             }
-            match self.attacher.attach(&mut self.kernel, Place::Pod, &device(veth), &veth.name) {
+            match self.attacher.attach(&mut self.datapath, DeviceRole::Pod, &device(veth), &veth.name) {
                 Ok(_) => tracing::info!(interface = %veth.name, state = ?veth.state, "attached"),
                 // The pass goes on to try again, and reports what the kernel says then.
                 Err(error) => tracing::debug!(interface = %veth.name, "{error:#}"),
@@ -54,8 +56,8 @@ impl Reconciler {
         let mut last = None;
         let before = std::mem::take(&mut self.refused);
         let first = self.older.is_none();
-        let held = &self.kernel.held;
-        let older = self.older.get_or_insert_with(|| match self.kernel.past {
+        let held = &self.datapath.held;
+        let older = self.older.get_or_insert_with(|| match self.datapath.past {
             Past::None => {
                 let veths = endpoints.veths.values().map(device);
                 veths.filter(|device| !held.contains(&device.ifindex)).collect()
@@ -63,8 +65,8 @@ impl Reconciler {
             // What agents of before have let pass is known; what their pods' sockets say beyond that proves nothing.
             Past::Kept | Past::Tables(_) => BTreeSet::new(),
         });
-        let newcomers = endpoints.veths.values().filter(|veth| older.contains(&device(veth)));
-        let newcomers: Vec<&Veth> = newcomers
+        let new_interfaces = endpoints.veths.values().filter(|veth| older.contains(&device(veth)));
+        let new_interfaces: Vec<&PodInterface> = new_interfaces
             .filter(|veth| {
                 let new = self.attacher.is_new(&device(veth));
                 let new = new.inspect_err(|error| tracing::warn!(interface = %veth.name, "{error:#}"));
@@ -75,14 +77,14 @@ impl Reconciler {
         if first {
             self.enter_past();
         }
-        let arrival = Arrival::new(&newcomers, endpoints, network, cni);
+        let bootstrap = Bootstrap::new(&new_interfaces, endpoints, network, cni);
         for veth in endpoints.veths.values() {
-            let mut connections = arrival.connections(veth);
+            let mut connections = bootstrap.connections(veth);
             if let Some(connections) = &mut connections {
                 // A failure is logged, and there is a second time.
-                let _ = connections.enter(&mut self.kernel);
+                let _ = connections.enter(&mut self.datapath);
             }
-            match self.attacher.attach(&mut self.kernel, Place::Pod, &device(veth), &veth.name) {
+            match self.attacher.attach(&mut self.datapath, DeviceRole::Pod, &device(veth), &veth.name) {
                 Ok(true) => {
                     last = Some(Instant::now());
                     tracing::info!(interface = %veth.name, state = ?veth.state, "attached");
@@ -97,16 +99,16 @@ impl Reconciler {
                     self.refused.insert(device(veth), error);
                 }
             }
-            if let Some(entered) = connections.and_then(|mut pod| pod.enter(&mut self.kernel)) {
+            if let Some(entered) = connections.and_then(|mut pod| pod.enter(&mut self.datapath)) {
                 tracing::info!(interface = %veth.name, connections = entered, "existing connections taken over");
             }
         }
         if first {
-            // And what they have let pass meanwhile: until now both have judged.
+            // And what they have let pass meanwhile: until now both have evaluated.
             let entered = self.enter_past();
-            if matches!(self.kernel.past, Past::Tables(_)) {
+            if matches!(self.datapath.past, Past::Tables(_)) {
                 tracing::info!(connections = entered, "connections of the previous agent taken over");
-                self.kernel.past = Past::Kept;
+                self.datapath.past = Past::Kept;
             }
         }
         last
@@ -114,7 +116,7 @@ impl Reconciler {
 
     /// Enters the connections of an agent with other maps.
     fn enter_past(&mut self) -> usize {
-        let Kernel { past, maps, .. } = &self.kernel;
+        let Datapath { past, maps, .. } = &self.datapath;
         let entered = maps.flows.open().and_then(|flows| past.enter_into(&flows));
         entered.unwrap_or_else(|error| {
             tracing::warn!("cannot take over the connections of the previous agent: {error:#}");
@@ -124,8 +126,8 @@ impl Reconciler {
 
     pub(super) fn attach_wire(&mut self, wire: &BTreeMap<Device, &Link>) {
         for (device, link) in wire {
-            let place = if link.bare_ip { Place::Tunnel } else { Place::Wire };
-            match self.attacher.attach(&mut self.kernel, place, device, &link.name) {
+            let place = if link.bare_ip { DeviceRole::Tunnel } else { DeviceRole::Wire };
+            match self.attacher.attach(&mut self.datapath, place, device, &link.name) {
                 Ok(true) => tracing::info!(interface = %link.name, "attached where packets leave the node"),
                 Ok(false) => {}
                 Err(error) => tracing::error!(interface = %link.name, "{error:#}"),

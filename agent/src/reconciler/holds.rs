@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    endpoints::{Endpoints, Hold, State},
+    endpoints::{Endpoints, Hold, InterfaceState},
     model::Name,
 };
 
@@ -70,18 +70,18 @@ impl LongHolds {
         let seconds = now.saturating_duration_since(hold.since).as_secs();
         let veth = endpoints.veths.get(&ifindex).filter(|veth| veth.name == *interface);
         match veth.map(|veth| &veth.state) {
-            Some(State::Known { pod, .. }) => {
+            Some(InterfaceState::Identified { pod, .. }) => {
                 tracing::info!(%interface, ifindex, seconds, %pod, "no longer held: its pod is known");
             }
-            Some(State::Open) => {
+            Some(InterfaceState::Unmanaged) => {
                 self.counts.expired += 1;
                 tracing::warn!(
                     %interface, ifindex, seconds, pods = names(hold),
                     "no longer held, not isolated: nothing identified one of these pods in time"
                 );
             }
-            // Held anew, for another reason.
-            Some(State::Held) => {}
+            // Held again, for another reason.
+            Some(InterfaceState::Pending) => {}
             None => tracing::info!(%interface, ifindex, seconds, "no longer held: the interface is gone"),
         }
     }
@@ -94,21 +94,21 @@ fn names(hold: &Hold) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{endpoints::Veth, model::ObjectName};
+    use crate::{endpoints::PodInterface, model::ObjectName};
 
-    fn endpoints(state: State, since: Instant) -> Endpoints {
+    fn endpoints(state: InterfaceState, since: Instant) -> Endpoints {
         let pods = [ObjectName::new("x", "a")].into();
-        let hold = (state == State::Held).then_some((7, Hold { since, until: None, pods }));
+        let hold = (state == InterfaceState::Pending).then_some((7, Hold { since, until: None, pods }));
         let (name, last) = (Name::from("veth1"), None);
-        let veth = Veth { ifindex: 7, generation: 0, name, master: 0, state, last };
+        let veth = PodInterface { ifindex: 7, generation: 0, name, master: 0, state, last };
         Endpoints { veths: [(7, veth)].into(), holds: hold.into_iter().collect(), ..Endpoints::default() }
     }
 
     #[test]
     fn a_hold_counts_once_it_is_long_and_as_expired_when_nothing_decides() {
         let start = Instant::now();
-        let held = endpoints(State::Held, start);
-        let open = endpoints(State::Open, start);
+        let held = endpoints(InterfaceState::Pending, start);
+        let open = endpoints(InterfaceState::Unmanaged, start);
         let mut holds = LongHolds::default();
         for (endpoints, seconds, long, expired) in [
             (&held, 0, 0, 0),
@@ -118,7 +118,7 @@ mod tests {
             (&held, 9, 1, 0),
             (&open, 9, 1, 1),
             (&open, 10, 1, 1),
-            (&endpoints(State::Held, start + Duration::from_secs(10)), 20, 2, 1),
+            (&endpoints(InterfaceState::Pending, start + Duration::from_secs(10)), 20, 2, 1),
             (&Endpoints::default(), 21, 2, 1),
         ] {
             holds.follow(endpoints, start + Duration::from_secs(seconds));

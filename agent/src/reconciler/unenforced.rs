@@ -12,8 +12,8 @@ use std::{
 
 use super::Reconciler;
 use crate::{
-    endpoints::{State, cni::CniResults, netlink::device_kind},
-    kernel::Order,
+    datapath::ProgramOrder,
+    endpoints::{InterfaceState, cni::CniResults, netlink::device_kind},
     model::{Cluster, ObjectName, Pod},
 };
 
@@ -23,14 +23,14 @@ const LASTING: Duration = Duration::from_secs(2);
 /// A pod that some policy isolates, while nothing stands between it and everybody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unenforced {
-    pub reason: Reason,
+    pub reason: UnenforcedReason,
     /// A sentence without a full stop.
     pub detail: String,
     pub since: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
+pub enum UnenforcedReason {
     /// No interface of the node is known to lead to it.
     NoDevice,
     Macvlan,
@@ -44,7 +44,7 @@ pub enum Reason {
     DuplicateAddress,
 }
 
-impl Reason {
+impl UnenforcedReason {
     pub const ALL: [Self; 9] = [
         Self::NoDevice,
         Self::Macvlan,
@@ -69,7 +69,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for UnenforcedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoDevice => "no-device",
@@ -113,7 +113,7 @@ impl UnenforcedPods {
     /// `now_found` are those of this moment.
     fn follow(
         &mut self,
-        now_found: BTreeMap<ObjectName, (Reason, String)>,
+        now_found: BTreeMap<ObjectName, (UnenforcedReason, String)>,
         now: Instant,
     ) -> (bool, Vec<(ObjectName, Unenforced)>) {
         let mut before = std::mem::take(&mut self.found);
@@ -162,17 +162,17 @@ impl Reconciler {
         cluster: &Cluster,
         cni: &CniResults,
         pass: &mut bool,
-    ) -> BTreeMap<ObjectName, (Reason, String)> {
+    ) -> BTreeMap<ObjectName, (UnenforcedReason, String)> {
         let veths = self.endpoints.veths.values().filter_map(|veth| match &veth.state {
-            State::Known { pod, .. } => Some((pod.clone(), veth.clone())),
-            State::Held | State::Open => None,
+            InterfaceState::Identified { pod, .. } => Some((pod.clone(), veth.clone())),
+            InterfaceState::Pending | InterfaceState::Unmanaged => None,
         });
         let veths: BTreeMap<_, _> = veths.collect();
         self.unenforced.placed.retain(|pod| self.local.pods().contains_key(pod));
         self.unenforced.placed.extend(veths.keys().cloned());
         let mut found = BTreeMap::new();
         let isolated: Vec<_> =
-            self.local.pods().values().filter(|pod| cluster.is_judged(pod)).cloned().collect();
+            self.local.pods().values().filter(|pod| cluster.has_policies(pod)).cloned().collect();
         for pod in isolated {
             let reason = match veths.get(&pod.name) {
                 None => self.without_veth(&pod, cni),
@@ -180,18 +180,18 @@ impl Reconciler {
                     let device = super::device(veth);
                     if let Some(error) = self.refused.get(&device) {
                         *pass = true;
-                        Some((Reason::AttachRefused, error.clone()))
+                        Some((UnenforcedReason::AttachRefused, error.clone()))
                     } else {
-                        match self.attacher.order(&mut self.kernel, &device) {
-                            Ok(Order::First) => None,
-                            Ok(Order::Behind(other)) => Some((
-                                Reason::ForeignProgram,
+                        match self.attacher.order(&mut self.datapath, &device) {
+                            Ok(ProgramOrder::First) => None,
+                            Ok(ProgramOrder::Behind(other)) => Some((
+                                UnenforcedReason::ForeignProgram,
                                 format!(
                                     "{other} comes before podgate's program at {} and can end the chain",
                                     veth.name
                                 ),
                             )),
-                            Ok(Order::Missing) => {
+                            Ok(ProgramOrder::Missing) => {
                                 tracing::warn!(interface = %veth.name, "the program was detached by somebody else");
                                 *pass = true;
                                 None
@@ -210,7 +210,7 @@ impl Reconciler {
     }
 
     /// Why no veth is known to be this pod's, unless it is not running.
-    fn without_veth(&self, pod: &Pod, cni: &CniResults) -> Option<(Reason, String)> {
+    fn without_veth(&self, pod: &Pod, cni: &CniResults) -> Option<(UnenforcedReason, String)> {
         let results = || cni.0.iter().filter(|result| result.primary && result.pod == pod.name);
         let addresses: BTreeSet<IpAddr> =
             results().flat_map(|result| &result.addresses).chain(&pod.addresses).copied().collect();
@@ -234,12 +234,12 @@ impl Reconciler {
             let held = held.join(", ");
             let detail =
                 format!("another pod or interface claims its address; what may be its is held: {held}");
-            return Some((Reason::DuplicateAddress, detail));
+            return Some((UnenforcedReason::DuplicateAddress, detail));
         }
         if let Some(known) = self.unenforced.found.get(&pod.name)
-            && known.reason != Reason::DuplicateAddress
-            && known.reason != Reason::AttachRefused
-            && known.reason != Reason::ForeignProgram
+            && known.reason != UnenforcedReason::DuplicateAddress
+            && known.reason != UnenforcedReason::AttachRefused
+            && known.reason != UnenforcedReason::ForeignProgram
         {
             // Looked at already: its device does not change.
             return Some((known.reason, known.detail.clone()));
@@ -251,11 +251,13 @@ impl Reconciler {
         });
         Some(match kind {
             Some(kind) => {
-                let reason = Reason::of_kind(&kind);
+                let reason = UnenforcedReason::of_kind(&kind);
                 let kind = if kind.is_empty() { "physical (SR-IOV)" } else { &kind };
                 (reason, format!("its interface is a {kind} device, at which the node has no hook"))
             }
-            None => (Reason::NoDevice, "no interface of this node is known to lead to it".to_owned()),
+            None => {
+                (UnenforcedReason::NoDevice, "no interface of this node is known to lead to it".to_owned())
+            }
         })
     }
 }
@@ -270,12 +272,12 @@ mod tests {
         let found = |reason| BTreeMap::from([(pod.clone(), (reason, "why".to_owned()))]);
         let mut pods = UnenforcedPods::default();
         for (now_found, seconds, changed, new, reported) in [
-            (found(Reason::NoDevice), 0, false, 0, 0),
+            (found(UnenforcedReason::NoDevice), 0, false, 0, 0),
             (BTreeMap::new(), 1, false, 0, 0),
-            (found(Reason::NoDevice), 2, false, 0, 0),
-            (found(Reason::NoDevice), 4, true, 1, 1),
-            (found(Reason::NoDevice), 5, false, 0, 1),
-            (found(Reason::Macvlan), 6, true, 1, 1),
+            (found(UnenforcedReason::NoDevice), 2, false, 0, 0),
+            (found(UnenforcedReason::NoDevice), 4, true, 1, 1),
+            (found(UnenforcedReason::NoDevice), 5, false, 0, 1),
+            (found(UnenforcedReason::Macvlan), 6, true, 1, 1),
             (BTreeMap::new(), 7, true, 0, 0),
             (BTreeMap::new(), 8, false, 0, 0),
         ] {
@@ -294,9 +296,9 @@ mod tests {
             ("", "physical-device"),
             ("dummy", "other-device"),
         ] {
-            assert_eq!(Reason::of_kind(kind).to_string(), reason);
+            assert_eq!(UnenforcedReason::of_kind(kind).to_string(), reason);
         }
-        let names: BTreeSet<String> = Reason::ALL.iter().map(ToString::to_string).collect();
-        assert_eq!(names.len(), Reason::ALL.len());
+        let names: BTreeSet<String> = UnenforcedReason::ALL.iter().map(ToString::to_string).collect();
+        assert_eq!(names.len(), UnenforcedReason::ALL.len());
     }
 }

@@ -6,31 +6,39 @@ use ipnet::IpNet;
 use podgate_common::{EndpointState, NODE, OTHER_NODE};
 
 use crate::{
-    compiler::{Subject, Tables},
-    endpoints::{Endpoints, Network, State},
+    compiler::{CompiledTables, Subject},
+    endpoints::{Endpoints, InterfaceState, Network},
     model::Cluster,
-    publisher::{Judged, Wanted},
+    publisher::{EndpointEntry, Wanted},
 };
 
 /// Where nodes listen for VXLAN (IANA's port and the one that Linux has by default) and for Geneve: other nodes may have
 /// devices that this one has not.
 const TUNNEL_PORTS: [u16; 3] = [4_789, 8_472, 6_081];
 
-pub(super) fn wanted(endpoints: &Endpoints, tables: &Tables, cluster: &Cluster, network: &Network) -> Wanted {
+pub(super) fn wanted(
+    endpoints: &Endpoints,
+    tables: &CompiledTables,
+    cluster: &Cluster,
+    network: &Network,
+) -> Wanted {
     let mut wanted = Wanted::default();
     let nodes = cluster.nodes.values().flat_map(|node| &node.addresses).copied();
     wanted.owners.extend(nodes.chain(heard_by_node(network)).map(|address| (address, OTHER_NODE)));
     wanted.owners.extend(endpoints.own_addresses.iter().map(|address| (*address, NODE)));
     for veth in endpoints.veths.values() {
         let (state, subject) = match &veth.state {
-            State::Known { pod, addresses, .. } => {
+            InterfaceState::Identified { pod, addresses, .. } => {
                 wanted.owners.extend(addresses.iter().map(|address| (*address, veth.ifindex)));
-                (EndpointState::Known, tables.subjects.get(pod).copied().unwrap_or(Subject::FREE))
+                (
+                    EndpointState::Identified,
+                    tables.subjects.get(pod).copied().unwrap_or(Subject::NOT_ISOLATED),
+                )
             }
-            State::Held => (EndpointState::Held, Subject::FREE),
-            State::Open => (EndpointState::Open, Subject::FREE),
+            InterfaceState::Pending => (EndpointState::Pending, Subject::NOT_ISOLATED),
+            InterfaceState::Unmanaged => (EndpointState::Unmanaged, Subject::NOT_ISOLATED),
         };
-        wanted.endpoints.insert(veth.ifindex, Judged { state, subject, master: veth.master });
+        wanted.endpoints.insert(veth.ifindex, EndpointEntry { state, subject, master: veth.master });
     }
     wanted.tunnel_ports.extend(TUNNEL_PORTS);
     wanted.tunnel_ports.extend(network.links.values().filter_map(|link| link.tunnel_port));

@@ -1,4 +1,4 @@
-//! Keeps the CNI plugin in the container runtime's configuration, whoever writes that anew.
+//! Keeps the CNI plugin in the container runtime's configuration, whoever writes that again.
 
 use std::{path::PathBuf, time::Duration};
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use podgate_common::Untold;
+use podgate_common::Unreported;
 
 use crate::{
-    api::{Counted, Counter, Evictions, Lost},
-    kernel::{Counters, ProgramTables},
+    api::{Counter, Evictions, KernelCounters, Lost},
+    datapath::{Counters, ProgramTables},
     report,
     server::{CountTables, ReadCounters},
 };
@@ -15,7 +15,7 @@ pub(super) fn read_counters(counters: Arc<Counters>) -> ReadCounters {
     let read = move || {
         let packets = counters.read()?.into_iter();
         let evictions = counters.evictions()?.into_iter();
-        Ok::<_, anyhow::Error>(Counted {
+        Ok::<_, anyhow::Error>(KernelCounters {
             packets: packets
                 .map(|(direction, outcome, packets)| Counter { direction, outcome, packets })
                 .collect(),
@@ -26,21 +26,21 @@ pub(super) fn read_counters(counters: Arc<Counters>) -> ReadCounters {
                     connections,
                 })
                 .collect(),
-            lost: lost(counters.untold()?),
+            lost: lost(counters.unreported()?),
         })
     };
     Arc::new(move || read().inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default())
 }
 
-fn lost(counts: impl IntoIterator<Item = (Untold, u64)>) -> Lost {
+fn lost(counts: impl IntoIterator<Item = (Unreported, u64)>) -> Lost {
     let mut lost = Lost::default();
     for (cause, count) in counts {
         *match cause {
-            Untold::Event => &mut lost.events,
-            Untold::EventOfShare => &mut lost.events_of_share,
-            Untold::Tally => &mut lost.uncounted,
-            Untold::TallyOfShare => &mut lost.unattributed,
-            Untold::Fragment => &mut lost.fragments,
+            Unreported::Event => &mut lost.events,
+            Unreported::EventOfShare => &mut lost.events_of_share,
+            Unreported::FlowCounter => &mut lost.uncounted,
+            Unreported::CounterOfShare => &mut lost.unattributed,
+            Unreported::Fragment => &mut lost.fragments,
         } = count;
     }
     lost

@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use crate::{
-    kernel::Pins,
-    source::{InForce, Picture},
+    datapath::Pins,
+    source::{ClusterSnapshot, InForce},
 };
 
 /// What was in force when this agent started, and the cluster whose policies are in force by now.
@@ -22,13 +22,13 @@ impl Earlier {
 
     /// Why a picture must not be enforced, if it must not. Once this agent enforces one, what a later one lacks has never
     /// been in force.
-    pub(super) fn refusal(&self, picture: &Picture, is_enforcing: bool) -> Option<String> {
+    pub(super) fn refusal(&self, picture: &ClusterSnapshot, is_enforcing: bool) -> Option<String> {
         let is_pinned = self.holds_programs && !is_enforcing;
         picture.refusal(InForce { is_pinned, cluster_id: self.cluster_id.as_deref() })
     }
 
     /// Remembers beyond this agent's end which cluster's policies are in force.
-    pub(super) fn note_cluster(&mut self, enforced: Option<&Picture>, pins: &Pins) {
+    pub(super) fn note_cluster(&mut self, enforced: Option<&ClusterSnapshot>, pins: &Pins) {
         let Some(id) = enforced.and_then(|picture| picture.cluster_id.as_ref()) else { return };
         if self.cluster_id.as_ref() != Some(id) {
             match pins.note_cluster_id(id) {

@@ -19,23 +19,23 @@ use tokio::{
 use super::{
     earlier::Earlier,
     flow_table_monitor::FlowTableMonitor,
-    inputs::{Changed, Inputs},
+    inputs::{InputChanges, Inputs},
     privileges::{self, Needs},
 };
 use crate::{
     api::Latency,
+    datapath::{Pins, PreviousAgents},
     endpoints::{
         Network,
         cni::{CniResult, CniResults},
     },
     flows::{SharedObserver, lock},
-    kernel::{Pins, Predecessors},
     model::Name,
-    options::{AgentOptions, Unenforced},
+    options::{AgentOptions, UnenforcedMode},
     reconciler::{Attention, Pass, Reconciler},
     report::{self, Progress},
-    server::{HitReport, Inquiry, Snapshot, Testimony},
-    source::{Picture, kube::PodWarning},
+    server::{HitReport, KernelCheckReply, KernelCheckRequest, Snapshot},
+    source::{ClusterSnapshot, kube::PodWarning},
 };
 
 /// How often it is checked what time alone changes, and how long after a pass that failed the next one is made: the
@@ -59,13 +59,13 @@ pub(super) struct Channels {
     pub(super) hits: watch::Sender<Arc<HitReport>>,
     /// Asks for a count of hits now.
     pub(super) hits_asked: mpsc::Receiver<()>,
-    pub(super) inquiries: mpsc::Receiver<Inquiry>,
+    pub(super) inquiries: mpsc::Receiver<KernelCheckRequest>,
 }
 
 /// The newest of every source, and what was made of it.
 pub(super) struct Enforcement {
     reconciler: Reconciler,
-    picture: Option<Picture>,
+    picture: Option<ClusterSnapshot>,
     network: Option<Arc<Network>>,
     cni: Option<Arc<CniResults>>,
     cni_pods: Option<Arc<CniResults>>,
@@ -79,10 +79,10 @@ pub(super) struct Enforcement {
     problems: BTreeSet<String>,
     pins: Pins,
     /// Until they are gone.
-    predecessors: Option<Predecessors>,
+    previous_agents: Option<PreviousAgents>,
     earlier: Earlier,
     monitor: FlowTableMonitor,
-    /// Where an API server is told of pods.
+    /// Where an API server is informed about pods.
     pod_warnings: Option<mpsc::Sender<PodWarning>>,
     needs: Needs,
 }
@@ -94,7 +94,7 @@ impl Enforcement {
         source: &'static str,
         reconciler: Reconciler,
         observer: SharedObserver,
-        (pins, predecessors, earlier): (Pins, Predecessors, Earlier),
+        (pins, previous_agents, earlier): (Pins, PreviousAgents, Earlier),
         monitor: FlowTableMonitor,
     ) -> Self {
         let progress = Progress {
@@ -103,12 +103,12 @@ impl Enforcement {
             started: Instant::now(),
             read: None,
             ready: false,
-            epoch: 0,
+            revision: 0,
             latency: Latency::default(),
             last_error: None,
             problems: Vec::new(),
             source_error: None,
-            unenforced_is_not_ready: options.unenforced == Unenforced::NotReady,
+            unenforced_is_not_ready: options.unenforced == UnenforcedMode::NotReady,
             pins_lost: pins.lost().map(str::to_owned),
         };
         Self {
@@ -123,7 +123,7 @@ impl Enforcement {
             learned: None,
             problems: BTreeSet::new(),
             pins,
-            predecessors: Some(predecessors),
+            previous_agents: Some(previous_agents),
             earlier,
             monitor,
             pod_warnings: None,
@@ -180,8 +180,8 @@ impl Enforcement {
                     hits.send_replace(self.count());
                     continue;
                 }
-                Some(inquiry) = inquiries.recv() => {
-                    self.testify(inquiry);
+                Some(kernel_check) = inquiries.recv() => {
+                    self.check_kernel_verdicts(kernel_check);
                     continue;
                 }
             }
@@ -192,8 +192,8 @@ impl Enforcement {
                     privileges::give_up(self.needs)?;
                 }
                 self.earlier.note_cluster(self.picture.as_ref(), &self.pins);
-                if let Some(before) = self.predecessors.take_if(|before| !before.is_empty()) {
-                    retire(before, &self.pins);
+                if let Some(before) = self.previous_agents.take_if(|before| !before.is_empty()) {
+                    remove_previous(before, &self.pins);
                 }
             }
             snapshots.send_replace(Arc::new(self.snapshot()));
@@ -209,7 +209,7 @@ impl Enforcement {
         }
     }
 
-    fn take(&mut self, Changed { picture, learned, network, cni, cni_pods }: Changed) {
+    fn take(&mut self, InputChanges { picture, learned, network, cni, cni_pods }: InputChanges) {
         if let Some(picture) = picture {
             let problems: BTreeSet<String> = picture.problems.iter().map(ToString::to_string).collect();
             for problem in problems.difference(&self.problems) {
@@ -245,7 +245,7 @@ impl Enforcement {
     }
 
     /// Takes a picture for what shall be enforced, if it is one of the cluster.
-    fn consider(&mut self, picture: Picture, learned: Option<Instant>) {
+    fn consider(&mut self, picture: ClusterSnapshot, learned: Option<Instant>) {
         let refusal = self.earlier.refusal(&picture, self.progress.ready);
         let error = refusal.clone().or_else(|| picture.lacking.first().map(ToString::to_string));
         if let Some(error) = error.as_ref().filter(|error| self.progress.source_error.as_ref() != Some(error))
@@ -267,13 +267,13 @@ impl Enforcement {
         };
         let started = Instant::now();
         match self.reconciler.reconcile(&picture.cluster, network, cni) {
-            Ok(Pass { epoch, enforced }) => {
+            Ok(Pass { revision, enforced }) => {
                 let latency = self.learned.map(|learned| enforced.saturating_duration_since(learned));
-                if epoch != self.progress.epoch {
-                    lock(&self.observer).judged_by(self.reconciler.context(epoch));
-                    tracing::info!(epoch, took = ?started.elapsed(), ?latency, "enforced");
+                if revision != self.progress.revision {
+                    lock(&self.observer).evaluated_by(self.reconciler.context(revision));
+                    tracing::info!(revision, took = ?started.elapsed(), ?latency, "enforced");
                 }
-                self.progress.epoch = epoch;
+                self.progress.revision = revision;
                 if let Some(latency) = latency {
                     self.progress.latency.observe(latency);
                     self.learned = None;
@@ -305,11 +305,11 @@ impl Enforcement {
     }
 
     /// Asks the kernel's tables.
-    fn testify(&mut self, Inquiry { claims, reply }: Inquiry) {
+    fn check_kernel_verdicts(&mut self, KernelCheckRequest { expected_verdicts, reply }: KernelCheckRequest) {
         let mut ask = |claim| self.reconciler.verdict(claim).inspect_err(|error| tracing::warn!("{error:#}"));
-        let allowed = claims.iter().map(|claim| ask(claim).ok().flatten()).collect();
+        let allowed = expected_verdicts.iter().map(|claim| ask(claim).ok().flatten()).collect();
         // Who asked may have gone.
-        let _ = reply.send(Testimony { epoch: self.progress.epoch, allowed });
+        let _ = reply.send(KernelCheckReply { revision: self.progress.revision, allowed });
     }
 
     /// What policies have done.
@@ -326,9 +326,9 @@ impl Enforcement {
     }
 }
 
-/// Programs of an agent with other maps judge no longer. What cannot be removed is tried by the next agent.
-fn retire(predecessors: Predecessors, pins: &Pins) {
-    match predecessors.retire(pins) {
+/// Programs of an agent with other maps evaluate no longer. What cannot be removed is tried by the next agent.
+fn remove_previous(previous_agents: PreviousAgents, pins: &Pins) {
+    match previous_agents.remove_previous(pins) {
         Ok(links) => tracing::info!(links, "removed what an agent with another layout left"),
         Err(error) => tracing::error!("cannot remove what an agent with another layout left: {error:#}"),
     }

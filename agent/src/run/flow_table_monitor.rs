@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use podgate_common::Eviction;
 
-use crate::kernel::Counters;
+use crate::datapath::Counters;
 
 pub(super) struct FlowTableMonitor {
     counters: Arc<Counters>,

@@ -12,20 +12,20 @@ use tokio::sync::Notify;
 
 use crate::{
     endpoints::{Network, cni::CniResults},
-    source::{Picture, Update},
+    source::{ClusterSnapshot, Update},
 };
 
 /// Shared by both threads.
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
-    newest: Mutex<Changed>,
+    newest: Mutex<InputChanges>,
     notify: Notify,
 }
 
 /// What has changed since the last look; `None`: nothing.
 #[derive(Debug, Default)]
-pub(super) struct Changed {
-    pub(super) picture: Option<Picture>,
+pub(super) struct InputChanges {
+    pub(super) picture: Option<ClusterSnapshot>,
     /// When a source learned of the oldest change in the picture that no look has seen yet.
     pub(super) learned: Option<Instant>,
     pub(super) network: Option<Arc<Network>>,
@@ -62,12 +62,12 @@ impl Inputs {
         self.notify.notified().await;
     }
 
-    pub(super) fn take(&self) -> Changed {
+    pub(super) fn take(&self) -> InputChanges {
         std::mem::take(&mut *self.lock())
     }
 
     /// What is in there is whole between any two statements.
-    fn lock(&self) -> MutexGuard<'_, Changed> {
+    fn lock(&self) -> MutexGuard<'_, InputChanges> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -81,11 +81,11 @@ mod tests {
         let inputs = Inputs::default();
         let first = Instant::now();
         for learned in [first, first + std::time::Duration::from_secs(1)] {
-            inputs.update(Update { picture: Picture::default(), learned });
+            inputs.update(Update { picture: ClusterSnapshot::default(), learned });
         }
         inputs.network(Arc::default());
         inputs.changed().await;
-        let Changed { picture, learned, network, cni, cni_pods: _ } = inputs.take();
+        let InputChanges { picture, learned, network, cni, cni_pods: _ } = inputs.take();
         assert!(picture.is_some() && network.is_some() && cni.is_none());
         assert_eq!(learned, Some(first));
         assert!(inputs.take().picture.is_none(), "each change is taken once");

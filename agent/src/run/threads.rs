@@ -45,7 +45,7 @@ impl Threads {
         F: Future<Output = Result<()>>,
     {
         let mut stop = self.stop.subscribe();
-        let end = End { thread: name, to: self.end.clone(), reason: "it panicked".to_owned() };
+        let end = ThreadEnd { thread: name, to: self.end.clone(), reason: "it panicked".to_owned() };
         let (alive, running) = blocking::channel();
         let work = move || {
             let mut end = end;
@@ -89,13 +89,13 @@ impl Threads {
 }
 
 /// Tells that a thread has ended, also when it panics.
-struct End {
+struct ThreadEnd {
     thread: &'static str,
     to: mpsc::UnboundedSender<anyhow::Error>,
     reason: String,
 }
 
-impl Drop for End {
+impl Drop for ThreadEnd {
     fn drop(&mut self) {
         // Nobody listens any more when the agent ends.
         let _ = self.to.send(anyhow!("the thread {} has ended: {}", self.thread, self.reason));

@@ -13,12 +13,12 @@ use tokio::{
 
 use super::{Server, Snapshot, line};
 use crate::{
-    api::{Answer, EndpointState},
+    api::{Reply, ReportedState},
     model::Uid,
 };
 
 /// Pods that are waited for at once. The kubelet starts them one after the other, or some dozens at a time.
-pub(super) const PLACES: usize = 256;
+pub(super) const MAX_CONNECTIONS: usize = 256;
 
 /// Nobody is waited for longer, whatever was asked for.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -57,10 +57,10 @@ impl PodWait {
         let is_enforced = |snapshot: &Arc<Snapshot>| self.wanted.missing(snapshot).is_none();
         let waited = timeout_at(self.deadline, self.snapshots.wait_for(is_enforced)).await;
         if waited.is_ok_and(|enforced| enforced.is_ok()) {
-            return line(Answer::Ok(()));
+            return line(Reply::Ok(()));
         }
         let missing = self.wanted.missing(&self.snapshots.borrow());
-        line(Answer::<()>::Error(missing.unwrap_or_else(|| "the agent ends".to_owned())))
+        line(Reply::<()>::Error(missing.unwrap_or_else(|| "the agent ends".to_owned())))
     }
 }
 
@@ -83,9 +83,9 @@ impl AwaitedPod {
             return Some(format!("the agent knows an earlier pod {pod}, and not this one yet"));
         }
         match known.state {
-            EndpointState::Held => Some(format!("the agent does not know the pod {pod} yet")),
+            ReportedState::Pending => Some(format!("the agent does not know the pod {pod} yet")),
             _ if !known.attached => Some(format!("the programs are not at {interface}")),
-            EndpointState::Known | EndpointState::Open => None,
+            ReportedState::Identified | ReportedState::Unmanaged => None,
         }
     }
 }
@@ -126,7 +126,7 @@ mod tests {
             name: "veth1".into(),
             pod: Some(ObjectName::new("x", "a")),
             uid: Uid::parse(UID),
-            state: EndpointState::Known,
+            state: ReportedState::Identified,
             attached: true,
         }
     }
@@ -140,11 +140,11 @@ mod tests {
             (Interface { name: "veth2".into(), ..known() }, Some("does not know the interface veth1")),
             (Interface { pod: None, ..known() }, Some("x/a is behind veth1")),
             (Interface { pod: other, ..known() }, Some("x/a is behind veth1")),
-            (Interface { state: EndpointState::Held, ..known() }, Some("does not know the pod x/a")),
+            (Interface { state: ReportedState::Pending, ..known() }, Some("does not know the pod x/a")),
             (Interface { uid: earlier, ..known() }, Some("an earlier pod x/a")),
             (Interface { uid: None, ..known() }, None),
             (Interface { attached: false, ..known() }, Some("the programs are not at veth1")),
-            (Interface { state: EndpointState::Open, ..known() }, None),
+            (Interface { state: ReportedState::Unmanaged, ..known() }, None),
             (known(), None),
         ] {
             set(&running, interface.clone());
@@ -157,7 +157,7 @@ mod tests {
         set(&running, Interface { attached: false, ..known() });
         std::thread::scope(|scope| {
             let asking = scope.spawn(|| try_ask(&running, 60_000));
-            while running.pod_waits.available_permits() == PLACES {
+            while running.pod_waits.available_permits() == MAX_CONNECTIONS {
                 std::thread::yield_now();
             }
             set(&running, known());
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn any_number_of_plugins_that_wait_keeps_no_other_client_waiting() {
         let running = start();
-        let connections: Vec<_> = (0..PLACES)
+        let connections: Vec<_> = (0..MAX_CONNECTIONS)
             .map(|_| {
                 let mut stream = running.connect();
                 let request = api::Request { version: 2, podgate: String::new(), ask: ask(60_000) };

@@ -9,7 +9,7 @@ use tokio::{
     time,
 };
 
-use crate::api::{Flow, FlowFilter, FlowLine};
+use crate::api::{FlowFilter, FlowLine, FlowRecord};
 
 /// Those who follow at once: others still find a place at the socket.
 pub(super) const FOLLOWERS: usize = 8;
@@ -18,28 +18,28 @@ const TIME_FOR_LINE: Duration = Duration::from_secs(10);
 
 /// What one client gets.
 #[derive(Debug)]
-pub(super) struct Flows {
-    pub(super) past: Vec<Arc<Flow>>,
+pub(super) struct FlowReplies {
+    pub(super) past: Vec<Arc<FlowRecord>>,
     /// `None`: only the past was asked for.
-    pub(super) live: Option<broadcast::Receiver<Arc<Flow>>>,
+    pub(super) live: Option<broadcast::Receiver<Arc<FlowRecord>>>,
     pub(super) filter: FlowFilter,
     /// Its place among the followers.
     pub(super) _place: OwnedSemaphorePermit,
 }
 
-impl Flows {
+impl FlowReplies {
     /// Writes until the client goes or is too slow, or the agent ends.
     pub(super) async fn write(self, stream: UnixStream) -> io::Result<()> {
         let (mut from_client, mut to_client) = stream.into_split();
         for flow in self.past {
-            write(&mut to_client, &FlowLine::Flow(Box::new(Flow::clone(&flow)))).await?;
+            write(&mut to_client, &FlowLine::FlowRecord(Box::new(FlowRecord::clone(&flow)))).await?;
         }
         let Some(mut live) = self.live else { return Ok(()) };
         loop {
             let mut nothing = [0; 64];
             let line = tokio::select! {
                 flow = live.recv() => match flow {
-                    Ok(flow) if self.filter.matches(&flow) => FlowLine::Flow(Box::new(Flow::clone(&flow))),
+                    Ok(flow) if self.filter.matches(&flow) => FlowLine::FlowRecord(Box::new(FlowRecord::clone(&flow))),
                     Ok(_) => continue,
                     Err(RecvError::Lagged(lost)) => FlowLine::Lost(lost),
                     Err(RecvError::Closed) => return Ok(()),

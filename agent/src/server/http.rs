@@ -17,16 +17,16 @@ use tokio::{
     task, time,
 };
 
-use super::{Server, metrics::CONTENT_TYPE, places::Places};
+use super::{Server, connection_limit::ConnectionLimit, metrics::CONTENT_TYPE};
 use crate::api::Status;
 
 /// Pods that `/readyz` names.
 const NAMED_PODS: usize = 10;
 
 /// Connections from the node itself, such as the kubelet's probes, that are served at once.
-const PLACES_OF_NODE: usize = 32;
+const MAX_CONNECTIONS_OF_NODE: usize = 32;
 /// Connections from elsewhere. They take none of the node's places.
-const PLACES_OF_OTHERS: usize = 32;
+const MAX_CONNECTIONS_OF_OTHERS: usize = 32;
 /// From the connection to the last byte of the answer; Prometheus waits 10 s by default.
 const TIME_FOR_ONE: Duration = Duration::from_secs(10);
 const TIME_FOR_HEADERS: Duration = Duration::from_secs(3);
@@ -64,7 +64,8 @@ impl Http {
     /// Answers for ever. A newcomer takes the place of the oldest connection of its kind if there is none: a client that
     /// says nothing keeps nobody out.
     pub async fn serve(self, server: Server) -> anyhow::Result<()> {
-        let (mut of_node, mut of_others) = (Places::new(PLACES_OF_NODE), Places::new(PLACES_OF_OTHERS));
+        let (mut of_node, mut of_others) =
+            (ConnectionLimit::new(MAX_CONNECTIONS_OF_NODE), ConnectionLimit::new(MAX_CONNECTIONS_OF_OTHERS));
         loop {
             match self.0.accept().await {
                 Ok((stream, peer)) => {

@@ -12,7 +12,7 @@ use super::HitReport;
 use crate::{
     api::{self, Evictions, Lost, SourceStatus, Status},
     flows::ObserverCounts,
-    reconciler::Reason,
+    reconciler::UnenforcedReason,
 };
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -40,7 +40,7 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
         unenforced,
         holds,
         policies,
-        epoch,
+        revision,
         latency,
         tables,
         counters,
@@ -74,12 +74,16 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
         text.sample(&[("state", state), ("newcomer", newcomer)], *connections);
     }
     text.family("podgate_endpoints", "gauge", "Pod interfaces on this node.");
-    for (state, count) in [("known", endpoints.known), ("held", endpoints.held), ("open", endpoints.open)] {
+    for (state, count) in [
+        ("identified", endpoints.identified),
+        ("pending", endpoints.pending),
+        ("unmanaged", endpoints.unmanaged),
+    ] {
         text.sample(&[("state", state)], count);
     }
     let name = "podgate_unenforced_pods";
     text.family(name, "gauge", "Pods of this node that should be isolated and are not.");
-    for reason in Reason::ALL.map(|reason| reason.to_string()) {
+    for reason in UnenforcedReason::ALL.map(|reason| reason.to_string()) {
         let count = unenforced.iter().filter(|pod| pod.reason == reason).count();
         text.sample(&[("reason", &reason)], count);
     }
@@ -90,8 +94,8 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
     text.sample(&[], holds.expired);
     text.family("podgate_policies", "gauge", "NetworkPolicies in force.");
     text.sample(&[], *policies);
-    text.family("podgate_epoch", "gauge", "Revision of the state that is published to the kernel.");
-    text.sample(&[], *epoch);
+    text.family("podgate_revision", "gauge", "Revision of the state that is published to the kernel.");
+    text.sample(&[], *revision);
 
     let name = "podgate_programming_latency_seconds";
     text.family(name, "histogram", "Time from when a source learned of a change until it was enforced.");
@@ -184,7 +188,7 @@ fn write_observed(text: &mut Exposition, observed: &Observed, lost: &Lost) {
     for (place, count) in [("ring", events), ("pod", events_of_share), ("agent", skipped)] {
         text.sample(&[("where", place)], *count);
     }
-    let name = "podgate_untallied_packets_total";
+    let name = "podgate_uncounted_packets_total";
     text.family(
         name,
         "counter",
@@ -333,7 +337,7 @@ mod tests {
             "podgate_pins_last 1",
             "podgate_packets_total{direction=\"egress\",outcome=\"denied\"} 12",
             "podgate_packets_total{direction=\"ingress\",outcome=\"own-node\"} 0",
-            "podgate_endpoints{state=\"held\"} 1",
+            "podgate_endpoints{state=\"pending\"} 1",
             "podgate_flow_evictions_total{state=\"half-open\",newcomer=\"same-pod\"} 4",
             "podgate_unenforced_pods{reason=\"macvlan\"} 1",
             "podgate_unenforced_pods{reason=\"no-device\"} 0",
@@ -344,7 +348,7 @@ mod tests {
             "podgate_flow_events_lost_total{where=\"ring\"} 4",
             "podgate_flow_events_lost_total{where=\"agent\"} 2",
             "podgate_flow_events_lost_total{where=\"pod\"} 3",
-            "podgate_untallied_packets_total 1",
+            "podgate_uncounted_packets_total 1",
             "podgate_task_restarts_total{task=\"events\"} 3",
             "podgate_unattributed_packets_total 9",
             "podgate_fragments_limited_total 5",
@@ -352,7 +356,7 @@ mod tests {
             "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"denied\"} 5",
             "podgate_pod_drops_total{pod=\"x/p499\",direction=\"ingress\",reason=\"denied\"} 2",
             "podgate_pod_drops_total{pod=\"(others)\",direction=\"ingress\",reason=\"denied\"} 200",
-            "podgate_epoch 7",
+            "podgate_revision 7",
             "podgate_source_age_seconds{source=\"a \\\"b\\\"\\\\\\nc\"} 5",
             "podgate_source_objects{source=\"a \\\"b\\\"\\\\\\nc\",kind=\"pods\"} 3",
             "podgate_programming_latency_seconds_bucket{le=\"0.050000\"} 2",

@@ -18,11 +18,11 @@ use tokio::{
     task, time,
 };
 
-use super::{Later, Server, places::Places};
+use super::{Later, Server, connection_limit::ConnectionLimit};
 use crate::api::LONGEST_REQUEST;
 
 /// Connections that are served at once.
-const PLACES: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 const BACKLOG: u32 = 64;
 /// From the connection to the last byte of the answer. Clients are on this machine, and answers are at hand.
 const TIME_FOR_ONE: Duration = Duration::from_secs(2);
@@ -31,12 +31,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The listening socket. Its file goes with it.
 #[derive(Debug)]
-pub struct Socket {
+pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
 }
 
-impl Socket {
+impl ControlSocket {
     /// Makes the socket, for its owner alone (mode 0600), and the directory that it lies in. A file that a dead agent
     /// left behind is replaced. Needs a tokio runtime.
     ///
@@ -61,11 +61,11 @@ impl Socket {
 
     /// Answers for ever. A newcomer takes the place of the oldest connection if there is none.
     pub async fn serve(self, server: Server) -> anyhow::Result<()> {
-        let mut places = Places::new(PLACES);
+        let mut connection_limit = ConnectionLimit::new(MAX_CONNECTIONS);
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    places.serve(connection(stream, server.clone()));
+                    connection_limit.serve(connection(stream, server.clone()));
                     // A question that came with the connection is answered before the next connection is taken.
                     task::yield_now().await;
                 }
@@ -78,7 +78,7 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
+impl Drop for ControlSocket {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, path = %self.path.display(), "socket file");
@@ -93,7 +93,7 @@ async fn connection(stream: UnixStream, server: Server) {
         Ok(Ok(Some((mut stream, later)))) => {
             task::spawn(async move {
                 let done = match later {
-                    Later::Flows(flows) => flows.write(stream).await,
+                    Later::FlowReplies(flows) => flows.write(stream).await,
                     Later::Pod(wait) => stream.write_all(wait.answer().await.as_bytes()).await,
                 };
                 if let Err(error) = done {

@@ -14,8 +14,8 @@ use podgate_common::{Direction, Outcome};
 use tokio::{runtime::Runtime, sync::oneshot};
 
 use super::*;
-use crate::api::{self, Counter, Flow, FlowLine, LONGEST_REQUEST, PolicyReport, PolicyStatus};
-use crate::{explain::Claim, flows::Observer};
+use crate::api::{self, Counter, FlowLine, FlowRecord, LONGEST_REQUEST, PolicyReport, PolicyStatus};
+use crate::{explain::ExpectedVerdict, flows::Observer};
 
 /// Longer than a server waits for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,8 +52,10 @@ pub(super) fn start() -> Running {
     let (state, snapshots) = watch::channel(snapshot(false));
     let observer: SharedObserver = Arc::new(Observer::new("n1".into(), None).into());
     let counter = Counter { direction: Direction::Ingress, outcome: Outcome::Denied, packets: 3 };
-    let (counters, tables) =
-        (move || Counted { packets: vec![counter], ..Counted::default() }, || Status::example().tables);
+    let (counters, tables) = (
+        move || KernelCounters { packets: vec![counter], ..KernelCounters::default() },
+        || Status::example().tables,
+    );
     let (_, hits) = watch::channel(Arc::new(HitReport {
         policies: PolicyReport { counted_seconds: 9, policies: vec![PolicyStatus::example()] },
         drops: api::Drops::new(),
@@ -72,10 +74,13 @@ pub(super) fn start() -> Running {
     });
     let claimed = async move {
         // The tables of this agent deny everything to x/b and know nobody else.
-        while let Some(Inquiry { claims, reply }) = inquired.recv().await {
-            let denies = |claim: &Claim| (claim.pod.to_string() == "x/b").then_some(false);
-            let testimony = Testimony { epoch: 7, allowed: claims.iter().map(denies).collect() };
-            reply.send(testimony).unwrap();
+        while let Some(KernelCheckRequest { expected_verdicts, reply }) = inquired.recv().await {
+            let denies = |expected_verdict: &ExpectedVerdict| {
+                (expected_verdict.pod.to_string() == "x/b").then_some(false)
+            };
+            let kernel_reply =
+                KernelCheckReply { revision: 7, allowed: expected_verdicts.iter().map(denies).collect() };
+            reply.send(kernel_reply).unwrap();
         }
     };
     let followers = server.followers.clone();
@@ -83,7 +88,7 @@ pub(super) fn start() -> Running {
     let (stop, stopped) = oneshot::channel();
     let (listening, address) = std::sync::mpsc::channel();
     let serve = async move {
-        let socket = Socket::bind(&path).unwrap();
+        let socket = ControlSocket::bind(&path).unwrap();
         let http = Http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         listening.send(http.address().unwrap()).unwrap();
         tokio::select! {
@@ -200,11 +205,11 @@ fn explain_answers_for_a_cluster_with_a_change_and_keeps_its_own() {
 }
 
 /// Flows as a client gets them, until there are so many.
-fn follow(running: &Running, last: Option<usize>, follow: bool, flows: usize) -> Vec<Flow> {
+fn follow(running: &Running, last: Option<usize>, follow: bool, flows: usize) -> Vec<FlowRecord> {
     let mut seen = Vec::new();
     let ask = Ask::Flows { filter: FlowFilter::default(), since_seconds: None, last, follow };
     let take = |line: FlowLine| {
-        if let FlowLine::Flow(flow) = line {
+        if let FlowLine::FlowRecord(flow) = line {
             seen.push(*flow);
         }
         Ok(if seen.len() == flows { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -218,7 +223,7 @@ fn flows_are_given_as_they_come_and_who_does_not_read_harms_nobody() {
     let running = start();
     let tell = |flows: u64| {
         for packets in 0..flows {
-            lock(&running.observer).add(Flow { packets, ..Flow::example() });
+            lock(&running.observer).add(FlowRecord { packets, ..FlowRecord::example() });
         }
     };
     tell(3);
@@ -256,17 +261,17 @@ fn the_socket_is_its_owners_alone_and_a_stale_one_is_replaced() {
     assert_eq!(mode & 0o777, 0o600);
     let runtime = runtime();
     let _inside = runtime.enter();
-    let error = format!("{:#}", Socket::bind(&running.socket()).unwrap_err());
+    let error = format!("{:#}", ControlSocket::bind(&running.socket()).unwrap_err());
     assert!(error.ends_with("podgate.sock: another agent answers there"), "{error}");
     let stale = running.directory.path().join("stale.sock");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
-    let bound = Socket::bind(&stale).unwrap();
+    let bound = ControlSocket::bind(&stale).unwrap();
     UnixStream::connect(&stale).unwrap();
     drop(bound);
     assert!(!stale.exists(), "the file goes with its socket");
     let file = running.directory.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let error = format!("{:#}", Socket::bind(&file).unwrap_err());
+    let error = format!("{:#}", ControlSocket::bind(&file).unwrap_err());
     assert!(error.ends_with("file: something else is there"), "{error}");
 }
 

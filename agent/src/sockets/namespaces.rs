@@ -31,7 +31,7 @@ impl Namespaces {
     ///
     /// # Errors
     ///
-    /// When the kernel does not tell ids at all. What cannot be opened is passed over.
+    /// When the kernel does not answer ids at all. What cannot be opened is passed over.
     pub fn find(
         wanted: &BTreeSet<i32>,
         named: impl IntoIterator<Item = PathBuf>,

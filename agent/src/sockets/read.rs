@@ -24,7 +24,7 @@ use netlink_packet_sock_diag::{
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use podgate_common::Protocol;
 
-use super::{Socket, State};
+use super::{Socket, SocketState};
 use crate::netlink::Requests;
 
 /// A way to the sockets of one pod.
@@ -51,7 +51,7 @@ impl PodSockets {
     ///
     /// # Errors
     ///
-    /// When the kernel does not tell (CONFIG_INET_DIAG, CONFIG_INET_UDP_DIAG).
+    /// When the kernel does not answer (CONFIG_INET_DIAG, CONFIG_INET_UDP_DIAG).
     pub fn read(&mut self) -> Result<Vec<Socket>> {
         let mut sockets = Vec::new();
         for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -89,7 +89,7 @@ fn request(family: u8, protocol: Protocol) -> SockDiagMessage {
 }
 
 /// Those that a connection reaches by an answer of its peer. Left out are SYN_SENT and SYN_RECV, a connection that is not
-/// there yet and is judged when it is, and TIME_WAIT, one that both ends are through with.
+/// there yet and is evaluated when it is, and TIME_WAIT, one that both ends are through with.
 const CONNECTED: StateFlags = StateFlags::ESTABLISHED
     .union(StateFlags::FIN_WAIT1)
     .union(StateFlags::FIN_WAIT2)
@@ -106,14 +106,14 @@ fn socket(payload: &[u8], protocol: Protocol) -> Option<Socket> {
     Some(Socket { protocol, state: meaning(state, protocol)?, local, remote })
 }
 
-fn meaning(state: u8, protocol: Protocol) -> Option<State> {
+fn meaning(state: u8, protocol: Protocol) -> Option<SocketState> {
     let (ended, peer_ended) = match (protocol, state) {
-        (Protocol::Tcp, TCP_LISTEN) | (Protocol::Udp, TCP_CLOSE) => return Some(State::Listens),
+        (Protocol::Tcp, TCP_LISTEN) | (Protocol::Udp, TCP_CLOSE) => return Some(SocketState::Listens),
         (_, TCP_ESTABLISHED) => (false, false),
         (Protocol::Tcp, TCP_FIN_WAIT1 | TCP_FIN_WAIT2) => (true, false),
         (Protocol::Tcp, TCP_CLOSE_WAIT) => (false, true),
         (Protocol::Tcp, TCP_LAST_ACK | TCP_CLOSING) => (true, true),
         _ => return None,
     };
-    Some(State::Connected { ended, peer_ended })
+    Some(SocketState::Connected { ended, peer_ended })
 }

@@ -7,11 +7,11 @@ use std::{
 
 use podgate_common::{Flow, FlowKey, Protocol, Seen, Tuple};
 
-use super::{Socket, State};
+use super::{Socket, SocketState};
 
 /// A pod's side of a live connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Side {
+pub struct PodSide {
     /// The pod is the low end of the key.
     is_low: bool,
     /// The pod listens where its end of the connection is: the other end came to it.
@@ -22,14 +22,14 @@ pub struct Side {
 
 /// The sides of connections that a pod has to others. `own`: what the pod may send from; a connection from another
 /// address uses another interface, or none.
-pub fn sides(sockets: &[Socket], own: &BTreeSet<IpAddr>) -> BTreeMap<FlowKey, Side> {
+pub fn sides(sockets: &[Socket], own: &BTreeSet<IpAddr>) -> BTreeMap<FlowKey, PodSide> {
     let listeners: BTreeSet<(Protocol, SocketAddr)> = sockets
         .iter()
-        .filter(|socket| socket.state == State::Listens)
+        .filter(|socket| socket.state == SocketState::Listens)
         .map(|socket| (socket.protocol, socket.local))
         .collect();
     let sides = sockets.iter().filter_map(|&Socket { protocol, state, local, remote }| {
-        let State::Connected { ended, peer_ended } = state else { return None };
+        let SocketState::Connected { ended, peer_ended } = state else { return None };
         if !own.contains(&local.ip()) || own.contains(&remote.ip()) || is_nobody(&remote) {
             return None;
         }
@@ -43,13 +43,13 @@ pub fn sides(sockets: &[Socket], own: &BTreeSet<IpAddr>) -> BTreeMap<FlowKey, Si
         let (key, is_low) = FlowKey::of(&tuple);
         let mut places = listening_places(local).into_iter();
         let listens = places.any(|place| listeners.contains(&(protocol, place)));
-        Some((key, Side { is_low, listens, ended, peer_ended }))
+        Some((key, PodSide { is_low, listens, ended, peer_ended }))
     });
     sides.collect()
 }
 
-impl Side {
-    /// The entry of the connection with this side in it, as judged at `veth` in no epoch. `known` is what the table has
+impl PodSide {
+    /// The entry of the connection with this side in it, as evaluated at `veth` in no revision. `known` is what the table has
     /// of the connection: the other end may be a pod of this node too, or the programs have seen a packet meanwhile.
     /// `now`: the kernel's tick.
     pub fn entry(&self, known: Option<Flow>, veth: u32, now: u32) -> Flow {
@@ -68,7 +68,7 @@ impl Side {
             flow.client_if = veth;
         } else if flow.server_if != veth {
             flow.server_if = veth;
-            flow.via = Flow::ANY_VIA;
+            flow.ingress_ifindex = Flow::ANY_INGRESS;
         }
         let (client_ended, server_ended) =
             if is_client { (self.ended, self.peer_ended) } else { (self.peer_ended, self.ended) };
@@ -87,9 +87,9 @@ fn turned(flow: Flow) -> Flow {
     Flow {
         client_if: flow.server_if,
         server_if: flow.client_if,
-        via: Flow::ANY_VIA,
-        client_epoch: flow.server_epoch,
-        server_epoch: flow.client_epoch,
+        ingress_ifindex: Flow::ANY_INGRESS,
+        client_revision: flow.server_revision,
+        server_revision: flow.client_revision,
         ..flow
     }
 }

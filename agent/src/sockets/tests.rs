@@ -20,14 +20,14 @@ const VETH: u32 = 7;
 const NEXT_VETH: u32 = 8;
 const NOW: u32 = 1_000;
 
-const OPEN: State = State::Connected { ended: false, peer_ended: false };
+const OPEN: SocketState = SocketState::Connected { ended: false, peer_ended: false };
 
-fn socket(protocol: Protocol, state: State, local: &str, remote: &str) -> Socket {
+fn socket(protocol: Protocol, state: SocketState, local: &str, remote: &str) -> Socket {
     Socket { protocol, state, local: local.parse().unwrap(), remote: remote.parse().unwrap() }
 }
 
 fn listener(protocol: Protocol, local: &str) -> Socket {
-    socket(protocol, State::Listens, local, "0.0.0.0:0")
+    socket(protocol, SocketState::Listens, local, "0.0.0.0:0")
 }
 
 fn own() -> BTreeSet<IpAddr> {
@@ -42,9 +42,9 @@ fn entered(sockets: &[Socket], known: Option<Flow>) -> (FlowKey, Flow) {
     (*key, side.entry(known, VETH, NOW))
 }
 
-/// An entry that was judged where it says, and never.
-fn flow(client_if: u32, server_if: u32, via: u32, seen: Seen) -> Flow {
-    Flow { client_if, server_if, via, client_epoch: 0, server_epoch: 0, last: NOW, seen }
+/// An entry that was evaluated where it says, and never.
+fn flow(client_if: u32, server_if: u32, ingress_ifindex: u32, seen: Seen) -> Flow {
+    Flow { client_if, server_if, ingress_ifindex, client_revision: 0, server_revision: 0, last: NOW, seen }
 }
 
 fn seen(bits: &[Seen]) -> Seen {
@@ -77,7 +77,7 @@ fn a_listener_tells_that_the_other_end_came() {
         let (key, flow) = entered(&sockets, None);
         let pod_is_low = own().contains(&key.addresses()[0].into());
         let expected = match is_server {
-            true => self::flow(0, VETH, Flow::ANY_VIA, seen(&[]).with(Seen::CLIENT_IS_LOW, !pod_is_low)),
+            true => self::flow(0, VETH, Flow::ANY_INGRESS, seen(&[]).with(Seen::CLIENT_IS_LOW, !pod_is_low)),
             false => self::flow(VETH, 0, 0, seen(&[]).with(Seen::CLIENT_IS_LOW, pod_is_low)),
         };
         assert_eq!(flow, expected, "{sockets:?}");
@@ -101,7 +101,7 @@ fn who_has_sent_the_last_byte_is_known_at_either_end() {
         (true, true, &[Seen::CLIENT_FIN, Seen::SERVER_FIN], &[Seen::CLIENT_FIN, Seen::SERVER_FIN]),
     ];
     for (ended, peer_ended, as_client, as_server) in table {
-        let state = State::Connected { ended, peer_ended };
+        let state = SocketState::Connected { ended, peer_ended };
         // The pod is the low end, whatever the order of bytes.
         let socket = socket(Tcp, state, "10.0.0.5:80", "192.0.2.9:40000");
         assert_eq!(entered(&[socket], None).1.seen, seen(as_client).with(Seen::CLIENT_IS_LOW, true));
@@ -131,9 +131,9 @@ fn what_the_table_has_of_a_connection_is_added_to() {
     let (asks, answers) = (vec![socket], vec![socket, listener(Tcp, "0.0.0.0:80")]);
     let low = [Seen::CLIENT_IS_LOW];
     let (pod_asks, peer_asks) = (seen(&low), seen(&[]));
-    let judged = |flow: Flow| Flow { client_epoch: 3, server_epoch: 4, ..flow };
-    let turned = |flow: Flow| Flow { client_epoch: 4, server_epoch: 3, ..flow };
-    let any = Flow::ANY_VIA;
+    let judged = |flow: Flow| Flow { client_revision: 3, server_revision: 4, ..flow };
+    let turned = |flow: Flow| Flow { client_revision: 4, server_revision: 3, ..flow };
+    let any = Flow::ANY_INGRESS;
     let table = [
         (
             "the other pod's side is there",
@@ -197,13 +197,13 @@ fn both_pods_of_a_connection_end_in_one_entry_in_either_order() {
     let at_client = socket(Tcp, OPEN, "10.0.0.5:40000", "10.0.0.6:80");
     let at_server = socket(Tcp, OPEN, "10.0.0.6:80", "10.0.0.5:40000");
     let listens = listener(Tcp, "[::]:80");
-    let one = |sockets: &[Socket], address: &str| -> BTreeMap<FlowKey, Side> {
+    let one = |sockets: &[Socket], address: &str| -> BTreeMap<FlowKey, PodSide> {
         sides(sockets, &[address.parse().unwrap()].into())
     };
     let (client, server) = (one(&[at_client], "10.0.0.5"), one(&[at_server, listens], "10.0.0.6"));
     assert!(client.keys().eq(server.keys()));
     let (client, server) = (client.values().next().unwrap(), server.values().next().unwrap());
-    let expected = flow(VETH, NEXT_VETH, Flow::ANY_VIA, seen(&[Seen::CLIENT_IS_LOW]));
+    let expected = flow(VETH, NEXT_VETH, Flow::ANY_INGRESS, seen(&[Seen::CLIENT_IS_LOW]));
     let client_first = server.entry(Some(client.entry(None, VETH, NOW)), NEXT_VETH, NOW);
     let server_first = client.entry(Some(server.entry(None, NEXT_VETH, NOW)), VETH, NOW);
     assert_eq!([client_first, server_first], [expected; 2]);
@@ -248,7 +248,7 @@ fn some_sockets() -> (File, Sockets) {
     let nobody6 = "[::]:0".parse().unwrap();
     let mut expected = vec![Socket {
         protocol: Tcp,
-        state: State::Listens,
+        state: SocketState::Listens,
         local: six.local_addr().unwrap(),
         remote: nobody6,
     }];
@@ -267,7 +267,7 @@ fn some_sockets() -> (File, Sockets) {
             let ends = |stream: &TcpStream| (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
             // The client's end is the same as the server sees it, but for the mapped form.
             let (local, remote) = ends(&client);
-            let state = |ended, peer_ended| State::Connected { ended, peer_ended };
+            let state = |ended, peer_ended| SocketState::Connected { ended, peer_ended };
             expected.push(Socket { protocol: Tcp, state: state(half_closed, false), local, remote });
             expected.push(Socket {
                 protocol: Tcp,
@@ -281,7 +281,7 @@ fn some_sockets() -> (File, Sockets) {
     let alone = UdpSocket::bind("0.0.0.0:0").unwrap();
     expected.push(Socket {
         protocol: Udp,
-        state: State::Listens,
+        state: SocketState::Listens,
         local: alone.local_addr().unwrap(),
         remote: nobody,
     });

@@ -31,12 +31,12 @@ impl Answered {
     ///
     /// # Errors
     ///
-    /// When the kernel does not tell (needs CAP_NET_ADMIN).
+    /// When the kernel does not answer (needs CAP_NET_ADMIN).
     pub fn read(own: &BTreeSet<IpAddr>) -> Result<Self> {
         let mut answered = Self::default();
         let mut requests = Requests::open(NETLINK_NETFILTER).context("cannot open a netfilter socket")?;
-        let entries = requests.dump(List, |payload| {
-            let entry = Entry::parse(payload)?;
+        let entries = requests.dump(ConntrackDump, |payload| {
+            let entry = ConntrackEntry::parse(payload)?;
             let is_mine = entry.has_end_in(own) && entry.is_answered;
             Some((entry.original.source.is_ipv4(), is_mine.then(|| entry.keys())))
         });
@@ -69,7 +69,7 @@ impl Answered {
 
 /// `NFNL_SUBSYS_CTNETLINK` and `IPCTNL_MSG_CT_GET`: all entries of both families.
 #[derive(Clone)]
-struct List;
+struct ConntrackDump;
 
 const GET_CONNECTIONS: u16 = 1 << 8 | 1;
 
@@ -94,7 +94,7 @@ const SEEN_REPLY: u32 = 1 << 1;
 
 /// One tracked connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
+struct ConntrackEntry {
     original: Ends,
     /// As answers go: other ends, where the node translates addresses.
     reply: Ends,
@@ -110,7 +110,7 @@ struct Ends {
     protocol: u8,
 }
 
-impl Entry {
+impl ConntrackEntry {
     fn parse(payload: &[u8]) -> Option<Self> {
         let (mut original, mut reply, mut status) = (None, None, 0);
         for (kind, value) in attributes(payload.get(NFGENMSG.len()..)?) {
@@ -184,7 +184,7 @@ fn port(bytes: &[u8]) -> Option<u16> {
     bytes.try_into().ok().map(u16::from_be_bytes)
 }
 
-impl NetlinkSerializable for List {
+impl NetlinkSerializable for ConntrackDump {
     fn message_type(&self) -> u16 {
         GET_CONNECTIONS
     }
@@ -244,8 +244,8 @@ mod tests {
 
     #[test]
     fn both_ends_of_a_translated_connection_are_read_and_whether_it_was_answered() {
-        let entry = Entry::parse(&message(17, 8 | SEEN_REPLY)).unwrap();
-        assert!(entry.is_answered && !Entry::parse(&message(17, 8)).unwrap().is_answered);
+        let entry = ConntrackEntry::parse(&message(17, 8 | SEEN_REPLY)).unwrap();
+        assert!(entry.is_answered && !ConntrackEntry::parse(&message(17, 8)).unwrap().is_answered);
         let expected = [
             key(("10.0.0.5", 5000), ("10.96.0.1", 53), Protocol::Udp),
             key(("10.0.0.9", 1053), ("10.0.0.5", 5000), Protocol::Udp),
@@ -255,7 +255,7 @@ mod tests {
             assert_eq!(entry.has_end_in(&[own.parse().unwrap()].into()), expected, "{own}");
         }
         for length in 0..message(17, 8).len() {
-            assert!(Entry::parse(&message(17, 8)[..length]).is_none_or(|entry| !entry.is_answered));
+            assert!(ConntrackEntry::parse(&message(17, 8)[..length]).is_none_or(|entry| !entry.is_answered));
         }
     }
 

@@ -1,7 +1,7 @@
 //! One Kubernetes object, as JSON, into the structs of the model.
 //!
 //! In: a JSON value, whether an object, a `List` or a typed list such as `PodList`. Out: objects of the model
-//! with the API server's defaults, and a [`Fault`] for each thing that its validation would refuse. A fault
+//! with the API server's defaults, and a [`FieldError`] for each thing that its validation would refuse. A fault
 //! costs the smallest entry that holds it; that entry arrives in the model as one that matches nothing.
 //! `null` counts as absent everywhere, as it does for the API server. An unknown field is reported in a
 //! policy's spec, where it is most likely misspelt, and ignored as the API server ignores it. Left out:
@@ -33,11 +33,11 @@ use crate::model::{
     Pod, Selector, Service,
 };
 
-pub(crate) use field::Fault;
+pub(crate) use field::FieldError;
 pub(crate) use kind::{Kind, KindInfo, ObjectId};
 
-use field::{Faults, Field, Object as Fields};
-use intern::Interner;
+use field::{Field, FieldErrors, JsonObject as Fields};
+use intern::NameInterner;
 use kind::Recognised;
 use metadata::Metadata;
 
@@ -65,24 +65,24 @@ pub(crate) enum Decoded {
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pub(crate) objects: Vec<Decoded>,
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) faults: Vec<FieldError>,
     /// Something in it could not be recognised as any object, so `objects` may lack one that was meant.
     pub(crate) incomplete: bool,
     /// Policies of which it is not known whom they are for, or what they are meant to do.
-    pub(crate) unread: Vec<Unread>,
+    pub(crate) unread: Vec<UnreadObject>,
 }
 
 /// A policy that could not be read, or may not have been.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Unread {
-    pub(crate) fault: Fault,
+pub(crate) struct UnreadObject {
+    pub(crate) fault: FieldError,
     /// Whose pods it may be for; `None`: any.
     pub(crate) namespace: Option<Name>,
 }
 
 /// Where a value was found. It names objects that do not name themselves.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct ObjectLocation {
     /// Unique among the places of a source: a file.
     pub(crate) origin: String,
     /// Unique within the origin, e.g. `document 2`.
@@ -92,7 +92,7 @@ pub(crate) struct Place {
 /// Decodes objects; equal names and label sets of all that it decoded share their memory.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    names: Interner,
+    names: NameInterner,
     /// Objects may stand for their removal.
     of_changes: bool,
 }
@@ -168,15 +168,15 @@ impl Decoder {
         Self { of_changes: true, ..Self::default() }
     }
 
-    pub(crate) fn decode(&mut self, value: &Value, place: &Place) -> Contents {
+    pub(crate) fn decode(&mut self, value: &Value, place: &ObjectLocation) -> Contents {
         let mut contents = Contents::default();
         self.recognise(value, None, place, &mut contents);
         contents
     }
 
     /// Decodes one object of a kind that is known; it need not say it itself, and is no list.
-    pub(crate) fn decode_as(&mut self, kind: Kind, value: &Value) -> (Option<Decoded>, Vec<Fault>) {
-        let place = Place { origin: String::new(), position: String::new() };
+    pub(crate) fn decode_as(&mut self, kind: Kind, value: &Value) -> (Option<Decoded>, Vec<FieldError>) {
+        let place = ObjectLocation { origin: String::new(), position: String::new() };
         let mut contents = Contents::default();
         self.object(value, kind, &place, &mut contents);
         (contents.objects.pop(), contents.faults)
@@ -188,19 +188,25 @@ impl Decoder {
     }
 
     /// `listed`: what the items of a typed list are, when they do not say it themselves.
-    fn recognise(&mut self, value: &Value, listed: Option<Kind>, place: &Place, contents: &mut Contents) {
-        let faults = Faults::new(match Kind::claimed(value).or(listed) {
+    fn recognise(
+        &mut self,
+        value: &Value,
+        listed: Option<Kind>,
+        place: &ObjectLocation,
+        contents: &mut Contents,
+    ) {
+        let faults = FieldErrors::new(match Kind::claimed(value).or(listed) {
             Some(kind) => metadata::label(value, kind, place),
             None => place.position.clone(),
         });
         let root = Field::root(value, &faults);
         match kind::recognise(&root, listed) {
-            Ok(Recognised::Object(kind)) => self.object(value, kind, place, contents),
+            Ok(Recognised::JsonObject(kind)) => self.object(value, kind, place, contents),
             Ok(Recognised::List(items)) => match root.object().and_then(|list| list.get("items").values()) {
                 Ok(values) => {
                     for (index, item) in values.iter().enumerate() {
                         let position = format!("{} items[{index}]", place.position);
-                        self.recognise(item, items, &Place { position, ..place.clone() }, contents);
+                        self.recognise(item, items, &ObjectLocation { position, ..place.clone() }, contents);
                     }
                 }
                 Err(_reported) => contents.incomplete = true,
@@ -211,13 +217,13 @@ impl Decoder {
         let faults = faults.into_list();
         // It is not in `objects`, unless it is a list, which has no faults but this one.
         if let (Some(fault), Some(namespace)) = (faults.first(), scope(value, listed)) {
-            contents.unread.push(Unread { fault: fault.clone(), namespace });
+            contents.unread.push(UnreadObject { fault: fault.clone(), namespace });
         }
         contents.faults.extend(faults);
     }
 
-    fn object(&mut self, value: &Value, kind: Kind, place: &Place, contents: &mut Contents) {
-        let faults = Faults::new(metadata::label(value, kind, place));
+    fn object(&mut self, value: &Value, kind: Kind, place: &ObjectLocation, contents: &mut Contents) {
+        let faults = FieldErrors::new(metadata::label(value, kind, place));
         let root = Field::root(value, &faults);
         let mut unread = None;
         if let Ok(fields) = root.object() {
@@ -239,7 +245,7 @@ impl Decoder {
         }
         let faults = faults.into_list();
         if let (Some(fault), Some(namespace)) = (faults.first(), unread) {
-            contents.unread.push(Unread { fault: fault.clone(), namespace });
+            contents.unread.push(UnreadObject { fault: fault.clone(), namespace });
         }
         contents.faults.extend(faults);
     }
@@ -250,7 +256,7 @@ impl Decoder {
         kind: Kind,
         metadata: Metadata,
         fields: &Fields<'_>,
-        place: &Place,
+        place: &ObjectLocation,
     ) -> Option<Decoded> {
         let Metadata { name, namespace, labels, audit, has_unknown_mode: _ } = metadata;
         let in_namespace = |name| ObjectName { namespace, name };

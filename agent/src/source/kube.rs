@@ -2,7 +2,7 @@
 //!
 //! In: an API server. Out: an [`Update`] whenever something changed that a verdict can depend on, the first one when
 //! every kind has been listed to its end, and the [`Health`] of the watches. What was learned stays while the server is
-//! away; a list that must be made anew takes the place of the one before when it is complete, not before. Left out:
+//! away; a list that must be made again takes the place of the one before when it is complete, not before. Left out:
 //! what an object means (`decode`).
 
 mod client;
@@ -20,4 +20,4 @@ pub use health::{Health, WatchHealth};
 pub use pod_warnings::{PodWarning, warn_pods};
 pub use watch::watch;
 
-use super::{Picture, Problem, Update, decode};
+use super::{ClusterSnapshot, Update, ValidationError, decode};

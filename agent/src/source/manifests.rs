@@ -1,8 +1,8 @@
 //! The manifests source: files of Kubernetes objects in place of an API server.
 //!
 //! In: paths of files and directories (the files directly in them), or `-` for standard input; YAML or JSON,
-//! single objects, lists, several documents in a file. Out: a [`Picture`], once by [`read`] or after each
-//! change by [`watch`]: the cluster, and every [`Problem`] that was found on the way. A problem never stops
+//! single objects, lists, several documents in a file. Out: a [`ClusterSnapshot`], once by [`read`] or after each
+//! change by [`watch`]: the cluster, and every [`ValidationError`] that was found on the way. A problem never stops
 //! the rest. Beside them a [`Change`] to a cluster. Left
 //! out: what an object means (`decode`).
 
@@ -19,9 +19,9 @@ use std::path::PathBuf;
 pub use change::Change;
 pub use watch::watch;
 
-use super::{Picture, Problem, Update};
+use super::{ClusterSnapshot, Update, ValidationError};
 use crate::model::Name;
-use store::Store;
+use store::ManifestStore;
 
 /// How manifests are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct ReadOptions {
 }
 
 /// Reads everything once, with the options that a cluster's own objects need.
-pub fn read(paths: &[PathBuf]) -> Picture {
+pub fn read(paths: &[PathBuf]) -> ClusterSnapshot {
     read_with(paths, ReadOptions::default())
 }
 
@@ -42,8 +42,8 @@ pub fn read(paths: &[PathBuf]) -> Picture {
 /// In a directory `*.yaml`, `*.yml` and `*.json` are read, in the order of their names and without hidden
 /// files; a file that is named itself is read whatever its ending. Of an object that appears twice the later
 /// one counts.
-pub fn read_with(paths: &[PathBuf], options: ReadOptions) -> Picture {
-    let mut store = Store::new(paths, options);
+pub fn read_with(paths: &[PathBuf], options: ReadOptions) -> ClusterSnapshot {
+    let mut store = ManifestStore::new(paths, options);
     for input in store.list() {
         let reading = store.read(&input);
         store.put(input, reading);

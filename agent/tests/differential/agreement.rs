@@ -41,7 +41,7 @@ fn clusters_with_invalid_entries_have_the_verdicts_of_what_was_understood() {
     check(CLUSTERS, || samples(Entries::SomeInvalid), agrees, describe);
 }
 
-/// Objects come as the files of a directory are read, or as an API server tells of them: in any order.
+/// Objects come as the files of a directory are read, or as an API server reports them: in any order.
 #[test]
 fn the_order_of_objects_changes_nothing() {
     type Shuffled = (Vec<Value>, Vec<Value>, Vec<&'static str>);

@@ -9,7 +9,7 @@ use podgate::{
     memory::Memory,
     model::{Cluster, ObjectName},
     port_spec::PortSpec,
-    source::{Picture, manifests},
+    source::{ClusterSnapshot, manifests},
 };
 use podgate_common::{Direction, Protocol};
 use serde_json::Value;
@@ -39,7 +39,7 @@ impl Layout {
 }
 
 /// Reads objects through manifest files.
-pub(crate) fn read(objects: &[Value], layout: Layout) -> Picture {
+pub(crate) fn read(objects: &[Value], layout: Layout) -> ClusterSnapshot {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path();
     match layout {
@@ -59,13 +59,13 @@ pub(crate) fn read(objects: &[Value], layout: Layout) -> Picture {
 }
 
 /// Reads one manifest as it stands.
-pub(crate) fn read_text(text: &str) -> Picture {
+pub(crate) fn read_text(text: &str) -> ClusterSnapshot {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     put(file.path(), text);
     manifests::read(&[file.path().into()])
 }
 
-pub(crate) fn problems(picture: &Picture) -> String {
+pub(crate) fn problems(picture: &ClusterSnapshot) -> String {
     picture.problems.iter().map(|problem| format!("{problem}\n")).collect()
 }
 
@@ -80,19 +80,19 @@ pub(crate) fn matrix_of(cluster: &Cluster, ports: &[&str]) -> Value {
 /// The verdict of `podgate explain`.
 pub(crate) fn explained(cluster: &Cluster, question: &Question) -> bool {
     let [from, to, port] = question.words();
-    let asked = explain::Question {
+    let matches = explain::Question {
         from: from.parse().unwrap_or_else(|error| panic!("{question}: {error}")),
         to: to.parse().unwrap_or_else(|error| panic!("{question}: {error}")),
         port: port.parse().unwrap_or_else(|error| panic!("{question}: {error}")),
     };
-    let answer = explain(cluster, &asked).unwrap_or_else(|error| panic!("{question}: {error}"));
+    let answer = explain(cluster, &matches).unwrap_or_else(|error| panic!("{question}: {error}"));
     answer.verdict == Verdict::Allow
 }
 
 /// The verdicts of the compiled tables on addresses outside, as the kernel reads them.
 pub(crate) struct Compiled<'a> {
     cluster: &'a Cluster,
-    tables: compiler::Tables,
+    tables: compiler::CompiledTables,
 }
 
 impl<'a> Compiled<'a> {
@@ -112,7 +112,7 @@ impl<'a> Compiled<'a> {
     ) -> bool {
         let has_family =
             self.cluster.pods[pod].addresses.iter().any(|own| own.is_ipv4() == outside.is_ipv4());
-        let subject = self.tables.subjects.get(pod).copied().unwrap_or(compiler::Subject::FREE);
+        let subject = self.tables.subjects.get(pod).copied().unwrap_or(compiler::Subject::NOT_ISOLATED);
         let rule_set = match direction {
             Direction::Ingress => subject.ingress,
             Direction::Egress => subject.egress,

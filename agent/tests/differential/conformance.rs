@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     answers::{explained, matrix_of, problems, read_text},
-    oracle::{manifest, naive::Party, question::Question},
+    oracle::{manifest, naive::ResolvedEndpoint, question::Question},
 };
 
 struct Case {
@@ -77,7 +77,9 @@ fn podgate_gives_the_expected_verdicts() {
 
 /// `None` when it is not about two pods of the matrix.
 fn in_matrix(matrix: &Value, question: &Question) -> Option<bool> {
-    let (Party::Pod { .. }, Party::Pod { .. }) = (&question.from, &question.to) else { return None };
+    let (ResolvedEndpoint::Pod { .. }, ResolvedEndpoint::Pod { .. }) = (&question.from, &question.to) else {
+        return None;
+    };
     let [from, to, port] = question.words();
     let column = matrix["pods"].as_array()?.iter().position(|pod| pod == to.as_str())?;
     Some(matrix["ports"][&port][&from].as_str()?.chars().nth(column)? == '.')

@@ -12,7 +12,8 @@ use std::{
 
 use podgate::{
     compiler::{
-        Backend, Incremental, IncrementalInput, PortRange, Rows, RuleSet, Signature, Site, Tables, compile,
+        Backend, CompileInput, CompiledTables, Incremental, PortRange, Rows, RuleSet, Signature, Site,
+        compile,
     },
     model::{Cluster, Name, ObjectName, Objects, Pod},
 };
@@ -105,7 +106,7 @@ fn agrees((objects, events): &Sample) -> Result<(), TestCaseError> {
     let node: Name = NODE.into();
     let mut now = clusters[0].clone();
     let mut incremental = Incremental::default();
-    let mut before: Option<Tables> = None;
+    let mut before: Option<CompiledTables> = None;
     for (number, event) in events.iter().enumerate() {
         if number > 0 {
             event.happen(&mut now, &clusters);
@@ -129,7 +130,7 @@ fn agrees((objects, events): &Sample) -> Result<(), TestCaseError> {
         let site = Some(Site { node: &node, own_addresses: &own_addresses });
         let expected = compile(&now, site, subjects.values().map(Arc::as_ref), retained.iter().cloned());
         let expected = expected.expect("few classes of ports");
-        let step = IncrementalInput { cluster: &now, site, subjects: &subjects, retained: &retained };
+        let step = CompileInput { cluster: &now, site, subjects: &subjects, retained: &retained };
         let tables = incremental.compile(&step).expect("few classes of ports").clone();
         let differing = Meaning::of(&tables).differing(&Meaning::of(&expected));
         prop_assert!(differing.is_none(), "after event {}: {}", number, differing.unwrap_or_default());
@@ -184,7 +185,7 @@ struct Meaning {
     ports: Vec<Vec<(u16, BTreeSet<PortRange>)>>,
     allowed: Verdicts,
     denied_on_own_node: Verdicts,
-    fronts: BTreeMap<ServiceKey, BTreeSet<Behind>>,
+    frontends: BTreeMap<ServiceKey, BTreeSet<Behind>>,
     services: BTreeMap<(Arc<RuleSet>, BTreeSet<Behind>), ServiceVerdict>,
     leave_node: bool,
 }
@@ -196,7 +197,7 @@ type Verdicts = BTreeMap<(Arc<RuleSet>, Arc<Signature>), BTreeSet<BTreeSet<PortR
 type Behind = (&'static str, Arc<Signature>, BTreeSet<PortRange>, Option<[Arc<RuleSet>; 2]>);
 
 impl Meaning {
-    fn of(tables: &Tables) -> Self {
+    fn of(tables: &CompiledTables) -> Self {
         let rule_set = |index: &usize| tables.rule_sets[index].clone();
         let signature = |index: &usize| tables.identities.signatures[index].clone();
         let class = |index: usize| tables.classes.signatures[index].clone();
@@ -210,7 +211,7 @@ impl Meaning {
             });
             verdicts.filter(|(_, classes)| !classes.is_empty()).collect()
         };
-        let behind = |place: &usize| behind(tables, place);
+        let backends = |place: &usize| backends(tables, place);
         let Rows { allowed, denied_on_own_node } = &tables.rows;
         Self {
             subjects: tables
@@ -229,12 +230,12 @@ impl Meaning {
                 .collect(),
             allowed: verdicts(allowed),
             denied_on_own_node: verdicts(denied_on_own_node),
-            fronts: tables.services.fronts.iter().map(|(key, place)| (*key, behind(place))).collect(),
+            frontends: tables.services.frontends.iter().map(|(key, place)| (*key, backends(place))).collect(),
             services: tables
                 .services
                 .verdicts
                 .iter()
-                .map(|((of, place), verdict)| ((rule_set(of), behind(place)), *verdict))
+                .map(|((of, place), verdict)| ((rule_set(of), backends(place)), *verdict))
                 .collect(),
             leave_node: tables.services.leave_node,
         }
@@ -246,7 +247,7 @@ impl Meaning {
     fn differing(&self, expected: &Self) -> Option<String> {
         let parts = |it: &Self| {
             let Self { subjects, rule_sets, addresses, prefixes, ports, .. } = it;
-            let Self { allowed, denied_on_own_node, fronts, services, leave_node, .. } = it;
+            let Self { allowed, denied_on_own_node, frontends, services, leave_node, .. } = it;
             [
                 format!("subjects {subjects:#?}"),
                 format!("rule sets {rule_sets:#?}"),
@@ -255,7 +256,7 @@ impl Meaning {
                 format!("ports {ports:#?}"),
                 format!("allowed {allowed:#?}"),
                 format!("denied on its own node {denied_on_own_node:#?}"),
-                format!("fronts {fronts:#?}"),
+                format!("fronts {frontends:#?}"),
                 format!("services {services:#?}"),
                 format!("may leave the node: {leave_node}"),
             ]
@@ -270,10 +271,10 @@ impl Meaning {
     }
 }
 
-fn behind(tables: &Tables, place: &usize) -> BTreeSet<Behind> {
+fn backends(tables: &CompiledTables, place: &usize) -> BTreeSet<Behind> {
     let signature = |index: usize| tables.identities.signatures[&index].clone();
     let class = |index: usize| tables.classes.signatures[index].clone();
-    let behind = tables.services.behind[place].iter().map(|backend| match *backend {
+    let backends = tables.services.backends[place].iter().map(|backend| match *backend {
         Backend::Node { identity, class: at } => ("node", signature(identity), class(at), None),
         Backend::Local { identity, class: at, egress } => (
             "local",
@@ -284,25 +285,25 @@ fn behind(tables: &Tables, place: &usize) -> BTreeSet<Behind> {
         Backend::Elsewhere { identity, class: at } => ("elsewhere", signature(identity), class(at), None),
         Backend::Untranslated => ("untranslated", Arc::default(), BTreeSet::new(), None),
     });
-    behind.collect()
+    backends.collect()
 }
 
 /// The identities that some address has.
-fn used(tables: &Tables) -> BTreeSet<usize> {
+fn used(tables: &CompiledTables) -> BTreeSet<usize> {
     let identities = &tables.identities;
     identities.addresses.values().chain(identities.prefixes.values()).copied().chain([0]).collect()
 }
 
 /// Nothing is kept that no packet can meet.
-fn is_tidy(tables: &Tables) -> Result<(), TestCaseError> {
+fn is_tidy(tables: &CompiledTables) -> Result<(), TestCaseError> {
     let identities: BTreeSet<usize> = tables.identities.signatures.keys().copied().collect();
     prop_assert_eq!(&identities, &used(tables));
     for (rule_set, identity) in tables.rows.allowed.keys().chain(tables.rows.denied_on_own_node.keys()) {
         prop_assert!(tables.rule_sets.contains_key(rule_set), "a row of no rule set");
         prop_assert!(identities.contains(identity), "a row of no identity");
     }
-    let places: BTreeSet<usize> = tables.services.behind.keys().copied().collect();
-    let led_to: BTreeSet<usize> = tables.services.fronts.values().copied().chain([0]).collect();
+    let places: BTreeSet<usize> = tables.services.backends.keys().copied().collect();
+    let led_to: BTreeSet<usize> = tables.services.frontends.values().copied().chain([0]).collect();
     prop_assert_eq!(&places, &led_to);
     for (rule_set, place) in tables.services.verdicts.keys() {
         prop_assert!(tables.rule_sets.contains_key(rule_set), "a verdict of no rule set");
@@ -311,7 +312,7 @@ fn is_tidy(tables: &Tables) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn keeps_its_indexes(before: &Tables, after: &Tables) -> Result<(), TestCaseError> {
+fn keeps_its_indexes(before: &CompiledTables, after: &CompiledTables) -> Result<(), TestCaseError> {
     prop_assert!(before.series.is(&after.series));
     for (index, content) in &before.rule_sets {
         prop_assert!(after.rule_sets.get(index).is_none_or(|now| now == content), "rule set {}", index);
@@ -320,8 +321,9 @@ fn keeps_its_indexes(before: &Tables, after: &Tables) -> Result<(), TestCaseErro
         let now = after.identities.signatures.get(index);
         prop_assert!(now.is_none_or(|now| now == content), "identity {}", index);
     }
-    for index in before.services.behind.keys().filter(|index| after.services.behind.contains_key(*index)) {
-        prop_assert_eq!(behind(before, index), behind(after, index), "services {}", index);
+    for index in before.services.backends.keys().filter(|index| after.services.backends.contains_key(*index))
+    {
+        prop_assert_eq!(backends(before, index), backends(after, index), "services {}", index);
     }
     Ok(())
 }

@@ -2,9 +2,9 @@
 
 mod agreement;
 mod answers;
+mod attribution;
 mod changes;
 mod conformance;
-mod credit;
 mod incremental;
 mod large;
 mod narrowing;

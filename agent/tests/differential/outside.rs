@@ -12,7 +12,7 @@ use crate::{
     oracle::{
         generate::{Entries, cluster, outside},
         manifest::{Form, write},
-        naive::{Party, matrix},
+        naive::{ResolvedEndpoint, matrix},
         question::Question,
     },
     runner::check,
@@ -54,12 +54,12 @@ fn compiled_agrees((objects, addresses): &Sample) -> Result<(), TestCaseError> {
 
 fn explain_agrees((objects, addresses): &Sample) -> Result<(), TestCaseError> {
     let picture = read(objects, Layout::File(Form::JsonList));
-    let pods: Vec<Party> = pods(objects).iter().map(party).collect();
-    let others = addresses.iter().map(|address| Party::Address(*address));
-    let nodes = ["n1", "n2"].map(|name| Party::Node(name.into()));
-    let node_address = Party::Address(IpAddr::from([10, 10, 0, 1]));
-    let pod_address = Party::Address(IpAddr::from([10, 0, 0, 1]));
-    let peers: Vec<Party> =
+    let pods: Vec<ResolvedEndpoint> = pods(objects).iter().map(party).collect();
+    let others = addresses.iter().map(|address| ResolvedEndpoint::Address(*address));
+    let nodes = ["n1", "n2"].map(|name| ResolvedEndpoint::Node(name.into()));
+    let node_address = ResolvedEndpoint::Address(IpAddr::from([10, 10, 0, 1]));
+    let pod_address = ResolvedEndpoint::Address(IpAddr::from([10, 0, 0, 1]));
+    let peers: Vec<ResolvedEndpoint> =
         pods.iter().cloned().chain(others).chain(nodes).chain([node_address, pod_address]).collect();
     for (index, pod) in pods.iter().enumerate() {
         for (turn, peer) in peers.iter().enumerate() {
@@ -91,7 +91,7 @@ fn between(
     outside: IpAddr,
     (protocol, port): (Protocol, u16),
 ) -> Question {
-    let (pod, outside) = (party(pod), Party::Address(outside));
+    let (pod, outside) = (party(pod), ResolvedEndpoint::Address(outside));
     let (from, to) = match direction {
         Direction::Ingress => (outside, pod),
         Direction::Egress => (pod, outside),
@@ -99,8 +99,8 @@ fn between(
     Question { from, to, protocol: protocol.to_string(), port }
 }
 
-fn party(pod: &ObjectName) -> Party {
-    Party::Pod { namespace: pod.namespace.to_string(), name: pod.name.to_string() }
+fn party(pod: &ObjectName) -> ResolvedEndpoint {
+    ResolvedEndpoint::Pod { namespace: pod.namespace.to_string(), name: pod.name.to_string() }
 }
 
 fn describe((objects, addresses): &Sample) -> String {

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use podgate::{
-    explain::{Explanation, Question, Reason, Side, Unanswerable, Verdict, explain},
+    explain::{DirectionResult, Explanation, Question, Unanswerable, Verdict, VerdictReason, explain},
     model::{Action, Cluster, ClusterPolicyName, NetworkPolicy, ObjectName, Rule},
 };
 use podgate_common::Direction;
@@ -66,16 +66,16 @@ fn has_reasons(cluster: &Cluster, answer: &Explanation, question: &str) -> Resul
     let sides = [(Direction::Egress, &answer.egress), (Direction::Ingress, &answer.ingress)];
     if answer.verdict == Verdict::Deny && !answer.pairs.is_empty() {
         let named = sides.iter().any(|(_, side)| match side.reason {
-            Reason::NoRuleMatches => !side.policies.is_empty(),
-            Reason::ClusterPolicyDenies => decided(side, Action::Deny),
+            VerdictReason::NoRuleMatches => !side.policies.is_empty(),
+            VerdictReason::ClusterPolicyDenies => decided(side, Action::Deny),
             _ => false,
         });
         prop_assert!(named, "{question} is denied by nothing that is named: {answer:?}");
     }
     for (direction, side) in sides {
         let opened = match side.reason {
-            Reason::RuleMatches => side.policies.iter().any(|policy| !policy.matched.is_empty()),
-            Reason::ClusterPolicyAccepts => decided(side, Action::Accept),
+            VerdictReason::RuleMatches => side.policies.iter().any(|policy| !policy.matched.is_empty()),
+            VerdictReason::ClusterPolicyAccepts => decided(side, Action::Accept),
             _ => continue,
         };
         prop_assert!(opened, "{direction} of {question} is allowed by no rule that is named");
@@ -106,14 +106,14 @@ fn has_reasons(cluster: &Cluster, answer: &Explanation, question: &str) -> Resul
     Ok(())
 }
 
-fn decided(side: &Side, action: Action) -> bool {
+fn decided(side: &DirectionResult, action: Action) -> bool {
     let mut policies = side.cluster_policies.iter();
     policies.any(|policy| policy.decided.iter().any(|index| policy.rules[*index].action == action))
 }
 
 /// The cluster with only the rules that open a side (`named`), or with all rules but these. Of a ClusterNetworkPolicy
 /// only rules that accept open.
-fn keeping(cluster: &Cluster, side: &Side, direction: Direction, named: bool) -> Cluster {
+fn keeping(cluster: &Cluster, side: &DirectionResult, direction: Direction, named: bool) -> Cluster {
     let mut cluster = cluster.clone();
     for policy in &side.policies {
         let name = ObjectName::new(policy.namespace.clone(), policy.name.clone());

@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use crate::oracle::{
         manifest,
-        naive::{Party, backends, destinations, matrix},
+        naive::{ResolvedEndpoint, backends, destinations, matrix},
     };
 
     fn clusters(entries: Entries, count: usize) -> Vec<Vec<Value>> {
@@ -376,7 +376,7 @@ mod tests {
                 let namespace = text("/metadata/namespace").unwrap_or_else(|| "default".into());
                 let name = text("/metadata/name").expect("generated pods have names");
                 let node = text("/spec/nodeName").expect("generated pods have nodes");
-                let client = Party::Pod { namespace, name };
+                let client = ResolvedEndpoint::Pod { namespace, name };
                 for destination in destinations(&objects, &node) {
                     let found = backends(&objects, &client, &destination).expect("a service answers there");
                     let allowed = found.iter().filter(|backend| backend.egress).count();

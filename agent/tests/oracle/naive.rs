@@ -27,7 +27,7 @@ pub(crate) use service::{Destination, backends, destinations};
 
 /// Who opens a connection, or to whom it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Party {
+pub(crate) enum ResolvedEndpoint {
     Pod {
         namespace: String,
         name: String,
@@ -44,15 +44,15 @@ pub(crate) enum Party {
 
 /// A new connection between two addresses of one family.
 struct Connection<'a> {
-    source: End<'a>,
-    destination: End<'a>,
+    source: EndpointRef<'a>,
+    destination: EndpointRef<'a>,
     /// As the API writes it: `TCP`, `UDP`, `SCTP`; any other word for a protocol without ports.
     protocol: &'a str,
     port: u16,
 }
 
 #[derive(Clone, Copy)]
-struct End<'a> {
+struct EndpointRef<'a> {
     address: IpAddr,
     /// The pod that has this address. Never one on the host network.
     pod: Option<&'a Value>,
@@ -71,7 +71,13 @@ enum Direction {
 /// allowed, and there must be one.
 ///
 /// Panics when a party is not among the objects.
-pub(crate) fn allowed(objects: &[Value], from: &Party, to: &Party, protocol: &str, port: u16) -> bool {
+pub(crate) fn allowed(
+    objects: &[Value],
+    from: &ResolvedEndpoint,
+    to: &ResolvedEndpoint,
+    protocol: &str,
+    port: u16,
+) -> bool {
     if let Some(verdict) = service::allowed(objects, from, to, protocol, port) {
         return verdict;
     }
@@ -87,8 +93,8 @@ pub(crate) fn allowed(objects: &[Value], from: &Party, to: &Party, protocol: &st
 
 fn every_pair_allowed(
     objects: &[Value],
-    sources: &[End<'_>],
-    destinations: &[End<'_>],
+    sources: &[EndpointRef<'_>],
+    destinations: &[EndpointRef<'_>],
     protocol: &str,
     port: u16,
 ) -> bool {
@@ -129,7 +135,7 @@ fn direction_allowed(objects: &[Value], direction: Direction, connection: &Conne
     if let Some(verdict) = cluster_policy::verdict(objects, "Admin", direction, pod, peer, connection) {
         return verdict;
     }
-    let mut isolating = object::policies(objects)
+    let mut enforced_policies_selecting = object::policies(objects)
         .filter(|policy| selects(policy, pod) && isolates(policy, direction))
         .peekable();
     // "By default, a pod is non-isolated for ingress; all inbound connections are allowed. A pod is isolated for
@@ -138,7 +144,7 @@ fn direction_allowed(objects: &[Value], direction: Direction, connection: &Conne
     // "NetworkPolicy always makes a final decision for selected pods. Further evaluation only happens for Pods not
     // selected by a NetworkPolicy. ... If a given connection wasn't allowed or denied by any of the tiers, the default
     // kubernetes policy is applied, which says that all pods can communicate with each other."
-    if isolating.peek().is_none() {
+    if enforced_policies_selecting.peek().is_none() {
         return cluster_policy::verdict(objects, "Baseline", direction, pod, peer, connection)
             .unwrap_or(true);
     }
@@ -148,7 +154,7 @@ fn direction_allowed(objects: &[Value], direction: Direction, connection: &Conne
     // "Network policies do not conflict; they are additive. If any policy or policies apply to a given pod for a
     // given direction, the connections allowed in that direction from that pod is the union of what the applicable
     // policies allow. Thus, order of evaluation does not affect the policy result."
-    isolating.any(|policy| {
+    enforced_policies_selecting.any(|policy| {
         rules(policy, direction)
             .iter()
             .any(|rule| rule_allows(objects, namespace_of(policy), rule, direction, peer, connection))
@@ -156,7 +162,10 @@ fn direction_allowed(objects: &[Value], direction: Direction, connection: &Conne
 }
 
 /// All pairs of one family: IPv4 does not talk to IPv6.
-fn pairs<'a>(sources: &[End<'a>], destinations: &[End<'a>]) -> impl Iterator<Item = (End<'a>, End<'a>)> {
+fn pairs<'a>(
+    sources: &[EndpointRef<'a>],
+    destinations: &[EndpointRef<'a>],
+) -> impl Iterator<Item = (EndpointRef<'a>, EndpointRef<'a>)> {
     sources.iter().flat_map(move |source| {
         destinations
             .iter()
@@ -165,18 +174,18 @@ fn pairs<'a>(sources: &[End<'a>], destinations: &[End<'a>]) -> impl Iterator<Ite
     })
 }
 
-fn ends<'a>(objects: &'a [Value], party: &'a Party) -> Vec<End<'a>> {
+fn ends<'a>(objects: &'a [Value], party: &'a ResolvedEndpoint) -> Vec<EndpointRef<'a>> {
     match party {
-        Party::Pod { namespace, name } => pod_ends(object::pod(objects, namespace, name)),
-        Party::Service { .. } => panic!("a service opens no connection: {party:?}"),
-        Party::Node(name) => object::node_addresses(objects, name)
+        ResolvedEndpoint::Pod { namespace, name } => pod_ends(object::pod(objects, namespace, name)),
+        ResolvedEndpoint::Service { .. } => panic!("a service opens no connection: {party:?}"),
+        ResolvedEndpoint::Node(name) => object::node_addresses(objects, name)
             .into_iter()
-            .map(|address| End { address, pod: None, node: Some(name) })
+            .map(|address| EndpointRef { address, pod: None, node: Some(name) })
             .collect(),
-        Party::Address(address) => {
+        ResolvedEndpoint::Address(address) => {
             let pod = object::pods(objects)
                 .find(|pod| is_alive(pod) && !on_host_network(pod) && addresses(pod).contains(address));
-            vec![End { address: *address, pod, node: None }]
+            vec![EndpointRef { address: *address, pod, node: None }]
         }
     }
 }
@@ -186,11 +195,11 @@ fn ends<'a>(objects: &'a [Value], party: &'a Party) -> Vec<End<'a>> {
 /// "NetworkPolicy behaviour for hostNetwork pods is undefined"; the common case of the two that the page names:
 /// "hostNetwork pod traffic is ignored when matching podSelector and namespaceSelector ... Traffic to/from
 /// hostNetwork pods is treated the same as all other traffic to/from the node IP."
-fn pod_ends(pod: &Value) -> Vec<End<'_>> {
+fn pod_ends(pod: &Value) -> Vec<EndpointRef<'_>> {
     let host = on_host_network(pod);
     addresses(pod)
         .into_iter()
-        .map(|address| End {
+        .map(|address| EndpointRef {
             address,
             pod: (!host).then_some(pod),
             node: if host { node_of(pod) } else { None },

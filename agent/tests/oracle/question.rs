@@ -7,12 +7,12 @@ use std::{fmt, str::FromStr};
 
 use serde_json::Value;
 
-use super::naive::{Party, allowed};
+use super::naive::{ResolvedEndpoint, allowed};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Question {
-    pub(crate) from: Party,
-    pub(crate) to: Party,
+    pub(crate) from: ResolvedEndpoint,
+    pub(crate) to: ResolvedEndpoint,
     /// `TCP`, `UDP`, `SCTP`, or the name of a protocol that has no ports (its port is 0).
     pub(crate) protocol: String,
     pub(crate) port: u16,
@@ -48,25 +48,27 @@ impl fmt::Display for Question {
     }
 }
 
-fn words(party: &Party) -> String {
+fn words(party: &ResolvedEndpoint) -> String {
     match party {
-        Party::Pod { namespace, name } => format!("{namespace}/{name}"),
-        Party::Service { namespace, name } => format!("{namespace}/svc:{name}"),
-        Party::Node(name) => format!("node/{name}"),
-        Party::Address(address) => address.to_string(),
+        ResolvedEndpoint::Pod { namespace, name } => format!("{namespace}/{name}"),
+        ResolvedEndpoint::Service { namespace, name } => format!("{namespace}/svc:{name}"),
+        ResolvedEndpoint::Node(name) => format!("node/{name}"),
+        ResolvedEndpoint::Address(address) => address.to_string(),
     }
 }
 
-fn party(text: &str) -> Result<Party, String> {
+fn party(text: &str) -> Result<ResolvedEndpoint, String> {
     if let Ok(address) = text.parse() {
-        return Ok(Party::Address(address));
+        return Ok(ResolvedEndpoint::Address(address));
     }
     match text.split_once('/') {
-        Some(("node", name)) => Ok(Party::Node(name.into())),
+        Some(("node", name)) => Ok(ResolvedEndpoint::Node(name.into())),
         Some((namespace, name)) if name.starts_with("svc:") => {
-            Ok(Party::Service { namespace: namespace.into(), name: name["svc:".len()..].into() })
+            Ok(ResolvedEndpoint::Service { namespace: namespace.into(), name: name["svc:".len()..].into() })
         }
-        Some((namespace, name)) => Ok(Party::Pod { namespace: namespace.into(), name: name.into() }),
+        Some((namespace, name)) => {
+            Ok(ResolvedEndpoint::Pod { namespace: namespace.into(), name: name.into() })
+        }
         None => Err(format!("neither a pod nor a node nor an address: {text:?}")),
     }
 }

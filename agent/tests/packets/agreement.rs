@@ -8,11 +8,11 @@ use std::{
 };
 
 use podgate::{
-    compiler::Tables,
+    compiler::CompiledTables,
     model::{Cluster, Pod, Service, ServicePort},
 };
 use podgate_common::{
-    Direction, EndpointState, Flow, FlowKey, FragmentKey, Headers, Hook, Kind, NODE, Outcome, Protocol,
+    Direction, EndpointState, Flow, FlowKey, FragmentKey, Headers, Hook, NODE, Outcome, PacketKind, Protocol,
     Tuple, parse,
 };
 use proptest::{
@@ -52,13 +52,13 @@ fn kernel_and_user_space_agree_and_each_outcome_has_its_reason() {
                     let outcome = node.judge(hook, &bytes);
                     (Some(outcome), witness.check(hook, &bytes, outcome))
                 }
-                At::Wire(via) => {
-                    let outcome = node.judge_on_wire(via, &bytes);
-                    (outcome, witness.check_on_wire(via, &bytes, outcome))
+                At::Wire(ingress_ifindex) => {
+                    let outcome = node.verdict_on_wire(ingress_ifindex, &bytes);
+                    (outcome, witness.check_on_wire(ingress_ifindex, &bytes, outcome))
                 }
-                At::Tunnel(via) => {
-                    let outcome = node.judge_on_tunnel(via, &bytes[14..]);
-                    (outcome, witness.check_on_wire(via, &framed(&bytes[14..]), outcome))
+                At::Tunnel(ingress_ifindex) => {
+                    let outcome = node.verdict_on_tunnel(ingress_ifindex, &bytes[14..]);
+                    (outcome, witness.check_on_wire(ingress_ifindex, &framed(&bytes[14..]), outcome))
                 }
             };
             if let Err(why) = reason {
@@ -136,7 +136,7 @@ fn source_and_part(frame: &[u8]) -> Option<(IpAddr, bool)> {
 
 /// What the witness reads of a packet.
 struct Read {
-    kind: Kind,
+    kind: PacketKind,
     tuple: Tuple,
     /// SYN without ACK, or INIT.
     opens: bool,
@@ -151,7 +151,7 @@ struct Read {
 
 /// What policies say of one side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
+enum KernelVerdict {
     /// None has a say.
     Nothing,
     Allowed,
@@ -165,7 +165,7 @@ pub(crate) struct Witness<'a> {
     world: &'a World,
     /// As if nothing were in audit mode.
     audited: Cluster,
-    tables: &'a Tables,
+    tables: &'a CompiledTables,
     /// Connections, by veth, of which a packet has passed as new.
     opened: BTreeSet<(u32, FlowKey)>,
     /// Those of them that somebody else than the node has opened.
@@ -174,14 +174,14 @@ pub(crate) struct Witness<'a> {
     asked: BTreeSet<(u32, bool)>,
     /// Those that the node has rewritten on their way from a pod: known by other addresses than the pod's.
     rewritten: BTreeSet<(u32, FlowKey)>,
-    /// Those that a pod's veth has deferred since they were judged last, and that veth.
+    /// Those that a pod's veth has deferred since they were evaluated last, and that veth.
     deferred: BTreeMap<FlowKey, u32>,
     /// Ports of first fragments that have passed.
     fragments: BTreeMap<FragmentKey, (u16, u16)>,
 }
 
 impl<'a> Witness<'a> {
-    pub(crate) fn new(world: &'a World, tables: &'a Tables) -> Self {
+    pub(crate) fn new(world: &'a World, tables: &'a CompiledTables) -> Self {
         let audited = naive::without_audit(&world.cluster);
         Self {
             world,
@@ -200,16 +200,16 @@ impl<'a> Witness<'a> {
         let read = self.read(frame);
         self.sound(self.entered(hook, &read), read.kind, &read.tuple, frame, outcome)?;
         self.reason(hook, &read, frame, outcome)?;
-        let is_own = self.is_nodes_own(hook.via, &read);
+        let is_own = self.is_nodes_own(hook.ingress_ifindex, &read);
         let Read { kind, tuple, datagram, .. } = read;
-        if outcome.passes() && kind == Kind::FirstFragment {
+        if outcome.passes() && kind == PacketKind::FirstFragment {
             self.fragments.insert(datagram, (tuple.source_port, tuple.destination_port));
         }
         let opens = [
             Outcome::Allowed,
-            Outcome::Free,
+            Outcome::NotIsolated,
             Outcome::OwnNode,
-            Outcome::Itself,
+            Outcome::OwnAddress,
             Outcome::Deferred,
             Outcome::WouldDeny,
         ];
@@ -228,8 +228,9 @@ impl<'a> Witness<'a> {
             } else if hook.direction == Direction::Egress || !misdelivered {
                 self.deferred.remove(&key);
             }
-            // The sender's side was judged, too.
-            let sender = self.sender(hook.via, &tuple).filter(|_| hook.direction == Direction::Ingress);
+            // The sender's side was evaluated, too.
+            let sender =
+                self.sender(hook.ingress_ifindex, &tuple).filter(|_| hook.direction == Direction::Ingress);
             let sender = sender.map(|(veth, _)| (veth, key));
             self.opened.extend(sender);
             self.opened_by_others.extend(sender);
@@ -246,8 +247,8 @@ impl<'a> Witness<'a> {
         let mut headers = Headers::EMPTY;
         let kind = match parse(&frame, &mut headers) {
             // What the neighbour's part of the decision leaves to the policies.
-            Kind::Neighbour if neighbours::is_first_fragment(frame) => Kind::FirstFragment,
-            Kind::Neighbour => Kind::Flow,
+            PacketKind::Neighbour if neighbours::is_first_fragment(frame) => PacketKind::FirstFragment,
+            PacketKind::Neighbour => PacketKind::Flow,
             kind => kind,
         };
         let mut tuple = headers.tuple;
@@ -258,22 +259,22 @@ impl<'a> Witness<'a> {
             protocol: tuple.protocol,
         };
         let first = self.fragments.get(&datagram);
-        if let (Kind::LaterFragment, Some(ports)) = (kind, first) {
+        if let (PacketKind::LaterFragment, Some(ports)) = (kind, first) {
             (tuple.source_port, tuple.destination_port) = *ports;
         }
         let is_connection = match kind {
-            Kind::Flow | Kind::FirstFragment => true,
-            Kind::LaterFragment => first.is_some(),
+            PacketKind::Flow | PacketKind::FirstFragment => true,
+            PacketKind::LaterFragment => first.is_some(),
             _ => false,
         };
         let (source, is_part) = source_and_part(frame).unwrap_or((IpAddr::from([0; 4]), false));
         Read { kind, tuple, opens: headers.segment.opens(), source, is_part, datagram, is_connection }
     }
 
-    /// What leaves the node is judged when a pod has sent it that policies are asked about, and not judged before.
+    /// What leaves the node is evaluated when a pod has sent it that policies are asked about, and not evaluated before.
     pub(crate) fn check_on_wire(
         &mut self,
-        via: u32,
+        ingress_ifindex: u32,
         frame: &[u8],
         outcome: Option<Outcome>,
     ) -> Result<(), &'static str> {
@@ -282,19 +283,20 @@ impl<'a> Witness<'a> {
         let is_enforced = |pod: &Pod| naive::isolates(&self.world.cluster, pod, Direction::Egress);
         let must = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
         // Of what has entered nowhere, whole packets are the kernel's making, and parts are their senders'.
-        let is_foreign = via != NODE || is_part;
+        let is_foreign = ingress_ifindex != NODE || is_part;
         match kind {
-            Kind::Unreadable => {
-                let is_closed = self.known(via).is_some_and(is_enforced);
+            PacketKind::Unreadable => {
+                let is_closed = self.known(ingress_ifindex).is_some_and(is_enforced);
                 let expected = (is_closed && is_foreign).then_some(Outcome::Unreadable);
                 return must(outcome == expected, "what cannot be read leaves from a free pod alone");
             }
-            Kind::Related => {
+            PacketKind::Related => {
                 let error = Tuple { source: source.into(), ..tuple };
-                let veth = self.sender(via, &error).filter(|(_, pod)| is_foreign && is_enforced(pod));
+                let veth =
+                    self.sender(ingress_ifindex, &error).filter(|(_, pod)| is_foreign && is_enforced(pod));
                 let was_opened = veth.is_some_and(|(veth, _)| self.opened.contains(&(veth, key)));
                 return match outcome {
-                    None => must(veth.is_none() || was_opened, "its connection was not judged"),
+                    None => must(veth.is_none() || was_opened, "its connection was not evaluated"),
                     Some(outcome) => {
                         must(veth.is_some() && outcome == Outcome::Denied, "no isolated pod has sent it")
                     }
@@ -303,10 +305,11 @@ impl<'a> Witness<'a> {
             _ => {}
         }
         let asked = self
-            .sender(via, &tuple)
+            .sender(ingress_ifindex, &tuple)
             .filter(|(_, pod)| is_foreign && naive::isolates(&self.audited, pod, Direction::Egress));
-        let is_candidate = matches!(kind, Kind::Flow | Kind::FirstFragment | Kind::LaterFragment)
-            && !neighbours::has_type(frame);
+        let is_candidate =
+            matches!(kind, PacketKind::Flow | PacketKind::FirstFragment | PacketKind::LaterFragment)
+                && !neighbours::has_type(frame);
         let Some((veth, pod)) = asked.filter(|_| is_candidate) else {
             return outcome.map_or(Ok(()), |_| Err("no isolated pod has sent it"));
         };
@@ -321,10 +324,12 @@ impl<'a> Witness<'a> {
         let passes = outcome.is_none_or(Outcome::passes);
         let holds = match outcome {
             None => self.opened.contains(&(veth, key)) && self.deferred.get(&key) != Some(&veth),
-            Some(Outcome::Allowed | Outcome::Free) if isolated != (outcome == Some(Outcome::Allowed)) => {
+            Some(Outcome::Allowed | Outcome::NotIsolated)
+                if isolated != (outcome == Some(Outcome::Allowed)) =>
+            {
                 false
             }
-            Some(Outcome::Allowed | Outcome::Free) => {
+            Some(Outcome::Allowed | Outcome::NotIsolated) => {
                 let may_be_a_reply = !pod.addresses.contains(&tuple.source.into())
                     && !tuple.source.is_link_local_v6()
                     && tuple.protocol == Protocol::Tcp as u32
@@ -341,7 +346,7 @@ impl<'a> Witness<'a> {
             self.opened_by_others.insert((veth, key));
             self.rewritten.insert((veth, key));
             self.deferred.remove(&key);
-            if kind == Kind::FirstFragment {
+            if kind == PacketKind::FirstFragment {
                 self.fragments.insert(datagram, (tuple.source_port, tuple.destination_port));
             }
         }
@@ -350,43 +355,48 @@ impl<'a> Witness<'a> {
 
     /// Whether a packet that has entered at no interface is the node's: not a part of an IPv6 datagram, which without a
     /// socket is another's, and from an address of the node's or of a link.
-    fn is_nodes_own(&self, via: u32, read: &Read) -> bool {
+    fn is_nodes_own(&self, ingress_ifindex: u32, read: &Read) -> bool {
         let is_link_local = matches!(read.source, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let is_named =
             self.world.node.contains(&read.source) || is_link_local || read.source.is_unspecified();
-        via == NODE && !read.is_part && is_named
+        ingress_ifindex == NODE && !read.is_part && is_named
     }
 
     /// A hook with where a packet has entered: what has no ingress interface and is not the node's own is from nowhere known.
     fn entered(&self, hook: Hook, read: &Read) -> Hook {
-        let is_own = hook.direction == Direction::Egress || self.is_nodes_own(hook.via, read);
-        let via = if hook.via == NODE && !is_own { Flow::UNKNOWN_VIA } else { hook.via };
-        Hook { via, ..hook }
+        let is_own = hook.direction == Direction::Egress || self.is_nodes_own(hook.ingress_ifindex, read);
+        let ingress_ifindex = if hook.ingress_ifindex == NODE && !is_own {
+            Flow::UNKNOWN_INGRESS
+        } else {
+            hook.ingress_ifindex
+        };
+        Hook { ingress_ifindex, ..hook }
     }
 
     /// The pod behind a veth, if that is known.
     fn known(&self, veth: u32) -> Option<&'a Pod> {
-        let veth = self.world.veths.get(&veth).filter(|veth| veth.state == EndpointState::Known)?;
+        let veth = self.world.veths.get(&veth).filter(|veth| veth.state == EndpointState::Identified)?;
         Some(&self.world.cluster.pods[&veth.pod])
     }
 
     /// The local pod that has sent a packet, and its veth: by its address, else by where the packet came from. Where that is
     /// unknown the address is all that there is.
-    fn sender(&self, via: u32, tuple: &Tuple) -> Option<(u32, &'a Pod)> {
-        let known = self.world.veths.iter().filter(|(_, veth)| veth.state == EndpointState::Known);
+    fn sender(&self, ingress_ifindex: u32, tuple: &Tuple) -> Option<(u32, &'a Pod)> {
+        let known = self.world.veths.iter().filter(|(_, veth)| veth.state == EndpointState::Identified);
         let mut known = known.map(|(ifindex, veth)| (*ifindex, veth, &*self.world.cluster.pods[&veth.pod]));
         let source: IpAddr = tuple.source.into();
         if let Some((ifindex, veth, pod)) = known.clone().find(|(.., pod)| pod.addresses.contains(&source)) {
-            return (via == NODE || ifindex == via || veth.master == via).then_some((ifindex, pod));
+            return (ingress_ifindex == NODE || ifindex == ingress_ifindex || veth.master == ingress_ifindex)
+                .then_some((ifindex, pod));
         }
-        known.find(|(ifindex, ..)| *ifindex == via).map(|(ifindex, _, pod)| (ifindex, pod))
+        known.find(|(ifindex, ..)| *ifindex == ingress_ifindex).map(|(ifindex, _, pod)| (ifindex, pod))
     }
 
     /// The address that a packet comes from, before the node has rewritten it.
-    fn source(&self, via: u32, tuple: &Tuple) -> IpAddr {
+    fn source(&self, ingress_ifindex: u32, tuple: &Tuple) -> IpAddr {
         let source: IpAddr = tuple.source.into();
         let own = |pod: &Pod| pod.addresses.iter().copied().find(|own| own.is_ipv4() == source.is_ipv4());
-        match self.sender(via, tuple) {
+        match self.sender(ingress_ifindex, tuple) {
             Some((_, pod)) if !pod.addresses.contains(&source) && !tuple.source.is_link_local_v6() => {
                 own(pod).unwrap_or(source)
             }
@@ -415,7 +425,7 @@ impl<'a> Witness<'a> {
                 peer,
                 protocol,
                 port,
-                // What the node keeps for itself is judged where it leaves the pod.
+                // What the node keeps for itself is evaluated where it leaves the pod.
                 own_node: false,
             },
         )
@@ -474,7 +484,14 @@ impl<'a> Witness<'a> {
     }
 
     /// What the policies of a cluster say of a pod's side. `rule_set` is what its egress was compiled to.
-    fn said(&self, cluster: &Cluster, rule_set: usize, pod: &Pod, hook: Hook, tuple: &Tuple) -> Said {
+    fn said(
+        &self,
+        cluster: &Cluster,
+        rule_set: usize,
+        pod: &Pod,
+        hook: Hook,
+        tuple: &Tuple,
+    ) -> KernelVerdict {
         let egress = hook.direction == Direction::Egress;
         let allows = |peer: IpAddr, port| {
             let protocol = Protocol::try_from(tuple.protocol).ok();
@@ -483,38 +500,43 @@ impl<'a> Witness<'a> {
             naive::allows(cluster, Asked { subject: pod, direction, peer, protocol, port, own_node })
         };
         if !naive::isolates(cluster, pod, hook.direction) {
-            return Said::Nothing;
+            return KernelVerdict::Nothing;
         }
         if egress && pod.addresses.contains(&tuple.destination.into()) {
-            return Said::Allowed;
+            return KernelVerdict::Allowed;
         }
         let to_node = egress && self.world.node.contains(&tuple.destination.into());
         let ends = self.ends(tuple).filter(|_| egress);
         let is_node_port = ends.as_ref().is_some_and(|(_, is_node_port)| *is_node_port);
         // Nothing sees what is delivered to the node, translated or not.
         if to_node && !is_node_port && !allows(tuple.destination.into(), tuple.destination_port) {
-            return Said::Denied;
+            return KernelVerdict::Denied;
         }
         let Some((backends, _)) = ends else {
-            let peer = if egress { tuple.destination.into() } else { self.source(hook.via, tuple) };
-            return if allows(peer, tuple.destination_port) { Said::Allowed } else { Said::Denied };
+            let peer =
+                if egress { tuple.destination.into() } else { self.source(hook.ingress_ifindex, tuple) };
+            return if allows(peer, tuple.destination_port) {
+                KernelVerdict::Allowed
+            } else {
+                KernelVerdict::Denied
+            };
         };
         // Each backend of the service: allowed, or the pod itself, which is met only by who is.
         let behind: Vec<(bool, bool)> = backends
             .iter()
             .map(|(address, port)| (allows(*address, *port), self.may_be_itself(rule_set, address)))
             .collect();
-        // What is delivered to the node is judged nowhere else: one that is denied there denies all.
+        // What is delivered to the node is evaluated nowhere else: one that is denied there denies all.
         let node_is_denied = backends
             .iter()
             .zip(&behind)
             .any(|((address, _), (allowed, _))| self.world.node.contains(address) && !allowed);
         if !behind.is_empty() && behind.iter().all(|(allowed, _)| *allowed) {
-            Said::Allowed
+            KernelVerdict::Allowed
         } else if !node_is_denied && behind.iter().any(|(allowed, itself)| *allowed || *itself) {
-            Said::Deferred
+            KernelVerdict::Deferred
         } else {
-            Said::Denied
+            KernelVerdict::Denied
         }
     }
 
@@ -523,7 +545,7 @@ impl<'a> Witness<'a> {
     fn sound(
         &self,
         hook: Hook,
-        kind: Kind,
+        kind: PacketKind,
         tuple: &Tuple,
         frame: &[u8],
         outcome: Outcome,
@@ -540,15 +562,16 @@ impl<'a> Witness<'a> {
         if let Outer::Ip { source, .. } = neighbours::outer(frame, hook.direction) {
             let is_own = neighbours::may_speak_for(self.world, hook.ifindex, source);
             // Of an IPv6 packet that cannot be read `::` says nothing.
-            let is_none = outcome == Outcome::UnreadFree && source.is_unspecified();
+            let is_none = outcome == Outcome::Unparsed && source.is_unspecified();
             must(
                 is_own || is_none || is_rewritten || outcome == Outcome::Dhcp,
                 "its source is not the pod's",
             )?;
         }
-        let is_packet = matches!(kind, Kind::Flow | Kind::FirstFragment | Kind::LaterFragment);
+        let is_packet =
+            matches!(kind, PacketKind::Flow | PacketKind::FirstFragment | PacketKind::LaterFragment);
         must(
-            is_rewritten || !is_packet || outcome == Outcome::UnreadFree || !self.is_tunnelled(tuple),
+            is_rewritten || !is_packet || outcome == Outcome::Unparsed || !self.is_tunnelled(tuple),
             "a node may take another packet out of it",
         )
     }
@@ -562,7 +585,7 @@ impl<'a> Witness<'a> {
         let Read { kind, is_connection, ref tuple, opens, .. } = *read;
         let veth = &self.world.veths[&hook.ifindex];
         let pod = &self.world.cluster.pods[&veth.pod];
-        let is_known = veth.state == EndpointState::Known;
+        let is_known = veth.state == EndpointState::Identified;
         let isolated = is_known && naive::isolates(&self.world.cluster, pod, hook.direction);
         let opened = self.opened.contains(&(hook.ifindex, FlowKey::of(tuple).0));
         let egress = hook.direction == Direction::Egress;
@@ -577,23 +600,26 @@ impl<'a> Witness<'a> {
         let subject = self.tables.subjects[&pod.name];
         let said = || match is_known {
             true => self.said(&self.world.cluster, subject.egress, pod, hook, tuple),
-            false => Said::Nothing,
+            false => KernelVerdict::Nothing,
         };
         let would_say = || match (is_known, subject.audit_egress) {
-            (false, _) => Said::Nothing,
+            (false, _) => KernelVerdict::Nothing,
             (true, 0) => self.said(&self.audited, subject.egress, pod, hook, tuple),
             (true, rule_set) => self.said(&self.audited, rule_set, pod, hook, tuple),
         };
-        let allowed = || said() == Said::Allowed && !matches!(would_say(), Said::Denied | Said::Deferred);
-        let sender = || self.sender(hook.via, tuple).map(|(_, pod)| pod);
+        let allowed = || {
+            said() == KernelVerdict::Allowed
+                && !matches!(would_say(), KernelVerdict::Denied | KernelVerdict::Deferred)
+        };
+        let sender = || self.sender(hook.ingress_ifindex, tuple).map(|(_, pod)| pod);
         let sender_allows = || sender().is_none_or(|pod| self.sends(pod, tuple));
         let sender_would_allow = || sender().is_none_or(|pod| self.would_send(pod, tuple));
         let must = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
-        let is_own = self.is_nodes_own(hook.via, read);
-        let is_made_anew = !egress && hook.via == NODE && !is_own;
-        let opens_anew = [Outcome::Allowed, Outcome::Free, Outcome::WouldDeny, Outcome::Itself];
+        let is_own = self.is_nodes_own(hook.ingress_ifindex, read);
+        let is_made_anew = !egress && hook.ingress_ifindex == NODE && !is_own;
+        let opens_anew = [Outcome::Allowed, Outcome::NotIsolated, Outcome::WouldDeny, Outcome::OwnAddress];
         if is_made_anew && opens_anew.contains(&outcome) {
-            let veth = self.sender(hook.via, tuple).map(|(veth, _)| veth);
+            let veth = self.sender(hook.ingress_ifindex, tuple).map(|(veth, _)| veth);
             let was_seen = |veth| self.opened.contains(&(veth, FlowKey::of(tuple).0));
             must(veth.is_none_or(was_seen), "the pod in whose name it comes has not sent it")?;
         }
@@ -605,14 +631,16 @@ impl<'a> Witness<'a> {
                 must(is_connection && opened && !opens, "nothing opened the connection here")
             }
             Outcome::Allowed => must(is_connection && isolated && allowed(), "no rule allows it"),
-            Outcome::Free => must(
-                is_connection && !isolated && !matches!(would_say(), Said::Denied | Said::Deferred),
+            Outcome::NotIsolated => must(
+                is_connection
+                    && !isolated
+                    && !matches!(would_say(), KernelVerdict::Denied | KernelVerdict::Deferred),
                 "the pod is isolated, or something in audit mode has a word to say",
             ),
             Outcome::WouldDeny => must(
                 is_connection
-                    && matches!(said(), Said::Nothing | Said::Allowed)
-                    && (would_say() == Said::Denied || !egress && !sender_would_allow()),
+                    && matches!(said(), KernelVerdict::Nothing | KernelVerdict::Allowed)
+                    && (would_say() == KernelVerdict::Denied || !egress && !sender_would_allow()),
                 "nothing in audit mode denies it",
             ),
             Outcome::OwnNode if egress => {
@@ -620,11 +648,11 @@ impl<'a> Witness<'a> {
                 must(is_connection && to_node && allowed(), "it does not go to the node, or is denied there")
             }
             Outcome::OwnNode => must(is_own, "it does not come from the node's own stack"),
-            Outcome::Itself if egress => must(is_connection && own(&destination), "it goes elsewhere"),
-            Outcome::Itself => {
-                let sender = self.sender(hook.via, tuple).map(|(veth, _)| veth);
+            Outcome::OwnAddress if egress => must(is_connection && own(&destination), "it goes elsewhere"),
+            Outcome::OwnAddress => {
+                let sender = self.sender(hook.ingress_ifindex, tuple).map(|(veth, _)| veth);
                 must(
-                    is_connection && (hook.via == hook.ifindex || sender == Some(hook.ifindex)),
+                    is_connection && (hook.ingress_ifindex == hook.ifindex || sender == Some(hook.ifindex)),
                     "it comes from elsewhere",
                 )
             }
@@ -637,27 +665,37 @@ impl<'a> Witness<'a> {
                 let mut known = self.world.veths.keys().filter_map(|veth| self.known(*veth));
                 let nobody_else = !self.world.node.contains(&destination)
                     && known.all(|pod| !pod.addresses.contains(&destination));
-                let from_pod =
-                    self.world.veths.get(&hook.via).is_some_and(|veth| veth.state != EndpointState::Held);
+                let from_pod = self
+                    .world
+                    .veths
+                    .get(&hook.ingress_ifindex)
+                    .is_some_and(|veth| veth.state != EndpointState::Pending);
                 must(
                     match (egress, tuple.source_port, tuple.destination_port) {
                         (true, ..) => is_dhcp_question(pod, tuple),
                         (false, 67, 68) | (false, 547, 546) => {
                             let asked = self.asked.contains(&(hook.ifindex, v4));
-                            asked && hook.via != NODE && !from_pod && (nobody_else || own(&destination))
+                            asked
+                                && hook.ingress_ifindex != NODE
+                                && !from_pod
+                                && (nobody_else || own(&destination))
                         }
                         _ => false,
                     },
                     "it is no question of DHCP, and no answer to one",
                 )
             }
-            Outcome::Related => must(kind == Kind::Related && opened, "its connection was not opened here"),
-            Outcome::UnreadFree => must(
-                !(is_connection || isolated || egress && kind == Kind::Unreadable && suspicious()),
+            Outcome::Related => {
+                must(kind == PacketKind::Related && opened, "its connection was not opened here")
+            }
+            Outcome::Unparsed => must(
+                !(is_connection || isolated || egress && kind == PacketKind::Unreadable && suspicious()),
                 "it was read, or the pod is isolated, or it may be what no pod may send",
             ),
-            Outcome::Denied if kind == Kind::Related => must(isolated, "the pod is not isolated"),
-            Outcome::Denied => must(is_connection && isolated && said() == Said::Denied, "a rule allows it"),
+            Outcome::Denied if kind == PacketKind::Related => must(isolated, "the pod is not isolated"),
+            Outcome::Denied => {
+                must(is_connection && isolated && said() == KernelVerdict::Denied, "a rule allows it")
+            }
             Outcome::DeniedBackend => {
                 must(is_connection && !sender_allows(), "the sender's egress allows it")
             }
@@ -665,7 +703,8 @@ impl<'a> Witness<'a> {
                 is_connection
                     && is_known
                     && egress
-                    && (said() == Said::Deferred || said() != Said::Denied && would_say() == Said::Deferred),
+                    && (said() == KernelVerdict::Deferred
+                        || said() != KernelVerdict::Denied && would_say() == KernelVerdict::Deferred),
                 "all backends are allowed, or none is, or there are none",
             ),
             Outcome::Masqueraded => Err("no packet is tracked"),
@@ -685,13 +724,13 @@ impl<'a> Witness<'a> {
                     .any(|source| self.world.subjects().any(|other| other.addresses.contains(&source))),
                 "the source is no local pod's",
             ),
-            Outcome::Held => must(veth.state == EndpointState::Held, "the veth is not held"),
+            Outcome::Pending => must(veth.state == EndpointState::Pending, "the veth is not held"),
             Outcome::Unreadable => {
-                let unread = matches!(kind, Kind::Unreadable | Kind::Arp);
+                let unread = matches!(kind, PacketKind::Unreadable | PacketKind::Arp);
                 must(unread && (isolated || egress && suspicious()), "it was read, or the pod is free")
             }
             Outcome::Fragment => must(
-                kind == Kind::LaterFragment && !is_connection && isolated,
+                kind == PacketKind::LaterFragment && !is_connection && isolated,
                 "its first fragment is known, or the pod is free",
             ),
             Outcome::FlowTable => Err("the table of connections has room"),

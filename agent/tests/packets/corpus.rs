@@ -1,7 +1,7 @@
 //! A corpus of packets, and what becomes of each when bytes of it change: kernel and user space agree on every one, and
 //! what reaches or leaves an isolated pod has its reason in the policies.
 //!
-//! `corpus.txt` holds them as hexadecimal digits. A packet that was once judged wrong becomes one of them.
+//! `corpus.txt` holds them as hexadecimal digits. A packet that was once evaluated wrong becomes one of them.
 
 use podgate_common::{NODE, Protocol::Tcp};
 
@@ -52,10 +52,10 @@ fn packets_of_the_corpus_and_what_noise_makes_of_them_are_judged_alike_and_with_
                         .map(|why| format!("{outcome:?} at {hook:?}, but {why}"))
                 }
                 None => {
-                    let via = Host::B.veth();
-                    let outcome = node.judge_on_wire(via, &bytes);
+                    let ingress_ifindex = Host::B.veth();
+                    let outcome = node.verdict_on_wire(ingress_ifindex, &bytes);
                     witness
-                        .check_on_wire(via, &bytes, outcome)
+                        .check_on_wire(ingress_ifindex, &bytes, outcome)
                         .err()
                         .map(|why| format!("{outcome:?} on the wire, but {why}"))
                 }

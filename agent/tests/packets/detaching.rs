@@ -3,19 +3,24 @@
 use std::{fs, path::Path};
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use podgate::kernel::{Attacher, Device, Kernel, KernelOptions, Mode, Pins, Place, detach};
+use podgate::datapath::{Attacher, Datapath, DatapathOptions, Device, DeviceRole, HookKind, Pins, detach};
 
 use crate::{node::FLOWS, sandbox, world::Host};
 
 /// Programs at the veth of A, by TCX links.
 fn attached(bpffs: &Path) -> (Pins, Attacher, Device) {
     let pins = Pins::create(bpffs).expect("a bpffs of our own");
-    let options =
-        KernelOptions { flows: FLOWS, recheck: false, masqueraded: false, encapsulation: false, share: true };
-    let mut kernel = Kernel::load(Some(&pins), options).expect("programs and maps");
-    let mut attacher = Attacher::new(Mode::Tcx, &pins).expect("a netlink socket");
+    let options = DatapathOptions {
+        flows: FLOWS,
+        recheck: false,
+        masqueraded: false,
+        encapsulation: false,
+        share: true,
+    };
+    let mut datapath = Datapath::load(Some(&pins), options).expect("programs and maps");
+    let mut attacher = Attacher::new(HookKind::Tcx, &pins).expect("a netlink socket");
     let device = Device { ifindex: Host::A.veth(), generation: 0 };
-    attacher.attach(&mut kernel, Place::Pod, &device, &interface()).expect("a device");
+    attacher.attach(&mut datapath, DeviceRole::Pod, &device, &interface()).expect("a device");
     assert_eq!(programs(), 2, "one at each hook");
     (pins, attacher, device)
 }
@@ -52,6 +57,7 @@ fn programs_of_an_agent_with_other_maps_are_gone_when_it_is_retired() {
     let (pins, ..) = attached(&bpffs);
     fs::rename(pins.directory(), bpffs.join("podgate/v1")).expect("one file system");
     let pins = Pins::create(&bpffs).expect("the same bpffs");
-    let links = pins.predecessors().expect("none runs").retire(&pins).expect("nobody else has them");
+    let links =
+        pins.previous_agents().expect("none runs").remove_previous(&pins).expect("nobody else has them");
     assert_eq!((links, programs()), (2, 0));
 }

@@ -8,8 +8,8 @@ use object::{
     build::elf::{Builder, SectionData},
     elf,
 };
-use podgate::kernel::{Kernel, KernelOptions, Linked, Program, linked};
-use podgate_common::{Config, FlowSeed, HookMark, Sockets, Timeouts, Tracking};
+use podgate::datapath::{Datapath, DatapathOptions, Linked, Program, linked};
+use podgate_common::{Config, FlowSeed, HookMark, SocketOffsets, Timeouts, Tracking};
 
 use crate::translated::helper_calls;
 
@@ -26,9 +26,9 @@ const NEW: KernelVersion = KernelVersion::new(6, 10, 0);
 fn the_verifier_walks_over_few_instructions() {
     let most = if kernel_version() >= NEW { MAX_VERIFIED } else { MAX_VERIFIED_BEFORE };
     for share in [false, true] {
-        let mut kernel = kernel(share);
+        let mut datapath = datapath(share);
         for program in Program::ALL {
-            let info = kernel.program(program).expect("all programs").info().expect("a loaded program");
+            let info = datapath.program(program).expect("all programs").info().expect("a loaded program");
             let name = info.name_as_str().unwrap_or_default().to_owned();
             let verified = info.verified_instruction_count().expect("Linux 5.16 counts them");
             println!(
@@ -45,9 +45,9 @@ fn the_verifier_walks_over_few_instructions() {
 #[test]
 fn no_helper_is_called_for_a_packet_of_a_known_connection() {
     for share in [false, true] {
-        let mut kernel = kernel(share);
+        let mut datapath = datapath(share);
         for program in [Program::FromPod, Program::ToPod] {
-            let descriptor = kernel.program(program).expect("all programs").fd().expect("a loaded program");
+            let descriptor = datapath.program(program).expect("all programs").fd().expect("a loaded program");
             let calls = helper_calls(descriptor.as_fd()).expect("root may read it");
             // The verifier inlines look-ups in arrays; in those of each CPU, from Linux 6.10 on.
             assert!(
@@ -63,10 +63,11 @@ fn kernel_version() -> KernelVersion {
     KernelVersion::current().expect("a kernel's version")
 }
 
-fn kernel(share: bool) -> Kernel {
+fn datapath(share: bool) -> Datapath {
     crate::sandbox::enter();
-    let options = KernelOptions { flows: 1, recheck: false, masqueraded: false, encapsulation: false, share };
-    Kernel::load(None, options).expect("the kernel takes the programs")
+    let options =
+        DatapathOptions { flows: 1, recheck: false, masqueraded: false, encapsulation: false, share };
+    Datapath::load(None, options).expect("the kernel takes the programs")
 }
 
 #[test]
@@ -117,13 +118,13 @@ fn load(object: &[u8], btf: Option<&Btf>) -> Result<(), String> {
         encapsulation: 0,
         tracking: Tracking::default(),
         hook_mark: HookMark::default(),
-        sockets: Sockets::default(),
+        sockets: SocketOffsets::default(),
         flow_sets: 1,
         flow_seed: FlowSeed::default(),
     };
-    let Linked { object, tells_hooks, .. } = linked(object, config).map_err(|error| format!("{error:#}"))?;
+    let Linked { object, knows_hooks, .. } = linked(object, config).map_err(|error| format!("{error:#}"))?;
     let mut ebpf: Ebpf = EbpfLoader::new().btf(btf).load(&object).map_err(|error| format!("{error:#}"))?;
-    for name in Program::ALL.map(Program::name).into_iter().chain(tells_hooks.then_some("at_pod")) {
+    for name in Program::ALL.map(Program::name).into_iter().chain(knows_hooks.then_some("at_pod")) {
         let program: &mut SchedClassifier = ebpf
             .program_mut(name)
             .ok_or("no such program")?

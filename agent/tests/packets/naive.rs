@@ -55,7 +55,7 @@ pub(crate) fn isolates(cluster: &Cluster, pod: &Pod, direction: Direction) -> bo
 }
 
 /// Whether the same policies are for a pod in both clusters, which have the same policies.
-pub(crate) fn is_judged_alike(one: &Cluster, other: &Cluster, pod: &ObjectName) -> bool {
+pub(crate) fn has_equal_verdict(one: &Cluster, other: &Cluster, pod: &ObjectName) -> bool {
     let names = |cluster: &Cluster| {
         let pod = &cluster.pods[pod];
         let policies = Direction::ALL.map(|direction| {

@@ -82,29 +82,31 @@ pub(crate) fn is_first_fragment(frame: &[u8]) -> bool {
 pub(crate) fn may_speak_for(world: &World, ifindex: u32, address: IpAddr) -> bool {
     let veth = &world.veths[&ifindex];
     let has = |pod: &Pod| pod.addresses.contains(&address);
-    if veth.state == EndpointState::Known && has(&world.cluster.pods[&veth.pod]) {
+    if veth.state == EndpointState::Identified && has(&world.cluster.pods[&veth.pod]) {
         return true;
     }
     let is_anothers =
         world.node.contains(&address) || known(world).any(|(other, pod)| other != ifindex && has(pod));
-    !is_anothers && (veth.state != EndpointState::Known || is_link_local(address))
+    !is_anothers && (veth.state != EndpointState::Identified || is_link_local(address))
 }
 
 /// Whether what comes to a pod from elsewhere carries the address of the node or of a pod that has not sent it.
-fn is_forged(world: &World, via: u32, address: IpAddr) -> bool {
+fn is_forged(world: &World, ingress_ifindex: u32, address: IpAddr) -> bool {
     if is_link_local(address) {
         return false;
     }
     let owner = known(world).find(|(_, pod)| pod.addresses.contains(&address));
     world.node.contains(&address)
-        || owner.is_some_and(|(owner, _)| owner != via && world.veths[&owner].master != via)
+        || owner.is_some_and(|(owner, _)| {
+            owner != ingress_ifindex && world.veths[&owner].master != ingress_ifindex
+        })
 }
 
 /// Whether a frame speaks in another's name.
 pub(crate) fn is_in_anothers_name(world: &World, hook: Hook, frame: &[u8]) -> bool {
     let speaks_for_another = |address| match hook.direction {
         Direction::Egress => !may_speak_for(world, hook.ifindex, address),
-        Direction::Ingress => hook.via != NODE && is_forged(world, hook.via, address),
+        Direction::Ingress => hook.ingress_ifindex != NODE && is_forged(world, hook.ingress_ifindex, address),
     };
     if let Outer::Arp { sender, .. } = outer(frame, hook.direction) {
         return sender.is_some_and(speaks_for_another);
@@ -126,7 +128,9 @@ pub(crate) fn is_message(world: &World, hook: Hook, frame: &[u8]) -> bool {
     message.is_well_formed(hook.direction)
         && match hook.direction {
             Direction::Egress => message.may_leave(world, hook.ifindex),
-            Direction::Ingress => hook.via == NODE || message.may_arrive(world, hook.via),
+            Direction::Ingress => {
+                hook.ingress_ifindex == NODE || message.may_arrive(world, hook.ingress_ifindex)
+            }
         }
 }
 
@@ -161,7 +165,7 @@ fn reaches_node(world: &World, destination: IpAddr) -> bool {
 }
 
 fn known(world: &World) -> impl Iterator<Item = (u32, &Pod)> {
-    let known = world.veths.iter().filter(|(_, veth)| veth.state == EndpointState::Known);
+    let known = world.veths.iter().filter(|(_, veth)| veth.state == EndpointState::Identified);
     known.map(|(ifindex, veth)| (*ifindex, &*world.cluster.pods[&veth.pod]))
 }
 
@@ -248,12 +252,12 @@ impl Message<'_> {
         }
     }
 
-    fn may_arrive(&self, world: &World, via: u32) -> bool {
+    fn may_arrive(&self, world: &World, ingress_ifindex: u32) -> bool {
         let from_link = is_link_local(self.source.into());
         match self.body[0] {
             130 | 134 | 137 => from_link,
             133 | 135 | 136 if self.source.is_unspecified() => self.body[0] == 135 && self.is_solicited(),
-            133 | 135 | 136 => from_link || !is_forged(world, via, self.source.into()),
+            133 | 135 | 136 => from_link || !is_forged(world, ingress_ifindex, self.source.into()),
             _ => false,
         }
     }

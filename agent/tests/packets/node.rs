@@ -4,15 +4,16 @@ use std::{collections::BTreeMap, path::Path};
 
 use aya::{TestRun as _, TestRunOptions, programs::SchedClassifier};
 use podgate::{
-    compiler::{Incremental, Tables},
-    kernel::{EventRing, Kernel, KernelOptions, Pins, Program},
+    compiler::{CompiledTables, Incremental},
+    datapath::{Datapath, DatapathOptions, EventRing, Pins, Program},
     memory::{self, Memory},
     publisher::{Published, Publisher, Wanted},
     sockets::{Socket, sides},
 };
 use podgate_common::{
-    Address, Direction, Endpoint, Flow, FlowEvent, FlowKey, FragmentKey, Hook, JIFFIES_PER_TICK, Outcome,
-    Packet, Ports, Scratch, Slot, Start, Tally, Tracked, Untold, decide, decide_on_wire, frames::Frame,
+    Address, Direction, Endpoint, Flow, FlowCounter, FlowEvent, FlowKey, FragmentKey, Hook, JIFFIES_PER_TICK,
+    Outcome, Packet, PortPair, Scratch, Start, TableSetIndex, Tracked, Unreported, decide, decide_on_wire,
+    frames::Frame,
 };
 
 use crate::{
@@ -29,24 +30,24 @@ const DROPPED: u32 = 2;
 pub(crate) const FLOWS: u32 = 7 * 8_192;
 
 pub(crate) struct Node {
-    pub(crate) kernel: Kernel,
+    pub(crate) datapath: Datapath,
     pub(crate) publisher: Publisher,
     pub(crate) pinned: Pinned,
     pub(crate) programs: Programs,
     /// Goes from world to world in steps, as the agent does.
     compiler: Incremental,
-    tables: Tables,
+    tables: CompiledTables,
     wanted: Wanted,
     recheck: bool,
     /// The user space side of what the kernel has in maps.
     flows: BTreeMap<FlowKey, Flow>,
-    fragments: BTreeMap<FragmentKey, Ports>,
+    fragments: BTreeMap<FragmentKey, PortPair>,
     now: u32,
-    epoch: u32,
+    revision: u32,
     counters: Vec<(Direction, Outcome, u64)>,
     events: EventRing,
-    /// What the programs have told of.
-    pub(crate) told: Vec<FlowEvent>,
+    /// What the programs have reported about.
+    pub(crate) reported: Vec<FlowEvent>,
 }
 
 impl Node {
@@ -68,15 +69,15 @@ impl Node {
     fn start(world: &World, recheck: bool, flows: u32) -> Self {
         let bpffs = sandbox::enter();
         let pins = Pins::create(&bpffs).expect("a bpffs of our own");
-        let mut kernel = load_with_room(&pins, recheck, flows);
-        let programs = Programs::of(&mut kernel, &bpffs);
+        let mut datapath = load_with_room(&pins, recheck, flows);
+        let programs = Programs::of(&mut datapath, &bpffs);
         let tables = World::new().compile(Vec::new());
-        let events = kernel.events.take().expect("nobody took it");
+        let events = datapath.events.take().expect("nobody took it");
         let mut node = Self {
             events,
-            told: Vec::new(),
-            counters: kernel.counters.read().expect("counters"),
-            kernel,
+            reported: Vec::new(),
+            counters: datapath.counters.read().expect("counters"),
+            datapath,
             publisher: Publisher::default(),
             pinned: Pinned::new(&pins),
             programs,
@@ -87,7 +88,7 @@ impl Node {
             flows: BTreeMap::new(),
             fragments: BTreeMap::new(),
             now: 0,
-            epoch: 0,
+            revision: 0,
         };
         node.publish(world);
         node
@@ -98,7 +99,7 @@ impl Node {
         let tables = world.step(&mut self.compiler, &self.publisher.in_force());
         let wanted = world.wanted(&tables);
         let published =
-            self.publisher.publish(&mut self.kernel.maps, &tables, &wanted).expect("the kernel takes it");
+            self.publisher.publish(&mut self.datapath.maps, &tables, &wanted).expect("the kernel takes it");
         // Connections of an address that has another owner now are forgotten.
         let before = std::mem::replace(&mut self.wanted, wanted);
         for (address, owner) in before.owners {
@@ -111,14 +112,14 @@ impl Node {
             }
         }
         self.tables = tables;
-        self.epoch = published.epoch;
+        self.revision = published.revision;
         published
     }
 
     /// Lets time pass for all connections.
     pub(crate) fn idle(&mut self, seconds: u32) {
         self.now += seconds * Memory::TICKS_PER_SECOND;
-        let flows = self.kernel.maps.flows.open().expect("the kernel maps it");
+        let flows = self.datapath.maps.flows.open().expect("the kernel maps it");
         for (key, flow) in flows.entries() {
             let last = flow.last.wrapping_sub(seconds * jiffies_per_second() / JIFFIES_PER_TICK);
             flows.enter(key, |_| Flow { last, ..flow }).expect("an entry that is there");
@@ -129,7 +130,7 @@ impl Node {
             if key.protocol & FragmentKey::MARK != 0 {
                 let [a, b, c, d] = ticks_of(at).wrapping_sub(ticks).to_be_bytes();
                 let earlier =
-                    Ports { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]) };
+                    PortPair { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]) };
                 fragments.insert(key, earlier, 0).expect("an entry that is there");
             }
         }
@@ -139,22 +140,22 @@ impl Node {
     pub(crate) fn forget(&mut self) {
         self.flows.clear();
         self.fragments.clear();
-        self.counters = self.kernel.counters.read().expect("counters");
+        self.counters = self.datapath.counters.read().expect("counters");
         let mut fragments = self.pinned.fragments();
-        let flows = self.kernel.maps.flows.open().expect("the kernel maps it");
+        let flows = self.datapath.maps.flows.open().expect("the kernel maps it");
         flows.remove(|_, _| true);
         for key in entries(&fragments).into_keys() {
             fragments.remove(&key).expect("an entry that is there");
         }
     }
 
-    /// Enters the connections that a pod's sockets tell of.
+    /// Enters the connections that a pod's sockets report.
     pub(crate) fn enter_older(&mut self, pod: Host, sockets: &[Socket]) {
         let own = Family::ALL.map(|family| pod.at(family)).into();
-        let now = self.kernel.ticks().expect("the kernel's clock");
+        let now = self.datapath.ticks().expect("the kernel's clock");
         for (key, side) in sides(sockets, &own) {
             let entry = |known| side.entry(known, pod.veth(), now);
-            let flows = self.kernel.maps.flows.open().expect("the kernel maps it");
+            let flows = self.datapath.maps.flows.open().expect("the kernel maps it");
             flows.enter(key, entry).expect("nobody else writes");
             let known = self.flows.get(&key).copied();
             self.flows.insert(key, side.entry(known, pod.veth(), self.now));
@@ -178,7 +179,7 @@ impl Node {
         assert_eq!(self.judge(hook, frame), expected, "{hook:?}: {frame:02x?}");
     }
 
-    /// Judges a packet in the kernel and in user space: both must agree, and exactly one counter moves, by one.
+    /// Evaluates a packet in the kernel and in user space: both must agree, and exactly one counter moves, by one.
     #[track_caller]
     pub(crate) fn judge(&mut self, hook: Hook, frame: &[u8]) -> Outcome {
         let mut scratch = Scratch::EMPTY;
@@ -187,39 +188,45 @@ impl Node {
         let moved = self.moved_counters();
         assert_eq!(moved, [(hook.direction, expected, 1)], "counters, {hook:?}: {frame:02x?}");
         assert_eq!(passed, expected.passes(), "the program's answer, {hook:?}: {frame:02x?}");
-        self.assert_told(&scratch, Some(expected));
+        self.assert_reported(&scratch, Some(expected));
         expected
     }
 
     /// Asserts what becomes of a packet that leaves the node; `None`: nobody counts it.
     #[track_caller]
-    pub(crate) fn expect_on_wire(&mut self, via: u32, frame: &Frame, expected: Option<Outcome>) {
-        assert_eq!(self.judge_on_wire(via, &frame.bytes()), expected, "via {via}: {frame:?}");
+    pub(crate) fn expect_on_wire(&mut self, ingress_ifindex: u32, frame: &Frame, expected: Option<Outcome>) {
+        assert_eq!(
+            self.verdict_on_wire(ingress_ifindex, &frame.bytes()),
+            expected,
+            "via {ingress_ifindex}: {frame:?}"
+        );
         self.assert_same_state();
     }
 
-    /// As [`Self::judge`], where packets leave the node.
+    /// As [`Self::evaluate`], where packets leave the node.
     #[track_caller]
-    pub(crate) fn judge_on_wire(&mut self, via: u32, frame: &[u8]) -> Option<Outcome> {
+    pub(crate) fn verdict_on_wire(&mut self, ingress_ifindex: u32, frame: &[u8]) -> Option<Outcome> {
         let mut scratch = Scratch::EMPTY;
-        let expected = self.with_memory(|memory| decide_on_wire(&frame, &mut scratch, via, memory));
-        let passed = self.programs.run_on_wire(via, frame);
-        self.assert_on_wire(via, frame, &scratch, expected, passed)
+        let expected =
+            self.with_memory(|memory| decide_on_wire(&frame, &mut scratch, ingress_ifindex, memory));
+        let passed = self.programs.run_on_wire(ingress_ifindex, frame);
+        self.assert_on_wire(ingress_ifindex, frame, &scratch, expected, passed)
     }
 
     /// The same on a device without link headers: a packet from its IP header on.
     #[track_caller]
-    pub(crate) fn judge_on_tunnel(&mut self, via: u32, packet: &[u8]) -> Option<Outcome> {
+    pub(crate) fn verdict_on_tunnel(&mut self, ingress_ifindex: u32, packet: &[u8]) -> Option<Outcome> {
         let mut scratch = Scratch::EMPTY;
-        let expected = self.with_memory(|memory| decide_on_wire(&BareIp(packet), &mut scratch, via, memory));
-        let passed = self.programs.run_on_tunnel(via, packet);
-        self.assert_on_wire(via, packet, &scratch, expected, passed)
+        let expected =
+            self.with_memory(|memory| decide_on_wire(&BareIp(packet), &mut scratch, ingress_ifindex, memory));
+        let passed = self.programs.run_on_tunnel(ingress_ifindex, packet);
+        self.assert_on_wire(ingress_ifindex, packet, &scratch, expected, passed)
     }
 
     #[track_caller]
     fn assert_on_wire(
         &mut self,
-        via: u32,
+        ingress_ifindex: u32,
         frame: &[u8],
         scratch: &Scratch,
         expected: Option<Outcome>,
@@ -227,43 +234,49 @@ impl Node {
     ) -> Option<Outcome> {
         let moved = self.moved_counters();
         let counted: Vec<_> = expected.iter().map(|outcome| (Direction::Egress, *outcome, 1)).collect();
-        assert_eq!(moved, counted, "counters, on the wire, via {via}: {frame:02x?}");
-        assert_eq!(passed, expected.is_none_or(Outcome::passes), "on the wire, via {via}: {frame:02x?}");
-        self.assert_told(scratch, expected);
+        assert_eq!(moved, counted, "counters, on the wire, via {ingress_ifindex}: {frame:02x?}");
+        assert_eq!(
+            passed,
+            expected.is_none_or(Outcome::passes),
+            "on the wire, via {ingress_ifindex}: {frame:02x?}"
+        );
+        self.assert_reported(scratch, expected);
         expected
     }
 
-    /// What the programs told of a packet is what user space says of it; of one that is like many others they may be
+    /// What the programs reported a packet is what user space says of it; of one that is like many others they may be
     /// silent.
     #[track_caller]
-    fn assert_told(&mut self, scratch: &Scratch, outcome: Option<Outcome>) {
+    fn assert_reported(&mut self, scratch: &Scratch, outcome: Option<Outcome>) {
         let Some(event) = self.events.take() else { return };
         assert_eq!(self.events.take(), None, "one packet, one event");
-        let outcome = outcome.filter(|outcome| outcome.is_told()).expect("nothing is to be told");
-        let (tally, time) = (Tally { epoch: event.epoch, ..Tally::EMPTY }, event.time);
-        let expected = FlowEvent::new(&scratch.client_tuple(), &scratch.judged, outcome, &tally, time);
+        let outcome = outcome.filter(|outcome| outcome.is_reported()).expect("nothing is to be told");
+        let (flow_counter, time) =
+            (FlowCounter { revision: event.revision, ..FlowCounter::EMPTY }, event.time);
+        let expected =
+            FlowEvent::new(&scratch.client_tuple(), &scratch.policy_lookup, outcome, &flow_counter, time);
         // Ids are the kernel's own.
         let (packets, policy) = (event.packets, event.policy);
         assert_eq!(event, FlowEvent { packets, policy, ..expected });
         assert_eq!(policy.isolates(), expected.policy.isolates(), "{event:?}");
-        self.told.push(event);
+        self.reported.push(event);
     }
 
-    /// What the programs have told of packets that user space was not asked about.
+    /// What the programs have reported about packets that user space was not asked about.
     pub(crate) fn take_events(&mut self) -> Vec<FlowEvent> {
-        self.counters = self.kernel.counters.read().expect("counters");
+        self.counters = self.datapath.counters.read().expect("counters");
         std::iter::from_fn(|| self.events.take()).collect()
     }
 
     /// How often the programs could not tell or remember something.
-    pub(crate) fn lost(&self, cause: Untold) -> u64 {
-        let counts = self.kernel.counters.untold().expect("counters");
+    pub(crate) fn lost(&self, cause: Unreported) -> u64 {
+        let counts = self.datapath.counters.unreported().expect("counters");
         counts.iter().find(|(of, _)| *of == cause).map_or(0, |(_, count)| *count)
     }
 
     /// Counters that have moved since the last call, and by how much.
     fn moved_counters(&mut self) -> Vec<(Direction, Outcome, u64)> {
-        let counters = self.kernel.counters.read().expect("counters");
+        let counters = self.datapath.counters.read().expect("counters");
         let moved = counters
             .iter()
             .zip(&self.counters)
@@ -280,15 +293,15 @@ impl Node {
             .wanted
             .endpoints
             .iter()
-            .map(|(ifindex, judged)| {
+            .map(|(ifindex, policy_lookup)| {
                 let endpoint = Endpoint {
-                    state: judged.state as u32,
-                    slot: Slot(0),
-                    ingress: memory::policy_id(judged.subject.ingress),
-                    egress: memory::policy_id(judged.subject.egress),
-                    audit_ingress: memory::policy_id(judged.subject.audit_ingress),
-                    audit_egress: memory::policy_id(judged.subject.audit_egress),
-                    master: judged.master,
+                    state: policy_lookup.state as u32,
+                    table_set: TableSetIndex(0),
+                    ingress: memory::policy_id(policy_lookup.subject.ingress),
+                    egress: memory::policy_id(policy_lookup.subject.egress),
+                    audit_ingress: memory::policy_id(policy_lookup.subject.audit_ingress),
+                    audit_egress: memory::policy_id(policy_lookup.subject.audit_egress),
+                    master: policy_lookup.master,
                     v4: self.own_address(*ifindex, true),
                     v6: self.own_address(*ifindex, false),
                 };
@@ -300,7 +313,7 @@ impl Node {
         memory.flows = std::mem::take(&mut self.flows).into();
         memory.fragments = std::mem::take(&mut self.fragments).into();
         memory.now.set(self.now);
-        memory.epoch.set(self.epoch);
+        memory.revision.set(self.revision);
         memory.recheck.set(self.recheck);
         let answer = decide(&memory);
         self.flows = memory.flows.into_inner();
@@ -318,21 +331,22 @@ impl Node {
     /// Asserts that the kernel knows the same connections and fragments as user space.
     #[track_caller]
     pub(crate) fn assert_same_state(&self) {
-        let flows = self.kernel.maps.flows.open().expect("the kernel maps it").entries().collect();
+        let flows = self.datapath.maps.flows.open().expect("the kernel maps it").entries().collect();
         // The two clocks have nothing in common.
         let timeless = |flows: BTreeMap<FlowKey, Flow>| -> BTreeMap<FlowKey, Flow> {
             flows.into_iter().map(|(key, flow)| (key, Flow { last: 0, ..flow })).collect()
         };
         assert_eq!(timeless(flows), timeless(self.flows.clone()), "connections");
-        let timeless = |fragments: BTreeMap<FragmentKey, Ports>| -> BTreeMap<FragmentKey, Option<Ports>> {
-            let is_mark = |key: &FragmentKey| key.protocol & FragmentKey::MARK != 0;
-            fragments.into_iter().map(|(key, ports)| (key, (!is_mark(&key)).then_some(ports))).collect()
-        };
+        let timeless =
+            |fragments: BTreeMap<FragmentKey, PortPair>| -> BTreeMap<FragmentKey, Option<PortPair>> {
+                let is_mark = |key: &FragmentKey| key.protocol & FragmentKey::MARK != 0;
+                fragments.into_iter().map(|(key, ports)| (key, (!is_mark(&key)).then_some(ports))).collect()
+            };
         let fragments = timeless(entries(&self.pinned.fragments()));
         assert_eq!(fragments, timeless(self.fragments.clone()), "fragments");
     }
 
-    pub(crate) const fn tables(&self) -> &Tables {
+    pub(crate) const fn tables(&self) -> &CompiledTables {
         &self.tables
     }
 
@@ -341,7 +355,7 @@ impl Node {
     }
 
     pub(crate) fn flow_count(&self) -> usize {
-        let [(_, flows, _), ..] = self.kernel.tables.fill().expect("the kernel counts")[..] else {
+        let [(_, flows, _), ..] = self.datapath.tables.fill().expect("the kernel counts")[..] else {
             panic!("the flow table is the first");
         };
         assert_eq!(flows, self.flows.len());
@@ -349,13 +363,13 @@ impl Node {
     }
 }
 
-pub(crate) fn load(pins: &Pins, recheck: bool) -> Kernel {
+pub(crate) fn load(pins: &Pins, recheck: bool) -> Datapath {
     load_with_room(pins, recheck, FLOWS)
 }
 
-fn load_with_room(pins: &Pins, recheck: bool, flows: u32) -> Kernel {
-    let options = KernelOptions { flows, recheck, masqueraded: false, encapsulation: false, share: false };
-    Kernel::load(Some(pins), options).unwrap_or_else(|error| panic!("{error:#}"))
+fn load_with_room(pins: &Pins, recheck: bool, flows: u32) -> Datapath {
+    let options = DatapathOptions { flows, recheck, masqueraded: false, encapsulation: false, share: false };
+    Datapath::load(Some(pins), options).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 /// A packet on a device without link headers.
@@ -393,10 +407,10 @@ pub(crate) struct Programs {
 
 impl Programs {
     /// Opens the programs by pins that are removed at once.
-    pub(crate) fn of(kernel: &mut Kernel, bpffs: &Path) -> Self {
+    pub(crate) fn of(datapath: &mut Datapath, bpffs: &Path) -> Self {
         let mut open = |program| {
             let pin = bpffs.join("program");
-            kernel.program(program).expect("all programs").pin(&pin).expect("a bpffs of our own");
+            datapath.program(program).expect("all programs").pin(&pin).expect("a bpffs of our own");
             let program = SchedClassifier::from_pin(&pin).expect("just pinned");
             std::fs::remove_file(&pin).expect("just pinned");
             program
@@ -416,27 +430,27 @@ impl Programs {
             Direction::Egress => &self.from_pod,
             Direction::Ingress => &self.to_pod,
         };
-        run(program, hook.ifindex, hook.via, frame)
+        run(program, hook.ifindex, hook.ingress_ifindex, frame)
     }
 
     /// Runs the program of the ways out of the node on a packet.
     #[track_caller]
-    pub(crate) fn run_on_wire(&self, via: u32, frame: &[u8]) -> bool {
-        run(&self.to_wire, UPLINK, via, frame)
+    pub(crate) fn run_on_wire(&self, ingress_ifindex: u32, frame: &[u8]) -> bool {
+        run(&self.to_wire, UPLINK, ingress_ifindex, frame)
     }
 
     /// The same of a device without link headers.
     #[track_caller]
-    pub(crate) fn run_on_tunnel(&self, via: u32, packet: &[u8]) -> bool {
-        run(&self.to_tunnel, UPLINK, via, packet)
+    pub(crate) fn run_on_tunnel(&self, ingress_ifindex: u32, packet: &[u8]) -> bool {
+        run(&self.to_tunnel, UPLINK, ingress_ifindex, packet)
     }
 }
 
 #[track_caller]
-fn run(program: &SchedClassifier, ifindex: u32, via: u32, frame: &[u8]) -> bool {
+fn run(program: &SchedClassifier, ifindex: u32, ingress_ifindex: u32, frame: &[u8]) -> bool {
     // `struct __sk_buff` of `linux/bpf.h` up to `ifindex`.
     let mut context = [0; 44];
-    context[36..40].copy_from_slice(&via.to_ne_bytes());
+    context[36..40].copy_from_slice(&ingress_ifindex.to_ne_bytes());
     context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
     let mut after = vec![0; frame.len()];
     let options = TestRunOptions {
@@ -455,7 +469,7 @@ fn run(program: &SchedClassifier, ifindex: u32, via: u32, frame: &[u8]) -> bool 
 }
 
 /// When a mark was made.
-const fn ticks_of(Ports { source, destination }: Ports) -> u32 {
+const fn ticks_of(PortPair { source, destination }: PortPair) -> u32 {
     (source as u32) << 16 | destination as u32
 }
 

@@ -13,8 +13,8 @@ use aya::{
     programs::{SchedClassifier, TcAttachType},
 };
 use podgate::{
-    endpoints::{Link, Network, Peer, cni::CniResults},
-    kernel::{Attacher, Kernel, KernelOptions, Mode, Pins},
+    datapath::{Attacher, Datapath, DatapathOptions, HookKind, Pins},
+    endpoints::{Link, Network, VethPeer, cni::CniResults},
     reconciler::Reconciler,
 };
 
@@ -35,7 +35,7 @@ fn a_pass_that_fails_leaves_no_veth_of_a_new_pod_without_its_programs() {
     reconciler.reconcile(&world.cluster, &network(&[Host::B]), &cni).expect("the first pass");
     assert_eq!((programs(Host::A), programs(Host::B)), (0, 2));
 
-    freeze(&pins.directory().join("maps/EPOCH"));
+    freeze(&pins.directory().join("maps/REVISION"));
     let error = reconciler.reconcile(&world.cluster, &network(&[Host::A, Host::B]), &cni);
     assert!(error.is_err(), "the kernel refuses a write");
     assert_eq!((programs(Host::A), programs(Host::B)), (2, 2));
@@ -44,12 +44,17 @@ fn a_pass_that_fails_leaves_no_veth_of_a_new_pod_without_its_programs() {
 fn start() -> (Pins, Reconciler) {
     let bpffs = sandbox::enter();
     let pins = Pins::create(&bpffs).expect("a bpffs of our own");
-    let options =
-        KernelOptions { flows: FLOWS, recheck: false, masqueraded: false, encapsulation: false, share: true };
-    let kernel = Kernel::load(Some(&pins), options).expect("programs and maps");
-    let attacher = Attacher::new(Mode::Tcx, &pins).expect("a netlink socket");
+    let options = DatapathOptions {
+        flows: FLOWS,
+        recheck: false,
+        masqueraded: false,
+        encapsulation: false,
+        share: true,
+    };
+    let datapath = Datapath::load(Some(&pins), options).expect("programs and maps");
+    let attacher = Attacher::new(HookKind::Tcx, &pins).expect("a netlink socket");
     let made = pins.made().expect("the pins were just made");
-    let reconciler = Reconciler::new("n1".into(), kernel, attacher, made);
+    let reconciler = Reconciler::new("n1".into(), datapath, attacher, made);
     (pins, reconciler)
 }
 
@@ -69,7 +74,7 @@ fn network(hosts: &[Host]) -> Arc<Network> {
 }
 
 fn link(host: Host, addresses: impl IntoIterator<Item = IpAddr>) -> (u32, Link) {
-    let peer = Peer { namespace: 0, ifindex: 2, addresses: addresses.into_iter().collect() };
+    let peer = VethPeer { namespace: 0, ifindex: 2, addresses: addresses.into_iter().collect() };
     (host.veth(), Link { name: interface(host).into(), peer: Some(peer), ..Link::default() })
 }
 

@@ -1,4 +1,4 @@
-//! Sequences of packets with the outcome of each, judged by the kernel and by user space.
+//! Sequences of packets with the outcome of each, evaluated by the kernel and by user space.
 
 mod addresses;
 mod cluster;
@@ -15,5 +15,5 @@ mod nowhere;
 mod odd;
 mod older;
 mod policies;
+mod reported;
 mod services;
-mod told;

@@ -10,10 +10,10 @@ use aya::{
     Pod,
     maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData},
 };
-use podgate::kernel::Pins;
+use podgate::datapath::Pins;
 use podgate_common::{
-    Address, ClassId, Direction, Endpoint, FragmentKey, IdentityId, Ports, PrefixKey, Protocol, Row, RowKey,
-    Slot,
+    Address, ClassId, Direction, Endpoint, FragmentKey, IdentityId, PortPair, PrefixKey, Protocol, Row,
+    RowKey, TableSetIndex,
 };
 
 /// The pinned maps.
@@ -25,7 +25,7 @@ impl Pinned {
         Self(pins.directory().join("maps"))
     }
 
-    pub(crate) fn fragments(&self) -> HashMap<MapData, FragmentKey, Ports> {
+    pub(crate) fn fragments(&self) -> HashMap<MapData, FragmentKey, PortPair> {
         Map::LruHashMap(open(&self.0, "FRAGMENTS")).try_into().expect("a hash table")
     }
 
@@ -34,12 +34,15 @@ impl Pinned {
             Map::HashMap(open(&self.0, "ENDPOINTS")).try_into().expect("a hash table");
         let owners: HashMap<MapData, Address, u32> =
             Map::HashMap(open(&self.0, "OWNERS")).try_into().expect("a hash table");
-        let sets = (0..Slot::COUNT).map(Slot).filter_map(|slot| Some((slot, self.set(slot)?))).collect();
+        let sets = (0..TableSetIndex::COUNT)
+            .map(TableSetIndex)
+            .filter_map(|table_set| Some((table_set, self.set(table_set)?)))
+            .collect();
         Snapshot { endpoints: entries(&endpoints), owners: entries(&owners), sets }
     }
 
     /// `None`: the slot is empty.
-    fn set(&self, slot: Slot) -> Option<Set> {
+    fn set(&self, table_set: TableSetIndex) -> Option<Set> {
         let outer = |name| Map::ArrayOfMaps(open(&self.0, name));
         let rows: ArrayOfMaps<MapData, HashMap<MapData, RowKey, Row>> =
             outer("ROWS").try_into().expect("a map of maps");
@@ -49,11 +52,11 @@ impl Pinned {
             outer("PREFIXES").try_into().expect("a map of maps");
         let ports: ArrayOfMaps<MapData, Array<MapData, Classes>> =
             outer("PORTS").try_into().expect("a map of maps");
-        let rows = rows.get(&slot.0, 0).ok()?;
+        let rows = rows.get(&table_set.0, 0).ok()?;
         let complete = "a slot holds all four tables or none";
-        let addresses = addresses.get(&slot.0, 0).expect(complete);
-        let prefixes = prefixes.get(&slot.0, 0).expect(complete);
-        let ports = ports.get(&slot.0, 0).expect(complete);
+        let addresses = addresses.get(&table_set.0, 0).expect(complete);
+        let prefixes = prefixes.get(&table_set.0, 0).expect(complete);
+        let ports = ports.get(&table_set.0, 0).expect(complete);
         let prefixes = prefixes.iter().map(|entry| {
             let (key, identity) = entry.expect("nobody writes");
             (PrefixKey { length: key.prefix_len(), address: key.data() }, identity)
@@ -80,7 +83,7 @@ pub(crate) fn entries<K: Pod + Ord, V: Pod>(map: &HashMap<MapData, K, V>) -> BTr
 pub(crate) struct Snapshot {
     pub(crate) endpoints: BTreeMap<u32, Endpoint>,
     pub(crate) owners: BTreeMap<Address, u32>,
-    pub(crate) sets: BTreeMap<Slot, Set>,
+    pub(crate) sets: BTreeMap<TableSetIndex, Set>,
 }
 
 /// One slot's tables.
@@ -101,17 +104,18 @@ struct Classes([ClassId; 65_536]);
 unsafe impl Pod for Classes {}
 
 impl Snapshot {
-    /// The one slot that every endpoint is judged by.
-    pub(crate) fn slot(&self) -> Slot {
-        let mut slots: Vec<Slot> = self.endpoints.values().map(|endpoint| endpoint.slot).collect();
-        slots.dedup();
-        assert_eq!(slots.len(), 1, "endpoints are judged by the slots {slots:?}");
-        slots[0]
+    /// The one slot that every endpoint is evaluated by.
+    pub(crate) fn table_set(&self) -> TableSetIndex {
+        let mut table_sets: Vec<TableSetIndex> =
+            self.endpoints.values().map(|endpoint| endpoint.table_set).collect();
+        table_sets.dedup();
+        assert_eq!(table_sets.len(), 1, "endpoints are evaluated by the slots {table_sets:?}");
+        table_sets[0]
     }
 
     /// The tables in force.
     pub(crate) fn set(&self) -> &Set {
-        &self.sets[&self.slot()]
+        &self.sets[&self.table_set()]
     }
 
     /// What the tables say of a pod, written down without the code under test. `protocol` is `None` for one without
@@ -129,7 +133,7 @@ impl Snapshot {
         if policy.0 == 0 {
             return true;
         }
-        let set = &self.sets[&endpoint.slot];
+        let set = &self.sets[&endpoint.table_set];
         let class = protocol.map_or(ClassId::NONE, |protocol| set.class(protocol, port));
         let identity = set.identity(peer.into());
         let key = RowKey { policy, identity, block: u32::from(class.0) / 256 };

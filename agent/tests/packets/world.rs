@@ -7,13 +7,13 @@ use std::{
 };
 
 use podgate::{
-    compiler::{self, Incremental, IncrementalInput, RuleSet, Subject, Tables},
+    compiler::{self, CompileInput, CompiledTables, Incremental, RuleSet, Subject},
     model::{
         Cluster, EndpointSlice, IpBlock, Name, NamedPort, Namespace, NetworkPolicy, Node, ObjectName, Peer,
         Peers, Pod, PortRule, Ports, Proxy, Requirement, Rule, Selector, Service, ServicePort, SliceEndpoint,
         SlicePort,
     },
-    publisher::{Judged, Wanted},
+    publisher::{EndpointEntry, Wanted},
 };
 use podgate_common::{Direction, EndpointState, Hook, NODE, OTHER_NODE, Protocol};
 
@@ -109,25 +109,25 @@ pub(crate) fn ip(text: &str) -> IpAddr {
 
 /// The program at a pod's veth that sees what the pod sends.
 pub(crate) fn leaves(pod: Host) -> Hook {
-    Hook { direction: Direction::Egress, ifindex: pod.veth(), via: pod.veth() }
+    Hook { direction: Direction::Egress, ifindex: pod.veth(), ingress_ifindex: pod.veth() }
 }
 
 /// The program at a pod's veth that sees what the pod receives.
-pub(crate) fn arrives(pod: Host, via: u32) -> Hook {
-    Hook { direction: Direction::Ingress, ifindex: pod.veth(), via }
+pub(crate) fn arrives(pod: Host, ingress_ifindex: u32) -> Hook {
+    Hook { direction: Direction::Ingress, ifindex: pod.veth(), ingress_ifindex }
 }
 
 /// The node's veths and what is known of the cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
-    pub(crate) veths: BTreeMap<u32, Veth>,
+    pub(crate) veths: BTreeMap<u32, PodInterface>,
     /// Addresses of this node.
     pub(crate) node: BTreeSet<IpAddr>,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Veth {
+pub(crate) struct PodInterface {
     pub(crate) pod: ObjectName,
     pub(crate) state: EndpointState,
     pub(crate) master: u32,
@@ -155,8 +155,9 @@ impl World {
             .flatten()
             .collect(),
         };
-        let veth =
-            |host: Host| (host.veth(), Veth { pod: host.name(), state: EndpointState::Known, master: 0 });
+        let veth = |host: Host| {
+            (host.veth(), PodInterface { pod: host.name(), state: EndpointState::Identified, master: 0 })
+        };
         let namespace = |name: &str| {
             let labels = labels(&[("kubernetes.io/metadata.name", name)]);
             (Name::from(name), Arc::new(Namespace { labels, audit: false }))
@@ -181,7 +182,7 @@ impl World {
     }
 
     /// The tables of this node, fine enough for `retained`.
-    pub(crate) fn compile(&self, retained: Vec<Arc<RuleSet>>) -> Tables {
+    pub(crate) fn compile(&self, retained: Vec<Arc<RuleSet>>) -> CompiledTables {
         let node: Name = "n1".into();
         let site = compiler::Site { node: &node, own_addresses: &self.node };
         compiler::compile(&self.cluster, Some(site), self.subjects(), retained)
@@ -189,12 +190,12 @@ impl World {
     }
 
     /// The same, in a step from the world before.
-    pub(crate) fn step(&self, compiler: &mut Incremental, retained: &[Arc<RuleSet>]) -> Tables {
+    pub(crate) fn step(&self, compiler: &mut Incremental, retained: &[Arc<RuleSet>]) -> CompiledTables {
         let node: Name = "n1".into();
         let site = Some(compiler::Site { node: &node, own_addresses: &self.node });
         let pods = self.veths.values().filter_map(|veth| self.cluster.pods.get_key_value(&veth.pod));
         let subjects = pods.map(|(name, pod)| (name.clone(), pod.clone())).collect();
-        let step = IncrementalInput { cluster: &self.cluster, site, subjects: &subjects, retained };
+        let step = CompileInput { cluster: &self.cluster, site, subjects: &subjects, retained };
         compiler.compile(&step).expect("fewer classes of ports than there is room for").clone()
     }
 
@@ -301,7 +302,7 @@ impl World {
         self
     }
 
-    fn veth(&mut self, pod: Host) -> &mut Veth {
+    fn veth(&mut self, pod: Host) -> &mut PodInterface {
         self.veths.get_mut(&pod.veth()).expect("every local pod has a veth")
     }
 
@@ -310,11 +311,11 @@ impl World {
         self.veths.values().filter_map(|veth| self.cluster.pods.get(&veth.pod).map(Arc::as_ref))
     }
 
-    pub(crate) fn wanted(&self, tables: &Tables) -> Wanted {
-        let known = |veth: &Veth| veth.state == EndpointState::Known;
-        let judged = |veth: &Veth| {
-            let subject = if known(veth) { tables.subjects[&veth.pod] } else { Subject::FREE };
-            Judged { state: veth.state, subject, master: veth.master }
+    pub(crate) fn wanted(&self, tables: &CompiledTables) -> Wanted {
+        let known = |veth: &PodInterface| veth.state == EndpointState::Identified;
+        let judged = |veth: &PodInterface| {
+            let subject = if known(veth) { tables.subjects[&veth.pod] } else { Subject::NOT_ISOLATED };
+            EndpointEntry { state: veth.state, subject, master: veth.master }
         };
         let mut owners: BTreeMap<IpAddr, u32> = self.node.iter().map(|address| (*address, NODE)).collect();
         for (ifindex, veth) in self.veths.iter().filter(|(_, veth)| known(veth)) {

@@ -10,9 +10,9 @@ use std::{
 };
 
 use podgate::{
-    api::{Counted, Counter, Flow, Status},
+    api::{Counter, FlowRecord, KernelCounters, Status},
     flows::{Observer, SharedObserver},
-    server::{HitReport, HitView, Server, ServerInputs, Snapshot, Socket, TaskRestarts},
+    server::{ControlSocket, HitReport, HitView, Server, ServerInputs, Snapshot, TaskRestarts},
     source::manifests,
 };
 use podgate_common::{Direction, Outcome};
@@ -38,13 +38,13 @@ impl Agent {
         let (stop, stopped) = oneshot::channel();
         let (listening, listens) = std::sync::mpsc::channel();
         let serve = async move {
-            let socket = Socket::bind(&path).expect("a new socket");
+            let socket = ControlSocket::bind(&path).expect("a new socket");
             let (_state, snapshots) = watch::channel(Arc::new(snapshot(change)));
             let counters =
                 [(Direction::Ingress, Outcome::Denied, 7), (Direction::Egress, Outcome::OwnNode, 0)];
             let counters =
                 counters.map(|(direction, outcome, packets)| Counter { direction, outcome, packets });
-            let counted = move || Counted { packets: counters.to_vec(), ..Counted::default() };
+            let counted = move || KernelCounters { packets: counters.to_vec(), ..KernelCounters::default() };
             let policies =
                 serde_json::from_str(&change(&text("policies.json"))).expect("the form of policies");
             let (_hits, reports) = watch::channel(Arc::new(HitReport { policies, ..HitReport::default() }));
@@ -87,7 +87,8 @@ impl Drop for Agent {
 }
 
 fn observer(change: fn(&str) -> String) -> SharedObserver {
-    let flows: Vec<Flow> = serde_json::from_str(&change(&text("flows.json"))).expect("the form of flows");
+    let flows: Vec<FlowRecord> =
+        serde_json::from_str(&change(&text("flows.json"))).expect("the form of flows");
     let mut observer = Observer::new("n1".into(), None);
     flows.into_iter().for_each(|flow| observer.add(flow));
     Arc::new(observer.into())

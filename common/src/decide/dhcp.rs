@@ -4,7 +4,7 @@
 //! from beyond the pods of this node. So ports alone open no pod that has not asked.
 
 use super::NODE;
-use crate::{Address, Flow, FragmentKey, Hook, Ports, Tables, Timeout, Tuple, protocol::number};
+use crate::{Address, Flow, FragmentKey, Hook, PortPair, Tables, Timeout, Tuple, protocol::number};
 
 /// A host without an address asks everyone on its link, or one whose address is to run on (RFC 2131, 4.3.2: "rebinding").
 /// DHCPv6 always speaks from the link's address. `ifindex` is the asking pod's veth.
@@ -36,8 +36,9 @@ pub(super) fn is_dhcp_reply<T: Tables>(tuple: &Tuple, hook: &Hook, tables: &T) -
 #[inline(never)]
 fn answers<T: Tables>(tuple: &Tuple, hook: &Hook, tables: &T) -> bool {
     // Devices that are no pod's have no entry, and a veth that is held opens nothing.
-    let from_beyond =
-        hook.via != NODE && hook.via != Flow::UNKNOWN_VIA && tables.endpoint(hook.via).is_held();
+    let from_beyond = hook.ingress_ifindex != NODE
+        && hook.ingress_ifindex != Flow::UNKNOWN_INGRESS
+        && tables.endpoint(hook.ingress_ifindex).is_pending();
     let to_another = tables.owner(&tuple.destination).is_some_and(|owner| owner != hook.ifindex);
     from_beyond && !to_another && {
         let asked = tables.fragment(&mark(tuple.destination.is_v4(), hook.ifindex));
@@ -50,12 +51,12 @@ fn answers<T: Tables>(tuple: &Tuple, hook: &Hook, tables: &T) -> bool {
 pub(super) fn note_request<T: Tables>(tuple: &Tuple, ifindex: u32, tables: &T) {
     let now = tables.now();
     #[expect(clippy::cast_possible_truncation, reason = "the halves of a word")]
-    let at = Ports { source: (now >> 16) as u16, destination: now as u16 };
+    let at = PortPair { source: (now >> 16) as u16, destination: now as u16 };
     tables.put_fragment(&mark(tuple.source.is_v4(), ifindex), at, ifindex);
 }
 
 /// When a mark was made.
-const fn ticks(Ports { source, destination }: Ports) -> u32 {
+const fn ticks(PortPair { source, destination }: PortPair) -> u32 {
     (source as u32) << 16 | destination as u32
 }
 

@@ -1,8 +1,8 @@
-//! The egress of a pod: what it opens, judged where it leaves its veth.
+//! The egress of a pod: what it opens, evaluated where it leaves its veth.
 
 use super::{dhcp::is_dhcp_request, encapsulation::is_tunnelled, is_spoofed};
 use crate::{
-    Address, Endpoint, IdentityId, Judged, NODE, Outcome, Protocol, RowKey, ServiceKey, ServiceVerdict,
+    Address, Endpoint, IdentityId, NODE, Outcome, PolicyLookup, Protocol, RowKey, ServiceKey, ServiceVerdict,
     Tables, Tuple, packet::forget, tables::classify,
 };
 
@@ -11,36 +11,39 @@ use crate::{
 pub(super) fn egress<T: Tables>(
     tuple: &Tuple,
     endpoint: &Endpoint,
-    judged: &mut Judged,
+    policy_lookup: &mut PolicyLookup,
     enforced: &mut Outcome,
     tables: &T,
 ) -> Outcome {
-    if is_dhcp_request(tuple, judged.ifindex, tables) {
+    if is_dhcp_request(tuple, policy_lookup.ifindex, tables) {
         return Outcome::Dhcp;
     }
-    if endpoint.is_held() {
-        return Outcome::Held;
+    if endpoint.is_pending() {
+        return Outcome::Pending;
     }
-    if is_spoofed(&tuple.source, endpoint, judged.ifindex, tables) {
+    if is_spoofed(&tuple.source, endpoint, policy_lookup.ifindex, tables) {
         return Outcome::Spoofed;
     }
     if is_tunnelled(tuple, tables) {
         return Outcome::Encapsulated;
     }
-    judged.policy = endpoint.egress;
-    *enforced =
-        if endpoint.egress.isolates() { tables.by_egress(tuple, endpoint, judged) } else { Outcome::Free };
+    policy_lookup.policy = endpoint.egress;
+    *enforced = if endpoint.egress.isolates() {
+        tables.by_egress(tuple, endpoint, policy_lookup)
+    } else {
+        Outcome::NotIsolated
+    };
     let outcome = forget(enforced);
     if !endpoint.audit_egress.isolates() || !outcome.passes() || matches!(outcome, Outcome::Deferred) {
         return outcome;
     }
-    judged.policy = endpoint.audit_egress;
-    match tables.by_egress(tuple, endpoint, judged) {
+    policy_lookup.policy = endpoint.audit_egress;
+    match tables.by_egress(tuple, endpoint, policy_lookup) {
         Outcome::Denied => Outcome::WouldDeny,
         // Told of where the backend is known.
         Outcome::Deferred => Outcome::Deferred,
         _ => {
-            judged.policy = endpoint.egress;
+            policy_lookup.policy = endpoint.egress;
             outcome
         }
     }
@@ -50,37 +53,42 @@ pub(super) fn egress<T: Tables>(
 ///
 /// Asked by way of [`Tables::by_egress`].
 #[inline(always)]
-pub fn by_egress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, judged: &mut Judged, tables: &T) -> Outcome {
+pub fn by_egress<T: Tables>(
+    tuple: &Tuple,
+    endpoint: &Endpoint,
+    policy_lookup: &mut PolicyLookup,
+    tables: &T,
+) -> Outcome {
     // Two booleans: a number that is not there when the address has no owner would be kept all the same, and the
     // verifier refuses to see it stored.
     let (to_node, to_itself) = match tables.owner(&tuple.destination) {
-        Some(owner) => (owner == NODE, owner == judged.ifindex),
+        Some(owner) => (owner == NODE, owner == policy_lookup.ifindex),
         None => (false, false),
     };
     if to_itself {
-        return Outcome::Itself;
+        return Outcome::OwnAddress;
     }
-    let front = front(tuple, to_node, endpoint, tables);
+    let frontend = frontend(tuple, to_node, endpoint, tables);
     // What the node has itself and does not translate is delivered to it, where no hook sees it: that is asked first.
-    let is_certain = !to_node || front.is_unspecified();
-    if is_certain && let Some(verdict) = service(tuple, front, endpoint, judged, tables) {
+    let is_certain = !to_node || frontend.is_unspecified();
+    if is_certain && let Some(verdict) = service(tuple, frontend, endpoint, policy_lookup, tables) {
         return by_verdict(verdict);
     }
-    let (slot, policy) = (endpoint.slot, judged.policy);
+    let (table_set, policy) = (endpoint.table_set, policy_lookup.policy);
     let (identity, class) =
-        classify(tables, slot, &tuple.destination, tuple.protocol, tuple.destination_port);
-    (judged.identity, judged.class) = (identity, class);
+        classify(tables, table_set, &tuple.destination, tuple.protocol, tuple.destination_port);
+    (policy_lookup.identity, policy_lookup.class) = (identity, class);
     // Asked again: had it to be remembered, the verifier would walk over all of this twice.
     let to_node = tables.owner(&tuple.destination) == Some(NODE);
     let key = match to_node {
         true => RowKey::of_own_node(policy, identity, class),
         false => RowKey::new(policy, identity, class),
     };
-    let has_bit = tables.row(slot, &key).is_some_and(|row| row.has(class));
+    let has_bit = tables.row(table_set, &key).is_some_and(|row| row.has(class));
     match (has_bit, to_node) {
         (true, false) => Outcome::Allowed,
         (false, false) | (true, true) => Outcome::Denied,
-        (false, true) => match service(tuple, tuple.destination, endpoint, judged, tables) {
+        (false, true) => match service(tuple, tuple.destination, endpoint, policy_lookup, tables) {
             Some(verdict) => by_verdict(verdict),
             None => Outcome::OwnNode,
         },
@@ -90,10 +98,10 @@ pub fn by_egress<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, judged: &mut Jud
 /// The address under which a service may stand in the table: a port of the node's own addresses may be a node port, which
 /// stands under the unspecified address.
 #[inline(always)]
-fn front<T: Tables>(tuple: &Tuple, to_node: bool, endpoint: &Endpoint, tables: &T) -> Address {
+fn frontend<T: Tables>(tuple: &Tuple, to_node: bool, endpoint: &Endpoint, tables: &T) -> Address {
     let Ok(protocol) = Protocol::try_from(tuple.protocol) else { return tuple.destination };
     let exact = ServiceKey::new(tuple.destination, protocol, tuple.destination_port);
-    if to_node && tables.service(endpoint.slot, &exact).is_none() {
+    if to_node && tables.service(endpoint.table_set, &exact).is_none() {
         tuple.destination.unspecified()
     } else {
         tuple.destination
@@ -115,13 +123,13 @@ fn service<T: Tables>(
     tuple: &Tuple,
     address: Address,
     endpoint: &Endpoint,
-    judged: &mut Judged,
+    policy_lookup: &mut PolicyLookup,
     tables: &T,
 ) -> Option<ServiceVerdict> {
     let protocol = Protocol::try_from(tuple.protocol).ok()?;
     let key = ServiceKey::new(address, protocol, tuple.destination_port);
-    let service = tables.service(endpoint.slot, &key)?;
-    (judged.identity, judged.class) = (IdentityId(service.0), Judged::SERVICE);
-    let row = tables.row(endpoint.slot, &RowKey::of_service(judged.policy, service));
+    let service = tables.service(endpoint.table_set, &key)?;
+    (policy_lookup.identity, policy_lookup.class) = (IdentityId(service.0), PolicyLookup::SERVICE);
+    let row = tables.row(endpoint.table_set, &RowKey::of_service(policy_lookup.policy, service));
     Some(ServiceVerdict::of(row.unwrap_or_default()))
 }

@@ -1,11 +1,11 @@
-//! The fast path: a packet of a connection that was judged.
+//! The fast path: a packet of a connection that was evaluated.
 //!
 //! Nearly all packets end here, most of them in the first of two steps. Both read the packet and one entry, and write nothing
 //! but two words of it: once in a while when the connection was used last, and what is new of it. So they need no memory but
 //! registers. What they do not know for certain they leave to [`super::decide`], which says the same of what passes here.
 
 use crate::{
-    Direction, FlowKey, Hook, Known, Packet, Reach, Segment, Tables, Timeout,
+    Direction, FlowKey, FlowSummary, Hook, Packet, Reach, Segment, Tables, Timeout,
     packet::plain::{self, Plain},
 };
 
@@ -14,7 +14,7 @@ use crate::{
 ///
 /// Its code is small, to stay in the cache of instructions beside the kernel's own.
 #[inline(always)]
-pub fn is_established_at_sight<T: Tables>(
+pub fn established_v4_fast_path<T: Tables>(
     packet: &impl Packet,
     hook: impl Fn() -> Hook,
     tables: &T,
@@ -57,7 +57,7 @@ fn passes<T: Tables>(
     let seen = flow.seen.after(segment, from_client);
     let is_new = seen != flow.seen;
     let hook = hook();
-    if (is_new && reach == Reach::First) || !was_judged_here(&flow, from_client, &hook) {
+    if (is_new && reach == Reach::First) || !was_evaluated_here(&flow, from_client, &hook) {
         return None;
     }
     // After the look-up: an entry that another CPU has just refreshed must not come from the future.
@@ -76,10 +76,10 @@ fn passes<T: Tables>(
     Some(hook.direction)
 }
 
-/// [`super::was_judged_here`], of connections that the agent has not found.
+/// [`super::was_evaluated_here`], of connections that the agent has not found.
 #[inline(always)]
-fn was_judged_here(flow: &Known, from_client: bool, hook: &Hook) -> bool {
+fn was_evaluated_here(flow: &FlowSummary, from_client: bool, hook: &Hook) -> bool {
     let leaves = matches!(hook.direction, Direction::Egress);
-    let judged_at = if from_client == leaves { flow.client_if } else { flow.server_if };
-    judged_at == hook.ifindex && (leaves || !from_client || flow.via == hook.via)
+    let evaluated_at = if from_client == leaves { flow.client_if } else { flow.server_if };
+    evaluated_at == hook.ifindex && (leaves || !from_client || flow.ingress_ifindex == hook.ingress_ifindex)
 }

@@ -1,6 +1,6 @@
 //! Fragments: the first one that passes leaves its ports for the others of its datagram.
 
-use crate::{FragmentKey, Headers, Ports, Scratch, Tables, Tuple};
+use crate::{FragmentKey, Headers, PortPair, Scratch, Tables, Tuple};
 
 /// Gives a later fragment the ports of its datagram; whether the first one has passed.
 #[inline(never)]
@@ -15,7 +15,7 @@ pub(super) fn recall_ports<T: Tables>(headers: &mut Headers, tables: &T) -> bool
 pub(super) fn remember_ports<T: Tables>(scratch: &Scratch, tables: &T) {
     let headers = &scratch.headers;
     let Tuple { source_port: source, destination_port: destination, .. } = headers.tuple;
-    let (key, ports) = (fragment_key(headers), Ports { source, destination });
+    let (key, ports) = (fragment_key(headers), PortPair { source, destination });
     // Between two pods of a node, the sender's veth has noted it.
     if tables.fragment(&key) != Some(ports) {
         tables.put_fragment(&key, ports, scratch.charged_to(tables));

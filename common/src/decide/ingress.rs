@@ -5,9 +5,9 @@ use super::{
     sender::Sender,
 };
 use crate::{
-    Address, Direction, Endpoint, Flow, Hook, Judged, NODE, Outcome, Packet, PolicyId, Scratch, Seen,
+    Address, Direction, Endpoint, Flow, Hook, NODE, Outcome, Packet, PolicyId, PolicyLookup, Scratch, Seen,
     Segment, Tables, Tuple,
-    scratch::Question,
+    scratch::SideEvaluation,
     tables::{allows, classify},
 };
 
@@ -21,37 +21,37 @@ pub(super) fn ingress<T: Tables>(
     hook: &Hook,
     tables: &T,
 ) -> Outcome {
-    let Scratch { headers, tracked, judged, question: Question { entry, .. }, .. } = scratch;
+    let Scratch { headers, tracked, policy_lookup, evaluation: SideEvaluation { entry, .. }, .. } = scratch;
     // The node's address alone proves nothing, nor does it that the packet has entered nowhere (`origin`).
-    if entry.via == NODE {
+    if entry.ingress_ifindex == NODE {
         return Outcome::OwnNode;
     }
     if is_dhcp_reply(tuple, hook, tables) {
         return Outcome::Dhcp;
     }
-    if endpoint.is_held() {
-        return Outcome::Held;
+    if endpoint.is_pending() {
+        return Outcome::Pending;
     }
-    let Some(sender) = Sender::of(tuple, entry.via, packet, tracked, tables) else {
+    let Some(sender) = Sender::of(tuple, entry.ingress_ifindex, packet, tracked, tables) else {
         return Outcome::Spoofed;
     };
-    if entry.via == hook.ifindex || sender.pod == hook.ifindex {
-        return Outcome::Itself;
+    if entry.ingress_ifindex == hook.ifindex || sender.pod == hook.ifindex {
+        return Outcome::OwnAddress;
     }
     entry.seen = entry.seen.with(Seen::REWRITTEN, sender.address != tuple.source);
-    judged.policy = endpoint.ingress;
+    policy_lookup.policy = endpoint.ingress;
     let mut outcome = if !endpoint.ingress.isolates() {
-        Outcome::Free
+        Outcome::NotIsolated
     } else if sender.masqueraded && tables.passes_masqueraded() {
         Outcome::Masqueraded
     } else {
-        tables.by_policy(&sender.address, tuple, endpoint, judged)
+        tables.by_policy(&sender.address, tuple, endpoint, policy_lookup)
     };
     let audited = endpoint.audit_ingress;
     if audited.isolates() && outcome.passes() && !matches!(outcome, Outcome::Masqueraded) {
-        let enforced = core::mem::replace(&mut judged.policy, audited);
-        if tables.by_policy(&sender.address, tuple, endpoint, judged).passes() {
-            judged.policy = enforced;
+        let enforced = core::mem::replace(&mut policy_lookup.policy, audited);
+        if tables.by_policy(&sender.address, tuple, endpoint, policy_lookup).passes() {
+            policy_lookup.policy = enforced;
         } else {
             outcome = Outcome::WouldDeny;
         }
@@ -59,10 +59,10 @@ pub(super) fn ingress<T: Tables>(
     if !outcome.passes() {
         return outcome;
     }
-    may_send(&sender, tuple, headers.segment, entry, judged, tables).unwrap_or(outcome)
+    may_send(&sender, tuple, headers.segment, entry, policy_lookup, tables).unwrap_or(outcome)
 }
 
-/// What the egress of a local pod has against what it sent, where that could not be judged at its own veth: the
+/// What the egress of a local pod has against what it sent, where that could not be evaluated at its own veth: the
 /// service's address was all that was known there. Then the entry says so, if the packet passes.
 #[inline(always)]
 pub(super) fn may_send<T: Tables>(
@@ -70,30 +70,30 @@ pub(super) fn may_send<T: Tables>(
     tuple: &Tuple,
     segment: Segment,
     entry: &mut Flow,
-    judged: &mut Judged,
+    policy_lookup: &mut PolicyLookup,
     tables: &T,
 ) -> Option<Outcome> {
     if sender.pod == NODE || is_dhcp_request(tuple, sender.pod, tables) {
         return None;
     }
-    let epoch = tables.epoch();
-    let stale = entry.client_epoch != epoch && (segment.opens() || tables.recheck());
+    let revision = tables.revision();
+    let stale = entry.client_revision != revision && (segment.opens() || tables.recheck());
     if entry.client_if == sender.pod && !stale {
         return None;
     }
     let endpoint = tables.endpoint(sender.pod);
     let mut outcome = None;
     if endpoint.is_asked(Direction::Egress) {
-        let receiver = *judged;
-        (judged.ifindex, judged.direction) = (sender.pod, Direction::Egress);
-        outcome = against_backend(tuple, &endpoint, judged, tables);
+        let receiver = *policy_lookup;
+        (policy_lookup.ifindex, policy_lookup.direction) = (sender.pod, Direction::Egress);
+        outcome = against_backend(tuple, &endpoint, policy_lookup, tables);
         if outcome.is_none() {
-            *judged = receiver;
+            *policy_lookup = receiver;
         }
     }
     if outcome.is_none_or(Outcome::passes) {
         entry.client_if = sender.pod;
-        entry.client_epoch = epoch;
+        entry.client_revision = revision;
     }
     outcome
 }
@@ -103,23 +103,23 @@ pub(super) fn may_send<T: Tables>(
 fn against_backend<T: Tables>(
     tuple: &Tuple,
     endpoint: &Endpoint,
-    judged: &mut Judged,
+    policy_lookup: &mut PolicyLookup,
     tables: &T,
 ) -> Option<Outcome> {
-    let denies = |judged: &mut Judged, policy: PolicyId| {
-        judged.policy = policy;
-        policy.isolates() && !tables.by_policy(&tuple.destination, tuple, endpoint, judged).passes()
+    let denies = |policy_lookup: &mut PolicyLookup, policy: PolicyId| {
+        policy_lookup.policy = policy;
+        policy.isolates() && !tables.by_policy(&tuple.destination, tuple, endpoint, policy_lookup).passes()
     };
-    if denies(judged, endpoint.egress) {
+    if denies(policy_lookup, endpoint.egress) {
         Some(Outcome::DeniedBackend)
-    } else if denies(judged, endpoint.audit_egress) {
+    } else if denies(policy_lookup, endpoint.audit_egress) {
         Some(Outcome::WouldDeny)
     } else {
         None
     }
 }
 
-/// What the policy of `judged` says of a peer; what the peer and the port are to it is noted there.
+/// What the policy of `policy_lookup` says of a peer; what the peer and the port are to it is noted there.
 ///
 /// Asked by way of [`Tables::by_policy`].
 #[inline(always)]
@@ -127,11 +127,15 @@ pub fn by_policy<T: Tables>(
     peer: &Address,
     tuple: &Tuple,
     endpoint: &Endpoint,
-    judged: &mut Judged,
+    policy_lookup: &mut PolicyLookup,
     tables: &T,
 ) -> Outcome {
-    let (slot, port) = (endpoint.slot, tuple.destination_port);
-    let (identity, class) = classify(tables, slot, peer, tuple.protocol, port);
-    (judged.identity, judged.class) = (identity, class);
-    if allows(tables, slot, judged.policy, identity, class) { Outcome::Allowed } else { Outcome::Denied }
+    let (table_set, port) = (endpoint.table_set, tuple.destination_port);
+    let (identity, class) = classify(tables, table_set, peer, tuple.protocol, port);
+    (policy_lookup.identity, policy_lookup.class) = (identity, class);
+    if allows(tables, table_set, policy_lookup.policy, identity, class) {
+        Outcome::Allowed
+    } else {
+        Outcome::Denied
+    }
 }

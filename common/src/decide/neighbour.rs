@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// An ICMPv6 packet of one of their types. `None`: it is judged by policy.
+/// An ICMPv6 packet of one of their types. `None`: it is evaluated by policy.
 ///
 /// A function of its own in the kernel too: neighbours speak rarely.
 #[inline(never)]
@@ -42,9 +42,11 @@ pub(super) fn discovery<T: Tables>(
                 && (headers.tuple.source.is_unspecified() || is_own(&headers.tuple.source));
             passes.then_some(Outcome::Neighbour)
         }
-        Direction::Ingress if hook.via == NODE => message.is_whole.then_some(Outcome::Neighbour),
+        Direction::Ingress if hook.ingress_ifindex == NODE => message.is_whole.then_some(Outcome::Neighbour),
         Direction::Ingress => {
-            if message.kind == kind::ADVERTISEMENT && speaks_for_another(&message.target, hook.via, tables) {
+            if message.kind == kind::ADVERTISEMENT
+                && speaks_for_another(&message.target, hook.ingress_ifindex, tables)
+            {
                 return Some(Outcome::Spoofed);
             }
             let source = &headers.tuple.source;
@@ -52,7 +54,8 @@ pub(super) fn discovery<T: Tables>(
                 kind::ROUTER_SOLICITATION | kind::SOLICITATION | kind::ADVERTISEMENT => {
                     source.is_link_local_v6()
                         || source.is_unspecified() && is_solicited(&message, headers)
-                        || !source.is_unspecified() && !speaks_for_another(source, hook.via, tables)
+                        || !source.is_unspecified()
+                            && !speaks_for_another(source, hook.ingress_ifindex, tables)
                 }
                 kind::ROUTER_ADVERTISEMENT | kind::REDIRECT | kind::LISTENER_QUERY => {
                     source.is_link_local_v6()
@@ -75,7 +78,9 @@ pub(super) fn arp<T: Tables>(packet: &impl Packet, hook: &Hook, tables: &T) -> O
     let is_in_anothers_name = !is_probe
         && match hook.direction {
             Direction::Egress => !is_own(&arp.sender, &tables.endpoint(hook.ifindex), hook.ifindex, tables),
-            Direction::Ingress => hook.via != NODE && speaks_for_another(&arp.sender, hook.via, tables),
+            Direction::Ingress => {
+                hook.ingress_ifindex != NODE && speaks_for_another(&arp.sender, hook.ingress_ifindex, tables)
+            }
         };
     if is_in_anothers_name {
         return Some(Outcome::Spoofed);
@@ -95,8 +100,9 @@ pub(super) fn is_own<T: Tables>(address: &Address, endpoint: &Endpoint, ifindex:
 
 /// The address of the node or of a pod, on what comes from elsewhere.
 #[inline(always)]
-fn speaks_for_another<T: Tables>(address: &Address, via: u32, tables: &T) -> bool {
-    !address.is_link_local_v6() && (tables.owner(address) == Some(NODE) || is_forged(address, via, tables))
+fn speaks_for_another<T: Tables>(address: &Address, ingress_ifindex: u32, tables: &T) -> bool {
+    !address.is_link_local_v6()
+        && (tables.owner(address) == Some(NODE) || is_forged(address, ingress_ifindex, tables))
 }
 
 /// Whether a message of a pod goes where such a message goes, and no further than the link.

@@ -1,14 +1,14 @@
 //! Where a packet comes from that has no ingress interface.
 //!
-//! What the node's own stack makes has none. That alone proves nothing: the kernel also makes packets anew of what others
+//! What the node's own stack makes has none. That alone proves nothing: the kernel also makes packets again of what others
 //! have sent. When connection tracking has put an IPv6 datagram together, routed or bridged, the kernel may divide it again
 //! into parts without one (`ip6_frag_next`). Whole packets are made in others' names by REJECT and by SYNPROXY.
 
 use super::NODE;
 use crate::{Flow, Packet, Scratch, Tables, Timeout, Tuple, packet::forget};
 
-/// Finds out where a packet without an ingress interface has entered the node: in `scratch.via` then stands [`NODE`] when the
-/// node itself has sent it, a pod's veth when that has just seen it, and [`Flow::UNKNOWN_VIA`] when nothing proves anything.
+/// Finds out where a packet without an ingress interface has entered the node: in `scratch.ingress_ifindex` then stands [`NODE`] when the
+/// node itself has sent it, a pod's veth when that has just seen it, and [`Flow::UNKNOWN_INGRESS`] when nothing proves anything.
 /// In `scratch.claimed` stands the veth of the pod in whose name it was sent, [`NODE`] if in no pod's, or if the kernel has
 /// made all of it: that is an answer, and passes as one or not at all.
 ///
@@ -19,7 +19,7 @@ use crate::{Flow, Packet, Scratch, Tables, Timeout, Tuple, packet::forget};
 /// `stands_alone`: an ICMP error or a message between neighbours, which belongs to no connection of its sender's.
 #[inline(never)]
 pub(super) fn origin<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, stands_alone: bool, tables: &T) {
-    let Scratch { headers, tracked, original, via, claimed, .. } = scratch;
+    let Scratch { headers, tracked, original, ingress_ifindex, claimed, .. } = scratch;
     let is_translated = !stands_alone
         && packet.tracked(tracked)
         && tracked.describes(&headers.tuple)
@@ -36,15 +36,15 @@ pub(super) fn origin<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, sta
     *claimed = owner.unwrap_or(NODE);
     let is_named = owner == Some(NODE) || sent.source.is_link_local_v6() || sent.source.is_unspecified();
     let is_whole = sent.source.is_v4() || !headers.is_fragment();
-    *via = if is_named && is_whole { NODE } else { Flow::UNKNOWN_VIA };
+    *ingress_ifindex = if is_named && is_whole { NODE } else { Flow::UNKNOWN_INGRESS };
     let pod = forget(claimed);
     if is_whole && !is_translated {
         *claimed = NODE;
     }
-    if forget(via) != NODE && packet.has_local_socket() {
-        *via = NODE;
+    if forget(ingress_ifindex) != NODE && packet.has_local_socket() {
+        *ingress_ifindex = NODE;
     }
-    if forget(via) == NODE || pod == NODE || stands_alone {
+    if forget(ingress_ifindex) == NODE || pod == NODE || stands_alone {
         return;
     }
     original.turn_to(sent);
@@ -54,7 +54,7 @@ pub(super) fn origin<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, sta
     let flow = &original.flow;
     let was_there = flow.client_if == pod || flow.server_if == pod;
     if was_there && tables.now().wrapping_sub(flow.last) <= tables.timeout(Timeout::Unreplied) {
-        *via = pod;
+        *ingress_ifindex = pod;
     }
 }
 

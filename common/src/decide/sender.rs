@@ -13,11 +13,11 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// `via` is where the packet entered the node. `None`: the source is the address of a pod that did not send it.
+    /// `ingress_ifindex` is where the packet entered the node. `None`: the source is the address of a pod that did not send it.
     #[inline(always)]
     pub(super) fn of<T: Tables>(
         tuple: &Tuple,
-        via: u32,
+        ingress_ifindex: u32,
         packet: &impl Packet,
         tracked: &mut Tracked,
         tables: &T,
@@ -26,16 +26,18 @@ impl Sender {
         if let Some(pod) = owner
             && pod != NODE
         {
-            let known = via == Flow::ANY_VIA || pod == via || tables.endpoint(pod).master == via;
+            let known = ingress_ifindex == Flow::ANY_INGRESS
+                || pod == ingress_ifindex
+                || tables.endpoint(pod).master == ingress_ifindex;
             return known.then_some(Self { address: tuple.source, pod, masqueraded: false });
         }
         // `from_pod` lets only a pod's own addresses out, so here the node has rewritten it. Link-local ones stay.
-        let entered = tables.endpoint(via);
+        let entered = tables.endpoint(ingress_ifindex);
         if entered.is_known() {
             let own = if tuple.source.is_v4() { entered.v4 } else { entered.v6 };
             let rewritten = !own.is_unspecified() && !tuple.source.is_link_local_v6();
             let address = if rewritten { own } else { tuple.source };
-            return Some(Self { address, pod: via, masqueraded: false });
+            return Some(Self { address, pod: ingress_ifindex, masqueraded: false });
         }
         let readable = packet.tracked(tracked);
         if readable && tracked.describes(tuple) && tracked.original.source != tuple.source {
@@ -43,7 +45,7 @@ impl Sender {
             // Behind a bridge, which is what the packet came through when it was routed.
             let pod = tables
                 .owner(&address)
-                .filter(|pod| *pod != NODE && tables.endpoint(*pod).master == via)
+                .filter(|pod| *pod != NODE && tables.endpoint(*pod).master == ingress_ifindex)
                 .unwrap_or(NODE);
             return Some(Self { address, pod, masqueraded: pod == NODE });
         }

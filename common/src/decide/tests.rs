@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    ClassId, EndpointState, FlowKey, FragmentKey, IdentityId, Known, Lookup, PolicyId, Ports, Protocol,
-    Reach, Row, RowKey, ServiceId, ServiceKey, Slot, Start, Timeouts, Tracked,
+    ClassId, EndpointState, FlowKey, FlowSummary, FragmentKey, IdentityId, Lookup, PolicyId, PortPair,
+    Protocol, Reach, Row, RowKey, ServiceId, ServiceKey, Start, TableSetIndex, Timeouts, Tracked,
     frames::{Frame, flag},
 };
 
@@ -24,7 +24,7 @@ const SECOND: u32 = 100;
 struct Node {
     allows: Cell<bool>,
     flows: RefCell<BTreeMap<FlowKey, Flow>>,
-    fragments: RefCell<BTreeMap<FragmentKey, Ports>>,
+    fragments: RefCell<BTreeMap<FragmentKey, PortPair>>,
     now: Cell<u32>,
     /// Ticks that pass with each look-up of a connection, with the entry refreshed by another CPU after that.
     busy: Cell<u32>,
@@ -46,15 +46,15 @@ impl Node {
     }
 
     fn sends(&self, frame: &Frame) -> Outcome {
-        self.judge(Hook { direction: Direction::Egress, ifindex: VETH, via: 0 }, frame)
+        self.verdict(Hook { direction: Direction::Egress, ifindex: VETH, ingress_ifindex: 0 }, frame)
     }
 
     fn receives(&self, frame: &Frame) -> Outcome {
         self.receives_from(UPLINK, frame)
     }
 
-    fn receives_from(&self, via: u32, frame: &Frame) -> Outcome {
-        self.judge(Hook { direction: Direction::Ingress, ifindex: VETH, via }, frame)
+    fn receives_from(&self, ingress_ifindex: u32, frame: &Frame) -> Outcome {
+        self.verdict(Hook { direction: Direction::Ingress, ifindex: VETH, ingress_ifindex }, frame)
     }
 
     /// Enters a connection that is older than the agent, of which the pod is the server.
@@ -64,24 +64,24 @@ impl Node {
         let tuple = Tuple { source, destination, source_port, destination_port: port, protocol };
         let (key, source_is_low) = FlowKey::of(&tuple);
         let seen = Seen::REPLY.with(Seen::CLIENT_IS_LOW, source_is_low);
-        let (via, last) = (Flow::ANY_VIA, self.now.get());
-        let flow = Flow { server_if: VETH, via, last, seen, ..Flow::EMPTY };
+        let (ingress_ifindex, last) = (Flow::ANY_INGRESS, self.now.get());
+        let flow = Flow { server_if: VETH, ingress_ifindex, last, seen, ..Flow::EMPTY };
         self.flows.borrow_mut().insert(key, flow);
     }
 
-    fn judge(&self, hook: Hook, frame: &Frame) -> Outcome {
+    fn verdict(&self, hook: Hook, frame: &Frame) -> Outcome {
         let bytes = frame.bytes();
         let packet = bytes.as_slice();
-        let at_sight = is_established_at_sight(&packet, || hook, self);
+        let v4_fast_path = established_v4_fast_path(&packet, || hook, self);
         let at_once = is_established(&packet, &hook, self);
         // A program that serves both hooks takes a packet that the node sends back for one of the pod's.
         let sent_back = Hook { direction: Direction::Egress, ..hook };
         let taken_for_another =
-            is_established(&packet, &sent_back, self).filter(|_| hook.via == hook.ifindex);
+            is_established(&packet, &sent_back, self).filter(|_| hook.ingress_ifindex == hook.ifindex);
         let outcome = decide(&packet, &mut { Scratch::EMPTY }, &hook, self);
         let passes = "the fast path lets pass what is";
         assert!(at_once.is_none() || outcome == Outcome::Established, "{passes} {outcome:?}");
-        assert!(at_sight.is_none() || at_sight == at_once, "at first sight {passes} not established");
+        assert!(v4_fast_path.is_none() || v4_fast_path == at_once, "at first sight {passes} not established");
         assert!(taken_for_another.is_none() || outcome.passes(), "{passes} {outcome:?}");
         outcome
     }
@@ -92,18 +92,18 @@ impl Node {
 }
 
 impl Tables for Node {
-    type Place = ();
+    type FlowHandle = ();
     type Entry = FlowKey;
 
     fn endpoint(&self, ifindex: u32) -> Endpoint {
         if ![VETH, NEXT_VETH].contains(&ifindex) {
-            return Endpoint::HELD;
+            return Endpoint::PENDING;
         }
         Endpoint {
-            state: EndpointState::Known as u32,
+            state: EndpointState::Identified as u32,
             ingress: PolicyId(1),
             egress: PolicyId(1),
-            ..Endpoint::HELD
+            ..Endpoint::PENDING
         }
     }
 
@@ -123,19 +123,19 @@ impl Tables for Node {
         false
     }
 
-    fn identity(&self, _: Slot, _: &Address) -> IdentityId {
+    fn identity(&self, _: TableSetIndex, _: &Address) -> IdentityId {
         IdentityId::NONE
     }
 
-    fn class(&self, _: Slot, _: Protocol, _: u16) -> ClassId {
+    fn class(&self, _: TableSetIndex, _: Protocol, _: u16) -> ClassId {
         ClassId::NONE
     }
 
-    fn row(&self, _: Slot, _: &RowKey) -> Option<Row> {
+    fn row(&self, _: TableSetIndex, _: &RowKey) -> Option<Row> {
         self.allows.get().then_some(Row([1, 0, 0, 0]))
     }
 
-    fn service(&self, _: Slot, _: &ServiceKey) -> Option<ServiceId> {
+    fn service(&self, _: TableSetIndex, _: &ServiceKey) -> Option<ServiceId> {
         None
     }
 
@@ -146,7 +146,7 @@ impl Tables for Node {
         Some(())
     }
 
-    fn known_flow(&self, key: &FlowKey, _: Reach) -> Option<(Known, FlowKey)> {
+    fn known_flow(&self, key: &FlowKey, _: Reach) -> Option<(FlowSummary, FlowKey)> {
         self.flows.borrow().get(key).map(|flow| (flow.known(), *key))
     }
 
@@ -171,11 +171,11 @@ impl Tables for Node {
         (flow.last, flow.seen) = (now, seen);
     }
 
-    fn fragment(&self, key: &FragmentKey) -> Option<Ports> {
+    fn fragment(&self, key: &FragmentKey) -> Option<PortPair> {
         self.fragments.borrow().get(key).copied()
     }
 
-    fn put_fragment(&self, key: &FragmentKey, ports: Ports, _: u32) {
+    fn put_fragment(&self, key: &FragmentKey, ports: PortPair, _: u32) {
         self.fragments.borrow_mut().insert(*key, ports);
     }
 
@@ -183,7 +183,7 @@ impl Tables for Node {
         self.now.get()
     }
 
-    fn epoch(&self) -> u32 {
+    fn revision(&self) -> u32 {
         1
     }
 
@@ -327,8 +327,8 @@ fn a_connection_that_has_no_room_in_the_table_is_dropped_and_says_so() {
 #[test]
 fn a_frame_that_was_flooded_leaves_no_entry() {
     let node = Node::new();
-    let flooded = Hook { direction: Direction::Ingress, ifindex: VETH + 1, via: UPLINK };
-    assert_eq!(node.judge(flooded, &udp_reply()), Outcome::Allowed);
+    let flooded = Hook { direction: Direction::Ingress, ifindex: VETH + 1, ingress_ifindex: UPLINK };
+    assert_eq!(node.verdict(flooded, &udp_reply()), Outcome::Allowed);
     assert_eq!(node.flows.borrow().len(), 0, "the address is that of the pod behind the other veth");
     assert_eq!(node.receives(&udp_reply()), Outcome::Allowed);
     assert_eq!(node.flows.borrow().len(), 1);
@@ -345,18 +345,22 @@ fn a_connection_older_than_the_agent_goes_on_from_wherever_its_client_may_come()
         (neighbour(), UPLINK, Outcome::Spoofed),
         (neighbour(), VETH, Outcome::Spoofed),
     ];
-    for (client, via, expected) in table {
+    for (client, ingress_ifindex, expected) in table {
         let node = Node::new();
         node.allows.set(false);
         let client = (client, 5_000);
         node.knows_older(client, at_pod.1);
         let flows = node.flows.borrow().clone();
         assert_eq!(node.sends(&Frame::tcp(at_pod, client, flag::ACK)), Outcome::Established);
-        assert_eq!(node.receives_from(via, &Frame::tcp(client, at_pod, flag::ACK)), expected, "{client:?}");
-        // Another connection of the same client is a new one, and so is this one when it begins anew.
+        assert_eq!(
+            node.receives_from(ingress_ifindex, &Frame::tcp(client, at_pod, flag::ACK)),
+            expected,
+            "{client:?}"
+        );
+        // Another connection of the same client is a new one, and so is this one when it begins again.
         let other = (client.0, 5_001);
         for frame in [Frame::tcp(other, at_pod, flag::ACK), Frame::tcp(client, at_pod, flag::SYN)] {
-            assert_ne!(node.receives_from(via, &frame), Outcome::Established, "{client:?}");
+            assert_ne!(node.receives_from(ingress_ifindex, &frame), Outcome::Established, "{client:?}");
         }
         assert_eq!(*node.flows.borrow(), flows, "nothing was denied or made known");
     }
@@ -365,20 +369,20 @@ fn a_connection_older_than_the_agent_goes_on_from_wherever_its_client_may_come()
 #[test]
 fn a_connection_older_than_the_agent_is_judged_by_where_it_comes_from_once_that_is_known() {
     let (client, at_pod) = ((neighbour(), 5_000), (pod(), 80));
-    let (question, reply) = (Frame::tcp(client, at_pod, flag::ACK), Frame::tcp(at_pod, client, flag::ACK));
+    let (evaluation, reply) = (Frame::tcp(client, at_pod, flag::ACK), Frame::tcp(at_pod, client, flag::ACK));
     for (allows, expected) in [(true, Outcome::Allowed), (false, Outcome::Denied)] {
         let node = Node::new();
         node.recheck.set(true);
         node.allows.set(allows);
         node.knows_older(client, at_pod.1);
-        let via = || node.flows.borrow().values().next().expect("one connection").via;
+        let ingress_ifindex = || node.flows.borrow().values().next().expect("one connection").ingress_ifindex;
         // The server speaks first: the way of the client is not known yet.
         assert_eq!(node.sends(&reply), expected);
-        assert_eq!(via(), Flow::ANY_VIA);
+        assert_eq!(ingress_ifindex(), Flow::ANY_INGRESS);
         node.knows_older(client, at_pod.1);
-        assert_eq!(node.receives_from(NEXT_VETH, &question), expected);
-        assert_eq!(via(), if allows { NEXT_VETH } else { Flow::ANY_VIA });
-        // The node's own connections are never judged by a policy.
+        assert_eq!(node.receives_from(NEXT_VETH, &evaluation), expected);
+        assert_eq!(ingress_ifindex(), if allows { NEXT_VETH } else { Flow::ANY_INGRESS });
+        // The node's own connections are never evaluated by a policy.
         let client = (self::node(), 5_000);
         node.knows_older(client, at_pod.1);
         assert_eq!(node.receives_from(NODE, &Frame::tcp(client, at_pod, flag::ACK)), Outcome::OwnNode);
@@ -430,7 +434,7 @@ impl Node {
     fn receives_from_nowhere(&self, frame: &Frame, tracked: Option<Tracked>, has_socket: bool) -> Outcome {
         let bytes = frame.bytes();
         let packet = Sent { bytes: &bytes, tracked, has_socket };
-        let hook = Hook { direction: Direction::Ingress, ifindex: VETH, via: NODE };
+        let hook = Hook { direction: Direction::Ingress, ifindex: VETH, ingress_ifindex: NODE };
         decide(&packet, &mut { Scratch::EMPTY }, &hook, self)
     }
 }
@@ -480,8 +484,8 @@ fn a_masqueraded_packet_without_ingress_interface_is_not_the_nodes() {
     }
     // The pod's own veth has seen it.
     let node = Node::new();
-    let leaves = Hook { direction: Direction::Egress, ifindex: NEXT_VETH, via: NEXT_VETH };
-    assert_eq!(node.judge(leaves, &to_service), Outcome::Allowed);
+    let leaves = Hook { direction: Direction::Egress, ifindex: NEXT_VETH, ingress_ifindex: NEXT_VETH };
+    assert_eq!(node.verdict(leaves, &to_service), Outcome::Allowed);
     let tracked = Some(translated(&to_service, &rewritten));
     assert_eq!(node.receives_from_nowhere(&rewritten, tracked, false), Outcome::Allowed);
     assert_eq!(
@@ -495,10 +499,10 @@ fn a_masqueraded_packet_without_ingress_interface_is_not_the_nodes() {
 fn a_pods_packet_without_ingress_interface_passes_when_its_connection_was_seen_at_the_pods_veth() {
     let whole = Frame::udp((v6("fd00::2"), 9), (v6("fd00::1"), 53), 100);
     let part = whole.fragments(7, 10).remove(0);
-    let leaves = Hook { direction: Direction::Egress, ifindex: NEXT_VETH, via: NEXT_VETH };
+    let leaves = Hook { direction: Direction::Egress, ifindex: NEXT_VETH, ingress_ifindex: NEXT_VETH };
     let node = Node::new();
     assert_eq!(node.receives_from_nowhere(&part, None, false), Outcome::Spoofed);
-    assert_eq!(node.judge(leaves, &whole), Outcome::Allowed);
+    assert_eq!(node.verdict(leaves, &whole), Outcome::Allowed);
     assert_eq!(node.receives_from_nowhere(&part, None, false), Outcome::Allowed);
     node.allows.set(false);
     assert_eq!(node.receives_from_nowhere(&part, None, false), Outcome::Established);

@@ -8,78 +8,88 @@ use super::{
     is_alive, may_send, origin,
 };
 use crate::{
-    Direction, Flow, Headers, Hook, Kind, Lookup, Outcome, Packet, Scratch, Seen, Tables, Tracked, Tuple,
-    packet::forget, parse, protocol::number, scratch::Question,
+    Direction, Flow, Headers, Hook, Lookup, Outcome, Packet, PacketKind, Scratch, Seen, Tables, Tracked,
+    Tuple, packet::forget, parse, protocol::number, scratch::SideEvaluation,
 };
 
-/// Judges a packet that leaves by a device of the node's; `via` is where it entered the node.
+/// Evaluates a packet that leaves by a device of the node's; `ingress_ifindex` is where it entered the node.
 ///
-/// `None`: nothing here is podgate's to judge, or it was judged before.
+/// `None`: nothing here is podgate's to evaluate, or it was evaluated before.
 #[inline(always)]
 pub fn decide_on_wire<T: Tables>(
     packet: &impl Packet,
     scratch: &mut Scratch,
-    via: u32,
+    ingress_ifindex: u32,
     tables: &T,
 ) -> Option<Outcome> {
-    let entered = tables.endpoint(via);
+    let entered = tables.endpoint(ingress_ifindex);
     if entered.is_known() && !entered.is_asked(Direction::Egress) {
         return None;
     }
-    scratch.begin(&Hook { direction: Direction::Egress, ifindex: via, via });
+    scratch.begin(&Hook { direction: Direction::Egress, ifindex: ingress_ifindex, ingress_ifindex });
     let kind = parse(packet, &mut scratch.headers);
-    scratch.via = via;
-    if via == NODE {
+    scratch.ingress_ifindex = ingress_ifindex;
+    if ingress_ifindex == NODE {
         // Others are the node's own, or of the kernel's making in another's name: without data of his.
         if !scratch.headers.is_fragment() || scratch.headers.tuple.source.is_v4() {
             return None;
         }
-        origin(packet, scratch, matches!(kind, Kind::Related), tables);
+        origin(packet, scratch, matches!(kind, PacketKind::Related), tables);
         // A pod in whose name somebody else sends is not hurt by being asked.
-        if scratch.via == Flow::UNKNOWN_VIA && scratch.claimed != NODE {
-            scratch.via = scratch.claimed;
+        if scratch.ingress_ifindex == Flow::UNKNOWN_INGRESS && scratch.claimed != NODE {
+            scratch.ingress_ifindex = scratch.claimed;
         }
     }
-    let via = forget(&scratch.via);
-    if via == NODE {
+    let ingress_ifindex = forget(&scratch.ingress_ifindex);
+    if ingress_ifindex == NODE {
         return None;
     }
-    let Scratch { hook, headers, tracked, judged, .. } = scratch;
+    let Scratch { hook, headers, tracked, policy_lookup, .. } = scratch;
     let readable = match kind {
-        Kind::Flow | Kind::FirstFragment => true,
-        Kind::LaterFragment => recall_ports(headers, tables),
-        // Judged at the pod's veth by what it is.
-        Kind::Arp | Kind::Neighbour => return None,
-        Kind::Related => return related(via, packet, scratch, tables),
-        Kind::Unreadable => {
+        PacketKind::Flow | PacketKind::FirstFragment => true,
+        PacketKind::LaterFragment => recall_ports(headers, tables),
+        // Evaluated at the pod's veth by what it is.
+        PacketKind::Arp | PacketKind::Neighbour => return None,
+        PacketKind::Related => return related(ingress_ifindex, packet, scratch, tables),
+        PacketKind::Unreadable => {
             return (entered.is_known() && entered.egress.isolates()).then_some(Outcome::Unreadable);
         }
     };
-    let sender = Sender::of(&headers.tuple, via, packet, tracked, tables)?;
+    let sender = Sender::of(&headers.tuple, ingress_ifindex, packet, tracked, tables)?;
     if sender.pod == NODE || !tables.endpoint(sender.pod).is_asked(Direction::Egress) {
         return None;
     }
-    (judged.ifindex, hook.ifindex) = (sender.pod, sender.pod);
+    (policy_lookup.ifindex, hook.ifindex) = (sender.pod, sender.pod);
     if !readable {
         let isolated = tables.endpoint(sender.pod).egress.isolates();
         return isolated.then_some(Outcome::Fragment);
     }
     let outcome = connection(&sender, packet, scratch, tables).map(|()| enter(scratch, tables));
-    if matches!(kind, Kind::FirstFragment) && outcome.is_none_or(Outcome::passes) {
+    if matches!(kind, PacketKind::FirstFragment) && outcome.is_none_or(Outcome::passes) {
         remember_ports(scratch, tables);
     }
     outcome
 }
 
-/// An ICMP error of an isolated pod, which it may send about connections that were judged: the one that it speaks of may be
+/// An ICMP error of an isolated pod, which it may send about connections that were evaluated: the one that it speaks of may be
 /// another one since the node has translated its addresses.
 #[inline(never)]
-fn related<T: Tables>(via: u32, packet: &impl Packet, scratch: &mut Scratch, tables: &T) -> Option<Outcome> {
-    let Scratch { headers: Headers { sender: source, tuple: quoted, .. }, tracked, judged, lookup, .. } =
-        scratch;
+fn related<T: Tables>(
+    ingress_ifindex: u32,
+    packet: &impl Packet,
+    scratch: &mut Scratch,
+    tables: &T,
+) -> Option<Outcome> {
+    let Scratch {
+        headers: Headers { sender: source, tuple: quoted, .. },
+        tracked,
+        policy_lookup,
+        lookup,
+        ..
+    } = scratch;
     let protocol = if source.is_v4() { number::ICMP } else { number::ICMPV6 };
     let error = Tuple { source: *source, destination: quoted.source, protocol, ..Tuple::EMPTY };
-    let sender = Sender::of(&error, via, packet, tracked, tables)?;
+    let sender = Sender::of(&error, ingress_ifindex, packet, tracked, tables)?;
     if sender.pod == NODE || !tables.endpoint(sender.pod).egress.isolates() {
         return None;
     }
@@ -87,22 +97,22 @@ fn related<T: Tables>(via: u32, packet: &impl Packet, scratch: &mut Scratch, tab
     let source_is_low = lookup.source_is_low();
     if tables.flow(lookup).is_some() {
         let flow = &lookup.flow;
-        let judged_at = if is_from_client(flow, source_is_low) { flow.server_if } else { flow.client_if };
-        if judged_at == sender.pod && is_alive(flow, lookup.key.protocol(), tables.now(), tables) {
+        let evaluated_at = if is_from_client(flow, source_is_low) { flow.server_if } else { flow.client_if };
+        if evaluated_at == sender.pod && is_alive(flow, lookup.key.protocol(), tables.now(), tables) {
             return None;
         }
     }
-    // The client has sent before, to this pod: its ingress was judged.
+    // The client has sent before, to this pod: its ingress was evaluated.
     if packet.tracked(tracked) && tracked.is_reply && tracked.original.source == quoted.source {
         return None;
     }
-    judged.ifindex = sender.pod;
+    policy_lookup.ifindex = sender.pod;
     *quoted = error;
     Some(Outcome::Denied)
 }
 
 /// A packet of a connection that an isolated pod of this node takes part in. What comes of it stands in the question then;
-/// `None`: nothing, it was judged before.
+/// `None`: nothing, it was evaluated before.
 #[inline(never)]
 fn connection<T: Tables>(
     sender: &Sender,
@@ -110,8 +120,8 @@ fn connection<T: Tables>(
     scratch: &mut Scratch,
     tables: &T,
 ) -> Option<()> {
-    let Scratch { headers, tracked, judged, lookup, original, question, .. } = scratch;
-    let Question { entry, is_judged, outcome, enters, is_closed, .. } = question;
+    let Scratch { headers, tracked, policy_lookup, lookup, original, evaluation, .. } = scratch;
+    let SideEvaluation { entry, is_evaluated, outcome, enters, is_closed, .. } = evaluation;
     lookup.turn_to(&headers.tuple);
     let source_is_low = lookup.source_is_low();
     let found = tables.flow(lookup);
@@ -119,13 +129,16 @@ fn connection<T: Tables>(
     let flow = &lookup.flow;
     if let Some(place) = found.filter(|_| is_alive(flow, lookup.key.protocol(), now, tables)) {
         let side = if is_from_client(flow, source_is_low) { Direction::Egress } else { Direction::Ingress };
-        let judged_at = match side {
+        let evaluated_at = match side {
             Direction::Egress => flow.client_if,
             Direction::Ingress => flow.server_if,
         };
         let stale = headers.segment.opens() || tables.recheck();
-        let is_judged = matches!(side, Direction::Ingress) || flow.seen.has_egress();
-        if judged_at == sender.pod && is_judged && (!stale || flow.judged_in(side) == tables.epoch()) {
+        let is_evaluated = matches!(side, Direction::Ingress) || flow.seen.has_egress();
+        if evaluated_at == sender.pod
+            && is_evaluated
+            && (!stale || flow.evaluated_in(side) == tables.revision())
+        {
             if now.wrapping_sub(flow.last) >= tables.refresh() {
                 tables.refresh_flow(place, lookup, now, flow.seen);
             }
@@ -140,22 +153,24 @@ fn connection<T: Tables>(
         false => Seen::REPLY.with(Seen::CLIENT_IS_LOW, source_is_low),
     };
     *entry = Flow { last: now, seen, ..Flow::EMPTY };
-    *is_judged = was_judged_at_veth(sender, packet, headers, tracked, original, now, tables);
+    *is_evaluated = was_evaluated_at_veth(sender, packet, headers, tracked, original, now, tables);
     let isolated = tables.endpoint(sender.pod).egress.isolates();
-    *outcome = if isolated { Outcome::Allowed } else { Outcome::Free };
-    if forget(is_judged) {
+    *outcome = if isolated { Outcome::Allowed } else { Outcome::NotIsolated };
+    if forget(is_evaluated) {
         entry.client_if = sender.pod;
-        entry.client_epoch = tables.epoch();
-    } else if let Some(against) = may_send(sender, &headers.tuple, headers.segment, entry, judged, tables) {
+        entry.client_revision = tables.revision();
+    } else if let Some(against) =
+        may_send(sender, &headers.tuple, headers.segment, entry, policy_lookup, tables)
+    {
         *outcome = against;
     }
     (*enters, *is_closed) = (forget(outcome).passes(), isolated);
     Some(())
 }
 
-/// Whether the connection, before its addresses were rewritten, was judged by `from_pod` alone.
+/// Whether the connection, before its addresses were rewritten, was evaluated by `from_pod` alone.
 #[inline(always)]
-fn was_judged_at_veth<T: Tables>(
+fn was_evaluated_at_veth<T: Tables>(
     sender: &Sender,
     packet: &impl Packet,
     headers: &Headers,
@@ -171,7 +186,7 @@ fn was_judged_at_veth<T: Tables>(
         return is_rewritten && tuple.protocol == number::TCP && !headers.segment.opens();
     }
     if tracked.is_reply {
-        // The client has sent before, to this pod: its ingress was judged.
+        // The client has sent before, to this pod: its ingress was evaluated.
         return tracked.original.destination == tuple.source && tracked.original.source == tuple.destination;
     }
     if !tracked.describes(tuple) {

@@ -33,12 +33,12 @@ const SEED: FlowSeed = FlowSeed([
 const SLOW: Pace = Pace { opened: 0, sets: 0 };
 
 /// A table in memory of its own, which several threads may use.
-struct Memory(Vec<FlowSet>, *mut FlowSet);
+struct SharedTable(Vec<FlowSet>, *mut FlowSet);
 
 // SAFETY: only used through the functions under test, which are made for it.
-unsafe impl Sync for Memory {}
+unsafe impl Sync for SharedTable {}
 
-impl Memory {
+impl SharedTable {
     fn new(sets: usize) -> Self {
         let mut memory = Self(std::vec![FlowSet::EMPTY; sets], core::ptr::null_mut());
         memory.1 = memory.0.as_mut_ptr();
@@ -114,9 +114,9 @@ fn stamped(number: u32, write: u32) -> Flow {
     Flow {
         client_if: stamp,
         server_if: !stamp,
-        via: stamp ^ 1,
-        client_epoch: stamp ^ 2,
-        server_epoch: stamp ^ 3,
+        ingress_ifindex: stamp ^ 1,
+        client_revision: stamp ^ 2,
+        server_revision: stamp ^ 3,
         last: write,
         seen: Seen(stamp & 0x70),
     }
@@ -126,9 +126,9 @@ fn is_whole(flow: &Flow, number: u32) -> bool {
     let stamp = flow.client_if;
     (stamp & 0xf_ffff) == (number.wrapping_mul(31) & 0xf_ffff)
         && flow.server_if == !stamp
-        && flow.via == stamp ^ 1
-        && flow.client_epoch == stamp ^ 2
-        && flow.server_epoch == stamp ^ 3
+        && flow.ingress_ifindex == stamp ^ 1
+        && flow.client_revision == stamp ^ 2
+        && flow.server_revision == stamp ^ 3
         && flow.seen.0 & 0x70 == stamp & 0x70
 }
 
@@ -156,7 +156,7 @@ proptest! {
     /// With room for all, the table is a map.
     #[test]
     fn what_was_entered_last_is_found_until_it_is_removed(steps in steps()) {
-        let table = Memory::new(64);
+        let table = SharedTable::new(64);
         let mut model = BTreeMap::new();
         for step in steps {
             match step {
@@ -186,7 +186,7 @@ proptest! {
     /// Without room, what is found is right, and what was entered last is found.
     #[test]
     fn a_full_table_forgets_but_tells_no_lies(steps in steps()) {
-        let table = Memory::new(2);
+        let table = SharedTable::new(2);
         let mut model = BTreeMap::new();
         for step in steps {
             if let Step::Put(number, write) = step {
@@ -205,7 +205,7 @@ proptest! {
 
 #[test]
 fn the_entry_goes_that_is_worth_least() {
-    let table = Memory::new(1);
+    let table = SharedTable::new(1);
     let now = 1_000 * TICKS;
     let age = |seconds: u32| now - seconds * TICKS;
     // (age, marks): the order in which they go.
@@ -242,7 +242,7 @@ fn the_entry_goes_that_is_worth_least() {
 
 #[test]
 fn an_entry_is_replaced_in_its_place_however_full_the_set_is() {
-    let table = Memory::new(1);
+    let table = SharedTable::new(1);
     for number in 0..WAYS {
         table.put(key(number), &flow(1, Seen::REPLY));
     }
@@ -273,7 +273,7 @@ fn connections_are_spread_evenly_and_each_seed_does_it_its_own_way() {
 
 #[test]
 fn a_set_whose_writer_died_is_read_but_not_written_until_it_is_freed() {
-    let table = Memory::new(1);
+    let table = SharedTable::new(1);
     table.put(key(1), &flow(1, Seen::REPLY));
     table.put(key(2), &flow(1, Seen::REPLY));
     // An agent that got as far as marking a way.
@@ -298,7 +298,7 @@ fn a_set_whose_writer_died_is_read_but_not_written_until_it_is_freed() {
 fn threads_never_see_half_an_entry() {
     const WRITES: u32 = 60_000;
     const CONNECTIONS: u32 = 48;
-    let table = Memory::new(4);
+    let table = SharedTable::new(4);
     let (done, found, entered) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let threads =
         thread::available_parallelism().map_or(2, |cpus| u32::try_from(cpus.get()).unwrap().clamp(2, 64));

@@ -174,9 +174,9 @@ impl FlowSet {
             }
             write_volatile(&raw mut (*entry).client_if, flow.client_if);
             write_volatile(&raw mut (*entry).server_if, flow.server_if);
-            write_volatile(&raw mut (*entry).via, flow.via);
-            write_volatile(&raw mut (*entry).client_epoch, flow.client_epoch);
-            write_volatile(&raw mut (*entry).server_epoch, flow.server_epoch);
+            write_volatile(&raw mut (*entry).ingress_ifindex, flow.ingress_ifindex);
+            write_volatile(&raw mut (*entry).client_revision, flow.client_revision);
+            write_volatile(&raw mut (*entry).server_revision, flow.server_revision);
             write_volatile(&raw mut (*entry).seen, flow.seen);
             write_volatile(last(set, way), flow.last);
             A::exchange(lock(set), pair(holder as u32, 0));
@@ -209,7 +209,7 @@ impl FlowSet {
                     break;
                 }
                 if tag & USED == 0 && (way == lookup.preferred || read_volatile(choice) == 0) {
-                    write_volatile(choice, (rank::FREE << RANK) | way);
+                    write_volatile(choice, (rank::NOT_ISOLATED << RANK) | way);
                 }
             }
             // Read again: had it to be remembered, the verifier would walk on once for each way.
@@ -320,7 +320,7 @@ impl FlowSet {
 /// Which entry goes first: the highest rank.
 mod rank {
     pub(super) const OWN: u32 = 7;
-    pub(super) const FREE: u32 = 6;
+    pub(super) const NOT_ISOLATED: u32 = 6;
     pub(super) const EXPIRED: u32 = 5;
     pub(super) const CLOSED: u32 = 4;
     /// From here on, a connection that lives had to go; this one was never answered.

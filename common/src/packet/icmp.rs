@@ -2,7 +2,7 @@
 //!
 //! Each belongs to its own version of IP: ICMPv6 in an IPv4 packet is a protocol like any other, and so the reverse.
 
-use super::{Headers, Kind, Packet, forget, ipv4, ipv6, ports};
+use super::{Headers, Packet, PacketKind, forget, ipv4, ipv6, ports};
 use crate::{Address, protocol::number};
 
 /// Bytes before the quoted packet.
@@ -10,7 +10,7 @@ const HEADER: usize = 8;
 
 /// The version of IP that a packet came by.
 #[derive(Clone, Copy)]
-pub(super) enum Version {
+pub(super) enum IpVersion {
     V4,
     V6,
 }
@@ -22,7 +22,7 @@ pub(super) enum Class {
     Other,
 }
 
-impl Version {
+impl IpVersion {
     #[inline(always)]
     pub(super) const fn protocol(self) -> u32 {
         match self {
@@ -67,9 +67,9 @@ impl Version {
 pub(super) fn error(
     packet: &impl Packet,
     offset: usize,
-    version: Version,
+    version: IpVersion,
     headers: &mut Headers,
-) -> Option<Kind> {
+) -> Option<PacketKind> {
     let receiver = headers.tuple.destination;
     let kind = quoted(packet, offset, version, receiver, headers);
     if kind.is_none() {
@@ -82,18 +82,18 @@ pub(super) fn error(
 fn quoted(
     packet: &impl Packet,
     offset: usize,
-    version: Version,
+    version: IpVersion,
     receiver: Address,
     headers: &mut Headers,
-) -> Option<Kind> {
+) -> Option<PacketKind> {
     match version {
-        Version::V4 => ipv4::header(packet, offset + HEADER, headers)?,
-        Version::V6 => ipv6::header(packet, offset + HEADER, headers)?,
+        IpVersion::V4 => ipv4::header(packet, offset + HEADER, headers)?,
+        IpVersion::V6 => ipv6::header(packet, offset + HEADER, headers)?,
     }
     let payload = forget(&headers.payload);
     if payload.fragment_offset != 0 || headers.tuple.source != receiver {
         return None;
     }
     ports(packet, payload.offset, payload.end, version, &mut headers.tuple)?;
-    Some(Kind::Related)
+    Some(PacketKind::Related)
 }

@@ -26,7 +26,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// Parses into memory that holds the remains of another packet.
-fn read(frame: &[u8]) -> (Kind, Headers) {
+fn read(frame: &[u8]) -> (PacketKind, Headers) {
     let remains = Tuple {
         source: Address::from_v4([9; 4]),
         destination: Address::from_v6([9; 16]),
@@ -39,7 +39,7 @@ fn read(frame: &[u8]) -> (Kind, Headers) {
         sender: remains.source,
         datagram: 99,
         segment: Segment::with_flags(flag::SYN | flag::FIN | flag::RST),
-        kind: Kind::Related,
+        kind: PacketKind::Related,
         is_fragment: true,
         payload: Payload { offset: 9, end: 9, fragment_offset: 9, more_fragments: 9 },
     };
@@ -67,7 +67,7 @@ fn connections(a: IpAddr, b: IpAddr) -> Vec<(Frame, Tuple)> {
         (Frame::sctp(from, to, 1), tuple(from, to, number::SCTP)),
         (Frame::echo_request(a, b, 7), tuple((a, 7), (b, 0), icmp)),
         (Frame::echo_reply(a, b, 7), tuple((a, 0), (b, 7), icmp)),
-        // Redirect and its like: no identifier, judged by addresses alone.
+        // Redirect and its like: no identifier, evaluated by addresses alone.
         (Frame::icmp(a, b, 5, 7), tuple((a, 0), (b, 0), icmp)),
         (Frame::ip(a, b, 47, vec![0x5a; 40]), tuple((a, 0), (b, 0), 47)),
         (Frame::ip(a, b, 254, vec![]), tuple((a, 0), (b, 0), 254)),
@@ -79,7 +79,7 @@ fn a_packet_of_a_connection_gives_its_ends() {
     for [a, b] in families() {
         for (frame, tuple) in connections(a, b) {
             let (kind, headers) = read(&frame.bytes());
-            assert_eq!((kind, headers.tuple), (Kind::Flow, tuple), "{frame:?}");
+            assert_eq!((kind, headers.tuple), (PacketKind::Flow, tuple), "{frame:?}");
             let opens = [number::TCP, number::SCTP].contains(&tuple.protocol);
             assert_eq!(headers.segment.opens(), opens, "{frame:?}");
             assert!(!headers.segment.ends(), "{frame:?}");
@@ -92,7 +92,7 @@ fn only_a_syn_without_ack_opens() {
     for flags in 0..=u8::MAX {
         for [a, b] in families() {
             let (kind, headers) = read(&Frame::tcp((a, 1), (b, 2), flags).bytes());
-            assert_eq!(kind, Kind::Flow);
+            assert_eq!(kind, PacketKind::Flow);
             let segment = headers.segment;
             let expected = (
                 flags & (flag::SYN | flag::ACK) == flag::SYN,
@@ -110,7 +110,7 @@ fn only_an_init_opens_an_association_and_only_abort_and_shutdown_complete_end_it
     for chunk in 0..=u8::MAX {
         for [a, b] in families() {
             let (kind, headers) = read(&Frame::sctp((a, 1), (b, 2), chunk).bytes());
-            assert_eq!(kind, Kind::Flow);
+            assert_eq!(kind, PacketKind::Flow);
             let segment = headers.segment;
             let expected = (chunk == 1, [6, 14].contains(&chunk));
             assert_eq!((segment.opens(), segment.ends()), expected, "chunk {chunk}");
@@ -135,7 +135,7 @@ fn a_packet_without_a_link_header_gives_what_it_gives_behind_one() {
         }
     }
     for other in [&[0x00_u8; 40][..], &[0x50; 40], &[0x81; 40], &[0xff; 40], &[0x45], &[]] {
-        assert_eq!(parse(&BareIp(other), &mut { Headers::EMPTY }), Kind::Unreadable, "{other:02x?}");
+        assert_eq!(parse(&BareIp(other), &mut { Headers::EMPTY }), PacketKind::Unreadable, "{other:02x?}");
     }
 }
 
@@ -152,12 +152,12 @@ fn every_part_of_a_datagram_is_known_to_be_one() {
             let first = whole.fragments(7, 5).remove(0);
             let chain = [first.extensions.clone(), vec![ATOMIC]].concat();
             let (kind, headers) = read(&first.with_extensions(&chain).bytes());
-            assert_eq!((kind, headers.is_fragment()), (Kind::FirstFragment, true));
+            assert_eq!((kind, headers.is_fragment()), (PacketKind::FirstFragment, true));
         }
         let error = Frame::unreachable(b, &whole);
         assert!(!read(&error.bytes()).1.is_fragment());
         let (kind, headers) = read(&error.fragments(7, 10)[0].bytes());
-        assert_eq!((kind, headers.is_fragment()), (Kind::Related, true));
+        assert_eq!((kind, headers.is_fragment()), (PacketKind::Related, true));
     }
 }
 
@@ -193,7 +193,7 @@ fn ports_are_found_behind_ipv4_options_of_every_length() {
         for (frame, tuple) in connections(a, b) {
             let frame = frame.with_options(words);
             let (kind, headers) = read(&frame.bytes());
-            assert_eq!((kind, headers.tuple), (Kind::Flow, tuple), "{frame:?}");
+            assert_eq!((kind, headers.tuple), (PacketKind::Flow, tuple), "{frame:?}");
         }
     }
 }
@@ -218,7 +218,7 @@ fn ports_are_found_behind_chains_of_ipv6_extension_headers() {
         for (frame, tuple) in connections(a, b) {
             let frame = frame.with_extensions(chain);
             let (kind, headers) = read(&frame.bytes());
-            assert_eq!((kind, headers.tuple), (Kind::Flow, tuple), "{frame:?}");
+            assert_eq!((kind, headers.tuple), (PacketKind::Flow, tuple), "{frame:?}");
         }
     }
 }
@@ -243,8 +243,8 @@ fn the_first_fragment_has_ports_and_later_ones_have_none() {
             for (at, part) in parts.iter().enumerate() {
                 let (kind, headers) = read(&part.bytes());
                 let expected = match at {
-                    0 => (Kind::FirstFragment, whole),
-                    _ => (Kind::LaterFragment, portless),
+                    0 => (PacketKind::FirstFragment, whole),
+                    _ => (PacketKind::LaterFragment, portless),
                 };
                 assert_eq!((kind, headers.tuple), expected, "part {at} of {datagram:?}");
                 assert_eq!(headers.datagram, 0xbeef);
@@ -265,7 +265,7 @@ fn an_icmp_error_gives_the_connection_that_it_speaks_of() {
             let (kind, headers) = read(&Frame::unreachable(router, &quoted).bytes());
             assert_eq!(
                 (kind, headers.tuple, headers.sender),
-                (Kind::Related, tuple, router.into()),
+                (PacketKind::Related, tuple, router.into()),
                 "about {quoted:?}"
             );
         }
@@ -278,14 +278,15 @@ fn every_type_of_icmp_is_an_error_a_neighbours_message_or_of_a_connection() {
     for kind in 0..=u8::MAX {
         // The quoted packet is empty, so that an error is unreadable.
         let (v4, _) = read(&Frame::icmp(a4, b4, kind, 0).bytes());
-        let expected = if matches!(kind, 3 | 4 | 11 | 12) { Kind::Unreadable } else { Kind::Flow };
+        let expected =
+            if matches!(kind, 3 | 4 | 11 | 12) { PacketKind::Unreadable } else { PacketKind::Flow };
         assert_eq!(v4, expected, "ICMP type {kind}");
         let (v6, _) = read(&Frame::icmp(a6, b6, kind, 0).bytes());
         let expected = match kind {
-            1..=4 => Kind::Unreadable,
+            1..=4 => PacketKind::Unreadable,
             // Listener discovery, neighbour discovery, version 2 of listener reports.
-            130..=137 | 143 => Kind::Neighbour,
-            _ => Kind::Flow,
+            130..=137 | 143 => PacketKind::Neighbour,
+            _ => PacketKind::Flow,
         };
         assert_eq!(v6, expected, "ICMPv6 type {kind}");
     }
@@ -298,7 +299,11 @@ fn icmp_of_the_other_version_of_ip_is_a_protocol_like_any_other() {
         for kind in 0..=u8::MAX {
             let frame = Frame::ip(a, b, other, Frame::icmp(a, b, kind, 7).payload);
             let (read, headers) = read(&frame.bytes());
-            assert_eq!((read, headers.tuple), (Kind::Flow, tuple((a, 0), (b, 0), other)), "type {kind}");
+            assert_eq!(
+                (read, headers.tuple),
+                (PacketKind::Flow, tuple((a, 0), (b, 0), other)),
+                "type {kind}"
+            );
         }
     }
 }
@@ -309,7 +314,7 @@ fn an_arp_request() -> Vec<u8> {
 
 #[test]
 fn arp_is_known_by_its_ethertype() {
-    assert_eq!(read(&an_arp_request()).0, Kind::Arp);
+    assert_eq!(read(&an_arp_request()).0, PacketKind::Arp);
 }
 
 #[test]
@@ -391,7 +396,7 @@ fn what_contradicts_itself_or_is_no_ip_is_unreadable() {
         ),
     ];
     for (what, frame) in table {
-        assert_eq!(read(&frame).0, Kind::Unreadable, "{what}");
+        assert_eq!(read(&frame).0, PacketKind::Unreadable, "{what}");
     }
 }
 
@@ -401,12 +406,12 @@ fn six_extension_headers_are_read_and_a_fragment_ends_the_chain() {
     let [_, [a, b]] = families();
     let chain = [Extension::Destination(0); 6];
     let udp = Frame::udp((a, 1), (b, 2), 64);
-    assert_eq!(read(&udp.clone().with_extensions(&chain).bytes()).0, Kind::Flow);
+    assert_eq!(read(&udp.clone().with_extensions(&chain).bytes()).0, PacketKind::Flow);
     // What follows the header of a later fragment is data, whatever its "next header" says.
     let mut part = udp.fragments(7, 3).remove(1);
     part.protocol = DESTINATION_OPTIONS;
     let (kind, headers) = read(&part.bytes());
-    assert_eq!((kind, headers.tuple.protocol), (Kind::LaterFragment, number::DESTINATION_OPTIONS));
+    assert_eq!((kind, headers.tuple.protocol), (PacketKind::LaterFragment, number::DESTINATION_OPTIONS));
 }
 
 #[test]
@@ -414,7 +419,7 @@ fn a_length_of_zero_is_that_of_a_packet_over_64_kib() {
     for [a, b] in families() {
         for (frame, tuple) in connections(a, b) {
             let (kind, headers) = read(&frame.with_claimed_length(0).bytes());
-            assert_eq!((kind, headers.tuple), (Kind::Flow, tuple));
+            assert_eq!((kind, headers.tuple), (PacketKind::Flow, tuple));
         }
     }
 }
@@ -426,7 +431,7 @@ fn padding_behind_a_packet_changes_nothing() {
             let mut bytes = frame.bytes();
             bytes.resize(bytes.len() + 46, 0xff);
             let (kind, headers) = read(&bytes);
-            assert_eq!((kind, headers.tuple), (Kind::Flow, tuple));
+            assert_eq!((kind, headers.tuple), (PacketKind::Flow, tuple));
         }
     }
 }
@@ -465,9 +470,9 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// What a decision is made of. The rest of the headers is memory to work in.
-fn meaning((kind, headers): (Kind, Headers)) -> (Kind, Option<(Tuple, Segment)>) {
+fn meaning((kind, headers): (PacketKind, Headers)) -> (PacketKind, Option<(Tuple, Segment)>) {
     match kind {
-        Kind::Arp | Kind::Neighbour | Kind::Unreadable => (kind, None),
+        PacketKind::Arp | PacketKind::Neighbour | PacketKind::Unreadable => (kind, None),
         _ => (kind, Some((headers.tuple, headers.segment))),
     }
 }
@@ -480,7 +485,7 @@ proptest! {
         let whole = meaning(read(&frame));
         for length in 0..frame.len() {
             let part = meaning(read(&frame[..length]));
-            prop_assert!(part == whole || part.0 == Kind::Unreadable, "{length} bytes: {part:?}, all: {whole:?}");
+            prop_assert!(part == whole || part.0 == PacketKind::Unreadable, "{length} bytes: {part:?}, all: {whole:?}");
         }
     }
 
@@ -502,7 +507,7 @@ proptest! {
     fn another_parser_reads_the_same_ports(frame in frames()) {
         let (kind, headers) = read(&frame);
         // The other one has its own idea of how long each kind of ICMP message is.
-        if kind != Kind::Flow || matches!(headers.tuple.protocol, number::ICMP | number::ICMPV6) {
+        if kind != PacketKind::Flow || matches!(headers.tuple.protocol, number::ICMP | number::ICMPV6) {
             return Ok(());
         }
         let packet = match SlicedPacket::from_ethernet(&frame) {
@@ -550,7 +555,7 @@ proptest! {
         let packet = bytes.as_slice();
         if let Some(at_one_go) = plain::read(&packet) {
             let mut by_header = Headers::EMPTY;
-            prop_assert_eq!(frame(&packet, &mut by_header), Some(Kind::Flow));
+            prop_assert_eq!(frame(&packet, &mut by_header), Some(PacketKind::Flow));
             prop_assert_eq!((at_one_go.tuple, at_one_go.segment), (by_header.tuple, by_header.segment));
         }
     }

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::sys::wait::wait;
 
-use super::{NODES, READY, config, directory, disk, image, keeper};
+use super::{NODES, READY, config, directory, disk, image, supervisor};
 use crate::{
     flags::Cni,
     kubernetes::{Daemon, Log, Programs},
@@ -44,7 +44,7 @@ fn live(node: &str, number: u8, cni: Cni, directory: &Path) -> Result<()> {
         fs::remove_file(&ready).context("taking back that the node is ready")?;
     }
     let programs = Programs::whole()?;
-    let authority = keeper::authority()?;
+    let authority = supervisor::authority()?;
     write("/etc/containerd/config.toml", &config::containerd())?;
     write("/etc/cni/net.d/10-podgate.conflist", &config::network(cni, number))?;
     write(config::KUBELET_FILE, &config::kubelet(node))?;
@@ -54,7 +54,7 @@ fn live(node: &str, number: u8, cni: Cni, directory: &Path) -> Result<()> {
 
     let mut containerd = start("containerd", &mut Command::new("containerd"))?;
     containerd.ready(START, || Ok(UnixStream::connect(config::SOCKET).is_ok()))?;
-    image::import(&mut Command::new("ctr"), &keeper::images()?)?;
+    image::import(&mut Command::new("ctr"), &supervisor::images()?)?;
     let mut command = Command::new(programs.path("kubelet"));
     let mut kubelet = start("kubelet", command.args(config::kubelet_options(node, number, &authority)))?;
     let mut command = Command::new(programs.path("kube-proxy"));

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{AGENTS, CLOSE, FRIEND, INSTALLED, PATIENCE, Run, STRANGER, UPGRADED, watch::Watch};
+use super::{AGENTS, CLIENT_ALLOWED, CLIENT_DENIED, CLOSE, INSTALLED, PATIENCE, Run, UPGRADED, watch::Watch};
 use crate::{cluster::NODES, lab::until};
 
 /// How long the API server is away.
@@ -38,9 +38,9 @@ impl Run<'_> {
             self.cluster.start_api_server()
         })?;
         self.policy("{}")?;
-        self.becomes(STRANGER, true)?;
+        self.becomes(CLIENT_DENIED, true)?;
         self.policy(CLOSE)?;
-        self.becomes(STRANGER, false)
+        self.becomes(CLIENT_DENIED, false)
     }
 
     /// Without a chance to say goodbye, on all nodes at once.
@@ -81,18 +81,21 @@ impl Run<'_> {
         let address = |pod| -> Result<Ipv4Addr> {
             self.address(pod)?.parse().with_context(|| format!("the address of {pod}"))
         };
-        let (friend, stranger) = (address(FRIEND)?, address(STRANGER)?);
-        let watch = Watch::start(("web", address("web")?), &[(FRIEND, friend), (STRANGER, stranger)])?;
+        let (client_allowed, client_denied) = (address(CLIENT_ALLOWED)?, address(CLIENT_DENIED)?);
+        let watch = Watch::start(
+            ("web", address("web")?),
+            &[(CLIENT_ALLOWED, client_allowed), (CLIENT_DENIED, client_denied)],
+        )?;
         act()?;
         let seen = watch.end()?;
-        let (friend, stranger) = (seen[&friend.into()], seen[&stranger.into()]);
+        let (client_allowed, client_denied) = (seen[&client_allowed.into()], seen[&client_denied.into()]);
         println!(
             "  datagrams: {} of the friend's {} arrived, {} of the stranger's {}",
-            friend.arrived, friend.sent, stranger.arrived, stranger.sent
+            client_allowed.arrived, client_allowed.sent, client_denied.arrived, client_denied.sent
         );
-        ensure!(friend.arrived == friend.sent, "datagrams that are allowed were lost");
-        ensure!(stranger.arrived == 0, "datagrams that are denied arrived");
-        ensure!(friend.sent > 1_000 && stranger.sent > 1_000, "hardly anything was sent");
+        ensure!(client_allowed.arrived == client_allowed.sent, "datagrams that are allowed were lost");
+        ensure!(client_denied.arrived == 0, "datagrams that are denied arrived");
+        ensure!(client_allowed.sent > 1_000 && client_denied.sent > 1_000, "hardly anything was sent");
         Ok(())
     }
 }

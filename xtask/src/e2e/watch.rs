@@ -43,7 +43,7 @@ pub(super) struct Watch {
 
 /// Datagrams of one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct FlowCounter {
     pub(super) sent: u64,
     pub(super) arrived: u64,
 }
@@ -68,16 +68,17 @@ impl Watch {
     }
 
     /// Ends it; by the client's address.
-    pub(super) fn end(self) -> Result<BTreeMap<IpAddr, Tally>> {
+    pub(super) fn end(self) -> Result<BTreeMap<IpAddr, FlowCounter>> {
         self.over.store(true, Ordering::Relaxed);
         let mut sent = BTreeMap::new();
         for (address, sender) in self.senders {
             sent.insert(address, sender.join().expect("a sender does not panic").context("sending")?);
         }
         let arrived = self.server.join().expect("counting does not panic").context("receiving")?;
-        let tally =
-            |(address, sent)| (address, Tally { sent, arrived: arrived.get(&address).copied().unwrap_or(0) });
-        Ok(sent.into_iter().map(tally).collect())
+        let flow_counter = |(address, sent)| {
+            (address, FlowCounter { sent, arrived: arrived.get(&address).copied().unwrap_or(0) })
+        };
+        Ok(sent.into_iter().map(flow_counter).collect())
     }
 }
 

@@ -24,7 +24,7 @@ use crate::sandbox::Sandbox;
 
 /// How a node's pods are connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wiring {
+pub enum PodNetworkMode {
     /// A routed veth per pod with a /32 and a /128, as ptp and Calico do.
     Routed,
     /// All veths in the bridge `cni0` that holds the gateway address, as kubenet and flannel do.
@@ -38,7 +38,7 @@ pub struct Node {
     pub addresses: Addresses,
     pub(super) sandbox: Sandbox,
     pub(super) number: u8,
-    pub(super) wiring: Wiring,
+    pub(super) wiring: PodNetworkMode,
     pub(super) manifests: Manifests,
     pub(super) agent_options: Vec<String>,
     files: Arc<Files>,
@@ -51,7 +51,7 @@ struct Files {
     directory: PathBuf,
 }
 
-/// The bridge of `Wiring::Bridge`.
+/// The bridge of `PodNetworkMode::Bridge`.
 pub(super) const BRIDGE: &str = "cni0";
 /// Number 1 is the bridge's; the first pod gets this one.
 const FIRST_POD: u8 = 11;
@@ -62,7 +62,7 @@ impl Node {
         place: Place,
         number: u8,
         addresses: Addresses,
-        wiring: Wiring,
+        wiring: PodNetworkMode,
         directory: &Path,
         manifests: Manifests,
     ) -> Result<Self> {
@@ -71,7 +71,7 @@ impl Node {
         let agent_options = Vec::new();
         let node = Self { place, addresses, sandbox, number, wiring, manifests, agent_options, files, pods };
         node.place.sysctls(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
-        if wiring == Wiring::Bridge {
+        if wiring == PodNetworkMode::Bridge {
             node.add_bridge()?;
         }
         node.list()?;

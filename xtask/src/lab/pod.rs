@@ -11,7 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
 use super::{
-    Addresses, Node, Place, Wiring,
+    Addresses, Node, Place, PodNetworkMode,
     address::Mac,
     manifests::{quoted, write_labels},
     node::BRIDGE,
@@ -140,8 +140,8 @@ impl Pod {
     /// Gives the pod its addresses and routes, and the node its way to them.
     pub fn assign(&self) -> Result<()> {
         match self.node().wiring {
-            Wiring::Routed => self.assign_routed(),
-            Wiring::Bridge => self.assign_bridged(),
+            PodNetworkMode::Routed => self.assign_routed(),
+            PodNetworkMode::Bridge => self.assign_bridged(),
         }
     }
 
@@ -249,14 +249,17 @@ impl Pod {
 
     fn make_veth(&self) -> Result<()> {
         let (host, host_mac, pod_mac) = (&self.host_interface, self.host_mac(), self.pod_mac());
-        let master =
-            if self.node().wiring == Wiring::Bridge { format!("master {BRIDGE}") } else { String::new() };
+        let master = if self.node().wiring == PodNetworkMode::Bridge {
+            format!("master {BRIDGE}")
+        } else {
+            String::new()
+        };
         self.node().place.ip(&format!(
             "link add {host} address {host_mac} type veth peer name eth0 address {pod_mac} netns {}\n\
              link set {host} {master} up\n",
             self.place.path()
         ))?;
-        if self.node().wiring == Wiring::Bridge {
+        if self.node().wiring == PodNetworkMode::Bridge {
             // As the CNI plug-in `bridge` does for kubelet: else a pod does not reach itself through its service.
             self.node().place.ip(&format!("link set {host} type bridge_slave hairpin on"))?;
         }

@@ -23,11 +23,11 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 ];
 
 /// One closed server, a friend that it lets in and a stranger, known to the API server.
-struct Cast {
+struct AllowDenyFixture {
     node: Node,
     server: Pod,
-    friend: Pod,
-    stranger: Pod,
+    client_allowed: Pod,
+    client_denied: Pod,
     mirror: Mirror,
     _servers: Vec<Server>,
 }
@@ -35,17 +35,17 @@ struct Cast {
 const OPEN: &str =
     "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress]\n  ingress:\n  - {}\n";
 
-impl Cast {
+impl AllowDenyFixture {
     fn new(lab: &mut Lab, control_plane: &ControlPlane) -> Result<Self> {
         let node = lab.node("n1")?;
         let server = node.pod("x/server").labels(&[("app", "closed")]).start()?;
-        let friend = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
-        let stranger = node.pod("x/stranger").start()?;
+        let client_allowed = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
+        let client_denied = node.pod("x/stranger").start()?;
         let servers = serve_all(&server.place)?;
         apply(lab.manifests(), "close", CLOSE)?;
         let mut mirror = Mirror::new(lab.manifests());
         mirror.sync(control_plane)?;
-        Ok(Self { node, server, friend, stranger, mirror, _servers: servers })
+        Ok(Self { node, server, client_allowed, client_denied, mirror, _servers: servers })
     }
 
     fn agent(&self, control_plane: &ControlPlane) -> Result<Agent> {
@@ -55,8 +55,8 @@ impl Cast {
     }
 
     fn verdicts_hold(&self) -> Result<()> {
-        expect(&self.friend.place, self.server.addresses, &EVERY_KIND, Seen::Reached)?;
-        expect(&self.stranger.place, self.server.addresses, &EVERY_KIND, Seen::Blocked)
+        expect(&self.client_allowed.place, self.server.addresses, &EVERY_KIND, Seen::Reached)?;
+        expect(&self.client_denied.place, self.server.addresses, &EVERY_KIND, Seen::Blocked)
     }
 
     /// Changes of the policy arrive: to one that lets everybody in, and back.
@@ -64,40 +64,40 @@ impl Cast {
         for (spec, seen) in [(OPEN, Seen::Reached), (CLOSE, Seen::Blocked)] {
             apply(lab.manifests(), "close", spec)?;
             self.mirror.sync(control_plane)?;
-            self.stranger_becomes(seen)?;
+            self.client_denied_becomes(seen)?;
         }
         Ok(())
     }
 
     /// Waits until the stranger's connections end so.
-    fn stranger_becomes(&self, seen: Seen) -> Result<()> {
-        becomes(&self.stranger.place, self.server.addresses.v4.into(), Traffic::Tcp(80), seen)
+    fn client_denied_becomes(&self, seen: Seen) -> Result<()> {
+        becomes(&self.client_denied.place, self.server.addresses.v4.into(), Traffic::Tcp(80), seen)
     }
 }
 
 fn enforced(lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
-    let mut cast = Cast::new(lab, control_plane)?;
+    let mut fixture = AllowDenyFixture::new(lab, control_plane)?;
     let base = workspace::root().join("deploy/base");
     let base = base.to_str().context("the path of the workspace is not UTF-8")?;
     control_plane.ask(&["apply", "--kustomize", base])?;
     let token = control_plane.ask(&["create", "token", "podgate", "--namespace", "kube-system"])?;
     let kubeconfig = control_plane.kubeconfig().with_file_name("podgate");
     control_plane.write_kubeconfig(&kubeconfig, token.trim())?;
-    let mut agent = Agent::spawn(&cast.node, Source::ApiServer(&kubeconfig), &[])?;
+    let mut agent = Agent::spawn(&fixture.node, Source::ApiServer(&kubeconfig), &[])?;
     agent.ready(PATIENT)?;
-    cast.verdicts_hold()?;
+    fixture.verdicts_hold()?;
 
-    cast.opens_and_closes(lab, control_plane)?;
+    fixture.opens_and_closes(lab, control_plane)?;
     // A label makes a friend of the stranger, and the policy's end one of everybody.
-    cast.stranger.relabel(&[("role", "friend")])?;
-    cast.mirror.sync(control_plane)?;
-    cast.stranger_becomes(Seen::Reached)?;
-    cast.stranger.relabel(&[])?;
-    cast.mirror.sync(control_plane)?;
-    cast.stranger_becomes(Seen::Blocked)?;
+    fixture.client_denied.relabel(&[("role", "friend")])?;
+    fixture.mirror.sync(control_plane)?;
+    fixture.client_denied_becomes(Seen::Reached)?;
+    fixture.client_denied.relabel(&[])?;
+    fixture.mirror.sync(control_plane)?;
+    fixture.client_denied_becomes(Seen::Blocked)?;
     lab.manifests().remove("policy-close.yaml")?;
-    cast.mirror.sync(control_plane)?;
-    cast.stranger_becomes(Seen::Reached)?;
+    fixture.mirror.sync(control_plane)?;
+    fixture.client_denied_becomes(Seen::Reached)?;
 
     let status = agent.ask(&["status"])?;
     let source = &status["sources"][0];
@@ -111,13 +111,13 @@ fn enforced(lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
 }
 
 fn outage(lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
-    let mut cast = Cast::new(lab, control_plane)?;
-    let agent = cast.agent(control_plane)?;
-    cast.verdicts_hold()?;
+    let mut fixture = AllowDenyFixture::new(lab, control_plane)?;
+    let agent = fixture.agent(control_plane)?;
+    fixture.verdicts_hold()?;
     for frozen in [false, true] {
         let away = if frozen { control_plane.freeze_api_server() } else { control_plane.kill_api_server() };
         away?;
-        cast.verdicts_hold()?;
+        fixture.verdicts_hold()?;
         if !frozen {
             until("the watches know that the server is away", PATIENT, || {
                 let status = agent.ask(&["status"])?;
@@ -125,24 +125,24 @@ fn outage(lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
                 Ok((failing && status["sources"][0]["age_seconds"].as_u64() > Some(0)).then_some(()))
             })?;
             ensure!(agent.is_ready(), "what was in force is in force");
-            cast.verdicts_hold()?;
+            fixture.verdicts_hold()?;
         }
         if frozen {
             control_plane.thaw_api_server()?;
         } else {
             control_plane.start_api_server()?;
         }
-        cast.opens_and_closes(lab, control_plane)?;
+        fixture.opens_and_closes(lab, control_plane)?;
     }
     agent.terminate()
 }
 
 fn relist(lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
-    let mut cast = Cast::new(lab, control_plane)?;
+    let mut fixture = AllowDenyFixture::new(lab, control_plane)?;
     apply(lab.manifests(), "also", CLOSE)?;
-    cast.mirror.sync(control_plane)?;
-    let agent = cast.agent(control_plane)?;
-    cast.verdicts_hold()?;
+    fixture.mirror.sync(control_plane)?;
+    let agent = fixture.agent(control_plane)?;
+    fixture.verdicts_hold()?;
     let before = watches(&agent.ask(&["status"])?)?;
 
     // While the agent sees nothing, objects go, and with its memory the server forgets that they were there.
@@ -151,15 +151,15 @@ fn relist(lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
     let changed = (|| {
         lab.manifests().remove("policy-close.yaml")?;
         lab.manifests().remove("policy-also.yaml")?;
-        cast.friend.unlist()?;
-        cast.mirror.sync(control_plane)?;
+        fixture.client_allowed.unlist()?;
+        fixture.mirror.sync(control_plane)?;
         control_plane.kill_api_server()?;
         control_plane.start_api_server()
     })();
     nix::sys::signal::kill(process, Signal::SIGCONT)?;
     changed?;
 
-    cast.stranger_becomes(Seen::Reached)?;
+    fixture.client_denied_becomes(Seen::Reached)?;
     let status = agent.ask(&["status"])?;
     let pods = &status["sources"][0]["objects"]["pods"];
     ensure!(*pods == 2, "the friend is no object any more: {status}");
@@ -171,39 +171,39 @@ fn relist(lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
 }
 
 fn no_server(lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
-    let mut cast = Cast::new(lab, control_plane)?;
-    cast.agent(control_plane)?.kill()?;
+    let mut fixture = AllowDenyFixture::new(lab, control_plane)?;
+    fixture.agent(control_plane)?.kill()?;
     control_plane.kill_api_server()?;
-    let mut agent = Agent::spawn(&cast.node, Source::ApiServer(&control_plane.kubeconfig()), &[])?;
+    let mut agent = Agent::spawn(&fixture.node, Source::ApiServer(&control_plane.kubeconfig()), &[])?;
     until("the agent has tried", PATIENT, || {
         let Ok(status) = agent.ask(&["status"]) else { return Ok(None) };
         Ok(watches(&status)?.iter().any(|watch| watch["restarts"].as_u64() > Some(1)).then_some(()))
     })?;
     ensure!(!agent.is_ready(), "an agent that knows nothing says that it is ready");
-    cast.verdicts_hold()?;
+    fixture.verdicts_hold()?;
     control_plane.start_api_server()?;
     agent.ready(PATIENT)?;
-    cast.verdicts_hold()?;
+    fixture.verdicts_hold()?;
     apply(lab.manifests(), "close", OPEN)?;
-    cast.mirror.sync(control_plane)?;
-    cast.stranger_becomes(Seen::Reached)?;
+    fixture.mirror.sync(control_plane)?;
+    fixture.client_denied_becomes(Seen::Reached)?;
     agent.terminate()
 }
 
 fn no_rights(lab: &mut Lab, control_plane: &mut ControlPlane) -> Result<()> {
-    let cast = Cast::new(lab, control_plane)?;
+    let fixture = AllowDenyFixture::new(lab, control_plane)?;
     control_plane.ask(&["create", "serviceaccount", "nobody"])?;
     let token = control_plane.ask(&["create", "token", "nobody"])?;
     let kubeconfig = control_plane.kubeconfig().with_file_name("nobody");
     control_plane.write_kubeconfig(&kubeconfig, token.trim())?;
-    let agent = Agent::spawn(&cast.node, Source::ApiServer(&kubeconfig), &[])?;
+    let agent = Agent::spawn(&fixture.node, Source::ApiServer(&kubeconfig), &[])?;
     until("the agent says why it is not ready", PATIENT, || {
         let Ok(status) = agent.ask(&["status"]) else { return Ok(None) };
         let errors = watches(&status)?;
-        let told = errors
+        let reported = errors
             .iter()
             .all(|watch| watch["error"].as_str().is_some_and(|error| error.contains("forbidden")));
-        Ok(told.then_some(()))
+        Ok(reported.then_some(()))
     })?;
     ensure!(!agent.is_ready(), "an agent that may not look says that it is ready");
     agent.terminate()

@@ -15,7 +15,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, Result, ensure};
 use http::{Request, header::CONTENT_TYPE};
 use kube::Client;
-use podgate::source::{Picture, manifests};
+use podgate::source::{ClusterSnapshot, manifests};
 use serde_json::{Value, json};
 use xtask::kubernetes::ControlPlane;
 
@@ -126,7 +126,7 @@ impl Row {
     }
 
     /// What the manifests source makes of a file with this object alone.
-    fn decode(self, what: &str, object: &Value) -> Result<Picture> {
+    fn decode(self, what: &str, object: &Value) -> Result<ClusterSnapshot> {
         let directory = PathBuf::from("/run/rows");
         fs::create_dir_all(&directory).context("creating /run/rows")?;
         let file = directory.join(format!("{}-{what}.json", self.name));

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use socket2::{Domain, Protocol, Socket, Type};
-use xtask::lab::{Addresses, Agent, BRIEF, Lab, Node, PATIENT, Place, Pod, Seen, Wiring, until};
+use xtask::lab::{Addresses, Agent, BRIEF, Lab, Node, PATIENT, Place, Pod, PodNetworkMode, Seen, until};
 
 use super::{
     Test,
@@ -22,8 +22,10 @@ use super::{
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
-    ("live_connections_survive_the_first_agent_and_new_ones_are_judged", |lab| arrival(lab, Wiring::Routed)),
-    ("live_connections_survive_the_first_agent_on_a_bridge", |lab| arrival(lab, Wiring::Bridge)),
+    ("live_connections_survive_the_first_agent_and_new_ones_are_judged", |lab| {
+        arrival(lab, PodNetworkMode::Routed)
+    }),
+    ("live_connections_survive_the_first_agent_on_a_bridge", |lab| arrival(lab, PodNetworkMode::Bridge)),
     ("a_pod_whose_namespace_is_hidden_is_isolated_all_the_same", hidden),
     ("an_agent_that_rechecks_cuts_what_is_denied_and_keeps_what_is_allowed", rechecked),
 ];
@@ -34,7 +36,7 @@ pub(crate) const CLOSE: &str =
 /// How long connections are watched after the agent is there.
 const WATCHED: Duration = Duration::from_secs(3);
 
-fn arrival(lab: &mut Lab, wiring: Wiring) -> Result<()> {
+fn arrival(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     let (n1, n2) = (lab.wired_node("n1", wiring)?, lab.node("n2")?);
     track(&n1)?;
     let closed = |name: &str| n1.pod(name).labels(&[("app", "closed")]).start();
@@ -44,7 +46,7 @@ fn arrival(lab: &mut Lab, wiring: Wiring) -> Result<()> {
     let _process = Process::start(&running)?;
     let _file = NamespaceFile::keep(&kept)?;
     let (free, remote) = (n1.pod("x/free").start()?, n2.pod("y/remote").start()?);
-    let (outside, stranger) = (lab.outside("outside")?, lab.outside("stranger")?);
+    let (outside, client_denied) = (lab.outside("outside")?, lab.outside("stranger")?);
     apply(lab.manifests(), "close", CLOSE)?;
 
     let pods = [&named, &running, &kept, &remote].map(|pod| (&pod.place, pod.addresses));
@@ -82,7 +84,7 @@ fn arrival(lab: &mut Lab, wiring: Wiring) -> Result<()> {
             for ((client, _), (_, at)) in paths {
                 expect(client, at, &EVERY_KIND, Seen::Blocked)?;
             }
-            stray_segments(&stranger.place, stranger.addresses, &[&named, &running, &kept], &free)?;
+            stray_segments(&client_denied.place, client_denied.addresses, &[&named, &running, &kept], &free)?;
             until("the connections were watched", 2 * WATCHED, || {
                 Ok((Instant::now() >= watched).then_some(()))
             })?;
@@ -158,8 +160,9 @@ fn hidden(lab: &mut Lab) -> Result<()> {
     let pair = Pair::open(&outside.place, &pod.place, pod.addresses.v4.into(), Type::STREAM)?;
     let _servers = serve_all(&pod.place)?;
     let _agent = Agent::start(&node, &[])?;
-    let warned =
-        |line: &str| line.contains("WARN") && line.contains("x/hidden") && line.contains("existing connections");
+    let warned = |line: &str| {
+        line.contains("WARN") && line.contains("x/hidden") && line.contains("existing connections")
+    };
     ensure!(lab.logs().lines().any(warned), "no warning names the pod");
     expect(&outside.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
     ensure!(!pair.hears(BRIEF)?, "its live connection goes on");
@@ -174,17 +177,17 @@ fn rechecked(lab: &mut Lab) -> Result<()> {
     pod.cache_cni_result()?;
     let local = node.pod("x/local").start()?;
     local.cache_cni_result()?;
-    let (friend, stranger) = (lab.outside("friend")?, lab.outside("stranger")?);
+    let (client_allowed, client_denied) = (lab.outside("friend")?, lab.outside("stranger")?);
     let open = |client: &Place| Pair::open(client, &pod.place, pod.addresses.v4.into(), Type::STREAM);
     let [allowed, denied, of_local, of_node] =
-        [&friend.place, &stranger.place, &local.place, &node.place].map(open);
+        [&client_allowed.place, &client_denied.place, &local.place, &node.place].map(open);
     apply(
         lab.manifests(),
         "friends",
         &format!(
             "  podSelector: {{matchLabels: {{app: server}}}}\n  policyTypes: [Ingress, Egress]\n  ingress:\n  - from:\n    \
              - ipBlock: {{cidr: {}/32}}\n    - podSelector: {{}}\n",
-            friend.addresses.v4
+            client_allowed.addresses.v4
         ),
     )?;
     let _agent = Agent::start(&node, &["--established", "recheck"])?;

@@ -32,7 +32,7 @@ const OF_A_NODE: usize = 200;
 /// Pods that are started at once.
 const AT_ONCE: usize = 4;
 /// Every so many pods there is one that no policy selects, for the datagrams would not arrive anyway if nothing did.
-const FREE: usize = 8;
+const NOT_ISOLATED: usize = 8;
 
 const DENY_ALL: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n";
 const SINK: u16 = 9;
@@ -172,7 +172,7 @@ impl Round<'_> {
 
     /// As the kubelet starts a pod: it tries again for as long as it is told to.
     fn start(&self, number: usize) -> Result<Talker> {
-        let kind = number % FREE;
+        let kind = number % NOT_ISOLATED;
         let is_free = kind <= 1;
         let (name, labels) = match kind {
             0 => (format!("open/pod-{number}"), &[("app", "closed")][..]),

@@ -42,7 +42,7 @@ fn apply_wide(
 fn tiers(lab: &mut Lab) -> Result<()> {
     let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
     let server = n1.pod("x/server").labels(&[("app", "server")]).start()?;
-    let (friend, stranger) = (n2.pod("x/friend").start()?, n1.pod("y/stranger").start()?);
+    let (client_allowed, client_denied) = (n2.pod("x/friend").start()?, n1.pod("y/stranger").start()?);
     let _servers = serve_all(&server.place)?;
     let manifests = lab.manifests();
     let deny_all = format!("  ingress:\n  - {{action: Deny, from: [{ALL}]}}\n");
@@ -52,15 +52,15 @@ fn tiers(lab: &mut Lab) -> Result<()> {
     let _agent = Agent::start(&n1, &[])?;
     let (to, v4) = (server.addresses, server.addresses.v4.into());
 
-    expect(&friend.place, to, &EVERY_KIND, Seen::Reached)?;
+    expect(&client_allowed.place, to, &EVERY_KIND, Seen::Reached)?;
     // A drop, not a refusal.
-    expect(&stranger.place, to, &EVERY_KIND, Seen::Blocked)?;
+    expect(&client_denied.place, to, &EVERY_KIND, Seen::Blocked)?;
     // A priority that changes re-orders them.
     apply_wide(manifests, "friends", ("Admin", 20), SERVER, &accept_x)?;
-    becomes(&friend.place, v4, Traffic::Tcp(80), Seen::Blocked)?;
-    expect(&friend.place, to, &EVERY_KIND, Seen::Blocked)?;
+    becomes(&client_allowed.place, v4, Traffic::Tcp(80), Seen::Blocked)?;
+    expect(&client_allowed.place, to, &EVERY_KIND, Seen::Blocked)?;
     apply_wide(manifests, "friends", ("Admin", 9), SERVER, &accept_x)?;
-    becomes(&friend.place, v4, Traffic::Tcp(80), Seen::Reached)?;
+    becomes(&client_allowed.place, v4, Traffic::Tcp(80), Seen::Reached)?;
     // Accept and Deny beat what NetworkPolicies say.
     apply(
         manifests,
@@ -72,19 +72,19 @@ fn tiers(lab: &mut Lab) -> Result<()> {
         format!("  ingress:\n  - {{action: Pass, from: [{OF_Y}]}}\n  - {{action: Deny, from: [{ALL}]}}\n");
     let pass_all = format!("  ingress:\n  - {{action: Pass, from: [{ALL}]}}\n");
     apply_wide(manifests, "base", ("Admin", 10), SERVER, &pass)?;
-    becomes(&stranger.place, v4, Traffic::Tcp(80), Seen::Reached)?;
-    expect(&friend.place, to, &EVERY_KIND, Seen::Reached)?;
+    becomes(&client_denied.place, v4, Traffic::Tcp(80), Seen::Reached)?;
+    expect(&client_allowed.place, to, &EVERY_KIND, Seen::Reached)?;
     // With Pass for all of them the NetworkPolicy decides, and without it the baseline.
     apply_wide(manifests, "friends", ("Admin", 1), SERVER, &pass_all)?;
-    becomes(&friend.place, v4, Traffic::Tcp(80), Seen::Blocked)?;
-    expect(&stranger.place, to, &EVERY_KIND, Seen::Reached)?;
+    becomes(&client_allowed.place, v4, Traffic::Tcp(80), Seen::Blocked)?;
+    expect(&client_denied.place, to, &EVERY_KIND, Seen::Reached)?;
     let deny_y = format!("  ingress:\n  - {{action: Deny, from: [{OF_Y}]}}\n");
     apply_wide(manifests, "least", ("Baseline", 0), ALL, &deny_y)?;
     manifests.remove("policy-strangers.yaml")?;
-    becomes(&friend.place, v4, Traffic::Tcp(80), Seen::Reached)?;
-    expect(&stranger.place, to, &EVERY_KIND, Seen::Blocked)?;
+    becomes(&client_allowed.place, v4, Traffic::Tcp(80), Seen::Reached)?;
+    expect(&client_denied.place, to, &EVERY_KIND, Seen::Blocked)?;
     manifests.remove("cluster-policy-least.yaml")?;
-    becomes(&stranger.place, v4, Traffic::Tcp(80), Seen::Reached)
+    becomes(&client_denied.place, v4, Traffic::Tcp(80), Seen::Reached)
 }
 
 fn label_flip(lab: &mut Lab) -> Result<()> {

@@ -20,7 +20,7 @@ use nix::{
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use xtask::{
-    lab::{Agent, Lab, Node, PATIENT, Pod, Seen, Server, Traffic, Wiring, until},
+    lab::{Agent, Lab, Node, PATIENT, Pod, PodNetworkMode, Seen, Server, Traffic, until},
     workspace,
 };
 
@@ -62,18 +62,18 @@ fn first_packet(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     apply(lab.manifests(), "close", CLOSE)?;
     let _agent = Agent::start(&node, &[])?;
-    let friend = plugged(&node, "x/friend", &[("role", "friend")])?;
-    let stranger = plugged(&node, "x/stranger", &[])?;
-    for pod in [&friend, &stranger] {
+    let client_allowed = plugged(&node, "x/friend", &[("role", "friend")])?;
+    let client_denied = plugged(&node, "x/stranger", &[])?;
+    for pod in [&client_allowed, &client_denied] {
         pod.add()?;
         pod.list()?;
     }
     for number in 0..5 {
         let (pod, _servers) = closed(&node, &format!("x/closed-{number}"))?;
         pod.add()?;
-        expect(&stranger.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
-        becomes(&friend.place, pod.addresses.v4.into(), EVERY_KIND[0], Seen::Reached)?;
-        expect(&friend.place, pod.addresses, &EVERY_KIND, Seen::Reached)?;
+        expect(&client_denied.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
+        becomes(&client_allowed.place, pod.addresses.v4.into(), EVERY_KIND[0], Seen::Reached)?;
+        expect(&client_allowed.place, pod.addresses, &EVERY_KIND, Seen::Reached)?;
         let checked = pod.cni("CHECK", json!({}))?;
         ensure!(checked.status.success() && checked.stdout.is_empty(), "CHECK: {}", checked.text());
         let deleted = pod.cni("DEL", json!({}))?;
@@ -86,7 +86,7 @@ fn first_packet(lab: &mut Lab) -> Result<()> {
 fn unknown_pod(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     apply(lab.manifests(), "close", CLOSE)?;
-    let stranger = node.pod("x/stranger").start()?;
+    let client_denied = node.pod("x/stranger").start()?;
     let _agent = Agent::start(&node, &[])?;
     let pod = node.pod("x/closed").labels(&[("app", "closed")]).plug()?;
     pod.assign()?;
@@ -96,21 +96,21 @@ fn unknown_pod(lab: &mut Lab) -> Result<()> {
     let error: Value = serde_json::from_str(&refused.stdout)?;
     ensure!(error["code"] == 11 && error["cniVersion"] == "0.4.0", "{error}");
     ensure!(error["msg"].as_str().is_some_and(|text| text.contains("x/closed")), "{error}");
-    expect(&stranger.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
+    expect(&client_denied.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
     thread::scope(|scope| {
         let adding = scope.spawn(|| pod.add());
         pod.list()?;
         adding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    expect(&stranger.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
+    expect(&client_denied.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
     lab.manifests().remove("policy-close.yaml")?;
-    becomes(&stranger.place, pod.addresses.v4.into(), EVERY_KIND[0], Seen::Reached)
+    becomes(&client_denied.place, pod.addresses.v4.into(), EVERY_KIND[0], Seen::Reached)
 }
 
 /// A server in a namespace, and two clients whom its policy, if there is one, tells apart.
 struct Shop {
-    friend: Pod,
-    stranger: Pod,
+    client_allowed: Pod,
+    client_denied: Pod,
 }
 
 impl Shop {
@@ -120,16 +120,16 @@ impl Shop {
             lab.manifests().namespace(namespace, &[])?;
         }
         apply(lab.manifests(), "close", CLOSE)?;
-        let friend = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
-        let stranger = node.pod("x/stranger").start()?;
-        Ok(Self { friend, stranger })
+        let client_allowed = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
+        let client_denied = node.pod("x/stranger").start()?;
+        Ok(Self { client_allowed, client_denied })
     }
 
     /// Nothing goes in or out.
     fn cannot_reach(&self, pod: &Pod) -> Result<()> {
-        expect(&self.friend.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
-        expect(&self.stranger.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
-        expect(&pod.place, self.stranger.addresses, &[Traffic::Echo], Seen::Blocked)
+        expect(&self.client_allowed.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
+        expect(&self.client_denied.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
+        expect(&pod.place, self.client_denied.addresses, &[Traffic::Echo], Seen::Blocked)
     }
 }
 
@@ -139,7 +139,7 @@ fn without_agent(lab: &mut Lab) -> Result<()> {
 }
 
 fn bridged(lab: &mut Lab) -> Result<()> {
-    let node = lab.wired_node("n1", Wiring::Bridge)?;
+    let node = lab.wired_node("n1", PodNetworkMode::Bridge)?;
     on_node(lab, node)
 }
 
@@ -165,21 +165,21 @@ fn on_node(lab: &Lab, node: Node) -> Result<()> {
         ensure!(checked.status.success(), "CHECK: {}", checked.text());
     }
     for pod in [&free, &trusted] {
-        expect(&shop.stranger.place, pod.addresses, &EVERY_KIND, Seen::Reached)?;
+        expect(&shop.client_denied.place, pod.addresses, &EVERY_KIND, Seen::Reached)?;
     }
     // Who has waited is let in when the agent is back.
-    let friend = &shop.friend;
-    let waiting = friend.place.spawn({
-        let (place, to) = (friend.place.clone(), held.addresses.v4);
+    let client_allowed = &shop.client_allowed;
+    let waiting = client_allowed.place.spawn({
+        let (place, to) = (client_allowed.place.clone(), held.addresses.v4);
         move || place.probe(to.into(), Traffic::Tcp(80), PATIENT)
     });
     let _agent = Agent::start(&node, &[])?;
     let seen = waiting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     ensure!(seen == Seen::Reached, "a connection that waits for the agent: {seen}");
-    expect(&shop.stranger.place, held.addresses, &EVERY_KIND, Seen::Blocked)?;
+    expect(&shop.client_denied.place, held.addresses, &EVERY_KIND, Seen::Blocked)?;
     for pod in [&free, &trusted, &unknown] {
         pod.list()?;
-        becomes(&shop.stranger.place, pod.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+        becomes(&shop.client_denied.place, pod.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
     }
     Ok(())
 }
@@ -202,36 +202,36 @@ fn reboot(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     let before = Shop::new(lab, &node)?;
     Agent::start(&node, &[])?.kill()?;
-    before.friend.remove()?;
-    before.stranger.remove()?;
+    before.client_allowed.remove()?;
+    before.client_denied.remove()?;
     forget_all(&node)?;
 
     let outside = lab.outside("outside")?;
     let _outside = serve_all(&outside.place)?;
-    let friend = plugged(&node, "x/friend-2", &[("role", "friend")])?;
-    let stranger = plugged(&node, "x/stranger-2", &[])?;
+    let client_allowed = plugged(&node, "x/friend-2", &[("role", "friend")])?;
+    let client_denied = plugged(&node, "x/stranger-2", &[])?;
     let (held, _servers) = closed(&node, "x/closed")?;
-    let shop = Shop { friend, stranger };
-    for pod in [&shop.friend, &shop.stranger, &held] {
+    let shop = Shop { client_allowed, client_denied };
+    for pod in [&shop.client_allowed, &shop.client_denied, &held] {
         pod.add()?;
         expect(&pod.place, outside.addresses, &EVERY_KIND, Seen::Blocked)?;
     }
     shop.cannot_reach(&held)?;
     expect(&outside.place, held.addresses, &EVERY_KIND, Seen::Blocked)?;
-    for pod in [&shop.friend, &shop.stranger] {
+    for pod in [&shop.client_allowed, &shop.client_denied] {
         pod.list()?;
     }
     let agent = Agent::start(&node, &[])?;
-    becomes(&shop.friend.place, held.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
-    expect(&shop.friend.place, held.addresses, &EVERY_KIND, Seen::Reached)?;
-    expect(&shop.stranger.place, held.addresses, &EVERY_KIND, Seen::Blocked)?;
-    becomes(&shop.stranger.place, outside.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+    becomes(&shop.client_allowed.place, held.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+    expect(&shop.client_allowed.place, held.addresses, &EVERY_KIND, Seen::Reached)?;
+    expect(&shop.client_denied.place, held.addresses, &EVERY_KIND, Seen::Blocked)?;
+    becomes(&shop.client_denied.place, outside.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
 
     // Nothing of it stays in the kernel.
     agent.terminate()?;
     let detached = node.podgate(&["detach"])?;
     ensure!(detached.status.success(), "detach: {}", detached.text());
-    expect(&shop.stranger.place, held.addresses, &EVERY_KIND, Seen::Reached)?;
+    expect(&shop.client_denied.place, held.addresses, &EVERY_KIND, Seen::Reached)?;
     ensure!(!node.bpffs().join("podgate").exists(), "pins are left");
     Ok(())
 }
@@ -241,7 +241,7 @@ fn reboot(lab: &mut Lab) -> Result<()> {
 fn renewed(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     apply(lab.manifests(), "close", CLOSE)?;
-    let stranger = node.pod("x/stranger").start()?;
+    let client_denied = node.pod("x/stranger").start()?;
     let earlier = "apiVersion: v1\nkind: Pod\nmetadata: {name: closed, namespace: x, uid: \
                    00000000-0000-4000-8000-0000000000ff}\nspec: {nodeName: n1, containers: [{name: main, image: lab}]}\n";
     lab.manifests().write("pod-x.closed.yaml", earlier)?;
@@ -253,7 +253,7 @@ fn renewed(lab: &mut Lab) -> Result<()> {
     ensure!(!refused.status.success() && refused.stdout.contains("earlier pod"), "{}", refused.text());
     pod.list()?;
     pod.add()?;
-    expect(&stranger.place, pod.addresses, &EVERY_KIND, Seen::Blocked)
+    expect(&client_denied.place, pod.addresses, &EVERY_KIND, Seen::Blocked)
 }
 
 /// An agent takes over the connections of pods that were there before any agent. A pod that was held had none.
@@ -375,7 +375,7 @@ fn installed(lab: &mut Lab) -> Result<()> {
     };
     let early = podgate("install")?.output()?;
     ensure!(!early.status.success(), "there is nothing to be installed into yet");
-    let mut keeper = Running(podgate("install")?.arg("--watch").spawn()?);
+    let mut supervisor = Running(podgate("install")?.arg("--watch").spawn()?);
     let list = configurations.join("10-n.conflist");
     let has_entry = |list: &Path| {
         until("the plugin is in the configuration", Duration::from_secs(20), || {
@@ -398,8 +398,8 @@ fn installed(lab: &mut Lab) -> Result<()> {
     plugin.stdin.take().context("its input")?.write_all(br#"{"cniVersion": "1.0.0"}"#)?;
     let version = String::from_utf8(plugin.wait_with_output()?.stdout)?;
     ensure!(version.contains("supportedVersions") && version.contains("1.1.0"), "{version}");
-    kill(Pid::from_raw(i32::try_from(keeper.0.id())?), Signal::SIGTERM)?;
-    ensure!(keeper.0.wait()?.success(), "it ends in order");
+    kill(Pid::from_raw(i32::try_from(supervisor.0.id())?), Signal::SIGTERM)?;
+    ensure!(supervisor.0.wait()?.success(), "it ends in order");
     has_entry(&first)?;
     let uninstalled = podgate("uninstall")?.output()?;
     ensure!(uninstalled.status.success(), "uninstall: {uninstalled:?}");

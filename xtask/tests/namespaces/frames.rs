@@ -5,7 +5,7 @@ use std::{io, net::Ipv4Addr};
 use anyhow::{Context, Result, ensure};
 use nix::{libc, net::if_::if_nametoindex};
 use socket2::{Domain, SockAddr, Socket, Type};
-use xtask::lab::{Agent, Lab, PATIENT, Place, Wiring, until};
+use xtask::lab::{Agent, Lab, PATIENT, Place, PodNetworkMode, until};
 
 use super::{Test, scene::apply};
 
@@ -23,7 +23,7 @@ const FRAMES: [(&[u8], u8); 5] = [
 ];
 
 fn odd(lab: &mut Lab) -> Result<()> {
-    let node = lab.wired_node("n1", Wiring::Bridge)?;
+    let node = lab.wired_node("n1", PodNetworkMode::Bridge)?;
     let closed = node.pod("x/closed").labels(&[("app", "closed")]).start()?;
     let (free, sender) = (node.pod("x/free").start()?, node.pod("x/sender").start()?);
     apply(

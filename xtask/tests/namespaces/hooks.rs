@@ -13,7 +13,7 @@ use xtask::lab::{Agent, Lab, PATIENT, Place, Seen, until};
 use super::{
     Test,
     kernel::{Object, exists, pinned},
-    lifecycle::{Cast, watch},
+    lifecycle::{AllowDenyFixture, watch},
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
@@ -65,9 +65,10 @@ fn has_clsact(place: &Place, device: &str) -> Result<bool> {
 }
 
 /// What is at a veth of the lab: the programs of filters, by hook, and how many links are pinned.
-fn at(cast: &Cast, device: &str) -> Result<(Vec<(&'static str, String)>, usize)> {
-    let filters = filters(&cast.node.place, device)?.into_iter().map(|filter| (filter.hook, filter.name));
-    let links = pinned(&cast.node.bpffs().join("podgate"))?.iter().filter(|object| object.is_link()).count();
+fn at(fixture: &AllowDenyFixture, device: &str) -> Result<(Vec<(&'static str, String)>, usize)> {
+    let filters = filters(&fixture.node.place, device)?.into_iter().map(|filter| (filter.hook, filter.name));
+    let links =
+        pinned(&fixture.node.bpffs().join("podgate"))?.iter().filter(|object| object.is_link()).count();
     Ok((filters.collect(), links))
 }
 
@@ -86,14 +87,14 @@ fn is_linux_6_2() -> Result<bool> {
 }
 
 fn replaced(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
+    let fixture = AllowDenyFixture::new(lab)?;
     let mut earlier = BTreeSet::new();
     for _ in 0..3 {
-        let agent = Agent::start(&cast.node, CLSACT)?;
-        for pod in cast.pods() {
-            let found = at(&cast, &pod.host_interface)?;
+        let agent = Agent::start(&fixture.node, CLSACT)?;
+        for pod in fixture.pods() {
+            let found = at(&fixture, &pod.host_interface)?;
             ensure!(found == (both_filters()?, 0), "{}: {found:?}", pod.name());
-            let programs = filters(&cast.node.place, &pod.host_interface)?;
+            let programs = filters(&fixture.node.place, &pod.host_interface)?;
             let programs: BTreeSet<_> = programs.into_iter().filter_map(|filter| filter.program).collect();
             let distinct = both_filters()?.into_iter().map(|(_, name)| name).collect::<BTreeSet<_>>().len();
             ensure!(
@@ -101,34 +102,34 @@ fn replaced(lab: &mut Lab) -> Result<()> {
                 "{programs:?} after {earlier:?}"
             );
         }
-        let server = &cast.server.host_interface;
-        earlier.extend(filters(&cast.node.place, server)?.into_iter().filter_map(|filter| filter.program));
-        cast.verdicts_hold()?;
+        let server = &fixture.server.host_interface;
+        earlier.extend(filters(&fixture.node.place, server)?.into_iter().filter_map(|filter| filter.program));
+        fixture.verdicts_hold()?;
         agent.kill()?;
     }
     Ok(())
 }
 
 fn changed(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    let veths = cast.pods().len();
-    let mut agent = Some(Agent::start(&cast.node, CLSACT)?);
+    let fixture = AllowDenyFixture::new(lab)?;
+    let veths = fixture.pods().len();
+    let mut agent = Some(Agent::start(&fixture.node, CLSACT)?);
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let watching = scope.spawn(|| watch(&cast.stranger.place, &cast, Seen::Blocked, &over));
-        let serving = scope.spawn(|| watch(&cast.friend.place, &cast, Seen::Reached, &over));
+        let watching = scope.spawn(|| watch(&fixture.client_denied.place, &fixture, Seen::Blocked, &over));
+        let serving = scope.spawn(|| watch(&fixture.client_allowed.place, &fixture, Seen::Reached, &over));
         let mut change = || -> Result<()> {
             for (options, at_veth, links) in
                 [(TCX, vec![], 2 * veths), (CLSACT, both_filters()?, 0), (TCX, vec![], 2 * veths)]
             {
-                let before = objects(&cast)?;
+                let before = objects(&fixture)?;
                 // Ended by the drop, without a warning.
                 agent = None;
-                agent = Some(Agent::start(&cast.node, options)?);
-                for pod in cast.pods() {
-                    let found = at(&cast, &pod.host_interface)?;
+                agent = Some(Agent::start(&fixture.node, options)?);
+                for pod in fixture.pods() {
+                    let found = at(&fixture, &pod.host_interface)?;
                     ensure!(found == (at_veth.clone(), links), "{options:?}, {}: {found:?}", pod.name());
-                    let qdisc = has_clsact(&cast.node.place, &pod.host_interface)?;
+                    let qdisc = has_clsact(&fixture.node.place, &pod.host_interface)?;
                     ensure!(qdisc != at_veth.is_empty(), "{options:?}: clsact at {}: {qdisc}", pod.name());
                 }
                 until("the programs and links of before are gone", PATIENT, || {
@@ -145,40 +146,53 @@ fn changed(lab: &mut Lab) -> Result<()> {
         }
         result
     })?;
-    cast.verdicts_hold()
+    fixture.verdicts_hold()
 }
 
 /// Programs and links at the veths, by either kind of hook.
-fn objects(cast: &Cast) -> Result<BTreeSet<Object>> {
-    let mut objects: BTreeSet<_> = pinned(&cast.node.bpffs().join("podgate"))?.into_iter().collect();
+fn objects(fixture: &AllowDenyFixture) -> Result<BTreeSet<Object>> {
+    let mut objects: BTreeSet<_> = pinned(&fixture.node.bpffs().join("podgate"))?.into_iter().collect();
     objects.retain(|object| !object.is_map());
-    for pod in cast.pods() {
-        let filters = filters(&cast.node.place, &pod.host_interface)?;
+    for pod in fixture.pods() {
+        let filters = filters(&fixture.node.place, &pod.host_interface)?;
         objects.extend(filters.into_iter().filter_map(|filter| filter.program));
     }
     Ok(objects)
 }
 
 fn shared_qdisc(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    let (place, [server, friend, stranger]) = (&cast.node.place, cast.pods().map(|pod| &pod.host_interface));
+    let fixture = AllowDenyFixture::new(lab)?;
+    let (place, [server, client_allowed, client_denied]) =
+        (&fixture.node.place, fixture.pods().map(|pod| &pod.host_interface));
     tc(place, &["qdisc", "add", "dev", server, "clsact"])?;
-    let agent = Agent::start(&cast.node, CLSACT)?;
+    let agent = Agent::start(&fixture.node, CLSACT)?;
     // Behind ours; it lets everything pass.
     let foreign = [
-        "filter", "add", "dev", friend, "ingress", "pref", "40000", "u32", "match", "u32", "0", "0",
-        "flowid", "1:1",
+        "filter",
+        "add",
+        "dev",
+        client_allowed,
+        "ingress",
+        "pref",
+        "40000",
+        "u32",
+        "match",
+        "u32",
+        "0",
+        "0",
+        "flowid",
+        "1:1",
     ];
     tc(place, &foreign)?;
-    cast.verdicts_hold()?;
+    fixture.verdicts_hold()?;
     agent.terminate()?;
     for _ in 0..2 {
-        let answer = cast.node.podgate(&["detach"])?;
+        let answer = fixture.node.podgate(&["detach"])?;
         ensure!(answer.status.success(), "detach: {}", answer.text());
         ensure!(has_clsact(place, server)?, "the qdisc was there before the agent");
-        ensure!(has_clsact(place, friend)?, "somebody uses the qdisc");
-        ensure!(!has_clsact(place, stranger)?, "nobody needs the qdisc");
-        for (device, expected) in [(server, 0), (friend, 1), (stranger, 0)] {
+        ensure!(has_clsact(place, client_allowed)?, "somebody uses the qdisc");
+        ensure!(!has_clsact(place, client_denied)?, "nobody needs the qdisc");
+        for (device, expected) in [(server, 0), (client_allowed, 1), (client_denied, 0)] {
             let left = filters(place, device)?;
             ensure!(
                 left.len() == expected && left.iter().all(|filter| filter.name.is_empty()),
@@ -190,15 +204,16 @@ fn shared_qdisc(lab: &mut Lab) -> Result<()> {
 }
 
 fn ingress_qdisc(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    let place = &cast.node.place;
-    let friend = &cast.friend.host_interface;
-    tc(place, &["qdisc", "add", "dev", friend, "ingress"])?;
-    let _agent = Agent::start(&cast.node, CLSACT)?;
-    let named = |line: &str| line.contains("ERROR") && line.contains(friend) && line.contains("clsact");
-    ensure!(lab.logs().lines().any(named), "no error names {friend}");
-    ensure!(filters(place, friend)?.is_empty(), "programs of both directions would run at one hook");
-    let found = at(&cast, &cast.server.host_interface)?;
+    let fixture = AllowDenyFixture::new(lab)?;
+    let place = &fixture.node.place;
+    let client_allowed = &fixture.client_allowed.host_interface;
+    tc(place, &["qdisc", "add", "dev", client_allowed, "ingress"])?;
+    let _agent = Agent::start(&fixture.node, CLSACT)?;
+    let named =
+        |line: &str| line.contains("ERROR") && line.contains(client_allowed) && line.contains("clsact");
+    ensure!(lab.logs().lines().any(named), "no error names {client_allowed}");
+    ensure!(filters(place, client_allowed)?.is_empty(), "programs of both directions would run at one hook");
+    let found = at(&fixture, &fixture.server.host_interface)?;
     ensure!(found == (both_filters()?, 0), "the others are attached: {found:?}");
-    cast.verdicts_hold()
+    fixture.verdicts_hold()
 }

@@ -7,7 +7,7 @@ use xtask::lab::{Agent, Lab, Node, PATIENT, Seen, Source, Traffic, until};
 
 use super::{
     Test,
-    lifecycle::Cast,
+    lifecycle::AllowDenyFixture,
     scene::{EVERY_KIND, apply, becomes, expect, policy, serve_all},
 };
 
@@ -101,7 +101,7 @@ fn turns_unreadable(lab: &mut Lab) -> Result<()> {
 fn half_understood(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     let server = node.pod("x/server").labels(&[("app", "closed")]).start()?;
-    let (friend, stranger) =
+    let (client_allowed, client_denied) =
         (node.pod("x/friend").labels(&[("role", "friend")]).start()?, node.pod("x/stranger").start()?);
     let _servers = serve_all(&server.place)?;
     apply(
@@ -112,8 +112,8 @@ fn half_understood(lab: &mut Lab) -> Result<()> {
          - podSelector: {matchExpressions: [{key: role, operator: Resembles, values: [friend]}]}\n",
     )?;
     let _agent = Agent::start(&node, &[])?;
-    expect(&friend.place, server.addresses, &EVERY_KIND, Seen::Reached)?;
-    expect(&stranger.place, server.addresses, &EVERY_KIND, Seen::Blocked)
+    expect(&client_allowed.place, server.addresses, &EVERY_KIND, Seen::Reached)?;
+    expect(&client_denied.place, server.addresses, &EVERY_KIND, Seen::Blocked)
 }
 
 /// Starts an agent, and waits until it says why it is not ready.
@@ -130,49 +130,54 @@ fn refused(node: &Node, path: &Path, reason: &str) -> Result<Agent> {
 }
 
 fn nothing_found(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    Agent::start(&cast.node, &[])?.kill()?;
-    let empty = cast.node.directory().join("empty");
-    let foreign = cast.node.directory().join("foreign.yaml");
-    let broken = cast.node.directory().join("broken.yaml");
+    let fixture = AllowDenyFixture::new(lab)?;
+    Agent::start(&fixture.node, &[])?.kill()?;
+    let empty = fixture.node.directory().join("empty");
+    let foreign = fixture.node.directory().join("foreign.yaml");
+    let broken = fixture.node.directory().join("broken.yaml");
     fs::create_dir(&empty).context("making a directory")?;
     fs::write(&foreign, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")
         .context("writing a file")?;
     fs::write(&broken, "kind: [NetworkPolicy\n").context("writing a file")?;
     for (path, reason) in [
-        (cast.node.directory().join("misspelt"), "No such file"),
+        (fixture.node.directory().join("misspelt"), "No such file"),
         (empty, "holds no object"),
         (foreign, "holds no object"),
         (broken, "unclosed bracket"),
     ] {
-        let agent = refused(&cast.node, &path, reason)?;
-        cast.verdicts_hold()?;
+        let agent = refused(&fixture.node, &path, reason)?;
+        fixture.verdicts_hold()?;
         agent.terminate()?;
-        cast.verdicts_hold()?;
+        fixture.verdicts_hold()?;
     }
-    let _agent = Agent::start(&cast.node, &[])?;
-    cast.verdicts_hold()
+    let _agent = Agent::start(&fixture.node, &[])?;
+    fixture.verdicts_hold()
 }
 
 fn meant_empty(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    Agent::start(&cast.node, &[])?.kill()?;
-    let empty = cast.node.directory().join("empty");
+    let fixture = AllowDenyFixture::new(lab)?;
+    Agent::start(&fixture.node, &[])?.kill()?;
+    let empty = fixture.node.directory().join("empty");
     fs::create_dir(&empty).context("making a directory")?;
-    let mut agent = Agent::spawn(&cast.node, Source::Path(&empty), &["--allow-empty"])?;
+    let mut agent = Agent::spawn(&fixture.node, Source::Path(&empty), &["--allow-empty"])?;
     agent.ready(PATIENT)?;
-    becomes(&cast.stranger.place, cast.server.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)
+    becomes(&fixture.client_denied.place, fixture.server.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)
 }
 
 fn broken_at_restart(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    Agent::start(&cast.node, &[])?.kill()?;
+    let fixture = AllowDenyFixture::new(lab)?;
+    Agent::start(&fixture.node, &[])?.kill()?;
     lab.manifests().write("policy-close.yaml", "kind: [NetworkPolicy\n")?;
-    let agent = refused(&cast.node, lab.manifests().directory(), "policy-close.yaml")?;
-    cast.verdicts_hold()?;
+    let agent = refused(&fixture.node, lab.manifests().directory(), "policy-close.yaml")?;
+    fixture.verdicts_hold()?;
     // What is put right is enforced.
     apply(lab.manifests(), "close", "  podSelector: {}\n  ingress: [{}]\n")?;
-    becomes(&cast.stranger.place, cast.server.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+    becomes(
+        &fixture.client_denied.place,
+        fixture.server.addresses.v4.into(),
+        Traffic::Tcp(80),
+        Seen::Reached,
+    )?;
     // It says so a moment after the kernel's tables are written.
     until("an agent with a full picture is ready", PATIENT, || Ok(agent.is_ready().then_some(())))
 }

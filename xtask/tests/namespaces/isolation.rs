@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use xtask::lab::{Agent, Lab, Place, Seen, Traffic, Wiring};
+use xtask::lab::{Agent, Lab, Place, PodNetworkMode, Seen, Traffic};
 
 use super::{
     Test,
@@ -146,8 +146,8 @@ const SELECTIVE: &str = "  podSelector: {matchLabels: {app: server}}
 fn ports_and_peers(lab: &mut Lab) -> Result<()> {
     let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
     let server = n1.pod("x/server").labels(&[("app", "server")]).port("web", "TCP", 80).start()?;
-    let friend = n2.pod("x/friend").labels(&[("role", "friend")]).start()?;
-    let stranger = n1.pod("x/stranger").start()?;
+    let client_allowed = n2.pod("x/friend").labels(&[("role", "friend")]).start()?;
+    let client_denied = n1.pod("x/stranger").start()?;
     // A friend's label in another namespace does not count.
     let namesake = n1.pod("y/namesake").labels(&[("role", "friend")]).start()?;
     let (excepted, listed) = (lab.outside("excepted")?, lab.outside("listed")?);
@@ -155,36 +155,36 @@ fn ports_and_peers(lab: &mut Lab) -> Result<()> {
     apply(lab.manifests(), "selective", SELECTIVE)?;
     let _agent = Agent::start(&n1, &[])?;
 
-    expect(&friend.place, server.addresses, &[Traffic::Http(80), Traffic::Udp(7)], Seen::Reached)?;
-    expect(&friend.place, server.addresses, &[Traffic::Tcp(7), Traffic::Echo], Seen::Blocked)?;
+    expect(&client_allowed.place, server.addresses, &[Traffic::Http(80), Traffic::Udp(7)], Seen::Reached)?;
+    expect(&client_allowed.place, server.addresses, &[Traffic::Tcp(7), Traffic::Echo], Seen::Blocked)?;
     expect(&listed.place, server.addresses, &EVERY_KIND, Seen::Reached)?;
-    for from in [&stranger.place, &namesake.place, &excepted.place] {
+    for from in [&client_denied.place, &namesake.place, &excepted.place] {
         expect(from, server.addresses, &EVERY_KIND, Seen::Blocked)?;
     }
     Ok(())
 }
 
 fn bridge(lab: &mut Lab) -> Result<()> {
-    let (n1, n2) = (lab.wired_node("n1", Wiring::Bridge)?, lab.node("n2")?);
+    let (n1, n2) = (lab.wired_node("n1", PodNetworkMode::Bridge)?, lab.node("n2")?);
     let server = n1.pod("x/server").labels(&[("app", "server")]).port("web", "TCP", 80).start()?;
     let closed = n1.pod("x/closed").labels(&[("app", "closed")]).start()?;
-    let (friend, stranger) =
+    let (client_allowed, client_denied) =
         (n1.pod("x/friend").labels(&[("role", "friend")]).start()?, n1.pod("x/stranger").start()?);
     let remote = n2.pod("x/remote").start()?;
-    let places = [&server.place, &closed.place, &stranger.place];
+    let places = [&server.place, &closed.place, &client_denied.place];
     let _servers = places.map(serve_all).into_iter().collect::<Result<Vec<_>>>()?;
     apply(lab.manifests(), "selective", SELECTIVE)?;
     apply(lab.manifests(), "deny-all", DENY_ALL)?;
     let _agent = Agent::start(&n1, &[])?;
 
-    expect(&friend.place, server.addresses, &[Traffic::Http(80), Traffic::Udp(7)], Seen::Reached)?;
-    expect(&friend.place, server.addresses, &[Traffic::Tcp(7), Traffic::Echo], Seen::Blocked)?;
-    for from in [&stranger.place, &remote.place] {
+    expect(&client_allowed.place, server.addresses, &[Traffic::Http(80), Traffic::Udp(7)], Seen::Reached)?;
+    expect(&client_allowed.place, server.addresses, &[Traffic::Tcp(7), Traffic::Echo], Seen::Blocked)?;
+    for from in [&client_denied.place, &remote.place] {
         expect(from, server.addresses, &EVERY_KIND, Seen::Blocked)?;
         expect(from, closed.addresses, &EVERY_KIND, Seen::Blocked)?;
     }
-    expect(&closed.place, stranger.addresses, &EVERY_KIND, Seen::Blocked)?;
-    expect(&remote.place, stranger.addresses, &EVERY_KIND, Seen::Reached)?;
+    expect(&closed.place, client_denied.addresses, &EVERY_KIND, Seen::Blocked)?;
+    expect(&remote.place, client_denied.addresses, &EVERY_KIND, Seen::Reached)?;
     // The node speaks to its pods from the bridge.
     expect(&n1.place, closed.addresses, &EVERY_KIND, Seen::Reached)
 }

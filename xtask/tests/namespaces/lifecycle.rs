@@ -29,78 +29,83 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 ];
 
 /// One closed server, a friend that it lets in, and a stranger.
-pub(crate) struct Cast {
+pub(crate) struct AllowDenyFixture {
     pub(crate) node: Node,
     pub(crate) server: Pod,
-    pub(crate) friend: Pod,
-    pub(crate) stranger: Pod,
+    pub(crate) client_allowed: Pod,
+    pub(crate) client_denied: Pod,
     _servers: Vec<xtask::lab::Server>,
 }
 
-impl Cast {
+impl AllowDenyFixture {
     pub(crate) fn new(lab: &mut Lab) -> Result<Self> {
         let node = lab.node("n1")?;
         let server = node.pod("x/server").labels(&[("app", "closed")]).start()?;
-        let friend = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
-        let stranger = node.pod("x/stranger").start()?;
+        let client_allowed = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
+        let client_denied = node.pod("x/stranger").start()?;
         let servers = serve_all(&server.place)?;
         apply(lab.manifests(), "close", CLOSE)?;
-        Ok(Self { node, server, friend, stranger, _servers: servers })
+        Ok(Self { node, server, client_allowed, client_denied, _servers: servers })
     }
 
     pub(crate) fn pods(&self) -> [&Pod; 3] {
-        [&self.server, &self.friend, &self.stranger]
+        [&self.server, &self.client_allowed, &self.client_denied]
     }
 
     pub(crate) fn verdicts_hold(&self) -> Result<()> {
-        expect(&self.friend.place, self.server.addresses, &EVERY_KIND, Seen::Reached)?;
-        expect(&self.stranger.place, self.server.addresses, &EVERY_KIND, Seen::Blocked)
+        expect(&self.client_allowed.place, self.server.addresses, &EVERY_KIND, Seen::Reached)?;
+        expect(&self.client_denied.place, self.server.addresses, &EVERY_KIND, Seen::Blocked)
     }
 }
 
 fn kill_changes_nothing(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    let agent = Agent::start(&cast.node, &[])?;
-    cast.verdicts_hold()?;
+    let fixture = AllowDenyFixture::new(lab)?;
+    let agent = Agent::start(&fixture.node, &[])?;
+    fixture.verdicts_hold()?;
     agent.kill()?;
-    cast.verdicts_hold()
+    fixture.verdicts_hold()
 }
 
 fn restart_without_a_gap(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    let first = Agent::start(&cast.node, &[])?;
-    let pins = files(&cast.node.bpffs())?;
+    let fixture = AllowDenyFixture::new(lab)?;
+    let first = Agent::start(&fixture.node, &[])?;
+    let pins = files(&fixture.node.bpffs())?;
     ensure!(!pins.is_empty(), "the agent pins what it made");
 
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let watching = scope.spawn(|| watch(&cast.stranger.place, &cast, Seen::Blocked, &over));
-        let serving = scope.spawn(|| watch(&cast.friend.place, &cast, Seen::Reached, &over));
-        let restarted = first.kill().and_then(|()| Agent::start(&cast.node, &[]));
+        let watching = scope.spawn(|| watch(&fixture.client_denied.place, &fixture, Seen::Blocked, &over));
+        let serving = scope.spawn(|| watch(&fixture.client_allowed.place, &fixture, Seen::Reached, &over));
+        let restarted = first.kill().and_then(|()| Agent::start(&fixture.node, &[]));
         over.store(true, Ordering::Relaxed);
         for watcher in [watching, serving] {
             watcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
         let second = restarted?;
-        let now = files(&cast.node.bpffs())?;
+        let now = files(&fixture.node.bpffs())?;
         ensure!(now == pins, "the new agent uses the old pins; before {pins:?}, now {now:?}");
-        cast.verdicts_hold()?;
+        fixture.verdicts_hold()?;
 
         // And it is in charge: what is written now is enforced.
         lab.manifests().remove("policy-close.yaml")?;
-        becomes(&cast.stranger.place, cast.server.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+        becomes(
+            &fixture.client_denied.place,
+            fixture.server.addresses.v4.into(),
+            Traffic::Tcp(80),
+            Seen::Reached,
+        )?;
         second.terminate()
     })
 }
 
 /// The pins of the agent before are in the directory of another layout.
 fn other_maps(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    let first = Agent::start(&cast.node, &[])?;
-    let mut live = connect(&cast.friend.place, (cast.server.addresses.v4, 7).into())?;
-    say(&cast.friend.place, &mut live, b"before")?;
+    let fixture = AllowDenyFixture::new(lab)?;
+    let first = Agent::start(&fixture.node, &[])?;
+    let mut live = connect(&fixture.client_allowed.place, (fixture.server.addresses.v4, 7).into())?;
+    say(&fixture.client_allowed.place, &mut live, b"before")?;
     first.kill()?;
-    let pins = cast.node.bpffs().join("podgate");
+    let pins = fixture.node.bpffs().join("podgate");
     let layouts = || -> Result<Vec<PathBuf>> {
         fs::read_dir(&pins)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()
     };
@@ -109,31 +114,41 @@ fn other_maps(lab: &mut Lab) -> Result<()> {
 
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let watching = scope.spawn(|| watch(&cast.stranger.place, &cast, Seen::Blocked, &over));
-        let second = Agent::start(&cast.node, &[]);
+        let watching = scope.spawn(|| watch(&fixture.client_denied.place, &fixture, Seen::Blocked, &over));
+        let second = Agent::start(&fixture.node, &[]);
         over.store(true, Ordering::Relaxed);
         watching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let second = second?;
         ensure!(layouts()? == [current.clone()], "the old pins are gone: {:?}", layouts()?);
-        say(&cast.friend.place, &mut live, b"after").context("a connection of before")?;
-        cast.verdicts_hold()?;
+        say(&fixture.client_allowed.place, &mut live, b"after").context("a connection of before")?;
+        fixture.verdicts_hold()?;
 
         // The programs of before have no say any more.
         lab.manifests().remove("policy-close.yaml")?;
-        becomes(&cast.stranger.place, cast.server.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+        becomes(
+            &fixture.client_denied.place,
+            fixture.server.addresses.v4.into(),
+            Traffic::Tcp(80),
+            Seen::Reached,
+        )?;
         second.terminate()?;
-        let answer = cast.node.podgate(&["detach"])?;
+        let answer = fixture.node.podgate(&["detach"])?;
         ensure!(answer.status.success() && !pins.exists(), "detach: {}", answer.text());
         Ok(())
     })
 }
 
 /// Probes until it is over, at least a few times; every probe must end as expected.
-pub(crate) fn watch(from: &Place, cast: &Cast, expected: Seen, over: &AtomicBool) -> Result<()> {
+pub(crate) fn watch(
+    from: &Place,
+    fixture: &AllowDenyFixture,
+    expected: Seen,
+    over: &AtomicBool,
+) -> Result<()> {
     let count = AtomicUsize::new(0);
     while !over.load(Ordering::Relaxed) || count.load(Ordering::Relaxed) < 5 {
         let patience = if expected == Seen::Blocked { BRIEF / 10 } else { PATIENT };
-        let seen = from.probe(cast.server.addresses.v4.into(), Traffic::Tcp(80), patience)?;
+        let seen = from.probe(fixture.server.addresses.v4.into(), Traffic::Tcp(80), patience)?;
         count.fetch_add(1, Ordering::Relaxed);
         ensure!(seen == expected, "{}: {seen}, not {expected}", from.name());
     }
@@ -141,65 +156,65 @@ pub(crate) fn watch(from: &Place, cast: &Cast, expected: Seen, over: &AtomicBool
 }
 
 fn terminate_leaves_enforcement(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    Agent::start(&cast.node, &[])?.terminate()?;
-    cast.verdicts_hold()
+    let fixture = AllowDenyFixture::new(lab)?;
+    Agent::start(&fixture.node, &[])?.terminate()?;
+    fixture.verdicts_hold()
 }
 
 fn detach(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
+    let fixture = AllowDenyFixture::new(lab)?;
     // Kernels may put files of their own into a bpffs.
-    let empty = files(&cast.node.bpffs())?;
-    let agent = Agent::start(&cast.node, &[])?;
-    cast.verdicts_hold()?;
-    let mut objects = pinned(&cast.node.bpffs().join("podgate"))?;
-    for pod in cast.pods() {
-        let filters = filters(&cast.node.place, &pod.host_interface)?;
+    let empty = files(&fixture.node.bpffs())?;
+    let agent = Agent::start(&fixture.node, &[])?;
+    fixture.verdicts_hold()?;
+    let mut objects = pinned(&fixture.node.bpffs().join("podgate"))?;
+    for pod in fixture.pods() {
+        let filters = filters(&fixture.node.place, &pod.host_interface)?;
         objects.extend(filters.into_iter().filter_map(|filter| filter.program));
     }
     for kind in [Object::is_map, Object::is_program] as [fn(&Object) -> bool; 2] {
         ensure!(objects.iter().any(kind), "maps are pinned, programs at the hooks: {objects:?}");
     }
-    let refused = cast.node.podgate(&["detach"])?;
+    let refused = fixture.node.podgate(&["detach"])?;
     ensure!(refused.status.code() == Some(1), "detach under a running agent: {}", refused.text());
-    cast.verdicts_hold()?;
+    fixture.verdicts_hold()?;
     agent.terminate()?;
 
-    let answer = cast.node.podgate(&["detach"])?;
+    let answer = fixture.node.podgate(&["detach"])?;
     ensure!(answer.status.success(), "detach: {}", answer.text());
-    let left = files(&cast.node.bpffs())?;
+    let left = files(&fixture.node.bpffs())?;
     ensure!(left == empty, "left over: {left:?}");
     // The kernel frees them after a grace period.
     until("programs, links and maps are gone", PATIENT, || {
         let left = objects.iter().map(exists).collect::<Result<Vec<_>>>()?;
         Ok(left.iter().all(|exists| !exists).then_some(()))
     })?;
-    for pod in cast.pods() {
+    for pod in fixture.pods() {
         let queues =
-            cast.node.place.command("tc").args(["qdisc", "show", "dev", &pod.host_interface]).output()?;
+            fixture.node.place.command("tc").args(["qdisc", "show", "dev", &pod.host_interface]).output()?;
         let queues = String::from_utf8_lossy(&queues.stdout).into_owned();
         ensure!(!queues.contains("clsact"), "{}: {queues}", pod.host_interface);
     }
-    expect(&cast.stranger.place, cast.server.addresses, &EVERY_KIND, Seen::Reached)?;
+    expect(&fixture.client_denied.place, fixture.server.addresses, &EVERY_KIND, Seen::Reached)?;
 
-    let again = cast.node.podgate(&["detach"])?;
+    let again = fixture.node.podgate(&["detach"])?;
     ensure!(again.status.success(), "detach of nothing: {}", again.text());
     Ok(())
 }
 
 fn second_agent(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    let first = Agent::start(&cast.node, &[])?;
+    let fixture = AllowDenyFixture::new(lab)?;
+    let first = Agent::start(&fixture.node, &[])?;
     let manifests = lab.manifests().directory().display().to_string();
-    let socket = cast.node.directory().join("second.sock").display().to_string();
+    let socket = fixture.node.directory().join("second.sock").display().to_string();
     let options =
         ["agent", "--node", "n1", "--manifests", &manifests, "--socket", &socket, "--metrics", "off"];
-    let second = cast.node.podgate(&options)?;
+    let second = fixture.node.podgate(&options)?;
     ensure!(second.status.code() == Some(1), "the second agent ended with {}", second.status);
     let first_id = first.process_id().to_string();
     let line = second.stderr.lines().find(|line| line.starts_with("error: ")).context("an error line")?;
     ensure!(line.contains(&first_id), "{line:?} names process {first_id}");
-    cast.verdicts_hold()
+    fixture.verdicts_hold()
 }
 
 /// All files and directories below `directory`, relative to it.

@@ -182,7 +182,7 @@ fn has_seen(agent: &Agent, pod: &Pod) -> Result<()> {
 fn spoofed(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     let server = node.pod("x/server").labels(&[("app", "server")]).start()?;
-    let friend = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
+    let client_allowed = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
     let thief = node.pod("x/thief").start()?;
     let capture = server.place.capture()?;
     let _servers = serve_all(&server.place)?;
@@ -194,7 +194,7 @@ fn spoofed(lab: &mut Lab) -> Result<()> {
     )?;
     let _agent = Agent::start(&node, &[])?;
     expect(&thief.place, server.addresses, &EVERY_KIND, Seen::Blocked)?;
-    let stolen = friend.addresses;
+    let stolen = client_allowed.addresses;
     thief.place.ip(&format!(
         "addr add {0}/32 dev eth0\naddr add {1}/128 dev eth0 nodad\n\
          route replace {2} via 169.254.1.1 dev eth0 src {0}\nroute replace {3} via fe80::1 dev eth0 src {1}",
@@ -203,5 +203,5 @@ fn spoofed(lab: &mut Lab) -> Result<()> {
     expect(&thief.place, server.addresses, &EVERY_KIND, Seen::Blocked)?;
     let arrived = capture.from(&stolen.both());
     ensure!(arrived.is_empty(), "{} spoofed packets arrived: {:?} …", arrived.len(), arrived[0]);
-    expect(&friend.place, server.addresses, &EVERY_KIND, Seen::Reached)
+    expect(&client_allowed.place, server.addresses, &EVERY_KIND, Seen::Reached)
 }

@@ -21,9 +21,9 @@ mod paths;
 mod peers;
 mod prepared;
 mod privileges;
+mod reported;
 mod scene;
 mod services;
-mod told;
 mod topology;
 mod translation;
 mod unenforced;
@@ -99,7 +99,7 @@ fn all() -> impl Iterator<Item = Case> {
     ];
     let others = [
         unenforced::TESTS,
-        told::TESTS,
+        reported::TESTS,
         hooks::TESTS,
         input::TESTS,
         peers::TESTS,

@@ -11,13 +11,15 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use nix::libc;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use xtask::lab::{Addresses, Agent, Capture, ClusterService, Lab, Node, PATIENT, Place, Wiring, until};
+use xtask::lab::{
+    Addresses, Agent, Capture, ClusterService, Lab, Node, PATIENT, Place, PodNetworkMode, until,
+};
 
 use super::{Test, scene::apply};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
-    ("parts_of_a_datagram_are_judged_by_their_sender_routed", |lab| parts(lab, Wiring::Routed)),
-    ("parts_of_a_datagram_are_judged_by_their_sender_bridged", |lab| parts(lab, Wiring::Bridge)),
+    ("parts_of_a_datagram_are_judged_by_their_sender_routed", |lab| parts(lab, PodNetworkMode::Routed)),
+    ("parts_of_a_datagram_are_judged_by_their_sender_bridged", |lab| parts(lab, PodNetworkMode::Bridge)),
     ("parts_of_a_datagram_reach_no_denied_backend_elsewhere", parts_to_service),
     ("what_leaves_by_a_tunnel_is_judged_by_its_backend", tunnel),
 ];
@@ -33,19 +35,19 @@ fn track(node: &Node) -> Result<()> {
     node.place.sysctls(&[("bridge/bridge-nf-call-ip6tables", "1")])
 }
 
-fn parts(lab: &mut Lab, wiring: Wiring) -> Result<()> {
+fn parts(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     let node = lab.wired_node("n1", wiring)?;
     let outside = lab.outside("outside")?;
     let closed = node.pod("x/closed").labels(&[("app", "closed")]).start()?;
-    let friend = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
-    let stranger = node.pod("x/stranger").start()?;
+    let client_allowed = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
+    let client_denied = node.pod("x/stranger").start()?;
     track(&node)?;
     let target = closed.addresses.v6;
     let at_closed = closed.place.capture()?;
     // Without an agent all of it arrives.
-    send(&stranger.place, stranger.addresses.v6, target, 9)?;
+    send(&client_denied.place, client_denied.addresses.v6, target, 9)?;
     send(&outside.place, outside.addresses.v6, target, 9)?;
-    for from in [stranger.addresses, outside.addresses] {
+    for from in [client_denied.addresses, outside.addresses] {
         until("parts arrive without an agent", PATIENT, || Ok(arrived(&at_closed, from, 2).then_some(())))?;
     }
     drop(at_closed);
@@ -53,11 +55,11 @@ fn parts(lab: &mut Lab, wiring: Wiring) -> Result<()> {
     apply(lab.manifests(), "closed", CLOSED)?;
     let _agent = Agent::start(&node, &[])?;
     let at_closed = closed.place.capture()?;
-    let (at_stranger, at_outside) = (stranger.place.capture()?, outside.place.capture()?);
+    let (at_stranger, at_outside) = (client_denied.place.capture()?, outside.place.capture()?);
     // Also from the node's address, as no pod may and a host outside can.
     let senders = [
-        (&stranger.place, stranger.addresses.v6),
-        (&stranger.place, friend.addresses.v6),
+        (&client_denied.place, client_denied.addresses.v6),
+        (&client_denied.place, client_allowed.addresses.v6),
         (&outside.place, outside.addresses.v6),
         (&outside.place, node.addresses.v6),
     ];
@@ -65,21 +67,21 @@ fn parts(lab: &mut Lab, wiring: Wiring) -> Result<()> {
         for (place, source) in senders {
             send(place, source, target, port)?;
         }
-        send(&closed.place, target, stranger.addresses.v6, port)?;
+        send(&closed.place, target, client_denied.addresses.v6, port)?;
         send(&closed.place, target, outside.addresses.v6, port)?;
     }
     // Whoever may does it the same way, after them.
-    send(&friend.place, friend.addresses.v6, target, 20)?;
-    send(&friend.place, friend.addresses.v6, stranger.addresses.v6, 20)?;
-    send(&stranger.place, stranger.addresses.v6, outside.addresses.v6, 20)?;
+    send(&client_allowed.place, client_allowed.addresses.v6, target, 20)?;
+    send(&client_allowed.place, client_allowed.addresses.v6, client_denied.addresses.v6, 20)?;
+    send(&client_denied.place, client_denied.addresses.v6, outside.addresses.v6, 20)?;
     until("a friend's parts arrive", PATIENT, || {
-        let all = arrived(&at_closed, friend.addresses, 2)
-            && arrived(&at_stranger, friend.addresses, 2)
-            && arrived(&at_outside, stranger.addresses, 2);
+        let all = arrived(&at_closed, client_allowed.addresses, 2)
+            && arrived(&at_stranger, client_allowed.addresses, 2)
+            && arrived(&at_outside, client_denied.addresses, 2);
         Ok(all.then_some(()))
     })?;
-    ensure!(count(&at_closed, friend.addresses) <= 3, "somebody has sent in the friend's name");
-    for from in [stranger.addresses, outside.addresses, node.addresses] {
+    ensure!(count(&at_closed, client_allowed.addresses) <= 3, "somebody has sent in the friend's name");
+    for from in [client_denied.addresses, outside.addresses, node.addresses] {
         ensure!(count(&at_closed, from) == 0, "parts from {from:?} have reached the isolated pod");
     }
     for (capture, who) in [(&at_stranger, "a pod"), (&at_outside, "a host outside")] {

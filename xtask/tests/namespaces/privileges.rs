@@ -10,7 +10,7 @@ use xtask::{
 
 use super::{
     Test,
-    lifecycle::Cast,
+    lifecycle::AllowDenyFixture,
     live::{connect, say},
     scene::{EVERY_KIND, apply, becomes, expect, serve_all},
 };
@@ -77,59 +77,66 @@ fn gives_up(agent: &Agent, kept: u64) -> Result<()> {
 }
 
 /// A pod that comes, a policy that goes and one that comes.
-fn does_its_work(lab: &Lab, cast: &Cast) -> Result<()> {
-    cast.verdicts_hold()?;
+fn does_its_work(lab: &Lab, fixture: &AllowDenyFixture) -> Result<()> {
+    fixture.verdicts_hold()?;
     lab.manifests().remove("policy-close.yaml")?;
-    becomes(&cast.stranger.place, cast.server.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
-    let late = cast.node.pod("x/late").labels(&[("app", "closed")]).start()?;
+    becomes(
+        &fixture.client_denied.place,
+        fixture.server.addresses.v4.into(),
+        Traffic::Tcp(80),
+        Seen::Reached,
+    )?;
+    let late = fixture.node.pod("x/late").labels(&[("app", "closed")]).start()?;
     let _servers = serve_all(&late.place)?;
     apply(lab.manifests(), "close", super::scene::CLOSE)?;
-    becomes(&cast.stranger.place, late.addresses.v4.into(), Traffic::Tcp(80), Seen::Blocked)?;
-    expect(&cast.friend.place, late.addresses, &EVERY_KIND, Seen::Reached)
+    becomes(&fixture.client_denied.place, late.addresses.v4.into(), Traffic::Tcp(80), Seen::Blocked)?;
+    expect(&fixture.client_allowed.place, late.addresses, &EVERY_KIND, Seen::Reached)
 }
 
 fn running(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
+    let fixture = AllowDenyFixture::new(lab)?;
     for _ in ["the first agent", "one that takes its place"] {
-        let agent = Agent::start(&cast.node, &[])?;
+        let agent = Agent::start(&fixture.node, &[])?;
         gives_up(&agent, KEPT | DAC_READ_SEARCH)?;
         for set in of_threads(&agent, "CapBnd")? {
             let bound = u64::from_str_radix(&set, 16)?;
             ensure!(bound & !(KEPT | DAC_READ_SEARCH) == 0, "a program that it runs could have {bound:#x}");
         }
-        does_its_work(lab, &cast)?;
+        does_its_work(lab, &fixture)?;
         agent.kill()?;
     }
     Ok(())
 }
 
 fn as_deployed(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    cast.pods().into_iter().try_for_each(Pod::cache_cni_result)?;
-    let mut live = connect(&cast.stranger.place, SocketAddr::new(cast.server.addresses.v4.into(), 7))?;
-    say(&cast.stranger.place, &mut live, b"before")?;
-    let mut agent = Agent::spawn_with_capabilities(&cast.node, deployed()?.values().sum())?;
+    let fixture = AllowDenyFixture::new(lab)?;
+    fixture.pods().into_iter().try_for_each(Pod::cache_cni_result)?;
+    let mut live =
+        connect(&fixture.client_denied.place, SocketAddr::new(fixture.server.addresses.v4.into(), 7))?;
+    say(&fixture.client_denied.place, &mut live, b"before")?;
+    let mut agent = Agent::spawn_with_capabilities(&fixture.node, deployed()?.values().sum())?;
     agent.ready(START)?;
-    say(&cast.stranger.place, &mut live, b"after")?;
+    say(&fixture.client_denied.place, &mut live, b"after")?;
     gives_up(&agent, KEPT)?;
-    does_its_work(lab, &cast)
+    does_its_work(lab, &fixture)
 }
 
 fn without_sys_admin(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    cast.pods().into_iter().try_for_each(Pod::cache_cni_result)?;
-    let mut live = connect(&cast.stranger.place, SocketAddr::new(cast.server.addresses.v4.into(), 7))?;
-    say(&cast.stranger.place, &mut live, b"before")?;
+    let fixture = AllowDenyFixture::new(lab)?;
+    fixture.pods().into_iter().try_for_each(Pod::cache_cni_result)?;
+    let mut live =
+        connect(&fixture.client_denied.place, SocketAddr::new(fixture.server.addresses.v4.into(), 7))?;
+    say(&fixture.client_denied.place, &mut live, b"before")?;
     let mut given = deployed()?;
     given.remove("SYS_ADMIN").context("CAP_SYS_ADMIN is given")?;
-    let mut agent = Agent::spawn_with_capabilities(&cast.node, given.values().sum())?;
+    let mut agent = Agent::spawn_with_capabilities(&fixture.node, given.values().sum())?;
     agent.ready(START)?;
     live.set_read_timeout(Some(BRIEF))?;
-    ensure!(say(&cast.stranger.place, &mut live, b"after").is_err(), "the live connection goes on");
+    ensure!(say(&fixture.client_denied.place, &mut live, b"after").is_err(), "the live connection goes on");
     let named = |line: &str| line.contains("WARN") && line.contains("existing connections");
     ensure!(lab.logs().lines().any(named), "no warning says so");
     gives_up(&agent, KEPT)?;
-    does_its_work(lab, &cast)
+    does_its_work(lab, &fixture)
 }
 
 /// CAP_SYS_ADMIN stands for some of the others: it is left out.

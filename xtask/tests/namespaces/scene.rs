@@ -18,7 +18,7 @@ pub(crate) fn serve_all(place: &Place) -> Result<Vec<Server>> {
         .collect()
 }
 
-/// Pods with `app=closed` let in those with `role=friend` alone.
+/// Pods with `app=closed` let in those with `role=client_allowed` alone.
 pub(crate) const CLOSE: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress]\n  ingress:\n  \
                                 - from: [{podSelector: {matchLabels: {role: friend}}}]\n";
 

@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Result, ensure};
 use xtask::lab::{
-    Addresses, Agent, BRIEF, ClusterService, Lab, Node, PATIENT, Place, Pod, Seen, Service, Traffic, Wiring,
-    until,
+    Addresses, Agent, BRIEF, ClusterService, Lab, Node, PATIENT, Place, Pod, PodNetworkMode, Seen, Service,
+    Traffic, until,
 };
 
 use super::{
@@ -19,17 +19,19 @@ use super::{
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
-    ("egress_to_a_service_is_judged_by_the_backend_routed", |lab| egress(lab, Wiring::Routed, false)),
-    ("egress_to_a_service_is_judged_by_the_backend_bridged", |lab| egress(lab, Wiring::Bridge, false)),
-    ("egress_is_judged_by_the_backend_when_everything_is_masqueraded", |lab| {
-        egress(lab, Wiring::Routed, true)
+    ("egress_to_a_service_is_judged_by_the_backend_routed", |lab| egress(lab, PodNetworkMode::Routed, false)),
+    ("egress_to_a_service_is_judged_by_the_backend_bridged", |lab| {
+        egress(lab, PodNetworkMode::Bridge, false)
     }),
-    ("the_backend_sees_the_client_behind_the_service_routed", |lab| ingress(lab, Wiring::Routed)),
-    ("the_backend_sees_the_client_behind_the_service_bridged", |lab| ingress(lab, Wiring::Bridge)),
+    ("egress_is_judged_by_the_backend_when_everything_is_masqueraded", |lab| {
+        egress(lab, PodNetworkMode::Routed, true)
+    }),
+    ("the_backend_sees_the_client_behind_the_service_routed", |lab| ingress(lab, PodNetworkMode::Routed)),
+    ("the_backend_sees_the_client_behind_the_service_bridged", |lab| ingress(lab, PodNetworkMode::Bridge)),
     ("a_client_behind_a_node_port_is_judged_by_its_own_address", node_port),
     ("masqueraded_clients_are_let_in_when_that_is_wanted", masqueraded_allowed),
-    ("a_pod_reaches_itself_through_its_service_routed", |lab| hairpin(lab, Wiring::Routed)),
-    ("a_pod_reaches_itself_through_its_service_bridged", |lab| hairpin(lab, Wiring::Bridge)),
+    ("a_pod_reaches_itself_through_its_service_routed", |lab| hairpin(lab, PodNetworkMode::Routed)),
+    ("a_pod_reaches_itself_through_its_service_bridged", |lab| hairpin(lab, PodNetworkMode::Bridge)),
     ("the_node_and_services_meet_as_they_should", own_node),
     ("a_port_of_another_node_is_that_node", other_node),
     ("a_datagram_led_to_another_backend_is_judged_anew", other_backend),
@@ -65,7 +67,7 @@ pub(crate) fn count(from: &Place, to: IpAddr, traffic: Traffic, times: usize) ->
 }
 
 /// Backends on the client's node and elsewhere, allowed and not, alone and mixed.
-fn egress(lab: &mut Lab, wiring: Wiring, masquerade_all: bool) -> Result<()> {
+fn egress(lab: &mut Lab, wiring: PodNetworkMode, masquerade_all: bool) -> Result<()> {
     let (n1, n2) = (lab.wired_node("n1", wiring)?, lab.wired_node("n2", wiring)?);
     let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;
     let (good, _good) = server(&n1, "good", "good")?;
@@ -111,13 +113,13 @@ fn egress(lab: &mut Lab, wiring: Wiring, masquerade_all: bool) -> Result<()> {
 
 /// The server's policy names the client, and the client comes through a service: on its node, from another one, and with
 /// its address rewritten.
-fn ingress(lab: &mut Lab, wiring: Wiring) -> Result<()> {
+fn ingress(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     let (n1, n2) = (lab.wired_node("n1", wiring)?, lab.wired_node("n2", wiring)?);
     let (web, _server) = server(&n1, "web", "web")?;
     let clients = |node: &Node| -> Result<_> {
         let name = |kind: &str| format!("x/{kind}-{}", node.name());
-        let friend = node.pod(&name("friend")).labels(&[("app", "friend")]).start()?;
-        Ok((friend, node.pod(&name("stranger")).start()?))
+        let client_allowed = node.pod(&name("friend")).labels(&[("app", "friend")]).start()?;
+        Ok((client_allowed, node.pod(&name("stranger")).start()?))
     };
     let (near, far) = (clients(&n1)?, clients(&n2)?);
     let plain = ClusterService::new("x/plain", 1, "TCP", 80).backend(web.addresses, PORT, Some(&n1));
@@ -137,9 +139,9 @@ fn ingress(lab: &mut Lab, wiring: Wiring) -> Result<()> {
         ),
     )?;
     let _agents = [Agent::start(&n1, &[])?, Agent::start(&n2, &[])?];
-    for (friend, stranger) in [&near, &far] {
-        expect(&friend.place, plain.addresses(), &[WEB], Seen::Reached)?;
-        expect(&stranger.place, plain.addresses(), &[WEB], Seen::Blocked)?;
+    for (client_allowed, client_denied) in [&near, &far] {
+        expect(&client_allowed.place, plain.addresses(), &[WEB], Seen::Reached)?;
+        expect(&client_denied.place, plain.addresses(), &[WEB], Seen::Blocked)?;
     }
     expect(&near.0.place, rewriting.addresses(), &[WEB], Seen::Reached)?;
     expect(&near.1.place, rewriting.addresses(), &[WEB], Seen::Blocked)
@@ -196,7 +198,7 @@ fn masqueraded_allowed(lab: &mut Lab) -> Result<()> {
 }
 
 /// A pod that is isolated both ways, behind a service of its own.
-fn hairpin(lab: &mut Lab, wiring: Wiring) -> Result<()> {
+fn hairpin(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     let n1 = lab.wired_node("n1", wiring)?;
     let (web, _server) = server(&n1, "web", "web")?;
     let (twin, _twin) = server(&n1, "twin", "web")?;
@@ -238,9 +240,9 @@ fn own_node(lab: &mut Lab) -> Result<()> {
     expect(&n1.place, n1.addresses, &[Traffic::Http(NODE_PORT)], Seen::Reached)?;
     expect(&web.place, to_node.addresses(), &[WEB], Seen::Reached)?;
     // A node port is its backend, not the node.
-    let stranger = n1.pod("x/stranger").start()?;
-    becomes(&stranger.place, n1.addresses.v4.into(), Traffic::Http(6443), Seen::Reached)?;
-    expect(&stranger.place, n1.addresses, &[Traffic::Http(NODE_PORT)], Seen::Blocked)
+    let client_denied = n1.pod("x/stranger").start()?;
+    becomes(&client_denied.place, n1.addresses.v4.into(), Traffic::Http(6443), Seen::Reached)?;
+    expect(&client_denied.place, n1.addresses, &[Traffic::Http(NODE_PORT)], Seen::Blocked)
 }
 
 /// What comes through a port of another node comes from that node, and what goes there goes to that node.

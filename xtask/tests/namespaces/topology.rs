@@ -15,7 +15,7 @@ use nix::{
     unistd::Pid,
 };
 use xtask::{
-    lab::{Lab, Place, Seen, Service, Traffic, Wiring, until},
+    lab::{Lab, Place, PodNetworkMode, Seen, Service, Traffic, until},
     sandbox::Sandbox,
 };
 
@@ -34,7 +34,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 
 fn reaches_everywhere(lab: &mut Lab) -> Result<()> {
     let routed = lab.node("n1")?;
-    let bridged = lab.wired_node("n2", Wiring::Bridge)?;
+    let bridged = lab.wired_node("n2", PodNetworkMode::Bridge)?;
     let outside = lab.outside("outside")?;
     let pods = [&routed, &routed, &bridged, &bridged].into_iter().enumerate();
     let pods =

@@ -2,7 +2,7 @@
 //! cluster addresses that the node has itself, and services without endpoints.
 
 use anyhow::{Result, ensure};
-use xtask::lab::{Addresses, Agent, ClusterService, Lab, Seen, Service, Traffic, Wiring};
+use xtask::lab::{Addresses, Agent, ClusterService, Lab, PodNetworkMode, Seen, Service, Traffic};
 
 use super::{
     Test,
@@ -12,10 +12,10 @@ use super::{
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("an_external_address_opens_nothing_until_the_node_translates_it_routed", |lab| {
-        external(lab, Wiring::Routed)
+        external(lab, PodNetworkMode::Routed)
     }),
     ("an_external_address_opens_nothing_until_the_node_translates_it_bridged", |lab| {
-        external(lab, Wiring::Bridge)
+        external(lab, PodNetworkMode::Bridge)
     }),
     ("a_service_that_claims_the_address_of_another_closes_it_for_nobody", claimed),
     ("a_cluster_address_that_the_node_has_itself_is_the_own_node", node_local),
@@ -24,7 +24,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 
 /// A tenant's services lead from the address of a forbidden host to an allowed pod: one that the node does not translate
 /// yet, and one that nothing ever will.
-fn external(lab: &mut Lab, wiring: Wiring) -> Result<()> {
+fn external(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     let n1 = lab.wired_node("n1", wiring)?;
     let (late, never) = (lab.outside("late")?, lab.outside("never")?);
     let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;

@@ -42,7 +42,7 @@ fn advertised(lab: &mut Lab) -> Result<()> {
     let known = |endpoint: &serde_json::Value| {
         endpoint["pod"] == "x/closed"
             && endpoint["interface"] == veth.as_str()
-            && endpoint["state"] == "known"
+            && endpoint["state"] == "identified"
     };
     ensure!(endpoints.as_array().is_some_and(|all| all.iter().any(known)), "{endpoints}");
     expect(&outside.place, pod.addresses, &EVERY_KIND, Seen::Blocked)
@@ -96,7 +96,7 @@ fn container(lab: &mut Lab) -> Result<()> {
     // This one may be the pod's. It is reported, and free again as soon as the pod has its own veth.
     let (newer, _servers) = unlisted("none/newer")?;
     until("the agent sees the new veth", PATIENT, || {
-        Ok((agent.ask(&["status"])?["endpoints"]["held"] == 1).then_some(()))
+        Ok((agent.ask(&["status"])?["endpoints"]["pending"] == 1).then_some(()))
     })?;
     expect(&outside.place, newer.addresses, &EVERY_KIND, Seen::Blocked)?;
     let interface = &newer.host_interface;
@@ -109,7 +109,7 @@ fn container(lab: &mut Lab) -> Result<()> {
     pod.assign()?;
     pod.list()?;
     until("the container is free", PATIENT, || {
-        Ok((agent.ask(&["status"])?["endpoints"]["held"] == 0).then_some(()))
+        Ok((agent.ask(&["status"])?["endpoints"]["pending"] == 0).then_some(()))
     })?;
     expect(&outside.place, newer.addresses, &EVERY_KIND, Seen::Reached)?;
     let seen = outside.place.probe(pod.addresses.v4.into(), EVERY_KIND[0], BRIEF)?;

@@ -16,7 +16,7 @@ use crate::{
     oracle::{
         generate::places,
         manifest::{Form, write},
-        naive::{Party, allowed, backends},
+        naive::{ResolvedEndpoint, allowed, backends},
     },
     proxy::{self, Masquerade, Way},
     serving::PORTS,
@@ -71,7 +71,7 @@ pub(crate) struct Cluster {
     /// Who has which address: live pods, nodes, the host outside.
     holders: BTreeMap<IpAddr, PlaceNumber>,
     /// The live pods, by place.
-    pods: BTreeMap<PlaceNumber, Party>,
+    pods: BTreeMap<PlaceNumber, ResolvedEndpoint>,
 }
 
 /// The last port that each place has asked from.
@@ -139,8 +139,13 @@ impl Cluster {
                 }
                 for protocol in Protocol::ALL {
                     for port in PORTS {
-                        let allowed =
-                            allowed(&self.objects, &client, &Party::Address(*to), protocol.name(), port);
+                        let allowed = allowed(
+                            &self.objects,
+                            &client,
+                            &ResolvedEndpoint::Address(*to),
+                            protocol.name(),
+                            port,
+                        );
                         questions.push(Question {
                             from: *from,
                             source: SocketAddr::new(*source, client_ports.next(*from, protocol)),
@@ -215,10 +220,11 @@ impl Cluster {
     }
 
     /// Whether the client may use this endpoint.
-    fn is_led(&self, client: &Party, node: usize, way: &Way, endpoint: &(IpAddr, u16)) -> bool {
+    fn is_led(&self, client: &ResolvedEndpoint, node: usize, way: &Way, endpoint: &(IpAddr, u16)) -> bool {
         let (address, port) = *endpoint;
-        let through =
-            |party: &Party| allowed(&self.objects, party, &Party::Address(address), &way.at.protocol, port);
+        let through = |party: &ResolvedEndpoint| {
+            allowed(&self.objects, party, &ResolvedEndpoint::Address(address), &way.at.protocol, port)
+        };
         // Nobody leads a client outside from there; it has no egress policy either.
         let found = backends(&self.objects, client, &way.at);
         let judged = found.as_ref().map(|found| {
@@ -228,19 +234,21 @@ impl Cluster {
         // Another node sees a masqueraded client as this node.
         let is_hidden = way.masquerade == Masquerade::All && node_of(self.holders[&address]) != Some(node);
         match judged {
-            Some(judged) if is_hidden => judged.egress && through(&Party::Node(NODES[node].to_owned())),
+            Some(judged) if is_hidden => {
+                judged.egress && through(&ResolvedEndpoint::Node(NODES[node].to_owned()))
+            }
             Some(judged) => judged.egress && judged.ingress,
-            None if is_hidden => through(&Party::Node(NODES[node].to_owned())),
+            None if is_hidden => through(&ResolvedEndpoint::Node(NODES[node].to_owned())),
             None => through(client),
         }
     }
 
-    fn client(&self, place: PlaceNumber, address: IpAddr) -> Party {
+    fn client(&self, place: PlaceNumber, address: IpAddr) -> ResolvedEndpoint {
         match self.pods.get(&place) {
             Some(pod) => pod.clone(),
             None => match node_of(place) {
-                Some(node) => Party::Node(NODES[node].to_owned()),
-                None => Party::Address(address),
+                Some(node) => ResolvedEndpoint::Node(NODES[node].to_owned()),
+                None => ResolvedEndpoint::Address(address),
             },
         }
     }
@@ -334,9 +342,9 @@ fn marker_pod(node: &str, addresses: [&str; 2]) -> Value {
     })
 }
 
-fn party(pod: &Value) -> Party {
+fn party(pod: &Value) -> ResolvedEndpoint {
     let text = |field: &str| pod["metadata"][field].as_str();
-    Party::Pod {
+    ResolvedEndpoint::Pod {
         namespace: text("namespace").unwrap_or("default").to_owned(),
         name: text("name").expect("pods have names").to_owned(),
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     cluster::{NODE_ADDRESSES, NODES, parsed},
-    oracle::naive::{Destination, Party, backends, destinations},
+    oracle::naive::{Destination, ResolvedEndpoint, backends, destinations},
 };
 
 /// A place where a service answers.
@@ -39,7 +39,7 @@ const TURNS: u16 = 16;
 
 /// All that a node's clients may use.
 pub(crate) fn ways(objects: &[Value], node: &str) -> Vec<Way> {
-    let client = Party::Node(node.to_owned());
+    let client = ResolvedEndpoint::Node(node.to_owned());
     let ways = destinations(objects, node).into_iter().map(|at| {
         let found = backends(objects, &client, &at).expect("a service answers there");
         let backends: Vec<_> = found.iter().map(|backend| (backend.address, backend.port)).collect();

@@ -6,14 +6,14 @@
 use std::{collections::HashMap, net::IpAddr};
 
 #[derive(Debug, Default)]
-pub(super) struct Addresses {
+pub(super) struct AddressMap {
     words: HashMap<IpAddr, String>,
     /// How many of each family are known.
     v4: usize,
     v6: usize,
 }
 
-impl Addresses {
+impl AddressMap {
     pub(super) fn replace(&mut self, text: &str) -> String {
         let mut replaced = String::with_capacity(text.len());
         let mut rest = text;
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn an_address_becomes_the_same_word_wherever_it_stands() {
-        let mut addresses = Addresses::default();
+        let mut addresses = AddressMap::default();
         for (text, replaced) in [
             ("10.0.0.1 and 10.0.0.2, again 10.0.0.1", "v4-1 and v4-2, again v4-1"),
             (r#"{"addresses": ["10.0.0.2", "fd00::1"]}"#, r#"{"addresses": ["v4-2", "v6-1"]}"#),
@@ -94,10 +94,10 @@ mod tests {
 
     #[test]
     fn what_is_no_address_stays() {
-        let mut addresses = Addresses::default();
+        let mut addresses = AddressMap::default();
         for text in [
             "6.1.0-13-amd64 v1.2.3.4-rc 12:30:45 aa:bb:cc:dd:ee:ff",
-            "shop/backend-1: TCP/80, epoch 12, 256.0.0.1, dead:beef",
+            "shop/backend-1: TCP/80, revision 12, 256.0.0.1, dead:beef",
             "node x10.0.0.1 10.0.0.1_x façade: ",
             "",
         ] {

@@ -14,7 +14,7 @@ use crate::{
 
 /// Where to look.
 #[derive(Clone, Debug)]
-pub(super) struct Places {
+pub(super) struct DoctorPaths {
     /// `/`, or a tree that has `proc` and `sys`.
     pub(super) root: PathBuf,
     pub(super) bpffs: PathBuf,
@@ -55,10 +55,10 @@ const SETTINGS: [&str; 17] = [
 const DEPTH: usize = 4;
 
 /// What cannot be had says so in its place.
-pub(super) fn facts(places: &Places) -> Vec<Fact> {
-    let Places { root, bpffs, cni_results, socket } = places;
+pub(super) fn facts(places: &DoctorPaths) -> Vec<Fact> {
+    let DoctorPaths { root, bpffs, cni_results, socket } = places;
     let findings = check(
-        &check::Places { root: root.clone(), bpffs: bpffs.clone(), cni_results: cni_results.clone() },
+        &check::CheckPaths { root: root.clone(), bpffs: bpffs.clone(), cni_results: cni_results.clone() },
         engines::look(),
     );
     let versions = json!({

@@ -18,7 +18,7 @@ fn unpacked(archive: &[u8]) -> BTreeMap<String, String> {
 }
 
 /// A tree with the settings of a kernel, pins, and no agent.
-fn places(directory: &Path) -> Places {
+fn places(directory: &Path) -> DoctorPaths {
     let put = |name: &str, text: &str| {
         let path = directory.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -29,7 +29,7 @@ fn places(directory: &Path) -> Places {
     put("proc/cmdline", "password=hunter2 ip=10.9.9.9\n");
     put("bpf/podgate/v1/maps/flows", "");
     put("bpf/others/secret", "");
-    Places {
+    DoctorPaths {
         root: directory.to_owned(),
         bpffs: directory.join("bpf"),
         cni_results: directory.join("cni"),
@@ -66,7 +66,7 @@ fn the_archive_holds_what_is_listed_and_says_what_could_not_be_had() {
 fn addresses_are_replaced_unless_they_are_asked_for() {
     for (keeps_addresses, part) in [(false, "/v4-1: No such file"), (true, "/10.0.0.7: No such file")] {
         let directory = tempfile::tempdir().unwrap();
-        let Places { root: _, bpffs, cni_results, socket } = places(directory.path());
+        let DoctorPaths { root: _, bpffs, cni_results, socket } = places(directory.path());
         let file = directory.path().join("doctor.tar.gz");
         let options =
             Options { file: Some(file.clone()), addresses: keeps_addresses, bpffs, cni_results, socket };

@@ -3,7 +3,8 @@
 //! Below a rule stand the entries that match (✓) and, when it does not match everything in question, why not (✗).
 
 use crate::explain::{
-    ClusterPolicyTrace, EntryTrace, Explanation, KernelCheck, PolicyTrace, RuleTrace, Side, Verdict,
+    ClusterPolicyTrace, DirectionResult, EntryTrace, Explanation, KernelCheck, PolicyTrace, RuleTrace,
+    Verdict,
 };
 
 /// Lines of one sort that are shown for a rule; JSON has all of them.
@@ -73,8 +74,17 @@ fn loud(check: &KernelCheck) -> Vec<String> {
 }
 
 /// What one end says. The first line is the verdict with its reason, and has no indent.
-pub(in crate::cli) fn side_lines(direction: &str, side: &Side) -> Vec<String> {
-    let Side { isolated: _, verdict, reason, note, denied_peers, policies, cluster_policies, audit } = side;
+pub(in crate::cli) fn side_lines(direction: &str, side: &DirectionResult) -> Vec<String> {
+    let DirectionResult {
+        isolated: _,
+        verdict,
+        reason,
+        note,
+        denied_peers,
+        policies,
+        cluster_policies,
+        audit,
+    } = side;
     let mut lines = vec![format!("{verdict} ({reason})")];
     lines.extend(note.iter().map(|note| format!("  note: {note}")));
     let matched = policies.iter().map(|policy| &policy.matched);
@@ -105,7 +115,7 @@ pub(in crate::cli) fn side_lines(direction: &str, side: &Side) -> Vec<String> {
         }
     }
     if let Some(audit) = audit {
-        let mut audited = Side::clone(audit);
+        let mut audited = DirectionResult::clone(audit);
         audited.policies.retain(|policy| {
             !policies.iter().any(|known| (&known.namespace, &known.name) == (&policy.namespace, &policy.name))
         });

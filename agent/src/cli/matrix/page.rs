@@ -2,7 +2,7 @@
 //!
 //! In: a cluster with its matrix, and what differs from another one. Out: HTML. Why a cell is as it is has been worked
 //! out before and is laid out when somebody looks. A cluster has far more pairs than reasons: sides are explained once
-//! for all pods that the same policies judge, without the names of the pair, and equal lines stand once.
+//! for all pods that the same policies evaluate, without the names of the pair, and equal lines stand once.
 
 mod reasons;
 
@@ -16,7 +16,7 @@ use crate::{
     model::{Cluster, Name, Pod},
     port_spec::PortSpec,
 };
-use reasons::{Reasons, Row};
+use reasons::{ReasonRow, Reasons};
 
 const PAGE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
@@ -33,7 +33,7 @@ struct Data<'a> {
     is_difference: bool,
     pods: Vec<PodData<'a>>,
     ports: Vec<PortData<'a>>,
-    /// What [`Row`]s refer to: lists of indexes of `lines`.
+    /// What [`ReasonRow`]s refer to: lists of indexes of `lines`.
     texts: &'a [Vec<usize>],
     lines: &'a [String],
 }
@@ -55,9 +55,9 @@ struct PortData<'a> {
     /// By source, a character for each destination.
     rows: Vec<String>,
     /// By group of sources, a text for each destination.
-    egress: Vec<Row>,
+    egress: Vec<ReasonRow>,
     /// By group of destinations, a text for each source.
-    ingress: Vec<Row>,
+    ingress: Vec<ReasonRow>,
 }
 
 /// `difference`: what a change does, after which the cluster is as it is.
@@ -66,7 +66,7 @@ pub(super) fn page(cluster: &Cluster, matrix: &Matrix, difference: Option<&Diffe
         cluster.pods.iter().map(|(name, pod)| (name.to_string(), &**pod)).collect();
     let pods: Vec<&Pod> = matrix.pods.iter().filter_map(|pod| by_name.get(&**pod).copied()).collect();
     let mut reasons = Reasons::new(cluster, &pods);
-    let changed = difference.map(Changed::of);
+    let changed = difference.map(ChangedPairs::of);
     let ports = matrix.ports.iter().map(|(port, rows)| PortData {
         port,
         rows: rows
@@ -104,12 +104,12 @@ pub(super) fn page(cluster: &Cluster, matrix: &Matrix, difference: Option<&Diffe
 }
 
 /// The pairs of a difference, to be found by their names.
-struct Changed<'a> {
+struct ChangedPairs<'a> {
     opened: BTreeSet<(&'a PortSpec, &'a Name, &'a Name)>,
     closed: BTreeSet<(&'a PortSpec, &'a Name, &'a Name)>,
 }
 
-impl<'a> Changed<'a> {
+impl<'a> ChangedPairs<'a> {
     fn of(difference: &'a Difference) -> Self {
         let pairs = |pairs: &'a [crate::matrix::Pair]| {
             pairs.iter().map(|pair| (&pair.port, &pair.from, &pair.to)).collect()
@@ -123,9 +123,9 @@ fn marked(
     pods: &[Name],
     port: &PortSpec,
     from: &Name,
-    changed: Option<&Changed<'_>>,
+    changed: Option<&ChangedPairs<'_>>,
 ) -> String {
-    let Some(Changed { opened, closed }) = changed else { return row.to_string() };
+    let Some(ChangedPairs { opened, closed }) = changed else { return row.to_string() };
     let mark = |(to, verdict): (&Name, &PairVerdict)| match (port, from, to) {
         pair if opened.contains(&pair) => OPENED,
         pair if closed.contains(&pair) => CLOSED,

@@ -13,7 +13,7 @@ use crate::model::{Cluster, EndpointSlice, Name, NetworkPolicy, ObjectName, Pod}
 pub(super) type Forms<'a, T> = (Option<&'a T>, Option<&'a T>);
 
 /// What differs between two snapshots.
-pub(super) struct Changes<'a> {
+pub(super) struct SnapshotChanges<'a> {
     /// Before and after.
     pub(super) pods: BTreeMap<&'a ObjectName, Forms<'a, Arc<Pod>>>,
     pub(super) namespaces: BTreeSet<&'a Name>,
@@ -28,7 +28,7 @@ pub(super) struct Changes<'a> {
     pub(super) slices: Vec<Forms<'a, EndpointSlice>>,
 }
 
-impl<'a> Changes<'a> {
+impl<'a> SnapshotChanges<'a> {
     pub(super) fn between(old: &'a Cluster, new: &'a Cluster) -> Self {
         let pods = old.pods.diff(&new.pods).map(|difference| match difference {
             DiffItem::Add(name, pod) => (name, (None, Some(pod))),

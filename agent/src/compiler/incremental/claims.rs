@@ -24,7 +24,7 @@ use crate::{
 const MAPPED_BITS: u32 = 96;
 
 #[derive(Debug, Default)]
-pub(super) struct Claims {
+pub(super) struct AddressProperties {
     identities: Numbering<Signature>,
     /// How many addresses and prefixes have an identity.
     uses: HashMap<usize, usize>,
@@ -56,7 +56,7 @@ pub(super) struct Settled {
     pub(super) blocks: Vec<RangeInclusive<IpAddr>>,
 }
 
-impl Claims {
+impl AddressProperties {
     pub(super) fn identities(&self) -> Identities {
         Identities {
             signatures: self.identities.contents().clone(),
@@ -83,7 +83,7 @@ impl Claims {
             affected.extend(inside.map(|(address, identity)| (*address, *identity)));
         }
         for (address, identity) in affected {
-            let claim = self.claim_behind(identity);
+            let claim = self.claim_backends(identity);
             self.set(address, Some(&claim));
         }
     }
@@ -106,7 +106,7 @@ impl Claims {
         if let Some(claims) = self.crowded.get_mut(&address) {
             claims.push(claim.clone());
         } else if let Some(&identity) = self.addresses.get(&address) {
-            let first = self.claim_behind(identity);
+            let first = self.claim_backends(identity);
             self.crowded.insert(address, vec![first, claim.clone()]);
         } else {
             self.set(address, Some(claim));
@@ -192,7 +192,7 @@ impl Claims {
     }
 
     /// What an identity has beside its blocks.
-    fn claim_behind(&mut self, identity: usize) -> Arc<Signature> {
+    fn claim_backends(&mut self, identity: usize) -> Arc<Signature> {
         let signature = &self.identities.contents()[&identity];
         let known = self.known_claims.entry(identity).or_insert_with(|| {
             let claimed = signature.iter().filter(|atom| !matches!(&***atom, Atom::Block(_)));

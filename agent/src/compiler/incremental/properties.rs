@@ -11,11 +11,11 @@ use crate::{
 pub(super) struct Properties<'p, 'c> {
     atoms: &'p PodAtoms,
     cluster: &'c Cluster,
-    known: HashMap<Question<'c>, Option<Arc<Signature>>>,
+    known: HashMap<PropertyKey<'c>, Option<Arc<Signature>>>,
 }
 
 /// All that they depend on: namespace, label set, named ports.
-type Question<'c> = (&'c str, usize, usize);
+type PropertyKey<'c> = (&'c str, usize, usize);
 
 impl<'p, 'c> Properties<'p, 'c> {
     pub(super) fn new(atoms: &'p PodAtoms, cluster: &'c Cluster) -> Self {

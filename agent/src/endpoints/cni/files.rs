@@ -22,23 +22,23 @@ const LARGEST: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Files {
     directory: PathBuf,
-    known: BTreeMap<OsString, Known>,
+    known: BTreeMap<OsString, CachedFile>,
 }
 
 /// What became of a file.
 #[derive(Debug)]
-struct Known {
-    version: Version,
+struct CachedFile {
+    version: FileVersion,
     /// `None`: nothing about a pod, or refused.
     result: Option<CniResult>,
 }
 
 /// Tells whether a file is still the one that was read: device, inode, length, time of change (s, ns).
-type Version = (u64, u64, u64, i64, i64);
+type FileVersion = (u64, u64, u64, i64, i64);
 
 /// A file that holds no result of a CNI plug-in.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct RejectedFile {
     pub(super) file: PathBuf,
     pub(super) error: anyhow::Error,
 }
@@ -53,7 +53,7 @@ impl Files {
     }
 
     /// Looks at every file, and reads those that changed since. An absent directory holds none.
-    pub(super) fn scan(&mut self) -> io::Result<Vec<Refused>> {
+    pub(super) fn scan(&mut self) -> io::Result<Vec<RejectedFile>> {
         let entries = match std::fs::read_dir(&self.directory) {
             Ok(entries) => entries.collect::<io::Result<Vec<DirEntry>>>()?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -63,7 +63,7 @@ impl Files {
         let mut refused = Vec::new();
         for entry in entries {
             let name = entry.file_name();
-            let same = |known: &Known| entry.metadata().is_ok_and(|now| version(&now) == known.version);
+            let same = |known: &CachedFile| entry.metadata().is_ok_and(|now| version(&now) == known.version);
             match before.remove(&name).filter(same) {
                 Some(known) => {
                     self.known.insert(name, known);
@@ -74,8 +74,8 @@ impl Files {
         Ok(refused)
     }
 
-    /// Reads one file anew.
-    pub(super) fn read(&mut self, name: &OsStr) -> Option<Refused> {
+    /// Reads one file again.
+    pub(super) fn read(&mut self, name: &OsStr) -> Option<RejectedFile> {
         self.forget(name);
         let file = self.directory.join(name);
         // Before the contents: if the file changes in between, the next scan sees that it has.
@@ -84,8 +84,8 @@ impl Files {
             Ok(result) => (result, None),
             Err(error) => (None, Some(error)),
         };
-        self.known.insert(name.to_owned(), Known { version: version(&metadata), result });
-        error.map(|error| Refused { file, error })
+        self.known.insert(name.to_owned(), CachedFile { version: version(&metadata), result });
+        error.map(|error| RejectedFile { file, error })
     }
 
     pub(super) fn forget(&mut self, name: &OsStr) {
@@ -93,7 +93,7 @@ impl Files {
     }
 }
 
-fn version(metadata: &Metadata) -> Version {
+fn version(metadata: &Metadata) -> FileVersion {
     (metadata.dev(), metadata.ino(), metadata.size(), metadata.ctime(), metadata.ctime_nsec())
 }
 

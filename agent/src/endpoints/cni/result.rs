@@ -40,7 +40,7 @@ pub enum CniResultError {
     #[error("{field}: {value:?} is not a name")]
     Name { field: &'static str, value: String },
     #[error("result.ips: {0:?} is not an address")]
-    Address(String),
+    ResultAddress(String),
 }
 
 impl CniResult {
@@ -89,7 +89,7 @@ struct Record {
 #[derive(Deserialize)]
 struct Added {
     interfaces: Option<Vec<Interface>>,
-    ips: Option<Vec<Address>>,
+    ips: Option<Vec<ResultAddress>>,
     ip4: Option<OldAddress>,
     ip6: Option<OldAddress>,
 }
@@ -102,7 +102,7 @@ struct Interface {
 }
 
 #[derive(Deserialize)]
-struct Address {
+struct ResultAddress {
     address: String,
     /// Index into `interfaces`.
     interface: Option<i64>,
@@ -147,7 +147,7 @@ impl Added {
 
     /// False for an address that the plug-in put on an interface of the node. Plug-ins that list no sandboxed
     /// interface at all mean the pod's.
-    fn is_inside(&self, address: &Address) -> bool {
+    fn is_inside(&self, address: &ResultAddress) -> bool {
         let interfaces = self.interfaces.as_deref().unwrap_or_default();
         let holder = address.interface.and_then(|index| interfaces.get(usize::try_from(index).ok()?));
         holder.is_none_or(Interface::is_sandboxed) || !interfaces.iter().any(Interface::is_sandboxed)
@@ -182,7 +182,9 @@ fn interface_name(value: &str) -> Result<Name, CniResultError> {
 /// With or without a prefix length.
 fn parse_address(text: &str) -> Result<IpAddr, CniResultError> {
     let parsed = text.parse().map(|net: IpNet| net.addr()).or_else(|_| text.parse());
-    parsed.map(|address: IpAddr| address.to_canonical()).map_err(|_| CniResultError::Address(beginning(text)))
+    parsed
+        .map(|address: IpAddr| address.to_canonical())
+        .map_err(|_| CniResultError::ResultAddress(beginning(text)))
 }
 
 fn is_not_a_host(address: &IpAddr) -> bool {

@@ -184,7 +184,7 @@ fn files_that_are_no_results_are_refused_once_for_each_time_they_are_written() {
     fs::create_dir(path("directory")).unwrap();
     symlink(path("good"), path("link")).unwrap();
     let mut files = Files::new(directory.path());
-    let refused = |refused: Vec<Refused>| {
+    let refused = |refused: Vec<RejectedFile>| {
         let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
         let mut all: Vec<_> =
             refused.iter().map(|it| format!("{}: {:#}", name(&it.file), it.error)).collect();

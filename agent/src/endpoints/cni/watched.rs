@@ -1,6 +1,6 @@
 //! The inotify watch on a directory that need not exist yet.
 //!
-//! In: a path. Out: the names in it that changed, or that everything must be looked at anew. While the
+//! In: a path. Out: the names in it that changed, or that everything must be looked at again. While the
 //! directory is absent, the nearest one above it is watched for the next step of the way to appear.
 
 use std::{
@@ -54,14 +54,14 @@ pub(crate) struct Watched {
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change<'name> {
+pub(crate) enum FileChange<'name> {
     Written(&'name OsStr),
     Removed(&'name OsStr),
 }
 
 /// Whether the watch still serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum WatchState {
     Watching,
     /// Make another one and look at everything.
     Over,
@@ -92,32 +92,32 @@ impl Watched {
     }
 
     /// Hands what has happened to `change`. Does not wait.
-    pub(crate) fn take(&mut self, mut change: impl FnMut(Change<'_>)) -> io::Result<State> {
+    pub(crate) fn take(&mut self, mut change: impl FnMut(FileChange<'_>)) -> io::Result<WatchState> {
         let mut buffer = [0; BUFFER];
         for _ in 0..READS_AT_ONCE {
             let events = match self.inotify.get_mut().read_events(&mut buffer) {
                 Ok(events) => events,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(State::Watching),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(WatchState::Watching),
                 Err(error) => return Err(error),
             };
             for event in events {
                 if event.mask.intersects(LOST)
                     || (self.awaited.is_some() && event.name == self.awaited.as_deref())
                 {
-                    return Ok(State::Over);
+                    return Ok(WatchState::Over);
                 }
                 match event.name {
                     Some(name) if self.awaited.is_none() => change(match event.mask {
                         mask if mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) => {
-                            Change::Removed(name)
+                            FileChange::Removed(name)
                         }
-                        _ => Change::Written(name),
+                        _ => FileChange::Written(name),
                     }),
                     _ => {}
                 }
             }
         }
-        Ok(State::Over)
+        Ok(WatchState::Over)
     }
 }
 

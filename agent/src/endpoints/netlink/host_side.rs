@@ -10,7 +10,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::read::{link, links_request};
 use crate::{
-    endpoints::network::{Link, Peer},
+    endpoints::network::{Link, VethPeer},
     model::Name,
     netlink::{Requests, namespace::open_namespace},
 };
@@ -34,7 +34,9 @@ pub fn host_side(namespace: &Path, interface: &str) -> Result<Option<HostSide>> 
     let links = inside.dump(links_request(None), link);
     let links = links.with_context(|| format!("the links of {}", namespace.display()))?;
     let found = links.into_iter().find(|(_, link)| *link.name == *interface);
-    let Some((inner, Link { peer: Some(Peer { ifindex: outer, .. }), .. })) = found else { return Ok(None) };
+    let Some((inner, Link { peer: Some(VethPeer { ifindex: outer, .. }), .. })) = found else {
+        return Ok(None);
+    };
     let mut outside = Requests::open(NETLINK_ROUTE).context("cannot open an rtnetlink socket")?;
     let links = outside.dump(links_request(None), link).context("cannot list the links of the node")?;
     let found = links.into_iter().find(|(ifindex, link)| {

@@ -17,7 +17,7 @@ use netlink_packet_route::{
 };
 
 use crate::{
-    endpoints::network::{DefaultRoute, Link, Network, Peer},
+    endpoints::network::{DefaultRoute, Link, Network, VethPeer},
     model::Name,
     netlink::Requests,
 };
@@ -41,12 +41,12 @@ pub(super) const IFLA_TARGET_NETNSID: u16 = 46;
 #[derive(Debug)]
 pub(super) struct Reader {
     requests: Requests,
-    namespaces: BTreeMap<i32, Namespace>,
+    namespaces: BTreeMap<i32, PeerNamespace>,
 }
 
 /// What was read of a namespace at the far end of some veths.
 #[derive(Debug)]
-struct Namespace {
+struct PeerNamespace {
     /// The veths that led there: their near ifindex with its generation, and the far one. Ids of namespaces
     /// are used again; with the same veths at the same ends it is still the same namespace.
     veths: BTreeSet<(u32, u32, u32)>,
@@ -77,7 +77,7 @@ impl Reader {
             link.generation = generations.get(ifindex).copied().unwrap_or_default();
         }
         let addresses = self.requests.dump(addresses_request(None), |payload| address(payload, None));
-        for Found { ifindex, address, learned } in
+        for FoundAddress { ifindex, address, learned } in
             addresses.context("cannot list the addresses of the node")?
         {
             if let Some(link) = links.get_mut(&ifindex) {
@@ -110,7 +110,7 @@ impl Reader {
         for (id, veths) in veths {
             if let Entry::Vacant(unknown) = self.namespaces.entry(id) {
                 let addresses = read_namespace(&mut self.requests, id);
-                unknown.insert(Namespace { veths, addresses });
+                unknown.insert(PeerNamespace { veths, addresses });
             }
         }
         for peer in links.values_mut().filter_map(|link| link.peer.as_mut()) {
@@ -174,7 +174,8 @@ pub(super) fn link(payload: &[u8]) -> Option<(u32, Link)> {
     }
     // The kernel names the namespace of the other end only if it is not the one that asks.
     let peer = peer_namespace.filter(|_| pair);
-    found.peer = peer.map(|namespace| Peer { namespace, ifindex: peer_ifindex, addresses: BTreeSet::new() });
+    found.peer =
+        peer.map(|namespace| VethPeer { namespace, ifindex: peer_ifindex, addresses: BTreeSet::new() });
     Some((header.index, found))
 }
 
@@ -233,7 +234,7 @@ pub(super) fn tunnel_port(information: &[u8]) -> Option<u16> {
 }
 
 /// An address of a link.
-pub(super) struct Found {
+pub(super) struct FoundAddress {
     pub(super) ifindex: u32,
     pub(super) address: IpNet,
     /// It expires unless somebody renews it.
@@ -241,7 +242,7 @@ pub(super) struct Found {
 }
 
 /// RTM_NEWADDR. An answer about another namespace than asked for counts for nothing.
-pub(super) fn address(payload: &[u8], namespace: Option<i32>) -> Option<Found> {
+pub(super) fn address(payload: &[u8], namespace: Option<i32>) -> Option<FoundAddress> {
     let header = AddressHeader::parse(payload).ok()?;
     if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
         return None;
@@ -261,7 +262,7 @@ pub(super) fn address(payload: &[u8], namespace: Option<i32>) -> Option<Found> {
     // On a point-to-point link IFA_ADDRESS is the other side's (uapi/linux/if_addr.h).
     let address = IpNet::new(local.or(address)?, header.prefix_len).ok()?;
     let learned = !header.flags.contains(AddressHeaderFlags::Permanent);
-    Some(Found { ifindex: header.index, address, learned })
+    Some(FoundAddress { ifindex: header.index, address, learned })
 }
 
 /// RTM_NEWROUTE: the links by which a default route leaves.
@@ -331,7 +332,7 @@ mod tests {
             message.extend(attribute(libc::IFLA_LINK_NETNSID, &3_i32.to_ne_bytes()));
             message.extend(attribute(libc::IFLA_LINKINFO, &information));
             let (ifindex, link) = link(&message).unwrap();
-            let peer = Peer { namespace: 3, ifindex: 2, addresses: BTreeSet::new() };
+            let peer = VethPeer { namespace: 3, ifindex: 2, addresses: BTreeSet::new() };
             assert_eq!((ifindex, link.peer), (7, is_pair.then_some(peer)), "{kind}");
         }
     }

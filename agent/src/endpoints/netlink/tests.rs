@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::*;
-use crate::endpoints::{DefaultRoute, Link, Peer};
+use crate::endpoints::{DefaultRoute, Link, VethPeer};
 
 /// What the kernel does at once must be seen by then, however busy the machine is.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -280,10 +280,10 @@ fn a_change_that_nobody_asked_about_is_not_reported() {
 #[test]
 fn lost_events_are_told_from_none() {
     in_node(async |mut node| {
-        assert_eq!(node.watch.all.take(|_| {}).unwrap(), Taken::All);
+        assert_eq!(node.watch.all.take(|_| {}).unwrap(), DrainResult::All);
         node.flood();
-        assert_eq!(node.watch.all.take(|_| {}).unwrap(), Taken::Overflow);
-        assert_eq!(node.watch.all.take(|_| {}).unwrap(), Taken::All);
+        assert_eq!(node.watch.all.take(|_| {}).unwrap(), DrainResult::Overflow);
+        assert_eq!(node.watch.all.take(|_| {}).unwrap(), DrainResult::All);
     });
 }
 
@@ -434,7 +434,7 @@ fn link<'a>(network: &'a Network, name: &str) -> Option<&'a Link> {
     network.links.values().find(|link| &*link.name == name)
 }
 
-fn peer<'a>(network: &'a Network, name: &str) -> Option<&'a Peer> {
+fn peer<'a>(network: &'a Network, name: &str) -> Option<&'a VethPeer> {
     link(network, name)?.peer.as_ref()
 }
 

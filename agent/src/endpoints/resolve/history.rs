@@ -32,19 +32,19 @@ pub struct History {
 }
 
 impl History {
-    /// What an earlier agent has left: how it judged the veths, by ifindex. One that it held may still be a pod's that
+    /// What an earlier agent has left: how it evaluated the veths, by ifindex. One that it held may still be a pod's that
     /// this agent will know; one that it did not hold was there before.
     pub fn of_earlier_agent(veths: impl IntoIterator<Item = (u32, EndpointState)>) -> Self {
         let mut history = Self::default();
         for (ifindex, state) in veths {
             match state {
-                EndpointState::Known => {
+                EndpointState::Identified => {
                     history.of_pods.insert(ifindex);
                 }
-                EndpointState::Open => {
+                EndpointState::Unmanaged => {
                     history.veths.insert((ifindex, 0), None);
                 }
-                EndpointState::Held => {}
+                EndpointState::Pending => {}
             }
         }
         history

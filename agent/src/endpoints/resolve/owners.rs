@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What is found out of each veth.
-pub(super) struct Owners<'a> {
+pub(super) struct PodByInterface<'a> {
     /// By ifindex.
     settled: BTreeMap<u32, &'a ObjectName>,
     placed: BTreeSet<&'a ObjectName>,
@@ -32,24 +32,24 @@ pub(super) struct Owners<'a> {
 }
 
 /// Who is behind a veth.
-pub(super) enum Owner<'a, 'o> {
+pub(super) enum InterfaceOwner<'a, 'o> {
     Pod(&'a ObjectName),
     /// Something speaks for each of them, nothing decides.
     Undecided(&'o BTreeSet<&'a ObjectName>),
     /// A pod's further interface, which NetworkPolicy is not about.
     FurtherNetwork,
-    Nobody,
+    Unclaimed,
 }
 
-impl<'a> Owners<'a> {
-    pub(super) fn of(&self, candidate: &Candidate<'_>) -> Owner<'a, '_> {
+impl<'a> PodByInterface<'a> {
+    pub(super) fn of(&self, candidate: &Candidate<'_>) -> InterfaceOwner<'a, '_> {
         if let Some(pod) = self.settled.get(&candidate.ifindex) {
-            return Owner::Pod(pod);
+            return InterfaceOwner::Pod(pod);
         }
         match self.claims.get(&candidate.ifindex) {
-            Some(pods) if !pods.is_empty() => Owner::Undecided(pods),
-            _ if self.further.contains(&candidate.ifindex) => Owner::FurtherNetwork,
-            _ => Owner::Nobody,
+            Some(pods) if !pods.is_empty() => InterfaceOwner::Undecided(pods),
+            _ if self.further.contains(&candidate.ifindex) => InterfaceOwner::FurtherNetwork,
+            _ => InterfaceOwner::Unclaimed,
         }
     }
 
@@ -63,8 +63,8 @@ pub(super) fn find<'a>(
     evidence: &Evidence<'a>,
     candidates: &[Candidate<'_>],
     previous: &'a Endpoints,
-) -> Owners<'a> {
-    let witnesses = Witnesses::new(*evidence, candidates);
+) -> PodByInterface<'a> {
+    let witnesses = EvidenceIndex::new(*evidence, candidates);
     let (mut claims, mut named, mut further) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
     for candidate in candidates {
         let pods = witnesses.claims(candidate, previous);
@@ -76,14 +76,17 @@ pub(super) fn find<'a>(
         }
         claims.insert(candidate.ifindex, pods);
     }
-    let settled = exclude(named, claims.clone(), |pod, rivals| {
-        let mut rivals: Vec<_> = candidates.iter().filter(|it| rivals.contains(&it.ifindex)).collect();
-        super::prefer(&mut rivals, |rival| witnesses.by_address(rival).contains(pod));
-        super::prefer(&mut rivals, |rival| rival.last(previous) == Some(pod));
-        if let [winner] = *rivals { Some(winner.ifindex) } else { None }
+    let settled = exclude(named, claims.clone(), |pod, duplicate_claims| {
+        let mut duplicate_claims: Vec<_> =
+            candidates.iter().filter(|it| duplicate_claims.contains(&it.ifindex)).collect();
+        super::prefer(&mut duplicate_claims, |duplicate_claim| {
+            witnesses.by_address(duplicate_claim).contains(pod)
+        });
+        super::prefer(&mut duplicate_claims, |duplicate_claim| duplicate_claim.last(previous) == Some(pod));
+        if let [winner] = *duplicate_claims { Some(winner.ifindex) } else { None }
     });
     let placed = settled.values().copied().collect();
-    Owners { settled, placed, claims, further }
+    PodByInterface { settled, placed, claims, further }
 }
 
 /// The addresses that CNI results give a pod on this veth.
@@ -104,7 +107,7 @@ pub(super) fn given_addresses(
 }
 
 /// The evidence, by what it is looked up with.
-struct Witnesses<'a> {
+struct EvidenceIndex<'a> {
     evidence: Evidence<'a>,
     /// CNI results by the interfaces of the node that they name.
     naming: BTreeMap<&'a Name, Vec<&'a CniResult>>,
@@ -114,7 +117,7 @@ struct Witnesses<'a> {
     reported: BTreeMap<IpAddr, Vec<&'a ObjectName>>,
 }
 
-impl<'a> Witnesses<'a> {
+impl<'a> EvidenceIndex<'a> {
     fn new(evidence: Evidence<'a>, candidates: &[Candidate<'_>]) -> Self {
         let veths: BTreeSet<&Name> = candidates.iter().map(|candidate| &candidate.link.name).collect();
         let mut new =
@@ -214,7 +217,11 @@ fn exclude<'a>(
                 alone.entry(pod).or_default().insert(*ifindex);
             }
         }
-        found.extend(alone.into_iter().filter_map(|(pod, rivals)| Some((decide(pod, &rivals)?, pod))));
+        found.extend(
+            alone
+                .into_iter()
+                .filter_map(|(pod, duplicate_claims)| Some((decide(pod, &duplicate_claims)?, pod))),
+        );
         if found.is_empty() {
             return settled;
         }

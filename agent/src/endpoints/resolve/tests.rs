@@ -1,8 +1,8 @@
 //! Who is behind a veth, case by case. The node is `n1`; pods `iso-…` are isolated, others are not.
 
+mod duplicate_claims;
 mod gone;
 mod holds;
-mod rivals;
 mod uplinks;
 
 use std::{sync::Arc, time::Duration};
@@ -223,7 +223,7 @@ proptest! {
             let found = world.resolve();
             let mut owned = BTreeSet::new();
             for veth in found.veths.values() {
-                if let State::Known { addresses, .. } = &veth.state {
+                if let InterfaceState::Identified { addresses, .. } = &veth.state {
                     prop_assert!(!addresses.is_empty(), "{:?} has no address", veth);
                     for address in addresses {
                         prop_assert!(owned.insert(*address), "{} has two owners: {:#?}", address, found);
@@ -243,7 +243,7 @@ proptest! {
 /// Something that happens on a small node, where names and addresses soon collide.
 #[derive(Clone, Debug)]
 enum Step {
-    Veth {
+    PodInterface {
         ifindex: u32,
         addresses: Vec<&'static str>,
         own: Option<&'static str>,
@@ -275,7 +275,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     let own = proptest::option::of(select(vec!["10.9.0.1/24", "10.9.0.1/32", "169.254.1.1/16"]));
     prop_oneof![
         4 => (ifindex(), addresses(), own)
-            .prop_map(|(ifindex, addresses, own)| Step::Veth { ifindex, addresses, own }),
+            .prop_map(|(ifindex, addresses, own)| Step::PodInterface { ifindex, addresses, own }),
         1 => ifindex().prop_map(Step::NoLink),
         3 => (pod(), select(vec!["n1", "n1", "n2"]), addresses())
             .prop_map(|(pod, node, addresses)| Step::Pod { pod, node, addresses }),
@@ -290,7 +290,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 impl Step {
     fn apply(self, mut world: World) -> World {
         match self {
-            Self::Veth { ifindex, addresses, own } => {
+            Self::PodInterface { ifindex, addresses, own } => {
                 world = world.veth(ifindex, &format!("veth{ifindex}"), &addresses);
                 own.into_iter().fold(world, |world, own| world.own(ifindex, own))
             }
@@ -361,7 +361,7 @@ impl World {
     /// A veth and the addresses at its far end.
     fn veth(mut self, ifindex: u32, name: &str, addresses: &[&str]) -> Self {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        let peer = Peer { namespace: i32::try_from(ifindex).unwrap(), ifindex: 2, addresses };
+        let peer = VethPeer { namespace: i32::try_from(ifindex).unwrap(), ifindex: 2, addresses };
         self.network.links.insert(ifindex, Link { name: name.into(), peer: Some(peer), ..Link::default() });
         self
     }
@@ -439,9 +439,9 @@ impl World {
         let said = match found.veths.get(&ifindex).map(|veth| &veth.state) {
             _ if found.uplinks.contains(&ifindex) => "uplink".to_owned(),
             None => "absent".to_owned(),
-            Some(State::Held) => "held".to_owned(),
-            Some(State::Open) => "open".to_owned(),
-            Some(State::Known { pod, addresses, gone }) => {
+            Some(InterfaceState::Pending) => "held".to_owned(),
+            Some(InterfaceState::Unmanaged) => "open".to_owned(),
+            Some(InterfaceState::Identified { pod, addresses, gone }) => {
                 let addresses = addresses.iter().map(|address| format!(" {address}"));
                 format!("{pod}{}{}", addresses.collect::<String>(), if *gone { " gone" } else { "" })
             }

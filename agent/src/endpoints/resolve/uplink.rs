@@ -17,7 +17,7 @@ use super::{
     super::Endpoints,
     Candidate, Evidence,
     history::History,
-    owners::{Owner, Owners},
+    owners::{InterfaceOwner, PodByInterface},
 };
 use crate::endpoints::network::{DefaultRoute, Link, Network};
 
@@ -36,14 +36,14 @@ use crate::endpoints::network::{DefaultRoute, Link, Network};
 pub(super) fn find(
     evidence: &Evidence<'_>,
     candidates: &[Candidate<'_>],
-    owners: &Owners<'_>,
+    owners: &PodByInterface<'_>,
     previous: &Endpoints,
     history: &History,
 ) -> BTreeSet<u32> {
     let network = evidence.network;
     let unclaimed = || {
         candidates.iter().filter(|candidate| {
-            matches!(owners.of(candidate), Owner::Nobody) && !history.was_a_pods(candidate)
+            matches!(owners.of(candidate), InterfaceOwner::Unclaimed) && !history.was_a_pods(candidate)
         })
     };
     let by_itself = unclaimed().filter(|candidate| {

@@ -120,9 +120,9 @@ fn a_service_leads_to_the_backends_that_its_client_may_be_given() {
         assert_eq!(seen.as_deref(), expected, "{from} {to} {port}");
         let allowed = expected.is_none_or(|backends| !backends.is_empty());
         assert_eq!(answer.verdict, Verdict::from_allowed(allowed), "{from} {to} {port}");
-        let reason = if allowed { Reason::NotIsolated } else { Reason::NoBackend };
+        let reason = if allowed { VerdictReason::NotIsolated } else { VerdictReason::NoBackend };
         assert!(
-            answer.egress.reason == reason || answer.egress.reason == Reason::NotAPod,
+            answer.egress.reason == reason || answer.egress.reason == VerdictReason::NotAPod,
             "{from} {to} {port}"
         );
     }
@@ -139,10 +139,10 @@ fn a_node_port_of_another_node_is_judged_there_and_leads_on_under_its_address() 
     // x/b is on n1, y/c on n2 itself.
     let expected = ["x/a node/n2 TCP/30080", "192.168.0.2 10.0.0.2 TCP/8080", "x/a 10.0.0.3 TCP/8080"];
     assert_eq!(ends.iter().filter(|end| !end.contains("fd00")).collect::<Vec<_>>(), expected);
-    assert!(backends[1..].iter().all(|it| it.egress.reason == Reason::TranslatedElsewhere));
+    assert!(backends[1..].iter().all(|it| it.egress.reason == VerdictReason::TranslatedElsewhere));
     // Egress to the backends alone does not reach the node.
     let closed = answer(only_to("backend", 8080), "x/a");
-    assert_eq!((closed.verdict, closed.egress.reason), (Verdict::Deny, Reason::NoRuleMatches));
+    assert_eq!((closed.verdict, closed.egress.reason), (Verdict::Deny, VerdictReason::NoRuleMatches));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn all_backends_must_be_allowed_at_their_own_port() {
         let answer = ask(&cluster, "x/a", "10.96.0.1", "TCP/80").unwrap();
         assert_eq!(answer.verdict, verdict, "{role} {port}");
         assert_eq!(backends_of(&answer).unwrap(), backends, "{role} {port}");
-        assert_eq!((answer.egress.isolated, answer.egress.reason), (true, Reason::NoRuleMatches));
+        assert_eq!((answer.egress.isolated, answer.egress.reason), (true, VerdictReason::NoRuleMatches));
         let answer = ask(&cluster, "x/a", "x/svc:local", "TCP/80").unwrap();
         assert_eq!(answer.verdict, Verdict::from_allowed(port == 8080), "only x/b is behind it");
     }

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{EndpointSlice, Front, Hints, Proxy, Service, ServicePort, SliceEndpoint, SlicePort};
+use super::{EndpointSlice, Frontend, Hints, Proxy, Service, ServicePort, SliceEndpoint, SlicePort};
 use crate::model::{Cluster, Name, ObjectName};
 
 /// The slices of each service.
@@ -45,11 +45,11 @@ impl SlicesByService<'_> {
         &self,
         service: &Service,
         port: &ServicePort,
-        front: Front,
+        frontend: Frontend,
         v6: bool,
         node: &Name,
     ) -> BTreeSet<(IpAddr, u16)> {
-        let local_only = service.internal_local && front == Front::Cluster;
+        let local_only = service.internal_local && frontend == Frontend::Cluster;
         let is_reachable = |endpoint: &SliceEndpoint| !local_only || endpoint.node.as_ref() == Some(node);
         let (mut ready, mut leaving) = (BTreeSet::new(), BTreeSet::new());
         for (endpoint, number) in self.endpoints(service, port, v6) {
@@ -67,7 +67,7 @@ impl SlicesByService<'_> {
         &self,
         service: &Service,
         port: &ServicePort,
-        front: Front,
+        frontend: Frontend,
         v6: bool,
         node: &Name,
         zone: Option<&Name>,
@@ -86,11 +86,11 @@ impl SlicesByService<'_> {
             let chosen: BTreeSet<_> = chosen.map(|(endpoint, number)| (endpoint.address, *number)).collect();
             Some(chosen).filter(|chosen| all && !chosen.is_empty())
         };
-        let local_only = service.internal_local && front == Front::Cluster;
+        let local_only = service.internal_local && frontend == Frontend::Cluster;
         let by_hints =
             || hinted(|hints| &hints.nodes, Some(node)).or_else(|| hinted(|hints| &hints.zones, zone));
         let chosen = if local_only { None } else { by_hints() };
-        chosen.unwrap_or_else(|| self.backends(service, port, front, v6, node))
+        chosen.unwrap_or_else(|| self.backends(service, port, frontend, v6, node))
     }
 
     /// The ready endpoints of a headless service, which its name stands for; by the name of a port also their numbers.

@@ -14,8 +14,8 @@ use crate::model::{
 
 use super::{
     address, cluster_port,
-    field::{Field, Object, Reported, quoted},
-    intern::Interner,
+    field::{Field, JsonObject, Reported, quoted},
+    intern::NameInterner,
     selector,
 };
 
@@ -44,10 +44,10 @@ impl Dialect {
 
 /// Where its tier or priority is not understood, it stands first and all of its rules fail closed.
 pub(super) fn read(
-    fields: &Object<'_>,
+    fields: &JsonObject<'_>,
     name: ClusterPolicyName,
     audit: bool,
-    names: &mut Interner,
+    names: &mut NameInterner,
 ) -> ClusterNetworkPolicy {
     let nobody = ClusterSubject { namespaces: Selector::Nothing, pods: Selector::Nothing };
     let field = fields.get("spec");
@@ -85,7 +85,7 @@ pub(super) fn read(
     policy
 }
 
-fn place(spec: &Object<'_>, kind: ClusterPolicyKind) -> Result<(Tier, u16), Reported> {
+fn place(spec: &JsonObject<'_>, kind: ClusterPolicyKind) -> Result<(Tier, u16), Reported> {
     match kind {
         ClusterPolicyKind::ClusterNetworkPolicy => {
             let tier = tier(&spec.get("tier"));
@@ -111,7 +111,7 @@ fn priority(field: &Field<'_>) -> Result<u16, Reported> {
     field.number_to(GREATEST_PRIORITY)
 }
 
-fn subject(field: &Field<'_>, names: &mut Interner) -> Option<ClusterSubject> {
+fn subject(field: &Field<'_>, names: &mut NameInterner) -> Option<ClusterSubject> {
     let object = field.object().ok()?;
     object.report_unknown(&["namespaces", "pods"]);
     let (namespaces, pods) = (object.get("namespaces"), object.get("pods"));
@@ -134,7 +134,7 @@ fn subject(field: &Field<'_>, names: &mut Interner) -> Option<ClusterSubject> {
 const NAMESPACED_PODS: [&str; 2] = ["namespaceSelector", "podSelector"];
 
 /// `pods` of a subject: the selectors of namespaces and of pods; absent ones select everything.
-fn namespaced_pods(field: &Field<'_>, names: &mut Interner) -> Option<(Selector, Selector)> {
+fn namespaced_pods(field: &Field<'_>, names: &mut NameInterner) -> Option<(Selector, Selector)> {
     let object = field.object().ok()?;
     object.report_unknown(&NAMESPACED_PODS);
     let namespaces = selector::read(&object.get("namespaceSelector"), names);
@@ -142,7 +142,12 @@ fn namespaced_pods(field: &Field<'_>, names: &mut Interner) -> Option<(Selector,
 }
 
 /// One rule for each entry, also for the bad ones: rules are told apart by their index.
-fn rules(field: &Field<'_>, peers: &'static str, dialect: Dialect, names: &mut Interner) -> Vec<ClusterRule> {
+fn rules(
+    field: &Field<'_>,
+    peers: &'static str,
+    dialect: Dialect,
+    names: &mut NameInterner,
+) -> Vec<ClusterRule> {
     match field.items() {
         Ok(items) => items.map(|item| rule(&item, peers, dialect, names)).collect(),
         Err(_reported) => vec![failed_closed(None)],
@@ -162,7 +167,7 @@ fn failed_closed(action: Option<Action>) -> ClusterRule {
     }
 }
 
-fn rule(field: &Field<'_>, peers: &'static str, dialect: Dialect, names: &mut Interner) -> ClusterRule {
+fn rule(field: &Field<'_>, peers: &'static str, dialect: Dialect, names: &mut NameInterner) -> ClusterRule {
     let Ok(object) = field.object() else { return failed_closed(None) };
     object.report_unknown(&["name", "action", peers, dialect.ports]);
     let action = action(&object.get("action"), dialect).ok();
@@ -193,7 +198,7 @@ fn listed_peers(
     field: &Field<'_>,
     list: &str,
     action: Option<Action>,
-    names: &mut Interner,
+    names: &mut NameInterner,
 ) -> Option<Vec<Peer>> {
     let items = field.items().ok()?;
     if items.len() == 0 {
@@ -208,7 +213,7 @@ fn peer(
     field: &Field<'_>,
     of_egress: bool,
     action: Option<Action>,
-    names: &mut Interner,
+    names: &mut NameInterner,
 ) -> Option<Vec<Peer>> {
     const KNOWN: [&str; 5] = ["namespaces", "pods", "networks", "nodes", "domainNames"];
     let known = if of_egress { &KNOWN[..] } else { &KNOWN[..2] };
@@ -233,7 +238,7 @@ fn peer(
 }
 
 /// Looks at both selectors before it gives up.
-fn pods(field: &Field<'_>, names: &mut Interner) -> Result<Peer, Reported> {
+fn pods(field: &Field<'_>, names: &mut NameInterner) -> Result<Peer, Reported> {
     let object = field.object()?;
     let only_known = object.has_only(&NAMESPACED_PODS);
     let namespaces = selector::read_whole(&object.get("namespaceSelector"), names);

@@ -5,8 +5,8 @@ use podgate_common::Protocol;
 use crate::model::{PortRule, Ports};
 
 use super::{
-    field::{Field, Object, Reported},
-    intern::Interner,
+    field::{Field, JsonObject, Reported},
+    intern::NameInterner,
     port,
 };
 
@@ -15,7 +15,7 @@ const PROTOCOLS: [(&str, Protocol); 3] =
     [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Sctp)];
 
 /// `list` is what the field is called. `None`: not wholly understood; every fault is reported before.
-pub(super) fn read_all(field: &Field<'_>, list: &str, names: &mut Interner) -> Option<Ports> {
+pub(super) fn read_all(field: &Field<'_>, list: &str, names: &mut NameInterner) -> Option<Ports> {
     if !field.is_given() {
         return Some(Ports::Any);
     }
@@ -30,7 +30,7 @@ pub(super) fn read_all(field: &Field<'_>, list: &str, names: &mut Interner) -> O
 }
 
 /// Of ClusterNetworkPolicies. `tcp: {}` can not be stored, and is what it says: any port of TCP.
-fn protocol(field: &Field<'_>, names: &mut Interner) -> Result<PortRule, Reported> {
+fn protocol(field: &Field<'_>, names: &mut NameInterner) -> Result<PortRule, Reported> {
     const NAMED: &str = "destinationNamedPort";
     let object = field.object()?;
     object.has_only(&["tcp", "udp", "sctp", NAMED])?;
@@ -66,7 +66,7 @@ fn of_protocol(field: &Field<'_>, protocol: Protocol) -> Result<PortRule, Report
 }
 
 /// Of their forerunners.
-fn port(field: &Field<'_>, names: &mut Interner) -> Result<PortRule, Reported> {
+fn port(field: &Field<'_>, names: &mut NameInterner) -> Result<PortRule, Reported> {
     let object = field.object()?;
     object.has_only(&["portNumber", "portRange", "namedPort"])?;
     let (number, range) = (object.get("portNumber"), object.get("portRange"));
@@ -95,7 +95,7 @@ fn single(number: &Field<'_>, protocol: Protocol) -> Result<PortRule, Reported> 
 }
 
 /// "start must be less than end."
-fn span(range: &Object<'_>, protocol: Protocol) -> Result<PortRule, Reported> {
+fn span(range: &JsonObject<'_>, protocol: Protocol) -> Result<PortRule, Reported> {
     let (start, end) = (range.get("start").port_number(), range.get("end").port_number());
     let (first, last) = (start?, end?);
     match first < last {

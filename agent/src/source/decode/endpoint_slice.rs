@@ -9,8 +9,8 @@ use crate::model::{EndpointSlice, Hints, Labels, Name, ObjectName, Proxy, SliceE
 
 use super::{
     Decoded, address,
-    field::{Field, Object, Reported, quoted},
-    intern::Interner,
+    field::{Field, JsonObject, Reported, quoted},
+    intern::NameInterner,
     port,
 };
 
@@ -27,7 +27,12 @@ enum Family {
     V6,
 }
 
-pub(super) fn read(fields: &Object<'_>, name: ObjectName, labels: &Labels, names: &mut Interner) -> Decoded {
+pub(super) fn read(
+    fields: &JsonObject<'_>,
+    name: ObjectName,
+    labels: &Labels,
+    names: &mut NameInterner,
+) -> Decoded {
     let service = labels.get(SERVICE_LABEL).filter(|service| !service.is_empty());
     let family = family(&fields.get("addressType"));
     let (Some(service), Ok(Some(family))) = (service, family) else { return Decoded::UnservedSlice(name) };
@@ -54,7 +59,7 @@ fn family(field: &Field<'_>) -> Result<Option<Family>, Reported> {
 }
 
 /// Unknown means ready, serving and staying.
-fn endpoint(field: &Field<'_>, family: Family, names: &mut Interner) -> Result<SliceEndpoint, Reported> {
+fn endpoint(field: &Field<'_>, family: Family, names: &mut NameInterner) -> Result<SliceEndpoint, Reported> {
     let object = field.object()?;
     let addresses = object.get("addresses");
     let Some(first) = addresses.items()?.next() else { return Err(addresses.fault("is empty")) };
@@ -79,7 +84,7 @@ fn endpoint(field: &Field<'_>, family: Family, names: &mut Interner) -> Result<S
 }
 
 /// Hints only narrow a choice: one that cannot be read is none.
-fn hints(field: &Field<'_>, names: &mut Interner) -> Option<Box<Hints>> {
+fn hints(field: &Field<'_>, names: &mut NameInterner) -> Option<Box<Hints>> {
     let object = field.object().ok()?;
     let mut listed = |name: &'static str| -> Vec<Name> {
         let field = object.get(name);
@@ -95,7 +100,7 @@ fn hints(field: &Field<'_>, names: &mut Interner) -> Option<Box<Hints>> {
     (hints != Hints::default()).then(|| hints.into())
 }
 
-fn slice_ports(field: &Field<'_>, names: &mut Interner) -> Vec<SlicePort> {
+fn slice_ports(field: &Field<'_>, names: &mut NameInterner) -> Vec<SlicePort> {
     let mut ports = Vec::new();
     for item in field.items().into_iter().flatten() {
         if let Ok(port) = slice_port(&item, &ports, names) {
@@ -106,7 +111,11 @@ fn slice_ports(field: &Field<'_>, names: &mut Interner) -> Vec<SlicePort> {
 }
 
 /// One entry; its name must differ from the earlier ones'.
-fn slice_port(field: &Field<'_>, earlier: &[SlicePort], names: &mut Interner) -> Result<SlicePort, Reported> {
+fn slice_port(
+    field: &Field<'_>,
+    earlier: &[SlicePort],
+    names: &mut NameInterner,
+) -> Result<SlicePort, Reported> {
     let object = field.object()?;
     let name_field = object.get("name");
     let name = name_field.text()?.unwrap_or_default();

@@ -1,6 +1,6 @@
 //! A cursor over a JSON value that knows its path, and the list of what was found wrong.
 //!
-//! Every accessor either gives the type asked for or reports a [`Fault`] at the exact field. [`Reported`] is
+//! Every accessor either gives the type asked for or reports a [`FieldError`] at the exact field. [`Reported`] is
 //! the proof of that: whoever holds one need not say it again, only decide what the entry is worth without
 //! it.
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 /// One thing that is wrong with an object. `object` is as in `NetworkPolicy shop/web`, `field` as in
 /// `spec.ingress[0].ports[1].endPort`; empty when the fault is with the object itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct FieldError {
     pub(crate) object: String,
     pub(crate) field: String,
     pub(crate) message: String,
@@ -19,9 +19,9 @@ pub(crate) struct Fault {
 
 /// The faults of one object.
 #[derive(Debug)]
-pub(super) struct Faults {
+pub(super) struct FieldErrors {
     object: String,
-    found: RefCell<Vec<Fault>>,
+    found: RefCell<Vec<FieldError>>,
 }
 
 /// A fault was reported; the entry is not understood.
@@ -33,14 +33,14 @@ pub(super) struct Reported(());
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field<'a> {
     value: &'a Value,
-    step: Step<'a>,
+    step: PathStep<'a>,
     parent: Option<&'a Field<'a>>,
-    faults: &'a Faults,
+    faults: &'a FieldErrors,
 }
 
 /// A field that is an object, or absent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Object<'a> {
+pub(super) struct JsonObject<'a> {
     field: &'a Field<'a>,
     map: Option<&'a Map<String, Value>>,
 }
@@ -54,7 +54,7 @@ pub(super) enum NumberOrText<'a> {
 
 /// The last step of a path.
 #[derive(Clone, Copy, Debug)]
-enum Step<'a> {
+enum PathStep<'a> {
     Root,
     /// A field of the API.
     Key(&'a str),
@@ -63,25 +63,28 @@ enum Step<'a> {
     Index(usize),
 }
 
-impl Faults {
+impl FieldErrors {
     pub(super) fn new(object: String) -> Self {
         Self { object, found: RefCell::default() }
     }
 
-    pub(super) fn into_list(self) -> Vec<Fault> {
+    pub(super) fn into_list(self) -> Vec<FieldError> {
         self.found.into_inner()
     }
 }
 
 impl<'a> Field<'a> {
-    pub(super) fn root(value: &'a Value, faults: &'a Faults) -> Self {
-        Self { value, step: Step::Root, parent: None, faults }
+    pub(super) fn root(value: &'a Value, faults: &'a FieldErrors) -> Self {
+        Self { value, step: PathStep::Root, parent: None, faults }
     }
 
     /// Reports a fault at this field.
     pub(super) fn fault(&self, message: impl Into<String>) -> Reported {
-        let fault =
-            Fault { object: self.faults.object.clone(), field: self.to_string(), message: message.into() };
+        let fault = FieldError {
+            object: self.faults.object.clone(),
+            field: self.to_string(),
+            message: message.into(),
+        };
         self.faults.found.borrow_mut().push(fault);
         Reported(())
     }
@@ -95,19 +98,19 @@ impl<'a> Field<'a> {
         !self.value.is_null()
     }
 
-    pub(super) fn object(&self) -> Result<Object<'_>, Reported> {
+    pub(super) fn object(&self) -> Result<JsonObject<'_>, Reported> {
         let map = match self.value {
             Value::Null => None,
             Value::Object(map) => Some(map),
             _ => return Err(self.is_not("an object")),
         };
-        Ok(Object { field: self, map })
+        Ok(JsonObject { field: self, map })
     }
 
     /// The elements of a list; an absent list has none.
     pub(super) fn items(&self) -> Result<impl ExactSizeIterator<Item = Field<'_>>, Reported> {
         let items = self.values()?.iter().enumerate();
-        Ok(items.map(|(index, value)| self.child(Step::Index(index), value)))
+        Ok(items.map(|(index, value)| self.child(PathStep::Index(index), value)))
     }
 
     /// The elements of a list, bare.
@@ -122,7 +125,7 @@ impl<'a> Field<'a> {
     /// The entries of a map whose keys the user chose; an absent map has none.
     pub(super) fn entries(&self) -> Result<impl Iterator<Item = (&str, Field<'_>)>, Reported> {
         let entries = self.object()?.map.into_iter().flatten();
-        Ok(entries.map(|(key, value)| (key.as_str(), self.child(Step::Entry(key), value))))
+        Ok(entries.map(|(key, value)| (key.as_str(), self.child(PathStep::Entry(key), value))))
     }
 
     pub(super) fn text(&self) -> Result<Option<&'a str>, Reported> {
@@ -199,7 +202,7 @@ impl<'a> Field<'a> {
         self.port_number().map(Some)
     }
 
-    fn child<'b>(&'b self, step: Step<'b>, value: &'b Value) -> Field<'b> {
+    fn child<'b>(&'b self, step: PathStep<'b>, value: &'b Value) -> Field<'b> {
         Field { value, step, parent: Some(self), faults: self.faults }
     }
 
@@ -219,24 +222,24 @@ impl<'a> Field<'a> {
 /// The path from the object, as `kubectl` prints it.
 impl fmt::Display for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let below_root = self.parent.filter(|parent| !matches!(parent.step, Step::Root));
+        let below_root = self.parent.filter(|parent| !matches!(parent.step, PathStep::Root));
         if let Some(parent) = below_root {
             parent.fmt(f)?;
         }
         match self.step {
-            Step::Root => Ok(()),
-            Step::Key(key) if below_root.is_some() => write!(f, ".{key}"),
-            Step::Key(key) => f.write_str(key),
-            Step::Entry(key) => write!(f, "[{key}]"),
-            Step::Index(index) => write!(f, "[{index}]"),
+            PathStep::Root => Ok(()),
+            PathStep::Key(key) if below_root.is_some() => write!(f, ".{key}"),
+            PathStep::Key(key) => f.write_str(key),
+            PathStep::Entry(key) => write!(f, "[{key}]"),
+            PathStep::Index(index) => write!(f, "[{index}]"),
         }
     }
 }
 
-impl<'a> Object<'a> {
+impl<'a> JsonObject<'a> {
     pub(super) fn get(&self, key: &'a str) -> Field<'a> {
         let value = self.map.and_then(|map| map.get(key)).unwrap_or(&Value::Null);
-        self.field.child(Step::Key(key), value)
+        self.field.child(PathStep::Key(key), value)
     }
 
     /// Reports fields that the API does not have. They have no effect, but most are misspelt.
@@ -248,7 +251,7 @@ impl<'a> Object<'a> {
     pub(super) fn has_only(&self, known: &[&str]) -> Result<(), Reported> {
         let unknown = self.map.into_iter().flat_map(Map::keys).filter(|key| !known.contains(&key.as_str()));
         let each = unknown
-            .map(|key| Err(self.field.child(Step::Key(key), &Value::Null).fault("is not a known field")));
+            .map(|key| Err(self.field.child(PathStep::Key(key), &Value::Null).fault("is not a known field")));
         each.collect::<Vec<_>>().into_iter().collect()
     }
 }

@@ -11,13 +11,13 @@ use crate::{
 };
 
 #[derive(Debug, Default)]
-pub(super) struct Interner {
+pub(super) struct NameInterner {
     names: HashSet<Name>,
     labels: HashSet<Labels>,
     ports: HashSet<Arc<[NamedPort]>>,
 }
 
-impl Interner {
+impl NameInterner {
     pub(super) fn name(&mut self, text: &str) -> Name {
         // No valid name or label holds a character that is escaped, nor a backslash.
         let text = &*printable(text);
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn equal_label_sets_share_one_copy() {
-        let mut interner = Interner::default();
+        let mut interner = NameInterner::default();
         let mut web = |value: &str| {
             let labels = BTreeMap::from([(interner.name("app"), interner.name(value))]);
             interner.labels(labels)
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn names_hold_nothing_that_a_terminal_obeys() {
-        let mut interner = Interner::default();
+        let mut interner = NameInterner::default();
         for (text, expected) in [
             ("web-1.example_A/b", "web-1.example_A/b"),
             ("ü", "ü"),
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn what_nobody_holds_is_forgotten() {
-        let mut interner = Interner::default();
+        let mut interner = NameInterner::default();
         let kept = interner.name("kept");
         let labels = BTreeMap::from([(interner.name("app"), interner.name("web"))]);
         drop(interner.labels(labels));

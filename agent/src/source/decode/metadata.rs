@@ -10,9 +10,9 @@ use crate::{
 };
 
 use super::{
-    Place,
-    field::{Field, Object, Reported, quoted},
-    intern::Interner,
+    ObjectLocation,
+    field::{Field, JsonObject, Reported, quoted},
+    intern::NameInterner,
     kind::{Kind, ObjectId},
     syntax,
 };
@@ -39,7 +39,7 @@ pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
 /// A name or a label with bad syntax is reported and used as it stands. What is not text is reported and left
 /// out.
-pub(super) fn read(field: &Field<'_>, kind: Kind, names: &mut Interner) -> Metadata {
+pub(super) fn read(field: &Field<'_>, kind: Kind, names: &mut NameInterner) -> Metadata {
     match field.object() {
         Ok(object) => {
             let name = name(&object.get("name"), kind).ok();
@@ -72,7 +72,7 @@ impl Metadata {
 }
 
 /// What to call an object in a fault, before anything of it is known to be right.
-pub(super) fn label(value: &Value, kind: Kind, place: &Place) -> String {
+pub(super) fn label(value: &Value, kind: Kind, place: &ObjectLocation) -> String {
     let text = |pointer| value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
     let name = text("/metadata/name").map_or_else(|| unnamed(place), |text| printable(text).into());
     let id = if kind.info().is_namespaced {
@@ -85,7 +85,7 @@ pub(super) fn label(value: &Value, kind: Kind, place: &Place) -> String {
 }
 
 /// The name of an object that has none. No real name looks like it, and no two places give the same.
-pub(super) fn unnamed(Place { origin, position }: &Place) -> Name {
+pub(super) fn unnamed(ObjectLocation { origin, position }: &ObjectLocation) -> Name {
     printable(&format!("(unnamed, {origin} {position})")).into()
 }
 
@@ -95,7 +95,7 @@ fn name(field: &Field<'_>, kind: Kind) -> Result<Name, Reported> {
     Ok(printable(name).into())
 }
 
-fn namespace<'a>(metadata: &Object<'a>, kind: Kind) -> Option<&'a str> {
+fn namespace<'a>(metadata: &JsonObject<'a>, kind: Kind) -> Option<&'a str> {
     if !kind.info().is_namespaced {
         return None;
     }
@@ -106,7 +106,7 @@ fn namespace<'a>(metadata: &Object<'a>, kind: Kind) -> Option<&'a str> {
 }
 
 /// What is not understood is enforced.
-fn is_in_audit(metadata: &Object<'_>) -> Result<bool, Reported> {
+fn is_in_audit(metadata: &JsonObject<'_>) -> Result<bool, Reported> {
     let annotations = metadata.get("annotations");
     let field = annotations.object()?.get(MODE);
     match field.optional_text()? {
@@ -117,7 +117,7 @@ fn is_in_audit(metadata: &Object<'_>) -> Result<bool, Reported> {
     }
 }
 
-fn labels(field: &Field<'_>, kind: Kind, name: Option<&Name>, names: &mut Interner) -> Labels {
+fn labels(field: &Field<'_>, kind: Kind, name: Option<&Name>, names: &mut NameInterner) -> Labels {
     let mut labels = BTreeMap::new();
     for (key, value) in field.entries().into_iter().flatten() {
         let Ok(text) = value.text() else { continue };

@@ -6,10 +6,10 @@ use crate::model::{Labels, Node};
 
 use super::{
     address,
-    field::{Field, Object, Reported},
+    field::{Field, JsonObject, Reported},
 };
 
-pub(super) fn read(fields: &Object<'_>, labels: Labels) -> Node {
+pub(super) fn read(fields: &JsonObject<'_>, labels: Labels) -> Node {
     let status = fields.get("status");
     let mut addresses: Vec<IpAddr> = Vec::new();
     if let Ok(status) = status.object()

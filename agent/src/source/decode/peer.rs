@@ -9,16 +9,16 @@ use crate::model::{IpBlock, Peer};
 use super::{
     address,
     field::{Field, Reported},
-    intern::Interner,
+    intern::NameInterner,
     selector,
 };
 
 /// An entry with any fault matches nothing; in one with selectors the bad selector does it.
-pub(super) fn read(field: &Field<'_>, names: &mut Interner) -> Peer {
+pub(super) fn read(field: &Field<'_>, names: &mut NameInterner) -> Peer {
     peer(field, names).unwrap_or(Peer::Nothing)
 }
 
-fn peer(field: &Field<'_>, names: &mut Interner) -> Result<Peer, Reported> {
+fn peer(field: &Field<'_>, names: &mut NameInterner) -> Result<Peer, Reported> {
     let object = field.object()?;
     object.report_unknown(&["podSelector", "namespaceSelector", "ipBlock"]);
     let (pods, namespaces) = (object.get("podSelector"), object.get("namespaceSelector"));

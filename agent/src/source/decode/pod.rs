@@ -8,12 +8,17 @@ use crate::model::{Labels, NamedPort, ObjectName, Pod, Uid};
 
 use super::{
     Decoded, address,
-    field::{Field, Object, Reported},
-    intern::Interner,
+    field::{Field, JsonObject, Reported},
+    intern::NameInterner,
     port, syntax,
 };
 
-pub(super) fn read(fields: &Object<'_>, name: ObjectName, labels: Labels, names: &mut Interner) -> Decoded {
+pub(super) fn read(
+    fields: &JsonObject<'_>,
+    name: ObjectName,
+    labels: Labels,
+    names: &mut NameInterner,
+) -> Decoded {
     let (spec, status) = (fields.get("spec"), fields.get("status"));
     let status = status.object().ok();
     if status.is_some_and(|status| has_finished(&status)) {
@@ -39,7 +44,7 @@ pub(super) fn read(fields: &Object<'_>, name: ObjectName, labels: Labels, names:
 }
 
 /// The object of a static pod is a mirror that has a uid of its own (`kubetypes.ConfigMirrorAnnotationKey`).
-fn uid(fields: &Object<'_>) -> Option<Uid> {
+fn uid(fields: &JsonObject<'_>) -> Option<Uid> {
     let metadata = fields.get("metadata");
     let metadata = metadata.object().ok()?;
     let annotations = metadata.get("annotations");
@@ -52,12 +57,12 @@ fn uid(fields: &Object<'_>) -> Option<Uid> {
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Its addresses may be another pod's by now. Every other phase counts, also Unknown and those to come.
-fn has_finished(status: &Object<'_>) -> bool {
+fn has_finished(status: &JsonObject<'_>) -> bool {
     matches!(status.get("phase").text(), Ok(Some("Succeeded" | "Failed")))
 }
 
 /// `podIPs`; where it names none, `podIP`.
-fn addresses(status: &Object<'_>) -> Vec<IpAddr> {
+fn addresses(status: &JsonObject<'_>) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     let mut push = |address: Result<IpAddr, Reported>| {
         if let Ok(address) = address
@@ -81,7 +86,7 @@ fn addresses(status: &Object<'_>) -> Vec<IpAddr> {
 }
 
 /// Of the containers that live as long as the pod: init containers only when they restart (sidecars).
-fn named_ports(spec: &Object<'_>, names: &mut Interner) -> Vec<NamedPort> {
+fn named_ports(spec: &JsonObject<'_>, names: &mut NameInterner) -> Vec<NamedPort> {
     let mut ports = Vec::new();
     for (list, only_sidecars) in [("containers", false), ("initContainers", true)] {
         let field = spec.get(list);
@@ -103,7 +108,7 @@ fn named_ports(spec: &Object<'_>, names: &mut Interner) -> Vec<NamedPort> {
 }
 
 /// `None` for a port without a name: nothing can refer to it.
-fn named_port(field: &Field<'_>, names: &mut Interner) -> Result<Option<NamedPort>, Reported> {
+fn named_port(field: &Field<'_>, names: &mut NameInterner) -> Result<Option<NamedPort>, Reported> {
     let object = field.object()?;
     let name_field = object.get("name");
     let Some(name) = name_field.optional_text()? else { return Ok(None) };

@@ -7,8 +7,8 @@
 use crate::model::{NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Rule, Selector};
 
 use super::{
-    field::{Field, Object, Reported, quoted},
-    intern::Interner,
+    field::{Field, JsonObject, Reported, quoted},
+    intern::NameInterner,
     peer, port, selector,
 };
 
@@ -21,10 +21,10 @@ struct Isolates {
 /// An absent `spec` is `{}`, as for the API server: it isolates every pod of the namespace for ingress.
 /// One that is no object may have meant anything: it isolates them all both ways and allows nothing.
 pub(super) fn read(
-    fields: &Object<'_>,
+    fields: &JsonObject<'_>,
     name: ObjectName,
     audit: bool,
-    names: &mut Interner,
+    names: &mut NameInterner,
 ) -> NetworkPolicy {
     let field = fields.get("spec");
     let Ok(spec) = field.object() else {
@@ -78,11 +78,11 @@ fn isolates(field: &Field<'_>, speaks_of_egress: bool) -> Isolates {
 }
 
 /// One rule for each entry, also for the bad ones: rules are told apart by their index.
-fn rules(field: &Field<'_>, peers: &'static str, names: &mut Interner) -> Result<Vec<Rule>, Reported> {
+fn rules(field: &Field<'_>, peers: &'static str, names: &mut NameInterner) -> Result<Vec<Rule>, Reported> {
     Ok(field.items()?.map(|item| rule(&item, peers, names)).collect())
 }
 
-fn rule(field: &Field<'_>, peers: &'static str, names: &mut Interner) -> Rule {
+fn rule(field: &Field<'_>, peers: &'static str, names: &mut NameInterner) -> Rule {
     let nobody = Peers::Listed(vec![Peer::Nothing]);
     let Ok(object) = field.object() else { return Rule { peers: nobody, ports: Ports::Any } };
     object.report_unknown(&[peers, "ports"]);

@@ -5,8 +5,8 @@ use podgate_common::Protocol;
 use crate::model::{Name, PortRule};
 
 use super::{
-    field::{Field, NumberOrText, Object, Reported, quoted},
-    intern::Interner,
+    field::{Field, JsonObject, NumberOrText, Reported, quoted},
+    intern::NameInterner,
     syntax,
 };
 
@@ -18,7 +18,7 @@ enum Span {
 }
 
 /// An entry with any fault matches nothing.
-pub(super) fn read(field: &Field<'_>, names: &mut Interner) -> PortRule {
+pub(super) fn read(field: &Field<'_>, names: &mut NameInterner) -> PortRule {
     rule(field, names).unwrap_or(PortRule::Nothing)
 }
 
@@ -48,7 +48,7 @@ pub(super) fn own_name<'a>(
 }
 
 /// Looks at every field, so that every fault is reported, before it gives up.
-fn rule(field: &Field<'_>, names: &mut Interner) -> Result<PortRule, Reported> {
+fn rule(field: &Field<'_>, names: &mut NameInterner) -> Result<PortRule, Reported> {
     let object = field.object()?;
     object.report_unknown(&["protocol", "port", "endPort"]);
     let protocol = protocol(&object.get("protocol"));
@@ -61,7 +61,7 @@ fn rule(field: &Field<'_>, names: &mut Interner) -> Result<PortRule, Reported> {
     })
 }
 
-fn span(object: &Object<'_>, names: &mut Interner) -> Result<Span, Reported> {
+fn span(object: &JsonObject<'_>, names: &mut NameInterner) -> Result<Span, Reported> {
     let start = start(&object.get("port"), names);
     let field = object.get("endPort");
     if !field.is_given() {
@@ -78,7 +78,7 @@ fn span(object: &Object<'_>, names: &mut Interner) -> Result<Span, Reported> {
     }
 }
 
-fn start(field: &Field<'_>, names: &mut Interner) -> Result<Span, Reported> {
+fn start(field: &Field<'_>, names: &mut NameInterner) -> Result<Span, Reported> {
     Ok(match field.number_or_text()? {
         None => Span::All,
         Some(NumberOrText::Number) => {

@@ -1,6 +1,6 @@
 //! Whether an object of a change stands for its own removal: by podgate's annotation, or as a patch of kustomize.
 
-use super::field::{Object, Reported, quoted};
+use super::field::{JsonObject, Reported, quoted};
 
 /// The annotation, and the value that takes the object away.
 const ANNOTATION: &str = "podgate.io/what-if";
@@ -11,7 +11,7 @@ const PATCH: &str = "$patch";
 const DELETE: &str = "delete";
 
 /// Anything else that these two say is a fault: it would be taken for an object to add.
-pub(super) fn is_asked(fields: &Object<'_>) -> Result<bool, Reported> {
+pub(super) fn is_asked(fields: &JsonObject<'_>) -> Result<bool, Reported> {
     let metadata = fields.get("metadata");
     let metadata = metadata.object()?;
     let annotations = metadata.get("annotations");

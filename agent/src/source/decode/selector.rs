@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 use crate::model::{Name, Requirement, Selector};
 
 use super::{
-    field::{Field, Object, Reported, quoted},
-    intern::Interner,
+    field::{Field, JsonObject, Reported, quoted},
+    intern::NameInterner,
     syntax,
 };
 
 /// An absent selector counts as `{}`.
-pub(super) fn read(field: &Field<'_>, names: &mut Interner) -> Selector {
+pub(super) fn read(field: &Field<'_>, names: &mut NameInterner) -> Selector {
     match requirements(field, Unknown::IsDropped, names) {
         Ok(requirements) => Selector::All(requirements),
         Err(_reported) => Selector::Nothing,
@@ -22,7 +22,7 @@ pub(super) fn read(field: &Field<'_>, names: &mut Interner) -> Selector {
 }
 
 /// As [`read`], but a field that is not known is a fault: later versions of the API may have it.
-pub(super) fn read_whole(field: &Field<'_>, names: &mut Interner) -> Result<Selector, Reported> {
+pub(super) fn read_whole(field: &Field<'_>, names: &mut NameInterner) -> Result<Selector, Reported> {
     requirements(field, Unknown::IsAFault, names).map(Selector::All)
 }
 
@@ -35,7 +35,7 @@ enum Unknown {
 }
 
 impl Unknown {
-    fn check(self, object: &Object<'_>, known: &[&str]) -> Result<(), Reported> {
+    fn check(self, object: &JsonObject<'_>, known: &[&str]) -> Result<(), Reported> {
         match (self, object.has_only(known)) {
             (Self::IsDropped, _) => Ok(()),
             (Self::IsAFault, known) => known,
@@ -50,7 +50,7 @@ const EXPRESSION: [&str; 3] = ["key", "operator", "values"];
 fn requirements(
     field: &Field<'_>,
     unknown: Unknown,
-    names: &mut Interner,
+    names: &mut NameInterner,
 ) -> Result<Vec<Requirement>, Reported> {
     let object = field.object()?;
     let known = unknown.check(&object, &FIELDS);
@@ -62,7 +62,7 @@ fn requirements(
     Ok(requirements)
 }
 
-fn match_labels(field: &Field<'_>, names: &mut Interner) -> Result<Vec<Requirement>, Reported> {
+fn match_labels(field: &Field<'_>, names: &mut NameInterner) -> Result<Vec<Requirement>, Reported> {
     let each: Vec<_> = field
         .entries()?
         .map(|(key, value)| {
@@ -78,13 +78,17 @@ fn match_labels(field: &Field<'_>, names: &mut Interner) -> Result<Vec<Requireme
 fn match_expressions(
     field: &Field<'_>,
     unknown: Unknown,
-    names: &mut Interner,
+    names: &mut NameInterner,
 ) -> Result<Vec<Requirement>, Reported> {
     let each: Vec<_> = field.items()?.map(|item| requirement(&item, unknown, names)).collect();
     each.into_iter().collect()
 }
 
-fn requirement(field: &Field<'_>, unknown: Unknown, names: &mut Interner) -> Result<Requirement, Reported> {
+fn requirement(
+    field: &Field<'_>,
+    unknown: Unknown,
+    names: &mut NameInterner,
+) -> Result<Requirement, Reported> {
     let object = field.object()?;
     let known = unknown.check(&object, &EXPRESSION);
     let key = key(&object.get("key"), names);
@@ -108,13 +112,13 @@ fn requirement(field: &Field<'_>, unknown: Unknown, names: &mut Interner) -> Res
     known.map(|()| requirement)
 }
 
-fn key(field: &Field<'_>, names: &mut Interner) -> Result<Name, Reported> {
+fn key(field: &Field<'_>, names: &mut NameInterner) -> Result<Name, Reported> {
     let key = field.required_text()?;
     syntax::check(field, key, syntax::label_key(key))?;
     Ok(names.name(key))
 }
 
-fn values(requirement: &Object<'_>, names: &mut Interner) -> Result<BTreeSet<Name>, Reported> {
+fn values(requirement: &JsonObject<'_>, names: &mut NameInterner) -> Result<BTreeSet<Name>, Reported> {
     let field = requirement.get("values");
     let each: Vec<_> = field.items()?.map(|item| label_value(&item, names)).collect();
     if each.is_empty() {
@@ -123,7 +127,7 @@ fn values(requirement: &Object<'_>, names: &mut Interner) -> Result<BTreeSet<Nam
     each.into_iter().collect()
 }
 
-fn no_values(requirement: &Object<'_>) -> Result<(), Reported> {
+fn no_values(requirement: &JsonObject<'_>) -> Result<(), Reported> {
     let field = requirement.get("values");
     if field.items()?.len() > 0 {
         return Err(field.fault("must be empty with Exists or DoesNotExist"));
@@ -132,7 +136,7 @@ fn no_values(requirement: &Object<'_>) -> Result<(), Reported> {
 }
 
 /// `null` in place of a string is the empty string, as for the API server.
-fn label_value(field: &Field<'_>, names: &mut Interner) -> Result<Name, Reported> {
+fn label_value(field: &Field<'_>, names: &mut NameInterner) -> Result<Name, Reported> {
     let text = field.text()?.unwrap_or_default();
     syntax::check(field, text, syntax::label_value(text))?;
     Ok(names.name(text))

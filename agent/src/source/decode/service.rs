@@ -11,8 +11,8 @@ use crate::model::{Labels, ObjectName, Proxy, Service, ServicePort};
 
 use super::{
     Decoded, address,
-    field::{Field, Object, Reported, quoted},
-    intern::Interner,
+    field::{Field, JsonObject, Reported, quoted},
+    intern::NameInterner,
     port,
 };
 
@@ -24,7 +24,12 @@ const FOREIGN_LABELS: [&str; 2] =
     ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
 
 /// kube-proxy skips a service without cluster address and one that is only a name, whatever else they say.
-pub(super) fn read(fields: &Object<'_>, name: ObjectName, labels: &Labels, names: &mut Interner) -> Decoded {
+pub(super) fn read(
+    fields: &JsonObject<'_>,
+    name: ObjectName,
+    labels: &Labels,
+    names: &mut NameInterner,
+) -> Decoded {
     let (spec, status) = (fields.get("spec"), fields.get("status"));
     let Ok(spec) = spec.object() else { return Decoded::UnservedService(name) };
     let cluster_addresses = cluster_addresses(&spec);
@@ -43,14 +48,14 @@ pub(super) fn read(fields: &Object<'_>, name: ObjectName, labels: &Labels, names
     Decoded::Service(Service { name, proxy, cluster_addresses, external_addresses, internal_local, ports })
 }
 
-fn is_headless(spec: &Object<'_>) -> bool {
+fn is_headless(spec: &JsonObject<'_>) -> bool {
     let (many, single) = (spec.get("clusterIPs"), spec.get("clusterIP"));
     let is_none = |field: &Field<'_>| matches!(field.optional_text(), Ok(Some(HEADLESS)));
     is_none(&single) || many.items().is_ok_and(|mut items| items.any(|item| is_none(&item)))
 }
 
 /// `clusterIPs`; where it names none, `clusterIP`.
-fn cluster_addresses(spec: &Object<'_>) -> Vec<IpAddr> {
+fn cluster_addresses(spec: &JsonObject<'_>) -> Vec<IpAddr> {
     let (many, single) = (spec.get("clusterIPs"), spec.get("clusterIP"));
     let mut addresses: Vec<IpAddr> = Vec::new();
     let mut push = |field: &Field<'_>| {
@@ -73,7 +78,7 @@ fn cluster_addresses(spec: &Object<'_>) -> Vec<IpAddr> {
 }
 
 /// Those of a family in which the service is served.
-fn external_addresses(spec: &Object<'_>, status: &Field<'_>, cluster: &[IpAddr]) -> Vec<IpAddr> {
+fn external_addresses(spec: &JsonObject<'_>, status: &Field<'_>, cluster: &[IpAddr]) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     let mut push = |address: IpAddr| {
         let is_served = cluster.iter().any(|other| other.is_ipv4() == address.is_ipv4());
@@ -122,7 +127,7 @@ fn is_local(policy: &Field<'_>) -> Result<bool, Reported> {
     }
 }
 
-fn ports(field: &Field<'_>, names: &mut Interner) -> Vec<ServicePort> {
+fn ports(field: &Field<'_>, names: &mut NameInterner) -> Vec<ServicePort> {
     let mut ports = Vec::new();
     let Ok(items) = field.items() else { return ports };
     let needs_names = items.len() > 1;
@@ -139,7 +144,7 @@ fn service_port(
     field: &Field<'_>,
     needs_name: bool,
     earlier: &[ServicePort],
-    names: &mut Interner,
+    names: &mut NameInterner,
 ) -> Result<ServicePort, Reported> {
     let object = field.object()?;
     let name_field = object.get("name");

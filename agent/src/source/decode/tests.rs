@@ -18,14 +18,14 @@ use crate::model::{
 };
 
 fn decode(value: &Value) -> Contents {
-    let place = Place { origin: "a.yaml".into(), position: "document 1".into() };
+    let place = ObjectLocation { origin: "a.yaml".into(), position: "document 1".into() };
     Decoder::default().decode(value, &place)
 }
 
 /// What was decoded, and the faults as `object: field: message`.
 fn decoded(value: &Value) -> (Vec<Decoded>, Vec<String>) {
     let Contents { objects, faults, .. } = decode(value);
-    let line = |Fault { object, field, message }| format!("{object}: {field}: {message}");
+    let line = |FieldError { object, field, message }| format!("{object}: {field}: {message}");
     (objects, faults.into_iter().map(line).collect())
 }
 

@@ -12,7 +12,7 @@ use kube::{
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// For one answer or event; longer than a watch lives without either.
-pub(super) const SILENCE: Duration = Duration::from_secs(150);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// A way to the API server.
 #[expect(missing_debug_implementations, reason = "its client has none")]
@@ -50,7 +50,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connection> {
 
 pub(super) fn client(mut config: Config) -> Result<Client> {
     config.connect_timeout = Some(CONNECT);
-    config.read_timeout = Some(SILENCE);
+    config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     // The library's own retries are silent, and their pauses grow to minutes; a watch has its own.
     config.default_retry = false;

@@ -12,7 +12,7 @@ use kube::{
 };
 use tokio::sync::mpsc;
 
-use super::{Problem, decode::ObjectId, store::Store};
+use super::{ValidationError, decode::ObjectId, store::ObjectStore};
 use crate::model::Name;
 
 /// In `kubectl get events`.
@@ -20,56 +20,56 @@ pub(super) const CONTROLLER: &str = "podgate.io/agent";
 const REASON: &str = "NotFullyUnderstood";
 const ACTION: &str = "Decode";
 
-/// Policies that wait to be told of; beyond that their problems stand in the log and in `podgate status` alone.
+/// Policies that wait to be reported; beyond that their problems stand in the log and in `podgate status` alone.
 const WAITING: usize = 256;
 
 /// `note` of an Event may have a kilobyte (validation of events.k8s.io/v1).
 const LONGEST_NOTE: usize = 1024;
 
 #[derive(Debug)]
-pub(super) struct Events {
+pub(super) struct PolicyEvents {
     node: Name,
     /// Of each policy that has any, the problems that were told last.
-    told: BTreeMap<ObjectId, Vec<Problem>>,
-    queue: mpsc::Sender<Telling>,
+    reported: BTreeMap<ObjectId, Vec<ValidationError>>,
+    queue: mpsc::Sender<PendingEvent>,
 }
 
-/// What to tell of one policy.
+/// What to report about one policy.
 #[derive(Debug)]
-struct Telling {
+struct PendingEvent {
     policy: ObjectId,
     uid: Option<String>,
     note: String,
 }
 
-impl Events {
+impl PolicyEvents {
     /// `node`: where this agent runs.
     pub(super) fn new(client: Client, node: Name) -> Self {
-        let (queue, tellings) = mpsc::channel(WAITING);
+        let (queue, pending) = mpsc::channel(WAITING);
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(node.to_string()) };
-        tokio::spawn(publish(Recorder::new(client, reporter), tellings));
-        Self { node, told: BTreeMap::new(), queue }
+        tokio::spawn(publish(Recorder::new(client, reporter), pending));
+        Self { node, reported: BTreeMap::new(), queue }
     }
 
     /// Tells what is new since it was called last.
-    pub(super) fn tell(&mut self, store: &Store) {
-        let mut told = BTreeMap::new();
+    pub(super) fn report(&mut self, store: &ObjectStore) {
+        let mut reported = BTreeMap::new();
         for (policy, uid, problems) in store.problems().filter(|(id, ..)| id.kind().info().is_policy) {
-            let is_new = self.told.get(policy).is_none_or(|before| before != problems);
-            if is_new && speaker(store.nodes(), policy) == Some(&self.node) {
-                let telling = Telling { policy: policy.clone(), uid: uid.clone(), note: note(problems) };
-                if self.queue.try_send(telling).is_err() {
+            let is_new = self.reported.get(policy).is_none_or(|before| before != problems);
+            if is_new && reporting_node(store.nodes(), policy) == Some(&self.node) {
+                let pending = PendingEvent { policy: policy.clone(), uid: uid.clone(), note: note(problems) };
+                if self.queue.try_send(pending).is_err() {
                     tracing::debug!(%policy, "no Event: too many wait");
                 }
             }
-            told.insert(policy.clone(), problems.to_vec());
+            reported.insert(policy.clone(), problems.to_vec());
         }
-        self.told = told;
+        self.reported = reported;
     }
 }
 
-/// Which node's agent tells of a policy: every agent answers the same, and the work is spread over all of them.
-fn speaker<'a>(nodes: impl Iterator<Item = &'a Name>, policy: &ObjectId) -> Option<&'a Name> {
+/// Which node's agent reports a policy: every agent answers the same, and the work is spread over all of them.
+fn reporting_node<'a>(nodes: impl Iterator<Item = &'a Name>, policy: &ObjectId) -> Option<&'a Name> {
     nodes.min_by_key(|node| mixed(fnv(&format!("{node} {policy}"))))
 }
 
@@ -79,8 +79,8 @@ fn fnv(text: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-async fn publish(recorder: Recorder, mut tellings: mpsc::Receiver<Telling>) {
-    while let Some(Telling { policy, uid, note }) = tellings.recv().await {
+async fn publish(recorder: Recorder, mut pending: mpsc::Receiver<PendingEvent>) {
+    while let Some(PendingEvent { policy, uid, note }) = pending.recv().await {
         let event = Event {
             type_: EventType::Warning,
             reason: REASON.into(),
@@ -103,8 +103,8 @@ async fn publish(recorder: Recorder, mut tellings: mpsc::Receiver<Telling>) {
 }
 
 /// The problems, one a line, cut where there is no more room.
-fn note(problems: &[Problem]) -> String {
-    let lines = problems.iter().map(|Problem { field, message, .. }| match field.is_empty() {
+fn note(problems: &[ValidationError]) -> String {
+    let lines = problems.iter().map(|ValidationError { field, message, .. }| match field.is_empty() {
         true => message.clone(),
         false => format!("{field}: {message}"),
     });
@@ -138,12 +138,12 @@ mod tests {
         for number in 0..400 {
             let policy =
                 ObjectId::of_namespace(Kind::NetworkPolicy, ObjectName::new("x", number.to_string()));
-            let chosen = speaker(nodes.iter(), &policy).unwrap();
-            assert_eq!(speaker(nodes.iter().rev(), &policy), Some(chosen));
+            let chosen = reporting_node(nodes.iter(), &policy).unwrap();
+            assert_eq!(reporting_node(nodes.iter().rev(), &policy), Some(chosen));
             *spoken.entry(chosen).or_insert(0) += 1;
         }
         assert!(spoken.len() == 4 && spoken.values().all(|count| *count > 50), "{spoken:?}");
-        assert_eq!(speaker([].iter(), &ObjectId::of_cluster(Kind::Node, "n".into())), None);
+        assert_eq!(reporting_node([].iter(), &ObjectId::of_cluster(Kind::Node, "n".into())), None);
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_note_has_a_line_for_each_problem_and_no_more_than_a_kilobyte() {
-        let problem = |field: &str, message: &str| Problem {
+        let problem = |field: &str, message: &str| ValidationError {
             file: String::new(),
             object: "NetworkPolicy x/p".into(),
             field: field.into(),

@@ -14,7 +14,7 @@ const RECOVERED: Duration = Duration::from_secs(40);
 
 /// The health of all watches. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Health(Arc<Mutex<BTreeMap<Kind, State>>>);
+pub struct Health(Arc<Mutex<BTreeMap<Kind, KindHealth>>>);
 
 /// One watch, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct WatchHealth {
 }
 
 #[derive(Clone, Debug)]
-struct State {
+struct KindHealth {
     listed: bool,
     restarts: u64,
     failing: Option<Failing>,
@@ -47,7 +47,7 @@ struct Failing {
 
 impl Health {
     pub(super) fn new() -> Self {
-        let state = State { listed: false, restarts: 0, failing: None };
+        let state = KindHealth { listed: false, restarts: 0, failing: None };
         Self(Arc::new(Mutex::new(Kind::ALL.into_iter().map(|kind| (kind, state.clone())).collect())))
     }
 
@@ -58,7 +58,7 @@ impl Health {
 
     fn at(&self, now: Instant) -> Vec<WatchHealth> {
         let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let watches = states.iter().map(|(kind, State { listed, restarts, failing })| {
+        let watches = states.iter().map(|(kind, KindHealth { listed, restarts, failing })| {
             let failing = failing.as_ref().filter(|failing| now.duration_since(failing.last) < RECOVERED);
             WatchHealth {
                 kind: kind.to_string(),
@@ -93,7 +93,7 @@ impl Health {
         });
     }
 
-    fn of(&self, kind: Kind, change: impl FnOnce(&mut State)) {
+    fn of(&self, kind: Kind, change: impl FnOnce(&mut KindHealth)) {
         let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = states.get_mut(&kind) {
             change(state);

@@ -14,12 +14,12 @@ use crate::model::ObjectName;
 
 /// The value, and what the watch itself must know of it.
 #[derive(Clone, Debug)]
-pub(super) struct Object {
+pub(super) struct ApiObject {
     pub(super) value: Value,
     meta: ObjectMeta,
 }
 
-impl Object {
+impl ApiObject {
     /// `None`: it has no name.
     pub(super) fn id(&self, kind: Kind) -> Option<ObjectId> {
         let name = self.meta.name.as_deref()?.into();
@@ -36,7 +36,7 @@ impl Object {
     }
 }
 
-impl<'de> Deserialize<'de> for Object {
+impl<'de> Deserialize<'de> for ApiObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
         let text = |field| value.get("metadata")?.get(field)?.as_str().map(ToOwned::to_owned);
@@ -58,7 +58,7 @@ pub(super) fn resource(kind: Kind, api_version: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&id, kind.info().plural)
 }
 
-impl Resource for Object {
+impl Resource for ApiObject {
     type DynamicType = ApiResource;
     type Scope = kube::core::DynamicResourceScope;
 
@@ -103,7 +103,7 @@ mod tests {
             (json!([1, 2]), None),
             (json!(null), None),
         ] {
-            let object: Object = serde_json::from_value(value.clone()).unwrap();
+            let object: ApiObject = serde_json::from_value(value.clone()).unwrap();
             let id = object.id(Kind::Pod).map(|id| id.to_string());
             assert_eq!(id.as_deref(), expected, "{value}");
             assert_eq!(object.value, value);
@@ -117,7 +117,7 @@ mod tests {
             (Kind::NetworkPolicy, "/apis/networking.k8s.io/v1/networkpolicies"),
             (Kind::EndpointSlice, "/apis/discovery.k8s.io/v1/endpointslices"),
         ] {
-            assert_eq!(Object::url_path(&resource(kind, kind.info().api_versions[0]), None), path);
+            assert_eq!(ApiObject::url_path(&resource(kind, kind.info().api_versions[0]), None), path);
         }
     }
 }

@@ -10,7 +10,7 @@ use kube::{
 
 use super::{
     decode::{Kind, KindInfo},
-    object::{self, Object},
+    object::{self, ApiObject},
 };
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) async fn look(client: &Client, kind: Kind) -> Result<Served, Error> {
     for version in versions {
         let resource = object::resource(kind, version);
         let one = ListParams::default().limit(1);
-        match Api::<Object>::all_with(client.clone(), &resource).list(&one).await {
+        match Api::<ApiObject>::all_with(client.clone(), &resource).list(&one).await {
             Ok(_) => return Ok(Served::At(resource)),
             Err(error) if is_not_found(&error) => {}
             Err(error) => return Err(error),

@@ -5,26 +5,26 @@ use std::{collections::BTreeMap, sync::Arc};
 use kube::runtime::watcher::Event;
 
 use super::{
-    Picture, Problem,
+    ClusterSnapshot, ValidationError,
     decode::{Decoded, Decoder, Kind, ObjectId},
-    object::Object,
+    object::ApiObject,
 };
 use crate::model::{Cluster, Name};
 
 /// Names and label sets that nobody uses any more are looked for after so many objects.
 const OBJECTS_PER_SWEEP: usize = 10_000;
 
-/// The namespace whose uid names a cluster: every cluster has it, and it cannot be made anew.
+/// The namespace whose uid names a cluster: every cluster has it, and it cannot be made again.
 const OF_THE_CLUSTER: &str = "kube-system";
 
 #[derive(Debug, Default)]
-pub(super) struct Store {
+pub(super) struct ObjectStore {
     decoder: Decoder,
     /// Shared with the picture that was given last: the next change copies it.
     cluster: Arc<Cluster>,
-    faulty: BTreeMap<ObjectId, Faulty>,
+    invalid: BTreeMap<ObjectId, InvalidObject>,
     /// Lists that have not come to their end.
-    lists: BTreeMap<Kind, List>,
+    lists: BTreeMap<Kind, PendingList>,
     decoded: usize,
     /// The uid of `kube-system`.
     cluster_id: Option<String>,
@@ -36,28 +36,28 @@ pub(super) struct Store {
 
 /// What a list has brought so far, in the form in which it will be kept: nothing of it is there twice.
 #[derive(Debug, Default)]
-struct List {
+struct PendingList {
     cluster: Cluster,
-    faulty: BTreeMap<ObjectId, Faulty>,
+    invalid: BTreeMap<ObjectId, InvalidObject>,
 }
 
 /// One object as it was told.
 #[derive(Debug)]
-struct Told {
+struct DecodedObject {
     id: Option<ObjectId>,
     uid: Option<String>,
     object: Option<Decoded>,
-    problems: Vec<Problem>,
+    problems: Vec<ValidationError>,
 }
 
 /// An object that is not in order.
 #[derive(Debug)]
-struct Faulty {
+struct InvalidObject {
     uid: Option<String>,
-    problems: Vec<Problem>,
+    problems: Vec<ValidationError>,
 }
 
-impl Store {
+impl ObjectStore {
     pub(super) fn new(allow_empty: bool) -> Self {
         Self { allow_empty, ..Self::default() }
     }
@@ -67,7 +67,7 @@ impl Store {
         let lacked = self.lacking.remove(&kind).is_some();
         let held = self.cluster.cluster_policies.keys().any(|name| Kind::ClusterPolicy(name.kind) == kind);
         if held {
-            self.faulty.retain(|id, _| id.kind() != kind);
+            self.invalid.retain(|id, _| id.kind() != kind);
             kind.replace(Arc::make_mut(&mut self.cluster), Cluster::default());
         }
         lacked || held
@@ -80,42 +80,42 @@ impl Store {
     }
 
     /// Takes an event of a watch. Out: whether a picture would differ from the one before.
-    pub(super) fn take(&mut self, kind: Kind, event: Event<Object>) -> bool {
+    pub(super) fn take(&mut self, kind: Kind, event: Event<ApiObject>) -> bool {
         match event {
             Event::Init => {
-                self.lists.insert(kind, List::default());
+                self.lists.insert(kind, PendingList::default());
                 false
             }
             Event::InitApply(object) => {
-                let told = self.decode(kind, &object);
+                let reported = self.decode(kind, &object);
                 let list = self.lists.entry(kind).or_default();
-                put(told, &mut list.cluster, &mut list.faulty);
+                put(reported, &mut list.cluster, &mut list.invalid);
                 false
             }
             Event::InitDone => {
-                let List { cluster, faulty } = self.lists.remove(&kind).unwrap_or_default();
-                self.faulty.retain(|id, _| id.kind() != kind);
-                self.faulty.extend(faulty);
+                let PendingList { cluster, invalid } = self.lists.remove(&kind).unwrap_or_default();
+                self.invalid.retain(|id, _| id.kind() != kind);
+                self.invalid.extend(invalid);
                 kind.replace(Arc::make_mut(&mut self.cluster), cluster);
                 self.decoder.sweep();
                 self.lacking.remove(&kind);
                 true
             }
             Event::Apply(object) => {
-                let told = self.decode(kind, &object);
-                put(told, Arc::make_mut(&mut self.cluster), &mut self.faulty)
+                let reported = self.decode(kind, &object);
+                put(reported, Arc::make_mut(&mut self.cluster), &mut self.invalid)
             }
             Event::Delete(object) => {
                 let Some(id) = object.id(kind) else { return false };
-                let had_problems = self.faulty.remove(&id).is_some();
+                let had_problems = self.invalid.remove(&id).is_some();
                 id.remove(Arc::make_mut(&mut self.cluster)) || had_problems
             }
         }
     }
 
-    pub(super) fn picture(&self) -> Picture {
+    pub(super) fn picture(&self) -> ClusterSnapshot {
         let mut problems: Vec<_> =
-            self.faulty.values().flat_map(|faulty| &faulty.problems).cloned().collect();
+            self.invalid.values().flat_map(|invalid| &invalid.problems).cloned().collect();
         let lacking = self.lacking.iter().map(|(kind, why)| of_server(&kind.to_string(), why));
         let lacking: Vec<_> = lacking.collect();
         let is_missing = self.cluster.namespaces.is_empty() && !self.allow_empty;
@@ -124,19 +124,26 @@ impl Store {
         let missing: Vec<_> = missing.into_iter().collect();
         problems.extend(lacking.iter().chain(&missing).cloned());
         let cluster_id = self.cluster_id.clone();
-        Picture { cluster: self.cluster.clone(), problems, missing, lacking, unread: Vec::new(), cluster_id }
+        ClusterSnapshot {
+            cluster: self.cluster.clone(),
+            problems,
+            missing,
+            lacking,
+            unread: Vec::new(),
+            cluster_id,
+        }
     }
 
     /// The objects that are not in order, with their uids and what is wrong.
-    pub(super) fn problems(&self) -> impl Iterator<Item = (&ObjectId, &Option<String>, &[Problem])> {
-        self.faulty.iter().map(|(id, Faulty { uid, problems })| (id, uid, problems.as_slice()))
+    pub(super) fn problems(&self) -> impl Iterator<Item = (&ObjectId, &Option<String>, &[ValidationError])> {
+        self.invalid.iter().map(|(id, InvalidObject { uid, problems })| (id, uid, problems.as_slice()))
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = &Name> {
         self.cluster.nodes.keys()
     }
 
-    fn decode(&mut self, kind: Kind, object: &Object) -> Told {
+    fn decode(&mut self, kind: Kind, object: &ApiObject) -> DecodedObject {
         self.decoded += 1;
         if self.decoded.is_multiple_of(OBJECTS_PER_SWEEP) {
             self.decoder.sweep();
@@ -147,30 +154,31 @@ impl Store {
         {
             self.cluster_id = object.uid();
         }
-        let problems = faults.into_iter().map(|fault| Problem::of_fault(String::new(), fault)).collect();
-        Told { id: object.id(kind), uid: object.uid(), object: decoded, problems }
+        let problems =
+            faults.into_iter().map(|fault| ValidationError::of_fault(String::new(), fault)).collect();
+        DecodedObject { id: object.id(kind), uid: object.uid(), object: decoded, problems }
     }
 }
 
 /// What is wrong with what an API server says as a whole.
-fn of_server(object: &str, message: &str) -> Problem {
+fn of_server(object: &str, message: &str) -> ValidationError {
     let (file, field) = ("API server".to_owned(), String::new());
-    Problem { file, object: object.to_owned(), field, message: message.to_owned() }
+    ValidationError { file, object: object.to_owned(), field, message: message.to_owned() }
 }
 
 /// Puts an object where it belongs. Out: whether that changed anything.
 fn put(
-    Told { id, uid, object, problems }: Told,
+    DecodedObject { id, uid, object, problems }: DecodedObject,
     cluster: &mut Cluster,
-    faulty: &mut BTreeMap<ObjectId, Faulty>,
+    invalid: &mut BTreeMap<ObjectId, InvalidObject>,
 ) -> bool {
     let Some(id) = id.or_else(|| object.as_ref().map(Decoded::id)) else { return false };
-    let before = faulty.get(&id).map_or(&[][..], |faulty| &faulty.problems);
+    let before = invalid.get(&id).map_or(&[][..], |invalid| &invalid.problems);
     let told_otherwise = before != problems;
     if problems.is_empty() {
-        faulty.remove(&id);
+        invalid.remove(&id);
     } else {
-        faulty.insert(id.clone(), Faulty { uid, problems });
+        invalid.insert(id.clone(), InvalidObject { uid, problems });
     }
     let changed = match object {
         Some(object) => object.put(cluster),

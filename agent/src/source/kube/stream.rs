@@ -21,9 +21,9 @@ use kube::{
 use tokio::time::sleep;
 
 use super::{
-    client::SILENCE,
+    client::READ_TIMEOUT,
     decode::Kind,
-    object::Object,
+    object::ApiObject,
     served::{self, Served, is_not_found},
 };
 
@@ -31,7 +31,7 @@ use super::{
 const PAGE: u32 = 500;
 
 /// How long the server keeps a watch open; bookmarks come once a minute.
-const WATCH: Duration = SILENCE.saturating_sub(Duration::from_secs(10));
+const WATCH: Duration = READ_TIMEOUT.saturating_sub(Duration::from_secs(10));
 
 /// Between two attempts at a server that is away: the first and the longest pause. Chance makes each up to twice as
 /// long, so that the agents of a large cluster do not come back all at once.
@@ -44,11 +44,11 @@ const EXPIRES: Duration = Duration::from_secs(30);
 /// How often it is looked whether the server knows a kind by now.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// A pod that has finished has no address any more; the server tells of it as deleted.
+/// A pod that has finished has no address any more; the server reports it as deleted.
 const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// What comes of a kind.
-pub(super) type Heard = Result<Event<Object>, Unwatched>;
+pub(super) type WatchEvent = Result<Event<ApiObject>, Unwatched>;
 
 /// Why it is not watched now.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub(super) enum Unwatched {
 }
 
 /// Never ends.
-pub(super) fn of_kind(client: &Client, kind: Kind) -> BoxStream<'static, Heard> {
+pub(super) fn of_kind(client: &Client, kind: Kind) -> BoxStream<'static, WatchEvent> {
     let watch = Watch {
         client: client.clone(),
         kind,
@@ -87,11 +87,11 @@ struct Watch {
 
 enum Stage {
     Look,
-    Watching(ApiResource, BoxStream<'static, watcher::Result<Event<Object>>>),
+    Watching(ApiResource, BoxStream<'static, watcher::Result<Event<ApiObject>>>),
 }
 
 impl Watch {
-    async fn next(&mut self) -> Heard {
+    async fn next(&mut self) -> WatchEvent {
         loop {
             if let Some(pause) = self.pause.take() {
                 sleep(pause).await;
@@ -147,8 +147,8 @@ impl Watch {
         }
     }
 
-    fn watch(&self, resource: &ApiResource) -> BoxStream<'static, watcher::Result<Event<Object>>> {
-        let api: Api<Object> = Api::all_with(self.client.clone(), resource);
+    fn watch(&self, resource: &ApiResource) -> BoxStream<'static, watcher::Result<Event<ApiObject>>> {
+        let api: Api<ApiObject> = Api::all_with(self.client.clone(), resource);
         let seconds = u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX);
         let config = watcher::Config::default().page_size(PAGE).timeout(seconds);
         let config = match self.kind {

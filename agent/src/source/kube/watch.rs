@@ -12,10 +12,10 @@ use tokio::{sync::mpsc, time::Instant};
 use super::{
     Update,
     decode::Kind,
-    events::Events,
+    events::PolicyEvents,
     health::Health,
-    store::Store,
-    stream::{self, Heard, Unwatched},
+    store::ObjectStore,
+    stream::{self, Unwatched, WatchEvent},
 };
 use crate::model::Name;
 
@@ -26,18 +26,18 @@ use crate::model::Name;
 pub fn watch(client: &Client, node: Name, allow_empty: bool) -> (mpsc::Receiver<Update>, Health) {
     let (updates, receiver) = mpsc::channel(1);
     let health = Health::new();
-    let events = Events::new(client.clone(), node);
+    let events = PolicyEvents::new(client.clone(), node);
     let watches = Kind::ALL.map(|kind| stream::of_kind(client, kind).map(move |heard| (kind, heard)).boxed());
-    let store = Store::new(allow_empty);
+    let store = ObjectStore::new(allow_empty);
     tokio::spawn(run(select_all(watches).boxed(), store, updates, events, health.clone()));
     (receiver, health)
 }
 
 async fn run(
-    mut watches: BoxStream<'static, (Kind, Heard)>,
-    mut store: Store,
+    mut watches: BoxStream<'static, (Kind, WatchEvent)>,
+    mut store: ObjectStore,
     updates: mpsc::Sender<Update>,
-    mut events: Events,
+    mut events: PolicyEvents,
     health: Health,
 ) {
     let mut unlisted: BTreeSet<Kind> = Kind::ALL.into_iter().collect();
@@ -96,7 +96,7 @@ async fn run(
                 let (Ok(place), Some(since)) = (place, due) else { return };
                 place.send(Update { picture: store.picture(), learned: since.into_std() });
                 learned = None;
-                events.tell(&store);
+                events.report(&store);
             }
             () = updates.closed() => return,
         }

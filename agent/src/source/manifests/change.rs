@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use crate::{
     model::Cluster,
-    source::decode::{Contents, Decoded, Decoder, Place},
+    source::decode::{Contents, Decoded, Decoder, ObjectLocation},
 };
 
 use super::{
-    Problem, document, namespace,
+    ValidationError, document, namespace,
     store::{Input, expand, is_of_kustomize, unreadable},
 };
 
@@ -23,11 +23,11 @@ use super::{
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Change {
-    documents: Vec<Document>,
+    documents: Vec<ChangeDocument>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Document {
+struct ChangeDocument {
     file: String,
     position: String,
     value: Value,
@@ -40,7 +40,7 @@ impl Change {
     /// # Errors
     ///
     /// With the first file that cannot be read, and the first document that holds no object that can be told.
-    pub fn read(paths: &[PathBuf]) -> Result<(Self, Vec<Problem>), Problem> {
+    pub fn read(paths: &[PathBuf]) -> Result<(Self, Vec<ValidationError>), ValidationError> {
         Self::read_in(paths, None)
     }
 
@@ -49,11 +49,14 @@ impl Change {
     /// # Errors
     ///
     /// As [`Change::read`].
-    pub fn read_in(paths: &[PathBuf], namespace: Option<&str>) -> Result<(Self, Vec<Problem>), Problem> {
+    pub fn read_in(
+        paths: &[PathBuf],
+        namespace: Option<&str>,
+    ) -> Result<(Self, Vec<ValidationError>), ValidationError> {
         let mut change = Self::default();
         for path in paths {
             let input = Input::named(path);
-            let of_file = |message| Problem::of_file(input.to_string(), message);
+            let of_file = |message| ValidationError::of_file(input.to_string(), message);
             for input in expand(&input).map_err(|error| of_file(unreadable(&error)))? {
                 change.documents.extend(documents(&input, namespace)?);
             }
@@ -71,13 +74,13 @@ impl Change {
     /// # Errors
     ///
     /// As [`Change::read`], and when an object that is to be removed does not exist.
-    pub fn apply(&self, cluster: &mut Cluster) -> Result<(), Problem> {
+    pub fn apply(&self, cluster: &mut Cluster) -> Result<(), ValidationError> {
         self.decode(|file, object| {
             let removed = matches!(object, Decoded::Removed(_)).then(|| object.id().to_string());
             match (object.put(cluster), removed) {
                 (false, Some(object)) => {
                     let message = "is to be removed, but does not exist".to_owned();
-                    Err(Problem { file: file.to_owned(), object, field: String::new(), message })
+                    Err(ValidationError { file: file.to_owned(), object, field: String::new(), message })
                 }
                 _ => Ok(()),
             }
@@ -88,14 +91,14 @@ impl Change {
     /// Hands over each object with its file. Out: what is not in order.
     fn decode(
         &self,
-        mut take: impl FnMut(&str, Decoded) -> Result<(), Problem>,
-    ) -> Result<Vec<Problem>, Problem> {
+        mut take: impl FnMut(&str, Decoded) -> Result<(), ValidationError>,
+    ) -> Result<Vec<ValidationError>, ValidationError> {
         let mut decoder = Decoder::of_changes();
         let mut problems = Vec::new();
-        for Document { file, position, value } in &self.documents {
-            let place = Place { origin: file.clone(), position: position.clone() };
+        for ChangeDocument { file, position, value } in &self.documents {
+            let place = ObjectLocation { origin: file.clone(), position: position.clone() };
             let Contents { objects, faults, incomplete, unread: _ } = decoder.decode(value, &place);
-            let mut faults = faults.into_iter().map(|fault| Problem::of_fault(file.clone(), fault));
+            let mut faults = faults.into_iter().map(|fault| ValidationError::of_fault(file.clone(), fault));
             if incomplete {
                 return Err(faults.next().expect("what cannot be told has been reported"));
             }
@@ -106,19 +109,21 @@ impl Change {
     }
 }
 
-fn documents(input: &Input, namespace: Option<&str>) -> Result<Vec<Document>, Problem> {
+fn documents(input: &Input, namespace: Option<&str>) -> Result<Vec<ChangeDocument>, ValidationError> {
     let file = input.to_string();
-    let of_file = |message| Problem::of_file(file.clone(), message);
+    let of_file = |message| ValidationError::of_file(file.clone(), message);
     let bytes = input.bytes().map_err(|error| of_file(unreadable(&error)))?;
     let documents = document::read(&bytes).map_err(of_file)?.into_iter();
     let documents = documents
         .filter(|document| !document.value.as_ref().is_ok_and(|value| is_of_kustomize(input, value)));
-    let documents = documents.map(|document::Document { position, value }| match value {
+    let documents = documents.map(|document::YamlDocument { position, value }| match value {
         Ok(mut value) => {
             namespace.into_iter().for_each(|name| namespace::fill(&mut value, name));
-            Ok(Document { file: file.clone(), position, value })
+            Ok(ChangeDocument { file: file.clone(), position, value })
         }
-        Err(message) => Err(Problem { file: file.clone(), object: position, field: String::new(), message }),
+        Err(message) => {
+            Err(ValidationError { file: file.clone(), object: position, field: String::new(), message })
+        }
     });
     documents.collect()
 }

@@ -15,7 +15,7 @@ use serde_json::{Map, Number, Value};
 
 /// One document of a file.
 #[derive(Debug)]
-pub(super) struct Document {
+pub(super) struct YamlDocument {
     /// Where it is, as in `document 2 (line 14)`.
     pub(super) position: String,
     /// The error says what is wrong and at which line.
@@ -38,7 +38,7 @@ const BYTES_AN_EVENT: usize = 4;
 const MARK: char = '\u{feff}';
 
 /// Reads all documents of a file. `Err`: the file is not text.
-pub(super) fn read(bytes: &[u8]) -> Result<Vec<Document>, String> {
+pub(super) fn read(bytes: &[u8]) -> Result<Vec<YamlDocument>, String> {
     let text = text(bytes)?;
     let text = text.strip_prefix(MARK).unwrap_or(&text);
     Ok(json(text).unwrap_or_else(|| yaml(text)))
@@ -70,7 +70,7 @@ fn text(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
 }
 
 /// `None`: not JSON throughout, or with a fault that the YAML reader describes better.
-fn json(text: &str) -> Option<Vec<Document>> {
+fn json(text: &str) -> Option<Vec<YamlDocument>> {
     if !text.trim_start().starts_with(['{', '[']) {
         return None;
     }
@@ -88,21 +88,21 @@ fn json(text: &str) -> Option<Vec<Document>> {
         let document = &text[end..stream.byte_offset()];
         let blank = document.len() - document.trim_start().len();
         let starts_at = line + count_lines(&document.as_bytes()[..blank]);
-        documents.push(Document { position: position(documents.len(), starts_at), value: Ok(value) });
+        documents.push(YamlDocument { position: position(documents.len(), starts_at), value: Ok(value) });
         line += count_lines(document.as_bytes());
         end = stream.byte_offset();
     }
     Some(documents)
 }
 
-fn yaml(text: &str) -> Vec<Document> {
+fn yaml(text: &str) -> Vec<YamlDocument> {
     let mut documents = Vec::new();
     for Chunk { text, lines_before } in chunks(text) {
         let Some(empty_lines) = text.lines().position(|line| !is_empty(line)) else { continue };
         let value = yaml_document(&without_marks(text), lines_before);
         if !matches!(value, Ok(Value::Null)) {
             let line = 1 + lines_before + empty_lines;
-            documents.push(Document { position: position(documents.len(), line), value });
+            documents.push(YamlDocument { position: position(documents.len(), line), value });
         }
     }
     documents

@@ -15,13 +15,13 @@ use std::{
 /// Directories to watch, without links in their paths, and the names in each that matter. Of one without
 /// names only its own removal or renaming matters.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Routes {
+pub(super) struct WatchedPaths {
     directories: BTreeMap<PathBuf, Directory>,
 }
 
 /// What a change of a name means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(super) enum PathChange {
     /// The file of that name changed.
     File,
     /// Any path may lead elsewhere now.
@@ -39,7 +39,7 @@ struct Directory {
 /// How many links a path may lead through; the kernel's own limit.
 const MOST_LINKS: usize = 40;
 
-impl Routes {
+impl WatchedPaths {
     /// Notes the way to a path that was named or listed, as far as it leads.
     pub(super) fn add(&mut self, path: &Path) {
         let Some(end) = std::path::absolute(path).ok().and_then(|path| self.walk(&path)) else { return };
@@ -58,12 +58,12 @@ impl Routes {
     }
 
     /// What a change of this name in this directory means; `None`: nothing to us.
-    pub(super) fn meaning(&self, directory: &Path, name: &OsStr) -> Option<Meaning> {
+    pub(super) fn meaning(&self, directory: &Path, name: &OsStr) -> Option<PathChange> {
         let directory = self.directories.get(directory)?;
         if directory.ways.contains(name) {
-            Some(Meaning::Way)
+            Some(PathChange::Way)
         } else if directory.files.contains(name) || directory.is_root && super::store::is_manifest(name) {
-            Some(Meaning::File)
+            Some(PathChange::File)
         } else {
             None
         }
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     /// Directories with names that matter, and those names; paths relative to `base`.
-    fn named(routes: &Routes, base: &Path) -> String {
+    fn named(routes: &WatchedPaths, base: &Path) -> String {
         let named = routes.directories.iter().filter_map(|(path, directory)| {
             let path = path.strip_prefix(base).ok()?.display();
             let ways = directory.ways.iter().map(|name| format!("way {}", name.display()));
@@ -159,7 +159,7 @@ mod tests {
             ("loop", ": way loop"),
         ];
         for (path, expected) in table {
-            let mut routes = Routes::default();
+            let mut routes = WatchedPaths::default();
             routes.add(&base.join(path));
             assert_eq!(named(&routes, &base), expected, "{path}");
         }

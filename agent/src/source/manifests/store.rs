@@ -23,11 +23,11 @@ use crate::{
     model::Cluster,
     source::{
         Unread,
-        decode::{self, Contents, Decoded, Decoder, ObjectId, Place},
+        decode::{self, Contents, Decoded, Decoder, ObjectId, ObjectLocation},
     },
 };
 
-use super::{Picture, Problem, ReadOptions, document, namespace};
+use super::{ClusterSnapshot, ReadOptions, ValidationError, document, namespace};
 
 /// Where manifests come from; printed as problems name it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,18 +38,18 @@ pub(super) enum Input {
 }
 
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct ManifestStore {
     roots: Vec<Root>,
-    inputs: BTreeMap<Input, Arc<Held>>,
+    inputs: BTreeMap<Input, Arc<Pending>>,
     decoder: Decoder,
     options: ReadOptions,
 }
 
 /// What was read of one input.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct InputReading {
     objects: Vec<Decoded>,
-    problems: Vec<Problem>,
+    problems: Vec<ValidationError>,
     unread: Vec<Unread>,
     state: Readable,
 }
@@ -71,22 +71,22 @@ struct Root {
     input: Input,
     /// What it stands for: itself, or the files of the directory. `None`: it could never be listed.
     found: Option<Vec<Input>>,
-    problem: Option<Problem>,
+    problem: Option<ValidationError>,
     /// The inputs that held its objects when it last had any.
-    last: Vec<(Input, Arc<Held>)>,
+    last: Vec<(Input, Arc<Pending>)>,
 }
 
 /// What an input contributes.
 #[derive(Debug)]
-struct Held {
+struct Pending {
     objects: Vec<Decoded>,
-    problems: Vec<Problem>,
+    problems: Vec<ValidationError>,
     unread: Vec<Unread>,
     /// Of the reading that the objects are of.
     state: Readable,
 }
 
-impl Store {
+impl ManifestStore {
     pub(super) fn new(paths: &[PathBuf], options: ReadOptions) -> Self {
         let mut roots: Vec<Root> = Vec::new();
         for path in paths {
@@ -110,7 +110,7 @@ impl Store {
             match expand(&root.input) {
                 Ok(found) => (root.found, root.problem) = (Some(found), None),
                 Err(error) => {
-                    root.problem = Some(Problem::of_file(root.input.to_string(), unreadable(&error)));
+                    root.problem = Some(ValidationError::of_file(root.input.to_string(), unreadable(&error)));
                 }
             }
         }
@@ -126,24 +126,29 @@ impl Store {
         self.inputs.contains_key(input)
     }
 
-    pub(super) fn read(&mut self, input: &Input) -> Reading {
+    pub(super) fn read(&mut self, input: &Input) -> InputReading {
         match input.bytes() {
             Ok(bytes) => self.parse(input, &bytes),
             Err(error) => {
-                let problem = Problem::of_file(input.to_string(), unreadable(&error));
+                let problem = ValidationError::of_file(input.to_string(), unreadable(&error));
                 let unread = vec![of_any(&problem)];
-                Reading { objects: Vec::new(), problems: vec![problem], unread, state: Readable::NotAtAll }
+                InputReading {
+                    objects: Vec::new(),
+                    problems: vec![problem],
+                    unread,
+                    state: Readable::NotAtAll,
+                }
             }
         }
     }
 
-    pub(super) fn put(&mut self, input: Input, reading: Reading) {
-        let Reading { objects, problems, unread, state } = reading;
+    pub(super) fn put(&mut self, input: Input, reading: InputReading) {
+        let InputReading { objects, problems, unread, state } = reading;
         let held = match self.inputs.get(&input) {
             Some(before) if state != Readable::Whole && !before.objects.is_empty() => {
-                Held { objects: before.objects.clone(), problems, unread, state: before.state }
+                Pending { objects: before.objects.clone(), problems, unread, state: before.state }
             }
-            _ => Held { objects, problems, unread, state },
+            _ => Pending { objects, problems, unread, state },
         };
         self.inputs.insert(input, Arc::new(held));
     }
@@ -151,14 +156,14 @@ impl Store {
     /// Everything together. Of an object that appears twice the later one counts, as with `kubectl apply`.
     ///
     /// `held_back`: inputs that are not read now, because somebody writes them.
-    pub(super) fn picture(&mut self, held_back: &[Input]) -> Picture {
-        let mut picture = Picture::default();
+    pub(super) fn picture(&mut self, held_back: &[Input]) -> ClusterSnapshot {
+        let mut picture = ClusterSnapshot::default();
         picture.problems.extend(self.roots.iter().filter_map(|root| root.problem.clone()));
         picture.problems.extend(held_back.iter().map(being_written));
         // One that was never read may hold anything.
         let unread = held_back.iter().filter(|input| !self.inputs.contains_key(input));
         picture.lacking.extend(unread.map(being_written));
-        let mut inputs: BTreeMap<Input, Arc<Held>> = BTreeMap::new();
+        let mut inputs: BTreeMap<Input, Arc<Pending>> = BTreeMap::new();
         let mut order: Vec<Input> = Vec::new();
         for root in &mut self.roots {
             let held = |input: &Input| Some((input.clone(), self.inputs.get(input)?.clone()));
@@ -174,9 +179,9 @@ impl Store {
             } else {
                 let reason = now.into_iter().find_map(|(_, held)| held.problems.first().cloned());
                 let reason = reason.filter(|_| root.last.is_empty()).or_else(|| root.problem.clone());
-                let is_told = reason.is_some();
+                let is_reported = reason.is_some();
                 let reason = reason.unwrap_or_else(|| root.without_objects());
-                picture.problems.extend((!is_told).then(|| reason.clone()));
+                picture.problems.extend((!is_reported).then(|| reason.clone()));
                 picture.missing.extend(root.last.is_empty().then_some(reason));
             }
             for (input, held) in &root.last {
@@ -202,14 +207,18 @@ impl Store {
         picture
     }
 
-    fn parse(&mut self, input: &Input, bytes: &[u8]) -> Reading {
+    fn parse(&mut self, input: &Input, bytes: &[u8]) -> InputReading {
         let file = input.to_string();
-        let mut reading =
-            Reading { objects: Vec::new(), problems: Vec::new(), unread: Vec::new(), state: Readable::Whole };
+        let mut reading = InputReading {
+            objects: Vec::new(),
+            problems: Vec::new(),
+            unread: Vec::new(),
+            state: Readable::Whole,
+        };
         let documents = match document::read(bytes) {
             Ok(documents) => documents,
             Err(message) => {
-                let problem = Problem::of_file(file, message);
+                let problem = ValidationError::of_file(file, message);
                 reading.unread.push(of_any(&problem));
                 reading.problems.push(problem);
                 reading.state = Readable::InPart;
@@ -224,22 +233,26 @@ impl Store {
                     if let Some(name) = &self.options.namespace {
                         namespace::fill(&mut value, name);
                     }
-                    let place = Place { origin: file.clone(), position };
+                    let place = ObjectLocation { origin: file.clone(), position };
                     let Contents { objects, faults, incomplete, unread } =
                         self.decoder.decode(&value, &place);
                     reading.objects.extend(objects);
-                    let faults = faults.into_iter().map(|fault| Problem::of_fault(file.clone(), fault));
+                    let faults =
+                        faults.into_iter().map(|fault| ValidationError::of_fault(file.clone(), fault));
                     reading.problems.extend(faults);
-                    reading.unread.extend(unread.into_iter().map(|decode::Unread { fault, namespace }| {
-                        Unread { problem: Problem::of_fault(file.clone(), fault), namespace }
-                    }));
+                    reading.unread.extend(unread.into_iter().map(
+                        |decode::UnreadObject { fault, namespace }| Unread {
+                            problem: ValidationError::of_fault(file.clone(), fault),
+                            namespace,
+                        },
+                    ));
                     if incomplete {
                         reading.state = Readable::InPart;
                     }
                 }
                 Err(message) => {
                     let (file, field) = (file.clone(), String::new());
-                    let problem = Problem { file, object: position, field, message };
+                    let problem = ValidationError { file, object: position, field, message };
                     reading.unread.push(of_any(&problem));
                     reading.problems.push(problem);
                     reading.state = Readable::InPart;
@@ -255,18 +268,18 @@ impl Root {
         self.found.iter().flatten()
     }
 
-    fn without_objects(&self) -> Problem {
+    fn without_objects(&self) -> ValidationError {
         let message = match self.last.is_empty() {
             true => "holds no object (--allow-empty if that is meant)",
             false => "holds no object any more; what it held stays (--allow-empty if that is meant)",
         };
-        Problem::of_file(self.input.to_string(), message.into())
+        ValidationError::of_file(self.input.to_string(), message.into())
     }
 }
 
-impl Held {
+impl Pending {
     /// What it is known to lack: it has never been read as a whole.
-    fn lacking(&self) -> Option<Problem> {
+    fn lacking(&self) -> Option<ValidationError> {
         match self.state {
             Readable::Whole => None,
             Readable::InPart | Readable::NotAtAll => self.problems.first().cloned(),
@@ -354,18 +367,26 @@ pub(super) fn is_of_kustomize(input: &Input, value: &Value) -> bool {
 }
 
 /// What is not known at all may be a policy for anybody.
-fn of_any(problem: &Problem) -> Unread {
+fn of_any(problem: &ValidationError) -> Unread {
     Unread { problem: problem.clone(), namespace: None }
 }
 
-fn being_written(input: &Input) -> Problem {
-    Problem::of_file(input.to_string(), "is being written; its last state counts until it is closed".into())
+fn being_written(input: &Input) -> ValidationError {
+    ValidationError::of_file(
+        input.to_string(),
+        "is being written; its last state counts until it is closed".into(),
+    )
 }
 
-fn twice(object: &Decoded, earlier: &Input, later: &Input) -> Problem {
+fn twice(object: &Decoded, earlier: &Input, later: &Input) -> ValidationError {
     let message = match earlier == later {
         true => "stands twice in this file; the later one counts".to_owned(),
         false => format!("stands also in {earlier}; this one counts"),
     };
-    Problem { file: later.to_string(), object: object.id().to_string(), field: String::new(), message }
+    ValidationError {
+        file: later.to_string(),
+        object: object.id().to_string(),
+        field: String::new(),
+        message,
+    }
 }

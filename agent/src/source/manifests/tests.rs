@@ -23,19 +23,19 @@ fn directory(files: &[(&str, &str)]) -> TempDir {
     directory
 }
 
-fn read_directory(directory: &TempDir) -> Picture {
+fn read_directory(directory: &TempDir) -> ClusterSnapshot {
     read(&[directory.path().to_owned()])
 }
 
 const MEANT_EMPTY: ReadOptions = ReadOptions { namespace: None, allow_empty: true };
 
 /// The problems as they are printed, with paths relative to the directory.
-fn lines(picture: &Picture, directory: &Path) -> Vec<String> {
+fn lines(picture: &ClusterSnapshot, directory: &Path) -> Vec<String> {
     let prefix = format!("{}/", directory.display());
     picture.problems.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect()
 }
 
-fn policies(picture: &Picture) -> Vec<String> {
+fn policies(picture: &ClusterSnapshot) -> Vec<String> {
     picture.cluster.policies.keys().map(ToString::to_string).collect()
 }
 
@@ -51,7 +51,7 @@ fn a_problem_names_file_object_and_field() {
 
 #[test]
 fn a_problem_is_one_line_whatever_its_text_holds() {
-    let problem = Problem {
+    let problem = ValidationError {
         file: "a\nb".into(),
         object: "Pod x/\u{1b}[31m".into(),
         field: "metadata.labels[\r]".into(),
@@ -439,7 +439,7 @@ proptest! {
     fn text_around_a_policy_does_not_make_it_vanish(before in any_text(), after in any_text()) {
         let policy = policy("web", "{}");
         let documents = document::read(format!("{before}\n---\n{policy}\n---\n{after}").as_bytes()).unwrap();
-        let has_it = |document: &document::Document| {
+        let has_it = |document: &document::YamlDocument| {
             document.value.as_ref().is_ok_and(|value| value["metadata"]["name"] == "web")
         };
         prop_assert!(documents.iter().any(has_it));

@@ -3,7 +3,7 @@
 //! In: inotify events of the directories on the way to the files. Out: pictures that differ from the one
 //! before. A file is not read while somebody writes it: `kubectl get > file` has it empty for seconds, and a
 //! policy cut off after `from:` is a valid one that allows everyone. Until its writer has closed it, its last
-//! good state stays in force, and a problem says so. Left out: changes that no event tells of, such as writes
+//! good state stays in force, and a problem says so. Left out: changes that no event reports, such as writes
 //! to a network file system from another machine.
 
 use std::{
@@ -27,9 +27,9 @@ use tokio::{
 };
 
 use super::{
-    Picture, Problem, ReadOptions, Update,
-    route::{Meaning, Routes},
-    store::{Input, Store},
+    ClusterSnapshot, ReadOptions, Update, ValidationError,
+    route::{PathChange, WatchedPaths},
+    store::{Input, ManifestStore},
     writer::has_writer,
 };
 
@@ -43,7 +43,7 @@ const LONGEST_BURST: Duration = Duration::from_millis(100);
 /// How often files that are being written are looked at, should the event of their closing be missing.
 const RECHECK: Duration = Duration::from_millis(100);
 
-/// How often the inputs are listed anew when they change while they are listed; then the next event must do.
+/// How often the inputs are listed again when they change while they are listed; then the next event must do.
 const MOST_LISTINGS: usize = 8;
 
 /// Room for a few hundred events.
@@ -73,7 +73,7 @@ pub fn watch(paths: Vec<PathBuf>, allow_empty: bool) -> anyhow::Result<mpsc::Rec
     let work = move || match set_up() {
         Ok((runtime, inotify)) => {
             let _ = started.send(Ok(()));
-            runtime.block_on(Watcher::new(inotify, Store::new(&paths, options)).run(updates));
+            runtime.block_on(Watcher::new(inotify, ManifestStore::new(&paths, options)).run(updates));
         }
         Err(error) => {
             let _ = started.send(Err(error));
@@ -104,20 +104,20 @@ fn set_up() -> anyhow::Result<(Runtime, AsyncFd<Inotify>)> {
 
 #[derive(Debug)]
 struct Watcher {
-    store: Store,
+    store: ManifestStore,
     inotify: AsyncFd<Inotify>,
-    routes: Routes,
+    routes: WatchedPaths,
     /// The directories that the kernel watches. One may have several paths, by a bind mount.
     watched: HashMap<WatchDescriptor, Vec<PathBuf>>,
-    unwatched: Vec<Problem>,
-    changes: Changes,
+    unwatched: Vec<ValidationError>,
+    changes: FileChanges,
     /// Files, without links in their paths, that changed or had a writer and were not closed yet.
     being_written: HashSet<PathBuf>,
 }
 
 /// What happened since the last look.
 #[derive(Debug, Default)]
-struct Changes {
+struct FileChanges {
     /// Any path may lead elsewhere.
     everything: bool,
     /// Files to read again, without links in their paths.
@@ -125,14 +125,14 @@ struct Changes {
 }
 
 impl Watcher {
-    fn new(inotify: AsyncFd<Inotify>, store: Store) -> Self {
+    fn new(inotify: AsyncFd<Inotify>, store: ManifestStore) -> Self {
         Self {
             store,
             inotify,
-            routes: Routes::default(),
+            routes: WatchedPaths::default(),
             watched: HashMap::new(),
             unwatched: Vec::new(),
-            changes: Changes { everything: true, ..Changes::default() },
+            changes: FileChanges { everything: true, ..FileChanges::default() },
             being_written: HashSet::new(),
         }
     }
@@ -159,7 +159,7 @@ impl Watcher {
     }
 
     /// Reads what changed. What somebody wrote to while it was read is not used: the next look takes it up.
-    fn look(&mut self) -> Picture {
+    fn look(&mut self) -> ClusterSnapshot {
         let inputs = self.find_inputs();
         let changes = std::mem::take(&mut self.changes);
         let mut readings = Vec::new();
@@ -174,7 +174,7 @@ impl Watcher {
                 readings.push((input, file, reading, has_writer));
             }
         }
-        // Whoever wrote, and had closed when it was asked for, has told of it by now.
+        // Whoever wrote, and had closed when it was asked for, has reported it by now.
         self.take_events();
         for (input, file, reading, has_writer) in readings {
             match file {
@@ -197,7 +197,7 @@ impl Watcher {
         let mut is_stale = self.changes.everything;
         for _ in 0..MOST_LISTINGS {
             let inputs = self.store.list();
-            let mut routes = Routes::default();
+            let mut routes = WatchedPaths::default();
             self.store.roots().chain(inputs.iter().filter_map(Input::path)).for_each(|path| routes.add(path));
             if !is_stale && routes == self.routes {
                 return inputs;
@@ -234,7 +234,7 @@ impl Watcher {
                 }
                 Err(error) => {
                     let message = format!("cannot be watched: {error}");
-                    self.unwatched.push(Problem::of_file(path.display().to_string(), message));
+                    self.unwatched.push(ValidationError::of_file(path.display().to_string(), message));
                 }
             }
         }
@@ -246,7 +246,7 @@ impl Watcher {
         }
     }
 
-    fn is_due(&self, input: &Input, file: Option<&Path>, changes: &Changes) -> bool {
+    fn is_due(&self, input: &Input, file: Option<&Path>, changes: &FileChanges) -> bool {
         let has_changed = changes.everything || file.is_some_and(|file| changes.files.contains(file));
         let is_new = !self.store.holds(input);
         is_new || has_changed && input.is_repeatable()
@@ -324,8 +324,8 @@ impl Watcher {
         for directory in directories {
             match self.routes.meaning(directory, name) {
                 None => continue,
-                Some(Meaning::Way) => self.changes.everything = true,
-                Some(Meaning::File) => {
+                Some(PathChange::Way) => self.changes.everything = true,
+                Some(PathChange::File) => {
                     let file = directory.join(name);
                     if event.mask.contains(EventMask::MODIFY) {
                         self.being_written.insert(file);

@@ -1,12 +1,12 @@
 //! Whether a file has a writer at this moment.
 //!
 //! The kernel grants a read lease on a file only while nobody has it open for writing (fcntl(2),
-//! `F_SETLEASE`). Asking for one therefore answers the question without a race: inotify tells of a truncation
+//! `F_SETLEASE`). Asking for one therefore answers the question without a race: inotify reports a truncation
 //! only after it was done, and the file can be read, empty, in between.
 
 use std::{fs::File, io, os::fd::AsRawFd as _, path::Path};
 
-/// Which signal tells of a lease that must end (include/uapi/asm-generic/fcntl.h); the libc crate lacks it.
+/// Which signal reports a lease that must end (include/uapi/asm-generic/fcntl.h); the libc crate lacks it.
 const F_SETSIG: libc::c_int = 10;
 
 /// `None`: this cannot be known. The file is another user's, or its file system has no leases.

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Connection, Direction, End,
+    Connection, Direction, EndpointRef,
     cidr::Cidr,
     object::{
         items, label, name_of, namespace_label, namespace_of, nodes, of_kind, port_number, port_numbers,
@@ -22,7 +22,7 @@ pub(super) fn verdict(
     tier: &str,
     direction: Direction,
     pod: &Value,
-    peer: End<'_>,
+    peer: EndpointRef<'_>,
     connection: &Connection<'_>,
 ) -> Option<bool> {
     let mut policies: Vec<Cow<'_, Value>> =
@@ -57,7 +57,7 @@ fn outcome<'a>(
     policy: &Value,
     rule: &'a Value,
     peers: &str,
-    peer: End<'_>,
+    peer: EndpointRef<'_>,
     connection: &Connection<'_>,
 ) -> Option<&'a str> {
     let action = rule["action"].as_str();
@@ -152,7 +152,7 @@ fn is_selector(value: &Value) -> bool {
     selector::is_valid(value) && selector::has_only_known(value)
 }
 
-fn peer_matches(objects: &[Value], entry: &Value, peer: End<'_>) -> bool {
+fn peer_matches(objects: &[Value], entry: &Value, peer: EndpointRef<'_>) -> bool {
     let [namespaces, pods, networks, node_labels] =
         ["namespaces", "pods", "networks", "nodes"].map(|field| &entry[field]);
     // "Note that host-networked pods are not included in this type of peer."

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::{
-    Connection, Direction, End,
+    Connection, Direction, EndpointRef,
     cidr::Cidr,
     object::{items, label, namespace_label, namespace_of, port_number, port_numbers},
     selector,
@@ -57,7 +57,7 @@ pub(super) fn rule_allows(
     policy_namespace: &str,
     rule: &Value,
     direction: Direction,
-    peer: End<'_>,
+    peer: EndpointRef<'_>,
     connection: &Connection<'_>,
 ) -> bool {
     let peers = match direction {
@@ -76,7 +76,7 @@ fn any_or_unrestricted(list: &Value, matches: impl Fn(&Value) -> bool) -> bool {
     is_missing_or_empty || items(list).iter().any(matches)
 }
 
-fn peer_matches(objects: &[Value], policy_namespace: &str, entry: &Value, peer: End<'_>) -> bool {
+fn peer_matches(objects: &[Value], policy_namespace: &str, entry: &Value, peer: EndpointRef<'_>) -> bool {
     let [pods, namespaces, block] =
         ["podSelector", "namespaceSelector", "ipBlock"].map(|field| &entry[field]);
     match (pods.is_null(), namespaces.is_null(), block.is_null()) {
@@ -109,7 +109,7 @@ fn namespace_matches(objects: &[Value], namespaces: &Value, pod: &Value) -> bool
 /// "except is a slice of CIDRs that should not be included within an IPBlock. ... Except values will be rejected if
 /// they are outside the cidr range." A rejected one makes the whole entry match nothing: without it, it would allow
 /// more than was meant.
-fn block_contains(block: &Value, peer: End<'_>) -> bool {
+fn block_contains(block: &Value, peer: EndpointRef<'_>) -> bool {
     let Some(cidr) = block["cidr"].as_str().and_then(Cidr::parse) else { return false };
     let excepts = items(&block["except"]).iter().map(|entry| entry.as_str().and_then(Cidr::parse));
     let Some(excepts) = excepts.collect::<Option<Vec<_>>>() else { return false };

@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use serde_json::Value;
 
 use super::{
-    Connection, Direction, Party, direction_allowed, ends, is_to_itself,
+    Connection, Direction, ResolvedEndpoint, direction_allowed, ends, is_to_itself,
     object::{self, items, label, name_of, namespace_of, port_number},
 };
 
@@ -40,13 +40,13 @@ pub(crate) struct Backend {
 /// A place at which a service answers.
 struct Listener<'a> {
     at: Destination,
-    front: Front,
+    frontend: Frontend,
     service: &'a Value,
     port: &'a Value,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Front {
+enum Frontend {
     ClusterIp,
     External,
 }
@@ -62,7 +62,7 @@ pub(crate) fn destinations(objects: &[Value], node: &str) -> BTreeSet<Destinatio
 /// A client without an address of this family reaches nothing.
 pub(crate) fn backends(
     objects: &[Value],
-    client: &Party,
+    client: &ResolvedEndpoint,
     destination: &Destination,
 ) -> Option<BTreeSet<Backend>> {
     let chosen = led_to(objects, node_of(objects, client), destination)?.into_iter();
@@ -73,8 +73,8 @@ pub(crate) fn backends(
 /// by the control plane, and each is unique": it is its own service's alone.
 fn led_to(objects: &[Value], node: &str, destination: &Destination) -> Option<BTreeSet<(IpAddr, u16)>> {
     let mut found: Vec<_> = listeners(objects, node).filter(|listener| listener.at == *destination).collect();
-    if found.iter().any(|listener| listener.front == Front::ClusterIp) {
-        found.retain(|listener| listener.front == Front::ClusterIp);
+    if found.iter().any(|listener| listener.frontend == Frontend::ClusterIp) {
+        found.retain(|listener| listener.frontend == Frontend::ClusterIp);
     }
     (!found.is_empty())
         .then(|| found.iter().flat_map(|listener| endpoints(objects, listener, node)).collect())
@@ -84,20 +84,22 @@ fn led_to(objects: &[Value], node: &str, destination: &Destination) -> Option<BT
 /// `None` when no service answers there.
 pub(super) fn allowed(
     objects: &[Value],
-    client: &Party,
-    to: &Party,
+    client: &ResolvedEndpoint,
+    to: &ResolvedEndpoint,
     protocol: &str,
     port: u16,
 ) -> Option<bool> {
     let addresses = match to {
-        Party::Service { namespace, name } => cluster_addresses(object::service(objects, namespace, name)),
-        Party::Node(name) => object::node_addresses(objects, name),
-        Party::Address(address) => vec![*address],
+        ResolvedEndpoint::Service { namespace, name } => {
+            cluster_addresses(object::service(objects, namespace, name))
+        }
+        ResolvedEndpoint::Node(name) => object::node_addresses(objects, name),
+        ResolvedEndpoint::Address(address) => vec![*address],
         // A pod's addresses are no service's.
-        Party::Pod { .. } => Vec::new(),
+        ResolvedEndpoint::Pod { .. } => Vec::new(),
     };
     let sources = ends(objects, client);
-    if let Party::Service { namespace, name } = to {
+    if let ResolvedEndpoint::Service { namespace, name } = to {
         let service = object::service(objects, namespace, name);
         if service["spec"]["clusterIP"] == "None" {
             return Some(headless_allowed(objects, client, service, protocol, port));
@@ -111,7 +113,7 @@ pub(super) fn allowed(
             backends(objects, client, &Destination { address, protocol: protocol.into(), port })
         })
         .collect();
-    if answers.is_empty() && !matches!(to, Party::Service { .. }) {
+    if answers.is_empty() && !matches!(to, ResolvedEndpoint::Service { .. }) {
         return at_another_node(objects, client, &addresses, protocol, port);
     }
     let mut found = answers.iter().flatten().peekable();
@@ -119,7 +121,13 @@ pub(super) fn allowed(
 }
 
 /// Its name stands for the addresses of its ready endpoints, and nothing is translated.
-fn headless_allowed(objects: &[Value], client: &Party, service: &Value, protocol: &str, port: u16) -> bool {
+fn headless_allowed(
+    objects: &[Value],
+    client: &ResolvedEndpoint,
+    service: &Value,
+    protocol: &str,
+    port: u16,
+) -> bool {
     let endpoints = slices_of(objects, service).flat_map(|slice| items(&slice["endpoints"]));
     let addresses = endpoints.filter(|endpoint| is_ready(endpoint)).filter_map(address_of);
     let sources = ends(objects, client);
@@ -134,7 +142,7 @@ fn headless_allowed(objects: &[Value], client: &Party, service: &Value, protocol
 /// to an endpoint that is not its own under its own address, so that replies come back through it.
 fn at_another_node(
     objects: &[Value],
-    client: &Party,
+    client: &ResolvedEndpoint,
     addresses: &[IpAddr],
     protocol: &str,
     port: u16,
@@ -160,7 +168,8 @@ fn at_another_node(
                     && object::addresses(pod).contains(&end)
             });
             let its_node = pod.map_or_else(|| object::node_with(objects, &end), object::node_of);
-            let source = if its_node == Some(node) { client.clone() } else { Party::Address(address) };
+            let source =
+                if its_node == Some(node) { client.clone() } else { ResolvedEndpoint::Address(address) };
             backends.push(judge(objects, &source, end, protocol, number).ingress);
         }
     }
@@ -174,18 +183,24 @@ fn at_another_node(
 }
 
 /// Empty when it has none, or none that is known.
-fn node_of<'a>(objects: &'a [Value], client: &'a Party) -> &'a str {
+fn node_of<'a>(objects: &'a [Value], client: &'a ResolvedEndpoint) -> &'a str {
     match client {
-        Party::Pod { namespace, name } => {
+        ResolvedEndpoint::Pod { namespace, name } => {
             object::node_of(object::pod(objects, namespace, name)).unwrap_or_default()
         }
-        Party::Node(name) => name,
-        Party::Service { .. } | Party::Address(_) => "",
+        ResolvedEndpoint::Node(name) => name,
+        ResolvedEndpoint::Service { .. } | ResolvedEndpoint::Address(_) => "",
     }
 }
 
-fn judge(objects: &[Value], client: &Party, address: IpAddr, protocol: &str, port: u16) -> Backend {
-    let endpoint = Party::Address(address);
+fn judge(
+    objects: &[Value],
+    client: &ResolvedEndpoint,
+    address: IpAddr,
+    protocol: &str,
+    port: u16,
+) -> Backend {
+    let endpoint = ResolvedEndpoint::Address(address);
     let mut destination = ends(objects, &endpoint)[0];
     destination.node = object::node_with(objects, &address);
     let sources = ends(objects, client);
@@ -211,22 +226,22 @@ fn listeners_of<'a>(objects: &[Value], service: &'a Value, node: &str) -> Vec<Li
     let mut found = Vec::new();
     for port in items(&service["spec"]["ports"]) {
         let protocol = port["protocol"].as_str().unwrap_or("TCP");
-        let mut listen = |front, address: IpAddr, number: &Value| {
+        let mut listen = |frontend, address: IpAddr, number: &Value| {
             // A service is one of the families of its cluster IPs.
             let is_served = own.iter().any(|own| own.is_ipv4() == address.is_ipv4());
             if let Some(number) = port_number(number).filter(|_| is_served) {
                 let at = Destination { address, protocol: protocol.into(), port: number };
-                found.push(Listener { at, front, service, port });
+                found.push(Listener { at, frontend, service, port });
             }
         };
-        own.iter().for_each(|address| listen(Front::ClusterIp, *address, &port["port"]));
+        own.iter().for_each(|address| listen(Frontend::ClusterIp, *address, &port["port"]));
         for address in external_addresses(service) {
-            listen(Front::External, address, &port["port"]);
+            listen(Frontend::External, address, &port["port"]);
         }
         // "The port on each node on which this service is exposed". The client's packets to another node leave before
         // they are translated.
         for address in object::node_addresses(objects, node) {
-            listen(Front::External, address, &port["nodePort"]);
+            listen(Frontend::External, address, &port["nodePort"]);
         }
     }
     found
@@ -261,7 +276,7 @@ fn endpoints(objects: &[Value], listener: &Listener<'_>, node: &str) -> BTreeSet
     // "Local", the proxy will assume that pods only want to talk to endpoints of the service on the same node as the
     // pod, dropping the traffic if there are no local endpoints."
     let is_local_alone = !is_foreign(listener.service)
-        && listener.front == Front::ClusterIp
+        && listener.frontend == Frontend::ClusterIp
         && listener.service["spec"]["internalTrafficPolicy"] == "Local";
     let all = slices_of(objects, listener.service).flat_map(|slice| {
         let numbers = numbers(slice, listener.port);

@@ -41,9 +41,9 @@ const BLOCKS: [&str; 18] = [
 /// A world with a few policies; nearly all veths are known.
 pub(crate) fn worlds() -> impl Strategy<Value = World> {
     let state = prop_oneof![
-        12 => Just(EndpointState::Known),
-        1 => Just(EndpointState::Held),
-        1 => Just(EndpointState::Open),
+        12 => Just(EndpointState::Identified),
+        1 => Just(EndpointState::Pending),
+        1 => Just(EndpointState::Unmanaged),
     ];
     let veths = prop::collection::vec((state, prop::bool::weighted(0.2)), Host::LOCAL.len());
     let external = prop::collection::vec((claimed(), backends()), 0..3);

@@ -11,9 +11,9 @@ use crate::world::{Family, Host, ip};
 #[derive(Clone, Debug)]
 pub(crate) struct Neighbours {
     kind: u8,
-    source: Speaker,
+    source: PeerVersion,
     destination: Destination,
-    target: Speaker,
+    target: PeerVersion,
     options: Vec<Vec<u8>>,
     hop_limit: Option<u8>,
     extensions: Option<Vec<Extension>>,
@@ -21,7 +21,7 @@ pub(crate) struct Neighbours {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Speaker {
+enum PeerVersion {
     Host(Host),
     Link(&'static str),
 }
@@ -37,8 +37,8 @@ enum Destination {
 pub(crate) fn neighbours() -> impl Strategy<Value = Neighbours> {
     let speakers = || {
         prop_oneof![
-            3 => prop::sample::select(Host::ALL.to_vec()).prop_map(Speaker::Host),
-            2 => prop::sample::select(vec!["fe80::b", "fe80::1", "::", "fd00:1::77"]).prop_map(Speaker::Link),
+            3 => prop::sample::select(Host::ALL.to_vec()).prop_map(PeerVersion::Host),
+            2 => prop::sample::select(vec!["fe80::b", "fe80::1", "::", "fd00:1::77"]).prop_map(PeerVersion::Link),
         ]
     };
     let destinations = prop_oneof![
@@ -121,13 +121,13 @@ impl Neighbours {
 
     /// The same two as ARP has them, with padding.
     pub(crate) fn arp(&self, longer: usize) -> Vec<u8> {
-        let at = |speaker: &Speaker| match speaker {
-            Speaker::Host(host) => match host.at(Family::V4) {
+        let at = |speaker: &PeerVersion| match speaker {
+            PeerVersion::Host(host) => match host.at(Family::V4) {
                 IpAddr::V4(address) => address,
                 IpAddr::V6(_) => unreachable!("IPv4 was asked for"),
             },
-            Speaker::Link("::") => [0; 4].into(),
-            Speaker::Link(_) => [10, 1, 0, 77].into(),
+            PeerVersion::Link("::") => [0; 4].into(),
+            PeerVersion::Link(_) => [10, 1, 0, 77].into(),
         };
         let mut frame = arp(self.kind % 3, at(&self.source), at(&self.target));
         // Most have none.
@@ -140,7 +140,7 @@ impl Neighbours {
     }
 }
 
-impl Speaker {
+impl PeerVersion {
     fn at(self) -> IpAddr {
         match self {
             Self::Host(host) => host.at(Family::V6),

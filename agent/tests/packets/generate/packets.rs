@@ -15,7 +15,7 @@ use super::{
 };
 use crate::world::{BRIDGE, Family, Host, NODE_PORT, UPLINK, World, arrives, ip, leaves, service_at};
 
-/// Where a packet is judged.
+/// Where a packet is evaluated.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum At {
     Pod(Hook),
@@ -29,7 +29,7 @@ pub(crate) enum At {
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
     what: What,
-    place: Place,
+    place: DeviceRole,
     noise: Noise,
 }
 
@@ -58,7 +58,7 @@ struct New {
     /// To a service in place of the destination: at its own address, or at the node's.
     service: Option<Service>,
     ports: (u16, u16),
-    kind: Kind,
+    kind: PacketKind,
     flags: u8,
     options: u8,
     chain: Vec<Extension>,
@@ -71,7 +71,7 @@ enum Service {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum PacketKind {
     Tcp,
     Udp,
     Sctp,
@@ -82,7 +82,7 @@ enum Kind {
 }
 
 #[derive(Clone, Debug)]
-enum Place {
+enum DeviceRole {
     /// Where the packet leaves its pod, if that is a local one.
     Sender,
     /// Where it arrives.
@@ -125,12 +125,12 @@ pub(crate) fn steps() -> impl Strategy<Value = Step> {
     let direction = prop::sample::select(Direction::ALL.to_vec());
     let anywhere = (direction, prop::sample::select(Host::LOCAL.to_vec()), prop::sample::select(vias));
     let place = prop_oneof![
-        4 => Just(Place::Sender),
-        4 => Just(Place::Receiver),
-        2 => anywhere.prop_map(|(direction, pod, via)| Place::Anywhere(direction, pod, via)),
-        2 => Just(Place::Wire),
-        1 => Just(Place::Tunnel),
-        2 => any::<bool>().prop_map(|leaves_node| Place::Nowhere { leaves_node }),
+        4 => Just(DeviceRole::Sender),
+        4 => Just(DeviceRole::Receiver),
+        2 => anywhere.prop_map(|(direction, pod, ingress_ifindex)| DeviceRole::Anywhere(direction, pod, ingress_ifindex)),
+        2 => Just(DeviceRole::Wire),
+        1 => Just(DeviceRole::Tunnel),
+        2 => any::<bool>().prop_map(|leaves_node| DeviceRole::Nowhere { leaves_node }),
     ];
     let noise = prop_oneof![
         12 => Just(Noise::None),
@@ -167,8 +167,8 @@ fn new_packets() -> impl Strategy<Value = New> {
         ]
     };
     let kinds = prop_oneof![
-        6 => Just(Kind::Tcp), 4 => Just(Kind::Udp), 2 => Just(Kind::Sctp), 1 => Just(Kind::EchoRequest),
-        1 => Just(Kind::EchoReply), 1 => Just(Kind::Icmp), 3 => Just(Kind::Other),
+        6 => Just(PacketKind::Tcp), 4 => Just(PacketKind::Udp), 2 => Just(PacketKind::Sctp), 1 => Just(PacketKind::EchoRequest),
+        1 => Just(PacketKind::EchoReply), 1 => Just(PacketKind::Icmp), 3 => Just(PacketKind::Other),
     ];
     let flags = prop_oneof![
         4 => Just(flag::SYN), 4 => Just(flag::ACK), 2 => Just(flag::SYN | flag::ACK), 1 => any::<u8>(),
@@ -276,14 +276,14 @@ impl New {
             Some(Service::NodePort) => (Host::Node.at(self.family), NODE_PORT),
         };
         let frame = match self.kind {
-            Kind::Tcp => Frame::tcp(from, to, self.flags),
-            Kind::Udp => Frame::udp(from, to, 20),
+            PacketKind::Tcp => Frame::tcp(from, to, self.flags),
+            PacketKind::Udp => Frame::udp(from, to, 20),
             // DATA, INIT, INIT ACK, ABORT, SHUTDOWN COMPLETE.
-            Kind::Sctp => Frame::sctp(from, to, [0, 1, 1, 2, 6, 14][usize::from(self.flags) % 6]),
-            Kind::EchoRequest => Frame::echo_request(source, destination, self.ports.0),
-            Kind::EchoReply => Frame::echo_reply(source, destination, self.ports.0),
-            Kind::Icmp => Frame::icmp(source, destination, self.flags, self.ports.0),
-            Kind::Other => Frame::ip(
+            PacketKind::Sctp => Frame::sctp(from, to, [0, 1, 1, 2, 6, 14][usize::from(self.flags) % 6]),
+            PacketKind::EchoRequest => Frame::echo_request(source, destination, self.ports.0),
+            PacketKind::EchoReply => Frame::echo_reply(source, destination, self.ports.0),
+            PacketKind::Icmp => Frame::icmp(source, destination, self.flags, self.ports.0),
+            PacketKind::Other => Frame::ip(
                 source,
                 destination,
                 [1, 4, 41, 47, 50, 58, 59][usize::from(self.flags) % 7],
@@ -297,7 +297,7 @@ impl New {
     }
 }
 
-impl Place {
+impl DeviceRole {
     fn at(&self, world: &World, frame: Option<&Frame>) -> At {
         let local = |address: IpAddr| {
             Host::LOCAL.into_iter().find(|host| Family::ALL.iter().any(|family| host.at(*family) == address))
@@ -306,22 +306,22 @@ impl Place {
         let receiver = frame.and_then(|frame| local(frame.destination));
         let from_node = frame.is_some_and(|frame| world.node.contains(&frame.source));
         // Routed by a bridge when the sender is at one.
-        let via = match sender {
+        let ingress_ifindex = match sender {
             Some(pod) if world.veths[&pod.veth()].master != 0 => world.veths[&pod.veth()].master,
             Some(pod) => pod.veth(),
             None if from_node => NODE,
             None => UPLINK,
         };
         At::Pod(match (self, sender, receiver) {
-            (Self::Wire, ..) => return At::Wire(via),
-            (Self::Tunnel, ..) => return At::Tunnel(via),
+            (Self::Wire, ..) => return At::Wire(ingress_ifindex),
+            (Self::Tunnel, ..) => return At::Tunnel(ingress_ifindex),
             (Self::Nowhere { leaves_node: true }, ..) => return At::Wire(NODE),
             (Self::Nowhere { .. }, _, receiver) => arrives(receiver.unwrap_or(Host::B), NODE),
             (Self::Sender, Some(sender), _) | (Self::Receiver, Some(sender), None) => leaves(sender),
-            (Self::Receiver | Self::Sender, _, Some(receiver)) => arrives(receiver, via),
-            (Self::Sender | Self::Receiver, None, None) => arrives(Host::B, via),
+            (Self::Receiver | Self::Sender, _, Some(receiver)) => arrives(receiver, ingress_ifindex),
+            (Self::Sender | Self::Receiver, None, None) => arrives(Host::B, ingress_ifindex),
             (Self::Anywhere(Direction::Egress, pod, _), ..) => leaves(*pod),
-            (Self::Anywhere(Direction::Ingress, pod, via), ..) => arrives(*pod, *via),
+            (Self::Anywhere(Direction::Ingress, pod, ingress_ifindex), ..) => arrives(*pod, *ingress_ifindex),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! While one state replaces another, each packet is judged by one of the two.
+//! While one state replaces another, each packet is evaluated by one of the two.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -58,7 +58,7 @@ fn probe_while(changing: Changing, publications: usize) {
     let (worlds, probes) = worlds_with_probes(changing);
     let mut node = Node::new(&worlds[0]);
     let bpffs = std::path::Path::new("/sys/fs/bpf");
-    let programs = Programs::of(&mut node.kernel, bpffs);
+    let programs = Programs::of(&mut node.datapath, bpffs);
     let (stop, asked) = (AtomicBool::new(false), AtomicU64::new(0));
     let wrong = thread::scope(|scope| {
         let prober = scope.spawn(|| {
@@ -84,7 +84,7 @@ fn probe_while(changing: Changing, publications: usize) {
         prober.join().expect("the prober does not panic")
     });
     if let Some(Probe { hook, frame, passes }) = wrong {
-        let counted = node.kernel.counters.read().expect("counters");
+        let counted = node.datapath.counters.read().expect("counters");
         let counted: Vec<_> = counted.into_iter().filter(|(.., count)| *count > 0).collect();
         panic!(
             "{changing:?} change: {hook:?} must always {}: {frame:02x?}; of all probes: {counted:?}",
@@ -136,18 +136,20 @@ fn probes(worlds: &[World], changing: Changing) -> Vec<Probe> {
                     Asked { subject, direction, peer, protocol: Some(Protocol::Tcp), port, own_node: false };
                 naive::allows(&world.cluster, asked)
             };
-            // Where a packet of a local pod arrives that did not pass that pod's own veth, its egress is judged, too.
+            // Where a packet of a local pod arrives that did not pass that pod's own veth, its egress is evaluated, too.
             let sender = local.filter(|_| direction == Direction::Ingress);
             let verdicts = |world: &World| {
                 let sends = sender.is_none_or(|sender| allows(world, sender, Direction::Egress, own));
                 (allows(world, pod, direction, peer), sends)
             };
-            let is_judged_alike = |host: Host| {
+            let has_equal_verdict = |host: Host| {
                 worlds
                     .iter()
-                    .all(|world| naive::is_judged_alike(&worlds[0].cluster, &world.cluster, &host.name()))
+                    .all(|world| naive::has_equal_verdict(&worlds[0].cluster, &world.cluster, &host.name()))
             };
-            if changing == Changing::Labels && !(is_judged_alike(pod) && sender.is_none_or(is_judged_alike)) {
+            if changing == Changing::Labels
+                && !(has_equal_verdict(pod) && sender.is_none_or(has_equal_verdict))
+            {
                 continue;
             }
             let verdicts: Vec<(bool, bool)> = worlds.iter().map(verdicts).collect();
@@ -164,8 +166,8 @@ fn probes(worlds: &[World], changing: Changing) -> Vec<Probe> {
             let (hook, frame) = match direction {
                 Direction::Egress => (leaves(pod), Frame::tcp((own, 1_024), (peer, port), flag::SYN)),
                 Direction::Ingress => {
-                    let via = local.map_or(UPLINK, Host::veth);
-                    (arrives(pod, via), Frame::tcp((peer, 1_024), (own, port), flag::SYN))
+                    let ingress_ifindex = local.map_or(UPLINK, Host::veth);
+                    (arrives(pod, ingress_ifindex), Frame::tcp((peer, 1_024), (own, port), flag::SYN))
                 }
             };
             probes.push(Probe { hook, frame: frame.bytes(), passes: verdicts[0] == (true, true) });

@@ -52,7 +52,7 @@ fn more_rows_than_there_is_room_for_move_to_another_slot() {
     let large = crowd(CROWD);
     node.publish(&large);
     let after = node.pinned.read();
-    assert_ne!(before.slot(), after.slot(), "each identity takes a row");
+    assert_ne!(before.table_set(), after.table_set(), "each identity takes a row");
     assert_eq!(after.sets.len(), 1, "the old slot is empty");
     assert_compiled_verdicts(&mut node, &large);
     // Connections live on; every address has its port.
@@ -67,7 +67,7 @@ fn more_rows_than_there_is_room_for_move_to_another_slot() {
     // Small again: the room stays, the rows go.
     settle(&mut node, &small);
     let shrunk = node.pinned.read();
-    assert_eq!(shrunk.slot(), after.slot());
+    assert_eq!(shrunk.table_set(), after.table_set());
     assert_eq!(shrunk.set().sizes(), before.set().sizes());
     assert_verdicts(&mut node, &small);
 }

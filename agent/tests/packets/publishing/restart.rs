@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use podgate::{
-    kernel::{Kernel, Pins},
+    datapath::{Datapath, Pins},
     publisher::Publisher,
 };
 use podgate_common::{
@@ -17,13 +17,13 @@ use crate::{
     world::{Family, Host, World, allow, arrives, pods_like, port},
 };
 
-fn restart(node: &Node, pins: &Pins, world: &World) -> (Kernel, Snapshot) {
-    let mut kernel = node::load(pins, false);
+fn restart(node: &Node, pins: &Pins, world: &World) -> (Datapath, Snapshot) {
+    let mut datapath = node::load(pins, false);
     let mut publisher = Publisher::default();
     let tables = world.compile(publisher.in_force());
     let wanted = world.wanted(&tables);
-    publisher.publish(&mut kernel.maps, &tables, &wanted).expect("the kernel takes it");
-    (kernel, node.pinned.read())
+    publisher.publish(&mut datapath.maps, &tables, &wanted).expect("the kernel takes it");
+    (datapath, node.pinned.read())
 }
 
 #[test]
@@ -40,23 +40,23 @@ fn a_new_agent_takes_over_and_leaves_nothing_of_the_old() {
     let before = node.pinned.read();
     // Nothing has changed but the agent: it takes another slot, and fills it as the old one did.
     let (_, same) = restart(&node, &pins, &world);
-    assert_ne!(before.slot(), same.slot());
+    assert_ne!(before.table_set(), same.table_set());
     assert_eq!(same.sets.len(), 1);
     assert_eq!(before.set().sizes(), same.set().sizes());
     assert_eq!(before.owners, same.owners);
-    // The programs of the old agent, which may still be attached, judge by what the new one has written.
+    // The programs of the old agent, which may still be attached, evaluate by what the new one has written.
     assert!(node.programs.run(to_b, &Frame::tcp(a, b, flag::ACK).bytes()), "the connection lives on");
     assert!(node.programs.run(to_b, &Frame::tcp((a.0, 40_001), b, flag::SYN).bytes()));
 
     // A world in which Z is gone and B listens elsewhere.
     let mut next = World::new().ingress(Host::B, rules(81));
     next.veths.remove(&Host::Z.veth());
-    let (mut kernel, changed) = restart(&node, &pins, &next);
+    let (mut datapath, changed) = restart(&node, &pins, &next);
     assert_eq!(changed.sets.len(), 1);
     assert_eq!(changed.endpoints.len(), 2);
     assert!(changed.owners.values().all(|owner| *owner != Host::Z.veth()));
     assert!(!changed.endpoints[&Host::A.veth()].egress.isolates());
-    for programs in [&node.programs, &Programs::of(&mut kernel, bpffs)] {
+    for programs in [&node.programs, &Programs::of(&mut datapath, bpffs)] {
         assert!(programs.run(to_b, &Frame::tcp(a, b, flag::ACK).bytes()), "the connection lives on");
         for (number, passes) in [(80, false), (81, true)] {
             let syn = Frame::tcp((a.0, 40_002), (b.0, number), flag::SYN);
@@ -72,9 +72,9 @@ fn an_agent_that_was_killed_between_two_flips_is_cleaned_up_after() {
     let pins = Pins::create(Path::new("/sys/fs/bpf")).expect("the same directory");
     let old = node.pinned.read();
     let (mut second, new) = restart(&node, &pins, &world);
-    // Back to where it had flipped one endpoint only: they are judged by two slots.
+    // Back to where it had flipped one endpoint only: they are evaluated by two slots.
     let flipped = new.endpoints[&Host::B.veth()];
-    assert_ne!(flipped.slot, old.slot());
+    assert_ne!(flipped.table_set, old.table_set());
     let half = old
         .endpoints
         .iter()
@@ -82,6 +82,9 @@ fn an_agent_that_was_killed_between_two_flips_is_cleaned_up_after() {
     second.maps.endpoints.put_all(&half.collect()).expect("the kernel takes it");
     let (_, after) = restart(&node, &pins, &world);
     assert_eq!(after.sets.len(), 1);
-    let slot = after.slot();
-    assert!(slot != old.slot() && slot != flipped.slot, "neither of the two that were in use");
+    let table_set = after.table_set();
+    assert!(
+        table_set != old.table_set() && table_set != flipped.table_set,
+        "neither of the two that were in use"
+    );
 }

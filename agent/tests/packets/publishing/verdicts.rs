@@ -4,12 +4,12 @@ use std::{cell::RefCell, net::IpAddr, path::Path};
 
 use podgate::{
     compiler::Subject,
-    kernel::{Kernel, Pins},
+    datapath::{Datapath, Pins},
     memory::Memory,
     model::Pod,
     publisher::Publisher,
 };
-use podgate_common::{Direction, Protocol, Query, Said};
+use podgate_common::{Direction, KernelVerdict, Protocol, VerdictQuery};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -56,14 +56,14 @@ fn publishing_the_same_again_writes_nothing() {
     let world = World::new().ingress(Host::B, []);
     let mut node = Node::new(&world);
     settle(&mut node, &world);
-    let epoch = node.kernel.maps.epoch().expect("an epoch");
+    let revision = node.datapath.maps.revision().expect("a revision");
     for _ in 0..3 {
         assert!(node.publish(&world).settled);
-        assert_eq!(node.kernel.maps.epoch().expect("an epoch"), epoch);
+        assert_eq!(node.datapath.maps.revision().expect("a revision"), revision);
     }
     // A change that no verdict depends on, and one that does.
     node.publish(&world.clone().egress(Host::Z, []));
-    assert_eq!(node.kernel.maps.epoch().expect("an epoch"), epoch + 1);
+    assert_eq!(node.datapath.maps.revision().expect("a revision"), revision + 1);
 }
 
 /// Publishes until no rule set of the past is kept.
@@ -90,10 +90,10 @@ impl Fresh {
         for pin in std::fs::read_dir(&maps).expect("the directory of pins") {
             std::fs::remove_file(pin.expect("an entry").path()).expect("a pin of ours");
         }
-        let mut kernel: Kernel = node::load(&self.pins, false);
+        let mut datapath: Datapath = node::load(&self.pins, false);
         let tables = world.compile(Vec::new());
         let wanted = world.wanted(&tables);
-        Publisher::default().publish(&mut kernel.maps, &tables, &wanted).expect("the kernel takes it");
+        Publisher::default().publish(&mut datapath.maps, &tables, &wanted).expect("the kernel takes it");
         Pinned::new(&self.pins).read()
     }
 }
@@ -122,9 +122,9 @@ pub(super) fn assert_compiled_verdicts(node: &mut Node, world: &World) {
         let in_kernel = snapshot.allows(veth, asked.direction, asked.peer, asked.protocol, asked.port);
         assert_eq!(in_kernel, memory.allowed(rule_set, asked.peer, protocol, asked.port), "{asked:?}");
         // As `explain` asks beside a running agent.
-        let query = Query::new(veth, asked.direction, asked.peer.into(), protocol, asked.port);
-        let said = node.kernel.verdict(&query).expect("the kernel answers");
-        assert_eq!(said, if in_kernel { Said::Allowed } else { Said::Denied }, "{asked:?}");
+        let query = VerdictQuery::new(veth, asked.direction, asked.peer.into(), protocol, asked.port);
+        let said = node.datapath.verdict(&query).expect("the kernel answers");
+        assert_eq!(said, if in_kernel { KernelVerdict::Allowed } else { KernelVerdict::Denied }, "{asked:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use podgate_common::{
     NODE,
-    Outcome::{Allowed, Denied, Dhcp, Established, Free, Itself, OwnNode, Spoofed},
+    Outcome::{Allowed, Denied, Dhcp, Established, NotIsolated, OwnAddress, OwnNode, Spoofed},
     Protocol::Tcp,
     frames::{Frame, flag},
 };
@@ -46,11 +46,11 @@ fn the_address_of_a_local_pod_does_not_come_from_elsewhere() {
     let mut node = Node::new(&world);
     for family in Family::ALL {
         let frame = Frame::tcp((Host::A.at(family), 9), (Host::B.at(family), 80), SYN);
-        for via in [UPLINK, BRIDGE, Host::Z.veth(), 77] {
-            node.expect(arrives(Host::B, via), &frame, Spoofed);
+        for ingress_ifindex in [UPLINK, BRIDGE, Host::Z.veth(), 77] {
+            node.expect(arrives(Host::B, ingress_ifindex), &frame, Spoofed);
             // Nor into a pod that is not isolated.
             let free = Frame::tcp((Host::A.at(family), 9), (Host::Z.at(family), 80), SYN);
-            node.expect(arrives(Host::Z, via), &free, Spoofed);
+            node.expect(arrives(Host::Z, ingress_ifindex), &free, Spoofed);
         }
         node.expect(arrives(Host::B, Host::A.veth()), &frame, Allowed);
     }
@@ -80,10 +80,10 @@ fn a_frame_that_a_bridge_floods_takes_nothing_over() {
         let (a, b) = ((Host::A.at(family), 80), (Host::B.at(family), 40_000));
         let syn = Frame::tcp(b, a, SYN);
         let answer = Frame::tcp(a, b, SYN | flag::ACK);
-        node.expect(leaves(Host::B), &syn, Free);
+        node.expect(leaves(Host::B), &syn, NotIsolated);
         node.expect(arrives(Host::A, Host::B.veth()), &syn, Allowed);
         // Z sees it too; that gives it no way to answer.
-        node.expect(arrives(Host::Z, Host::B.veth()), &syn, Free);
+        node.expect(arrives(Host::Z, Host::B.veth()), &syn, NotIsolated);
         node.expect(leaves(Host::Z), &answer, Spoofed);
         node.expect(leaves(Host::A), &answer, Established);
         node.expect(arrives(Host::B, Host::A.veth()), &answer, Established);
@@ -95,12 +95,12 @@ fn a_pod_reaches_itself() {
     let mut node = Node::new(&World::new().ingress(Host::B, []).egress(Host::B, []));
     for family in Family::ALL {
         let b = Host::B.at(family);
-        node.expect(leaves(Host::B), &Frame::tcp((b, 9), (b, 80), SYN), Itself);
+        node.expect(leaves(Host::B), &Frame::tcp((b, 9), (b, 80), SYN), OwnAddress);
         // Through its service: sent to it again, perhaps with the node's address as the source.
         let hairpin = arrives(Host::B, Host::B.veth());
-        node.expect(hairpin, &Frame::tcp((b, 9), (b, 80), SYN), Itself);
+        node.expect(hairpin, &Frame::tcp((b, 9), (b, 80), SYN), OwnAddress);
         let masqueraded = (Host::Node.at(family), 1_024);
-        node.expect(hairpin, &Frame::tcp(masqueraded, (b, 80), SYN), Itself);
+        node.expect(hairpin, &Frame::tcp(masqueraded, (b, 80), SYN), OwnAddress);
         node.expect(leaves(Host::B), &Frame::tcp((b, 80), masqueraded, SYN | flag::ACK), Established);
         // Not in the name of another pod.
         node.expect(hairpin, &Frame::tcp((Host::A.at(family), 9), (b, 80), SYN), Spoofed);

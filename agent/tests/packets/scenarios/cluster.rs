@@ -1,10 +1,10 @@
-//! What the cluster says changes: policies, labels, addresses, backends. New packets are judged by what it says now.
+//! What the cluster says changes: policies, labels, addresses, backends. New packets are evaluated by what it says now.
 
 use std::{net::IpAddr, sync::Arc};
 
 use podgate::model::{NamedPort, Peer, Peers, PortRule, Ports, Rule, Selector};
 use podgate_common::{
-    Outcome::{Allowed, Denied, Established, Free},
+    Outcome::{Allowed, Denied, Established, NotIsolated},
     Protocol::Tcp,
     frames::{Frame, flag},
 };
@@ -21,11 +21,11 @@ const ACK: u8 = flag::ACK;
 
 /// Asks whether a pod of this node may be reached from this address, by a connection that nothing is known of.
 #[track_caller]
-fn expect_into(node: &mut Node, from: IpAddr, via: u32, to: Host, number: u16, allowed: bool) {
+fn expect_into(node: &mut Node, from: IpAddr, ingress_ifindex: u32, to: Host, number: u16, allowed: bool) {
     let family = if from.is_ipv4() { Family::V4 } else { Family::V6 };
     node.forget();
     let frame = Frame::tcp((from, 40_000), (to.at(family), number), SYN);
-    node.expect(arrives(to, via), &frame, if allowed { Allowed } else { Denied });
+    node.expect(arrives(to, ingress_ifindex), &frame, if allowed { Allowed } else { Denied });
 }
 
 fn pod(world: &mut World, host: Host) -> &mut podgate::model::Pod {
@@ -54,7 +54,7 @@ fn a_policy_that_goes_takes_its_own_rules_along() {
     }
     node.publish(&none);
     let frame = Frame::tcp((Host::Outside.at(Family::V4), 9), (Host::B.at(Family::V4), 82), SYN);
-    node.expect(arrives(Host::B, UPLINK), &frame, Free);
+    node.expect(arrives(Host::B, UPLINK), &frame, NotIsolated);
 }
 
 #[test]
@@ -70,9 +70,12 @@ fn labels_that_change_make_and_unmake_peers_and_subjects() {
     for family in Family::ALL {
         let into_z = Frame::tcp((Host::Outside.at(family), 9), (Host::Z.at(family), 80), SYN);
         // (what the cluster says, whether Z may talk to B, what becomes of a stranger at Z)
-        for (world, peer, at_z) in
-            [(&before, false, Free), (&like_a, true, Free), (&like_b, false, Denied), (&before, false, Free)]
-        {
+        for (world, peer, at_z) in [
+            (&before, false, NotIsolated),
+            (&like_a, true, NotIsolated),
+            (&like_b, false, Denied),
+            (&before, false, NotIsolated),
+        ] {
             node.publish(world);
             expect_into(&mut node, Host::Z.at(family), Host::Z.veth(), Host::B, 80, peer);
             node.expect(arrives(Host::Z, UPLINK), &into_z, at_z);
@@ -137,7 +140,7 @@ fn an_address_counts_for_the_pod_that_has_it_now() {
 
     let mut node = Node::new(&nowhere);
     // (what the cluster says, whether each of the two addresses is a friend's)
-    for (world, friend) in [
+    for (world, client_allowed) in [
         (&nowhere, [false, false]),
         (&first, [true, false]),
         (&full, [true, true]),
@@ -149,8 +152,8 @@ fn an_address_counts_for_the_pod_that_has_it_now() {
         (&full, [true, true]),
     ] {
         node.publish(world);
-        for (family, friend) in Family::ALL.into_iter().zip(friend) {
-            expect_into(&mut node, Host::Remote.at(family), UPLINK, Host::B, 80, friend);
+        for (family, client_allowed) in Family::ALL.into_iter().zip(client_allowed) {
+            expect_into(&mut node, Host::Remote.at(family), UPLINK, Host::B, 80, client_allowed);
         }
     }
 }
@@ -165,7 +168,7 @@ fn two_pods_that_swap_their_addresses_swap_what_is_allowed() {
     let mut node = Node::new(&before);
     for world in [&before, &after, &before] {
         node.publish(world);
-        for (host, sends, arrived) in [(Host::A, Free, Allowed), (Host::Z, Denied, Denied)] {
+        for (host, sends, arrived) in [(Host::A, NotIsolated, Allowed), (Host::Z, Denied, Denied)] {
             for from in world.cluster.pods[&host.name()].addresses.clone() {
                 let family = if from.is_ipv4() { Family::V4 } else { Family::V6 };
                 let frame = Frame::tcp((from, 40_000), (Host::B.at(family), 80), SYN);
@@ -248,17 +251,17 @@ fn a_connection_outlives_its_place_behind_the_service() {
     let world = World::new().egress(Host::A, [allow(pods_like(Host::B), port(Tcp, 8080))]);
     let mut node = Node::new(&world.clone().service(Tcp, &[(Host::B, 8080)]));
     for family in Family::ALL {
-        let (a, front) = ((Host::A.at(family), 40_000), (service_at(family), 80));
-        node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), Allowed);
-        node.expect(arrives(Host::A, Host::B.veth()), &Frame::tcp(front, a, SYN | ACK), Established);
+        let (a, frontend) = ((Host::A.at(family), 40_000), (service_at(family), 80));
+        node.expect(leaves(Host::A), &Frame::tcp(a, frontend, SYN), Allowed);
+        node.expect(arrives(Host::A, Host::B.veth()), &Frame::tcp(frontend, a, SYN | ACK), Established);
     }
     for backends in [&[(Host::Z, 8080)][..], &[]] {
         node.publish(&world.clone().service(Tcp, backends));
         for family in Family::ALL {
-            let (a, front) = ((Host::A.at(family), 40_000), (service_at(family), 80));
-            node.expect(leaves(Host::A), &Frame::tcp(a, front, ACK), Established);
-            node.expect(arrives(Host::A, Host::B.veth()), &Frame::tcp(front, a, ACK), Established);
-            let new = Frame::tcp((a.0, 40_001), front, SYN);
+            let (a, frontend) = ((Host::A.at(family), 40_000), (service_at(family), 80));
+            node.expect(leaves(Host::A), &Frame::tcp(a, frontend, ACK), Established);
+            node.expect(arrives(Host::A, Host::B.veth()), &Frame::tcp(frontend, a, ACK), Established);
+            let new = Frame::tcp((a.0, 40_001), frontend, SYN);
             node.expect(leaves(Host::A), &new, Denied);
         }
     }
@@ -277,8 +280,8 @@ fn a_full_table_lets_live_connections_go_on_and_opens_nothing() {
         assert!(programs.run(leaves(Host::B), &Frame::tcp(b, a, SYN | ACK).bytes()));
         // Denied ones take no room, however many there are.
         for number in 0..10 * ROOM {
-            let stranger = (Host::Outside.at(family), 1_024 + number);
-            assert!(!programs.run(arrives(Host::B, UPLINK), &Frame::tcp(stranger, b, SYN).bytes()));
+            let client_denied = (Host::Outside.at(family), 1_024 + number);
+            assert!(!programs.run(arrives(Host::B, UPLINK), &Frame::tcp(client_denied, b, SYN).bytes()));
         }
         assert!(programs.run(leaves(Host::B), &Frame::tcp(b, a, ACK).bytes()), "it was not pushed out");
         // Allowed ones of another pod do: what was idle is forgotten, and goes on with the next word of its client.
@@ -293,9 +296,9 @@ fn a_full_table_lets_live_connections_go_on_and_opens_nothing() {
         );
         assert!(programs.run(into_b, &Frame::tcp(a, b, ACK).bytes()));
         assert!(programs.run(leaves(Host::B), &Frame::tcp(b, a, ACK).bytes()));
-        let stranger = (Host::Outside.at(family), 9);
+        let client_denied = (Host::Outside.at(family), 9);
         for flags in [SYN, ACK] {
-            assert!(!programs.run(arrives(Host::B, UPLINK), &Frame::tcp(stranger, b, flags).bytes()));
+            assert!(!programs.run(arrives(Host::B, UPLINK), &Frame::tcp(client_denied, b, flags).bytes()));
         }
     }
 }

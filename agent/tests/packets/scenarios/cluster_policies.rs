@@ -10,7 +10,7 @@ use podgate::model::{
 use podgate_common::{
     Direction::{self, Egress, Ingress},
     NODE,
-    Outcome::{Allowed, Deferred, Denied, Established, Free, OwnNode, Related, Unreadable},
+    Outcome::{Allowed, Deferred, Denied, Established, NotIsolated, OwnNode, Related, Unreadable},
     Protocol::{Tcp, Udp},
     frames::{Frame, flag},
 };
@@ -90,8 +90,8 @@ fn a_cluster_policy_judges_a_pod_and_isolates_nothing() {
         node.expect(leaves(Host::A), &Frame::udp((a, 9), (b, 80), 1), Allowed);
         node.expect(leaves(Host::A), &Frame::tcp((a, 9), (z, 80), SYN), Allowed);
         node.expect(leaves(Host::A), &Frame::echo_request(a, b, 1), Allowed);
-        // Ingress has no rules: nobody judges it.
-        node.expect(arrives(Host::A, Host::B.veth()), &Frame::tcp((b, 10), (a, 80), SYN), Free);
+        // Ingress has no rules: nobody evaluates it.
+        node.expect(arrives(Host::A, Host::B.veth()), &Frame::tcp((b, 10), (a, 80), SYN), NotIsolated);
         // What cannot be read could be what is denied.
         let cut = Frame::tcp((a, 9), (b, 80), SYN).bytes();
         let length = if family == Family::V4 { 36 } else { 56 };
@@ -208,9 +208,9 @@ fn cluster_policies_hold_for_what_is_behind_a_service() {
         let mut node = Node::new(&world.service(Tcp, backends));
         for family in Family::ALL {
             let a = Host::A.at(family);
-            let fronts = [(service_at(family), 80), (Host::Node.at(family), NODE_PORT)];
-            for (number, front) in (40_000..).zip(fronts) {
-                node.expect(leaves(Host::A), &Frame::tcp((a, number), front, SYN), expected);
+            let frontends = [(service_at(family), 80), (Host::Node.at(family), NODE_PORT)];
+            for (number, frontend) in (40_000..).zip(frontends) {
+                node.expect(leaves(Host::A), &Frame::tcp((a, number), frontend, SYN), expected);
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Connections: judged when new, replies pass, denied packets leave no trace.
+//! Connections: evaluated when new, replies pass, denied packets leave no trace.
 
 use podgate_common::{
     NODE,
-    Outcome::{Allowed, Denied, Established, Free, OwnNode, Spoofed},
+    Outcome::{Allowed, Denied, Established, NotIsolated, OwnNode, Spoofed},
     Protocol::{Sctp, Tcp, Udp},
     frames::{Frame, flag},
 };
@@ -62,12 +62,12 @@ fn each_direction_is_isolated_by_itself() {
         for (number, judged) in [(80, Allowed), (81, Denied)] {
             let syn = |from: Host, to: Host| Frame::tcp(at(from, 40_000 + number), at(to, number), SYN);
             // Into the one that is isolated for ingress.
-            node.expect(leaves(Host::A), &syn(Host::A, Host::B), Free);
+            node.expect(leaves(Host::A), &syn(Host::A, Host::B), NotIsolated);
             node.expect(arrives(Host::B, Host::A.veth()), &syn(Host::A, Host::B), judged);
             node.expect(arrives(Host::B, UPLINK), &syn(Host::Remote, Host::B), judged);
             node.expect(arrives(Host::B, UPLINK), &syn(Host::Outside, Host::B), Denied);
             // Out of it everything goes, and its answers come back.
-            node.expect(leaves(Host::B), &syn(Host::B, Host::Outside), Free);
+            node.expect(leaves(Host::B), &syn(Host::B, Host::Outside), NotIsolated);
             let answer = Frame::tcp(at(Host::Outside, number), at(Host::B, 40_000 + number), SYN_ACK);
             node.expect(arrives(Host::B, UPLINK), &answer, Established);
             // Out of the one that is isolated for egress.
@@ -75,7 +75,7 @@ fn each_direction_is_isolated_by_itself() {
             node.expect(leaves(Host::Z), &syn(Host::Z, Host::A), judged);
             node.expect(leaves(Host::Z), &syn(Host::Z, Host::Outside), Denied);
             // Into it everything goes, and its answers leave.
-            node.expect(arrives(Host::Z, UPLINK), &syn(Host::Outside, Host::Z), Free);
+            node.expect(arrives(Host::Z, UPLINK), &syn(Host::Outside, Host::Z), NotIsolated);
             let answer = Frame::tcp(at(Host::Z, number), at(Host::Outside, 40_000 + number), SYN_ACK);
             node.expect(leaves(Host::Z), &answer, Established);
         }
@@ -304,11 +304,11 @@ fn a_free_pod_talks_to_everyone() {
                     2 => Frame::sctp(from, to, 1),
                     _ => Frame::ip(from.0, to.0, 50, vec![0; 20]),
                 };
-                node.expect(leaves(Host::A), &frame((a, number), (other, 9)), Free);
+                node.expect(leaves(Host::A), &frame((a, number), (other, 9)), NotIsolated);
                 if host != Host::Node {
-                    let via = if Host::LOCAL.contains(&host) { host.veth() } else { UPLINK };
-                    let arrived = if opening == 3 { Established } else { Free };
-                    node.expect(arrives(Host::A, via), &frame((other, number), (a, 7)), arrived);
+                    let ingress_ifindex = if Host::LOCAL.contains(&host) { host.veth() } else { UPLINK };
+                    let arrived = if opening == 3 { Established } else { NotIsolated };
+                    node.expect(arrives(Host::A, ingress_ifindex), &frame((other, number), (a, 7)), arrived);
                 }
             }
         }

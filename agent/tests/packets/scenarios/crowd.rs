@@ -43,7 +43,7 @@ fn processors_that_write_to_the_same_sets_open_nothing_and_lose_next_to_nothing(
     assert!(refused * 1_000 <= opened, "{seen:?}");
     assert!(total(|seen| seen.replied) > 0, "{seen:?}");
     let evicted: u64 =
-        node.kernel.counters.evictions().expect("counters").iter().map(|(_, count)| count).sum();
+        node.datapath.counters.evictions().expect("counters").iter().map(|(_, count)| count).sum();
     assert!(evicted > 1_000, "{evicted} had to go");
 }
 
@@ -63,8 +63,8 @@ fn crowd(programs: &crate::node::Programs, number: usize) -> Seen {
             seen.replied +=
                 usize::from(programs.run(leaves(Host::B), &Frame::tcp(server, client, SYN | ACK).bytes()));
             // Nobody has opened these.
-            let stranger = (client.0, 50_000 + round);
-            assert!(!programs.run(leaves(Host::B), &Frame::tcp(server, stranger, ACK).bytes()));
+            let client_denied = (client.0, 50_000 + round);
+            assert!(!programs.run(leaves(Host::B), &Frame::tcp(server, client_denied, ACK).bytes()));
             let closed = (server.0, 81);
             assert!(!programs.run(arrives(Host::B, UPLINK), &Frame::tcp(client, closed, ACK).bytes()));
         }

@@ -2,7 +2,7 @@
 
 use podgate_common::{
     NODE,
-    Outcome::{Encapsulated, Free, Spoofed, UnreadFree, Unreadable},
+    Outcome::{Encapsulated, NotIsolated, Spoofed, Unparsed, Unreadable},
     frames::{Extension, Frame},
 };
 
@@ -33,20 +33,20 @@ fn a_pod_sends_no_tunnelled_packet_to_a_node() {
                 // What is no address of the pod's has its own reason.
                 node.expect(leaves(Host::B), &vxlan, Spoofed);
             }
-            node.expect(leaves(Host::A), &Frame::udp((a, 4_789), (to, 4_790), 60), Free);
-            node.expect(leaves(Host::A), &Frame::tcp((a, 9), (to, 4_789), 2), Free);
+            node.expect(leaves(Host::A), &Frame::udp((a, 4_789), (to, 4_790), 60), NotIsolated);
+            node.expect(leaves(Host::A), &Frame::tcp((a, 9), (to, 4_789), 2), NotIsolated);
         }
         // Pods and hosts outside may be sent what they like, and answer as they like.
         for to in [Host::B, Host::Remote, Host::Outside].map(|host| host.at(family)) {
-            node.expect(leaves(Host::A), &Frame::ip(a, to, 47, vec![0; 40]), Free);
-            node.expect(leaves(Host::A), &Frame::udp((a, 40_000), (to, 4_789), 60), Free);
+            node.expect(leaves(Host::A), &Frame::ip(a, to, 47, vec![0; 40]), NotIsolated);
+            node.expect(leaves(Host::A), &Frame::udp((a, 40_000), (to, 4_789), 60), NotIsolated);
         }
         // What a node sends gives no way back.
         let gre = Frame::ip(Host::OtherNode.at(family), a, 47, vec![0; 40]);
-        node.expect(arrives(Host::A, UPLINK), &gre, Free);
+        node.expect(arrives(Host::A, UPLINK), &gre, NotIsolated);
         node.expect(leaves(Host::A), &gre.reversed(), Encapsulated);
         let from_node = Frame::udp((Host::OtherNode.at(family), 40_000), (a, 4_789), 60);
-        node.expect(arrives(Host::A, UPLINK), &from_node, Free);
+        node.expect(arrives(Host::A, UPLINK), &from_node, NotIsolated);
     }
 }
 
@@ -59,6 +59,6 @@ fn nothing_is_tunnelled_behind_more_headers_than_are_read() {
     };
     node.expect(leaves(Host::A), &to(Host::Node), Unreadable);
     node.expect(leaves(Host::A), &to(Host::OtherNode), Unreadable);
-    node.expect(leaves(Host::A), &to(Host::Outside), UnreadFree);
-    node.expect(arrives(Host::A, NODE), &to(Host::Node).reversed(), UnreadFree);
+    node.expect(leaves(Host::A), &to(Host::Outside), Unparsed);
+    node.expect(arrives(Host::A, NODE), &to(Host::Node).reversed(), Unparsed);
 }

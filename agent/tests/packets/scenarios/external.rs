@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use podgate_common::{
     NODE,
-    Outcome::{Allowed, Deferred, Denied, DeniedBackend, Established, Free, OwnNode},
+    Outcome::{Allowed, Deferred, Denied, DeniedBackend, Established, NotIsolated, OwnNode},
     Protocol::{Tcp, Udp},
     frames::{Frame, flag},
 };
@@ -55,7 +55,7 @@ fn an_external_address_is_certain_only_when_it_and_all_backends_are() {
 #[test]
 fn a_forbidden_address_stays_forbidden_until_the_node_translates_it() {
     for family in Family::ALL {
-        let (address, via) = ((Host::Outside.at(family), 80), Host::A.veth());
+        let (address, ingress_ifindex) = ((Host::Outside.at(family), 80), Host::A.veth());
         let world = a_may_send_to_b().external(address.0, &[(Host::B, 8080)]);
         assert!(world.compile(Vec::new()).services.leave_node, "the ways out are watched");
         let mut node = Node::new(&world);
@@ -63,52 +63,56 @@ fn a_forbidden_address_stays_forbidden_until_the_node_translates_it() {
         for flags in [SYN, ACK, ACK] {
             let expected = if flags == SYN { Deferred } else { Established };
             node.expect(leaves(Host::A), &Frame::tcp(a, address, flags), expected);
-            node.expect_on_wire(via, &Frame::tcp(a, address, flags), Some(DeniedBackend));
+            node.expect_on_wire(ingress_ifindex, &Frame::tcp(a, address, flags), Some(DeniedBackend));
             // Behind the node's own address too.
             let masqueraded = (Host::Node.at(family), 50_000);
             if flags == SYN {
-                node.expect_on_wire(via, &Frame::tcp(masqueraded, address, flags), Some(DeniedBackend));
+                node.expect_on_wire(
+                    ingress_ifindex,
+                    &Frame::tcp(masqueraded, address, flags),
+                    Some(DeniedBackend),
+                );
             }
         }
         node.expect(leaves(Host::A), &Frame::tcp(a, address, SYN), Deferred);
-        node.expect(arrives(Host::B, via), &Frame::tcp(a, b, SYN), Free);
+        node.expect(arrives(Host::B, ingress_ifindex), &Frame::tcp(a, b, SYN), NotIsolated);
     }
 }
 
 #[test]
 fn an_allowed_address_goes_on_untranslated() {
     for family in Family::ALL {
-        let (address, via) = ((Host::Outside.at(family), 80), Host::A.veth());
+        let (address, ingress_ifindex) = ((Host::Outside.at(family), 80), Host::A.veth());
         let world = a_may_send_to_b()
             .egress(Host::A, [allow(just(address.0), port(Tcp, 80))])
             .external(address.0, &[(Host::Z, 8080)]);
         let mut node = Node::new(&world);
         let a = (Host::A.at(family), 40_000);
         node.expect(leaves(Host::A), &Frame::tcp(a, address, SYN), Deferred);
-        node.expect_on_wire(via, &Frame::tcp(a, address, SYN), Some(Allowed));
+        node.expect_on_wire(ingress_ifindex, &Frame::tcp(a, address, SYN), Some(Allowed));
         node.expect(arrives(Host::A, crate::world::UPLINK), &Frame::tcp(address, a, SYN | ACK), Established);
         node.expect(leaves(Host::A), &Frame::tcp(a, address, ACK), Established);
-        node.expect_on_wire(via, &Frame::tcp(a, address, ACK), None);
-        // The same ports again: what was judged before does not count for a new connection.
+        node.expect_on_wire(ingress_ifindex, &Frame::tcp(a, address, ACK), None);
+        // The same ports again: what was evaluated before does not count for a new connection.
         node.publish(&a_may_send_to_b().external(address.0, &[(Host::B, 8080)]));
         node.expect(leaves(Host::A), &Frame::tcp(a, address, ACK), Established);
-        node.expect_on_wire(via, &Frame::tcp(a, address, ACK), None);
+        node.expect_on_wire(ingress_ifindex, &Frame::tcp(a, address, ACK), None);
         node.expect(leaves(Host::A), &Frame::tcp(a, address, SYN), Deferred);
-        node.expect_on_wire(via, &Frame::tcp(a, address, SYN), Some(DeniedBackend));
+        node.expect_on_wire(ingress_ifindex, &Frame::tcp(a, address, SYN), Some(DeniedBackend));
     }
 }
 
 #[test]
 fn a_pod_whose_address_a_service_claims_is_as_forbidden_as_before() {
     for family in Family::ALL {
-        let (z, via) = ((Host::Z.at(family), 80), Host::A.veth());
+        let (z, ingress_ifindex) = ((Host::Z.at(family), 80), Host::A.veth());
         let mut node = Node::new(&a_may_send_to_b().external(z.0, &[(Host::B, 8080)]));
         let (a, b) = ((Host::A.at(family), 40_000), (Host::B.at(family), 8080));
         node.expect(leaves(Host::A), &Frame::tcp(a, z, SYN), Deferred);
         for flags in [SYN, ACK] {
-            node.expect(arrives(Host::Z, via), &Frame::tcp(a, z, flags), DeniedBackend);
+            node.expect(arrives(Host::Z, ingress_ifindex), &Frame::tcp(a, z, flags), DeniedBackend);
         }
-        node.expect(arrives(Host::B, via), &Frame::tcp(a, b, SYN), Free);
+        node.expect(arrives(Host::B, ingress_ifindex), &Frame::tcp(a, b, SYN), NotIsolated);
     }
 }
 
@@ -117,11 +121,16 @@ fn a_service_of_another_proxy_opens_nothing_that_it_does_not_translate() {
     let world = a_may_send_to_b().service(Tcp, &[(Host::B, 8080)]).of_another_proxy();
     for family in Family::ALL {
         let mut node = Node::new(&world);
-        let (a, front, via) = ((Host::A.at(family), 40_000), (service_at(family), 80), Host::A.veth());
-        node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), Deferred);
-        node.expect_on_wire(via, &Frame::tcp(a, front, SYN), Some(DeniedBackend));
-        node.expect(arrives(Host::B, via), &Frame::tcp(a, (Host::B.at(family), 8080), SYN), Free);
-        // Its node port may be no more than a port of the node's; what is led elsewhere from there is judged there.
+        let (a, frontend, ingress_ifindex) =
+            ((Host::A.at(family), 40_000), (service_at(family), 80), Host::A.veth());
+        node.expect(leaves(Host::A), &Frame::tcp(a, frontend, SYN), Deferred);
+        node.expect_on_wire(ingress_ifindex, &Frame::tcp(a, frontend, SYN), Some(DeniedBackend));
+        node.expect(
+            arrives(Host::B, ingress_ifindex),
+            &Frame::tcp(a, (Host::B.at(family), 8080), SYN),
+            NotIsolated,
+        );
+        // Its node port may be no more than a port of the node's; what is led elsewhere from there is evaluated there.
         assert!(world.compile(Vec::new()).services.leave_node);
         node.expect(leaves(Host::A), &Frame::tcp(a, (Host::Node.at(family), NODE_PORT), SYN), OwnNode);
     }
@@ -130,7 +139,8 @@ fn a_service_of_another_proxy_opens_nothing_that_it_does_not_translate() {
 #[test]
 fn who_claims_the_address_of_another_service_neither_closes_it_nor_opens_anything() {
     for family in Family::ALL {
-        let (a, front, via) = ((Host::A.at(family), 40_000), (service_at(family), 80), Host::A.veth());
+        let (a, frontend, ingress_ifindex) =
+            ((Host::A.at(family), 40_000), (service_at(family), 80), Host::A.veth());
         let [b, z] = [Host::B, Host::Z].map(|host| (host.at(family), 8080));
         // (behind the service itself, behind the one that claims its address, what becomes of A's packet)
         let table = [
@@ -144,13 +154,13 @@ fn who_claims_the_address_of_another_service_neither_closes_it_nor_opens_anythin
             for claims_first in [false, true] {
                 let world = a_may_send_to_b();
                 let world = match claims_first {
-                    true => world.external(front.0, claimed).service(Tcp, own),
-                    false => world.service(Tcp, own).external(front.0, claimed),
+                    true => world.external(frontend.0, claimed).service(Tcp, own),
+                    false => world.service(Tcp, own).external(frontend.0, claimed),
                 };
                 let mut node = Node::new(&world);
-                node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), expected);
-                node.expect(arrives(Host::B, via), &Frame::tcp(a, b, SYN), Free);
-                node.expect(arrives(Host::Z, via), &Frame::tcp(a, z, SYN), DeniedBackend);
+                node.expect(leaves(Host::A), &Frame::tcp(a, frontend, SYN), expected);
+                node.expect(arrives(Host::B, ingress_ifindex), &Frame::tcp(a, b, SYN), NotIsolated);
+                node.expect(arrives(Host::Z, ingress_ifindex), &Frame::tcp(a, z, SYN), DeniedBackend);
             }
         }
     }
@@ -194,8 +204,8 @@ fn a_cluster_address_that_the_node_has_itself_is_the_own_node() {
                 node.expect(arrives(Host::A, NODE), &packet((dns, 80), a, SYN | ACK), Established);
                 node.expect(leaves(Host::A), &packet(a, (dns, 81), SYN), OwnNode);
                 // Where it is translated after all, the backends count.
-                let (z, via) = ((Host::Z.at(family), 53), Host::A.veth());
-                node.expect(arrives(Host::Z, via), &packet(a, z, SYN), DeniedBackend);
+                let (z, ingress_ifindex) = ((Host::Z.at(family), 53), Host::A.veth());
+                node.expect(arrives(Host::Z, ingress_ifindex), &packet(a, z, SYN), DeniedBackend);
             }
         }
     }
@@ -204,20 +214,22 @@ fn a_cluster_address_that_the_node_has_itself_is_the_own_node() {
 #[test]
 fn a_service_without_endpoints_is_refused_by_the_node_and_the_refusal_arrives() {
     for family in Family::ALL {
-        let front = (service_at(family), 80);
+        let frontend = (service_at(family), 80);
         let a = (Host::A.at(family), 40_000);
-        for (protocol, opening) in [(Tcp, Frame::tcp(a, front, SYN)), (Udp, Frame::udp(a, front, 30))] {
+        for (protocol, opening) in [(Tcp, Frame::tcp(a, frontend, SYN)), (Udp, Frame::udp(a, frontend, 30))] {
             let closed = World::new().egress(Host::A, []).service(protocol, &[]);
             let mut node = Node::new(&closed);
             node.expect(leaves(Host::A), &opening, Denied);
             node.expect(leaves(Host::A), &Frame::tcp(a, (Host::Node.at(family), NODE_PORT), SYN), OwnNode);
 
             // Its own address is allowed: nothing else can be meant.
-            let open = World::new().egress(Host::A, [allow(just(front.0), port(protocol, 80))]);
+            let open = World::new().egress(Host::A, [allow(just(frontend.0), port(protocol, 80))]);
             let mut node = Node::new(&open.service(protocol, &[]));
             node.expect(leaves(Host::A), &opening, Allowed);
-            let refusals =
-                [Frame::tcp(front, a, flag::RST | ACK), Frame::unreachable(Host::Node.at(family), &opening)];
+            let refusals = [
+                Frame::tcp(frontend, a, flag::RST | ACK),
+                Frame::unreachable(Host::Node.at(family), &opening),
+            ];
             for refusal in refusals.iter().skip(usize::from(protocol == Udp)) {
                 let outcome = node.judge(arrives(Host::A, NODE), &refusal.bytes());
                 assert!(outcome.passes(), "{refusal:?}: {outcome}");

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use podgate::model::Ports;
 use podgate_common::{
     MAX_FRAGMENTS,
-    Outcome::{Allowed, Denied, Established, Fragment as Orphan, Free, Spoofed, UnreadFree, Unreadable},
+    Outcome::{Allowed, Denied, Established, Fragment as Orphan, NotIsolated, Spoofed, Unparsed, Unreadable},
     Protocol::Udp,
-    Share, Untold,
+    Share, Unreported,
     frames::{Extension, Fragment, Frame, flag},
 };
 
@@ -60,8 +60,8 @@ fn a_fragment_without_its_first_is_dropped_for_an_isolated_direction_only() {
     for family in Family::ALL {
         let parts = datagram(family, 40_000, 53).fragments(7, 180);
         node.expect(arrives(Host::B, UPLINK), &parts[2], Orphan);
-        node.expect(arrives(Host::A, UPLINK), &parts[2], UnreadFree);
-        for (pod, outcome) in [(Host::A, UnreadFree), (Host::B, Orphan)] {
+        node.expect(arrives(Host::A, UPLINK), &parts[2], Unparsed);
+        for (pod, outcome) in [(Host::A, Unparsed), (Host::B, Orphan)] {
             let own = Frame { source: pod.at(family), ..parts[1].clone() };
             node.expect(leaves(pod), &own, outcome);
         }
@@ -84,7 +84,7 @@ fn a_fragment_in_the_name_of_another_pod_is_stopped_at_the_senders_veth() {
     let mut node = Node::new(&world);
     for family in Family::ALL {
         let parts = Frame::udp((Host::A.at(family), 9), (Host::B.at(family), 9), 600).fragments(7, 20);
-        node.expect(leaves(Host::A), &parts[0], Free);
+        node.expect(leaves(Host::A), &parts[0], NotIsolated);
         node.expect(arrives(Host::B, Host::A.veth()), &parts[0], Allowed);
         node.expect(leaves(Host::Z), &parts[1], Spoofed);
         node.expect(arrives(Host::B, Host::Z.veth()), &parts[1], Spoofed);
@@ -171,7 +171,7 @@ fn a_pod_that_floods_with_fragments_takes_no_room_from_others() {
         node.programs.run(arrives(Host::B, UPLINK), &later.bytes()),
         "B's still arrive: {known} of {sent}"
     );
-    let limited = node.lost(Untold::Fragment);
+    let limited = node.lost(Unreported::Fragment);
     assert_eq!(
         usize::try_from(limited),
         Ok((sent + 1).saturating_sub(known)),

@@ -2,7 +2,7 @@
 
 use podgate_common::{
     NODE,
-    Outcome::{Allowed, Denied, Established, Free, OwnNode, Related, Spoofed, UnreadFree, Unreadable},
+    Outcome::{Allowed, Denied, Established, NotIsolated, OwnNode, Related, Spoofed, Unparsed, Unreadable},
     Protocol::{Sctp, Tcp, Udp},
     frames::{Frame, flag},
 };
@@ -47,7 +47,7 @@ fn an_error_passes_to_the_client_of_a_connection_from_any_router() {
             node.expect(arrives(Host::B, UPLINK), &Frame::unreachable(remote, &opening), Related);
             // The other pods have nothing to do with it.
             let world_free = Frame::unreachable(router(family), &opening);
-            node.expect(arrives(Host::A, UPLINK), &world_free, UnreadFree);
+            node.expect(arrives(Host::A, UPLINK), &world_free, Unparsed);
             node.forget();
             node.expect(arrives(Host::B, UPLINK), &error, Denied);
         }
@@ -160,7 +160,7 @@ fn what_looks_like_a_neighbours_message_in_ipv4_is_none() {
         node.expect(
             leaves(Host::A),
             &Frame::ip(a, b, 58, payload),
-            if kind == 130 { Free } else { Established },
+            if kind == 130 { NotIsolated } else { Established },
         );
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use podgate_common::{
     EndpointState, NODE,
-    Outcome::{Allowed, Denied, Established, Free, Held, Neighbour, OwnNode, Related, Spoofed},
+    Outcome::{Allowed, Denied, Established, Neighbour, NotIsolated, OwnNode, Pending, Related, Spoofed},
     Protocol::{Tcp, Udp},
     frames::{Frame, arp, flag},
 };
@@ -112,12 +112,12 @@ fn isolation_that_begins_and_ends_is_that_of_new_connections() {
     let mut node = Node::new(&World::new());
     let (x, b) = ((Host::Outside.at(Family::V4), 40_000), (Host::B.at(Family::V4), 80));
     let into = arrives(Host::B, UPLINK);
-    node.expect(into, &Frame::tcp(x, b, SYN), Free);
+    node.expect(into, &Frame::tcp(x, b, SYN), NotIsolated);
     node.publish(&shut());
     node.expect(into, &Frame::tcp(x, b, ACK), Established);
     node.expect(into, &Frame::tcp((x.0, 40_001), b, SYN), Denied);
     node.publish(&World::new());
-    node.expect(into, &Frame::tcp((x.0, 40_001), b, SYN), Free);
+    node.expect(into, &Frame::tcp((x.0, 40_001), b, SYN), NotIsolated);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn connections_end_with_the_ownership_of_their_address() {
     for family in Family::ALL {
         let (a, b) = ((Host::A.at(family), 40_000), (Host::B.at(family), 80));
         node.expect(leaves(Host::A), &Frame::tcp(a, b, ACK), Spoofed);
-        node.expect(leaves(Host::Z), &Frame::tcp(a, b, ACK), Free);
+        node.expect(leaves(Host::Z), &Frame::tcp(a, b, ACK), NotIsolated);
         // Z is no pod that B may hear, whatever its address was before.
         node.expect(arrives(Host::B, Host::Z.veth()), &Frame::tcp(a, b, ACK), Denied);
         node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp(a, b, ACK), Spoofed);
@@ -200,7 +200,7 @@ fn connections_end_with_the_ownership_of_their_address() {
 #[test]
 fn a_veth_that_is_held_lets_nothing_new_through() {
     // Z may be the pod of nobody that we know.
-    let held = World::new().with_state(Host::Z, EndpointState::Held);
+    let held = World::new().with_state(Host::Z, EndpointState::Pending);
     let mut node = Node::new(&held);
     for family in Family::ALL {
         let (z, b) = (Host::Z.at(family), Host::B.at(family));
@@ -212,17 +212,21 @@ fn a_veth_that_is_held_lets_nothing_new_through() {
             Frame::unreachable(z, &Frame::tcp((b, 1), (z, 2), SYN)),
             Frame::udp((z, 9), (b, 53), 100).fragments(7, 4).remove(1),
         ] {
-            node.expect(leaves(Host::Z), &frame, Held);
+            node.expect(leaves(Host::Z), &frame, Pending);
         }
         for frame in [Frame::tcp((b, 9), (z, 80), SYN), Frame::udp((b, 9), (z, 53), 0)] {
-            node.expect(arrives(Host::Z, Host::B.veth()), &frame, Held);
-            node.expect(arrives(Host::Z, UPLINK), &Frame { source: Host::Outside.at(family), ..frame }, Held);
+            node.expect(arrives(Host::Z, Host::B.veth()), &frame, Pending);
+            node.expect(
+                arrives(Host::Z, UPLINK),
+                &Frame { source: Host::Outside.at(family), ..frame },
+                Pending,
+            );
         }
     }
     node.expect_bytes(
         leaves(Host::Z),
         &Frame::tcp((Host::Z.at(Family::V4), 1), (Host::B.at(Family::V4), 2), SYN).in_vlan(),
-        Held,
+        Pending,
     );
     node.expect_bytes(leaves(Host::Z), &arp(1, [10, 1, 0, 26].into(), [10, 1, 0, 1].into()), Neighbour);
     node.expect(
@@ -237,7 +241,7 @@ fn a_veth_that_is_held_lets_nothing_new_through() {
     node.expect(leaves(Host::Z), &Frame::tcp(z, prober, SYN_ACK), Established);
     // Known at last: free, as no policy selects it.
     node.publish(&World::new());
-    node.expect(leaves(Host::Z), &Frame::tcp(z, (Host::B.at(Family::V4), 80), SYN), Free);
+    node.expect(leaves(Host::Z), &Frame::tcp(z, (Host::B.at(Family::V4), 80), SYN), NotIsolated);
 }
 
 #[test]
@@ -247,15 +251,15 @@ fn a_veth_that_nobody_has_told_of_is_held() {
     let mut node = Node::new(&world);
     for family in Family::ALL {
         let (z, b) = ((Host::Z.at(family), 9), (Host::B.at(family), 80));
-        node.expect(leaves(Host::Z), &Frame::tcp(z, b, SYN), Held);
-        node.expect(arrives(Host::Z, Host::B.veth()), &Frame::tcp(b, z, SYN), Held);
+        node.expect(leaves(Host::Z), &Frame::tcp(z, b, SYN), Pending);
+        node.expect(arrives(Host::Z, Host::B.veth()), &Frame::tcp(b, z, SYN), Pending);
     }
     // Removed again after it was known: held again, while its connections go on.
     node.publish(&World::new());
     let (z, b) = ((Host::Z.at(Family::V4), 9), (Host::B.at(Family::V4), 80));
-    node.expect(leaves(Host::Z), &Frame::tcp(z, b, SYN), Free);
+    node.expect(leaves(Host::Z), &Frame::tcp(z, b, SYN), NotIsolated);
     node.publish(&world);
-    node.expect(leaves(Host::Z), &Frame::tcp(z, b, SYN), Held);
+    node.expect(leaves(Host::Z), &Frame::tcp(z, b, SYN), Pending);
     assert_eq!(node.flow_count(), 0, "its addresses are nobody's now");
 }
 
@@ -263,14 +267,14 @@ fn a_veth_that_nobody_has_told_of_is_held() {
 fn a_veth_behind_which_no_isolated_pod_can_be_is_open() {
     let world = World::new()
         .ingress(Host::B, [allow(all_pods(), port(Tcp, 80))])
-        .with_state(Host::Z, EndpointState::Open);
+        .with_state(Host::Z, EndpointState::Unmanaged);
     let mut node = Node::new(&world);
     for family in Family::ALL {
         let (z, b) = (Host::Z.at(family), Host::B.at(family));
         // Whatever its address is, but for that of another pod.
         node.expect(leaves(Host::Z), &Frame::tcp((Host::A.at(family), 9), (b, 80), SYN), Spoofed);
         for from in [z, Host::Outside.at(family)] {
-            node.expect(leaves(Host::Z), &Frame::tcp((from, 9), (b, 80), SYN), Free);
+            node.expect(leaves(Host::Z), &Frame::tcp((from, 9), (b, 80), SYN), NotIsolated);
         }
         node.expect(
             arrives(Host::B, Host::Z.veth()),
@@ -281,6 +285,10 @@ fn a_veth_behind_which_no_isolated_pod_can_be_is_open() {
         node.expect(arrives(Host::B, Host::Z.veth()), &Frame::tcp((z, 9), (b, 81), SYN), Denied);
         node.expect(leaves(Host::B), &Frame::tcp((b, 80), (z, 9), SYN_ACK), Established);
         node.expect(arrives(Host::Z, Host::B.veth()), &Frame::tcp((b, 80), (z, 9), SYN_ACK), Established);
-        node.expect(arrives(Host::Z, UPLINK), &Frame::udp((Host::Outside.at(family), 9), (z, 9), 0), Free);
+        node.expect(
+            arrives(Host::Z, UPLINK),
+            &Frame::udp((Host::Outside.at(family), 9), (z, 9), 0),
+            NotIsolated,
+        );
     }
 }

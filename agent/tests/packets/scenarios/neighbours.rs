@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use podgate_common::{
     EndpointState, NODE, Outcome,
-    Outcome::{Denied, Free, Neighbour, Spoofed, UnreadFree, Unreadable},
+    Outcome::{Denied, Neighbour, NotIsolated, Spoofed, Unparsed, Unreadable},
     frames::{Extension, Fragment, Frame, MAC, arp, link_layer, listeners, neighbour, solicited_node},
 };
 
@@ -94,8 +94,8 @@ fn what_hosts_need_passes_whatever_the_policies_say() {
         (UPLINK, Frame::solicitation(nowhere, solicited_node(b), b)),
         (UPLINK, query),
     ];
-    for (via, frame) in received {
-        node.expect(arrives(Host::B, via), &frame, Neighbour);
+    for (ingress_ifindex, frame) in received {
+        node.expect(arrives(Host::B, ingress_ifindex), &frame, Neighbour);
     }
     assert_eq!(node.flow_count(), 0);
 }
@@ -176,12 +176,12 @@ fn nothing_else_passes_as_a_message_between_neighbours() {
     trailing.extend([0x5a; 2]);
     node.expect_bytes(arrives(Host::B, UPLINK), &trailing, Denied);
     // To a pod that is not isolated it is a packet like any other.
-    node.expect(leaves(Host::A), &Frame::solicitation(v6(Host::A), remote, remote), Free);
+    node.expect(leaves(Host::A), &Frame::solicitation(v6(Host::A), remote, remote), NotIsolated);
 }
 
 #[test]
 fn nobody_speaks_in_anothers_name() {
-    let world = world().with_state(Host::Z, EndpointState::Held);
+    let world = world().with_state(Host::Z, EndpointState::Pending);
     let mut node = Node::new(&world);
     let (node_link, all_nodes) = (ip(NODE_LINK), ip("ff02::1"));
     let part = Extension::Fragment(Fragment { id: 7, offset: 0, more: true });
@@ -212,7 +212,7 @@ fn nobody_speaks_in_anothers_name() {
             out,
             &Frame::solicitation(v6(Host::Node), solicited_node(own), own),
             match pod {
-                Host::Z => Outcome::Held,
+                Host::Z => Outcome::Pending,
                 _ => Spoofed,
             },
         );
@@ -220,10 +220,10 @@ fn nobody_speaks_in_anothers_name() {
     // Nor do others on the link, in the name of the node or of a pod.
     let b = v6(Host::B);
     for target in [v6(Host::Node), v6(Host::A)] {
-        for via in [UPLINK, 77] {
+        for ingress_ifindex in [UPLINK, 77] {
             let says = Frame::advertisement(ip("fe80::99"), b, target);
-            node.expect(arrives(Host::B, via), &says, Spoofed);
-            node.expect(arrives(Host::A, via), &says, Spoofed);
+            node.expect(arrives(Host::B, ingress_ifindex), &says, Spoofed);
+            node.expect(arrives(Host::A, ingress_ifindex), &says, Spoofed);
         }
     }
     let through_bridge = Frame::advertisement(v6(Host::A), b, v6(Host::A));
@@ -233,7 +233,7 @@ fn nobody_speaks_in_anothers_name() {
 
 #[test]
 fn arp_passes_in_the_senders_name_alone_and_carries_nothing() {
-    let world = world().with_state(Host::Z, EndpointState::Held);
+    let world = world().with_state(Host::Z, EndpointState::Pending);
     let mut node = Node::new(&world);
     let (a, b, z, gateway) = (v4(Host::A), v4(Host::B), v4(Host::Z), v4(Host::Node));
     let nobodys: Ipv4Addr = [10, 1, 0, 99].into();
@@ -253,7 +253,7 @@ fn arp_passes_in_the_senders_name_alone_and_carries_nothing() {
         node.expect_bytes(leaves(Host::Z), &arp(operation, gateway, a), Spoofed);
         node.expect_bytes(leaves(Host::A), &arp(operation, b, gateway), Spoofed);
 
-        let into = |via| arrives(Host::B, via);
+        let into = |ingress_ifindex| arrives(Host::B, ingress_ifindex);
         node.expect_bytes(into(Host::A.veth()), &arp(operation, a, b), Neighbour);
         node.expect_bytes(into(UPLINK), &arp(operation, v4(Host::Remote), b), Neighbour);
         // The node answers for itself, and for others as a proxy.
@@ -280,7 +280,7 @@ fn arp_passes_in_the_senders_name_alone_and_carries_nothing() {
     node.expect_bytes(out, &longer(arp(1, b, gateway), 43), Unreadable);
     node.expect_bytes(out, &longer(arp(1, b, gateway), 1_000), Unreadable);
     node.expect_bytes(out, &arp(1, b, gateway)[..40], Unreadable);
-    node.expect_bytes(leaves(Host::A), &longer(arp(1, a, gateway), 1_000), UnreadFree);
+    node.expect_bytes(leaves(Host::A), &longer(arp(1, a, gateway), 1_000), Unparsed);
     // A network card pads to 60 bytes.
     let from_uplink = arp(1, v4(Host::Remote), b);
     node.expect_bytes(arrives(Host::B, UPLINK), &longer(from_uplink.clone(), 60), Neighbour);
@@ -289,28 +289,28 @@ fn arp_passes_in_the_senders_name_alone_and_carries_nothing() {
 
 #[test]
 fn what_cannot_be_read_to_its_end_has_a_source_all_the_same() {
-    let mut node = Node::new(&World::new().with_state(Host::Z, EndpointState::Held));
+    let mut node = Node::new(&World::new().with_state(Host::Z, EndpointState::Pending));
     let chain = [Extension::Destination(0); 7];
     let to = (v6(Host::Remote), 80);
     for from in [v6(Host::B), v6(Host::Node), ip("2001:db8::77")] {
         let endless = Frame::udp((from, 9), to, 8).with_extensions(&chain);
         node.expect(leaves(Host::A), &endless, Spoofed);
         let others = from != ip("2001:db8::77");
-        node.expect(leaves(Host::Z), &endless, if others { Spoofed } else { Outcome::Held });
+        node.expect(leaves(Host::Z), &endless, if others { Spoofed } else { Outcome::Pending });
     }
     let own = Frame::udp((v6(Host::A), 9), to, 8).with_extensions(&chain);
-    node.expect(leaves(Host::A), &own, UnreadFree);
+    node.expect(leaves(Host::A), &own, Unparsed);
     // Receivers read on, and take what has this hop limit for a neighbour's message.
     node.expect(leaves(Host::A), &own.clone().with_hop_limit(255), Unreadable);
     // Nor does a pod get such a packet in the name of another one.
     node.expect(arrives(Host::B, UPLINK), &own, Spoofed);
-    node.expect(arrives(Host::B, Host::A.veth()), &own, UnreadFree);
+    node.expect(arrives(Host::B, Host::A.veth()), &own, Unparsed);
 
     for family in Family::ALL {
         let part =
             |from| Frame::udp((from, 9), (Host::Remote.at(family), 80), 200).fragments(5, 10).remove(1);
         node.expect(leaves(Host::A), &part(Host::B.at(family)), Spoofed);
-        node.expect(leaves(Host::A), &part(Host::A.at(family)), UnreadFree);
+        node.expect(leaves(Host::A), &part(Host::A.at(family)), Unparsed);
         node.expect(leaves(Host::Z), &part(Host::B.at(family)), Spoofed);
         node.expect(arrives(Host::B, UPLINK), &part(Host::A.at(family)), Spoofed);
         // An error in another's name.
@@ -326,19 +326,19 @@ fn what_cannot_be_read_to_its_end_has_a_source_all_the_same() {
 
 #[test]
 fn a_pod_that_is_not_known_yet_sends_from_no_address_of_another() {
-    for state in [EndpointState::Held, EndpointState::Open] {
+    for state in [EndpointState::Pending, EndpointState::Unmanaged] {
         let mut node = Node::new(&World::new().with_state(Host::Z, state));
         for family in Family::ALL {
             for other in [Host::A, Host::B, Host::Node] {
                 let frame = Frame::udp((other.at(family), 9), (Host::Remote.at(family), 80), 8);
-                let expected = if state == EndpointState::Held { Outcome::Held } else { Spoofed };
+                let expected = if state == EndpointState::Pending { Outcome::Pending } else { Spoofed };
                 node.expect(leaves(Host::Z), &frame, expected);
             }
             let own = Frame::udp((Host::Z.at(family), 9), (Host::Remote.at(family), 80), 8);
             node.expect(
                 leaves(Host::Z),
                 &own,
-                if state == EndpointState::Held { Outcome::Held } else { Free },
+                if state == EndpointState::Pending { Outcome::Pending } else { NotIsolated },
             );
         }
     }
@@ -352,7 +352,7 @@ fn a_frame_for_an_address_that_the_pod_has_not_got_opens_no_way_to_send_from_it(
         let nobodys = ip(if family == Family::V4 { "10.1.0.99" } else { "fd00:1::99" });
         for to in [many, nobodys, Host::Remote.at(family)] {
             let flooded = Frame::udp((Host::B.at(family), 5_353), (to, 5_353), 30);
-            node.expect(arrives(Host::A, Host::B.veth()), &flooded, Free);
+            node.expect(arrives(Host::A, Host::B.veth()), &flooded, NotIsolated);
             node.expect(leaves(Host::A), &flooded.reversed(), Spoofed);
         }
     }

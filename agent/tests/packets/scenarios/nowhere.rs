@@ -1,12 +1,12 @@
-//! Packets without an ingress interface: the node's own, and what the kernel has made anew of what others have sent. And
+//! Packets without an ingress interface: the node's own, and what the kernel has made again of what others have sent. And
 //! packets that leave the node by devices without link headers.
 
 use podgate::model::Ports;
 use podgate_common::{
     Flow, NODE,
     Outcome::{
-        Allowed, Deferred, Denied, DeniedBackend, Established, Fragment as Orphan, Free, OwnNode, Spoofed,
-        Unreadable,
+        Allowed, Deferred, Denied, DeniedBackend, Established, Fragment as Orphan, NotIsolated, OwnNode,
+        Spoofed, Unreadable,
     },
     Protocol::{Tcp, Udp},
     frames::{Frame, flag},
@@ -41,7 +41,7 @@ fn a_datagram_that_was_divided_again_is_judged_by_its_sender() {
     assert_eq!(node.flow_count(), 0);
     for (port, outcome) in [(53, Allowed), (54, Denied)] {
         let parts = parts(Host::A, port);
-        node.expect(leaves(Host::A), &parts[0], Free);
+        node.expect(leaves(Host::A), &parts[0], NotIsolated);
         node.expect(arrives(Host::B, NODE), &parts[0], outcome);
         for part in &parts[1..] {
             node.expect(leaves(Host::A), part, Established);
@@ -58,27 +58,27 @@ fn a_datagram_that_was_divided_again_is_judged_by_its_sender() {
 fn parts_of_a_judged_connection_go_on_with_and_without_an_ingress_interface() {
     let world = World::new().ingress(Host::B, [allow(all_pods(), Ports::Any)]);
     let closed = World::new().ingress(Host::B, []);
-    for (host, via) in [(Host::A, Host::A.veth()), (Host::Remote, UPLINK)] {
+    for (host, ingress_ifindex) in [(Host::A, Host::A.veth()), (Host::Remote, UPLINK)] {
         let mut node = Node::new(&world);
         let parts = parts(host, 53);
         if host == Host::A {
-            node.expect(leaves(Host::A), &parts[0], Free);
+            node.expect(leaves(Host::A), &parts[0], NotIsolated);
         }
         node.expect(arrives(Host::B, NODE), &parts[0], Allowed);
-        let known = |node: &Node| node.flows().values().next().expect("one connection").via;
+        let known = |node: &Node| node.flows().values().next().expect("one connection").ingress_ifindex;
         if host == Host::A {
-            assert_eq!(known(&node), via);
+            assert_eq!(known(&node), ingress_ifindex);
         } else {
-            assert_eq!(known(&node), Flow::UNKNOWN_VIA);
-            node.expect(arrives(Host::B, via), &parts[0], Allowed);
-            assert_eq!(known(&node), via);
+            assert_eq!(known(&node), Flow::UNKNOWN_INGRESS);
+            node.expect(arrives(Host::B, ingress_ifindex), &parts[0], Allowed);
+            assert_eq!(known(&node), ingress_ifindex);
         }
         node.publish(&closed);
         for part in &parts {
             node.expect(arrives(Host::B, NODE), part, Established);
-            node.expect(arrives(Host::B, via), part, Established);
+            node.expect(arrives(Host::B, ingress_ifindex), part, Established);
         }
-        assert_eq!(known(&node), via, "what is known stays");
+        assert_eq!(known(&node), ingress_ifindex, "what is known stays");
     }
 }
 
@@ -148,13 +148,13 @@ fn what_leaves_the_node_without_an_ingress_interface_is_judged_by_its_sender() {
 #[test]
 fn a_packet_without_a_link_header_is_judged_as_one_behind_an_ethernet_header() {
     let mut node = Node::new(&mixed());
-    let via = Host::A.veth();
+    let ingress_ifindex = Host::A.veth();
     for family in Family::ALL {
-        let (a, front) = ((Host::A.at(family), 40_000), (service_at(family), 80));
+        let (a, frontend) = ((Host::A.at(family), 40_000), (service_at(family), 80));
         let [remote, outside] = [Host::Remote, Host::Outside].map(|host| (host.at(family), 8080));
-        node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), Deferred);
+        node.expect(leaves(Host::A), &Frame::tcp(a, frontend, SYN), Deferred);
         let mut expect = |frame: &Frame, outcome| {
-            assert_eq!(node.judge_on_tunnel(via, &frame.bytes()[14..]), outcome, "{frame:?}");
+            assert_eq!(node.verdict_on_tunnel(ingress_ifindex, &frame.bytes()[14..]), outcome, "{frame:?}");
         };
         expect(&Frame::tcp(a, outside, SYN), Some(DeniedBackend));
         expect(&Frame::tcp(a, remote, SYN), Some(Allowed));
@@ -166,34 +166,34 @@ fn a_packet_without_a_link_header_is_judged_as_one_behind_an_ethernet_header() {
 fn what_cannot_be_read_leaves_the_node_from_a_free_pod_alone() {
     let mut node = Node::new(&mixed());
     for bytes in [&[0x00; 40][..], &[0x81; 40], &[0x45; 16]] {
-        for (via, outcome) in
+        for (ingress_ifindex, outcome) in
             [(Host::A.veth(), Some(Unreadable)), (Host::B.veth(), None), (UPLINK, None), (NODE, None)]
         {
-            assert_eq!(node.judge_on_tunnel(via, bytes), outcome, "{bytes:02x?}");
+            assert_eq!(node.verdict_on_tunnel(ingress_ifindex, bytes), outcome, "{bytes:02x?}");
         }
     }
     let tagged = Frame::tcp((Host::A.at(Family::V4), 9), (Host::Outside.at(Family::V4), 9), SYN).in_vlan();
-    assert_eq!(node.judge_on_wire(Host::A.veth(), &tagged), Some(Unreadable));
-    assert_eq!(node.judge_on_wire(Host::B.veth(), &tagged), None);
+    assert_eq!(node.verdict_on_wire(Host::A.veth(), &tagged), Some(Unreadable));
+    assert_eq!(node.verdict_on_wire(Host::B.veth(), &tagged), None);
 }
 
 #[test]
 fn an_error_leaves_an_isolated_pod_when_it_speaks_of_a_connection_that_was_judged() {
     let mut node = Node::new(&mixed());
-    let via = Host::A.veth();
+    let ingress_ifindex = Host::A.veth();
     for family in Family::ALL {
         let a = (Host::A.at(family), 40_000);
         let [remote, outside] = [Host::Remote, Host::Outside].map(|host| (host.at(family), 8080));
         let answer = |server| Frame::unreachable(a.0, &Frame::tcp(server, a, SYN | flag::ACK));
         node.expect(leaves(Host::A), &Frame::tcp(a, (service_at(family), 80), SYN), Deferred);
-        node.expect_on_wire(via, &Frame::tcp(a, remote, SYN), Some(Allowed));
-        node.expect_on_wire(via, &Frame::tcp(a, outside, SYN), Some(DeniedBackend));
-        node.expect_on_wire(via, &answer(remote), None);
-        node.expect_on_wire(via, &answer(outside), Some(Denied));
+        node.expect_on_wire(ingress_ifindex, &Frame::tcp(a, remote, SYN), Some(Allowed));
+        node.expect_on_wire(ingress_ifindex, &Frame::tcp(a, outside, SYN), Some(DeniedBackend));
+        node.expect_on_wire(ingress_ifindex, &answer(remote), None);
+        node.expect_on_wire(ingress_ifindex, &answer(outside), Some(Denied));
         // Of what reached it, and from a free pod.
         let asks = Frame::udp((Host::Outside.at(family), 9), (a.0, 53), 9);
-        node.expect(arrives(Host::A, UPLINK), &asks, Free);
-        node.expect_on_wire(via, &Frame::unreachable(a.0, &asks), None);
+        node.expect(arrives(Host::A, UPLINK), &asks, NotIsolated);
+        node.expect_on_wire(ingress_ifindex, &Frame::unreachable(a.0, &asks), None);
         let asks = Frame { destination: Host::B.at(family), ..asks };
         node.expect_on_wire(Host::B.veth(), &Frame::unreachable(Host::B.at(family), &asks), None);
     }

@@ -2,7 +2,7 @@
 
 use podgate_common::{
     NODE,
-    Outcome::{Allowed, Denied, Free, OwnNode, Spoofed, UnreadFree, Unreadable},
+    Outcome::{Allowed, Denied, NotIsolated, OwnNode, Spoofed, Unparsed, Unreadable},
     Protocol::Tcp,
     frames::{Extension, Fragment, Frame, flag},
 };
@@ -47,7 +47,7 @@ fn options_and_extension_headers_hide_no_port() {
     }
     let endless = [Destination(0); 7];
     node.expect(arrives(Host::B, UPLINK), &syn(Family::V6, 80).with_extensions(&endless), Unreadable);
-    node.expect(arrives(Host::A, UPLINK), &syn(Family::V6, 80).with_extensions(&endless), UnreadFree);
+    node.expect(arrives(Host::A, UPLINK), &syn(Family::V6, 80).with_extensions(&endless), Unparsed);
 }
 
 #[test]
@@ -87,10 +87,10 @@ fn what_cannot_be_read_is_dropped_for_an_isolated_direction_and_passes_a_free_on
         node.expect_bytes(arrives(Host::B, UPLINK), &frame, Unreadable);
         node.expect_bytes(arrives(Host::B, NODE), &frame, Unreadable);
         // No pod's own.
-        node.expect_bytes(leaves(Host::B), &frame, if has_source { Spoofed } else { UnreadFree });
+        node.expect_bytes(leaves(Host::B), &frame, if has_source { Spoofed } else { Unparsed });
         node.expect_bytes(leaves(Host::Z), &frame, if has_source { Spoofed } else { Unreadable });
-        node.expect_bytes(arrives(Host::Z, UPLINK), &frame, UnreadFree);
-        node.expect_bytes(arrives(Host::A, UPLINK), &frame, UnreadFree);
+        node.expect_bytes(arrives(Host::Z, UPLINK), &frame, Unparsed);
+        node.expect_bytes(arrives(Host::A, UPLINK), &frame, Unparsed);
     }
     assert_eq!(node.flow_count(), 0);
 }
@@ -113,7 +113,7 @@ fn large_packets_are_judged_by_their_headers() {
 fn the_reason_of_a_drop_is_that_of_the_direction_it_was_dropped_in() {
     let mut node = Node::new(&World::new().ingress(Host::B, []));
     let to_b = Frame::udp((Host::A.at(Family::V4), 9), (Host::B.at(Family::V4), 9), 0);
-    node.expect(leaves(Host::A), &to_b, Free);
+    node.expect(leaves(Host::A), &to_b, NotIsolated);
     node.expect(arrives(Host::B, Host::A.veth()), &to_b, Denied);
     let from_node = Frame::udp((Host::Node.at(Family::V4), 9), (Host::B.at(Family::V4), 9), 0);
     node.expect(arrives(Host::B, NODE), &from_node, OwnNode);

@@ -1,8 +1,8 @@
-//! Connections that are older than the agent: entered from the sockets of a pod, then judged by the real programs.
+//! Connections that are older than the agent: entered from the sockets of a pod, then evaluated by the real programs.
 
 use std::net::{IpAddr, SocketAddr};
 
-use podgate::sockets::{Socket, State};
+use podgate::sockets::{Socket, SocketState};
 use podgate_common::{
     Flow, NODE,
     Outcome::{Allowed, Denied, Established, OwnNode, Spoofed},
@@ -24,13 +24,13 @@ fn closed() -> World {
 }
 
 fn connected(protocol: Protocol, local: (IpAddr, u16), remote: (IpAddr, u16)) -> Socket {
-    let state = State::Connected { ended: false, peer_ended: false };
+    let state = SocketState::Connected { ended: false, peer_ended: false };
     Socket { protocol, state, local: local.into(), remote: remote.into() }
 }
 
 fn listening(protocol: Protocol, port: u16) -> Socket {
     let everywhere = |port| SocketAddr::from(([0; 16], port));
-    Socket { protocol, state: State::Listens, local: everywhere(port), remote: everywhere(0) }
+    Socket { protocol, state: SocketState::Listens, local: everywhere(port), remote: everywhere(0) }
 }
 
 #[test]
@@ -50,8 +50,8 @@ fn they_go_on_whatever_the_policy_says_and_nothing_else_does() {
                 connected(Tcp, from, server),
             ],
         );
-        for via in [UPLINK, BRIDGE, Host::A.veth()] {
-            let arrives = arrives(Host::B, via);
+        for ingress_ifindex in [UPLINK, BRIDGE, Host::A.veth()] {
+            let arrives = arrives(Host::B, ingress_ifindex);
             node.expect(arrives, &Frame::tcp(client, port_80, ACK), Established);
             node.expect(leaves(Host::B), &Frame::tcp(port_80, client, ACK), Established);
             node.expect(arrives, &Frame::udp(client, port_53, 10), Established);
@@ -108,7 +108,9 @@ fn under_recheck_they_are_asked_the_question_that_opened_them() {
     for family in Family::ALL {
         let server = (Host::B.at(family), 80);
         // (client, where it comes from, whether the policy lets it in)
-        for (host, via, allowed) in [(Host::A, Host::A.veth(), true), (Host::Outside, UPLINK, false)] {
+        for (host, ingress_ifindex, allowed) in
+            [(Host::A, Host::A.veth(), true), (Host::Outside, UPLINK, false)]
+        {
             let client = (host.at(family), 40_000);
             let mut node = Node::that_rechecks(&world);
             let sockets = [listening(Tcp, 80), connected(Tcp, server, client)];
@@ -119,13 +121,17 @@ fn under_recheck_they_are_asked_the_question_that_opened_them() {
                 let first = if allowed { Allowed } else { Denied };
                 let next = if allowed { Established } else { Denied };
                 for (frame, expected) in frames.into_iter().zip([first, next]) {
-                    let hook = if frame.source == client.0 { arrives(Host::B, via) } else { leaves(Host::B) };
+                    let hook = if frame.source == client.0 {
+                        arrives(Host::B, ingress_ifindex)
+                    } else {
+                        leaves(Host::B)
+                    };
                     node.expect(hook, frame, expected);
                 }
             }
             // The last question came from the client: its way is known.
-            let known = node.flows().values().next().expect("one connection").via;
-            assert_eq!(known, if allowed { via } else { Flow::ANY_VIA });
+            let known = node.flows().values().next().expect("one connection").ingress_ifindex;
+            assert_eq!(known, if allowed { ingress_ifindex } else { Flow::ANY_INGRESS });
         }
         let client = (Host::Node.at(family), 40_000);
         let mut node = Node::that_rechecks(&closed());
@@ -139,7 +145,7 @@ fn under_recheck_they_are_asked_the_question_that_opened_them() {
 #[test]
 fn the_tables_of_the_programs_are_counted() {
     let mut node = Node::new(&World::new());
-    let fill = |node: &Node| node.kernel.tables.fill().expect("the kernel counts");
+    let fill = |node: &Node| node.datapath.tables.fill().expect("the kernel counts");
     assert_eq!(
         fill(&node).iter().map(|(name, entries, _)| (*name, *entries)).collect::<Vec<_>>(),
         [("flows", 0), ("fragments", 0)]

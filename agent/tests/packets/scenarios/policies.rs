@@ -239,8 +239,12 @@ fn peers_are_pods_by_label_and_namespace_and_blocks_hold_for_pods_too() {
             let (b, peer) = (Host::B.at(Family::V4), host.at(Family::V4));
             node.forget();
             let judged = if matches { Allowed } else { Denied };
-            let via = if Host::LOCAL.contains(&host) { host.veth() } else { UPLINK };
-            node.expect(arrives(Host::B, via), &Frame::tcp((peer, 9), (b, 80), flag::SYN), judged);
+            let ingress_ifindex = if Host::LOCAL.contains(&host) { host.veth() } else { UPLINK };
+            node.expect(
+                arrives(Host::B, ingress_ifindex),
+                &Frame::tcp((peer, 9), (b, 80), flag::SYN),
+                judged,
+            );
             node.forget();
             node.expect(leaves(Host::B), &Frame::tcp((b, 9), (peer, 80), flag::SYN), judged);
         }

@@ -2,7 +2,7 @@
 
 use podgate_common::{
     NODE,
-    Outcome::{Allowed, Deferred, Denied, DeniedBackend, Established, Free, Itself, OwnNode},
+    Outcome::{Allowed, Deferred, Denied, DeniedBackend, Established, NotIsolated, OwnAddress, OwnNode},
     Protocol::{Tcp, Udp},
     frames::{Frame, flag},
 };
@@ -24,7 +24,7 @@ fn a_may_send_to_b() -> World {
 }
 
 /// Where A sends to: the service's own address, and a port of the node's address.
-fn fronts(family: Family) -> [(std::net::IpAddr, u16); 2] {
+fn frontends(family: Family) -> [(std::net::IpAddr, u16); 2] {
     [(service_at(family), 80), (Host::Node.at(family), NODE_PORT)]
 }
 
@@ -47,12 +47,12 @@ fn all_none_or_some_of_the_backends_are_allowed() {
     for (backends, expected) in table {
         let mut node = Node::new(&a_may_send_to_b().service(Tcp, backends));
         for family in Family::ALL {
-            for (number, front) in (0..).zip(fronts(family)) {
+            for (number, frontend) in (0..).zip(frontends(family)) {
                 let a = (Host::A.at(family), 40_000 + number);
-                node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), expected);
+                node.expect(leaves(Host::A), &Frame::tcp(a, frontend, SYN), expected);
                 // The same port by another protocol is no service.
-                let other = if front.1 == NODE_PORT { OwnNode } else { Denied };
-                node.expect(leaves(Host::A), &Frame::udp(a, front, 1), other);
+                let other = if frontend.1 == NODE_PORT { OwnNode } else { Denied };
+                node.expect(leaves(Host::A), &Frame::udp(a, frontend, 1), other);
             }
         }
     }
@@ -66,8 +66,9 @@ fn the_address_of_the_service_itself_matches_no_block() {
         // (block, what becomes of a packet to the service with B behind it)
         for (of, expected) in [(vip, Denied), (b, Allowed)] {
             let rule = allow(block(&format!("{of}/{bits}"), &[]), port(Tcp, 8080));
-            let rule_for_front = allow(block(&format!("{of}/{bits}"), &[]), port(Tcp, 80));
-            let world = World::new().egress(Host::A, [rule, rule_for_front]).service(Tcp, &[(Host::B, 8080)]);
+            let rule_for_frontend = allow(block(&format!("{of}/{bits}"), &[]), port(Tcp, 80));
+            let world =
+                World::new().egress(Host::A, [rule, rule_for_frontend]).service(Tcp, &[(Host::B, 8080)]);
             let mut node = Node::new(&world);
             let a = (Host::A.at(family), 40_000);
             node.expect(leaves(Host::A), &Frame::tcp(a, (vip, 80), SYN), expected);
@@ -79,13 +80,13 @@ fn the_address_of_the_service_itself_matches_no_block() {
 fn a_backend_on_this_node_is_judged_where_it_receives() {
     let mut node = Node::new(&a_may_send_to_b().service(Tcp, &[(Host::B, 8080), (Host::Z, 8080)]));
     for family in Family::ALL {
-        let (a, front) = ((Host::A.at(family), 40_000), (service_at(family), 80));
+        let (a, frontend) = ((Host::A.at(family), 40_000), (service_at(family), 80));
         let [b, z] = [Host::B, Host::Z].map(|host| (host.at(family), 8080));
-        node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), Deferred);
-        node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp(a, b, SYN), Free);
+        node.expect(leaves(Host::A), &Frame::tcp(a, frontend, SYN), Deferred);
+        node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp(a, b, SYN), NotIsolated);
         node.expect(leaves(Host::B), &Frame::tcp(b, a, SYN_ACK), Established);
-        node.expect(arrives(Host::A, Host::B.veth()), &Frame::tcp(front, a, SYN_ACK), Established);
-        node.expect(leaves(Host::A), &Frame::tcp(a, front, ACK), Established);
+        node.expect(arrives(Host::A, Host::B.veth()), &Frame::tcp(frontend, a, SYN_ACK), Established);
+        node.expect(leaves(Host::A), &Frame::tcp(a, frontend, ACK), Established);
         node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp(a, b, ACK), Established);
 
         let flows = node.flow_count();
@@ -122,25 +123,25 @@ fn a_backend_elsewhere_is_judged_where_packets_leave_the_node() {
         .egress(Host::A, [allow(block("fd00:2::/32", &[]), port(Tcp, 8080))])
         .service(Tcp, &[(Host::Remote, 8080), (Host::Outside, 8080)]);
     let mut node = Node::new(&world);
-    let via = Host::A.veth();
+    let ingress_ifindex = Host::A.veth();
     for family in Family::ALL {
-        let front = (service_at(family), 80);
+        let frontend = (service_at(family), 80);
         for (number, source) in (0..).zip([Host::A, Host::Node]) {
             let a = (Host::A.at(family), 40_000 + number);
             let from = (source.at(family), a.1);
             let [remote, outside] = [Host::Remote, Host::Outside].map(|host| (host.at(family), 8080));
-            node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), Deferred);
-            node.expect_on_wire(via, &Frame::tcp(from, remote, SYN), Some(Allowed));
-            node.expect_on_wire(via, &Frame::tcp(from, remote, ACK), None);
-            node.expect_on_wire(via, &Frame::tcp(from, outside, SYN), Some(DeniedBackend));
+            node.expect(leaves(Host::A), &Frame::tcp(a, frontend, SYN), Deferred);
+            node.expect_on_wire(ingress_ifindex, &Frame::tcp(from, remote, SYN), Some(Allowed));
+            node.expect_on_wire(ingress_ifindex, &Frame::tcp(from, remote, ACK), None);
+            node.expect_on_wire(ingress_ifindex, &Frame::tcp(from, outside, SYN), Some(DeniedBackend));
             // Under the node's address it might be a reply; who cannot open a connection has no use of it.
             let goes_on = if source == Host::A { DeniedBackend } else { Allowed };
-            node.expect_on_wire(via, &Frame::tcp(from, outside, ACK), Some(goes_on));
+            node.expect_on_wire(ingress_ifindex, &Frame::tcp(from, outside, ACK), Some(goes_on));
         }
-        // What was judged at the veth, what a free pod sends, and what no pod sends.
+        // What was evaluated at the veth, what a free pod sends, and what no pod sends.
         let [direct, remote] = [(Host::A.at(family), 41_000), (Host::Remote.at(family), 8080)];
         node.expect(leaves(Host::A), &Frame::tcp(direct, remote, SYN), Allowed);
-        node.expect_on_wire(via, &Frame::tcp(direct, remote, SYN), None);
+        node.expect_on_wire(ingress_ifindex, &Frame::tcp(direct, remote, SYN), None);
         let outside = (Host::Outside.at(family), 8080);
         node.expect_on_wire(Host::B.veth(), &Frame::tcp((Host::B.at(family), 1), outside, SYN), None);
         node.expect_on_wire(NODE, &Frame::tcp((Host::Node.at(family), 1), outside, SYN), None);
@@ -153,7 +154,7 @@ fn replies_leave_the_node_unjudged() {
     let mut node = Node::new(&a_may_send_to_b());
     for family in Family::ALL {
         let (outside, a) = ((Host::Outside.at(family), 50_000), (Host::A.at(family), 80));
-        node.expect(arrives(Host::A, UPLINK), &Frame::tcp(outside, a, SYN), Free);
+        node.expect(arrives(Host::A, UPLINK), &Frame::tcp(outside, a, SYN), NotIsolated);
         node.expect(leaves(Host::A), &Frame::tcp(a, outside, SYN_ACK), Established);
         node.expect_on_wire(Host::A.veth(), &Frame::tcp(a, outside, SYN_ACK), None);
     }
@@ -165,12 +166,12 @@ fn a_pod_reaches_itself_through_its_service() {
     for backends in [&[(Host::A, 8080)][..], &[(Host::A, 8080), (Host::B, 8080)]] {
         let mut node = Node::new(&world.clone().service(Tcp, backends));
         for family in Family::ALL {
-            let (a, front) = ((Host::A.at(family), 40_000), (service_at(family), 80));
-            node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), Deferred);
+            let (a, frontend) = ((Host::A.at(family), 40_000), (service_at(family), 80));
+            node.expect(leaves(Host::A), &Frame::tcp(a, frontend, SYN), Deferred);
             let (rewritten, itself) = ((Host::Node.at(family), 40_000), (Host::A.at(family), 8080));
-            node.expect(arrives(Host::A, Host::A.veth()), &Frame::tcp(rewritten, itself, SYN), Itself);
+            node.expect(arrives(Host::A, Host::A.veth()), &Frame::tcp(rewritten, itself, SYN), OwnAddress);
             node.expect(leaves(Host::A), &Frame::tcp(itself, rewritten, SYN_ACK), Established);
-            node.expect(arrives(Host::A, Host::A.veth()), &Frame::tcp(front, a, SYN_ACK), Established);
+            node.expect(arrives(Host::A, Host::A.veth()), &Frame::tcp(frontend, a, SYN_ACK), Established);
             let b = (Host::B.at(family), 8080);
             node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp(a, b, SYN), DeniedBackend);
         }
@@ -182,15 +183,16 @@ fn a_change_keeps_live_connections_and_judges_new_ones() {
     let backends = [(Host::B, 8080), (Host::Z, 8080)];
     let mut node = Node::new(&a_may_send_to_b().service(Tcp, &backends));
     let family = Family::V4;
-    let (a, front, b) = ((Host::A.at(family), 40_000), (service_at(family), 80), (Host::B.at(family), 8080));
-    node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), Deferred);
-    node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp(a, b, SYN), Free);
+    let (a, frontend, b) =
+        ((Host::A.at(family), 40_000), (service_at(family), 80), (Host::B.at(family), 8080));
+    node.expect(leaves(Host::A), &Frame::tcp(a, frontend, SYN), Deferred);
+    node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp(a, b, SYN), NotIsolated);
     let only_z = World::new().egress(Host::A, [allow(pods_like(Host::Z), port(Tcp, 8080))]);
     node.publish(&only_z.service(Tcp, &backends));
-    node.expect(leaves(Host::A), &Frame::tcp(a, front, ACK), Established);
+    node.expect(leaves(Host::A), &Frame::tcp(a, frontend, ACK), Established);
     node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp(a, b, ACK), Established);
     // The same ports, but a new connection.
-    node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), Deferred);
+    node.expect(leaves(Host::A), &Frame::tcp(a, frontend, SYN), Deferred);
     node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp(a, b, SYN), DeniedBackend);
 }
 
@@ -199,15 +201,15 @@ fn a_service_changes_its_backends_while_policies_stay() {
     let world = a_may_send_to_b();
     let mut node =
         Node::new(&world.clone().service(Udp, &[(Host::B, 8080)]).service(Tcp, &[(Host::B, 8080)]));
-    let (a, front) = ((Host::A.at(Family::V4), 40_000), (service_at(Family::V4), 80));
-    node.expect(leaves(Host::A), &Frame::udp(a, front, 1), Denied);
-    node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), Allowed);
+    let (a, frontend) = ((Host::A.at(Family::V4), 40_000), (service_at(Family::V4), 80));
+    node.expect(leaves(Host::A), &Frame::udp(a, frontend, 1), Denied);
+    node.expect(leaves(Host::A), &Frame::tcp(a, frontend, SYN), Allowed);
     node.publish(&world.clone().service(Tcp, &[(Host::Z, 8080)]));
-    node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), Denied);
+    node.expect(leaves(Host::A), &Frame::tcp(a, frontend, SYN), Denied);
     node.publish(&world.clone().service(Tcp, &[(Host::Z, 8080), (Host::B, 8080)]));
-    node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), Deferred);
+    node.expect(leaves(Host::A), &Frame::tcp(a, frontend, SYN), Deferred);
     node.publish(&world);
-    node.expect(leaves(Host::A), &Frame::tcp(a, front, SYN), Denied);
+    node.expect(leaves(Host::A), &Frame::tcp(a, frontend, SYN), Denied);
 }
 
 #[test]
@@ -235,14 +237,14 @@ fn a_datagram_that_the_node_leads_to_another_backend_is_judged_as_a_connection_o
     let world = || World::new().egress(Host::A, [allow(pods_like(Host::B), port(Udp, 8080))]);
     let mut node = Node::new(&world().service(Udp, &[(Host::B, 8080)]));
     for family in Family::ALL {
-        let (a, front) = ((Host::A.at(family), 40_000), (service_at(family), 80));
+        let (a, frontend) = ((Host::A.at(family), 40_000), (service_at(family), 80));
         let [b, z, remote] = [Host::B, Host::Z, Host::Remote].map(|host| (host.at(family), 8080));
         node.publish(&world().service(Udp, &[(Host::B, 8080)]));
-        node.expect(leaves(Host::A), &Frame::udp(a, front, 1), Allowed);
-        node.expect(arrives(Host::B, Host::A.veth()), &Frame::udp(a, b, 1), Free);
+        node.expect(leaves(Host::A), &Frame::udp(a, frontend, 1), Allowed);
+        node.expect(arrives(Host::B, Host::A.veth()), &Frame::udp(a, b, 1), NotIsolated);
         node.publish(&world().service(Udp, &[(Host::Remote, 8080), (Host::Z, 8080)]));
         // `from_pod` keeps the live connection to the service; where it leads to now is another one.
-        node.expect(leaves(Host::A), &Frame::udp(a, front, 1), Established);
+        node.expect(leaves(Host::A), &Frame::udp(a, frontend, 1), Established);
         node.expect(arrives(Host::Z, Host::A.veth()), &Frame::udp(a, z, 1), DeniedBackend);
         for source in [Host::A, Host::Node] {
             let from = (source.at(family), a.1);

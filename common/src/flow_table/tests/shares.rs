@@ -23,8 +23,8 @@ fn instead(established: bool, same_pod: bool) -> Option<Entered> {
 }
 
 /// One set with these entries: (veth, seconds idle, what was seen).
-fn set_of(entries: [(u32, u32, Seen); WAYS as usize]) -> Memory {
-    let table = Memory::new(1);
+fn set_of(entries: [(u32, u32, Seen); WAYS as usize]) -> SharedTable {
+    let table = SharedTable::new(1);
     for (number, (veth, idle, seen)) in (0..).zip(entries) {
         let put = table.put(nth(veth, number), &of(veth, NOW - idle * TICKS, seen));
         assert_eq!(put, Some(Entered::Alone), "room for seven");
@@ -33,7 +33,7 @@ fn set_of(entries: [(u32, u32, Seen); WAYS as usize]) -> Memory {
 }
 
 /// Veths of the live connections in a set.
-fn veths(table: &Memory) -> Vec<u32> {
+fn veths(table: &SharedTable) -> Vec<u32> {
     let mut veths: Vec<_> = table.entries().values().map(Flow::charged_to).collect();
     veths.sort_unstable();
     veths
@@ -54,7 +54,7 @@ fn a_veth_that_floods_takes_the_place_of_nobody_elses_connections() {
         ("mixed", std::vec![Seen::default(), Seen::REPLY, CLOSED, REFUSED]),
     ];
     for (what, states) in kinds {
-        let table = Memory::new(SETS as usize);
+        let table = SharedTable::new(SETS as usize);
         let live = |veth: u32| (0..EACH).map(move |number| nth(veth, number));
         for veth in OTHERS {
             for (number, key) in (0..).zip(live(veth)) {
@@ -296,7 +296,7 @@ fn whoever_opened_a_connection_has_it_in_its_share() {
     for (client_if, server_if, veth) in [(1, 2, 1), (1, 0, 1), (0, 2, 2), (u32::MAX, 3, u32::MAX), (0, 0, 0)]
     {
         let flow = Flow { client_if, server_if, last: 1, ..Flow::EMPTY };
-        let table = Memory::new(1);
+        let table = SharedTable::new(1);
         table.put(nth(1, 1), &flow);
         // SAFETY: a set of the table.
         let charged =
@@ -307,7 +307,7 @@ fn whoever_opened_a_connection_has_it_in_its_share() {
 
 #[test]
 fn a_connection_that_looks_like_another_veths_live_one_is_not_entered() {
-    let table = Memory::new(1);
+    let table = SharedTable::new(1);
     let (known, stranger) = (nth(OTHER, 1), nth(FLOODER, 1));
     let place = |last| {
         table.remove(known);
@@ -354,7 +354,7 @@ fn what_is_over_is_swept_and_nothing_else() {
     ];
     // Across the end of what the clock counts, too.
     for now in [NOW, 1_000 * TICKS, u32::MAX, 10 * day * TICKS] {
-        let table = Memory::new(1);
+        let table = SharedTable::new(1);
         for (number, (idle, seen, _)) in (0..).zip(entries) {
             table.put(nth(OTHER, number), &of(OTHER, now.wrapping_sub(idle * TICKS), seen));
         }

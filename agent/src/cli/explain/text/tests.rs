@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    explain::{ClusterRuleTrace, Pair, Reason},
+    explain::{AddressPair, ClusterRuleTrace, VerdictReason},
     model::{Action, ClusterPolicyKind, Tier},
 };
 
@@ -24,10 +24,10 @@ fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
         matched: rules.iter().filter(|rule| rule.matched).map(|rule| rule.rule).collect(),
         rules,
     };
-    let free = Side {
+    let free = DirectionResult {
         isolated: false,
         verdict: Verdict::Allow,
-        reason: Reason::NotIsolated,
+        reason: VerdictReason::NotIsolated,
         note: None,
         denied_peers: [].into(),
         policies: vec![],
@@ -43,12 +43,12 @@ fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
         numbers: vec![80, 8080],
         from_pod: None,
         to_pod: None,
-        pairs: vec![Pair { from: [10, 0, 0, 1].into(), to: [10, 0, 0, 2].into() }],
+        pairs: vec![AddressPair { from: [10, 0, 0, 1].into(), to: [10, 0, 0, 2].into() }],
         egress: free.clone(),
-        ingress: Side {
+        ingress: DirectionResult {
             isolated: true,
             verdict: Verdict::Deny,
-            reason: Reason::NoRuleMatches,
+            reason: VerdictReason::NoRuleMatches,
             note: Some("look".into()),
             denied_peers: [[10, 0, 0, 1].into()].into(),
             policies: vec![
@@ -72,9 +72,9 @@ fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
                     })
                     .collect(),
             }],
-            audit: Some(Box::new(Side {
+            audit: Some(Box::new(DirectionResult {
                 verdict: Verdict::Deny,
-                reason: Reason::NoRuleMatches,
+                reason: VerdictReason::NoRuleMatches,
                 policies: vec![policy("deny", vec![]), policy("strict", vec![])],
                 ..free
             })),
@@ -130,7 +130,7 @@ ingress of x/b: deny (isolated, no rule matches)
 
 #[test]
 fn the_text_of_a_service_has_each_of_its_backends() {
-    let free = |reason: Reason| Side {
+    let free = |reason: VerdictReason| DirectionResult {
         isolated: false,
         verdict: reason.verdict(),
         reason,
@@ -140,7 +140,7 @@ fn the_text_of_a_service_has_each_of_its_backends() {
         cluster_policies: vec![],
         audit: None,
     };
-    let answer = |to: &str, port: &str, egress: Reason, pairs, backends| Explanation {
+    let answer = |to: &str, port: &str, egress: VerdictReason, pairs, backends| Explanation {
         verdict: egress.verdict(),
         from: "x/a".parse().unwrap(),
         to: to.parse().unwrap(),
@@ -150,15 +150,15 @@ fn the_text_of_a_service_has_each_of_its_backends() {
         to_pod: to.starts_with("192.0.2.2").then(|| "x/b".into()),
         pairs,
         egress: free(egress),
-        ingress: free(Reason::NotAPod),
+        ingress: free(VerdictReason::NotAPod),
         backends,
         unenforced: Vec::new(),
         kernel: None,
     };
-    let pair = |to: [u8; 4]| vec![Pair { from: [10, 0, 0, 1].into(), to: to.into() }];
-    let one = answer("192.0.2.1", "TCP/80", Reason::NoRuleMatches, pair([192, 0, 2, 1]), None);
-    let other = answer("192.0.2.2", "TCP/80", Reason::NotIsolated, pair([192, 0, 2, 2]), None);
-    let both = answer("x/svc:web", "TCP/http", Reason::NoRuleMatches, vec![], Some(vec![one, other]));
+    let pair = |to: [u8; 4]| vec![AddressPair { from: [10, 0, 0, 1].into(), to: to.into() }];
+    let one = answer("192.0.2.1", "TCP/80", VerdictReason::NoRuleMatches, pair([192, 0, 2, 1]), None);
+    let other = answer("192.0.2.2", "TCP/80", VerdictReason::NotIsolated, pair([192, 0, 2, 2]), None);
+    let both = answer("x/svc:web", "TCP/http", VerdictReason::NoRuleMatches, vec![], Some(vec![one, other]));
     assert_eq!(
         text(&both),
         "\
@@ -180,7 +180,7 @@ egress of x/a: allow (not isolated, no policy selects it for this direction)
 ingress of 192.0.2.2 (x/b): allow (not a pod with a network of its own, so no policy selects it)
 "
     );
-    let none = answer("x/svc:web", "TCP/80", Reason::NoBackend, vec![], Some(vec![]));
+    let none = answer("x/svc:web", "TCP/80", VerdictReason::NoBackend, vec![], Some(vec![]));
     assert_eq!(
         text(&none),
         "\

@@ -1,6 +1,6 @@
 //! Why each pair of a matrix is as it is, each line and each text once.
 //!
-//! One side of a pair depends on its own pod only by the policies that judge it, its address families and, as a
+//! One side of a pair depends on its own pod only by the policies that evaluate it, its address families and, as a
 //! destination, its named ports. Pods that are equal in these are a group, and one of them answers for all.
 
 use std::{
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     cli::explain::side_lines,
-    explain::{End, Question, explain_side},
+    explain::{EndpointRef, Question, explain_side},
     model::{Cluster, Pod},
     port_spec::PortSpec,
 };
@@ -25,7 +25,7 @@ const TO: &str = "\u{2}";
 /// For each pod at the other end its text; a single number when all have the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub(super) enum Row {
+pub(super) enum ReasonRow {
     Same(usize),
     Each(Vec<usize>),
 }
@@ -74,12 +74,12 @@ impl<'a> Reasons<'a> {
     }
 
     /// One for each group.
-    pub(super) fn rows(&mut self, direction: Direction, port: &PortSpec) -> Vec<Row> {
+    pub(super) fn rows(&mut self, direction: Direction, port: &PortSpec) -> Vec<ReasonRow> {
         let groups = self.of(direction).members.clone();
         groups.iter().map(|members| self.row(direction, members, port)).collect()
     }
 
-    fn row(&mut self, direction: Direction, members: &[&Pod], port: &PortSpec) -> Row {
+    fn row(&mut self, direction: Direction, members: &[&Pod], port: &PortSpec) -> ReasonRow {
         let texts = self.pods.iter().map(|peer| {
             // A pod and itself are no pair that others are like.
             let own = members.iter().find(|own| own.name != peer.name).unwrap_or(peer);
@@ -87,14 +87,14 @@ impl<'a> Reasons<'a> {
         });
         let texts: Vec<usize> = texts.collect();
         match texts.first() {
-            Some(first) if texts.iter().all(|text| text == first) => Row::Same(*first),
-            _ => Row::Each(texts),
+            Some(first) if texts.iter().all(|text| text == first) => ReasonRow::Same(*first),
+            _ => ReasonRow::Each(texts),
         }
     }
 
     /// A pod alone in its group gets a text about itself too; nobody asks for it.
     fn text(&mut self, direction: Direction, own: &Pod, peer: &Pod, port: &PortSpec) -> usize {
-        let end = |pod: &Pod| End::Pod(pod.name.clone());
+        let end = |pod: &Pod| EndpointRef::Pod(pod.name.clone());
         let (from, to) = match direction {
             Direction::Egress => (end(own), end(peer)),
             Direction::Ingress => (end(peer), end(own)),
@@ -123,7 +123,8 @@ impl<'a> Groups<'a> {
         let mut known = BTreeMap::new();
         for pod in pods {
             // Those in audit mode, too: they have their lines.
-            let policies: Vec<_> = cluster.selecting(pod, direction).map(|policy| &policy.name).collect();
+            let policies: Vec<_> =
+                cluster.policies_selecting(pod, direction).map(|policy| &policy.name).collect();
             let labels = cluster.namespace_labels(&pod.name.namespace);
             let of_cluster = cluster
                 .cluster_policies

@@ -23,8 +23,8 @@ fn what_an_earlier_agent_did_not_hold_is_older_than_every_pod() {
     let mut world = World::new().veth(10, "docker1", &[]).veth(11, "veth1", &[]).veth(12, "veth2", &[]);
     world = world.pod("shop/iso-a", "n1", &[]);
     world.previous.history = History::of_earlier_agent([
-        (10, podgate_common::EndpointState::Open),
-        (11, podgate_common::EndpointState::Held),
+        (10, podgate_common::EndpointState::Unmanaged),
+        (11, podgate_common::EndpointState::Pending),
     ]);
     world.expect(10, "open");
     world.expect(11, "held");

@@ -30,7 +30,7 @@ fn a_veth_that_had_a_pod_once_is_no_uplink_whatever_routes_it_gets() {
     world.expect(10, "shop/iso-a 10.1.0.5 gone");
     // Nor for the next agent, which finds it in the pins.
     world.previous = Endpoints::default();
-    world.previous.history = History::of_earlier_agent([(10, podgate_common::EndpointState::Known)]);
+    world.previous.history = History::of_earlier_agent([(10, podgate_common::EndpointState::Identified)]);
     world.expect(10, "open");
     world = world.pod("shop/iso-b", "n1", &[]);
     world.expect(10, "held");

@@ -55,9 +55,9 @@ fn service(internal_local: bool) -> Service {
 }
 
 /// Asks for one of the service's ports.
-fn backends(cluster: &Cluster, service: &Service, port: usize, front: Front, v6: bool) -> Vec<String> {
+fn backends(cluster: &Cluster, service: &Service, port: usize, frontend: Frontend, v6: bool) -> Vec<String> {
     let (port, node) = (&service.ports[port], Name::from("n1"));
-    let found = cluster.slices_by_service().backends(service, port, front, v6, &node);
+    let found = cluster.slices_by_service().backends(service, port, frontend, v6, &node);
     found.into_iter().map(|(address, number)| format!("{address} {number}")).collect()
 }
 
@@ -82,7 +82,11 @@ fn ready_endpoints_are_chosen_and_terminating_ones_step_in_when_there_is_none() 
     for (endpoints, expected) in table {
         let cluster = cluster([slice("a", "web", &[("http", Tcp, Some(8080))], endpoints)]);
         let expected: Vec<_> = expected.iter().map(|address| format!("{address} 8080")).collect();
-        assert_eq!(backends(&cluster, &service(false), 0, Front::Cluster, false), expected, "{endpoints:?}");
+        assert_eq!(
+            backends(&cluster, &service(false), 0, Frontend::Cluster, false),
+            expected,
+            "{endpoints:?}"
+        );
     }
 }
 
@@ -99,10 +103,10 @@ fn a_local_policy_leaves_only_the_nodes_own_endpoints_to_clients_of_the_cluster_
         |addresses: &[&str]| addresses.iter().map(|address| format!("{address} 8080")).collect::<Vec<_>>();
     for (endpoints, by_cluster, by_external) in table {
         let cluster = cluster([slice("a", "web", &[("http", Tcp, Some(8080))], endpoints)]);
-        let seen = |local, front| backends(&cluster, &service(local), 0, front, false);
-        assert_eq!(seen(true, Front::Cluster), lines(by_cluster), "{endpoints:?}");
-        assert_eq!(seen(true, Front::External), lines(by_external), "{endpoints:?}");
-        assert_eq!(seen(false, Front::Cluster), lines(by_external), "{endpoints:?}");
+        let seen = |local, frontend| backends(&cluster, &service(local), 0, frontend, false);
+        assert_eq!(seen(true, Frontend::Cluster), lines(by_cluster), "{endpoints:?}");
+        assert_eq!(seen(true, Frontend::External), lines(by_external), "{endpoints:?}");
+        assert_eq!(seen(false, Frontend::Cluster), lines(by_external), "{endpoints:?}");
     }
 }
 
@@ -117,7 +121,7 @@ fn a_port_leads_to_the_port_of_its_name_and_protocol_in_every_slice_of_the_servi
         slice("e", "web", &[("http", Tcp, Some(8080))], &["fd00::1"]),
     ]);
     let service = service(false);
-    let seen = |port, v6| backends(&cluster, &service, port, Front::Cluster, v6);
+    let seen = |port, v6| backends(&cluster, &service, port, Frontend::Cluster, v6);
     assert_eq!(seen(0, false), ["10.0.0.1 8080", "10.0.0.2 9090"]);
     assert_eq!(seen(0, true), ["fd00::1 8080"]);
     assert_eq!(seen(1, false), ["10.0.0.1 5353"]);

@@ -208,10 +208,10 @@ fn the_mode_is_audit_only_where_it_says_so() {
             };
             assert_eq!(seen, audit, "{kind} {annotations}");
             if let Some(fault) = fault {
-                let told = faults.iter().any(|line| {
+                let reported = faults.iter().any(|line| {
                     line.contains("metadata.annotations") && line.contains(fault) && line.contains(kind)
                 });
-                assert!(told, "{kind} {annotations}: {faults:?}");
+                assert!(reported, "{kind} {annotations}: {faults:?}");
             }
         }
     }

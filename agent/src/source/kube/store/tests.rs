@@ -5,33 +5,33 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn object(value: Value) -> Object {
+fn object(value: Value) -> ApiObject {
     serde_json::from_value(value).unwrap()
 }
 
 /// As the API server sends the items of a list: without their kind.
-fn pod(name: &str, app: &str) -> Object {
+fn pod(name: &str, app: &str) -> ApiObject {
     object(json!({"metadata": {"name": name, "namespace": "x", "labels": {"app": app}}, "spec": {}}))
 }
 
-fn policy(name: &str, from: Value) -> Object {
+fn policy(name: &str, from: Value) -> ApiObject {
     let spec = json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": from}]});
     object(json!({"metadata": {"name": name, "namespace": "x"}, "spec": spec}))
 }
 
 /// Applies events of one kind; out: which of them made a difference.
-fn take<const N: usize>(store: &mut Store, kind: Kind, events: [Event<Object>; N]) -> [bool; N] {
+fn take<const N: usize>(store: &mut ObjectStore, kind: Kind, events: [Event<ApiObject>; N]) -> [bool; N] {
     events.map(|event| store.take(kind, event))
 }
 
-fn pods(store: &Store) -> String {
+fn pods(store: &ObjectStore) -> String {
     let picture = store.picture();
     picture.cluster.pods.keys().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
 fn a_list_counts_when_it_is_complete_and_takes_the_place_of_the_one_before() {
-    let mut store = Store::default();
+    let mut store = ObjectStore::default();
     let list = [Event::Init, Event::InitApply(pod("a", "1")), Event::InitApply(pod("b", "1"))];
     assert_eq!(take(&mut store, Kind::Pod, list), [false; 3]);
     assert_eq!(pods(&store), "");
@@ -48,7 +48,7 @@ fn a_list_counts_when_it_is_complete_and_takes_the_place_of_the_one_before() {
 
 #[test]
 fn only_what_a_verdict_can_depend_on_makes_a_difference() {
-    let mut store = Store::default();
+    let mut store = ObjectStore::default();
     let with_status = |phase: &str| {
         let metadata = json!({"name": "a", "namespace": "x", "resourceVersion": "7"});
         object(json!({"metadata": metadata, "spec": {}, "status": {"phase": phase, "message": phase}}))
@@ -70,8 +70,8 @@ fn only_what_a_verdict_can_depend_on_makes_a_difference() {
 
 #[test]
 fn a_problem_lives_as_long_as_the_object_that_has_it() {
-    let mut store = Store::new(true);
-    let problems = |store: &Store| {
+    let mut store = ObjectStore::new(true);
+    let problems = |store: &ObjectStore| {
         store.picture().problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     };
     let bad = || policy("p", json!([{"ipBlock": {"cidr": "10.0.0.0/99"}}]));
@@ -84,7 +84,7 @@ fn a_problem_lives_as_long_as_the_object_that_has_it() {
         problems(&store)
     );
     for healed in [Event::Apply(good()), Event::Delete(bad())] {
-        let mut store = Store::new(true);
+        let mut store = ObjectStore::new(true);
         let _ = store.take(Kind::NetworkPolicy, Event::Apply(bad()));
         assert!(store.take(Kind::NetworkPolicy, healed));
         assert_eq!(problems(&store), "");
@@ -95,7 +95,7 @@ fn a_problem_lives_as_long_as_the_object_that_has_it() {
 
 #[test]
 fn what_is_no_object_at_all_disturbs_nothing() {
-    let mut store = Store::new(true);
+    let mut store = ObjectStore::new(true);
     let _ = store.take(Kind::Pod, Event::Apply(pod("a", "1")));
     for value in [json!(null), json!("text"), json!({"metadata": {}}), json!({"metadata": {"name": ["x"]}})] {
         let _ =
@@ -106,7 +106,7 @@ fn what_is_no_object_at_all_disturbs_nothing() {
 
 #[test]
 fn a_picture_that_was_given_does_not_change() {
-    let mut store = Store::new(true);
+    let mut store = ObjectStore::new(true);
     let _ = store.take(Kind::Pod, Event::Apply(pod("a", "1")));
     let before = store.picture();
     let _ = store.take(Kind::Pod, Event::Delete(pod("a", "1")));

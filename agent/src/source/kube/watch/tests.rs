@@ -24,7 +24,7 @@ use super::{
     super::{WatchHealth, client::client, object},
     *,
 };
-use crate::source::Picture;
+use crate::source::ClusterSnapshot;
 
 /// Far longer than any of this takes; a test that waits for it has failed.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -56,7 +56,7 @@ impl Fake {
         let mut lists = BTreeMap::new();
         for kind in Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::ClusterPolicy(_))) {
             let resource = object::resource(kind, kind.info().api_versions[0]);
-            let path = <object::Object as kube::Resource>::url_path(&resource, None);
+            let path = <object::ApiObject as kube::Resource>::url_path(&resource, None);
             lists.insert(path, Vec::new());
         }
         lists.insert(NAMESPACES.into(), vec![json!({"metadata": {"name": "kube-system", "uid": "c-1"}})]);
@@ -153,7 +153,7 @@ fn until_forgotten(mut forgotten: watch::Receiver<u64>, since: u64) -> BoxBody<B
     BoxBody::new(StreamBody::new(body))
 }
 
-async fn next(updates: &mut mpsc::Receiver<Update>) -> Picture {
+async fn next(updates: &mut mpsc::Receiver<Update>) -> ClusterSnapshot {
     timeout(DEADLINE, updates.recv()).await.expect("a picture in time").unwrap().picture
 }
 

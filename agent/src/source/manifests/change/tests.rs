@@ -32,7 +32,8 @@ fn changed(change: &str) -> Result<(String, Vec<String>), String> {
     let mut cluster = Cluster::clone(&manifests::read(&[path]).cluster);
     let path = directory.path().join("change.yaml");
     fs::write(&path, change).unwrap();
-    let shown = |problem: Problem| problem.to_string().replace(&path.display().to_string(), "change.yaml");
+    let shown =
+        |problem: ValidationError| problem.to_string().replace(&path.display().to_string(), "change.yaml");
     let (change, problems) = Change::read(std::slice::from_ref(&path)).map_err(shown)?;
     let sent: Change = serde_json::from_str(&serde_json::to_string(&change).unwrap()).unwrap();
     assert_eq!(sent, change, "it arrives at an agent as it was");

@@ -17,7 +17,7 @@ struct Watched {
     updates: mpsc::Receiver<Update>,
     /// The names of the policies in the pictures seen so far, without repetitions.
     seen: Vec<Vec<String>>,
-    last: Picture,
+    last: ClusterSnapshot,
 }
 
 impl Watched {
@@ -28,7 +28,7 @@ impl Watched {
 
     async fn start_with(paths: &[&Path], allow_empty: bool) -> Self {
         let updates = watch(paths.iter().map(|path| path.to_path_buf()).collect(), allow_empty).unwrap();
-        let mut watched = Self { updates, seen: Vec::new(), last: Picture::default() };
+        let mut watched = Self { updates, seen: Vec::new(), last: ClusterSnapshot::default() };
         watched.next().await;
         watched
     }
@@ -52,14 +52,14 @@ impl Watched {
 
     /// Waits for a picture with so many problems, and no file that is only being written.
     async fn until_problems(&mut self, count: usize) {
-        let is_passing = |problem: &Problem| problem.message.starts_with("is being written");
+        let is_passing = |problem: &ValidationError| problem.message.starts_with("is being written");
         while self.last.problems.len() != count || self.last.problems.iter().any(is_passing) {
             self.next().await;
         }
     }
 }
 
-fn names(picture: &Picture) -> Vec<String> {
+fn names(picture: &ClusterSnapshot) -> Vec<String> {
     picture.cluster.policies.keys().map(|id| id.name.to_string()).collect()
 }
 
@@ -327,7 +327,7 @@ async fn the_watch_ends_with_its_receiver() {
     let directory = directory(&["a"]);
     let (updates, receiver) = mpsc::channel(1);
     let (runtime, inotify) = thread::spawn(|| set_up().unwrap()).join().unwrap();
-    let store = Store::new(&[directory.path().to_owned()], ReadOptions::default());
+    let store = ManifestStore::new(&[directory.path().to_owned()], ReadOptions::default());
     let work = thread::spawn(move || runtime.block_on(Watcher::new(inotify, store).run(updates)));
     drop(receiver);
     let joined = tokio::task::spawn_blocking(move || work.join().is_ok());

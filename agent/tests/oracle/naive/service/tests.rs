@@ -80,7 +80,7 @@ fn found(objects: &[Value], to: &str) -> Option<Vec<String>> {
         protocol: "TCP".into(),
         port: port.parse().unwrap(),
     };
-    let client = Party::Pod { namespace: "x".into(), name: "client".into() };
+    let client = ResolvedEndpoint::Pod { namespace: "x".into(), name: "client".into() };
     let words = |Backend { address, port, egress, ingress }: Backend| {
         let denied = |allowed, side| if allowed { "" } else { side };
         format!("{address} {port}{}{}", denied(egress, " !egress"), denied(ingress, " !ingress"))

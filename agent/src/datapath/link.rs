@@ -3,14 +3,14 @@
 //! The words of the configuration stand in the code as placeholders, for constants cost no memory access. aya knows
 //! neither kernel functions nor offsets that differ between kernels: the programs call two of them under placeholder
 //! numbers, and each call gets its number in this kernel here. A kernel that lacks any of it (before Linux 6.2, without
-//! BTF, without connection tracking) gets programs that do not ask: what the node has masqueraded is then judged by the
+//! BTF, without connection tracking) gets programs that do not ask: what the node has masqueraded is then evaluated by the
 //! node's address.
 
 use std::fs;
 
 use anyhow::{Context as _, Result};
 use object::{Object as _, ObjectSection as _, SectionKind};
-use podgate_common::{Config, HookMark, Sockets, Tracking, kernel_function};
+use podgate_common::{Config, HookMark, SocketOffsets, Tracking, kernel_function};
 
 use super::btf::{self, Btf};
 
@@ -21,7 +21,7 @@ pub struct Linked {
     /// Connection tracking can be read.
     pub reads_tracking: bool,
     /// A program can tell at which hook of a veth it runs.
-    pub tells_hooks: bool,
+    pub knows_hooks: bool,
 }
 
 /// Links an object of podgate's; what the configuration has to say of the kernel is found out here.
@@ -39,7 +39,7 @@ pub fn linked(object: &[u8], config: Config) -> Result<Linked> {
     Ok(Linked {
         object: link(object, access, &config)?,
         reads_tracking: tracking != Tracking::default(),
-        tells_hooks: hook_mark != HookMark::default(),
+        knows_hooks: hook_mark != HookMark::default(),
     })
 }
 
@@ -48,7 +48,7 @@ pub fn linked(object: &[u8], config: Config) -> Result<Linked> {
 struct Access {
     tracking: Tracking,
     hook_mark: HookMark,
-    sockets: Sockets,
+    sockets: SocketOffsets,
     cast_to_kern_ctx: Option<u32>,
     rdonly_cast: Option<u32>,
 }
@@ -88,8 +88,8 @@ fn tracking(btf: &Btf<'_>) -> Option<Tracking> {
     })
 }
 
-fn sockets(btf: &Btf<'_>) -> Option<Sockets> {
-    Some(Sockets {
+fn sockets(btf: &Btf<'_>) -> Option<SocketOffsets> {
+    Some(SocketOffsets {
         socket: btf.offset("sk_buff", "sk")?,
         socket_namespace: btf.offset("sock", "__sk_common")? + btf.offset("sock_common", "skc_net")?,
         device: btf.offset("sk_buff", "dev")?,
@@ -189,7 +189,7 @@ mod tests {
             encapsulation: 1,
             tracking: Tracking::default(),
             hook_mark: HookMark::default(),
-            sockets: Sockets::default(),
+            sockets: SocketOffsets::default(),
             flow_sets: 12,
             flow_seed: FlowSeed([1, 2, 3, 4, 5, 6, 7, 8, 9, Config::MAX_WORD]),
         }

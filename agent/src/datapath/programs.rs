@@ -8,10 +8,12 @@ use aya::{
     maps::{Array, Map, MapData},
     programs::{ProgramError, SchedClassifier},
 };
-use podgate_common::{Config, FlowSeed, HookMark, Query, Said, Sockets, Timeouts, Tracking, WAYS};
+use podgate_common::{
+    Config, FlowSeed, HookMark, KernelVerdict, SocketOffsets, Timeouts, Tracking, VerdictQuery, WAYS,
+};
 
 use super::{
-    Counters, EventRing, FlowTable, Linked, Maps, Past, Pins, ProgramTables, Tallies, linked, maps,
+    BpfMaps, Counters, EventRing, FlowCounters, FlowTable, Linked, Past, Pins, ProgramTables, linked, maps,
     pinned_programs,
 };
 
@@ -27,12 +29,12 @@ const PINNED: [&str; 15] = [
     "PORTS",
     "ROWS",
     "SERVICES",
-    "EPOCH",
+    "REVISION",
     FLOWS,
     FLOW_SEED,
     "FRAGMENTS",
     "COUNTERS",
-    "TALLIES",
+    "FLOW_COUNTERS",
     "SHARES",
 ];
 
@@ -41,7 +43,7 @@ const FLOW_SEED: &str = "FLOW_SEED";
 
 /// What is fixed when the programs are loaded.
 #[derive(Clone, Copy, Debug)]
-pub struct KernelOptions {
+pub struct DatapathOptions {
     /// Connections that the flow table has room for at least, when it is not pinned yet.
     pub flows: u32,
     /// Judge live connections again after each change.
@@ -92,11 +94,11 @@ impl Program {
 
 /// Loaded programs and their maps.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
-pub struct Kernel {
+pub struct Datapath {
     ebpf: Ebpf,
     /// One program serves both hooks of a pod's veth.
     shares: bool,
-    pub maps: Maps,
+    pub maps: BpfMaps,
     pub counters: Arc<Counters>,
     pub tables: Arc<ProgramTables>,
     /// Of which one of the tables' ticks has [`podgate_common::JIFFIES_PER_TICK`].
@@ -107,16 +109,16 @@ pub struct Kernel {
     pub held: BTreeSet<u32>,
     /// For their readers to take.
     pub events: Option<EventRing>,
-    pub tallies: Option<Tallies>,
+    pub flow_counters: Option<FlowCounters>,
 }
 
-impl Kernel {
+impl Datapath {
     /// Loads the programs. With `pins`, pinned maps are taken over and new ones are pinned.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses a map or a program ([`Refused`]).
-    pub fn load(pins: Option<&Pins>, options: KernelOptions) -> Result<Self> {
+    /// When the kernel refuses a map or a program ([`RejectedProgram`]).
+    pub fn load(pins: Option<&Pins>, options: DatapathOptions) -> Result<Self> {
         let paths = pins.map(Pins::maps);
         let (flow_sets, flow_seed) = match &paths {
             Some(directory) => flow_table_of_before(directory)?,
@@ -134,11 +136,11 @@ impl Kernel {
             encapsulation: u32::from(options.encapsulation),
             tracking: Tracking::default(),
             hook_mark: HookMark::default(),
-            sockets: Sockets::default(),
+            sockets: SocketOffsets::default(),
             flow_sets,
             flow_seed,
         };
-        let Linked { object, reads_tracking, tells_hooks } = linked(OBJECT, config)?;
+        let Linked { object, reads_tracking, knows_hooks } = linked(OBJECT, config)?;
         if !reads_tracking {
             tracing::warn!("connection tracking cannot be read: masqueraded connections count as the node's");
         }
@@ -153,7 +155,7 @@ impl Kernel {
             EbpfError::MapError(error) => anyhow!("cannot make the maps: {error:#}"),
             other => anyhow!("cannot read the BPF object: {other:#}"),
         })?;
-        let shares = tells_hooks && options.share;
+        let shares = knows_hooks && options.share;
         let functions = Program::ALL.map(|program| program.function(shares));
         for name in BTreeSet::from(functions).into_iter().chain([CLOCK, VERDICT]) {
             classifier(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
@@ -163,14 +165,25 @@ impl Kernel {
         let flows = FlowTable::new(maps::descriptor(&ebpf, FLOWS)?, flow_sets, flow_seed, timeouts)?;
         let flows = Arc::new(flows);
         let tables = Arc::new(ProgramTables::new(&ebpf, Arc::clone(&flows))?);
-        let maps = Maps::new(&mut ebpf, flows)?;
+        let maps = BpfMaps::new(&mut ebpf, flows)?;
         let counters = Arc::new(Counters::new(&mut ebpf)?);
         let layouts = pins.map(Pins::other_layouts).transpose()?.unwrap_or_default();
         let past = Past::of(is_fresh, &layouts, timeouts);
-        let (events, tallies) = (EventRing::new(&mut ebpf)?, Tallies::new(&mut ebpf)?);
-        let (events, tallies) = (Some(events), Some(tallies));
+        let (events, flow_counters) = (EventRing::new(&mut ebpf)?, FlowCounters::new(&mut ebpf)?);
+        let (events, flow_counters) = (Some(events), Some(flow_counters));
         let held = pins.map(pinned_programs::take_held).transpose()?.unwrap_or_default();
-        Ok(Self { ebpf, shares, maps, counters, tables, jiffies_per_second, past, held, events, tallies })
+        Ok(Self {
+            ebpf,
+            shares,
+            maps,
+            counters,
+            tables,
+            jiffies_per_second,
+            past,
+            held,
+            events,
+            flow_counters,
+        })
     }
 
     /// A program, loaded.
@@ -187,12 +200,13 @@ impl Kernel {
     /// # Errors
     ///
     /// When the kernel does not run the program that answers.
-    pub fn verdict(&mut self, query: &Query) -> Result<Said> {
+    pub fn verdict(&mut self, query: &VerdictQuery) -> Result<KernelVerdict> {
         let packet = query.packet();
         let mut options = TestRunOptions::new();
         options.data_in = Some(&packet);
         let run = classifier(&mut self.ebpf, VERDICT)?.test_run(options).context("cannot ask the tables")?;
-        Said::try_from(run.return_value).map_err(|answer| anyhow!("the tables' answer {answer} is none"))
+        KernelVerdict::try_from(run.return_value)
+            .map_err(|answer| anyhow!("the tables' answer {answer} is none"))
     }
 
     /// The tick that it is, as entries of the flow table have it.
@@ -260,7 +274,7 @@ fn classifier<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut SchedClassif
 /// The kernel does not take a program.
 #[derive(Debug, thiserror::Error)]
 #[error("the kernel refused program {program}: {reason} (its verifier says why)")]
-pub struct Refused {
+pub struct RejectedProgram {
     pub program: String,
     pub reason: io::Error,
     /// All of it: its last lines say what the verifier did not like, the others how it got there.
@@ -271,13 +285,13 @@ fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let (program, verifier_log) = (name.to_owned(), verifier_log.to_string());
-            Refused { program, reason: io_error, verifier_log }.into()
+            RejectedProgram { program, reason: io_error, verifier_log }.into()
         }
         other => anyhow!("cannot load program {name}: {other:#}"),
     }
 }
 
-/// The kernel's tick rate: the coarse clocks advance once a tick (`kernel/time/posix-timers.c`).
+/// The kernel's tick rate: the coarse clocks advance once a tick (`datapath/time/posix-timers.c`).
 fn jiffies_per_second() -> Result<u32> {
     let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: room for the answer.

@@ -1,12 +1,12 @@
-//! What the programs tell of connections: every one in a tally, some as events; and policies in audit mode, which only tell.
+//! What the programs report about connections: every one in a flow counter, some as events; and policies in audit mode, which only tell.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use podgate_common::{
     Direction::{self, Egress, Ingress},
-    Outcome::{self, Allowed, Deferred, Denied, DeniedBackend, Established, Free, Spoofed, WouldDeny},
+    Outcome::{self, Allowed, Deferred, Denied, DeniedBackend, Established, NotIsolated, Spoofed, WouldDeny},
     Protocol::Tcp,
-    Share, Untold,
+    Share, Unreported,
     frames::{Frame, flag},
 };
 
@@ -21,11 +21,16 @@ const SYN: u8 = flag::SYN;
 const ACK: u8 = flag::ACK;
 
 /// Packets by pod, direction and outcome.
-fn tallies(node: &Node) -> BTreeMap<(u32, Direction, Outcome), u64> {
+fn flow_counters(node: &Node) -> BTreeMap<(u32, Direction, Outcome), u64> {
     let mut sums = BTreeMap::new();
-    let tallies =
-        node.kernel.tallies.as_ref().expect("nobody took them").read().expect("the kernel's tallies");
-    for (key, counted) in tallies {
+    let flow_counters = node
+        .datapath
+        .flow_counters
+        .as_ref()
+        .expect("nobody took them")
+        .read()
+        .expect("the kernel's flow counters");
+    for (key, counted) in flow_counters {
         let direction = Direction::try_from(key.direction).expect("a direction");
         let outcome = Outcome::try_from(key.outcome).expect("an outcome");
         *sums.entry((key.ifindex, direction, outcome)).or_default() += counted.packets;
@@ -55,18 +60,19 @@ fn all_are_counted_and_the_first_ones_are_told() {
     node.expect(leaves(Host::A), &Frame::tcp((z, 9), (b, 80), SYN), Spoofed);
     let (at_a, at_b) = (Host::A.veth(), Host::B.veth());
     assert_eq!(
-        tallies(&node),
+        flow_counters(&node),
         BTreeMap::from([
             ((at_b, Ingress, Denied), 1_000),
             ((at_b, Ingress, Allowed), 1),
             ((at_a, Egress, Spoofed), 1)
         ])
     );
-    let told = |outcome: Outcome| node.told.iter().filter(|event| event.outcome == outcome as u8).count();
+    let reported =
+        |outcome: Outcome| node.reported.iter().filter(|event| event.outcome == outcome as u8).count();
     // 64 a second, on each CPU on which the test may run, for as long as it took.
-    assert!((64..1_000).contains(&told(Denied)), "{} denied packets were told of", told(Denied));
-    assert_eq!((told(Allowed), told(Spoofed)), (1, 1));
-    assert_eq!(node.told[0].packets, 1);
+    assert!((64..1_000).contains(&reported(Denied)), "{} denied packets were reported", reported(Denied));
+    assert_eq!((reported(Allowed), reported(Spoofed)), (1, 1));
+    assert_eq!(node.reported[0].packets, 1);
 }
 
 #[test]
@@ -78,9 +84,9 @@ fn what_is_in_audit_mode_denies_nothing_and_tells_what_it_would() {
     let mut node = Node::new(&audited);
     for family in Family::ALL {
         let (a, b, z) = (Host::A.at(family), Host::B.at(family), Host::Z.at(family));
-        node.expect(leaves(Host::A), &Frame::tcp((a, 9), (b, 80), SYN), Free);
+        node.expect(leaves(Host::A), &Frame::tcp((a, 9), (b, 80), SYN), NotIsolated);
         node.expect(leaves(Host::A), &Frame::tcp((a, 9), (b, 81), SYN), WouldDeny);
-        node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp((a, 9), (b, 80), SYN), Free);
+        node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp((a, 9), (b, 80), SYN), NotIsolated);
         node.expect(arrives(Host::B, Host::Z.veth()), &Frame::tcp((z, 9), (b, 80), SYN), WouldDeny);
         // The connection lives like any other.
         node.expect(leaves(Host::B), &Frame::tcp((b, 80), (z, 9), SYN | ACK), Established);
@@ -88,7 +94,7 @@ fn what_is_in_audit_mode_denies_nothing_and_tells_what_it_would() {
         node.expect_bytes(
             arrives(Host::B, Host::Z.veth()),
             &Frame::tcp((z, 9), (b, 80), SYN).bytes()[..if family == Family::V4 { 36 } else { 56 }],
-            Outcome::UnreadFree,
+            Outcome::Unparsed,
         );
     }
     node.publish(&enforced);
@@ -126,15 +132,15 @@ fn of_a_services_backends_the_one_that_is_chosen_is_told() {
         World::new().service(Tcp, &backends).egress(Host::A, [allow(pods_like(Host::B), port(Tcp, 80))]);
     let audited = in_audit(enforced.clone());
     let a = Host::A.at(Family::V4);
-    let front = (service_at(Family::V4), 80);
+    let frontend = (service_at(Family::V4), 80);
     for (world, denied) in [(&enforced, DeniedBackend), (&audited, WouldDeny)] {
         let mut node = Node::new(world);
-        node.expect(leaves(Host::A), &Frame::tcp((a, 9), front, SYN), Deferred);
+        node.expect(leaves(Host::A), &Frame::tcp((a, 9), frontend, SYN), Deferred);
         let [b, z] = [Host::B, Host::Z].map(|host| (host.at(Family::V4), 80));
-        node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp((a, 9), b, SYN), Free);
+        node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp((a, 9), b, SYN), NotIsolated);
         node.expect(arrives(Host::Z, Host::A.veth()), &Frame::tcp((a, 10), z, SYN), denied);
-        // It is the sender's side that was judged.
-        let event = node.told.last().expect("it is told");
+        // It is the sender's side that was evaluated.
+        let event = node.reported.last().expect("it is told");
         assert_eq!((event.ifindex, event.direction), (Host::A.veth(), Egress as u8));
     }
 }
@@ -166,22 +172,23 @@ fn a_pod_that_scans_uses_up_its_own_share_of_tallies_and_events_alone() {
     assert_eq!((allowed, denied), (u64::from(HOSTS), u64::from(PORTS) * u64::from(HOSTS) - u64::from(HOSTS)));
     // All of them are counted, if not by what they are.
     let at_a = |outcome| (Host::A.veth(), Egress, outcome);
-    assert_eq!(tallies(&node), BTreeMap::from([(at_a(Allowed), allowed), (at_a(Denied), denied)]));
-    let shares = node.kernel.tallies.as_ref().expect("nobody took them").shares().expect("the shares");
-    assert_eq!(shares[&Host::A.veth()].tallies, Share::TALLIES);
-    let beyond = u64::from(PORTS) * u64::from(HOSTS) - u64::from(Share::TALLIES);
-    assert_eq!((node.lost(Untold::TallyOfShare), node.lost(Untold::Tally)), (beyond, 0));
+    assert_eq!(flow_counters(&node), BTreeMap::from([(at_a(Allowed), allowed), (at_a(Denied), denied)]));
+    let shares =
+        node.datapath.flow_counters.as_ref().expect("nobody took them").shares().expect("the shares");
+    assert_eq!(shares[&Host::A.veth()].flow_counters, Share::FLOW_COUNTERS);
+    let beyond = u64::from(PORTS) * u64::from(HOSTS) - u64::from(Share::FLOW_COUNTERS);
+    assert_eq!((node.lost(Unreported::CounterOfShare), node.lost(Unreported::FlowCounter)), (beyond, 0));
     // None of them is reported too often, but all of them together.
     let events = node.take_events();
     assert!(events.len() >= Share::EVENTS as usize, "{} events", events.len());
-    assert!(node.lost(Untold::EventOfShare) > 0 || events.len() > 512, "{} events", events.len());
+    assert!(node.lost(Unreported::EventOfShare) > 0 || events.len() > 512, "{} events", events.len());
     // What others do is counted and reported as before.
     for (from, to) in [(Host::B, at(1)), (Host::B, at(2))] {
         node.expect_bytes(leaves(from), &Frame::tcp((b, 9), (to, 80), SYN).bytes(), Denied);
-        let event = node.told.pop().expect("it is told");
+        let event = node.reported.pop().expect("it is told");
         assert_eq!((event.ifindex, event.outcome), (from.veth(), Denied as u8));
     }
-    assert_eq!(tallies(&node)[&(Host::B.veth(), Egress, Denied)], 2);
+    assert_eq!(flow_counters(&node)[&(Host::B.veth(), Egress, Denied)], 2);
 }
 
 #[test]
@@ -196,15 +203,17 @@ fn what_a_pod_does_to_another_is_in_its_own_share() {
         }
     }
     let _ = node.take_events();
-    let shares = node.kernel.tallies.as_ref().expect("nobody took them").shares().expect("the shares");
+    let shares =
+        node.datapath.flow_counters.as_ref().expect("nobody took them").shares().expect("the shares");
     assert_eq!(shares.keys().copied().collect::<Vec<_>>(), [Host::Z.veth()], "{shares:?}");
     node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp((a, 9), (b, 81), SYN), Denied);
-    assert_eq!(node.told.len(), 1);
+    assert_eq!(node.reported.len(), 1);
     // No rule tells this one from Z. It comes from beyond the node: that is in the receiver's share.
     let outside = Host::Outside.at(Family::V4);
     node.expect(arrives(Host::B, UPLINK), &Frame::tcp((outside, 9), (b, 81), SYN), Denied);
-    assert_eq!(node.told.len(), 2);
-    let shares = node.kernel.tallies.as_ref().expect("nobody took them").shares().expect("the shares");
+    assert_eq!(node.reported.len(), 2);
+    let shares =
+        node.datapath.flow_counters.as_ref().expect("nobody took them").shares().expect("the shares");
     let veths: Vec<_> = [Host::A, Host::B, Host::Z].map(Host::veth).into_iter().collect();
     assert!(veths.iter().all(|veth| shares.contains_key(veth)) && shares.len() == 3, "{shares:?}");
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use podgate_common::LAYOUT_VERSION;
 
 use super::{
-    Lock,
+    AgentLock,
     attach::{clsact::Filters, tcx},
     bpffs, cluster_id, pinned_programs, sys,
 };
@@ -70,7 +70,7 @@ impl Pins {
     ///
     /// When there are none yet.
     pub fn made(&self) -> Result<SystemTime> {
-        let path = self.maps().join("TALLIES");
+        let path = self.maps().join("FLOW_COUNTERS");
         let made = fs::metadata(&path).and_then(|metadata| metadata.modified());
         made.with_context(|| format!("cannot learn the age of {}", path.display()))
     }
@@ -100,9 +100,9 @@ impl Pins {
     }
 }
 
-/// What an agent with other maps has left: its programs judge beside the new ones until it is retired.
+/// What an agent with other maps has left: its programs evaluate beside the new ones until it is retired.
 #[derive(Debug)]
-pub struct Predecessors(Vec<(PathBuf, Lock)>);
+pub struct PreviousAgents(Vec<(PathBuf, AgentLock)>);
 
 impl Pins {
     /// The pins of other layouts. None of their agents may be running.
@@ -110,12 +110,12 @@ impl Pins {
     /// # Errors
     ///
     /// When one is: the error names its process id.
-    pub fn predecessors(&self) -> Result<Predecessors> {
+    pub fn previous_agents(&self) -> Result<PreviousAgents> {
         let locked = self.other_layouts()?.into_iter().map(|layout| {
-            let lock = Lock::take(&layout).context("an agent with other maps is running")?;
+            let lock = AgentLock::take(&layout).context("an agent with other maps is running")?;
             Ok((layout, lock))
         });
-        locked.collect::<Result<_>>().map(Predecessors)
+        locked.collect::<Result<_>>().map(PreviousAgents)
     }
 
     /// The directories of agents with other maps.
@@ -125,7 +125,7 @@ impl Pins {
     }
 }
 
-impl Predecessors {
+impl PreviousAgents {
     /// Takes their links and maps away: to be called when the new programs are attached everywhere. When it returns, no
     /// packet meets their programs any more. Filters of kernels without links were replaced where they are; which qdiscs
     /// were made is noted with the new pins.
@@ -133,7 +133,7 @@ impl Predecessors {
     /// # Errors
     ///
     /// When something cannot be removed.
-    pub fn retire(self, pins: &Pins) -> Result<usize> {
+    pub fn remove_previous(self, pins: &Pins) -> Result<usize> {
         let mut links = 0;
         for (layout, _lock) in &self.0 {
             links += detach_links(&layout.join(LINKS))?;
@@ -178,7 +178,7 @@ pub fn detach(bpffs: &Path) -> Result<Detached> {
     let root = bpffs.join("podgate");
     let layouts = entries(&root)?;
     // Before anything goes: an agent that is running stays whole.
-    let lock = |layout| Lock::take(layout).context("stop the agent first, it would attach again");
+    let lock = |layout| AgentLock::take(layout).context("stop the agent first, it would attach again");
     let _locks = layouts.iter().map(|layout| lock(layout)).collect::<Result<Vec<_>>>()?;
     let mut detached = Detached::default();
     for layout in &layouts {

@@ -5,20 +5,20 @@ use std::{fmt, sync::Arc, time::Instant};
 use crate::{
     model::{Cluster, Name},
     printable::printable,
-    source::decode::Fault,
+    source::decode::FieldError,
 };
 
 /// A picture of a cluster, as a source has it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Picture {
+pub struct ClusterSnapshot {
     pub cluster: Arc<Cluster>,
-    pub problems: Vec<Problem>,
+    pub problems: Vec<ValidationError>,
     /// Why this is no picture of a cluster at all: a path that is missing, a server without namespaces.
-    pub missing: Vec<Problem>,
+    pub missing: Vec<ValidationError>,
     /// Policies that could not be read: what they would change is not known.
     pub unread: Vec<Unread>,
     /// What is known to be lacking: objects that could never be read.
-    pub lacking: Vec<Problem>,
+    pub lacking: Vec<ValidationError>,
     /// Which cluster it is, where the source knows: the uid of its namespace kube-system.
     pub cluster_id: Option<String>,
 }
@@ -26,7 +26,7 @@ pub struct Picture {
 /// A policy that could not be read, or what may have been one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unread {
-    pub problem: Problem,
+    pub problem: ValidationError,
     /// Whose pods it may be for; `None`: any.
     pub namespace: Option<Name>,
 }
@@ -40,7 +40,7 @@ pub struct InForce<'a> {
     pub cluster_id: Option<&'a str>,
 }
 
-impl Picture {
+impl ClusterSnapshot {
     /// Why it must not take the place of what is in force, if it must not.
     ///
     /// What is missing would open pods that are isolated. Where nothing is in force there is nothing to open: the part
@@ -68,7 +68,7 @@ impl Picture {
 /// A picture that differs from the one before.
 #[derive(Clone, Debug)]
 pub struct Update {
-    pub picture: Picture,
+    pub picture: ClusterSnapshot,
     /// When the source learned of the oldest change in it.
     pub learned: Instant,
 }
@@ -76,7 +76,7 @@ pub struct Update {
 /// One thing that is wrong; printed as one line, as in
 /// `policies.yaml: NetworkPolicy shop/web: spec.ingress[0].ports[1].endPort: 79 is less than port 80`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct ValidationError {
     /// The file as it was named, or found in the directory that was named. Empty: an API server's object.
     pub file: String,
     /// As in `NetworkPolicy shop/web`, or where in the file when that is not known. Empty: the file itself.
@@ -86,17 +86,17 @@ pub struct Problem {
     pub message: String,
 }
 
-impl Problem {
+impl ValidationError {
     pub(super) fn of_file(file: String, message: String) -> Self {
         Self { file, object: String::new(), field: String::new(), message }
     }
 
-    pub(super) fn of_fault(file: String, Fault { object, field, message }: Fault) -> Self {
+    pub(super) fn of_fault(file: String, FieldError { object, field, message }: FieldError) -> Self {
         Self { file, object, field, message }
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ValidationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, object, field, message } = self;
         let parts = [file, object, field].into_iter().filter(|part| !part.is_empty());
@@ -107,7 +107,7 @@ impl fmt::Display for Problem {
     }
 }
 
-impl std::error::Error for Problem {}
+impl std::error::Error for ValidationError {}
 
 /// Text of a user with its control characters escaped: names may hold anything, a problem stays one line.
 struct OneLine<'a>(&'a str);
@@ -124,23 +124,23 @@ mod tests {
 
     const NOTHING: InForce<'_> = InForce { is_pinned: false, cluster_id: None };
 
-    fn problem(message: &str) -> Vec<Problem> {
-        vec![Problem::of_file("policies".into(), message.into())]
+    fn problem(message: &str) -> Vec<ValidationError> {
+        vec![ValidationError::of_file("policies".into(), message.into())]
     }
 
     #[test]
     fn a_picture_without_its_source_is_refused_whatever_is_in_force() {
-        let picture = Picture { missing: problem("cannot be read"), ..Picture::default() };
+        let picture = ClusterSnapshot { missing: problem("cannot be read"), ..ClusterSnapshot::default() };
         for is_pinned in [false, true] {
             let refusal = picture.refusal(InForce { is_pinned, ..NOTHING });
             assert_eq!(refusal.as_deref(), Some("policies: cannot be read"));
         }
-        assert_eq!(Picture::default().refusal(InForce { is_pinned: true, ..NOTHING }), None);
+        assert_eq!(ClusterSnapshot::default().refusal(InForce { is_pinned: true, ..NOTHING }), None);
     }
 
     #[test]
     fn a_picture_that_lacks_objects_is_refused_only_over_pinned_tables() {
-        let picture = Picture { lacking: problem("is no YAML"), ..Picture::default() };
+        let picture = ClusterSnapshot { lacking: problem("is no YAML"), ..ClusterSnapshot::default() };
         assert_eq!(picture.refusal(NOTHING), None);
         let refusal = picture.refusal(InForce { is_pinned: true, ..NOTHING }).unwrap();
         assert!(refusal.starts_with("policies: is no YAML; "), "{refusal}");
@@ -148,12 +148,12 @@ mod tests {
 
     #[test]
     fn the_picture_of_another_cluster_is_refused() {
-        let picture = Picture { cluster_id: Some("b".into()), ..Picture::default() };
+        let picture = ClusterSnapshot { cluster_id: Some("b".into()), ..ClusterSnapshot::default() };
         assert_eq!(picture.refusal(NOTHING), None, "no cluster is known yet");
         assert_eq!(picture.refusal(InForce { cluster_id: Some("b"), ..NOTHING }), None);
         let refusal = picture.refusal(InForce { cluster_id: Some("a"), ..NOTHING }).unwrap();
         assert!(refusal.contains("another cluster") && refusal.contains("podgate detach"), "{refusal}");
-        let unknown = Picture::default();
+        let unknown = ClusterSnapshot::default();
         assert_eq!(unknown.refusal(InForce { cluster_id: Some("a"), ..NOTHING }), None, "of manifests");
     }
 }

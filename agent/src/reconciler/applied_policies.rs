@@ -10,7 +10,7 @@ use crate::model::{
 
 /// The policies that have a say in one direction.
 #[derive(Clone, Debug, Default)]
-pub struct Judging {
+pub struct AppliedPolicies {
     /// Those that isolate.
     pub policies: Vec<Arc<NetworkPolicy>>,
     /// Those with rules, in the order in which they are asked.
@@ -21,20 +21,23 @@ pub struct Judging {
 
 /// How the rules of one policy for a pod have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Change {
+pub(super) struct PolicyChange {
     pub(super) policy: String,
     pub(super) added: usize,
     pub(super) removed: usize,
 }
 
-impl Judging {
+impl AppliedPolicies {
     pub(super) fn of(cluster: &Cluster, pod: &Pod, direction: Direction) -> Self {
-        let isolating = cluster.isolating(pod, direction).filter_map(|it| cluster.policies.get(&it.name));
-        let of_tiers = Tier::ALL.into_iter().flat_map(|tier| cluster.judging(pod, tier, direction));
+        let enforced_policies_selecting = cluster
+            .enforced_policies_selecting(pod, direction)
+            .filter_map(|it| cluster.policies.get(&it.name));
+        let of_tiers =
+            Tier::ALL.into_iter().flat_map(|tier| cluster.cluster_policies_for(pod, tier, direction));
         let cluster_policies = of_tiers.filter_map(|policy| cluster.cluster_policies.get(&policy.name));
-        let policies: Vec<_> = isolating.cloned().collect();
+        let policies: Vec<_> = enforced_policies_selecting.cloned().collect();
         let is_audited = |name: &ObjectName| !policies.iter().any(|policy| policy.name == *name);
-        let audited = cluster.selecting(pod, direction).map(|policy| &policy.name);
+        let audited = cluster.policies_selecting(pod, direction).map(|policy| &policy.name);
         let mut audit: Vec<_> = audited.filter(|name| is_audited(name)).map(ToString::to_string).collect();
         let labels = cluster.namespace_labels(&pod.name.namespace);
         let of_cluster = cluster.cluster_policies.values().filter(|policy| {
@@ -46,7 +49,7 @@ impl Judging {
 
     /// What became of each policy: one that has no say any more has lost all its rules, one that has not had any has won
     /// all. Policies that say the same as before are left out.
-    pub(super) fn changes(&self, now: &Self, direction: Direction) -> Vec<Change> {
+    pub(super) fn changes(&self, now: &Self, direction: Direction) -> Vec<PolicyChange> {
         let before = (self.rules(direction), self.cluster_rules(direction));
         let now = (now.rules(direction), now.cluster_rules(direction));
         let mut changes = changes(&before.0, &now.0);
@@ -67,7 +70,7 @@ impl Judging {
 }
 
 /// Names for a log line.
-impl fmt::Display for Judging {
+impl fmt::Display for AppliedPolicies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { policies, cluster_policies, audit } = self;
         let names = policies.iter().map(|policy| policy.name.to_string());
@@ -82,7 +85,7 @@ impl fmt::Display for Judging {
 fn changes<N: PartialEq + fmt::Display, R: PartialEq>(
     before: &[(N, &[R])],
     now: &[(N, &[R])],
-) -> Vec<Change> {
+) -> Vec<PolicyChange> {
     let find =
         |all: &[(N, &[R])], name: &N| -> Option<usize> { all.iter().position(|(other, _)| other == name) };
     let missing = |these: &[R], those: &[R]| these.iter().filter(|rule| !those.contains(rule)).count();
@@ -92,11 +95,11 @@ fn changes<N: PartialEq + fmt::Display, R: PartialEq>(
         let had = known.unwrap_or_default();
         if known != Some(rules) {
             let (added, removed) = (missing(rules, had), missing(had, rules));
-            changes.push(Change { policy: name.to_string(), added, removed });
+            changes.push(PolicyChange { policy: name.to_string(), added, removed });
         }
     }
     for (name, rules) in before.iter().filter(|(name, _)| find(now, name).is_none()) {
-        changes.push(Change { policy: name.to_string(), added: 0, removed: rules.len() });
+        changes.push(PolicyChange { policy: name.to_string(), added: 0, removed: rules.len() });
     }
     changes
 }
@@ -108,7 +111,7 @@ mod tests {
     use super::*;
     use crate::model::{Peers, PortRule, Ports, Selector};
 
-    fn judging(policies: &[(&str, &[u16])]) -> Judging {
+    fn applied_policies(policies: &[(&str, &[u16])]) -> AppliedPolicies {
         let rule = |port: &u16| Rule {
             peers: Peers::Any,
             ports: Ports::Listed(vec![PortRule::Range {
@@ -124,17 +127,18 @@ mod tests {
             egress: None,
             audit: false,
         });
-        Judging { policies: policies.map(Arc::new).collect(), ..Judging::default() }
+        AppliedPolicies { policies: policies.map(Arc::new).collect(), ..AppliedPolicies::default() }
     }
 
     #[test]
     fn rules_that_are_added_and_removed_are_counted_for_each_policy() {
-        let before = judging(&[("gone", &[1, 2]), ("same", &[3]), ("edited", &[4, 5, 6])]);
-        let now = judging(&[("new", &[7]), ("same", &[3]), ("edited", &[4, 8, 9, 10]), ("deny", &[])]);
+        let before = applied_policies(&[("gone", &[1, 2]), ("same", &[3]), ("edited", &[4, 5, 6])]);
+        let now =
+            applied_policies(&[("new", &[7]), ("same", &[3]), ("edited", &[4, 8, 9, 10]), ("deny", &[])]);
         let found: Vec<_> = before
             .changes(&now, Direction::Ingress)
             .into_iter()
-            .map(|Change { policy, added, removed }| format!("{policy} +{added} -{removed}"))
+            .map(|PolicyChange { policy, added, removed }| format!("{policy} +{added} -{removed}"))
             .collect();
         assert_eq!(found, ["x/new +1 -0", "x/edited +3 -2", "x/deny +0 -0", "x/gone +0 -2"]);
         assert_eq!(now.changes(&now, Direction::Ingress), []);

@@ -16,17 +16,17 @@ use aya::{
 use aya_obj::generated::bpf_attach_type;
 
 use self::{clsact::Filters, tcx::Links};
-use super::{Kernel, Pins, Program, sys};
+use super::{Datapath, Pins, Program, sys};
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum HookKind {
     /// Linux 6.6 and later.
     Tcx,
     Clsact,
 }
 
-impl Mode {
+impl HookKind {
     /// What this kernel can do best.
     ///
     /// # Errors
@@ -46,7 +46,7 @@ pub trait Programs {
     fn program(&mut self, program: Program) -> Result<&mut SchedClassifier>;
 }
 
-impl Programs for Kernel {
+impl Programs for Datapath {
     fn program(&mut self, program: Program) -> Result<&mut SchedClassifier> {
         Self::program(self, program)
     }
@@ -61,7 +61,7 @@ pub struct Device {
 
 /// What a device is, and so which programs it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum DeviceRole {
     /// The host side of a pod's veth.
     Pod,
     /// A way out of the node.
@@ -70,7 +70,7 @@ pub enum Place {
     Tunnel,
 }
 
-impl Place {
+impl DeviceRole {
     const fn programs(self) -> &'static [Program] {
         match self {
             Self::Pod => &[Program::FromPod, Program::ToPod],
@@ -83,7 +83,7 @@ impl Place {
 /// Where a program of ours is among all at its hook. Whoever comes before it can end the chain: what such a program lets
 /// pass, or sends elsewhere, ours never sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum ProgramOrder {
     First,
     /// Another one comes before it.
     Behind(String),
@@ -94,10 +94,10 @@ pub enum Order {
 /// Knows at which devices the programs of this process run.
 #[derive(Debug)]
 pub struct Attacher {
-    mode: Mode,
+    mode: HookKind,
     links: Links,
     filters: Filters,
-    attached: BTreeSet<(Device, Place)>,
+    attached: BTreeSet<(Device, DeviceRole)>,
     /// Devices that are known to have no program of ours.
     free: BTreeSet<Device>,
 }
@@ -106,13 +106,13 @@ impl Attacher {
     /// # Errors
     ///
     /// When the kernel gives no netlink socket.
-    pub fn new(mode: Mode, pins: &Pins) -> Result<Self> {
+    pub fn new(mode: HookKind, pins: &Pins) -> Result<Self> {
         let (links, filters) = (Links::new(pins.links()), Filters::new(pins.qdiscs())?);
         Ok(Self { mode, links, filters, attached: BTreeSet::new(), free: BTreeSet::new() })
     }
 
     /// Whether this process has put the programs of a place at a device.
-    pub fn has(&self, device: &Device, place: Place) -> bool {
+    pub fn has(&self, device: &Device, place: DeviceRole) -> bool {
         self.attached.contains(&(*device, place))
     }
 
@@ -120,9 +120,9 @@ impl Attacher {
     ///
     /// # Errors
     ///
-    /// When the kernel does not tell.
+    /// When the kernel does not answer.
     pub fn is_new(&mut self, device: &Device) -> Result<bool> {
-        Ok(!self.attached.contains(&(*device, Place::Pod))
+        Ok(!self.attached.contains(&(*device, DeviceRole::Pod))
             && !self.links.is_attached(device.ifindex)
             && !self.filters.is_attached(device.ifindex)?)
     }
@@ -135,7 +135,7 @@ impl Attacher {
     pub fn attach(
         &mut self,
         programs: &mut dyn Programs,
-        place: Place,
+        place: DeviceRole,
         device: &Device,
         interface: &str,
     ) -> Result<bool> {
@@ -145,15 +145,15 @@ impl Attacher {
         self.free.remove(device);
         for &program in place.programs() {
             match self.mode {
-                Mode::Tcx => self.links.attach(programs, program, device.ifindex, interface),
-                Mode::Clsact => self.filters.attach(programs, program, device.ifindex, interface),
+                HookKind::Tcx => self.links.attach(programs, program, device.ifindex, interface),
+                HookKind::Clsact => self.filters.attach(programs, program, device.ifindex, interface),
             }
             .with_context(|| format!("cannot attach {} to {interface}", program.name()))?;
         }
-        // An agent of the other mode may have been here. Until now both judged, and said the same.
+        // An agent of the other mode may have been here. Until now both evaluated, and said the same.
         match self.mode {
-            Mode::Tcx => self.filters.remove(device.ifindex).map(|_| ()),
-            Mode::Clsact => self.links.remove(device.ifindex),
+            HookKind::Tcx => self.filters.remove(device.ifindex).map(|_| ()),
+            HookKind::Clsact => self.links.remove(device.ifindex),
         }
         .with_context(|| format!("cannot remove earlier programs from {interface}"))?;
         self.attached.insert((*device, place));
@@ -164,24 +164,24 @@ impl Attacher {
     ///
     /// # Errors
     ///
-    /// When the kernel does not tell.
-    pub fn order(&mut self, kernel: &mut Kernel, device: &Device) -> Result<Order> {
-        if !self.attached.contains(&(*device, Place::Pod)) {
-            return Ok(Order::First);
+    /// When the kernel does not answer.
+    pub fn order(&mut self, datapath: &mut Datapath, device: &Device) -> Result<ProgramOrder> {
+        if !self.attached.contains(&(*device, DeviceRole::Pod)) {
+            return Ok(ProgramOrder::First);
         }
-        for &program in Place::Pod.programs() {
-            let order = self.order_at(kernel, program, device.ifindex)?;
-            if order == Order::Missing {
-                self.attached.remove(&(*device, Place::Pod));
+        for &program in DeviceRole::Pod.programs() {
+            let order = self.order_at(datapath, program, device.ifindex)?;
+            if order == ProgramOrder::Missing {
+                self.attached.remove(&(*device, DeviceRole::Pod));
             }
-            if order != Order::First {
+            if order != ProgramOrder::First {
                 return Ok(order);
             }
         }
-        Ok(Order::First)
+        Ok(ProgramOrder::First)
     }
 
-    fn order_at(&mut self, kernel: &mut Kernel, program: Program, ifindex: u32) -> Result<Order> {
+    fn order_at(&mut self, datapath: &mut Datapath, program: Program, ifindex: u32) -> Result<ProgramOrder> {
         let hook = match attach_type(program) {
             TcAttachType::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
             _ => bpf_attach_type::BPF_TCX_EGRESS,
@@ -189,19 +189,19 @@ impl Attacher {
         let programs = sys::programs_at(ifindex, hook).context("cannot list the programs at a hook")?;
         // Filters come after all of these.
         let before = match self.mode {
-            Mode::Clsact => programs.first(),
-            Mode::Tcx => {
-                let ours = kernel.program(program)?.info().context("cannot learn a program's id")?.id();
+            HookKind::Clsact => programs.first(),
+            HookKind::Tcx => {
+                let ours = datapath.program(program)?.info().context("cannot learn a program's id")?.id();
                 let Some(place) = programs.iter().position(|id| *id == ours) else {
-                    return Ok(Order::Missing);
+                    return Ok(ProgramOrder::Missing);
                 };
                 programs.get(..place).and_then(<[u32]>::first)
             }
         };
         match before {
-            Some(id) => Ok(Order::Behind(format!("BPF program {id}"))),
-            None if self.mode == Mode::Clsact => self.filters.order_at(program, ifindex),
-            None => Ok(Order::First),
+            Some(id) => Ok(ProgramOrder::Behind(format!("BPF program {id}"))),
+            None if self.mode == HookKind::Clsact => self.filters.order_at(program, ifindex),
+            None => Ok(ProgramOrder::First),
         }
     }
 

@@ -4,12 +4,12 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use podgate_common::{Direction, Protocol};
 
-use super::{End, Explanation, Reason, Side, Verdict};
+use super::{DirectionResult, EndpointRef, Explanation, Verdict, VerdictReason};
 use crate::model::ObjectName;
 
 /// One side's verdict on one peer and one port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Claim {
+pub struct ExpectedVerdict {
     /// Whose policies say so.
     pub pod: ObjectName,
     pub direction: Direction,
@@ -21,14 +21,14 @@ pub struct Claim {
 
 impl Explanation {
     /// What policies say of each pair; not what passes for other reasons.
-    pub fn claims(&self) -> BTreeSet<Claim> {
+    pub fn expected_verdicts(&self) -> BTreeSet<ExpectedVerdict> {
         if let Some(backends) = &self.backends {
-            return backends.iter().flat_map(Self::claims).collect();
+            return backends.iter().flat_map(Self::expected_verdicts).collect();
         }
-        let pod = |end: &End, behind: &Option<String>| match end {
-            End::Pod(name) => Some(name.clone()),
+        let pod = |end: &EndpointRef, behind: &Option<String>| match end {
+            EndpointRef::Pod(name) => Some(name.clone()),
             _ => match behind.as_ref()?.parse() {
-                Ok(End::Pod(name)) => Some(name),
+                Ok(EndpointRef::Pod(name)) => Some(name),
                 _ => None,
             },
         };
@@ -36,7 +36,7 @@ impl Explanation {
             (Direction::Egress, &self.egress, pod(&self.from, &self.from_pod)),
             (Direction::Ingress, &self.ingress, pod(&self.to, &self.to_pod)),
         ];
-        let claims = sides.into_iter().filter_map(|(direction, side, pod)| {
+        let expected_verdicts = sides.into_iter().filter_map(|(direction, side, pod)| {
             // One port alone: of several, the denied one is not known.
             let ([port], true) = (self.numbers.as_slice(), is_by_policy(side)) else { return None };
             let pod = pod?;
@@ -44,30 +44,30 @@ impl Explanation {
                 let peer = if direction == Direction::Egress { pair.to } else { pair.from };
                 let allowed = side.verdict == Verdict::Allow || !side.denied_peers.contains(&peer);
                 let protocol = self.port.protocol;
-                Claim { pod: pod.clone(), direction, peer, protocol, port: *port, allowed }
+                ExpectedVerdict { pod: pod.clone(), direction, peer, protocol, port: *port, allowed }
             }))
         });
-        claims.flatten().collect()
+        expected_verdicts.flatten().collect()
     }
 }
 
-const fn is_by_policy(side: &Side) -> bool {
+const fn is_by_policy(side: &DirectionResult) -> bool {
     match side.reason {
-        Reason::NotIsolated
-        | Reason::Undecided
-        | Reason::RuleMatches
-        | Reason::NoRuleMatches
-        | Reason::ClusterPolicyAccepts
-        | Reason::ClusterPolicyDenies => true,
-        Reason::NotAPod
-        | Reason::Itself
-        | Reason::OwnNode
-        | Reason::NoBackend
-        | Reason::TranslatedElsewhere => false,
+        VerdictReason::NotIsolated
+        | VerdictReason::Undecided
+        | VerdictReason::RuleMatches
+        | VerdictReason::NoRuleMatches
+        | VerdictReason::ClusterPolicyAccepts
+        | VerdictReason::ClusterPolicyDenies => true,
+        VerdictReason::NotAPod
+        | VerdictReason::Itself
+        | VerdictReason::OwnNode
+        | VerdictReason::NoBackend
+        | VerdictReason::TranslatedElsewhere => false,
     }
 }
 
-impl fmt::Display for Claim {
+impl fmt::Display for ExpectedVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pod, direction, peer, protocol, port, allowed } = self;
         let verdict = |allowed: bool| if allowed { "allow" } else { "deny" };

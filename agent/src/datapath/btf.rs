@@ -36,7 +36,7 @@ struct Type {
 
 /// Where a member stands in its structure, in bits.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct BitField {
     bit: u32,
     /// Of a bit field; 0: the member is none.
     size: u32,
@@ -87,7 +87,7 @@ impl<'a> Btf<'a> {
     /// Offset in bytes of a member, also of one in an unnamed part of the structure.
     pub(super) fn offset(&self, structure: &str, member: &str) -> Option<u32> {
         match self.place(structure, member)? {
-            Place { bit, size: 0 } if bit.is_multiple_of(8) => Some(bit / 8),
+            BitField { bit, size: 0 } if bit.is_multiple_of(8) => Some(bit / 8),
             _ => None,
         }
     }
@@ -95,25 +95,25 @@ impl<'a> Btf<'a> {
     /// Where a bit field of one bit stands, counted in bits.
     pub(super) fn bit(&self, structure: &str, member: &str) -> Option<u32> {
         match self.place(structure, member)? {
-            Place { bit, size: 1 } => Some(bit),
+            BitField { bit, size: 1 } => Some(bit),
             _ => None,
         }
     }
 
-    fn place(&self, structure: &str, member: &str) -> Option<Place> {
+    fn place(&self, structure: &str, member: &str) -> Option<BitField> {
         let found = self.by_name.get(&(STRUCT, structure.as_bytes()))?;
         self.place_in(found, member.as_bytes(), 0)
     }
 
-    fn place_in(&self, found: &Type, member: &[u8], depth: u32) -> Option<Place> {
+    fn place_in(&self, found: &Type, member: &[u8], depth: u32) -> Option<BitField> {
         const DEEPEST: u32 = 4;
         let (first, count) = found.members;
         for at in (0..count).map(|index| first + index * 12) {
             let name = self.name(u32_at(self.bytes, at)?)?;
             let bits = u32_at(self.bytes, at + 8)?;
             let place = match found.has_bit_fields {
-                true => Place { bit: bits & 0x00ff_ffff, size: bits >> 24 },
-                false => Place { bit: bits, size: 0 },
+                true => BitField { bit: bits & 0x00ff_ffff, size: bits >> 24 },
+                false => BitField { bit: bits, size: 0 },
             };
             if name == member {
                 return Some(place);
@@ -123,7 +123,7 @@ impl<'a> Btf<'a> {
                 && let Some(part) = self.by_id.get(&u32_at(self.bytes, at + 4)?)
                 && let Some(inside) = self.place_in(part, member, depth + 1)
             {
-                return Some(Place { bit: place.bit.checked_add(inside.bit)?, ..inside });
+                return Some(BitField { bit: place.bit.checked_add(inside.bit)?, ..inside });
             }
         }
         None

@@ -7,8 +7,8 @@ use std::{
 };
 
 use podgate::{
-    compiler::{Incremental, IncrementalInput, Judgement, Met, PolicyName},
-    explain::{End, Question, Side, Unanswerable, explain},
+    compiler::{CompileInput, ConnectionQuery, Incremental, PolicyName, PolicySnapshot},
+    explain::{DirectionResult, EndpointRef, Question, Unanswerable, explain},
     model::{Action, Cluster, ClusterPolicyName, ObjectName, Pod},
     port_spec::{Port, PortSpec},
 };
@@ -49,14 +49,14 @@ fn agrees((objects, audit): &Sample) -> Result<(), TestCaseError> {
     let subjects: BTreeMap<ObjectName, Arc<Pod>> =
         cluster.pods.iter().map(|(name, pod)| (name.clone(), pod.clone())).collect();
     let mut compiler = Incremental::default();
-    let step = IncrementalInput { cluster: &cluster, site: None, subjects: &subjects, retained: &[] };
+    let step = CompileInput { cluster: &cluster, site: None, subjects: &subjects, retained: &[] };
     compiler.compile(&step).expect("few classes of ports");
-    let judgement = compiler.judgement();
+    let policy_snapshot = compiler.policy_snapshot();
     for pod in subjects.values().filter(|pod| !pod.host_network && !pod.addresses.is_empty()) {
         for peer in subjects.values().filter(|peer| peer.name != pod.name) {
             for direction in Direction::ALL {
                 for (peer, port) in peer.addresses.iter().flat_map(|peer| PORTS.map(|port| (*peer, port))) {
-                    one(&cluster, &judgement, pod, direction, peer, port)?;
+                    one(&cluster, &policy_snapshot, pod, direction, peer, port)?;
                 }
             }
         }
@@ -66,14 +66,15 @@ fn agrees((objects, audit): &Sample) -> Result<(), TestCaseError> {
 
 fn one(
     cluster: &Cluster,
-    judgement: &Judgement,
+    policy_snapshot: &PolicySnapshot,
     pod: &Pod,
     direction: Direction,
     peer: IpAddr,
     port: u16,
 ) -> Result<(), TestCaseError> {
     let protocol = Some(Protocol::Tcp);
-    let asked = judgement.asked(&Met { pod, direction, peer, protocol, port, is_service: false });
+    let matches =
+        policy_snapshot.matches(&ConnectionQuery { pod, direction, peer, protocol, port, is_service: false });
     let whole = cluster.with_audit_enforced(pod);
     for (cluster, in_audit) in [(Some(cluster), false), (whole.as_ref(), true)] {
         let Some(cluster) = cluster else { continue };
@@ -82,12 +83,13 @@ fn one(
         let rules = side.cluster_policies.iter().flat_map(|policy| &policy.rules);
         let passes = rules.filter(|rule| rule.action == Action::Pass).any(|rule| rule.trace.matched);
         let counts = |name: &PolicyName| !passes || matches!(name, PolicyName::Namespaced(_));
-        let credited: BTreeMap<&PolicyName, &BTreeSet<usize>> = asked
+        let credited: BTreeMap<&PolicyName, &BTreeSet<usize>> = matches
             .iter()
-            .filter(|asked| asked.audit == in_audit && counts(&asked.policy))
-            .map(|asked| (&asked.policy, &asked.matched))
+            .filter(|matches| matches.audit == in_audit && counts(&matches.policy))
+            .map(|matches| (&matches.policy, &matches.matched))
             .collect();
-        let audited = |name: &PolicyName| asked.iter().any(|asked| asked.audit && asked.policy == *name);
+        let audited =
+            |name: &PolicyName| matches.iter().any(|matches| matches.audit && matches.policy == *name);
         let mut named = named(&side);
         named.retain(|name, _| counts(name));
         for (policy, rules) in &named {
@@ -109,8 +111,8 @@ fn side(
     direction: Direction,
     peer: IpAddr,
     port: u16,
-) -> Result<Option<Side>, TestCaseError> {
-    let (own, other) = (End::Pod(pod.name.clone()), End::Address(peer));
+) -> Result<Option<DirectionResult>, TestCaseError> {
+    let (own, other) = (EndpointRef::Pod(pod.name.clone()), EndpointRef::Address(peer));
     let (from, to) = if direction == Direction::Egress { (own, other) } else { (other, own) };
     let port = PortSpec { protocol: Protocol::Tcp, port: Port::Number(port) };
     match explain(cluster, &Question { from, to, port }) {
@@ -123,7 +125,7 @@ fn side(
 }
 
 /// The policies that were asked, and the rules that settle or pass on.
-fn named(side: &Side) -> BTreeMap<PolicyName, BTreeSet<usize>> {
+fn named(side: &DirectionResult) -> BTreeMap<PolicyName, BTreeSet<usize>> {
     let mut named = BTreeMap::new();
     let mut settled = false;
     for policy in &side.cluster_policies {

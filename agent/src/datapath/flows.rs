@@ -22,7 +22,7 @@ pub struct FlowTable {
 
 /// The table while the agent reads or writes it. It is mapped for no longer: its pages would count as the agent's memory.
 #[derive(Debug)]
-pub struct Flows<'a> {
+pub struct MappedFlows<'a> {
     table: &'a FlowTable,
     mapping: NonNull<FlowSet>,
     shared: PhantomData<*mut FlowSet>,
@@ -57,7 +57,7 @@ impl FlowTable {
     /// # Errors
     ///
     /// When the kernel refuses the mapping.
-    pub fn open(&self) -> Result<Flows<'_>> {
+    pub fn open(&self) -> Result<MappedFlows<'_>> {
         // SAFETY: a new mapping of a map of this size; the kernel chooses the address.
         let address = unsafe {
             libc::mmap(
@@ -73,7 +73,7 @@ impl FlowTable {
             return Err(io::Error::last_os_error()).context("cannot map the flow table");
         }
         let mapping = NonNull::new(address.cast()).context("the kernel mapped the flow table at 0")?;
-        Ok(Flows { table: self, mapping, shared: PhantomData })
+        Ok(MappedFlows { table: self, mapping, shared: PhantomData })
     }
 
     const fn bytes(&self) -> usize {
@@ -81,7 +81,7 @@ impl FlowTable {
     }
 }
 
-impl Flows<'_> {
+impl MappedFlows<'_> {
     /// Enters a connection; `entry` gets what the table has of it.
     ///
     /// # Errors
@@ -136,7 +136,7 @@ impl Flows<'_> {
     }
 }
 
-impl Drop for Flows<'_> {
+impl Drop for MappedFlows<'_> {
     fn drop(&mut self) {
         // SAFETY: made by `open` with this size, and nothing refers to it any more.
         unsafe { libc::munmap(self.mapping.as_ptr().cast(), self.table.bytes()) };

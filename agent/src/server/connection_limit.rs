@@ -8,7 +8,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// Connections that are served at once.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct ConnectionLimit {
     /// How many there are at most.
     most: usize,
     /// The oldest first. Some may have ended.
@@ -16,7 +16,7 @@ pub(super) struct Places {
     connections: JoinSet<()>,
 }
 
-impl Places {
+impl ConnectionLimit {
     pub(super) fn new(most: usize) -> Self {
         Self { most, running: VecDeque::new(), connections: JoinSet::new() }
     }

@@ -23,8 +23,8 @@ use netlink_packet_route::{
 use netlink_sys::protocols::NETLINK_ROUTE;
 use podgate_common::Direction;
 
-use super::{Order, Programs, attach_type};
-use crate::{kernel::Program, netlink::Requests};
+use super::{ProgramOrder, Programs, attach_type};
+use crate::{datapath::Program, netlink::Requests};
 
 /// Where other programs leave room, and where the next agent looks: "pg".
 const PRIORITY: u16 = 0x7067;
@@ -35,13 +35,13 @@ const EVERY_PROTOCOL: u16 = 3;
 
 /// Filters, and the directory with one directory for each qdisc that an agent made, named by ifindex.
 #[derive(Debug)]
-pub(in crate::kernel) struct Filters {
+pub(in crate::datapath) struct Filters {
     requests: Requests,
     made: PathBuf,
 }
 
 impl Filters {
-    pub(in crate::kernel) fn new(made: PathBuf) -> Result<Self> {
+    pub(in crate::datapath) fn new(made: PathBuf) -> Result<Self> {
         let requests = Requests::open(NETLINK_ROUTE).context("cannot open an rtnetlink socket")?;
         Ok(Self { requests, made })
     }
@@ -56,20 +56,21 @@ impl Filters {
     }
 
     /// Where our filter is in the order of a hook.
-    pub(super) fn order_at(&mut self, program: Program, ifindex: u32) -> Result<Order> {
+    pub(super) fn order_at(&mut self, program: Program, ifindex: u32) -> Result<ProgramOrder> {
         let direction = match program {
             Program::FromPod => Direction::Egress,
             Program::ToPod | Program::ToWire | Program::ToTunnel => Direction::Ingress,
         };
         let filters = self.list(ifindex, direction)?;
         if !filters.iter().any(is_ours) {
-            return Ok(Order::Missing);
+            return Ok(ProgramOrder::Missing);
         }
         // The kernel asks filters with smaller numbers first.
         let priority = |filter: &TcHeader| filter.info >> 16;
         let before = filters.iter().map(priority).filter(|priority| *priority < u32::from(PRIORITY)).min();
-        Ok(before
-            .map_or(Order::First, |priority| Order::Behind(format!("a filter with preference {priority}"))))
+        Ok(before.map_or(ProgramOrder::First, |priority| {
+            ProgramOrder::Behind(format!("a filter with preference {priority}"))
+        }))
     }
 
     /// Replaces the filter of an earlier agent, or adds one.
@@ -131,7 +132,7 @@ impl Filters {
     }
 
     /// Removes the filters of all devices of this network namespace, and the notes; returns how many filters there were.
-    pub(in crate::kernel) fn remove_all(&mut self) -> Result<usize> {
+    pub(in crate::datapath) fn remove_all(&mut self) -> Result<usize> {
         let mut removed = 0;
         for (ifindex, interface) in interfaces()? {
             removed += self.remove(ifindex).with_context(|| format!("cannot clean {interface}"))?;

@@ -13,22 +13,22 @@ use aya::{
 use aya_obj::generated::BPF_F_NO_PREALLOC;
 use podgate_common::{
     Address, COUNTERS, Direction, Endpoint, Eviction, IdentityId, Outcome, PrefixKey, Row, RowKey, ServiceId,
-    ServiceKey, Slot, Untold, counter,
+    ServiceKey, TableSetIndex, Unreported, counter,
 };
 
-use super::{FlowTable, PortTable, Table, sys};
+use super::{FlowTable, MapTable, PortTable, sys};
 
 /// Prefixes take memory as they come; this many are more than 32-bit addresses can name one by one.
 const MAX_PREFIXES: u32 = u32::MAX;
 
 /// The maps that are shared by all table sets, and the slots of the sets.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
-pub struct Maps {
-    pub endpoints: Table<u32, Endpoint>,
-    pub owners: Table<Address, u32>,
-    pub tunnel_ports: Table<u32, u32>,
+pub struct BpfMaps {
+    pub endpoints: MapTable<u32, Endpoint>,
+    pub owners: MapTable<Address, u32>,
+    pub tunnel_ports: MapTable<u32, u32>,
     pub flows: Arc<FlowTable>,
-    epoch: Array<MapData, u32>,
+    revision: Array<MapData, u32>,
     addresses: ArrayOfMaps<MapData, HashMap<MapData, Address, IdentityId>>,
     prefixes: ArrayOfMaps<MapData, LpmTrie<MapData, Address, IdentityId>>,
     ports: ArrayOfMaps<MapData, MapData>,
@@ -78,9 +78,9 @@ impl Counters {
     /// # Errors
     ///
     /// When the kernel does not answer.
-    pub fn untold(&self) -> Result<[(Untold, u64); Untold::ALL.len()]> {
+    pub fn unreported(&self) -> Result<[(Unreported, u64); Unreported::ALL.len()]> {
         let sums = self.sums()?;
-        Ok(Untold::ALL.map(|untold| (untold, sums[untold as usize])))
+        Ok(Unreported::ALL.map(|unreported| (unreported, sums[unreported as usize])))
     }
 
     /// All counters, over all CPUs.
@@ -95,17 +95,17 @@ impl Counters {
     }
 }
 
-impl Maps {
+impl BpfMaps {
     pub(super) fn new(ebpf: &mut Ebpf, flows: Arc<FlowTable>) -> Result<Self> {
         let outer = ["ADDRESSES", "PREFIXES", "PORTS", "ROWS", "SERVICES"]
             .map(|name| Ok((name, descriptor(ebpf, name)?)));
         Ok(Self {
             outer: outer.into_iter().collect::<Result<_>>()?,
-            endpoints: Table::taken_over("endpoints", take(ebpf, "ENDPOINTS")?)?,
-            owners: Table::taken_over("owners", take(ebpf, "OWNERS")?)?,
-            tunnel_ports: Table::taken_over("tunnel ports", take(ebpf, "TUNNEL_PORTS")?)?,
+            endpoints: MapTable::taken_over("endpoints", take(ebpf, "ENDPOINTS")?)?,
+            owners: MapTable::taken_over("owners", take(ebpf, "OWNERS")?)?,
+            tunnel_ports: MapTable::taken_over("tunnel ports", take(ebpf, "TUNNEL_PORTS")?)?,
             flows,
-            epoch: take(ebpf, "EPOCH")?,
+            revision: take(ebpf, "REVISION")?,
             addresses: take(ebpf, "ADDRESSES")?,
             prefixes: take(ebpf, "PREFIXES")?,
             ports: take(ebpf, "PORTS")?,
@@ -119,15 +119,15 @@ impl Maps {
     /// # Errors
     ///
     /// When the kernel does not answer.
-    pub fn epoch(&self) -> Result<u32> {
-        self.epoch.get(&0, 0).context("cannot read the epoch")
+    pub fn revision(&self) -> Result<u32> {
+        self.revision.get(&0, 0).context("cannot read the revision")
     }
 
     /// # Errors
     ///
     /// When the kernel does not take it.
-    pub fn set_epoch(&mut self, epoch: u32) -> Result<()> {
-        self.epoch.set(0, epoch, 0).context("cannot write the epoch")
+    pub fn set_revision(&mut self, revision: u32) -> Result<()> {
+        self.revision.set(0, revision, 0).context("cannot write the revision")
     }
 
     /// Puts a table set into a slot. When this returns, no program uses the set that was there: the kernel waits for
@@ -136,12 +136,12 @@ impl Maps {
     /// # Errors
     ///
     /// When the kernel refuses one of the maps.
-    pub fn install(&mut self, slot: Slot, set: &TableSet) -> Result<()> {
-        self.addresses.set(slot.0, set.addresses.map(), 0).context("cannot install the addresses")?;
-        self.prefixes.set(slot.0, set.prefixes.map(), 0).context("cannot install the prefixes")?;
-        self.ports.set(slot.0, set.ports.map(), 0).context("cannot install the ports")?;
-        self.rows.set(slot.0, set.rows.map(), 0).context("cannot install the rows")?;
-        self.services.set(slot.0, set.services.map(), 0).context("cannot install the services")?;
+    pub fn install(&mut self, table_set: TableSetIndex, set: &TableSet) -> Result<()> {
+        self.addresses.set(table_set.0, set.addresses.map(), 0).context("cannot install the addresses")?;
+        self.prefixes.set(table_set.0, set.prefixes.map(), 0).context("cannot install the prefixes")?;
+        self.ports.set(table_set.0, set.ports.map(), 0).context("cannot install the ports")?;
+        self.rows.set(table_set.0, set.rows.map(), 0).context("cannot install the rows")?;
+        self.services.set(table_set.0, set.services.map(), 0).context("cannot install the services")?;
         Ok(())
     }
 
@@ -150,9 +150,10 @@ impl Maps {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn clear(&mut self, slot: Slot) -> Result<()> {
+    pub fn clear(&mut self, table_set: TableSetIndex) -> Result<()> {
         for (name, map) in &self.outer {
-            sys::delete(map, slot.0).with_context(|| format!("cannot clear slot {slot} of the {name}"))?;
+            sys::delete(map, table_set.0)
+                .with_context(|| format!("cannot clear slot {table_set} of the {name}"))?;
         }
         Ok(())
     }
@@ -161,9 +162,9 @@ impl Maps {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses the map that is installed anew.
-    pub fn wait_for_programs(&mut self, slot: Slot, set: &TableSet) -> Result<()> {
-        self.rows.set(slot.0, set.rows.map(), 0).context("cannot wait for running programs")
+    /// When the kernel refuses the map that is installed again.
+    pub fn wait_for_programs(&mut self, table_set: TableSetIndex, set: &TableSet) -> Result<()> {
+        self.rows.set(table_set.0, set.rows.map(), 0).context("cannot wait for running programs")
     }
 }
 
@@ -178,11 +179,11 @@ pub struct Capacity {
 /// The compiled tables in the kernel.
 #[derive(Debug)]
 pub struct TableSet {
-    pub addresses: Table<Address, IdentityId>,
-    pub prefixes: Table<PrefixKey, IdentityId, LpmTrie<MapData, Address, IdentityId>>,
+    pub addresses: MapTable<Address, IdentityId>,
+    pub prefixes: MapTable<PrefixKey, IdentityId, LpmTrie<MapData, Address, IdentityId>>,
     pub ports: PortTable,
-    pub rows: Table<RowKey, Row>,
-    pub services: Table<ServiceKey, ServiceId>,
+    pub rows: MapTable<RowKey, Row>,
+    pub services: MapTable<ServiceKey, ServiceId>,
 }
 
 impl TableSet {
@@ -210,11 +211,11 @@ impl TableSet {
         let services = HashMap::create(capacity.services, BPF_F_NO_PREALLOC)
             .context("cannot make the table of services")?;
         Ok(Self {
-            addresses: Table::empty("addresses", addresses),
-            prefixes: Table::empty("prefixes", prefixes),
+            addresses: MapTable::empty("addresses", addresses),
+            prefixes: MapTable::empty("prefixes", prefixes),
             ports: PortTable::create()?,
-            rows: Table::empty("rows", rows),
-            services: Table::empty("services", services),
+            rows: MapTable::empty("rows", rows),
+            services: MapTable::empty("services", services),
         })
     }
 }

@@ -18,16 +18,16 @@ use super::{changes::Forms, claims::Moves, numbering, numbering::Numbering};
 use crate::{
     compiler::{
         Backend, Classes, PortRange, Services,
-        services::{Claim, View, has_foreign_node_port, has_handshake, judge, together},
+        services::{AddressClaim, View, backend_set_verdict, has_foreign_node_port, has_handshake, together},
     },
     model::{Cluster, EndpointSlice, ObjectName, SlicesByService},
 };
 
 #[derive(Debug, Default)]
-pub(super) struct Fronts {
+pub(super) struct Frontends {
     /// Sets of backends.
     places: Numbering<BTreeSet<Backend>>,
-    fronts: OrdMap<ServiceKey, usize>,
+    frontends: OrdMap<ServiceKey, usize>,
     verdicts: OrdMap<(usize, usize), ServiceVerdict>,
     /// How many fronts lead to a place, and how many of them without a handshake.
     uses: HashMap<usize, (usize, usize)>,
@@ -36,7 +36,7 @@ pub(super) struct Fronts {
     claims: BTreeSet<ClaimKey>,
     /// See [`has_foreign_node_port`].
     foreign: BTreeSet<ObjectName>,
-    judging: BTreeSet<usize>,
+    isolating_sets: BTreeSet<usize>,
     /// By (rule set, place): see [`Services::leave_node`].
     leaving: BTreeSet<(usize, usize)>,
     /// What this node was when it was looked at last.
@@ -72,19 +72,24 @@ pub(super) struct Work<'a> {
     pub(super) classes: Option<&'a Classes>,
 }
 
-impl Fronts {
+impl Frontends {
     /// Forgets everything: nobody asks for services.
     pub(super) fn clear(&mut self) {
-        if !self.judging.is_empty() {
+        if !self.isolating_sets.is_empty() {
             let mut places = std::mem::take(&mut self.places);
             places.clear();
             *self = Self { places, ..Self::default() };
         }
     }
 
-    /// `judging`: the rule sets that judge egress, at least one.
-    pub(super) fn update(&mut self, work: &Work<'_>, view: &View<'_>, judging: &BTreeSet<usize>) -> Services {
-        let first = self.judging.is_empty();
+    /// `isolating_sets`: the rule sets that evaluate egress, at least one.
+    pub(super) fn update(
+        &mut self,
+        work: &Work<'_>,
+        view: &View<'_>,
+        isolating_sets: &BTreeSet<usize>,
+    ) -> Services {
+        let first = self.isolating_sets.is_empty();
         if first {
             self.slices = Slices::of(work.new);
         } else {
@@ -104,10 +109,10 @@ impl Fronts {
         }
         self.local.clone_from(view.local);
         self.own_addresses.clone_from(view.site.own_addresses);
-        self.judge(&touched, judging, view);
+        self.backend_set_verdict(&touched, isolating_sets, view);
         Services {
-            behind: self.places.contents().clone(),
-            fronts: self.fronts.clone(),
+            backends: self.places.contents().clone(),
+            frontends: self.frontends.clone(),
             verdicts: self.verdicts.clone(),
             leave_node: !self.leaving.is_empty() || !self.foreign.is_empty(),
         }
@@ -151,7 +156,7 @@ impl Fronts {
         claims.take_while(move |(address, ..)| *address <= last).map(|(.., service)| service)
     }
 
-    /// Describes what is known by the indexes of new classes. What is in a class that is no more is looked at anew.
+    /// Describes what is known by the indexes of new classes. What is in a class that is no more is looked at again.
     fn describe(&mut self, before: &Classes, now: &Classes) {
         let places: HashMap<&BTreeSet<PortRange>, usize> =
             now.signatures.iter().enumerate().map(|(index, signature)| (signature, index)).collect();
@@ -168,7 +173,7 @@ impl Fronts {
                 Backend::Untranslated => Backend::Untranslated,
             })
         };
-        self.places.rewrite(|behind| behind.iter().map(backend).collect());
+        self.places.rewrite(|backends| backends.iter().map(backend).collect());
     }
 
     /// Renews the fronts of services. `touched`: places that fronts lead to now, or did.
@@ -179,7 +184,7 @@ impl Fronts {
         view: &View<'_>,
         touched: &mut BTreeSet<usize>,
     ) {
-        let mut claims: BTreeMap<ServiceKey, Vec<Claim>> = BTreeMap::new();
+        let mut claims: BTreeMap<ServiceKey, Vec<AddressClaim>> = BTreeMap::new();
         for name in services {
             for key in self.of_service.remove(name).unwrap_or_default() {
                 self.claims.remove(&claim_key(&key, name.clone()));
@@ -221,7 +226,7 @@ impl Fronts {
         cluster: &Cluster,
         view: &View<'_>,
         is_wanted: impl Fn(&ServiceKey) -> bool,
-    ) -> BTreeMap<ServiceKey, Claim> {
+    ) -> BTreeMap<ServiceKey, AddressClaim> {
         let Some(service) = cluster.services.get(name) else { return BTreeMap::new() };
         let slices = self.slices.of_service(name).filter_map(|slice| cluster.slices.get(slice));
         view.claims(service, &SlicesByService::of(slices.map(AsRef::as_ref)), is_wanted)
@@ -229,8 +234,8 @@ impl Fronts {
 
     fn lead(&mut self, key: ServiceKey, place: Option<usize>, touched: &mut BTreeSet<usize>) {
         let before = match place {
-            Some(place) => self.fronts.insert(key, place),
-            None => self.fronts.remove(&key),
+            Some(place) => self.frontends.insert(key, place),
+            None => self.frontends.remove(&key),
         };
         let bare = usize::from(!has_handshake(&key));
         if let Some(place) = place {
@@ -244,8 +249,13 @@ impl Fronts {
     }
 
     /// Renews verdicts: of all on the places that were touched, of new rule sets on all places.
-    fn judge(&mut self, touched: &BTreeSet<usize>, judging: &BTreeSet<usize>, view: &View<'_>) {
-        for &gone in self.judging.difference(judging) {
+    fn backend_set_verdict(
+        &mut self,
+        touched: &BTreeSet<usize>,
+        isolating_sets: &BTreeSet<usize>,
+        view: &View<'_>,
+    ) {
+        for &gone in self.isolating_sets.difference(isolating_sets) {
             numbering::remove_range(&mut self.verdicts, gone);
             self.leaving.retain(|(rule_set, _)| *rule_set != gone);
         }
@@ -253,35 +263,35 @@ impl Fronts {
             if self.uses.get(&place).is_none_or(|(all, _)| *all == 0) {
                 self.uses.remove(&place);
                 self.places.remove(place);
-                for &rule_set in &self.judging {
+                for &rule_set in &self.isolating_sets {
                     self.verdicts.remove(&(rule_set, place));
                     self.leaving.remove(&(rule_set, place));
                 }
             }
         }
         let (kept, new): (Vec<usize>, Vec<usize>) =
-            judging.iter().partition(|rule_set| self.judging.contains(rule_set));
+            isolating_sets.iter().partition(|rule_set| self.isolating_sets.contains(rule_set));
         let places = self.places.contents();
         let again = touched.iter().filter_map(|place| Some((place, places.get(place)?, &kept)));
-        let anew = places.iter().filter(|_| !new.is_empty()).map(|(place, behind)| (place, behind, &new));
-        for (&place, behind, rule_sets) in again.chain(anew) {
+        let anew = places.iter().filter(|_| !new.is_empty()).map(|(place, backends)| (place, backends, &new));
+        for (&place, backends, rule_sets) in again.chain(anew) {
             let without = self.uses.get(&place).is_some_and(|(_, without)| *without > 0);
             for &rule_set in rule_sets {
-                let judged = judge(rule_set, behind, view.rows);
+                let verdict_of_set = backend_set_verdict(rule_set, backends, view.rows);
                 let key = (rule_set, place);
-                if judged.verdict == ServiceVerdict::Denied {
+                if verdict_of_set.verdict == ServiceVerdict::Denied {
                     self.verdicts.remove(&key);
                 } else {
-                    self.verdicts.insert(key, judged.verdict);
+                    self.verdicts.insert(key, verdict_of_set.verdict);
                 }
-                if judged.may_leave(without) {
+                if verdict_of_set.may_leave(without) {
                     self.leaving.insert(key);
                 } else {
                     self.leaving.remove(&key);
                 }
             }
         }
-        self.judging.clone_from(judging);
+        self.isolating_sets.clone_from(isolating_sets);
     }
 }
 

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::SchedClassifier;
 
 use super::{
-    Kernel, Mode, Pins, Program,
+    Datapath, HookKind, Pins, Program,
     attach::Programs,
     pins::{entries, remove_directory, remove_files},
     sys,
@@ -22,12 +22,12 @@ use super::{
 
 const PROGRAMS: &str = "programs";
 const DROP: &str = "drop";
-const HELD: &str = "held";
+const PENDING: &str = "held";
 
 /// Those of a pod's interface.
 const OF_PODS: [Program; 2] = [Program::FromPod, Program::ToPod];
 
-impl Mode {
+impl HookKind {
     const fn directory(self) -> &'static str {
         match self {
             Self::Tcx => "tcx",
@@ -36,13 +36,13 @@ impl Mode {
     }
 }
 
-impl Kernel {
+impl Datapath {
     /// Pins the programs of pods' interfaces in the place of those that an agent before this one has pinned.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn pin_programs(&mut self, pins: &Pins, mode: Mode) -> Result<()> {
+    pub fn pin_programs(&mut self, pins: &Pins, mode: HookKind) -> Result<()> {
         remove(pins.directory())?;
         let directory = pins.directory().join(PROGRAMS).join(mode.directory());
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -64,8 +64,8 @@ pub(super) struct PinnedPrograms {
 
 impl PinnedPrograms {
     /// Those of the last agent, and how it has attached them.
-    pub(super) fn open(pins: &Pins) -> Result<Option<(Mode, Self)>> {
-        for mode in [Mode::Tcx, Mode::Clsact] {
+    pub(super) fn open(pins: &Pins) -> Result<Option<(HookKind, Self)>> {
+        for mode in [HookKind::Tcx, HookKind::Clsact] {
             let directory = pins.directory().join(PROGRAMS).join(mode.directory());
             let paths = OF_PODS.map(|program| directory.join(program.name()));
             if paths.iter().all(|path| path.exists()) {
@@ -114,17 +114,17 @@ pub(super) fn take_held(pins: &Pins) -> Result<BTreeSet<u32>> {
 }
 
 fn held(pins: &Pins) -> PathBuf {
-    pins.directory().join(HELD)
+    pins.directory().join(PENDING)
 }
 
 /// Removes the programs and the notes of one layout. Programs at hooks stay there.
 pub(super) fn remove(layout: &Path) -> Result<()> {
     let programs = layout.join(PROGRAMS);
-    for mode in [Mode::Tcx, Mode::Clsact] {
+    for mode in [HookKind::Tcx, HookKind::Clsact] {
         remove_files(&programs.join(mode.directory()))?;
     }
     remove_files(&programs)?;
-    let held = layout.join(HELD);
+    let held = layout.join(PENDING);
     entries(&held)?.iter().try_for_each(|note| remove_directory(note))?;
     remove_directory(&held)
 }

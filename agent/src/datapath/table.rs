@@ -11,14 +11,14 @@ use podgate_common::{Address, PrefixKey};
 
 /// A map of which this process is the only writer.
 #[derive(Debug)]
-pub struct Table<K, V, M = HashMap<MapData, K, V>> {
+pub struct MapTable<K, V, M = HashMap<MapData, K, V>> {
     name: &'static str,
     map: M,
     mirror: BTreeMap<K, V>,
     writes: u64,
 }
 
-impl<K: Pod + Ord, V: Pod> Table<K, V> {
+impl<K: Pod + Ord, V: Pod> MapTable<K, V> {
     /// Takes a map over that may hold entries.
     pub(super) fn taken_over(name: &'static str, map: HashMap<MapData, K, V>) -> Result<Self> {
         let mirror = map
@@ -29,7 +29,7 @@ impl<K: Pod + Ord, V: Pod> Table<K, V> {
     }
 }
 
-impl<K: Copy + Ord + fmt::Debug, V: Copy + PartialEq, M: Store<K, V>> Table<K, V, M> {
+impl<K: Copy + Ord + fmt::Debug, V: Copy + PartialEq, M: MapStore<K, V>> MapTable<K, V, M> {
     pub(super) const fn empty(name: &'static str, map: M) -> Self {
         Self { name, map, mirror: BTreeMap::new(), writes: 0 }
     }
@@ -82,7 +82,7 @@ impl<K: Copy + Ord + fmt::Debug, V: Copy + PartialEq, M: Store<K, V>> Table<K, V
     ///
     /// # Errors
     ///
-    /// As [`Table::put`].
+    /// As [`MapTable::put`].
     pub fn put_all(&mut self, wanted: &BTreeMap<K, V>) -> Result<()> {
         wanted.iter().try_for_each(|(key, value)| self.put(*key, *value))
     }
@@ -91,7 +91,7 @@ impl<K: Copy + Ord + fmt::Debug, V: Copy + PartialEq, M: Store<K, V>> Table<K, V
     ///
     /// # Errors
     ///
-    /// As [`Table::put`] and [`Table::remove`].
+    /// As [`MapTable::put`] and [`MapTable::remove`].
     pub fn change(&mut self, changes: &BTreeMap<K, Option<V>>) -> Result<()> {
         changes.iter().try_for_each(|(key, value)| match value {
             Some(value) => self.put(*key, *value),
@@ -103,7 +103,7 @@ impl<K: Copy + Ord + fmt::Debug, V: Copy + PartialEq, M: Store<K, V>> Table<K, V
     ///
     /// # Errors
     ///
-    /// As [`Table::remove`].
+    /// As [`MapTable::remove`].
     pub fn keep(&mut self, wanted: &BTreeMap<K, V>) -> Result<()> {
         let doomed: Vec<K> = self.mirror.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
         doomed.iter().try_for_each(|key| self.remove(key))
@@ -111,12 +111,12 @@ impl<K: Copy + Ord + fmt::Debug, V: Copy + PartialEq, M: Store<K, V>> Table<K, V
 }
 
 /// Writing to a kind of map.
-pub trait Store<K, V> {
+pub trait MapStore<K, V> {
     fn store(&mut self, key: &K, value: &V) -> Result<(), MapError>;
     fn delete(&mut self, key: &K) -> Result<(), MapError>;
 }
 
-impl<K: Pod, V: Pod> Store<K, V> for HashMap<MapData, K, V> {
+impl<K: Pod, V: Pod> MapStore<K, V> for HashMap<MapData, K, V> {
     fn store(&mut self, key: &K, value: &V) -> Result<(), MapError> {
         self.insert(key, value, 0)
     }
@@ -126,7 +126,7 @@ impl<K: Pod, V: Pod> Store<K, V> for HashMap<MapData, K, V> {
     }
 }
 
-impl<V: Pod> Store<PrefixKey, V> for LpmTrie<MapData, Address, V> {
+impl<V: Pod> MapStore<PrefixKey, V> for LpmTrie<MapData, Address, V> {
     fn store(&mut self, key: &PrefixKey, value: &V) -> Result<(), MapError> {
         self.insert(&Key::new(key.length, key.address), value, 0)
     }

@@ -2,7 +2,7 @@
 //!
 //! In: veths at which no agent has been. Out: their pods' live connections in the flow table. It is read when the first
 //! agent of a node has just come, and only then: a pod that starts later has nothing that is older than the agent, and an
-//! agent that takes another's place takes over what that one's table has. Whatever fails is logged, and the pod is judged
+//! agent that takes another's place takes over what that one's table has. Whatever fails is logged, and the pod is evaluated
 //! all the same; its live connections then count as new ones.
 //!
 //! A socket is a pod's own word, which it can prepare. Only connections that were answered count
@@ -10,12 +10,12 @@
 //!
 //! A pod's connections are entered twice, right before and right after its programs are attached:
 //!
-//! * before, because a packet without an entry is judged as the first of a new connection: where that is denied it is
+//! * before, because a packet without an entry is evaluated as the first of a new connection: where that is denied it is
 //!   dropped, and where it is allowed its sender counts as the client;
 //! * after, because of what was opened in between. The packets of such a connection may be dropped until it is entered,
 //!   some milliseconds later. A drop is no reset: they are sent again, and pass.
 //!
-//! A connection that is not there yet when the programs are attached is a new one, and judged.
+//! A connection that is not there yet when the programs are attached is a new one, and evaluated.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,8 +27,8 @@ use anyhow::{Context as _, Result};
 use podgate_common::FlowKey;
 
 use crate::{
-    endpoints::{Endpoints, Network, State, Veth, cni::CniResults},
-    kernel::Kernel,
+    datapath::Datapath,
+    endpoints::{Endpoints, InterfaceState, Network, PodInterface, cni::CniResults},
     sockets::{Answered, Namespaces, PodSockets, sides},
 };
 
@@ -40,10 +40,10 @@ const MOST_CONNECTIONS: usize = 65_536;
 
 /// The pods whose connections are to be entered.
 #[derive(Debug, Default)]
-pub(super) struct Arrival {
+pub(super) struct Bootstrap {
     namespaces: Namespaces,
     /// By ifindex of the veth.
-    pods: BTreeMap<u32, Pod>,
+    pods: BTreeMap<u32, LocalPod>,
     answered: Answered,
     /// The bridges that addresses of pods are at.
     bridges: BTreeMap<IpAddr, u32>,
@@ -51,7 +51,7 @@ pub(super) struct Arrival {
 }
 
 #[derive(Debug)]
-struct Pod {
+struct LocalPod {
     namespace: i32,
     addresses: BTreeSet<IpAddr>,
 }
@@ -60,24 +60,24 @@ struct Pod {
 #[derive(Debug)]
 pub(super) struct Connections<'a> {
     sockets: PodSockets,
-    veth: &'a Veth,
+    veth: &'a PodInterface,
     addresses: &'a BTreeSet<IpAddr>,
-    arrival: &'a Arrival,
+    bootstrap: &'a Bootstrap,
 }
 
-impl Arrival {
+impl Bootstrap {
     pub(super) fn new(
-        newcomers: &[&Veth],
+        new_interfaces: &[&PodInterface],
         endpoints: &Endpoints,
         network: &Network,
         cni: &CniResults,
     ) -> Self {
-        let pods: BTreeMap<u32, Pod> = newcomers
+        let pods: BTreeMap<u32, LocalPod> = new_interfaces
             .iter()
             .filter_map(|veth| {
                 let peer = network.links.get(&veth.ifindex)?.peer.as_ref()?;
                 let addresses = addresses(veth, &peer.addresses, endpoints);
-                Some((veth.ifindex, Pod { namespace: peer.namespace, addresses }))
+                Some((veth.ifindex, LocalPod { namespace: peer.namespace, addresses }))
             })
             .collect();
         if pods.is_empty() {
@@ -110,13 +110,13 @@ impl Arrival {
     }
 
     /// The connections of the pod behind a veth, if they are to be entered.
-    pub(super) fn connections<'a>(&'a self, veth: &'a Veth) -> Option<Connections<'a>> {
+    pub(super) fn connections<'a>(&'a self, veth: &'a PodInterface) -> Option<Connections<'a>> {
         let pod = self.pods.get(&veth.ifindex)?;
         let sockets = self.sockets(pod).inspect_err(|error| warn(veth, error)).ok()?;
-        Some(Connections { sockets, veth, addresses: &pod.addresses, arrival: self })
+        Some(Connections { sockets, veth, addresses: &pod.addresses, bootstrap: self })
     }
 
-    fn sockets(&self, pod: &Pod) -> Result<PodSockets> {
+    fn sockets(&self, pod: &LocalPod) -> Result<PodSockets> {
         anyhow::ensure!(
             self.deadline.is_some_and(|deadline| Instant::now() < deadline),
             "the time for it is up"
@@ -133,13 +133,13 @@ impl Arrival {
 
 impl Connections<'_> {
     /// Enters those that there are now; returns how many.
-    pub(super) fn enter(&mut self, kernel: &mut Kernel) -> Option<usize> {
-        self.try_to_enter(kernel).inspect_err(|error| warn(self.veth, error)).ok()
+    pub(super) fn enter(&mut self, datapath: &mut Datapath) -> Option<usize> {
+        self.try_to_enter(datapath).inspect_err(|error| warn(self.veth, error)).ok()
     }
 
-    fn try_to_enter(&mut self, kernel: &mut Kernel) -> Result<usize> {
+    fn try_to_enter(&mut self, datapath: &mut Datapath) -> Result<usize> {
         let mut sides = sides(&self.sockets.read()?, self.addresses);
-        sides.retain(|key, _| self.arrival.proves(key));
+        sides.retain(|key, _| self.bootstrap.proves(key));
         if sides.len() > MOST_CONNECTIONS {
             tracing::warn!(
                 interface = %self.veth.name, pod = pod(self.veth), connections = sides.len(),
@@ -147,9 +147,9 @@ impl Connections<'_> {
             );
         }
         // Read before the entries are written: none may come from the future.
-        let now = kernel.ticks()?;
+        let now = datapath.ticks()?;
         let entered = sides.len().min(MOST_CONNECTIONS);
-        let flows = kernel.maps.flows.open()?;
+        let flows = datapath.maps.flows.open()?;
         for (key, side) in sides.iter().take(entered) {
             flows.enter(*key, |known| side.entry(known, self.veth.ifindex, now))?;
         }
@@ -159,10 +159,10 @@ impl Connections<'_> {
 
 /// What the pod's connections have at its end. Where the pod is not known, its own word is taken, for addresses that are
 /// nobody else's.
-fn addresses(veth: &Veth, at_peer: &BTreeSet<IpAddr>, endpoints: &Endpoints) -> BTreeSet<IpAddr> {
-    let known = |veth: &Veth| match &veth.state {
-        State::Known { addresses, .. } => addresses.clone(),
-        State::Held | State::Open => BTreeSet::new(),
+fn addresses(veth: &PodInterface, at_peer: &BTreeSet<IpAddr>, endpoints: &Endpoints) -> BTreeSet<IpAddr> {
+    let known = |veth: &PodInterface| match &veth.state {
+        InterfaceState::Identified { addresses, .. } => addresses.clone(),
+        InterfaceState::Pending | InterfaceState::Unmanaged => BTreeSet::new(),
     };
     let own = known(veth);
     if !own.is_empty() {
@@ -176,11 +176,11 @@ fn addresses(veth: &Veth, at_peer: &BTreeSet<IpAddr>, endpoints: &Endpoints) -> 
         .collect()
 }
 
-fn pod(veth: &Veth) -> Option<String> {
+fn pod(veth: &PodInterface) -> Option<String> {
     veth.last.as_ref().map(ToString::to_string)
 }
 
-fn warn(veth: &Veth, error: &anyhow::Error) {
+fn warn(veth: &PodInterface, error: &anyhow::Error) {
     tracing::warn!(
         interface = %veth.name, pod = pod(veth), error = format!("{error:#}"),
         "existing connections cannot be read: they are evaluated as new"

@@ -14,14 +14,14 @@ use std::{
 use podgate_common::{Direction, Protocol, ServiceKey};
 
 use super::{Incremental, PortRange, rules};
-use crate::compiler::{Backend, Signature, Step, Tables, Term};
+use crate::compiler::{Backend, CompiledTables, Signature, Step, Term};
 use crate::model::{
     Action, Cluster, ClusterNetworkPolicy, ClusterPolicyName, Name, NamedPort, NetworkPolicy, ObjectName, Pod,
 };
 
 /// One side of a connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Met<'a> {
+pub struct ConnectionQuery<'a> {
     pub pod: &'a Pod,
     pub direction: Direction,
     pub peer: IpAddr,
@@ -42,7 +42,7 @@ pub enum PolicyName {
 
 /// A policy that was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct PolicyMatch {
     pub policy: PolicyName,
     pub audit: bool,
     /// The rules that match; of a ClusterNetworkPolicy the one that ended its tier.
@@ -50,38 +50,39 @@ pub struct Asked {
 }
 
 /// The other end as the tables see it.
-struct End<'a> {
+struct PeerProperties<'a> {
     signature: &'a Signature,
     ranges: &'a BTreeSet<PortRange>,
 }
 
-/// What judges connections: tables, and what they were made of. A copy costs nothing, and stays as it is.
+/// What evaluates connections: tables, and what they were made of. A copy costs nothing, and stays as it is.
 #[derive(Clone, Debug)]
-pub struct Judgement {
+pub struct PolicySnapshot {
     cluster: Cluster,
-    tables: Tables,
+    tables: CompiledTables,
     named_ports: Arc<BTreeMap<NamedPort, usize>>,
 }
 
 impl Incremental {
-    /// What judges connections after the last step.
-    pub fn judgement(&self) -> Judgement {
+    /// What evaluates connections after the last step.
+    pub fn policy_snapshot(&self) -> PolicySnapshot {
         let Self { cluster, tables, named_ports, .. } = self;
-        Judgement { cluster: cluster.clone(), tables: tables.clone(), named_ports: named_ports.clone() }
+        PolicySnapshot { cluster: cluster.clone(), tables: tables.clone(), named_ports: named_ports.clone() }
     }
 }
 
-impl Judgement {
+impl PolicySnapshot {
     /// Whether a client's packets to this address and port go to a service.
     pub fn is_service(&self, address: IpAddr, protocol: Option<Protocol>, port: u16) -> bool {
         let Some(protocol) = protocol else { return false };
         let mut key = ServiceKey::new(address.into(), protocol, port);
-        let fronts = &self.tables.services.fronts;
-        if fronts.contains_key(&key) {
+        let frontends = &self.tables.services.frontends;
+        if frontends.contains_key(&key) {
             return true;
         }
         key.address = key.address.unspecified();
-        fronts.contains_key(&key) && self.cluster.nodes.values().any(|node| node.addresses.contains(&address))
+        frontends.contains_key(&key)
+            && self.cluster.nodes.values().any(|node| node.addresses.contains(&address))
     }
 
     pub const fn cluster(&self) -> &Cluster {
@@ -89,45 +90,46 @@ impl Judgement {
     }
 
     /// The policies that were asked about a connection: those enforced, and those in audit mode as if they were.
-    pub fn asked(&self, met: &Met<'_>) -> Vec<Asked> {
-        let ends = self.ends(met);
+    pub fn matches(&self, query: &ConnectionQuery<'_>) -> Vec<PolicyMatch> {
+        let ends = self.ends(query);
         let named_ports = self.named_ports.keys().collect();
         let compiler = rules::Compiler::new(&self.cluster, named_ports);
-        let asked = Policies::of(&self.cluster, &compiler, met);
-        let mut all = asked.walk(&compiler, met, &ends, |audit| !audit);
-        if asked.has_audit() {
-            let audited = asked.walk(&compiler, met, &ends, |_| true);
-            all.extend(audited.into_iter().filter(|asked| asked.audit));
+        let matches = Policies::of(&self.cluster, &compiler, query);
+        let mut all = matches.walk(&compiler, query, &ends, |audit| !audit);
+        if matches.has_audit() {
+            let audited = matches.walk(&compiler, query, &ends, |_| true);
+            all.extend(audited.into_iter().filter(|matches| matches.audit));
         }
         all
     }
 
-    fn ends(&self, met: &Met<'_>) -> Vec<End<'_>> {
+    fn ends(&self, query: &ConnectionQuery<'_>) -> Vec<PeerProperties<'_>> {
         let tables = &self.tables;
-        let end = |identity: usize, class: usize| End {
+        let end = |identity: usize, class: usize| PeerProperties {
             signature: &tables.identities.signatures[&identity],
             ranges: &tables.classes.signatures[class],
         };
-        if let (true, Some(protocol)) = (met.is_service, met.protocol) {
-            let mut key = ServiceKey::new(met.peer.into(), protocol, met.port);
-            let mut place = tables.services.fronts.get(&key);
+        if let (true, Some(protocol)) = (query.is_service, query.protocol) {
+            let mut key = ServiceKey::new(query.peer.into(), protocol, query.port);
+            let mut place = tables.services.frontends.get(&key);
             if place.is_none() {
                 key.address = key.address.unspecified();
-                place = tables.services.fronts.get(&key);
+                place = tables.services.frontends.get(&key);
             }
-            let behind = place.and_then(|place| tables.services.behind.get(place));
+            let backends = place.and_then(|place| tables.services.backends.get(place));
             let itself =
-                || end(tables.identities.identity(met.peer), tables.classes.class(protocol, met.port));
-            let ends = behind.into_iter().flat_map(|behind| behind.iter()).map(|backend| match *backend {
-                Backend::Node { identity, class }
-                | Backend::Local { identity, class, .. }
-                | Backend::Elsewhere { identity, class } => end(identity, class),
-                Backend::Untranslated => itself(),
-            });
+                || end(tables.identities.identity(query.peer), tables.classes.class(protocol, query.port));
+            let ends =
+                backends.into_iter().flat_map(|backends| backends.iter()).map(|backend| match *backend {
+                    Backend::Node { identity, class }
+                    | Backend::Local { identity, class, .. }
+                    | Backend::Elsewhere { identity, class } => end(identity, class),
+                    Backend::Untranslated => itself(),
+                });
             return ends.collect();
         }
-        let class = met.protocol.map_or(0, |protocol| tables.classes.class(protocol, met.port));
-        vec![end(tables.identities.identity(met.peer), class)]
+        let class = query.protocol.map_or(0, |protocol| tables.classes.class(protocol, query.port));
+        vec![end(tables.identities.identity(query.peer), class)]
     }
 }
 
@@ -139,10 +141,10 @@ struct Policies<'a> {
 }
 
 impl<'a> Policies<'a> {
-    fn of(cluster: &'a Cluster, compiler: &rules::Compiler<'a>, met: &Met<'_>) -> Self {
-        let whole_namespace = cluster.is_in_audit(&met.pod.name.namespace);
-        let (admin, baseline) = compiler.tiers_of(met.pod, met.direction);
-        let policies = cluster.selecting(met.pod, met.direction);
+    fn of(cluster: &'a Cluster, compiler: &rules::Compiler<'a>, query: &ConnectionQuery<'_>) -> Self {
+        let whole_namespace = cluster.is_in_audit(&query.pod.name.namespace);
+        let (admin, baseline) = compiler.tiers_of(query.pod, query.direction);
+        let policies = cluster.policies_selecting(query.pod, query.direction);
         Self { admin, policies: policies.map(|it| (it, whole_namespace || it.audit)).collect(), baseline }
     }
 
@@ -155,67 +157,69 @@ impl<'a> Policies<'a> {
     fn walk(
         &self,
         compiler: &rules::Compiler<'a>,
-        met: &Met<'_>,
-        ends: &[End<'_>],
+        query: &ConnectionQuery<'_>,
+        ends: &[PeerProperties<'_>],
         takes_part: impl Fn(bool) -> bool,
-    ) -> Vec<Asked> {
-        let mut asked: Vec<Asked> = Vec::new();
-        let mut open: Vec<&End<'_>> = ends.iter().collect();
-        let tier =
-            |policies: &[&'a ClusterNetworkPolicy], open: &mut Vec<&End<'_>>, asked: &mut Vec<Asked>| {
-                let mut passed = Vec::new();
-                for policy in policies.iter().filter(|policy| takes_part(policy.audit)) {
-                    let mut matched = BTreeSet::new();
-                    for (index, rule) in policy.rules(met.direction).iter().enumerate() {
-                        let step = compiler.step_of(rule, met.pod, met.direction);
-                        let (hit, rest) = open.iter().partition::<Vec<&End<'_>>, _>(|end| step.meets(end));
-                        if !hit.is_empty() {
-                            matched.insert(index);
-                        }
-                        if rule.action == Action::Pass {
-                            passed.extend(hit);
-                        }
-                        *open = rest;
+    ) -> Vec<PolicyMatch> {
+        let mut matches: Vec<PolicyMatch> = Vec::new();
+        let mut open: Vec<&PeerProperties<'_>> = ends.iter().collect();
+        let tier = |policies: &[&'a ClusterNetworkPolicy],
+                    open: &mut Vec<&PeerProperties<'_>>,
+                    matches: &mut Vec<PolicyMatch>| {
+            let mut passed = Vec::new();
+            for policy in policies.iter().filter(|policy| takes_part(policy.audit)) {
+                let mut matched = BTreeSet::new();
+                for (index, rule) in policy.rules(query.direction).iter().enumerate() {
+                    let step = compiler.step_of(rule, query.pod, query.direction);
+                    let (hit, rest) =
+                        open.iter().partition::<Vec<&PeerProperties<'_>>, _>(|end| step.meets(end));
+                    if !hit.is_empty() {
+                        matched.insert(index);
                     }
-                    if !matched.is_empty() {
-                        let policy_name = PolicyName::Cluster(policy.name.clone());
-                        asked.push(Asked { policy: policy_name, audit: policy.audit, matched });
+                    if rule.action == Action::Pass {
+                        passed.extend(hit);
                     }
+                    *open = rest;
                 }
-                open.extend(passed);
-            };
-        tier(&self.admin, &mut open, &mut asked);
+                if !matched.is_empty() {
+                    let policy_name = PolicyName::Cluster(policy.name.clone());
+                    matches.push(PolicyMatch { policy: policy_name, audit: policy.audit, matched });
+                }
+            }
+            open.extend(passed);
+        };
+        tier(&self.admin, &mut open, &mut matches);
         let mut isolated = false;
         for (policy, audit) in self.policies.iter().filter(|(_, audit)| takes_part(*audit)) {
             isolated = true;
             if open.is_empty() {
                 break;
             }
-            let matched = (0..).zip(policy.rules(met.direction).unwrap_or_default()).filter(|(_, rule)| {
-                let terms = compiler.terms_of(rule, &policy.name.namespace, met.pod, met.direction);
+            let matched = (0..).zip(policy.rules(query.direction).unwrap_or_default()).filter(|(_, rule)| {
+                let terms = compiler.terms_of(rule, &policy.name.namespace, query.pod, query.direction);
                 terms.iter().any(|term| open.iter().any(|end| term.meets(end)))
             });
-            asked.push(Asked {
+            matches.push(PolicyMatch {
                 policy: PolicyName::Namespaced(policy.name.clone()),
                 audit: *audit,
                 matched: matched.map(|(index, _)| index).collect(),
             });
         }
         if !isolated {
-            tier(&self.baseline, &mut open, &mut asked);
+            tier(&self.baseline, &mut open, &mut matches);
         }
-        asked
+        matches
     }
 }
 
 impl Term {
-    fn meets(&self, end: &End<'_>) -> bool {
+    fn meets(&self, end: &PeerProperties<'_>) -> bool {
         self.atoms.is_subset(end.signature) && self.ports.is_none_or(|range| end.ranges.contains(&range))
     }
 }
 
 impl Step {
-    fn meets(&self, end: &End<'_>) -> bool {
+    fn meets(&self, end: &PeerProperties<'_>) -> bool {
         let Self { action: _, peers, ports } = self;
         peers.as_ref().is_none_or(|peers| !peers.is_disjoint(end.signature))
             && ports.as_ref().is_none_or(|ports| {

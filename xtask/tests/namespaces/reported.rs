@@ -13,13 +13,13 @@ use xtask::lab::{Agent, Lab, PATIENT, Place, Seen, until};
 
 use super::{
     Test,
-    lifecycle::Cast,
+    lifecycle::AllowDenyFixture,
     scene::{CLOSE, EVERY_KIND, expect, policy},
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_flood_of_denied_packets_costs_the_agent_little_and_loses_no_count", flood),
-    ("a_denied_connection_is_told_at_once_with_both_pods_and_the_policy", told),
+    ("a_denied_connection_is_told_at_once_with_both_pods_and_the_policy", reported),
     ("a_policy_in_audit_mode_tells_what_it_would_deny", audit),
 ];
 
@@ -27,14 +27,15 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 const AT_ONCE: Duration = Duration::from_millis(100);
 const TRIES: u16 = 9;
 
-fn told(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    let log = cast.node.directory().join("denied.log");
-    let agent = Agent::start(&cast.node, &["--deny-log", &log.to_string_lossy()])?;
-    let follower = cast.node.follow(&["flows", "--follow", "--since", "1m", "--denied", "-o", "json"])?;
+fn reported(lab: &mut Lab) -> Result<()> {
+    let fixture = AllowDenyFixture::new(lab)?;
+    let log = fixture.node.directory().join("denied.log");
+    let agent = Agent::start(&fixture.node, &["--deny-log", &log.to_string_lossy()])?;
+    let follower = fixture.node.follow(&["flows", "--follow", "--since", "1m", "--denied", "-o", "json"])?;
     let mut delays = Vec::new();
     for port in 7_000..7_000 + TRIES {
-        let sent = send(&cast.stranger.place, SocketAddr::new(cast.server.addresses.v4.into(), port))?;
+        let sent =
+            send(&fixture.client_denied.place, SocketAddr::new(fixture.server.addresses.v4.into(), port))?;
         let (line, read) = follower.next(PATIENT)?;
         let flow: Value = serde_json::from_str(&line).context("a line of flows")?;
         for (place, expected) in [
@@ -66,7 +67,7 @@ fn told(lab: &mut Lab) -> Result<()> {
         ensure!(kernel["asked"] == 4 && kernel["disagreements"] == serde_json::json!([]), "{kernel}");
     }
 
-    let asked = cast.node.podgate(&["flows", "--last", "1", "--port", "UDP/7000"])?;
+    let asked = fixture.node.podgate(&["flows", "--last", "1", "--port", "UDP/7000"])?;
     ensure!(asked.stdout.contains("x/stranger") && asked.stdout.contains("x/close"), "{}", asked.text());
     Ok(())
 }
@@ -87,21 +88,21 @@ const BURSTS: u32 = 200;
 const MOST: f64 = 0.2;
 
 fn flood(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
-    let agent = Agent::start(&cast.node, &[])?;
-    let _follower = cast.node.follow(&["flows", "--follow", "-o", "json"])?;
+    let fixture = AllowDenyFixture::new(lab)?;
+    let agent = Agent::start(&fixture.node, &[])?;
+    let _follower = fixture.node.follow(&["flows", "--follow", "-o", "json"])?;
     let counted = || metric(&agent, "podgate_packets_total{direction=\"ingress\",outcome=\"denied\"}");
     let dropped = || {
         metric(&agent, "podgate_pod_drops_total{pod=\"x/server\",direction=\"ingress\",reason=\"denied\"}")
     };
     let (before, used) = (counted()?, cpu_time(agent.process_id())?);
     let began = Instant::now();
-    let to = SocketAddr::new(cast.server.addresses.v4.into(), 9_999);
+    let to = SocketAddr::new(fixture.server.addresses.v4.into(), 9_999);
     thread::scope(|scope| -> Result<()> {
-        let flood = scope.spawn(|| cast.stranger.place.run(|| pour(to)));
+        let flood = scope.spawn(|| fixture.client_denied.place.run(|| pour(to)));
         // Whoever may, gets through meanwhile.
         while !flood.is_finished() {
-            expect(&cast.friend.place, cast.server.addresses, &EVERY_KIND, Seen::Reached)?;
+            expect(&fixture.client_allowed.place, fixture.server.addresses, &EVERY_KIND, Seen::Reached)?;
         }
         flood.join().expect("it does not panic")
     })?;
@@ -147,14 +148,14 @@ fn cpu_time(process: u32) -> Result<Duration> {
 }
 
 fn audit(lab: &mut Lab) -> Result<()> {
-    let cast = Cast::new(lab)?;
+    let fixture = AllowDenyFixture::new(lab)?;
     let audited = policy("close", CLOSE)
         .replace("  namespace: x\n", "  namespace: x\n  annotations: {podgate.io/mode: audit}\n");
     lab.manifests().write("policy-close.yaml", &audited)?;
-    let agent = Agent::start(&cast.node, &[])?;
-    expect(&cast.stranger.place, cast.server.addresses, &EVERY_KIND, Seen::Reached)?;
-    expect(&cast.friend.place, cast.server.addresses, &EVERY_KIND, Seen::Reached)?;
-    let flows = cast.node.podgate(&["flows", "--denied"])?;
+    let agent = Agent::start(&fixture.node, &[])?;
+    expect(&fixture.client_denied.place, fixture.server.addresses, &EVERY_KIND, Seen::Reached)?;
+    expect(&fixture.client_allowed.place, fixture.server.addresses, &EVERY_KIND, Seen::Reached)?;
+    let flows = fixture.node.podgate(&["flows", "--denied"])?;
     for word in ["x/stranger", "x/server", "would-deny", "x/close"] {
         ensure!(flows.stdout.contains(word), "no {word} in {}", flows.text());
     }
@@ -171,5 +172,5 @@ fn audit(lab: &mut Lab) -> Result<()> {
         let report = agent.ask(&["policies"])?;
         Ok((report["policies"][0]["mode"] == "enforce").then_some(()))
     })?;
-    cast.verdicts_hold()
+    fixture.verdicts_hold()
 }

@@ -1,4 +1,4 @@
-//! Single decisions, as the programs tell of them by a ring buffer. What no reader fetched in time is lost, and counted.
+//! Single decisions, as the programs report them by a ring buffer. What no reader fetched in time is lost, and counted.
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -18,7 +18,7 @@ pub struct EventRing(RingBuf<MapData>);
 
 /// The ring, waited for. Needs a tokio runtime.
 #[expect(missing_debug_implementations, reason = "aya's ring buffers have none")]
-pub struct Events(AsyncFd<EventRing>);
+pub struct EventStream(AsyncFd<EventRing>);
 
 impl EventRing {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
@@ -38,7 +38,7 @@ impl AsRawFd for EventRing {
     }
 }
 
-impl Events {
+impl EventStream {
     /// # Errors
     ///
     /// When the ring cannot be waited for; with the ring, for another try.

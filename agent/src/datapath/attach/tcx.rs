@@ -14,7 +14,7 @@ use aya::programs::{
 };
 
 use super::{Programs, attach_type};
-use crate::kernel::{Program, sys};
+use crate::datapath::{Program, sys};
 
 /// The pinned links, as files `<ifindex>-<program>` of a directory.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ fn pinned_ifindex(path: &Path) -> Option<u32> {
 
 /// Takes the program of a pinned link off its hook, and the pin away. Removing the pin alone would leave the program there
 /// until the kernel comes to free the link.
-pub(in crate::kernel) fn detach(pin: &Path) -> Result<()> {
+pub(in crate::datapath) fn detach(pin: &Path) -> Result<()> {
     let link = sys::open_pin(pin).with_context(|| format!("cannot open {}", pin.display()))?;
     sys::detach_link(&link).with_context(|| format!("cannot detach {}", pin.display()))?;
     unpin(pin)

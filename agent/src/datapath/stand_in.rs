@@ -12,7 +12,7 @@ use aya::maps::{HashMap, Map, MapData, MapError};
 use podgate_common::{Address, Endpoint, EndpointState, NODE, OTHER_NODE};
 
 use super::{
-    Attacher, Device, Mode, Pins, Place,
+    Attacher, Device, DeviceRole, HookKind, Pins,
     lock::Visit,
     pinned_programs::{PinnedPrograms, note_held},
 };
@@ -34,7 +34,7 @@ pub enum StandIn {
     /// Nothing was done: an agent runs, and does it.
     AgentRuns,
     /// Nothing passes until an agent comes.
-    Held,
+    Pending,
     /// Everything passes until an agent comes.
     Free,
 }
@@ -60,7 +60,7 @@ pub fn stand_in(
         _ if is_free => None,
         _ => {
             note_held(&pins, interface.ifindex)?;
-            Some((Mode::of_this_kernel()?, PinnedPrograms::drop_all(&pins)?))
+            Some((HookKind::of_this_kernel()?, PinnedPrograms::drop_all(&pins)?))
         }
     };
     let Some((mode, mut programs)) = programs else { return Ok(StandIn::Free) };
@@ -69,30 +69,30 @@ pub fn stand_in(
         absent_is_fine(endpoints.remove(&interface.ifindex)).context("cannot clear its endpoint")?;
         forget_owners(&pins, interface)?;
         if is_free {
-            let slot = endpoints.iter().next().transpose().context("cannot read the endpoints")?;
+            let table_set = endpoints.iter().next().transpose().context("cannot read the endpoints")?;
             let open = Endpoint {
-                state: EndpointState::Open as u32,
-                slot: slot.map_or(Endpoint::HELD.slot, |(_, other)| other.slot),
+                state: EndpointState::Unmanaged as u32,
+                table_set: table_set.map_or(Endpoint::PENDING.table_set, |(_, other)| other.table_set),
                 master: interface.master,
-                ..Endpoint::HELD
+                ..Endpoint::PENDING
             };
             endpoints.insert(interface.ifindex, open, 0).context("cannot write its endpoint")?;
         }
     }
     let device = Device { ifindex: interface.ifindex, generation: 0 };
-    Attacher::new(mode, &pins)?.attach(&mut programs, Place::Pod, &device, interface.name)?;
-    Ok(if is_free { StandIn::Free } else { StandIn::Held })
+    Attacher::new(mode, &pins)?.attach(&mut programs, DeviceRole::Pod, &device, interface.name)?;
+    Ok(if is_free { StandIn::Free } else { StandIn::Pending })
 }
 
 /// Whether programs of whatever agent, or of its stand-in, are at an interface.
 ///
 /// # Errors
 ///
-/// When the kernel does not tell.
+/// When the kernel does not answer.
 pub fn is_guarded(bpffs: &Path, ifindex: u32) -> Result<bool> {
     let pins = Pins::at(bpffs);
     let device = Device { ifindex, generation: 0 };
-    Attacher::new(Mode::of_this_kernel()?, &pins)?.is_new(&device).map(|is_new| !is_new)
+    Attacher::new(HookKind::of_this_kernel()?, &pins)?.is_new(&device).map(|is_new| !is_new)
 }
 
 /// The pod's addresses may have been those of pods whose interfaces are gone: they must not count as taken.

@@ -1,7 +1,7 @@
 //! Connections that agents before this one have let pass.
 //!
 //! In: the pins. Out: where such connections are: in the flow table that is taken over, in that of an agent with other
-//! maps, or nowhere, when no agent has been here. What else can tell of them (sockets) is left to others.
+//! maps, or nowhere, when no agent has been here. What else can report about them (sockets) is left to others.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapData;
 use podgate_common::{FIRST_LAYOUT_OF_FLOWS, Flow, FlowSeed, FlowSet, LAYOUT_VERSION, Timeouts};
 
-use super::{FlowTable, Flows, maps::keep_open};
+use super::{FlowTable, MappedFlows, maps::keep_open};
 
 /// Where the connections of before are.
 #[derive(Debug)]
@@ -45,13 +45,13 @@ impl Past {
     /// # Errors
     ///
     /// When a table cannot be mapped, or the programs do not let the agent write.
-    pub fn enter_into(&self, flows: &Flows<'_>) -> Result<usize> {
+    pub fn enter_into(&self, flows: &MappedFlows<'_>) -> Result<usize> {
         let Self::Tables(tables) = self else { return Ok(0) };
         let mut entered = 0;
         for table in tables {
             for (key, flow) in table.open()?.entries() {
-                // Epochs are counted anew.
-                let flow = Flow { client_epoch: 0, server_epoch: 0, ..flow };
+                // Epochs are counted again.
+                let flow = Flow { client_revision: 0, server_revision: 0, ..flow };
                 flows.enter(key, |known| known.unwrap_or(flow))?;
                 entered += 1;
             }

@@ -16,11 +16,11 @@ use anyhow::{Context as _, Result, anyhow};
 
 /// Held while the agent lives; the kernel lets go of it however the agent ends.
 #[derive(Debug)]
-pub struct Lock {
+pub struct AgentLock {
     _directory: File,
 }
 
-impl Lock {
+impl AgentLock {
     /// Locks a directory of pins.
     ///
     /// # Errors
