@@ -85,7 +85,10 @@ impl Row {
             "expected {:?}; server: {server}; podgate: {problems:?}",
             self.expected
         );
-        if let Ok(stored) = answer {
+        if let Ok(mut stored) = answer {
+            // The server makes it up; no default of a field.
+            let metadata = stored["metadata"].as_object_mut().context("what is stored has metadata")?;
+            metadata.remove("uid");
             let theirs = self.decode("stored", &stored)?.cluster;
             ensure!(
                 (ours.cluster == theirs) != matches!(self.expected, Differently(_)),
