@@ -60,7 +60,7 @@ impl PortSet {
 }
 
 impl Classes {
-    /// The ports that other ranges report than before.
+    /// The ports that lie in other ranges than before.
     pub(super) fn differences(&self, now: &Self) -> PortSet {
         PortSet(Protocol::ALL.map(|protocol| {
             let runs = |of: &'_ Self| of.runs[protocol.index() as usize].clone();

@@ -83,7 +83,7 @@ impl Incremental {
         Ok(&self.tables)
     }
 
-    /// The subjects that the last step looked at again: of all others, the same policies have a say as before.
+    /// The subjects that the last step looked at: for all others, the same policies have a say as before.
     pub const fn reconsidered(&self) -> &BTreeSet<ObjectName> {
         &self.reconsidered
     }

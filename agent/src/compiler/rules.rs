@@ -175,19 +175,19 @@ impl<'a> Compiler<'a> {
         &mut self,
         pod: &'a Pod,
         direction: Direction,
-        enforced_policies_selecting: Vec<&'a NetworkPolicy>,
+        policies: Vec<&'a NetworkPolicy>,
         admin: Vec<&'a ClusterNetworkPolicy>,
         baseline: Vec<&'a ClusterNetworkPolicy>,
     ) -> Arc<RuleSet> {
         // "NetworkPolicy always makes a final decision for selected pods": on all but what their own node may do.
-        let baseline = if enforced_policies_selecting.is_empty() { baseline } else { Vec::new() };
-        if enforced_policies_selecting.is_empty() && admin.is_empty() && baseline.is_empty() {
+        let baseline = if policies.is_empty() { baseline } else { Vec::new() };
+        if policies.is_empty() && admin.is_empty() && baseline.is_empty() {
             return self.nothing.clone();
         }
         let ingress = matches!(direction, Direction::Ingress);
         let question = RuleSetKey {
             direction,
-            policies: enforced_policies_selecting.iter().map(|policy| &policy.name).collect(),
+            policies: policies.iter().map(|policy| &policy.name).collect(),
             cluster_policies: admin.iter().chain(&baseline).map(|policy| &policy.name).collect(),
             own_ports: if ingress { &pod.ports } else { &[] },
         };
@@ -196,14 +196,14 @@ impl<'a> Compiler<'a> {
         }
         let subject = ingress.then_some(pod);
         let mut terms = BTreeSet::new();
-        for policy in &enforced_policies_selecting {
+        for policy in &policies {
             for rule in policy.rules(direction).into_iter().flatten() {
                 self.add_terms(rule, &policy.name.namespace, subject, &mut terms);
             }
         }
         let rule_set = RuleSet {
             admin: self.steps(&admin, direction, pod),
-            policies: (!enforced_policies_selecting.is_empty()).then_some(terms),
+            policies: (!policies.is_empty()).then_some(terms),
             baseline: self.steps(&baseline, direction, pod),
         };
         let rule_set = Arc::new(rule_set);

@@ -75,7 +75,7 @@ pub enum Backend {
 }
 
 /// What one service has at an address and port.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct AddressClaim {
     pub(super) backends: BTreeSet<Backend>,
     /// The address is a cluster address of the service.
@@ -121,14 +121,15 @@ pub(super) fn compile(cluster: &Cluster, view: &View<'_>, isolating_sets: &BTree
             claims.entry(key).or_default().push(claim);
         }
     }
-    for (key, claims) in claims {
-        let backends = together(claims);
+    for (key, at_key) in &claims {
+        let node_port = node_port(key, view.site.own_addresses).and_then(|key| claims.get(&key));
+        let backends = together(at_key.iter().chain(node_port.into_iter().flatten()).cloned().collect());
         let place = *known.entry(backends).or_insert_with_key(|backends| {
             let place = services.backends.len();
             services.backends.insert(place, Arc::new(backends.clone()));
             place
         });
-        services.frontends.insert(key, place);
+        services.frontends.insert(*key, place);
     }
     let without_handshake: BTreeSet<usize> =
         services.frontends.iter().filter(|(key, _)| !has_handshake(key)).map(|(_, place)| *place).collect();
@@ -148,6 +149,13 @@ pub(super) fn compile(cluster: &Cluster, view: &View<'_>, isolating_sets: &BTree
 /// such a port, so it is the own node to `from_pod`.
 pub(super) fn has_foreign_node_port(service: &Service) -> bool {
     service.proxy == Proxy::Other && service.ports.iter().any(|port| port.node_port.is_some())
+}
+
+/// Where the node ports stand that lead on from an address of the node's own, also if a service claims the very address:
+/// else whoever may create a service could hide the backends of a node port.
+pub(super) fn node_port(key: &ServiceKey, own_addresses: &BTreeSet<IpAddr>) -> Option<ServiceKey> {
+    let is_own = own_addresses.contains(&key.address.into());
+    is_own.then_some(ServiceKey { address: key.address.unspecified(), ..*key })
 }
 
 /// Whether what goes there begins with a packet that is always evaluated.

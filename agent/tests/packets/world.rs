@@ -255,6 +255,14 @@ impl World {
         world
     }
 
+    /// The last service that was added claims its external address at the node port of the first one.
+    #[must_use]
+    pub(crate) fn at_the_node_port(mut self) -> Self {
+        let name = ObjectName::new("x", format!("s{}", self.cluster.services.len() - 1));
+        Arc::make_mut(&mut self.cluster.services[&name]).ports[0].number = NODE_PORT;
+        self
+    }
+
     /// The last service that was added is served by another proxy than kube-proxy.
     #[must_use]
     pub(crate) fn of_another_proxy(mut self) -> Self {
@@ -313,7 +321,7 @@ impl World {
 
     pub(crate) fn wanted(&self, tables: &CompiledTables) -> Wanted {
         let known = |veth: &PodInterface| veth.state == EndpointState::Identified;
-        let judged = |veth: &PodInterface| {
+        let evaluated = |veth: &PodInterface| {
             let subject = if known(veth) { tables.subjects[&veth.pod] } else { Subject::NOT_ISOLATED };
             EndpointEntry { state: veth.state, subject, master: veth.master }
         };
@@ -323,7 +331,7 @@ impl World {
             owners.extend(addresses.iter().map(|address| (*address, *ifindex)));
         }
         owners.extend(Family::ALL.map(|family| (Host::OtherNode.at(family), OTHER_NODE)));
-        let endpoints = self.veths.iter().map(|(ifindex, veth)| (*ifindex, judged(veth))).collect();
+        let endpoints = self.veths.iter().map(|(ifindex, veth)| (*ifindex, evaluated(veth))).collect();
         Wanted { endpoints, owners, tunnel_ports: TUNNEL_PORTS.into() }
     }
 }

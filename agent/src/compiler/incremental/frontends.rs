@@ -1,8 +1,8 @@
 //! Addresses and ports of services, and the verdicts on what is behind them.
 //!
 //! A service is looked at again when it or one of its slices changed, or when one of its backends or of its own addresses
-//! looks different from this node: it has another identity, or is a local pod's that was not, or is no more. Its fronts then
-//! lead to other sets of backends. A front that other services claim as well is made of the claims of all of them. The
+//! looks different from this node: it has another identity, or is a local pod's that was not, or is no more. Its frontends then
+//! lead to other sets of backends. A frontend that other services claim as well is made of the claims of all of them. The
 //! verdict of a rule set on a set never changes: a set with another verdict is another set.
 
 use std::{
@@ -18,7 +18,10 @@ use super::{changes::Forms, claims::Moves, numbering, numbering::Numbering};
 use crate::{
     compiler::{
         Backend, Classes, PortRange, Services,
-        services::{AddressClaim, View, backend_set_verdict, has_foreign_node_port, has_handshake, together},
+        services::{
+            AddressClaim, View, backend_set_verdict, has_foreign_node_port, has_handshake, node_port,
+            together,
+        },
     },
     model::{Cluster, EndpointSlice, ObjectName, SlicesByService},
 };
@@ -29,7 +32,7 @@ pub(super) struct Frontends {
     places: Numbering<BTreeSet<Backend>>,
     frontends: OrdMap<ServiceKey, usize>,
     verdicts: OrdMap<(usize, usize), ServiceVerdict>,
-    /// How many fronts lead to a place, and how many of them without a handshake.
+    /// How many frontends lead to a place, and how many of them without a handshake.
     uses: HashMap<usize, (usize, usize)>,
     of_service: BTreeMap<ObjectName, Vec<ServiceKey>>,
     /// The addresses and ports that each service claims.
@@ -176,7 +179,7 @@ impl Frontends {
         self.places.rewrite(|backends| backends.iter().map(backend).collect());
     }
 
-    /// Renews the fronts of services. `touched`: places that fronts lead to now, or did.
+    /// Renews the frontends of services. `touched`: places that frontends lead to now, or did.
     fn look_at(
         &mut self,
         services: &BTreeSet<ObjectName>,
@@ -204,19 +207,40 @@ impl Frontends {
             }
             self.of_service.insert(name.clone(), keys);
         }
+        let own_addresses = view.site.own_addresses;
+        let of_node_ports: Vec<ServiceKey> = claims
+            .keys()
+            .filter(|key| key.address.is_unspecified())
+            .flat_map(|key| own_addresses.iter().map(|own| ServiceKey { address: (*own).into(), ..*key }))
+            .filter(|key| self.frontends.contains_key(key))
+            .collect();
+        for key in of_node_ports {
+            claims.entry(key).or_default();
+        }
         for (key, mut claims) in claims {
-            let at = claim_key(&key, nameless());
-            let all = self
-                .claims
-                .range(at.clone()..)
-                .take_while(|claim| (claim.0, claim.1, claim.2) == (at.0, at.1, at.2));
-            let others = all.map(|(.., service)| service).filter(|service| !services.contains(service));
+            let others = self.claimants_of(&key).filter(|service| !services.contains(service));
             for other in others {
                 claims.extend(self.claims_of(other, cluster, view, |wanted| *wanted == key).into_values());
+            }
+            if let (false, Some(port)) = (claims.is_empty(), node_port(&key, own_addresses)) {
+                for service in self.claimants_of(&port) {
+                    claims.extend(
+                        self.claims_of(service, cluster, view, |wanted| *wanted == port).into_values(),
+                    );
+                }
             }
             let place = (!claims.is_empty()).then(|| self.places.number(&together(claims).into()));
             self.lead(key, place, touched);
         }
+    }
+
+    /// The services that claim this address and port.
+    fn claimants_of(&self, key: &ServiceKey) -> impl Iterator<Item = &ObjectName> {
+        let at = claim_key(key, nameless());
+        let claims = self.claims.range(at.clone()..);
+        claims
+            .take_while(move |claim| (claim.0, claim.1, claim.2) == (at.0, at.1, at.2))
+            .map(|(.., service)| service)
     }
 
     /// What a service has at those of its addresses and ports that are wanted.
@@ -273,8 +297,9 @@ impl Frontends {
             isolating_sets.iter().partition(|rule_set| self.isolating_sets.contains(rule_set));
         let places = self.places.contents();
         let again = touched.iter().filter_map(|place| Some((place, places.get(place)?, &kept)));
-        let anew = places.iter().filter(|_| !new.is_empty()).map(|(place, backends)| (place, backends, &new));
-        for (&place, backends, rule_sets) in again.chain(anew) {
+        let added =
+            places.iter().filter(|_| !new.is_empty()).map(|(place, backends)| (place, backends, &new));
+        for (&place, backends, rule_sets) in again.chain(added) {
             let without = self.uses.get(&place).is_some_and(|(_, without)| *without > 0);
             for &rule_set in rule_sets {
                 let verdict_of_set = backend_set_verdict(rule_set, backends, view.rows);

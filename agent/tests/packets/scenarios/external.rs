@@ -10,6 +10,8 @@ use podgate_common::{
     frames::{Frame, flag},
 };
 
+use podgate::model::ObjectName;
+
 use crate::{
     node::Node,
     world::{Family, Host, NODE_PORT, World, allow, arrives, block, leaves, pods_like, port, service_at},
@@ -179,6 +181,32 @@ fn a_port_of_the_node_stays_what_it_is_when_a_service_claims_it() {
 }
 
 #[test]
+fn a_node_port_leads_to_its_backends_also_when_a_service_claims_the_very_address() {
+    for family in Family::ALL {
+        let at = (Host::Node.at(family), NODE_PORT);
+        let port_alone = a_may_send_to_b().service(Tcp, &[(Host::Remote, 8080)]);
+        let both = port_alone.clone().external(at.0, &[]).at_the_node_port();
+        let foreign = both.clone().of_another_proxy();
+        let mut claim_alone = both.clone();
+        claim_alone.cluster.services.remove(&ObjectName::new("x", "s0"));
+
+        let mut node = Node::new(&port_alone);
+        let steps = [(&both, Deferred), (&claim_alone, Allowed), (&foreign, Deferred), (&port_alone, Denied)];
+        for (number, (world, expected)) in (40_000..).zip(steps) {
+            node.publish(world);
+            let a = (Host::A.at(family), number);
+            node.expect(leaves(Host::A), &Frame::tcp(a, at, SYN), expected);
+            let is_watched = expected == Deferred;
+            assert_eq!(world.compile(Vec::new()).services.leave_node, is_watched, "{expected}");
+            if is_watched {
+                let translated = Frame::tcp(a, (Host::Remote.at(family), 8080), SYN);
+                node.expect_on_wire(Host::A.veth(), &translated, Some(DeniedBackend));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_cluster_address_that_the_node_has_itself_is_the_own_node() {
     for family in Family::ALL {
         let dns = service_at(family);
@@ -231,7 +259,7 @@ fn a_service_without_endpoints_is_refused_by_the_node_and_the_refusal_arrives() 
                 Frame::unreachable(Host::Node.at(family), &opening),
             ];
             for refusal in refusals.iter().skip(usize::from(protocol == Udp)) {
-                let outcome = node.judge(arrives(Host::A, NODE), &refusal.bytes());
+                let outcome = node.evaluate(arrives(Host::A, NODE), &refusal.bytes());
                 assert!(outcome.passes(), "{refusal:?}: {outcome}");
             }
         }
