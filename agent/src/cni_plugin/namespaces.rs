@@ -25,7 +25,7 @@ const FORM: u32 = 1;
 pub(super) struct NamespaceIsolation {
     form: u32,
     /// Some policy may isolate a pod in these.
-    enforced_policies_selecting: BTreeSet<Name>,
+    isolating: BTreeSet<Name>,
     /// None does.
     open: BTreeSet<Name>,
 }
@@ -36,8 +36,7 @@ impl NamespaceIsolation {
         let policies = cluster.policies.values().filter(|policy| {
             policy.subject != Selector::Nothing && !policy.audit && !is_audit(&policy.name.namespace)
         });
-        let mut enforced_policies_selecting: BTreeSet<Name> =
-            policies.map(|policy| policy.name.namespace.clone()).collect();
+        let mut isolating: BTreeSet<Name> = policies.map(|policy| policy.name.namespace.clone()).collect();
         let of_cluster = cluster.cluster_policies.values().filter(|policy| {
             let has_rules = !(policy.ingress.is_empty() && policy.egress.is_empty());
             has_rules && !policy.audit && policy.subject.pods != Selector::Nothing
@@ -45,21 +44,16 @@ impl NamespaceIsolation {
         let of_cluster: Vec<_> = of_cluster.collect();
         for (name, namespace) in &cluster.namespaces {
             if of_cluster.iter().any(|policy| policy.subject.namespaces.matches(&namespace.labels)) {
-                enforced_policies_selecting.insert(name.clone());
+                isolating.insert(name.clone());
             }
         }
-        let open = cluster
-            .namespaces
-            .keys()
-            .filter(|name| !enforced_policies_selecting.contains(*name))
-            .cloned()
-            .collect();
-        Self { form: FORM, enforced_policies_selecting, open }
+        let open = cluster.namespaces.keys().filter(|name| !isolating.contains(*name)).cloned().collect();
+        Self { form: FORM, isolating, open }
     }
 
-    /// Whether a policy may isolate a pod of this namespace; `None`: nobody knows.
+    /// Whether a policy may isolate a pod of this namespace; `None`: unknown.
     pub(super) fn isolates(&self, namespace: &str) -> Option<bool> {
-        if self.enforced_policies_selecting.contains(namespace) {
+        if self.isolating.contains(namespace) {
             return Some(true);
         }
         self.open.contains(namespace).then_some(false)
