@@ -68,7 +68,7 @@ pub use tables::{
 };
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// The first layout whose flow table reads as this one does: an agent with other maps takes its connections over. Make it
 /// [`LAYOUT_VERSION`] with any change to `FlowKey`, `Flow`, `Seen` or `FlowSet`.

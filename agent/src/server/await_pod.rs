@@ -171,7 +171,8 @@ mod tests {
         let connections: Vec<_> = (0..MAX_CONNECTIONS)
             .map(|_| {
                 let mut stream = running.connect();
-                let request = api::Request { version: 2, podgate: String::new(), ask: ask(60_000) };
+                let request =
+                    api::Request { version: api::PROTOCOL, podgate: String::new(), ask: ask(60_000) };
                 let line = serde_json::to_string(&request).unwrap() + "\n";
                 std::io::Write::write_all(&mut stream, line.as_bytes()).unwrap();
                 stream

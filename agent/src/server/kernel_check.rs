@@ -24,7 +24,7 @@ pub struct KernelCheckRequest {
 pub struct KernelCheckReply {
     /// When it was asked.
     pub revision: u32,
-    /// For each claim whether the tables allow it; `None`: the pod is not behind a veth of this node.
+    /// For each of them whether the tables allow it; `None`: the pod is not behind a veth of this node.
     pub allowed: Vec<Option<bool>>,
 }
 

@@ -229,7 +229,7 @@ fn flows_are_given_as_they_come_and_who_does_not_read_harms_nobody() {
     tell(3);
     assert_eq!(follow(&running, None, false, usize::MAX).len(), 3);
     assert_eq!(follow(&running, Some(1), false, usize::MAX)[0].packets, 2);
-    let request = b"{\"version\":2,\"verb\":\"flows\",\"follow\":true}\n";
+    let request = b"{\"version\":3,\"verb\":\"flows\",\"follow\":true}\n";
     let deaf: Vec<UnixStream> = (0..flows::FOLLOWERS)
         .map(|_| {
             let mut stream = running.connect();
@@ -286,12 +286,12 @@ fn hostile_requests_get_one_line_and_harm_nobody() {
         (b"\n", "not a request"),
         (b"\xff\xfe\0\n", "not a request"),
         (b"{}\n", "not a request: missing field `version`"),
-        (b"{\"version\":2}\n", "not a request: missing field `verb`"),
-        (b"{\"version\":2,\"verb\":\"reboot\"}\n", "not a request: unknown variant `reboot`"),
-        (b"{\"version\":2,\"verb\":\"explain\",\"from\":\"x\"}\n", "not a request"),
+        (b"{\"version\":3}\n", "not a request: missing field `verb`"),
+        (b"{\"version\":3,\"verb\":\"reboot\"}\n", "not a request: unknown variant `reboot`"),
+        (b"{\"version\":3,\"verb\":\"explain\",\"from\":\"x\"}\n", "not a request"),
         (
-            b"{\"version\":3,\"podgate\":\"0.9\",\"verb\":\"new\"}\n",
-            "who asks speaks protocol 3 (podgate 0.9), this side protocol 2 (podgate 0.1.0): ask with the agent's own binary",
+            b"{\"version\":4,\"podgate\":\"0.9\",\"verb\":\"new\"}\n",
+            "who asks speaks protocol 4 (podgate 0.9), this side protocol 3 (podgate 0.1.0): ask with the agent's own binary",
         ),
         (&longest, "not a request"),
         (&deep, "not a request"),
@@ -338,12 +338,12 @@ fn an_answer_that_is_not_understood_is_one_clear_line() {
     for (answer, part) in [
         (
             "{\"version\":1,\"ok\":1}\n",
-            "speaks protocol 1, this side protocol 2 (podgate 0.1.0): ask with the agent's own binary",
+            "speaks protocol 1, this side protocol 3 (podgate 0.1.0): ask with the agent's own binary",
         ),
         ("hello\n", "is no podgate agent"),
         ("", "closed the connection without an answer"),
-        ("{\"version\":2,\"ok\":{}}\n", "the answer of the agent"),
-        ("{\"version\":2,\"error\":\"why\"}\n", "why"),
+        ("{\"version\":3,\"ok\":{}}\n", "the answer of the agent"),
+        ("{\"version\":3,\"error\":\"why\"}\n", "why"),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("other.sock");
