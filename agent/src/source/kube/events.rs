@@ -1,8 +1,8 @@
 //! Kubernetes Events on policies that were not fully understood, where their authors look: `kubectl describe`.
 //!
-//! In: the problems of policies. Out: one Event for each policy and each change of its problems, told by one agent of the
-//! cluster, so that a thousand nodes do not say the same thing a thousand times. Telling is a courtesy: what cannot be
-//! told is logged, and nothing waits for it.
+//! In: the problems of policies. Out: one Event for each policy and each change of its problems, reported by one agent of the
+//! cluster, so that a thousand nodes do not say the same thing a thousand times. A report is a courtesy: what cannot be
+//! reported is logged, and nothing waits for it.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use kube::{
 use tokio::sync::mpsc;
 
 use super::{ValidationError, decode::ObjectId, store::ObjectStore};
-use crate::model::Name;
+use crate::{model::Name, printable::printable};
 
 /// In `kubectl get events`.
 pub(super) const CONTROLLER: &str = "podgate.io/agent";
@@ -29,7 +29,7 @@ const LONGEST_NOTE: usize = 1024;
 #[derive(Debug)]
 pub(super) struct PolicyEvents {
     node: Name,
-    /// Of each policy that has any, the problems that were told last.
+    /// Of each policy that has any, the problems that were reported last.
     reported: BTreeMap<ObjectId, Vec<ValidationError>>,
     queue: mpsc::Sender<PendingEvent>,
 }
@@ -105,8 +105,8 @@ async fn publish(recorder: Recorder, mut pending: mpsc::Receiver<PendingEvent>) 
 /// The problems, one a line, cut where there is no more room.
 fn note(problems: &[ValidationError]) -> String {
     let lines = problems.iter().map(|ValidationError { field, message, .. }| match field.is_empty() {
-        true => message.clone(),
-        false => format!("{field}: {message}"),
+        true => printable(message).into_owned(),
+        false => printable(&format!("{field}: {message}")).into_owned(),
     });
     let mut note = lines.collect::<Vec<_>>().join("\n");
     if note.len() > LONGEST_NOTE {
@@ -166,6 +166,8 @@ mod tests {
         };
         let problems = [problem("spec.ingress[0]", "bad"), problem("", "worse")];
         assert_eq!(note(&problems), "spec.ingress[0]: bad\nworse");
+        let hostile = note(&[problem("spec.a\u{1b}[31m", "a\nforged line")]);
+        assert!(!hostile.contains(['\u{1b}', '\n']), "{hostile:?}");
         let long = note(&[problem("spec", &"ü".repeat(1000))]);
         assert!(long.len() <= LONGEST_NOTE && long.ends_with("üü…"), "{}", long.len());
     }
