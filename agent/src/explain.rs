@@ -72,8 +72,8 @@ fn to_itself(cluster: &Cluster, question: &Question) -> Result<Explanation, Unan
         to: question.to.clone(),
         port: question.port.clone(),
         numbers: numbers.iter().copied().collect(),
-        from_pod: from.backends_of_address(),
-        to_pod: to.backends_of_address(),
+        from_pod: from.pod_of_address(),
+        to_pod: to.pod_of_address(),
         pairs,
         egress,
         ingress,
@@ -149,7 +149,7 @@ impl Connection<'_> {
         };
         let enforced_policies_selecting: Vec<&NetworkPolicy> =
             self.cluster.enforced_policies_selecting(pod, direction).collect();
-        let judged: Vec<(PolicyTrace, Vec<bool>)> =
+        let evaluated: Vec<(PolicyTrace, Vec<bool>)> =
             enforced_policies_selecting.iter().map(|policy| self.policy(policy, direction, &cases)).collect();
         let isolated = !enforced_policies_selecting.is_empty();
         let is_own_node = peer.is_own_node(pod, direction);
@@ -158,7 +158,7 @@ impl Connection<'_> {
         let admin = self.tier(pod, Tier::Admin, direction, &cases, |_| !is_always_let_in);
         let settled_by_policies = |case: usize| match isolated {
             true if is_own_node => Some(VerdictReason::OwnNode),
-            true if judged.iter().any(|(_, allowed)| allowed[case]) => Some(VerdictReason::RuleMatches),
+            true if evaluated.iter().any(|(_, allowed)| allowed[case]) => Some(VerdictReason::RuleMatches),
             true => Some(VerdictReason::NoRuleMatches),
             false => None,
         };
@@ -196,7 +196,7 @@ impl Connection<'_> {
             reason,
             note: peer.note(pod, direction),
             denied_peers: if is_denied(&reason) { denied } else { BTreeSet::new() },
-            policies: judged.into_iter().map(|(trace, _)| trace).collect(),
+            policies: evaluated.into_iter().map(|(trace, _)| trace).collect(),
             cluster_policies: admin.traces.into_iter().chain(baseline.traces).collect(),
             audit: None,
         }

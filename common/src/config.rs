@@ -157,7 +157,7 @@ impl Eviction {
     }
 }
 
-/// What the programs could not tell or remember: the number of its counter.
+/// What the programs could not report or remember: the number of its counter.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreported {

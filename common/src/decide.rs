@@ -222,8 +222,8 @@ fn related<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome
         let quoted_from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
         // The error goes to the quoted sender's side, and leaves from the other side.
         let client_side = quoted_from_client == matches!(hook.direction, Direction::Ingress);
-        let policy_lookup = if client_side { flow.client_if } else { flow.server_if };
-        if policy_lookup == hook.ifindex && is_alive(flow, lookup.key.protocol(), tables.now(), tables) {
+        let evaluated_at = if client_side { flow.client_if } else { flow.server_if };
+        if evaluated_at == hook.ifindex && is_alive(flow, lookup.key.protocol(), tables.now(), tables) {
             return Outcome::Related;
         }
     }

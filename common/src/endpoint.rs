@@ -30,7 +30,7 @@ pub struct Endpoint {
     pub table_set: TableSetIndex,
     pub ingress: PolicyId,
     pub egress: PolicyId,
-    /// With the policies in audit mode as if they were enforced; free when there are none.
+    /// With the policies in audit mode as if they were enforced; [`PolicyId::NOT_ISOLATED`] when there are none.
     pub audit_ingress: PolicyId,
     pub audit_egress: PolicyId,
     /// The bridge that the veth is a port of, 0 if none: packets that the bridge routed carry it in `ingress_ifindex`.

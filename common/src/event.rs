@@ -1,4 +1,4 @@
-//! What the programs report about their decisions: how often alike was evaluated alike ([`FlowCounter`]), and single decisions
+//! What the programs report about their decisions: how often the same was decided alike ([`FlowCounter`]), and single decisions
 //! ([`FlowEvent`]) by a ring buffer.
 //!
 //! Only new connections and dropped packets are reported, never a packet that passes on the entry of its connection. What
@@ -93,7 +93,7 @@ pub struct FlowCounter {
     pub unreported: u32,
     /// The other end of the last one that was reported.
     pub peer: Address,
-    /// In which it was evaluated.
+    /// The revision in which it was evaluated.
     pub revision: u32,
     /// Where it was bound for.
     pub port: u16,
@@ -158,11 +158,11 @@ impl FlowCounter {
 pub struct FlowEvent {
     /// Of the monotonic clock, in nanoseconds.
     pub time: u64,
-    /// How many alike were evaluated alike on this CPU since the last event, this one included ([`FlowCounter::unreported`]).
+    /// How many alike had the same outcome on this CPU since the last event, this one included ([`FlowCounter::unreported`]).
     pub packets: u32,
     /// The veth of the pod whose side was evaluated.
     pub ifindex: u32,
-    /// What evaluated it; free: nothing did.
+    /// What evaluated it; [`PolicyId::NOT_ISOLATED`]: nothing did.
     pub policy: PolicyId,
     /// The revision when it was evaluated. A pod may have been switched to its new policy before the revision was raised.
     pub revision: u32,
@@ -241,7 +241,7 @@ mod tests {
             assert_eq!(
                 (flow_counter.packets, flow_counter.unreported),
                 (3_000, 3_000),
-                "nobody has reported of them yet"
+                "no event has reported them yet"
             );
         }
     }

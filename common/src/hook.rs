@@ -49,7 +49,7 @@ pub struct Hook {
     /// The host side of the pod's veth (`skb->ifindex`).
     pub ifindex: u32,
     /// Where the packet entered this node (`skb->ingress_ifindex`); 0: nowhere. The node's own stack made it, or made it
-    /// again of what came from elsewhere.
+    /// out of what came from elsewhere.
     pub ingress_ifindex: u32,
 }
 

@@ -35,7 +35,7 @@ pub struct Scratch {
 pub(crate) struct SideEvaluation {
     pub(crate) entry: Flow,
     pub(crate) side: Direction,
-    /// Whether the packet that raises the question is one of the client's.
+    /// Whether the packet that causes the evaluation is one of the client's.
     pub(crate) from_client: bool,
     /// Whether it was answered before.
     pub(crate) is_evaluated: bool,

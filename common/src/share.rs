@@ -11,7 +11,7 @@ use crate::packet::forget;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// flow counters that were made. The agent corrects it when it removes some.
+    /// Flow counters that were made. The agent corrects it when it removes some.
     pub flow_counters: u32,
     pub events: Rate,
     /// Connections that were entered, in [`crate::Pace::SECONDS`].
@@ -32,12 +32,12 @@ impl Share {
     pub const EMPTY: Self =
         Self { flow_counters: 0, events: Rate::NONE, flows: Rate::NONE, fragments: Rate::NONE };
 
-    /// flow counters of one veth at the most. What is beyond is counted, too, but no more told apart than by direction and outcome.
+    /// Flow counters of one veth at the most. What is beyond is counted, too, but no more told apart than by direction and outcome.
     pub const FLOW_COUNTERS: u32 = 512;
 
     /// Events each second.
     pub const EVENTS: u32 = 256;
-    /// While the ring is half full: its reader is slow, and what is left is for those who have told little.
+    /// While the ring is half full: its reader is slow, and what is left is for those who have reported little.
     pub const EVENTS_WHILE_CROWDED: u32 = 8;
 
     /// Of dropped packets that are like many others, which others have sent: so many are reported nevertheless.

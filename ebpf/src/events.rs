@@ -19,11 +19,11 @@ use crate::{
     tables::Maps,
 };
 
-/// Reports a new connection, or of a packet that is dropped.
+/// Reports a new connection, or a packet that is dropped.
 #[inline(always)]
-pub(crate) fn tell(scratch: &Scratch, outcome: Outcome) {
+pub(crate) fn report(scratch: &Scratch, outcome: Outcome) {
     // SAFETY: a reference is valid to be read from.
-    unsafe { tell_of(scratch, outcome) };
+    unsafe { report_event(scratch, outcome) };
 }
 
 /// A global function (see [`crate::global`]); it returns what verifiers want to see, a number.
@@ -33,16 +33,16 @@ pub(crate) fn tell(scratch: &Scratch, outcome: Outcome) {
 /// `scratch` can be read.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn tell_of(scratch: *const Scratch, outcome: Outcome) -> u32 {
+pub unsafe extern "C" fn report_event(scratch: *const Scratch, outcome: Outcome) -> u32 {
     if !scratch.is_null() {
         // SAFETY: the caller's.
-        count_and_tell(unsafe { &*scratch }, outcome);
+        count_and_report(unsafe { &*scratch }, outcome);
     }
     0
 }
 
 #[inline(always)]
-fn count_and_tell(scratch: &Scratch, outcome: Outcome) {
+fn count_and_report(scratch: &Scratch, outcome: Outcome) {
     let key = FlowCounterKey::new(&scratch.policy_lookup, outcome);
     let known = FLOW_COUNTERS.get_ptr_mut(key).or_else(|| new_flow_counter(key, scratch.charged_to(&Maps)));
     let Some(flow_counter) = known else { return count_unreported(Unreported::FlowCounter) };

@@ -22,7 +22,7 @@ use crate::{
 /// What the pointers point to can be read, `policy_lookup` written.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn judge_peer(
+pub unsafe extern "C" fn evaluate_peer(
     peer: *const Address,
     tuple: *const Tuple,
     endpoint: *const Endpoint,
@@ -43,7 +43,7 @@ pub unsafe extern "C" fn judge_peer(
 /// As above.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn judge_destination(
+pub unsafe extern "C" fn evaluate_destination(
     tuple: *const Tuple,
     endpoint: *const Endpoint,
     policy_lookup: *mut PolicyLookup,

@@ -30,7 +30,7 @@ use podgate_common::{
     established_v4_fast_path, is_established,
 };
 
-use crate::{events::tell, maps::SCRATCH, skb::Skb, tables::Maps};
+use crate::{events::report, maps::SCRATCH, skb::Skb, tables::Maps};
 
 /// TC ingress of the veth's host side: what the pod sends.
 #[classifier]
@@ -72,7 +72,7 @@ fn verdict_on_wire<const LINK_HEADER: usize>(skb: &Skb<'_, LINK_HEADER>) -> i32 
     let outcome = conclude(scratch, Direction::Egress, outcome);
     // What passes was reported at the pod's veth.
     if !outcome.passes() || outcome == Outcome::WouldDeny {
-        tell(scratch, outcome);
+        report(scratch, outcome);
     }
     action(outcome)
 }
@@ -109,13 +109,13 @@ fn run(context: &TcContext, direction: Option<Direction>) -> i32 {
         return TC_ACT_UNSPEC;
     }
     match direction.unwrap_or_else(|| skb.direction()) {
-        Direction::Egress => judge(context, Direction::Egress),
-        Direction::Ingress => judge(context, Direction::Ingress),
+        Direction::Egress => evaluate(context, Direction::Egress),
+        Direction::Ingress => evaluate(context, Direction::Ingress),
     }
 }
 
 #[inline(always)]
-fn judge(context: &TcContext, direction: Direction) -> i32 {
+fn evaluate(context: &TcContext, direction: Direction) -> i32 {
     let skb = Skb::new(context);
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_SHOT };
     // SAFETY: this CPU's own element, and TC programs run with bottom halves off: none interrupts another.
@@ -123,7 +123,7 @@ fn judge(context: &TcContext, direction: Direction) -> i32 {
     let outcome = decide(&skb, scratch, &skb.hook(Some(direction)), &Maps);
     let outcome = conclude(scratch, direction, outcome);
     if outcome.is_reported() {
-        tell(scratch, outcome);
+        report(scratch, outcome);
     }
     action(outcome)
 }

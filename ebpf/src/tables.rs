@@ -11,7 +11,7 @@ use podgate_common::{
 
 use crate::atomic::Bpf;
 use crate::config::{ConfiguredSeed, config, wide};
-use crate::global::{enter_flow, judge_destination, judge_peer};
+use crate::global::{enter_flow, evaluate_destination, evaluate_peer};
 use crate::maps::{
     self, ADDRESSES, ENDPOINTS, FLOWS, FRAGMENTS, OWNERS, PORTS, PREFIXES, REVISION, ROWS, SERVICES,
     TUNNEL_PORTS,
@@ -189,12 +189,12 @@ impl Tables for Maps {
         policy_lookup: &mut PolicyLookup,
     ) -> Outcome {
         // SAFETY: references are valid to be read from, and this one to be written to.
-        unsafe { judge_peer(peer, tuple, endpoint, policy_lookup) }
+        unsafe { evaluate_peer(peer, tuple, endpoint, policy_lookup) }
     }
 
     #[inline(always)]
     fn by_egress(&self, tuple: &Tuple, endpoint: &Endpoint, policy_lookup: &mut PolicyLookup) -> Outcome {
         // SAFETY: as above.
-        unsafe { judge_destination(tuple, endpoint, policy_lookup) }
+        unsafe { evaluate_destination(tuple, endpoint, policy_lookup) }
     }
 }

@@ -89,7 +89,7 @@ fn apply(
     let (witness, wanted) = (&cluster.askers[index], step.expected()[index]);
     let address = cluster.backend.addresses.v4.into();
 
-    // A connection that fails was judged after it was asked for, one that succeeds before its answer. So patience costs
+    // A connection that fails was evaluated after it was asked for, one that succeeds before its answer. So patience costs
     // no precision where a failure is awaited; where success is, the next attempt must not wait for the last one.
     let patience = Duration::from_millis(if wanted == Seen::Blocked { 100 } else { 2 });
     let written = Instant::now();
@@ -97,8 +97,8 @@ fn apply(
     let enforced = until(&format!("step {} is enforced", step.letter), PATIENT, || {
         let asked = Instant::now();
         let seen = witness.place.probe(address, Traffic::Tcp(80), patience)?;
-        let judged = if seen == Seen::Blocked { asked } else { Instant::now() };
-        Ok((seen == wanted).then(|| judged - written))
+        let evaluated = if seen == Seen::Blocked { asked } else { Instant::now() };
+        Ok((seen == wanted).then(|| evaluated - written))
     })?;
     Ok(format!(
         "enforced {} after the file was written (when fresh connections from {} changed to {wanted})",

@@ -123,7 +123,7 @@ impl Run {
 /// Which part of the check on a whole cluster is among the tests.
 const OF_E2E: &str = "\
 of `cargo xtask e2e` this runs what needs no kubelet (tests `apiserver`): the agent with the rights of deploy/base beside a
-real API server that is killed, frozen and started anew, and deploy/ with both overlays as that server takes them. The rest
+real API server that is killed, frozen and started again, and deploy/ with both overlays as that server takes them. The rest
 needs two images and a cluster of two nodes, some 20 minutes on two cores: run it by itself";
 
 /// They would build the API server themselves, in silence.

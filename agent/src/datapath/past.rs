@@ -50,7 +50,7 @@ impl Past {
         let mut entered = 0;
         for table in tables {
             for (key, flow) in table.open()?.entries() {
-                // Epochs are counted again.
+                // Revisions are counted from the start again.
                 let flow = Flow { client_revision: 0, server_revision: 0, ..flow };
                 flows.enter(key, |known| known.unwrap_or(flow))?;
                 entered += 1;

@@ -46,7 +46,7 @@ const FLOW_SEED: &str = "FLOW_SEED";
 pub struct DatapathOptions {
     /// Connections that the flow table has room for at least, when it is not pinned yet.
     pub flows: u32,
-    /// Judge live connections again after each change.
+    /// Evaluate live connections again after each change.
     pub recheck: bool,
     /// Let everything in that this node has masqueraded.
     pub masqueraded: bool,
@@ -291,7 +291,7 @@ fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     }
 }
 
-/// The kernel's tick rate: the coarse clocks advance once a tick (`datapath/time/posix-timers.c`).
+/// The kernel's tick rate: the coarse clocks advance once a tick (`kernel/time/posix-timers.c`).
 fn jiffies_per_second() -> Result<u32> {
     let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: room for the answer.

@@ -114,7 +114,7 @@ impl<'a> ResolvedEndpoint<'a> {
     }
 
     /// The pod that the question named by an address.
-    pub(super) fn backends_of_address(&self) -> Option<String> {
+    pub(super) fn pod_of_address(&self) -> Option<String> {
         let pod = self.policed().filter(|_| self.is_address)?;
         Some(pod.name.to_string())
     }

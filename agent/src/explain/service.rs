@@ -146,7 +146,7 @@ fn together_with(
         to: question.to.clone(),
         port: question.port.clone(),
         numbers,
-        from_pod: from.backends_of_address(),
+        from_pod: from.pod_of_address(),
         to_pod: None,
         pairs: backends.iter().flat_map(|backend| &backend.pairs).copied().collect(),
         egress: together(backends.iter().map(|backend| &backend.egress)).unwrap_or_else(|| nowhere(isolated)),

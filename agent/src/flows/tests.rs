@@ -16,10 +16,10 @@ const OWN: u32 = 11;
 
 /// What evaluates pod `x/a`, behind veth 11, by these policies.
 fn context(revision: u32, policies: Vec<NetworkPolicy>) -> Context {
-    judging(revision, &cluster(policies))
+    context_of(revision, &cluster(policies))
 }
 
-fn judging(revision: u32, cluster: &Cluster) -> Context {
+fn context_of(revision: u32, cluster: &Cluster) -> Context {
     let subjects: BTreeMap<ObjectName, Arc<Pod>> =
         cluster.pods.iter().map(|(name, pod)| (name.clone(), pod.clone())).collect();
     let mut compiler = Incremental::default();

@@ -48,7 +48,7 @@ impl Reconciler {
         Ok(removed)
     }
 
-    /// What the tables in the kernel say to a claim; `None`: its pod is not known behind a veth of this node.
+    /// What the tables in the kernel say of an expected verdict; `None`: its pod is not known behind a veth of this node.
     ///
     /// # Errors
     ///

@@ -82,7 +82,7 @@ pub(super) struct Enforcement {
     previous_agents: Option<PreviousAgents>,
     earlier: Earlier,
     monitor: FlowTableMonitor,
-    /// Where an API server is informed about pods.
+    /// Where warnings about pods go, to become Events.
     pod_warnings: Option<mpsc::Sender<PodWarning>>,
     needs: Needs,
 }

@@ -131,50 +131,50 @@ fn what_the_table_has_of_a_connection_is_added_to() {
     let (asks, answers) = (vec![socket], vec![socket, listener(Tcp, "0.0.0.0:80")]);
     let low = [Seen::CLIENT_IS_LOW];
     let (pod_asks, peer_asks) = (seen(&low), seen(&[]));
-    let judged = |flow: Flow| Flow { client_revision: 3, server_revision: 4, ..flow };
+    let evaluated = |flow: Flow| Flow { client_revision: 3, server_revision: 4, ..flow };
     let turned = |flow: Flow| Flow { client_revision: 4, server_revision: 3, ..flow };
     let any = Flow::ANY_INGRESS;
     let table = [
         (
             "the other pod's side is there",
             &asks,
-            judged(flow(0, NEXT_VETH, any, pod_asks)),
-            judged(flow(VETH, NEXT_VETH, any, pod_asks)),
+            evaluated(flow(0, NEXT_VETH, any, pod_asks)),
+            evaluated(flow(VETH, NEXT_VETH, any, pod_asks)),
         ),
         (
             "and the other way about",
             &answers,
-            judged(flow(NEXT_VETH, 0, 0, peer_asks)),
-            judged(flow(NEXT_VETH, VETH, any, peer_asks)),
+            evaluated(flow(NEXT_VETH, 0, 0, peer_asks)),
+            evaluated(flow(NEXT_VETH, VETH, any, peer_asks)),
         ),
         (
             "the programs know where the client's packets come from",
             &answers,
-            judged(flow(0, VETH, 2, peer_asks)),
-            judged(flow(0, VETH, 2, peer_asks)),
+            evaluated(flow(0, VETH, 2, peer_asks)),
+            evaluated(flow(0, VETH, 2, peer_asks)),
         ),
         (
             "a veth of before",
             &answers,
-            judged(flow(0, 99, 2, peer_asks)),
-            judged(flow(0, VETH, any, peer_asks)),
+            evaluated(flow(0, 99, 2, peer_asks)),
+            evaluated(flow(0, VETH, any, peer_asks)),
         ),
         (
             "neither end listens: the first word counts",
             &asks,
-            judged(flow(NEXT_VETH, 0, 0, peer_asks)),
-            judged(flow(NEXT_VETH, VETH, any, peer_asks)),
+            evaluated(flow(NEXT_VETH, 0, 0, peer_asks)),
+            evaluated(flow(NEXT_VETH, VETH, any, peer_asks)),
         ),
         (
             "the other end seemed to be the server, but this one listens",
             &answers,
-            judged(flow(0, NEXT_VETH, 2, pod_asks)),
+            evaluated(flow(0, NEXT_VETH, 2, pod_asks)),
             turned(flow(NEXT_VETH, VETH, any, peer_asks)),
         ),
         (
             "the programs took its answer for a question",
             &answers,
-            judged(flow(VETH, 0, 0, pod_asks)),
+            evaluated(flow(VETH, 0, 0, pod_asks)),
             turned(flow(0, VETH, any, peer_asks)),
         ),
         (

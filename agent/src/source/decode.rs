@@ -201,7 +201,7 @@ impl Decoder {
         });
         let root = Field::root(value, &faults);
         match kind::recognise(&root, listed) {
-            Ok(Recognised::JsonObject(kind)) => self.object(value, kind, place, contents),
+            Ok(Recognised::Object(kind)) => self.object(value, kind, place, contents),
             Ok(Recognised::List(items)) => match root.object().and_then(|list| list.get("items").values()) {
                 Ok(values) => {
                     for (index, item) in values.iter().enumerate() {

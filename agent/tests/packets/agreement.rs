@@ -49,7 +49,7 @@ fn kernel_and_user_space_agree_and_each_outcome_has_its_reason() {
             let (frame, at, bytes) = step.resolve(&world, &frames);
             let (outcome, reason) = match at {
                 At::Pod(hook) => {
-                    let outcome = node.judge(hook, &bytes);
+                    let outcome = node.evaluate(hook, &bytes);
                     (Some(outcome), witness.check(hook, &bytes, outcome))
                 }
                 At::Wire(ingress_ifindex) => {

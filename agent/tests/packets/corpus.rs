@@ -38,14 +38,14 @@ fn packets_of_the_corpus_and_what_noise_makes_of_them_are_judged_alike_and_with_
     ];
     let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
     let rounds = PACKETS.div_ceil(corpus.len());
-    let mut judged = 0;
+    let mut evaluated = 0;
     for round in 0..rounds {
         for (name, packet) in &corpus {
             let bytes = if round == 0 { packet.clone() } else { mutated(packet, &mut chance) };
             let at = chance.below(hooks.len() + 1);
             let problem = match hooks.get(at) {
                 Some(&hook) => {
-                    let outcome = node.judge(hook, &bytes);
+                    let outcome = node.evaluate(hook, &bytes);
                     witness
                         .check(hook, &bytes, outcome)
                         .err()
@@ -63,7 +63,7 @@ fn packets_of_the_corpus_and_what_noise_makes_of_them_are_judged_alike_and_with_
             if let Some(problem) = problem {
                 panic!("{name}, round {round}: {problem}: {bytes:02x?}");
             }
-            judged += 1;
+            evaluated += 1;
         }
         // A long memory would let pass more and more of what was new once.
         if round.is_multiple_of(50) {
@@ -71,7 +71,7 @@ fn packets_of_the_corpus_and_what_noise_makes_of_them_are_judged_alike_and_with_
             witness = Witness::new(&world, &tables);
         }
     }
-    assert!(judged >= PACKETS);
+    assert!(evaluated >= PACKETS);
     node.assert_same_state();
 }
 

@@ -72,7 +72,7 @@ impl Node {
         let mut datapath = load_with_room(&pins, recheck, flows);
         let programs = Programs::of(&mut datapath, &bpffs);
         let tables = World::new().compile(Vec::new());
-        let events = datapath.events.take().expect("nobody took it");
+        let events = datapath.events.take().expect("it can be taken once");
         let mut node = Self {
             events,
             reported: Vec::new(),
@@ -176,12 +176,12 @@ impl Node {
 
     #[track_caller]
     pub(crate) fn expect_bytes(&mut self, hook: Hook, frame: &[u8], expected: Outcome) {
-        assert_eq!(self.judge(hook, frame), expected, "{hook:?}: {frame:02x?}");
+        assert_eq!(self.evaluate(hook, frame), expected, "{hook:?}: {frame:02x?}");
     }
 
     /// Evaluates a packet in the kernel and in user space: both must agree, and exactly one counter moves, by one.
     #[track_caller]
-    pub(crate) fn judge(&mut self, hook: Hook, frame: &[u8]) -> Outcome {
+    pub(crate) fn evaluate(&mut self, hook: Hook, frame: &[u8]) -> Outcome {
         let mut scratch = Scratch::EMPTY;
         let expected = self.with_memory(|memory| decide(&frame, &mut scratch, &hook, memory));
         let passed = self.programs.run(hook, frame);
@@ -250,7 +250,7 @@ impl Node {
     fn assert_reported(&mut self, scratch: &Scratch, outcome: Option<Outcome>) {
         let Some(event) = self.events.take() else { return };
         assert_eq!(self.events.take(), None, "one packet, one event");
-        let outcome = outcome.filter(|outcome| outcome.is_reported()).expect("nothing is to be told");
+        let outcome = outcome.filter(|outcome| outcome.is_reported()).expect("nothing is to be reported");
         let (flow_counter, time) =
             (FlowCounter { revision: event.revision, ..FlowCounter::EMPTY }, event.time);
         let expected =

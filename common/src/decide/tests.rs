@@ -81,7 +81,10 @@ impl Node {
         let outcome = decide(&packet, &mut { Scratch::EMPTY }, &hook, self);
         let passes = "the fast path lets pass what is";
         assert!(at_once.is_none() || outcome == Outcome::Established, "{passes} {outcome:?}");
-        assert!(v4_fast_path.is_none() || v4_fast_path == at_once, "at first sight {passes} not established");
+        assert!(
+            v4_fast_path.is_none() || v4_fast_path == at_once,
+            "on the fast path {passes} not established"
+        );
         assert!(taken_for_another.is_none() || outcome.passes(), "{passes} {outcome:?}");
         outcome
     }

@@ -111,7 +111,7 @@ fn related<T: Tables>(
     Some(Outcome::Denied)
 }
 
-/// A packet of a connection that an isolated pod of this node takes part in. What comes of it stands in the question then;
+/// A packet of a connection that an isolated pod of this node takes part in. What comes of it stands in the evaluation then;
 /// `None`: nothing, it was evaluated before.
 #[inline(never)]
 fn connection<T: Tables>(

@@ -209,7 +209,7 @@ impl FlowSet {
                     break;
                 }
                 if tag & USED == 0 && (way == lookup.preferred || read_volatile(choice) == 0) {
-                    write_volatile(choice, (rank::NOT_ISOLATED << RANK) | way);
+                    write_volatile(choice, (rank::FREE << RANK) | way);
                 }
             }
             // Read again: had it to be remembered, the verifier would walk on once for each way.
@@ -320,7 +320,7 @@ impl FlowSet {
 /// Which entry goes first: the highest rank.
 mod rank {
     pub(super) const OWN: u32 = 7;
-    pub(super) const NOT_ISOLATED: u32 = 6;
+    pub(super) const FREE: u32 = 6;
     pub(super) const EXPIRED: u32 = 5;
     pub(super) const CLOSED: u32 = 4;
     /// From here on, a connection that lives had to go; this one was never answered.

@@ -6,9 +6,9 @@
 //! figures are refused and the exit code is 3. Left out: what two busy CPUs do to each other.
 
 mod cluster;
+mod compare;
 mod datagram;
 mod empty;
-mod judge;
 mod measure;
 mod plots;
 mod rounds;
@@ -39,7 +39,7 @@ use crate::{
     screen::{Cell, Tone, mark, table},
     setup,
 };
-use judge::judge;
+use compare::compare;
 use measure::Measure;
 use rounds::Samples;
 use scene::{PATIENCE, Scene};
@@ -106,7 +106,7 @@ impl<'a> Run<'a> {
         for measure in Measure::ALL {
             let time = measure.duration() / if self.flags.quick { QUICK_PART } else { 1 };
             let samples = Samples::take(measure, &mut scenes, self.reference, time, &mut progress)?;
-            match judge(&samples, self.reference) {
+            match compare(&samples, self.reference) {
                 Ok(found) => figures.extend(found),
                 Err(refusal) => refused.push(refusal),
             }

@@ -123,7 +123,7 @@ impl Go {
         let started = Instant::now();
         let name = format!("Kubernetes {version} ({package}; the first time takes minutes)");
         let progress = Progress::new(&name);
-        // Without a version the API server calls itself v0.0.0, which clients judge it by.
+        // Without a version the API server calls itself v0.0.0, and clients go by that.
         let minor = version.split('.').nth(1).context("the version of Kubernetes has no minor number")?;
         let base = "-X k8s.io/component-base/version";
         let flags = format!("-s -w {base}.gitVersion={version} {base}.gitMajor=1 {base}.gitMinor={minor}");

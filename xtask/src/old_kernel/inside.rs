@@ -38,7 +38,7 @@ pub(crate) fn run() -> Result<()> {
     if let Err(error) = work() {
         println!("{error:#}");
     }
-    // The emulator ends instead of starting anew.
+    // The emulator ends instead of starting again.
     match reboot(RebootMode::RB_AUTOBOOT).context("switching off")? {}
 }
 

@@ -73,7 +73,7 @@ fn arrival(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let talking = scope.spawn(|| together(&busy, |pair| pair.talk_until(&over)));
-        let judged = || -> Result<()> {
+        let evaluated = || -> Result<()> {
             let agent = Agent::start(&n1, &[])?;
             let flows = flows(&agent)?;
             ensure!(flows >= busy.len() + idle.len(), "only {flows} connections are in the table");
@@ -93,10 +93,10 @@ fn arrival(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
             expect(&outside.place, named.addresses, &EVERY_KIND, Seen::Blocked)?;
             expect(&named.place, running.addresses, &EVERY_KIND, Seen::Blocked)
         };
-        let judged = judged();
+        let evaluated = evaluated();
         over.store(true, Ordering::Relaxed);
         let talks = talking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        judged?;
+        evaluated?;
         for (pair, count) in busy.iter().zip(talks?) {
             ensure!(count >= 10, "{} has talked {count} times only", pair.what);
         }

@@ -236,7 +236,7 @@ fn reboot(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A StatefulSet's pod is made anew under its name, with labels that a policy selects: until the agent knows of that, it
+/// A StatefulSet's pod is made again under its name, with labels that a policy selects: until the agent knows of that, it
 /// knows a pod that no policy is about.
 fn renewed(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;

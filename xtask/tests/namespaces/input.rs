@@ -161,7 +161,7 @@ fn meant_empty(lab: &mut Lab) -> Result<()> {
     fs::create_dir(&empty).context("making a directory")?;
     let mut agent = Agent::spawn(&fixture.node, Source::Path(&empty), &["--allow-empty"])?;
     agent.ready(PATIENT)?;
-    becomes(&fixture.client_denied.place, fixture.server.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)
+    fixture.denied_client_becomes(Seen::Reached)
 }
 
 fn broken_at_restart(lab: &mut Lab) -> Result<()> {
@@ -172,12 +172,7 @@ fn broken_at_restart(lab: &mut Lab) -> Result<()> {
     fixture.verdicts_hold()?;
     // What is put right is enforced.
     apply(lab.manifests(), "close", "  podSelector: {}\n  ingress: [{}]\n")?;
-    becomes(
-        &fixture.client_denied.place,
-        fixture.server.addresses.v4.into(),
-        Traffic::Tcp(80),
-        Seen::Reached,
-    )?;
+    fixture.denied_client_becomes(Seen::Reached)?;
     // It says so a moment after the kernel's tables are written.
     until("an agent with a full picture is ready", PATIENT, || Ok(agent.is_ready().then_some(())))
 }

@@ -56,6 +56,11 @@ impl AllowDenyFixture {
         expect(&self.client_allowed.place, self.server.addresses, &EVERY_KIND, Seen::Reached)?;
         expect(&self.client_denied.place, self.server.addresses, &EVERY_KIND, Seen::Blocked)
     }
+
+    /// Waits until the client that the policy denies gets this answer of the server's port.
+    pub(crate) fn denied_client_becomes(&self, expected: Seen) -> Result<()> {
+        becomes(&self.client_denied.place, self.server.addresses.v4.into(), Traffic::Tcp(80), expected)
+    }
 }
 
 fn kill_changes_nothing(lab: &mut Lab) -> Result<()> {
@@ -88,12 +93,7 @@ fn restart_without_a_gap(lab: &mut Lab) -> Result<()> {
 
         // And it is in charge: what is written now is enforced.
         lab.manifests().remove("policy-close.yaml")?;
-        becomes(
-            &fixture.client_denied.place,
-            fixture.server.addresses.v4.into(),
-            Traffic::Tcp(80),
-            Seen::Reached,
-        )?;
+        fixture.denied_client_becomes(Seen::Reached)?;
         second.terminate()
     })
 }
@@ -125,12 +125,7 @@ fn other_maps(lab: &mut Lab) -> Result<()> {
 
         // The programs of before have no say any more.
         lab.manifests().remove("policy-close.yaml")?;
-        becomes(
-            &fixture.client_denied.place,
-            fixture.server.addresses.v4.into(),
-            Traffic::Tcp(80),
-            Seen::Reached,
-        )?;
+        fixture.denied_client_becomes(Seen::Reached)?;
         second.terminate()?;
         let answer = fixture.node.podgate(&["detach"])?;
         ensure!(answer.status.success() && !pins.exists(), "detach: {}", answer.text());

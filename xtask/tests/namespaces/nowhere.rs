@@ -1,4 +1,4 @@
-//! Packets that the node has made anew, which no longer say where they came from: parts into which it divides a datagram
+//! Packets that the node has made again, which no longer say where they came from: parts into which it divides a datagram
 //! again. And packets that leave it by a device without link headers.
 
 use std::{

@@ -80,12 +80,7 @@ fn gives_up(agent: &Agent, kept: u64) -> Result<()> {
 fn does_its_work(lab: &Lab, fixture: &AllowDenyFixture) -> Result<()> {
     fixture.verdicts_hold()?;
     lab.manifests().remove("policy-close.yaml")?;
-    becomes(
-        &fixture.client_denied.place,
-        fixture.server.addresses.v4.into(),
-        Traffic::Tcp(80),
-        Seen::Reached,
-    )?;
+    fixture.denied_client_becomes(Seen::Reached)?;
     let late = fixture.node.pod("x/late").labels(&[("app", "closed")]).start()?;
     let _servers = serve_all(&late.place)?;
     apply(lab.manifests(), "close", super::scene::CLOSE)?;

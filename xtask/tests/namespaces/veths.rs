@@ -1,4 +1,4 @@
-//! Which veths are judged: what a pod does to be taken for an uplink, and containers that are no pods.
+//! Which veths are evaluated: what a pod does to be taken for an uplink, and containers that are no pods.
 
 use std::{
     ffi::CString,

@@ -227,17 +227,17 @@ impl Cluster {
         };
         // Nobody leads a client outside from there; it has no egress policy either.
         let found = backends(&self.objects, client, &way.at);
-        let judged = found.as_ref().map(|found| {
+        let evaluated = found.as_ref().map(|found| {
             let it = found.iter().find(|it| (it.address, it.port) == *endpoint);
             it.expect("all clients of a node have the same endpoints")
         });
         // Another node sees a masqueraded client as this node.
         let is_hidden = way.masquerade == Masquerade::All && node_of(self.holders[&address]) != Some(node);
-        match judged {
-            Some(judged) if is_hidden => {
-                judged.egress && through(&ResolvedEndpoint::Node(NODES[node].to_owned()))
+        match evaluated {
+            Some(evaluated) if is_hidden => {
+                evaluated.egress && through(&ResolvedEndpoint::Node(NODES[node].to_owned()))
             }
-            Some(judged) => judged.egress && judged.ingress,
+            Some(evaluated) => evaluated.egress && evaluated.ingress,
             None if is_hidden => through(&ResolvedEndpoint::Node(NODES[node].to_owned())),
             None => through(client),
         }

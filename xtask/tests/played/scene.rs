@@ -152,7 +152,7 @@ impl Scene {
         cluster: &Cluster,
         questions: &'a [Question],
     ) -> Result<Vec<(&'a Question, Seen)>> {
-        // Calico's rules judge what a pod sends to itself; podgate always lets it pass.
+        // Calico's rules evaluate what a pod sends to itself; podgate always lets it pass.
         let is_asked =
             |question: &&Question| matches!(self.filter, Filter::Podgate(_)) || !question.is_to_itself;
         let of_place = |number: &PlaceNumber| -> Vec<&Question> {

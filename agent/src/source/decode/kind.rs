@@ -35,7 +35,7 @@ pub(crate) struct ObjectId {
 }
 
 pub(super) enum Recognised {
-    JsonObject(Kind),
+    Object(Kind),
     /// A list, with the kind that its items have when they do not say it.
     List(Option<Kind>),
     Foreign,
@@ -65,12 +65,12 @@ pub(super) fn recognise(root: &Field<'_>, listed: Option<Kind>) -> Result<Recogn
     let kind = object.get("kind");
     let api_version = object.get("apiVersion");
     if let (Some(listed), false) = (listed, kind.is_given()) {
-        return Ok(Recognised::JsonObject(listed));
+        return Ok(Recognised::Object(listed));
     }
     let name = kind.required_text()?;
     if let Some(ours) = Kind::named(name) {
         return Ok(match is_ours(ours, &api_version)? {
-            true => Recognised::JsonObject(ours),
+            true => Recognised::Object(ours),
             false => Recognised::Foreign,
         });
     }

@@ -14,7 +14,7 @@ use crate::model::{Cluster, Name};
 /// Names and label sets that nobody uses any more are looked for after so many objects.
 const OBJECTS_PER_SWEEP: usize = 10_000;
 
-/// The namespace whose uid names a cluster: every cluster has it, and it cannot be made again.
+/// The namespace whose uid names a cluster: every cluster has it, and it cannot be replaced by a new one.
 const OF_THE_CLUSTER: &str = "kube-system";
 
 #[derive(Debug, Default)]

@@ -181,7 +181,7 @@ pub(super) fn ip_block() -> impl Strategy<Value = Value> {
         })
 }
 
-/// A block of service addresses, which no packet has that is judged.
+/// A block of service addresses, which no packet has that is evaluated.
 fn service_block() -> impl Strategy<Value = Value> {
     const BLOCKS: &[&str] =
         &["10.96.0.0/24", "10.96.0.1/32", "10.96.0.2/31", "fd96::/64", "fd96::1/128", "198.51.100.0/24"];

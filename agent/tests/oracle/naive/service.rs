@@ -66,7 +66,11 @@ pub(crate) fn backends(
     destination: &Destination,
 ) -> Option<BTreeSet<Backend>> {
     let chosen = led_to(objects, node_of(objects, client), destination)?.into_iter();
-    Some(chosen.map(|(address, port)| judge(objects, client, address, &destination.protocol, port)).collect())
+    Some(
+        chosen
+            .map(|(address, port)| evaluate(objects, client, address, &destination.protocol, port))
+            .collect(),
+    )
 }
 
 /// Where a node leads what goes to an address and port: several services may claim one. "Services cluster IPs are assigned
@@ -133,7 +137,7 @@ fn headless_allowed(
     let sources = ends(objects, client);
     let mut found = addresses
         .filter(|address| sources.iter().any(|source| source.address.is_ipv4() == address.is_ipv4()))
-        .map(|address| judge(objects, client, address, protocol, port))
+        .map(|address| evaluate(objects, client, address, protocol, port))
         .peekable();
     found.peek().is_some() && found.all(|backend| backend.egress && backend.ingress)
 }
@@ -170,13 +174,13 @@ fn at_another_node(
             let its_node = pod.map_or_else(|| object::node_with(objects, &end), object::node_of);
             let source =
                 if its_node == Some(node) { client.clone() } else { ResolvedEndpoint::Address(address) };
-            backends.push(judge(objects, &source, end, protocol, number).ingress);
+            backends.push(evaluate(objects, &source, end, protocol, number).ingress);
         }
     }
     let towards_node = || {
         addresses.iter().all(|address| {
             let of_family = sources.iter().any(|source| source.address.is_ipv4() == address.is_ipv4());
-            !of_family || judge(objects, client, *address, protocol, port).egress
+            !of_family || evaluate(objects, client, *address, protocol, port).egress
         })
     };
     is_served.then(|| towards_node() && !backends.is_empty() && backends.iter().all(|allowed| *allowed))
@@ -193,7 +197,7 @@ fn node_of<'a>(objects: &'a [Value], client: &'a ResolvedEndpoint) -> &'a str {
     }
 }
 
-fn judge(
+fn evaluate(
     objects: &[Value],
     client: &ResolvedEndpoint,
     address: IpAddr,

@@ -53,10 +53,10 @@ impl Meanings {
     fn of(node: &Node) -> Self {
         let (snapshot, tables) = (node.pinned.read(), node.tables());
         let mut meanings = Self::default();
-        for (ifindex, judged) in &node.wanted().endpoints {
+        for (ifindex, evaluated) in &node.wanted().endpoints {
             let endpoint = snapshot.endpoints[ifindex];
             for (id, place) in
-                [(endpoint.ingress, judged.subject.ingress), (endpoint.egress, judged.subject.egress)]
+                [(endpoint.ingress, evaluated.subject.ingress), (endpoint.egress, evaluated.subject.egress)]
             {
                 learn(&mut meanings.policies, id, tables.rule_sets[&place].clone());
             }

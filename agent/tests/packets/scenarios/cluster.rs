@@ -239,8 +239,8 @@ fn both_ends_may_open_a_connection_at_once() {
         for (from, to, here, there) in [(a, b, Host::A, Host::B), (b, a, Host::B, Host::A)] {
             for flags in [SYN | ACK, ACK] {
                 let frame = Frame::tcp(from, to, flags);
-                assert!(node.judge(leaves(here), &frame.bytes()).passes(), "{frame:?}");
-                assert!(node.judge(arrives(there, here.veth()), &frame.bytes()).passes(), "{frame:?}");
+                assert!(node.evaluate(leaves(here), &frame.bytes()).passes(), "{frame:?}");
+                assert!(node.evaluate(arrives(there, here.veth()), &frame.bytes()).passes(), "{frame:?}");
             }
         }
     }

@@ -59,20 +59,20 @@ fn each_direction_is_isolated_by_itself() {
     let mut node = Node::new(&world);
     for family in Family::ALL {
         let at = |host: Host, port| (host.at(family), port);
-        for (number, judged) in [(80, Allowed), (81, Denied)] {
+        for (number, evaluated) in [(80, Allowed), (81, Denied)] {
             let syn = |from: Host, to: Host| Frame::tcp(at(from, 40_000 + number), at(to, number), SYN);
             // Into the one that is isolated for ingress.
             node.expect(leaves(Host::A), &syn(Host::A, Host::B), NotIsolated);
-            node.expect(arrives(Host::B, Host::A.veth()), &syn(Host::A, Host::B), judged);
-            node.expect(arrives(Host::B, UPLINK), &syn(Host::Remote, Host::B), judged);
+            node.expect(arrives(Host::B, Host::A.veth()), &syn(Host::A, Host::B), evaluated);
+            node.expect(arrives(Host::B, UPLINK), &syn(Host::Remote, Host::B), evaluated);
             node.expect(arrives(Host::B, UPLINK), &syn(Host::Outside, Host::B), Denied);
             // Out of it everything goes, and its answers come back.
             node.expect(leaves(Host::B), &syn(Host::B, Host::Outside), NotIsolated);
             let answer = Frame::tcp(at(Host::Outside, number), at(Host::B, 40_000 + number), SYN_ACK);
             node.expect(arrives(Host::B, UPLINK), &answer, Established);
             // Out of the one that is isolated for egress.
-            node.expect(leaves(Host::Z), &syn(Host::Z, Host::Remote), judged);
-            node.expect(leaves(Host::Z), &syn(Host::Z, Host::A), judged);
+            node.expect(leaves(Host::Z), &syn(Host::Z, Host::Remote), evaluated);
+            node.expect(leaves(Host::Z), &syn(Host::Z, Host::A), evaluated);
             node.expect(leaves(Host::Z), &syn(Host::Z, Host::Outside), Denied);
             // Into it everything goes, and its answers leave.
             node.expect(arrives(Host::Z, UPLINK), &syn(Host::Outside, Host::Z), NotIsolated);

@@ -238,15 +238,15 @@ fn peers_are_pods_by_label_and_namespace_and_blocks_hold_for_pods_too() {
         for (host, matches) in hosts.into_iter().zip(matches) {
             let (b, peer) = (Host::B.at(Family::V4), host.at(Family::V4));
             node.forget();
-            let judged = if matches { Allowed } else { Denied };
+            let evaluated = if matches { Allowed } else { Denied };
             let ingress_ifindex = if Host::LOCAL.contains(&host) { host.veth() } else { UPLINK };
             node.expect(
                 arrives(Host::B, ingress_ifindex),
                 &Frame::tcp((peer, 9), (b, 80), flag::SYN),
-                judged,
+                evaluated,
             );
             node.forget();
-            node.expect(leaves(Host::B), &Frame::tcp((b, 9), (peer, 80), flag::SYN), judged);
+            node.expect(leaves(Host::B), &Frame::tcp((b, 9), (peer, 80), flag::SYN), evaluated);
         }
     }
 }

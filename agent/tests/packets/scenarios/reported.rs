@@ -27,7 +27,7 @@ fn flow_counters(node: &Node) -> BTreeMap<(u32, Direction, Outcome), u64> {
         .datapath
         .flow_counters
         .as_ref()
-        .expect("nobody took them")
+        .expect("them can be taken once")
         .read()
         .expect("the kernel's flow counters");
     for (key, counted) in flow_counters {
@@ -140,7 +140,7 @@ fn of_a_services_backends_the_one_that_is_chosen_is_told() {
         node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp((a, 9), b, SYN), NotIsolated);
         node.expect(arrives(Host::Z, Host::A.veth()), &Frame::tcp((a, 10), z, SYN), denied);
         // It is the sender's side that was evaluated.
-        let event = node.reported.last().expect("it is told");
+        let event = node.reported.last().expect("it is reported");
         assert_eq!((event.ifindex, event.direction), (Host::A.veth(), Egress as u8));
     }
 }
@@ -174,7 +174,7 @@ fn a_pod_that_scans_uses_up_its_own_share_of_tallies_and_events_alone() {
     let at_a = |outcome| (Host::A.veth(), Egress, outcome);
     assert_eq!(flow_counters(&node), BTreeMap::from([(at_a(Allowed), allowed), (at_a(Denied), denied)]));
     let shares =
-        node.datapath.flow_counters.as_ref().expect("nobody took them").shares().expect("the shares");
+        node.datapath.flow_counters.as_ref().expect("them can be taken once").shares().expect("the shares");
     assert_eq!(shares[&Host::A.veth()].flow_counters, Share::FLOW_COUNTERS);
     let beyond = u64::from(PORTS) * u64::from(HOSTS) - u64::from(Share::FLOW_COUNTERS);
     assert_eq!((node.lost(Unreported::CounterOfShare), node.lost(Unreported::FlowCounter)), (beyond, 0));
@@ -185,7 +185,7 @@ fn a_pod_that_scans_uses_up_its_own_share_of_tallies_and_events_alone() {
     // What others do is counted and reported as before.
     for (from, to) in [(Host::B, at(1)), (Host::B, at(2))] {
         node.expect_bytes(leaves(from), &Frame::tcp((b, 9), (to, 80), SYN).bytes(), Denied);
-        let event = node.reported.pop().expect("it is told");
+        let event = node.reported.pop().expect("it is reported");
         assert_eq!((event.ifindex, event.outcome), (from.veth(), Denied as u8));
     }
     assert_eq!(flow_counters(&node)[&(Host::B.veth(), Egress, Denied)], 2);
@@ -204,7 +204,7 @@ fn what_a_pod_does_to_another_is_in_its_own_share() {
     }
     let _ = node.take_events();
     let shares =
-        node.datapath.flow_counters.as_ref().expect("nobody took them").shares().expect("the shares");
+        node.datapath.flow_counters.as_ref().expect("them can be taken once").shares().expect("the shares");
     assert_eq!(shares.keys().copied().collect::<Vec<_>>(), [Host::Z.veth()], "{shares:?}");
     node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp((a, 9), (b, 81), SYN), Denied);
     assert_eq!(node.reported.len(), 1);
@@ -213,7 +213,7 @@ fn what_a_pod_does_to_another_is_in_its_own_share() {
     node.expect(arrives(Host::B, UPLINK), &Frame::tcp((outside, 9), (b, 81), SYN), Denied);
     assert_eq!(node.reported.len(), 2);
     let shares =
-        node.datapath.flow_counters.as_ref().expect("nobody took them").shares().expect("the shares");
+        node.datapath.flow_counters.as_ref().expect("them can be taken once").shares().expect("the shares");
     let veths: Vec<_> = [Host::A, Host::B, Host::Z].map(Host::veth).into_iter().collect();
     assert!(veths.iter().all(|veth| shares.contains_key(veth)) && shares.len() == 3, "{shares:?}");
 }

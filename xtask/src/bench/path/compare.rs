@@ -20,7 +20,7 @@ const LEAST: f64 = 1.0;
 /// All figures of one measure.
 ///
 /// Errors: the two variants without a filter differ by more than the measure tolerates.
-pub(super) fn judge(samples: &Samples, reference: u32) -> Result<Vec<Figure>, Refusal> {
+pub(super) fn compare(samples: &Samples, reference: u32) -> Result<Vec<Figure>, Refusal> {
     let measure = samples.measure;
     let refusal = |off| Refusal { name: measure.name().to_owned(), off, tolerance: measure.tolerance() };
     let nothing = samples.of(System::Nothing).ok_or(refusal(None))?;
@@ -30,18 +30,18 @@ pub(super) fn judge(samples: &Samples, reference: u32) -> Result<Vec<Figure>, Re
     if off.is_nan() || off.abs() > measure.tolerance() {
         return Err(refusal(Some(off)));
     }
-    let judge = Judge { samples, nothing, reference };
-    let mut figures = judge.absolute();
-    figures.extend(judge.added());
+    let comparison = Comparison { samples, nothing, reference };
+    let mut figures = comparison.absolute();
+    figures.extend(comparison.added());
     match measure {
         Measure::Established => {
-            figures.extend(judge.rate("TCP request/response, of nothing", 98.0));
-            figures.extend(judge.conntrack());
+            figures.extend(comparison.rate("TCP request/response, of nothing", 98.0));
+            figures.extend(comparison.conntrack());
         }
         Measure::Connect => {
-            figures.extend(judge.rate("connects, of nothing", 95.0));
-            figures.extend(judge.steadiness());
-            figures.extend(judge.npm());
+            figures.extend(comparison.rate("connects, of nothing", 95.0));
+            figures.extend(comparison.steadiness());
+            figures.extend(comparison.npm());
         }
         _ => {}
     }
@@ -49,13 +49,13 @@ pub(super) fn judge(samples: &Samples, reference: u32) -> Result<Vec<Figure>, Re
     Ok(figures)
 }
 
-struct Judge<'a> {
+struct Comparison<'a> {
     samples: &'a Samples,
     nothing: &'a [f64],
     reference: u32,
 }
 
-impl Judge<'_> {
+impl Comparison<'_> {
     /// What was measured, as it is.
     fn absolute(&self) -> Vec<Figure> {
         let measure = self.samples.measure;
@@ -222,7 +222,7 @@ mod tests {
                 (System::Control, 0, 0.0),
             ],
         );
-        let figures = judge(&samples, 1_000).expect("the control is equal");
+        let figures = compare(&samples, 1_000).expect("the control is equal");
         let added =
             figures.iter().find(|figure| figure.name == "established packet, added" && figure.goal.is_some());
         let added = added.expect("podgate has a goal");
@@ -241,7 +241,7 @@ mod tests {
             (Measure::Established, f64::NAN, true),
         ] {
             let samples = samples(measure, &[(System::Nothing, 0, 0.0), (System::Control, 0, control)]);
-            assert_eq!(judge(&samples, 1_000).is_err(), refused, "{measure:?} {control}");
+            assert_eq!(compare(&samples, 1_000).is_err(), refused, "{measure:?} {control}");
         }
     }
 
@@ -257,7 +257,7 @@ mod tests {
                 (System::Control, 0, 0.0),
             ],
         );
-        let figures = judge(&samples, 1_000).expect("the control is equal");
+        let figures = compare(&samples, 1_000).expect("the control is equal");
         let of = |name: &str| {
             let figure = figures.iter().find(|figure| figure.name == name && figure.policies == Some(1_000));
             let figure = figure.unwrap_or_else(|| panic!("no {name}"));

@@ -1,6 +1,6 @@
 //! What is measured on a path, of which variants, and for how long.
 //!
-//! In: a scene. Out: one sample. Left out: what samples are compared with, which `judge` does.
+//! In: a scene. Out: one sample. Left out: what samples are compared with, which `compare` does.
 
 use std::time::Duration;
 
