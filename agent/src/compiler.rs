@@ -14,41 +14,38 @@
 //! node chooses a backend.
 
 mod classes;
+mod clauses;
 mod identities;
 mod incremental;
+mod limits;
 mod prefixes;
 mod rows;
 mod rules;
 mod services;
+mod shared;
 mod steps;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-pub use classes::{Classes, PortRange};
+pub use classes::{Classes, PortSignature};
+pub use clauses::{Atom, Clause, ClausePorts};
 pub use identities::{Identities, Signature};
-pub use incremental::{CompileInput, ConnectionQuery, Incremental, PolicyMatch, PolicyName, PolicySnapshot};
+pub use incremental::{
+    CompileInput, ConnectionQuery, Incremental, PolicyMatch, PolicyName, PolicySnapshot, Work,
+};
+pub use limits::MAX_CLASSES;
 pub use rows::Rows;
 pub(crate) use rows::compile as compile_rows;
-pub use rules::{Atom, RuleSet, Term};
+pub use rules::RuleSet;
 pub use services::{Backend, Services, Site};
-pub use steps::{Step, StepPort, Steps};
+pub use shared::Shared;
+pub use steps::{Step, Steps};
 
 use imbl::OrdMap;
-use thiserror::Error;
 
 use crate::model::{Cluster, ObjectName, Pod};
-
-/// What the kernel's tables have no room for. The last consistent state stays in force.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum CompileError {
-    #[error("the policies tell {0} classes of ports apart, more than the {max} that one node can hold", max = MAX_CLASSES)]
-    TooManyPortClasses(usize),
-}
-
-/// Class ids have 16 bits, and while a change is published the classes before and after it stand side by side.
-pub const MAX_CLASSES: usize = 1 << 15;
 
 /// Everything that a verdict needs, for the pods that were compiled for. A copy costs nothing: the maps are persistent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +54,8 @@ pub struct CompiledTables {
     pub subjects: OrdMap<ObjectName, Subject>,
     /// Distinct rule sets. Index 0 stands for "no policy has a say" and is empty.
     pub rule_sets: OrdMap<usize, Arc<RuleSet>>,
+    /// Those that allow nothing because they tell more ports apart than there is room for; see [`MAX_CLASSES`].
+    pub closed: Arc<BTreeSet<usize>>,
     pub identities: Identities,
     pub classes: Arc<Classes>,
     pub rows: Rows,
@@ -70,12 +69,13 @@ impl Default for CompiledTables {
         Self {
             subjects: OrdMap::new(),
             rule_sets: OrdMap::unit(0, Arc::default()),
+            closed: Arc::default(),
             identities: Identities {
                 signatures: OrdMap::unit(0, Arc::default()),
                 addresses: OrdMap::new(),
                 prefixes: Arc::default(),
             },
-            classes: Arc::new(classes::compile(BTreeSet::new()).expect("no range makes one class")),
+            classes: Arc::new(classes::compile([])),
             rows: Rows::default(),
             services: Services::default(),
             series: Series::default(),
@@ -131,16 +131,12 @@ impl Subject {
 /// `retained` are rule sets that some packet may still be evaluated by: identities and classes stay fine enough for
 /// them, so that while a change is published old rule sets answer right for new identities. Without a `site` there are
 /// no services in the tables.
-///
-/// # Errors
-///
-/// When the kernel's tables cannot hold the result; see [`CompileError`].
 pub fn compile<'a>(
     cluster: &'a Cluster,
     site: Option<Site<'_>>,
     subjects: impl IntoIterator<Item = &'a Pod>,
     retained: impl IntoIterator<Item = Arc<RuleSet>>,
-) -> Result<CompiledTables, CompileError> {
+) -> CompiledTables {
     let pods: Vec<&Pod> = subjects.into_iter().collect();
     let rules::Compiled { subjects, mut rule_sets } = rules::compile(cluster, pods.iter().copied());
     let mut isolating_sets: BTreeSet<usize> = subjects.values().flat_map(Subject::of_egress).collect();
@@ -153,9 +149,11 @@ pub fn compile<'a>(
         isolating_sets.insert(place);
     }
     let identities = identities::compile(cluster, &rule_sets);
-    let classes = Arc::new(classes::compile(rules::ranges(&rule_sets).collect())?);
+    let (classes, closed) = limits::classes_of(rule_sets.iter().enumerate(), MAX_CLASSES);
+    let classes = Arc::new(classes);
     let rule_sets: OrdMap<usize, Arc<RuleSet>> = rule_sets.into_iter().enumerate().collect();
-    let rows = rows::compile(rows::numbered(&rule_sets), rows::numbered(&identities.signatures), &classes);
+    let signatures = rows::numbered(&identities.signatures);
+    let rows = rows::compile(rows::numbered(&rule_sets), signatures, &classes, &closed);
     let services = site.map(|site| {
         let (identities, classes, rows) = (&identities, &classes, &rows);
         let local = services::local(pods.iter().copied(), &subjects);
@@ -163,5 +161,6 @@ pub fn compile<'a>(
         services::compile(cluster, &view, &isolating_sets)
     });
     let services = services.unwrap_or_default();
-    Ok(CompiledTables { subjects, rule_sets, identities, classes, rows, services, series: Series::default() })
+    let (closed, series) = (Arc::new(closed), Series::default());
+    CompiledTables { subjects, rule_sets, closed, identities, classes, rows, services, series }
 }

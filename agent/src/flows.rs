@@ -23,7 +23,7 @@ pub use self::deny_log::{DenyLog, LogTarget};
 use self::owners::AddressOwners;
 use crate::{
     api::{FlowFilter, FlowRecord, FlowVerdict},
-    compiler::PolicySnapshot,
+    compiler::{PolicySnapshot, Work},
     model::{Name, Pod},
 };
 
@@ -35,6 +35,8 @@ const BEHIND: usize = 1_024;
 const CONTEXTS: usize = 32;
 /// Events that are attributed in a second. With more the agent would cost what it measures.
 const PER_SECOND: u32 = 2_000;
+/// What their attribution may take in a second, when nothing of it is known yet: some 25 ms.
+const WORK_PER_SECOND: usize = 500_000;
 
 /// What evaluated packets in a revision.
 #[derive(Clone, Debug)]
@@ -58,6 +60,8 @@ pub struct Observer {
     counts: ObserverCounts,
     /// The second that is running, and the events in it.
     second: (Instant, u32),
+    /// What may be spent on attribution until it is over.
+    work: Work,
 }
 
 /// Shared by the agent's loop, the reader of events and the servers.
@@ -86,6 +90,7 @@ impl Observer {
             deny_log,
             counts: ObserverCounts::default(),
             second: (Instant::now(), 0),
+            work: Work::of(WORK_PER_SECOND),
         }
     }
 
@@ -110,8 +115,10 @@ impl Observer {
             }
             let contexts = contexts(&self.contexts, event.revision);
             let time = clock.wall(event.time);
-            if let Some(flow) = attribution::attribute(event, time, &self.node, &contexts, &mut self.owners) {
-                self.add(flow);
+            let Self { node, owners, work, .. } = self;
+            match attribution::attribute(event, time, node, &contexts, owners, work) {
+                Some(flow) => self.add(flow),
+                None => self.counts.skipped += u64::from(!self.work.is_left()),
             }
         }
         self.log_summaries();
@@ -148,6 +155,7 @@ impl Observer {
         let (began, events) = &mut self.second;
         if began.elapsed() >= Duration::from_secs(1) {
             (*began, *events) = (Instant::now(), 0);
+            self.work = Work::of(WORK_PER_SECOND);
         }
         *events += 1;
         *events > PER_SECOND

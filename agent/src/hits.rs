@@ -18,7 +18,7 @@ use crate::{
     api::{Drops, Hits, Mode, PolicyReport, PolicyStatus, RuleHits},
     compiler::{ConnectionQuery, PolicyMatch, PolicyName},
     datapath::{CounterSum, FlowCounters},
-    model::{Cluster, ClusterRule, ObjectName, Pod, Rule, Tier},
+    model::{Cluster, ClusterNetworkPolicy, NetworkPolicy, ObjectName, Pod, Tier},
 };
 
 /// Counts by policy.
@@ -28,6 +28,8 @@ pub struct HitCounts {
     began: SystemTime,
     /// How much of each flow counter was credited.
     credited: BTreeMap<FlowCounterKey, u64>,
+    /// Which flow counter comes first the next time: what there was no work left for is not last again.
+    next: usize,
     /// The pods behind veths, those too that have gone since the last look.
     pods: BTreeMap<u32, Arc<Pod>>,
     policies: BTreeMap<(PolicyName, Direction), Counts>,
@@ -43,13 +45,13 @@ struct Counts {
     would_deny: u64,
 }
 
-/// The rules of a policy in one direction.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// A policy with its rules.
+#[derive(Clone, Debug, Default)]
 enum Rules {
     #[default]
     None,
-    Policy(Vec<Rule>),
-    Cluster(Vec<ClusterRule>),
+    Policy(Arc<NetworkPolicy>),
+    Cluster(Arc<ClusterNetworkPolicy>),
 }
 
 /// When a flow counter was last reported, in the kernel's ticks.
@@ -65,6 +67,7 @@ impl HitCounts {
         Self {
             began,
             credited: BTreeMap::new(),
+            next: 0,
             pods: BTreeMap::new(),
             policies: BTreeMap::new(),
             drops: BTreeMap::new(),
@@ -72,7 +75,7 @@ impl HitCounts {
     }
 
     /// Credits what the flow counters have counted since the last time. `veths`: the pods behind them; `ask`: the policies that a
-    /// connection meets.
+    /// connection meets, or `None` when no more can be asked now. What is left is credited the next time: flow counters only grow.
     ///
     /// # Errors
     ///
@@ -83,52 +86,54 @@ impl HitCounts {
         veths: &BTreeMap<u32, Arc<Pod>>,
         cluster: &Cluster,
         clock: CounterClock,
-        ask: impl Fn(&ConnectionQuery<'_>) -> Vec<PolicyMatch>,
+        mut ask: impl FnMut(&ConnectionQuery<'_>) -> Option<Arc<[PolicyMatch]>>,
     ) -> Result<()> {
         self.pods.extend(veths.iter().map(|(ifindex, pod)| (*ifindex, pod.clone())));
         let read = flow_counters.read()?;
-        for (key, counted) in &read {
-            self.attribute(key, counted, cluster, clock, &ask);
+        let mut left = BTreeSet::new();
+        let first = self.next;
+        for place in (0..read.len()).map(|place| (first + place) % read.len()) {
+            let (key, counted) = &read[place];
+            if !self.attribute(key, counted, cluster, clock, &mut ask) && left.insert(*key) && left.len() == 1
+            {
+                self.next = place;
+            }
         }
         // A veth that has gone counts nothing any more.
         for (key, _) in read.iter().filter(|(key, _)| !veths.contains_key(&key.ifindex)) {
-            if self.pods.contains_key(&key.ifindex) {
+            if self.pods.contains_key(&key.ifindex) && !left.contains(key) {
                 flow_counters.remove(key)?;
                 self.credited.remove(key);
             }
         }
-        self.pods.retain(|ifindex, _| veths.contains_key(ifindex));
-        let exists = |name: &ObjectName| veths.values().any(|pod| pod.name == *name);
-        self.drops.retain(|(pod, ..), _| exists(pod));
+        let of_left: BTreeSet<u32> = left.iter().map(|key| key.ifindex).collect();
+        self.pods.retain(|ifindex, _| veths.contains_key(ifindex) || of_left.contains(ifindex));
+        let there: BTreeSet<&ObjectName> = self.pods.values().map(|pod| &pod.name).collect();
+        self.drops.retain(|(pod, ..), _| there.contains(pod));
         Ok(())
     }
 
+    /// Out: whether there was work left for it.
     fn attribute(
         &mut self,
         key: &FlowCounterKey,
         counted: &CounterSum,
         cluster: &Cluster,
         clock: CounterClock,
-        ask: &impl Fn(&ConnectionQuery<'_>) -> Vec<PolicyMatch>,
-    ) {
-        let known = self.credited.insert(*key, counted.packets).unwrap_or(0);
+        ask: &mut impl FnMut(&ConnectionQuery<'_>) -> Option<Arc<[PolicyMatch]>>,
+    ) -> bool {
+        let known = self.credited.get(key).copied().unwrap_or(0);
         let packets = counted.packets.saturating_sub(known);
         let (Ok(direction), Ok(outcome), Some(pod)) = (
             Direction::try_from(key.direction),
             Outcome::try_from(key.outcome),
             self.pods.get(&key.ifindex).cloned(),
         ) else {
-            return;
+            self.credited.insert(*key, counted.packets);
+            return true;
         };
         if packets == 0 {
-            return;
-        }
-        if !outcome.passes() {
-            *self.drops.entry((pod.name.clone(), direction, outcome)).or_default() += packets;
-        }
-        // Of what is beyond a pod's share of flow counters only the sum is known.
-        if !is_by_policy(outcome) || key.is_of_others() {
-            return;
+            return true;
         }
         let query = ConnectionQuery {
             pod: &pod,
@@ -138,15 +143,25 @@ impl HitCounts {
             port: counted.last.port,
             is_service: key.class == PolicyLookup::SERVICE,
         };
-        let last = clock.at(counted.last.since);
-        for policy_match in ask(&query) {
-            let of = rules(cluster, &policy_match.policy, direction);
-            let counts = self.policies.entry((policy_match.policy.clone(), direction)).or_default();
-            if counts.of != of {
-                *counts = Counts { of, ..Counts::default() };
-            }
-            counts.add(&policy_match, outcome, packets, last);
+        // Of what is beyond a pod's share of flow counters only the sum is known.
+        let is_credited = is_by_policy(outcome) && !key.is_of_others();
+        let policy_match = if is_credited { ask(&query) } else { Some([].into()) };
+        let Some(policy_match) = policy_match else { return false };
+        self.credited.insert(*key, counted.packets);
+        if !outcome.passes() {
+            *self.drops.entry((pod.name.clone(), direction, outcome)).or_default() += packets;
         }
+        let last = clock.at(counted.last.since);
+        for policy_match in &*policy_match {
+            let of = rules(cluster, &policy_match.policy);
+            let counts = self.policies.entry((policy_match.policy.clone(), direction)).or_default();
+            if !counts.of.says_the_same(&of, direction) {
+                *counts = Counts::default();
+            }
+            counts.of = of;
+            counts.add(policy_match, outcome, packets, last);
+        }
+        true
     }
 
     /// All policies that select one of these pods, with what they have done.
@@ -184,9 +199,10 @@ impl HitCounts {
     }
 
     fn hits(&self, cluster: &Cluster, policy: &PolicyName, direction: Direction, now: SystemTime) -> Hits {
-        let rules = rules(cluster, policy, direction);
-        let counts = self.policies.get(&(policy.clone(), direction)).filter(|counts| counts.of == rules);
-        let rules = (0..rules.len()).map(|rule| {
+        let rules = rules(cluster, policy);
+        let counts = self.policies.get(&(policy.clone(), direction));
+        let counts = counts.filter(|counts| counts.of.says_the_same(&rules, direction));
+        let rules = (0..rules.len(direction)).map(|rule| {
             let (hits, last) = counts.and_then(|counts| counts.rules.get(&rule)).copied().unwrap_or_default();
             RuleHits { rule, hits, idle_seconds: last.map(|last| seconds(last, now)) }
         });
@@ -228,11 +244,25 @@ impl Counts {
 }
 
 impl Rules {
-    fn len(&self) -> usize {
+    fn len(&self, direction: Direction) -> usize {
         match self {
             Self::None => 0,
-            Self::Policy(rules) => rules.len(),
-            Self::Cluster(rules) => rules.len(),
+            Self::Policy(policy) => policy.rules(direction).unwrap_or_default().len(),
+            Self::Cluster(policy) => policy.rules(direction).len(),
+        }
+    }
+
+    /// Mostly it is the same policy, and its rules are not looked at.
+    fn says_the_same(&self, other: &Self, direction: Direction) -> bool {
+        match (self, other) {
+            (Self::Policy(one), Self::Policy(other)) => {
+                Arc::ptr_eq(one, other) || one.rules(direction) == other.rules(direction)
+            }
+            (Self::Cluster(one), Self::Cluster(other)) => {
+                Arc::ptr_eq(one, other) || one.rules(direction) == other.rules(direction)
+            }
+            (Self::None, Self::None) => true,
+            (Self::None | Self::Policy(_) | Self::Cluster(_), _) => false,
         }
     }
 }
@@ -274,15 +304,14 @@ fn for_pod(cluster: &Cluster, pod: &Pod, direction: Direction) -> BTreeSet<(Poli
     policies.chain(of_cluster).collect()
 }
 
-fn rules(cluster: &Cluster, policy: &PolicyName, direction: Direction) -> Rules {
+fn rules(cluster: &Cluster, policy: &PolicyName) -> Rules {
     match policy {
-        PolicyName::Namespaced(name) => cluster.policies.get(name).map_or(Rules::None, |policy| {
-            Rules::Policy(policy.rules(direction).unwrap_or_default().to_vec())
-        }),
-        PolicyName::Cluster(name) => cluster
-            .cluster_policies
-            .get(name)
-            .map_or(Rules::None, |policy| Rules::Cluster(policy.rules(direction).to_vec())),
+        PolicyName::Namespaced(name) => {
+            cluster.policies.get(name).cloned().map_or(Rules::None, Rules::Policy)
+        }
+        PolicyName::Cluster(name) => {
+            cluster.cluster_policies.get(name).cloned().map_or(Rules::None, Rules::Cluster)
+        }
     }
 }
 
@@ -330,8 +359,8 @@ mod tests {
         let last = FlowCounter { since: 4_000, peer: Address::from_v4([10, 0, 0, 2]), ..FlowCounter::EMPTY };
         let audit = cluster.policies[&ObjectName::new("x", "p")].audit;
         let policy_match = PolicyMatch { policy: name(), audit, matched: matched.iter().copied().collect() };
-        let ask = |_: &ConnectionQuery<'_>| vec![policy_match.clone()];
-        counts.attribute(&key, &CounterSum { packets, last }, cluster, CLOCK, &ask);
+        let mut ask = |_: &ConnectionQuery<'_>| Some([policy_match.clone()].into());
+        assert!(counts.attribute(&key, &CounterSum { packets, last }, cluster, CLOCK, &mut ask));
     }
 
     fn ingress(counts: &HitCounts, cluster: &Cluster) -> Hits {

@@ -20,7 +20,7 @@ use serde::Serialize;
 pub use verdict::{PairVerdict, UnknownVerdict, VerdictRow};
 
 use crate::{
-    compiler::{self, CompileError, CompiledTables, Subject},
+    compiler::{self, CompiledTables, Subject},
     model::{Cluster, Name, Pod},
     port_spec::PortSpec,
 };
@@ -35,18 +35,14 @@ pub struct Matrix {
 }
 
 /// Computes the matrix of all pods that have an address.
-///
-/// # Errors
-///
-/// When the compiled tables cannot hold the policies; see [`CompileError`].
-pub fn matrix(cluster: &Cluster, ports: &BTreeSet<PortSpec>) -> Result<Matrix, CompileError> {
+pub fn matrix(cluster: &Cluster, ports: &BTreeSet<PortSpec>) -> Matrix {
     let pods: Vec<&Pod> = cluster
         .pods
         .values()
         .map(Arc::as_ref)
         .filter(|pod| !pod.host_network && !pod.addresses.is_empty())
         .collect();
-    let tables = compiler::compile(cluster, None, pods.iter().copied(), [])?;
+    let tables = compiler::compile(cluster, None, pods.iter().copied(), []);
     let mut pods: Vec<PodTables> = pods.into_iter().map(|pod| PodTables::new(pod, &tables)).collect();
     // As text: `a-b/x` comes before `a/x`.
     pods.sort_by(|one, other| one.name.cmp(&other.name));
@@ -61,10 +57,10 @@ pub fn matrix(cluster: &Cluster, ports: &BTreeSet<PortSpec>) -> Result<Matrix, C
             rows.insert(source.name.clone(), VerdictRow(row));
         }
     }
-    Ok(Matrix {
+    Matrix {
         pods: pods.iter().map(|pod| pod.name.clone()).collect(),
         ports: ports.iter().cloned().zip(rows).collect(),
-    })
+    }
 }
 
 /// What the tables say of one pod.

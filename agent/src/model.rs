@@ -7,8 +7,10 @@
 
 mod cluster;
 mod cluster_policy;
+mod limits;
 mod name;
 mod policy;
+mod ports;
 mod selector;
 mod service;
 pub(crate) mod syntax;
@@ -17,8 +19,13 @@ pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Obj
 pub use cluster_policy::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Tier,
 };
+pub use limits::{
+    Limit, Limited, MAX_GROUPS, MAX_NETWORKS, MAX_RANGES, MAX_RULES, MAX_SELECTORS, limited,
+    limited_of_cluster,
+};
 pub use name::{Labels, Name, ObjectName, Uid};
 pub use policy::{IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};
+pub use ports::{PortRange, PortSet};
 pub use selector::{Requirement, Selector};
 pub use service::{
     EndpointSlice, Frontend, Hints, Proxy, Service, ServicePort, SliceEndpoint, SlicePort, SlicesByService,

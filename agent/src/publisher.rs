@@ -194,8 +194,9 @@ impl Current {
     fn has_room_for(&self, target: &PublishTarget) -> bool {
         let crossing = target.crossing.keys().filter(|key| !target.rows.contains_key(key));
         let crossing = crossing.filter(|key| !self.set.rows.entries().contains_key(key)).count();
-        self.set.rows.entries().len() + new_keys(self.set.rows.entries(), &target.rows) + crossing
-            <= self.capacity.rows as usize
+        self.ids.have_room()
+            && self.set.rows.entries().len() + new_keys(self.set.rows.entries(), &target.rows) + crossing
+                <= self.capacity.rows as usize
             && self.set.addresses.entries().len() + new_keys(self.set.addresses.entries(), &target.addresses)
                 <= self.capacity.addresses as usize
             && self.set.services.entries().len() + new_keys(self.set.services.entries(), &target.services)

@@ -30,7 +30,7 @@ use self::{
     wanted::wanted,
 };
 use crate::{
-    compiler::{CompileInput, CompiledTables, Incremental, Site},
+    compiler::{CompileInput, CompiledTables, Incremental, Site, Subject},
     datapath::{Attacher, Datapath, Device, DeviceRole, FlowCounters, Past},
     endpoints::{
         Endpoints, Evidence, History, InterfaceState, LocalPods, Network, PodInterface, cni::CniResults,
@@ -137,7 +137,7 @@ impl Reconciler {
     ///
     /// # Errors
     ///
-    /// When the tables cannot be compiled or the kernel refuses a write. A program that cannot be attached to one
+    /// When the kernel refuses a write. A program that cannot be attached to one
     /// veth is logged, and tried again with the next pass.
     pub fn reconcile(
         &mut self,
@@ -172,7 +172,7 @@ impl Reconciler {
         }
         // Whatever becomes of this pass: a pod that starts must not talk before it is known what it may.
         self.attach_pending(cluster, &endpoints, &pods);
-        let tables = self.compile(cluster, &endpoints, &pods)?;
+        let tables = self.compile(cluster, &endpoints, &pods);
         if tables.services.leave_node {
             // Before any pod is evaluated by tables that leave a verdict to them.
             self.attach_wire(&wire);
@@ -190,9 +190,9 @@ impl Reconciler {
             // The rule sets of before are in no use any more: the tables need not be fine enough for them.
             let endpoints = self.endpoints.clone();
             let pods = self.pods.clone();
-            self.compile(cluster, &endpoints, &pods)
-                .and_then(|tables| self.publish(&tables, &wanted(&endpoints, &tables, cluster, network)))
-                .context("cannot tidy up after a change")?;
+            let tables = self.compile(cluster, &endpoints, &pods);
+            let wanted = wanted(&endpoints, &tables, cluster, network);
+            self.publish(&tables, &wanted).context("cannot tidy up after a change")?;
         }
         self.date(cluster, revision);
         self.looked_at = Some((network.clone(), cni.clone()));
@@ -219,6 +219,17 @@ impl Reconciler {
             Enforced { veth: veth.clone(), ingress, egress, since, attached, uid }
         });
         enforced.collect()
+    }
+
+    /// Pods whose policies name more ranges of ports than there is room for on the node, and allow nothing.
+    pub fn closed(&self) -> Vec<ObjectName> {
+        let CompiledTables { closed, subjects, .. } = self.compiler.tables();
+        if closed.is_empty() {
+            return Vec::new();
+        }
+        let is_closed =
+            |subject: &Subject| subject.rule_sets().iter().any(|rule_set| closed.contains(rule_set));
+        subjects.iter().filter(|(_, subject)| is_closed(subject)).map(|(name, _)| name.clone()).collect()
     }
 
     /// How often this process has written to the kernel's tables.
@@ -256,13 +267,13 @@ impl Reconciler {
         cluster: &Cluster,
         endpoints: &Endpoints,
         pods: &BTreeMap<ObjectName, Arc<Pod>>,
-    ) -> Result<CompiledTables> {
+    ) -> CompiledTables {
         let site = Some(Site { node: &self.node, own_addresses: &endpoints.own_addresses });
         let retained = self.publisher.in_force();
         let step = CompileInput { cluster, site, subjects: pods, retained: &retained };
-        let tables = self.compiler.compile(&step)?.clone();
+        let tables = self.compiler.compile(&step).clone();
         self.undated.extend(self.compiler.reconsidered().iter().cloned());
-        Ok(tables)
+        tables
     }
 
     fn publish(&mut self, tables: &CompiledTables, wanted: &Wanted) -> Result<Published> {

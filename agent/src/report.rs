@@ -7,6 +7,7 @@ use crate::{
         EndpointCounts, EndpointStatus, Holds, Isolation, Latency, Lost, ObjectCounts, ReportedState,
         SourceStatus, Status, TableFill, UnenforcedPod,
     },
+    compiler::MAX_CLASSES,
     endpoints::InterfaceState,
     model::{Cluster, Name},
     reconciler::{AppliedPolicies, Enforced, HoldCounts, Reconciler, Unenforced},
@@ -66,7 +67,7 @@ pub fn snapshot(progress: &Progress, picture: Option<&ClusterSnapshot>, reconcil
                 kind: progress.source.to_owned(),
                 age_seconds: progress.read.map(|read| (taken - read).as_secs()),
                 objects: objects(&picture.cluster),
-                problems: progress.problems.clone(),
+                problems: problems(progress, reconciler),
                 watches: Vec::new(),
             }],
             endpoints: counts(&enforced),
@@ -86,6 +87,17 @@ pub fn snapshot(progress: &Progress, picture: Option<&ClusterSnapshot>, reconcil
         endpoints: endpoints(enforced, &unenforced),
         cluster: picture.cluster.clone(),
     }
+}
+
+fn problems(progress: &Progress, reconciler: &Reconciler) -> Vec<String> {
+    let of_source = progress.problems.iter().cloned();
+    let closed = reconciler.closed().into_iter().map(|pod| {
+        format!(
+            "Pod {pod}: its policies name more ranges of ports than this node has room for ({MAX_CLASSES} classes of \
+             ports); they allow nothing"
+        )
+    });
+    of_source.chain(closed).collect()
 }
 
 fn objects(cluster: &Cluster) -> ObjectCounts {

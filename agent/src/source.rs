@@ -6,6 +6,7 @@
 mod cluster_snapshot;
 mod decode;
 pub mod kube;
+mod limited;
 pub mod manifests;
 
 pub use cluster_snapshot::{ClusterSnapshot, InForce, Unread, Update, ValidationError};

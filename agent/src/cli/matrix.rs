@@ -79,7 +79,7 @@ fn show(
     output: Output,
     is_strict: bool,
 ) -> anyhow::Result<ExitCode> {
-    let answer = read.answer(matrix(&read.cluster, ports)?, &namespaces(&read.cluster));
+    let answer = read.answer(matrix(&read.cluster, ports), &namespaces(&read.cluster));
     let matrix = &answer.answer;
     match output {
         Output::Table => {
@@ -102,7 +102,7 @@ fn show_difference(
     output: Output,
     changed: usize,
 ) -> anyhow::Result<ExitCode> {
-    let (was, is) = (matrix(&before.cluster, ports)?, matrix(after, ports)?);
+    let (was, is) = (matrix(&before.cluster, ports), matrix(after, ports));
     let answer = before.answer(Difference::between(&was, &is), &namespaces(after));
     let difference = &answer.answer;
     match output {

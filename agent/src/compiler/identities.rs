@@ -9,11 +9,11 @@ use std::{
 use imbl::OrdMap;
 use podgate_common::PrefixKey;
 
-use super::{Atom, RuleSet, prefixes, rules};
+use super::{Atom, RuleSet, Shared, prefixes, rules};
 use crate::model::{Cluster, IpBlock, Labels, Name, NamedPort, Node, Pod, Selector};
 
 /// The properties that the addresses of an identity have.
-pub type Signature = BTreeSet<Arc<Atom>>;
+pub type Signature = BTreeSet<Shared<Atom>>;
 
 /// Which identity each address has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +37,12 @@ impl Identities {
 }
 
 pub(super) fn compile(cluster: &Cluster, rule_sets: &[Arc<RuleSet>]) -> Identities {
-    let atoms: BTreeSet<&Arc<Atom>> = rules::atoms(rule_sets).collect();
+    let atoms: BTreeSet<&Shared<Atom>> = rules::atoms(rule_sets).collect();
     let blocks = blocks(atoms.iter().copied());
     let mut interner = SignatureInterner::default();
     let prefixes: BTreeMap<PrefixKey, usize> = prefixes::compile(&blocks)
         .into_iter()
-        .map(|(prefix, signature)| (prefix, interner.intern(signature)))
+        .map(|(prefix, signature)| (prefix, interner.intern((*signature).clone())))
         .collect();
 
     let pod_atoms = PodAtoms::new(atoms.iter().copied());
@@ -68,10 +68,10 @@ pub(super) fn compile(cluster: &Cluster, rule_sets: &[Arc<RuleSet>]) -> Identiti
 
 /// The blocks among properties.
 pub(super) fn blocks<'a>(
-    atoms: impl IntoIterator<Item = &'a Arc<Atom>>,
-) -> Vec<(&'a Arc<Atom>, &'a IpBlock)> {
+    atoms: impl IntoIterator<Item = &'a Shared<Atom>>,
+) -> Vec<(&'a Shared<Atom>, &'a BTreeSet<IpBlock>)> {
     let blocks = atoms.into_iter().filter_map(|atom| match &**atom {
-        Atom::Block(block) => Some((atom, block)),
+        Atom::Blocks(blocks) => Some((atom, blocks)),
         Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_) | Atom::Node(_) => None,
     });
     blocks.collect()
@@ -120,13 +120,13 @@ impl SignatureInterner {
 /// The properties that only pods have, ordered so that a pod is not tried against all of them.
 #[derive(Debug, Default)]
 pub(super) struct PodAtoms {
-    in_namespace: HashMap<Name, Vec<(Arc<Atom>, Selector)>>,
-    across: BTreeMap<Selector, Vec<(Arc<Atom>, Selector)>>,
-    ports: HashMap<NamedPort, Arc<Atom>>,
+    in_namespace: HashMap<Name, Vec<(Shared<Atom>, Selector)>>,
+    across: BTreeMap<Selector, Vec<(Shared<Atom>, Selector)>>,
+    ports: HashMap<NamedPort, Shared<Atom>>,
 }
 
 impl PodAtoms {
-    pub(super) fn new<'a>(atoms: impl IntoIterator<Item = &'a Arc<Atom>>) -> Self {
+    pub(super) fn new<'a>(atoms: impl IntoIterator<Item = &'a Shared<Atom>>) -> Self {
         let mut sorted = Self::default();
         for atom in atoms {
             match &**atom {
@@ -141,7 +141,7 @@ impl PodAtoms {
                 Atom::Port(port) => {
                     sorted.ports.insert(port.clone(), atom.clone());
                 }
-                Atom::Block(_) | Atom::Node(_) => {}
+                Atom::Blocks(_) | Atom::Node(_) => {}
             }
         }
         sorted
@@ -178,13 +178,13 @@ impl PodAtoms {
 
 /// The properties that only nodes have.
 #[derive(Debug, Default)]
-pub(super) struct NodeAtoms(Vec<(Arc<Atom>, Selector)>);
+pub(super) struct NodeAtoms(Vec<(Shared<Atom>, Selector)>);
 
 impl NodeAtoms {
-    pub(super) fn new<'a>(atoms: impl IntoIterator<Item = &'a Arc<Atom>>) -> Self {
+    pub(super) fn new<'a>(atoms: impl IntoIterator<Item = &'a Shared<Atom>>) -> Self {
         let nodes = atoms.into_iter().filter_map(|atom| match &**atom {
             Atom::Node(nodes) => Some((atom.clone(), nodes.clone())),
-            Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_) | Atom::Block(_) => None,
+            Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_) | Atom::Blocks(_) => None,
         });
         Self(nodes.collect())
     }
@@ -202,8 +202,8 @@ impl NodeAtoms {
 
 /// The properties whose selectors match these labels.
 fn matching<'a>(
-    candidates: &'a [(Arc<Atom>, Selector)],
+    candidates: &'a [(Shared<Atom>, Selector)],
     labels: &Labels,
-) -> impl Iterator<Item = &'a Arc<Atom>> {
+) -> impl Iterator<Item = &'a Shared<Atom>> {
     candidates.iter().filter(|(_, selector)| selector.matches(labels)).map(|(atom, _)| atom)
 }

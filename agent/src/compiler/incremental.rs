@@ -15,6 +15,8 @@ mod attribution;
 mod changes;
 mod claims;
 mod frontends;
+mod known;
+mod mentioned;
 mod numbering;
 mod properties;
 
@@ -24,19 +26,22 @@ use std::{
 };
 
 pub use self::attribution::{ConnectionQuery, PolicyMatch, PolicyName, PolicySnapshot};
+pub use self::known::Work;
 use self::{
     changes::SnapshotChanges,
     claims::{AddressProperties, Settled},
     frontends::Frontends,
+    known::Known,
+    mentioned::{Mentioned, Reclassified, count, discount},
     numbering::Numbering,
     properties::{Properties, pods_in},
 };
 use super::{
-    Atom, Classes, CompileError, CompiledTables, PortRange, RuleSet, Services, Site, Subject, classes,
+    Atom, Classes, Clause, CompiledTables, MAX_CLASSES, RuleSet, Services, Shared, Site, Subject,
     identities::{NodeAtoms, PodAtoms, blocks},
-    prefixes, rows, rules, services,
+    limits, prefixes, rows, rules, services,
 };
-use crate::model::{Cluster, NamedPort, ObjectName, Pod};
+use crate::model::{Cluster, NamedPort, ObjectName, Pod, PortSet};
 
 /// What to compile; see [`compile`](super::compile).
 #[derive(Clone, Copy, Debug)]
@@ -59,28 +64,29 @@ pub struct Incremental {
     in_use: BTreeSet<usize>,
     retained: BTreeSet<usize>,
     /// How often the rule sets in use mention each.
-    atoms: BTreeMap<Arc<Atom>, usize>,
-    ranges: BTreeMap<PortRange, usize>,
+    clauses: HashMap<Shared<Clause>, usize>,
+    atoms: BTreeMap<Shared<Atom>, usize>,
+    port_sets: BTreeMap<Shared<PortSet>, usize>,
     pod_atoms: PodAtoms,
     node_atoms: NodeAtoms,
     claims: AddressProperties,
     frontends: Frontends,
     tables: CompiledTables,
     reconsidered: BTreeSet<ObjectName>,
+    /// What was asked about connections since it last could have been answered otherwise.
+    known: Known,
 }
 
 impl Incremental {
     /// Goes on to another snapshot.
-    ///
-    /// # Errors
-    ///
-    /// As [`compile`](super::compile). The next step then begins from nothing.
-    pub fn compile(&mut self, step: &CompileInput<'_>) -> Result<&CompiledTables, CompileError> {
-        if let Err(error) = self.advance(step) {
-            *self = Self::default();
-            return Err(error);
-        }
-        Ok(&self.tables)
+    pub fn compile(&mut self, step: &CompileInput<'_>) -> &CompiledTables {
+        self.advance(step);
+        &self.tables
+    }
+
+    /// What the last step made.
+    pub const fn tables(&self) -> &CompiledTables {
+        &self.tables
     }
 
     /// The subjects that the last step looked at: for all others, the same policies have a say as before.
@@ -88,30 +94,42 @@ impl Incremental {
         &self.reconsidered
     }
 
-    fn advance(&mut self, step: &CompileInput<'_>) -> Result<(), CompileError> {
+    fn advance(&mut self, step: &CompileInput<'_>) {
         let (old, new) = (self.cluster.clone(), step.cluster);
         let changes = SnapshotChanges::between(&old, new);
         let renamed = self.count_named_ports(&changes);
         self.evaluate_subjects(step, &changes, renamed);
         let mentioned = self.use_rule_sets(step);
 
-        let mut classes = None;
-        if !mentioned.ranges.is_empty() {
-            let finer = Arc::new(classes::compile(self.ranges.keys().copied().collect())?);
-            classes = Some(std::mem::replace(&mut self.tables.classes, finer));
-        }
-        if mentioned.atoms.iter().any(|atom| matches!(&**atom, Atom::Block(_))) {
+        let reclassified = self.classify_ports(&mentioned);
+        if mentioned.atoms.iter().any(|atom| matches!(&**atom, Atom::Blocks(_))) {
             self.claims.set_prefixes(prefixes::compile(&blocks(self.atoms.keys())));
         }
         self.claim(&old, new, &changes, &mentioned.atoms);
         let settled = self.claims.settle();
         self.tables.identities = self.claims.identities();
-        self.compile_rows(&mentioned, &settled, classes.is_some());
+        self.compile_rows(&mentioned, &settled, reclassified.as_ref());
         self.tables.rule_sets = self.rule_sets.contents().clone();
-        self.serve(step, &changes, &settled, classes.as_deref());
+        let classes = reclassified.as_ref().map(|before| &*before.classes);
+        self.serve(step, &changes, &settled, classes);
         self.cluster = new.clone();
         self.subjects.clone_from(step.subjects);
-        Ok(())
+        self.known.follow(&self.reconsidered, reclassified.is_some());
+    }
+
+    /// Out: what was known until now, if ports are told apart otherwise.
+    fn classify_ports(&mut self, mentioned: &Mentioned) -> Option<Reclassified> {
+        let replaced = !mentioned.rule_sets.is_empty() || !mentioned.gone.is_empty();
+        if mentioned.port_sets.is_empty() && (self.tables.closed.is_empty() || !replaced) {
+            return None;
+        }
+        let contents = self.rule_sets.contents();
+        let in_use = self.in_use.iter().map(|index| (*index, &contents[index]));
+        let (finer, closed) = limits::classes_of(in_use, MAX_CLASSES);
+        Some(Reclassified {
+            closed: std::mem::replace(&mut self.tables.closed, Arc::new(closed)),
+            classes: std::mem::replace(&mut self.tables.classes, Arc::new(finer)),
+        })
     }
 
     /// Out: whether a name stands for other ports than before somewhere.
@@ -151,7 +169,8 @@ impl Incremental {
         for name in self.subjects.keys().filter(|name| !step.subjects.contains_key(name)) {
             self.tables.subjects.remove(name);
         }
-        let mut compiler = rules::Compiler::new(step.cluster, self.named_ports.keys().collect());
+        let compiler = rules::Compiler::new(step.cluster, &self.named_ports);
+        let mut compiler = compiler.sharing(&self.clauses);
         self.reconsidered.clear();
         for (name, pod) in dirty {
             if pod.host_network {
@@ -182,33 +201,44 @@ impl Incremental {
         let contents = self.rule_sets.contents();
         for index in in_use.difference(&self.in_use) {
             let rule_set = [&contents[index]];
+            for clause in contents[index].policies.iter().flatten() {
+                *self.clauses.entry(clause.clone()).or_default() += 1;
+            }
             for atom in rules::atoms(rule_set) {
                 if count(&mut self.atoms, atom) {
                     mentioned.toggle_atom(atom);
                 }
             }
-            for range in rules::ranges(rule_set) {
-                if count(&mut self.ranges, &range) {
-                    mentioned.toggle_range(range);
+            for set in rules::port_sets(rule_set) {
+                if count(&mut self.port_sets, set) {
+                    mentioned.toggle_port_set(set);
                 }
             }
             mentioned.rule_sets.insert(*index);
         }
         for index in self.in_use.difference(&in_use) {
             let rule_set = [&contents[index]];
+            for clause in contents[index].policies.iter().flatten() {
+                if self.clauses.get_mut(clause).is_some_and(|uses| {
+                    *uses -= 1;
+                    *uses == 0
+                }) {
+                    self.clauses.remove(clause);
+                }
+            }
             for atom in rules::atoms(rule_set) {
                 if discount(&mut self.atoms, atom) {
                     mentioned.toggle_atom(atom);
                 }
             }
-            for range in rules::ranges(rule_set) {
-                if discount(&mut self.ranges, &range) {
-                    mentioned.toggle_range(range);
+            for set in rules::port_sets(rule_set) {
+                if discount(&mut self.port_sets, set) {
+                    mentioned.toggle_port_set(set);
                 }
             }
             mentioned.gone.insert(*index);
         }
-        // Also those that were numbered and are nobody's.
+        // Also those that were numbered and that no subject has.
         let unused: Vec<usize> = contents.keys().filter(|index| !in_use.contains(index)).copied().collect();
         for index in unused {
             self.rule_sets.remove(index);
@@ -223,17 +253,17 @@ impl Incremental {
         old: &'a Cluster,
         new: &'a Cluster,
         changes: &SnapshotChanges<'a>,
-        mentioned: &BTreeSet<Arc<Atom>>,
+        mentioned: &BTreeSet<Shared<Atom>>,
     ) {
         let mut dirty = changes.pods.clone();
         let mut add = |pod: &'a Arc<Pod>| {
             dirty.entry(&pod.name).or_insert((Some(pod), Some(pod)));
         };
         changes.namespaces.iter().flat_map(|name| pods_in(new, name)).for_each(&mut add);
-        let of_pods = |atom: &&Arc<Atom>| {
+        let of_pods = |atom: &&Shared<Atom>| {
             matches!(&***atom, Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_))
         };
-        let of_nodes = |atom: &&Arc<Atom>| matches!(&***atom, Atom::Node(_));
+        let of_nodes = |atom: &&Shared<Atom>| matches!(&***atom, Atom::Node(_));
         let before = if mentioned.iter().any(|atom| of_pods(&atom)) {
             // At the start every pod is new.
             if !old.pods.is_empty() {
@@ -267,23 +297,36 @@ impl Incremental {
         }
     }
 
-    /// `finer`: ports are told apart otherwise than before.
-    fn compile_rows(&mut self, mentioned: &Mentioned, settled: &Settled, finer: bool) {
+    /// `reclassified`: what was known of ports until now, if they are told apart otherwise than before.
+    fn compile_rows(
+        &mut self,
+        mentioned: &Mentioned,
+        settled: &Settled,
+        reclassified: Option<&Reclassified>,
+    ) {
+        let (classes, closed) = (&self.tables.classes, &self.tables.closed);
+        let mut compiled = mentioned.rule_sets.clone();
+        if let Some(Reclassified { classes: before, closed: closed_before }) = reclassified {
+            let rows = &mut self.tables.rows;
+            // Classes are made without the ports of those that are closed.
+            for index in closed_before.union(closed) {
+                numbering::remove_range(&mut rows.allowed, *index);
+                numbering::remove_range(&mut rows.denied_on_own_node, *index);
+                compiled.insert(*index);
+            }
+            rows.reclassify(&classes.origins(before));
+        }
         let rule_sets = || rows::numbered(self.rule_sets.contents());
         let identities = || rows::numbered(&self.tables.identities.signatures);
-        let classes = &self.tables.classes;
-        if finer {
-            self.tables.rows = rows::compile(rule_sets(), identities(), classes);
-            return;
-        }
-        let is_new = |index: &usize| mentioned.rule_sets.contains(index);
+        let is_new = |index: &usize| compiled.contains(index);
         let mut made = Vec::new();
-        if !mentioned.rule_sets.is_empty() {
-            made.push(rows::compile(rule_sets().filter(|(at, _)| is_new(at)), identities(), classes));
+        if !compiled.is_empty() {
+            let new = rule_sets().filter(|(at, _)| is_new(at));
+            made.push(rows::compile(new, identities(), classes, closed));
         }
         if !settled.new.is_empty() {
             let new = identities().filter(|(index, _)| settled.new.contains(index));
-            made.push(rows::compile(rule_sets().filter(|(at, _)| !is_new(at)), new, classes));
+            made.push(rows::compile(rule_sets().filter(|(at, _)| !is_new(at)), new, classes, closed));
         }
         let kept: Vec<usize> = rule_sets().map(|(index, _)| index).collect();
         let rows = &mut self.tables.rows;
@@ -332,50 +375,4 @@ impl Incremental {
         };
         self.tables.services = self.frontends.update(&work, &view, &isolating_sets);
     }
-}
-
-/// What became of the rule sets in use, and of what they mention.
-#[derive(Default)]
-struct Mentioned {
-    /// New ones.
-    rule_sets: BTreeSet<usize>,
-    gone: BTreeSet<usize>,
-    /// Those that are mentioned now and were not, or the other way round.
-    atoms: BTreeSet<Arc<Atom>>,
-    ranges: BTreeSet<PortRange>,
-}
-
-impl Mentioned {
-    fn toggle_atom(&mut self, atom: &Arc<Atom>) {
-        if !self.atoms.remove(atom) {
-            self.atoms.insert(atom.clone());
-        }
-    }
-
-    fn toggle_range(&mut self, range: PortRange) {
-        if !self.ranges.remove(&range) {
-            self.ranges.insert(range);
-        }
-    }
-}
-
-/// Out: whether it is the first.
-fn count<T: Ord + Clone>(counts: &mut BTreeMap<T, usize>, what: &T) -> bool {
-    if let Some(count) = counts.get_mut(what) {
-        *count += 1;
-        return false;
-    }
-    counts.insert(what.clone(), 1);
-    true
-}
-
-/// Out: whether it was the last.
-fn discount<T: Ord>(counts: &mut BTreeMap<T, usize>, what: &T) -> bool {
-    let Some(count) = counts.get_mut(what) else { return false };
-    *count -= 1;
-    if *count == 0 {
-        counts.remove(what);
-        return true;
-    }
-    false
 }

@@ -1,53 +1,118 @@
-//! ipBlocks as prefixes: each prefix knows every block that covers it, so that the longest one says it all.
+//! ipBlocks as prefixes: each prefix knows every set of blocks that covers it, so that the longest one says it all.
 //!
 //! This is what makes overlapping blocks harmless: an entry for `10.1.0.0/16` carries the properties of `10.0.0.0/8`
-//! too, less those blocks that except it.
+//! too, less those whose blocks except it. A prefix that says no more than the one around it is left out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use ipnet::IpNet;
 use podgate_common::{Address, PrefixKey};
 
-use super::{Atom, Signature};
+use super::{Atom, Shared, Signature};
 use crate::model::IpBlock;
 
 /// Bits of the mapped form before an IPv4 address.
 const MAPPED_BITS: u32 = 96;
 
-/// Every prefix that a block names, with the blocks that hold for its addresses.
-pub(super) fn compile(blocks: &[(&Arc<Atom>, &IpBlock)]) -> BTreeMap<PrefixKey, Signature> {
-    let mut begins: BTreeMap<PrefixKey, Vec<&Arc<Atom>>> = BTreeMap::new();
-    let mut excepts: BTreeMap<PrefixKey, Vec<&Arc<Atom>>> = BTreeMap::new();
-    for &(atom, block) in blocks {
-        begins.entry(prefix_key(&block.cidr)).or_default().push(atom);
-        for except in &block.except {
-            excepts.entry(prefix_key(except)).or_default().push(atom);
+/// Every prefix at which other properties hold than around it, with those properties.
+pub(super) fn compile(blocks: &[(&Shared<Atom>, &BTreeSet<IpBlock>)]) -> BTreeMap<PrefixKey, Arc<Signature>> {
+    let changes = changes(blocks);
+    let nothing: Arc<Signature> = Arc::default();
+    let mut known: HashMap<Vec<usize>, Arc<Signature>> = HashMap::from([(Vec::new(), nothing.clone())]);
+    let mut compiled = BTreeMap::new();
+    // The prefixes around the one at hand.
+    let mut around: Vec<Around> = Vec::new();
+    for (prefix, changes) in changes {
+        while around.last().is_some_and(|last| !last.prefix.contains(&prefix)) {
+            around.pop();
         }
-    }
-    // IPv6 prefixes that contain the mapped form must not reach IPv4 addresses.
-    let mapped = PrefixKey { length: MAPPED_BITS, address: Address::from_v4([0; 4]) };
-    let mut prefixes: BTreeSet<PrefixKey> = begins.keys().chain(excepts.keys()).copied().collect();
-    if prefixes.iter().any(|prefix| prefix.length < MAPPED_BITS) {
-        prefixes.insert(mapped);
-    }
-    // `PrefixKey` orders by length: what covers a prefix comes before it.
-    let mut compiled: BTreeMap<PrefixKey, Signature> = BTreeMap::new();
-    for prefix in prefixes {
-        let mut signature = if prefix == mapped {
-            Signature::new()
-        } else {
-            longest(&compiled, prefix.address).cloned().unwrap_or_default()
+        let (outer, mut covering) = match around.last() {
+            // IPv6 prefixes that contain the mapped form must not reach IPv4 addresses.
+            Some(last) if prefix == Ordered::MAPPED => (&last.signature, Vec::new()),
+            Some(last) => (&last.signature, last.covering.clone()),
+            None => (&nothing, Vec::new()),
         };
-        for atom in excepts.get(&prefix).into_iter().flatten() {
-            signature.remove(*atom);
+        for (atom, change) in changes {
+            let place = covering.partition_point(|(other, _)| *other < atom);
+            match covering.get_mut(place).filter(|(other, _)| *other == atom) {
+                Some((_, count)) => *count += change,
+                None => covering.insert(place, (atom, change)),
+            }
         }
-        signature.extend(begins.get(&prefix).into_iter().flatten().map(|atom| Arc::clone(atom)));
-        compiled.insert(prefix, signature);
+        covering.retain(|(_, count)| *count > 0);
+        let places: Vec<usize> = covering.iter().map(|(atom, _)| *atom).collect();
+        let signature = known.entry(places).or_insert_with_key(|places| {
+            Arc::new(places.iter().map(|place| blocks[*place].0.clone()).collect())
+        });
+        // What IPv4 addresses have is always said, also where IPv6 networks around the mapped form say the same: who looks
+        // for the addresses in a prefix looks for those of its family.
+        let divides_families = prefix == Ordered::MAPPED && !around.is_empty();
+        if divides_families || !Arc::ptr_eq(signature, outer) {
+            compiled.insert(prefix.key(), signature.clone());
+        }
+        around.push(Around { prefix, covering, signature: signature.clone() });
     }
     compiled
+}
+
+struct Around {
+    prefix: Ordered,
+    /// How many blocks of each property cover it, by the place of the property.
+    covering: Vec<(usize, i32)>,
+    signature: Arc<Signature>,
+}
+
+/// A prefix, ordered so that what lies in one follows it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Ordered {
+    bits: u128,
+    length: u32,
+}
+
+impl Ordered {
+    const MAPPED: Self = Self { bits: 0xffff << 32, length: MAPPED_BITS };
+
+    fn contains(&self, other: &Self) -> bool {
+        self.length <= other.length && mask(other.bits, self.length) == self.bits
+    }
+
+    const fn key(self) -> PrefixKey {
+        PrefixKey { length: self.length, address: Address::from_v6(self.bits.to_be_bytes()) }
+    }
+}
+
+/// Where blocks of which property begin (1) and are excepted from (-1).
+fn changes(blocks: &[(&Shared<Atom>, &BTreeSet<IpBlock>)]) -> BTreeMap<Ordered, Vec<(usize, i32)>> {
+    let mut changes: BTreeMap<Ordered, Vec<(usize, i32)>> = BTreeMap::new();
+    for (place, (_, blocks)) in blocks.iter().enumerate() {
+        for IpBlock { cidr, except } in *blocks {
+            if is_mapped(cidr) {
+                continue;
+            }
+            changes.entry(ordered(cidr)).or_default().push((place, 1));
+            let mut last: Option<Ordered> = None;
+            // A network comes right before those that lie in it.
+            for net in except.iter().filter(|net| !is_mapped(net)) {
+                let except = ordered(net);
+                if last.is_none_or(|last| !last.contains(&except)) {
+                    changes.entry(except).or_default().push((place, -1));
+                    last = Some(except);
+                }
+            }
+        }
+    }
+    if changes.keys().any(|prefix| prefix.length < MAPPED_BITS) {
+        changes.entry(Ordered::MAPPED).or_default();
+    }
+    changes
+}
+
+/// IPv6 networks of mapped addresses match no packet: the parser refuses these.
+fn is_mapped(net: &IpNet) -> bool {
+    matches!(net, IpNet::V6(_)) && Ordered::MAPPED.contains(&ordered(net))
 }
 
 /// What the kernel's trie finds: the value of the longest prefix that contains the address.
@@ -56,7 +121,8 @@ pub(super) fn longest<T>(prefixes: &BTreeMap<PrefixKey, T>, address: Address) ->
     let mut bound = PrefixKey { length: 129, address: Address::from_v6([0; 16]) };
     loop {
         let (candidate, _) = prefixes.range(..bound).next_back()?;
-        let masked = mask(address, candidate.length);
+        let masked = mask(u128::from_be_bytes(address.bytes()), candidate.length);
+        let masked = Address::from_v6(masked.to_be_bytes());
         let key = PrefixKey { length: candidate.length, address: masked };
         if let Some(found) = prefixes.get(&key) {
             return Some(found);
@@ -65,13 +131,12 @@ pub(super) fn longest<T>(prefixes: &BTreeMap<PrefixKey, T>, address: Address) ->
     }
 }
 
-pub(super) fn prefix_key(net: &IpNet) -> PrefixKey {
+fn ordered(net: &IpNet) -> Ordered {
     let family = if net.addr().is_ipv4() { MAPPED_BITS } else { 0 };
-    PrefixKey { length: family + u32::from(net.prefix_len()), address: net.network().into() }
+    let address: Address = net.network().into();
+    Ordered { bits: u128::from_be_bytes(address.bytes()), length: family + u32::from(net.prefix_len()) }
 }
 
-fn mask(address: Address, length: u32) -> Address {
-    let bits = u128::from_be_bytes(address.bytes());
-    let kept = u128::MAX.checked_shl(128 - length).unwrap_or(0);
-    Address::from_v6((bits & kept).to_be_bytes())
+fn mask(bits: u128, length: u32) -> u128 {
+    bits & u128::MAX.checked_shl(128 - length).unwrap_or(0)
 }

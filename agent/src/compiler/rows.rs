@@ -1,7 +1,7 @@
 //! Verdict rows: for each rule set and identity, one bit for each port class.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     rc::Rc,
     sync::Arc,
 };
@@ -9,8 +9,8 @@ use std::{
 use imbl::OrdMap;
 use podgate_common::{BITS_PER_ROW, Row};
 
-use super::{Atom, Classes, PortRange, RuleSet, Signature, Step, StepPort, Steps, Term};
-use crate::model::Action;
+use super::{Atom, Classes, Clause, RuleSet, Shared, Signature, Step, Steps};
+use crate::model::{Action, PortSet};
 
 /// Rows by (rule set, identity); block `i` of 256 classes is element `i`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,24 +31,62 @@ impl Rows {
     }
 }
 
+impl Rows {
+    /// Writes rows for other classes, each of which is given with one of before that some of its ports had. Holds for rule sets
+    /// that tell nothing apart that one of both does not.
+    pub(super) fn reclassify(&mut self, origins: &[usize]) {
+        let blocks = origins.len().div_ceil(usize::from(BITS_PER_ROW));
+        // Many share theirs. All were there before, so that no two of them are known by one place in memory.
+        let mut known: HashMap<*const Row, Arc<[Row]>> = HashMap::new();
+        let mut rewrite = |before: &Arc<[Row]>| {
+            let now = known.entry(before.as_ptr()).or_insert_with(|| {
+                let mut now = vec![Row::default(); blocks];
+                for (class, origin) in origins.iter().enumerate() {
+                    if is_in(before, *origin) {
+                        set(&mut now, class);
+                    }
+                }
+                now.into()
+            });
+            now.clone()
+        };
+        for rows in [&mut self.allowed, &mut self.denied_on_own_node] {
+            *rows = rows.iter().map(|(at, before)| (*at, rewrite(before))).collect();
+        }
+    }
+}
+
 /// Contents with their indexes.
 pub(crate) fn numbered<T>(contents: &OrdMap<usize, Arc<T>>) -> impl Iterator<Item = (usize, &T)> {
     contents.iter().map(|(index, content)| (*index, &**content))
 }
 
 /// The verdicts of rule sets on identities, which are given by their signatures, in the order of their indexes.
+///
+/// Rule sets in `closed` allow nothing, and deny on the own node whatever they might.
 pub(crate) fn compile<'a>(
     rule_sets: impl IntoIterator<Item = (usize, &'a RuleSet)>,
     identities: impl IntoIterator<Item = (usize, &'a Signature)>,
     classes: &Classes,
+    closed: &BTreeSet<usize>,
 ) -> Rows {
-    let matcher = Matcher::new(identities, classes);
+    let rule_sets: Vec<(usize, &RuleSet)> = rule_sets.into_iter().collect();
+    let matcher = Matcher::new(&rule_sets, identities, classes);
     let mut rows = Rows::default();
     let mut decided = DecidedBy { matcher: &matcher, known: HashMap::new() };
     for (place, rule_set) in rule_sets {
         let RuleSet { admin, policies, baseline } = rule_set;
-        let at_place = |(identity, bits): (usize, Box<[Row]>)| ((place, identity), Arc::from(bits));
-        let isolated = policies.as_ref().map(|terms| matcher.matches(terms));
+        let at_place = |(identity, bits): (usize, Arc<[Row]>)| ((place, identity), bits);
+        if closed.contains(&place) {
+            let denies = |steps: &Steps| steps.list().iter().any(|step| step.action == Action::Deny);
+            if denies(admin) || denies(baseline) {
+                let all: Arc<[Row]> = matcher.classes.all.clone().into();
+                let all = matcher.all.iter().map(|identity| at_place((*identity, all.clone())));
+                rows.denied_on_own_node.extend(all);
+            }
+            continue;
+        }
+        let isolated = policies.as_ref().map(|clauses| matcher.matches(clauses));
         if admin.is_empty() && baseline.is_empty() {
             rows.allowed.extend(isolated.unwrap_or_default().into_iter().map(at_place));
             continue;
@@ -67,17 +105,26 @@ pub(crate) fn compile<'a>(
             let mut allowed = match &isolated {
                 None => matcher.classes.all.clone(),
                 Some(isolated) => {
-                    let mut allowed = matcher.bits_of(isolated, identity);
+                    let mut allowed = isolated
+                        .get(&identity)
+                        .map_or_else(|| matcher.classes.none(), |bits| bits[..].into());
                     unite(&mut allowed, &accepted);
                     allowed
                 }
             };
             remove(&mut allowed, &denied);
-            rows.allowed.extend(is_set(&allowed).then_some(at_place((identity, allowed))));
-            rows.denied_on_own_node.extend(is_set(&denied).then_some(at_place((identity, denied))));
+            rows.allowed.extend(is_set(&allowed).then(|| at_place((identity, allowed.into()))));
+            rows.denied_on_own_node.extend(is_set(&denied).then(|| at_place((identity, denied.into()))));
         }
     }
     rows
+}
+
+/// All clauses of a rule set.
+fn clauses(rule_set: &RuleSet) -> impl Iterator<Item = &Shared<Clause>> {
+    let RuleSet { admin, policies, baseline } = rule_set;
+    let steps = admin.list().iter().chain(baseline.list());
+    policies.iter().flatten().chain(steps.map(|step| &step.clause))
 }
 
 /// Bits of some identities; those of the others are not set.
@@ -108,7 +155,8 @@ impl Decided {
         let mut decided = Self::default();
         let mut over = BitsByIdentity::new();
         for step in steps {
-            for (identity, mut bits) in matcher.matches_step(step) {
+            for (identity, bits) in matcher.matches([&step.clause]) {
+                let mut bits: Box<[Row]> = bits[..].into();
                 let over = over.entry(identity).or_insert_with(|| matcher.classes.none());
                 remove(&mut bits, over);
                 unite(over, &bits);
@@ -124,78 +172,95 @@ impl Decided {
     }
 }
 
-/// Finds what terms match.
+/// Finds what clauses match.
 struct Matcher<'a> {
     classes: ClassBits,
     /// The identities that have a property, ascending.
-    holders: HashMap<&'a Atom, Vec<usize>>,
+    holders: HashMap<&'a Shared<Atom>, Vec<usize>>,
     all: Vec<usize>,
 }
 
 impl<'a> Matcher<'a> {
-    fn new(identities: impl IntoIterator<Item = (usize, &'a Signature)>, classes: &Classes) -> Self {
-        let mut holders: HashMap<&Atom, Vec<usize>> = HashMap::new();
+    fn new(
+        rule_sets: &[(usize, &'a RuleSet)],
+        identities: impl IntoIterator<Item = (usize, &'a Signature)>,
+        classes: &Classes,
+    ) -> Self {
+        let clauses: HashSet<&Shared<Clause>> =
+            rule_sets.iter().flat_map(|(_, rule_set)| clauses(rule_set)).collect();
+        let matches: BTreeSet<&Shared<Atom>> = clauses.iter().flat_map(|clause| clause.atoms()).collect();
+        let mut holders: HashMap<&Shared<Atom>, Vec<usize>> = HashMap::new();
         let mut all = Vec::new();
         for (identity, signature) in identities {
             all.push(identity);
-            for atom in signature {
-                holders.entry(atom).or_default().push(identity);
+            let mut hold = |atom: &'a Shared<Atom>| holders.entry(atom).or_default().push(identity);
+            // Other rule sets may ask for far more properties than these do, or than the address has.
+            if matches.len() < signature.len() {
+                matches.iter().filter(|atom| signature.contains(**atom)).for_each(|atom| hold(atom));
+            } else {
+                signature.iter().filter(|atom| matches.contains(atom)).for_each(&mut hold);
             }
         }
-        let blocks = classes.signatures.len().div_ceil(usize::from(BITS_PER_ROW));
-        Self { classes: ClassBits::new(classes, blocks), holders, all }
+        let sets = clauses.iter().flat_map(|clause| clause.port_sets());
+        Self { classes: ClassBits::new(classes, sets), holders, all }
     }
 
-    fn matches(&self, terms: &BTreeSet<Term>) -> BitsByIdentity {
-        let mut matches = BitsByIdentity::new();
-        // Terms are ordered by their atoms: those of one peer stand together and differ in their ports alone.
-        let terms: Vec<&Term> = terms.iter().collect();
-        for terms in terms.chunk_by(|one, other| one.atoms == other.atoms) {
-            let mut bits = self.classes.none();
-            for term in terms {
-                unite(&mut bits, self.classes.of(term.ports));
-            }
-            // Who holds all of the atoms.
-            let mut held: Vec<&[usize]> = terms[0].atoms.iter().map(|atom| self.holders(atom)).collect();
-            held.sort_by_key(|held| held.len());
-            let (candidates, others) =
-                held.split_first().map_or((&self.all[..], &[][..]), |(first, others)| (*first, others));
-            for identity in candidates {
-                if others.iter().all(|held| held.binary_search(identity).is_ok()) {
-                    unite(matches.entry(*identity).or_insert_with(|| self.classes.none()), &bits);
+    /// What any of the clauses matches. Identities to which the same ones apply share their bits: what this costs is what
+    /// the clauses say, and not peers times ports.
+    fn matches<'c>(
+        &self,
+        clauses: impl IntoIterator<Item = &'c Shared<Clause>>,
+    ) -> BTreeMap<usize, Arc<[Row]>> {
+        let mut of_everyone = self.classes.none();
+        let mut bits: Vec<&[Row]> = Vec::new();
+        // Which of the bits apply to an identity.
+        let mut applying: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for clause in clauses {
+            let Clause { peers, ports } = &**clause;
+            let numbers = match ports {
+                None => Some(&*self.classes.all),
+                Some(ports) => Some(self.classes.of(&ports.numbers)).filter(|bits| !bits.is_empty()),
+            };
+            let peers: Option<BTreeSet<usize>> = peers
+                .as_ref()
+                .map(|atoms| atoms.iter().flat_map(|atom| self.holders(atom)).copied().collect());
+            if let Some(numbers) = numbers {
+                match &peers {
+                    None => unite(&mut of_everyone, numbers),
+                    Some(peers) => {
+                        for identity in peers {
+                            applying.entry(*identity).or_default().push(bits.len());
+                        }
+                        bits.push(numbers);
+                    }
                 }
             }
-        }
-        matches
-    }
-
-    fn matches_step(&self, Step { action: _, peers, ports }: &Step) -> BitsByIdentity {
-        let peers: BTreeSet<usize> = match peers {
-            None => self.all.iter().copied().collect(),
-            Some(atoms) => atoms.iter().flat_map(|atom| self.holders(atom)).copied().collect(),
-        };
-        let Some(ports) = ports else {
-            return peers.into_iter().map(|identity| (identity, self.classes.all.clone())).collect();
-        };
-        let mut of_all = self.classes.none();
-        for port in ports.iter().filter(|port| port.named.is_none()) {
-            unite(&mut of_all, self.classes.of(Some(port.range)));
-        }
-        let mut matches = BitsByIdentity::new();
-        if is_set(&of_all) {
-            matches.extend(peers.iter().map(|identity| (*identity, of_all.clone())));
-        }
-        for StepPort { range, named } in ports {
-            let holders = named.iter().flat_map(|atom| self.holders(atom));
-            for identity in holders.filter(|identity| peers.contains(identity)) {
-                let bits = matches.entry(*identity).or_insert_with(|| self.classes.none());
-                unite(bits, self.classes.of(Some(*range)));
+            for (named, number) in ports.iter().flat_map(|ports| &ports.named) {
+                let holders = self.holders(named).iter();
+                for identity in holders.filter(|at| peers.as_ref().is_none_or(|peers| peers.contains(*at))) {
+                    applying.entry(*identity).or_default().push(bits.len());
+                }
+                bits.push(self.classes.of(number));
             }
         }
+        let mut matches = BTreeMap::new();
+        if is_set(&of_everyone) {
+            let everyone: Arc<[Row]> = of_everyone.clone().into();
+            matches.extend(self.all.iter().map(|identity| (*identity, everyone.clone())));
+        }
+        let mut known: HashMap<Vec<usize>, Arc<[Row]>> = HashMap::new();
+        for (identity, applying) in applying {
+            let united = known.entry(applying).or_insert_with_key(|applying| {
+                let mut united = of_everyone.clone();
+                applying.iter().for_each(|part| unite(&mut united, bits[*part]));
+                united.into()
+            });
+            matches.insert(identity, united.clone());
+        }
         matches
     }
 
-    fn holders(&self, atom: &Atom) -> &[usize] {
+    fn holders(&self, atom: &Shared<Atom>) -> &[usize] {
         self.holders.get(atom).map_or(&[], Vec::as_slice)
     }
 
@@ -204,32 +269,32 @@ impl<'a> Matcher<'a> {
     }
 }
 
-/// The classes that each range of ports consists of, as bits.
+/// The classes that each set of ports consists of, as bits.
 struct ClassBits {
     all: Box<[Row]>,
-    by_range: HashMap<PortRange, Box<[Row]>>,
+    by_set: HashMap<Shared<PortSet>, Box<[Row]>>,
 }
 
 impl ClassBits {
-    fn new(classes: &Classes, blocks: usize) -> Self {
-        let mut all = vec![Row::default(); blocks].into_boxed_slice();
-        let mut by_range: HashMap<PortRange, Box<[Row]>> = HashMap::new();
-        for (class, signature) in classes.signatures.iter().enumerate() {
-            set(&mut all, class);
-            for range in signature {
-                let bits = by_range.entry(*range);
-                set(bits.or_insert_with(|| vec![Row::default(); blocks].into_boxed_slice()), class);
-            }
+    fn new<'a>(classes: &Classes, sets: impl IntoIterator<Item = &'a Shared<PortSet>>) -> Self {
+        let blocks = classes.signatures.len().div_ceil(usize::from(BITS_PER_ROW));
+        let none = || vec![Row::default(); blocks].into_boxed_slice();
+        let mut all = none();
+        (0..classes.signatures.len()).for_each(|class| set(&mut all, class));
+        let mut by_set: HashMap<Shared<PortSet>, Box<[Row]>> = HashMap::new();
+        for ports in sets {
+            by_set.entry(ports.clone()).or_insert_with(|| {
+                let mut bits = none();
+                classes.of(ports).for_each(|class| set(&mut bits, class));
+                bits
+            });
         }
-        Self { all, by_range }
+        Self { all, by_set }
     }
 
-    fn of(&self, ports: Option<PortRange>) -> &[Row] {
-        match ports {
-            None => &self.all,
-            // A range without a class cannot be: classes are made from the ranges of these rule sets.
-            Some(range) => self.by_range.get(&range).map_or(&[], |bits| &bits[..]),
-        }
+    /// Empty for the empty set. Any other one has classes, which are made from the sets of these rule sets.
+    fn of(&self, ports: &Shared<PortSet>) -> &[Row] {
+        self.by_set.get(ports).map_or(&[], |bits| &bits[..])
     }
 
     fn none(&self) -> Box<[Row]> {
@@ -241,6 +306,12 @@ fn set(bits: &mut [Row], class: usize) {
     let per_row = usize::from(BITS_PER_ROW);
     let (block, bit) = (class / per_row, class % per_row);
     bits[block].0[bit / 64] |= 1 << (bit % 64);
+}
+
+fn is_in(bits: &[Row], class: usize) -> bool {
+    let per_row = usize::from(BITS_PER_ROW);
+    let (block, bit) = (class / per_row, class % per_row);
+    bits.get(block).is_some_and(|row| row.0[bit / 64] >> (bit % 64) & 1 != 0)
 }
 
 fn is_set(bits: &[Row]) -> bool {

@@ -1,55 +1,31 @@
-//! Which policies select a pod. The rules of NetworkPolicies are flattened into terms: peers AND ports, nothing else. Those
-//! of ClusterNetworkPolicies stay in order, as steps.
+//! Which policies select a pod. A rule is a clause: peers AND ports, never multiplied out. Those of NetworkPolicies are a
+//! set, those of ClusterNetworkPolicies stay in order, as steps.
 //!
 //! Rule sets are content: two pods with the same policies (all replicas of a Deployment) share one, and a rule set
 //! that did not change between two compilations compares equal, which is how the publisher keeps its id.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use imbl::OrdMap;
-use podgate_common::Direction;
+use podgate_common::{Direction, Protocol};
 
-use super::{PortRange, Step, StepPort, Steps, Subject, steps};
+use super::{Atom, Clause, ClausePorts, Shared, Step, Steps, Subject, clauses::peer_atoms, steps};
 use crate::model::{
-    Cluster, ClusterNetworkPolicy, ClusterPolicyName, ClusterRule, IpBlock, Name, NamedPort, NetworkPolicy,
-    ObjectName, Peer, Peers, Pod, PortRule, Ports, Rule, Selector, Tier,
+    Cluster, ClusterNetworkPolicy, ClusterPolicyName, ClusterRule, Name, NamedPort, NetworkPolicy,
+    ObjectName, Peers, Pod, PortRange, PortRule, PortSet, Ports, Rule, Tier,
 };
-
-/// A property that an address has or has not.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Atom {
-    /// It is a pod's, in one namespace, with such labels.
-    PodsIn(Name, Selector),
-    /// It is a pod's, in a namespace with such labels, with such labels of its own.
-    PodsAcross { namespaces: Selector, pods: Selector },
-    /// It is a pod's that has this named port.
-    Port(NamedPort),
-    /// It lies in this block.
-    Block(IpBlock),
-    /// It is one of a node with such labels.
-    Node(Selector),
-}
-
-/// What has all the properties and goes to one of the ports.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Term {
-    /// Empty: every address.
-    pub atoms: BTreeSet<Arc<Atom>>,
-    /// `None`: everything, protocols without ports too.
-    pub ports: Option<PortRange>,
-}
 
 /// What the policies that select a pod say in one direction. The default says nothing: everything is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleSet {
     /// Asked first: the first step that matches decides.
     pub admin: Steps,
-    /// The NetworkPolicies' verdict on what is still open: any of the terms is allowed, all else is denied. `None`: none
+    /// The NetworkPolicies' verdict on what is still open: any of the clauses is allowed, all else is denied. `None`: none
     /// isolates the pod.
-    pub policies: Option<BTreeSet<Term>>,
+    pub policies: Option<BTreeSet<Shared<Clause>>>,
     /// Asked when no NetworkPolicy isolates the pod.
     pub baseline: Steps,
 }
@@ -57,17 +33,22 @@ pub struct RuleSet {
 /// All properties that rule sets speak of, as often as they do; those of steps that several share come once.
 pub(super) fn atoms<'a>(
     rule_sets: impl IntoIterator<Item = &'a Arc<RuleSet>> + Clone,
-) -> impl Iterator<Item = &'a Arc<Atom>> {
-    let terms = rule_sets.clone().into_iter().flat_map(|rules| &rules.policies).flatten();
-    terms.flat_map(|term| &term.atoms).chain(steps::distinct(rule_sets).flat_map(Step::atoms))
+) -> impl Iterator<Item = &'a Shared<Atom>> {
+    clauses(rule_sets).flat_map(|clause| clause.atoms())
 }
 
-/// All ranges of ports that rule sets speak of.
-pub(super) fn ranges<'a>(
+/// All sets of ports that rule sets speak of, in the same way.
+pub(super) fn port_sets<'a>(
     rule_sets: impl IntoIterator<Item = &'a Arc<RuleSet>> + Clone,
-) -> impl Iterator<Item = PortRange> {
-    let terms = rule_sets.clone().into_iter().flat_map(|rules| &rules.policies).flatten();
-    terms.filter_map(|term| term.ports).chain(steps::distinct(rule_sets).flat_map(Step::ranges))
+) -> impl Iterator<Item = &'a Shared<PortSet>> {
+    clauses(rule_sets).flat_map(|clause| clause.port_sets())
+}
+
+fn clauses<'a>(
+    rule_sets: impl IntoIterator<Item = &'a Arc<RuleSet>> + Clone,
+) -> impl Iterator<Item = &'a Shared<Clause>> {
+    let of_policies = rule_sets.clone().into_iter().flat_map(|rules| &rules.policies).flatten();
+    of_policies.chain(steps::distinct(rule_sets).map(|step| &step.clause))
 }
 
 pub(super) struct Compiled {
@@ -78,7 +59,9 @@ pub(super) struct Compiled {
 
 pub(super) fn compile<'a>(cluster: &'a Cluster, subjects: impl IntoIterator<Item = &'a Pod>) -> Compiled {
     let pods = cluster.pods.values().filter(|pod| !pod.host_network);
-    let mut compiler = Compiler::new(cluster, pods.flat_map(|pod| &*pod.ports).collect());
+    let named_ports: BTreeMap<NamedPort, usize> =
+        pods.flat_map(|pod| &*pod.ports).map(|port| (port.clone(), 1)).collect();
+    let mut compiler = Compiler::new(cluster, &named_ports);
     let mut rule_sets = vec![Arc::default()];
     let mut by_content: HashMap<Arc<RuleSet>, usize> = HashMap::from([(Arc::default(), 0)]);
     let mut intern = |rule_set: Arc<RuleSet>| {
@@ -98,7 +81,7 @@ pub(super) fn compile<'a>(cluster: &'a Cluster, subjects: impl IntoIterator<Item
 pub(super) struct Compiler<'a> {
     cluster: &'a Cluster,
     /// Every named port of the cluster's pods: what a named port of an egress rule can stand for.
-    named_ports: BTreeSet<&'a NamedPort>,
+    named_ports: &'a BTreeMap<NamedPort, usize>,
     /// In the order in which they are asked.
     admin: Vec<&'a ClusterNetworkPolicy>,
     baseline: Vec<&'a ClusterNetworkPolicy>,
@@ -107,6 +90,9 @@ pub(super) struct Compiler<'a> {
     nothing: Arc<RuleSet>,
     /// Pods of different NetworkPolicies are mostly evaluated by the same steps.
     steps: HashMap<RuleSetKey<'a>, Steps>,
+    /// Clauses of rule sets that are in use, and those made here: rule sets that say the same share them.
+    in_use: Option<&'a HashMap<Shared<Clause>, usize>>,
+    made: HashSet<Shared<Clause>>,
 }
 
 /// All that the rule set of a pod depends on.
@@ -123,7 +109,7 @@ struct RuleSetKey<'a> {
 
 impl<'a> Compiler<'a> {
     /// `named_ports`: all that the cluster's pods have, but for those on the host network.
-    pub(super) fn new(cluster: &'a Cluster, named_ports: BTreeSet<&'a NamedPort>) -> Self {
+    pub(super) fn new(cluster: &'a Cluster, named_ports: &'a BTreeMap<NamedPort, usize>) -> Self {
         Self {
             cluster,
             named_ports,
@@ -132,7 +118,14 @@ impl<'a> Compiler<'a> {
             by_question: HashMap::new(),
             nothing: Arc::default(),
             steps: HashMap::new(),
+            in_use: None,
+            made: HashSet::new(),
         }
+    }
+
+    /// With the clauses of rule sets that are in use.
+    pub(super) fn sharing(self, in_use: &'a HashMap<Shared<Clause>, usize>) -> Self {
+        Self { in_use: Some(in_use), ..self }
     }
 
     /// The rule sets of a pod; `number` gives each its index.
@@ -195,15 +188,16 @@ impl<'a> Compiler<'a> {
             return known.clone();
         }
         let subject = ingress.then_some(pod);
-        let mut terms = BTreeSet::new();
+        let mut clauses = BTreeSet::new();
         for policy in &policies {
-            for rule in policy.rules(direction).into_iter().flatten() {
-                self.add_terms(rule, &policy.name.namespace, subject, &mut terms);
-            }
+            let rules = policy.rules(direction).into_iter().flatten();
+            let of_policy = rules.map(|rule| self.clause(rule, Some(&policy.name.namespace), subject));
+            let of_policy: Vec<Clause> = of_policy.filter(Clause::can_match).collect();
+            clauses.extend(of_policy.into_iter().map(|clause| self.share(clause)));
         }
         let rule_set = RuleSet {
             admin: self.steps(&admin, direction, pod),
-            policies: (!policies.is_empty()).then_some(terms),
+            policies: (!policies.is_empty()).then_some(clauses),
             baseline: self.steps(&baseline, direction, pod),
         };
         let rule_set = Arc::new(rule_set);
@@ -223,22 +217,15 @@ impl<'a> Compiler<'a> {
         )
     }
 
-    /// A rule of one of them, for a pod.
-    pub(super) fn step_of(&self, rule: &ClusterRule, pod: &Pod, direction: Direction) -> Step {
-        self.step(rule, matches!(direction, Direction::Ingress).then_some(pod))
-    }
-
-    /// A rule of a NetworkPolicy, for a pod.
-    pub(super) fn terms_of(
+    /// A rule, for a pod; `namespace` is its policy's.
+    pub(super) fn clause_for(
         &self,
         rule: &Rule,
-        namespace: &Name,
+        namespace: Option<&Name>,
         pod: &Pod,
         direction: Direction,
-    ) -> BTreeSet<Term> {
-        let mut terms = BTreeSet::new();
-        self.add_terms(rule, namespace, matches!(direction, Direction::Ingress).then_some(pod), &mut terms);
-        terms
+    ) -> Clause {
+        self.clause(rule, namespace, matches!(direction, Direction::Ingress).then_some(pod))
     }
 
     /// Those with rules for a pod, in their order.
@@ -271,61 +258,51 @@ impl<'a> Compiler<'a> {
             return known.clone();
         }
         let rules = policies.iter().flat_map(|policy| policy.rules(direction));
-        let steps = rules.map(|rule| self.step(rule, ingress.then_some(pod)));
-        let steps: Steps = steps.filter(Step::can_match).collect();
+        let steps = rules.map(|ClusterRule { action, matches }| {
+            let clause = self.clause(matches, None, ingress.then_some(pod));
+            Step { action: *action, clause: Shared::new(clause) }
+        });
+        let steps: Steps = steps.filter(|step| step.clause.can_match()).collect();
         self.steps.insert(question, steps.clone());
         steps
     }
 
-    fn step(&self, ClusterRule { action, matches }: &ClusterRule, subject: Option<&Pod>) -> Step {
-        let peers = match &matches.peers {
-            Peers::Any => None,
-            Peers::Listed(peers) => Some(peers.iter().filter_map(|peer| peer_atom(peer, None)).collect()),
-        };
-        let ports = match &matches.ports {
-            Ports::Any => None,
-            Ports::Listed(ports) => {
-                Some(ports.iter().flat_map(|port| self.step_ports(port, subject)).collect())
-            }
-        };
-        Step { action: *action, peers, ports }
-    }
-
-    fn step_ports(&self, port: &PortRule, subject: Option<&Pod>) -> Vec<StepPort> {
-        let mut ports = Vec::new();
-        self.each_range(port, subject, |range, named| {
-            let named = named.map(|port| Arc::new(Atom::Port(port.clone())));
-            ports.push(StepPort { range, named });
-        });
-        ports
-    }
-
-    /// The terms of one rule. `namespace` is its policy's; `subject` is given for ingress, where a named port is the
-    /// subject's own.
-    fn add_terms(&self, rule: &Rule, namespace: &Name, subject: Option<&Pod>, terms: &mut BTreeSet<Term>) {
-        let peers: Vec<BTreeSet<Arc<Atom>>> = match &rule.peers {
-            Peers::Any => vec![BTreeSet::new()],
-            Peers::Listed(peers) => {
-                let atoms = peers.iter().filter_map(|peer| peer_atom(peer, Some(namespace)));
-                atoms.map(|atom| BTreeSet::from([atom])).collect()
-            }
-        };
-        for atoms in peers {
-            match &rule.ports {
-                Ports::Any => {
-                    terms.insert(Term { atoms, ports: None });
-                }
-                Ports::Listed(ports) => {
-                    for port in ports {
-                        self.each_range(port, subject, |range, named| {
-                            let named = named.map(|port| Arc::new(Atom::Port(port.clone())));
-                            let atoms = atoms.iter().cloned().chain(named).collect();
-                            terms.insert(Term { atoms, ports: Some(range) });
-                        });
-                    }
-                }
-            }
+    fn share(&mut self, clause: Clause) -> Shared<Clause> {
+        let clause = Shared::new(clause);
+        let in_use = self.in_use.and_then(|in_use| in_use.get_key_value(&clause)).map(|(known, _)| known);
+        if let Some(known) = in_use.or_else(|| self.made.get(&clause)) {
+            return known.clone();
         }
+        self.made.insert(clause.clone());
+        clause
+    }
+
+    /// `namespace` is that of the rule's policy; `subject` is given for ingress, where a named port is the subject's own.
+    fn clause(&self, rule: &Rule, namespace: Option<&Name>, subject: Option<&Pod>) -> Clause {
+        let peers = match &rule.peers {
+            Peers::Any => None,
+            Peers::Listed(peers) => Some(peer_atoms(peers, namespace)),
+        };
+        let ports = match &rule.ports {
+            Ports::Any => None,
+            Ports::Listed(ports) => Some(self.clause_ports(ports, subject)),
+        };
+        Clause { peers, ports }
+    }
+
+    fn clause_ports(&self, ports: &[PortRule], subject: Option<&Pod>) -> ClausePorts {
+        let mut numbers = Vec::new();
+        let mut named = BTreeMap::new();
+        for port in ports {
+            self.each_range(port, subject, |range, name| match name {
+                Some(name) => {
+                    let only: PortSet = [range].into_iter().collect();
+                    named.insert(Shared::new(Atom::Port(name.clone())), Shared::new(only));
+                }
+                None => numbers.push(range),
+            });
+        }
+        ClausePorts { numbers: Shared::new(numbers.into_iter().collect()), named }
     }
 
     /// The ranges that an entry stands for, each with the named port that the peer must have.
@@ -349,7 +326,9 @@ impl<'a> Compiler<'a> {
                     }
                     // ... or the peer, which must have the name with this very number.
                     None => {
-                        let ports = self.named_ports.iter().copied().filter(stands_for);
+                        let first = NamedPort { name: name.clone(), protocol: Protocol::ALL[0], number: 0 };
+                        let ports = self.named_ports.range(first..).map(|(port, _)| port);
+                        let ports = ports.take_while(|port| port.name == *name).filter(stands_for);
                         ports.for_each(|port| add(port.into(), Some(port)));
                     }
                 }
@@ -357,18 +336,4 @@ impl<'a> Compiler<'a> {
             PortRule::Nothing => {}
         }
     }
-}
-
-/// `None`: the peer was not understood and matches nothing, or means a namespace that its policy does not have.
-fn peer_atom(peer: &Peer, namespace: Option<&Name>) -> Option<Arc<Atom>> {
-    let atom = match peer {
-        Peer::Pods { namespaces: None, pods } => Atom::PodsIn(namespace?.clone(), pods.clone()),
-        Peer::Pods { namespaces: Some(namespaces), pods } => {
-            Atom::PodsAcross { namespaces: namespaces.clone(), pods: pods.clone() }
-        }
-        Peer::Block(block) => Atom::Block(block.clone()),
-        Peer::Nodes(nodes) => Atom::Node(nodes.clone()),
-        Peer::Nothing => return None,
-    };
-    Some(Arc::new(atom))
 }

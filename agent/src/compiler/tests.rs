@@ -13,7 +13,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    IpBlock, Labels, NamedPort, NetworkPolicy, Peer, Peers, PortRule, Ports, Requirement, Rule, Selector,
+    IpBlock, Labels, NamedPort, NetworkPolicy, Peer, Peers, PortRange, PortRule, PortSet, Ports, Requirement,
+    Rule, Selector,
 };
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -55,7 +56,7 @@ fn cluster(pods: Vec<Pod>, policies: Vec<NetworkPolicy>) -> Cluster {
 }
 
 fn compiled(cluster: &Cluster) -> CompiledTables {
-    compile(cluster, None, cluster.pods.values().map(Arc::as_ref), []).unwrap()
+    compile(cluster, None, cluster.pods.values().map(Arc::as_ref), [])
 }
 
 #[test]
@@ -124,7 +125,7 @@ fn a_retained_rule_set_is_answered_right_by_the_new_tables() {
     let before = cluster(pods.clone(), vec![ingress("p", Selector::EVERYTHING, from("old"))]);
     let after = cluster(pods, vec![ingress("p", Selector::EVERYTHING, from("new"))]);
     let old = compiled(&before).rule_sets[&1].clone();
-    let tables = compile(&after, None, after.pods.values().map(Arc::as_ref), [old.clone()]).unwrap();
+    let tables = compile(&after, None, after.pods.values().map(Arc::as_ref), [old.clone()]);
     let memory = crate::memory::Memory::new(&tables);
     let kept = *tables.rule_sets.iter().find(|(_, rule_set)| **rule_set == old).unwrap().0;
     let new = tables.subjects[&ObjectName::new("x", "a")].ingress;
@@ -134,21 +135,47 @@ fn a_retained_rule_set_is_answered_right_by_the_new_tables() {
     }
 }
 
-#[test]
-fn more_port_classes_than_ids_are_refused_and_not_cut() {
-    let ports = (1..=u16::MAX).step_by(2).flat_map(|number| {
-        [Protocol::Tcp, Protocol::Udp].map(|protocol| PortRule::Range {
-            protocol,
-            first: number,
-            last: number,
+/// Rules that allow every other port of two protocols from a block of its own each: no two ports have the same rules.
+fn greedy(name: &str, subject: Selector, ports: u16) -> NetworkPolicy {
+    let rules = (0..ports).flat_map(|number| {
+        [Protocol::Tcp, Protocol::Udp].map(|protocol| {
+            let [high, low] = number.to_be_bytes();
+            let cidr = IpNet::from(IpAddr::from([172, protocol as u8, high, low]));
+            let block = IpBlock { cidr, except: BTreeSet::new() };
+            let range = PortRule::Range { protocol, first: 2 * number + 1, last: 2 * number + 1 };
+            Rule { peers: Peers::Listed(vec![Peer::Block(block)]), ports: Ports::Listed(vec![range]) }
         })
     });
-    // A policy for each port, so that no two ports have the same rules.
-    let rules = ports.map(|port| Rule { peers: Peers::Any, ports: Ports::Listed(vec![port]) });
-    let cluster =
-        cluster(vec![pod("a", "10.0.0.1", &[])], vec![ingress("p", Selector::EVERYTHING, rules.collect())]);
-    let refused = compile(&cluster, None, cluster.pods.values().map(Arc::as_ref), []).unwrap_err();
-    assert_eq!(refused, CompileError::TooManyPortClasses(2 * 32_768 + 1));
+    ingress(name, subject, rules.collect())
+}
+
+#[test]
+fn a_rule_set_with_more_port_classes_than_there_is_room_for_allows_nothing_and_no_other_one_is_touched() {
+    let tcp = |port| {
+        let range = PortRule::Range { protocol: Protocol::Tcp, first: port, last: port };
+        vec![Rule { peers: Peers::Any, ports: Ports::Listed(vec![range]) }]
+    };
+    let pods = vec![pod("a", "10.0.0.1", &[("app", "greedy")]), pod("b", "10.0.0.2", &[("app", "honest")])];
+    let too_many = u16::try_from(MAX_CLASSES / 2 + 1).unwrap();
+    for (ports, closes) in [(too_many - 2, false), (too_many, true)] {
+        let policies =
+            vec![greedy("g", has("app", "greedy"), ports), ingress("h", has("app", "honest"), tcp(3))];
+        let cluster = cluster(pods.clone(), policies);
+        let tables = compiled(&cluster);
+        assert!(tables.classes.signatures.len() <= MAX_CLASSES);
+        let memory = crate::memory::Memory::new(&tables);
+        let subject = |name| tables.subjects[&ObjectName::new("x", name)].ingress;
+        assert_eq!(
+            tables.closed.iter().copied().collect::<Vec<_>>(),
+            if closes { vec![subject("a")] } else { vec![] }
+        );
+        let allowed = |name, peer: [u8; 4], port| {
+            memory.allowed(subject(name), IpAddr::from(peer), Protocol::Tcp, port)
+        };
+        assert_eq!(allowed("a", [172, 6, 0, 1], 3), !closes);
+        assert!(allowed("b", [172, 6, 0, 1], 3) && !allowed("b", [172, 6, 0, 1], 5));
+        assert_ne!(subject("a"), 0, "it isolates");
+    }
 }
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -167,6 +194,10 @@ fn net() -> impl Strategy<Value = IpNet> {
     })
 }
 
+fn blocks() -> impl Strategy<Value = BTreeSet<IpBlock>> {
+    proptest::collection::btree_set(block(), 1..4)
+}
+
 fn block() -> impl Strategy<Value = IpBlock> {
     (net(), proptest::collection::btree_set(net(), 0..4)).prop_map(|(cidr, except)| {
         let except = except.into_iter().filter(|net| cidr.contains(net) && cidr != *net).collect();
@@ -177,43 +208,60 @@ fn block() -> impl Strategy<Value = IpBlock> {
 proptest! {
     #[test]
     fn the_longest_prefix_knows_every_block(
-        blocks in proptest::collection::btree_set(block(), 0..12),
+        blocks in proptest::collection::btree_set(blocks(), 0..8),
         mut probes in proptest::collection::vec(address(), 20),
     ) {
         let edges = |net: &IpNet| [net.network(), net.broadcast()];
-        probes.extend(blocks.iter().flat_map(|block| edges(&block.cidr)));
-        probes.extend(blocks.iter().flat_map(|block| &block.except).flat_map(edges));
+        probes.extend(blocks.iter().flatten().flat_map(|block| edges(&block.cidr)));
+        probes.extend(blocks.iter().flatten().flat_map(|block| &block.except).flat_map(edges));
         // A mapped address is no address of a packet; the parser refuses it.
         probes.retain(|probe| !matches!(probe, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()));
-        let atoms: Vec<Arc<Atom>> = blocks.iter().cloned().map(|block| Arc::new(Atom::Block(block))).collect();
-        let pairs: Vec<(&Arc<Atom>, &IpBlock)> = atoms.iter().zip(&blocks).collect();
-        let compiled: BTreeMap<_, Signature> = prefixes::compile(&pairs);
+        let atoms: Vec<Shared<Atom>> =
+            blocks.iter().cloned().map(|blocks| Shared::new(Atom::Blocks(blocks))).collect();
+        let pairs: Vec<(&Shared<Atom>, &BTreeSet<IpBlock>)> = atoms.iter().zip(&blocks).collect();
+        let compiled: BTreeMap<_, Arc<Signature>> = prefixes::compile(&pairs);
         for probe in probes {
             let found = prefixes::longest(&compiled, probe.into()).cloned().unwrap_or_default();
+            let covers = |blocks: &BTreeSet<IpBlock>| blocks.iter().any(|block| block.contains(&probe));
             let expected: Signature =
-                pairs.iter().filter(|(_, block)| block.contains(&probe)).map(|(atom, _)| (*atom).clone()).collect();
-            prop_assert_eq!(found, expected, "{}", probe);
+                pairs.iter().filter(|(_, blocks)| covers(blocks)).map(|(atom, _)| (*atom).clone()).collect();
+            prop_assert_eq!(&*found, &expected, "{}", probe);
         }
     }
 
     #[test]
-    fn a_class_knows_every_range(
-        ranges in proptest::collection::btree_set((0usize..3, 0u16..200, 0u16..200), 0..20),
+    fn a_class_knows_every_set_of_ports(
+        sets in proptest::collection::vec(
+            proptest::collection::vec((0usize..3, 0u16..200, 0u16..200), 1..5),
+            0..12,
+        ),
         ports in proptest::collection::vec(any::<u16>(), 20),
     ) {
-        let ranges: BTreeSet<PortRange> = ranges
+        let sets: Vec<Vec<PortRange>> = sets
             .into_iter()
-            .map(|(protocol, a, b)| PortRange::new(Protocol::ALL[protocol], a.min(b), a.max(b)))
+            .map(|ranges| {
+                let range = |(protocol, a, b): (usize, u16, u16)| {
+                    PortRange::new(Protocol::ALL[protocol], a.min(b), a.max(b))
+                };
+                ranges.into_iter().map(range).collect()
+            })
             .collect();
-        let classes = classes::compile(ranges.clone()).unwrap();
+        let shared: Vec<Shared<PortSet>> =
+            sets.iter().map(|ranges| Shared::new(ranges.iter().copied().collect())).collect();
+        let classes = classes::compile(&shared);
         for protocol in Protocol::ALL {
             for port in (0..=201).chain(ports.iter().copied()) {
-                let expected: BTreeSet<PortRange> = ranges
+                let lies_in = |range: &PortRange| {
+                    range.protocol == protocol && (range.first..=range.last).contains(&port)
+                };
+                let expected: BTreeSet<Shared<PortSet>> = sets
                     .iter()
-                    .filter(|range| range.protocol == protocol && (range.first..=range.last).contains(&port))
-                    .copied()
+                    .zip(&shared)
+                    .filter(|(ranges, _)| ranges.iter().any(lies_in))
+                    .map(|(_, shared)| shared.clone())
                     .collect();
-                prop_assert_eq!(&classes.signatures[classes.class(protocol, port)], &expected);
+                let signature = &classes.signatures[classes.class(protocol, port)];
+                prop_assert_eq!(&**signature, &expected.into_iter().collect::<Vec<_>>());
             }
         }
     }

@@ -8,22 +8,24 @@ use podgate_common::{Address, Direction, FlowEvent, Outcome, Protocol};
 use super::{Context, owners::AddressOwners};
 use crate::{
     api::{FlowPolicy, FlowRecord, FlowVerdict, protocol_name},
-    compiler::{ConnectionQuery, PolicyMatch, PolicyName},
+    compiler::{ConnectionQuery, PolicyMatch, PolicyName, Work},
     model::Pod,
 };
 
-/// Out: what a decision was; `None` when the event is none that the programs write.
+/// Out: what a decision was; `None` when the event is none that the programs write, or when there is no work left to find
+/// out.
 pub(super) fn attribute(
     event: &FlowEvent,
     time: Timestamp,
     node: &str,
     contexts: &[&Context],
     owners: &mut AddressOwners,
+    work: &mut Work,
 ) -> Option<FlowRecord> {
     let direction = Direction::try_from(event.direction).ok()?;
     let outcome = Outcome::try_from(event.outcome).ok()?;
-    let attributions = contexts.iter().map(|context| evaluate(event, direction, outcome, context));
-    let attributions: Vec<Attribution<'_>> = attributions.collect();
+    let attributions = contexts.iter().map(|context| evaluate(event, direction, outcome, context, work));
+    let attributions: Vec<Attribution<'_>> = attributions.collect::<Option<_>>()?;
     // Mostly the first.
     let place = attributions.iter().position(|attributions| attributions.certain);
     let Attribution { context, pod, matches, certain } = attributions.into_iter().nth(place.unwrap_or(0))?;
@@ -57,19 +59,20 @@ pub(super) fn attribute(
 struct Attribution<'a> {
     context: &'a Context,
     pod: Option<&'a Arc<Pod>>,
-    matches: Vec<PolicyMatch>,
+    matches: Arc<[PolicyMatch]>,
     certain: bool,
 }
 
-/// What the tables of a context say.
+/// What the tables of a context say; `None`: there is no work left.
 fn evaluate<'a>(
     event: &FlowEvent,
     direction: Direction,
     outcome: Outcome,
     context: &'a Context,
-) -> Attribution<'a> {
+    work: &mut Work,
+) -> Option<Attribution<'a>> {
     let pod = context.pods.get(&event.ifindex);
-    let mut matches = Vec::new();
+    let mut matches: Arc<[PolicyMatch]> = [].into();
     if let (Some(pod), true) = (pod, is_by_policy(outcome)) {
         let peer = IpAddr::from(match direction {
             Direction::Egress => event.destination,
@@ -80,17 +83,11 @@ fn evaluate<'a>(
         let is_service = direction == Direction::Egress
             && outcome != Outcome::DeniedBackend
             && context.policy_snapshot.is_service(peer, protocol, port);
-        matches = context.policy_snapshot.matches(&ConnectionQuery {
-            pod,
-            direction,
-            peer,
-            protocol,
-            port,
-            is_service,
-        });
+        let met = ConnectionQuery { pod, direction, peer, protocol, port, is_service };
+        matches = context.policy_snapshot.matches(&met, work)?;
     }
     let certain = !is_by_policy(outcome) || pod.is_some() && agrees(outcome, &matches);
-    Attribution { context, pod, matches, certain }
+    Some(Attribution { context, pod, matches, certain })
 }
 
 /// Whether policies were asked.

@@ -85,12 +85,16 @@ impl Cluster {
         pod: &Pod,
         direction: Direction,
     ) -> impl Iterator<Item = &NetworkPolicy> {
-        let first = ObjectName::new(pod.name.namespace.clone(), "");
-        self.policies
-            .range(first..)
-            .map(|(_, policy)| &**policy)
-            .take_while(|policy| policy.name.namespace == pod.name.namespace)
+        self.policies_in(&pod.name.namespace)
+            .map(Arc::as_ref)
             .filter(move |policy| policy.rules(direction).is_some() && policy.selects(pod))
+    }
+
+    /// The NetworkPolicies of a namespace, in the order of their names.
+    pub fn policies_in(&self, namespace: &Name) -> impl Iterator<Item = &Arc<NetworkPolicy>> {
+        let first = ObjectName::new(namespace.clone(), "");
+        let following = self.policies.range(first..).map(|(_, policy)| policy);
+        following.take_while(|policy| policy.name.namespace == *namespace)
     }
 
     /// The ClusterNetworkPolicies of a tier, the first to be asked first.

@@ -41,6 +41,30 @@ pub struct Rule {
     pub ports: Ports,
 }
 
+impl Rule {
+    /// How many peers, networks of peers and ports it lists.
+    pub fn size(&self) -> usize {
+        let peers = match &self.peers {
+            Peers::Any => 0,
+            Peers::Listed(peers) => peers.iter().map(Peer::size).sum(),
+        };
+        let ports = match &self.ports {
+            Ports::Any => 0,
+            Ports::Listed(ports) => ports.len(),
+        };
+        1 + peers + ports
+    }
+}
+
+impl Peer {
+    fn size(&self) -> usize {
+        match self {
+            Self::Block(block) => 1 + block.except.len(),
+            Self::Pods { .. } | Self::Nodes(_) | Self::Nothing => 1,
+        }
+    }
+}
+
 /// `from` or `to`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Peers {

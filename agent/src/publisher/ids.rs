@@ -9,14 +9,14 @@ use std::{
 use imbl::{OrdMap, ordmap::DiffItem};
 use podgate_common::{ClassId, IdentityId, PolicyId, ServiceId};
 
-use crate::compiler::{Backend, CompiledTables, PortRange, RuleSet, Signature};
+use crate::compiler::{Backend, CompiledTables, PortSignature, RuleSet, Signature};
 
 /// Ids by content.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     policies: IdPool<Arc<RuleSet>>,
     identities: IdPool<Arc<Signature>>,
-    classes: IdPool<BTreeSet<PortRange>>,
+    classes: IdPool<PortSignature>,
     /// What is behind a service, in ids: what they stand for cannot change while the service has its own.
     services: IdPool<BTreeSet<Backend>>,
 }
@@ -59,9 +59,8 @@ impl Ids {
         if assigned.classes.is_empty() || !Arc::ptr_eq(&before.classes, &tables.classes) {
             let signatures = tables.classes.signatures.iter().enumerate();
             let ids = signatures.map(|(index, signature)| self.classes.id(index, signature));
-            let ids =
-                ids.map(|id| u16::try_from(id).expect("the compiler leaves room for two sets of classes"));
-            assigned.classes = ids.map(ClassId).collect();
+            // Those of publications that failed are still there, too: see `Ids::have_room`.
+            assigned.classes = ids.map(|id| ClassId(u16::try_from(id).unwrap_or(0))).collect();
         }
         for (index, backends) in added(&before.services.backends, &tables.services.backends) {
             // The same content may be written by other indexes of classes: its id stays.
@@ -75,6 +74,11 @@ impl Ids {
         let staying: HashSet<&Arc<Signature>> = tables.identities.signatures.values().collect();
         let leaving = self.identities.ids.iter().filter(|(signature, _)| !staying.contains(signature));
         leaving.map(|(signature, id)| (signature.clone(), IdentityId(*id))).collect()
+    }
+
+    /// Whether each class has an id. If not, the tables must be written again, in another slot.
+    pub(super) const fn have_room(&self) -> bool {
+        self.classes.next <= 1 << u16::BITS
     }
 
     /// Whether [`Ids::free`] would free any.

@@ -3,7 +3,10 @@
 //! In tables of one series they are found in what changed. Otherwise, after a failed write too, all entries are compared
 //! with those that the kernel holds.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use imbl::{OrdMap, ordmap::DiffItem};
 use podgate_common::{
@@ -101,7 +104,8 @@ fn changed_rows(before: &CompiledTables, tables: &CompiledTables, ids: &Assigned
         (before.rows.allowed.clone(), tables.rows.allowed.clone(), RowKey::new as RowKeyOf),
         (own_node(before), own_node(tables), RowKey::of_own_node),
     ] {
-        change(&mut changed, until_now.diff(&now), |at, blocks| encoded(*at, blocks, key, ids));
+        let mut encoder = Encoder::new(ids, key);
+        change(&mut changed, until_now.diff(&now), |at, blocks| encoder.rows(*at, blocks));
     }
     change(&mut changed, before.services.verdicts.diff(&tables.services.verdicts), |at, verdict| {
         service_row(*at, *verdict, ids).into_iter().collect()
@@ -117,7 +121,8 @@ pub(super) fn count_rows(tables: &CompiledTables, ids: &Assigned) -> usize {
 /// All rows, and the verdicts on services.
 fn rows<'a>(tables: &'a CompiledTables, ids: &'a Assigned) -> impl Iterator<Item = (RowKey, Row)> + 'a {
     let of = |rows: &'a OrdMap<(usize, usize), Arc<[Row]>>, key: RowKeyOf| {
-        rows.iter().flat_map(move |(at, blocks)| encoded(*at, blocks, key, ids))
+        let mut encoder = Encoder::new(ids, key);
+        rows.iter().flat_map(move |(at, blocks)| encoder.rows(*at, blocks))
     };
     let verdicts = tables.services.verdicts.iter();
     of(&tables.rows.allowed, RowKey::new)
@@ -141,12 +146,13 @@ fn crossing(
     let leaving = known.leaving(tables);
     let signatures = leaving.iter().map(|(signature, _)| &**signature).enumerate();
     let rule_sets = tables.rule_sets.iter().filter(|(index, _)| in_force.contains_key(&ids.policies[index]));
-    let compiled =
-        compile_rows(rule_sets.map(|(index, rule_set)| (*index, &**rule_set)), signatures, &tables.classes);
+    let rule_sets = rule_sets.map(|(index, rule_set)| (*index, &**rule_set));
+    let compiled = compile_rows(rule_sets, signatures, &tables.classes, &tables.closed);
     let identities = leaving.iter().map(|(_, id)| *id).enumerate().collect();
     let ids = Assigned { identities, ..ids.clone() };
     let of = |rows: &OrdMap<(usize, usize), Arc<[Row]>>, key: RowKeyOf| -> Vec<(RowKey, Row)> {
-        rows.iter().flat_map(|(at, blocks)| encoded(*at, blocks, key, &ids)).collect()
+        let mut encoder = Encoder::new(&ids, key);
+        rows.iter().flat_map(|(at, blocks)| encoder.rows(*at, blocks)).collect()
     };
     let allowed = of(&compiled.allowed, RowKey::new);
     allowed.into_iter().chain(of(&compiled.denied_on_own_node, RowKey::of_own_node)).collect()
@@ -154,22 +160,43 @@ fn crossing(
 
 type RowKeyOf = fn(PolicyId, IdentityId, ClassId) -> RowKey;
 
-/// The rows of a rule set and an identity under the kernel's ids; only those with a bit.
-fn encoded(
-    (rule_set, identity): (usize, usize),
-    blocks: &[Row],
+/// Writes rows under the kernel's ids. Many identities share theirs, and their bits are looked at once.
+struct Encoder<'a> {
+    ids: &'a Assigned,
     key: RowKeyOf,
-    ids: &Assigned,
-) -> Vec<(RowKey, Row)> {
-    let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
-    let (policy, identity) = (ids.policies[&rule_set], ids.identities[&identity]);
-    for (index, class) in ids.classes.iter().enumerate() {
+    /// The rows are kept, so that no others get the place in memory that they are known by.
+    known: HashMap<*const Row, (Arc<[Row]>, EncodedRows)>,
+}
+
+/// Each by one of its classes.
+type EncodedRows = Vec<(ClassId, Row)>;
+
+impl<'a> Encoder<'a> {
+    fn new(ids: &'a Assigned, key: RowKeyOf) -> Self {
+        Self { ids, key, known: HashMap::new() }
+    }
+
+    /// The rows of a rule set and an identity; only those with a bit.
+    fn rows(&mut self, (rule_set, identity): (usize, usize), blocks: &Arc<[Row]>) -> Vec<(RowKey, Row)> {
+        let Self { ids, key, known } = self;
+        let (policy, identity) = (ids.policies[&rule_set], ids.identities[&identity]);
+        let (_, rows) =
+            known.entry(blocks.as_ptr()).or_insert_with(|| (blocks.clone(), by_block(blocks, &ids.classes)));
+        rows.iter().map(|(class, row)| (key(policy, identity, *class), *row)).collect()
+    }
+}
+
+/// Rows by a class of theirs, in the kernel's ids.
+fn by_block(blocks: &[Row], classes: &[ClassId]) -> EncodedRows {
+    let mut rows: BTreeMap<u16, (ClassId, Row)> = BTreeMap::new();
+    for (index, class) in classes.iter().enumerate() {
         let (block, bit) = (index / usize::from(BITS_PER_ROW), index % usize::from(BITS_PER_ROW));
         if blocks[block].0[bit / 64] >> (bit % 64) & 1 != 0 {
-            rows.entry(key(policy, identity, *class)).or_default().set(*class);
+            let (_, row) = rows.entry(class.0 / BITS_PER_ROW).or_insert((*class, Row::default()));
+            row.set(*class);
         }
     }
-    rows.into_iter().collect()
+    rows.into_values().collect()
 }
 
 fn service_row(
@@ -184,7 +211,7 @@ fn service_row(
 fn change<'a, A: 'a, B: 'a, K: Ord, V>(
     changed: &mut MapChanges<K, V>,
     differences: impl Iterator<Item = DiffItem<'a, 'a, A, B>>,
-    entries: impl Fn(&A, &B) -> Vec<(K, V)>,
+    mut entries: impl FnMut(&A, &B) -> Vec<(K, V)>,
 ) {
     for difference in differences {
         let (before, now) = match difference {

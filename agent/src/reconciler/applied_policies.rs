@@ -1,6 +1,6 @@
 //! Which policies have a say in a pod's connections in one direction, and what changes when others do.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, hash::Hash, sync::Arc};
 
 use podgate_common::Direction;
 
@@ -82,18 +82,22 @@ impl fmt::Display for AppliedPolicies {
     }
 }
 
-fn changes<N: PartialEq + fmt::Display, R: PartialEq>(
+fn changes<N: PartialEq + fmt::Display, R: Eq + Hash>(
     before: &[(N, &[R])],
     now: &[(N, &[R])],
 ) -> Vec<PolicyChange> {
     let find =
         |all: &[(N, &[R])], name: &N| -> Option<usize> { all.iter().position(|(other, _)| other == name) };
-    let missing = |these: &[R], those: &[R]| these.iter().filter(|rule| !those.contains(rule)).count();
+    let missing = |these: &[R], those: &[R]| {
+        let those: HashSet<&R> = those.iter().collect();
+        these.iter().filter(|rule| !those.contains(rule)).count()
+    };
     let mut changes = Vec::new();
     for (name, rules) in now {
         let known = find(before, name).map(|place| before[place].1);
         let had = known.unwrap_or_default();
-        if known != Some(rules) {
+        // Mostly it is the same policy, and its rules are not looked at.
+        if !known.is_some_and(|known| std::ptr::eq(known, *rules) || known == *rules) {
             let (added, removed) = (missing(rules, had), missing(had, rules));
             changes.push(PolicyChange { policy: name.to_string(), added, removed });
         }

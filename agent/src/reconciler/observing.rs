@@ -8,12 +8,16 @@ use podgate_common::{KernelVerdict, VerdictQuery};
 use super::Reconciler;
 use crate::{
     api::{Drops, PolicyReport},
+    compiler::Work,
     endpoints::{InterfaceState, PodInterface},
     explain::ExpectedVerdict,
     flows::Context,
     hits::CounterClock,
     model::{Cluster, Pod},
 };
+
+/// What finding out about connections may take each time that they are counted: some 10 ms.
+const WORK: usize = 200_000;
 
 impl Reconciler {
     /// Credits what the kernel has counted to policies and pods, and reports it.
@@ -28,8 +32,10 @@ impl Reconciler {
             let jiffies_per_second = self.datapath.jiffies_per_second;
             let clock = CounterClock { now, ticks: self.datapath.ticks()?, jiffies_per_second };
             let policy_snapshot = self.compiler.policy_snapshot();
-            self.hits
-                .collect(flow_counters, &pods, cluster, clock, |query| policy_snapshot.matches(query))?;
+            let mut work = Work::of(WORK);
+            self.hits.collect(flow_counters, &pods, cluster, clock, |query| {
+                policy_snapshot.matches(query, &mut work)
+            })?;
             flow_counters.correct_shares()?;
         }
         Ok((self.hits.report(cluster, pods.values(), now), self.hits.drops()))

@@ -16,6 +16,9 @@ use crate::{
 /// devices that this one has not.
 const TUNNEL_PORTS: [u16; 3] = [4_789, 8_472, 6_081];
 
+/// Addresses of one pod that the kernel knows: no pod takes the room of others in its table.
+const MOST_ADDRESSES: usize = 64;
+
 pub(super) fn wanted(
     endpoints: &Endpoints,
     tables: &CompiledTables,
@@ -29,7 +32,8 @@ pub(super) fn wanted(
     for veth in endpoints.veths.values() {
         let (state, subject) = match &veth.state {
             InterfaceState::Identified { pod, addresses, .. } => {
-                wanted.owners.extend(addresses.iter().map(|address| (*address, veth.ifindex)));
+                let own = addresses.iter().take(MOST_ADDRESSES).map(|address| (*address, veth.ifindex));
+                wanted.owners.extend(own);
                 (
                     EndpointState::Identified,
                     tables.subjects.get(pod).copied().unwrap_or(Subject::NOT_ISOLATED),

@@ -35,6 +35,7 @@ use crate::model::{
 
 pub(crate) use field::FieldError;
 pub(crate) use kind::{Kind, KindInfo, ObjectId};
+pub(crate) use pod::MIRROR;
 
 use field::{Field, FieldErrors, JsonObject as Fields};
 use intern::NameInterner;

@@ -11,6 +11,7 @@ mod health;
 mod object;
 mod pod_warnings;
 mod served;
+mod shape;
 mod store;
 mod stream;
 mod watch;
@@ -20,4 +21,4 @@ pub use health::{Health, WatchHealth};
 pub use pod_warnings::{PodWarning, warn_pods};
 pub use watch::watch;
 
-use super::{ClusterSnapshot, Update, ValidationError, decode};
+use super::{ClusterSnapshot, Update, ValidationError, decode, limited};

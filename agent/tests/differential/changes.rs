@@ -98,7 +98,7 @@ fn a_difference_is_that_of_the_specification() {
             let ports = names.iter().map(|port| port.parse().expect("a port of the generator")).collect();
             let [was, is] = [objects, &after].map(|objects| {
                 let picture = read(objects, Layout::File(Form::JsonList));
-                matrix(&picture.cluster, &ports).expect("the tables have room")
+                matrix(&picture.cluster, &ports)
             });
             let difference = Difference::between(&was, &is);
             let seen = difference.opened.iter().map(|pair| (pair, '+'));

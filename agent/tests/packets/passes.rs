@@ -1,11 +1,17 @@
 //! Passes of the whole reconciler, at real devices.
 
+#[path = "../sizes/clock.rs"]
+mod clock;
+#[path = "../sizes/shapes.rs"]
+mod shapes;
+
 use std::{
-    io,
+    fs, io,
     net::IpAddr,
     os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use aya::{
@@ -15,9 +21,15 @@ use aya::{
 use podgate::{
     datapath::{Attacher, Datapath, DatapathOptions, HookKind, Pins},
     endpoints::{Link, Network, VethPeer, cni::CniResults},
+    model::Cluster,
     reconciler::Reconciler,
+    source::{ClusterSnapshot, manifests},
 };
 
+use self::{
+    clock::cpu_time,
+    shapes::{Shape, cluster, honest_policy},
+};
 use crate::{
     node::FLOWS,
     sandbox,
@@ -41,6 +53,41 @@ fn a_pass_that_fails_leaves_no_veth_of_a_new_pod_without_its_programs() {
     assert_eq!((programs(Host::A), programs(Host::B)), (2, 2));
 }
 
+#[test]
+fn changes_beside_twenty_large_objects_of_another_tenant_are_enforced_in_a_tenth_of_a_second() {
+    const ROUNDS: usize = 100;
+    let (_pins, mut reconciler) = start();
+    let large: Vec<_> =
+        (0..20).map(|at| Shape::ALL[at % Shape::ALL.len()].policy(&format!("large-{at}"), 1)).collect();
+    let picture = read(&cluster(large));
+    let clusters: Vec<Cluster> = (2_000..2_008)
+        .map(|port| {
+            let mut changed = Cluster::clone(&picture.cluster);
+            let small = read(&[honest_policy("changing", port)]).cluster;
+            changed
+                .policies
+                .extend(small.policies.iter().map(|(name, policy)| (name.clone(), policy.clone())));
+            changed
+        })
+        .collect();
+    let at = |host, last| link(host, [IpAddr::from([10, 244, 0, last])]);
+    let links = [at(Host::A, 1), at(Host::B, 101)];
+    let (network, cni) =
+        (Arc::new(Network { links: links.into_iter().collect() }), Arc::new(CniResults::default()));
+    let mut took: Vec<Duration> = (0..=ROUNDS)
+        .map(|round| {
+            let before = cpu_time();
+            reconciler.reconcile(&clusters[round % clusters.len()], &network, &cni).expect("a pass");
+            cpu_time() - before
+        })
+        .collect();
+    let first = took.remove(0);
+    took.sort();
+    println!("the first pass {first:?}, then p50 {:?}, p99 {:?}", took[ROUNDS / 2], took[ROUNDS * 99 / 100]);
+    assert!(first < Duration::from_secs(1), "{first:?}");
+    assert!(took[ROUNDS * 99 / 100] < Duration::from_millis(100), "{took:?}");
+}
+
 fn start() -> (Pins, Reconciler) {
     let bpffs = sandbox::enter();
     let pins = Pins::create(&bpffs).expect("a bpffs of our own");
@@ -56,6 +103,14 @@ fn start() -> (Pins, Reconciler) {
     let made = pins.made().expect("the pins were just made");
     let reconciler = Reconciler::new("n1".into(), datapath, attacher, made);
     (pins, reconciler)
+}
+
+fn read(objects: &[serde_json::Value]) -> ClusterSnapshot {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("objects.json");
+    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    fs::write(&file, list.to_string()).expect("a file");
+    manifests::read(&[file])
 }
 
 fn interface(host: Host) -> String {

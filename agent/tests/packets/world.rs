@@ -186,7 +186,6 @@ impl World {
         let node: Name = "n1".into();
         let site = compiler::Site { node: &node, own_addresses: &self.node };
         compiler::compile(&self.cluster, Some(site), self.subjects(), retained)
-            .expect("fewer classes of ports than there is room for")
     }
 
     /// The same, in a step from the world before.
@@ -196,7 +195,7 @@ impl World {
         let pods = self.veths.values().filter_map(|veth| self.cluster.pods.get_key_value(&veth.pod));
         let subjects = pods.map(|(name, pod)| (name.clone(), pod.clone())).collect();
         let step = CompileInput { cluster: &self.cluster, site, subjects: &subjects, retained };
-        compiler.compile(&step).expect("fewer classes of ports than there is room for").clone()
+        compiler.compile(&step).clone()
     }
 
     /// A service at [`SERVICE`] and, as a node port, at [`NODE_PORT`], with these backends.

@@ -20,7 +20,7 @@ pub(super) struct Sources {
 }
 
 /// Programs of tests, the directory of their sources, and the module that it is.
-const PROGRAMS: [(&str, &str, &str); 9] = [
+const PROGRAMS: [(&str, &str, &str); 10] = [
     ("agent", "agent/src", ""),
     ("common", "common/src", ""),
     ("xtask", "xtask/src", ""),
@@ -28,6 +28,7 @@ const PROGRAMS: [(&str, &str, &str); 9] = [
     ("differential", "agent/tests/oracle", "oracle"),
     ("packets", "agent/tests/packets", ""),
     ("verbs", "agent/tests/verbs", ""),
+    ("sizes", "agent/tests/sizes", ""),
     ("namespaces", "xtask/tests/namespaces", ""),
     ("apiserver", "xtask/tests/apiserver", ""),
 ];

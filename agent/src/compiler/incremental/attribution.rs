@@ -2,7 +2,7 @@
 //!
 //! In: one side of a connection, by the pod's own addresses, ports and policies. Out: the policies that were asked, each with
 //! the rules that match. It is the tables' own classification, so it agrees with the verdict, and it walks over the
-//! policies of one pod alone.
+//! policies of one pod alone, once for each identity and class (`known`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,10 +13,17 @@ use std::{
 
 use podgate_common::{Direction, Protocol, ServiceKey};
 
-use super::{Incremental, PortRange, rules};
-use crate::compiler::{Backend, CompiledTables, Signature, Step, Term};
-use crate::model::{
-    Action, Cluster, ClusterNetworkPolicy, ClusterPolicyName, Name, NamedPort, NetworkPolicy, ObjectName, Pod,
+use super::{
+    Incremental,
+    known::{self, Answers, Known, Question, QuestionEnd, RulesOf, Work},
+    rules,
+};
+use crate::{
+    compiler::{Backend, Clause, ClausePorts, CompiledTables, PortSignature, Shared, Signature},
+    model::{
+        Action, Cluster, ClusterNetworkPolicy, ClusterPolicyName, Name, NamedPort, NetworkPolicy, ObjectName,
+        Pod, PortSet, Rule,
+    },
 };
 
 /// One side of a connection.
@@ -52,7 +59,14 @@ pub struct PolicyMatch {
 /// The other end as the tables see it.
 struct PeerProperties<'a> {
     signature: &'a Signature,
-    ranges: &'a BTreeSet<PortRange>,
+    ports: &'a PortSignature,
+}
+
+impl PeerProperties<'_> {
+    /// Whether its port lies in a set.
+    fn has(&self, ports: &Shared<PortSet>) -> bool {
+        self.ports.binary_search(ports).is_ok()
+    }
 }
 
 /// What evaluates connections: tables, and what they were made of. A copy costs nothing, and stays as it is.
@@ -61,13 +75,19 @@ pub struct PolicySnapshot {
     cluster: Cluster,
     tables: CompiledTables,
     named_ports: Arc<BTreeMap<NamedPort, usize>>,
+    known: Known,
 }
 
 impl Incremental {
     /// What evaluates connections after the last step.
     pub fn policy_snapshot(&self) -> PolicySnapshot {
-        let Self { cluster, tables, named_ports, .. } = self;
-        PolicySnapshot { cluster: cluster.clone(), tables: tables.clone(), named_ports: named_ports.clone() }
+        let Self { cluster, tables, named_ports, known, .. } = self;
+        PolicySnapshot {
+            cluster: cluster.clone(),
+            tables: tables.clone(),
+            named_ports: named_ports.clone(),
+            known: known.clone(),
+        }
     }
 }
 
@@ -89,48 +109,148 @@ impl PolicySnapshot {
         &self.cluster
     }
 
-    /// The policies that were asked about a connection: those enforced, and those in audit mode as if they were.
-    pub fn matches(&self, query: &ConnectionQuery<'_>) -> Vec<PolicyMatch> {
+    /// The policies that were asked about a connection: those enforced, and those in audit mode as if they were. `None`:
+    /// there is no work left to find out.
+    pub fn matches(&self, query: &ConnectionQuery<'_>, work: &mut Work) -> Option<Arc<[PolicyMatch]>> {
+        if !work.is_left() {
+            return None;
+        }
+        let question = self.question(query);
+        let mut known = self.known.lock();
+        if let Some(matches) = known.get(&question) {
+            work.spend(known::weight(matches));
+            return Some(matches.clone());
+        }
         let ends = self.ends(query);
-        let named_ports = self.named_ports.keys().collect();
-        let compiler = rules::Compiler::new(&self.cluster, named_ports);
+        let compiler = rules::Compiler::new(&self.cluster, &self.named_ports);
         let matches = Policies::of(&self.cluster, &compiler, query);
-        let mut all = matches.walk(&compiler, query, &ends, |audit| !audit);
+        work.spend(self.cluster.policies_in(&query.pod.name.namespace).count());
+        let mut rules =
+            Rules { compiler: &compiler, query, known: &mut known, closed: self.is_closed(query), work };
+        let mut all = matches.walk(&mut rules, &ends, |audit| !audit);
         if matches.has_audit() {
-            let audited = matches.walk(&compiler, query, &ends, |_| true);
+            let audited = matches.walk(&mut rules, &ends, |_| true);
             all.extend(audited.into_iter().filter(|matches| matches.audit));
         }
-        all
+        let all: Arc<[PolicyMatch]> = all.into();
+        known.put(question, all.clone());
+        Some(all)
+    }
+
+    fn question(&self, query: &ConnectionQuery<'_>) -> Question {
+        let end = match self.place(query) {
+            Some(place) => QuestionEnd::Service(place),
+            None => QuestionEnd::Address {
+                identity: self.tables.identities.identity(query.peer),
+                class: self.class(query),
+            },
+        };
+        Question { pod: query.pod.name.clone(), direction: query.direction, end }
+    }
+
+    fn is_closed(&self, query: &ConnectionQuery<'_>) -> bool {
+        let subject = self.tables.subjects.get(&query.pod.name).copied().unwrap_or_default();
+        self.tables.closed.contains(match query.direction {
+            Direction::Ingress => &subject.ingress,
+            Direction::Egress => &subject.egress,
+        })
+    }
+
+    fn class(&self, query: &ConnectionQuery<'_>) -> usize {
+        query.protocol.map_or(0, |protocol| self.tables.classes.class(protocol, query.port))
+    }
+
+    /// What stands behind the service that the peer is; `None`: it is none.
+    fn place(&self, query: &ConnectionQuery<'_>) -> Option<Option<usize>> {
+        let (true, Some(protocol)) = (query.is_service, query.protocol) else { return None };
+        let frontends = &self.tables.services.frontends;
+        let mut key = ServiceKey::new(query.peer.into(), protocol, query.port);
+        let own = frontends.get(&key).copied();
+        key.address = key.address.unspecified();
+        Some(own.or_else(|| frontends.get(&key).copied()))
     }
 
     fn ends(&self, query: &ConnectionQuery<'_>) -> Vec<PeerProperties<'_>> {
         let tables = &self.tables;
         let end = |identity: usize, class: usize| PeerProperties {
             signature: &tables.identities.signatures[&identity],
-            ranges: &tables.classes.signatures[class],
+            ports: &tables.classes.signatures[class],
         };
-        if let (true, Some(protocol)) = (query.is_service, query.protocol) {
-            let mut key = ServiceKey::new(query.peer.into(), protocol, query.port);
-            let mut place = tables.services.frontends.get(&key);
-            if place.is_none() {
-                key.address = key.address.unspecified();
-                place = tables.services.frontends.get(&key);
-            }
-            let backends = place.and_then(|place| tables.services.backends.get(place));
-            let itself =
-                || end(tables.identities.identity(query.peer), tables.classes.class(protocol, query.port));
-            let ends =
-                backends.into_iter().flat_map(|backends| backends.iter()).map(|backend| match *backend {
-                    Backend::Node { identity, class }
-                    | Backend::Local { identity, class, .. }
-                    | Backend::Elsewhere { identity, class } => end(identity, class),
-                    Backend::Untranslated => itself(),
-                });
-            return ends.collect();
-        }
-        let class = query.protocol.map_or(0, |protocol| tables.classes.class(protocol, query.port));
-        vec![end(tables.identities.identity(query.peer), class)]
+        let Some(place) = self.place(query) else {
+            return vec![end(tables.identities.identity(query.peer), self.class(query))];
+        };
+        let backends = place.and_then(|place| tables.services.backends.get(&place));
+        let itself = || end(tables.identities.identity(query.peer), self.class(query));
+        let ends = backends.into_iter().flat_map(|backends| backends.iter()).map(|backend| match *backend {
+            Backend::Node { identity, class }
+            | Backend::Local { identity, class, .. }
+            | Backend::Elsewhere { identity, class } => end(identity, class),
+            Backend::Untranslated => itself(),
+        });
+        ends.collect()
     }
+}
+
+/// The rules of policies, for one side.
+struct Rules<'a, 'c> {
+    compiler: &'a rules::Compiler<'c>,
+    query: &'a ConnectionQuery<'a>,
+    known: &'a mut Answers,
+    /// NetworkPolicies allow nothing.
+    closed: bool,
+    work: &'a mut Work,
+}
+
+impl Rules<'_, '_> {
+    fn of(
+        &mut self,
+        policy: PolicyName,
+        rules: &mut dyn ExactSizeIterator<Item = &Rule>,
+    ) -> Arc<[Shared<Clause>]> {
+        let ConnectionQuery { pod, direction, .. } = *self.query;
+        let namespace = policy.namespace().cloned();
+        let own_ports = if direction == Direction::Ingress { pod.ports.clone() } else { Arc::default() };
+        let key = RulesOf { policy, direction, own_ports };
+        if let Some(known) = self.known.clauses.get(&key) {
+            return known.clone();
+        }
+        let mut size = 0;
+        let clauses = rules.map(|rule| {
+            size += rule.size();
+            Shared::new(self.compiler.clause_for(rule, namespace.as_ref(), pod, direction))
+        });
+        let clauses: Arc<[Shared<Clause>]> = clauses.collect();
+        self.work.spend(MAKING * size);
+        self.known.clauses.insert(key, clauses.clone());
+        clauses
+    }
+
+    fn meets(&mut self, clause: &Clause, end: &PeerProperties<'_>) -> bool {
+        self.work.spend(1);
+        let Clause { peers, ports } = clause;
+        let any = peers.as_ref().is_none_or(|peers| {
+            self.work.spend(peers.len().min(end.signature.len()));
+            have_common(peers, end.signature)
+        });
+        any && ports.as_ref().is_none_or(|ClausePorts { numbers, named }| {
+            self.work.spend(named.len().min(end.signature.len()));
+            let is_named = |(atom, set)| end.signature.contains(atom) && end.has(set);
+            end.has(numbers)
+                || if named.len() <= end.signature.len() {
+                    named.iter().any(is_named)
+                } else {
+                    end.signature.iter().filter_map(|atom| named.get_key_value(atom)).any(is_named)
+                }
+        })
+    }
+}
+
+/// A peer or port takes so much longer to be made a property of than to be looked at.
+const MAKING: usize = 20;
+
+fn have_common<T: Ord>(one: &BTreeSet<T>, other: &BTreeSet<T>) -> bool {
+    let (few, many) = if one.len() <= other.len() { (one, other) } else { (other, one) };
+    few.iter().any(|item| many.contains(item))
 }
 
 /// The policies for one side, in the order in which they are asked.
@@ -156,23 +276,26 @@ impl<'a> Policies<'a> {
     /// Asks those of them that take part, in their order, about each end.
     fn walk(
         &self,
-        compiler: &rules::Compiler<'a>,
-        query: &ConnectionQuery<'_>,
+        rules: &mut Rules<'_, '_>,
         ends: &[PeerProperties<'_>],
         takes_part: impl Fn(bool) -> bool,
     ) -> Vec<PolicyMatch> {
         let mut matches: Vec<PolicyMatch> = Vec::new();
         let mut open: Vec<&PeerProperties<'_>> = ends.iter().collect();
-        let tier = |policies: &[&'a ClusterNetworkPolicy],
+        let direction = rules.query.direction;
+        let tier = |rules: &mut Rules<'_, '_>,
+                    policies: &[&'a ClusterNetworkPolicy],
                     open: &mut Vec<&PeerProperties<'_>>,
                     matches: &mut Vec<PolicyMatch>| {
             let mut passed = Vec::new();
             for policy in policies.iter().filter(|policy| takes_part(policy.audit)) {
+                let name = PolicyName::Cluster(policy.name.clone());
+                let own = policy.rules(direction);
+                let clauses = rules.of(name.clone(), &mut own.iter().map(|rule| &rule.matches));
                 let mut matched = BTreeSet::new();
-                for (index, rule) in policy.rules(query.direction).iter().enumerate() {
-                    let step = compiler.step_of(rule, query.pod, query.direction);
+                for (index, (rule, clause)) in own.iter().zip(&*clauses).enumerate() {
                     let (hit, rest) =
-                        open.iter().partition::<Vec<&PeerProperties<'_>>, _>(|end| step.meets(end));
+                        open.iter().partition::<Vec<&PeerProperties<'_>>, _>(|end| rules.meets(clause, end));
                     if !hit.is_empty() {
                         matched.insert(index);
                     }
@@ -182,52 +305,31 @@ impl<'a> Policies<'a> {
                     *open = rest;
                 }
                 if !matched.is_empty() {
-                    let policy_name = PolicyName::Cluster(policy.name.clone());
-                    matches.push(PolicyMatch { policy: policy_name, audit: policy.audit, matched });
+                    matches.push(PolicyMatch { policy: name, audit: policy.audit, matched });
                 }
             }
             open.extend(passed);
         };
-        tier(&self.admin, &mut open, &mut matches);
+        tier(rules, &self.admin, &mut open, &mut matches);
         let mut isolated = false;
         for (policy, audit) in self.policies.iter().filter(|(_, audit)| takes_part(*audit)) {
             isolated = true;
             if open.is_empty() {
                 break;
             }
-            let matched = (0..).zip(policy.rules(query.direction).unwrap_or_default()).filter(|(_, rule)| {
-                let terms = compiler.terms_of(rule, &policy.name.namespace, query.pod, query.direction);
-                terms.iter().any(|term| open.iter().any(|end| term.meets(end)))
-            });
-            matches.push(PolicyMatch {
-                policy: PolicyName::Namespaced(policy.name.clone()),
-                audit: *audit,
-                matched: matched.map(|(index, _)| index).collect(),
-            });
+            let name = PolicyName::Namespaced(policy.name.clone());
+            let clauses = rules.of(name.clone(), &mut policy.rules(direction).unwrap_or_default().iter());
+            let matched = clauses
+                .iter()
+                .enumerate()
+                .filter(|(_, clause)| !rules.closed && open.iter().any(|end| rules.meets(clause, end)));
+            let matched = matched.map(|(index, _)| index).collect();
+            matches.push(PolicyMatch { policy: name, audit: *audit, matched });
         }
         if !isolated {
-            tier(&self.baseline, &mut open, &mut matches);
+            tier(rules, &self.baseline, &mut open, &mut matches);
         }
         matches
-    }
-}
-
-impl Term {
-    fn meets(&self, end: &PeerProperties<'_>) -> bool {
-        self.atoms.is_subset(end.signature) && self.ports.is_none_or(|range| end.ranges.contains(&range))
-    }
-}
-
-impl Step {
-    fn meets(&self, end: &PeerProperties<'_>) -> bool {
-        let Self { action: _, peers, ports } = self;
-        peers.as_ref().is_none_or(|peers| !peers.is_disjoint(end.signature))
-            && ports.as_ref().is_none_or(|ports| {
-                ports.iter().any(|port| {
-                    end.ranges.contains(&port.range)
-                        && port.named.as_ref().is_none_or(|named| end.signature.contains(named))
-                })
-            })
     }
 }
 

@@ -66,11 +66,15 @@ impl AddressProperties {
     }
 
     /// Other blocks: whatever lies in one that changed gets another identity.
-    pub(super) fn set_prefixes(&mut self, compiled: BTreeMap<PrefixKey, Signature>) {
-        let compiled: BTreeMap<PrefixKey, usize> = compiled
-            .into_iter()
-            .map(|(prefix, signature)| (prefix, self.number(Arc::new(signature))))
-            .collect();
+    pub(super) fn set_prefixes(&mut self, compiled: BTreeMap<PrefixKey, Arc<Signature>>) {
+        // Many prefixes share a signature, and it is looked at once.
+        let mut known: HashMap<*const Signature, usize> = HashMap::new();
+        let numbered = compiled.iter().map(|(prefix, signature)| {
+            let number =
+                known.entry(Arc::as_ptr(signature)).or_insert_with(|| self.number(signature.clone()));
+            (*prefix, *number)
+        });
+        let compiled: BTreeMap<PrefixKey, usize> = numbered.collect();
         let before = std::mem::replace(&mut self.prefixes, Arc::new(compiled));
         let now = self.prefixes.clone();
         now.values().for_each(|identity| self.begin_use(*identity));
@@ -195,7 +199,7 @@ impl AddressProperties {
     fn claim_backends(&mut self, identity: usize) -> Arc<Signature> {
         let signature = &self.identities.contents()[&identity];
         let known = self.known_claims.entry(identity).or_insert_with(|| {
-            let claimed = signature.iter().filter(|atom| !matches!(&***atom, Atom::Block(_)));
+            let claimed = signature.iter().filter(|atom| !matches!(&***atom, Atom::Blocks(_)));
             Arc::new(claimed.cloned().collect())
         });
         known.clone()

@@ -17,7 +17,7 @@ use podgate_common::{ServiceKey, ServiceVerdict};
 use super::{changes::Forms, claims::Moves, numbering, numbering::Numbering};
 use crate::{
     compiler::{
-        Backend, Classes, PortRange, Services,
+        Backend, Classes, PortSignature, Services,
         services::{
             AddressClaim, View, backend_set_verdict, has_foreign_node_port, has_handshake, node_port,
             together,
@@ -161,7 +161,7 @@ impl Frontends {
 
     /// Describes what is known by the indexes of new classes. What is in a class that is no more is looked at again.
     fn describe(&mut self, before: &Classes, now: &Classes) {
-        let places: HashMap<&BTreeSet<PortRange>, usize> =
+        let places: HashMap<&PortSignature, usize> =
             now.signatures.iter().enumerate().map(|(index, signature)| (signature, index)).collect();
         let class = |index: usize| places.get(&before.signatures[index]).copied();
         let backend = |backend: &Backend| {

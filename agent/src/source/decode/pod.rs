@@ -1,6 +1,6 @@
 //! Pods: where they run, their addresses and their named ports.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use podgate_common::Protocol;
 
@@ -54,7 +54,8 @@ fn uid(fields: &JsonObject<'_>) -> Option<Uid> {
     uid.filter(|_| !is_mirror)
 }
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Of the annotations of such a mirror.
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Its addresses may be another pod's by now. Every other phase counts, also Unknown and those to come.
 fn has_finished(status: &JsonObject<'_>) -> bool {
@@ -88,6 +89,7 @@ fn addresses(status: &JsonObject<'_>) -> Vec<IpAddr> {
 /// Of the containers that live as long as the pod: init containers only when they restart (sidecars).
 fn named_ports(spec: &JsonObject<'_>, names: &mut NameInterner) -> Vec<NamedPort> {
     let mut ports = Vec::new();
+    let mut known = BTreeSet::new();
     for (list, only_sidecars) in [("containers", false), ("initContainers", true)] {
         let field = spec.get(list);
         for container in field.items().into_iter().flatten() {
@@ -97,7 +99,7 @@ fn named_ports(spec: &JsonObject<'_>, names: &mut NameInterner) -> Vec<NamedPort
             }
             for item in container.get("ports").items().into_iter().flatten() {
                 if let Ok(Some(port)) = named_port(&item, names)
-                    && !ports.contains(&port)
+                    && known.insert(port.clone())
                 {
                     ports.push(port);
                 }

@@ -12,12 +12,17 @@ use kube::{
 };
 use tokio::sync::mpsc;
 
-use super::{ValidationError, decode::ObjectId, store::ObjectStore};
+use super::{
+    ValidationError,
+    decode::ObjectId,
+    store::{Noted, ObjectStore},
+};
 use crate::{model::Name, printable::printable};
 
 /// In `kubectl get events`.
 pub(super) const CONTROLLER: &str = "podgate.io/agent";
-const REASON: &str = "NotFullyUnderstood";
+const NOT_UNDERSTOOD: &str = "NotFullyUnderstood";
+const OVER_LIMIT: &str = "LimitExceeded";
 const ACTION: &str = "Decode";
 
 /// Policies that wait to be reported; beyond that their problems stand in the log and in `podgate status` alone.
@@ -39,6 +44,7 @@ pub(super) struct PolicyEvents {
 struct PendingEvent {
     policy: ObjectId,
     uid: Option<String>,
+    reason: &'static str,
     note: String,
 }
 
@@ -54,18 +60,30 @@ impl PolicyEvents {
     /// Tells what is new since it was called last.
     pub(super) fn report(&mut self, store: &ObjectStore) {
         let mut reported = BTreeMap::new();
-        for (policy, uid, problems) in store.problems().filter(|(id, ..)| id.kind().info().is_policy) {
-            let is_new = self.reported.get(policy).is_none_or(|before| before != problems);
-            if is_new && reporting_node(store.nodes(), policy) == Some(&self.node) {
-                let pending = PendingEvent { policy: policy.clone(), uid: uid.clone(), note: note(problems) };
+        for (policy, Noted { uid, problems, is_over_limit }) in store.problems() {
+            if !policy.kind().info().is_policy {
+                continue;
+            }
+            let is_new = self.reported.get(&policy).is_none_or(|before| *before != problems);
+            if is_new && reporting_node(store.nodes(), &policy) == Some(&self.node) {
+                let pending = PendingEvent {
+                    policy: policy.clone(),
+                    uid,
+                    reason: reason(is_over_limit),
+                    note: note(&problems),
+                };
                 if self.queue.try_send(pending).is_err() {
                     tracing::debug!(%policy, "no Event: too many wait");
                 }
             }
-            reported.insert(policy.clone(), problems.to_vec());
+            reported.insert(policy, problems);
         }
         self.reported = reported;
     }
+}
+
+const fn reason(is_over_limit: bool) -> &'static str {
+    if is_over_limit { OVER_LIMIT } else { NOT_UNDERSTOOD }
 }
 
 /// Which node's agent reports a policy: every agent answers the same, and the work is spread over all of them.
@@ -80,10 +98,10 @@ fn fnv(text: &str) -> u64 {
 }
 
 async fn publish(recorder: Recorder, mut pending: mpsc::Receiver<PendingEvent>) {
-    while let Some(PendingEvent { policy, uid, note }) = pending.recv().await {
+    while let Some(PendingEvent { policy, uid, reason, note }) = pending.recv().await {
         let event = Event {
             type_: EventType::Warning,
-            reason: REASON.into(),
+            reason: reason.into(),
             note: Some(note),
             action: ACTION.into(),
             secondary: None,

@@ -5,11 +5,14 @@ use kube::{
     api::{ApiResource, ObjectMeta},
     core::GroupVersionKind,
 };
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::DeserializeSeed as _};
 use serde_json::Value;
 use std::borrow::Cow;
 
-use super::decode::{Kind, ObjectId};
+use super::{
+    decode::{Kind, ObjectId},
+    shape,
+};
 use crate::model::ObjectName;
 
 /// The value, and what the watch itself must know of it.
@@ -18,6 +21,10 @@ pub(super) struct ApiObject {
     pub(super) value: Value,
     meta: ObjectMeta,
 }
+
+/// A pod, of which far less is kept than of other objects.
+#[derive(Clone, Debug)]
+pub(super) struct PodObject(pub(super) ApiObject);
 
 impl ApiObject {
     /// `None`: it has no name.
@@ -38,7 +45,24 @@ impl ApiObject {
 
 impl<'de> Deserialize<'de> for ApiObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
+        shape::OBJECT.deserialize(deserializer).map(Self::from)
+    }
+}
+
+impl<'de> Deserialize<'de> for PodObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        shape::POD.deserialize(deserializer).map(|value| Self(value.into()))
+    }
+}
+
+impl From<PodObject> for ApiObject {
+    fn from(PodObject(object): PodObject) -> Self {
+        object
+    }
+}
+
+impl From<Value> for ApiObject {
+    fn from(value: Value) -> Self {
         let text = |field| value.get("metadata")?.get(field)?.as_str().map(ToOwned::to_owned);
         let meta = ObjectMeta {
             name: text("name"),
@@ -47,7 +71,7 @@ impl<'de> Deserialize<'de> for ApiObject {
             resource_version: text("resourceVersion"),
             ..ObjectMeta::default()
         };
-        Ok(Self { value, meta })
+        Self { value, meta }
     }
 }
 
@@ -84,6 +108,35 @@ impl Resource for ApiObject {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.meta
+    }
+}
+
+impl Resource for PodObject {
+    type DynamicType = ApiResource;
+    type Scope = kube::core::DynamicResourceScope;
+
+    fn kind(resource: &ApiResource) -> Cow<'_, str> {
+        ApiObject::kind(resource)
+    }
+
+    fn group(resource: &ApiResource) -> Cow<'_, str> {
+        ApiObject::group(resource)
+    }
+
+    fn version(resource: &ApiResource) -> Cow<'_, str> {
+        ApiObject::version(resource)
+    }
+
+    fn plural(resource: &ApiResource) -> Cow<'_, str> {
+        ApiObject::plural(resource)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.meta()
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.meta_mut()
     }
 }
 

@@ -7,6 +7,7 @@ use kube::runtime::watcher::Event;
 use super::{
     ClusterSnapshot, ValidationError,
     decode::{Decoded, Decoder, Kind, ObjectId},
+    limited::Limits,
     object::ApiObject,
 };
 use crate::model::{Cluster, Name};
@@ -32,6 +33,9 @@ pub(super) struct ObjectStore {
     lacking: BTreeMap<Kind, String>,
     /// A server without any namespace is meant.
     allow_empty: bool,
+    limits: Limits,
+    /// Of policies: Events name them.
+    uids: BTreeMap<ObjectId, String>,
 }
 
 /// What a list has brought so far, in the form in which it will be kept: nothing of it is there twice.
@@ -39,6 +43,7 @@ pub(super) struct ObjectStore {
 struct PendingList {
     cluster: Cluster,
     invalid: BTreeMap<ObjectId, InvalidObject>,
+    uids: BTreeMap<ObjectId, String>,
 }
 
 /// One object as it was told.
@@ -48,6 +53,15 @@ struct DecodedObject {
     uid: Option<String>,
     object: Option<Decoded>,
     problems: Vec<ValidationError>,
+}
+
+/// What is wrong with an object.
+#[derive(Debug)]
+pub(super) struct Noted {
+    pub(super) uid: Option<String>,
+    pub(super) problems: Vec<ValidationError>,
+    /// Some of it says more than there is room for.
+    pub(super) is_over_limit: bool,
 }
 
 /// An object that is not in order.
@@ -89,13 +103,16 @@ impl ObjectStore {
             Event::InitApply(object) => {
                 let reported = self.decode(kind, &object);
                 let list = self.lists.entry(kind).or_default();
+                note_uid(&reported, &mut list.uids);
                 put(reported, &mut list.cluster, &mut list.invalid);
                 false
             }
             Event::InitDone => {
-                let PendingList { cluster, invalid } = self.lists.remove(&kind).unwrap_or_default();
+                let PendingList { cluster, invalid, uids } = self.lists.remove(&kind).unwrap_or_default();
                 self.invalid.retain(|id, _| id.kind() != kind);
                 self.invalid.extend(invalid);
+                self.uids.retain(|id, _| id.kind() != kind);
+                self.uids.extend(uids);
                 kind.replace(Arc::make_mut(&mut self.cluster), cluster);
                 self.decoder.sweep();
                 self.lacking.remove(&kind);
@@ -103,17 +120,21 @@ impl ObjectStore {
             }
             Event::Apply(object) => {
                 let reported = self.decode(kind, &object);
+                note_uid(&reported, &mut self.uids);
                 put(reported, Arc::make_mut(&mut self.cluster), &mut self.invalid)
             }
             Event::Delete(object) => {
                 let Some(id) = object.id(kind) else { return false };
                 let had_problems = self.invalid.remove(&id).is_some();
+                self.uids.remove(&id);
                 id.remove(Arc::make_mut(&mut self.cluster)) || had_problems
             }
         }
     }
 
-    pub(super) fn picture(&self) -> ClusterSnapshot {
+    pub(super) fn picture(&mut self) -> ClusterSnapshot {
+        let mut cluster = self.cluster.clone();
+        self.limits.apply(&mut cluster);
         let mut problems: Vec<_> =
             self.invalid.values().flat_map(|invalid| &invalid.problems).cloned().collect();
         let lacking = self.lacking.iter().map(|(kind, why)| of_server(&kind.to_string(), why));
@@ -124,19 +145,26 @@ impl ObjectStore {
         let missing: Vec<_> = missing.into_iter().collect();
         problems.extend(lacking.iter().chain(&missing).cloned());
         let cluster_id = self.cluster_id.clone();
-        ClusterSnapshot {
-            cluster: self.cluster.clone(),
-            problems,
-            missing,
-            lacking,
-            unread: Vec::new(),
-            cluster_id,
-        }
+        problems.extend(self.limits.problems().map(|(_, problem)| problem.clone()));
+        ClusterSnapshot { cluster, problems, missing, lacking, unread: Vec::new(), cluster_id }
     }
 
-    /// The objects that are not in order, with their uids and what is wrong.
-    pub(super) fn problems(&self) -> impl Iterator<Item = (&ObjectId, &Option<String>, &[ValidationError])> {
-        self.invalid.iter().map(|(id, InvalidObject { uid, problems })| (id, uid, problems.as_slice()))
+    /// The objects that are not in order, or that did not fit into the last picture.
+    pub(super) fn problems(&self) -> BTreeMap<ObjectId, Noted> {
+        let invalid = self.invalid.iter();
+        let mut noted: BTreeMap<_, _> = invalid
+            .map(|(id, InvalidObject { uid, problems })| {
+                (id.clone(), Noted { uid: uid.clone(), problems: problems.clone(), is_over_limit: false })
+            })
+            .collect();
+        for (id, problem) in self.limits.problems() {
+            let uid = self.uids.get(&id).cloned();
+            let noted =
+                noted.entry(id).or_insert_with(|| Noted { uid, problems: Vec::new(), is_over_limit: true });
+            noted.is_over_limit = true;
+            noted.problems.push(problem.clone());
+        }
+        noted
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = &Name> {
@@ -164,6 +192,14 @@ impl ObjectStore {
 fn of_server(object: &str, message: &str) -> ValidationError {
     let (file, field) = ("API server".to_owned(), String::new());
     ValidationError { file, object: object.to_owned(), field, message: message.to_owned() }
+}
+
+fn note_uid(DecodedObject { id, uid, .. }: &DecodedObject, uids: &mut BTreeMap<ObjectId, String>) {
+    if let (Some(id), Some(uid)) = (id, uid)
+        && id.kind().info().is_policy
+    {
+        uids.insert(id.clone(), uid.clone());
+    }
 }
 
 /// Puts an object where it belongs. Out: whether that changed anything.

@@ -3,32 +3,43 @@
 //! Out: its events, and what keeps it from being watched. After a failure it goes on by itself, after a pause that grows
 //! with each failure in a row.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use backon::ExponentialBuilder;
 use futures::{
-    StreamExt as _,
+    FutureExt as _, StreamExt as _,
     stream::{BoxStream, unfold},
 };
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::ApiResource,
     runtime::{
         utils::{Backoff as _, ResetTimerBackoff},
         watcher::{self, Event, ExponentialBackoff},
     },
 };
-use tokio::time::sleep;
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 
 use super::{
     client::READ_TIMEOUT,
     decode::Kind,
-    object::ApiObject,
+    object::{ApiObject, PodObject},
     served::{self, Served, is_not_found},
 };
 
-/// Objects of one page of a list: at 5 to 10 KB a pod, a few MB at a time.
-const PAGE: u32 = 500;
+/// Objects of one page of a list. An object may have 1.5 MB, and the text of a page is there twice for a moment.
+const PAGE: u32 = 32;
+
+/// How long a list waits for its turn, should the server hang in the one before.
+const TURN: Duration = Duration::from_secs(2);
 
 /// How long the server keeps a watch open; bookmarks come once a minute.
 const WATCH: Duration = READ_TIMEOUT.saturating_sub(Duration::from_secs(10));
@@ -61,9 +72,10 @@ pub(super) enum Unwatched {
     Failed(String),
 }
 
-/// Never ends.
-pub(super) fn of_kind(client: &Client, kind: Kind) -> BoxStream<'static, WatchEvent> {
+/// Never ends. `turn`: kinds are listed one after the other, so that one page is in memory at a time.
+pub(super) fn of_kind(client: &Client, kind: Kind, turn: Arc<Semaphore>) -> BoxStream<'static, WatchEvent> {
     let watch = Watch {
+        turn,
         client: client.clone(),
         kind,
         stage: Stage::Look,
@@ -75,6 +87,7 @@ pub(super) fn of_kind(client: &Client, kind: Kind) -> BoxStream<'static, WatchEv
 }
 
 struct Watch {
+    turn: Arc<Semaphore>,
     client: Client,
     kind: Kind,
     stage: Stage,
@@ -148,7 +161,23 @@ impl Watch {
     }
 
     fn watch(&self, resource: &ApiResource) -> BoxStream<'static, watcher::Result<Event<ApiObject>>> {
-        let api: Api<ApiObject> = Api::all_with(self.client.clone(), resource);
+        match self.kind {
+            Kind::Pod => self.watch_as::<PodObject>(resource),
+            Kind::Namespace
+            | Kind::Node
+            | Kind::NetworkPolicy
+            | Kind::ClusterPolicy(_)
+            | Kind::Service
+            | Kind::EndpointSlice => self.watch_as::<ApiObject>(resource),
+        }
+    }
+
+    fn watch_as<K>(&self, resource: &ApiResource) -> BoxStream<'static, watcher::Result<Event<ApiObject>>>
+    where
+        K: Resource<DynamicType = ApiResource> + DeserializeOwned + Clone + fmt::Debug + Send + 'static,
+        ApiObject: From<K>,
+    {
+        let api: Api<K> = Api::all_with(self.client.clone(), resource);
         let seconds = u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX);
         let config = watcher::Config::default().page_size(PAGE).timeout(seconds);
         let config = match self.kind {
@@ -157,7 +186,31 @@ impl Watch {
             Kind::Service | Kind::EndpointSlice => config,
             Kind::Namespace | Kind::Node | Kind::NetworkPolicy | Kind::ClusterPolicy(_) => config,
         };
-        watcher::watcher(api, config).boxed()
+        let turn = self.turn.clone();
+        let watch = async move {
+            // It is never closed, so that no turn means that it has taken too long.
+            let mut turn = timeout(TURN, turn.acquire_owned()).await.ok().and_then(Result::ok);
+            watcher::watcher(api, config).map(move |heard| {
+                if matches!(heard, Ok(Event::InitDone) | Err(_)) {
+                    drop(turn.take());
+                }
+                heard.map(of_any_kind)
+            })
+        };
+        watch.flatten_stream().boxed()
+    }
+}
+
+fn of_any_kind<K>(event: Event<K>) -> Event<ApiObject>
+where
+    ApiObject: From<K>,
+{
+    match event {
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(object.into()),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(object) => Event::Apply(object.into()),
+        Event::Delete(object) => Event::Delete(object.into()),
     }
 }
 

@@ -1,13 +1,16 @@
 //! One watch for each kind, all of them fed into one store.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures::{
     StreamExt as _,
     stream::{BoxStream, select_all},
 };
 use kube::{Client, runtime::watcher::Event};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 
 use super::{
     Update,
@@ -27,7 +30,11 @@ pub fn watch(client: &Client, node: Name, allow_empty: bool) -> (mpsc::Receiver<
     let (updates, receiver) = mpsc::channel(1);
     let health = Health::new();
     let events = PolicyEvents::new(client.clone(), node);
-    let watches = Kind::ALL.map(|kind| stream::of_kind(client, kind).map(move |heard| (kind, heard)).boxed());
+    let turn = Arc::new(Semaphore::new(1));
+    let watches = Kind::ALL.map(|kind| {
+        let heard = stream::of_kind(client, kind, turn.clone());
+        heard.map(move |heard| (kind, heard)).boxed()
+    });
     let store = ObjectStore::new(allow_empty);
     tokio::spawn(run(select_all(watches).boxed(), store, updates, events, health.clone()));
     (receiver, health)

@@ -24,6 +24,7 @@ use crate::{
     source::{
         Unread,
         decode::{self, Contents, Decoded, Decoder, ObjectId, ObjectLocation},
+        limited::Limits,
     },
 };
 
@@ -43,6 +44,7 @@ pub(super) struct ManifestStore {
     inputs: BTreeMap<Input, Arc<Pending>>,
     decoder: Decoder,
     options: ReadOptions,
+    limits: Limits,
 }
 
 /// What was read of one input.
@@ -95,7 +97,8 @@ impl ManifestStore {
                 roots.push(Root { input, found: None, problem: None, last: Vec::new() });
             }
         }
-        Self { roots, inputs: BTreeMap::new(), decoder: Decoder::default(), options }
+        let (inputs, decoder, limits) = (BTreeMap::new(), Decoder::default(), Limits::default());
+        Self { roots, inputs, decoder, options, limits }
     }
 
     /// The paths that were named, without standard input.
@@ -204,6 +207,11 @@ impl ManifestStore {
             }
         }
         picture.cluster = Arc::new(cluster);
+        self.limits.apply(&mut picture.cluster);
+        for (policy, problem) in self.limits.problems() {
+            let file = seen.get(&policy).map(ToString::to_string).unwrap_or_default();
+            picture.problems.push(ValidationError { file, ..problem.clone() });
+        }
         picture
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use podgate::model::{IpBlock, Peer, Peers, Ports};
+use podgate::model::{IpBlock, Peer, Peers, Ports, Rule};
 use podgate_common::{
     Outcome, Protocol,
     frames::{Frame, flag},
@@ -19,22 +19,22 @@ const CROWD: u32 = 4_200;
 
 /// So many outside addresses, each an identity of its own, may reach B: one half on port 80, the other on port 81.
 fn crowd(size: u32) -> World {
-    let peers = |odd| {
-        let numbers = (0..size).filter(|number| number % 2 == odd);
+    let peers = |is_one: &dyn Fn(u32) -> bool| {
+        let numbers = (0..size).filter(|number| is_one(*number));
         Peers::Listed(
             numbers
                 .map(|number| Peer::Block(IpBlock { cidr: address(number).into(), except: [].into() }))
                 .collect(),
         )
     };
-    World::new().ingress(
-        Host::B,
-        [
-            allow(pods_like(Host::A), port(Protocol::Tcp, 80)),
-            allow(peers(0), port(Protocol::Tcp, 80)),
-            allow(peers(1), port(Protocol::Tcp, 81)),
-        ],
-    )
+    // By the last ones no two addresses have the same rules.
+    let rules: [Rule; 16] = std::array::from_fn(|at| match u16::try_from(at).expect("small") {
+        0 => allow(pods_like(Host::A), port(Protocol::Tcp, 80)),
+        1 => allow(peers(&|number| number % 2 == 0), port(Protocol::Tcp, 80)),
+        2 => allow(peers(&|number| number % 2 == 1), port(Protocol::Tcp, 81)),
+        bit => allow(peers(&|number| number >> (bit - 3) & 1 == 1), port(Protocol::Tcp, 9_000 + bit)),
+    });
+    World::new().ingress(Host::B, rules)
 }
 
 fn address(number: u32) -> IpAddr {

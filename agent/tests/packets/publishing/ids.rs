@@ -1,11 +1,8 @@
 //! An id means one thing for as long as a packet can see it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use podgate::compiler::{PortRange, RuleSet, Signature};
+use podgate::compiler::{PortSignature, RuleSet, Signature};
 use podgate_common::{ClassId, IdentityId, PolicyId, Protocol};
 use proptest::{
     prelude::*,
@@ -46,7 +43,7 @@ fn an_id_is_not_given_to_another_content_by_the_next_publication() {
 struct Meanings {
     policies: BTreeMap<PolicyId, Arc<RuleSet>>,
     identities: BTreeMap<IdentityId, Arc<Signature>>,
-    classes: BTreeMap<ClassId, BTreeSet<PortRange>>,
+    classes: BTreeMap<ClassId, PortSignature>,
 }
 
 impl Meanings {

@@ -24,7 +24,7 @@ fn take<const N: usize>(store: &mut ObjectStore, kind: Kind, events: [Event<ApiO
     events.map(|event| store.take(kind, event))
 }
 
-fn pods(store: &ObjectStore) -> String {
+fn pods(store: &mut ObjectStore) -> String {
     let picture = store.picture();
     picture.cluster.pods.keys().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
@@ -34,16 +34,16 @@ fn a_list_counts_when_it_is_complete_and_takes_the_place_of_the_one_before() {
     let mut store = ObjectStore::default();
     let list = [Event::Init, Event::InitApply(pod("a", "1")), Event::InitApply(pod("b", "1"))];
     assert_eq!(take(&mut store, Kind::Pod, list), [false; 3]);
-    assert_eq!(pods(&store), "");
+    assert_eq!(pods(&mut store), "");
     assert!(store.take(Kind::Pod, Event::InitDone));
-    assert_eq!(pods(&store), "x/a x/b");
+    assert_eq!(pods(&mut store), "x/a x/b");
 
     // One that is cut off is forgotten; what was known stays until the next has come to its end.
     let _ = take(&mut store, Kind::Pod, [Event::Init, Event::InitApply(pod("d", "1"))]);
     let _ = take(&mut store, Kind::Pod, [Event::Init, Event::InitApply(pod("b", "1"))]);
-    assert_eq!(pods(&store), "x/a x/b");
+    assert_eq!(pods(&mut store), "x/a x/b");
     let _ = take(&mut store, Kind::Pod, [Event::InitApply(pod("c", "1")), Event::InitDone]);
-    assert_eq!(pods(&store), "x/b x/c");
+    assert_eq!(pods(&mut store), "x/b x/c");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn only_what_a_verdict_can_depend_on_makes_a_difference() {
 #[test]
 fn a_problem_lives_as_long_as_the_object_that_has_it() {
     let mut store = ObjectStore::new(true);
-    let problems = |store: &ObjectStore| {
+    let problems = |store: &mut ObjectStore| {
         store.picture().problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     };
     let bad = || policy("p", json!([{"ipBlock": {"cidr": "10.0.0.0/99"}}]));
@@ -79,18 +79,18 @@ fn a_problem_lives_as_long_as_the_object_that_has_it() {
     let apply = [Event::Apply(bad()), Event::Apply(bad())];
     assert_eq!(take(&mut store, Kind::NetworkPolicy, apply), [true, false]);
     assert!(
-        problems(&store).starts_with("NetworkPolicy x/p: spec.ingress[0].from[0].ipBlock.cidr: "),
+        problems(&mut store).starts_with("NetworkPolicy x/p: spec.ingress[0].from[0].ipBlock.cidr: "),
         "{}",
-        problems(&store)
+        problems(&mut store)
     );
     for healed in [Event::Apply(good()), Event::Delete(bad())] {
         let mut store = ObjectStore::new(true);
         let _ = store.take(Kind::NetworkPolicy, Event::Apply(bad()));
         assert!(store.take(Kind::NetworkPolicy, healed));
-        assert_eq!(problems(&store), "");
+        assert_eq!(problems(&mut store), "");
     }
     let _ = take(&mut store, Kind::NetworkPolicy, [Event::Init, Event::InitDone]);
-    assert_eq!(problems(&store), "");
+    assert_eq!(problems(&mut store), "");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn what_is_no_object_at_all_disturbs_nothing() {
     for value in [json!(null), json!("text"), json!({"metadata": {}}), json!({"metadata": {"name": ["x"]}})] {
         let _ =
             take(&mut store, Kind::Pod, [Event::Apply(object(value.clone())), Event::Delete(object(value))]);
-        assert_eq!(pods(&store), "x/a");
+        assert_eq!(pods(&mut store), "x/a");
     }
 }
 
@@ -111,4 +111,40 @@ fn a_picture_that_was_given_does_not_change() {
     let before = store.picture();
     let _ = store.take(Kind::Pod, Event::Delete(pod("a", "1")));
     assert_eq!((before.cluster.pods.len(), store.picture().cluster.pods.len()), (1, 0));
+}
+
+#[test]
+fn a_policy_over_a_limit_is_noted_as_such_with_its_uid_until_it_fits() {
+    let blocks = |count: u16| {
+        let block = |at: u16| json!({"ipBlock": {"cidr": format!("10.{}.{}.0/24", at >> 8, at & 0xff)}});
+        (0..count).map(block).collect::<Vec<Value>>()
+    };
+    let of_namespace = |count| {
+        let rules: Vec<Value> = blocks(count).into_iter().map(|block| json!({"from": [block]})).collect();
+        let spec = json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": rules});
+        object(json!({"metadata": {"name": "p", "namespace": "x", "uid": "1"}, "spec": spec}))
+    };
+    let of_cluster = |count: u16| {
+        let networks: Vec<String> =
+            (0..count).map(|at| format!("10.{}.{}.0/24", at >> 8, at & 0xff)).collect();
+        let rule = |network: &String| json!({"action": "Accept", "to": [{"networks": [network]}]});
+        let rules: Vec<Value> = networks.iter().map(rule).collect();
+        let spec = json!({
+            "tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "egress": rules,
+        });
+        object(json!({"metadata": {"name": "c", "uid": "2"}, "spec": spec}))
+    };
+    let cluster_kind = Kind::ClusterPolicy(crate::model::ClusterPolicyKind::ClusterNetworkPolicy);
+    let mut store = ObjectStore::new(true);
+    for (count, expected) in [(600, 2), (8, 0)] {
+        let _ = store.take(Kind::NetworkPolicy, Event::Apply(of_namespace(count)));
+        let _ = store.take(cluster_kind, Event::Apply(of_cluster(count)));
+        let problems = store.picture().problems;
+        assert_eq!(problems.len(), expected, "{problems:?}");
+        let noted = store.problems();
+        assert_eq!(noted.len(), expected, "{noted:?}");
+        assert!(noted.values().all(|noted| noted.is_over_limit && noted.problems.len() == 1), "{noted:?}");
+        let uids: Vec<_> = noted.values().filter_map(|noted| noted.uid.as_deref()).collect();
+        assert_eq!(uids.len(), expected, "{uids:?}");
+    }
 }

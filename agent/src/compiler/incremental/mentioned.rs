@@ -1,0 +1,63 @@
+//! What rule sets mention, and how often: what is mentioned for the first time, or not any more, changes the tables.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    compiler::{Atom, Classes, Shared},
+    model::PortSet,
+};
+
+/// What became of the rule sets in use, and of what they mention.
+#[derive(Default)]
+pub(super) struct Mentioned {
+    /// New ones.
+    pub(super) rule_sets: BTreeSet<usize>,
+    pub(super) gone: BTreeSet<usize>,
+    /// Those that are mentioned now and were not, or the other way round.
+    pub(super) atoms: BTreeSet<Shared<Atom>>,
+    pub(super) port_sets: BTreeSet<Shared<PortSet>>,
+}
+
+/// What was known of ports before they were told apart otherwise.
+pub(super) struct Reclassified {
+    pub(super) classes: Arc<Classes>,
+    pub(super) closed: Arc<BTreeSet<usize>>,
+}
+
+impl Mentioned {
+    pub(super) fn toggle_atom(&mut self, atom: &Shared<Atom>) {
+        if !self.atoms.remove(atom) {
+            self.atoms.insert(atom.clone());
+        }
+    }
+
+    pub(super) fn toggle_port_set(&mut self, set: &Shared<PortSet>) {
+        if !self.port_sets.remove(set) {
+            self.port_sets.insert(set.clone());
+        }
+    }
+}
+
+/// Out: whether it is the first.
+pub(super) fn count<T: Ord + Clone>(counts: &mut BTreeMap<T, usize>, what: &T) -> bool {
+    if let Some(count) = counts.get_mut(what) {
+        *count += 1;
+        return false;
+    }
+    counts.insert(what.clone(), 1);
+    true
+}
+
+/// Out: whether it was the last.
+pub(super) fn discount<T: Ord>(counts: &mut BTreeMap<T, usize>, what: &T) -> bool {
+    let Some(count) = counts.get_mut(what) else { return false };
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(what);
+        return true;
+    }
+    false
+}

@@ -1,0 +1,333 @@
+//! How much the NetworkPolicies of one namespace may say, and the cluster's policies all together. What they tell apart,
+//! addresses and ports, stands in tables that all pods of a node share: so what it costs others is bounded.
+//!
+//! In: the policies of a namespace, or the cluster's. Out: those of which rules do not fit. Such a rule matches nothing, and its
+//! policy isolates all the same; of a ClusterNetworkPolicy, one that does not accept denies everything.
+//! Smaller policies come first: a large one never takes the room of a small one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    fmt,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use podgate_common::Direction;
+
+use super::{
+    Action, ClusterNetworkPolicy, ClusterRule, IpBlock, NetworkPolicy, Peer, Peers, PortRange, PortRule,
+    PortSet, Ports, Rule, Selector,
+};
+
+/// Networks in `ipBlock`s, those of `except` too; of a list that several rules share they count once, as do ports.
+pub const MAX_NETWORKS: usize = 16_384;
+/// Ranges of ports, those of a rule that overlap or touch being one.
+pub const MAX_RANGES: usize = 16_384;
+/// Different selectors of pods and namespaces; one with many requirements counts once more for every four of them.
+pub const MAX_SELECTORS: usize = 1_024;
+/// Rules, of both directions.
+pub const MAX_RULES: usize = 8_192;
+/// Groups of ports, and groups of addresses in blocks, that the rules tell apart. One list of them, however long, makes two
+/// groups; a list that overlaps others may divide each of theirs, but makes no more groups than it has entries.
+pub const MAX_GROUPS: usize = 512;
+
+/// What there is no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Limit {
+    Networks,
+    Ranges,
+    Selectors,
+    Rules,
+    AddressGroups,
+    PortGroups,
+}
+
+/// A policy of which rules do not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limited<P = NetworkPolicy> {
+    /// With something else in the place of those rules.
+    pub policy: Arc<P>,
+    /// The first of them.
+    pub first: (Direction, usize),
+    pub limit: Limit,
+    /// How many there are.
+    pub rules: usize,
+}
+
+/// The policies of one namespace of which not all fits.
+pub fn limited<'a>(policies: impl IntoIterator<Item = &'a Arc<NetworkPolicy>>) -> Vec<Limited> {
+    fitted(policies.into_iter().map(|policy| (policy, &policy.name)))
+}
+
+/// The cluster's policies of which not all fits.
+pub fn limited_of_cluster<'a>(
+    policies: impl IntoIterator<Item = &'a Arc<ClusterNetworkPolicy>>,
+) -> Vec<Limited<ClusterNetworkPolicy>> {
+    fitted(policies.into_iter().map(|policy| (policy, &policy.name)))
+}
+
+fn fitted<'a, P: Listing + 'a, N: Ord + 'a>(
+    policies: impl Iterator<Item = (&'a Arc<P>, &'a N)>,
+) -> Vec<Limited<P>> {
+    let mut policies: Vec<(usize, &N, &Arc<P>)> =
+        policies.map(|(policy, name)| (size(&**policy), name, policy)).collect();
+    // Each limit counts entries of lists: mostly there is nothing to look at.
+    if policies.iter().map(|(size, ..)| size).sum::<usize>() < MAX_GROUPS {
+        return Vec::new();
+    }
+    policies.sort_by_key(|(size, name, _)| (*size, *name));
+    let mut room = Room::default();
+    policies.into_iter().filter_map(|(.., policy)| room.fit(policy)).collect()
+}
+
+fn size(policy: &impl Listing) -> usize {
+    Direction::ALL.into_iter().flat_map(|direction| policy.listed(direction)).map(Rule::size).sum()
+}
+
+/// A policy as lists of rules.
+trait Listing: Clone {
+    fn listed(&self, direction: Direction) -> impl Iterator<Item = &Rule>;
+
+    /// Puts what it says without a rule in the place of it.
+    fn close(&mut self, direction: Direction, index: usize);
+}
+
+impl Listing for NetworkPolicy {
+    fn listed(&self, direction: Direction) -> impl Iterator<Item = &Rule> {
+        self.rules(direction).unwrap_or_default().iter()
+    }
+
+    fn close(&mut self, direction: Direction, index: usize) {
+        let rules = match direction {
+            Direction::Ingress => &mut self.ingress,
+            Direction::Egress => &mut self.egress,
+        };
+        if let Some(rule) = rules.as_mut().and_then(|rules| rules.get_mut(index)) {
+            *rule = Rule { peers: Peers::Listed(vec![Peer::Nothing]), ports: Ports::Any };
+        }
+    }
+}
+
+/// What cannot be said fails closed, as what was not understood does.
+impl Listing for ClusterNetworkPolicy {
+    fn listed(&self, direction: Direction) -> impl Iterator<Item = &Rule> {
+        self.rules(direction).iter().map(|rule| &rule.matches)
+    }
+
+    fn close(&mut self, direction: Direction, index: usize) {
+        let rules = match direction {
+            Direction::Ingress => &mut self.ingress,
+            Direction::Egress => &mut self.egress,
+        };
+        if let Some(ClusterRule { action, matches }) = rules.get_mut(index) {
+            let peers = match action {
+                Action::Accept => Peers::Listed(vec![Peer::Nothing]),
+                // Without one that passes, those after it might accept what it leaves to others.
+                Action::Deny | Action::Pass => {
+                    *action = Action::Deny;
+                    Peers::Any
+                }
+            };
+            *matches = Rule { peers, ports: Ports::Any };
+        }
+    }
+}
+
+/// What is taken of the room of a namespace.
+#[derive(Default)]
+struct Room<'a> {
+    rules: usize,
+    selectors: HashSet<(Option<&'a Selector>, &'a Selector)>,
+    /// What these count.
+    policies_selecting: usize,
+    blocks: Lists<BTreeSet<&'a IpBlock>>,
+    ports: Lists<(PortSet, BTreeSet<&'a PortRule>)>,
+}
+
+impl<'a> Room<'a> {
+    fn fit<P: Listing>(&mut self, policy: &'a Arc<P>) -> Option<Limited<P>> {
+        let mut misfits: BTreeMap<(Direction, usize), Limit> = BTreeMap::new();
+        for direction in Direction::ALL {
+            for (index, rule) in policy.listed(direction).enumerate() {
+                if let Err(limit) = self.take(rule) {
+                    misfits.insert((direction, index), limit);
+                }
+            }
+        }
+        let (&first, &limit) = misfits.first_key_value()?;
+        let mut fitting = P::clone(policy);
+        misfits.keys().for_each(|(direction, index)| fitting.close(*direction, *index));
+        Some(Limited { policy: Arc::new(fitting), first, limit, rules: misfits.len() })
+    }
+
+    fn take(&mut self, rule: &'a Rule) -> Result<(), Limit> {
+        if self.rules == MAX_RULES {
+            return Err(Limit::Rules);
+        }
+        let mut blocks = BTreeSet::new();
+        let mut selectors = HashSet::new();
+        if let Peers::Listed(peers) = &rule.peers {
+            for peer in peers {
+                match peer {
+                    Peer::Block(block) => {
+                        blocks.insert(block);
+                    }
+                    Peer::Pods { namespaces, pods } => {
+                        selectors.insert((namespaces.as_ref(), pods));
+                    }
+                    Peer::Nodes(nodes) => {
+                        selectors.insert((None, nodes));
+                    }
+                    Peer::Nothing => {}
+                }
+            }
+        }
+        let selectors: Vec<_> = selectors.difference(&self.selectors).copied().collect();
+        let policies_selecting: usize =
+            selectors.iter().map(|(namespaces, pods)| weight(*namespaces) + weight(Some(pods)) + 1).sum();
+        if self.policies_selecting + policies_selecting > MAX_SELECTORS {
+            return Err(Limit::Selectors);
+        }
+        let networks: BTreeSet<&IpNet> =
+            blocks.iter().flat_map(|block| block.except.iter().chain([&block.cidr])).collect();
+        let blocks = self.blocks.with(blocks, networks.len(), MAX_NETWORKS);
+        let blocks = blocks.map_err(|full| full.of(Limit::Networks, Limit::AddressGroups))?;
+        let ports = match &rule.ports {
+            Ports::Any => None,
+            Ports::Listed(ports) => Some(port_list(ports)),
+        };
+        let ports = ports.map(|ports| {
+            let ranges = ports.0.len() + ports.1.len();
+            self.ports.with(ports, ranges, MAX_RANGES)
+        });
+        let ports = ports.transpose().map_err(|full| full.of(Limit::Ranges, Limit::PortGroups))?;
+        self.rules += 1;
+        self.selectors.extend(selectors);
+        self.policies_selecting += policies_selecting;
+        self.blocks.add(blocks);
+        self.ports.add(ports.flatten());
+        Ok(())
+    }
+}
+
+fn weight(selector: Option<&Selector>) -> usize {
+    match selector {
+        Some(Selector::All(requirements)) => requirements.len() / 4,
+        Some(Selector::Nothing) | None => 0,
+    }
+}
+
+/// Numbers, and names.
+fn port_list(ports: &[PortRule]) -> (PortSet, BTreeSet<&PortRule>) {
+    let mut names = BTreeSet::new();
+    let mut ranges = Vec::new();
+    for port in ports {
+        match port {
+            PortRule::Protocol(protocol) => ranges.push(PortRange::all(*protocol)),
+            PortRule::Range { protocol, first, last } => {
+                ranges.push(PortRange::new(*protocol, *first, *last));
+            }
+            PortRule::Named(..) => {
+                names.insert(port);
+            }
+            PortRule::Nothing => {}
+        }
+    }
+    (ranges.into_iter().collect(), names)
+}
+
+/// Different lists, each with the number of its entries.
+struct Lists<T> {
+    known: HashSet<T>,
+    /// Descending.
+    lengths: Vec<usize>,
+    entries: usize,
+}
+
+impl<T> Default for Lists<T> {
+    fn default() -> Self {
+        Self { known: HashSet::new(), lengths: Vec::new(), entries: 0 }
+    }
+}
+
+/// Too many entries, or too many groups.
+enum Full {
+    Entries,
+    Groups,
+}
+
+impl Full {
+    const fn of(self, entries: Limit, groups: Limit) -> Limit {
+        match self {
+            Self::Entries => entries,
+            Self::Groups => groups,
+        }
+    }
+}
+
+impl<T: Eq + std::hash::Hash> Lists<T> {
+    /// Whether there is room for one more. Out: what to add.
+    fn with(&self, list: T, length: usize, most: usize) -> Result<Option<(T, usize)>, Full> {
+        if length == 0 || self.known.contains(&list) {
+            return Ok(None);
+        }
+        if self.entries + length > most {
+            return Err(Full::Entries);
+        }
+        if groups(self.lengths.iter().copied(), self.entries, length) > MAX_GROUPS {
+            return Err(Full::Groups);
+        }
+        Ok(Some((list, length)))
+    }
+
+    fn add(&mut self, list: Option<(T, usize)>) {
+        if let Some((list, length)) = list {
+            let place = self.lengths.partition_point(|other| *other >= length);
+            self.lengths.insert(place, length);
+            self.entries += length;
+            self.known.insert(list);
+        }
+    }
+}
+
+/// The most groups that lists of these lengths, in descending order, and one more can tell apart: the longest ones may each
+/// divide all that the others leave, and those make no more groups than they have entries.
+fn groups(lengths: impl Iterator<Item = usize>, entries: usize, more: usize) -> usize {
+    let mut rest = entries + more;
+    let mut least = rest + 1;
+    let mut dividing = 1_usize;
+    let mut more = Some(more);
+    let mut lengths = lengths.peekable();
+    while dividing <= MAX_GROUPS {
+        let longest = match (lengths.peek().copied(), more) {
+            (Some(length), Some(new)) if length >= new => lengths.next(),
+            (_, Some(_)) => more.take(),
+            (Some(_), None) => lengths.next(),
+            (None, None) => break,
+        };
+        rest -= longest.unwrap_or(0);
+        dividing *= 2;
+        least = least.min(dividing.saturating_mul(rest + 1));
+    }
+    least
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Networks => write!(f, "{MAX_NETWORKS} networks in ipBlocks"),
+            Self::Ranges => write!(f, "{MAX_RANGES} ranges of ports"),
+            Self::Selectors => write!(f, "{MAX_SELECTORS} selectors of peers"),
+            Self::Rules => write!(f, "{MAX_RULES} rules"),
+            Self::AddressGroups => {
+                write!(f, "{MAX_GROUPS} groups of addresses that different ipBlocks tell apart")
+            }
+            Self::PortGroups => {
+                write!(f, "{MAX_GROUPS} groups of ports that different lists of ports tell apart")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

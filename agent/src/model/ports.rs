@@ -1,0 +1,76 @@
+//! Ranges of ports, and sets of them.
+
+use podgate_common::Protocol;
+
+use super::NamedPort;
+
+/// Ports `first` to `last` of one protocol, both included. Port 0 is matched only by [`PortRange::all`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    pub protocol: Protocol,
+    pub first: u16,
+    pub last: u16,
+}
+
+/// All ports of a rule together, whatever ranges it names them by: for each protocol (by [`Protocol::index`]) ascending
+/// ranges that do not touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortSet([Vec<(u16, u16)>; 3]);
+
+impl PortRange {
+    pub const fn new(protocol: Protocol, first: u16, last: u16) -> Self {
+        Self { protocol, first, last }
+    }
+
+    pub const fn all(protocol: Protocol) -> Self {
+        Self { protocol, first: 0, last: u16::MAX }
+    }
+}
+
+impl From<&NamedPort> for PortRange {
+    fn from(port: &NamedPort) -> Self {
+        Self::new(port.protocol, port.number, port.number)
+    }
+}
+
+impl PortSet {
+    pub fn contains(&self, protocol: Protocol, port: u16) -> bool {
+        let ranges = self.ranges(protocol);
+        let after = ranges.partition_point(|&(first, _)| first <= port);
+        after > 0 && port <= ranges[after - 1].1
+    }
+
+    pub fn ranges(&self, protocol: Protocol) -> &[(u16, u16)] {
+        &self.0[protocol.index() as usize]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Vec::is_empty)
+    }
+
+    /// How many ranges it consists of.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+}
+
+impl FromIterator<PortRange> for PortSet {
+    fn from_iter<I: IntoIterator<Item = PortRange>>(ranges: I) -> Self {
+        let mut set = Self::default();
+        for PortRange { protocol, first, last } in ranges {
+            set.0[protocol.index() as usize].push((first, last));
+        }
+        for ranges in &mut set.0 {
+            ranges.sort_unstable();
+            ranges.dedup_by(|next, before| {
+                let touches = u32::from(next.0) <= u32::from(before.1) + 1;
+                if touches {
+                    before.1 = before.1.max(next.1);
+                }
+                touches
+            });
+            ranges.shrink_to_fit();
+        }
+        set
+    }
+}

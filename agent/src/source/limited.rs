@@ -1,0 +1,113 @@
+//! Policies of which not everything fits the limits of their namespace, or the cluster's: what becomes of them in a picture.
+//!
+//! In: a cluster. Out: the same, but for rules that do not fit (`model/limits`), with a problem for each policy that has any.
+//! Only namespaces with policies that changed are looked at.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use imbl::ordmap::DiffItem;
+use podgate_common::Direction;
+
+use super::{
+    ValidationError,
+    decode::{Kind, ObjectId},
+};
+use crate::model::{
+    Cluster, ClusterNetworkPolicy, ClusterPolicyName, Limit, Limited, Name, NetworkPolicy, ObjectName,
+    Objects, limited, limited_of_cluster,
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    /// The policies as they are written, when they were looked at last.
+    seen: Objects<ObjectName, NetworkPolicy>,
+    seen_of_cluster: Objects<ClusterPolicyName, ClusterNetworkPolicy>,
+    limited: BTreeMap<ObjectName, (Arc<NetworkPolicy>, ValidationError)>,
+    limited_of_cluster: BTreeMap<ClusterPolicyName, (Arc<ClusterNetworkPolicy>, ValidationError)>,
+}
+
+impl Limits {
+    /// Puts what fits in the place of what is written.
+    pub(super) fn apply(&mut self, cluster: &mut Arc<Cluster>) {
+        for namespace in self.changed(&cluster.policies) {
+            self.limited.retain(|name, _| name.namespace != namespace);
+            for limited in limited(cluster.policies_in(&namespace)) {
+                let name = &limited.policy.name;
+                let whose = format!("the policies of namespace {}", name.namespace);
+                let problem = problem(&limited, format!("NetworkPolicy {name}"), &whose, OF_NAMESPACE);
+                self.limited.insert(name.clone(), (limited.policy, problem));
+            }
+        }
+        self.seen.clone_from(&cluster.policies);
+        if self.seen_of_cluster.diff(&cluster.cluster_policies).next().is_some() {
+            let limited = limited_of_cluster(cluster.cluster_policies.values()).into_iter().map(|limited| {
+                let name = limited.policy.name.clone();
+                let problem = problem(&limited, name.to_string(), "the cluster's policies", OF_CLUSTER);
+                (name, (limited.policy, problem))
+            });
+            self.limited_of_cluster = limited.collect();
+            self.seen_of_cluster.clone_from(&cluster.cluster_policies);
+        }
+        if self.limited.is_empty() && self.limited_of_cluster.is_empty() {
+            return;
+        }
+        let cluster = Arc::make_mut(cluster);
+        for (name, (policy, _)) in &self.limited {
+            cluster.policies.insert(name.clone(), policy.clone());
+        }
+        for (name, (policy, _)) in &self.limited_of_cluster {
+            cluster.cluster_policies.insert(name.clone(), policy.clone());
+        }
+    }
+
+    /// The policies of which not everything fitted when they were applied last.
+    pub(super) fn problems(&self) -> impl Iterator<Item = (ObjectId, &ValidationError)> {
+        let policies = self
+            .limited
+            .iter()
+            .map(|(name, (_, problem))| (ObjectId::of_namespace(Kind::NetworkPolicy, name.clone()), problem));
+        policies.chain(self.limited_of_cluster.iter().map(|(name, (_, problem))| {
+            (ObjectId::of_cluster(Kind::ClusterPolicy(name.kind), name.name.clone()), problem)
+        }))
+    }
+
+    fn changed(&self, policies: &Objects<ObjectName, NetworkPolicy>) -> BTreeSet<Name> {
+        let differences = self.seen.diff(policies).map(|difference| match difference {
+            DiffItem::Add(name, _) | DiffItem::Update { new: (name, _), .. } | DiffItem::Remove(name, _) => {
+                name.namespace.clone()
+            }
+        });
+        differences.collect()
+    }
+}
+
+const OF_NAMESPACE: &str = "what does not fit allows nothing, and the policy isolates all the same";
+const OF_CLUSTER: &str =
+    "a rule that does not fit accepts nothing, or, if it does not accept, denies everything";
+
+/// `whose`: who has the limit; `consequence`: what becomes of the rules.
+fn problem<P>(
+    Limited { policy: _, first: (direction, index), limit, rules }: &Limited<P>,
+    object: String,
+    whose: &str,
+    consequence: &str,
+) -> ValidationError {
+    let list = match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
+    };
+    let (also, do_not) = match rules - 1 {
+        0 => (String::new(), "does not"),
+        more => (format!(", and {more} more rules,"), "do not"),
+    };
+    let limit: &Limit = limit;
+    ValidationError {
+        file: String::new(),
+        object,
+        field: format!("spec.{list}[{index}]"),
+        message: format!("this rule{also} {do_not} fit: {whose} have more than {limit}; {consequence}"),
+    }
+}
