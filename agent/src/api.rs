@@ -17,11 +17,12 @@ pub use counters::{Counter, Evictions, KernelCounters, Lost};
 pub use flows::{FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowRecord, FlowVerdict, protocol_name};
 pub use latency::{Bucket, Latency};
 use podgate_common::{Direction, Outcome};
+use podgate_core::{explain::EndpointRef, port_spec::PortSpec};
 pub use policies::{Drops, Hits, Mode, PolicyReport, PolicyStatus, RuleHits};
 use serde::{Deserialize, Serialize};
 pub use unenforced::{Holds, UnenforcedPod};
 
-use crate::{explain::EndpointRef, port_spec::PortSpec, source::manifests::Change};
+use crate::source::manifests::Change;
 
 /// Raised with every change that an older side would misread.
 pub const PROTOCOL: u32 = 3;
@@ -95,7 +96,7 @@ pub enum Ask {
         #[serde(default)]
         follow: bool,
     },
-    /// Answered by [`crate::explain::Explanation`].
+    /// Answered by [`podgate_core::explain::Explanation`].
     Explain {
         from: EndpointRef,
         to: EndpointRef,

@@ -11,9 +11,8 @@ use std::{
 
 use anyhow::Result;
 use podgate_common::OLDEST_KERNEL;
+use podgate_datapath::{bpffs, engines::Trace};
 use serde::Serialize;
-
-use crate::{datapath::bpffs, engines::Trace};
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -72,7 +71,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// Looks at everything. `engines`: what else enforces policies here, as [`engines::look`](crate::engines::look) tells.
+/// Looks at everything. `engines`: what else enforces policies here, as [`engines::look`](podgate_datapath::engines::look) tells.
 pub fn check(places: &CheckPaths, engines: Result<BTreeMap<&str, Vec<Trace>>>) -> Vec<Finding> {
     let version = KernelVersion::of(&places.root);
     let capabilities = Capabilities::of(&places.root);

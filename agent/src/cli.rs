@@ -28,8 +28,9 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{Parser, Subcommand};
 use layers::CliError;
 use output::Output;
+use podgate_datapath::RejectedProgram;
 
-use crate::{datapath::RejectedProgram, options::AgentOptions};
+use crate::options::AgentOptions;
 
 pub use layers::Environment;
 

@@ -1,13 +1,11 @@
 //! Which veth is which pod.
 //!
-//! In: the node's network ([`netlink`]), what CNI plug-ins left behind ([`cni`]), the cluster. Out:
+//! In: the node's network (`podgate_datapath::network`), what CNI plug-ins left behind ([`cni`]), the cluster. Out:
 //! [`Endpoints`], made by the pure function [`resolve`]. Attaching programs and writing maps is left to
 //! others.
 
 pub mod cni;
 mod local;
-pub mod netlink;
-mod network;
 mod resolve;
 
 use std::{
@@ -18,10 +16,9 @@ use std::{
 
 pub use self::{
     local::LocalPods,
-    network::{DefaultRoute, Link, Network, VethPeer},
     resolve::{Evidence, History, LONGEST_HOLD, resolve},
 };
-use crate::model::{Name, ObjectName};
+use podgate_core::model::{Name, ObjectName};
 
 /// What is known of the node's veths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -17,15 +17,15 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use podgate_common::FlowEvent;
+use podgate_core::{
+    compiler::{PolicySnapshot, Work},
+    model::{Name, Pod},
+};
 use tokio::sync::broadcast;
 
 pub use self::deny_log::{DenyLog, LogTarget};
 use self::owners::AddressOwners;
-use crate::{
-    api::{FlowFilter, FlowRecord, FlowVerdict},
-    compiler::{PolicySnapshot, Work},
-    model::{Name, Pod},
-};
+use crate::api::{FlowFilter, FlowRecord, FlowVerdict};
 
 /// Flows that are kept for who asks later.
 const HISTORY: usize = 4_096;
@@ -209,11 +209,7 @@ struct FlowClock {
 
 impl FlowClock {
     fn now() -> Self {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: room for the answer; this clock is always there.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-        let (seconds, nanoseconds) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
-        Self { wall: Timestamp::now(), monotonic: seconds * 1_000_000_000 + nanoseconds }
+        Self { wall: Timestamp::now(), monotonic: podgate_datapath::monotonic() }
     }
 
     fn wall(&self, monotonic: u64) -> Timestamp {

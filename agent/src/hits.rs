@@ -13,13 +13,13 @@ use std::{
 
 use anyhow::Result;
 use podgate_common::{Direction, FlowCounterKey, Outcome, PolicyLookup, Protocol, seconds_of_ticks};
-
-use crate::{
-    api::{Drops, Hits, Mode, PolicyReport, PolicyStatus, RuleHits},
+use podgate_core::{
     compiler::{ConnectionQuery, PolicyMatch, PolicyName},
-    datapath::{CounterSum, FlowCounters},
     model::{Cluster, ClusterNetworkPolicy, NetworkPolicy, ObjectName, Pod, Tier},
 };
+use podgate_datapath::{CounterSum, FlowCounters};
+
+use crate::api::{Drops, Hits, Mode, PolicyReport, PolicyStatus, RuleHits};
 
 /// Counts by policy.
 #[derive(Debug)]
@@ -324,8 +324,8 @@ mod tests {
     use podgate_common::{Address, ClassId, FlowCounter, IdentityId};
 
     use super::*;
-    use crate::{
-        explain::tests::{cluster, policy, rule},
+    use podgate_core::{
+        fixtures::{cluster, policy, rule},
         model::{NetworkPolicy, Peers, Ports},
     };
 

@@ -10,9 +10,10 @@ use std::{
 };
 
 use clap::{ArgAction, Args, ValueEnum};
+use podgate_core::model::Name;
 use tracing_subscriber::EnvFilter;
 
-use crate::{flows::LogTarget as DenyLogTarget, model::Name};
+use crate::flows::LogTarget as DenyLogTarget;
 
 /// Where distributions and systemd mount the BPF file system.
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";

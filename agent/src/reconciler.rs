@@ -19,6 +19,15 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use podgate_common::{Direction, MAX_ENDPOINTS, MAX_OWNERS};
+use podgate_core::{
+    compiler::{CompileInput, CompiledTables, Incremental, Site, Subject},
+    model::{Cluster, Name, ObjectName, Pod, Uid},
+};
+use podgate_datapath::{
+    Attacher, Datapath, Device, DeviceRole, FlowCounters, Past,
+    network::Network,
+    publisher::{Published, Publisher, Wanted},
+};
 
 pub use self::{
     applied_policies::AppliedPolicies,
@@ -30,15 +39,10 @@ use self::{
     wanted::wanted,
 };
 use crate::{
-    compiler::{CompileInput, CompiledTables, Incremental, Site, Subject},
-    datapath::{Attacher, Datapath, Device, DeviceRole, FlowCounters, Past},
     endpoints::{
-        Endpoints, Evidence, History, InterfaceState, LocalPods, Network, PodInterface, cni::CniResults,
-        resolve,
+        Endpoints, Evidence, History, InterfaceState, LocalPods, PodInterface, cni::CniResults, resolve,
     },
     hits::HitCounts,
-    model::{Cluster, Name, ObjectName, Pod, Uid},
-    publisher::{Published, Publisher, Wanted},
 };
 
 /// Brings one node's kernel to where its sources say it should be.

@@ -2,14 +2,17 @@
 
 use std::time::Instant;
 
+use podgate_core::{
+    compiler::MAX_CLASSES,
+    model::{Cluster, Name},
+};
+
 use crate::{
     api::{
         EndpointCounts, EndpointStatus, Holds, Isolation, Latency, Lost, ObjectCounts, ReportedState,
         SourceStatus, Status, TableFill, UnenforcedPod,
     },
-    compiler::MAX_CLASSES,
     endpoints::InterfaceState,
-    model::{Cluster, Name},
     reconciler::{AppliedPolicies, Enforced, HoldCounts, Reconciler, Unenforced},
     server::{Interface, Snapshot},
     source::ClusterSnapshot,

@@ -10,7 +10,6 @@ mod earlier;
 mod enforcement;
 mod flow_table_monitor;
 mod inputs;
-mod privileges;
 mod shutdown;
 mod supervise;
 mod threads;
@@ -18,6 +17,11 @@ mod threads;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, anyhow};
+use podgate_datapath::{
+    AgentLock, Attacher, Datapath, DatapathOptions, EventRing, EventStream, HookKind, Pins,
+    network::NetworkWatch,
+    privileges::{self, Needs},
+};
 use tokio::{
     runtime::Runtime,
     sync::{mpsc, oneshot, watch},
@@ -29,15 +33,13 @@ use self::{
     enforcement::{Channels, Enforcement},
     flow_table_monitor::FlowTableMonitor,
     inputs::Inputs,
-    privileges::Needs,
     shutdown::Shutdown,
     supervise::{PAUSES, supervise},
     threads::Threads,
 };
 use crate::{
     cni_plugin,
-    datapath::{AgentLock, Attacher, Datapath, DatapathOptions, EventRing, EventStream, HookKind, Pins},
-    endpoints::{cni::CniWatch, netlink::NetworkWatch},
+    endpoints::cni::CniWatch,
     flows::{DenyLog, LogTarget, Observer, SharedObserver, lock},
     options::{AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics},
     reconciler::Reconciler,

@@ -25,6 +25,10 @@ use anyhow::Context as _;
 pub use hits::{HitReport, HitView};
 pub use http::Http;
 pub use kernel_check::{KernelCheckReply, KernelCheckRequest};
+use podgate_core::{
+    explain::{Explanation, Question, explain},
+    model::{Cluster, Name, ObjectName, Uid},
+};
 use serde::Serialize;
 pub use socket::ControlSocket;
 pub use task_restarts::TaskRestarts;
@@ -40,9 +44,7 @@ use crate::{
         Ask, EndpointStatus, FlowFilter, KernelCounters, PROTOCOL, PeerVersion, RELEASE, Reply,
         ReportedState, Request, Response, SourceStatus, Status, TableFill, WatchStatus,
     },
-    explain::{Explanation, Question, explain},
     flows::{SharedObserver, lock},
-    model::{Cluster, Name, ObjectName, Uid},
     source::{
         kube::{Health, WatchHealth},
         manifests::Change,

@@ -1,4 +1,4 @@
-//! Sources: what fills the [`model`](crate::model).
+//! Sources: what fills the [`model`](podgate_core::model).
 //!
 //! In: Kubernetes objects as JSON or YAML. Out: a full picture of the cluster, and what in it was not
 //! understood. `decode` reads one object and knows nothing of where it came from; every source uses it.

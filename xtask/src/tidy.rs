@@ -1,13 +1,11 @@
 //! `cargo xtask tidy`: rules of the repository that no compiler checks.
 //!
-//! In: the files of the workspace. Out: one line per broken rule, as `file:line: rule`. The rules: modules use only
-//! modules upstream of them (the order stands in ARCHITECTURE.md), a Rust file opens with `//!` and has at most 400
-//! lines besides its tests, is named for what is in it, holds no left-over words, and no file names a directory of
-//! somebody's machine; the README is short, documents keep to the width of the code and their links lead somewhere; the
+//! In: the files of the workspace. Out: one line per broken rule, as `file:line: rule`. The rules: a Rust
+//! file opens with `//!` and has at most 400 lines besides its tests, is named for what is in it, holds no left-over
+//! words, and no file names a directory of somebody's machine; the README is short, documents keep to the width of the code and their links lead somewhere; the
 //! checklist of behaviours and the threat model are complete and name tests that exist.
 
 mod documents;
-mod order;
 mod source;
 
 use std::{
@@ -19,7 +17,6 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{checklist::CHECKLISTS, workspace};
-use order::ModuleOrder;
 
 /// A broken rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,12 +45,6 @@ pub(crate) fn check() -> Result<()> {
 }
 
 fn problems(root: &Path) -> Result<Vec<ValidationError>> {
-    let architecture = root.join(ARCHITECTURE);
-    let order =
-        fs::read_to_string(&architecture).with_context(|| format!("reading {}", architecture.display()))?;
-    let order =
-        ModuleOrder::from_markdown(&order).with_context(|| format!("the module order in {ARCHITECTURE}"))?;
-
     let mut problems = Vec::new();
     for checklist in CHECKLISTS {
         let found = checklist.problems(root)?.into_iter();
@@ -76,9 +67,6 @@ fn problems(root: &Path) -> Result<Vec<ValidationError>> {
             found.extend(source::left_overs(&text));
             if !source::is_test(&file) {
                 found.extend(source::length(&text));
-                found.extend(
-                    file.strip_prefix("agent/src").into_iter().flat_map(|file| order.check(file, &text)),
-                );
             }
         }
         problems.extend(found.into_iter().map(|(line, text)| ValidationError {
@@ -89,8 +77,6 @@ fn problems(root: &Path) -> Result<Vec<ValidationError>> {
     }
     Ok(problems)
 }
-
-const ARCHITECTURE: &str = "ARCHITECTURE.md";
 
 /// Kinds of files that people write here.
 const KINDS: [&str; 7] = ["rs", "toml", "md", "yaml", "yml", "json", "sh"];

@@ -9,12 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use podgate::model::{
+use podgate_common::Protocol;
+use podgate_core::model::{
     Cluster, EndpointSlice, IpBlock, Labels, NAMESPACE_NAME_LABEL, Name, NamedPort, Namespace, NetworkPolicy,
     Node, ObjectName, Peer, Peers, Pod, PortRule, Ports, Proxy, Requirement, Rule, Selector, Service,
     ServicePort, SliceEndpoint, SlicePort,
 };
-use podgate_common::Protocol;
 
 /// The node that is measured.
 pub(crate) const NODE: &str = "node-0";

@@ -8,12 +8,15 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use podgate::{
-    datapath::{Attacher, Datapath, DatapathOptions, HookKind, Pins},
-    endpoints::{Link, Network, VethPeer, cni::CniResults},
-    model::{Cluster, NetworkPolicy, ObjectName, Peers, Pod, PortRule, Ports},
+    endpoints::cni::CniResults,
     reconciler::{Pass, Reconciler},
 };
 use podgate_common::Protocol;
+use podgate_core::model::{Cluster, NetworkPolicy, ObjectName, Peers, Pod, PortRule, Ports};
+use podgate_datapath::{
+    Attacher, Datapath, DatapathOptions, HookKind, Pins,
+    network::{Link, Network, VethPeer},
+};
 
 use crate::{
     cluster::{LOCAL_PODS, NODE, Scale, address, policy, space, team},

@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, Map, MapData};
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type, bpf_prog_type};
-use podgate::datapath::{Datapath, Program};
 use podgate_common::Hook;
+use podgate_datapath::{Datapath, Program};
 
 use crate::world::Family;
 

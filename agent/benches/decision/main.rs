@@ -19,15 +19,12 @@ mod world;
 use std::{collections::BTreeSet, fmt, net::IpAddr, os::fd::AsFd as _, process::ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
-use podgate::{
-    datapath::{Datapath, DatapathOptions, Program},
-    model::{IpBlock, Peer, Peers},
-    publisher::Publisher,
-};
 use podgate_common::{
     Direction, Protocol,
     frames::{Frame, flag},
 };
+use podgate_core::model::{IpBlock, Peer, Peers};
+use podgate_datapath::{Datapath, DatapathOptions, Program, publisher::Publisher};
 
 use driver::{Driver, Ports};
 use figure::Figure;

@@ -9,10 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
+use podgate_core::printable::make_printable;
 use serde::de::DeserializeOwned;
 
 use super::{Ask, PROTOCOL, PeerVersion, RELEASE, Reply, Request, Response};
-use crate::printable::make_printable;
 
 /// An agent that is busy compiling answers late, but not this late.
 const PATIENCE: Duration = Duration::from_secs(10);

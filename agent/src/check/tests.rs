@@ -52,7 +52,7 @@ impl Tree {
 
 #[test]
 fn another_engine_is_named_by_what_it_keeps_in_the_kernel() {
-    let chain = |name: &str| Trace { kind: crate::engines::TraceKind::Chain, name: name.into() };
+    let chain = |name: &str| Trace { kind: podgate_datapath::engines::TraceKind::Chain, name: name.into() };
     let engines = BTreeMap::from([
         ("Azure NPM", vec![chain("AZURE-NPM")]),
         ("Calico", vec![chain("cali-FORWARD"), chain("cali-INPUT"), chain("cali-OUTPUT")]),

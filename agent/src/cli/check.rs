@@ -6,10 +6,10 @@ use std::{
 };
 
 use clap::Args;
+use podgate_datapath::engines;
 
 use super::{output::Format, table::TextTable};
 use crate::check::{CheckPaths, Finding, FindingState, check};
-use crate::engines;
 use crate::options::{BPFFS, CNI_RESULTS};
 
 /// Check whether this node can run podgate, and say what to do if not

@@ -4,10 +4,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Args;
+use podgate_datapath::Detached;
 use serde::Serialize;
 
 use super::output::Format;
-use crate::datapath::{self, Detached};
 use crate::options::BPFFS;
 
 /// Remove every program, link and pin; works without a running agent
@@ -36,7 +36,7 @@ struct Gone {
 
 impl Options {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Detached { links, filters, maps } = datapath::detach(&self.bpffs)
+        let Detached { links, filters, maps } = podgate_datapath::detach(&self.bpffs)
             .with_context(|| format!("cannot detach from {}", self.bpffs.display()))?;
         format.print(&Gone { links, filters, maps }, |Gone { links, filters, maps }| {
             format!("detached: {links} links, {filters} filters, {maps} maps\n")

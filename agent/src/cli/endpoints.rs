@@ -4,14 +4,11 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::bail;
 use clap::Args;
+use podgate_core::{explain::EndpointRef, model::ObjectName};
 
 use super::{output::Format, table::TextTable};
+use crate::api::{self, Ask, EndpointStatus, Isolation};
 use crate::options::SOCKET;
-use crate::{
-    api::{self, Ask, EndpointStatus, Isolation},
-    explain::EndpointRef,
-    model::ObjectName,
-};
 
 /// Show the pods of this node: interface, addresses, and the policies that isolate them
 #[derive(Debug, Args)]

@@ -10,9 +10,9 @@ use super::{
     offline::{self, ReadingOptions},
     output::Format,
 };
+use crate::api::{self, Ask};
 use crate::options::SOCKET;
-use crate::{
-    api::{self, Ask},
+use podgate_core::{
     explain::{EndpointRef, Question, explain},
     model::{Cluster, Name},
     port_spec::PortSpec,

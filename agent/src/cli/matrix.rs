@@ -12,7 +12,7 @@ use super::{
     offline::{self, Manifests, ReadingOptions},
     output::{Output, print, print_json},
 };
-use crate::{
+use podgate_core::{
     matrix::{Difference, matrix},
     model::{Cluster, Name},
     port_spec::PortSpec,

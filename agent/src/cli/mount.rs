@@ -7,10 +7,11 @@ use std::{
 
 use anyhow::bail;
 use clap::Args;
+use podgate_datapath::bpffs;
 use serde::Serialize;
 
 use super::output::Format;
-use crate::{datapath::bpffs, options::BPFFS};
+use crate::options::BPFFS;
 
 /// Mount the BPF file system, if it is not mounted, so that it outlasts this container
 #[derive(Debug, Args)]

@@ -9,14 +9,12 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use podgate_core::model::{Cluster, Name};
 use serde::Serialize;
 
-use crate::{
-    model::{Cluster, Name},
-    source::{
-        ClusterSnapshot, Unread, ValidationError,
-        manifests::{self, Change, ReadOptions},
-    },
+use crate::source::{
+    ClusterSnapshot, Unread, ValidationError,
+    manifests::{self, Change, ReadOptions},
 };
 
 /// How manifests are read, and how much of them must be understood.

@@ -6,14 +6,12 @@
 use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use podgate_core::model::{Cluster, Name, Selector};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::pods::run_directory;
-use crate::{
-    model::{Cluster, Name, Selector},
-    server::Snapshot,
-};
+use crate::server::Snapshot;
 
 const FILE: &str = "namespaces.json";
 

@@ -14,6 +14,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use podgate_datapath::{
+    NewInterface, StandIn,
+    network::{HostSide, host_side},
+};
 use serde_json::json;
 
 use super::{
@@ -24,11 +28,7 @@ use super::{
 };
 use crate::{
     api::{self, Ask},
-    datapath::{self, NewInterface, StandIn},
-    endpoints::{
-        cni::CniResult,
-        netlink::{HostSide, host_side},
-    },
+    endpoints::cni::CniResult,
 };
 
 /// Bytes of the longest configuration, with a result in it.
@@ -124,7 +124,7 @@ fn enforce(settings: &Settings, pod: &AttachedPod) -> Result<(), CniError> {
         let interface =
             NewInterface { ifindex: *ifindex, name, master: *master, addresses: &pod.result.addresses };
         let is_free = is_free(settings, &pod.pod.namespace);
-        match datapath::stand_in(&settings.bpffs, &interface, is_free, deadline) {
+        match podgate_datapath::stand_in(&settings.bpffs, &interface, is_free, deadline) {
             Ok(StandIn::Pending | StandIn::Free) => return Ok(()),
             // It starts, or has just ended.
             Ok(StandIn::AgentRuns) => {}
@@ -166,7 +166,7 @@ fn check(request: &Request) -> Result<(), CniError> {
     let Some((pod, _)) = attached_pod(request, previous)? else { return Ok(()) };
     match ask(&request.settings, &pod, request.settings.timeout) {
         Ok(Some(())) => Ok(()),
-        Ok(None) => match datapath::is_guarded(&request.settings.bpffs, pod.host.ifindex) {
+        Ok(None) => match podgate_datapath::is_guarded(&request.settings.bpffs, pod.host.ifindex) {
             Ok(true) => Ok(()),
             Ok(false) => {
                 let message = format!("no program is at {}, and there is no agent", pod.host.name);

@@ -12,13 +12,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use podgate_core::model::ObjectName;
+use podgate_datapath::network::HostSide;
 use serde_json::json;
 
 use super::request::Attachment;
-use crate::{
-    endpoints::{cni::CniResult, netlink::HostSide},
-    model::ObjectName,
-};
+use crate::endpoints::cni::CniResult;
 
 const DIRECTORY: &str = "cni-pods";
 

@@ -4,8 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use imbl::ordmap::DiffItem;
-
-use crate::model::{Cluster, Name, ObjectName, Pod};
+use podgate_core::model::{Cluster, Name, ObjectName, Pod};
 
 /// The pods that have, or will have, a veth on a node.
 #[derive(Clone, Debug)]

@@ -19,14 +19,12 @@ use std::{
     time::Instant,
 };
 
+use podgate_core::model::{Cluster, ObjectName, Pod, Selector};
+use podgate_datapath::network::{Link, Network, VethPeer};
+
 pub use self::history::{History, LONGEST_HOLD};
 use self::owners::{InterfaceOwner, PodByInterface};
-use super::{
-    Endpoints, Hold, InterfaceState, PodInterface,
-    cni::CniResults,
-    network::{Link, Network, VethPeer},
-};
-use crate::model::{Cluster, ObjectName, Pod, Selector};
+use super::{Endpoints, Hold, InterfaceState, PodInterface, cni::CniResults};
 
 /// The dummy link on which kube-proxy's IPVS mode puts every service address (`DefaultDummyDevice`). What is
 /// sent to these does not end at the node, so they are not the node's.

@@ -4,13 +4,13 @@ use std::{net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use podgate_common::{Address, Direction, FlowEvent, Outcome, Protocol};
-
-use super::{Context, owners::AddressOwners};
-use crate::{
-    api::{FlowPolicy, FlowRecord, FlowVerdict, protocol_name},
+use podgate_core::{
     compiler::{ConnectionQuery, PolicyMatch, PolicyName, Work},
     model::Pod,
 };
+
+use super::{Context, owners::AddressOwners};
+use crate::api::{FlowPolicy, FlowRecord, FlowVerdict, protocol_name};
 
 /// Out: what a decision was; `None` when the event is none that the programs write, or when there is no work left to find
 /// out.

@@ -9,10 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    api::FlowEnd,
-    model::{Cluster, Name, ObjectName, Pod},
-};
+use podgate_core::model::{Cluster, Name, ObjectName, Pod};
+
+use crate::api::FlowEnd;
 
 /// Between two indexes, in times that it takes to make one.
 const PAUSE: u32 = 50;

@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, fs, net::IpAddr};
 
 use podgate_common::{Address, Direction, Outcome, PolicyId};
-
-use super::*;
-use crate::{
+use podgate_core::{
     compiler::{CompileInput, Incremental, Site},
-    explain::tests::{cluster, policy},
+    fixtures::{cluster, policy},
     model::{Cluster, NetworkPolicy, ObjectName, Peers, PortRule, Ports, Rule},
 };
+
+use super::*;
 
 const REVISION: u32 = 7;
 const OWN: u32 = 11;

@@ -3,8 +3,7 @@
 use std::{collections::HashSet, fmt, hash::Hash, sync::Arc};
 
 use podgate_common::Direction;
-
-use crate::model::{
+use podgate_core::model::{
     Cluster, ClusterNetworkPolicy, ClusterPolicyName, ClusterRule, NetworkPolicy, ObjectName, Pod, Rule, Tier,
 };
 
@@ -113,7 +112,7 @@ mod tests {
     use podgate_common::Protocol;
 
     use super::*;
-    use crate::model::{Peers, PortRule, Ports, Selector};
+    use podgate_core::model::{Peers, PortRule, Ports, Selector};
 
     fn applied_policies(policies: &[(&str, &[u16])]) -> AppliedPolicies {
         let rule = |port: &u16| Rule {

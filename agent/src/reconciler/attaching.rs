@@ -8,12 +8,14 @@ use std::{
     time::Instant,
 };
 
-use super::{Reconciler, bootstrap::Bootstrap, device};
-use crate::{
-    datapath::{Datapath, Device, DeviceRole, Past},
-    endpoints::{Endpoints, InterfaceState, Link, Network, PodInterface, cni::CniResults},
-    model::{Cluster, ObjectName, Pod},
+use podgate_core::model::{Cluster, ObjectName, Pod};
+use podgate_datapath::{
+    Datapath, Device, DeviceRole, Past,
+    network::{Link, Network},
 };
+
+use super::{Reconciler, bootstrap::Bootstrap, device};
+use crate::endpoints::{Endpoints, InterfaceState, PodInterface, cni::CniResults};
 
 impl Reconciler {
     /// Attaches programs to veths of pods that policies have a say in, and to those whose pod is not known yet, if they

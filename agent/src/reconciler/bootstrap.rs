@@ -6,7 +6,7 @@
 //! all the same; its live connections then count as new ones.
 //!
 //! A socket is a pod's own word, which it can prepare. Only connections that were answered count
-//! ([`Answered`](crate::sockets::Answered)).
+//! ([`Answered`](podgate_datapath::sockets::Answered)).
 //!
 //! A pod's connections are entered twice, right before and right after its programs are attached:
 //!
@@ -25,12 +25,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use podgate_common::FlowKey;
-
-use crate::{
-    datapath::Datapath,
-    endpoints::{Endpoints, InterfaceState, Network, PodInterface, cni::CniResults},
+use podgate_datapath::{
+    Datapath,
+    network::Network,
     sockets::{Answered, Namespaces, PodSockets, sides},
 };
+
+use crate::endpoints::{Endpoints, InterfaceState, PodInterface, cni::CniResults};
 
 /// How long all pods together may take; they take some milliseconds each. Those after that are not waited for.
 const TIME: Duration = Duration::from_secs(10);

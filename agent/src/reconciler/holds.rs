@@ -5,10 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    endpoints::{Endpoints, Hold, InterfaceState},
-    model::Name,
-};
+use podgate_core::model::Name;
+
+use crate::endpoints::{Endpoints, Hold, InterfaceState};
 
 /// A hold that lasts longer is worth a line in the log: CNI plug-ins are done by then.
 const LONG: Duration = Duration::from_secs(3);
@@ -94,7 +93,8 @@ fn names(hold: &Hold) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{endpoints::PodInterface, model::ObjectName};
+    use crate::endpoints::PodInterface;
+    use podgate_core::model::ObjectName;
 
     fn endpoints(state: InterfaceState, since: Instant) -> Endpoints {
         let pods = [ObjectName::new("x", "a")].into();

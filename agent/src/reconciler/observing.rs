@@ -4,16 +4,18 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use anyhow::Result;
 use podgate_common::{KernelVerdict, VerdictQuery};
+use podgate_core::{
+    compiler::Work,
+    explain::ExpectedVerdict,
+    model::{Cluster, Pod},
+};
 
 use super::Reconciler;
 use crate::{
     api::{Drops, PolicyReport},
-    compiler::Work,
     endpoints::{InterfaceState, PodInterface},
-    explain::ExpectedVerdict,
     flows::Context,
     hits::CounterClock,
-    model::{Cluster, Pod},
 };
 
 /// What finding out about connections may take each time that they are counted: some 10 ms.

@@ -10,12 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use podgate_core::model::{Cluster, ObjectName, Pod};
+use podgate_datapath::{ProgramOrder, network::device_kind};
+
 use super::Reconciler;
-use crate::{
-    datapath::ProgramOrder,
-    endpoints::{InterfaceState, cni::CniResults, netlink::device_kind},
-    model::{Cluster, ObjectName, Pod},
-};
+use crate::endpoints::{InterfaceState, cni::CniResults};
 
 /// What lasts no longer is a pod that is coming or going.
 const LASTING: Duration = Duration::from_secs(2);

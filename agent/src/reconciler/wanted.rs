@@ -4,13 +4,16 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use podgate_common::{EndpointState, NODE, OTHER_NODE};
-
-use crate::{
+use podgate_core::{
     compiler::{CompiledTables, Subject},
-    endpoints::{Endpoints, InterfaceState, Network},
     model::Cluster,
+};
+use podgate_datapath::{
+    network::Network,
     publisher::{EndpointEntry, Wanted},
 };
+
+use crate::endpoints::{Endpoints, InterfaceState};
 
 /// Where nodes listen for VXLAN (IANA's port and the one that Linux has by default) and for Geneve: other nodes may have
 /// devices that this one has not.

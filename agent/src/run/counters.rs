@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use podgate_common::Unreported;
+use podgate_datapath::{Counters, ProgramTables};
 
 use crate::{
     api::{Counter, Evictions, KernelCounters, Lost},
-    datapath::{Counters, ProgramTables},
     report,
     server::{CountTables, ReadCounters},
 };

@@ -1,11 +1,9 @@
 //! What an earlier agent has left in force, and which pictures may take its place.
 
 use anyhow::Result;
+use podgate_datapath::Pins;
 
-use crate::{
-    datapath::Pins,
-    source::{ClusterSnapshot, InForce},
-};
+use crate::source::{ClusterSnapshot, InForce};
 
 /// What was in force when this agent started, and the cluster whose policies are in force by now.
 #[derive(Debug)]

@@ -11,6 +11,12 @@ use std::{
 };
 
 use anyhow::Result;
+use podgate_core::model::Name;
+use podgate_datapath::{
+    Pins, PreviousAgents,
+    network::Network,
+    privileges::{self, Needs},
+};
 use tokio::{
     sync::{mpsc, watch},
     time::interval,
@@ -20,17 +26,11 @@ use super::{
     earlier::Earlier,
     flow_table_monitor::FlowTableMonitor,
     inputs::{InputChanges, Inputs},
-    privileges::{self, Needs},
 };
 use crate::{
     api::Latency,
-    datapath::{Pins, PreviousAgents},
-    endpoints::{
-        Network,
-        cni::{CniResult, CniResults},
-    },
+    endpoints::cni::{CniResult, CniResults},
     flows::{SharedObserver, lock},
-    model::Name,
     options::{AgentOptions, UnenforcedMode},
     reconciler::{Attention, Pass, Reconciler},
     report::{self, Progress},

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use podgate_common::Eviction;
-
-use crate::datapath::Counters;
+use podgate_datapath::Counters;
 
 pub(super) struct FlowTableMonitor {
     counters: Arc<Counters>,

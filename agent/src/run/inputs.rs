@@ -8,10 +8,11 @@ use std::{
     time::Instant,
 };
 
+use podgate_datapath::network::Network;
 use tokio::sync::Notify;
 
 use crate::{
-    endpoints::{Network, cni::CniResults},
+    endpoints::cni::CniResults,
     source::{ClusterSnapshot, Update},
 };
 

@@ -6,16 +6,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use podgate_core::model::Uid;
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{Instant, timeout_at},
 };
 
 use super::{Server, Snapshot, line};
-use crate::{
-    api::{Reply, ReportedState},
-    model::Uid,
-};
+use crate::api::{Reply, ReportedState};
 
 /// Pods that are waited for at once. The kubelet starts them one after the other, or some dozens at a time.
 pub(super) const MAX_CONNECTIONS: usize = 256;
@@ -97,12 +95,12 @@ mod tests {
     use super::*;
     use crate::{
         api::{self, Ask},
-        model::ObjectName,
         server::{
             Interface,
             tests::{PATIENCE, Running, start},
         },
     };
+    use podgate_core::model::ObjectName;
 
     const UID: &str = "00000000-0000-4000-8000-000000000001";
 

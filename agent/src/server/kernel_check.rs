@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use podgate_core::explain::{ExpectedVerdict, Explanation, KernelCheck};
 use tokio::{
     sync::{mpsc, oneshot},
     time,
 };
-
-use crate::explain::{ExpectedVerdict, Explanation, KernelCheck};
 
 /// An agent that is busy compiling answers later.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -11,11 +11,12 @@ use std::{
 };
 
 use podgate_common::{Direction, Outcome};
+use podgate_core::explain::ExpectedVerdict;
 use tokio::{runtime::Runtime, sync::oneshot};
 
 use super::*;
 use crate::api::{self, Counter, FlowLine, FlowRecord, LONGEST_REQUEST, PolicyReport, PolicyStatus};
-use crate::{explain::ExpectedVerdict, flows::Observer};
+use crate::flows::Observer;
 
 /// Longer than a server waits for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,7 +39,7 @@ fn snapshot(ready: bool) -> Arc<Snapshot> {
         status: Status { ready, counters: vec![], tables: vec![], ..Status::example() },
         endpoints: vec![EndpointStatus::example()],
         interfaces: BTreeMap::new(),
-        cluster: Arc::new(crate::explain::tests::cluster(vec![])),
+        cluster: Arc::new(podgate_core::fixtures::cluster(vec![])),
     })
 }
 
@@ -170,7 +171,7 @@ fn every_verb_is_answered() {
         what_if: Change::default(),
     };
     let answer: Explanation = api::ask(&running.socket(), &explain("x/b")).unwrap();
-    assert_eq!(answer.verdict, crate::explain::Verdict::Allow);
+    assert_eq!(answer.verdict, podgate_core::explain::Verdict::Allow);
     let check = answer.kernel.unwrap();
     assert_eq!(check.asked, 2, "an address of each family");
     let line = "ingress of x/b, 10.0.0.1 TCP/80: the rules allow, the tables in the kernel deny";

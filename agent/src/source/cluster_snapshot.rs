@@ -2,11 +2,12 @@
 
 use std::{fmt, sync::Arc, time::Instant};
 
-use crate::{
+use podgate_core::{
     model::{Cluster, Name},
     printable::printable,
-    source::decode::FieldError,
 };
+
+use crate::source::decode::FieldError;
 
 /// A picture of a cluster, as a source has it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -28,11 +28,6 @@ mod syntax;
 
 use serde_json::Value;
 
-use crate::model::{
-    ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Name, Namespace, NetworkPolicy, Node, ObjectName,
-    Pod, Selector, Service,
-};
-
 pub(crate) use field::FieldError;
 pub(crate) use kind::{Kind, KindInfo, ObjectId};
 pub(crate) use pod::MIRROR;
@@ -41,6 +36,10 @@ use field::{Field, FieldErrors, JsonObject as Fields};
 use intern::NameInterner;
 use kind::Recognised;
 use metadata::Metadata;
+use podgate_core::model::{
+    ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Name, Namespace, NetworkPolicy, Node, ObjectName,
+    Pod, Selector, Service,
+};
 
 /// One decoded object.
 #[derive(Clone, Debug, PartialEq, Eq)]

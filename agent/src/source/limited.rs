@@ -10,14 +10,14 @@ use std::{
 
 use imbl::ordmap::DiffItem;
 use podgate_common::Direction;
+use podgate_core::model::{
+    Cluster, ClusterNetworkPolicy, ClusterPolicyName, Limit, Limited, Name, NetworkPolicy, ObjectName,
+    Objects, limited, limited_of_cluster,
+};
 
 use super::{
     ValidationError,
     decode::{Kind, ObjectId},
-};
-use crate::model::{
-    Cluster, ClusterNetworkPolicy, ClusterPolicyName, Limit, Limited, Name, NetworkPolicy, ObjectName,
-    Objects, limited, limited_of_cluster,
 };
 
 #[derive(Debug, Default)]

@@ -12,7 +12,6 @@ mod namespace;
 mod route;
 mod store;
 mod watch;
-mod writer;
 
 use std::path::PathBuf;
 
@@ -20,7 +19,7 @@ pub use change::Change;
 pub use watch::watch;
 
 use super::{ClusterSnapshot, Update, ValidationError};
-use crate::model::Name;
+use podgate_core::model::Name;
 use store::ManifestStore;
 
 /// How manifests are read.

@@ -2,16 +2,16 @@
 
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
-use podgate::{
+use podgate::source::{ClusterSnapshot, manifests};
+use podgate_common::{Direction, Protocol};
+use podgate_core::{
     compiler,
     explain::{self, Verdict, explain},
     matrix::matrix,
     memory::Memory,
     model::{Cluster, ObjectName},
     port_spec::PortSpec,
-    source::{ClusterSnapshot, manifests},
 };
-use podgate_common::{Direction, Protocol};
 use serde_json::Value;
 
 use crate::oracle::{

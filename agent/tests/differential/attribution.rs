@@ -6,13 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use podgate::{
+use podgate_common::{Direction, Protocol};
+use podgate_core::{
     compiler::{CompileInput, ConnectionQuery, Incremental, PolicyName, PolicySnapshot, Work},
     explain::{DirectionResult, EndpointRef, Question, Unanswerable, explain},
     model::{Action, Cluster, ClusterPolicyName, ObjectName, Pod},
     port_spec::{Port, PortSpec},
 };
-use podgate_common::{Direction, Protocol};
 use proptest::{prelude::*, test_runner::TestCaseError};
 use serde_json::Value;
 
@@ -130,7 +130,7 @@ fn named(side: &DirectionResult) -> BTreeMap<PolicyName, BTreeSet<usize>> {
     let mut settled = false;
     for policy in &side.cluster_policies {
         let decided: BTreeSet<usize> = policy.decided.iter().copied().collect();
-        settled |= !decided.is_empty() && policy.tier == podgate::model::Tier::Admin;
+        settled |= !decided.is_empty() && policy.tier == podgate_core::model::Tier::Admin;
         if !decided.is_empty() {
             let name = ClusterPolicyName { name: policy.name.clone(), kind: policy.kind };
             named.insert(PolicyName::Cluster(name), decided);

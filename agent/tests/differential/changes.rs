@@ -2,10 +2,10 @@
 
 use std::{fs, path::PathBuf};
 
-use podgate::{
+use podgate::source::manifests::{self, Change};
+use podgate_core::{
     matrix::{Difference, matrix},
     model::Cluster,
-    source::manifests::{self, Change},
 };
 use proptest::{prelude::*, test_runner::TestCaseError};
 use serde_json::{Value, json};

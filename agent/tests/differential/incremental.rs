@@ -10,14 +10,14 @@ use std::{
     sync::Arc,
 };
 
-use podgate::{
+use podgate_common::{PrefixKey, Row, ServiceKey, ServiceVerdict};
+use podgate_core::{
     compiler::{
         Backend, CompileInput, CompiledTables, Incremental, PortSignature, Rows, RuleSet, Signature, Site,
         compile,
     },
     model::{Cluster, Name, ObjectName, Objects, Pod},
 };
-use podgate_common::{PrefixKey, Row, ServiceKey, ServiceVerdict};
 use proptest::{prelude::*, sample, test_runner::TestCaseError};
 use serde_json::Value;
 

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use podgate::model::ObjectName;
 use podgate_common::{Direction, Protocol};
+use podgate_core::model::ObjectName;
 use proptest::{prelude::*, test_runner::TestCaseError};
 use serde_json::Value;
 

@@ -3,11 +3,11 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use podgate::{
+use podgate_common::Direction;
+use podgate_core::{
     explain::{DirectionResult, Explanation, Question, Unanswerable, Verdict, VerdictReason, explain},
     model::{Action, Cluster, ClusterPolicyName, NetworkPolicy, ObjectName, Rule},
 };
-use podgate_common::Direction;
 use proptest::{prelude::*, test_runner::TestCaseError};
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use podgate::model::{Cluster, Frontend, Proxy, Service, ServicePort};
+use podgate_core::model::{Cluster, Frontend, Proxy, Service, ServicePort};
 use proptest::{prelude::*, sample, test_runner::TestCaseError};
 use serde_json::Value;
 

@@ -7,13 +7,13 @@ use std::{
     net::IpAddr,
 };
 
-use podgate::{
-    compiler::CompiledTables,
-    model::{Cluster, Pod, Service, ServicePort},
-};
 use podgate_common::{
     Direction, EndpointState, Flow, FlowKey, FragmentKey, Headers, Hook, NODE, Outcome, PacketKind, Protocol,
     Tuple, parse,
+};
+use podgate_core::{
+    compiler::CompiledTables,
+    model::{Cluster, Pod, Service, ServicePort},
 };
 use proptest::{
     prelude::*,

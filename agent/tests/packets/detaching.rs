@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use podgate::datapath::{Attacher, Datapath, DatapathOptions, Device, DeviceRole, HookKind, Pins, detach};
+use podgate_datapath::{Attacher, Datapath, DatapathOptions, Device, DeviceRole, HookKind, Pins, detach};
 
 use crate::{node::FLOWS, sandbox, world::Host};
 

@@ -8,12 +8,10 @@ use object::{
     build::elf::{Builder, SectionData},
     elf,
 };
-use podgate::datapath::{Datapath, DatapathOptions, Linked, Program, linked};
 use podgate_common::{Config, FlowSeed, HookMark, SocketOffsets, Timeouts, Tracking};
+use podgate_datapath::{Datapath, DatapathOptions, Linked, OBJECT, Program, linked};
 
 use crate::translated::helper_calls;
-
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// The verifier gives up at a million. What is called from many places is a global function, which it walks over once.
 const MAX_VERIFIED: u32 = 60_000;

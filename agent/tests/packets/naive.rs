@@ -2,11 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use podgate::model::{
+use podgate_common::{Direction, Protocol};
+use podgate_core::model::{
     Action, Cluster, ClusterNetworkPolicy, ClusterRule, ClusterSubject, Name, NamedPort, NetworkPolicy,
     ObjectName, Peer, Peers, Pod, PortRule, Ports, Rule, Tier,
 };
-use podgate_common::{Direction, Protocol};
 
 /// The pods' end of a connection, and the other one. `protocol` is `None` for one without ports.
 #[derive(Clone, Copy, Debug)]

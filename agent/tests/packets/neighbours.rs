@@ -3,8 +3,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use podgate::model::Pod;
 use podgate_common::{Direction, EndpointState, Hook, NODE};
+use podgate_core::model::Pod;
 
 use crate::world::{TUNNEL_PORTS, World};
 

@@ -3,17 +3,19 @@
 use std::{collections::BTreeMap, path::Path};
 
 use aya::{TestRun as _, TestRunOptions, programs::SchedClassifier};
-use podgate::{
-    compiler::{CompiledTables, Incremental},
-    datapath::{Datapath, DatapathOptions, EventRing, Pins, Program},
-    memory::{self, Memory},
-    publisher::{Published, Publisher, Wanted},
-    sockets::{Socket, sides},
-};
 use podgate_common::{
     Address, Direction, Endpoint, Flow, FlowCounter, FlowEvent, FlowKey, FragmentKey, Hook, JIFFIES_PER_TICK,
     Outcome, Packet, PortPair, Scratch, Start, TableSetIndex, Tracked, Unreported, decide, decide_on_wire,
     frames::Frame,
+};
+use podgate_core::{
+    compiler::{CompiledTables, Incremental},
+    memory::{self, Memory},
+};
+use podgate_datapath::{
+    Datapath, DatapathOptions, EventRing, Pins, Program,
+    publisher::{Published, Publisher, Wanted},
+    sockets::{Socket, sides},
 };
 
 use crate::{

@@ -19,11 +19,14 @@ use aya::{
     programs::{SchedClassifier, TcAttachType},
 };
 use podgate::{
-    datapath::{Attacher, Datapath, DatapathOptions, HookKind, Pins},
-    endpoints::{Link, Network, VethPeer, cni::CniResults},
-    model::Cluster,
+    endpoints::cni::CniResults,
     reconciler::Reconciler,
     source::{ClusterSnapshot, manifests},
+};
+use podgate_core::model::Cluster;
+use podgate_datapath::{
+    Attacher, Datapath, DatapathOptions, HookKind, Pins,
+    network::{Link, Network, VethPeer},
 };
 
 use self::{

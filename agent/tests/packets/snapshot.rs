@@ -10,11 +10,11 @@ use aya::{
     Pod,
     maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData},
 };
-use podgate::datapath::Pins;
 use podgate_common::{
     Address, ClassId, Direction, Endpoint, FragmentKey, IdentityId, PortPair, PrefixKey, Protocol, Row,
     RowKey, TableSetIndex,
 };
+use podgate_datapath::Pins;
 
 /// The pinned maps.
 #[derive(Clone, Debug)]

@@ -6,16 +6,16 @@ use std::{
     sync::Arc,
 };
 
-use podgate::{
+use podgate_common::{Direction, EndpointState, Hook, NODE, OTHER_NODE, Protocol};
+use podgate_core::{
     compiler::{self, CompileInput, CompiledTables, Incremental, RuleSet, Subject},
     model::{
         Cluster, EndpointSlice, IpBlock, Name, NamedPort, Namespace, NetworkPolicy, Node, ObjectName, Peer,
         Peers, Pod, PortRule, Ports, Proxy, Requirement, Rule, Selector, Service, ServicePort, SliceEndpoint,
         SlicePort,
     },
-    publisher::{EndpointEntry, Wanted},
 };
-use podgate_common::{Direction, EndpointState, Hook, NODE, OTHER_NODE, Protocol};
+use podgate_datapath::publisher::{EndpointEntry, Wanted};
 
 /// Where packets of other nodes and of the outside come in.
 pub(crate) const UPLINK: u32 = 2;
@@ -335,7 +335,7 @@ impl World {
     }
 }
 
-pub(crate) fn labels(pairs: &[(&str, &str)]) -> podgate::model::Labels {
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> podgate_core::model::Labels {
     Arc::new(pairs.iter().map(|&(key, value)| (key.into(), value.into())).collect())
 }
 

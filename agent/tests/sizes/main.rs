@@ -17,13 +17,13 @@ use std::{
     time::Duration,
 };
 
-use podgate::{
+use podgate::source::{ClusterSnapshot, kube, manifests};
+use podgate_common::{Direction, Protocol};
+use podgate_core::{
     compiler::{CompileInput, CompiledTables, ConnectionQuery, Incremental, RuleSet, Site, Work},
     memory::Memory,
     model::{Cluster, Name, ObjectName, Pod},
-    source::{ClusterSnapshot, kube, manifests},
 };
-use podgate_common::{Direction, Protocol};
 use serde_json::Value;
 
 use self::{

@@ -20,8 +20,10 @@ pub(super) struct Sources {
 }
 
 /// Programs of tests, the directory of their sources, and the module that it is.
-const PROGRAMS: [(&str, &str, &str); 10] = [
+const PROGRAMS: [(&str, &str, &str); 12] = [
     ("agent", "agent/src", ""),
+    ("core", "agent/core/src", ""),
+    ("datapath", "agent/datapath/src", ""),
     ("common", "common/src", ""),
     ("xtask", "xtask/src", ""),
     ("differential", "agent/tests/differential", ""),

@@ -91,8 +91,8 @@ mod tests {
     #[test]
     fn files_of_tests_are_told_by_their_path() {
         for (file, expected) in [
-            ("agent/src/compiler/tests.rs", true),
-            ("agent/src/compiler/tests/rows.rs", true),
+            ("agent/core/src/compiler/tests.rs", true),
+            ("agent/core/src/compiler/tests/rows.rs", true),
             ("xtask/tests/namespaces/main.rs", true),
             ("xtask/src/test.rs", false),
         ] {
@@ -104,8 +104,8 @@ mod tests {
     fn heads_and_names_are_checked() {
         assert_eq!(head("//! What it is for.\n"), None);
         assert!(head("use std::fmt;\n").is_some());
-        assert_eq!(file_name(Path::new("agent/src/compiler.rs")), None);
-        assert!(file_name(Path::new(concat!("agent/src/compiler/", "mod.rs"))).is_some());
+        assert_eq!(file_name(Path::new("agent/core/src/compiler.rs")), None);
+        assert!(file_name(Path::new(concat!("agent/core/src/compiler/", "mod.rs"))).is_some());
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::{fmt::Write, fs, path::Path, path::PathBuf};
 
 use podgate_common::LAYOUT_VERSION;
+use podgate_datapath::engines;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
     api::{self, Ask, EndpointStatus, PROTOCOL, RELEASE, Status},
     check::{self, check},
-    engines,
 };
 
 /// Where to look.

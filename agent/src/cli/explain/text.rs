@@ -2,7 +2,7 @@
 //!
 //! Below a rule stand the entries that match (✓) and, when it does not match everything in question, why not (✗).
 
-use crate::explain::{
+use podgate_core::explain::{
     ClusterPolicyTrace, DirectionResult, EntryTrace, Explanation, KernelCheck, PolicyTrace, RuleTrace,
     Verdict,
 };

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use crate::matrix::{Difference, Matrix, PairVerdict};
+use podgate_core::matrix::{Difference, Matrix, PairVerdict};
 
 pub(super) fn write_matrix(matrix: &Matrix, out: &mut dyn Write) -> io::Result<()> {
     record(out, ["port", "source", "destination", "verdict"])?;
@@ -54,7 +54,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{matrix::Pair, model::Name};
+    use podgate_core::{matrix::Pair, model::Name};
 
     #[test]
     fn a_line_for_each_pair_with_odd_names_in_quotes() {

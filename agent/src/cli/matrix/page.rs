@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use podgate_common::Direction;
 use serde::Serialize;
 
-use crate::{
+use podgate_core::{
     matrix::{Difference, Matrix, PairVerdict, VerdictRow},
     model::{Cluster, Name, Pod},
     port_spec::PortSpec,
@@ -111,7 +111,7 @@ struct ChangedPairs<'a> {
 
 impl<'a> ChangedPairs<'a> {
     fn of(difference: &'a Difference) -> Self {
-        let pairs = |pairs: &'a [crate::matrix::Pair]| {
+        let pairs = |pairs: &'a [podgate_core::matrix::Pair]| {
             pairs.iter().map(|pair| (&pair.port, &pair.from, &pair.to)).collect()
         };
         Self { opened: pairs(&difference.opened), closed: pairs(&difference.closed) }

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use podgate_core::matrix::{Difference, Matrix, Pair, PairVerdict};
+
 use crate::cli::colour;
-use crate::matrix::{Difference, Matrix, Pair, PairVerdict};
 
 /// Whether text is coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +90,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::Name;
+    use podgate_core::model::Name;
 
     fn matrix() -> Matrix {
         let rows = [("x/a", ".-"), ("x/b", "X-")].map(|(pod, row)| (Name::from(pod), row.parse().unwrap()));

@@ -7,9 +7,8 @@
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
+use podgate_core::model::{Name, ObjectName, syntax::dns_subdomain};
 use serde::Deserialize;
-
-use crate::model::{Name, ObjectName, syntax::dns_subdomain};
 
 /// What the container runtimes call a pod's first interface (`DefaultIfName` of CRI-O, `DefaultPrefix` of
 /// containerd's go-cni). NetworkPolicy is about this one; others come from meta plug-ins such as Multus.

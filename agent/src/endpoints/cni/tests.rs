@@ -2,8 +2,9 @@
 
 use std::{fs, os::unix::fs::symlink, time::Duration};
 
+use podgate_core::model::ObjectName;
+
 use super::*;
-use crate::model::ObjectName;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 

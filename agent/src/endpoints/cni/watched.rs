@@ -10,7 +10,8 @@ use std::{
 };
 
 use inotify::{EventMask, Inotify, WatchMask};
-use tokio::io::{Interest, unix::AsyncFd};
+use podgate_datapath::watch_inotify;
+use tokio::io::unix::AsyncFd;
 
 /// Bytes for events: at least one with the longest file name fits (inotify(7)).
 const BUFFER: usize = 16 << 10;
@@ -77,9 +78,7 @@ impl Watched {
                 continue;
             }
             let awaited = above.and_then(Path::file_name).map(OsStr::to_owned);
-            // SAFETY: Inotify owns its descriptor, never replaces it, and is owned by the AsyncFd until both
-            // are dropped.
-            let inotify = unsafe { AsyncFd::register_with_interest(inotify, Interest::READABLE) }?;
+            let inotify = watch_inotify(inotify)?;
             return Ok(Self { inotify, awaited });
         }
         Err(io::Error::other(format!("the directories above came and went during {ATTEMPTS} attempts")))

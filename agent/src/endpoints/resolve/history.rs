@@ -10,9 +10,9 @@ use std::{
 };
 
 use podgate_common::EndpointState;
+use podgate_core::model::ObjectName;
 
 use super::{Candidate, Evidence};
-use crate::model::ObjectName;
 
 /// How long a new veth is held for pods that have none. CNI plug-ins take some seconds, the kubelet some more until a
 /// pod's status has its addresses.

@@ -11,13 +11,12 @@ use std::{
     net::IpAddr,
 };
 
+use podgate_core::model::{Name, ObjectName};
+
 use super::{Candidate, Evidence};
-use crate::{
-    endpoints::{
-        Endpoints,
-        cni::{CniResult, CniResults},
-    },
-    model::{Name, ObjectName},
+use crate::endpoints::{
+    Endpoints,
+    cni::{CniResult, CniResults},
 };
 
 /// What is found out of each veth.

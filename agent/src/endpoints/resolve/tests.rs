@@ -7,19 +7,18 @@ mod uplinks;
 
 use std::{sync::Arc, time::Duration};
 
+use podgate_core::model::{
+    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject,
+    NAMESPACE_NAME_LABEL, NetworkPolicy, Node, Peers, Ports, Requirement, Rule, Tier,
+};
+use podgate_datapath::network::DefaultRoute;
 use proptest::{
     prelude::*,
     sample::{select, subsequence},
 };
 
 use super::*;
-use crate::{
-    endpoints::{DefaultRoute, cni::CniResult},
-    model::{
-        Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject,
-        NAMESPACE_NAME_LABEL, NetworkPolicy, Node, Peers, Ports, Requirement, Rule, Tier,
-    },
-};
+use crate::endpoints::cni::CniResult;
 
 #[test]
 fn a_cni_result_that_names_the_veth_tells_whose_it_is() {

@@ -12,6 +12,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
+use podgate_datapath::network::{DefaultRoute, Link, Network};
 
 use super::{
     super::Endpoints,
@@ -19,7 +20,6 @@ use super::{
     history::History,
     owners::{InterfaceOwner, PodByInterface},
 };
-use crate::endpoints::network::{DefaultRoute, Link, Network};
 
 /// Of the veths that nobody claims, those that are uplinks:
 ///

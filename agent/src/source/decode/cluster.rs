@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
-
-use crate::model::{Cluster, ClusterPolicyName, ObjectName, Objects};
+use podgate_core::model::{Cluster, ClusterPolicyName, ObjectName, Objects};
 
 use super::{Decoded, Kind, ObjectId};
 

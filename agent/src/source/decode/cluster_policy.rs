@@ -7,7 +7,7 @@
 //! known: forms of older and of later releases have such, and without them a peer is wider. A subject with a fault selects no pod, as every
 //! selector does. Domain names are known, and match nothing. Entries are not counted.
 
-use crate::model::{
+use podgate_core::model::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, IpBlock,
     Peer, Peers, Ports, Rule, Selector, Tier,
 };

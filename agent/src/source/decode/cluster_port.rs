@@ -1,8 +1,7 @@
 //! `protocols` of a ClusterNetworkPolicy's rule, and `ports` of its forerunners'.
 
 use podgate_common::Protocol;
-
-use crate::model::{PortRule, Ports};
+use podgate_core::model::{PortRule, Ports};
 
 use super::{
     field::{Field, JsonObject, Reported},

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::{EndpointSlice, Hints, Labels, Name, ObjectName, Proxy, SliceEndpoint, SlicePort};
+use podgate_core::model::{EndpointSlice, Hints, Labels, Name, ObjectName, Proxy, SliceEndpoint, SlicePort};
 
 use super::{
     Decoded, address,

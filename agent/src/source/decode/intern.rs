@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
+use podgate_core::{
     model::{Labels, Name, NamedPort},
     printable::printable,
 };

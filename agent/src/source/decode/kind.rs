@@ -5,9 +5,8 @@
 
 use std::fmt;
 
+use podgate_core::model::{ClusterPolicyKind, Name, ObjectName};
 use serde_json::Value;
-
-use crate::model::{ClusterPolicyKind, Name, ObjectName};
 
 use super::{
     field::{Field, Reported, quoted},

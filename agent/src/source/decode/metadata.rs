@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
-use crate::{
+use podgate_core::{
     model::{Labels, NAMESPACE_NAME_LABEL, Name, ObjectName},
     printable::printable,
 };
+use serde_json::Value;
 
 use super::{
     ObjectLocation,

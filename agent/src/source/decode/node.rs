@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::{Labels, Node};
+use podgate_core::model::{Labels, Node};
 
 use super::{
     address,

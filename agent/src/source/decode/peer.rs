@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-
-use crate::model::{IpBlock, Peer};
+use podgate_core::model::{IpBlock, Peer};
 
 use super::{
     address,

@@ -3,8 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use podgate_common::Protocol;
-
-use crate::model::{Labels, NamedPort, ObjectName, Pod, Uid};
+use podgate_core::model::{Labels, NamedPort, ObjectName, Pod, Uid};
 
 use super::{
     Decoded, address,

@@ -4,7 +4,7 @@
 //! of a policy is not understood allows nothing, and the policy isolates all the same. Only a `podSelector` with a
 //! fault selects no pod, as every selector does: which pods were meant is not known.
 
-use crate::model::{NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Rule, Selector};
+use podgate_core::model::{NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Rule, Selector};
 
 use super::{
     field::{Field, JsonObject, Reported, quoted},

@@ -1,8 +1,7 @@
 //! Entries of `ports` in a policy's rule, and what ports have in common wherever they stand.
 
 use podgate_common::Protocol;
-
-use crate::model::{Name, PortRule};
+use podgate_core::model::{Name, PortRule};
 
 use super::{
     field::{Field, JsonObject, NumberOrText, Reported, quoted},

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{Name, Requirement, Selector};
+use podgate_core::model::{Name, Requirement, Selector};
 
 use super::{
     field::{Field, JsonObject, Reported, quoted},

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::{Labels, ObjectName, Proxy, Service, ServicePort};
+use podgate_core::model::{Labels, ObjectName, Proxy, Service, ServicePort};
 
 use super::{
     Decoded, address,

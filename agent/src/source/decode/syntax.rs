@@ -4,7 +4,9 @@
 
 use super::field::{Field, Reported, quoted};
 
-pub(super) use crate::model::syntax::{Syntax, dns_label, dns_subdomain, label_key, label_value, port_name};
+pub(super) use podgate_core::model::syntax::{
+    Syntax, dns_label, dns_subdomain, label_key, label_value, port_name,
+};
 
 /// Reports text that breaks its syntax but is used as it stands.
 pub(super) fn report(field: &Field<'_>, text: &str, syntax: Syntax) {

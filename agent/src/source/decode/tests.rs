@@ -9,13 +9,13 @@ mod services;
 use std::collections::BTreeSet;
 
 use podgate_common::Protocol::{Sctp, Tcp, Udp};
+use podgate_core::model::{
+    IpBlock, NAMESPACE_NAME_LABEL, NamedPort, Peer, Peers, PortRule, Ports, Requirement, Rule, Selector,
+};
 use proptest::prelude::*;
 use serde_json::{Map, json};
 
 use super::*;
-use crate::model::{
-    IpBlock, NAMESPACE_NAME_LABEL, NamedPort, Peer, Peers, PortRule, Ports, Requirement, Rule, Selector,
-};
 
 fn decode(value: &Value) -> Contents {
     let place = ObjectLocation { origin: "a.yaml".into(), position: "document 1".into() };

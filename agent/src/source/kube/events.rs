@@ -10,6 +10,7 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
+use podgate_core::{model::Name, printable::printable};
 use tokio::sync::mpsc;
 
 use super::{
@@ -17,7 +18,6 @@ use super::{
     decode::ObjectId,
     store::{Noted, ObjectStore},
 };
-use crate::{model::Name, printable::printable};
 
 /// In `kubectl get events`.
 pub(super) const CONTROLLER: &str = "podgate.io/agent";
@@ -147,7 +147,8 @@ const fn mixed(hash: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::ObjectName, source::decode::Kind};
+    use crate::source::decode::Kind;
+    use podgate_core::model::ObjectName;
 
     #[test]
     fn one_node_speaks_for_a_policy_and_all_share_the_work() {

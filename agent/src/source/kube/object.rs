@@ -5,6 +5,7 @@ use kube::{
     api::{ApiResource, ObjectMeta},
     core::GroupVersionKind,
 };
+use podgate_core::model::ObjectName;
 use serde::{Deserialize, Deserializer, de::DeserializeSeed as _};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -13,7 +14,6 @@ use super::{
     decode::{Kind, ObjectId},
     shape,
 };
-use crate::model::ObjectName;
 
 /// The value, and what the watch itself must know of it.
 #[derive(Clone, Debug)]

@@ -9,10 +9,10 @@ use kube::{
     api::ListParams,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
+use podgate_core::model::{Name, ObjectName};
 use tokio::sync::mpsc;
 
 use super::events::CONTROLLER;
-use crate::model::{Name, ObjectName};
 
 const REASON: &str = "NetworkPolicyNotEnforced";
 const ACTION: &str = "Enforce";

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use kube::runtime::watcher::Event;
+use podgate_core::model::{Cluster, Name};
 
 use super::{
     ClusterSnapshot, ValidationError,
@@ -10,7 +11,6 @@ use super::{
     limited::Limits,
     object::ApiObject,
 };
-use crate::model::{Cluster, Name};
 
 /// Names and label sets that nobody uses any more are looked for after so many objects.
 const OBJECTS_PER_SWEEP: usize = 10_000;

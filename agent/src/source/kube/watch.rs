@@ -7,6 +7,7 @@ use futures::{
     stream::{BoxStream, select_all},
 };
 use kube::{Client, runtime::watcher::Event};
+use podgate_core::model::Name;
 use tokio::{
     sync::{Semaphore, mpsc},
     time::Instant,
@@ -20,7 +21,6 @@ use super::{
     store::ObjectStore,
     stream::{self, Unwatched, WatchEvent},
 };
-use crate::model::Name;
 
 /// Watches everything that a verdict can depend on, for as long as the receiver lives.
 ///

@@ -6,13 +6,11 @@
 
 use std::path::PathBuf;
 
+use podgate_core::model::Cluster;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{
-    model::Cluster,
-    source::decode::{Contents, Decoded, Decoder, ObjectLocation},
-};
+use crate::source::decode::{Contents, Decoded, Decoder, ObjectLocation};
 
 use super::{
     ValidationError, document, namespace,

@@ -17,15 +17,13 @@ use std::{
     sync::Arc,
 };
 
+use podgate_core::model::Cluster;
 use serde_json::Value;
 
-use crate::{
-    model::Cluster,
-    source::{
-        Unread,
-        decode::{self, Contents, Decoded, Decoder, ObjectId, ObjectLocation},
-        limited::Limits,
-    },
+use crate::source::{
+    Unread,
+    decode::{self, Contents, Decoded, Decoder, ObjectId, ObjectLocation},
+    limited::Limits,
 };
 
 use super::{ClusterSnapshot, ReadOptions, ValidationError, document, namespace};

@@ -2,11 +2,11 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
+use podgate_core::model::{Cluster, Name, ObjectName, Selector};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{Cluster, Name, ObjectName, Selector};
 
 fn policy(name: &str, spec: &str) -> String {
     format!(

@@ -10,7 +10,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     ffi::OsStr,
     fs,
-    io::{self, ErrorKind},
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::mpsc::sync_channel,
     thread,
@@ -19,8 +19,9 @@ use std::{
 
 use anyhow::Context as _;
 use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask};
+use podgate_datapath::{has_writer, watch_inotify};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::unix::AsyncFd,
     runtime::{self, Runtime},
     sync::mpsc,
     time::{Instant, timeout, timeout_at},
@@ -30,7 +31,6 @@ use super::{
     ClusterSnapshot, ReadOptions, Update, ValidationError,
     route::{PathChange, WatchedPaths},
     store::{Input, ManifestStore},
-    writer::has_writer,
 };
 
 /// A tool that writes several files, or an editor that renames, has finished when nothing happened for this
@@ -93,11 +93,7 @@ fn set_up() -> anyhow::Result<(Runtime, AsyncFd<Inotify>)> {
     let inotify = Inotify::init().context("inotify_init1")?;
     let inotify = {
         let _context = runtime.enter();
-        // SAFETY: Inotify owns its descriptor, gives always the same one and closes it only when it is
-        // dropped.
-        unsafe { AsyncFd::register_with_interest(inotify, Interest::READABLE) }
-            .map_err(io::Error::from)
-            .context("wait on inotify")?
+        watch_inotify(inotify).context("wait on inotify")?
     };
     Ok((runtime, inotify))
 }

@@ -7,11 +7,11 @@ use std::{
 };
 
 use ipnet::IpNet;
-use podgate::model::{
+use podgate_common::{EndpointState, Protocol};
+use podgate_core::model::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, IpBlock,
     Name, NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Requirement, Rule, Selector, Tier,
 };
-use podgate_common::{EndpointState, Protocol};
 use proptest::{prelude::*, sample::Index};
 
 use super::PORTS;

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use podgate::model::{IpBlock, Peer, Peers, Ports, Rule};
 use podgate_common::{
     Outcome, Protocol,
     frames::{Frame, flag},
 };
+use podgate_core::model::{IpBlock, Peer, Peers, Ports, Rule};
 
 use super::verdicts::{assert_compiled_verdicts, assert_verdicts, settle};
 use crate::{

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use podgate::compiler::{PortSignature, RuleSet, Signature};
 use podgate_common::{ClassId, IdentityId, PolicyId, Protocol};
+use podgate_core::compiler::{PortSignature, RuleSet, Signature};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},

@@ -2,14 +2,11 @@
 
 use std::path::Path;
 
-use podgate::{
-    datapath::{Datapath, Pins},
-    publisher::Publisher,
-};
 use podgate_common::{
     Outcome, Protocol,
     frames::{Frame, flag},
 };
+use podgate_datapath::{Datapath, Pins, publisher::Publisher};
 
 use crate::{
     node::{self, Node, Programs},

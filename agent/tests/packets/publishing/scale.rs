@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use podgate::model::{IpBlock, Peer, Peers, Ports};
 use podgate_common::{
     Outcome::{Allowed, Denied},
     Protocol::Tcp,
     frames::{Frame, flag},
 };
+use podgate_core::model::{IpBlock, Peer, Peers, Ports};
 
 use crate::{
     node::Node,

@@ -2,14 +2,9 @@
 
 use std::{cell::RefCell, net::IpAddr, path::Path};
 
-use podgate::{
-    compiler::Subject,
-    datapath::{Datapath, Pins},
-    memory::Memory,
-    model::Pod,
-    publisher::Publisher,
-};
 use podgate_common::{Direction, KernelVerdict, Protocol, VerdictQuery};
+use podgate_core::{compiler::Subject, memory::Memory, model::Pod};
+use podgate_datapath::{Datapath, Pins, publisher::Publisher};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},

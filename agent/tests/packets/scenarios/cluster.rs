@@ -2,12 +2,12 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use podgate::model::{NamedPort, Peer, Peers, PortRule, Ports, Rule, Selector};
 use podgate_common::{
     Outcome::{Allowed, Denied, Established, NotIsolated},
     Protocol::Tcp,
     frames::{Frame, flag},
 };
+use podgate_core::model::{NamedPort, Peer, Peers, PortRule, Ports, Rule, Selector};
 
 use crate::{
     node::Node,
@@ -28,7 +28,7 @@ fn expect_into(node: &mut Node, from: IpAddr, ingress_ifindex: u32, to: Host, nu
     node.expect(arrives(to, ingress_ifindex), &frame, if allowed { Allowed } else { Denied });
 }
 
-fn pod(world: &mut World, host: Host) -> &mut podgate::model::Pod {
+fn pod(world: &mut World, host: Host) -> &mut podgate_core::model::Pod {
     Arc::make_mut(world.cluster.pods.get_mut(&host.name()).expect("a pod of the world"))
 }
 
@@ -86,7 +86,7 @@ fn labels_that_change_make_and_unmake_peers_and_subjects() {
 #[test]
 fn labels_of_a_namespace_are_those_of_all_its_pods_for_every_policy() {
     let team = |name: &str| {
-        let in_team = podgate::model::Requirement::In("team".into(), [name.into()].into());
+        let in_team = podgate_core::model::Requirement::In("team".into(), [name.into()].into());
         let peer = Peer::Pods { namespaces: Some(Selector::All(vec![in_team])), pods: Selector::EVERYTHING };
         allow(Peers::Listed(vec![peer]), Ports::Any)
     };
@@ -105,7 +105,7 @@ fn labels_of_a_namespace_are_those_of_all_its_pods_for_every_policy() {
         world
             .cluster
             .namespaces
-            .insert("y".into(), podgate::model::Namespace { labels, audit: false }.into());
+            .insert("y".into(), podgate_core::model::Namespace { labels, audit: false }.into());
         world
     };
     let mut node = Node::new(&world);

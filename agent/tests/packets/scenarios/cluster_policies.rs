@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use podgate::model::{
-    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Peer,
-    Peers, Ports, Rule, Selector, Tier,
-};
 use podgate_common::{
     Direction::{self, Egress, Ingress},
     NODE,
     Outcome::{Allowed, Deferred, Denied, Established, NotIsolated, OwnNode, Related, Unreadable},
     Protocol::{Tcp, Udp},
     frames::{Frame, flag},
+};
+use podgate_core::model::{
+    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Peer,
+    Peers, Ports, Rule, Selector, Tier,
 };
 
 use crate::{
@@ -151,7 +151,7 @@ fn the_own_node_is_behind_cluster_policies_alone_and_only_as_a_destination() {
 #[test]
 fn a_rule_about_nodes_follows_their_labels_and_addresses() {
     let nodes = |role: &str| {
-        Peers::Listed(vec![Peer::Nodes(Selector::All(vec![podgate::model::Requirement::In(
+        Peers::Listed(vec![Peer::Nodes(Selector::All(vec![podgate_core::model::Requirement::In(
             "role".into(),
             [role.into()].into(),
         )]))])

@@ -9,8 +9,7 @@ use podgate_common::{
     Protocol::{Tcp, Udp},
     frames::{Frame, flag},
 };
-
-use podgate::model::ObjectName;
+use podgate_core::model::ObjectName;
 
 use crate::{
     node::Node,
@@ -26,7 +25,7 @@ fn a_may_send_to_b() -> World {
 }
 
 /// The address alone.
-fn just(address: std::net::IpAddr) -> podgate::model::Peers {
+fn just(address: std::net::IpAddr) -> podgate_core::model::Peers {
     block(&format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }), &[])
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use podgate::model::Ports;
 use podgate_common::{
     MAX_FRAGMENTS,
     Outcome::{Allowed, Denied, Established, Fragment as Orphan, NotIsolated, Spoofed, Unparsed, Unreadable},
@@ -10,6 +9,7 @@ use podgate_common::{
     Share, Unreported,
     frames::{Extension, Fragment, Frame, flag},
 };
+use podgate_core::model::Ports;
 
 use crate::{
     node::Node,

@@ -132,8 +132,9 @@ fn errors_of_the_own_node_pass() {
 
 #[test]
 fn errors_about_an_echo_know_which_side_asked() {
-    let world =
-        World::new().ingress(Host::B, []).egress(Host::B, [allow(all_pods(), podgate::model::Ports::Any)]);
+    let world = World::new()
+        .ingress(Host::B, [])
+        .egress(Host::B, [allow(all_pods(), podgate_core::model::Ports::Any)]);
     let mut node = Node::new(&world);
     for family in Family::ALL {
         let (b, remote) = (Host::B.at(family), Host::Remote.at(family));

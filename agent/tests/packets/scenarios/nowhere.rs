@@ -1,7 +1,6 @@
 //! Packets without an ingress interface: the node's own, and what the kernel has made again of what others have sent. And
 //! packets that leave the node by devices without link headers.
 
-use podgate::model::Ports;
 use podgate_common::{
     Flow, NODE,
     Outcome::{
@@ -11,6 +10,7 @@ use podgate_common::{
     Protocol::{Tcp, Udp},
     frames::{Frame, flag},
 };
+use podgate_core::model::Ports;
 
 use crate::{
     node::Node,

@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use podgate::sockets::{Socket, SocketState};
 use podgate_common::{
     Flow, NODE,
     Outcome::{Allowed, Denied, Established, OwnNode, Spoofed},
     Protocol::{self, Tcp, Udp},
     frames::{Frame, flag},
 };
+use podgate_datapath::sockets::{Socket, SocketState};
 
 use crate::{
     node::Node,

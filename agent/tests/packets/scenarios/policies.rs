@@ -1,11 +1,11 @@
 //! What rules say of ports, protocols and blocks, asked with packets of both directions.
 
-use podgate::model::{Peers, Ports};
 use podgate_common::{
     Outcome::{Allowed, Denied},
     Protocol::{Sctp, Tcp, Udp},
     frames::{Frame, flag},
 };
+use podgate_core::model::{Peers, Ports};
 
 use crate::{
     node::Node,
@@ -229,7 +229,7 @@ fn peers_are_pods_by_label_and_namespace_and_blocks_hold_for_pods_too() {
         (block("10.1.0.1/32", &[]), [true, false, false, false, false]),
         (block("10.0.0.0/8", &["10.1.0.26/32"]), [true, false, true, false, false]),
         (block("172.16.0.0/12", &[]), [false, false, false, false, true]),
-        (Peers::Listed(vec![podgate::model::Peer::Nothing]), [false; 5]),
+        (Peers::Listed(vec![podgate_core::model::Peer::Nothing]), [false; 5]),
     ];
     let hosts = [Host::A, Host::Z, Host::Remote, Host::Outside, Host::OtherNode];
     for (peers, matches) in table {

@@ -1,10 +1,11 @@
 //! The text of answers that have everything in them.
 
-use super::*;
-use crate::{
+use podgate_core::{
     explain::{AddressPair, ClusterRuleTrace, VerdictReason},
     model::{Action, ClusterPolicyKind, Tier},
 };
+
+use super::*;
 
 fn trace(rule: usize, why_not: &[&str]) -> RuleTrace {
     let why_not: Vec<String> = why_not.iter().map(|line| (*line).to_owned()).collect();

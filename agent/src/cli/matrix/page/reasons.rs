@@ -9,14 +9,14 @@ use std::{
 };
 
 use podgate_common::Direction;
-use serde::Serialize;
-
-use crate::{
-    cli::explain::side_lines,
+use podgate_core::{
     explain::{EndpointRef, Question, explain_side},
     model::{Cluster, Pod},
     port_spec::PortSpec,
 };
+use serde::Serialize;
+
+use crate::cli::explain::side_lines;
 
 /// Names in texts: the script puts those of the pair in their place.
 const FROM: &str = "\u{1}";

@@ -1,7 +1,8 @@
 //! ClusterNetworkPolicies and their forerunners: what is read, and how what is not understood fails closed.
 
+use podgate_core::model::{Action, ClusterPolicyKind, ClusterRule, Tier};
+
 use super::*;
-use crate::model::{Action, ClusterPolicyKind, ClusterRule, Tier};
 
 const ACCEPT: Action = Action::Accept;
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use podgate_core::model::Uid;
+
 use super::*;
-use crate::model::Uid;
 
 #[test]
 fn a_policy_without_a_usable_name_is_kept_under_one_of_its_own() {

@@ -3,9 +3,9 @@
 mod slices;
 
 use podgate_common::Protocol;
+use podgate_core::model::{Hints, Proxy, ServicePort, SliceEndpoint, SlicePort};
 
 use super::*;
-use crate::model::{Hints, Proxy, ServicePort, SliceEndpoint, SlicePort};
 
 /// As `kubectl get -o yaml` prints one, with every field that matters and many that do not.
 pub(super) fn full_service() -> Value {

@@ -134,7 +134,7 @@ fn a_policy_over_a_limit_is_noted_as_such_with_its_uid_until_it_fits() {
         });
         object(json!({"metadata": {"name": "c", "uid": "2"}, "spec": spec}))
     };
-    let cluster_kind = Kind::ClusterPolicy(crate::model::ClusterPolicyKind::ClusterNetworkPolicy);
+    let cluster_kind = Kind::ClusterPolicy(podgate_core::model::ClusterPolicyKind::ClusterNetworkPolicy);
     let mut store = ObjectStore::new(true);
     for (count, expected) in [(600, 2), (8, 0)] {
         let _ = store.take(Kind::NetworkPolicy, Event::Apply(of_namespace(count)));

@@ -1,0 +1,166 @@
+//! The compiler: a pure function from the state of a cluster to the tables that evaluate packets.
+//!
+//! In: the cluster, the pods to compile for, and the rule sets that the kernel still holds. Out: [`CompiledTables`]. Ids in
+//! them are indexes into this one compilation; the publisher gives them the ids that the kernel sees. No I/O, no
+//! clock: the same input gives the same tables.
+//!
+//! The three classifications of the design, each in a file of its own:
+//!
+//! * addresses that no rule can tell apart are one identity (`identities`, `prefixes`);
+//! * ports that no rule can tell apart are one class (`classes`);
+//! * the policies that select a pod, in the order of their tiers, are one rule set per direction (`rules`, `steps`);
+//!
+//! and `rows` has one bit for each (rule set, identity, class). `services` has the verdicts on addresses behind which the
+//! node chooses a backend.
+
+mod classes;
+mod clauses;
+mod identities;
+mod incremental;
+mod limits;
+mod prefixes;
+mod rows;
+mod rules;
+mod services;
+mod shared;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+pub use classes::{Classes, PortSignature};
+pub use clauses::{Atom, Clause, ClausePorts};
+pub use identities::{Identities, Signature};
+pub use incremental::{
+    CompileInput, ConnectionQuery, Incremental, PolicyMatch, PolicyName, PolicySnapshot, Work,
+};
+pub use limits::MAX_CLASSES;
+pub use rows::Rows;
+pub use rows::compile as compile_rows;
+pub use rules::RuleSet;
+pub use services::{Backend, Services, Site};
+pub use shared::Shared;
+pub use steps::{Step, Steps};
+
+use imbl::OrdMap;
+
+use crate::model::{Cluster, ObjectName, Pod};
+
+/// Everything that a verdict needs, for the pods that were compiled for. A copy costs nothing: the maps are persistent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompiledTables {
+    /// Which rule sets evaluate a pod; a pod that no policy selects is [`Subject::NOT_ISOLATED`].
+    pub subjects: OrdMap<ObjectName, Subject>,
+    /// Distinct rule sets. Index 0 stands for "no policy has a say" and is empty.
+    pub rule_sets: OrdMap<usize, Arc<RuleSet>>,
+    /// Those that allow nothing because they tell more ports apart than there is room for; see [`MAX_CLASSES`].
+    pub closed: Arc<BTreeSet<usize>>,
+    pub identities: Identities,
+    pub classes: Arc<Classes>,
+    pub rows: Rows,
+    pub services: Services,
+    pub series: Series,
+}
+
+impl Default for CompiledTables {
+    /// Without any policy.
+    fn default() -> Self {
+        Self {
+            subjects: OrdMap::new(),
+            rule_sets: OrdMap::unit(0, Arc::default()),
+            closed: Arc::default(),
+            identities: Identities {
+                signatures: OrdMap::unit(0, Arc::default()),
+                addresses: OrdMap::new(),
+                prefixes: Arc::default(),
+            },
+            classes: Arc::new(classes::compile([])),
+            rows: Rows::default(),
+            services: Services::default(),
+            series: Series::default(),
+        }
+    }
+}
+
+/// In tables of one series an index never changes what it stands for: they can be compared by their indexes. It tells where
+/// tables come from, not what they say, so any two are equal.
+#[derive(Clone, Debug, Default)]
+pub struct Series(Arc<()>);
+
+impl Series {
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl PartialEq for Series {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Series {}
+
+/// The rule sets of one pod, as indexes into [`CompiledTables::rule_sets`]. 0: no policy has a say in this direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    pub ingress: usize,
+    pub egress: usize,
+    /// With the policies in audit mode as if they were enforced; 0 when there are none.
+    pub audit_ingress: usize,
+    pub audit_egress: usize,
+}
+
+impl Subject {
+    pub const NOT_ISOLATED: Self = Self { ingress: 0, egress: 0, audit_ingress: 0, audit_egress: 0 };
+
+    /// All its rule sets.
+    pub const fn rule_sets(&self) -> [usize; 4] {
+        [self.ingress, self.egress, self.audit_ingress, self.audit_egress]
+    }
+
+    /// Those of its egress.
+    pub const fn of_egress(&self) -> [usize; 2] {
+        [self.egress, self.audit_egress]
+    }
+}
+
+/// Compiles the policies that select `subjects`.
+///
+/// `retained` are rule sets that some packet may still be evaluated by: identities and classes stay fine enough for
+/// them, so that while a change is published old rule sets answer right for new identities. Without a `site` there are
+/// no services in the tables.
+pub fn compile<'a>(
+    cluster: &'a Cluster,
+    site: Option<Site<'_>>,
+    subjects: impl IntoIterator<Item = &'a Pod>,
+    retained: impl IntoIterator<Item = Arc<RuleSet>>,
+) -> CompiledTables {
+    let pods: Vec<&Pod> = subjects.into_iter().collect();
+    let rules::Compiled { subjects, mut rule_sets } = rules::compile(cluster, pods.iter().copied());
+    let mut isolating_sets: BTreeSet<usize> = subjects.values().flat_map(Subject::of_egress).collect();
+    isolating_sets.remove(&Subject::NOT_ISOLATED.egress);
+    for rule_set in retained {
+        let place = rule_sets.iter().position(|known| *known == rule_set).unwrap_or_else(|| {
+            rule_sets.push(rule_set);
+            rule_sets.len() - 1
+        });
+        isolating_sets.insert(place);
+    }
+    let identities = identities::compile(cluster, &rule_sets);
+    let (classes, closed) = limits::classes_of(rule_sets.iter().enumerate(), MAX_CLASSES);
+    let classes = Arc::new(classes);
+    let rule_sets: OrdMap<usize, Arc<RuleSet>> = rule_sets.into_iter().enumerate().collect();
+    let signatures = rows::numbered(&identities.signatures);
+    let rows = rows::compile(rows::numbered(&rule_sets), signatures, &classes, &closed);
+    let services = site.map(|site| {
+        let (identities, classes, rows) = (&identities, &classes, &rows);
+        let local = services::local(pods.iter().copied(), &subjects);
+        let view = services::View { site, local: &local, identities, classes, rows };
+        services::compile(cluster, &view, &isolating_sets)
+    });
+    let services = services.unwrap_or_default();
+    let (closed, series) = (Arc::new(closed), Series::default());
+    CompiledTables { subjects, rule_sets, closed, identities, classes, rows, services, series }
+}

@@ -1,0 +1,335 @@
+//! Verdict rows: for each rule set and identity, one bit for each port class.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    rc::Rc,
+    sync::Arc,
+};
+
+use imbl::OrdMap;
+use podgate_common::{BITS_PER_ROW, Row};
+
+use super::{Atom, Classes, Clause, RuleSet, Shared, Signature, Step, Steps};
+use crate::model::{Action, PortSet};
+
+/// Rows by (rule set, identity); block `i` of 256 classes is element `i`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// What is allowed. What is missing allows nothing.
+    pub allowed: OrdMap<(usize, usize), Arc<[Row]>>,
+    /// What is denied on addresses of the pod's own node, where no NetworkPolicy applies. What is missing denies nothing.
+    pub denied_on_own_node: OrdMap<(usize, usize), Arc<[Row]>>,
+}
+
+impl Rows {
+    pub fn row(&self, rule_set: usize, identity: usize, block: usize) -> Option<Row> {
+        self.allowed.get(&(rule_set, identity))?.get(block).copied()
+    }
+
+    pub fn own_node_row(&self, rule_set: usize, identity: usize, block: usize) -> Option<Row> {
+        self.denied_on_own_node.get(&(rule_set, identity))?.get(block).copied()
+    }
+}
+
+impl Rows {
+    /// Writes rows for other classes, each of which is given with one of before that some of its ports had. Holds for rule sets
+    /// that tell nothing apart that one of both does not.
+    pub(super) fn reclassify(&mut self, origins: &[usize]) {
+        let blocks = origins.len().div_ceil(usize::from(BITS_PER_ROW));
+        // Many share theirs. All were there before, so that no two of them are known by one place in memory.
+        let mut known: HashMap<*const Row, Arc<[Row]>> = HashMap::new();
+        let mut rewrite = |before: &Arc<[Row]>| {
+            let now = known.entry(before.as_ptr()).or_insert_with(|| {
+                let mut now = vec![Row::default(); blocks];
+                for (class, origin) in origins.iter().enumerate() {
+                    if is_in(before, *origin) {
+                        set(&mut now, class);
+                    }
+                }
+                now.into()
+            });
+            now.clone()
+        };
+        for rows in [&mut self.allowed, &mut self.denied_on_own_node] {
+            *rows = rows.iter().map(|(at, before)| (*at, rewrite(before))).collect();
+        }
+    }
+}
+
+/// Contents with their indexes.
+pub(crate) fn numbered<T>(contents: &OrdMap<usize, Arc<T>>) -> impl Iterator<Item = (usize, &T)> {
+    contents.iter().map(|(index, content)| (*index, &**content))
+}
+
+/// The verdicts of rule sets on identities, which are given by their signatures, in the order of their indexes.
+///
+/// Rule sets in `closed` allow nothing, and deny on the own node whatever they might.
+pub fn compile<'a>(
+    rule_sets: impl IntoIterator<Item = (usize, &'a RuleSet)>,
+    identities: impl IntoIterator<Item = (usize, &'a Signature)>,
+    classes: &Classes,
+    closed: &BTreeSet<usize>,
+) -> Rows {
+    let rule_sets: Vec<(usize, &RuleSet)> = rule_sets.into_iter().collect();
+    let matcher = Matcher::new(&rule_sets, identities, classes);
+    let mut rows = Rows::default();
+    let mut decided = DecidedBy { matcher: &matcher, known: HashMap::new() };
+    for (place, rule_set) in rule_sets {
+        let RuleSet { admin, policies, baseline } = rule_set;
+        let at_place = |(identity, bits): (usize, Arc<[Row]>)| ((place, identity), bits);
+        if closed.contains(&place) {
+            let denies = |steps: &Steps| steps.list().iter().any(|step| step.action == Action::Deny);
+            if denies(admin) || denies(baseline) {
+                let all: Arc<[Row]> = matcher.classes.all.clone().into();
+                let all = matcher.all.iter().map(|identity| at_place((*identity, all.clone())));
+                rows.denied_on_own_node.extend(all);
+            }
+            continue;
+        }
+        let isolated = policies.as_ref().map(|clauses| matcher.matches(clauses));
+        if admin.is_empty() && baseline.is_empty() {
+            rows.allowed.extend(isolated.unwrap_or_default().into_iter().map(at_place));
+            continue;
+        }
+        let [admin, baseline] = [admin, baseline].map(|steps| decided.by(steps));
+        for &identity in &matcher.all {
+            let accepted = matcher.bits_of(&admin.accepted, identity);
+            let mut denied = matcher.bits_of(&admin.denied, identity);
+            if policies.is_none() {
+                // What Admin has accepted is settled.
+                let mut by_baseline = matcher.bits_of(&baseline.denied, identity);
+                remove(&mut by_baseline, &accepted);
+                unite(&mut denied, &by_baseline);
+            }
+            // Nothing else is denied, unless a NetworkPolicy isolates the pod.
+            let mut allowed = match &isolated {
+                None => matcher.classes.all.clone(),
+                Some(isolated) => {
+                    let mut allowed = isolated
+                        .get(&identity)
+                        .map_or_else(|| matcher.classes.none(), |bits| bits[..].into());
+                    unite(&mut allowed, &accepted);
+                    allowed
+                }
+            };
+            remove(&mut allowed, &denied);
+            rows.allowed.extend(is_set(&allowed).then(|| at_place((identity, allowed.into()))));
+            rows.denied_on_own_node.extend(is_set(&denied).then(|| at_place((identity, denied.into()))));
+        }
+    }
+    rows
+}
+
+/// All clauses of a rule set.
+fn clauses(rule_set: &RuleSet) -> impl Iterator<Item = &Shared<Clause>> {
+    let RuleSet { admin, policies, baseline } = rule_set;
+    let steps = admin.list().iter().chain(baseline.list());
+    policies.iter().flatten().chain(steps.map(|step| &step.clause))
+}
+
+/// Bits of some identities; those of the others are not set.
+type BitsByIdentity = BTreeMap<usize, Box<[Row]>>;
+
+/// What one tier decides. What it passes, or does not speak of, is in neither.
+#[derive(Default)]
+struct Decided {
+    accepted: BitsByIdentity,
+    denied: BitsByIdentity,
+}
+
+/// Asks each list of steps once, however many rule sets share it.
+struct DecidedBy<'a> {
+    matcher: &'a Matcher<'a>,
+    known: HashMap<*const Step, Rc<Decided>>,
+}
+
+impl DecidedBy<'_> {
+    fn by(&mut self, steps: &Steps) -> Rc<Decided> {
+        let decided = self.known.entry(steps.list().as_ptr());
+        decided.or_insert_with(|| Rc::new(Decided::by(steps.list(), self.matcher))).clone()
+    }
+}
+
+impl Decided {
+    fn by(steps: &[Step], matcher: &Matcher<'_>) -> Self {
+        let mut decided = Self::default();
+        let mut over = BitsByIdentity::new();
+        for step in steps {
+            for (identity, bits) in matcher.matches([&step.clause]) {
+                let mut bits: Box<[Row]> = bits[..].into();
+                let over = over.entry(identity).or_insert_with(|| matcher.classes.none());
+                remove(&mut bits, over);
+                unite(over, &bits);
+                let of_action = match step.action {
+                    Action::Accept => &mut decided.accepted,
+                    Action::Deny => &mut decided.denied,
+                    Action::Pass => continue,
+                };
+                unite(of_action.entry(identity).or_insert_with(|| matcher.classes.none()), &bits);
+            }
+        }
+        decided
+    }
+}
+
+/// Finds what clauses match.
+struct Matcher<'a> {
+    classes: ClassBits,
+    /// The identities that have a property, ascending.
+    holders: HashMap<&'a Shared<Atom>, Vec<usize>>,
+    all: Vec<usize>,
+}
+
+impl<'a> Matcher<'a> {
+    fn new(
+        rule_sets: &[(usize, &'a RuleSet)],
+        identities: impl IntoIterator<Item = (usize, &'a Signature)>,
+        classes: &Classes,
+    ) -> Self {
+        let clauses: HashSet<&Shared<Clause>> =
+            rule_sets.iter().flat_map(|(_, rule_set)| clauses(rule_set)).collect();
+        let matches: BTreeSet<&Shared<Atom>> = clauses.iter().flat_map(|clause| clause.atoms()).collect();
+        let mut holders: HashMap<&Shared<Atom>, Vec<usize>> = HashMap::new();
+        let mut all = Vec::new();
+        for (identity, signature) in identities {
+            all.push(identity);
+            let mut hold = |atom: &'a Shared<Atom>| holders.entry(atom).or_default().push(identity);
+            // Other rule sets may ask for far more properties than these do, or than the address has.
+            if matches.len() < signature.len() {
+                matches.iter().filter(|atom| signature.contains(**atom)).for_each(|atom| hold(atom));
+            } else {
+                signature.iter().filter(|atom| matches.contains(atom)).for_each(&mut hold);
+            }
+        }
+        let sets = clauses.iter().flat_map(|clause| clause.port_sets());
+        Self { classes: ClassBits::new(classes, sets), holders, all }
+    }
+
+    /// What any of the clauses matches. Identities to which the same ones apply share their bits: what this costs is what
+    /// the clauses say, and not peers times ports.
+    fn matches<'c>(
+        &self,
+        clauses: impl IntoIterator<Item = &'c Shared<Clause>>,
+    ) -> BTreeMap<usize, Arc<[Row]>> {
+        let mut of_everyone = self.classes.none();
+        let mut bits: Vec<&[Row]> = Vec::new();
+        // Which of the bits apply to an identity.
+        let mut applying: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for clause in clauses {
+            let Clause { peers, ports } = &**clause;
+            let numbers = match ports {
+                None => Some(&*self.classes.all),
+                Some(ports) => Some(self.classes.of(&ports.numbers)).filter(|bits| !bits.is_empty()),
+            };
+            let peers: Option<BTreeSet<usize>> = peers
+                .as_ref()
+                .map(|atoms| atoms.iter().flat_map(|atom| self.holders(atom)).copied().collect());
+            if let Some(numbers) = numbers {
+                match &peers {
+                    None => unite(&mut of_everyone, numbers),
+                    Some(peers) => {
+                        for identity in peers {
+                            applying.entry(*identity).or_default().push(bits.len());
+                        }
+                        bits.push(numbers);
+                    }
+                }
+            }
+            for (named, number) in ports.iter().flat_map(|ports| &ports.named) {
+                let holders = self.holders(named).iter();
+                for identity in holders.filter(|at| peers.as_ref().is_none_or(|peers| peers.contains(*at))) {
+                    applying.entry(*identity).or_default().push(bits.len());
+                }
+                bits.push(self.classes.of(number));
+            }
+        }
+        let mut matches = BTreeMap::new();
+        if is_set(&of_everyone) {
+            let everyone: Arc<[Row]> = of_everyone.clone().into();
+            matches.extend(self.all.iter().map(|identity| (*identity, everyone.clone())));
+        }
+        let mut known: HashMap<Vec<usize>, Arc<[Row]>> = HashMap::new();
+        for (identity, applying) in applying {
+            let united = known.entry(applying).or_insert_with_key(|applying| {
+                let mut united = of_everyone.clone();
+                applying.iter().for_each(|part| unite(&mut united, bits[*part]));
+                united.into()
+            });
+            matches.insert(identity, united.clone());
+        }
+        matches
+    }
+
+    fn holders(&self, atom: &Shared<Atom>) -> &[usize] {
+        self.holders.get(atom).map_or(&[], Vec::as_slice)
+    }
+
+    fn bits_of(&self, bits: &BitsByIdentity, identity: usize) -> Box<[Row]> {
+        bits.get(&identity).cloned().unwrap_or_else(|| self.classes.none())
+    }
+}
+
+/// The classes that each set of ports consists of, as bits.
+struct ClassBits {
+    all: Box<[Row]>,
+    by_set: HashMap<Shared<PortSet>, Box<[Row]>>,
+}
+
+impl ClassBits {
+    fn new<'a>(classes: &Classes, sets: impl IntoIterator<Item = &'a Shared<PortSet>>) -> Self {
+        let blocks = classes.signatures.len().div_ceil(usize::from(BITS_PER_ROW));
+        let none = || vec![Row::default(); blocks].into_boxed_slice();
+        let mut all = none();
+        (0..classes.signatures.len()).for_each(|class| set(&mut all, class));
+        let mut by_set: HashMap<Shared<PortSet>, Box<[Row]>> = HashMap::new();
+        for ports in sets {
+            by_set.entry(ports.clone()).or_insert_with(|| {
+                let mut bits = none();
+                classes.of(ports).for_each(|class| set(&mut bits, class));
+                bits
+            });
+        }
+        Self { all, by_set }
+    }
+
+    /// Empty for the empty set. Any other one has classes, which are made from the sets of these rule sets.
+    fn of(&self, ports: &Shared<PortSet>) -> &[Row] {
+        self.by_set.get(ports).map_or(&[], |bits| &bits[..])
+    }
+
+    fn none(&self) -> Box<[Row]> {
+        vec![Row::default(); self.all.len()].into_boxed_slice()
+    }
+}
+
+fn set(bits: &mut [Row], class: usize) {
+    let per_row = usize::from(BITS_PER_ROW);
+    let (block, bit) = (class / per_row, class % per_row);
+    bits[block].0[bit / 64] |= 1 << (bit % 64);
+}
+
+fn is_in(bits: &[Row], class: usize) -> bool {
+    let per_row = usize::from(BITS_PER_ROW);
+    let (block, bit) = (class / per_row, class % per_row);
+    bits.get(block).is_some_and(|row| row.0[bit / 64] >> (bit % 64) & 1 != 0)
+}
+
+fn is_set(bits: &[Row]) -> bool {
+    bits.iter().any(|row| *row != Row::default())
+}
+
+fn unite(row: &mut [Row], bits: &[Row]) {
+    combine(row, bits, |word, more| word | more);
+}
+
+fn remove(row: &mut [Row], bits: &[Row]) {
+    combine(row, bits, |word, less| word & !less);
+}
+
+fn combine(row: &mut [Row], bits: &[Row], of: impl Fn(u64, u64) -> u64) {
+    for (row, bits) in row.iter_mut().zip(bits) {
+        for (word, other) in row.0.iter_mut().zip(bits.0) {
+            *word = of(*word, other);
+        }
+    }
+}

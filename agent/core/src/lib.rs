@@ -1,0 +1,17 @@
+//! What policies mean: from the cluster as small structs to tables, answers and reasons. Pure: no I/O, no time, no
+//! kernel.
+//!
+//! Data runs one way: `model` -> `compiler` -> tables; `explain` and `matrix` answer from the same model.
+//! `podgate-common` has what the BPF programs share: keys, values and the decision.
+
+#![forbid(unsafe_code)]
+
+pub mod compiler;
+pub mod explain;
+#[cfg(any(test, feature = "fixtures"))]
+pub mod fixtures;
+pub mod matrix;
+pub mod memory;
+pub mod model;
+pub mod port_spec;
+pub mod printable;

@@ -1,0 +1,32 @@
+//! The cluster as podgate sees it: small structs that hold what a verdict can depend on, and nothing else.
+//!
+//! In: objects that a source has decoded, defaulted and validated. Out: read by the compiler and by `explain`.
+//! No I/O, no clock, no Kubernetes client types. A field that a source could not understand arrives here as a
+//! variant that matches nothing (`Selector::Nothing`, `Peer::Nothing`, `PortRule::Nothing`): it allows nothing,
+//! and the policy that holds it still isolates. A rule of a ClusterNetworkPolicy fails closed as its specification says.
+
+mod cluster;
+mod cluster_policy;
+mod limits;
+mod name;
+mod policy;
+mod ports;
+mod selector;
+mod service;
+pub mod syntax;
+
+pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Objects, Pod};
+pub use cluster_policy::{
+    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Tier,
+};
+pub use limits::{
+    Limit, Limited, MAX_GROUPS, MAX_NETWORKS, MAX_RANGES, MAX_RULES, MAX_SELECTORS, limited,
+    limited_of_cluster,
+};
+pub use name::{Labels, Name, ObjectName, Uid};
+pub use policy::{IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};
+pub use ports::{PortRange, PortSet};
+pub use selector::{Requirement, Selector};
+pub use service::{
+    EndpointSlice, Frontend, Hints, Proxy, Service, ServicePort, SliceEndpoint, SlicePort, SlicesByService,
+};

@@ -1,0 +1,51 @@
+//! The kernel's side: programs, maps, links and their pins. The only module that makes bpf system calls.
+//!
+//! In: ids, keys and values as `podgate-common` defines them. It knows nothing of clusters and policies, and decides
+//! nothing: what is written when is the publisher's business.
+
+mod attach;
+pub mod bpffs;
+mod btf;
+mod clock;
+mod cluster_id;
+pub mod engines;
+mod events;
+mod fill;
+mod flow_counters;
+mod flows;
+mod link;
+mod lock;
+mod maps;
+pub mod netlink;
+pub mod network;
+mod past;
+mod pinned_programs;
+mod pins;
+mod ports;
+pub mod privileges;
+mod programs;
+pub mod publisher;
+mod readable;
+pub mod sockets;
+mod stand_in;
+mod sys;
+mod table;
+mod writer;
+
+pub use attach::{Attacher, Device, DeviceRole, HookKind, ProgramOrder, Programs};
+pub use clock::monotonic;
+pub use events::{EventRing, EventStream};
+pub use fill::ProgramTables;
+pub use flow_counters::{CounterSum, FlowCounters};
+pub use flows::{FlowTable, MappedFlows};
+pub use link::{Linked, linked};
+pub use lock::AgentLock;
+pub use maps::{BpfMaps, Capacity, Counters, TableSet};
+pub use past::Past;
+pub use pins::{Detached, Pins, PreviousAgents, detach};
+pub use ports::PortTable;
+pub use programs::{Datapath, DatapathOptions, OBJECT, Program, RejectedProgram};
+pub use readable::watch_inotify;
+pub use stand_in::{NewInterface, StandIn, is_guarded, stand_in};
+pub use table::{MapStore, MapTable};
+pub use writer::has_writer;

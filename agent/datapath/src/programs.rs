@@ -1,0 +1,306 @@
+//! Loads the BPF object: new programs over the maps that are pinned, or over new ones.
+
+use std::{collections::BTreeSet, io, path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, TestRun as _, TestRunOptions,
+    maps::{Array, Map, MapData},
+    programs::{ProgramError, SchedClassifier},
+};
+use podgate_common::{
+    Config, FlowSeed, HookMark, KernelVerdict, SocketOffsets, Timeouts, Tracking, VerdictQuery, WAYS,
+};
+
+use super::{
+    BpfMaps, Counters, EventRing, FlowCounters, FlowTable, Linked, Past, Pins, ProgramTables, linked, maps,
+    pinned_programs,
+};
+
+/// The object file of the BPF programs, as `build.rs` made it: ELF.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
+
+/// Maps that outlive the agent.
+const PINNED: [&str; 15] = [
+    "ENDPOINTS",
+    "OWNERS",
+    "TUNNEL_PORTS",
+    "ADDRESSES",
+    "PREFIXES",
+    "PORTS",
+    "ROWS",
+    "SERVICES",
+    "REVISION",
+    FLOWS,
+    FLOW_SEED,
+    "FRAGMENTS",
+    "COUNTERS",
+    "FLOW_COUNTERS",
+    "SHARES",
+];
+
+const FLOWS: &str = "FLOWS";
+const FLOW_SEED: &str = "FLOW_SEED";
+
+/// What is fixed when the programs are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct DatapathOptions {
+    /// Connections that the flow table has room for at least, when it is not pinned yet.
+    pub flows: u32,
+    /// Evaluate live connections again after each change.
+    pub recheck: bool,
+    /// Let everything in that this node has masqueraded.
+    pub masqueraded: bool,
+    /// Let encapsulated packets of pods to nodes pass.
+    pub encapsulation: bool,
+    /// Serve both hooks of a veth by one program, where the kernel tells them apart: its code is in the cache when a packet
+    /// comes to the second one.
+    pub share: bool,
+}
+
+/// What runs at a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Program {
+    /// What a pod sends; TC ingress of the host side of its veth.
+    FromPod,
+    /// What a pod receives; TC egress there.
+    ToPod,
+    /// What leaves the node; TC egress of its other devices.
+    ToWire,
+    /// The same of devices whose packets have no link header.
+    ToTunnel,
+}
+
+impl Program {
+    pub const ALL: [Self; 4] = [Self::FromPod, Self::ToPod, Self::ToWire, Self::ToTunnel];
+
+    /// Its name in pins and in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FromPod => "from_pod",
+            Self::ToPod => "to_pod",
+            Self::ToWire => "to_wire",
+            Self::ToTunnel => "to_tunnel",
+        }
+    }
+
+    /// Its name in the object.
+    const fn function(self, is_shared: bool) -> &'static str {
+        match self {
+            Self::FromPod | Self::ToPod if is_shared => "at_pod",
+            _ => self.name(),
+        }
+    }
+}
+
+/// Loaded programs and their maps.
+#[expect(missing_debug_implementations, reason = "aya's arrays have none")]
+pub struct Datapath {
+    ebpf: Ebpf,
+    /// One program serves both hooks of a pod's veth.
+    shares: bool,
+    pub maps: BpfMaps,
+    pub counters: Arc<Counters>,
+    pub tables: Arc<ProgramTables>,
+    /// Of which one of the tables' ticks has [`podgate_common::JIFFIES_PER_TICK`].
+    pub jiffies_per_second: u32,
+    /// Where the connections are that agents before this one have let pass.
+    pub past: Past,
+    /// Ifindexes at which nothing has passed before this agent came, though nobody has counted connections.
+    pub held: BTreeSet<u32>,
+    /// For their readers to take.
+    pub events: Option<EventRing>,
+    pub flow_counters: Option<FlowCounters>,
+}
+
+impl Datapath {
+    /// Loads the programs. With `pins`, pinned maps are taken over and new ones are pinned.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map or a program ([`RejectedProgram`]).
+    pub fn load(pins: Option<&Pins>, options: DatapathOptions) -> Result<Self> {
+        let paths = pins.map(Pins::maps);
+        let (flow_sets, flow_seed) = match &paths {
+            Some(directory) => flow_table_of_before(directory)?,
+            None => (None, None),
+        };
+        let is_fresh = flow_sets.is_none();
+        let flow_sets = flow_sets.unwrap_or(options.flows.div_ceil(WAYS));
+        let flow_seed = flow_seed.map_or_else(random_seed, Ok)?;
+        let jiffies_per_second = jiffies_per_second()?;
+        let timeouts = Timeouts::of_kernel(jiffies_per_second);
+        let config = Config {
+            timeouts,
+            recheck: u32::from(options.recheck),
+            masqueraded: u32::from(options.masqueraded),
+            encapsulation: u32::from(options.encapsulation),
+            tracking: Tracking::default(),
+            hook_mark: HookMark::default(),
+            sockets: SocketOffsets::default(),
+            flow_sets,
+            flow_seed,
+        };
+        let Linked { object, reads_tracking, knows_hooks } = linked(OBJECT, config)?;
+        if !reads_tracking {
+            tracing::warn!("connection tracking cannot be read: masqueraded connections count as the node's");
+        }
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries(FLOWS, flow_sets);
+        for name in PINNED {
+            if let Some(directory) = &paths {
+                loader.map_pin_path(name, directory.join(name));
+            }
+        }
+        let mut ebpf = loader.load(&object).map_err(|error| match error {
+            EbpfError::MapError(error) => anyhow!("cannot make the maps: {error:#}"),
+            other => anyhow!("cannot read the BPF object: {other:#}"),
+        })?;
+        let shares = knows_hooks && options.share;
+        let functions = Program::ALL.map(|program| program.function(shares));
+        for name in BTreeSet::from(functions).into_iter().chain([CLOCK, VERDICT]) {
+            classifier(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
+        }
+        let mut seed: Array<_, FlowSeed> = maps::take(&mut ebpf, FLOW_SEED)?;
+        seed.set(0, flow_seed, 0).context("cannot keep the seed of the flow table")?;
+        let flows = FlowTable::new(maps::descriptor(&ebpf, FLOWS)?, flow_sets, flow_seed, timeouts)?;
+        let flows = Arc::new(flows);
+        let tables = Arc::new(ProgramTables::new(&ebpf, Arc::clone(&flows))?);
+        let maps = BpfMaps::new(&mut ebpf, flows)?;
+        let counters = Arc::new(Counters::new(&mut ebpf)?);
+        let layouts = pins.map(Pins::other_layouts).transpose()?.unwrap_or_default();
+        let past = Past::of(is_fresh, &layouts, timeouts);
+        let (events, flow_counters) = (EventRing::new(&mut ebpf)?, FlowCounters::new(&mut ebpf)?);
+        let (events, flow_counters) = (Some(events), Some(flow_counters));
+        let held = pins.map(pinned_programs::take_held).transpose()?.unwrap_or_default();
+        Ok(Self {
+            ebpf,
+            shares,
+            maps,
+            counters,
+            tables,
+            jiffies_per_second,
+            past,
+            held,
+            events,
+            flow_counters,
+        })
+    }
+
+    /// A program, loaded.
+    ///
+    /// # Errors
+    ///
+    /// Never; the object has them all.
+    pub fn program(&mut self, program: Program) -> Result<&mut SchedClassifier> {
+        classifier(&mut self.ebpf, program.function(self.shares))
+    }
+
+    /// What the tables in the kernel say to a question.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not run the program that answers.
+    pub fn verdict(&mut self, query: &VerdictQuery) -> Result<KernelVerdict> {
+        let packet = query.packet();
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&packet);
+        let run = classifier(&mut self.ebpf, VERDICT)?.test_run(options).context("cannot ask the tables")?;
+        KernelVerdict::try_from(run.return_value)
+            .map_err(|answer| anyhow!("the tables' answer {answer} is none"))
+    }
+
+    /// The tick that it is, as entries of the flow table have it.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not run the program that reads it.
+    pub fn ticks(&mut self) -> Result<u32> {
+        let mut options = TestRunOptions::new();
+        // A packet that the program does not look at, but the kernel wants one (`bpf_prog_test_run_skb`).
+        options.data_in = Some(&[0; 64]);
+        let run =
+            classifier(&mut self.ebpf, CLOCK)?.test_run(options).context("cannot read the kernel's ticks")?;
+        Ok(run.return_value)
+    }
+}
+
+/// Size and seed of a pinned flow table; a seed of zeros is of an agent that got no further.
+fn flow_table_of_before(directory: &Path) -> Result<(Option<u32>, Option<FlowSeed>)> {
+    let open = |name: &str| {
+        let path = directory.join(name);
+        let exists = path.try_exists().with_context(|| format!("cannot look for {}", path.display()))?;
+        let map = exists.then(|| MapData::from_pin(&path)).transpose();
+        map.with_context(|| format!("cannot open {}", path.display()))
+    };
+    let size = |map: MapData| map.info().map(|info| info.max_entries());
+    let sets = open(FLOWS)?.map(size).transpose().context("cannot learn the size of the flow table")?;
+    let seed = match open(FLOW_SEED)? {
+        Some(map) => {
+            let seed = Array::<_, FlowSeed>::try_from(Map::Array(map)).context("the flow table's seed")?;
+            Some(seed.get(&0, 0).context("cannot read the flow table's seed")?)
+        }
+        None => None,
+    };
+    Ok((sets, seed.filter(|seed| *seed != FlowSeed::default())))
+}
+
+fn random_seed() -> Result<FlowSeed> {
+    let mut bytes = [0; size_of::<FlowSeed>()];
+    // SAFETY: room for as many bytes.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    // Up to 256 bytes come whole or not at all.
+    if got < 0 {
+        return Err(io::Error::last_os_error()).context("cannot choose a seed for the flow table");
+    }
+    let (words, _) = bytes.as_chunks();
+    let mut seed = FlowSeed::default();
+    for (word, bytes) in seed.0.iter_mut().zip(words) {
+        *word = u32::from_ne_bytes(*bytes) & Config::MAX_WORD;
+    }
+    Ok(seed)
+}
+
+/// The program that says what the tables say.
+const VERDICT: &str = "verdict";
+
+/// The program that returns the kernel's ticks.
+const CLOCK: &str = "ticks";
+
+fn classifier<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut SchedClassifier> {
+    let program = ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
+    program.try_into().with_context(|| format!("program {name} is no TC classifier"))
+}
+
+/// The kernel does not take a program.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel refused program {program}: {reason} (its verifier says why)")]
+pub struct RejectedProgram {
+    pub program: String,
+    pub reason: io::Error,
+    /// All of it: its last lines say what the verifier did not like, the others how it got there.
+    pub verifier_log: String,
+}
+
+fn refused(name: &str, error: ProgramError) -> anyhow::Error {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let (program, verifier_log) = (name.to_owned(), verifier_log.to_string());
+            RejectedProgram { program, reason: io_error, verifier_log }.into()
+        }
+        other => anyhow!("cannot load program {name}: {other:#}"),
+    }
+}
+
+/// The kernel's tick rate: the coarse clocks advance once a tick (`kernel/time/posix-timers.c`).
+fn jiffies_per_second() -> Result<u32> {
+    let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: room for the answer.
+    if unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) } != 0 {
+        return Err(io::Error::last_os_error()).context("cannot learn the kernel's tick rate");
+    }
+    let nanoseconds = u32::try_from(resolution.tv_nsec).unwrap_or(0);
+    (nanoseconds > 0)
+        .then(|| (1_000_000_000 + nanoseconds / 2) / nanoseconds)
+        .context("the kernel's coarse clock has no resolution")
+}
