@@ -1,15 +1,15 @@
 //! `podgate matrix` is what the specification says, on generated clusters.
 
+use podgate_testkit::{
+    generate::{Entries, cluster, ports},
+    manifest::{Form, write},
+    naive,
+};
 use proptest::{prelude::*, sample, test_runner::TestCaseError};
 use serde_json::Value;
 
 use crate::{
     answers::{Layout, matrix_of, problems, read},
-    oracle::{
-        generate::{Entries, cluster, ports},
-        manifest::{Form, write},
-        naive,
-    },
     runner::check,
 };
 

@@ -12,12 +12,11 @@ use podgate_core::{
     model::{Cluster, ObjectName},
     port_spec::PortSpec,
 };
-use serde_json::Value;
-
-use crate::oracle::{
+use podgate_testkit::{
     manifest::{Form, write},
     question::Question,
 };
+use serde_json::Value;
 
 /// How objects are laid out in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,15 +13,15 @@ use podgate_core::{
     model::{Action, Cluster, ClusterPolicyName, ObjectName, Pod},
     port_spec::{Port, PortSpec},
 };
+use podgate_testkit::{
+    generate::{Entries, cluster},
+    manifest::Form,
+};
 use proptest::{prelude::*, test_runner::TestCaseError};
 use serde_json::Value;
 
 use crate::{
     answers::{Layout, read},
-    oracle::{
-        generate::{Entries, cluster},
-        manifest::Form,
-    },
     runner::check,
 };
 

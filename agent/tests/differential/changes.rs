@@ -7,16 +7,16 @@ use podgate_core::{
     matrix::{Difference, matrix},
     model::Cluster,
 };
+use podgate_testkit::{
+    generate::{Entries, cluster, ports},
+    manifest::{Form, write},
+    naive,
+};
 use proptest::{prelude::*, test_runner::TestCaseError};
 use serde_json::{Value, json};
 
 use crate::{
     answers::{Layout, read},
-    oracle::{
-        generate::{Entries, cluster, ports},
-        manifest::{Form, write},
-        naive,
-    },
     runner::check,
 };
 

@@ -6,12 +6,10 @@
 
 use std::{fs, path::Path};
 
+use podgate_testkit::{manifest, naive::ResolvedEndpoint, question::Question};
 use serde_json::Value;
 
-use crate::{
-    answers::{explained, matrix_of, problems, read_text},
-    oracle::{manifest, naive::ResolvedEndpoint, question::Question},
-};
+use crate::answers::{explained, matrix_of, problems, read_text};
 
 struct Case {
     name: String,

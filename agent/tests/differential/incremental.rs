@@ -18,15 +18,15 @@ use podgate_core::{
     },
     model::{Cluster, Name, ObjectName, Objects, Pod},
 };
+use podgate_testkit::{
+    generate::{Entries, cluster},
+    manifest::{Form, write},
+};
 use proptest::{prelude::*, sample, test_runner::TestCaseError};
 use serde_json::Value;
 
 use crate::{
     answers::{Layout, read},
-    oracle::{
-        generate::{Entries, cluster},
-        manifest::{Form, write},
-    },
     runner::check,
 };
 

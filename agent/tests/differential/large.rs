@@ -1,13 +1,12 @@
 //! 500 policies, 300 ports, 500 CIDRs: right, and in time.
 
-use crate::{
-    answers::{Layout, matrix_of, problems, read},
-    oracle::{
-        generate::{large, large_cluster_policies},
-        manifest::Form,
-        naive,
-    },
+use podgate_testkit::{
+    generate::{large, large_cluster_policies},
+    manifest::Form,
+    naive,
 };
+
+use crate::answers::{Layout, matrix_of, problems, read};
 
 #[test]
 fn a_large_cluster_has_the_verdicts_of_the_specification() {

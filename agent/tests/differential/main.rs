@@ -8,8 +8,6 @@ mod conformance;
 mod incremental;
 mod large;
 mod narrowing;
-#[path = "../oracle/oracle.rs"]
-mod oracle;
 mod outside;
 mod reasons;
 mod runner;

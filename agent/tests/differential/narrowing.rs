@@ -1,15 +1,15 @@
 //! What is not understood never opens anything: an entry replaced by an invalid one allows a subset of before.
 
+use podgate_testkit::{
+    generate::{Entries, cluster, ports, spoil},
+    manifest::{Form, write},
+    naive,
+};
 use proptest::{prelude::*, test_runner::TestCaseError};
 use serde_json::Value;
 
 use crate::{
     answers::{Layout, matrix_of, read},
-    oracle::{
-        generate::{Entries, cluster, ports, spoil},
-        manifest::{Form, write},
-        naive,
-    },
     runner::check,
 };
 

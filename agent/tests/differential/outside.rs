@@ -4,17 +4,17 @@ use std::net::IpAddr;
 
 use podgate_common::{Direction, Protocol};
 use podgate_core::model::ObjectName;
+use podgate_testkit::{
+    generate::{Entries, cluster, outside},
+    manifest::{Form, write},
+    naive::{ResolvedEndpoint, matrix},
+    question::Question,
+};
 use proptest::{prelude::*, test_runner::TestCaseError};
 use serde_json::Value;
 
 use crate::{
     answers::{Compiled, Layout, explained, read},
-    oracle::{
-        generate::{Entries, cluster, outside},
-        manifest::{Form, write},
-        naive::{ResolvedEndpoint, matrix},
-        question::Question,
-    },
     runner::check,
 };
 

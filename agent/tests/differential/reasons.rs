@@ -8,16 +8,16 @@ use podgate_core::{
     explain::{DirectionResult, Explanation, Question, Unanswerable, Verdict, VerdictReason, explain},
     model::{Action, Cluster, ClusterPolicyName, NetworkPolicy, ObjectName, Rule},
 };
+use podgate_testkit::{
+    generate::{Entries, cluster, ports},
+    manifest::{Form, write},
+    naive,
+};
 use proptest::{prelude::*, test_runner::TestCaseError};
 use serde_json::Value;
 
 use crate::{
     answers::{Layout, matrix_of, read},
-    oracle::{
-        generate::{Entries, cluster, ports},
-        manifest::{Form, write},
-        naive,
-    },
     runner::check,
 };
 

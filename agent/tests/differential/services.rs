@@ -4,17 +4,17 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use podgate_core::model::{Cluster, Frontend, Proxy, Service, ServicePort};
+use podgate_testkit::{
+    generate::{Entries, cluster},
+    manifest::{Form, write},
+    naive::{Destination, ResolvedEndpoint, backends, destinations},
+    question::Question,
+};
 use proptest::{prelude::*, sample, test_runner::TestCaseError};
 use serde_json::Value;
 
 use crate::{
     answers::{Layout, explained, problems, read},
-    oracle::{
-        generate::{Entries, cluster},
-        manifest::{Form, write},
-        naive::{Destination, ResolvedEndpoint, backends, destinations},
-        question::Question,
-    },
     runner::check,
 };
 

@@ -27,7 +27,7 @@ const PROGRAMS: [(&str, &str, &str); 12] = [
     ("common", "common/src", ""),
     ("xtask", "xtask/src", ""),
     ("differential", "agent/tests/differential", ""),
-    ("differential", "agent/tests/oracle", "oracle"),
+    ("testkit", "agent/testkit/src", ""),
     ("packets", "agent/tests/packets", ""),
     ("verbs", "agent/tests/verbs", ""),
     ("sizes", "agent/tests/sizes", ""),

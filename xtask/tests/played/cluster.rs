@@ -9,15 +9,15 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use podgate_testkit::{
+    generate::places,
+    manifest::{Form, write},
+    naive::{ResolvedEndpoint, allowed, backends},
+};
 use serde_json::{Value, json};
 use xtask::peers::objects::{addresses, is_placed};
 
 use crate::{
-    oracle::{
-        generate::places,
-        manifest::{Form, write},
-        naive::{ResolvedEndpoint, allowed, backends},
-    },
     proxy::{self, Masquerade, Way},
     serving::PORTS,
 };

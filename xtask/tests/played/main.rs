@@ -7,9 +7,6 @@
 
 mod asking;
 mod cluster;
-#[expect(dead_code, unused_imports, reason = "the oracle serves other test programs, too")]
-#[path = "../../../agent/tests/oracle/oracle.rs"]
-mod oracle;
 mod proxy;
 mod scene;
 mod serving;
@@ -96,7 +93,7 @@ fn play(sandbox: Sandbox, stream: u32, clusters: u32, seed: u64) -> Result<()> {
     ];
     let config = Config { rng_seed: RngSeed::Fixed(seed.wrapping_add(stream.into())), ..Config::default() };
     let mut runner = TestRunner::new(config);
-    let strategy = oracle::generate::placed_cluster();
+    let strategy = podgate_testkit::generate::placed_cluster();
     let (mut asked, mut reached) = (0, 0);
     let mut client_ports = ClientPorts::default();
     for number in 0..clusters / STREAMS + u32::from(stream < clusters % STREAMS) {

@@ -6,12 +6,10 @@
 
 use std::{fmt::Write, net::IpAddr};
 
+use podgate_testkit::naive::{Destination, ResolvedEndpoint, backends, destinations};
 use serde_json::Value;
 
-use crate::{
-    cluster::{NODE_ADDRESSES, NODES, parsed},
-    oracle::naive::{Destination, ResolvedEndpoint, backends, destinations},
-};
+use crate::cluster::{NODE_ADDRESSES, NODES, parsed};
 
 /// A place where a service answers.
 #[derive(Clone, Debug)]

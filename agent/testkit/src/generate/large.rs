@@ -12,7 +12,7 @@ const APPS: usize = 25;
 
 /// As much as the API lets ClusterNetworkPolicies say, with so many of them: 25 rules a direction, each with 25 peers of 25
 /// networks and 25 protocols.
-pub(crate) fn large_cluster_policies(policies: usize) -> Vec<Value> {
+pub fn large_cluster_policies(policies: usize) -> Vec<Value> {
     (0..policies).map(cluster_policy).collect()
 }
 
@@ -56,7 +56,7 @@ fn cluster_rule(number: usize, index: usize, list: &str) -> Value {
 }
 
 /// Every policy has ingress and egress, selectors, one CIDR of its own with an except, a port, a range and a name.
-pub(crate) fn large(pods: usize) -> Vec<Value> {
+pub fn large(pods: usize) -> Vec<Value> {
     let namespaces = (0..NAMESPACES).map(|index| {
         let labels = json!({"team": format!("team-{}", index % 5)});
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("ns-{index}"), "labels": labels}})

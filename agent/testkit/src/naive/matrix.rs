@@ -12,7 +12,7 @@ use super::{
 
 /// All pods that have an address and are not finished, without those on the host network.
 /// A port is `PROTOCOL/NUMBER` or `PROTOCOL/NAME`; a name is looked up on each destination.
-pub(crate) fn matrix(objects: &[Value], ports: &[&str]) -> Value {
+pub fn matrix(objects: &[Value], ports: &[&str]) -> Value {
     let pods: BTreeMap<String, &Value> = object::pods(objects)
         .filter(|pod| is_alive(pod) && !on_host_network(pod) && !addresses(pod).is_empty())
         .map(|pod| (format!("{}/{}", namespace_of(pod), name_of(pod)), pod))

@@ -10,22 +10,22 @@ use serde_json::Value;
 use super::naive::{ResolvedEndpoint, allowed};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Question {
-    pub(crate) from: ResolvedEndpoint,
-    pub(crate) to: ResolvedEndpoint,
+pub struct Question {
+    pub from: ResolvedEndpoint,
+    pub to: ResolvedEndpoint,
     /// `TCP`, `UDP`, `SCTP`, or the name of a protocol that has no ports (its port is 0).
-    pub(crate) protocol: String,
-    pub(crate) port: u16,
+    pub protocol: String,
+    pub port: u16,
 }
 
 impl Question {
     /// FROM, TO and PROTOCOL/PORT.
-    pub(crate) fn words(&self) -> [String; 3] {
+    pub fn words(&self) -> [String; 3] {
         [words(&self.from), words(&self.to), format!("{}/{}", self.protocol, self.port)]
     }
 
     /// The naive evaluator's answer.
-    pub(crate) fn is_allowed(&self, objects: &[Value]) -> bool {
+    pub fn is_allowed(&self, objects: &[Value]) -> bool {
         allowed(objects, &self.from, &self.to, &self.protocol, self.port)
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// How objects are written into one text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub enum Form {
     /// Block style, a document each, with comments and empty documents between.
     YamlDocuments,
     /// One document: what `kubectl get ... -o yaml` prints.
@@ -22,11 +22,11 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    pub(crate) const ALL: [Self; 5] =
+    pub const ALL: [Self; 5] =
         [Self::YamlDocuments, Self::YamlList, Self::YamlFlow, Self::JsonList, Self::Mixed];
 }
 
-pub(crate) fn write(objects: &[Value], form: Form) -> String {
+pub fn write(objects: &[Value], form: Form) -> String {
     match form {
         Form::YamlDocuments => {
             let documents: Vec<String> = objects.iter().map(yaml).collect();
@@ -46,13 +46,13 @@ pub(crate) fn write(objects: &[Value], form: Form) -> String {
 }
 
 /// The documents of a YAML text. Words such as `y` and `no` are strings, as in YAML 1.2.
-pub(crate) fn read(text: &str) -> Result<Vec<Value>, String> {
+pub fn read(text: &str) -> Result<Vec<Value>, String> {
     let options = serde_saphyr::options! { strict_booleans: true };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| error.to_string())
 }
 
 /// The objects of documents, with those of every `List`.
-pub(crate) fn flatten(documents: &[Value]) -> Vec<Value> {
+pub fn flatten(documents: &[Value]) -> Vec<Value> {
     let objects =
         documents.iter().filter(|document| !document.is_null()).flat_map(|document| match document["items"]
             .as_array()

@@ -4,13 +4,13 @@ use serde_json::Value;
 
 /// A policy list entry that was replaced, in words.
 #[derive(Clone, Debug)]
-pub(crate) struct Spoiled {
-    pub(crate) objects: Vec<Value>,
-    pub(crate) what: String,
+pub struct Spoiled {
+    pub objects: Vec<Value>,
+    pub what: String,
 }
 
 /// Replaces one entry of one rule by an invalid one. `choice` picks which; `None` when no rule has an entry.
-pub(crate) fn spoil(objects: &[Value], choice: usize) -> Option<Spoiled> {
+pub fn spoil(objects: &[Value], choice: usize) -> Option<Spoiled> {
     let mut places = Vec::new();
     for (index, object) in objects.iter().enumerate() {
         if object["kind"] == "ClusterNetworkPolicy" {

@@ -19,22 +19,22 @@ use super::{
 
 /// What a client sends to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Destination {
-    pub(crate) address: IpAddr,
+pub struct Destination {
+    pub address: IpAddr,
     /// As the API writes it.
-    pub(crate) protocol: String,
-    pub(crate) port: u16,
+    pub protocol: String,
+    pub port: u16,
 }
 
 /// One endpoint that the client's node may choose, and the verdicts on the connection that then comes about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Backend {
-    pub(crate) address: IpAddr,
-    pub(crate) port: u16,
+pub struct Backend {
+    pub address: IpAddr,
+    pub port: u16,
     /// Of the client's policies. Its own node and itself are always allowed.
-    pub(crate) egress: bool,
+    pub egress: bool,
     /// Of the endpoint's policies.
-    pub(crate) ingress: bool,
+    pub ingress: bool,
 }
 
 /// A place at which a service answers.
@@ -52,7 +52,7 @@ enum Frontend {
 }
 
 /// All that leads to an endpoint on this node.
-pub(crate) fn destinations(objects: &[Value], node: &str) -> BTreeSet<Destination> {
+pub fn destinations(objects: &[Value], node: &str) -> BTreeSet<Destination> {
     listeners(objects, node).map(|listener| listener.at).collect()
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn destinations(objects: &[Value], node: &str) -> BTreeSet<Destinatio
 /// address that stands in it, as with a node port of another node.
 ///
 /// A client without an address of this family reaches nothing.
-pub(crate) fn backends(
+pub fn backends(
     objects: &[Value],
     client: &ResolvedEndpoint,
     destination: &Destination,

@@ -1,7 +1,7 @@
 //! The JSON of `podgate matrix`.
 
 use super::*;
-use crate::oracle::naive::matrix;
+use crate::naive::matrix;
 
 #[test]
 fn the_matrix_has_a_row_for_each_source_and_a_character_for_each_destination() {

@@ -15,12 +15,12 @@ use std::{net::IpAddr, ops::RangeInclusive};
 use proptest::{collection::vec, prelude::*, sample};
 use serde_json::{Value, json};
 
-pub(crate) use large::{large, large_cluster_policies};
-pub(crate) use spoil::spoil;
+pub use large::{large, large_cluster_policies};
+pub use spoil::spoil;
 
 /// Whether policies may hold entries that the API server would refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Entries {
+pub enum Entries {
     Valid,
     SomeInvalid,
 }
@@ -28,20 +28,20 @@ pub(crate) enum Entries {
 /// A cluster: one to five namespaces (not all declared by an object), nodes, 2 to 12 pods, 0 to 8 policies, 0 to 5
 /// services with their EndpointSlices, in half of them up to 4 ClusterNetworkPolicies or forerunners of theirs, and
 /// objects of kinds that no verdict depends on.
-pub(crate) fn cluster(entries: Entries) -> impl Strategy<Value = Vec<Value>> {
+pub fn cluster(entries: Entries) -> impl Strategy<Value = Vec<Value>> {
     of_pods(vec(pods::pod(), 2..=PODS), 0..=8, 0..=SERVICES, 0..=4, entries)
 }
 
 /// A cluster for places that are there already: as many pods as there are addresses, the pods at even places on the
 /// first node and those at odd places on the second one, with at least one policy and one service, and without
 /// ClusterNetworkPolicies: others that play it do not know them.
-pub(crate) fn placed_cluster() -> impl Strategy<Value = Vec<Value>> {
+pub fn placed_cluster() -> impl Strategy<Value = Vec<Value>> {
     let pods = vec(pods::pod(), PODS).prop_map(pods::in_turn);
     of_pods(pods, 1..=8, 1..=SERVICES, 0..=0, Entries::Valid)
 }
 
 /// The two addresses of every pod's place, in the order of the places.
-pub(crate) fn places() -> impl Iterator<Item = [IpAddr; 2]> {
+pub fn places() -> impl Iterator<Item = [IpAddr; 2]> {
     let address = |text: String| text.parse().expect("an address");
     (0..PODS).map(move |slot| [pods::ipv4(slot), pods::ipv6(slot)].map(address))
 }
@@ -79,12 +79,12 @@ fn of_pods(
 }
 
 /// Ports to ask about. Some are named: the names are those that pods declare.
-pub(crate) fn ports() -> impl Strategy<Value = Vec<&'static str>> {
+pub fn ports() -> impl Strategy<Value = Vec<&'static str>> {
     sample::subsequence(PORTS, 1..=PORTS.len())
 }
 
 /// Addresses to ask about that belong to no pod and no node.
-pub(crate) fn outside() -> impl Strategy<Value = Vec<IpAddr>> {
+pub fn outside() -> impl Strategy<Value = Vec<IpAddr>> {
     sample::subsequence(OUTSIDE, 1..=8)
         .prop_map(|texts| texts.into_iter().map(|text| text.parse().expect("an address")).collect())
 }
@@ -222,7 +222,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::oracle::{
+    use crate::{
         manifest,
         naive::{ResolvedEndpoint, backends, destinations, matrix},
     };

@@ -10,7 +10,7 @@ mod selection;
 
 use serde_json::{Value, json};
 
-use crate::oracle::{manifest, question::Question};
+use crate::{manifest, question::Question};
 
 struct Case {
     items: &'static [u16],

@@ -20,14 +20,14 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-pub(crate) use matrix::matrix;
+pub use matrix::matrix;
 use object::{addresses, is_alive, namespace_of, node_of, on_host_network};
 use policy::{isolates, rule_allows, rules, selects};
-pub(crate) use service::{Destination, backends, destinations};
+pub use service::{Destination, backends, destinations};
 
 /// Who opens a connection, or to whom it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ResolvedEndpoint {
+pub enum ResolvedEndpoint {
     Pod {
         namespace: String,
         name: String,
@@ -71,7 +71,7 @@ enum Direction {
 /// allowed, and there must be one.
 ///
 /// Panics when a party is not among the objects.
-pub(crate) fn allowed(
+pub fn allowed(
     objects: &[Value],
     from: &ResolvedEndpoint,
     to: &ResolvedEndpoint,
