@@ -41,9 +41,12 @@ pub fn mount(path: &Path) -> Result<bool> {
     fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
     let target = std::ffi::CString::new(path.as_os_str().as_bytes())
         .with_context(|| format!("{} is no path for a mount", path.display()))?;
+    // Without it every process of the node may make directories and pins here.
+    let options = c"mode=700";
     // SAFETY: all strings end in NUL and live through the call.
     let result = unsafe {
-        libc::mount(c"bpf".as_ptr(), target.as_ptr(), c"bpf".as_ptr(), libc::MS_NOSUID, std::ptr::null())
+        let kind = c"bpf".as_ptr();
+        libc::mount(kind, target.as_ptr(), kind, libc::MS_NOSUID, options.as_ptr().cast())
     };
     if result != 0 {
         bail!("cannot mount a bpffs at {}: {}", path.display(), io::Error::last_os_error());

@@ -30,6 +30,7 @@ pub mod sockets;
 mod stand_in;
 mod sys;
 mod table;
+mod users;
 mod writer;
 
 pub use attach::{Attacher, Device, DeviceRole, HookKind, ProgramOrder, Programs};
@@ -48,4 +49,5 @@ pub use programs::{Datapath, DatapathOptions, OBJECT, Program, RejectedProgram};
 pub use readable::watch_inotify;
 pub use stand_in::{NewInterface, StandIn, is_guarded, stand_in};
 pub use table::{MapStore, MapTable};
+pub use users::{effective_user, exchange_files, may_change, peer_user};
 pub use writer::has_writer;

@@ -2,19 +2,21 @@
 
 use std::{
     fs, io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use podgate_common::LAYOUT_VERSION;
 
 use super::{
     AgentLock,
     attach::{clsact::Filters, tcx},
-    bpffs, cluster_id, pinned_programs, sys,
+    bpffs, cluster_id, effective_user, pinned_programs, sys,
 };
 
+const ROOT: &str = "podgate";
 const MAPS: &str = "maps";
 const LINKS: &str = "links";
 const QDISCS: &str = "qdiscs";
@@ -32,7 +34,7 @@ impl Pins {
     ///
     /// # Errors
     ///
-    /// When `bpffs` cannot be made or mounted.
+    /// When `bpffs` cannot be made or mounted, or another user has made the directory before.
     pub fn create(bpffs: &Path) -> Result<Self> {
         let made = bpffs::mount(bpffs)?;
         let lost = bpffs::pins_lost(Path::new("/"), bpffs, made);
@@ -40,6 +42,7 @@ impl Pins {
             tracing::error!("{reason}");
         }
         let pins = Self { lost, ..Self::at(bpffs) };
+        make_private(&bpffs.join(ROOT))?;
         for directory in [pins.maps(), pins.links()] {
             fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
@@ -47,7 +50,7 @@ impl Pins {
     }
 
     pub(super) fn at(bpffs: &Path) -> Self {
-        Self { directory: bpffs.join("podgate").join(format!("v{LAYOUT_VERSION}")), lost: None }
+        Self { directory: bpffs.join(ROOT).join(format!("v{LAYOUT_VERSION}")), lost: None }
     }
 
     /// Why these pins are gone when this process ends, if they are.
@@ -98,6 +101,33 @@ impl Pins {
     pub(super) fn qdiscs(&self) -> PathBuf {
         self.directory.join(QDISCS)
     }
+}
+
+/// Makes a directory for this user alone. A bpffs may be everybody's: who can open a directory of pins can hold the lock of
+/// the agent, and who owns it can take its pins away.
+fn make_private(directory: &Path) -> Result<()> {
+    let make = || match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    };
+    make().with_context(|| format!("cannot make {}", directory.display()))?;
+    let open = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(directory);
+    let open = open.with_context(|| format!("cannot open {}", directory.display()))?;
+    let metadata = open.metadata().with_context(|| format!("cannot stat {}", directory.display()))?;
+    ensure!(
+        metadata.uid() == effective_user(),
+        "{} belongs to user {}: remove it",
+        directory.display(),
+        metadata.uid()
+    );
+    if metadata.mode() & 0o7777 != 0o700 {
+        let private = open.set_permissions(fs::Permissions::from_mode(0o700));
+        private.with_context(|| format!("cannot change the mode of {}", directory.display()))?;
+    }
+    Ok(())
 }
 
 /// What an agent with other maps has left: its programs evaluate beside the new ones until it is retired.

@@ -1,9 +1,16 @@
 //! Taking programs away: when it is done, no packet meets them any more.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::Path,
+    process::Command,
+};
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use podgate_datapath::{Attacher, Datapath, DatapathOptions, Device, DeviceRole, HookKind, Pins, detach};
+use podgate_datapath::{
+    Attacher, Datapath, DatapathOptions, Device, DeviceRole, HookKind, Pins, bpffs::mount, detach,
+};
 
 use crate::{node::FLOWS, sandbox, world::Host};
 
@@ -41,6 +48,36 @@ fn detach_returns_when_no_hook_has_a_program() {
     drop(attached(&bpffs));
     detach(&bpffs).expect("no agent runs");
     assert_eq!(programs(), 0);
+}
+
+/// The bpffs of these tests is everybody's, as the kernel mounts it without options.
+#[test]
+fn no_other_user_gets_at_the_pins() {
+    let bpffs = sandbox::enter();
+    let root = bpffs.join("podgate");
+    // As an agent of before has left it.
+    fs::create_dir(&root).expect("it is absent");
+    fs::set_permissions(&root, Permissions::from_mode(0o755)).expect("it is ours");
+    let pins = Pins::create(&bpffs).expect("a bpffs of our own");
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode(&root), 0o700, "who can open a directory can lock agents out");
+    fs::remove_dir_all(&root).expect("they are ours");
+    drop(pins);
+    fs::create_dir(&root).expect("it is absent");
+    chown(&root, Some(65_534), None).expect("root may");
+    let refused = Pins::create(&bpffs).expect_err("its owner could take the pins away");
+    assert!(format!("{refused:#}").contains("belongs to user 65534"), "{refused:#}");
+}
+
+#[test]
+fn an_agent_mounts_a_bpffs_for_its_own_user_alone() {
+    sandbox::enter();
+    let directory = tempfile::tempdir().expect("a directory");
+    assert!(mount(directory.path()).expect("root may"), "there is none");
+    let mode = fs::metadata(directory.path()).expect("it is there").permissions().mode() & 0o777;
+    let unmounted = Command::new("umount").arg(directory.path()).status().expect("util-linux");
+    assert!(unmounted.success(), "it is ours");
+    assert_eq!(mode, 0o700);
 }
 
 #[test]
