@@ -8,11 +8,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use podgate_core::printable::make_printable;
+use podgate_datapath::{effective_user, peer_user};
 use serde::de::DeserializeOwned;
 
 use super::{Ask, PROTOCOL, PeerVersion, RELEASE, Reply, Request, Response};
+
+const ROOT: u32 = 0;
 
 /// An agent that is busy compiling answers late, but not this late.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,6 +46,7 @@ pub fn try_ask<T: DeserializeOwned>(
         Err(error) if is_without_agent(&error) => return Ok(None),
         Err(error) => return Err(error).with_context(|| at(socket)),
     };
+    check_peer(&stream, socket)?;
     match exchange(&mut BufReader::new(stream), ask, patience) {
         Ok(line) => read(&line, socket).map(Some),
         Err(error) if error.downcast_ref().is_some_and(is_without_agent) => Ok(None),
@@ -94,8 +98,28 @@ pub fn follow<T: DeserializeOwned>(
 
 fn connect(socket: &Path) -> anyhow::Result<UnixStream> {
     let at = socket.display();
-    UnixStream::connect(socket)
-        .map_err(|error| anyhow!("no agent answers on {at}: {error} (is `podgate agent` running?)"))
+    let stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
+        ErrorKind::PermissionDenied => anyhow!("{at}: {error}: only root may ask the agent (try `sudo`)"),
+        _ => anyhow!("no agent answers on {at}: {error} (is `podgate agent` running?)"),
+    })?;
+    check_peer(&stream, socket)?;
+    Ok(stream)
+}
+
+/// An agent is root's, or one's own: what another user says is not what is enforced.
+fn check_peer(stream: &UnixStream, socket: &Path) -> anyhow::Result<()> {
+    let peer = peer_user(stream).with_context(|| at(socket))?;
+    ensure!(
+        is_trusted(peer, effective_user()),
+        "what answers on {} is no podgate agent: it is a process of user {peer}",
+        socket.display()
+    );
+    Ok(())
+}
+
+/// Whether a user may speak for what is enforced.
+fn is_trusted(peer: u32, own: u32) -> bool {
+    [ROOT, own].contains(&peer)
 }
 
 /// What is printed of it must not speak to a terminal.
@@ -136,4 +160,18 @@ fn exchange(lines: &mut BufReader<UnixStream>, ask: &Ask, patience: Duration) ->
         return Err(error).context("closed the connection without an answer");
     }
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_user_answers_is_not_taken_for_an_agent() {
+        for (peer, own, expected) in
+            [(ROOT, ROOT, true), (ROOT, 7, true), (7, 7, true), (7, ROOT, false), (8, 7, false)]
+        {
+            assert_eq!(is_trusted(peer, own), expected, "{own} asks {peer}");
+        }
+    }
 }
