@@ -7,6 +7,7 @@
 
 mod conflist;
 mod error;
+mod files;
 mod install;
 mod json;
 mod namespaces;

@@ -5,8 +5,8 @@
 //! list that takes its place.
 
 use std::{
-    fs::{self, File, Permissions},
-    io::{self, Write as _},
+    fs::{self, Permissions},
+    io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -17,13 +17,15 @@ use serde_json::{Value, json};
 
 use super::{
     conflist::{self, TYPE},
+    files::{exchange, rename, replace},
     request::WhenUnknown,
 };
 
 /// What becomes of an old configuration; runtimes do not read files with this end.
 const SAVED: &str = "podgate-saved";
-/// Of files that are not written to their end.
-const UNFINISHED: &str = ".podgate-cni.new";
+
+/// How often a configuration is read again that somebody else writes at the same time.
+const ATTEMPTS: usize = 8;
 
 /// Where the plugin goes, and what its entry says.
 #[derive(Clone, Debug)]
@@ -69,6 +71,16 @@ impl Installation {
     }
 
     fn install_entry(&self) -> Result<Installed> {
+        for _ in 0..ATTEMPTS {
+            if let Some(installed) = self.try_install_entry()? {
+                return Ok(installed);
+            }
+        }
+        bail!("somebody else writes the configuration in {} all the time", self.configurations.display())
+    }
+
+    /// `None`: the configuration was written by somebody else meanwhile, and is as they have it.
+    fn try_install_entry(&self) -> Result<Option<Installed>> {
         let mut installed = Installed::default();
         for file in configurations(&self.configurations)? {
             let text = read(&file)?;
@@ -89,11 +101,13 @@ impl Installation {
             };
             let list = if is_list { file.clone() } else { file.with_extension("conflist") };
             if list != file || changed != text {
-                if list != file {
+                if list == file {
+                    if !exchange(&file, &text, &changed)? {
+                        return Ok(None);
+                    }
+                } else {
                     self.may_be_replaced(&list)?;
-                }
-                write(&list, &changed, &file)?;
-                if list != file {
+                    write(&list, &changed, &file)?;
                     rename(&file, &saved(&file))?;
                 }
                 installed.written.push(list.clone());
@@ -101,7 +115,7 @@ impl Installation {
             installed.configuration = Some(list);
             break;
         }
-        Ok(installed)
+        Ok(Some(installed))
     }
 
     /// Takes the entry out of every configuration; returns those that have changed. The binary stays: container runtimes
@@ -124,7 +138,11 @@ impl Installation {
                     rename(&saved(single), single)?;
                     fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
                 }
-                None => write(&file, &conflist::without_entry(&text)?, &file)?,
+                None => ensure!(
+                    exchange(&file, &text, &conflist::without_entry(&text)?)?,
+                    "{} was written by somebody else at the same time: try again",
+                    file.display()
+                ),
             }
             changed.push(file);
         }
@@ -219,28 +237,6 @@ fn saved(single: &Path) -> PathBuf {
 fn write(file: &Path, text: &str, like: &Path) -> Result<()> {
     let metadata = fs::metadata(like).with_context(|| format!("cannot stat {}", like.display()))?;
     replace(file, text.as_bytes(), metadata.permissions())
-}
-
-/// The whole new file, or the old one: also when the node loses power.
-fn replace(path: &Path, contents: &[u8], permissions: Permissions) -> Result<()> {
-    let Some(directory) = path.parent() else { bail!("{} is no file", path.display()) };
-    let unfinished = directory.join(UNFINISHED);
-    let replace = || -> io::Result<()> {
-        let mut file = File::create(&unfinished)?;
-        file.set_permissions(permissions)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)?;
-        File::open(directory)?.sync_all()
-    };
-    replace().with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).with_context(|| format!("cannot rename {}", from.display()))?;
-    let Some(directory) = to.parent() else { return Ok(()) };
-    let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.with_context(|| format!("cannot sync {}", directory.display()))
 }
 
 #[cfg(test)]
@@ -362,6 +358,35 @@ mod tests {
         }
         let empty = Runtime::new(&[]);
         assert_eq!(empty.install().configuration, None);
+    }
+
+    #[test]
+    fn what_its_owner_writes_during_an_installation_is_not_lost() {
+        let runtime = Runtime::new(&[("10-a.conflist", "written meanwhile")]);
+        let file = runtime.directory().join("10-a.conflist");
+        assert!(!exchange(&file, LIST, "with the entry").unwrap());
+        assert_eq!(runtime.files(), [("10-a.conflist".to_owned(), "written meanwhile".to_owned())]);
+        assert!(exchange(&file, "written meanwhile", "with the entry").unwrap());
+        assert_eq!(runtime.files(), [("10-a.conflist".to_owned(), "with the entry".to_owned())]);
+        // Its owner, and two installers.
+        let runtime = Runtime::new(&[("10-a.conflist", LIST)]);
+        let file = runtime.directory().join("10-a.conflist");
+        let versions = |number: usize| LIST.replace("\"n\"", &format!("\"n{number}\""));
+        std::thread::scope(|scope| {
+            let installers = [0, 1]
+                .map(|_| scope.spawn(|| (0..100).for_each(|_| drop(runtime.installation().install_entry()))));
+            for number in 0..100 {
+                let draft = runtime.directory().join("draft");
+                fs::write(&draft, versions(number)).unwrap();
+                fs::rename(&draft, &file).unwrap();
+            }
+            for installer in installers {
+                installer.join().unwrap();
+            }
+        });
+        runtime.installation().install_entry().unwrap();
+        Installation::uninstall(&runtime.directory()).unwrap();
+        assert_eq!(runtime.files(), [("10-a.conflist".to_owned(), versions(99))], "the last version counts");
     }
 
     #[test]

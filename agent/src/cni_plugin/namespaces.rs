@@ -78,6 +78,10 @@ impl NamespaceIsolation {
         let temporary = path.with_extension("new");
         let text = serde_json::to_vec(self).context("the namespaces")?;
         let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
+        if written.is_err() {
+            // What it says may be open no more: unknown is better. One that cannot be removed either is as it was.
+            let _ = fs::remove_file(&path);
+        }
         written.with_context(|| format!("cannot write {}", path.display()))
     }
 }
@@ -166,6 +170,14 @@ spec:
         ] {
             assert_eq!(read.isolates(namespace), isolates, "{namespace}");
         }
+        // A disk that is full.
+        fs::create_dir(socket.with_file_name(FILE).with_extension("new")).unwrap();
+        assert!(NamespaceIsolation::default().write(&socket).is_err());
+        assert_eq!(
+            NamespaceIsolation::read(&socket).unwrap().isolates("open"),
+            None,
+            "what is old is not said"
+        );
         for text in ["", "{}", r#"{"form": 2, "isolating": [], "open": []}"#] {
             fs::write(directory.path().join(FILE), text).unwrap();
             assert!(NamespaceIsolation::read(&socket).is_err(), "{text}");

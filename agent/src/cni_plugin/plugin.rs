@@ -6,6 +6,7 @@
 
 use std::{
     ffi::OsString,
+    fmt,
     io::{self, Read as _, Write as _},
     path::PathBuf,
     process::{self, ExitCode},
@@ -81,7 +82,9 @@ fn serve(request: &Request) -> Result<String, CniError> {
         }
         Command::Status => Ok(String::new()),
         Command::Gc => {
-            pods::keep(&request.settings.socket, &request.valid).map_err(failure)?;
+            // A runtime that does not say what is still there has called DEL for what is not.
+            let Some(valid) = &request.valid else { return Ok(String::new()) };
+            pods::keep(&request.settings.socket, &request.network, valid).map_err(failure)?;
             Ok(String::new())
         }
         Command::Del => {
@@ -89,7 +92,7 @@ fn serve(request: &Request) -> Result<String, CniError> {
                 && let Err(error) = pods::remove(&request.settings.socket, attachment)
             {
                 // The pod's end must not wait for it.
-                eprintln!("podgate: {error:#}");
+                note(format_args!("{error:#}"));
             }
             Ok(String::new())
         }
@@ -104,7 +107,7 @@ fn add(request: &Request) -> Result<String, CniError> {
         CniError::new(Code::InvalidConfiguration, message)
     })?;
     if let Some((pod, attachment)) = attached_pod(request, &previous)? {
-        pod.write(&request.settings.socket, attachment).map_err(failure)?;
+        pod.write(&request.settings.socket, &request.network, attachment).map_err(failure)?;
         enforce(&request.settings, &pod)?;
     }
     Ok(previous)
@@ -141,7 +144,7 @@ fn enforce(settings: &Settings, pod: &AttachedPod) -> Result<(), CniError> {
 /// Whether a pod of this namespace may be left alone until an agent comes: by what the last one knew.
 fn is_free(settings: &Settings, namespace: &str) -> bool {
     let known = NamespaceIsolation::read(&settings.socket);
-    let known = known.inspect_err(|error| eprintln!("podgate: {error:#}")).unwrap_or_default();
+    let known = known.inspect_err(|error| note(format_args!("{error:#}"))).unwrap_or_default();
     match (known.isolates(namespace), settings.when_unknown) {
         (Some(isolates), _) => !isolates,
         (None, WhenUnknown::Open) => true,
@@ -194,10 +197,10 @@ fn attached_pod<'r>(
     let found = host_side(namespace, &attachment.interface)
         .with_context(|| format!("the interface {} of {}", attachment.interface, result.pod));
     let Some(host) = found.map_err(failure)? else {
-        eprintln!(
-            "podgate: {}: {} is not paired with a device of the node",
+        note(format_args!(
+            "{}: {} is not paired with a device of the node",
             result.pod, attachment.interface
-        );
+        ));
         return Ok(None);
     };
     let uid = request.argument("K8S_POD_UID").unwrap_or_default().to_owned();
@@ -221,6 +224,11 @@ fn result(
         "result": previous,
     });
     CniResult::parse(record.to_string().as_bytes()).map_err(|error| invalid(error.to_string()))
+}
+
+/// For the runtime's log. A pod does not depend on whether somebody reads it.
+fn note(text: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "podgate: {text}");
 }
 
 fn failure(error: anyhow::Error) -> CniError {

@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use podgate_core::model::ObjectName;
 use podgate_datapath::network::HostSide;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::request::Attachment;
@@ -42,29 +43,30 @@ pub(super) struct AttachedPod {
 
 impl AttachedPod {
     /// Writes the file in one step.
-    pub(super) fn write(&self, socket: &Path, attachment: &Attachment) -> Result<()> {
+    pub(super) fn write(&self, socket: &Path, network: &str, attachment: &Attachment) -> Result<()> {
         let directory = pods_directory(socket);
         let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
         make().with_context(|| format!("cannot make {}", directory.display()))?;
         let path = directory.join(file_name(attachment));
         // Outside of the directory: the agent reads each file in it that is written.
-        let temporary = run_directory(socket).join(format!(".{}.new", file_name(attachment)));
+        let temporary = unfinished(socket, attachment);
         let write = || -> io::Result<()> {
             let mut file =
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-            file.write_all(self.json(attachment).as_bytes())?;
+            file.write_all(self.json(network, attachment).as_bytes())?;
             fs::rename(&temporary, &path)
         };
         write().with_context(|| format!("cannot write {}", path.display()))
     }
 
-    fn json(&self, Attachment { container, interface }: &Attachment) -> String {
+    fn json(&self, network: &str, Attachment { container, interface }: &Attachment) -> String {
         let sandbox = self.result.namespaces.first().map(|path| path.to_string_lossy());
         let addresses = self.result.addresses.iter();
         let addresses: Vec<_> =
             addresses.map(|address| json!({"address": address.to_string(), "interface": 1})).collect();
         let record = json!({
             "kind": "podgate",
+            "networkName": network,
             "containerId": container,
             "ifName": interface,
             "netns": sandbox,
@@ -88,12 +90,20 @@ impl AttachedPod {
 
 /// Forgets an interface; one that is not known is fine.
 pub(super) fn remove(socket: &Path, attachment: &Attachment) -> Result<()> {
-    let path = pods_directory(socket).join(file_name(attachment));
-    absent_is_fine(fs::remove_file(&path)).with_context(|| format!("cannot remove {}", path.display()))
+    for path in [pods_directory(socket).join(file_name(attachment)), unfinished(socket, attachment)] {
+        absent_is_fine(fs::remove_file(&path))
+            .with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
 }
 
-/// Forgets all but these.
-pub(super) fn keep(socket: &Path, valid: &[Attachment]) -> Result<()> {
+/// What an ADD leaves that was killed while it wrote.
+fn unfinished(socket: &Path, attachment: &Attachment) -> PathBuf {
+    run_directory(socket).join(format!(".{}.new", file_name(attachment)))
+}
+
+/// Forgets all of a network but these. One that cannot be forgotten keeps none of the others.
+pub(super) fn keep(socket: &Path, network: &str, valid: &[Attachment]) -> Result<()> {
     let directory = pods_directory(socket);
     let valid: Vec<String> = valid.iter().map(file_name).collect();
     let entries = match fs::read_dir(&directory) {
@@ -101,14 +111,29 @@ pub(super) fn keep(socket: &Path, valid: &[Attachment]) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", directory.display())),
     };
+    let mut failed = None;
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot read {}", directory.display()))?;
-        if !valid.iter().any(|valid| entry.file_name() == **valid) {
-            let removed = absent_is_fine(fs::remove_file(entry.path()));
-            removed.with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        if valid.iter().any(|valid| entry.file_name() == **valid) || is_of_another(&entry.path(), network) {
+            continue;
+        }
+        let removed = absent_is_fine(fs::remove_file(entry.path()));
+        if let Err(error) = removed.with_context(|| format!("cannot remove {}", entry.path().display())) {
+            failed = Some(error);
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
+}
+
+/// Whether a file says that its pod was attached to another network, of which nobody has spoken.
+fn is_of_another(path: &Path, network: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Record {
+        #[serde(rename = "networkName")]
+        network: String,
+    }
+    let record = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    record.is_some_and(|record: Record| record.network != network)
 }
 
 fn file_name(Attachment { container, interface }: &Attachment) -> String {
@@ -119,5 +144,45 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn garbage_collection_of_one_network_forgets_nothing_of_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("podgate.sock");
+        let attachment =
+            |container: &str| Attachment { container: container.into(), interface: "eth0".into() };
+        for (network, container) in [("one", "a"), ("one", "b"), ("two", "c")] {
+            let result =
+                br#"{"ifName": "eth0", "cniArgs": [["K8S_POD_NAMESPACE", "x"], ["K8S_POD_NAME", "p"]]}"#;
+            let result = CniResult::parse(result).unwrap().unwrap();
+            let pod = AttachedPod {
+                pod: result.pod.clone(),
+                uid: String::new(),
+                result,
+                host: HostSide::default(),
+            };
+            pod.write(&socket, network, &attachment(container)).unwrap();
+        }
+        // No file of ours, and one that cannot be removed.
+        fs::write(pods_directory(&socket).join("garbage"), "{").unwrap();
+        fs::create_dir(pods_directory(&socket).join("0-directory")).unwrap();
+        let left = || {
+            let names = fs::read_dir(pods_directory(&socket)).unwrap();
+            let mut names: Vec<_> = names.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        assert!(keep(&socket, "one", &[attachment("b")]).is_err(), "a directory is in the way");
+        assert_eq!(left(), ["0-directory", "b-eth0", "c-eth0"]);
+        fs::write(unfinished(&socket, &attachment("b")), "{").unwrap();
+        remove(&socket, &attachment("b")).unwrap();
+        assert_eq!(left(), ["0-directory", "c-eth0"]);
+        assert!(!unfinished(&socket, &attachment("b")).exists());
     }
 }

@@ -42,8 +42,10 @@ pub(super) struct Request {
     pub(super) settings: Settings,
     /// The result of the plugins before, as it was given.
     pub(super) previous: Option<String>,
-    /// GC: the attachments that are still there.
-    pub(super) valid: Vec<Attachment>,
+    /// The name of the network that the configuration is of; attachments of others are not ours to forget.
+    pub(super) network: String,
+    /// GC: the attachments that are still there; `None`: the runtime does not say.
+    pub(super) valid: Option<Vec<Attachment>>,
     /// Not of VERSION, GC and STATUS.
     pub(super) attachment: Option<Attachment>,
     /// Path of the pod's network namespace; a DEL may have none.
@@ -91,8 +93,13 @@ struct Configuration {
     timeout: Option<f64>,
     #[serde(default)]
     when_unknown: WhenUnknown,
-    #[serde(rename = "cni.dev/valid-attachments", default)]
-    valid: Vec<Attachment>,
+    #[serde(default)]
+    name: String,
+    /// The first is the specification's name, the second that of libcni before (containernetworking/cni#1101).
+    #[serde(rename = "cni.dev/valid-attachments")]
+    valid: Option<Vec<Attachment>>,
+    #[serde(rename = "cni.dev/attachments")]
+    attachments: Option<Vec<Attachment>>,
 }
 
 impl Request {
@@ -153,13 +160,14 @@ impl Request {
         };
         let arguments = variable("CNI_ARGS").unwrap_or_default();
         let arguments = arguments.split(';').filter_map(|argument| argument.split_once('='));
-        let previous =
-            json::members(input, 0..input.len()).into_iter().find(|(name, _)| name == "prevResult");
+        let members = json::members(input, 0..input.len()).into_iter();
+        let previous = members.rev().find(|(name, _)| name == "prevResult").map(|(_, value)| &input[value]);
         Ok(Self {
             command,
             version,
-            previous: previous.map(|(_, value)| input[value].to_owned()),
-            valid: configuration.valid.clone(),
+            previous: previous.filter(|result| *result != "null").map(str::to_owned),
+            network: configuration.name.clone(),
+            valid: configuration.valid.clone().or_else(|| configuration.attachments.clone()),
             attachment,
             namespace: namespace.map(PathBuf::from),
             arguments: arguments.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),

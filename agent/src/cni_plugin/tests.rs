@@ -105,9 +105,26 @@ fn settings_have_defaults() {
 }
 
 #[test]
-fn garbage_collection_names_what_is_still_there() {
-    let input =
-        r#"{"cniVersion": "1.1.0", "cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]}"#;
-    let found = read(&[("CNI_COMMAND", "GC")], input).unwrap();
-    assert_eq!(found.valid, [Attachment { container: "c1".into(), interface: "eth0".into() }]);
+fn garbage_collection_names_what_is_still_there_or_nothing_is_forgotten() {
+    let attachment = Attachment { container: "c1".into(), interface: "eth0".into() };
+    for (key, found) in [
+        (
+            r#", "cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]"#,
+            Some(vec![attachment.clone()]),
+        ),
+        (r#", "cni.dev/attachments": [{"containerID": "c1", "ifname": "eth0"}]"#, Some(vec![attachment])),
+        (r#", "cni.dev/valid-attachments": []"#, Some(vec![])),
+        (r#", "cni.dev/valid-attachments": null"#, None),
+        ("", None),
+    ] {
+        let input = format!(r#"{{"cniVersion": "1.1.0", "name": "n"{key}}}"#);
+        let request = read(&[("CNI_COMMAND", "GC")], &input).unwrap();
+        assert_eq!((&*request.network, request.valid), ("n", found), "{input}");
+    }
+}
+
+#[test]
+fn a_result_of_null_is_none() {
+    let input = r#"{"cniVersion": "1.0.0", "prevResult": {"ips": []}, "prevResult": null}"#;
+    assert_eq!(read(&[], input).map(|request| request.previous), Ok(None));
 }
