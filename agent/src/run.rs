@@ -98,8 +98,6 @@ async fn run(options: &AgentOptions) -> Result<()> {
     };
     let earlier = Earlier::of(&pins)?;
     let mut datapath = Datapath::load(Some(&pins), kernel_options)?;
-    let deny_log = open_deny_log(options)?;
-    let observer: SharedObserver = Arc::new(Mutex::new(Observer::new(options.node.clone(), deny_log)));
     let event_ring = datapath.events.take();
     let monitor = FlowTableMonitor::new(datapath.counters.clone());
     let read_counters = counters::read_counters(datapath.counters.clone());
@@ -128,6 +126,9 @@ async fn run(options: &AgentOptions) -> Result<()> {
         enforcement.run(channels).await
     })?;
     privileges::give_up(needs)?;
+    // Its thread has what the agent keeps, and it must be able to rotate the file with that.
+    let deny_log = open_deny_log(options)?;
+    let observer: SharedObserver = Arc::new(Mutex::new(Observer::new(options.node.clone(), deny_log)));
 
     let mut pod_warnings = None;
     let (mut updates, source, health) = match connection {

@@ -19,6 +19,7 @@ use std::{
 };
 
 use podgate_common::Outcome;
+use podgate_datapath::may_change;
 
 use crate::api::{FlowEnd, FlowRecord};
 
@@ -85,18 +86,24 @@ struct Pipe {
 }
 
 impl DenyLog {
-    /// `limit`: bytes after which a file is rotated to `PATH.1`.
+    /// `limit`: bytes after which a regular file is rotated to `PATH.1`.
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened.
+    /// When the file cannot be opened, or not be rotated because its directory cannot be written to.
     pub fn open(target: &LogTarget, limit: u64) -> io::Result<Self> {
         let output = match target {
             LogTarget::Stdout => LogOutput::Pipe(Pipe::to(io::stdout())?),
             LogTarget::File(path) => {
                 let file = append(path)?;
-                let size = file.metadata()?.len();
-                LogOutput::File { path: path.clone(), file, size, limit }
+                let metadata = file.metadata()?;
+                if metadata.is_file() {
+                    check_directory(path)?;
+                    LogOutput::File { path: path.clone(), file, size: metadata.len(), limit }
+                } else {
+                    // A FIFO may block, and a device must keep its name.
+                    LogOutput::Pipe(Pipe::to(file)?)
+                }
             }
         };
         Ok(Self { output, kinds: HashMap::new(), looked: None, unwritten: 0 })
@@ -229,6 +236,16 @@ impl LogOutput {
     }
 }
 
+/// Rotation would fail when the file is full, perhaps months later.
+fn check_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or_else(|| Path::new("."));
+    may_change(directory).map_err(|error| {
+        let message = format!("it could not be rotated in {}: {error}", directory.display());
+        io::Error::new(error.kind(), message)
+    })
+}
+
 fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
@@ -276,5 +293,25 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text.lines().count() as u64, lines - lost, "all others are written when somebody reads");
+    }
+
+    #[test]
+    fn only_a_regular_file_is_rotated() {
+        let directory = tempfile::tempdir().unwrap();
+        let is_rotated = |target: &Path| {
+            let mut log = DenyLog::open(&LogTarget::File(target.to_owned()), 1).unwrap();
+            for _ in 0..3 {
+                log.write(&FlowRecord::example());
+            }
+            assert_eq!(log.unwritten(), 0, "{}", target.display());
+            let mut rotated = target.as_os_str().to_owned();
+            rotated.push(".1");
+            Path::new(&rotated).exists()
+        };
+        assert!(is_rotated(&directory.path().join("log")));
+        // As `/dev/stderr` is.
+        let device = directory.path().join("device");
+        std::os::unix::fs::symlink("/dev/null", &device).unwrap();
+        assert!(!is_rotated(&device), "a device keeps its name");
     }
 }

@@ -1,10 +1,10 @@
 //! What an agent may do: with which capabilities it starts, what is lost without each, and what is left when it runs.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, fs, net::SocketAddr, os::unix::fs::chown, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use xtask::{
-    lab::{Agent, BRIEF, Lab, PATIENT, Pod, Seen, Traffic, until},
+    lab::{Agent, BRIEF, Lab, PATIENT, Pod, Seen, Source, Traffic, until},
     workspace,
 };
 
@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_running_agent_keeps_only_the_capabilities_and_system_calls_that_it_needs", running),
     ("an_agent_with_the_capabilities_of_the_daemon_set_does_all_that_it_is_for", as_deployed),
     ("without_sys_admin_live_connections_are_judged_as_new_ones_at_the_first_start", without_sys_admin),
+    ("a_deny_log_that_the_running_agent_could_not_rotate_is_an_error_at_once", foreign_directory),
     ("an_agent_without_one_of_its_other_capabilities_names_it_and_does_not_start", does_not_start),
 ];
 
@@ -91,7 +92,8 @@ fn does_its_work(lab: &Lab, fixture: &AllowDenyFixture) -> Result<()> {
 fn running(lab: &mut Lab) -> Result<()> {
     let fixture = AllowDenyFixture::new(lab)?;
     for _ in ["the first agent", "one that takes its place"] {
-        let agent = Agent::start(&fixture.node, &[])?;
+        // Its log has a thread of its own.
+        let agent = Agent::start(&fixture.node, &["--deny-log", "-"])?;
         gives_up(&agent, KEPT | DAC_READ_SEARCH)?;
         for set in of_threads(&agent, "CapBnd")? {
             let bound = u64::from_str_radix(&set, 16)?;
@@ -132,6 +134,21 @@ fn without_sys_admin(lab: &mut Lab) -> Result<()> {
     ensure!(lab.logs().lines().any(named), "no warning says so");
     gives_up(&agent, KEPT)?;
     does_its_work(lab, &fixture)
+}
+
+/// A directory of another user: when the file is full, the agent has given up root's right to write there.
+fn foreign_directory(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("n1")?;
+    let directory = node.directory().join("log");
+    fs::create_dir(&directory)?;
+    chown(&directory, Some(65_534), None)?;
+    let log = directory.join("denied");
+    fs::write(&log, "")?;
+    let options = ["--deny-log", log.to_str().context("a path of text")?];
+    let status = Agent::spawn(&node, Source::Manifests, &options)?.ended()?;
+    let logs = lab.logs();
+    ensure!(!status.success() && logs.contains("could not be rotated"), "{status}: {logs}");
+    Ok(())
 }
 
 /// CAP_SYS_ADMIN stands for some of the others: it is left out.

@@ -53,7 +53,6 @@ const PROCESS: &[i64] = &[
     libc::SYS_set_robust_list,
     libc::SYS_sigaltstack,
     libc::SYS_sysinfo,
-    libc::SYS_tgkill,
     libc::SYS_uname,
 ];
 
@@ -78,7 +77,6 @@ const FILES: &[i64] = &[
     libc::SYS_inotify_add_watch,
     libc::SYS_inotify_init1,
     libc::SYS_inotify_rm_watch,
-    libc::SYS_ioctl,
     libc::SYS_lseek,
     libc::SYS_mkdirat,
     libc::SYS_newfstatat,
@@ -154,6 +152,9 @@ const NEW_NAMESPACES: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET;
 
+/// Requests that type into the terminal from which the agent was started: TIOCSTI and TIOCLINUX (ioctl_tty(2)).
+const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
+
 /// What the agent talks by.
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
@@ -183,8 +184,21 @@ fn program(architecture: TargetArch) -> Result<BpfProgram> {
         SeccompRule::new(vec![family])
     });
     let families = families.into_iter().collect::<Result<_, _>>()?;
+    // SAFETY: has no arguments and cannot fail.
+    let own = u64::from(unsafe { libc::getpid() }.cast_unsigned());
+    let signals = vec![SeccompRule::new(vec![SeccompCondition::new(0, Dword, SeccompCmpOp::Eq, own)?])?];
+    let no_input = TERMINAL_INPUT
+        .map(|request| SeccompCondition::new(1, Dword, SeccompCmpOp::Ne, request))
+        .into_iter()
+        .collect::<Result<_, _>>()?;
+    let devices = vec![SeccompRule::new(no_input)?];
     let unconditional = [PROCESS, FILES, NETWORK, OLD].concat().into_iter().map(|call| (call, Vec::new()));
-    let conditional = [(libc::SYS_clone, threads), (libc::SYS_socket, families)];
+    let conditional = [
+        (libc::SYS_clone, threads),
+        (libc::SYS_ioctl, devices),
+        (libc::SYS_socket, families),
+        (libc::SYS_tgkill, signals),
+    ];
     let rules: BTreeMap<i64, Vec<SeccompRule>> = unconditional.chain(conditional).collect();
     let refused = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
     Ok(SeccompFilter::new(rules, refused, SeccompAction::Allow, architecture)?.try_into()?)
@@ -215,6 +229,8 @@ mod tests {
                 ("open_by_handle_at", libc::SYS_open_by_handle_at, -1, 0),
                 ("a packet socket", libc::SYS_socket, libc::AF_PACKET, libc::SOCK_RAW),
                 ("init_module", libc::SYS_init_module, 0, 0),
+                ("a signal to another process", libc::SYS_tgkill, 1, 1),
+                ("input of a terminal", libc::SYS_ioctl, -1, 0x5412),
                 ("io_uring_setup", libc::SYS_io_uring_setup, 0, 0),
             ];
             let other = thread::spawn(move || {
