@@ -27,7 +27,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use layers::CliError;
-use output::Output;
+use output::{OfEveryVerb, Output};
 use podgate_datapath::RejectedProgram;
 
 use crate::options::AgentOptions;
@@ -38,8 +38,8 @@ pub use layers::Environment;
 #[derive(Debug, Parser)]
 #[command(name = "podgate", version, arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
-    /// Output format; csv and html only for `matrix`
-    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Table)]
+    /// Output format
+    #[arg(short, long, global = true, value_parser = OfEveryVerb, value_name = "FORMAT", default_value = "table")]
     output: Output,
     #[command(subcommand)]
     verb: Verb,
@@ -77,7 +77,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Err(CliError::Failed(error)) => Err(error),
     };
     done.unwrap_or_else(|error| {
-        eprint!("{}", complaint(&error));
+        output::say(complaint(&error));
         ExitCode::FAILURE
     })
 }
@@ -106,7 +106,7 @@ impl Verb {
             Self::Policies(options) => options.run(format()),
             Self::Flows(options) => options.run(format()),
             Self::Explain(options) => options.run(format()),
-            Self::Matrix(options) => options.run(output),
+            Self::Matrix(options) => options.run(),
             Self::Doctor(options) => options.run(format()),
             Self::Completion(options) => options.run(),
             Self::Man(options) => options.run(),

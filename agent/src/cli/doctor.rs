@@ -19,7 +19,10 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::{output::Format, table::TextTable};
+use super::{
+    output::{Format, say},
+    table::TextTable,
+};
 use crate::options::{BPFFS, CNI_RESULTS, SOCKET};
 use addresses::AddressMap;
 use facts::{DoctorPaths, Fact, facts};
@@ -82,7 +85,7 @@ impl Options {
         let listing = listing(&path, keeps_addresses, &facts);
         if path == Path::new("-") {
             io::stdout().write_all(&archive).context("cannot write to standard output")?;
-            eprint!("{}", text(&listing));
+            say(text(&listing));
             return Ok(ExitCode::SUCCESS);
         }
         write(&path, &archive).with_context(|| format!("cannot write {}", path.display()))?;

@@ -10,7 +10,12 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{colour, endpoints::pod_name, output::Format, policies::seconds};
+use super::{
+    colour,
+    endpoints::pod_name,
+    output::{Format, say},
+    policies::seconds,
+};
 use crate::{
     api::{self, Ask, FlowEnd, FlowFilter, FlowLine, FlowRecord, FlowVerdict},
     options::SOCKET,
@@ -75,7 +80,7 @@ impl Options {
             let text = match line {
                 FlowLine::FlowRecord(flow) => printer.text(&flow)?,
                 FlowLine::Lost(flows) => {
-                    eprintln!("{flows} flows came faster than they were read");
+                    say(format_args!("{flows} flows came faster than they were read\n"));
                     return Ok(ControlFlow::Continue(()));
                 }
             };

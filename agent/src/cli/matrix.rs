@@ -56,11 +56,15 @@ pub(super) struct Options {
     diff: Vec<PathBuf>,
     #[command(flatten)]
     reading: ReadingOptions,
+    // In the place of the one that every verb has.
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Output::Table)]
+    output: Output,
 }
 
 impl Options {
-    pub(super) fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let Self { manifests, ports, diff, reading } = self;
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let Self { manifests, ports, diff, reading, output } = self;
         let (change, changed) = offline::read_change(&diff, &manifests, &reading)?;
         let read = offline::read(&manifests, &reading)?;
         let ports: BTreeSet<PortSpec> = ports.into_iter().collect();

@@ -12,6 +12,7 @@ use clap::Args;
 use podgate_core::model::{Cluster, Name};
 use serde::Serialize;
 
+use super::output::say;
 use crate::source::{
     ClusterSnapshot, Unread, ValidationError,
     manifests::{self, Change, ReadOptions},
@@ -55,7 +56,8 @@ pub(super) struct OfflineAnswer<T> {
 ///
 /// # Errors
 ///
-/// When a part of it cannot be read, and when it stands on standard input as the manifests do.
+/// When a part of it cannot be read, when it stands on standard input as the manifests do, and, unless that is meant, when it
+/// changes nothing: what should have written it may have failed.
 pub(super) fn read_change(
     paths: &[PathBuf],
     manifests: &[PathBuf],
@@ -65,6 +67,10 @@ pub(super) fn read_change(
         bail!("standard input can be read only once");
     }
     let (change, problems) = Change::read_in(paths, Some(&reading.namespace))?;
+    if let Some(path) = paths.first().filter(|_| !change.has_objects() && !reading.allow_empty) {
+        let path = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
+        bail!("{path}: the change holds no object (--allow-empty if that is meant)");
+    }
     Ok((change, print_problems(&problems)))
 }
 
@@ -84,7 +90,7 @@ pub(super) fn read(paths: &[PathBuf], reading: &ReadingOptions) -> anyhow::Resul
     // What is missing is the error, in a line of its own.
     let problems: Vec<_> = problems.into_iter().filter(|problem| !missing.contains(problem)).collect();
     let faulty = print_problems(&problems);
-    eprintln!("read {}; {faulty} with problems", counted(&cluster));
+    say(format_args!("read {}; {faulty} with problems\n", counted(&cluster)));
     if let Some(missing) = missing.into_iter().next() {
         return Err(missing.into());
     }
@@ -99,7 +105,7 @@ pub(super) fn read(paths: &[PathBuf], reading: &ReadingOptions) -> anyhow::Resul
 /// Out: how many objects, and files, they are about.
 fn print_problems(problems: &[ValidationError]) -> usize {
     for problem in problems {
-        eprintln!("{problem}");
+        say(format_args!("{problem}\n"));
     }
     let objects: BTreeSet<_> = problems.iter().map(|problem| (&problem.file, &problem.object)).collect();
     objects.len()

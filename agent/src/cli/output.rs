@@ -1,8 +1,16 @@
 //! How data reaches stdout: for people as text, for scripts as JSON, both from the same struct.
 
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::{
+    ffi::OsStr,
+    fmt,
+    io::{self, BufWriter, ErrorKind, Write},
+};
 
 use anyhow::Context;
+use clap::{
+    Arg, Command, ValueEnum as _,
+    builder::{EnumValueParser, PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use serde::Serialize;
 
 /// What every verb can print.
@@ -12,13 +20,45 @@ pub(super) enum Format {
     Json,
 }
 
-/// What users may ask for.
+/// What users may ask for. The last two are for `matrix` alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Output {
     Table,
     Json,
     Csv,
     Html,
+}
+
+/// Offers what every verb has, and reads the others as well: they may stand before a verb that has them.
+#[derive(Clone, Debug)]
+pub(super) struct OfEveryVerb;
+
+impl TypedValueParser for OfEveryVerb {
+    type Value = Output;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        option: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Output, clap::Error> {
+        let known = EnumValueParser::<Output>::new().parse_ref(command, option, value);
+        known.or_else(|_| {
+            let offered = PossibleValuesParser::new(OFFERED.map(possible));
+            offered.parse_ref(command, option, value)?;
+            unreachable!("what every verb has is known")
+        })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(OFFERED.iter().map(|output| possible(*output))))
+    }
+}
+
+const OFFERED: [Output; 2] = [Output::Table, Output::Json];
+
+fn possible(output: Output) -> PossibleValue {
+    output.to_possible_value().expect("no value is hidden")
 }
 
 impl Output {
@@ -46,6 +86,11 @@ pub(super) fn print_json<T: Serialize>(data: &T) -> anyhow::Result<()> {
         serde_json::to_writer_pretty(&mut *stdout, data)?;
         stdout.write_all(b"\n")
     })
+}
+
+/// Writes to stderr. Who has closed it (`podgate explain 2>&1 | head -1`) has seen enough.
+pub(super) fn say(text: impl fmt::Display) {
+    let _ = write!(io::stderr().lock(), "{text}");
 }
 
 /// Lets `write` write to stdout.

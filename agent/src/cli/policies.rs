@@ -5,7 +5,10 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::bail;
 use clap::Args;
 
-use super::{output::Format, table::TextTable};
+use super::{
+    output::{Format, say},
+    table::TextTable,
+};
 use crate::{
     api::{self, Ask, Hits, Mode, PolicyReport, PolicyStatus},
     options::SOCKET,
@@ -47,7 +50,7 @@ impl Options {
         }
         if let Some(age) = self.unused {
             if report.counted_seconds < age {
-                eprintln!("hits are counted for {} only", ago(report.counted_seconds));
+                say(format_args!("hits are counted for {} only\n", ago(report.counted_seconds)));
             }
             report = unused(report, age);
         }

@@ -90,6 +90,8 @@ fn a_command_line_is_understood_or_refused_as_wrong_usage() {
         ("podgate explain --from x/a --to x/b --port TCP/80 --manifests a --socket b", false),
         ("podgate matrix --manifests a --ports TCP/80 -o csv", true),
         ("podgate matrix --manifests a --ports TCP/80 -o html --diff b --diff c", true),
+        ("podgate -o csv matrix --manifests a --ports TCP/80", true),
+        ("podgate matrix --manifests a --ports TCP/80 -o xml", false),
         ("podgate explain --from x/a --to x/b --port TCP/80 -o html", false),
         ("podgate -o csv status", false),
         ("podgate matrix --ports TCP/80", false),
@@ -318,4 +320,23 @@ fn a_failure_is_one_line_and_the_log_of_the_verifier_is_shown_in_full() {
     let line =
         "error: cannot start: the kernel refused program from_pod: permission denied (its verifier says why)";
     assert_eq!(shown, format!("{verifier_log}{line}\n"));
+}
+
+#[test]
+fn each_verb_offers_the_outputs_that_it_has() {
+    let command = Cli::command();
+    let mut command = command;
+    command.build();
+    let offered = |verb: &clap::Command| -> Vec<String> {
+        let output =
+            verb.get_arguments().find(|option| option.get_id() == "output").expect("a global option");
+        output.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect()
+    };
+    for verb in command.get_subcommands() {
+        let others: &[&str] = if verb.get_name() == "matrix" { &["csv", "html"] } else { &[] };
+        assert_eq!(offered(verb), [&["table", "json"], others].concat(), "{}", verb.get_name());
+    }
+    let output = |line: &str| parse_in(line, &[]).expect("a command line").output;
+    assert_eq!(output("podgate -o csv matrix --manifests a --ports TCP/80"), Output::Csv);
+    assert_eq!(output("podgate status -o json"), Output::Json);
 }

@@ -84,6 +84,11 @@ fn no_verb_prints_what_a_terminal_obeys() {
         "matrix --manifests FILE --ports TCP/80",
         "matrix --manifests FILE --ports TCP/80,TCP/http -o csv",
         "matrix --manifests FILE --ports TCP/80 -o json",
+        "matrix --manifests FILE --ports TCP/80,TCP/http -o html",
+        "matrix --manifests shop.yaml --ports TCP/80 --diff FILE -o html",
+        "matrix --manifests shop.yaml --ports TCP/80 --diff FILE -o csv",
+        "matrix --manifests shop.yaml --ports TCP/80 --diff FILE -o json",
+        "explain --from x/a --to 192.168.0.1 --port TCP/8880 --manifests FILE -o json",
         "matrix --manifests shop.yaml --ports TCP/80 --diff FILE",
         "matrix --manifests FILE --ports TCP/80 --diff shop.yaml -o csv",
         "explain --from x/a --to x/svc:web --port TCP/80 --manifests FILE",
@@ -100,6 +105,8 @@ fn no_verb_prints_what_a_terminal_obeys() {
         "policies -o json",
         "flows",
         "flows -o json",
+        "status -o json",
+        "explain --from guests/visitor --to shop/backend-2 --port TCP/8080 -o json",
         "explain --from guests/visitor --to shop/backend-2 --port TCP/8080",
     ];
     let agent = Agent::start_with(|json| {

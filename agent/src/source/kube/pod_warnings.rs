@@ -9,7 +9,10 @@ use kube::{
     api::ListParams,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use podgate_core::model::{Name, ObjectName};
+use podgate_core::{
+    model::{Name, ObjectName},
+    printable::printable,
+};
 use tokio::sync::mpsc;
 
 use super::events::CONTROLLER;
@@ -51,7 +54,7 @@ async fn publish(client: &Client, recorder: &Recorder, pod: &ObjectName, note: S
     let event = Event {
         type_: EventType::Warning,
         reason: REASON.into(),
-        note: Some(note),
+        note: Some(printable(&note).into_owned()),
         action: ACTION.into(),
         secondary: None,
     };

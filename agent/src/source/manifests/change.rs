@@ -63,6 +63,16 @@ impl Change {
         Ok((change, problems))
     }
 
+    /// Whether it holds an object of a kind that answers depend on, understood or not.
+    pub fn has_objects(&self) -> bool {
+        let mut found = false;
+        let problems = self.decode(|_, _| {
+            found = true;
+            Ok(())
+        });
+        found || problems.is_ok_and(|problems| !problems.is_empty())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.documents.is_empty()
     }
