@@ -64,6 +64,7 @@ impl Scale {
                         addresses: vec![address(number)],
                         uid: None,
                         host_network: false,
+                        host_ports: Box::default(),
                         ports: ports.clone(),
                     };
                     cluster.pods.insert(name, Arc::new(pod));
@@ -176,6 +177,7 @@ fn service(
         external_addresses: Vec::new(),
         proxy: Proxy::KubeProxy,
         internal_local: false,
+        external_local: false,
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, number: 80, node_port: None }],
     };
     let slice = EndpointSlice {

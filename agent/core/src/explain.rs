@@ -78,6 +78,7 @@ fn to_itself(cluster: &Cluster, question: &Question) -> Result<Explanation, Unan
         egress,
         ingress,
         backends: None,
+        uncertain_because: Vec::new(),
         unenforced: Vec::new(),
         kernel: None,
     })

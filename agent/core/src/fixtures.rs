@@ -32,6 +32,7 @@ pub fn pod(name: &str, node: &str, addresses: &[&str], own: &[(&str, &str)]) -> 
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         uid: None,
         host_network: false,
+        host_ports: Box::default(),
         ports: Arc::default(),
     }
 }

@@ -15,7 +15,7 @@ mod selector;
 mod service;
 pub mod syntax;
 
-pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Objects, Pod};
+pub use cluster::{Cluster, HostPort, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Objects, Pod};
 pub use cluster_policy::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Tier,
 };

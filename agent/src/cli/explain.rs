@@ -4,6 +4,7 @@ mod text;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::ensure;
 use clap::Args;
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
 use crate::api::{self, Ask};
 use crate::options::SOCKET;
 use podgate_core::{
-    explain::{EndpointRef, Question, explain},
+    explain::{EndpointRef, Explanation, Question, explain},
     model::{Cluster, Name},
     port_spec::PortSpec,
 };
@@ -33,8 +34,8 @@ allowed.
 --what-if answers for a changed cluster: its objects are added, or replace those of the same kind and name. An object \
 with the annotation `podgate.io/what-if: remove`, or with kustomize's `$patch: delete`, is removed.
 
-If a policy in the manifests cannot be read and could change the answer, the answer says that it is uncertain, and the \
-exit code is 1.
+If a policy in the manifests cannot be read and could change the answer, or if the objects do not say what decides it, \
+the answer says that it is uncertain, and the exit code is 1.
 
 Example:
   podgate explain --from production/frontend --to development/backend --port TCP/80 --manifests cluster.yaml
@@ -67,8 +68,9 @@ impl Options {
         let Self { from, to, port, manifests, what_if, reading, socket } = self;
         let (what_if, changed) = offline::read_change(&what_if, &manifests, &reading)?;
         if manifests.is_empty() {
-            let answer = api::ask(&socket, &Ask::Explain { from, to, port, what_if })?;
+            let answer: Explanation = api::ask(&socket, &Ask::Explain { from, to, port, what_if })?;
             format.print(&answer, text)?;
+            certain(&answer)?;
             if reading.strict && changed > 0 {
                 return Err(offline::faulty(changed));
             }
@@ -81,8 +83,16 @@ impl Options {
         let answer = read.answer(answer, &namespaces);
         format.print(&answer, |answer| answer.caution() + &text(&answer.answer))?;
         read.verdict(&answer, changed, reading.strict)?;
+        certain(&answer.answer)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// To be asked after the answer was printed.
+fn certain(answer: &Explanation) -> anyhow::Result<()> {
+    let reasons = answer.uncertain_because.len();
+    ensure!(reasons == 0, "the answer is uncertain: what decides it is not in the objects");
+    Ok(())
 }
 
 /// The namespace of the pod, or of the service, that an end is.

@@ -74,7 +74,19 @@ mod tests {
         let name = ObjectName::new("x", name);
         let (labels, ports) = (Arc::default(), Arc::default());
         let (node, addresses) = (node.map(Into::into), Vec::new());
-        (name.clone(), Arc::new(Pod { name, uid: None, labels, node, addresses, host_network, ports }))
+        (
+            name.clone(),
+            Arc::new(Pod {
+                name,
+                uid: None,
+                labels,
+                node,
+                addresses,
+                host_network,
+                ports,
+                host_ports: Box::default(),
+            }),
+        )
     }
 
     #[test]

@@ -143,6 +143,7 @@ impl World {
             addresses: Family::ALL.map(|family| host.at(family)).to_vec(),
             uid: None,
             host_network: false,
+            host_ports: Box::default(),
             ports: [
                 Some(NamedPort { name: "web".into(), protocol: Protocol::Tcp, number: 8080 }),
                 (host == Host::B).then(|| NamedPort {
@@ -208,6 +209,7 @@ impl World {
             cluster_addresses: Family::ALL.map(service_at).to_vec(),
             external_addresses: Vec::new(),
             internal_local: false,
+            external_local: false,
             proxy: Proxy::KubeProxy,
             ports: vec![port],
         };

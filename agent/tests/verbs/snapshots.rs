@@ -3,7 +3,7 @@
 //! After a change that is meant, `PODGATE_WRITE_EXPECTED=1` writes the files again, and the command reference; read the
 //! difference before you commit it.
 
-use std::{collections::BTreeSet, env, fs, path::Path};
+use std::{collections::BTreeSet, env, fs, os::unix::process::CommandExt as _, path::Path};
 
 use crate::{
     agent::Agent,
@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 48] = [
+const OFFLINE: [(&str, &str); 51] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -50,6 +50,12 @@ const OFFLINE: [(&str, &str); 48] = [
     ("matrix-diff-json", "matrix --manifests shop.yaml --ports TCP/8080,TCP/9100 --diff change.yaml -o json"),
     ("matrix-diff-csv", "matrix --manifests shop.yaml --ports TCP/8080,TCP/9100 --diff change.yaml -o csv"),
     ("matrix-diff-nothing", "matrix --manifests shop.yaml --ports TCP/8080 --diff shop.yaml"),
+    ("matrix-diff-of-no-object", "matrix --manifests shop.yaml --ports TCP/8080 --diff foreign.yaml"),
+    (
+        "explain-may-be-led-elsewhere",
+        "explain --from shop/frontend --to node/n2 --port TCP/30080 --manifests ports.yaml",
+    ),
+    ("explain-host-port", "explain --from shop/frontend --to node/n2 --port TCP/8880 --manifests ports.yaml"),
     ("matrix-of-no-pod", "matrix --manifests foreign.yaml --ports TCP/80"),
     ("matrix-of-no-pod-meant", "matrix --manifests foreign.yaml --ports TCP/80 --allow-empty"),
     ("matrix-uncertain", "matrix --manifests unread.yaml --ports TCP/80"),
@@ -132,6 +138,43 @@ fn completion_scripts_know_every_verb_and_are_scripts_of_their_shell() {
         for word in ["explain", "matrix", "doctor", "what-if", "manifests"] {
             assert!(script.contains(word), "{shell} does not know {word}");
         }
+    }
+}
+
+#[test]
+fn who_may_not_ask_learns_that_it_takes_root() {
+    let agent = Agent::start();
+    for (verb, part) in [
+        ("status", "only root may ask the agent"),
+        ("status --socket none.sock", "is `podgate agent` running?"),
+    ] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_podgate"));
+        command.args(verb.split(' ')).env_clear().env("PODGATE_SOCKET", agent.socket()).uid(65_534);
+        let output = command.current_dir("/").output().expect("the program that cargo has built");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains(part) && text.lines().count() == 1, "{verb}: {text}");
+    }
+}
+
+/// As in `podgate explain 2>&1 | head -1`.
+#[test]
+fn nobody_has_to_read_to_the_end() {
+    for line in [
+        "explain --from x/a --to x/b --port TCP/80 --manifests unread.yaml",
+        "matrix --manifests shop.yaml --ports TCP/80",
+        "fly",
+        "status --socket none.sock",
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_podgate"));
+        command
+            .args(line.split(' '))
+            .current_dir(directory())
+            .stdout(writer.try_clone().expect("its end"))
+            .stderr(writer);
+        let status = command.status().expect("the program that cargo has built");
+        assert!(status.code().is_some_and(|code| code <= 2), "{line}: {status}");
     }
 }
 

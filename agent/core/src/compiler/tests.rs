@@ -29,6 +29,7 @@ fn pod(name: &str, address: &str, own: &[(&str, &str)]) -> Pod {
         addresses: vec![address.parse().unwrap()],
         uid: None,
         host_network: false,
+        host_ports: Box::default(),
         ports: Arc::default(),
     }
 }

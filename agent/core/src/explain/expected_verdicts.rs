@@ -63,7 +63,8 @@ const fn is_by_policy(side: &DirectionResult) -> bool {
         | VerdictReason::Itself
         | VerdictReason::OwnNode
         | VerdictReason::NoBackend
-        | VerdictReason::TranslatedElsewhere => false,
+        | VerdictReason::TranslatedElsewhere
+        | VerdictReason::Masqueraded => false,
     }
 }
 

@@ -33,6 +33,9 @@ pub struct Explanation {
     /// of all backends together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backends: Option<Vec<Explanation>>,
+    /// Why it may be otherwise: what decides it is not in the objects. One line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uncertain_because: Vec<String>,
     /// Of a running agent: the pods in question that should be isolated and are not, one line each. What policies say of
     /// these is not what happens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -122,6 +125,8 @@ pub enum VerdictReason {
     NoBackend,
     /// Allow, as far as this part of the way goes: another node has the address, and the client's policies see that node.
     TranslatedElsewhere,
+    /// The client's node masquerades it: the other end is asked about that node.
+    Masqueraded,
 }
 
 /// One policy and what its rules say.
@@ -289,7 +294,8 @@ impl VerdictReason {
             | Self::OwnNode
             | Self::RuleMatches
             | Self::ClusterPolicyAccepts
-            | Self::TranslatedElsewhere => Verdict::Allow,
+            | Self::TranslatedElsewhere
+            | Self::Masqueraded => Verdict::Allow,
             Self::NoRuleMatches | Self::ClusterPolicyDenies | Self::NoBackend => Verdict::Deny,
         }
     }
@@ -308,6 +314,7 @@ impl fmt::Display for VerdictReason {
             Self::ClusterPolicyAccepts => "a cluster-wide policy accepts",
             Self::ClusterPolicyDenies => "a cluster-wide policy denies",
             Self::NoBackend => "the service leads nowhere from there",
+            Self::Masqueraded => "evaluated by the address of the client's node, under which it arrives",
             Self::TranslatedElsewhere => {
                 "evaluated where it leaves the client, by the address of the other node"
             }

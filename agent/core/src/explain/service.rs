@@ -3,10 +3,13 @@
 //! A service is named, or the destination is an address and a port at which one answers for this client: where the client
 //! is, or on the node that has the address. The name of a headless service stands for its endpoints.
 
+mod ends;
+
 use std::{collections::BTreeSet, net::IpAddr};
 
 use podgate_common::Direction;
 
+use self::ends::{End, MatchedServicePort, Way, at, ends, headless, host_port_ends, local_ends, named};
 use super::{
     ClusterPolicyTrace, DirectionResult, EndpointRef, Explanation, PolicyTrace, Question, Unanswerable,
     Verdict, VerdictReason,
@@ -14,22 +17,9 @@ use super::{
     to_itself,
 };
 use crate::{
-    model::{Cluster, Frontend, Name, Proxy, Service, ServicePort},
+    model::{Cluster, Name, Proxy},
     port_spec::{Port, PortSpec},
 };
-
-/// The label of a node that topology hints are about.
-const ZONE: &str = "topology.kubernetes.io/zone";
-
-/// A port of a service, and how the client came to it.
-struct MatchedServicePort<'a> {
-    service: &'a Service,
-    port: &'a ServicePort,
-    frontend: Frontend,
-    /// The addresses and the number at which the client asks for it.
-    addresses: Vec<IpAddr>,
-    number: u16,
-}
 
 /// `None` when no service answers at the destination.
 pub(super) fn explain(cluster: &Cluster, question: &Question) -> Result<Option<Explanation>, Unanswerable> {
@@ -53,12 +43,17 @@ pub(super) fn explain(cluster: &Cluster, question: &Question) -> Result<Option<E
     let entrances = at(cluster, from.node(), &to.addresses, &question.port);
     if !entrances.is_empty() {
         let ends = ends(cluster, from.node(), &entrances.iter().collect::<Vec<_>>());
-        return explain_ends(cluster, question, &from, ends, None).map(Some);
+        let mut explanation = explain_ends(cluster, question, &from, ends, None)?;
+        explanation.uncertain_because.extend(unknown_node(&from, &entrances, &explanation));
+        return Ok(Some(explanation));
     }
-    match to.node().filter(|node| to.policed().is_none() && from.node() != Some(node)) {
-        Some(node) => elsewhere(cluster, question, &from, node, &to.addresses),
-        None => Ok(None),
+    let Some(node) = to.node().filter(|_| to.policed().is_none()) else { return Ok(None) };
+    if from.node() != Some(node)
+        && let Some(explanation) = elsewhere(cluster, question, &from, node, &to.addresses)?
+    {
+        return Ok(Some(explanation));
     }
+    host_port(cluster, question, &from, node, &to.addresses)
 }
 
 /// A connection that ends at one of several addresses and ports.
@@ -66,14 +61,36 @@ fn explain_ends(
     cluster: &Cluster,
     question: &Question,
     from: &ResolvedEndpoint<'_>,
-    ends: BTreeSet<(IpAddr, u16)>,
+    ends: BTreeSet<End>,
     number: Option<u16>,
 ) -> Result<Explanation, Unanswerable> {
     let has = |v6| from.addresses.iter().any(|address| address.is_ipv6() == v6);
-    let ends = ends.into_iter().filter(|(address, _)| has(address.is_ipv6()));
-    let backends = ends.map(|end| to_itself(cluster, &towards(question, question.from.clone(), end)));
-    let backends = backends.collect::<Result<_, _>>()?;
-    Ok(together_with(cluster, question, from, backends, number))
+    let (mut backends, mut uncertain) = (Vec::new(), Vec::new());
+    for End { address, number, way } in ends.into_iter().filter(|end| has(end.address.is_ipv6())) {
+        let end = (address, number);
+        let mut backend = to_itself(cluster, &towards(question, question.from.clone(), end))?;
+        if way == Way::Masqueraded
+            && let Some(node) = from.node().filter(|_| from.policed().is_some())
+            && ResolvedEndpoint::resolve(cluster, &EndpointRef::Address(address))?.node() != Some(node)
+        {
+            let own = node_addresses(cluster, node);
+            backend.ingress = DirectionResult::without_policies(VerdictReason::Masqueraded);
+            backend.verdict = backend.egress.verdict;
+            match own.into_iter().find(|own| own.is_ipv6() == address.is_ipv6()) {
+                Some(own) => backends.push(translated(cluster, question, EndpointRef::Address(own), end)?),
+                None => uncertain.push(format!(
+                    "{address} sees an address of the node of {}, which is not known, in its place",
+                    question.from
+                )),
+            }
+        }
+        if way != Way::PassedOver || backend.egress.verdict == Verdict::Deny {
+            backends.push(backend);
+        }
+    }
+    let mut explanation = together_with(cluster, question, from, backends, number);
+    explanation.uncertain_because = uncertain;
+    Ok(explanation)
 }
 
 /// The question of another end, and of this destination.
@@ -92,34 +109,82 @@ fn elsewhere(
     addresses: &[IpAddr],
 ) -> Result<Option<Explanation>, Unanswerable> {
     let entrances = at(cluster, Some(node), addresses, &question.port);
-    let entrances: Vec<&MatchedServicePort<'_>> = entrances.iter().collect();
     if entrances.is_empty() {
         return Ok(None);
     }
     let has = |v6| from.addresses.iter().any(|address| address.is_ipv6() == v6);
     let mut backends = vec![to_itself(cluster, question)?];
-    let ends = ends(cluster, Some(node), &entrances);
-    let mut reached = false;
-    for end in ends.into_iter().filter(|(address, _)| has(address.is_ipv6())) {
-        let behind = EndpointRef::Address(end.0);
-        let is_there = ResolvedEndpoint::resolve(cluster, &behind)?.node() == Some(node);
-        let own = addresses.iter().find(|own| own.is_ipv6() == end.0.is_ipv6());
-        let source = match own {
-            Some(own) if !is_there => EndpointRef::Address(*own),
-            _ => question.from.clone(),
-        };
-        let mut backend = to_itself(cluster, &towards(question, source, end))?;
-        backend.egress = DirectionResult::without_policies(VerdictReason::TranslatedElsewhere);
-        backend.verdict = backend.ingress.verdict;
-        backends.push(backend);
-        reached = true;
+    let (mut reached, mut uncertain) = (false, BTreeSet::new());
+    for entrance in &entrances {
+        let local = entrance.is_local().then(|| local_ends(cluster, node, entrance));
+        let all = ends(cluster, Some(node), &[entrance]).into_iter();
+        let mut all: BTreeSet<(IpAddr, u16)> =
+            all.filter(|end| end.way != Way::PassedOver).map(|end| (end.address, end.number)).collect();
+        let of_family = |ends: &BTreeSet<(IpAddr, u16)>| ends.iter().any(|end| has(end.0.is_ipv6()));
+        reached |= of_family(local.as_ref().unwrap_or(&all));
+        if let Some(local) = &local {
+            if from.policed().is_some() {
+                uncertain.insert(format!(
+                    "whether {node} leads pods of other nodes to all endpoints of {}, or to its own alone as it leads \
+                     clients outside (externalTrafficPolicy: Local), depends on the set-up of its proxy",
+                    entrance.service.name
+                ));
+            } else {
+                all.clear();
+            }
+            all.extend(local);
+        }
+        for end in all.into_iter().filter(|end| has(end.0.is_ipv6())) {
+            let behind = EndpointRef::Address(end.0);
+            let is_there = ResolvedEndpoint::resolve(cluster, &behind)?.node() == Some(node);
+            let own = addresses.iter().find(|own| own.is_ipv6() == end.0.is_ipv6());
+            let source = match own {
+                Some(own) if !is_there && local.is_none() => EndpointRef::Address(*own),
+                _ => question.from.clone(),
+            };
+            backends.push(translated(cluster, question, source, end)?);
+        }
     }
     let mut explanation = together_with(cluster, question, from, backends, None);
     if !reached {
         explanation.verdict = Verdict::Deny;
         explanation.ingress = nowhere(false);
     }
+    explanation.uncertain_because.extend(uncertain);
     Ok(Some(explanation))
+}
+
+/// A host port: the client's policies see the node's address, and the pod behind it sees the client.
+fn host_port(
+    cluster: &Cluster,
+    question: &Question,
+    from: &ResolvedEndpoint<'_>,
+    node: &Name,
+    addresses: &[IpAddr],
+) -> Result<Option<Explanation>, Unanswerable> {
+    let ends = host_port_ends(cluster, node, addresses, &question.port);
+    if ends.is_empty() {
+        return Ok(None);
+    }
+    let has = |v6| from.addresses.iter().any(|address| address.is_ipv6() == v6);
+    let mut backends = vec![to_itself(cluster, question)?];
+    for end in ends.into_iter().filter(|(address, _)| has(address.is_ipv6())) {
+        backends.push(translated(cluster, question, question.from.clone(), end)?);
+    }
+    Ok(Some(together_with(cluster, question, from, backends, None)))
+}
+
+/// What the end of a connection says that the client knows by another address, which its own policies are asked about.
+fn translated(
+    cluster: &Cluster,
+    question: &Question,
+    source: EndpointRef,
+    end: (IpAddr, u16),
+) -> Result<Explanation, Unanswerable> {
+    let mut backend = to_itself(cluster, &towards(question, source, end))?;
+    backend.egress = DirectionResult::without_policies(VerdictReason::TranslatedElsewhere);
+    backend.verdict = backend.ingress.verdict;
+    Ok(backend)
 }
 
 /// All of them must be allowed, and there must be one.
@@ -151,116 +216,26 @@ fn together_with(
         pairs: backends.iter().flat_map(|backend| &backend.pairs).copied().collect(),
         egress: together(backends.iter().map(|backend| &backend.egress)).unwrap_or_else(|| nowhere(isolated)),
         ingress: together(backends.iter().map(|backend| &backend.ingress)).unwrap_or_else(|| nowhere(false)),
+        uncertain_because: Vec::new(),
         backends: Some(backends),
         unenforced: Vec::new(),
         kernel: None,
     }
 }
 
-fn named<'a>(service: &'a Service, question: &Question) -> Result<MatchedServicePort<'a>, Unanswerable> {
-    let is_asked = |port: &&ServicePort| {
-        port.protocol == question.port.protocol
-            && match &question.port.port {
-                Port::Number(number) => port.number == *number,
-                Port::Name(name) => port.name == *name,
-            }
-    };
-    let port = service.ports.iter().find(is_asked).ok_or_else(|| Unanswerable::NoServicePort {
-        to: question.to.clone(),
-        port: question.port.clone(),
-    })?;
-    Ok(MatchedServicePort {
-        service,
-        port,
-        frontend: Frontend::Cluster,
-        addresses: service.cluster_addresses.clone(),
-        number: port.number,
+/// A client outside comes to whichever node the network leads it to, which hands it on under its own address.
+fn unknown_node(
+    from: &ResolvedEndpoint<'_>,
+    entrances: &[MatchedServicePort<'_>],
+    explanation: &Explanation,
+) -> Option<String> {
+    let is_masqueraded =
+        entrances.iter().any(|entrance| entrance.service.proxy == Proxy::KubeProxy && !entrance.is_local());
+    (from.node().is_none() && is_masqueraded && explanation.ingress.isolated).then(|| {
+        "which node such a client comes to is not known: a backend on another one sees the address of that node \
+         (externalTrafficPolicy: Cluster)"
+            .to_owned()
     })
-}
-
-/// The services that answer at these addresses for a client of `node`. An address may be claimed by several; but a cluster
-/// address is its own service's.
-fn at<'a>(
-    cluster: &'a Cluster,
-    node: Option<&Name>,
-    addresses: &[IpAddr],
-    asked: &PortSpec,
-) -> Vec<MatchedServicePort<'a>> {
-    let Port::Number(number) = asked.port else { return Vec::new() };
-    let own = node.map(|node| node_addresses(cluster, node)).unwrap_or_default();
-    let entrances = |frontend,
-                     is_there: &dyn Fn(&Service, &ServicePort, &IpAddr) -> bool|
-     -> Vec<MatchedServicePort<'a>> {
-        let services = cluster.services.values().filter(|service| service.proxy != Proxy::Headless);
-        let ports = services.flat_map(|service| service.ports.iter().map(move |port| (&**service, port)));
-        let ports = ports.filter(|(_, port)| port.protocol == asked.protocol);
-        let found = ports.filter_map(|(service, port)| {
-            let is_served =
-                |address: &&IpAddr| service.has_family(address.is_ipv6()) && is_there(service, port, address);
-            let addresses: Vec<IpAddr> = addresses.iter().filter(is_served).copied().collect();
-            (!addresses.is_empty()).then_some(MatchedServicePort {
-                service,
-                port,
-                frontend,
-                addresses,
-                number,
-            })
-        });
-        found.collect()
-    };
-    let found = entrances(Frontend::Cluster, &|service, port, address| {
-        service.cluster_addresses.contains(address) && port.number == number
-    });
-    if !found.is_empty() {
-        return found;
-    }
-    entrances(Frontend::External, &|service, port, address| {
-        service.external_addresses.contains(address) && port.number == number
-            || own.contains(address) && port.node_port == Some(number)
-    })
-}
-
-/// Where connections of clients of `node` end. Where the client's node is not known, it comes from outside, by an external
-/// address. What another proxy than kube-proxy does with the address is not known, so it is one of the ends.
-fn ends(
-    cluster: &Cluster,
-    node: Option<&Name>,
-    entrances: &[&MatchedServicePort<'_>],
-) -> BTreeSet<(IpAddr, u16)> {
-    let slices = cluster.slices_by_service();
-    let zone = node.and_then(|node| cluster.nodes.get(node)?.labels.get(ZONE));
-    let outside = Name::from("");
-    let mut ends = BTreeSet::new();
-    for MatchedServicePort { service, port, frontend, addresses, number } in entrances {
-        let (frontend, node) = node.map_or((Frontend::External, &outside), |node| (*frontend, node));
-        for v6 in [false, true].into_iter().filter(|v6| addresses.iter().any(|at| at.is_ipv6() == *v6)) {
-            ends.extend(match service.proxy {
-                Proxy::KubeProxy => slices.preferred(service, port, frontend, v6, node, zone),
-                Proxy::Other | Proxy::Headless => slices.all(service, port, v6),
-            });
-        }
-        if service.proxy == Proxy::Other {
-            ends.extend(addresses.iter().map(|address| (*address, *number)));
-        }
-    }
-    ends
-}
-
-/// Nothing is translated: a number is the endpoints' own, a name has the number that they give it.
-fn headless(cluster: &Cluster, service: &Service, question: &Question) -> BTreeSet<(IpAddr, u16)> {
-    let slices = cluster.slices_by_service();
-    let mut ends = BTreeSet::new();
-    for (endpoint, ports) in slices.headless(service) {
-        match &question.port.port {
-            Port::Number(number) => ends.extend([(endpoint.address, *number)]),
-            Port::Name(name) => {
-                let ports = ports.iter().filter(|port| port.name == *name);
-                let ports = ports.filter(|port| port.protocol == question.port.protocol);
-                ends.extend(ports.filter_map(|port| Some((endpoint.address, port.number?))));
-            }
-        }
-    }
-    ends
 }
 
 /// What one end says of all backends; the first denial gives the reason.

@@ -52,6 +52,19 @@ pub struct Pod {
     /// Named container ports, those of restartable init containers too. One name may stand for several numbers.
     /// Shared, as labels are.
     pub ports: Arc<[NamedPort]>,
+    /// What its node leads to it, if it is not on the host network.
+    pub host_ports: Box<[HostPort]>,
+}
+
+/// A port of the node's addresses that leads to a port of a pod (`hostPort`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostPort {
+    /// `None`: every address of the node.
+    pub address: Option<IpAddr>,
+    pub protocol: Protocol,
+    pub number: u16,
+    /// The pod's own.
+    pub container_number: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

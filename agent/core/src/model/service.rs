@@ -26,6 +26,9 @@ pub struct Service {
     pub external_addresses: Vec<IpAddr>,
     /// `internalTrafficPolicy: Local`.
     pub internal_local: bool,
+    /// `externalTrafficPolicy: Local`: a node leads clients outside the cluster to its own endpoints alone, and leaves them
+    /// their address.
+    pub external_local: bool,
     pub ports: Vec<ServicePort>,
 }
 

@@ -23,6 +23,7 @@ pub(super) fn text(answer: &Explanation) -> String {
         egress,
         ingress,
         backends,
+        uncertain_because,
         unenforced,
         kernel,
     } = answer;
@@ -33,6 +34,7 @@ pub(super) fn text(answer: &Explanation) -> String {
     let (from, to) = (named(from.to_string(), from_pod), named(to.to_string(), to_pod));
     let mut lines = unenforced.clone();
     lines.extend(kernel.iter().flat_map(loud));
+    lines.extend(uncertain_because.iter().map(|reason| format!("UNCERTAIN: {reason}")));
     lines.push(format!("{verdict}: {from} -> {to} {port}"));
     if let Some(backends) = backends.as_ref().filter(|backends| !backends.is_empty()) {
         let allowed = backends.iter().filter(|backend| backend.verdict == Verdict::Allow).count();

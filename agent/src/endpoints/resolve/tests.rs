@@ -384,6 +384,7 @@ impl World {
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             uid: None,
             host_network: false,
+            host_ports: Box::default(),
             ports: Arc::default(),
         };
         self.cluster.pods.insert(pod.name.clone(), pod.into());

@@ -1,9 +1,9 @@
-//! Pods: where they run, their addresses and their named ports.
+//! Pods: where they run, their addresses, their named ports and what their node leads to them.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use podgate_common::Protocol;
-use podgate_core::model::{Labels, NamedPort, ObjectName, Pod, Uid};
+use podgate_core::model::{HostPort, Labels, NamedPort, ObjectName, Pod, Uid};
 
 use super::{
     Decoded, address,
@@ -32,12 +32,16 @@ pub(super) fn read(
         addresses,
         host_network: false,
         ports: names.ports(Vec::new()),
+        host_ports: Box::default(),
     };
     if let Ok(spec) = spec.object() {
         pod.node = spec.get("nodeName").optional_text().ok().flatten().map(|node| names.name(node));
         pod.host_network = spec.get("hostNetwork").boolean().ok().flatten().unwrap_or(false);
-        let ports = named_ports(&spec, names);
+        let (ports, host_ports) = ports(&spec, names);
         pod.ports = names.ports(ports);
+        if !pod.host_network {
+            pod.host_ports = host_ports.into();
+        }
     }
     Decoded::Pod(pod)
 }
@@ -86,9 +90,8 @@ fn addresses(status: &JsonObject<'_>) -> Vec<IpAddr> {
 }
 
 /// Of the containers that live as long as the pod: init containers only when they restart (sidecars).
-fn named_ports(spec: &JsonObject<'_>, names: &mut NameInterner) -> Vec<NamedPort> {
-    let mut ports = Vec::new();
-    let mut known = BTreeSet::new();
+fn ports(spec: &JsonObject<'_>, names: &mut NameInterner) -> (Vec<NamedPort>, Vec<HostPort>) {
+    let (mut ports, mut host_ports, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (list, only_sidecars) in [("containers", false), ("initContainers", true)] {
         let field = spec.get(list);
         for container in field.items().into_iter().flatten() {
@@ -97,24 +100,39 @@ fn named_ports(spec: &JsonObject<'_>, names: &mut NameInterner) -> Vec<NamedPort
                 continue;
             }
             for item in container.get("ports").items().into_iter().flatten() {
-                if let Ok(Some(port)) = named_port(&item, names)
-                    && known.insert(port.clone())
-                {
-                    ports.push(port);
-                }
+                let Ok((port, host_port)) = container_port(&item, names) else { continue };
+                ports.extend(port.filter(|port| seen.insert(port.clone())));
+                host_ports.extend(host_port);
             }
         }
     }
-    ports
+    (ports, host_ports)
 }
 
-/// `None` for a port without a name: nothing can refer to it.
-fn named_port(field: &Field<'_>, names: &mut NameInterner) -> Result<Option<NamedPort>, Reported> {
+/// `None` for a port without a name, and without a number on the node: nothing can refer to it.
+fn container_port(
+    field: &Field<'_>,
+    names: &mut NameInterner,
+) -> Result<(Option<NamedPort>, Option<HostPort>), Reported> {
     let object = field.object()?;
-    let name_field = object.get("name");
-    let Some(name) = name_field.optional_text()? else { return Ok(None) };
-    syntax::check(&name_field, name, syntax::port_name(name))?;
+    let (name_field, host_field) = (object.get("name"), object.get("hostPort"));
+    let name = name_field.optional_text()?;
+    let host_number = host_field.optional_port_number().ok().flatten();
+    if name.is_none() && host_number.is_none() {
+        return Ok((None, None));
+    }
+    if let Some(name) = name {
+        syntax::check(&name_field, name, syntax::port_name(name))?;
+    }
     let protocol: Protocol = port::protocol(&object.get("protocol"))?;
     let number = object.get("containerPort").port_number()?;
-    Ok(Some(NamedPort { name: names.name(name), protocol, number }))
+    let host_port = host_number.and_then(|host| {
+        let address_field = object.get("hostIP");
+        let address = match address_field.optional_text().ok()? {
+            Some(_) => Some(address::read(&address_field).ok()?).filter(|address| !address.is_unspecified()),
+            None => None,
+        };
+        Some(HostPort { address, protocol, number: host, container_number: number })
+    });
+    Ok((name.map(|name| NamedPort { name: names.name(name), protocol, number }), host_port))
 }

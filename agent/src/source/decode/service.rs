@@ -2,8 +2,7 @@
 //!
 //! The rules are those of Kubernetes' `pkg/apis/core/validation` and `pkg/proxy/serviceport.go`. Where the
 //! ports lead is said by EndpointSlices alone: selectors and `targetPort` are for the controller that writes
-//! those. Session affinity, `externalTrafficPolicy` and source ranges do not change which endpoints a pod can
-//! reach.
+//! those. Session affinity and source ranges do not change which endpoints a pod can reach.
 
 use std::net::IpAddr;
 
@@ -44,8 +43,17 @@ pub(super) fn read(
     let external_addresses = external_addresses(&spec, &status, &cluster_addresses);
     // If it is not known, then all endpoints: those of the node are among them.
     let internal_local = is_local(&spec.get("internalTrafficPolicy")).unwrap_or(false);
+    let external_local = is_local(&spec.get("externalTrafficPolicy")).unwrap_or(false);
     let ports = ports(&spec.get("ports"), names);
-    Decoded::Service(Service { name, proxy, cluster_addresses, external_addresses, internal_local, ports })
+    Decoded::Service(Service {
+        name,
+        proxy,
+        cluster_addresses,
+        external_addresses,
+        internal_local,
+        external_local,
+        ports,
+    })
 }
 
 fn is_headless(spec: &JsonObject<'_>) -> bool {

@@ -5,6 +5,7 @@
 //! Quoted sentences are those of the API documentation (`core/v1/types.go`, `discovery/v1/types.go`).
 //! The objects are valid ones.
 
+mod ports;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde_json::Value;
 
+use self::ports::{addresses_of, at_another_node, at_host_port, node_behind};
 use super::{
     Connection, Direction, ResolvedEndpoint, direction_allowed, ends, is_to_itself,
     object::{self, items, label, name_of, namespace_of, port_number},
@@ -65,23 +67,63 @@ pub fn backends(
     client: &ResolvedEndpoint,
     destination: &Destination,
 ) -> Option<BTreeSet<Backend>> {
-    let chosen = led_to(objects, node_of(objects, client), destination)?.into_iter();
-    Some(
-        chosen
-            .map(|(address, port)| evaluate(objects, client, address, &destination.protocol, port))
-            .collect(),
-    )
+    let node = node_of(objects, client);
+    let listeners = listeners_at(objects, node, destination);
+    if listeners.is_empty() {
+        return None;
+    }
+    let to = |client: &ResolvedEndpoint, (address, port): (IpAddr, u16)| {
+        evaluate(objects, client, address, &destination.protocol, port)
+    };
+    let is_pod = matches!(client, ResolvedEndpoint::Pod { namespace, name }
+        if !object::on_host_network(object::pod(objects, namespace, name)));
+    let own = addresses_of(objects, node);
+    let mut found = BTreeSet::new();
+    for listener in &listeners {
+        for end in endpoints(objects, listener, node) {
+            let mut backend = to(client, end);
+            // What comes by an external address or a node port goes on under an address of the node, so that replies
+            // come back through it.
+            let is_masqueraded = is_pod && listener.is_external() && !listener.is_local();
+            if is_masqueraded && node_behind(objects, end.0) != Some(node) {
+                let own = own.iter().find(|own| own.is_ipv4() == end.0.is_ipv4());
+                backend.ingress = own.is_none_or(|own| to(&ResolvedEndpoint::Address(*own), end).ingress);
+            }
+            found.insert(backend);
+        }
+        // Nothing could stop what is delivered to the client's own node: what is forbidden there is stopped before, whether
+        // or not the packet would have come there.
+        let usable = usable_endpoints(objects, listener, node).into_iter();
+        let untranslated = Some((destination.address, destination.port)).filter(|_| {
+            listener.is_external() && port_number(&listener.port["port"]) == Some(destination.port)
+        });
+        let perhaps = usable.chain(untranslated).filter(|(address, _)| own.contains(address));
+        found.extend(perhaps.map(|end| to(client, end)).filter(|backend| !backend.egress));
+    }
+    Some(found)
 }
 
-/// Where a node leads what goes to an address and port: several services may claim one. "Services cluster IPs are assigned
+impl Listener<'_> {
+    /// By kube-proxy's rules for external addresses.
+    fn is_external(&self) -> bool {
+        self.frontend == Frontend::External && !is_foreign(self.service)
+    }
+
+    /// ""Local" preserves the source IP of the traffic by routing only to endpoints on the same node as the traffic was
+    /// received on (dropping the traffic if there are no local endpoints)."
+    fn is_local(&self) -> bool {
+        self.is_external() && self.service["spec"]["externalTrafficPolicy"] == "Local"
+    }
+}
+
+/// What answers at an address and port of a node: several services may claim one. "Services cluster IPs are assigned
 /// by the control plane, and each is unique": it is its own service's alone.
-fn led_to(objects: &[Value], node: &str, destination: &Destination) -> Option<BTreeSet<(IpAddr, u16)>> {
+fn listeners_at<'a>(objects: &'a [Value], node: &'a str, destination: &Destination) -> Vec<Listener<'a>> {
     let mut found: Vec<_> = listeners(objects, node).filter(|listener| listener.at == *destination).collect();
     if found.iter().any(|listener| listener.frontend == Frontend::ClusterIp) {
         found.retain(|listener| listener.frontend == Frontend::ClusterIp);
     }
-    (!found.is_empty())
-        .then(|| found.iter().flat_map(|listener| endpoints(objects, listener, node)).collect())
+    found
 }
 
 /// Whether a client may open a connection, whichever of the destination's addresses and of the endpoints are chosen.
@@ -118,7 +160,8 @@ pub(super) fn allowed(
         })
         .collect();
     if answers.is_empty() && !matches!(to, ResolvedEndpoint::Service { .. }) {
-        return at_another_node(objects, client, &addresses, protocol, port);
+        return at_another_node(objects, client, &addresses, protocol, port)
+            .or_else(|| at_host_port(objects, client, &addresses, protocol, port));
     }
     let mut found = answers.iter().flatten().peekable();
     Some(found.peek().is_some() && found.all(|backend| backend.egress && backend.ingress))
@@ -140,50 +183,6 @@ fn headless_allowed(
         .map(|address| evaluate(objects, client, address, protocol, port))
         .peekable();
     found.peek().is_some() && found.all(|backend| backend.egress && backend.ingress)
-}
-
-/// A node port of a node that the client is not on: the client's policies see the node's address. The node leads it on, and
-/// to an endpoint that is not its own under its own address, so that replies come back through it.
-fn at_another_node(
-    objects: &[Value],
-    client: &ResolvedEndpoint,
-    addresses: &[IpAddr],
-    protocol: &str,
-    port: u16,
-) -> Option<bool> {
-    let node = addresses.iter().find_map(|address| object::node_with(objects, address))?;
-    if node == node_of(objects, client) {
-        return None;
-    }
-    let sources = ends(objects, client);
-    let mut is_served = false;
-    let mut backends = Vec::new();
-    for &address in addresses {
-        let destination = Destination { address, protocol: protocol.into(), port };
-        let Some(chosen) = led_to(objects, node, &destination) else { continue };
-        is_served = true;
-        if !sources.iter().any(|source| source.address.is_ipv4() == address.is_ipv4()) {
-            continue;
-        }
-        for (end, number) in chosen {
-            let pod = object::pods(objects).find(|pod| {
-                object::is_alive(pod)
-                    && !object::on_host_network(pod)
-                    && object::addresses(pod).contains(&end)
-            });
-            let its_node = pod.map_or_else(|| object::node_with(objects, &end), object::node_of);
-            let source =
-                if its_node == Some(node) { client.clone() } else { ResolvedEndpoint::Address(address) };
-            backends.push(evaluate(objects, &source, end, protocol, number).ingress);
-        }
-    }
-    let towards_node = || {
-        addresses.iter().all(|address| {
-            let of_family = sources.iter().any(|source| source.address.is_ipv4() == address.is_ipv4());
-            !of_family || evaluate(objects, client, *address, protocol, port).egress
-        })
-    };
-    is_served.then(|| towards_node() && !backends.is_empty() && backends.iter().all(|allowed| *allowed))
 }
 
 /// Empty when it has none, or none that is known.
@@ -276,29 +275,12 @@ fn external_addresses(service: &Value) -> Vec<IpAddr> {
 /// "Note that traffic sent to an External IP or LoadBalancer IP from within the cluster will always get "Cluster"
 /// semantics": externalTrafficPolicy is for other clients.
 fn endpoints(objects: &[Value], listener: &Listener<'_>, node: &str) -> BTreeSet<(IpAddr, u16)> {
-    // "internalTrafficPolicy describes how nodes distribute service traffic they receive on the ClusterIP. If set to
-    // "Local", the proxy will assume that pods only want to talk to endpoints of the service on the same node as the
-    // pod, dropping the traffic if there are no local endpoints."
-    let is_local_alone = !is_foreign(listener.service)
-        && listener.frontend == Frontend::ClusterIp
-        && listener.service["spec"]["internalTrafficPolicy"] == "Local";
-    let all = slices_of(objects, listener.service).flat_map(|slice| {
-        let numbers = numbers(slice, listener.port);
-        let endpoints = items(&slice["endpoints"]).iter();
-        endpoints.flat_map(move |endpoint| numbers.clone().into_iter().map(move |number| (endpoint, number)))
-    });
-    let candidates: Vec<_> = all
-        .filter(|(endpoint, _)| !is_local_alone || endpoint["nodeName"] == node)
-        .filter_map(|(endpoint, number)| Some((endpoint, address_of(endpoint)?, number)))
-        .filter(|(_, address, _)| address.is_ipv4() == listener.at.address.is_ipv4())
-        .collect();
-    let those = |is_usable: fn(&Value) -> bool| -> BTreeSet<_> {
-        let usable = candidates.iter().filter(|(endpoint, _, _)| is_usable(endpoint));
-        usable.map(|(_, address, number)| (*address, *number)).collect()
-    };
+    let is_local_alone = is_local_alone(listener);
+    let candidates = candidates(objects, listener, is_local_alone.then_some(node));
     // Nobody knows which endpoints another proxy chooses, and whether it is there.
     if is_foreign(listener.service) {
-        return those(|_| true).into_iter().chain([(listener.at.address, listener.at.port)]).collect();
+        let all = candidates.iter().map(|(_, address, number)| (*address, *number));
+        return all.chain([(listener.at.address, listener.at.port)]).collect();
     }
     // "hints describes how this endpoint is to be consumed": those for the client's node, else those for its zone, when all
     // ready ones have such hints and some is for the client.
@@ -322,9 +304,51 @@ fn endpoints(objects: &[Value], listener: &Listener<'_>, node: &str) -> BTreeSet
             return chosen;
         }
     }
-    // KEP-1669: endpoints that are serving and terminating are for when no endpoint is ready.
+    usable_endpoints(objects, listener, node)
+}
+
+/// The same, whatever hints say.
+fn usable_endpoints(objects: &[Value], listener: &Listener<'_>, node: &str) -> BTreeSet<(IpAddr, u16)> {
+    let only = is_local_alone(listener).then_some(node);
+    if is_foreign(listener.service) { BTreeSet::new() } else { those_of(objects, listener, only) }
+}
+
+/// "internalTrafficPolicy describes how nodes distribute service traffic they receive on the ClusterIP. If set to "Local",
+/// the proxy will assume that pods only want to talk to endpoints of the service on the same node as the pod, dropping the
+/// traffic if there are no local endpoints."
+fn is_local_alone(listener: &Listener<'_>) -> bool {
+    !is_foreign(listener.service)
+        && listener.frontend == Frontend::ClusterIp
+        && listener.service["spec"]["internalTrafficPolicy"] == "Local"
+}
+
+/// Those that are used, of one node alone or of all. KEP-1669: endpoints that are serving and terminating are for when no
+/// endpoint is ready.
+fn those_of(objects: &[Value], listener: &Listener<'_>, only: Option<&str>) -> BTreeSet<(IpAddr, u16)> {
+    let candidates = candidates(objects, listener, only);
+    let those = |is_usable: fn(&Value) -> bool| -> BTreeSet<_> {
+        let usable = candidates.iter().filter(|(endpoint, _, _)| is_usable(endpoint));
+        usable.map(|(_, address, number)| (*address, *number)).collect()
+    };
     let ready = those(is_ready);
     if ready.is_empty() { those(is_leaving) } else { ready }
+}
+
+/// All endpoints of a listener's port, with their addresses and numbers.
+fn candidates<'a>(
+    objects: &'a [Value],
+    listener: &Listener<'a>,
+    only: Option<&str>,
+) -> Vec<(&'a Value, IpAddr, u16)> {
+    let all = slices_of(objects, listener.service).flat_map(|slice| {
+        let numbers = numbers(slice, listener.port);
+        let endpoints = items(&slice["endpoints"]).iter();
+        endpoints.flat_map(move |endpoint| numbers.clone().into_iter().map(move |number| (endpoint, number)))
+    });
+    all.filter(|(endpoint, _)| only.is_none_or(|node| endpoint["nodeName"] == node))
+        .filter_map(|(endpoint, number)| Some((endpoint, address_of(endpoint)?, number)))
+        .filter(|(_, address, _)| address.is_ipv4() == listener.at.address.is_ipv4())
+        .collect()
 }
 
 /// "service.kubernetes.io/service-proxy-name": kube-proxy leaves it to another one.

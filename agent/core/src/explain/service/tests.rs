@@ -1,5 +1,7 @@
 //! Services before the pods of the small cluster.
 
+use std::sync::Arc;
+
 use podgate_common::Protocol;
 use serde_json::json;
 
@@ -8,8 +10,8 @@ use crate::{
     explain,
     fixtures::{cluster, has, policy, rule},
     model::{
-        EndpointSlice, NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Proxy, Selector,
-        SliceEndpoint, SlicePort,
+        EndpointSlice, NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Proxy, Selector, Service,
+        ServicePort, SliceEndpoint, SlicePort,
     },
 };
 
@@ -23,6 +25,7 @@ fn cluster_with_services(policies: Vec<NetworkPolicy>) -> Cluster {
         cluster_addresses: addresses(own),
         external_addresses: addresses(external),
         internal_local,
+        external_local: false,
         proxy: Proxy::KubeProxy,
         ports: vec![
             ServicePort { name: "http".into(), protocol: Protocol::Tcp, number: 80, node_port: Some(30080) },
@@ -105,9 +108,10 @@ fn a_service_leads_to_the_backends_that_its_client_may_be_given() {
         ("x/a", "10.96.0.1", "TCP/80", Some(both)),
         ("x/a", "fd96::1", "TCP/80", Some(six)),
         ("x/a", "10.96.0.2", "TCP/80", Some(&both[..1])),
-        ("x/a", "198.51.100.2", "TCP/80", Some(both)),
-        ("x/a", "192.168.0.1", "TCP/30080", Some(both)),
-        ("x/a", "node/n1", "TCP/30080", Some(all)),
+        // x/a's node masquerades it on the way to another one: y/c has two entries, one for each side.
+        ("x/a", "198.51.100.2", "TCP/80", Some(&[both[0], both[1], both[1]])),
+        ("x/a", "192.168.0.1", "TCP/30080", Some(&[both[0], both[1], both[1]])),
+        ("x/a", "node/n1", "TCP/30080", Some(&[both[0], both[1], both[1], six[0], six[1], six[1]])),
         ("x/a", "10.96.0.1", "TCP/81", None),
         ("x/a", "10.96.0.1", "UDP/80", None),
         ("x/a", "x/b", "TCP/8080", None),
@@ -237,4 +241,26 @@ fn what_is_no_service_or_no_port_of_it_is_said() {
     ] {
         assert_eq!(ask(&cluster, "x/a", to, port).unwrap_err().to_string(), message);
     }
+}
+
+#[test]
+fn what_the_objects_do_not_decide_is_said() {
+    let isolated = || vec![policy("in-x", Some(vec![rule(Peers::Any, Ports::Any)]), None)];
+    let reasons = |policies: Vec<NetworkPolicy>, external_local: bool, from: &str, to: &str, port: &str| {
+        let mut cluster = cluster_with_services(policies);
+        let web = cluster.services.get_mut(&ObjectName::new("x", "web")).unwrap();
+        Arc::make_mut(web).external_local = external_local;
+        ask(&cluster, from, to, port).unwrap().uncertain_because
+    };
+    // Which node a client outside comes to, and under whose address it goes on, matters to a pod that is isolated.
+    let outside = |policies, local| reasons(policies, local, "203.0.113.9", "198.51.100.1", "TCP/80");
+    assert_eq!(outside(vec![], false), [""; 0]);
+    assert_eq!(outside(isolated(), true), [""; 0]);
+    assert_eq!(outside(isolated(), false).len(), 1);
+    // Whether a node takes pods of other nodes for clients outside.
+    let other_node = |local, from| reasons(vec![], local, from, "node/n2", "TCP/30080");
+    assert_eq!(other_node(false, "x/a"), [""; 0]);
+    assert_eq!(other_node(true, "203.0.113.9"), [""; 0]);
+    let found = other_node(true, "x/a");
+    assert!(matches!(&found[..], [reason] if reason.contains("externalTrafficPolicy")), "{found:?}");
 }

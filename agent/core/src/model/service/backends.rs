@@ -50,7 +50,30 @@ impl SlicesByService<'_> {
         node: &Name,
     ) -> BTreeSet<(IpAddr, u16)> {
         let local_only = service.internal_local && frontend == Frontend::Cluster;
-        let is_reachable = |endpoint: &SliceEndpoint| !local_only || endpoint.node.as_ref() == Some(node);
+        self.usable(service, port, v6, Some(node).filter(|_| local_only))
+    }
+
+    /// What kube-proxy on `node` chooses from for clients outside the cluster, where it leads them to its own endpoints alone.
+    pub fn local(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+        v6: bool,
+        node: &Name,
+    ) -> BTreeSet<(IpAddr, u16)> {
+        self.usable(service, port, v6, Some(node))
+    }
+
+    /// `only`: the endpoints of this node.
+    fn usable(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+        v6: bool,
+        only: Option<&Name>,
+    ) -> BTreeSet<(IpAddr, u16)> {
+        let is_reachable =
+            |endpoint: &SliceEndpoint| only.is_none_or(|node| endpoint.node.as_ref() == Some(node));
         let (mut ready, mut leaving) = (BTreeSet::new(), BTreeSet::new());
         for (endpoint, number) in self.endpoints(service, port, v6) {
             if is_reachable(endpoint) && endpoint.ready {

@@ -81,6 +81,7 @@ fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
             })),
         },
         backends: None,
+        uncertain_because: Vec::new(),
         unenforced: Vec::new(),
         kernel: None,
     };
@@ -153,6 +154,7 @@ fn the_text_of_a_service_has_each_of_its_backends() {
         egress: free(egress),
         ingress: free(VerdictReason::NotAPod),
         backends,
+        uncertain_because: Vec::new(),
         unenforced: Vec::new(),
         kernel: None,
     };

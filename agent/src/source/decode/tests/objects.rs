@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use podgate_core::model::Uid;
+use podgate_core::model::{HostPort, Uid};
 
 use super::*;
 
@@ -273,4 +273,44 @@ fn a_node_has_its_labels_and_every_address_of_its_status() {
         "Node n1: status.addresses[7].type: is missing",
     ];
     assert_eq!(faults, expected);
+}
+
+#[test]
+fn host_ports_lead_to_ports_of_pods_that_have_a_network_of_their_own() {
+    let port = |value: &Value, spec: &Value| {
+        let mut spec = spec.clone();
+        spec["containers"] = json!([{"name": "c", "ports": [value]}]);
+        let (pod, faults) = pod(json!({"spec": spec}));
+        (pod.unwrap().host_ports.into_vec(), faults)
+    };
+    let found = |address: Option<&str>, protocol, number| {
+        let address = address.map(|address| address.parse().unwrap());
+        vec![HostPort { address, protocol, number, container_number: 80 }]
+    };
+    let own = json!({});
+    for (value, spec, expected, fault) in [
+        (json!({"containerPort": 80, "hostPort": 8080}), &own, found(None, Tcp, 8080), None),
+        (
+            json!({"containerPort": 80, "hostPort": 53, "protocol": "UDP", "hostIP": "10.0.0.9"}),
+            &own,
+            found(Some("10.0.0.9"), Udp, 53),
+            None,
+        ),
+        (
+            json!({"name": "http", "containerPort": 80, "hostPort": 8080, "hostIP": "::"}),
+            &own,
+            found(None, Tcp, 8080),
+            None,
+        ),
+        (json!({"containerPort": 80, "hostPort": 0}), &own, vec![], None),
+        (json!({"containerPort": 80, "hostPort": 80}), &json!({"hostNetwork": true}), vec![], None),
+        (
+            json!({"containerPort": 80, "hostPort": 70_000}),
+            &own,
+            vec![],
+            Some("spec.containers[0].ports[0].hostPort: 70000 is not a port number (1 to 65535)"),
+        ),
+    ] {
+        assert_eq!(port(&value, spec), (expected, fault.into_iter().map(str::to_owned).collect()), "{value}");
+    }
 }

@@ -98,6 +98,7 @@ fn a_service_and_its_slice_are_read_as_the_api_server_prints_them() {
         cluster_addresses: addresses(&["10.96.0.1", "fd96::1"]),
         external_addresses: addresses(&["198.51.100.1", "203.0.113.1"]),
         internal_local: false,
+        external_local: true,
         proxy: Proxy::KubeProxy,
         ports: vec![port("http", Tcp, 80, Some(30080)), port("dns", Udp, 53, None)],
     };
@@ -251,6 +252,9 @@ fn an_internal_traffic_policy_that_is_not_understood_means_all_endpoints() {
         (json!(true), false, Some("spec.internalTrafficPolicy: is a boolean, not text")),
     ];
     for (policy, local, fault) in table {
+        let (external, _) =
+            service(&json!({"clusterIP": "10.96.0.1", "externalTrafficPolicy": policy}), &json!(null));
+        assert_eq!(external.unwrap().external_local, local, "{policy}");
         let (service, found) =
             service(&json!({"clusterIP": "10.96.0.1", "internalTrafficPolicy": policy}), &json!(null));
         assert_eq!(service.unwrap().internal_local, local, "{policy}");

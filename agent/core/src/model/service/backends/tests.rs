@@ -49,6 +49,7 @@ fn service(internal_local: bool) -> Service {
         cluster_addresses: vec!["10.96.0.1".parse().unwrap(), "fd96::1".parse().unwrap()],
         external_addresses: vec![],
         internal_local,
+        external_local: false,
         proxy: Proxy::KubeProxy,
         ports: vec![port("http", Tcp, 80), port("dns", Udp, 53)],
     }
