@@ -123,13 +123,14 @@ fn elsewhere(
         let of_family = |ends: &BTreeSet<(IpAddr, u16)>| ends.iter().any(|end| has(end.0.is_ipv6()));
         reached |= of_family(local.as_ref().unwrap_or(&all));
         if let Some(local) = &local {
-            if from.policed().is_some() {
+            if from.policed().is_some() && all != *local {
                 uncertain.insert(format!(
                     "whether {node} leads pods of other nodes to all endpoints of {}, or to its own alone as it leads \
                      clients outside (externalTrafficPolicy: Local), depends on the set-up of its proxy",
                     entrance.service.name
                 ));
-            } else {
+            }
+            if from.policed().is_none() {
                 all.clear();
             }
             all.extend(local);
