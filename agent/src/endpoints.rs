@@ -61,6 +61,8 @@ pub struct PodInterface {
     pub name: Name,
     /// Ifindex of the bridge that it is a port of, 0 if none.
     pub master: u32,
+    /// The link-layer address that the CNI plugin has given the pod's end, if it says so.
+    pub link_address: Option<[u8; 6]>,
     pub state: InterfaceState,
     /// The pod that it was found to be last, also while nothing decides. The pod behind a veth never changes.
     pub last: Option<ObjectName>,

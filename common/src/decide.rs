@@ -22,6 +22,7 @@ mod encapsulation;
 mod established;
 mod fragments;
 mod ingress;
+mod link;
 mod neighbour;
 mod origin;
 mod sender;
@@ -44,6 +45,9 @@ pub use wire::decide_on_wire;
 pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
     scratch.begin(hook);
     let kind = parse(packet, &mut scratch.headers);
+    if matches!(hook.direction, Direction::Egress) && !link::is_own_source(packet, hook.ifindex, tables) {
+        return Outcome::Spoofed;
+    }
     if matches!(kind, PacketKind::LaterFragment) && !recall_ports(&mut scratch.headers, tables) {
         return unread(packet, &scratch.headers, hook, Outcome::Fragment, tables);
     }
@@ -124,6 +128,8 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
                 if flow.seen.has_egress() {
                     evaluation.entry.client_if = flow.client_if;
                     evaluation.entry.client_revision = flow.client_revision;
+                    let is_routed = flow.seen.has(Seen::ROUTED);
+                    evaluation.entry.seen = evaluation.entry.seen.with(Seen::ROUTED, is_routed);
                 }
                 // What it has deferred is evaluated here, by the destination that the node has left as it was.
                 let deferred = flow.seen.has(Seen::DEFERRED);
@@ -199,6 +205,9 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
     }
     let SideEvaluation { entry, enters, is_closed, .. } = &mut scratch.evaluation;
     entry.seen = entry.seen.with(Seen::DEFERRED, matches!(outcome, Outcome::Deferred));
+    let other_if = if matches!(side, Direction::Egress) { entry.server_if } else { entry.client_if };
+    let is_routed = endpoint.is_routed() && (other_if == 0 || entry.seen.has(Seen::ROUTED));
+    entry.seen = entry.seen.without(Seen::ROUTED).with(Seen::ROUTED, is_routed);
     *is_closed = endpoint.is_closed(Direction::Egress) || endpoint.is_closed(Direction::Ingress);
     *enters = true;
     outcome

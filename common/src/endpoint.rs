@@ -73,6 +73,12 @@ impl Endpoint {
         self.state != EndpointState::Identified as u32 && self.state != EndpointState::Unmanaged as u32
     }
 
+    /// Whether it is known that the veth is no port of a bridge.
+    #[inline(always)]
+    pub const fn is_routed(&self) -> bool {
+        self.master == 0 && !self.is_pending()
+    }
+
     #[inline(always)]
     pub const fn policy(&self, direction: Direction) -> PolicyId {
         match direction {

@@ -215,6 +215,8 @@ impl Seen {
     pub const DEFERRED: Self = Self(32);
     /// The node had rewritten the client's address when the server's ingress was evaluated.
     pub const REWRITTEN: Self = Self(64);
+    /// No veth at which it was evaluated is a port of a bridge: link-layer sources are of no account.
+    pub const ROUTED: Self = Self(256);
     /// The node has not translated what was deferred: the client's egress was evaluated by the destination as it stands here.
     pub const UNTRANSLATED: Self = Self(128);
 

@@ -167,8 +167,9 @@ impl Found {
     /// As above.
     #[inline(always)]
     pub unsafe fn mark<A: Atomic>(self, seen: Seen) {
+        // What decides whether a packet passes is written with the entry alone.
         // SAFETY: the caller's.
-        unsafe { A::or(self.seen, pair(0, seen.0)) };
+        unsafe { A::or(self.seen, pair(0, seen.without(Seen::ROUTED).0)) };
     }
 }
 

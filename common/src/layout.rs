@@ -5,8 +5,8 @@ use core::mem::offset_of;
 
 use crate::{
     Address, ClassId, Config, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FragmentKey,
-    HookMark, IdentityId, PolicyId, PortClasses, PortPair, PrefixKey, Rate, Row, RowKey, Seen, ServiceId,
-    ServiceKey, Share, SocketOffsets, TableSetIndex, Timeouts, Tracking, VerdictQuery,
+    HookMark, IdentityId, LinkAddress, PolicyId, PortClasses, PortPair, PrefixKey, Rate, Row, RowKey, Seen,
+    ServiceId, ServiceKey, Share, SocketOffsets, TableSetIndex, Timeouts, Tracking, VerdictQuery,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that there is
@@ -31,10 +31,11 @@ const fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize {
     size_of::<F>()
 }
 
-// ENDPOINTS, OWNERS.
+// ENDPOINTS, LINK_ADDRESSES.
 layout!(Endpoint: 60 bytes, aligned to 4 {
     state @ 0, table_set @ 4, ingress @ 8, egress @ 12, audit_ingress @ 16, audit_egress @ 20, master @ 24, v4 @ 28, v6 @ 44,
 });
+layout!(LinkAddress: 8 bytes, aligned to 8 { 0 @ 0 });
 layout!(TableSetIndex: 4 bytes, aligned to 4 { 0 @ 0 });
 layout!(PolicyId: 4 bytes, aligned to 4 { 0 @ 0 });
 

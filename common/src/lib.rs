@@ -28,6 +28,7 @@ pub mod frames;
 mod hook;
 mod ids;
 mod layout;
+mod link_address;
 mod outcome;
 mod packet;
 mod protocol;
@@ -57,6 +58,7 @@ pub use flow_table::{
 };
 pub use hook::{Direction, Hook};
 pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, TableSetIndex};
+pub use link_address::LinkAddress;
 pub use outcome::Outcome;
 pub use packet::{Headers, Packet, PacketKind, Segment, Start, Tracked, Tuple, parse};
 pub use protocol::Protocol;
@@ -68,8 +70,8 @@ pub use tables::{
 };
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// The first layout whose flow table reads as this one does: an agent with other maps takes its connections over. Make it
-/// [`LAYOUT_VERSION`] with any change to `FlowKey`, `Flow`, `Seen` or `FlowSet`.
+/// [`LAYOUT_VERSION`] with any change to `FlowKey`, `Flow`, `Seen` or `FlowSet` by which an older entry would say something else.
 pub const FIRST_LAYOUT_OF_FLOWS: u32 = 6;

@@ -1,9 +1,9 @@
 //! What a decision looks up: keys and values of the compiled tables, and the trait that reads them.
 
 use crate::{
-    Address, ClassId, Endpoint, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, Lookup, Outcome,
-    PolicyId, PolicyLookup, PortPair, Protocol, Reach, Seen, ServiceId, TableSetIndex, Timeout, Tuple,
-    by_egress, by_policy,
+    Address, ClassId, Endpoint, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress, Lookup,
+    Outcome, PolicyId, PolicyLookup, PortPair, Protocol, Reach, Seen, ServiceId, TableSetIndex, Timeout,
+    Tuple, by_egress, by_policy,
 };
 
 /// Verdict bits in one row.
@@ -149,6 +149,8 @@ pub trait Tables {
 
     /// What is known of the veth with this ifindex.
     fn endpoint(&self, ifindex: u32) -> Endpoint;
+    /// The link-layer address that the pod behind a veth was given, if the veth is a port of a bridge; or another veth's.
+    fn link_address(&self, ifindex: u32) -> LinkAddress;
     /// The veth of the pod that has this address, [`crate::NODE`] if the node itself has it, `None` if neither.
     fn owner(&self, address: &Address) -> Option<u32>;
     /// Whether a node listens at this address: this one or another ([`crate::OTHER_NODE`]).

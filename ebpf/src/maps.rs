@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use podgate_common::{
     Address, Direction, EVENT_BYTES, Endpoint, Eviction, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed,
-    FlowSet, FragmentKey, MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TUNNEL_PORTS,
-    Outcome, PortPair, RowKey, Scratch, ServiceKey, Share, TableSetIndex, Unreported,
+    FlowSet, FragmentKey, LinkAddress, MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS, MAX_OWNERS,
+    MAX_TUNNEL_PORTS, Outcome, PortPair, RowKey, Scratch, ServiceKey, Share, TableSetIndex, Unreported,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -20,6 +20,8 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const TABLE_SETS: usize = TableSetIndex::COUNT as usize;
 /// Inner maps of one type may differ in size; this one is never used.
 const TEMPLATE: usize = 1;
+
+const LINK_ADDRESS_SLOTS: usize = LinkAddress::SLOTS as usize;
 
 /// An `IdentityId` or a `ServiceId`.
 type RawId = u32;
@@ -35,6 +37,10 @@ type RawFlowSeed = [u32; size_of::<FlowSeed>() / 4];
 /// What evaluates each veth. Key: ifindex of its host side. One update is one switch of a pod to a new policy.
 #[btf_map]
 pub(crate) static ENDPOINTS: HashMap<u32, Endpoint, MAX_ENDPOINTS, NO_PREALLOC> = HashMap::new();
+
+/// The link-layer address of each pod whose veth is a port of a bridge. The agent reads and writes by a shared mapping.
+#[btf_map]
+pub(crate) static LINK_ADDRESSES: Array<LinkAddress, LINK_ADDRESS_SLOTS, MMAPABLE> = Array::new();
 
 /// Whose address it is: the ifindex of a pod's veth, 0 for the node's own addresses, `OTHER_NODE`
 /// for those of other nodes.

@@ -5,16 +5,17 @@ use core::mem::offset_of;
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
 use podgate_common::{
     Address, ClassId, Config, Endpoint, Flow, FlowKey, FlowSet, FlowSummary, Found, FragmentKey, IdentityId,
-    JIFFIES_PER_TICK, Lookup, NODE, OTHER_NODE, Outcome, PolicyLookup, PortPair, Protocol, Reach, Row,
-    RowKey, Seen, ServiceId, ServiceKey, Share, Spot, TableSetIndex, Tables, Timeout, Tuple, Unreported,
+    JIFFIES_PER_TICK, LinkAddress, Lookup, NODE, OTHER_NODE, Outcome, PolicyLookup, PortPair, Protocol,
+    Reach, Row, RowKey, Seen, ServiceId, ServiceKey, Share, Spot, TableSetIndex, Tables, Timeout, Tuple,
+    Unreported,
 };
 
 use crate::atomic::Bpf;
 use crate::config::{ConfiguredSeed, config, wide};
 use crate::global::{enter_flow, evaluate_destination, evaluate_peer};
 use crate::maps::{
-    self, ADDRESSES, ENDPOINTS, FLOWS, FRAGMENTS, OWNERS, PORTS, PREFIXES, REVISION, ROWS, SERVICES,
-    TUNNEL_PORTS,
+    self, ADDRESSES, ENDPOINTS, FLOWS, FRAGMENTS, LINK_ADDRESSES, OWNERS, PORTS, PREFIXES, REVISION, ROWS,
+    SERVICES, TUNNEL_PORTS,
 };
 
 pub(crate) struct Maps;
@@ -27,6 +28,11 @@ impl Tables for Maps {
     fn endpoint(&self, ifindex: u32) -> Endpoint {
         // SAFETY: an element is replaced as a whole and lives until the program ends (RCU).
         unsafe { ENDPOINTS.get(ifindex) }.copied().unwrap_or(Endpoint::PENDING)
+    }
+
+    #[inline(always)]
+    fn link_address(&self, ifindex: u32) -> LinkAddress {
+        LINK_ADDRESSES.get(LinkAddress::slot(ifindex)).copied().unwrap_or(LinkAddress::NONE)
     }
 
     #[inline(always)]

@@ -8,9 +8,9 @@ use std::{
 };
 
 use podgate_common::{
-    Address, ClassId, Endpoint, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, Lookup, NODE,
-    OTHER_NODE, PolicyId, PortPair, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey, TableSetIndex,
-    Timeout, Timeouts,
+    Address, ClassId, Endpoint, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress, Lookup,
+    NODE, OTHER_NODE, PolicyId, PortPair, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey,
+    TableSetIndex, Timeout, Timeouts,
 };
 
 use crate::compiler::CompiledTables;
@@ -21,6 +21,7 @@ pub struct Memory<'a> {
     tables: &'a CompiledTables,
     pub endpoints: BTreeMap<u32, Endpoint>,
     pub owners: BTreeMap<Address, u32>,
+    pub link_addresses: BTreeMap<u32, [u8; 6]>,
     /// Of UDP.
     pub tunnel_ports: BTreeSet<u16>,
     pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
@@ -42,6 +43,7 @@ impl<'a> Memory<'a> {
             tables,
             endpoints: BTreeMap::new(),
             owners: BTreeMap::new(),
+            link_addresses: BTreeMap::new(),
             tunnel_ports: BTreeSet::new(),
             flows: RefCell::default(),
             fragments: RefCell::default(),
@@ -72,6 +74,11 @@ impl podgate_common::Tables for Memory<'_> {
 
     fn endpoint(&self, ifindex: u32) -> Endpoint {
         self.endpoints.get(&ifindex).copied().unwrap_or(Endpoint::PENDING)
+    }
+
+    fn link_address(&self, ifindex: u32) -> LinkAddress {
+        let address = self.link_addresses.get(&ifindex);
+        address.map_or(LinkAddress::NONE, |address| LinkAddress::new(ifindex, *address))
     }
 
     fn owner(&self, address: &Address) -> Option<u32> {

@@ -16,7 +16,7 @@ use podgate_common::{
     ServiceKey, TableSetIndex, Unreported, counter,
 };
 
-use super::{FlowTable, MapTable, PortTable, sys};
+use super::{FlowTable, LinkAddressTable, MapTable, PortTable, sys};
 
 /// Prefixes take memory as they come; this many are more than 32-bit addresses can name one by one.
 const MAX_PREFIXES: u32 = u32::MAX;
@@ -27,6 +27,7 @@ pub struct BpfMaps {
     pub endpoints: MapTable<u32, Endpoint>,
     pub owners: MapTable<Address, u32>,
     pub tunnel_ports: MapTable<u32, u32>,
+    pub link_addresses: LinkAddressTable,
     pub flows: Arc<FlowTable>,
     revision: Array<MapData, u32>,
     addresses: ArrayOfMaps<MapData, HashMap<MapData, Address, IdentityId>>,
@@ -104,6 +105,7 @@ impl BpfMaps {
             endpoints: MapTable::taken_over("endpoints", take(ebpf, "ENDPOINTS")?)?,
             owners: MapTable::taken_over("owners", take(ebpf, "OWNERS")?)?,
             tunnel_ports: MapTable::taken_over("tunnel ports", take(ebpf, "TUNNEL_PORTS")?)?,
+            link_addresses: LinkAddressTable::new(&descriptor(ebpf, "LINK_ADDRESSES")?)?,
             flows,
             revision: take(ebpf, "REVISION")?,
             addresses: take(ebpf, "ADDRESSES")?,

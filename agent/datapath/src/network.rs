@@ -2,7 +2,8 @@
 //! the other end of each veth.
 //!
 //! Filled by [`NetworkWatch`] through rtnetlink. Ordered maps only, so that two equal looks compare equal. Left
-//! out: everything that does not help to tell which veth is which pod (state, MTU, MAC, other routes).
+//! out: everything that does not help to tell which veth is which pod (state, MTU, other routes, and the MAC, which
+//! a pod may change).
 
 mod host_side;
 mod inside;

@@ -21,10 +21,11 @@ use super::{
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// Maps that outlive the agent.
-const PINNED: [&str; 15] = [
+const PINNED: [&str; 16] = [
     "ENDPOINTS",
     "OWNERS",
     "TUNNEL_PORTS",
+    "LINK_ADDRESSES",
     "ADDRESSES",
     "PREFIXES",
     "PORTS",

@@ -52,6 +52,8 @@ pub struct Wanted {
     pub owners: BTreeMap<IpAddr, u32>,
     /// UDP ports at which tunnels of nodes listen.
     pub tunnel_ports: BTreeSet<u16>,
+    /// By ifindex, of the veths that are ports of bridges: the link-layer addresses that their pods were given.
+    pub link_addresses: BTreeMap<u32, [u8; 6]>,
 }
 
 /// What a publication did.
@@ -238,6 +240,7 @@ impl Current {
         maps.owners.put_all(&owners)?;
         let tunnel_ports = wanted.tunnel_ports.iter().map(|port| (u32::from(*port), 1)).collect();
         maps.tunnel_ports.put_all(&tunnel_ports)?;
+        maps.link_addresses.set_all(&wanted.link_addresses);
         // 3.
         let mut endpoints: BTreeMap<u32, Endpoint> =
             wanted.endpoints.iter().map(|(&ifindex, entry)| (ifindex, self.endpoint(entry, &ids))).collect();

@@ -100,7 +100,11 @@ pub fn resolve(
                 candidate.last(previous)
             }
         };
-        veths.insert(candidate.ifindex, candidate.veth(state, last));
+        let link_address = match owner {
+            InterfaceOwner::Pod(pod) => owners::given_link_address(evidence.cni, candidate, pod),
+            InterfaceOwner::Undecided(_) | InterfaceOwner::FurtherNetwork | InterfaceOwner::Unclaimed => None,
+        };
+        veths.insert(candidate.ifindex, PodInterface { link_address, ..candidate.veth(state, last) });
     }
     Endpoints { veths, holds, uplinks, own_addresses: own_addresses(evidence.network), history }
 }
@@ -186,6 +190,7 @@ impl<'a> Candidate<'a> {
             generation: *generation,
             name: name.clone(),
             master: *master,
+            link_address: None,
             state,
             last: last.cloned(),
         }

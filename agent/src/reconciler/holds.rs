@@ -100,7 +100,8 @@ mod tests {
         let pods = [ObjectName::new("x", "a")].into();
         let hold = (state == InterfaceState::Pending).then_some((7, Hold { since, until: None, pods }));
         let (name, last) = (Name::from("veth1"), None);
-        let veth = PodInterface { ifindex: 7, generation: 0, name, master: 0, state, last };
+        let veth =
+            PodInterface { ifindex: 7, generation: 0, name, master: 0, link_address: None, state, last };
         Endpoints { veths: [(7, veth)].into(), holds: hold.into_iter().collect(), ..Endpoints::default() }
     }
 

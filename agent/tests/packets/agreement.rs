@@ -554,6 +554,8 @@ impl<'a> Witness<'a> {
         let in_anothers_name = neighbours::is_in_anothers_name(self.world, hook, frame);
         let must = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
         must(!(outcome.passes() && in_anothers_name), "it speaks in another's name")?;
+        let from_another = neighbours::is_from_another_link_address(self.world, hook, frame);
+        must(!(outcome.passes() && from_another), "it is from another link-layer address than its pod's")?;
         if outcome == Outcome::Neighbour || !outcome.passes() || !egress {
             return Ok(());
         }
@@ -709,6 +711,7 @@ impl<'a> Witness<'a> {
             ),
             Outcome::Masqueraded => Err("no packet is tracked"),
             Outcome::Spoofed if neighbours::is_in_anothers_name(self.world, entered, frame) => Ok(()),
+            Outcome::Spoofed if neighbours::is_from_another_link_address(self.world, hook, frame) => Ok(()),
             Outcome::Spoofed if egress => must(
                 !source_of_frame()
                     .is_some_and(|source| neighbours::may_speak_for(self.world, hook.ifindex, source)),

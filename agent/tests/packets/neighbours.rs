@@ -119,6 +119,14 @@ pub(crate) fn is_in_anothers_name(world: &World, hook: Hook, frame: &[u8]) -> bo
     }
 }
 
+/// Whether a frame comes from another link-layer address than the one that its pod was given, on a bridge, which learns it.
+pub(crate) fn is_from_another_link_address(world: &World, hook: Hook, frame: &[u8]) -> bool {
+    let veth = &world.veths[&hook.ifindex];
+    hook.direction == Direction::Egress
+        && veth.master != 0
+        && veth.link_address.is_some_and(|address| frame[6..12] != address)
+}
+
 /// Whether a frame is what a neighbour may say at this hook.
 pub(crate) fn is_message(world: &World, hook: Hook, frame: &[u8]) -> bool {
     if let Outer::Arp { is_message, .. } = outer(frame, hook.direction) {

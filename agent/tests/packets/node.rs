@@ -311,6 +311,7 @@ impl Node {
             })
             .collect();
         memory.owners = self.wanted.owners.iter().map(|(at, owner)| ((*at).into(), *owner)).collect();
+        memory.link_addresses = self.wanted.link_addresses.clone();
         memory.tunnel_ports = self.wanted.tunnel_ports.clone();
         memory.flows = std::mem::take(&mut self.flows).into();
         memory.fragments = std::mem::take(&mut self.fragments).into();

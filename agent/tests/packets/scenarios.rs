@@ -10,6 +10,7 @@ mod external;
 mod fragments;
 mod icmp;
 mod lifecycle;
+mod link_addresses;
 mod neighbours;
 mod nowhere;
 mod odd;

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use podgate_common::{Direction, EndpointState, Hook, NODE, OTHER_NODE, Protocol};
+use podgate_common::{Direction, EndpointState, Hook, NODE, OTHER_NODE, Protocol, frames::MAC};
 use podgate_core::{
     compiler::{self, CompileInput, CompiledTables, Incremental, RuleSet, Subject},
     model::{
@@ -131,6 +131,8 @@ pub(crate) struct PodInterface {
     pub(crate) pod: ObjectName,
     pub(crate) state: EndpointState,
     pub(crate) master: u32,
+    /// What the pod's end was given.
+    pub(crate) link_address: Option<[u8; 6]>,
 }
 
 impl World {
@@ -157,7 +159,8 @@ impl World {
             .collect(),
         };
         let veth = |host: Host| {
-            (host.veth(), PodInterface { pod: host.name(), state: EndpointState::Identified, master: 0 })
+            let state = EndpointState::Identified;
+            (host.veth(), PodInterface { pod: host.name(), state, master: 0, link_address: Some(MAC) })
         };
         let namespace = |name: &str| {
             let labels = labels(&[("kubernetes.io/metadata.name", name)]);
@@ -311,6 +314,13 @@ impl World {
         self
     }
 
+    /// Nobody has said which link-layer address the pod's end was given.
+    #[must_use]
+    pub(crate) fn without_link_address(mut self, pod: Host) -> Self {
+        self.veth(pod).link_address = None;
+        self
+    }
+
     fn veth(&mut self, pod: Host) -> &mut PodInterface {
         self.veths.get_mut(&pod.veth()).expect("every local pod has a veth")
     }
@@ -333,7 +343,10 @@ impl World {
         }
         owners.extend(Family::ALL.map(|family| (Host::OtherNode.at(family), OTHER_NODE)));
         let endpoints = self.veths.iter().map(|(ifindex, veth)| (*ifindex, evaluated(veth))).collect();
-        Wanted { endpoints, owners, tunnel_ports: TUNNEL_PORTS.into() }
+        let bridged = self.veths.iter().filter(|(_, veth)| veth.master != 0);
+        let link_addresses =
+            bridged.filter_map(|(ifindex, veth)| Some((*ifindex, veth.link_address?))).collect();
+        Wanted { endpoints, owners, tunnel_ports: TUNNEL_PORTS.into(), link_addresses }
     }
 }
 

@@ -4,8 +4,9 @@
 //! but two words of it: once in a while when the connection was used last, and what is new of it. So they need no memory but
 //! registers. What they do not know for certain they leave to [`super::decide`], which says the same of what passes here.
 
+use super::link;
 use crate::{
-    Direction, FlowKey, FlowSummary, Hook, Packet, Reach, Segment, Tables, Timeout,
+    Direction, FlowKey, FlowSummary, Hook, Packet, Reach, Seen, Segment, Tables, Timeout,
     packet::plain::{self, Plain},
 };
 
@@ -23,7 +24,7 @@ pub fn established_v4_fast_path<T: Tables>(
         return None;
     }
     let (key, source_is_low) = plain::v4_that_goes_on(packet)?;
-    passes(&key, source_is_low, Segment::NONE, Reach::First, hook, tables)
+    passes(packet, (&key, source_is_low), Segment::NONE, Reach::First, hook, tables)
 }
 
 /// The same of both families, wherever the entry stands, and of packets that add to what was seen of their connection.
@@ -39,14 +40,14 @@ pub fn is_established<T: Tables>(packet: &impl Packet, hook: &Hook, tables: &T) 
         return None;
     }
     let (key, source_is_low) = FlowKey::of(&tuple);
-    passes(&key, source_is_low, segment, Reach::Everywhere, || *hook, tables)
+    passes(packet, (&key, source_is_low), segment, Reach::Everywhere, || *hook, tables)
 }
 
 /// The direction in which it passes.
 #[inline(always)]
 fn passes<T: Tables>(
-    key: &FlowKey,
-    source_is_low: bool,
+    packet: &impl Packet,
+    (key, source_is_low): (&FlowKey, bool),
     segment: Segment,
     reach: Reach,
     hook: impl Fn() -> Hook,
@@ -58,6 +59,10 @@ fn passes<T: Tables>(
     let is_new = seen != flow.seen;
     let hook = hook();
     if (is_new && reach == Reach::First) || !was_evaluated_here(&flow, from_client, &hook) {
+        return None;
+    }
+    let leaves = matches!(hook.direction, Direction::Egress);
+    if leaves && !flow.seen.has(Seen::ROUTED) && !link::is_own_source(packet, hook.ifindex, tables) {
         return None;
     }
     // After the look-up: an entry that another CPU has just refreshed must not come from the future.

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    ClassId, EndpointState, FlowKey, FlowSummary, FragmentKey, IdentityId, Lookup, PolicyId, PortPair,
-    Protocol, Reach, Row, RowKey, ServiceId, ServiceKey, Start, TableSetIndex, Timeouts, Tracked,
+    ClassId, EndpointState, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress, Lookup, PolicyId,
+    PortPair, Protocol, Reach, Row, RowKey, ServiceId, ServiceKey, Start, TableSetIndex, Timeouts, Tracked,
     frames::{Frame, flag},
 };
 
@@ -116,6 +116,10 @@ impl Tables for Node {
             .chain([(v6("fd00::2"), NEXT_VETH), (v6("fd00:f::1"), NODE)]);
         let mut owners = owners;
         owners.find(|(owned, _)| *address == (*owned).into()).map(|(_, owner)| owner)
+    }
+
+    fn link_address(&self, _: u32) -> LinkAddress {
+        LinkAddress::NONE
     }
 
     fn is_node(&self, _: &Address) -> bool {

@@ -1,15 +1,22 @@
-//! Frames that are neither plain IP nor ARP, from pod to pod over a bridge: no way around isolation.
+//! Frames that are neither plain IP nor ARP, from pod to pod over a bridge: no way around isolation. And frames from another
+//! pod's link-layer address: no way to that pod's frames.
 
-use std::{io, net::Ipv4Addr};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+};
 
 use anyhow::{Context, Result, ensure};
-use nix::{libc, net::if_::if_nametoindex};
+use nix::{ifaddrs::getifaddrs, libc, net::if_::if_nametoindex};
 use socket2::{Domain, SockAddr, Socket, Type};
-use xtask::lab::{Agent, Lab, PATIENT, Place, PodNetworkMode, until};
+use xtask::lab::{Agent, Capture, Lab, PATIENT, Place, Pod, PodNetworkMode, until};
 
 use super::{Test, scene::apply};
 
-pub(crate) const TESTS: &[(&str, Test)] = &[("odd_frames_do_not_get_past_isolation", odd)];
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("odd_frames_do_not_get_past_isolation", odd),
+    ("a_pod_gets_no_frames_of_another_by_its_link_layer_address", poison),
+];
 
 /// What stands before the IP header, and the protocol number by which a capture tells these frames from others.
 const FRAMES: [(&[u8], u8); 5] = [
@@ -38,7 +45,7 @@ fn odd(lab: &mut Lab) -> Result<()> {
     for to in [closed.addresses.v4, free.addresses.v4] {
         send(&sender.place, source, to)?;
     }
-    let arrived = |at: &xtask::lab::Capture| {
+    let arrived = |at: &Capture| {
         let packets = at.from(&[source.into()]).into_iter();
         packets.filter(|packet| is_ours(packet.protocol)).collect::<Vec<_>>()
     };
@@ -62,19 +69,93 @@ fn odd(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+/// A bridge sends what is for an address to the port that it has seen it come from last.
+fn poison(lab: &mut Lab) -> Result<()> {
+    let node = lab.wired_node("n1", PodNetworkMode::Bridge)?;
+    let (victim, attacker) = (node.pod("x/victim").start()?, node.pod("x/attacker").start()?);
+    let client = node.pod("x/client").start()?;
+    attacker.cache_cni_result()?;
+    // Of connections with the node, and of what cannot be read.
+    let kinds = || FRAMES.iter().map(|(before, protocol)| (*before, *protocol));
+    let others = victim.place.run(link_address)?;
+    let attack = |before: &[u8], protocol: u8, at_victim: &Capture, at_attacker: &Capture| -> Result<bool> {
+        let (before_victim, before_attacker) = (received(at_victim, &client), received(at_attacker, &client));
+        for source in [attacker.place.run(link_address)?, others] {
+            let frame = packet(attacker.addresses.v4, node.addresses.v4, protocol);
+            attacker.place.run(|| send_frame(source, before, &frame))?;
+        }
+        say(&client, &victim)?;
+        until("a datagram arrives somewhere", PATIENT, || {
+            let at_victim = received(at_victim, &client) > before_victim;
+            let at_attacker = received(at_attacker, &client) > before_attacker;
+            Ok((at_victim || at_attacker).then_some(at_victim && !at_attacker))
+        })
+    };
+    // They know each other, so that nobody asks while the attack lasts.
+    for pair in [[&client, &victim], [&victim, &client]] {
+        say(pair[0], pair[1])?;
+    }
+    let (at_victim, at_attacker) = (victim.place.capture()?, attacker.place.capture()?);
+    let mut taken = 0;
+    for (before, protocol) in kinds() {
+        taken += u32::from(!attack(before, protocol, &at_victim, &at_attacker)?);
+    }
+    ensure!(taken > 0, "without an agent the attacker has taken nothing: this test shows nothing");
+    say(&victim, &client)?;
+    let _agent = Agent::start(&node, &[])?;
+    let got_before = received(&at_attacker, &client);
+    for round in 0..5 {
+        for (before, protocol) in kinds() {
+            let is_unharmed = attack(before, protocol, &at_victim, &at_attacker)?;
+            ensure!(is_unharmed, "round {round}: the attacker has taken a datagram by protocol {protocol}");
+        }
+    }
+    ensure!(received(&at_attacker, &client) == got_before, "the attacker has got what is for another pod");
+    Ok(())
+}
+
+/// Datagrams of a pod that a capture has seen.
+fn received(at: &Capture, sender: &Pod) -> usize {
+    at.from(&[sender.addresses.v4.into()]).iter().filter(|packet| packet.protocol == 17).count()
+}
+
+/// One datagram to a port where nobody listens.
+fn say(from: &Pod, to: &Pod) -> Result<()> {
+    let to = SocketAddr::new(to.addresses.v4.into(), 9);
+    from.place.run(|| -> Result<()> {
+        UdpSocket::bind("0.0.0.0:0")?.send_to(b"for you alone", to)?;
+        Ok(())
+    })
+}
+
+/// Of `eth0` in this network namespace.
+fn link_address() -> Result<[u8; 6]> {
+    let own = getifaddrs()?.find_map(|interface| {
+        let address = interface.address?;
+        (interface.interface_name == "eth0").then(|| address.as_link_addr()?.addr())?
+    });
+    own.context("eth0 has no link-layer address")
+}
+
 /// Sends every kind of frame to all ports of the bridge.
 fn send(from: &Place, source: Ipv4Addr, destination: Ipv4Addr) -> Result<()> {
     let send = || -> Result<()> {
-        let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
-        let to = device("eth0")?;
+        let own = link_address()?;
         for (before, protocol) in FRAMES {
-            let mut frame = [&[0xff; 6][..], &[0x02, 0, 0, 0, 0x99, 0x99], before].concat();
-            frame.extend(packet(source, destination, protocol));
-            socket.send_to(&frame, &to).with_context(|| format!("protocol {protocol}"))?;
+            let packet = packet(source, destination, protocol);
+            send_frame(own, before, &packet).with_context(|| format!("protocol {protocol}"))?;
         }
         Ok(())
     };
     from.run(send).with_context(|| format!("frames from {}", from.name()))
+}
+
+/// A frame to all ports of the bridge; `before`: what stands between its addresses and the packet.
+fn send_frame(source: [u8; 6], before: &[u8], packet: &[u8]) -> Result<()> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+    let frame = [&[0xff; 6], &source[..], before, packet].concat();
+    socket.send_to(&frame, &device("eth0")?)?;
+    Ok(())
 }
 
 /// RFC 791: an IPv4 header of 20 bytes, and 32 bytes of data.

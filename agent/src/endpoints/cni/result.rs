@@ -27,6 +27,8 @@ pub struct CniResult {
     /// names them.
     pub host_interfaces: BTreeSet<Name>,
     pub addresses: BTreeSet<IpAddr>,
+    /// The link-layer address of the pod's end, where the plug-in names it.
+    pub link_address: Option<[u8; 6]>,
     /// Absolute paths at which the pod's network namespace was when the plug-in ran.
     pub namespaces: BTreeSet<PathBuf>,
 }
@@ -67,6 +69,7 @@ impl CniResult {
                 .transpose()?
                 .unwrap_or_default(),
             addresses: result.map(Added::addresses).transpose()?.unwrap_or_default(),
+            link_address: result.and_then(|result| result.link_address(interface)),
             namespaces: record.namespaces(),
         }))
     }
@@ -96,6 +99,7 @@ struct Added {
 #[derive(Deserialize)]
 struct Interface {
     name: Option<String>,
+    mac: Option<String>,
     /// Path of the network namespace; missing or empty for an interface of the node.
     sandbox: Option<String>,
 }
@@ -144,6 +148,14 @@ impl Added {
         addresses.filter(|address| !address.as_ref().is_ok_and(is_not_a_host)).collect()
     }
 
+    /// Of the interface with this name in the sandbox. One that is none is as good as none at all.
+    fn link_address(&self, inside: &str) -> Option<[u8; 6]> {
+        let interfaces = self.interfaces.iter().flatten();
+        let mut own = interfaces
+            .filter(|interface| interface.is_sandboxed() && interface.name.as_deref() == Some(inside));
+        link_address(own.next()?.mac.as_deref()?)
+    }
+
     /// False for an address that the plug-in put on an interface of the node. Plug-ins that list no sandboxed
     /// interface at all mean the pod's.
     fn is_inside(&self, address: &ResultAddress) -> bool {
@@ -184,6 +196,14 @@ fn parse_address(text: &str) -> Result<IpAddr, CniResultError> {
     parsed
         .map(|address: IpAddr| address.to_canonical())
         .map_err(|_| CniResultError::ResultAddress(beginning(text)))
+}
+
+/// Six bytes in hexadecimal digits with colons between them, which a host can have (IEEE 802: no group's, not zero).
+fn link_address(text: &str) -> Option<[u8; 6]> {
+    let bytes: Vec<u8> =
+        text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect::<Option<_>>()?;
+    let address: [u8; 6] = bytes.try_into().ok()?;
+    (address[0] & 1 == 0 && address != [0; 6]).then_some(address)
 }
 
 fn is_not_a_host(address: &IpAddr) -> bool {

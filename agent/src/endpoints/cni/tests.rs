@@ -29,6 +29,7 @@ fn expected(host_interfaces: &[&str], addresses: &[&str]) -> CniResult {
         primary: true,
         host_interfaces: host_interfaces.iter().map(|name| (*name).into()).collect(),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        link_address: None,
     }
 }
 
@@ -113,6 +114,29 @@ fn the_pods_namespace_is_named_by_the_record_and_by_the_plug_in() {
             format!(r#"{{"cniArgs":[["K8S_POD_NAMESPACE","shop"],["K8S_POD_NAME","web-0"]],{rest}}}"#);
         let found = CniResult::parse(record.as_bytes()).unwrap().expect("a pod's record").namespaces;
         assert!(found.iter().eq(expected.iter().map(Path::new)), "{record}: {found:?}");
+    }
+}
+
+#[test]
+fn the_link_layer_address_of_the_pods_end_is_read_and_no_other() {
+    let of = |interfaces: &str| parse("eth0", &format!(r#"{{"interfaces":[{interfaces}]}}"#)).link_address;
+    let own = r#"{"name":"eth0","mac":"0a:58:0A:f4:01:05","sandbox":"/run/netns/x"}"#;
+    let host = r#"{"name":"veth1","mac":"02:00:00:00:00:01"}"#;
+    assert_eq!(of(&format!("{host},{own}")), Some([0x0a, 0x58, 0x0a, 0xf4, 1, 5]));
+    for mac in ["", "0a:58", "0a:58:0a:f4:01:05:06", "0a:58:0a:f4:01:g5", "0a-58-0a-f4-01-05"]
+        .into_iter()
+        .chain(["01:58:0a:f4:01:05", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"])
+    {
+        let interface = format!(r#"{{"name":"eth0","mac":"{mac}","sandbox":"/x"}}"#);
+        assert_eq!(of(&interface), None, "{mac}");
+    }
+    for other in [
+        host,
+        r#"{"name":"eth0","mac":"02:00:00:00:00:01"}"#,
+        r#"{"name":"net1","mac":"02:00:00:00:00:01","sandbox":"/x"}"#,
+        r#"{"name":"eth0","sandbox":"/x"}"#,
+    ] {
+        assert_eq!(of(other), None, "{other}");
     }
 }
 

@@ -94,6 +94,23 @@ pub(super) fn given_addresses(
     candidate: &Candidate<'_>,
     pod: &ObjectName,
 ) -> BTreeSet<IpAddr> {
+    results_for(cni, candidate, pod).iter().flat_map(|result| &result.addresses).copied().collect()
+}
+
+/// The link-layer address that the CNI plugin gave a pod on this veth; `None` also where its results disagree.
+pub(super) fn given_link_address(
+    cni: &CniResults,
+    candidate: &Candidate<'_>,
+    pod: &ObjectName,
+) -> Option<[u8; 6]> {
+    let results = results_for(cni, candidate, pod);
+    let mut given = results.iter().filter_map(|result| result.link_address);
+    let first = given.next()?;
+    given.all(|other| other == first).then_some(first)
+}
+
+/// The CNI results that speak of a pod behind this veth.
+fn results_for<'a>(cni: &'a CniResults, candidate: &Candidate<'_>, pod: &ObjectName) -> Vec<&'a CniResult> {
     let of_pod = || cni.0.iter().filter(|result| result.primary && result.pod == *pod);
     let carried = |result: &&CniResult| result.addresses.iter().any(|address| candidate.carries(address));
     let mut results: Vec<_> =
@@ -102,7 +119,7 @@ pub(super) fn given_addresses(
         results = of_pod().filter(carried).collect();
     }
     super::prefer(&mut results, carried);
-    results.iter().flat_map(|result| &result.addresses).copied().collect()
+    results
 }
 
 /// The evidence, by what it is looked up with.

@@ -58,6 +58,37 @@ fn pods_of_other_nodes_and_pods_on_the_host_network_are_behind_no_veth() {
 }
 
 #[test]
+fn a_link_layer_address_is_known_from_the_results_for_this_veth_alone_where_they_agree() {
+    let (one, other) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let world = || World::new().veth(10, "veth1", &["10.1.0.5"]).pod("shop/web", "n1", &["10.1.0.5"]);
+    let told = |mut world: World, pod: &str, address: &str, given: Option<[u8; 6]>| {
+        world = world.cni(pod, "eth0", &["veth1"], &[address]);
+        let results = std::mem::take(&mut world.cni.0);
+        let given = |mut result: CniResult| {
+            if result.link_address.is_none() && result.addresses.contains(&address.parse().unwrap()) {
+                result.link_address = given;
+            }
+            result
+        };
+        world.cni.0 = results.into_iter().map(given).collect();
+        world
+    };
+    let found = |world: World| world.resolve().veths[&10].link_address;
+    assert_eq!(found(world()), None);
+    assert_eq!(found(told(world(), "shop/web", "10.1.0.5", None)), None);
+    assert_eq!(found(told(world(), "shop/web", "10.1.0.5", Some(one))), Some(one));
+    // Of another pod, of an earlier sandbox, and two that both may be meant.
+    assert_eq!(found(told(world(), "shop/other", "10.1.0.6", Some(one))), None);
+    let earlier = told(world(), "shop/web", "10.1.0.5", Some(one));
+    assert_eq!(found(told(earlier, "shop/web", "10.1.0.6", Some(other))), Some(one));
+    let mut twice = told(world(), "shop/web", "10.1.0.5", Some(one));
+    let mut result = twice.cni.0.first().unwrap().clone();
+    result.link_address = Some(other);
+    twice.cni.0.insert(result);
+    assert_eq!(found(twice), None);
+}
+
+#[test]
 fn what_a_pod_puts_on_its_own_interface_it_may_not_send_from() {
     let mut world = World::new().veth(10, "veth1", &["10.1.0.5", "10.1.0.99"]);
     world = world.pod("shop/web", "n1", &["10.1.0.5"]).cni("shop/web", "eth0", &["veth1"], &["10.1.0.5"]);
@@ -415,6 +446,7 @@ impl World {
             primary: interface == "eth0",
             host_interfaces: host_interfaces.iter().map(|name| (*name).into()).collect(),
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            link_address: None,
             namespaces: BTreeSet::new(),
         });
         self

@@ -106,6 +106,8 @@ enum Noise {
     Cut(Index),
     Longer(usize),
     Length(u16),
+    /// From another link-layer address than all the others.
+    LinkAddress,
 }
 
 pub(crate) fn steps() -> impl Strategy<Value = Step> {
@@ -139,6 +141,7 @@ pub(crate) fn steps() -> impl Strategy<Value = Step> {
         1 => earlier().prop_map(Noise::Cut),
         1 => (1..80_usize).prop_map(Noise::Longer),
         1 => prop_oneof![0..70_u16, Just(0)].prop_map(Noise::Length),
+        1 => Just(Noise::LinkAddress),
     ];
     (what, place, noise).prop_map(|(what, place, noise)| Step { what, place, noise })
 }
@@ -343,6 +346,7 @@ impl Noise {
                     bytes[at] ^= 1 << bit;
                 }
             }
+            Self::LinkAddress => bytes[11] ^= 1,
             Self::Cut(at) => bytes.truncate(14 + at.index(bytes.len() - 13)),
             Self::Longer(by) => bytes.resize(bytes.len() + by, 0x11),
             Self::Length(length) => bytes = frame.clone().with_claimed_length(*length).bytes(),
