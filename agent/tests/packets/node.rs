@@ -41,6 +41,7 @@ pub(crate) struct Node {
     tables: CompiledTables,
     wanted: Wanted,
     recheck: bool,
+    encapsulation: bool,
     /// The user space side of what the kernel has in maps.
     flows: BTreeMap<FlowKey, Flow>,
     fragments: BTreeMap<FragmentKey, PortPair>,
@@ -55,23 +56,28 @@ pub(crate) struct Node {
 impl Node {
     /// Programs are loaded in a sandbox of their own; the world is published.
     pub(crate) fn new(world: &World) -> Self {
-        Self::start(world, false, FLOWS)
+        Self::start(world, Options::default())
     }
 
     /// The same with `--established recheck`.
     pub(crate) fn that_rechecks(world: &World) -> Self {
-        Self::start(world, true, FLOWS)
+        Self::start(world, Options { recheck: true, ..Options::default() })
+    }
+
+    /// The same with `--allow-encapsulation`.
+    pub(crate) fn that_allows_encapsulation(world: &World) -> Self {
+        Self::start(world, Options { encapsulation: true, ..Options::default() })
     }
 
     /// The same with so much room for connections. User space has no such limit: ask `programs` alone.
     pub(crate) fn with_room(world: &World, flows: u32) -> Self {
-        Self::start(world, false, flows)
+        Self::start(world, Options { flows, ..Options::default() })
     }
 
-    fn start(world: &World, recheck: bool, flows: u32) -> Self {
+    fn start(world: &World, options: Options) -> Self {
         let bpffs = sandbox::enter();
         let pins = Pins::create(&bpffs).expect("a bpffs of our own");
-        let mut datapath = load_with_room(&pins, recheck, flows);
+        let mut datapath = load_with(&pins, options);
         let programs = Programs::of(&mut datapath, &bpffs);
         let tables = World::new().compile(Vec::new());
         let events = datapath.events.take().expect("it can be taken once");
@@ -86,7 +92,8 @@ impl Node {
             compiler: Incremental::default(),
             tables,
             wanted: Wanted::default(),
-            recheck,
+            recheck: options.recheck,
+            encapsulation: options.encapsulation,
             flows: BTreeMap::new(),
             fragments: BTreeMap::new(),
             now: 0,
@@ -318,6 +325,7 @@ impl Node {
         memory.now.set(self.now);
         memory.revision.set(self.revision);
         memory.recheck.set(self.recheck);
+        memory.passes_encapsulation.set(self.encapsulation);
         let answer = decide(&memory);
         self.flows = memory.flows.into_inner();
         self.fragments = memory.fragments.into_inner();
@@ -367,11 +375,25 @@ impl Node {
 }
 
 pub(crate) fn load(pins: &Pins, recheck: bool) -> Datapath {
-    load_with_room(pins, recheck, FLOWS)
+    load_with(pins, Options { recheck, ..Options::default() })
 }
 
-fn load_with_room(pins: &Pins, recheck: bool, flows: u32) -> Datapath {
-    let options = DatapathOptions { flows, recheck, masqueraded: false, encapsulation: false, share: false };
+/// What a node of a test is started with.
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    recheck: bool,
+    encapsulation: bool,
+    flows: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { recheck: false, encapsulation: false, flows: FLOWS }
+    }
+}
+
+fn load_with(pins: &Pins, Options { recheck, encapsulation, flows }: Options) -> Datapath {
+    let options = DatapathOptions { flows, recheck, masqueraded: false, encapsulation, share: false };
     Datapath::load(Some(pins), options).unwrap_or_else(|error| panic!("{error:#}"))
 }
 

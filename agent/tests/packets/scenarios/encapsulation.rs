@@ -1,14 +1,17 @@
 //! Packets in packets: a pod hands none to a node, which would take them out in anybody's name.
 
+use std::net::IpAddr;
+
 use podgate_common::{
     NODE,
-    Outcome::{Encapsulated, NotIsolated, Spoofed, Unparsed, Unreadable},
+    Outcome::{Allowed, Denied, Encapsulated, NotIsolated, Spoofed, Unparsed, Unreadable},
     frames::{Extension, Frame},
 };
+use podgate_core::model::Ports;
 
 use crate::{
     node::Node,
-    world::{Family, Host, TUNNEL_PORTS, UPLINK, World, arrives, ip, leaves},
+    world::{Family, Host, TUNNEL_PORTS, UPLINK, World, allow, arrives, block, ip, leaves},
 };
 
 /// IP in IP, 6in4, GRE, L2TP, MPLS in IP.
@@ -61,4 +64,40 @@ fn nothing_is_tunnelled_behind_more_headers_than_are_read() {
     node.expect(leaves(Host::A), &to(Host::OtherNode), Unreadable);
     node.expect(leaves(Host::A), &to(Host::Outside), Unparsed);
     node.expect(arrives(Host::A, NODE), &to(Host::Node).reversed(), Unparsed);
+}
+
+#[test]
+fn where_encapsulation_is_allowed_a_pods_policies_alone_decide_about_it() {
+    let to_other_node =
+        [allow(block("172.16.0.2/32", &[]), Ports::Any), allow(block("fd00:f::2/128", &[]), Ports::Any)];
+    let world = World::new().egress(Host::B, to_other_node);
+    for (encapsulation, free, allowed, denied) in
+        [(false, Encapsulated, Encapsulated, Encapsulated), (true, NotIsolated, Allowed, Denied)]
+    {
+        for family in Family::ALL {
+            let mut node = match encapsulation {
+                true => Node::that_allows_encapsulation(&world),
+                false => Node::new(&world),
+            };
+            let tunnelled = |from: Host, to: IpAddr| {
+                let vxlan = Frame::udp((from.at(family), 40_000), (to, TUNNEL_PORTS[0]), 60);
+                [vxlan, Frame::ip(from.at(family), to, 47, vec![0; 40])]
+            };
+            let group = ip(if family == Family::V4 { "224.0.0.1" } else { "ff02::1" });
+            for (from, to, expected) in [
+                (Host::A, Host::OtherNode.at(family), free),
+                (Host::A, Host::Node.at(family), free),
+                (Host::B, Host::OtherNode.at(family), allowed),
+                (Host::B, group, denied),
+            ] {
+                for frame in tunnelled(from, to) {
+                    node.expect(leaves(from), &frame, expected);
+                }
+            }
+            // The address that it is sent from is the pod's own in any case.
+            for frame in tunnelled(Host::A, Host::OtherNode.at(family)) {
+                node.expect(leaves(Host::Z), &frame, Spoofed);
+            }
+        }
+    }
 }
