@@ -45,6 +45,10 @@ use crate::{
     hits::HitCounts,
 };
 
+/// What is said of a pod when a limit of the node ([`podgate_core::compiler::TableLimits`]) closes its policies.
+pub const CLOSED: &str =
+    "its policies tell more ports and networks apart than this node has room for; they allow nothing";
+
 /// Brings one node's kernel to where its sources say it should be.
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Reconciler {
@@ -225,7 +229,7 @@ impl Reconciler {
         enforced.collect()
     }
 
-    /// Pods whose policies name more ranges of ports than there is room for on the node, and allow nothing.
+    /// Pods whose policies, as [`CLOSED`] says, tell more apart than the node has room for, and allow nothing.
     pub fn closed(&self) -> Vec<ObjectName> {
         let CompiledTables { closed, subjects, .. } = self.compiler.tables();
         if closed.is_empty() {

@@ -2,10 +2,7 @@
 
 use std::time::Instant;
 
-use podgate_core::{
-    compiler::MAX_CLASSES,
-    model::{Cluster, Name},
-};
+use podgate_core::model::{Cluster, Name};
 
 use crate::{
     api::{
@@ -13,7 +10,7 @@ use crate::{
         SourceStatus, Status, TableFill, UnenforcedPod,
     },
     endpoints::InterfaceState,
-    reconciler::{AppliedPolicies, Enforced, HoldCounts, Reconciler, Unenforced},
+    reconciler::{AppliedPolicies, CLOSED, Enforced, HoldCounts, Reconciler, Unenforced},
     server::{Interface, Snapshot},
     source::ClusterSnapshot,
 };
@@ -94,12 +91,7 @@ pub fn snapshot(progress: &Progress, picture: Option<&ClusterSnapshot>, reconcil
 
 fn problems(progress: &Progress, reconciler: &Reconciler) -> Vec<String> {
     let of_source = progress.problems.iter().cloned();
-    let closed = reconciler.closed().into_iter().map(|pod| {
-        format!(
-            "Pod {pod}: its policies name more ranges of ports than this node has room for ({MAX_CLASSES} classes of \
-             ports); they allow nothing"
-        )
-    });
+    let closed = reconciler.closed().into_iter().map(|pod| format!("Pod {pod}: {CLOSED}"));
     of_source.chain(closed).collect()
 }
 

@@ -35,7 +35,7 @@ pub use identities::{Identities, Signature};
 pub use incremental::{
     CompileInput, ConnectionQuery, Incremental, PolicyMatch, PolicyName, PolicySnapshot, Work,
 };
-pub use limits::MAX_CLASSES;
+pub use limits::TableLimits;
 pub use rows::Rows;
 pub use rows::compile as compile_rows;
 pub use rules::RuleSet;
@@ -54,7 +54,7 @@ pub struct CompiledTables {
     pub subjects: OrdMap<ObjectName, Subject>,
     /// Distinct rule sets. Index 0 stands for "no policy has a say" and is empty.
     pub rule_sets: OrdMap<usize, Arc<RuleSet>>,
-    /// Those that allow nothing because they tell more ports apart than there is room for; see [`MAX_CLASSES`].
+    /// Those that allow nothing because they tell more apart than there is room for; see [`TableLimits`].
     pub closed: Arc<BTreeSet<usize>>,
     pub identities: Identities,
     pub classes: Arc<Classes>,
@@ -75,7 +75,7 @@ impl Default for CompiledTables {
                 addresses: OrdMap::new(),
                 prefixes: Arc::default(),
             },
-            classes: Arc::new(classes::compile([])),
+            classes: Arc::new(Classes::undivided()),
             rows: Rows::default(),
             services: Services::default(),
             series: Series::default(),
@@ -137,6 +137,17 @@ pub fn compile<'a>(
     subjects: impl IntoIterator<Item = &'a Pod>,
     retained: impl IntoIterator<Item = Arc<RuleSet>>,
 ) -> CompiledTables {
+    compile_within(&TableLimits::NODE, cluster, site, subjects, retained)
+}
+
+/// The same, for a node with other limits.
+pub fn compile_within<'a>(
+    limits: &TableLimits,
+    cluster: &'a Cluster,
+    site: Option<Site<'_>>,
+    subjects: impl IntoIterator<Item = &'a Pod>,
+    retained: impl IntoIterator<Item = Arc<RuleSet>>,
+) -> CompiledTables {
     let pods: Vec<&Pod> = subjects.into_iter().collect();
     let rules::Compiled { subjects, mut rule_sets } = rules::compile(cluster, pods.iter().copied());
     let mut isolating_sets: BTreeSet<usize> = subjects.values().flat_map(Subject::of_egress).collect();
@@ -148,8 +159,9 @@ pub fn compile<'a>(
         });
         isolating_sets.insert(place);
     }
-    let identities = identities::compile(cluster, &rule_sets);
-    let (classes, closed) = limits::classes_of(rule_sets.iter().enumerate(), MAX_CLASSES);
+    let (limits::Groups { classes, prefixes }, closed) =
+        limits::groups_of(rule_sets.iter().enumerate(), limits, &mut limits::Found::default());
+    let identities = identities::compile(cluster, &rule_sets, prefixes);
     let classes = Arc::new(classes);
     let rule_sets: OrdMap<usize, Arc<RuleSet>> = rule_sets.into_iter().enumerate().collect();
     let signatures = rows::numbered(&identities.signatures);

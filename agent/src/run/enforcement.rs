@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Result;
-use podgate_core::model::Name;
+use podgate_core::model::{Name, ObjectName};
 use podgate_datapath::{
     Pins, PreviousAgents,
     network::Network,
@@ -32,7 +32,7 @@ use crate::{
     endpoints::cni::{CniResult, CniResults},
     flows::{SharedObserver, lock},
     options::{AgentOptions, UnenforcedMode},
-    reconciler::{Attention, Pass, Reconciler},
+    reconciler::{Attention, CLOSED, Pass, Reconciler},
     report::{self, Progress},
     server::{HitReport, KernelCheckReply, KernelCheckRequest, Snapshot},
     source::{ClusterSnapshot, kube::PodWarning},
@@ -84,6 +84,8 @@ pub(super) struct Enforcement {
     monitor: FlowTableMonitor,
     /// Where warnings about pods go, to become Events.
     pod_warnings: Option<mpsc::Sender<PodWarning>>,
+    /// Pods whose policies a limit of the node closes.
+    closed: BTreeSet<ObjectName>,
     needs: Needs,
 }
 
@@ -127,6 +129,7 @@ impl Enforcement {
             earlier,
             monitor,
             pod_warnings: None,
+            closed: BTreeSet::new(),
             needs: Needs::default(),
         }
     }
@@ -280,11 +283,29 @@ impl Enforcement {
                 }
                 self.progress.ready = true;
                 self.progress.last_error = None;
+                self.report_closed();
             }
             Err(error) => {
                 tracing::error!("{error:#}; what was in force stays");
                 self.progress.last_error = Some(format!("{error:#}"));
             }
+        }
+    }
+
+    /// Reports each pod once for as long as a limit closes its policies.
+    fn report_closed(&mut self) {
+        let closed: BTreeSet<ObjectName> = self.reconciler.closed().into_iter().collect();
+        for pod in closed.difference(&self.closed) {
+            tracing::warn!(%pod, "{CLOSED}");
+            self.warn(pod, "LimitExceeded", CLOSED.to_owned());
+        }
+        self.closed = closed;
+    }
+
+    /// Nothing waits for it; the log has it.
+    fn warn(&self, pod: &ObjectName, reason: &'static str, note: String) {
+        if let Some(warnings) = &self.pod_warnings {
+            let _ = warnings.try_send(PodWarning { pod: pod.clone(), reason, note });
         }
     }
 
@@ -294,12 +315,9 @@ impl Enforcement {
             return Attention::default();
         };
         let attention = self.reconciler.attend(&picture.cluster, cni);
-        if let Some(warnings) = &self.pod_warnings {
-            for (pod, unenforced) in &attention.new {
-                let note = format!("NetworkPolicy is not enforced on this pod: {}", unenforced.detail);
-                // Nothing waits for it; the log has it.
-                let _ = warnings.try_send(PodWarning { pod: pod.clone(), note });
-            }
+        for (pod, unenforced) in &attention.new {
+            let note = format!("NetworkPolicy is not enforced on this pod: {}", unenforced.detail);
+            self.warn(pod, "NetworkPolicyNotEnforced", note);
         }
         attention
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 use podgate::source::{ClusterSnapshot, manifests};
 use podgate_common::{Direction, Protocol};
 use podgate_core::{
-    compiler,
+    compiler::{self, TableLimits},
     explain::{self, Verdict, explain},
     matrix::matrix,
     memory::Memory,
@@ -96,8 +96,26 @@ pub(crate) struct Compiled<'a> {
 
 impl<'a> Compiled<'a> {
     pub(crate) fn new(cluster: &'a Cluster) -> Self {
-        let tables = compiler::compile(cluster, None, cluster.pods.values().map(Arc::as_ref), []);
-        Self { cluster, tables }
+        Self::within(&TableLimits::NODE, cluster)
+    }
+
+    /// On a node with these limits.
+    pub(crate) fn within(limits: &TableLimits, cluster: &'a Cluster) -> Self {
+        let pods = cluster.pods.values().map(Arc::as_ref);
+        Self { cluster, tables: compiler::compile_within(limits, cluster, None, pods, []) }
+    }
+
+    /// Whether a limit has closed what the policies of a pod say.
+    pub(crate) fn is_closed(&self, pod: &ObjectName, direction: Direction) -> bool {
+        self.tables.closed.contains(&self.rule_set(pod, direction))
+    }
+
+    fn rule_set(&self, pod: &ObjectName, direction: Direction) -> usize {
+        let subject = self.tables.subjects.get(pod).copied().unwrap_or(compiler::Subject::NOT_ISOLATED);
+        match direction {
+            Direction::Ingress => subject.ingress,
+            Direction::Egress => subject.egress,
+        }
     }
 
     /// Whether the policies of a pod let it talk with an address that is no pod's and no node's.
@@ -110,11 +128,7 @@ impl<'a> Compiled<'a> {
     ) -> bool {
         let has_family =
             self.cluster.pods[pod].addresses.iter().any(|own| own.is_ipv4() == outside.is_ipv4());
-        let subject = self.tables.subjects.get(pod).copied().unwrap_or(compiler::Subject::NOT_ISOLATED);
-        let rule_set = match direction {
-            Direction::Ingress => subject.ingress,
-            Direction::Egress => subject.egress,
-        };
+        let rule_set = self.rule_set(pod, direction);
         has_family && Memory::new(&self.tables).allowed(rule_set, outside, port.0, port.1)
     }
 }

@@ -14,7 +14,7 @@ use podgate_common::{PrefixKey, Row, ServiceKey, ServiceVerdict};
 use podgate_core::{
     compiler::{
         Backend, CompileInput, CompiledTables, Incremental, PortSignature, Rows, RuleSet, Signature, Site,
-        compile,
+        TableLimits, compile_within,
     },
     model::{Cluster, Name, ObjectName, Objects, Pod},
 };
@@ -60,11 +60,21 @@ enum Kind {
     Slices,
 }
 
-type Sample = (Vec<Vec<Value>>, Vec<Event>);
+type Sample = (Vec<Vec<Value>>, Vec<Event>, TableLimits);
 
 fn samples() -> impl Strategy<Value = Sample> {
     let clusters = prop::collection::vec(cluster(Entries::Valid), 2..=3);
-    (clusters, prop::collection::vec(events(), 1..=EVENTS))
+    (clusters, prop::collection::vec(events(), 1..=EVENTS), limits())
+}
+
+/// Those of a node, and such that some rule sets are closed.
+fn limits() -> impl Strategy<Value = TableLimits> {
+    prop_oneof![
+        Just(TableLimits::NODE),
+        (1..8_usize).prop_map(|classes| TableLimits { classes, ..TableLimits::NODE }),
+        (0..8_usize).prop_map(|memberships| TableLimits { memberships, ..TableLimits::NODE }),
+        (1..8_usize).prop_map(|rows| TableLimits { rows, ..TableLimits::NODE }),
+    ]
 }
 
 fn events() -> impl Strategy<Value = Event> {
@@ -91,21 +101,21 @@ fn events() -> impl Strategy<Value = Event> {
 
 #[test]
 fn each_step_of_the_incremental_compiler_gives_the_tables_of_the_pure_one() {
-    check(HISTORIES, samples, agrees, |(clusters, events)| {
+    check(HISTORIES, samples, agrees, |(clusters, events, limits)| {
         let clusters: Vec<String> =
             clusters.iter().map(|objects| write(objects, Form::YamlDocuments)).collect();
-        format!("{events:#?}\n{}", clusters.join("\n=====\n"))
+        format!("{limits:?}\n{events:#?}\n{}", clusters.join("\n=====\n"))
     });
 }
 
-fn agrees((objects, events): &Sample) -> Result<(), TestCaseError> {
+fn agrees((objects, events, limits): &Sample) -> Result<(), TestCaseError> {
     let clusters: Vec<Cluster> = objects
         .iter()
         .map(|objects| (*read(objects, Layout::File(Form::JsonList)).cluster).clone())
         .collect();
     let node: Name = NODE.into();
     let mut now = clusters[0].clone();
-    let mut incremental = Incremental::default();
+    let mut incremental = Incremental::within(*limits);
     let mut before: Option<CompiledTables> = None;
     for (number, event) in events.iter().enumerate() {
         if number > 0 {
@@ -128,7 +138,8 @@ fn agrees((objects, events): &Sample) -> Result<(), TestCaseError> {
             own_addresses.extend(now.pods.values().flat_map(|pod| &pod.addresses).take(1));
         }
         let site = Some(Site { node: &node, own_addresses: &own_addresses });
-        let expected = compile(&now, site, subjects.values().map(Arc::as_ref), retained.iter().cloned());
+        let pods = subjects.values().map(Arc::as_ref);
+        let expected = compile_within(limits, &now, site, pods, retained.iter().cloned());
         let step = CompileInput { cluster: &now, site, subjects: &subjects, retained: &retained };
         let tables = incremental.compile(&step).clone();
         let differing = Meaning::of(&tables).differing(&Meaning::of(&expected));
@@ -179,6 +190,7 @@ impl Event {
 struct Meaning {
     subjects: BTreeMap<ObjectName, [Arc<RuleSet>; 4]>,
     rule_sets: BTreeSet<Arc<RuleSet>>,
+    closed: BTreeSet<Arc<RuleSet>>,
     addresses: BTreeMap<IpAddr, Arc<Signature>>,
     prefixes: BTreeMap<PrefixKey, Arc<Signature>>,
     ports: Vec<Vec<(u16, PortSignature)>>,
@@ -219,6 +231,7 @@ impl Meaning {
                 .map(|(name, subject)| (name.clone(), subject.rule_sets().map(|index| rule_set(&index))))
                 .collect(),
             rule_sets: tables.rule_sets.values().cloned().collect(),
+            closed: tables.closed.iter().map(rule_set).collect(),
             addresses: tables.identities.addresses.iter().map(|(at, id)| (*at, signature(id))).collect(),
             prefixes: tables.identities.prefixes.iter().map(|(at, id)| (*at, signature(id))).collect(),
             ports: tables
@@ -245,11 +258,12 @@ impl Meaning {
     /// What differs first.
     fn differing(&self, expected: &Self) -> Option<String> {
         let parts = |it: &Self| {
-            let Self { subjects, rule_sets, addresses, prefixes, ports, .. } = it;
+            let Self { subjects, rule_sets, closed, addresses, prefixes, ports, .. } = it;
             let Self { allowed, denied_on_own_node, frontends, services, leave_node, .. } = it;
             [
                 format!("subjects {subjects:#?}"),
                 format!("rule sets {rule_sets:#?}"),
+                format!("closed {closed:#?}"),
                 format!("addresses {addresses:#?}"),
                 format!("prefixes {prefixes:#?}"),
                 format!("ports {ports:#?}"),

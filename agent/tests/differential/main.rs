@@ -7,6 +7,7 @@ mod changes;
 mod conformance;
 mod incremental;
 mod large;
+mod limits;
 mod narrowing;
 mod outside;
 mod reasons;

@@ -1,9 +1,12 @@
 //! Addresses that no pod has: the compiled prefixes are what the specification says of ipBlocks, and so is `explain`.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use podgate_common::{Direction, Protocol};
-use podgate_core::model::ObjectName;
+use podgate_core::{compiler::TableLimits, model::ObjectName};
 use podgate_testkit::{
     generate::{Entries, cluster, outside},
     manifest::{Form, write},
@@ -37,15 +40,49 @@ fn explain_has_the_verdicts_of_the_specification_for_pods_nodes_and_outside() {
     check(CLUSTERS / 4, samples, explain_agrees, describe);
 }
 
+/// So narrow that most clusters have rule sets that must be closed, and others.
+#[test]
+fn rule_sets_that_a_limit_closes_allow_nothing_and_all_others_what_the_specification_says() {
+    let node = TableLimits::NODE;
+    let (closed, open) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let property = |(objects, addresses): &Sample| {
+        let picture = read(objects, Layout::File(Form::JsonList));
+        for limits in [
+            TableLimits { classes: 4, ..node },
+            TableLimits { memberships: 4, ..node },
+            TableLimits { rows: 3, ..node },
+        ] {
+            let compiled = Compiled::within(&limits, &picture.cluster);
+            agrees(&compiled, objects, addresses)?;
+            let sides = pods(objects).into_iter().flat_map(|pod| {
+                [Direction::Ingress, Direction::Egress].map(|direction| (pod.clone(), direction))
+            });
+            for (pod, direction) in sides {
+                let count = if compiled.is_closed(&pod, direction) { &closed } else { &open };
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    };
+    check(CLUSTERS / 4, samples, property, describe);
+    let (closed, open) = (closed.into_inner(), open.into_inner());
+    println!("{closed} sides of pods were closed, {open} were not");
+    assert!(closed > 100 && open > 100, "{closed} were closed, {open} were not");
+}
+
 fn compiled_agrees((objects, addresses): &Sample) -> Result<(), TestCaseError> {
     let picture = read(objects, Layout::File(Form::JsonList));
-    let compiled = Compiled::new(&picture.cluster);
+    agrees(&Compiled::new(&picture.cluster), objects, addresses)
+}
+
+fn agrees(compiled: &Compiled<'_>, objects: &[Value], addresses: &[IpAddr]) -> Result<(), TestCaseError> {
     for pod in pods(objects) {
         for (address, port) in addresses.iter().flat_map(|address| PORTS.map(|port| (*address, port))) {
             for direction in [Direction::Ingress, Direction::Egress] {
                 let question = between(&pod, direction, address, port);
                 let seen = compiled.allows(&pod, direction, address, port);
-                prop_assert_eq!(seen, question.is_allowed(objects), "{}", question);
+                let expected = !compiled.is_closed(&pod, direction) && question.is_allowed(objects);
+                prop_assert_eq!(seen, expected, "{}", question);
             }
         }
     }

@@ -11,7 +11,7 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -77,18 +77,47 @@ fn changes_beside_twenty_large_objects_of_another_tenant_are_enforced_in_a_tenth
     let links = [at(Host::A, 1), at(Host::B, 101)];
     let (network, cni) =
         (Arc::new(Network { links: links.into_iter().collect() }), Arc::new(CniResults::default()));
-    let mut took: Vec<Duration> = (0..=ROUNDS)
+    // The time of the processor counts; by the clock, the machine may be busy with other tests.
+    let mut took: Vec<(Duration, Duration)> = (0..=ROUNDS)
         .map(|round| {
-            let before = cpu_time();
-            reconciler.reconcile(&clusters[round % clusters.len()], &network, &cni).expect("a pass");
-            cpu_time() - before
+            let (cpu, begin) = (cpu_time(), Instant::now());
+            let pass =
+                reconciler.reconcile(&clusters[round % clusters.len()], &network, &cni).expect("a pass");
+            (cpu_time() - cpu, pass.enforced.saturating_duration_since(begin))
         })
         .collect();
-    let first = took.remove(0);
-    took.sort();
-    println!("the first pass {first:?}, then p50 {:?}, p99 {:?}", took[ROUNDS / 2], took[ROUNDS * 99 / 100]);
+    let (first, _) = took.remove(0);
+    let (mut cpu, mut enforced): (Vec<Duration>, Vec<Duration>) = took.into_iter().unzip();
+    cpu.sort();
+    enforced.sort();
+    let of = |took: &[Duration]| (took[ROUNDS / 2], took[ROUNDS * 99 / 100]);
+    println!(
+        "the first pass {first:?}; p50, p99 of the processor {:?}, until enforced {:?}",
+        of(&cpu),
+        of(&enforced)
+    );
     assert!(first < Duration::from_secs(1), "{first:?}");
-    assert!(took[ROUNDS * 99 / 100] < Duration::from_millis(100), "{took:?}");
+    assert!(of(&cpu).1 < Duration::from_millis(100), "{cpu:?}");
+}
+
+#[test]
+fn an_object_of_any_size_and_of_ten_times_that_is_enforced_in_less_than_a_second() {
+    let (_pins, mut reconciler) = start();
+    let links =
+        [(Host::A, 1), (Host::B, 101)].map(|(host, last)| link(host, [IpAddr::from([10, 244, 0, last])]));
+    let network = Arc::new(Network { links: links.into_iter().collect() });
+    let cni = Arc::new(CniResults::default());
+    let without = read(&cluster(Vec::new()));
+    for (shape, factor) in Shape::ALL.iter().flat_map(|shape| [(shape, 1), (shape, 10)]) {
+        let with = read(&cluster(vec![shape.policy("large", factor)]));
+        let took = [&with, &without].map(|picture| {
+            let before = cpu_time();
+            reconciler.reconcile(&picture.cluster, &network, &cni).expect("a pass");
+            cpu_time() - before
+        });
+        println!("{shape:?} x{factor}: {took:?}");
+        assert!(took.iter().all(|took| *took < Duration::from_secs(1)), "{shape:?} x{factor}: {took:?}");
+    }
 }
 
 fn start() -> (Pins, Reconciler) {

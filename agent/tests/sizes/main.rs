@@ -5,6 +5,7 @@
 //! other tests does not count.
 
 mod clock;
+mod crowd;
 mod listing;
 mod memory;
 mod shapes;
@@ -28,6 +29,7 @@ use serde_json::Value;
 
 use self::{
     clock::cpu_time,
+    crowd::crowd,
     memory::Peak,
     shapes::{HONEST, HOSTILE, Shape, cluster, honest_policy},
 };
@@ -105,6 +107,34 @@ fn twenty_large_objects_of_one_tenant_leave_the_changes_of_another_quick() {
     println!("{} MiB, first pass {first:?}, then p99 {p99:?}", peak.end() >> 20);
     assert!(first < MOST_TIME, "{first:?}");
     assert!(p99 < MOST_TIME_OF_NEIGHBOUR, "{p99:?}");
+}
+
+#[test]
+fn namespaces_that_together_tell_too_much_apart_are_closed_and_no_other_is() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for namespaces in [2, 20, 40] {
+        let picture = read(&cluster(crowd(namespaces)));
+        assert_eq!(picture.problems, [], "each fits by itself");
+        let pictures = changing(&picture);
+        let peak = Peak::begin();
+        let mut node = Node::default();
+        let mut took: Vec<Duration> =
+            (0..40).map(|round| node.pass(&pictures[round % pictures.len()])).collect();
+        let first = took.remove(0);
+        took.sort();
+        let (median, last, used) = (took[took.len() / 2], took[took.len() - 1], peak.end());
+        let closed = node.tables().closed.len();
+        println!(
+            "{namespaces}: {} MiB, {closed} closed, first pass {first:?}, then {median:?}, {last:?}",
+            used >> 20
+        );
+        assert_eq!(closed == 0, namespaces == 2, "{closed} of {namespaces}");
+        assert!(used < MOST_MEMORY, "{used} bytes");
+        assert!(first.max(last) < MOST_TIME, "{first:?}, {last:?}");
+        assert!(node.isolates("hostile-0") && node.allows(HONEST, 80) && !node.allows(HONEST, 81));
+        let rule_sets = |namespace| node.tables().subjects[&ObjectName::new(namespace, "a")].rule_sets();
+        assert!(rule_sets(HONEST).iter().all(|rule_set| !node.tables().closed.contains(rule_set)));
+    }
 }
 
 #[test]

@@ -94,24 +94,27 @@ pub(crate) fn cluster(policies: Vec<Value>) -> Vec<Value> {
     objects.push(honest_policy("open", 80));
     for namespace in [HOSTILE, HONEST] {
         objects.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}));
-        for (at, name) in ["a", "b", "c", "d", "e"].into_iter().enumerate() {
-            let last = at + if namespace == HONEST { 1 } else { 101 };
-            objects.push(json!({
-                "apiVersion": "v1", "kind": "Pod",
-                "metadata": {"namespace": namespace, "name": name, "labels": {"app": format!("app-{at}")}},
-                "spec": {"nodeName": "n1", "containers": [{"name": "c"}]},
-                "status": {"phase": "Running", "podIPs": [{"ip": format!("10.244.0.{last}")}]},
-            }));
+        for (at, name) in (0..).zip(["a", "b", "c", "d", "e"]) {
+            objects.push(pod(namespace, name, at + if namespace == HONEST { 1 } else { 101 }));
         }
     }
     objects
+}
+
+pub(crate) fn pod(namespace: &str, name: &str, last: u32) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": namespace, "name": name, "labels": {"app": format!("app-{last}")}},
+        "spec": {"nodeName": "n1", "containers": [{"name": "c"}]},
+        "status": {"phase": "Running", "podIPs": [{"ip": format!("10.244.0.{last}")}]},
+    })
 }
 
 pub(crate) fn honest_policy(name: &str, number: u16) -> Value {
     policy(HONEST, name, vec![json!({"ports": [port(number.into())]})])
 }
 
-fn policy(namespace: &str, name: &str, rules: Vec<Value>) -> Value {
+pub(crate) fn policy(namespace: &str, name: &str, rules: Vec<Value>) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": {"namespace": namespace, "name": name},
@@ -123,7 +126,7 @@ fn port(number: u32) -> Value {
     json!({"protocol": "TCP", "port": (number - 1) % 65_535 + 1})
 }
 
-fn nested(at: u32) -> Value {
+pub(crate) fn nested(at: u32) -> Value {
     let at = at % 30_000;
     json!({"protocol": "TCP", "port": 1 + at, "endPort": 65_535 - at})
 }
@@ -150,6 +153,6 @@ fn with_excepts(at: u32, factor: u32) -> Value {
     peer(&format!("{}.0.0.0/8", 20 + at), &excepts)
 }
 
-fn peer(cidr: &str, excepts: &[String]) -> Value {
+pub(crate) fn peer(cidr: &str, excepts: &[String]) -> Value {
     json!({"ipBlock": {"cidr": cidr, "except": excepts}})
 }

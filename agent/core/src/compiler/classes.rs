@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use podgate_common::Protocol;
 
-use super::Shared;
+use super::{Shared, TableLimits};
 use crate::model::{PortRange, PortSet};
 
 /// The sets of ports that the ports of a class lie in, ascending. It is compared often, and may be large.
@@ -21,6 +21,11 @@ pub struct Classes {
 }
 
 impl Classes {
+    /// All ports are of one class.
+    pub fn undivided() -> Self {
+        Self { signatures: vec![Shared::new(Vec::new())], runs: Protocol::ALL.map(|_| vec![(0, 0)]) }
+    }
+
     pub fn class(&self, protocol: Protocol, port: u16) -> usize {
         let runs = &self.runs[protocol.index() as usize];
         let after = runs.partition_point(|&(first, _)| first <= port);
@@ -74,48 +79,108 @@ impl Classes {
     }
 }
 
-/// The classes that these sets tell apart.
+/// The classes that these sets tell apart; `None`: more than the limits allow.
 ///
-/// Each set divides the classes that it cuts: what it takes is to look once at each run of ports that it covers.
-pub(super) fn compile<'a>(sets: impl IntoIterator<Item = &'a Shared<PortSet>>) -> Classes {
+/// Each set divides the classes that it cuts: what it takes is to look at each run of ports that it covers.
+pub(super) fn compile<'a>(
+    sets: impl IntoIterator<Item = &'a Shared<PortSet>>,
+    limits: &TableLimits,
+) -> Option<Classes> {
     let sets: BTreeSet<&Shared<PortSet>> = sets.into_iter().collect();
     let sets: Vec<&Shared<PortSet>> = sets.into_iter().collect();
-    // All ports that have been in the same sets so far, and the sets by their places. 0: in none.
     let mut runs = Protocol::ALL.map(|protocol| undivided(protocol, &sets));
-    let mut sizes = vec![runs.iter().map(Vec::len).sum::<usize>()];
-    let mut places: Vec<Vec<usize>> = vec![Vec::new()];
-    // The part of each class that lies in the set at hand; 0: none so far.
-    let mut parts = vec![0];
+    let mut division = Division::of(runs.iter().map(Vec::len).sum());
+    let mut visits = 0;
     for (place, set) in sets.iter().enumerate() {
-        let mut divided = Vec::new();
-        for protocol in Protocol::ALL {
-            let runs = &mut runs[protocol.index() as usize];
-            for &(first, last) in set.ranges(protocol) {
-                let begin = runs.partition_point(|&(start, _)| start < first);
-                for (_, class) in runs[begin..].iter_mut().take_while(|(start, _)| *start <= last) {
-                    if parts[*class] == 0 {
-                        parts[*class] = places.len();
-                        divided.push(*class);
-                        places.push(places[*class].iter().copied().chain([place]).collect());
-                        sizes.push(0);
-                        parts.push(0);
-                    }
-                    let part = parts[*class];
-                    sizes[*class] -= 1;
-                    sizes[part] += 1;
-                    *class = part;
+        let of_set = |runs: &mut [Vec<(u16, usize)>; 3], visit: &mut dyn FnMut(&mut usize)| {
+            for protocol in Protocol::ALL {
+                let runs = &mut runs[protocol.index() as usize];
+                for &(first, last) in set.ranges(protocol) {
+                    let begin = runs.partition_point(|&(start, _)| start < first);
+                    let covered = runs[begin..].iter_mut().take_while(|(start, _)| *start <= last);
+                    covered.for_each(|(_, class)| visit(class));
                 }
             }
+        };
+        of_set(&mut runs, &mut |class| {
+            visits += 1;
+            division.cover(*class);
+        });
+        let has_divided = division.divide(place);
+        if visits > MOST_VISITS || !division.is_within(limits) {
+            return None;
         }
-        for class in divided {
-            parts[class] = 0;
-            // What has no ports left says nothing any more.
-            if sizes[class] == 0 {
-                places[class] = Vec::new();
+        if has_divided {
+            of_set(&mut runs, &mut |class| *class = division.parts[*class]);
+        }
+        division.end();
+    }
+    Some(numbered(runs, &division.places, &sets))
+}
+
+/// Runs of ports that are looked at: some 100 ms. One namespace can cause a quarter of it.
+const MOST_VISITS: usize = 1 << 25;
+
+/// Classes as far as the sets until now divide them.
+struct Division {
+    /// How many runs each class has. Class 0: those in no set.
+    sizes: Vec<usize>,
+    /// The sets that it lies in, by their places.
+    places: Vec<Vec<usize>>,
+    memberships: usize,
+    /// Of each class, how many runs lie in the set at hand, and which class those become.
+    covered: Vec<usize>,
+    parts: Vec<usize>,
+    /// The classes that have any.
+    touched: Vec<usize>,
+}
+
+impl Division {
+    fn of(runs: usize) -> Self {
+        let (places, touched) = (vec![Vec::new()], Vec::new());
+        Self { sizes: vec![runs], places, memberships: 0, covered: vec![0], parts: vec![0], touched }
+    }
+
+    /// A run of this class lies in the set at hand.
+    fn cover(&mut self, class: usize) {
+        if self.covered[class] == 0 {
+            self.touched.push(class);
+        }
+        self.covered[class] += 1;
+    }
+
+    /// Makes classes of the parts that lie in the set at hand. Out: whether any run has another class now.
+    fn divide(&mut self, place: usize) -> bool {
+        let mut has_divided = false;
+        for &class in &self.touched {
+            let covered = std::mem::take(&mut self.covered[class]);
+            self.memberships += 1;
+            if class != 0 && covered == self.sizes[class] {
+                self.places[class].push(place);
+                continue;
             }
+            has_divided = true;
+            self.memberships += self.places[class].len();
+            self.parts[class] = self.places.len();
+            self.parts.push(self.places.len());
+            self.places.push(self.places[class].iter().copied().chain([place]).collect());
+            self.covered.push(0);
+            self.sizes.push(covered);
+            self.sizes[class] -= covered;
+        }
+        has_divided
+    }
+
+    /// Ends the set at hand.
+    fn end(&mut self) {
+        for class in self.touched.drain(..) {
+            self.parts[class] = class;
         }
     }
-    numbered(runs, &places, &sets)
+
+    const fn is_within(&self, limits: &TableLimits) -> bool {
+        self.places.len() <= limits.classes && self.memberships <= limits.memberships
+    }
 }
 
 /// The ports of a protocol, between two ends of which no range begins or stops.

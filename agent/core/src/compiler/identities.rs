@@ -36,11 +36,15 @@ impl Identities {
     }
 }
 
-pub(super) fn compile(cluster: &Cluster, rule_sets: &[Arc<RuleSet>]) -> Identities {
+/// `prefixes`: what networks have.
+pub(super) fn compile(
+    cluster: &Cluster,
+    rule_sets: &[Arc<RuleSet>],
+    prefixes: BTreeMap<PrefixKey, Arc<Signature>>,
+) -> Identities {
     let atoms: BTreeSet<&Shared<Atom>> = rules::atoms(rule_sets).collect();
-    let blocks = blocks(atoms.iter().copied());
     let mut interner = SignatureInterner::default();
-    let prefixes: BTreeMap<PrefixKey, usize> = prefixes::compile(&blocks)
+    let prefixes: BTreeMap<PrefixKey, usize> = prefixes
         .into_iter()
         .map(|(prefix, signature)| (prefix, interner.intern((*signature).clone())))
         .collect();

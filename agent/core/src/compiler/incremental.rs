@@ -14,6 +14,7 @@
 mod attribution;
 mod changes;
 mod claims;
+mod division;
 mod frontends;
 mod known;
 mod mentioned;
@@ -37,9 +38,9 @@ use self::{
     properties::{Properties, pods_in},
 };
 use super::{
-    Atom, Classes, Clause, CompiledTables, MAX_CLASSES, RuleSet, Services, Shared, Site, Subject,
-    identities::{NodeAtoms, PodAtoms, blocks},
-    limits, prefixes, rows, rules, services,
+    Atom, Clause, CompiledTables, RuleSet, Services, Shared, Site, Subject, TableLimits,
+    identities::{NodeAtoms, PodAtoms},
+    limits, rows, rules, services,
 };
 use crate::model::{Cluster, NamedPort, ObjectName, Pod, PortSet};
 
@@ -53,8 +54,10 @@ pub struct CompileInput<'a> {
 }
 
 /// Compiles a sequence of snapshots. It owns all that was derived from the last one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Incremental {
+    limits: TableLimits,
+    found: limits::Found,
     cluster: Cluster,
     subjects: BTreeMap<ObjectName, Arc<Pod>>,
     /// The named ports of all pods but those on the host network, and how many have each.
@@ -77,7 +80,37 @@ pub struct Incremental {
     known: Known,
 }
 
+impl Default for Incremental {
+    fn default() -> Self {
+        Self::within(TableLimits::NODE)
+    }
+}
+
 impl Incremental {
+    /// For a node with these limits.
+    pub fn within(limits: TableLimits) -> Self {
+        Self {
+            limits,
+            found: limits::Found::default(),
+            cluster: Cluster::default(),
+            subjects: BTreeMap::new(),
+            named_ports: Arc::default(),
+            rule_sets: Numbering::default(),
+            in_use: BTreeSet::new(),
+            retained: BTreeSet::new(),
+            clauses: HashMap::new(),
+            atoms: BTreeMap::new(),
+            port_sets: BTreeMap::new(),
+            pod_atoms: PodAtoms::default(),
+            node_atoms: NodeAtoms::default(),
+            claims: AddressProperties::default(),
+            frontends: Frontends::default(),
+            tables: CompiledTables::default(),
+            reconsidered: BTreeSet::new(),
+            known: Known::default(),
+        }
+    }
+
     /// Goes on to another snapshot.
     pub fn compile(&mut self, step: &CompileInput<'_>) -> &CompiledTables {
         self.advance(step);
@@ -101,35 +134,16 @@ impl Incremental {
         self.evaluate_subjects(step, &changes, renamed);
         let mentioned = self.use_rule_sets(step);
 
-        let reclassified = self.classify_ports(&mentioned);
-        if mentioned.atoms.iter().any(|atom| matches!(&**atom, Atom::Blocks(_))) {
-            self.claims.set_prefixes(prefixes::compile(&blocks(self.atoms.keys())));
-        }
+        let reclassified = self.divide(&mentioned);
         self.claim(&old, new, &changes, &mentioned.atoms);
         let settled = self.claims.settle();
         self.tables.identities = self.claims.identities();
         self.compile_rows(&mentioned, &settled, reclassified.as_ref());
         self.tables.rule_sets = self.rule_sets.contents().clone();
-        let classes = reclassified.as_ref().map(|before| &*before.classes);
-        self.serve(step, &changes, &settled, classes);
+        self.serve(step, &changes, &settled, reclassified.as_ref());
         self.cluster = new.clone();
         self.subjects.clone_from(step.subjects);
         self.known.follow(&self.reconsidered, reclassified.is_some());
-    }
-
-    /// Out: what was known until now, if ports are told apart otherwise.
-    fn classify_ports(&mut self, mentioned: &Mentioned) -> Option<Reclassified> {
-        let replaced = !mentioned.rule_sets.is_empty() || !mentioned.gone.is_empty();
-        if mentioned.port_sets.is_empty() && (self.tables.closed.is_empty() || !replaced) {
-            return None;
-        }
-        let contents = self.rule_sets.contents();
-        let in_use = self.in_use.iter().map(|index| (*index, &contents[index]));
-        let (finer, closed) = limits::classes_of(in_use, MAX_CLASSES);
-        Some(Reclassified {
-            closed: std::mem::replace(&mut self.tables.closed, Arc::new(closed)),
-            classes: std::mem::replace(&mut self.tables.classes, Arc::new(finer)),
-        })
     }
 
     /// Out: whether a name stands for other ports than before somewhere.
@@ -308,8 +322,8 @@ impl Incremental {
         let mut compiled = mentioned.rule_sets.clone();
         if let Some(Reclassified { classes: before, closed: closed_before }) = reclassified {
             let rows = &mut self.tables.rows;
-            // Classes are made without the ports of those that are closed.
-            for index in closed_before.union(closed) {
+            // Classes are made without the ports of those that are closed. What these deny, they deny on all classes.
+            for index in closed_before.symmetric_difference(closed) {
                 numbering::remove_range(&mut rows.allowed, *index);
                 numbering::remove_range(&mut rows.denied_on_own_node, *index);
                 compiled.insert(*index);
@@ -346,13 +360,13 @@ impl Incremental {
         }
     }
 
-    /// `other_backends`: backends are described otherwise than before, even those that did not change.
+    /// `before`: what was known of ports until now, if they are told apart otherwise.
     fn serve(
         &mut self,
         step: &CompileInput<'_>,
         changes: &SnapshotChanges<'_>,
         settled: &Settled,
-        before: Option<&Classes>,
+        before: Option<&Reclassified>,
     ) {
         let egress = self.tables.subjects.values().flat_map(Subject::of_egress);
         let mut isolating_sets: BTreeSet<usize> = egress.chain(self.retained.iter().copied()).collect();
@@ -363,7 +377,8 @@ impl Incremental {
             return;
         };
         let local = services::local(step.subjects.values().map(Arc::as_ref), &self.tables.subjects);
-        let CompiledTables { identities, classes, rows, .. } = &self.tables;
+        let CompiledTables { identities, classes, rows, closed, .. } = &self.tables;
+        let reopened = before.map(|before| &*before.closed ^ &**closed).unwrap_or_default();
         let view = services::View { site, local: &local, identities, classes, rows };
         let work = frontends::Work {
             new: step.cluster,
@@ -371,7 +386,8 @@ impl Incremental {
             slices: &changes.slices,
             moves: &settled.moves,
             blocks: &settled.blocks,
-            classes: before,
+            classes: before.map(|before| &*before.classes),
+            reopened: &reopened,
         };
         self.tables.services = self.frontends.update(&work, &view, &isolating_sets);
     }

@@ -1,58 +1,117 @@
-//! Port classes of one node, never more than its tables have room for.
+//! What the tables of one node have room for, whatever its pods' policies say together.
 //!
-//! All rule sets of a node share the table of classes. When they tell more ports apart than it has room for, those that name
-//! the most ranges are closed, one after the other, until the others fit: they allow nothing, and everyone else is evaluated
-//! as if they were not there. A rule set is never closed for what smaller ones ask for.
+//! All rule sets of a node share the classes of ports and the identities of networks. When they tell more apart than there is
+//! room for, those that tell the most apart by themselves are closed until the others fit: they allow nothing, and all others
+//! are evaluated as if these were not there. A rule set is never closed for one that tells more apart than it does.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use super::{Classes, RuleSet, Shared, classes, rules};
-use crate::model::PortSet;
+use podgate_common::{BITS_PER_ROW, PrefixKey};
 
-/// Class ids have 16 bits, and while a change is published the classes before and after it stand side by side.
-pub const MAX_CLASSES: usize = 1 << 14;
+use super::{Classes, RuleSet, Signature, classes, identities::blocks, prefixes, rules};
 
-/// The classes of these rule sets, but for those of the second part of the answer, which must be closed.
-pub(super) fn classes_of<'a>(
-    rule_sets: impl Iterator<Item = (usize, &'a Arc<RuleSet>)>,
-    max: usize,
-) -> (Classes, BTreeSet<usize>) {
-    let mut open: Vec<(usize, &Arc<RuleSet>)> = rule_sets.collect();
-    let all = classes::compile(rules::port_sets(open.iter().map(|(_, rule_set)| *rule_set)));
-    if all.signatures.len() <= max {
-        return (all, BTreeSet::new());
-    }
-    let mut users: BTreeMap<&Shared<PortSet>, usize> = BTreeMap::new();
-    for (_, rule_set) in &open {
-        own_sets(rule_set).into_iter().for_each(|set| *users.entry(set).or_default() += 1);
-    }
-    let ranges = |sets: &mut dyn Iterator<Item = &Shared<PortSet>>| sets.map(|set| set.len()).sum::<usize>();
-    open.sort_by_cached_key(|(_, rule_set)| {
-        Reverse((ranges(&mut own_sets(rule_set).into_iter()), (*rule_set).clone()))
-    });
-    let mut closed = BTreeSet::new();
-    for (index, rule_set) in open.iter().copied() {
-        // Between two ends of ranges all ports are of one class.
-        if 2 * ranges(&mut users.keys().copied()) < max {
-            break;
-        }
-        closed.insert(index);
-        for set in own_sets(rule_set) {
-            if let Some(count) = users.get_mut(set) {
-                *count -= 1;
-                if *count == 0 {
-                    users.remove(set);
-                }
-            }
-        }
-    }
-    (classes::compile(users.into_keys()), closed)
+/// What the tables of a node have room for.
+#[derive(Clone, Copy, Debug)]
+pub struct TableLimits {
+    /// Classes of ports. Their ids have 16 bits, and while a change is published the classes before and after it stand side
+    /// by side.
+    pub classes: usize,
+    /// For all classes together, the lists of ports that each lies in; for all groups of addresses, the lists of blocks.
+    pub memberships: usize,
+    /// Rows that a rule set has which allows everything: groups of addresses times blocks of classes.
+    pub rows: usize,
 }
 
-fn own_sets(rule_set: &Arc<RuleSet>) -> BTreeSet<&Shared<PortSet>> {
-    rules::port_sets([rule_set]).collect()
+impl TableLimits {
+    pub const NODE: Self = Self { classes: 1 << 14, memberships: 1 << 19, rows: 1 << 15 };
+    const NONE: Self = Self { classes: usize::MAX, memberships: usize::MAX, rows: usize::MAX };
+}
+
+/// What rule sets tell apart.
+pub(super) struct Groups {
+    pub(super) classes: Classes,
+    pub(super) prefixes: BTreeMap<PrefixKey, Arc<Signature>>,
+}
+
+impl Groups {
+    /// `None`: more than the limits allow.
+    fn of<'a>(
+        rule_sets: impl IntoIterator<Item = &'a Arc<RuleSet>> + Clone,
+        limits: &TableLimits,
+    ) -> Option<Self> {
+        let classes = classes::compile(rules::port_sets(rule_sets.clone()), limits)?;
+        let atoms: BTreeSet<_> = rules::atoms(rule_sets).collect();
+        let prefixes = prefixes::compile(&blocks(atoms), limits)?;
+        let groups = Self { classes, prefixes };
+        groups.fit(limits).then_some(groups)
+    }
+
+    fn fit(&self, limits: &TableLimits) -> bool {
+        fits(&self.classes, address_groups(self.prefixes.values().map(Arc::as_ptr)), limits)
+    }
+
+    fn len(&self) -> usize {
+        self.classes.signatures.len() + address_groups(self.prefixes.values().map(Arc::as_ptr))
+    }
+}
+
+/// How many different ones there are, and that of all other addresses.
+pub(super) fn address_groups<T: Ord>(of_prefixes: impl Iterator<Item = T>) -> usize {
+    of_prefixes.collect::<BTreeSet<_>>().len() + 1
+}
+
+/// Whether these classes and so many groups of addresses have room together.
+pub(super) fn fits(classes: &Classes, address_groups: usize, limits: &TableLimits) -> bool {
+    let blocks = classes.signatures.len().div_ceil(usize::from(BITS_PER_ROW));
+    blocks * address_groups <= limits.rows
+}
+
+/// What was found out about rule sets when they were closed last: it saves the search.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// How many groups each tells apart by itself.
+    weights: HashMap<usize, usize>,
+    closed: usize,
+}
+
+/// What these rule sets tell apart, but for those of the second part of the answer, which must be closed. `found` changes
+/// nothing but how long it takes.
+pub(super) fn groups_of<'a>(
+    rule_sets: impl Iterator<Item = (usize, &'a Arc<RuleSet>)>,
+    limits: &TableLimits,
+    found: &mut Found,
+) -> (Groups, BTreeSet<usize>) {
+    let mut all: Vec<(usize, &Arc<RuleSet>)> = rule_sets.collect();
+    let without = |all: &[(usize, &'a Arc<RuleSet>)], closed: usize| {
+        Groups::of(all[closed..].iter().map(|(_, rule_set)| *rule_set).collect::<Vec<_>>(), limits)
+    };
+    if found.closed == 0
+        && let Some(groups) = without(&all, 0)
+    {
+        return (groups, BTreeSet::new());
+    }
+    let in_use: BTreeSet<usize> = all.iter().map(|(index, _)| *index).collect();
+    found.weights.retain(|index, _| in_use.contains(index));
+    all.sort_by_cached_key(|(index, rule_set)| {
+        let own = || Groups::of([*rule_set], &TableLimits::NONE).map_or(usize::MAX, |own| own.len());
+        Reverse((*found.weights.entry(*index).or_insert_with(own), (*rule_set).clone()))
+    });
+    // Fewer rule sets never tell more apart: between these lies the least number to close. Mostly it is that of before.
+    let (mut least, mut enough) = (usize::from(found.closed == 0), all.len());
+    let mut likely = vec![found.closed + 1, found.closed.saturating_sub(1), found.closed];
+    let mut groups = Groups { classes: Classes::undivided(), prefixes: BTreeMap::new() };
+    while least < enough {
+        let likely = likely.pop().filter(|closed| (least..enough).contains(closed));
+        let closed = likely.unwrap_or_else(|| usize::midpoint(least, enough));
+        match without(&all, closed) {
+            Some(fitting) => (enough, groups) = (closed, fitting),
+            None => least = closed + 1,
+        }
+    }
+    found.closed = enough;
+    (groups, all[..enough].iter().map(|(index, _)| *index).collect())
 }

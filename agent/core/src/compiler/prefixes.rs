@@ -11,18 +11,22 @@ use std::{
 use ipnet::IpNet;
 use podgate_common::{Address, PrefixKey};
 
-use super::{Atom, Shared, Signature};
+use super::{Atom, Shared, Signature, TableLimits};
 use crate::model::IpBlock;
 
 /// Bits of the mapped form before an IPv4 address.
 const MAPPED_BITS: u32 = 96;
 
-/// Every prefix at which other properties hold than around it, with those properties.
-pub(super) fn compile(blocks: &[(&Shared<Atom>, &BTreeSet<IpBlock>)]) -> BTreeMap<PrefixKey, Arc<Signature>> {
+/// Every prefix at which other properties hold than around it, with those properties; `None`: more than the limits allow.
+pub(super) fn compile(
+    blocks: &[(&Shared<Atom>, &BTreeSet<IpBlock>)],
+    limits: &TableLimits,
+) -> Option<BTreeMap<PrefixKey, Arc<Signature>>> {
     let changes = changes(blocks);
     let nothing: Arc<Signature> = Arc::default();
     let mut known: HashMap<Vec<usize>, Arc<Signature>> = HashMap::from([(Vec::new(), nothing.clone())]);
     let mut compiled = BTreeMap::new();
+    let (mut memberships, mut visits) = (0, 0);
     // The prefixes around the one at hand.
     let mut around: Vec<Around> = Vec::new();
     for (prefix, changes) in changes {
@@ -43,10 +47,15 @@ pub(super) fn compile(blocks: &[(&Shared<Atom>, &BTreeSet<IpBlock>)]) -> BTreeMa
             }
         }
         covering.retain(|(_, count)| *count > 0);
+        visits += covering.len();
         let places: Vec<usize> = covering.iter().map(|(atom, _)| *atom).collect();
         let signature = known.entry(places).or_insert_with_key(|places| {
+            memberships += places.len();
             Arc::new(places.iter().map(|place| blocks[*place].0.clone()).collect())
         });
+        if memberships > limits.memberships || visits > MOST_VISITS {
+            return None;
+        }
         // What IPv4 addresses have is always said, also where IPv6 networks around the mapped form say the same: who looks
         // for the addresses in a prefix looks for those of its family.
         let divides_families = prefix == Ordered::MAPPED && !around.is_empty();
@@ -55,8 +64,11 @@ pub(super) fn compile(blocks: &[(&Shared<Atom>, &BTreeSet<IpBlock>)]) -> BTreeMa
         }
         around.push(Around { prefix, covering, signature: signature.clone() });
     }
-    compiled
+    Some(compiled)
 }
+
+/// Properties that are looked at, prefix by prefix: some 100 ms. One namespace can cause a quarter of it.
+const MOST_VISITS: usize = 1 << 25;
 
 struct Around {
     prefix: Ordered,

@@ -71,7 +71,8 @@ pub fn compile<'a>(
     closed: &BTreeSet<usize>,
 ) -> Rows {
     let rule_sets: Vec<(usize, &RuleSet)> = rule_sets.into_iter().collect();
-    let matcher = Matcher::new(&rule_sets, identities, classes);
+    let open: Vec<_> = rule_sets.iter().filter(|(place, _)| !closed.contains(place)).copied().collect();
+    let matcher = Matcher::new(&open, identities, classes);
     let mut rows = Rows::default();
     let mut decided = DecidedBy { matcher: &matcher, known: HashMap::new() };
     for (place, rule_set) in rule_sets {

@@ -136,12 +136,11 @@ fn a_retained_rule_set_is_answered_right_by_the_new_tables() {
     }
 }
 
-/// Rules that allow every other port of two protocols from a block of its own each: no two ports have the same rules.
+/// Rules that allow every other port of two protocols from one block: no two ports have the same rules.
 fn greedy(name: &str, subject: Selector, ports: u16) -> NetworkPolicy {
     let rules = (0..ports).flat_map(|number| {
         [Protocol::Tcp, Protocol::Udp].map(|protocol| {
-            let [high, low] = number.to_be_bytes();
-            let cidr = IpNet::from(IpAddr::from([172, protocol as u8, high, low]));
+            let cidr = IpNet::from(IpAddr::from([172, 6, 0, 1]));
             let block = IpBlock { cidr, except: BTreeSet::new() };
             let range = PortRule::Range { protocol, first: 2 * number + 1, last: 2 * number + 1 };
             Rule { peers: Peers::Listed(vec![Peer::Block(block)]), ports: Ports::Listed(vec![range]) }
@@ -157,13 +156,13 @@ fn a_rule_set_with_more_port_classes_than_there_is_room_for_allows_nothing_and_n
         vec![Rule { peers: Peers::Any, ports: Ports::Listed(vec![range]) }]
     };
     let pods = vec![pod("a", "10.0.0.1", &[("app", "greedy")]), pod("b", "10.0.0.2", &[("app", "honest")])];
-    let too_many = u16::try_from(MAX_CLASSES / 2 + 1).unwrap();
+    let too_many = u16::try_from(TableLimits::NODE.classes / 2 + 1).unwrap();
     for (ports, closes) in [(too_many - 2, false), (too_many, true)] {
         let policies =
             vec![greedy("g", has("app", "greedy"), ports), ingress("h", has("app", "honest"), tcp(3))];
         let cluster = cluster(pods.clone(), policies);
         let tables = compiled(&cluster);
-        assert!(tables.classes.signatures.len() <= MAX_CLASSES);
+        assert!(tables.classes.signatures.len() <= TableLimits::NODE.classes);
         let memory = crate::memory::Memory::new(&tables);
         let subject = |name| tables.subjects[&ObjectName::new("x", name)].ingress;
         assert_eq!(
@@ -220,7 +219,7 @@ proptest! {
         let atoms: Vec<Shared<Atom>> =
             blocks.iter().cloned().map(|blocks| Shared::new(Atom::Blocks(blocks))).collect();
         let pairs: Vec<(&Shared<Atom>, &BTreeSet<IpBlock>)> = atoms.iter().zip(&blocks).collect();
-        let compiled: BTreeMap<_, Arc<Signature>> = prefixes::compile(&pairs);
+        let compiled: BTreeMap<_, Arc<Signature>> = prefixes::compile(&pairs, &TableLimits::NODE).unwrap();
         for probe in probes {
             let found = prefixes::longest(&compiled, probe.into()).cloned().unwrap_or_default();
             let covers = |blocks: &BTreeSet<IpBlock>| blocks.iter().any(|block| block.contains(&probe));
@@ -249,7 +248,7 @@ proptest! {
             .collect();
         let shared: Vec<Shared<PortSet>> =
             sets.iter().map(|ranges| Shared::new(ranges.iter().copied().collect())).collect();
-        let classes = classes::compile(&shared);
+        let classes = classes::compile(&shared, &TableLimits::NODE).unwrap();
         for protocol in Protocol::ALL {
             for port in (0..=201).chain(ports.iter().copied()) {
                 let lies_in = |range: &PortRange| {

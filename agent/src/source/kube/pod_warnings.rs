@@ -1,6 +1,6 @@
 //! Kubernetes Events on pods of this node, where their owners look: `kubectl describe pod`.
 //!
-//! In: pods that should be isolated and are not, and why. Out: one Event for each. As with policies, nothing waits for it.
+//! In: pods that should be isolated and are not, or whose policies a limit closes, and why. Out: one Event for each. As with policies, nothing waits for it.
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
@@ -17,7 +17,6 @@ use tokio::sync::mpsc;
 
 use super::events::CONTROLLER;
 
-const REASON: &str = "NetworkPolicyNotEnforced";
 const ACTION: &str = "Enforce";
 
 /// Pods that wait to be written about; beyond that they stand in the log and in `podgate status` alone.
@@ -27,6 +26,7 @@ const WAITING: usize = 256;
 #[derive(Debug)]
 pub struct PodWarning {
     pub pod: ObjectName,
+    pub reason: &'static str,
     pub note: String,
 }
 
@@ -36,16 +36,17 @@ pub fn warn_pods(client: Client, node: &Name) -> mpsc::Sender<PodWarning> {
     let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(node.to_string()) };
     let recorder = Recorder::new(client.clone(), reporter);
     tokio::spawn(async move {
-        while let Some(PodWarning { pod, note }) = warnings.recv().await {
-            if let Err(error) = publish(&client, &recorder, &pod, note).await {
-                tracing::warn!(%pod, error = format!("{error:#}"), "cannot write an Event");
+        while let Some(warning) = warnings.recv().await {
+            if let Err(error) = publish(&client, &recorder, &warning).await {
+                tracing::warn!(pod = %warning.pod, error = format!("{error:#}"), "cannot write an Event");
             }
         }
     });
     sender
 }
 
-async fn publish(client: &Client, recorder: &Recorder, pod: &ObjectName, note: String) -> anyhow::Result<()> {
+async fn publish(client: &Client, recorder: &Recorder, warning: &PodWarning) -> anyhow::Result<()> {
+    let PodWarning { pod, reason, note } = warning;
     // `kubectl describe` looks for Events by the uid. Pods may be listed, not got one by one.
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
     let named = ListParams::default().fields(&format!("metadata.name={}", pod.name));
@@ -53,8 +54,8 @@ async fn publish(client: &Client, recorder: &Recorder, pod: &ObjectName, note: S
     let uid = found.items.into_iter().next().and_then(|pod| pod.metadata.uid);
     let event = Event {
         type_: EventType::Warning,
-        reason: REASON.into(),
-        note: Some(printable(&note).into_owned()),
+        reason: (*reason).into(),
+        note: Some(printable(note).into_owned()),
         action: ACTION.into(),
         secondary: None,
     };

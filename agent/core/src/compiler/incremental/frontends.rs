@@ -3,7 +3,7 @@
 //! A service is looked at again when it or one of its slices changed, or when one of its backends or of its own addresses
 //! looks different from this node: it has another identity, or is a local pod's that was not, or is no more. Its frontends then
 //! lead to other sets of backends. A frontend that other services claim as well is made of the claims of all of them. The
-//! verdict of a rule set on a set never changes: a set with another verdict is another set.
+//! verdict of a rule set on a set changes only when a limit closes the rule set, or does so no more.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -73,6 +73,8 @@ pub(super) struct Work<'a> {
     pub(super) blocks: &'a [RangeInclusive<IpAddr>],
     /// Until now, if ports are told apart otherwise than before.
     pub(super) classes: Option<&'a Classes>,
+    /// Rule sets that were closed, or are no more: their verdicts are others than before.
+    pub(super) reopened: &'a BTreeSet<usize>,
 }
 
 impl Frontends {
@@ -112,7 +114,7 @@ impl Frontends {
         }
         self.local.clone_from(view.local);
         self.own_addresses.clone_from(view.site.own_addresses);
-        self.backend_set_verdict(&touched, isolating_sets, view);
+        self.backend_set_verdict(&touched, isolating_sets, work.reopened, view);
         Services {
             backends: self.places.contents().clone(),
             frontends: self.frontends.clone(),
@@ -272,11 +274,12 @@ impl Frontends {
         touched.extend(place.into_iter().chain(before));
     }
 
-    /// Renews verdicts: of all on the places that were touched, of new rule sets on all places.
+    /// Renews verdicts: of all on the places that were touched, of rule sets that are new or reopened on all places.
     fn backend_set_verdict(
         &mut self,
         touched: &BTreeSet<usize>,
         isolating_sets: &BTreeSet<usize>,
+        reopened: &BTreeSet<usize>,
         view: &View<'_>,
     ) {
         for &gone in self.isolating_sets.difference(isolating_sets) {
@@ -294,7 +297,7 @@ impl Frontends {
             }
         }
         let (kept, new): (Vec<usize>, Vec<usize>) =
-            isolating_sets.iter().partition(|rule_set| self.isolating_sets.contains(rule_set));
+            isolating_sets.iter().partition(|at| self.isolating_sets.contains(at) && !reopened.contains(at));
         let places = self.places.contents();
         let again = touched.iter().filter_map(|place| Some((place, places.get(place)?, &kept)));
         let added =

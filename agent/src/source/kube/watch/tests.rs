@@ -10,13 +10,14 @@ use std::{
 use futures::stream;
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
 use hyper::{
-    Request, Response,
+    Method, Request, Response,
     body::{Bytes, Frame, Incoming},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
 use kube::Config;
+use podgate_core::model::ObjectName;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
@@ -48,6 +49,8 @@ struct State {
     is_away: bool,
     /// Watches end when this changes; those of before it are expired.
     forgotten: watch::Sender<u64>,
+    /// What was created: the path, and the object.
+    created: Vec<(String, Value)>,
 }
 
 impl Fake {
@@ -63,7 +66,9 @@ impl Fake {
         lists.insert(POLICIES.into(), vec![json!({"metadata": {"name": "p", "namespace": "x"}, "spec": {}})]);
         let (versions, refused, is_away) = (Vec::new(), BTreeMap::new(), false);
         let forgotten = watch::Sender::new(0);
-        let fake = Self(Arc::new(Mutex::new(State { lists, versions, refused, is_away, forgotten })));
+        let created = Vec::new();
+        let state = State { lists, versions, refused, is_away, forgotten, created };
+        let fake = Self(Arc::new(Mutex::new(state)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(fake.clone().serve(listener));
@@ -74,9 +79,19 @@ impl Fake {
     async fn serve(self, listener: TcpListener) {
         while let Ok((stream, _)) = listener.accept().await {
             let fake = self.clone();
-            let service = service_fn(move |request| {
-                let response = fake.respond(&request);
-                async { Ok::<_, Infallible>(response) }
+            let service = service_fn(move |request: Request<Incoming>| {
+                let fake = fake.clone();
+                async move {
+                    if request.method() != Method::POST {
+                        return Ok(fake.respond(&request));
+                    }
+                    let path = request.uri().path().to_owned();
+                    let body = request.into_body().collect().await?.to_bytes();
+                    let object: Value = serde_json::from_slice(&body).unwrap();
+                    let response = answer(201, &object);
+                    fake.state().created.push((path, object));
+                    Ok::<_, hyper::Error>(response)
+                }
             });
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
@@ -204,6 +219,48 @@ async fn cluster_policies_are_watched_at_whichever_known_version_is_served() {
         assert_eq!((picture.cluster.cluster_policies.len(), picture.lacking), (1, vec![]), "{version}");
         assert_eq!(picture.cluster_id.as_deref(), Some("c-1"));
     }
+}
+
+#[tokio::test]
+async fn a_policy_over_a_limit_gets_an_event_and_is_a_problem_and_no_other_policy_is_touched() {
+    let (fake, client) = Fake::start().await;
+    let rule =
+        |at: u16| json!({"from": [{"ipBlock": {"cidr": format!("10.{}.{}.0/24", at >> 8, at & 0xff)}}]});
+    let policy = |name: &str, namespace: &str, rules: std::ops::Range<u16>| {
+        let rules: Vec<Value> = rules.map(rule).collect();
+        json!({"metadata": {"name": name, "namespace": namespace, "uid": name},
+               "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": rules}})
+    };
+    let policies =
+        vec![policy("large", "x", 0..600), policy("small", "x", 700..705), policy("other", "y", 0..5)];
+    fake.state().lists.insert(POLICIES.into(), policies);
+    fake.state().lists.insert("/api/v1/nodes".into(), vec![json!({"metadata": {"name": "n1"}})]);
+    let (mut updates, _health) = start(&client);
+    let picture = next(&mut updates).await;
+    let problems: Vec<String> = picture.problems.iter().map(ToString::to_string).collect();
+    let field = "NetworkPolicy x/large: spec.ingress[506]: this rule, and 93 more rules, do not fit";
+    assert!(problems.len() == 1 && problems[0].contains(field), "{problems:?}");
+    for (namespace, name) in [("x", "small"), ("y", "other")] {
+        let rules = picture.cluster.policies[&ObjectName::new(namespace, name)].ingress.as_deref().unwrap();
+        assert!(rules.len() == 5 && rules.iter().all(|rule| rule.size() == 2), "{rules:?}");
+    }
+    let created = async {
+        while fake.state().created.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        fake.state().created.clone()
+    };
+    let created = timeout(DEADLINE, created).await.expect("an Event in time");
+    assert_eq!(created.len(), 1, "{created:?}");
+    let (path, event) = &created[0];
+    assert_eq!(path, "/apis/events.k8s.io/v1/namespaces/x/events");
+    let of_policy = json!({"name": "large", "namespace": "x", "uid": "large"});
+    for (field, expected) in of_policy.as_object().unwrap() {
+        assert_eq!(&event["regarding"][field], expected, "{event}");
+    }
+    assert_eq!((&event["reason"], &event["type"]), (&json!("LimitExceeded"), &json!("Warning")));
+    let note = event["note"].as_str().unwrap();
+    assert!(note.contains("spec.ingress[506]") && note.contains("allows nothing"), "{note}");
 }
 
 #[tokio::test]
