@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn other_rules_begin_anew() {
+    fn other_rules_begin_again() {
         let (mut counts, before) = counts(1, false);
         grow(&mut counts, &before, Outcome::Allowed, 4, &[0]);
         let (_, after) = self::counts(2, false);

@@ -48,7 +48,7 @@ use crate::{
 };
 
 /// Questions that wait for the enforcing thread.
-const INQUIRIES: usize = 16;
+const KERNEL_CHECKS: usize = 16;
 
 /// So that a flood of events keeps nobody else waiting.
 const EVENTS_AT_ONCE: usize = 256;
@@ -153,7 +153,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     let (snapshots, snapshots_seen) = watch::channel(Arc::new(enforcement.snapshot()));
     let (hits, hits_seen) = watch::channel(Arc::default());
     let (ask_for_hits, hits_asked) = mpsc::channel(1);
-    let (ask, inquiries) = mpsc::channel(INQUIRIES);
+    let (ask, kernel_checks) = mpsc::channel(KERNEL_CHECKS);
     let inputs = Arc::new(Inputs::default());
     let restarts = TaskRestarts::default();
     let for_plugin = snapshots_seen.clone();
@@ -164,7 +164,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
         watches: health,
         hits: HitView::new(hits_seen, ask_for_hits),
         observer: observer.clone(),
-        inquiries: ask,
+        kernel_checks: ask,
         restarts: restarts.clone(),
     });
 
@@ -183,7 +183,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
         supervise("cni-namespaces", restarts_of_plugin, PAUSES, keep).await;
         Ok(())
     })?;
-    let channels = Channels { inputs: inputs.clone(), snapshots, hits, hits_asked, inquiries };
+    let channels = Channels { inputs: inputs.clone(), snapshots, hits, hits_asked, kernel_checks };
     if start.send((enforcement, channels)).is_err() {
         return Err(threads.ended().await);
     }

@@ -97,7 +97,7 @@ pub struct ServerInputs {
     pub watches: Option<Health>,
     pub hits: HitView,
     pub observer: SharedObserver,
-    pub inquiries: mpsc::Sender<KernelCheckRequest>,
+    pub kernel_checks: mpsc::Sender<KernelCheckRequest>,
     pub restarts: TaskRestarts,
 }
 
@@ -193,7 +193,8 @@ impl Server {
             let pods = explanation.pods();
             let unenforced = seen.status.unenforced.iter().filter(|it| pods.contains(&it.pod));
             explanation.unenforced = unenforced.map(ToString::to_string).collect();
-            explanation.kernel = kernel_check::check(&self.inputs.inquiries, &explanation, revision).await;
+            explanation.kernel =
+                kernel_check::check(&self.inputs.kernel_checks, &explanation, revision).await;
         }
         for line in explanation.kernel.iter().flat_map(|check| &check.disagreements) {
             tracing::error!("the tables in the kernel disagree with the rules: {line}");

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_counts_each_second_anew() {
+    fn a_rate_counts_each_second_again() {
         const SECOND: u32 = 15;
         let mut rate = Rate::NONE;
         // Across the end of what the clock counts.

@@ -24,7 +24,7 @@ pub use mirror::Mirror;
 
 use authority::Authority;
 pub(crate) use daemon::{Daemon, Log};
-pub(crate) use options::Company;
+pub(crate) use options::ControlPlaneMode;
 
 /// Programs that lie in one directory.
 #[derive(Clone, Debug)]

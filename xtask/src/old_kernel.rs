@@ -35,7 +35,7 @@ const TOO_LONG: [&str; 3] = ["agreement::", "corpus::", "publishing::during::"];
 /// Tests between namespaces, each one in full.
 const SMOKE: [&str; 4] = [
     "a_live_connection_survives_a_change_of_policy",
-    "egress_to_a_service_is_judged_by_the_backend_routed",
+    "egress_to_a_service_is_evaluated_by_the_backend_routed",
     "a_spoofed_source_address_gets_nowhere",
     "kill_9_of_the_agent_changes_no_verdict",
 ];

@@ -145,7 +145,7 @@ fn what_would_be_denied_names_the_policies_in_audit_mode() {
 }
 
 #[test]
-fn a_packet_is_explained_by_what_judged_it() {
+fn a_packet_is_explained_by_what_evaluated_it() {
     let before = context(REVISION, vec![policy("old", Some(allows_80()), None)]);
     let after = context(REVISION + 1, vec![policy("new", Some(vec![]), None)]);
     let (a, b) = (address(&before, "a"), address(&before, "b"));

@@ -59,7 +59,7 @@ pub(super) struct Channels {
     pub(super) hits: watch::Sender<Arc<HitReport>>,
     /// Asks for a count of hits now.
     pub(super) hits_asked: mpsc::Receiver<()>,
-    pub(super) inquiries: mpsc::Receiver<KernelCheckRequest>,
+    pub(super) kernel_checks: mpsc::Receiver<KernelCheckRequest>,
 }
 
 /// The newest of every source, and what was made of it.
@@ -146,7 +146,7 @@ impl Enforcement {
 
     /// Enforces for ever.
     pub(super) async fn run(mut self, channels: Channels) -> Result<()> {
-        let Channels { inputs, snapshots, hits, mut hits_asked, mut inquiries } = channels;
+        let Channels { inputs, snapshots, hits, mut hits_asked, mut kernel_checks } = channels;
         let mut is_restricted = !self.reconciler.reads_sockets();
         if is_restricted {
             privileges::give_up(self.needs)?;
@@ -183,7 +183,7 @@ impl Enforcement {
                     hits.send_replace(self.count());
                     continue;
                 }
-                Some(kernel_check) = inquiries.recv() => {
+                Some(kernel_check) = kernel_checks.recv() => {
                     self.check_kernel_verdicts(kernel_check);
                     continue;
                 }

@@ -62,7 +62,7 @@ pub(super) fn start() -> Running {
         drops: api::Drops::new(),
     }));
     let (ask, _) = mpsc::channel(1);
-    let (inquiries, mut inquired) = mpsc::channel(1);
+    let (kernel_checks, mut asked) = mpsc::channel(1);
     let server = Server::new(ServerInputs {
         snapshots,
         read_counters: Arc::new(counters),
@@ -70,12 +70,12 @@ pub(super) fn start() -> Running {
         watches: None,
         hits: HitView::new(hits, ask),
         observer: observer.clone(),
-        inquiries,
+        kernel_checks,
         restarts: TaskRestarts::default(),
     });
     let claimed = async move {
         // The tables of this agent deny everything to x/b and know nobody else.
-        while let Some(KernelCheckRequest { expected_verdicts, reply }) = inquired.recv().await {
+        while let Some(KernelCheckRequest { expected_verdicts, reply }) = asked.recv().await {
             let denies = |expected_verdict: &ExpectedVerdict| {
                 (expected_verdict.pod.to_string() == "x/b").then_some(false)
             };

@@ -618,9 +618,9 @@ impl<'a> Witness<'a> {
         let sender_would_allow = || sender().is_none_or(|pod| self.would_send(pod, tuple));
         let must = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
         let is_own = self.is_nodes_own(hook.ingress_ifindex, read);
-        let is_made_anew = !egress && hook.ingress_ifindex == NODE && !is_own;
-        let opens_anew = [Outcome::Allowed, Outcome::NotIsolated, Outcome::WouldDeny, Outcome::OwnAddress];
-        if is_made_anew && opens_anew.contains(&outcome) {
+        let is_made_again = !egress && hook.ingress_ifindex == NODE && !is_own;
+        let opens_again = [Outcome::Allowed, Outcome::NotIsolated, Outcome::WouldDeny, Outcome::OwnAddress];
+        if is_made_again && opens_again.contains(&outcome) {
             let veth = self.sender(hook.ingress_ifindex, tuple).map(|(veth, _)| veth);
             let was_seen = |veth| self.opened.contains(&(veth, FlowKey::of(tuple).0));
             must(veth.is_none_or(was_seen), "the pod in whose name it comes has not sent it")?;
@@ -629,7 +629,7 @@ impl<'a> Witness<'a> {
             Outcome::Established => {
                 let (key, _) = FlowKey::of(tuple);
                 let opened =
-                    if is_made_anew { self.opened_by_others.contains(&(hook.ifindex, key)) } else { opened };
+                    if is_made_again { self.opened_by_others.contains(&(hook.ifindex, key)) } else { opened };
                 must(is_connection && opened && !opens, "nothing opened the connection here")
             }
             Outcome::Allowed => must(is_connection && isolated && allowed(), "no rule allows it"),

@@ -19,7 +19,7 @@ const PACKETS: usize = 100_000;
 const HEADERS: usize = 120;
 
 #[test]
-fn packets_of_the_corpus_and_what_noise_makes_of_them_are_judged_alike_and_with_a_reason() {
+fn packets_of_the_corpus_and_what_noise_makes_of_them_are_evaluated_alike_and_with_a_reason() {
     let rules = || [allow(all_pods(), port(Tcp, 80))];
     let world = World::new().ingress(Host::B, rules()).egress(Host::B, rules()).egress(Host::Z, []);
     let mut node = Node::new(&world);

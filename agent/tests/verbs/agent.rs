@@ -50,7 +50,7 @@ impl Agent {
             let (_hits, reports) = watch::channel(Arc::new(HitReport { policies, ..HitReport::default() }));
             let (ask, _asked) = mpsc::channel(1);
             // Nobody answers: there is no kernel.
-            let (inquiries, _) = mpsc::channel(1);
+            let (kernel_checks, _) = mpsc::channel(1);
             let server = Server::new(ServerInputs {
                 snapshots,
                 read_counters: Arc::new(counted),
@@ -58,7 +58,7 @@ impl Agent {
                 watches: None,
                 hits: HitView::new(reports, ask),
                 observer: observer(change),
-                inquiries,
+                kernel_checks,
                 restarts: TaskRestarts::default(),
             });
             listening.send(()).expect("the test waits");

@@ -374,7 +374,7 @@ fn a_connection_older_than_the_agent_goes_on_from_wherever_its_client_may_come()
 }
 
 #[test]
-fn a_connection_older_than_the_agent_is_judged_by_where_it_comes_from_once_that_is_known() {
+fn a_connection_older_than_the_agent_is_evaluated_by_where_it_comes_from_once_that_is_known() {
     let (client, at_pod) = ((neighbour(), 5_000), (pod(), 80));
     let (evaluation, reply) = (Frame::tcp(client, at_pod, flag::ACK), Frame::tcp(at_pod, client, flag::ACK));
     for (allows, expected) in [(true, Outcome::Allowed), (false, Outcome::Denied)] {
@@ -536,7 +536,7 @@ fn nothing_rides_on_the_entry_of_the_nodes_own_connection() {
 }
 
 #[test]
-fn an_init_is_judged_whatever_is_known_of_its_association() {
+fn an_init_is_evaluated_whatever_is_known_of_its_association() {
     let sctp = |chunk| Frame::sctp((pod(), 5_000), (server(), 80), chunk);
     let reply = |chunk| Frame::sctp((server(), 80), (pod(), 5_000), chunk);
     let [init, init_ack, data, abort, shutdown_complete] = [1, 2, 0, 6, 14];

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     flags::Cni,
-    kubernetes::{Company, ControlPlane, Daemon, Log, Programs},
+    kubernetes::{ControlPlane, ControlPlaneMode, Daemon, Log, Programs},
     lab::{Addresses, Host, Place, until},
     sandbox::{self, Sandbox},
     shell::report,
@@ -61,7 +61,7 @@ fn keep(sandbox: Sandbox, cni: Cni) -> Result<()> {
     let addresses = Addresses { v4: Member::ControlPlane.address(), v6: Ipv6Addr::LOCALHOST };
     let host = Host { place: place.clone(), addresses };
     let mut control_plane =
-        ControlPlane::start_for(&programs, &host, &directory.join("control-plane"), Company::Controllers)?;
+        ControlPlane::start_for(&programs, &host, &directory.join("control-plane"), ControlPlaneMode::Full)?;
     println!("the API server answers on {}", control_plane.address());
     let objects: Vec<_> = (1..).zip(NODES).map(|(number, node)| config::node_object(node, number)).collect();
     control_plane.create(&objects)?;

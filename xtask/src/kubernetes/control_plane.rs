@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use super::{
     Authority, Daemon, Log, Programs, client,
-    options::{self, Company},
+    options::{self, ControlPlaneMode},
 };
 use crate::lab::{Host, Lab, Place};
 
@@ -32,7 +32,7 @@ pub struct ControlPlane {
     place: Place,
     address: IpAddr,
     directory: PathBuf,
-    company: Company,
+    mode: ControlPlaneMode,
     authority: Authority,
     /// First here, so that it is dropped first.
     api_server: Option<Daemon>,
@@ -56,7 +56,7 @@ impl Lab {
 impl ControlPlane {
     /// Starts it on `host`, with its files in `directory`, and waits until it is ready.
     pub fn start(programs: &Programs, host: &Host, directory: &Path) -> Result<Self> {
-        Self::start_for(programs, host, directory, Company::Nobody)
+        Self::start_for(programs, host, directory, ControlPlaneMode::ApiServerOnly)
     }
 
     /// The same beside other programs of a cluster.
@@ -64,7 +64,7 @@ impl ControlPlane {
         programs: &Programs,
         host: &Host,
         directory: &Path,
-        company: Company,
+        mode: ControlPlaneMode,
     ) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
         let authority = Authority::new(&directory.join("authority"), &host.addresses.both())?;
@@ -76,7 +76,7 @@ impl ControlPlane {
             place: host.place.clone(),
             address: host.addresses.v4.into(),
             directory: directory.to_owned(),
-            company,
+            mode,
             authority,
             api_server: None,
             _etcd: etcd,
@@ -146,7 +146,7 @@ impl ControlPlane {
             return Ok(());
         }
         let mut command = self.place.command(self.programs.path("kube-apiserver"));
-        command.args(options::api_server(&self.authority, self.address, self.company));
+        command.args(options::api_server(&self.authority, self.address, self.mode));
         let log = Log::new(self.directory.join(API_SERVER_LOG));
         let mut server = Daemon::start("kube-apiserver", &mut command, &log)?;
         server.ready(START, || self.is_ready()).context("the API server")?;

@@ -14,11 +14,11 @@ const ETCD_PEERS: &str = "http://127.0.0.1:2380";
 
 /// What runs beside the API server, which changes what it may take for granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Company {
+pub(crate) enum ControlPlaneMode {
     /// No controllers: nobody makes a service account in a new namespace, so pods must do without one.
-    Nobody,
+    ApiServerOnly,
     /// A whole cluster.
-    Controllers,
+    Full,
 }
 
 pub(crate) fn etcd(data: &Path) -> Vec<String> {
@@ -35,7 +35,7 @@ pub(crate) fn etcd(data: &Path) -> Vec<String> {
     ]
 }
 
-pub(crate) fn api_server(authority: &Authority, address: IpAddr, company: Company) -> Vec<String> {
+pub(crate) fn api_server(authority: &Authority, address: IpAddr, mode: ControlPlaneMode) -> Vec<String> {
     let file = |option: &str, name: &str| format!("--{option}={}", authority.file(name).display());
     let mut options = vec![
         format!("--etcd-servers={ETCD}"),
@@ -56,7 +56,7 @@ pub(crate) fn api_server(authority: &Authority, address: IpAddr, company: Compan
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
         "--profiling=false".to_owned(),
     ];
-    if company == Company::Nobody {
+    if mode == ControlPlaneMode::ApiServerOnly {
         options.push("--disable-admission-plugins=ServiceAccount".to_owned());
     }
     options

@@ -22,7 +22,7 @@ use super::{
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
-    ("live_connections_survive_the_first_agent_and_new_ones_are_judged", |lab| {
+    ("live_connections_survive_the_first_agent_and_new_ones_are_evaluated", |lab| {
         arrival(lab, PodNetworkMode::Routed)
     }),
     ("live_connections_survive_the_first_agent_on_a_bridge", |lab| arrival(lab, PodNetworkMode::Bridge)),

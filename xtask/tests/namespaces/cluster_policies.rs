@@ -13,7 +13,7 @@ use super::{
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("the_tiers_of_cluster_policies_follow_every_change", tiers),
-    ("a_namespace_that_is_labelled_anew_comes_under_other_cluster_policies", label_flip),
+    ("a_namespace_that_is_labelled_again_comes_under_other_cluster_policies", label_flip),
     ("a_cluster_policy_cuts_nothing_that_is_live_and_lets_answers_pass", live),
     ("a_cluster_policy_holds_on_the_way_to_the_own_node_and_never_from_it", own_node),
 ];

@@ -18,10 +18,10 @@ use xtask::lab::{
 use super::{Test, scene::apply};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
-    ("parts_of_a_datagram_are_judged_by_their_sender_routed", |lab| parts(lab, PodNetworkMode::Routed)),
-    ("parts_of_a_datagram_are_judged_by_their_sender_bridged", |lab| parts(lab, PodNetworkMode::Bridge)),
+    ("parts_of_a_datagram_are_evaluated_by_their_sender_routed", |lab| parts(lab, PodNetworkMode::Routed)),
+    ("parts_of_a_datagram_are_evaluated_by_their_sender_bridged", |lab| parts(lab, PodNetworkMode::Bridge)),
     ("parts_of_a_datagram_reach_no_denied_backend_elsewhere", parts_to_service),
-    ("what_leaves_by_a_tunnel_is_judged_by_its_backend", tunnel),
+    ("what_leaves_by_a_tunnel_is_evaluated_by_its_backend", tunnel),
 ];
 
 const CLOSED: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n  ingress:\n  \

@@ -20,18 +20,18 @@ use super::{
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("addresses_that_are_rewritten_on_the_way_out_do_not_count", rewritten),
-    ("a_host_port_is_judged_as_the_port_of_its_pod", host_port),
+    ("a_host_port_is_evaluated_as_the_port_of_its_pod", host_port),
     ("a_service_whose_address_is_on_the_node_is_not_the_node", service_on_node),
     // NodeLocal DNSCache tells netfilter not to track what goes to it; here nothing is tracked at all.
-    ("what_the_kernel_does_not_track_is_judged_all_the_same", |lab| tracked_by(lab, "notrack")),
-    ("what_the_kernel_tracks_in_a_zone_of_its_own_is_judged_all_the_same", |lab| {
+    ("what_the_kernel_does_not_track_is_evaluated_all_the_same", |lab| tracked_by(lab, "notrack")),
+    ("what_the_kernel_tracks_in_a_zone_of_its_own_is_evaluated_all_the_same", |lab| {
         tracked_by(lab, "ct zone set 7")
     }),
     ("an_address_that_the_node_gets_later_is_its_own", new_address),
-    ("a_way_out_of_the_node_that_appears_later_is_judged_too", |lab| {
+    ("a_way_out_of_the_node_that_appears_later_is_evaluated_too", |lab| {
         new_device(lab, |node| node.addresses.v4.into())
     }),
-    ("a_way_out_of_the_node_that_appears_later_is_judged_too_over_ipv6", |lab| {
+    ("a_way_out_of_the_node_that_appears_later_is_evaluated_too_over_ipv6", |lab| {
         new_device(lab, |node| node.addresses.v6.into())
     }),
     ("a_pod_reaches_itself_whatever_isolates_it", itself),

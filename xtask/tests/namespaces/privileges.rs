@@ -18,7 +18,7 @@ use super::{
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_running_agent_keeps_only_the_capabilities_and_system_calls_that_it_needs", running),
     ("an_agent_with_the_capabilities_of_the_daemon_set_does_all_that_it_is_for", as_deployed),
-    ("without_sys_admin_live_connections_are_judged_as_new_ones_at_the_first_start", without_sys_admin),
+    ("without_sys_admin_live_connections_are_evaluated_as_new_ones_at_the_first_start", without_sys_admin),
     ("a_deny_log_that_the_running_agent_could_not_rotate_is_an_error_at_once", foreign_directory),
     ("an_agent_without_one_of_its_other_capabilities_names_it_and_does_not_start", does_not_start),
 ];

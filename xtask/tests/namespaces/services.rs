@@ -19,22 +19,24 @@ use super::{
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
-    ("egress_to_a_service_is_judged_by_the_backend_routed", |lab| egress(lab, PodNetworkMode::Routed, false)),
-    ("egress_to_a_service_is_judged_by_the_backend_bridged", |lab| {
+    ("egress_to_a_service_is_evaluated_by_the_backend_routed", |lab| {
+        egress(lab, PodNetworkMode::Routed, false)
+    }),
+    ("egress_to_a_service_is_evaluated_by_the_backend_bridged", |lab| {
         egress(lab, PodNetworkMode::Bridge, false)
     }),
-    ("egress_is_judged_by_the_backend_when_everything_is_masqueraded", |lab| {
+    ("egress_is_evaluated_by_the_backend_when_everything_is_masqueraded", |lab| {
         egress(lab, PodNetworkMode::Routed, true)
     }),
     ("the_backend_sees_the_client_behind_the_service_routed", |lab| ingress(lab, PodNetworkMode::Routed)),
     ("the_backend_sees_the_client_behind_the_service_bridged", |lab| ingress(lab, PodNetworkMode::Bridge)),
-    ("a_client_behind_a_node_port_is_judged_by_its_own_address", node_port),
+    ("a_client_behind_a_node_port_is_evaluated_by_its_own_address", node_port),
     ("masqueraded_clients_are_let_in_when_that_is_wanted", masqueraded_allowed),
     ("a_pod_reaches_itself_through_its_service_routed", |lab| hairpin(lab, PodNetworkMode::Routed)),
     ("a_pod_reaches_itself_through_its_service_bridged", |lab| hairpin(lab, PodNetworkMode::Bridge)),
     ("the_node_and_services_meet_as_they_should", own_node),
     ("a_port_of_another_node_is_that_node", other_node),
-    ("a_datagram_led_to_another_backend_is_judged_anew", other_backend),
+    ("a_datagram_led_to_another_backend_is_evaluated_again", other_backend),
 ];
 
 pub(crate) const PORT: u16 = 8080;

@@ -40,11 +40,11 @@ pub(super) fn explain(cluster: &Cluster, question: &Question) -> Result<Option<E
             .map(Some);
     }
     let to = ResolvedEndpoint::resolve(cluster, &question.to)?;
-    let entrances = at(cluster, from.node(), &to.addresses, &question.port);
-    if !entrances.is_empty() {
-        let ends = ends(cluster, from.node(), &entrances.iter().collect::<Vec<_>>());
+    let ports_of_services = at(cluster, from.node(), &to.addresses, &question.port);
+    if !ports_of_services.is_empty() {
+        let ends = ends(cluster, from.node(), &ports_of_services.iter().collect::<Vec<_>>());
         let mut explanation = explain_ends(cluster, question, &from, ends, None)?;
-        explanation.uncertain_because.extend(unknown_node(&from, &entrances, &explanation));
+        explanation.uncertain_because.extend(unknown_node(&from, &ports_of_services, &explanation));
         return Ok(Some(explanation));
     }
     let Some(node) = to.node().filter(|_| to.policed().is_none()) else { return Ok(None) };
@@ -108,16 +108,16 @@ fn elsewhere(
     node: &Name,
     addresses: &[IpAddr],
 ) -> Result<Option<Explanation>, Unanswerable> {
-    let entrances = at(cluster, Some(node), addresses, &question.port);
-    if entrances.is_empty() {
+    let ports_of_services = at(cluster, Some(node), addresses, &question.port);
+    if ports_of_services.is_empty() {
         return Ok(None);
     }
     let has = |v6| from.addresses.iter().any(|address| address.is_ipv6() == v6);
     let mut backends = vec![to_itself(cluster, question)?];
     let (mut reached, mut uncertain) = (false, BTreeSet::new());
-    for entrance in &entrances {
-        let local = entrance.is_local().then(|| local_ends(cluster, node, entrance));
-        let all = ends(cluster, Some(node), &[entrance]).into_iter();
+    for matched_port in &ports_of_services {
+        let local = matched_port.is_local().then(|| local_ends(cluster, node, matched_port));
+        let all = ends(cluster, Some(node), &[matched_port]).into_iter();
         let mut all: BTreeSet<(IpAddr, u16)> =
             all.filter(|end| end.way != Way::PassedOver).map(|end| (end.address, end.number)).collect();
         let of_family = |ends: &BTreeSet<(IpAddr, u16)>| ends.iter().any(|end| has(end.0.is_ipv6()));
@@ -127,7 +127,7 @@ fn elsewhere(
                 uncertain.insert(format!(
                     "whether {node} leads pods of other nodes to all endpoints of {}, or to its own alone as it leads \
                      clients outside (externalTrafficPolicy: Local), depends on the set-up of its proxy",
-                    entrance.service.name
+                    matched_port.service.name
                 ));
             }
             if from.policed().is_none() {
@@ -227,11 +227,12 @@ fn together_with(
 /// A client outside comes to whichever node the network leads it to, which hands it on under its own address.
 fn unknown_node(
     from: &ResolvedEndpoint<'_>,
-    entrances: &[MatchedServicePort<'_>],
+    ports_of_services: &[MatchedServicePort<'_>],
     explanation: &Explanation,
 ) -> Option<String> {
-    let is_masqueraded =
-        entrances.iter().any(|entrance| entrance.service.proxy == Proxy::KubeProxy && !entrance.is_local());
+    let is_masqueraded = ports_of_services
+        .iter()
+        .any(|matched_port| matched_port.service.proxy == Proxy::KubeProxy && !matched_port.is_local());
     (from.node().is_none() && is_masqueraded && explanation.ingress.isolated).then(|| {
         "which node such a client comes to is not known: a backend on another one sees the address of that node \
          (externalTrafficPolicy: Cluster)"

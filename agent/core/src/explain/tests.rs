@@ -184,7 +184,7 @@ fn an_entry_that_matches_says_what_it_wants_and_what_was_found() {
 }
 
 #[test]
-fn each_entry_of_a_rule_is_judged_whatever_the_others_say() {
+fn each_entry_of_a_rule_is_evaluated_whatever_the_others_say() {
     let frontend = Peer::Pods { namespaces: None, pods: has("role", "frontend") };
     let peers = Peers::Listed(vec![Peer::Nothing, frontend, block("10.0.0.0/30", &[])]);
     let udp = PortRule::Protocol(Protocol::Udp);

@@ -265,7 +265,7 @@ async fn results_appear_and_go_with_their_files_also_before_the_directory_exists
 }
 
 #[tokio::test]
-async fn a_directory_that_is_replaced_is_read_anew() {
+async fn a_directory_that_is_replaced_is_read_again() {
     let root = tempfile::tempdir().unwrap();
     let (directory, other) = (root.path().join("results"), root.path().join("other"));
     for (place, address) in [(&directory, "10.0.0.1"), (&other, "10.0.0.2")] {

@@ -44,12 +44,12 @@ enum Changing {
 }
 
 #[test]
-fn while_policies_change_each_packet_is_judged_by_one_of_the_states() {
+fn while_policies_change_each_packet_is_evaluated_by_one_of_the_states() {
     probe_while(Changing::Policies, 300);
 }
 
 #[test]
-fn while_labels_change_each_packet_is_judged_by_one_of_the_states() {
+fn while_labels_change_each_packet_is_evaluated_by_one_of_the_states() {
     probe_while(Changing::Labels, 100);
 }
 

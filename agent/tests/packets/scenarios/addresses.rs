@@ -207,7 +207,7 @@ fn answers_of_dhcp_open_no_pod_that_has_not_just_asked() {
 }
 
 #[test]
-fn multicast_and_broadcast_are_judged_like_any_address() {
+fn multicast_and_broadcast_are_evaluated_like_any_address() {
     let world = World::new()
         .egress(Host::A, [allow(crate::world::block("224.0.0.0/4", &[]), podgate_core::model::Ports::Any)])
         .egress(Host::B, [])

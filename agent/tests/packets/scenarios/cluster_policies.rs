@@ -75,7 +75,7 @@ fn everywhere() -> Peers {
 }
 
 #[test]
-fn a_cluster_policy_judges_a_pod_and_isolates_nothing() {
+fn a_cluster_policy_evaluates_a_pod_and_isolates_nothing() {
     let deny_b = rule(
         Action::Deny,
         Peers::Listed(vec![Peer::Pods { namespaces: Some(Selector::EVERYTHING), pods: app("b") }]),

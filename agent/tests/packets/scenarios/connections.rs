@@ -25,7 +25,7 @@ fn closed() -> World {
 }
 
 #[test]
-fn a_new_connection_is_judged_on_both_sides_and_its_replies_pass() {
+fn a_new_connection_is_evaluated_on_both_sides_and_its_replies_pass() {
     let mut node = Node::new(&closed());
     for family in Family::ALL {
         let (a, b) = ((Host::A.at(family), 40_000), (Host::B.at(family), 80));
@@ -169,7 +169,7 @@ fn an_init_is_a_new_association_and_meets_the_policy_of_its_time() {
 }
 
 #[test]
-fn the_middle_of_an_unknown_connection_is_judged_by_its_direction() {
+fn the_middle_of_an_unknown_connection_is_evaluated_by_its_direction() {
     let mut node = Node::new(&closed());
     for family in Family::ALL {
         let at = |host: Host, port| (host.at(family), port);

@@ -121,7 +121,7 @@ fn isolation_that_begins_and_ends_is_that_of_new_connections() {
 }
 
 #[test]
-fn a_closed_connections_ports_are_judged_anew() {
+fn a_closed_connections_ports_are_evaluated_again() {
     let mut node = Node::new(&open());
     let (a, b) = ((Host::A.at(Family::V4), 40_000), (Host::B.at(Family::V4), 80));
     connect(&mut node, Family::V4, 40_000);

@@ -28,7 +28,7 @@ fn parts(from: Host, port: u16) -> Vec<Frame> {
 }
 
 #[test]
-fn a_datagram_that_was_divided_again_is_judged_by_its_sender() {
+fn a_datagram_that_was_divided_again_is_evaluated_by_its_sender() {
     let world = World::new().ingress(Host::B, [allow(pods_like(Host::A), port(Udp, 53))]).egress(Host::B, []);
     let mut node = Node::new(&world);
     for from in [Host::Remote, Host::Outside, Host::OtherNode, Host::Node] {
@@ -55,7 +55,7 @@ fn a_datagram_that_was_divided_again_is_judged_by_its_sender() {
 }
 
 #[test]
-fn parts_of_a_judged_connection_go_on_with_and_without_an_ingress_interface() {
+fn parts_of_a_evaluated_connection_go_on_with_and_without_an_ingress_interface() {
     let world = World::new().ingress(Host::B, [allow(all_pods(), Ports::Any)]);
     let closed = World::new().ingress(Host::B, []);
     for (host, ingress_ifindex) in [(Host::A, Host::A.veth()), (Host::Remote, UPLINK)] {
@@ -126,7 +126,7 @@ fn mixed() -> World {
 }
 
 #[test]
-fn what_leaves_the_node_without_an_ingress_interface_is_judged_by_its_sender() {
+fn what_leaves_the_node_without_an_ingress_interface_is_evaluated_by_its_sender() {
     let mut node = Node::new(&mixed());
     let datagram = |from: Host, to: Host| {
         Frame::udp((from.at(Family::V6), 9), (to.at(Family::V6), 8080), 4_000).fragments(7, 150)
@@ -146,7 +146,7 @@ fn what_leaves_the_node_without_an_ingress_interface_is_judged_by_its_sender() {
 }
 
 #[test]
-fn a_packet_without_a_link_header_is_judged_as_one_behind_an_ethernet_header() {
+fn a_packet_without_a_link_header_is_evaluated_as_one_behind_an_ethernet_header() {
     let mut node = Node::new(&mixed());
     let ingress_ifindex = Host::A.veth();
     for family in Family::ALL {
@@ -178,7 +178,7 @@ fn what_cannot_be_read_leaves_the_node_from_a_free_pod_alone() {
 }
 
 #[test]
-fn an_error_leaves_an_isolated_pod_when_it_speaks_of_a_connection_that_was_judged() {
+fn an_error_leaves_an_isolated_pod_when_it_speaks_of_a_connection_that_was_evaluated() {
     let mut node = Node::new(&mixed());
     let ingress_ifindex = Host::A.veth();
     for family in Family::ALL {

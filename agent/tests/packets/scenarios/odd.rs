@@ -96,7 +96,7 @@ fn what_cannot_be_read_is_dropped_for_an_isolated_direction_and_passes_a_free_on
 }
 
 #[test]
-fn large_packets_are_judged_by_their_headers() {
+fn large_packets_are_evaluated_by_their_headers() {
     let mut node = Node::new(&world());
     for family in Family::ALL {
         for (to, outcome) in [(80, Allowed), (81, Denied)] {

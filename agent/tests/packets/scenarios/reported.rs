@@ -147,7 +147,7 @@ fn of_a_services_backends_the_one_that_is_chosen_is_told() {
 
 /// Asks for many ports of many hosts, all of which some policy tells apart.
 #[test]
-fn a_pod_that_scans_uses_up_its_own_share_of_tallies_and_events_alone() {
+fn a_pod_that_scans_uses_up_its_own_share_of_counters_and_events_alone() {
     const HOSTS: u8 = 40;
     const PORTS: u16 = 40;
     let mut world = World::new().egress(Host::B, [allow(pods_like(Host::Z), port(Tcp, 80))]);

@@ -77,7 +77,7 @@ fn the_address_of_the_service_itself_matches_no_block() {
 }
 
 #[test]
-fn a_backend_on_this_node_is_judged_where_it_receives() {
+fn a_backend_on_this_node_is_evaluated_where_it_receives() {
     let mut node = Node::new(&a_may_send_to_b().service(Tcp, &[(Host::B, 8080), (Host::Z, 8080)]));
     for family in Family::ALL {
         let (a, frontend) = ((Host::A.at(family), 40_000), (service_at(family), 80));
@@ -116,7 +116,7 @@ fn the_sender_is_known_by_its_veth_when_the_node_has_rewritten_its_address() {
 }
 
 #[test]
-fn a_backend_elsewhere_is_judged_where_packets_leave_the_node() {
+fn a_backend_elsewhere_is_evaluated_where_packets_leave_the_node() {
     let world = World::new()
         .egress(Host::A, [allow(pods_like(Host::B), port(Tcp, 8080))])
         .egress(Host::A, [allow(block("10.2.0.0/16", &[]), port(Tcp, 8080))])
@@ -150,7 +150,7 @@ fn a_backend_elsewhere_is_judged_where_packets_leave_the_node() {
 }
 
 #[test]
-fn replies_leave_the_node_unjudged() {
+fn replies_leave_the_node_without_another_evaluation() {
     let mut node = Node::new(&a_may_send_to_b());
     for family in Family::ALL {
         let (outside, a) = ((Host::Outside.at(family), 50_000), (Host::A.at(family), 80));
@@ -179,7 +179,7 @@ fn a_pod_reaches_itself_through_its_service() {
 }
 
 #[test]
-fn a_change_keeps_live_connections_and_judges_new_ones() {
+fn a_change_keeps_live_connections_and_evaluates_new_ones() {
     let backends = [(Host::B, 8080), (Host::Z, 8080)];
     let mut node = Node::new(&a_may_send_to_b().service(Tcp, &backends));
     let family = Family::V4;
@@ -233,7 +233,7 @@ fn the_ways_out_are_watched_while_a_service_may_lead_to_a_forbidden_backend_else
 }
 
 #[test]
-fn a_datagram_that_the_node_leads_to_another_backend_is_judged_as_a_connection_of_its_own() {
+fn a_datagram_that_the_node_leads_to_another_backend_is_evaluated_as_a_connection_of_its_own() {
     let world = || World::new().egress(Host::A, [allow(pods_like(Host::B), port(Udp, 8080))]);
     let mut node = Node::new(&world().service(Udp, &[(Host::B, 8080)]));
     for family in Family::ALL {

@@ -86,8 +86,8 @@ pub(super) fn at<'a>(
 ) -> Vec<MatchedServicePort<'a>> {
     let Port::Number(number) = asked.port else { return Vec::new() };
     let own = node.map(|node| node_addresses(cluster, node)).unwrap_or_default();
-    let entrances = |frontend,
-                     is_there: &dyn Fn(&Service, &ServicePort, &IpAddr) -> bool|
+    let ports_of_services = |frontend,
+                             is_there: &dyn Fn(&Service, &ServicePort, &IpAddr) -> bool|
      -> Vec<MatchedServicePort<'a>> {
         let services = cluster.services.values().filter(|service| service.proxy != Proxy::Headless);
         let ports = services.flat_map(|service| service.ports.iter().map(move |port| (&**service, port)));
@@ -106,13 +106,13 @@ pub(super) fn at<'a>(
         });
         found.collect()
     };
-    let found = entrances(Frontend::Cluster, &|service, port, address| {
+    let found = ports_of_services(Frontend::Cluster, &|service, port, address| {
         service.cluster_addresses.contains(address) && port.number == number
     });
     if !found.is_empty() {
         return found;
     }
-    entrances(Frontend::External, &|service, port, address| {
+    ports_of_services(Frontend::External, &|service, port, address| {
         service.external_addresses.contains(address) && port.number == number
             || own.contains(address) && port.node_port == Some(number)
     })
@@ -124,15 +124,15 @@ pub(super) fn at<'a>(
 pub(super) fn ends(
     cluster: &Cluster,
     node: Option<&Name>,
-    entrances: &[&MatchedServicePort<'_>],
+    ports_of_services: &[&MatchedServicePort<'_>],
 ) -> BTreeSet<End> {
     let slices = cluster.slices_by_service();
     let zone = node.and_then(|node| cluster.nodes.get(node)?.labels.get(ZONE));
     let own = node.map(|node| node_addresses(cluster, node)).unwrap_or_default();
     let outside = Name::from("");
     let mut ends = BTreeSet::new();
-    for entrance in entrances {
-        let MatchedServicePort { service, port, frontend, addresses, number } = entrance;
+    for matched_port in ports_of_services {
+        let MatchedServicePort { service, port, frontend, addresses, number } = matched_port;
         let (frontend, node) = node.map_or((Frontend::External, &outside), |node| (*frontend, node));
         let way = match frontend {
             Frontend::External if !service.external_local => Way::Masqueraded,
@@ -217,9 +217,9 @@ pub(super) fn host_port_ends(
 pub(super) fn local_ends(
     cluster: &Cluster,
     node: &Name,
-    entrance: &MatchedServicePort<'_>,
+    matched_port: &MatchedServicePort<'_>,
 ) -> BTreeSet<(IpAddr, u16)> {
-    let MatchedServicePort { service, port, addresses, .. } = entrance;
+    let MatchedServicePort { service, port, addresses, .. } = matched_port;
     let slices = cluster.slices_by_service();
     let families = [false, true].into_iter().filter(|v6| addresses.iter().any(|at| at.is_ipv6() == *v6));
     families.flat_map(|v6| slices.local(service, port, v6, node)).collect()

@@ -134,7 +134,7 @@ fn a_service_leads_to_the_backends_that_its_client_may_be_given() {
 }
 
 #[test]
-fn a_node_port_of_another_node_is_judged_there_and_leads_on_under_its_address() {
+fn a_node_port_of_another_node_is_evaluated_there_and_leads_on_under_its_address() {
     let answer =
         |policies, from| ask(&cluster_with_services(policies), from, "node/n2", "TCP/30080").unwrap();
     let open = answer(vec![], "x/a");

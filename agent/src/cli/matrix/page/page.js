@@ -153,7 +153,7 @@ function choose(event) {
   state.chosen = [Number(from), Number(to)];
   draw();
   explain();
-  // Its element was drawn anew: keys go on arriving here.
+  // Its element was drawn again: keys go on arriving here.
   find("#cells").focus({ preventScroll: true });
 }
 

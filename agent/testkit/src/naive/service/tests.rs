@@ -202,7 +202,7 @@ const CASES: &[Case] = &[
 ];
 
 #[test]
-fn a_connection_to_a_service_is_judged_where_it_ends() {
+fn a_connection_to_a_service_is_evaluated_where_it_ends() {
     for Case { why, policies, to, found: expected } in CASES {
         let seen = found(&world(policies), to);
         let seen: Option<Vec<&str>> = seen.as_ref().map(|list| list.iter().map(String::as_str).collect());
