@@ -48,19 +48,19 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Agent(AgentOptions),
-    Check(check::Options),
-    Detach(detach::Options),
-    Mount(mount::Options),
-    Cni(cni::Options),
-    Status(status::Options),
-    Endpoints(endpoints::Options),
-    Policies(policies::Options),
-    Flows(flows::Options),
-    Explain(explain::Options),
-    Matrix(matrix::Options),
-    Doctor(doctor::Options),
-    Completion(completion::Options),
-    Man(man::Options),
+    Check(check::CheckOptions),
+    Detach(detach::DetachOptions),
+    Mount(mount::MountOptions),
+    Cni(cni::CniOptions),
+    Status(status::StatusOptions),
+    Endpoints(endpoints::EndpointsOptions),
+    Policies(policies::PoliciesOptions),
+    Flows(flows::FlowsOptions),
+    Explain(explain::ExplainOptions),
+    Matrix(matrix::MatrixOptions),
+    Doctor(doctor::DoctorOptions),
+    Completion(completion::CompletionOptions),
+    Man(man::ManOptions),
 }
 
 /// Runs one command line to its end.

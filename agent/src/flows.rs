@@ -18,7 +18,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use podgate_common::FlowEvent;
 use podgate_core::{
-    compiler::{PolicySnapshot, Work},
+    compiler::{PolicySnapshot, WorkLimit},
     model::{Name, Pod},
 };
 use tokio::sync::broadcast;
@@ -61,7 +61,7 @@ pub struct Observer {
     /// The second that is running, and the events in it.
     second: (Instant, u32),
     /// What may be spent on attribution until it is over.
-    work: Work,
+    work: WorkLimit,
 }
 
 /// Shared by the agent's loop, the reader of events and the servers.
@@ -90,7 +90,7 @@ impl Observer {
             deny_log,
             counts: ObserverCounts::default(),
             second: (Instant::now(), 0),
-            work: Work::of(WORK_PER_SECOND),
+            work: WorkLimit::of(WORK_PER_SECOND),
         }
     }
 
@@ -155,7 +155,7 @@ impl Observer {
         let (began, events) = &mut self.second;
         if began.elapsed() >= Duration::from_secs(1) {
             (*began, *events) = (Instant::now(), 0);
-            self.work = Work::of(WORK_PER_SECOND);
+            self.work = WorkLimit::of(WORK_PER_SECOND);
         }
         *events += 1;
         *events > PER_SECOND

@@ -39,7 +39,7 @@ pub struct HitCounts {
 #[derive(Debug, Default)]
 struct Counts {
     /// What was counted: when the rules are others, the counts begin again.
-    of: Rules,
+    of: NamedRules,
     rules: BTreeMap<usize, (u64, Option<SystemTime>)>,
     denied: u64,
     would_deny: u64,
@@ -47,7 +47,7 @@ struct Counts {
 
 /// A policy with its rules.
 #[derive(Clone, Debug, Default)]
-enum Rules {
+enum NamedRules {
     #[default]
     None,
     Policy(Arc<NetworkPolicy>),
@@ -243,7 +243,7 @@ impl Counts {
     }
 }
 
-impl Rules {
+impl NamedRules {
     fn len(&self, direction: Direction) -> usize {
         match self {
             Self::None => 0,
@@ -304,13 +304,13 @@ fn for_pod(cluster: &Cluster, pod: &Pod, direction: Direction) -> BTreeSet<(Poli
     policies.chain(of_cluster).collect()
 }
 
-fn rules(cluster: &Cluster, policy: &PolicyName) -> Rules {
+fn rules(cluster: &Cluster, policy: &PolicyName) -> NamedRules {
     match policy {
         PolicyName::Namespaced(name) => {
-            cluster.policies.get(name).cloned().map_or(Rules::None, Rules::Policy)
+            cluster.policies.get(name).cloned().map_or(NamedRules::None, NamedRules::Policy)
         }
         PolicyName::Cluster(name) => {
-            cluster.cluster_policies.get(name).cloned().map_or(Rules::None, Rules::Cluster)
+            cluster.cluster_policies.get(name).cloned().map_or(NamedRules::None, NamedRules::Cluster)
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     },
     endpoints::InterfaceState,
     reconciler::{AppliedPolicies, CLOSED, Enforced, HoldCounts, Reconciler, Unenforced},
-    server::{Interface, Snapshot},
+    server::{ReportedInterface, Snapshot},
     source::ClusterSnapshot,
 };
 
@@ -149,14 +149,14 @@ fn endpoints(enforced: Vec<Enforced>, unenforced: &[UnenforcedPod]) -> Vec<Endpo
     endpoints
 }
 
-fn interface(Enforced { veth, attached, uid, .. }: &Enforced) -> (u32, Interface) {
+fn interface(Enforced { veth, attached, uid, .. }: &Enforced) -> (u32, ReportedInterface) {
     let state = match &veth.state {
         InterfaceState::Identified { .. } => ReportedState::Identified,
         InterfaceState::Pending => ReportedState::Pending,
         InterfaceState::Unmanaged => ReportedState::Unmanaged,
     };
     let (name, pod) = (veth.name.clone(), veth.last.clone());
-    (veth.ifindex, Interface { name, pod, uid: *uid, state, attached: *attached })
+    (veth.ifindex, ReportedInterface { name, pod, uid: *uid, state, attached: *attached })
 }
 
 fn endpoint(Enforced { veth, ingress, egress, since, attached: _, uid: _ }: Enforced) -> EndpointStatus {

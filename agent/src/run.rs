@@ -132,7 +132,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
 
     let mut pod_warnings = None;
     let (mut updates, source, health) = match connection {
-        Some(kube::Connection { client, .. }) => {
+        Some(kube::ApiConnection { client, .. }) => {
             pod_warnings = Some(kube::warn_pods(client.clone(), &options.node));
             let (updates, health) = kube::watch(&client, options.node.clone(), options.allow_empty);
             (updates, "kubernetes", Some(health))

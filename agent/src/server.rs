@@ -60,13 +60,13 @@ pub struct Snapshot {
     pub status: Status,
     pub endpoints: Vec<EndpointStatus>,
     /// By ifindex: the pods' interfaces, as the programs in the kernel know them.
-    pub interfaces: BTreeMap<u32, Interface>,
+    pub interfaces: BTreeMap<u32, ReportedInterface>,
     pub cluster: Arc<Cluster>,
 }
 
 /// The host side of a pod's interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
+pub struct ReportedInterface {
     pub name: Name,
     /// The pod that it was found to be last, also while that pod's policies are not known.
     pub pod: Option<ObjectName>,

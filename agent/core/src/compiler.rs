@@ -33,7 +33,7 @@ pub use classes::{Classes, PortSignature};
 pub use clauses::{Atom, Clause, ClausePorts};
 pub use identities::{Identities, Signature};
 pub use incremental::{
-    CompileInput, ConnectionQuery, Incremental, PolicyMatch, PolicyName, PolicySnapshot, Work,
+    CompileInput, ConnectionQuery, Incremental, PolicyMatch, PolicyName, PolicySnapshot, WorkLimit,
 };
 pub use limits::TableLimits;
 pub use rows::Rows;

@@ -20,7 +20,7 @@ its own process.
 
 Example:
   podgate check")]
-pub(super) struct Options {
+pub(super) struct CheckOptions {
     /// BPF file system for the pins
     #[arg(long, value_name = "DIR", default_value = BPFFS)]
     bpffs: PathBuf,
@@ -29,7 +29,7 @@ pub(super) struct Options {
     cni_results: PathBuf,
 }
 
-impl Options {
+impl CheckOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let Self { bpffs, cni_results } = self;
         let findings =

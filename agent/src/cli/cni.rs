@@ -26,7 +26,7 @@ holds pods of namespaces that had policies, and lets the others start.
 
 Example:
   podgate cni install --watch")]
-pub(super) struct Options {
+pub(super) struct CniOptions {
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -81,7 +81,7 @@ struct Changed {
     changed: Vec<PathBuf>,
 }
 
-impl Options {
+impl CniOptions {
     pub(super) fn run(self, format: impl FnOnce() -> Format) -> anyhow::Result<ExitCode> {
         match self.command {
             None => return Ok(cni_plugin::run(&|variable| std::env::var_os(variable))),

@@ -14,13 +14,13 @@ Example:
   source <(podgate completion bash)
   podgate completion zsh > ~/.zfunc/_podgate
   podgate completion fish > ~/.config/fish/completions/podgate.fish")]
-pub(super) struct Options {
+pub(super) struct CompletionOptions {
     /// Shell to complete in
     #[arg(value_name = "SHELL", value_parser = clap::value_parser!(Shell))]
     shell: Shell,
 }
 
-impl Options {
+impl CompletionOptions {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "podgate", &mut script);

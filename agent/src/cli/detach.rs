@@ -17,7 +17,7 @@ Afterwards podgate enforces nothing. Stop the agent first: an agent that is rest
 
 Example:
   podgate detach")]
-pub(super) struct Options {
+pub(super) struct DetachOptions {
     /// BPF file system with the pins
     #[arg(long, value_name = "DIR", default_value = BPFFS)]
     bpffs: PathBuf,
@@ -34,7 +34,7 @@ struct Gone {
     maps: usize,
 }
 
-impl Options {
+impl DetachOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let Detached { links, filters, maps } = podgate_datapath::detach(&self.bpffs)
             .with_context(|| format!("cannot detach from {}", self.bpffs.display()))?;

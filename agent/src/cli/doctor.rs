@@ -38,7 +38,7 @@ are kept. The command works without a running agent.
 Example:
   podgate doctor
   kubectl --namespace kube-system exec ds/podgate -- /podgate doctor --file - > doctor.tar.gz")]
-pub(super) struct Options {
+pub(super) struct DoctorOptions {
     /// Where the archive goes, `-` for standard output [default: podgate-doctor-TIME.tar.gz]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -58,7 +58,7 @@ pub(super) struct Options {
 
 /// What was put in.
 #[derive(Debug, Serialize)]
-struct Listing {
+struct ArchiveListing {
     archive: PathBuf,
     addresses: &'static str,
     files: Vec<Listed>,
@@ -71,7 +71,7 @@ struct Listed {
     what: &'static str,
 }
 
-impl Options {
+impl DoctorOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let Self { file, addresses: keeps_addresses, bpffs, cni_results, socket } = self;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
@@ -100,16 +100,16 @@ fn write(path: &Path, archive: &[u8]) -> io::Result<()> {
     file.write_all(archive)
 }
 
-fn listing(path: &Path, keeps_addresses: bool, facts: &[Fact]) -> Listing {
+fn listing(path: &Path, keeps_addresses: bool, facts: &[Fact]) -> ArchiveListing {
     let files = facts.iter().map(|Fact { name, what, text }| Listed { name, bytes: text.len(), what });
-    Listing {
+    ArchiveListing {
         archive: path.to_owned(),
         addresses: if keeps_addresses { "kept" } else { "replaced" },
         files: files.collect(),
     }
 }
 
-fn text(Listing { archive, addresses, files }: &Listing) -> String {
+fn text(ArchiveListing { archive, addresses, files }: &ArchiveListing) -> String {
     let mut table = TextTable::with_header(&["FILE", "BYTES", "WHAT"]);
     for Listed { name, bytes, what } in files {
         table.row([(*name).into(), bytes.to_string(), (*what).into()]);

@@ -13,7 +13,7 @@ use crate::options::SOCKET;
 /// Show the pods of this node: interface, addresses, and the policies that isolate them
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  podgate endpoints production/frontend")]
-pub(super) struct Options {
+pub(super) struct EndpointsOptions {
     /// Only this pod
     #[arg(value_name = "NAMESPACE/POD", value_parser = pod_name)]
     pod: Option<ObjectName>,
@@ -22,7 +22,7 @@ pub(super) struct Options {
     socket: PathBuf,
 }
 
-impl Options {
+impl EndpointsOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let mut endpoints: Vec<EndpointStatus> = api::ask(&self.socket, &Ask::Endpoints)?;
         if let Some(pod) = self.pod {

@@ -40,7 +40,7 @@ the answer says that it is uncertain, and the exit code is 1.
 Example:
   podgate explain --from production/frontend --to development/backend --port TCP/80 --manifests cluster.yaml
   podgate explain --from production/frontend --to development/backend --port TCP/80 --what-if new-policy.yaml")]
-pub(super) struct Options {
+pub(super) struct ExplainOptions {
     /// Source of the connection
     #[arg(long, value_name = "X")]
     from: EndpointRef,
@@ -63,7 +63,7 @@ pub(super) struct Options {
     socket: PathBuf,
 }
 
-impl Options {
+impl ExplainOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let Self { from, to, port, manifests, what_if, reading, socket } = self;
         let (what_if, changed) = offline::read_change(&what_if, &manifests, &reading)?;

@@ -30,7 +30,7 @@ limited to a few per second, each with the number of packets it represents.
 Example:
   podgate flows --follow --denied
   podgate flows --pod production/api --since 5m -o json")]
-pub(super) struct Options {
+pub(super) struct FlowsOptions {
     /// Keep printing new flows until interrupted
     #[arg(short, long)]
     follow: bool,
@@ -63,7 +63,7 @@ struct PortFilter {
     number: Option<u16>,
 }
 
-impl Options {
+impl FlowsOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let PortFilter { protocol, number: port } = self.port.unwrap_or_default();
         let filter =

@@ -14,7 +14,7 @@ use super::{Cli, output::print};
 Example:
   podgate man explain | man -l -
   podgate man --directory /usr/local/share/man/man1")]
-pub(super) struct Options {
+pub(super) struct ManOptions {
     /// Command to print the page of; without one, the page of podgate
     #[arg(conflicts_with = "directory")]
     verb: Option<String>,
@@ -23,7 +23,7 @@ pub(super) struct Options {
     directory: Option<PathBuf>,
 }
 
-impl Options {
+impl ManOptions {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let Self { verb, directory } = self;
         let mut podgate = Cli::command();

@@ -44,7 +44,7 @@ Example:
   kubectl get ns,nodes,pods,netpol -A -o yaml | podgate matrix --manifests - --ports TCP/80,UDP/53,TCP/http
   podgate matrix --manifests cluster.yaml --ports TCP/80 -o html > matrix.html
   podgate matrix --manifests cluster.yaml --ports TCP/80 --diff new-policy.yaml")]
-pub(super) struct Options {
+pub(super) struct MatrixOptions {
     /// File or directory of objects, `-` for standard input (repeatable)
     #[arg(long, value_name = "PATH", required = true)]
     manifests: Vec<PathBuf>,
@@ -62,7 +62,7 @@ pub(super) struct Options {
     output: Output,
 }
 
-impl Options {
+impl MatrixOptions {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let Self { manifests, ports, diff, reading, output } = self;
         let (change, changed) = offline::read_change(&diff, &manifests, &reading)?;

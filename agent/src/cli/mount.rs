@@ -21,7 +21,7 @@ this before the agent starts.
 
 Example:
   podgate mount --bpffs /sys/fs/bpf")]
-pub(super) struct Options {
+pub(super) struct MountOptions {
     /// Directory to mount it on
     #[arg(long, value_name = "DIR", default_value = BPFFS)]
     bpffs: PathBuf,
@@ -32,7 +32,7 @@ struct Mounted {
     mounted: bool,
 }
 
-impl Options {
+impl MountOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let made = bpffs::mount(&self.bpffs)?;
         if let Some(reason) = bpffs::pins_lost(Path::new("/"), &self.bpffs, made) {

@@ -24,7 +24,7 @@ policy or its namespace) denies nothing; the packets that it would have denied a
 Example:
   podgate policies production/api
   podgate policies --unused 7d")]
-pub(super) struct Options {
+pub(super) struct PoliciesOptions {
     /// Only this policy; for a ClusterNetworkPolicy, its name
     #[arg(value_name = "NAMESPACE/NAME")]
     policy: Option<String>,
@@ -36,7 +36,7 @@ pub(super) struct Options {
     socket: PathBuf,
 }
 
-impl Options {
+impl PoliciesOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let mut report: PolicyReport = api::ask(&self.socket, &Ask::Policies)?;
         if let Some(name) = self.policy {

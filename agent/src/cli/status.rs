@@ -11,13 +11,13 @@ use crate::options::SOCKET;
 /// Show the state of this node's agent
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  podgate status -o json")]
-pub(super) struct Options {
+pub(super) struct StatusOptions {
     /// Socket of the running agent
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     socket: PathBuf,
 }
 
-impl Options {
+impl StatusOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let status: Status = api::ask(&self.socket, &Ask::Status)?;
         format.print(&status, text)?;

@@ -25,7 +25,7 @@ use super::{
     error::{CniError, Code},
     namespaces::NamespaceIsolation,
     pods::{self, AttachedPod},
-    request::{Attachment, Command, Request, Settings, VERSIONS, WhenUnknown},
+    request::{Attachment, CniCommand, CniRequest, Settings, VERSIONS, WhenUnknown},
 };
 use crate::{
     api::{self, Ask},
@@ -47,10 +47,10 @@ pub(crate) fn run(environment: &dyn Fn(&str) -> Option<OsString>) -> ExitCode {
     // Without a command nobody writes to standard input.
     let is_asked = environment("CNI_COMMAND").is_some_and(|command| !command.is_empty());
     let read = if is_asked { io::stdin().take(LONGEST_INPUT).read_to_string(&mut input) } else { Ok(0) };
-    let version = Request::version_of(&input);
+    let version = CniRequest::version_of(&input);
     let answer = read
         .map_err(|error| CniError::new(Code::Failure, format!("standard input: {error}")))
-        .and_then(|_| Request::read(environment, &input))
+        .and_then(|_| CniRequest::read(environment, &input))
         .and_then(|request| {
             limit(&request);
             serve(&request)
@@ -65,7 +65,7 @@ pub(crate) fn run(environment: &dyn Fn(&str) -> Option<OsString>) -> ExitCode {
 }
 
 /// Ends the process in time, whatever it waits for. It may end at any moment: each step leaves the pod guarded, or fails.
-fn limit(request: &Request) {
+fn limit(request: &CniRequest) {
     let (limit, version) = (request.settings.timeout + 2 * GRACE, request.version.clone());
     thread::spawn(move || {
         thread::sleep(limit);
@@ -75,19 +75,19 @@ fn limit(request: &Request) {
     });
 }
 
-fn serve(request: &Request) -> Result<String, CniError> {
+fn serve(request: &CniRequest) -> Result<String, CniError> {
     match request.command {
-        Command::Version => {
+        CniCommand::Version => {
             Ok(json!({"cniVersion": request.version, "supportedVersions": VERSIONS}).to_string())
         }
-        Command::Status => Ok(String::new()),
-        Command::Gc => {
+        CniCommand::Status => Ok(String::new()),
+        CniCommand::Gc => {
             // A runtime that does not say what is still there has called DEL for what is not.
             let Some(valid) = &request.valid else { return Ok(String::new()) };
             pods::keep(&request.settings.socket, &request.network, valid).map_err(failure)?;
             Ok(String::new())
         }
-        Command::Del => {
+        CniCommand::Del => {
             if let Some(attachment) = &request.attachment
                 && let Err(error) = pods::remove(&request.settings.socket, attachment)
             {
@@ -96,12 +96,12 @@ fn serve(request: &Request) -> Result<String, CniError> {
             }
             Ok(String::new())
         }
-        Command::Check => check(request).map(|()| String::new()),
-        Command::Add => add(request),
+        CniCommand::Check => check(request).map(|()| String::new()),
+        CniCommand::Add => add(request),
     }
 }
 
-fn add(request: &Request) -> Result<String, CniError> {
+fn add(request: &CniRequest) -> Result<String, CniError> {
     let previous = request.previous.clone().ok_or_else(|| {
         let message = "there is no prevResult: it must come after a plugin that makes the interface";
         CniError::new(Code::InvalidConfiguration, message)
@@ -164,7 +164,7 @@ fn ask(settings: &Settings, pod: &AttachedPod, patience: Duration) -> Result<Opt
     api::try_ask(&settings.socket, &ask, patience + GRACE)
 }
 
-fn check(request: &Request) -> Result<(), CniError> {
+fn check(request: &CniRequest) -> Result<(), CniError> {
     let Some(previous) = &request.previous else { return Ok(()) };
     let Some((pod, _)) = attached_pod(request, previous)? else { return Ok(()) };
     match ask(&request.settings, &pod, request.settings.timeout) {
@@ -184,7 +184,7 @@ fn check(request: &Request) -> Result<(), CniError> {
 /// The pod that it is about. `None`: nothing that policies are about: no pod, a further network of one, or an interface
 /// that no device of the node is paired with, which the agent reports as not enforced.
 fn attached_pod<'r>(
-    request: &'r Request,
+    request: &'r CniRequest,
     previous: &str,
 ) -> Result<Option<(AttachedPod, &'r Attachment)>, CniError> {
     let (Some(attachment), Some(namespace)) = (&request.attachment, &request.namespace) else {
@@ -209,7 +209,7 @@ fn attached_pod<'r>(
 
 /// The result of the plugins before, as the agent reads it from libcni's cache.
 fn result(
-    request: &Request,
+    request: &CniRequest,
     attachment: &Attachment,
     namespace: &PathBuf,
     previous: &str,

@@ -25,7 +25,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum CniCommand {
     Add,
     Del,
     Check,
@@ -36,8 +36,8 @@ pub(super) enum Command {
 
 /// One run of the plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Request {
-    pub(super) command: Command,
+pub(super) struct CniRequest {
+    pub(super) command: CniCommand,
     pub(super) version: String,
     pub(super) settings: Settings,
     /// The result of the plugins before, as it was given.
@@ -102,7 +102,7 @@ struct Configuration {
     attachments: Option<Vec<Attachment>>,
 }
 
-impl Request {
+impl CniRequest {
     /// The version that an answer is in, whatever else is wrong with the request.
     pub(super) fn version_of(input: &str) -> String {
         #[derive(Deserialize)]
@@ -128,12 +128,12 @@ impl Request {
             variable(name).ok_or_else(missing)
         };
         let command = match &*needed("CNI_COMMAND")? {
-            "ADD" => Command::Add,
-            "DEL" => Command::Del,
-            "CHECK" => Command::Check,
-            "GC" => Command::Gc,
-            "STATUS" => Command::Status,
-            "VERSION" => Command::Version,
+            "ADD" => CniCommand::Add,
+            "DEL" => CniCommand::Del,
+            "CHECK" => CniCommand::Check,
+            "GC" => CniCommand::Gc,
+            "STATUS" => CniCommand::Status,
+            "VERSION" => CniCommand::Version,
             other => {
                 let message = format!("CNI_COMMAND is {other}, which is no command");
                 return Err(CniError::new(Code::InvalidEnvironment, message));
@@ -142,20 +142,20 @@ impl Request {
         let configuration: Configuration = serde_json::from_str(input)
             .map_err(|error| CniError::new(Code::CannotDecode, format!("the configuration: {error}")))?;
         let version = configuration.cni_version.clone().unwrap_or_else(|| "0.1.0".to_owned());
-        if command != Command::Version && !VERSIONS.contains(&&*version) {
+        if command != CniCommand::Version && !VERSIONS.contains(&&*version) {
             let message = format!("version {version} of CNI is none of {}", VERSIONS.join(", "));
             return Err(CniError::new(Code::IncompatibleVersion, message));
         }
         let attachment = match command {
-            Command::Version | Command::Gc | Command::Status => None,
-            Command::Add | Command::Del | Command::Check => {
+            CniCommand::Version | CniCommand::Gc | CniCommand::Status => None,
+            CniCommand::Add | CniCommand::Del | CniCommand::Check => {
                 let attachment =
                     Attachment { container: needed("CNI_CONTAINERID")?, interface: needed("CNI_IFNAME")? };
                 Some(attachment.checked()?)
             }
         };
         let namespace = match command {
-            Command::Add | Command::Check => Some(needed("CNI_NETNS")?),
+            CniCommand::Add | CniCommand::Check => Some(needed("CNI_NETNS")?),
             _ => variable("CNI_NETNS"),
         };
         let arguments = variable("CNI_ARGS").unwrap_or_default();

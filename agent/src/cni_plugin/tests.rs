@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     error::{CniError, Code},
-    request::{Attachment, Command, Request, VERSIONS, WhenUnknown},
+    request::{Attachment, CniCommand, CniRequest, VERSIONS, WhenUnknown},
 };
 
 const POD: [(&str, &str); 5] = [
@@ -18,12 +18,12 @@ const POD: [(&str, &str); 5] = [
 ];
 
 /// The variables of an ADD, some of them others.
-fn read(others: &[(&str, &str)], input: &str) -> Result<Request, CniError> {
+fn read(others: &[(&str, &str)], input: &str) -> Result<CniRequest, CniError> {
     let variable = |name: &str| {
         let found = others.iter().chain(&POD).find(|(variable, _)| *variable == name);
         found.map(|(_, value)| OsString::from(value))
     };
-    Request::read(&variable, input)
+    CniRequest::read(&variable, input)
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn a_request_of_each_version_is_understood() {
         let input =
             json!({"cniVersion": version, "name": "n", "type": "podgate-cni", "prevResult": {"ips": []}});
         let request = read(&[], &input.to_string()).unwrap();
-        assert_eq!((request.command, &*request.version), (Command::Add, version));
+        assert_eq!((request.command, &*request.version), (CniCommand::Add, version));
         assert_eq!(request.previous.as_deref(), Some(r#"{"ips":[]}"#));
         assert_eq!(request.argument("K8S_POD_NAME"), Some("web-0"));
         let attachment = Attachment { container: "c1".into(), interface: "eth0".into() };

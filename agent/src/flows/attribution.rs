@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use jiff::Timestamp;
 use podgate_common::{Address, Direction, FlowEvent, Outcome, Protocol};
 use podgate_core::{
-    compiler::{ConnectionQuery, PolicyMatch, PolicyName, Work},
+    compiler::{ConnectionQuery, PolicyMatch, PolicyName, WorkLimit},
     model::Pod,
 };
 
@@ -20,7 +20,7 @@ pub(super) fn attribute(
     node: &str,
     contexts: &[&Context],
     owners: &mut AddressOwners,
-    work: &mut Work,
+    work: &mut WorkLimit,
 ) -> Option<FlowRecord> {
     let direction = Direction::try_from(event.direction).ok()?;
     let outcome = Outcome::try_from(event.outcome).ok()?;
@@ -69,7 +69,7 @@ fn evaluate<'a>(
     direction: Direction,
     outcome: Outcome,
     context: &'a Context,
-    work: &mut Work,
+    work: &mut WorkLimit,
 ) -> Option<Attribution<'a>> {
     let pod = context.pods.get(&event.ifindex);
     let mut matches: Arc<[PolicyMatch]> = [].into();

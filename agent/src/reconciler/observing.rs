@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 use anyhow::Result;
 use podgate_common::{KernelVerdict, VerdictQuery};
 use podgate_core::{
-    compiler::Work,
+    compiler::WorkLimit,
     explain::ExpectedVerdict,
     model::{Cluster, Pod},
 };
@@ -34,7 +34,7 @@ impl Reconciler {
             let jiffies_per_second = self.datapath.jiffies_per_second;
             let clock = CounterClock { now, ticks: self.datapath.ticks()?, jiffies_per_second };
             let policy_snapshot = self.compiler.policy_snapshot();
-            let mut work = Work::of(WORK);
+            let mut work = WorkLimit::of(WORK);
             self.hits.collect(flow_counters, &pods, cluster, clock, |query| {
                 policy_snapshot.matches(query, &mut work)
             })?;

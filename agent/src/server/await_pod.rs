@@ -96,7 +96,7 @@ mod tests {
     use crate::{
         api::{self, Ask},
         server::{
-            Interface,
+            ReportedInterface,
             tests::{PATIENCE, Running, start},
         },
     };
@@ -113,14 +113,14 @@ mod tests {
         api::try_ask(&running.socket(), &ask(milliseconds), PATIENCE).map_err(|error| error.to_string())
     }
 
-    fn set(running: &Running, interface: Interface) {
+    fn set(running: &Running, interface: ReportedInterface) {
         running.state.send_modify(|state| {
             Arc::make_mut(state).interfaces = [(7, interface)].into();
         });
     }
 
-    fn known() -> Interface {
-        Interface {
+    fn known() -> ReportedInterface {
+        ReportedInterface {
             name: "veth1".into(),
             pod: Some(ObjectName::new("x", "a")),
             uid: Uid::parse(UID),
@@ -135,14 +135,20 @@ mod tests {
         let other = Some(ObjectName::new("x", "b"));
         let earlier = Uid::parse("00000000-0000-4000-8000-000000000002");
         for (interface, missing) in [
-            (Interface { name: "veth2".into(), ..known() }, Some("does not know the interface veth1")),
-            (Interface { pod: None, ..known() }, Some("x/a is behind veth1")),
-            (Interface { pod: other, ..known() }, Some("x/a is behind veth1")),
-            (Interface { state: ReportedState::Pending, ..known() }, Some("does not know the pod x/a")),
-            (Interface { uid: earlier, ..known() }, Some("an earlier pod x/a")),
-            (Interface { uid: None, ..known() }, None),
-            (Interface { attached: false, ..known() }, Some("the programs are not at veth1")),
-            (Interface { state: ReportedState::Unmanaged, ..known() }, None),
+            (
+                ReportedInterface { name: "veth2".into(), ..known() },
+                Some("does not know the interface veth1"),
+            ),
+            (ReportedInterface { pod: None, ..known() }, Some("x/a is behind veth1")),
+            (ReportedInterface { pod: other, ..known() }, Some("x/a is behind veth1")),
+            (
+                ReportedInterface { state: ReportedState::Pending, ..known() },
+                Some("does not know the pod x/a"),
+            ),
+            (ReportedInterface { uid: earlier, ..known() }, Some("an earlier pod x/a")),
+            (ReportedInterface { uid: None, ..known() }, None),
+            (ReportedInterface { attached: false, ..known() }, Some("the programs are not at veth1")),
+            (ReportedInterface { state: ReportedState::Unmanaged, ..known() }, None),
             (known(), None),
         ] {
             set(&running, interface.clone());
@@ -152,7 +158,7 @@ mod tests {
                 Some(text) => assert!(answer.clone().is_err_and(|it| it.contains(text)), "{answer:?}"),
             }
         }
-        set(&running, Interface { attached: false, ..known() });
+        set(&running, ReportedInterface { attached: false, ..known() });
         std::thread::scope(|scope| {
             let asking = scope.spawn(|| try_ask(&running, 60_000));
             while running.pod_waits.available_permits() == MAX_CONNECTIONS {

@@ -16,7 +16,7 @@ mod store;
 mod stream;
 mod watch;
 
-pub use client::{Connection, connect};
+pub use client::{ApiConnection, connect};
 pub use health::{Health, WatchHealth};
 pub use pod_warnings::{PodWarning, warn_pods};
 pub use watch::watch;

@@ -8,7 +8,7 @@ use std::{
 
 use podgate_common::{Direction, Protocol};
 use podgate_core::{
-    compiler::{CompileInput, ConnectionQuery, Incremental, PolicyName, PolicySnapshot, Work},
+    compiler::{CompileInput, ConnectionQuery, Incremental, PolicyName, PolicySnapshot, WorkLimit},
     explain::{DirectionResult, EndpointRef, Question, Unanswerable, explain},
     model::{Action, Cluster, ClusterPolicyName, ObjectName, Pod},
     port_spec::{Port, PortSpec},
@@ -74,7 +74,7 @@ fn one(
 ) -> Result<(), TestCaseError> {
     let protocol = Some(Protocol::Tcp);
     let met = ConnectionQuery { pod, direction, peer, protocol, port, is_service: false };
-    let matches = policy_snapshot.matches(&met, &mut Work::of(usize::MAX)).expect("there is work left");
+    let matches = policy_snapshot.matches(&met, &mut WorkLimit::of(usize::MAX)).expect("there is work left");
     let whole = cluster.with_audit_enforced(pod);
     for (cluster, in_audit) in [(Some(cluster), false), (whole.as_ref(), true)] {
         let Some(cluster) = cluster else { continue };

@@ -21,7 +21,7 @@ use std::{
 use podgate::source::{ClusterSnapshot, kube, manifests};
 use podgate_common::{Direction, Protocol};
 use podgate_core::{
-    compiler::{CompileInput, CompiledTables, ConnectionQuery, Incremental, RuleSet, Site, Work},
+    compiler::{CompileInput, CompiledTables, ConnectionQuery, Incremental, RuleSet, Site, WorkLimit},
     memory::Memory,
     model::{Cluster, Name, ObjectName, Pod},
 };
@@ -155,7 +155,7 @@ fn a_scan_is_attributed_by_looking_at_each_identity_and_class_once() {
     while !left.is_empty() {
         ticks += 1;
         assert!(ticks < 20, "{} are left", left.len());
-        let mut work = Work::of(200_000);
+        let mut work = WorkLimit::of(200_000);
         left.retain(|(peer, port)| {
             let met = ConnectionQuery {
                 pod: &pod,
@@ -193,7 +193,7 @@ fn listing_pods_of_a_megabyte_each_takes_the_memory_of_a_page() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let peak = Peak::begin();
     let pods = runtime.block_on(async {
-        let kube::Connection { client, .. } = kube::connect(Some(&file)).await.expect("a configuration");
+        let kube::ApiConnection { client, .. } = kube::connect(Some(&file)).await.expect("a configuration");
         let (mut updates, _health) = kube::watch(&client, "n1".into(), true);
         updates.recv().await.expect("the watches go on").picture.cluster.pods.len()
     });

@@ -27,7 +27,7 @@ use std::{
 };
 
 pub use self::attribution::{ConnectionQuery, PolicyMatch, PolicyName, PolicySnapshot};
-pub use self::known::Work;
+pub use self::known::WorkLimit;
 use self::{
     changes::SnapshotChanges,
     claims::{AddressProperties, Settled},
@@ -380,7 +380,7 @@ impl Incremental {
         let CompiledTables { identities, classes, rows, closed, .. } = &self.tables;
         let reopened = before.map(|before| &*before.closed ^ &**closed).unwrap_or_default();
         let view = services::View { site, local: &local, identities, classes, rows };
-        let work = frontends::Work {
+        let work = frontends::FrontendChanges {
             new: step.cluster,
             services: &changes.services,
             slices: &changes.slices,

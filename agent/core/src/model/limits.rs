@@ -66,7 +66,7 @@ pub fn limited_of_cluster<'a>(
     fitted(policies.into_iter().map(|policy| (policy, &policy.name)))
 }
 
-fn fitted<'a, P: Listing + 'a, N: Ord + 'a>(
+fn fitted<'a, P: RuleLists + 'a, N: Ord + 'a>(
     policies: impl Iterator<Item = (&'a Arc<P>, &'a N)>,
 ) -> Vec<Limited<P>> {
     let mut policies: Vec<(usize, &N, &Arc<P>)> =
@@ -80,19 +80,19 @@ fn fitted<'a, P: Listing + 'a, N: Ord + 'a>(
     policies.into_iter().filter_map(|(.., policy)| room.fit(policy)).collect()
 }
 
-fn size(policy: &impl Listing) -> usize {
+fn size(policy: &impl RuleLists) -> usize {
     Direction::ALL.into_iter().flat_map(|direction| policy.listed(direction)).map(Rule::size).sum()
 }
 
 /// A policy as lists of rules.
-trait Listing: Clone {
+trait RuleLists: Clone {
     fn listed(&self, direction: Direction) -> impl Iterator<Item = &Rule>;
 
     /// Puts what it says without a rule in the place of it.
     fn close(&mut self, direction: Direction, index: usize);
 }
 
-impl Listing for NetworkPolicy {
+impl RuleLists for NetworkPolicy {
     fn listed(&self, direction: Direction) -> impl Iterator<Item = &Rule> {
         self.rules(direction).unwrap_or_default().iter()
     }
@@ -109,7 +109,7 @@ impl Listing for NetworkPolicy {
 }
 
 /// What cannot be said fails closed, as what was not understood does.
-impl Listing for ClusterNetworkPolicy {
+impl RuleLists for ClusterNetworkPolicy {
     fn listed(&self, direction: Direction) -> impl Iterator<Item = &Rule> {
         self.rules(direction).iter().map(|rule| &rule.matches)
     }
@@ -145,7 +145,7 @@ struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    fn fit<P: Listing>(&mut self, policy: &'a Arc<P>) -> Option<Limited<P>> {
+    fn fit<P: RuleLists>(&mut self, policy: &'a Arc<P>) -> Option<Limited<P>> {
         let mut misfits: BTreeMap<(Direction, usize), Limit> = BTreeMap::new();
         for direction in Direction::ALL {
             for (index, rule) in policy.listed(direction).enumerate() {

@@ -68,8 +68,13 @@ fn addresses_are_replaced_unless_they_are_asked_for() {
         let directory = tempfile::tempdir().unwrap();
         let DoctorPaths { root: _, bpffs, cni_results, socket } = places(directory.path());
         let file = directory.path().join("doctor.tar.gz");
-        let options =
-            Options { file: Some(file.clone()), addresses: keeps_addresses, bpffs, cni_results, socket };
+        let options = DoctorOptions {
+            file: Some(file.clone()),
+            addresses: keeps_addresses,
+            bpffs,
+            cni_results,
+            socket,
+        };
         options.run(Format::Json).unwrap();
         let files = unpacked(&fs::read(&file).unwrap());
         assert!(files["podgate-doctor/status.json"].contains(part), "{files:?}");

@@ -90,14 +90,14 @@ struct Record {
 /// The result of an ADD. Version 0.2 and older have `ip4` and `ip6`, later ones `interfaces` and `ips`.
 #[derive(Deserialize)]
 struct Added {
-    interfaces: Option<Vec<Interface>>,
+    interfaces: Option<Vec<CniInterface>>,
     ips: Option<Vec<ResultAddress>>,
     ip4: Option<OldAddress>,
     ip6: Option<OldAddress>,
 }
 
 #[derive(Deserialize)]
-struct Interface {
+struct CniInterface {
     name: Option<String>,
     mac: Option<String>,
     /// Path of the network namespace; missing or empty for an interface of the node.
@@ -161,11 +161,11 @@ impl Added {
     fn is_inside(&self, address: &ResultAddress) -> bool {
         let interfaces = self.interfaces.as_deref().unwrap_or_default();
         let holder = address.interface.and_then(|index| interfaces.get(usize::try_from(index).ok()?));
-        holder.is_none_or(Interface::is_sandboxed) || !interfaces.iter().any(Interface::is_sandboxed)
+        holder.is_none_or(CniInterface::is_sandboxed) || !interfaces.iter().any(CniInterface::is_sandboxed)
     }
 }
 
-impl Interface {
+impl CniInterface {
     fn is_sandboxed(&self) -> bool {
         self.sandbox.as_ref().is_some_and(|sandbox| !sandbox.is_empty())
     }

@@ -16,7 +16,7 @@ pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// A way to the API server.
 #[expect(missing_debug_implementations, reason = "its client has none")]
-pub struct Connection {
+pub struct ApiConnection {
     pub client: Client,
     /// The kubeconfig names a program that gives tokens: it runs whenever one is about to expire.
     pub runs_programs: bool,
@@ -28,7 +28,7 @@ pub struct Connection {
 /// # Errors
 ///
 /// When none of them is there, or what is there cannot be read.
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connection> {
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<ApiConnection> {
     let config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path);
@@ -45,7 +45,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connection> {
         )?,
     };
     let runs_programs = config.auth_info.exec.is_some() || config.auth_info.auth_provider.is_some();
-    Ok(Connection { client: client(config)?, runs_programs })
+    Ok(ApiConnection { client: client(config)?, runs_programs })
 }
 
 pub(super) fn client(mut config: Config) -> Result<Client> {

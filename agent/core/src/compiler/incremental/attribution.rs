@@ -15,7 +15,7 @@ use podgate_common::{Direction, Protocol, ServiceKey};
 
 use super::{
     Incremental,
-    known::{self, Answers, Known, Question, QuestionEnd, RulesOf, Work},
+    known::{self, Answers, Known, KnownQuestion, QuestionEnd, RulesOf, WorkLimit},
     rules,
 };
 use crate::{
@@ -111,7 +111,7 @@ impl PolicySnapshot {
 
     /// The policies that were asked about a connection: those enforced, and those in audit mode as if they were. `None`:
     /// there is no work left to find out.
-    pub fn matches(&self, query: &ConnectionQuery<'_>, work: &mut Work) -> Option<Arc<[PolicyMatch]>> {
+    pub fn matches(&self, query: &ConnectionQuery<'_>, work: &mut WorkLimit) -> Option<Arc<[PolicyMatch]>> {
         if !work.is_left() {
             return None;
         }
@@ -125,8 +125,13 @@ impl PolicySnapshot {
         let compiler = rules::Compiler::new(&self.cluster, &self.named_ports);
         let matches = Policies::of(&self.cluster, &compiler, query);
         work.spend(self.cluster.policies_in(&query.pod.name.namespace).count());
-        let mut rules =
-            Rules { compiler: &compiler, query, known: &mut known, closed: self.is_closed(query), work };
+        let mut rules = RuleAnswers {
+            compiler: &compiler,
+            query,
+            known: &mut known,
+            closed: self.is_closed(query),
+            work,
+        };
         let mut all = matches.walk(&mut rules, &ends, |audit| !audit);
         if matches.has_audit() {
             let audited = matches.walk(&mut rules, &ends, |_| true);
@@ -137,7 +142,7 @@ impl PolicySnapshot {
         Some(all)
     }
 
-    fn question(&self, query: &ConnectionQuery<'_>) -> Question {
+    fn question(&self, query: &ConnectionQuery<'_>) -> KnownQuestion {
         let end = match self.place(query) {
             Some(place) => QuestionEnd::Service(place),
             None => QuestionEnd::Address {
@@ -145,7 +150,7 @@ impl PolicySnapshot {
                 class: self.class(query),
             },
         };
-        Question { pod: query.pod.name.clone(), direction: query.direction, end }
+        KnownQuestion { pod: query.pod.name.clone(), direction: query.direction, end }
     }
 
     fn is_closed(&self, query: &ConnectionQuery<'_>) -> bool {
@@ -192,16 +197,16 @@ impl PolicySnapshot {
 }
 
 /// The rules of policies, for one side.
-struct Rules<'a, 'c> {
+struct RuleAnswers<'a, 'c> {
     compiler: &'a rules::Compiler<'c>,
     query: &'a ConnectionQuery<'a>,
     known: &'a mut Answers,
     /// NetworkPolicies allow nothing.
     closed: bool,
-    work: &'a mut Work,
+    work: &'a mut WorkLimit,
 }
 
-impl Rules<'_, '_> {
+impl RuleAnswers<'_, '_> {
     fn of(
         &mut self,
         policy: PolicyName,
@@ -276,14 +281,14 @@ impl<'a> Policies<'a> {
     /// Asks those of them that take part, in their order, about each end.
     fn walk(
         &self,
-        rules: &mut Rules<'_, '_>,
+        rules: &mut RuleAnswers<'_, '_>,
         ends: &[PeerProperties<'_>],
         takes_part: impl Fn(bool) -> bool,
     ) -> Vec<PolicyMatch> {
         let mut matches: Vec<PolicyMatch> = Vec::new();
         let mut open: Vec<&PeerProperties<'_>> = ends.iter().collect();
         let direction = rules.query.direction;
-        let tier = |rules: &mut Rules<'_, '_>,
+        let tier = |rules: &mut RuleAnswers<'_, '_>,
                     policies: &[&'a ClusterNetworkPolicy],
                     open: &mut Vec<&PeerProperties<'_>>,
                     matches: &mut Vec<PolicyMatch>| {

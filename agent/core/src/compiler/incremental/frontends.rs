@@ -62,7 +62,7 @@ fn nameless() -> ObjectName {
 }
 
 /// What may have changed what a service looks like.
-pub(super) struct Work<'a> {
+pub(super) struct FrontendChanges<'a> {
     pub(super) new: &'a Cluster,
     /// Those that changed, and those of which a slice did.
     pub(super) services: &'a BTreeSet<&'a ObjectName>,
@@ -90,7 +90,7 @@ impl Frontends {
     /// `isolating_sets`: the rule sets that evaluate egress, at least one.
     pub(super) fn update(
         &mut self,
-        work: &Work<'_>,
+        work: &FrontendChanges<'_>,
         view: &View<'_>,
         isolating_sets: &BTreeSet<usize>,
     ) -> Services {
@@ -123,7 +123,7 @@ impl Frontends {
         }
     }
 
-    fn dirty(&self, work: &Work<'_>, view: &View<'_>) -> BTreeSet<ObjectName> {
+    fn dirty(&self, work: &FrontendChanges<'_>, view: &View<'_>) -> BTreeSet<ObjectName> {
         let mut addresses: BTreeSet<IpAddr> = work.moves.keys().copied().collect();
         addresses.extend(self.own_addresses.symmetric_difference(view.site.own_addresses));
         let differ = |of: &HashMap<IpAddr, [usize; 2]>, other: &HashMap<IpAddr, [usize; 2]>| -> Vec<IpAddr> {
@@ -340,7 +340,7 @@ impl Slices {
         slices
     }
 
-    fn follow(&mut self, work: &Work<'_>) {
+    fn follow(&mut self, work: &FrontendChanges<'_>) {
         for (before, after) in work.slices {
             before.iter().for_each(|slice| self.remove(slice));
             after.iter().for_each(|slice| self.add(slice));

@@ -22,9 +22,9 @@ const MOST_KEPT: usize = 100_000;
 
 /// How much may still be spent on answers: the rules and peers to look at. A unit takes some 50 ns.
 #[derive(Debug)]
-pub struct Work(usize);
+pub struct WorkLimit(usize);
 
-impl Work {
+impl WorkLimit {
     pub const fn of(units: usize) -> Self {
         Self(units)
     }
@@ -44,7 +44,7 @@ pub(super) struct Known(Arc<Mutex<Answers>>);
 
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    matches: HashMap<Question, Arc<[PolicyMatch]>>,
+    matches: HashMap<KnownQuestion, Arc<[PolicyMatch]>>,
     kept: usize,
     /// The rules of policies, as they are for pods with these named ports.
     pub(super) clauses: HashMap<RulesOf, Arc<[Shared<Clause>]>>,
@@ -52,7 +52,7 @@ pub(super) struct Answers {
 
 /// All that an answer depends on while the same policies have a say for the pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Question {
+pub(super) struct KnownQuestion {
     pub(super) pod: ObjectName,
     pub(super) direction: Direction,
     pub(super) end: QuestionEnd,
@@ -102,11 +102,11 @@ impl Known {
 }
 
 impl Answers {
-    pub(super) fn get(&self, question: &Question) -> Option<&Arc<[PolicyMatch]>> {
+    pub(super) fn get(&self, question: &KnownQuestion) -> Option<&Arc<[PolicyMatch]>> {
         self.matches.get(question)
     }
 
-    pub(super) fn put(&mut self, question: Question, matches: Arc<[PolicyMatch]>) {
+    pub(super) fn put(&mut self, question: KnownQuestion, matches: Arc<[PolicyMatch]>) {
         if self.kept > MOST_KEPT {
             self.matches.clear();
             self.kept = 0;
