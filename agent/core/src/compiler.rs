@@ -56,10 +56,15 @@ pub struct CompiledTables {
     pub rule_sets: OrdMap<usize, Arc<RuleSet>>,
     /// Those that allow nothing because they tell more apart than there is room for; see [`TableLimits`].
     pub closed: Arc<BTreeSet<usize>>,
+    /// Which identity each address has.
     pub identities: Identities,
+    /// Which class each port has.
     pub classes: Arc<Classes>,
+    /// What each rule set allows.
     pub rows: Rows,
+    /// Verdicts on addresses of services.
     pub services: Services,
+    /// Which tables these can be compared with by their indexes.
     pub series: Series,
 }
 
@@ -89,6 +94,7 @@ impl Default for CompiledTables {
 pub struct Series(Arc<()>);
 
 impl Series {
+    /// Whether both are the same series.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -105,14 +111,18 @@ impl Eq for Series {}
 /// The rule sets of one pod, as indexes into [`CompiledTables::rule_sets`]. 0: no policy has a say in this direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
+    /// Enforced, for connections to the pod.
     pub ingress: usize,
+    /// Enforced, for connections from the pod.
     pub egress: usize,
     /// With the policies in audit mode as if they were enforced; 0 when there are none.
     pub audit_ingress: usize,
+    /// As `audit_ingress`, for connections from the pod.
     pub audit_egress: usize,
 }
 
 impl Subject {
+    /// Of a pod that no policy selects.
     pub const NOT_ISOLATED: Self = Self { ingress: 0, egress: 0, audit_ingress: 0, audit_egress: 0 };
 
     /// All its rule sets.

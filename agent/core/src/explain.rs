@@ -32,8 +32,11 @@ use explanation::RuleEvaluation;
 /// May `from` open a connection to `port` of `to`?
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
+    /// The client.
     pub from: EndpointRef,
+    /// The server.
     pub to: EndpointRef,
+    /// The server's port.
     pub port: PortSpec,
 }
 

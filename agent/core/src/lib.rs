@@ -5,6 +5,7 @@
 //! `podgate-common` has what the BPF programs share: keys, values and the decision.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod compiler;
 pub mod explain;

@@ -19,25 +19,36 @@ use crate::compiler::CompiledTables;
 #[derive(Debug)]
 pub struct Memory<'a> {
     tables: &'a CompiledTables,
+    /// By ifindex of the pod's interface on the node.
     pub endpoints: BTreeMap<u32, Endpoint>,
+    /// Whose an address is: an ifindex, `NODE` or `OTHER_NODE`.
     pub owners: BTreeMap<Address, u32>,
+    /// By ifindex of ports of bridges: the link-layer address that the pod has.
     pub link_addresses: BTreeMap<u32, [u8; 6]>,
     /// Of UDP.
     pub tunnel_ports: BTreeSet<u16>,
+    /// Known connections.
     pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
+    /// Ports of datagrams that arrive in fragments.
     pub fragments: RefCell<BTreeMap<FragmentKey, PortPair>>,
     /// Ticks; a second has [`Memory::TICKS_PER_SECOND`].
     pub now: Cell<u32>,
+    /// Of the state that was published last.
     pub revision: Cell<u32>,
+    /// Whether connections meet the policies again after a change.
     pub recheck: Cell<bool>,
+    /// Whether a node's masqueraded connections pass ([`podgate_common::Config`]).
     pub passes_masqueraded: Cell<bool>,
+    /// Whether pods may send packets in packets to nodes.
     pub passes_encapsulation: Cell<bool>,
 }
 
 impl<'a> Memory<'a> {
+    /// Ticks of its clock in a second.
     pub const TICKS_PER_SECOND: u32 = 1_000;
     const TIMEOUTS: Timeouts = Timeouts::with_ticks_per_second(Self::TICKS_PER_SECOND);
 
+    /// With these tables, and neither endpoints nor connections.
     pub fn new(tables: &'a CompiledTables) -> Self {
         Self {
             tables,

@@ -15,10 +15,13 @@ use crate::model::{Name, Pod, syntax::port_name};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct PortSpec {
+    /// The protocol.
     pub protocol: Protocol,
+    /// The port.
     pub port: Port,
 }
 
+/// A port, by number or by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Port {
     /// 1 to 65535.
@@ -27,19 +30,25 @@ pub enum Port {
     Name(Name),
 }
 
+/// Text that names no port.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadPort {
+    /// It is not of the form `protocol/port`.
     #[error("a port is PROTOCOL/NUMBER or PROTOCOL/NAME, for instance TCP/80 or UDP/dns")]
     Form,
+    /// The protocol is unknown.
     #[error("the protocol is TCP, UDP or SCTP, not {0:?}")]
     Protocol(String),
+    /// The number is no port.
     #[error("a port number is 1 to 65535, not {0}")]
     Number(String),
+    /// The name cannot be one of a port.
     #[error("a port name has 1 to 15 of a-z, 0-9 and single inner dashes, and a letter: not {0:?}")]
     Name(String),
 }
 
 impl PortSpec {
+    /// A port by its number.
     pub const fn number(protocol: Protocol, number: u16) -> Self {
         Self { protocol, port: Port::Number(number) }
     }

@@ -23,6 +23,7 @@ use super::{Datapath, Pins, Program, sys};
 pub enum HookKind {
     /// Linux 6.6 and later.
     Tcx,
+    /// Filters of tc, where the kernel has no TCX.
     Clsact,
 }
 
@@ -55,7 +56,9 @@ impl Programs for Datapath {
 /// One device: with another generation, another device has got its ifindex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Device {
+    /// The interface's number.
     pub ifindex: u32,
+    /// With another generation it is another device, and what was attached to the old one is gone.
     pub generation: u32,
 }
 
@@ -84,6 +87,7 @@ impl DeviceRole {
 /// pass, or sends elsewhere, ours never sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProgramOrder {
+    /// Before those of others.
     First,
     /// Another one comes before it.
     Behind(String),

@@ -95,6 +95,7 @@ pub struct Mount<'a> {
     point: PathBuf,
     /// Other namespaces have it too, or get it.
     is_propagated: bool,
+    /// The type of the file system.
     pub kind: &'a str,
 }
 

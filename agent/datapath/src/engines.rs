@@ -15,19 +15,26 @@ use aya::programs::loaded_programs;
 /// One thing that an engine keeps in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Trace {
+    /// What sort of trace it is.
     pub kind: TraceKind,
+    /// Its name in the kernel.
     pub name: String,
 }
 
+/// What another engine has left in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TraceKind {
+    /// A chain of iptables or nftables.
     Chain,
     /// Of nf_tables.
     Table,
     /// Of NFQUEUE, with a program that reads it.
     Queue,
+    /// A set of ipset.
     Set,
+    /// A BPF program at an interface.
     Program,
+    /// A network interface.
     Interface,
 }
 

@@ -21,6 +21,7 @@ pub struct FlowCounters {
 /// A flow counter over all CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterSum {
+    /// Packets that were counted.
     pub packets: u64,
     /// What was reported last on the CPU with the latest of them.
     pub last: FlowCounter,

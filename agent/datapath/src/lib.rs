@@ -3,6 +3,8 @@
 //! In: ids, keys and values as `podgate-common` defines them. It knows nothing of clusters and policies, and decides
 //! nothing: what is written when is the publisher's business.
 
+#![warn(missing_docs)]
+
 mod attach;
 pub mod bpffs;
 mod btf;

@@ -17,6 +17,7 @@ use super::btf::{self, Btf};
 /// An object of podgate's, ready to be loaded.
 #[derive(Clone, Debug)]
 pub struct Linked {
+    /// ELF, with the configuration as constants of the code.
     pub object: Vec<u8>,
     /// Connection tracking can be read.
     pub reads_tracking: bool,

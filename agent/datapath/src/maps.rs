@@ -24,10 +24,15 @@ const MAX_PREFIXES: u32 = u32::MAX;
 /// The maps that are shared by all table sets, and the slots of the sets.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
 pub struct BpfMaps {
+    /// By ifindex.
     pub endpoints: MapTable<u32, Endpoint>,
+    /// Whose an address is: an ifindex, `NODE` or `OTHER_NODE`.
     pub owners: MapTable<Address, u32>,
+    /// UDP ports at which the node takes packets in packets.
     pub tunnel_ports: MapTable<u32, u32>,
+    /// Link-layer addresses of pods on bridges, by ifindex.
     pub link_addresses: LinkAddressTable,
+    /// Known connections.
     pub flows: Arc<FlowTable>,
     revision: Array<MapData, u32>,
     addresses: ArrayOfMaps<MapData, HashMap<MapData, Address, IdentityId>>,
@@ -173,18 +178,26 @@ impl BpfMaps {
 /// How many entries the hash tables of a set have room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
+    /// Addresses with an identity of their own.
     pub addresses: u32,
+    /// Rows of rule sets.
     pub rows: u32,
+    /// Verdicts on addresses of services.
     pub services: u32,
 }
 
 /// The compiled tables in the kernel.
 #[derive(Debug)]
 pub struct TableSet {
+    /// Identities of single addresses.
     pub addresses: MapTable<Address, IdentityId>,
+    /// Identities of blocks; the longest prefix counts.
     pub prefixes: MapTable<PrefixKey, IdentityId, LpmTrie<MapData, Address, IdentityId>>,
+    /// Classes of ports.
     pub ports: PortTable,
+    /// What rule sets allow.
     pub rows: MapTable<RowKey, Row>,
+    /// Verdicts on addresses of services.
     pub services: MapTable<ServiceKey, ServiceId>,
 }
 

@@ -35,6 +35,7 @@ pub struct Network {
 /// One link of the node's own namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
+    /// The interface's name.
     pub name: Name,
     /// How many links were seen to lose this ifindex before. Another number: another device, though all else
     /// agree.
@@ -59,6 +60,7 @@ pub struct Link {
 /// Where a link's default route comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DefaultRoute {
+    /// No default route leaves here.
     #[default]
     None,
     /// From whoever is at the other end, by a router advertisement or DHCP. A pod can send these too.

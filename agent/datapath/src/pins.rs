@@ -183,6 +183,7 @@ impl PreviousAgents {
         Ok(links)
     }
 
+    /// Whether there was none.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -195,6 +196,7 @@ pub struct Detached {
     pub links: usize,
     /// Filters on kernels without links.
     pub filters: usize,
+    /// Pinned maps that were removed.
     pub maps: usize,
 }
 

@@ -73,6 +73,7 @@ pub enum Program {
 }
 
 impl Program {
+    /// All of them.
     pub const ALL: [Self; 4] = [Self::FromPod, Self::ToPod, Self::ToWire, Self::ToTunnel];
 
     /// Its name in pins and in messages.
@@ -100,8 +101,11 @@ pub struct Datapath {
     ebpf: Ebpf,
     /// One program serves both hooks of a pod's veth.
     shares: bool,
+    /// The maps that the agent writes.
     pub maps: BpfMaps,
+    /// Counters of packets, by outcome.
     pub counters: Arc<Counters>,
+    /// The tables that programs fill, and how full they are.
     pub tables: Arc<ProgramTables>,
     /// Of which one of the tables' ticks has [`podgate_common::JIFFIES_PER_TICK`].
     pub jiffies_per_second: u32,
@@ -111,6 +115,7 @@ pub struct Datapath {
     pub held: BTreeSet<u32>,
     /// For their readers to take.
     pub events: Option<EventRing>,
+    /// Counters by connection, if the agent keeps them.
     pub flow_counters: Option<FlowCounters>,
 }
 
@@ -277,7 +282,9 @@ fn classifier<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut SchedClassif
 #[derive(Debug, thiserror::Error)]
 #[error("the kernel refused program {program}: {reason} (its verifier says why)")]
 pub struct RejectedProgram {
+    /// The program's name.
     pub program: String,
+    /// What the kernel answered.
     pub reason: io::Error,
     /// All of it: its last lines say what the verifier did not like, the others how it got there.
     pub verifier_log: String,

@@ -38,7 +38,9 @@ const MIN_CAPACITY: u32 = 4_096;
 /// What the kernel shall know of one veth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointEntry {
+    /// Whether the pod is known.
     pub state: EndpointState,
+    /// The rule sets of the pod.
     pub subject: Subject,
     /// The bridge that the veth is a port of, 0 if none.
     pub master: u32,
@@ -48,7 +50,9 @@ pub struct EndpointEntry {
 /// node's).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
+    /// By ifindex.
     pub endpoints: BTreeMap<u32, EndpointEntry>,
+    /// Whose an address is: an ifindex, `NODE` or `OTHER_NODE`.
     pub owners: BTreeMap<IpAddr, u32>,
     /// UDP ports at which tunnels of nodes listen.
     pub tunnel_ports: BTreeSet<u16>,

@@ -20,17 +20,26 @@ pub use self::{namespaces::Namespaces, read::PodSockets, side::PodSide, side::si
 /// What the kernel reports about a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
+    /// How far the connection has come.
     pub state: SocketState,
     /// IPv4 addresses as such, also of an IPv6 socket (`::ffff:a.b.c.d`).
     pub local: SocketAddr,
+    /// The other end.
     pub remote: SocketAddr,
 }
 
+/// How far a socket has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketState {
     /// It takes what anybody sends: a TCP listener, or a UDP socket without a peer.
     Listens,
     /// It has a peer. Which of them have sent their FIN?
-    Connected { ended: bool, peer_ended: bool },
+    Connected {
+        /// This end has sent its FIN.
+        ended: bool,
+        /// The other end has sent its FIN.
+        peer_ended: bool,
+    },
 }

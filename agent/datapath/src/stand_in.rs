@@ -20,7 +20,9 @@ use super::{
 /// An interface of a pod, right after it was made.
 #[derive(Clone, Copy, Debug)]
 pub struct NewInterface<'a> {
+    /// The interface's number on the node.
     pub ifindex: u32,
+    /// The interface's name on the node.
     pub name: &'a str,
     /// The bridge that it is a port of, 0 if none.
     pub master: u32,

@@ -112,7 +112,9 @@ impl<K: Copy + Ord + fmt::Debug, V: Copy + PartialEq, M: MapStore<K, V>> MapTabl
 
 /// Writing to a kind of map.
 pub trait MapStore<K, V> {
+    /// Writes an entry, new or not.
     fn store(&mut self, key: &K, value: &V) -> Result<(), MapError>;
+    /// Removes an entry.
     fn delete(&mut self, key: &K) -> Result<(), MapError>;
 }
 

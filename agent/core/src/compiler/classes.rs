@@ -26,6 +26,7 @@ impl Classes {
         Self { signatures: vec![Shared::new(Vec::new())], runs: Protocol::ALL.map(|_| vec![(0, 0)]) }
     }
 
+    /// The class of a port.
     pub fn class(&self, protocol: Protocol, port: u16) -> usize {
         let runs = &self.runs[protocol.index() as usize];
         let after = runs.partition_point(|&(first, _)| first <= port);

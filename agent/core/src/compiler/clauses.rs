@@ -12,7 +12,12 @@ pub enum Atom {
     /// It is a pod's, in one namespace, with such labels.
     PodsIn(Name, Selector),
     /// It is a pod's, in a namespace with such labels, with such labels of its own.
-    PodsAcross { namespaces: Selector, pods: Selector },
+    PodsAcross {
+        /// By the labels of the namespace.
+        namespaces: Selector,
+        /// By the labels of the pod.
+        pods: Selector,
+    },
     /// It is a pod's that has this named port.
     Port(NamedPort),
     /// It lies in one of these blocks: all those of a rule together.

@@ -27,6 +27,7 @@ pub struct Identities {
 }
 
 impl Identities {
+    /// The identity of an address: its own one, else that of the longest prefix that covers it.
     pub fn identity(&self, address: IpAddr) -> usize {
         self.addresses
             .get(&address)

@@ -47,9 +47,13 @@ use crate::model::{Cluster, NamedPort, ObjectName, Pod, PortSet};
 /// What to compile; see [`compile`](super::compile).
 #[derive(Clone, Copy, Debug)]
 pub struct CompileInput<'a> {
+    /// The whole cluster.
     pub cluster: &'a Cluster,
+    /// The node and its addresses; without it there are no services in the tables.
     pub site: Option<Site<'a>>,
+    /// The pods to compile for.
     pub subjects: &'a BTreeMap<ObjectName, Arc<Pod>>,
+    /// Rule sets that some packet may still meet.
     pub retained: &'a [Arc<RuleSet>],
 }
 

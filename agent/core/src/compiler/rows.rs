@@ -22,10 +22,12 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// What a rule set allows an identity, for one block of classes. `None`: nothing.
     pub fn row(&self, rule_set: usize, identity: usize, block: usize) -> Option<Row> {
         self.allowed.get(&(rule_set, identity))?.get(block).copied()
     }
 
+    /// The same for the addresses of the pod's own node.
     pub fn own_node_row(&self, rule_set: usize, identity: usize, block: usize) -> Option<Row> {
         self.denied_on_own_node.get(&(rule_set, identity))?.get(block).copied()
     }

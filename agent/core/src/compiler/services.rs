@@ -23,6 +23,7 @@ use crate::model::{Cluster, Frontend, Name, ObjectName, Pod, Proxy, Service, Ser
 /// Where tables will be used: a service looks different on each node.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
+    /// The node that the tables are for.
     pub node: &'a Name,
     /// What the node's own stack answers to.
     pub own_addresses: &'a BTreeSet<IpAddr>,
@@ -56,17 +57,25 @@ impl Default for Services {
 pub enum Backend {
     /// The node itself, which is open to its pods but for what a ClusterNetworkPolicy denies.
     Node {
+        /// Of the node's address.
         identity: usize,
+        /// Of the backend's port.
         class: usize,
     },
     /// A pod of this node; `egress` are its own rule sets. To itself a pod may always send.
     Local {
+        /// Of the pod's address.
         identity: usize,
+        /// Of the backend's port.
         class: usize,
+        /// Enforced, and in audit mode.
         egress: [usize; 2],
     },
+    /// Another node's, or outside the cluster.
     Elsewhere {
+        /// Of the backend's address.
         identity: usize,
+        /// Of the backend's port.
         class: usize,
     },
     /// The packet is not translated and the node itself has the address: whether a ClusterNetworkPolicy denies that is

@@ -17,6 +17,7 @@ struct Hashed<T> {
 }
 
 impl<T: Hash> Shared<T> {
+    /// Shares the content from here on.
     pub fn new(content: T) -> Self {
         // Its keys are fixed: the same content has the same hash, and so the same place in an order, each time.
         let mut hasher = DefaultHasher::new();

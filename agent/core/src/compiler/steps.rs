@@ -14,7 +14,9 @@ use crate::model::Action;
 /// One rule: what happens to what matches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Step {
+    /// What happens to a connection that matches.
     pub action: Action,
+    /// What matches.
     pub clause: Shared<Clause>,
 }
 
@@ -27,10 +29,12 @@ pub struct Steps {
 }
 
 impl Steps {
+    /// The steps, in the order in which they are asked.
     pub fn list(&self) -> &[Step] {
         &self.list
     }
 
+    /// Whether there is no step.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }

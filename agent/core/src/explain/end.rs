@@ -18,12 +18,17 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum EndpointRef {
+    /// A pod: `namespace/name`.
     Pod(ObjectName),
+    /// A service: `namespace/svc:name`.
     Service(ObjectName),
+    /// A node: `node/name`.
     Node(Name),
+    /// An address, whoever has it.
     Address(IpAddr),
 }
 
+/// Text that names no end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0:?} is none of NAMESPACE/POD, NAMESPACE/svc:SERVICE, node/NAME or an address")]
 pub struct BadEndpointRef(String);
@@ -31,20 +36,37 @@ pub struct BadEndpointRef(String);
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Unanswerable {
+    /// A service sends nothing.
     #[error("{0}: a service opens no connections, ask about the pods behind it")]
     FromService(EndpointRef),
+    /// The cluster has no service of this name.
     #[error("no service {0}: it does not exist, or it is only a name for something elsewhere")]
     NoSuchService(ObjectName),
+    /// The service has no such port.
     #[error("{to} has no port {port}")]
-    NoServicePort { to: EndpointRef, port: PortSpec },
+    NoServicePort {
+        /// The service.
+        to: EndpointRef,
+        /// The port that was asked about.
+        port: PortSpec,
+    },
+    /// The cluster has no pod of this name.
     #[error("no pod {0}: it does not exist, or it has finished")]
     NoSuchPod(ObjectName),
+    /// The cluster has no node of this name.
     #[error("no node {0}: no Node object has this name, and no pod runs there")]
     NoSuchNode(Name),
+    /// It has no address yet.
     #[error("{0} has no address yet")]
     NoAddress(EndpointRef),
+    /// The pod has no port of this name.
     #[error("{to} has no container port {port}")]
-    NoSuchPort { to: EndpointRef, port: PortSpec },
+    NoSuchPort {
+        /// The pod.
+        to: EndpointRef,
+        /// The port that was asked about.
+        port: PortSpec,
+    },
 }
 
 /// An end found in the cluster.

@@ -12,10 +12,15 @@ use crate::model::ObjectName;
 pub struct ExpectedVerdict {
     /// Whose policies say so.
     pub pod: ObjectName,
+    /// Ingress: the pod is the server. Egress: it is the client.
     pub direction: Direction,
+    /// The address of the other end.
     pub peer: IpAddr,
+    /// The protocol of the connection.
     pub protocol: Protocol,
+    /// The server's port.
     pub port: u16,
+    /// Whether the policies allow it.
     pub allowed: bool,
 }
 

@@ -10,17 +10,23 @@ use crate::{
     port_spec::PortSpec,
 };
 
+/// The whole answer. Its JSON is a contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
+    /// Whether the connection is allowed.
     pub verdict: Verdict,
+    /// The client, as it was asked about.
     pub from: EndpointRef,
+    /// The server, as it was asked about.
     pub to: EndpointRef,
+    /// The server's port.
     pub port: PortSpec,
     /// What `port` stands for on the destination; of a service, its own number.
     pub numbers: Vec<u16>,
     /// The pod whose address `from` is, when it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_pod: Option<String>,
+    /// The pod at that address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_pod: Option<String>,
     /// The addresses that were evaluated; empty: the ends share no address family and cannot talk.
@@ -66,24 +72,33 @@ pub struct KernelCheck {
     pub disagreements: Vec<String>,
 }
 
+/// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
+    /// Every policy that has a say lets it pass.
     Allow,
+    /// Some side denies it.
     Deny,
 }
 
+/// One pair of addresses of the two ends, of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressPair {
+    /// The client's address.
     pub from: IpAddr,
+    /// The server's address.
     pub to: IpAddr,
 }
 
 /// What one end says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectionResult {
+    /// Whether a NetworkPolicy selects the pod in this direction.
     pub isolated: bool,
+    /// What this side says.
     pub verdict: Verdict,
+    /// Why.
     pub reason: VerdictReason,
     /// What the question cannot tell and a packet would.
     pub note: Option<String>,
@@ -132,20 +147,25 @@ pub enum VerdictReason {
 /// One policy and what its rules say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyTrace {
+    /// The policy's namespace.
     pub namespace: Name,
+    /// The policy's name.
     pub name: Name,
     /// The pods that it is for, as in `pods of x with role=backend`.
     #[serde(default)]
     pub selects: String,
     /// Indexes of the rules that match at least one of the addresses and ports in question.
     pub matched: Vec<usize>,
+    /// Its rules of this direction, in their order.
     pub rules: Vec<RuleTrace>,
 }
 
+/// How one rule was evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleTrace {
     /// Its index in the policy's `ingress` or `egress`.
     pub rule: usize,
+    /// Whether it allows the connection.
     pub matched: bool,
     /// What did not match. Not empty beside `matched` when the rule matches only some of the addresses.
     pub why_not: Vec<String>,
@@ -171,9 +191,13 @@ pub struct EntryTrace {
 /// One ClusterNetworkPolicy and what its rules say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterPolicyTrace {
+    /// The kind of the object.
     pub kind: ClusterPolicyKind,
+    /// The policy's name.
     pub name: Name,
+    /// Where it stands among the policies.
     pub tier: Tier,
+    /// Within the tier; the lowest comes first.
     pub priority: u16,
     /// As in `pods with role=backend of namespaces with team=a`.
     #[serde(default)]
@@ -182,12 +206,16 @@ pub struct ClusterPolicyTrace {
     pub matched: Vec<usize>,
     /// Those among them that settle it for at least one: no rule before them has matched, and they do not pass.
     pub decided: Vec<usize>,
+    /// Its rules of this direction, up to the one that decides.
     pub rules: Vec<ClusterRuleTrace>,
 }
 
+/// How one rule of a cluster-wide policy was evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterRuleTrace {
+    /// What the rule does with what matches.
     pub action: Action,
+    /// Whether it matches, and why.
     #[serde(flatten)]
     pub trace: RuleTrace,
 }
@@ -201,6 +229,7 @@ pub(super) struct RuleEvaluation {
 }
 
 impl Verdict {
+    /// `Allow` if allowed, else `Deny`.
     pub const fn from_allowed(allowed: bool) -> Self {
         if allowed { Self::Allow } else { Self::Deny }
     }
@@ -285,6 +314,7 @@ fn extend(lines: &mut Vec<String>, more: Vec<String>) {
 }
 
 impl VerdictReason {
+    /// The verdict that this reason leads to.
     pub const fn verdict(self) -> Verdict {
         match self {
             Self::NotAPod

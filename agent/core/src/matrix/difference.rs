@@ -19,17 +19,23 @@ pub struct Difference {
     pub closed: Vec<Pair>,
     /// Pods that are only there after, and only before.
     pub added_pods: Vec<Name>,
+    /// Pods that are in the first matrix only.
     pub removed_pods: Vec<Name>,
 }
 
+/// One port from one pod to another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Pair {
+    /// The server's port.
     pub port: PortSpec,
+    /// The client: `namespace/name`.
     pub from: Name,
+    /// The server: `namespace/name`.
     pub to: Name,
 }
 
 impl Difference {
+    /// What is different in `after`.
     pub fn between(before: &Matrix, after: &Matrix) -> Self {
         let places: BTreeMap<&Name, usize> = before.pods.iter().zip(0..).collect();
         let mut difference = Self {

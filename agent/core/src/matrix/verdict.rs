@@ -6,9 +6,12 @@ use std::{fmt, str::FromStr};
 
 use serde::{Serialize, Serializer};
 
+/// What a cell of the matrix says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PairVerdict {
+    /// Over every family that both pods have.
     Allowed,
+    /// Over none.
     Denied,
     /// The destination has no port of this name.
     NoPort,
@@ -21,6 +24,7 @@ pub struct VerdictRow(pub Vec<PairVerdict>);
 impl PairVerdict {
     const ALL: [Self; 3] = [Self::Allowed, Self::Denied, Self::NoPort];
 
+    /// The letter that stands for it in text and JSON.
     pub const fn character(self) -> char {
         match self {
             Self::Allowed => '.',

@@ -16,12 +16,19 @@ use super::{
 /// A full picture of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
+    /// By name.
     pub namespaces: Objects<Name, Namespace>,
+    /// Those that run or will; finished ones are left out.
     pub pods: Objects<ObjectName, Pod>,
+    /// NetworkPolicies.
     pub policies: Objects<ObjectName, NetworkPolicy>,
+    /// Cluster-wide policies of every kind.
     pub cluster_policies: Objects<ClusterPolicyName, ClusterNetworkPolicy>,
+    /// By name.
     pub nodes: Objects<Name, Node>,
+    /// Services, also headless ones.
     pub services: Objects<ObjectName, Service>,
+    /// Backends of services.
     pub slices: Objects<ObjectName, EndpointSlice>,
 }
 
@@ -31,6 +38,7 @@ pub type Objects<K, V> = OrdMap<K, Arc<V>>;
 /// A namespace. `labels` always hold `kubernetes.io/metadata.name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
+    /// What selectors look at.
     pub labels: Labels,
     /// All its NetworkPolicies are in audit mode.
     pub audit: bool,
@@ -39,9 +47,11 @@ pub struct Namespace {
 /// A pod that has not finished. Terminating pods count until they are gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
+    /// Namespace and name.
     pub name: ObjectName,
     /// `None`: the source does not say it, or the kubelet has another for the pod (one that is static).
     pub uid: Option<Uid>,
+    /// What selectors look at.
     pub labels: Labels,
     /// `spec.nodeName`; `None` while the pod is not scheduled.
     pub node: Option<Name>,
@@ -61,23 +71,31 @@ pub struct Pod {
 pub struct HostPort {
     /// `None`: every address of the node.
     pub address: Option<IpAddr>,
+    /// The port's protocol.
     pub protocol: Protocol,
+    /// The port on the node.
     pub number: u16,
     /// The pod's own.
     pub container_number: u16,
 }
 
+/// A port of a container that has a name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedPort {
+    /// The name that policies and services use.
     pub name: Name,
+    /// The port's protocol.
     pub protocol: Protocol,
+    /// The port's number.
     pub number: u16,
 }
 
 /// A node and the addresses of its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
+    /// What selectors look at.
     pub labels: Labels,
+    /// The node's addresses, of both families.
     pub addresses: Vec<IpAddr>,
 }
 

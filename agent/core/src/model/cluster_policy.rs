@@ -14,13 +14,17 @@ use super::{Labels, Name, Pod, Rule, Selector};
 /// One ClusterNetworkPolicy. It isolates nothing: what no rule of it matches, it leaves to others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterNetworkPolicy {
+    /// Kind and name.
     pub name: ClusterPolicyName,
+    /// Before or after NetworkPolicies.
     pub tier: Tier,
     /// Within the tier the lower number comes first, then the lower name.
     pub priority: u16,
+    /// The pods that it selects.
     pub subject: ClusterSubject,
     /// The first rule that matches decides.
     pub ingress: Vec<ClusterRule>,
+    /// Rules for connections from the pods, in order.
     pub egress: Vec<ClusterRule>,
     /// It is told what it would deny, and nothing comes of it.
     pub audit: bool,
@@ -29,13 +33,16 @@ pub struct ClusterNetworkPolicy {
 /// What such a policy is called; printed as in `ClusterNetworkPolicy base`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterPolicyName {
+    /// The object's name.
     pub name: Name,
+    /// The object's kind.
     pub kind: ClusterPolicyKind,
 }
 
 /// Names are unique within a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ClusterPolicyKind {
+    /// The kind that replaces the others.
     ClusterNetworkPolicy,
     /// Of v1alpha1: always of the tier Admin.
     AdminNetworkPolicy,
@@ -46,28 +53,36 @@ pub enum ClusterPolicyKind {
 /// Which policies are asked first: Admin, then NetworkPolicies, then Baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Tier {
+    /// Before NetworkPolicies.
     Admin,
+    /// After NetworkPolicies, for directions that none isolates.
     Baseline,
 }
 
 /// Which pods a policy is for: never those on the host network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSubject {
+    /// By the labels of the namespace.
     pub namespaces: Selector,
+    /// By the labels of the pod.
     pub pods: Selector,
 }
 
 /// What happens to a connection that matches a peer *and* a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterRule {
+    /// What happens to what matches.
     pub action: Action,
     /// Its peers name their namespaces: such a policy has none of its own.
     pub matches: Rule,
 }
 
+/// What a rule does with a connection that matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Action {
+    /// It passes; nothing below is asked.
     Accept,
+    /// It is dropped; nothing below is asked.
     Deny,
     /// The rest of this tier is not asked.
     Pass,
@@ -79,6 +94,7 @@ impl Tier {
 }
 
 impl ClusterNetworkPolicy {
+    /// The rules of one direction.
     pub fn rules(&self, direction: Direction) -> &[ClusterRule] {
         match direction {
             Direction::Egress => &self.egress,

@@ -34,11 +34,17 @@ pub const MAX_GROUPS: usize = 512;
 /// What there is no room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Limit {
+    /// Blocks of addresses.
     Networks,
+    /// Ranges of ports.
     Ranges,
+    /// Selectors of pods and namespaces.
     Selectors,
+    /// Rules of policies.
     Rules,
+    /// Groups of addresses that the rules tell apart.
     AddressGroups,
+    /// Groups of ports that the rules tell apart.
     PortGroups,
 }
 
@@ -49,6 +55,7 @@ pub struct Limited<P = NetworkPolicy> {
     pub policy: Arc<P>,
     /// The first of them.
     pub first: (Direction, usize),
+    /// What there is too much of.
     pub limit: Limit,
     /// How many there are.
     pub rules: usize,

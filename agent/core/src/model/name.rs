@@ -11,7 +11,9 @@ pub type Labels = Arc<BTreeMap<Name, Name>>;
 /// The name of a namespaced object, printed as `namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
+    /// The object's namespace.
     pub namespace: Name,
+    /// The object's name in it.
     pub name: Name,
 }
 
@@ -29,6 +31,7 @@ impl Uid {
 }
 
 impl ObjectName {
+    /// Of a namespace and a name.
     pub fn new(namespace: impl Into<Name>, name: impl Into<Name>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }

@@ -10,10 +10,13 @@ use super::{Name, ObjectName, Pod, Selector};
 /// One NetworkPolicy. `None` for a direction: `policyTypes` does not name it, the policy does not isolate it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkPolicy {
+    /// Namespace and name.
     pub name: ObjectName,
     /// Which pods of the policy's own namespace it selects.
     pub subject: Selector,
+    /// Rules for connections to the pods. `None`: it does not isolate them for ingress.
     pub ingress: Option<Vec<Rule>>,
+    /// Rules for connections from the pods. `None`: it does not isolate them for egress.
     pub egress: Option<Vec<Rule>>,
     /// It is told what it would deny, and denies nothing. Its namespace may say so, too: see [`super::Cluster::enforced_policies_selecting`].
     pub audit: bool,
@@ -37,7 +40,9 @@ impl NetworkPolicy {
 /// One rule: what matches a peer *and* a port. A NetworkPolicy allows it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
+    /// Who may be at the other end.
     pub peers: Peers,
+    /// Ports of the server.
     pub ports: Ports,
 }
 
@@ -70,6 +75,7 @@ impl Peer {
 pub enum Peers {
     /// Missing or empty: every address.
     Any,
+    /// Any of these. None, if the list is empty.
     Listed(Vec<Peer>),
 }
 
@@ -78,9 +84,12 @@ pub enum Peers {
 pub enum Peer {
     /// Live pods that are not on the host network. `namespaces: None` is the policy's own namespace.
     Pods {
+        /// By the labels of the namespace.
         namespaces: Option<Selector>,
+        /// By the labels of the pod.
         pods: Selector,
     },
+    /// Addresses in a block.
     Block(IpBlock),
     /// The addresses of nodes with such labels. Only ClusterNetworkPolicies have it, for egress.
     Nodes(Selector),
@@ -91,11 +100,14 @@ pub enum Peer {
 /// `ipBlock`: the addresses of `cidr` that are in none of `except`. Networks are masked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IpBlock {
+    /// The block.
     pub cidr: IpNet,
+    /// Blocks in it that do not match.
     pub except: BTreeSet<IpNet>,
 }
 
 impl IpBlock {
+    /// Whether the address is in the block and in no exception.
     pub fn contains(&self, address: &IpAddr) -> bool {
         self.cidr.contains(address) && !self.except.iter().any(|except| except.contains(address))
     }
@@ -106,6 +118,7 @@ impl IpBlock {
 pub enum Ports {
     /// Missing or empty: every port of every protocol, those without ports too.
     Any,
+    /// Any of these. None, if the list is empty.
     Listed(Vec<PortRule>),
 }
 
@@ -115,7 +128,14 @@ pub enum PortRule {
     /// Protocol alone: all its ports.
     Protocol(Protocol),
     /// `port` to `endPort`, both included; `first == last` for a single port.
-    Range { protocol: Protocol, first: u16, last: u16 },
+    Range {
+        /// The protocol of all of them.
+        protocol: Protocol,
+        /// The lowest.
+        first: u16,
+        /// The highest.
+        last: u16,
+    },
     /// A name, resolved on the destination pod; of any protocol where none is given, as in a ClusterNetworkPolicy.
     Named(Option<Protocol>, Name),
     /// Not understood: matches nothing.

@@ -7,8 +7,11 @@ use super::NamedPort;
 /// Ports `first` to `last` of one protocol, both included. Port 0 is matched only by [`PortRange::all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
+    /// The protocol of all of them.
     pub protocol: Protocol,
+    /// The lowest.
     pub first: u16,
+    /// The highest.
     pub last: u16,
 }
 
@@ -18,10 +21,12 @@ pub struct PortRange {
 pub struct PortSet([Vec<(u16, u16)>; 3]);
 
 impl PortRange {
+    /// Ports `first` to `last`.
     pub const fn new(protocol: Protocol, first: u16, last: u16) -> Self {
         Self { protocol, first, last }
     }
 
+    /// Every port of a protocol, 0 too.
     pub const fn all(protocol: Protocol) -> Self {
         Self { protocol, first: 0, last: u16::MAX }
     }
@@ -34,16 +39,19 @@ impl From<&NamedPort> for PortRange {
 }
 
 impl PortSet {
+    /// Whether the port is in the set.
     pub fn contains(&self, protocol: Protocol, port: u16) -> bool {
         let ranges = self.ranges(protocol);
         let after = ranges.partition_point(|&(first, _)| first <= port);
         after > 0 && port <= ranges[after - 1].1
     }
 
+    /// Its ranges of one protocol, first and last port, in order and apart.
     pub fn ranges(&self, protocol: Protocol) -> &[(u16, u16)] {
         &self.0[protocol.index() as usize]
     }
 
+    /// Whether it has no port.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(Vec::is_empty)
     }

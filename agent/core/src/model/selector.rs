@@ -20,7 +20,9 @@ pub enum Requirement {
     In(Name, BTreeSet<Name>),
     /// The key is absent, or present with another value.
     NotIn(Name, BTreeSet<Name>),
+    /// The label is there, with any value.
     Exists(Name),
+    /// The label is not there.
     DoesNotExist(Name),
 }
 
@@ -28,6 +30,7 @@ impl Selector {
     /// The selector `{}`.
     pub const EVERYTHING: Self = Self::All(Vec::new());
 
+    /// Whether an object with these labels is selected.
     pub fn matches(&self, labels: &Labels) -> bool {
         match self {
             Self::All(requirements) => requirements.iter().all(|requirement| requirement.holds(labels)),
@@ -37,6 +40,7 @@ impl Selector {
 }
 
 impl Requirement {
+    /// Whether these labels meet the requirement.
     pub fn holds(&self, labels: &Labels) -> bool {
         match self {
             Self::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),

@@ -17,7 +17,9 @@ pub use backends::SlicesByService;
 /// on node ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
+    /// Namespace and name.
     pub name: ObjectName,
+    /// Which proxy serves it.
     pub proxy: Proxy,
     /// `spec.clusterIPs`, else `spec.clusterIP`: one of a family at most. Empty: headless.
     pub cluster_addresses: Vec<IpAddr>,
@@ -29,12 +31,14 @@ pub struct Service {
     /// `externalTrafficPolicy: Local`: a node leads clients outside the cluster to its own endpoints alone, and leaves them
     /// their address.
     pub external_local: bool,
+    /// The ports that clients connect to.
     pub ports: Vec<ServicePort>,
 }
 
 /// What translates packets to the addresses of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Proxy {
+    /// The node's own proxy.
     KubeProxy,
     /// One that the label `service.kubernetes.io/service-proxy-name` names: how it leads packets, and whether it is
     /// there at all, is not known.
@@ -43,10 +47,12 @@ pub enum Proxy {
     Headless,
 }
 
+/// A port that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
     /// Empty when it has none.
     pub name: Name,
+    /// The port's protocol.
     pub protocol: Protocol,
     /// What clients send to at the addresses of the service.
     pub number: u16,
@@ -57,19 +63,24 @@ pub struct ServicePort {
 /// Some of a service's endpoints, all of one family. Its ports are those of the endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSlice {
+    /// Namespace and name.
     pub name: ObjectName,
     /// The label `kubernetes.io/service-name`.
     pub service: ObjectName,
     /// By its own labels: kube-proxy reads no slice of another proxy's or of a headless service.
     pub proxy: Proxy,
+    /// The backends' ports.
     pub ports: Vec<SlicePort>,
+    /// The backends.
     pub endpoints: Vec<SliceEndpoint>,
 }
 
+/// A port of every backend of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlicePort {
     /// The name of the service's port that leads here.
     pub name: Name,
+    /// The port's protocol.
     pub protocol: Protocol,
     /// `None` is "all ports", which kube-proxy leads nobody to.
     pub number: Option<u16>,
@@ -80,9 +91,13 @@ pub struct SlicePort {
 pub struct SliceEndpoint {
     /// The first of `addresses`: kube-proxy reads no other.
     pub address: IpAddr,
+    /// The node that it runs on.
     pub node: Option<Name>,
+    /// It takes new connections.
     pub ready: bool,
+    /// It answers, also while it ends.
     pub serving: bool,
+    /// It is about to end.
     pub terminating: bool,
     /// Most endpoints have none.
     pub hints: Option<Box<Hints>>,
@@ -91,7 +106,9 @@ pub struct SliceEndpoint {
 /// For the clients of which zones and nodes an endpoint is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
+    /// Zones whose clients should use it.
     pub zones: Vec<Name>,
+    /// Nodes whose clients should use it.
     pub nodes: Vec<Name>,
 }
 

@@ -6,6 +6,7 @@
 /// `Err` holds what follows "`x` is not ...".
 pub type Syntax = Result<(), &'static str>;
 
+/// A DNS label (RFC 1123): the name of a namespace or a service.
 pub fn dns_label(text: &str) -> Syntax {
     match text.len() <= 63 && is_dns_label(text) {
         true => Ok(()),
@@ -13,6 +14,7 @@ pub fn dns_label(text: &str) -> Syntax {
     }
 }
 
+/// A DNS subdomain (RFC 1123): the name of most objects.
 pub fn dns_subdomain(text: &str) -> Syntax {
     match text.len() <= 253 && text.split('.').all(is_dns_label) {
         true => Ok(()),
@@ -35,6 +37,7 @@ pub fn label_key(text: &str) -> Syntax {
     }
 }
 
+/// The value of a label.
 pub fn label_value(text: &str) -> Syntax {
     match text.is_empty() || is_label_word(text) {
         true => Ok(()),

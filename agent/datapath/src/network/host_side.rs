@@ -16,7 +16,9 @@ use crate::network::{Link, VethPeer};
 /// One end of a pair of devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostSide {
+    /// The interface's number on the node.
     pub ifindex: u32,
+    /// The interface's name on the node.
     pub name: Name,
     /// Ifindex of the bridge that it is a port of, 0 if none.
     pub master: u32,

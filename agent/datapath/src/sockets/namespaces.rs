@@ -65,6 +65,7 @@ impl Namespaces {
         Ok(Self(found))
     }
 
+    /// The namespace with this id, as the node's own one numbers it.
     pub fn get(&self, id: i32) -> Option<&File> {
         self.0.get(&id)
     }

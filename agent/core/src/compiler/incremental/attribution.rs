@@ -29,8 +29,11 @@ use crate::{
 /// One side of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionQuery<'a> {
+    /// The pod whose side of the connection it is.
     pub pod: &'a Pod,
+    /// Ingress: the pod is the server. Egress: it is the client.
     pub direction: Direction,
+    /// The address of the other end.
     pub peer: IpAddr,
     /// `None`: one without ports.
     pub protocol: Option<Protocol>,
@@ -43,14 +46,18 @@ pub struct ConnectionQuery<'a> {
 /// A policy of either kind; printed as `namespace/name`, or as in `ClusterNetworkPolicy base`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyName {
+    /// A NetworkPolicy.
     Namespaced(ObjectName),
+    /// A cluster-wide policy.
     Cluster(ClusterPolicyName),
 }
 
 /// A policy that was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyMatch {
+    /// The policy that was asked.
     pub policy: PolicyName,
+    /// Whether it only reports what it would deny.
     pub audit: bool,
     /// The rules that match; of a ClusterNetworkPolicy the one that ended its tier.
     pub matched: BTreeSet<usize>,
@@ -105,6 +112,7 @@ impl PolicySnapshot {
             && self.cluster.nodes.values().any(|node| node.addresses.contains(&address))
     }
 
+    /// The cluster that the tables were made of.
     pub const fn cluster(&self) -> &Cluster {
         &self.cluster
     }

@@ -25,10 +25,12 @@ const MOST_KEPT: usize = 100_000;
 pub struct WorkLimit(usize);
 
 impl WorkLimit {
+    /// So many comparisons.
     pub const fn of(units: usize) -> Self {
         Self(units)
     }
 
+    /// Whether any comparison is left.
     pub const fn is_left(&self) -> bool {
         self.0 > 0
     }
