@@ -36,9 +36,9 @@ fn main() -> Result<()> {
         "{LINKER}, which links the eBPF programs, is not installed: run `cargo xtask setup` once"
     );
     compare_with_pin(&root, toolchain.trim())?;
-    // The target bpfel needs unstable features of these crates alone. Prebuilt `core` (Debian) then does without
-    // build-std; a nightly builds its own.
-    // The programs' stack fits only when everything is inlined across crates, whatever the workspace's profile says.
+    // The target bpfel needs unstable features of these crates alone. Prebuilt `core` (Debian) then does
+    // without build-std; a nightly builds its own. The programs' stack fits only when everything is inlined
+    // across crates, whatever the workspace's profile says.
     let settings = [
         ("RUSTC_BOOTSTRAP", "aya_ebpf,podgate_ebpf"),
         ("CARGO_PROFILE_RELEASE_LTO", "fat"),

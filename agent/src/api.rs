@@ -1,7 +1,7 @@
 //! What goes over the agent's unix socket: one request in one line of JSON, one response in one line.
 //!
-//! Used by the server side in `server` and by the verbs that ask. Types here are the JSON forms of `status` and
-//! `endpoints` too: fields are added, never renamed.
+//! Used by the server side in `server` and by the verbs that ask. Types here are the JSON forms of `status`
+//! and `endpoints` too: fields are added, never renamed.
 
 mod client;
 mod counters;
@@ -27,8 +27,8 @@ use crate::source::manifests::Change;
 /// Raised with every change that an older side would misread.
 pub const PROTOCOL: u32 = 3;
 
-/// What every request and every response has, of whatever protocol. It is read first, so that one of another protocol
-/// is told from one that is broken.
+/// What every request and every response has, of whatever protocol. It is read first, so that one of another
+/// protocol is told from one that is broken.
 #[derive(Clone, Debug, Deserialize)]
 pub struct PeerVersion {
     pub version: u32,
@@ -59,8 +59,8 @@ impl PeerVersion {
     }
 }
 
-/// No request is longer, in bytes. The objects of a change are the longest part: this has room for a hundred large
-/// policies.
+/// No request is longer, in bytes. The objects of a change are the longest part: this has room for a hundred
+/// large policies.
 pub const LONGEST_REQUEST: usize = 1 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,8 +105,8 @@ pub enum Ask {
         #[serde(default, skip_serializing_if = "Change::is_empty")]
         what_if: Change,
     },
-    /// Asked by the CNI plugin. Answered by nothing, once the policies of a pod are enforced at its interface, or by an
-    /// error that says what is missing.
+    /// Asked by the CNI plugin. Answered by nothing, once the policies of a pod are enforced at its
+    /// interface, or by an error that says what is missing.
     AwaitPod {
         /// `namespace/name`.
         pod: String,

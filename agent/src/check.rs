@@ -1,7 +1,7 @@
 //! Can this node run podgate? Reads /proc and /sys, changes nothing, loads nothing.
 //!
-//! In: where to look. Out: one [`Finding`] for each thing that matters, with what to do about it. Whether the programs
-//! pass this kernel's verifier is left out: only loading them tells, and the agent reports it.
+//! In: where to look. Out: one [`Finding`] for each thing that matters, with what to do about it. Whether the
+//! programs pass this kernel's verifier is left out: only loading them tells, and the agent reports it.
 
 use std::{
     collections::BTreeMap,
@@ -71,7 +71,8 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// Looks at everything. `engines`: what else enforces policies here, as [`engines::look`](podgate_datapath::engines::look) tells.
+/// Looks at everything. `engines`: what else enforces policies here, as
+/// [`engines::look`](podgate_datapath::engines::look) tells.
 pub fn check(places: &CheckPaths, engines: Result<BTreeMap<&str, Vec<Trace>>>) -> Vec<Finding> {
     let version = KernelVersion::of(&places.root);
     let capabilities = Capabilities::of(&places.root);

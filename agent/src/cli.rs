@@ -1,7 +1,8 @@
 //! The command line: verbs, options, exit codes.
 //!
-//! Data goes to stdout, everything else to stderr. Exit code 0: done; 1: it failed, one line `error: ...`; 2: wrong
-//! usage; 3: `matrix --diff` found a difference. What users and scripts rely on stays: verbs, options and JSON forms are only added.
+//! Data goes to stdout, everything else to stderr. Exit code 0: done; 1: it failed, one line `error: ...`; 2:
+//! wrong usage; 3: `matrix --diff` found a difference. What users and scripts rely on stays: verbs, options
+//! and JSON forms are only added.
 
 mod agent;
 mod check;

@@ -1,8 +1,8 @@
 //! Which veth is which pod.
 //!
-//! In: the node's network (`podgate_datapath::network`), what CNI plug-ins left behind ([`cni`]), the cluster. Out:
-//! [`Endpoints`], made by the pure function [`resolve`]. Attaching programs and writing maps is left to
-//! others.
+//! In: the node's network (`podgate_datapath::network`), what CNI plug-ins left behind ([`cni`]), the
+//! cluster. Out: [`Endpoints`], made by the pure function [`resolve`]. Attaching programs and writing maps is
+//! left to others.
 
 pub mod cni;
 mod local;
@@ -27,7 +27,8 @@ pub struct Endpoints {
     pub veths: BTreeMap<u32, PodInterface>,
     /// By ifindex: why veths are held that are.
     pub holds: BTreeMap<u32, Hold>,
-    /// Ifindexes of veths that lead out of the node. No pod is behind them: they are neither evaluated nor held.
+    /// Ifindexes of veths that lead out of the node. No pod is behind them: they are neither evaluated nor
+    /// held.
     pub uplinks: BTreeSet<u32>,
     /// The addresses that the node's own stack answers to.
     pub own_addresses: BTreeSet<IpAddr>,

@@ -1,7 +1,8 @@
 //! Decisions as they happen: from the kernel's events to lines that name pods, policies and rules.
 //!
-//! In: events, and what evaluated packets in each revision. Out: flows, to a short history, to those who follow, and to the deny log.
-//! Nothing here can change a verdict, and nobody who reads can make it wait: who is slow loses lines, and is told how many.
+//! In: events, and what evaluated packets in each revision. Out: flows, to a short history, to those who
+//! follow, and to the deny log. Nothing here can change a verdict, and nobody who reads can make it wait: who
+//! is slow loses lines, and is told how many.
 
 mod attribution;
 mod deny_log;
@@ -192,8 +193,8 @@ pub fn lock(observer: &SharedObserver) -> std::sync::MutexGuard<'_, Observer> {
     observer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What may have evaluated a packet of this revision. A pod is switched to new policies a moment before the revision is raised, and
-/// a program that had begun before may end after it.
+/// What may have evaluated a packet of this revision. A pod is switched to new policies a moment before the
+/// revision is raised, and a program that had begun before may end after it.
 fn contexts(contexts: &VecDeque<Context>, revision: u32) -> Vec<&Context> {
     let place = contexts.iter().rposition(|context| context.revision <= revision).unwrap_or(0);
     let near = [Some(place), place.checked_add(1), place.checked_sub(1)];

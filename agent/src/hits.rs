@@ -1,8 +1,8 @@
 //! What each policy and each rule has done: from the kernel's flow counters to counts by name.
 //!
-//! In: flow counters, which only grow, and the compiler that made the tables they speak of. Out: hits of rules, and drops of pods. A
-//! flow counter is credited when it is read, to the policies that are in force then: what a connection met in the seconds before
-//! a change may be credited to the policies after it.
+//! In: flow counters, which only grow, and the compiler that made the tables they speak of. Out: hits of
+//! rules, and drops of pods. A flow counter is credited when it is read, to the policies that are in force
+//! then: what a connection met in the seconds before a change may be credited to the policies after it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -74,8 +74,9 @@ impl HitCounts {
         }
     }
 
-    /// Credits what the flow counters have counted since the last time. `veths`: the pods behind them; `ask`: the policies that a
-    /// connection meets, or `None` when no more can be asked now. What is left is credited the next time: flow counters only grow.
+    /// Credits what the flow counters have counted since the last time. `veths`: the pods behind them; `ask`:
+    /// the policies that a connection meets, or `None` when no more can be asked now. What is left is
+    /// credited the next time: flow counters only grow.
     ///
     /// # Errors
     ///

@@ -49,7 +49,8 @@ pub struct AgentOptions {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false,
           default_missing_value = "true", action = clap::ArgAction::Set)]
     pub allow_empty: bool,
-    /// File that says how to reach the API server [default: in-cluster, then $KUBECONFIG, then ~/.kube/config]
+    /// File that says how to reach the API server [default: in-cluster, then $KUBECONFIG, then
+    /// ~/.kube/config]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// BPF file system for the pins; it is mounted if necessary
@@ -79,8 +80,8 @@ pub struct AgentOptions {
     /// Readiness while pods that should be isolated are not
     #[arg(long, value_enum, default_value_t = UnenforcedMode::Degraded)]
     pub unenforced: UnenforcedMode,
-    /// Let pods send encapsulated packets (VXLAN, Geneve, IP in IP, GRE and similar) to nodes, which may unpack
-    /// them and forward what is inside from any address
+    /// Let pods send encapsulated packets (VXLAN, Geneve, IP in IP, GRE and similar) to nodes, which may
+    /// unpack them and forward what is inside from any address
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     pub allow_encapsulation: bool,
     /// Write denied packets as lines of JSON to this file, or to standard output (`-`)

@@ -1,7 +1,8 @@
 //! From what is true to what is enforced: one pass over cluster, network and CNI results.
 //!
-//! In: full pictures. Out: the kernel in the state that they ask for, or an error with what was in force still in
-//! force. It owns everything that writes to the kernel, and has no task, timer or channel of its own.
+//! In: full pictures. Out: the kernel in the state that they ask for, or an error with what was in force
+//! still in force. It owns everything that writes to the kernel, and has no task, timer or channel of its
+//! own.
 
 mod applied_policies;
 mod attaching;
@@ -45,7 +46,8 @@ use crate::{
     hits::HitCounts,
 };
 
-/// What is said of a pod when a limit of the node ([`podgate_core::compiler::TableLimits`]) closes its policies.
+/// What is said of a pod when a limit of the node ([`podgate_core::compiler::TableLimits`]) closes its
+/// policies.
 pub const CLOSED: &str =
     "its policies tell more ports and networks apart than this node has room for; they allow nothing";
 
@@ -65,7 +67,8 @@ pub struct Reconciler {
     refused: BTreeMap<Device, String>,
     /// What these were found in; `None` when they must be found again.
     looked_at: Option<(Arc<Network>, Arc<CniResults>)>,
-    /// The pods behind the veths as they were last seen: one that is force-deleted runs on under its last policies.
+    /// The pods behind the veths as they were last seen: one that is force-deleted runs on under its last
+    /// policies.
     pods: BTreeMap<ObjectName, Arc<Pod>>,
     /// The veths that were there when the agent came; `None` until its first pass.
     older: Option<BTreeSet<Device>>,
@@ -229,7 +232,8 @@ impl Reconciler {
         enforced.collect()
     }
 
-    /// Pods whose policies, as [`CLOSED`] says, tell more apart than the node has room for, and allow nothing.
+    /// Pods whose policies, as [`CLOSED`] says, tell more apart than the node has room for, and allow
+    /// nothing.
     pub fn closed(&self) -> Vec<ObjectName> {
         let CompiledTables { closed, subjects, .. } = self.compiler.tables();
         if closed.is_empty() {

@@ -1,8 +1,9 @@
 //! The agent: wires sources, reconciler and servers together. Nothing else starts threads and tasks.
 //!
-//! Each of these has a thread of its own, so that none keeps another waiting: this one watches signals, sources, the
-//! network and CNI results; `enforcement` makes the passes; `servers` answers the socket and HTTP from snapshots; `events`
-//! makes flows of the kernel's events; `cni-namespaces` leaves to the CNI plugin what it needs without an agent.
+//! Each of these has a thread of its own, so that none keeps another waiting: this one watches signals,
+//! sources, the network and CNI results; `enforcement` makes the passes; `servers` answers the socket and
+//! HTTP from snapshots; `events` makes flows of the kernel's events; `cni-namespaces` leaves to the CNI
+//! plugin what it needs without an agent.
 
 mod cni_installation;
 mod counters;
@@ -208,7 +209,8 @@ async fn run(options: &AgentOptions) -> Result<()> {
     loop {
         tokio::select! {
             update = updates.recv() => inputs.update(update.context("the objects cannot be watched any more")?),
-            // Which devices were deleted meanwhile, another watch could not tell: the agent ends and starts again.
+            // Which devices were deleted meanwhile, another watch could not tell: the agent ends and starts
+            // again.
             network = network.next() => inputs.network(network?),
             () = &mut cni_results => {}
             () = &mut cni_plugin => {}

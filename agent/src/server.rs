@@ -1,8 +1,8 @@
 //! What a running agent tells: verbs over its unix socket, metrics and health over HTTP.
 //!
-//! In: snapshots of the agent's state, and packet counters that are read when somebody asks. Out: text. It only reads:
-//! nothing here can change a verdict. Clients are not trusted: each has little time, short requests and few places, and
-//! none can make the agent wait.
+//! In: snapshots of the agent's state, and packet counters that are read when somebody asks. Out: text. It
+//! only reads: nothing here can change a verdict. Clients are not trusted: each has little time, short
+//! requests and few places, and none can make the agent wait.
 
 mod await_pod;
 mod connection_limit;
@@ -123,8 +123,8 @@ impl Server {
         self.inputs.snapshots.borrow().clone()
     }
 
-    /// Does what may take long, or wait for a lock, away from the thread that answers probes. `None`: all such threads are
-    /// busy. One that waits for ever keeps its place, so there are never more of them.
+    /// Does what may take long, or wait for a lock, away from the thread that answers probes. `None`: all
+    /// such threads are busy. One that waits for ever keeps its place, so there are never more of them.
     async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let place = self.workers.clone().try_acquire_owned().ok()?;
         let work = move || {
@@ -254,7 +254,8 @@ impl Server {
     }
 }
 
-/// What is left to do for a client when its request was read. None of it takes one of the places of short questions.
+/// What is left to do for a client when its request was read. None of it takes one of the places of short
+/// questions.
 #[derive(Debug)]
 enum Later {
     /// After the answer.

@@ -7,8 +7,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// The mapped form makes one key type for both families. It cannot be forged: the parser refuses IPv6 packets
 /// that carry a mapped address, which are never legitimate on a wire (RFC 4942, 2.2).
 ///
-/// Two words of 64 bits, because it is moved and compared on the fast path; aligned to 4 bytes, because keys of maps have no
-/// padding.
+/// Two words of 64 bits, because it is moved and compared on the fast path; aligned to 4 bytes, because keys
+/// of maps have no padding.
 #[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(u64, u64);
@@ -141,8 +141,8 @@ impl Address {
         a == 0xff
     }
 
-    /// The multicast address of link scope at which the host with this IPv6 address is asked for its link-layer address
-    /// (RFC 4291, 2.7.1).
+    /// The multicast address of link scope at which the host with this IPv6 address is asked for its
+    /// link-layer address (RFC 4291, 2.7.1).
     #[inline(always)]
     #[must_use]
     pub(crate) const fn solicited_node(self) -> Self {

@@ -39,7 +39,8 @@ impl Config {
     pub const PLACEHOLDER: u32 = 0x5047_1000;
 }
 
-/// Where the kernel notes at which hook of a device a packet is (`sk_buff.tc_at_ingress`), by its own type information.
+/// Where the kernel notes at which hook of a device a packet is (`sk_buff.tc_at_ingress`), by its own type
+/// information.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HookMark {
@@ -49,7 +50,8 @@ pub struct HookMark {
     pub mask: u32,
 }
 
-/// Where the kernel keeps whose socket has sent a packet, by its own type information. All are offsets in bytes.
+/// Where the kernel keeps whose socket has sent a packet, by its own type information. All are offsets in
+/// bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketOffsets {
@@ -75,7 +77,8 @@ pub struct Tracking {
     pub tuples: u32,
 }
 
-/// Numbers of kernel functions in the programs as they are built, for the loader to replace. No helper has them.
+/// Numbers of kernel functions in the programs as they are built, for the loader to replace. No helper has
+/// them.
 pub mod kernel_function {
     /// `bpf_cast_to_kern_ctx`
     pub const CAST_TO_KERN_CTX: usize = 0x5047_0001;
@@ -83,7 +86,8 @@ pub mod kernel_function {
     pub const RDONLY_CAST: usize = 0x5047_0002;
 }
 
-/// Veths of one node. Memory is taken as they come, but for 16 bytes each; a bridge has 1,024 ports at the most.
+/// Veths of one node. Memory is taken as they come, but for 16 bytes each; a bridge has 1,024 ports at the
+/// most.
 pub const MAX_ENDPOINTS: usize = 16_384;
 
 /// Addresses of this node and its pods: a few for each veth.
@@ -95,10 +99,12 @@ pub const MAX_TUNNEL_PORTS: usize = 256;
 /// Datagrams in fragments that are in flight at a time: as many as four veths may begin in a second.
 pub const MAX_FRAGMENTS: usize = 4 * Share::FRAGMENTS as usize;
 
-/// What is alike on this node: the shares of 128 veths, of which most take little. Memory is taken as they come.
+/// What is alike on this node: the shares of 128 veths, of which most take little. Memory is taken as they
+/// come.
 pub const MAX_FLOW_COUNTERS: usize = 128 * Share::FLOW_COUNTERS as usize;
 
-/// Bytes of the ring of events: 3,640 of them. An agent that is not away reads them within a few milliseconds.
+/// Bytes of the ring of events: 3,640 of them. An agent that is not away reads them within a few
+/// milliseconds.
 pub const EVENT_BYTES: usize = 1 << 18;
 
 /// How many counters there are.
@@ -167,9 +173,11 @@ pub enum Unreported {
     EventOfShare,
     /// A packet that is in no flow counter, for their map was full.
     FlowCounter,
-    /// A packet that is counted, but of whose peer and port nothing is, for its veth has its share of flow counters.
+    /// A packet that is counted, but of whose peer and port nothing is, for its veth has its share of flow
+    /// counters.
     CounterOfShare,
-    /// A datagram in fragments beyond its veth's share: an isolated pod gets or sends no more of it than the first one.
+    /// A datagram in fragments beyond its veth's share: an isolated pod gets or sends no more of it than the
+    /// first one.
     Fragment,
 }
 

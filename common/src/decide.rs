@@ -1,11 +1,12 @@
 //! The decision: one packet at one hook.
 //!
-//! A connection is evaluated once on each side that is a pod of this node: the client's egress where its packets leave
-//! their veth, the server's ingress where they arrive. Later packets pass on the entry in the flow table. What is
-//! denied leaves no trace in it.
+//! A connection is evaluated once on each side that is a pod of this node: the client's egress where its
+//! packets leave their veth, the server's ingress where they arrive. Later packets pass on the entry in the
+//! flow table. What is denied leaves no trace in it.
 //!
-//! A service's address is translated after `from_pod`. When only some of its backends are allowed, `from_pod` defers:
-//! the backend's `to_pod` evaluates the sender's egress too, and [`decide_on_wire`] does for backends elsewhere.
+//! A service's address is translated after `from_pod`. When only some of its backends are allowed, `from_pod`
+//! defers: the backend's `to_pod` evaluates the sender's egress too, and [`decide_on_wire`] does for backends
+//! elsewhere.
 
 use crate::{
     Address, Direction, Endpoint, Flow, Headers, Hook, NODE, Outcome, Packet, PacketKind, Scratch, Seen,
@@ -111,8 +112,8 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
                 }
                 return Outcome::Established;
             }
-            // After a change a live connection is asked the question that opened it. Of one older than the agent, the
-            // client's first packet tells where it comes from.
+            // After a change a live connection is asked the question that opened it. Of one older than the
+            // agent, the client's first packet tells where it comes from.
             let arrives = from_client && matches!(hook.direction, Direction::Ingress);
             let ingress_ifindex = if arrives { hook.ingress_ifindex } else { flow.ingress_ifindex };
             evaluation.entry = Flow { last: now, ingress_ifindex, ..*flow };
@@ -122,8 +123,8 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
             // A packet that no entry lets pass opens a connection, in its own direction.
             evaluation.entry = opened(source_is_low, now, hook);
             (evaluation.side, evaluation.from_client) = (hook.direction, true);
-            // What `from_pod` has just found out of this client stays. In the other direction, what was known of
-            // the server's side belongs to the past.
+            // What `from_pod` has just found out of this client stays. In the other direction, what was known
+            // of the server's side belongs to the past.
             if earlier.is_some() && from_client && matches!(hook.direction, Direction::Ingress) {
                 if flow.seen.has_egress() {
                     evaluation.entry.client_if = flow.client_if;
@@ -131,7 +132,8 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
                     let is_routed = flow.seen.has(Seen::ROUTED);
                     evaluation.entry.seen = evaluation.entry.seen.with(Seen::ROUTED, is_routed);
                 }
-                // What it has deferred is evaluated here, by the destination that the node has left as it was.
+                // What it has deferred is evaluated here, by the destination that the node has left as it
+                // was.
                 let deferred = flow.seen.has(Seen::DEFERRED);
                 evaluation.entry.seen =
                     evaluation.entry.seen.with(Seen::DEFERRED, deferred).with(Seen::UNTRANSLATED, deferred);
@@ -144,7 +146,8 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
 
 /// Enters a connection that passes and has no entry yet, or another one.
 ///
-/// After the functions that evaluate it have returned, as the kernel has 512 bytes of stack for all that call one another.
+/// After the functions that evaluate it have returned, as the kernel has 512 bytes of stack for all that call
+/// one another.
 #[inline(always)]
 fn enter<T: Tables>(scratch: &Scratch, tables: &T) -> Outcome {
     let Scratch { lookup, evaluation: SideEvaluation { entry, outcome, enters, is_closed, .. }, .. } =
@@ -213,7 +216,8 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
     outcome
 }
 
-/// An ICMP error passes when it speaks of a connection that was evaluated here, to the one who sent the quoted packet.
+/// An ICMP error passes when it speaks of a connection that was evaluated here, to the one who sent the
+/// quoted packet.
 #[inline(never)]
 fn related<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
     let Scratch { headers: Headers { sender, tuple: quoted, .. }, lookup, .. } = scratch;
@@ -246,7 +250,8 @@ fn related<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome
     outcome
 }
 
-/// What cannot be read to its end. Its source can be, nearly always: it is no way around the check of sources.
+/// What cannot be read to its end. Its source can be, nearly always: it is no way around the check of
+/// sources.
 #[inline(never)]
 fn unread<T: Tables>(
     packet: &impl Packet,
@@ -273,7 +278,8 @@ fn unread<T: Tables>(
     unknown(hook, reason, tables)
 }
 
-/// The same of a message between neighbours. Only these, and what must not come from elsewhere, has this hop limit (RFC 5082).
+/// The same of a message between neighbours. Only these, and what must not come from elsewhere, has this hop
+/// limit (RFC 5082).
 #[inline(always)]
 fn may_be_neighbours(packet: &impl Packet, headers: &Headers) -> bool {
     let is_v6 = headers.sender != Address::UNSPECIFIED && !headers.sender.is_v4();
@@ -295,8 +301,8 @@ fn unknown<T: Tables>(hook: &Hook, reason: Outcome, tables: &T) -> Outcome {
     }
 }
 
-/// A pod sends from an address that is not its own. Link-local addresses reach nobody but the node and the link. A pod that
-/// is not known yet may send from any address that nobody else is known to have.
+/// A pod sends from an address that is not its own. Link-local addresses reach nobody but the node and the
+/// link. A pod that is not known yet may send from any address that nobody else is known to have.
 #[inline(always)]
 fn is_spoofed<T: Tables>(source: &Address, endpoint: &Endpoint, ifindex: u32, tables: &T) -> bool {
     !neighbour::is_own(source, endpoint, ifindex, tables)
@@ -310,8 +316,8 @@ fn is_forged<T: Tables>(source: &Address, ingress_ifindex: u32, tables: &T) -> b
     })
 }
 
-/// A frame for somebody else, as a bridge floods it to all its ports, or for many. This pod must neither take the entry of
-/// another one over nor get a connection in the name of an address that it may not send from.
+/// A frame for somebody else, as a bridge floods it to all its ports, or for many. This pod must neither take
+/// the entry of another one over nor get a connection in the name of an address that it may not send from.
 #[inline(always)]
 fn is_misdelivered<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, hook: &Hook, tables: &T) -> bool {
     is_spoofed(&tuple.destination, endpoint, hook.ifindex, tables)
@@ -319,10 +325,11 @@ fn is_misdelivered<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, hook: &Hook, t
 
 /// Whether this hook's side of the connection was evaluated, for packets that come the way this one came.
 ///
-/// A server's connection that is older than the agent takes its client's packets from anywhere ([`Flow::ANY_INGRESS`]), which
-/// lets nobody speak for that client who could not before: `from_pod` has stopped a known pod that sends from an address
-/// which is not its own, a held veth opens nothing, and a pod's address must still come from that pod. What is left are
-/// hosts beyond the uplink, which are never told apart, and pods that no policy can apply to.
+/// A server's connection that is older than the agent takes its client's packets from anywhere
+/// ([`Flow::ANY_INGRESS`]), which lets nobody speak for that client who could not before: `from_pod` has
+/// stopped a known pod that sends from an address which is not its own, a held veth opens nothing, and a
+/// pod's address must still come from that pod. What is left are hosts beyond the uplink, which are never
+/// told apart, and pods that no policy can apply to.
 #[inline(always)]
 fn was_evaluated_here<T: Tables>(
     flow: &Flow,
@@ -342,8 +349,8 @@ fn was_evaluated_here<T: Tables>(
 
 /// Whether a client's packet comes from where the connection's packets came from when it was evaluated.
 ///
-/// A pod's may come directly and by its bridge. Where it is unknown, a packet in nobody's name belongs to any connection but
-/// the node's, and one in the node's to what was evaluated as such.
+/// A pod's may come directly and by its bridge. Where it is unknown, a packet in nobody's name belongs to any
+/// connection but the node's, and one in the node's to what was evaluated as such.
 #[inline(always)]
 fn comes_the_same_way<T: Tables>(flow: &Flow, source: &Address, ingress_ifindex: u32, tables: &T) -> bool {
     if flow.ingress_ifindex == ingress_ifindex || ingress_ifindex != NODE && flow.client_if == ingress_ifindex

@@ -2,10 +2,12 @@
 
 use crate::{Address, Direction, PolicyId, TableSetIndex};
 
-/// The owner of an address that is the node's own, and `ingress_ifindex` of a packet that the node's own stack made.
+/// The owner of an address that is the node's own, and `ingress_ifindex` of a packet that the node's own
+/// stack made.
 pub const NODE: u32 = 0;
 
-/// In the map of owners: an address of other nodes, or one to which every node of a link listens. Nobody's, to packets.
+/// In the map of owners: an address of other nodes, or one to which every node of a link listens. Nobody's,
+/// to packets.
 pub const OTHER_NODE: u32 = u32::MAX;
 
 /// How far the agent knows the pod behind a veth.
@@ -30,12 +32,15 @@ pub struct Endpoint {
     pub table_set: TableSetIndex,
     pub ingress: PolicyId,
     pub egress: PolicyId,
-    /// With the policies in audit mode as if they were enforced; [`PolicyId::NOT_ISOLATED`] when there are none.
+    /// With the policies in audit mode as if they were enforced; [`PolicyId::NOT_ISOLATED`] when there are
+    /// none.
     pub audit_ingress: PolicyId,
     pub audit_egress: PolicyId,
-    /// The bridge that the veth is a port of, 0 if none: packets that the bridge routed carry it in `ingress_ifindex`.
+    /// The bridge that the veth is a port of, 0 if none: packets that the bridge routed carry it in
+    /// `ingress_ifindex`.
     pub master: u32,
-    /// The pod's first address of each family, unspecified if none: who it is when the node rewrites its address.
+    /// The pod's first address of each family, unspecified if none: who it is when the node rewrites its
+    /// address.
     pub v4: Address,
     pub v6: Address,
 }

@@ -1,9 +1,9 @@
-//! What the programs report about their decisions: how often the same was decided alike ([`FlowCounter`]), and single decisions
-//! ([`FlowEvent`]) by a ring buffer.
+//! What the programs report about their decisions: how often the same was decided alike ([`FlowCounter`]),
+//! and single decisions ([`FlowEvent`]) by a ring buffer.
 //!
-//! Only new connections and dropped packets are reported, never a packet that passes on the entry of its connection. What
-//! is alike (same pod, direction, outcome, and a peer and port that no rule can tell apart) is reported a few times a second
-//! on each CPU; the rest is only counted.
+//! Only new connections and dropped packets are reported, never a packet that passes on the entry of its
+//! connection. What is alike (same pod, direction, outcome, and a peer and port that no rule can tell apart)
+//! is reported a few times a second on each CPU; the rest is only counted.
 
 use crate::{Address, ClassId, Direction, IdentityId, Outcome, PolicyId, Tuple};
 
@@ -65,10 +65,12 @@ impl FlowCounterKey {
         }
     }
 
-    /// In place of a class, for all peers and ports that are beyond a share of flow counters ([`crate::Share::FLOW_COUNTERS`]).
+    /// In place of a class, for all peers and ports that are beyond a share of flow counters
+    /// ([`crate::Share::FLOW_COUNTERS`]).
     pub const OTHERS: ClassId = ClassId(u16::MAX - 1);
 
-    /// Where a packet is counted that there is no flow counter left for: with all such ones of its direction and outcome.
+    /// Where a packet is counted that there is no flow counter left for: with all such ones of its direction
+    /// and outcome.
     #[inline(always)]
     #[must_use]
     pub const fn of_others(self) -> Self {
@@ -158,13 +160,15 @@ impl FlowCounter {
 pub struct FlowEvent {
     /// Of the monotonic clock, in nanoseconds.
     pub time: u64,
-    /// How many alike had the same outcome on this CPU since the last event, this one included ([`FlowCounter::unreported`]).
+    /// How many alike had the same outcome on this CPU since the last event, this one included
+    /// ([`FlowCounter::unreported`]).
     pub packets: u32,
     /// The veth of the pod whose side was evaluated.
     pub ifindex: u32,
     /// What evaluated it; [`PolicyId::NOT_ISOLATED`]: nothing did.
     pub policy: PolicyId,
-    /// The revision when it was evaluated. A pod may have been switched to its new policy before the revision was raised.
+    /// The revision when it was evaluated. A pod may have been switched to its new policy before the revision
+    /// was raised.
     pub revision: u32,
     /// The client, untranslated as the hook sees it; the unspecified address if it could not be read.
     pub source: Address,

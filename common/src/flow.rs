@@ -14,8 +14,8 @@ use crate::{
 pub struct FlowKey {
     /// Both addresses, IPv4 ones in the first word.
     addresses: [u64; 4],
-    /// From the lowest bit on: the port of the low and of the high end, as they stand in packets, 16 bits each; the IP
-    /// protocol number, 8 bits; [`Self::V4`].
+    /// From the lowest bit on: the port of the low and of the high end, as they stand in packets, 16 bits
+    /// each; the IP protocol number, 8 bits; [`Self::V4`].
     ends: u64,
 }
 
@@ -49,7 +49,8 @@ impl FlowKey {
         }
     }
 
-    /// The key of an IPv4 packet, from the addresses and the ports of source and destination as they lie in it.
+    /// The key of an IPv4 packet, from the addresses and the ports of source and destination as they lie in
+    /// it.
     #[inline(always)]
     pub(crate) const fn of_v4(addresses: u64, ports: u32, protocol: u32, source_is_low: bool) -> Self {
         let (addresses, ports) = match source_is_low {
@@ -108,12 +109,13 @@ const fn ends([source, destination]: [u16; 2], source_is_low: bool, protocol: u3
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// The veth at which the client's egress was evaluated; 0: it was not (the client is not a pod of this node).
+    /// The veth at which the client's egress was evaluated; 0: it was not (the client is not a pod of this
+    /// node).
     pub client_if: u32,
     /// The veth at which the server's ingress was evaluated; 0: it was not.
     pub server_if: u32,
-    /// Where the client's packets came from when the server's ingress was evaluated (`skb->ingress_ifindex`), or
-    /// [`Flow::ANY_INGRESS`], or [`Flow::UNKNOWN_INGRESS`]; 0: the node is the client.
+    /// Where the client's packets came from when the server's ingress was evaluated (`skb->ingress_ifindex`),
+    /// or [`Flow::ANY_INGRESS`], or [`Flow::UNKNOWN_INGRESS`]; 0: the node is the client.
     pub ingress_ifindex: u32,
     /// The revision in which each side was evaluated.
     pub client_revision: u32,
@@ -126,8 +128,8 @@ pub struct Flow {
 
 /// The flow table's clock counts the kernel's ticks (`jiffies`) in units of this many, a power of two.
 ///
-/// So its 32 bits last for more than two years at 1,000 jiffies a second. Counted singly they last for 50 days: an entry that
-/// nobody has removed for so long, because no agent runs, would look young again.
+/// So its 32 bits last for more than two years at 1,000 jiffies a second. Counted singly they last for 50
+/// days: an entry that nobody has removed for so long, because no agent runs, would look young again.
 pub const JIFFIES_PER_TICK: u32 = 16;
 
 /// How many seconds a number of ticks is.
@@ -148,12 +150,13 @@ impl Flow {
         seen: Seen(0),
     };
 
-    /// `ingress_ifindex` of a connection that is older than the agent: the server's socket names the client, but not the interface
-    /// that its packets come from. No interface has this index.
+    /// `ingress_ifindex` of a connection that is older than the agent: the server's socket names the client,
+    /// but not the interface that its packets come from. No interface has this index.
     pub const ANY_INGRESS: u32 = u32::MAX;
 
-    /// `ingress_ifindex` of a packet that entered the node at no interface, though the node is not its sender: the kernel has made it
-    /// of parts of another's datagram or in another's name. No interface has this index.
+    /// `ingress_ifindex` of a packet that entered the node at no interface, though the node is not its
+    /// sender: the kernel has made it of parts of another's datagram or in another's name. No interface has
+    /// this index.
     pub const UNKNOWN_INGRESS: u32 = u32::MAX - 1;
 
     /// As much of it as the fast path reads.
@@ -162,9 +165,11 @@ impl Flow {
         FlowSummary { client_if, server_if, ingress_ifindex, seen, last }
     }
 
-    /// In whose share of the table it is, a veth: its client's, or its server's where the client is no pod of this node.
+    /// In whose share of the table it is, a veth: its client's, or its server's where the client is no pod of
+    /// this node.
     ///
-    /// So whoever opens connections pays for them, and nobody can open one at the expense of another pod of the node.
+    /// So whoever opens connections pays for them, and nobody can open one at the expense of another pod of
+    /// the node.
     #[inline(always)]
     pub const fn charged_to(&self) -> u32 {
         if self.client_if != 0 { self.client_if } else { self.server_if }
@@ -217,7 +222,8 @@ impl Seen {
     pub const REWRITTEN: Self = Self(64);
     /// No veth at which it was evaluated is a port of a bridge: link-layer sources are of no account.
     pub const ROUTED: Self = Self(256);
-    /// The node has not translated what was deferred: the client's egress was evaluated by the destination as it stands here.
+    /// The node has not translated what was deferred: the client's egress was evaluated by the destination as
+    /// it stands here.
     pub const UNTRANSLATED: Self = Self(128);
 
     #[inline(always)]
@@ -275,7 +281,8 @@ pub struct Timeouts {
     pub stream: u32,
     /// Anything but TCP without a reply yet, ICMP, and SCTP that was aborted or shut down.
     pub unreplied: u32,
-    /// Last use is written at most this often, so that packets of one connection do not fight for a cache line.
+    /// Last use is written at most this often, so that packets of one connection do not fight for a cache
+    /// line.
     pub refresh: u32,
 }
 
@@ -357,8 +364,8 @@ pub struct FragmentKey {
 }
 
 impl FragmentKey {
-    /// In `protocol`: no datagram, but a mark of something else that was seen lately. Its value is when: the upper half of
-    /// the ticks, and the lower half.
+    /// In `protocol`: no datagram, but a mark of something else that was seen lately. Its value is when: the
+    /// upper half of the ticks, and the lower half.
     pub const MARK: u32 = 1 << 9;
 }
 

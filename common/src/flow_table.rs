@@ -1,33 +1,34 @@
 //! The flow table: connections in sets of seven, one set to an element of an array.
 //!
-//! A look-up costs no call of a helper and two cache lines, which are asked for at once: the set's first one has the tags
-//! of its seven ways and their times, and each way has a line of its own. A connection belongs to one set, by a seeded
-//! hash of its key, which also says in which way it is looked for first. When the set is full the entry goes that is worth
-//! least. So entering never fails for want of room, and one full set says nothing of the others.
+//! A look-up costs no call of a helper and two cache lines, which are asked for at once: the set's first one
+//! has the tags of its seven ways and their times, and each way has a line of its own. A connection belongs
+//! to one set, by a seeded hash of its key, which also says in which way it is looked for first. When the set
+//! is full the entry goes that is worth least. So entering never fails for want of room, and one full set
+//! says nothing of the others.
 //!
 //! # Who may do what at the same time
 //!
-//! A set has one writer at a time, who holds its lock: a program on some CPU, or the agent by way of a shared mapping.
-//! Writers wait for each other, not for long; a program that waits in vain does not enter its connection, and the packet
-//! is evaluated as one for which there is no room.
+//! A set has one writer at a time, who holds its lock: a program on some CPU, or the agent by way of a shared
+//! mapping. Writers wait for each other, not for long; a program that waits in vain does not enter its
+//! connection, and the packet is evaluated as one for which there is no room.
 //!
-//! A connection is removed without the lock: by a tag that says free, in the place of the one that was read. The agent, whom
-//! the scheduler may stop at any time, so holds no lock while programs wait, but where it enters connections that are older
-//! than itself.
+//! A connection is removed without the lock: by a tag that says free, in the place of the one that was read.
+//! The agent, whom the scheduler may stop at any time, so holds no lock while programs wait, but where it
+//! enters connections that are older than itself.
 //!
-//! Readers take no lock. A way's tag says whose it is (24 bits of the hash), that it is being written, and how often it
-//! was (6 bits). A writer marks the tag, writes the entry, then gives the way a tag that it has not had before; a reader
-//! takes what it has read only when the tag was the same before and after. Where both write (a tag of the same
-//! connection that is being written) the reader waits for some rounds.
+//! Readers take no lock. A way's tag says whose it is (24 bits of the hash), that it is being written, and
+//! how often it was (6 bits). A writer marks the tag, writes the entry, then gives the way a tag that it has
+//! not had before; a reader takes what it has read only when the tag was the same before and after. Where
+//! both write (a tag of the same connection that is being written) the reader waits for some rounds.
 //!
-//! Two words of an entry change without the lock: the time of last use, and the marks of what was seen, which are only
-//! ever added. Should the way be given to another connection in that moment, the new one has another one's mark at
-//! most: neither word decides whether a packet passes while the entry lives, and no mark makes it live longer than a
-//! connection that answers.
+//! Two words of an entry change without the lock: the time of last use, and the marks of what was seen, which
+//! are only ever added. Should the way be given to another connection in that moment, the new one has another
+//! one's mark at most: neither word decides whether a packet passes while the entry lives, and no mark makes
+//! it live longer than a connection that answers.
 //!
-//! Writers order their writes by full barriers. Readers rely on loads that are not reordered (x86). Where they are
-//! (arm64), a reader can see one word of the way's next entry together with this key: entries name the veths at which
-//! they count, so that such a packet finds no entry, or one of the same two ends.
+//! Writers order their writes by full barriers. Readers rely on loads that are not reordered (x86). Where
+//! they are (arm64), a reader can see one word of the way's next entry together with this key: entries name
+//! the veths at which they count, so that such a packet finds no entry, or one of the same two ends.
 
 mod atomic;
 mod lookup;
@@ -89,7 +90,8 @@ pub struct FlowSet {
 struct Lock {
     /// A [`Holder`], or 0.
     holder: u32,
-    /// What the holder has chosen so far. It stands here because of a map's memory the verifier remembers nothing.
+    /// What the holder has chosen so far. It stands here because of a map's memory the verifier remembers
+    /// nothing.
     choice: u32,
 }
 
@@ -235,7 +237,8 @@ impl FlowSet {
         }
     }
 
-    /// The entry of a connection; `None` when it is not there, or is being written. Needs no memory but registers.
+    /// The entry of a connection; `None` when it is not there, or is being written. Needs no memory but
+    /// registers.
     ///
     /// # Safety
     ///
@@ -353,7 +356,8 @@ impl FlowSet {
     }
 }
 
-/// Looks at all ways, and waits for one that is being written. In the kernel, a function that the verifier checks once.
+/// Looks at all ways, and waits for one that is being written. In the kernel, a function that the verifier
+/// checks once.
 ///
 /// # Safety
 ///

@@ -1,7 +1,7 @@
 //! Crafted Ethernet frames for tests and fuzzers: well-formed ones, and those that only an attacker sends.
 //!
-//! Transport checksums stay 0: nothing here looks at them. Compiled with the feature `frames` alone, never for the
-//! kernel.
+//! Transport checksums stay 0: nothing here looks at them. Compiled with the feature `frames` alone, never
+//! for the kernel.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::{vec, vec::Vec};
@@ -128,7 +128,8 @@ impl Frame {
         Self::ip(source, destination, protocol, message)
     }
 
-    /// "Port unreachable" about a packet, to the one who sent it. Quotes no more than a router does (RFC 1812, 4.3.2.3).
+    /// "Port unreachable" about a packet, to the one who sent it. Quotes no more than a router does (RFC
+    /// 1812, 4.3.2.3).
     pub fn unreachable(by: IpAddr, quoted: &Self) -> Self {
         let mut error = Self::icmp(by, quoted.source, if by.is_ipv4() { 3 } else { 1 }, 0);
         error.payload.truncate(8);
@@ -136,7 +137,8 @@ impl Frame {
         error
     }
 
-    /// What the other side would send: addresses, ports and the two kinds of echo change places, and an INIT is acknowledged.
+    /// What the other side would send: addresses, ports and the two kinds of echo change places, and an INIT
+    /// is acknowledged.
     #[must_use]
     pub fn reversed(&self) -> Self {
         let mut answer = Self { source: self.destination, destination: self.source, ..self.clone() };

@@ -48,8 +48,8 @@ pub struct Hook {
     pub direction: Direction,
     /// The host side of the pod's veth (`skb->ifindex`).
     pub ifindex: u32,
-    /// Where the packet entered this node (`skb->ingress_ifindex`); 0: nowhere. The node's own stack made it, or made it
-    /// out of what came from elsewhere.
+    /// Where the packet entered this node (`skb->ingress_ifindex`); 0: nowhere. The node's own stack made it,
+    /// or made it out of what came from elsewhere.
     pub ingress_ifindex: u32,
 }
 

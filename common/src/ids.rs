@@ -26,11 +26,13 @@ id!(
     PolicyId(u32)
 );
 id!(
-    /// Ports that no rule of this node can tell apart. 0: no rule names the port; also everything without ports.
+    /// Ports that no rule of this node can tell apart. 0: no rule names the port; also everything without
+    /// ports.
     ClassId(u16)
 );
 id!(
-    /// Which of the table sets an endpoint is evaluated by. A new agent fills the free one, then flips the endpoints.
+    /// Which of the table sets an endpoint is evaluated by. A new agent fills the free one, then flips the
+    /// endpoints.
     TableSetIndex(u32)
 );
 

@@ -1,5 +1,5 @@
-//! The shape of everything that stands in a map, asserted when this crate is compiled: for the kernel and for the
-//! host alike. A change here is a change of [`crate::LAYOUT_VERSION`].
+//! The shape of everything that stands in a map, asserted when this crate is compiled: for the kernel and for
+//! the host alike. A change here is a change of [`crate::LAYOUT_VERSION`].
 
 use core::mem::offset_of;
 
@@ -9,8 +9,8 @@ use crate::{
     ServiceId, ServiceKey, Share, SocketOffsets, TableSetIndex, Timeouts, Tracking, VerdictQuery,
 };
 
-/// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that there is
-/// no padding and no field is forgotten.
+/// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that
+/// there is no padding and no field is forgotten.
 macro_rules! layout {
     ($type:ty: $size:literal bytes, aligned to $align:literal { $($field:tt @ $offset:literal),+ $(,)? }) => {
         const _: () = {

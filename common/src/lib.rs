@@ -2,18 +2,19 @@
 //! decision function.
 //!
 //! Everything here is `no_std` and pure. [`decide`] is generic over two small traits, [`Packet`] (bytes) and
-//! [`Tables`] (lookups); the BPF programs, the unit tests, the packet tests and `podgate explain` all run this
-//! very code. Nothing here knows Kubernetes: rules were compiled away in user space.
+//! [`Tables`] (lookups); the BPF programs, the unit tests, the packet tests and `podgate explain` all run
+//! this very code. Nothing here knows Kubernetes: rules were compiled away in user space.
 //!
-//! Types that stand in a map are `repr(C)` without padding. [`LAYOUT_VERSION`] names their shape: it is part of
-//! the pin directory's name, so that two versions never read each other's maps.
+//! Types that stand in a map are `repr(C)` without padding. [`LAYOUT_VERSION`] names their shape: it is part
+//! of the pin directory's name, so that two versions never read each other's maps.
 #![no_std]
 
 #[cfg(any(test, feature = "frames"))]
 extern crate std;
 
-/// Major and minor number of the oldest kernel, one with long-term support, on which podgate is tested. What the programs
-/// call is older: maps of maps with inner hashes of any size, `bpf_jiffies64` and mappable arrays came with 5.5.
+/// Major and minor number of the oldest kernel, one with long-term support, on which podgate is tested. What
+/// the programs call is older: maps of maps with inner hashes of any size, `bpf_jiffies64` and mappable
+/// arrays came with 5.5.
 pub const OLDEST_KERNEL: (u32, u32) = (5, 15);
 
 mod address;
@@ -72,6 +73,7 @@ pub use tables::{
 /// The shape of every map. Raise it with any change to a type or a map in this crate.
 pub const LAYOUT_VERSION: u32 = 8;
 
-/// The first layout whose flow table reads as this one does: an agent with other maps takes its connections over. Make it
-/// [`LAYOUT_VERSION`] with any change to `FlowKey`, `Flow`, `Seen` or `FlowSet` by which an older entry would say something else.
+/// The first layout whose flow table reads as this one does: an agent with other maps takes its connections
+/// over. Make it [`LAYOUT_VERSION`] with any change to `FlowKey`, `Flow`, `Seen` or `FlowSet` by which an
+/// older entry would say something else.
 pub const FIRST_LAYOUT_OF_FLOWS: u32 = 6;

@@ -1,12 +1,12 @@
 //! The link-layer address of a pod's interface, where its veth is a port of a bridge.
 //!
-//! A bridge learns from each frame behind which port its source is, and sends what is for that address there. So a pod that
-//! sends from another pod's address takes that pod's frames away from it.
+//! A bridge learns from each frame behind which port its source is, and sends what is for that address there.
+//! So a pod that sends from another pod's address takes that pod's frames away from it.
 
 /// One element of the table of link-layer addresses, an array: nothing has to be called to read it.
 ///
-/// The address stands in the lower 48 bits, its first byte lowest, and above it the upper half of the veth's ifindex, of which
-/// the lower half is the element's number. 0: no veth's.
+/// The address stands in the lower 48 bits, its first byte lowest, and above it the upper half of the veth's
+/// ifindex, of which the lower half is the element's number. 0: no veth's.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkAddress(pub u64);

@@ -16,7 +16,8 @@ pub enum Outcome {
     OwnNode = 3,
     /// Passes: from a pod to itself.
     OwnAddress = 4,
-    /// Passes: ARP, neighbour discovery, multicast listener discovery, on the link and in the sender's own name.
+    /// Passes: ARP, neighbour discovery, multicast listener discovery, on the link and in the sender's own
+    /// name.
     Neighbour = 5,
     /// Passes: a DHCP exchange of a host that has no address yet.
     Dhcp = 6,
@@ -34,11 +35,13 @@ pub enum Outcome {
     Denied = 12,
     /// Dropped: new, the sender is isolated and no rule allows the backend that its service has chosen.
     DeniedBackend = 13,
-    /// Dropped: the source is not an address of the pod that sent it, or it speaks for another one to its neighbours.
+    /// Dropped: the source is not an address of the pod that sent it, or it speaks for another one to its
+    /// neighbours.
     Spoofed = 14,
     /// Dropped: the pod behind the veth is not known yet.
     Pending = 15,
-    /// Dropped: could not be read, and the direction is isolated, or a receiver could take it for what no pod may send.
+    /// Dropped: could not be read, and the direction is isolated, or a receiver could take it for what no pod
+    /// may send.
     Unreadable = 16,
     /// Dropped: a fragment whose first fragment was not seen, and the direction is isolated.
     Fragment = 17,

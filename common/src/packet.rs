@@ -1,7 +1,8 @@
 //! From bytes to what is evaluated: who talks to whom, by which protocol and ports.
 //!
-//! Reads an Ethernet frame through [`Packet`]. Never trusts a length: every read is bounds-checked and a header that
-//! is not all there makes the packet [`PacketKind::Unreadable`], which an isolated direction drops.
+//! Reads an Ethernet frame through [`Packet`]. Never trusts a length: every read is bounds-checked and a
+//! header that is not all there makes the packet [`PacketKind::Unreadable`], which an isolated direction
+//! drops.
 
 use crate::{Address, protocol::number};
 
@@ -20,11 +21,12 @@ pub use segment::Segment;
 
 /// Bytes of a packet, as its device has it: from the link header on, if packets have one there.
 pub trait Packet {
-    /// Bytes of the link header: an Ethernet header, or none (tunnels, PPP), where the first bits say which IP it is.
+    /// Bytes of the link header: an Ethernet header, or none (tunnels, PPP), where the first bits say which
+    /// IP it is.
     const LINK_HEADER: usize = ETHERNET_HEADER;
 
-    /// The `N` bytes at `offset`; `None` when the packet ends before. `N` is at least 2: the verifier learns nothing
-    /// from a comparison that proves a single byte.
+    /// The `N` bytes at `offset`; `None` when the packet ends before. `N` is at least 2: the verifier learns
+    /// nothing from a comparison that proves a single byte.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
     /// The first `LENGTH` bytes, to read words from; `None` when the packet is shorter.
@@ -33,7 +35,8 @@ pub trait Packet {
     /// Makes more of the packet readable, if there is more: the kernel has large ones in pieces.
     fn pull(&self);
 
-    /// What the kernel's connection tracking knows of the packet; false when it knows nothing, or cannot be asked.
+    /// What the kernel's connection tracking knows of the packet; false when it knows nothing, or cannot be
+    /// asked.
     fn tracked(&self, into: &mut Tracked) -> bool;
 
     /// Whether a socket of this node's own network namespace has sent the packet. False proves nothing.
@@ -42,7 +45,8 @@ pub trait Packet {
 
 /// The first bytes of a packet, as many as it was asked for: words at fixed places, as they lie there.
 ///
-/// One instruction each, where it is asked for: what compilers load early stands in the way of what is needed first.
+/// One instruction each, where it is asked for: what compilers load early stands in the way of what is needed
+/// first.
 pub trait Start {
     fn u8<const AT: usize>(&self) -> u8;
     fn u16<const AT: usize>(&self) -> u16;
@@ -65,8 +69,8 @@ pub struct Tracked {
 impl Tracked {
     pub(crate) const EMPTY: Self = Self { original: Tuple::EMPTY, reply: Tuple::EMPTY, is_reply: false };
 
-    /// Whether this is about a translated packet of the client with these addresses. Encapsulation can leave a packet
-    /// with what was tracked of its payload.
+    /// Whether this is about a translated packet of the client with these addresses. Encapsulation can leave
+    /// a packet with what was tracked of its payload.
     #[inline(always)]
     pub fn describes(&self, packet: &Tuple) -> bool {
         !self.is_reply
@@ -78,9 +82,9 @@ impl Tracked {
 
 /// One direction of a connection: what stands in the packet.
 ///
-/// `repr(C)` without padding. Ports are in host byte order, 0 for protocols without ports. An ICMP echo carries its identifier as the source
-/// port of the request and as the destination port of the reply, so that a request and its reply are one connection
-/// and a request of the other side is another.
+/// `repr(C)` without padding. Ports are in host byte order, 0 for protocols without ports. An ICMP echo
+/// carries its identifier as the source port of the request and as the destination port of the reply, so that
+/// a request and its reply are one connection and a request of the other side is another.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {
@@ -125,12 +129,13 @@ pub enum PacketKind {
     FirstFragment,
     /// A later fragment: the tuple has no ports.
     LaterFragment,
-    /// An ICMP error: the tuple is that of the quoted packet, which the error's receiver is said to have sent.
+    /// An ICMP error: the tuple is that of the quoted packet, which the error's receiver is said to have
+    /// sent.
     Related,
     /// A frame that is said to be ARP.
     Arp,
-    /// A packet with an ICMPv6 type of neighbour discovery (RFC 4861) or multicast listener discovery (RFC 2710, 3810),
-    /// whole or the first fragment. Whether it is one, by its form, is for [`discovery`] to say.
+    /// A packet with an ICMPv6 type of neighbour discovery (RFC 4861) or multicast listener discovery (RFC
+    /// 2710, 3810), whole or the first fragment. Whether it is one, by its form, is for [`discovery`] to say.
     Neighbour,
     /// Not IP, cut short, or a header that contradicts itself.
     Unreadable,
@@ -138,14 +143,14 @@ pub enum PacketKind {
 
 /// What was read of a packet.
 ///
-/// Filled in place, in the kernel in memory of a map: a BPF program has 512 bytes of stack, and of a map's memory the
-/// verifier remembers nothing, so that all ways through the headers go on as one (see [`forget`]).
+/// Filled in place, in the kernel in memory of a map: a BPF program has 512 bytes of stack, and of a map's
+/// memory the verifier remembers nothing, so that all ways through the headers go on as one (see [`forget`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
     pub tuple: Tuple,
-    /// The source in the outermost IP header, also of what is not readable to its end; `::` where there is none. Plain
-    /// packets have it in the tuple alone.
+    /// The source in the outermost IP header, also of what is not readable to its end; `::` where there is
+    /// none. Plain packets have it in the tuple alone.
     pub sender: Address,
     /// Identification of the datagram that a fragment belongs to.
     pub datagram: u32,
@@ -194,7 +199,8 @@ impl Headers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Payload {
     offset: usize,
-    /// Where it ends by the IP header's account; what the frame holds beyond is padding, which no receiver reads.
+    /// Where it ends by the IP header's account; what the frame holds beyond is padding, which no receiver
+    /// reads.
     end: usize,
     /// Place in the datagram in 8-byte units.
     fragment_offset: u32,
@@ -256,7 +262,8 @@ fn frame<P: Packet>(packet: &P, headers: &mut Headers) -> Option<PacketKind> {
     let protocol = forget(&headers.tuple.protocol);
     headers.is_fragment = fragment_offset != 0 || more_fragments != 0;
     if offset > end || (fragment_offset == 1 && matches!(protocol, number::TCP | number::SCTP)) {
-        // A second fragment must not lay other TCP flags over those that were evaluated (RFC 3128), nor another chunk.
+        // A second fragment must not lay other TCP flags over those that were evaluated (RFC 3128), nor
+        // another chunk.
         return None;
     }
     if fragment_offset != 0 {
@@ -302,9 +309,11 @@ fn network<P: Packet>(packet: &P) -> Option<NetworkProtocol> {
     }
 }
 
-/// Ports, and TCP flags or the first SCTP chunk, at `offset`, after the IP headers. `None` when they are not all there.
+/// Ports, and TCP flags or the first SCTP chunk, at `offset`, after the IP headers. `None` when they are not
+/// all there.
 ///
-/// A tiny first fragment that hides the TCP flags (RFC 1858) or the chunk is refused: all of the header is needed.
+/// A tiny first fragment that hides the TCP flags (RFC 1858) or the chunk is refused: all of the header is
+/// needed.
 #[inline(always)]
 fn transport(
     packet: &impl Packet,

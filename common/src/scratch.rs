@@ -1,7 +1,7 @@
 //! Where a program works on its packet.
 //!
-//! In the kernel this is memory of a map: a BPF program has 512 bytes of stack, and of a map's memory the verifier
-//! remembers nothing, so that all ways through the headers go on as one.
+//! In the kernel this is memory of a map: a BPF program has 512 bytes of stack, and of a map's memory the
+//! verifier remembers nothing, so that all ways through the headers go on as one.
 
 use crate::{
     Direction, Flow, Headers, Hook, Lookup, NODE, Outcome, PolicyLookup, Tables, Tracked, Tuple,
@@ -78,8 +78,8 @@ impl Scratch {
         self.evaluation.from_client = true;
     }
 
-    /// In whose share it is to report the packet, or to remember something of it: the veth of the pod that sent it, else
-    /// of the one that receives it.
+    /// In whose share it is to report the packet, or to remember something of it: the veth of the pod that
+    /// sent it, else of the one that receives it.
     ///
     /// A function of its own in the kernel too, as it is asked for in several places.
     #[inline(never)]
@@ -95,14 +95,16 @@ impl Scratch {
         }
     }
 
-    /// Keeps what became of the packet; in the kernel neither compiler nor verifier knows afterwards which it is.
+    /// Keeps what became of the packet; in the kernel neither compiler nor verifier knows afterwards which it
+    /// is.
     #[inline(always)]
     pub fn concluded(&mut self, outcome: Outcome) -> Outcome {
         self.evaluation.outcome = outcome;
         forget(&self.evaluation.outcome)
     }
 
-    /// The packet's connection as its client's packets have it; the unspecified addresses where it could not be read.
+    /// The packet's connection as its client's packets have it; the unspecified addresses where it could not
+    /// be read.
     #[inline(always)]
     pub const fn client_tuple(&self) -> Tuple {
         if self.evaluation.from_client { self.headers.tuple } else { self.headers.tuple.reversed() }

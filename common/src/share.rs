@@ -1,7 +1,9 @@
-//! What each veth may take of what all share: room in the flow table, flow counters, events, and datagrams in fragments.
+//! What each veth may take of what all share: room in the flow table, flow counters, events, and datagrams in
+//! fragments.
 //!
-//! The veth is the one that sent a packet, where that is a pod's, else the one that receives it ([`Scratch::charged_to`]):
-//! so whoever scans or floods uses up its own share, and what others do is still seen.
+//! The veth is the one that sent a packet, where that is a pod's, else the one that receives it
+//! ([`Scratch::charged_to`]): so whoever scans or floods uses up its own share, and what others do is still
+//! seen.
 //!
 //! [`Scratch::charged_to`]: crate::Scratch::charged_to
 
@@ -32,18 +34,22 @@ impl Share {
     pub const EMPTY: Self =
         Self { flow_counters: 0, events: Rate::NONE, flows: Rate::NONE, fragments: Rate::NONE };
 
-    /// Flow counters of one veth at the most. What is beyond is counted, too, but no more told apart than by direction and outcome.
+    /// Flow counters of one veth at the most. What is beyond is counted, too, but no more told apart than by
+    /// direction and outcome.
     pub const FLOW_COUNTERS: u32 = 512;
 
     /// Events each second.
     pub const EVENTS: u32 = 256;
-    /// While the ring is half full: its reader is slow, and what is left is for those who have reported little.
+    /// While the ring is half full: its reader is slow, and what is left is for those who have reported
+    /// little.
     pub const EVENTS_WHILE_CROWDED: u32 = 8;
 
-    /// Of dropped packets that are like many others, which others have sent: so many are reported nevertheless.
+    /// Of dropped packets that are like many others, which others have sent: so many are reported
+    /// nevertheless.
     pub const EVENTS_OF_QUIET: u32 = 8;
 
-    /// Datagrams in fragments that begin each second. Twice as many as 4 KiB ones fill a link of a quarter of a Gbit/s.
+    /// Datagrams in fragments that begin each second. Twice as many as 4 KiB ones fill a link of a quarter of
+    /// a Gbit/s.
     pub const FRAGMENTS: u32 = 16_384;
 }
 

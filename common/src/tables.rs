@@ -9,8 +9,8 @@ use crate::{
 /// Verdict bits in one row.
 pub const BITS_PER_ROW: u16 = 256;
 
-/// Key of a verdict row: the verdicts of a policy on an identity for the classes of one block. A bit allows, but in
-/// [`RowKey::of_own_node`].
+/// Key of a verdict row: the verdicts of a policy on an identity for the classes of one block. A bit allows,
+/// but in [`RowKey::of_own_node`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowKey {
@@ -52,8 +52,8 @@ impl RowKey {
         Self { policy, identity, block: (class.0 / BITS_PER_ROW) as u32 }
     }
 
-    /// What is denied on the addresses of the pod's own node: there a bit *denies*, and a row that is missing denies
-    /// nothing. Most policies do not apply there at all.
+    /// What is denied on the addresses of the pod's own node: there a bit *denies*, and a row that is missing
+    /// denies nothing. Most policies do not apply there at all.
     #[inline(always)]
     pub const fn of_own_node(policy: PolicyId, identity: IdentityId, class: ClassId) -> Self {
         Self { policy, identity, block: Self::OWN_NODE | (class.0 / BITS_PER_ROW) as u32 }
@@ -86,8 +86,8 @@ impl ServiceKey {
     }
 }
 
-/// The verdict of an egress policy on all destinations that a packet to a service may end at, one of which is chosen only
-/// after the packet has left the pod.
+/// The verdict of an egress policy on all destinations that a packet to a service may end at, one of which is
+/// chosen only after the packet has left the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceVerdict {
     /// On all of them.
@@ -149,9 +149,11 @@ pub trait Tables {
 
     /// What is known of the veth with this ifindex.
     fn endpoint(&self, ifindex: u32) -> Endpoint;
-    /// The link-layer address that the pod behind a veth was given, if the veth is a port of a bridge; or another veth's.
+    /// The link-layer address that the pod behind a veth was given, if the veth is a port of a bridge; or
+    /// another veth's.
     fn link_address(&self, ifindex: u32) -> LinkAddress;
-    /// The veth of the pod that has this address, [`crate::NODE`] if the node itself has it, `None` if neither.
+    /// The veth of the pod that has this address, [`crate::NODE`] if the node itself has it, `None` if
+    /// neither.
     fn owner(&self, address: &Address) -> Option<u32>;
     /// Whether a node listens at this address: this one or another ([`crate::OTHER_NODE`]).
     fn is_node(&self, address: &Address) -> bool;
@@ -218,7 +220,8 @@ pub trait Tables {
 
 /// The verdict of one policy: identity x port class -> one bit.
 ///
-/// `protocol` is an IP protocol number; those without ports have no class, only rules without ports match them.
+/// `protocol` is an IP protocol number; those without ports have no class, only rules without ports match
+/// them.
 #[inline(always)]
 pub fn allowed(
     tables: &impl Tables,

@@ -27,7 +27,8 @@ impl FlowEvent {
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => {$(
-        // SAFETY: `repr(C)` or `repr(transparent)`, no padding (asserted in `layout`), every bit pattern is valid.
+        // SAFETY: `repr(C)` or `repr(transparent)`, no padding (asserted in `layout`), every bit pattern is
+        // valid.
         unsafe impl aya::Pod for $type {}
     )+};
 }

@@ -1,5 +1,5 @@
-//! Atomic operations in BPF. `core::sync::atomic` has none for this target; compare-and-exchange and exchange are full
-//! barriers in every kernel's BPF (Linux 5.12).
+//! Atomic operations in BPF. `core::sync::atomic` has none for this target; compare-and-exchange and exchange
+//! are full barriers in every kernel's BPF (Linux 5.12).
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd, atomic_xchg};
 

@@ -46,8 +46,8 @@ fn count_and_report(scratch: &Scratch, outcome: Outcome) {
     let key = FlowCounterKey::new(&scratch.policy_lookup, outcome);
     let known = FLOW_COUNTERS.get_ptr_mut(key).or_else(|| new_flow_counter(key, scratch.charged_to(&Maps)));
     let Some(flow_counter) = known else { return count_unreported(Unreported::FlowCounter) };
-    // SAFETY: this CPU's own value, and TC programs run with bottom halves off: none interrupts another. The agent only
-    // reads it, and removes it only when its veth has gone.
+    // SAFETY: this CPU's own value, and TC programs run with bottom halves off: none interrupts another. The
+    // agent only reads it, and removes it only when its veth has gone.
     let flow_counter = unsafe { &mut *flow_counter };
     let is_due = flow_counter.count(outcome, Maps.now(), Maps.refresh());
     if !is_due && outcome.passes() {
@@ -70,7 +70,8 @@ fn count_and_report(scratch: &Scratch, outcome: Outcome) {
     flow_counter.unreported = 0;
 }
 
-/// A flow counter for what is counted for the first time, in a veth's share; beyond it, the one of all the others.
+/// A flow counter for what is counted for the first time, in a veth's share; beyond it, the one of all the
+/// others.
 #[inline(always)]
 fn new_flow_counter(key: FlowCounterKey, veth: u32) -> Option<*mut FlowCounter> {
     let share = share(veth);

@@ -1,7 +1,8 @@
-//! Functions that the kernel's verifier checks once, whatever program calls them and wherever: global ones, as it calls
-//! them. Of what such a function gets and returns it takes no more for granted than the types.
+//! Functions that the kernel's verifier checks once, whatever program calls them and wherever: global ones,
+//! as it calls them. Of what such a function gets and returns it takes no more for granted than the types.
 //!
-//! Without the object's type information (BTF) they are functions like any other, which it walks through at each call.
+//! Without the object's type information (BTF) they are functions like any other, which it walks through at
+//! each call.
 
 use podgate_common::{
     Address, Endpoint, Entered, Eviction, Flow, FlowSet, Holder, Lookup, Outcome, Pace, PolicyLookup,

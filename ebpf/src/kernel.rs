@@ -1,7 +1,7 @@
 //! The kernel's own structures, by way of two kernel functions (Linux 6.2).
 //!
-//! Calls to them stand here under placeholder numbers; the loader puts in their numbers in the running kernel, or takes the
-//! calls out when the kernel cannot do this.
+//! Calls to them stand here under placeholder numbers; the loader puts in their numbers in the running
+//! kernel, or takes the calls out when the kernel cannot do this.
 
 use core::{ffi::c_void, mem::transmute};
 

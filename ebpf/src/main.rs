@@ -1,8 +1,9 @@
-//! podgate's TC programs: `from_pod` and `to_pod` on the host side of each pod's veth, `to_wire` or `to_tunnel` where
-//! packets leave the node.
+//! podgate's TC programs: `from_pod` and `to_pod` on the host side of each pod's veth, `to_wire` or
+//! `to_tunnel` where packets leave the node.
 //!
-//! They adapt a packet and the maps to the traits of `podgate-common`, call its `decide`, count the outcome and report it.
-//! Nothing is decided here. `ticks` and `verdict` are for the agent to ask; they are never attached.
+//! They adapt a packet and the maps to the traits of `podgate-common`, call its `decide`, count the outcome
+//! and report it. Nothing is decided here. `ticks` and `verdict` are for the agent to ask; they are never
+//! attached.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -44,7 +45,8 @@ pub fn to_pod(context: TcContext) -> i32 {
     run(&context, Some(Direction::Ingress))
 }
 
-/// Both, where the kernel tells at which of the two hooks a packet is: the second time its code is in the cache.
+/// Both, where the kernel tells at which of the two hooks a packet is: the second time its code is in the
+/// cache.
 #[classifier]
 pub fn at_pod(context: TcContext) -> i32 {
     run(&context, None)
@@ -77,13 +79,15 @@ fn verdict_on_wire<const LINK_HEADER: usize>(skb: &Skb<'_, LINK_HEADER>) -> i32 
     action(outcome)
 }
 
-/// What entries of the flow table are dated with, for the agent to date its own: user space cannot see the kernel's ticks.
+/// What entries of the flow table are dated with, for the agent to date its own: user space cannot see the
+/// kernel's ticks.
 #[classifier]
 pub fn ticks(_: TcContext) -> i32 {
     Maps.now().cast_signed()
 }
 
-/// What the tables say to a question that the packet carries. The agent asks it by test runs; it is never attached.
+/// What the tables say to a question that the packet carries. The agent asks it by test runs; it is never
+/// attached.
 #[classifier]
 pub fn verdict(context: TcContext) -> i32 {
     let Some(bytes) = Skb::new(&context).read::<{ VerdictQuery::SIZE }>(VerdictQuery::OFFSET) else {
@@ -99,7 +103,8 @@ pub fn verdict(context: TcContext) -> i32 {
 fn run(context: &TcContext, direction: Option<Direction>) -> i32 {
     let skb = Skb::new(context);
     let nearly = || skb.hook(direction);
-    // Put together again each time: what functions get a pointer to would stand in memory on the fast path, too.
+    // Put together again each time: what functions get a pointer to would stand in memory on the fast path,
+    // too.
     if let Some(direction) = established_v4_fast_path(&skb, nearly, &Maps) {
         maps::count(direction, Outcome::Established);
         return TC_ACT_UNSPEC;

@@ -1,8 +1,8 @@
 //! All maps. User space writes all of them but the flow table, the fragments and the counters.
 //!
-//! The compiled tables stand in two slots: an endpoint names the slot that evaluates it, so that a new agent (or one
-//! that outgrew a table) fills the free slot and then flips endpoint by endpoint. The sizes of the inner maps here
-//! are only the template's: the agent makes them as large as needed.
+//! The compiled tables stand in two slots: an endpoint names the slot that evaluates it, so that a new agent
+//! (or one that outgrew a table) fills the free slot and then flips endpoint by endpoint. The sizes of the
+//! inner maps here are only the template's: the agent makes them as large as needed.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
@@ -34,11 +34,13 @@ type RawFlowSet = [u64; size_of::<FlowSet>() / 8];
 /// `FlowSeed`
 type RawFlowSeed = [u32; size_of::<FlowSeed>() / 4];
 
-/// What evaluates each veth. Key: ifindex of its host side. One update is one switch of a pod to a new policy.
+/// What evaluates each veth. Key: ifindex of its host side. One update is one switch of a pod to a new
+/// policy.
 #[btf_map]
 pub(crate) static ENDPOINTS: HashMap<u32, Endpoint, MAX_ENDPOINTS, NO_PREALLOC> = HashMap::new();
 
-/// The link-layer address of each pod whose veth is a port of a bridge. The agent reads and writes by a shared mapping.
+/// The link-layer address of each pod whose veth is a port of a bridge. The agent reads and writes by a
+/// shared mapping.
 #[btf_map]
 pub(crate) static LINK_ADDRESSES: Array<LinkAddress, LINK_ADDRESS_SLOTS, MMAPABLE> = Array::new();
 
@@ -53,9 +55,10 @@ pub(crate) static TUNNEL_PORTS: HashMap<u32, u32, MAX_TUNNEL_PORTS, NO_PREALLOC>
 
 /// Identities of single addresses.
 ///
-/// In maps of maps a value is a plain number or an array of them, never a structure: before Linux 6.2 the kernel takes a
-/// map whose value it knows to be a structure for another kind than one that was made without type information, as the
-/// agent's are (`bpf_map_meta_equal`, kernel/bpf/map_in_map.c, compares `spin_lock_off`).
+/// In maps of maps a value is a plain number or an array of them, never a structure: before Linux 6.2 the
+/// kernel takes a map whose value it knows to be a structure for another kind than one that was made without
+/// type information, as the agent's are (`bpf_map_meta_equal`, kernel/bpf/map_in_map.c, compares
+/// `spin_lock_off`).
 #[btf_map]
 pub(crate) static ADDRESSES: ArrayOfMaps<HashMap<Address, RawId, TEMPLATE, NO_PREALLOC>, TABLE_SETS> =
     ArrayOfMaps::new();
@@ -64,8 +67,8 @@ pub(crate) static ADDRESSES: ArrayOfMaps<HashMap<Address, RawId, TEMPLATE, NO_PR
 #[btf_map]
 pub(crate) static PREFIXES: ArrayOfMaps<LpmTrie<Address, RawId, TEMPLATE>, TABLE_SETS> = ArrayOfMaps::new();
 
-/// Class of each port; one element for each protocol that has ports. User space writes it through mmap, one whole
-/// class id at a time.
+/// Class of each port; one element for each protocol that has ports. User space writes it through mmap, one
+/// whole class id at a time.
 #[btf_map]
 pub(crate) static PORTS: ArrayOfMaps<Array<RawPortClasses, 3, MMAPABLE>, TABLE_SETS> = ArrayOfMaps::new();
 
@@ -83,23 +86,23 @@ pub(crate) static ROWS: ArrayOfMaps<HashMap<RowKey, RawRow, TEMPLATE, NO_PREALLO
 #[btf_map]
 pub(crate) static REVISION: Array<u32, 1> = Array::new();
 
-/// Connections that were evaluated; the element is a `FlowSet`. The agent sets the number of sets, by `--flows`, and reads and
-/// writes by a shared mapping.
+/// Connections that were evaluated; the element is a `FlowSet`. The agent sets the number of sets, by
+/// `--flows`, and reads and writes by a shared mapping.
 #[btf_map]
 pub(crate) static FLOWS: Array<RawFlowSet, TEMPLATE, MMAPABLE> = Array::new();
 
-/// Element 0: the seed of the hash by which connections are spread over `FLOWS`. Only the agent reads it, to load new
-/// programs over an old table.
+/// Element 0: the seed of the hash by which connections are spread over `FLOWS`. Only the agent reads it, to
+/// load new programs over an old table.
 #[btf_map]
 pub(crate) static FLOW_SEED: Array<RawFlowSeed, 1> = Array::new();
 
-/// Ports of datagrams whose first fragment passed. A veth's share bounds how many it begins in a second, and so how soon what
-/// others have begun is given up.
+/// Ports of datagrams whose first fragment passed. A veth's share bounds how many it begins in a second, and
+/// so how soon what others have begun is given up.
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, PortPair, MAX_FRAGMENTS> = LruHashMap::new();
 
-/// Element 0: packets by direction and outcome, for each CPU. One element, so that both directions of the fast path have their
-/// counters in one cache line.
+/// Element 0: packets by direction and outcome, for each CPU. One element, so that both directions of the
+/// fast path have their counters in one cache line.
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<[u64; podgate_common::COUNTERS], 1> = PerCpuArray::new();
 
@@ -108,7 +111,8 @@ pub(crate) static COUNTERS: PerCpuArray<[u64; podgate_common::COUNTERS], 1> = Pe
 pub(crate) static FLOW_COUNTERS: PerCpuHashMap<FlowCounterKey, FlowCounter, MAX_FLOW_COUNTERS, NO_PREALLOC> =
     PerCpuHashMap::new();
 
-/// What each veth has taken of flow counters, events and fragments. The agent removes those of veths that have gone.
+/// What each veth has taken of flow counters, events and fragments. The agent removes those of veths that
+/// have gone.
 #[btf_map]
 pub(crate) static SHARES: HashMap<u32, Share, MAX_ENDPOINTS, NO_PREALLOC> = HashMap::new();
 
@@ -148,7 +152,8 @@ pub(crate) fn share(ifindex: u32) -> Option<*mut Share> {
 #[inline(always)]
 fn add_one(counter: u32) {
     if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-        // SAFETY: the element is this CPU's own, and TC programs run with bottom halves off: none interrupts another.
+        // SAFETY: the element is this CPU's own, and TC programs run with bottom halves off: none interrupts
+        // another.
         if let Some(counter) = unsafe { (*counters).get_mut(counter as usize) } {
             *counter += 1;
         }

@@ -34,10 +34,12 @@ impl<'a> Skb<'a> {
         Self { context }
     }
 
-    /// Where the packet is evaluated, at this end of its pod's veth; without a `direction`, the one that is nearly always right.
+    /// Where the packet is evaluated, at this end of its pod's veth; without a `direction`, the one that is
+    /// nearly always right.
     ///
-    /// At TC ingress a packet enters the node by the device that it is at. So does, at TC egress, one that the node sends back:
-    /// that one passes for a packet of the pod's. Entries name its veth for the other end, so that it finds none.
+    /// At TC ingress a packet enters the node by the device that it is at. So does, at TC egress, one that
+    /// the node sends back: that one passes for a packet of the pod's. Entries name its veth for the other
+    /// end, so that it finds none.
     ///
     /// Read again each time: what is kept in registers is missing on the fast path.
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Whether a socket of this node has sent a packet: `skb->sk`, and the network namespace that it belongs to.
 //!
-//! A packet keeps its socket on its way through a veth, and through a bridge, so that a socket alone may be a pod's. Where the
-//! namespaces stand is the loader's to say, from the kernel's type information.
+//! A packet keeps its socket on its way through a veth, and through a bridge, so that a socket alone may be a
+//! pod's. Where the namespaces stand is the loader's to say, from the kernel's type information.
 
 use aya_ebpf::{helpers::bpf_sk_fullsock, programs::TcContext};
 
@@ -16,7 +16,8 @@ pub(crate) fn is_local(context: &TcContext) -> bool {
     if config!(sockets.socket) == 0 {
         return false;
     }
-    // SAFETY: the kernel's verifier checks the loads and the call; a load from memory that is gone gives zeros.
+    // SAFETY: the kernel's verifier checks the loads and the call; a load from memory that is gone gives
+    // zeros.
     unsafe {
         let socket = (&raw const (*context.skb.skb).__bindgen_anon_2.sk).read_volatile();
         if socket.is_null() {
@@ -26,8 +27,8 @@ pub(crate) fn is_local(context: &TcContext) -> bool {
         if socket.is_null() {
             return false;
         }
-        // A test run gives each packet a socket of no type. The sockets by which a kernel answers echo requests serve all
-        // its namespaces.
+        // A test run gives each packet a socket of no type. The sockets by which a kernel answers echo
+        // requests serve all its namespaces.
         let (kind, protocol) =
             ((&raw const (*socket).type_).read_volatile(), (&raw const (*socket).protocol).read_volatile());
         if kind == 0 || protocol == ICMP || protocol == ICMPV6 {

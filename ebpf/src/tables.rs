@@ -135,7 +135,8 @@ impl Tables for Maps {
     #[inline(always)]
     fn put_fragment(&self, key: &FragmentKey, ports: PortPair, charged_to: u32) {
         let (now, second) = (self.now(), self.refresh());
-        // SAFETY: an element lives until the program ends (RCU). What CPUs write at the same time counts once.
+        // SAFETY: an element lives until the program ends (RCU). What CPUs write at the same time counts
+        // once.
         let take = |share: *mut Share| unsafe { (*share).fragments.count(now, second) <= Share::FRAGMENTS };
         if !maps::share(charged_to).is_some_and(take) {
             return maps::count_unreported(Unreported::Fragment);

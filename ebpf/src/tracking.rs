@@ -1,4 +1,5 @@
-//! What the kernel's connection tracking knows of a packet: `skb->_nfct`, and the two tuples of its `nf_conn`.
+//! What the kernel's connection tracking knows of a packet: `skb->_nfct`, and the two tuples of its
+//! `nf_conn`.
 //!
 //! Where they stand is the loader's to say, from the kernel's type information.
 
@@ -9,12 +10,14 @@ use crate::{config::config, kernel};
 
 /// The low bits of `skb->_nfct` say how the packet relates to the connection (`enum ip_conntrack_info`).
 const RELATION: usize = 7;
-/// `IP_CT_IS_REPLY`: this value and those after it are of the server's packets; the last one, of untracked ones.
+/// `IP_CT_IS_REPLY`: this value and those after it are of the server's packets; the last one, of untracked
+/// ones.
 const REPLY: usize = 3;
 const UNTRACKED: usize = 7;
 
-/// `struct nf_conntrack_tuple_hash`, whose layout user space compares with the kernel's type information: a list node,
-/// then the tuple: source (address, port, family), destination (address, port, protocol, direction).
+/// `struct nf_conntrack_tuple_hash`, whose layout user space compares with the kernel's type information: a
+/// list node, then the tuple: source (address, port, family), destination (address, port, protocol,
+/// direction).
 #[repr(C)]
 struct TupleHash {
     node: [usize; 2],
@@ -34,8 +37,8 @@ pub(crate) fn read(context: &TcContext, into: &mut Tracked) -> bool {
     if connection_type == 0 {
         return false;
     }
-    // SAFETY: the kernel's verifier checks the calls and every load behind them; a load from memory that is gone
-    // gives zeros.
+    // SAFETY: the kernel's verifier checks the calls and every load behind them; a load from memory that is
+    // gone gives zeros.
     unsafe {
         let skb = kernel::sk_buff(context);
         let tagged = skb.add(config!(tracking.connection) as usize).cast::<usize>().read_volatile();

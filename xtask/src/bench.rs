@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: what podgate costs, next to what others cost.
 //!
-//! In: which kind of measurement. Out: figures next to their goals, on the terminal, as JSON and as a page for people.
-//! What all kinds share is here: the machine, statistics, figures and their report. Left out: tests gate on what is
-//! stable (helper calls, instructions) and stand elsewhere; a benchmark is no timed test.
+//! In: which kind of measurement. Out: figures next to their goals, on the terminal, as JSON and as a page
+//! for people. What all kinds share is here: the machine, statistics, figures and their report. Left out:
+//! tests gate on what is stable (helper calls, instructions) and stand elsewhere; a benchmark is no timed
+//! test.
 
 mod figure;
 mod iptables;

@@ -29,8 +29,8 @@ pub(crate) fn build_podgate() -> Result<()> {
 
 /// Runs a build and hands back cargo's JSON messages. `what` is shown with the progress.
 ///
-/// Cargo itself is kept quiet: it would repeat the whole log of the BPF build, which the agent's build script passes on
-/// as warnings, at each call.
+/// Cargo itself is kept quiet: it would repeat the whole log of the BPF build, which the agent's build script
+/// passes on as warnings, at each call.
 pub(crate) fn build(what: &str, arguments: &[&str]) -> Result<Vec<Value>> {
     build_with(what, arguments, &[])
 }

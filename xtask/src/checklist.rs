@@ -1,8 +1,9 @@
 //! `cargo xtask checklist`: how many behaviours of NetworkPolicy are tried by a test, and how many passed.
 //!
-//! In: the page of behaviours, the sources, and the outcomes of the last test run. Out: counts per section, and on
-//! request what is missing. A behaviour has passed when all its tests have; a test that has not run has not passed.
-//! The threat model is a page of the same form: an attack has passed when podgate withstood it in all tests of its row.
+//! In: the page of behaviours, the sources, and the outcomes of the last test run. Out: counts per section,
+//! and on request what is missing. A behaviour has passed when all its tests have; a test that has not run
+//! has not passed. The threat model is a page of the same form: an attack has passed when podgate withstood
+//! it in all tests of its row.
 
 mod page;
 mod sources;

@@ -1,10 +1,10 @@
 //! `cargo xtask cluster`: a real Kubernetes cluster of two nodes on this machine, without a container engine.
 //!
-//! In: Debian packages (containerd, runc, CNI plugins, iptables, conntrack) and the programs that Go built. Out: a
-//! keeper in the background, with everything in namespaces of its own: a host for the control plane and two nodes, each
-//! a machine of its own with processes, mounts, network and disk. Its files are in `target/cluster`, its cgroups below
-//! `podgate-cluster`; nothing else of this machine changes, and `down` takes both away.
-//! Left out: podgate. It is installed on this cluster as on any other.
+//! In: Debian packages (containerd, runc, CNI plugins, iptables, conntrack) and the programs that Go built.
+//! Out: a keeper in the background, with everything in namespaces of its own: a host for the control plane
+//! and two nodes, each a machine of its own with processes, mounts, network and disk. Its files are in
+//! `target/cluster`, its cgroups below `podgate-cluster`; nothing else of this machine changes, and `down`
+//! takes both away. Left out: podgate. It is installed on this cluster as on any other.
 
 mod cgroups;
 mod config;
@@ -153,8 +153,9 @@ impl Cluster {
         Ok(())
     }
 
-    /// Cuts a node's power: all its processes, mounts and networks are gone at once. It starts again by itself, with
-    /// its disk; waits until its programs run. Its pods come back later, and the API server knows nothing of all that yet.
+    /// Cuts a node's power: all its processes, mounts and networks are gone at once. It starts again by
+    /// itself, with its disk; waits until its programs run. Its pods come back later, and the API server
+    /// knows nothing of all that yet.
     pub fn reboot(&self, node: &str) -> Result<()> {
         let ready = directory()?.join(node).join(READY);
         let before = self.machine(node)?;
@@ -189,8 +190,8 @@ impl Cluster {
     }
 }
 
-/// Files in the cluster's directory: the keeper's process; there once all nodes are ready, or once one is in the node's
-/// own directory; a pipe to the keeper; what the keeper says.
+/// Files in the cluster's directory: the keeper's process; there once all nodes are ready, or once one is in
+/// the node's own directory; a pipe to the keeper; what the keeper says.
 const SUPERVISOR: &str = "keeper.process";
 const READY: &str = "ready";
 const START_API_SERVER: &str = "start-api-server";

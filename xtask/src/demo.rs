@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: plays the walkthrough and compares what packets say with what the policies mean.
 //!
-//! In: the walkthrough, a release build of podgate. Out: a report on the terminal; an error when a packet says otherwise.
+//! In: the walkthrough, a release build of podgate. Out: a report on the terminal; an error when a packet
+//! says otherwise.
 
 use std::{
     net::IpAddr,
@@ -76,7 +77,8 @@ fn play_in(lab: &Lab, cluster: &Walkthrough) -> Result<()> {
     Ok(())
 }
 
-/// Writes the step's policy and says how long the first asker whose verdict changes has to wait for the change.
+/// Writes the step's policy and says how long the first asker whose verdict changes has to wait for the
+/// change.
 fn apply(
     lab: &Lab,
     cluster: &Walkthrough,
@@ -89,8 +91,9 @@ fn apply(
     let (witness, wanted) = (&cluster.askers[index], step.expected()[index]);
     let address = cluster.backend.addresses.v4.into();
 
-    // A connection that fails was evaluated after it was asked for, one that succeeds before its answer. So patience costs
-    // no precision where a failure is awaited; where success is, the next attempt must not wait for the last one.
+    // A connection that fails was evaluated after it was asked for, one that succeeds before its answer. So
+    // patience costs no precision where a failure is awaited; where success is, the next attempt must not
+    // wait for the last one.
     let patience = Duration::from_millis(if wanted == Seen::Blocked { 100 } else { 2 });
     let written = Instant::now();
     lab.manifests().write(POLICY, yaml)?;

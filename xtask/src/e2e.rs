@@ -1,8 +1,8 @@
 //! `cargo xtask e2e`: podgate on a real cluster, from installation to uninstallation, as its users do it.
 //!
-//! In: the image and `deploy/`. Out: one line for each check, on a cluster of its own that is gone afterwards. What pods
-//! see is asked by real connections out of real pods. Left out: what the tests between namespaces show better, that is,
-//! everything about single packets.
+//! In: the image and `deploy/`. Out: one line for each check, on a cluster of its own that is gone
+//! afterwards. What pods see is asked by real connections out of real pods. Left out: what the tests between
+//! namespaces show better, that is, everything about single packets.
 
 mod steady;
 mod watch;

@@ -86,7 +86,8 @@ pub struct ScaleFlags {
 pub enum BenchCommand {
     /// The kernel programs alone: nanoseconds a packet over an empty program, helper calls, instructions
     Decision(ProgramFlags),
-    /// Packets and connections between two pods: no filter, podgate, conntrack, Azure NPM's and Calico's rules
+    /// Packets and connections between two pods: no filter, podgate, conntrack, Azure NPM's and Calico's
+    /// rules
     Path(PathFlags),
     /// The agent in clusters of up to 150,000 pods: cold start, cost of changes, memory
     Control(ProgramFlags),

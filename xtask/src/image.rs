@@ -1,8 +1,8 @@
 //! `cargo xtask image`: the container image, as an OCI archive, without a container engine.
 //!
-//! In: the workspace. Out: `target/image/podgate.tar`, which `ctr images import`, `podman load` and `skopeo copy` take,
-//! and the digest of its manifest. One layer with one file: the agent, statically linked. The same tree gives the same
-//! digest on every machine with the same compilers. Left out: pushing it anywhere.
+//! In: the workspace. Out: `target/image/podgate.tar`, which `ctr images import`, `podman load` and `skopeo
+//! copy` take, and the digest of its manifest. One layer with one file: the agent, statically linked. The
+//! same tree gives the same digest on every machine with the same compilers. Left out: pushing it anywhere.
 
 mod archive;
 
@@ -61,8 +61,8 @@ pub fn build(tag: &str) -> Result<Image> {
     Ok(image)
 }
 
-/// The agent without any need for a library or a loader, in a part of the target directory of its own: the flags differ
-/// from those of all other builds.
+/// The agent without any need for a library or a loader, in a part of the target directory of its own: the
+/// flags differ from those of all other builds.
 fn static_podgate(directory: &Path) -> Result<PathBuf> {
     let triple = host()?;
     let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
@@ -79,8 +79,8 @@ fn static_podgate(directory: &Path) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// A compiler that leaves paths of this machine out of what it makes, the BPF programs' line numbers too: their build
-/// sets flags of its own.
+/// A compiler that leaves paths of this machine out of what it makes, the BPF programs' line numbers too:
+/// their build sets flags of its own.
 fn nameless_compiler(directory: &Path) -> Result<PathBuf> {
     let home = cargo_home()?;
     let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));

@@ -1,9 +1,9 @@
 //! The programs of Kubernetes, the real ones, and what tests make of them.
 //!
-//! In: `KUBEBUILDER_ASSETS`, a directory as setup-envtest makes it; or Go, which builds them from the module in
-//! `xtask/kubernetes`. Out: a directory that holds each program by its name, kept under `target/kubernetes`, and a
-//! control plane that runs them. Without one of the two ways there is an error: a test that needs a real API server
-//! is never passed over.
+//! In: `KUBEBUILDER_ASSETS`, a directory as setup-envtest makes it; or Go, which builds them from the module
+//! in `xtask/kubernetes`. Out: a directory that holds each program by its name, kept under
+//! `target/kubernetes`, and a control plane that runs them. Without one of the two ways there is an error: a
+//! test that needs a real API server is never passed over.
 
 mod authority;
 mod client;

@@ -1,10 +1,11 @@
-//! The lab: nodes, pods and outside hosts made from network namespaces, for the demo, the tests and for trying things.
+//! The lab: nodes, pods and outside hosts made from network namespaces, for the demo, the tests and for
+//! trying things.
 //!
-//! In: a sandbox, then calls that add nodes and pods. Out: places to run servers, probes and agents in, and a directory
-//! of manifests that describes the same cluster as Kubernetes would. Nodes are joined by a wire (a bridge in a namespace
-//! of its own) and route to each other's pods; pods hang on routed veths or on a bridge, dual stack. All neighbours on
-//! the wire are written down, so that nothing depends on timing.
-//! Left out: overlays. Everything vanishes with the sandbox.
+//! In: a sandbox, then calls that add nodes and pods. Out: places to run servers, probes and agents in, and a
+//! directory of manifests that describes the same cluster as Kubernetes would. Nodes are joined by a wire (a
+//! bridge in a namespace of its own) and route to each other's pods; pods hang on routed veths or on a
+//! bridge, dual stack. All neighbours on the wire are written down, so that nothing depends on timing. Left
+//! out: overlays. Everything vanishes with the sandbox.
 
 mod address;
 mod agent;

@@ -1,8 +1,9 @@
 //! `cargo xtask old-kernel`: the packet tests and a smoke suite on Debian 12's own kernel (6.1), in qemu.
 //!
-//! In: the test programs as `cargo xtask test` builds them, qemu and the kernel's package from Debian. Out: the output of
-//! the tests, and their count. Without KVM: what is tried is that an older verifier takes the programs, that clsact stands
-//! in for TCX, and that verdicts are the same; never time. This program is the machine's `init`, too (`inside`).
+//! In: the test programs as `cargo xtask test` builds them, qemu and the kernel's package from Debian. Out:
+//! the output of the tests, and their count. Without KVM: what is tried is that an older verifier takes the
+//! programs, that clsact stands in for TCX, and that verdicts are the same; never time. This program is the
+//! machine's `init`, too (`inside`).
 
 mod archive;
 mod files;

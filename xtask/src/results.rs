@@ -1,8 +1,8 @@
 //! What each single test came to when it ran last: a file in cargo's target directory, a line `ok NAME` or
 //! `failed NAME` each.
 //!
-//! In: the lines that test programs print. Out: the outcome of a test, by its full name `PROGRAM::PATH`. Tests that
-//! were ignored have no outcome.
+//! In: the lines that test programs print. Out: the outcome of a test, by its full name `PROGRAM::PATH`.
+//! Tests that were ignored have no outcome.
 
 use std::{
     collections::BTreeMap,

@@ -13,7 +13,8 @@ pub(crate) fn require(why: &str) -> Result<()> {
 
 /// `why` needs root, and how to give it to `cargo xtask ARGUMENTS`.
 ///
-/// `sudo -E` keeps HOME, under which rustup and cargo have their files; PATH is replaced by sudo all the same.
+/// `sudo -E` keeps HOME, under which rustup and cargo have their files; PATH is replaced by sudo all the
+/// same.
 pub(crate) fn advice(why: &str, arguments: impl IntoIterator<Item = String>) -> String {
     let command: String = arguments.into_iter().map(|argument| format!(" {argument}")).collect();
     format!("{why} needs root: sudo -E env \"PATH=$PATH\" cargo xtask{command}")

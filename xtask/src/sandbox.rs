@@ -1,10 +1,10 @@
 //! A place where networks can be made and nothing stays behind.
 //!
-//! In: a single-threaded process of root. Out: a forked copy of it that runs `body` in mount, network and process
-//! namespaces of its own, with a private `/run`, its own bpffs, and a `/proc` and `/sys` that fit. When that copy ends,
-//! by return, panic, Ctrl-C or `kill -9` of either process, the kernel takes away every process, interface, pin and
-//! mount that was made inside. The machine's own network namespace is never entered again.
-//! Left out: cgroups, users and host names stay the machine's.
+//! In: a single-threaded process of root. Out: a forked copy of it that runs `body` in mount, network and
+//! process namespaces of its own, with a private `/run`, its own bpffs, and a `/proc` and `/sys` that fit.
+//! When that copy ends, by return, panic, Ctrl-C or `kill -9` of either process, the kernel takes away every
+//! process, interface, pin and mount that was made inside. The machine's own network namespace is never
+//! entered again. Left out: cgroups, users and host names stay the machine's.
 
 use std::{fs, io, process};
 
@@ -26,7 +26,8 @@ use nix::{
 #[derive(Clone, Copy, Debug)]
 pub struct Sandbox(());
 
-/// Runs `body` in a sandbox and hands back its exit code. A signal that ends the sandbox gives 128 + its number.
+/// Runs `body` in a sandbox and hands back its exit code. A signal that ends the sandbox gives 128 + its
+/// number.
 ///
 /// Errors: not root, other threads are running already, or the kernel refuses a namespace or a mount.
 pub fn enter(body: impl FnOnce(Sandbox) -> u8) -> Result<u8> {
@@ -47,7 +48,8 @@ pub(crate) fn isolate(settle: impl FnOnce() -> Result<()>, body: impl FnOnce() -
     // Only children enter the new process namespace: the first one is its init, and everything dies with it.
     unshare(CloneFlags::CLONE_NEWPID).context("unshare(CLONE_NEWPID)")?;
 
-    // SAFETY: this process has one thread (checked above), so the copy holds no lock that a lost thread owned.
+    // SAFETY: this process has one thread (checked above), so the copy holds no lock that a lost thread
+    // owned.
     match unsafe { fork() }.context("fork")? {
         ForkResult::Parent { child } => {
             drop(lifeline);
@@ -73,8 +75,8 @@ pub(crate) fn isolate(settle: impl FnOnce() -> Result<()>, body: impl FnOnce() -
 
 /// Signals that end the sandbox when the parent gets them, and the one that says it ended by itself.
 ///
-/// The child is the init of its process namespace: the kernel drops signals that it has no handler for, so a Ctrl-C
-/// from the terminal must be turned into SIGKILL from here.
+/// The child is the init of its process namespace: the kernel drops signals that it has no handler for, so a
+/// Ctrl-C from the terminal must be turned into SIGKILL from here.
 fn watched_signals() -> SigSet {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGCHLD].into_iter().collect()
 }

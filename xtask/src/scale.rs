@@ -1,8 +1,8 @@
 //! `cargo xtask scale`: the agent beside an API server that holds a large cluster.
 //!
-//! In: how large. Out: how long the agent takes to its full picture, its memory, and what changes of pods cost it, each
-//! next to its goal. The API server and its storage are real; most pods are objects alone, on nodes that are not there,
-//! and a few run in the lab. Left out: how fast packets are.
+//! In: how large. Out: how long the agent takes to its full picture, its memory, and what changes of pods
+//! cost it, each next to its goal. The API server and its storage are real; most pods are objects alone, on
+//! nodes that are not there, and a few run in the lab. Left out: how fast packets are.
 
 use std::{
     fs,

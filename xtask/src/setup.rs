@@ -1,8 +1,9 @@
-//! `cargo xtask setup`: finds or installs what building and testing need, and says what it does while it does it.
+//! `cargo xtask setup`: finds or installs what building and testing need, and says what it does while it does
+//! it.
 //!
-//! In: the machine. Out: an eBPF toolchain whose name is written to `target/ebpf-toolchain` (the agent's build script
-//! reads it there), bpf-linker, iproute2 and nftables. When all is there it only looks, which takes milliseconds.
-//! Left out: rustup, cargo and a C linker, without which this program would not run.
+//! In: the machine. Out: an eBPF toolchain whose name is written to `target/ebpf-toolchain` (the agent's
+//! build script reads it there), bpf-linker, iproute2 and nftables. When all is there it only looks, which
+//! takes milliseconds. Left out: rustup, cargo and a C linker, without which this program would not run.
 
 mod machine;
 mod plan;
@@ -68,7 +69,8 @@ pub(crate) fn install_packages(missing: Vec<&'static str>) -> Result<()> {
     step.take().with_context(|| format!("setup: {step}"))
 }
 
-/// Writes the name of the toolchain, unless it stands there already: a newer file would make cargo build again.
+/// Writes the name of the toolchain, unless it stands there already: a newer file would make cargo build
+/// again.
 fn record(file: &Path, toolchain: &str) -> Result<()> {
     let line = format!("{toolchain}\n");
     if fs::read_to_string(file).is_ok_and(|written| written == line) {

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every check and every test, each step with its time.
 //!
-//! In: the workspace. Out: the output of each step, the outcome of each test for `cargo xtask checklist` and, last, one
-//! line `N passed, N failed`. All steps run, whatever the ones before them found.
+//! In: the workspace. Out: the output of each step, the outcome of each test for `cargo xtask checklist` and,
+//! last, one line `N passed, N failed`. All steps run, whatever the ones before them found.
 
 pub(crate) mod programs;
 

@@ -1,9 +1,10 @@
 //! `cargo xtask tidy`: rules of the repository that no compiler checks.
 //!
 //! In: the files of the workspace. Out: one line per broken rule, as `file:line: rule`. The rules: a Rust
-//! file opens with `//!` and has at most 400 lines besides its tests, is named for what is in it, holds no left-over
-//! words, and no file names a directory of somebody's machine; the README is short, documents keep to the width of the code and their links lead somewhere; the
-//! checklist of behaviours and the threat model are complete and name tests that exist.
+//! file opens with `//!` and has at most 400 lines besides its tests, is named for what is in it, holds no
+//! left-over words, and no file names a directory of somebody's machine; the README is short, documents keep
+//! to the width of the code and their links lead somewhere; the checklist of behaviours and the threat model
+//! are complete and name tests that exist.
 
 mod documents;
 mod source;

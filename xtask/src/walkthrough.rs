@@ -1,7 +1,8 @@
-//! The walkthrough: a small cluster and four steps of policy with what each must do. The demo plays it for people, a
-//! namespace test asserts it, `cargo xtask lab` opens a shell in it.
+//! The walkthrough: a small cluster and four steps of policy with what each must do. The demo plays it for
+//! people, a namespace test asserts it, `cargo xtask lab` opens a shell in it.
 //!
-//! In: an empty lab and the files of `deploy/walkthrough`. Out: nodes, pods and the expectations of each step.
+//! In: an empty lab and the files of `deploy/walkthrough`. Out: nodes, pods and the expectations of each
+//! step.
 
 use std::fs;
 

@@ -1,7 +1,8 @@
-//! A cluster as large ones are: namespaces of some Deployments, policies among them, a service for each Deployment.
+//! A cluster as large ones are: namespaces of some Deployments, policies among them, a service for each
+//! Deployment.
 //!
-//! Names, label sets and lists of ports are shared as the decoder shares them. Pods are spread over the nodes in turn, so
-//! that those of one node are of many namespaces.
+//! Names, label sets and lists of ports are shared as the decoder shares them. Pods are spread over the nodes
+//! in turn, so that those of one node are of many namespaces.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,8 +1,9 @@
-//! What the agent's control plane costs: synthetic clusters, the real reconciler, the real kernel maps and hooks.
+//! What the agent's control plane costs: synthetic clusters, the real reconciler, the real kernel maps and
+//! hooks.
 //!
-//! `cargo bench -p podgate --bench control [-- --quick]`. Each cluster is measured in a process of its own, in network
-//! namespaces of its own with a veth for each local pod. Out: one figure a line on stdout, as JSON; progress on stderr.
-//! Left out: what an API server and the decoding of its objects cost.
+//! `cargo bench -p podgate --bench control [-- --quick]`. Each cluster is measured in a process of its own,
+//! in network namespaces of its own with a veth for each local pod. Out: one figure a line on stdout, as
+//! JSON; progress on stderr. Left out: what an API server and the decoding of its objects cost.
 
 mod cluster;
 mod figures;

@@ -1,4 +1,5 @@
-//! Network namespaces of the process alone: one that plays the node, and one that holds the far ends of its veths.
+//! Network namespaces of the process alone: one that plays the node, and one that holds the far ends of its
+//! veths.
 
 use std::{
     ffi::CStr,
@@ -13,8 +14,8 @@ use anyhow::{Context as _, Result, ensure};
 /// Where the process's own bpffs is.
 const BPFFS: &CStr = c"/sys/fs/bpf";
 
-/// Takes the process into new namespaces with so many veths, from ifindex [`FIRST_VETH`] on; returns its bpffs. The kernel
-/// removes all of it when the process ends.
+/// Takes the process into new namespaces with so many veths, from ifindex [`FIRST_VETH`] on; returns its
+/// bpffs. The kernel removes all of it when the process ends.
 pub(crate) fn enter(veths: u32) -> Result<PathBuf> {
     // SAFETY: concerns this process alone, which has one thread yet.
     succeed("unshare", unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) })?;

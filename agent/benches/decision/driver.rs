@@ -1,4 +1,5 @@
-//! A program that changes the packet from run to run and calls the program under test, written as instructions.
+//! A program that changes the packet from run to run and calls the program under test, written as
+//! instructions.
 
 use std::{
     io,
@@ -29,7 +30,8 @@ pub(crate) struct Driver {
     _programs: MapData,
 }
 
-/// What the driver works with, by place. One element: the only kind of array that a program has the address of.
+/// What the driver works with, by place. One element: the only kind of array that a program has the address
+/// of.
 type State = [u64; 4];
 
 mod state {

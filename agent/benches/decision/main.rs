@@ -1,10 +1,10 @@
 //! What a decision costs: the loaded programs over an empty one, in nanoseconds a packet.
 //!
-//! `BPF_PROG_TEST_RUN` runs a small driver program many times; it changes the packet's source port and tail-calls the
-//! program under test, so that each run can be of another connection. Each figure is the median of paired differences to
-//! the same driver with an empty program, in rounds over all cases. One JSON object a line on standard output:
-//! `{name, variant, unit, median, quartiles, control, goal, met}`; progress on standard error. Run as root:
-//! `cargo bench -p podgate --bench decision [-- --quick]`.
+//! `BPF_PROG_TEST_RUN` runs a small driver program many times; it changes the packet's source port and
+//! tail-calls the program under test, so that each run can be of another connection. Each figure is the
+//! median of paired differences to the same driver with an empty program, in rounds over all cases. One JSON
+//! object a line on standard output: `{name, variant, unit, median, quartiles, control, goal, met}`; progress
+//! on standard error. Run as root: `cargo bench -p podgate --bench decision [-- --quick]`.
 
 mod driver;
 mod figure;

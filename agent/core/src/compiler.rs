@@ -1,17 +1,18 @@
 //! The compiler: a pure function from the state of a cluster to the tables that evaluate packets.
 //!
-//! In: the cluster, the pods to compile for, and the rule sets that the kernel still holds. Out: [`CompiledTables`]. Ids in
-//! them are indexes into this one compilation; the publisher gives them the ids that the kernel sees. No I/O, no
-//! clock: the same input gives the same tables.
+//! In: the cluster, the pods to compile for, and the rule sets that the kernel still holds. Out:
+//! [`CompiledTables`]. Ids in them are indexes into this one compilation; the publisher gives them the ids
+//! that the kernel sees. No I/O, no clock: the same input gives the same tables.
 //!
 //! The three classifications of the design, each in a file of its own:
 //!
 //! * addresses that no rule can tell apart are one identity (`identities`, `prefixes`);
 //! * ports that no rule can tell apart are one class (`classes`);
-//! * the policies that select a pod, in the order of their tiers, are one rule set per direction (`rules`, `steps`);
+//! * the policies that select a pod, in the order of their tiers, are one rule set per direction (`rules`,
+//!   `steps`);
 //!
-//! and `rows` has one bit for each (rule set, identity, class). `services` has the verdicts on addresses behind which the
-//! node chooses a backend.
+//! and `rows` has one bit for each (rule set, identity, class). `services` has the verdicts on addresses
+//! behind which the node chooses a backend.
 
 mod classes;
 mod clauses;
@@ -47,7 +48,8 @@ use imbl::OrdMap;
 
 use crate::model::{Cluster, ObjectName, Pod};
 
-/// Everything that a verdict needs, for the pods that were compiled for. A copy costs nothing: the maps are persistent.
+/// Everything that a verdict needs, for the pods that were compiled for. A copy costs nothing: the maps are
+/// persistent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompiledTables {
     /// Which rule sets evaluate a pod; a pod that no policy selects is [`Subject::NOT_ISOLATED`].
@@ -88,8 +90,8 @@ impl Default for CompiledTables {
     }
 }
 
-/// In tables of one series an index never changes what it stands for: they can be compared by their indexes. It tells where
-/// tables come from, not what they say, so any two are equal.
+/// In tables of one series an index never changes what it stands for: they can be compared by their indexes.
+/// It tells where tables come from, not what they say, so any two are equal.
 #[derive(Clone, Debug, Default)]
 pub struct Series(Arc<()>);
 
@@ -108,7 +110,8 @@ impl PartialEq for Series {
 
 impl Eq for Series {}
 
-/// The rule sets of one pod, as indexes into [`CompiledTables::rule_sets`]. 0: no policy has a say in this direction.
+/// The rule sets of one pod, as indexes into [`CompiledTables::rule_sets`]. 0: no policy has a say in this
+/// direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
     /// Enforced, for connections to the pod.
@@ -138,9 +141,9 @@ impl Subject {
 
 /// Compiles the policies that select `subjects`.
 ///
-/// `retained` are rule sets that some packet may still be evaluated by: identities and classes stay fine enough for
-/// them, so that while a change is published old rule sets answer right for new identities. Without a `site` there are
-/// no services in the tables.
+/// `retained` are rule sets that some packet may still be evaluated by: identities and classes stay fine
+/// enough for them, so that while a change is published old rule sets answer right for new identities.
+/// Without a `site` there are no services in the tables.
 pub fn compile<'a>(
     cluster: &'a Cluster,
     site: Option<Site<'_>>,

@@ -1,8 +1,9 @@
 //! Why a connection is allowed or denied: the policies of both ends, rule by rule.
 //!
-//! In: a cluster and a question (who, to whom, which port). Out: an [`Explanation`], the same for people and machines.
-//! It reads the model, not the compiled tables, because only the model still knows policies and rules. What only packets
-//! show is left out: which backend of a service is chosen, masquerading, and connections that were evaluated before.
+//! In: a cluster and a question (who, to whom, which port). Out: an [`Explanation`], the same for people and
+//! machines. It reads the model, not the compiled tables, because only the model still knows policies and
+//! rules. What only packets show is left out: which backend of a service is chosen, masquerading, and
+//! connections that were evaluated before.
 
 mod end;
 mod expected_verdicts;
@@ -42,8 +43,8 @@ pub struct Question {
 
 /// Answers a question: allowed when the egress of the source *and* the ingress of the destination allow it.
 ///
-/// Several addresses: all pairs of one family must be allowed. A port name with several numbers: all of them. Where a
-/// service answers: all backends that it may lead to, of which there must be one.
+/// Several addresses: all pairs of one family must be allowed. A port name with several numbers: all of them.
+/// Where a service answers: all backends that it may lead to, of which there must be one.
 ///
 /// # Errors
 ///
@@ -87,8 +88,8 @@ fn to_itself(cluster: &Cluster, question: &Question) -> Result<Explanation, Unan
     })
 }
 
-/// One side of the answer about two pods, with other names in its words: pages that show many answers share those that
-/// differ in names alone. `None`: the pods share no address family.
+/// One side of the answer about two pods, with other names in its words: pages that show many answers share
+/// those that differ in names alone. `None`: the pods share no address family.
 ///
 /// # Errors
 ///

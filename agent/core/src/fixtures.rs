@@ -42,7 +42,8 @@ pub fn named(name: &str, number: u16) -> NamedPort {
     NamedPort { name: name.into(), protocol: Protocol::Tcp, number }
 }
 
-/// Pods a and b in x and c in y, all of both families; w on the host network of n1; v4 and v6 of one family each.
+/// Pods a and b in x and c in y, all of both families; w on the host network of n1; v4 and v6 of one family
+/// each.
 pub fn cluster(policies: Vec<NetworkPolicy>) -> Cluster {
     let mut b = pod("x/b", "n1", &["10.0.0.2", "fd00::2"], &[("role", "backend")]);
     b.ports = [named("http", 8080), named("many", 1), named("many", 2)].into();

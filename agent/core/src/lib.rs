@@ -1,5 +1,5 @@
-//! What policies mean: from the cluster as small structs to tables, answers and reasons. Pure: no I/O, no time, no
-//! kernel.
+//! What policies mean: from the cluster as small structs to tables, answers and reasons. Pure: no I/O, no
+//! time, no kernel.
 //!
 //! Data runs one way: `model` -> `compiler` -> tables; `explain` and `matrix` answer from the same model.
 //! `podgate-common` has what the BPF programs share: keys, values and the decision.

@@ -1,10 +1,10 @@
 //! Who reaches whom: every pair of pods and every port in question, computed through the compiled tables.
 //!
-//! In: a cluster and ports. Out: a [`Matrix`], whose JSON form is a contract. It reads the very rows that the kernel
-//! reads. Pods on the host network, nodes and the outside are left out; `explain` knows them.
+//! In: a cluster and ports. Out: a [`Matrix`], whose JSON form is a contract. It reads the very rows that the
+//! kernel reads. Pods on the host network, nodes and the outside are left out; `explain` knows them.
 //!
-//! Several addresses: all pairs of one family must be allowed; pods that share no family cannot talk. A port name with
-//! several numbers on one pod: all of them must be allowed.
+//! Several addresses: all pairs of one family must be allowed; pods that share no family cannot talk. A port
+//! name with several numbers on one pod: all of them must be allowed.
 
 mod difference;
 mod verdict;

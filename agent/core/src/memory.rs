@@ -1,5 +1,6 @@
-//! The kernel's side in user space: compiled tables, endpoints and flows in ordinary collections, behind the same
-//! trait that the BPF programs implement over maps. Used by `matrix`, and by tests that compare with the kernel.
+//! The kernel's side in user space: compiled tables, endpoints and flows in ordinary collections, behind the
+//! same trait that the BPF programs implement over maps. Used by `matrix`, and by tests that compare with the
+//! kernel.
 
 use std::{
     cell::{Cell, RefCell},
@@ -66,7 +67,8 @@ impl<'a> Memory<'a> {
         }
     }
 
-    /// Whether a rule set, by its index in the compiled tables, allows this peer and port. 0 allows everything.
+    /// Whether a rule set, by its index in the compiled tables, allows this peer and port. 0 allows
+    /// everything.
     pub fn allowed(&self, rule_set: usize, peer: IpAddr, protocol: Protocol, port: u16) -> bool {
         let policy = policy_id(rule_set);
         !policy.isolates()

@@ -1,9 +1,10 @@
 //! The cluster as podgate sees it: small structs that hold what a verdict can depend on, and nothing else.
 //!
-//! In: objects that a source has decoded, defaulted and validated. Out: read by the compiler and by `explain`.
-//! No I/O, no clock, no Kubernetes client types. A field that a source could not understand arrives here as a
-//! variant that matches nothing (`Selector::Nothing`, `Peer::Nothing`, `PortRule::Nothing`): it allows nothing,
-//! and the policy that holds it still isolates. A rule of a ClusterNetworkPolicy fails closed as its specification says.
+//! In: objects that a source has decoded, defaulted and validated. Out: read by the compiler and by
+//! `explain`. No I/O, no clock, no Kubernetes client types. A field that a source could not understand
+//! arrives here as a variant that matches nothing (`Selector::Nothing`, `Peer::Nothing`,
+//! `PortRule::Nothing`): it allows nothing, and the policy that holds it still isolates. A rule of a
+//! ClusterNetworkPolicy fails closed as its specification says.
 
 mod cluster;
 mod cluster_policy;

@@ -1,7 +1,7 @@
 //! The port that a question is about: `PROTOCOL/NUMBER` or `PROTOCOL/NAME`, as users write it.
 //!
-//! In: text of the command line or of a request. Out: the numbers that it stands for on a destination. What a rule
-//! says of ports is another thing and lives in the model.
+//! In: text of the command line or of a request. Out: the numbers that it stands for on a destination. What a
+//! rule says of ports is another thing and lives in the model.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 

@@ -1,7 +1,7 @@
 //! Text of others that is shown to people: what a terminal would obey is escaped.
 //!
-//! In: names as objects and agents have them. Out: the same without control characters, and without those that turn the
-//! direction of writing, so that nothing looks like something else.
+//! In: names as objects and agents have them. Out: the same without control characters, and without those
+//! that turn the direction of writing, so that nothing looks like something else.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
 //! Programs at the hooks of devices: TCX links where the kernel has them, clsact filters where not.
 //!
-//! Attaching twice is attaching once: a start, a crash and an upgrade take the same path, and so does a change from one
-//! kind of hook to the other. Replacing a program leaves no gap.
+//! Attaching twice is attaching once: a start, a crash and an upgrade take the same path, and so does a
+//! change from one kind of hook to the other. Replacing a program leaves no gap.
 
 pub(super) mod clsact;
 pub(super) mod tcx;
@@ -83,8 +83,8 @@ impl DeviceRole {
     }
 }
 
-/// Where a program of ours is among all at its hook. Whoever comes before it can end the chain: what such a program lets
-/// pass, or sends elsewhere, ours never sees.
+/// Where a program of ours is among all at its hook. Whoever comes before it can end the chain: what such a
+/// program lets pass, or sends elsewhere, ours never sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProgramOrder {
     /// Before those of others.
@@ -164,7 +164,8 @@ impl Attacher {
         Ok(true)
     }
 
-    /// Where our programs are at a pod's veth. Those that are missing are attached again by the next `attach`.
+    /// Where our programs are at a pod's veth. Those that are missing are attached again by the next
+    /// `attach`.
     ///
     /// # Errors
     ///

@@ -1,8 +1,9 @@
 //! The BPF file system: mounting it, and whether what is pinned in it outlives the agent.
 //!
-//! A pin lasts as long as its file system is mounted somewhere. One that the agent mounts in a mount namespace of its own,
-//! such as a container's, is gone with its last process, and with it every link: the pods are free then. Whether the host
-//! has the file system as well is read from the mounts of the agent and of process 1 (proc_pid_mountinfo(5)).
+//! A pin lasts as long as its file system is mounted somewhere. One that the agent mounts in a mount
+//! namespace of its own, such as a container's, is gone with its last process, and with it every link: the
+//! pods are free then. Whether the host has the file system as well is read from the mounts of the agent and
+//! of process 1 (proc_pid_mountinfo(5)).
 
 use std::{
     fs, io,
@@ -15,7 +16,8 @@ use anyhow::{Context as _, Result, bail};
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
-/// The first namespace of processes (`PROC_PID_INIT_INO` in include/linux/proc_ns.h): its process 1 is the host's.
+/// The first namespace of processes (`PROC_PID_INIT_INO` in include/linux/proc_ns.h): its process 1 is the
+/// host's.
 const FIRST_PROCESS_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Whether a bpffs is mounted at this path.
@@ -55,8 +57,8 @@ pub fn mount(path: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Why the pins at this path are lost when this process ends; `None`: they last, as far as can be seen. `made`: this
-/// process has mounted the file system, or would.
+/// Why the pins at this path are lost when this process ends; `None`: they last, as far as can be seen.
+/// `made`: this process has mounted the file system, or would.
 pub fn pins_lost(root: &Path, bpffs: &Path, made: bool) -> Option<String> {
     let read = |file: &str| fs::read_to_string(root.join(file)).ok();
     let own = read("proc/self/mountinfo")?;
@@ -75,7 +77,8 @@ pub fn pins_lost(root: &Path, bpffs: &Path, made: bool) -> Option<String> {
     })
 }
 
-/// `own`, `first`: the mounts of this process and of process 1, if that is another one. `is_host`: that one is the host's.
+/// `own`, `first`: the mounts of this process and of process 1, if that is another one. `is_host`: that one
+/// is the host's.
 fn lost(own: &str, first: Option<&str>, is_host: bool, path: &Path, made: bool) -> bool {
     let Some(mount) = mount_over(own, path).filter(|mount| mount.kind == "bpf") else { return made };
     if first.is_some_and(|first| mounts(first).any(|other| other.device == mount.device)) {

@@ -1,6 +1,8 @@
-//! The running kernel's type information (BTF, `Documentation/bpf/btf.rst`): ids of functions and structures, and offsets.
+//! The running kernel's type information (BTF, `Documentation/bpf/btf.rst`): ids of functions and structures,
+//! and offsets.
 //!
-//! Only what podgate asks for. Every read is bounds-checked: what is cut short or contradicts itself has no answers.
+//! Only what podgate asks for. Every read is bounds-checked: what is cut short or contradicts itself has no
+//! answers.
 
 use std::collections::HashMap;
 
@@ -158,8 +160,8 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// A structure `outer { int-like 1 at 8; struct { member at 4 } at 16 }`, a function, and a structure `flags` of bit
-    /// fields: `one` is bit 13, `two` the two bits after it, `whole` the next byte.
+    /// A structure `outer { int-like 1 at 8; struct { member at 4 } at 16 }`, a function, and a structure
+    /// `flags` of bit fields: `one` is bit 13, `two` the two bits after it, `whole` the next byte.
     fn sample() -> Vec<u8> {
         let strings = b"\0outer\0direct\0hidden\0flags\0one\0two\0whole\0work\0";
         let name = |text: &str| {

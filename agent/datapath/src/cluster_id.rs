@@ -11,7 +11,8 @@ use super::pins::{Pins, entries, remove_directory};
 const CLUSTER: &str = "cluster";
 
 impl Pins {
-    /// The cluster whose policies are in force, by the pins of this layout, else by those of an agent with other maps.
+    /// The cluster whose policies are in force, by the pins of this layout, else by those of an agent with
+    /// other maps.
     ///
     /// # Errors
     ///

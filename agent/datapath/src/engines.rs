@@ -1,8 +1,8 @@
 //! Other programs that enforce policies on this node, recognised by what they keep in the kernel.
 //!
-//! In: the names of chains, tables, sets, queues, BPF programs and interfaces of the node. Out: the engines that they belong to. podgate
-//! works beside any of them (a packet then passes when both let it); whoever moves over wants to know that the old one
-//! is gone. Left out: taking anything of theirs away.
+//! In: the names of chains, tables, sets, queues, BPF programs and interfaces of the node. Out: the engines
+//! that they belong to. podgate works beside any of them (a packet then passes when both let it); whoever
+//! moves over wants to know that the old one is gone. Left out: taking anything of theirs away.
 
 mod netfilter;
 mod xtables;
@@ -38,8 +38,8 @@ pub enum TraceKind {
     Interface,
 }
 
-/// An engine by what its names begin with. Sources: npm/pkg/dataplane/iptables and ipsets of Azure's container
-/// networking, felix/rules and felix/bpf of Calico, bpf/lib and pkg/datapath/iptables of Cilium,
+/// An engine by what its names begin with. Sources: npm/pkg/dataplane/iptables and ipsets of Azure's
+/// container networking, felix/rules and felix/bpf of Calico, bpf/lib and pkg/datapath/iptables of Cilium,
 /// pkg/controllers/netpol of kube-router, pkg/agent/util/iptables of Antrea, npc of Weave Net, and
 /// kubernetes-sigs/kube-network-policies, which kindnet has inside.
 const ENGINES: [(&str, &[(TraceKind, &str)]); 8] = [
@@ -85,8 +85,8 @@ const ENGINES: [(&str, &[(TraceKind, &str)]); 8] = [
 ///
 /// # Errors
 ///
-/// When nobody may look: chains and sets need CAP_NET_ADMIN. BPF programs are left out where the kernel does not list
-/// them (CAP_SYS_ADMIN).
+/// When nobody may look: chains and sets need CAP_NET_ADMIN. BPF programs are left out where the kernel does
+/// not list them (CAP_SYS_ADMIN).
 pub fn look() -> Result<BTreeMap<&'static str, Vec<Trace>>> {
     let chains = netfilter::chains()?.into_iter().chain(xtables::chains()?);
     let programs = loaded_programs().filter_map(|program| Some(program.ok()?.name_as_str()?.to_owned()));

@@ -1,4 +1,5 @@
-//! Single decisions, as the programs report them by a ring buffer. What no reader fetched in time is lost, and counted.
+//! Single decisions, as the programs report them by a ring buffer. What no reader fetched in time is lost,
+//! and counted.
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -43,7 +44,8 @@ impl EventStream {
     ///
     /// When the ring cannot be waited for; with the ring, for another try.
     pub fn new(ring: EventRing) -> Result<Self, Box<(EventRing, anyhow::Error)>> {
-        // SAFETY: the ring owns its descriptor, never replaces it, and is owned by the AsyncFd until both are dropped.
+        // SAFETY: the ring owns its descriptor, never replaces it, and is owned by the AsyncFd until both are
+        // dropped.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
         ring.map(Self).map_err(|error| {
             let (ring, error) = error.into_parts();

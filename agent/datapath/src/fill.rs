@@ -1,5 +1,5 @@
-//! How full the tables are that the programs write. Nobody keeps count of these, so their entries are counted when
-//! somebody asks. Readable from any thread.
+//! How full the tables are that the programs write. Nobody keeps count of these, so their entries are counted
+//! when somebody asks. Readable from any thread.
 
 use std::{
     os::fd::{AsFd as _, OwnedFd},
@@ -11,8 +11,8 @@ use aya::{Ebpf, maps::Map};
 
 use super::{FlowTable, sys};
 
-/// The tables of connections and of fragments. What needs room in them takes the place of what is worth least: a full one
-/// is nothing to worry about, but one that is full of what is in use is too small.
+/// The tables of connections and of fragments. What needs room in them takes the place of what is worth
+/// least: a full one is nothing to worry about, but one that is full of what is in use is too small.
 #[derive(Debug)]
 pub struct ProgramTables {
     flows: Arc<FlowTable>,

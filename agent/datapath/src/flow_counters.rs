@@ -1,4 +1,5 @@
-//! New connections and dropped packets by what no rule can tell apart, as the programs count them, and each veth's share.
+//! New connections and dropped packets by what no rule can tell apart, as the programs count them, and each
+//! veth's share.
 
 use std::collections::BTreeMap;
 
@@ -69,8 +70,8 @@ impl FlowCounters {
         self.shares.iter().collect::<Result<_, _>>().context("cannot read the shares")
     }
 
-    /// Gives the flow counters that were removed back to the shares that they were in, and removes the shares of veths that have
-    /// gone.
+    /// Gives the flow counters that were removed back to the shares that they were in, and removes the shares
+    /// of veths that have gone.
     ///
     /// The programs go on: of what they make meanwhile, some may not be in the share until the next time.
     ///

@@ -1,4 +1,5 @@
-//! The flow table as the agent uses it, by a mapping that it shares with the programs. They write to it all the time.
+//! The flow table as the agent uses it, by a mapping that it shares with the programs. They write to it all
+//! the time.
 
 use std::{
     io,
@@ -20,7 +21,8 @@ pub struct FlowTable {
     timeouts: Timeouts,
 }
 
-/// The table while the agent reads or writes it. It is mapped for no longer: its pages would count as the agent's memory.
+/// The table while the agent reads or writes it. It is mapped for no longer: its pages would count as the
+/// agent's memory.
 #[derive(Debug)]
 pub struct MappedFlows<'a> {
     table: &'a FlowTable,
@@ -35,7 +37,8 @@ const SWEPT_AT_ONCE: usize = 4_096;
 const ATTEMPTS: usize = 1_000;
 
 impl FlowTable {
-    /// The table of a map with so many sets. What an agent held that died is free again: the caller is the only one.
+    /// The table of a map with so many sets. What an agent held that died is free again: the caller is the
+    /// only one.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The kernel's side: programs, maps, links and their pins. The only module that makes bpf system calls.
 //!
-//! In: ids, keys and values as `podgate-common` defines them. It knows nothing of clusters and policies, and decides
-//! nothing: what is written when is the publisher's business.
+//! In: ids, keys and values as `podgate-common` defines them. It knows nothing of clusters and policies, and
+//! decides nothing: what is written when is the publisher's business.
 
 #![warn(missing_docs)]
 

@@ -1,10 +1,10 @@
 //! Fits the programs to this agent and to the running kernel, before aya sees the object.
 //!
-//! The words of the configuration stand in the code as placeholders, for constants cost no memory access. aya knows
-//! neither kernel functions nor offsets that differ between kernels: the programs call two of them under placeholder
-//! numbers, and each call gets its number in this kernel here. A kernel that lacks any of it (before Linux 6.2, without
-//! BTF, without connection tracking) gets programs that do not ask: what the node has masqueraded is then evaluated by the
-//! node's address.
+//! The words of the configuration stand in the code as placeholders, for constants cost no memory access. aya
+//! knows neither kernel functions nor offsets that differ between kernels: the programs call two of them
+//! under placeholder numbers, and each call gets its number in this kernel here. A kernel that lacks any of
+//! it (before Linux 6.2, without BTF, without connection tracking) gets programs that do not ask: what the
+//! node has masqueraded is then evaluated by the node's address.
 
 use std::fs;
 
@@ -108,7 +108,8 @@ const INSTRUCTION: usize = 8;
 const CALL: u8 = 0x85;
 /// The only instruction that takes the room of two.
 const LOAD_DOUBLE_WORD: u8 = 0x18;
-/// Moves a constant of 32 bits to a register of 64, to that of a function's result (`r0`) when no register is named.
+/// Moves a constant of 32 bits to a register of 64, to that of a function's result (`r0`) when no register is
+/// named.
 const MOVE: u8 = 0xb7;
 /// Source register of a call: the immediate value is the number of a kernel function.
 const PSEUDO_KERNEL_FUNCTION: u8 = 2 << 4;

@@ -1,7 +1,7 @@
 //! The table of link-layer addresses, written through a shared mapping: one store changes one veth's.
 //!
-//! In: the addresses by ifindex. Out: the array that the programs read. What an agent before this one has left in it is read
-//! once, and goes with the first publication that does not want it.
+//! In: the addresses by ifindex. Out: the array that the programs read. What an agent before this one has
+//! left in it is read once, and goes with the first publication that does not want it.
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,7 @@
 //! One agent for each pin directory, and the CNI plugin while there is none.
 //!
-//! The plugin holds the agent's lock for a moment. So that an agent that starts in that moment does not take it for another
-//! agent, both first go through a gate, a lock on the directory of maps, at which they wait.
+//! The plugin holds the agent's lock for a moment. So that an agent that starts in that moment does not take
+//! it for another agent, both first go through a gate, a lock on the directory of maps, at which they wait.
 
 use std::{
     fs::{self, File},

@@ -137,8 +137,9 @@ impl BpfMaps {
         self.revision.set(0, revision, 0).context("cannot write the revision")
     }
 
-    /// Puts a table set into a slot. When this returns, no program uses the set that was there: the kernel waits for
-    /// all running programs after each change of a map of maps (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c).
+    /// Puts a table set into a slot. When this returns, no program uses the set that was there: the kernel
+    /// waits for all running programs after each change of a map of maps (`maybe_wait_bpf_programs`,
+    /// kernel/bpf/syscall.c).
     ///
     /// # Errors
     ///

@@ -1,7 +1,8 @@
 //! A netlink socket that asks: for all entries of a table, or for one thing.
 //!
-//! In: a request, and a function that reads what it wants from a message. Out: what was read. The kernel makes the answer
-//! inside the system calls, so nothing here waits. What messages mean is left to the callers, and so are events.
+//! In: a request, and a function that reads what it wants from a message. Out: what was read. The kernel
+//! makes the answer inside the system calls, so nothing here waits. What messages mean is left to the
+//! callers, and so are events.
 
 pub mod namespace;
 
@@ -55,7 +56,8 @@ impl Requests {
         Err(io::Error::other(format!("changed during each of {ATTEMPTS} reads")))
     }
 
-    /// Asks for one thing, or for something to be done, and reads the messages that come before the acknowledgement.
+    /// Asks for one thing, or for something to be done, and reads the messages that come before the
+    /// acknowledgement.
     pub fn ask<T>(
         &mut self,
         request: impl NetlinkSerializable,

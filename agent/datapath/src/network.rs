@@ -1,9 +1,9 @@
 //! What one look at the node's network namespace shows: links, addresses, default routes, and what sits at
 //! the other end of each veth.
 //!
-//! Filled by [`NetworkWatch`] through rtnetlink. Ordered maps only, so that two equal looks compare equal. Left
-//! out: everything that does not help to tell which veth is which pod (state, MTU, other routes, and the MAC, which
-//! a pod may change).
+//! Filled by [`NetworkWatch`] through rtnetlink. Ordered maps only, so that two equal looks compare equal.
+//! Left out: everything that does not help to tell which veth is which pod (state, MTU, other routes, and the
+//! MAC, which a pod may change).
 
 mod host_side;
 mod inside;
@@ -44,8 +44,8 @@ pub struct Link {
     pub master: u32,
     /// The node's addresses on this link, with the length of their on-link prefix.
     pub addresses: BTreeSet<IpNet>,
-    /// Those of them that were learned from whoever is at the other end of the link, by a router advertisement or DHCP:
-    /// they expire.
+    /// Those of them that were learned from whoever is at the other end of the link, by a router
+    /// advertisement or DHCP: they expire.
     pub learned_addresses: BTreeSet<IpAddr>,
     /// Of the default routes of the main table, IPv4 and IPv6, that leave here: the strongest.
     pub default_route: DefaultRoute,

@@ -1,7 +1,8 @@
 //! Connections that agents before this one have let pass.
 //!
-//! In: the pins. Out: where such connections are: in the flow table that is taken over, in that of an agent with other
-//! maps, or nowhere, when no agent has been here. What else can report about them (sockets) is left to others.
+//! In: the pins. Out: where such connections are: in the flow table that is taken over, in that of an agent
+//! with other maps, or nowhere, when no agent has been here. What else can report about them (sockets) is
+//! left to others.
 
 use std::path::Path;
 

@@ -1,8 +1,9 @@
 //! Programs as pins: with them, and the pinned maps, an interface can be guarded while there is no agent.
 //!
-//! `programs/tcx` or `programs/clsact` has those that the last agent has put at pods' interfaces, by the hook that it has
-//! used. `programs/drop` drops everything: for nodes where no agent was since their start. `held` has an empty directory
-//! for each interface that got the latter; nothing has passed there, so no connection is older than the agent.
+//! `programs/tcx` or `programs/clsact` has those that the last agent has put at pods' interfaces, by the hook
+//! that it has used. `programs/drop` drops everything: for nodes where no agent was since their start. `held`
+//! has an empty directory for each interface that got the latter; nothing has passed there, so no connection
+//! is older than the agent.
 
 use std::{
     collections::BTreeSet,

@@ -103,8 +103,8 @@ impl Pins {
     }
 }
 
-/// Makes a directory for this user alone. A bpffs may be everybody's: who can open a directory of pins can hold the lock of
-/// the agent, and who owns it can take its pins away.
+/// Makes a directory for this user alone. A bpffs may be everybody's: who can open a directory of pins can
+/// hold the lock of the agent, and who owns it can take its pins away.
 fn make_private(directory: &Path) -> Result<()> {
     let make = || match fs::DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -156,9 +156,9 @@ impl Pins {
 }
 
 impl PreviousAgents {
-    /// Takes their links and maps away: to be called when the new programs are attached everywhere. When it returns, no
-    /// packet meets their programs any more. Filters of kernels without links were replaced where they are; which qdiscs
-    /// were made is noted with the new pins.
+    /// Takes their links and maps away: to be called when the new programs are attached everywhere. When it
+    /// returns, no packet meets their programs any more. Filters of kernels without links were replaced where
+    /// they are; which qdiscs were made is noted with the new pins.
     ///
     /// # Errors
     ///
@@ -200,8 +200,8 @@ pub struct Detached {
     pub maps: usize,
 }
 
-/// Takes every program, link and pin of every layout away. When it returns, no packet meets a program any more; the kernel
-/// frees programs and maps a moment later.
+/// Takes every program, link and pin of every layout away. When it returns, no packet meets a program any
+/// more; the kernel frees programs and maps a moment later.
 ///
 /// # Errors
 ///
@@ -231,7 +231,8 @@ pub fn detach(bpffs: &Path) -> Result<Detached> {
     Ok(detached)
 }
 
-/// For programs of filters: these are out of a device's list when they are removed, and may still run for a packet.
+/// For programs of filters: these are out of a device's list when they are removed, and may still run for a
+/// packet.
 fn wait_for_programs() -> Result<()> {
     sys::wait_for_programs().context("cannot wait for running programs")
 }

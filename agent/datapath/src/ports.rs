@@ -1,4 +1,5 @@
-//! A table of port classes, written through a shared mapping: one store changes one port, none is ever half written.
+//! A table of port classes, written through a shared mapping: one store changes one port, none is ever half
+//! written.
 
 use std::{
     io,
@@ -84,7 +85,8 @@ impl PortTable {
                 if self.mirror[place] != class {
                     self.mirror[place] = class;
                     self.writes += 1;
-                    // SAFETY: inside the mapping, which lives as long as `self`; aligned, because the mapping is.
+                    // SAFETY: inside the mapping, which lives as long as `self`; aligned, because the mapping
+                    // is.
                     unsafe { self.mapping.add(place).as_ref() }.store(class.0, Ordering::Release);
                 }
             }

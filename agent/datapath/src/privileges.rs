@@ -1,9 +1,10 @@
 //! What only the start of the agent may do, given up for good.
 //!
-//! In: a thread. Out: the same thread with the capabilities and system calls that a running agent needs, and no way back
-//! ([`capabilities`], [`system_calls`]). Both are a thread's own; threads that it starts later inherit them. So the main
-//! thread gives up what it has before it starts others, and the enforcing one, which reads the sockets of pods in their
-//! network namespaces when the first agent of a node has come, after its first pass.
+//! In: a thread. Out: the same thread with the capabilities and system calls that a running agent needs, and
+//! no way back ([`capabilities`], [`system_calls`]). Both are a thread's own; threads that it starts later
+//! inherit them. So the main thread gives up what it has before it starts others, and the enforcing one,
+//! which reads the sockets of pods in their network namespaces when the first agent of a node has come, after
+//! its first pass.
 
 mod capabilities;
 mod system_calls;

@@ -54,8 +54,8 @@ pub struct DatapathOptions {
     pub masqueraded: bool,
     /// Let encapsulated packets of pods to nodes pass.
     pub encapsulation: bool,
-    /// Serve both hooks of a veth by one program, where the kernel tells them apart: its code is in the cache when a packet
-    /// comes to the second one.
+    /// Serve both hooks of a veth by one program, where the kernel tells them apart: its code is in the cache
+    /// when a packet comes to the second one.
     pub share: bool,
 }
 

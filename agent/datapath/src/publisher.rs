@@ -1,6 +1,8 @@
-//! The publisher: brings the kernel from one complete state to the next, so that each packet is evaluated by one of them.
+//! The publisher: brings the kernel from one complete state to the next, so that each packet is evaluated by
+//! one of them.
 //!
-//! In: compiled tables and what is behind each veth. Out: map writes in the order that makes each step harmless:
+//! In: compiled tables and what is behind each veth. Out: map writes in the order that makes each step
+//! harmless:
 //!
 //! 1. verdict rows of the new tables, beside those in force;
 //! 2. ports -> class, addresses -> identity, services, owners;
@@ -8,9 +10,10 @@
 //! 4. the revision;
 //! 5. when no running program can have seen the old state: what is in no use goes.
 //!
-//! A packet reads its endpoint first. One that still finds the old policy may meet new identities and classes; the
-//! compiler was told which rule sets are in force ([`Publisher::in_force`]) and has rows for those, too. One that has
-//! found the old identity before it meets the new class of a port needs rows of its own ([`PublishTarget::crossing`]).
+//! A packet reads its endpoint first. One that still finds the old policy may meet new identities and
+//! classes; the compiler was told which rule sets are in force ([`Publisher::in_force`]) and has rows for
+//! those, too. One that has found the old identity before it meets the new class of a port needs rows of its
+//! own ([`PublishTarget::crossing`]).
 
 mod ids;
 mod target;
@@ -46,8 +49,8 @@ pub struct EndpointEntry {
     pub master: u32,
 }
 
-/// The veths of a node, by ifindex, and whose each address is (0: the node's own, [`podgate_common::OTHER_NODE`]: another
-/// node's).
+/// The veths of a node, by ifindex, and whose each address is (0: the node's own,
+/// [`podgate_common::OTHER_NODE`]: another node's).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// By ifindex.
@@ -56,7 +59,8 @@ pub struct Wanted {
     pub owners: BTreeMap<IpAddr, u32>,
     /// UDP ports at which tunnels of nodes listen.
     pub tunnel_ports: BTreeSet<u16>,
-    /// By ifindex, of the veths that are ports of bridges: the link-layer addresses that their pods were given.
+    /// By ifindex, of the veths that are ports of bridges: the link-layer addresses that their pods were
+    /// given.
     pub link_addresses: BTreeMap<u32, [u8; 6]>,
 }
 
@@ -103,7 +107,8 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses a write. What was in force stays in force; publishing again goes on from there.
+    /// When the kernel refuses a write. What was in force stays in force; publishing again goes on from
+    /// there.
     pub fn publish(
         &mut self,
         maps: &mut BpfMaps,

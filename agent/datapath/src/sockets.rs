@@ -1,8 +1,9 @@
 //! Connections that are older than the agent, as the sockets of pods report them.
 //!
-//! In: the ids of the network namespaces behind veths. Out: the sockets in there, and the pod's side of each live
-//! connection, as an entry of the flow table has it. A pod's sockets speak for that pod's side alone: what one pod makes
-//! up opens nothing at another one. When they are read, and what is written, is left to the reconciler.
+//! In: the ids of the network namespaces behind veths. Out: the sockets in there, and the pod's side of each
+//! live connection, as an entry of the flow table has it. A pod's sockets speak for that pod's side alone:
+//! what one pod makes up opens nothing at another one. When they are read, and what is written, is left to
+//! the reconciler.
 
 mod namespaces;
 mod read;

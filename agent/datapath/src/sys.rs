@@ -35,8 +35,8 @@ pub(super) fn delete(map: &OwnedFd, key: u32) -> io::Result<()> {
 /// How many entries of a hash one call reads.
 const BATCH: u32 = 4_096;
 
-/// Counts the entries of a hash, at most `most`. `key` and `value` are sizes in bytes. Others may write meanwhile: who is
-/// there all the time is counted once.
+/// Counts the entries of a hash, at most `most`. `key` and `value` are sizes in bytes. Others may write
+/// meanwhile: who is there all the time is counted once.
 pub(super) fn count(map: &OwnedFd, key: usize, value: usize, most: u32) -> io::Result<usize> {
     let mut keys = vec![0_u8; BATCH as usize * key];
     let mut values = vec![0_u8; BATCH as usize * value];
@@ -57,8 +57,8 @@ pub(super) fn count(map: &OwnedFd, key: usize, value: usize, most: u32) -> io::R
             elem_flags: 0,
             flags: 0,
         };
-        // SAFETY: the buffers have room for `count` keys and values, and live through the call with `bucket`; it is read
-        // before it is written.
+        // SAFETY: the buffers have room for `count` keys and values, and live through the call with `bucket`;
+        // it is read before it is written.
         let result = unsafe {
             let (command, size) = (bpf_cmd::BPF_MAP_LOOKUP_BATCH, size_of::<bpf_attr>());
             libc::syscall(libc::SYS_bpf, command, &raw mut attributes, size)
@@ -77,8 +77,9 @@ pub(super) fn count(map: &OwnedFd, key: usize, value: usize, most: u32) -> io::R
     }
 }
 
-/// Takes the program of a link off its hook, whoever else holds the link. When this returns, no packet meets it any more:
-/// the kernel waits for those that did (`tcx_entry_sync` in include/net/tcx.h). A device that is gone is fine.
+/// Takes the program of a link off its hook, whoever else holds the link. When this returns, no packet meets
+/// it any more: the kernel waits for those that did (`tcx_entry_sync` in include/net/tcx.h). A device that is
+/// gone is fine.
 pub(super) fn detach_link(link: &OwnedFd) -> io::Result<()> {
     let mut attributes = zeroed();
     attributes.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
@@ -92,7 +93,8 @@ pub(super) fn detach_link(link: &OwnedFd) -> io::Result<()> {
 /// Programs at a hook that are looked at; more than the kernel takes (`BPF_MPROG_MAX`).
 const PROGRAMS: usize = 64;
 
-/// The ids of the programs at a TCX hook of a device, in the order in which they run. None where the kernel has no TCX.
+/// The ids of the programs at a TCX hook of a device, in the order in which they run. None where the kernel
+/// has no TCX.
 pub(super) fn programs_at(ifindex: u32, hook: bpf_attach_type) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; PROGRAMS];
     let mut attributes = zeroed();
@@ -111,8 +113,8 @@ pub(super) fn programs_at(ifindex: u32, hook: bpf_attach_type) -> io::Result<Vec
     }
 }
 
-/// Waits until no BPF program runs that began before this call: so does the kernel after each change of a map of maps
-/// (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c), also of one that no program has.
+/// Waits until no BPF program runs that began before this call: so does the kernel after each change of a map
+/// of maps (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c), also of one that no program has.
 pub(super) fn wait_for_programs() -> io::Result<()> {
     let inner = make_array(bpf_map_type::BPF_MAP_TYPE_ARRAY, None)?;
     let outer = make_array(bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS, Some(&inner))?;
@@ -152,7 +154,8 @@ pub(super) fn pin(object: &OwnedFd, path: &Path) -> io::Result<()> {
     bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes).map(|_| ())
 }
 
-/// Loads a program for TC hooks that drops every packet: `r0 = TC_ACT_SHOT; exit` (linux/bpf.h, linux/pkt_cls.h).
+/// Loads a program for TC hooks that drops every packet: `r0 = TC_ACT_SHOT; exit` (linux/bpf.h,
+/// linux/pkt_cls.h).
 pub(super) fn load_drop_all() -> io::Result<OwnedFd> {
     const TC_ACT_SHOT: u8 = 2;
     let code: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, TC_ACT_SHOT, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];

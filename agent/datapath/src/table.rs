@@ -1,4 +1,5 @@
-//! A map and a mirror of what is in it: what is asked for is compared with the mirror, and only differences are written.
+//! A map and a mirror of what is in it: what is asked for is compared with the mirror, and only differences
+//! are written.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -1,4 +1,5 @@
-//! Who one is, who is at the other end of a socket, and what one may do to files: calls that the standard library lacks.
+//! Who one is, who is at the other end of a socket, and what one may do to files: calls that the standard
+//! library lacks.
 
 use std::{
     ffi::CString,

@@ -1,4 +1,5 @@
-//! What the programs in the kernel have counted: packets, connections that made room for others, and what was lost.
+//! What the programs in the kernel have counted: packets, connections that made room for others, and what was
+//! lost.
 
 use podgate_common::{Direction, Outcome};
 use serde::{Deserialize, Serialize};

@@ -22,7 +22,8 @@ pub struct FlowRecord {
     pub protocol: String,
     pub source: FlowEnd,
     pub destination: FlowEnd,
-    /// Allowed: those with rules that match. Denied, or would be: those that isolate and have none, or that deny.
+    /// Allowed: those with rules that match. Denied, or would be: those that isolate and have none, or that
+    /// deny.
     pub policies: Vec<FlowPolicy>,
     /// False: the policies that are named do not account for the verdict; they changed at that moment.
     pub certain: bool,

@@ -41,8 +41,8 @@ pub struct Hits {
 pub struct RuleHits {
     /// Its index in `ingress` or `egress`.
     pub rule: usize,
-    /// New connections; of a rule that denies, packets. Packets of a connection that lives are nobody's: they pass on its
-    /// entry.
+    /// New connections; of a rule that denies, packets. Packets of a connection that lives are nobody's: they
+    /// pass on its entry.
     pub hits: u64,
     /// For how many seconds nothing has matched it; `None`: nothing ever has.
     pub idle_seconds: Option<u64>,

@@ -1,4 +1,5 @@
-//! What is not enforced yet, or at all: pods without programs in front of them, and interfaces that wait for their pod.
+//! What is not enforced yet, or at all: pods without programs in front of them, and interfaces that wait for
+//! their pod.
 
 use std::fmt;
 

@@ -55,7 +55,8 @@ struct InstallOptions {
     /// How long a pod waits for its policies before the kubelet tries again
     #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=60))]
     timeout: u64,
-    /// What a pod may do without an agent while the policies of its namespace are not known, as after a reboot
+    /// What a pod may do without an agent while the policies of its namespace are not known, as after a
+    /// reboot
     #[arg(long, value_enum, default_value_t)]
     when_unknown: WhenUnknown,
     /// Run until SIGTERM or SIGINT, and put the plugin back whenever the configuration is rewritten

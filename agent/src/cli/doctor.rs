@@ -1,6 +1,7 @@
 //! `podgate doctor`: what a report of a bug needs, in one archive.
 //!
-//! What is read is listed in `facts` and nowhere else: no environment, no configuration, no credentials, no payload.
+//! What is read is listed in `facts` and nowhere else: no environment, no configuration, no credentials, no
+//! payload.
 
 mod addresses;
 mod archive;

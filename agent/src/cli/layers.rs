@@ -1,8 +1,8 @@
-//! Where the value of an option comes from: the command line, else the environment, else the file of `--config`,
-//! else its default.
+//! Where the value of an option comes from: the command line, else the environment, else the file of
+//! `--config`, else its default.
 //!
-//! Environment and file become defaults of the very options that clap knows, so names, types and messages are the same
-//! everywhere; a value is checked where it stands, so that a message names its place.
+//! Environment and file become defaults of the very options that clap knows, so names, types and messages are
+//! the same everywhere; a value is checked where it stands, so that a message names its place.
 
 use std::{collections::BTreeMap, ffi::OsString, fs, path::Path, path::PathBuf};
 

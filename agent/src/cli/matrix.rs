@@ -1,4 +1,5 @@
-//! `podgate matrix`: who reaches whom, computed from manifests, and what a change to them would open and close.
+//! `podgate matrix`: who reaches whom, computed from manifests, and what a change to them would open and
+//! close.
 
 mod csv;
 mod page;

@@ -41,7 +41,8 @@ pub(super) struct Manifests {
     unread: Vec<Unread>,
 }
 
-/// An answer, and why it may be another one. As JSON a field beside those of the answer, if there is anything to say.
+/// An answer, and why it may be another one. As JSON a field beside those of the answer, if there is anything
+/// to say.
 #[derive(Debug, Serialize)]
 pub(super) struct OfflineAnswer<T> {
     #[serde(flatten)]
@@ -51,13 +52,13 @@ pub(super) struct OfflineAnswer<T> {
     uncertain: Vec<String>,
 }
 
-/// What is changed in a cluster before the answer, and how many objects of it were not fully understood. Each thing in it
-/// that is wrong is one line on stderr.
+/// What is changed in a cluster before the answer, and how many objects of it were not fully understood. Each
+/// thing in it that is wrong is one line on stderr.
 ///
 /// # Errors
 ///
-/// When a part of it cannot be read, when it stands on standard input as the manifests do, and, unless that is meant, when it
-/// changes nothing: what should have written it may have failed.
+/// When a part of it cannot be read, when it stands on standard input as the manifests do, and, unless that
+/// is meant, when it changes nothing: what should have written it may have failed.
 pub(super) fn read_change(
     paths: &[PathBuf],
     manifests: &[PathBuf],
@@ -74,7 +75,8 @@ pub(super) fn read_change(
     Ok((change, print_problems(&problems)))
 }
 
-/// The cluster that the files describe. Each object that is not understood is one line on stderr, then what was read.
+/// The cluster that the files describe. Each object that is not understood is one line on stderr, then what
+/// was read.
 ///
 /// # Errors
 ///
@@ -144,7 +146,8 @@ impl Manifests {
         OfflineAnswer { answer, uncertain: uncertain.collect() }
     }
 
-    /// To be asked after the answer was printed. `changed`: objects of a change that were not fully understood.
+    /// To be asked after the answer was printed. `changed`: objects of a change that were not fully
+    /// understood.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Our entry in a container runtime's list of plugins.
 //!
-//! In: the text of a configuration. Out: the same text with the entry at the end of the list, or without it; no other byte
-//! changes.
+//! In: the text of a configuration. Out: the same text with the entry at the end of the list, or without it;
+//! no other byte changes.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;

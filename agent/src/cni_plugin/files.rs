@@ -1,7 +1,7 @@
 //! Files of a container runtime that change in one step, while others write them, too.
 //!
-//! In: a path, what was read there, and what shall be there. Out: the whole new file or the whole old one, also when the
-//! node loses power, and never an old one over what its owner has written meanwhile.
+//! In: a path, what was read there, and what shall be there. Out: the whole new file or the whole old one,
+//! also when the node loses power, and never an old one over what its owner has written meanwhile.
 
 use std::{
     fs::{self, File, Permissions},
@@ -27,8 +27,8 @@ pub(super) fn replace(path: &Path, contents: &[u8], permissions: Permissions) ->
     replace().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Puts a new text in the place of the one that was read; false: somebody has written in between, and what they wrote is
-/// there still.
+/// Puts a new text in the place of the one that was read; false: somebody has written in between, and what
+/// they wrote is there still.
 pub(super) fn exchange(path: &Path, before: &str, after: &str) -> Result<bool> {
     let exchange = || -> io::Result<bool> {
         let unfinished = Unfinished::write(path, after.as_bytes(), fs::metadata(path)?.permissions())?;
@@ -48,8 +48,8 @@ pub(super) fn exchange(path: &Path, before: &str, after: &str) -> Result<bool> {
     exchange().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Exchanges two files in one step; where the file system cannot, the first takes the place of the second if that is
-/// unchanged, as near as can be.
+/// Exchanges two files in one step; where the file system cannot, the first takes the place of the second if
+/// that is unchanged, as near as can be.
 fn swap(first: &Path, second: &Path) -> io::Result<()> {
     match exchange_files(first, second) {
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {}
@@ -65,7 +65,8 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
-/// A file that is not where it belongs yet; gone in the end. No two installers have the same one, in whatever containers.
+/// A file that is not where it belongs yet; gone in the end. No two installers have the same one, in whatever
+/// containers.
 struct Unfinished(PathBuf);
 
 impl Unfinished {

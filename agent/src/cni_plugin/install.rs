@@ -1,8 +1,8 @@
 //! Puts the plugin into a container runtime's configuration, and takes it out.
 //!
-//! In: the runtime's directories. Out: the binary, and our entry in the first configuration, which is the one that the
-//! runtime uses. Each file changes in one step, and only if it has to. An old configuration of one plugin is kept beside the
-//! list that takes its place.
+//! In: the runtime's directories. Out: the binary, and our entry in the first configuration, which is the one
+//! that the runtime uses. Each file changes in one step, and only if it has to. An old configuration of one
+//! plugin is kept beside the list that takes its place.
 
 use std::{
     fs::{self, Permissions},
@@ -118,8 +118,8 @@ impl Installation {
         Ok(Some(installed))
     }
 
-    /// Takes the entry out of every configuration; returns those that have changed. The binary stays: container runtimes
-    /// call it once more for each pod that was started with it.
+    /// Takes the entry out of every configuration; returns those that have changed. The binary stays:
+    /// container runtimes call it once more for each pod that was started with it.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! Where the parts of a JSON text are: what is taken out of it, or put into it, leaves every other byte as it was.
+//! Where the parts of a JSON text are: what is taken out of it, or put into it, leaves every other byte as it
+//! was.
 //!
 //! In: text that a parser has found to be JSON. Out: ranges of bytes.
 

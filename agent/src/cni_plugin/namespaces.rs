@@ -1,7 +1,8 @@
-//! In which namespaces policies isolate pods, as the last agent knew: what the plugin goes by while there is no agent.
+//! In which namespaces policies isolate pods, as the last agent knew: what the plugin goes by while there is
+//! no agent.
 //!
-//! In: the agent's snapshots. Out: a file in its run directory, written in one step whenever the answer has changed, and
-//! gone after a reboot. A namespace that the agent did not know is in neither of its lists.
+//! In: the agent's snapshots. Out: a file in its run directory, written in one step whenever the answer has
+//! changed, and gone after a reboot. A namespace that the agent did not know is in neither of its lists.
 
 use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
 
@@ -79,7 +80,8 @@ impl NamespaceIsolation {
         let text = serde_json::to_vec(self).context("the namespaces")?;
         let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
         if written.is_err() {
-            // What it says may be open no more: unknown is better. One that cannot be removed either is as it was.
+            // What it says may be open no more: unknown is better. One that cannot be removed either is as it
+            // was.
             let _ = fs::remove_file(&path);
         }
         written.with_context(|| format!("cannot write {}", path.display()))

@@ -1,8 +1,8 @@
 //! What the plugin does for each command of the CNI specification.
 //!
-//! ADD ends when the pod's policies are enforced, or with the error "try again later"; the time for it is bounded. CHECK
-//! asks whether they are. DEL and GC forget, and never fail a pod's end. STATUS is always well: a node without an agent can
-//! start pods.
+//! ADD ends when the pod's policies are enforced, or with the error "try again later"; the time for it is
+//! bounded. CHECK asks whether they are. DEL and GC forget, and never fail a pod's end. STATUS is always
+//! well: a node without an agent can start pods.
 
 use std::{
     ffi::OsString,
@@ -41,7 +41,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What an answer may take on its way, and what cannot be interrupted, beyond the time of the configuration.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// One run, by the variables of the environment and standard input. The answer, or the error, is on standard output.
+/// One run, by the variables of the environment and standard input. The answer, or the error, is on standard
+/// output.
 pub(crate) fn run(environment: &dyn Fn(&str) -> Option<OsString>) -> ExitCode {
     let mut input = String::new();
     // Without a command nobody writes to standard input.
@@ -64,7 +65,8 @@ pub(crate) fn run(environment: &dyn Fn(&str) -> Option<OsString>) -> ExitCode {
     if written.is_ok() { code } else { ExitCode::FAILURE }
 }
 
-/// Ends the process in time, whatever it waits for. It may end at any moment: each step leaves the pod guarded, or fails.
+/// Ends the process in time, whatever it waits for. It may end at any moment: each step leaves the pod
+/// guarded, or fails.
 fn limit(request: &CniRequest) {
     let (limit, version) = (request.settings.timeout + 2 * GRACE, request.version.clone());
     thread::spawn(move || {
@@ -181,8 +183,8 @@ fn check(request: &CniRequest) -> Result<(), CniError> {
     }
 }
 
-/// The pod that it is about. `None`: nothing that policies are about: no pod, a further network of one, or an interface
-/// that no device of the node is paired with, which the agent reports as not enforced.
+/// The pod that it is about. `None`: nothing that policies are about: no pod, a further network of one, or an
+/// interface that no device of the node is paired with, which the agent reports as not enforced.
 fn attached_pod<'r>(
     request: &'r CniRequest,
     previous: &str,

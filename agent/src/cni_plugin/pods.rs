@@ -1,8 +1,9 @@
-//! What the plugin knows of each pod, one file for each: for the agent that runs, and for those that come later.
+//! What the plugin knows of each pod, one file for each: for the agent that runs, and for those that come
+//! later.
 //!
-//! The files lie beside the agent's socket, so that a reboot takes them away as it takes the pods. They have the form of
-//! libcni's result cache, which the agent reads anyway; that one is written only when all plugins are done, and need not
-//! be where the agent looks for it.
+//! The files lie beside the agent's socket, so that a reboot takes them away as it takes the pods. They have
+//! the form of libcni's result cache, which the agent reads anyway; that one is written only when all plugins
+//! are done, and need not be where the agent looks for it.
 
 use std::{
     fs::{self, OpenOptions},

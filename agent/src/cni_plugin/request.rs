@@ -72,7 +72,8 @@ pub(super) struct Settings {
     pub(super) when_unknown: WhenUnknown,
 }
 
-/// What a pod may do that is started without an agent when nobody has said whether policies isolate pods of its namespace.
+/// What a pod may do that is started without an agent when nobody has said whether policies isolate pods of
+/// its namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum WhenUnknown {
@@ -95,7 +96,8 @@ struct Configuration {
     when_unknown: WhenUnknown,
     #[serde(default)]
     name: String,
-    /// The first is the specification's name, the second that of libcni before (containernetworking/cni#1101).
+    /// The first is the specification's name, the second that of libcni before
+    /// (containernetworking/cni#1101).
     #[serde(rename = "cni.dev/valid-attachments")]
     valid: Option<Vec<Attachment>>,
     #[serde(rename = "cni.dev/attachments")]
@@ -183,8 +185,9 @@ impl CniRequest {
 impl Attachment {
     /// Both become part of a file's name.
     fn checked(self) -> Result<Self, CniError> {
-        // "must start with an alphanumeric character, optionally followed by any combination of one or more alphanumeric
-        // characters, underscore (_), dot (.) or hyphen (-)" (CNI specification, "CNI_CONTAINERID").
+        // "must start with an alphanumeric character, optionally followed by any combination of one or more
+        // alphanumeric characters, underscore (_), dot (.) or hyphen (-)" (CNI specification,
+        // "CNI_CONTAINERID").
         let is_letter = |byte: u8| byte.is_ascii_alphanumeric();
         let is_id = |text: &str| {
             text.starts_with(|first: char| first.is_ascii_alphanumeric())

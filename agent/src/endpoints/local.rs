@@ -1,5 +1,5 @@
-//! The pods of one node, found in what changes: a pass must not walk over all pods of the cluster, nor ask again who is
-//! behind which veth when nothing has changed that could tell.
+//! The pods of one node, found in what changes: a pass must not walk over all pods of the cluster, nor ask
+//! again who is behind which veth when nothing has changed that could tell.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,8 +20,8 @@ impl LocalPods {
         Self { node, cluster: Cluster::default(), pods: BTreeMap::new() }
     }
 
-    /// Goes on to another snapshot. Out: whether anything in it may tell otherwise than before who is behind which veth, or
-    /// who could be isolated: all but other nodes' pods, services and other nodes.
+    /// Goes on to another snapshot. Out: whether anything in it may tell otherwise than before who is behind
+    /// which veth, or who could be isolated: all but other nodes' pods, services and other nodes.
     pub fn follow(&mut self, cluster: &Cluster) -> bool {
         let before = &self.cluster;
         let mut changed = before.nodes.get(&self.node) != cluster.nodes.get(&self.node)

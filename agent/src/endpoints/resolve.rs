@@ -1,10 +1,10 @@
 //! From evidence to endpoints: a pure function.
 //!
-//! In: the network, the CNI results, the cluster, what was resolved before, and the time. Out: [`Endpoints`]. Three
-//! questions, in this order: which pod is behind each veth (`owners`), which of the others lead out of the node
-//! (`uplink`), and what holds for those that nobody knows (`history`). What a pod says of itself, the addresses in
-//! its namespace, can only choose among what the cluster and the CNI plug-ins say. Wherever they disagree the
-//! answer is "not known", never a guess.
+//! In: the network, the CNI results, the cluster, what was resolved before, and the time. Out: [`Endpoints`].
+//! Three questions, in this order: which pod is behind each veth (`owners`), which of the others lead out of
+//! the node (`uplink`), and what holds for those that nobody knows (`history`). What a pod says of itself,
+//! the addresses in its namespace, can only choose among what the cluster and the CNI plug-ins say. Wherever
+//! they disagree the answer is "not known", never a guess.
 
 mod history;
 mod owners;

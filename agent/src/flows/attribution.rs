@@ -12,8 +12,8 @@ use podgate_core::{
 use super::{Context, owners::AddressOwners};
 use crate::api::{FlowPolicy, FlowRecord, FlowVerdict, protocol_name};
 
-/// Out: what a decision was; `None` when the event is none that the programs write, or when there is no work left to find
-/// out.
+/// Out: what a decision was; `None` when the event is none that the programs write, or when there is no work
+/// left to find out.
 pub(super) fn attribute(
     event: &FlowEvent,
     time: Timestamp,

@@ -1,6 +1,6 @@
-//! The deny log: JSON lines, one for the first packet of its kind, then one with a count for each interval in which there
-//! were more. A scan of ports fills neither memory nor disk: beyond a number of kinds they are told apart by their ends
-//! alone, then not at all, and the file is rotated by size.
+//! The deny log: JSON lines, one for the first packet of its kind, then one with a count for each interval in
+//! which there were more. A scan of ports fills neither memory nor disk: beyond a number of kinds they are
+//! told apart by their ends alone, then not at all, and the file is rotated by size.
 
 use std::{
     collections::HashMap,

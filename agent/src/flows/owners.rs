@@ -1,7 +1,8 @@
 //! Whose an address is.
 //!
-//! An index over the cluster, made when it is needed: nobody pays for it while nothing is told. After a change it is made
-//! again, at most so often that it costs a fiftieth of a CPU; what has moved in between is shown without a name.
+//! An index over the cluster, made when it is needed: nobody pays for it while nothing is told. After a
+//! change it is made again, at most so often that it costs a fiftieth of a CPU; what has moved in between is
+//! shown without a name.
 
 use std::{
     net::IpAddr,

@@ -46,8 +46,8 @@ impl AppliedPolicies {
         Self { policies, cluster_policies: cluster_policies.cloned().collect(), audit }
     }
 
-    /// What became of each policy: one that has no say any more has lost all its rules, one that has not had any has won
-    /// all. Policies that say the same as before are left out.
+    /// What became of each policy: one that has no say any more has lost all its rules, one that has not had
+    /// any has won all. Policies that say the same as before are left out.
     pub(super) fn changes(&self, now: &Self, direction: Direction) -> Vec<PolicyChange> {
         let before = (self.rules(direction), self.cluster_rules(direction));
         let now = (now.rules(direction), now.cluster_rules(direction));

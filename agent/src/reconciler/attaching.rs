@@ -18,9 +18,10 @@ use super::{Reconciler, bootstrap::Bootstrap, device};
 use crate::endpoints::{Endpoints, InterfaceState, PodInterface, cni::CniResults};
 
 impl Reconciler {
-    /// Attaches programs to veths of pods that policies have a say in, and to those whose pod is not known yet, if they
-    /// have come since the first pass: without an entry in the table of endpoints they pass nothing. Those that were there
-    /// when the agent came have connections that are to go on, and wait for their tables.
+    /// Attaches programs to veths of pods that policies have a say in, and to those whose pod is not known
+    /// yet, if they have come since the first pass: without an entry in the table of endpoints they pass
+    /// nothing. Those that were there when the agent came have connections that are to go on, and wait for
+    /// their tables.
     pub(super) fn attach_pending(
         &mut self,
         cluster: &Cluster,
@@ -64,7 +65,8 @@ impl Reconciler {
                 let veths = endpoints.veths.values().map(device);
                 veths.filter(|device| !held.contains(&device.ifindex)).collect()
             }
-            // What agents of before have let pass is known; what their pods' sockets say beyond that proves nothing.
+            // What agents of before have let pass is known; what their pods' sockets say beyond that proves
+            // nothing.
             Past::Kept | Past::Tables(_) => BTreeSet::new(),
         });
         let new_interfaces = endpoints.veths.values().filter(|veth| older.contains(&device(veth)));
@@ -72,7 +74,8 @@ impl Reconciler {
             .filter(|veth| {
                 let new = self.attacher.is_new(&device(veth));
                 let new = new.inspect_err(|error| tracing::warn!(interface = %veth.name, "{error:#}"));
-                // Programs of an agent with other maps may be there; what it knew of connections cannot be read.
+                // Programs of an agent with other maps may be there; what it knew of connections cannot be
+                // read.
                 new.unwrap_or(false) || first
             })
             .collect();
@@ -138,8 +141,8 @@ impl Reconciler {
     }
 }
 
-/// The devices by which a pod's packet may leave the node: all but pods' veths, the bridges that these are ports of, and
-/// the loopback device.
+/// The devices by which a pod's packet may leave the node: all but pods' veths, the bridges that these are
+/// ports of, and the loopback device.
 pub(super) fn ways_out<'a>(network: &'a Network, endpoints: &Endpoints) -> BTreeMap<Device, &'a Link> {
     let bridges: BTreeSet<u32> = endpoints.veths.values().map(|veth| veth.master).collect();
     let ways = network.links.iter().filter(|(ifindex, link)| {

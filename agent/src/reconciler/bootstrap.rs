@@ -1,19 +1,20 @@
-//! The agent's arrival on a node where pods are running: what is connected stays so, whatever the policies say.
+//! The agent's arrival on a node where pods are running: what is connected stays so, whatever the policies
+//! say.
 //!
-//! In: veths at which no agent has been. Out: their pods' live connections in the flow table. It is read when the first
-//! agent of a node has just come, and only then: a pod that starts later has nothing that is older than the agent, and an
-//! agent that takes another's place takes over what that one's table has. Whatever fails is logged, and the pod is evaluated
-//! all the same; its live connections then count as new ones.
+//! In: veths at which no agent has been. Out: their pods' live connections in the flow table. It is read when
+//! the first agent of a node has just come, and only then: a pod that starts later has nothing that is older
+//! than the agent, and an agent that takes another's place takes over what that one's table has. Whatever
+//! fails is logged, and the pod is evaluated all the same; its live connections then count as new ones.
 //!
 //! A socket is a pod's own word, which it can prepare. Only connections that were answered count
 //! ([`Answered`](podgate_datapath::sockets::Answered)).
 //!
 //! A pod's connections are entered twice, right before and right after its programs are attached:
 //!
-//! * before, because a packet without an entry is evaluated as the first of a new connection: where that is denied it is
-//!   dropped, and where it is allowed its sender counts as the client;
-//! * after, because of what was opened in between. The packets of such a connection may be dropped until it is entered,
-//!   some milliseconds later. A drop is no reset: they are sent again, and pass.
+//! * before, because a packet without an entry is evaluated as the first of a new connection: where that is
+//!   denied it is dropped, and where it is allowed its sender counts as the client;
+//! * after, because of what was opened in between. The packets of such a connection may be dropped until it
+//!   is entered, some milliseconds later. A drop is no reset: they are sent again, and pass.
 //!
 //! A connection that is not there yet when the programs are attached is a new one, and evaluated.
 
@@ -33,7 +34,8 @@ use podgate_datapath::{
 
 use crate::endpoints::{Endpoints, InterfaceState, PodInterface, cni::CniResults};
 
-/// How long all pods together may take; they take some milliseconds each. Those after that are not waited for.
+/// How long all pods together may take; they take some milliseconds each. Those after that are not waited
+/// for.
 const TIME: Duration = Duration::from_secs(10);
 
 /// Connections of one pod that are entered. More would push those of other pods out of the flow table.
@@ -104,7 +106,8 @@ impl Bootstrap {
         Self { namespaces, pods, answered, bridges, deadline: Some(deadline) }
     }
 
-    /// Whether a connection's peer has answered. What goes from port to port of one bridge need not pass conntrack.
+    /// Whether a connection's peer has answered. What goes from port to port of one bridge need not pass
+    /// conntrack.
     fn proves(&self, key: &FlowKey) -> bool {
         let [low, high] = key.addresses().map(|end| self.bridges.get(&end.into()));
         self.answered.proves(key, low.is_some() && low == high)
@@ -158,8 +161,8 @@ impl Connections<'_> {
     }
 }
 
-/// What the pod's connections have at its end. Where the pod is not known, its own word is taken, for addresses that are
-/// nobody else's.
+/// What the pod's connections have at its end. Where the pod is not known, its own word is taken, for
+/// addresses that are nobody else's.
 fn addresses(veth: &PodInterface, at_peer: &BTreeSet<IpAddr>, endpoints: &Endpoints) -> BTreeSet<IpAddr> {
     let known = |veth: &PodInterface| match &veth.state {
         InterfaceState::Identified { addresses, .. } => addresses.clone(),

@@ -1,4 +1,5 @@
-//! What is reported about the state that a pass left behind: hits, what evaluates packets, and what the kernel's tables say.
+//! What is reported about the state that a pass left behind: hits, what evaluates packets, and what the
+//! kernel's tables say.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -43,8 +44,8 @@ impl Reconciler {
         Ok((self.hits.report(cluster, pods.values(), now), self.hits.drops()))
     }
 
-    /// Removes connections whose time is up from a part of the flow table; the next call goes on behind it. They take up
-    /// room, and one that nobody removes for years would look young again.
+    /// Removes connections whose time is up from a part of the flow table; the next call goes on behind it.
+    /// They take up room, and one that nobody removes for years would look young again.
     ///
     /// # Errors
     ///
@@ -56,7 +57,8 @@ impl Reconciler {
         Ok(removed)
     }
 
-    /// What the tables in the kernel say of an expected verdict; `None`: its pod is not known behind a veth of this node.
+    /// What the tables in the kernel say of an expected verdict; `None`: its pod is not known behind a veth
+    /// of this node.
     ///
     /// # Errors
     ///

@@ -1,7 +1,8 @@
 //! Pods that should be isolated and are not.
 //!
-//! In: what is known after a pass. Out: each such pod with the reason, once that has lasted: a pod that is just coming or
-//! going is none. They are found again every second, logged when they come and when they are gone.
+//! In: what is known after a pass. Out: each such pod with the reason, once that has lasted: a pod that is
+//! just coming or going is none. They are found again every second, logged when they come and when they are
+//! gone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -141,7 +142,8 @@ impl UnenforcedPods {
 }
 
 impl Reconciler {
-    /// Looks at what can change without an event: time, and programs of others. Out: what is to be done and reported.
+    /// Looks at what can change without an event: time, and programs of others. Out: what is to be done and
+    /// reported.
     pub fn attend(&mut self, cluster: &Cluster, cni: &CniResults) -> Attention {
         let now = Instant::now();
         self.holds.follow(&self.endpoints, now);

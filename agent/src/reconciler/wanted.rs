@@ -15,8 +15,8 @@ use podgate_datapath::{
 
 use crate::endpoints::{Endpoints, InterfaceState};
 
-/// Where nodes listen for VXLAN (IANA's port and the one that Linux has by default) and for Geneve: other nodes may have
-/// devices that this one has not.
+/// Where nodes listen for VXLAN (IANA's port and the one that Linux has by default) and for Geneve: other
+/// nodes may have devices that this one has not.
 const TUNNEL_PORTS: [u16; 3] = [4_789, 8_472, 6_081];
 
 /// Addresses of one pod that the kernel knows: no pod takes the room of others in its table.
@@ -56,8 +56,9 @@ pub(super) fn wanted(
     wanted
 }
 
-/// Addresses that are not the node's own and that its sockets hear all the same: broadcasts on its links, of which Linux takes
-/// the first address for one, too (`fib_add_ifaddr` in net/ipv4/fib_frontend.c), and all that are on a link at all.
+/// Addresses that are not the node's own and that its sockets hear all the same: broadcasts on its links, of
+/// which Linux takes the first address for one, too (`fib_add_ifaddr` in net/ipv4/fib_frontend.c), and all
+/// that are on a link at all.
 fn heard_by_node(network: &Network) -> impl Iterator<Item = IpAddr> {
     let on_links = network.links.values().flat_map(|link| &link.addresses);
     on_links.flat_map(|net| {

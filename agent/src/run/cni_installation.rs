@@ -13,8 +13,8 @@ use crate::{
 /// How often it is looked whether the plugin is still there, should no event tell.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Installs the plugin, and again whenever it is gone, until SIGTERM or SIGINT. It stays then: what it guards must not be
-/// unguarded for as long as an upgrade takes.
+/// Installs the plugin, and again whenever it is gone, until SIGTERM or SIGINT. It stays then: what it guards
+/// must not be unguarded for as long as an upgrade takes.
 ///
 /// # Errors
 ///

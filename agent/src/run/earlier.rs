@@ -18,8 +18,8 @@ impl Earlier {
         Ok(Self { holds_programs: pins.hold_programs()?, cluster_id: pins.cluster_id()? })
     }
 
-    /// Why a picture must not be enforced, if it must not. Once this agent enforces one, what a later one lacks has never
-    /// been in force.
+    /// Why a picture must not be enforced, if it must not. Once this agent enforces one, what a later one
+    /// lacks has never been in force.
     pub(super) fn refusal(&self, picture: &ClusterSnapshot, is_enforcing: bool) -> Option<String> {
         let is_pinned = self.holds_programs && !is_enforcing;
         picture.refusal(InForce { is_pinned, cluster_id: self.cluster_id.as_deref() })

@@ -1,8 +1,8 @@
 //! The thread that enforces: it owns the reconciler, and makes a pass whenever an input has changed.
 //!
-//! In: the newest picture of each source, questions about the kernel's tables. Out: snapshots of the state and reports of
-//! hits. A pass may take long: nothing else runs on this thread, and whoever asks it waits a bounded time. No write before
-//! every source has given a picture.
+//! In: the newest picture of each source, questions about the kernel's tables. Out: snapshots of the state
+//! and reports of hits. A pass may take long: nothing else runs on this thread, and whoever asks it waits a
+//! bounded time. No write before every source has given a picture.
 
 use std::{
     collections::BTreeSet,
@@ -38,8 +38,8 @@ use crate::{
     source::{ClusterSnapshot, kube::PodWarning},
 };
 
-/// How often it is checked what time alone changes, and how long after a pass that failed the next one is made: the
-/// kernel was out of memory, or a device was just going away.
+/// How often it is checked what time alone changes, and how long after a pass that failed the next one is
+/// made: the kernel was out of memory, or a device was just going away.
 const ATTENDING: Duration = Duration::from_secs(1);
 
 /// How often it is checked whether the flow table is too small.
@@ -232,8 +232,8 @@ impl Enforcement {
         }
     }
 
-    /// What the CNI plugin has left of a pod counts while its interface is there: nobody may have told the plugin of the
-    /// pod's end.
+    /// What the CNI plugin has left of a pod counts while its interface is there: nobody may have told the
+    /// plugin of the pod's end.
     fn merge_cni(&mut self) {
         let (Some(network), Some(cni), Some(pods)) = (&self.network, &self.cni, &self.cni_pods) else {
             return;
@@ -344,7 +344,8 @@ impl Enforcement {
     }
 }
 
-/// Programs of an agent with other maps evaluate no longer. What cannot be removed is tried by the next agent.
+/// Programs of an agent with other maps evaluate no longer. What cannot be removed is tried by the next
+/// agent.
 fn remove_previous(previous_agents: PreviousAgents, pins: &Pins) {
     match previous_agents.remove_previous(pins) {
         Ok(links) => tracing::info!(links, "removed what an agent with another layout left"),

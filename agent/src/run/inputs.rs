@@ -1,7 +1,7 @@
 //! The newest picture of each source, between the thread that watches them and the one that enforces them.
 //!
-//! In: pictures, one by one, while a pass runs. Out: the newest of each, so that many changes cost one pass. Neither
-//! side waits for the other.
+//! In: pictures, one by one, while a pass runs. Out: the newest of each, so that many changes cost one pass.
+//! Neither side waits for the other.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::server::TaskRestarts;
 
-/// Between the end of a task and its next start: each pause is twice as long as the one before, up to the longest.
+/// Between the end of a task and its next start: each pause is twice as long as the one before, up to the
+/// longest.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pauses {
     first: Duration,

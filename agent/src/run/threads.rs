@@ -1,7 +1,8 @@
 //! The agent's threads, each with a runtime of its own, so that none keeps another waiting.
 //!
-//! A thread that ends, with an error or by a panic, is the end of the agent: it exits with an error, the kubelet starts it
-//! again, and what is pinned goes on enforcing. What can be done again without that is left to `supervise`.
+//! A thread that ends, with an error or by a panic, is the end of the agent: it exits with an error, the
+//! kubelet starts it again, and what is pinned goes on enforcing. What can be done again without that is left
+//! to `supervise`.
 
 use std::{
     sync::mpsc as blocking,
@@ -15,8 +16,8 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-/// How long a thread may take to end in order; a pass that runs is not waited for longer, and its end changes nothing.
-/// Less than `terminationGracePeriodSeconds` in deploy/base.
+/// How long a thread may take to end in order; a pass that runs is not waited for longer, and its end changes
+/// nothing. Less than `terminationGracePeriodSeconds` in deploy/base.
 const END: Duration = Duration::from_secs(2);
 
 /// Those that run.

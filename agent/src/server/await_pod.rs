@@ -1,8 +1,8 @@
 //! CNI plugins that wait until a pod's policies are enforced.
 //!
-//! In: the pod and its interface. Out: an answer as soon as a snapshot says that this interface is known to be that pod's,
-//! is not held and has its programs, or, when the time is up, what is missing. These clients have places of their own, so
-//! that a node that starts many pods keeps nobody else from the agent.
+//! In: the pod and its interface. Out: an answer as soon as a snapshot says that this interface is known to
+//! be that pod's, is not held and has its programs, or, when the time is up, what is missing. These clients
+//! have places of their own, so that a node that starts many pods keeps nobody else from the agent.
 
 use std::{sync::Arc, time::Duration};
 

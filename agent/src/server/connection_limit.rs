@@ -1,6 +1,8 @@
-//! Places for connections: a newcomer always finds one, at the cost of the connection that has waited longest.
+//! Places for connections: a newcomer always finds one, at the cost of the connection that has waited
+//! longest.
 //!
-//! Without that, clients that connect and say nothing would keep others out for as long as each of them is waited for.
+//! Without that, clients that connect and say nothing would keep others out for as long as each of them is
+//! waited for.
 
 use std::collections::VecDeque;
 

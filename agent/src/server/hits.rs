@@ -1,7 +1,7 @@
 //! What policies have done, for those who ask.
 //!
-//! The agent's loop counts now and then, and when it is asked to. Whoever asks waits a moment for the newest, then takes what
-//! there is.
+//! The agent's loop counts now and then, and when it is asked to. Whoever asks waits a moment for the newest,
+//! then takes what there is.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +26,8 @@ pub struct HitReport {
 #[derive(Clone, Debug)]
 pub struct HitView {
     reports: watch::Receiver<Arc<HitReport>>,
-    /// The loop counts when it hears from it. It has room for one: who finds it full is served by the same count.
+    /// The loop counts when it hears from it. It has room for one: who finds it full is served by the same
+    /// count.
     ask: mpsc::Sender<()>,
 }
 

@@ -61,8 +61,8 @@ impl Http {
         Ok(self.0.local_addr()?)
     }
 
-    /// Answers for ever. A newcomer takes the place of the oldest connection of its kind if there is none: a client that
-    /// says nothing keeps nobody out.
+    /// Answers for ever. A newcomer takes the place of the oldest connection of its kind if there is none: a
+    /// client that says nothing keeps nobody out.
     pub async fn serve(self, server: Server) -> anyhow::Result<()> {
         let (mut of_node, mut of_others) =
             (ConnectionLimit::new(MAX_CONNECTIONS_OF_NODE), ConnectionLimit::new(MAX_CONNECTIONS_OF_OTHERS));
@@ -82,7 +82,8 @@ impl Http {
                         }
                     };
                     if is_of_node { &mut of_node } else { &mut of_others }.serve(connection);
-                    // A question that came with the connection is answered before the next connection is taken.
+                    // A question that came with the connection is answered before the next connection is
+                    // taken.
                     task::yield_now().await;
                 }
                 Err(error) => {

@@ -27,7 +27,8 @@ pub struct KernelCheckReply {
     pub allowed: Vec<Option<bool>>,
 }
 
-/// Compares an explanation of a revision with the kernel; `None`: it could not be asked, or was of another revision then.
+/// Compares an explanation of a revision with the kernel; `None`: it could not be asked, or was of another
+/// revision then.
 pub(super) async fn check(
     asked: &mpsc::Sender<KernelCheckRequest>,
     explanation: &Explanation,

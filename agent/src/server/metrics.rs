@@ -1,7 +1,7 @@
 //! The agent's state in Prometheus' text format.
 //!
-//! Names are a contract: `podgate_<noun>_<unit>_total`. Labels have few values: directions, outcomes, states, sources,
-//! tables, and this node's own pods and policies up to a limit; never an address.
+//! Names are a contract: `podgate_<noun>_<unit>_total`. Labels have few values: directions, outcomes, states,
+//! sources, tables, and this node's own pods and policies up to a limit; never an address.
 
 #[cfg(test)]
 mod reference;

@@ -37,8 +37,8 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Makes the socket, for its owner alone (mode 0600), and the directory that it lies in. A file that a dead agent
-    /// left behind is replaced. Needs a tokio runtime.
+    /// Makes the socket, for its owner alone (mode 0600), and the directory that it lies in. A file that a
+    /// dead agent left behind is replaced. Needs a tokio runtime.
     ///
     /// # Errors
     ///
@@ -50,8 +50,8 @@ impl ControlSocket {
         }
         remove_stale(path).with_context(at)?;
         let socket = UnixSocket::new_stream().with_context(at)?;
-        // Linux gives the file the mode of the descriptor (unix_bind_bsd in net/unix/af_unix.c), so that there is no
-        // moment at which others may connect.
+        // Linux gives the file the mode of the descriptor (unix_bind_bsd in net/unix/af_unix.c), so that
+        // there is no moment at which others may connect.
         let descriptor = File::from(socket.as_fd().try_clone_to_owned().with_context(at)?);
         descriptor.set_permissions(Permissions::from_mode(0o600)).with_context(at)?;
         socket.bind(path).with_context(at)?;
@@ -66,7 +66,8 @@ impl ControlSocket {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     connection_limit.serve(connection(stream, server.clone()));
-                    // A question that came with the connection is answered before the next connection is taken.
+                    // A question that came with the connection is answered before the next connection is
+                    // taken.
                     task::yield_now().await;
                 }
                 Err(error) => {

@@ -21,7 +21,8 @@ use crate::flows::Observer;
 /// Longer than a server waits for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server with an example's state on a socket and a port of its own, in a thread as the agent has it: one for all.
+/// A server with an example's state on a socket and a port of its own, in a thread as the agent has it: one
+/// for all.
 pub(super) struct Running {
     directory: tempfile::TempDir,
     http: std::net::SocketAddr,

@@ -44,8 +44,8 @@ pub struct InForce<'a> {
 impl ClusterSnapshot {
     /// Why it must not take the place of what is in force, if it must not.
     ///
-    /// What is missing would open pods that are isolated. Where nothing is in force there is nothing to open: the part
-    /// that could be read is better than nothing.
+    /// What is missing would open pods that are isolated. Where nothing is in force there is nothing to open:
+    /// the part that could be read is better than nothing.
     pub fn refusal(&self, in_force: InForce<'_>) -> Option<String> {
         if let Some(problem) = self.missing.first() {
             return Some(problem.to_string());

@@ -1,8 +1,8 @@
 //! One Kubernetes object, as JSON, into the structs of the model.
 //!
 //! In: a JSON value, whether an object, a `List` or a typed list such as `PodList`. Out: objects of the model
-//! with the API server's defaults, and a [`FieldError`] for each thing that its validation would refuse. A fault
-//! costs the smallest entry that holds it; that entry arrives in the model as one that matches nothing.
+//! with the API server's defaults, and a [`FieldError`] for each thing that its validation would refuse. A
+//! fault costs the smallest entry that holds it; that entry arrives in the model as one that matches nothing.
 //! `null` counts as absent everywhere, as it does for the API server. An unknown field is reported in a
 //! policy's spec, where it is most likely misspelt, and ignored as the API server ignores it. Left out:
 //! files, streams, and objects that appear twice.
@@ -52,7 +52,8 @@ pub(crate) enum Decoded {
     Policy(NetworkPolicy),
     ClusterPolicy(ClusterNetworkPolicy),
     Service(Service),
-    /// kube-proxy leads nobody there: not in the cluster, and it takes the place of an earlier service of its name.
+    /// kube-proxy leads nobody there: not in the cluster, and it takes the place of an earlier service of its
+    /// name.
     UnservedService(ObjectName),
     Slice(EndpointSlice),
     /// kube-proxy does not read it: as above.
@@ -121,8 +122,9 @@ impl Decoded {
 }
 
 impl Decoded {
-    /// Whose pods it may be for, though it does not say so, when it is a policy that could not be read. `is_unread`: its
-    /// spec is no object, or its mode is not known. A selector that was not understood selects nothing.
+    /// Whose pods it may be for, though it does not say so, when it is a policy that could not be read.
+    /// `is_unread`: its spec is no object, or its mode is not known. A selector that was not understood
+    /// selects nothing.
     fn unread(&self, is_unread: bool) -> Option<Option<Name>> {
         let nothing = |selector: &Selector| *selector == Selector::Nothing;
         match self {
@@ -146,7 +148,8 @@ impl Decoded {
     }
 }
 
-/// Whose pods something is for that is no object of ours though it may be meant as a policy; `None`: nobody's.
+/// Whose pods something is for that is no object of ours though it may be meant as a policy; `None`:
+/// nobody's.
 fn scope(value: &Value, listed: Option<Kind>) -> Option<Option<Name>> {
     match Kind::claimed(value).or(listed) {
         Some(Kind::NetworkPolicy) => {

@@ -1,9 +1,9 @@
 //! The Kubernetes source: the objects of an API server, listed once and watched from then on.
 //!
-//! In: an API server. Out: an [`Update`] whenever something changed that a verdict can depend on, the first one when
-//! every kind has been listed to its end, and the [`Health`] of the watches. What was learned stays while the server is
-//! away; a list that must be made again takes the place of the one before when it is complete, not before. Left out:
-//! what an object means (`decode`).
+//! In: an API server. Out: an [`Update`] whenever something changed that a verdict can depend on, the first
+//! one when every kind has been listed to its end, and the [`Health`] of the watches. What was learned stays
+//! while the server is away; a list that must be made again takes the place of the one before when it is
+//! complete, not before. Left out: what an object means (`decode`).
 
 mod client;
 mod events;

@@ -1,7 +1,8 @@
-//! Policies of which not everything fits the limits of their namespace, or the cluster's: what becomes of them in a picture.
+//! Policies of which not everything fits the limits of their namespace, or the cluster's: what becomes of
+//! them in a picture.
 //!
-//! In: a cluster. Out: the same, but for rules that do not fit (`model/limits`), with a problem for each policy that has any.
-//! Only namespaces with policies that changed are looked at.
+//! In: a cluster. Out: the same, but for rules that do not fit (`model/limits`), with a problem for each
+//! policy that has any. Only namespaces with policies that changed are looked at.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

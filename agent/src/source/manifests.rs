@@ -1,10 +1,9 @@
 //! The manifests source: files of Kubernetes objects in place of an API server.
 //!
 //! In: paths of files and directories (the files directly in them), or `-` for standard input; YAML or JSON,
-//! single objects, lists, several documents in a file. Out: a [`ClusterSnapshot`], once by [`read`] or after each
-//! change by [`watch`]: the cluster, and every [`ValidationError`] that was found on the way. A problem never stops
-//! the rest. Beside them a [`Change`] to a cluster. Left
-//! out: what an object means (`decode`).
+//! single objects, lists, several documents in a file. Out: a [`ClusterSnapshot`], once by [`read`] or after
+//! each change by [`watch`]: the cluster, and every [`ValidationError`] that was found on the way. A problem
+//! never stops the rest. Beside them a [`Change`] to a cluster. Left out: what an object means (`decode`).
 
 mod change;
 mod document;

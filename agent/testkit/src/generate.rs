@@ -1,7 +1,9 @@
-//! Clusters to ask about, as users write them: raw Kubernetes objects for proptest, and a large one for timing.
+//! Clusters to ask about, as users write them: raw Kubernetes objects for proptest, and a large one for
+//! timing.
 //!
-//! The alphabets are small, so that selectors hit pods, blocks overlap addresses and named ports meet numbers.
-//! Values shrink towards fewer objects and towards missing fields. Everything that is omitted has an API default.
+//! The alphabets are small, so that selectors hit pods, blocks overlap addresses and named ports meet
+//! numbers. Values shrink towards fewer objects and towards missing fields. Everything that is omitted has an
+//! API default.
 
 mod cluster_policies;
 mod large;
@@ -25,16 +27,16 @@ pub enum Entries {
     SomeInvalid,
 }
 
-/// A cluster: one to five namespaces (not all declared by an object), nodes, 2 to 12 pods, 0 to 8 policies, 0 to 5
-/// services with their EndpointSlices, in half of them up to 4 ClusterNetworkPolicies or forerunners of theirs, and
-/// objects of kinds that no verdict depends on.
+/// A cluster: one to five namespaces (not all declared by an object), nodes, 2 to 12 pods, 0 to 8 policies, 0
+/// to 5 services with their EndpointSlices, in half of them up to 4 ClusterNetworkPolicies or forerunners of
+/// theirs, and objects of kinds that no verdict depends on.
 pub fn cluster(entries: Entries) -> impl Strategy<Value = Vec<Value>> {
     of_pods(vec(pods::pod(), 2..=PODS), 0..=8, 0..=SERVICES, 0..=4, entries)
 }
 
-/// A cluster for places that are there already: as many pods as there are addresses, the pods at even places on the
-/// first node and those at odd places on the second one, with at least one policy and one service, and without
-/// ClusterNetworkPolicies: others that play it do not know them.
+/// A cluster for places that are there already: as many pods as there are addresses, the pods at even places
+/// on the first node and those at odd places on the second one, with at least one policy and one service, and
+/// without ClusterNetworkPolicies: others that play it do not know them.
 pub fn placed_cluster() -> impl Strategy<Value = Vec<Value>> {
     let pods = vec(pods::pod(), PODS).prop_map(pods::in_turn);
     of_pods(pods, 1..=8, 1..=SERVICES, 0..=0, Entries::Valid)
@@ -93,7 +95,8 @@ pub fn outside() -> impl Strategy<Value = Vec<IpAddr>> {
 const PODS: usize = 12;
 /// The same holds for services.
 const SERVICES: usize = 5;
-/// `red-1` sorts before `red/`: names are compared as whole strings. Some YAML readers take `y` for a boolean.
+/// `red-1` sorts before `red/`: names are compared as whole strings. Some YAML readers take `y` for a
+/// boolean.
 const NAMESPACES: &[&str] = &["default", "red", "red-1", "y", "blue"];
 const NODES: &[(&str, &str)] = &[("n1", "10.10.0.1"), ("n2", "10.10.0.2")];
 const LABEL_VALUES: &[&str] = &["a", "b", "c", ""];

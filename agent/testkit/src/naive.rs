@@ -1,5 +1,5 @@
-//! The naive evaluator: NetworkPolicy (networking.k8s.io/v1) and ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2)
-//! sentence by sentence, on raw Kubernetes JSON.
+//! The naive evaluator: NetworkPolicy (networking.k8s.io/v1) and ClusterNetworkPolicy
+//! (policy.networking.k8s.io/v1alpha2) sentence by sentence, on raw Kubernetes JSON.
 //!
 //! In: objects as a user writes them, with defaults omitted. Out: a verdict, or the matrix of all pods.
 //! Clear and slow on purpose. Quoted sentences are those of the API documentation (`networking/v1/types.go`,
@@ -66,9 +66,9 @@ enum Direction {
     Egress,
 }
 
-/// May `from` open a connection to `to`? Several addresses: every pair of one family must be allowed. Two parties
-/// without a family in common do not reach each other. Through a service: every endpoint that may be chosen must be
-/// allowed, and there must be one.
+/// May `from` open a connection to `to`? Several addresses: every pair of one family must be allowed. Two
+/// parties without a family in common do not reach each other. Through a service: every endpoint that may be
+/// chosen must be allowed, and there must be one.
 ///
 /// Panics when a party is not among the objects.
 pub fn allowed(
@@ -83,8 +83,8 @@ pub fn allowed(
     }
     let sources = ends(objects, from);
     let mut destinations = ends(objects, to);
-    // A packet *to* a node's address ends at that node. A packet *from* it proves nothing: the address may be forged,
-    // or stand for a masqueraded client.
+    // A packet *to* a node's address ends at that node. A packet *from* it proves nothing: the address may be
+    // forged, or stand for a masqueraded client.
     for end in &mut destinations {
         end.node = end.node.or_else(|| object::node_with(objects, &end.address));
     }
@@ -105,8 +105,8 @@ fn every_pair_allowed(
         })
 }
 
-/// "For a connection from a source pod to a destination pod to be allowed, both the egress policy on the source
-/// pod and the ingress policy on the destination pod need to allow the connection."
+/// "For a connection from a source pod to a destination pod to be allowed, both the egress policy on the
+/// source pod and the ingress policy on the destination pod need to allow the connection."
 fn connection_allowed(objects: &[Value], connection: &Connection<'_>) -> bool {
     is_to_itself(connection)
         || direction_allowed(objects, Direction::Egress, connection)
@@ -125,25 +125,27 @@ fn direction_allowed(objects: &[Value], direction: Direction, connection: &Conne
     };
     // Only pods are isolated: not nodes, not pods on the host network, not what is outside of the cluster.
     let Some(pod) = subject.pod else { return true };
-    // "Traffic to and from the node where a Pod is running is always allowed, regardless of the IP address of the
-    // Pod or the node." That is said of NetworkPolicies; peers of a ClusterNetworkPolicy's ingress are pods alone.
+    // "Traffic to and from the node where a Pod is running is always allowed, regardless of the IP address of
+    // the Pod or the node." That is said of NetworkPolicies; peers of a ClusterNetworkPolicy's ingress are
+    // pods alone.
     let is_own_node = peer.node.is_some() && peer.node == node_of(pod);
     if is_own_node && direction == Direction::Ingress {
         return true;
     }
-    // "If Admin tier has made a final decision (Accept or Deny) on a connection, then no further evaluation is done."
+    // "If Admin tier has made a final decision (Accept or Deny) on a connection, then no further evaluation
+    // is done."
     if let Some(verdict) = cluster_policy::verdict(objects, "Admin", direction, pod, peer, connection) {
         return verdict;
     }
     let mut enforced_policies_selecting = object::policies(objects)
         .filter(|policy| selects(policy, pod) && isolates(policy, direction))
         .peekable();
-    // "By default, a pod is non-isolated for ingress; all inbound connections are allowed. A pod is isolated for
-    // ingress if there is any NetworkPolicy that both selects the pod and has "Ingress" in its policyTypes."
-    // The same words stand there for egress.
-    // "NetworkPolicy always makes a final decision for selected pods. Further evaluation only happens for Pods not
-    // selected by a NetworkPolicy. ... If a given connection wasn't allowed or denied by any of the tiers, the default
-    // kubernetes policy is applied, which says that all pods can communicate with each other."
+    // "By default, a pod is non-isolated for ingress; all inbound connections are allowed. A pod is isolated
+    // for ingress if there is any NetworkPolicy that both selects the pod and has "Ingress" in its
+    // policyTypes." The same words stand there for egress. "NetworkPolicy always makes a final decision for
+    // selected pods. Further evaluation only happens for Pods not selected by a NetworkPolicy. ... If a given
+    // connection wasn't allowed or denied by any of the tiers, the default kubernetes policy is applied,
+    // which says that all pods can communicate with each other."
     if enforced_policies_selecting.peek().is_none() {
         return cluster_policy::verdict(objects, "Baseline", direction, pod, peer, connection)
             .unwrap_or(true);
@@ -151,9 +153,9 @@ fn direction_allowed(objects: &[Value], direction: Direction, connection: &Conne
     if is_own_node {
         return true;
     }
-    // "Network policies do not conflict; they are additive. If any policy or policies apply to a given pod for a
-    // given direction, the connections allowed in that direction from that pod is the union of what the applicable
-    // policies allow. Thus, order of evaluation does not affect the policy result."
+    // "Network policies do not conflict; they are additive. If any policy or policies apply to a given pod
+    // for a given direction, the connections allowed in that direction from that pod is the union of what the
+    // applicable policies allow. Thus, order of evaluation does not affect the policy result."
     enforced_policies_selecting.any(|policy| {
         rules(policy, direction)
             .iter()
@@ -192,9 +194,9 @@ fn ends<'a>(objects: &'a [Value], party: &'a ResolvedEndpoint) -> Vec<EndpointRe
 
 /// The addresses of a pod.
 ///
-/// "NetworkPolicy behaviour for hostNetwork pods is undefined"; the common case of the two that the page names:
-/// "hostNetwork pod traffic is ignored when matching podSelector and namespaceSelector ... Traffic to/from
-/// hostNetwork pods is treated the same as all other traffic to/from the node IP."
+/// "NetworkPolicy behaviour for hostNetwork pods is undefined"; the common case of the two that the page
+/// names: "hostNetwork pod traffic is ignored when matching podSelector and namespaceSelector ... Traffic
+/// to/from hostNetwork pods is treated the same as all other traffic to/from the node IP."
 fn pod_ends(pod: &Value) -> Vec<EndpointRef<'_>> {
     let host = on_host_network(pod);
     addresses(pod)

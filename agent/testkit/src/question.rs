@@ -1,7 +1,7 @@
 //! A question about a connection, in words: `FROM TO PROTOCOL/PORT`, for example `x/a y/b TCP/80`.
 //!
-//! FROM and TO are written as on podgate's command line: `namespace/pod`, `namespace/svc:NAME`, `node/NAME` or an
-//! address.
+//! FROM and TO are written as on podgate's command line: `namespace/pod`, `namespace/svc:NAME`, `node/NAME`
+//! or an address.
 
 use std::{fmt, str::FromStr};
 

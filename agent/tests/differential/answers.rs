@@ -1,4 +1,5 @@
-//! What podgate answers: objects go in as manifest files, as users give them; verdicts come out of the compiled tables.
+//! What podgate answers: objects go in as manifest files, as users give them; verdicts come out of the
+//! compiled tables.
 
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 

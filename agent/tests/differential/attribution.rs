@@ -1,4 +1,5 @@
-//! What a connection is credited to is what `explain` names, on generated clusters: the same policies, the same rules.
+//! What a connection is credited to is what `explain` names, on generated clusters: the same policies, the
+//! same rules.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

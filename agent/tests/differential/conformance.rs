@@ -1,8 +1,8 @@
 //! Conformance cases: files that hold a cluster and the verdicts that it must have, derived by hand.
 //!
-//! A file is named after the first item of the semantics checklist that it covers. Its first document, of kind
-//! `Expect`, lists connections that are allowed and denied; the others are the cluster. A report of a wrong verdict
-//! becomes one more file.
+//! A file is named after the first item of the semantics checklist that it covers. Its first document, of
+//! kind `Expect`, lists connections that are allowed and denied; the others are the cluster. A report of a
+//! wrong verdict becomes one more file.
 
 use std::{fs, path::Path};
 

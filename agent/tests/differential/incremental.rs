@@ -1,8 +1,9 @@
 //! The incremental compiler says what the pure one says, after every event of generated histories.
 //!
-//! A history goes from one generated cluster towards others, an object at a time: it appears, changes or is gone, and now
-//! and then several at once, or everything. After each event the tables of both compilers are compared by what they mean:
-//! indexes are replaced by what they stand for. Within a history no index may change its meaning.
+//! A history goes from one generated cluster towards others, an object at a time: it appears, changes or is
+//! gone, and now and then several at once, or everything. After each event the tables of both compilers are
+//! compared by what they mean: indexes are replaced by what they stand for. Within a history no index may
+//! change its meaning.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,7 +1,8 @@
-//! What is beyond the limits of a namespace, or of the cluster's policies: the specification of the others holds, and what is
-//! too much allows nothing.
+//! What is beyond the limits of a namespace, or of the cluster's policies: the specification of the others
+//! holds, and what is too much allows nothing.
 //!
-//! The naive evaluator knows no limits. It is asked about objects without the rules that are said to have no room.
+//! The naive evaluator knows no limits. It is asked about objects without the rules that are said to have no
+//! room.
 
 use podgate_testkit::{manifest::Form, naive};
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! podgate against the naive evaluator: on generated clusters, and on conformance cases with verdicts by hand.
+//! podgate against the naive evaluator: on generated clusters, and on conformance cases with verdicts by
+//! hand.
 
 mod agreement;
 mod answers;

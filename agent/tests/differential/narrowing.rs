@@ -1,4 +1,5 @@
-//! What is not understood never opens anything: an entry replaced by an invalid one allows a subset of before.
+//! What is not understood never opens anything: an entry replaced by an invalid one allows a subset of
+//! before.
 
 use podgate_testkit::{
     generate::{Entries, cluster, ports, spoil},

@@ -1,4 +1,5 @@
-//! Addresses that no pod has: the compiled prefixes are what the specification says of ipBlocks, and so is `explain`.
+//! Addresses that no pod has: the compiled prefixes are what the specification says of ipBlocks, and so is
+//! `explain`.
 
 use std::{
     net::IpAddr,

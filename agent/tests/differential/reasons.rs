@@ -1,5 +1,6 @@
-//! What `explain` names is what decides, on generated clusters: its verdicts are those of the specification and of the
-//! matrix, a denial names the policies that isolate, and the rules that it names are the ones that open.
+//! What `explain` names is what decides, on generated clusters: its verdicts are those of the specification
+//! and of the matrix, a denial names the policies that isolate, and the rules that it names are the ones that
+//! open.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -111,8 +112,8 @@ fn decided(side: &DirectionResult, action: Action) -> bool {
     policies.any(|policy| policy.decided.iter().any(|index| policy.rules[*index].action == action))
 }
 
-/// The cluster with only the rules that open a side (`named`), or with all rules but these. Of a ClusterNetworkPolicy
-/// only rules that accept open.
+/// The cluster with only the rules that open a side (`named`), or with all rules but these. Of a
+/// ClusterNetworkPolicy only rules that accept open.
 fn keeping(cluster: &Cluster, side: &DirectionResult, direction: Direction, named: bool) -> Cluster {
     let mut cluster = cluster.clone();
     for policy in &side.policies {

@@ -1,7 +1,7 @@
 //! How many clusters, and which: the same ones each time, until the environment asks for others.
 //!
-//! `PODGATE_CLUSTERS=20000 PODGATE_SEED=random` goes hunting; a failure prints its seed. proptest makes the clusters
-//! and shrinks what fails.
+//! `PODGATE_CLUSTERS=20000 PODGATE_SEED=random` goes hunting; a failure prints its seed. proptest makes the
+//! clusters and shrinks what fails.
 
 use std::{
     env,
@@ -19,7 +19,8 @@ const DEFAULT_SEED: u64 = 1;
 /// Independent sequences of clusters. Fixed, so that a seed means the same clusters on every machine.
 const STREAMS: u32 = 4;
 
-/// Checks a property of `clusters` generated values. Panics with the shrunk counterexample, as `describe` prints it.
+/// Checks a property of `clusters` generated values. Panics with the shrunk counterexample, as `describe`
+/// prints it.
 pub(crate) fn check<S: Strategy>(
     clusters: u32,
     strategy: impl Fn() -> S + Sync,

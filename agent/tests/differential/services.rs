@@ -1,5 +1,5 @@
-//! Where services lead: the model's choice of backends, and `explain`, are what the specification says, on generated
-//! clusters.
+//! Where services lead: the model's choice of backends, and `explain`, are what the specification says, on
+//! generated clusters.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -99,7 +99,8 @@ fn explain_agrees((objects, layout): &Sample) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// `None` when no service answers there. Several may: a cluster address is its own service's, others are a union.
+/// `None` when no service answers there. Several may: a cluster address is its own service's, others are a
+/// union.
 fn chosen(cluster: &Cluster, node: &str, matches: &Destination) -> Option<BTreeSet<(IpAddr, u16)>> {
     let ports =
         cluster.services.values().flat_map(|service| service.ports.iter().map(move |port| (service, port)));

@@ -1,5 +1,5 @@
-//! Random clusters and random packets: kernel and user space agree on each, and nothing passes without a reason that
-//! holds by the naive reading of the policies.
+//! Random clusters and random packets: kernel and user space agree on each, and nothing passes without a
+//! reason that holds by the naive reading of the policies.
 
 use std::{
     cell::RefCell,
@@ -77,7 +77,8 @@ fn kernel_and_user_space_agree_and_each_outcome_has_its_reason() {
     if let Err(error) = result {
         panic!("{error}");
     }
-    // The generator must reach all of them; the table of connections is never full here, and no packet is tracked.
+    // The generator must reach all of them; the table of connections is never full here, and no packet is
+    // tracked.
     let out_of_reach = [Outcome::FlowTable, Outcome::Masqueraded];
     for outcome in Outcome::ALL.into_iter().filter(|outcome| !out_of_reach.contains(outcome)) {
         let seen = outcomes.get(&outcome).copied().unwrap_or(0);
@@ -271,7 +272,8 @@ impl<'a> Witness<'a> {
         Read { kind, tuple, opens: headers.segment.opens(), source, is_part, datagram, is_connection }
     }
 
-    /// What leaves the node is evaluated when a pod has sent it that policies are asked about, and not evaluated before.
+    /// What leaves the node is evaluated when a pod has sent it that policies are asked about, and not
+    /// evaluated before.
     pub(crate) fn check_on_wire(
         &mut self,
         ingress_ifindex: u32,
@@ -353,8 +355,8 @@ impl<'a> Witness<'a> {
         if holds { Ok(()) } else { Err("the sender's policies say otherwise") }
     }
 
-    /// Whether a packet that has entered at no interface is the node's: not a part of an IPv6 datagram, which without a
-    /// socket is another's, and from an address of the node's or of a link.
+    /// Whether a packet that has entered at no interface is the node's: not a part of an IPv6 datagram, which
+    /// without a socket is another's, and from an address of the node's or of a link.
     fn is_nodes_own(&self, ingress_ifindex: u32, read: &Read) -> bool {
         let is_link_local = matches!(read.source, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let is_named =
@@ -362,7 +364,8 @@ impl<'a> Witness<'a> {
         ingress_ifindex == NODE && !read.is_part && is_named
     }
 
-    /// A hook with where a packet has entered: what has no ingress interface and is not the node's own is from nowhere known.
+    /// A hook with where a packet has entered: what has no ingress interface and is not the node's own is
+    /// from nowhere known.
     fn entered(&self, hook: Hook, read: &Read) -> Hook {
         let is_own = hook.direction == Direction::Egress || self.is_nodes_own(hook.ingress_ifindex, read);
         let ingress_ifindex = if hook.ingress_ifindex == NODE && !is_own {
@@ -379,8 +382,8 @@ impl<'a> Witness<'a> {
         Some(&self.world.cluster.pods[&veth.pod])
     }
 
-    /// The local pod that has sent a packet, and its veth: by its address, else by where the packet came from. Where that is
-    /// unknown the address is all that there is.
+    /// The local pod that has sent a packet, and its veth: by its address, else by where the packet came
+    /// from. Where that is unknown the address is all that there is.
     fn sender(&self, ingress_ifindex: u32, tuple: &Tuple) -> Option<(u32, &'a Pod)> {
         let known = self.world.veths.iter().filter(|(_, veth)| veth.state == EndpointState::Identified);
         let mut known = known.map(|(ifindex, veth)| (*ifindex, veth, &*self.world.cluster.pods[&veth.pod]));
@@ -431,7 +434,8 @@ impl<'a> Witness<'a> {
         )
     }
 
-    /// Where a packet to a service may end, if it goes to one: addresses and ports; and whether it goes to a node port.
+    /// Where a packet to a service may end, if it goes to one: addresses and ports; and whether it goes to a
+    /// node port.
     fn ends(&self, tuple: &Tuple) -> Option<(BTreeSet<(IpAddr, u16)>, bool)> {
         let protocol = Protocol::try_from(tuple.protocol).ok()?;
         let (destination, port): (IpAddr, _) = (tuple.destination.into(), tuple.destination_port);
@@ -475,8 +479,8 @@ impl<'a> Witness<'a> {
         endpoints.filter(|(address, _)| address.is_ipv4() == v4).collect()
     }
 
-    /// Whether a backend is a pod of this node under the same rules: then the compiled tables cannot tell it from the
-    /// sender, which always reaches itself.
+    /// Whether a backend is a pod of this node under the same rules: then the compiled tables cannot tell it
+    /// from the sender, which always reaches itself.
     fn may_be_itself(&self, rule_set: usize, backend: &IpAddr) -> bool {
         let (tables, known) =
             (self.tables, self.world.subjects().find(|pod| pod.addresses.contains(backend)));
@@ -540,8 +544,8 @@ impl<'a> Witness<'a> {
         }
     }
 
-    /// What no policy has a say in: nothing passes from an address that is not its sender's or in another's name, no
-    /// tunnel's packet goes to a node, and only messages between neighbours pass as such.
+    /// What no policy has a say in: nothing passes from an address that is not its sender's or in another's
+    /// name, no tunnel's packet goes to a node, and only messages between neighbours pass as such.
     fn sound(
         &self,
         hook: Hook,

@@ -1,5 +1,5 @@
-//! A corpus of packets, and what becomes of each when bytes of it change: kernel and user space agree on every one, and
-//! what reaches or leaves an isolated pod has its reason in the policies.
+//! A corpus of packets, and what becomes of each when bytes of it change: kernel and user space agree on
+//! every one, and what reaches or leaves an isolated pod has its reason in the policies.
 //!
 //! `corpus.txt` holds them as hexadecimal digits. A packet that was once evaluated wrong becomes one of them.
 

@@ -1,5 +1,5 @@
-//! The BPF object: the verifier takes it, with room to spare, whatever debug information it carries, and has little left
-//! to call on the fast path.
+//! The BPF object: the verifier takes it, with room to spare, whatever debug information it carries, and has
+//! little left to call on the fast path.
 
 use std::os::fd::AsFd as _;
 
@@ -13,11 +13,13 @@ use podgate_datapath::{Datapath, DatapathOptions, Linked, OBJECT, Program, linke
 
 use crate::translated::helper_calls;
 
-/// The verifier gives up at a million. What is called from many places is a global function, which it walks over once.
+/// The verifier gives up at a million. What is called from many places is a global function, which it walks
+/// over once.
 const MAX_VERIFIED: u32 = 60_000;
 /// Older ones are less clever: that of Linux 6.1 walks over a sixth more.
 const MAX_VERIFIED_BEFORE: u32 = 75_000;
-/// The first release that counts as new here. From it on, the verifier inlines look-ups in arrays of each CPU.
+/// The first release that counts as new here. From it on, the verifier inlines look-ups in arrays of each
+/// CPU.
 const NEW: KernelVersion = KernelVersion::new(6, 10, 0);
 
 #[test]

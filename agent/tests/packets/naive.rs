@@ -1,4 +1,5 @@
-//! What the policies of a cluster say of a connection, by walking over them: no classes, no identities, no tables.
+//! What the policies of a cluster say of a connection, by walking over them: no classes, no identities, no
+//! tables.
 
 use std::{net::IpAddr, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! What neighbours may say to each other, by a naive reading of the bytes: the standards' rules, written down without the
-//! code under test.
+//! What neighbours may say to each other, by a naive reading of the bytes: the standards' rules, written down
+//! without the code under test.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -77,8 +77,8 @@ pub(crate) fn is_first_fragment(frame: &[u8]) -> bool {
     message(frame).is_some_and(|message| message.is_first_fragment)
 }
 
-/// Whether the pod behind a veth may speak for an address: a known one for its own and those of the link that are not the
-/// node's, another one for all that nobody else is known to have.
+/// Whether the pod behind a veth may speak for an address: a known one for its own and those of the link that
+/// are not the node's, another one for all that nobody else is known to have.
 pub(crate) fn may_speak_for(world: &World, ifindex: u32, address: IpAddr) -> bool {
     let veth = &world.veths[&ifindex];
     let has = |pod: &Pod| pod.addresses.contains(&address);
@@ -90,7 +90,8 @@ pub(crate) fn may_speak_for(world: &World, ifindex: u32, address: IpAddr) -> boo
     !is_anothers && (veth.state != EndpointState::Identified || is_link_local(address))
 }
 
-/// Whether what comes to a pod from elsewhere carries the address of the node or of a pod that has not sent it.
+/// Whether what comes to a pod from elsewhere carries the address of the node or of a pod that has not sent
+/// it.
 fn is_forged(world: &World, ingress_ifindex: u32, address: IpAddr) -> bool {
     if is_link_local(address) {
         return false;
@@ -119,7 +120,8 @@ pub(crate) fn is_in_anothers_name(world: &World, hook: Hook, frame: &[u8]) -> bo
     }
 }
 
-/// Whether a frame comes from another link-layer address than the one that its pod was given, on a bridge, which learns it.
+/// Whether a frame comes from another link-layer address than the one that its pod was given, on a bridge,
+/// which learns it.
 pub(crate) fn is_from_another_link_address(world: &World, hook: Hook, frame: &[u8]) -> bool {
     let veth = &world.veths[&hook.ifindex];
     hook.direction == Direction::Egress

@@ -1,4 +1,5 @@
-//! A node under test: programs and maps in the kernel, and the same tables, endpoints and connections in user space.
+//! A node under test: programs and maps in the kernel, and the same tables, endpoints and connections in user
+//! space.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -188,7 +189,8 @@ impl Node {
         assert_eq!(self.evaluate(hook, frame), expected, "{hook:?}: {frame:02x?}");
     }
 
-    /// Evaluates a packet in the kernel and in user space: both must agree, and exactly one counter moves, by one.
+    /// Evaluates a packet in the kernel and in user space: both must agree, and exactly one counter moves, by
+    /// one.
     #[track_caller]
     pub(crate) fn evaluate(&mut self, hook: Hook, frame: &[u8]) -> Outcome {
         let mut scratch = Scratch::EMPTY;
@@ -253,8 +255,8 @@ impl Node {
         expected
     }
 
-    /// What the programs reported a packet is what user space says of it; of one that is like many others they may be
-    /// silent.
+    /// What the programs reported a packet is what user space says of it; of one that is like many others
+    /// they may be silent.
     #[track_caller]
     fn assert_reported(&mut self, scratch: &Scratch, outcome: Option<Outcome>) {
         let Some(event) = self.events.take() else { return };

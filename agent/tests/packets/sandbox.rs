@@ -13,7 +13,8 @@ use crate::world::{BRIDGE, Host, UPLINK};
 /// Where the thread's own bpffs is.
 const BPFFS: &CStr = c"/sys/fs/bpf";
 
-/// Takes the thread into new namespaces and returns the bpffs there. The kernel removes all of it when the thread ends.
+/// Takes the thread into new namespaces and returns the bpffs there. The kernel removes all of it when the
+/// thread ends.
 pub(crate) fn enter() -> PathBuf {
     // SAFETY: has no arguments and cannot fail.
     if unsafe { libc::geteuid() } != 0 {

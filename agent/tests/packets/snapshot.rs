@@ -118,8 +118,8 @@ impl Snapshot {
         &self.sets[&self.table_set()]
     }
 
-    /// What the tables say of a pod, written down without the code under test. `protocol` is `None` for one without
-    /// ports.
+    /// What the tables say of a pod, written down without the code under test. `protocol` is `None` for one
+    /// without ports.
     pub(crate) fn allows(
         &self,
         veth: u32,

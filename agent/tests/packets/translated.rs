@@ -7,8 +7,8 @@ use std::{
 
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
 
-/// Calls of helpers in a program's main function, after what the verifier inlines. What is called from there in functions
-/// of its own is not counted: the fast path has none.
+/// Calls of helpers in a program's main function, after what the verifier inlines. What is called from there
+/// in functions of its own is not counted: the fast path has none.
 pub(crate) fn helper_calls(program: BorrowedFd<'_>) -> io::Result<usize> {
     const CALL: u8 = 0x85;
     const HELPER: u8 = 0;

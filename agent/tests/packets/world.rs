@@ -242,8 +242,8 @@ impl World {
         self
     }
 
-    /// One more service, with a cluster address that nobody asks for, which claims this address and TCP port 80 as an
-    /// external one.
+    /// One more service, with a cluster address that nobody asks for, which claims this address and TCP port
+    /// 80 as an external one.
     #[must_use]
     pub(crate) fn external(self, address: IpAddr, backends: &[(Host, u16)]) -> Self {
         let number = self.cluster.services.len();

@@ -1,10 +1,12 @@
-//! Many namespaces, each with as much as one may tell apart: far more than the tables of a node have room for.
+//! Many namespaces, each with as much as one may tell apart: far more than the tables of a node have room
+//! for.
 
 use serde_json::{Value, json};
 
 use super::shapes::{HOSTILE, nested, peer, pod, policy};
 
-/// Namespaces with a pod each, and with a policy that tells as much apart as one namespace may. No two of them list the same.
+/// Namespaces with a pod each, and with a policy that tells as much apart as one namespace may. No two of
+/// them list the same.
 pub(crate) fn crowd(namespaces: u32) -> Vec<Value> {
     let of_one = |at: u32| {
         let namespace = format!("{HOSTILE}-{at}");

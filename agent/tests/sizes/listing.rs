@@ -1,4 +1,5 @@
-//! An API server with large pods, as far as listing goes: it writes them piece by piece, and holds none itself.
+//! An API server with large pods, as far as listing goes: it writes them piece by piece, and holds none
+//! itself.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},

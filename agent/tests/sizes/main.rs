@@ -1,8 +1,8 @@
-//! What objects of every size that the API takes, and of ten times that, cost: memory and time of the one who reads and
-//! compiles them, and of a neighbour.
+//! What objects of every size that the API takes, and of ten times that, cost: memory and time of the one who
+//! reads and compiles them, and of a neighbour.
 //!
-//! Memory is what the allocator has given out at most. Time is the processor's of one thread: that the machine is busy with
-//! other tests does not count.
+//! Memory is what the allocator has given out at most. Time is the processor's of one thread: that the
+//! machine is busy with other tests does not count.
 
 mod clock;
 mod crowd;

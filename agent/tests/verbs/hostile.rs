@@ -1,4 +1,5 @@
-//! Names that speak to a terminal: no verb prints what it obeys, whoever wrote the objects or answers as the agent.
+//! Names that speak to a terminal: no verb prints what it obeys, whoever wrote the objects or answers as the
+//! agent.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

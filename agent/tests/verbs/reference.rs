@@ -1,4 +1,5 @@
-//! The command reference, `agent/docs/cli.md`: it is made of the expected outputs, so it says what podgate prints.
+//! The command reference, `agent/docs/cli.md`: it is made of the expected outputs, so it says what podgate
+//! prints.
 //!
 //! `PODGATE_WRITE_EXPECTED=1` writes it as it writes the expected outputs.
 

@@ -1,7 +1,7 @@
 //! Each verb's output, letter by letter, as it stands in `expected/`.
 //!
-//! After a change that is meant, `PODGATE_WRITE_EXPECTED=1` writes the files again, and the command reference; read the
-//! difference before you commit it.
+//! After a change that is meant, `PODGATE_WRITE_EXPECTED=1` writes the files again, and the command
+//! reference; read the difference before you commit it.
 
 use std::{collections::BTreeSet, env, fs, os::unix::process::CommandExt as _, path::Path};
 

@@ -1,13 +1,13 @@
 //! What must work before a pod has its address: DHCP (RFC 2131) and DHCPv6 (RFC 8415).
 //!
-//! A request is let out for what it is. It leaves a mark beside the fragments, and an answer is let in for a while after it,
-//! from beyond the pods of this node. So ports alone open no pod that has not asked.
+//! A request is let out for what it is. It leaves a mark beside the fragments, and an answer is let in for a
+//! while after it, from beyond the pods of this node. So ports alone open no pod that has not asked.
 
 use super::NODE;
 use crate::{Address, Flow, FragmentKey, Hook, PortPair, Tables, Timeout, Tuple, protocol::number};
 
-/// A host without an address asks everyone on its link, or one whose address is to run on (RFC 2131, 4.3.2: "rebinding").
-/// DHCPv6 always speaks from the link's address. `ifindex` is the asking pod's veth.
+/// A host without an address asks everyone on its link, or one whose address is to run on (RFC 2131, 4.3.2:
+/// "rebinding"). DHCPv6 always speaks from the link's address. `ifindex` is the asking pod's veth.
 #[inline(always)]
 pub(super) fn is_dhcp_request<T: Tables>(tuple: &Tuple, ifindex: u32, tables: &T) -> bool {
     match (tuple.protocol, tuple.source_port, tuple.destination_port) {
@@ -19,8 +19,8 @@ pub(super) fn is_dhcp_request<T: Tables>(tuple: &Tuple, ifindex: u32, tables: &T
     }
 }
 
-/// An answer to everyone, to an address that nobody has yet, or to this pod, which has asked. It comes from no other pod
-/// of this node.
+/// An answer to everyone, to an address that nobody has yet, or to this pod, which has asked. It comes from
+/// no other pod of this node.
 #[inline(always)]
 pub(super) fn is_dhcp_reply<T: Tables>(tuple: &Tuple, hook: &Hook, tables: &T) -> bool {
     match (tuple.protocol, tuple.source_port, tuple.destination_port) {
@@ -60,7 +60,8 @@ const fn ticks(PortPair { source, destination }: PortPair) -> u32 {
     (source as u32) << 16 | destination as u32
 }
 
-/// Stands for the requests of one veth: all pods ask with the same addresses and ports. No packet has such a protocol.
+/// Stands for the requests of one veth: all pods ask with the same addresses and ports. No packet has such a
+/// protocol.
 #[inline(always)]
 fn mark(v4: bool, ifindex: u32) -> FragmentKey {
     let (source, destination) =

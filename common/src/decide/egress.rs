@@ -59,8 +59,8 @@ pub fn by_egress<T: Tables>(
     policy_lookup: &mut PolicyLookup,
     tables: &T,
 ) -> Outcome {
-    // Two booleans: a number that is not there when the address has no owner would be kept all the same, and the
-    // verifier refuses to see it stored.
+    // Two booleans: a number that is not there when the address has no owner would be kept all the same, and
+    // the verifier refuses to see it stored.
     let (to_node, to_itself) = match tables.owner(&tuple.destination) {
         Some(owner) => (owner == NODE, owner == policy_lookup.ifindex),
         None => (false, false),
@@ -69,7 +69,8 @@ pub fn by_egress<T: Tables>(
         return Outcome::OwnAddress;
     }
     let frontend = frontend(tuple, to_node, endpoint, tables);
-    // What the node has itself and does not translate is delivered to it, where no hook sees it: that is asked first.
+    // What the node has itself and does not translate is delivered to it, where no hook sees it: that is
+    // asked first.
     let is_certain = !to_node || frontend.is_unspecified();
     if is_certain && let Some(verdict) = service(tuple, frontend, endpoint, policy_lookup, tables) {
         return by_verdict(verdict);
@@ -95,8 +96,8 @@ pub fn by_egress<T: Tables>(
     }
 }
 
-/// The address under which a service may stand in the table: a port of the node's own addresses may be a node port, which
-/// stands under the unspecified address.
+/// The address under which a service may stand in the table: a port of the node's own addresses may be a node
+/// port, which stands under the unspecified address.
 #[inline(always)]
 fn frontend<T: Tables>(tuple: &Tuple, to_node: bool, endpoint: &Endpoint, tables: &T) -> Address {
     let Ok(protocol) = Protocol::try_from(tuple.protocol) else { return tuple.destination };

@@ -1,7 +1,8 @@
-//! Packets in packets, from a pod to a node: what a node's tunnel device takes out of them is in no pod's name.
+//! Packets in packets, from a pod to a node: what a node's tunnel device takes out of them is in no pod's
+//! name.
 //!
-//! VXLAN, Geneve, IP in IP, GRE and their like say who sent the inner packet and prove nothing. A device that listens takes
-//! them from anybody, pods too, and what is in them goes on past every program at a pod's veth.
+//! VXLAN, Geneve, IP in IP, GRE and their like say who sent the inner packet and prove nothing. A device that
+//! listens takes them from anybody, pods too, and what is in them goes on past every program at a pod's veth.
 
 use crate::{Address, Headers, Tables, Tuple, protocol::number};
 
@@ -18,7 +19,8 @@ pub(super) fn is_tunnelled<T: Tables>(tuple: &Tuple, tables: &T) -> bool {
     is_encapsulation && reaches_node(&tuple.destination, tables) && !tables.passes_encapsulation()
 }
 
-/// The same of a packet that cannot be read to its end: receivers read on behind more headers than are read here.
+/// The same of a packet that cannot be read to its end: receivers read on behind more headers than are read
+/// here.
 #[inline(always)]
 pub(super) fn may_be_tunnelled<T: Tables>(headers: &Headers, tables: &T) -> bool {
     headers.sender != Address::UNSPECIFIED

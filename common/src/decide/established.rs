@@ -1,8 +1,9 @@
 //! The fast path: a packet of a connection that was evaluated.
 //!
-//! Nearly all packets end here, most of them in the first of two steps. Both read the packet and one entry, and write nothing
-//! but two words of it: once in a while when the connection was used last, and what is new of it. So they need no memory but
-//! registers. What they do not know for certain they leave to [`super::decide`], which says the same of what passes here.
+//! Nearly all packets end here, most of them in the first of two steps. Both read the packet and one entry,
+//! and write nothing but two words of it: once in a while when the connection was used last, and what is new
+//! of it. So they need no memory but registers. What they do not know for certain they leave to
+//! [`super::decide`], which says the same of what passes here.
 
 use super::link;
 use crate::{
@@ -10,8 +11,8 @@ use crate::{
     packet::plain::{self, Plain},
 };
 
-/// The direction in which a packet passes on the entry of its connection, as it is there, at first sight: IPv4, and the
-/// entry stands where it is looked for first.
+/// The direction in which a packet passes on the entry of its connection, as it is there, at first sight:
+/// IPv4, and the entry stands where it is looked for first.
 ///
 /// Its code is small, to stay in the cache of instructions beside the kernel's own.
 #[inline(always)]
@@ -27,7 +28,8 @@ pub fn established_v4_fast_path<T: Tables>(
     passes(packet, (&key, source_is_low), Segment::NONE, Reach::First, hook, tables)
 }
 
-/// The same of both families, wherever the entry stands, and of packets that add to what was seen of their connection.
+/// The same of both families, wherever the entry stands, and of packets that add to what was seen of their
+/// connection.
 ///
 /// A function of its own in the kernel too, beside the code of the one above.
 #[inline(never)]

@@ -62,8 +62,8 @@ pub(super) fn ingress<T: Tables>(
     may_send(&sender, tuple, headers.segment, entry, policy_lookup, tables).unwrap_or(outcome)
 }
 
-/// What the egress of a local pod has against what it sent, where that could not be evaluated at its own veth: the
-/// service's address was all that was known there. Then the entry says so, if the packet passes.
+/// What the egress of a local pod has against what it sent, where that could not be evaluated at its own
+/// veth: the service's address was all that was known there. Then the entry says so, if the packet passes.
 #[inline(always)]
 pub(super) fn may_send<T: Tables>(
     sender: &Sender,

@@ -1,8 +1,8 @@
 //! What hosts of one link say to each other: ARP, neighbour discovery, multicast listener discovery.
 //!
-//! No policy is asked about it, so nothing may pass as such a message but what it must be: whole and alone in its frame,
-//! on the link, in the name of its sender. In another's name nothing passes at all; whatever else is not as it should be
-//! is an ICMPv6 packet like any other.
+//! No policy is asked about it, so nothing may pass as such a message but what it must be: whole and alone in
+//! its frame, on the link, in the name of its sender. In another's name nothing passes at all; whatever else
+//! is not as it should be is an ICMPv6 packet like any other.
 
 use super::is_forged;
 use crate::{
@@ -71,7 +71,8 @@ pub(super) fn discovery<T: Tables>(
 /// A frame that is said to be ARP. `None`: it is none, and cannot be read as anything else.
 #[inline(never)]
 pub(super) fn arp<T: Tables>(packet: &impl Packet, hook: &Hook, tables: &T) -> Option<Outcome> {
-    // Else the compiler has the caller read where the packet begins and ends, and hands over what the verifier does not take.
+    // Else the compiler has the caller read where the packet begins and ends, and hands over what the
+    // verifier does not take.
     packet.pull();
     let arp = arp::read(packet, hook.direction)?;
     let is_probe = arp.sender.is_unspecified();
@@ -88,8 +89,8 @@ pub(super) fn arp<T: Tables>(packet: &impl Packet, hook: &Hook, tables: &T) -> O
     arp.is_whole.then_some(Outcome::Neighbour)
 }
 
-/// An address that the pod behind a veth may speak for: its own, or one of the link that nobody else is known to have.
-/// Of a pod that is not known yet, any that nobody else is known to have.
+/// An address that the pod behind a veth may speak for: its own, or one of the link that nobody else is known
+/// to have. Of a pod that is not known yet, any that nobody else is known to have.
 #[inline(always)]
 pub(super) fn is_own<T: Tables>(address: &Address, endpoint: &Endpoint, ifindex: u32, tables: &T) -> bool {
     match tables.owner(address) {
@@ -136,14 +137,15 @@ const fn is_listener(source: &Address) -> bool {
     source.is_link_local_v6() || source.is_unspecified()
 }
 
-/// To the multicast address of the target (RFC 4291, 2.7.1), as one asks whose link-layer address is not known.
+/// To the multicast address of the target (RFC 4291, 2.7.1), as one asks whose link-layer address is not
+/// known.
 #[inline(always)]
 fn is_solicited(message: &Message, headers: &Headers) -> bool {
     message.kind == kind::SOLICITATION && headers.tuple.destination == message.target.solicited_node()
 }
 
-/// Whether a destination is on the pod's link beyond doubt, where no router takes the packet further: the node, and on a
-/// bridge the other pods and whatever is under the same 64 bits.
+/// Whether a destination is on the pod's link beyond doubt, where no router takes the packet further: the
+/// node, and on a bridge the other pods and whatever is under the same 64 bits.
 #[inline(always)]
 fn is_on_link<T: Tables>(source: &Address, destination: &Address, endpoint: &Endpoint, tables: &T) -> bool {
     if destination.is_link_local_v6() {

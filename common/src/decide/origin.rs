@@ -1,22 +1,26 @@
 //! Where a packet comes from that has no ingress interface.
 //!
-//! What the node's own stack makes has none. That alone proves nothing: the kernel also makes new packets of what others
-//! have sent. When connection tracking has put an IPv6 datagram together, routed or bridged, the kernel may divide it again
-//! into parts without one (`ip6_frag_next`). Whole packets are made in others' names by REJECT and by SYNPROXY.
+//! What the node's own stack makes has none. That alone proves nothing: the kernel also makes new packets of
+//! what others have sent. When connection tracking has put an IPv6 datagram together, routed or bridged, the
+//! kernel may divide it again into parts without one (`ip6_frag_next`). Whole packets are made in others'
+//! names by REJECT and by SYNPROXY.
 
 use super::NODE;
 use crate::{Flow, Packet, Scratch, Tables, Timeout, Tuple, packet::forget};
 
-/// Finds out where a packet without an ingress interface has entered the node: `scratch.ingress_ifindex` is then [`NODE`] when the
-/// node itself has sent it, a pod's veth when that has just seen it, and [`Flow::UNKNOWN_INGRESS`] when nothing proves anything.
-/// In `scratch.claimed` stands the veth of the pod in whose name it was sent, [`NODE`] if in no pod's, or if the kernel has
-/// made all of it: that is an answer, and passes as one or not at all.
+/// Finds out where a packet without an ingress interface has entered the node: `scratch.ingress_ifindex` is
+/// then [`NODE`] when the node itself has sent it, a pod's veth when that has just seen it, and
+/// [`Flow::UNKNOWN_INGRESS`] when nothing proves anything. In `scratch.claimed` stands the veth of the pod in
+/// whose name it was sent, [`NODE`] if in no pod's, or if the kernel has made all of it: that is an answer,
+/// and passes as one or not at all.
 ///
-/// A part of an IPv6 datagram is the node's only when a socket of the node has sent it, for hosts outside can send parts in
-/// the node's name. Of a whole packet the source tells, as it was before the node has rewritten it. A pod's veth has seen a
-/// packet when the connection, before its addresses were rewritten, was in use there.
+/// A part of an IPv6 datagram is the node's only when a socket of the node has sent it, for hosts outside can
+/// send parts in the node's name. Of a whole packet the source tells, as it was before the node has rewritten
+/// it. A pod's veth has seen a packet when the connection, before its addresses were rewritten, was in use
+/// there.
 ///
-/// `stands_alone`: an ICMP error or a message between neighbours, which belongs to no connection of its sender's.
+/// `stands_alone`: an ICMP error or a message between neighbours, which belongs to no connection of its
+/// sender's.
 #[inline(never)]
 pub(super) fn origin<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, stands_alone: bool, tables: &T) {
     let Scratch { headers, tracked, original, ingress_ifindex, claimed, .. } = scratch;

@@ -1,4 +1,5 @@
-//! Who sent a packet that reaches a pod or leaves the node: as FORWARD sees it, before the node rewrites the source.
+//! Who sent a packet that reaches a pod or leaves the node: as FORWARD sees it, before the node rewrites the
+//! source.
 
 use super::NODE;
 use crate::{Address, Flow, Packet, Tables, Tracked, Tuple};
@@ -13,7 +14,8 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// `ingress_ifindex` is where the packet entered the node. `None`: the source is the address of a pod that did not send it.
+    /// `ingress_ifindex` is where the packet entered the node. `None`: the source is the address of a pod
+    /// that did not send it.
     #[inline(always)]
     pub(super) fn of<T: Tables>(
         tuple: &Tuple,
@@ -31,7 +33,8 @@ impl Sender {
                 || tables.endpoint(pod).master == ingress_ifindex;
             return known.then_some(Self { address: tuple.source, pod, masqueraded: false });
         }
-        // `from_pod` lets only a pod's own addresses out, so here the node has rewritten it. Link-local ones stay.
+        // `from_pod` lets only a pod's own addresses out, so here the node has rewritten it. Link-local ones
+        // stay.
         let entered = tables.endpoint(ingress_ifindex);
         if entered.is_known() {
             let own = if tuple.source.is_v4() { entered.v4 } else { entered.v6 };
@@ -49,8 +52,8 @@ impl Sender {
                 .unwrap_or(NODE);
             return Some(Self { address, pod, masqueraded: pod == NODE });
         }
-        // Without connection tracking to ask, this is all that is known. No IPv4 packet from elsewhere gets through the
-        // routing with an address of the node's own as its source; in IPv6 nothing is in its way.
+        // Without connection tracking to ask, this is all that is known. No IPv4 packet from elsewhere gets
+        // through the routing with an address of the node's own as its source; in IPv6 nothing is in its way.
         let masqueraded = owner == Some(NODE) && !readable && tuple.source.is_v4();
         Some(Self { address: tuple.source, pod: NODE, masqueraded })
     }

@@ -1,4 +1,5 @@
-//! The decision where a packet leaves the node: the egress of pods that sent to a service with a backend elsewhere.
+//! The decision where a packet leaves the node: the egress of pods that sent to a service with a backend
+//! elsewhere.
 //!
 //! `from_pod` has let these packets out without knowing the backend. Whatever else leaves the node passes.
 
@@ -71,8 +72,8 @@ pub fn decide_on_wire<T: Tables>(
     outcome
 }
 
-/// An ICMP error of an isolated pod, which it may send about connections that were evaluated: the one that it speaks of may be
-/// another one since the node has translated its addresses.
+/// An ICMP error of an isolated pod, which it may send about connections that were evaluated: the one that it
+/// speaks of may be another one since the node has translated its addresses.
 #[inline(never)]
 fn related<T: Tables>(
     ingress_ifindex: u32,
@@ -111,8 +112,8 @@ fn related<T: Tables>(
     Some(Outcome::Denied)
 }
 
-/// A packet of a connection that an isolated pod of this node takes part in. What comes of it stands in the evaluation then;
-/// `None`: nothing, it was evaluated before.
+/// A packet of a connection that an isolated pod of this node takes part in. What comes of it stands in the
+/// evaluation then; `None`: nothing, it was evaluated before.
 #[inline(never)]
 fn connection<T: Tables>(
     sender: &Sender,
@@ -145,8 +146,8 @@ fn connection<T: Tables>(
             return None;
         }
     }
-    // The entry of `from_pod`, when the node has not translated what was deferred there. Else no reply comes this way: the
-    // entry lives as one that was replied to.
+    // The entry of `from_pod`, when the node has not translated what was deferred there. Else no reply comes
+    // this way: the entry lives as one that was replied to.
     let is_deferred = found.is_some() && is_from_client(flow, source_is_low) && flow.seen.has(Seen::DEFERRED);
     let seen = match is_deferred {
         true => flow.seen.with(Seen::UNTRANSLATED, true),
@@ -181,7 +182,8 @@ fn was_evaluated_at_veth<T: Tables>(
 ) -> bool {
     let tuple = &headers.tuple;
     if !packet.tracked(tracked) {
-        // Under a rewritten address it may be a reply. A TCP connection whose first packet was dropped here has no other.
+        // Under a rewritten address it may be a reply. A TCP connection whose first packet was dropped here
+        // has no other.
         let is_rewritten = sender.address != tuple.source;
         return is_rewritten && tuple.protocol == number::TCP && !headers.segment.opens();
     }
@@ -192,8 +194,8 @@ fn was_evaluated_at_veth<T: Tables>(
     if !tracked.describes(tuple) {
         return false;
     }
-    // A service's backend is the same for as long as a TCP connection lives; without a handshake nothing holds it, and
-    // what `from_pod` has found of the one before says nothing of this one.
+    // A service's backend is the same for as long as a TCP connection lives; without a handshake nothing
+    // holds it, and what `from_pod` has found of the one before says nothing of this one.
     let goes_on = tuple.protocol == number::TCP && !headers.segment.opens();
     if tracked.original.destination != tuple.destination && !goes_on {
         return false;

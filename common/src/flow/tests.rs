@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Few values each, so that ends often share an address or a port, and IPv6 addresses that look like keys of IPv4 ones.
+/// Few values each, so that ends often share an address or a port, and IPv6 addresses that look like keys of
+/// IPv4 ones.
 fn tuples() -> impl Strategy<Value = Tuple> {
     let v4 = |last: u8| Address::from_v4([10, 0, 0, last]);
     let v6 = |last: u8| Address::from_halves(0x0a00_0000_0a00_0000 | u64::from(last), 0);

@@ -39,8 +39,8 @@ const HALF: u64 = 0xffff_ffff;
 impl Spot {
     /// By the connection's key, in a table of so many sets.
     ///
-    /// The hash is NH (UMAC, RFC 4418, 5.2): without the seed nobody finds keys that share a value more often than by
-    /// chance. Then its bits are mixed.
+    /// The hash is NH (UMAC, RFC 4418, 5.2): without the seed nobody finds keys that share a value more often
+    /// than by chance. Then its bits are mixed.
     #[inline(always)]
     pub fn of(key: &FlowKey, seed: &impl Seed, sets: u32) -> Self {
         let [a, b, c, d, ends] = key.words();
@@ -135,7 +135,7 @@ impl Lookup {
 /// A way's number, in bounds that the verifier sees.
 #[inline(always)]
 fn way(number: &u32) -> u32 {
-    // SAFETY: a reference is valid to be read from. Volatile, so that neither the verifier knows which one it is, nor the
-    // compiler that it is in bounds.
+    // SAFETY: a reference is valid to be read from. Volatile, so that neither the verifier knows which one it
+    // is, nor the compiler that it is in bounds.
     unsafe { read_volatile(number) & WAYS }
 }

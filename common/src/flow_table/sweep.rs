@@ -1,6 +1,7 @@
 //! Taking connections out of the table: those whose time is up, and those that an agent knows to be gone.
 //!
-//! Needs no lock: an entry is freed by one exchange of its tag, which fails when somebody has written to it meanwhile.
+//! Needs no lock: an entry is freed by one exchange of its tag, which fails when somebody has written to it
+//! meanwhile.
 
 use super::{FlowSet, HostAtomic, NEXT_VERSION, VERSION, WAYS, tag};
 use crate::{Flow, FlowKey, Timeouts};
@@ -22,7 +23,8 @@ impl FlowSet {
         unsafe { Self::remove(set, is_over) }
     }
 
-    /// Forgets the connections for which `gone` is true; how many. One that is written meanwhile is a new one, and stays.
+    /// Forgets the connections for which `gone` is true; how many. One that is written meanwhile is a new
+    /// one, and stays.
     ///
     /// # Safety
     ///

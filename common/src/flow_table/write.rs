@@ -38,7 +38,8 @@ impl Pace {
     /// Of a connection that counts as the only one.
     const SLOW: Self = Self { opened: 0, sets: 0 };
 
-    /// More than one connection for 64 sets of the table. Until then it comes to few that are full of others' connections.
+    /// More than one connection for 64 sets of the table. Until then it comes to few that are full of others'
+    /// connections.
     #[inline(always)]
     const fn is_fast(self) -> bool {
         self.opened > self.sets / 64
@@ -52,7 +53,8 @@ const MOST_OF_A_SET: u32 = 5;
 const TRIES: u32 = 64;
 
 impl FlowSet {
-    /// Enters a connection, or puts another entry in the place of its one. `None`: somebody else writes to the set.
+    /// Enters a connection, or puts another entry in the place of its one. `None`: somebody else writes to
+    /// the set.
     ///
     /// # Safety
     ///
@@ -189,8 +191,8 @@ impl FlowSet {
         }
     }
 
-    /// The way to write to: the connection's own one, else a free one, else that of the entry that is worth least; 0: none.
-    /// Rank, order within the rank and way in one number.
+    /// The way to write to: the connection's own one, else a free one, else that of the entry that is worth
+    /// least; 0: none. Rank, order within the rank and way in one number.
     ///
     /// # Safety
     ///
@@ -222,8 +224,8 @@ impl FlowSet {
         }
     }
 
-    /// Of the way with the tag that the connection would have. Of two ways with one tag readers would not know which, so it
-    /// must be this one, or none while it is a live connection of another veth's.
+    /// Of the way with the tag that the connection would have. Of two ways with one tag readers would not
+    /// know which, so it must be this one, or none while it is a live connection of another veth's.
     ///
     /// # Safety
     ///
@@ -251,13 +253,15 @@ impl FlowSet {
         }
     }
 
-    /// Of a full set. What is over goes first. Among live connections each veth has a share of the set: a newcomer takes the
-    /// place of one of its own veth's, or of a veth's that has two more of them than its own, so that taking turns never
-    /// takes from who has fewer. Within that, what was never answered goes before what was.
+    /// Of a full set. What is over goes first. Among live connections each veth has a share of the set: a
+    /// newcomer takes the place of one of its own veth's, or of a veth's that has two more of them than its
+    /// own, so that taking turns never takes from who has fewer. Within that, what was never answered goes
+    /// before what was.
     ///
-    /// A veth that has none yet may find each of the others with one: then, of these, one that was never answered, else the
-    /// one that was idle for longest. One that opens many connections takes only from who has most of the set, and may find
-    /// no place: sooner or later it comes to every set that happens to be full of others' connections.
+    /// A veth that has none yet may find each of the others with one: then, of these, one that was never
+    /// answered, else the one that was idle for longest. One that opens many connections takes only from who
+    /// has most of the set, and may find no place: sooner or later it comes to every set that happens to be
+    /// full of others' connections.
     ///
     /// A function of its own in the kernel too, for its stack.
     ///
@@ -330,7 +334,8 @@ mod rank {
     pub(super) const LAST: u32 = 1;
 }
 
-/// A choice: the rank in the upper bits, then the order within it, then the age in units of 8 ticks, then the way.
+/// A choice: the rank in the upper bits, then the order within it, then the age in units of 8 ticks, then the
+/// way.
 const RANK: u32 = 29;
 const ORDER: u32 = 26;
 const AGE: u32 = 3;

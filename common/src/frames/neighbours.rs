@@ -1,4 +1,5 @@
-//! What neighbours say to each other, as hosts send it: ARP, neighbour discovery, multicast listener discovery.
+//! What neighbours say to each other, as hosts send it: ARP, neighbour discovery, multicast listener
+//! discovery.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::{vec, vec::Vec};

@@ -16,19 +16,21 @@ const SENDER: usize = 28;
 
 /// What is read of an ARP frame.
 pub(crate) struct Arp {
-    /// Whose address the frame binds to a link-layer address; of what no receiver would take for that, `0.0.0.0`.
+    /// Whose address the frame binds to a link-layer address; of what no receiver would take for that,
+    /// `0.0.0.0`.
     pub(crate) sender: Address,
     /// A request or reply and nothing else.
     pub(crate) is_whole: bool,
 }
 
-/// Reads a frame that is said to be ARP; `direction`: a pod's own stack pads nothing, and speaks for its own device alone.
+/// Reads a frame that is said to be ARP; `direction`: a pod's own stack pads nothing, and speaks for its own
+/// device alone.
 #[inline(always)]
 pub(crate) fn read(packet: &impl Packet, direction: Direction) -> Option<Arp> {
     let [hardware @ .., hardware_length, protocol_length, operation_high, operation] =
         packet.read::<8>(FORMAT)?;
-    // Linux takes other types of hardware and protocol for these (`arp_rcv`, `arp_process` in net/ipv4/arp.c), but not
-    // other lengths.
+    // Linux takes other types of hardware and protocol for these (`arp_rcv`, `arp_process` in
+    // net/ipv4/arp.c), but not other lengths.
     if hardware_length != 6 || protocol_length != 4 {
         return Some(Arp { sender: Address::from_v4([0; 4]), is_whole: false });
     }

@@ -1,8 +1,8 @@
-//! Neighbour discovery (RFC 4861) and multicast listener discovery (RFC 2710, 3810) by their form: nothing but such a
-//! message may pass as one.
+//! Neighbour discovery (RFC 4861) and multicast listener discovery (RFC 2710, 3810) by their form: nothing
+//! but such a message may pass as one.
 //!
-//! In: an ICMPv6 packet of one of their types. Out: the type, the address that it speaks of, and whether the packet is
-//! what such a message must be. Whether its addresses may be there is not decided here.
+//! In: an ICMPv6 packet of one of their types. Out: the type, the address that it speaks of, and whether the
+//! packet is what such a message must be. Whether its addresses may be there is not decided here.
 
 use super::{ETHERNET_HEADER, Headers, Packet, Payload, forget};
 use crate::{Address, Direction};
@@ -33,7 +33,8 @@ const HOST_OPTIONS: usize = 2 * 8;
 /// Groups in one report. A pod listens to a few: one for each of its addresses, and what it has joined.
 const MAX_GROUPS: usize = 8;
 
-/// The options of hosts: link-layer addresses of the sender and of the target, a nonce (RFC 3971, as RFC 7527 uses it).
+/// The options of hosts: link-layer addresses of the sender and of the target, a nonce (RFC 3971, as RFC 7527
+/// uses it).
 const SOURCE_LINK_LAYER: u8 = 1;
 const TARGET_LINK_LAYER: u8 = 2;
 const NONCE: u8 = 14;
@@ -48,7 +49,8 @@ pub(crate) struct Message {
     pub(crate) is_whole: bool,
 }
 
-/// Reads what is of one of the types. `direction`: what a pod sends must speak for the device that it comes from.
+/// Reads what is of one of the types. `direction`: what a pod sends must speak for the device that it comes
+/// from.
 #[inline(always)]
 pub(crate) fn read(packet: &impl Packet, headers: &Headers, direction: Direction) -> Option<Message> {
     let Payload { offset, end, fragment_offset: _, more_fragments } = forget(&headers.payload);
@@ -100,7 +102,8 @@ pub(crate) fn hop_limit(packet: &impl Packet) -> Option<u8> {
 /// Padded by one option or by two (RFC 2711, RFC 8200, 4.2).
 #[inline(always)]
 fn has_router_alert(packet: &impl Packet) -> bool {
-    // As a place that the compiler does not know: what it concludes about the packet's length the verifier does not.
+    // As a place that the compiler does not know: what it concludes about the packet's length the verifier
+    // does not.
     matches!(packet.read::<8>(forget(&PLAIN)), Some([58, 0, 5, 2, 0, 0, 0 | 1, 0]))
 }
 

@@ -1,6 +1,7 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443): errors speak of the packet that they quote.
 //!
-//! Each belongs to its own version of IP: ICMPv6 in an IPv4 packet is a protocol like any other, and so the reverse.
+//! Each belongs to its own version of IP: ICMPv6 in an IPv4 packet is a protocol like any other, and so the
+//! reverse.
 
 use super::{Headers, Packet, PacketKind, forget, ipv4, ipv6, ports};
 use crate::{Address, protocol::number};
@@ -62,7 +63,8 @@ impl IpVersion {
 
 /// Replaces the tuple by that of the quoted packet, of which at least 8 bytes after the IP header are there.
 ///
-/// An error that goes to somebody else than the quoted packet's sender is unreadable: it speaks of nothing of his.
+/// An error that goes to somebody else than the quoted packet's sender is unreadable: it speaks of nothing of
+/// his.
 #[inline(always)]
 pub(super) fn error(
     packet: &impl Packet,

@@ -1,5 +1,5 @@
-//! Packets as nearly all are: TCP or UDP, in one piece, without options and extension headers. Read at one go, for the
-//! fast path. What is read header by header says the same.
+//! Packets as nearly all are: TCP or UDP, in one piece, without options and extension headers. Read at one
+//! go, for the fast path. What is read header by header says the same.
 
 use super::{Packet, Segment, Start, TCP_HEADER};
 use crate::{Address, FlowKey, Tuple, address::unpair, protocol::number};
@@ -126,8 +126,8 @@ fn v6(packet: &impl Packet) -> Option<Plain> {
     Some(Plain { tuple: tuple(protocol, source, destination, ports), segment })
 }
 
-/// `None` when the transport header is none of TCP or UDP, or is not all there by the account of the IP header, whose `length`
-/// counts from so many bytes `before` it.
+/// `None` when the transport header is none of TCP or UDP, or is not all there by the account of the IP
+/// header, whose `length` counts from so many bytes `before` it.
 #[inline(always)]
 fn segment(
     protocol: u8,

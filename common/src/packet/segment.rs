@@ -2,7 +2,8 @@
 //!
 //! TCP says it by flags, SCTP by the type of a packet's first chunk. Other protocols say nothing.
 
-/// What a TCP segment or an SCTP packet says about the state of its connection, as TCP flags. Of other protocols nothing.
+/// What a TCP segment or an SCTP packet says about the state of its connection, as TCP flags. Of other
+/// protocols nothing.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment(u8);
@@ -20,8 +21,8 @@ impl Segment {
         Self(flags & (Self::FIN | Self::SYN | Self::RST | Self::ACK))
     }
 
-    /// From the type of the first chunk of an SCTP packet (RFC 9260, 3.2). INIT opens an association, and is alone in its
-    /// packet (6.10); ABORT and SHUTDOWN COMPLETE end all of it.
+    /// From the type of the first chunk of an SCTP packet (RFC 9260, 3.2). INIT opens an association, and is
+    /// alone in its packet (6.10); ABORT and SHUTDOWN COMPLETE end all of it.
     #[inline(always)]
     pub(super) const fn with_first_chunk(chunk: u8) -> Self {
         const INIT: u8 = 1;

@@ -1,7 +1,7 @@
 //! A figure: one measured number, what it is of, and how it stands to its goal.
 //!
-//! In: quartiles. Out: what stands in JSON, tables and pages. Whether a goal is met follows from the median alone and
-//! is never written by hand.
+//! In: quartiles. Out: what stands in JSON, tables and pages. Whether a goal is met follows from the median
+//! alone and is never written by hand.
 
 use std::fmt;
 

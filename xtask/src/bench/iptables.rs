@@ -1,8 +1,8 @@
-//! The events of `bench control`, as Azure NPM brings them to the kernel: pods by `ipset restore`, policies by
-//! `iptables-nft-restore --noflush`, one call each.
+//! The events of `bench control`, as Azure NPM brings them to the kernel: pods by `ipset restore`, policies
+//! by `iptables-nft-restore --noflush`, one call each.
 //!
-//! In: podgate's figures of the same events. Out: those of iptables, and how many times podgate's they are. Left out:
-//! what NPM's own program takes, which waits up to half a second before each of these calls.
+//! In: podgate's figures of the same events. Out: those of iptables, and how many times podgate's they are.
+//! Left out: what NPM's own program takes, which waits up to half a second before each of these calls.
 
 use std::{net::Ipv4Addr, time::Instant};
 
@@ -85,7 +85,8 @@ impl<'a> Scene<'a> {
         Ok(scene)
     }
 
-    /// Milliseconds that it takes until a policy has come, has changed and has gone. A change is both, as in NPM.
+    /// Milliseconds that it takes until a policy has come, has changed and has gone. A change is both, as in
+    /// NPM.
     fn policy_events(&self, number: u32) -> Result<[f64; 3]> {
         let made = self.policy(number);
         let mut changed = made.clone();

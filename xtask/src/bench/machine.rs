@@ -1,7 +1,7 @@
 //! The machine under a benchmark: what a reader must know before comparing two of them.
 //!
-//! In: /proc, /sys and the kernel's configuration. Out: kernel, CPU, mitigations, HZ and so on, as text; what this
-//! machine does not tell is left out. Also here: holding a thread to one CPU.
+//! In: /proc, /sys and the kernel's configuration. Out: kernel, CPU, mitigations, HZ and so on, as text; what
+//! this machine does not tell is left out. Also here: holding a thread to one CPU.
 
 use std::{collections::BTreeMap, fs, io::Read, thread};
 
@@ -79,8 +79,8 @@ impl Machine {
     }
 }
 
-/// Holds this thread, and those that it starts from now on, to the machine's last CPU, before all others of its class.
-/// Out: the CPU's number.
+/// Holds this thread, and those that it starts from now on, to the machine's last CPU, before all others of
+/// its class. Out: the CPU's number.
 ///
 /// Interrupts of devices are mostly on the first one.
 pub(crate) fn claim() -> Result<usize> {

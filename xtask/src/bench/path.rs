@@ -1,9 +1,10 @@
 //! `cargo xtask bench path`: packets between two pods of a node, through podgate and through what others do.
 //!
-//! In: numbers of policies. Out: figures next to their goals. All variants are alive at once, each in namespaces of its
-//! own, and are visited in turn; what counts is the difference to the path without a filter in the same round. Before
-//! that each filter is checked: what it must let through, what it must stop. When two equal variants differ, the
-//! figures are refused and the exit code is 3. Left out: what two busy CPUs do to each other.
+//! In: numbers of policies. Out: figures next to their goals. All variants are alive at once, each in
+//! namespaces of its own, and are visited in turn; what counts is the difference to the path without a filter
+//! in the same round. Before that each filter is checked: what it must let through, what it must stop. When
+//! two equal variants differ, the figures are refused and the exit code is 3. Left out: what two busy CPUs do
+//! to each other.
 
 mod cluster;
 mod compare;

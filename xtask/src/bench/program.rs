@@ -1,8 +1,8 @@
-//! `cargo xtask bench decision` and `control`: benchmarks that are programs of the agent's package, because they measure what
-//! only it has at hand.
+//! `cargo xtask bench decision` and `control`: benchmarks that are programs of the agent's package, because
+//! they measure what only it has at hand.
 //!
-//! In: one figure a line, as JSON, on the program's standard output; its progress goes to the terminal. Out: the figures
-//! next to their goals, as for every other benchmark.
+//! In: one figure a line, as JSON, on the program's standard output; its progress goes to the terminal. Out:
+//! the figures next to their goals, as for every other benchmark.
 
 use std::{
     io::{BufRead, BufReader},

@@ -1,4 +1,5 @@
-//! Progress of a benchmark: one line that is written again and again on a terminal, and once for each step elsewhere.
+//! Progress of a benchmark: one line that is written again and again on a terminal, and once for each step
+//! elsewhere.
 
 use std::io::{IsTerminal, Write, stdout};
 

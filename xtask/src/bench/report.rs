@@ -1,6 +1,7 @@
 //! The report of a benchmark: as JSON for scripts, as a page for people.
 //!
-//! In: the machine, figures, refusals, notes and plots of one run. Out: text. Nothing here knows what was measured.
+//! In: the machine, figures, refusals, notes and plots of one run. Out: text. Nothing here knows what was
+//! measured.
 
 mod page;
 mod plot;

@@ -1,7 +1,7 @@
 //! Statistics of a benchmark: medians with quartiles, of single samples and of pairs.
 //!
-//! In: samples, one for each round. Out: what most of them say. Means are left out on purpose: one interrupted round
-//! would move them.
+//! In: samples, one for each round. Out: what most of them say. Means are left out on purpose: one
+//! interrupted round would move them.
 
 /// The middle of samples, and where a quarter of them lie below and above.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! The page itself: a Markdown file with one table per section and one row per behaviour.
 //!
-//! In: the text. Out: sections with their items, each with the tests that show it or the reason why there is none; and
-//! the lines that do not follow the form `| NUMBER | STATEMENT | TESTS |`.
+//! In: the text. Out: sections with their items, each with the tests that show it or the reason why there is
+//! none; and the lines that do not follow the form `| NUMBER | STATEMENT | TESTS |`.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! The tests that the sources hold, by the full names that the page uses.
 //!
-//! In: the workspace. Out: `PROGRAM::PATH` of every test function, and `conformance::FILE` of every conformance case
-//! with the numbers that it claims. rustfmt has laid the sources out: a module ends with a brace as far in as its
-//! beginning.
+//! In: the workspace. Out: `PROGRAM::PATH` of every test function, and `conformance::FILE` of every
+//! conformance case with the numbers that it claims. rustfmt has laid the sources out: a module ends with a
+//! brace as far in as its beginning.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

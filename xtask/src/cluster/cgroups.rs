@@ -1,8 +1,8 @@
 //! The cgroups of the cluster: one of each node, below one of our own, in each hierarchy.
 //!
 //! In: what is mounted here, version 1 or 2. Out: `podgate-cluster/NODE` for kubelets to work below, the same
-//! hierarchies mounted inside a node, and nothing of it once the cluster is down. Cgroups belong to no namespace: they
-//! are the one thing that must be removed by hand.
+//! hierarchies mounted inside a node, and nothing of it once the cluster is down. Cgroups belong to no
+//! namespace: they are the one thing that must be removed by hand.
 
 use std::{
     fs,

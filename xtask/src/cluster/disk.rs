@@ -1,8 +1,10 @@
-//! What a node's machine sees as its files: this machine's programs, and everything that changes in a place of its own.
+//! What a node's machine sees as its files: this machine's programs, and everything that changes in a place
+//! of its own.
 //!
-//! In: a process that is alone, and the node's directory. Out: new `/proc`, `/sys` and `/run`, a bpffs of its own,
-//! `/etc` and `/var` that are written beside the originals, and a host name. Mounts spread as on any node, so that pods
-//! with host paths see what is mounted later. The directory is the disk: it outlives a reboot of the node.
+//! In: a process that is alone, and the node's directory. Out: new `/proc`, `/sys` and `/run`, a bpffs of its
+//! own, `/etc` and `/var` that are written beside the originals, and a host name. Mounts spread as on any
+//! node, so that pods with host paths see what is mounted later. The directory is the disk: it outlives a
+//! reboot of the node.
 
 use std::{
     fs,

@@ -1,7 +1,7 @@
 //! Images for pods of tests, made here: nothing is pulled.
 //!
-//! In: this machine's static busybox. Out: a docker archive with one layer, which has two names: what every pod's
-//! sandbox runs (it sleeps), and a shell with `nc`, `httpd` and the like.
+//! In: this machine's static busybox. Out: a docker archive with one layer, which has two names: what every
+//! pod's sandbox runs (it sleeps), and a shell with `nc`, `httpd` and the like.
 
 use std::{
     fs::{self, File},

@@ -1,7 +1,8 @@
 //! A node's machine: the first process of its own process namespace, in the network that the keeper gave it.
 //!
-//! In: the name of the node and its directory. Out: containerd, kubelet and kube-proxy that run until this process is
-//! killed or one of them ends. It takes the exit of whatever process has lost its parent, as an init must.
+//! In: the name of the node and its directory. Out: containerd, kubelet and kube-proxy that run until this
+//! process is killed or one of them ends. It takes the exit of whatever process has lost its parent, as an
+//! init must.
 
 use std::{
     fs,

@@ -1,7 +1,7 @@
 //! Processes of the cluster as the machine outside sees them.
 //!
-//! In: `/proc`. Out: who runs, whose child, and commands that enter a process's namespaces. A process is known by its
-//! id and its start, so that a reused id is never taken for it.
+//! In: `/proc`. Out: who runs, whose child, and commands that enter a process's namespaces. A process is
+//! known by its id and its start, so that a reused id is never taken for it.
 
 use std::{fs, path::Path, process::Command};
 

@@ -1,9 +1,9 @@
 //! The keeper: the process in the background that holds the cluster.
 //!
-//! In: a directory and cgroups that `up` made. Out: a sandbox with the wire, the control plane and a machine for each
-//! node, until SIGTERM; everything ends with it. Lines on stdout tell how far it is. A machine that was killed is
-//! started again, as one whose power comes back. Whoever writes into the pipe `start-api-server` has the API server
-//! started again.
+//! In: a directory and cgroups that `up` made. Out: a sandbox with the wire, the control plane and a machine
+//! for each node, until SIGTERM; everything ends with it. Lines on stdout tell how far it is. A machine that
+//! was killed is started again, as one whose power comes back. Whoever writes into the pipe
+//! `start-api-server` has the API server started again.
 
 use std::{
     fs,

@@ -1,7 +1,7 @@
 //! The network between the machines of the cluster: one bridge in a namespace of its own.
 //!
-//! In: places. Out: each has an `eth0` with a fixed address and a fixed link address, so that a node that comes back
-//! from a reboot is known to the others at once, and ways to the pods of the nodes.
+//! In: places. Out: each has an `eth0` with a fixed address and a fixed link address, so that a node that
+//! comes back from a reboot is known to the others at once, and ways to the pods of the nodes.
 //!
 //! | who | address | pods |
 //! |---|---|---|

@@ -1,7 +1,8 @@
-//! What must not disturb anybody: policies that change, an API server that is away, agents that die and are replaced.
+//! What must not disturb anybody: policies that change, an API server that is away, agents that die and are
+//! replaced.
 //!
-//! In: a cluster on which the friend is let in and the stranger is not. Out: whether that held for each of a thousand
-//! datagrams a second of both, while it happened.
+//! In: a cluster on which the friend is let in and the stranger is not. Out: whether that held for each of a
+//! thousand datagrams a second of both, while it happened.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, thread, time::Duration};
 
@@ -76,7 +77,8 @@ impl Run<'_> {
         })
     }
 
-    /// Each datagram of the friend reaches the server and none of the stranger's does, a thousand a second of each.
+    /// Each datagram of the friend reaches the server and none of the stranger's does, a thousand a second of
+    /// each.
     fn verdicts_hold_while(&self, act: impl FnOnce() -> Result<()>) -> Result<()> {
         let address = |pod| -> Result<Ipv4Addr> {
             self.address(pod)?.parse().with_context(|| format!("the address of {pod}"))

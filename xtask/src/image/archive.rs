@@ -1,4 +1,5 @@
-//! The bytes of an OCI archive: a layer, a configuration, a manifest, an index (image-spec 1.1, image-layout).
+//! The bytes of an OCI archive: a layer, a configuration, a manifest, an index (image-spec 1.1,
+//! image-layout).
 //!
 //! Nothing in it depends on when, where or by whom it was made.
 

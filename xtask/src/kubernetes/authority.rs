@@ -34,7 +34,8 @@ pub(crate) const PORT: u16 = 6443;
 pub(super) const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 
 impl Authority {
-    /// Makes everything new in `directory`, for a server that clients find at `addresses`; kubeconfigs name the first.
+    /// Makes everything new in `directory`, for a server that clients find at `addresses`; kubeconfigs name
+    /// the first.
     pub(crate) fn new(directory: &Path, addresses: &[IpAddr]) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
         let first = addresses.first().context("an API server has an address")?;

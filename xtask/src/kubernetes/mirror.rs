@@ -1,7 +1,8 @@
-//! The objects of a lab, at an API server: what the lab writes as files is created, changed and deleted there.
+//! The objects of a lab, at an API server: what the lab writes as files is created, changed and deleted
+//! there.
 //!
-//! In: the directory of manifests. Out: the same objects at the server, with the namespaces that they live in. It looks
-//! when it is told to, so that a test knows what the server has.
+//! In: the directory of manifests. Out: the same objects at the server, with the namespaces that they live
+//! in. It looks when it is told to, so that a test knows what the server has.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -64,7 +64,8 @@ pub(super) fn pod_networks(node: u8) -> [String; 2] {
 pub(super) struct Mac([u8; 6]);
 
 impl Mac {
-    /// The pod's end (`side` 0) or the host's end (`side` 1) of a pod's veth, or a member of the wire (`side` 2).
+    /// The pod's end (`side` 0) or the host's end (`side` 1) of a pod's veth, or a member of the wire (`side`
+    /// 2).
     pub(super) fn new(side: u8, node: u8, number: u8) -> Self {
         // 0x02: locally administered, unicast.
         Self([0x02, 0x90, side, 0, node, number])

@@ -1,7 +1,7 @@
 //! The agent under test: `podgate agent` in a node's namespace, and the verbs that ask it.
 //!
-//! In: a node. Out: a running agent that is ready, and ways to end it, kindly or not. Its files are the node's; what it
-//! writes goes to a log that failed tests print.
+//! In: a node. Out: a running agent that is ready, and ways to end it, kindly or not. Its files are the
+//! node's; what it writes goes to a log that failed tests print.
 
 use std::{
     fs::OpenOptions,
@@ -67,8 +67,8 @@ pub struct Asked {
 }
 
 impl Agent {
-    /// Starts an agent with the node's files, the lab's options and `options` besides, and waits until it enforces the
-    /// manifests.
+    /// Starts an agent with the node's files, the lab's options and `options` besides, and waits until it
+    /// enforces the manifests.
     pub fn start(node: &Node, options: &[&str]) -> Result<Self> {
         let mut agent = Self::spawn(node, Source::Manifests, options)?;
         agent.ready(START)?;
@@ -80,8 +80,8 @@ impl Agent {
         Self::run(node, source, options, node.place.command(workspace::podgate()?))
     }
 
-    /// The same, with the lab's files as its source, as a container run-time starts one that gets these capabilities alone
-    /// (a mask of their numbers).
+    /// The same, with the lab's files as its source, as a container run-time starts one that gets these
+    /// capabilities alone (a mask of their numbers).
     pub fn spawn_with_capabilities(node: &Node, capabilities: u64) -> Result<Self> {
         let mut command = node.place.command(workspace::podgate()?);
         // SAFETY: between fork and exec the closure makes plain system calls; it neither allocates nor locks.
@@ -218,7 +218,8 @@ impl Node {
         Ok(Follower { process, lines })
     }
 
-    /// Runs a verb of `podgate` against this node's agent or kernel. One that does not end is killed, which fails it.
+    /// Runs a verb of `podgate` against this node's agent or kernel. One that does not end is killed, which
+    /// fails it.
     pub fn podgate(&self, arguments: &[&str]) -> Result<Asked> {
         let mut command = self.place.command("timeout");
         command

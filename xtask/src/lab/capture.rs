@@ -1,7 +1,7 @@
 //! A capture: every IP packet that arrives at a place, before any of its own filters.
 //!
-//! In: a place. Out: who sent what, from the start of the capture to now. It proves that nothing arrived, which a
-//! probe without an answer does not. ARP is left out: it is not IP.
+//! In: a place. Out: who sent what, from the start of the capture to now. It proves that nothing arrived,
+//! which a probe without an answer does not. ARP is left out: it is not IP.
 
 use std::{
     io::{ErrorKind, Read},

@@ -1,4 +1,5 @@
-//! The container runtime's part: it runs podgate's CNI plugin for a pod, after the one that has made the pod's veth.
+//! The container runtime's part: it runs podgate's CNI plugin for a pod, after the one that has made the
+//! pod's veth.
 
 use std::{io::Write as _, process::Stdio};
 

@@ -1,7 +1,7 @@
 //! The cluster as files: one manifest per object in one directory, as `kubectl get -o yaml` would show them.
 //!
-//! In: objects of the lab and the text of policies. Out: files that appear and change in one step, so that a watcher
-//! never reads half of one.
+//! In: objects of the lab and the text of policies. Out: files that appear and change in one step, so that a
+//! watcher never reads half of one.
 
 use std::{
     fmt::Write,

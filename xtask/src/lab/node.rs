@@ -1,7 +1,7 @@
 //! A node: a namespace that routes between its pods and the wire, and the files that belong to it.
 //!
-//! In: a place with an address on the wire. Out: a node that pods can be started on and an agent can run in, with a
-//! bpffs, a socket directory and a CNI result cache of its own, and its Node manifest.
+//! In: a place with an address on the wire. Out: a node that pods can be started on and an agent can run in,
+//! with a bpffs, a socket directory and a CNI result cache of its own, and its Node manifest.
 
 use std::{
     fs,

@@ -1,8 +1,8 @@
 //! A place: one network namespace, and ways to act inside it.
 //!
-//! In: closures, commands and `ip` batches. Out: their results, obtained inside the namespace. A place lives as long as
-//! a clone of it, a socket or a process in it; nothing is mounted or named on disk.
-//! Left out: what a place is good for (node, pod, host), and how places are wired together.
+//! In: closures, commands and `ip` batches. Out: their results, obtained inside the namespace. A place lives
+//! as long as a clone of it, a socket or a process in it; nothing is mounted or named on disk. Left out: what
+//! a place is good for (node, pod, host), and how places are wired together.
 
 use std::{
     ffi::OsStr,
@@ -88,7 +88,8 @@ impl Place {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let netns = self.netns.clone();
         let mut command = Command::new(program);
-        // SAFETY: between fork and exec the closure makes one plain system call; it neither allocates nor locks.
+        // SAFETY: between fork and exec the closure makes one plain system call; it neither allocates nor
+        // locks.
         unsafe {
             command.pre_exec(move || Ok(setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)?));
         }
@@ -139,8 +140,9 @@ impl Place {
 /// How much of a refused input an error repeats, in characters.
 const SHOWN: usize = 4_000;
 
-/// No duplicate address detection, no router discovery, no limits on ICMP errors: nothing to wait for, and what a
-/// probe sees does not depend on the probes before it. Reverse path checks are off so that only podgate stops spoofing.
+/// No duplicate address detection, no router discovery, no limits on ICMP errors: nothing to wait for, and
+/// what a probe sees does not depend on the probes before it. Reverse path checks are off so that only
+/// podgate stops spoofing.
 const QUIET: [(&str, &str); 11] = [
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),

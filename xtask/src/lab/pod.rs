@@ -1,8 +1,8 @@
 //! A pod: a namespace on a node's veth, and what the cluster is told about it.
 //!
-//! In: a name, labels and named ports. Out: a pod with both addresses whose manifest (and, on request, CNI result) is
-//! written. The steps can be taken one by one, in the order of a real node or in any other: `list_pending`, `plug`,
-//! `assign`, `cache_cni_result`, `list`.
+//! In: a name, labels and named ports. Out: a pod with both addresses whose manifest (and, on request, CNI
+//! result) is written. The steps can be taken one by one, in the order of a real node or in any other:
+//! `list_pending`, `plug`, `assign`, `cache_cni_result`, `list`.
 
 use std::{fmt::Write, fs::File, path::PathBuf};
 
@@ -204,7 +204,8 @@ impl Pod {
         ]
     }
 
-    /// What the CNI plugin that has made the veth says of it. `sandbox`: the path of the pod's network namespace.
+    /// What the CNI plugin that has made the veth says of it. `sandbox`: the path of the pod's network
+    /// namespace.
     pub(super) fn cni_result(&self, sandbox: &str) -> Value {
         let address =
             |address: String, gateway: &str| json!({"address": address, "interface": 1, "gateway": gateway});
@@ -260,7 +261,8 @@ impl Pod {
             self.place.path()
         ))?;
         if self.node().wiring == PodNetworkMode::Bridge {
-            // As the CNI plug-in `bridge` does for kubelet: else a pod does not reach itself through its service.
+            // As the CNI plug-in `bridge` does for kubelet: else a pod does not reach itself through its
+            // service.
             self.node().place.ip(&format!("link set {host} type bridge_slave hairpin on"))?;
         }
         self.place.ip("link set eth0 up")

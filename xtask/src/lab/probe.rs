@@ -1,7 +1,7 @@
 //! Probes: one attempt to reach an address, and what came of it.
 //!
-//! In: an address, a kind of traffic, and how long to wait. Out: what the prober saw. A probe runs in the namespace of
-//! the thread that calls it; `Place::probe` is the way in.
+//! In: an address, a kind of traffic, and how long to wait. Out: what the prober saw. A probe runs in the
+//! namespace of the thread that calls it; `Place::probe` is the way in.
 
 use std::{
     fmt,
@@ -41,14 +41,15 @@ pub enum Seen {
     Unroutable,
 }
 
-/// How long a probe waits that is expected to succeed; it ends with the answer. Long enough for a retransmitted SYN on
-/// a busy machine.
+/// How long a probe waits that is expected to succeed; it ends with the answer. Long enough for a
+/// retransmitted SYN on a busy machine.
 pub const PATIENT: Duration = Duration::from_secs(20);
 /// How long a probe waits that is expected to fail: hundreds of times what an answer takes in the lab.
 pub const BRIEF: Duration = Duration::from_millis(700);
 
 impl Place {
-    /// Sends `traffic` to `to` and waits up to `patience` for the answer. Lost datagrams are sent again meanwhile.
+    /// Sends `traffic` to `to` and waits up to `patience` for the answer. Lost datagrams are sent again
+    /// meanwhile.
     pub fn probe(&self, to: IpAddr, traffic: Traffic, patience: Duration) -> Result<Seen> {
         self.run(|| attempt(to, traffic, patience))
             .with_context(|| format!("probing {traffic} to {to} from {}", self.name()))
@@ -125,7 +126,8 @@ fn udp_echo(to: SocketAddr, patience: Duration) -> io::Result<Seen> {
     })
 }
 
-/// ICMP echo request (RFC 792) and ICMPv6 echo request (RFC 4443 section 4.1): type, code, checksum, id, sequence.
+/// ICMP echo request (RFC 792) and ICMPv6 echo request (RFC 4443 section 4.1): type, code, checksum, id,
+/// sequence.
 fn icmp_echo(to: IpAddr, patience: Duration) -> io::Result<Seen> {
     let (domain, protocol, request, reply) = match to {
         IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8, 0),

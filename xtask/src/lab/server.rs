@@ -74,7 +74,8 @@ fn accepting(
 ) -> io::Result<(Socket, JoinHandle<()>)> {
     let copy = listener.try_clone()?;
     let thread = thread::spawn(move || {
-        // `shutdown` of the socket ends the loop. A client that goes away in mid-connection is its own business.
+        // `shutdown` of the socket ends the loop. A client that goes away in mid-connection is its own
+        // business.
         while let Ok((stream, _)) = copy.accept() {
             thread::spawn(move || serve(stream));
         }
@@ -92,8 +93,8 @@ fn echo(stream: TcpStream) -> io::Result<()> {
     io::copy(&mut &stream, &mut &stream).map(|_| ())
 }
 
-/// Answers come from the address that was asked, which on a host of several addresses the socket does not choose by
-/// itself (ipv6(7), IPV6_PKTINFO; mapped IPv4 addresses included).
+/// Answers come from the address that was asked, which on a host of several addresses the socket does not
+/// choose by itself (ipv6(7), IPV6_PKTINFO; mapped IPv4 addresses included).
 fn echo_datagrams(socket: &UdpSocket) -> nix::Result<()> {
     let mut buffer = [0; 2048];
     let mut control = nix::cmsg_space!(in6_pktinfo);

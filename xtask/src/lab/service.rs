@@ -1,9 +1,10 @@
-//! Kubernetes Services in the lab: the manifests, and on each node the rules by which kube-proxy would lead clients.
+//! Kubernetes Services in the lab: the manifests, and on each node the rules by which kube-proxy would lead
+//! clients.
 //!
-//! In: a service and its backends. Out: a Service and its EndpointSlices next to the other manifests, and one nftables
-//! table for the service on each node: DNAT in turn to the backends, REJECT where there are none, and masquerading by
-//! kube-proxy's mark 0x4000 for node ports, hairpins and clients outside the cluster. Left out: session affinity and load
-//! balancers.
+//! In: a service and its backends. Out: a Service and its EndpointSlices next to the other manifests, and one
+//! nftables table for the service on each node: DNAT in turn to the backends, REJECT where there are none,
+//! and masquerading by kube-proxy's mark 0x4000 for node ports, hairpins and clients outside the cluster.
+//! Left out: session affinity and load balancers.
 
 use std::{fmt::Write, net::IpAddr};
 
@@ -79,7 +80,8 @@ impl ClusterService {
         self
     }
 
-    /// `externalTrafficPolicy: Local`: clients outside keep their addresses, and reach backends of one node only.
+    /// `externalTrafficPolicy: Local`: clients outside keep their addresses, and reach backends of one node
+    /// only.
     pub fn local_traffic(mut self) -> Self {
         self.local_traffic = true;
         self

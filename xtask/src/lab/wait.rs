@@ -10,7 +10,8 @@ use anyhow::{Result, bail};
 /// How long to rest between two looks.
 const REST: Duration = Duration::from_millis(5);
 
-/// Calls `look` until it gives a value. Fails with `what` when that takes longer than `limit`, at once when `look` fails.
+/// Calls `look` until it gives a value. Fails with `what` when that takes longer than `limit`, at once when
+/// `look` fails.
 pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {

@@ -1,4 +1,5 @@
-//! An initramfs: a cpio archive in the format that the kernel unpacks (`Documentation/driver-api/early-userspace/buffer-format.rst`).
+//! An initramfs: a cpio archive in the format that the kernel unpacks
+//! (`Documentation/driver-api/early-userspace/buffer-format.rst`).
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
-//! The first process of the machine: mounts what programs expect, loads the modules, runs the tests, switches off.
+//! The first process of the machine: mounts what programs expect, loads the modules, runs the tests, switches
+//! off.
 
 use std::{
     fs,

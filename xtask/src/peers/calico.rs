@@ -1,10 +1,10 @@
 //! Policies as iptables rules, in the shape that Calico (3.30, iptables mode) writes them for a node.
 //!
-//! In: a cluster's objects and the veths of a node's pods. Out: ipsets and, for one family, the table `filter`: a
-//! dispatch to a chain for each pod and direction that lets established connections pass, asks every policy that
-//! isolates the pod, and drops what none accepts. Written from the policies' text alone; it shares no code with podgate
-//! or the naive evaluator. Left out: INPUT and OUTPUT (a pod and its own node always reach each other), the tables raw,
-//! mangle and nat, and what the API server refuses.
+//! In: a cluster's objects and the veths of a node's pods. Out: ipsets and, for one family, the table
+//! `filter`: a dispatch to a chain for each pod and direction that lets established connections pass, asks
+//! every policy that isolates the pod, and drops what none accepts. Written from the policies' text alone; it
+//! shares no code with podgate or the naive evaluator. Left out: INPUT and OUTPUT (a pod and its own node
+//! always reach each other), the tables raw, mangle and nat, and what the API server refuses.
 
 use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
 

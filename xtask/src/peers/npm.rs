@@ -1,10 +1,10 @@
 //! Policies as iptables rules, in the shape that Azure NPM (v2, Linux) writes them for every node.
 //!
-//! In: policies of one namespace that select pods by their label `app`, and these pods. Out: ipsets, and the table
-//! `filter`: a new connection tries one policy after the other, whichever pods they select, first for ingress, then for
-//! egress; packets of known connections meet none of it. Names, order and matches are those of NPM's sources
-//! (`npm/pkg/dataplane/policies/chain-management_linux.go`). Left out: selectors with several labels or namespaces,
-//! ipBlocks and named ports, which a benchmark of equal policies does not have.
+//! In: policies of one namespace that select pods by their label `app`, and these pods. Out: ipsets, and the
+//! table `filter`: a new connection tries one policy after the other, whichever pods they select, first for
+//! ingress, then for egress; packets of known connections meet none of it. Names, order and matches are those
+//! of NPM's sources (`npm/pkg/dataplane/policies/chain-management_linux.go`). Left out: selectors with
+//! several labels or namespaces, ipBlocks and named ports, which a benchmark of equal policies does not have.
 
 use std::{collections::BTreeSet, fmt::Write, net::Ipv4Addr};
 
@@ -77,8 +77,8 @@ const ENDS: &str = "\
 -A AZURE-NPM-EGRESS -j AZURE-NPM-ACCEPT -m mark --mark 0x200/0x200 -m comment --comment ACCEPT-ON-INGRESS-ALLOW-MARK-0x200/0x200
 ";
 
-/// The rules for all policies of `namespace`, in their order. They stand in one batch and are appended in the order
-/// that NPM's insertions lead to: what is measured is the result, not how long its loading takes.
+/// The rules for all policies of `namespace`, in their order. They stand in one batch and are appended in the
+/// order that NPM's insertions lead to: what is measured is the result, not how long its loading takes.
 pub fn rules(namespace: &str, pods: &[Pod], policies: &[Policy]) -> Rules {
     let (mut chains, mut rules, mut jumps) = (String::new(), BASE.to_owned(), String::new());
     for chain in CHAINS {
@@ -213,7 +213,8 @@ fn label(app: &str) -> String {
     format!("podlabel-app:{app}")
 }
 
-/// The kernel's name of a set: the first 20 digits to base 36 of its SHA-256 (`npm/util/util.go`, `GetHashedName`).
+/// The kernel's name of a set: the first 20 digits to base 36 of its SHA-256 (`npm/util/util.go`,
+/// `GetHashedName`).
 fn set(prefixed: &str) -> String {
     let digits = base36(&Sha256::digest(prefixed));
     format!("azure-npm-{}", &digits[..20])

@@ -1,6 +1,7 @@
 //! What a cluster's objects say, read from their text alone: for rules that share no code with podgate.
 //!
-//! In: objects as the API server holds them. Out: selections, addresses, prefixes. Left out: defaults and validation.
+//! In: objects as the API server holds them. Out: selections, addresses, prefixes. Left out: defaults and
+//! validation.
 
 use std::net::IpAddr;
 

@@ -1,6 +1,7 @@
 //! What a machine has, as far as setting it up depends on it.
 //!
-//! In: files, the environment, and three quick commands. Out: a description that `plan` decides on. Nothing is changed.
+//! In: files, the environment, and three quick commands. Out: a description that `plan` decides on. Nothing
+//! is changed.
 
 use std::{
     collections::BTreeSet,

@@ -1,9 +1,9 @@
 //! What has to be done on a machine, as a pure function of what the machine has.
 //!
-//! The BPF programs need a compiler with `core` for `bpfel-unknown-none` and a linker that reads its bitcode. Three
-//! ways lead there, in this order: the toolchain named by `EBPF_TOOLCHAIN`; a rustup nightly with the component rust-src,
-//! best the one of `ebpf/toolchain.toml`; Debian's `rustc-web`, which has `core` prebuilt and an LLVM to build the linker
-//! with.
+//! The BPF programs need a compiler with `core` for `bpfel-unknown-none` and a linker that reads its bitcode.
+//! Three ways lead there, in this order: the toolchain named by `EBPF_TOOLCHAIN`; a rustup nightly with the
+//! component rust-src, best the one of `ebpf/toolchain.toml`; Debian's `rustc-web`, which has `core` prebuilt
+//! and an LLVM to build the linker with.
 
 use podgate_common::OLDEST_KERNEL;
 use thiserror::Error;
@@ -148,8 +148,8 @@ impl Way {
         let pinned = nightlies.clone().find(|toolchain| toolchain.is_called(versions::nightly()));
         let nightly = pinned.or_else(|| nightlies.next());
         match nightly {
-            // Without a linker, Debian's way is the surer one: it has the LLVM to build one for its own compiler, while
-            // a nightly's LLVM is often newer than any that is packaged.
+            // Without a linker, Debian's way is the surer one: it has the LLVM to build one for its own
+            // compiler, while a nightly's LLVM is often newer than any that is packaged.
             Some(nightly) if linker || !machine.apt => Ok(Self::Rustup(nightly.name.clone())),
             _ if machine.debian_core || machine.apt => Ok(Self::Debian),
             _ => Err(Refusal::NoToolchain),

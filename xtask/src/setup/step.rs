@@ -1,7 +1,7 @@
 //! The steps of a set-up: what each says, and what it does.
 //!
-//! Programs that take long show their own progress; those that would fill the screen are quiet and are quoted when they
-//! fail.
+//! Programs that take long show their own progress; those that would fill the screen are quiet and are quoted
+//! when they fail.
 
 use std::{fmt, process::Command};
 

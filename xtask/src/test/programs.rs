@@ -1,7 +1,7 @@
 //! Test programs: building them, listing their tests, running them and counting.
 //!
-//! In: the workspace and a selection of tests. Out: what each program prints, as it prints it, and how many of its tests
-//! passed and failed. Programs are run one after another; each runs its tests in parallel.
+//! In: the workspace and a selection of tests. Out: what each program prints, as it prints it, and how many
+//! of its tests passed and failed. Programs are run one after another; each runs its tests in parallel.
 
 use std::{
     io::{BufRead, BufReader},
@@ -42,7 +42,8 @@ pub(crate) struct Count {
     pub(crate) failed: usize,
 }
 
-/// Builds the test programs of the workspace without the package `left_out`, and keeps those with a selected test.
+/// Builds the test programs of the workspace without the package `left_out`, and keeps those with a selected
+/// test.
 pub(crate) fn build(left_out: &str, selection: &Selection) -> Result<Vec<TestProgram>> {
     let arguments = ["test", "--no-run", "--release", "--workspace", "--exclude", left_out];
     let messages = cargo::build("the tests", &arguments)?;
@@ -102,7 +103,8 @@ impl TestProgram {
         if self.kind == "test" { &self.target } else { &self.package }
     }
 
-    /// Runs the selected tests, notes their outcomes, and counts them. Fails when the program ends otherwise than its count says.
+    /// Runs the selected tests, notes their outcomes, and counts them. Fails when the program ends otherwise
+    /// than its count says.
     pub(crate) fn run(&self, results: &mut Results) -> Result<Count> {
         let mut command = self.command();
         // Of the two harnesses in use, one takes a single name to run, both take many to skip.

@@ -1,7 +1,8 @@
 //! Rules for documents: the README is short, links lead somewhere, and lines keep to the width of the code.
 //!
-//! In: the text of a Markdown file and what else is in the repository. Out: the lines that break a rule. Tables, fenced
-//! blocks, headings and lone images cannot be wrapped, so their lines may be longer. Links to other hosts are not followed.
+//! In: the text of a Markdown file and what else is in the repository. Out: the lines that break a rule.
+//! Tables, fenced blocks, headings and lone images cannot be wrapped, so their lines may be longer. Links to
+//! other hosts are not followed.
 
 use std::{fs, path::Path};
 

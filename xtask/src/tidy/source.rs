@@ -11,7 +11,8 @@ const LONGEST: usize = 400;
 /// Names that say nothing about what is in a file.
 const EMPTY_NAMES: [&str; 6] = ["utils", "util", "helpers", "helper", "misc", "mod"];
 
-/// Words that must not stay, and directories of single machines. In two parts, so that this file does not hold them.
+/// Words that must not stay, and directories of single machines. In two parts, so that this file does not
+/// hold them.
 const LEFT_OVERS: [&str; 5] = [
     concat!("to", "do!"),
     concat!("db", "g!"),

@@ -1,8 +1,9 @@
 //! What the API server makes of an object, and what the manifests source makes of the same text.
 //!
-//! In: rows, each an object as a user writes it. Each is created on the server, its status by a request of its own, and
-//! read back; it is also given to the manifests source as it stands, and so is what the server returned. Out: whether
-//! both accept it, and whether both texts decode to the same. Where the two may differ, the row says so, and why.
+//! In: rows, each an object as a user writes it. Each is created on the server, its status by a request of
+//! its own, and read back; it is also given to the manifests source as it stands, and so is what the server
+//! returned. Out: whether both accept it, and whether both texts decode to the same. Where the two may
+//! differ, the row says so, and why.
 
 mod others;
 mod pods;

@@ -1,8 +1,8 @@
 //! Tests against a real kube-apiserver with a real etcd.
 //!
-//! They need root, for the network namespaces that both run in, and the programs, which are found or built first: see
-//! `xtask::kubernetes`. Nothing is passed over where they are missing. One control plane serves all tests that leave it
-//! running; it starts with the first of them.
+//! They need root, for the network namespaces that both run in, and the programs, which are found or built
+//! first: see `xtask::kubernetes`. Nothing is passed over where they are missing. One control plane serves
+//! all tests that leave it running; it starts with the first of them.
 
 mod agent;
 mod defaults;

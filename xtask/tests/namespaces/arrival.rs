@@ -104,7 +104,8 @@ fn arrival(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     })
 }
 
-/// Has the node's kernel track connections, as kube-proxy's rules do. Of UDP only conntrack tells who has answered.
+/// Has the node's kernel track connections, as kube-proxy's rules do. Of UDP only conntrack tells who has
+/// answered.
 pub(crate) fn track(node: &Node) -> Result<()> {
     let rules =
         "table inet lab { chain forward { type filter hook forward priority 0; ct state new counter; }; }";

@@ -1,5 +1,6 @@
-//! Pods that start while the agent is killed and started again at random, and across a reboot of the node: nothing that an
-//! isolated one sends arrives, and nothing arrives at it, from the moment at which the CNI plugin lets it start.
+//! Pods that start while the agent is killed and started again at random, and across a reboot of the node:
+//! nothing that an isolated one sends arrives, and nothing arrives at it, from the moment at which the CNI
+//! plugin lets it start.
 //!
 //! `PODGATE_PODS=1000` starts more of them than the suite does.
 
@@ -31,7 +32,8 @@ const PODS: usize = 32;
 const OF_A_NODE: usize = 200;
 /// Pods that are started at once.
 const AT_ONCE: usize = 4;
-/// Every so many pods there is one that no policy selects, for the datagrams would not arrive anyway if nothing did.
+/// Every so many pods there is one that no policy selects, for the datagrams would not arrive anyway if
+/// nothing did.
 const NOT_ISOLATED: usize = 8;
 
 const DENY_ALL: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n";
@@ -200,7 +202,8 @@ impl Round<'_> {
         Ok(Talker { pod, is_free, sockets, arrived: AtomicUsize::new(0) })
     }
 
-    /// Starts agents and kills them, some before they are ready, until all pods have started; returns one that is ready.
+    /// Starts agents and kills them, some before they are ready, until all pods have started; returns one
+    /// that is ready.
     fn chaos(&self, started: &AtomicBool, random: &mut Random) -> Result<Agent> {
         while !started.load(Ordering::Relaxed) {
             let agent = Agent::spawn(&self.node, Source::Manifests, &[])?;

@@ -1,4 +1,5 @@
-//! `podgate cni`: no container of a pod starts before the pod's policies are enforced, with an agent or without one.
+//! `podgate cni`: no container of a pod starts before the pod's policies are enforced, with an agent or
+//! without one.
 
 use std::{
     fs,
@@ -42,7 +43,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("the_plugin_stays_in_the_configuration_until_it_is_uninstalled", installed),
 ];
 
-/// A pod as the kubelet starts it: its object is there, its veth is made, nothing says yet which addresses it has.
+/// A pod as the kubelet starts it: its object is there, its veth is made, nothing says yet which addresses it
+/// has.
 fn plugged(node: &Node, name: &str, labels: &[(&str, &str)]) -> Result<Pod> {
     let spec = node.pod(name).labels(labels);
     spec.list_pending()?;
@@ -184,7 +186,8 @@ fn on_node(lab: &Lab, node: Node) -> Result<()> {
     Ok(())
 }
 
-/// What a reboot leaves of a node: nothing in the kernel, nothing below `/run`. Its pods must be gone already.
+/// What a reboot leaves of a node: nothing in the kernel, nothing below `/run`. Its pods must be gone
+/// already.
 pub(crate) fn forget_all(node: &Node) -> Result<()> {
     let pins = node.bpffs().join("podgate");
     if pins.exists() {
@@ -236,8 +239,8 @@ fn reboot(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A StatefulSet's pod is made again under its name, with labels that a policy selects: until the agent knows of that, it
-/// knows a pod that no policy is about.
+/// A StatefulSet's pod is made again under its name, with labels that a policy selects: until the agent knows
+/// of that, it knows a pod that no policy is about.
 fn renewed(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     apply(lab.manifests(), "close", CLOSE)?;
@@ -256,7 +259,8 @@ fn renewed(lab: &mut Lab) -> Result<()> {
     expect(&client_denied.place, pod.addresses, &EVERY_KIND, Seen::Blocked)
 }
 
-/// An agent takes over the connections of pods that were there before any agent. A pod that was held had none.
+/// An agent takes over the connections of pods that were there before any agent. A pod that was held had
+/// none.
 fn forged(lab: &mut Lab) -> Result<()> {
     const CLOSED: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n";
     let node = lab.node("n1")?;
@@ -322,7 +326,8 @@ fn unpaired(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A connection that the kernel takes for established, though nobody has answered (`TCP_REPAIR`, linux/tcp.h).
+/// A connection that the kernel takes for established, though nobody has answered (`TCP_REPAIR`,
+/// linux/tcp.h).
 fn repaired(local: SocketAddr, remote: SocketAddr) -> Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     repair(&socket, true)?;

@@ -1,5 +1,5 @@
-//! Frames that are neither plain IP nor ARP, from pod to pod over a bridge: no way around isolation. And frames from another
-//! pod's link-layer address: no way to that pod's frames.
+//! Frames that are neither plain IP nor ARP, from pod to pod over a bridge: no way around isolation. And
+//! frames from another pod's link-layer address: no way to that pod's frames.
 
 use std::{
     io,
@@ -18,7 +18,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_pod_gets_no_frames_of_another_by_its_link_layer_address", poison),
 ];
 
-/// What stands before the IP header, and the protocol number by which a capture tells these frames from others.
+/// What stands before the IP header, and the protocol number by which a capture tells these frames from
+/// others.
 const FRAMES: [(&[u8], u8); 5] = [
     (&[0x08, 0x00], 17),
     // IEEE 802.1Q and 802.1ad, once and twice. The kernel takes the outer tag off before any program runs.

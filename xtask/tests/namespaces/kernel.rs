@@ -89,8 +89,8 @@ pub(crate) fn exists(object: &Object) -> Result<bool> {
     }
 }
 
-/// A program that ends the chain, at the TCX ingress hook of a device of this thread's namespace, ahead of all others. It
-/// is there as long as the descriptor is open.
+/// A program that ends the chain, at the TCX ingress hook of a device of this thread's namespace, ahead of
+/// all others. It is there as long as the descriptor is open.
 pub(crate) fn attach_foreign(interface: &str) -> Result<OwnedFd> {
     const SCHED_CLS: u32 = 3;
     const TCX_INGRESS: u32 = 46;
@@ -115,8 +115,8 @@ fn pair(id: u32) -> [u8; 8] {
 }
 
 fn bpf(command: libc::c_int, attributes: &[u64]) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads `size_of_val(attributes)` bytes from a live array and takes the rest of the union as
-    // zero; a pointer in it is to a string that the caller keeps alive.
+    // SAFETY: the kernel reads `size_of_val(attributes)` bytes from a live array and takes the rest of the
+    // union as zero; a pointer in it is to a string that the caller keeps alive.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(attributes)) };
     match i32::try_from(fd) {
         // SAFETY: these commands return a new descriptor that nobody else owns.

@@ -66,8 +66,8 @@ pub(crate) fn say(place: &Place, stream: &mut TcpStream, words: &[u8]) -> Result
     Ok(())
 }
 
-/// In the order of a real node: the API server knows the pod, the veth comes, gets its addresses, and the pod starts to
-/// listen; its addresses are listed last. Somebody knocks all the time.
+/// In the order of a real node: the API server knows the pod, the veth comes, gets its addresses, and the pod
+/// starts to listen; its addresses are listed last. Somebody knocks all the time.
 fn new_pod(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     let (knocker, outside) = (node.pod("x/knocker").start()?, lab.outside("outside")?);
@@ -102,8 +102,8 @@ fn pods(agent: &Agent) -> Result<u64> {
         .with_context(|| format!("the number of pods in {status}"))
 }
 
-/// Gives the pod its addresses and servers, lists it, and ends when the node, as kubelet would, has found it ready and
-/// everybody else has had time to knock.
+/// Gives the pod its addresses and servers, lists it, and ends when the node, as kubelet would, has found it
+/// ready and everybody else has had time to knock.
 fn start_step_by_step(pod: &Pod, node: &Place) -> Result<()> {
     pod.assign()?;
     let _servers = serve_all(&pod.place)?;
@@ -168,8 +168,8 @@ fn replaced_veth(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the agent has its programs at the pod's present veth. On a machine that is busy it can be some time until it
-/// gets to read that the kernel has a new device.
+/// Waits until the agent has its programs at the pod's present veth. On a machine that is busy it can be some
+/// time until it gets to read that the kernel has a new device.
 fn has_seen(agent: &Agent, pod: &Pod) -> Result<()> {
     let ifindex = pod.node().place.run(|| if_nametoindex(pod.host_interface.as_str()))?;
     until("the agent has seen the new veth", PATIENT, || {

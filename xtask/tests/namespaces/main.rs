@@ -1,8 +1,8 @@
 //! Tests between network namespaces: the lab itself, and the real agent in it with real sockets.
 //!
-//! They need root. All of them run in one sandbox, each in a lab of its own, several at a time. Without root they are
-//! shown as ignored, and fail where `CI=true` says that nothing may be skipped. What becomes of packets is tried twice:
-//! with the hooks that this kernel does best, and with those of older ones.
+//! They need root. All of them run in one sandbox, each in a lab of its own, several at a time. Without root
+//! they are shown as ignored, and fail where `CI=true` says that nothing may be skipped. What becomes of
+//! packets is tried twice: with the hooks that this kernel does best, and with those of older ones.
 
 mod arrival;
 mod churn;

@@ -1,5 +1,5 @@
-//! Packets that the node has made again, which no longer say where they came from: parts into which it divides a datagram
-//! again. And packets that leave it by a device without link headers.
+//! Packets that the node has made again, which no longer say where they came from: parts into which it
+//! divides a datagram again. And packets that leave it by a device without link headers.
 
 use std::{
     fs::{File, OpenOptions},
@@ -182,8 +182,9 @@ fn send(place: &Place, source: Ipv6Addr, to: Ipv6Addr, port: u16) -> Result<()> 
     send_from_port(place, source, 4_000, to, port)
 }
 
-/// Sends a UDP datagram in two parts, the first one with 256 bytes of destination options: there is no room for these before
-/// the second one, so that the kernel cannot divide the datagram again in place, but makes new packets.
+/// Sends a UDP datagram in two parts, the first one with 256 bytes of destination options: there is no room
+/// for these before the second one, so that the kernel cannot divide the datagram again in place, but makes
+/// new packets.
 fn send_from_port(place: &Place, source: Ipv6Addr, from_port: u16, to: Ipv6Addr, port: u16) -> Result<()> {
     const FIRST: usize = 1_000;
     const ALL: usize = 1_600;

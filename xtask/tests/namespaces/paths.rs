@@ -1,5 +1,5 @@
-//! Ways that packets take besides the plain ones: rewritten by the node, not tracked, out by another device, too large
-//! for a link, around inside the pod.
+//! Ways that packets take besides the plain ones: rewritten by the node, not tracked, out by another device,
+//! too large for a link, around inside the pod.
 
 use std::{
     fs::File,

@@ -1,5 +1,5 @@
-//! The rules of other systems: what the workshop writes is taken by ipset and iptables, old and new, and `podgate check`
-//! tells whose it is.
+//! The rules of other systems: what the workshop writes is taken by ipset and iptables, old and new, and
+//! `podgate check` tells whose it is.
 
 use std::net::Ipv4Addr;
 

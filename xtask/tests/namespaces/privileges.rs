@@ -1,4 +1,5 @@
-//! What an agent may do: with which capabilities it starts, what is lost without each, and what is left when it runs.
+//! What an agent may do: with which capabilities it starts, what is lost without each, and what is left when
+//! it runs.
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, os::unix::fs::chown, time::Duration};
 
@@ -27,7 +28,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 const NUMBERS: [(&str, u32); 5] =
     [("BPF", 39), ("PERFMON", 38), ("NET_ADMIN", 12), ("NET_BROADCAST", 11), ("SYS_ADMIN", 21)];
 
-/// What is left: CAP_NET_ADMIN and CAP_BPF, and CAP_DAC_READ_SEARCH where the operator names files and gives it.
+/// What is left: CAP_NET_ADMIN and CAP_BPF, and CAP_DAC_READ_SEARCH where the operator names files and gives
+/// it.
 const KEPT: u64 = 1 << 12 | 1 << 39;
 const DAC_READ_SEARCH: u64 = 1 << 2;
 

@@ -113,8 +113,8 @@ fn egress(lab: &mut Lab, wiring: PodNetworkMode, masquerade_all: bool) -> Result
     Ok(())
 }
 
-/// The server's policy names the client, and the client comes through a service: on its node, from another one, and with
-/// its address rewritten.
+/// The server's policy names the client, and the client comes through a service: on its node, from another
+/// one, and with its address rewritten.
 fn ingress(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     let (n1, n2) = (lab.wired_node("n1", wiring)?, lab.wired_node("n2", wiring)?);
     let (web, _server) = server(&n1, "web", "web")?;
@@ -153,7 +153,8 @@ const FROM_OUTSIDE: &str = "  podSelector: {matchLabels: {app: web}}\n  ingress:
     - from: [{ipBlock: {cidr: 10.10.0.100/32}}, {ipBlock: {cidr: 'fd00:10::100/128'}}]\n";
 const CLOSED: &str = "  podSelector: {matchLabels: {app: web}}\n  policyTypes: [Ingress]\n";
 
-/// Leads to a pod from two ports of its node: [`NODE_PORT`] masquerades, the next one preserves the client's address.
+/// Leads to a pod from two ports of its node: [`NODE_PORT`] masquerades, the next one preserves the client's
+/// address.
 fn open_node_ports(web: &Pod) -> Result<()> {
     let node = web.node();
     let service = |name, number, port| {
@@ -290,8 +291,8 @@ fn other_node(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A service gets other backends while a pod goes on sending from one socket: the node leads its datagrams to one that
-/// the pod must not reach, on an entry at its veth that is alive.
+/// A service gets other backends while a pod goes on sending from one socket: the node leads its datagrams to
+/// one that the pod must not reach, on an entry at its veth that is alive.
 fn other_backend(lab: &mut Lab) -> Result<()> {
     let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
     let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;

@@ -134,7 +134,8 @@ fn server_frees_its_port(lab: &mut Lab) -> Result<()> {
     let place = lab.outside("outside")?.place;
     for service in [Service::Http(80), Service::TcpEcho(80), Service::UdpEcho(80)] {
         drop(place.serve(service)?);
-        // A program that another thread is just starting has a copy of the socket until it is what it will be.
+        // A program that another thread is just starting has a copy of the socket until it is what it will
+        // be.
         until("the port is free again", Duration::from_secs(5), || Ok(place.serve(service).ok()))?;
     }
     Ok(())
@@ -179,8 +180,8 @@ pub(crate) fn panic_in_lab(sandbox: Sandbox) -> ! {
     panic!("as asked, after {input} lines, with {lab:?}")
 }
 
-/// Ends the other lab and compares what this process can see before and after: processes (with the namespaces that they
-/// hold), mounts and interfaces.
+/// Ends the other lab and compares what this process can see before and after: processes (with the namespaces
+/// that they hold), mounts and interfaces.
 fn nothing_left(mut program: Command, end: End) -> Result<()> {
     let before = Traces::of(&BTreeSet::new())?;
     let (input, output) = (Stdio::piped(), Stdio::piped());

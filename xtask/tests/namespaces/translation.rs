@@ -1,5 +1,5 @@
-//! Addresses that the node translates perhaps: external ones that a tenant claims, those of another proxy's services,
-//! cluster addresses that the node has itself, and services without endpoints.
+//! Addresses that the node translates perhaps: external ones that a tenant claims, those of another proxy's
+//! services, cluster addresses that the node has itself, and services without endpoints.
 
 use anyhow::{Result, ensure};
 use xtask::lab::{Addresses, Agent, ClusterService, Lab, PodNetworkMode, Seen, Service, Traffic};
@@ -22,8 +22,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("the_refusal_of_a_service_without_endpoints_arrives", refused),
 ];
 
-/// A tenant's services lead from the address of a forbidden host to an allowed pod: one that the node does not translate
-/// yet, and one that nothing ever will.
+/// A tenant's services lead from the address of a forbidden host to an allowed pod: one that the node does
+/// not translate yet, and one that nothing ever will.
 fn external(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     let n1 = lab.wired_node("n1", wiring)?;
     let (late, never) = (lab.outside("late")?, lab.outside("never")?);
@@ -49,7 +49,8 @@ fn external(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     expect(&client.place, never.addresses, &[WEB], Seen::Blocked)
 }
 
-/// A tenant's service claims the cluster address of another one and leads to a forbidden pod, if the node lets it.
+/// A tenant's service claims the cluster address of another one and leads to a forbidden pod, if the node
+/// lets it.
 fn claimed(lab: &mut Lab) -> Result<()> {
     let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
     let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;
@@ -82,7 +83,8 @@ fn claimed(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// As NodeLocal DNSCache has it: the node answers at the cluster address of a service whose endpoints are elsewhere.
+/// As NodeLocal DNSCache has it: the node answers at the cluster address of a service whose endpoints are
+/// elsewhere.
 fn node_local(lab: &mut Lab) -> Result<()> {
     let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
     let (far, _far) = server(&n2, "far", "far")?;
@@ -107,7 +109,8 @@ fn node_local(lab: &mut Lab) -> Result<()> {
     expect(&client.place, dns.addresses(), &[WEB], Seen::Reached)
 }
 
-/// The node refuses what goes to a service without endpoints, and says so to those whose policies allow its address.
+/// The node refuses what goes to a service without endpoints, and says so to those whose policies allow its
+/// address.
 fn refused(lab: &mut Lab) -> Result<()> {
     let n1 = lab.node("n1")?;
     let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;

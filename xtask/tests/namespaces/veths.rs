@@ -22,7 +22,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 
 const CLOSE: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n";
 
-/// The node has learned a default route from the pod before the first agent comes, and learns another one after.
+/// The node has learned a default route from the pod before the first agent comes, and learns another one
+/// after.
 fn advertised(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     let pod = node.pod("x/closed").labels(&[("app", "closed")]).start()?;

@@ -1,7 +1,7 @@
 //! Asking: all questions of one place at once, over sockets that do not wait for each other.
 //!
-//! In: a place and its questions. Out: what came back of each: who answered, a refusal, or silence. Answers that are
-//! expected are waited for; silence is believed after a while in which others were answered.
+//! In: a place and its questions. Out: what came back of each: who answered, a refusal, or silence. Answers
+//! that are expected are waited for; silence is believed after a while in which others were answered.
 
 use std::{
     io::{ErrorKind, Read},

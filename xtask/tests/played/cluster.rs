@@ -1,8 +1,9 @@
 //! One generated cluster: its objects as the scenes have them, and everything that is asked about it.
 //!
-//! In: objects of the generator, whose nodes have the scenes' addresses from here on, and a marker that shows when
-//! exactly this cluster is enforced. Out: questions with the one right answer of the naive evaluator: which place
-//! answers, or none. Left out: SCTP, which needs a kernel module, and endpoints at addresses of no live pod.
+//! In: objects of the generator, whose nodes have the scenes' addresses from here on, and a marker that shows
+//! when exactly this cluster is enforced. Out: questions with the one right answer of the naive evaluator:
+//! which place answers, or none. Left out: SCTP, which needs a kernel module, and endpoints at addresses of
+//! no live pod.
 
 use std::{
     collections::BTreeMap,
@@ -166,8 +167,8 @@ impl Cluster {
         questions
     }
 
-    /// What a place can use of services, and the node that leads it: its own one, or each of them from outside. There, all
-    /// node ports but those of `externalTrafficPolicy: Local`.
+    /// What a place can use of services, and the node that leads it: its own one, or each of them from
+    /// outside. There, all node ports but those of `externalTrafficPolicy: Local`.
     fn ways_of(&self, from: PlaceNumber) -> Vec<(usize, Way)> {
         let of_node =
             |node: usize| proxy::ways(&self.objects, NODES[node]).into_iter().map(move |way| (node, way));

@@ -1,9 +1,11 @@
-//! Generated clusters, played: the naive evaluator, podgate and iptables must agree about every pair and port.
+//! Generated clusters, played: the naive evaluator, podgate and iptables must agree about every pair and
+//! port.
 //!
-//! In: clusters of the oracle's generator, with services. Each is set up twice, between the same namespaces: once with
-//! podgate on the nodes, and once with iptables rules that are written straight from the policies. Real sockets then
-//! ask every pair and port, over both families, and every endpoint of every service. Out: the first difference, with the
-//! manifests. `PODGATE_CLUSTERS=2000 PODGATE_SEED=random` goes hunting; a failure prints its seed.
+//! In: clusters of the oracle's generator, with services. Each is set up twice, between the same namespaces:
+//! once with podgate on the nodes, and once with iptables rules that are written straight from the policies.
+//! Real sockets then ask every pair and port, over both families, and every endpoint of every service. Out:
+//! the first difference, with the manifests. `PODGATE_CLUSTERS=2000 PODGATE_SEED=random` goes hunting; a
+//! failure prints its seed.
 
 mod asking;
 mod cluster;
@@ -31,7 +33,8 @@ use scene::Scene;
 
 const CLUSTERS: u32 = 200;
 const SEED: u64 = 1;
-/// Sequences of clusters, each with scenes of its own. Fixed, so that a seed means the same clusters on every machine.
+/// Sequences of clusters, each with scenes of its own. Fixed, so that a seed means the same clusters on every
+/// machine.
 const STREAMS: u32 = 4;
 /// They wait more than they compute.
 const AT_ONCE: usize = 4;

@@ -1,8 +1,9 @@
 //! kube-proxy's part on a node: where services lead, as nftables rules.
 //!
-//! In: the objects. Out: each place where a service answers with its endpoints, by the specification's choice, and one
-//! table that translates and masquerades as kube-proxy does. In the place of chance the client's port decides between
-//! the endpoints, so that each connection has one right answer. Left out: session affinity.
+//! In: the objects. Out: each place where a service answers with its endpoints, by the specification's
+//! choice, and one table that translates and masquerades as kube-proxy does. In the place of chance the
+//! client's port decides between the endpoints, so that each connection has one right answer. Left out:
+//! session affinity.
 
 use std::{fmt::Write, net::IpAddr};
 

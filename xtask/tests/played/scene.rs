@@ -1,8 +1,8 @@
 //! Places to play clusters in: two nodes with pods at the generator's addresses, and a host outside.
 //!
-//! In: clusters, one after the other, and what is asked about them. Out: an error that lists what was answered otherwise.
-//! The places and their servers stay; objects, services and policies change. One kind of scene has podgate on its nodes,
-//! the other iptables rules.
+//! In: clusters, one after the other, and what is asked about them. Out: an error that lists what was
+//! answered otherwise. The places and their servers stay; objects, services and policies change. One kind of
+//! scene has podgate on its nodes, the other iptables rules.
 
 use std::{collections::BTreeMap, net::IpAddr, thread};
 

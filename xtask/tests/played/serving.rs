@@ -1,7 +1,8 @@
 //! Servers that say who they are: on every port of every place, over TCP and UDP.
 //!
-//! In: a place and its addresses. Out: one thread that answers each connection and each datagram with the place's
-//! number. A socket for each address, so that an answer to a datagram comes from the address that was asked.
+//! In: a place and its addresses. Out: one thread that answers each connection and each datagram with the
+//! place's number. A socket for each address, so that an answer to a datagram comes from the address that was
+//! asked.
 
 use std::{
     io::{self, Write},

@@ -15,8 +15,8 @@ pub type PortSignature = Shared<Vec<Shared<PortSet>>>;
 pub struct Classes {
     /// Index 0: the ports that are in no set; also everything that has no ports.
     pub signatures: Vec<PortSignature>,
-    /// For each protocol (by [`Protocol::index`]): first port of each run of one class, and the class. The first run
-    /// begins at 0, each ends where the next begins.
+    /// For each protocol (by [`Protocol::index`]): first port of each run of one class, and the class. The
+    /// first run begins at 0, each ends where the next begins.
     pub runs: [Vec<(u16, usize)>; 3],
 }
 
@@ -33,8 +33,8 @@ impl Classes {
         runs[after - 1].1
     }
 
-    /// For each class one of before that some of its ports had. Who tells apart nothing else than both of these do says the
-    /// same of both.
+    /// For each class one of before that some of its ports had. Who tells apart nothing else than both of
+    /// these do says the same of both.
     pub(super) fn origins(&self, before: &Self) -> Vec<usize> {
         let mut origins: Vec<Option<usize>> = vec![None; self.signatures.len()];
         // It is also the class of what has no ports.
@@ -47,8 +47,8 @@ impl Classes {
         origins.into_iter().map(Option::unwrap_or_default).collect()
     }
 
-    /// The classes that a set of ports consists of, some of them more than once. The set must be one that these classes were
-    /// made from.
+    /// The classes that a set of ports consists of, some of them more than once. The set must be one that
+    /// these classes were made from.
     pub(super) fn of<'a>(&'a self, set: &'a PortSet) -> impl Iterator<Item = usize> + 'a {
         Protocol::ALL.into_iter().flat_map(move |protocol| {
             let runs = &self.runs[protocol.index() as usize];

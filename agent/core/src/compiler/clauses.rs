@@ -1,5 +1,5 @@
-//! A rule as a clause: any of its peers AND any of its ports. They are never multiplied out, and what a rule lists of one sort is
-//! taken together: its blocks are one property of an address, its ports one set.
+//! A rule as a clause: any of its peers AND any of its ports. They are never multiplied out, and what a rule
+//! lists of one sort is taken together: its blocks are one property of an address, its ports one set.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,7 +62,8 @@ impl Clause {
     }
 }
 
-/// Left out is a peer that was not understood and matches nothing, or that means a namespace that its policy does not have.
+/// Left out is a peer that was not understood and matches nothing, or that means a namespace that its policy
+/// does not have.
 pub(super) fn peer_atoms(peers: &[Peer], namespace: Option<&Name>) -> BTreeSet<Shared<Atom>> {
     let mut blocks = BTreeSet::new();
     let mut atoms = BTreeSet::new();

@@ -1,15 +1,18 @@
-//! The compiler in small steps: what changed between two snapshots of the cluster changes what depends on it, no more.
+//! The compiler in small steps: what changed between two snapshots of the cluster changes what depends on it,
+//! no more.
 //!
-//! In: snapshots, one after the other. Out: the very tables that [`compile`](super::compile) makes of each, but for their
-//! indexes, which keep their meaning from step to step. What a step costs is what it changes:
+//! In: snapshots, one after the other. Out: the very tables that [`compile`](super::compile) makes of each,
+//! but for their indexes, which keep their meaning from step to step. What a step costs is what it changes:
 //!
 //! * a pod: the claims on its addresses (`claims`), and the services that these are behind (`frontends`);
-//! * a policy: the rule sets of the local pods that it selects, and the pods and addresses that its own peers mention;
+//! * a policy: the rule sets of the local pods that it selects, and the pods and addresses that its own peers
+//!   mention;
 //! * a namespace: its pods. An EndpointSlice: its service.
 //!
-//! Some changes are rare, and take a walk: over the nodes when one of them changes, over all pods for a peer of all
-//! namespaces or a named port of egress that no rule mentioned before, over rows and services for a range of ports that
-//! none did, over the addresses in a block. The first step is a step like all others, from an empty cluster.
+//! Some changes are rare, and take a walk: over the nodes when one of them changes, over all pods for a peer
+//! of all namespaces or a named port of egress that no rule mentioned before, over rows and services for a
+//! range of ports that none did, over the addresses in a block. The first step is a step like all others,
+//! from an empty cluster.
 
 mod attribution;
 mod changes;
@@ -201,7 +204,8 @@ impl Incremental {
         }
     }
 
-    /// Counts what the rule sets in use mention. Out: what is mentioned now and was not before, or the other way round.
+    /// Counts what the rule sets in use mention. Out: what is mentioned now and was not before, or the other
+    /// way round.
     fn use_rule_sets(&mut self, step: &CompileInput<'_>) -> Mentioned {
         let by_pointer: HashMap<*const RuleSet, usize> =
             self.rule_sets.contents().iter().map(|(index, rules)| (Arc::as_ptr(rules), *index)).collect();
@@ -326,7 +330,8 @@ impl Incremental {
         let mut compiled = mentioned.rule_sets.clone();
         if let Some(Reclassified { classes: before, closed: closed_before }) = reclassified {
             let rows = &mut self.tables.rows;
-            // Classes are made without the ports of those that are closed. What these deny, they deny on all classes.
+            // Classes are made without the ports of those that are closed. What these deny, they deny on all
+            // classes.
             for index in closed_before.symmetric_difference(closed) {
                 numbering::remove_range(&mut rows.allowed, *index);
                 numbering::remove_range(&mut rows.denied_on_own_node, *index);

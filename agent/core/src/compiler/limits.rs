@@ -1,8 +1,9 @@
 //! What the tables of one node have room for, whatever its pods' policies say together.
 //!
-//! All rule sets of a node share the classes of ports and the identities of networks. When they tell more apart than there is
-//! room for, those that tell the most apart by themselves are closed until the others fit: they allow nothing, and all others
-//! are evaluated as if these were not there. A rule set is never closed for one that tells more apart than it does.
+//! All rule sets of a node share the classes of ports and the identities of networks. When they tell more
+//! apart than there is room for, those that tell the most apart by themselves are closed until the others
+//! fit: they allow nothing, and all others are evaluated as if these were not there. A rule set is never
+//! closed for one that tells more apart than it does.
 
 use std::{
     cmp::Reverse,
@@ -17,10 +18,11 @@ use super::{Classes, RuleSet, Signature, classes, identities::blocks, prefixes, 
 /// What the tables of a node have room for.
 #[derive(Clone, Copy, Debug)]
 pub struct TableLimits {
-    /// Classes of ports. Their ids have 16 bits, and while a change is published the classes before and after it stand side
-    /// by side.
+    /// Classes of ports. Their ids have 16 bits, and while a change is published the classes before and after
+    /// it stand side by side.
     pub classes: usize,
-    /// For all classes together, the lists of ports that each lies in; for all groups of addresses, the lists of blocks.
+    /// For all classes together, the lists of ports that each lies in; for all groups of addresses, the lists
+    /// of blocks.
     pub memberships: usize,
     /// Rows that a rule set has which allows everything: groups of addresses times blocks of classes.
     pub rows: usize,
@@ -79,8 +81,8 @@ pub(super) struct Found {
     closed: usize,
 }
 
-/// What these rule sets tell apart, but for those of the second part of the answer, which must be closed. `found` changes
-/// nothing but how long it takes.
+/// What these rule sets tell apart, but for those of the second part of the answer, which must be closed.
+/// `found` changes nothing but how long it takes.
 pub(super) fn groups_of<'a>(
     rule_sets: impl Iterator<Item = (usize, &'a Arc<RuleSet>)>,
     limits: &TableLimits,
@@ -101,7 +103,8 @@ pub(super) fn groups_of<'a>(
         let own = || Groups::of([*rule_set], &TableLimits::NONE).map_or(usize::MAX, |own| own.len());
         Reverse((*found.weights.entry(*index).or_insert_with(own), (*rule_set).clone()))
     });
-    // Fewer rule sets never tell more apart: between these lies the least number to close. Mostly it is that of before.
+    // Fewer rule sets never tell more apart: between these lies the least number to close. Mostly it is that
+    // of before.
     let (mut least, mut enough) = (usize::from(found.closed == 0), all.len());
     let mut likely = vec![found.closed + 1, found.closed.saturating_sub(1), found.closed];
     let mut groups = Groups { classes: Classes::undivided(), prefixes: BTreeMap::new() };

@@ -1,7 +1,9 @@
-//! ipBlocks as prefixes: each prefix knows every set of blocks that covers it, so that the longest one says it all.
+//! ipBlocks as prefixes: each prefix knows every set of blocks that covers it, so that the longest one says
+//! it all.
 //!
-//! This is what makes overlapping blocks harmless: an entry for `10.1.0.0/16` carries the properties of `10.0.0.0/8`
-//! too, less those whose blocks except it. A prefix that says no more than the one around it is left out.
+//! This is what makes overlapping blocks harmless: an entry for `10.1.0.0/16` carries the properties of
+//! `10.0.0.0/8` too, less those whose blocks except it. A prefix that says no more than the one around it is
+//! left out.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -17,7 +19,8 @@ use crate::model::IpBlock;
 /// Bits of the mapped form before an IPv4 address.
 const MAPPED_BITS: u32 = 96;
 
-/// Every prefix at which other properties hold than around it, with those properties; `None`: more than the limits allow.
+/// Every prefix at which other properties hold than around it, with those properties; `None`: more than the
+/// limits allow.
 pub(super) fn compile(
     blocks: &[(&Shared<Atom>, &BTreeSet<IpBlock>)],
     limits: &TableLimits,
@@ -56,8 +59,8 @@ pub(super) fn compile(
         if memberships > limits.memberships || visits > MOST_VISITS {
             return None;
         }
-        // What IPv4 addresses have is always said, also where IPv6 networks around the mapped form say the same: who looks
-        // for the addresses in a prefix looks for those of its family.
+        // What IPv4 addresses have is always said, also where IPv6 networks around the mapped form say the
+        // same: who looks for the addresses in a prefix looks for those of its family.
         let divides_families = prefix == Ordered::MAPPED && !around.is_empty();
         if divides_families || !Arc::ptr_eq(signature, outer) {
             compiled.insert(prefix.key(), signature.clone());

@@ -17,7 +17,8 @@ use crate::model::{Action, PortSet};
 pub struct Rows {
     /// What is allowed. What is missing allows nothing.
     pub allowed: OrdMap<(usize, usize), Arc<[Row]>>,
-    /// What is denied on addresses of the pod's own node, where no NetworkPolicy applies. What is missing denies nothing.
+    /// What is denied on addresses of the pod's own node, where no NetworkPolicy applies. What is missing
+    /// denies nothing.
     pub denied_on_own_node: OrdMap<(usize, usize), Arc<[Row]>>,
 }
 
@@ -34,8 +35,8 @@ impl Rows {
 }
 
 impl Rows {
-    /// Writes rows for other classes, each of which is given with one of before that some of its ports had. Holds for rule sets
-    /// that tell nothing apart that one of both does not.
+    /// Writes rows for other classes, each of which is given with one of before that some of its ports had.
+    /// Holds for rule sets that tell nothing apart that one of both does not.
     pub(super) fn reclassify(&mut self, origins: &[usize]) {
         let blocks = origins.len().div_ceil(usize::from(BITS_PER_ROW));
         // Many share theirs. All were there before, so that no two of them are known by one place in memory.
@@ -63,7 +64,8 @@ pub(crate) fn numbered<T>(contents: &OrdMap<usize, Arc<T>>) -> impl Iterator<Ite
     contents.iter().map(|(index, content)| (*index, &**content))
 }
 
-/// The verdicts of rule sets on identities, which are given by their signatures, in the order of their indexes.
+/// The verdicts of rule sets on identities, which are given by their signatures, in the order of their
+/// indexes.
 ///
 /// Rule sets in `closed` allow nothing, and deny on the own node whatever they might.
 pub fn compile<'a>(
@@ -208,8 +210,8 @@ impl<'a> Matcher<'a> {
         Self { classes: ClassBits::new(classes, sets), holders, all }
     }
 
-    /// What any of the clauses matches. Identities to which the same ones apply share their bits: what this costs is what
-    /// the clauses say, and not peers times ports.
+    /// What any of the clauses matches. Identities to which the same ones apply share their bits: what this
+    /// costs is what the clauses say, and not peers times ports.
     fn matches<'c>(
         &self,
         clauses: impl IntoIterator<Item = &'c Shared<Clause>>,

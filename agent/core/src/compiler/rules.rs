@@ -1,8 +1,9 @@
-//! Which policies select a pod. A rule is a clause: peers AND ports, never multiplied out. Those of NetworkPolicies are a
-//! set, those of ClusterNetworkPolicies stay in order, as steps.
+//! Which policies select a pod. A rule is a clause: peers AND ports, never multiplied out. Those of
+//! NetworkPolicies are a set, those of ClusterNetworkPolicies stay in order, as steps.
 //!
-//! Rule sets are content: two pods with the same policies (all replicas of a Deployment) share one, and a rule set
-//! that did not change between two compilations compares equal, which is how the publisher keeps its id.
+//! Rule sets are content: two pods with the same policies (all replicas of a Deployment) share one, and a
+//! rule set that did not change between two compilations compares equal, which is how the publisher keeps its
+//! id.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -23,8 +24,8 @@ use crate::model::{
 pub struct RuleSet {
     /// Asked first: the first step that matches decides.
     pub admin: Steps,
-    /// The NetworkPolicies' verdict on what is still open: any of the clauses is allowed, all else is denied. `None`: none
-    /// isolates the pod.
+    /// The NetworkPolicies' verdict on what is still open: any of the clauses is allowed, all else is denied.
+    /// `None`: none isolates the pod.
     pub policies: Option<BTreeSet<Shared<Clause>>>,
     /// Asked when no NetworkPolicy isolates the pod.
     pub baseline: Steps,
@@ -138,8 +139,8 @@ impl<'a> Compiler<'a> {
         Subject { ingress, egress, audit_ingress, audit_egress }
     }
 
-    /// What the policies say of a pod in a direction, and what they would say were those in audit mode enforced: nothing
-    /// when there are none.
+    /// What the policies say of a pod in a direction, and what they would say were those in audit mode
+    /// enforced: nothing when there are none.
     fn rule_sets(&mut self, pod: &'a Pod, direction: Direction) -> (Arc<RuleSet>, Arc<RuleSet>) {
         let whole_namespace = self.cluster.is_in_audit(&pod.name.namespace);
         let policies: Vec<&NetworkPolicy> = self.cluster.policies_selecting(pod, direction).collect();
@@ -172,7 +173,8 @@ impl<'a> Compiler<'a> {
         admin: Vec<&'a ClusterNetworkPolicy>,
         baseline: Vec<&'a ClusterNetworkPolicy>,
     ) -> Arc<RuleSet> {
-        // "NetworkPolicy always makes a final decision for selected pods": on all but what their own node may do.
+        // "NetworkPolicy always makes a final decision for selected pods": on all but what their own node may
+        // do.
         let baseline = if policies.is_empty() { baseline } else { Vec::new() };
         if policies.is_empty() && admin.is_empty() && baseline.is_empty() {
             return self.nothing.clone();
@@ -277,7 +279,8 @@ impl<'a> Compiler<'a> {
         clause
     }
 
-    /// `namespace` is that of the rule's policy; `subject` is given for ingress, where a named port is the subject's own.
+    /// `namespace` is that of the rule's policy; `subject` is given for ingress, where a named port is the
+    /// subject's own.
     fn clause(&self, rule: &Rule, namespace: Option<&Name>, subject: Option<&Pod>) -> Clause {
         let peers = match &rule.peers {
             Peers::Any => None,

@@ -1,12 +1,13 @@
 //! Services: what stands behind an address and port that the node translates after a packet has left its pod.
 //!
-//! In: services and their endpoints. Out: for each address and port all destinations that a packet to it may end at, and
-//! the verdict of each egress rule set on them: on all, on some, on none.
+//! In: services and their endpoints. Out: for each address and port all destinations that a packet to it may
+//! end at, and the verdict of each egress rule set on them: on all, on some, on none.
 //!
-//! Whoever may create a Service chooses its external addresses, and nothing says when the node begins to translate them, if
-//! it ever does: the address itself is one of the destinations. So it is where a service is not kube-proxy's, and where it
-//! has no endpoints. Several services may claim one address: then all that is behind any of them counts. But a cluster
-//! address is its own service's. Two addresses whose destinations no rule can tell apart are one to the kernel.
+//! Whoever may create a Service chooses its external addresses, and nothing says when the node begins to
+//! translate them, if it ever does: the address itself is one of the destinations. So it is where a service
+//! is not kube-proxy's, and where it has no endpoints. Several services may claim one address: then all that
+//! is behind any of them counts. But a cluster address is its own service's. Two addresses whose destinations
+//! no rule can tell apart are one to the kernel.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -38,10 +39,10 @@ pub struct Services {
     pub frontends: OrdMap<ServiceKey, usize>,
     /// By (rule set, set of backends). What is missing is denied.
     pub verdicts: OrdMap<(usize, usize), ServiceVerdict>,
-    /// A packet to a service may leave the node for a backend that its sender must not reach: to one with allowed and
-    /// forbidden backends, or by a protocol without handshake on an entry of before. Of such a connection the node may
-    /// choose another backend while `from_pod` still knows it; a new TCP connection is always evaluated. Or to one that is led
-    /// there by another proxy, see [`has_foreign_node_port`].
+    /// A packet to a service may leave the node for a backend that its sender must not reach: to one with
+    /// allowed and forbidden backends, or by a protocol without handshake on an entry of before. Of such a
+    /// connection the node may choose another backend while `from_pod` still knows it; a new TCP connection
+    /// is always evaluated. Or to one that is led there by another proxy, see [`has_foreign_node_port`].
     pub leave_node: bool,
 }
 
@@ -78,8 +79,8 @@ pub enum Backend {
         /// Of the backend's port.
         class: usize,
     },
-    /// The packet is not translated and the node itself has the address: whether a ClusterNetworkPolicy denies that is
-    /// asked with the packet.
+    /// The packet is not translated and the node itself has the address: whether a ClusterNetworkPolicy
+    /// denies that is asked with the packet.
     Untranslated,
 }
 
@@ -154,14 +155,14 @@ pub(super) fn compile(cluster: &Cluster, view: &View<'_>, isolating_sets: &BTree
     services
 }
 
-/// Whether another proxy than kube-proxy may lead packets to the node's own address elsewhere: nothing else is known of
-/// such a port, so it is the own node to `from_pod`.
+/// Whether another proxy than kube-proxy may lead packets to the node's own address elsewhere: nothing else
+/// is known of such a port, so it is the own node to `from_pod`.
 pub(super) fn has_foreign_node_port(service: &Service) -> bool {
     service.proxy == Proxy::Other && service.ports.iter().any(|port| port.node_port.is_some())
 }
 
-/// Where the node ports stand that lead on from an address of the node's own, also if a service claims the very address:
-/// else whoever may create a service could hide the backends of a node port.
+/// Where the node ports stand that lead on from an address of the node's own, also if a service claims the
+/// very address: else whoever may create a service could hide the backends of a node port.
 pub(super) fn node_port(key: &ServiceKey, own_addresses: &BTreeSet<IpAddr>) -> Option<ServiceKey> {
     let is_own = own_addresses.contains(&key.address.into());
     is_own.then_some(ServiceKey { address: key.address.unspecified(), ..*key })
@@ -174,8 +175,9 @@ pub(super) fn has_handshake(key: &ServiceKey) -> bool {
 
 /// All that is behind an address and port that these claim.
 ///
-/// Whoever claims the cluster address of another service adds to what a packet may end at, but must not close it for
-/// everybody: that some rule set denies an address of the node is such a reason to close it, see [`backend_set_verdict`].
+/// Whoever claims the cluster address of another service adds to what a packet may end at, but must not close
+/// it for everybody: that some rule set denies an address of the node is such a reason to close it, see
+/// [`backend_set_verdict`].
 pub(super) fn together(mut claims: Vec<AddressClaim>) -> BTreeSet<Backend> {
     if let [alone] = &mut *claims {
         return std::mem::take(&mut alone.backends);
@@ -189,8 +191,8 @@ pub(super) fn together(mut claims: Vec<AddressClaim>) -> BTreeSet<Backend> {
     all.collect()
 }
 
-/// Every address and port that leads to one port of a service. Node ports stand under the unspecified address, which no
-/// service has.
+/// Every address and port that leads to one port of a service. Node ports stand under the unspecified
+/// address, which no service has.
 fn frontends<'a>(
     service: &'a Service,
     port: &'a ServicePort,

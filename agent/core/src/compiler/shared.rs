@@ -1,4 +1,5 @@
-//! Contents that are large and compared often. The hash tells different ones apart without a look at what they say.
+//! Contents that are large and compared often. The hash tells different ones apart without a look at what
+//! they say.
 
 use std::{
     cmp::Ordering,
@@ -19,7 +20,8 @@ struct Hashed<T> {
 impl<T: Hash> Shared<T> {
     /// Shares the content from here on.
     pub fn new(content: T) -> Self {
-        // Its keys are fixed: the same content has the same hash, and so the same place in an order, each time.
+        // Its keys are fixed: the same content has the same hash, and so the same place in an order, each
+        // time.
         let mut hasher = DefaultHasher::new();
         content.hash(&mut hasher);
         Self(Arc::new(Hashed { hash: hasher.finish(), content }))

@@ -1,5 +1,5 @@
-//! The compiler against slow and obvious answers; the whole of it against the specification is tested on generated
-//! clusters, outside.
+//! The compiler against slow and obvious answers; the whole of it against the specification is tested on
+//! generated clusters, outside.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

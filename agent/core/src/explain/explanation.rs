@@ -35,15 +35,15 @@ pub struct Explanation {
     pub egress: DirectionResult,
     /// The destination's side.
     pub ingress: DirectionResult,
-    /// When a service answers at the destination: each backend that it may lead to. `pairs` and both sides are then those
-    /// of all backends together.
+    /// When a service answers at the destination: each backend that it may lead to. `pairs` and both sides
+    /// are then those of all backends together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backends: Option<Vec<Explanation>>,
     /// Why it may be otherwise: what decides it is not in the objects. One line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uncertain_because: Vec<String>,
-    /// Of a running agent: the pods in question that should be isolated and are not, one line each. What policies say of
-    /// these is not what happens.
+    /// Of a running agent: the pods in question that should be isolated and are not, one line each. What
+    /// policies say of these is not what happens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unenforced: Vec<String>,
     /// Of a running agent: whether the tables in the kernel say the same.
@@ -106,7 +106,8 @@ pub struct DirectionResult {
     pub denied_peers: BTreeSet<IpAddr>,
     /// Every policy that isolates this end in this direction.
     pub policies: Vec<PolicyTrace>,
-    /// Every ClusterNetworkPolicy with rules for this end in this direction, in the order in which they are asked.
+    /// Every ClusterNetworkPolicy with rules for this end in this direction, in the order in which they are
+    /// asked.
     #[serde(default)]
     pub cluster_policies: Vec<ClusterPolicyTrace>,
     /// What it would say were the policies in audit mode enforced; `None`: there are none for this end.
@@ -138,7 +139,8 @@ pub enum VerdictReason {
     ClusterPolicyDenies,
     /// Deny: the service has no endpoint that the client could be led to.
     NoBackend,
-    /// Allow, as far as this part of the way goes: another node has the address, and the client's policies see that node.
+    /// Allow, as far as this part of the way goes: another node has the address, and the client's policies
+    /// see that node.
     TranslatedElsewhere,
     /// The client's node masquerades it: the other end is asked about that node.
     Masqueraded,
@@ -184,7 +186,8 @@ pub struct EntryTrace {
     pub entry: String,
     /// It matches at least one of the addresses and ports in question.
     pub matched: bool,
-    /// What it wants and what was found, of those that match if any does. A line for each that reads differently.
+    /// What it wants and what was found, of those that match if any does. A line for each that reads
+    /// differently.
     pub why: Vec<String>,
 }
 
@@ -204,7 +207,8 @@ pub struct ClusterPolicyTrace {
     pub selects: String,
     /// Indexes of the rules that match at least one of the addresses and ports in question.
     pub matched: Vec<usize>,
-    /// Those among them that settle it for at least one: no rule before them has matched, and they do not pass.
+    /// Those among them that settle it for at least one: no rule before them has matched, and they do not
+    /// pass.
     pub decided: Vec<usize>,
     /// Its rules of this direction, up to the one that decides.
     pub rules: Vec<ClusterRuleTrace>,

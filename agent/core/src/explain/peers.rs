@@ -1,4 +1,5 @@
-//! What each of a rule's peers says of an address, and which pods a policy is for: in the words of a policy's author.
+//! What each of a rule's peers says of an address, and which pods a policy is for: in the words of a policy's
+//! author.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -135,8 +136,8 @@ fn of_nodes(cluster: &Cluster, nodes: &Selector, address: IpAddr) -> PeerMatch {
     Err(missed.unwrap_or_else(|| format!("wants a node, {address} is none's")))
 }
 
-/// What a selector wants of labels and what they are: each requirement when all hold (none: no line), else those that
-/// do not.
+/// What a selector wants of labels and what they are: each requirement when all hold (none: no line), else
+/// those that do not.
 fn of_labels(
     selector: &Selector,
     labels: &Labels,

@@ -1,7 +1,9 @@
-//! A service at the far end: each backend that the client may be led to is explained as a destination of its own.
+//! A service at the far end: each backend that the client may be led to is explained as a destination of its
+//! own.
 //!
-//! A service is named, or the destination is an address and a port at which one answers for this client: where the client
-//! is, or on the node that has the address. The name of a headless service stands for its endpoints.
+//! A service is named, or the destination is an address and a port at which one answers for this client:
+//! where the client is, or on the node that has the address. The name of a headless service stands for its
+//! endpoints.
 
 mod ends;
 
@@ -99,8 +101,8 @@ fn towards(question: &Question, from: EndpointRef, (address, number): (IpAddr, u
     Question { from, to: EndpointRef::Address(address), port }
 }
 
-/// A port of a node that the client is not on: its own policies see the node's address, and the node leads it on, under
-/// its own address where the backend is elsewhere.
+/// A port of a node that the client is not on: its own policies see the node's address, and the node leads it
+/// on, under its own address where the backend is elsewhere.
 fn elsewhere(
     cluster: &Cluster,
     question: &Question,
@@ -175,7 +177,8 @@ fn host_port(
     Ok(Some(together_with(cluster, question, from, backends, None)))
 }
 
-/// What the end of a connection says that the client knows by another address, which its own policies are asked about.
+/// What the end of a connection says that the client knows by another address, which its own policies are
+/// asked about.
 fn translated(
     cluster: &Cluster,
     question: &Question,

@@ -1,7 +1,7 @@
 //! What differs between two matrices of the same ports: the pairs of pods that a change opens and closes.
 //!
-//! Pairs are compared that are in both. Pods that are in one alone are named, their pairs are not: nothing was open or
-//! closed for a pod that did not exist.
+//! Pairs are compared that are in both. Pods that are in one alone are named, their pairs are not: nothing
+//! was open or closed for a pod that did not exist.
 
 use std::collections::BTreeMap;
 

@@ -17,7 +17,8 @@ pub enum PairVerdict {
     NoPort,
 }
 
-/// The verdicts of one source, in the order of [`Matrix::pods`](super::Matrix::pods). Its JSON form is a string.
+/// The verdicts of one source, in the order of [`Matrix::pods`](super::Matrix::pods). Its JSON form is a
+/// string.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VerdictRow(pub Vec<PairVerdict>);
 

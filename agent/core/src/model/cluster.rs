@@ -1,7 +1,7 @@
 //! The state of a cluster: what a source fills and the compiler reads.
 //!
-//! The maps are persistent: a snapshot costs nothing, shares everything with the one before but what changed in between,
-//! and what that is can be found without a walk over the rest ([`OrdMap::diff`]).
+//! The maps are persistent: a snapshot costs nothing, shares everything with the one before but what changed
+//! in between, and what that is can be found without a walk over the rest ([`OrdMap::diff`]).
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -59,8 +59,8 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     /// Shares the node's network: neither subject nor selected peer.
     pub host_network: bool,
-    /// Named container ports, those of restartable init containers too. One name may stand for several numbers.
-    /// Shared, as labels are.
+    /// Named container ports, those of restartable init containers too. One name may stand for several
+    /// numbers. Shared, as labels are.
     pub ports: Arc<[NamedPort]>,
     /// What its node leads to it, if it is not on the host network.
     pub host_ports: Box<[HostPort]>,
@@ -141,7 +141,8 @@ impl Cluster {
         self.namespaces.get(namespace).is_some_and(|namespace| namespace.audit)
     }
 
-    /// The same cluster as if the policies in audit mode that select a pod were enforced; `None` if there are none.
+    /// The same cluster as if the policies in audit mode that select a pod were enforced; `None` if there are
+    /// none.
     pub fn with_audit_enforced(&self, pod: &Pod) -> Option<Self> {
         let audited = |policy: &&NetworkPolicy| policy.audit || self.is_in_audit(&policy.name.namespace);
         let mut policies =
@@ -188,7 +189,8 @@ impl Cluster {
         policies
     }
 
-    /// Whether any policy has a say in a pod's connections: one isolates it, or a ClusterNetworkPolicy has rules for it.
+    /// Whether any policy has a say in a pod's connections: one isolates it, or a ClusterNetworkPolicy has
+    /// rules for it.
     pub fn has_policies(&self, pod: &Pod) -> bool {
         Direction::ALL.into_iter().any(|direction| {
             self.enforced_policies_selecting(pod, direction).next().is_some()

@@ -1,8 +1,8 @@
-//! ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2) after validation, and its forerunners AdminNetworkPolicy and
-//! BaselineAdminNetworkPolicy (v1alpha1), which say the same in other words.
+//! ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2) after validation, and its forerunners
+//! AdminNetworkPolicy and BaselineAdminNetworkPolicy (v1alpha1), which say the same in other words.
 //!
-//! A rule that was not understood has failed closed on its way here: one that accepts matches nothing, any other one
-//! denies everything. Left out: names of rules, and peers by domain name, which match nothing.
+//! A rule that was not understood has failed closed on its way here: one that accepts matches nothing, any
+//! other one denies everything. Left out: names of rules, and peers by domain name, which match nothing.
 
 use std::fmt;
 

@@ -1,9 +1,10 @@
-//! How much the NetworkPolicies of one namespace may say, and the cluster's policies all together. What they tell apart,
-//! addresses and ports, stands in tables that all pods of a node share: so what it costs others is bounded.
+//! How much the NetworkPolicies of one namespace may say, and the cluster's policies all together. What they
+//! tell apart, addresses and ports, stands in tables that all pods of a node share: so what it costs others
+//! is bounded.
 //!
-//! In: the policies of a namespace, or the cluster's. Out: those of which rules do not fit. Such a rule matches nothing, and its
-//! policy isolates all the same; of a ClusterNetworkPolicy, one that does not accept denies everything.
-//! Smaller policies come first: a large one never takes the room of a small one.
+//! In: the policies of a namespace, or the cluster's. Out: those of which rules do not fit. Such a rule
+//! matches nothing, and its policy isolates all the same; of a ClusterNetworkPolicy, one that does not accept
+//! denies everything. Smaller policies come first: a large one never takes the room of a small one.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -19,16 +20,19 @@ use super::{
     PortSet, Ports, Rule, Selector,
 };
 
-/// Networks in `ipBlock`s, those of `except` too; of a list that several rules share they count once, as do ports.
+/// Networks in `ipBlock`s, those of `except` too; of a list that several rules share they count once, as do
+/// ports.
 pub const MAX_NETWORKS: usize = 16_384;
 /// Ranges of ports, those of a rule that overlap or touch being one.
 pub const MAX_RANGES: usize = 16_384;
-/// Different selectors of pods and namespaces; one with many requirements counts once more for every four of them.
+/// Different selectors of pods and namespaces; one with many requirements counts once more for every four of
+/// them.
 pub const MAX_SELECTORS: usize = 1_024;
 /// Rules, of both directions.
 pub const MAX_RULES: usize = 8_192;
-/// Groups of ports, and groups of addresses in blocks, that the rules tell apart. One list of them, however long, makes two
-/// groups; a list that overlaps others may divide each of theirs, but makes no more groups than it has entries.
+/// Groups of ports, and groups of addresses in blocks, that the rules tell apart. One list of them, however
+/// long, makes two groups; a list that overlaps others may divide each of theirs, but makes no more groups
+/// than it has entries.
 pub const MAX_GROUPS: usize = 512;
 
 /// What there is no room for.
@@ -297,8 +301,8 @@ impl<T: Eq + std::hash::Hash> Lists<T> {
     }
 }
 
-/// The most groups that lists of these lengths, in descending order, and one more can tell apart: the longest ones may each
-/// divide all that the others leave, and those make no more groups than they have entries.
+/// The most groups that lists of these lengths, in descending order, and one more can tell apart: the longest
+/// ones may each divide all that the others leave, and those make no more groups than they have entries.
 fn groups(lengths: impl Iterator<Item = usize>, entries: usize, more: usize) -> usize {
     let mut rest = entries + more;
     let mut least = rest + 1;

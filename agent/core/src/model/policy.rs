@@ -18,7 +18,8 @@ pub struct NetworkPolicy {
     pub ingress: Option<Vec<Rule>>,
     /// Rules for connections from the pods. `None`: it does not isolate them for egress.
     pub egress: Option<Vec<Rule>>,
-    /// It is told what it would deny, and denies nothing. Its namespace may say so, too: see [`super::Cluster::enforced_policies_selecting`].
+    /// It is told what it would deny, and denies nothing. Its namespace may say so, too: see
+    /// [`super::Cluster::enforced_policies_selecting`].
     pub audit: bool,
 }
 
@@ -136,7 +137,8 @@ pub enum PortRule {
         /// The highest.
         last: u16,
     },
-    /// A name, resolved on the destination pod; of any protocol where none is given, as in a ClusterNetworkPolicy.
+    /// A name, resolved on the destination pod; of any protocol where none is given, as in a
+    /// ClusterNetworkPolicy.
     Named(Option<Protocol>, Name),
     /// Not understood: matches nothing.
     Nothing,

@@ -13,8 +13,8 @@ use super::{Name, ObjectName};
 
 pub use backends::SlicesByService;
 
-/// A Service with a cluster address, or a headless one. It is served in the families of its cluster addresses, also
-/// on node ports.
+/// A Service with a cluster address, or a headless one. It is served in the families of its cluster
+/// addresses, also on node ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Namespace and name.
@@ -28,8 +28,8 @@ pub struct Service {
     pub external_addresses: Vec<IpAddr>,
     /// `internalTrafficPolicy: Local`.
     pub internal_local: bool,
-    /// `externalTrafficPolicy: Local`: a node leads clients outside the cluster to its own endpoints alone, and leaves them
-    /// their address.
+    /// `externalTrafficPolicy: Local`: a node leads clients outside the cluster to its own endpoints alone,
+    /// and leaves them their address.
     pub external_local: bool,
     /// The ports that clients connect to.
     pub ports: Vec<ServicePort>,
@@ -40,8 +40,8 @@ pub struct Service {
 pub enum Proxy {
     /// The node's own proxy.
     KubeProxy,
-    /// One that the label `service.kubernetes.io/service-proxy-name` names: how it leads packets, and whether it is
-    /// there at all, is not known.
+    /// One that the label `service.kubernetes.io/service-proxy-name` names: how it leads packets, and whether
+    /// it is there at all, is not known.
     Other,
     /// None: the service is headless, its name in DNS stands for the addresses of its endpoints.
     Headless,

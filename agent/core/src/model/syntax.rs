@@ -1,7 +1,7 @@
 //! The syntax of names, labels and port names.
 //!
-//! In: text that an object or a user wrote. Out: whether Kubernetes takes it, and if not, which rule it breaks. The
-//! rules are those of Kubernetes' `apimachinery/pkg/util/validation`.
+//! In: text that an object or a user wrote. Out: whether Kubernetes takes it, and if not, which rule it
+//! breaks. The rules are those of Kubernetes' `apimachinery/pkg/util/validation`.
 
 /// `Err` holds what follows "`x` is not ...".
 pub type Syntax = Result<(), &'static str>;

@@ -1,8 +1,8 @@
 //! Filters of a clsact qdisc, for kernels without TCX.
 //!
-//! A filter outlives the agent by itself. It has a fixed priority and handle, under which the next agent finds it and
-//! gives it another program. The qdisc belongs to whoever came first: one that an agent made is noted down, and goes with
-//! the filters unless somebody else has filters at it by then.
+//! A filter outlives the agent by itself. It has a fixed priority and handle, under which the next agent
+//! finds it and gives it another program. The qdisc belongs to whoever came first: one that an agent made is
+//! noted down, and goes with the filters unless somebody else has filters at it by then.
 
 use std::{
     collections::BTreeSet,
@@ -101,8 +101,8 @@ impl Filters {
         Ok(())
     }
 
-    /// Removes the filters of a device, and its qdisc if an agent made that and nothing else is left at it; returns how
-    /// many filters there were.
+    /// Removes the filters of a device, and its qdisc if an agent made that and nothing else is left at it;
+    /// returns how many filters there were.
     pub(super) fn remove(&mut self, ifindex: u32) -> Result<usize> {
         let (mut removed, mut others) = (0, false);
         for direction in Direction::ALL {
@@ -120,8 +120,8 @@ impl Filters {
         }
         let note = self.note(ifindex);
         if note.exists() {
-            // Who adds the first filter of its own in this very moment loses it: the kernel has no way to remove a qdisc
-            // only if it is empty.
+            // Who adds the first filter of its own in this very moment loses it: the kernel has no way to
+            // remove a qdisc only if it is empty.
             if !others {
                 self.order(RouteNetlinkMessage::DelQueueDiscipline(message(qdisc(ifindex))))
                     .context("cannot remove the clsact qdisc")?;
@@ -131,7 +131,8 @@ impl Filters {
         Ok(removed)
     }
 
-    /// Removes the filters of all devices of this network namespace, and the notes; returns how many filters there were.
+    /// Removes the filters of all devices of this network namespace, and the notes; returns how many filters
+    /// there were.
     pub(crate) fn remove_all(&mut self) -> Result<usize> {
         let mut removed = 0;
         for (ifindex, interface) in interfaces()? {
@@ -164,7 +165,8 @@ impl Filters {
                 fs::create_dir_all(&note).with_context(|| format!("cannot make {}", note.display()))
             }
             Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
-                // The older qdisc `ingress` has the same place, and takes filters for egress as ones for ingress.
+                // The older qdisc `ingress` has the same place, and takes filters for egress as ones for
+                // ingress.
                 let mut clsact = message(qdisc(ifindex));
                 clsact.attributes.push(TcAttribute::Kind("clsact".to_owned()));
                 self.order(RouteNetlinkMessage::GetQueueDiscipline(clsact))
@@ -238,7 +240,8 @@ fn interfaces() -> Result<Vec<(u32, String)>> {
     }
     let mut interfaces = Vec::new();
     let mut entry = list;
-    // SAFETY: the list ends with an entry of index 0; each name ends in NUL and lives until the list is freed.
+    // SAFETY: the list ends with an entry of index 0; each name ends in NUL and lives until the list is
+    // freed.
     unsafe {
         while (*entry).if_index != 0 {
             let name = CStr::from_ptr((*entry).if_name).to_string_lossy().into_owned();

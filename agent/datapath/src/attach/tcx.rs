@@ -93,8 +93,8 @@ fn pinned_ifindex(path: &Path) -> Option<u32> {
     path.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
 }
 
-/// Takes the program of a pinned link off its hook, and the pin away. Removing the pin alone would leave the program there
-/// until the kernel comes to free the link.
+/// Takes the program of a pinned link off its hook, and the pin away. Removing the pin alone would leave the
+/// program there until the kernel comes to free the link.
 pub(crate) fn detach(pin: &Path) -> Result<()> {
     let link = sys::open_pin(pin).with_context(|| format!("cannot open {}", pin.display()))?;
     sys::detach_link(&link).with_context(|| format!("cannot detach {}", pin.display()))?;

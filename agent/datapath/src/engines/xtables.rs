@@ -1,7 +1,7 @@
 //! The chains of iptables' legacy tables, which netlink does not report.
 //!
-//! Source: include/uapi/linux/netfilter_ipv4/ip_tables.h. A user's chain begins with an entry that holds its name as
-//! text; so all text in a table's entries is taken, and engines are recognised by it.
+//! Source: include/uapi/linux/netfilter_ipv4/ip_tables.h. A user's chain begins with an entry that holds its
+//! name as text; so all text in a table's entries is taken, and engines are recognised by it.
 
 use std::{fs, io, net::UdpSocket, os::fd::AsRawFd as _};
 
@@ -29,7 +29,8 @@ const FAMILIES: [(&str, libc::c_int, &str); 2] = [
 pub(super) fn chains() -> Result<Vec<String>> {
     let mut chains = Vec::new();
     for (tables, level, address) in FAMILIES {
-        // Without the file there are no tables. One that is not in use is not listed, and asking would load it.
+        // Without the file there are no tables. One that is not in use is not listed, and asking would load
+        // it.
         for table in fs::read_to_string(tables).unwrap_or_default().lines() {
             let entries = entries(table, level, address);
             let entries = entries.with_context(|| format!("cannot read iptables' table {table}"))?;

@@ -1,4 +1,5 @@
-//! Other network namespaces, seen from the node's own: files that hold them, and the ids that the node's one has for them.
+//! Other network namespaces, seen from the node's own: files that hold them, and the ids that the node's one
+//! has for them.
 //!
 //! In: paths. Out: open files, and ids by which rtnetlink answers for that namespace (`IFA_TARGET_NETNSID`,
 //! `IFLA_TARGET_NETNSID`). Nothing here enters a namespace, so CAP_NET_ADMIN is enough.
@@ -54,7 +55,8 @@ impl Requests {
         Ok(answers.into_iter().find(|id| *id >= 0))
     }
 
-    /// The same; where there is none yet, the kernel is asked to give one. It lasts as long as the other namespace does.
+    /// The same; where there is none yet, the kernel is asked to give one. It lasts as long as the other
+    /// namespace does.
     pub fn given_id_of(&mut self, namespace: &File) -> io::Result<i32> {
         if let Some(id) = self.id_of(namespace)? {
             return Ok(id);

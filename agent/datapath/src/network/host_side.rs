@@ -1,7 +1,8 @@
 //! The node's end of a pod's interface.
 //!
-//! In: the pod's network namespace and the name of the interface in it. Out: the device of this namespace that it is paired
-//! with: each must name the other as its peer, for what is in the pod's namespace is the pod's own word.
+//! In: the pod's network namespace and the name of the interface in it. Out: the device of this namespace
+//! that it is paired with: each must name the other as its peer, for what is in the pod's namespace is the
+//! pod's own word.
 
 use std::{io, os::fd::AsRawFd as _, path::Path, thread};
 

@@ -1,8 +1,8 @@
 //! What kind of device a pod has in its own network namespace: why no veth of the node is its.
 //!
-//! In: the namespace, as CNI results name it, and the pod's addresses. Out: the kernel's word for the device, as in
-//! `macvlan`; empty for one that is no virtual device. The node's namespace is asked about the other one by its id: a
-//! running agent may not enter any.
+//! In: the namespace, as CNI results name it, and the pod's addresses. Out: the kernel's word for the device,
+//! as in `macvlan`; empty for one that is no virtual device. The node's namespace is asked about the other
+//! one by its id: a running agent may not enter any.
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 

@@ -177,8 +177,8 @@ pub(super) fn link(payload: &[u8]) -> Option<(u32, Link)> {
     Some((header.index, found))
 }
 
-/// Devices of these types (`linux/if_arp.h`) hand IP packets to programs as they are: tun, WireGuard and xfrm have none of
-/// their own.
+/// Devices of these types (`linux/if_arp.h`) hand IP packets to programs as they are: tun, WireGuard and xfrm
+/// have none of their own.
 fn is_bare_ip(kind: LinkLayerType) -> bool {
     let kinds = [
         LinkLayerType::None,
@@ -211,9 +211,9 @@ pub(super) fn information_kind(information: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(text).into_owned())
 }
 
-/// `IFLA_VXLAN_PORT`, `IFLA_GENEVE_PORT`, `IFLA_BAREUDP_PORT`, `IFLA_IPTUN_ENCAP_DPORT`, `IFLA_GRE_ENCAP_DPORT`
-/// (uapi/linux/if_link.h, if_tunnel.h): in network byte order. Where a tunnel sends FOU and GUE to, its node listens as
-/// well, as all nodes of a cluster do alike.
+/// `IFLA_VXLAN_PORT`, `IFLA_GENEVE_PORT`, `IFLA_BAREUDP_PORT`, `IFLA_IPTUN_ENCAP_DPORT`,
+/// `IFLA_GRE_ENCAP_DPORT` (uapi/linux/if_link.h, if_tunnel.h): in network byte order. Where a tunnel sends
+/// FOU and GUE to, its node listens as well, as all nodes of a cluster do alike.
 pub(super) fn tunnel_port(information: &[u8]) -> Option<u16> {
     let part = |wanted| attributes(information, 0).find(|attribute| attribute.kind() == wanted);
     let kind = part(libc::IFLA_INFO_KIND)?;
@@ -284,7 +284,8 @@ fn default_route_links(payload: &[u8]) -> Option<Vec<(u32, DefaultRoute)>> {
     Some(links.into_iter().map(|link| (link, route)).collect())
 }
 
-/// By whom a route was made (`rtm_protocol`; also programs that speak these protocols in the kernel's place say so).
+/// By whom a route was made (`rtm_protocol`; also programs that speak these protocols in the kernel's place
+/// say so).
 const fn origin(protocol: RouteProtocol) -> DefaultRoute {
     match protocol {
         RouteProtocol::IcmpRedirect | RouteProtocol::Ra | RouteProtocol::Dhcp => DefaultRoute::Learned,

@@ -124,8 +124,8 @@ impl NetworkWatch {
             })
             .context("cannot read events of pod namespaces")?;
         if taken_of_own == DrainResult::Overflow {
-            // A deletion may be among what was lost. The kernel gives an ifindex a second time only to who asks for
-            // that very number, so two devices are not mixed up for that.
+            // A deletion may be among what was lost. The kernel gives an ifindex a second time only to who
+            // asks for that very number, so two devices are not mixed up for that.
             tracing::warn!("link events were lost; reading the links again");
             *stale = true;
         }

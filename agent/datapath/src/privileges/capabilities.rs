@@ -1,8 +1,8 @@
 //! Capabilities that only the start of the agent needs (capabilities(7)).
 //!
-//! CAP_SYS_ADMIN mounts the BPF file system and enters the network namespaces of pods, CAP_PERFMON is for loading the
-//! programs and CAP_NET_BROADCAST for opening the socket that hears of all namespaces. Whoever takes over a running agent
-//! finds none of them, nor any other that root has by default.
+//! CAP_SYS_ADMIN mounts the BPF file system and enters the network namespaces of pods, CAP_PERFMON is for
+//! loading the programs and CAP_NET_BROADCAST for opening the socket that hears of all namespaces. Whoever
+//! takes over a running agent finds none of them, nor any other that root has by default.
 
 use std::io;
 
@@ -62,9 +62,9 @@ pub fn required() -> Result<()> {
     Ok(())
 }
 
-/// Gives up all capabilities but those that a running agent needs, for this thread and those that it starts; no program
-/// that these execute gets them back. `files`: CAP_DAC_READ_SEARCH is kept, if it is held. Where CAP_BPF is not held,
-/// CAP_SYS_ADMIN stands for it and stays.
+/// Gives up all capabilities but those that a running agent needs, for this thread and those that it starts;
+/// no program that these execute gets them back. `files`: CAP_DAC_READ_SEARCH is kept, if it is held. Where
+/// CAP_BPF is not held, CAP_SYS_ADMIN stands for it and stays.
 pub(super) fn give_up(files: bool) -> Result<()> {
     let mut words = read()?;
     let [low, high] = words.map(|word| word.permitted);
@@ -79,8 +79,8 @@ pub(super) fn give_up(files: bool) -> Result<()> {
         return Err(io::Error::last_os_error()).context("cannot set no_new_privs");
     }
     for capability in (0..=LAST).filter(|capability| kept >> capability & 1 == 0) {
-        // Only who holds CAP_SETPCAP may; without it no_new_privs is the bound. Most of these numbers are no capability.
-        // SAFETY: takes plain numbers.
+        // Only who holds CAP_SETPCAP may; without it no_new_privs is the bound. Most of these numbers are no
+        // capability. SAFETY: takes plain numbers.
         unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
     }
     // SAFETY: takes plain numbers.
@@ -94,7 +94,8 @@ pub(super) fn give_up(files: bool) -> Result<()> {
         word.inheritable = 0;
     }
     let header = Header { version: VERSION, pid: 0 };
-    // SAFETY: the header and both words have the kernel's layout (linux/capability.h) and live through the call.
+    // SAFETY: the header and both words have the kernel's layout (linux/capability.h) and live through the
+    // call.
     if unsafe { libc::syscall(libc::SYS_capset, &raw const header, words.as_ptr()) } != 0 {
         return Err(io::Error::last_os_error()).context("cannot give up capabilities");
     }

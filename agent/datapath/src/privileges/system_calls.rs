@@ -1,8 +1,8 @@
 //! The system calls of a running agent; the kernel refuses all others (seccomp(2)).
 //!
-//! What is missing here is answered as a kernel does that has no such call: libraries fall back then, as from `clone3`,
-//! whose flags no filter can see, to `clone`. What a container run-time filters besides stays filtered: the strictest
-//! answer counts.
+//! What is missing here is answered as a kernel does that has no such call: libraries fall back then, as from
+//! `clone3`, whose flags no filter can see, to `clone`. What a container run-time filters besides stays
+//! filtered: the strictest answer counts.
 
 use std::{collections::BTreeMap, env::consts::ARCH, io};
 
@@ -152,14 +152,15 @@ const NEW_NAMESPACES: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET;
 
-/// Requests that type into the terminal from which the agent was started: TIOCSTI and TIOCLINUX (ioctl_tty(2)).
+/// Requests that type into the terminal from which the agent was started: TIOCSTI and TIOCLINUX
+/// (ioctl_tty(2)).
 const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 
 /// What the agent talks by.
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// Restricts this thread, and those that it starts, to the system calls of a running agent. A kernel or architecture
-/// without such filters is a warning.
+/// Restricts this thread, and those that it starts, to the system calls of a running agent. A kernel or
+/// architecture without such filters is a warning.
 pub(super) fn restrict() -> Result<()> {
     let Ok(architecture) = TargetArch::try_from(ARCH) else {
         tracing::warn!("no system calls are filtered on {ARCH}");

@@ -1,4 +1,5 @@
-//! The ids that the kernel sees. One content has one id while any packet may see it, and an id never changes content.
+//! The ids that the kernel sees. One content has one id while any packet may see it, and an id never changes
+//! content.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -90,8 +91,8 @@ impl Ids {
             || self.services.ids.len() + 1 > tables.services.backends.len()
     }
 
-    /// Frees the ids of what was in `before` and is not in `tables`, which are of one series and have the same classes. To be
-    /// called when no packet can see them any more.
+    /// Frees the ids of what was in `before` and is not in `tables`, which are of one series and have the
+    /// same classes. To be called when no packet can see them any more.
     pub(super) fn free(&mut self, tables: &CompiledTables, before: &CompiledTables, assigned: &mut Assigned) {
         for (index, backends) in added(&tables.services.backends, &before.services.backends) {
             assigned.services.remove(&index);

@@ -1,7 +1,8 @@
-//! What must be written: the differences between the tables that were published last and new ones, in the kernel's ids.
+//! What must be written: the differences between the tables that were published last and new ones, in the
+//! kernel's ids.
 //!
-//! In tables of one series they are found in what changed. Otherwise, after a failed write too, all entries are compared
-//! with those that the kernel holds.
+//! In tables of one series they are found in what changed. Otherwise, after a failed write too, all entries
+//! are compared with those that the kernel holds.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,8 +1,9 @@
 //! The network namespaces behind veths, as files that can be entered.
 //!
-//! In: ids, as the kernel gives them with the links (IFLA_LINK_NETNSID). Out: an open file for each that is found. The
-//! kernel tells the id of a given namespace, not the namespace of a given id, so all that can be seen are asked: those
-//! that CNI results name, those that `ip netns` and container runtimes keep, and those of processes.
+//! In: ids, as the kernel gives them with the links (IFLA_LINK_NETNSID). Out: an open file for each that is
+//! found. The kernel tells the id of a given namespace, not the namespace of a given id, so all that can be
+//! seen are asked: those that CNI results name, those that `ip netns` and container runtimes keep, and those
+//! of processes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,8 +19,8 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::netlink::{Requests, namespace::nsfs};
 
-/// Where namespaces are kept as files: iproute2, containerd and CRI-O; Docker. `/var/run` is `/run`, but for containers
-/// into which only one of them is mounted.
+/// Where namespaces are kept as files: iproute2, containerd and CRI-O; Docker. `/var/run` is `/run`, but for
+/// containers into which only one of them is mounted.
 const DIRECTORIES: [&str; 3] = ["/run/netns", "/var/run/netns", "/var/run/docker/netns"];
 
 /// Namespaces by the id that the node's own one has for them.
@@ -27,7 +28,8 @@ const DIRECTORIES: [&str; 3] = ["/run/netns", "/var/run/netns", "/var/run/docker
 pub struct Namespaces(BTreeMap<i32, File>);
 
 impl Namespaces {
-    /// Looks until all of `wanted` are found, no more are left, or the time is up. `named`: files to look at first.
+    /// Looks until all of `wanted` are found, no more are left, or the time is up. `named`: files to look at
+    /// first.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The sockets of a network namespace, by sock_diag (man 7 sock_diag).
 //!
-//! In: the namespace. Out: its TCP and UDP sockets that listen or have a peer. The kernel tells them only to a socket in
-//! the same namespace, so one is opened in there, by a thread that ends with it.
+//! In: the namespace. Out: its TCP and UDP sockets that listen or have a peer. The kernel tells them only to
+//! a socket in the same namespace, so one is opened in there, by a thread that ends with it.
 
 use std::{
     fs::File,
@@ -88,8 +88,8 @@ fn request(family: u8, protocol: Protocol) -> SockDiagMessage {
     })
 }
 
-/// Those that a connection reaches by an answer of its peer. Left out are SYN_SENT and SYN_RECV, a connection that is not
-/// there yet and is evaluated when it is, and TIME_WAIT, one that both ends are through with.
+/// Those that a connection reaches by an answer of its peer. Left out are SYN_SENT and SYN_RECV, a connection
+/// that is not there yet and is evaluated when it is, and TIME_WAIT, one that both ends are through with.
 const CONNECTED: StateFlags = StateFlags::ESTABLISHED
     .union(StateFlags::FIN_WAIT1)
     .union(StateFlags::FIN_WAIT2)

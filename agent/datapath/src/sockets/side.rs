@@ -20,8 +20,8 @@ pub struct PodSide {
     peer_ended: bool,
 }
 
-/// The sides of connections that a pod has to others. `own`: what the pod may send from; a connection from another
-/// address uses another interface, or none.
+/// The sides of connections that a pod has to others. `own`: what the pod may send from; a connection from
+/// another address uses another interface, or none.
 pub fn sides(sockets: &[Socket], own: &BTreeSet<IpAddr>) -> BTreeMap<FlowKey, PodSide> {
     let listeners: BTreeSet<(Protocol, SocketAddr)> = sockets
         .iter()
@@ -49,9 +49,9 @@ pub fn sides(sockets: &[Socket], own: &BTreeSet<IpAddr>) -> BTreeMap<FlowKey, Po
 }
 
 impl PodSide {
-    /// The entry of the connection with this side in it, as evaluated at `veth` in no revision. `known` is what the table has
-    /// of the connection: the other end may be a pod of this node too, or the programs have seen a packet meanwhile.
-    /// `now`: the kernel's tick.
+    /// The entry of the connection with this side in it, as evaluated at `veth` in no revision. `known` is
+    /// what the table has of the connection: the other end may be a pod of this node too, or the programs
+    /// have seen a packet meanwhile. `now`: the kernel's tick.
     pub fn entry(&self, known: Option<Flow>, veth: u32, now: u32) -> Flow {
         // Who listens is the server. Who does not may have stopped to, so that the table may know better.
         let client_is_low = match known {
@@ -99,8 +99,8 @@ fn is_nobody(remote: &SocketAddr) -> bool {
     remote.ip().is_loopback() || remote.ip().is_unspecified()
 }
 
-/// Where a listener may be that takes connections to `local`. One on `::` takes IPv4 too, unless it is told not to
-/// (IPV6_V6ONLY); then another one listens on the same port, or the connection is not there.
+/// Where a listener may be that takes connections to `local`. One on `::` takes IPv4 too, unless it is told
+/// not to (IPV6_V6ONLY); then another one listens on the same port, or the connection is not there.
 fn listening_places(local: SocketAddr) -> [SocketAddr; 3] {
     let everywhere: [IpAddr; 2] = [[0; 4].into(), [0; 16].into()];
     let [all4, all6] = everywhere.map(|address| SocketAddr::new(address, local.port()));

@@ -1,8 +1,8 @@
 //! What the node's connection tracking knows of the pods' connections.
 //!
-//! In: the pods' addresses. Out: the connections with an end there that were answered. A socket is a pod's own word:
-//! `connect` makes a UDP socket "connected" without a packet, and who may use TCP_REPAIR makes a TCP socket whatever it
-//! likes. The node's conntrack has seen the packets, where it looks at all.
+//! In: the pods' addresses. Out: the connections with an end there that were answered. A socket is a pod's
+//! own word: `connect` makes a UDP socket "connected" without a packet, and who may use TCP_REPAIR makes a
+//! TCP socket whatever it likes. The node's conntrack has seen the packets, where it looks at all.
 //!
 //! Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h and nf_conntrack_common.h.
 
@@ -27,7 +27,8 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// Those of this network namespace with an end among `own`; nothing where the kernel has no connection tracking.
+    /// Those of this network namespace with an end among `own`; nothing where the kernel has no connection
+    /// tracking.
     ///
     /// # Errors
     ///
@@ -52,9 +53,10 @@ impl Answered {
         Ok(answered)
     }
 
-    /// Whether a pod's connection, as its socket has it, counts as one that its peer has answered. Of UDP connections
-    /// only conntrack can tell. A TCP socket gets so far by an answer alone, unless it was forged: where the node tracks
-    /// connections they must be known there. `untracked`: the packets of this one need not pass the node's conntrack.
+    /// Whether a pod's connection, as its socket has it, counts as one that its peer has answered. Of UDP
+    /// connections only conntrack can tell. A TCP socket gets so far by an answer alone, unless it was
+    /// forged: where the node tracks connections they must be known there. `untracked`: the packets of this
+    /// one need not pass the node's conntrack.
     pub fn proves(&self, key: &FlowKey, untracked: bool) -> bool {
         if self.keys.contains(key) {
             return true;

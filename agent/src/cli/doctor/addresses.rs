@@ -1,7 +1,7 @@
 //! Addresses in text, each replaced by a word that stands for it wherever it appears.
 //!
-//! `10.0.0.1` becomes `v4-1`, the next one `v4-2`, and `fd00::/64` something like `v6-1/64`. Loopback and unspecified
-//! addresses tell nothing of a cluster and stay.
+//! `10.0.0.1` becomes `v4-1`, the next one `v4-2`, and `fd00::/64` something like `v6-1/64`. Loopback and
+//! unspecified addresses tell nothing of a cluster and stay.
 
 use std::{collections::HashMap, net::IpAddr};
 

@@ -1,6 +1,7 @@
 //! The answer of `explain` for people: the verdict first, then each side, policy by policy and rule by rule.
 //!
-//! Below a rule stand the entries that match (✓) and, when it does not match everything in question, why not (✗).
+//! Below a rule stand the entries that match (✓) and, when it does not match everything in question, why not
+//! (✗).
 
 use podgate_core::explain::{
     ClusterPolicyTrace, DirectionResult, EntryTrace, Explanation, KernelCheck, PolicyTrace, RuleTrace,

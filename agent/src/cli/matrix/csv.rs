@@ -1,4 +1,5 @@
-//! The matrix and differences as comma-separated values (RFC 4180): a header, then a line for each pair and port.
+//! The matrix and differences as comma-separated values (RFC 4180): a header, then a line for each pair and
+//! port.
 
 use std::{
     borrow::Cow,

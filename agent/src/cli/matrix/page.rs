@@ -1,8 +1,9 @@
 //! The matrix as one page that stands alone: style, script and data in one file, nothing is fetched.
 //!
-//! In: a cluster with its matrix, and what differs from another one. Out: HTML. Why a cell is as it is has been worked
-//! out before and is laid out when somebody looks. A cluster has far more pairs than reasons: sides are explained once
-//! for all pods that the same policies evaluate, without the names of the pair, and equal lines stand once.
+//! In: a cluster with its matrix, and what differs from another one. Out: HTML. Why a cell is as it is has
+//! been worked out before and is laid out when somebody looks. A cluster has far more pairs than reasons:
+//! sides are explained once for all pods that the same policies evaluate, without the names of the pair, and
+//! equal lines stand once.
 
 mod reasons;
 

@@ -198,7 +198,8 @@ fn parse_address(text: &str) -> Result<IpAddr, CniResultError> {
         .map_err(|_| CniResultError::ResultAddress(beginning(text)))
 }
 
-/// Six bytes in hexadecimal digits with colons between them, which a host can have (IEEE 802: no group's, not zero).
+/// Six bytes in hexadecimal digits with colons between them, which a host can have (IEEE 802: no group's, not
+/// zero).
 fn link_address(text: &str) -> Option<[u8; 6]> {
     let bytes: Vec<u8> =
         text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect::<Option<_>>()?;

@@ -1,8 +1,8 @@
 //! Since when veths and pods are known: who can be behind a veth that nobody claims.
 //!
-//! In: what is there, what was remembered before, and the time. Out: the same with the new ones in it. A pod's veth is
-//! made after its object: the kubelet acts on what the API server has. So an older veth is not that pod's, and one that
-//! nobody has claimed for long belongs to a container that is no pod.
+//! In: what is there, what was remembered before, and the time. Out: the same with the new ones in it. A
+//! pod's veth is made after its object: the kubelet acts on what the API server has. So an older veth is not
+//! that pod's, and one that nobody has claimed for long belongs to a container that is no pod.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,8 +14,8 @@ use podgate_core::model::ObjectName;
 
 use super::{Candidate, Evidence};
 
-/// How long a new veth is held for pods that have none. CNI plug-ins take some seconds, the kubelet some more until a
-/// pod's status has its addresses.
+/// How long a new veth is held for pods that have none. CNI plug-ins take some seconds, the kubelet some more
+/// until a pod's status has its addresses.
 pub const LONGEST_HOLD: Duration = Duration::from_secs(60);
 
 /// What must be remembered from one look to the next.
@@ -32,8 +32,8 @@ pub struct History {
 }
 
 impl History {
-    /// What an earlier agent has left: how it evaluated the veths, by ifindex. One that it held may still be a pod's that
-    /// this agent will know; one that it did not hold was there before.
+    /// What an earlier agent has left: how it evaluated the veths, by ifindex. One that it held may still be
+    /// a pod's that this agent will know; one that it did not hold was there before.
     pub fn of_earlier_agent(veths: impl IntoIterator<Item = (u32, EndpointState)>) -> Self {
         let mut history = Self::default();
         for (ifindex, state) in veths {

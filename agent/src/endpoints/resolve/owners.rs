@@ -97,7 +97,8 @@ pub(super) fn given_addresses(
     results_for(cni, candidate, pod).iter().flat_map(|result| &result.addresses).copied().collect()
 }
 
-/// The link-layer address that the CNI plugin gave a pod on this veth; `None` also where its results disagree.
+/// The link-layer address that the CNI plugin gave a pod on this veth; `None` also where its results
+/// disagree.
 pub(super) fn given_link_address(
     cni: &CniResults,
     candidate: &Candidate<'_>,

@@ -5,9 +5,9 @@
 //! make a link an uplink: the ptp plug-in puts the gateway's address on every pod's veth, as a /32 or /128,
 //! and others a link-local one.
 //!
-//! Only what the node's administrator sets is proof. What a node learns from the other end of a link, a pod can say
-//! too: a router advertisement makes a default route and an address, and so does DHCP. And nothing makes an uplink of a
-//! veth that something speaks for a pod behind, or ever did.
+//! Only what the node's administrator sets is proof. What a node learns from the other end of a link, a pod
+//! can say too: a router advertisement makes a default route and an address, and so does DHCP. And nothing
+//! makes an uplink of a veth that something speaks for a pod behind, or ever did.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -23,16 +23,17 @@ use super::{
 
 /// Of the veths that nobody claims, those that are uplinks:
 ///
-/// * It has a default route that was set, or alone carries an address of the Node object. (If another link carries it as
-///   well, the veth only borrows it, as unnumbered links do.)
-/// * It has a default route that was learned, the Node object has no address to compare, and the veth was there when the
-///   first agent of this node came: containers as nodes often get all they have by DHCP.
-/// * It carries an address that was set, with an on-link prefix, that no other link carries: a second uplink, or the only
-///   one of a node that has neither a default route nor a Node object. A plug-in that gives every pod a subnet of its own
-///   with the node in it would look the same until its CNI result is there; no known one does.
-/// * It is the port by which a bridge with a default route that was set, or with the node's address, leaves the node:
-///   nothing but veths of other namespaces is in the bridge, and of these all but one are claimed. Once found it stays,
-///   also while an unknown veth joins.
+/// * It has a default route that was set, or alone carries an address of the Node object. (If another link
+///   carries it as well, the veth only borrows it, as unnumbered links do.)
+/// * It has a default route that was learned, the Node object has no address to compare, and the veth was
+///   there when the first agent of this node came: containers as nodes often get all they have by DHCP.
+/// * It carries an address that was set, with an on-link prefix, that no other link carries: a second uplink,
+///   or the only one of a node that has neither a default route nor a Node object. A plug-in that gives every
+///   pod a subnet of its own with the node in it would look the same until its CNI result is there; no known
+///   one does.
+/// * It is the port by which a bridge with a default route that was set, or with the node's address, leaves
+///   the node: nothing but veths of other namespaces is in the bridge, and of these all but one are claimed.
+///   Once found it stays, also while an unknown veth joins.
 pub(super) fn find(
     evidence: &Evidence<'_>,
     candidates: &[Candidate<'_>],

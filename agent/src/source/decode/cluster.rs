@@ -8,8 +8,8 @@ use podgate_core::model::{Cluster, ClusterPolicyName, ObjectName, Objects};
 use super::{Decoded, Kind, ObjectId};
 
 impl Decoded {
-    /// Puts it into the cluster, in the place of an object of the same kind and name. Out: whether that changed
-    /// anything.
+    /// Puts it into the cluster, in the place of an object of the same kind and name. Out: whether that
+    /// changed anything.
     pub(crate) fn put(self, cluster: &mut Cluster) -> bool {
         match self {
             Self::Namespace(name, namespace) => replace(&mut cluster.namespaces, name, namespace),
@@ -50,8 +50,8 @@ impl ObjectId {
 }
 
 impl Kind {
-    /// Puts the objects of the kind in `listed` into the place of those in the cluster. What did not change stays the very
-    /// object that it was, so that it is there once, and is not looked at again.
+    /// Puts the objects of the kind in `listed` into the place of those in the cluster. What did not change
+    /// stays the very object that it was, so that it is there once, and is not looked at again.
     pub(crate) fn replace(self, cluster: &mut Cluster, listed: Cluster) {
         match self {
             Self::Namespace => take_over(&mut cluster.namespaces, listed.namespaces),

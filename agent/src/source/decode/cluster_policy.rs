@@ -1,11 +1,12 @@
 //! ClusterNetworkPolicies (policy.networking.k8s.io/v1alpha2 and v1beta1, which have the same fields), and
 //! AdminNetworkPolicies and BaselineAdminNetworkPolicies (v1alpha1), which are read as such.
 //!
-//! "For Accept rules, fail closed means: treat the rule as matching no traffic. For Deny and Pass rules, fail closed
-//! means: treat the rule as a Deny all rule" (`apis/v1alpha2/clusternetworkpolicy_types.go`, of a peer without a known
-//! field). Every rule that is not wholly understood is treated so, also one with a field in its peers or ports that is not
-//! known: forms of older and of later releases have such, and without them a peer is wider. A subject with a fault selects no pod, as every
-//! selector does. Domain names are known, and match nothing. Entries are not counted.
+//! "For Accept rules, fail closed means: treat the rule as matching no traffic. For Deny and Pass rules, fail
+//! closed means: treat the rule as a Deny all rule" (`apis/v1alpha2/clusternetworkpolicy_types.go`, of a peer
+//! without a known field). Every rule that is not wholly understood is treated so, also one with a field in
+//! its peers or ports that is not known: forms of older and of later releases have such, and without them a
+//! peer is wider. A subject with a fault selects no pod, as every selector does. Domain names are known, and
+//! match nothing. Entries are not counted.
 
 use podgate_core::model::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, IpBlock,

@@ -15,8 +15,8 @@ use super::{
 };
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
-/// On the slices of services that have no cluster address, and of those of another proxy, which the controller gives all
-/// labels of their service: kube-proxy reads neither.
+/// On the slices of services that have no cluster address, and of those of another proxy, which the
+/// controller gives all labels of their service: kube-proxy reads neither.
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 const PROXY_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 

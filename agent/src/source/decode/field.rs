@@ -1,8 +1,8 @@
 //! A cursor over a JSON value that knows its path, and the list of what was found wrong.
 //!
-//! Every accessor either gives the type asked for or reports a [`FieldError`] at the exact field. [`Reported`] is
-//! the proof of that: whoever holds one need not say it again, only decide what the entry is worth without
-//! it.
+//! Every accessor either gives the type asked for or reports a [`FieldError`] at the exact field.
+//! [`Reported`] is the proof of that: whoever holds one need not say it again, only decide what the entry is
+//! worth without it.
 
 use std::{cell::RefCell, fmt};
 

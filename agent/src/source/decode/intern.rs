@@ -1,4 +1,5 @@
-//! One copy of each name, each label set and each list of named ports: the pods of a large cluster repeat a few thousand of them.
+//! One copy of each name, each label set and each list of named ports: the pods of a large cluster repeat a
+//! few thousand of them.
 
 use std::{
     collections::{BTreeMap, HashSet},

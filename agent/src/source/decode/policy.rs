@@ -1,8 +1,8 @@
 //! NetworkPolicies: defaults and validation of networking.k8s.io/v1.
 //!
 //! The rules are those of Kubernetes' `pkg/apis/networking/{v1/defaults,validation/validation}.go`. Whatever
-//! of a policy is not understood allows nothing, and the policy isolates all the same. Only a `podSelector` with a
-//! fault selects no pod, as every selector does: which pods were meant is not known.
+//! of a policy is not understood allows nothing, and the policy isolates all the same. Only a `podSelector`
+//! with a fault selects no pod, as every selector does: which pods were meant is not known.
 
 use podgate_core::model::{NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Rule, Selector};
 
@@ -53,7 +53,8 @@ pub(super) fn read(
     }
 }
 
-/// What `policyTypes` can mean: a word in other letters means what it says, one that is not known may mean either.
+/// What `policyTypes` can mean: a word in other letters means what it says, one that is not known may mean
+/// either.
 fn isolates(field: &Field<'_>, speaks_of_egress: bool) -> Isolates {
     let Ok(items) = field.items() else { return Isolates { ingress: true, egress: true } };
     if items.len() == 0 {

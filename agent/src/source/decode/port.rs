@@ -31,7 +31,8 @@ pub(super) fn protocol(field: &Field<'_>) -> Result<Protocol, Reported> {
     }
 }
 
-/// The name of a port of a service or of its endpoints, empty if it has none: no two ports of one object share theirs.
+/// The name of a port of a service or of its endpoints, empty if it has none: no two ports of one object
+/// share theirs.
 pub(super) fn own_name<'a>(
     field: &Field<'_>,
     name: &str,

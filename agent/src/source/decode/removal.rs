@@ -1,4 +1,5 @@
-//! Whether an object of a change stands for its own removal: by podgate's annotation, or as a patch of kustomize.
+//! Whether an object of a change stands for its own removal: by podgate's annotation, or as a patch of
+//! kustomize.
 
 use super::field::{JsonObject, Reported, quoted};
 

@@ -22,8 +22,9 @@ pub struct ApiConnection {
     pub runs_programs: bool,
 }
 
-/// A client by the file that was named; else as a pod of the cluster, else by `$KUBECONFIG`, else by the kubeconfig of
-/// the home directory. Nothing is sent yet. Tokens and certificates that are files are read again as they are rotated.
+/// A client by the file that was named; else as a pod of the cluster, else by `$KUBECONFIG`, else by the
+/// kubeconfig of the home directory. Nothing is sent yet. Tokens and certificates that are files are read
+/// again as they are rotated.
 ///
 /// # Errors
 ///

@@ -1,8 +1,9 @@
-//! Kubernetes Events on policies that were not fully understood, where their authors look: `kubectl describe`.
+//! Kubernetes Events on policies that were not fully understood, where their authors look: `kubectl
+//! describe`.
 //!
-//! In: the problems of policies. Out: one Event for each policy and each change of its problems, reported by one agent of the
-//! cluster, so that a thousand nodes do not say the same thing a thousand times. A report is a courtesy: what cannot be
-//! reported is logged, and nothing waits for it.
+//! In: the problems of policies. Out: one Event for each policy and each change of its problems, reported by
+//! one agent of the cluster, so that a thousand nodes do not say the same thing a thousand times. A report is
+//! a courtesy: what cannot be reported is logged, and nothing waits for it.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,8 @@ const NOT_UNDERSTOOD: &str = "NotFullyUnderstood";
 const OVER_LIMIT: &str = "LimitExceeded";
 const ACTION: &str = "Decode";
 
-/// Policies that wait to be reported; beyond that their problems stand in the log and in `podgate status` alone.
+/// Policies that wait to be reported; beyond that their problems stand in the log and in `podgate status`
+/// alone.
 const WAITING: usize = 256;
 
 /// `note` of an Event may have a kilobyte (validation of events.k8s.io/v1).
@@ -86,12 +88,14 @@ const fn reason(is_over_limit: bool) -> &'static str {
     if is_over_limit { OVER_LIMIT } else { NOT_UNDERSTOOD }
 }
 
-/// Which node's agent reports a policy: every agent answers the same, and the work is spread over all of them.
+/// Which node's agent reports a policy: every agent answers the same, and the work is spread over all of
+/// them.
 fn reporting_node<'a>(nodes: impl Iterator<Item = &'a Name>, policy: &ObjectId) -> Option<&'a Name> {
     nodes.min_by_key(|node| mixed(fnv(&format!("{node} {policy}"))))
 }
 
-/// FNV-1a. Agents of different releases must agree, and the standard library's hash may change between releases.
+/// FNV-1a. Agents of different releases must agree, and the standard library's hash may change between
+/// releases.
 fn fnv(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))

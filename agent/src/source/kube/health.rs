@@ -8,8 +8,8 @@ use std::{
 
 use super::decode::Kind;
 
-/// How long a watch that failed must be silent to count as up again: several times the longest pause between two
-/// attempts, and an attempt that fails is not silent.
+/// How long a watch that failed must be silent to count as up again: several times the longest pause between
+/// two attempts, and an attempt that fails is not silent.
 const RECOVERED: Duration = Duration::from_secs(40);
 
 /// The health of all watches. Clones share it.

@@ -1,6 +1,7 @@
 //! Kubernetes Events on pods of this node, where their owners look: `kubectl describe pod`.
 //!
-//! In: pods that should be isolated and are not, or whose policies a limit closes, and why. Out: one Event for each. As with policies, nothing waits for it.
+//! In: pods that should be isolated and are not, or whose policies a limit closes, and why. Out: one Event
+//! for each. As with policies, nothing waits for it.
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};

@@ -1,7 +1,8 @@
 //! At which version an API server serves a kind.
 //!
-//! Kinds of Kubernetes itself have one. Those of custom resource definitions may be served at several, at none, or only
-//! at versions that are not known here: the last is no reason to think that there are no such objects.
+//! Kinds of Kubernetes itself have one. Those of custom resource definitions may be served at several, at
+//! none, or only at versions that are not known here: the last is no reason to think that there are no such
+//! objects.
 
 use kube::{
     Api, Client, Error,
@@ -23,7 +24,8 @@ pub(super) enum Served {
     Unknown(Vec<String>),
 }
 
-/// Asks the server. A version is asked for itself: while a server starts it may leave some out where it names them all.
+/// Asks the server. A version is asked for itself: while a server starts it may leave some out where it names
+/// them all.
 ///
 /// # Errors
 ///

@@ -1,7 +1,8 @@
 //! Objects trimmed while they are read: what no verdict depends on is skipped in the text and never stored.
 //!
-//! In: JSON. Out: a value with the fields that are kept. A pod of a megabyte is mostly environment variables and arguments of
-//! its containers; every object has `managedFields`. What is kept is kept as it is, right or wrong: `decode` evaluates it.
+//! In: JSON. Out: a value with the fields that are kept. A pod of a megabyte is mostly environment variables
+//! and arguments of its containers; every object has `managedFields`. What is kept is kept as it is, right or
+//! wrong: `decode` evaluates it.
 
 use std::{fmt, marker::PhantomData};
 

@@ -1,7 +1,8 @@
-//! What comes of one kind for as long as anybody listens: where it is served is found, then it is listed and watched.
+//! What comes of one kind for as long as anybody listens: where it is served is found, then it is listed and
+//! watched.
 //!
-//! Out: its events, and what keeps it from being watched. After a failure it goes on by itself, after a pause that grows
-//! with each failure in a row.
+//! Out: its events, and what keeps it from being watched. After a failure it goes on by itself, after a pause
+//! that grows with each failure in a row.
 
 use std::{
     fmt,
@@ -35,7 +36,8 @@ use super::{
     served::{self, Served, is_not_found},
 };
 
-/// Objects of one page of a list. An object may have 1.5 MB, and the text of a page is there twice for a moment.
+/// Objects of one page of a list. An object may have 1.5 MB, and the text of a page is there twice for a
+/// moment.
 const PAGE: u32 = 32;
 
 /// How long a list waits for its turn, should the server hang in the one before.
@@ -44,8 +46,8 @@ const TURN: Duration = Duration::from_secs(2);
 /// How long the server keeps a watch open; bookmarks come once a minute.
 const WATCH: Duration = READ_TIMEOUT.saturating_sub(Duration::from_secs(10));
 
-/// Between two attempts at a server that is away: the first and the longest pause. Chance makes each up to twice as
-/// long, so that the agents of a large cluster do not come back all at once.
+/// Between two attempts at a server that is away: the first and the longest pause. Chance makes each up to
+/// twice as long, so that the agents of a large cluster do not come back all at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -182,7 +184,8 @@ impl Watch {
         let config = watcher::Config::default().page_size(PAGE).timeout(seconds);
         let config = match self.kind {
             Kind::Pod => config.fields(UNFINISHED),
-            // All of them: another proxy than kube-proxy may translate to services, and DNS leads to headless ones.
+            // All of them: another proxy than kube-proxy may translate to services, and DNS leads to headless
+            // ones.
             Kind::Service | Kind::EndpointSlice => config,
             Kind::Namespace | Kind::Node | Kind::NetworkPolicy | Kind::ClusterPolicy(_) => config,
         };

@@ -1,8 +1,9 @@
-//! A change to a cluster that somebody thinks about: objects to add, to put in the place of others, or to remove.
+//! A change to a cluster that somebody thinks about: objects to add, to put in the place of others, or to
+//! remove.
 //!
-//! In: manifest files. Out: the changed cluster, and what in the new objects is not in order. An object that is to be
-//! removed says so itself (`removal` in `decode`). Unlike manifests that describe a cluster, a change is read whole or
-//! not at all: an answer about half of it would be the answer to another question.
+//! In: manifest files. Out: the changed cluster, and what in the new objects is not in order. An object that
+//! is to be removed says so itself (`removal` in `decode`). Unlike manifests that describe a cluster, a
+//! change is read whole or not at all: an answer about half of it would be the answer to another question.
 
 use std::path::PathBuf;
 
@@ -32,8 +33,8 @@ struct ChangeDocument {
 }
 
 impl Change {
-    /// Reads files and directories, `-` for standard input. Out: what is not in order, too; such an entry has the effect
-    /// that it has in manifests.
+    /// Reads files and directories, `-` for standard input. Out: what is not in order, too; such an entry has
+    /// the effect that it has in manifests.
     ///
     /// # Errors
     ///

@@ -29,8 +29,8 @@ const DEPTH: usize = 64;
 /// What aliases may expand to, in bytes of text, when the document itself is shorter than that.
 const EXPANDED_BYTES: usize = 16 << 20;
 
-/// What anchors may hold and aliases expand to, in scalars, lists and objects; more where the text is longer than that
-/// many times [`BYTES_AN_EVENT`]. Memory is then in proportion to the text, as without aliases.
+/// What anchors may hold and aliases expand to, in scalars, lists and objects; more where the text is longer
+/// than that many times [`BYTES_AN_EVENT`]. Memory is then in proportion to the text, as without aliases.
 const EXPANDED_EVENTS: usize = 100_000;
 const BYTES_AN_EVENT: usize = 4;
 
@@ -146,7 +146,8 @@ fn yaml_document(text: &str, lines_before: usize) -> Result<Value, String> {
             max_nodes: usize::MAX,
             max_total_scalar_bytes: EXPANDED_BYTES.max(text.len().saturating_mul(2)),
             max_recorded_anchor_events: expanded_events,
-            // Tools that write one alias for each equal list have few anchors; what counts is what they expand to.
+            // Tools that write one alias for each equal list have few anchors; what counts is what they
+            // expand to.
             max_aliases: usize::MAX,
             max_anchors: usize::MAX,
             max_merge_keys: usize::MAX,

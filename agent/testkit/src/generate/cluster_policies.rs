@@ -1,5 +1,5 @@
-//! ClusterNetworkPolicies: everything that policy.networking.k8s.io/v1beta1 can say, half-way also in the words of v1alpha1,
-//! and, where asked for, entries that it refuses.
+//! ClusterNetworkPolicies: everything that policy.networking.k8s.io/v1beta1 can say, half-way also in the
+//! words of v1alpha1, and, where asked for, entries that it refuses.
 //!
 //! Rules are short and priorities few, so that rules stand behind each other and priorities meet.
 
@@ -135,7 +135,8 @@ fn protocol(entries: Entries) -> BoxedStrategy<Value> {
     or_invalid(entries, valid, sample::select(INVALID_PROTOCOLS).prop_map(parsed))
 }
 
-/// v1alpha1 has no tier, `Allow` in place of `Accept`, and `ports`, which cannot say "all ports of a protocol".
+/// v1alpha1 has no tier, `Allow` in place of `Accept`, and `ports`, which cannot say "all ports of a
+/// protocol".
 fn in_old_words(mut spec: Value, is_baseline: bool) -> Value {
     let fields = spec.as_object_mut().expect("a spec is an object");
     fields.remove("tier");

@@ -10,8 +10,8 @@ const CIDRS: usize = 500;
 const NAMESPACES: usize = 20;
 const APPS: usize = 25;
 
-/// As much as the API lets ClusterNetworkPolicies say, with so many of them: 25 rules a direction, each with 25 peers of 25
-/// networks and 25 protocols.
+/// As much as the API lets ClusterNetworkPolicies say, with so many of them: 25 rules a direction, each with
+/// 25 peers of 25 networks and 25 protocols.
 pub fn large_cluster_policies(policies: usize) -> Vec<Value> {
     (0..policies).map(cluster_policy).collect()
 }
@@ -55,7 +55,8 @@ fn cluster_rule(number: usize, index: usize, list: &str) -> Value {
     json!({"action": action, list: peers.collect::<Vec<_>>(), "protocols": protocols.collect::<Vec<_>>()})
 }
 
-/// Every policy has ingress and egress, selectors, one CIDR of its own with an except, a port, a range and a name.
+/// Every policy has ingress and egress, selectors, one CIDR of its own with an except, a port, a range and a
+/// name.
 pub fn large(pods: usize) -> Vec<Value> {
     let namespaces = (0..NAMESPACES).map(|index| {
         let labels = json!({"team": format!("team-{}", index % 5)});

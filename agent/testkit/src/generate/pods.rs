@@ -1,5 +1,5 @@
-//! Pods: IPv4, IPv6 and dual stack, on the host network, finished, without address, with named ports of several
-//! containers and of sidecars.
+//! Pods: IPv4, IPv6 and dual stack, on the host network, finished, without address, with named ports of
+//! several containers and of sidecars.
 
 use proptest::{collection::vec, option, prelude::*, sample};
 use serde_json::{Value, json};

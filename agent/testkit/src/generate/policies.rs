@@ -196,8 +196,8 @@ enum Style {
     Mapped,
 }
 
-/// The first bits of the address of the pod at `slot`. Lengths are those of IPv4; an IPv6 block has the length
-/// that covers the same pods.
+/// The first bits of the address of the pod at `slot`. Lengths are those of IPv4; an IPv6 block has the
+/// length that covers the same pods.
 #[derive(Clone, Copy, Debug)]
 struct Block {
     slot: usize,
@@ -218,7 +218,8 @@ impl Block {
         }
     }
 
-    /// IPv4 bits 8 to 16 stand in the fifth group of IPv6, 16 to 24 in the sixth, the last ones in the eighth.
+    /// IPv4 bits 8 to 16 stand in the fifth group of IPv6, 16 to 24 in the sixth, the last ones in the
+    /// eighth.
     fn ipv6_length(self) -> u32 {
         match self.length {
             0..=8 => self.length * 2,

@@ -1,7 +1,8 @@
 //! Services, and their EndpointSlices as the endpoint controller writes them from the pods.
 //!
-//! Each service is made after one of the pods: in its namespace, and with a selector for one of its labels, so that
-//! most have endpoints. Some have no selector; their slices are written by hand and name other addresses.
+//! Each service is made after one of the pods: in its namespace, and with a selector for one of its labels,
+//! so that most have endpoints. Some have no selector; their slices are written by hand and name other
+//! addresses.
 
 mod slices;
 

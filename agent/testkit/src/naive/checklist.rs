@@ -1,7 +1,7 @@
 //! The evaluator's verdicts, derived by hand from the semantics checklist, whose numbers stand at each case.
 //!
-//! All cases share one small world; each adds policies, written `NAMESPACE: SPEC`, and says what is then open and
-//! what is blocked.
+//! All cases share one small world; each adds policies, written `NAMESPACE: SPEC`, and says what is then open
+//! and what is blocked.
 
 mod matrix;
 mod places;
@@ -20,7 +20,8 @@ struct Case {
     blocked: &'static [&'static str],
 }
 
-/// x/a, x/b, x/c and y/a, y/b with labels `app`; z/a in a namespace that no object declares; nodes n1 (x) and n2 (y, z).
+/// x/a, x/b, x/c and y/a, y/b with labels `app`; z/a in a namespace that no object declares; nodes n1 (x) and
+/// n2 (y, z).
 fn world() -> Vec<Value> {
     vec![
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "labels": {"team": "red"}}}),

@@ -1,11 +1,12 @@
 //! CIDR blocks as the API server has accepted them over the years, in plain arithmetic.
 //!
-//! Objects that were stored before strict validation may hold leading zeros (`010.0.0.0/8` is 10.0.0.0/8), host bits
-//! (`10.0.0.5/24`, masked) and IPv4-mapped IPv6 (`::ffff:10.0.0.0/104`, an IPv4 block).
+//! Objects that were stored before strict validation may hold leading zeros (`010.0.0.0/8` is 10.0.0.0/8),
+//! host bits (`10.0.0.5/24`, masked) and IPv4-mapped IPv6 (`::ffff:10.0.0.0/104`, an IPv4 block).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The addresses that share the first `length` bits of `network`. `width` is 32 or 128, the bits of the family.
+/// The addresses that share the first `length` bits of `network`. `width` is 32 or 128, the bits of the
+/// family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cidr {
     width: u32,

@@ -1,7 +1,7 @@
 //! ClusterNetworkPolicies, tier by tier. Those of v1alpha1 are put into the words of v1alpha2 first.
 //!
-//! Quoted sentences are those of the API (`apis/v1alpha2/clusternetworkpolicy_types.go`). What the API server would refuse
-//! is taken for what a newer one might store: the rule fails closed.
+//! Quoted sentences are those of the API (`apis/v1alpha2/clusternetworkpolicy_types.go`). What the API server
+//! would refuse is taken for what a newer one might store: the rule fails closed.
 
 use std::borrow::Cow;
 
@@ -27,8 +27,9 @@ pub(super) fn verdict(
 ) -> Option<bool> {
     let mut policies: Vec<Cow<'_, Value>> =
         all(objects).into_iter().filter(|policy| tier_of(policy) == tier).collect();
-    // "Policies with lower priority values have higher precedence." "If two (or more) policies in the same tier with the
-    // same priority could match a connection, then the implementation can apply any of the matching policies": by name.
+    // "Policies with lower priority values have higher precedence." "If two (or more) policies in the same
+    // tier with the same priority could match a connection, then the implementation can apply any of the
+    // matching policies": by name.
     policies.sort_by_key(|policy| {
         (place(policy).map_or(0, |(_, priority)| priority), name_of(policy).to_owned())
     });
@@ -42,7 +43,8 @@ pub(super) fn verdict(
             match outcome(objects, policy, rule, peers, peer, connection) {
                 None => {}
                 Some("Accept") => return Some(true),
-                // "Skips all further ClusterNetworkPolicy rules in the current tier for the selected traffic."
+                // "Skips all further ClusterNetworkPolicy rules in the current tier for the selected
+                // traffic."
                 Some("Pass") => return None,
                 Some(_) => return Some(false),
             }
@@ -68,8 +70,8 @@ fn outcome<'a>(
         && (rule["protocols"].is_null()
             || !items(&rule["protocols"]).is_empty() && items(&rule["protocols"]).iter().all(is_protocol));
     if !is_understood {
-        // "For "Accept" rules, "fail closed" means: "treat the rule as matching no traffic". For "Deny" and "Pass" rules,
-        // "fail closed" means: "treat the rule as a 'Deny all' rule"."
+        // "For "Accept" rules, "fail closed" means: "treat the rule as matching no traffic". For "Deny" and
+        // "Pass" rules, "fail closed" means: "treat the rule as a 'Deny all' rule"."
         return (action != Some("Accept")).then_some("Deny");
     }
     // "If any element matches the source of incoming traffic then the specified action is applied."
@@ -118,8 +120,8 @@ fn or_empty(selector: &Value) -> Value {
     if selector.is_null() { json!({}) } else { selector.clone() }
 }
 
-/// "Exactly one of the fields must be set for a given peer". One that is not known here is of another release, and may
-/// narrow the peer.
+/// "Exactly one of the fields must be set for a given peer". One that is not known here is of another
+/// release, and may narrow the peer.
 fn is_peer(entry: &Value, list: &str, action: Option<&str>) -> bool {
     let fields: &[&str] = match list {
         "from" => &["namespaces", "pods"],
@@ -167,7 +169,8 @@ fn peer_matches(objects: &[Value], entry: &Value, peer: EndpointRef<'_>) -> bool
         let mut blocks = items(networks).iter().filter_map(|cidr| cidr.as_str().and_then(Cidr::parse));
         return blocks.any(|cidr| cidr.contains(peer.address));
     }
-    // "It selects the nodeIPs as the peer type by matching on the IPs present in the node.Status.Addresses field."
+    // "It selects the nodeIPs as the peer type by matching on the IPs present in the node.Status.Addresses
+    // field."
     if !node_labels.is_null() {
         return nodes(objects).any(|node| {
             selector::matches(node_labels, |key| label(node, key))
@@ -213,7 +216,8 @@ fn range(range: &Value) -> Option<(u16, u16)> {
 
 fn protocol_matches(entry: &Value, connection: &Connection<'_>) -> bool {
     if let Some(name) = entry["destinationNamedPort"].as_str().filter(|name| !name.is_empty()) {
-        // "Selects a destination port on a pod based on the ContainerPort name": with the protocol that stands there.
+        // "Selects a destination port on a pod based on the ContainerPort name": with the protocol that
+        // stands there.
         let pod = connection.destination.pod;
         return pod
             .is_some_and(|pod| port_numbers(pod, name, connection.protocol).contains(&connection.port));

@@ -1,4 +1,5 @@
-//! What the evaluator reads off raw objects: namespaces, labels, addresses, named ports, with the API's defaults.
+//! What the evaluator reads off raw objects: namespaces, labels, addresses, named ports, with the API's
+//! defaults.
 //!
 //! A field that is `null` counts as missing, as it does for the API server.
 
@@ -52,8 +53,9 @@ pub(super) fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     object["metadata"]["labels"][key].as_str()
 }
 
-/// A label of a namespace. "The Kubernetes control plane sets an immutable label kubernetes.io/metadata.name on all
-/// namespaces, the value of the label is the namespace name." A namespace that no object declares has that one alone.
+/// A label of a namespace. "The Kubernetes control plane sets an immutable label kubernetes.io/metadata.name
+/// on all namespaces, the value of the label is the namespace name." A namespace that no object declares has
+/// that one alone.
 pub(super) fn namespace_label<'a>(objects: &'a [Value], namespace: &'a str, key: &str) -> Option<&'a str> {
     if key == "kubernetes.io/metadata.name" {
         return Some(namespace);
@@ -63,8 +65,8 @@ pub(super) fn namespace_label<'a>(objects: &'a [Value], namespace: &'a str, key:
         .and_then(|found| label(found, key))
 }
 
-/// A finished pod has given its addresses back. One that is being deleted still runs, one that is pending may have
-/// an address already.
+/// A finished pod has given its addresses back. One that is being deleted still runs, one that is pending may
+/// have an address already.
 pub(super) fn is_alive(pod: &Value) -> bool {
     !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
 }

@@ -1,7 +1,7 @@
 //! One NetworkPolicy: whom it selects, what it isolates, what its rules allow.
 //!
-//! A policy that the API server would refuse loses only what is wrong with it: an entry of `from`, `to` or `ports`
-//! that is not valid matches nothing, and so allows nothing; the policy still isolates.
+//! A policy that the API server would refuse loses only what is wrong with it: an entry of `from`, `to` or
+//! `ports` that is not valid matches nothing, and so allows nothing; the policy still isolates.
 
 use serde_json::Value;
 
@@ -12,17 +12,19 @@ use super::{
     selector,
 };
 
-/// "podSelector selects the pods to which this NetworkPolicy object applies. ... An empty selector matches all pods in
-/// the policy's namespace. ... This field is optional. If it is not specified, it defaults to an empty selector."
+/// "podSelector selects the pods to which this NetworkPolicy object applies. ... An empty selector matches
+/// all pods in the policy's namespace. ... This field is optional. If it is not specified, it defaults to an
+/// empty selector."
 pub(super) fn selects(policy: &Value, pod: &Value) -> bool {
     let subjects = &policy["spec"]["podSelector"];
     namespace_of(policy) == namespace_of(pod)
         && (subjects.is_null() || selector::matches(subjects, |key| label(pod, key)))
 }
 
-/// Whether the policy isolates the pods that it selects. "policyTypes is a list of rule types that the NetworkPolicy
-/// relates to. Valid options are ["Ingress"], ["Egress"], or ["Ingress", "Egress"]." The letters' case does
-/// not matter; of another word it is not known what was meant, and the policy isolates both ways.
+/// Whether the policy isolates the pods that it selects. "policyTypes is a list of rule types that the
+/// NetworkPolicy relates to. Valid options are ["Ingress"], ["Egress"], or ["Ingress", "Egress"]." The
+/// letters' case does not matter; of another word it is not known what was meant, and the policy isolates
+/// both ways.
 pub(super) fn isolates(policy: &Value, direction: Direction) -> bool {
     let spec = &policy["spec"];
     let types = items(&spec["policyTypes"]);
@@ -33,17 +35,17 @@ pub(super) fn isolates(policy: &Value, direction: Direction) -> bool {
         };
         return types.iter().any(|listed| listed.as_str().is_none_or(|word| word.to_lowercase() != other));
     }
-    // "If this field is not specified, it will default based on the existence of ingress or egress rules; policies
-    // that contain an egress section are assumed to affect egress, and all policies (whether or not they contain an
-    // ingress section) are assumed to affect ingress."
+    // "If this field is not specified, it will default based on the existence of ingress or egress rules;
+    // policies that contain an egress section are assumed to affect egress, and all policies (whether or not
+    // they contain an ingress section) are assumed to affect ingress."
     match direction {
         Direction::Ingress => true,
         Direction::Egress => !items(&spec["egress"]).is_empty(),
     }
 }
 
-/// "If this field is empty then this NetworkPolicy does not allow any traffic (and serves solely to ensure that the
-/// pods it selects are isolated by default)."
+/// "If this field is empty then this NetworkPolicy does not allow any traffic (and serves solely to ensure
+/// that the pods it selects are isolated by default)."
 pub(super) fn rules(policy: &Value, direction: Direction) -> &[Value] {
     items(match direction {
         Direction::Ingress => &policy["spec"]["ingress"],
@@ -68,9 +70,10 @@ pub(super) fn rule_allows(
         && any_or_unrestricted(&rule["ports"], |entry| port_matches(entry, connection))
 }
 
-/// "Items in this list are combined using a logical OR operation. If this field is empty or missing, this rule matches
-/// all sources (traffic not restricted by source). If this field is present and contains at least one item, this rule
-/// allows traffic only if the traffic matches at least one item in the from list." The same for `to` and `ports`.
+/// "Items in this list are combined using a logical OR operation. If this field is empty or missing, this
+/// rule matches all sources (traffic not restricted by source). If this field is present and contains at
+/// least one item, this rule allows traffic only if the traffic matches at least one item in the from list."
+/// The same for `to` and `ports`.
 fn any_or_unrestricted(list: &Value, matches: impl Fn(&Value) -> bool) -> bool {
     let is_missing_or_empty = list.is_null() || list.as_array().is_some_and(Vec::is_empty);
     is_missing_or_empty || items(list).iter().any(matches)
@@ -100,15 +103,15 @@ fn peer_matches(objects: &[Value], policy_namespace: &str, entry: &Value, peer: 
     }
 }
 
-/// "namespaceSelector selects namespaces using cluster-scoped labels. This field follows standard label selector
-/// semantics; if present but empty, it selects all namespaces."
+/// "namespaceSelector selects namespaces using cluster-scoped labels. This field follows standard label
+/// selector semantics; if present but empty, it selects all namespaces."
 fn namespace_matches(objects: &[Value], namespaces: &Value, pod: &Value) -> bool {
     selector::matches(namespaces, |key| namespace_label(objects, namespace_of(pod), key))
 }
 
-/// "except is a slice of CIDRs that should not be included within an IPBlock. ... Except values will be rejected if
-/// they are outside the cidr range." A rejected one makes the whole entry match nothing: without it, it would allow
-/// more than was meant.
+/// "except is a slice of CIDRs that should not be included within an IPBlock. ... Except values will be
+/// rejected if they are outside the cidr range." A rejected one makes the whole entry match nothing: without
+/// it, it would allow more than was meant.
 fn block_contains(block: &Value, peer: EndpointRef<'_>) -> bool {
     let Some(cidr) = block["cidr"].as_str().and_then(Cidr::parse) else { return false };
     let excepts = items(&block["except"]).iter().map(|entry| entry.as_str().and_then(Cidr::parse));
@@ -119,8 +122,8 @@ fn block_contains(block: &Value, peer: EndpointRef<'_>) -> bool {
 }
 
 fn port_matches(entry: &Value, connection: &Connection<'_>) -> bool {
-    // "protocol represents the protocol (TCP, UDP, or SCTP) which traffic must match. If not specified, this field
-    // defaults to TCP."
+    // "protocol represents the protocol (TCP, UDP, or SCTP) which traffic must match. If not specified, this
+    // field defaults to TCP."
     let protocol = match &entry["protocol"] {
         Value::Null => "TCP",
         Value::String(name) if matches!(name.as_str(), "TCP" | "UDP" | "SCTP") => name,
@@ -131,8 +134,9 @@ fn port_matches(entry: &Value, connection: &Connection<'_>) -> bool {
     }
     let end_port = &entry["endPort"];
     match &entry["port"] {
-        // "If this field is not provided, this matches all port names and numbers." And of endPort: "This field cannot
-        // be defined if the port field is not defined or if the port field is defined as a named (string) port."
+        // "If this field is not provided, this matches all port names and numbers." And of endPort: "This
+        // field cannot be defined if the port field is not defined or if the port field is defined as a named
+        // (string) port."
         Value::Null => end_port.is_null(),
         Value::String(name) => {
             end_port.is_null()
@@ -142,8 +146,8 @@ fn port_matches(entry: &Value, connection: &Connection<'_>) -> bool {
                     .pod
                     .is_some_and(|pod| port_numbers(pod, name, protocol).contains(&connection.port))
         }
-        // "endPort indicates that the range of ports from port to endPort if set, inclusive, should be allowed by the
-        // policy. ... The endPort must be equal or greater than port."
+        // "endPort indicates that the range of ports from port to endPort if set, inclusive, should be
+        // allowed by the policy. ... The endPort must be equal or greater than port."
         first => {
             let last = if end_port.is_null() { first } else { end_port };
             match (port_number(first), port_number(last)) {
@@ -154,8 +158,9 @@ fn port_matches(entry: &Value, connection: &Connection<'_>) -> bool {
     }
 }
 
-/// "must be no more than 15 characters, must contain only alphanumeric characters (a-z, 0-9), and hyphens (-), must
-/// contain at least one letter (a-z), must not contain consecutive hyphens, nor begin or end with one" (validation).
+/// "must be no more than 15 characters, must contain only alphanumeric characters (a-z, 0-9), and hyphens
+/// (-), must contain at least one letter (a-z), must not contain consecutive hyphens, nor begin or end with
+/// one" (validation).
 fn is_port_name(name: &str) -> bool {
     name.len() <= 15
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')

@@ -49,8 +49,8 @@ pub(super) fn is_valid(selector: &Value) -> bool {
         && items(&selector["matchExpressions"]).iter().all(is_valid_expression)
 }
 
-/// "values is an array of string values. If the operator is In or NotIn, the values array must be non-empty. If the
-/// operator is Exists or DoesNotExist, the values array must be empty."
+/// "values is an array of string values. If the operator is In or NotIn, the values array must be non-empty.
+/// If the operator is Exists or DoesNotExist, the values array must be empty."
 fn is_valid_expression(expression: &Value) -> bool {
     let values = items(&expression["values"]);
     let fits = match expression["operator"].as_str() {
@@ -63,10 +63,10 @@ fn is_valid_expression(expression: &Value) -> bool {
         && values.iter().all(is_label_value)
 }
 
-/// "Valid label keys have two segments: an optional prefix and name, separated by a slash (/). The name segment is
-/// required and must be 63 characters or less, beginning and ending with an alphanumeric character with dashes,
-/// underscores, dots, and alphanumerics between. ... If specified, the prefix must be a DNS subdomain: a series of
-/// DNS labels separated by dots, not longer than 253 characters in total."
+/// "Valid label keys have two segments: an optional prefix and name, separated by a slash (/). The name
+/// segment is required and must be 63 characters or less, beginning and ending with an alphanumeric character
+/// with dashes, underscores, dots, and alphanumerics between. ... If specified, the prefix must be a DNS
+/// subdomain: a series of DNS labels separated by dots, not longer than 253 characters in total."
 fn is_label_key(key: &str) -> bool {
     match key.split_once('/') {
         None => is_label_word(key),

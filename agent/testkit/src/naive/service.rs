@@ -1,9 +1,10 @@
-//! Services: where a connection to one of their addresses ends, and what the policies say of each of these ends.
+//! Services: where a connection to one of their addresses ends, and what the policies say of each of these
+//! ends.
 //!
-//! A service's own address and port match nothing in a policy: what counts is the endpoint that was chosen, after the
-//! translation and before any masquerading, as the rules of kube-proxy have it that stand before those of policies.
-//! Quoted sentences are those of the API documentation (`core/v1/types.go`, `discovery/v1/types.go`).
-//! The objects are valid ones.
+//! A service's own address and port match nothing in a policy: what counts is the endpoint that was chosen,
+//! after the translation and before any masquerading, as the rules of kube-proxy have it that stand before
+//! those of policies. Quoted sentences are those of the API documentation (`core/v1/types.go`,
+//! `discovery/v1/types.go`). The objects are valid ones.
 
 mod ports;
 #[cfg(test)]
@@ -58,8 +59,8 @@ pub fn destinations(objects: &[Value], node: &str) -> BTreeSet<Destination> {
     listeners(objects, node).map(|listener| listener.at).collect()
 }
 
-/// The endpoints that a client's node chooses from. `None` when no service answers there: such a packet is for the
-/// address that stands in it, as with a node port of another node.
+/// The endpoints that a client's node chooses from. `None` when no service answers there: such a packet is
+/// for the address that stands in it, as with a node port of another node.
 ///
 /// A client without an address of this family reaches nothing.
 pub fn backends(
@@ -82,8 +83,8 @@ pub fn backends(
     for listener in &listeners {
         for end in endpoints(objects, listener, node) {
             let mut backend = to(client, end);
-            // What comes by an external address or a node port goes on under an address of the node, so that replies
-            // come back through it.
+            // What comes by an external address or a node port goes on under an address of the node, so that
+            // replies come back through it.
             let is_masqueraded = is_pod && listener.is_external() && !listener.is_local();
             if is_masqueraded && node_behind(objects, end.0) != Some(node) {
                 let own = own.iter().find(|own| own.is_ipv4() == end.0.is_ipv4());
@@ -91,8 +92,8 @@ pub fn backends(
             }
             found.insert(backend);
         }
-        // Nothing could stop what is delivered to the client's own node: what is forbidden there is stopped before, whether
-        // or not the packet would have come there.
+        // Nothing could stop what is delivered to the client's own node: what is forbidden there is stopped
+        // before, whether or not the packet would have come there.
         let usable = usable_endpoints(objects, listener, node).into_iter();
         let untranslated = Some((destination.address, destination.port)).filter(|_| {
             listener.is_external() && port_number(&listener.port["port"]) == Some(destination.port)
@@ -109,15 +110,15 @@ impl Listener<'_> {
         self.frontend == Frontend::External && !is_foreign(self.service)
     }
 
-    /// ""Local" preserves the source IP of the traffic by routing only to endpoints on the same node as the traffic was
-    /// received on (dropping the traffic if there are no local endpoints)."
+    /// ""Local" preserves the source IP of the traffic by routing only to endpoints on the same node as the
+    /// traffic was received on (dropping the traffic if there are no local endpoints)."
     fn is_local(&self) -> bool {
         self.is_external() && self.service["spec"]["externalTrafficPolicy"] == "Local"
     }
 }
 
-/// What answers at an address and port of a node: several services may claim one. "Services cluster IPs are assigned
-/// by the control plane, and each is unique": it is its own service's alone.
+/// What answers at an address and port of a node: several services may claim one. "Services cluster IPs are
+/// assigned by the control plane, and each is unique": it is its own service's alone.
 fn listeners_at<'a>(objects: &'a [Value], node: &'a str, destination: &Destination) -> Vec<Listener<'a>> {
     let mut found: Vec<_> = listeners(objects, node).filter(|listener| listener.at == *destination).collect();
     if found.iter().any(|listener| listener.frontend == Frontend::ClusterIp) {
@@ -126,8 +127,8 @@ fn listeners_at<'a>(objects: &'a [Value], node: &'a str, destination: &Destinati
     found
 }
 
-/// Whether a client may open a connection, whichever of the destination's addresses and of the endpoints are chosen.
-/// `None` when no service answers there.
+/// Whether a client may open a connection, whichever of the destination's addresses and of the endpoints are
+/// chosen. `None` when no service answers there.
 pub(super) fn allowed(
     objects: &[Value],
     client: &ResolvedEndpoint,
@@ -241,8 +242,8 @@ fn listeners_of<'a>(objects: &[Value], service: &'a Value, node: &str) -> Vec<Li
         for address in external_addresses(service) {
             listen(Frontend::External, address, &port["port"]);
         }
-        // "The port on each node on which this service is exposed". The client's packets to another node leave before
-        // they are translated.
+        // "The port on each node on which this service is exposed". The client's packets to another node
+        // leave before they are translated.
         for address in object::node_addresses(objects, node) {
             listen(Frontend::External, address, &port["nodePort"]);
         }
@@ -250,8 +251,8 @@ fn listeners_of<'a>(objects: &[Value], service: &'a Value, node: &str) -> Vec<Li
     found
 }
 
-/// ""None" can be specified for headless services when proxying is not required." "ExternalName means a service consists
-/// of only a reference to an external name."
+/// ""None" can be specified for headless services when proxying is not required." "ExternalName means a
+/// service consists of only a reference to an external name."
 fn cluster_addresses(service: &Value) -> Vec<IpAddr> {
     let spec = &service["spec"];
     if spec["type"] == "ExternalName" {
@@ -262,18 +263,18 @@ fn cluster_addresses(service: &Value) -> Vec<IpAddr> {
     written.iter().filter_map(object::address).collect()
 }
 
-/// "externalIPs is a list of IP addresses for which nodes in the cluster will also accept traffic for this service."
-/// And of a load balancer's address: "Setting this to "VIP" indicates that traffic is delivered to the node with the
-/// destination set to the load-balancer's IP and port. Setting this to "Proxy" indicates that traffic is delivered to
-/// the node or pod with the destination set to the node's IP".
+/// "externalIPs is a list of IP addresses for which nodes in the cluster will also accept traffic for this
+/// service." And of a load balancer's address: "Setting this to "VIP" indicates that traffic is delivered to
+/// the node with the destination set to the load-balancer's IP and port. Setting this to "Proxy" indicates
+/// that traffic is delivered to the node or pod with the destination set to the node's IP".
 fn external_addresses(service: &Value) -> Vec<IpAddr> {
     let balancers = items(&service["status"]["loadBalancer"]["ingress"]).iter();
     let balancers = balancers.filter(|entry| entry["ipMode"] != "Proxy").map(|entry| &entry["ip"]);
     items(&service["spec"]["externalIPs"]).iter().chain(balancers).filter_map(object::address).collect()
 }
 
-/// "Note that traffic sent to an External IP or LoadBalancer IP from within the cluster will always get "Cluster"
-/// semantics": externalTrafficPolicy is for other clients.
+/// "Note that traffic sent to an External IP or LoadBalancer IP from within the cluster will always get
+/// "Cluster" semantics": externalTrafficPolicy is for other clients.
 fn endpoints(objects: &[Value], listener: &Listener<'_>, node: &str) -> BTreeSet<(IpAddr, u16)> {
     let is_local_alone = is_local_alone(listener);
     let candidates = candidates(objects, listener, is_local_alone.then_some(node));
@@ -282,8 +283,8 @@ fn endpoints(objects: &[Value], listener: &Listener<'_>, node: &str) -> BTreeSet
         let all = candidates.iter().map(|(_, address, number)| (*address, *number));
         return all.chain([(listener.at.address, listener.at.port)]).collect();
     }
-    // "hints describes how this endpoint is to be consumed": those for the client's node, else those for its zone, when all
-    // ready ones have such hints and some is for the client.
+    // "hints describes how this endpoint is to be consumed": those for the client's node, else those for its
+    // zone, when all ready ones have such hints and some is for the client.
     let zone = object::nodes(objects)
         .find(|object| name_of(object) == node)
         .and_then(|node| label(node, "topology.kubernetes.io/zone"));
@@ -313,17 +314,17 @@ fn usable_endpoints(objects: &[Value], listener: &Listener<'_>, node: &str) -> B
     if is_foreign(listener.service) { BTreeSet::new() } else { those_of(objects, listener, only) }
 }
 
-/// "internalTrafficPolicy describes how nodes distribute service traffic they receive on the ClusterIP. If set to "Local",
-/// the proxy will assume that pods only want to talk to endpoints of the service on the same node as the pod, dropping the
-/// traffic if there are no local endpoints."
+/// "internalTrafficPolicy describes how nodes distribute service traffic they receive on the ClusterIP. If
+/// set to "Local", the proxy will assume that pods only want to talk to endpoints of the service on the same
+/// node as the pod, dropping the traffic if there are no local endpoints."
 fn is_local_alone(listener: &Listener<'_>) -> bool {
     !is_foreign(listener.service)
         && listener.frontend == Frontend::ClusterIp
         && listener.service["spec"]["internalTrafficPolicy"] == "Local"
 }
 
-/// Those that are used, of one node alone or of all. KEP-1669: endpoints that are serving and terminating are for when no
-/// endpoint is ready.
+/// Those that are used, of one node alone or of all. KEP-1669: endpoints that are serving and terminating are
+/// for when no endpoint is ready.
 fn those_of(objects: &[Value], listener: &Listener<'_>, only: Option<&str>) -> BTreeSet<(IpAddr, u16)> {
     let candidates = candidates(objects, listener, only);
     let those = |is_usable: fn(&Value) -> bool| -> BTreeSet<_> {
@@ -374,8 +375,8 @@ fn numbers(slice: &Value, service_port: &Value) -> Vec<u16> {
     items(&slice["ports"]).iter().filter(is_it).filter_map(|port| port_number(&port["port"])).collect()
 }
 
-/// kube-proxy takes the first: "these are all assumed to be fungible and clients may choose to only use the first
-/// element."
+/// kube-proxy takes the first: "these are all assumed to be fungible and clients may choose to only use the
+/// first element."
 fn address_of(endpoint: &Value) -> Option<IpAddr> {
     items(&endpoint["addresses"]).first().and_then(object::address)
 }

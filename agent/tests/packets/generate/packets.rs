@@ -1,5 +1,5 @@
-//! Packets of every kind, answers to and errors about earlier ones, at the hook where they belong or at another, and
-//! what noise makes of them.
+//! Packets of every kind, answers to and errors about earlier ones, at the hook where they belong or at
+//! another, and what noise makes of them.
 
 use std::net::IpAddr;
 
@@ -357,8 +357,8 @@ impl Noise {
     }
 }
 
-/// The kernel runs no program on less than an Ethernet header and the fixed part of the IP header that it announces
-/// (`bpf_prog_test_run_skb`).
+/// The kernel runs no program on less than an Ethernet header and the fixed part of the IP header that it
+/// announces (`bpf_prog_test_run_skb`).
 pub(crate) fn least_length(frame: &[u8]) -> usize {
     14 + match frame.get(12..14) {
         Some([0x08, 0x00]) => 20,

@@ -34,9 +34,10 @@ struct Probe {
 
 /// What differs between the worlds that replace each other.
 ///
-/// Not both at once: a policy of before that meets labels of after gives the verdict of a cluster in which the labels
-/// were changed first, which is one that the API server may well have shown us. So does a pod whose own labels change
-/// which policies it has, when it meets new labels of another one: such a pod is not asked about.
+/// Not both at once: a policy of before that meets labels of after gives the verdict of a cluster in which
+/// the labels were changed first, which is one that the API server may well have shown us. So does a pod
+/// whose own labels change which policies it has, when it meets new labels of another one: such a pod is not
+/// asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Changing {
     Policies,
@@ -136,7 +137,8 @@ fn probes(worlds: &[World], changing: Changing) -> Vec<Probe> {
                     Asked { subject, direction, peer, protocol: Some(Protocol::Tcp), port, own_node: false };
                 naive::allows(&world.cluster, asked)
             };
-            // Where a packet of a local pod arrives that did not pass that pod's own veth, its egress is evaluated, too.
+            // Where a packet of a local pod arrives that did not pass that pod's own veth, its egress is
+            // evaluated, too.
             let sender = local.filter(|_| direction == Direction::Ingress);
             let verdicts = |world: &World| {
                 let sends = sender.is_none_or(|sender| allows(world, sender, Direction::Egress, own));

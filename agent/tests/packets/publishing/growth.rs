@@ -17,7 +17,8 @@ use crate::{
 /// More than the rows that a table has room for at first.
 const CROWD: u32 = 4_200;
 
-/// So many outside addresses, each an identity of its own, may reach B: one half on port 80, the other on port 81.
+/// So many outside addresses, each an identity of its own, may reach B: one half on port 80, the other on
+/// port 81.
 fn crowd(size: u32) -> World {
     let peers = |is_one: &dyn Fn(u32) -> bool| {
         let numbers = (0..size).filter(|number| is_one(*number));

@@ -1,4 +1,5 @@
-//! What the cluster says changes: policies, labels, addresses, backends. New packets are evaluated by what it says now.
+//! What the cluster says changes: policies, labels, addresses, backends. New packets are evaluated by what it
+//! says now.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -19,7 +20,8 @@ use crate::{
 const SYN: u8 = flag::SYN;
 const ACK: u8 = flag::ACK;
 
-/// Asks whether a pod of this node may be reached from this address, by a connection that nothing is known of.
+/// Asks whether a pod of this node may be reached from this address, by a connection that nothing is known
+/// of.
 #[track_caller]
 fn expect_into(node: &mut Node, from: IpAddr, ingress_ifindex: u32, to: Host, number: u16, allowed: bool) {
     let family = if from.is_ipv4() { Family::V4 } else { Family::V6 };
@@ -284,7 +286,8 @@ fn a_full_table_lets_live_connections_go_on_and_opens_nothing() {
             assert!(!programs.run(arrives(Host::B, UPLINK), &Frame::tcp(client_denied, b, SYN).bytes()));
         }
         assert!(programs.run(leaves(Host::B), &Frame::tcp(b, a, ACK).bytes()), "it was not pushed out");
-        // Allowed ones of another pod do: what was idle is forgotten, and goes on with the next word of its client.
+        // Allowed ones of another pod do: what was idle is forgotten, and goes on with the next word of its
+        // client.
         for number in 0..10 * ROOM {
             let busy = (Host::Z.at(family), 1_024 + number);
             let to = (Host::Outside.at(family), 443);

@@ -1,5 +1,5 @@
-//! ClusterNetworkPolicies: on a pod that no NetworkPolicy isolates, for protocols without ports, towards the own node and
-//! behind services.
+//! ClusterNetworkPolicies: on a pod that no NetworkPolicy isolates, for protocols without ports, towards the
+//! own node and behind services.
 
 use std::sync::Arc;
 
@@ -123,7 +123,8 @@ fn networks_match_protocols_without_ports_and_replies_and_errors_pass() {
 fn the_own_node_is_behind_cluster_policies_alone_and_only_as_a_destination() {
     let deny = |ports| rule(Action::Deny, own_node(), ports);
     let accept = rule(Action::Accept, own_node(), port(Udp, 53));
-    // A NetworkPolicy that isolates settles what Admin leaves open: the own node passes, the baseline is not asked.
+    // A NetworkPolicy that isolates settles what Admin leaves open: the own node passes, the baseline is not
+    // asked.
     let isolated = World::new().egress(Host::A, []).ingress(Host::A, []);
     let by_admin = with(isolated.clone(), Tier::Admin, Host::A, Egress, deny(port(Tcp, 80)));
     let by_admin = with(by_admin, Tier::Admin, Host::A, Ingress, rule(Action::Deny, Peers::Any, Ports::Any));

@@ -1,5 +1,6 @@
-//! Addresses that the node translates perhaps: external ones, which whoever may create a Service chooses, those of another
-//! proxy's services, cluster addresses that the node has itself, and services without endpoints.
+//! Addresses that the node translates perhaps: external ones, which whoever may create a Service chooses,
+//! those of another proxy's services, cluster addresses that the node has itself, and services without
+//! endpoints.
 
 use std::sync::Arc;
 
@@ -131,7 +132,8 @@ fn a_service_of_another_proxy_opens_nothing_that_it_does_not_translate() {
             &Frame::tcp(a, (Host::B.at(family), 8080), SYN),
             NotIsolated,
         );
-        // Its node port may be no more than a port of the node's; what is led elsewhere from there is evaluated there.
+        // Its node port may be no more than a port of the node's; what is led elsewhere from there is
+        // evaluated there.
         assert!(world.compile(Vec::new()).services.leave_node);
         node.expect(leaves(Host::A), &Frame::tcp(a, (Host::Node.at(family), NODE_PORT), SYN), OwnNode);
     }

@@ -163,7 +163,8 @@ fn a_pod_that_floods_with_fragments_takes_no_room_from_others() {
         sent += 1;
     }
     let known = node.pinned.fragments().keys().count();
-    // A second of the programs' clock is a little shorter than one, and the first and the last may be parts of one.
+    // A second of the programs' clock is a little shorter than one, and the first and the last may be parts
+    // of one.
     let windows = 2 + usize::try_from(began.elapsed().as_millis() / 900).expect("few");
     let most = Share::FRAGMENTS as usize * windows;
     assert!(sent <= known || sent > Share::FRAGMENTS as usize && known <= most, "{known} of {sent}");

@@ -1,4 +1,5 @@
-//! The link-layer address that a pod sends from: on a bridge its own alone, whatever it sends, for the bridge learns it.
+//! The link-layer address that a pod sends from: on a bridge its own alone, whatever it sends, for the bridge
+//! learns it.
 
 use podgate_common::{
     Direction, Hook,

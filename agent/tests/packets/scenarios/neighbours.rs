@@ -1,5 +1,5 @@
-//! ARP, neighbour discovery and multicast listener discovery: what hosts need passes whatever the policies say, nothing
-//! else passes as such a message, and nothing in another's name.
+//! ARP, neighbour discovery and multicast listener discovery: what hosts need passes whatever the policies
+//! say, nothing else passes as such a message, and nothing in another's name.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -1,5 +1,5 @@
-//! Packets without an ingress interface: the node's own, and what the kernel has made again of what others have sent. And
-//! packets that leave the node by devices without link headers.
+//! Packets without an ingress interface: the node's own, and what the kernel has made again of what others
+//! have sent. And packets that leave the node by devices without link headers.
 
 use podgate_common::{
     Flow, NODE,

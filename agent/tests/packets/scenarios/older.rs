@@ -1,4 +1,5 @@
-//! Connections that are older than the agent: entered from the sockets of a pod, then evaluated by the real programs.
+//! Connections that are older than the agent: entered from the sockets of a pod, then evaluated by the real
+//! programs.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,4 +1,5 @@
-//! What the programs report about connections: every one in a flow counter, some as events; and policies in audit mode, which only tell.
+//! What the programs report about connections: every one in a flow counter, some as events; and policies in
+//! audit mode, which only tell.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! Who makes room for whom: a veth that opens connections as fast as it can, beside others whose connections live.
+//! Who makes room for whom: a veth that opens connections as fast as it can, beside others whose connections
+//! live.
 
 use super::*;
 use crate::Rate;
@@ -39,8 +40,8 @@ fn veths(table: &SharedTable) -> Vec<u32> {
     veths
 }
 
-/// 40 veths have idle connections in an eighth of the table. Then one opens ten times as many as there is room for, and they
-/// are answered, refused, closed, or nothing comes of them.
+/// 40 veths have idle connections in an eighth of the table. Then one opens ten times as many as there is
+/// room for, and they are answered, refused, closed, or nothing comes of them.
 #[test]
 fn a_veth_that_floods_takes_the_place_of_nobody_elses_connections() {
     const SETS: u32 = 4_096;
@@ -97,7 +98,8 @@ fn a_veth_that_floods_takes_the_place_of_nobody_elses_connections() {
 fn a_newcomer_takes_the_place_of_its_own_veths_before_anothers() {
     let [half, est] = [Seen::default(), Seen::REPLY];
     let flood = FLOODER;
-    // (who has what in a full set, what a newcomer of the flooder takes the place of, of whom one is gone then)
+    // (who has what in a full set, what a newcomer of the flooder takes the place of, of whom one is gone
+    // then)
     let table = [
         // Its own, however young and whatever the others' are.
         (

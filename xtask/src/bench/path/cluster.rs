@@ -1,8 +1,8 @@
-//! The cluster that all variants of a path filter for: policy number i isolates pod number i in both directions, lets
-//! pod i - 1 in and pod i + 1 be reached.
+//! The cluster that all variants of a path filter for: policy number i isolates pod number i in both
+//! directions, lets pod i - 1 in and pod i + 1 be reached.
 //!
-//! In: how many policies there are, and where those of the two pods that talk stand among them. Out: the same policies
-//! in the three forms that podgate, Calico's rules and NPM's rules are made from.
+//! In: how many policies there are, and where those of the two pods that talk stand among them. Out: the same
+//! policies in the three forms that podgate, Calico's rules and NPM's rules are made from.
 
 use std::net::Ipv4Addr;
 
@@ -68,8 +68,9 @@ impl Cluster {
         json!({"apiVersion": "v1", "kind": "List", "items": objects})
     }
 
-    /// What Calico's agent looks at: all pods, and the policies that select pods of this node. Out: these objects, and
-    /// how many of the pods at their head are on this node, the first two being client and server.
+    /// What Calico's agent looks at: all pods, and the policies that select pods of this node. Out: these
+    /// objects, and how many of the pods at their head are on this node, the first two being client and
+    /// server.
     pub(super) fn on_a_node(&self) -> (Vec<Value>, usize) {
         let talking = [self.client, self.client + 1];
         let others = (0..self.policies).filter(|number| !talking.contains(number));

@@ -1,7 +1,7 @@
 //! From samples to figures: what podgate and the others add to a path, next to the goals.
 //!
-//! In: the samples of one measure. Out: figures, or a refusal when the control says that they would mean nothing.
-//! Everything is a comparison within rounds; medians are taken at the end.
+//! In: the samples of one measure. Out: figures, or a refusal when the control says that they would mean
+//! nothing. Everything is a comparison within rounds; medians are taken at the end.
 
 use super::{
     measure::Measure,

@@ -1,7 +1,7 @@
 //! IPv4 packets that are sent whole, so that one socket can speak for many flows.
 //!
-//! In: addresses and ports. Out: bytes. The kernel fills in the checksum of the IP header and its identification
-//! (raw(7)). Left out: receiving them.
+//! In: addresses and ports. Out: bytes. The kernel fills in the checksum of the IP header and its
+//! identification (raw(7)). Left out: receiving them.
 
 use std::net::Ipv4Addr;
 

@@ -1,8 +1,8 @@
 //! An empty program where podgate has its own: what TCX costs by itself.
 //!
-//! In: names of interfaces in the calling thread's network namespace. Out: a program of two instructions at ingress and
-//! egress of each, there until the links are dropped. Written against the system call: a loader would be a dependency
-//! for these two instructions.
+//! In: names of interfaces in the calling thread's network namespace. Out: a program of two instructions at
+//! ingress and egress of each, there until the links are dropped. Written against the system call: a loader
+//! would be a dependency for these two instructions.
 
 use std::{
     io,
@@ -73,7 +73,8 @@ pub(super) fn attach(interfaces: &[&str]) -> Result<Links> {
 
 /// A command of `bpf(2)` that makes a file descriptor.
 fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the attributes have their size, which the kernel takes for the rest being zero; what they point to lives.
+    // SAFETY: the attributes have their size, which the kernel takes for the rest being zero; what they point
+    // to lives.
     let made = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
     match i32::try_from(made) {
         // SAFETY: a new descriptor, nobody else's.

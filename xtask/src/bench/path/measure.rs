@@ -89,8 +89,8 @@ impl Measure {
         })
     }
 
-    /// Whether a variant has such a figure. What changes with the number of policies is measured at each of them; a
-    /// scan of all policies for each of 64,000 flows would take most of the time there is.
+    /// Whether a variant has such a figure. What changes with the number of policies is measured at each of
+    /// them; a scan of all policies for each of 64,000 flows would take most of the time there is.
     pub(super) fn is_of(self, variant: Variant, reference: u32) -> bool {
         let core = variant.is_core(reference);
         let small_table = variant.system == System::SmallTable;
@@ -139,5 +139,6 @@ impl Measure {
     }
 }
 
-/// How long one variant is visited before the next one. Shorter than most disturbances of a machine are apart.
+/// How long one variant is visited before the next one. Shorter than most disturbances of a machine are
+/// apart.
 const SLICE: Duration = Duration::from_millis(6);

@@ -1,7 +1,8 @@
-//! Rounds: all variants are visited one after the other, again and again, and what is compared is of the same round.
+//! Rounds: all variants are visited one after the other, again and again, and what is compared is of the same
+//! round.
 //!
-//! In: scenes that are alive, and how long there is. Out: one sample of each scene for each round. A machine that gets
-//! slower for a while does so for all of them.
+//! In: scenes that are alive, and how long there is. Out: one sample of each scene for each round. A machine
+//! that gets slower for a while does so for all of them.
 
 use std::time::{Duration, Instant};
 
@@ -70,7 +71,8 @@ impl Samples {
     }
 }
 
-/// Each round begins elsewhere and every second one goes backwards: no variant always comes after the same other one.
+/// Each round begins elsewhere and every second one goes backwards: no variant always comes after the same
+/// other one.
 fn order(round: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |step| {
         let step = if round.is_multiple_of(2) { step } else { count - 1 - step };

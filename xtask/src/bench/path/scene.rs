@@ -1,7 +1,8 @@
-//! One variant, alive: a client and a server on a node that filters between them, in network namespaces of their own.
+//! One variant, alive: a client and a server on a node that filters between them, in network namespaces of
+//! their own.
 //!
-//! In: a variant. Out: sockets of both ends, once it was checked that the filter lets through what it must and stops
-//! what it must. Everything is gone with the sandbox. Left out: measuring.
+//! In: a variant. Out: sockets of both ends, once it was checked that the filter lets through what it must
+//! and stops what it must. Everything is gone with the sandbox. Left out: measuring.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
@@ -56,8 +57,8 @@ const NOBODY: &str = "169.254.1.2";
 const NOBODYS_MAC: &str = "02:90:ff:00:00:01";
 
 impl Scene {
-    /// Makes the namespaces, loads the filter, opens the sockets and checks the filter. `None` when the filter has not
-    /// taken its policies in within [`PATIENCE`].
+    /// Makes the namespaces, loads the filter, opens the sockets and checks the filter. `None` when the
+    /// filter has not taken its policies in within [`PATIENCE`].
     pub(super) fn open(sandbox: Sandbox, number: usize, variant: Variant) -> Result<Option<Self>> {
         let mut set = Set::new(sandbox, number, variant)?;
         let describe = |set: &Set| format!("{}\n{}", variant.describe(), set.lab.logs());
@@ -83,8 +84,8 @@ impl Set {
         let apps = Cluster::apps(variant.policies, variant.standing);
         let [client, server] = [("client", &apps[0]), ("server", &apps[1])].map(|(name, app)| {
             let pod = node.pod(&format!("{NAMESPACE}/{name}")).labels(&[("app", app)]).start()?;
-            // A client that ends thousands of connections may use their ports again, and one that rests between two
-            // visits goes on as it was.
+            // A client that ends thousands of connections may use their ports again, and one that rests
+            // between two visits goes on as it was.
             pod.place.sysctls(&[
                 ("ipv4/ip_local_port_range", "1024 65535"),
                 ("ipv4/tcp_tw_reuse", "1"),
@@ -151,7 +152,8 @@ impl Set {
         self.node.place.feed(&["timeout", &PATIENCE.as_secs().to_string(), program], rules)
     }
 
-    /// What is opened is open (else the sockets would not stand), and the rest is closed where policies say so.
+    /// What is opened is open (else the sockets would not stand), and the rest is closed where policies say
+    /// so.
     fn check(&self, ends: &mut Ends, denies: bool) -> Result<()> {
         ends.one_way(Duration::ZERO).context("a datagram to the open port")?;
         ends.request(Duration::ZERO).context("a datagram and its answer")?;

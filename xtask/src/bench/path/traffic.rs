@@ -1,8 +1,8 @@
 //! Packets and connections between a client and a server, sent and received by one thread.
 //!
-//! In: the two pods. Out: the sockets of both ends, and how long each kind of exchange takes. The thread that sends
-//! also receives, so no wake-up of another one is in the number; a packet's way through the node is walked within
-//! the system call that sends it. Left out: what two processes on two CPUs see.
+//! In: the two pods. Out: the sockets of both ends, and how long each kind of exchange takes. The thread that
+//! sends also receives, so no wake-up of another one is in the number; a packet's way through the node is
+//! walked within the system call that sends it. Left out: what two processes on two CPUs see.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -309,8 +309,8 @@ fn ready(moved: std::io::Result<usize>) -> Result<usize> {
     }
 }
 
-/// Repeats `step` for as long as the budget says, after warming up: ns each. A sample during which the thread left its
-/// CPU is of other threads as well, and is taken again.
+/// Repeats `step` for as long as the budget says, after warming up: ns each. A sample during which the thread
+/// left its CPU is of other threads as well, and is taken again.
 fn timed(budget: Duration, mut step: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut repeat = |budget, batch| -> Result<(Duration, u32)> {
         let (started, mut count) = (Instant::now(), 0);

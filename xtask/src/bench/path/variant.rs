@@ -1,7 +1,8 @@
-//! What is compared on a path: which system filters, for how many policies, and where the matching ones stand.
+//! What is compared on a path: which system filters, for how many policies, and where the matching ones
+//! stand.
 //!
-//! In: the numbers of policies. Out: the list of variants. The first is the path without a filter, to which all others
-//! are compared; the second is the same once more, the control.
+//! In: the numbers of policies. Out: the list of variants. The first is the path without a filter, to which
+//! all others are compared; the second is the same once more, the control.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! Plots as SVG: lines over a logarithmic axis, and bars.
 //!
-//! In: numbers and names. Out: SVG that takes its colours from the page around it. Every mark has a title that tells
-//! its number when it is pointed at.
+//! In: numbers and names. Out: SVG that takes its colours from the page around it. Every mark has a title
+//! that tells its number when it is pointed at.
 
 use std::fmt::Write;
 
@@ -286,7 +286,8 @@ struct Axis {
 }
 
 impl Axis {
-    /// `None` when nothing positive is to be shown. `whole` widens it to the next 1, 2 or 5 times a power of ten.
+    /// `None` when nothing positive is to be shown. `whole` widens it to the next 1, 2 or 5 times a power of
+    /// ten.
     fn over(values: impl Iterator<Item = f64>, place: (f64, f64), whole: bool) -> Option<Self> {
         let logarithms = values.filter(|&value| value > 0.0).map(f64::log10);
         let (low, high) = logarithms

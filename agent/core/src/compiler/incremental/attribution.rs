@@ -1,8 +1,8 @@
 //! Which rules a connection has met: what the tables say in bits, told by names again.
 //!
-//! In: one side of a connection, by the pod's own addresses, ports and policies. Out: the policies that were asked, each with
-//! the rules that match. It is the tables' own classification, so it agrees with the verdict, and it walks over the
-//! policies of one pod alone, once for each identity and class (`known`).
+//! In: one side of a connection, by the pod's own addresses, ports and policies. Out: the policies that were
+//! asked, each with the rules that match. It is the tables' own classification, so it agrees with the
+//! verdict, and it walks over the policies of one pod alone, once for each identity and class (`known`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -117,8 +117,8 @@ impl PolicySnapshot {
         &self.cluster
     }
 
-    /// The policies that were asked about a connection: those enforced, and those in audit mode as if they were. `None`:
-    /// there is no work left to find out.
+    /// The policies that were asked about a connection: those enforced, and those in audit mode as if they
+    /// were. `None`: there is no work left to find out.
     pub fn matches(&self, query: &ConnectionQuery<'_>, work: &mut WorkLimit) -> Option<Arc<[PolicyMatch]>> {
         if !work.is_left() {
             return None;

@@ -1,8 +1,8 @@
 //! Who claims which address, and so which identity each has.
 //!
-//! A claim is what rules say of one pod or node: its properties. An address has the properties of all who claim it, and of
-//! the blocks that it lies in. Only claims on addresses that several claim are kept: of all others, they are what the
-//! identity has beside its blocks.
+//! A claim is what rules say of one pod or node: its properties. An address has the properties of all who
+//! claim it, and of the blocks that it lies in. Only claims on addresses that several claim are kept: of all
+//! others, they are what the identity has beside its blocks.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -32,14 +32,14 @@ pub(super) struct AddressProperties {
     prefixes: Arc<BTreeMap<PrefixKey, usize>>,
     /// The claims on addresses that several claim.
     crowded: HashMap<IpAddr, Vec<Arc<Signature>>>,
-    /// Of the step at hand: identities that are new, those that may be in no use any more, and which identity each address
-    /// had that may have another one.
+    /// Of the step at hand: identities that are new, those that may be in no use any more, and which identity
+    /// each address had that may have another one.
     new: BTreeSet<usize>,
     idle: BTreeSet<usize>,
     before: Moves,
     blocks: Vec<RangeInclusive<IpAddr>>,
-    /// Answers of the step at hand. The claims are kept so that no other one gets the place in memory that they are
-    /// known by.
+    /// Answers of the step at hand. The claims are kept so that no other one gets the place in memory that
+    /// they are known by.
     known: HashMap<(usize, usize), (usize, Arc<Signature>)>,
     known_claims: HashMap<usize, Arc<Signature>>,
 }

@@ -1,9 +1,10 @@
 //! Addresses and ports of services, and the verdicts on what is behind them.
 //!
-//! A service is looked at again when it or one of its slices changed, or when one of its backends or of its own addresses
-//! looks different from this node: it has another identity, or is a local pod's that was not, or is no more. Its frontends then
-//! lead to other sets of backends. A frontend that other services claim as well is made of the claims of all of them. The
-//! verdict of a rule set on a set changes only when a limit closes the rule set, or does so no more.
+//! A service is looked at again when it or one of its slices changed, or when one of its backends or of its
+//! own addresses looks different from this node: it has another identity, or is a local pod's that was not,
+//! or is no more. Its frontends then lead to other sets of backends. A frontend that other services claim as
+//! well is made of the claims of all of them. The verdict of a rule set on a set changes only when a limit
+//! closes the rule set, or does so no more.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -161,7 +162,8 @@ impl Frontends {
         claims.take_while(move |(address, ..)| *address <= last).map(|(.., service)| service)
     }
 
-    /// Describes what is known by the indexes of new classes. What is in a class that is no more is looked at again.
+    /// Describes what is known by the indexes of new classes. What is in a class that is no more is looked at
+    /// again.
     fn describe(&mut self, before: &Classes, now: &Classes) {
         let places: HashMap<&PortSignature, usize> =
             now.signatures.iter().enumerate().map(|(index, signature)| (signature, index)).collect();
@@ -274,7 +276,8 @@ impl Frontends {
         touched.extend(place.into_iter().chain(before));
     }
 
-    /// Renews verdicts: of all on the places that were touched, of rule sets that are new or reopened on all places.
+    /// Renews verdicts: of all on the places that were touched, of rule sets that are new or reopened on all
+    /// places.
     fn backend_set_verdict(
         &mut self,
         touched: &BTreeSet<usize>,

@@ -1,8 +1,9 @@
-//! What was found out about connections: it is asked once for each pod, direction, identity and class, however many
-//! connections there are.
+//! What was found out about connections: it is asked once for each pod, direction, identity and class,
+//! however many connections there are.
 //!
-//! In: questions, and what a step of the compiler looked at again. Out: answers, which hold for as long as the same policies
-//! have a say. How much is spent on answers, and how much of them is kept, is bounded: it is traffic that asks.
+//! In: questions, and what a step of the compiler looked at again. Out: answers, which hold for as long as
+//! the same policies have a say. How much is spent on answers, and how much of them is kept, is bounded: it
+//! is traffic that asks.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -1,4 +1,5 @@
-//! What rule sets mention, and how often: what is mentioned for the first time, or not any more, changes the tables.
+//! What rule sets mention, and how often: what is mentioned for the first time, or not any more, changes the
+//! tables.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -43,8 +43,8 @@ impl<T: Default + Eq + Hash> Numbering<T> {
         }
     }
 
-    /// Writes contents in another way, which says the same of each. `None`: it cannot be said any more, so nothing new is
-    /// taken for it.
+    /// Writes contents in another way, which says the same of each. `None`: it cannot be said any more, so
+    /// nothing new is taken for it.
     pub(super) fn rewrite(&mut self, other: impl Fn(&T) -> Option<T>) {
         self.indexes.clear();
         for (index, content) in self.contents.clone() {

@@ -1,7 +1,7 @@
 //! Where connections to services and to ports of nodes end.
 //!
-//! In: a cluster, the node of the client, what it sends to. Out: the addresses and numbers that it may be led to, and whether
-//! its own address is seen there.
+//! In: a cluster, the node of the client, what it sends to. Out: the addresses and numbers that it may be led
+//! to, and whether its own address is seen there.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -29,8 +29,8 @@ pub(super) enum Way {
     Kept,
     /// By the address of its node, if the end is on another one.
     Masqueraded,
-    /// It is the client's own node, and hints or the translation lead elsewhere. The kernel does not know whether they do:
-    /// what the client may not send to its node, it may not send to the service either.
+    /// It is the client's own node, and hints or the translation lead elsewhere. The kernel does not know
+    /// whether they do: what the client may not send to its node, it may not send to the service either.
     PassedOver,
 }
 
@@ -45,7 +45,8 @@ pub(super) struct MatchedServicePort<'a> {
 }
 
 impl MatchedServicePort<'_> {
-    /// Whether a node leads clients outside the cluster to its own endpoints alone, and leaves them their address.
+    /// Whether a node leads clients outside the cluster to its own endpoints alone, and leaves them their
+    /// address.
     pub(super) fn is_local(&self) -> bool {
         let is_external = self.frontend == Frontend::External;
         is_external && self.service.external_local && self.service.proxy == Proxy::KubeProxy
@@ -76,8 +77,8 @@ pub(super) fn named<'a>(
     })
 }
 
-/// The services that answer at these addresses for a client of `node`. An address may be claimed by several; but a cluster
-/// address is its own service's.
+/// The services that answer at these addresses for a client of `node`. An address may be claimed by several;
+/// but a cluster address is its own service's.
 pub(super) fn at<'a>(
     cluster: &'a Cluster,
     node: Option<&Name>,
@@ -118,9 +119,9 @@ pub(super) fn at<'a>(
     })
 }
 
-/// Where connections of clients of `node` end. Where the client's node is not known, it comes from outside, by an external
-/// address. What another proxy than kube-proxy does with the address is not known, so it is one of the ends. An external
-/// address that the client's own node has is the node's until it is translated.
+/// Where connections of clients of `node` end. Where the client's node is not known, it comes from outside,
+/// by an external address. What another proxy than kube-proxy does with the address is not known, so it is
+/// one of the ends. An external address that the client's own node has is the node's until it is translated.
 pub(super) fn ends(
     cluster: &Cluster,
     node: Option<&Name>,

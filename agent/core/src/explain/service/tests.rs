@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// x/web, ports http 80 -> 8080 with node port 30080 and dns UDP 53, before x/b of n1 and y/c of n2, in both families;
-/// x/local, the same by IPv4 and with internalTrafficPolicy Local; x/empty, before nothing.
+/// x/web, ports http 80 -> 8080 with node port 30080 and dns UDP 53, before x/b of n1 and y/c of n2, in both
+/// families; x/local, the same by IPv4 and with internalTrafficPolicy Local; x/empty, before nothing.
 fn cluster_with_services(policies: Vec<NetworkPolicy>) -> Cluster {
     let mut cluster = cluster(policies);
     let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
@@ -252,7 +252,8 @@ fn what_the_objects_do_not_decide_is_said() {
         Arc::make_mut(web).external_local = external_local;
         ask(&cluster, from, to, port).unwrap().uncertain_because
     };
-    // Which node a client outside comes to, and under whose address it goes on, matters to a pod that is isolated.
+    // Which node a client outside comes to, and under whose address it goes on, matters to a pod that is
+    // isolated.
     let outside = |policies, local| reasons(policies, local, "203.0.113.9", "198.51.100.1", "TCP/80");
     assert_eq!(outside(vec![], false), [""; 0]);
     assert_eq!(outside(isolated(), true), [""; 0]);

@@ -1,8 +1,8 @@
 //! Where kube-proxy leads a client of a service.
 //!
 //! In: a service's slices, and who asks. Out: the set that one backend is picked from. The rules are those of
-//! kube-proxy's `pkg/proxy/{topology,endpointslicecache}.go`. Topology hints narrow the set for who asks for that; a
-//! verdict on all of it is a verdict on any part.
+//! kube-proxy's `pkg/proxy/{topology,endpointslicecache}.go`. Topology hints narrow the set for who asks for
+//! that; a verdict on all of it is a verdict on any part.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,8 +39,8 @@ impl SlicesByService<'_> {
     /// What kube-proxy on `node` chooses from for a client that is a pod of that node, as address and port.
     ///
     /// `externalTrafficPolicy` does not count: kube-proxy leads clients inside the cluster to all endpoints.
-    /// Terminating endpoints step in when no endpoint is ready; where only local ones may be used, when no local
-    /// one is.
+    /// Terminating endpoints step in when no endpoint is ready; where only local ones may be used, when no
+    /// local one is.
     pub fn backends(
         &self,
         service: &Service,
@@ -53,7 +53,8 @@ impl SlicesByService<'_> {
         self.usable(service, port, v6, Some(node).filter(|_| local_only))
     }
 
-    /// What kube-proxy on `node` chooses from for clients outside the cluster, where it leads them to its own endpoints alone.
+    /// What kube-proxy on `node` chooses from for clients outside the cluster, where it leads them to its own
+    /// endpoints alone.
     pub fn local(
         &self,
         service: &Service,
@@ -116,7 +117,8 @@ impl SlicesByService<'_> {
         chosen.unwrap_or_else(|| self.backends(service, port, frontend, v6, node))
     }
 
-    /// The ready endpoints of a headless service, which its name stands for; by the name of a port also their numbers.
+    /// The ready endpoints of a headless service, which its name stands for; by the name of a port also their
+    /// numbers.
     pub fn headless(&self, service: &Service) -> Vec<(&SliceEndpoint, &[SlicePort])> {
         let slices = self.0.get(&service.name).into_iter().flatten();
         let endpoints =
@@ -124,8 +126,8 @@ impl SlicesByService<'_> {
         endpoints.filter(|(endpoint, _)| endpoint.ready).collect()
     }
 
-    /// All endpoints of a port, whatever their conditions and wherever they are: what may be chosen at another time or by
-    /// another proxy.
+    /// All endpoints of a port, whatever their conditions and wherever they are: what may be chosen at
+    /// another time or by another proxy.
     pub fn all(&self, service: &Service, port: &ServicePort, v6: bool) -> BTreeSet<(IpAddr, u16)> {
         self.endpoints(service, port, v6).map(|(endpoint, number)| (endpoint.address, number)).collect()
     }

@@ -1,7 +1,8 @@
 //! Why each pair of a matrix is as it is, each line and each text once.
 //!
-//! One side of a pair depends on its own pod only by the policies that evaluate it, its address families and, as a
-//! destination, its named ports. Pods that are equal in these are a group, and one of them answers for all.
+//! One side of a pair depends on its own pod only by the policies that evaluate it, its address families and,
+//! as a destination, its named ports. Pods that are equal in these are a group, and one of them answers for
+//! all.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,4 +1,5 @@
-//! EndpointSlices, as the endpoint controller writes them from the pods, or by hand for a service without selector.
+//! EndpointSlices, as the endpoint controller writes them from the pods, or by hand for a service without
+//! selector.
 
 use std::collections::BTreeMap;
 

@@ -10,8 +10,9 @@ use super::{
     those_of,
 };
 
-/// A node port of a node that the client is not on: the client's policies see the node's address. The node leads it on, and
-/// to an endpoint that is not its own under its own address, so that replies come back through it.
+/// A node port of a node that the client is not on: the client's policies see the node's address. The node
+/// leads it on, and to an endpoint that is not its own under its own address, so that replies come back
+/// through it.
 pub(super) fn at_another_node(
     objects: &[Value],
     client: &ResolvedEndpoint,
@@ -37,7 +38,8 @@ pub(super) fn at_another_node(
             let all = endpoints(objects, listener, node);
             let here = those_of(objects, listener, Some(node));
             is_reached |= if listener.is_local() { !here.is_empty() } else { !all.is_empty() };
-            // Whether the node takes pods of other nodes for clients outside is the proxy's set-up: both must be allowed.
+            // Whether the node takes pods of other nodes for clients outside is the proxy's set-up: both must
+            // be allowed.
             let chosen: BTreeSet<_> = match (listener.is_local(), is_pod) {
                 (true, false) => here,
                 (true, true) => here.union(&all).copied().collect(),
@@ -56,7 +58,8 @@ pub(super) fn at_another_node(
     })
 }
 
-/// "hostPort: Number of port to expose on the host": the client's policies see the node, those of the pod the client.
+/// "hostPort: Number of port to expose on the host": the client's policies see the node, those of the pod the
+/// client.
 pub(super) fn at_host_port(
     objects: &[Value],
     client: &ResolvedEndpoint,

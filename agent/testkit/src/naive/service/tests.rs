@@ -5,8 +5,8 @@ use serde_json::json;
 use super::*;
 use crate::manifest;
 
-/// x/client and x/q on n1, x/r on n2, w on the host network of n1; services of x: web, with ports 80 -> 8080 and a
-/// node port, for q and r; host, for w; ext, outside. Policies are added, each `SPEC` of namespace x.
+/// x/client and x/q on n1, x/r on n2, w on the host network of n1; services of x: web, with ports 80 -> 8080
+/// and a node port, for q and r; host, for w; ext, outside. Policies are added, each `SPEC` of namespace x.
 fn world(policies: &[&str]) -> Vec<Value> {
     let pod = |name: &str, node: &str, address: &str, host: bool| {
         json!({
