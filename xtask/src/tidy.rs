@@ -2,12 +2,15 @@
 //!
 //! In: the files of the workspace. Out: one line per broken rule, as `file:line: rule`. The rules: a Rust
 //! file opens with `//!` and has at most 400 lines besides its tests, is named for what is in it, holds no
-//! left-over words, and no file names a directory of somebody's machine; the README is short, documents keep
-//! to the width of the code and their links lead somewhere; the checklist of behaviours and the threat model
-//! are complete and name tests that exist.
+//! left-over words, keeps its comments within the width; a type name is defined once in the product; no file
+//! holds a house word or names a directory of somebody's machine; the README is short, documents keep to the
+//! width of the code and their links lead somewhere; the checklist of behaviours and the threat model are
+//! complete and name tests that exist.
 
 mod documents;
 mod source;
+mod types;
+mod words;
 
 use std::{
     fmt, fs,
@@ -18,6 +21,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{checklist::CHECKLISTS, workspace};
+use types::TypeNames;
 
 /// A broken rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +59,7 @@ fn problems(root: &Path) -> Result<Vec<ValidationError>> {
             text,
         }));
     }
+    let mut type_names = TypeNames::default();
     for file in files(root)? {
         let text =
             fs::read_to_string(root.join(&file)).with_context(|| format!("reading {}", file.display()))?;
@@ -66,9 +71,14 @@ fn problems(root: &Path) -> Result<Vec<ValidationError>> {
             found.extend(source::file_name(&file));
             found.extend(source::head(&text));
             found.extend(source::left_overs(&text));
+            found.extend(source::width(&text));
             if !source::is_test(&file) {
                 found.extend(source::length(&text));
+                type_names.add(&file, &text);
             }
+        }
+        if file != Path::new(CHANGES) {
+            found.extend(words::check(&text));
         }
         problems.extend(found.into_iter().map(|(line, text)| ValidationError {
             file: file.clone(),
@@ -76,8 +86,13 @@ fn problems(root: &Path) -> Result<Vec<ValidationError>> {
             text,
         }));
     }
+    let taken = type_names.problems().into_iter();
+    problems.extend(taken.map(|(file, line, text)| ValidationError { file, line, text }));
     Ok(problems)
 }
+
+/// It names what was renamed.
+const CHANGES: &str = ".github/CHANGELOG.md";
 
 /// Kinds of files that people write here.
 const KINDS: [&str; 7] = ["rs", "toml", "md", "yaml", "yml", "json", "sh"];
@@ -117,7 +132,6 @@ mod tests {
 
     #[test]
     fn the_walk_finds_sources_and_leaves_build_output_out() {
-        const CHANGES: &str = ".github/CHANGELOG.md";
         let files = files(workspace::root()).expect("the workspace can be read");
         for expected in
             ["xtask/src/tidy.rs", "Cargo.toml", ".ci/run", "deploy/walkthrough/b-deny-all.yaml", CHANGES]

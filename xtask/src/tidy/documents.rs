@@ -6,14 +6,11 @@
 
 use std::{fs, path::Path};
 
-use super::source::Found;
+use super::source::{Found, WIDTH};
 
 /// The page that strangers read first, and its lines.
 const README: &str = "README.md";
 const README_LINES: usize = 180;
-
-/// Characters of a line; `max_width` in rustfmt.toml.
-const WIDTH: usize = 110;
 
 /// Checks one document by its path below `root`.
 pub(super) fn check(root: &Path, file: &Path, text: &str) -> Vec<Found> {

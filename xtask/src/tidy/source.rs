@@ -8,6 +8,9 @@ pub(super) type Found = (usize, String);
 /// Longest file, tests not counted.
 const LONGEST: usize = 400;
 
+/// Characters of a line; `max_width` in rustfmt.toml.
+pub(super) const WIDTH: usize = 110;
+
 /// Names that say nothing about what is in a file.
 const EMPTY_NAMES: [&str; 6] = ["utils", "util", "helpers", "helper", "misc", "mod"];
 
@@ -41,6 +44,18 @@ pub(super) fn length(text: &str) -> Option<Found> {
     let lines = without_tests(text).lines().count();
     (lines > LONGEST)
         .then(|| (LONGEST + 1, format!("{lines} lines without tests; split by noun below {LONGEST}")))
+}
+
+/// Comments, which no tool wraps. rustfmt keeps the code within its width, but for text that it cannot break.
+pub(super) fn width(text: &str) -> Vec<Found> {
+    let lines = text.lines().enumerate();
+    let is_wrappable =
+        |line: &str| line.trim_start().split_once(' ').is_some_and(|(_, rest)| rest.contains(' '));
+    let wide = lines.filter(|(_, line)| {
+        line.trim_start().starts_with("//") && line.chars().count() > WIDTH && is_wrappable(line)
+    });
+    wide.map(|(index, line)| (index + 1, format!("{} characters; wrap at {WIDTH}", line.chars().count())))
+        .collect()
 }
 
 pub(super) fn left_overs(text: &str) -> Vec<Found> {

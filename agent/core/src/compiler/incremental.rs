@@ -1,18 +1,15 @@
-//! The compiler in small steps: what changed between two snapshots of the cluster changes what depends on it,
-//! no more.
+//! The compiler in small steps: a change between two snapshots of the cluster costs only what depends on it.
 //!
 //! In: snapshots, one after the other. Out: the very tables that [`compile`](super::compile) makes of each,
 //! but for their indexes, which keep their meaning from step to step. What a step costs is what it changes:
 //!
 //! * a pod: the claims on its addresses (`claims`), and the services that these are behind (`frontends`);
-//! * a policy: the rule sets of the local pods that it selects, and the pods and addresses that its own peers
-//!   mention;
+//! * a policy: the rule sets of the local pods that it selects, and what its own peers mention;
 //! * a namespace: its pods. An EndpointSlice: its service.
 //!
 //! Some changes are rare, and take a walk: over the nodes when one of them changes, over all pods for a peer
 //! of all namespaces or a named port of egress that no rule mentioned before, over rows and services for a
-//! range of ports that none did, over the addresses in a block. The first step is a step like all others,
-//! from an empty cluster.
+//! range of ports that none did, over the addresses in a block. The first step starts from an empty cluster.
 
 mod attribution;
 mod changes;

@@ -34,14 +34,14 @@ pub(super) enum ReasonRow {
 pub(super) struct Reasons<'a> {
     cluster: &'a Cluster,
     pods: &'a [&'a Pod],
-    egress: Groups<'a>,
-    ingress: Groups<'a>,
+    egress: ReasonGroups<'a>,
+    ingress: ReasonGroups<'a>,
     lines: Numbered<String>,
     texts: Numbered<Vec<usize>>,
 }
 
 #[derive(Default)]
-struct Groups<'a> {
+struct ReasonGroups<'a> {
     /// By pod.
     of: Vec<usize>,
     /// By group.
@@ -56,7 +56,7 @@ struct Numbered<T> {
 
 impl<'a> Reasons<'a> {
     pub(super) fn new(cluster: &'a Cluster, pods: &'a [&'a Pod]) -> Self {
-        let groups = |direction| Groups::new(cluster, pods, direction);
+        let groups = |direction| ReasonGroups::new(cluster, pods, direction);
         let (egress, ingress) = (groups(Direction::Egress), groups(Direction::Ingress));
         Self { cluster, pods, egress, ingress, lines: Numbered::new(), texts: Numbered::new() }
     }
@@ -110,7 +110,7 @@ impl<'a> Reasons<'a> {
         self.texts.number(lines)
     }
 
-    const fn of(&self, direction: Direction) -> &Groups<'a> {
+    const fn of(&self, direction: Direction) -> &ReasonGroups<'a> {
         match direction {
             Direction::Egress => &self.egress,
             Direction::Ingress => &self.ingress,
@@ -118,7 +118,7 @@ impl<'a> Reasons<'a> {
     }
 }
 
-impl<'a> Groups<'a> {
+impl<'a> ReasonGroups<'a> {
     fn new(cluster: &'a Cluster, pods: &[&'a Pod], direction: Direction) -> Self {
         let mut groups = Self::default();
         let mut known = BTreeMap::new();
