@@ -130,7 +130,7 @@ fn say(from: &Pod, to: &Pod) -> Result<()> {
 }
 
 /// Of `eth0` in this network namespace.
-fn link_address() -> Result<[u8; 6]> {
+pub(crate) fn link_address() -> Result<[u8; 6]> {
     let own = getifaddrs()?.find_map(|interface| {
         let address = interface.address?;
         (interface.interface_name == "eth0").then(|| address.as_link_addr()?.addr())?
@@ -152,7 +152,7 @@ fn send(from: &Place, source: Ipv4Addr, destination: Ipv4Addr) -> Result<()> {
 }
 
 /// A frame to all ports of the bridge; `before`: what stands between its addresses and the packet.
-fn send_frame(source: [u8; 6], before: &[u8], packet: &[u8]) -> Result<()> {
+pub(crate) fn send_frame(source: [u8; 6], before: &[u8], packet: &[u8]) -> Result<()> {
     let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
     let frame = [&[0xff; 6], &source[..], before, packet].concat();
     socket.send_to(&frame, &device("eth0")?)?;
@@ -160,7 +160,7 @@ fn send_frame(source: [u8; 6], before: &[u8], packet: &[u8]) -> Result<()> {
 }
 
 /// RFC 791: an IPv4 header of 20 bytes, and 32 bytes of data.
-fn packet(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> Vec<u8> {
+pub(crate) fn packet(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> Vec<u8> {
     let mut header = vec![0x45, 0, 0, 52, 0, 0, 0, 0, 64, protocol, 0, 0];
     header.extend(source.octets());
     header.extend(destination.octets());

@@ -8,6 +8,7 @@ mod arrival;
 mod churn;
 mod cluster_policies;
 mod cni;
+mod floods;
 mod frames;
 mod hooks;
 mod input;
@@ -24,6 +25,7 @@ mod privileges;
 mod reported;
 mod scene;
 mod services;
+mod smuggling;
 mod topology;
 mod translation;
 mod unenforced;
@@ -91,6 +93,7 @@ fn all() -> impl Iterator<Item = Case> {
         arrival::TESTS,
         prepared::TESTS,
         frames::TESTS,
+        smuggling::TESTS,
         paths::TESTS,
         lifecycle::TESTS,
         veths::TESTS,
@@ -109,6 +112,7 @@ fn all() -> impl Iterator<Item = Case> {
         privileges::TESTS,
         churn::TESTS,
         windows::TESTS,
+        floods::TESTS,
     ];
     let by_default = |&(name, test): &(&str, Test)| Case { name: name.to_owned(), test, agent_options: &[] };
     let by_clsact = |&(name, test): &(&str, Test)| Case {

@@ -131,7 +131,7 @@ fn pour(to: SocketAddr) -> Result<()> {
 }
 
 /// The value of one sample of the agent's metrics; 0 if it is not there.
-fn metric(agent: &Agent, sample: &str) -> Result<u64> {
+pub(crate) fn metric(agent: &Agent, sample: &str) -> Result<u64> {
     let page = agent.page("/metrics")?;
     let value = page.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok());
     Ok(value.unwrap_or(0))
