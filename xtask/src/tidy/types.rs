@@ -66,14 +66,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_two_files_define_is_reported_at_the_second() {
+    fn a_name_that_two_files_define_is_reported_at_the_second_by_path() {
         let mut names = TypeNames::default();
         names.add(Path::new("common/src/a.rs"), "pub struct Flow;\nenum Side { A }\n");
         names.add(Path::new("agent/core/src/b.rs"), "//! Head.\npub(crate) enum Flow {}\n    struct Side;\n");
         names.add(Path::new("agent/src/c.rs"), "\n#[cfg(test)]\nmod tests {\nstruct Flow;\n}\n");
         names.add(Path::new("xtask/src/d.rs"), "struct Flow;\n");
-        let text = "the type name `Flow` is taken by common/src/a.rs".to_owned();
-        assert_eq!(names.problems(), [("agent/core/src/b.rs".into(), 2, text)]);
+        let text = "the type name `Flow` is taken by agent/core/src/b.rs".to_owned();
+        assert_eq!(names.problems(), [("common/src/a.rs".into(), 1, text)]);
     }
 
     #[test]
