@@ -226,23 +226,21 @@ impl Cluster {
         let through = |party: &ResolvedEndpoint| {
             allowed(&self.objects, party, &ResolvedEndpoint::Address(address), &way.at.protocol, port)
         };
-        // Nobody leads a client outside from there; it has no egress policy either.
-        let found = backends(&self.objects, client, &way.at);
-        let evaluated = found.as_ref().map(|found| {
-            let it = found.iter().find(|it| (it.address, it.port) == *endpoint);
-            it.expect("all clients of a node have the same endpoints")
-        });
+        let node_client = ResolvedEndpoint::Node(NODES[node].to_owned());
         // Another node sees a masqueraded client as this node.
         let is_hidden = way.masquerade == Masquerade::All && node_of(self.holders[&address]) != Some(node);
-        match evaluated {
-            Some(evaluated) if is_hidden => {
-                evaluated.egress && through(&ResolvedEndpoint::Node(NODES[node].to_owned()))
-            }
-            None if is_hidden => through(&ResolvedEndpoint::Node(NODES[node].to_owned())),
-            // Of two services that claim one address, one may hide the client and the other not: `way` says
-            // which it is.
-            Some(_) | None => through(client),
-        }
+        // No service answers a client outside there, and it has no egress policy either.
+        let Some(found) = backends(&self.objects, client, &way.at) else {
+            return through(if is_hidden { &node_client } else { client });
+        };
+        let here: Vec<_> = found.iter().filter(|it| (it.address, it.port) == *endpoint).collect();
+        let is_allowed = match is_hidden {
+            true => here.iter().all(|it| it.egress) && through(&node_client),
+            false => through(client),
+        };
+        // Several services may claim one address; some of what the evaluator says of them is what `way` does.
+        assert!(here.iter().any(|it| (it.egress && it.ingress) == is_allowed), "{way:?}: {here:?}");
+        is_allowed
     }
 
     fn client(&self, place: PlaceNumber, address: IpAddr) -> ResolvedEndpoint {

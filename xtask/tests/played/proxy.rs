@@ -29,8 +29,6 @@ pub(crate) enum Masquerade {
 
 /// The networks of pods.
 const PODS: [&str; 2] = ["10.0.0.0/15", "fd00::/64"];
-/// The networks of cluster addresses; all others are from outside.
-const CLUSTER_NETWORKS: [&str; 2] = ["10.96.0.", "fd96::"];
 /// kube-proxy's mark of what is to be masqueraded.
 const MASQUERADE: &str = "0x4000";
 /// How many bits of the client's port decide.
@@ -43,8 +41,9 @@ pub(crate) fn ways(objects: &[Value], node: &str) -> Vec<Way> {
         let found = backends(objects, &client, &at).expect("a service answers there");
         let backends: Vec<_> = found.iter().map(|backend| (backend.address, backend.port)).collect();
         assert!(backends.len() <= usize::from(TURNS), "more endpoints than turns");
-        let is_local = is_external(&at) && keeps_clients(objects, &at);
-        let masquerade = if is_external(&at) && !is_local { Masquerade::All } else { Masquerade::AllButPods };
+        let is_external = !is_cluster_address(objects, &at);
+        let hides_pods = is_external && !keeps_clients(objects, &at);
+        let masquerade = if hides_pods { Masquerade::All } else { Masquerade::AllButPods };
         Way { at, backends, masquerade }
     });
     ways.filter(|way| way.at.protocol != "SCTP").collect()
@@ -106,9 +105,21 @@ fn mark() -> String {
     format!("meta mark set meta mark or {MASQUERADE}")
 }
 
-fn is_external(at: &Destination) -> bool {
-    let text = at.address.to_string();
-    !CLUSTER_NETWORKS.iter().any(|network| text.starts_with(network))
+/// Whether a service answers there by its own address. Any other service that claims the address is passed over,
+/// in whichever network the address lies.
+fn is_cluster_address(objects: &[Value], at: &Destination) -> bool {
+    objects.iter().filter(|object| object["kind"] == "Service").any(|service| {
+        let spec = &service["spec"];
+        let several = spec["clusterIPs"].as_array().into_iter().flatten();
+        let is_own = several
+            .chain([&spec["clusterIP"]])
+            .filter_map(|address| address.as_str()?.parse::<IpAddr>().ok())
+            .any(|address| address == at.address);
+        let is_served = |port: &Value| {
+            port["port"] == at.port && port["protocol"].as_str().unwrap_or("TCP") == at.protocol
+        };
+        is_own && spec["ports"].as_array().into_iter().flatten().any(is_served)
+    })
 }
 
 /// `externalTrafficPolicy: Local`: the service that answers there is not to hide its clients.
