@@ -4,7 +4,7 @@
 //! left in it is read once, and goes with the first publication that does not want it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsRawFd as _, OwnedFd},
     ptr::NonNull,
@@ -23,6 +23,8 @@ pub struct LinkAddressTable {
     mapping: NonNull<AtomicU64>,
     /// What stands in it, by the number of the element.
     entries: BTreeMap<u32, LinkAddress>,
+    /// Veths whose element another one has.
+    unbound: BTreeSet<u32>,
 }
 
 // SAFETY: the mapping is shared memory that is only written by atomic stores.
@@ -48,7 +50,7 @@ impl LinkAddressTable {
             return Err(io::Error::last_os_error()).context("cannot map the table of link-layer addresses");
         }
         let mapping = NonNull::new(address.cast()).context("the kernel mapped a table at 0")?;
-        let mut table = Self { mapping, entries: BTreeMap::new() };
+        let mut table = Self { mapping, entries: BTreeMap::new(), unbound: BTreeSet::new() };
         for slot in 0..LinkAddress::SLOTS {
             let address = LinkAddress(table.element(slot).load(Ordering::Acquire));
             if address != LinkAddress::NONE {
@@ -58,12 +60,18 @@ impl LinkAddressTable {
         Ok(table)
     }
 
-    /// Makes these all the addresses there are. Of two veths with one element the later device has it.
+    /// Makes these all the addresses there are. Of two veths with one element the later device has it; the other
+    /// one may send from any address, which is logged.
     pub fn set_all(&mut self, addresses: &BTreeMap<u32, [u8; 6]>) {
-        let wanted: BTreeMap<u32, LinkAddress> = addresses
-            .iter()
-            .map(|(&ifindex, &address)| (LinkAddress::slot(ifindex), LinkAddress::new(ifindex, address)))
-            .collect();
+        let (wanted, unbound) = elements(addresses);
+        for ifindex in unbound.difference(&self.unbound) {
+            tracing::warn!(
+                ifindex,
+                "a pod on a bridge is not bound to its link-layer address: a later interface, of the same number modulo {}, has its place",
+                LinkAddress::SLOTS
+            );
+        }
+        self.unbound = unbound;
         for &slot in self.entries.keys().filter(|slot| !wanted.contains_key(slot)) {
             self.element(slot).store(LinkAddress::NONE.0, Ordering::Release);
         }
@@ -81,9 +89,37 @@ impl LinkAddressTable {
     }
 }
 
+/// What belongs into each element, and the veths that are left without one.
+fn elements(addresses: &BTreeMap<u32, [u8; 6]>) -> (BTreeMap<u32, LinkAddress>, BTreeSet<u32>) {
+    let (mut wanted, mut unbound) = (BTreeMap::new(), BTreeSet::new());
+    for (&ifindex, &address) in addresses {
+        let element = (ifindex, LinkAddress::new(ifindex, address));
+        if let Some((earlier, _)) = wanted.insert(LinkAddress::slot(ifindex), element) {
+            unbound.insert(earlier);
+        }
+    }
+    (wanted.into_iter().map(|(slot, (_, address))| (slot, address)).collect(), unbound)
+}
+
 impl Drop for LinkAddressTable {
     fn drop(&mut self) {
         // SAFETY: made by `new` with this size, and nothing refers to it any more.
         unsafe { libc::munmap(self.mapping.as_ptr().cast(), BYTES) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_veths_with_one_element_the_later_has_it_and_the_other_is_named() {
+        let (first, later) = (7, 7 + LinkAddress::SLOTS);
+        let addresses =
+            BTreeMap::from([(first, [2, 0, 0, 0, 0, 1]), (8, [2; 6]), (later, [2, 0, 0, 0, 0, 3])]);
+        let (wanted, unbound) = elements(&addresses);
+        assert_eq!(unbound, BTreeSet::from([first]));
+        assert!(wanted[&7].is_of(later) && wanted[&8].is_of(8));
+        assert_eq!(wanted.len(), 2);
     }
 }
