@@ -28,7 +28,7 @@ use crate::source::manifests::Change;
 pub const PROTOCOL: u32 = 3;
 
 /// What every request and every response has, of whatever protocol. It is read first, so that one of another
-/// protocol is told from one that is broken.
+/// protocol is distinguished from one that is broken.
 #[derive(Clone, Debug, Deserialize)]
 pub struct PeerVersion {
     pub version: u32,

@@ -1,8 +1,8 @@
 //! Decisions as they happen: from the kernel's events to lines that name pods, policies and rules.
 //!
 //! In: events, and what evaluated packets in each revision. Out: flows, to a short history, to those who
-//! follow, and to the deny log. Nothing here can change a verdict, and nobody who reads can make it wait: who
-//! is slow loses lines, and is told how many.
+//! follow, and to the deny log. Nothing here can change a verdict, and no one who reads can make it wait: who
+//! is slow loses lines, and learns how many.
 
 mod attribution;
 mod deny_log;
@@ -148,7 +148,7 @@ impl Observer {
             self.history.pop_front();
         }
         self.history.push_back(flow.clone());
-        // Nobody may be there.
+        // No one may be there.
         let _ = self.live.send(flow);
     }
 

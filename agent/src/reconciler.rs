@@ -210,7 +210,7 @@ impl Reconciler {
         Ok(pass)
     }
 
-    /// Whether the first pass reads the sockets of pods, which nobody may any more afterwards.
+    /// Whether the first pass reads the sockets of pods, which no one may any more afterwards.
     pub const fn reads_sockets(&self) -> bool {
         matches!(self.datapath.past, Past::None)
     }

@@ -51,7 +51,7 @@ use crate::{
 /// Questions that wait for the enforcing thread.
 const KERNEL_CHECKS: usize = 16;
 
-/// So that a flood of events keeps nobody else waiting.
+/// So that a flood of events keeps no one else waiting.
 const EVENTS_AT_ONCE: usize = 256;
 
 /// Runs the agent until SIGTERM or SIGINT.

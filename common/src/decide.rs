@@ -301,8 +301,8 @@ fn unknown<T: Tables>(hook: &Hook, reason: Outcome, tables: &T) -> Outcome {
     }
 }
 
-/// A pod sends from an address that is not its own. Link-local addresses reach nobody but the node and the
-/// link. A pod that is not known yet may send from any address that nobody else is known to have.
+/// A pod sends from an address that is not its own. Link-local addresses reach no one but the node and the
+/// link. A pod that is not known yet may send from any address that no one else is known to have.
 #[inline(always)]
 fn is_spoofed<T: Tables>(source: &Address, endpoint: &Endpoint, ifindex: u32, tables: &T) -> bool {
     !neighbour::is_own(source, endpoint, ifindex, tables)
@@ -326,10 +326,10 @@ fn is_misdelivered<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, hook: &Hook, t
 /// Whether this hook's side of the connection was evaluated, for packets that come the way this one came.
 ///
 /// A server's connection that is older than the agent takes its client's packets from anywhere
-/// ([`Flow::ANY_INGRESS`]), which lets nobody speak for that client who could not before: `from_pod` has
+/// ([`Flow::ANY_INGRESS`]), which lets no one speak for that client who could not before: `from_pod` has
 /// stopped a known pod that sends from an address which is not its own, a held veth opens nothing, and a
 /// pod's address must still come from that pod. What is left are hosts beyond the uplink, which are never
-/// told apart, and pods that no policy can apply to.
+/// distinguished, and pods that no policy can apply to.
 #[inline(always)]
 fn was_evaluated_here<T: Tables>(
     flow: &Flow,
@@ -349,7 +349,7 @@ fn was_evaluated_here<T: Tables>(
 
 /// Whether a client's packet comes from where the connection's packets came from when it was evaluated.
 ///
-/// A pod's may come directly and by its bridge. Where it is unknown, a packet in nobody's name belongs to any
+/// A pod's may come directly and by its bridge. Where it is unknown, a packet in no one's name belongs to any
 /// connection but the node's, and one in the node's to what was evaluated as such.
 #[inline(always)]
 fn comes_the_same_way<T: Tables>(flow: &Flow, source: &Address, ingress_ifindex: u32, tables: &T) -> bool {

@@ -6,7 +6,7 @@ use crate::{Address, Direction, PolicyId, TableSetIndex};
 /// stack made.
 pub const NODE: u32 = 0;
 
-/// In the map of owners: an address of other nodes, or one to which every node of a link listens. Nobody's,
+/// In the map of owners: an address of other nodes, or one to which every node of a link listens. No one's,
 /// to packets.
 pub const OTHER_NODE: u32 = u32::MAX;
 

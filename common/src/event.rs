@@ -2,7 +2,7 @@
 //! and single decisions ([`FlowEvent`]) by a ring buffer.
 //!
 //! Only new connections and dropped packets are reported, never a packet that passes on the entry of its
-//! connection. What is alike (same pod, direction, outcome, and a peer and port that no rule can tell apart)
+//! connection. What is alike (same pod, direction, outcome, and a peer and port that no rule can distinguish)
 //! is reported a few times a second on each CPU; the rest is only counted.
 
 use crate::{Address, ClassId, Direction, IdentityId, Outcome, PolicyId, Tuple};
@@ -38,7 +38,7 @@ impl PolicyLookup {
     pub const SERVICE: ClassId = ClassId(u16::MAX);
 }
 
-/// Key of the map of flow counters: what no rule can tell apart.
+/// Key of the map of flow counters: what no rule can distinguish.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowCounterKey {
@@ -105,7 +105,7 @@ pub struct FlowCounter {
     pub reported: u8,
     /// In whose share it is, a veth.
     pub charged_to: u32,
-    /// 0: in nobody's, as it is one of those that are made beyond a share ([`FlowCounterKey::of_others`]).
+    /// 0: in no one's, as it is one of those that are made beyond a share ([`FlowCounterKey::of_others`]).
     pub is_charged: u32,
 }
 

@@ -129,7 +129,7 @@ pub struct Flow {
 /// The flow table's clock counts the kernel's ticks (`jiffies`) in units of this many, a power of two.
 ///
 /// So its 32 bits last for more than two years at 1,000 jiffies a second. Counted singly they last for 50
-/// days: an entry that nobody has removed for so long, because no agent runs, would look young again.
+/// days: an entry that no one has removed for so long, because no agent runs, would look young again.
 pub const JIFFIES_PER_TICK: u32 = 16;
 
 /// How many seconds a number of ticks is.
@@ -168,7 +168,7 @@ impl Flow {
     /// In whose share of the table it is, a veth: its client's, or its server's where the client is no pod of
     /// this node.
     ///
-    /// So whoever opens connections pays for them, and nobody can open one at the expense of another pod of
+    /// So whoever opens connections pays for them, and no one can open one at the expense of another pod of
     /// the node.
     #[inline(always)]
     pub const fn charged_to(&self) -> u32 {

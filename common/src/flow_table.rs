@@ -54,7 +54,7 @@ use crate::{Flow, FlowKey, FlowSummary, Seen, address::pair};
 /// Connections in one set. Ways are counted from 1, so that this is the mask of their numbers too.
 pub const WAYS: u32 = 7;
 
-/// Makes the hash of each table another one, so that nobody can choose connections that share a set.
+/// Makes the hash of each table another one, so that no one can choose connections that share a set.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowSeed(pub [u32; KEY_WORDS]);
@@ -128,7 +128,7 @@ pub enum Reach {
     Everywhere,
 }
 
-/// The two words of an entry that change while nobody holds the lock.
+/// The two words of an entry that change while no one holds the lock.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
     last: *mut u32,
@@ -184,7 +184,7 @@ pub enum Holder {
     Agent = 2,
 }
 
-/// A way's tag: part of the hash, number of writes, and two marks. One without marks belongs to nobody.
+/// A way's tag: part of the hash, number of writes, and two marks. One without marks belongs to no one.
 ///
 /// The version stands lowest: two tags that differ in no other part differ by less than what comes next.
 const HASH: u32 = !0xff;
@@ -312,7 +312,7 @@ impl FlowSet {
         }
     }
 
-    /// The connections of a set that nobody writes to, or a picture of one that somebody does.
+    /// The connections of a set that no one writes to, or a picture of one that somebody does.
     ///
     /// # Safety
     ///

@@ -18,7 +18,7 @@ macro_rules! id {
 }
 
 id!(
-    /// Addresses that no rule of this node can tell apart. 0: no rule matches the address.
+    /// Addresses that no rule of this node can distinguish. 0: no rule matches the address.
     IdentityId(u32)
 );
 id!(
@@ -26,7 +26,7 @@ id!(
     PolicyId(u32)
 );
 id!(
-    /// Ports that no rule of this node can tell apart. 0: no rule names the port; also everything without
+    /// Ports that no rule of this node can distinguish. 0: no rule names the port; also everything without
     /// ports.
     ClassId(u16)
 );
@@ -37,7 +37,7 @@ id!(
 );
 
 id!(
-    /// Services whose backends no rule of this node can tell apart.
+    /// Services whose backends no rule of this node can distinguish.
     ServiceId(u32)
 );
 

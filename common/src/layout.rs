@@ -57,7 +57,7 @@ layout!(Row: 32 bytes, aligned to 8 { 0 @ 0 });
 // FLOWS.
 layout!(Seen: 4 bytes, aligned to 4 { 0 @ 0 });
 
-// SHARES. `Rate` has two words, which nobody else knows.
+// SHARES. `Rate` has two words, which no one else knows.
 layout!(Share: 28 bytes, aligned to 4 { flow_counters @ 0, events @ 4, flows @ 12, fragments @ 20 });
 const _: () = assert!(size_of::<Rate>() == 8 && align_of::<Rate>() == 4);
 

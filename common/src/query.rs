@@ -1,4 +1,4 @@
-//! A question to the tables alone: what would they say? Nothing is entered, counted or told.
+//! A question to the tables alone: what would they say? Nothing is entered, counted or reported.
 
 use crate::{Address, Direction, Protocol, Tables, allowed};
 

@@ -68,7 +68,7 @@ impl Scratch {
         },
     };
 
-    /// Forgets the packet before, of which nothing may be told for this one.
+    /// Forgets the packet before, of which nothing may be reported for this one.
     #[inline(always)]
     pub(crate) const fn begin(&mut self, hook: &Hook) {
         self.hook = *hook;

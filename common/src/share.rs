@@ -34,8 +34,8 @@ impl Share {
     pub const EMPTY: Self =
         Self { flow_counters: 0, events: Rate::NONE, flows: Rate::NONE, fragments: Rate::NONE };
 
-    /// Flow counters of one veth at the most. What is beyond is counted, too, but no more told apart than by
-    /// direction and outcome.
+    /// Flow counters of one veth at the most. What is beyond is counted, too, but distinguished no further
+    /// than by direction and outcome.
     pub const FLOW_COUNTERS: u32 = 512;
 
     /// Events each second.

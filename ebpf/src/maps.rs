@@ -106,7 +106,7 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, PortPair, MAX_FRAGMENTS> = 
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<[u64; podgate_common::COUNTERS], 1> = PerCpuArray::new();
 
-/// New connections and dropped packets by what no rule can tell apart, for each CPU.
+/// New connections and dropped packets by what no rule can distinguish, for each CPU.
 #[btf_map]
 pub(crate) static FLOW_COUNTERS: PerCpuHashMap<FlowCounterKey, FlowCounter, MAX_FLOW_COUNTERS, NO_PREALLOC> =
     PerCpuHashMap::new();

@@ -93,7 +93,7 @@ impl Progress {
     }
 }
 
-/// A terminal that does not take output has nobody to tell.
+/// A terminal that does not take output has no one to tell.
 fn flush() {
     let _ = stdout().flush();
 }

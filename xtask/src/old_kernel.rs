@@ -83,7 +83,7 @@ impl Kernel {
             let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
             let package = package.with_context(|| format!("{KERNEL_PACKAGE} depends on no kernel"))?;
             println!("old-kernel: download linux-image-{package}");
-            // As root, for the directory is nobody else's.
+            // As root, for the directory is no one else's.
             let mut download = Command::new("apt-get");
             download.args(["-qq", "-o", "APT::Sandbox::User=root", "download"]);
             output(download.arg(format!("linux-image-{package}")).current_dir(directory))?;

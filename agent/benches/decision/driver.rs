@@ -181,7 +181,7 @@ fn load(code: &[u64]) -> Result<OwnedFd> {
     program.log_buf = log.as_mut_ptr().addr() as u64;
     let fd = bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes)
         .with_context(|| String::from_utf8_lossy(&log).trim_end_matches('\0').to_owned())?;
-    // SAFETY: a new descriptor that nobody else owns.
+    // SAFETY: a new descriptor that no one else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

@@ -6,8 +6,8 @@
 //!
 //! The three classifications of the design, each in a file of its own:
 //!
-//! * addresses that no rule can tell apart are one identity (`identities`, `prefixes`);
-//! * ports that no rule can tell apart are one class (`classes`);
+//! * addresses that no rule can distinguish are one identity (`identities`, `prefixes`);
+//! * ports that no rule can distinguish are one class (`classes`);
 //! * the policies that select a pod, in the order of their tiers, are one rule set per direction (`rules`,
 //!   `steps`);
 //!

@@ -85,7 +85,7 @@ const ENGINES: [(&str, &[(TraceKind, &str)]); 8] = [
 ///
 /// # Errors
 ///
-/// When nobody may look: chains and sets need CAP_NET_ADMIN. BPF programs are left out where the kernel does
+/// When no one may look: chains and sets need CAP_NET_ADMIN. BPF programs are left out where the kernel does
 /// not list them (CAP_SYS_ADMIN).
 pub fn look() -> Result<BTreeMap<&'static str, Vec<Trace>>> {
     let chains = netfilter::chains()?.into_iter().chain(xtables::chains()?);

@@ -1,4 +1,4 @@
-//! How full the tables are that the programs write. Nobody keeps count of these, so their entries are counted
+//! How full the tables are that the programs write. No one keeps count of these, so their entries are counted
 //! when somebody asks. Readable from any thread.
 
 use std::{

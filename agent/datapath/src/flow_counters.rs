@@ -1,4 +1,4 @@
-//! New connections and dropped packets by what no rule can tell apart, as the programs count them, and each
+//! New connections and dropped packets by what no rule can distinguish, as the programs count them, and each
 //! veth's share.
 
 use std::collections::BTreeMap;

@@ -60,8 +60,8 @@ impl LinkAddressTable {
         Ok(table)
     }
 
-    /// Makes these all the addresses there are. Of two veths with one element the later device has it; the other
-    /// one may send from any address, which is logged.
+    /// Makes these all the addresses there are. Of two veths with one element the later device has it; the
+    /// other one may send from any address, which is logged.
     pub fn set_all(&mut self, addresses: &BTreeMap<u32, [u8; 6]>) {
         let (wanted, unbound) = elements(addresses);
         for ifindex in unbound.difference(&self.unbound) {

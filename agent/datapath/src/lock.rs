@@ -57,7 +57,7 @@ impl Visit {
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Waits until nobody else is between the gate and the lock. A layout without maps has no gate.
+/// Waits until no one else is between the gate and the lock. A layout without maps has no gate.
 fn pass_gate(path: &Path, deadline: Instant) -> Result<Option<File>> {
     let path = path.join("maps");
     let gate = match File::open(&path) {

@@ -85,7 +85,7 @@ impl Pins {
     /// When the pin directory cannot be read.
     pub fn hold_programs(&self) -> Result<bool> {
         let root = self.directory.parent().context("the pin directory has no parent")?;
-        // What a CNI plugin has left where no agent was enforces nobody's policies.
+        // What a CNI plugin has left where no agent was enforces no one's policies.
         let had_agent = |layout: &PathBuf| entries(&layout.join(MAPS)).is_ok_and(|maps| !maps.is_empty());
         let layouts = entries(root)?.into_iter().filter(had_agent);
         let notes = layouts.flat_map(|layout| [layout.join(LINKS), layout.join(QDISCS)]);

@@ -18,7 +18,7 @@ pub use self::capabilities::required;
 pub struct Needs {
     /// It reads files that the operator names, perhaps another user's.
     pub files_of_others: bool,
-    /// A kubeconfig has it run programs, for tokens: nobody knows what those need.
+    /// A kubeconfig has it run programs, for tokens: no one knows what those need.
     pub programs: bool,
 }
 

@@ -111,7 +111,7 @@ pub struct Datapath {
     pub jiffies_per_second: u32,
     /// Where the connections are that agents before this one have let pass.
     pub past: Past,
-    /// Ifindexes at which nothing has passed before this agent came, though nobody has counted connections.
+    /// Ifindexes at which nothing has passed before this agent came, though no one has counted connections.
     pub held: BTreeSet<u32>,
     /// For their readers to take.
     pub events: Option<EventRing>,

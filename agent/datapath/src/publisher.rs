@@ -11,7 +11,7 @@
 //! 5. when no running program can have seen the old state: what is in no use goes.
 //!
 //! A packet reads its endpoint first. One that still finds the old policy may meet new identities and
-//! classes; the compiler was told which rule sets are in force ([`Publisher::in_force`]) and has rows for
+//! classes; the compiler knows which rule sets are in force ([`Publisher::in_force`]) and has rows for
 //! those, too. One that has found the old identity before it meets the new class of a port needs rows of its
 //! own ([`PublishTarget::crossing`]).
 

@@ -1,7 +1,7 @@
 //! What guards a new interface while there is no agent: the pinned programs over the pinned maps, else a
 //! program that drops everything.
 //!
-//! In: an interface that nobody has spoken through yet, and whether policies may isolate its pod. Out:
+//! In: an interface that no one has spoken through yet, and whether policies may isolate its pod. Out:
 //! programs at it. A pod that may be isolated is held: no entry in the table of endpoints says that anything
 //! passes. The agent that comes finds links, filters and entries as an agent before it would have left them.
 

@@ -175,7 +175,7 @@ pub(super) fn load_drop_all() -> io::Result<OwnedFd> {
 
 fn new_descriptor(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
     let descriptor = i32::try_from(bpf(command, attributes)?).map_err(io::Error::other)?;
-    // SAFETY: such commands return a new descriptor that nobody else owns.
+    // SAFETY: such commands return a new descriptor that no one else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 

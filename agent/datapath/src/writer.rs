@@ -1,6 +1,6 @@
 //! Whether a file has a writer at this moment.
 //!
-//! The kernel grants a read lease on a file only while nobody has it open for writing (fcntl(2),
+//! The kernel grants a read lease on a file only while no one has it open for writing (fcntl(2),
 //! `F_SETLEASE`). Asking for one therefore answers the question without a race: inotify reports a truncation
 //! only after it was done, and the file can be read, empty, in between.
 

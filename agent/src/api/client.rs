@@ -54,7 +54,7 @@ pub fn try_ask<T: DeserializeOwned>(
     }
 }
 
-/// Nobody listens, or who has listened is gone.
+/// No one listens, or who has listened is gone.
 fn is_without_agent(error: &io::Error) -> bool {
     let kinds = [
         ErrorKind::NotFound,

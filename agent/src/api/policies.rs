@@ -22,7 +22,7 @@ pub struct PolicyStatus {
 pub enum Mode {
     #[default]
     Enforce,
-    /// It is told what it would deny, and nothing comes of it.
+    /// What it would deny is reported, and passes.
     Audit,
 }
 
@@ -41,7 +41,7 @@ pub struct Hits {
 pub struct RuleHits {
     /// Its index in `ingress` or `egress`.
     pub rule: usize,
-    /// New connections; of a rule that denies, packets. Packets of a connection that lives are nobody's: they
+    /// New connections; of a rule that denies, packets. Packets of a connection that lives are no one's: they
     /// pass on its entry.
     pub hits: u64,
     /// For how many seconds nothing has matched it; `None`: nothing ever has.

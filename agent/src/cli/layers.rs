@@ -150,7 +150,7 @@ fn check(option: &Arg, texts: &[OsString]) -> anyhow::Result<()> {
     });
     alone.try_get_matches_from(arguments).map(|_| ()).map_err(|error| {
         let text = error.to_string();
-        // After an empty line comes advice about a command line that nobody wrote.
+        // After an empty line comes advice about a command line that no one wrote.
         let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
         anyhow!("{}", lines.join(" ").trim_start_matches("error: ").to_owned())
     })

@@ -114,7 +114,7 @@ pub(crate) async fn keep_namespaces(
     }
 }
 
-/// Whether the answers may differ. Maps that nobody has changed are the same.
+/// Whether the answers may differ. Maps that no one has changed are the same.
 fn differ(before: &Cluster, now: &Cluster) -> bool {
     !(before.namespaces.ptr_eq(&now.namespaces)
         && before.policies.ptr_eq(&now.policies)

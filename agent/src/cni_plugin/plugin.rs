@@ -45,7 +45,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// output.
 pub(crate) fn run(environment: &dyn Fn(&str) -> Option<OsString>) -> ExitCode {
     let mut input = String::new();
-    // Without a command nobody writes to standard input.
+    // Without a command no one writes to standard input.
     let is_asked = environment("CNI_COMMAND").is_some_and(|command| !command.is_empty());
     let read = if is_asked { io::stdin().take(LONGEST_INPUT).read_to_string(&mut input) } else { Ok(0) };
     let version = CniRequest::version_of(&input);

@@ -126,7 +126,7 @@ pub(super) fn keep(socket: &Path, network: &str, valid: &[Attachment]) -> Result
     failed.map_or(Ok(()), Err)
 }
 
-/// Whether a file says that its pod was attached to another network, of which nobody has spoken.
+/// Whether a file says that its pod was attached to another network, of which no one has spoken.
 fn is_of_another(path: &Path, network: &str) -> bool {
     #[derive(Deserialize)]
     struct Record {

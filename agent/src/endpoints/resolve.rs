@@ -2,7 +2,7 @@
 //!
 //! In: the network, the CNI results, the cluster, what was resolved before, and the time. Out: [`Endpoints`].
 //! Three questions, in this order: which pod is behind each veth (`owners`), which of the others lead out of
-//! the node (`uplink`), and what holds for those that nobody knows (`history`). What a pod says of itself,
+//! the node (`uplink`), and what holds for those that no one knows (`history`). What a pod says of itself,
 //! the addresses in its namespace, can only choose among what the cluster and the CNI plug-ins say. Wherever
 //! they disagree the answer is "not known", never a guess.
 
@@ -221,7 +221,7 @@ fn known<'a>(
         let before = candidate.last_addresses(previous).filter(|_| candidate.last(previous) == Some(pod));
         let (addresses, gone) = match evidence.pod(pod) {
             Some(object) => (addresses(evidence, candidate, object, before), false),
-            // Without its object nobody can tell which policies select it: only one that was evaluated before
+            // Without its object no one can tell which policies select it: only one that was evaluated before
             // stays so.
             None => (before?.clone(), true),
         };
@@ -232,8 +232,8 @@ fn known<'a>(
 
 /// What a pod may send from: the addresses that the CNI plug-in gave it on this veth, and of those in its
 /// status the ones that it carries as well. The status alone may be old (a new sandbox has a new address
-/// before the API server knows), so it counts in full only where no plug-in told. What the peer carries
-/// beyond that is the pod's own doing.
+/// before the API server knows), so it counts in full only where no plug-in left a result. What the peer
+/// carries beyond that is the pod's own doing.
 fn addresses(
     evidence: &Evidence<'_>,
     candidate: &Candidate<'_>,

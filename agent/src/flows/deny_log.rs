@@ -1,6 +1,6 @@
 //! The deny log: JSON lines, one for the first packet of its kind, then one with a count for each interval in
 //! which there were more. A scan of ports fills neither memory nor disk: beyond a number of kinds they are
-//! told apart by their ends alone, then not at all, and the file is rotated by size.
+//! distinguished by their ends alone, then not at all, and the file is rotated by size.
 
 use std::{
     collections::HashMap,
@@ -25,9 +25,9 @@ use crate::api::{FlowEnd, FlowRecord};
 
 /// Between two lines of one kind.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Kinds that are told apart at a time.
+/// Kinds that are distinguished at a time.
 const KINDS: usize = 4_096;
-/// Lines that wait for a pipe which is not read. More are counted and lost: nobody here waits for a reader.
+/// Lines that wait for a pipe which is not read. More are counted and lost: no one here waits for a reader.
 const WAITING: usize = 1_024;
 
 /// Where the log goes.

@@ -1,6 +1,6 @@
 //! Whose an address is.
 //!
-//! An index over the cluster, made when it is needed: nobody pays for it while nothing is told. After a
+//! An index over the cluster, made when it is needed: it costs nothing while nothing is reported. After a
 //! change it is made again, at most so often that it costs a fiftieth of a CPU; what has moved in between is
 //! shown without a name.
 

@@ -172,7 +172,7 @@ fn what_the_programs_never_write_is_no_flow() {
     for bad in [FlowEvent { outcome: 99, ..good }, FlowEvent { direction: 2, ..good }] {
         assert_eq!(seen(&mut observer, bad), None);
     }
-    // A veth that nobody knows, addresses that could not be read, and a protocol without ports are flows.
+    // A veth that no one knows, addresses that could not be read, and a protocol without ports are flows.
     let nothing = Address::UNSPECIFIED;
     let unread = FlowEvent { ifindex: 99, source: nothing, destination: nothing, protocol: 47, ..good };
     let flow = seen(&mut observer, unread).unwrap();

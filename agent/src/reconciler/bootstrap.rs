@@ -162,7 +162,7 @@ impl Connections<'_> {
 }
 
 /// What the pod's connections have at its end. Where the pod is not known, its own word is taken, for
-/// addresses that are nobody else's.
+/// addresses that are no one else's.
 fn addresses(veth: &PodInterface, at_peer: &BTreeSet<IpAddr>, endpoints: &Endpoints) -> BTreeSet<IpAddr> {
     let known = |veth: &PodInterface| match &veth.state {
         InterfaceState::Identified { addresses, .. } => addresses.clone(),

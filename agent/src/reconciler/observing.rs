@@ -45,7 +45,7 @@ impl Reconciler {
     }
 
     /// Removes connections whose time is up from a part of the flow table; the next call goes on behind it.
-    /// They take up room, and one that nobody removes for years would look young again.
+    /// They take up room, and one that no one removes for years would look young again.
     ///
     /// # Errors
     ///

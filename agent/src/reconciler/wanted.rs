@@ -45,7 +45,7 @@ pub(super) fn wanted(
             InterfaceState::Pending => (EndpointState::Pending, Subject::NOT_ISOLATED),
             InterfaceState::Unmanaged => (EndpointState::Unmanaged, Subject::NOT_ISOLATED),
         };
-        // Of frames that are routed nobody learns where their source is.
+        // Of frames that are routed no one learns where their source is.
         if let Some(address) = veth.link_address.filter(|_| veth.master != 0) {
             wanted.link_addresses.insert(veth.ifindex, address);
         }

@@ -232,8 +232,8 @@ impl Enforcement {
         }
     }
 
-    /// What the CNI plugin has left of a pod counts while its interface is there: nobody may have told the
-    /// plugin of the pod's end.
+    /// What the CNI plugin has left of a pod counts while its interface is there: the plugin may never have
+    /// been called when the pod ended.
     fn merge_cni(&mut self) {
         let (Some(network), Some(cni), Some(pods)) = (&self.network, &self.cni, &self.cni_pods) else {
             return;

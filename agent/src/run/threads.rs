@@ -58,7 +58,7 @@ impl Threads {
                         _ = stop.wait_for(|stop| *stop) => Ok(()),
                     }
                 });
-                // Without waiting for what blocks: nobody needs it any more.
+                // Without waiting for what blocks: no one needs it any more.
                 Runtime::shutdown_background(runtime);
                 ended
             });
@@ -98,7 +98,7 @@ struct ThreadEnd {
 
 impl Drop for ThreadEnd {
     fn drop(&mut self) {
-        // Nobody listens any more when the agent ends.
+        // No one listens any more when the agent ends.
         let _ = self.to.send(anyhow!("the thread {} has ended: {}", self.thread, self.reason));
     }
 }

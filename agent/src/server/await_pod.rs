@@ -2,7 +2,7 @@
 //!
 //! In: the pod and its interface. Out: an answer as soon as a snapshot says that this interface is known to
 //! be that pod's, is not held and has its programs, or, when the time is up, what is missing. These clients
-//! have places of their own, so that a node that starts many pods keeps nobody else from the agent.
+//! have places of their own, so that a node that starts many pods keeps no one else from the agent.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::api::{Reply, ReportedState};
 /// Pods that are waited for at once. The kubelet starts them one after the other, or some dozens at a time.
 pub(super) const MAX_CONNECTIONS: usize = 256;
 
-/// Nobody is waited for longer, whatever was asked for.
+/// No one is waited for longer, whatever was asked for.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Which interface should become which pod's.

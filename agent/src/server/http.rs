@@ -62,7 +62,7 @@ impl Http {
     }
 
     /// Answers for ever. A newcomer takes the place of the oldest connection of its kind if there is none: a
-    /// client that says nothing keeps nobody out.
+    /// client that says nothing keeps no one out.
     pub async fn serve(self, server: Server) -> anyhow::Result<()> {
         let (mut of_node, mut of_others) =
             (ConnectionLimit::new(MAX_CONNECTIONS_OF_NODE), ConnectionLimit::new(MAX_CONNECTIONS_OF_OTHERS));

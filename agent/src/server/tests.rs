@@ -75,7 +75,7 @@ pub(super) fn start() -> Running {
         restarts: TaskRestarts::default(),
     });
     let claimed = async move {
-        // The tables of this agent deny everything to x/b and know nobody else.
+        // The tables of this agent deny everything to x/b and know no one else.
         while let Some(KernelCheckRequest { expected_verdicts, reply }) = asked.recv().await {
             let denies = |expected_verdict: &ExpectedVerdict| {
                 (expected_verdict.pod.to_string() == "x/b").then_some(false)
@@ -420,7 +420,7 @@ fn probes_find_a_place_beside_any_number_of_clients_that_never_finish() {
         let answer = running.get("GET /healthz HTTP/1.0\r\n\r\n");
         assert!(answer.contains(" 200 "), "round {round}: {answer:?}");
     }
-    // Sooner than the first of them would have been sent away: nobody waited for that.
+    // Sooner than the first of them would have been sent away: no one waited for that.
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 

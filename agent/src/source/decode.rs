@@ -52,7 +52,7 @@ pub(crate) enum Decoded {
     Policy(NetworkPolicy),
     ClusterPolicy(ClusterNetworkPolicy),
     Service(Service),
-    /// kube-proxy leads nobody there: not in the cluster, and it takes the place of an earlier service of its
+    /// kube-proxy leads no one there: not in the cluster, and it takes the place of an earlier service of its
     /// name.
     UnservedService(ObjectName),
     Slice(EndpointSlice),
@@ -149,7 +149,7 @@ impl Decoded {
 }
 
 /// Whose pods something is for that is no object of ours though it may be meant as a policy; `None`:
-/// nobody's.
+/// no one's.
 fn scope(value: &Value, listed: Option<Kind>) -> Option<Option<Name>> {
     match Kind::claimed(value).or(listed) {
         Some(Kind::NetworkPolicy) => {

@@ -100,7 +100,7 @@ const SERVICES: usize = 5;
 const NAMESPACES: &[&str] = &["default", "red", "red-1", "y", "blue"];
 const NODES: &[(&str, &str)] = &[("n1", "10.10.0.1"), ("n2", "10.10.0.2")];
 const LABEL_VALUES: &[&str] = &["a", "b", "c", ""];
-/// Nobody's addresses: around the pods' ranges, beside single pods, far away.
+/// No one's addresses: around the pods' ranges, beside single pods, far away.
 const OUTSIDE: &[&str] = &[
     "203.0.113.9",
     "2001:db8::9",

@@ -10,7 +10,7 @@ pub(crate) use packets::{At, least_length, steps};
 /// Ports that rules name, and their neighbours. 8080 and 8081 are named ports.
 pub(crate) const PORTS: [u16; 12] = [0, 22, 53, 79, 80, 81, 100, 8080, 8081, 9000, 40_000, 65_535];
 
-/// Addresses in and around the blocks, of nobody that the world knows.
+/// Addresses in and around the blocks, of no one that the world knows.
 pub(crate) const STRANGERS: [&str; 10] = [
     "10.1.0.3",
     "10.1.0.4",

@@ -78,7 +78,7 @@ pub(crate) fn is_first_fragment(frame: &[u8]) -> bool {
 }
 
 /// Whether the pod behind a veth may speak for an address: a known one for its own and those of the link that
-/// are not the node's, another one for all that nobody else is known to have.
+/// are not the node's, another one for all that no one else is known to have.
 pub(crate) fn may_speak_for(world: &World, ifindex: u32, address: IpAddr) -> bool {
     let veth = &world.veths[&ifindex];
     let has = |pod: &Pod| pod.addresses.contains(&address);

@@ -203,7 +203,7 @@ impl Node {
         expected
     }
 
-    /// Asserts what becomes of a packet that leaves the node; `None`: nobody counts it.
+    /// Asserts what becomes of a packet that leaves the node; `None`: no one counts it.
     #[track_caller]
     pub(crate) fn expect_on_wire(&mut self, ingress_ifindex: u32, frame: &Frame, expected: Option<Outcome>) {
         assert_eq!(

@@ -242,7 +242,7 @@ impl World {
         self
     }
 
-    /// One more service, with a cluster address that nobody asks for, which claims this address and TCP port
+    /// One more service, with a cluster address that no one asks for, which claims this address and TCP port
     /// 80 as an external one.
     #[must_use]
     pub(crate) fn external(self, address: IpAddr, backends: &[(Host, u16)]) -> Self {
@@ -314,7 +314,7 @@ impl World {
         self
     }
 
-    /// Nobody has said which link-layer address the pod's end was given.
+    /// No one has said which link-layer address the pod's end was given.
     #[must_use]
     pub(crate) fn without_link_address(mut self, pod: Host) -> Self {
         self.veth(pod).link_address = None;

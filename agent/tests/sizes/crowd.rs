@@ -1,4 +1,4 @@
-//! Many namespaces, each with as much as one may tell apart: far more than the tables of a node have room
+//! Many namespaces, each with as much as one may distinguish: far more than the tables of a node have room
 //! for.
 
 use serde_json::{Value, json};

@@ -49,7 +49,7 @@ impl Agent {
                 serde_json::from_str(&change(&text("policies.json"))).expect("the form of policies");
             let (_hits, reports) = watch::channel(Arc::new(HitReport { policies, ..HitReport::default() }));
             let (ask, _asked) = mpsc::channel(1);
-            // Nobody answers: there is no kernel.
+            // No one answers: there is no kernel.
             let (kernel_checks, _) = mpsc::channel(1);
             let server = Server::new(ServerInputs {
                 snapshots,

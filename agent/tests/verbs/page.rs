@@ -88,7 +88,7 @@ fn explained(matrix: &Value) -> Value {
     texts.into()
 }
 
-/// Pods of which one in two takes nobody.
+/// Pods of which one in two takes no one.
 fn crowd_of(pods: usize) -> Value {
     let pod = |number: usize| {
         json!({

@@ -19,7 +19,7 @@ pub(super) fn is_dhcp_request<T: Tables>(tuple: &Tuple, ifindex: u32, tables: &T
     }
 }
 
-/// An answer to everyone, to an address that nobody has yet, or to this pod, which has asked. It comes from
+/// An answer to everyone, to an address that no one has yet, or to this pod, which has asked. It comes from
 /// no other pod of this node.
 #[inline(always)]
 pub(super) fn is_dhcp_reply<T: Tables>(tuple: &Tuple, hook: &Hook, tables: &T) -> bool {

@@ -40,7 +40,7 @@ pub(super) fn egress<T: Tables>(
     policy_lookup.policy = endpoint.audit_egress;
     match tables.by_egress(tuple, endpoint, policy_lookup) {
         Outcome::Denied => Outcome::WouldDeny,
-        // Told of where the backend is known.
+        // Reported where the backend is known.
         Outcome::Deferred => Outcome::Deferred,
         _ => {
             policy_lookup.policy = endpoint.egress;

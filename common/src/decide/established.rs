@@ -11,7 +11,7 @@ use crate::{
     packet::plain::{self, Plain},
 };
 
-/// The direction in which a packet passes on the entry of its connection, as it is there, at first sight:
+/// The direction in which a packet passes on the entry of its connection, as the first look finds it:
 /// IPv4, and the entry stands where it is looked for first.
 ///
 /// Its code is small, to stay in the cache of instructions beside the kernel's own.

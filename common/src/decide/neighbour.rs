@@ -89,8 +89,8 @@ pub(super) fn arp<T: Tables>(packet: &impl Packet, hook: &Hook, tables: &T) -> O
     arp.is_whole.then_some(Outcome::Neighbour)
 }
 
-/// An address that the pod behind a veth may speak for: its own, or one of the link that nobody else is known
-/// to have. Of a pod that is not known yet, any that nobody else is known to have.
+/// An address that the pod behind a veth may speak for: its own, or one of the link that no one else is known
+/// to have. Of a pod that is not known yet, any that no one else is known to have.
 #[inline(always)]
 pub(super) fn is_own<T: Tables>(address: &Address, endpoint: &Endpoint, ifindex: u32, tables: &T) -> bool {
     match tables.owner(address) {

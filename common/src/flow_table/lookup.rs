@@ -39,7 +39,7 @@ const HALF: u64 = 0xffff_ffff;
 impl Spot {
     /// By the connection's key, in a table of so many sets.
     ///
-    /// The hash is NH (UMAC, RFC 4418, 5.2): without the seed nobody finds keys that share a value more often
+    /// The hash is NH (UMAC, RFC 4418, 5.2): without the seed no one finds keys that share a value more often
     /// than by chance. Then its bits are mixed.
     #[inline(always)]
     pub fn of(key: &FlowKey, seed: &impl Seed, sets: u32) -> Self {

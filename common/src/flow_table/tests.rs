@@ -293,7 +293,7 @@ fn a_set_whose_writer_died_is_read_but_not_written_until_it_is_freed() {
     assert_eq!(table.entries().into_keys().collect::<Vec<_>>(), [key(1), key(3)]);
 }
 
-/// Writers and readers of a few sets at once: nobody ever reads an entry made of two writes.
+/// Writers and readers of a few sets at once: no one ever reads an entry made of two writes.
 #[test]
 fn threads_never_see_half_an_entry() {
     const WRITES: u32 = 60_000;

@@ -37,7 +37,7 @@ pub(crate) fn read(packet: &impl Packet, direction: Direction) -> Option<Arp> {
     let sender = Address::from_v4(packet.read::<4>(SENDER)?);
     let is_request = operation == 1;
     let is_known = hardware == [0, 1, 8, 0] && operation_high == 0 && (is_request || operation == 2);
-    // A probe asks in nobody's name (RFC 5227).
+    // A probe asks in no one's name (RFC 5227).
     let has_sender = is_request || !sender.is_unspecified();
     let length = match direction {
         Direction::Egress => LENGTH,

@@ -73,7 +73,8 @@ pub(crate) fn v4_that_goes_on(packet: &impl Packet) -> Option<(FlowKey, bool)> {
     let addresses = start.u64::<{ at::v4::ADDRESSES }>();
     let ports = start.u32::<{ at::v4::TRANSPORT }>();
     let [from, to] = unpair(addresses);
-    // The ends of one that speaks with itself are told apart by their ports, for which there is no room here.
+    // The ends of one that speaks with itself are distinguished by their ports, for which there is no room
+    // here.
     (from != to).then(|| (FlowKey::of_v4(addresses, ports, protocol.into(), from < to), from < to))
 }
 

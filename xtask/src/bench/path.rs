@@ -52,7 +52,7 @@ const POLICIES: [u32; 4] = [10, 100, 1_000, 10_000];
 const QUICK_POLICIES: [u32; 2] = [10, 1_000];
 /// A quick run takes this part of a full one's time.
 const QUICK_PART: u32 = 7;
-/// Loading that took this long is told.
+/// Loading that took this long is reported.
 const NOTED: Duration = Duration::from_secs(1);
 pub(crate) fn run(flags: &PathFlags) -> Result<ExitCode> {
     root::require("measuring between network namespaces")?;

@@ -22,7 +22,7 @@ impl Progress {
             println!("{step}");
         }
         step.clone_into(&mut self.step);
-        // A terminal that does not take output has nobody to tell.
+        // A terminal that does not take output has no one to tell.
         let _ = stdout().flush();
     }
 }

@@ -1,7 +1,7 @@
 //! Datagrams between real pods, a thousand a second from each, while something happens.
 //!
 //! Each comes from a port of its own and so opens a connection that must be evaluated. The threads live in
-//! the pods' network namespaces, which are found by way of the processes in them: nobody else need be there,
+//! the pods' network namespaces, which are found by way of the processes in them: no one else need be there,
 //! neither the API server nor the agent.
 
 use std::{

@@ -15,7 +15,7 @@ const ETCD_PEERS: &str = "http://127.0.0.1:2380";
 /// What runs beside the API server, which changes what it may take for granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ControlPlaneMode {
-    /// No controllers: nobody makes a service account in a new namespace, so pods must do without one.
+    /// No controllers: no one makes a service account in a new namespace, so pods must do without one.
     ApiServerOnly,
     /// A whole cluster.
     Full,
@@ -52,7 +52,7 @@ pub(crate) fn api_server(authority: &Authority, address: IpAddr, mode: ControlPl
         // What clusters run with: a client that lacks a right is refused.
         "--authorization-mode=Node,RBAC".to_owned(),
         "--allow-privileged=true".to_owned(),
-        // Nobody here resolves names of nodes.
+        // No one here resolves names of nodes.
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
         "--profiling=false".to_owned(),
     ];

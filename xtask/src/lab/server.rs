@@ -113,7 +113,7 @@ fn echo_datagrams(socket: &UdpSocket) -> nix::Result<()> {
             ControlMessageOwned::Ipv6PacketInfo(info) => Some(in6_pktinfo { ipi6_ifindex: 0, ..info }),
             _ => None,
         });
-        // What `shutdown` makes of a waiting receiver: nothing, from nobody.
+        // What `shutdown` makes of a waiting receiver: nothing, from no one.
         let (Some(client), Some(asked)) = (client, asked) else { return Ok(()) };
         let (answer, from) = ([IoSlice::new(&buffer[..length])], [ControlMessage::Ipv6PacketInfo(&asked)]);
         // A lost answer is what the client is there to notice.

@@ -195,7 +195,7 @@ fn rechecked(lab: &mut Lab) -> Result<()> {
     // The server speaks first.
     [allowed?, of_local?].iter().try_for_each(Pair::talk)?;
     ensure!(!denied?.hears(BRIEF)?, "a connection that is denied goes on");
-    // From the node's address alone nobody can tell that it is the node; its next packet does.
+    // From the node's address alone no one can tell that it is the node; its next packet does.
     let of_node = of_node?;
     (&of_node.client).write_all(WORDS).context("the node's client")?;
     (&of_node.server).read_exact(&mut [0; WORDS.len()]).context("the node's client is heard")?;

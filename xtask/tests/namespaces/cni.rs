@@ -326,7 +326,7 @@ fn unpaired(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A connection that the kernel takes for established, though nobody has answered (`TCP_REPAIR`,
+/// A connection that the kernel takes for established, though no one has answered (`TCP_REPAIR`,
 /// linux/tcp.h).
 fn repaired(local: SocketAddr, remote: SocketAddr) -> Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;

@@ -50,7 +50,7 @@ fn odd(lab: &mut Lab) -> Result<()> {
         let packets = at.from(&[source.into()]).into_iter();
         packets.filter(|packet| is_ours(packet.protocol)).collect::<Vec<_>>()
     };
-    // The frame with two tags keeps one, by which nobody takes it for IP.
+    // The frame with two tags keeps one, by which no one takes it for IP.
     let readable = FRAMES.iter().filter(|(_, protocol)| *protocol != 51);
     until("the frames arrive at the free pod", PATIENT, || {
         let packets = arrived(&at_free);
@@ -92,7 +92,7 @@ fn poison(lab: &mut Lab) -> Result<()> {
             Ok((at_victim || at_attacker).then_some(at_victim && !at_attacker))
         })
     };
-    // They know each other, so that nobody asks while the attack lasts.
+    // They know each other, so that no one asks while the attack lasts.
     for pair in [[&client, &victim], [&victim, &client]] {
         say(pair[0], pair[1])?;
     }
@@ -120,7 +120,7 @@ fn received(at: &Capture, sender: &Pod) -> usize {
     at.from(&[sender.addresses.v4.into()]).iter().filter(|packet| packet.protocol == 17).count()
 }
 
-/// One datagram to a port where nobody listens.
+/// One datagram to a port where no one listens.
 fn say(from: &Pod, to: &Pod) -> Result<()> {
     let to = SocketAddr::new(to.addresses.v4.into(), 9);
     from.place.run(|| -> Result<()> {

@@ -119,7 +119,7 @@ fn bpf(command: libc::c_int, attributes: &[u64]) -> io::Result<OwnedFd> {
     // union as zero; a pointer in it is to a string that the caller keeps alive.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(attributes)) };
     match i32::try_from(fd) {
-        // SAFETY: these commands return a new descriptor that nobody else owns.
+        // SAFETY: these commands return a new descriptor that no one else owns.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
     }

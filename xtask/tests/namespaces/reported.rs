@@ -55,7 +55,7 @@ fn reported(lab: &mut Lab) -> Result<()> {
     delays.sort_unstable();
     let median = delays[delays.len() / 2];
     println!("a denied packet is read by a follower {median:?} after it was sent (median of {TRIES})");
-    ensure!(median < AT_ONCE, "denied packets were told after {delays:?}");
+    ensure!(median < AT_ONCE, "denied packets were reported after {delays:?}");
     let lines = fs::read_to_string(&log).context("the deny log")?;
     ensure!(lines.lines().count() == usize::from(TRIES) && lines.contains("x/close"), "deny log: {lines}");
 

@@ -108,7 +108,7 @@ fn send_icmp(from: &Place, to: Ipv6Addr, kind: u8, body: &[u8]) -> Result<()> {
         socket.set_multicast_hops_v6(hops)?;
         let scope = if to.is_multicast() { scope } else { 0 };
         let message = [&[kind, 0, 0, 0, 0, 0, 0, 0], body].concat();
-        // Nobody there answers for it, by now: that is no fault of the attack.
+        // No one there answers for it, by now: that is no fault of the attack.
         let _ = socket.send_to(&message, &SocketAddrV6::new(to, 0, 0, scope).into());
         Ok(())
     };
@@ -125,7 +125,7 @@ struct Icmp {
 impl Icmp {
     fn listen(place: &Place, mark: &'static [u8; 19]) -> Result<Self> {
         let open = || -> Result<Socket> {
-            // packet(7): also what is for others or for groups that nobody has joined.
+            // packet(7): also what is for others or for groups that no one has joined.
             let every = i32::from(3_u16.to_be());
             let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(every)))?;
             socket.set_read_timeout(Some(Duration::from_millis(50)))?;

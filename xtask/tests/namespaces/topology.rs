@@ -63,7 +63,7 @@ fn reaches_everywhere(lab: &mut Lab) -> Result<()> {
 fn probes_tell_apart(lab: &mut Lab) -> Result<()> {
     let pod = lab.node("n1")?.pod("x/a").start()?;
     let host = lab.outside("outside")?;
-    // The kernel of the pod drops what arrives for these addresses, so nobody answers.
+    // The kernel of the pod drops what arrives for these addresses, so no one answers.
     let [hole4, hole6]: [IpAddr; 2] = ["10.244.1.99".parse()?, "fd00:244:1::99".parse()?];
     pod.place.ip("route add blackhole 10.10.0.99/32\nroute add unreachable 10.10.0.98/32")?;
     pod.node()

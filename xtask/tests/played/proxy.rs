@@ -105,8 +105,8 @@ fn mark() -> String {
     format!("meta mark set meta mark or {MASQUERADE}")
 }
 
-/// Whether a service answers there by its own address. Any other service that claims the address is passed over,
-/// in whichever network the address lies.
+/// Whether a service answers there by its own address. Any other service that claims the address is passed
+/// over, in whichever network the address lies.
 fn is_cluster_address(objects: &[Value], at: &Destination) -> bool {
     objects.iter().filter(|object| object["kind"] == "Service").any(|service| {
         let spec = &service["spec"];

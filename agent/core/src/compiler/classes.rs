@@ -1,4 +1,4 @@
-//! Port classes: ports that no rule can tell apart.
+//! Port classes: ports that no rule can distinguish.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -80,7 +80,7 @@ impl Classes {
     }
 }
 
-/// The classes that these sets tell apart; `None`: more than the limits allow.
+/// The classes that these sets distinguish; `None`: more than the limits allow.
 ///
 /// Each set divides the classes that it cuts: what it takes is to look at each run of ports that it covers.
 pub(super) fn compile<'a>(

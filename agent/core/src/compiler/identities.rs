@@ -1,4 +1,4 @@
-//! Identities: addresses that no rule can tell apart.
+//! Identities: addresses that no rule can distinguish.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -316,7 +316,7 @@ impl Incremental {
         }
     }
 
-    /// `reclassified`: what was known of ports until now, if they are told apart otherwise than before.
+    /// `reclassified`: what was known of ports until now, if they are distinguished otherwise than before.
     fn compile_rows(
         &mut self,
         mentioned: &Mentioned,
@@ -366,7 +366,7 @@ impl Incremental {
         }
     }
 
-    /// `before`: what was known of ports until now, if they are told apart otherwise.
+    /// `before`: what was known of ports until now, if they are distinguished otherwise.
     fn serve(
         &mut self,
         step: &CompileInput<'_>,

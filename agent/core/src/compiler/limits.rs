@@ -34,7 +34,7 @@ impl TableLimits {
     const NONE: Self = Self { classes: usize::MAX, memberships: usize::MAX, rows: usize::MAX };
 }
 
-/// What rule sets tell apart.
+/// What rule sets distinguish.
 pub(super) struct Groups {
     pub(super) classes: Classes,
     pub(super) prefixes: BTreeMap<PrefixKey, Arc<Signature>>,
@@ -81,7 +81,7 @@ pub(super) struct Found {
     closed: usize,
 }
 
-/// What these rule sets tell apart, but for those of the second part of the answer, which must be closed.
+/// What these rule sets distinguish, but for those of the second part of the answer, which must be closed.
 /// `found` changes nothing but how long it takes.
 pub(super) fn groups_of<'a>(
     rule_sets: impl Iterator<Item = (usize, &'a Arc<RuleSet>)>,

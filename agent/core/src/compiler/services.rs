@@ -7,7 +7,7 @@
 //! translate them, if it ever does: the address itself is one of the destinations. So it is where a service
 //! is not kube-proxy's, and where it has no endpoints. Several services may claim one address: then all that
 //! is behind any of them counts. But a cluster address is its own service's. Two addresses whose destinations
-//! no rule can tell apart are one to the kernel.
+//! no rule can distinguish are one to the kernel.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -117,7 +117,7 @@ pub(super) fn local<'a>(
 
 /// `isolating_sets`: the rule sets that evaluate, or evaluated until now, the egress of some pod.
 pub(super) fn compile(cluster: &Cluster, view: &View<'_>, isolating_sets: &BTreeSet<usize>) -> Services {
-    // Without an isolated sender nobody asks.
+    // Without an isolated sender no one asks.
     if isolating_sets.is_empty() {
         return Services::default();
     }

@@ -23,7 +23,7 @@ pub struct Step {
 /// A list of steps: the first that matches decides.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Steps {
-    /// Of the list. Different lists are told apart by it without a walk over them.
+    /// Of the list. Different lists are distinguished by it without a walk over them.
     hash: u64,
     list: Arc<[Step]>,
 }

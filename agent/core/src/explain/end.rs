@@ -85,7 +85,7 @@ enum EndpointKind<'a> {
     /// On the host network of its node, `None` while it has none: counts as an address of the node.
     HostPod(&'a Pod),
     Node(&'a Name),
-    /// Nobody's, or an address of a node.
+    /// No one's, or an address of a node.
     Address {
         node: Option<&'a Name>,
     },

@@ -177,7 +177,7 @@ impl Cluster {
         tier: Tier,
         direction: Direction,
     ) -> Vec<&ClusterNetworkPolicy> {
-        // The labels of the namespace are not looked for when there is nobody to ask.
+        // The labels of the namespace are not looked for when there is no one to ask.
         if self.cluster_policies.is_empty() {
             return Vec::new();
         }

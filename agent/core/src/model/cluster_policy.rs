@@ -26,7 +26,7 @@ pub struct ClusterNetworkPolicy {
     pub ingress: Vec<ClusterRule>,
     /// Rules for connections from the pods, in order.
     pub egress: Vec<ClusterRule>,
-    /// It is told what it would deny, and nothing comes of it.
+    /// What it would deny is reported, and passes.
     pub audit: bool,
 }
 

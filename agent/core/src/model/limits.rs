@@ -1,5 +1,5 @@
 //! How much the NetworkPolicies of one namespace may say, and the cluster's policies all together. What they
-//! tell apart, addresses and ports, stands in tables that all pods of a node share: so what it costs others
+//! distinguish, addresses and ports, stands in tables that all pods of a node share: so what it costs others
 //! is bounded.
 //!
 //! In: the policies of a namespace, or the cluster's. Out: those of which rules do not fit. Such a rule
@@ -30,7 +30,7 @@ pub const MAX_RANGES: usize = 16_384;
 pub const MAX_SELECTORS: usize = 1_024;
 /// Rules, of both directions.
 pub const MAX_RULES: usize = 8_192;
-/// Groups of ports, and groups of addresses in blocks, that the rules tell apart. One list of them, however
+/// Groups of ports, and groups of addresses in blocks, that the rules distinguish. One list of them, however
 /// long, makes two groups; a list that overlaps others may divide each of theirs, but makes no more groups
 /// than it has entries.
 pub const MAX_GROUPS: usize = 512;
@@ -46,9 +46,9 @@ pub enum Limit {
     Selectors,
     /// Rules of policies.
     Rules,
-    /// Groups of addresses that the rules tell apart.
+    /// Groups of addresses that the rules distinguish.
     AddressGroups,
-    /// Groups of ports that the rules tell apart.
+    /// Groups of ports that the rules distinguish.
     PortGroups,
 }
 
@@ -301,8 +301,9 @@ impl<T: Eq + std::hash::Hash> Lists<T> {
     }
 }
 
-/// The most groups that lists of these lengths, in descending order, and one more can tell apart: the longest
-/// ones may each divide all that the others leave, and those make no more groups than they have entries.
+/// The most groups that lists of these lengths, in descending order, and one more can distinguish: the
+/// longest ones may each divide all that the others leave, and those make no more groups than they have
+/// entries.
 fn groups(lengths: impl Iterator<Item = usize>, entries: usize, more: usize) -> usize {
     let mut rest = entries + more;
     let mut least = rest + 1;

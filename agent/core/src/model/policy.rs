@@ -18,7 +18,7 @@ pub struct NetworkPolicy {
     pub ingress: Option<Vec<Rule>>,
     /// Rules for connections from the pods. `None`: it does not isolate them for egress.
     pub egress: Option<Vec<Rule>>,
-    /// It is told what it would deny, and denies nothing. Its namespace may say so, too: see
+    /// What it would deny is reported, and passes. Its namespace may say so, too: see
     /// [`super::Cluster::enforced_policies_selecting`].
     pub audit: bool,
 }

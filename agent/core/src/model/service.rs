@@ -82,7 +82,7 @@ pub struct SlicePort {
     pub name: Name,
     /// The port's protocol.
     pub protocol: Protocol,
-    /// `None` is "all ports", which kube-proxy leads nobody to.
+    /// `None` is "all ports", which kube-proxy leads no one to.
     pub number: Option<u16>,
 }
 

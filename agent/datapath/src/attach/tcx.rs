@@ -58,7 +58,7 @@ impl Links {
             Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("cannot open {}", pin.display())),
         }
-        // First of all programs: what a pod must not send, nobody else needs to see.
+        // First of all programs: what a pod must not send, no one else needs to see.
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         let link = program.attach_with_options(interface, attach_type, options)?;
         let link: FdLink = program.take_link(link)?.try_into()?;

@@ -52,7 +52,7 @@ pub(super) fn sets() -> Result<Vec<String>> {
         .context("cannot list the sets of ipset")
 }
 
-/// The names in the answer. None where the kernel has not got the subsystem: then nobody uses it.
+/// The names in the answer. None where the kernel has not got the subsystem: then no one uses it.
 fn names(request: DumpRequest, attribute: u16) -> Result<Vec<String>> {
     let mut requests = Requests::open(NETLINK_NETFILTER).context("cannot open a netfilter socket")?;
     match requests.dump(request, |payload| name(payload, attribute)) {

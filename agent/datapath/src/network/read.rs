@@ -62,7 +62,7 @@ impl Reader {
         self.namespaces.remove(&namespace);
     }
 
-    /// Nobody knows what changed.
+    /// No one knows what changed.
     pub(super) fn forget_all(&mut self) {
         self.namespaces.clear();
     }

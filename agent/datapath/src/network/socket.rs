@@ -131,6 +131,6 @@ struct NsidMessage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DrainResult {
     All,
-    /// The kernel threw some away, nobody knows which.
+    /// The kernel threw some away, no one knows which.
     Overflow,
 }

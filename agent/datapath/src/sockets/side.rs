@@ -99,7 +99,7 @@ fn is_nobody(remote: &SocketAddr) -> bool {
     remote.ip().is_loopback() || remote.ip().is_unspecified()
 }
 
-/// Where a listener may be that takes connections to `local`. One on `::` takes IPv4 too, unless it is told
+/// Where a listener may be that takes connections to `local`. One on `::` takes IPv4 too, unless it is set
 /// not to (IPV6_V6ONLY); then another one listens on the same port, or the connection is not there.
 fn listening_places(local: SocketAddr) -> [SocketAddr; 3] {
     let everywhere: [IpAddr; 2] = [[0; 4].into(), [0; 16].into()];

@@ -1,8 +1,8 @@
-//! Since when veths and pods are known: who can be behind a veth that nobody claims.
+//! Since when veths and pods are known: who can be behind a veth that no one claims.
 //!
 //! In: what is there, what was remembered before, and the time. Out: the same with the new ones in it. A
 //! pod's veth is made after its object: the kubelet acts on what the API server has. So an older veth is not
-//! that pod's, and one that nobody has claimed for long belongs to a container that is no pod.
+//! that pod's, and one that no one has claimed for long belongs to a container that is no pod.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

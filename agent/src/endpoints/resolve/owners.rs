@@ -213,7 +213,7 @@ fn carried<'w, 'a: 'w>(
 }
 
 /// Settles the veths for which one pod alone is left, and takes that pod from the others, until nothing
-/// changes. `decide`: to which of several veths that nobody else claims a pod belongs.
+/// changes. `decide`: to which of several veths that no one else claims a pod belongs.
 fn exclude<'a>(
     mut settled: BTreeMap<u32, &'a ObjectName>,
     mut claims: BTreeMap<u32, BTreeSet<&'a ObjectName>>,

@@ -61,7 +61,7 @@ fn pods_of_other_nodes_and_pods_on_the_host_network_are_behind_no_veth() {
 fn a_link_layer_address_is_known_from_the_results_for_this_veth_alone_where_they_agree() {
     let (one, other) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
     let world = || World::new().veth(10, "veth1", &["10.1.0.5"]).pod("shop/web", "n1", &["10.1.0.5"]);
-    let told = |mut world: World, pod: &str, address: &str, given: Option<[u8; 6]>| {
+    let recorded = |mut world: World, pod: &str, address: &str, given: Option<[u8; 6]>| {
         world = world.cni(pod, "eth0", &["veth1"], &[address]);
         let results = std::mem::take(&mut world.cni.0);
         let given = |mut result: CniResult| {
@@ -75,13 +75,13 @@ fn a_link_layer_address_is_known_from_the_results_for_this_veth_alone_where_they
     };
     let found = |world: World| world.resolve().veths[&10].link_address;
     assert_eq!(found(world()), None);
-    assert_eq!(found(told(world(), "shop/web", "10.1.0.5", None)), None);
-    assert_eq!(found(told(world(), "shop/web", "10.1.0.5", Some(one))), Some(one));
+    assert_eq!(found(recorded(world(), "shop/web", "10.1.0.5", None)), None);
+    assert_eq!(found(recorded(world(), "shop/web", "10.1.0.5", Some(one))), Some(one));
     // Of another pod, of an earlier sandbox, and two that both may be meant.
-    assert_eq!(found(told(world(), "shop/other", "10.1.0.6", Some(one))), None);
-    let earlier = told(world(), "shop/web", "10.1.0.5", Some(one));
-    assert_eq!(found(told(earlier, "shop/web", "10.1.0.6", Some(other))), Some(one));
-    let mut twice = told(world(), "shop/web", "10.1.0.5", Some(one));
+    assert_eq!(found(recorded(world(), "shop/other", "10.1.0.6", Some(one))), None);
+    let earlier = recorded(world(), "shop/web", "10.1.0.5", Some(one));
+    assert_eq!(found(recorded(earlier, "shop/web", "10.1.0.6", Some(other))), Some(one));
+    let mut twice = recorded(world(), "shop/web", "10.1.0.5", Some(one));
     let mut result = twice.cni.0.first().unwrap().clone();
     result.link_address = Some(other);
     twice.cni.0.insert(result);

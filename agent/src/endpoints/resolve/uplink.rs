@@ -21,7 +21,7 @@ use super::{
     owners::{InterfaceOwner, PodByInterface},
 };
 
-/// Of the veths that nobody claims, those that are uplinks:
+/// Of the veths that no one claims, those that are uplinks:
 ///
 /// * It has a default route that was set, or alone carries an address of the Node object. (If another link
 ///   carries it as well, the veth only borrows it, as unnumbered links do.)

@@ -142,7 +142,7 @@ fn namespaced_pods(field: &Field<'_>, names: &mut NameInterner) -> Option<(Selec
     Some((namespaces, selector::read(&object.get("podSelector"), names)))
 }
 
-/// One rule for each entry, also for the bad ones: rules are told apart by their index.
+/// One rule for each entry, also for the bad ones: rules are distinguished by their index.
 fn rules(
     field: &Field<'_>,
     peers: &'static str,
@@ -259,7 +259,7 @@ fn networks(field: &Field<'_>) -> Option<Vec<Peer>> {
     each.into_iter().collect::<Result<_, _>>().ok()
 }
 
-/// Nobody resolves them here. Only rules that accept may have them: without them less is accepted.
+/// No one resolves them here. Only rules that accept may have them: without them less is accepted.
 fn domain_names(field: &Field<'_>, action: Option<Action>) -> Option<Vec<Peer>> {
     let _reported = field.fault("is not supported, matches nothing");
     (action == Some(Action::Accept)).then(|| vec![Peer::Nothing])

@@ -48,7 +48,7 @@ impl NameInterner {
         ports
     }
 
-    /// Forgets what nobody else holds. Names last: the others hold them.
+    /// Forgets what no one else holds. Names last: the others hold them.
     pub(super) fn sweep(&mut self) {
         self.ports.retain(|ports| Arc::strong_count(ports) > 1);
         self.labels.retain(|labels| Arc::strong_count(labels) > 1);

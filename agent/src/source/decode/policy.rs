@@ -78,7 +78,7 @@ fn isolates(field: &Field<'_>, speaks_of_egress: bool) -> Isolates {
     isolates
 }
 
-/// One rule for each entry, also for the bad ones: rules are told apart by their index.
+/// One rule for each entry, also for the bad ones: rules are distinguished by their index.
 fn rules(field: &Field<'_>, peers: &'static str, names: &mut NameInterner) -> Result<Vec<Rule>, Reported> {
     Ok(field.items()?.map(|item| rule(&item, peers, names)).collect())
 }

@@ -12,7 +12,7 @@ use super::{
     object::ApiObject,
 };
 
-/// Names and label sets that nobody uses any more are looked for after so many objects.
+/// Names and label sets that no one uses any more are looked for after so many objects.
 const OBJECTS_PER_SWEEP: usize = 10_000;
 
 /// The namespace whose uid names a cluster: every cluster has it, and it cannot be replaced by a new one.
@@ -46,7 +46,7 @@ struct PendingList {
     uids: BTreeMap<ObjectId, String>,
 }
 
-/// One object as it was told.
+/// One object as it came.
 #[derive(Debug)]
 struct DecodedObject {
     id: Option<ObjectId>,

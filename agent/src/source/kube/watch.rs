@@ -24,7 +24,7 @@ use super::{
 
 /// Watches everything that a verdict can depend on, for as long as the receiver lives.
 ///
-/// Updates that nobody has taken yet become one. `node`: where this agent runs. `allow_empty`: a server
+/// Updates that no one has taken yet become one. `node`: where this agent runs. `allow_empty`: a server
 /// without any namespace is meant.
 pub fn watch(client: &Client, node: Name, allow_empty: bool) -> (mpsc::Receiver<Update>, Health) {
     let (updates, receiver) = mpsc::channel(1);

@@ -38,7 +38,7 @@ impl Change {
     ///
     /// # Errors
     ///
-    /// With the first file that cannot be read, and the first document that holds no object that can be told.
+    /// With the first file that cannot be read, and the first document that holds no object that can be read.
     pub fn read(paths: &[PathBuf]) -> Result<(Self, Vec<ValidationError>), ValidationError> {
         Self::read_in(paths, None)
     }
@@ -109,7 +109,7 @@ impl Change {
             let Contents { objects, faults, incomplete, unread: _ } = decoder.decode(value, &place);
             let mut faults = faults.into_iter().map(|fault| ValidationError::of_fault(file.clone(), fault));
             if incomplete {
-                return Err(faults.next().expect("what cannot be told has been reported"));
+                return Err(faults.next().expect("what cannot be read has been reported"));
             }
             problems.extend(faults);
             objects.into_iter().try_for_each(|object| take(file, object))?;

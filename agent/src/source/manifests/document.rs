@@ -131,7 +131,7 @@ fn yaml_document(text: &str, lines_before: usize) -> Result<Value, String> {
     let expanded_events = EXPANDED_EVENTS.max(text.len() / BYTES_AN_EVENT);
     let options = serde_saphyr::options! {
         with_snippet: false,
-        // Nobody reads them, and a block may begin with any number of them.
+        // No one reads them, and a block may begin with any number of them.
         emit_comments: false,
         // As in YAML 1.2: `y` and `no` are text, and names of namespaces.
         strict_booleans: true,

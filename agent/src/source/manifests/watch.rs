@@ -133,7 +133,7 @@ impl Watcher {
         }
     }
 
-    /// Until nobody listens any more.
+    /// Until no one listens any more.
     async fn run(mut self, updates: mpsc::Sender<Update>) {
         let mut last = None;
         let mut learned = Instant::now();
@@ -288,7 +288,7 @@ impl Watcher {
         }
     }
 
-    /// Notes what the kernel has told so far. Out: whether any of it matters.
+    /// Notes what the kernel has reported so far. Out: whether any of it matters.
     fn take_events(&mut self) -> bool {
         let mut buffer = [0; EVENT_BUFFER];
         let mut matters = false;

@@ -177,7 +177,7 @@ fn peer_matches(objects: &[Value], entry: &Value, peer: EndpointRef<'_>) -> bool
                 && super::object::addresses_of_node(node).contains(&peer.address)
         });
     }
-    // Nobody resolves the names of domains.
+    // No one resolves the names of domains.
     false
 }
 

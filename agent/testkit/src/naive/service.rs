@@ -278,7 +278,7 @@ fn external_addresses(service: &Value) -> Vec<IpAddr> {
 fn endpoints(objects: &[Value], listener: &Listener<'_>, node: &str) -> BTreeSet<(IpAddr, u16)> {
     let is_local_alone = is_local_alone(listener);
     let candidates = candidates(objects, listener, is_local_alone.then_some(node));
-    // Nobody knows which endpoints another proxy chooses, and whether it is there.
+    // No one knows which endpoints another proxy chooses, and whether it is there.
     if is_foreign(listener.service) {
         let all = candidates.iter().map(|(_, address, number)| (*address, *number));
         return all.chain([(listener.at.address, listener.at.port)]).collect();

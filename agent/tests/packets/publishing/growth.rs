@@ -1,4 +1,4 @@
-//! A table that is too small is replaced: in another slot, behind the back of nobody.
+//! A table that is too small is replaced: in another slot, behind the back of no one.
 
 use std::net::IpAddr;
 

@@ -90,7 +90,7 @@ fn a_cluster_policy_evaluates_a_pod_and_isolates_nothing() {
         node.expect(leaves(Host::A), &Frame::udp((a, 9), (b, 80), 1), Allowed);
         node.expect(leaves(Host::A), &Frame::tcp((a, 9), (z, 80), SYN), Allowed);
         node.expect(leaves(Host::A), &Frame::echo_request(a, b, 1), Allowed);
-        // Ingress has no rules: nobody evaluates it.
+        // Ingress has no rules: no one evaluates it.
         node.expect(arrives(Host::A, Host::B.veth()), &Frame::tcp((b, 10), (a, 80), SYN), NotIsolated);
         // What cannot be read could be what is denied.
         let cut = Frame::tcp((a, 9), (b, 80), SYN).bytes();

@@ -16,7 +16,7 @@ const SYN: u8 = flag::SYN;
 const SYN_ACK: u8 = flag::SYN | flag::ACK;
 const ACK: u8 = flag::ACK;
 
-/// A may talk to B, on one port of each protocol, and to nobody else; nobody else may talk to either.
+/// A may talk to B, on one port of each protocol, and to no one else; no one else may talk to either.
 fn closed() -> World {
     let protocols = [(Tcp, 80), (Udp, 53), (Sctp, 9000)];
     let to_b = protocols.map(|(protocol, number)| allow(pods_like(Host::B), port(protocol, number)));
@@ -155,7 +155,7 @@ fn an_init_is_a_new_association_and_meets_the_policy_of_its_time() {
                     .ingress(Host::B, [])
                     .egress(Host::B, []),
             );
-            // What was opened goes on. Nobody opens anything, the server neither.
+            // What was opened goes on. No one opens anything, the server neither.
             for hook in [leaves(Host::A), to_b] {
                 node.expect(hook, &Frame::sctp(a, b, DATA), Established);
                 node.expect(hook, &Frame::sctp(a, b, INIT), Denied);

@@ -62,7 +62,7 @@ fn crowd(programs: &crate::node::Programs, number: usize) -> Seen {
             // Somebody else's may have taken its place meanwhile.
             seen.replied +=
                 usize::from(programs.run(leaves(Host::B), &Frame::tcp(server, client, SYN | ACK).bytes()));
-            // Nobody has opened these.
+            // No one has opened these.
             let client_denied = (client.0, 50_000 + round);
             assert!(!programs.run(leaves(Host::B), &Frame::tcp(server, client_denied, ACK).bytes()));
             let closed = (server.0, 81);

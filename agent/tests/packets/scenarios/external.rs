@@ -20,7 +20,7 @@ use crate::{
 const SYN: u8 = flag::SYN;
 const ACK: u8 = flag::ACK;
 
-/// A may send to B, port 8080, and to nobody else.
+/// A may send to B, port 8080, and to no one else.
 fn a_may_send_to_b() -> World {
     World::new().egress(Host::A, [allow(pods_like(Host::B), port(Tcp, 8080))])
 }

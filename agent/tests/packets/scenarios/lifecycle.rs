@@ -199,7 +199,7 @@ fn connections_end_with_the_ownership_of_their_address() {
 
 #[test]
 fn a_veth_that_is_held_lets_nothing_new_through() {
-    // Z may be the pod of nobody that we know.
+    // Z may be the pod of no one that we know.
     let held = World::new().with_state(Host::Z, EndpointState::Pending);
     let mut node = Node::new(&held);
     for family in Family::ALL {

@@ -24,7 +24,7 @@ fn with_source(address: [u8; 6], mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
-/// B on a bridge, Z behind a veth of its own; nobody is isolated.
+/// B on a bridge, Z behind a veth of its own; no one is isolated.
 fn world() -> World {
     World::new().on_bridge(Host::B)
 }

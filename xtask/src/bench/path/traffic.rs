@@ -166,7 +166,7 @@ impl Ends {
         })
     }
 
-    /// Datagrams that nobody answers: ns each.
+    /// Datagrams that no one answers: ns each.
     pub(super) fn one_way(&self, budget: Duration) -> Result<f64> {
         let mut byte = [0; 1];
         timed(budget, || {

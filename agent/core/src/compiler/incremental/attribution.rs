@@ -1,4 +1,4 @@
-//! Which rules a connection has met: what the tables say in bits, told by names again.
+//! Which rules a connection has met: what the tables say in bits, in names again.
 //!
 //! In: one side of a connection, by the pod's own addresses, ports and policies. Out: the policies that were
 //! asked, each with the rules that match. It is the tables' own classification, so it agrees with the

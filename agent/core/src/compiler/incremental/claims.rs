@@ -160,7 +160,7 @@ impl AddressProperties {
         self.set(address, Some(&Arc::new(all)));
     }
 
-    /// `None`: nobody claims it.
+    /// `None`: no one claims it.
     fn set(&mut self, address: IpAddr, claim: Option<&Arc<Signature>>) {
         let now = claim.map(|claim| self.identity(address, claim));
         now.iter().for_each(|identity| self.begin_use(*identity));

@@ -1,5 +1,5 @@
-//! Which ports and networks the rule sets in use tell apart, and which of them are closed because that is too
-//! much.
+//! Which ports and networks the rule sets in use distinguish, and which of them are closed because that is
+//! too much.
 //!
 //! In: what rule sets mention now and did not, or the other way round. Out: the classes of ports of before,
 //! if they are others now. Mostly nothing is closed, and only what changed is divided again.
@@ -11,7 +11,7 @@ use crate::compiler::{Atom, classes, identities::blocks, limits, prefixes};
 
 impl Incremental {
     /// Tells ports and networks apart as the rule sets in use do. Out: what was known of ports until now, if
-    /// they may be told apart otherwise.
+    /// they may be distinguished otherwise.
     pub(super) fn divide(&mut self, mentioned: &Mentioned) -> Option<Reclassified> {
         let has_ports = !mentioned.port_sets.is_empty();
         let has_blocks = mentioned.atoms.iter().any(|atom| matches!(&**atom, Atom::Blocks(_)));

@@ -72,14 +72,14 @@ pub(super) struct FrontendChanges<'a> {
     pub(super) moves: &'a Moves,
     /// Addresses in these may have another identity, too.
     pub(super) blocks: &'a [RangeInclusive<IpAddr>],
-    /// Until now, if ports are told apart otherwise than before.
+    /// Until now, if ports are distinguished otherwise than before.
     pub(super) classes: Option<&'a Classes>,
     /// Rule sets that were closed, or are no more: their verdicts are others than before.
     pub(super) reopened: &'a BTreeSet<usize>,
 }
 
 impl Frontends {
-    /// Forgets everything: nobody asks for services.
+    /// Forgets everything: no one asks for services.
     pub(super) fn clear(&mut self) {
         if !self.isolating_sets.is_empty() {
             let mut places = std::mem::take(&mut self.places);

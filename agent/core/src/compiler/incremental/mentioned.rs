@@ -22,7 +22,7 @@ pub(super) struct Mentioned {
     pub(super) port_sets: BTreeSet<Shared<PortSet>>,
 }
 
-/// What was known of ports before they were told apart otherwise.
+/// What was known of ports before they were distinguished otherwise.
 pub(super) struct Reclassified {
     pub(super) classes: Arc<Classes>,
     pub(super) closed: Arc<BTreeSet<usize>>,

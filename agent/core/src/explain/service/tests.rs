@@ -101,7 +101,7 @@ fn a_service_leads_to_the_backends_that_its_client_may_be_given() {
         ("y/v6", "x/svc:local", "TCP/80", Some(&[])),
         ("x/a", "x/svc:local", "TCP/80", Some(&both[..1])),
         ("y/v4", "x/svc:local", "TCP/80", Some(&both[1..])),
-        // Outside nobody knows which node it comes to.
+        // Outside no one knows which node it comes to.
         ("203.0.113.9", "x/svc:local", "TCP/80", Some(both)),
         ("x/a", "x/svc:empty", "TCP/80", Some(&[])),
         ("x/a", "x/svc:web", "UDP/53", Some(&[])),

@@ -403,7 +403,7 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         self.commands = None;
         if let Some(thread) = self.thread.take() {
-            // It has failed only if a command has, which has been told already.
+            // It has failed only if a command has, which has been reported already.
             drop(thread.join());
         }
     }

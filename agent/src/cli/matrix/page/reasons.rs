@@ -93,7 +93,7 @@ impl<'a> Reasons<'a> {
         }
     }
 
-    /// A pod alone in its group gets a text about itself too; nobody asks for it.
+    /// A pod alone in its group gets a text about itself too; no one asks for it.
     fn text(&mut self, direction: Direction, own: &Pod, peer: &Pod, port: &PortSpec) -> usize {
         let end = |pod: &Pod| EndpointRef::Pod(pod.name.clone());
         let (from, to) = match direction {

@@ -1,4 +1,4 @@
-//! How long veths that nobody claims are held, and for which pods.
+//! How long veths that no one claims are held, and for which pods.
 
 use super::*;
 

@@ -34,7 +34,7 @@ const POLICIES: &str = "/apis/networking.k8s.io/v1/networkpolicies";
 const NAMESPACES: &str = "/api/v1/namespaces";
 const GROUP: &str = "policy.networking.k8s.io";
 
-/// A server that knows what it is told, and nothing of Kubernetes.
+/// A server that knows what a test gives it, and nothing of Kubernetes.
 #[derive(Clone)]
 struct Fake(Arc<Mutex<State>>);
 
