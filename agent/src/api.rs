@@ -1,7 +1,7 @@
 //! What goes over the agent's unix socket: one request in one line of JSON, one response in one line.
 //!
-//! Used by the server side in `server` and by the verbs that ask. Types here are the JSON forms of `status`
-//! and `endpoints` too: fields are added, never renamed.
+//! Used by the server side in `server`, which says what can be asked, and by the verbs that ask. Types here
+//! are the JSON forms of `status` and `endpoints` too: fields are added, never renamed.
 
 mod client;
 mod counters;
@@ -17,12 +17,9 @@ pub use counters::{Counter, Evictions, KernelCounters, Lost};
 pub use flows::{FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowRecord, FlowVerdict, protocol_name};
 pub use latency::{Bucket, Latency};
 use podgate_common::{Direction, Outcome};
-use podgate_core::{explain::EndpointRef, port_spec::PortSpec};
-pub use policies::{Drops, Hits, Mode, PolicyReport, PolicyStatus, RuleHits};
+pub use policies::{Hits, Mode, PolicyReport, PolicyStatus, RuleHits};
 use serde::{Deserialize, Serialize};
 pub use unenforced::{Holds, UnenforcedPod};
-
-use crate::source::manifests::Change;
 
 /// Raised with every change that an older side would misread.
 pub const PROTOCOL: u32 = 3;
@@ -64,61 +61,13 @@ impl PeerVersion {
 pub const LONGEST_REQUEST: usize = 1 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
+pub struct Request<A> {
     pub version: u32,
     /// The release that asks; empty before there was a second protocol.
     #[serde(default)]
     pub podgate: String,
     #[serde(flatten)]
-    pub ask: Ask,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "verb", rename_all = "kebab-case")]
-pub enum Ask {
-    /// Answered by [`Status`].
-    Status,
-    /// Answered by a list of [`EndpointStatus`].
-    Endpoints,
-    /// Answered by [`PolicyReport`].
-    Policies,
-    /// Answered by nothing, then by a line of [`FlowLine`] for each flow.
-    Flows {
-        #[serde(default)]
-        filter: FlowFilter,
-        /// How old the oldest may be.
-        #[serde(default)]
-        since_seconds: Option<u64>,
-        /// How many of those that are there.
-        #[serde(default)]
-        last: Option<usize>,
-        /// Go on with what comes.
-        #[serde(default)]
-        follow: bool,
-    },
-    /// Answered by [`podgate_core::explain::Explanation`].
-    Explain {
-        from: EndpointRef,
-        to: EndpointRef,
-        port: PortSpec,
-        /// What is changed in the cluster before the answer.
-        #[serde(default, skip_serializing_if = "Change::is_empty")]
-        what_if: Change,
-    },
-    /// Asked by the CNI plugin. Answered by nothing, once the policies of a pod are enforced at its
-    /// interface, or by an error that says what is missing.
-    AwaitPod {
-        /// `namespace/name`.
-        pod: String,
-        /// Empty where the container runtime does not say it.
-        #[serde(default)]
-        uid: String,
-        /// The host side.
-        interface: String,
-        ifindex: u32,
-        /// How long to wait.
-        milliseconds: u64,
-    },
+    pub ask: A,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +119,9 @@ pub struct Status {
     /// What was not counted, reported or remembered.
     #[serde(default)]
     pub lost: Lost,
+    /// Packets between pods of this node that took the short cut.
+    #[serde(default)]
+    pub shortcut_packets: u64,
     /// The last thing that failed and was not put right since.
     pub last_error: Option<String>,
     /// Why enforcement ends with the agent, if it does.
@@ -254,6 +206,18 @@ pub struct EndpointStatus {
     /// Why its pod is not enforced though it should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unenforced: Option<String>,
+    /// Whether packets take the short cut, where the agent was asked to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortcut: Option<ShortcutStatus>,
+}
+
+/// Whether packets to and from a pod may take the short cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShortcutStatus {
+    pub open: bool,
+    /// What is in the way otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -365,6 +329,7 @@ impl Status {
                 connections: 4,
             }],
             lost: Lost { events_of_share: 7, ..Lost::default() },
+            shortcut_packets: 0,
             last_error: None,
             pins_lost: None,
         }
@@ -389,6 +354,7 @@ impl EndpointStatus {
             egress: Isolation::default(),
             revision: 7,
             unenforced: None,
+            shortcut: None,
         }
     }
 }

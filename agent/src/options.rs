@@ -13,7 +13,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use podgate_core::model::Name;
 use tracing_subscriber::EnvFilter;
 
-use crate::flows::LogTarget as DenyLogTarget;
+use crate::observe::LogTarget as DenyLogTarget;
 
 /// Where distributions and systemd mount the BPF file system.
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";
@@ -84,6 +84,10 @@ pub struct AgentOptions {
     /// unpack them and forward what is inside from any address
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     pub allow_encapsulation: bool,
+    /// Hand packets of known connections between pods of this node straight to the receiver, past routing and
+    /// netfilter of the node
+    #[arg(long, value_enum, default_value_t = ShortcutMode::Off)]
+    pub shortcut: ShortcutMode,
     /// Write denied packets as lines of JSON to this file, or to standard output (`-`)
     #[arg(long, value_name = "PATH")]
     pub deny_log: Option<DenyLogTarget>,
@@ -107,6 +111,14 @@ pub enum Established {
     Keep,
     /// They are evaluated again
     Recheck,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ShortcutMode {
+    /// Never
+    Off,
+    /// Between pods whose interfaces have nothing that must see each packet
+    Local,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,55 +1,49 @@
 //! The agent: wires sources, reconciler and servers together. Nothing else starts threads and tasks.
 //!
 //! Each of these has a thread of its own, so that none keeps another waiting: this one watches signals,
-//! sources, the network and CNI results; `enforcement` makes the passes; `servers` answers the socket and
-//! HTTP from snapshots; `events` makes flows of the kernel's events; `cni-namespaces` leaves to the CNI
-//! plugin what it needs without an agent.
+//! sources, the network and CNI results; `enforcement` makes the passes, and alone has handles that write to
+//! the kernel; `servers` answers the socket and HTTP from snapshots; `events` makes decisions of the kernel's
+//! events, and `deny-log` writes them; `counters` counts hits; `cni-namespaces` leaves to the CNI plugin what
+//! it needs without an agent.
 
 mod cni_installation;
-mod counters;
-mod earlier;
-mod enforcement;
-mod flow_table_monitor;
-mod inputs;
 mod shutdown;
 mod supervise;
 mod threads;
 
-use std::sync::{Arc, Mutex};
+use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use podgate_datapath::{
-    AgentLock, Attacher, Datapath, DatapathOptions, EventRing, EventStream, HookKind, Pins,
+    AgentLock, Attacher, Datapath, DatapathOptions, DatapathReaders, EventRing, EventStream, HookKind,
+    ObstacleFinder, Pins,
     network::NetworkWatch,
     privileges::{self, Needs},
 };
 use tokio::{
     runtime::Runtime,
-    sync::{mpsc, oneshot, watch},
+    sync::{oneshot, watch},
+    time::interval,
 };
 
 pub(crate) use self::cni_installation::keep_cni_plugin;
 use self::{
-    earlier::Earlier,
-    enforcement::{Channels, Enforcement},
-    flow_table_monitor::FlowTableMonitor,
-    inputs::Inputs,
     shutdown::Shutdown,
     supervise::{PAUSES, supervise},
     threads::Threads,
 };
 use crate::{
     cni_plugin,
+    control::{Earlier, Inputs, Reconciler, enforcement::Enforcement},
     endpoints::cni::CniWatch,
-    flows::{DenyLog, LogTarget, Observer, SharedObserver, lock},
-    options::{AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics},
-    reconciler::Reconciler,
-    server::{ControlSocket, HitView, Http, Server, ServerInputs, TaskRestarts},
+    observe::{
+        DenyLog, DenyLogWriter, FlowHistory, FlowTableMonitor, HitCounting, LogTarget, LostLines, Observer,
+    },
+    options::{AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics, ShortcutMode},
+    server::{ControlSocket, Http, Server, ServerInputs, TaskRestarts, count_tables, read_counters},
+    snapshot::Snapshot,
     source::{kube, manifests},
 };
-
-/// Questions that wait for the enforcing thread.
-const KERNEL_CHECKS: usize = 16;
 
 /// So that a flood of events keeps no one else waiting.
 const EVENTS_AT_ONCE: usize = 256;
@@ -81,6 +75,10 @@ fn runtime() -> Result<Runtime> {
 
 async fn run(options: &AgentOptions) -> Result<()> {
     let mut shutdown = Shutdown::new()?;
+    ensure!(
+        options.shortcut == ShortcutMode::Off || options.established == Established::Keep,
+        "--shortcut local needs --established keep: who takes it is not evaluated again"
+    );
     // A source that cannot be reached by its configuration leaves nothing in the kernel.
     let connection = match &options.manifests[..] {
         [] => Some(kube::connect(options.kubeconfig.as_deref()).await?),
@@ -95,14 +93,12 @@ async fn run(options: &AgentOptions) -> Result<()> {
         recheck: options.established == Established::Recheck,
         masqueraded: options.masqueraded_ingress == MasqueradedIngress::Allow,
         encapsulation: options.allow_encapsulation,
+        shortcut: options.shortcut == ShortcutMode::Local,
         share: true,
     };
     let earlier = Earlier::of(&pins)?;
-    let mut datapath = Datapath::load(Some(&pins), kernel_options)?;
-    let event_ring = datapath.events.take();
-    let monitor = FlowTableMonitor::new(datapath.counters.clone());
-    let read_counters = counters::read_counters(datapath.counters.clone());
-    let count_tables = counters::count_tables(datapath.tables.clone());
+    let (mut datapath, readers) = Datapath::load(Some(&pins), kernel_options)?;
+    let DatapathReaders { counters, tables, flow_counters, verdicts, clock, events } = readers;
     let mode = match options.hook {
         AttachBy::Auto => HookKind::of_this_kernel()?,
         AttachBy::Tcx => HookKind::Tcx,
@@ -110,7 +106,11 @@ async fn run(options: &AgentOptions) -> Result<()> {
     };
     datapath.pin_programs(&pins, mode)?;
     let attacher = Attacher::new(mode, &pins)?;
-    let reconciler = Reconciler::new(options.node.clone(), datapath, attacher, pins.made()?);
+    let counting_since = pins.made()?;
+    let mut reconciler = Reconciler::new(options.node.clone(), datapath, attacher);
+    if options.shortcut == ShortcutMode::Local {
+        reconciler = reconciler.with_shortcut(ObstacleFinder::new(mode)?);
+    }
 
     let mut network = NetworkWatch::open()?;
     let mut cni = CniWatch::new(&options.cni_results)?;
@@ -121,15 +121,17 @@ async fn run(options: &AgentOptions) -> Result<()> {
     };
     // The enforcing thread alone may still read sockets of pods, in its first pass.
     let mut threads = Threads::new();
-    let (start, started) = oneshot::channel::<(Enforcement, Channels)>();
+    let (start, started) = oneshot::channel::<(Enforcement, Arc<Inputs>, watch::Sender<Arc<Snapshot>>)>();
     threads.spawn("enforcement", move || async {
-        let (enforcement, channels) = started.await.context("the agent has not started")?;
-        enforcement.run(channels).await
+        let (enforcement, inputs, snapshots) = started.await.context("the agent has not started")?;
+        enforcement.run(inputs, snapshots).await
     })?;
     privileges::give_up(needs)?;
     // Its thread has what the agent keeps, and it must be able to rotate the file with that.
-    let deny_log = open_deny_log(options)?;
-    let observer: SharedObserver = Arc::new(Mutex::new(Observer::new(options.node.clone(), deny_log)));
+    let lost_lines = LostLines::default();
+    let (deny_log, deny_log_writer) = open_deny_log(options, lost_lines.clone())?.unzip();
+    let flows = FlowHistory::default();
+    let observer = Observer::new(options.node.clone(), deny_log, flows.clone());
 
     let mut pod_warnings = None;
     let (mut updates, source, health) = match connection {
@@ -141,51 +143,46 @@ async fn run(options: &AgentOptions) -> Result<()> {
         None => (manifests::watch(options.manifests.clone(), options.allow_empty)?, "manifests", None),
     };
 
-    let enforcement = Enforcement::new(
-        options,
-        source,
-        reconciler,
-        observer.clone(),
-        (pins, previous_agents, earlier),
-        monitor,
-    )
-    .with_pod_warnings(pod_warnings)
-    .needs(needs);
+    let enforcement = Enforcement::new(options, source, reconciler, (pins, previous_agents, earlier))
+        .with_pod_warnings(pod_warnings)
+        .needs(needs);
     let (snapshots, snapshots_seen) = watch::channel(Arc::new(enforcement.snapshot()));
-    let (hits, hits_seen) = watch::channel(Arc::default());
-    let (ask_for_hits, hits_asked) = mpsc::channel(1);
-    let (ask, kernel_checks) = mpsc::channel(KERNEL_CHECKS);
+    let (counting, hits) = HitCounting::new(counting_since, flow_counters, clock, snapshots_seen.clone());
     let inputs = Arc::new(Inputs::default());
     let restarts = TaskRestarts::default();
-    let for_plugin = snapshots_seen.clone();
     let server = Server::new(ServerInputs {
-        snapshots: snapshots_seen,
-        read_counters,
-        count_tables,
+        snapshots: snapshots_seen.clone(),
+        read_counters: read_counters(counters.clone()),
+        count_tables: count_tables(tables),
         watches: health,
-        hits: HitView::new(hits_seen, ask_for_hits),
-        observer: observer.clone(),
-        kernel_checks: ask,
+        hits,
+        flows,
+        lost_lines,
+        ask_tables: Arc::new(move |query| verdicts.ask(query)),
         restarts: restarts.clone(),
     });
 
     let (socket, metrics) = (options.socket.clone(), options.metrics);
     let (bound, binding) = oneshot::channel();
     threads.spawn("servers", move || serve(server, socket, metrics, bound))?;
-    // What is in the way of the servers is the agent's own error.
+    // An address that cannot be bound ends the agent.
     binding.await.context("the servers cannot start")??;
-    if let Some(ring) = event_ring {
-        let restarts = restarts.clone();
-        threads.spawn("events", move || observe(ring, observer, restarts))?;
+    if let Some(writer) = deny_log_writer {
+        threads.spawn("deny-log", move || async {
+            DenyLogWriter::run(writer);
+            Ok(())
+        })?;
     }
+    let (seen, restarts_of_events) = (snapshots_seen.clone(), restarts.clone());
+    threads.spawn("events", move || observe(events, observer, seen, restarts_of_events))?;
+    threads.spawn("counters", move || counting.run(FlowTableMonitor::new(counters)))?;
     let (socket, restarts_of_plugin) = (options.socket.clone(), restarts.clone());
     threads.spawn("cni-namespaces", move || async move {
-        let keep = async || cni_plugin::keep_namespaces(&socket, for_plugin.clone()).await;
+        let keep = async || cni_plugin::keep_namespaces(&socket, snapshots_seen.clone()).await;
         supervise("cni-namespaces", restarts_of_plugin, PAUSES, keep).await;
         Ok(())
     })?;
-    let channels = Channels { inputs: inputs.clone(), snapshots, hits, hits_asked, kernel_checks };
-    if start.send((enforcement, channels)).is_err() {
+    if start.send((enforcement, inputs.clone(), snapshots)).is_err() {
         return Err(threads.ended().await);
     }
 
@@ -223,9 +220,9 @@ async fn run(options: &AgentOptions) -> Result<()> {
     Ok(())
 }
 
-fn open_deny_log(options: &AgentOptions) -> Result<Option<DenyLog>> {
+fn open_deny_log(options: &AgentOptions, lost: LostLines) -> Result<Option<(DenyLog, DenyLogWriter)>> {
     let open = |target: &LogTarget| {
-        DenyLog::open(target, options.deny_log_size)
+        DenyLog::open(target, options.deny_log_size, lost)
             .with_context(|| format!("cannot open the deny log {target}"))
     };
     options.deny_log.as_ref().map(open).transpose()
@@ -249,7 +246,7 @@ async fn serve(
     let (socket, http) = match bind.await {
         Ok(servers) => servers,
         Err(error) => {
-            // Whoever waits for it reports it.
+            // The main thread waits for this error, and reports it.
             let _ = bound.send(Err(error));
             return Err(anyhow!("it could not be bound"));
         }
@@ -268,13 +265,22 @@ async fn serve(
     }
 }
 
-/// Makes flows of events, for ever.
-async fn observe(ring: EventRing, observer: SharedObserver, restarts: TaskRestarts) -> Result<()> {
+/// How often the deny log sums up when no events come.
+const SUMMARIES: Duration = Duration::from_secs(5);
+
+/// Makes decisions of events, for ever.
+async fn observe(
+    ring: EventRing,
+    mut observer: Observer,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    restarts: TaskRestarts,
+) -> Result<()> {
     let mut ring = Some(ring);
+    let mut summaries = interval(SUMMARIES);
     let read = async || {
         let Some(waiting) = ring.take() else { return anyhow!("the ring buffer is gone") };
-        let mut events = match EventStream::new(waiting) {
-            Ok(events) => events,
+        let mut stream = match EventStream::new(waiting) {
+            Ok(stream) => stream,
             Err(failed) => {
                 let (taken, error) = *failed;
                 ring = Some(taken);
@@ -282,10 +288,20 @@ async fn observe(ring: EventRing, observer: SharedObserver, restarts: TaskRestar
             }
         };
         loop {
-            match events.next(EVENTS_AT_ONCE).await {
-                Ok(events) => lock(&observer).observe(&events),
+            let events = tokio::select! {
+                events = stream.next(EVENTS_AT_ONCE) => events,
+                _ = summaries.tick() => {
+                    observer.log_summaries();
+                    continue;
+                }
+            };
+            match events {
+                Ok(events) => {
+                    let contexts = snapshots.borrow().contexts.clone();
+                    observer.observe(&events, &contexts);
+                }
                 Err(error) => {
-                    ring = Some(events.into_ring());
+                    ring = Some(stream.into_ring());
                     return error;
                 }
             }

@@ -1,81 +1,46 @@
 //! What a running agent tells: verbs over its unix socket, metrics and health over HTTP.
 //!
-//! In: snapshots of the agent's state, and packet counters that are read when somebody asks. Out: text. It
-//! only reads: nothing here can change a verdict. Clients are not trusted: each has little time, short
-//! requests and few places, and none can make the agent wait.
+//! In: snapshots of the agent's state, what is observed, and packet counters that are read when somebody
+//! asks. Out: text. It only reads: nothing here can change a verdict. Clients are not trusted: each has
+//! little time, short requests and few places, and none can make the agent wait.
 
+mod ask;
 mod await_pod;
 mod connection_limit;
+mod counters;
 mod flows;
-mod hits;
 mod http;
-mod kernel_check;
 mod metrics;
+mod report;
 mod socket;
 mod task_restarts;
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-pub use hits::{HitReport, HitView};
+pub use ask::Ask;
+pub use counters::{count_tables, read_counters};
 pub use http::Http;
-pub use kernel_check::{KernelCheckReply, KernelCheckRequest};
-use podgate_core::{
-    explain::{Explanation, Question, explain},
-    model::{Cluster, Name, ObjectName, Uid},
-};
+use podgate_core::explain::{Explanation, KernelCheck, Question, explain};
 use serde::Serialize;
 pub use socket::ControlSocket;
 pub use task_restarts::TaskRestarts;
-use tokio::sync::{Semaphore, mpsc, watch};
-
-use self::{
-    await_pod::{AwaitedPod, PodWait},
-    flows::FlowReplies,
+use tokio::{
+    sync::{Semaphore, watch},
+    time,
 };
 
+use self::{await_pod::PodWait, flows::FlowReplies};
+
 use crate::{
-    api::{
-        Ask, EndpointStatus, FlowFilter, KernelCounters, PROTOCOL, PeerVersion, RELEASE, Reply,
-        ReportedState, Request, Response, SourceStatus, Status, TableFill, WatchStatus,
-    },
-    flows::{SharedObserver, lock},
+    api::{KernelCounters, PROTOCOL, RELEASE, Reply, Response, SourceStatus, Status, TableFill, WatchStatus},
+    observe::{AskTables, FlowHistory, HitView, LostLines, check_tables},
+    snapshot::Snapshot,
     source::{
         kube::{Health, WatchHealth},
         manifests::Change,
     },
 };
-
-/// The agent's state after its last change.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// When ages and uptime were measured.
-    pub taken: Instant,
-    /// Its counters are read again for each question.
-    pub status: Status,
-    pub endpoints: Vec<EndpointStatus>,
-    /// By ifindex: the pods' interfaces, as the programs in the kernel know them.
-    pub interfaces: BTreeMap<u32, ReportedInterface>,
-    pub cluster: Arc<Cluster>,
-}
-
-/// The host side of a pod's interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReportedInterface {
-    pub name: Name,
-    /// The pod that it was found to be last, also while that pod's policies are not known.
-    pub pod: Option<ObjectName>,
-    /// Of the object by which that pod is evaluated.
-    pub uid: Option<Uid>,
-    pub state: ReportedState,
-    /// Programs are at it.
-    pub attached: bool,
-}
 
 /// Reads the kernel's counters. Must not wait for anything.
 pub type ReadCounters = Arc<dyn Fn() -> KernelCounters + Send + Sync>;
@@ -85,6 +50,8 @@ pub type CountTables = Arc<dyn Fn() -> Vec<TableFill> + Send + Sync>;
 
 /// Requests that are worked on at once apart from the thread that answers probes.
 const WORKERS: usize = 16;
+/// How long somebody who asks for an explanation waits for what the kernel says to it.
+const PATIENCE: Duration = Duration::from_secs(1);
 const BUSY: &str = "too many questions at once";
 
 /// Where the servers find what they are asked for.
@@ -96,8 +63,9 @@ pub struct ServerInputs {
     /// Those that the source is fed by, if it is an API server.
     pub watches: Option<Health>,
     pub hits: HitView,
-    pub observer: SharedObserver,
-    pub kernel_checks: mpsc::Sender<KernelCheckRequest>,
+    pub flows: FlowHistory,
+    pub lost_lines: LostLines,
+    pub ask_tables: AskTables,
     pub restarts: TaskRestarts,
 }
 
@@ -136,13 +104,7 @@ impl Server {
 
     /// Without the tables that must be counted: metrics are asked for again and again.
     fn status(&self) -> Status {
-        let snapshot = self.snapshot();
-        let since = snapshot.taken.elapsed().as_secs();
-        let mut status = snapshot.status.clone();
-        status.uptime_seconds += since;
-        for age in status.sources.iter_mut().filter_map(|source| source.age_seconds.as_mut()) {
-            *age += since;
-        }
+        let mut status = report::status(&self.snapshot());
         if let Some(health) = &self.inputs.watches {
             let watches = health.read();
             watched(&mut status.sources, &watches);
@@ -150,8 +112,9 @@ impl Server {
                 status.last_error = status.last_error.or_else(|| unlisted(&watches));
             }
         }
-        let KernelCounters { packets, evictions, lost } = (self.inputs.read_counters)();
+        let KernelCounters { packets, evictions, lost, shortcut } = (self.inputs.read_counters)();
         (status.counters, status.evictions, status.lost) = (packets, evictions, lost);
+        status.shortcut_packets = shortcut;
         status
     }
 
@@ -160,7 +123,8 @@ impl Server {
         let server = self.clone();
         let text = move || {
             let observed = metrics::Observed {
-                events: lock(&server.inputs.observer).counts(),
+                events: server.inputs.flows.counts(),
+                unwritten: server.inputs.lost_lines.count(),
                 restarts: server.inputs.restarts.read(),
             };
             metrics::text(&server.status(), &server.inputs.hits.last(), &observed)
@@ -178,7 +142,7 @@ impl Server {
 
     async fn explain(&self, question: Question, what_if: Change) -> anyhow::Result<Explanation> {
         let snapshot = self.snapshot();
-        let revision = snapshot.status.revision;
+        let revision = snapshot.progress.revision;
         let is_real = what_if.is_empty();
         let seen = snapshot.clone();
         let answer = move || {
@@ -191,10 +155,9 @@ impl Server {
         let mut explanation = self.work(answer).await.context(BUSY)??;
         if is_real {
             let pods = explanation.pods();
-            let unenforced = seen.status.unenforced.iter().filter(|it| pods.contains(&it.pod));
-            explanation.unenforced = unenforced.map(ToString::to_string).collect();
-            explanation.kernel =
-                kernel_check::check(&self.inputs.kernel_checks, &explanation, revision).await;
+            let unenforced = report::unenforced(&seen).into_iter().filter(|it| pods.contains(&it.pod));
+            explanation.unenforced = unenforced.map(|it| it.to_string()).collect();
+            explanation.kernel = self.check_tables(&explanation, revision).await;
         }
         for line in explanation.kernel.iter().flat_map(|check| &check.disagreements) {
             tracing::error!("the tables in the kernel disagree with the rules: {line}");
@@ -202,55 +165,12 @@ impl Server {
         Ok(explanation)
     }
 
-    /// One line of JSON for another, and what follows it.
-    async fn answer(&self, request: &[u8]) -> (String, Option<Later>) {
-        let ask = match read_request(request) {
-            Ok(ask) => ask,
-            Err(error) => return (line(Reply::<()>::Error(error)), None),
-        };
-        let answer = match ask {
-            Ask::Flows { filter, since_seconds, last, follow } => {
-                return match self.flows(filter, since_seconds, last, follow).await {
-                    Some(flows) => (line(Reply::Ok(())), Some(Later::FlowReplies(flows))),
-                    None => (line(Reply::<()>::Error("too many follow flows already".into())), None),
-                };
-            }
-            Ask::AwaitPod { pod, uid, interface, ifindex, milliseconds } => {
-                let wanted = AwaitedPod { pod, uid: Uid::parse(&uid), interface, ifindex };
-                return match self.await_pod(wanted, Duration::from_millis(milliseconds)) {
-                    Some(wait) => (String::new(), Some(Later::Pod(wait))),
-                    None => (line(Reply::<()>::Error("too many wait for pods already".into())), None),
-                };
-            }
-            Ask::Status => match self.full_status().await {
-                Some(status) => line(Reply::Ok(status)),
-                None => line(Reply::<()>::Error(BUSY.into())),
-            },
-            Ask::Policies => line(Reply::Ok(&self.inputs.hits.newest().await.policies)),
-            Ask::Endpoints => line(Reply::Ok(&self.snapshot().endpoints)),
-            Ask::Explain { from, to, port, what_if } => {
-                match self.explain(Question { from, to, port }, what_if).await {
-                    Ok(explanation) => line(Reply::Ok(explanation)),
-                    Err(error) => line(Reply::<()>::Error(format!("{error:#}"))),
-                }
-            }
-        };
-        (answer, None)
-    }
-
-    /// `None`: there is no place.
-    async fn flows(
-        &self,
-        filter: FlowFilter,
-        since_seconds: Option<u64>,
-        last: Option<usize>,
-        follow: bool,
-    ) -> Option<FlowReplies> {
-        let place = self.followers.clone().try_acquire_owned().ok()?;
-        let since = since_seconds.map(Duration::from_secs);
-        let (observer, wanted) = (self.inputs.observer.clone(), filter.clone());
-        let (past, live) = self.work(move || lock(&observer).follow(&wanted, since, last)).await?;
-        Some(FlowReplies { past, live: follow.then_some(live), filter, _place: place })
+    async fn check_tables(&self, explanation: &Explanation, revision: u32) -> Option<KernelCheck> {
+        // It uses one thread at a time.
+        let _place = self.workers.clone().try_acquire_owned().ok()?;
+        let ServerInputs { ask_tables, snapshots, .. } = &self.inputs;
+        let check = check_tables(ask_tables, snapshots.clone(), explanation, revision);
+        time::timeout(PATIENCE, check).await.ok().flatten()
     }
 }
 
@@ -294,15 +214,6 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("snapshot", &self.inputs.snapshots).finish_non_exhaustive()
     }
-}
-
-fn read_request(request: &[u8]) -> Result<Ask, String> {
-    let peer_version: PeerVersion =
-        serde_json::from_slice(request).map_err(|error| format!("not a request: {error}"))?;
-    peer_version.check("who asks")?;
-    let request: Request =
-        serde_json::from_slice(request).map_err(|error| format!("not a request: {error}"))?;
-    Ok(request.ask)
 }
 
 fn refuse(error: &str) -> String {

@@ -15,12 +15,16 @@ pub struct Config {
     pub masqueraded: u32,
     /// 1: encapsulated packets of pods to nodes pass.
     pub encapsulation: u32,
+    /// 1: connections between pods of this node may take the short cut.
+    pub shortcut: u32,
     pub tracking: Tracking,
     pub hook_mark: HookMark,
     pub sockets: SocketOffsets,
     /// Sets of the flow table.
     pub flow_sets: u32,
     pub flow_seed: FlowSeed,
+    /// 1: the processor reorders loads and stores (all but x86), and the flow table needs barriers.
+    pub reorders: u32,
 }
 
 impl Config {
@@ -93,8 +97,9 @@ pub const MAX_ENDPOINTS: usize = 16_384;
 /// Addresses of this node and its pods: a few for each veth.
 pub const MAX_OWNERS: usize = 65_536;
 
-/// UDP ports of tunnels: one for each kind of device, rarely more.
-pub const MAX_TUNNEL_PORTS: usize = 256;
+/// Addresses and ports of services that lead to tunnels: rarely any. Memory is taken as they come, but for 16
+/// bytes each.
+pub const MAX_TUNNEL_SERVICES: usize = 131_072;
 
 /// Datagrams in fragments that are in flight at a time: as many as four veths may begin in a second.
 pub const MAX_FRAGMENTS: usize = 4 * Share::FRAGMENTS as usize;
@@ -108,7 +113,7 @@ pub const MAX_FLOW_COUNTERS: usize = 128 * Share::FLOW_COUNTERS as usize;
 pub const EVENT_BYTES: usize = 1 << 18;
 
 /// How many counters there are.
-pub const COUNTERS: usize = Unreported::Fragment as usize + 1;
+pub const COUNTERS: usize = SHORTCUT_COUNTER as usize + 1;
 
 const PER_DIRECTION: u32 = 32;
 
@@ -180,6 +185,9 @@ pub enum Unreported {
     /// first one.
     Fragment,
 }
+
+/// The counter of packets that took the short cut.
+pub const SHORTCUT_COUNTER: u32 = Unreported::Fragment as u32 + 1;
 
 impl Unreported {
     pub const ALL: [Self; 5] =

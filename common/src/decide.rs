@@ -13,7 +13,6 @@ use crate::{
     Tables, Timeout, Tuple,
     packet::{discovery::hop_limit, forget},
     parse,
-    protocol::number,
     scratch::SideEvaluation,
 };
 
@@ -26,18 +25,23 @@ mod ingress;
 mod link;
 mod neighbour;
 mod origin;
+mod related;
 mod sender;
+mod shortcut;
 mod wire;
 
 use dhcp::note_request;
 pub use egress::by_egress;
 use egress::egress;
-use encapsulation::{is_tunnelled, may_be_tunnelled};
-pub use established::{established_v4_fast_path, is_established};
+pub use encapsulation::may_carry_packets;
+use encapsulation::{comes_from_tunnel, leads_to_tunnel, may_be_tunnelled};
+pub use established::{FirstLook, Passage, established_v4_fast_path, is_established};
 use fragments::{recall_ports, remember_ports};
 pub use ingress::by_policy;
 use ingress::{ingress, may_send};
+pub use neighbour::is_own;
 use origin::origin;
+use related::related;
 use sender::Sender;
 pub use wire::decide_on_wire;
 
@@ -64,7 +68,13 @@ pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hoo
     scratch.hook.ingress_ifindex = hook.ingress_ifindex;
     match kind {
         PacketKind::Flow | PacketKind::FirstFragment | PacketKind::LaterFragment => {}
-        PacketKind::Related => return related(scratch, hook, tables),
+        PacketKind::Related => {
+            let outcome = related(scratch, hook, tables);
+            if packet.is_tagged() {
+                scratch.receiver = 0;
+            }
+            return outcome;
+        }
         PacketKind::Neighbour => match neighbour::discovery(packet, &scratch.headers, hook, tables) {
             Some(outcome) => return outcome,
             None => scratch.headers.take_for_connection(),
@@ -107,6 +117,14 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
             let recheck = tables.recheck() && (from_client || !flow.seen.has(Seen::REWRITTEN));
             if !recheck || flow.evaluated_in(side) == tables.revision() {
                 let seen = flow.seen.after(segment, from_client);
+                if shortcut::learns(flow.seen, from_client, hook, tables) {
+                    let seen = shortcut::learned(flow, &lookup.key, segment, hook, tables);
+                    let seen = seen.after(segment, from_client);
+                    evaluation.entry = Flow { last: now, seen, ..*flow };
+                    evaluation.outcome = Outcome::Established;
+                    (evaluation.enters, evaluation.is_closed) = (true, false);
+                    return enter(scratch, tables);
+                }
                 if seen != flow.seen || now.wrapping_sub(flow.last) >= tables.refresh() {
                     tables.refresh_flow(place, lookup, now, seen);
                 }
@@ -129,8 +147,9 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
                 if flow.seen.has_egress() {
                     evaluation.entry.client_if = flow.client_if;
                     evaluation.entry.client_revision = flow.client_revision;
-                    let is_routed = flow.seen.has(Seen::ROUTED);
-                    evaluation.entry.seen = evaluation.entry.seen.with(Seen::ROUTED, is_routed);
+                    let kept = Seen::ROUTED.with(Seen::REWRITTEN, true).with(Seen::LEFT_POD, true);
+                    let known = flow.seen.and(kept);
+                    evaluation.entry.seen = evaluation.entry.seen.with(known, true);
                 }
                 // What it has deferred is evaluated here, by the destination that the node has left as it
                 // was.
@@ -141,6 +160,9 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
         }
     }
     scratch.evaluation.outcome = answer(packet, scratch, hook, tables);
+    if tables.has_shortcut() {
+        shortcut::take_back_if_translated(packet, scratch);
+    }
     enter(scratch, tables)
 }
 
@@ -200,53 +222,43 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
     if !outcome.passes() || matches!(outcome, Outcome::Dhcp) {
         return outcome;
     }
-    // Nor does a node that sends a tunnel's packet to a pod open the way back.
-    if matches!(side, Direction::Ingress)
-        && (is_misdelivered(tuple, &endpoint, hook, tables) || is_tunnelled(&tuple.reversed(), tables))
-    {
+    // An answer to a connection that is not known any more. It would count towards the share of the pod that
+    // answers, so that a client whose own share is used up could use up its server's.
+    if scratch.evaluation.from_client && scratch.headers.segment.answers() {
         return outcome;
     }
-    let SideEvaluation { entry, enters, is_closed, .. } = &mut scratch.evaluation;
-    entry.seen = entry.seen.with(Seen::DEFERRED, matches!(outcome, Outcome::Deferred));
-    let other_if = if matches!(side, Direction::Egress) { entry.server_if } else { entry.client_if };
-    let is_routed = endpoint.is_routed() && (other_if == 0 || entry.seen.has(Seen::ROUTED));
-    entry.seen = entry.seen.without(Seen::ROUTED).with(Seen::ROUTED, is_routed);
-    *is_closed = endpoint.is_closed(Direction::Egress) || endpoint.is_closed(Direction::Ingress);
-    *enters = true;
-    outcome
-}
-
-/// An ICMP error passes when it speaks of a connection that was evaluated here, to the one who sent the
-/// quoted packet.
-#[inline(never)]
-fn related<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
-    let Scratch { headers: Headers { sender, tuple: quoted, .. }, lookup, .. } = scratch;
-    let endpoint = tables.endpoint(hook.ifindex);
-    match hook.direction {
-        Direction::Egress if is_spoofed(sender, &endpoint, hook.ifindex, tables) => return Outcome::Spoofed,
-        Direction::Ingress if hook.ingress_ifindex == NODE => return Outcome::OwnNode,
-        Direction::Ingress if is_forged(sender, hook.ingress_ifindex, tables) => return Outcome::Spoofed,
-        _ => {}
-    }
-    lookup.turn_to(quoted);
-    let source_is_low = lookup.source_is_low();
-    if tables.flow(lookup).is_some() {
-        let flow = &lookup.flow;
-        let quoted_from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
-        // The error goes to the quoted sender's side, and leaves from the other side.
-        let client_side = quoted_from_client == matches!(hook.direction, Direction::Ingress);
-        let evaluated_at = if client_side { flow.client_if } else { flow.server_if };
-        if evaluated_at == hook.ifindex && is_alive(flow, lookup.key.protocol(), tables.now(), tables) {
-            return Outcome::Related;
+    if matches!(side, Direction::Ingress) {
+        // Nor does a node that sends a tunnel's packet to a pod open the way back.
+        if is_misdelivered(tuple, &endpoint, hook, tables) || comes_from_tunnel(tuple, tables) {
+            return outcome;
+        }
+        // Who claims the address of a pod for a tunnel takes no answer from it. Its client's next packet may
+        // go there instead: it does not pass as one to the pod.
+        if leads_to_tunnel(tuple, tables) {
+            if !endpoint.is_known() {
+                return outcome;
+            }
+            let entry = &mut scratch.evaluation.entry;
+            entry.seen = entry.seen.with(Seen::REWRITTEN, true);
         }
     }
-    let outcome = unknown(hook, Outcome::Denied, tables);
-    *quoted = Tuple {
-        source: *sender,
-        destination: quoted.source,
-        protocol: if sender.is_v4() { number::ICMP } else { number::ICMPV6 },
-        ..Tuple::EMPTY
-    };
+    let Scratch { headers: Headers { segment, .. }, lookup, evaluation, .. } = scratch;
+    let SideEvaluation { entry, enters, is_closed, from_client, .. } = evaluation;
+    // One that is not known may have any address, also one that others have: many, or all on the link.
+    let arrives = matches!(hook.direction, Direction::Ingress) && *from_client && endpoint.is_known();
+    let leaves = matches!(hook.direction, Direction::Egress) && *from_client;
+    entry.seen = entry.seen.with(Seen::LEFT_POD, leaves);
+    entry.seen = entry.seen.with(Seen::DEFERRED, matches!(outcome, Outcome::Deferred));
+    let other_if = if matches!(side, Direction::Egress) { entry.server_if } else { entry.client_if };
+    let is_routed = endpoint.is_routed()
+        && (other_if == 0 || entry.seen.has(Seen::ROUTED))
+        && !entry.seen.has(Seen::REWRITTEN);
+    entry.seen = entry.seen.without(Seen::ROUTED).with(Seen::ROUTED, is_routed);
+    if arrives && tables.has_shortcut() {
+        entry.seen = entry.seen.with(shortcut::at_server(entry, &lookup.key, *segment, tables), true);
+    }
+    *is_closed = endpoint.is_closed(Direction::Egress) || endpoint.is_closed(Direction::Ingress);
+    *enters = true;
     outcome
 }
 
@@ -271,7 +283,9 @@ fn unread<T: Tables>(
     }
     if matches!(hook.direction, Direction::Egress)
         && matches!(reason, Outcome::Unreadable)
-        && (may_be_neighbours(packet, headers) || may_be_tunnelled(headers, tables))
+        && (may_be_neighbours(packet, headers)
+            || may_be_tunnelled(headers, tables)
+            || link::is_misnamed(packet))
     {
         return Outcome::Unreadable;
     }
@@ -305,7 +319,7 @@ fn unknown<T: Tables>(hook: &Hook, reason: Outcome, tables: &T) -> Outcome {
 /// link. A pod that is not known yet may send from any address that no one else is known to have.
 #[inline(always)]
 fn is_spoofed<T: Tables>(source: &Address, endpoint: &Endpoint, ifindex: u32, tables: &T) -> bool {
-    !neighbour::is_own(source, endpoint, ifindex, tables)
+    !tables.is_own(source, endpoint, ifindex)
 }
 
 /// Another pod's address arrives from elsewhere than that pod's veth or the bridge that it is a port of.
@@ -316,7 +330,7 @@ fn is_forged<T: Tables>(source: &Address, ingress_ifindex: u32, tables: &T) -> b
     })
 }
 
-/// A frame for somebody else, as a bridge floods it to all its ports, or for many. This pod must neither take
+/// A frame for another host, as a bridge floods it to all its ports, or for many. This pod must neither take
 /// the entry of another one over nor get a connection in the name of an address that it may not send from.
 #[inline(always)]
 fn is_misdelivered<T: Tables>(tuple: &Tuple, endpoint: &Endpoint, hook: &Hook, tables: &T) -> bool {
@@ -339,7 +353,9 @@ fn was_evaluated_here<T: Tables>(
     tables: &T,
 ) -> bool {
     match (hook.direction, from_client) {
-        (Direction::Egress, true) | (Direction::Ingress, false) => flow.client_if == hook.ifindex,
+        // The client's packets get a rewritten source behind its veth: with one they are no longer its own.
+        (Direction::Egress, true) => flow.client_if == hook.ifindex && !flow.seen.has(Seen::REWRITTEN),
+        (Direction::Ingress, false) => flow.client_if == hook.ifindex,
         (Direction::Egress, false) => flow.server_if == hook.ifindex,
         (Direction::Ingress, true) => {
             flow.server_if == hook.ifindex && comes_the_same_way(flow, source, hook.ingress_ifindex, tables)

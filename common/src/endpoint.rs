@@ -23,9 +23,13 @@ pub enum EndpointState {
 }
 
 /// Value of the map of endpoints; the key is the ifindex of the veth's host side.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
+    /// The pod's first address of each family, unspecified if none: who it is when the node rewrites its
+    /// address. The map of owners says the same of them.
+    pub v4: Address,
+    pub v6: Address,
     /// An [`EndpointState`]; what is none counts as `Pending`.
     pub state: u32,
     /// Which table set evaluates it.
@@ -39,15 +43,20 @@ pub struct Endpoint {
     /// The bridge that the veth is a port of, 0 if none: packets that the bridge routed carry it in
     /// `ingress_ifindex`.
     pub master: u32,
-    /// The pod's first address of each family, unspecified if none: who it is when the node rewrites its
-    /// address.
-    pub v4: Address,
-    pub v6: Address,
+    /// 0 or [`Endpoint::SERVICES_BY_ADDRESS`]. Words of the stack must be aligned, says the verifier: so must
+    /// be the addresses, and all of it.
+    pub flags: u32,
 }
 
 impl Endpoint {
+    /// Among the services of its table set are some that have one key for all ports of an address
+    /// ([`crate::ServiceKey::of_address`]): rarely any, so no one else pays for that look-up.
+    pub const SERVICES_BY_ADDRESS: u32 = 1;
+
     /// What counts for a veth without an entry.
     pub const PENDING: Self = Self {
+        v4: Address::UNSPECIFIED,
+        v6: Address::UNSPECIFIED,
         state: EndpointState::Pending as u32,
         table_set: TableSetIndex(0),
         ingress: PolicyId::NOT_ISOLATED,
@@ -55,8 +64,7 @@ impl Endpoint {
         audit_ingress: PolicyId::NOT_ISOLATED,
         audit_egress: PolicyId::NOT_ISOLATED,
         master: 0,
-        v4: Address::UNSPECIFIED,
-        v6: Address::UNSPECIFIED,
+        flags: 0,
     };
 
     /// How far its pod is known.
@@ -68,6 +76,12 @@ impl Endpoint {
         }
     }
 
+    /// Whether any service stands in its tables by the address alone.
+    #[inline(always)]
+    pub const fn has_services_by_address(&self) -> bool {
+        self.flags & Self::SERVICES_BY_ADDRESS != 0
+    }
+
     #[inline(always)]
     pub const fn is_known(&self) -> bool {
         self.state == EndpointState::Identified as u32
@@ -76,6 +90,14 @@ impl Endpoint {
     #[inline(always)]
     pub const fn is_pending(&self) -> bool {
         self.state != EndpointState::Identified as u32 && self.state != EndpointState::Unmanaged as u32
+    }
+
+    /// Whether an address is one of these two of the pod's. It may have others.
+    #[inline(always)]
+    pub fn has(&self, address: &Address) -> bool {
+        // Without jumps: the verifier would walk on once for each.
+        let differs = address.difference(self.v4) & address.difference(self.v6);
+        differs < address.difference(Address::UNSPECIFIED)
     }
 
     /// Whether it is known that the veth is no port of a bridge.

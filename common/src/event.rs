@@ -23,6 +23,8 @@ pub struct PolicyLookup {
     /// Of the other end.
     pub identity: IdentityId,
     pub class: ClassId,
+    /// The other end is the pod's own node.
+    pub(crate) is_to_node: bool,
 }
 
 impl PolicyLookup {
@@ -32,6 +34,7 @@ impl PolicyLookup {
         policy: PolicyId::NOT_ISOLATED,
         identity: IdentityId::NONE,
         class: ClassId::NONE,
+        is_to_node: false,
     };
 
     /// In place of a class: the identity is that of a service.
@@ -103,13 +106,17 @@ pub struct FlowCounter {
     pub protocol: u8,
     /// Events in this second.
     pub reported: u8,
-    /// In whose share it is, a veth.
+    /// In whose share it is, a veth; 0: in no one's, as it is one of those that are made beyond a share
+    /// ([`FlowCounterKey::of_others`]).
     pub charged_to: u32,
-    /// 0: in no one's, as it is one of those that are made beyond a share ([`FlowCounterKey::of_others`]).
-    pub is_charged: u32,
+    /// Where the packets come from that this second's events are about, an ifindex; [`Self::SEVERAL`].
+    pub from: u32,
 }
 
 impl FlowCounter {
+    /// In [`Self::from`]: they come from more than one place. No interface has this index.
+    const SEVERAL: u32 = u32::MAX;
+
     pub const EMPTY: Self = Self {
         packets: 0,
         since: 0,
@@ -120,12 +127,12 @@ impl FlowCounter {
         protocol: 0,
         reported: 0,
         charged_to: 0,
-        is_charged: 0,
+        from: 0,
     };
 
-    /// Counts one more packet. True: it is to be reported.
+    /// Counts one more packet, which comes from an ifindex. True: it is to be reported.
     #[inline(always)]
-    pub const fn count(&mut self, outcome: Outcome, now: u32, second: u32) -> bool {
+    pub const fn count(&mut self, outcome: Outcome, from: u32, now: u32, second: u32) -> bool {
         self.packets += 1;
         self.unreported = self.unreported.saturating_add(1);
         if now.wrapping_sub(self.since) >= second {
@@ -136,8 +143,15 @@ impl FlowCounter {
         if self.reported >= limit {
             return false;
         }
+        self.from = if self.reported == 0 || self.from == from { from } else { Self::SEVERAL };
         self.reported += 1;
         true
+    }
+
+    /// Whether all events of this second were about packets that come from there.
+    #[inline(always)]
+    pub const fn is_all_from(&self, from: u32) -> bool {
+        self.from == from
     }
 
     /// Remembers what was reported.
@@ -217,7 +231,7 @@ mod tests {
     const SECOND: u32 = 250;
 
     fn reported(flow_counter: &mut FlowCounter, outcome: Outcome, now: u32, packets: u32) -> u32 {
-        (0..packets).map(|_| u32::from(flow_counter.count(outcome, now, SECOND))).sum()
+        (0..packets).map(|_| u32::from(flow_counter.count(outcome, 1, now, SECOND))).sum()
     }
 
     #[test]
@@ -248,6 +262,21 @@ mod tests {
                 "no event has reported them yet"
             );
         }
+    }
+
+    #[test]
+    fn whoever_uses_a_second_up_alone_is_known_until_the_next_one() {
+        let mut flow_counter = FlowCounter::EMPTY;
+        let mut count = |from, now, packets| {
+            (0..packets).filter(|_| flow_counter.count(Outcome::Denied, from, now, SECOND)).count();
+            [7, 8].map(|from| flow_counter.is_all_from(from))
+        };
+        let start = 10 * SECOND;
+        assert_eq!(count(7, start, 1_000), [true, false]);
+        assert_eq!(count(8, start, 1), [true, false], "what is not reported changes nothing");
+        assert_eq!(count(8, start + SECOND, 1), [false, true]);
+        assert_eq!(count(7, start + SECOND, 1_000), [false, false], "both have used it");
+        assert_eq!(count(7, start + 2 * SECOND, 1), [true, false]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Connections that were evaluated: the flow table's keys and values, and how long an entry lives.
 
 use crate::{
-    Address, Direction, Segment, Tuple,
+    Address, Direction, Tuple,
     address::{ByteOrder, pair, unpair},
     protocol::number,
 };
@@ -168,8 +168,8 @@ impl Flow {
     /// In whose share of the table it is, a veth: its client's, or its server's where the client is no pod of
     /// this node.
     ///
-    /// So whoever opens connections pays for them, and no one can open one at the expense of another pod of
-    /// the node.
+    /// So whoever opens connections pays for them. Only over UDP can a client whose entry is gone let its
+    /// server pay, by answers that look like a connection of the server's.
     #[inline(always)]
     pub const fn charged_to(&self) -> u32 {
         if self.client_if != 0 { self.client_if } else { self.server_if }
@@ -200,72 +200,6 @@ impl FlowSummary {
     #[inline(always)]
     pub(crate) const fn is_from_client(&self, source_is_low: bool) -> bool {
         (self.seen.0 ^ source_is_low as u32) & Seen::CLIENT_IS_LOW.0 == 0
-    }
-}
-
-/// What was seen of a connection.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen(pub u32);
-
-impl Seen {
-    /// The client is the low end of the key.
-    pub const CLIENT_IS_LOW: Self = Self(1);
-    /// The server answered.
-    pub const REPLY: Self = Self(2);
-    pub const CLIENT_FIN: Self = Self(4);
-    pub const SERVER_FIN: Self = Self(8);
-    pub const RST: Self = Self(16);
-    /// The client's egress is evaluated where the service's backend is known.
-    pub const DEFERRED: Self = Self(32);
-    /// The node had rewritten the client's address when the server's ingress was evaluated.
-    pub const REWRITTEN: Self = Self(64);
-    /// No veth at which it was evaluated is a port of a bridge: link-layer sources are of no account.
-    pub const ROUTED: Self = Self(256);
-    /// The node has not translated what was deferred: the client's egress was evaluated by the destination as
-    /// it stands here.
-    pub const UNTRANSLATED: Self = Self(128);
-
-    #[inline(always)]
-    #[must_use]
-    pub const fn with(self, other: Self, when: bool) -> Self {
-        if when { Self(self.0 | other.0) } else { self }
-    }
-
-    #[inline(always)]
-    #[must_use]
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    /// Whether the client's egress was evaluated by the destination that the entry names.
-    #[inline(always)]
-    pub const fn has_egress(self) -> bool {
-        self.0 & (Self::DEFERRED.0 | Self::UNTRANSLATED.0) != Self::DEFERRED.0
-    }
-
-    /// After one more packet of the connection.
-    #[inline(always)]
-    #[must_use]
-    pub const fn after(self, segment: Segment, from_client: bool) -> Self {
-        let seen = self.with(Self::REPLY, !from_client);
-        if !segment.ends() {
-            return seen;
-        }
-        seen.with(Self::CLIENT_FIN, segment.fin() && from_client)
-            .with(Self::SERVER_FIN, segment.fin() && !from_client)
-            .with(Self::RST, segment.rst())
-    }
-
-    #[inline(always)]
-    pub const fn has(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// A connection that has ended: by a reset, or by both sides.
-    #[inline(always)]
-    pub const fn is_closed(self) -> bool {
-        self.has(Self::RST) || (self.has(Self::CLIENT_FIN) && self.has(Self::SERVER_FIN))
     }
 }
 
@@ -377,5 +311,8 @@ pub struct PortPair {
     pub destination: u16,
 }
 
+mod seen;
 #[cfg(test)]
 mod tests;
+
+pub use seen::Seen;

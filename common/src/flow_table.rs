@@ -26,30 +26,30 @@
 //! one's mark at most: neither word decides whether a packet passes while the entry lives, and no mark makes
 //! it live longer than a connection that answers.
 //!
-//! Writers order their writes by full barriers. Readers rely on loads that are not reordered (x86). Where
-//! they are (arm64), a reader can see one word of the way's next entry together with this key: entries name
-//! the veths at which they count, so that such a packet finds no entry, or one of the same two ends.
+//! In which order others see what a writer does: `shared`, which alone touches the memory.
 
 mod atomic;
 mod lookup;
+mod share;
+mod shared;
 #[cfg(any(test, feature = "user"))]
 mod sweep;
 #[cfg(test)]
 mod tests;
 mod write;
 
-use core::{
-    mem::offset_of,
-    ptr::{read_volatile, write_volatile},
-};
+use core::mem::offset_of;
 
 pub use atomic::Atomic;
 #[cfg(any(test, feature = "user"))]
 pub use atomic::HostAtomic;
 pub use lookup::{Lookup, Spot};
-pub use write::{Entered, Pace};
+pub use share::{FlowShare, FlowShares};
+use shared::WayNumber;
+pub use shared::{EntryHandle, SharedSet};
+pub use write::{Entered, ReplacementRule};
 
-use crate::{Flow, FlowKey, FlowSummary, Seen, address::pair};
+use crate::{Flow, FlowKey, FlowSummary, Seen};
 
 /// Connections in one set. Ways are counted from 1, so that this is the mask of their numbers too.
 pub const WAYS: u32 = 7;
@@ -128,59 +128,12 @@ pub enum Reach {
     Everywhere,
 }
 
-/// The two words of an entry that change while no one holds the lock.
-#[derive(Clone, Copy, Debug)]
-pub struct Found {
-    last: *mut u32,
-    /// The second half of an aligned pair of words.
-    seen: *mut u64,
-}
-
-impl Found {
-    /// Of a way.
-    ///
-    /// # Safety
-    ///
-    /// The set is there, and has this way.
-    #[inline(always)]
-    unsafe fn of(set: *mut FlowSet, way: u32) -> Self {
-        // SAFETY: the caller's.
-        unsafe {
-            let seen = (&raw mut (*entry(set, way)).server_revision).cast();
-            Self { last: last(set, way), seen }
-        }
-    }
-
-    /// Writes when it was used last, whether or not the way is still that connection's.
-    ///
-    /// # Safety
-    ///
-    /// The set that it was found in is there.
-    #[inline(always)]
-    pub unsafe fn touch(self, now: u32) {
-        // SAFETY: the caller's.
-        unsafe { write_volatile(self.last, now) };
-    }
-
-    /// Adds marks, as above.
-    ///
-    /// # Safety
-    ///
-    /// As above.
-    #[inline(always)]
-    pub unsafe fn mark<A: Atomic>(self, seen: Seen) {
-        // What decides whether a packet passes is written with the entry alone.
-        // SAFETY: the caller's.
-        unsafe { A::or(self.seen, pair(0, seen.without(Seen::ROUTED).0)) };
-    }
-}
-
 /// Who writes to a set.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
     Program = 1,
-    /// One that died holds on: its successor frees what it held ([`FlowSet::free`]).
+    /// One that died holds on: its successor frees what it held ([`SharedSet::free`]).
     Agent = 2,
 }
 
@@ -212,233 +165,133 @@ impl FlowSet {
             seen: Seen(0),
         }; WAYS as usize],
     };
-
-    /// Looks a connection up; its entry stands in `lookup.flow` then.
-    ///
-    /// # Safety
-    ///
-    /// `set` is the connection's, by [`Lookup::place`], and is only written by these functions.
-    #[inline(always)]
-    pub unsafe fn find(set: *mut Self, lookup: &mut Lookup) -> bool {
-        let way = lookup.preferred();
-        // SAFETY: the caller's.
-        unsafe {
-            // Tag and key do not wait for each other when both are far away.
-            let before = read_volatile(tag(set, way));
-            let is_own = holds(entry(set, way), &lookup.key);
-            if is_own && (before ^ lookup.tag) & (HASH | USED | BUSY) == 0 {
-                lookup.way = way;
-                lookup.copy(set, way);
-                if read_volatile(tag(set, way)) == before {
-                    return true;
-                }
-            }
-            find_elsewhere(set, lookup)
-        }
-    }
-
-    /// The entry of a connection; `None` when it is not there, or is being written. Needs no memory but
-    /// registers.
-    ///
-    /// # Safety
-    ///
-    /// `set` is the connection's, by [`Spot::of`], and is only written by these functions.
-    #[inline(always)]
-    pub unsafe fn peek(
-        set: *mut Self,
-        key: &FlowKey,
-        spot: &Spot,
-        reach: Reach,
-    ) -> Option<(FlowSummary, Found)> {
-        let is_other = |tag: u32| tag ^ spot.tag > VERSION;
-        // SAFETY: the caller's.
-        unsafe {
-            let mut way = spot.way;
-            let mut before = read_volatile(tag(set, way));
-            if reach == Reach::Everywhere && is_other(before) {
-                way = (1..=WAYS).find(|way| !is_other(read_volatile(tag(set, *way))))?;
-                before = read_volatile(tag(set, way));
-            }
-            let place = entry(set, way);
-            if is_other(before) || !holds(place, key) {
-                return None;
-            }
-            let found = Found::of(set, way);
-            let known = FlowSummary {
-                client_if: read_volatile(&raw const (*place).client_if),
-                server_if: read_volatile(&raw const (*place).server_if),
-                ingress_ifindex: read_volatile(&raw const (*place).ingress_ifindex),
-                seen: read_volatile(&raw const (*place).seen),
-                last: read_volatile(found.last),
-            };
-            (read_volatile(tag(set, way)) == before).then_some((known, found))
-        }
-    }
-
-    /// A way's tag, after a while if it is being written now.
-    ///
-    /// # Safety
-    ///
-    /// As above.
-    #[inline(always)]
-    unsafe fn settled(set: *mut Self, way: u32) -> u32 {
-        // SAFETY: the caller's.
-        unsafe {
-            for _ in 0..LOOKS {
-                let tag = read_volatile(tag(set, way));
-                if tag & BUSY == 0 {
-                    return tag;
-                }
-            }
-            BUSY
-        }
-    }
-
-    /// Notes that a connection was used, and what was seen of it.
-    ///
-    /// # Safety
-    ///
-    /// `lookup` has found its entry in this set.
-    #[inline(always)]
-    pub unsafe fn refresh<A: Atomic>(set: *mut Self, lookup: &Lookup, now: u32, seen: Seen) {
-        let way = lookup.way();
-        // SAFETY: the caller's.
-        unsafe {
-            let found = Found::of(set, way);
-            found.touch(now);
-            if seen != lookup.flow.seen {
-                found.mark::<A>(seen);
-            }
-        }
-    }
-
-    /// The connections of a set that no one writes to, or a picture of one that somebody does.
-    ///
-    /// # Safety
-    ///
-    /// `set` is only written by these functions.
-    pub unsafe fn entries(set: *mut Self) -> impl Iterator<Item = (FlowKey, Flow)> {
-        // SAFETY: the caller's.
-        (1..=WAYS).filter_map(move |way| unsafe { Self::read(set, way) }).map(|(_, key, flow)| (key, flow))
-    }
-
-    /// How many connections the set holds.
-    ///
-    /// # Safety
-    ///
-    /// `set` is only written by these functions.
-    pub unsafe fn len(set: *mut Self) -> usize {
-        // SAFETY: the caller's.
-        (1..=WAYS).filter(|way| unsafe { read_volatile(tag(set, *way)) } & USED != 0).count()
-    }
-
-    /// A way's tag, and the connection that it holds.
-    ///
-    /// # Safety
-    ///
-    /// `set` is only written by these functions, and has this way.
-    unsafe fn read(set: *mut Self, way: u32) -> Option<(u32, FlowKey, Flow)> {
-        for _ in 0..READS {
-            // SAFETY: the caller's.
-            unsafe {
-                let before = Self::settled(set, way);
-                if before & (USED | BUSY) != USED {
-                    return None;
-                }
-                let mut lookup = Lookup::of(read_volatile(&raw const (*entry(set, way)).key));
-                lookup.copy(set, way);
-                if read_volatile(tag(set, way)) == before {
-                    return Some((before, lookup.key, lookup.flow));
-                }
-            }
-        }
-        None
-    }
 }
 
-/// Looks at all ways, and waits for one that is being written. In the kernel, a function that the verifier
-/// checks once.
-///
-/// # Safety
-///
-/// `lookup` can be written, and as for [`FlowSet::find`].
-#[inline(never)]
-#[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
-unsafe extern "C" fn find_elsewhere(set: *mut FlowSet, lookup: *mut Lookup) -> bool {
-    // The verifier insists that this is asked.
-    if set.is_null() || lookup.is_null() {
-        return false;
+/// A connection is looked for in its own set, by [`Lookup::place`] or [`Spot::of`].
+impl SharedSet {
+    /// Looks a connection up; its entry stands in `lookup.flow` then.
+    #[inline(always)]
+    pub fn find<A: Atomic>(self, lookup: &mut Lookup) -> bool {
+        self.find_at_first::<A>(lookup) || self.find_everywhere::<A>(lookup)
     }
-    // SAFETY: the caller's.
-    unsafe {
-        let lookup = &mut *lookup;
+
+    /// The same at the way where it is looked for first: false does not say that it is not there.
+    #[inline(always)]
+    pub fn find_at_first<A: Atomic>(self, lookup: &mut Lookup) -> bool {
+        let way = lookup.preferred();
+        // Tag and key do not wait for each other when both are far away.
+        let before = self.tag(way);
+        self.order_reads::<A>();
+        if !self.holds(way, &lookup.key) || (before ^ lookup.tag) & (HASH | USED | BUSY) != 0 {
+            return false;
+        }
+        lookup.way = way.number();
+        self.copy_to(way, &mut lookup.flow);
+        self.order_reads::<A>();
+        self.tag(way) == before
+    }
+
+    /// The same at all ways, waiting for one that is being written.
+    #[inline(always)]
+    pub fn find_everywhere<A: Atomic>(self, lookup: &mut Lookup) -> bool {
         lookup.way = 0;
-        for way in 1..=WAYS {
-            if (read_volatile(tag(set, way)) ^ lookup.tag) & (HASH | USED) == 0 {
-                lookup.way = way;
+        for way in WayNumber::all() {
+            if (self.tag(way) ^ lookup.tag) & (HASH | USED) == 0 {
+                lookup.way = way.number();
                 break;
             }
         }
         let way = lookup.way();
-        if way == 0 {
+        if way.is_none() {
             return false;
         }
         for _ in 0..READS {
-            let before = FlowSet::settled(set, way);
-            if (before ^ lookup.tag) & (HASH | USED | BUSY) != 0 || !holds(entry(set, way), &lookup.key) {
+            let before = self.settled(way);
+            self.order_reads::<A>();
+            if (before ^ lookup.tag) & (HASH | USED | BUSY) != 0 || !self.holds(way, &lookup.key) {
                 return false;
             }
-            lookup.copy(set, way);
-            if read_volatile(tag(set, way)) == before {
+            self.copy_to(way, &mut lookup.flow);
+            self.order_reads::<A>();
+            if self.tag(way) == before {
                 return true;
             }
         }
+        false
     }
-    false
-}
 
-/// Whether an entry is this connection's.
-///
-/// # Safety
-///
-/// `entry` can be read.
-#[inline(always)]
-unsafe fn holds(entry: *const Entry, key: &FlowKey) -> bool {
-    let [a, b, c, d, ends] = key.words();
-    // SAFETY: the key is this many words, and the first field of an entry.
-    let differs = |at, word| unsafe { read_volatile(entry.cast::<u64>().add(at)) ^ word };
-    let difference = differs(0, a) | differs(4, ends);
-    // That it is IPv4 stands in the last word: then all the others are alike.
-    if key.is_v4() {
-        difference == 0
-    } else {
-        difference | differs(1, b) | differs(2, c) | differs(3, d) == 0
+    /// The entry of a connection; `None` when it is not there, or is being written. Needs no memory but
+    /// registers.
+    #[inline(always)]
+    pub fn peek<A: Atomic>(
+        self,
+        key: &FlowKey,
+        spot: &Spot,
+        reach: Reach,
+    ) -> Option<(FlowSummary, EntryHandle)> {
+        let is_other = |tag: u32| tag ^ spot.tag > VERSION;
+        let mut way = spot.way;
+        let mut before = self.tag(way);
+        if reach == Reach::Everywhere && is_other(before) {
+            way = WayNumber::all().find(|way| !is_other(self.tag(*way)))?;
+            before = self.tag(way);
+        }
+        self.order_reads::<A>();
+        if is_other(before) || !self.holds(way, key) {
+            return None;
+        }
+        let known = self.summary(way);
+        self.order_reads::<A>();
+        (self.tag(way) == before).then_some(known)
     }
-}
 
-/// # Safety
-///
-/// `set` is a set, `way` at most [`WAYS`]. For 0 it is the word before the first tag.
-#[inline(always)]
-unsafe fn tag(set: *mut FlowSet, way: u32) -> *mut u32 {
-    // SAFETY: the caller's.
-    unsafe { set.cast::<u32>().add(1 + way as usize) }
-}
+    /// Notes that a connection was used, and what was seen of it. `lookup` has found its entry in this set.
+    #[inline(always)]
+    pub fn refresh<A: Atomic>(self, lookup: &Lookup, now: u32, seen: Seen) {
+        let found = self.found(lookup.way());
+        found.touch(now);
+        if seen != lookup.flow.seen {
+            found.mark::<A>(seen);
+        }
+    }
 
-/// # Safety
-///
-/// As above.
-#[inline(always)]
-unsafe fn last(set: *mut FlowSet, way: u32) -> *mut u32 {
-    // SAFETY: the caller's.
-    unsafe { set.cast::<u32>().add(1 + (WAYS + way) as usize) }
-}
+    /// A way's tag, after a while if it is being written now.
+    #[inline(always)]
+    fn settled(self, way: WayNumber) -> u32 {
+        for _ in 0..LOOKS {
+            let tag = self.tag(way);
+            if tag & BUSY == 0 {
+                return tag;
+            }
+        }
+        BUSY
+    }
 
-/// # Safety
-///
-/// As above. For 0 it is the line before the first entry.
-#[inline(always)]
-unsafe fn entry(set: *mut FlowSet, way: u32) -> *mut Entry {
-    // SAFETY: the caller's.
-    unsafe { set.cast::<Entry>().add(way as usize) }
+    /// The connections of a set that no one writes to, or a picture of one that another does.
+    pub fn entries<A: Atomic>(self) -> impl Iterator<Item = (FlowKey, Flow)> {
+        WayNumber::all().filter_map(move |way| self.read::<A>(way)).map(|(_, key, flow)| (key, flow))
+    }
+
+    /// How many connections the set holds.
+    pub fn count(self) -> usize {
+        WayNumber::all().filter(|way| self.tag(*way) & USED != 0).count()
+    }
+
+    /// A way's tag, and the connection that it holds.
+    fn read<A: Atomic>(self, way: WayNumber) -> Option<(u32, FlowKey, Flow)> {
+        for _ in 0..READS {
+            let before = self.settled(way);
+            if before & (USED | BUSY) != USED {
+                return None;
+            }
+            self.order_reads::<A>();
+            let (key, mut flow) = (self.key(way), Flow::EMPTY);
+            self.copy_to(way, &mut flow);
+            self.order_reads::<A>();
+            if self.tag(way) == before {
+                return Some((before, key, flow));
+            }
+        }
+        None
+    }
 }

@@ -10,6 +10,7 @@ use crate::protocol::number;
 
 mod neighbours;
 
+pub use crate::packet::crafted::BareIp;
 pub use neighbours::{MAC, arp, link_layer, listeners, neighbour, solicited_node};
 
 /// TCP flags.

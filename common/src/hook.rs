@@ -23,6 +23,15 @@ impl Direction {
             Self::Ingress => Self::Egress,
         }
     }
+
+    /// In output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Ingress => "ingress",
+        }
+    }
 }
 
 impl TryFrom<u8> for Direction {
@@ -35,10 +44,7 @@ impl TryFrom<u8> for Direction {
 
 impl fmt::Display for Direction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Egress => "egress",
-            Self::Ingress => "ingress",
-        })
+        f.write_str(self.name())
     }
 }
 

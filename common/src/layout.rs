@@ -4,9 +4,10 @@
 use core::mem::offset_of;
 
 use crate::{
-    Address, ClassId, Config, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FragmentKey,
-    HookMark, IdentityId, LinkAddress, PolicyId, PortClasses, PortPair, PrefixKey, Rate, Row, RowKey, Seen,
-    ServiceId, ServiceKey, Share, SocketOffsets, TableSetIndex, Timeouts, Tracking, VerdictQuery,
+    Address, ClassId, Config, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FlowShare,
+    FragmentKey, HookMark, IdentityId, LinkAddress, OpenVeth, PolicyId, PortClasses, PortPair, PrefixKey,
+    Rate, Row, RowKey, Seen, ServiceId, ServiceKey, Share, SocketOffsets, TableSetIndex, Timeouts, Tracking,
+    VerdictQuery,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that
@@ -32,8 +33,9 @@ const fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize {
 }
 
 // ENDPOINTS, LINK_ADDRESSES.
-layout!(Endpoint: 60 bytes, aligned to 4 {
-    state @ 0, table_set @ 4, ingress @ 8, egress @ 12, audit_ingress @ 16, audit_egress @ 20, master @ 24, v4 @ 28, v6 @ 44,
+layout!(Endpoint: 64 bytes, aligned to 8 {
+    v4 @ 0, v6 @ 16, state @ 32, table_set @ 36, ingress @ 40, egress @ 44, audit_ingress @ 48, audit_egress @ 52,
+    master @ 56, flags @ 60,
 });
 layout!(LinkAddress: 8 bytes, aligned to 8 { 0 @ 0 });
 layout!(TableSetIndex: 4 bytes, aligned to 4 { 0 @ 0 });
@@ -54,18 +56,23 @@ layout!(ClassId: 2 bytes, aligned to 2 { 0 @ 0 });
 layout!(RowKey: 12 bytes, aligned to 4 { policy @ 0, identity @ 4, block @ 8 });
 layout!(Row: 32 bytes, aligned to 8 { 0 @ 0 });
 
-// FLOWS.
+// FLOWS, FLOW_SHARES, OPEN_VETHS.
 layout!(Seen: 4 bytes, aligned to 4 { 0 @ 0 });
+layout!(OpenVeth: 8 bytes, aligned to 8 { 0 @ 0 });
+layout!(FlowShare: 8 bytes, aligned to 8 { 0 @ 0 });
 
 // SHARES. `Rate` has two words, which no one else knows.
-layout!(Share: 28 bytes, aligned to 4 { flow_counters @ 0, events @ 4, flows @ 12, fragments @ 20 });
+layout!(Share: 20 bytes, aligned to 4 { flow_counters @ 0, events @ 4, fragments @ 12 });
 const _: () = assert!(size_of::<Rate>() == 8 && align_of::<Rate>() == 4);
+
+// COUNTERS: one value of so many numbers.
+const _: () = assert!(crate::COUNTERS == 74);
 
 // FLOW_COUNTERS, EVENTS.
 layout!(FlowCounterKey: 12 bytes, aligned to 4 { ifindex @ 0, identity @ 4, class @ 8, direction @ 10, outcome @ 11 });
 layout!(FlowCounter: 48 bytes, aligned to 8 {
     packets @ 0, since @ 8, unreported @ 12, peer @ 16, revision @ 32, port @ 36, protocol @ 38, reported @ 39,
-    charged_to @ 40, is_charged @ 44,
+    charged_to @ 40, from @ 44,
 });
 layout!(FlowEvent: 64 bytes, aligned to 8 {
     time @ 0, packets @ 8, ifindex @ 12, policy @ 16, revision @ 20, source @ 24, destination @ 40, source_port @ 56,
@@ -80,9 +87,9 @@ layout!(FragmentKey: 40 bytes, aligned to 4 { source @ 0, destination @ 16, id @
 layout!(PortPair: 4 bytes, aligned to 2 { source @ 0, destination @ 2 });
 
 // In the programs' code.
-layout!(Config: 112 bytes, aligned to 4 {
-    timeouts @ 0, recheck @ 20, masqueraded @ 24, encapsulation @ 28, tracking @ 32, hook_mark @ 44, sockets @ 52,
-    flow_sets @ 68, flow_seed @ 72,
+layout!(Config: 120 bytes, aligned to 4 {
+    timeouts @ 0, recheck @ 20, masqueraded @ 24, encapsulation @ 28, shortcut @ 32, tracking @ 36, hook_mark @ 48,
+    sockets @ 56, flow_sets @ 72, flow_seed @ 76, reorders @ 116,
 });
 layout!(SocketOffsets: 16 bytes, aligned to 4 {
     socket @ 0, socket_namespace @ 4, device @ 8, device_namespace @ 12,

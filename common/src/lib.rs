@@ -30,6 +30,7 @@ mod hook;
 mod ids;
 mod layout;
 mod link_address;
+mod open_veth;
 mod outcome;
 mod packet;
 mod protocol;
@@ -40,12 +41,16 @@ mod tables;
 #[cfg(feature = "user")]
 mod user;
 
-pub use address::Address;
+pub use address::{Address, AddressKey};
 pub use config::{
     COUNTERS, Config, EVENT_BYTES, Eviction, HookMark, MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS,
-    MAX_OWNERS, MAX_TUNNEL_PORTS, SocketOffsets, Tracking, Unreported, counter, kernel_function,
+    MAX_OWNERS, MAX_TUNNEL_SERVICES, SHORTCUT_COUNTER, SocketOffsets, Tracking, Unreported, counter,
+    kernel_function,
 };
-pub use decide::{by_egress, by_policy, decide, decide_on_wire, established_v4_fast_path, is_established};
+pub use decide::{
+    FirstLook, Passage, by_egress, by_policy, decide, decide_on_wire, established_v4_fast_path,
+    is_established, is_own, may_carry_packets,
+};
 pub use endpoint::{Endpoint, EndpointState, NODE, OTHER_NODE};
 pub use event::{FlowCounter, FlowCounterKey, FlowEvent, PolicyLookup};
 pub use flow::{
@@ -55,25 +60,28 @@ pub use flow::{
 #[cfg(any(test, feature = "user"))]
 pub use flow_table::HostAtomic;
 pub use flow_table::{
-    Atomic, Entered, FlowSeed, FlowSet, Found, Holder, Lookup, Pace, Reach, Seed, Spot, WAYS,
+    Atomic, Entered, EntryHandle, FlowSeed, FlowSet, FlowShare, FlowShares, Holder, Lookup, Reach,
+    ReplacementRule, Seed, SharedSet, Spot, WAYS,
 };
 pub use hook::{Direction, Hook};
 pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, TableSetIndex};
 pub use link_address::LinkAddress;
-pub use outcome::Outcome;
+pub use open_veth::OpenVeth;
+pub use outcome::{Outcome, PolicyRole};
 pub use packet::{Headers, Packet, PacketKind, Segment, Start, Tracked, Tuple, parse};
 pub use protocol::Protocol;
 pub use query::{KernelVerdict, VerdictQuery};
 pub use scratch::Scratch;
 pub use share::{Rate, Share};
 pub use tables::{
-    BITS_PER_ROW, PortClasses, PrefixKey, Row, RowKey, ServiceKey, ServiceVerdict, Tables, allowed,
+    BITS_PER_ROW, PortClasses, PrefixKey, Row, RowKey, ServiceKey, ServiceVerdict, Tables, TunnelPort,
+    allowed,
 };
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 10;
 
 /// The first layout whose flow table reads as this one does: an agent with other maps takes its connections
 /// over. Make it [`LAYOUT_VERSION`] with any change to `FlowKey`, `Flow`, `Seen` or `FlowSet` by which an
 /// older entry would say something else.
-pub const FIRST_LAYOUT_OF_FLOWS: u32 = 6;
+pub const FIRST_LAYOUT_OF_FLOWS: u32 = 9;

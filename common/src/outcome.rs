@@ -1,116 +1,176 @@
 //! What became of a packet, and why: each outcome has a counter.
+//!
+//! The table of `outcomes!` is all that is said of an outcome: its number, its name, what happens to the
+//! packet, and what it means. A new one is a new row with a number of its own; the numbers of the others
+//! stay, as pinned counters and flow counters are found by them.
 
 use core::fmt;
 
-/// The outcome of one decision. Pass and drop reasons are one list, so that one array counts them all.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Outcome {
-    /// Passes: belongs to a connection that was evaluated before.
-    Established = 0,
-    /// Passes: new, the pod is isolated and a rule allows it.
-    Allowed = 1,
-    /// Passes: new, the pod is not isolated in this direction.
-    NotIsolated = 2,
-    /// Passes: between a pod and its own node.
-    OwnNode = 3,
-    /// Passes: from a pod to itself.
-    OwnAddress = 4,
-    /// Passes: ARP, neighbour discovery, multicast listener discovery, on the link and in the sender's own
-    /// name.
-    Neighbour = 5,
-    /// Passes: a DHCP exchange of a host that has no address yet.
-    Dhcp = 6,
-    /// Passes: an ICMP error about an established connection.
-    Related = 7,
-    /// Passes: could not be read, and the direction is not isolated.
-    Unparsed = 8,
-    /// Passes: to a service of which only some backends are allowed; evaluated where the backend is known.
-    Deferred = 9,
-    /// Passes: masqueraded by this node, which `--masqueraded-ingress allow` lets in.
-    Masqueraded = 10,
-    /// Passes: new, and a policy in audit mode would have denied it.
-    WouldDeny = 11,
-    /// Dropped: new, the pod is isolated and no rule allows it.
-    Denied = 12,
-    /// Dropped: new, the sender is isolated and no rule allows the backend that its service has chosen.
-    DeniedBackend = 13,
-    /// Dropped: the source is not an address of the pod that sent it, or it speaks for another one to its
-    /// neighbours.
-    Spoofed = 14,
-    /// Dropped: the pod behind the veth is not known yet.
-    Pending = 15,
-    /// Dropped: could not be read, and the direction is isolated, or a receiver could take it for what no pod
-    /// may send.
-    Unreadable = 16,
-    /// Dropped: a fragment whose first fragment was not seen, and the direction is isolated.
-    Fragment = 17,
-    /// Dropped: the connection could not be entered into the flow table, and the pod is isolated.
-    FlowTable = 18,
-    /// Dropped: a tunnel's packet from a pod to a node, which would take another packet out of it.
-    Encapsulated = 19,
+macro_rules! outcomes {
+    ($($outcome:ident = $number:literal {
+        name: $name:literal, passes: $passes:literal, is_reported: $is_reported:literal,
+        policies: $policies:ident, meaning: $meaning:literal $(,)?
+    })*) => {
+        /// The outcome of one decision. Pass and drop reasons are one list, so that one array counts them
+        /// all.
+        #[repr(u8)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Outcome {
+            $(#[doc = $meaning] $outcome = $number,)*
+        }
+
+        impl Outcome {
+            pub const ALL: [Self; [$($number),*].len()] = [$(Self::$outcome),*];
+
+            /// Whether the packet goes on; else it is dropped.
+            #[inline(always)]
+            pub const fn passes(self) -> bool {
+                match self {
+                    $(Self::$outcome => $passes,)*
+                }
+            }
+
+            /// Whether it is reported in flow counters and events: a new connection, or a packet that is
+            /// dropped.
+            #[inline(always)]
+            pub const fn is_reported(self) -> bool {
+                match self {
+                    $(Self::$outcome => $is_reported,)*
+                }
+            }
+
+            /// What policies have to do with it.
+            pub const fn policies(self) -> PolicyRole {
+                match self {
+                    $(Self::$outcome => PolicyRole::$policies,)*
+                }
+            }
+
+            /// Its name in counters, metrics and messages.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$outcome => $name,)*
+                }
+            }
+
+            /// In words, for people: about a packet.
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$outcome => $meaning,)*
+                }
+            }
+        }
+    };
+}
+
+outcomes! {
+    Established = 0 {
+        name: "established", passes: true, is_reported: false, policies: NotAsked,
+        meaning: "belongs to a connection that was evaluated before",
+    }
+    Allowed = 1 {
+        name: "allowed", passes: true, is_reported: true, policies: Allow,
+        meaning: "new, the pod is isolated and a rule allows it",
+    }
+    NotIsolated = 2 {
+        name: "not-isolated", passes: true, is_reported: true, policies: NotIsolating,
+        meaning: "new, the pod is not isolated in this direction",
+    }
+    OwnNode = 3 {
+        name: "own-node", passes: true, is_reported: true, policies: NotAsked,
+        meaning: "between a pod and its own node",
+    }
+    OwnAddress = 4 {
+        name: "own-address", passes: true, is_reported: true, policies: NotAsked,
+        meaning: "from a pod to itself",
+    }
+    Neighbour = 5 {
+        name: "neighbour", passes: true, is_reported: false, policies: NotAsked,
+        meaning: "ARP, neighbour discovery or multicast listener discovery, on the link and in the sender's own name",
+    }
+    Dhcp = 6 {
+        name: "dhcp", passes: true, is_reported: false, policies: NotAsked,
+        meaning: "a DHCP exchange of a host that has no address yet",
+    }
+    Related = 7 {
+        name: "related", passes: true, is_reported: false, policies: NotAsked,
+        meaning: "an ICMP error about an established connection",
+    }
+    Unparsed = 8 {
+        name: "unparsed", passes: true, is_reported: false, policies: NotAsked,
+        meaning: "could not be read, and the direction is not isolated",
+    }
+    Deferred = 9 {
+        name: "deferred", passes: true, is_reported: true, policies: Allow,
+        meaning: "to a service of which only some backends are allowed; evaluated where the backend is known",
+    }
+    Masqueraded = 10 {
+        name: "masqueraded", passes: true, is_reported: true, policies: NotAsked,
+        meaning: "masqueraded by this node, which `--masqueraded-ingress allow` lets in",
+    }
+    WouldDeny = 11 {
+        name: "would-deny", passes: true, is_reported: true, policies: WouldDeny,
+        meaning: "new, and a policy in audit mode would have denied it",
+    }
+    Denied = 12 {
+        name: "denied", passes: false, is_reported: true, policies: Deny,
+        meaning: "new, the pod is isolated and no rule allows it",
+    }
+    DeniedBackend = 13 {
+        name: "denied-backend", passes: false, is_reported: true, policies: Deny,
+        meaning: "new, the sender is isolated and no rule allows the backend that its service has chosen",
+    }
+    Spoofed = 14 {
+        name: "spoofed", passes: false, is_reported: true, policies: NotAsked,
+        meaning: "the source is not an address of the pod that sent it, or it speaks for another one to its \
+                  neighbours",
+    }
+    Pending = 15 {
+        name: "pending", passes: false, is_reported: true, policies: NotAsked,
+        meaning: "the pod behind the veth is not known yet",
+    }
+    Unreadable = 16 {
+        name: "unreadable", passes: false, is_reported: true, policies: NotAsked,
+        meaning: "could not be read, and the direction is isolated, or a receiver could take it for what no pod \
+                  may send",
+    }
+    Fragment = 17 {
+        name: "fragment", passes: false, is_reported: true, policies: NotAsked,
+        meaning: "a fragment whose first fragment was not seen, and the direction is isolated",
+    }
+    FlowTable = 18 {
+        name: "flow-table", passes: false, is_reported: true, policies: NotAsked,
+        meaning: "the connection could not be entered into the flow table, and the pod is isolated",
+    }
+    Encapsulated = 19 {
+        name: "encapsulated", passes: false, is_reported: true, policies: NotAsked,
+        meaning: "a tunnel's packet from a pod to a node, which would take another packet out of it",
+    }
 }
 
 impl Outcome {
-    pub const ALL: [Self; 20] = [
-        Self::Established,
-        Self::Allowed,
-        Self::NotIsolated,
-        Self::OwnNode,
-        Self::OwnAddress,
-        Self::Neighbour,
-        Self::Dhcp,
-        Self::Related,
-        Self::Unparsed,
-        Self::Deferred,
-        Self::Masqueraded,
-        Self::WouldDeny,
-        Self::Denied,
-        Self::DeniedBackend,
-        Self::Spoofed,
-        Self::Pending,
-        Self::Unreadable,
-        Self::Fragment,
-        Self::FlowTable,
-        Self::Encapsulated,
-    ];
-
-    #[inline(always)]
-    pub const fn passes(self) -> bool {
-        (self as u8) < (Self::Denied as u8)
-    }
-
-    /// Whether it is reported in flow counters and events: a new connection, or a packet that is dropped.
-    #[inline(always)]
-    pub const fn is_reported(self) -> bool {
-        !matches!(self, Self::Established | Self::Neighbour | Self::Dhcp | Self::Related | Self::Unparsed)
-    }
-
-    /// Its name in counters, metrics and messages.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Established => "established",
-            Self::Allowed => "allowed",
-            Self::NotIsolated => "not-isolated",
-            Self::OwnNode => "own-node",
-            Self::OwnAddress => "own-address",
-            Self::Neighbour => "neighbour",
-            Self::Dhcp => "dhcp",
-            Self::Related => "related",
-            Self::Unparsed => "unparsed",
-            Self::Deferred => "deferred",
-            Self::Masqueraded => "masqueraded",
-            Self::WouldDeny => "would-deny",
-            Self::Denied => "denied",
-            Self::DeniedBackend => "denied-backend",
-            Self::Spoofed => "spoofed",
-            Self::Pending => "pending",
-            Self::Unreadable => "unreadable",
-            Self::Fragment => "fragment",
-            Self::FlowTable => "flow-table",
-            Self::Encapsulated => "encapsulated",
+    /// Whether policies were asked.
+    pub const fn is_by_policy(self) -> bool {
+        match self.policies() {
+            PolicyRole::NotAsked => false,
+            PolicyRole::NotIsolating | PolicyRole::Allow | PolicyRole::WouldDeny | PolicyRole::Deny => true,
         }
     }
+}
+
+/// What policies have to do with an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyRole {
+    /// None is behind it.
+    NotAsked,
+    /// None that is enforced isolates the pod.
+    NotIsolating,
+    /// Some rule has allowed it.
+    Allow,
+    /// One in audit mode would have denied it.
+    WouldDeny,
+    /// They have denied it.
+    Deny,
 }
 
 impl TryFrom<u8> for Outcome {
@@ -129,34 +189,40 @@ impl fmt::Display for Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::{COUNTERS, Direction, counter};
 
     #[test]
     fn every_outcome_comes_back_from_its_number_and_no_other_number_does() {
-        for (number, outcome) in (0..).zip(Outcome::ALL) {
-            assert_eq!(outcome as u8, number);
-        }
+        let by_number: BTreeMap<u8, Outcome> =
+            Outcome::ALL.into_iter().map(|outcome| (outcome as u8, outcome)).collect();
         for number in 0..=u8::MAX {
-            let expected = Outcome::ALL.get(usize::from(number)).copied().ok_or(number);
-            assert_eq!(Outcome::try_from(number), expected);
+            assert_eq!(Outcome::try_from(number).ok(), by_number.get(&number).copied());
         }
     }
 
     #[test]
-    fn reasons_to_drop_come_after_reasons_to_pass() {
-        let passing: BTreeSet<Outcome> =
-            Outcome::ALL.into_iter().filter(|outcome| outcome.passes()).collect();
-        assert!(passing.contains(&Outcome::Unparsed) && !passing.contains(&Outcome::Denied));
-        assert!(Outcome::ALL.is_sorted_by_key(|outcome| !outcome.passes()));
+    fn what_policies_deny_is_dropped_and_all_else_that_they_say_passes_and_each_is_reported() {
+        for outcome in Outcome::ALL {
+            let is_consistent = match outcome.policies() {
+                PolicyRole::NotAsked => true,
+                PolicyRole::NotIsolating | PolicyRole::Allow | PolicyRole::WouldDeny => {
+                    outcome.passes() && outcome.is_reported()
+                }
+                PolicyRole::Deny => !outcome.passes() && outcome.is_reported(),
+            };
+            assert!(is_consistent && (outcome.passes() || outcome.is_reported()), "{outcome}");
+        }
     }
 
     #[test]
-    fn each_outcome_has_a_name_and_a_counter_of_its_own() {
-        let names: BTreeSet<_> = Outcome::ALL.iter().map(|outcome| outcome.name()).collect();
-        assert_eq!(names.len(), Outcome::ALL.len());
+    fn each_outcome_has_a_name_a_meaning_and_a_counter_of_its_own() {
+        let of_all =
+            |text: fn(Outcome) -> &'static str| Outcome::ALL.map(text).into_iter().collect::<BTreeSet<_>>();
+        assert_eq!(of_all(Outcome::name).len(), Outcome::ALL.len());
+        assert_eq!(of_all(Outcome::meaning).len(), Outcome::ALL.len());
         let counters: BTreeSet<u32> = Direction::ALL
             .iter()
             .flat_map(|direction| Outcome::ALL.map(|outcome| counter(*direction, outcome)))

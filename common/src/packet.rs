@@ -7,6 +7,7 @@
 use crate::{Address, protocol::number};
 
 pub(crate) mod arp;
+pub(crate) mod crafted;
 pub(crate) mod discovery;
 mod icmp;
 mod ipv4;
@@ -34,6 +35,19 @@ pub trait Packet {
 
     /// Makes more of the packet readable, if there is more: the kernel has large ones in pieces.
     fn pull(&self);
+
+    /// The type by which the kernel hands the frame on. A netkit pair takes it from the sender's socket, all
+    /// other devices from the link header.
+    #[inline(always)]
+    fn received_as(&self) -> Option<[u8; 2]> {
+        self.read::<2>(Self::LINK_HEADER.checked_sub(2)?)
+    }
+
+    /// Whether it has a VLAN tag, which the kernel keeps beside the frame.
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        false
+    }
 
     /// What the kernel's connection tracking knows of the packet; false when it knows nothing, or cannot be
     /// asked.
@@ -250,7 +264,7 @@ fn frame<P: Packet>(packet: &P, headers: &mut Headers) -> Option<PacketKind> {
     packet.pull();
     headers.segment = Segment::NONE;
     headers.sender = Address::UNSPECIFIED;
-    headers.tuple.source = Address::UNSPECIFIED;
+    headers.tuple = Tuple::EMPTY;
     let (icmp, is_read) = match network(packet)? {
         NetworkProtocol::V4 => (icmp::IpVersion::V4, ipv4::header(packet, P::LINK_HEADER, headers)),
         NetworkProtocol::V6 => (icmp::IpVersion::V6, ipv6::header(packet, P::LINK_HEADER, headers)),
@@ -365,47 +379,4 @@ fn ports(
         tuple.destination_port = u16::from_be_bytes([e, f]);
     }
     Some(())
-}
-
-/// Crafted packets of user space: tests, fuzzers. No kernel tracks them.
-impl Packet for &[u8] {
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.get(offset..)?.first_chunk().copied()
-    }
-
-    fn start<const LENGTH: usize>(&self) -> Option<impl Start> {
-        self.get(..LENGTH)
-    }
-
-    fn pull(&self) {}
-
-    fn tracked(&self, _: &mut Tracked) -> bool {
-        false
-    }
-
-    fn has_local_socket(&self) -> bool {
-        false
-    }
-}
-
-impl Start for &[u8] {
-    fn u8<const AT: usize>(&self) -> u8 {
-        self[AT]
-    }
-
-    fn u16<const AT: usize>(&self) -> u16 {
-        u16::from_ne_bytes(bytes::<AT, _>(self))
-    }
-
-    fn u32<const AT: usize>(&self) -> u32 {
-        u32::from_ne_bytes(bytes::<AT, _>(self))
-    }
-
-    fn u64<const AT: usize>(&self) -> u64 {
-        u64::from_ne_bytes(bytes::<AT, _>(self))
-    }
-}
-
-fn bytes<const AT: usize, const N: usize>(start: &[u8]) -> [u8; N] {
-    *start[AT..].first_chunk().expect("a place within what was asked for")
 }

@@ -18,6 +18,8 @@ pub struct Scratch {
     pub tracked: Tracked,
     /// What was asked of whose policies.
     pub policy_lookup: PolicyLookup,
+    /// The same of the sender's, where the receiver's were asked first.
+    pub(crate) sender_lookup: PolicyLookup,
     /// Where the packet entered the node, as far as that is known.
     pub(crate) ingress_ifindex: u32,
     /// Of a packet that has entered at no interface: the veth of the pod whose address it has.
@@ -27,6 +29,11 @@ pub struct Scratch {
     /// The connection that it was before its addresses were rewritten.
     pub(crate) original: Lookup,
     pub(crate) evaluation: SideEvaluation,
+    /// The veth of the pod that the packet is handed to; 0: it goes its usual way.
+    pub receiver: u32,
+    /// What a function that the verifier checks by itself is asked about: the verifier of Linux 6.1 takes no
+    /// key of a map from its arguments.
+    pub asked: Tuple,
 }
 
 /// One side of a connection that must be evaluated, and the entry that the connection gets when it passes.
@@ -53,10 +60,13 @@ impl Scratch {
         headers: Headers::EMPTY,
         tracked: Tracked::EMPTY,
         policy_lookup: PolicyLookup::NOTHING,
+        sender_lookup: PolicyLookup::NOTHING,
         ingress_ifindex: 0,
         claimed: 0,
         lookup: Lookup::EMPTY,
         original: Lookup::EMPTY,
+        receiver: 0,
+        asked: Tuple::EMPTY,
         evaluation: SideEvaluation {
             entry: Flow::EMPTY,
             side: Direction::Egress,
@@ -72,9 +82,9 @@ impl Scratch {
     #[inline(always)]
     pub(crate) const fn begin(&mut self, hook: &Hook) {
         self.hook = *hook;
+        self.receiver = 0;
         self.policy_lookup =
             PolicyLookup { ifindex: hook.ifindex, direction: hook.direction, ..PolicyLookup::NOTHING };
-        self.headers.tuple = Tuple::EMPTY;
         self.evaluation.from_client = true;
     }
 
@@ -84,14 +94,16 @@ impl Scratch {
     /// A function of its own in the kernel too, as it is asked for in several places.
     #[inline(never)]
     pub fn charged_to<T: Tables>(&self, tables: &T) -> u32 {
-        let Hook { direction, ifindex, ingress_ifindex } = self.hook;
-        match direction {
-            Direction::Ingress
-                if ingress_ifindex != NODE && !tables.endpoint(ingress_ifindex).is_pending() =>
-            {
-                ingress_ifindex
-            }
-            Direction::Ingress | Direction::Egress => ifindex,
+        let from = self.from_ifindex();
+        if from == NODE || tables.endpoint(from).is_pending() { self.hook.ifindex } else { from }
+    }
+
+    /// Where the packet comes from: its pod's veth, or the device by which it has entered the node.
+    #[inline(always)]
+    pub const fn from_ifindex(&self) -> u32 {
+        match self.hook.direction {
+            Direction::Egress => self.hook.ifindex,
+            Direction::Ingress => self.hook.ingress_ifindex,
         }
     }
 

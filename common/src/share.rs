@@ -1,5 +1,5 @@
-//! What each veth may take of what all share: room in the flow table, flow counters, events, and datagrams in
-//! fragments.
+//! What each veth may take of what all share: flow counters, events, and datagrams in fragments. Of the flow
+//! table, see [`crate::FlowShares`].
 //!
 //! The veth is the one that sent a packet, where that is a pod's, else the one that receives it
 //! ([`Scratch::charged_to`]): so whoever scans or floods uses up its own share, and what others do is still
@@ -16,8 +16,6 @@ pub struct Share {
     /// Flow counters that were made. The agent corrects it when it removes some.
     pub flow_counters: u32,
     pub events: Rate,
-    /// Connections that were entered, in [`crate::Pace::SECONDS`].
-    pub flows: Rate,
     pub fragments: Rate,
 }
 
@@ -31,8 +29,7 @@ pub struct Rate {
 }
 
 impl Share {
-    pub const EMPTY: Self =
-        Self { flow_counters: 0, events: Rate::NONE, flows: Rate::NONE, fragments: Rate::NONE };
+    pub const EMPTY: Self = Self { flow_counters: 0, events: Rate::NONE, fragments: Rate::NONE };
 
     /// Flow counters of one veth at the most. What is beyond is counted, too, but distinguished no further
     /// than by direction and outcome.

@@ -3,7 +3,7 @@
 use crate::{
     Address, ClassId, Endpoint, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress, Lookup,
     Outcome, PolicyId, PolicyLookup, PortPair, Protocol, Reach, Seen, ServiceId, TableSetIndex, Timeout,
-    Tuple, by_egress, by_policy,
+    Tuple, by_egress, by_policy, is_own,
 };
 
 /// Verdict bits in one row.
@@ -84,6 +84,59 @@ impl ServiceKey {
     pub const fn new(address: Address, protocol: Protocol, port: u16) -> Self {
         Self { address, port, protocol: protocol as u16 }
     }
+
+    /// The two keys under which a service that leads to a tunnel may stand: an address that it claims with
+    /// the port, its own one with all.
+    #[inline(always)]
+    pub const fn of_tunnel(address: Address, port: u16) -> [Self; 2] {
+        [Self::new(address, Protocol::Udp, port), Self::of_all_ports(address)]
+    }
+
+    /// All UDP ports of a service's address.
+    #[inline(always)]
+    pub const fn of_all_ports(address: Address) -> Self {
+        Self::new(address, Protocol::Udp, 0)
+    }
+
+    /// All ports of an address, of every protocol: where services have too many to list them one by one.
+    /// What is listed counts first.
+    #[inline(always)]
+    pub const fn of_address(address: Address) -> Self {
+        Self { address, port: 0, protocol: 0 }
+    }
+
+    /// Makes it that of its address.
+    #[inline(always)]
+    pub const fn turn_to_address(&mut self) {
+        (self.port, self.protocol) = (0, 0);
+    }
+
+    pub const fn is_of_address(&self) -> bool {
+        self.protocol == 0
+    }
+}
+
+/// What the table of tunnel ports has of a UDP port: bits.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TunnelPort(pub u8);
+
+impl TunnelPort {
+    pub const NONE: Self = Self(0);
+    /// At nodes' addresses a tunnel listens there, or a node port leads to one.
+    pub const OF_NODES: Self = Self(1);
+    /// Some services lead from this port of theirs to one.
+    pub const OF_SERVICES: Self = Self(2);
+
+    #[inline(always)]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 /// The verdict of an egress policy on all destinations that a packet to a service may end at, one of which is
@@ -157,8 +210,10 @@ pub trait Tables {
     fn owner(&self, address: &Address) -> Option<u32>;
     /// Whether a node listens at this address: this one or another ([`crate::OTHER_NODE`]).
     fn is_node(&self, address: &Address) -> bool;
-    /// Whether tunnels of nodes listen at this UDP port.
-    fn is_tunnel_port(&self, port: u16) -> bool;
+    /// What is known of a UDP port.
+    fn tunnel_port(&self, port: u16) -> TunnelPort;
+    /// Whether a service's address and port lead to a node's tunnel.
+    fn leads_to_tunnel(&self, key: &ServiceKey) -> bool;
     fn identity(&self, table_set: TableSetIndex, address: &Address) -> IdentityId;
     fn class(&self, table_set: TableSetIndex, protocol: Protocol, port: u16) -> ClassId;
     fn row(&self, table_set: TableSetIndex, key: &RowKey) -> Option<Row>;
@@ -194,6 +249,10 @@ pub trait Tables {
     fn passes_masqueraded(&self) -> bool;
     /// Whether encapsulated packets of pods to nodes pass (`--allow-encapsulation`).
     fn passes_encapsulation(&self) -> bool;
+    /// Whether connections between pods of this node may take the short cut (`--shortcut local`).
+    fn has_shortcut(&self) -> bool;
+    /// Whether packets may go straight to and from the pod behind a veth.
+    fn is_open(&self, ifindex: u32) -> bool;
 
     /// [`by_policy`]: where the tables are the kernel's, in a function that its verifier checks once.
     fn by_policy(
@@ -207,6 +266,14 @@ pub trait Tables {
         Self: Sized,
     {
         by_policy(peer, tuple, endpoint, policy_lookup, self)
+    }
+
+    /// [`is_own`], in the same way.
+    fn is_own(&self, address: &Address, endpoint: &Endpoint, ifindex: u32) -> bool
+    where
+        Self: Sized,
+    {
+        is_own(address, endpoint, ifindex, self)
     }
 
     /// [`by_egress`], in the same way.

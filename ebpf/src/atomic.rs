@@ -1,9 +1,13 @@
-//! Atomic operations in BPF. `core::sync::atomic` has none for this target; compare-and-exchange and exchange
-//! are full barriers in every kernel's BPF (Linux 5.12).
+//! Atomic operations in BPF. `core::sync::atomic` has none for this target; compare-and-exchange and what
+//! fetches are full barriers in every kernel's BPF (Linux 5.12).
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd, atomic_xchg};
+use core::{
+    arch::asm,
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd},
+    mem::offset_of,
+};
 
-use podgate_common::Atomic;
+use podgate_common::{Atomic, Config, FlowShare};
 
 pub(crate) struct Bpf;
 
@@ -18,6 +22,17 @@ impl Bpf {
         // SAFETY: the caller's.
         unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(word, 1) };
     }
+
+    /// Adds to a share.
+    ///
+    /// # Safety
+    ///
+    /// `share` is memory of a map.
+    #[inline(always)]
+    pub(crate) unsafe fn add(share: *mut FlowShare, change: i64) {
+        // SAFETY: the caller's; it is one word.
+        unsafe { atomic_xadd::<i64, i64, { AtomicOrdering::Relaxed }>(share.cast(), change) };
+    }
 }
 
 impl Atomic for Bpf {
@@ -30,14 +45,45 @@ impl Atomic for Bpf {
     }
 
     #[inline(always)]
-    unsafe fn exchange(word: *mut u64, new: u64) {
-        // SAFETY: the caller's.
-        unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(word, new) };
-    }
-
-    #[inline(always)]
     unsafe fn or(word: *mut u64, bits: u64) {
         // SAFETY: the caller's.
         unsafe { atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(word, bits) };
+    }
+
+    #[inline(always)]
+    unsafe fn order_reads(word: *mut u64) {
+        // SAFETY: the caller's.
+        unsafe { barrier(word) };
+    }
+
+    #[inline(always)]
+    unsafe fn order_writes(word: *mut u64) {
+        // SAFETY: the caller's.
+        unsafe { barrier(word) };
+    }
+}
+
+/// A full barrier where the processor needs one; else it is for the compiler alone.
+///
+/// By instructions of its own, so that elsewhere it takes none of the registers of the fast path: the
+/// verifier takes the operation out where the first word is 0.
+///
+/// # Safety
+///
+/// As for [`Atomic::order_reads`].
+#[inline(always)]
+unsafe fn barrier(word: *mut u64) {
+    // SAFETY: the caller's. An operation that fetches is a full barrier; no bits are added.
+    unsafe {
+        asm!(
+            "{scratch} = {reorders}",
+            "if {scratch} == 0 goto +2",
+            "{scratch} = 0",
+            "{scratch} = atomic_fetch_or((u64 *)({word} + 0), {scratch})",
+            scratch = out(reg) _,
+            word = in(reg) word,
+            reorders = const Config::PLACEHOLDER as usize + offset_of!(Config, reorders),
+            options(nostack),
+        );
     }
 }

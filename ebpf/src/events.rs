@@ -49,8 +49,9 @@ fn count_and_report(scratch: &Scratch, outcome: Outcome) {
     // SAFETY: this CPU's own value, and TC programs run with bottom halves off: none interrupts another. The
     // agent only reads it, and removes it only when its veth has gone.
     let flow_counter = unsafe { &mut *flow_counter };
-    let is_due = flow_counter.count(outcome, Maps.now(), Maps.refresh());
-    if !is_due && outcome.passes() {
+    let from = scratch.from_ifindex();
+    let is_due = flow_counter.count(outcome, from, Maps.now(), Maps.refresh());
+    if !is_due && (outcome.passes() || flow_counter.is_all_from(from)) {
         return;
     }
     let tuple = scratch.client_tuple();
@@ -86,8 +87,7 @@ fn new_flow_counter(key: FlowCounterKey, veth: u32) -> Option<*mut FlowCounter> 
             return Some(flow_counter);
         }
     }
-    let flow_counter =
-        FlowCounter { charged_to: veth, is_charged: u32::from(is_charged), ..FlowCounter::EMPTY };
+    let flow_counter = FlowCounter { charged_to: if is_charged { veth } else { 0 }, ..FlowCounter::EMPTY };
     // Another CPU may have made it: then it is there.
     let is_new = FLOW_COUNTERS.insert(key, flow_counter, u64::from(BPF_NOEXIST)).is_ok();
     if let Some(share) = share.filter(|_| is_new && is_charged) {

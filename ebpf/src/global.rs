@@ -5,14 +5,14 @@
 //! each call.
 
 use podgate_common::{
-    Address, Endpoint, Entered, Eviction, Flow, FlowSet, Holder, Lookup, Outcome, Pace, PolicyLookup,
-    Timeouts, Tuple, by_egress, by_policy,
+    Address, AddressKey, Endpoint, Entered, Eviction, Flow, FlowSet, FlowShare, FlowShares, Holder, Lookup,
+    Outcome, PolicyLookup, ReplacementRule, SharedSet, Timeouts, Tuple, by_egress, by_policy, is_own,
 };
 
 use crate::{
     atomic::Bpf,
     config::config,
-    maps::{self, FLOWS},
+    maps::{self, FLOW_SHARES, FLOWS, SCRATCH},
     tables::Maps,
 };
 
@@ -34,7 +34,26 @@ pub unsafe extern "C" fn evaluate_peer(
         return Outcome::Denied;
     }
     // SAFETY: the caller's.
-    unsafe { by_policy(&*peer, &*tuple, &*endpoint, &mut *policy_lookup, &Maps) }
+    unsafe { by_policy(&AddressKey(*peer).0, &*tuple, &*endpoint, &mut *policy_lookup, &Maps) }
+}
+
+/// [`is_own`]
+///
+/// # Safety
+///
+/// What the pointers point to can be read.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn owns_address(
+    address: *const Address,
+    endpoint: *const Endpoint,
+    ifindex: u32,
+) -> bool {
+    if address.is_null() || endpoint.is_null() {
+        return false;
+    }
+    // SAFETY: the caller's.
+    unsafe { is_own(&AddressKey(*address).0, &*endpoint, ifindex, &Maps) }
 }
 
 /// [`by_egress`]
@@ -52,8 +71,36 @@ pub unsafe extern "C" fn evaluate_destination(
     if tuple.is_null() || endpoint.is_null() || policy_lookup.is_null() {
         return Outcome::Denied;
     }
-    // SAFETY: the caller's.
-    unsafe { by_egress(&*tuple, &*endpoint, &mut *policy_lookup, &Maps) }
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Outcome::Denied };
+    // SAFETY: the caller's; the field belongs to this function, and is this CPU's own. There, because the
+    // stack has no room for a copy.
+    let asked = unsafe {
+        // One by one: together they would be copied by a function, which takes a part of the stack as well.
+        let (asked, tuple) = (&mut (*scratch).asked, &*tuple);
+        (&raw mut asked.source).write_volatile(tuple.source);
+        (&raw mut asked.destination).write_volatile(tuple.destination);
+        (&raw mut asked.source_port).write_volatile(tuple.source_port);
+        (&raw mut asked.destination_port).write_volatile(tuple.destination_port);
+        (&raw mut asked.protocol).write_volatile(tuple.protocol);
+        &(*scratch).asked
+    };
+    // SAFETY: as above.
+    unsafe { by_egress(asked, &*endpoint, &mut *policy_lookup, &Maps) }
+}
+
+/// [`SharedSet::find_everywhere`]
+///
+/// # Safety
+///
+/// `set` is an element of the flow table, and `lookup` can be written.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn find_everywhere(set: *mut FlowSet, lookup: *mut Lookup) -> bool {
+    if set.is_null() || lookup.is_null() {
+        return false;
+    }
+    // SAFETY: the caller's; elements are accessed in this way alone.
+    unsafe { SharedSet::new(set).find_everywhere::<Bpf>(&mut *lookup) }
 }
 
 /// Enters a connection that was looked up, in the share of its veth; false when it cannot be entered.
@@ -78,14 +125,47 @@ pub unsafe extern "C" fn enter_flow(lookup: *const Lookup, flow: *const Flow) ->
         unreplied: config!(timeouts.unreplied),
         refresh: config!(timeouts.refresh),
     };
-    let Some(share) = maps::share(flow.charged_to()) else { return false };
-    // SAFETY: an element lives until the program ends (RCU). What CPUs write at the same time counts once.
-    let opened = unsafe { (*share).flows.count(flow.last, Pace::SECONDS * timeouts.refresh) };
-    let pace = Pace { opened, sets: config!(flow_sets) };
-    // SAFETY: the element is the connection's set, and whoever writes to one uses these functions.
-    let entered = unsafe { FlowSet::put::<Bpf>(set.cast(), lookup, flow, &timeouts, Holder::Program, pace) };
+    let rule = ReplacementRule { timeouts: &timeouts, shares: &Shares, sets: config!(flow_sets) };
+    // SAFETY: an element lives until the program ends (RCU), and is accessed in this way alone.
+    let set = unsafe { SharedSet::new(set.cast()) };
+    let entered = set.put::<Bpf, _>(lookup, flow, &rule, Holder::Program);
     if let Some(eviction) = entered.and_then(Eviction::of) {
         maps::count_eviction(eviction);
     }
     !matches!(entered, None | Some(Entered::Refused))
+}
+
+/// The map of shares.
+struct Shares;
+
+impl FlowShares for Shares {
+    #[inline(always)]
+    fn of(&self, veth: u32) -> u32 {
+        flow_share(veth)
+    }
+
+    #[inline(always)]
+    fn add(&self, veth: u32) {
+        if let Some(share) = FLOW_SHARES.get_ptr_mut(FlowShare::slot(veth)) {
+            // SAFETY: memory of a map.
+            unsafe { Bpf::add(share, 1) };
+        }
+    }
+
+    #[inline(always)]
+    fn subtract(&self, veth: u32) {
+        if let Some(share) = FLOW_SHARES.get_ptr_mut(FlowShare::slot(veth)) {
+            // SAFETY: as above.
+            unsafe { Bpf::add(share, -1) };
+        }
+    }
+}
+
+/// How many connections are charged to a veth.
+///
+/// A function of its own in the kernel too, of whose answer the verifier knows nothing.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn flow_share(veth: u32) -> u32 {
+    FLOW_SHARES.get(FlowShare::slot(veth)).map_or(0, |share| share.count())
 }

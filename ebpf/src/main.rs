@@ -23,12 +23,13 @@ mod tracking;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::bpf_redirect_peer,
     macros::classifier,
     programs::TcContext,
 };
 use podgate_common::{
-    Direction, Outcome, Packet as _, Scratch, Tables, VerdictQuery, decide, decide_on_wire,
-    established_v4_fast_path, is_established,
+    Direction, FirstLook, Outcome, Packet as _, Passage, Scratch, Tables, VerdictQuery, decide,
+    decide_on_wire, established_v4_fast_path, is_established,
 };
 
 use crate::{events::report, maps::SCRATCH, skb::Skb, tables::Maps};
@@ -105,17 +106,47 @@ fn run(context: &TcContext, direction: Option<Direction>) -> i32 {
     let nearly = || skb.hook(direction);
     // Put together again each time: what functions get a pointer to would stand in memory on the fast path,
     // too.
-    if let Some(direction) = established_v4_fast_path(&skb, nearly, &Maps) {
-        maps::count(direction, Outcome::Established);
-        return TC_ACT_UNSPEC;
-    }
-    if let Some(direction) = is_established(&Skb::new(context), &nearly(), &Maps) {
-        maps::count(direction, Outcome::Established);
-        return TC_ACT_UNSPEC;
+    let opens = match established_v4_fast_path(&skb, nearly, &Maps) {
+        FirstLook::Passes(passage) => return go_on(context, passage),
+        first_look => matches!(first_look, FirstLook::Opens),
+    };
+    if !opens {
+        let passage = is_established(&Skb::new(context), &nearly(), &Maps);
+        if passage.passes() {
+            return go_on(context, passage);
+        }
     }
     match direction.unwrap_or_else(|| skb.direction()) {
         Direction::Egress => evaluate(context, Direction::Egress),
         Direction::Ingress => evaluate(context, Direction::Ingress),
+    }
+}
+
+/// Lets a packet of a known connection pass.
+#[inline(always)]
+fn go_on(context: &TcContext, passage: Passage) -> i32 {
+    maps::count(passage.direction(), Outcome::Established);
+    // Where there is none, the verifier takes the rest out.
+    if !Maps.has_shortcut() {
+        return TC_ACT_UNSPEC;
+    }
+    let receiver = passage.receiver();
+    if receiver == 0 { TC_ACT_UNSPEC } else { hand_over(context, receiver, Outcome::Established) }
+}
+
+/// Hands a packet to the pod behind another veth of the node, and counts what `to_pod` would have counted
+/// there.
+#[inline(always)]
+fn hand_over(context: &TcContext, receiver: u32, outcome: Outcome) -> i32 {
+    maps::count(Direction::Ingress, outcome);
+    maps::count_shortcut();
+    // Marks are the node's: none comes into the namespace of a pod.
+    // SAFETY: the context is valid while the program runs; the kernel checks the offset.
+    unsafe { (&raw mut (*context.skb.skb).mark).write_volatile(0) };
+    // SAFETY: the helper takes numbers alone.
+    #[expect(clippy::cast_possible_truncation, reason = "an action of TC")]
+    unsafe {
+        bpf_redirect_peer(receiver, 0) as i32
     }
 }
 
@@ -129,6 +160,9 @@ fn evaluate(context: &TcContext, direction: Direction) -> i32 {
     let outcome = conclude(scratch, direction, outcome);
     if outcome.is_reported() {
         report(scratch, outcome);
+    }
+    if scratch.receiver != 0 && outcome.passes() && matches!(direction, Direction::Egress) {
+        return hand_over(context, scratch.receiver, outcome);
     }
     action(outcome)
 }

@@ -4,6 +4,8 @@
 //! (or one that outgrew a table) fills the free slot and then flips endpoint by endpoint. The sizes of the
 //! inner maps here are only the template's: the agent makes them as large as needed.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
@@ -11,8 +13,9 @@ use aya_ebpf::{
 };
 use podgate_common::{
     Address, Direction, EVENT_BYTES, Endpoint, Eviction, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed,
-    FlowSet, FragmentKey, LinkAddress, MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS, MAX_OWNERS,
-    MAX_TUNNEL_PORTS, Outcome, PortPair, RowKey, Scratch, ServiceKey, Share, TableSetIndex, Unreported,
+    FlowSet, FlowShare, FragmentKey, LinkAddress, MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS,
+    MAX_OWNERS, MAX_TUNNEL_SERVICES, OpenVeth, Outcome, PortPair, RowKey, Scratch, ServiceKey, Share,
+    TableSetIndex, Unreported,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -22,6 +25,8 @@ const TABLE_SETS: usize = TableSetIndex::COUNT as usize;
 const TEMPLATE: usize = 1;
 
 const LINK_ADDRESS_SLOTS: usize = LinkAddress::SLOTS as usize;
+const OPEN_VETH_SLOTS: usize = OpenVeth::SLOTS as usize;
+const FLOW_SHARE_SLOTS: usize = FlowShare::SLOTS as usize;
 
 /// An `IdentityId` or a `ServiceId`.
 type RawId = u32;
@@ -49,9 +54,14 @@ pub(crate) static LINK_ADDRESSES: Array<LinkAddress, LINK_ADDRESS_SLOTS, MMAPABL
 #[btf_map]
 pub(crate) static OWNERS: HashMap<Address, u32, MAX_OWNERS, NO_PREALLOC> = HashMap::new();
 
-/// UDP ports at which tunnels of nodes listen; the values mean nothing.
+/// Addresses and ports of services over UDP that lead to a tunnel of a node; the values mean nothing.
 #[btf_map]
-pub(crate) static TUNNEL_PORTS: HashMap<u32, u32, MAX_TUNNEL_PORTS, NO_PREALLOC> = HashMap::new();
+pub(crate) static TUNNEL_SERVICES: HashMap<ServiceKey, u32, MAX_TUNNEL_SERVICES, NO_PREALLOC> =
+    HashMap::new();
+
+/// Element 0: a `TunnelPort` for each UDP port.
+#[btf_map]
+pub(crate) static TUNNEL_PORTS: Array<[u8; 65_536], 1> = Array::new();
 
 /// Identities of single addresses.
 ///
@@ -86,10 +96,20 @@ pub(crate) static ROWS: ArrayOfMaps<HashMap<RowKey, RawRow, TEMPLATE, NO_PREALLO
 #[btf_map]
 pub(crate) static REVISION: Array<u32, 1> = Array::new();
 
+/// Veths between which packets may take the short cut. Only the agent writes, by a shared mapping. Not
+/// pinned: no agent goes on with what another one has said.
+#[btf_map]
+pub(crate) static OPEN_VETHS: Array<OpenVeth, OPEN_VETH_SLOTS, MMAPABLE> = Array::new();
+
 /// Connections that were evaluated; the element is a `FlowSet`. The agent sets the number of sets, by
 /// `--flows`, and reads and writes by a shared mapping.
 #[btf_map]
 pub(crate) static FLOWS: Array<RawFlowSet, TEMPLATE, MMAPABLE> = Array::new();
+
+/// How many connections of `FLOWS` are charged to each veth, by its [`FlowShare::slot`]. The agent reads and
+/// writes by a shared mapping.
+#[btf_map]
+pub(crate) static FLOW_SHARES: Array<FlowShare, FLOW_SHARE_SLOTS, MMAPABLE> = Array::new();
 
 /// Element 0: the seed of the hash by which connections are spread over `FLOWS`. Only the agent reads it, to
 /// load new programs over an old table.
@@ -143,10 +163,22 @@ pub(crate) fn count_unreported(unreported: Unreported) {
 #[inline(never)]
 pub(crate) fn share(ifindex: u32) -> Option<*mut Share> {
     SHARES.get_ptr_mut(ifindex).or_else(|| {
+        let mut empty = MaybeUninit::<Share>::uninit();
+        for word in 0..size_of::<Share>() / size_of::<u32>() {
+            // One by one: else a function is called for it, which takes a part of the stack as well.
+            // SAFETY: words of the share.
+            unsafe { empty.as_mut_ptr().cast::<u32>().add(word).write_volatile(0) };
+        }
         // Another CPU may have made it: then it is there.
-        let _ = SHARES.insert(ifindex, Share::EMPTY, u64::from(BPF_NOEXIST));
+        // SAFETY: it consists of words, and 0 is one: `Share::EMPTY`.
+        let _ = SHARES.insert(ifindex, unsafe { empty.assume_init_ref() }, u64::from(BPF_NOEXIST));
         SHARES.get_ptr_mut(ifindex)
     })
+}
+
+#[inline(always)]
+pub(crate) fn count_shortcut() {
+    add_one(podgate_common::SHORTCUT_COUNTER);
 }
 
 #[inline(always)]

@@ -104,6 +104,20 @@ impl<const LINK_HEADER: usize> Packet for Skb<'_, LINK_HEADER> {
     }
 
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "16 bits in network byte order, in a field of 32")]
+    fn received_as(&self) -> Option<[u8; 2]> {
+        // SAFETY: as above.
+        let protocol = unsafe { (&raw const (*self.context.skb.skb).protocol).read_volatile() };
+        Some((protocol as u16).to_ne_bytes())
+    }
+
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (&raw const (*self.context.skb.skb).vlan_present).read_volatile() != 0 }
+    }
+
+    #[inline(always)]
     fn tracked(&self, into: &mut Tracked) -> bool {
         tracking::read(self.context, into)
     }

@@ -4,25 +4,25 @@ use core::mem::offset_of;
 
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
 use podgate_common::{
-    Address, ClassId, Config, Endpoint, Flow, FlowKey, FlowSet, FlowSummary, Found, FragmentKey, IdentityId,
-    JIFFIES_PER_TICK, LinkAddress, Lookup, NODE, OTHER_NODE, Outcome, PolicyLookup, PortPair, Protocol,
-    Reach, Row, RowKey, Seen, ServiceId, ServiceKey, Share, Spot, TableSetIndex, Tables, Timeout, Tuple,
-    Unreported,
+    Address, ClassId, Config, Endpoint, EntryHandle, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId,
+    JIFFIES_PER_TICK, LinkAddress, Lookup, NODE, OTHER_NODE, OpenVeth, Outcome, PolicyLookup, PortPair,
+    Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey, Share, SharedSet, Spot, TableSetIndex, Tables,
+    Timeout, TunnelPort, Tuple, Unreported,
 };
 
 use crate::atomic::Bpf;
 use crate::config::{ConfiguredSeed, config, wide};
-use crate::global::{enter_flow, evaluate_destination, evaluate_peer};
+use crate::global::{enter_flow, evaluate_destination, evaluate_peer, find_everywhere, owns_address};
 use crate::maps::{
-    self, ADDRESSES, ENDPOINTS, FLOWS, FRAGMENTS, LINK_ADDRESSES, OWNERS, PORTS, PREFIXES, REVISION, ROWS,
-    SERVICES, TUNNEL_PORTS,
+    self, ADDRESSES, ENDPOINTS, FLOWS, FRAGMENTS, LINK_ADDRESSES, OPEN_VETHS, OWNERS, PORTS, PREFIXES,
+    REVISION, ROWS, SERVICES, TUNNEL_PORTS, TUNNEL_SERVICES,
 };
 
 pub(crate) struct Maps;
 
 impl Tables for Maps {
-    type FlowHandle = *mut FlowSet;
-    type Entry = Found;
+    type FlowHandle = SharedSet;
+    type Entry = EntryHandle;
 
     #[inline(always)]
     fn endpoint(&self, ifindex: u32) -> Endpoint {
@@ -48,9 +48,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn is_tunnel_port(&self, port: u16) -> bool {
+    fn tunnel_port(&self, port: u16) -> TunnelPort {
+        // SAFETY: the table has an element for each value of a u16.
+        let known = |ports: &[u8; 65_536]| unsafe { *ports.get_unchecked(usize::from(port)) };
+        TunnelPort(TUNNEL_PORTS.get(0).map_or(0, known))
+    }
+
+    #[inline(always)]
+    fn leads_to_tunnel(&self, key: &ServiceKey) -> bool {
         // SAFETY: as above.
-        unsafe { TUNNEL_PORTS.get(u32::from(port)) }.is_some()
+        unsafe { TUNNEL_SERVICES.get(key) }.is_some()
     }
 
     #[inline(always)]
@@ -88,30 +95,30 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn flow(&self, lookup: &mut Lookup) -> Option<*mut FlowSet> {
+    fn flow(&self, lookup: &mut Lookup) -> Option<SharedSet> {
         let set = FLOWS.get_ptr_mut(lookup.place(&ConfiguredSeed, config!(flow_sets)))?.cast();
-        // SAFETY: the element is the connection's set, and whoever writes to one uses these functions.
-        unsafe { FlowSet::find(set, lookup) }.then_some(set)
+        // SAFETY: an element lives until the program ends (RCU), and is accessed in this way alone.
+        let shared = unsafe { SharedSet::new(set) };
+        // SAFETY: the set, and a reference.
+        (shared.find_at_first::<Bpf>(lookup) || unsafe { find_everywhere(set, lookup) }).then_some(shared)
     }
 
     #[inline(always)]
-    fn known_flow(&self, key: &FlowKey, reach: Reach) -> Option<(FlowSummary, Found)> {
+    fn known_flow(&self, key: &FlowKey, reach: Reach) -> Option<(FlowSummary, EntryHandle)> {
         let spot = Spot::of(key, &ConfiguredSeed, config!(flow_sets));
         let set = FLOWS.get_ptr_mut(spot.set)?.cast();
         // SAFETY: as above.
-        unsafe { FlowSet::peek(set, key, &spot, reach) }
+        unsafe { SharedSet::new(set) }.peek::<Bpf>(key, &spot, reach)
     }
 
     #[inline(always)]
-    fn touch_flow(&self, entry: Found, now: u32) {
-        // SAFETY: sets live as long as the table, which lives as long as the program.
-        unsafe { entry.touch(now) };
+    fn touch_flow(&self, entry: EntryHandle, now: u32) {
+        entry.touch(now);
     }
 
     #[inline(always)]
-    fn mark_flow(&self, entry: Found, seen: Seen) {
-        // SAFETY: as above.
-        unsafe { entry.mark::<Bpf>(seen) };
+    fn mark_flow(&self, entry: EntryHandle, seen: Seen) {
+        entry.mark::<Bpf>(seen);
     }
 
     #[inline(always)]
@@ -121,9 +128,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn refresh_flow(&self, set: *mut FlowSet, lookup: &Lookup, now: u32, seen: Seen) {
-        // SAFETY: as above.
-        unsafe { FlowSet::refresh::<Bpf>(set, lookup, now, seen) };
+    fn refresh_flow(&self, set: SharedSet, lookup: &Lookup, now: u32, seen: Seen) {
+        set.refresh::<Bpf>(lookup, now, seen);
     }
 
     #[inline(always)]
@@ -188,6 +194,18 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn has_shortcut(&self) -> bool {
+        wide::<{ offset_of!(Config, shortcut) }>() != 0
+    }
+
+    #[inline(always)]
+    fn is_open(&self, ifindex: u32) -> bool {
+        OPEN_VETHS
+            .get(OpenVeth::slot(ifindex))
+            .is_some_and(|open| open.is(ifindex, self.now(), self.refresh()))
+    }
+
+    #[inline(always)]
     fn by_policy(
         &self,
         peer: &Address,
@@ -197,6 +215,12 @@ impl Tables for Maps {
     ) -> Outcome {
         // SAFETY: references are valid to be read from, and this one to be written to.
         unsafe { evaluate_peer(peer, tuple, endpoint, policy_lookup) }
+    }
+
+    #[inline(always)]
+    fn is_own(&self, address: &Address, endpoint: &Endpoint, ifindex: u32) -> bool {
+        // SAFETY: references are valid to be read from.
+        unsafe { owns_address(address, endpoint, ifindex) }
     }
 
     #[inline(always)]

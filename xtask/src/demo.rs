@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     cargo,
-    lab::{Agent, Lab, PATIENT, Seen, Traffic, until},
+    lab::{Agent, Lab, PATIENT, Seen, Traffic, join, until},
     root,
     sandbox::{self, Sandbox},
     screen::{Cell, Tone, mark, table},
@@ -123,10 +123,7 @@ fn ask_all(cluster: &Walkthrough, step: &Step) -> Result<usize> {
                 to.map(|address| scope.spawn(move || ask(address)))
             })
             .collect();
-        let answer = |thread: thread::ScopedJoinHandle<'_, Result<Seen>>| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        asking.into_iter().map(|[v4, v6]| Ok([answer(v4)?, answer(v6)?])).collect::<Result<Vec<_>>>()
+        asking.into_iter().map(|[v4, v6]| Ok([join(v4)?, join(v6)?])).collect::<Result<Vec<_>>>()
     })?;
 
     let title = |text: &str| Cell::new(text, Tone::Quiet);

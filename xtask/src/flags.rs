@@ -20,8 +20,8 @@ pub enum Command {
     Demo,
     /// Run every check and every test (needs root)
     Test(TestFlags),
-    /// Run packet tests and a smoke suite on Debian 12's kernel 6.1, in qemu without KVM (needs root)
-    OldKernel,
+    /// Run packet tests and a smoke suite on another kernel of Debian 12, in qemu without KVM (needs root)
+    OldKernel(OldKernelFlags),
     /// The first process of that machine
     #[command(hide = true)]
     Inside,
@@ -47,6 +47,25 @@ pub enum Command {
     Tidy,
     /// Open a shell in a small lab of two nodes and five pods (needs root)
     Lab(LabFlags),
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct OldKernelFlags {
+    /// Its release
+    #[arg(long, value_enum, default_value_t)]
+    pub kernel: DebianKernel,
+}
+
+/// Kernels that Debian 12 has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DebianKernel {
+    /// Its own: neither TCX nor netkit
+    #[default]
+    #[value(name = "6.1")]
+    Own,
+    /// The newer one: has both
+    #[value(name = "6.12")]
+    Newer,
 }
 
 #[derive(Debug, Args)]
@@ -98,12 +117,8 @@ pub struct ProgramFlags {
     /// Fewer cases and fewer rounds
     #[arg(long)]
     pub quick: bool,
-    /// Write the figures to FILE as well
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Write a page to FILE
-    #[arg(long, value_name = "FILE.html")]
-    pub report: Option<PathBuf>,
+    #[command(flatten)]
+    pub report: ReportFlags,
 }
 
 #[derive(Debug, Args)]
@@ -114,10 +129,20 @@ pub struct PathFlags {
     /// Numbers of policies [default: 10,100,1000,10000; with --quick 10,1000]
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(2..=50_000))]
     pub policies: Vec<u32>,
+    #[command(flatten)]
+    pub report: ReportFlags,
+}
+
+/// Where figures come from and go to, but for the terminal.
+#[derive(Debug, Args)]
+pub struct ReportFlags {
+    /// Measure nothing: show the figures that an earlier run wrote to FILE with --json
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "json"])]
+    pub from: Option<PathBuf>,
     /// Write the figures to FILE as well
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write a page with plots to FILE
+    /// Write a page, with plots where there are any, to FILE
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
 }

@@ -8,7 +8,6 @@
 mod authority;
 mod client;
 mod control_plane;
-mod daemon;
 mod go;
 mod mirror;
 mod options;
@@ -23,7 +22,6 @@ use go::Executable;
 pub use mirror::Mirror;
 
 use authority::Authority;
-pub(crate) use daemon::{Daemon, Log};
 pub(crate) use options::ControlPlaneMode;
 
 /// Programs that lie in one directory.

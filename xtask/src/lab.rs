@@ -11,14 +11,17 @@ mod address;
 mod agent;
 mod capture;
 mod cni;
+mod daemon;
 mod manifests;
 mod node;
 mod place;
 mod pod;
 mod probe;
+mod proxy;
 mod server;
 mod service;
 mod wait;
+mod wire;
 
 use std::{
     fs,
@@ -30,17 +33,22 @@ use anyhow::{Context, Result};
 pub use address::Addresses;
 pub use agent::{Agent, Asked, Follower, Source};
 pub use capture::{Capture, Packet};
+pub use daemon::Daemon;
+pub(crate) use daemon::Log;
 pub use manifests::Manifests;
 pub use node::{Node, PodNetworkMode};
 pub use place::Place;
 pub use pod::{Pod, PodSpec};
-pub use probe::{BRIEF, HttpAnswer, PATIENT, Seen, Traffic, http_get};
+pub use probe::{BRIEF, HttpAnswer, PATIENT, Seen, Traffic, http_get, unspecified};
+pub use proxy::{Choice, Frontend, Masquerade, Proxy};
 pub use server::{Server, Service};
 pub use service::ClusterService;
-pub use wait::until;
+pub use wait::{join, until};
 
 use crate::sandbox::Sandbox;
-use address::{Mac, pod_networks};
+use address::Mac;
+pub(crate) use address::pod_networks;
+pub(crate) use wire::Wire;
 
 /// One small cluster. Several can live in one sandbox: they share nothing.
 #[derive(Debug)]
@@ -48,7 +56,7 @@ pub struct Lab {
     sandbox: Sandbox,
     directory: PathBuf,
     manifests: Manifests,
-    wire: Place,
+    wire: Wire,
     members: Vec<Member>,
     agent_options: Vec<String>,
 }
@@ -71,17 +79,15 @@ struct Member {
 }
 
 /// Node N is member 10 + N of the wire, outside hosts are members 100 and up.
-const FIRST_NODE: u8 = 11;
-const FIRST_OUTSIDE: u8 = 100;
+pub(crate) const FIRST_NODE: u8 = 11;
+pub(crate) const FIRST_OUTSIDE: u8 = 100;
 
 impl Lab {
     /// An empty cluster; `name` tells it from others in the same sandbox.
     pub fn new(sandbox: Sandbox, name: &str) -> Result<Self> {
         let directory = Path::new("/run/lab").join(name);
         let manifests = Manifests::new(&directory.join("manifests"))?;
-        let wire = Place::new(sandbox, "wire")?;
-        // Multicast snooping would drop neighbour discovery while no querier is known.
-        wire.ip("link add wire type bridge mcast_snooping 0\nlink set wire up\n")?;
+        let wire = Wire::new(sandbox)?;
         Ok(Self { sandbox, directory, manifests, wire, members: Vec::new(), agent_options: Vec::new() })
     }
 
@@ -141,16 +147,8 @@ impl Lab {
     fn join(&mut self, place: &Place, number: u8, node: Option<u8>) -> Result<Addresses> {
         let addresses = Addresses::on_wire(number);
         let newcomer = Member { place: place.clone(), number, addresses, node };
-        self.wire.ip(&format!(
-            "link add port{number} type veth peer name eth0 address {mac} netns {path}\n\
-             link set port{number} master wire up\n",
-            mac = newcomer.mac(),
-            path = place.path(),
-        ))?;
-        place.ip(&format!(
-            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n",
-            addresses.v4, addresses.v6
-        ))?;
+        self.wire.plug(place, number)?;
+        place.ip(&addresses.in_network("eth0"))?;
         for member in &self.members {
             member.place.ip(&newcomer.known_to_others())?;
             place.ip(&member.known_to_others())?;
@@ -161,14 +159,10 @@ impl Lab {
 }
 
 impl Member {
-    fn mac(&self) -> Mac {
-        Mac::new(2, 0, self.number)
-    }
-
     /// `ip` lines by which another member knows this one's link address and pods.
     fn known_to_others(&self) -> String {
         let Addresses { v4, v6 } = self.addresses;
-        let mac = self.mac();
+        let mac = Mac::of_member(self.number);
         let mut lines = format!(
             "neigh add {v4} lladdr {mac} dev eth0 nud permanent\nneigh add {v6} lladdr {mac} dev eth0 nud permanent\n"
         );

@@ -36,7 +36,7 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Setup => setup::run().map(|_| ExitCode::SUCCESS),
         Command::Demo => demo::run(),
         Command::Test(flags) => test::run(&flags),
-        Command::OldKernel => old_kernel::run(),
+        Command::OldKernel(flags) => old_kernel::run(flags.kernel),
         Command::Inside => old_kernel::inside::run().map(|()| ExitCode::SUCCESS),
         Command::Checklist(flags) => checklist::run(&flags),
         Command::Bench { command } => bench::run(&command),

@@ -119,6 +119,11 @@ fn die_with_parent(lifeline: &io::PipeReader) -> Result<()> {
 fn settle() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
         .context("unshare(CLONE_NEWNS|CLONE_NEWNET)")?;
+    mount_own()
+}
+
+/// Makes the mounts of this mount namespace private, and mounts what fits the others.
+pub(crate) fn mount_own() -> Result<()> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("making mounts private")?;
     // A sysfs shows the network namespace of the process that mounts it, a procfs its process namespace.

@@ -6,7 +6,6 @@
 
 use std::{
     fs,
-    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -75,18 +74,17 @@ fn measure(sandbox: Sandbox, programs: &Programs, flags: &ScaleFlags) -> Result<
     let started = Instant::now();
     let mut agent = Agent::spawn(&node, Source::ApiServer(&kubeconfig), &[])?;
     agent.ready(PATIENCE).inspect_err(|_| eprint!("{}", lab.logs()))?;
-    let process = Process(agent.process_id());
-    let (ready, ready_processor) = (started.elapsed(), process.processor()?);
-    let idle = process.share(|| std::thread::sleep(Duration::from_secs(flags.seconds)))?;
-    let before = process.processor()?;
+    let (ready, ready_processor) = (started.elapsed(), agent.cpu_time()?);
+    let idle = share(&agent, || std::thread::sleep(Duration::from_secs(flags.seconds)))?;
+    let before = agent.cpu_time()?;
     let changing = Instant::now();
     let changed = cluster.change(&control_plane)?;
-    let busy = (process.processor()? - before).as_secs_f64() / changing.elapsed().as_secs_f64();
+    let busy = (agent.cpu_time()? - before).as_secs_f64() / changing.elapsed().as_secs_f64();
     let figures = Figures {
         ready,
         ready_processor,
-        resident: process.memory("VmRSS")?,
-        peak: process.memory("VmHWM")?,
+        resident: memory(&agent, "VmRSS")?,
+        peak: memory(&agent, "VmHWM")?,
         idle,
         busy,
     };
@@ -199,37 +197,20 @@ fn node(number: usize) -> Value {
     })
 }
 
-/// A process, as /proc tells of it.
-struct Process(u32);
+/// The agent's part of one processor while something else goes on.
+fn share(agent: &Agent, meanwhile: impl FnOnce()) -> Result<f64> {
+    let (before, started) = (agent.cpu_time()?, Instant::now());
+    meanwhile();
+    Ok((agent.cpu_time()? - before).as_secs_f64() / started.elapsed().as_secs_f64())
+}
 
-impl Process {
-    /// Time on processors so far (proc_pid_stat(5): utime and stime, in hundredths of a second).
-    fn processor(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(self.path("stat")).context("the process's statistics")?;
-        let (_, fields) = stat.rsplit_once(") ").context("the end of the process's name")?;
-        let ticks: u64 =
-            fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-        Ok(Duration::from_millis(ticks * 10))
-    }
-
-    /// Its part of one processor while something else goes on.
-    fn share(&self, meanwhile: impl FnOnce()) -> Result<f64> {
-        let (before, started) = (self.processor()?, Instant::now());
-        meanwhile();
-        Ok((self.processor()? - before).as_secs_f64() / started.elapsed().as_secs_f64())
-    }
-
-    /// A line of its status, in bytes.
-    fn memory(&self, line: &str) -> Result<u64> {
-        let status = fs::read_to_string(self.path("status")).context("the process's status")?;
-        let value = status.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
-        let kilobytes = value.and_then(|value| value.trim().strip_suffix(" kB"));
-        Ok(1024 * kilobytes.with_context(|| format!("no {line}"))?.parse::<u64>()?)
-    }
-
-    fn path(&self, file: &str) -> PathBuf {
-        format!("/proc/{}/{file}", self.0).into()
-    }
+/// A line of the agent's status as a process, in bytes.
+fn memory(agent: &Agent, line: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.process_id()));
+    let status = status.context("the process's status")?;
+    let value = status.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
+    let kilobytes = value.and_then(|value| value.trim().strip_suffix(" kB"));
+    Ok(1024 * kilobytes.with_context(|| format!("no {line}"))?.parse::<u64>()?)
 }
 
 impl Figures {

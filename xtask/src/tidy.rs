@@ -2,14 +2,15 @@
 //!
 //! In: the files of the workspace. Out: one line per broken rule, as `file:line: rule`. The rules: a Rust
 //! file opens with `//!` and has at most 400 lines besides its tests, is named for what is in it, holds no
-//! left-over words, keeps its comments within the width; a type name is defined once in the product; no file
-//! holds a house word or names a directory of somebody's machine; the README is short, documents keep to the
-//! width of the code and their links lead somewhere; the checklist of behaviours and the threat model are
-//! complete and name tests that exist.
+//! left-over words, keeps its comments within the width; a type name is defined once in the product, and a
+//! list of all variants has each; no file holds a house word or names a directory of somebody's machine; the
+//! README is short, documents keep to the width of the code and their links lead somewhere; the checklist of
+//! behaviours and the threat model are complete and name tests that exist.
 
 mod documents;
 mod source;
 mod types;
+mod variants;
 mod words;
 
 use std::{
@@ -72,9 +73,10 @@ fn problems(root: &Path) -> Result<Vec<ValidationError>> {
             found.extend(source::head(&text));
             found.extend(source::left_overs(&text));
             found.extend(source::width(&text));
+            found.extend(source::length(&text));
             if !source::is_test(&file) {
-                found.extend(source::length(&text));
                 type_names.add(&file, &text);
+                found.extend(variants::lists(&text));
             }
         }
         if file != Path::new(CHANGES) {

@@ -179,6 +179,7 @@ fn service(
         proxy: Proxy::KubeProxy,
         internal_local: false,
         external_local: false,
+        is_over_limit: false,
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, number: 80, node_port: None }],
     };
     let slice = EndpointSlice {

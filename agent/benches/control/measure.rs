@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use podgate::{
+    control::{Pass, Reconciler},
     endpoints::cni::CniResults,
-    reconciler::{Pass, Reconciler},
 };
 use podgate_common::Protocol;
 use podgate_core::model::{Cluster, NetworkPolicy, ObjectName, Peers, Pod, PortRule, Ports};
@@ -97,9 +97,10 @@ impl<'a> Node<'a> {
             recheck: false,
             masqueraded: false,
             encapsulation: false,
+            shortcut: false,
             share: true,
         };
-        let datapath = Datapath::load(Some(&pins), options)?;
+        let (datapath, _) = Datapath::load(Some(&pins), options)?;
         let attacher = Attacher::new(HookKind::of_this_kernel()?, &pins)?;
         Ok(Self {
             figures,
@@ -107,7 +108,7 @@ impl<'a> Node<'a> {
             cluster,
             local,
             cni: Arc::default(),
-            reconciler: Reconciler::new(NODE.into(), datapath, attacher, pins.made()?),
+            reconciler: Reconciler::new(NODE.into(), datapath, attacher),
         })
     }
 

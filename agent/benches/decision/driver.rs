@@ -13,7 +13,7 @@ use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type, bpf_prog_type};
 use podgate_common::Hook;
 use podgate_datapath::{Datapath, Program};
 
-use crate::world::Family;
+use crate::packets::world::Family;
 
 /// Source ports that take turns; their number is a power of two.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,8 @@
 //!
 //! The three classifications of the design, each in a file of its own:
 //!
-//! * addresses that no rule can distinguish are one identity (`identities`, `prefixes`);
+//! * addresses that no rule can distinguish, by any of their properties (`atoms`), are one identity
+//!   (`identities`, `prefixes`);
 //! * ports that no rule can distinguish are one class (`classes`);
 //! * the policies that select a pod, in the order of their tiers, are one rule set per direction (`rules`,
 //!   `steps`);
@@ -14,6 +15,7 @@
 //! and `rows` has one bit for each (rule set, identity, class). `services` has the verdicts on addresses
 //! behind which the node chooses a backend.
 
+mod atoms;
 mod classes;
 mod clauses;
 mod identities;
@@ -30,11 +32,12 @@ mod tests;
 
 use std::{collections::BTreeSet, sync::Arc};
 
+pub use atoms::Atom;
 pub use classes::{Classes, PortSignature};
-pub use clauses::{Atom, Clause, ClausePorts};
+pub use clauses::{Clause, ClausePorts};
 pub use identities::{Identities, Signature};
 pub use incremental::{
-    CompileInput, ConnectionQuery, Incremental, PolicyMatch, PolicyName, PolicySnapshot, WorkLimit,
+    CompileInput, ConnectionQuery, Incremental, MatchCache, PolicyMatch, PolicySnapshot, WorkLimit,
 };
 pub use limits::TableLimits;
 pub use rows::Rows;

@@ -2,14 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's own text is well-formed")]
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use imbl::OrdMap;
 use podgate_common::Protocol;
 
 use crate::model::{
     Cluster, IpBlock, Labels, Name, NamedPort, Namespace, NetworkPolicy, Node, ObjectName, Peer, Peers, Pod,
-    PortRule, Ports, Requirement, Rule, Selector,
+    PortRule, Ports, Requirement, Rule, Selector, SliceEndpoint,
 };
 
 /// Labels of key and value.
@@ -35,6 +35,11 @@ pub fn pod(name: &str, node: &str, addresses: &[&str], own: &[(&str, &str)]) -> 
         host_ports: Box::default(),
         ports: Arc::default(),
     }
+}
+
+/// An endpoint that takes connections.
+pub const fn ready(address: IpAddr) -> SliceEndpoint {
+    SliceEndpoint { address, node: None, ready: true, serving: true, terminating: false, hints: None }
 }
 
 /// A named TCP port.

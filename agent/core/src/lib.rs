@@ -1,7 +1,8 @@
 //! What policies mean: from the cluster as small structs to tables, answers and reasons. Pure: no I/O, no
 //! time, no kernel.
 //!
-//! Data runs one way: `model` -> `compiler` -> tables; `explain` and `matrix` answer from the same model.
+//! Data runs one way: `model` -> `policy_walk` -> `compiler` -> tables; `explain` and `matrix` answer from
+//! the same model, and `explain` by the same walk over policies.
 //! `podgate-common` has what the BPF programs share: keys, values and the decision.
 
 #![forbid(unsafe_code)]
@@ -14,5 +15,7 @@ pub mod fixtures;
 pub mod matrix;
 pub mod memory;
 pub mod model;
+pub mod policy_walk;
 pub mod port_spec;
 pub mod printable;
+pub mod tunnels;

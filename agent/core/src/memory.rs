@@ -11,7 +11,7 @@ use std::{
 use podgate_common::{
     Address, ClassId, Endpoint, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress, Lookup,
     NODE, OTHER_NODE, PolicyId, PortPair, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey,
-    TableSetIndex, Timeout, Timeouts,
+    TableSetIndex, Timeout, Timeouts, TunnelPort,
 };
 
 use crate::compiler::CompiledTables;
@@ -27,7 +27,9 @@ pub struct Memory<'a> {
     /// By ifindex of ports of bridges: the link-layer address that the pod has.
     pub link_addresses: BTreeMap<u32, [u8; 6]>,
     /// Of UDP.
-    pub tunnel_ports: BTreeSet<u16>,
+    pub tunnel_ports: BTreeMap<u16, TunnelPort>,
+    /// Addresses and ports of services that lead to tunnels.
+    pub tunnel_services: BTreeSet<ServiceKey>,
     /// Known connections.
     pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
     /// Ports of datagrams that arrive in fragments.
@@ -42,6 +44,10 @@ pub struct Memory<'a> {
     pub passes_masqueraded: Cell<bool>,
     /// Whether pods may send packets in packets to nodes.
     pub passes_encapsulation: Cell<bool>,
+    /// Whether connections between pods of the node may take the short cut.
+    pub has_shortcut: Cell<bool>,
+    /// The veths between which they may.
+    pub open_veths: RefCell<BTreeSet<u32>>,
 }
 
 impl<'a> Memory<'a> {
@@ -56,7 +62,8 @@ impl<'a> Memory<'a> {
             endpoints: BTreeMap::new(),
             owners: BTreeMap::new(),
             link_addresses: BTreeMap::new(),
-            tunnel_ports: BTreeSet::new(),
+            tunnel_ports: BTreeMap::new(),
+            tunnel_services: BTreeSet::new(),
             flows: RefCell::default(),
             fragments: RefCell::default(),
             now: Cell::new(0),
@@ -64,6 +71,8 @@ impl<'a> Memory<'a> {
             recheck: Cell::new(false),
             passes_masqueraded: Cell::new(false),
             passes_encapsulation: Cell::new(false),
+            has_shortcut: Cell::new(false),
+            open_veths: RefCell::default(),
         }
     }
 
@@ -86,7 +95,8 @@ impl podgate_common::Tables for Memory<'_> {
     type Entry = FlowKey;
 
     fn endpoint(&self, ifindex: u32) -> Endpoint {
-        self.endpoints.get(&ifindex).copied().unwrap_or(Endpoint::PENDING)
+        let endpoint = self.endpoints.get(&ifindex).copied().unwrap_or(Endpoint::PENDING);
+        Endpoint { flags: self.tables.services.endpoint_flags(), ..endpoint }
     }
 
     fn link_address(&self, ifindex: u32) -> LinkAddress {
@@ -102,8 +112,12 @@ impl podgate_common::Tables for Memory<'_> {
         matches!(self.owners.get(address), Some(&(NODE | OTHER_NODE)))
     }
 
-    fn is_tunnel_port(&self, port: u16) -> bool {
-        self.tunnel_ports.contains(&port)
+    fn tunnel_port(&self, port: u16) -> TunnelPort {
+        self.tunnel_ports.get(&port).copied().unwrap_or(TunnelPort::NONE)
+    }
+
+    fn leads_to_tunnel(&self, key: &ServiceKey) -> bool {
+        self.tunnel_services.contains(key)
     }
 
     fn identity(&self, _: TableSetIndex, address: &Address) -> IdentityId {
@@ -200,5 +214,13 @@ impl podgate_common::Tables for Memory<'_> {
 
     fn passes_encapsulation(&self) -> bool {
         self.passes_encapsulation.get()
+    }
+
+    fn has_shortcut(&self) -> bool {
+        self.has_shortcut.get()
+    }
+
+    fn is_open(&self, ifindex: u32) -> bool {
+        self.open_veths.borrow().contains(&ifindex)
     }
 }

@@ -11,6 +11,7 @@ mod cluster_policy;
 mod limits;
 mod name;
 mod policy;
+mod policy_ref;
 mod ports;
 mod selector;
 mod service;
@@ -21,11 +22,12 @@ pub use cluster_policy::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Tier,
 };
 pub use limits::{
-    Limit, Limited, MAX_GROUPS, MAX_NETWORKS, MAX_RANGES, MAX_RULES, MAX_SELECTORS, limited,
-    limited_of_cluster,
+    Limit, Limited, MAX_FRONTENDS, MAX_GROUPS, MAX_NETWORKS, MAX_RANGES, MAX_RULES, MAX_SELECTORS, limited,
+    limited_of_cluster, services_over_limit,
 };
 pub use name::{Labels, Name, ObjectName, Uid};
 pub use policy::{IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};
+pub use policy_ref::{PolicyName, PolicyRef};
 pub use ports::{PortRange, PortSet};
 pub use selector::{Requirement, Selector};
 pub use service::{

@@ -187,11 +187,8 @@ impl Attacher {
     }
 
     fn order_at(&mut self, datapath: &mut Datapath, program: Program, ifindex: u32) -> Result<ProgramOrder> {
-        let hook = match attach_type(program) {
-            TcAttachType::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
-            _ => bpf_attach_type::BPF_TCX_EGRESS,
-        };
-        let programs = sys::programs_at(ifindex, hook).context("cannot list the programs at a hook")?;
+        let programs =
+            sys::programs_at(ifindex, tcx_hook(program)).context("cannot list the programs at a hook")?;
         // Filters come after all of these.
         let before = match self.mode {
             HookKind::Clsact => programs.first(),
@@ -239,6 +236,13 @@ impl Attacher {
         let present: BTreeSet<u32> = present.iter().map(|device| device.ifindex).collect();
         self.links.keep(&present)?;
         self.filters.keep(&present)
+    }
+}
+
+pub(super) const fn tcx_hook(program: Program) -> bpf_attach_type {
+    match program {
+        Program::FromPod => bpf_attach_type::BPF_TCX_INGRESS,
+        Program::ToPod | Program::ToWire | Program::ToTunnel => bpf_attach_type::BPF_TCX_EGRESS,
     }
 }
 

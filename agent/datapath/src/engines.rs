@@ -12,6 +12,8 @@ use std::{collections::BTreeMap, fmt, fs};
 use anyhow::Result;
 use aya::programs::loaded_programs;
 
+pub(crate) use self::netfilter::device_chains;
+
 /// One thing that an engine keeps in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Trace {

@@ -1,21 +1,18 @@
 //! How full the tables are that the programs write. No one keeps count of these, so their entries are counted
 //! when somebody asks. Readable from any thread.
 
-use std::{
-    os::fd::{AsFd as _, OwnedFd},
-    sync::Arc,
-};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{Ebpf, maps::Map};
 
-use super::{FlowTable, sys};
+use super::{flows::FlowTableReader, sys};
 
 /// The tables of connections and of fragments. What needs room in them takes the place of what is worth
 /// least: a full one is nothing to worry about, but one that is full of what is in use is too small.
 #[derive(Debug)]
 pub struct ProgramTables {
-    flows: Arc<FlowTable>,
+    flows: FlowTableReader,
     fragments: Fragments,
 }
 
@@ -29,7 +26,7 @@ struct Fragments {
 }
 
 impl ProgramTables {
-    pub(super) fn new(ebpf: &Ebpf, flows: Arc<FlowTable>) -> Result<Self> {
+    pub(super) fn new(ebpf: &Ebpf, flows: FlowTableReader) -> Result<Self> {
         let Some(Map::LruHashMap(data)) = ebpf.map(FRAGMENTS) else {
             bail!("the BPF object has no LRU hash {FRAGMENTS}")
         };
@@ -52,7 +49,7 @@ impl ProgramTables {
         let Fragments { map, key, value, room } = &self.fragments;
         let fragments = sys::count(map, *key, *value, *room).context("cannot count the fragments")?;
         Ok([
-            ("flows", self.flows.open()?.count(), Some(self.flows.capacity())),
+            ("flows", self.flows.count()?, Some(self.flows.capacity())),
             ("fragments", fragments, Some(*room)),
         ])
     }

@@ -1,5 +1,5 @@
 //! New connections and dropped packets by what no rule can distinguish, as the programs count them, and each
-//! veth's share.
+//! veth's share. Who reads them has another handle than who removes them.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,16 @@ use podgate_common::{FlowCounter, FlowCounterKey, Share};
 
 use super::{maps, table::absent_is_fine};
 
-/// The map of flow counters, and that of shares. They outlive the agent.
+/// Reads the map of flow counters, and that of shares. They outlive the agent.
 #[expect(missing_debug_implementations, reason = "aya's hash maps have none")]
-pub struct FlowCounters {
+pub struct FlowCounterReader {
+    flow_counters: PerCpuHashMap<MapData, FlowCounterKey, FlowCounter>,
+    shares: HashMap<MapData, u32, Share>,
+}
+
+/// Removes from both maps what is in no use any more.
+#[expect(missing_debug_implementations, reason = "aya's hash maps have none")]
+pub struct FlowCounterWriter {
     flow_counters: PerCpuHashMap<MapData, FlowCounterKey, FlowCounter>,
     shares: HashMap<MapData, u32, Share>,
 }
@@ -28,9 +35,9 @@ pub struct CounterSum {
     pub last: FlowCounter,
 }
 
-impl FlowCounters {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
-        Ok(Self { flow_counters: maps::take(ebpf, "FLOW_COUNTERS")?, shares: maps::take(ebpf, "SHARES")? })
+impl FlowCounterReader {
+    pub(super) fn new(ebpf: &Ebpf) -> Result<Self> {
+        Ok(Self { flow_counters: maps::share(ebpf, "FLOW_COUNTERS")?, shares: maps::share(ebpf, "SHARES")? })
     }
 
     /// All flow counters.
@@ -52,41 +59,44 @@ impl FlowCounters {
         entries.collect()
     }
 
-    /// Removes a flow counter whose veth has gone.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn remove(&mut self, key: &FlowCounterKey) -> Result<()> {
-        absent_is_fine(self.flow_counters.remove(key)).context("cannot remove a flow counter")
-    }
-
     /// What each veth has taken.
     ///
     /// # Errors
     ///
     /// When the kernel does not answer.
     pub fn shares(&self) -> Result<BTreeMap<u32, Share>> {
-        self.shares.iter().collect::<Result<_, _>>().context("cannot read the shares")
+        shares(&self.shares)
+    }
+}
+
+impl FlowCounterWriter {
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
+        Ok(Self { flow_counters: maps::take(ebpf, "FLOW_COUNTERS")?, shares: maps::take(ebpf, "SHARES")? })
     }
 
-    /// Gives the flow counters that were removed back to the shares that they were in, and removes the shares
-    /// of veths that have gone.
+    /// Removes the flow counters of veths (by ifindex) that are gone, gives them back to the shares that they
+    /// were in, and removes the shares of devices that the node has not.
     ///
     /// The programs go on: of what they make meanwhile, some may not be in the share until the next time.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn correct_shares(&mut self) -> Result<()> {
+    pub fn remove_gone(&mut self, mut is_gone: impl FnMut(u32) -> bool) -> Result<()> {
         let mut taken = BTreeMap::<u32, u32>::new();
+        let mut removed = Vec::new();
         for entry in self.flow_counters.iter() {
-            let (_, cpus) = entry.context("cannot read the flow counters")?;
-            if let Some(flow_counter) = cpus.iter().find(|flow_counter| flow_counter.is_charged != 0) {
+            let (key, cpus) = entry.context("cannot read the flow counters")?;
+            if is_gone(key.ifindex) {
+                removed.push(key);
+            } else if let Some(flow_counter) = cpus.iter().find(|flow_counter| flow_counter.charged_to != 0) {
                 *taken.entry(flow_counter.charged_to).or_default() += 1;
             }
         }
-        for (veth, share) in self.shares()? {
+        for key in removed {
+            absent_is_fine(self.flow_counters.remove(&key)).context("cannot remove a flow counter")?;
+        }
+        for (veth, share) in shares(&self.shares)? {
             let flow_counters = taken.get(&veth).copied().unwrap_or(0);
             if flow_counters == 0 && !is_there(veth) {
                 absent_is_fine(self.shares.remove(&veth)).context("cannot remove a share")?;
@@ -98,6 +108,10 @@ impl FlowCounters {
         }
         Ok(())
     }
+}
+
+fn shares(shares: &HashMap<MapData, u32, Share>) -> Result<BTreeMap<u32, Share>> {
+    shares.iter().collect::<Result<_, _>>().context("cannot read the shares")
 }
 
 /// Whether the node has a device of this index.

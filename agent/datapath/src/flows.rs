@@ -1,34 +1,48 @@
 //! The flow table as the agent uses it, by a mapping that it shares with the programs. They write to it all
-//! the time.
+//! the time. Who only counts its entries has another handle, and maps it without the right to write.
 
 use std::{
-    io,
-    marker::PhantomData,
-    os::fd::{AsRawFd as _, OwnedFd},
-    ptr::NonNull,
+    os::fd::OwnedFd,
+    sync::atomic::{AtomicI64, Ordering},
     thread,
 };
 
 use anyhow::{Context as _, Result, bail};
-use podgate_common::{Flow, FlowKey, FlowSeed, FlowSet, Holder, HostAtomic, Lookup, Timeouts, WAYS};
+use podgate_common::{
+    Flow, FlowKey, FlowSeed, FlowSet, FlowShare, FlowShares, Holder, HostAtomic, Lookup, ReplacementRule,
+    SharedSet, Timeouts, WAYS,
+};
+
+use super::mapping::Mapping;
 
 /// The map, and what its programs were loaded with.
 #[derive(Debug)]
 pub struct FlowTable {
     map: OwnedFd,
+    /// How many connections each veth has.
+    shares: OwnedFd,
     sets: u32,
     seed: FlowSeed,
     timeouts: Timeouts,
 }
 
-/// The table while the agent reads or writes it. It is mapped for no longer: its pages would count as the
-/// agent's memory.
+/// The table while the agent reads or writes it. It is mapped for no longer.
 #[derive(Debug)]
 pub struct MappedFlows<'a> {
     table: &'a FlowTable,
-    mapping: NonNull<FlowSet>,
-    shared: PhantomData<*mut FlowSet>,
+    sets: Mapping<FlowSet>,
+    shares: MappedShares,
 }
+
+/// The same map for who only reads it, or the map of an agent before this one.
+#[derive(Debug)]
+pub struct FlowTableReader {
+    map: OwnedFd,
+    sets: u32,
+}
+
+#[derive(Debug)]
+struct MappedShares(Mapping<AtomicI64>);
 
 /// Sets, two mebibytes of them: a millisecond or two.
 const SWEPT_AT_ONCE: usize = 4_096;
@@ -37,50 +51,62 @@ const SWEPT_AT_ONCE: usize = 4_096;
 const ATTEMPTS: usize = 1_000;
 
 impl FlowTable {
-    /// The table of a map with so many sets. What an agent held that died is free again: the caller is the
-    /// only one.
+    /// The table of a map with so many sets, and of that of its shares. What an agent held that died is free
+    /// again: the caller is the only one.
     ///
     /// # Errors
     ///
     /// When the kernel refuses the mapping.
-    pub(super) fn new(map: OwnedFd, sets: u32, seed: FlowSeed, timeouts: Timeouts) -> Result<Self> {
-        let table = Self { map, sets, seed, timeouts };
-        for set in table.open()?.sets() {
-            // SAFETY: a set of the table, and no other agent lives.
-            unsafe { FlowSet::free::<HostAtomic>(set) };
-        }
+    pub(super) fn new(
+        map: OwnedFd,
+        shares: OwnedFd,
+        sets: u32,
+        seed: FlowSeed,
+        timeouts: Timeouts,
+    ) -> Result<Self> {
+        let table = Self { map, shares, sets, seed, timeouts };
+        shared(&table.open()?.sets).for_each(SharedSet::free::<HostAtomic>);
         Ok(table)
-    }
-
-    /// How many connections there is room for.
-    pub const fn capacity(&self) -> u32 {
-        self.sets.saturating_mul(WAYS)
     }
 
     /// # Errors
     ///
     /// When the kernel refuses the mapping.
     pub fn open(&self) -> Result<MappedFlows<'_>> {
-        // SAFETY: a new mapping of a map of this size; the kernel chooses the address.
-        let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                self.bytes(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                self.map.as_raw_fd(),
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error()).context("cannot map the flow table");
-        }
-        let mapping = NonNull::new(address.cast()).context("the kernel mapped the flow table at 0")?;
-        Ok(MappedFlows { table: self, mapping, shared: PhantomData })
+        let sets = Mapping::new(&self.map, self.sets as usize, true).context("the flow table")?;
+        let shares = Mapping::new(&self.shares, FlowShare::SLOTS as usize, true);
+        let shares = MappedShares(shares.context("the shares of the flow table")?);
+        Ok(MappedFlows { table: self, sets, shares })
     }
 
-    const fn bytes(&self) -> usize {
-        self.sets as usize * size_of::<FlowSet>()
+    pub(super) fn reader(&self) -> Result<FlowTableReader> {
+        let map = self.map.try_clone().context("cannot keep the flow table open")?;
+        Ok(FlowTableReader::new(map, self.sets))
+    }
+}
+
+impl FlowTableReader {
+    pub(super) const fn new(map: OwnedFd, sets: u32) -> Self {
+        Self { map, sets }
+    }
+
+    /// How many connections there is room for.
+    pub(super) const fn capacity(&self) -> u32 {
+        self.sets.saturating_mul(WAYS)
+    }
+
+    /// How many connections the table holds, those whose time is up included. Reads one line of each set.
+    pub(super) fn count(&self) -> Result<usize> {
+        Ok(shared(&self.open()?).map(SharedSet::count).sum())
+    }
+
+    /// All connections, as [`MappedFlows::entries`].
+    pub(super) fn entries(&self) -> Result<Vec<(FlowKey, Flow)>> {
+        Ok(shared(&self.open()?).flat_map(SharedSet::entries::<HostAtomic>).collect())
+    }
+
+    fn open(&self) -> Result<Mapping<FlowSet>> {
+        Mapping::new(&self.map, self.sets as usize, false).context("the flow table")
     }
 }
 
@@ -91,59 +117,72 @@ impl MappedFlows<'_> {
     ///
     /// When the programs do not let the agent write.
     pub fn enter(&self, key: FlowKey, entry: impl Fn(Option<Flow>) -> Flow) -> Result<()> {
+        let FlowTable { sets, seed, timeouts, .. } = self.table;
         let mut lookup = Lookup::of(key);
-        let place = lookup.place(&self.table.seed, self.table.sets);
-        // SAFETY: the connection's set.
-        let set = unsafe { self.mapping.as_ptr().add(place as usize) };
-        // SAFETY: as above; all that write to sets use these functions.
-        let update = || unsafe {
-            FlowSet::update::<HostAtomic>(set, &mut { lookup }, &self.table.timeouts, Holder::Agent, &entry)
-        };
+        let place = lookup.place(seed, *sets);
+        let set = shared_set(&self.sets, place as usize);
+        let rule = ReplacementRule { timeouts, shares: &self.shares, sets: *sets };
+        let update = || set.update::<HostAtomic, _>(&mut { lookup }, &rule, Holder::Agent, &entry);
         patiently(update).context("cannot enter a connection")?;
         Ok(())
     }
 
     /// Removes the connections for which `gone` is true; returns how many.
     pub fn remove(&self, gone: impl Fn(&FlowKey, &Flow) -> bool) -> usize {
-        // SAFETY: sets of the table; all that write to sets use these functions.
-        self.sets().map(|set| unsafe { FlowSet::remove(set, &gone) }).sum()
+        shared(&self.sets).map(|set| set.remove(&gone, &self.shares)).sum()
     }
 
     /// Removes the connections whose time is up from some sets.
     ///
     /// Returns the place where to go on, the beginning after the end, and how many there were.
     pub fn sweep(&self, place: usize, now: u32) -> (usize, usize) {
-        // SAFETY: sets of the table; all that write to sets use these functions.
-        let swept = |set| unsafe { FlowSet::sweep(set, now, &self.table.timeouts) };
+        let swept = |set: SharedSet| set.sweep(now, &self.table.timeouts, &self.shares);
         let next = place + SWEPT_AT_ONCE;
-        let removed = self.sets().skip(place).take(SWEPT_AT_ONCE).map(swept).sum();
+        let removed = shared(&self.sets).skip(place).take(SWEPT_AT_ONCE).map(swept).sum();
         (if next < self.table.sets as usize { next } else { 0 }, removed)
     }
 
     /// All connections. The programs go on: one that comes or goes meanwhile may be missed.
     pub fn entries(&self) -> impl Iterator<Item = (FlowKey, Flow)> {
-        // SAFETY: sets of the table; all that write to sets use these functions.
-        self.sets().flat_map(|set| unsafe { FlowSet::entries(set) })
+        shared(&self.sets).flat_map(SharedSet::entries::<HostAtomic>)
     }
 
-    /// How many connections the table holds, those whose time is up included. Reads one line of each set.
-    pub fn count(&self) -> usize {
-        // SAFETY: as above.
-        self.sets().map(|set| unsafe { FlowSet::len(set) }).sum()
-    }
-
-    fn sets(&self) -> impl Iterator<Item = *mut FlowSet> {
-        let first = self.mapping.as_ptr();
-        // SAFETY: inside the mapping.
-        (0..self.table.sets as usize).map(move |set| unsafe { first.add(set) })
+    /// How many connections are charged to a veth, those whose time is up included.
+    pub fn share(&self, veth: u32) -> u32 {
+        self.shares.of(veth)
     }
 }
 
-impl Drop for MappedFlows<'_> {
-    fn drop(&mut self) {
-        // SAFETY: made by `open` with this size, and nothing refers to it any more.
-        unsafe { libc::munmap(self.mapping.as_ptr().cast(), self.table.bytes()) };
+impl MappedShares {
+    fn element(&self, slot: u32) -> &AtomicI64 {
+        // SAFETY: it is there as long as the mapping, and only written by atomic operations.
+        unsafe { self.0.element(slot as usize).as_ref() }
     }
+}
+
+impl FlowShares for MappedShares {
+    fn of(&self, veth: u32) -> u32 {
+        FlowShare(self.element(FlowShare::slot(veth)).load(Ordering::Relaxed)).count()
+    }
+
+    fn add(&self, veth: u32) {
+        self.element(FlowShare::slot(veth)).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn subtract(&self, veth: u32) {
+        self.element(FlowShare::slot(veth)).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A set of a table, which all that access sets do in this way.
+fn shared_set(sets: &Mapping<FlowSet>, number: usize) -> SharedSet {
+    // SAFETY: inside the mapping, which outlives what the callers in this file do with it.
+    unsafe { SharedSet::new(sets.element(number).as_ptr()) }
+}
+
+fn shared(sets: &Mapping<FlowSet>) -> impl Iterator<Item = SharedSet> {
+    // SAFETY: as above.
+    sets.elements().map(|set| unsafe { SharedSet::new(set.as_ptr()) })
 }
 
 /// Tries until a set's writers let the agent have it.

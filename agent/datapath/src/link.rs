@@ -189,11 +189,13 @@ mod tests {
             recheck: 0,
             masqueraded: 1,
             encapsulation: 1,
+            shortcut: 1,
             tracking: Tracking::default(),
             hook_mark: HookMark::default(),
             sockets: SocketOffsets::default(),
             flow_sets: 12,
             flow_seed: FlowSeed([1, 2, 3, 4, 5, 6, 7, 8, 9, Config::MAX_WORD]),
+            reorders: 1,
         }
     }
 

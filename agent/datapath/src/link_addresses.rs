@@ -5,51 +5,32 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
-    os::fd::{AsRawFd as _, OwnedFd},
-    ptr::NonNull,
+    os::fd::OwnedFd,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use anyhow::{Context as _, Result};
 use podgate_common::LinkAddress;
 
-const BYTES: usize = LinkAddress::SLOTS as usize * size_of::<LinkAddress>();
+use super::mapping::Mapping;
 
 /// The map with its mapping.
 #[derive(Debug)]
 pub struct LinkAddressTable {
-    /// `BYTES` bytes, page-aligned.
-    mapping: NonNull<AtomicU64>,
+    mapping: Mapping<AtomicU64>,
     /// What stands in it, by the number of the element.
     entries: BTreeMap<u32, LinkAddress>,
     /// Veths whose element another one has.
     unbound: BTreeSet<u32>,
 }
 
-// SAFETY: the mapping is shared memory that is only written by atomic stores.
-unsafe impl Send for LinkAddressTable {}
-
 impl LinkAddressTable {
     /// # Errors
     ///
     /// When the kernel refuses the mapping.
     pub(super) fn new(map: &OwnedFd) -> Result<Self> {
-        // SAFETY: a new mapping of a map of this size; the kernel chooses the address.
-        let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                BYTES,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error()).context("cannot map the table of link-layer addresses");
-        }
-        let mapping = NonNull::new(address.cast()).context("the kernel mapped a table at 0")?;
+        let mapping = Mapping::new(map, LinkAddress::SLOTS as usize, true);
+        let mapping = mapping.context("the table of link-layer addresses")?;
         let mut table = Self { mapping, entries: BTreeMap::new(), unbound: BTreeSet::new() };
         for slot in 0..LinkAddress::SLOTS {
             let address = LinkAddress(table.element(slot).load(Ordering::Acquire));
@@ -67,7 +48,7 @@ impl LinkAddressTable {
         for ifindex in unbound.difference(&self.unbound) {
             tracing::warn!(
                 ifindex,
-                "a pod on a bridge is not bound to its link-layer address: a later interface, of the same number modulo {}, has its place",
+                "the link-layer address of this pod on a bridge is not checked: a later interface has the same index modulo {}",
                 LinkAddress::SLOTS
             );
         }
@@ -84,8 +65,8 @@ impl LinkAddressTable {
     }
 
     fn element(&self, slot: u32) -> &AtomicU64 {
-        // SAFETY: inside the mapping, which lives as long as `self`; aligned, because the mapping is.
-        unsafe { self.mapping.add((slot % LinkAddress::SLOTS) as usize).as_ref() }
+        // SAFETY: it is there as long as the mapping, and only written by atomic stores.
+        unsafe { self.mapping.element(slot as usize).as_ref() }
     }
 }
 
@@ -99,13 +80,6 @@ fn elements(addresses: &BTreeMap<u32, [u8; 6]>) -> (BTreeMap<u32, LinkAddress>, 
         }
     }
     (wanted.into_iter().map(|(slot, (_, address))| (slot, address)).collect(), unbound)
-}
-
-impl Drop for LinkAddressTable {
-    fn drop(&mut self) {
-        // SAFETY: made by `new` with this size, and nothing refers to it any more.
-        unsafe { libc::munmap(self.mapping.as_ptr().cast(), BYTES) };
-    }
 }
 
 #[cfg(test)]

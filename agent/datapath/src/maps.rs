@@ -1,9 +1,6 @@
 //! Typed handles on the maps: those that all table sets share, and the table sets.
 
-use std::{
-    os::fd::{AsFd as _, OwnedFd},
-    sync::Arc,
-};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -12,11 +9,11 @@ use aya::{
 };
 use aya_obj::generated::BPF_F_NO_PREALLOC;
 use podgate_common::{
-    Address, COUNTERS, Direction, Endpoint, Eviction, IdentityId, Outcome, PrefixKey, Row, RowKey, ServiceId,
-    ServiceKey, TableSetIndex, Unreported, counter,
+    Address, COUNTERS, Direction, Endpoint, Eviction, IdentityId, Outcome, PrefixKey, Row, RowKey,
+    SHORTCUT_COUNTER, ServiceId, ServiceKey, TableSetIndex, Unreported, counter,
 };
 
-use super::{FlowTable, LinkAddressTable, MapTable, PortTable, sys};
+use super::{FlowTable, LinkAddressTable, MapTable, OpenVethTable, PortTable, TunnelPortTable, sys};
 
 /// Prefixes take memory as they come; this many are more than 32-bit addresses can name one by one.
 const MAX_PREFIXES: u32 = u32::MAX;
@@ -29,11 +26,17 @@ pub struct BpfMaps {
     /// Whose an address is: an ifindex, `NODE` or `OTHER_NODE`.
     pub owners: MapTable<Address, u32>,
     /// UDP ports at which the node takes packets in packets.
-    pub tunnel_ports: MapTable<u32, u32>,
+    pub tunnel_ports: TunnelPortTable,
+    /// Addresses and ports of services that lead to tunnels of nodes.
+    pub tunnel_services: MapTable<ServiceKey, u32>,
     /// Link-layer addresses of pods on bridges, by ifindex.
     pub link_addresses: LinkAddressTable,
     /// Known connections.
-    pub flows: Arc<FlowTable>,
+    pub flows: FlowTable,
+    /// Veths between which packets may take the short cut.
+    pub open_veths: OpenVethTable,
+    /// The programs let pods send packets in packets to nodes.
+    pub passes_encapsulation: bool,
     revision: Array<MapData, u32>,
     addresses: ArrayOfMaps<MapData, HashMap<MapData, Address, IdentityId>>,
     prefixes: ArrayOfMaps<MapData, LpmTrie<MapData, Address, IdentityId>>,
@@ -90,6 +93,15 @@ impl Counters {
     }
 
     /// All counters, over all CPUs.
+    /// Packets that took the short cut.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn shortcut(&self) -> Result<u64> {
+        Ok(self.sums()?[SHORTCUT_COUNTER as usize])
+    }
+
     fn sums(&self) -> Result<[u64; COUNTERS]> {
         let mut sums = [0; COUNTERS];
         for block in self.0.get(&0, 0).context("cannot read the counters")?.iter() {
@@ -102,16 +114,22 @@ impl Counters {
 }
 
 impl BpfMaps {
-    pub(super) fn new(ebpf: &mut Ebpf, flows: Arc<FlowTable>) -> Result<Self> {
+    pub(super) fn new(ebpf: &mut Ebpf, flows: FlowTable, passes_encapsulation: bool) -> Result<Self> {
         let outer = ["ADDRESSES", "PREFIXES", "PORTS", "ROWS", "SERVICES"]
             .map(|name| Ok((name, descriptor(ebpf, name)?)));
         Ok(Self {
             outer: outer.into_iter().collect::<Result<_>>()?,
             endpoints: MapTable::taken_over("endpoints", take(ebpf, "ENDPOINTS")?)?,
             owners: MapTable::taken_over("owners", take(ebpf, "OWNERS")?)?,
-            tunnel_ports: MapTable::taken_over("tunnel ports", take(ebpf, "TUNNEL_PORTS")?)?,
+            tunnel_ports: TunnelPortTable::taken_over(take(ebpf, "TUNNEL_PORTS")?)?,
+            tunnel_services: MapTable::taken_over(
+                "services that lead to tunnels",
+                take(ebpf, "TUNNEL_SERVICES")?,
+            )?,
             link_addresses: LinkAddressTable::new(&descriptor(ebpf, "LINK_ADDRESSES")?)?,
             flows,
+            open_veths: OpenVethTable::new(&descriptor(ebpf, "OPEN_VETHS")?)?,
+            passes_encapsulation,
             revision: take(ebpf, "REVISION")?,
             addresses: take(ebpf, "ADDRESSES")?,
             prefixes: take(ebpf, "PREFIXES")?,
@@ -153,7 +171,7 @@ impl BpfMaps {
         Ok(())
     }
 
-    /// Takes the table set out of a slot: the kernel frees it.
+    /// Removes the table set at an index: the kernel frees it.
     ///
     /// # Errors
     ///
@@ -161,7 +179,7 @@ impl BpfMaps {
     pub fn clear(&mut self, table_set: TableSetIndex) -> Result<()> {
         for (name, map) in &self.outer {
             sys::delete(map, table_set.0)
-                .with_context(|| format!("cannot clear slot {table_set} of the {name}"))?;
+                .with_context(|| format!("cannot clear table set {table_set} of the {name}"))?;
         }
         Ok(())
     }
@@ -242,6 +260,23 @@ where
 {
     let map = ebpf.take_map(name).with_context(|| format!("the BPF object has no map {name}"))?;
     M::try_from(map).with_context(|| format!("map {name} has another type"))
+}
+
+/// A second handle on a hash.
+pub(super) fn share<M: TryFrom<Map>>(ebpf: &Ebpf, name: &str) -> Result<M>
+where
+    M::Error: std::error::Error + Send + Sync + 'static,
+{
+    let map = match ebpf.map(name) {
+        Some(Map::HashMap(map)) => Map::HashMap(copy(map)?),
+        Some(Map::PerCpuHashMap(map)) => Map::PerCpuHashMap(copy(map)?),
+        _ => bail!("the BPF object has no hash {name}"),
+    };
+    M::try_from(map).with_context(|| format!("map {name} has another type"))
+}
+
+fn copy(map: &MapData) -> Result<MapData> {
+    MapData::from_fd(keep_open(map)?).context("cannot learn what a map is")
 }
 
 pub(super) fn descriptor(ebpf: &Ebpf, name: &str) -> Result<OwnedFd> {

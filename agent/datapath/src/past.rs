@@ -8,9 +8,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapData;
-use podgate_common::{FIRST_LAYOUT_OF_FLOWS, Flow, FlowSeed, FlowSet, LAYOUT_VERSION, Timeouts};
+use podgate_common::{FIRST_LAYOUT_OF_FLOWS, Flow, FlowSet, LAYOUT_VERSION};
 
-use super::{FlowTable, MappedFlows, maps::keep_open};
+use super::{FlowTableReader, MappedFlows, maps::keep_open};
 
 /// Where the connections of before are.
 #[derive(Debug)]
@@ -18,20 +18,20 @@ pub enum Past {
     /// In the flow table itself, which was pinned.
     Kept,
     /// In the tables of agents with other maps.
-    Tables(Vec<FlowTable>),
+    Tables(Vec<FlowTableReader>),
     /// Nowhere that can be read: no agent was here, or one whose table is of another form.
     None,
 }
 
 impl Past {
     /// `layouts`: the pins of agents with other maps.
-    pub(super) fn of(is_fresh: bool, layouts: &[impl AsRef<Path>], timeouts: Timeouts) -> Self {
+    pub(super) fn of(is_fresh: bool, layouts: &[impl AsRef<Path>]) -> Self {
         if !is_fresh {
             return Self::Kept;
         }
         let mut tables = Vec::new();
         for layout in layouts.iter().map(AsRef::as_ref).filter(|layout| is_readable(layout)) {
-            match open(layout, timeouts) {
+            match open(layout) {
                 Ok(table) => tables.push(table),
                 Err(error) => tracing::warn!(
                     layout = %layout.display(), "cannot read the connections of the previous agent: {error:#}"
@@ -50,7 +50,7 @@ impl Past {
         let Self::Tables(tables) = self else { return Ok(0) };
         let mut entered = 0;
         for table in tables {
-            for (key, flow) in table.open()?.entries() {
+            for (key, flow) in table.entries()? {
                 // Revisions are counted from the start again.
                 let flow = Flow { client_revision: 0, server_revision: 0, ..flow };
                 flows.enter(key, |known| known.unwrap_or(flow))?;
@@ -68,13 +68,12 @@ fn is_readable(layout: &Path) -> bool {
     number.is_some_and(|number: u32| (FIRST_LAYOUT_OF_FLOWS..=LAYOUT_VERSION).contains(&number))
 }
 
-fn open(layout: &Path, timeouts: Timeouts) -> Result<FlowTable> {
+fn open(layout: &Path) -> Result<FlowTableReader> {
     let path = layout.join("maps/FLOWS");
     let map = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
     let info = map.info().context("cannot learn its size")?;
     ensure!(info.value_size() as usize == size_of::<FlowSet>(), "its sets have another size");
-    // The seed is of no use where only all entries are read.
-    FlowTable::new(keep_open(&map)?, info.max_entries(), FlowSeed::default(), timeouts)
+    Ok(FlowTableReader::new(keep_open(&map)?, info.max_entries()))
 }
 
 #[cfg(test)]

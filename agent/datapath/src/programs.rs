@@ -1,30 +1,30 @@
 //! Loads the BPF object: new programs over the maps that are pinned, or over new ones.
 
-use std::{collections::BTreeSet, io, path::Path, sync::Arc};
+use std::{collections::BTreeSet, io, path::Path};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
-    Ebpf, EbpfError, EbpfLoader, TestRun as _, TestRunOptions,
+    Ebpf, EbpfError, EbpfLoader,
     maps::{Array, Map, MapData},
     programs::{ProgramError, SchedClassifier},
 };
-use podgate_common::{
-    Config, FlowSeed, HookMark, KernelVerdict, SocketOffsets, Timeouts, Tracking, VerdictQuery, WAYS,
-};
+use podgate_common::{Config, FlowSeed, HookMark, SocketOffsets, Timeouts, Tracking, WAYS};
 
 use super::{
-    BpfMaps, Counters, EventRing, FlowCounters, FlowTable, Linked, Past, Pins, ProgramTables, linked, maps,
+    BpfMaps, DatapathReaders, FlowCounterWriter, FlowTable, Linked, Past, Pins, TickClock, linked, maps,
     pinned_programs,
+    readers::{CLOCK, VERDICT},
 };
 
 /// The object file of the BPF programs, as `build.rs` made it: ELF.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// Maps that outlive the agent.
-const PINNED: [&str; 16] = [
+const PINNED: [&str; 18] = [
     "ENDPOINTS",
     "OWNERS",
     "TUNNEL_PORTS",
+    "TUNNEL_SERVICES",
     "LINK_ADDRESSES",
     "ADDRESSES",
     "PREFIXES",
@@ -34,6 +34,7 @@ const PINNED: [&str; 16] = [
     "REVISION",
     FLOWS,
     FLOW_SEED,
+    FLOW_SHARES,
     "FRAGMENTS",
     "COUNTERS",
     "FLOW_COUNTERS",
@@ -41,6 +42,7 @@ const PINNED: [&str; 16] = [
 ];
 
 const FLOWS: &str = "FLOWS";
+const FLOW_SHARES: &str = "FLOW_SHARES";
 const FLOW_SEED: &str = "FLOW_SEED";
 
 /// What is fixed when the programs are loaded.
@@ -54,6 +56,8 @@ pub struct DatapathOptions {
     pub masqueraded: bool,
     /// Let encapsulated packets of pods to nodes pass.
     pub encapsulation: bool,
+    /// Let connections between pods of this node take the short cut.
+    pub shortcut: bool,
     /// Serve both hooks of a veth by one program, where the kernel tells them apart: its code is in the cache
     /// when a packet comes to the second one.
     pub share: bool,
@@ -95,7 +99,7 @@ impl Program {
     }
 }
 
-/// Loaded programs and their maps.
+/// Loaded programs, and the maps that the agent writes. Those who only read have [`DatapathReaders`].
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
 pub struct Datapath {
     ebpf: Ebpf,
@@ -103,20 +107,14 @@ pub struct Datapath {
     shares: bool,
     /// The maps that the agent writes.
     pub maps: BpfMaps,
-    /// Counters of packets, by outcome.
-    pub counters: Arc<Counters>,
-    /// The tables that programs fill, and how full they are.
-    pub tables: Arc<ProgramTables>,
-    /// Of which one of the tables' ticks has [`podgate_common::JIFFIES_PER_TICK`].
-    pub jiffies_per_second: u32,
+    /// Removes flow counters that are in no use.
+    pub flow_counters: FlowCounterWriter,
+    /// The clock of the entries in the flow table.
+    pub clock: TickClock,
     /// Where the connections are that agents before this one have let pass.
     pub past: Past,
     /// Ifindexes at which nothing has passed before this agent came, though no one has counted connections.
     pub held: BTreeSet<u32>,
-    /// For their readers to take.
-    pub events: Option<EventRing>,
-    /// Counters by connection, if the agent keeps them.
-    pub flow_counters: Option<FlowCounters>,
 }
 
 impl Datapath {
@@ -125,7 +123,7 @@ impl Datapath {
     /// # Errors
     ///
     /// When the kernel refuses a map or a program ([`RejectedProgram`]).
-    pub fn load(pins: Option<&Pins>, options: DatapathOptions) -> Result<Self> {
+    pub fn load(pins: Option<&Pins>, options: DatapathOptions) -> Result<(Self, DatapathReaders)> {
         let paths = pins.map(Pins::maps);
         let (flow_sets, flow_seed) = match &paths {
             Some(directory) => flow_table_of_before(directory)?,
@@ -141,11 +139,13 @@ impl Datapath {
             recheck: u32::from(options.recheck),
             masqueraded: u32::from(options.masqueraded),
             encapsulation: u32::from(options.encapsulation),
+            shortcut: u32::from(options.shortcut && !options.recheck),
             tracking: Tracking::default(),
             hook_mark: HookMark::default(),
             sockets: SocketOffsets::default(),
             flow_sets,
             flow_seed,
+            reorders: u32::from(cfg!(not(target_arch = "x86_64"))),
         };
         let Linked { object, reads_tracking, knows_hooks } = linked(OBJECT, config)?;
         if !reads_tracking {
@@ -169,28 +169,16 @@ impl Datapath {
         }
         let mut seed: Array<_, FlowSeed> = maps::take(&mut ebpf, FLOW_SEED)?;
         seed.set(0, flow_seed, 0).context("cannot keep the seed of the flow table")?;
-        let flows = FlowTable::new(maps::descriptor(&ebpf, FLOWS)?, flow_sets, flow_seed, timeouts)?;
-        let flows = Arc::new(flows);
-        let tables = Arc::new(ProgramTables::new(&ebpf, Arc::clone(&flows))?);
-        let maps = BpfMaps::new(&mut ebpf, flows)?;
-        let counters = Arc::new(Counters::new(&mut ebpf)?);
+        let [flows, flow_shares] = [FLOWS, FLOW_SHARES].map(|name| maps::descriptor(&ebpf, name));
+        let flows = FlowTable::new(flows?, flow_shares?, flow_sets, flow_seed, timeouts)?;
+        let clock = TickClock::new(&mut ebpf, jiffies_per_second)?;
+        let readers = DatapathReaders::new(&mut ebpf, &flows, clock.clone())?;
+        let maps = BpfMaps::new(&mut ebpf, flows, options.encapsulation)?;
+        let flow_counters = FlowCounterWriter::new(&mut ebpf)?;
         let layouts = pins.map(Pins::other_layouts).transpose()?.unwrap_or_default();
-        let past = Past::of(is_fresh, &layouts, timeouts);
-        let (events, flow_counters) = (EventRing::new(&mut ebpf)?, FlowCounters::new(&mut ebpf)?);
-        let (events, flow_counters) = (Some(events), Some(flow_counters));
+        let past = Past::of(is_fresh, &layouts);
         let held = pins.map(pinned_programs::take_held).transpose()?.unwrap_or_default();
-        Ok(Self {
-            ebpf,
-            shares,
-            maps,
-            counters,
-            tables,
-            jiffies_per_second,
-            past,
-            held,
-            events,
-            flow_counters,
-        })
+        Ok((Self { ebpf, shares, maps, flow_counters, clock, past, held }, readers))
     }
 
     /// A program, loaded.
@@ -200,34 +188,6 @@ impl Datapath {
     /// Never; the object has them all.
     pub fn program(&mut self, program: Program) -> Result<&mut SchedClassifier> {
         classifier(&mut self.ebpf, program.function(self.shares))
-    }
-
-    /// What the tables in the kernel say to a question.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel does not run the program that answers.
-    pub fn verdict(&mut self, query: &VerdictQuery) -> Result<KernelVerdict> {
-        let packet = query.packet();
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(&packet);
-        let run = classifier(&mut self.ebpf, VERDICT)?.test_run(options).context("cannot ask the tables")?;
-        KernelVerdict::try_from(run.return_value)
-            .map_err(|answer| anyhow!("the tables' answer {answer} is none"))
-    }
-
-    /// The tick that it is, as entries of the flow table have it.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel does not run the program that reads it.
-    pub fn ticks(&mut self) -> Result<u32> {
-        let mut options = TestRunOptions::new();
-        // A packet that the program does not look at, but the kernel wants one (`bpf_prog_test_run_skb`).
-        options.data_in = Some(&[0; 64]);
-        let run =
-            classifier(&mut self.ebpf, CLOCK)?.test_run(options).context("cannot read the kernel's ticks")?;
-        Ok(run.return_value)
     }
 }
 
@@ -267,13 +227,7 @@ fn random_seed() -> Result<FlowSeed> {
     Ok(seed)
 }
 
-/// The program that says what the tables say.
-const VERDICT: &str = "verdict";
-
-/// The program that returns the kernel's ticks.
-const CLOCK: &str = "ticks";
-
-fn classifier<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut SchedClassifier> {
+pub(super) fn classifier<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut SchedClassifier> {
     let program = ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
     program.try_into().with_context(|| format!("program {name} is no TC classifier"))
 }

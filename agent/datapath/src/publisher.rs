@@ -16,6 +16,7 @@
 //! own ([`PublishTarget::crossing`]).
 
 mod ids;
+mod stale;
 mod target;
 
 use std::{
@@ -26,11 +27,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use podgate_common::{Address, ClassId, Endpoint, EndpointState, PolicyId, Protocol, Row, TableSetIndex};
+use podgate_common::{
+    Address, ClassId, Endpoint, EndpointState, NODE, OTHER_NODE, PolicyId, Protocol, Row, ServiceKey,
+    TableSetIndex, TunnelPort,
+};
 use podgate_core::compiler::{CompiledTables, RuleSet, Subject};
 
 use self::{
     ids::{Assigned, Ids},
+    stale::Stale,
     target::{MapChanges, PublishTarget},
 };
 use crate::{BpfMaps, Capacity, TableSet};
@@ -58,7 +63,9 @@ pub struct Wanted {
     /// Whose an address is: an ifindex, `NODE` or `OTHER_NODE`.
     pub owners: BTreeMap<IpAddr, u32>,
     /// UDP ports at which tunnels of nodes listen.
-    pub tunnel_ports: BTreeSet<u16>,
+    pub tunnel_ports: BTreeMap<u16, TunnelPort>,
+    /// Addresses and ports of services over UDP that lead to tunnels of nodes.
+    pub tunnel_services: BTreeSet<ServiceKey>,
     /// By ifindex, of the veths that are ports of bridges: the link-layer addresses that their pods were
     /// given.
     pub link_addresses: BTreeMap<u32, [u8; 6]>,
@@ -125,7 +132,7 @@ impl Publisher {
             self.earlier_writes += current.set.writes();
             let in_force: BTreeSet<Arc<RuleSet>> = current.in_force.into_values().collect();
             current = Current::create(maps, tables).inspect_err(|_| {
-                tracing::error!("no larger tables: what was in force stays");
+                tracing::error!("cannot make larger tables: the policies in force stay");
             })?;
             // The tables hold them, too: they settle with the next publication.
             target = current.target(tables);
@@ -165,14 +172,14 @@ impl Publisher {
 }
 
 impl Current {
-    /// An empty table set in a slot that no endpoint is evaluated by, with room for these tables.
+    /// An empty table set at an index that no endpoint uses, with room for these tables.
     fn create(maps: &mut BpfMaps, tables: &CompiledTables) -> Result<Self> {
         let in_use: BTreeSet<TableSetIndex> =
             maps.endpoints.entries().values().map(|endpoint| endpoint.table_set).collect();
         let table_set = (0..TableSetIndex::COUNT)
             .map(TableSetIndex)
             .find(|table_set| !in_use.contains(table_set))
-            .context("endpoints are evaluated by every table slot there is")?;
+            .context("endpoints use every table set: none is free for new tables")?;
         let (mut ids, mut assigned) = (Ids::default(), Assigned::default());
         ids.assign(tables, &CompiledTables::default(), &mut assigned);
         let capacity = Capacity {
@@ -242,18 +249,33 @@ impl Current {
         }
         self.set.prefixes.change(&prefixes)?;
         self.set.addresses.change(&addresses)?;
-        self.set.services.change(&services)?;
+        let (coming, gone): (MapChanges<_, _>, MapChanges<_, _>) =
+            services.into_iter().partition(|(_, place)| place.is_some());
+        self.set.services.change(&coming)?;
+        // Before the endpoints: a new policy has no verdict on what is behind a service that goes.
+        let flags = tables.services.endpoint_flags();
+        add_flags(maps, flags)?;
+        // No program may miss a service both by its port and by its address while it changes from one to the
+        // other.
+        let by_address = maps.endpoints.entries().values().any(Endpoint::has_services_by_address);
+        if by_address && !gone.is_empty() {
+            maps.wait_for_programs(self.table_set, &self.set)?;
+        }
+        self.set.services.change(&gone)?;
         let owners: BTreeMap<Address, u32> =
             wanted.owners.iter().map(|(address, ifindex)| ((*address).into(), *ifindex)).collect();
-        let orphaned = orphaned(maps.owners.entries(), &owners);
+        let stale = Stale::of(maps, wanted, &owners, before.is_none());
+        forget_addresses(maps, &owners)?;
         maps.owners.put_all(&owners)?;
-        let tunnel_ports = wanted.tunnel_ports.iter().map(|port| (u32::from(*port), 1)).collect();
-        maps.tunnel_ports.put_all(&tunnel_ports)?;
+        let tunnel_services = wanted.tunnel_services.iter().map(|key| (*key, 1)).collect();
+        maps.tunnel_services.put_all(&tunnel_services)?;
+        maps.tunnel_ports.add(&wanted.tunnel_ports)?;
         maps.link_addresses.set_all(&wanted.link_addresses);
         // 3.
         let mut endpoints: BTreeMap<u32, Endpoint> =
-            wanted.endpoints.iter().map(|(&ifindex, entry)| (ifindex, self.endpoint(entry, &ids))).collect();
-        for (&address, ifindex) in wanted.owners.iter().rev() {
+            wanted.endpoints.iter().map(|(&at, entry)| (at, self.endpoint(entry, &ids, flags))).collect();
+        let of_pods = wanted.owners.iter().rev().filter(|(_, owner)| ![NODE, OTHER_NODE].contains(owner));
+        for (&address, ifindex) in of_pods {
             // Of several in one family the lowest stays.
             if let Some(endpoint) = endpoints.get_mut(ifindex) {
                 let own = if address.is_ipv4() { &mut endpoint.v4 } else { &mut endpoint.v6 };
@@ -282,7 +304,9 @@ impl Current {
             || rows.iter().any(|(key, row)| self.set.rows.entries().get(key) != row.as_ref())
             || maps.owners.entries().len() != owners.len()
             || maps.endpoints.entries().len() != endpoints.len()
-            || self.ids.has_idle(tables);
+            || self.ids.has_idle(tables)
+            // A program that has read the old state may still enter what it asks for.
+            || stale.is_any();
         if goes {
             maps.wait_for_programs(self.table_set, &self.set)?;
         }
@@ -291,26 +315,22 @@ impl Current {
         }
         self.set.rows.change(&rows)?;
         maps.owners.keep(&owners)?;
-        maps.tunnel_ports.keep(&tunnel_ports)?;
+        maps.tunnel_ports.set_all(&wanted.tunnel_ports)?;
+        maps.tunnel_services.keep(&tunnel_services)?;
         maps.endpoints.keep(&endpoints)?;
         match &before {
             Some(before) if same_classes => self.ids.free(tables, before, &mut ids),
             _ => self.ids.keep(tables, &mut ids),
         }
-        if !orphaned.is_empty() {
-            let gone = maps.flows.open()?.remove(|key, flow| {
-                let orphan = |address, ifindex| orphaned.get(&address) == Some(&ifindex) && ifindex != 0;
-                key.addresses()
-                    .into_iter()
-                    .any(|end| orphan(end, flow.client_if) || orphan(end, flow.server_if))
-            });
-            tracing::debug!(flows = gone, "flows of addresses that changed hands removed");
+        if stale.is_any() {
+            let gone = maps.flows.open()?.remove(|key, flow| stale.has(key, flow));
+            tracing::debug!(flows = gone, "removed stale connections");
         }
         self.published = Some((tables.clone(), ids));
         Ok(Published { revision, settled, enforced, moved })
     }
 
-    fn endpoint(&self, entry: &EndpointEntry, ids: &Assigned) -> Endpoint {
+    fn endpoint(&self, entry: &EndpointEntry, ids: &Assigned, flags: u32) -> Endpoint {
         Endpoint {
             state: entry.state as u32,
             table_set: self.table_set,
@@ -319,6 +339,7 @@ impl Current {
             audit_ingress: ids.policies[&entry.subject.audit_ingress],
             audit_egress: ids.policies[&entry.subject.audit_egress],
             master: entry.master,
+            flags,
             ..Endpoint::PENDING
         }
     }
@@ -347,11 +368,27 @@ fn room_for(entries: usize) -> u32 {
     doubled.max(MIN_CAPACITY).checked_next_power_of_two().unwrap_or(1 << 31)
 }
 
-/// Addresses that had another owner until now, and that owner.
-fn orphaned(before: &BTreeMap<Address, u32>, now: &BTreeMap<Address, u32>) -> BTreeMap<Address, u32> {
-    before
+/// Lets the policies of before find services by their addresses too.
+fn add_flags(maps: &mut BpfMaps, flags: u32) -> Result<()> {
+    let held = maps.endpoints.entries().iter();
+    let flagged = held.map(|(&at, held)| (at, Endpoint { flags: held.flags | flags, ..*held }));
+    let endpoints: BTreeMap<u32, Endpoint> = flagged.collect();
+    maps.endpoints.put_all(&endpoints)
+}
+
+/// Takes from endpoints the addresses that are about to be another's, or no one's: a pod may send from its
+/// endpoint's addresses, whatever the owners say.
+fn forget_addresses(maps: &mut BpfMaps, owners: &BTreeMap<Address, u32>) -> Result<()> {
+    let kept = |address: Address, ifindex| {
+        if owners.get(&address) == Some(&ifindex) { address } else { Address::UNSPECIFIED }
+    };
+    let endpoints: BTreeMap<u32, Endpoint> = maps
+        .endpoints
+        .entries()
         .iter()
-        .filter(|(address, owner)| now.get(address) != Some(owner))
-        .map(|(address, owner)| (*address, *owner))
-        .collect()
+        .map(|(&ifindex, &held)| {
+            (ifindex, Endpoint { v4: kept(held.v4, ifindex), v6: kept(held.v6, ifindex), ..held })
+        })
+        .collect();
+    maps.endpoints.put_all(&endpoints)
 }

@@ -1,4 +1,4 @@
-//! What guards a new interface while there is no agent: the pinned programs over the pinned maps, else a
+//! Guards a new interface while there is no agent, by the pinned programs over the pinned maps, or by a
 //! program that drops everything.
 //!
 //! In: an interface that no one has spoken through yet, and whether policies may isolate its pod. Out:
@@ -38,10 +38,10 @@ pub enum StandIn {
     /// Nothing passes until an agent comes.
     Pending,
     /// Everything passes until an agent comes.
-    Free,
+    Unmanaged,
 }
 
-/// Guards an interface, unless an agent runs. `is_free`: no policy can isolate its pod.
+/// Guards an interface, unless an agent runs. `may_isolate`: a policy may isolate its pod.
 ///
 /// # Errors
 ///
@@ -49,7 +49,7 @@ pub enum StandIn {
 pub fn stand_in(
     bpffs: &Path,
     interface: &NewInterface<'_>,
-    is_free: bool,
+    may_isolate: bool,
     deadline: Instant,
 ) -> Result<StandIn> {
     let pins = Pins::create(bpffs)?;
@@ -59,31 +59,31 @@ pub fn stand_in(
     let programs = match (pinned, &endpoints) {
         (Some(programs), Some(_)) => Some(programs),
         // No agent was here since the node has started.
-        _ if is_free => None,
+        _ if !may_isolate => None,
         _ => {
             note_held(&pins, interface.ifindex)?;
             Some((HookKind::of_this_kernel()?, PinnedPrograms::drop_all(&pins)?))
         }
     };
-    let Some((mode, mut programs)) = programs else { return Ok(StandIn::Free) };
+    let Some((mode, mut programs)) = programs else { return Ok(StandIn::Unmanaged) };
     if let Some(mut endpoints) = endpoints {
         // Of a device that had this number before.
         absent_is_fine(endpoints.remove(&interface.ifindex)).context("cannot clear its endpoint")?;
         forget_owners(&pins, interface)?;
-        if is_free {
+        if !may_isolate {
             let table_set = endpoints.iter().next().transpose().context("cannot read the endpoints")?;
-            let open = Endpoint {
+            let unmanaged = Endpoint {
                 state: EndpointState::Unmanaged as u32,
                 table_set: table_set.map_or(Endpoint::PENDING.table_set, |(_, other)| other.table_set),
                 master: interface.master,
                 ..Endpoint::PENDING
             };
-            endpoints.insert(interface.ifindex, open, 0).context("cannot write its endpoint")?;
+            endpoints.insert(interface.ifindex, unmanaged, 0).context("cannot write its endpoint")?;
         }
     }
     let device = Device { ifindex: interface.ifindex, generation: 0 };
     Attacher::new(mode, &pins)?.attach(&mut programs, DeviceRole::Pod, &device, interface.name)?;
-    Ok(if is_free { StandIn::Free } else { StandIn::Pending })
+    Ok(if may_isolate { StandIn::Pending } else { StandIn::Unmanaged })
 }
 
 /// Whether programs of whatever agent, or of its stand-in, are at an interface.

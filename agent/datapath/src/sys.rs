@@ -32,6 +32,17 @@ pub(super) fn delete(map: &OwnedFd, key: u32) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
+/// Runs a program over a packet; returns what it returns.
+pub(super) fn test_run(program: &OwnedFd, packet: &[u8]) -> io::Result<u32> {
+    let mut attributes = zeroed();
+    attributes.test.prog_fd = program.as_raw_fd().cast_unsigned();
+    attributes.test.data_in = packet.as_ptr().addr() as u64;
+    attributes.test.data_size_in = u32::try_from(packet.len()).map_err(io::Error::other)?;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes)?;
+    // SAFETY: the kernel has written it.
+    Ok(unsafe { attributes.test.retval })
+}
+
 /// How many entries of a hash one call reads.
 const BATCH: u32 = 4_096;
 

@@ -85,6 +85,10 @@ impl<K: Copy + Ord + fmt::Debug, V: Copy + PartialEq, M: MapStore<K, V>> MapTabl
     ///
     /// As [`MapTable::put`].
     pub fn put_all(&mut self, wanted: &BTreeMap<K, V>) -> Result<()> {
+        // Nearly always, and found without a search for each.
+        if self.mirror == *wanted {
+            return Ok(());
+        }
         wanted.iter().try_for_each(|(key, value)| self.put(*key, *value))
     }
 
@@ -106,6 +110,9 @@ impl<K: Copy + Ord + fmt::Debug, V: Copy + PartialEq, M: MapStore<K, V>> MapTabl
     ///
     /// As [`MapTable::remove`].
     pub fn keep(&mut self, wanted: &BTreeMap<K, V>) -> Result<()> {
+        if self.mirror == *wanted {
+            return Ok(());
+        }
         let doomed: Vec<K> = self.mirror.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
         doomed.iter().try_for_each(|key| self.remove(key))
     }

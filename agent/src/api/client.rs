@@ -11,9 +11,9 @@ use std::{
 use anyhow::{Context, anyhow, bail, ensure};
 use podgate_core::printable::make_printable;
 use podgate_datapath::{effective_user, peer_user};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Ask, PROTOCOL, PeerVersion, RELEASE, Reply, Request, Response};
+use super::{PROTOCOL, PeerVersion, RELEASE, Reply, Request, Response};
 
 const ROOT: u32 = 0;
 
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 ///
 /// When no agent answers, when it speaks another protocol, or with what the agent says went wrong.
-pub fn ask<T: DeserializeOwned>(socket: &Path, ask: &Ask) -> anyhow::Result<T> {
+pub fn ask<T: DeserializeOwned>(socket: &Path, ask: &impl Serialize) -> anyhow::Result<T> {
     let mut lines = BufReader::new(connect(socket)?);
     let line = exchange(&mut lines, ask, PATIENCE).with_context(|| at(socket))?;
     read(&line, socket)
@@ -38,7 +38,7 @@ pub fn ask<T: DeserializeOwned>(socket: &Path, ask: &Ask) -> anyhow::Result<T> {
 /// When it does not answer in time, or speaks another protocol, or with what the agent says went wrong.
 pub fn try_ask<T: DeserializeOwned>(
     socket: &Path,
-    ask: &Ask,
+    ask: &impl Serialize,
     patience: Duration,
 ) -> anyhow::Result<Option<T>> {
     let stream = match UnixStream::connect(socket) {
@@ -77,7 +77,7 @@ fn at(socket: &Path) -> String {
 /// As [`ask`], and what `take` gives.
 pub fn follow<T: DeserializeOwned>(
     socket: &Path,
-    ask: &Ask,
+    ask: &impl Serialize,
     mut take: impl FnMut(T) -> anyhow::Result<ControlFlow<()>>,
 ) -> anyhow::Result<()> {
     let at = socket.display();
@@ -122,7 +122,7 @@ fn is_trusted(peer: u32, own: u32) -> bool {
     [ROOT, own].contains(&peer)
 }
 
-/// What is printed of it must not speak to a terminal.
+/// Control characters are escaped: the text may be printed to a terminal.
 fn parsed<T: DeserializeOwned>(line: &str) -> serde_json::Result<T> {
     let mut value = serde_json::from_str(line)?;
     make_printable(&mut value);
@@ -141,11 +141,15 @@ fn read<T: DeserializeOwned>(line: &str, socket: &Path) -> anyhow::Result<T> {
     }
 }
 
-fn exchange(lines: &mut BufReader<UnixStream>, ask: &Ask, patience: Duration) -> anyhow::Result<String> {
+fn exchange(
+    lines: &mut BufReader<UnixStream>,
+    ask: &impl Serialize,
+    patience: Duration,
+) -> anyhow::Result<String> {
     let stream = lines.get_mut();
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
-    let request = Request { version: PROTOCOL, podgate: RELEASE.to_owned(), ask: ask.clone() };
+    let request = Request { version: PROTOCOL, podgate: RELEASE.to_owned(), ask };
     let line = serde_json::to_string(&request).context("the request")? + "\n";
     stream.write_all(line.as_bytes()).context("the request")?;
     let mut answer = String::new();

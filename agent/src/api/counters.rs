@@ -23,6 +23,8 @@ pub struct KernelCounters {
     pub packets: Vec<Counter>,
     pub evictions: Vec<Evictions>,
     pub lost: Lost,
+    /// Packets that took the short cut.
+    pub shortcut: u64,
 }
 
 /// What the programs could not count, report or remember, by cause.

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use podgate_common::{Direction, Outcome, Protocol};
 use serde::{Deserialize, Serialize};
 
+use crate::observe::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict};
+
 /// One decision on one side of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowRecord {
@@ -96,12 +98,65 @@ pub enum FlowLine {
     Lost(u64),
 }
 
-impl FlowVerdict {
-    pub const fn of(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::WouldDeny => Self::WouldDeny,
-            outcome if outcome.passes() => Self::Allowed,
-            _ => Self::Denied,
+impl From<&DecisionEvent> for FlowRecord {
+    fn from(event: &DecisionEvent) -> Self {
+        let DecisionEvent {
+            time,
+            node,
+            direction,
+            outcome,
+            protocol,
+            source,
+            destination,
+            policies,
+            certain,
+            packets,
+            revision,
+        } = event;
+        let policy = |DecidingPolicy { policy, rules }: &DecidingPolicy| FlowPolicy {
+            policy: policy.to_string(),
+            rules: rules.clone(),
+        };
+        Self {
+            time: format!("{time:.3}"),
+            node: node.to_string(),
+            direction: *direction,
+            verdict: event.verdict().into(),
+            reason: *outcome,
+            protocol: protocol_name(*protocol),
+            source: source.into(),
+            destination: destination.into(),
+            policies: policies.iter().map(policy).collect(),
+            certain: *certain,
+            packets: *packets,
+            revision: *revision,
+        }
+    }
+}
+
+impl From<&EventEnd> for FlowEnd {
+    fn from(EventEnd { address, port, owner }: &EventEnd) -> Self {
+        let mut end = Self { address: *address, port: *port, ..Self::default() };
+        match owner {
+            Some(EndOwner::Pod(pod)) => {
+                let labels = pod.labels.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+                end.labels = labels.collect();
+                end.pod = Some(pod.name.to_string());
+            }
+            Some(EndOwner::Service(name)) => end.service = Some(name.to_string()),
+            Some(EndOwner::Node(name)) => end.node = Some(name.to_string()),
+            None => {}
+        }
+        end
+    }
+}
+
+impl From<EventVerdict> for FlowVerdict {
+    fn from(verdict: EventVerdict) -> Self {
+        match verdict {
+            EventVerdict::Allowed => Self::Allowed,
+            EventVerdict::Denied => Self::Denied,
+            EventVerdict::WouldDeny => Self::WouldDeny,
         }
     }
 }
@@ -129,32 +184,6 @@ impl FlowFilter {
             })
             && port.is_none_or(|port| flow.destination.port == Some(port))
             && protocol.as_ref().is_none_or(|protocol| *protocol == flow.protocol)
-    }
-}
-
-#[cfg(test)]
-impl FlowRecord {
-    pub(crate) fn example() -> Self {
-        let end = |pod: &str, address: [u8; 4], port| FlowEnd {
-            address: Some(address.into()),
-            port: Some(port),
-            pod: Some(pod.into()),
-            ..FlowEnd::default()
-        };
-        Self {
-            time: "2026-01-02T03:04:05.678Z".into(),
-            node: "n1".into(),
-            direction: Direction::Ingress,
-            verdict: FlowVerdict::Denied,
-            reason: Outcome::Denied,
-            protocol: "TCP".into(),
-            source: end("x/a", [10, 0, 0, 1], 40_000),
-            destination: end("x/b", [10, 0, 0, 2], 80),
-            policies: vec![FlowPolicy { policy: "x/p".into(), rules: vec![] }],
-            certain: true,
-            packets: 1,
-            revision: 7,
-        }
     }
 }
 

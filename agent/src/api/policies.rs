@@ -1,6 +1,4 @@
-//! What policies have done: the answer to `policies`, and drops by pod.
-
-use std::collections::BTreeMap;
+//! What policies have done: the answer to `policies`.
 
 use serde::{Deserialize, Serialize};
 
@@ -55,22 +53,4 @@ pub struct PolicyReport {
     pub counted_seconds: u64,
     /// In the order of their names.
     pub policies: Vec<PolicyStatus>,
-}
-
-/// Dropped packets by (pod, direction, reason), as these are printed.
-pub type Drops = BTreeMap<(String, String, String), u64>;
-
-#[cfg(test)]
-impl PolicyStatus {
-    pub(crate) fn example() -> Self {
-        let rule = |rule, hits, idle_seconds| RuleHits { rule, hits, idle_seconds };
-        let rules = vec![rule(0, 12, Some(3)), rule(1, 0, None), rule(2, 3, Some(90_000))];
-        Self {
-            policy: "x/p".into(),
-            mode: Mode::Enforce,
-            pods: vec!["x/a".into()],
-            ingress: Some(Hits { rules, denied: 5, would_deny: 0 }),
-            egress: None,
-        }
-    }
 }

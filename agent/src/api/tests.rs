@@ -5,39 +5,7 @@ use serde_json::json;
 use super::*;
 
 #[test]
-fn requests_and_responses_have_a_fixed_form() {
-    let ask = Ask::Explain {
-        from: "x/a".parse().unwrap(),
-        to: "node/n1".parse().unwrap(),
-        port: "TCP/80".parse().unwrap(),
-        what_if: Change::default(),
-    };
-    let wait = Ask::AwaitPod {
-        pod: "x/a".into(),
-        uid: "u1".into(),
-        interface: "veth1".into(),
-        ifindex: 7,
-        milliseconds: 5_000,
-    };
-    for (ask, form) in [
-        (
-            wait,
-            json!({
-                "version": 3, "podgate": "0.9", "verb": "await-pod", "pod": "x/a", "uid": "u1", "interface": "veth1",
-                "ifindex": 7, "milliseconds": 5000,
-            }),
-        ),
-        (Ask::Status, json!({"version": 3, "podgate": "0.9", "verb": "status"})),
-        (Ask::Endpoints, json!({"version": 3, "podgate": "0.9", "verb": "endpoints"})),
-        (
-            ask,
-            json!({"version": 3, "podgate": "0.9", "verb": "explain", "from": "x/a", "to": "node/n1", "port": "TCP/80"}),
-        ),
-    ] {
-        let request = Request { version: PROTOCOL, podgate: "0.9".into(), ask };
-        assert_eq!(serde_json::to_value(&request).unwrap(), form);
-        assert_eq!(serde_json::from_value::<Request>(form).unwrap(), request);
-    }
+fn responses_have_a_fixed_form() {
     for (answer, form) in [
         (Reply::Ok(1), json!({"version": 3, "podgate": "0.9", "ok": 1})),
         (Reply::Error("why".into()), json!({"version": 3, "podgate": "0.9", "error": "why"})),
@@ -74,6 +42,7 @@ fn status_and_endpoints_have_a_fixed_form() {
         "lost": {
             "events": 0, "events_of_share": 7, "uncounted": 0, "unattributed": 0, "fragments": 0,
         },
+        "shortcut_packets": 0,
         "last_error": null,
     });
     assert_eq!(serde_json::to_value(Status::example()).unwrap(), status);

@@ -7,8 +7,11 @@ use clap::Args;
 use podgate_core::{explain::EndpointRef, model::ObjectName};
 
 use super::{output::Format, table::TextTable};
-use crate::api::{self, Ask, EndpointStatus, Isolation};
 use crate::options::SOCKET;
+use crate::{
+    api::{self, EndpointStatus, Isolation, ShortcutStatus},
+    server::Ask,
+};
 
 /// Show the pods of this node: interface, addresses, and the policies that isolate them
 #[derive(Debug, Args)]
@@ -45,8 +48,10 @@ pub(super) fn pod_name(text: &str) -> Result<ObjectName, &'static str> {
 }
 
 fn text(endpoints: &[EndpointStatus]) -> String {
-    let mut table =
-        TextTable::with_header(&["POD", "INTERFACE", "STATE", "ADDRESSES", "INGRESS", "EGRESS", "REVISION"]);
+    let has_shortcut = endpoints.iter().any(|endpoint| endpoint.shortcut.is_some());
+    let mut header = vec!["POD", "INTERFACE", "STATE", "ADDRESSES", "INGRESS", "EGRESS", "REVISION"];
+    header.extend(has_shortcut.then_some("SHORTCUT"));
+    let mut table = TextTable::with_header(&header);
     for endpoint in endpoints {
         let EndpointStatus {
             pod,
@@ -58,9 +63,10 @@ fn text(endpoints: &[EndpointStatus]) -> String {
             egress,
             revision,
             unenforced,
+            shortcut,
         } = endpoint;
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        table.row([
+        let mut row = vec![
             pod.clone().unwrap_or_else(|| "-".into()),
             if interface.is_empty() { "-".into() } else { format!("{interface} ({ifindex})") },
             if unenforced.is_some() { "UNENFORCED".into() } else { state.to_string() },
@@ -68,7 +74,15 @@ fn text(endpoints: &[EndpointStatus]) -> String {
             isolation(ingress),
             isolation(egress),
             revision.to_string(),
-        ]);
+        ];
+        row.extend(has_shortcut.then(|| match shortcut {
+            None => "-".into(),
+            Some(ShortcutStatus { open: true, .. }) => "open".into(),
+            Some(ShortcutStatus { open: false, obstacle }) => {
+                format!("closed: {}", obstacle.as_deref().unwrap_or("-"))
+            }
+        }));
+        table.row(row);
     }
     let why = endpoints.iter().filter_map(|endpoint| {
         let pod = endpoint.pod.as_deref().unwrap_or(&endpoint.interface);
@@ -120,5 +134,20 @@ x/a  veth1 (3)  identified  10.0.0.1,fd00::1  isolated by x/p,x/q, selected by C
 -    veth2 (3)  pending     -                 not isolated                                                                     not isolated                           7
 "
         );
+    }
+
+    #[test]
+    fn a_column_says_where_the_short_cut_is_open_and_why_not() {
+        let with = |shortcut| EndpointStatus { shortcut, ..EndpointStatus::example() };
+        let closed = Some("it needs TCX".into());
+        let shown = text(&[
+            with(Some(ShortcutStatus { open: true, obstacle: None })),
+            with(Some(ShortcutStatus { open: false, obstacle: closed })),
+            with(None),
+        ]);
+        let last = |line: &str| line.rsplit("  ").next().map(|cell| cell.trim().to_owned());
+        let column: Vec<_> = shown.lines().filter_map(last).collect();
+        assert_eq!(column, ["SHORTCUT", "open", "closed: it needs TCX", "-"]);
+        assert!(!text(&[with(None)]).contains("SHORTCUT"), "no column where it is off");
     }
 }

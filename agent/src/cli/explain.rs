@@ -11,8 +11,8 @@ use super::{
     offline::{self, ReadingOptions},
     output::Format,
 };
-use crate::api::{self, Ask};
 use crate::options::SOCKET;
+use crate::{api, server::Ask};
 use podgate_core::{
     explain::{EndpointRef, Explanation, Question, explain},
     model::{Cluster, Name},

@@ -17,8 +17,9 @@ use super::{
     policies::seconds,
 };
 use crate::{
-    api::{self, Ask, FlowEnd, FlowFilter, FlowLine, FlowRecord, FlowVerdict},
+    api::{self, FlowEnd, FlowFilter, FlowLine, FlowRecord, FlowVerdict},
     options::SOCKET,
+    server::Ask,
 };
 
 /// Show new connections and drops: source, destination, verdict, and the policies and rules behind it

@@ -89,7 +89,7 @@ pub(super) fn read(paths: &[PathBuf], reading: &ReadingOptions) -> anyhow::Resul
     let options = ReadOptions { namespace: Some(namespace.as_str().into()), allow_empty: *allow_empty };
     let ClusterSnapshot { cluster, problems, missing, unread, lacking: _, cluster_id: _ } =
         manifests::read_with(paths, options);
-    // What is missing is the error, in a line of its own.
+    // Missing inputs are printed as the error below.
     let problems: Vec<_> = problems.into_iter().filter(|problem| !missing.contains(problem)).collect();
     let faulty = print_problems(&problems);
     say(format_args!("read {}; {faulty} with problems\n", counted(&cluster)));

@@ -10,8 +10,9 @@ use super::{
     table::TextTable,
 };
 use crate::{
-    api::{self, Ask, Hits, Mode, PolicyReport, PolicyStatus},
+    api::{self, Hits, Mode, PolicyReport, PolicyStatus},
     options::SOCKET,
+    server::Ask,
 };
 
 /// Show the policies of this node's pods: how often each rule matched, and how much was denied

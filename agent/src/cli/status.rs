@@ -5,8 +5,11 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 
 use super::{output::Format, table::TextTable};
-use crate::api::{self, Ask, Latency, Lost, Status};
 use crate::options::SOCKET;
+use crate::{
+    api::{self, Latency, Lost, Status},
+    server::Ask,
+};
 
 /// Show the state of this node's agent
 #[derive(Debug, Args)]
@@ -42,6 +45,7 @@ fn text(status: &Status) -> String {
         counters,
         evictions,
         lost,
+        shortcut_packets,
         last_error,
         pins_lost,
     } = status;
@@ -72,6 +76,9 @@ fn text(status: &Status) -> String {
     fact("latency", within(latency));
     let evicted = evictions.iter().map(|of| format!("{} {} ({})", of.connections, of.state, of.newcomer));
     fact("evicted", evicted.collect::<Vec<_>>().join(", "));
+    if *shortcut_packets > 0 {
+        fact("short cut", format!("{shortcut_packets} packets"));
+    }
     let Lost { events, events_of_share, uncounted, unattributed, fragments } = lost;
     fact(
         "lost",

@@ -178,6 +178,7 @@ fn every_option_can_be_set_in_all_three_places() {
         ("masqueraded-ingress", "allow"),
         ("unenforced", "not-ready"),
         ("allow-encapsulation", "true"),
+        ("shortcut", "local"),
         ("deny-log", "/d"),
         ("deny-log-size", "9"),
         ("log", "debug"),

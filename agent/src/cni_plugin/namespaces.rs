@@ -6,13 +6,13 @@
 
 use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use podgate_core::model::{Cluster, Name, Selector};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::pods::run_directory;
-use crate::server::Snapshot;
+use crate::snapshot::Snapshot;
 
 const FILE: &str = "namespaces.json";
 
@@ -80,15 +80,16 @@ impl NamespaceIsolation {
         let text = serde_json::to_vec(self).context("the namespaces")?;
         let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
         if written.is_err() {
-            // What it says may be open no more: unknown is better. One that cannot be removed either is as it
-            // was.
+            // A namespace that the old file calls open may be isolated now, so no file is better than the old
+            // one. If it cannot be removed either, it stays.
             let _ = fs::remove_file(&path);
         }
         written.with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
-/// Keeps the file as the snapshots have it; for ever.
+/// Keeps the file as the snapshots have it; for ever, also when there are no more snapshots: the agent ends
+/// then.
 pub(crate) async fn keep_namespaces(
     socket: &Path,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -97,7 +98,7 @@ pub(crate) async fn keep_namespaces(
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
         // Until the first pass it is not known what there is.
-        if snapshot.status.revision > 0
+        if snapshot.progress.revision > 0
             && last.as_ref().is_none_or(|(cluster, _)| differ(cluster, &snapshot.cluster))
         {
             let now = NamespaceIsolation::of(&snapshot.cluster);
@@ -109,7 +110,7 @@ pub(crate) async fn keep_namespaces(
             last = Some((snapshot.cluster.clone(), now));
         }
         if snapshots.changed().await.is_err() {
-            return anyhow!("the agent ends");
+            return std::future::pending().await;
         }
     }
 }
@@ -184,5 +185,17 @@ spec:
             fs::write(directory.path().join(FILE), text).unwrap();
             assert!(NamespaceIsolation::read(&socket).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_end_of_the_agent_is_no_failure_of_this_task() {
+        use futures::FutureExt as _;
+
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("podgate.sock");
+        let (state, snapshots) = watch::channel(Arc::new(Snapshot::example(true)));
+        drop(state);
+        assert!(keep_namespaces(&socket, snapshots).now_or_never().is_none(), "it waits for its end");
+        assert_eq!(NamespaceIsolation::read(&socket).unwrap().isolates("y"), Some(false));
     }
 }

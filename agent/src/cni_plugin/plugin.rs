@@ -27,10 +27,7 @@ use super::{
     pods::{self, AttachedPod},
     request::{Attachment, CniCommand, CniRequest, Settings, VERSIONS, WhenUnknown},
 };
-use crate::{
-    api::{self, Ask},
-    endpoints::cni::CniResult,
-};
+use crate::{api, endpoints::cni::CniResult, server::Ask};
 
 /// Bytes of the longest configuration, with a result in it.
 const LONGEST_INPUT: u64 = 1 << 20;
@@ -38,7 +35,8 @@ const LONGEST_INPUT: u64 = 1 << 20;
 /// Between two looks for an agent.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What an answer may take on its way, and what cannot be interrupted, beyond the time of the configuration.
+/// How much longer than the configured timeout a command may take: for answers on their way, and for calls of
+/// the kernel that cannot be interrupted.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// One run, by the variables of the environment and standard input. The answer, or the error, is on standard
@@ -128,9 +126,9 @@ fn enforce(settings: &Settings, pod: &AttachedPod) -> Result<(), CniError> {
         let HostSide { ifindex, name, master } = &pod.host;
         let interface =
             NewInterface { ifindex: *ifindex, name, master: *master, addresses: &pod.result.addresses };
-        let is_free = is_free(settings, &pod.pod.namespace);
-        match podgate_datapath::stand_in(&settings.bpffs, &interface, is_free, deadline) {
-            Ok(StandIn::Pending | StandIn::Free) => return Ok(()),
+        let may_isolate = may_isolate(settings, &pod.pod.namespace);
+        match podgate_datapath::stand_in(&settings.bpffs, &interface, may_isolate, deadline) {
+            Ok(StandIn::Pending | StandIn::Unmanaged) => return Ok(()),
             // It starts, or has just ended.
             Ok(StandIn::AgentRuns) => {}
             Err(error) => return Err(try_again(&error.context("without an agent"))),
@@ -143,14 +141,14 @@ fn enforce(settings: &Settings, pod: &AttachedPod) -> Result<(), CniError> {
     }
 }
 
-/// Whether a pod of this namespace may be left alone until an agent comes: by what the last one knew.
-fn is_free(settings: &Settings, namespace: &str) -> bool {
+/// Whether a policy may isolate a pod of this namespace, by what the last agent knew.
+fn may_isolate(settings: &Settings, namespace: &str) -> bool {
     let known = NamespaceIsolation::read(&settings.socket);
     let known = known.inspect_err(|error| note(format_args!("{error:#}"))).unwrap_or_default();
     match (known.isolates(namespace), settings.when_unknown) {
-        (Some(isolates), _) => !isolates,
-        (None, WhenUnknown::Open) => true,
-        (None, WhenUnknown::Closed) => false,
+        (Some(isolates), _) => isolates,
+        (None, WhenUnknown::Open) => false,
+        (None, WhenUnknown::Closed) => true,
     }
 }
 
@@ -183,8 +181,8 @@ fn check(request: &CniRequest) -> Result<(), CniError> {
     }
 }
 
-/// The pod that it is about. `None`: nothing that policies are about: no pod, a further network of one, or an
-/// interface that no device of the node is paired with, which the agent reports as not enforced.
+/// The pod of a request. `None`: policies do not apply. It is no pod, it is a further network of a pod, or no
+/// device of the node is paired with its interface, which the agent reports as not enforced.
 fn attached_pod<'r>(
     request: &'r CniRequest,
     previous: &str,

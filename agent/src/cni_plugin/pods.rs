@@ -98,7 +98,7 @@ pub(super) fn remove(socket: &Path, attachment: &Attachment) -> Result<()> {
     Ok(())
 }
 
-/// What an ADD leaves that was killed while it wrote.
+/// The file of an ADD that is still writing, or was killed while it wrote.
 fn unfinished(socket: &Path, attachment: &Attachment) -> PathBuf {
     run_directory(socket).join(format!(".{}.new", file_name(attachment)))
 }

@@ -72,7 +72,7 @@ pub(super) struct Settings {
     pub(super) when_unknown: WhenUnknown,
 }
 
-/// What a pod may do that is started without an agent when no one has said whether policies isolate pods of
+/// What a pod may do that is started without an agent, while it is not known whether policies isolate pods of
 /// its namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]

@@ -12,8 +12,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Server, Snapshot, line};
-use crate::api::{Reply, ReportedState};
+use super::{Server, line};
+use crate::{api::Reply, endpoints::InterfaceState, snapshot::Snapshot};
 
 /// Pods that are waited for at once. The kubelet starts them one after the other, or some dozens at a time.
 pub(super) const MAX_CONNECTIONS: usize = 256;
@@ -66,12 +66,13 @@ impl AwaitedPod {
     /// What the agent lacks; `None`: nothing.
     fn missing(&self, snapshot: &Snapshot) -> Option<String> {
         let Self { pod, uid, interface, ifindex } = self;
-        let Some(known) = snapshot.interfaces.get(ifindex).filter(|known| *known.name == **interface) else {
-            let reason = snapshot.status.last_error.as_deref().filter(|_| !snapshot.status.ready);
+        let Some(known) = snapshot.interfaces.get(ifindex).filter(|known| *known.veth.name == **interface)
+        else {
+            let reason = snapshot.last_error().filter(|_| !snapshot.is_ready());
             let reason = reason.map(|error| format!(": {error}")).unwrap_or_default();
             return Some(format!("the agent does not know the interface {interface}{reason}"));
         };
-        if known.pod.as_ref().map(ToString::to_string).as_ref() != Some(pod) {
+        if known.veth.last.as_ref().map(ToString::to_string).as_ref() != Some(pod) {
             return Some(format!("the agent does not know yet that {pod} is behind {interface}"));
         }
         // The pod of that name that was there before may have had other labels.
@@ -80,10 +81,10 @@ impl AwaitedPod {
         {
             return Some(format!("the agent knows an earlier pod {pod}, and not this one yet"));
         }
-        match known.state {
-            ReportedState::Pending => Some(format!("the agent does not know the pod {pod} yet")),
+        match known.veth.state {
+            InterfaceState::Pending => Some(format!("the agent does not know the pod {pod} yet")),
             _ if !known.attached => Some(format!("the programs are not at {interface}")),
-            ReportedState::Identified | ReportedState::Unmanaged => None,
+            InterfaceState::Identified { .. } | InterfaceState::Unmanaged => None,
         }
     }
 }
@@ -94,11 +95,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::{self, Ask},
-        server::{
-            ReportedInterface,
-            tests::{PATIENCE, Running, start},
-        },
+        api,
+        endpoints::PodInterface,
+        server::Ask,
+        server::tests::{PATIENCE, Running, start},
+        snapshot::EnforcedInterface,
     };
     use podgate_core::model::ObjectName;
 
@@ -113,42 +114,37 @@ mod tests {
         api::try_ask(&running.socket(), &ask(milliseconds), PATIENCE).map_err(|error| error.to_string())
     }
 
-    fn set(running: &Running, interface: ReportedInterface) {
+    fn set(running: &Running, interface: EnforcedInterface) {
         running.state.send_modify(|state| {
             Arc::make_mut(state).interfaces = [(7, interface)].into();
         });
     }
 
-    fn known() -> ReportedInterface {
-        ReportedInterface {
-            name: "veth1".into(),
-            pod: Some(ObjectName::new("x", "a")),
-            uid: Uid::parse(UID),
-            state: ReportedState::Identified,
-            attached: true,
-        }
+    fn known() -> EnforcedInterface {
+        let example = Snapshot::example(true).interfaces.remove(&3).unwrap();
+        EnforcedInterface { uid: Uid::parse(UID), ..example }
+    }
+
+    fn with(change: impl Fn(&mut PodInterface)) -> EnforcedInterface {
+        let mut known = known();
+        change(&mut known.veth);
+        known
     }
 
     #[test]
     fn a_pod_is_waited_for_until_its_interface_has_all_that_it_needs() {
         let running = start();
-        let other = Some(ObjectName::new("x", "b"));
         let earlier = Uid::parse("00000000-0000-4000-8000-000000000002");
+        let other = Some(ObjectName::new("x", "b"));
         for (interface, missing) in [
-            (
-                ReportedInterface { name: "veth2".into(), ..known() },
-                Some("does not know the interface veth1"),
-            ),
-            (ReportedInterface { pod: None, ..known() }, Some("x/a is behind veth1")),
-            (ReportedInterface { pod: other, ..known() }, Some("x/a is behind veth1")),
-            (
-                ReportedInterface { state: ReportedState::Pending, ..known() },
-                Some("does not know the pod x/a"),
-            ),
-            (ReportedInterface { uid: earlier, ..known() }, Some("an earlier pod x/a")),
-            (ReportedInterface { uid: None, ..known() }, None),
-            (ReportedInterface { attached: false, ..known() }, Some("the programs are not at veth1")),
-            (ReportedInterface { state: ReportedState::Unmanaged, ..known() }, None),
+            (with(|veth| veth.name = "veth2".into()), Some("does not know the interface veth1")),
+            (with(|veth| veth.last = None), Some("x/a is behind veth1")),
+            (with(|veth| veth.last.clone_from(&other)), Some("x/a is behind veth1")),
+            (with(|veth| veth.state = InterfaceState::Pending), Some("does not know the pod x/a")),
+            (EnforcedInterface { uid: earlier, ..known() }, Some("an earlier pod x/a")),
+            (EnforcedInterface { uid: None, ..known() }, None),
+            (EnforcedInterface { attached: false, ..known() }, Some("the programs are not at veth1")),
+            (with(|veth| veth.state = InterfaceState::Unmanaged), None),
             (known(), None),
         ] {
             set(&running, interface.clone());
@@ -158,7 +154,7 @@ mod tests {
                 Some(text) => assert!(answer.clone().is_err_and(|it| it.contains(text)), "{answer:?}"),
             }
         }
-        set(&running, ReportedInterface { attached: false, ..known() });
+        set(&running, EnforcedInterface { attached: false, ..known() });
         std::thread::scope(|scope| {
             let asking = scope.spawn(|| try_ask(&running, 60_000));
             while running.pod_waits.available_permits() == MAX_CONNECTIONS {

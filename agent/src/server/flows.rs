@@ -9,7 +9,10 @@ use tokio::{
     time,
 };
 
-use crate::api::{FlowFilter, FlowLine, FlowRecord};
+use crate::{
+    api::{FlowFilter, FlowLine, FlowRecord},
+    observe::DecisionEvent,
+};
 
 /// Those who follow at once: others still find a place at the socket.
 pub(super) const FOLLOWERS: usize = 8;
@@ -19,12 +22,25 @@ const TIME_FOR_LINE: Duration = Duration::from_secs(10);
 /// What one client gets.
 #[derive(Debug)]
 pub(super) struct FlowReplies {
-    pub(super) past: Vec<Arc<FlowRecord>>,
+    pub(super) past: Vec<FlowRecord>,
     /// `None`: only the past was asked for.
-    pub(super) live: Option<broadcast::Receiver<Arc<FlowRecord>>>,
+    pub(super) live: Option<broadcast::Receiver<Arc<DecisionEvent>>>,
     pub(super) filter: FlowFilter,
     /// Its place among the followers.
     pub(super) _place: OwnedSemaphorePermit,
+}
+
+/// Those of the past that a client wants: the newest `last` of those that match.
+pub(super) fn wanted(
+    events: &[Arc<DecisionEvent>],
+    filter: &FlowFilter,
+    last: Option<usize>,
+) -> Vec<FlowRecord> {
+    let flows = events.iter().rev().map(|event| FlowRecord::from(&**event));
+    let mut wanted: Vec<_> =
+        flows.filter(|flow| filter.matches(flow)).take(last.unwrap_or(usize::MAX)).collect();
+    wanted.reverse();
+    wanted
 }
 
 impl FlowReplies {
@@ -32,15 +48,20 @@ impl FlowReplies {
     pub(super) async fn write(self, stream: UnixStream) -> io::Result<()> {
         let (mut from_client, mut to_client) = stream.into_split();
         for flow in self.past {
-            write(&mut to_client, &FlowLine::FlowRecord(Box::new(FlowRecord::clone(&flow)))).await?;
+            write(&mut to_client, &FlowLine::FlowRecord(Box::new(flow))).await?;
         }
         let Some(mut live) = self.live else { return Ok(()) };
         loop {
             let mut nothing = [0; 64];
             let line = tokio::select! {
-                flow = live.recv() => match flow {
-                    Ok(flow) if self.filter.matches(&flow) => FlowLine::FlowRecord(Box::new(FlowRecord::clone(&flow))),
-                    Ok(_) => continue,
+                event = live.recv() => match event {
+                    Ok(event) => {
+                        let flow = FlowRecord::from(&*event);
+                        if !self.filter.matches(&flow) {
+                            continue;
+                        }
+                        FlowLine::FlowRecord(Box::new(flow))
+                    }
                     Err(RecvError::Lagged(lost)) => FlowLine::Lost(lost),
                     Err(RecvError::Closed) => return Ok(()),
                 },

@@ -8,11 +8,12 @@ mod reference;
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::HitReport;
+use podgate_common::Direction;
+
 use crate::{
-    api::{self, Evictions, Lost, SourceStatus, Status},
-    flows::ObserverCounts,
-    reconciler::UnenforcedReason,
+    api::{Evictions, Lost, SourceStatus, Status},
+    observe::{DirectionHits, HitReport, ObserverCounts, PolicyHits},
+    snapshot::UnenforcedReason,
 };
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -25,6 +26,8 @@ const OTHERS: &str = "(others)";
 #[derive(Clone, Debug, Default)]
 pub(super) struct Observed {
     pub(super) events: ObserverCounts,
+    /// Lines of the deny log that could not be written.
+    pub(super) unwritten: u64,
     /// Of the agent's tasks, by name.
     pub(super) restarts: BTreeMap<&'static str, u64>,
 }
@@ -46,6 +49,7 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
         counters,
         evictions,
         lost,
+        shortcut_packets,
         last_error,
         pins_lost,
     } = status;
@@ -73,6 +77,8 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
     for Evictions { state, newcomer, connections } in evictions {
         text.sample(&[("state", state), ("newcomer", newcomer)], *connections);
     }
+    text.family("podgate_shortcut_packets_total", "counter", "Packets that took the short cut.");
+    text.sample(&[], *shortcut_packets);
     text.family("podgate_endpoints", "gauge", "Pod interfaces on this node.");
     for (state, count) in [
         ("identified", endpoints.identified),
@@ -167,12 +173,12 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
 }
 
 fn write_observed(text: &mut Exposition, observed: &Observed, lost: &Lost) {
-    let Observed { events, restarts } = observed;
+    let Observed { events, unwritten, restarts } = observed;
     text.family("podgate_task_restarts_total", "counter", "Restarts of a task of the agent.");
     for (task, count) in restarts {
         text.sample(&[("task", task)], count);
     }
-    let ObserverCounts { allowed, denied, would_deny, skipped, unwritten } = events;
+    let ObserverCounts { allowed, denied, would_deny, skipped } = events;
     let Lost { events, events_of_share, uncounted, unattributed, fragments } = lost;
     let name = "podgate_flow_events_total";
     text.family(name, "counter", "Flow events reported; one event may stand for several packets.");
@@ -213,41 +219,40 @@ fn write_observed(text: &mut Exposition, observed: &Observed, lost: &Lost) {
     text.sample(&[], *unwritten);
 }
 
-fn write_hits(text: &mut Exposition, HitReport { policies, drops }: &HitReport) {
-    let mut sums: Vec<(String, &str, &str, u64)> = Vec::new();
-    for policy in &policies.policies {
-        for (direction, hits) in [("ingress", &policy.ingress), ("egress", &policy.egress)] {
-            let Some(api::Hits { rules, denied, would_deny }) = hits else { continue };
-            let matched = rules.iter().map(|rule| rule.hits).sum();
-            for (result, packets) in [("matched", matched), ("denied", *denied), ("would-deny", *would_deny)]
-            {
-                sums.push((policy.policy.clone(), direction, result, packets));
-            }
-        }
-    }
+fn write_hits(text: &mut Exposition, HitReport { policies, drops, .. }: &HitReport) {
+    let sums = policies.iter().flat_map(|(policy, PolicyHits { ingress, egress, .. })| {
+        let sides = [(Direction::Ingress, ingress), (Direction::Egress, egress)];
+        sides.into_iter().filter_map(|(direction, hits)| Some((direction, hits.as_ref()?))).flat_map(
+            move |(direction, DirectionHits { rules, denied, would_deny })| {
+                let matched = rules.iter().map(|rule| rule.hits).sum();
+                [("matched", matched), ("denied", *denied), ("would-deny", *would_deny)]
+                    .map(|(result, packets)| ((policy.to_string(), direction.name(), result), packets))
+            },
+        )
+    });
     let name = "podgate_policy_hits_total";
     text.family(
         name,
         "counter",
         "New connections that a policy of a local pod matched, and packets that it denied.",
     );
-    for ((policy, direction, result), packets) in limited(sums.into_iter().map(|(a, b, c, n)| ((a, b, c), n)))
-    {
+    for ((policy, direction, result), packets) in limited(sums) {
         text.sample(&[("policy", &policy), ("direction", direction), ("result", result)], packets);
     }
     text.family("podgate_pod_drops_total", "counter", "Dropped packets of a local pod.");
     let drops = drops.iter().map(|((pod, direction, reason), packets)| {
-        ((pod.clone(), direction.as_str(), reason.as_str()), *packets)
+        ((pod.to_string(), direction.name(), reason.name()), *packets)
     });
     for ((pod, direction, reason), packets) in limited(drops) {
         text.sample(&[("pod", &pod), ("direction", direction), ("reason", reason)], packets);
     }
 }
 
+/// A name that is in the cluster, and two of few.
+type SeriesLabels = (String, &'static str, &'static str);
+
 /// The first ones by name, and what is beyond the limit under one name.
-fn limited<'a>(
-    series: impl Iterator<Item = ((String, &'a str, &'a str), u64)>,
-) -> BTreeMap<(String, &'a str, &'a str), u64> {
+fn limited(series: impl Iterator<Item = (SeriesLabels, u64)>) -> BTreeMap<SeriesLabels, u64> {
     let mut all = BTreeMap::new();
     for ((name, direction, what), packets) in series {
         let has_room = all.len() < MAX_SERIES;
@@ -301,8 +306,11 @@ fn escape(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use podgate_common::Outcome;
+    use podgate_core::model::ObjectName;
+
     use super::*;
-    use crate::api::{PolicyReport, PolicyStatus};
+    use crate::api;
 
     /// Has samples of each family.
     pub(super) fn example() -> String {
@@ -316,14 +324,17 @@ mod tests {
             age_seconds: 9,
         }];
         let hits = HitReport {
-            policies: PolicyReport { counted_seconds: 9, policies: vec![PolicyStatus::example()] },
             drops: (0..600)
-                .map(|pod| ((format!("x/p{pod:03}"), "ingress".into(), "denied".into()), 2))
+                .map(|pod| {
+                    let pod = ObjectName::new("x", format!("p{pod:03}"));
+                    ((pod, Direction::Ingress, Outcome::Denied), 2)
+                })
                 .collect(),
+            ..HitReport::example()
         };
         let events = ObserverCounts { denied: 7, skipped: 2, ..ObserverCounts::default() };
         status.lost = Lost { events: 4, events_of_share: 3, uncounted: 1, unattributed: 9, fragments: 5 };
-        text(&status, &hits, &Observed { events, restarts: [("events", 3)].into() })
+        text(&status, &hits, &Observed { events, unwritten: 6, restarts: [("events", 3)].into() })
     }
 
     #[test]
@@ -352,6 +363,7 @@ mod tests {
             "podgate_task_restarts_total{task=\"events\"} 3",
             "podgate_unattributed_packets_total 9",
             "podgate_fragments_limited_total 5",
+            "podgate_deny_log_errors_total 6",
             "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"matched\"} 15",
             "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"denied\"} 5",
             "podgate_pod_drops_total{pod=\"x/p499\",direction=\"ingress\",reason=\"denied\"} 2",

@@ -32,7 +32,7 @@ pub struct Unread {
     pub namespace: Option<Name>,
 }
 
-/// What the node enforces before a picture is taken.
+/// What the node enforces while a picture is considered.
 #[derive(Clone, Copy, Debug)]
 pub struct InForce<'a> {
     /// An agent before this one has left programs and tables that are in force.
@@ -42,10 +42,10 @@ pub struct InForce<'a> {
 }
 
 impl ClusterSnapshot {
-    /// Why it must not take the place of what is in force, if it must not.
+    /// Why it must not replace what is in force; `None`: it may.
     ///
-    /// What is missing would open pods that are isolated. Where nothing is in force there is nothing to open:
-    /// the part that could be read is better than nothing.
+    /// A picture without some of the policies would open pods that they isolate. Where nothing is in force no
+    /// pod is isolated, and the part that could be read is better than nothing.
     pub fn refusal(&self, in_force: InForce<'_>) -> Option<String> {
         if let Some(problem) = self.missing.first() {
             return Some(problem.to_string());

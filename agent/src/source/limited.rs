@@ -1,8 +1,9 @@
-//! Policies of which not everything fits the limits of their namespace, or the cluster's: what becomes of
-//! them in a picture.
+//! Policies and Services of which not everything fits the limits of their namespace, or the cluster's: what
+//! becomes of them in a picture.
 //!
-//! In: a cluster. Out: the same, but for rules that do not fit (`model/limits`), with a problem for each
-//! policy that has any. Only namespaces with policies that changed are looked at.
+//! In: a cluster. Out: the same, but for rules that do not fit, and with Services marked that do not
+//! (`model/limits`), with a problem for each of these objects. Only namespaces in which one changed are
+//! looked at.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,8 +13,8 @@ use std::{
 use imbl::ordmap::DiffItem;
 use podgate_common::Direction;
 use podgate_core::model::{
-    Cluster, ClusterNetworkPolicy, ClusterPolicyName, Limit, Limited, Name, NetworkPolicy, ObjectName,
-    Objects, limited, limited_of_cluster,
+    Cluster, ClusterNetworkPolicy, ClusterPolicyName, Limit, Limited, MAX_FRONTENDS, Name, NetworkPolicy,
+    ObjectName, Objects, Service, limited, limited_of_cluster, services_over_limit,
 };
 
 use super::{
@@ -28,12 +29,14 @@ pub(super) struct Limits {
     seen_of_cluster: Objects<ClusterPolicyName, ClusterNetworkPolicy>,
     limited: BTreeMap<ObjectName, (Arc<NetworkPolicy>, ValidationError)>,
     limited_of_cluster: BTreeMap<ClusterPolicyName, (Arc<ClusterNetworkPolicy>, ValidationError)>,
+    seen_services: Objects<ObjectName, Service>,
+    services: BTreeMap<ObjectName, (Arc<Service>, ValidationError)>,
 }
 
 impl Limits {
     /// Puts what fits in the place of what is written.
     pub(super) fn apply(&mut self, cluster: &mut Arc<Cluster>) {
-        for namespace in self.changed(&cluster.policies) {
+        for namespace in changed(&self.seen, &cluster.policies) {
             self.limited.retain(|name, _| name.namespace != namespace);
             for limited in limited(cluster.policies_in(&namespace)) {
                 let name = &limited.policy.name;
@@ -52,7 +55,15 @@ impl Limits {
             self.limited_of_cluster = limited.collect();
             self.seen_of_cluster.clone_from(&cluster.cluster_policies);
         }
-        if self.limited.is_empty() && self.limited_of_cluster.is_empty() {
+        for namespace in changed(&self.seen_services, &cluster.services) {
+            self.services.retain(|name, _| name.namespace != namespace);
+            for service in services_over_limit(cluster.services_in(&namespace)) {
+                let problem = problem_of_service(&service);
+                self.services.insert(service.name.clone(), (service, problem));
+            }
+        }
+        self.seen_services.clone_from(&cluster.services);
+        if self.limited.is_empty() && self.limited_of_cluster.is_empty() && self.services.is_empty() {
             return;
         }
         let cluster = Arc::make_mut(cluster);
@@ -62,27 +73,34 @@ impl Limits {
         for (name, (policy, _)) in &self.limited_of_cluster {
             cluster.cluster_policies.insert(name.clone(), policy.clone());
         }
+        for (name, (service, _)) in &self.services {
+            cluster.services.insert(name.clone(), service.clone());
+        }
     }
 
-    /// The policies of which not everything fitted when they were applied last.
+    /// The objects of which not everything fitted when they were applied last.
     pub(super) fn problems(&self) -> impl Iterator<Item = (ObjectId, &ValidationError)> {
         let policies = self
             .limited
             .iter()
             .map(|(name, (_, problem))| (ObjectId::of_namespace(Kind::NetworkPolicy, name.clone()), problem));
-        policies.chain(self.limited_of_cluster.iter().map(|(name, (_, problem))| {
+        let services = self.services.iter();
+        let services = services
+            .map(|(name, (_, problem))| (ObjectId::of_namespace(Kind::Service, name.clone()), problem));
+        policies.chain(services).chain(self.limited_of_cluster.iter().map(|(name, (_, problem))| {
             (ObjectId::of_cluster(Kind::ClusterPolicy(name.kind), name.name.clone()), problem)
         }))
     }
+}
 
-    fn changed(&self, policies: &Objects<ObjectName, NetworkPolicy>) -> BTreeSet<Name> {
-        let differences = self.seen.diff(policies).map(|difference| match difference {
-            DiffItem::Add(name, _) | DiffItem::Update { new: (name, _), .. } | DiffItem::Remove(name, _) => {
-                name.namespace.clone()
-            }
-        });
-        differences.collect()
-    }
+/// The namespaces in which an object changed.
+fn changed<T: PartialEq>(seen: &Objects<ObjectName, T>, now: &Objects<ObjectName, T>) -> BTreeSet<Name> {
+    let differences = seen.diff(now).map(|difference| match difference {
+        DiffItem::Add(name, _) | DiffItem::Update { new: (name, _), .. } | DiffItem::Remove(name, _) => {
+            name.namespace.clone()
+        }
+    });
+    differences.collect()
 }
 
 const OF_NAMESPACE: &str = "what does not fit allows nothing, and the policy isolates all the same";
@@ -110,5 +128,19 @@ fn problem<P>(
         object,
         field: format!("spec.{list}[{index}]"),
         message: format!("this rule{also} {do_not} fit: {whose} have more than {limit}; {consequence}"),
+    }
+}
+
+fn problem_of_service(Service { name, external_addresses, ports, .. }: &Service) -> ValidationError {
+    let (addresses, ports, namespace) = (external_addresses.len(), ports.len(), &name.namespace);
+    ValidationError {
+        file: String::new(),
+        object: format!("Service {name}"),
+        field: "spec.externalIPs".to_owned(),
+        message: format!(
+            "{addresses} external addresses with {ports} ports do not fit: the Services of namespace \
+             {namespace} have more than {MAX_FRONTENDS} such pairs; what pods send to these addresses is \
+             evaluated where it ends, not where it is sent"
+        ),
     }
 }

@@ -12,14 +12,18 @@ mod route;
 mod store;
 mod watch;
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
+};
 
 pub use change::Change;
 pub use watch::watch;
 
 use super::{ClusterSnapshot, Update, ValidationError};
 use podgate_core::model::Name;
-use store::ManifestStore;
+use store::{Input, ManifestStore};
 
 /// How manifests are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +51,14 @@ pub fn read_with(paths: &[PathBuf], options: ReadOptions) -> ClusterSnapshot {
         store.put(input, reading);
     }
     store.picture(&[])
+}
+
+/// What may keep the first picture waiting, in words: standard input or a pipe is read to its end, and that
+/// comes when its writer closes it. `None`: all are files and directories.
+pub fn waits_for_writer(paths: &[PathBuf]) -> Option<String> {
+    let is_pipe = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    let input = paths.iter().map(|path| Input::named(path)).find(|input| input.path().is_none_or(is_pipe))?;
+    Some(format!("{input}: waiting for a writer to write it and to close it"))
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use std::{
 
 use podgate_common::{Direction, Protocol};
 use podgate_core::{
-    compiler::{CompileInput, ConnectionQuery, Incremental, PolicyName, PolicySnapshot, WorkLimit},
+    compiler::{CompileInput, ConnectionQuery, Incremental, MatchCache, PolicySnapshot, WorkLimit},
     explain::{DirectionResult, EndpointRef, Question, Unanswerable, explain},
-    model::{Action, Cluster, ClusterPolicyName, ObjectName, Pod},
+    model::{Action, Cluster, ClusterPolicyName, ObjectName, Pod, PolicyName},
     port_spec::{Port, PortSpec},
 };
 use podgate_testkit::{
@@ -75,10 +75,10 @@ fn one(
 ) -> Result<(), TestCaseError> {
     let protocol = Some(Protocol::Tcp);
     let met = ConnectionQuery { pod, direction, peer, protocol, port, is_service: false };
-    let matches = policy_snapshot.matches(&met, &mut WorkLimit::of(usize::MAX)).expect("there is work left");
-    let whole = cluster.with_audit_enforced(pod);
-    for (cluster, in_audit) in [(Some(cluster), false), (whole.as_ref(), true)] {
-        let Some(cluster) = cluster else { continue };
+    let (mut cache, mut work) = (MatchCache::default(), WorkLimit::of(usize::MAX));
+    let matches = policy_snapshot.matches(&met, &mut cache, &mut work).expect("there is work left");
+    let whole = with_audit_enforced(cluster);
+    for (cluster, in_audit) in [(cluster, false), (&whole, true)] {
         let Some(side) = side(cluster, pod, direction, peer, port)? else { continue };
         // A rule that passes decides nothing for `explain`.
         let rules = side.cluster_policies.iter().flat_map(|policy| &policy.rules);
@@ -103,6 +103,18 @@ fn one(
         }
     }
     Ok(())
+}
+
+/// The same cluster with all policies enforced.
+fn with_audit_enforced(cluster: &Cluster) -> Cluster {
+    let mut enforced = cluster.clone();
+    for name in cluster.policies.keys() {
+        Arc::make_mut(&mut enforced.policies[name]).audit = false;
+    }
+    for name in cluster.cluster_policies.keys() {
+        Arc::make_mut(&mut enforced.cluster_policies[name]).audit = false;
+    }
+    enforced
 }
 
 /// What the side of a pod says by `explain`; `None`: the two cannot talk.

@@ -17,7 +17,7 @@ use podgate_core::{
         Backend, CompileInput, CompiledTables, Incremental, PortSignature, Rows, RuleSet, Signature, Site,
         TableLimits, compile_within,
     },
-    model::{Cluster, Name, ObjectName, Objects, Pod},
+    model::{Cluster, Name, ObjectName, Objects, Pod, Service},
 };
 use podgate_testkit::{
     generate::{Entries, cluster},
@@ -48,6 +48,8 @@ struct Event {
     retains: bool,
     /// The node has one more address of its own.
     own_address: bool,
+    /// Services that become what they are somewhere are over the limit.
+    over_limit: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,14 +91,16 @@ fn events() -> impl Strategy<Value = Event> {
         prop::bool::weighted(0.2),
         any::<bool>(),
         prop::bool::weighted(0.1),
+        any::<bool>(),
     )
-        .prop_map(|(cluster, kind, object, and_more, retains, own_address)| Event {
+        .prop_map(|(cluster, kind, object, and_more, retains, own_address, over_limit)| Event {
             cluster,
             kind,
             object,
             and_more,
             retains,
             own_address,
+            over_limit,
         })
 }
 
@@ -163,6 +167,7 @@ impl Event {
             Kind::Policies => self.put(&mut now.policies, &goal.policies),
             Kind::ClusterPolicies => self.put(&mut now.cluster_policies, &goal.cluster_policies),
             Kind::Nodes => self.put(&mut now.nodes, &goal.nodes),
+            Kind::Services if self.over_limit => self.put(&mut now.services, &over_limit(&goal.services)),
             Kind::Services => self.put(&mut now.services, &goal.services),
             Kind::Slices => self.put(&mut now.slices, &goal.slices),
         }
@@ -186,6 +191,11 @@ impl Event {
     }
 }
 
+fn over_limit(services: &Objects<ObjectName, Service>) -> Objects<ObjectName, Service> {
+    let over_limit = |service: &Service| Service { is_over_limit: true, ..service.clone() };
+    services.iter().map(|(name, service)| (name.clone(), Arc::new(over_limit(service)))).collect()
+}
+
 /// Tables with contents in the place of indexes.
 #[derive(Debug, PartialEq, Eq)]
 struct Meaning {
@@ -200,6 +210,7 @@ struct Meaning {
     frontends: BTreeMap<ServiceKey, BTreeSet<Behind>>,
     services: BTreeMap<(Arc<RuleSet>, BTreeSet<Behind>), ServiceVerdict>,
     leave_node: bool,
+    by_address: bool,
 }
 
 /// The classes of ports by rule set and identity.
@@ -251,6 +262,7 @@ impl Meaning {
                 .map(|((of, place), verdict)| ((rule_set(of), backends(place)), *verdict))
                 .collect(),
             leave_node: tables.services.leave_node,
+            by_address: tables.services.by_address,
         }
     }
 }
@@ -260,7 +272,7 @@ impl Meaning {
     fn differing(&self, expected: &Self) -> Option<String> {
         let parts = |it: &Self| {
             let Self { subjects, rule_sets, closed, addresses, prefixes, ports, .. } = it;
-            let Self { allowed, denied_on_own_node, frontends, services, leave_node, .. } = it;
+            let Self { allowed, denied_on_own_node, frontends, services, leave_node, by_address, .. } = it;
             [
                 format!("subjects {subjects:#?}"),
                 format!("rule sets {rule_sets:#?}"),
@@ -273,6 +285,7 @@ impl Meaning {
                 format!("fronts {frontends:#?}"),
                 format!("services {services:#?}"),
                 format!("may leave the node: {leave_node}"),
+                format!("by address: {by_address}"),
             ]
         };
         if self == expected {
@@ -298,6 +311,7 @@ fn backends(tables: &CompiledTables, place: &usize) -> BTreeSet<Behind> {
         ),
         Backend::Elsewhere { identity, class: at } => ("elsewhere", signature(identity), class(at), None),
         Backend::Untranslated => ("untranslated", Arc::default(), class(0), None),
+        Backend::Unlisted => ("unlisted", Arc::default(), class(0), None),
     });
     backends.collect()
 }

@@ -1,10 +1,13 @@
 //! Taking programs away: when it is done, no packet meets them any more.
 
 use std::{
+    ffi::CString,
     fs::{self, Permissions},
-    os::unix::fs::{PermissionsExt as _, chown},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{PermissionsExt as _, chown},
+    },
     path::Path,
-    process::Command,
 };
 
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -12,19 +15,13 @@ use podgate_datapath::{
     Attacher, Datapath, DatapathOptions, Device, DeviceRole, HookKind, Pins, bpffs::mount, detach,
 };
 
-use crate::{node::FLOWS, sandbox, world::Host};
+use crate::{node::OPTIONS, sandbox, world::Host};
 
 /// Programs at the veth of A, by TCX links.
 fn attached(bpffs: &Path) -> (Pins, Attacher, Device) {
     let pins = Pins::create(bpffs).expect("a bpffs of our own");
-    let options = DatapathOptions {
-        flows: FLOWS,
-        recheck: false,
-        masqueraded: false,
-        encapsulation: false,
-        share: true,
-    };
-    let mut datapath = Datapath::load(Some(&pins), options).expect("programs and maps");
+    let options = DatapathOptions { share: true, ..OPTIONS };
+    let (mut datapath, _) = Datapath::load(Some(&pins), options).expect("programs and maps");
     let mut attacher = Attacher::new(HookKind::Tcx, &pins).expect("a netlink socket");
     let device = Device { ifindex: Host::A.veth(), generation: 0 };
     attacher.attach(&mut datapath, DeviceRole::Pod, &device, &interface()).expect("a device");
@@ -50,7 +47,7 @@ fn detach_returns_when_no_hook_has_a_program() {
     assert_eq!(programs(), 0);
 }
 
-/// The bpffs of these tests is everybody's, as the kernel mounts it without options.
+/// The bpffs of these tests is for all users, as the kernel mounts it without options.
 #[test]
 fn no_other_user_gets_at_the_pins() {
     let bpffs = sandbox::enter();
@@ -75,8 +72,9 @@ fn an_agent_mounts_a_bpffs_for_its_own_user_alone() {
     let directory = tempfile::tempdir().expect("a directory");
     assert!(mount(directory.path()).expect("root may"), "there is none");
     let mode = fs::metadata(directory.path()).expect("it is there").permissions().mode() & 0o777;
-    let unmounted = Command::new("umount").arg(directory.path()).status().expect("util-linux");
-    assert!(unmounted.success(), "it is ours");
+    let path = CString::new(directory.path().as_os_str().as_bytes()).expect("a path without a zero");
+    // SAFETY: the path is a string that lives. Not by a program: a machine for tests may have none.
+    assert_eq!(unsafe { libc::umount2(path.as_ptr(), 0) }, 0, "it is ours");
     assert_eq!(mode, 0o700);
 }
 
@@ -95,6 +93,6 @@ fn programs_of_an_agent_with_other_maps_are_gone_when_it_is_retired() {
     fs::rename(pins.directory(), bpffs.join("podgate/v1")).expect("one file system");
     let pins = Pins::create(&bpffs).expect("the same bpffs");
     let links =
-        pins.previous_agents().expect("none runs").remove_previous(&pins).expect("nobody else has them");
+        pins.previous_agents().expect("none runs").remove_previous(&pins).expect("no one else has them");
     assert_eq!((links, programs()), (2, 0));
 }

@@ -19,4 +19,5 @@ mod sandbox;
 mod scenarios;
 mod snapshot;
 mod translated;
+mod tunnels;
 mod world;

@@ -11,7 +11,7 @@ use podgate_core::model::{
 
 /// The pods' end of a connection, and the other one. `protocol` is `None` for one without ports.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct Query<'a> {
     pub(crate) subject: &'a Pod,
     pub(crate) direction: Direction,
     pub(crate) peer: IpAddr,
@@ -86,31 +86,31 @@ pub(crate) fn without_audit(cluster: &Cluster) -> Cluster {
 }
 
 /// Whether the pod's side of the connection is allowed.
-pub(crate) fn allows(cluster: &Cluster, asked: Asked<'_>) -> bool {
-    if let Some(verdict) = tier_verdict(cluster, asked, Tier::Admin) {
+pub(crate) fn allows(cluster: &Cluster, query: Query<'_>) -> bool {
+    if let Some(verdict) = tier_verdict(cluster, query, Tier::Admin) {
         return verdict;
     }
-    let mut rules = rules_of(cluster, asked.subject, asked.direction).peekable();
+    let mut rules = rules_of(cluster, query.subject, query.direction).peekable();
     if rules.peek().is_none() {
-        return tier_verdict(cluster, asked, Tier::Baseline).unwrap_or(true);
+        return tier_verdict(cluster, query, Tier::Baseline).unwrap_or(true);
     }
-    asked.own_node
+    query.own_node
         || rules.any(|(policy, rules)| {
-            rules.iter().any(|rule| holds(cluster, Some(&policy.name.namespace), rule, asked))
+            rules.iter().any(|rule| holds(cluster, Some(&policy.name.namespace), rule, query))
         })
 }
 
 /// What the first rule that matches says; `None`: the tier leaves it to the next.
-fn tier_verdict(cluster: &Cluster, asked: Asked<'_>, tier: Tier) -> Option<bool> {
-    let mut rules = tier_rules(cluster, asked.subject, tier, asked.direction);
-    match rules.find(|rule| holds(cluster, None, &rule.matches, asked))?.action {
+fn tier_verdict(cluster: &Cluster, query: Query<'_>, tier: Tier) -> Option<bool> {
+    let mut rules = tier_rules(cluster, query.subject, tier, query.direction);
+    match rules.find(|rule| holds(cluster, None, &rule.matches, query))?.action {
         Action::Accept => Some(true),
         Action::Deny => Some(false),
         Action::Pass => None,
     }
 }
 
-/// All rules of a tier for a pod, the first to be asked first.
+/// All rules of a tier for a pod, the first one first.
 fn tier_rules<'a>(
     cluster: &'a Cluster,
     pod: &Pod,
@@ -123,7 +123,7 @@ fn tier_rules<'a>(
     })
 }
 
-/// The policies of a tier for a pod, the first to be asked first.
+/// The policies of a tier for a pod, the first one first.
 fn tier_policies<'a>(cluster: &'a Cluster, pod: &Pod, tier: Tier) -> Vec<&'a ClusterNetworkPolicy> {
     let namespace = cluster.namespace_labels(&pod.name.namespace);
     let is_for = |policy: &&ClusterNetworkPolicy| {
@@ -161,16 +161,16 @@ fn rules_of<'a>(
         })
 }
 
-fn holds(cluster: &Cluster, own: Option<&Name>, rule: &Rule, asked: Asked<'_>) -> bool {
+fn holds(cluster: &Cluster, own: Option<&Name>, rule: &Rule, query: Query<'_>) -> bool {
     let peer = match &rule.peers {
         Peers::Any => true,
-        Peers::Listed(peers) => peers.iter().any(|peer| is_peer(cluster, own, peer, asked.peer)),
+        Peers::Listed(peers) => peers.iter().any(|peer| is_peer(cluster, own, peer, query.peer)),
     };
-    let port = match (&rule.ports, asked.protocol) {
+    let port = match (&rule.ports, query.protocol) {
         (Ports::Any, _) => true,
         (Ports::Listed(_), None) => false,
         (Ports::Listed(ports), Some(protocol)) => {
-            ports.iter().any(|port| is_port(cluster, port, asked, protocol))
+            ports.iter().any(|port| is_port(cluster, port, query, protocol))
         }
     };
     peer && port
@@ -196,22 +196,22 @@ fn is_peer(cluster: &Cluster, own: Option<&Name>, peer: &Peer, address: IpAddr) 
     }
 }
 
-fn is_port(cluster: &Cluster, port: &PortRule, asked: Asked<'_>, protocol: Protocol) -> bool {
+fn is_port(cluster: &Cluster, port: &PortRule, query: Query<'_>, protocol: Protocol) -> bool {
     match port {
         PortRule::Nothing => false,
         PortRule::Protocol(wanted) => *wanted == protocol,
         PortRule::Range { protocol: wanted, first, last } => {
-            *wanted == protocol && (*first..=*last).contains(&asked.port)
+            *wanted == protocol && (*first..=*last).contains(&query.port)
         }
         PortRule::Named(wanted, name) => {
             let has_it = |pod: &Pod| {
                 let mut ports = pod.ports.iter();
-                ports.any(|port| port.name == *name && port.protocol == protocol && port.number == asked.port)
+                ports.any(|port| port.name == *name && port.protocol == protocol && port.number == query.port)
             };
             wanted.is_none_or(|wanted| wanted == protocol)
-                && match asked.direction {
-                    Direction::Ingress => has_it(asked.subject),
-                    Direction::Egress => pods_at(cluster, asked.peer).any(has_it),
+                && match query.direction {
+                    Direction::Ingress => has_it(query.subject),
+                    Direction::Egress => pods_at(cluster, query.peer).any(has_it),
                 }
         }
     }

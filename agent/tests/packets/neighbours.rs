@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use podgate_common::{Direction, EndpointState, Hook, NODE};
 use podgate_core::model::Pod;
 
-use crate::world::{TUNNEL_PORTS, World};
+use crate::world::World;
 
 /// The outermost IP header of a frame, or what ARP says in its place.
 #[derive(Clone, Debug)]
@@ -144,12 +144,6 @@ pub(crate) fn is_message(world: &World, hook: Hook, frame: &[u8]) -> bool {
         }
 }
 
-/// Whether a node may take another packet out of this one.
-pub(crate) fn is_tunnelled(world: &World, protocol: u32, port: u16, destination: IpAddr) -> bool {
-    ([4, 41, 47, 115, 137].contains(&protocol) || protocol == 17 && TUNNEL_PORTS.contains(&port))
-        && reaches_node(world, destination)
-}
-
 /// Whether what cannot be read to its end may be something that no pod may send at all.
 pub(crate) fn is_suspicious(world: &World, frame: &[u8]) -> bool {
     if frame[12..14] == [0x86, 0xdd] {
@@ -166,7 +160,7 @@ pub(crate) fn is_suspicious(world: &World, frame: &[u8]) -> bool {
     }
 }
 
-fn reaches_node(world: &World, destination: IpAddr) -> bool {
+pub(crate) fn reaches_node(world: &World, destination: IpAddr) -> bool {
     let nodes = world.cluster.nodes.values().flat_map(|node| &node.addresses);
     let broadcast = IpAddr::from([255; 4]);
     destination.is_multicast()
@@ -333,7 +327,7 @@ fn message(frame: &[u8]) -> Option<Message<'_>> {
     })
 }
 
-fn is_link_local(address: IpAddr) -> bool {
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 

@@ -1,39 +1,47 @@
 //! A node under test: programs and maps in the kernel, and the same tables, endpoints and connections in user
 //! space.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
-use aya::{TestRun as _, TestRunOptions, programs::SchedClassifier};
 use podgate_common::{
-    Address, Direction, Endpoint, Flow, FlowCounter, FlowEvent, FlowKey, FragmentKey, Hook, JIFFIES_PER_TICK,
-    Outcome, Packet, PortPair, Scratch, Start, TableSetIndex, Tracked, Unreported, decide, decide_on_wire,
-    frames::Frame,
+    Address, Direction, Endpoint, Flow, FlowCounter, FlowEvent, FlowKey, FragmentKey, Hook, NODE, OTHER_NODE,
+    Outcome, Packet, PortPair, Scratch, Seen, TableSetIndex, Unreported, decide, decide_on_wire,
+    frames::{BareIp, Frame},
 };
 use podgate_core::{
     compiler::{CompiledTables, Incremental},
     memory::{self, Memory},
 };
 use podgate_datapath::{
-    Datapath, DatapathOptions, EventRing, Pins, Program,
+    Datapath, DatapathOptions, DatapathReaders, Pins,
     publisher::{Published, Publisher, Wanted},
-    sockets::{Socket, sides},
 };
 
-use crate::{
-    sandbox,
-    snapshot::{Pinned, entries},
-    world::{Family, Host, UPLINK, World},
+use crate::{neighbours::may_speak_for, sandbox, snapshot::Pinned, tunnels::is_tunnelled, world::World};
+
+mod programs;
+mod state;
+
+pub(crate) use programs::{Answer, Programs};
+
+/// What a node of a test is started with.
+pub(crate) const OPTIONS: DatapathOptions = DatapathOptions {
+    // Small, but more than any test needs: user space forgets no connection.
+    flows: 7 * 8_192,
+    recheck: false,
+    masqueraded: false,
+    encapsulation: false,
+    shortcut: false,
+    share: false,
 };
-
-/// `TC_ACT_UNSPEC` and `TC_ACT_SHOT` as the kernel hands them back.
-const PASSED: u32 = u32::MAX;
-const DROPPED: u32 = 2;
-
-/// Small, but more than any test needs: user space forgets no connection.
-pub(crate) const FLOWS: u32 = 7 * 8_192;
 
 pub(crate) struct Node {
     pub(crate) datapath: Datapath,
+    pub(crate) readers: DatapathReaders,
     pub(crate) publisher: Publisher,
     pub(crate) pinned: Pinned,
     pub(crate) programs: Programs,
@@ -43,13 +51,13 @@ pub(crate) struct Node {
     wanted: Wanted,
     recheck: bool,
     encapsulation: bool,
+    shortcut: bool,
     /// The user space side of what the kernel has in maps.
     flows: BTreeMap<FlowKey, Flow>,
     fragments: BTreeMap<FragmentKey, PortPair>,
     now: u32,
     revision: u32,
     counters: Vec<(Direction, Outcome, u64)>,
-    events: EventRing,
     /// What the programs have reported about.
     pub(crate) reported: Vec<FlowEvent>,
 }
@@ -57,36 +65,40 @@ pub(crate) struct Node {
 impl Node {
     /// Programs are loaded in a sandbox of their own; the world is published.
     pub(crate) fn new(world: &World) -> Self {
-        Self::start(world, Options::default())
+        Self::start(world, OPTIONS)
     }
 
     /// The same with `--established recheck`.
     pub(crate) fn that_rechecks(world: &World) -> Self {
-        Self::start(world, Options { recheck: true, ..Options::default() })
+        Self::start(world, DatapathOptions { recheck: true, ..OPTIONS })
     }
 
     /// The same with `--allow-encapsulation`.
     pub(crate) fn that_allows_encapsulation(world: &World) -> Self {
-        Self::start(world, Options { encapsulation: true, ..Options::default() })
+        Self::start(world, DatapathOptions { encapsulation: true, ..OPTIONS })
+    }
+
+    /// The same with `--shortcut local`.
+    pub(crate) fn with_shortcut(world: &World) -> Self {
+        Self::start(world, DatapathOptions { shortcut: true, ..OPTIONS })
     }
 
     /// The same with so much room for connections. User space has no such limit: ask `programs` alone.
     pub(crate) fn with_room(world: &World, flows: u32) -> Self {
-        Self::start(world, Options { flows, ..Options::default() })
+        Self::start(world, DatapathOptions { flows, ..OPTIONS })
     }
 
-    fn start(world: &World, options: Options) -> Self {
+    fn start(world: &World, options: DatapathOptions) -> Self {
         let bpffs = sandbox::enter();
         let pins = Pins::create(&bpffs).expect("a bpffs of our own");
-        let mut datapath = load_with(&pins, options);
+        let (mut datapath, readers) = load(&pins, options);
         let programs = Programs::of(&mut datapath, &bpffs);
         let tables = World::new().compile(Vec::new());
-        let events = datapath.events.take().expect("it can be taken once");
         let mut node = Self {
-            events,
             reported: Vec::new(),
-            counters: datapath.counters.read().expect("counters"),
+            counters: readers.counters.read().expect("counters"),
             datapath,
+            readers,
             publisher: Publisher::default(),
             pinned: Pinned::new(&pins),
             programs,
@@ -95,6 +107,7 @@ impl Node {
             wanted: Wanted::default(),
             recheck: options.recheck,
             encapsulation: options.encapsulation,
+            shortcut: options.shortcut,
             flows: BTreeMap::new(),
             fragments: BTreeMap::new(),
             now: 0,
@@ -112,69 +125,58 @@ impl Node {
             self.publisher.publish(&mut self.datapath.maps, &tables, &wanted).expect("the kernel takes it");
         // Connections of an address that has another owner now are forgotten.
         let before = std::mem::replace(&mut self.wanted, wanted);
-        for (address, owner) in before.owners {
-            if owner != 0 && self.wanted.owners.get(&address) != Some(&owner) {
-                let end = Address::from(address);
-                self.flows.retain(|key, flow| {
-                    let ends_there = key.addresses().contains(&end);
-                    !(ends_there && (flow.client_if == owner || flow.server_if == owner))
-                });
-            }
-        }
+        let has_changed_hands =
+            before.owners.iter().any(|(address, owner)| self.wanted.owners.get(address) != Some(owner));
+        let is_own = |address: Address, veth| {
+            veth == NODE || world.veths.contains_key(&veth) && may_speak_for(world, veth, address.into())
+        };
+        self.flows.retain(|key, flow| {
+            let [low, high] = key.addresses();
+            let is_low = flow.seen.has(Seen::CLIENT_IS_LOW);
+            let (client, server) = if is_low { (low, high) } else { (high, low) };
+            // Under another address by right, but not another pod's, nor its own one that it has lost.
+            let is_by_right = || {
+                let now = self.wanted.owners.get(&client.into());
+                let is_lost = before.owners.get(&client.into()) == Some(&flow.client_if);
+                let is_pods = now.is_some_and(|owner| ![NODE, OTHER_NODE].contains(owner));
+                flow.client_if == NODE
+                    || now == Some(&flow.client_if)
+                    || world.veths.contains_key(&flow.client_if) && !is_lost && !is_pods
+            };
+            let is_clients = match flow.seen.has(Seen::REWRITTEN) {
+                true => is_by_right(),
+                false => is_own(client, flow.client_if),
+            };
+            is_clients && is_own(server, flow.server_if) || !has_changed_hands
+        });
+        // And those that lead to a tunnel, where they are not allowed to.
+        let (encapsulation, owners) = (self.encapsulation, &self.wanted.owners);
+        self.flows.retain(|key, flow| {
+            let mut ends = key.addresses().into_iter().zip(key.ports());
+            // A pod that has the packets is none, but for a client that sends there itself.
+            let is_clients_way = flow.client_if != NODE && !flow.seen.has(Seen::REWRITTEN);
+            let has_arrived = |at: &IpAddr| {
+                !is_clients_way && flow.server_if != NODE && owners.get(at) == Some(&flow.server_if)
+            };
+            encapsulation
+                || !ends.any(|(at, port)| {
+                    !has_arrived(&at.into()) && is_tunnelled(world, key.protocol(), port, at.into())
+                })
+        });
         self.tables = tables;
         self.revision = published.revision;
         published
     }
 
-    /// Lets time pass for all connections.
-    pub(crate) fn idle(&mut self, seconds: u32) {
-        self.now += seconds * Memory::TICKS_PER_SECOND;
-        let flows = self.datapath.maps.flows.open().expect("the kernel maps it");
-        for (key, flow) in flows.entries() {
-            let last = flow.last.wrapping_sub(seconds * jiffies_per_second() / JIFFIES_PER_TICK);
-            flows.enter(key, |_| Flow { last, ..flow }).expect("an entry that is there");
-        }
-        let ticks = seconds * jiffies_per_second() / JIFFIES_PER_TICK;
-        let mut fragments = self.pinned.fragments();
-        for (key, at) in entries(&fragments) {
-            if key.protocol & FragmentKey::MARK != 0 {
-                let [a, b, c, d] = ticks_of(at).wrapping_sub(ticks).to_be_bytes();
-                let earlier =
-                    PortPair { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]) };
-                fragments.insert(key, earlier, 0).expect("an entry that is there");
-            }
-        }
-    }
-
-    /// Forgets all connections and fragments.
-    pub(crate) fn forget(&mut self) {
-        self.flows.clear();
-        self.fragments.clear();
-        self.counters = self.datapath.counters.read().expect("counters");
-        let mut fragments = self.pinned.fragments();
-        let flows = self.datapath.maps.flows.open().expect("the kernel maps it");
-        flows.remove(|_, _| true);
-        for key in entries(&fragments).into_keys() {
-            fragments.remove(&key).expect("an entry that is there");
-        }
-    }
-
-    /// Enters the connections that a pod's sockets report.
-    pub(crate) fn enter_older(&mut self, pod: Host, sockets: &[Socket]) {
-        let own = Family::ALL.map(|family| pod.at(family)).into();
-        let now = self.datapath.ticks().expect("the kernel's clock");
-        for (key, side) in sides(sockets, &own) {
-            let entry = |known| side.entry(known, pod.veth(), now);
-            let flows = self.datapath.maps.flows.open().expect("the kernel maps it");
-            flows.enter(key, entry).expect("nobody else writes");
-            let known = self.flows.get(&key).copied();
-            self.flows.insert(key, side.entry(known, pod.veth(), self.now));
-        }
-        self.assert_same_state();
-    }
-
-    pub(crate) const fn flows(&self) -> &BTreeMap<FlowKey, Flow> {
-        &self.flows
+    /// The kernel breaks a publication off. What is expected of it stays as it was: ask `programs` alone,
+    /// until one succeeds.
+    pub(crate) fn fail_to_publish(&mut self, world: &World, spoil: impl Fn(&mut Wanted)) {
+        let tables = world.step(&mut self.compiler, &self.publisher.in_force());
+        let mut wanted = world.wanted(&tables);
+        spoil(&mut wanted);
+        self.publisher
+            .publish(&mut self.datapath.maps, &tables, &wanted)
+            .expect_err("too much for the kernel");
     }
 
     /// Asserts what becomes of a packet.
@@ -193,14 +195,48 @@ impl Node {
     /// one.
     #[track_caller]
     pub(crate) fn evaluate(&mut self, hook: Hook, frame: &[u8]) -> Outcome {
+        if self.shortcut {
+            self.open_all();
+        }
         let mut scratch = Scratch::EMPTY;
         let expected = self.with_memory(|memory| decide(&frame, &mut scratch, &hook, memory));
-        let passed = self.programs.run(hook, frame);
-        let moved = self.moved_counters();
-        assert_eq!(moved, [(hook.direction, expected, 1)], "counters, {hook:?}: {frame:02x?}");
+        let answer = self.programs.answer(hook, frame);
+        let mut counted = vec![(hook.direction, expected, 1)];
+        if answer == Answer::HandedOver {
+            let arrived = self.arrives(&scratch, hook, frame);
+            counted.push((Direction::Ingress, arrived, 1));
+        }
+        assert_eq!(self.moved_counters(), counted, "counters, {hook:?}: {frame:02x?}");
+        let passed = answer != Answer::Dropped;
         assert_eq!(passed, expected.passes(), "the program's answer, {hook:?}: {frame:02x?}");
         self.assert_reported(&scratch, Some(expected));
         expected
+    }
+
+    /// Asserts that a packet that is handed over would have passed at its receiver's veth; the outcome there.
+    #[track_caller]
+    fn arrives(&mut self, scratch: &Scratch, hook: Hook, frame: &[u8]) -> Outcome {
+        // Of an ICMP error it is known; else whose address the packet goes to.
+        let owner = self.wanted.owners.get(&scratch.headers.tuple.destination.into()).copied();
+        let receiver = Some(scratch.receiver).filter(|veth| *veth != NODE).or(owner);
+        let receiver = receiver.expect("a pod of this node");
+        let there = Hook { direction: Direction::Ingress, ifindex: receiver, ingress_ifindex: hook.ifindex };
+        let before = (self.flows.clone(), self.fragments.clone());
+        let arrived = self.with_memory(|memory| decide(&frame, &mut { Scratch::EMPTY }, &there, memory));
+        (self.flows, self.fragments) = before;
+        assert!(arrived.passes(), "{arrived:?} at {there:?}, but handed over: {frame:02x?}");
+        arrived
+    }
+
+    /// All veths, of which each is open where there is a short cut.
+    fn veths(&self) -> BTreeSet<u32> {
+        self.wanted.endpoints.keys().copied().collect()
+    }
+
+    fn open_all(&mut self) {
+        let now = self.datapath.clock.now().expect("the kernel's clock");
+        let veths = self.veths();
+        self.datapath.maps.open_veths.set_all(veths, now);
     }
 
     /// Asserts what becomes of a packet that leaves the node; `None`: no one counts it.
@@ -217,41 +253,32 @@ impl Node {
     /// As [`Self::evaluate`], where packets leave the node.
     #[track_caller]
     pub(crate) fn verdict_on_wire(&mut self, ingress_ifindex: u32, frame: &[u8]) -> Option<Outcome> {
-        let mut scratch = Scratch::EMPTY;
-        let expected =
-            self.with_memory(|memory| decide_on_wire(&frame, &mut scratch, ingress_ifindex, memory));
         let passed = self.programs.run_on_wire(ingress_ifindex, frame);
-        self.assert_on_wire(ingress_ifindex, frame, &scratch, expected, passed)
+        self.assert_on_wire(ingress_ifindex, &frame, passed)
     }
 
     /// The same on a device without link headers: a packet from its IP header on.
     #[track_caller]
     pub(crate) fn verdict_on_tunnel(&mut self, ingress_ifindex: u32, packet: &[u8]) -> Option<Outcome> {
-        let mut scratch = Scratch::EMPTY;
-        let expected =
-            self.with_memory(|memory| decide_on_wire(&BareIp(packet), &mut scratch, ingress_ifindex, memory));
         let passed = self.programs.run_on_tunnel(ingress_ifindex, packet);
-        self.assert_on_wire(ingress_ifindex, packet, &scratch, expected, passed)
+        self.assert_on_wire(ingress_ifindex, &BareIp(packet), passed)
     }
 
     #[track_caller]
     fn assert_on_wire(
         &mut self,
         ingress_ifindex: u32,
-        frame: &[u8],
-        scratch: &Scratch,
-        expected: Option<Outcome>,
+        packet: &(impl Packet + fmt::Debug),
         passed: bool,
     ) -> Option<Outcome> {
-        let moved = self.moved_counters();
+        let mut scratch = Scratch::EMPTY;
+        let expected =
+            self.with_memory(|memory| decide_on_wire(packet, &mut scratch, ingress_ifindex, memory));
         let counted: Vec<_> = expected.iter().map(|outcome| (Direction::Egress, *outcome, 1)).collect();
-        assert_eq!(moved, counted, "counters, on the wire, via {ingress_ifindex}: {frame:02x?}");
-        assert_eq!(
-            passed,
-            expected.is_none_or(Outcome::passes),
-            "on the wire, via {ingress_ifindex}: {frame:02x?}"
-        );
-        self.assert_reported(scratch, expected);
+        let what = || format!("on the wire, via {ingress_ifindex}: {packet:02x?}");
+        assert_eq!(self.moved_counters(), counted, "counters, {}", what());
+        assert_eq!(passed, expected.is_none_or(Outcome::passes), "{}", what());
+        self.assert_reported(&scratch, expected);
         expected
     }
 
@@ -259,8 +286,8 @@ impl Node {
     /// they may be silent.
     #[track_caller]
     fn assert_reported(&mut self, scratch: &Scratch, outcome: Option<Outcome>) {
-        let Some(event) = self.events.take() else { return };
-        assert_eq!(self.events.take(), None, "one packet, one event");
+        let Some(event) = self.readers.events.take() else { return };
+        assert_eq!(self.readers.events.take(), None, "one packet, one event");
         let outcome = outcome.filter(|outcome| outcome.is_reported()).expect("nothing is to be reported");
         let (flow_counter, time) =
             (FlowCounter { revision: event.revision, ..FlowCounter::EMPTY }, event.time);
@@ -275,19 +302,19 @@ impl Node {
 
     /// What the programs have reported about packets that user space was not asked about.
     pub(crate) fn take_events(&mut self) -> Vec<FlowEvent> {
-        self.counters = self.datapath.counters.read().expect("counters");
-        std::iter::from_fn(|| self.events.take()).collect()
+        self.counters = self.readers.counters.read().expect("counters");
+        std::iter::from_fn(|| self.readers.events.take()).collect()
     }
 
     /// How often the programs could not tell or remember something.
     pub(crate) fn lost(&self, cause: Unreported) -> u64 {
-        let counts = self.datapath.counters.unreported().expect("counters");
+        let counts = self.readers.counters.unreported().expect("counters");
         counts.iter().find(|(of, _)| *of == cause).map_or(0, |(_, count)| *count)
     }
 
     /// Counters that have moved since the last call, and by how much.
     fn moved_counters(&mut self) -> Vec<(Direction, Outcome, u64)> {
-        let counters = self.datapath.counters.read().expect("counters");
+        let counters = self.readers.counters.read().expect("counters");
         let moved = counters
             .iter()
             .zip(&self.counters)
@@ -304,17 +331,18 @@ impl Node {
             .wanted
             .endpoints
             .iter()
-            .map(|(ifindex, policy_lookup)| {
+            .map(|(ifindex, entry)| {
                 let endpoint = Endpoint {
-                    state: policy_lookup.state as u32,
+                    state: entry.state as u32,
                     table_set: TableSetIndex(0),
-                    ingress: memory::policy_id(policy_lookup.subject.ingress),
-                    egress: memory::policy_id(policy_lookup.subject.egress),
-                    audit_ingress: memory::policy_id(policy_lookup.subject.audit_ingress),
-                    audit_egress: memory::policy_id(policy_lookup.subject.audit_egress),
-                    master: policy_lookup.master,
+                    ingress: memory::policy_id(entry.subject.ingress),
+                    egress: memory::policy_id(entry.subject.egress),
+                    audit_ingress: memory::policy_id(entry.subject.audit_ingress),
+                    audit_egress: memory::policy_id(entry.subject.audit_egress),
+                    master: entry.master,
                     v4: self.own_address(*ifindex, true),
                     v6: self.own_address(*ifindex, false),
+                    ..Endpoint::PENDING
                 };
                 (*ifindex, endpoint)
             })
@@ -322,12 +350,15 @@ impl Node {
         memory.owners = self.wanted.owners.iter().map(|(at, owner)| ((*at).into(), *owner)).collect();
         memory.link_addresses = self.wanted.link_addresses.clone();
         memory.tunnel_ports = self.wanted.tunnel_ports.clone();
+        memory.tunnel_services = self.wanted.tunnel_services.clone();
         memory.flows = std::mem::take(&mut self.flows).into();
         memory.fragments = std::mem::take(&mut self.fragments).into();
         memory.now.set(self.now);
         memory.revision.set(self.revision);
         memory.recheck.set(self.recheck);
         memory.passes_encapsulation.set(self.encapsulation);
+        memory.has_shortcut.set(self.shortcut);
+        memory.open_veths = self.veths().into();
         let answer = decide(&memory);
         self.flows = memory.flows.into_inner();
         self.fragments = memory.fragments.into_inner();
@@ -341,24 +372,6 @@ impl Node {
         own.map_or(Address::UNSPECIFIED, |(address, _)| (*address).into())
     }
 
-    /// Asserts that the kernel knows the same connections and fragments as user space.
-    #[track_caller]
-    pub(crate) fn assert_same_state(&self) {
-        let flows = self.datapath.maps.flows.open().expect("the kernel maps it").entries().collect();
-        // The two clocks have nothing in common.
-        let timeless = |flows: BTreeMap<FlowKey, Flow>| -> BTreeMap<FlowKey, Flow> {
-            flows.into_iter().map(|(key, flow)| (key, Flow { last: 0, ..flow })).collect()
-        };
-        assert_eq!(timeless(flows), timeless(self.flows.clone()), "connections");
-        let timeless =
-            |fragments: BTreeMap<FragmentKey, PortPair>| -> BTreeMap<FragmentKey, Option<PortPair>> {
-                let is_mark = |key: &FragmentKey| key.protocol & FragmentKey::MARK != 0;
-                fragments.into_iter().map(|(key, ports)| (key, (!is_mark(&key)).then_some(ports))).collect()
-            };
-        let fragments = timeless(entries(&self.pinned.fragments()));
-        assert_eq!(fragments, timeless(self.fragments.clone()), "fragments");
-    }
-
     pub(crate) const fn tables(&self) -> &CompiledTables {
         &self.tables
     }
@@ -366,145 +379,8 @@ impl Node {
     pub(crate) const fn wanted(&self) -> &Wanted {
         &self.wanted
     }
-
-    pub(crate) fn flow_count(&self) -> usize {
-        let [(_, flows, _), ..] = self.datapath.tables.fill().expect("the kernel counts")[..] else {
-            panic!("the flow table is the first");
-        };
-        assert_eq!(flows, self.flows.len());
-        self.flows.len()
-    }
 }
 
-pub(crate) fn load(pins: &Pins, recheck: bool) -> Datapath {
-    load_with(pins, Options { recheck, ..Options::default() })
-}
-
-/// What a node of a test is started with.
-#[derive(Clone, Copy, Debug)]
-struct Options {
-    recheck: bool,
-    encapsulation: bool,
-    flows: u32,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { recheck: false, encapsulation: false, flows: FLOWS }
-    }
-}
-
-fn load_with(pins: &Pins, Options { recheck, encapsulation, flows }: Options) -> Datapath {
-    let options = DatapathOptions { flows, recheck, masqueraded: false, encapsulation, share: false };
+pub(crate) fn load(pins: &Pins, options: DatapathOptions) -> (Datapath, DatapathReaders) {
     Datapath::load(Some(pins), options).unwrap_or_else(|error| panic!("{error:#}"))
-}
-
-/// A packet on a device without link headers.
-struct BareIp<'a>(&'a [u8]);
-
-impl Packet for BareIp<'_> {
-    const LINK_HEADER: usize = 0;
-
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.0.read(offset)
-    }
-
-    fn start<const LENGTH: usize>(&self) -> Option<impl Start> {
-        self.0.start::<LENGTH>()
-    }
-
-    fn pull(&self) {}
-
-    fn tracked(&self, _: &mut Tracked) -> bool {
-        false
-    }
-
-    fn has_local_socket(&self) -> bool {
-        false
-    }
-}
-
-/// Handles on the programs that need nothing of the kernel's module.
-pub(crate) struct Programs {
-    from_pod: SchedClassifier,
-    to_pod: SchedClassifier,
-    to_wire: SchedClassifier,
-    to_tunnel: SchedClassifier,
-}
-
-impl Programs {
-    /// Opens the programs by pins that are removed at once.
-    pub(crate) fn of(datapath: &mut Datapath, bpffs: &Path) -> Self {
-        let mut open = |program| {
-            let pin = bpffs.join("program");
-            datapath.program(program).expect("all programs").pin(&pin).expect("a bpffs of our own");
-            let program = SchedClassifier::from_pin(&pin).expect("just pinned");
-            std::fs::remove_file(&pin).expect("just pinned");
-            program
-        };
-        Self {
-            from_pod: open(Program::FromPod),
-            to_pod: open(Program::ToPod),
-            to_wire: open(Program::ToWire),
-            to_tunnel: open(Program::ToTunnel),
-        }
-    }
-
-    /// Runs a program on a packet, which it must leave as it is; whether it lets the packet pass.
-    #[track_caller]
-    pub(crate) fn run(&self, hook: Hook, frame: &[u8]) -> bool {
-        let program = match hook.direction {
-            Direction::Egress => &self.from_pod,
-            Direction::Ingress => &self.to_pod,
-        };
-        run(program, hook.ifindex, hook.ingress_ifindex, frame)
-    }
-
-    /// Runs the program of the ways out of the node on a packet.
-    #[track_caller]
-    pub(crate) fn run_on_wire(&self, ingress_ifindex: u32, frame: &[u8]) -> bool {
-        run(&self.to_wire, UPLINK, ingress_ifindex, frame)
-    }
-
-    /// The same of a device without link headers.
-    #[track_caller]
-    pub(crate) fn run_on_tunnel(&self, ingress_ifindex: u32, packet: &[u8]) -> bool {
-        run(&self.to_tunnel, UPLINK, ingress_ifindex, packet)
-    }
-}
-
-#[track_caller]
-fn run(program: &SchedClassifier, ifindex: u32, ingress_ifindex: u32, frame: &[u8]) -> bool {
-    // `struct __sk_buff` of `linux/bpf.h` up to `ifindex`.
-    let mut context = [0; 44];
-    context[36..40].copy_from_slice(&ingress_ifindex.to_ne_bytes());
-    context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
-    let mut after = vec![0; frame.len()];
-    let options = TestRunOptions {
-        data_in: Some(frame),
-        data_out: Some(&mut after),
-        ctx_in: Some(&context),
-        ..TestRunOptions::default()
-    };
-    let run = program.test_run(options).unwrap_or_else(|error| panic!("{error:?}: {frame:02x?}"));
-    assert_eq!(after, frame, "the program changed the packet");
-    match run.return_value {
-        PASSED => true,
-        DROPPED => false,
-        other => panic!("the program returned {other}"),
-    }
-}
-
-/// When a mark was made.
-const fn ticks_of(PortPair { source, destination }: PortPair) -> u32 {
-    (source as u32) << 16 | destination as u32
-}
-
-/// Of the kernel's clock, which stands in the entries of connections.
-fn jiffies_per_second() -> u32 {
-    let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: room for the answer.
-    let result = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) };
-    assert_eq!(result, 0);
-    u32::try_from(1_000_000_000 / resolution.tv_nsec).expect("at most 1,000")
 }

@@ -19,24 +19,26 @@ use aya::{
     programs::{SchedClassifier, TcAttachType},
 };
 use podgate::{
+    control::Reconciler,
     endpoints::cni::CniResults,
-    reconciler::Reconciler,
     source::{ClusterSnapshot, manifests},
 };
+use podgate_common::frames::Frame;
 use podgate_core::model::Cluster;
 use podgate_datapath::{
     Attacher, Datapath, DatapathOptions, HookKind, Pins,
     network::{Link, Network, VethPeer},
 };
+use serde_json::{Value, json};
 
 use self::{
     clock::cpu_time,
-    shapes::{Shape, cluster, honest_policy},
+    shapes::{HONEST, HOSTILE, Shape, cluster, honest_policy},
 };
 use crate::{
-    node::FLOWS,
+    node::{OPTIONS, Programs},
     sandbox,
-    world::{Family, Host, World},
+    world::{Family, Host, World, leaves},
 };
 
 /// `BPF_MAP_FREEZE` of `linux/bpf.h`: no process may write to the map any more.
@@ -120,24 +122,92 @@ fn an_object_of_any_size_and_of_ten_times_that_is_enforced_in_less_than_a_second
     }
 }
 
+/// Two services of one tenant, each as large as the API server takes it.
+#[test]
+fn a_service_of_many_ports_that_lead_to_a_tunnel_is_enforced_in_less_than_a_second() {
+    let (_pins, mut reconciler) = start();
+    let (network, cni) = (network(&[Host::A]), Arc::new(CniResults::default()));
+    for (ports, slices) in [(1_000, 1), (10_000, 4)] {
+        let world = World::new().with_tunnels("10.97.0", 1, ports, slices);
+        let before = cpu_time();
+        reconciler.reconcile(&world.cluster, &network, &cni).expect("a pass");
+        let took = cpu_time() - before;
+        println!("{ports} ports, {slices} slices: {took:?}");
+        assert!(took < Duration::from_secs(1), "{ports} ports, {slices} slices: {took:?}");
+    }
+}
+
+#[test]
+fn a_service_of_many_external_addresses_and_ports_is_enforced_in_less_than_a_second() {
+    let (_pins, mut reconciler) = start();
+    let network = Network { links: [link(Host::A, [IpAddr::from([10, 244, 0, 1])])].into() };
+    let (network, cni) = (Arc::new(network), Arc::new(CniResults::default()));
+    let isolate = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"namespace": HONEST, "name": "egress"},
+        "spec": {"podSelector": {}, "policyTypes": ["Egress"]},
+    });
+    let without = [cluster(Vec::new()), vec![isolate]].concat();
+    for number in [1_500_u32, 15_000] {
+        let address = |at: u32| format!("198.18.{}.{}", at >> 8, at & 0xff);
+        let ports: Vec<Value> =
+            (1..=number).map(|at| json!({"name": format!("p{at}"), "port": at})).collect();
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": HOSTILE, "name": "large"},
+            "spec": {
+                "clusterIP": "10.97.0.1", "externalIPs": (0..number).map(address).collect::<Vec<_>>(),
+                "ports": ports,
+            },
+        });
+        let with = read(&[without.clone(), vec![service]].concat());
+        let took = [&with, &read(&without), &with].map(|picture| {
+            let before = cpu_time();
+            reconciler.reconcile(&picture.cluster, &network, &cni).expect("a pass");
+            cpu_time() - before
+        });
+        let sizes = reconciler.sizes();
+        let entries = sizes.iter().find(|table| table.name == "services").map(|table| table.entries);
+        println!("{number} addresses and ports: {took:?}, {entries:?} entries");
+        let listed = usize::try_from(2 * number).expect("a small number");
+        assert_eq!(entries, Some(listed), "each address, and each port of the cluster address");
+        assert!(took.iter().all(|took| *took < Duration::from_secs(1)), "{number}: {took:?}");
+    }
+}
+
+#[test]
+fn services_of_many_ports_lead_a_pod_to_no_tunnel() {
+    let bpffs = sandbox::enter();
+    let pins = Pins::create(&bpffs).expect("a bpffs of our own");
+    let (mut datapath, _) =
+        Datapath::load(Some(&pins), DatapathOptions { share: false, ..OPTIONS }).expect("programs and maps");
+    let programs = Programs::of(&mut datapath, &bpffs);
+    let attacher = Attacher::new(HookKind::Tcx, &pins).expect("a netlink socket");
+    let mut reconciler = Reconciler::new("n1".into(), datapath, attacher);
+    let (network, cni) = (network(&[Host::A]), Arc::new(CniResults::default()));
+    for (services, ports) in [(2, 16), (9, 1_000), (200, 1_000)] {
+        let world = World::new().with_tunnels("10.97.0", services, ports, 1);
+        reconciler.reconcile(&world.cluster, &network, &cni).expect("a pass");
+        for service in 1..=services {
+            for port in [1, ports / 2, ports] {
+                let to = (IpAddr::from([10, 97, 0, u8::try_from(service).expect("a few")]), port);
+                let frame = Frame::udp((Host::A.at(Family::V4), 40_000), to, 60);
+                assert!(!programs.run(leaves(Host::A), &frame.bytes()), "{services} services: {to:?}");
+            }
+        }
+    }
+}
+
 fn start() -> (Pins, Reconciler) {
     let bpffs = sandbox::enter();
     let pins = Pins::create(&bpffs).expect("a bpffs of our own");
-    let options = DatapathOptions {
-        flows: FLOWS,
-        recheck: false,
-        masqueraded: false,
-        encapsulation: false,
-        share: true,
-    };
-    let datapath = Datapath::load(Some(&pins), options).expect("programs and maps");
+    let options = DatapathOptions { share: true, ..OPTIONS };
+    let (datapath, _) = Datapath::load(Some(&pins), options).expect("programs and maps");
     let attacher = Attacher::new(HookKind::Tcx, &pins).expect("a netlink socket");
-    let made = pins.made().expect("the pins were just made");
-    let reconciler = Reconciler::new("n1".into(), datapath, attacher, made);
+    let reconciler = Reconciler::new("n1".into(), datapath, attacher);
     (pins, reconciler)
 }
 
-fn read(objects: &[serde_json::Value]) -> ClusterSnapshot {
+fn read(objects: &[Value]) -> ClusterSnapshot {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("objects.json");
     let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});

@@ -1,6 +1,7 @@
 //! The publisher on real maps: what stands in the kernel after each change, and what packets meet during it.
 
 mod during;
+mod failed;
 mod growth;
 mod ids;
 mod restart;

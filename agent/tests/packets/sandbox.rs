@@ -8,7 +8,7 @@ use std::{
     ptr,
 };
 
-use crate::world::{BRIDGE, Host, UPLINK};
+use super::world::{BRIDGE, Host, UPLINK};
 
 /// Where the thread's own bpffs is.
 const BPFFS: &CStr = c"/sys/fs/bpf";

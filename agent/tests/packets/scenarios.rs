@@ -15,6 +15,8 @@ mod neighbours;
 mod nowhere;
 mod odd;
 mod older;
+mod over_limit;
 mod policies;
 mod reported;
 mod services;
+mod shortcut;

@@ -58,7 +58,7 @@ impl Pinned {
         let prefixes = prefixes.get(&table_set.0, 0).expect(complete);
         let ports = ports.get(&table_set.0, 0).expect(complete);
         let prefixes = prefixes.iter().map(|entry| {
-            let (key, identity) = entry.expect("nobody writes");
+            let (key, identity) = entry.expect("no one writes");
             (PrefixKey { length: key.prefix_len(), address: key.data() }, identity)
         });
         Some(Set {
@@ -75,7 +75,7 @@ fn open(directory: &Path, name: &str) -> MapData {
 }
 
 pub(crate) fn entries<K: Pod + Ord, V: Pod>(map: &HashMap<MapData, K, V>) -> BTreeMap<K, V> {
-    map.iter().collect::<Result<_, _>>().expect("nobody writes")
+    map.iter().collect::<Result<_, _>>().expect("no one writes")
 }
 
 /// All entries of all tables.

@@ -6,116 +6,23 @@ use std::{
     sync::Arc,
 };
 
-use podgate_common::{Direction, EndpointState, Hook, NODE, OTHER_NODE, Protocol, frames::MAC};
+use podgate_common::{EndpointState, NODE, OTHER_NODE, Protocol, TunnelPort, frames::MAC};
 use podgate_core::{
     compiler::{self, CompileInput, CompiledTables, Incremental, RuleSet, Subject},
+    fixtures::ready,
     model::{
-        Cluster, EndpointSlice, IpBlock, Name, NamedPort, Namespace, NetworkPolicy, Node, ObjectName, Peer,
-        Peers, Pod, PortRule, Ports, Proxy, Requirement, Rule, Selector, Service, ServicePort, SliceEndpoint,
-        SlicePort,
+        Cluster, EndpointSlice, Name, NamedPort, Namespace, NetworkPolicy, Node, ObjectName, Pod, Proxy,
+        Rule, Service, ServicePort, SlicePort,
     },
+    tunnels::TunnelServices,
 };
 use podgate_datapath::publisher::{EndpointEntry, Wanted};
 
-/// Where packets of other nodes and of the outside come in.
-pub(crate) const UPLINK: u32 = 2;
-pub(crate) const BRIDGE: u32 = 3;
+mod host;
+mod rules;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
-}
-
-/// Who sends and receives packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Host {
-    /// Pods of this node, in namespace `x`, labelled `app=a` and so on.
-    A,
-    B,
-    Z,
-    /// A pod of another node, in namespace `y`, labelled `app=a`.
-    Remote,
-    Outside,
-    /// This node.
-    Node,
-    OtherNode,
-}
-
-impl Host {
-    pub(crate) const LOCAL: [Self; 3] = [Self::A, Self::B, Self::Z];
-    pub(crate) const PODS: [Self; 4] = [Self::A, Self::B, Self::Z, Self::Remote];
-    pub(crate) const ALL: [Self; 7] =
-        [Self::A, Self::B, Self::Z, Self::Remote, Self::Outside, Self::Node, Self::OtherNode];
-
-    pub(crate) fn at(self, family: Family) -> IpAddr {
-        let (v4, v6) = match self {
-            Self::A => ("10.1.0.1", "fd00:1::1"),
-            Self::B => ("10.1.0.2", "fd00:1::2"),
-            Self::Z => ("10.1.0.26", "fd00:1::26"),
-            Self::Remote => ("10.2.0.1", "fd00:2::1"),
-            Self::Outside => ("192.0.2.1", "2001:db8::1"),
-            Self::Node => ("172.16.0.1", "fd00:f::1"),
-            Self::OtherNode => ("172.16.0.2", "fd00:f::2"),
-        };
-        ip(if family == Family::V4 { v4 } else { v6 })
-    }
-
-    /// Ifindex of the host side of a local pod's veth.
-    pub(crate) fn veth(self) -> u32 {
-        match self {
-            Self::A => 11,
-            Self::B => 12,
-            Self::Z => 13,
-            other => panic!("{other:?} has no veth on this node"),
-        }
-    }
-
-    fn app(self) -> &'static str {
-        match self {
-            Self::A | Self::Remote => "a",
-            Self::B => "b",
-            Self::Z => "z",
-            other => panic!("{other:?} is no pod"),
-        }
-    }
-
-    pub(crate) fn name(self) -> ObjectName {
-        match self {
-            Self::Remote => ObjectName::new("y", "remote"),
-            local => ObjectName::new("x", local.app()),
-        }
-    }
-}
-
-/// A port of every node's addresses that leads to the service.
-pub(crate) const NODE_PORT: u16 = 30_080;
-
-/// Where tunnels of nodes listen.
-pub(crate) const TUNNEL_PORTS: [u16; 2] = [4_789, 6_081];
-
-/// The service's own address.
-pub(crate) fn service_at(family: Family) -> IpAddr {
-    ip(if family == Family::V4 { "10.96.0.10" } else { "fd00:96::10" })
-}
-
-pub(crate) fn ip(text: &str) -> IpAddr {
-    text.parse().expect("a literal of the test")
-}
-
-/// The program at a pod's veth that sees what the pod sends.
-pub(crate) fn leaves(pod: Host) -> Hook {
-    Hook { direction: Direction::Egress, ifindex: pod.veth(), ingress_ifindex: pod.veth() }
-}
-
-/// The program at a pod's veth that sees what the pod receives.
-pub(crate) fn arrives(pod: Host, ingress_ifindex: u32) -> Hook {
-    Hook { direction: Direction::Ingress, ifindex: pod.veth(), ingress_ifindex }
-}
+pub(crate) use host::*;
+pub(crate) use rules::*;
 
 /// The node's veths and what is known of the cluster.
 #[derive(Clone, Debug)]
@@ -135,9 +42,15 @@ pub(crate) struct PodInterface {
     pub(crate) link_address: Option<[u8; 6]>,
 }
 
+fn node(host: Host, role: &str) -> Arc<Node> {
+    let addresses = Family::ALL.map(|family| host.at(family)).to_vec();
+    Arc::new(Node { labels: labels(&[("role", role)]), addresses })
+}
+
 impl World {
     /// All pods, known, and no policy. Every pod names its port TCP 8080 `web`; B has `web` also on UDP 8081.
     pub(crate) fn new() -> Self {
+        let web = |protocol, number| NamedPort { name: "web".into(), protocol, number };
         let pod = |host: Host| Pod {
             name: host.name(),
             labels: labels(&[("app", host.app())]),
@@ -146,17 +59,10 @@ impl World {
             uid: None,
             host_network: false,
             host_ports: Box::default(),
-            ports: [
-                Some(NamedPort { name: "web".into(), protocol: Protocol::Tcp, number: 8080 }),
-                (host == Host::B).then(|| NamedPort {
-                    name: "web".into(),
-                    protocol: Protocol::Udp,
-                    number: 8081,
-                }),
-            ]
-            .into_iter()
-            .flatten()
-            .collect(),
+            ports: [Some(web(Protocol::Tcp, 8080)), (host == Host::B).then(|| web(Protocol::Udp, 8081))]
+                .into_iter()
+                .flatten()
+                .collect(),
         };
         let veth = |host: Host| {
             let state = EndpointState::Identified;
@@ -170,10 +76,7 @@ impl World {
             namespaces: ["x", "y"].map(namespace).into_iter().collect(),
             pods: Host::PODS.map(|host| (host.name(), Arc::new(pod(host)))).into_iter().collect(),
             nodes: [("n1", Host::Node, "own"), ("n2", Host::OtherNode, "other")]
-                .map(|(name, host, role)| {
-                    let addresses = Family::ALL.map(|family| host.at(family)).to_vec();
-                    (Name::from(name), Arc::new(Node { labels: labels(&[("role", role)]), addresses }))
-                })
+                .map(|(name, host, role)| (Name::from(name), node(host, role)))
                 .into_iter()
                 .collect(),
             ..Cluster::default()
@@ -213,6 +116,7 @@ impl World {
             external_addresses: Vec::new(),
             internal_local: false,
             external_local: false,
+            is_over_limit: false,
             proxy: Proxy::KubeProxy,
             ports: vec![port],
         };
@@ -221,20 +125,12 @@ impl World {
             for family in Family::ALL {
                 let slice_name =
                     ObjectName::new("x", format!("{}-{number}-{}", name.name, family == Family::V6));
-                let endpoint = SliceEndpoint {
-                    address: host.at(family),
-                    node: None,
-                    ready: true,
-                    serving: true,
-                    terminating: false,
-                    hints: None,
-                };
                 let slice = EndpointSlice {
                     name: slice_name.clone(),
                     service: name.clone(),
                     proxy: Proxy::KubeProxy,
                     ports: vec![SlicePort { name: "".into(), protocol, number: Some(*port) }],
-                    endpoints: vec![endpoint],
+                    endpoints: vec![ready(host.at(family))],
                 };
                 self.cluster.slices.insert(slice_name, slice.into());
             }
@@ -248,8 +144,7 @@ impl World {
     pub(crate) fn external(self, address: IpAddr, backends: &[(Host, u16)]) -> Self {
         let number = self.cluster.services.len();
         let mut world = self.service(Protocol::Tcp, backends);
-        let name = ObjectName::new("x", format!("s{number}"));
-        let service = Arc::make_mut(&mut world.cluster.services[&name]);
+        let service = world.last_service();
         let own = |family| {
             if family == Family::V4 { format!("10.97.0.{number}") } else { format!("fd00:97::{number}") }
         };
@@ -259,20 +154,74 @@ impl World {
         world
     }
 
+    /// Services at the addresses behind this prefix, each with so many ports of UDP and slices, all of which
+    /// lead to a tunnel of the other node.
+    #[must_use]
+    pub(crate) fn with_tunnels(mut self, prefix: &str, services: u16, ports: u16, slices: u16) -> Self {
+        for service in 1..=services {
+            let name = ObjectName::new("x", format!("tunnels{service}"));
+            let port_name = |number: u16| Name::from(format!("port-{number}").as_str());
+            let service_port = |number| ServicePort {
+                name: port_name(number),
+                protocol: Protocol::Udp,
+                number,
+                node_port: None,
+            };
+            let slice_port = |number| SlicePort {
+                name: port_name(number),
+                protocol: Protocol::Udp,
+                number: Some(TUNNEL_PORTS[0]),
+            };
+            let of = Service {
+                name: name.clone(),
+                cluster_addresses: vec![ip(&format!("{prefix}.{service}"))],
+                external_addresses: Vec::new(),
+                internal_local: false,
+                external_local: false,
+                is_over_limit: false,
+                proxy: Proxy::KubeProxy,
+                ports: (1..=ports).map(service_port).collect(),
+            };
+            self.cluster.services.insert(name.clone(), of.into());
+            for number in 1..=slices {
+                let slice_name = ObjectName::new("x", format!("{}-{number}", name.name));
+                let slice = EndpointSlice {
+                    name: slice_name.clone(),
+                    service: name.clone(),
+                    proxy: Proxy::KubeProxy,
+                    ports: (1..=ports).map(slice_port).collect(),
+                    endpoints: vec![ready(Host::OtherNode.at(Family::V4))],
+                };
+                self.cluster.slices.insert(slice_name, slice.into());
+            }
+        }
+        self
+    }
+
     /// The last service that was added claims its external address at the node port of the first one.
     #[must_use]
     pub(crate) fn at_the_node_port(mut self) -> Self {
-        let name = ObjectName::new("x", format!("s{}", self.cluster.services.len() - 1));
-        Arc::make_mut(&mut self.cluster.services[&name]).ports[0].number = NODE_PORT;
+        self.last_service().ports[0].number = NODE_PORT;
         self
     }
 
     /// The last service that was added is served by another proxy than kube-proxy.
     #[must_use]
     pub(crate) fn of_another_proxy(mut self) -> Self {
-        let name = ObjectName::new("x", format!("s{}", self.cluster.services.len() - 1));
-        Arc::make_mut(&mut self.cluster.services[&name]).proxy = Proxy::Other;
+        self.last_service().proxy = Proxy::Other;
         self
+    }
+
+    /// The last service that was added has more external addresses and ports than fit.
+    #[must_use]
+    pub(crate) fn over_limit(mut self) -> Self {
+        self.last_service().is_over_limit = true;
+        self
+    }
+
+    fn last_service(&mut self) -> &mut Service {
+        let name = ObjectName::new("x", format!("s{}", self.cluster.services.len() - 1));
+        Arc::make_mut(&mut self.cluster.services[&name])
     }
 
     /// Isolates a pod for ingress, but for these rules.
@@ -298,6 +247,23 @@ impl World {
         };
         fill(&mut policy);
         self.cluster.policies.insert(name, policy.into());
+        self
+    }
+
+    /// One pod is given the addresses of another, which has none any more.
+    #[must_use]
+    pub(crate) fn with_address_moved(mut self, from: Host, to: Host) -> Self {
+        let pods = &mut self.cluster.pods;
+        let former = Arc::make_mut(pods.get_mut(&from.name()).expect("a pod of the world"));
+        let moved = std::mem::take(&mut former.addresses);
+        Arc::make_mut(pods.get_mut(&to.name()).expect("a pod of the world")).addresses.extend(moved);
+        self
+    }
+
+    /// A host is a node of the cluster.
+    #[must_use]
+    pub(crate) fn with_node(mut self, host: Host) -> Self {
+        self.cluster.nodes.insert("n3".into(), node(host, "other"));
         self
     }
 
@@ -341,55 +307,22 @@ impl World {
             let addresses = &self.cluster.pods[&veth.pod].addresses;
             owners.extend(addresses.iter().map(|address| (*address, *ifindex)));
         }
-        owners.extend(Family::ALL.map(|family| (Host::OtherNode.at(family), OTHER_NODE)));
+        for address in self.cluster.nodes.values().flat_map(|node| &node.addresses) {
+            owners.entry(*address).or_insert(OTHER_NODE);
+        }
         let endpoints = self.veths.iter().map(|(ifindex, veth)| (*ifindex, evaluated(veth))).collect();
         let bridged = self.veths.iter().filter(|(_, veth)| veth.master != 0);
         let link_addresses =
             bridged.filter_map(|(ifindex, veth)| Some((*ifindex, veth.link_address?))).collect();
-        Wanted { endpoints, owners, tunnel_ports: TUNNEL_PORTS.into(), link_addresses }
+        let nodes = owners.iter().filter(|(_, owner)| [NODE, OTHER_NODE].contains(owner));
+        let nodes = nodes.map(|(address, _)| *address).collect();
+        let services = TunnelServices::of(&self.cluster, &TUNNEL_PORTS.into(), &nodes, usize::MAX);
+        let of_nodes = TUNNEL_PORTS.into_iter().chain(services.node_ports);
+        let mut tunnel_ports: BTreeMap<_, _> = of_nodes.map(|port| (port, TunnelPort::OF_NODES)).collect();
+        for port in services.ports {
+            let port = tunnel_ports.entry(port).or_default();
+            *port = port.and(TunnelPort::OF_SERVICES);
+        }
+        Wanted { endpoints, owners, tunnel_ports, tunnel_services: services.frontends, link_addresses }
     }
-}
-
-pub(crate) fn labels(pairs: &[(&str, &str)]) -> podgate_core::model::Labels {
-    Arc::new(pairs.iter().map(|&(key, value)| (key.into(), value.into())).collect())
-}
-
-/// Pods with this label `app`.
-pub(crate) fn app(name: &str) -> Selector {
-    Selector::All(vec![Requirement::In("app".into(), [name.into()].into())])
-}
-
-pub(crate) fn allow(peers: Peers, ports: Ports) -> Rule {
-    Rule { peers, ports }
-}
-
-/// Pods of the policy's own namespace with the label of this one.
-pub(crate) fn pods_like(pod: Host) -> Peers {
-    Peers::Listed(vec![Peer::Pods { namespaces: None, pods: app(pod.app()) }])
-}
-
-pub(crate) fn all_pods() -> Peers {
-    Peers::Listed(vec![Peer::Pods { namespaces: Some(Selector::EVERYTHING), pods: Selector::EVERYTHING }])
-}
-
-pub(crate) fn block(cidr: &str, except: &[&str]) -> Peers {
-    let net = |text: &str| text.parse().expect("a literal of the test");
-    let except: BTreeSet<_> = except.iter().map(|text| net(text)).collect();
-    Peers::Listed(vec![Peer::Block(IpBlock { cidr: net(cidr), except })])
-}
-
-pub(crate) fn port(protocol: Protocol, number: u16) -> Ports {
-    range(protocol, number, number)
-}
-
-pub(crate) fn range(protocol: Protocol, first: u16, last: u16) -> Ports {
-    Ports::Listed(vec![PortRule::Range { protocol, first, last }])
-}
-
-pub(crate) fn every_port_of(protocol: Protocol) -> Ports {
-    Ports::Listed(vec![PortRule::Protocol(protocol)])
-}
-
-pub(crate) fn named(protocol: Protocol, name: &str) -> Ports {
-    Ports::Listed(vec![PortRule::Named(Some(protocol), name.into())])
 }

@@ -1,29 +1,47 @@
-//! An agent's server with a state that was written down, on a socket of its own.
+//! An agent's answers that were written down, on a socket of their own.
 
 use std::{
-    collections::BTreeMap,
     fs,
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
-    time::{Duration, Instant},
 };
 
 use podgate::{
-    api::{Counter, FlowRecord, KernelCounters, Status},
-    flows::{Observer, SharedObserver},
-    server::{ControlSocket, HitReport, HitView, Server, ServerInputs, Snapshot, TaskRestarts},
-    source::manifests,
+    api::{
+        Counter, EndpointStatus, FlowLine, FlowRecord, PROTOCOL, PolicyReport, RELEASE, Reply, Request,
+        Response, Status,
+    },
+    server::Ask,
+    source::manifests::{self, Change},
 };
 use podgate_common::{Direction, Outcome};
-use tokio::sync::{mpsc, oneshot, watch};
+use podgate_core::{
+    explain::{Explanation, Question, explain},
+    model::Cluster,
+};
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::podgate::directory;
 
 pub(crate) struct Agent {
     directory: tempfile::TempDir,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What it knows.
+struct Known {
+    status: Status,
+    endpoints: Vec<EndpointStatus>,
+    policies: PolicyReport,
+    flows: Vec<FlowRecord>,
+    cluster: Arc<Cluster>,
 }
 
 impl Agent {
@@ -31,46 +49,21 @@ impl Agent {
         Self::start_with(str::to_owned)
     }
 
-    /// With its state changed, as JSON.
+    /// With what it knows changed, as JSON.
     pub(crate) fn start_with(change: fn(&str) -> String) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let path = directory.path().join("podgate.sock");
-        let (stop, stopped) = oneshot::channel();
-        let (listening, listens) = std::sync::mpsc::channel();
-        let serve = async move {
-            let socket = ControlSocket::bind(&path).expect("a new socket");
-            let (_state, snapshots) = watch::channel(Arc::new(snapshot(change)));
-            let counters =
-                [(Direction::Ingress, Outcome::Denied, 7), (Direction::Egress, Outcome::OwnNode, 0)];
-            let counters =
-                counters.map(|(direction, outcome, packets)| Counter { direction, outcome, packets });
-            let counted = move || KernelCounters { packets: counters.to_vec(), ..KernelCounters::default() };
-            let policies =
-                serde_json::from_str(&change(&text("policies.json"))).expect("the form of policies");
-            let (_hits, reports) = watch::channel(Arc::new(HitReport { policies, ..HitReport::default() }));
-            let (ask, _asked) = mpsc::channel(1);
-            // No one answers: there is no kernel.
-            let (kernel_checks, _) = mpsc::channel(1);
-            let server = Server::new(ServerInputs {
-                snapshots,
-                read_counters: Arc::new(counted),
-                count_tables: Arc::new(Vec::new),
-                watches: None,
-                hits: HitView::new(reports, ask),
-                observer: observer(change),
-                kernel_checks,
-                restarts: TaskRestarts::default(),
-            });
-            listening.send(()).expect("the test waits");
-            tokio::select! {
-                ended = socket.serve(server) => ended.expect("it serves for ever"),
-                _ = stopped => {}
+        let listener = UnixListener::bind(directory.path().join("podgate.sock")).expect("a new socket");
+        let stop = Arc::new(AtomicBool::new(false));
+        let (known, stopped) = (Known::read(change), stop.clone());
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                known.answer(&stream.expect("a client"));
             }
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let thread = std::thread::spawn(move || runtime.block_on(serve));
-        listens.recv().expect("it listens");
-        Self { directory, stop: Some(stop), thread: Some(thread) }
+        });
+        Self { directory, stop, thread: Some(thread) }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -80,33 +73,72 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        self.stop.store(true, Ordering::Relaxed);
+        // It looks when someone comes.
+        let _ = UnixStream::connect(self.socket());
         let ended = self.thread.take().map(JoinHandle::join);
-        assert!(matches!(ended, Some(Ok(()))) || std::thread::panicking(), "the server panicked");
+        assert!(matches!(ended, Some(Ok(()))) || std::thread::panicking(), "the agent panicked");
     }
 }
 
-fn observer(change: fn(&str) -> String) -> SharedObserver {
-    let flows: Vec<FlowRecord> =
-        serde_json::from_str(&change(&text("flows.json"))).expect("the form of flows");
-    let mut observer = Observer::new("n1".into(), None);
-    flows.into_iter().for_each(|flow| observer.add(flow));
-    Arc::new(observer.into())
+impl Known {
+    fn read(change: fn(&str) -> String) -> Self {
+        let mut status: Status = read("status.json", change);
+        let counters = [(Direction::Ingress, Outcome::Denied, 7), (Direction::Egress, Outcome::OwnNode, 0)];
+        let counters = counters.map(|(direction, outcome, packets)| Counter { direction, outcome, packets });
+        status.counters = counters.to_vec();
+        Self {
+            status,
+            endpoints: read("endpoints.json", change),
+            policies: read("policies.json", change),
+            flows: read("flows.json", change),
+            cluster: manifests::read(&[Path::new(&directory()).join("shop.yaml")]).cluster,
+        }
+    }
+
+    fn answer(&self, mut stream: &UnixStream) {
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("a request");
+        let request: Request<Ask> = serde_json::from_str(&line).expect("the form of a request");
+        let lines = match request.ask {
+            Ask::Status => response(Reply::Ok(&self.status)),
+            Ask::Endpoints => response(Reply::Ok(&self.endpoints)),
+            Ask::Policies => response(Reply::Ok(&self.policies)),
+            Ask::Explain { from, to, port, what_if } => {
+                match self.explain(&Question { from, to, port }, &what_if) {
+                    Ok(explanation) => response(Reply::Ok(explanation)),
+                    Err(error) => response(Reply::<()>::Error(format!("{error:#}"))),
+                }
+            }
+            Ask::Flows { filter, last, .. } => {
+                let flows: Vec<_> = self.flows.iter().filter(|flow| filter.matches(flow)).collect();
+                let newest = last.map_or(0, |last| flows.len().saturating_sub(last));
+                let flows = flows[newest..].iter().map(|flow| {
+                    let flow = FlowLine::FlowRecord(Box::new(FlowRecord::clone(flow)));
+                    serde_json::to_string(&flow).expect("a flow") + "\n"
+                });
+                response(Reply::Ok(())) + &flows.collect::<String>()
+            }
+            Ask::AwaitPod { .. } => panic!("no verb waits for pods"),
+        };
+        // Clients need not read to the end.
+        let _ = stream.write_all(lines.as_bytes());
+    }
+
+    fn explain(&self, question: &Question, what_if: &Change) -> anyhow::Result<Explanation> {
+        let mut cluster = Cluster::clone(&self.cluster);
+        what_if.apply(&mut cluster)?;
+        Ok(explain(&cluster, question)?)
+    }
 }
 
-fn text(name: &str) -> String {
+fn response<T: Serialize>(answer: Reply<T>) -> String {
+    let response = Response { version: PROTOCOL, podgate: RELEASE.to_owned(), answer };
+    serde_json::to_string(&response).expect("it has string keys") + "\n"
+}
+
+fn read<T: DeserializeOwned>(name: &str, change: fn(&str) -> String) -> T {
     let path = directory().join(name);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-fn snapshot(change: fn(&str) -> String) -> Snapshot {
-    let status: Status = serde_json::from_str(&change(&text("status.json"))).expect("the form of a status");
-    Snapshot {
-        // Ages grow from then on; not in these tests, however slow.
-        taken: Instant::now() + Duration::from_secs(3600),
-        status,
-        endpoints: serde_json::from_str(&change(&text("endpoints.json"))).expect("the form of endpoints"),
-        interfaces: BTreeMap::new(),
-        cluster: manifests::read(&[Path::new(&directory()).join("shop.yaml")]).cluster,
-    }
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&change(&text)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }

@@ -158,7 +158,7 @@ fn who_may_not_ask_learns_that_it_takes_root() {
 
 /// As in `podgate explain 2>&1 | head -1`.
 #[test]
-fn nobody_has_to_read_to_the_end() {
+fn no_one_has_to_read_to_the_end() {
     for line in [
         "explain --from x/a --to x/b --port TCP/80 --manifests unread.yaml",
         "matrix --manifests shop.yaml --ports TCP/80",

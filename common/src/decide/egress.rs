@@ -24,7 +24,7 @@ pub(super) fn egress<T: Tables>(
     if is_spoofed(&tuple.source, endpoint, policy_lookup.ifindex, tables) {
         return Outcome::Spoofed;
     }
-    if is_tunnelled(tuple, tables) {
+    if is_tunnelled(tuple.protocol, tuple.destination_port, &tuple.destination, tables) {
         return Outcome::Encapsulated;
     }
     policy_lookup.policy = endpoint.egress;
@@ -65,6 +65,7 @@ pub fn by_egress<T: Tables>(
         Some(owner) => (owner == NODE, owner == policy_lookup.ifindex),
         None => (false, false),
     };
+    policy_lookup.is_to_node = to_node;
     if to_itself {
         return Outcome::OwnAddress;
     }
@@ -79,8 +80,8 @@ pub fn by_egress<T: Tables>(
     let (identity, class) =
         classify(tables, table_set, &tuple.destination, tuple.protocol, tuple.destination_port);
     (policy_lookup.identity, policy_lookup.class) = (identity, class);
-    // Asked again: had it to be remembered, the verifier would walk over all of this twice.
-    let to_node = tables.owner(&tuple.destination) == Some(NODE);
+    // Read again: had it to be remembered, the verifier would walk over all of this twice.
+    let to_node = forget(&policy_lookup.is_to_node);
     let key = match to_node {
         true => RowKey::of_own_node(policy, identity, class),
         false => RowKey::new(policy, identity, class),
@@ -128,8 +129,14 @@ fn service<T: Tables>(
     tables: &T,
 ) -> Option<ServiceVerdict> {
     let protocol = Protocol::try_from(tuple.protocol).ok()?;
-    let key = ServiceKey::new(address, protocol, tuple.destination_port);
-    let service = tables.service(endpoint.table_set, &key)?;
+    // One key, and one only: the stack has no room for two.
+    let mut key = ServiceKey::new(address, protocol, tuple.destination_port);
+    let mut service = tables.service(endpoint.table_set, &key);
+    if service.is_none() && endpoint.has_services_by_address() {
+        key.turn_to_address();
+        service = tables.service(endpoint.table_set, &key);
+    }
+    let service = service?;
     (policy_lookup.identity, policy_lookup.class) = (IdentityId(service.0), PolicyLookup::SERVICE);
     let row = tables.row(endpoint.table_set, &RowKey::of_service(policy_lookup.policy, service));
     Some(ServiceVerdict::of(row.unwrap_or_default()))

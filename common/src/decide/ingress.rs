@@ -21,7 +21,14 @@ pub(super) fn ingress<T: Tables>(
     hook: &Hook,
     tables: &T,
 ) -> Outcome {
-    let Scratch { headers, tracked, policy_lookup, evaluation: SideEvaluation { entry, .. }, .. } = scratch;
+    let Scratch {
+        headers,
+        tracked,
+        policy_lookup,
+        sender_lookup,
+        evaluation: SideEvaluation { entry, .. },
+        ..
+    } = scratch;
     // The node's address alone proves nothing, nor does it that the packet has entered nowhere (`origin`).
     if entry.ingress_ifindex == NODE {
         return Outcome::OwnNode;
@@ -35,10 +42,10 @@ pub(super) fn ingress<T: Tables>(
     let Some(sender) = Sender::of(tuple, entry.ingress_ifindex, packet, tracked, tables) else {
         return Outcome::Spoofed;
     };
+    entry.seen = entry.seen.with(Seen::REWRITTEN, sender.is_rewritten);
     if entry.ingress_ifindex == hook.ifindex || sender.pod == hook.ifindex {
         return Outcome::OwnAddress;
     }
-    entry.seen = entry.seen.with(Seen::REWRITTEN, sender.address != tuple.source);
     policy_lookup.policy = endpoint.ingress;
     let mut outcome = if !endpoint.ingress.isolates() {
         Outcome::NotIsolated
@@ -59,7 +66,8 @@ pub(super) fn ingress<T: Tables>(
     if !outcome.passes() {
         return outcome;
     }
-    may_send(&sender, tuple, headers.segment, entry, policy_lookup, tables).unwrap_or(outcome)
+    may_send(&sender, tuple, headers.segment, entry, (policy_lookup, sender_lookup), tables)
+        .unwrap_or(outcome)
 }
 
 /// What the egress of a local pod has against what it sent, where that could not be evaluated at its own
@@ -70,7 +78,7 @@ pub(super) fn may_send<T: Tables>(
     tuple: &Tuple,
     segment: Segment,
     entry: &mut Flow,
-    policy_lookup: &mut PolicyLookup,
+    (policy_lookup, sender_lookup): (&mut PolicyLookup, &mut PolicyLookup),
     tables: &T,
 ) -> Option<Outcome> {
     if sender.pod == NODE || is_dhcp_request(tuple, sender.pod, tables) {
@@ -84,11 +92,10 @@ pub(super) fn may_send<T: Tables>(
     let endpoint = tables.endpoint(sender.pod);
     let mut outcome = None;
     if endpoint.is_asked(Direction::Egress) {
-        let receiver = *policy_lookup;
-        (policy_lookup.ifindex, policy_lookup.direction) = (sender.pod, Direction::Egress);
-        outcome = against_backend(tuple, &endpoint, policy_lookup, tables);
-        if outcome.is_none() {
-            *policy_lookup = receiver;
+        (sender_lookup.ifindex, sender_lookup.direction) = (sender.pod, Direction::Egress);
+        outcome = against_backend(tuple, &endpoint, sender_lookup, tables);
+        if outcome.is_some() {
+            *policy_lookup = *sender_lookup;
         }
     }
     if outcome.is_none_or(Outcome::passes) {

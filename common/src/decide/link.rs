@@ -1,8 +1,9 @@
-//! Whether a frame comes from the link-layer address of the pod that sends it.
+//! What a frame says of itself: whether it comes from the link-layer address of the pod that sends it, and
+//! whether it is what the kernel takes it for.
 //!
-//! Asked of every frame that leaves a pod's veth, also on the fast path: a bridge learns from each of them.
-//! Only the agent can know the address, from whoever has given it to the pod; a pod may change the one of its
-//! interface, and then sends nothing.
+//! The first is asked of every frame that leaves a pod's veth, also on the fast path: a bridge learns from
+//! each of them. Only the agent can know the address, from whoever has given it to the pod; a pod may change
+//! the one of its interface, and then sends nothing.
 
 use crate::{LinkAddress, Packet, Start as _, Tables};
 
@@ -20,4 +21,14 @@ pub(super) fn is_own_source<T: Tables>(packet: &impl Packet, ifindex: u32, table
     // The next two bytes are the type, which every frame has.
     let source = packet.start::<{ SOURCE + 8 }>().map(|start| u64::from_le(start.u64::<SOURCE>()));
     source.is_some_and(|source| LinkAddress::of_frame(ifindex, source) == bound)
+}
+
+/// Whether the kernel takes a frame for IP whose link header says otherwise, so that no source was read of
+/// it. Only a pod behind netkit can send one: the kernel believes its socket (`netkit_xmit` in
+/// drivers/net/netkit.c).
+#[inline(always)]
+pub(super) fn is_misnamed<P: Packet>(packet: &P) -> bool {
+    let received_as = packet.received_as();
+    matches!(received_as, Some([0x08, 0x00] | [0x86, 0xdd]))
+        && packet.read::<2>(P::LINK_HEADER - 2) != received_as
 }

@@ -27,7 +27,7 @@ pub(super) fn discovery<T: Tables>(
     match hook.direction {
         Direction::Egress => {
             let endpoint = tables.endpoint(hook.ifindex);
-            let is_own = |address: &Address| is_own(address, &endpoint, hook.ifindex, tables);
+            let is_own = |address: &Address| tables.is_own(address, &endpoint, hook.ifindex);
             let is_in_anothers_name = match message.kind {
                 // No pod is a router of its link.
                 kind::ROUTER_ADVERTISEMENT | kind::REDIRECT => true,
@@ -78,7 +78,7 @@ pub(super) fn arp<T: Tables>(packet: &impl Packet, hook: &Hook, tables: &T) -> O
     let is_probe = arp.sender.is_unspecified();
     let is_in_anothers_name = !is_probe
         && match hook.direction {
-            Direction::Egress => !is_own(&arp.sender, &tables.endpoint(hook.ifindex), hook.ifindex, tables),
+            Direction::Egress => !tables.is_own(&arp.sender, &tables.endpoint(hook.ifindex), hook.ifindex),
             Direction::Ingress => {
                 hook.ingress_ifindex != NODE && speaks_for_another(&arp.sender, hook.ingress_ifindex, tables)
             }
@@ -91,8 +91,14 @@ pub(super) fn arp<T: Tables>(packet: &impl Packet, hook: &Hook, tables: &T) -> O
 
 /// An address that the pod behind a veth may speak for: its own, or one of the link that no one else is known
 /// to have. Of a pod that is not known yet, any that no one else is known to have.
+///
+/// Asked by way of [`Tables::is_own`].
 #[inline(always)]
-pub(super) fn is_own<T: Tables>(address: &Address, endpoint: &Endpoint, ifindex: u32, tables: &T) -> bool {
+pub fn is_own<T: Tables>(address: &Address, endpoint: &Endpoint, ifindex: u32, tables: &T) -> bool {
+    // Nearly always, and without a look-up.
+    if endpoint.has(address) {
+        return true;
+    }
     match tables.owner(address) {
         Some(owner) => owner == ifindex,
         None => !endpoint.is_known() || address.is_link_local_v6(),

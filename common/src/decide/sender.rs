@@ -9,13 +9,15 @@ pub(super) struct Sender {
     pub(super) address: Address,
     /// The veth of the pod of this node that sent it; [`NODE`]: no pod of this node did.
     pub(super) pod: u32,
+    /// The packet has another address, which the node has put in place of this one.
+    pub(super) is_rewritten: bool,
     /// The node has put its own address in place of a foreign one.
     pub(super) masqueraded: bool,
 }
 
 impl Sender {
-    /// `ingress_ifindex` is where the packet entered the node. `None`: the source is the address of a pod
-    /// that did not send it.
+    /// `ingress_ifindex` is where the packet entered the node. `None`: the source is the address of a pod,
+    /// or one of the node on the link, and someone else sent it.
     #[inline(always)]
     pub(super) fn of<T: Tables>(
         tuple: &Tuple,
@@ -31,16 +33,24 @@ impl Sender {
             let known = ingress_ifindex == Flow::ANY_INGRESS
                 || pod == ingress_ifindex
                 || tables.endpoint(pod).master == ingress_ifindex;
-            return known.then_some(Self { address: tuple.source, pod, masqueraded: false });
+            return known.then_some(Self {
+                address: tuple.source,
+                pod,
+                is_rewritten: false,
+                masqueraded: false,
+            });
         }
         // `from_pod` lets only a pod's own addresses out, so here the node has rewritten it. Link-local ones
-        // stay.
+        // stay, and those of the node are the node's.
         let entered = tables.endpoint(ingress_ifindex);
         if entered.is_known() {
             let own = if tuple.source.is_v4() { entered.v4 } else { entered.v6 };
-            let rewritten = !own.is_unspecified() && !tuple.source.is_link_local_v6();
-            let address = if rewritten { own } else { tuple.source };
-            return Some(Self { address, pod: ingress_ifindex, masqueraded: false });
+            let is_rewritten = !tuple.source.is_link_local_v6();
+            if !is_rewritten && owner.is_some() {
+                return None;
+            }
+            let address = if is_rewritten && !own.is_unspecified() { own } else { tuple.source };
+            return Some(Self { address, pod: ingress_ifindex, is_rewritten, masqueraded: false });
         }
         let readable = packet.tracked(tracked);
         if readable && tracked.describes(tuple) && tracked.original.source != tuple.source {
@@ -50,11 +60,11 @@ impl Sender {
                 .owner(&address)
                 .filter(|pod| *pod != NODE && tables.endpoint(*pod).master == ingress_ifindex)
                 .unwrap_or(NODE);
-            return Some(Self { address, pod, masqueraded: pod == NODE });
+            return Some(Self { address, pod, is_rewritten: true, masqueraded: pod == NODE });
         }
         // Without connection tracking to ask, this is all that is known. No IPv4 packet from elsewhere gets
         // through the routing with an address of the node's own as its source; in IPv6 nothing is in its way.
         let masqueraded = owner == Some(NODE) && !readable && tuple.source.is_v4();
-        Some(Self { address: tuple.source, pod: NODE, masqueraded })
+        Some(Self { address: tuple.source, pod: NODE, is_rewritten: masqueraded, masqueraded })
     }
 }

@@ -4,7 +4,9 @@
 //! `from_pod` has let these packets out without knowing the backend. Whatever else leaves the node passes.
 
 use super::{
-    NODE, Sender, enter,
+    NODE, Sender,
+    encapsulation::is_tunnelled,
+    enter,
     fragments::{recall_ports, remember_ports},
     is_alive, may_send, origin,
 };
@@ -36,7 +38,7 @@ pub fn decide_on_wire<T: Tables>(
             return None;
         }
         origin(packet, scratch, matches!(kind, PacketKind::Related), tables);
-        // A pod in whose name somebody else sends is not hurt by being asked.
+        // A pod in whose name another sends is not hurt by being asked.
         if scratch.ingress_ifindex == Flow::UNKNOWN_INGRESS && scratch.claimed != NODE {
             scratch.ingress_ifindex = scratch.claimed;
         }
@@ -121,7 +123,8 @@ fn connection<T: Tables>(
     scratch: &mut Scratch,
     tables: &T,
 ) -> Option<()> {
-    let Scratch { headers, tracked, policy_lookup, lookup, original, evaluation, .. } = scratch;
+    let Scratch { headers, tracked, policy_lookup, sender_lookup, lookup, original, evaluation, .. } =
+        scratch;
     let SideEvaluation { entry, is_evaluated, outcome, enters, is_closed, .. } = evaluation;
     lookup.turn_to(&headers.tuple);
     let source_is_low = lookup.source_is_low();
@@ -153,15 +156,25 @@ fn connection<T: Tables>(
         true => flow.seen.with(Seen::UNTRANSLATED, true),
         false => Seen::REPLY.with(Seen::CLIENT_IS_LOW, source_is_low),
     };
+    let seen =
+        if sender.is_rewritten { seen.without(Seen::ROUTED).with(Seen::REWRITTEN, true) } else { seen };
     *entry = Flow { last: now, seen, ..Flow::EMPTY };
     *is_evaluated = was_evaluated_at_veth(sender, packet, headers, tracked, original, now, tables);
     let isolated = tables.endpoint(sender.pod).egress.isolates();
     *outcome = if isolated { Outcome::Allowed } else { Outcome::NotIsolated };
-    if forget(is_evaluated) {
+    let to_tunnel = is_tunnelled(
+        headers.tuple.protocol,
+        headers.tuple.destination_port,
+        &headers.tuple.destination,
+        tables,
+    );
+    if to_tunnel {
+        *outcome = Outcome::Encapsulated;
+    } else if forget(is_evaluated) {
         entry.client_if = sender.pod;
         entry.client_revision = tables.revision();
     } else if let Some(against) =
-        may_send(sender, &headers.tuple, headers.segment, entry, policy_lookup, tables)
+        may_send(sender, &headers.tuple, headers.segment, entry, (policy_lookup, sender_lookup), tables)
     {
         *outcome = against;
     }
@@ -184,8 +197,7 @@ fn was_evaluated_at_veth<T: Tables>(
     if !packet.tracked(tracked) {
         // Under a rewritten address it may be a reply. A TCP connection whose first packet was dropped here
         // has no other.
-        let is_rewritten = sender.address != tuple.source;
-        return is_rewritten && tuple.protocol == number::TCP && !headers.segment.opens();
+        return sender.is_rewritten && tuple.protocol == number::TCP && !headers.segment.opens();
     }
     if tracked.is_reply {
         // The client has sent before, to this pod: its ingress was evaluated.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::Segment;
 
 /// Few values each, so that ends often share an address or a port, and IPv6 addresses that look like keys of
 /// IPv4 ones.

@@ -1,9 +1,9 @@
 //! Atomic operations: compilers for BPF and for the host have different ones.
 
 #[cfg(any(test, feature = "user"))]
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-/// Atomic operations on memory that others write to.
+/// Atomic operations on memory that others write to, and the order of what is not atomic.
 pub trait Atomic {
     /// Puts `new` in place of `current`; what was there before. A full barrier.
     ///
@@ -12,19 +12,27 @@ pub trait Atomic {
     /// `word` is aligned memory that is only written by atomic or volatile operations.
     unsafe fn compare_exchange(word: *mut u64, current: u64, new: u64) -> u64;
 
-    /// Puts `new` there. A full barrier.
-    ///
-    /// # Safety
-    ///
-    /// As above.
-    unsafe fn exchange(word: *mut u64, new: u64);
-
     /// Adds bits.
     ///
     /// # Safety
     ///
     /// As above.
     unsafe fn or(word: *mut u64, bits: u64);
+
+    /// What was read before is not read after what follows. `word` is any, for those that have no such
+    /// operation without one; it stays as it is.
+    ///
+    /// # Safety
+    ///
+    /// As above.
+    unsafe fn order_reads(word: *mut u64);
+
+    /// Others do not see what is written after this before what was written before it. `word` as above.
+    ///
+    /// # Safety
+    ///
+    /// As above.
+    unsafe fn order_writes(word: *mut u64);
 }
 
 /// Atomic operations of the host.
@@ -42,14 +50,17 @@ impl Atomic for HostAtomic {
         }
     }
 
-    unsafe fn exchange(word: *mut u64, new: u64) {
-        // SAFETY: the caller's.
-        unsafe { AtomicU64::from_ptr(word) }.swap(new, Ordering::SeqCst);
-    }
-
     unsafe fn or(word: *mut u64, bits: u64) {
         // SAFETY: the caller's.
         unsafe { AtomicU64::from_ptr(word) }.fetch_or(bits, Ordering::SeqCst);
+    }
+
+    unsafe fn order_reads(_: *mut u64) {
+        fence(Ordering::Acquire);
+    }
+
+    unsafe fn order_writes(_: *mut u64) {
+        fence(Ordering::Release);
     }
 }
 

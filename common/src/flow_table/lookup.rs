@@ -1,8 +1,6 @@
 //! What is looked for in the flow table: the key, where it belongs, and what was found.
 
-use core::ptr::read_volatile;
-
-use super::{FLOW_WORDS, FlowSet, HASH, Seed, USED, WAYS, entry, last};
+use super::{HASH, Seed, USED, WAYS, WayNumber};
 use crate::{Flow, FlowKey, Tuple, packet::forget};
 
 /// A look-up: what is looked for, and what was found.
@@ -29,8 +27,7 @@ pub struct Lookup {
 pub struct Spot {
     pub(super) tag: u32,
     pub set: u32,
-    /// From 1 to [`WAYS`].
-    pub(super) way: u32,
+    pub(super) way: WayNumber,
 }
 
 /// The lower half of a word.
@@ -51,13 +48,15 @@ impl Spot {
         if !key.is_v4() {
             hash = hash.wrapping_add(pair(b, 2)).wrapping_add(pair(c, 4)).wrapping_add(pair(d, 6));
         }
-        hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        hash ^= hash >> 29;
+        let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // The lower bits of a product are of its factors' lower bits alone. The set is of the upper ones, as
+        // all memory is waited for until it is known.
+        let lower = mixed ^ (mixed >> 29);
         #[expect(clippy::cast_possible_truncation, reason = "the lower half, and upper ones of products")]
         Self {
-            tag: hash as u32 & HASH | USED,
-            set: (((hash >> 32) * u64::from(sets)) >> 32) as u32,
-            way: 1 + (((hash & u64::from(!HASH)) * u64::from(WAYS)) >> 8) as u32,
+            tag: lower as u32 & HASH | USED,
+            set: (((mixed >> 32) * u64::from(sets)) >> 32) as u32,
+            way: WayNumber::of(1 + (((lower & u64::from(!HASH)) * u64::from(WAYS)) >> 8) as u32),
         }
     }
 }
@@ -95,7 +94,7 @@ impl Lookup {
     #[inline(always)]
     pub fn place(&mut self, seed: &impl Seed, sets: u32) -> u32 {
         let Spot { tag, set, way } = Spot::of(&self.key, seed, sets);
-        (self.tag, self.set, self.preferred) = (tag, set, way);
+        (self.tag, self.set, self.preferred) = (tag, set, way.number());
         set
     }
 
@@ -105,37 +104,13 @@ impl Lookup {
         self.set
     }
 
-    /// # Safety
-    ///
-    /// `set` can be read, and has this way.
     #[inline(always)]
-    pub(super) unsafe fn copy(&mut self, set: *const FlowSet, way: u32) {
-        // SAFETY: the caller's; both begin with these words, and are aligned to 8 bytes.
-        unsafe {
-            let from = (&raw const (*entry(set.cast_mut(), way)).client_if).cast::<u64>();
-            let to = (&raw mut self.flow).cast::<u64>();
-            for word in 0..FLOW_WORDS {
-                to.add(word).write(read_volatile(from.add(word)));
-            }
-            self.flow.last = read_volatile(last(set.cast_mut(), way));
-        }
+    pub(super) fn way(&self) -> WayNumber {
+        WayNumber::forgotten(&self.way)
     }
 
     #[inline(always)]
-    pub(super) fn way(&self) -> u32 {
-        way(&self.way)
+    pub(super) fn preferred(&self) -> WayNumber {
+        WayNumber::forgotten(&self.preferred)
     }
-
-    #[inline(always)]
-    pub(super) fn preferred(&self) -> u32 {
-        way(&self.preferred)
-    }
-}
-
-/// A way's number, in bounds that the verifier sees.
-#[inline(always)]
-fn way(number: &u32) -> u32 {
-    // SAFETY: a reference is valid to be read from. Volatile, so that neither the verifier knows which one it
-    // is, nor the compiler that it is in bounds.
-    unsafe { read_volatile(number) & WAYS }
 }

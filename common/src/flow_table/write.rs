@@ -1,12 +1,9 @@
 //! Writing to a set: under its lock, one way at a time.
 
-use core::ptr::{read_volatile, write_volatile};
-
 use super::{
-    Atomic, BUSY, Entry, FlowSet, HASH, Holder, Lookup, NEXT_VERSION, USED, VERSION, WAYS, entry, holds,
-    last, tag,
+    Atomic, BUSY, FlowShares, HASH, Holder, Lookup, NEXT_VERSION, SharedSet, USED, VERSION, WayNumber,
 };
-use crate::{Flow, FlowKey, Seen, Timeouts, address::pair};
+use crate::{Flow, Seen, Timeouts};
 
 /// What entering a connection did to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,300 +21,209 @@ pub enum Entered {
     Refused,
 }
 
-/// How fast the newcomer's veth opens connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// In the last [`Self::SECONDS`].
-    pub opened: u32,
+/// What decides who gives way in a full set.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplacementRule<'a, S> {
+    pub timeouts: &'a Timeouts,
+    pub shares: &'a S,
+    /// Of the table.
     pub sets: u32,
 }
 
-impl Pace {
-    pub const SECONDS: u32 = 64;
-
-    /// Of a connection that counts as the only one.
-    const SLOW: Self = Self { opened: 0, sets: 0 };
-
-    /// More than one connection for 64 sets of the table. Until then it comes to few that are full of others'
-    /// connections.
+impl<S: FlowShares> ReplacementRule<'_, S> {
+    /// At most one connection for 64 sets of the table: such a veth comes to next to no set that is full of
+    /// connections of veths that have even fewer.
     #[inline(always)]
-    const fn is_fast(self) -> bool {
-        self.opened > self.sets / 64
+    fn is_small(&self, share: u32) -> bool {
+        share <= self.sets / 64
     }
 }
-
-/// Ways, of those of a set.
-const MOST_OF_A_SET: u32 = 5;
 
 /// How often a writer tries to get the lock: some microseconds.
 const TRIES: u32 = 64;
 
-impl FlowSet {
-    /// Enters a connection, or puts another entry in the place of its one. `None`: somebody else writes to
-    /// the set.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Self::find`].
+impl SharedSet {
+    /// Enters a connection that was looked up in this set, or puts another entry in the place of its one.
+    /// `None`: another writes to the set.
     #[inline(always)]
-    pub unsafe fn put<A: Atomic>(
-        set: *mut Self,
+    pub fn put<A: Atomic, S: FlowShares>(
+        self,
         lookup: &Lookup,
         flow: &Flow,
-        timeouts: &Timeouts,
+        rule: &ReplacementRule<'_, S>,
         holder: Holder,
-        pace: Pace,
     ) -> Option<Entered> {
-        // SAFETY: the caller's.
-        unsafe {
-            if !Self::lock::<A>(set, holder) {
-                return None;
-            }
-            Some(Self::put_locked::<A>(set, lookup, flow, timeouts, holder, pace))
-        }
+        self.lock_patiently::<A>(holder).then(|| self.put_locked::<A, S>(lookup, flow, rule))
     }
 
     /// As [`Self::put`], for an entry that depends on the one that is there.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Self::find`].
-    pub unsafe fn update<A: Atomic>(
-        set: *mut Self,
+    pub fn update<A: Atomic, S: FlowShares>(
+        self,
         lookup: &mut Lookup,
-        timeouts: &Timeouts,
+        rule: &ReplacementRule<'_, S>,
         holder: Holder,
         flow: impl FnOnce(Option<Flow>) -> Flow,
     ) -> Option<Entered> {
-        // SAFETY: the caller's.
-        unsafe {
-            if !Self::lock::<A>(set, holder) {
-                return None;
-            }
-            let known = Self::find(set, lookup).then_some(lookup.flow);
-            Some(Self::put_locked::<A>(set, lookup, &flow(known), timeouts, holder, Pace::SLOW))
+        if !self.lock_patiently::<A>(holder) {
+            return None;
         }
+        let known = self.find::<A>(lookup).then_some(lookup.flow);
+        Some(self.put_locked::<A, S>(lookup, &flow(known), rule))
     }
 
-    /// Takes the lock away from an agent that died with it.
-    ///
-    /// # Safety
-    ///
-    /// No agent but the caller's lives.
-    pub unsafe fn free<A: Atomic>(set: *mut Self) {
-        // SAFETY: the caller's.
-        unsafe {
-            if read_volatile(&raw const (*set).lock.holder) == Holder::Agent as u32 {
-                for way in 1..=WAYS {
-                    let tag = tag(set, way);
-                    if read_volatile(tag) & BUSY != 0 {
-                        // Half an entry.
-                        write_volatile(tag, read_volatile(tag).wrapping_add(NEXT_VERSION) & VERSION);
-                    }
-                }
-                Self::unlock::<A>(set);
+    /// Takes the lock away from an agent that died with it. No agent but the caller's lives.
+    pub fn free<A: Atomic>(self) {
+        if self.holder() != Holder::Agent as u32 {
+            return;
+        }
+        for way in WayNumber::all() {
+            let tag = self.tag(way);
+            if tag & BUSY != 0 {
+                // Half an entry.
+                self.set_tag(way, tag.wrapping_add(NEXT_VERSION) & VERSION);
             }
         }
+        self.unlock::<A>();
     }
 
-    /// # Safety
-    ///
-    /// As for [`Self::find`].
     #[inline(always)]
-    unsafe fn lock<A: Atomic>(set: *mut Self, holder: Holder) -> bool {
+    fn lock_patiently<A: Atomic>(self, holder: Holder) -> bool {
         for _ in 0..TRIES {
-            // SAFETY: the caller's.
-            if unsafe { A::compare_exchange(lock(set), 0, pair(holder as u32, 0)) } == 0 {
+            if self.try_lock::<A>(holder) {
                 return true;
             }
         }
         false
     }
 
-    /// # Safety
-    ///
-    /// The caller holds the lock.
+    /// Writes an entry, and frees the lock, which the caller holds.
     #[inline(always)]
-    unsafe fn unlock<A: Atomic>(set: *mut Self) {
-        // SAFETY: the caller's.
-        unsafe { A::exchange(lock(set), 0) };
-    }
-
-    /// # Safety
-    ///
-    /// The caller holds the lock as `holder`.
-    #[inline(always)]
-    unsafe fn put_locked<A: Atomic>(
-        set: *mut Self,
+    fn put_locked<A: Atomic, S: FlowShares>(
+        self,
         lookup: &Lookup,
         flow: &Flow,
-        timeouts: &Timeouts,
-        holder: Holder,
-        pace: Pace,
+        rule: &ReplacementRule<'_, S>,
     ) -> Entered {
-        // SAFETY: the caller's.
-        unsafe {
-            let choice = Self::choose(set, lookup, flow, timeouts, pace);
-            let way = choice & WAYS;
-            if way == 0 {
-                Self::unlock::<A>(set);
-                return Entered::Refused;
-            }
-            let gone = entry(set, way);
-            let (seen, charged) = (read_volatile(&raw const (*gone).seen), charge_of(gone));
-            let tag = tag(set, way);
-            let version = read_volatile(tag).wrapping_add(NEXT_VERSION) & VERSION;
-            write_volatile(tag, lookup.tag | BUSY | version);
-            A::exchange(lock(set), pair(holder as u32, 0));
-            let entry = entry(set, way);
-            let (from, to) = ((&raw const lookup.key).cast::<u64>(), entry.cast::<u64>());
-            for word in 0..size_of::<FlowKey>() / 8 {
-                write_volatile(to.add(word), from.add(word).read());
-            }
-            write_volatile(&raw mut (*entry).client_if, flow.client_if);
-            write_volatile(&raw mut (*entry).server_if, flow.server_if);
-            write_volatile(&raw mut (*entry).ingress_ifindex, flow.ingress_ifindex);
-            write_volatile(&raw mut (*entry).client_revision, flow.client_revision);
-            write_volatile(&raw mut (*entry).server_revision, flow.server_revision);
-            write_volatile(&raw mut (*entry).seen, flow.seen);
-            write_volatile(last(set, way), flow.last);
-            A::exchange(lock(set), pair(holder as u32, 0));
-            write_volatile(tag, lookup.tag | version);
-            Self::unlock::<A>(set);
-            if choice >> RANK > rank::LIVE {
-                return Entered::Alone;
-            }
-            Entered::Instead { established: seen.has(Seen::REPLY), same_pod: charged == flow.charged_to() }
+        let choice = self.choose(lookup, flow, rule);
+        let way = WayNumber::of(choice);
+        if way.is_none() {
+            self.unlock::<A>();
+            return Entered::Refused;
         }
+        let (before, seen, charged) = (self.tag(way), self.seen(way), self.charge_of(way));
+        let version = before.wrapping_add(NEXT_VERSION) & VERSION;
+        self.set_tag(way, lookup.tag | BUSY | version);
+        self.order_writes::<A>();
+        self.write(way, &lookup.key, flow);
+        self.order_writes::<A>();
+        self.set_tag(way, lookup.tag | version);
+        self.unlock::<A>();
+        let same_pod = charged == flow.charged_to();
+        if before & USED == 0 {
+            rule.shares.add(flow.charged_to());
+        } else if !same_pod {
+            rule.shares.subtract(charged);
+            rule.shares.add(flow.charged_to());
+        }
+        if choice >> RANK > rank::LIVE {
+            return Entered::Alone;
+        }
+        Entered::Instead { established: seen.has(Seen::REPLY), same_pod }
     }
 
-    /// The way to write to: the connection's own one, else a free one, else that of the entry that is worth
-    /// least; 0: none. Rank, order within the rank and way in one number.
-    ///
-    /// # Safety
-    ///
-    /// The caller holds the lock.
+    /// The way to write to, for the lock's holder: the connection's own one, else a free one, else that of
+    /// the entry that is worth least; 0: none. Rank, order within the rank and way in one number.
     #[inline(always)]
-    unsafe fn choose(set: *mut Self, lookup: &Lookup, flow: &Flow, timeouts: &Timeouts, pace: Pace) -> u32 {
-        let wanted = lookup.tag;
-        // SAFETY: the caller's.
-        unsafe {
-            let choice = &raw mut (*set).lock.choice;
-            write_volatile(choice, 0);
-            for way in 1..=WAYS {
-                let tag = read_volatile(tag(set, way));
-                if (tag ^ wanted) & (HASH | USED) == 0 {
-                    write_volatile(choice, (rank::OWN << RANK) | way);
-                    break;
-                }
-                if tag & USED == 0 && (way == lookup.preferred || read_volatile(choice) == 0) {
-                    write_volatile(choice, (rank::FREE << RANK) | way);
-                }
+    fn choose<S: FlowShares>(self, lookup: &Lookup, flow: &Flow, rule: &ReplacementRule<'_, S>) -> u32 {
+        self.set_choice(0);
+        for way in WayNumber::all() {
+            let tag = self.tag(way);
+            if (tag ^ lookup.tag) & (HASH | USED) == 0 {
+                self.set_choice((rank::OWN << RANK) | way.number());
+                break;
             }
-            // Read again: had it to be remembered, the verifier would walk on once for each way.
-            match read_volatile(choice) >> RANK {
-                0 => Self::choose_least(set, flow, timeouts, pace.is_fast()),
-                rank::OWN => Self::choose_alike(set, lookup, flow, timeouts),
-                _ => {}
+            if tag & USED == 0 && (way.number() == lookup.preferred || self.choice() == 0) {
+                self.set_choice((rank::FREE << RANK) | way.number());
             }
-            read_volatile(choice)
         }
+        // Read again: had it to be remembered, the verifier would walk on once for each way.
+        match self.choice() >> RANK {
+            0 => self.choose_least(flow, rule),
+            rank::OWN => self.choose_alike(lookup, flow, rule.timeouts),
+            _ => {}
+        }
+        self.choice()
     }
 
     /// Of the way with the tag that the connection would have. Of two ways with one tag readers would not
     /// know which, so it must be this one, or none while it is a live connection of another veth's.
-    ///
-    /// # Safety
-    ///
-    /// The caller holds the lock.
     #[inline(always)]
-    unsafe fn choose_alike(set: *mut Self, lookup: &Lookup, flow: &Flow, timeouts: &Timeouts) {
-        // SAFETY: the caller's.
-        unsafe {
-            let choice = &raw mut (*set).lock.choice;
-            let way = read_volatile(choice) & WAYS;
-            let entry = entry(set, way);
-            if holds(entry, &lookup.key) {
-                return;
-            }
-            let seen = read_volatile(&raw const (*entry).seen);
-            let idle = timeouts.idle(read_volatile(last(set, way)), flow.last);
-            let instead = if idle > timeouts.of(read_volatile(&raw const (*entry).key).protocol(), seen) {
-                (rank::EXPIRED << RANK) | way
-            } else if charge_of(entry) == flow.charged_to() {
-                (rank::LIVE << RANK) | way
-            } else {
-                0
-            };
-            write_volatile(choice, instead);
+    fn choose_alike(self, lookup: &Lookup, flow: &Flow, timeouts: &Timeouts) {
+        let way = WayNumber::of(self.choice());
+        if self.holds(way, &lookup.key) {
+            return;
         }
+        let idle = timeouts.idle(self.last(way), flow.last);
+        let instead = if idle > timeouts.of(self.protocol(way), self.seen(way)) {
+            (rank::EXPIRED << RANK) | way.number()
+        } else if self.charge_of(way) == flow.charged_to() {
+            (rank::LIVE << RANK) | way.number()
+        } else {
+            0
+        };
+        self.set_choice(instead);
     }
 
-    /// Of a full set. What is over goes first. Among live connections each veth has a share of the set: a
-    /// newcomer takes the place of one of its own veth's, or of a veth's that has two more of them than its
-    /// own, so that taking turns never takes from who has fewer. Within that, what was never answered goes
-    /// before what was.
+    /// Of a full set. What is over goes first, then what has ended, the newcomer's own before others'.
     ///
-    /// A veth that has none yet may find each of the others with one: then, of these, one that was never
-    /// answered, else the one that was idle for longest. One that opens many connections takes only from who
-    /// has most of the set, and may find no place: sooner or later it comes to every set that happens to be
-    /// full of others' connections.
+    /// Of live connections one goes that belongs to the veth with the largest share of the whole table. That
+    /// is the newcomer's own, or one whose share is larger: so no veth, nor many together, take from one that
+    /// has less than they. Of shares of the same [`magnitude`] the newcomer's own gives way, and within that
+    /// what was never answered, then what was idle for longest.
+    ///
+    /// A veth may have the largest share of all that have a connection here, and none here itself. One that
+    /// is small takes the place of a connection that was never answered, else of one that was idle for
+    /// longest; any other one finds no place.
     ///
     /// A function of its own in the kernel too, for its stack.
-    ///
-    /// # Safety
-    ///
-    /// The caller holds the lock.
     #[inline(never)]
-    unsafe fn choose_least(set: *mut Self, flow: &Flow, timeouts: &Timeouts, is_fast: bool) {
+    fn choose_least<S: FlowShares>(self, flow: &Flow, rule: &ReplacementRule<'_, S>) {
         let own = flow.charged_to();
-        // SAFETY: the caller's.
-        unsafe {
-            let choice = &raw mut (*set).lock.choice;
-            let own_count = Self::ways_of(set, own);
-            let least = if is_fast { (own_count + 2).max(MOST_OF_A_SET) } else { own_count + 2 };
-            for way in 1..=WAYS {
-                let entry = entry(set, way);
-                let idle = timeouts.idle(read_volatile(last(set, way)), flow.last);
-                let seen = read_volatile(&raw const (*entry).seen);
-                let veth = charge_of(entry);
-                let count = Self::ways_of(set, veth);
-                let established = seen.has(Seen::REPLY);
-                let (rank, order) =
-                    if idle > timeouts.of(read_volatile(&raw const (*entry).key).protocol(), seen) {
-                        (rank::EXPIRED, 0)
-                    } else if seen.is_closed() {
-                        (rank::CLOSED, if veth == own { WAYS } else { count - 1 })
-                    } else if veth != own && count < least {
-                        if is_fast {
-                            continue;
-                        }
-                        (rank::LAST, u32::from(!established))
-                    } else if established {
-                        (rank::LIVE_ESTABLISHED, count)
-                    } else {
-                        (rank::LIVE, count)
-                    };
-                let age = (idle >> AGE_UNIT) & AGE_MASK;
-                let worth = (rank << RANK) | (order << ORDER) | (age << AGE) | way;
-                if worth > read_volatile(choice) {
-                    write_volatile(choice, worth);
+        let own_share = rule.shares.of(own);
+        for way in WayNumber::all() {
+            let idle = rule.timeouts.idle(self.last(way), flow.last);
+            let seen = self.seen(way);
+            let veth = self.charge_of(way);
+            let is_own = is_same(veth, own);
+            let unanswered = u32::from(!seen.has(Seen::REPLY));
+            let (rank, order) = if idle > rule.timeouts.of(self.protocol(way), seen) {
+                (rank::EXPIRED, 0)
+            } else if seen.is_closed() {
+                (rank::CLOSED, is_own)
+            } else {
+                let share = rule.shares.of(veth);
+                if veth == own || share > own_share {
+                    (rank::LIVE, magnitude(share) << 2 | is_own << 1 | unanswered)
+                } else if rule.is_small(own_share) {
+                    (rank::LAST, unanswered)
+                } else {
+                    continue;
                 }
+            };
+            let age = (idle >> AGE_UNIT) & AGE_MASK;
+            let worth = (rank << RANK) | (order << ORDER) | (age << AGE) | way.number();
+            if worth > self.choice() {
+                self.set_choice(worth);
             }
         }
     }
-}
 
-impl FlowSet {
-    /// How many ways of a full set are in a veth's share.
-    ///
-    /// # Safety
-    ///
-    /// `set` is a set.
-    #[inline(never)]
-    unsafe fn ways_of(set: *mut Self, veth: u32) -> u32 {
-        // SAFETY: the caller's.
-        (1..=WAYS).map(|way| is_same(veth, unsafe { charge_of(entry(set, way)) })).sum()
+    /// In whose share an entry is: [`Flow::charged_to`], without a jump, as the verifier would walk on once
+    /// for each.
+    #[inline(always)]
+    pub(super) fn charge_of(self, way: WayNumber) -> u32 {
+        let (client_if, server_if) = self.veths(way);
+        client_if | server_if & is_same(client_if, 0).wrapping_neg()
     }
 }
 
@@ -327,48 +233,30 @@ mod rank {
     pub(super) const FREE: u32 = 6;
     pub(super) const EXPIRED: u32 = 5;
     pub(super) const CLOSED: u32 = 4;
-    /// From here on, a connection that lives had to go; this one was never answered.
+    /// From here on, a connection that lives had to go.
     pub(super) const LIVE: u32 = 3;
-    pub(super) const LIVE_ESTABLISHED: u32 = 2;
-    /// Of a veth that has no more than its share.
-    pub(super) const LAST: u32 = 1;
+    /// Of a veth whose share is no larger than the newcomer's.
+    pub(super) const LAST: u32 = 2;
 }
 
-/// A choice: the rank in the upper bits, then the order within it, then the age in units of 8 ticks, then the
-/// way.
+/// A choice: the rank in the upper bits, then the order within it, then the age in units of 512 ticks, then
+/// the way.
 const RANK: u32 = 29;
-const ORDER: u32 = 26;
+const ORDER: u32 = 19;
 const AGE: u32 = 3;
 /// The longest time-out has room: what is older has expired, and its age does not matter.
-const AGE_UNIT: u32 = 3;
+const AGE_UNIT: u32 = 9;
 const AGE_MASK: u32 = (1 << (ORDER - AGE)) - 1;
 
-/// In whose share an entry is.
-///
-/// # Safety
-///
-/// `entry` is an entry.
+/// A share's order among all, in eight bits: shares are the same that differ by less than an eighth.
 #[inline(always)]
-pub(super) unsafe fn charge_of(entry: *const Entry) -> u32 {
-    // SAFETY: the caller's.
-    let (client_if, server_if) = unsafe {
-        (read_volatile(&raw const (*entry).client_if), read_volatile(&raw const (*entry).server_if))
-    };
-    // `charged_to`, without a jump: the verifier would walk on once for each.
-    client_if | server_if & is_same(client_if, 0).wrapping_neg()
+const fn magnitude(share: u32) -> u32 {
+    let beyond = (u32::BITS - 4) - (share | 8).leading_zeros();
+    (beyond << 3) + (share >> beyond)
 }
 
-/// 1 if they are the same, else 0. Without a jump, too.
+/// 1 if they are the same, else 0. Without a jump.
 #[inline(always)]
 const fn is_same(one: u32, other: u32) -> u32 {
     (((one ^ other) as u64).wrapping_sub(1) >> 63) as u32
-}
-
-/// # Safety
-///
-/// `set` is a set.
-#[inline(always)]
-unsafe fn lock(set: *mut FlowSet) -> *mut u64 {
-    // SAFETY: the caller's; aligned to 8 bytes.
-    unsafe { (&raw mut (*set).lock).cast() }
 }

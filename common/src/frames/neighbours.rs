@@ -45,7 +45,7 @@ pub fn solicited_node(target: IpAddr) -> IpAddr {
 }
 
 impl Frame {
-    /// Asks for the link-layer address of `target`; from `::`, whether anybody has that address.
+    /// Asks for the link-layer address of `target`; from `::`, whether any host has that address.
     pub fn solicitation(source: IpAddr, destination: IpAddr, target: IpAddr) -> Self {
         let mut body = spoken_of(target);
         if !source.is_unspecified() {

@@ -24,6 +24,8 @@ pub(crate) mod kind {
 const SOURCE_MAC: usize = 6;
 const LENGTH_TO_HOP_LIMIT: usize = ETHERNET_HEADER + 4;
 const PLAIN: usize = ETHERNET_HEADER + 40;
+/// As the header after IPv6's own.
+const HOP_BY_HOP: u8 = 0;
 /// After a hop-by-hop header with a router alert, which listener discovery must have.
 const ALERTED: usize = PLAIN + 8;
 
@@ -61,10 +63,12 @@ pub(crate) fn read(packet: &impl Packet, headers: &Headers, direction: Direction
     };
     let message = Message { kind, target: target.unwrap_or(Address::UNSPECIFIED), is_whole: false };
     let hop_limit = hop_limit(packet)?;
-    // All there, and nothing behind it in the frame. (Two bytes are the least that can be read.)
+    // All there, and nothing behind it in the frame. (Two bytes are the least that can be read.) As places
+    // that the compiler does not know: it would compare the end alone, of which the verifier of Linux 6.12
+    // concludes nothing about what lies before it.
     let is_alone = more_fragments == 0
-        && packet.read::<2>(end.wrapping_sub(2)).is_some()
-        && packet.read::<2>(end.wrapping_sub(1)).is_none();
+        && packet.read::<2>(forget(&end.wrapping_sub(2))).is_some()
+        && packet.read::<2>(forget(&end.wrapping_sub(1))).is_none();
     if code != 0 || !is_alone || end < offset {
         return Some(message);
     }
@@ -99,9 +103,10 @@ pub(crate) fn hop_limit(packet: &impl Packet) -> Option<u8> {
     Some(hop_limit)
 }
 
-/// Padded by one option or by two (RFC 2711, RFC 8200, 4.2).
+/// Padded by one option or by two (RFC 2711, RFC 8200, 4.2). Other headers may have the same bytes.
 #[inline(always)]
 fn has_router_alert(packet: &impl Packet) -> bool {
+    let Some([_, _, HOP_BY_HOP, _]) = packet.read::<4>(LENGTH_TO_HOP_LIMIT) else { return false };
     // As a place that the compiler does not know: what it concludes about the packet's length the verifier
     // does not.
     matches!(packet.read::<8>(forget(&PLAIN)), Some([58, 0, 5, 2, 0, 0, 0 | 1, 0]))

@@ -63,7 +63,7 @@ impl IpVersion {
 
 /// Replaces the tuple by that of the quoted packet, of which at least 8 bytes after the IP header are there.
 ///
-/// An error that goes to somebody else than the quoted packet's sender is unreadable: it speaks of nothing of
+/// An error that goes to another than the quoted packet's sender is unreadable: it speaks of nothing of
 /// his.
 #[inline(always)]
 pub(super) fn error(

@@ -12,6 +12,7 @@ mod at {
     pub(super) mod v4 {
         pub(in super::super) const TOTAL: usize = 16;
         pub(in super::super) const FRAGMENT: usize = 20;
+        pub(in super::super) const TTL: usize = 22;
         pub(in super::super) const PROTOCOL: usize = 23;
         pub(in super::super) const ADDRESSES: usize = 26;
         pub(in super::super) const TRANSPORT: usize = 34;
@@ -20,6 +21,7 @@ mod at {
     pub(super) mod v6 {
         pub(in super::super) const PAYLOAD: usize = 18;
         pub(in super::super) const NEXT_HEADER: usize = 20;
+        pub(in super::super) const HOP_LIMIT: usize = 21;
         pub(in super::super) const SOURCE: usize = 22;
         pub(in super::super) const DESTINATION: usize = 38;
         pub(in super::super) const TRANSPORT: usize = 54;
@@ -52,34 +54,58 @@ pub(crate) fn read(packet: &impl Packet) -> Option<Plain> {
     let word = start.u32::<{ at::TYPE_AND_VERSION }>();
     let is = |[mask, value]: [u32; 2]| word & mask == value;
     match (is(IPV4), is(IPV6)) {
-        (true, _) => v4(packet, &start),
-        (_, true) => v6(packet),
+        (true, _) => read_v4(packet, &start),
+        (_, true) => read_v6(packet),
         _ => None,
     }
 }
 
-/// The connection of a plain IPv4 packet of which nothing new is seen, and whether its source is the low end.
+/// A plain IPv4 packet on the first look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PlainV4 {
+    /// Of a connection of which it says nothing new.
+    GoesOn {
+        key: FlowKey,
+        source_is_low: bool,
+    },
+    Opens,
+    /// Not plain, or not known here.
+    Other,
+}
+
 #[inline(always)]
-pub(crate) fn v4_that_goes_on(packet: &impl Packet) -> Option<(FlowKey, bool)> {
-    let start = packet.start::<{ at::v4::TRANSPORT + UDP_HEADER }>()?;
+pub(crate) fn v4(packet: &impl Packet) -> PlainV4 {
+    let Some(start) = packet.start::<{ at::v4::TRANSPORT + UDP_HEADER }>() else { return PlainV4::Other };
     let [mask, value] = IPV4;
     if start.u32::<{ at::TYPE_AND_VERSION }>() & mask != value {
-        return None;
+        return PlainV4::Other;
     }
-    let (protocol, segment) = v4_headers(packet, &start)?;
+    let Some((protocol, segment)) = v4_headers(packet, &start) else { return PlainV4::Other };
     if !segment.goes_on() {
-        return None;
+        return if segment.opens() { PlainV4::Opens } else { PlainV4::Other };
     }
     let addresses = start.u64::<{ at::v4::ADDRESSES }>();
     let ports = start.u32::<{ at::v4::TRANSPORT }>();
     let [from, to] = unpair(addresses);
     // The ends of one that speaks with itself are distinguished by their ports, for which there is no room
     // here.
-    (from != to).then(|| (FlowKey::of_v4(addresses, ports, protocol.into(), from < to), from < to))
+    if from == to {
+        return PlainV4::Other;
+    }
+    let source_is_low = from < to;
+    let key = FlowKey::of_v4(addresses, ports, protocol.into(), source_is_low);
+    PlainV4::GoesOn { key, source_is_low }
+}
+
+/// How many routers a plain packet may still pass, this one included.
+#[inline(always)]
+pub(crate) fn hop_limit(packet: &impl Packet, is_v4: bool) -> u8 {
+    let Some(start) = packet.start::<{ at::v4::TRANSPORT }>() else { return 0 };
+    if is_v4 { start.u8::<{ at::v4::TTL }>() } else { start.u8::<{ at::v6::HOP_LIMIT }>() }
 }
 
 #[inline(always)]
-fn v4(packet: &impl Packet, start: &impl Start) -> Option<Plain> {
+fn read_v4(packet: &impl Packet, start: &impl Start) -> Option<Plain> {
     let (protocol, segment) = v4_headers(packet, start)?;
     let [source, destination] =
         [start.u32::<{ at::v4::ADDRESSES }>(), start.u32::<{ at::v4::ADDRESSES + 4 }>()]
@@ -106,7 +132,7 @@ fn v4_headers(packet: &impl Packet, start: &impl Start) -> Option<(u8, Segment)>
 }
 
 #[inline(always)]
-fn v6(packet: &impl Packet) -> Option<Plain> {
+fn read_v6(packet: &impl Packet) -> Option<Plain> {
     let start = packet.start::<{ at::v6::TRANSPORT + UDP_HEADER }>()?;
     let address = |[upper, lower]: [u64; 2]| Address::from_halves(upper, lower);
     let source = address([start.u64::<{ at::v6::SOURCE }>(), start.u64::<{ at::v6::SOURCE + 8 }>()]);

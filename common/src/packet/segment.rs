@@ -41,6 +41,17 @@ impl Segment {
         self.0 & (Self::SYN | Self::ACK) == Self::SYN
     }
 
+    /// SYN with ACK: answers what has opened a connection.
+    #[inline(always)]
+    pub const fn answers(self) -> bool {
+        self.0 & (Self::SYN | Self::ACK) == Self::SYN | Self::ACK
+    }
+
+    #[inline(always)]
+    pub const fn syn(self) -> bool {
+        self.0 & Self::SYN != 0
+    }
+
     #[inline(always)]
     pub const fn fin(self) -> bool {
         self.0 & Self::FIN != 0

@@ -30,7 +30,7 @@ use super::{
     figure::{Figure, readable},
     machine::{self, Machine},
     progress::Progress,
-    report::Report,
+    report::{Findings, Report},
 };
 use crate::{
     cargo,
@@ -54,7 +54,13 @@ const QUICK_POLICIES: [u32; 2] = [10, 1_000];
 const QUICK_PART: u32 = 7;
 /// Loading that took this long is reported.
 const NOTED: Duration = Duration::from_secs(1);
+
 pub(crate) fn run(flags: &PathFlags) -> Result<ExitCode> {
+    if let Some(file) = &flags.report.from {
+        // Refused or not was the answer of the run that measured.
+        report(flags, Findings::read(file)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     root::require("measuring between network namespaces")?;
     setup::run()?;
     setup::install(&peers::PROGRAMS)?;
@@ -114,30 +120,19 @@ impl<'a> Run<'a> {
         }
         drop(progress);
 
-        let report = Report {
+        let findings = Findings {
             command: command(),
             machine: self.machine.clone(),
             variants: scenes.iter().map(|scene| scene.variant.describe()).collect(),
             refused,
             notes: self.notes(&scenes, &too_slow, cpu),
             limits: LIMITS.map(str::to_owned).to_vec(),
-            title: "podgate on the path between two pods".to_owned(),
-            lead: "One thread sends and receives, through no filter, podgate, connection tracking alone, and the rules \
-                   that Azure NPM and Calico write for the same policies."
-                .to_owned(),
-            plots: plots::plots(&figures),
             figures,
         };
         drop(scenes);
-        show(&report);
-        if let Some(file) = &self.flags.json {
-            report.write_json(file)?;
-        }
-        if let Some(file) = &self.flags.report {
-            report.write_page(file)?;
-        }
+        let code = report(self.flags, findings)?;
         println!("{}", Cell::new(format!("{:.0} s in all", started.elapsed().as_secs_f64()), Tone::Quiet));
-        Ok(if report.refused.is_empty() { 0 } else { REFUSED })
+        Ok(code)
     }
 
     /// All variants, alive and checked, and those that took too long to load.
@@ -192,6 +187,10 @@ impl<'a> Run<'a> {
     }
 }
 
+const TITLE: &str = "podgate on the path between two pods";
+const LEAD: &str = "One thread sends and receives, through no filter, podgate, connection tracking alone, and the rules \
+                    that Azure NPM and Calico write for the same policies.";
+
 const METHOD: [&str; 5] = [
     "All variants are alive at once, each in network namespaces of its own (client, node, server, veths between them), \
      and are visited in turn for a few milliseconds each. A figure is the median over rounds of the difference within \
@@ -216,9 +215,18 @@ const LIMITS: [&str; 6] = [
     "A conntrack table that is full: the flood has as many flows as there are source ports, and that limit is the machine's.",
 ];
 
+/// Out: the exit code.
+fn report(flags: &PathFlags, findings: Findings) -> Result<u8> {
+    show(&findings);
+    let code = if findings.refused.is_empty() { 0 } else { REFUSED };
+    let plots = plots::plots(&findings.figures);
+    Report { findings, title: TITLE, lead: LEAD, plots }.write(&flags.report)?;
+    Ok(code)
+}
+
 /// On the terminal: what was measured of each variant, then all goals, then refusals.
-fn show(report: &Report) {
-    let Report { figures, refused, .. } = report;
+fn show(findings: &Findings) {
+    let Findings { figures, refused, .. } = findings;
     let measures: Vec<Measure> = Measure::ALL
         .into_iter()
         .filter(|measure| figures.iter().any(|figure| figure.name == measure.name()))
@@ -256,7 +264,7 @@ fn show(report: &Report) {
         rows.push(row);
     }
     print!("{}", table(&rows));
-    for note in &report.notes[METHOD.len()..] {
+    for note in findings.notes.iter().filter(|note| !METHOD.contains(&note.as_str())) {
         println!("{}", Cell::new(note, Tone::Quiet));
     }
     for refusal in refused {

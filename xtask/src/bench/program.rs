@@ -17,7 +17,7 @@ use super::{
     figure::{Figure, Goal, readable},
     iptables,
     machine::Machine,
-    report::Report,
+    report::{Findings, Report},
     statistics::Quartiles,
 };
 use crate::{
@@ -85,46 +85,46 @@ struct Printed {
 }
 
 pub(super) fn run(program: &Program, flags: &ProgramFlags) -> Result<ExitCode> {
+    if let Some(file) = &flags.report.from {
+        report(program, flags, Findings::read(file)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     root::require("loading programs into the kernel")?;
     setup::run()?;
     let machine = Machine::probe()?;
     let mut figures = measure(program.name, flags.quick)?;
     let Some(peer) = program.peer else {
-        report(program, flags, machine, figures)?;
+        report(program, flags, program.findings(machine, figures))?;
         return Ok(ExitCode::SUCCESS);
     };
     setup::install(&peers::PROGRAMS)?;
     let code = sandbox::enter(|sandbox| {
         shell::report(peer(sandbox, &figures, flags.quick).and_then(|found| {
             figures.extend(found);
-            report(program, flags, machine, figures)
+            report(program, flags, program.findings(machine, figures))
         }))
     })?;
     Ok(code.into())
 }
 
-fn report(program: &Program, flags: &ProgramFlags, machine: Machine, figures: Vec<Figure>) -> Result<()> {
-    let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
-    let report = Report {
-        command: command(),
-        machine,
-        variants: Vec::new(),
-        figures,
-        refused: Vec::new(),
-        notes: owned(program.notes),
-        limits: owned(program.limits),
-        title: program.title.to_owned(),
-        lead: program.lead.to_owned(),
-        plots: Vec::new(),
-    };
-    show(&report.figures);
-    if let Some(file) = &flags.json {
-        report.write_json(file)?;
+impl Program {
+    fn findings(&self, machine: Machine, figures: Vec<Figure>) -> Findings {
+        let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
+        Findings {
+            command: command(),
+            machine,
+            variants: Vec::new(),
+            figures,
+            refused: Vec::new(),
+            notes: owned(self.notes),
+            limits: owned(self.limits),
+        }
     }
-    if let Some(file) = &flags.report {
-        report.write_page(file)?;
-    }
-    Ok(())
+}
+
+fn report(program: &Program, flags: &ProgramFlags, findings: Findings) -> Result<()> {
+    show(&findings.figures);
+    Report { findings, title: program.title, lead: program.lead, plots: Vec::new() }.write(&flags.report)
 }
 
 /// Builds and runs the program.

@@ -19,6 +19,7 @@ use nix::{
 };
 
 use super::cgroups;
+use crate::sandbox;
 
 /// What programs write below `/etc` and `/var` goes to a layer of the node's own.
 const LAYERED: [&str; 2] = ["/etc", "/var"];
@@ -31,15 +32,11 @@ pub(super) fn mount_all(node: &str, directory: &Path) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)
         .context("unshare(CLONE_NEWNS|CLONE_NEWUTS)")?;
     sethostname(node).context("sethostname")?;
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("making mounts private")?;
-    for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("bpf", "/sys/fs/bpf"), ("tmpfs", "/run")] {
-        mount(Some(kind), place, Some(kind), MsFlags::empty(), none)
-            .with_context(|| format!("mounting {kind} on {place}"))?;
-    }
+    sandbox::mount_own()?;
     cgroups::mount_all()?;
     LAYERED.iter().try_for_each(|place| layer(place, directory))?;
     PLAIN.iter().try_for_each(|place| bind(place, directory))?;
+    let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none).context("making mounts shared")
 }
 

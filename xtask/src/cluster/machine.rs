@@ -19,8 +19,8 @@ use nix::sys::wait::wait;
 use super::{NODES, READY, config, directory, disk, image, supervisor};
 use crate::{
     flags::Cni,
-    kubernetes::{Daemon, Log, Programs},
-    lab::http_get,
+    kubernetes::Programs,
+    lab::{Daemon, Log, http_get},
     sandbox,
     shell::report,
 };
@@ -68,7 +68,7 @@ fn live(node: &str, number: u8, cni: Cni, directory: &Path) -> Result<()> {
         let ended = wait().context("waiting for processes")?.pid();
         let daemons = [&containerd, &kubelet, &proxy];
         if let Some(daemon) = daemons.into_iter().find(|daemon| Some(daemon.process_id()) == ended) {
-            bail!("on {node} a program ended\n{}", daemon.log().tail());
+            bail!("on {node} a program ended\n{}", daemon.tail());
         }
     }
 }

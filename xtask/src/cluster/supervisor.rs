@@ -19,14 +19,11 @@ use http::Request;
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use serde_json::Value;
 
-use super::{
-    NODES, READY, START_API_SERVER, config, directory, image,
-    wire::{Member, Wire},
-};
+use super::{NODES, READY, START_API_SERVER, config, directory, image, wire::Member};
 use crate::{
     flags::Cni,
-    kubernetes::{ControlPlane, ControlPlaneMode, Daemon, Log, Programs},
-    lab::{Addresses, Host, Place, until},
+    kubernetes::{ControlPlane, ControlPlaneMode, Programs},
+    lab::{Addresses, Daemon, Host, Log, Place, Wire, until},
     sandbox::{self, Sandbox},
     shell::report,
 };
@@ -57,7 +54,7 @@ fn keep(sandbox: Sandbox, cni: Cni) -> Result<()> {
     image::write(&images()?)?;
     let wire = Wire::new(sandbox)?;
     let place = Place::new(sandbox, "control-plane")?;
-    wire.join(&place, Member::ControlPlane)?;
+    Member::ControlPlane.join(&wire, &place)?;
     let addresses = Addresses { v4: Member::ControlPlane.address(), v6: Ipv6Addr::LOCALHOST };
     let host = Host { place: place.clone(), addresses };
     let mut control_plane =
@@ -117,11 +114,11 @@ impl Machine {
         let member = Member::Node(self.number);
         loop {
             let place = Place::new(self.sandbox, self.node)?;
-            self.wire.join(&place, member)?;
+            member.join(&self.wire, &place)?;
             let mut machine = place.command(&program);
             machine.args(["cluster", "machine", self.node, "--cni", self.cni.name()]);
             let status = machine.stdin(Stdio::null()).status().context("starting a machine")?;
-            self.wire.leave(member);
+            self.wire.unplug(member.number());
             if status.code() != Some(POWER_CUT) {
                 bail!("the machine {} ended: {status}", self.node);
             }

@@ -20,10 +20,10 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{
-    Authority, Daemon, Log, Programs, client,
+    Authority, Programs, client,
     options::{self, ControlPlaneMode},
 };
-use crate::lab::{Host, Lab, Place};
+use crate::lab::{Daemon, Host, Lab, Log, Place};
 
 /// A running control plane. Its programs end when it is dropped.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub struct ControlPlane {
 
 /// How long the two programs may take to start, on a machine that builds something else meanwhile.
 const START: Duration = Duration::from_secs(90);
+/// How long the API server may take to end.
+const END: Duration = Duration::from_secs(30);
 
 const ETCD_LOG: &str = "etcd.log";
 const API_SERVER_LOG: &str = "kube-apiserver.log";
@@ -157,7 +159,7 @@ impl ControlPlane {
 
     /// Ends it in order: it says goodbye to its clients.
     pub fn stop_api_server(&mut self) -> Result<()> {
-        self.api_server.take().map_or(Ok(()), |server| server.terminate().map(|_| ()))
+        self.api_server.take().map_or(Ok(()), |server| server.terminate(END).map(|_| ()))
     }
 
     /// Ends it as a power cut would, but for its host, which resets its connections.

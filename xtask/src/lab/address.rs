@@ -11,6 +11,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use anyhow::{Result, bail};
+
+use super::{FIRST_NODE, FIRST_OUTSIDE};
+
 /// The two addresses of one interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
@@ -20,11 +24,21 @@ pub struct Addresses {
 
 impl Addresses {
     /// Member `number` of the wire.
-    pub(super) fn on_wire(number: u8) -> Self {
+    pub(crate) fn on_wire(number: u8) -> Self {
         Self {
             v4: Ipv4Addr::new(10, 10, 0, number),
             v6: Ipv6Addr::new(0xfd00, 0x10, 0, 0, 0, 0, 0, hex_as_decimal(number)),
         }
+    }
+
+    /// Node `number` of a lab, from 1.
+    pub fn of_node(number: u8) -> Self {
+        Self::on_wire(FIRST_NODE - 1 + number)
+    }
+
+    /// Outside host `number` of a lab, from 0.
+    pub fn of_outside(number: u8) -> Self {
+        Self::on_wire(FIRST_OUTSIDE + number)
     }
 
     /// Pod `number` of the node `node`; number 1 is the gateway of a bridge.
@@ -43,8 +57,31 @@ impl Addresses {
         }
     }
 
+    /// One of each family.
+    pub fn of(both: [IpAddr; 2]) -> Result<Self> {
+        match both {
+            [IpAddr::V4(v4), IpAddr::V6(v6)] => Ok(Self { v4, v6 }),
+            other => bail!("not one address of each family: {other:?}"),
+        }
+    }
+
     pub fn both(self) -> [IpAddr; 2] {
         [self.v4.into(), self.v6.into()]
+    }
+
+    /// `ip` lines that give a device these addresses, with networks of their own.
+    pub fn on(self, device: &str) -> String {
+        format!("addr add {}/32 dev {device}\naddr add {}/128 dev {device} nodad\n", self.v4, self.v6)
+    }
+
+    /// The same in networks of 24 and 64 bits.
+    pub(super) fn in_network(self, device: &str) -> String {
+        format!("addr add {}/24 dev {device}\naddr add {}/64 dev {device} nodad\n", self.v4, self.v6)
+    }
+
+    /// `ip` lines that lead to these addresses.
+    pub fn via(self, gateway: Self) -> String {
+        format!("route add {} via {}\nroute add {} via {}\n", self.v4, gateway.v4, self.v6, gateway.v6)
     }
 }
 
@@ -55,7 +92,7 @@ impl fmt::Display for Addresses {
 }
 
 /// `podCIDRs` of a node.
-pub(super) fn pod_networks(node: u8) -> [String; 2] {
+pub(crate) fn pod_networks(node: u8) -> [String; 2] {
     [format!("10.244.{node}.0/24"), format!("fd00:244:{node}::/64")]
 }
 
@@ -64,9 +101,27 @@ pub(super) fn pod_networks(node: u8) -> [String; 2] {
 pub(super) struct Mac([u8; 6]);
 
 impl Mac {
-    /// The pod's end (`side` 0) or the host's end (`side` 1) of a pod's veth, or a member of the wire (`side`
-    /// 2).
-    pub(super) fn new(side: u8, node: u8, number: u8) -> Self {
+    /// The pod's end of its veth.
+    pub(super) fn of_pod(node: u8, number: u8) -> Self {
+        Self::new(0, node, number)
+    }
+
+    /// The node's end of a pod's veth.
+    pub(super) fn of_host(node: u8, number: u8) -> Self {
+        Self::new(1, node, number)
+    }
+
+    /// A member of the wire.
+    pub(super) fn of_member(number: u8) -> Self {
+        Self::new(2, 0, number)
+    }
+
+    /// The wire's end of a member's link.
+    pub(super) fn of_port(number: u8) -> Self {
+        Self::new(3, 0, number)
+    }
+
+    fn new(side: u8, node: u8, number: u8) -> Self {
         // 0x02: locally administered, unicast.
         Self([0x02, 0x90, side, 0, node, number])
     }

@@ -4,26 +4,22 @@
 //! node's; what it writes goes to a log that failed tests print.
 
 use std::{
-    fs::OpenOptions,
+    fs,
     io::{BufRead, BufReader},
     net::{Ipv4Addr, SocketAddr},
     os::unix::process::{CommandExt as _, ExitStatusExt},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Command, ExitStatus, Output, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use nix::{
-    libc,
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use anyhow::{Context, Result, ensure};
+use nix::{libc, sys::signal::Signal, unistd::Pid};
 use serde_json::Value;
 
-use super::{Node, http_get, until};
+use super::{Daemon, Log, Node, http_get, until};
 use crate::workspace;
 
 /// The log of a node's agent, in the node's directory.
@@ -36,7 +32,7 @@ const END: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Agent {
     node: Node,
-    process: Child,
+    process: Daemon,
 }
 
 /// Where an agent learns of objects.
@@ -53,7 +49,7 @@ pub enum Source<'a> {
 /// A verb that goes on, line by line.
 #[derive(Debug)]
 pub struct Follower {
-    process: Child,
+    _process: Daemon,
     /// Each line, and when it was read.
     lines: mpsc::Receiver<(String, Instant)>,
 }
@@ -70,14 +66,19 @@ impl Agent {
     /// Starts an agent with the node's files, the lab's options and `options` besides, and waits until it
     /// enforces the manifests.
     pub fn start(node: &Node, options: &[&str]) -> Result<Self> {
-        let mut agent = Self::spawn(node, Source::Manifests, options)?;
+        Self::start_from(node, Source::Manifests, options)
+    }
+
+    /// The same with objects from elsewhere.
+    pub fn start_from(node: &Node, source: Source<'_>, options: &[&str]) -> Result<Self> {
+        let mut agent = Self::spawn(node, source, options)?;
         agent.ready(START)?;
         Ok(agent)
     }
 
     /// Starts an agent, whether or not it can become ready.
     pub fn spawn(node: &Node, source: Source<'_>, options: &[&str]) -> Result<Self> {
-        Self::run(node, source, options, node.place.command(workspace::podgate()?))
+        Self::run(node, source, options, node.place.command(workspace::podgate()?), &node.bpffs())
     }
 
     /// The same, with the lab's files as its source, as a container run-time starts one that gets these
@@ -94,13 +95,24 @@ impl Agent {
                 Ok(())
             });
         }
-        Self::run(node, Source::Manifests, &[], command)
+        Self::run(node, Source::Manifests, &[], command, &node.bpffs())
     }
 
-    fn run(node: &Node, source: Source<'_>, options: &[&str], mut command: Command) -> Result<Self> {
-        let log = node.directory().join(LOG);
-        let log =
-            OpenOptions::new().create(true).append(true).open(&log).context("opening the agent's log")?;
+    /// The same in a mount namespace of its own, as a container has one, with pins below `bpffs`.
+    /// `propagation`: how mounts spread between it and the node's.
+    pub fn spawn_unshared(node: &Node, propagation: &str, bpffs: &Path) -> Result<Self> {
+        let mut command = node.place.command("unshare");
+        command.args(["--mount", "--propagation", propagation]).arg(workspace::podgate()?);
+        Self::run(node, Source::Manifests, &[], command, bpffs)
+    }
+
+    fn run(
+        node: &Node,
+        source: Source<'_>,
+        options: &[&str],
+        mut command: Command,
+        bpffs: &Path,
+    ) -> Result<Self> {
         without_settings(&mut command);
         command.arg("agent").args(["--node", node.name(), "--metrics", &METRICS.to_string()]);
         match source {
@@ -108,55 +120,59 @@ impl Agent {
             Source::Path(path) => command.arg("--manifests").arg(path),
             Source::ApiServer(kubeconfig) => command.arg("--kubeconfig").arg(kubeconfig),
         };
-        command.arg("--bpffs").arg(node.bpffs()).arg("--socket").arg(socket(node));
+        command.arg("--bpffs").arg(bpffs).arg("--socket").arg(socket(node));
         command.arg("--cni-results").arg(node.cni_results());
         command.args(&node.agent_options).args(options);
-        let (out, err) = (log.try_clone().context("sharing the log")?, log);
-        let process =
-            command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().context("starting podgate agent")?;
+        let log = Log::new(node.directory().join(LOG));
+        let process = Daemon::start(&format!("the agent on {}", node.name()), &mut command, &log)?;
         Ok(Self { node: node.clone(), process })
     }
 
     /// Waits until it enforces what its source says.
     pub fn ready(&mut self, patience: Duration) -> Result<()> {
-        let name = self.node.name().to_owned();
-        until(&format!("the agent on {name} is ready"), patience, || {
-            if let Some(status) = self.process.try_wait().context("waiting for the agent")? {
-                bail!("the agent on {name} ended before it was ready: {status}");
-            }
-            Ok(self.is_ready().then_some(()))
-        })
+        let node = &self.node;
+        self.process.ready(patience, || Ok(is_ready(node)))
     }
 
     pub fn is_ready(&self) -> bool {
-        let answer = self.node.place.run(|| http_get(METRICS, "/readyz", START));
-        answer.is_ok_and(|answer| answer.status == 200)
+        is_ready(&self.node)
     }
 
-    pub fn process_id(&self) -> u32 {
-        self.process.id()
+    pub fn process_id(&self) -> Pid {
+        self.process.process_id()
+    }
+
+    /// How long it has run on processors (proc_pid_stat(5): utime and stime).
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process_id()));
+        let stat = stat.context("the agent's CPU time")?;
+        // The name stands in brackets and may hold anything.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
+        let ticks = ticks.sum::<Result<u32, _>>().context("the agent's CPU time")?;
+        // USER_HZ is 100 on every architecture that there is.
+        Ok(Duration::from_millis(10) * ticks)
     }
 
     /// Waits until it ends by itself.
-    pub fn ended(mut self) -> Result<ExitStatus> {
-        until("the agent ends", START, || self.process.try_wait().context("waiting for the agent"))
+    pub fn ended(self) -> Result<ExitStatus> {
+        self.process.ended(START)
     }
 
     /// Ends the agent without a warning, as the OOM killer would.
-    pub fn kill(mut self) -> Result<()> {
-        self.process.kill().context("killing the agent")?;
-        self.process.wait().context("waiting for the killed agent")?;
-        Ok(())
+    pub fn kill(self) -> Result<()> {
+        self.process.kill()
     }
 
     /// Asks the agent to end, and checks that it does so in order.
-    pub fn terminate(mut self) -> Result<()> {
-        let id = Pid::from_raw(i32::try_from(self.process.id()).context("process id")?);
-        kill(id, Signal::SIGTERM).context("SIGTERM")?;
-        let status =
-            until("the agent ends", END, || self.process.try_wait().context("waiting for the agent"))?;
+    pub fn terminate(self) -> Result<()> {
+        let status = self.process.terminate(END)?;
         ensure!(status.success(), "the agent ended with {status}");
         Ok(())
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
     }
 
     /// A page of the agent's own HTTP server, `/metrics` for instance.
@@ -165,6 +181,25 @@ impl Agent {
             self.node.place.run(|| http_get(METRICS, path, START)).with_context(|| format!("GET {path}"))?;
         ensure!(answer.status == 200, "GET {path}: status {}", answer.status);
         Ok(answer.body)
+    }
+
+    /// Asks until the agent answers and the answer fits; returns it.
+    pub fn until(
+        &self,
+        what: &str,
+        patience: Duration,
+        verb: &str,
+        mut fits: impl FnMut(&Value) -> bool,
+    ) -> Result<Value> {
+        let mut last = Ok(Value::Null);
+        let waited = until(what, patience, || {
+            last = self.ask(&[verb]);
+            Ok(last.as_ref().ok().filter(|answer| fits(answer)).cloned())
+        });
+        waited.with_context(|| match &last {
+            Ok(answer) => format!("{verb} says {answer}"),
+            Err(error) => format!("{error:#}"),
+        })
     }
 
     /// The JSON answer of a verb that must succeed.
@@ -176,12 +211,10 @@ impl Agent {
     }
 }
 
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // Ended already when `kill` or `terminate` came first.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// Whether the node's agent says that it enforces what its source says.
+fn is_ready(node: &Node) -> bool {
+    let answer = node.place.run(|| http_get(METRICS, "/readyz", START));
+    answer.is_ok_and(|answer| answer.status == 200)
 }
 
 impl Follower {
@@ -191,22 +224,14 @@ impl Follower {
     }
 }
 
-impl Drop for Follower {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 impl Node {
     /// Starts a verb that asks this node's agent and goes on.
     pub fn follow(&self, arguments: &[&str]) -> Result<Follower> {
         let mut command = self.place.command(workspace::podgate()?);
         command.args(arguments).arg("--socket").arg(socket(self));
         without_settings(&mut command);
-        let mut process =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting podgate")?;
-        let stdout = process.stdout.take().context("the verb's standard output")?;
+        let mut process = Daemon::spawn("podgate", command.stdout(Stdio::piped()))?;
+        let stdout = process.stdout().context("the verb's standard output")?;
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -215,7 +240,7 @@ impl Node {
                 }
             }
         });
-        Ok(Follower { process, lines })
+        Ok(Follower { _process: process, lines })
     }
 
     /// Runs a verb of `podgate` against this node's agent or kernel. One that does not end is killed, which
@@ -233,9 +258,14 @@ impl Node {
         } else {
             command.arg("--socket").arg(socket(self));
         }
-        let Output { status, stdout, stderr } = command.output().context("running podgate")?;
+        Ok(command.output().context("running podgate")?.into())
+    }
+}
+
+impl From<Output> for Asked {
+    fn from(Output { status, stdout, stderr }: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Asked { status, stdout: text(stdout), stderr: text(stderr) })
+        Self { status, stdout: text(stdout), stderr: text(stderr) }
     }
 }
 

@@ -4,8 +4,8 @@
 //! which a probe without an answer does not. ARP is left out: it is not IP.
 
 use std::{
-    io::{ErrorKind, Read},
     net::IpAddr,
+    os::fd::{AsRawFd, OwnedFd},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +14,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use nix::{
+    errno::Errno,
+    libc::PACKET_OUTGOING,
+    sys::socket::{LinkAddr, recvfrom},
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Place;
@@ -31,6 +36,7 @@ pub struct Packet {
 /// A running capture. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Capture {
+    place: String,
     packets: Arc<Mutex<Vec<Packet>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -39,25 +45,34 @@ pub struct Capture {
 impl Place {
     /// Records packets from now on; those that the place sends itself are among them.
     pub fn capture(&self) -> Result<Capture> {
-        let mut socket = self.run(listen).with_context(|| format!("capturing in {}", self.name()))?;
+        self.capture_where(|_, _| true)
+    }
+
+    /// Records some packets from now on: `is_wanted` sees the beginning of each, and whether the place sends
+    /// it itself.
+    pub fn capture_where(&self, is_wanted: impl Fn(&[u8], bool) -> bool + Send + 'static) -> Result<Capture> {
+        let socket: OwnedFd =
+            self.run(listen).with_context(|| format!("capturing in {}", self.name()))?.into();
         let (packets, stop) = (Arc::<Mutex<Vec<Packet>>>::default(), Arc::<AtomicBool>::default());
         let thread = {
             let (packets, stop) = (packets.clone(), stop.clone());
             std::thread::spawn(move || {
                 let mut buffer = [0; 128];
                 while !stop.load(Ordering::Relaxed) {
-                    match socket.read(&mut buffer) {
-                        Ok(length) => lock(&packets).extend(parse(&buffer[..length])),
-                        Err(error)
-                            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                        // The interface went away: there is nothing more to come.
-                        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENETDOWN as i32) => {}
+                    match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer) {
+                        Ok((length, from)) => {
+                            let is_own = from.is_some_and(|from| from.pkttype() == PACKET_OUTGOING);
+                            let packet = &buffer[..length];
+                            lock(&packets).extend(parse(packet).filter(|_| is_wanted(packet, is_own)));
+                        }
+                        // When the interface goes away there is nothing more to come.
+                        Err(Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => {}
                         Err(error) => panic!("reading captured packets: {error}"),
                     }
                 }
             })
         };
-        Ok(Capture { packets, stop, thread: Some(thread) })
+        Ok(Capture { place: self.name().to_owned(), packets, stop, thread: Some(thread) })
     }
 }
 
@@ -65,6 +80,18 @@ impl Capture {
     /// Packets from one of `sources` until now.
     pub fn from(&self, sources: &[IpAddr]) -> Vec<Packet> {
         lock(&self.packets).iter().filter(|packet| sources.contains(&packet.source)).copied().collect()
+    }
+
+    /// Fails when there are packets from one of `sources`.
+    pub fn nothing_from(&self, sources: &[IpAddr]) -> Result<()> {
+        let arrived = self.from(sources);
+        ensure!(arrived.is_empty(), "{} packets reached {}: {:?} …", arrived.len(), self.place, arrived[0]);
+        Ok(())
+    }
+
+    /// How many packets there are until now.
+    pub fn count(&self) -> usize {
+        lock(&self.packets).len()
     }
 }
 

@@ -36,9 +36,15 @@ impl Pod {
         let mut process = plugin.spawn().context("starting the CNI plugin")?;
         // One that ends early says why.
         let _ = process.stdin.take().expect("stdin is piped").write_all(configuration.to_string().as_bytes());
-        let output = process.wait_with_output().context("waiting for the CNI plugin")?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok(Asked { status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) })
+        Ok(process.wait_with_output().context("waiting for the CNI plugin")?.into())
+    }
+
+    /// A command that must succeed, and answers nothing.
+    pub fn cni_silent(&self, command: &str, settings: Value) -> Result<()> {
+        let answer = self.cni(command, settings)?;
+        let is_silent = answer.status.success() && answer.stdout.is_empty();
+        ensure!(is_silent, "CNI {command} of {}: {}", self.name(), answer.text());
+        Ok(())
     }
 
     /// CNI ADD, which must succeed and hand on the result of the plugin before; then libcni keeps it.

@@ -1,16 +1,16 @@
-//! The cluster as files: one manifest per object in one directory, as `kubectl get -o yaml` would show them.
+//! The cluster as files: one manifest per object in one directory, as `kubectl get` would show them.
 //!
 //! In: objects of the lab and the text of policies. Out: files that appear and change in one step, so that a
 //! watcher never reads half of one.
 
 use std::{
-    fmt::Write,
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A directory of manifests. Clones share it.
 #[derive(Clone, Debug)]
@@ -47,26 +47,17 @@ impl Manifests {
         }
     }
 
+    /// The same with objects, as JSON, which is YAML too.
+    pub(super) fn write_objects(&self, name: &str, objects: &[Value]) -> Result<()> {
+        let documents: Vec<_> = objects.iter().map(|object| format!("{object:#}\n")).collect();
+        self.write(name, &documents.join("---\n"))
+    }
+
     /// Declares a namespace.
     pub fn namespace(&self, name: &str, labels: &[(&str, &str)]) -> Result<()> {
-        let mut text = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {}\n", quoted(name));
-        write_labels(&mut text, labels.iter().copied());
-        self.write(&format!("namespace-{name}.yaml"), &text)
+        let labels: BTreeMap<_, _> = labels.iter().copied().collect();
+        let metadata = json!({"name": name, "labels": labels});
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
+        self.write_objects(&format!("namespace-{name}.yaml"), &[object])
     }
-}
-
-/// Appends `labels` to the `metadata` that `text` ends with.
-pub(super) fn write_labels<'a>(text: &mut String, labels: impl IntoIterator<Item = (&'a str, &'a str)>) {
-    let mut labels = labels.into_iter().peekable();
-    if labels.peek().is_some() {
-        text.push_str("  labels:\n");
-    }
-    for (key, value) in labels {
-        writeln!(text, "    {}: {}", quoted(key), quoted(value)).expect("writing to a string");
-    }
-}
-
-/// A YAML scalar that stays a string, whatever is in it: YAML takes JSON's quoting.
-pub(super) fn quoted(text: &str) -> String {
-    json!(text).to_string()
 }

@@ -14,12 +14,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::json;
 
-use super::{
-    Addresses, Manifests, Place, PodSpec,
-    address::pod_networks,
-    manifests::{quoted, write_labels},
-};
+use super::{Addresses, Manifests, Place, PodSpec, address::pod_networks};
 use crate::sandbox::Sandbox;
 
 /// How a node's pods are connected.
@@ -70,7 +67,7 @@ impl Node {
         let pods = Arc::new(AtomicU8::new(FIRST_POD));
         let agent_options = Vec::new();
         let node = Self { place, addresses, sandbox, number, wiring, manifests, agent_options, files, pods };
-        node.place.sysctls(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+        node.place.forward()?;
         if wiring == PodNetworkMode::Bridge {
             node.add_bridge()?;
         }
@@ -102,17 +99,21 @@ impl Node {
         &self.files.directory
     }
 
+    /// Has the kernel track connections, as kube-proxy's rules do. It then puts datagrams together before it
+    /// forwards them, and of UDP it alone knows who has answered.
+    pub fn track_connections(&self) -> Result<()> {
+        self.place.nft(
+            "table inet tracking { chain forward { type filter hook forward priority 0; ct state established counter; }; }",
+        )
+    }
+
     pub(super) fn next_pod_number(&self) -> u8 {
         self.pods.fetch_add(1, Ordering::Relaxed)
     }
 
     fn add_bridge(&self) -> Result<()> {
-        let gateway = Addresses::of_pod(self.number, 1);
-        self.place.ip(&format!(
-            "link add {BRIDGE} type bridge mcast_snooping 0\nlink set {BRIDGE} up\n\
-             addr add {}/24 dev {BRIDGE}\naddr add {}/64 dev {BRIDGE} nodad\n",
-            gateway.v4, gateway.v6
-        ))?;
+        self.place.add_bridge(BRIDGE)?;
+        self.place.ip(&Addresses::of_pod(self.number, 1).in_network(BRIDGE))?;
         // What kubelet asks for, where the kernel has it: bridged packets pass iptables too.
         if Path::new("/proc/sys/net/bridge").exists() {
             self.place.sysctls(&[
@@ -124,17 +125,17 @@ impl Node {
     }
 
     fn list(&self) -> Result<()> {
-        let (name, [pods4, pods6]) = (quoted(self.name()), pod_networks(self.number));
-        let mut text = format!("apiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n");
-        write_labels(&mut text, [("kubernetes.io/hostname", self.name())]);
-        text += &format!(
-            "spec:\n  podCIDR: {pods4}\n  podCIDRs:\n  - {pods4}\n  - {pods6}\n\
-             status:\n  addresses:\n  - type: Hostname\n    address: {name}\n"
-        );
-        for address in self.addresses.both() {
-            text += &format!("  - type: InternalIP\n    address: {}\n", quoted(&address.to_string()));
-        }
-        self.manifests.write(&format!("node-{}.yaml", self.name()), &text)
+        let [pods4, pods6] = pod_networks(self.number);
+        let internal = self.addresses.both().map(|address| json!({"type": "InternalIP", "address": address}));
+        let addresses = [&[json!({"type": "Hostname", "address": self.name()})], &internal[..]].concat();
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": self.name(), "labels": {"kubernetes.io/hostname": self.name()}},
+            "spec": {"podCIDR": pods4, "podCIDRs": [pods4, pods6]},
+            "status": {"addresses": addresses},
+        });
+        self.manifests.write_objects(&format!("node-{}.yaml", self.name()), &[object])
     }
 }
 

@@ -12,15 +12,19 @@ use std::{
         fd::{AsFd, AsRawFd},
         unix::process::CommandExt,
     },
-    panic::resume_unwind,
+    path::Path,
     process::{self, Command, Stdio},
     sync::Arc,
     thread,
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+};
 
+use super::{address::Mac, join};
 use crate::sandbox::Sandbox;
 
 /// A handle on a network namespace.
@@ -38,7 +42,7 @@ impl Place {
                 unshare(CloneFlags::CLONE_NEWNET).context("unshare(CLONE_NEWNET)")?;
                 File::open("/proc/thread-self/ns/net").context("opening the new namespace")
             });
-            maker.join().unwrap_or_else(|panic| resume_unwind(panic))
+            join(maker)
         })
         .with_context(|| format!("making the namespace {name}"))?;
         let place = Self { name: name.into(), netns: Arc::new(netns) };
@@ -61,6 +65,13 @@ impl Place {
         format!("/proc/{}/fd/{}", process::id(), self.netns.as_raw_fd())
     }
 
+    /// Gives it a name on disk, as `ip netns` and container run-times do. The mount keeps it alive.
+    pub fn keep_as(&self, file: &Path) -> Result<()> {
+        File::create(file).with_context(|| format!("creating {}", file.display()))?;
+        mount(Some(self.path().as_str()), file, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .with_context(|| format!("keeping a namespace as {}", file.display()))
+    }
+
     /// Runs `task` on a thread of its own inside the namespace. Sockets that it makes stay in the namespace.
     pub fn run<T: Send>(&self, task: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
@@ -68,7 +79,7 @@ impl Place {
                 self.enter();
                 task()
             });
-            worker.join().unwrap_or_else(|panic| resume_unwind(panic))
+            join(worker)
         })
     }
 
@@ -99,6 +110,40 @@ impl Place {
     /// Runs the lines of `script` through `ip -batch`, all of which must succeed.
     pub fn ip(&self, script: &str) -> Result<()> {
         self.feed(&["ip", "-batch", "-"], script)
+    }
+
+    /// Loads an nftables script.
+    pub fn nft(&self, script: &str) -> Result<()> {
+        self.feed(&["nft", "-f", "-"], script)
+    }
+
+    /// Joins this place to another: `name` here, which is a port of `bridge` if there is one, and `eth0`
+    /// there.
+    pub(super) fn pair(
+        &self,
+        name: &str,
+        mac: Mac,
+        bridge: Option<&str>,
+        other: &Self,
+        other_mac: Mac,
+    ) -> Result<()> {
+        let master = bridge.map(|bridge| format!("master {bridge}")).unwrap_or_default();
+        self.ip(&format!(
+            "link add {name} address {mac} type veth peer name eth0 address {other_mac} netns {}\n\
+             link set {name} {master} up\n",
+            other.path()
+        ))?;
+        other.ip("link set eth0 up")
+    }
+
+    pub(super) fn add_bridge(&self, name: &str) -> Result<()> {
+        // Multicast snooping would drop neighbour discovery while no querier is known.
+        self.ip(&format!("link add {name} type bridge mcast_snooping 0\nlink set {name} up\n"))
+    }
+
+    /// Makes it a router.
+    pub(crate) fn forward(&self) -> Result<()> {
+        self.sysctls(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])
     }
 
     /// Runs a command that reads `text`, and must succeed.

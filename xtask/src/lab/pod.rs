@@ -4,18 +4,13 @@
 //! result) is written. The steps can be taken one by one, in the order of a real node or in any other:
 //! `list_pending`, `plug`, `assign`, `cache_cni_result`, `list`.
 
-use std::{fmt::Write, fs::File, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context, Result};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, umount2};
 use serde_json::{Value, json};
 
-use super::{
-    Addresses, Node, Place, PodNetworkMode,
-    address::Mac,
-    manifests::{quoted, write_labels},
-    node::BRIDGE,
-};
+use super::{Addresses, Node, Place, PodNetworkMode, address::Mac, node::BRIDGE};
 
 /// A pod that is not there yet.
 #[derive(Clone, Debug)]
@@ -99,31 +94,26 @@ impl PodSpec {
     }
 
     fn write_manifest(&self, addresses: Option<Addresses>) -> Result<()> {
-        let mut text = format!(
-            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {}\n  namespace: {}\n  uid: {}\n",
-            quoted(&self.name),
-            quoted(&self.namespace),
-            self.uid()
-        );
-        write_labels(&mut text, self.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-        let node = quoted(self.node.name());
-        text += &format!("spec:\n  nodeName: {node}\n  containers:\n  - name: main\n    image: lab\n");
-        if !self.ports.is_empty() {
-            text += "    ports:\n";
-        }
-        for Port { name, protocol, number } in &self.ports {
-            let name = quoted(name);
-            writeln!(text, "    - name: {name}\n      protocol: {protocol}\n      containerPort: {number}")
-                .expect("writing to a string");
-        }
-        text += &match addresses {
+        let labels: BTreeMap<_, _> = self.labels.iter().cloned().collect();
+        let port = |Port { name, protocol, number }: &Port| json!({"name": name, "protocol": protocol, "containerPort": number});
+        let ports: Vec<_> = self.ports.iter().map(port).collect();
+        let status = match addresses {
             Some(Addresses { v4, v6 }) => {
-                let v6 = quoted(&v6.to_string());
-                format!("status:\n  phase: Running\n  podIP: {v4}\n  podIPs:\n  - ip: {v4}\n  - ip: {v6}\n")
+                json!({"phase": "Running", "podIP": v4, "podIPs": [{"ip": v4}, {"ip": v6}]})
             }
-            None => "status:\n  phase: Pending\n".to_owned(),
+            None => json!({"phase": "Pending"}),
         };
-        self.node.manifests.write(&self.file(), &text)
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": self.name, "namespace": self.namespace, "uid": self.uid(), "labels": labels},
+            "spec": {
+                "nodeName": self.node.name(),
+                "containers": [{"name": "main", "image": "lab", "ports": ports}],
+            },
+            "status": status,
+        });
+        self.node.manifests.write_objects(&self.file(), &[object])
     }
 }
 
@@ -167,9 +157,7 @@ impl Pod {
         let path = self.node().directory().join("netns").join(format!("{:016x}", fnv(self.name())));
         // That of a pod with this name before.
         let _ = umount2(&path, MntFlags::MNT_DETACH);
-        File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-        mount(Some(self.place.path().as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .with_context(|| format!("keeping a namespace as {}", path.display()))?;
+        self.place.keep_as(&path)?;
         Ok(path)
     }
 
@@ -241,44 +229,31 @@ impl Pod {
     }
 
     fn pod_mac(&self) -> Mac {
-        Mac::new(0, self.node().number, self.number)
+        Mac::of_pod(self.node().number, self.number)
     }
 
     fn host_mac(&self) -> Mac {
-        Mac::new(1, self.node().number, self.number)
+        Mac::of_host(self.node().number, self.number)
     }
 
     fn make_veth(&self) -> Result<()> {
-        let (host, host_mac, pod_mac) = (&self.host_interface, self.host_mac(), self.pod_mac());
-        let master = if self.node().wiring == PodNetworkMode::Bridge {
-            format!("master {BRIDGE}")
-        } else {
-            String::new()
-        };
-        self.node().place.ip(&format!(
-            "link add {host} address {host_mac} type veth peer name eth0 address {pod_mac} netns {}\n\
-             link set {host} {master} up\n",
-            self.place.path()
-        ))?;
-        if self.node().wiring == PodNetworkMode::Bridge {
-            // As the CNI plug-in `bridge` does for kubelet: else a pod does not reach itself through its
-            // service.
-            self.node().place.ip(&format!("link set {host} type bridge_slave hairpin on"))?;
-        }
-        self.place.ip("link set eth0 up")
+        let (host, node) = (&self.host_interface, &self.node().place);
+        let bridge = (self.node().wiring == PodNetworkMode::Bridge).then_some(BRIDGE);
+        node.pair(host, self.host_mac(), bridge, &self.place, self.pod_mac())?;
+        // As the CNI plug-in `bridge` does for kubelet: else a pod does not reach itself through its service.
+        bridge.map_or(Ok(()), |_| node.ip(&format!("link set {host} type bridge_slave hairpin on")))
     }
 
     /// The node needs no address on the veth: the pod's gateway exists as a neighbour entry alone.
     fn assign_routed(&self) -> Result<()> {
         let (Addresses { v4, v6 }, host, mac) = (self.addresses, &self.host_interface, self.host_mac());
         self.place.ip(&format!(
-            "addr add {v4}/32 dev eth0\n\
-             addr add {v6}/128 dev eth0 nodad\n\
-             neigh replace {GATEWAY4} lladdr {mac} dev eth0 nud permanent\n\
+            "{}neigh replace {GATEWAY4} lladdr {mac} dev eth0 nud permanent\n\
              neigh replace {GATEWAY6} lladdr {mac} dev eth0 nud permanent\n\
              route add {GATEWAY4} dev eth0 scope link\n\
              route add 0.0.0.0/0 via {GATEWAY4} dev eth0\n\
-             route add ::/0 via {GATEWAY6} dev eth0\n"
+             route add ::/0 via {GATEWAY6} dev eth0\n",
+            self.addresses.on("eth0")
         ))?;
         let mac = self.pod_mac();
         self.node().place.ip(&format!(
@@ -290,13 +265,12 @@ impl Pod {
     }
 
     fn assign_bridged(&self) -> Result<()> {
-        let (Addresses { v4, v6 }, gateway) = (self.addresses, Addresses::of_pod(self.node().number, 1));
+        let gateway = Addresses::of_pod(self.node().number, 1);
         self.place.ip(&format!(
-            "addr add {v4}/24 dev eth0\n\
-             addr add {v6}/64 dev eth0 nodad\n\
-             route add 0.0.0.0/0 via {} dev eth0\n\
-             route add ::/0 via {} dev eth0\n",
-            gateway.v4, gateway.v6
+            "{}route add 0.0.0.0/0 via {} dev eth0\nroute add ::/0 via {} dev eth0\n",
+            self.addresses.in_network("eth0"),
+            gateway.v4,
+            gateway.v6
         ))
     }
 }

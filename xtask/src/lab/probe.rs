@@ -55,6 +55,14 @@ impl Place {
             .with_context(|| format!("probing {traffic} to {to} from {}", self.name()))
     }
 
+    /// Sends one datagram that no answer is waited for.
+    pub fn say(&self, to: impl Into<SocketAddr>, words: &[u8]) -> Result<()> {
+        let to = to.into();
+        self.run(|| UdpSocket::bind((unspecified(to.ip()), 0))?.send_to(words, to))
+            .with_context(|| format!("a datagram to {to} from {}", self.name()))?;
+        Ok(())
+    }
+
     /// Probes with the patience that fits the expected outcome.
     pub fn probe_expecting(&self, to: IpAddr, traffic: Traffic, expected: Seen) -> Result<Seen> {
         self.probe(to, traffic, if expected == Seen::Blocked { BRIEF } else { PATIENT })
@@ -108,13 +116,16 @@ pub fn http_get(server: SocketAddr, path: &str, patience: Duration) -> io::Resul
     Ok(HttpAnswer { status, body: body.to_owned() })
 }
 
+/// The unspecified address of the same family.
+pub fn unspecified(like: IpAddr) -> IpAddr {
+    if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
 /// How often an unanswered datagram is sent again.
 const RESEND: Duration = Duration::from_millis(200);
 
 fn udp_echo(to: SocketAddr, patience: Duration) -> io::Result<Seen> {
-    let local: IpAddr =
-        if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((local, 0))?;
+    let socket = UdpSocket::bind((unspecified(to.ip()), 0))?;
     socket.connect(to)?;
     let question = next_id().to_be_bytes();
     let mut answer = [0; 16];

@@ -1,12 +1,12 @@
-//! Servers for probes to find: HTTP, TCP echo and UDP echo, on both address families.
+//! Servers for probes to find: HTTP, echoes, and those that say who they are, on both address families.
 //!
-//! In: a place and a service. Out: a server that listens before the call returns and ends when it is dropped.
+//! In: a place and services. Out: a server that listens before the call returns and ends when it is dropped.
 //! ICMP echo needs none: the kernel answers it.
 
 use std::{
     io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write},
     net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     thread::{self, JoinHandle},
 };
 
@@ -14,12 +14,12 @@ use anyhow::{Context, Result};
 use nix::{
     errno::Errno,
     libc::in6_pktinfo,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{
         ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg, setsockopt,
         sockopt::Ipv6RecvPacketInfo,
     },
 };
-use socket2::Socket;
 
 use super::Place;
 
@@ -32,55 +32,124 @@ pub enum Service {
     TcpEcho(u16),
     /// Sends back every datagram.
     UdpEcho(u16),
+    /// Says a byte on every TCP connection, which tells who has answered.
+    TcpName(u16, u8),
+    /// Answers every datagram with a byte.
+    UdpName(u16, u8),
 }
 
-/// A running server.
+/// One running service or several.
 #[derive(Debug)]
 pub struct Server {
-    socket: Socket,
     thread: Option<JoinHandle<()>>,
+    /// Closed to end the thread.
+    lifeline: Option<io::PipeWriter>,
+}
+
+/// A socket, and what is done with what comes.
+enum Socket {
+    Tcp(TcpListener, Box<dyn Fn(TcpStream) + Send>),
+    /// Without an answer of its own it is an echo.
+    Udp(UdpSocket, Option<u8>),
 }
 
 impl Place {
     /// Starts a server on all addresses of the place.
     pub fn serve(&self, service: Service) -> Result<Server> {
-        self.run(|| start(service)).with_context(|| format!("serving {service:?} in {}", self.name()))
+        self.serve_together(&[service])
+    }
+
+    /// Starts one server for several services.
+    pub fn serve_together(&self, services: &[Service]) -> Result<Server> {
+        self.run(|| Server::start(services))
+            .with_context(|| format!("serving {services:?} in {}", self.name()))
     }
 }
 
-fn start(service: Service) -> io::Result<Server> {
-    // An IPv6 socket on the unspecified address takes IPv4 too (net.ipv6.bindv6only = 0).
-    let on = |port| (Ipv6Addr::UNSPECIFIED, port);
-    let (socket, thread) = match service {
-        Service::Http(port) => accepting(TcpListener::bind(on(port))?, answer_http)?,
-        Service::TcpEcho(port) => accepting(TcpListener::bind(on(port))?, echo)?,
-        Service::UdpEcho(port) => {
-            let socket = UdpSocket::bind(on(port))?;
-            setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
-            let copy = socket.try_clone()?;
-            // It ends with an error when the socket is gone, which is how `drop` ends it.
-            let thread = thread::spawn(move || {
-                let _ = echo_datagrams(&copy);
-            });
-            (socket.into(), thread)
-        }
-    };
-    Ok(Server { socket, thread: Some(thread) })
+impl Server {
+    fn start(services: &[Service]) -> io::Result<Self> {
+        let sockets =
+            services.iter().map(|service| Socket::open(*service)).collect::<io::Result<Vec<_>>>()?;
+        let (end, lifeline) = io::pipe()?;
+        let thread = thread::spawn(move || {
+            answer_until(&end, &sockets).expect("polling and accepting sockets of our own succeeds");
+        });
+        Ok(Self { thread: Some(thread), lifeline: Some(lifeline) })
+    }
 }
 
-fn accepting(
-    listener: TcpListener,
-    serve: fn(TcpStream) -> io::Result<()>,
-) -> io::Result<(Socket, JoinHandle<()>)> {
-    let copy = listener.try_clone()?;
-    let thread = thread::spawn(move || {
-        // `shutdown` of the socket ends the loop. A client that goes away in mid-connection is its own
-        // business.
-        while let Ok((stream, _)) = copy.accept() {
-            thread::spawn(move || serve(stream));
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.lifeline.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been printed, and shows as missing answers.
+            let _ = thread.join();
         }
-    });
-    Ok((listener.into(), thread))
+    }
+}
+
+fn answer_until(end: &io::PipeReader, sockets: &[Socket]) -> io::Result<()> {
+    let all = sockets.iter().map(Socket::as_fd).chain([end.as_fd()]);
+    let mut ready: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    loop {
+        match poll(&mut ready, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            polled => polled?,
+        };
+        let is_ready = |polled: &PollFd<'_>| polled.any().unwrap_or(true);
+        if ready.last().is_some_and(is_ready) {
+            return Ok(());
+        }
+        for (socket, _) in sockets.iter().zip(&ready).filter(|(_, polled)| is_ready(polled)) {
+            socket.answer()?;
+        }
+    }
+}
+
+impl Socket {
+    fn open(service: Service) -> io::Result<Self> {
+        // An IPv6 socket on the unspecified address takes IPv4 too (net.ipv6.bindv6only = 0).
+        let tcp = |port, serve| -> io::Result<Self> {
+            let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?;
+            listener.set_nonblocking(true)?;
+            Ok(Self::Tcp(listener, serve))
+        };
+        let udp = |port, answer| -> io::Result<Self> {
+            let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))?;
+            socket.set_nonblocking(true)?;
+            setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
+            Ok(Self::Udp(socket, answer))
+        };
+        // A client that goes away in mid-connection is its own business.
+        match service {
+            Service::Http(port) => tcp(port, Box::new(|stream| drop(thread::spawn(|| answer_http(stream))))),
+            Service::TcpEcho(port) => tcp(port, Box::new(|stream| drop(thread::spawn(|| echo(stream))))),
+            Service::TcpName(port, name) => tcp(port, Box::new(move |stream| drop((&stream).write(&[name])))),
+            Service::UdpEcho(port) => udp(port, None),
+            Service::UdpName(port, name) => udp(port, Some(name)),
+        }
+    }
+
+    /// Everything that has come.
+    fn answer(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener, serve) => {
+                // The client may be gone again.
+                while let Ok((stream, _)) = listener.accept() {
+                    serve(stream);
+                }
+                Ok(())
+            }
+            Self::Udp(socket, answer) => answer_datagrams(socket, answer.as_ref().map(std::slice::from_ref)),
+        }
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener, _) => listener.as_fd(),
+            Self::Udp(socket, _) => socket.as_fd(),
+        }
+    }
 }
 
 fn answer_http(mut stream: TcpStream) -> io::Result<()> {
@@ -95,7 +164,7 @@ fn echo(stream: TcpStream) -> io::Result<()> {
 
 /// Answers come from the address that was asked, which on a host of several addresses the socket does not
 /// choose by itself (ipv6(7), IPV6_PKTINFO; mapped IPv4 addresses included).
-fn echo_datagrams(socket: &UdpSocket) -> nix::Result<()> {
+fn answer_datagrams(socket: &UdpSocket, answer: Option<&[u8]>) -> io::Result<()> {
     let mut buffer = [0; 2048];
     let mut control = nix::cmsg_space!(in6_pktinfo);
     loop {
@@ -106,27 +175,17 @@ fn echo_datagrams(socket: &UdpSocket) -> nix::Result<()> {
             Ok(received) => received,
             // An ICMP error for an earlier answer.
             Err(Errno::ECONNREFUSED) => continue,
-            Err(error) => return Err(error),
+            Err(Errno::EAGAIN) => return Ok(()),
+            Err(error) => return Err(error.into()),
         };
         let (length, client) = (received.bytes, received.address);
         let asked = received.cmsgs()?.find_map(|message| match message {
             ControlMessageOwned::Ipv6PacketInfo(info) => Some(in6_pktinfo { ipi6_ifindex: 0, ..info }),
             _ => None,
         });
-        // What `shutdown` makes of a waiting receiver: nothing, from no one.
-        let (Some(client), Some(asked)) = (client, asked) else { return Ok(()) };
-        let (answer, from) = ([IoSlice::new(&buffer[..length])], [ControlMessage::Ipv6PacketInfo(&asked)]);
+        let from = asked.as_ref().map(ControlMessage::Ipv6PacketInfo);
+        let answer = [IoSlice::new(answer.unwrap_or(&buffer[..length]))];
         // A lost answer is what the client is there to notice.
-        let _ = sendmsg(socket.as_raw_fd(), &answer, &from, flags, Some(&client));
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // An unconnected datagram socket reports ENOTCONN, and wakes its receiver all the same.
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        let _ = sendmsg(socket.as_raw_fd(), &answer, from.as_slice(), flags, client.as_ref());
     }
 }

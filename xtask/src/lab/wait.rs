@@ -1,7 +1,8 @@
-//! Waiting for a condition, with a deadline. The only place of the lab that lets time pass.
+//! Waiting for a condition, with a deadline, and for threads. The only place of the lab that lets time pass.
 
 use std::{
-    thread,
+    panic::resume_unwind,
+    thread::{self, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
@@ -23,6 +24,11 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Op
         }
         thread::sleep(REST);
     }
+}
+
+/// What a thread returns; its panic goes on here.
+pub fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use object::{Object as _, ObjectSection as _};
 
-use super::{modules, output};
+use super::{UNPACKER, modules, output};
 
 /// A program of this machine's.
 pub(super) fn tool(name: &str) -> Result<PathBuf> {
@@ -35,7 +35,7 @@ pub(super) fn libraries<'a>(programs: impl Iterator<Item = &'a PathBuf>) -> Resu
 /// A table like `modules.dep`, from what each module says of itself.
 pub(super) fn dependencies(directory: &Path) -> Result<String> {
     let mut paths = BTreeMap::new();
-    find(&directory.join("kernel"), &mut |path| {
+    find(&directory.join("kernel"), "ko", &mut |path| {
         if let Ok(relative) = path.strip_prefix(directory) {
             let relative = relative.to_string_lossy().into_owned();
             paths.insert(modules::name(&relative), relative);
@@ -61,12 +61,22 @@ fn depends(module: &Path) -> Result<Vec<String>> {
     Ok(depends.filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect())
 }
 
-fn find(directory: &Path, found: &mut impl FnMut(&Path)) -> Result<()> {
+/// Gives the modules below a directory the form that this program can read.
+pub(super) fn decompress(directory: &Path) -> Result<()> {
+    let mut modules = Vec::new();
+    find(directory, "xz", &mut |path| modules.push(path.to_owned()))?;
+    if !modules.is_empty() {
+        output(Command::new(UNPACKER.0).args(modules))?;
+    }
+    Ok(())
+}
+
+fn find(directory: &Path, wanted: &str, found: &mut impl FnMut(&Path)) -> Result<()> {
     for entry in fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
         let path = entry?.path();
         if path.is_dir() {
-            find(&path, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "ko") {
+            find(&path, wanted, found)?;
+        } else if path.extension().is_some_and(|extension| extension == wanted) {
             found(&path);
         }
     }

@@ -7,23 +7,25 @@
 mod agent;
 mod defaults;
 mod deploy;
+#[path = "../namespaces/fixture.rs"]
+mod fixture;
+#[path = "../namespaces/harness.rs"]
+mod harness;
 mod outage;
 #[path = "../namespaces/scene.rs"]
 mod scene;
 
 use std::{
-    env,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result};
-use libtest_mimic::{Arguments, Failed, Trial, run};
-use nix::unistd::geteuid;
+use libtest_mimic::{Failed, Trial};
 use xtask::{
     kubernetes::{ControlPlane, Programs},
     lab::Lab,
-    sandbox::{self, Sandbox},
+    sandbox::Sandbox,
 };
 
 /// A test gets a lab of its own with a control plane.
@@ -33,24 +35,11 @@ type Test = fn(&mut Lab, &mut ControlPlane) -> Result<()>;
 const AT_ONCE: usize = 2;
 
 fn main() -> Result<ExitCode> {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(AT_ONCE);
-    if arguments.list {
-        return Ok(run(&arguments, trials(None)).exit_code());
-    }
-    if !geteuid().is_root() {
-        eprintln!("an API server is tried between namespaces, which needs root");
-        let strict = env::var_os("CI").is_some_and(|ci| ci == "true");
-        let trials = trials(None).into_iter().map(|trial| trial.with_ignored_flag(!strict)).collect();
-        return Ok(run(&arguments, trials).exit_code());
-    }
     // The sandbox has no way out to where Go's modules come from.
-    let programs = Programs::small()?;
-    let code = sandbox::enter(|sandbox| {
-        let bench = Arc::new(Bench { sandbox, programs, shared: Mutex::default() });
-        u8::from(run(&arguments, trials(Some(&bench))).has_failed())
-    })?;
-    Ok(code.into())
+    harness::run_in_sandbox(AT_ONCE, Programs::small, |inside| {
+        let bench = |(sandbox, programs)| Arc::new(Bench { sandbox, programs, shared: Mutex::default() });
+        trials(inside.map(bench).as_ref())
+    })
 }
 
 /// Where tests are made.

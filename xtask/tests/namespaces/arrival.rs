@@ -1,23 +1,25 @@
 //! The first agent comes to a node whose pods are connected already.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
-    process::Child,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, umount2};
 use socket2::{Domain, Protocol, Socket, Type};
-use xtask::lab::{Addresses, Agent, BRIEF, Lab, Node, PATIENT, Place, Pod, PodNetworkMode, Seen, until};
+use xtask::lab::{
+    Addresses, Agent, BRIEF, Daemon, Lab, PATIENT, Place, Pod, PodNetworkMode, Seen, join, until,
+};
 
 use super::{
     Test,
+    policies::DENY_ALL,
     scene::{EVERY_KIND, apply, expect, serve_all, together},
 };
 
@@ -30,24 +32,22 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("an_agent_that_rechecks_cuts_what_is_denied_and_keeps_what_is_allowed", rechecked),
 ];
 
-pub(crate) const CLOSE: &str =
-    "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n";
-
 /// How long connections are watched after the agent is there.
 const WATCHED: Duration = Duration::from_secs(3);
 
 fn arrival(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     let (n1, n2) = (lab.wired_node("n1", wiring)?, lab.node("n2")?);
-    track(&n1)?;
+    n1.track_connections()?;
     let closed = |name: &str| n1.pod(name).labels(&[("app", "closed")]).start();
     // Each pod's network namespace is to be found in another way.
     let (named, running, kept) = (closed("x/named")?, closed("x/running")?, closed("x/kept")?);
     named.cache_cni_result()?;
-    let _process = Process::start(&running)?;
+    // As its pause container is one.
+    let _process = Daemon::spawn("sleep", running.place.command("sleep").arg("1000"))?;
     let _file = NamespaceFile::keep(&kept)?;
     let (free, remote) = (n1.pod("x/free").start()?, n2.pod("y/remote").start()?);
     let (outside, client_denied) = (lab.outside("outside")?, lab.outside("stranger")?);
-    apply(lab.manifests(), "close", CLOSE)?;
+    apply(lab.manifests(), "close", DENY_ALL)?;
 
     let pods = [&named, &running, &kept, &remote].map(|pod| (&pod.place, pod.addresses));
     let [named_end, running_end, kept_end, remote_end] = pods;
@@ -95,21 +95,13 @@ fn arrival(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
         };
         let evaluated = evaluated();
         over.store(true, Ordering::Relaxed);
-        let talks = talking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let talks = join(talking);
         evaluated?;
         for (pair, count) in busy.iter().zip(talks?) {
             ensure!(count >= 10, "{} has talked {count} times only", pair.what);
         }
         together(&idle, Pair::talk).map(|_| ())
     })
-}
-
-/// Has the node's kernel track connections, as kube-proxy's rules do. Of UDP only conntrack tells who has
-/// answered.
-pub(crate) fn track(node: &Node) -> Result<()> {
-    let rules =
-        "table inet lab { chain forward { type filter hook forward priority 0; ct state new counter; }; }";
-    node.place.feed(&["nft", "-f", "-"], rules)
 }
 
 /// Entries of the flow table, as the agent counts them.
@@ -135,11 +127,7 @@ fn stray_segments(from: &Place, source: Addresses, closed: &[&Pod], free: &Pod) 
             Ok((!arrived.from(&[address]).is_empty()).then_some(()))
         })?;
     }
-    for (capture, pod) in captures.iter().zip(closed) {
-        let packets = capture.from(&source.both());
-        ensure!(packets.is_empty(), "{} got {packets:?}", pod.name());
-    }
-    Ok(())
+    captures.iter().try_for_each(|capture| capture.nothing_from(&source.both()))
 }
 
 /// RFC 9293 section 3.1: from port 40000 to port 80, an ACK alone.
@@ -157,7 +145,7 @@ fn hidden(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     let pod = node.pod("x/hidden").labels(&[("app", "closed")]).start()?;
     let outside = lab.outside("outside")?;
-    apply(lab.manifests(), "close", CLOSE)?;
+    apply(lab.manifests(), "close", DENY_ALL)?;
     let pair = Pair::open(&outside.place, &pod.place, pod.addresses.v4.into(), Type::STREAM)?;
     let _servers = serve_all(&pod.place)?;
     let _agent = Agent::start(&node, &[])?;
@@ -312,23 +300,6 @@ pub(crate) fn bound(domain: Domain, kind: Type, at: SocketAddr) -> std::io::Resu
     Ok(socket)
 }
 
-/// A process in a pod, as its pause container has one.
-struct Process(Child);
-
-impl Process {
-    fn start(pod: &Pod) -> Result<Self> {
-        pod.place.command("sleep").arg("1000").spawn().map(Self).context("starting a process")
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // One that has ended already is none to end.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// A pod's namespace as a file, as `ip netns` and container runtimes keep it.
 struct NamespaceFile(PathBuf);
 
@@ -339,9 +310,7 @@ impl NamespaceFile {
         // Labs of other tests keep theirs in the same place.
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let path = directory.join(format!("cni-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
-        File::create(&path).context("creating a file")?;
-        mount(Some(pod.place.path().as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .with_context(|| format!("keeping a namespace as {}", path.display()))?;
+        pod.place.keep_as(&path)?;
         Ok(Self(path))
     }
 }

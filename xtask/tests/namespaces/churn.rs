@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     env,
     io::ErrorKind,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -19,9 +19,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use xtask::lab::{Addresses, Agent, Host, Lab, Node, Place, Pod, Source, until};
+use xtask::lab::{Addresses, Agent, Host, Lab, Node, Place, Pod, Source, join, until};
 
-use super::{Test, cni::forget_all, scene::apply};
+use super::{Test, cni::forget_all, policies::DENY_ALL, scene::apply};
 
 pub(crate) const TESTS: &[(&str, Test)] =
     &[("no_packet_of_an_isolated_pod_passes_while_agents_are_killed_and_the_node_reboots", churn)];
@@ -36,7 +36,6 @@ const AT_ONCE: usize = 4;
 /// nothing did.
 const NOT_ISOLATED: usize = 8;
 
-const DENY_ALL: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n";
 const SINK: u16 = 9;
 const PORT: u16 = 7_000;
 
@@ -227,7 +226,7 @@ impl Round<'_> {
     fn pump(&self, talkers: &Mutex<Vec<Talker>>, over: &AtomicBool) -> Result<()> {
         let to = self.outside.addresses;
         let outside = bound(&self.outside.place, to, SINK)?;
-        let sinks = [IpAddr::from(to.v4), IpAddr::from(to.v6)].map(|to| SocketAddr::new(to, SINK));
+        let sinks = to.both().map(|to| SocketAddr::new(to, SINK));
         while !over.load(Ordering::Relaxed) {
             {
                 let talkers = lock(talkers);
@@ -266,7 +265,7 @@ impl Talker {
         outside: &[UdpSocket; 2],
         counts: &Counts,
     ) -> Result<()> {
-        let own = [IpAddr::from(self.pod.addresses.v4), IpAddr::from(self.pod.addresses.v6)];
+        let own = self.pod.addresses.both();
         for ((inner, outer), (own, sink)) in self.sockets.iter().zip(outside).zip(own.into_iter().zip(sinks))
         {
             // What the kernel has no room for is lost like any other datagram.
@@ -285,9 +284,9 @@ impl Talker {
 }
 
 /// A socket for each family.
-fn bound(place: &Place, Addresses { v4, v6 }: Addresses, port: u16) -> Result<[UdpSocket; 2]> {
+fn bound(place: &Place, addresses: Addresses, port: u16) -> Result<[UdpSocket; 2]> {
     place.run(|| {
-        let [v4, v6] = [IpAddr::from(v4), IpAddr::from(v6)].map(|address| {
+        let [v4, v6] = addresses.both().map(|address| {
             let socket =
                 UdpSocket::bind((address, port)).with_context(|| format!("binding {address}:{port}"))?;
             socket.set_nonblocking(true)?;
@@ -309,8 +308,4 @@ fn received(socket: &UdpSocket, buffer: &mut [u8]) -> Result<Option<usize>> {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

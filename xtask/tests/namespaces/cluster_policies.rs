@@ -1,13 +1,12 @@
 //! ClusterNetworkPolicies with real sockets: tiers and their changes, what is live, and the own node.
 
-use std::net::SocketAddr;
-
 use anyhow::Result;
 use xtask::lab::{Addresses, Agent, Lab, Manifests, Seen, Traffic};
 
 use super::{
     Test,
-    live::{connect, say},
+    live::Live,
+    policies::DENY_EGRESS_OF_ALL,
     scene::{EVERY_KIND, apply, becomes, expect, serve_all},
 };
 
@@ -139,19 +138,15 @@ fn live(lab: &mut Lab) -> Result<()> {
     expect(&server.place, client.addresses, &EVERY_KIND, Seen::Blocked)?;
     expect(&client.place, remote.addresses, &EVERY_KIND, Seen::Blocked)?;
 
-    let open = |address| {
-        let places = [&client.place, &remote.place];
-        places.map(|place| Ok((place.clone(), connect(place, SocketAddr::new(address, 7))?)))
-    };
+    let open = |to| [&client.place, &remote.place].map(|from| Live::open(from, to));
     let mut connections = server.addresses.both().into_iter().flat_map(open).collect::<Result<Vec<_>>>()?;
-    connections.iter_mut().try_for_each(|(place, stream)| say(place, stream, b"before"))?;
     let deny_all = format!("  ingress:\n  - {{action: Deny, from: [{ALL}]}}\n");
     apply_wide(manifests, "server", ("Admin", 1), SERVER, &deny_all)?;
     for place in [&client.place, &remote.place] {
         becomes(place, server.addresses.v4.into(), Traffic::Tcp(7), Seen::Blocked)?;
         expect(place, server.addresses, &EVERY_KIND, Seen::Blocked)?;
     }
-    connections.iter_mut().try_for_each(|(place, stream)| say(place, stream, b"after"))
+    connections.iter_mut().try_for_each(Live::goes_on)
 }
 
 fn own_node(lab: &mut Lab) -> Result<()> {
@@ -162,7 +157,7 @@ fn own_node(lab: &mut Lab) -> Result<()> {
     // A peer of another kind than is known: everything is denied.
     let no_ingress = "  ingress:\n  - {action: Deny, from: [{services: {}}]}\n";
     apply_wide(manifests, "in", ("Admin", 0), ALL, no_ingress)?;
-    apply(manifests, "out", "  podSelector: {}\n  policyTypes: [Egress]\n")?;
+    apply(manifests, "out", DENY_EGRESS_OF_ALL)?;
     let Addresses { v4, v6 } = n1.addresses;
     let networks = format!("[{v4}/32, '{v6}/128']");
     let web = "protocols: [{tcp: {destinationPort: {number: 80}}}]";

@@ -4,24 +4,16 @@
 use std::{
     fs,
     io::Write as _,
-    net::SocketAddr,
-    os::fd::AsRawFd as _,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::{
-    libc,
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
 use xtask::{
-    lab::{Agent, Lab, Node, PATIENT, Pod, PodNetworkMode, Seen, Server, Traffic, until},
+    lab::{Agent, Daemon, Lab, Node, PATIENT, Pod, PodNetworkMode, Seen, Server, Traffic, join, until},
     workspace,
 };
 
@@ -29,6 +21,8 @@ use super::{
     Test,
     scene::{CLOSE, EVERY_KIND, apply, becomes, expect, serve_all},
 };
+
+mod forged;
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_pod_that_is_added_is_isolated_from_its_first_packet", first_packet),
@@ -39,7 +33,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("what_is_known_of_a_pod_goes_with_it", forgotten),
     ("an_interface_that_no_device_of_the_node_is_paired_with_is_passed_over", unpaired),
     ("a_pod_waits_for_its_own_object_when_another_has_had_its_name", renewed),
-    ("a_socket_that_a_held_pod_forges_passes_for_no_connection", forged),
+    ("a_socket_that_a_held_pod_forges_passes_for_no_connection", forged::forged),
     ("the_plugin_stays_in_the_configuration_until_it_is_uninstalled", installed),
 ];
 
@@ -76,10 +70,8 @@ fn first_packet(lab: &mut Lab) -> Result<()> {
         expect(&client_denied.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
         becomes(&client_allowed.place, pod.addresses.v4.into(), EVERY_KIND[0], Seen::Reached)?;
         expect(&client_allowed.place, pod.addresses, &EVERY_KIND, Seen::Reached)?;
-        let checked = pod.cni("CHECK", json!({}))?;
-        ensure!(checked.status.success() && checked.stdout.is_empty(), "CHECK: {}", checked.text());
-        let deleted = pod.cni("DEL", json!({}))?;
-        ensure!(deleted.status.success() && deleted.stdout.is_empty(), "DEL: {}", deleted.text());
+        pod.cni_silent("CHECK", json!({}))?;
+        pod.cni_silent("DEL", json!({}))?;
     }
     Ok(())
 }
@@ -102,20 +94,20 @@ fn unknown_pod(lab: &mut Lab) -> Result<()> {
     thread::scope(|scope| {
         let adding = scope.spawn(|| pod.add());
         pod.list()?;
-        adding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        join(adding)
     })?;
     expect(&client_denied.place, pod.addresses, &EVERY_KIND, Seen::Blocked)?;
     lab.manifests().remove("policy-close.yaml")?;
     becomes(&client_denied.place, pod.addresses.v4.into(), EVERY_KIND[0], Seen::Reached)
 }
 
-/// A server in a namespace, and two clients whom its policy, if there is one, tells apart.
-struct Shop {
+/// Two clients of the pods of a node: the policy of namespace `x` allows one of them.
+struct Clients {
     client_allowed: Pod,
     client_denied: Pod,
 }
 
-impl Shop {
+impl Clients {
     /// In namespace `x`, which is closed by a policy; `open` is known to have none.
     fn new(lab: &Lab, node: &Node) -> Result<Self> {
         for namespace in ["x", "open"] {
@@ -146,7 +138,7 @@ fn bridged(lab: &mut Lab) -> Result<()> {
 }
 
 fn on_node(lab: &Lab, node: Node) -> Result<()> {
-    let shop = Shop::new(lab, &node)?;
+    let clients = Clients::new(lab, &node)?;
     let agent = Agent::start(&node, &[])?;
     until("the agent has left what it knows of namespaces", PATIENT, || {
         let text = fs::read_to_string(node.directory().join("namespaces.json")).unwrap_or_default();
@@ -162,26 +154,23 @@ fn on_node(lab: &Lab, node: Node) -> Result<()> {
     }
     trusted.add_with(json!({"whenUnknown": "open"}))?;
     for pod in [&held, &unknown] {
-        shop.cannot_reach(pod)?;
-        let checked = pod.cni("CHECK", json!({}))?;
-        ensure!(checked.status.success(), "CHECK: {}", checked.text());
+        clients.cannot_reach(pod)?;
+        pod.cni_silent("CHECK", json!({}))?;
     }
     for pod in [&free, &trusted] {
-        expect(&shop.client_denied.place, pod.addresses, &EVERY_KIND, Seen::Reached)?;
+        expect(&clients.client_denied.place, pod.addresses, &EVERY_KIND, Seen::Reached)?;
     }
     // Who has waited is let in when the agent is back.
-    let client_allowed = &shop.client_allowed;
-    let waiting = client_allowed.place.spawn({
-        let (place, to) = (client_allowed.place.clone(), held.addresses.v4);
-        move || place.probe(to.into(), Traffic::Tcp(80), PATIENT)
-    });
-    let _agent = Agent::start(&node, &[])?;
-    let seen = waiting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let (_agent, seen) = thread::scope(|scope| {
+        let from = &clients.client_allowed.place;
+        let waiting = scope.spawn(|| from.probe(held.addresses.v4.into(), Traffic::Tcp(80), PATIENT));
+        Ok::<_, anyhow::Error>((Agent::start(&node, &[])?, join(waiting)?))
+    })?;
     ensure!(seen == Seen::Reached, "a connection that waits for the agent: {seen}");
-    expect(&shop.client_denied.place, held.addresses, &EVERY_KIND, Seen::Blocked)?;
+    expect(&clients.client_denied.place, held.addresses, &EVERY_KIND, Seen::Blocked)?;
     for pod in [&free, &trusted, &unknown] {
         pod.list()?;
-        becomes(&shop.client_denied.place, pod.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+        becomes(&clients.client_denied.place, pod.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
     }
     Ok(())
 }
@@ -203,7 +192,7 @@ pub(crate) fn forget_all(node: &Node) -> Result<()> {
 
 fn reboot(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
-    let before = Shop::new(lab, &node)?;
+    let before = Clients::new(lab, &node)?;
     Agent::start(&node, &[])?.kill()?;
     before.client_allowed.remove()?;
     before.client_denied.remove()?;
@@ -214,27 +203,27 @@ fn reboot(lab: &mut Lab) -> Result<()> {
     let client_allowed = plugged(&node, "x/friend-2", &[("role", "friend")])?;
     let client_denied = plugged(&node, "x/stranger-2", &[])?;
     let (held, _servers) = closed(&node, "x/closed")?;
-    let shop = Shop { client_allowed, client_denied };
-    for pod in [&shop.client_allowed, &shop.client_denied, &held] {
+    let clients = Clients { client_allowed, client_denied };
+    for pod in [&clients.client_allowed, &clients.client_denied, &held] {
         pod.add()?;
         expect(&pod.place, outside.addresses, &EVERY_KIND, Seen::Blocked)?;
     }
-    shop.cannot_reach(&held)?;
+    clients.cannot_reach(&held)?;
     expect(&outside.place, held.addresses, &EVERY_KIND, Seen::Blocked)?;
-    for pod in [&shop.client_allowed, &shop.client_denied] {
+    for pod in [&clients.client_allowed, &clients.client_denied] {
         pod.list()?;
     }
     let agent = Agent::start(&node, &[])?;
-    becomes(&shop.client_allowed.place, held.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
-    expect(&shop.client_allowed.place, held.addresses, &EVERY_KIND, Seen::Reached)?;
-    expect(&shop.client_denied.place, held.addresses, &EVERY_KIND, Seen::Blocked)?;
-    becomes(&shop.client_denied.place, outside.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+    becomes(&clients.client_allowed.place, held.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
+    expect(&clients.client_allowed.place, held.addresses, &EVERY_KIND, Seen::Reached)?;
+    expect(&clients.client_denied.place, held.addresses, &EVERY_KIND, Seen::Blocked)?;
+    becomes(&clients.client_denied.place, outside.addresses.v4.into(), Traffic::Tcp(80), Seen::Reached)?;
 
     // Nothing of it stays in the kernel.
     agent.terminate()?;
     let detached = node.podgate(&["detach"])?;
     ensure!(detached.status.success(), "detach: {}", detached.text());
-    expect(&shop.client_denied.place, held.addresses, &EVERY_KIND, Seen::Reached)?;
+    expect(&clients.client_denied.place, held.addresses, &EVERY_KIND, Seen::Reached)?;
     ensure!(!node.bpffs().join("podgate").exists(), "pins are left");
     Ok(())
 }
@@ -259,34 +248,6 @@ fn renewed(lab: &mut Lab) -> Result<()> {
     expect(&client_denied.place, pod.addresses, &EVERY_KIND, Seen::Blocked)
 }
 
-/// An agent takes over the connections of pods that were there before any agent. A pod that was held had
-/// none.
-fn forged(lab: &mut Lab) -> Result<()> {
-    const CLOSED: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n";
-    let node = lab.node("n1")?;
-    apply(lab.manifests(), "close", CLOSED)?;
-    let outside = lab.outside("outside")?;
-    let pod = plugged(&node, "x/closed", &[("app", "closed")])?;
-    pod.add()?;
-    pod.list()?;
-    let local = SocketAddr::new(pod.addresses.v4.into(), 4_000);
-    let socket = pod.place.run(|| repaired(local, SocketAddr::new(outside.addresses.v4.into(), 80)))?;
-    let capture = outside.place.capture()?;
-    let agent = Agent::start(&node, &[])?;
-    until("the pod is known", PATIENT, || {
-        Ok(agent.ask(&["endpoints"])?.to_string().contains("x/closed").then_some(()))
-    })?;
-    probe_peer(&socket)?;
-    // What comes later than a datagram that does arrive would have come by then.
-    let witness = node.pod("x/witness").start()?;
-    let _served = serve_all(&outside.place)?;
-    becomes(&witness.place, outside.addresses.v4.into(), Traffic::Udp(7), Seen::Reached)?;
-    expect(&pod.place, outside.addresses, &EVERY_KIND, Seen::Blocked)?;
-    let arrived = capture.from(&[pod.addresses.v4.into()]);
-    ensure!(arrived.is_empty(), "{arrived:?}");
-    Ok(())
-}
-
 /// By DEL, and by GC where DEL was never called.
 fn forgotten(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
@@ -296,21 +257,16 @@ fn forgotten(lab: &mut Lab) -> Result<()> {
     let pods = pods.into_iter().collect::<Result<Vec<_>>>()?;
     pods.iter().try_for_each(Pod::add)?;
     ensure!(known()? == 3, "{} of 3 pods are known", known()?);
-    let done = |pod: &Pod, command: &str, settings: Value| -> Result<()> {
-        let answer = pod.cni(command, settings)?;
-        ensure!(answer.status.success() && answer.stdout.is_empty(), "{command}: {}", answer.text());
-        Ok(())
-    };
     let [first, second, _] = &pods[..] else { anyhow::bail!("three pods") };
     for _ in 0..2 {
-        done(first, "DEL", json!({}))?;
+        first.cni_silent("DEL", json!({}))?;
         ensure!(known()? == 2, "DEL forgets one pod");
     }
     let valid = json!([{"containerID": second.container(), "ifname": "eth0"}]);
-    done(second, "GC", json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}))?;
+    second.cni_silent("GC", json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}))?;
     ensure!(known()? == 1, "GC forgets what is gone");
-    done(second, "STATUS", json!({"cniVersion": "1.1.0"}))?;
-    done(second, "CHECK", json!({}))
+    second.cni_silent("STATUS", json!({"cniVersion": "1.1.0"}))?;
+    second.cni_silent("CHECK", json!({}))
 }
 
 /// It cannot be enforced, which the agent reports; no pod waits for what never comes.
@@ -324,45 +280,6 @@ fn unpaired(lab: &mut Lab) -> Result<()> {
     let added = pod.cni("ADD", json!({}))?;
     ensure!(added.status.success() && added.stderr.contains("not paired"), "{}", added.text());
     Ok(())
-}
-
-/// A connection that the kernel takes for established, though no one has answered (`TCP_REPAIR`,
-/// linux/tcp.h).
-fn repaired(local: SocketAddr, remote: SocketAddr) -> Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    repair(&socket, true)?;
-    socket.bind(&local.into())?;
-    socket.connect(&remote.into())?;
-    repair(&socket, false)?;
-    Ok(socket)
-}
-
-/// Sends a segment at once: the kernel does so when a repair ends (`tcp_repair_set` in net/ipv4/tcp.c).
-fn probe_peer(socket: &Socket) -> Result<()> {
-    repair(socket, true)?;
-    repair(socket, false)
-}
-
-fn repair(socket: &Socket, on: bool) -> Result<()> {
-    const TCP_REPAIR: i32 = 19;
-    let (on, size) = (i32::from(on), u32::try_from(size_of::<i32>())?);
-    // SAFETY: a valid descriptor, and a value of the size that is given.
-    let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, TCP_REPAIR, (&raw const on).cast(), size)
-    };
-    ensure!(result == 0, "TCP_REPAIR: {}", std::io::Error::last_os_error());
-    Ok(())
-}
-
-/// A process that is killed when the test ends.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn installed(lab: &mut Lab) -> Result<()> {
@@ -380,7 +297,7 @@ fn installed(lab: &mut Lab) -> Result<()> {
     };
     let early = podgate("install")?.output()?;
     ensure!(!early.status.success(), "there is nothing to be installed into yet");
-    let mut supervisor = Running(podgate("install")?.arg("--watch").spawn()?);
+    let supervisor = Daemon::spawn("podgate cni install --watch", podgate("install")?.arg("--watch"))?;
     let list = configurations.join("10-n.conflist");
     let has_entry = |list: &Path| {
         until("the plugin is in the configuration", Duration::from_secs(20), || {
@@ -403,8 +320,7 @@ fn installed(lab: &mut Lab) -> Result<()> {
     plugin.stdin.take().context("its input")?.write_all(br#"{"cniVersion": "1.0.0"}"#)?;
     let version = String::from_utf8(plugin.wait_with_output()?.stdout)?;
     ensure!(version.contains("supportedVersions") && version.contains("1.1.0"), "{version}");
-    kill(Pid::from_raw(i32::try_from(supervisor.0.id())?), Signal::SIGTERM)?;
-    ensure!(supervisor.0.wait()?.success(), "it ends in order");
+    ensure!(supervisor.terminate(PATIENT)?.success(), "it ends in order");
     has_entry(&first)?;
     let uninstalled = podgate("uninstall")?.output()?;
     ensure!(uninstalled.status.success(), "uninstall: {uninstalled:?}");

@@ -14,11 +14,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
-use xtask::lab::{Agent, BRIEF, Lab, PATIENT, Place, Seen, Service, Traffic, until};
+use xtask::lab::{Agent, BRIEF, Lab, PATIENT, Place, Seen, Service, Traffic, unspecified, until};
 
 use super::{
     Test,
-    live::{connect, say},
+    live::Live,
     reported::metric,
     scene::{CLOSE, EVERY_KIND, apply, becomes, expect, serve_all},
 };
@@ -55,11 +55,10 @@ fn flood(lab: &mut Lab) -> Result<()> {
     for (place, to) in clients {
         for address in to.addresses.both() {
             for _ in 0..IDLE {
-                idle.push((place.clone(), connect(place, SocketAddr::new(address, 7))?));
+                idle.push(Live::open(place, address)?);
             }
         }
     }
-    idle.iter_mut().try_for_each(|(place, stream)| say(place, stream, b"before"))?;
     apply(lab.manifests(), "close", CLOSE)?;
     for (place, to) in [(&quiet[1].place, &server), (&outside.place, &quiet[0])] {
         becomes(place, to.addresses.v4.into(), Traffic::Tcp(7), Seen::Blocked)?;
@@ -100,9 +99,7 @@ fn flood(lab: &mut Lab) -> Result<()> {
     let evicted: Vec<_> = evicted.lines().filter(|line| line.starts_with("podgate_flow_evict")).collect();
     println!("{} packets and connections in {time:?}: {evicted:#?}", sent.load(Ordering::Relaxed));
 
-    idle.iter_mut()
-        .try_for_each(|(place, stream)| say(place, stream, b"after"))
-        .context("an idle connection")?;
+    idle.iter_mut().try_for_each(Live::goes_on).context("an idle connection")?;
     expect(&honest.place, server.addresses, &EVERY_KIND, Seen::Reached)?;
     until("what was denied to others is counted", PATIENT, || {
         Ok((drops()? - before >= denied).then_some(()))
@@ -161,8 +158,4 @@ fn churn(to: IpAddr, end: Instant, sent: &AtomicU64) -> Result<()> {
         sent.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
-}
-
-fn unspecified(like: IpAddr) -> IpAddr {
-    if like.is_ipv4() { [0; 4].into() } else { [0; 16].into() }
 }

@@ -1,17 +1,14 @@
 //! Frames that are neither plain IP nor ARP, from pod to pod over a bridge: no way around isolation. And
 //! frames from another pod's link-layer address: no way to that pod's frames.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
-};
+use std::{io, net::Ipv4Addr};
 
 use anyhow::{Context, Result, ensure};
 use nix::{ifaddrs::getifaddrs, libc, net::if_::if_nametoindex};
 use socket2::{Domain, SockAddr, Socket, Type};
 use xtask::lab::{Agent, Capture, Lab, PATIENT, Place, Pod, PodNetworkMode, until};
 
-use super::{Test, scene::apply};
+use super::{Test, policies::DENY_ALL, scene::apply};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("odd_frames_do_not_get_past_isolation", odd),
@@ -34,11 +31,7 @@ fn odd(lab: &mut Lab) -> Result<()> {
     let node = lab.wired_node("n1", PodNetworkMode::Bridge)?;
     let closed = node.pod("x/closed").labels(&[("app", "closed")]).start()?;
     let (free, sender) = (node.pod("x/free").start()?, node.pod("x/sender").start()?);
-    apply(
-        lab.manifests(),
-        "closed",
-        "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n",
-    )?;
+    apply(lab.manifests(), "closed", DENY_ALL)?;
     let _agent = Agent::start(&node, &[])?;
     let (at_closed, at_free) = (closed.place.capture()?, free.place.capture()?);
     let is_ours = |protocol: u8| FRAMES.iter().any(|(_, ours)| *ours == protocol);
@@ -122,11 +115,7 @@ fn received(at: &Capture, sender: &Pod) -> usize {
 
 /// One datagram to a port where no one listens.
 fn say(from: &Pod, to: &Pod) -> Result<()> {
-    let to = SocketAddr::new(to.addresses.v4.into(), 9);
-    from.place.run(|| -> Result<()> {
-        UdpSocket::bind("0.0.0.0:0")?.send_to(b"for you alone", to)?;
-        Ok(())
-    })
+    from.place.say((to.addresses.v4, 9), b"for you alone")
 }
 
 /// Of `eth0` in this network namespace.
@@ -155,7 +144,7 @@ fn send(from: &Place, source: Ipv4Addr, destination: Ipv4Addr) -> Result<()> {
 pub(crate) fn send_frame(source: [u8; 6], before: &[u8], packet: &[u8]) -> Result<()> {
     let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
     let frame = [&[0xff; 6], &source[..], before, packet].concat();
-    socket.send_to(&frame, &device("eth0")?)?;
+    socket.send_to(&frame, &device("eth0", 0)?)?;
     Ok(())
 }
 
@@ -172,8 +161,9 @@ pub(crate) fn packet(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> V
     header
 }
 
-/// packet(7): where a frame with its link header goes out.
-fn device(name: &str) -> io::Result<SockAddr> {
+/// packet(7): where a frame with its link header goes out. `protocol`: what the sender says that it is; 0:
+/// what its header says.
+pub(crate) fn device(name: &str, protocol: u16) -> io::Result<SockAddr> {
     let index = i32::try_from(if_nametoindex(name)?).map_err(io::Error::other)?;
     let family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
     let size = u32::try_from(size_of::<libc::sockaddr_ll>()).map_err(io::Error::other)?;
@@ -182,6 +172,7 @@ fn device(name: &str) -> io::Result<SockAddr> {
         SockAddr::try_init(|storage, length| {
             let address = storage.cast::<libc::sockaddr_ll>();
             (*address).sll_family = family;
+            (*address).sll_protocol = protocol.to_be();
             (*address).sll_ifindex = index;
             *length = size;
             Ok(())

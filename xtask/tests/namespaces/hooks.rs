@@ -1,19 +1,15 @@
 //! The two kinds of hooks: what is at a veth, and what a change from one to the other leaves there.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-};
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use xtask::lab::{Agent, Lab, PATIENT, Place, Seen, until};
+use xtask::lab::{Agent, Lab, Place};
 
 use super::{
     Test,
-    kernel::{Object, exists, pinned},
-    lifecycle::{AllowDenyFixture, watch},
+    fixture::AllowDenyFixture,
+    kernel::{Object, are_gone, pinned},
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
@@ -60,7 +56,7 @@ fn tc(place: &Place, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-fn has_clsact(place: &Place, device: &str) -> Result<bool> {
+pub(crate) fn has_clsact(place: &Place, device: &str) -> Result<bool> {
     Ok(tc(place, &["qdisc", "show", "dev", device])?.contains("clsact"))
 }
 
@@ -114,45 +110,31 @@ fn changed(lab: &mut Lab) -> Result<()> {
     let fixture = AllowDenyFixture::new(lab)?;
     let veths = fixture.pods().len();
     let mut agent = Some(Agent::start(&fixture.node, CLSACT)?);
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let watching = scope.spawn(|| watch(&fixture.client_denied.place, &fixture, Seen::Blocked, &over));
-        let serving = scope.spawn(|| watch(&fixture.client_allowed.place, &fixture, Seen::Reached, &over));
-        let mut change = || -> Result<()> {
-            for (options, at_veth, links) in
-                [(TCX, vec![], 2 * veths), (CLSACT, both_filters()?, 0), (TCX, vec![], 2 * veths)]
-            {
-                let before = objects(&fixture)?;
-                // Ended by the drop, without a warning.
-                agent = None;
-                agent = Some(Agent::start(&fixture.node, options)?);
-                for pod in fixture.pods() {
-                    let found = at(&fixture, &pod.host_interface)?;
-                    ensure!(found == (at_veth.clone(), links), "{options:?}, {}: {found:?}", pod.name());
-                    let qdisc = has_clsact(&fixture.node.place, &pod.host_interface)?;
-                    ensure!(qdisc != at_veth.is_empty(), "{options:?}: clsact at {}: {qdisc}", pod.name());
-                }
-                until("the programs and links of before are gone", PATIENT, || {
-                    let left = before.iter().map(exists).collect::<Result<Vec<_>>>()?;
-                    Ok(left.iter().all(|exists| !exists).then_some(()))
-                })?;
+    fixture.while_verdicts_hold(|| {
+        for (options, at_veth, links) in
+            [(TCX, vec![], 2 * veths), (CLSACT, both_filters()?, 0), (TCX, vec![], 2 * veths)]
+        {
+            let mut before = objects(&fixture)?;
+            before.retain(|object| !object.is_map());
+            // Ended by the drop, without a warning.
+            agent = None;
+            agent = Some(Agent::start(&fixture.node, options)?);
+            for pod in fixture.pods() {
+                let found = at(&fixture, &pod.host_interface)?;
+                ensure!(found == (at_veth.clone(), links), "{options:?}, {}: {found:?}", pod.name());
+                let qdisc = has_clsact(&fixture.node.place, &pod.host_interface)?;
+                ensure!(qdisc != at_veth.is_empty(), "{options:?}: clsact at {}: {qdisc}", pod.name());
             }
-            Ok(())
-        };
-        let result = change();
-        over.store(true, Ordering::Relaxed);
-        for watcher in [watching, serving] {
-            watcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            are_gone(&before)?;
         }
-        result
+        Ok(())
     })?;
     fixture.verdicts_hold()
 }
 
-/// Programs and links at the veths, by either kind of hook.
-fn objects(fixture: &AllowDenyFixture) -> Result<BTreeSet<Object>> {
+/// What the agent has pinned and has at the veths, by either kind of hook.
+pub(crate) fn objects(fixture: &AllowDenyFixture) -> Result<BTreeSet<Object>> {
     let mut objects: BTreeSet<_> = pinned(&fixture.node.bpffs().join("podgate"))?.into_iter().collect();
-    objects.retain(|object| !object.is_map());
     for pod in fixture.pods() {
         let filters = filters(&fixture.node.place, &pod.host_interface)?;
         objects.extend(filters.into_iter().filter_map(|filter| filter.program));
@@ -167,23 +149,9 @@ fn shared_qdisc(lab: &mut Lab) -> Result<()> {
     tc(place, &["qdisc", "add", "dev", server, "clsact"])?;
     let agent = Agent::start(&fixture.node, CLSACT)?;
     // Behind ours; it lets everything pass.
-    let foreign = [
-        "filter",
-        "add",
-        "dev",
-        client_allowed,
-        "ingress",
-        "pref",
-        "40000",
-        "u32",
-        "match",
-        "u32",
-        "0",
-        "0",
-        "flowid",
-        "1:1",
-    ];
-    tc(place, &foreign)?;
+    let foreign =
+        format!("filter add dev {client_allowed} ingress pref 40000 u32 match u32 0 0 flowid 1:1\n");
+    place.feed(&["tc", "-batch", "-"], &foreign)?;
     fixture.verdicts_hold()?;
     agent.terminate()?;
     for _ in 0..2 {

@@ -7,7 +7,8 @@ use xtask::lab::{Agent, Lab, Node, PATIENT, Seen, Source, Traffic, until};
 
 use super::{
     Test,
-    lifecycle::AllowDenyFixture,
+    fixture::AllowDenyFixture,
+    policies::DENY_INGRESS,
     scene::{EVERY_KIND, apply, becomes, expect, policy, serve_all},
 };
 
@@ -20,8 +21,6 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("an_agent_whose_kubeconfig_cannot_be_read_leaves_nothing_in_the_kernel", bad_kubeconfig),
     ("a_policy_that_is_half_understood_isolates_and_allows_the_understood_half", half_understood),
 ];
-
-const CLOSE: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress]\n";
 
 /// A file, and what its message must hold besides the file's name.
 const BAD: &[(&str, &str, &[&str])] = &[
@@ -58,7 +57,7 @@ fn bad_files(lab: &mut Lab) -> Result<()> {
         let spec = format!("  podSelector: {{matchLabels: {{app: nobody}}}}\n  ingress:\n  - {rule}\n");
         apply(lab.manifests(), name, &spec)?;
     }
-    apply(lab.manifests(), "close", CLOSE)?;
+    apply(lab.manifests(), "close", DENY_INGRESS)?;
     let _agent = Agent::start(&node, &[])?;
 
     expect(&knocker.place, closed.addresses, &EVERY_KIND, Seen::Blocked)?;
@@ -99,29 +98,23 @@ fn turns_unreadable(lab: &mut Lab) -> Result<()> {
 }
 
 fn half_understood(lab: &mut Lab) -> Result<()> {
-    let node = lab.node("n1")?;
-    let server = node.pod("x/server").labels(&[("app", "closed")]).start()?;
-    let (client_allowed, client_denied) =
-        (node.pod("x/friend").labels(&[("role", "friend")]).start()?, node.pod("x/stranger").start()?);
-    let _servers = serve_all(&server.place)?;
+    let fixture = AllowDenyFixture::new(lab)?;
     apply(
         lab.manifests(),
-        "half",
+        "close",
         "  podSelector: {matchLabels: {app: closed}}\n  ingress:\n  - from:\n    \
          - podSelector: {matchLabels: {role: friend}}\n    - ipBlock: {cidr: 10.244.0.0/99}\n    \
          - podSelector: {matchExpressions: [{key: role, operator: Resembles, values: [friend]}]}\n",
     )?;
-    let _agent = Agent::start(&node, &[])?;
-    expect(&client_allowed.place, server.addresses, &EVERY_KIND, Seen::Reached)?;
-    expect(&client_denied.place, server.addresses, &EVERY_KIND, Seen::Blocked)
+    let _agent = Agent::start(&fixture.node, &[])?;
+    fixture.verdicts_hold()
 }
 
 /// Starts an agent, and waits until it says why it is not ready.
 fn refused(node: &Node, path: &Path, reason: &str) -> Result<Agent> {
     let agent = Agent::spawn(node, Source::Path(path), &[])?;
-    let status = until("the agent says what it lacks", PATIENT, || {
-        let Ok(status) = agent.ask(&["status"]) else { return Ok(None) };
-        Ok(status["last_error"].is_string().then_some(status))
+    let status = agent.until("the agent says what it lacks", PATIENT, "status", |status| {
+        status["last_error"].is_string()
     })?;
     let error = status["last_error"].as_str().context("an error is text")?;
     ensure!(error.contains(reason), "{error:?} does not say {reason:?}");
@@ -159,8 +152,7 @@ fn meant_empty(lab: &mut Lab) -> Result<()> {
     Agent::start(&fixture.node, &[])?.kill()?;
     let empty = fixture.node.directory().join("empty");
     fs::create_dir(&empty).context("making a directory")?;
-    let mut agent = Agent::spawn(&fixture.node, Source::Path(&empty), &["--allow-empty"])?;
-    agent.ready(PATIENT)?;
+    let _agent = Agent::start_from(&fixture.node, Source::Path(&empty), &["--allow-empty"])?;
     fixture.denied_client_becomes(Seen::Reached)
 }
 

@@ -10,6 +10,7 @@ use xtask::lab::{Agent, Lab, Place, PodNetworkMode, Seen, Traffic};
 
 use super::{
     Test,
+    policies::{self, DENY_ALL, pods},
     scene::{EVERY_KIND, apply, becomes, expect, serve_all, together},
 };
 
@@ -25,8 +26,7 @@ const PROBING: Duration = Duration::from_secs(60);
 /// How long one of these probes waits. Short, to send many; that nothing arrived is read from the capture.
 const GLANCE: Duration = Duration::from_millis(100);
 
-const DENY_ALL: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n";
-const DENY_INGRESS: &str = "  podSelector: {matchLabels: {app: half}}\n  policyTypes: [Ingress]\n";
+const DENY_INGRESS_OF_HALF: &str = "  podSelector: {matchLabels: {app: half}}\n  policyTypes: [Ingress]\n";
 
 fn deny_all_for_a_minute(lab: &mut Lab) -> Result<()> {
     let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
@@ -37,7 +37,7 @@ fn deny_all_for_a_minute(lab: &mut Lab) -> Result<()> {
     let server = n2.pod("y/server").start()?;
     let _servers = [serve_all(&closed.place)?, serve_all(&half.place)?, serve_all(&server.place)?];
     apply(lab.manifests(), "deny-all", DENY_ALL)?;
-    apply(lab.manifests(), "deny-ingress", DENY_INGRESS)?;
+    apply(lab.manifests(), "deny-ingress", DENY_INGRESS_OF_HALF)?;
     let _agents = [Agent::start(&n1, &[])?, Agent::start(&n2, &[])?];
 
     let probers = [
@@ -60,10 +60,7 @@ fn deny_all_for_a_minute(lab: &mut Lab) -> Result<()> {
     ensure!(counts.iter().all(|count| *count >= 60), "too few probes to mean something: {counts:?}");
 
     let sources: Vec<IpAddr> = probers.iter().flat_map(|(_, addresses)| addresses.both()).collect();
-    for (capture, pod) in captures.iter().zip([&closed, &half]) {
-        let arrived = capture.from(&sources);
-        ensure!(arrived.is_empty(), "{} packets reached {}: {:?} …", arrived.len(), pod.name(), arrived[0]);
-    }
+    captures.iter().try_for_each(|capture| capture.nothing_from(&sources))?;
 
     // The same probes arrive as soon as nothing denies them.
     lab.manifests().remove("policy-deny-all.yaml")?;
@@ -96,12 +93,8 @@ fn egress(lab: &mut Lab) -> Result<()> {
     let (local, outside) = (n1.pod("x/local").start()?, lab.outside("outside")?);
     let places = [&confined.place, &database.place, &local.place, &outside.place, &n1.place];
     let _servers = places.map(serve_all).into_iter().collect::<Result<Vec<_>>>()?;
-    apply(
-        lab.manifests(),
-        "egress",
-        "  podSelector: {matchLabels: {app: confined}}\n  policyTypes: [Egress]\n  egress:\n  \
-         - to: [{podSelector: {matchLabels: {app: database}}}]\n    ports: [{port: 80}]\n",
-    )?;
+    let to_database = format!("to: {}\n    ports: [{{port: 80}}]", pods("database"));
+    apply(lab.manifests(), "egress", &policies::egress("confined", &to_database))?;
     let _agents = [Agent::start(&n1, &[])?, Agent::start(&n2, &[])?];
 
     expect(&confined.place, database.addresses, &[Traffic::Tcp(80)], Seen::Reached)?;

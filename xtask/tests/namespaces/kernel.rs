@@ -13,7 +13,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use nix::libc;
+use nix::{libc, net::if_::if_nametoindex};
+use xtask::lab::{PATIENT, until};
 
 /// A BPF object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,7 +76,15 @@ fn behind(pin: &Path) -> Result<Vec<Object>> {
     Ok(found.into_iter().flatten().collect())
 }
 
-pub(crate) fn exists(object: &Object) -> Result<bool> {
+/// Waits until the kernel has freed them, which it does after a grace period.
+pub(crate) fn are_gone<'a>(objects: impl IntoIterator<Item = &'a Object> + Copy) -> Result<()> {
+    until("programs, links and maps are gone", PATIENT, || {
+        let left = objects.into_iter().map(exists).collect::<Result<Vec<_>>>()?;
+        Ok(left.iter().all(|exists| !exists).then_some(()))
+    })
+}
+
+fn exists(object: &Object) -> Result<bool> {
     let (command, id) = match *object {
         Object::Map(id) => (BPF_MAP_GET_FD_BY_ID, id),
         Object::Program(id) => (BPF_PROG_GET_FD_BY_ID, id),
@@ -100,9 +109,7 @@ pub(crate) fn attach_foreign(interface: &str) -> Result<OwnedFd> {
     let both = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
     let (code, license) = (code.as_ptr() as u64, c"GPL".as_ptr() as u64);
     let program = bpf(BPF_PROG_LOAD, &[both(SCHED_CLS, 2), code, license]).context("loading a program")?;
-    let name = CString::new(interface)?;
-    // SAFETY: a string that ends in NUL and lives through the call.
-    let ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    let ifindex = if_nametoindex(interface)?;
     let program = u32::try_from(program.as_raw_fd())?;
     bpf(BPF_LINK_CREATE, &[both(program, ifindex), both(TCX_INGRESS, BEFORE)]).context("attaching a program")
 }

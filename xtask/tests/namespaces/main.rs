@@ -1,15 +1,16 @@
 //! Tests between network namespaces: the lab itself, and the real agent in it with real sockets.
 //!
-//! They need root. All of them run in one sandbox, each in a lab of its own, several at a time. Without root
-//! they are shown as ignored, and fail where `CI=true` says that nothing may be skipped. What becomes of
-//! packets is tried twice: with the hooks that this kernel does best, and with those of older ones.
+//! They need root. Each runs in a lab of its own. What becomes of packets is tried twice: with the hooks that
+//! this kernel does best, and with those of older ones.
 
 mod arrival;
 mod churn;
 mod cluster_policies;
 mod cni;
+mod fixture;
 mod floods;
 mod frames;
+mod harness;
 mod hooks;
 mod input;
 mod isolation;
@@ -17,14 +18,17 @@ mod kernel;
 mod lifecycle;
 mod live;
 mod mounts;
+mod netkit;
 mod nowhere;
 mod paths;
 mod peers;
+mod policies;
 mod prepared;
 mod privileges;
 mod reported;
 mod scene;
 mod services;
+mod shortcut;
 mod smuggling;
 mod topology;
 mod translation;
@@ -36,8 +40,7 @@ mod windows;
 use std::{env, process::ExitCode};
 
 use anyhow::Result;
-use libtest_mimic::{Arguments, Failed, Trial, run};
-use nix::unistd::geteuid;
+use libtest_mimic::{Failed, Trial};
 use xtask::{
     lab::Lab,
     sandbox::{self, Sandbox},
@@ -53,25 +56,20 @@ fn main() -> Result<ExitCode> {
     if env::var_os(topology::PANICS).is_some() {
         return Ok(sandbox::enter(|sandbox| topology::panic_in_lab(sandbox))?.into());
     }
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(AT_ONCE);
-    if arguments.list {
-        return Ok(run(&arguments, all().map(|case| Trial::test(case.name, || Ok(()))).collect()).exit_code());
+    harness::run_in_sandbox(AT_ONCE, || Ok(()), |inside| trials(inside.map(|(sandbox, ())| sandbox)))
+}
+
+fn trials(sandbox: Option<Sandbox>) -> Vec<Trial> {
+    let has_netkit = sandbox.is_none_or(netkit::is_known);
+    if !has_netkit {
+        eprintln!("this kernel has no netkit (Linux 6.7, CONFIG_NETKIT): its tests are ignored");
     }
-    if !geteuid().is_root() {
-        eprintln!("the tests between namespaces need root: sudo -E env \"PATH=$PATH\" cargo xtask test");
-        let strict = env::var_os("CI").is_some_and(|ci| ci == "true");
-        let trials =
-            all().map(|case| Trial::test(case.name, || Err("needs root".into())).with_ignored_flag(!strict));
-        return Ok(run(&arguments, trials.collect()).exit_code());
-    }
-    let code = sandbox::enter(|sandbox| {
-        let trials = all().enumerate().map(|(number, case)| {
-            Trial::test(case.name.clone(), move || in_lab(sandbox, &format!("test-{number}"), &case))
-        });
-        u8::from(run(&arguments, trials.collect()).has_failed())
-    })?;
-    Ok(code.into())
+    let trial = |(number, case): (usize, Case)| {
+        let (name, is_ignored) = (case.name.clone(), !has_netkit && netkit::has(&case));
+        let test = move || in_lab(sandbox.ok_or("needs root")?, &format!("test-{number}"), &case);
+        Trial::test(name, test).with_ignored_flag(is_ignored)
+    };
+    all().enumerate().map(trial).collect()
 }
 
 /// One test, with options for the agents of its lab.
@@ -99,6 +97,7 @@ fn all() -> impl Iterator<Item = Case> {
         veths::TESTS,
         nowhere::TESTS,
         cni::TESTS,
+        netkit::TESTS,
     ];
     let others = [
         unenforced::TESTS,
@@ -111,6 +110,7 @@ fn all() -> impl Iterator<Item = Case> {
         mounts::TESTS,
         privileges::TESTS,
         churn::TESTS,
+        shortcut::TESTS,
         windows::TESTS,
         floods::TESTS,
     ];

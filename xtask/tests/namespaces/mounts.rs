@@ -1,10 +1,6 @@
 //! Whether enforcement outlives the agent: the mount namespace in which the BPF file system was mounted.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Child, Stdio},
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use nix::{
@@ -13,7 +9,7 @@ use nix::{
 };
 use serde_json::Value;
 use xtask::{
-    lab::{Lab, Node, PATIENT, until},
+    lab::{Agent, Lab, Node, PATIENT},
     workspace,
 };
 
@@ -24,22 +20,12 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_bpffs_that_mount_hands_on_to_the_host_outlives_its_container", handed_on),
 ];
 
-/// Ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn private_mount(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     // As a host that does not mount it: the agent mounts it for itself.
     umount2(&node.bpffs(), MntFlags::MNT_DETACH).context("unmounting the node's bpffs")?;
-    let _agent = start(&node, "private", &node.bpffs())?;
-    let status = status(&node)?;
+    let agent = Agent::spawn_unshared(&node, "private", &node.bpffs())?;
+    let status = answer(&agent)?;
     let reason = status["pins_lost"].as_str().context("status says nothing of the pins")?;
     ensure!(reason.contains("in this mount namespace alone"), "{reason}");
     let text = node.podgate(&["status"])?;
@@ -64,8 +50,8 @@ fn handed_on(lab: &mut Lab) -> Result<()> {
     let again = mount_in_container(&node, "private", &bpffs)?;
     ensure!(again.ends_with("bpf: mounted already\n"), "{again}");
 
-    let agent = start(&node, "private", &bpffs)?;
-    let status = status(&node)?;
+    let agent = Agent::spawn_unshared(&node, "private", &bpffs)?;
+    let status = answer(&agent)?;
     ensure!(status["pins_lost"].is_null(), "{status}");
     drop(agent);
     ensure!(bpffs.join("podgate").exists(), "the pins outlive the agent and its mount namespace");
@@ -73,24 +59,8 @@ fn handed_on(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Starts an agent in a mount namespace of its own, as a container has one.
-fn start(node: &Node, propagation: &str, bpffs: &Path) -> Result<Running> {
-    let mut command = node.place.command("unshare");
-    command.args(["--mount", "--propagation", propagation]).arg(workspace::podgate()?).arg("agent");
-    command.args(["--node", "n1", "--metrics", "off", "--bpffs"]).arg(bpffs).arg("--socket");
-    command.arg(node.directory().join("podgate.sock"));
-    command.arg("--manifests").arg(node.directory().join("../manifests"));
-    command.arg("--cni-results").arg(node.cni_results());
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    Ok(Running(command.spawn().context("starting podgate agent")?))
-}
-
-fn status(node: &Node) -> Result<Value> {
-    until("the agent answers", PATIENT, || {
-        let asked = node.podgate(&["status", "-o", "json"])?;
-        Ok(asked.status.success().then(|| serde_json::from_str(&asked.stdout)))
-    })?
-    .context("the form of status")
+fn answer(agent: &Agent) -> Result<Value> {
+    agent.until("the agent answers", PATIENT, "status", |_| true)
 }
 
 fn mount_in_container(node: &Node, propagation: &str, bpffs: &Path) -> Result<String> {

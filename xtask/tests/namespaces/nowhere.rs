@@ -4,18 +4,20 @@
 use std::{
     fs::{File, OpenOptions},
     io::{ErrorKind, Read},
-    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddrV6, UdpSocket},
     os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
 };
 
 use anyhow::{Context, Result, ensure};
 use nix::libc;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use xtask::lab::{
-    Addresses, Agent, Capture, ClusterService, Lab, Node, PATIENT, Place, PodNetworkMode, until,
-};
+use xtask::lab::{Addresses, Agent, Capture, ClusterService, Lab, PATIENT, Place, PodNetworkMode, until};
 
-use super::{Test, scene::apply};
+use super::{
+    Test,
+    policies::{DENY_ALL_BUT_FRIENDS, blocks, egress, pods},
+    scene::apply,
+};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("parts_of_a_datagram_are_evaluated_by_their_sender_routed", |lab| parts(lab, PodNetworkMode::Routed)),
@@ -24,24 +26,13 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("what_leaves_by_a_tunnel_is_evaluated_by_its_backend", tunnel),
 ];
 
-const CLOSED: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n  ingress:\n  \
-                      - from: [{podSelector: {matchLabels: {role: friend}}}]\n";
-
-/// Makes the node put datagrams together before it forwards them: somebody asks for the state of connections.
-fn track(node: &Node) -> Result<()> {
-    let script = "table inet asks { chain forward { type filter hook forward priority 0; ct state established accept; }\n}\n";
-    node.place.feed(&["nft", "-f", "-"], script)?;
-    // Also what it bridges.
-    node.place.sysctls(&[("bridge/bridge-nf-call-ip6tables", "1")])
-}
-
 fn parts(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     let node = lab.wired_node("n1", wiring)?;
     let outside = lab.outside("outside")?;
     let closed = node.pod("x/closed").labels(&[("app", "closed")]).start()?;
     let client_allowed = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
     let client_denied = node.pod("x/stranger").start()?;
-    track(&node)?;
+    node.track_connections()?;
     let target = closed.addresses.v6;
     let at_closed = closed.place.capture()?;
     // Without an agent all of it arrives.
@@ -52,7 +43,7 @@ fn parts(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     }
     drop(at_closed);
 
-    apply(lab.manifests(), "closed", CLOSED)?;
+    apply(lab.manifests(), "closed", DENY_ALL_BUT_FRIENDS)?;
     let _agent = Agent::start(&node, &[])?;
     let at_closed = closed.place.capture()?;
     let (at_stranger, at_outside) = (client_denied.place.capture()?, outside.place.capture()?);
@@ -89,14 +80,10 @@ fn parts(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     }
 
     // The node's own datagrams, of two parts.
-    let own = Addresses { v4: node.addresses.v4, v6: node.addresses.v6 };
-    let speak = || -> Result<()> {
-        let socket = UdpSocket::bind(SocketAddr::new(own.v6.into(), 0))?;
-        socket.send_to(&[0; 2_000], SocketAddr::new(target.into(), 9))?;
-        Ok(())
-    };
+    // On a bridge it would choose another address of its own.
+    let speak = || UdpSocket::bind((node.addresses.v6, 0))?.send_to(&[0; 2_000], (target, 9));
     node.place.run(speak).context("from the node")?;
-    until("the node's parts arrive", PATIENT, || Ok(arrived(&at_closed, own, 2).then_some(())))
+    until("the node's parts arrive", PATIENT, || Ok(arrived(&at_closed, node.addresses, 2).then_some(())))
 }
 
 /// A service with backends on the other node, of which one is allowed.
@@ -104,14 +91,10 @@ fn parts_to_service(lab: &mut Lab) -> Result<()> {
     let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
     let client = n1.pod("x/client").labels(&[("app", "closed")]).start()?;
     let (good, bad) = (n2.pod("x/good").labels(&[("app", "good")]).start()?, n2.pod("x/bad").start()?);
-    track(&n1)?;
-    let service = ClusterService::new("x/mixed", 1, "UDP", 80)
-        .backend(good.addresses, 8080, Some(&n2))
-        .backend(bad.addresses, 8080, Some(&n2));
+    n1.track_connections()?;
+    let service = ClusterService::new("x/mixed", 1, "UDP", 80).to(&good, 8080).to(&bad, 8080);
     service.apply(&[&n1])?;
-    let to_good = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Egress]\n  egress:\n  \
-                   - to: [{podSelector: {matchLabels: {app: good}}}]\n";
-    apply(lab.manifests(), "client", to_good)?;
+    apply(lab.manifests(), "client", &egress("closed", &format!("to: {}", pods("good"))))?;
     let _agent = Agent::start(&n1, &[])?;
     let (at_good, at_bad) = (good.place.capture()?, bad.place.capture()?);
     for port in 0..9 {
@@ -129,40 +112,26 @@ fn tunnel(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     let client = node.pod("x/client").labels(&[("app", "closed")]).start()?;
     let mut tunnel = node.place.run(|| tun("tun0"))?;
-    let (good, bad): ([IpAddr; 2], [IpAddr; 2]) =
-        (["10.88.0.1".parse()?, "fd88::1".parse()?], ["10.88.0.2".parse()?, "fd88::2".parse()?]);
+    let good = Addresses { v4: "10.88.0.1".parse()?, v6: "fd88::1".parse()? };
+    let bad = Addresses { v4: "10.88.0.2".parse()?, v6: "fd88::2".parse()? };
     node.place.ip("link set tun0 up\nroute add 10.88.0.0/24 dev tun0\nroute add fd88::/64 dev tun0\n")?;
-    let backend = |[v4, v6]: [IpAddr; 2]| -> Result<Addresses> {
-        let (IpAddr::V4(v4), IpAddr::V6(v6)) = (v4, v6) else { anyhow::bail!("one of each family") };
-        Ok(Addresses { v4, v6 })
-    };
-    let service = ClusterService::new("x/mixed", 1, "UDP", 80).backend(backend(good)?, 8080, None).backend(
-        backend(bad)?,
-        8080,
-        None,
-    );
+    let service = ClusterService::new("x/mixed", 1, "UDP", 80);
+    let service = service.backend(good, 8080, None).backend(bad, 8080, None);
     service.apply(&[&node])?;
-    apply(
-        lab.manifests(),
-        "client",
-        "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Egress]\n  egress:\n  \
-         - to: [{ipBlock: {cidr: 10.88.0.1/32}}, {ipBlock: {cidr: 'fd88::1/128'}}]\n",
-    )?;
+    apply(lab.manifests(), "client", &egress("closed", &format!("to: {}", blocks(good))))?;
     let _agent = Agent::start(&node, &[])?;
     for address in service.addresses().both() {
         for _ in 0..9 {
-            let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-            let send = || UdpSocket::bind(any)?.send_to(b"hello", SocketAddr::new(address, 80));
-            client.place.run(send).with_context(|| format!("to {address}"))?;
+            client.place.say((address, 80), b"hello")?;
         }
     }
     let mut left = Vec::new();
     until("half of the datagrams leave by the tunnel", PATIENT, || {
         left.extend(read_all(&mut tunnel)?);
         let many = |to: &IpAddr| left.iter().filter(|left| *left == to).count() >= 4;
-        Ok(good.iter().all(many).then_some(()))
+        Ok(good.both().iter().all(many).then_some(()))
     })?;
-    ensure!(!left.iter().any(|to| bad.contains(to)), "the denied backend was sent to: {left:?}");
+    ensure!(!left.iter().any(|to| bad.both().contains(to)), "the denied backend was sent to: {left:?}");
     Ok(())
 }
 

@@ -12,7 +12,8 @@ use xtask::lab::{Addresses, Agent, BRIEF, Lab, Place, Pod, Seen, Traffic};
 
 use super::{
     Test,
-    arrival::{CLOSE, Pair, WORDS, bound, track},
+    arrival::{Pair, WORDS, bound},
+    policies::DENY_ALL,
     scene::{apply, becomes},
 };
 
@@ -51,7 +52,7 @@ impl Prepared {
 
 fn only_connected(lab: &mut Lab) -> Result<()> {
     let (plain, tracking) = (lab.node("n1")?, lab.node("n2")?);
-    track(&tracking)?;
+    tracking.track_connections()?;
     let outside = lab.outside("outside")?;
     let outside = (&outside.place, outside.addresses);
     let pods = [&plain, &tracking].map(|node| {
@@ -60,7 +61,7 @@ fn only_connected(lab: &mut Lab) -> Result<()> {
         Ok(pod)
     });
     let pods = pods.into_iter().collect::<Result<Vec<Pod>>>()?;
-    apply(lab.manifests(), "close", CLOSE)?;
+    apply(lab.manifests(), "close", DENY_ALL)?;
     for pod in &pods {
         let prepared = Prepared::new(pod, outside)?;
         // Where nothing tracks connections, not even one that talks is known to be answered.
@@ -85,7 +86,7 @@ fn upgraded(lab: &mut Lab) -> Result<()> {
     let outside = (&outside.place, outside.addresses);
     let agent = Agent::start(&node, &[])?;
     let pair = Pair::open(&pod.place, outside.0, outside.1.v4.into(), Type::DGRAM)?;
-    apply(lab.manifests(), "close", CLOSE)?;
+    apply(lab.manifests(), "close", DENY_ALL)?;
     let prepared = Prepared::new(&pod, outside)?;
     becomes(&pod.place, outside.1.v4.into(), Traffic::Tcp(80), Seen::Blocked)?;
     agent.kill()?;

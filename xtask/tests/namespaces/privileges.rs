@@ -1,7 +1,7 @@
 //! What an agent may do: with which capabilities it starts, what is lost without each, and what is left when
 //! it runs.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, os::unix::fs::chown, time::Duration};
+use std::{collections::BTreeMap, fs, os::unix::fs::chown, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use xtask::{
@@ -11,8 +11,8 @@ use xtask::{
 
 use super::{
     Test,
-    lifecycle::AllowDenyFixture,
-    live::{connect, say},
+    fixture::AllowDenyFixture,
+    live::Live,
     scene::{EVERY_KIND, apply, becomes, expect, serve_all},
 };
 
@@ -110,12 +110,10 @@ fn running(lab: &mut Lab) -> Result<()> {
 fn as_deployed(lab: &mut Lab) -> Result<()> {
     let fixture = AllowDenyFixture::new(lab)?;
     fixture.pods().into_iter().try_for_each(Pod::cache_cni_result)?;
-    let mut live =
-        connect(&fixture.client_denied.place, SocketAddr::new(fixture.server.addresses.v4.into(), 7))?;
-    say(&fixture.client_denied.place, &mut live, b"before")?;
+    let mut live = Live::open(&fixture.client_denied.place, fixture.server.addresses.v4.into())?;
     let mut agent = Agent::spawn_with_capabilities(&fixture.node, deployed()?.values().sum())?;
     agent.ready(START)?;
-    say(&fixture.client_denied.place, &mut live, b"after")?;
+    live.goes_on()?;
     gives_up(&agent, KEPT)?;
     does_its_work(lab, &fixture)
 }
@@ -123,15 +121,12 @@ fn as_deployed(lab: &mut Lab) -> Result<()> {
 fn without_sys_admin(lab: &mut Lab) -> Result<()> {
     let fixture = AllowDenyFixture::new(lab)?;
     fixture.pods().into_iter().try_for_each(Pod::cache_cni_result)?;
-    let mut live =
-        connect(&fixture.client_denied.place, SocketAddr::new(fixture.server.addresses.v4.into(), 7))?;
-    say(&fixture.client_denied.place, &mut live, b"before")?;
+    let mut live = Live::open(&fixture.client_denied.place, fixture.server.addresses.v4.into())?;
     let mut given = deployed()?;
     given.remove("SYS_ADMIN").context("CAP_SYS_ADMIN is given")?;
     let mut agent = Agent::spawn_with_capabilities(&fixture.node, given.values().sum())?;
     agent.ready(START)?;
-    live.set_read_timeout(Some(BRIEF))?;
-    ensure!(say(&fixture.client_denied.place, &mut live, b"after").is_err(), "the live connection goes on");
+    ensure!(live.goes_on_within(BRIEF).is_err(), "the live connection goes on");
     let named = |line: &str| line.contains("WARN") && line.contains("existing connections");
     ensure!(lab.logs().lines().any(named), "no warning says so");
     gives_up(&agent, KEPT)?;

@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use xtask::lab::{Agent, Lab, PATIENT, Place, Seen, until};
+use xtask::lab::{Agent, Lab, PATIENT, Seen, join, until};
 
 use super::{
     Test,
-    lifecycle::AllowDenyFixture,
+    fixture::AllowDenyFixture,
     scene::{CLOSE, EVERY_KIND, expect, policy},
 };
 
@@ -34,8 +34,8 @@ fn reported(lab: &mut Lab) -> Result<()> {
     let follower = fixture.node.follow(&["flows", "--follow", "--since", "1m", "--denied", "-o", "json"])?;
     let mut delays = Vec::new();
     for port in 7_000..7_000 + TRIES {
-        let sent =
-            send(&fixture.client_denied.place, SocketAddr::new(fixture.server.addresses.v4.into(), port))?;
+        let sent = Instant::now();
+        fixture.client_denied.place.say((fixture.server.addresses.v4, port), b"x")?;
         let (line, read) = follower.next(PATIENT)?;
         let flow: Value = serde_json::from_str(&line).context("a line of flows")?;
         for (place, expected) in [
@@ -72,15 +72,6 @@ fn reported(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Sends a datagram; out: when.
-fn send(from: &Place, to: SocketAddr) -> Result<Instant> {
-    from.run(|| {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        socket.send_to(b"x", to)?;
-        Ok(Instant::now())
-    })
-}
-
 const FLOOD: u64 = 1_000_000;
 const FLOOD_TIME: Duration = Duration::from_secs(10);
 const BURSTS: u32 = 200;
@@ -95,7 +86,7 @@ fn flood(lab: &mut Lab) -> Result<()> {
     let dropped = || {
         metric(&agent, "podgate_pod_drops_total{pod=\"x/server\",direction=\"ingress\",reason=\"denied\"}")
     };
-    let (before, used) = (counted()?, cpu_time(agent.process_id())?);
+    let (before, used) = (counted()?, agent.cpu_time()?);
     let began = Instant::now();
     let to = SocketAddr::new(fixture.server.addresses.v4.into(), 9_999);
     thread::scope(|scope| -> Result<()> {
@@ -104,10 +95,10 @@ fn flood(lab: &mut Lab) -> Result<()> {
         while !flood.is_finished() {
             expect(&fixture.client_allowed.place, fixture.server.addresses, &EVERY_KIND, Seen::Reached)?;
         }
-        flood.join().expect("it does not panic")
+        join(flood)
     })?;
     let took = began.elapsed();
-    let share = (cpu_time(agent.process_id())? - used).as_secs_f64() / took.as_secs_f64();
+    let share = (agent.cpu_time()? - used).as_secs_f64() / took.as_secs_f64();
     println!("{FLOOD} denied packets in {took:.1?} cost the agent {:.1} % of a CPU", share * 100.0);
     ensure!(share < MOST, "the agent took {share:.2} of a CPU");
     ensure!(counted()? - before == FLOOD, "{} of {FLOOD} packets were counted", counted()? - before);
@@ -137,16 +128,6 @@ pub(crate) fn metric(agent: &Agent, sample: &str) -> Result<u64> {
     Ok(value.unwrap_or(0))
 }
 
-/// CPU time that a process has taken (proc_pid_stat(5)).
-fn cpu_time(process: u32) -> Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("the agent's CPU time")?;
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
-    let ticks: u32 = ticks.collect::<Result<Vec<_>, _>>().context("the agent's CPU time")?.iter().sum();
-    // USER_HZ is 100 on every architecture that there is.
-    Ok(Duration::from_millis(10) * ticks)
-}
-
 fn audit(lab: &mut Lab) -> Result<()> {
     let fixture = AllowDenyFixture::new(lab)?;
     let audited = policy("close", CLOSE)
@@ -168,9 +149,8 @@ fn audit(lab: &mut Lab) -> Result<()> {
     ensure!(policy["ingress"]["rules"][0]["hits"].as_u64() >= Some(6), "{report}");
 
     lab.manifests().write("policy-close.yaml", &self::policy("close", CLOSE))?;
-    until("the policy is enforced", PATIENT, || {
-        let report = agent.ask(&["policies"])?;
-        Ok((report["policies"][0]["mode"] == "enforce").then_some(()))
+    agent.until("the policy is enforced", PATIENT, "policies", |report| {
+        report["policies"][0]["mode"] == "enforce"
     })?;
     fixture.verdicts_hold()
 }

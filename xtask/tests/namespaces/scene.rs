@@ -1,12 +1,9 @@
 //! What most tests need: policies as text, and many probes at once with one expectation.
 
-use std::{
-    net::IpAddr,
-    thread::{self, ScopedJoinHandle},
-};
+use std::{net::IpAddr, thread};
 
 use anyhow::{Result, ensure};
-use xtask::lab::{Addresses, BRIEF, Manifests, PATIENT, Place, Seen, Server, Service, Traffic, until};
+use xtask::lab::{Addresses, BRIEF, Manifests, PATIENT, Place, Seen, Server, Service, Traffic, join, until};
 
 /// Every kind of traffic that `serve_all` answers.
 pub(crate) const EVERY_KIND: [Traffic; 3] = [Traffic::Tcp(80), Traffic::Udp(7), Traffic::Echo];
@@ -57,11 +54,7 @@ pub(crate) fn together<I: Sync, O: Send>(
 ) -> Result<Vec<O>> {
     let task = &task;
     thread::scope(|scope| {
-        let threads: Vec<ScopedJoinHandle<'_, _>> =
-            inputs.iter().map(|input| scope.spawn(move || task(input))).collect();
-        let join = |thread: ScopedJoinHandle<'_, _>| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
+        let threads: Vec<_> = inputs.iter().map(|input| scope.spawn(move || task(input))).collect();
         threads.into_iter().map(join).collect()
     })
 }

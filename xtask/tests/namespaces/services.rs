@@ -2,7 +2,7 @@
 
 use std::{
     io::ErrorKind,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    net::{IpAddr, UdpSocket},
     thread,
     time::Duration,
 };
@@ -10,11 +10,12 @@ use std::{
 use anyhow::{Result, ensure};
 use xtask::lab::{
     Addresses, Agent, BRIEF, ClusterService, Lab, Node, PATIENT, Place, Pod, PodNetworkMode, Seen, Service,
-    Traffic, until,
+    Traffic, unspecified, until,
 };
 
 use super::{
     Test,
+    policies::{self, DENY_ALL_OF_ALL, blocks, pods},
     scene::{apply, becomes, expect, together},
 };
 
@@ -51,10 +52,7 @@ pub(crate) fn server(node: &Node, name: &str, app: &str) -> Result<(Pod, xtask::
 }
 
 pub(crate) fn allow_egress_to(app: &str) -> String {
-    format!(
-        "  podSelector: {{matchLabels: {{app: client}}}}\n  policyTypes: [Egress]\n  egress:\n  \
-         - to: [{{podSelector: {{matchLabels: {{app: {app}}}}}}}]\n    ports: [{{port: {PORT}}}]\n"
-    )
+    policies::egress("client", &format!("to: {}\n    ports: [{{port: {PORT}}}]", pods(app)))
 }
 
 /// How many of some connections get through; each asks the next backend.
@@ -79,9 +77,7 @@ fn egress(lab: &mut Lab, wiring: PodNetworkMode, masquerade_all: bool) -> Result
     let service = |name: &str, number, backends: &[(&Pod, u16)]| -> Result<ClusterService> {
         let service = ClusterService::new(&format!("x/{name}"), number, "TCP", 80);
         let service = if masquerade_all { service.masquerade_all() } else { service };
-        let service = backends
-            .iter()
-            .fold(service, |service, (pod, port)| service.backend(pod.addresses, *port, Some(pod.node())));
+        let service = backends.iter().fold(service, |service, (pod, port)| service.to(pod, *port));
         service.apply(&[&n1, &n2]).map(|()| service)
     };
     // (service, connections of 8 that get through)
@@ -124,22 +120,12 @@ fn ingress(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
         Ok((client_allowed, node.pod(&name("stranger")).start()?))
     };
     let (near, far) = (clients(&n1)?, clients(&n2)?);
-    let plain = ClusterService::new("x/plain", 1, "TCP", 80).backend(web.addresses, PORT, Some(&n1));
-    let rewriting = ClusterService::new("x/rewriting", 2, "TCP", 80).masquerade_all().backend(
-        web.addresses,
-        PORT,
-        Some(&n1),
-    );
+    let plain = ClusterService::new("x/plain", 1, "TCP", 80).to(&web, PORT);
+    let rewriting = ClusterService::new("x/rewriting", 2, "TCP", 80).masquerade_all().to(&web, PORT);
     plain.apply(&[&n1, &n2])?;
     rewriting.apply(&[&n1, &n2])?;
-    apply(
-        lab.manifests(),
-        "ingress",
-        &format!(
-            "  podSelector: {{matchLabels: {{app: web}}}}\n  ingress:\n  \
-             - from: [{{podSelector: {{matchLabels: {{app: friend}}}}}}]\n    ports: [{{port: {PORT}}}]\n"
-        ),
-    )?;
+    let from_friends = format!("from: {}\n    ports: [{{port: {PORT}}}]", pods("friend"));
+    apply(lab.manifests(), "ingress", &policies::ingress("web", &from_friends))?;
     let _agents = [Agent::start(&n1, &[])?, Agent::start(&n2, &[])?];
     for (client_allowed, client_denied) in [&near, &far] {
         expect(&client_allowed.place, plain.addresses(), &[WEB], Seen::Reached)?;
@@ -149,8 +135,10 @@ fn ingress(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     expect(&near.1.place, rewriting.addresses(), &[WEB], Seen::Blocked)
 }
 
-const FROM_OUTSIDE: &str = "  podSelector: {matchLabels: {app: web}}\n  ingress:\n  \
-    - from: [{ipBlock: {cidr: 10.10.0.100/32}}, {ipBlock: {cidr: 'fd00:10::100/128'}}]\n";
+fn from(addresses: Addresses) -> String {
+    policies::ingress("web", &format!("from: {}", blocks(addresses)))
+}
+
 const CLOSED: &str = "  podSelector: {matchLabels: {app: web}}\n  policyTypes: [Ingress]\n";
 
 /// Leads to a pod from two ports of its node: [`NODE_PORT`] masquerades, the next one preserves the client's
@@ -159,7 +147,7 @@ fn open_node_ports(web: &Pod) -> Result<()> {
     let node = web.node();
     let service = |name, number, port| {
         let service = ClusterService::new(name, number, "TCP", 80);
-        service.node_port(port).backend(web.addresses, PORT, Some(node))
+        service.node_port(port).to(web, PORT)
     };
     service("x/masqueraded", 1, NODE_PORT).apply(&[node])?;
     service("x/preserved", 2, NODE_PORT + 1).local_traffic().apply(&[node])
@@ -179,7 +167,7 @@ fn node_port(lab: &mut Lab) -> Result<()> {
     becomes(&named.place, n1.addresses.v4.into(), kinds[0], Seen::Blocked)?;
     expect(&named.place, n1.addresses, &kinds, Seen::Blocked)?;
     expect(&other.place, n1.addresses, &kinds, Seen::Blocked)?;
-    apply(lab.manifests(), "ingress", FROM_OUTSIDE)?;
+    apply(lab.manifests(), "ingress", &from(named.addresses))?;
     becomes(&named.place, n1.addresses.v4.into(), kinds[0], Seen::Reached)?;
     expect(&named.place, n1.addresses, &kinds, Seen::Reached)?;
     expect(&other.place, n1.addresses, &kinds, Seen::Blocked)?;
@@ -205,15 +193,11 @@ fn hairpin(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     let n1 = lab.wired_node("n1", wiring)?;
     let (web, _server) = server(&n1, "web", "web")?;
     let (twin, _twin) = server(&n1, "twin", "web")?;
-    let alone = ClusterService::new("x/alone", 1, "TCP", 80).backend(web.addresses, PORT, Some(&n1));
-    let both = ClusterService::new("x/both", 2, "TCP", 80).backend(web.addresses, PORT, Some(&n1)).backend(
-        twin.addresses,
-        PORT,
-        Some(&n1),
-    );
+    let alone = ClusterService::new("x/alone", 1, "TCP", 80).to(&web, PORT);
+    let both = ClusterService::new("x/both", 2, "TCP", 80).to(&web, PORT).to(&twin, PORT);
     alone.apply(&[&n1])?;
     both.apply(&[&n1])?;
-    apply(lab.manifests(), "closed", "  podSelector: {}\n  policyTypes: [Ingress, Egress]\n")?;
+    apply(lab.manifests(), "closed", DENY_ALL_OF_ALL)?;
     let _agent = Agent::start(&n1, &[])?;
     expect(&web.place, alone.addresses(), &[WEB], Seen::Reached)?;
     expect(&twin.place, alone.addresses(), &[WEB], Seen::Blocked)?;
@@ -229,15 +213,11 @@ fn own_node(lab: &mut Lab) -> Result<()> {
     let n1 = lab.node("n1")?;
     let (web, _server) = server(&n1, "web", "client")?;
     let _node_server = n1.place.serve(Service::Http(6443))?;
-    let to_pod = ClusterService::new("x/web", 1, "TCP", 80).node_port(NODE_PORT).backend(
-        web.addresses,
-        PORT,
-        Some(&n1),
-    );
+    let to_pod = ClusterService::new("x/web", 1, "TCP", 80).node_port(NODE_PORT).to(&web, PORT);
     let to_node = ClusterService::new("x/apiserver", 2, "TCP", 80).backend(n1.addresses, 6443, None);
     to_pod.apply(&[&n1])?;
     to_node.apply(&[&n1])?;
-    apply(lab.manifests(), "closed", "  podSelector: {}\n  policyTypes: [Ingress, Egress]\n")?;
+    apply(lab.manifests(), "closed", DENY_ALL_OF_ALL)?;
     let _agent = Agent::start(&n1, &[])?;
     expect(&n1.place, to_pod.addresses(), &[WEB], Seen::Reached)?;
     expect(&n1.place, n1.addresses, &[Traffic::Http(NODE_PORT)], Seen::Reached)?;
@@ -254,22 +234,14 @@ fn other_node(lab: &mut Lab) -> Result<()> {
     let outside = lab.outside("outside")?;
     let (web, _server) = server(&n2, "web", "web")?;
     let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;
-    let service = ClusterService::new("x/web", 1, "TCP", 80).node_port(NODE_PORT).backend(
-        web.addresses,
-        PORT,
-        Some(&n2),
-    );
+    let service = ClusterService::new("x/web", 1, "TCP", 80).node_port(NODE_PORT).to(&web, PORT);
     service.apply(&[&n1, &n2])?;
     let _agents = [Agent::start(&n1, &[])?, Agent::start(&n2, &[])?];
-    let Addresses { v4, v6 } = n1.addresses;
+    let v4 = n1.addresses.v4;
     apply(lab.manifests(), "ingress", CLOSED)?;
     becomes(&outside.place, v4.into(), Traffic::Http(NODE_PORT), Seen::Blocked)?;
     expect(&outside.place, n1.addresses, &[Traffic::Http(NODE_PORT)], Seen::Blocked)?;
-    let from_n1 = format!(
-        "  podSelector: {{matchLabels: {{app: web}}}}\n  ingress:\n  \
-         - from: [{{ipBlock: {{cidr: {v4}/32}}}}, {{ipBlock: {{cidr: '{v6}/128'}}}}]\n"
-    );
-    apply(lab.manifests(), "ingress", &from_n1)?;
+    apply(lab.manifests(), "ingress", &from(n1.addresses))?;
     becomes(&outside.place, v4.into(), Traffic::Http(NODE_PORT), Seen::Reached)?;
     expect(&outside.place, n1.addresses, &[Traffic::Http(NODE_PORT)], Seen::Reached)?;
 
@@ -280,11 +252,8 @@ fn other_node(lab: &mut Lab) -> Result<()> {
     let seen = client.place.probe(n2.addresses.v4.into(), Traffic::Http(NODE_PORT), BRIEF)?;
     ensure!(seen == Seen::Blocked, "n2's node port: {seen}");
     let Addresses { v4, v6 } = n2.addresses;
-    let to_n2 = format!(
-        "  podSelector: {{matchLabels: {{app: client}}}}\n  policyTypes: [Egress]\n  egress:\n  \
-         - to: [{{ipBlock: {{cidr: {v4}/32}}}}, {{ipBlock: {{cidr: '{v6}/128'}}}}]\n"
-    );
-    apply(lab.manifests(), "egress", &to_n2)?;
+    let to_n2 = format!("to: {}", blocks(n2.addresses));
+    apply(lab.manifests(), "egress", &policies::egress("client", &to_n2))?;
     becomes(&client.place, v4.into(), Traffic::Http(NODE_PORT), Seen::Reached)?;
     let seen = client.place.probe(v6.into(), Traffic::Http(NODE_PORT), PATIENT)?;
     ensure!(seen == Seen::Reached, "n2's node port: {seen}");
@@ -301,7 +270,7 @@ fn other_backend(lab: &mut Lab) -> Result<()> {
     let (good, bad) = (good.start()?, bad.start()?);
     let _servers = [good.place.serve(Service::UdpEcho(PORT))?, bad.place.serve(Service::UdpEcho(PORT))?];
     let lead_to = |backend: &Pod| {
-        let service = ClusterService::new("x/echo", 1, "UDP", 80).backend(backend.addresses, PORT, Some(&n2));
+        let service = ClusterService::new("x/echo", 1, "UDP", 80).to(backend, PORT);
         service.apply(&[&n1, &n2]).map(|()| service.addresses())
     };
     let service = lead_to(&good)?;
@@ -310,11 +279,8 @@ fn other_backend(lab: &mut Lab) -> Result<()> {
         ("netfilter/nf_conntrack_udp_timeout", "1"),
         ("netfilter/nf_conntrack_udp_timeout_stream", "1"),
     ])?;
-    let rule = format!(
-        "  podSelector: {{matchLabels: {{app: client}}}}\n  policyTypes: [Egress]\n  egress:\n  \
-         - to: [{{podSelector: {{matchLabels: {{app: good}}}}}}]\n    ports: [{{port: {PORT}, protocol: UDP}}]\n"
-    );
-    apply(lab.manifests(), "egress", &rule)?;
+    let to_good = format!("to: {}\n    ports: [{{port: {PORT}, protocol: UDP}}]", pods("good"));
+    apply(lab.manifests(), "egress", &policies::egress("client", &to_good))?;
     let agents = [Agent::start(&n1, &[])?, Agent::start(&n2, &[])?];
     for to in service.both() {
         let [of_client, of_free] = [&client, &free].map(|pod| pod.place.run(|| connected(to)));
@@ -332,8 +298,7 @@ fn other_backend(lab: &mut Lab) -> Result<()> {
         for _ in 0..3 {
             answered(&of_client)?;
         }
-        let arrived = capture.from(&client.addresses.both());
-        ensure!(arrived.is_empty(), "{to}: the isolated pod reached the other backend: {arrived:?}");
+        capture.nothing_from(&client.addresses.both())?;
         lead_to(&good)?;
     }
     let counters = agents[0].page("/metrics")?;
@@ -343,8 +308,7 @@ fn other_backend(lab: &mut Lab) -> Result<()> {
 }
 
 fn connected(to: IpAddr) -> Result<UdpSocket> {
-    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = UdpSocket::bind((unspecified(to), 0))?;
     socket.connect((to, 80))?;
     socket.set_read_timeout(Some(BRIEF))?;
     Ok(socket)

@@ -2,24 +2,17 @@
 //! another pod's address where the headers cannot be read to their end, and packets in packets for the node's
 //! own tunnel device.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6, UdpSocket},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 
 use anyhow::{Context, Result, ensure};
 use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, Socket, Type};
-use xtask::lab::{Agent, Lab, PATIENT, Place, PodNetworkMode, Seen, Traffic, until};
+use xtask::lab::{Agent, Capture, Lab, PATIENT, Place, PodNetworkMode, Seen, Traffic, until};
 
 use super::{
     Test,
     frames::{link_address, send_frame},
+    policies::DENY_ALL_BUT_FRIENDS,
     scene::{apply, expect},
 };
 
@@ -29,9 +22,6 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("what_cannot_be_read_does_not_come_from_another_pods_address", unreadable),
     ("a_pod_sends_nothing_through_the_nodes_own_tunnel_device", encapsulated),
 ];
-
-const CLOSED: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n  ingress:\n  \
-                      - from: [{podSelector: {matchLabels: {role: friend}}}]\n";
 
 /// What is carried where nothing may be. Each way has its own, for a bridge may send a pod its own groups'
 /// messages back.
@@ -43,8 +33,7 @@ fn neighbours(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     let closed = node.pod("x/closed").labels(&[("app", "closed")]).start()?;
     let peer = node.pod("x/peer").start()?;
     let friend = node.pod("x/friend").labels(&[("role", "friend")]).start()?;
-    let (at_closed, at_peer) =
-        (Icmp::listen(&closed.place, TO_CLOSED)?, Icmp::listen(&peer.place, FROM_CLOSED)?);
+    let (at_closed, at_peer) = (marked(&closed.place, TO_CLOSED)?, marked(&peer.place, FROM_CLOSED)?);
     // Without an agent all of it arrives that the node does not keep: by a router, link-scope messages do
     // not.
     let to_closed = || smuggle(&peer.place, closed.addresses.v6, TO_CLOSED);
@@ -52,12 +41,12 @@ fn neighbours(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     to_closed()?;
     to_peer()?;
     for listener in [&at_closed, &at_peer] {
-        until("messages arrive without an agent", PATIENT, || Ok((listener.marked() > 0).then_some(())))?;
+        until("messages arrive without an agent", PATIENT, || Ok((listener.count() > 0).then_some(())))?;
     }
-    apply(lab.manifests(), "closed", CLOSED)?;
+    apply(lab.manifests(), "closed", DENY_ALL_BUT_FRIENDS)?;
     let _agent = Agent::start(&node, &[])?;
     expect(&peer.place, closed.addresses, &[Traffic::Echo], Seen::Blocked)?;
-    let before = (at_closed.marked(), at_peer.marked());
+    let before = (at_closed.count(), at_peer.count());
     to_closed()?;
     to_peer()?;
     // Neighbours find each other all the same: what comes later arrives, both ways.
@@ -70,14 +59,14 @@ fn neighbours(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     send_icmp(&friend.place, closed.addresses.v6, 128, TO_CLOSED)?;
     send_icmp(&friend.place, peer.addresses.v6, 128, FROM_CLOSED)?;
     until("a friend's message arrives", PATIENT, || {
-        Ok((at_closed.marked() > before.0 && at_peer.marked() > before.1).then_some(()))
+        Ok((at_closed.count() > before.0 && at_peer.count() > before.1).then_some(()))
     })?;
     ensure!(
-        at_closed.marked() == before.0 + 1,
+        at_closed.count() == before.0 + 1,
         "the closed pod got {} messages",
-        at_closed.marked() - before.0
+        at_closed.count() - before.0
     );
-    ensure!(at_peer.marked() == before.1 + 1, "the closed pod sent {} messages", at_peer.marked() - before.1);
+    ensure!(at_peer.count() == before.1 + 1, "the closed pod sent {} messages", at_peer.count() - before.1);
     Ok(())
 }
 
@@ -115,65 +104,13 @@ fn send_icmp(from: &Place, to: Ipv6Addr, kind: u8, body: &[u8]) -> Result<()> {
     from.run(send).with_context(|| format!("type {kind} from {} to {to}", from.name()))
 }
 
-/// Counts the ICMPv6 messages with a mark that a place receives, also those that its kernel makes nothing of.
-struct Icmp {
-    bodies: Arc<Mutex<usize>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Icmp {
-    fn listen(place: &Place, mark: &'static [u8; 19]) -> Result<Self> {
-        let open = || -> Result<Socket> {
-            // packet(7): also what is for others or for groups that no one has joined.
-            let every = i32::from(3_u16.to_be());
-            let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(every)))?;
-            socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-            Ok(socket)
-        };
-        let mut socket = place.run(open)?;
-        let (bodies, stop) = (Arc::<Mutex<usize>>::default(), Arc::<AtomicBool>::default());
-        let thread = {
-            let (bodies, stop) = (bodies.clone(), stop.clone());
-            thread::spawn(move || {
-                let mut buffer = [0; 2_048];
-                while !stop.load(Ordering::Relaxed) {
-                    let Ok((length, from)) = receive(&mut socket, &mut buffer) else { continue };
-                    let packet = &buffer[..length];
-                    let is_marked = packet.windows(mark.len()).any(|part| part == mark);
-                    // The node's router answers hop limits of 1 and quotes what was sent, to who has sent it.
-                    let is_error = packet.get(40).is_some_and(|kind| *kind < 128);
-                    if is_marked && !from && !is_error {
-                        *bodies.lock().expect("no holder panics") += 1;
-                    }
-                }
-            })
-        };
-        Ok(Self { bodies, stop, thread: Some(thread) })
-    }
-
-    fn marked(&self) -> usize {
-        *self.bodies.lock().expect("no holder panics")
-    }
-}
-
-impl Drop for Icmp {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// One packet, and whether the place has sent it itself.
-fn receive(socket: &mut Socket, buffer: &mut [u8]) -> std::io::Result<(usize, bool)> {
-    // SAFETY: bytes that are initialised stay so.
-    let buffer = unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [std::mem::MaybeUninit<u8>]) };
-    let (length, from) = socket.recv_from(buffer)?;
-    // SAFETY: packet(7): the address of a packet socket is a `sockaddr_ll`.
-    let kind = unsafe { (*from.as_ptr().cast::<nix::libc::sockaddr_ll>()).sll_pkttype };
-    Ok((length, kind == nix::libc::PACKET_OUTGOING))
+/// Captures the messages with a mark that a place receives, also those that its kernel makes nothing of.
+fn marked(place: &Place, mark: &'static [u8; 19]) -> Result<Capture> {
+    place.capture_where(move |packet, is_own| {
+        // The node's router answers hop limits of 1 and quotes what was sent, to who has sent it.
+        let is_error = packet.get(40).is_some_and(|kind| *kind < 128);
+        packet.windows(mark.len()).any(|part| part == mark) && !is_own && !is_error
+    })
 }
 
 /// IPv6 headers without end before what would be the transport header.
@@ -234,14 +171,7 @@ fn encapsulated(lab: &mut Lab) -> Result<()> {
     let at_receiver = receiver.place.capture()?;
     let stranger = Ipv4Addr::new(10, 99, 0, 9);
     let arrived = || at_receiver.from(&[stranger.into()]).len();
-    let send = || -> Result<()> {
-        let inner = inner(stranger, receiver.addresses.v4);
-        sender.place.run(|| -> Result<()> {
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
-            socket.send_to(&inner, (IpAddr::from(node.addresses.v4), 4_789))?;
-            Ok(())
-        })
-    };
+    let send = || sender.place.say((node.addresses.v4, 4_789), &inner(stranger, receiver.addresses.v4));
     send()?;
     until("it arrives without an agent", PATIENT, || Ok((arrived() == 1).then_some(())))?;
     let agent = Agent::start(&node, &[])?;

@@ -6,6 +6,7 @@ use xtask::lab::{Addresses, Agent, ClusterService, Lab, PodNetworkMode, Seen, Se
 
 use super::{
     Test,
+    policies::{DENY_ALL_OF_ALL, DENY_EGRESS_OF_ALL, blocks, egress},
     scene::{apply, becomes, expect},
     services::{NODE_PORT, PORT, WEB, allow_egress_to, count, server},
 };
@@ -34,7 +35,7 @@ fn external(lab: &mut Lab, wiring: PodNetworkMode) -> Result<()> {
     apply(lab.manifests(), "egress", &allow_egress_to("good"))?;
     let service = |name, number, of: Addresses| {
         let service = ClusterService::new(name, number, "TCP", 80).external(of);
-        service.backend(good.addresses, PORT, Some(&n1))
+        service.to(&good, PORT)
     };
     let of_late = service("x/late", 1, late.addresses);
     of_late.announce(&n1)?;
@@ -59,12 +60,12 @@ fn claimed(lab: &mut Lab) -> Result<()> {
     let (bad, _bad) = server(&n2, "bad", "bad")?;
     apply(lab.manifests(), "egress", &allow_egress_to("good"))?;
     let web = ClusterService::new("x/web", 1, "TCP", 80);
-    let web = web.backend(near.addresses, PORT, Some(&n1)).backend(far.addresses, PORT, Some(&n2));
+    let web = web.to(&near, PORT).to(&far, PORT);
     web.apply(&[&n1, &n2])?;
     let _agents = [Agent::start(&n1, &[])?, Agent::start(&n2, &[])?];
     becomes(&client.place, web.addresses().v4.into(), WEB, Seen::Reached)?;
     let tenants = ClusterService::new("x/tenants", 2, "TCP", 80).external(web.addresses());
-    let tenants = tenants.backend(bad.addresses, PORT, Some(&n2));
+    let tenants = tenants.to(&bad, PORT);
     tenants.announce(&n1)?;
     // Its own address says when the agent has read it.
     becomes(&client.place, tenants.addresses().v4.into(), WEB, Seen::Blocked)?;
@@ -77,7 +78,7 @@ fn claimed(lab: &mut Lab) -> Result<()> {
     }
     // The node follows the other one: then its backend counts.
     let Addresses { v4: own, .. } = web.addresses();
-    web.backend(bad.addresses, PORT, Some(&n2)).apply(&[&n1, &n2])?;
+    web.to(&bad, PORT).apply(&[&n1, &n2])?;
     let reached = count(&client.place, own.into(), WEB, 9)?;
     ensure!(reached == 6, "{reached} of 9 got through, of three backends two are allowed");
     Ok(())
@@ -89,23 +90,17 @@ fn node_local(lab: &mut Lab) -> Result<()> {
     let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
     let (far, _far) = server(&n2, "far", "far")?;
     let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;
-    let dns = ClusterService::new("x/dns", 1, "TCP", 80).backend(far.addresses, PORT, Some(&n2));
-    let Addresses { v4, v6 } = dns.addresses();
-    n1.place.ip(&format!(
-        "link add nodelocaldns type bridge\nlink set nodelocaldns up\naddr add {v4}/32 dev nodelocaldns\n\
-         addr add {v6}/128 dev nodelocaldns nodad\n"
-    ))?;
+    let dns = ClusterService::new("x/dns", 1, "TCP", 80).to(&far, PORT);
+    n1.place.ip("link add nodelocaldns type bridge\nlink set nodelocaldns up\n")?;
+    n1.place.ip(&dns.addresses().on("nodelocaldns"))?;
     let _cache = n1.place.serve(Service::Http(80))?;
     dns.announce(&n1)?;
-    let recipe = format!(
-        "  podSelector: {{matchLabels: {{app: client}}}}\n  policyTypes: [Egress]\n  egress:\n  \
-         - to: [{{ipBlock: {{cidr: {v4}/32}}}}, {{ipBlock: {{cidr: '{v6}/128'}}}}]\n    ports: [{{port: 80}}]\n"
-    );
-    apply(lab.manifests(), "closed", "  podSelector: {}\n  policyTypes: [Egress]\n")?;
+    apply(lab.manifests(), "closed", DENY_EGRESS_OF_ALL)?;
     let _agent = Agent::start(&n1, &[])?;
     expect(&client.place, far.addresses, &[Traffic::Http(PORT)], Seen::Blocked)?;
     expect(&client.place, dns.addresses(), &[WEB], Seen::Reached)?;
-    apply(lab.manifests(), "recipe", &recipe)?;
+    let to_cache = format!("to: {}\n    ports: [{{port: 80}}]", blocks(dns.addresses()));
+    apply(lab.manifests(), "recipe", &egress("client", &to_cache))?;
     expect(&client.place, dns.addresses(), &[WEB], Seen::Reached)
 }
 
@@ -117,10 +112,9 @@ fn refused(lab: &mut Lab) -> Result<()> {
     let closed = n1.pod("x/closed").labels(&[("app", "closed")]).start()?;
     let empty = ClusterService::new("x/empty", 1, "TCP", 80).node_port(NODE_PORT);
     empty.apply(&[&n1])?;
-    let allowed = "  podSelector: {matchLabels: {app: client}}\n  policyTypes: [Egress]\n  egress:\n  \
-         - to: [{ipBlock: {cidr: 10.96.0.0/16}}, {ipBlock: {cidr: 'fd00:96::/64'}}]\n";
-    apply(lab.manifests(), "closed", "  podSelector: {}\n  policyTypes: [Ingress, Egress]\n")?;
-    apply(lab.manifests(), "allowed", allowed)?;
+    let to_services = "to: [{ipBlock: {cidr: 10.96.0.0/16}}, {ipBlock: {cidr: 'fd00:96::/64'}}]";
+    apply(lab.manifests(), "closed", DENY_ALL_OF_ALL)?;
+    apply(lab.manifests(), "allowed", &egress("client", to_services))?;
     let _agent = Agent::start(&n1, &[])?;
     expect(&client.place, empty.addresses(), &[WEB], Seen::Refused)?;
     expect(&closed.place, empty.addresses(), &[WEB], Seen::Blocked)?;

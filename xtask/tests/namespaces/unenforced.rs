@@ -39,10 +39,7 @@ fn behind_macvlan(lab: &Lab, node: &Node) -> Result<Pod> {
         pod.host_interface,
         pod.place.path()
     ))?;
-    pod.place.ip(&format!(
-        "link set mv0 up\naddr add {}/32 dev mv0\naddr add {}/128 dev mv0 nodad",
-        pod.addresses.v4, pod.addresses.v6
-    ))?;
+    pod.place.ip(&format!("link set mv0 up\n{}", pod.addresses.on("mv0")))?;
     pod.cache_cni_result()?;
     pod.list()?;
     Ok(pod)
@@ -51,19 +48,24 @@ fn behind_macvlan(lab: &Lab, node: &Node) -> Result<Pod> {
 /// The node's way to the wire.
 const UPLINK: &str = "eth0";
 
-/// Waits until the pod is reported with this reason; returns the report.
-fn reported(agent: &Agent, pod: &str, reason: &str) -> Result<Value> {
-    until(&format!("{pod} is reported: {reason}"), IN_TIME, || {
-        let status = agent.ask(&["status"])?;
-        let all = status["unenforced"].as_array().cloned().unwrap_or_default();
-        Ok(all.into_iter().find(|it| it["pod"] == pod && it["reason"] == reason))
-    })
+/// Waits until the pod is reported with this reason.
+fn reported(agent: &Agent, pod: &str, reason: &str) -> Result<()> {
+    let is_it = |it: &Value| it["pod"] == pod && it["reason"] == reason;
+    let is_reported =
+        |status: &Value| status["unenforced"].as_array().is_some_and(|all| all.iter().any(is_it));
+    agent.until(&format!("{pod} is reported: {reason}"), IN_TIME, "status", is_reported).map(drop)
 }
 
 fn nothing_reported(agent: &Agent) -> Result<()> {
     let status = agent.ask(&["status"])?;
     ensure!(status["unenforced"].is_null(), "{}", status["unenforced"]);
     Ok(())
+}
+
+/// Waits until no pod is reported any more.
+fn nothing_left(agent: &Agent) -> Result<()> {
+    let is_clean = |status: &Value| status["unenforced"].is_null();
+    agent.until("nothing is reported", IN_TIME, "status", is_clean).map(drop)
 }
 
 fn macvlan(lab: &mut Lab) -> Result<()> {
@@ -96,16 +98,15 @@ fn macvlan(lab: &mut Lab) -> Result<()> {
 
     // And nothing any more when no policy isolates it.
     lab.manifests().remove("policy-close.yaml")?;
-    until("nothing is reported", IN_TIME, || Ok(nothing_reported(&agent).ok()))
+    nothing_left(&agent)
 }
 
 fn not_ready(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     let pod = behind_macvlan(lab, &node)?;
     let agent = Agent::spawn(&node, Source::Manifests, &["--unenforced", "not-ready"])?;
-    until("the pod is reported", 4 * IN_TIME, || {
-        let status = agent.ask(&["status"]);
-        Ok(status.ok().filter(|status| status["unenforced"][0]["pod"] == pod.name()))
+    agent.until("the pod is reported", 4 * IN_TIME, "status", |status| {
+        status["unenforced"][0]["pod"] == pod.name()
     })?;
     ensure!(!agent.is_ready(), "it says that it is ready");
     lab.manifests().remove("policy-close.yaml")?;
@@ -121,7 +122,7 @@ fn foreign_program(lab: &mut Lab) -> Result<()> {
         let foreign = node.place.run(|| attach_foreign(&pod.host_interface))?;
         reported(&agent, pod.name(), "foreign-program")?;
         drop(foreign);
-        until("nothing is reported", IN_TIME, || Ok(nothing_reported(&agent).ok()))?;
+        nothing_left(&agent)?;
     }
     Ok(())
 }
@@ -138,7 +139,7 @@ fn foreign_filter(lab: &mut Lab) -> Result<()> {
         );
         node.place.feed(&["tc", "-batch", "-"], &filter)?;
         match is_ahead {
-            true => drop(reported(&agent, pod.name(), "foreign-program")?),
+            true => reported(&agent, pod.name(), "foreign-program")?,
             false => nothing_reported(&agent)?,
         }
     }
@@ -154,7 +155,7 @@ fn refused(lab: &mut Lab) -> Result<()> {
     let agent = Agent::start(&node, &["--hook", "clsact"])?;
     reported(&agent, pod.name(), "attach-refused")?;
     node.place.feed(&["tc", "-batch", "-"], &ingress("del"))?;
-    until("nothing is reported", IN_TIME, || Ok(nothing_reported(&agent).ok()))
+    nothing_left(&agent)
 }
 
 fn twins(lab: &mut Lab) -> Result<()> {
@@ -172,7 +173,7 @@ fn twins(lab: &mut Lab) -> Result<()> {
     lab.manifests().write("pod-twin.yaml", &twin)?;
     let agent = Agent::start(&node, &[])?;
     reported(&agent, "x/closed", "duplicate-address")?;
-    reported(&agent, "x/twin", "duplicate-address").map(drop)
+    reported(&agent, "x/twin", "duplicate-address")
 }
 
 fn taken_away(lab: &mut Lab) -> Result<()> {

@@ -1,17 +1,17 @@
 //! Which veths are evaluated: what a pod does to be taken for an uplink, and containers that are no pods.
 
-use std::{
-    ffi::CString,
-    net::{Ipv6Addr, SocketAddrV6},
-};
+use std::net::{Ipv6Addr, SocketAddrV6};
 
 use anyhow::{Context, Result, ensure};
-use nix::libc;
+use nix::net::if_::if_nametoindex;
+use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 use xtask::lab::{Agent, BRIEF, Lab, PATIENT, Place, Seen, until};
 
 use super::{
     Test,
+    live::knows_pods,
+    policies::DENY_ALL,
     scene::{EVERY_KIND, apply, expect, serve_all},
 };
 
@@ -20,15 +20,13 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_container_that_is_no_pod_is_not_held_for_a_pod_that_came_later", container),
 ];
 
-const CLOSE: &str = "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Ingress, Egress]\n";
-
 /// The node has learned a default route from the pod before the first agent comes, and learns another one
 /// after.
 fn advertised(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     let pod = node.pod("x/closed").labels(&[("app", "closed")]).start()?;
     let outside = lab.outside("outside")?;
-    apply(lab.manifests(), "close", CLOSE)?;
+    apply(lab.manifests(), "close", DENY_ALL)?;
     let _servers = serve_all(&pod.place)?;
     let veth = &pod.host_interface;
     node.place.sysctls(&[(&format!("ipv6/conf/{veth}/accept_ra"), "2")])?;
@@ -40,7 +38,7 @@ fn advertised(lab: &mut Lab) -> Result<()> {
     let agent = Agent::start(&node, &[])?;
     pod.place.run(advertise)?;
     let endpoints = agent.ask(&["endpoints"])?;
-    let known = |endpoint: &serde_json::Value| {
+    let known = |endpoint: &Value| {
         endpoint["pod"] == "x/closed"
             && endpoint["interface"] == veth.as_str()
             && endpoint["state"] == "identified"
@@ -62,9 +60,7 @@ fn advertise() -> std::io::Result<()> {
     let message = [TYPE, 0, 0, 0, 64, 0, LIFETIME[0], LIFETIME[1], 0, 0, 0, 0, 0, 0, 0, 0];
     let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
     socket.set_multicast_hops_v6(255)?;
-    let interface = CString::new("eth0")?;
-    // SAFETY: a string that ends in NUL and lives through the call.
-    let interface = unsafe { libc::if_nametoindex(interface.as_ptr()) };
+    let interface = if_nametoindex("eth0")?;
     socket.set_multicast_if_v6(interface)?;
     let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
     socket.send_to(&message, &SocketAddrV6::new(all_nodes, 0, 0, interface).into()).map(|_| ())
@@ -73,7 +69,7 @@ fn advertise() -> std::io::Result<()> {
 fn container(lab: &mut Lab) -> Result<()> {
     let node = lab.node("n1")?;
     let outside = lab.outside("outside")?;
-    apply(lab.manifests(), "close", CLOSE)?;
+    apply(lab.manifests(), "close", DENY_ALL)?;
     // As `docker run` makes it: the cluster never hears of it.
     let unlisted = |name: &str| -> Result<_> {
         let container = node.pod(name).plug()?;
@@ -85,9 +81,7 @@ fn container(lab: &mut Lab) -> Result<()> {
     let agent = Agent::start(&node, &[])?;
     let pending = node.pod("x/pending").labels(&[("app", "closed")]);
     pending.list_pending()?;
-    until("the agent knows the pending pod", PATIENT, || {
-        Ok((agent.ask(&["status"])?["sources"][0]["objects"]["pods"] == 1).then_some(()))
-    })?;
+    knows_pods(&agent, 1)?;
     expect(&outside.place, older.addresses, &EVERY_KIND, Seen::Reached)?;
     // Nor by the next agent.
     agent.terminate()?;
@@ -96,9 +90,8 @@ fn container(lab: &mut Lab) -> Result<()> {
 
     // This one may be the pod's. It is reported, and free again as soon as the pod has its own veth.
     let (newer, _servers) = unlisted("none/newer")?;
-    until("the agent sees the new veth", PATIENT, || {
-        Ok((agent.ask(&["status"])?["endpoints"]["pending"] == 1).then_some(()))
-    })?;
+    let is_pending = |count| move |status: &Value| status["endpoints"]["pending"] == count;
+    agent.until("the agent sees the new veth", PATIENT, "status", is_pending(1))?;
     expect(&outside.place, newer.addresses, &EVERY_KIND, Seen::Blocked)?;
     let interface = &newer.host_interface;
     let says = |what: &str| {
@@ -109,9 +102,7 @@ fn container(lab: &mut Lab) -> Result<()> {
     let pod = pending.plug()?;
     pod.assign()?;
     pod.list()?;
-    until("the container is free", PATIENT, || {
-        Ok((agent.ask(&["status"])?["endpoints"]["pending"] == 0).then_some(()))
-    })?;
+    agent.until("the container is free", PATIENT, "status", is_pending(0))?;
     expect(&outside.place, newer.addresses, &EVERY_KIND, Seen::Reached)?;
     let seen = outside.place.probe(pod.addresses.v4.into(), EVERY_KIND[0], BRIEF)?;
     ensure!(seen == Seen::Blocked, "the pod: {seen}");

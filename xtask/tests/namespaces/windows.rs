@@ -11,6 +11,7 @@ use xtask::lab::{Agent, ClusterService, Lab, Node, until};
 
 use super::{
     Test,
+    policies::DENY_ALL,
     scene::{CLOSE, apply},
 };
 
@@ -29,11 +30,7 @@ fn way_out(lab: &mut Lab) -> Result<()> {
     let _client = node.pod("x/client").labels(&[("app", "closed")]).start()?;
     let service = ClusterService::new("x/denied", 1, "UDP", 80).backend(remote.addresses, 8080, None);
     service.apply(&[&node])?;
-    apply(
-        lab.manifests(),
-        "client",
-        "  podSelector: {matchLabels: {app: closed}}\n  policyTypes: [Egress]\n",
-    )?;
+    apply(lab.manifests(), "client", DENY_ALL)?;
     let _agent = Agent::start(&node, &[])?;
     until(
         "the ways out have programs",

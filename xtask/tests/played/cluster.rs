@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use podgate_testkit::{
@@ -16,26 +16,23 @@ use podgate_testkit::{
     naive::{ResolvedEndpoint, allowed, backends},
 };
 use serde_json::{Value, json};
-use xtask::peers::objects::{addresses, is_placed};
-
-use crate::{
-    proxy::{self, Masquerade, Way},
-    serving::PORTS,
+use xtask::{
+    lab::{Addresses, Masquerade},
+    peers::objects::{addresses, is_placed},
 };
+
+use crate::proxy::{self, Way};
+
+/// The ports of the generator's pods and services.
+pub(crate) const PORTS: [u16; 7] = [80, 53, 81, 443, 8080, 1, 65535];
 
 /// Who asks and who answers: the pods' places first, then the nodes, then the host outside.
 pub(crate) type PlaceNumber = u8;
 
 pub(crate) const NODES: [&str; 2] = ["n1", "n2"];
-/// Of the nodes in the scenes.
-pub(crate) const NODE_ADDRESSES: [[&str; 2]; 2] =
-    [["10.10.0.11", "fd00:10::11"], ["10.10.0.12", "fd00:10::12"]];
-/// Of the host outside: its own, and those that the generator gives to endpoints outside.
-pub(crate) const OUTSIDE_ADDRESSES: [[&str; 2]; 2] =
-    [["10.10.0.100", "fd00:10::100"], ["203.0.113.9", "2001:db8::9"]];
-/// Of the marker pods, one on each node.
-pub(crate) const MARKER_ADDRESSES: [[&str; 2]; 2] =
-    [["10.244.1.11", "fd00:244:1::11"], ["10.244.2.11", "fd00:244:2::11"]];
+/// Of the host outside, besides its own: those that the generator gives to endpoints outside.
+pub(crate) const FURTHER_OUTSIDE: Addresses =
+    Addresses { v4: Ipv4Addr::new(203, 0, 113, 9), v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9) };
 /// Of the nodes in the generator.
 const GENERATED_NODES: [&str; 2] = ["10.10.0.1", "10.10.0.2"];
 const CLIENT_PORTS: std::ops::Range<u16> = 10_000..60_000;
@@ -83,10 +80,7 @@ impl Cluster {
     pub(crate) fn new(generated: Vec<Value>, number: u32) -> Self {
         let mut objects: Vec<Value> =
             generated.into_iter().filter(|object| object["kind"] != "Node").map(moved).collect();
-        for (place, name) in NODES.iter().enumerate() {
-            objects.push(node(name, NODE_ADDRESSES[place]));
-            objects.push(marker_pod(name, MARKER_ADDRESSES[place]));
-        }
+        objects.extend((0..NODES.len()).map(node));
         objects.push(json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": {"name": marker(number), "namespace": "marker"}, "spec": {"podSelector": {}},
@@ -120,11 +114,11 @@ impl Cluster {
                 self.pods.insert(*place, party(pod));
             }
         }
-        for (number, addresses) in NODE_ADDRESSES.iter().enumerate() {
-            self.holders.extend(addresses.map(|address| (parsed(address), node_place(number))));
+        for number in 0..NODES.len() {
+            self.holders.extend(node_addresses(number).map(|address| (address, node_place(number))));
         }
-        for address in OUTSIDE_ADDRESSES.concat() {
-            self.holders.insert(parsed(address), outside());
+        for addresses in [Addresses::of_outside(0), FURTHER_OUTSIDE] {
+            self.holders.extend(addresses.both().map(|address| (address, outside())));
         }
     }
 
@@ -173,7 +167,7 @@ impl Cluster {
         let of_node =
             |node: usize| proxy::ways(&self.objects, NODES[node]).into_iter().map(move |way| (node, way));
         let is_for_all = |node: usize, way: &Way| {
-            way.masquerade == Masquerade::All && NODE_ADDRESSES[node].map(parsed).contains(&way.at.address)
+            way.frontend.masquerade == Masquerade::All && node_addresses(node).contains(&way.at.address)
         };
         match node_of(from) {
             Some(node) => of_node(node).collect(),
@@ -192,22 +186,19 @@ impl Cluster {
         questions: &mut Vec<Question>,
     ) {
         let Some(protocol) = Protocol::named(&way.at.protocol) else { return };
-        if way
-            .backends
-            .iter()
-            .any(|(address, port)| !self.holders.contains_key(address) || !PORTS.contains(port))
-        {
+        let backends = &way.frontend.backends;
+        if !backends.iter().all(|at| self.holders.contains_key(&at.ip()) && PORTS.contains(&at.port())) {
             return;
         }
-        let mut left: Vec<usize> = (0..way.backends.len().max(1)).collect();
+        let mut left: Vec<usize> = (0..backends.len().max(1)).collect();
         while !left.is_empty() {
             let port = client_ports.next(from, protocol);
-            let turn = proxy::turn(port, way.backends.len());
+            let turn = way.frontend.turn(port);
             let Some(place) = left.iter().position(|it| *it == turn) else { continue };
             left.swap_remove(place);
-            let answerer = way.backends.get(turn).and_then(|backend| {
-                let is_allowed = self.is_led(&self.client(from, source), node, way, backend);
-                is_allowed.then(|| self.holders[&backend.0])
+            let answerer = backends.get(turn).and_then(|backend| {
+                let is_allowed = self.is_led(&self.client(from, source), node, way, *backend);
+                is_allowed.then(|| self.holders[&backend.ip()])
             });
             questions.push(Question {
                 from,
@@ -215,25 +206,26 @@ impl Cluster {
                 to: SocketAddr::new(way.at.address, way.at.port),
                 protocol,
                 expected: answerer.map_or(Expected::Silence, Expected::Answer),
-                is_to_itself: way.backends.get(turn).is_some_and(|(address, _)| *address == source),
+                is_to_itself: backends.get(turn).is_some_and(|backend| backend.ip() == source),
             });
         }
     }
 
     /// Whether the client may use this endpoint.
-    fn is_led(&self, client: &ResolvedEndpoint, node: usize, way: &Way, endpoint: &(IpAddr, u16)) -> bool {
-        let (address, port) = *endpoint;
+    fn is_led(&self, client: &ResolvedEndpoint, node: usize, way: &Way, endpoint: SocketAddr) -> bool {
+        let (address, port) = (endpoint.ip(), endpoint.port());
         let through = |party: &ResolvedEndpoint| {
             allowed(&self.objects, party, &ResolvedEndpoint::Address(address), &way.at.protocol, port)
         };
         let node_client = ResolvedEndpoint::Node(NODES[node].to_owned());
         // Another node sees a masqueraded client as this node.
-        let is_hidden = way.masquerade == Masquerade::All && node_of(self.holders[&address]) != Some(node);
+        let is_hidden =
+            way.frontend.masquerade == Masquerade::All && node_of(self.holders[&address]) != Some(node);
         // No service answers a client outside there, and it has no egress policy either.
         let Some(found) = backends(&self.objects, client, &way.at) else {
             return through(if is_hidden { &node_client } else { client });
         };
-        let here: Vec<_> = found.iter().filter(|it| (it.address, it.port) == *endpoint).collect();
+        let here: Vec<_> = found.iter().filter(|it| (it.address, it.port) == (address, port)).collect();
         let is_allowed = match is_hidden {
             true => here.iter().all(|it| it.egress) && through(&node_client),
             false => through(client),
@@ -296,8 +288,9 @@ pub(crate) fn outside() -> PlaceNumber {
     node_place(NODES.len())
 }
 
-pub(crate) fn parsed(address: &str) -> IpAddr {
-    address.parse().expect("an address")
+/// Of a node in the scenes.
+pub(crate) fn node_addresses(node: usize) -> [IpAddr; 2] {
+    Addresses::of_node(u8::try_from(node + 1).expect("two nodes")).both()
 }
 
 fn count_of_pods() -> PlaceNumber {
@@ -321,7 +314,7 @@ fn moved(object: Value) -> Value {
     match object {
         Value::String(text) => {
             let node = GENERATED_NODES.iter().position(|address| *address == text);
-            Value::String(node.map_or(text, |node| NODE_ADDRESSES[node][0].to_owned()))
+            Value::String(node.map_or(text, |node| node_addresses(node)[0].to_string()))
         }
         Value::Array(items) => items.into_iter().map(moved).collect(),
         Value::Object(fields) => fields.into_iter().map(|(key, value)| (key, moved(value))).collect(),
@@ -329,17 +322,9 @@ fn moved(object: Value) -> Value {
     }
 }
 
-fn node(name: &str, addresses: [&str; 2]) -> Value {
-    let addresses = addresses.map(|address| json!({"type": "InternalIP", "address": address}));
-    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": {"addresses": addresses}})
-}
-
-fn marker_pod(node: &str, addresses: [&str; 2]) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": node, "namespace": "marker"},
-        "spec": {"nodeName": node, "containers": [{"name": "main", "image": "registry.example/app:1"}]},
-        "status": {"phase": "Running", "podIPs": addresses.map(|ip| json!({"ip": ip}))},
-    })
+fn node(number: usize) -> Value {
+    let addresses = node_addresses(number).map(|address| json!({"type": "InternalIP", "address": address}));
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODES[number]}, "status": {"addresses": addresses}})
 }
 
 fn party(pod: &Value) -> ResolvedEndpoint {

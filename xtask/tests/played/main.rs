@@ -9,9 +9,10 @@
 
 mod asking;
 mod cluster;
+#[path = "../namespaces/harness.rs"]
+mod harness;
 mod proxy;
 mod scene;
-mod serving;
 
 use std::{
     env,
@@ -20,13 +21,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use libtest_mimic::{Arguments, Failed, Trial, run};
-use nix::unistd::geteuid;
+use libtest_mimic::{Failed, Trial};
 use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::{Config, RngSeed, TestRunner},
 };
-use xtask::sandbox::{self, Sandbox};
+use xtask::sandbox::Sandbox;
 
 use cluster::{ClientPorts, Cluster, Expected};
 use scene::Scene;
@@ -40,36 +40,24 @@ const STREAMS: u32 = 4;
 const AT_ONCE: usize = 4;
 
 fn main() -> Result<ExitCode> {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(AT_ONCE);
-    if arguments.list {
-        return Ok(run(&arguments, trials(|_| Ok(()))).exit_code());
-    }
-    if !geteuid().is_root() {
-        eprintln!("clusters are played between namespaces, which needs root");
-        let strict = env::var_os("CI").is_some_and(|ci| ci == "true");
-        let trials = trials(|_| Err("needs root".into()));
-        let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(!strict)).collect();
-        return Ok(run(&arguments, trials).exit_code());
-    }
     let (clusters, seed) = (clusters()?, seed()?);
-    let code = sandbox::enter(|sandbox| {
-        let play = move |stream| {
-            play(sandbox, stream, clusters, seed)
-                .map_err(|error| Failed::from(format!("PODGATE_SEED={seed}: {error:#}")))
-        };
-        u8::from(run(&arguments, trials(play)).has_failed())
-    })?;
-    Ok(code.into())
-}
-
-fn trials(test: impl Fn(u32) -> Result<(), Failed> + Clone + Send + 'static) -> Vec<Trial> {
-    let trial = |stream| {
-        let test = test.clone();
-        let name = format!("policies_packets_and_iptables_agree_on_generated_clusters_{}", stream + 1);
-        Trial::test(name, move || test(stream))
-    };
-    (0..STREAMS).map(trial).collect()
+    harness::run_in_sandbox(
+        AT_ONCE,
+        || Ok(()),
+        |inside| {
+            let trial = |stream| {
+                let sandbox = inside.map(|(sandbox, ())| sandbox);
+                let test = move || {
+                    play(sandbox.ok_or("needs root")?, stream, clusters, seed)
+                        .map_err(|error| Failed::from(format!("PODGATE_SEED={seed}: {error:#}")))
+                };
+                let name =
+                    format!("policies_packets_and_iptables_agree_on_generated_clusters_{}", stream + 1);
+                Trial::test(name, test)
+            };
+            (0..STREAMS).map(trial).collect()
+        },
+    )
 }
 
 fn clusters() -> Result<u32> {

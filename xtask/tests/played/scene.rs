@@ -4,12 +4,11 @@
 //! answered otherwise. The places and their servers stay; objects, services and policies change. One kind of
 //! scene has podgate on its nodes, the other iptables rules.
 
-use std::{collections::BTreeMap, net::IpAddr, thread};
+use std::{collections::BTreeMap, thread};
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, ensure};
 use xtask::{
-    lab::{Addresses, Agent, Lab, Node, PATIENT, Place, Pod, until},
+    lab::{Addresses, Agent, Lab, Node, PATIENT, Place, Pod, Server, Service},
     peers::calico::{self, Family},
     sandbox::Sandbox,
 };
@@ -17,11 +16,10 @@ use xtask::{
 use crate::{
     asking::{self, Seen},
     cluster::{
-        Cluster, Expected, MARKER_ADDRESSES, NODE_ADDRESSES, NODES, OUTSIDE_ADDRESSES, PlaceNumber, Question,
-        marker, node_place, outside, parsed, places_of_pods,
+        Cluster, Expected, FURTHER_OUTSIDE, NODES, PORTS, PlaceNumber, Question, marker, node_place, outside,
+        places_of_pods,
     },
-    proxy,
-    serving::Servers,
+    proxy::{self, PROXY},
 };
 
 #[derive(Debug)]
@@ -32,7 +30,7 @@ pub(crate) struct Scene {
     places: BTreeMap<PlaceNumber, Place>,
     filter: Filter,
     _markers: Vec<Pod>,
-    _servers: Vec<Servers>,
+    _servers: Vec<Server>,
 }
 
 /// What stands between the places.
@@ -63,51 +61,35 @@ impl Scene {
         let mut lab = Lab::new(sandbox, name)?;
         let nodes = NODES.iter().map(|name| lab.node(name)).collect::<Result<Vec<_>>>()?;
         let host = lab.outside("outside")?;
-        for (node, addresses) in nodes.iter().zip(NODE_ADDRESSES) {
-            ensure!(node.addresses.both() == addresses.map(parsed), "{} is {}", node.name(), node.addresses);
+        let mut markers = Vec::new();
+        for node in &nodes {
             // The clusters have objects of their own for the nodes.
             lab.manifests().remove(&format!("node-{}.yaml", node.name()))?;
-        }
-        ensure!(host.addresses.both() == OUTSIDE_ADDRESSES[0].map(parsed), "outside is {}", host.addresses);
-        let mut markers = Vec::new();
-        for (node, addresses) in nodes.iter().zip(MARKER_ADDRESSES) {
-            let pod = node.pod("marker/marker").plug()?;
-            ensure!(pod.addresses.both() == addresses.map(parsed), "the marker is {}", pod.addresses);
-            pod.assign()?;
-            markers.push(pod);
+            markers.push(node.pod(&format!("marker/{}", node.name())).start()?);
         }
         let mut pods = Vec::new();
         for (number, addresses) in places_of_pods().enumerate() {
             let node = &nodes[number % nodes.len()];
             let mut pod = node.pod(&format!("place/{number}")).plug()?;
-            pod.addresses = both(addresses)?;
+            pod.addresses = Addresses::of(addresses)?;
             pod.assign()?;
             for place in [&host.place, &nodes[(number + 1) % nodes.len()].place] {
-                place.ip(&ways_to(addresses, node.addresses.both()))?;
+                place.ip(&pod.addresses.via(node.addresses))?;
             }
             pods.push(pod);
         }
-        let [_, further] = OUTSIDE_ADDRESSES;
-        host.place.ip(&format!(
-            "addr add {}/32 dev eth0\naddr add {}/128 dev eth0 nodad\n",
-            further[0], further[1]
-        ))?;
-        for node in &nodes {
-            node.place.ip(&ways_to(further.map(parsed), host.addresses.both()))?;
-            // What the node itself sends to a service needs a way before its address is translated.
-            let routes = SERVICES.map(|network| format!("route add {network} dev eth0\n"));
-            node.place.ip(&routes.concat())?;
-        }
+        host.place.ip(&FURTHER_OUTSIDE.on("eth0"))?;
+        nodes.iter().try_for_each(|node| node.place.ip(&FURTHER_OUTSIDE.via(host.addresses)))?;
         let mut places: BTreeMap<PlaceNumber, Place> =
             (0..).zip(&pods).map(|(number, pod)| (number, pod.place.clone())).collect();
         places
             .extend(nodes.iter().enumerate().map(|(number, node)| (node_place(number), node.place.clone())));
         places.insert(outside(), host.place.clone());
-        let addresses =
-            places_of_pods().map(Vec::from).chain(NODE_ADDRESSES.map(|it| it.map(parsed).to_vec()));
-        let addresses = addresses.chain([OUTSIDE_ADDRESSES.concat().into_iter().map(parsed).collect()]);
-        let servers =
-            places.iter().zip(addresses).map(|((number, place), own)| Servers::start(place, *number, &own));
+        let servers = places.iter().map(|(number, place)| {
+            let services =
+                PORTS.map(|port| [Service::TcpName(port, *number), Service::UdpName(port, *number)]);
+            place.serve_together(&services.concat())
+        });
         let servers = servers.collect::<Result<_>>()?;
         Ok(Self { lab, nodes, pods, places, filter: Filter::Iptables, _markers: markers, _servers: servers })
     }
@@ -116,8 +98,8 @@ impl Scene {
     pub(crate) fn play(&self, cluster: &Cluster, questions: &[Question]) -> Result<()> {
         self.lab.manifests().write(MANIFEST, &cluster.text())?;
         for node in &self.nodes {
-            let table = proxy::table(&proxy::ways(&cluster.objects, node.name()));
-            node.place.feed(&["nft", "-f", "-"], &table)?;
+            let ways = proxy::ways(&cluster.objects, node.name()).into_iter();
+            node.translate(&PROXY, "services", &ways.map(|way| way.frontend).collect::<Vec<_>>())?;
         }
         match &self.filter {
             Filter::Podgate(agents) => agents.iter().try_for_each(|agent| wait_for(agent, cluster))?,
@@ -208,30 +190,12 @@ impl Scene {
     }
 }
 
-/// The networks of services in the generator.
-const SERVICES: [&str; 4] = ["10.96.0.0/24", "fd96::/64", "198.51.100.0/24", "2001:db8:1::/64"];
-
-fn both(addresses: [IpAddr; 2]) -> Result<Addresses> {
-    match addresses {
-        [IpAddr::V4(v4), IpAddr::V6(v6)] => Ok(Addresses { v4, v6 }),
-        other => bail!("not one of each family: {other:?}"),
-    }
-}
-
-fn ways_to(addresses: [IpAddr; 2], via: [IpAddr; 2]) -> String {
-    let routes = addresses.into_iter().zip(via);
-    routes.map(|(address, via)| format!("route add {address} via {via}\n")).collect()
-}
-
 /// Until the node's agent enforces this cluster: its marker pod has this cluster's policy.
 fn wait_for(agent: &Agent, cluster: &Cluster) -> Result<()> {
     let wanted = format!("marker/{}", marker(cluster.number));
-    let mut endpoints = Value::Null;
-    until(&format!("cluster {} is enforced", cluster.number), PATIENT, || {
-        endpoints = agent.ask(&["endpoints"])?;
-        Ok(endpoints.to_string().contains(&format!("\"{wanted}\"")).then_some(()))
-    })
-    .with_context(|| format!("{:#}", endpoints))?;
+    agent.until(&format!("cluster {} is enforced", cluster.number), PATIENT, "endpoints", |endpoints| {
+        endpoints.to_string().contains(&format!("\"{wanted}\""))
+    })?;
     let status = agent.ask(&["status"])?;
     ensure!(status["last_error"].is_null(), "the agent reports {}", status["last_error"]);
     ensure!(

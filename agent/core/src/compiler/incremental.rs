@@ -11,35 +11,37 @@
 //! of all namespaces or a named port of egress that no rule mentioned before, over rows and services for a
 //! range of ports that none did, over the addresses in a block. The first step starts from an empty cluster.
 
+mod answer_versions;
 mod attribution;
 mod changes;
 mod claims;
 mod division;
 mod frontends;
-mod known;
+mod match_cache;
 mod mentioned;
 mod numbering;
 mod properties;
+mod slices;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-pub use self::attribution::{ConnectionQuery, PolicyMatch, PolicyName, PolicySnapshot};
-pub use self::known::WorkLimit;
+pub use self::attribution::{ConnectionQuery, PolicyMatch, PolicySnapshot};
+pub use self::match_cache::{MatchCache, WorkLimit};
 use self::{
+    answer_versions::{AnswerVersions, StepChanges},
     changes::SnapshotChanges,
     claims::{AddressProperties, Settled},
     frontends::Frontends,
-    known::Known,
     mentioned::{Mentioned, Reclassified, count, discount},
     numbering::Numbering,
     properties::{Properties, pods_in},
 };
 use super::{
     Atom, Clause, CompiledTables, RuleSet, Services, Shared, Site, Subject, TableLimits,
-    identities::{NodeAtoms, PodAtoms},
+    atoms::{Holder, NodeAtoms, PodAtoms},
     limits, rows, rules, services,
 };
 use crate::model::{Cluster, NamedPort, ObjectName, Pod, PortSet};
@@ -80,8 +82,7 @@ pub struct Incremental {
     frontends: Frontends,
     tables: CompiledTables,
     reconsidered: BTreeSet<ObjectName>,
-    /// What was asked about connections since it last could have been answered otherwise.
-    known: Known,
+    versions: AnswerVersions,
 }
 
 impl Default for Incremental {
@@ -111,7 +112,7 @@ impl Incremental {
             frontends: Frontends::default(),
             tables: CompiledTables::default(),
             reconsidered: BTreeSet::new(),
-            known: Known::default(),
+            versions: AnswerVersions::default(),
         }
     }
 
@@ -139,7 +140,7 @@ impl Incremental {
         let mentioned = self.use_rule_sets(step);
 
         let reclassified = self.divide(&mentioned);
-        self.claim(&old, new, &changes, &mentioned.atoms);
+        self.claim(&old, new, &changes, &mentioned);
         let settled = self.claims.settle();
         self.tables.identities = self.claims.identities();
         self.compile_rows(&mentioned, &settled, reclassified.as_ref());
@@ -147,14 +148,17 @@ impl Incremental {
         self.serve(step, &changes, &settled, reclassified.as_ref());
         self.cluster = new.clone();
         self.subjects.clone_from(step.subjects);
-        self.known.follow(&self.reconsidered, reclassified.is_some());
+        let policies = !changes.policies.is_empty() || changes.cluster_policies || renamed;
+        let (subjects, reconsidered) = (step.subjects, &self.reconsidered);
+        let reclassified = reclassified.is_some();
+        self.versions.advance(&StepChanges { subjects, reconsidered, policies, reclassified });
     }
 
     /// Out: whether a name stands for other ports than before somewhere.
     fn count_named_ports(&mut self, changes: &SnapshotChanges<'_>) -> bool {
         let ports = |pod: Option<&Arc<Pod>>| match pod {
             Some(pod) if !pod.host_network => pod.ports.clone(),
-            _ => Arc::default(),
+            Some(_) | None => Arc::default(),
         };
         let mut renamed = false;
         for &(before, after) in changes.pods.values() {
@@ -272,24 +276,20 @@ impl Incremental {
         old: &'a Cluster,
         new: &'a Cluster,
         changes: &SnapshotChanges<'a>,
-        mentioned: &BTreeSet<Shared<Atom>>,
+        mentioned: &Mentioned,
     ) {
         let mut dirty = changes.pods.clone();
         let mut add = |pod: &'a Arc<Pod>| {
             dirty.entry(&pod.name).or_insert((Some(pod), Some(pod)));
         };
         changes.namespaces.iter().flat_map(|name| pods_in(new, name)).for_each(&mut add);
-        let of_pods = |atom: &&Shared<Atom>| {
-            matches!(&***atom, Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_))
-        };
-        let of_nodes = |atom: &&Shared<Atom>| matches!(&***atom, Atom::Node(_));
-        let before = if mentioned.iter().any(|atom| of_pods(&atom)) {
+        let before = if mentioned.is_any_of(Holder::Pods) {
             // At the start every pod is new.
             if !old.pods.is_empty() {
-                let changed = PodAtoms::new(mentioned.iter().filter(of_pods));
+                let changed = PodAtoms::new(&mentioned.atoms);
                 changed.mentioned(new).for_each(&mut add);
             }
-            let now = PodAtoms::new(self.atoms.keys().filter(of_pods));
+            let now = PodAtoms::new(self.atoms.keys());
             Some(std::mem::replace(&mut self.pod_atoms, now))
         } else {
             None
@@ -304,7 +304,7 @@ impl Incremental {
             }
             self.claims.replace(before.zip(had.as_ref()), after.zip(has.as_ref()));
         }
-        if changes.nodes || mentioned.iter().any(|atom| of_nodes(&atom)) {
+        if changes.nodes || mentioned.is_any_of(Holder::Nodes) {
             for (node, had) in self.node_atoms.mentioned(old) {
                 node.addresses.iter().for_each(|at| self.claims.release(*at, &Arc::new(had.clone())));
             }

@@ -13,7 +13,7 @@ use std::{
 
 use podgate_common::{BITS_PER_ROW, PrefixKey};
 
-use super::{Classes, RuleSet, Signature, classes, identities::blocks, prefixes, rules};
+use super::{Classes, RuleSet, Signature, atoms::blocks, classes, prefixes, rules};
 
 /// What the tables of a node have room for.
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,10 @@ use imbl::OrdMap;
 use podgate_common::{BITS_PER_ROW, Row};
 
 use super::{Atom, Classes, Clause, RuleSet, Shared, Signature, Step, Steps};
-use crate::model::{Action, PortSet};
+use crate::{
+    model::{Action, PortSet},
+    policy_walk::{ConnectionSet, Decision, TierDecision, TierWalk},
+};
 
 /// Rows by (rule set, identity); block `i` of 256 classes is element `i`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,26 +101,14 @@ pub fn compile<'a>(
         }
         let [admin, baseline] = [admin, baseline].map(|steps| decided.by(steps));
         for &identity in &matcher.all {
-            let accepted = matcher.bits_of(&admin.accepted, identity);
-            let mut denied = matcher.bits_of(&admin.denied, identity);
-            if policies.is_none() {
-                // What Admin has accepted is settled.
-                let mut by_baseline = matcher.bits_of(&baseline.denied, identity);
-                remove(&mut by_baseline, &accepted);
-                unite(&mut denied, &by_baseline);
-            }
-            // Nothing else is denied, unless a NetworkPolicy isolates the pod.
-            let mut allowed = match &isolated {
-                None => matcher.classes.all.clone(),
-                Some(isolated) => {
-                    let mut allowed = isolated
-                        .get(&identity)
-                        .map_or_else(|| matcher.classes.none(), |bits| bits[..].into());
-                    unite(&mut allowed, &accepted);
-                    allowed
-                }
-            };
-            remove(&mut allowed, &denied);
+            let [admin, baseline] = [&admin, &baseline].map(|tier| matcher.decision_on(identity, tier));
+            let of_tiers = admin.then(baseline);
+            let allowed_by_policies = isolated.as_ref().map(|isolated| {
+                isolated.get(&identity).map_or_else(|| matcher.classes.none(), |bits| bits[..].into())
+            });
+            let decision = Decision { of_tiers, allowed_by_policies };
+            let allowed = decision.allowed(&matcher.classes.all);
+            let denied = decision.of_tiers.denied;
             rows.allowed.extend(is_set(&allowed).then(|| at_place((identity, allowed.into()))));
             rows.denied_on_own_node.extend(is_set(&denied).then(|| at_place((identity, denied.into()))));
         }
@@ -135,45 +126,55 @@ fn clauses(rule_set: &RuleSet) -> impl Iterator<Item = &Shared<Clause>> {
 /// Bits of some identities; those of the others are not set.
 type BitsByIdentity = BTreeMap<usize, Box<[Row]>>;
 
-/// What one tier decides. What it passes, or does not speak of, is in neither.
-#[derive(Default)]
-struct Decided {
-    accepted: BitsByIdentity,
-    denied: BitsByIdentity,
-}
-
 /// Asks each list of steps once, however many rule sets share it.
 struct DecidedBy<'a> {
     matcher: &'a Matcher<'a>,
-    known: HashMap<*const Step, Rc<Decided>>,
+    known: HashMap<*const Step, Rc<TierDecision<BitsByIdentity>>>,
 }
 
 impl DecidedBy<'_> {
-    fn by(&mut self, steps: &Steps) -> Rc<Decided> {
+    fn by(&mut self, steps: &Steps) -> Rc<TierDecision<BitsByIdentity>> {
         let decided = self.known.entry(steps.list().as_ptr());
-        decided.or_insert_with(|| Rc::new(Decided::by(steps.list(), self.matcher))).clone()
+        decided.or_insert_with(|| Rc::new(decided_by(steps.list(), self.matcher))).clone()
     }
 }
 
-impl Decided {
-    fn by(steps: &[Step], matcher: &Matcher<'_>) -> Self {
-        let mut decided = Self::default();
-        let mut over = BitsByIdentity::new();
-        for step in steps {
-            for (identity, bits) in matcher.matches([&step.clause]) {
-                let mut bits: Box<[Row]> = bits[..].into();
-                let over = over.entry(identity).or_insert_with(|| matcher.classes.none());
-                remove(&mut bits, over);
-                unite(over, &bits);
-                let of_action = match step.action {
-                    Action::Accept => &mut decided.accepted,
-                    Action::Deny => &mut decided.denied,
-                    Action::Pass => continue,
-                };
-                unite(of_action.entry(identity).or_insert_with(|| matcher.classes.none()), &bits);
+fn decided_by(steps: &[Step], matcher: &Matcher<'_>) -> TierDecision<BitsByIdentity> {
+    let mut tier = TierWalk::default();
+    for step in steps {
+        let matched = matcher.matches([&step.clause]).into_iter();
+        tier.meet(step.action, matched.map(|(identity, bits)| (identity, bits[..].into())).collect());
+    }
+    tier.decision()
+}
+
+impl ConnectionSet for BitsByIdentity {
+    fn unite(&mut self, more: &Self) {
+        for (identity, bits) in more {
+            self.entry(*identity).or_default().unite(bits);
+        }
+    }
+
+    fn subtract(&mut self, less: &Self) {
+        for (identity, bits) in self {
+            if let Some(less) = less.get(identity) {
+                bits.subtract(less);
             }
         }
-        decided
+    }
+}
+
+impl ConnectionSet for Box<[Row]> {
+    fn unite(&mut self, more: &Self) {
+        if self.is_empty() {
+            self.clone_from(more);
+        } else {
+            unite(self, more);
+        }
+    }
+
+    fn subtract(&mut self, less: &Self) {
+        combine(self, less, |word, less| word & !less);
     }
 }
 
@@ -269,8 +270,9 @@ impl<'a> Matcher<'a> {
         self.holders.get(atom).map_or(&[], Vec::as_slice)
     }
 
-    fn bits_of(&self, bits: &BitsByIdentity, identity: usize) -> Box<[Row]> {
-        bits.get(&identity).cloned().unwrap_or_else(|| self.classes.none())
+    fn decision_on(&self, identity: usize, tier: &TierDecision<BitsByIdentity>) -> TierDecision<Box<[Row]>> {
+        let of = |bits: &BitsByIdentity| bits.get(&identity).cloned().unwrap_or_default();
+        TierDecision { accepted: of(&tier.accepted), denied: of(&tier.denied) }
     }
 }
 
@@ -325,10 +327,6 @@ fn is_set(bits: &[Row]) -> bool {
 
 fn unite(row: &mut [Row], bits: &[Row]) {
     combine(row, bits, |word, more| word | more);
-}
-
-fn remove(row: &mut [Row], bits: &[Row]) {
-    combine(row, bits, |word, less| word & !less);
 }
 
 fn combine(row: &mut [Row], bits: &[Row], of: impl Fn(u64, u64) -> u64) {

@@ -13,10 +13,13 @@ use std::{
 use imbl::OrdMap;
 use podgate_common::{Direction, Protocol};
 
-use super::{Atom, Clause, ClausePorts, Shared, Step, Steps, Subject, clauses::peer_atoms, steps};
-use crate::model::{
-    Cluster, ClusterNetworkPolicy, ClusterPolicyName, ClusterRule, Name, NamedPort, NetworkPolicy,
-    ObjectName, Peers, Pod, PortRange, PortRule, PortSet, Ports, Rule, Tier,
+use super::{Atom, Clause, ClausePorts, Shared, Step, Steps, Subject, atoms::peer_atoms, steps};
+use crate::{
+    model::{
+        Cluster, ClusterNetworkPolicy, ClusterPolicyName, ClusterRule, Name, NamedPort, ObjectName, Peers,
+        Pod, PortRange, PortRule, PortSet, Ports, Rule, Tier,
+    },
+    policy_walk::{OrderedPolicies, PolicyWalk},
 };
 
 /// What the policies that select a pod say in one direction. The default says nothing: everything is allowed.
@@ -27,7 +30,7 @@ pub struct RuleSet {
     /// The NetworkPolicies' verdict on what is still open: any of the clauses is allowed, all else is denied.
     /// `None`: none isolates the pod.
     pub policies: Option<BTreeSet<Shared<Clause>>>,
-    /// Asked when no NetworkPolicy isolates the pod.
+    /// Asked last. Empty where a NetworkPolicy isolates the pod.
     pub baseline: Steps,
 }
 
@@ -80,12 +83,9 @@ pub(super) fn compile<'a>(cluster: &'a Cluster, subjects: impl IntoIterator<Item
 }
 
 pub(super) struct Compiler<'a> {
-    cluster: &'a Cluster,
+    policies: OrderedPolicies<'a>,
     /// Every named port of the cluster's pods: what a named port of an egress rule can stand for.
     named_ports: &'a BTreeMap<NamedPort, usize>,
-    /// In the order in which they are asked.
-    admin: Vec<&'a ClusterNetworkPolicy>,
-    baseline: Vec<&'a ClusterNetworkPolicy>,
     /// Replicas ask the same question.
     by_question: HashMap<RuleSetKey<'a>, Arc<RuleSet>>,
     nothing: Arc<RuleSet>,
@@ -112,10 +112,8 @@ impl<'a> Compiler<'a> {
     /// `named_ports`: all that the cluster's pods have, but for those on the host network.
     pub(super) fn new(cluster: &'a Cluster, named_ports: &'a BTreeMap<NamedPort, usize>) -> Self {
         Self {
-            cluster,
+            policies: OrderedPolicies::of(cluster),
             named_ports,
-            admin: cluster.by_precedence(Tier::Admin),
-            baseline: cluster.by_precedence(Tier::Baseline),
             by_question: HashMap::new(),
             nothing: Arc::default(),
             steps: HashMap::new(),
@@ -142,40 +140,17 @@ impl<'a> Compiler<'a> {
     /// What the policies say of a pod in a direction, and what they would say were those in audit mode
     /// enforced: nothing when there are none.
     fn rule_sets(&mut self, pod: &'a Pod, direction: Direction) -> (Arc<RuleSet>, Arc<RuleSet>) {
-        let whole_namespace = self.cluster.is_in_audit(&pod.name.namespace);
-        let policies: Vec<&NetworkPolicy> = self.cluster.policies_selecting(pod, direction).collect();
-        let admin = self.policies_selecting(&self.admin, pod, direction);
-        let baseline = self.policies_selecting(&self.baseline, pod, direction);
-        let enforced = {
-            let policies =
-                policies.iter().copied().filter(|policy| !whole_namespace && !policy.audit).collect();
-            let of_tier = |tier: &[&'a ClusterNetworkPolicy]| -> Vec<&'a ClusterNetworkPolicy> {
-                tier.iter().copied().filter(|policy| !policy.audit).collect()
-            };
-            self.rule_set(pod, direction, policies, of_tier(&admin), of_tier(&baseline))
-        };
-        let is_any_audited = policies.iter().any(|policy| whole_namespace || policy.audit)
-            || admin.iter().chain(&baseline).any(|policy| policy.audit);
-        let audited = if is_any_audited {
-            self.rule_set(pod, direction, policies, admin, baseline)
-        } else {
-            self.nothing.clone()
-        };
+        let walk = self.policies.for_pod(pod, direction);
+        let enforced = self.rule_set(pod, direction, &walk.enforced());
+        let audited =
+            if walk.has_audit() { self.rule_set(pod, direction, &walk) } else { self.nothing.clone() };
         (enforced, audited)
     }
 
     /// What policies say of a pod in a direction; nothing at all if none has a say.
-    fn rule_set(
-        &mut self,
-        pod: &'a Pod,
-        direction: Direction,
-        policies: Vec<&'a NetworkPolicy>,
-        admin: Vec<&'a ClusterNetworkPolicy>,
-        baseline: Vec<&'a ClusterNetworkPolicy>,
-    ) -> Arc<RuleSet> {
-        // "NetworkPolicy always makes a final decision for selected pods": on all but what their own node may
-        // do.
-        let baseline = if policies.is_empty() { baseline } else { Vec::new() };
+    fn rule_set(&mut self, pod: &'a Pod, direction: Direction, walk: &PolicyWalk<'a>) -> Arc<RuleSet> {
+        let policies = walk.isolating();
+        let [admin, baseline] = [Tier::Admin, Tier::Baseline].map(|tier| walk.deciding(tier));
         if policies.is_empty() && admin.is_empty() && baseline.is_empty() {
             return self.nothing.clone();
         }
@@ -183,7 +158,7 @@ impl<'a> Compiler<'a> {
         let question = RuleSetKey {
             direction,
             policies: policies.iter().map(|policy| &policy.name).collect(),
-            cluster_policies: admin.iter().chain(&baseline).map(|policy| &policy.name).collect(),
+            cluster_policies: admin.iter().chain(baseline).map(|policy| &policy.name).collect(),
             own_ports: if ingress { &pod.ports } else { &[] },
         };
         if let Some(known) = self.by_question.get(&question) {
@@ -191,32 +166,25 @@ impl<'a> Compiler<'a> {
         }
         let subject = ingress.then_some(pod);
         let mut clauses = BTreeSet::new();
-        for policy in &policies {
+        for policy in policies {
             let rules = policy.rules(direction).into_iter().flatten();
             let of_policy = rules.map(|rule| self.clause(rule, Some(&policy.name.namespace), subject));
             let of_policy: Vec<Clause> = of_policy.filter(Clause::can_match).collect();
             clauses.extend(of_policy.into_iter().map(|clause| self.share(clause)));
         }
         let rule_set = RuleSet {
-            admin: self.steps(&admin, direction, pod),
+            admin: self.steps(admin, direction, pod),
             policies: (!policies.is_empty()).then_some(clauses),
-            baseline: self.steps(&baseline, direction, pod),
+            baseline: self.steps(baseline, direction, pod),
         };
         let rule_set = Arc::new(rule_set);
         self.by_question.insert(question, rule_set.clone());
         rule_set
     }
 
-    /// The ClusterNetworkPolicies with rules for a pod: of the tiers Admin and Baseline, each in its order.
-    pub(super) fn tiers_of(
-        &self,
-        pod: &Pod,
-        direction: Direction,
-    ) -> (Vec<&'a ClusterNetworkPolicy>, Vec<&'a ClusterNetworkPolicy>) {
-        (
-            self.policies_selecting(&self.admin, pod, direction),
-            self.policies_selecting(&self.baseline, pod, direction),
-        )
+    /// Those with a say for a pod in a direction.
+    pub(super) fn walk(&self, pod: &Pod, direction: Direction) -> PolicyWalk<'a> {
+        self.policies.for_pod(pod, direction)
     }
 
     /// A rule, for a pod; `namespace` is its policy's.
@@ -228,23 +196,6 @@ impl<'a> Compiler<'a> {
         direction: Direction,
     ) -> Clause {
         self.clause(rule, namespace, matches!(direction, Direction::Ingress).then_some(pod))
-    }
-
-    /// Those with rules for a pod, in their order.
-    fn policies_selecting(
-        &self,
-        policies: &[&'a ClusterNetworkPolicy],
-        pod: &Pod,
-        direction: Direction,
-    ) -> Vec<&'a ClusterNetworkPolicy> {
-        if policies.is_empty() {
-            return Vec::new();
-        }
-        let namespace = self.cluster.namespace_labels(&pod.name.namespace);
-        let policies_selecting = policies.iter().copied();
-        policies_selecting
-            .filter(|policy| !policy.rules(direction).is_empty() && policy.selects(pod, &namespace))
-            .collect()
     }
 
     /// The rules in order; those that can match nothing decide nothing.

@@ -8,6 +8,12 @@
 //! is not kube-proxy's, and where it has no endpoints. Several services may claim one address: then all that
 //! is behind any of them counts. But a cluster address is its own service's. Two addresses whose destinations
 //! no rule can distinguish are one to the kernel.
+//!
+//! Of a service that is over the limit of its namespace (`model/limits/services`), an external address stands
+//! there once, for all ports, and is always deferred: the verdict is then found where the packet ends, which
+//! is the same verdict. So is what others claim at such an address.
+
+mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,10 +22,12 @@ use std::{
 };
 
 use imbl::OrdMap;
-use podgate_common::{Address, BITS_PER_ROW, ClassId, Protocol, ServiceKey, ServiceVerdict};
+use podgate_common::{Address, BITS_PER_ROW, ClassId, Endpoint, Protocol, ServiceKey, ServiceVerdict};
 
-use super::{Classes, Identities, Rows, Subject};
-use crate::model::{Cluster, Frontend, Name, ObjectName, Pod, Proxy, Service, ServicePort, SlicesByService};
+use self::view::bounded;
+pub(super) use self::view::{AddressClaim, ServiceView, View};
+use super::{Rows, Subject};
+use crate::model::{Cluster, EndpointSlice, Name, ObjectName, Pod, Proxy, Service};
 
 /// Where tables will be used: a service looks different on each node.
 #[derive(Clone, Copy, Debug)]
@@ -44,12 +52,22 @@ pub struct Services {
     /// connection the node may choose another backend while `from_pod` still knows it; a new TCP connection
     /// is always evaluated. Or to one that is led there by another proxy, see [`has_foreign_node_port`].
     pub leave_node: bool,
+    /// Some of `frontends` are [`ServiceKey::of_address`].
+    pub by_address: bool,
 }
 
 impl Default for Services {
     fn default() -> Self {
         let (frontends, verdicts) = (OrdMap::new(), OrdMap::new());
-        Self { backends: OrdMap::unit(0, Arc::default()), frontends, verdicts, leave_node: false }
+        let backends = OrdMap::unit(0, Arc::default());
+        Self { backends, frontends, verdicts, leave_node: false, by_address: false }
+    }
+}
+
+impl Services {
+    /// [`Endpoint::flags`] of every endpoint that is evaluated by these tables.
+    pub const fn endpoint_flags(&self) -> u32 {
+        if self.by_address { Endpoint::SERVICES_BY_ADDRESS } else { 0 }
     }
 }
 
@@ -82,25 +100,8 @@ pub enum Backend {
     /// The packet is not translated and the node itself has the address: whether a ClusterNetworkPolicy
     /// denies that is asked with the packet.
     Untranslated,
-}
-
-/// What one service has at an address and port.
-#[derive(Clone, Debug)]
-pub(super) struct AddressClaim {
-    pub(super) backends: BTreeSet<Backend>,
-    /// The address is a cluster address of the service.
-    pub(super) is_own: bool,
-}
-
-/// What backends look like from a node.
-#[derive(Clone, Copy)]
-pub(super) struct View<'a> {
-    pub(super) site: Site<'a>,
-    /// The rule sets of the egress of this node's pods.
-    pub(super) local: &'a HashMap<IpAddr, [usize; 2]>,
-    pub(super) identities: &'a Identities,
-    pub(super) classes: &'a Classes,
-    pub(super) rows: &'a Rows,
+    /// Any number of others, which are not distinguished.
+    Unlisted,
 }
 
 /// By address, the rule sets of the egress of these pods.
@@ -122,21 +123,32 @@ pub(super) fn compile(cluster: &Cluster, view: &View<'_>, isolating_sets: &BTree
         return Services::default();
     }
     let mut services = Services::default();
-    let mut known: HashMap<BTreeSet<Backend>, usize> = HashMap::from([(BTreeSet::new(), 0)]);
-    let slices = cluster.slices_by_service();
+    let mut known: HashMap<Arc<BTreeSet<Backend>>, usize> = HashMap::from([(Arc::default(), 0)]);
+    let mut slices: HashMap<&ObjectName, Vec<&EndpointSlice>> = HashMap::new();
+    cluster.slices.values().for_each(|slice| slices.entry(&slice.service).or_default().push(slice));
     let mut claims: BTreeMap<ServiceKey, Vec<AddressClaim>> = BTreeMap::new();
     services.leave_node = cluster.services.values().any(|service| has_foreign_node_port(service));
     for service in cluster.services.values() {
-        for (key, claim) in view.claims(service, &slices, |_| true) {
+        let of_service = slices.remove(&service.name).unwrap_or_default();
+        for (key, claim) in view.service(service, of_service).claims() {
             claims.entry(key).or_default().push(claim);
         }
     }
+    let by_address: BTreeMap<Address, AddressClaim> = claims
+        .iter()
+        .filter(|(key, _)| key.is_of_address())
+        .map(|(key, claims)| (key.address, claim_of_address(together(claims))))
+        .collect();
+    services.by_address = !by_address.is_empty();
     for (key, at_key) in &claims {
         let node_port = node_port(key, view.site.own_addresses).and_then(|key| claims.get(&key));
-        let backends = together(at_key.iter().chain(node_port.into_iter().flatten()).cloned().collect());
+        let by_address = by_address.get(&key.address).filter(|_| !key.is_of_address());
+        let others = node_port.into_iter().flatten().chain(by_address);
+        let claims: Vec<AddressClaim> = at_key.iter().chain(others).cloned().collect();
+        let backends = together(&claims);
         let place = *known.entry(backends).or_insert_with_key(|backends| {
             let place = services.backends.len();
-            services.backends.insert(place, Arc::new(backends.clone()));
+            services.backends.insert(place, backends.clone());
             place
         });
         services.frontends.insert(*key, place);
@@ -178,36 +190,27 @@ pub(super) fn has_handshake(key: &ServiceKey) -> bool {
 /// Whoever claims the cluster address of another service adds to what a packet may end at, but must not close
 /// it for everybody: that some rule set denies an address of the node is such a reason to close it, see
 /// [`backend_set_verdict`].
-pub(super) fn together(mut claims: Vec<AddressClaim>) -> BTreeSet<Backend> {
-    if let [alone] = &mut *claims {
-        return std::mem::take(&mut alone.backends);
+pub(super) fn together(claims: &[AddressClaim]) -> Arc<BTreeSet<Backend>> {
+    if let [AddressClaim { backends, itself: None, .. }] = claims {
+        return backends.clone();
     }
     let is_owned = claims.iter().any(|claim| claim.is_own);
-    let counts =
-        |is_own: bool, backend: &Backend| !is_owned || is_own || !matches!(backend, Backend::Node { .. });
-    let all = claims.into_iter().flat_map(|AddressClaim { backends, is_own }| {
-        backends.into_iter().filter(move |backend| counts(is_own, backend))
-    });
-    all.collect()
+    let counts = |is_own: bool, backend: &Backend| match backend {
+        Backend::Node { .. } => !is_owned || is_own,
+        Backend::Local { .. } | Backend::Elsewhere { .. } | Backend::Untranslated | Backend::Unlisted => true,
+    };
+    let mut all = BTreeSet::new();
+    for AddressClaim { backends, itself, is_own } in claims {
+        let counting = backends.iter().chain(itself).filter(|backend| counts(*is_own, backend));
+        all.extend(counting.copied());
+    }
+    bounded(all).into()
 }
 
-/// Every address and port that leads to one port of a service. Node ports stand under the unspecified
-/// address, which no service has.
-fn frontends<'a>(
-    service: &'a Service,
-    port: &'a ServicePort,
-) -> impl Iterator<Item = (ServiceKey, Frontend)> + 'a {
-    let key = |address: Address, number| ServiceKey::new(address, port.protocol, number);
-    let at = move |addresses: &'a [IpAddr], frontend| {
-        let addresses = addresses.iter().filter(|address| !address.is_unspecified());
-        addresses.map(move |address| (key((*address).into(), port.number), frontend))
-    };
-    let families = service.cluster_addresses.iter().map(|address| Address::from(*address).unspecified());
-    let node_ports =
-        families.filter_map(move |unspecified| Some((key(unspecified, port.node_port?), Frontend::External)));
-    at(&service.cluster_addresses, Frontend::Cluster)
-        .chain(at(&service.external_addresses, Frontend::External))
-        .chain(node_ports)
+/// What is claimed at all ports of an address, as one more claim at each port that stands there by itself.
+/// Whose port it is does not count: that takes a look at each service for each of the ports of all others.
+pub(super) const fn claim_of_address(backends: Arc<BTreeSet<Backend>>) -> AddressClaim {
+    AddressClaim { backends, itself: None, is_own: false }
 }
 
 /// What a rule set says of a set of backends.
@@ -245,6 +248,7 @@ pub(super) fn backend_set_verdict(
     for backend in backends {
         match *backend {
             Backend::Untranslated => some = true,
+            Backend::Unlisted => (some, denied_elsewhere) = (true, true),
             Backend::Node { identity, class } if denies_own_node(identity, class) => denied_here = true,
             Backend::Node { .. } => some = true,
             Backend::Local { identity, class, egress } => {
@@ -265,74 +269,4 @@ pub(super) fn backend_set_verdict(
         (false, _) => ServiceVerdict::Denied,
     };
     BackendSetVerdict { verdict, denied_elsewhere }
-}
-
-impl View<'_> {
-    /// Every address and port of a service that is wanted, with what is behind it.
-    pub(super) fn claims(
-        &self,
-        service: &Service,
-        slices: &SlicesByService<'_>,
-        is_wanted: impl Fn(&ServiceKey) -> bool,
-    ) -> BTreeMap<ServiceKey, AddressClaim> {
-        let mut found = BTreeMap::new();
-        for port in &service.ports {
-            for (key, frontend) in frontends(service, port).filter(|(key, _)| is_wanted(key)) {
-                // An address may be the service's own one and an external one.
-                if !found.contains_key(&key)
-                    && let Some(claim) = self.claim(service, port, key, frontend, slices)
-                {
-                    found.insert(key, claim);
-                }
-            }
-        }
-        found
-    }
-
-    /// `None`: a node port that is perhaps no more than a port of the node's.
-    fn claim(
-        &self,
-        service: &Service,
-        port: &ServicePort,
-        key: ServiceKey,
-        frontend: Frontend,
-        slices: &SlicesByService<'_>,
-    ) -> Option<AddressClaim> {
-        let v6 = !key.address.is_v4();
-        let chosen = slices.backends(service, port, frontend, v6, self.site.node);
-        // One that is not ready yet may be so by the time that the packet is translated.
-        let is_certain = service.proxy == Proxy::KubeProxy && !chosen.is_empty();
-        let is_node_port = key.address.is_unspecified();
-        if is_node_port && !is_certain {
-            return None;
-        }
-        let endpoints = if is_certain { chosen } else { slices.all(service, port, v6) };
-        let mut backends: BTreeSet<Backend> =
-            endpoints.into_iter().map(|at| self.backend(at, port.protocol)).collect();
-        let address: IpAddr = key.address.into();
-        let is_nodes = self.site.own_addresses.contains(&address);
-        // A cluster address that the node itself has (NodeLocal DNSCache) may be exempt from translation.
-        let is_translated = is_certain && (is_node_port || frontend == Frontend::Cluster && !is_nodes);
-        if !is_translated {
-            let untranslated = match is_nodes {
-                true => Backend::Untranslated,
-                false => self.backend((address, key.port), port.protocol),
-            };
-            backends.insert(untranslated);
-        }
-        Some(AddressClaim { backends, is_own: frontend == Frontend::Cluster })
-    }
-
-    /// What an address is to this node.
-    fn backend(&self, (address, port): (IpAddr, u16), protocol: Protocol) -> Backend {
-        let identity = self.identities.identity(address);
-        let class = self.classes.class(protocol, port);
-        if self.site.own_addresses.contains(&address) {
-            return Backend::Node { identity, class };
-        }
-        match self.local.get(&address) {
-            Some(&egress) => Backend::Local { identity, class, egress },
-            None => Backend::Elsewhere { identity, class },
-        }
-    }
 }

@@ -12,40 +12,18 @@ use podgate_common::Protocol;
 use proptest::prelude::*;
 
 use super::*;
+use crate::fixtures::{self, has, policy};
 use crate::model::{
-    IpBlock, Labels, NamedPort, NetworkPolicy, Peer, Peers, PortRange, PortRule, PortSet, Ports, Requirement,
-    Rule, Selector,
+    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, IpBlock,
+    NamedPort, NetworkPolicy, Peer, Peers, PortRange, PortRule, PortSet, Ports, Rule, Selector, Tier,
 };
 
-fn labels(pairs: &[(&str, &str)]) -> Labels {
-    Arc::new(pairs.iter().map(|&(key, value)| (key.into(), value.into())).collect())
-}
-
 fn pod(name: &str, address: &str, own: &[(&str, &str)]) -> Pod {
-    Pod {
-        name: ObjectName::new("x", name),
-        labels: labels(own),
-        node: Some("n1".into()),
-        addresses: vec![address.parse().unwrap()],
-        uid: None,
-        host_network: false,
-        host_ports: Box::default(),
-        ports: Arc::default(),
-    }
-}
-
-fn has(key: &str, value: &str) -> Selector {
-    Selector::All(vec![Requirement::In(key.into(), BTreeSet::from([value.into()]))])
+    fixtures::pod(&format!("x/{name}"), "n1", &[address], own)
 }
 
 fn ingress(name: &str, subject: Selector, rules: Vec<Rule>) -> NetworkPolicy {
-    NetworkPolicy {
-        name: ObjectName::new("x", name),
-        subject,
-        ingress: Some(rules),
-        egress: None,
-        audit: false,
-    }
+    NetworkPolicy { subject, ..policy(name, Some(rules), None) }
 }
 
 fn cluster(pods: Vec<Pod>, policies: Vec<NetworkPolicy>) -> Cluster {
@@ -178,6 +156,43 @@ fn a_rule_set_with_more_port_classes_than_there_is_room_for_allows_nothing_and_n
     }
 }
 
+/// A node's address is open to its pods but for what is denied there: a rule set that is closed has lost what
+/// it denies, and so denies all of it if it might have denied anything.
+#[test]
+fn a_rule_set_that_is_closed_denies_its_own_node_if_it_has_a_deny() {
+    let rule = |action| ClusterRule { action, matches: Rule { peers: Peers::Any, ports: Ports::Any } };
+    for (tier, actions, denies) in [
+        (Tier::Admin, vec![Action::Accept, Action::Deny], true),
+        (Tier::Baseline, vec![Action::Accept, Action::Deny], true),
+        (Tier::Admin, vec![Action::Accept, Action::Pass], false),
+    ] {
+        let policy = ClusterNetworkPolicy {
+            name: ClusterPolicyName { name: "p".into(), kind: ClusterPolicyKind::ClusterNetworkPolicy },
+            tier,
+            priority: 1,
+            subject: ClusterSubject { namespaces: Selector::EVERYTHING, pods: Selector::EVERYTHING },
+            ingress: Vec::new(),
+            egress: actions.into_iter().map(rule).collect(),
+            audit: false,
+        };
+        let mut cluster = cluster(vec![pod("a", "10.0.0.1", &[])], Vec::new());
+        cluster.cluster_policies.insert(policy.name.clone(), Arc::new(policy));
+        let tables = compiled(&cluster);
+        let place = tables.subjects[&ObjectName::new("x", "a")].egress;
+        let rows = |closed: BTreeSet<usize>| {
+            compile_rows(
+                [(place, &*tables.rule_sets[&place])],
+                rows::numbered(&tables.identities.signatures),
+                &tables.classes,
+                &closed,
+            )
+        };
+        let [closed, open] = [BTreeSet::from([place]), BTreeSet::new()].map(rows);
+        assert_eq!(closed.denied_on_own_node.is_empty(), !denies, "{tier:?}");
+        assert!(closed.allowed.is_empty() && !open.allowed.is_empty(), "{tier:?}");
+    }
+}
+
 fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         (0u32..64).prop_map(|low| IpAddr::V4(Ipv4Addr::from(0x0a00_0000 | low))),
@@ -264,5 +279,24 @@ proptest! {
                 prop_assert_eq!(&**signature, &expected.into_iter().collect::<Vec<_>>());
             }
         }
+    }
+}
+
+/// Nested sets and blocks: the third lies in all three, so that the lists have 1 + 2 + 3 members.
+#[test]
+fn what_lies_in_how_many_sets_is_limited_too() {
+    let port_sets: Vec<Shared<PortSet>> = [30, 20, 10]
+        .map(|last| Shared::new([PortRange::new(Protocol::Tcp, 1, last)].into_iter().collect()))
+        .into();
+    let blocks: Vec<BTreeSet<IpBlock>> = ["10.0.0.0/8", "10.1.0.0/16", "10.1.1.0/24"]
+        .map(|cidr| BTreeSet::from([IpBlock { cidr: cidr.parse().unwrap(), except: BTreeSet::new() }]))
+        .into();
+    let atoms: Vec<Shared<Atom>> =
+        blocks.iter().cloned().map(|blocks| Shared::new(Atom::Blocks(blocks))).collect();
+    let pairs: Vec<(&Shared<Atom>, &BTreeSet<IpBlock>)> = atoms.iter().zip(&blocks).collect();
+    for (memberships, fits) in [(6, true), (5, false)] {
+        let limits = TableLimits { memberships, ..TableLimits::NODE };
+        assert_eq!(classes::compile(&port_sets, &limits).is_some(), fits, "ports, {memberships}");
+        assert_eq!(prefixes::compile(&pairs, &limits).is_some(), fits, "blocks, {memberships}");
     }
 }

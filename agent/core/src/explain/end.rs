@@ -69,6 +69,15 @@ pub enum Unanswerable {
     },
 }
 
+/// What is not said by an address that comes from a pod's own node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnNodeAddress {
+    /// The address, as it is called.
+    pub address: String,
+    /// The node.
+    pub node: Name,
+}
+
 /// An end found in the cluster.
 pub(super) struct ResolvedEndpoint<'a> {
     /// What to call it: the pod, if it is one.
@@ -119,7 +128,10 @@ impl<'a> ResolvedEndpoint<'a> {
                 end.to_string()
             }
         };
-        let is_address = matches!(end, EndpointRef::Address(_));
+        let is_address = match end {
+            EndpointRef::Address(_) => true,
+            EndpointRef::Pod(_) | EndpointRef::Service(_) | EndpointRef::Node(_) => false,
+        };
         Ok(Self { shown, addresses, kind, is_address })
     }
 
@@ -136,9 +148,9 @@ impl<'a> ResolvedEndpoint<'a> {
     }
 
     /// The pod that the question named by an address.
-    pub(super) fn pod_of_address(&self) -> Option<String> {
+    pub(super) fn pod_of_address(&self) -> Option<ObjectName> {
         let pod = self.policed().filter(|_| self.is_address)?;
-        Some(pod.name.to_string())
+        Some(pod.name.clone())
     }
 
     /// The pod whose containers name ports.
@@ -159,7 +171,10 @@ impl<'a> ResolvedEndpoint<'a> {
     }
 
     pub(super) const fn is_host_pod(&self) -> bool {
-        matches!(self.kind, EndpointKind::HostPod(_))
+        match self.kind {
+            EndpointKind::HostPod(_) => true,
+            EndpointKind::Pod(_) | EndpointKind::Node(_) | EndpointKind::Address { .. } => false,
+        }
     }
 
     /// Whether this peer is the node that `pod` runs on.
@@ -176,18 +191,17 @@ impl<'a> ResolvedEndpoint<'a> {
     }
 
     /// What is not said by an address that comes from `pod`'s own node.
-    pub(super) fn note(&self, pod: &Pod, direction: Direction) -> Option<String> {
-        match (&self.kind, direction) {
-            (EndpointKind::Address { node: Some(node) }, Direction::Ingress)
-                if pod.node.as_ref() == Some(node) =>
+    pub(super) fn note(&self, pod: &Pod, direction: Direction) -> Option<OwnNodeAddress> {
+        match &self.kind {
+            EndpointKind::Address { node: Some(node) }
+                if direction == Direction::Ingress && pod.node.as_ref() == Some(node) =>
             {
-                Some(format!(
-                    "{} is an address of the pod's own node; what the node itself sends is always allowed, \
-                     see --from node/{node}",
-                    self.shown
-                ))
+                Some(OwnNodeAddress { address: self.shown.clone(), node: Name::clone(node) })
             }
-            _ => None,
+            EndpointKind::Pod(_)
+            | EndpointKind::HostPod(_)
+            | EndpointKind::Node(_)
+            | EndpointKind::Address { .. } => None,
         }
     }
 }
@@ -219,6 +233,27 @@ pub(super) fn node_addresses(cluster: &Cluster, name: &Name) -> Vec<IpAddr> {
             .filter(|pod| pod.host_network && pod.node.as_ref() == Some(name))
             .find(|pod| !pod.addresses.is_empty())
             .map_or_else(Vec::new, |pod| pod.addresses.clone()),
+    }
+}
+
+impl fmt::Display for OwnNodeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, node } = self;
+        write!(
+            f,
+            "{address} is an address of the pod's own node; what the node itself sends is always allowed, see \
+             --from node/{node}"
+        )
+    }
+}
+
+impl EndpointRef {
+    /// The pod, if it is named as one.
+    pub const fn pod(&self) -> Option<&ObjectName> {
+        match self {
+            Self::Pod(name) => Some(name),
+            Self::Service(_) | Self::Node(_) | Self::Address(_) => None,
+        }
     }
 }
 

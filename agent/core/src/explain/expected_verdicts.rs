@@ -30,13 +30,7 @@ impl Explanation {
         if let Some(backends) = &self.backends {
             return backends.iter().flat_map(Self::expected_verdicts).collect();
         }
-        let pod = |end: &EndpointRef, behind: &Option<String>| match end {
-            EndpointRef::Pod(name) => Some(name.clone()),
-            _ => match behind.as_ref()?.parse() {
-                Ok(EndpointRef::Pod(name)) => Some(name),
-                _ => None,
-            },
-        };
+        let pod = |end: &EndpointRef, behind: &Option<ObjectName>| end.pod().or(behind.as_ref()).cloned();
         let sides = [
             (Direction::Egress, &self.egress, pod(&self.from, &self.from_pod)),
             (Direction::Ingress, &self.ingress, pod(&self.to, &self.to_pod)),

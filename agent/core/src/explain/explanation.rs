@@ -4,9 +4,15 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::EndpointRef;
+use super::{
+    EndpointRef, Wording,
+    end::OwnNodeAddress,
+    findings::{EntryFinding, EntryName, Miss, TriedEntry},
+    peers::SelectedPods,
+    service::Uncertainty,
+};
 use crate::{
-    model::{Action, ClusterPolicyKind, Name, Tier},
+    model::{Action, ClusterPolicyKind, Name, ObjectName, Tier},
     port_spec::PortSpec,
 };
 
@@ -25,10 +31,10 @@ pub struct Explanation {
     pub numbers: Vec<u16>,
     /// The pod whose address `from` is, when it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from_pod: Option<String>,
+    pub from_pod: Option<ObjectName>,
     /// The pod at that address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub to_pod: Option<String>,
+    pub to_pod: Option<ObjectName>,
     /// The addresses that were evaluated; empty: the ends share no address family and cannot talk.
     pub pairs: Vec<AddressPair>,
     /// The source's side.
@@ -41,7 +47,7 @@ pub struct Explanation {
     pub backends: Option<Vec<Explanation>>,
     /// Why it may be otherwise: what decides it is not in the objects. One line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub uncertain_because: Vec<String>,
+    pub uncertain_because: Vec<Wording<Uncertainty>>,
     /// Of a running agent: the pods in question that should be isolated and are not, one line each. What
     /// policies say of these is not what happens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,10 +61,8 @@ impl Explanation {
     /// The pods at both ends, and behind a service: `namespace/name`.
     pub fn pods(&self) -> BTreeSet<String> {
         let ends = [(&self.from, &self.from_pod), (&self.to, &self.to_pod)];
-        let pods = ends.into_iter().filter_map(|(end, behind)| match end {
-            EndpointRef::Pod(name) => Some(name.to_string()),
-            _ => behind.clone(),
-        });
+        let pods = ends.into_iter().filter_map(|(end, behind)| end.pod().or(behind.as_ref()));
+        let pods = pods.map(ToString::to_string);
         pods.chain(self.backends.iter().flatten().flat_map(Self::pods)).collect()
     }
 }
@@ -101,7 +105,7 @@ pub struct DirectionResult {
     /// Why.
     pub reason: VerdictReason,
     /// What the question cannot tell and a packet would.
-    pub note: Option<String>,
+    pub note: Option<Wording<OwnNodeAddress>>,
     /// Addresses of the other end that no rule allows.
     pub denied_peers: BTreeSet<IpAddr>,
     /// Every policy that isolates this end in this direction.
@@ -155,7 +159,7 @@ pub struct PolicyTrace {
     pub name: Name,
     /// The pods that it is for, as in `pods of x with role=backend`.
     #[serde(default)]
-    pub selects: String,
+    pub selects: Wording<SelectedPods>,
     /// Indexes of the rules that match at least one of the addresses and ports in question.
     pub matched: Vec<usize>,
     /// Its rules of this direction, in their order.
@@ -170,7 +174,7 @@ pub struct RuleTrace {
     /// Whether it allows the connection.
     pub matched: bool,
     /// What did not match. Not empty beside `matched` when the rule matches only some of the addresses.
-    pub why_not: Vec<String>,
+    pub why_not: Vec<Wording<Miss>>,
     /// Each entry of `from` or `to`, whatever the others say; a single one when there is no such list.
     #[serde(default)]
     pub peers: Vec<EntryTrace>,
@@ -183,12 +187,12 @@ pub struct RuleTrace {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryTrace {
     /// As in `from[0]`; without an index for the list itself.
-    pub entry: String,
+    pub entry: Wording<EntryName>,
     /// It matches at least one of the addresses and ports in question.
     pub matched: bool,
     /// What it wants and what was found, of those that match if any does. A line for each that reads
     /// differently.
-    pub why: Vec<String>,
+    pub why: Vec<Wording<EntryFinding>>,
 }
 
 /// One ClusterNetworkPolicy and what its rules say.
@@ -204,7 +208,7 @@ pub struct ClusterPolicyTrace {
     pub priority: u16,
     /// As in `pods with role=backend of namespaces with team=a`.
     #[serde(default)]
-    pub selects: String,
+    pub selects: Wording<SelectedPods>,
     /// Indexes of the rules that match at least one of the addresses and ports in question.
     pub matched: Vec<usize>,
     /// Those among them that settle it for at least one: no rule before them has matched, and they do not
@@ -226,10 +230,10 @@ pub struct ClusterRuleTrace {
 
 /// What a rule says of one address and one port.
 pub(super) struct RuleEvaluation {
-    pub(super) peers: Vec<EntryTrace>,
-    pub(super) ports: Vec<EntryTrace>,
+    pub(super) peers: Vec<TriedEntry>,
+    pub(super) ports: Vec<TriedEntry>,
     /// Why the rule does not match; empty: it does.
-    pub(super) misses: Vec<String>,
+    pub(super) misses: Vec<Miss>,
 }
 
 impl Verdict {
@@ -273,7 +277,9 @@ impl RuleTrace {
     /// Notes the outcome of one trial, which matched when nothing is amiss. True: it did.
     pub(super) fn add(&mut self, RuleEvaluation { peers, ports, misses }: RuleEvaluation) -> bool {
         let matched = misses.is_empty();
-        self.merge(Self { matched, why_not: misses, peers, ports, ..Self::of(self.rule) });
+        let traces = |entries: Vec<TriedEntry>| entries.into_iter().map(EntryTrace::of).collect();
+        let why_not = misses.into_iter().map(Wording::Meaning).collect();
+        self.merge(Self { rule: self.rule, matched, why_not, peers: traces(peers), ports: traces(ports) });
         matched
     }
 
@@ -293,23 +299,23 @@ impl RuleTrace {
 }
 
 impl EntryTrace {
-    pub(super) fn of(entry: impl Into<String>, outcome: Result<String, String>) -> Self {
-        let matched = outcome.is_ok();
-        let (Ok(why) | Err(why)) = outcome;
-        Self { entry: entry.into(), matched, why: vec![why] }
+    fn of(TriedEntry { entry, found }: TriedEntry) -> Self {
+        let matched = found.is_ok();
+        let (Ok(why) | Err(why)) = found;
+        Self { entry: Wording::Meaning(entry), matched, why: vec![Wording::Meaning(why)] }
     }
 
     fn merge(&mut self, other: Self) {
         match (self.matched, other.matched) {
             (false, true) => *self = other,
             (true, false) => {}
-            _ => extend(&mut self.why, other.why),
+            (false, false) | (true, true) => extend(&mut self.why, other.why),
         }
     }
 }
 
 /// Adds the lines that are not there yet.
-fn extend(lines: &mut Vec<String>, more: Vec<String>) {
+fn extend<T: PartialEq>(lines: &mut Vec<T>, more: Vec<T>) {
     for line in more {
         if !lines.contains(&line) {
             lines.push(line);

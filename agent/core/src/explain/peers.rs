@@ -1,17 +1,114 @@
 //! What each of a rule's peers says of an address, and which pods a policy is for: in the words of a policy's
 //! author.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
+use ipnet::IpNet;
 use podgate_common::Direction;
 
-use super::{EntryTrace, end::ResolvedEndpoint};
-use crate::model::{
-    Cluster, ClusterNetworkPolicy, IpBlock, Labels, Name, NetworkPolicy, Peer, Peers, Requirement, Selector,
+use super::{
+    end::ResolvedEndpoint,
+    findings::{EntryFinding, EntryName, Miss, RuleList, TriedEntry},
 };
+use crate::model::{Cluster, ClusterSubject, IpBlock, Labels, Name, Peer, Peers, Requirement, Selector};
+
+/// What a peer wants, and what is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerFinding {
+    /// A pod, and it is none.
+    NoPod {
+        /// What it is called.
+        name: String,
+        /// It is a pod that counts as its node.
+        is_host_pod: bool,
+    },
+    /// A pod of one namespace, and it is in another.
+    OtherNamespace {
+        /// `None`: the policy has none.
+        wanted: Option<Name>,
+        /// The pod.
+        name: String,
+        /// Its own.
+        namespace: Name,
+    },
+    /// A pod of one namespace, and it is one.
+    PodOfNamespace {
+        /// The namespace.
+        namespace: Name,
+        /// The pod.
+        name: String,
+    },
+    /// Any pod, and it is one.
+    AnyPod {
+        /// The pod.
+        name: String,
+    },
+    /// Labels, and what they are.
+    Labels(Vec<LabelFinding>),
+    /// Addresses in a block.
+    Block {
+        /// The block.
+        cidr: IpNet,
+        /// The address.
+        address: IpAddr,
+        /// Where it is.
+        place: BlockPlace,
+    },
+    /// A node, and whose the address is.
+    Node {
+        /// The address.
+        address: IpAddr,
+        /// `None`: it is none's.
+        node: Option<Name>,
+    },
+}
+
+/// Where an address is, of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockPlace {
+    /// Outside.
+    Outside,
+    /// In an exception.
+    InExcept(IpNet),
+    /// Inside, and there is no exception.
+    Inside,
+    /// Inside, and in no exception.
+    InNoExcept,
+}
+
+/// What a selector wants of labels, and what they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelFinding {
+    /// Whose labels.
+    pub of: LabelsOf,
+    /// What that is called.
+    pub name: String,
+    /// Each requirement with the value that its label has, if it is there. `None`: they were not understood.
+    pub requirements: Option<Vec<(Requirement, Option<Name>)>>,
+}
+
+/// What has labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelsOf {
+    /// A pod.
+    Pod,
+    /// A namespace.
+    Namespace,
+    /// A node.
+    Node,
+}
+
+/// The pods that a policy is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SelectedPods {
+    /// Of one namespace.
+    Of(Name, Selector),
+    /// Of many.
+    Across(ClusterSubject),
+}
 
 /// What an entry wants and what was found: `Ok` when it matches.
-type PeerMatch = Result<String, String>;
+type PeerMatch = Result<PeerFinding, PeerFinding>;
 
 /// One for each peer; a single one for the list when there are no peers.
 pub(super) fn entries(
@@ -21,58 +118,38 @@ pub(super) fn entries(
     direction: Direction,
     resolved: &ResolvedEndpoint<'_>,
     address: IpAddr,
-) -> Vec<EntryTrace> {
-    let field = match direction {
-        Direction::Egress => "to",
-        Direction::Ingress => "from",
+) -> Vec<TriedEntry> {
+    let list = match direction {
+        Direction::Egress => RuleList::To,
+        Direction::Ingress => RuleList::From,
     };
+    let entry = |index, found| TriedEntry { entry: EntryName { list, index }, found };
     let peers = match peers {
-        Peers::Any => return vec![EntryTrace::of(field, Ok("names nobody, so everybody matches".into()))],
-        Peers::Listed(peers) if peers.is_empty() => {
-            return vec![EntryTrace::of(field, Err("has no entry that was understood".into()))];
-        }
+        Peers::Any => return vec![entry(None, Ok(EntryFinding::AnyPeer))],
+        Peers::Listed(peers) if peers.is_empty() => return vec![entry(None, Err(EntryFinding::EmptyList))],
         Peers::Listed(peers) => peers,
     };
-    let outcome = |peer: &Peer| match peer {
-        Peer::Pods { namespaces, pods } => {
-            of_pods(cluster, policy_namespace, namespaces.as_ref(), pods, resolved)
-        }
-        Peer::Block(block) => of_block(block, address),
-        Peer::Nodes(nodes) => of_nodes(cluster, nodes, address),
-        Peer::Nothing => Err("was not understood, matches nothing".into()),
+    let tried = |peer: &Peer| {
+        let found = match peer {
+            Peer::Pods { namespaces, pods } => {
+                of_pods(cluster, policy_namespace, namespaces.as_ref(), pods, resolved)
+            }
+            Peer::Block(block) => of_block(block, address),
+            Peer::Nodes(nodes) => of_nodes(cluster, nodes, address),
+            Peer::Nothing => return Err(EntryFinding::NotUnderstood),
+        };
+        found.map(EntryFinding::Peer).map_err(EntryFinding::Peer)
     };
-    let peers = peers.iter().enumerate();
-    peers.map(|(index, peer)| EntryTrace::of(format!("{field}[{index}]"), outcome(peer))).collect()
+    peers.iter().enumerate().map(|(index, peer)| entry(Some(index), tried(peer))).collect()
 }
 
-/// One line for each peer when none matches; empty when one does.
-pub(super) fn misses(entries: &[EntryTrace]) -> Vec<String> {
-    if entries.iter().any(|entry| entry.matched) {
-        return Vec::new();
-    }
-    let lines = |entry: &EntryTrace| -> Vec<String> {
-        entry.why.iter().map(|why| format!("{} {why}", entry.entry)).collect()
-    };
-    entries.iter().flat_map(lines).collect()
-}
-
-/// The pods that a NetworkPolicy is for.
-pub(super) fn selected(policy: &NetworkPolicy) -> String {
-    let namespace = &policy.name.namespace;
-    match wanted(&policy.subject) {
-        None => format!("every pod of {namespace}"),
-        Some(labels) => format!("pods of {namespace} with {labels}"),
-    }
-}
-
-/// The pods that a ClusterNetworkPolicy is for.
-pub(super) fn selected_by_all(policy: &ClusterNetworkPolicy) -> String {
-    let pods =
-        wanted(&policy.subject.pods).map_or("every pod".into(), |labels| format!("pods with {labels}"));
-    match wanted(&policy.subject.namespaces) {
-        None => pods,
-        Some(labels) => format!("{pods} of namespaces with {labels}"),
-    }
+/// One for each peer when none matches; empty when one does.
+pub(super) fn misses(entries: &[TriedEntry]) -> Vec<Miss> {
+    let misses = entries.iter().map(|TriedEntry { entry, found }| match found {
+        Ok(_) => None,
+        Err(finding) => Some(Miss::Entry(*entry, finding.clone())),
+    });
+    misses.collect::<Option<_>>().unwrap_or_default()
 }
 
 fn of_pods(
@@ -82,45 +159,40 @@ fn of_pods(
     pods: &Selector,
     resolved: &ResolvedEndpoint<'_>,
 ) -> PeerMatch {
-    let name = &resolved.shown;
+    let name = || resolved.shown.clone();
     let Some(pod) = resolved.policed() else {
-        let why =
-            if resolved.is_host_pod() { "is on the host network and counts as its node" } else { "is none" };
-        return Err(format!("wants a pod, {name} {why}"));
+        return Err(PeerFinding::NoPod { name: name(), is_host_pod: resolved.is_host_pod() });
     };
     let namespace = &pod.name.namespace;
     let mut met = Vec::new();
     match namespaces {
         None if Some(namespace) == policy_namespace => {}
         None => {
-            let wanted = policy_namespace.map_or("no namespace", |name| name);
-            return Err(format!("wants a pod of namespace {wanted}, {name} is in {namespace}"));
+            let (wanted, namespace) = (policy_namespace.cloned(), namespace.clone());
+            return Err(PeerFinding::OtherNamespace { wanted, name: name(), namespace });
         }
         Some(selector) => {
-            met.extend(of_labels(
-                selector,
-                &cluster.namespace_labels(namespace),
-                "the namespace",
-                namespace,
-            )?);
+            let labels = cluster.namespace_labels(namespace);
+            met.extend(of_labels(selector, &labels, LabelsOf::Namespace, namespace)?);
         }
     }
-    met.extend(of_labels(pods, &pod.labels, "the pod", name)?);
+    met.extend(of_labels(pods, &pod.labels, LabelsOf::Pod, &resolved.shown)?);
     Ok(match (met.is_empty(), namespaces) {
-        (false, _) => met.join("; "),
-        (true, None) => format!("wants a pod of namespace {namespace}, {name} is one"),
-        (true, Some(_)) => format!("wants a pod, {name} is one"),
+        (false, _) => PeerFinding::Labels(met),
+        (true, None) => PeerFinding::PodOfNamespace { namespace: namespace.clone(), name: name() },
+        (true, Some(_)) => PeerFinding::AnyPod { name: name() },
     })
 }
 
 fn of_block(block: &IpBlock, address: IpAddr) -> PeerMatch {
+    let found = |place| PeerFinding::Block { cidr: block.cidr, address, place };
     if !block.cidr.contains(&address) {
-        return Err(format!("wants {}, {address} is outside", block.cidr));
+        return Err(found(BlockPlace::Outside));
     }
     match block.except.iter().find(|except| except.contains(&address)) {
-        Some(except) => Err(format!("wants {} except {except}, {address} is in the except", block.cidr)),
-        None if block.except.is_empty() => Ok(format!("wants {}, {address} is inside", block.cidr)),
-        None => Ok(format!("wants {}, {address} is inside and in no except", block.cidr)),
+        Some(except) => Err(found(BlockPlace::InExcept(*except))),
+        None if block.except.is_empty() => Ok(found(BlockPlace::Inside)),
+        None => Ok(found(BlockPlace::InNoExcept)),
     }
 }
 
@@ -128,36 +200,111 @@ fn of_nodes(cluster: &Cluster, nodes: &Selector, address: IpAddr) -> PeerMatch {
     let with_address = cluster.nodes.iter().filter(|(_, node)| node.addresses.contains(&address));
     let mut missed = None;
     for (name, node) in with_address {
-        match of_labels(nodes, &node.labels, "the node", name) {
-            Ok(met) => return Ok(met.unwrap_or_else(|| format!("wants a node, {address} is {name}'s"))),
+        match of_labels(nodes, &node.labels, LabelsOf::Node, name) {
+            Ok(Some(met)) => return Ok(PeerFinding::Labels(vec![met])),
+            Ok(None) => return Ok(PeerFinding::Node { address, node: Some(name.clone()) }),
             Err(miss) => missed = Some(miss),
         }
     }
-    Err(missed.unwrap_or_else(|| format!("wants a node, {address} is none's")))
+    Err(missed.unwrap_or(PeerFinding::Node { address, node: None }))
 }
 
-/// What a selector wants of labels and what they are: each requirement when all hold (none: no line), else
+/// What a selector wants of labels and what they are: each requirement when all hold (none: nothing), else
 /// those that do not.
 fn of_labels(
     selector: &Selector,
     labels: &Labels,
-    whose: &str,
+    of: LabelsOf,
     name: &str,
-) -> Result<Option<String>, String> {
-    let Selector::All(requirements) = selector else {
-        return Err(format!("wants labels that were not understood on {whose}, {name} has none of them"));
+) -> Result<Option<LabelFinding>, PeerFinding> {
+    let finding = |requirements| LabelFinding { of, name: name.to_owned(), requirements };
+    let requirements = match selector {
+        Selector::All(requirements) => requirements,
+        Selector::Nothing => return Err(PeerFinding::Labels(vec![finding(None)])),
     };
-    let words = |requirements: &[&Requirement]| {
-        let wanted: Vec<String> = requirements.iter().map(|requirement| words(requirement)).collect();
-        let found: Vec<String> = requirements.iter().map(|requirement| found(requirement, labels)).collect();
-        format!("wants {} on {whose}, {name} has {}", wanted.join(" and "), found.join(" and "))
+    let found = |requirements: Vec<&Requirement>| {
+        let with_value =
+            |requirement: &Requirement| (requirement.clone(), labels.get(requirement.key()).cloned());
+        finding(Some(requirements.into_iter().map(with_value).collect()))
     };
     let (met, missed): (Vec<&Requirement>, Vec<&Requirement>) =
         requirements.iter().partition(|requirement| requirement.holds(labels));
     match (missed.is_empty(), met.is_empty()) {
-        (false, _) => Err(words(&missed)),
-        (true, false) => Ok(Some(words(&met))),
+        (false, _) => Err(PeerFinding::Labels(vec![found(missed)])),
+        (true, false) => Ok(Some(found(met))),
         (true, true) => Ok(None),
+    }
+}
+
+impl fmt::Display for PeerFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPod { name, is_host_pod: true } => {
+                write!(f, "wants a pod, {name} is on the host network and counts as its node")
+            }
+            Self::NoPod { name, is_host_pod: false } => write!(f, "wants a pod, {name} is none"),
+            Self::OtherNamespace { wanted, name, namespace } => {
+                let wanted = wanted.as_deref().unwrap_or("no namespace");
+                write!(f, "wants a pod of namespace {wanted}, {name} is in {namespace}")
+            }
+            Self::PodOfNamespace { namespace, name } => {
+                write!(f, "wants a pod of namespace {namespace}, {name} is one")
+            }
+            Self::AnyPod { name } => write!(f, "wants a pod, {name} is one"),
+            Self::Labels(found) => {
+                let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+                f.write_str(&found.join("; "))
+            }
+            Self::Block { cidr, address, place } => match place {
+                BlockPlace::Outside => write!(f, "wants {cidr}, {address} is outside"),
+                BlockPlace::InExcept(except) => {
+                    write!(f, "wants {cidr} except {except}, {address} is in the except")
+                }
+                BlockPlace::Inside => write!(f, "wants {cidr}, {address} is inside"),
+                BlockPlace::InNoExcept => write!(f, "wants {cidr}, {address} is inside and in no except"),
+            },
+            Self::Node { address, node: Some(node) } => write!(f, "wants a node, {address} is {node}'s"),
+            Self::Node { address, node: None } => write!(f, "wants a node, {address} is none's"),
+        }
+    }
+}
+
+impl fmt::Display for LabelFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { of, name, requirements } = self;
+        let of = match of {
+            LabelsOf::Pod => "the pod",
+            LabelsOf::Namespace => "the namespace",
+            LabelsOf::Node => "the node",
+        };
+        let Some(requirements) = requirements else {
+            return write!(f, "wants labels that were not understood on {of}, {name} has none of them");
+        };
+        let wanted: Vec<String> = requirements.iter().map(|(requirement, _)| words(requirement)).collect();
+        let found = requirements.iter().map(|(requirement, value)| {
+            let key = requirement.key();
+            value.as_ref().map_or_else(|| format!("no {key}"), |value| format!("{key}={value}"))
+        });
+        let found: Vec<String> = found.collect();
+        write!(f, "wants {} on {of}, {name} has {}", wanted.join(" and "), found.join(" and "))
+    }
+}
+
+impl fmt::Display for SelectedPods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Of(namespace, pods) => match wanted(pods) {
+                None => write!(f, "every pod of {namespace}"),
+                Some(labels) => write!(f, "pods of {namespace} with {labels}"),
+            },
+            Self::Across(ClusterSubject { namespaces, pods }) => {
+                match wanted(pods) {
+                    None => f.write_str("every pod")?,
+                    Some(labels) => write!(f, "pods with {labels}")?,
+                }
+                wanted(namespaces).map_or(Ok(()), |labels| write!(f, " of namespaces with {labels}"))
+            }
+        }
     }
 }
 
@@ -168,14 +315,6 @@ fn wanted(selector: &Selector) -> Option<String> {
         Selector::All(requirements) if requirements.is_empty() => None,
         Selector::All(requirements) => Some(requirements.iter().map(words).collect::<Vec<_>>().join(" and ")),
     }
-}
-
-fn found(requirement: &Requirement, labels: &Labels) -> String {
-    let (Requirement::In(key, _)
-    | Requirement::NotIn(key, _)
-    | Requirement::Exists(key)
-    | Requirement::DoesNotExist(key)) = requirement;
-    labels.get(key).map_or_else(|| format!("no {key}"), |value| format!("{key}={value}"))
 }
 
 /// As `kubectl get -l` writes it.

@@ -1,14 +1,68 @@
 //! What each of a rule's ports says of a number, and why none matches.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use podgate_common::Protocol;
 
-use super::{EntryTrace, end::ResolvedEndpoint};
+use super::{
+    end::ResolvedEndpoint,
+    findings::{EntryFinding, EntryName, Miss, RuleList, TriedEntry},
+};
 use crate::{
-    model::{Pod, PortRule, Ports},
+    model::{Name, Pod, PortRule, Ports},
     port_spec::{Port, PortSpec},
 };
+
+/// What a port of a rule wants, and which one is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortFinding {
+    /// By the rule.
+    pub wanted: WantedPort,
+    /// By the question.
+    pub asked: AskedPort,
+    /// It is the one.
+    pub matched: bool,
+}
+
+/// A port of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WantedPort {
+    /// All of a protocol.
+    Protocol(Protocol),
+    /// From one to another; of the same for a single one.
+    Range(Protocol, u16, u16),
+    /// By name.
+    Named {
+        /// `None`: of any protocol.
+        protocol: Option<Protocol>,
+        /// The name.
+        name: Name,
+        /// What it stands for on the destination.
+        found: NamedPortFinding,
+    },
+    /// Nothing matches it.
+    NotUnderstood,
+}
+
+/// What a name of a port stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedPortFinding {
+    /// The destination is no pod.
+    NoPod,
+    /// The pod has no such port.
+    NotOn(String),
+    /// The pod gives it these numbers.
+    Numbers(BTreeSet<u16>),
+}
+
+/// The port that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskedPort {
+    /// As it was asked.
+    pub port: PortSpec,
+    /// What it stands for, if it was asked by name.
+    pub number: Option<u16>,
+}
 
 /// One for each port of the rule; a single one for the list when there are none.
 pub(super) fn entries(
@@ -16,49 +70,39 @@ pub(super) fn entries(
     asked: &PortSpec,
     number: u16,
     to: &ResolvedEndpoint<'_>,
-) -> Vec<EntryTrace> {
+) -> Vec<TriedEntry> {
+    let entry = |index, found| TriedEntry { entry: EntryName { list: RuleList::Ports, index }, found };
     let ports = match ports {
-        Ports::Any => return vec![EntryTrace::of("ports", Ok("names none, so every port matches".into()))],
-        Ports::Listed(ports) if ports.is_empty() => {
-            return vec![EntryTrace::of("ports", Err("has no entry that was understood".into()))];
-        }
+        Ports::Any => return vec![entry(None, Ok(EntryFinding::AnyPort))],
+        Ports::Listed(ports) if ports.is_empty() => return vec![entry(None, Err(EntryFinding::EmptyList))],
         Ports::Listed(ports) => ports,
     };
-    let outcome = |port: &PortRule| {
-        let (wanted, asked_words) = (words(port, to), words_of_question(asked, number));
-        match (port, matches(port, asked, number, to.policed())) {
-            (PortRule::Nothing, _) => Err("was not understood, matches nothing".into()),
-            (_, true) if wanted == asked_words => Ok(format!("wants {wanted}, as asked")),
-            (_, true) => Ok(format!("wants {wanted}, {asked_words} is asked for")),
-            (_, false) => Err(format!("wants {wanted}, not {asked_words}")),
-        }
+    let tried = |port: &PortRule| {
+        let matched = matches(port, asked, number, to.policed());
+        let wanted = WantedPort::of(port, to);
+        let finding = match wanted {
+            WantedPort::NotUnderstood => EntryFinding::NotUnderstood,
+            WantedPort::Protocol(_) | WantedPort::Range(..) | WantedPort::Named { .. } => {
+                EntryFinding::Port(PortFinding { wanted, asked: AskedPort::of(asked, number), matched })
+            }
+        };
+        if matched { Ok(finding) } else { Err(finding) }
     };
-    let ports = ports.iter().enumerate();
-    ports.map(|(index, port)| EntryTrace::of(format!("ports[{index}]"), outcome(port))).collect()
+    ports.iter().enumerate().map(|(index, port)| entry(Some(index), tried(port))).collect()
 }
 
 /// `None` when a port of the rule matches, or when the rule names none.
-pub(super) fn miss(
-    ports: &Ports,
-    asked: &PortSpec,
-    number: u16,
-    to: &ResolvedEndpoint<'_>,
-) -> Option<String> {
-    let Ports::Listed(ports) = ports else { return None };
+pub(super) fn miss(ports: &Ports, asked: &PortSpec, number: u16, to: &ResolvedEndpoint<'_>) -> Option<Miss> {
+    let ports = match ports {
+        Ports::Any => return None,
+        Ports::Listed(ports) => ports,
+    };
     let destination = to.policed();
     if ports.iter().any(|port| matches(port, asked, number, destination)) {
         return None;
     }
-    let listed: Vec<String> = ports.iter().map(|port| words(port, to)).collect();
-    let listed = if listed.is_empty() { "no port that was understood".into() } else { listed.join(", ") };
-    Some(format!("ports wants {listed}, not {}", words_of_question(asked, number)))
-}
-
-fn words_of_question(asked: &PortSpec, number: u16) -> String {
-    match &asked.port {
-        Port::Number(_) => asked.to_string(),
-        Port::Name(_) => format!("{asked} ({number})"),
-    }
+    let wanted = ports.iter().map(|port| WantedPort::of(port, to)).collect();
+    Some(Miss::Ports { wanted, asked: AskedPort::of(asked, number) })
 }
 
 fn matches(port: &PortRule, asked: &PortSpec, number: u16, destination: Option<&Pod>) -> bool {
@@ -76,32 +120,81 @@ fn matches(port: &PortRule, asked: &PortSpec, number: u16, destination: Option<&
     }
 }
 
-fn words(port: &PortRule, to: &ResolvedEndpoint<'_>) -> String {
-    let destination = to.policed();
-    match port {
-        PortRule::Protocol(protocol) => format!("any {protocol}"),
-        PortRule::Range { protocol, first, last } if first == last => format!("{protocol}/{first}"),
-        PortRule::Range { protocol, first, last } => format!("{protocol}/{first}-{last}"),
-        PortRule::Named(protocol, name) => {
-            let of = |protocol| PortSpec { protocol, port: Port::Name(name.clone()) };
-            let (named, found) = match protocol {
-                Some(protocol) => (of(*protocol).to_string(), of(*protocol).numbers(destination)),
-                None => {
-                    let each = Protocol::ALL.into_iter().map(|protocol| of(protocol).numbers(destination));
-                    (format!("a port named {name}"), each.flatten().collect())
-                }
-            };
-            match (destination, numbers(&found)) {
-                (None, _) => format!("{named} (only pods have named ports)"),
-                (Some(_), None) => format!("{named} ({} has none)", to.shown),
-                (Some(_), Some(numbers)) => format!("{named} ({numbers})"),
+impl WantedPort {
+    fn of(port: &PortRule, to: &ResolvedEndpoint<'_>) -> Self {
+        match port {
+            PortRule::Protocol(protocol) => Self::Protocol(*protocol),
+            PortRule::Range { protocol, first, last } => Self::Range(*protocol, *first, *last),
+            PortRule::Named(protocol, name) => {
+                let found = NamedPortFinding::of(*protocol, name, to);
+                Self::Named { protocol: *protocol, name: name.clone(), found }
             }
+            PortRule::Nothing => Self::NotUnderstood,
         }
-        PortRule::Nothing => "an entry that was not understood".into(),
     }
 }
 
-fn numbers(numbers: &BTreeSet<u16>) -> Option<String> {
-    let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
-    (!numbers.is_empty()).then(|| numbers.join(", "))
+impl NamedPortFinding {
+    fn of(protocol: Option<Protocol>, name: &Name, to: &ResolvedEndpoint<'_>) -> Self {
+        let Some(pod) = to.policed() else { return Self::NoPod };
+        let is_it = |of: &Protocol| protocol.is_none_or(|protocol| protocol == *of);
+        let protocols = Protocol::ALL.into_iter().filter(is_it);
+        let named = protocols.map(|protocol| PortSpec { protocol, port: Port::Name(name.clone()) });
+        let numbers: BTreeSet<u16> = named.flat_map(|named| named.numbers(Some(pod))).collect();
+        if numbers.is_empty() { Self::NotOn(to.shown.clone()) } else { Self::Numbers(numbers) }
+    }
+}
+
+impl AskedPort {
+    fn of(port: &PortSpec, number: u16) -> Self {
+        let number = match port.port {
+            Port::Number(_) => None,
+            Port::Name(_) => Some(number),
+        };
+        Self { port: port.clone(), number }
+    }
+}
+
+impl fmt::Display for PortFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { wanted, asked, matched } = self;
+        let (wanted, asked) = (wanted.to_string(), asked.to_string());
+        match matched {
+            true if wanted == asked => write!(f, "wants {wanted}, as asked"),
+            true => write!(f, "wants {wanted}, {asked} is asked for"),
+            false => write!(f, "wants {wanted}, not {asked}"),
+        }
+    }
+}
+
+impl fmt::Display for WantedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protocol(protocol) => write!(f, "any {protocol}"),
+            Self::Range(protocol, first, last) if first == last => write!(f, "{protocol}/{first}"),
+            Self::Range(protocol, first, last) => write!(f, "{protocol}/{first}-{last}"),
+            Self::Named { protocol, name, found } => {
+                match protocol {
+                    Some(protocol) => write!(f, "{protocol}/{name}")?,
+                    None => write!(f, "a port named {name}")?,
+                }
+                match found {
+                    NamedPortFinding::NoPod => f.write_str(" (only pods have named ports)"),
+                    NamedPortFinding::NotOn(pod) => write!(f, " ({pod} has none)"),
+                    NamedPortFinding::Numbers(numbers) => {
+                        let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
+                        write!(f, " ({})", numbers.join(", "))
+                    }
+                }
+            }
+            Self::NotUnderstood => f.write_str("an entry that was not understood"),
+        }
+    }
+}
+
+impl fmt::Display for AskedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.port.fmt(f)?;
+        self.number.map_or(Ok(()), |number| write!(f, " ({number})"))
+    }
 }

@@ -7,21 +7,43 @@
 
 mod ends;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use podgate_common::Direction;
 
 use self::ends::{End, MatchedServicePort, Way, at, ends, headless, host_port_ends, local_ends, named};
 use super::{
     ClusterPolicyTrace, DirectionResult, EndpointRef, Explanation, PolicyTrace, Question, Unanswerable,
-    Verdict, VerdictReason,
+    Verdict, VerdictReason, Wording,
     end::{ResolvedEndpoint, node_addresses},
     to_itself,
 };
 use crate::{
-    model::{Cluster, Name, Proxy},
+    model::{Cluster, Name, ObjectName, Proxy},
+    policy_walk::OrderedPolicies,
     port_spec::{Port, PortSpec},
 };
+
+/// What decides an answer and is not in the objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Uncertainty {
+    /// The address of a client's node, which a backend sees in place of the client's own.
+    AddressOfNode {
+        /// The backend.
+        backend: IpAddr,
+        /// The client.
+        from: EndpointRef,
+    },
+    /// Which endpoints of a service a node leads pods of other nodes to.
+    EndpointsForPods {
+        /// The node.
+        node: Name,
+        /// The service.
+        service: ObjectName,
+    },
+    /// Which node a client outside comes to.
+    NodeOfClient,
+}
 
 /// `None` when no service answers at the destination.
 pub(super) fn explain(cluster: &Cluster, question: &Question) -> Result<Option<Explanation>, Unanswerable> {
@@ -80,10 +102,10 @@ fn explain_ends(
             backend.verdict = backend.egress.verdict;
             match own.into_iter().find(|own| own.is_ipv6() == address.is_ipv6()) {
                 Some(own) => backends.push(translated(cluster, question, EndpointRef::Address(own), end)?),
-                None => uncertain.push(format!(
-                    "{address} sees an address of the node of {}, which is not known, in its place",
-                    question.from
-                )),
+                None => uncertain.push(Wording::Meaning(Uncertainty::AddressOfNode {
+                    backend: address,
+                    from: question.from.clone(),
+                })),
             }
         }
         if way != Way::PassedOver || backend.egress.verdict == Verdict::Deny {
@@ -116,7 +138,7 @@ fn elsewhere(
     }
     let has = |v6| from.addresses.iter().any(|address| address.is_ipv6() == v6);
     let mut backends = vec![to_itself(cluster, question)?];
-    let (mut reached, mut uncertain) = (false, BTreeSet::new());
+    let (mut reached, mut uncertain) = (false, Vec::new());
     for matched_port in &ports_of_services {
         let local = matched_port.is_local().then(|| local_ends(cluster, node, matched_port));
         let all = ends(cluster, Some(node), &[matched_port]).into_iter();
@@ -126,11 +148,8 @@ fn elsewhere(
         reached |= of_family(local.as_ref().unwrap_or(&all));
         if let Some(local) = &local {
             if from.policed().is_some() && all != *local {
-                uncertain.insert(format!(
-                    "whether {node} leads pods of other nodes to all endpoints of {}, or to its own alone as it leads \
-                     clients outside (externalTrafficPolicy: Local), depends on the set-up of its proxy",
-                    matched_port.service.name
-                ));
+                let (node, service) = (node.clone(), matched_port.service.name.clone());
+                uncertain.push(Uncertainty::EndpointsForPods { node, service });
             }
             if from.policed().is_none() {
                 all.clear();
@@ -153,7 +172,10 @@ fn elsewhere(
         explanation.verdict = Verdict::Deny;
         explanation.ingress = nowhere(false);
     }
-    explanation.uncertain_because.extend(uncertain);
+    // In the order of their words.
+    uncertain.sort_by_cached_key(ToString::to_string);
+    uncertain.dedup();
+    explanation.uncertain_because.extend(uncertain.into_iter().map(Wording::Meaning));
     Ok(Some(explanation))
 }
 
@@ -200,9 +222,9 @@ fn together_with(
     number: Option<u16>,
 ) -> Explanation {
     let allowed = !backends.is_empty() && backends.iter().all(|backend| backend.verdict == Verdict::Allow);
-    let isolated = from
-        .policed()
-        .is_some_and(|pod| cluster.enforced_policies_selecting(pod, Direction::Egress).next().is_some());
+    let policies = OrderedPolicies::of(cluster);
+    let isolates = |pod| !policies.for_pod(pod, Direction::Egress).enforced().isolating().is_empty();
+    let isolated = from.policed().is_some_and(isolates);
     let mut numbers: Vec<u16> = match (&question.port.port, number) {
         (_, Some(number)) | (&Port::Number(number), None) => vec![number],
         (Port::Name(_), None) => backends.iter().flat_map(|backend| &backend.numbers).copied().collect(),
@@ -232,15 +254,12 @@ fn unknown_node(
     from: &ResolvedEndpoint<'_>,
     ports_of_services: &[MatchedServicePort<'_>],
     explanation: &Explanation,
-) -> Option<String> {
+) -> Option<Wording<Uncertainty>> {
     let is_masqueraded = ports_of_services
         .iter()
         .any(|matched_port| matched_port.service.proxy == Proxy::KubeProxy && !matched_port.is_local());
-    (from.node().is_none() && is_masqueraded && explanation.ingress.isolated).then(|| {
-        "which node such a client comes to is not known: a backend on another one sees the address of that node \
-         (externalTrafficPolicy: Cluster)"
-            .to_owned()
-    })
+    let is_uncertain = from.node().is_none() && is_masqueraded && explanation.ingress.isolated;
+    is_uncertain.then_some(Wording::Meaning(Uncertainty::NodeOfClient))
 }
 
 /// What one end says of all backends; the first denial gives the reason.
@@ -312,6 +331,26 @@ fn add_cluster_policies(known: &mut Vec<ClusterPolicyTrace>, more: Vec<ClusterPo
 
 fn nowhere(isolated: bool) -> DirectionResult {
     DirectionResult { isolated, ..DirectionResult::without_policies(VerdictReason::NoBackend) }
+}
+
+impl fmt::Display for Uncertainty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddressOfNode { backend, from } => write!(
+                f,
+                "{backend} sees an address of the node of {from}, which is not known, in its place"
+            ),
+            Self::EndpointsForPods { node, service } => write!(
+                f,
+                "whether {node} leads pods of other nodes to all endpoints of {service}, or to its own alone as it \
+                 leads clients outside (externalTrafficPolicy: Local), depends on the set-up of its proxy"
+            ),
+            Self::NodeOfClient => f.write_str(
+                "which node such a client comes to is not known: a backend on another one sees the address of that \
+                 node (externalTrafficPolicy: Cluster)",
+            ),
+        }
+    }
 }
 
 #[cfg(test)]

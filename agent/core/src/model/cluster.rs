@@ -100,17 +100,8 @@ pub struct Node {
 }
 
 impl Cluster {
-    /// The policies that isolate a pod in a direction, in the order of their names.
-    pub fn enforced_policies_selecting(
-        &self,
-        pod: &Pod,
-        direction: Direction,
-    ) -> impl Iterator<Item = &NetworkPolicy> {
-        let whole_namespace = self.is_in_audit(&pod.name.namespace);
-        self.policies_selecting(pod, direction).filter(move |policy| !whole_namespace && !policy.audit)
-    }
-
-    /// Those, and the ones in audit mode that would isolate it.
+    /// The policies that isolate a pod in a direction, or would if they were not in audit mode, in the order
+    /// of their names.
     pub fn policies_selecting(
         &self,
         pod: &Pod,
@@ -128,6 +119,13 @@ impl Cluster {
         following.take_while(|policy| policy.name.namespace == *namespace)
     }
 
+    /// The Services of a namespace, in the order of their names.
+    pub fn services_in(&self, namespace: &Name) -> impl Iterator<Item = &Arc<Service>> {
+        let first = ObjectName::new(namespace.clone(), "");
+        let following = self.services.range(first..).map(|(_, service)| service);
+        following.take_while(|service| service.name.namespace == *namespace)
+    }
+
     /// The ClusterNetworkPolicies of a tier, the first to be asked first.
     pub fn by_precedence(&self, tier: Tier) -> Vec<&ClusterNetworkPolicy> {
         let mut policies: Vec<_> =
@@ -139,65 +137,6 @@ impl Cluster {
     /// Whether all NetworkPolicies of a namespace are in audit mode.
     pub fn is_in_audit(&self, namespace: &Name) -> bool {
         self.namespaces.get(namespace).is_some_and(|namespace| namespace.audit)
-    }
-
-    /// The same cluster as if the policies in audit mode that select a pod were enforced; `None` if there are
-    /// none.
-    pub fn with_audit_enforced(&self, pod: &Pod) -> Option<Self> {
-        let audited = |policy: &&NetworkPolicy| policy.audit || self.is_in_audit(&policy.name.namespace);
-        let mut policies =
-            Direction::ALL.into_iter().flat_map(|direction| self.policies_selecting(pod, direction));
-        let labels = self.namespace_labels(&pod.name.namespace);
-        let selects = |policy: &&Arc<ClusterNetworkPolicy>| policy.audit && policy.selects(pod, &labels);
-        if !policies.any(|policy| audited(&policy)) && !self.cluster_policies.values().any(|it| selects(&it))
-        {
-            return None;
-        }
-        let mut cluster = self.clone();
-        let own = &pod.name.namespace;
-        if let Some(namespace) = self.namespaces.get(own).filter(|namespace| namespace.audit) {
-            let namespace = Namespace { audit: false, ..Namespace::clone(namespace) };
-            cluster.namespaces.insert(own.clone(), Arc::new(namespace));
-        }
-        for policy in self.policies.values().filter(|policy| policy.audit && policy.name.namespace == *own) {
-            let enforced = NetworkPolicy { audit: false, ..NetworkPolicy::clone(policy) };
-            cluster.policies.insert(policy.name.clone(), Arc::new(enforced));
-        }
-        for policy in self.cluster_policies.values().filter(|policy| policy.audit) {
-            let enforced = ClusterNetworkPolicy { audit: false, ..ClusterNetworkPolicy::clone(policy) };
-            cluster.cluster_policies.insert(policy.name.clone(), Arc::new(enforced));
-        }
-        Some(cluster)
-    }
-
-    /// Those of them that have rules for a pod in a direction, but for those in audit mode.
-    pub fn cluster_policies_for(
-        &self,
-        pod: &Pod,
-        tier: Tier,
-        direction: Direction,
-    ) -> Vec<&ClusterNetworkPolicy> {
-        // The labels of the namespace are not looked for when there is no one to ask.
-        if self.cluster_policies.is_empty() {
-            return Vec::new();
-        }
-        let namespace = self.namespace_labels(&pod.name.namespace);
-        let mut policies = self.by_precedence(tier);
-        policies.retain(|policy| {
-            !policy.audit && !policy.rules(direction).is_empty() && policy.selects(pod, &namespace)
-        });
-        policies
-    }
-
-    /// Whether any policy has a say in a pod's connections: one isolates it, or a ClusterNetworkPolicy has
-    /// rules for it.
-    pub fn has_policies(&self, pod: &Pod) -> bool {
-        Direction::ALL.into_iter().any(|direction| {
-            self.enforced_policies_selecting(pod, direction).next().is_some()
-                || Tier::ALL
-                    .into_iter()
-                    .any(|tier| !self.cluster_policies_for(pod, tier, direction).is_empty())
-        })
     }
 
     /// Labels of a namespace; one that no object declares has its name label alone.

@@ -6,6 +6,8 @@
 //! matches nothing, and its policy isolates all the same; of a ClusterNetworkPolicy, one that does not accept
 //! denies everything. Smaller policies come first: a large one never takes the room of a small one.
 
+mod services;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
@@ -15,9 +17,11 @@ use std::{
 use ipnet::IpNet;
 use podgate_common::Direction;
 
+pub use services::{MAX_FRONTENDS, services_over_limit};
+
 use super::{
     Action, ClusterNetworkPolicy, ClusterRule, IpBlock, NetworkPolicy, Peer, Peers, PortRange, PortRule,
-    PortSet, Ports, Rule, Selector,
+    PortSet, Ports, Rule, Selector, policy::PeerTerms,
 };
 
 /// Networks in `ipBlock`s, those of `except` too; of a list that several rules share they count once, as do
@@ -177,20 +181,19 @@ impl<'a> Room<'a> {
         }
         let mut blocks = BTreeSet::new();
         let mut selectors = HashSet::new();
-        if let Peers::Listed(peers) = &rule.peers {
-            for peer in peers {
-                match peer {
-                    Peer::Block(block) => {
-                        blocks.insert(block);
-                    }
-                    Peer::Pods { namespaces, pods } => {
-                        selectors.insert((namespaces.as_ref(), pods));
-                    }
-                    Peer::Nodes(nodes) => {
-                        selectors.insert((None, nodes));
-                    }
-                    Peer::Nothing => {}
+        let peers = match &rule.peers {
+            Peers::Any => &[][..],
+            Peers::Listed(peers) => peers,
+        };
+        for peer in peers {
+            match peer.terms() {
+                PeerTerms::Block(block) => {
+                    blocks.insert(block);
                 }
+                PeerTerms::Selectors(namespaces, own) => {
+                    selectors.insert((namespaces, own));
+                }
+                PeerTerms::Nothing => {}
             }
         }
         let selectors: Vec<_> = selectors.difference(&self.selectors).copied().collect();

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
 /// A name of one part: a namespace's, a node's, a port's.
 pub type Name = Arc<str>;
 
@@ -34,6 +36,22 @@ impl ObjectName {
     /// Of a namespace and a name.
     pub fn new(namespace: impl Into<Name>, name: impl Into<Name>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// As it is printed.
+impl Serialize for ObjectName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ObjectName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let (namespace, name) =
+            text.split_once('/').ok_or_else(|| D::Error::custom("a name is NAMESPACE/NAME"))?;
+        Ok(Self::new(namespace, name))
     }
 }
 

@@ -19,7 +19,7 @@ pub struct NetworkPolicy {
     /// Rules for connections from the pods. `None`: it does not isolate them for egress.
     pub egress: Option<Vec<Rule>>,
     /// What it would deny is reported, and passes. Its namespace may say so, too: see
-    /// [`super::Cluster::enforced_policies_selecting`].
+    /// [`crate::policy_walk::PolicyWalk::audits`].
     pub audit: bool,
 }
 
@@ -62,11 +62,28 @@ impl Rule {
     }
 }
 
+/// What a peer distinguishes addresses by.
+pub(super) enum PeerTerms<'a> {
+    Block(&'a IpBlock),
+    /// Of namespaces, and of what is in them.
+    Selectors(Option<&'a Selector>, &'a Selector),
+    Nothing,
+}
+
 impl Peer {
-    fn size(&self) -> usize {
+    pub(super) const fn terms(&self) -> PeerTerms<'_> {
         match self {
-            Self::Block(block) => 1 + block.except.len(),
-            Self::Pods { .. } | Self::Nodes(_) | Self::Nothing => 1,
+            Self::Pods { namespaces, pods } => PeerTerms::Selectors(namespaces.as_ref(), pods),
+            Self::Block(block) => PeerTerms::Block(block),
+            Self::Nodes(nodes) => PeerTerms::Selectors(None, nodes),
+            Self::Nothing => PeerTerms::Nothing,
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self.terms() {
+            PeerTerms::Block(block) => 1 + block.except.len(),
+            PeerTerms::Selectors(..) | PeerTerms::Nothing => 1,
         }
     }
 }

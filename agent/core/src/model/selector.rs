@@ -40,6 +40,13 @@ impl Selector {
 }
 
 impl Requirement {
+    /// The key that it is about.
+    pub const fn key(&self) -> &Name {
+        match self {
+            Self::In(key, _) | Self::NotIn(key, _) | Self::Exists(key) | Self::DoesNotExist(key) => key,
+        }
+    }
+
     /// Whether these labels meet the requirement.
     pub fn holds(&self, labels: &Labels) -> bool {
         match self {

@@ -33,6 +33,9 @@ pub struct Service {
     pub external_local: bool,
     /// The ports that clients connect to.
     pub ports: Vec<ServicePort>,
+    /// The pairs of its external addresses and ports do not fit ([`super::MAX_FRONTENDS`]): to the tables,
+    /// each of these addresses leads anywhere on any port, which is evaluated where a packet ends.
+    pub is_over_limit: bool,
 }
 
 /// What translates packets to the addresses of a service.
@@ -122,6 +125,15 @@ pub enum Frontend {
 }
 
 impl Service {
+    /// Whether its proxy may read a slice that is said to be the service's.
+    pub fn is_led_by(&self, slice: &EndpointSlice) -> bool {
+        match self.proxy {
+            Proxy::KubeProxy => slice.proxy == Proxy::KubeProxy,
+            Proxy::Other => slice.proxy != Proxy::Headless,
+            Proxy::Headless => true,
+        }
+    }
+
     /// Whether kube-proxy serves it for clients of a family at all. If not, its node ports are ordinary ports
     /// of the node in that family.
     pub fn has_family(&self, v6: bool) -> bool {

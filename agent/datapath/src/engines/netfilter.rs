@@ -21,26 +21,45 @@ const IPSET_ATTR_SETNAME: u16 = 2;
 /// What every kernel since 2.6.39 speaks.
 const IPSET_PROTOCOL: u8 = 6;
 const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+/// Of a chain's hook: the device, and all of them.
+const NFTA_HOOK_DEV: u16 = 3;
+const NFTA_HOOK_DEVS: u16 = 4;
 const NFTA_TABLE_NAME: u16 = 1;
 
-/// `struct nfgenmsg`: of no family, version 0, without a resource.
-const NFGENMSG: [u8; 4] = [0; 4];
+/// Bytes of `struct nfgenmsg`: family, version 0, no resource.
+const NFGENMSG: usize = 4;
+/// `NFPROTO_UNSPEC`: of all families.
+const ALL_FAMILIES: u8 = 0;
+/// `NFPROTO_INET` and `NFPROTO_NETDEV`: those of which chains can be at the hooks of single devices.
+const WITH_DEVICES: [u8; 2] = [1, 5];
 
 /// A request for all there is.
 #[derive(Clone)]
 struct DumpRequest {
     message_type: u16,
-    /// Behind `NFGENMSG`; a multiple of four bytes.
+    family: u8,
+    /// Behind `struct nfgenmsg`; a multiple of four bytes.
     attributes: Vec<u8>,
 }
 
 pub(super) fn chains() -> Result<Vec<String>> {
-    let request = DumpRequest { message_type: GET_CHAINS, attributes: Vec::new() };
+    let request = DumpRequest { message_type: GET_CHAINS, family: ALL_FAMILIES, attributes: Vec::new() };
     names(request, NFTA_CHAIN_NAME).context("cannot list the chains of nf_tables")
 }
 
+/// Chains at the hooks of single devices, before and behind the programs of TC.
+pub(crate) fn device_chains() -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for family in WITH_DEVICES {
+        let request = DumpRequest { message_type: GET_CHAINS, family, attributes: Vec::new() };
+        found.extend(dump(request, device_chain).context("cannot list the chains of nf_tables")?);
+    }
+    Ok(found)
+}
+
 pub(super) fn tables() -> Result<Vec<String>> {
-    let request = DumpRequest { message_type: GET_TABLES, attributes: Vec::new() };
+    let request = DumpRequest { message_type: GET_TABLES, family: ALL_FAMILIES, attributes: Vec::new() };
     names(request, NFTA_TABLE_NAME).context("cannot list the tables of nf_tables")
 }
 
@@ -48,21 +67,35 @@ pub(super) fn sets() -> Result<Vec<String>> {
     let [low, high] = IPSET_ATTR_PROTOCOL.to_ne_bytes();
     let [five, nought] = 5_u16.to_ne_bytes();
     let attributes = vec![five, nought, low, high, IPSET_PROTOCOL, 0, 0, 0];
-    names(DumpRequest { message_type: LIST_SETS, attributes }, IPSET_ATTR_SETNAME)
+    names(DumpRequest { message_type: LIST_SETS, family: ALL_FAMILIES, attributes }, IPSET_ATTR_SETNAME)
         .context("cannot list the sets of ipset")
 }
 
-/// The names in the answer. None where the kernel has not got the subsystem: then no one uses it.
+/// The names in the answer.
 fn names(request: DumpRequest, attribute: u16) -> Result<Vec<String>> {
+    dump(request, |payload| name(payload, attribute))
+}
+
+/// What is read of an answer. Nothing where the kernel has not got the subsystem: then no one uses it.
+fn dump(request: DumpRequest, entry: impl FnMut(&[u8]) -> Option<String>) -> Result<Vec<String>> {
     let mut requests = Requests::open(NETLINK_NETFILTER).context("cannot open a netfilter socket")?;
-    match requests.dump(request, |payload| name(payload, attribute)) {
+    match requests.dump(request, entry) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(Vec::new()),
-        names => Ok(names?),
+        entries => Ok(entries?),
     }
 }
 
+/// The name of a chain that is at the hook of a device.
+fn device_chain(payload: &[u8]) -> Option<String> {
+    let mut attributes = NlasIterator::new(payload.get(NFGENMSG..)?).flatten();
+    let hook = attributes.find(|found| found.kind() == NFTA_CHAIN_HOOK)?;
+    let mut of_hook = NlasIterator::new(hook.value()).flatten();
+    of_hook.find(|found| matches!(found.kind(), NFTA_HOOK_DEV | NFTA_HOOK_DEVS))?;
+    name(payload, NFTA_CHAIN_NAME)
+}
+
 fn name(payload: &[u8], attribute: u16) -> Option<String> {
-    let attributes = NlasIterator::new(payload.get(NFGENMSG.len()..)?);
+    let attributes = NlasIterator::new(payload.get(NFGENMSG..)?);
     let found = attributes.flatten().find(|found| found.kind() == attribute)?;
     let text = found.value().split(|byte| *byte == 0).next()?;
     Some(String::from_utf8_lossy(text).into_owned())
@@ -74,12 +107,12 @@ impl NetlinkSerializable for DumpRequest {
     }
 
     fn buffer_len(&self) -> usize {
-        NFGENMSG.len() + self.attributes.len()
+        NFGENMSG + self.attributes.len()
     }
 
     fn serialize(&self, buffer: &mut [u8]) {
-        let (head, rest) = buffer.split_at_mut(NFGENMSG.len());
-        head.copy_from_slice(&NFGENMSG);
+        let (head, rest) = buffer.split_at_mut(NFGENMSG);
+        head.copy_from_slice(&[self.family, 0, 0, 0]);
         rest.copy_from_slice(&self.attributes);
     }
 }
@@ -91,7 +124,7 @@ mod tests {
     #[test]
     fn a_name_is_read_from_an_answer_and_from_nothing_else() {
         let chain = [
-            NFGENMSG.as_slice(),
+            &[0; NFGENMSG][..],
             &[8, 0, 1, 0, b't', 0, 0, 0, 9, 0, 3, 0, b'c', b'a', b'l', b'i', 0, 0, 0, 0],
         ];
         assert_eq!(name(&chain.concat(), NFTA_CHAIN_NAME).as_deref(), Some("cali"));
@@ -100,5 +133,20 @@ mod tests {
         {
             assert_eq!(name(hostile, NFTA_CHAIN_NAME), None, "{hostile:?}");
         }
+    }
+
+    #[test]
+    fn a_chain_is_at_a_device_when_its_hook_names_one() {
+        let name = [6, 0, 3, 0, b'c', 0, 0, 0];
+        let number = [8, 0, 1, 0, 0, 0, 0, 5];
+        let device = [6, 0, 3, 0, b'd', 0, 0, 0];
+        let hook = |attributes: &[u8]| {
+            let length = u8::try_from(4 + attributes.len()).unwrap();
+            [&[0; NFGENMSG][..], &name, &[length, 0, 4, 0x80], attributes].concat()
+        };
+        let at_device = hook(&[number, device].concat());
+        assert_eq!(device_chain(&at_device).as_deref(), Some("c"));
+        assert_eq!(device_chain(&hook(&number)), None, "a hook of the node");
+        assert_eq!(device_chain(&[&[0; NFGENMSG][..], &name].concat()), None, "no hook");
     }
 }

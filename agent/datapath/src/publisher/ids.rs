@@ -139,7 +139,7 @@ impl Assigned {
             Backend::Elsewhere { identity: of, class: at } => {
                 Backend::Elsewhere { identity: identity(of), class: class(at) }
             }
-            Backend::Untranslated => Backend::Untranslated,
+            Backend::Untranslated | Backend::Unlisted => *backend,
         };
         backends.iter().map(in_ids).collect()
     }

@@ -72,9 +72,14 @@ impl PodSide {
         }
         let (client_ended, server_ended) =
             if is_client { (self.ended, self.peer_ended) } else { (self.peer_ended, self.ended) };
+        // A server's socket says nothing of who is behind its client's address: what the programs know stays.
+        let is_rewritten = known.is_some_and(|flow| {
+            flow.seen.has(Seen::CLIENT_IS_LOW) == client_is_low && flow.seen.has(Seen::REWRITTEN)
+        });
         // What was seen of an earlier connection between the same ends is over: this one lives.
         flow.seen = Seen::REPLY
             .with(Seen::CLIENT_IS_LOW, client_is_low)
+            .with(Seen::REWRITTEN, is_rewritten)
             .with(Seen::CLIENT_FIN, client_ended)
             .with(Seen::SERVER_FIN, server_ended);
         flow.last = now;

@@ -8,8 +8,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    api::{self, Ask, EndpointStatus, PROTOCOL, RELEASE, Status},
+    api::{self, EndpointStatus, PROTOCOL, RELEASE, Status},
     check::{self, check},
+    server::Ask,
 };
 
 /// Where to look.
@@ -54,7 +55,7 @@ const SETTINGS: [&str; 17] = [
 /// Deepest directory of pins that is listed, below the BPF file system's own.
 const DEPTH: usize = 4;
 
-/// What cannot be had says so in its place.
+/// All facts; one that cannot be read says why.
 pub(super) fn facts(places: &DoctorPaths) -> Vec<Fact> {
     let DoctorPaths { root, bpffs, cni_results, socket } = places;
     let findings = check(

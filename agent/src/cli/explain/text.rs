@@ -3,9 +3,13 @@
 //! Below a rule stand the entries that match (✓) and, when it does not match everything in question, why not
 //! (✗).
 
-use podgate_core::explain::{
-    ClusterPolicyTrace, DirectionResult, EntryTrace, Explanation, KernelCheck, PolicyTrace, RuleTrace,
-    Verdict,
+use podgate_core::{
+    explain::{
+        ClusterPolicyTrace, DirectionResult, EntryTrace, Explanation, KernelCheck, PolicyTrace, RuleTrace,
+        SelectedPods, Verdict, Wording,
+    },
+    model::ObjectName,
+    port_spec::Port,
 };
 
 /// Lines of one sort that are shown for a rule; JSON has all of them.
@@ -28,7 +32,7 @@ pub(super) fn text(answer: &Explanation) -> String {
         unenforced,
         kernel,
     } = answer;
-    let named = |end: String, pod: &Option<String>| match pod {
+    let named = |end: String, pod: &Option<ObjectName>| match pod {
         Some(pod) => format!("{end} ({pod})"),
         None => end,
     };
@@ -42,7 +46,11 @@ pub(super) fn text(answer: &Explanation) -> String {
         lines.push(format!("  allowed to {allowed} of {} backends", backends.len()));
         return lines.join("\n") + "\n\n" + &backends.iter().map(text).collect::<Vec<_>>().join("\n");
     }
-    if !numbers.iter().any(|number| port.to_string().ends_with(&format!("/{number}"))) {
+    let stands_for_others = match port.port {
+        Port::Number(number) => !numbers.contains(&number),
+        Port::Name(_) => true,
+    };
+    if stands_for_others {
         let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
         lines.push(format!("  {port} is {} there", numbers.join(", ")));
     }
@@ -133,8 +141,9 @@ pub(in crate::cli) fn side_lines(direction: &str, side: &DirectionResult) -> Vec
 }
 
 /// An agent of before does not say which pods a policy is for.
-fn of(selects: &str) -> String {
-    if selects.is_empty() { String::new() } else { format!(", for {selects}") }
+fn of(selects: &Wording<SelectedPods>) -> String {
+    let selects = selects.to_string();
+    if selects.is_empty() { selects } else { format!(", for {selects}") }
 }
 
 fn entries(RuleTrace { rule: _, matched: _, why_not, peers, ports }: &RuleTrace, lines: &mut Vec<String>) {

@@ -43,13 +43,11 @@ fn page(exposition: &str) -> String {
         let sample = samples.lines().next().unwrap_or_else(|| panic!("no sample of {name}"));
         put(format!("| `{name}` | {kind} | {} | {help} |", labels(sample).join(", ")));
     }
-    let outcomes = |passes| {
-        let names = Outcome::ALL.into_iter().filter(|outcome| outcome.passes() == passes);
-        names.map(|outcome| format!("`{}`", outcome.name())).collect::<Vec<_>>().join(", ")
-    };
-    put("\n| packets that | `outcome` |\n|---|---|".to_owned());
-    put(format!("| pass | {} |", outcomes(true)));
-    put(format!("| are dropped | {} |", outcomes(false)));
+    put("\n| `outcome` | packet | meaning |\n|---|---|---|".to_owned());
+    for outcome in Outcome::ALL {
+        let becomes = if outcome.passes() { "passes" } else { "is dropped" };
+        put(format!("| `{outcome}` | {becomes} | {} |", outcome.meaning()));
+    }
     page
 }
 

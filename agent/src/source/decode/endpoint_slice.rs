@@ -3,7 +3,7 @@
 //! The rules are those of Kubernetes' `pkg/apis/discovery/{v1/defaults,validation/validation}.go`, and what
 //! kube-proxy takes an absent condition for. Zones are left out: hints are made of them.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use podgate_core::model::{EndpointSlice, Hints, Labels, Name, ObjectName, Proxy, SliceEndpoint, SlicePort};
 
@@ -101,9 +101,10 @@ fn hints(field: &Field<'_>, names: &mut NameInterner) -> Option<Box<Hints>> {
 }
 
 fn slice_ports(field: &Field<'_>, names: &mut NameInterner) -> Vec<SlicePort> {
-    let mut ports = Vec::new();
+    let (mut ports, mut earlier) = (Vec::new(), HashSet::new());
     for item in field.items().into_iter().flatten() {
-        if let Ok(port) = slice_port(&item, &ports, names) {
+        if let Ok(port) = slice_port(&item, &earlier, names) {
+            earlier.insert(port.name.clone());
             ports.push(port);
         }
     }
@@ -113,13 +114,13 @@ fn slice_ports(field: &Field<'_>, names: &mut NameInterner) -> Vec<SlicePort> {
 /// One entry; its name must differ from the earlier ones'.
 fn slice_port(
     field: &Field<'_>,
-    earlier: &[SlicePort],
+    earlier: &HashSet<Name>,
     names: &mut NameInterner,
 ) -> Result<SlicePort, Reported> {
     let object = field.object()?;
     let name_field = object.get("name");
     let name = name_field.text()?.unwrap_or_default();
-    port::own_name(&name_field, name, earlier.iter().map(|other| &other.name))?;
+    port::own_name(&name_field, name, earlier)?;
     let protocol = port::protocol(&object.get("protocol"))?;
     let number_field = object.get("port");
     let number = number_field.is_given().then(|| number_field.port_number()).transpose()?;

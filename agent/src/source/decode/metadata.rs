@@ -19,12 +19,12 @@ use super::{
 pub(super) struct Metadata {
     /// `None`: not given, or not text; reported.
     pub(super) name: Option<Name>,
-    /// `default` for what has none; means nothing for what is not in a namespace.
+    /// `default` where none is given; means nothing for an object outside of namespaces.
     pub(super) namespace: Name,
     pub(super) labels: Labels,
     /// Only policies and namespaces have a mode.
     pub(super) audit: bool,
-    /// What it is meant to be is not known; it is enforced.
+    /// The annotation has no known mode: the policy is enforced.
     pub(super) has_unknown_mode: bool,
 }
 
@@ -104,7 +104,7 @@ fn namespace<'a>(metadata: &JsonObject<'a>, kind: Kind) -> Option<&'a str> {
     Some(namespace)
 }
 
-/// What is not understood is enforced.
+/// An annotation that is not understood means no: policies are enforced.
 fn is_in_audit(metadata: &JsonObject<'_>) -> Result<bool, Reported> {
     let annotations = metadata.get("annotations");
     let field = annotations.object()?.get(MODE);

@@ -53,8 +53,8 @@ pub(super) fn read(
     }
 }
 
-/// What `policyTypes` can mean: a word in other letters means what it says, one that is not known may mean
-/// either.
+/// What `policyTypes` can mean. Upper and lower case do not count, and an unknown word may stand for either
+/// direction.
 fn isolates(field: &Field<'_>, speaks_of_egress: bool) -> Isolates {
     let Ok(items) = field.items() else { return Isolates { ingress: true, egress: true } };
     if items.len() == 0 {

@@ -1,5 +1,7 @@
 //! Entries of `ports` in a policy's rule, and what ports have in common wherever they stand.
 
+use std::collections::HashSet;
+
 use podgate_common::Protocol;
 use podgate_core::model::{Name, PortRule};
 
@@ -32,16 +34,12 @@ pub(super) fn protocol(field: &Field<'_>) -> Result<Protocol, Reported> {
 }
 
 /// The name of a port of a service or of its endpoints, empty if it has none: no two ports of one object
-/// share theirs.
-pub(super) fn own_name<'a>(
-    field: &Field<'_>,
-    name: &str,
-    mut earlier: impl Iterator<Item = &'a Name>,
-) -> Result<(), Reported> {
+/// share theirs. `earlier`: those of the ports before it.
+pub(super) fn own_name(field: &Field<'_>, name: &str, earlier: &HashSet<Name>) -> Result<(), Reported> {
     if !name.is_empty() {
         syntax::check(field, name, syntax::dns_label(name))?;
     }
-    match earlier.any(|other| **other == *name) {
+    match earlier.contains(name) {
         true => Err(field.fault(format!("{} names an earlier port", quoted(name)))),
         false => Ok(()),
     }

@@ -4,9 +4,10 @@
 //! ports lead is said by EndpointSlices alone: selectors and `targetPort` are for the controller that writes
 //! those. Session affinity and source ranges do not change which endpoints a pod can reach.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
-use podgate_core::model::{Labels, ObjectName, Proxy, Service, ServicePort};
+use podgate_common::Protocol;
+use podgate_core::model::{Labels, Name, ObjectName, Proxy, Service, ServicePort};
 
 use super::{
     Decoded, address,
@@ -52,6 +53,7 @@ pub(super) fn read(
         external_addresses,
         internal_local,
         external_local,
+        is_over_limit: false,
         ports,
     })
 }
@@ -87,10 +89,10 @@ fn cluster_addresses(spec: &JsonObject<'_>) -> Vec<IpAddr> {
 
 /// Those of a family in which the service is served.
 fn external_addresses(spec: &JsonObject<'_>, status: &Field<'_>, cluster: &[IpAddr]) -> Vec<IpAddr> {
-    let mut addresses = Vec::new();
+    let (mut addresses, mut known) = (Vec::new(), HashSet::new());
     let mut push = |address: IpAddr| {
         let is_served = cluster.iter().any(|other| other.is_ipv4() == address.is_ipv4());
-        if is_served && !addresses.contains(&address) {
+        if is_served && known.insert(address) {
             addresses.push(address);
         }
     };
@@ -138,20 +140,31 @@ fn is_local(policy: &Field<'_>) -> Result<bool, Reported> {
 fn ports(field: &Field<'_>, names: &mut NameInterner) -> Vec<ServicePort> {
     let mut ports = Vec::new();
     let Ok(items) = field.items() else { return ports };
-    let needs_names = items.len() > 1;
+    let (needs_names, mut earlier) = (items.len() > 1, EarlierPorts::default());
     for item in items {
-        if let Ok(port) = service_port(&item, needs_names, &ports, names) {
+        if let Ok(port) = service_port(&item, needs_names, &earlier, names) {
+            earlier.names.insert(port.name.clone());
+            earlier.numbers.insert((port.protocol, port.number));
+            earlier.node_ports.extend(port.node_port.map(|number| (port.protocol, number)));
             ports.push(port);
         }
     }
     ports
 }
 
+/// What the entries before one have taken.
+#[derive(Default)]
+struct EarlierPorts {
+    names: HashSet<Name>,
+    numbers: HashSet<(Protocol, u16)>,
+    node_ports: HashSet<(Protocol, u16)>,
+}
+
 /// One entry, which must differ from the earlier ones. A bad node port costs the node port alone.
 fn service_port(
     field: &Field<'_>,
     needs_name: bool,
-    earlier: &[ServicePort],
+    earlier: &EarlierPorts,
     names: &mut NameInterner,
 ) -> Result<ServicePort, Reported> {
     let object = field.object()?;
@@ -160,17 +173,16 @@ fn service_port(
         true => name_field.required_text()?,
         false => name_field.optional_text()?.unwrap_or_default(),
     };
-    port::own_name(&name_field, name, earlier.iter().map(|other| &other.name))?;
+    port::own_name(&name_field, name, &earlier.names)?;
     let protocol = port::protocol(&object.get("protocol"))?;
     let number_field = object.get("port");
     let number = number_field.port_number()?;
-    if earlier.iter().any(|other| (other.protocol, other.number) == (protocol, number)) {
+    if earlier.numbers.contains(&(protocol, number)) {
         return Err(number_field.fault(format!("{protocol} {number} is an earlier port")));
     }
     let node_field = object.get("nodePort");
     let node_port = node_field.optional_port_number().ok().flatten().filter(|number| {
-        let is_taken =
-            earlier.iter().any(|other| (other.protocol, other.node_port) == (protocol, Some(*number)));
+        let is_taken = earlier.node_ports.contains(&(protocol, *number));
         if is_taken {
             let _reported =
                 node_field.fault(format!("{protocol} {number} is the node port of an earlier port"));

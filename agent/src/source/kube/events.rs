@@ -1,9 +1,9 @@
-//! Kubernetes Events on policies that were not fully understood, where their authors look: `kubectl
-//! describe`.
+//! Kubernetes Events on policies that were not fully understood, and on policies and Services that exceed a
+//! limit, where their authors look: `kubectl describe`.
 //!
-//! In: the problems of policies. Out: one Event for each policy and each change of its problems, reported by
-//! one agent of the cluster, so that a thousand nodes do not say the same thing a thousand times. A report is
-//! a courtesy: what cannot be reported is logged, and nothing waits for it.
+//! In: the problems of objects. Out: one Event for each such object and each change of its problems, reported
+//! by one agent of the cluster, so that a thousand nodes do not say the same thing a thousand times. A report
+//! is a courtesy: what cannot be reported is logged, and nothing waits for it.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ const NOT_UNDERSTOOD: &str = "NotFullyUnderstood";
 const OVER_LIMIT: &str = "LimitExceeded";
 const ACTION: &str = "Decode";
 
-/// Policies that wait to be reported; beyond that their problems stand in the log and in `podgate status`
+/// Objects that wait to be reported; beyond that their problems stand in the log and in `podgate status`
 /// alone.
 const WAITING: usize = 256;
 
@@ -34,23 +34,23 @@ const WAITING: usize = 256;
 const LONGEST_NOTE: usize = 1024;
 
 #[derive(Debug)]
-pub(super) struct PolicyEvents {
+pub(super) struct ObjectEvents {
     node: Name,
-    /// Of each policy that has any, the problems that were reported last.
+    /// Of each object that has any, the problems that were reported last.
     reported: BTreeMap<ObjectId, Vec<ValidationError>>,
     queue: mpsc::Sender<PendingEvent>,
 }
 
-/// What to report about one policy.
+/// What to report about one object.
 #[derive(Debug)]
 struct PendingEvent {
-    policy: ObjectId,
+    object: ObjectId,
     uid: Option<String>,
     reason: &'static str,
     note: String,
 }
 
-impl PolicyEvents {
+impl ObjectEvents {
     /// `node`: where this agent runs.
     pub(super) fn new(client: Client, node: Name) -> Self {
         let (queue, pending) = mpsc::channel(WAITING);
@@ -62,23 +62,23 @@ impl PolicyEvents {
     /// Tells what is new since it was called last.
     pub(super) fn report(&mut self, store: &ObjectStore) {
         let mut reported = BTreeMap::new();
-        for (policy, Noted { uid, problems, is_over_limit }) in store.problems() {
-            if !policy.kind().info().is_policy {
+        for (object, Noted { uid, problems, is_over_limit }) in store.problems() {
+            if !object.kind().info().is_policy && !is_over_limit {
                 continue;
             }
-            let is_new = self.reported.get(&policy).is_none_or(|before| *before != problems);
-            if is_new && reporting_node(store.nodes(), &policy) == Some(&self.node) {
+            let is_new = self.reported.get(&object).is_none_or(|before| *before != problems);
+            if is_new && reporting_node(store.nodes(), &object) == Some(&self.node) {
                 let pending = PendingEvent {
-                    policy: policy.clone(),
+                    object: object.clone(),
                     uid,
                     reason: reason(is_over_limit),
                     note: note(&problems),
                 };
                 if self.queue.try_send(pending).is_err() {
-                    tracing::debug!(%policy, "no Event: too many wait");
+                    tracing::debug!(%object, "no Event: too many wait");
                 }
             }
-            reported.insert(policy, problems);
+            reported.insert(object, problems);
         }
         self.reported = reported;
     }
@@ -88,10 +88,10 @@ const fn reason(is_over_limit: bool) -> &'static str {
     if is_over_limit { OVER_LIMIT } else { NOT_UNDERSTOOD }
 }
 
-/// Which node's agent reports a policy: every agent answers the same, and the work is spread over all of
+/// Which node's agent reports an object: every agent answers the same, and the work is spread over all of
 /// them.
-fn reporting_node<'a>(nodes: impl Iterator<Item = &'a Name>, policy: &ObjectId) -> Option<&'a Name> {
-    nodes.min_by_key(|node| mixed(fnv(&format!("{node} {policy}"))))
+fn reporting_node<'a>(nodes: impl Iterator<Item = &'a Name>, object: &ObjectId) -> Option<&'a Name> {
+    nodes.min_by_key(|node| mixed(fnv(&format!("{node} {object}"))))
 }
 
 /// FNV-1a. Agents of different releases must agree, and the standard library's hash may change between
@@ -102,7 +102,7 @@ fn fnv(text: &str) -> u64 {
 }
 
 async fn publish(recorder: Recorder, mut pending: mpsc::Receiver<PendingEvent>) {
-    while let Some(PendingEvent { policy, uid, reason, note }) = pending.recv().await {
+    while let Some(PendingEvent { object, uid, reason, note }) = pending.recv().await {
         let event = Event {
             type_: EventType::Warning,
             reason: reason.into(),
@@ -111,15 +111,15 @@ async fn publish(recorder: Recorder, mut pending: mpsc::Receiver<PendingEvent>) 
             secondary: None,
         };
         let regarding = k8s_openapi::api::core::v1::ObjectReference {
-            api_version: policy.kind().info().api_versions.first().map(|&version| version.into()),
-            kind: Some(policy.kind().to_string()),
-            namespace: policy.namespace().map(ToString::to_string),
-            name: Some(policy.name().to_string()),
+            api_version: object.kind().info().api_versions.first().map(|&version| version.into()),
+            kind: Some(object.kind().to_string()),
+            namespace: object.namespace().map(ToString::to_string),
+            name: Some(object.name().to_string()),
             uid,
             ..Default::default()
         };
         if let Err(error) = recorder.publish(&event, &regarding).await {
-            tracing::warn!(%policy, error = format!("{:#}", anyhow::Error::from(error)), "no Event");
+            tracing::warn!(%object, error = format!("{:#}", anyhow::Error::from(error)), "no Event");
         }
     }
 }

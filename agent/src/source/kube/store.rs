@@ -34,7 +34,7 @@ pub(super) struct ObjectStore {
     /// A server without any namespace is meant.
     allow_empty: bool,
     limits: Limits,
-    /// Of policies: Events name them.
+    /// Of policies and Services: Events name them.
     uids: BTreeMap<ObjectId, String>,
 }
 
@@ -196,7 +196,7 @@ fn of_server(object: &str, message: &str) -> ValidationError {
 
 fn note_uid(DecodedObject { id, uid, .. }: &DecodedObject, uids: &mut BTreeMap<ObjectId, String>) {
     if let (Some(id), Some(uid)) = (id, uid)
-        && id.kind().info().is_policy
+        && (id.kind().info().is_policy || id.kind() == Kind::Service)
     {
         uids.insert(id.clone(), uid.clone());
     }

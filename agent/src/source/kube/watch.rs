@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     Update,
     decode::Kind,
-    events::PolicyEvents,
+    events::ObjectEvents,
     health::Health,
     store::ObjectStore,
     stream::{self, Unwatched, WatchEvent},
@@ -29,7 +29,7 @@ use super::{
 pub fn watch(client: &Client, node: Name, allow_empty: bool) -> (mpsc::Receiver<Update>, Health) {
     let (updates, receiver) = mpsc::channel(1);
     let health = Health::new();
-    let events = PolicyEvents::new(client.clone(), node);
+    let events = ObjectEvents::new(client.clone(), node);
     let turn = Arc::new(Semaphore::new(1));
     let watches = Kind::ALL.map(|kind| {
         let heard = stream::of_kind(client, kind, turn.clone());
@@ -44,7 +44,7 @@ async fn run(
     mut watches: BoxStream<'static, (Kind, WatchEvent)>,
     mut store: ObjectStore,
     updates: mpsc::Sender<Update>,
-    mut events: PolicyEvents,
+    mut events: ObjectEvents,
     health: Health,
 ) {
     let mut unlisted: BTreeSet<Kind> = Kind::ALL.into_iter().collect();
@@ -84,7 +84,7 @@ async fn run(
                         let is_new = unlisted.remove(&kind);
                         let changed = store.lacks(kind, &versions) || is_new;
                         if changed {
-                            tracing::error!(%kind, "{versions}: these policies are not enforced as they are now");
+                            tracing::error!(%kind, "{versions}: changes of these policies are not enforced");
                         }
                         health.failed(kind, versions);
                         changed

@@ -364,7 +364,7 @@ pub(super) fn unreadable(error: &io::Error) -> String {
     format!("cannot be read: {error}")
 }
 
-/// What kustomize reads: it need not say its kind.
+/// Whether an object is kustomize's own, which need not have a kind.
 pub(super) fn is_of_kustomize(input: &Input, value: &Value) -> bool {
     let name = input.path().and_then(Path::file_name).and_then(OsStr::to_str);
     matches!(name, Some("kustomization.yaml" | "kustomization.yml" | "Kustomization"))
@@ -372,7 +372,7 @@ pub(super) fn is_of_kustomize(input: &Input, value: &Value) -> bool {
         && value.get("kind").is_none()
 }
 
-/// What is not known at all may be a policy for anybody.
+/// An object that could not be read at all may be a policy of any namespace.
 fn of_any(problem: &ValidationError) -> Unread {
     Unread { problem: problem.clone(), namespace: None }
 }

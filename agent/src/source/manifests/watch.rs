@@ -161,7 +161,9 @@ impl Watcher {
         let mut readings = Vec::new();
         let mut held_back = Vec::new();
         for input in inputs {
-            let file = input.path().and_then(|path| fs::canonicalize(path).ok());
+            // A pipe is read to its end: its writer has closed it, and it cannot be read again.
+            let file = input.path().filter(|_| input.is_repeatable());
+            let file = file.and_then(|path| fs::canonicalize(path).ok());
             if file.as_ref().is_some_and(|file| self.being_written.contains(file)) {
                 held_back.push(input);
             } else if self.is_due(&input, file.as_deref(), &changes) {
@@ -170,7 +172,7 @@ impl Watcher {
                 readings.push((input, file, reading, has_writer));
             }
         }
-        // Whoever wrote, and had closed when it was asked for, has reported it by now.
+        // A writer that had closed the file before `has_writer` looked has caused its event by now.
         self.take_events();
         for (input, file, reading, has_writer) in readings {
             match file {

@@ -46,12 +46,14 @@ pub(crate) fn worlds() -> impl Strategy<Value = World> {
         1 => Just(EndpointState::Unmanaged),
     ];
     let veths = prop::collection::vec((state, prop::bool::weighted(0.2)), Host::LOCAL.len());
-    let external = prop::collection::vec((claimed(), backends()), 0..3);
+    let external = prop::collection::vec((claimed(), backends(), any::<bool>()), 0..3);
     (clusters(), services(), external, veths).prop_map(|(world, services, external, veths)| {
         let world =
             services.into_iter().fold(world, |world, (protocol, behind)| world.service(protocol, &behind));
-        let mut world =
-            external.into_iter().fold(world, |world, (address, behind)| world.external(address, &behind));
+        let mut world = external.into_iter().fold(world, |world, (address, behind, is_over_limit)| {
+            let world = world.external(address, &behind);
+            if is_over_limit { world.over_limit() } else { world }
+        });
         for (veth, (state, bridged)) in world.veths.values_mut().zip(veths) {
             veth.state = state;
             veth.master = if bridged { BRIDGE } else { 0 };
@@ -71,7 +73,7 @@ fn backends() -> impl Strategy<Value = Vec<(Host, u16)>> {
     prop::collection::vec(backend, 0..5)
 }
 
-/// What a tenant may write into `externalIPs`: anybody's address, also another service's.
+/// What a tenant may write into `externalIPs`: anyone's address, also another service's.
 fn claimed() -> impl Strategy<Value = IpAddr> {
     let hosts = || prop::sample::select(Host::ALL.to_vec());
     let address = prop_oneof![

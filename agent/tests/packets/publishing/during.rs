@@ -17,9 +17,9 @@ use proptest::{
 use super::verdicts::addresses;
 use crate::{
     generate::{PORTS, clusters},
-    naive::{self, Asked},
+    naive::{self, Query},
     node::{Node, Programs},
-    world::{Host, UPLINK, World, arrives, leaves},
+    world::{Family, Host, UPLINK, World, allow, arrives, block, leaves, pods_like, port},
 };
 
 /// How many worlds take turns.
@@ -54,9 +54,47 @@ fn while_labels_change_each_packet_is_evaluated_by_one_of_the_states() {
     probe_while(Changing::Labels, 100);
 }
 
-/// What all states allow is never dropped, and what all deny never passes.
+#[test]
+fn while_a_service_exceeds_the_limit_and_fits_again_no_packet_misses_it() {
+    let external = Host::Outside.at(Family::V4);
+    // The address itself is forbidden, what is behind it is not.
+    let fits = World::new()
+        .egress(Host::A, [allow(pods_like(Host::B), port(Protocol::Tcp, 8080))])
+        .external(external, &[(Host::B, 8080)]);
+    let over_limit = fits.clone().over_limit();
+    let frame = Frame::tcp((Host::A.at(Family::V4), 1_024), (external, 80), flag::SYN);
+    let probe = Probe { hook: leaves(Host::A), frame: frame.bytes(), passes: true };
+    let worlds = [&fits, &over_limit, &fits, &over_limit, &fits].map(Clone::clone);
+    probe_during(&worlds, &[probe], "services", 300);
+}
+
+#[test]
+fn while_a_service_and_the_policy_change_together_each_packet_is_evaluated_by_one_of_the_states() {
+    let external = Host::Outside.at(Family::V4);
+    // All three let A reach the address itself and what is behind it.
+    let world = |other: u16| {
+        let [backend, other] = [(Host::B, 8080), (Host::Z, other)]
+            .map(|(host, at)| allow(pods_like(host), port(Protocol::Tcp, at)));
+        let itself = allow(block(&format!("{external}/32"), &[]), port(Protocol::Tcp, 80));
+        World::new().egress(Host::A, [backend, itself, other])
+    };
+    let service = |world: World| world.external(external, &[(Host::B, 8080)]);
+    let fits = service(world(1));
+    let gone = world(2);
+    let over_limit = service(world(3)).over_limit();
+    let frame = Frame::tcp((Host::A.at(Family::V4), 1_024), (external, 80), flag::SYN);
+    let probe = Probe { hook: leaves(Host::A), frame: frame.bytes(), passes: true };
+    let worlds = [fits, over_limit.clone(), gone.clone(), over_limit, gone];
+    probe_during(&worlds, &[probe], "services and policies", 300);
+}
+
 fn probe_while(changing: Changing, publications: usize) {
     let (worlds, probes) = worlds_with_probes(changing);
+    probe_during(&worlds, &probes, &format!("{changing:?}"), publications);
+}
+
+/// What all states allow is never dropped, and what all deny never passes.
+fn probe_during(worlds: &[World], probes: &[Probe], changing: &str, publications: usize) {
     let mut node = Node::new(&worlds[0]);
     let bpffs = std::path::Path::new("/sys/fs/bpf");
     let programs = Programs::of(&mut node.datapath, bpffs);
@@ -64,7 +102,7 @@ fn probe_while(changing: Changing, publications: usize) {
     let wrong = thread::scope(|scope| {
         let prober = scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                for probe in &probes {
+                for probe in probes {
                     if programs.run(probe.hook, &probe.frame) != probe.passes {
                         return Some(probe);
                     }
@@ -85,14 +123,14 @@ fn probe_while(changing: Changing, publications: usize) {
         prober.join().expect("the prober does not panic")
     });
     if let Some(Probe { hook, frame, passes }) = wrong {
-        let counted = node.datapath.counters.read().expect("counters");
+        let counted = node.readers.counters.read().expect("counters");
         let counted: Vec<_> = counted.into_iter().filter(|(.., count)| *count > 0).collect();
         panic!(
-            "{changing:?} change: {hook:?} must always {}: {frame:02x?}; of all probes: {counted:?}",
+            "{changing} change: {hook:?} must always {}: {frame:02x?}; of all probes: {counted:?}",
             if *passes { "pass" } else { "be dropped" }
         );
     }
-    println!("{changing:?} change: {} probes", asked.into_inner());
+    println!("{changing} change: {} probes", asked.into_inner());
 }
 
 /// Worlds that agree on some packets, of which some pass and some do not.
@@ -127,15 +165,21 @@ fn worlds_with_probes(changing: Changing) -> (Vec<World>, Vec<Probe>) {
 fn probes(worlds: &[World], changing: Changing) -> Vec<Probe> {
     let mut probes = Vec::new();
     for pod in Host::LOCAL {
-        for (direction, peer, port) in asked() {
-            let family = if peer.is_ipv4() { crate::world::Family::V4 } else { crate::world::Family::V6 };
+        for (direction, peer, number) in asked() {
+            let family = if peer.is_ipv4() { Family::V4 } else { Family::V6 };
             let own = pod.at(family);
             let local = Host::LOCAL.into_iter().find(|host| host.at(family) == peer);
             let allows = |world: &World, subject: Host, direction, peer| {
                 let subject = &world.cluster.pods[&subject.name()];
-                let asked =
-                    Asked { subject, direction, peer, protocol: Some(Protocol::Tcp), port, own_node: false };
-                naive::allows(&world.cluster, asked)
+                let query = Query {
+                    subject,
+                    direction,
+                    peer,
+                    protocol: Some(Protocol::Tcp),
+                    port: number,
+                    own_node: false,
+                };
+                naive::allows(&world.cluster, query)
             };
             // Where a packet of a local pod arrives that did not pass that pod's own veth, its egress is
             // evaluated, too.
@@ -166,10 +210,10 @@ fn probes(worlds: &[World], changing: Changing) -> Vec<Probe> {
                 continue;
             }
             let (hook, frame) = match direction {
-                Direction::Egress => (leaves(pod), Frame::tcp((own, 1_024), (peer, port), flag::SYN)),
+                Direction::Egress => (leaves(pod), Frame::tcp((own, 1_024), (peer, number), flag::SYN)),
                 Direction::Ingress => {
                     let ingress_ifindex = local.map_or(UPLINK, Host::veth);
-                    (arrives(pod, ingress_ifindex), Frame::tcp((peer, 1_024), (own, port), flag::SYN))
+                    (arrives(pod, ingress_ifindex), Frame::tcp((peer, 1_024), (own, number), flag::SYN))
                 }
             };
             probes.push(Probe { hook, frame: frame.bytes(), passes: verdicts[0] == (true, true) });

@@ -3,19 +3,20 @@
 use std::path::Path;
 
 use podgate_common::{
-    Outcome, Protocol,
+    EndpointState, NODE, Outcome, Protocol,
     frames::{Frame, flag},
 };
+use podgate_core::model::Ports;
 use podgate_datapath::{Datapath, Pins, publisher::Publisher};
 
 use crate::{
-    node::{self, Node, Programs},
+    node::{self, Node, OPTIONS, Programs},
     snapshot::Snapshot,
-    world::{Family, Host, World, allow, arrives, pods_like, port},
+    world::{Family, Host, UPLINK, World, allow, arrives, ip, leaves, pods_like, port, service_at},
 };
 
 fn restart(node: &Node, pins: &Pins, world: &World) -> (Datapath, Snapshot) {
-    let mut datapath = node::load(pins, false);
+    let mut datapath = node::load(pins, OPTIONS).0;
     let mut publisher = Publisher::default();
     let tables = world.compile(publisher.in_force());
     let wanted = world.wanted(&tables);
@@ -84,4 +85,56 @@ fn an_agent_that_was_killed_between_two_flips_is_cleaned_up_after() {
         table_set != old.table_set() && table_set != flipped.table_set,
         "neither of the two that were in use"
     );
+}
+
+/// It does not know which connections the one before has looked at: it looks at all of them.
+#[test]
+fn a_new_agent_ends_no_connection_that_may_go_on() {
+    let world = World::new()
+        .service(Protocol::Udp, &[(Host::B, 8_081), (Host::Outside, 80)])
+        .egress(Host::A, [allow(pods_like(Host::B), Ports::Any)])
+        .on_bridge(Host::Z);
+    for pending in [None, Some(Host::A), Some(Host::B), Some(Host::Z)] {
+        let mut node = Node::new(&world);
+        let mut frames = Vec::new();
+        for family in Family::ALL {
+            let at = |host: Host, port| (host.at(family), port);
+            for (hook, from, to) in [
+                (leaves(Host::A), at(Host::A, 1), at(Host::B, 80)),
+                (arrives(Host::B, Host::A.veth()), at(Host::A, 1), at(Host::B, 80)),
+                (leaves(Host::A), at(Host::A, 2), (service_at(family), 80)),
+                (arrives(Host::B, Host::A.veth()), at(Host::A, 2), at(Host::B, 8_081)),
+                // The node has put its own address in place of A's.
+                (arrives(Host::B, Host::A.veth()), at(Host::Node, 3), at(Host::B, 80)),
+                (arrives(Host::B, NODE), at(Host::Node, 4), at(Host::B, 80)),
+                (arrives(Host::B, UPLINK), at(Host::Outside, 5), at(Host::B, 80)),
+                (arrives(Host::B, UPLINK), at(Host::OtherNode, 6), at(Host::B, 80)),
+                (leaves(Host::B), at(Host::B, 7), at(Host::Outside, 443)),
+                (arrives(Host::Z, Host::B.veth()), at(Host::B, 8), at(Host::Z, 80)),
+            ] {
+                let frame = Frame::udp(from, to, 60);
+                assert!(node.evaluate(hook, &frame.bytes()).passes(), "{frame:?}");
+                frames.push((hook, frame));
+            }
+        }
+        let (link, router) = (ip("fe80::1"), ip("fe80::99"));
+        for (hook, frame) in [
+            (leaves(Host::B), Frame::udp((link, 1), (router, 53), 60)),
+            (arrives(Host::B, UPLINK), Frame::udp((router, 2), (link, 53), 60)),
+        ] {
+            assert!(node.evaluate(hook, &frame.bytes()).passes(), "{frame:?}");
+            frames.push((hook, frame));
+        }
+        let flows = node.flow_count();
+        node.publisher = Publisher::default();
+        let again =
+            pending.map_or(world.clone(), |pod| world.clone().with_state(pod, EndpointState::Pending));
+        node.publish(&again);
+        assert_eq!(node.flow_count(), flows, "{pending:?}");
+        node.assert_same_state();
+        node.publish(&world);
+        for (hook, frame) in &frames {
+            node.expect(*hook, frame, Outcome::Established);
+        }
+    }
 }

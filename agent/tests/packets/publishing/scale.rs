@@ -82,6 +82,6 @@ fn a_policy_is_in_force_within_a_second_among_twenty_thousand_pods() {
     let last = IpAddr::from(Ipv4Addr::from(0x0a10_0000 + PODS - 1));
     let from_a = |to| Frame::tcp((Host::A.at(Family::V4), 9), (to, 80), flag::SYN).bytes();
     node.expect_bytes(crate::world::leaves(Host::A), &from_a(last), Allowed);
-    let nobody = IpAddr::from(Ipv4Addr::from(0x0a10_0000 + PODS));
-    node.expect_bytes(crate::world::leaves(Host::A), &from_a(nobody), Denied);
+    let unowned = IpAddr::from(Ipv4Addr::from(0x0a10_0000 + PODS));
+    node.expect_bytes(crate::world::leaves(Host::A), &from_a(unowned), Denied);
 }

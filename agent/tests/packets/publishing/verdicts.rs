@@ -12,8 +12,8 @@ use proptest::{
 
 use crate::{
     generate::{PORTS, STRANGERS, clusters},
-    naive::{self, Asked},
-    node::{self, Node},
+    naive::{self, Query},
+    node::{self, Node, OPTIONS},
     snapshot::{Pinned, Snapshot},
     world::{Family, Host, World, ip},
 };
@@ -85,7 +85,7 @@ impl Fresh {
         for pin in std::fs::read_dir(&maps).expect("the directory of pins") {
             std::fs::remove_file(pin.expect("an entry").path()).expect("a pin of ours");
         }
-        let mut datapath: Datapath = node::load(&self.pins, false);
+        let mut datapath: Datapath = node::load(&self.pins, OPTIONS).0;
         let tables = world.compile(Vec::new());
         let wanted = world.wanted(&tables);
         Publisher::default().publish(&mut datapath.maps, &tables, &wanted).expect("the kernel takes it");
@@ -118,7 +118,7 @@ pub(super) fn assert_compiled_verdicts(node: &mut Node, world: &World) {
         assert_eq!(in_kernel, memory.allowed(rule_set, asked.peer, protocol, asked.port), "{asked:?}");
         // As `explain` asks beside a running agent.
         let query = VerdictQuery::new(veth, asked.direction, asked.peer.into(), protocol, asked.port);
-        let said = node.datapath.verdict(&query).expect("the kernel answers");
+        let said = node.readers.verdicts.ask(&query).expect("the kernel answers");
         assert_eq!(said, if in_kernel { KernelVerdict::Allowed } else { KernelVerdict::Denied }, "{asked:?}");
     }
 }
@@ -128,7 +128,7 @@ fn veth_of(world: &World, pod: &Pod) -> u32 {
     *veth
 }
 
-fn questions(world: &World) -> impl Iterator<Item = Asked<'_>> {
+fn questions(world: &World) -> impl Iterator<Item = Query<'_>> {
     let with_ports =
         || Protocol::ALL.into_iter().flat_map(|protocol| PORTS.map(|port| (Some(protocol), port)));
     world
@@ -137,7 +137,7 @@ fn questions(world: &World) -> impl Iterator<Item = Asked<'_>> {
         .flat_map(|(subject, direction)| addresses().map(move |peer| (subject, direction, peer)))
         .flat_map(move |(subject, direction, peer)| {
             let ports = with_ports().chain([(None, 0)]);
-            ports.map(move |(protocol, port)| Asked {
+            ports.map(move |(protocol, port)| Query {
                 subject,
                 direction,
                 peer,

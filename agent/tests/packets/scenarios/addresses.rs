@@ -21,10 +21,10 @@ fn a_pod_sends_from_its_own_addresses_alone() {
         let mut node = Node::new(&world);
         for family in Family::ALL {
             let to = Host::B.at(family);
-            let nobody = ip(if family == Family::V4 { "10.1.0.99" } else { "fd00:1::99" });
+            let unowned = ip(if family == Family::V4 { "10.1.0.99" } else { "fd00:1::99" });
             let unspecified = ip(if family == Family::V4 { "0.0.0.0" } else { "::" });
             let others = [Host::A, Host::B, Host::Remote, Host::Outside, Host::Node, Host::OtherNode];
-            for from in others.map(|host| host.at(family)).into_iter().chain([nobody, unspecified]) {
+            for from in others.map(|host| host.at(family)).into_iter().chain([unowned, unspecified]) {
                 for frame in [
                     Frame::tcp((from, 9), (to, 80), SYN),
                     Frame::tcp((from, 9), (to, 80), flag::ACK),
@@ -123,8 +123,13 @@ fn link_local_addresses_are_between_a_pod_and_its_link() {
     node.expect(arrives(Host::B, NODE), &Frame::tcp((node_link, 9), (b_link, 80), SYN), OwnNode);
     node.expect(leaves(Host::B), &Frame::tcp((b_link, 9), (other_link, 80), SYN), Denied);
     node.expect(arrives(Host::B, BRIDGE), &Frame::tcp((other_link, 9), (b_link, 80), SYN), Denied);
-    // The node's own on a packet that it did not send.
+    // The node's own on a packet that it did not send; it gives its pod no right to send from it.
     node.expect(arrives(Host::B, BRIDGE), &Frame::tcp((node_link, 9), (b_link, 81), SYN), Denied);
+    let in_the_nodes_name = Frame::tcp((node_link, 9), (ip("fe80::d"), 80), SYN);
+    for pod in [Host::Z, Host::B] {
+        node.expect(arrives(pod, Host::A.veth()), &in_the_nodes_name, Spoofed);
+        node.expect(leaves(Host::A), &in_the_nodes_name, Spoofed);
+    }
     // A link of IPv4 has no such right: the pod would have to own the address.
     let v4 = Frame::tcp((ip("169.254.7.7"), 9), (Host::Node.at(Family::V4), 80), SYN);
     node.expect(leaves(Host::B), &v4, Spoofed);

@@ -27,7 +27,13 @@ const SYN: u8 = flag::SYN;
 const ACK: u8 = flag::ACK;
 
 /// Adds a policy for the pod `host` with one rule; the first one that is added comes first.
-fn with(mut world: World, tier: Tier, host: Host, direction: Direction, rule: ClusterRule) -> World {
+pub(super) fn with(
+    mut world: World,
+    tier: Tier,
+    host: Host,
+    direction: Direction,
+    rule: ClusterRule,
+) -> World {
     let number = u16::try_from(world.cluster.cluster_policies.len()).expect("a few policies");
     let label = world.cluster.pods[&host.name()].labels["app"].clone();
     let (ingress, egress) = match direction {
@@ -52,11 +58,11 @@ fn with(mut world: World, tier: Tier, host: Host, direction: Direction, rule: Cl
     world
 }
 
-fn rule(action: Action, peers: Peers, ports: Ports) -> ClusterRule {
+pub(super) fn rule(action: Action, peers: Peers, ports: Ports) -> ClusterRule {
     ClusterRule { action, matches: Rule { peers, ports } }
 }
 
-fn own_node() -> Peers {
+pub(super) fn own_node() -> Peers {
     let families = Family::ALL.map(|family| Host::Node.at(family));
     let blocks = families
         .map(|address| block(&format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }), &[]));

@@ -174,7 +174,7 @@ fn the_middle_of_an_unknown_connection_is_evaluated_by_its_direction() {
     for family in Family::ALL {
         let at = |host: Host, port| (host.at(family), port);
         for flags in [ACK, SYN_ACK, flag::RST, flag::RST | ACK, flag::FIN, flag::FIN | ACK, flag::PSH, 0] {
-            // From somebody who may not: dropped, whatever it claims to belong to.
+            // From one who may not: dropped, whatever it claims to belong to.
             for from in [Host::Outside, Host::Remote, Host::OtherNode] {
                 let frame = Frame::tcp(at(from, 443), at(Host::A, 50_000), flags);
                 node.expect(arrives(Host::A, UPLINK), &frame, Denied);
@@ -184,7 +184,7 @@ fn the_middle_of_an_unknown_connection_is_evaluated_by_its_direction() {
             node.expect(leaves(Host::B), &Frame::tcp(at(Host::B, 80), at(Host::Z, 5), flags), Denied);
         }
         assert_eq!(node.flow_count(), 0);
-        // From somebody who may: taken up, as after a restart of the machine's connection tracking.
+        // From one who may: taken up, as after a restart of the machine's connection tracking.
         let taken_up = Frame::tcp(at(Host::A, 40_000), at(Host::B, 80), ACK);
         node.expect(leaves(Host::A), &taken_up, Allowed);
         node.expect(arrives(Host::B, Host::A.veth()), &taken_up, Allowed);

@@ -1,17 +1,20 @@
-//! Packets in packets: a pod hands none to a node, which would take them out in anybody's name.
+//! Packets in packets: a pod hands none to a node, which would take them out in anyone's name.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use podgate_common::{
-    NODE,
-    Outcome::{Allowed, Denied, Encapsulated, NotIsolated, Spoofed, Unparsed, Unreadable},
+    EndpointState, NODE,
+    Outcome::{Allowed, Denied, Encapsulated, Established, NotIsolated, Spoofed, Unparsed, Unreadable},
+    Protocol,
     frames::{Extension, Frame},
 };
-use podgate_core::model::Ports;
+use podgate_core::model::{Peers, Ports};
 
 use crate::{
     node::Node,
-    world::{Family, Host, TUNNEL_PORTS, UPLINK, World, allow, arrives, block, ip, leaves},
+    world::{
+        Family, Host, NODE_PORT, TUNNEL_PORTS, UPLINK, World, allow, arrives, block, ip, leaves, service_at,
+    },
 };
 
 /// IP in IP, 6in4, GRE, L2TP, MPLS in IP.
@@ -50,6 +53,149 @@ fn a_pod_sends_no_tunnelled_packet_to_a_node() {
         node.expect(leaves(Host::A), &gre.reversed(), Encapsulated);
         let from_node = Frame::udp((Host::OtherNode.at(family), 40_000), (a, 4_789), 60);
         node.expect(arrives(Host::A, UPLINK), &from_node, NotIsolated);
+    }
+}
+
+/// The node translates a service's address where no program sees the packet any more: what leads to a tunnel
+/// is known at the pod's veth, also of a free pod.
+#[test]
+fn a_service_leads_a_pod_to_no_tunnel_of_a_node() {
+    let port = TUNNEL_PORTS[0];
+    let to_other_node = ["172.16.0.2/32", "fd00:f::2/128"].map(|node| allow(block(node, &[]), Ports::Any));
+    for tunnel_at in [Host::Node, Host::OtherNode] {
+        let world = World::new()
+            .egress(Host::A, to_other_node.clone())
+            .service(Protocol::Udp, &[(tunnel_at, port), (Host::Outside, 80)]);
+        let mut node = Node::new(&world);
+        for family in Family::ALL {
+            let to_service = (service_at(family), 80);
+            for pod in [Host::A, Host::B] {
+                let from = (pod.at(family), 40_000);
+                for to in
+                    [to_service, (Host::Node.at(family), NODE_PORT), (Host::OtherNode.at(family), NODE_PORT)]
+                {
+                    node.expect(leaves(pod), &Frame::udp(from, to, 60), Encapsulated);
+                }
+            }
+            let b = (Host::B.at(family), 40_000);
+            node.expect(leaves(Host::B), &Frame::udp(b, (to_service.0, 81), 60), NotIsolated);
+            node.expect(leaves(Host::B), &Frame::tcp(b, to_service, 2), NotIsolated);
+            // Translated all the same, by whomever: an isolated pod's packet is known where it leaves.
+            for from in [(Host::A.at(family), 40_000), (Host::Node.at(family), 50_000)] {
+                let translated = Frame::udp(from, (Host::OtherNode.at(family), port), 60);
+                node.expect_on_wire(Host::A.veth(), &translated, Some(Encapsulated));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_connection_does_not_follow_its_service_to_a_tunnel() {
+    let service = |backend| World::new().service(Protocol::Udp, &[backend]);
+    let mut node = Node::new(&service((Host::Outside, 80)));
+    let connections = Family::ALL.map(|family| {
+        let from = (Host::B.at(family), 40_000);
+        [(service_at(family), 80), (Host::Node.at(family), NODE_PORT), (Host::Outside.at(family), 80)]
+            .map(|to| Frame::udp(from, to, 60))
+    });
+    for frame in connections.as_flattened() {
+        node.expect(leaves(Host::B), frame, NotIsolated);
+        node.expect(leaves(Host::B), frame, Established);
+    }
+    node.publish(&service((Host::Node, TUNNEL_PORTS[0])));
+    for [to_service, to_node_port, to_outside] in &connections {
+        node.expect(leaves(Host::B), to_service, Encapsulated);
+        node.expect(leaves(Host::B), to_node_port, Encapsulated);
+        node.expect(leaves(Host::B), to_outside, Established);
+    }
+}
+
+/// A host outside becomes a node of the cluster.
+#[test]
+fn a_connection_does_not_go_on_to_what_becomes_a_node() {
+    let mut node = Node::new(&World::new());
+    let frames = Family::ALL.map(|family| {
+        let (b, outside) = (Host::B.at(family), Host::Outside.at(family));
+        [Frame::udp((b, 40_000), (outside, TUNNEL_PORTS[0]), 60), Frame::ip(b, outside, 47, vec![0; 40])]
+    });
+    for frame in frames.as_flattened() {
+        node.expect(leaves(Host::B), frame, NotIsolated);
+        node.expect(leaves(Host::B), frame, Established);
+    }
+    node.publish(&World::new().with_node(Host::Outside));
+    for frame in frames.as_flattened() {
+        node.expect(leaves(Host::B), frame, Encapsulated);
+    }
+}
+
+/// Delivered to another pod's veth, whose pod is not known, it opens nothing at its own.
+#[test]
+fn a_tunnelled_packet_that_goes_astray_opens_no_way_to_its_node() {
+    let mut node = Node::new(&World::new().with_state(Host::Z, EndpointState::Unmanaged));
+    for family in Family::ALL {
+        let (a, to) = (Host::A.at(family), Host::OtherNode.at(family));
+        let vxlan = Frame::udp((a, 40_000), (to, TUNNEL_PORTS[0]), 60);
+        let others = PROTOCOLS.map(|protocol| Frame::ip(a, to, protocol, vec![0; 40]));
+        for frame in others.iter().chain([&vxlan]) {
+            node.expect(arrives(Host::Z, Host::A.veth()), frame, NotIsolated);
+            node.expect(leaves(Host::A), frame, Encapsulated);
+        }
+    }
+}
+
+/// Whoever may write a Service claims the address of a pod, with a tunnel behind it. What the node does not
+/// translate reaches the pod all the same, by its own service's address or from outside.
+#[test]
+fn who_claims_a_pods_address_for_a_tunnel_takes_no_answer_from_it() {
+    let own = World::new().ingress(Host::B, [allow(Peers::Any, Ports::Any)]).egress(Host::B, []);
+    let mut claimed = own.clone().service(Protocol::Udp, &[(Host::Node, TUNNEL_PORTS[0])]);
+    let name = claimed.cluster.services.keys().next().expect("the service").clone();
+    let service = Arc::make_mut(&mut claimed.cluster.services[&name]);
+    service.external_addresses = Family::ALL.map(|family| Host::B.at(family)).to_vec();
+    for claimed_before in [true, false] {
+        let mut node = Node::new(if claimed_before { &claimed } else { &own });
+        for family in Family::ALL {
+            let server = (Host::B.at(family), 80);
+            let outside = Frame::udp((Host::Outside.at(family), 40_000), server, 60);
+            let pod = Frame::udp((Host::A.at(family), 40_000), server, 60);
+            node.expect(arrives(Host::B, UPLINK), &outside, Allowed);
+            node.expect(arrives(Host::B, Host::A.veth()), &pod, Allowed);
+            node.publish(&claimed);
+            node.expect(leaves(Host::B), &outside.reversed(), Established);
+            // What the other pod sends to this address itself, the node leads to the tunnel.
+            node.expect(leaves(Host::A), &pod, Encapsulated);
+            node.expect(
+                arrives(Host::B, Host::A.veth()),
+                &pod,
+                if claimed_before { Established } else { Allowed },
+            );
+            node.expect(leaves(Host::B), &pod.reversed(), Established);
+            node.expect(leaves(Host::A), &pod, Encapsulated);
+            node.publish(if claimed_before { &claimed } else { &own });
+        }
+        // The client's address goes to another pod, which this one has no right to send to.
+        node.publish(&claimed.clone().with_address_moved(Host::A, Host::Z));
+        for family in Family::ALL {
+            let pod = Frame::udp((Host::A.at(family), 40_000), (Host::B.at(family), 80), 60);
+            node.expect(leaves(Host::B), &pod.reversed(), Denied);
+        }
+    }
+}
+
+#[test]
+fn where_encapsulation_is_allowed_no_connection_ends_because_of_a_tunnel() {
+    let world = World::new();
+    let mut node = Node::that_allows_encapsulation(&world);
+    let frames = Family::ALL.map(|family| {
+        let (b, outside) = (Host::B.at(family), Host::Outside.at(family));
+        [Frame::udp((b, 40_000), (outside, TUNNEL_PORTS[0]), 60), Frame::ip(b, outside, 47, vec![0; 40])]
+    });
+    for frame in frames.as_flattened() {
+        node.expect(leaves(Host::B), frame, NotIsolated);
+    }
+    node.publish(&world.with_node(Host::Outside).egress(Host::B, []));
+    for frame in frames.as_flattened() {
+        node.expect(leaves(Host::B), frame, Established);
     }
 }
 

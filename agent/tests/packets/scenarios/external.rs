@@ -21,12 +21,12 @@ const SYN: u8 = flag::SYN;
 const ACK: u8 = flag::ACK;
 
 /// A may send to B, port 8080, and to no one else.
-fn a_may_send_to_b() -> World {
+pub(super) fn a_may_send_to_b() -> World {
     World::new().egress(Host::A, [allow(pods_like(Host::B), port(Tcp, 8080))])
 }
 
 /// The address alone.
-fn just(address: std::net::IpAddr) -> podgate_core::model::Peers {
+pub(super) fn just(address: std::net::IpAddr) -> podgate_core::model::Peers {
     block(&format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }), &[])
 }
 

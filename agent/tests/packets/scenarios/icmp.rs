@@ -94,7 +94,7 @@ fn an_error_about_another_connection_does_not_pass() {
         for quoted in never_sent {
             node.expect(arrives(Host::B, UPLINK), &Frame::unreachable(router(family), &quoted), Denied);
         }
-        // Sent to somebody else than the one who sent the quoted packet.
+        // Sent to another than the one who sent the quoted packet.
         let mut misled =
             Frame::unreachable(router(family), &Frame::tcp((remote, 80), (b, 40_000), flag::ACK));
         misled.destination = b;

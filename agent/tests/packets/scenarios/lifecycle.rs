@@ -1,7 +1,5 @@
 //! What changes under a connection: policies, owners of addresses, time; and veths that are not known yet.
 
-use std::sync::Arc;
-
 use podgate_common::{
     EndpointState, NODE,
     Outcome::{Allowed, Denied, Established, Neighbour, NotIsolated, OwnNode, Pending, Related, Spoofed},
@@ -172,20 +170,10 @@ fn a_silent_connection_is_forgotten_after_its_time() {
 #[test]
 fn connections_end_with_the_ownership_of_their_address() {
     let mut node = Node::new(&open());
-    let mut moved = open();
     for family in Family::ALL {
         connect(&mut node, family, 40_000);
-        // Z is given the address of A.
-        let addresses = |world: &mut World, pod: Host, keep: bool| {
-            let pod = Arc::make_mut(world.cluster.pods.get_mut(&pod.name()).expect("a pod of the world"));
-            pod.addresses.retain(|address| keep && *address != Host::A.at(family));
-            pod.addresses.clone()
-        };
-        addresses(&mut moved, Host::A, true);
-        let z = Arc::make_mut(moved.cluster.pods.get_mut(&Host::Z.name()).expect("a pod of the world"));
-        z.addresses.push(Host::A.at(family));
     }
-    node.publish(&moved);
+    node.publish(&open().with_address_moved(Host::A, Host::Z));
     assert_eq!(node.flow_count(), 0);
     for family in Family::ALL {
         let (a, b) = ((Host::A.at(family), 40_000), (Host::B.at(family), 80));
@@ -254,13 +242,13 @@ fn a_veth_that_nobody_has_told_of_is_held() {
         node.expect(leaves(Host::Z), &Frame::tcp(z, b, SYN), Pending);
         node.expect(arrives(Host::Z, Host::B.veth()), &Frame::tcp(b, z, SYN), Pending);
     }
-    // Removed again after it was known: held again, while its connections go on.
+    // Removed again after it was known: held again.
     node.publish(&World::new());
     let (z, b) = ((Host::Z.at(Family::V4), 9), (Host::B.at(Family::V4), 80));
     node.expect(leaves(Host::Z), &Frame::tcp(z, b, SYN), NotIsolated);
     node.publish(&world);
     node.expect(leaves(Host::Z), &Frame::tcp(z, b, SYN), Pending);
-    assert_eq!(node.flow_count(), 0, "its addresses are nobody's now");
+    assert_eq!(node.flow_count(), 0, "its addresses are no one's now");
 }
 
 #[test]

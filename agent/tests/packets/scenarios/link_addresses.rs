@@ -133,7 +133,7 @@ fn server_way(server: Host) -> u32 {
 }
 
 #[test]
-fn where_no_bridge_learns_or_nobody_knows_the_address_a_pod_sends_from_any() {
+fn where_no_bridge_learns_or_no_one_knows_the_address_a_pod_sends_from_any() {
     let mut node = Node::new(&world().on_bridge(Host::A).without_link_address(Host::A));
     for pod in [Host::A, Host::Z] {
         for to in [Host::Outside, Host::Node] {

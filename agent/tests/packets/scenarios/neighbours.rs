@@ -129,7 +129,7 @@ fn nothing_else_passes_as_a_message_between_neighbours() {
         asks().with_extensions(&[part]),
         neighbour(b, solicited_node(node_at), 135, &body(node_at, &link_layer(1, [6; 6]))),
         neighbour(b, solicited_node(node_at), 135, &body(node_at, &[5, 1, 0, 0, 0, 0, 5, 0])),
-        // To somebody beyond the link, or not to whom it asks for.
+        // To a host beyond the link, or not to whom it asks for.
         Frame::solicitation(b, remote, remote),
         Frame::solicitation(b, solicited_node(b), node_at),
         Frame::advertisement(b, remote, b),
@@ -147,6 +147,12 @@ fn nothing_else_passes_as_a_message_between_neighbours() {
     ];
     for frame in sent {
         node.expect(leaves(Host::B), &frame, Denied);
+    }
+    // The bytes of a router alert in a header for routing, and in one for the destination.
+    for header in [43, 60] {
+        let mut frame = report().bytes();
+        frame[20] = header;
+        node.expect_bytes(leaves(Host::B), &frame, Denied);
     }
     // On a routed veth the node is all of the link.
     let z = v6(Host::Z);
@@ -206,8 +212,8 @@ fn nobody_speaks_in_anothers_name() {
             node.expect(out, &says.with_extensions(&[part]), Spoofed);
         }
         // A known pod may be asked whose address it is that it says to have.
-        let nobodys = Frame::advertisement(own, all_nodes, ip("fd00:1::99"));
-        node.expect(out, &nobodys, if pod == Host::Z { Neighbour } else { Spoofed });
+        let unowned = Frame::advertisement(own, all_nodes, ip("fd00:1::99"));
+        node.expect(out, &unowned, if pod == Host::Z { Neighbour } else { Spoofed });
         node.expect(
             out,
             &Frame::solicitation(v6(Host::Node), solicited_node(own), own),
@@ -236,13 +242,13 @@ fn arp_passes_in_the_senders_name_alone_and_carries_nothing() {
     let world = world().with_state(Host::Z, EndpointState::Pending);
     let mut node = Node::new(&world);
     let (a, b, z, gateway) = (v4(Host::A), v4(Host::B), v4(Host::Z), v4(Host::Node));
-    let nobodys: Ipv4Addr = [10, 1, 0, 99].into();
+    let unowned: Ipv4Addr = [10, 1, 0, 99].into();
     let out = leaves(Host::B);
     for operation in [1, 2] {
         node.expect_bytes(out, &arp(operation, b, gateway), Neighbour);
         node.expect_bytes(leaves(Host::A), &arp(operation, a, b), Neighbour);
         node.expect_bytes(leaves(Host::Z), &arp(operation, z, gateway), Neighbour);
-        for others in [a, gateway, nobodys, v4(Host::Remote)] {
+        for others in [a, gateway, unowned, v4(Host::Remote)] {
             node.expect_bytes(out, &arp(operation, others, b), Spoofed);
             let mut other_hardware = arp(operation, others, b);
             // Linux takes IEEE 802 for Ethernet.
@@ -257,16 +263,16 @@ fn arp_passes_in_the_senders_name_alone_and_carries_nothing() {
         node.expect_bytes(into(Host::A.veth()), &arp(operation, a, b), Neighbour);
         node.expect_bytes(into(UPLINK), &arp(operation, v4(Host::Remote), b), Neighbour);
         // The node answers for itself, and for others as a proxy.
-        for sender in [gateway, a, nobodys] {
+        for sender in [gateway, a, unowned] {
             node.expect_bytes(into(NODE), &arp(operation, sender, b), Neighbour);
         }
         for sender in [gateway, a] {
             node.expect_bytes(into(UPLINK), &arp(operation, sender, b), Spoofed);
         }
     }
-    let nobody: Ipv4Addr = [0; 4].into();
-    node.expect_bytes(out, &arp(1, nobody, b), Neighbour);
-    node.expect_bytes(out, &arp(2, nobody, b), Unreadable);
+    let unspecified: Ipv4Addr = [0; 4].into();
+    node.expect_bytes(out, &arp(1, unspecified, b), Neighbour);
+    node.expect_bytes(out, &arp(2, unspecified, b), Unreadable);
     node.expect_bytes(out, &arp(3, b, gateway), Unreadable);
     let longer = |mut frame: Vec<u8>, length| {
         frame.resize(length, 0x5a);
@@ -349,8 +355,8 @@ fn a_frame_for_an_address_that_the_pod_has_not_got_opens_no_way_to_send_from_it(
     let mut node = Node::new(&World::new());
     for family in Family::ALL {
         let many = ip(if family == Family::V4 { "224.0.0.251" } else { "ff02::fb" });
-        let nobodys = ip(if family == Family::V4 { "10.1.0.99" } else { "fd00:1::99" });
-        for to in [many, nobodys, Host::Remote.at(family)] {
+        let unowned = ip(if family == Family::V4 { "10.1.0.99" } else { "fd00:1::99" });
+        for to in [many, unowned, Host::Remote.at(family)] {
             let flooded = Frame::udp((Host::B.at(family), 5_353), (to, 5_353), 30);
             node.expect(arrives(Host::A, Host::B.veth()), &flooded, NotIsolated);
             node.expect(leaves(Host::A), &flooded.reversed(), Spoofed);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use podgate_common::{
     Flow, NODE,
-    Outcome::{Allowed, Denied, Established, OwnNode, Spoofed},
+    Outcome::{Allowed, Denied, Established, NotIsolated, OwnNode, Spoofed},
     Protocol::{self, Tcp, Udp},
     frames::{Frame, flag},
 };
@@ -19,7 +19,7 @@ use crate::{
 const ACK: u8 = flag::ACK;
 const SYN: u8 = flag::SYN;
 
-/// B is isolated, both ways and from everybody.
+/// B is isolated, both ways and from everyone.
 fn closed() -> World {
     World::new().ingress(Host::B, []).egress(Host::B, [])
 }
@@ -143,10 +143,29 @@ fn under_recheck_they_are_asked_the_question_that_opened_them() {
     }
 }
 
+/// The programs have seen it in between: the client stands there under the node's address. Its server's
+/// socket says so too, and knows nothing of who is behind it.
+#[test]
+fn what_the_node_has_rewritten_is_not_the_clients_own_because_a_socket_reports_it() {
+    let world = World::new().egress(Host::B, []);
+    for family in Family::ALL {
+        let mut node = Node::new(&world);
+        let (rewritten, server) = ((Host::Node.at(family), 40_000), (Host::B.at(family), 80));
+        let frame = Frame::tcp(rewritten, server, ACK);
+        node.expect(arrives(Host::B, Host::A.veth()), &frame, NotIsolated);
+        node.expect(leaves(Host::A), &frame, Spoofed);
+        node.enter_older(Host::B, &[listening(Tcp, 80), connected(Tcp, server, rewritten)]);
+        node.expect(leaves(Host::A), &frame, Spoofed);
+        // Another agent comes, or a pod goes: whatever has it looked through ends no live connection.
+        node.publish(&world.clone().with_address_moved(Host::Z, Host::A));
+        node.expect(leaves(Host::B), &frame.reversed(), Established);
+    }
+}
+
 #[test]
 fn the_tables_of_the_programs_are_counted() {
     let mut node = Node::new(&World::new());
-    let fill = |node: &Node| node.datapath.tables.fill().expect("the kernel counts");
+    let fill = |node: &Node| node.readers.tables.fill().expect("the kernel counts");
     assert_eq!(
         fill(&node).iter().map(|(name, entries, _)| (*name, *entries)).collect::<Vec<_>>(),
         [("flows", 0), ("fragments", 0)]
@@ -156,7 +175,7 @@ fn the_tables_of_the_programs_are_counted() {
     let sockets: Vec<Socket> =
         (0..5_000).map(|port| connected(Udp, pod, (Host::Outside.at(Family::V4), 1_000 + port))).collect();
     node.enter_older(Host::B, &sockets);
-    assert_eq!(fill(&node)[0], ("flows", 5_000, Some(crate::node::FLOWS)));
+    assert_eq!(fill(&node)[0], ("flows", 5_000, Some(crate::node::OPTIONS.flows)));
     node.forget();
     assert_eq!(fill(&node)[0].1, 0);
 }

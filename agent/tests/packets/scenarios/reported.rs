@@ -24,14 +24,7 @@ const ACK: u8 = flag::ACK;
 /// Packets by pod, direction and outcome.
 fn flow_counters(node: &Node) -> BTreeMap<(u32, Direction, Outcome), u64> {
     let mut sums = BTreeMap::new();
-    let flow_counters = node
-        .datapath
-        .flow_counters
-        .as_ref()
-        .expect("them can be taken once")
-        .read()
-        .expect("the kernel's flow counters");
-    for (key, counted) in flow_counters {
+    for (key, counted) in node.readers.flow_counters.read().expect("the kernel's flow counters") {
         let direction = Direction::try_from(key.direction).expect("a direction");
         let outcome = Outcome::try_from(key.outcome).expect("an outcome");
         *sums.entry((key.ifindex, direction, outcome)).or_default() += counted.packets;
@@ -174,8 +167,7 @@ fn a_pod_that_scans_uses_up_its_own_share_of_counters_and_events_alone() {
     // All of them are counted, if not by what they are.
     let at_a = |outcome| (Host::A.veth(), Egress, outcome);
     assert_eq!(flow_counters(&node), BTreeMap::from([(at_a(Allowed), allowed), (at_a(Denied), denied)]));
-    let shares =
-        node.datapath.flow_counters.as_ref().expect("them can be taken once").shares().expect("the shares");
+    let shares = node.readers.flow_counters.shares().expect("the shares");
     assert_eq!(shares[&Host::A.veth()].flow_counters, Share::FLOW_COUNTERS);
     let beyond = u64::from(PORTS) * u64::from(HOSTS) - u64::from(Share::FLOW_COUNTERS);
     assert_eq!((node.lost(Unreported::CounterOfShare), node.lost(Unreported::FlowCounter)), (beyond, 0));
@@ -204,8 +196,7 @@ fn what_a_pod_does_to_another_is_in_its_own_share() {
         }
     }
     let _ = node.take_events();
-    let shares =
-        node.datapath.flow_counters.as_ref().expect("them can be taken once").shares().expect("the shares");
+    let shares = node.readers.flow_counters.shares().expect("the shares");
     assert_eq!(shares.keys().copied().collect::<Vec<_>>(), [Host::Z.veth()], "{shares:?}");
     node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp((a, 9), (b, 81), SYN), Denied);
     assert_eq!(node.reported.len(), 1);
@@ -213,8 +204,36 @@ fn what_a_pod_does_to_another_is_in_its_own_share() {
     let outside = Host::Outside.at(Family::V4);
     node.expect(arrives(Host::B, UPLINK), &Frame::tcp((outside, 9), (b, 81), SYN), Denied);
     assert_eq!(node.reported.len(), 2);
-    let shares =
-        node.datapath.flow_counters.as_ref().expect("them can be taken once").shares().expect("the shares");
+    let shares = node.readers.flow_counters.shares().expect("the shares");
     let veths: Vec<_> = [Host::A, Host::B, Host::Z].map(Host::veth).into_iter().collect();
     assert!(veths.iter().all(|veth| shares.contains_key(veth)) && shares.len() == 3, "{shares:?}");
+}
+
+#[test]
+fn flow_counters_of_a_veth_that_has_gone_are_removed_and_given_back_to_its_share() {
+    let mut node = Node::new(&World::new().ingress(Host::B, [allow(pods_like(Host::A), port(Tcp, 80))]));
+    let (a, b, z) = (Host::A.at(Family::V4), Host::B.at(Family::V4), Host::Z.at(Family::V4));
+    for source in [a, z] {
+        let veth = if source == a { Host::A } else { Host::Z };
+        node.expect(arrives(Host::B, veth.veth()), &Frame::tcp((source, 9), (b, 81), SYN), Denied);
+    }
+    node.expect(leaves(Host::A), &Frame::tcp((a, 9), (b, 80), SYN), NotIsolated);
+    let counted = |node: &Node| flow_counters(node).into_keys().map(|(veth, ..)| veth).collect::<Vec<_>>();
+    let taken = |node: &Node| -> BTreeMap<u32, u32> {
+        let shares = node.readers.flow_counters.shares().expect("the shares");
+        shares.into_iter().map(|(veth, share)| (veth, share.flow_counters)).collect()
+    };
+    let mut veths = vec![Host::A.veth(), Host::B.veth()];
+    veths.sort_unstable();
+    assert_eq!(counted(&node), veths);
+    let before = taken(&node);
+    assert_eq!((before[&Host::A.veth()], before[&Host::Z.veth()]), (2, 1), "{before:?}");
+    node.datapath.flow_counters.remove_gone(|veth| veth == Host::B.veth()).expect("the kernel removes them");
+    assert_eq!(counted(&node), [Host::A.veth()]);
+    let after = taken(&node);
+    assert_eq!(
+        (after[&Host::A.veth()], after.get(&Host::Z.veth()).copied().unwrap_or(0)),
+        (1, 0),
+        "{after:?}"
+    );
 }

@@ -2,7 +2,9 @@
 
 use podgate_common::{
     NODE,
-    Outcome::{Allowed, Deferred, Denied, DeniedBackend, Established, NotIsolated, OwnAddress, OwnNode},
+    Outcome::{
+        Allowed, Deferred, Denied, DeniedBackend, Established, NotIsolated, OwnAddress, OwnNode, Spoofed,
+    },
     Protocol::{Tcp, Udp},
     frames::{Frame, flag},
 };
@@ -115,13 +117,39 @@ fn the_sender_is_known_by_its_veth_when_the_node_has_rewritten_its_address() {
     }
 }
 
-#[test]
-fn a_backend_elsewhere_is_evaluated_where_packets_leave_the_node() {
-    let world = World::new()
+/// A may send to port 8080 of B, and of pods on other nodes.
+fn to_b_and_remote() -> World {
+    World::new()
         .egress(Host::A, [allow(pods_like(Host::B), port(Tcp, 8080))])
         .egress(Host::A, [allow(block("10.2.0.0/16", &[]), port(Tcp, 8080))])
         .egress(Host::A, [allow(block("fd00:2::/32", &[]), port(Tcp, 8080))])
-        .service(Tcp, &[(Host::Remote, 8080), (Host::Outside, 8080)]);
+}
+
+/// An entry under the node's address is for what the node sends on, not for the pod whose packets these were.
+#[test]
+fn a_pod_sends_nothing_in_the_name_that_the_node_has_given_it() {
+    let world =
+        to_b_and_remote().service(Tcp, &[(Host::Remote, 8080), (Host::B, 8080), (Host::Outside, 8080)]);
+    let mut node = Node::new(&world);
+    for family in Family::ALL {
+        let rewritten = (Host::Node.at(family), 50_000);
+        let [remote, b] = [Host::Remote, Host::B].map(|host| (host.at(family), 8080));
+        node.expect_on_wire(Host::A.veth(), &Frame::tcp(rewritten, remote, SYN), Some(Allowed));
+        node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp(rewritten, b, SYN), NotIsolated);
+        node.expect(leaves(Host::B), &Frame::tcp(b, rewritten, SYN_ACK), Established);
+        for to in [remote, b] {
+            for flags in [SYN, ACK, flag::FIN | ACK, flag::RST] {
+                node.expect(leaves(Host::A), &Frame::tcp(rewritten, to, flags), Spoofed);
+            }
+        }
+        node.expect_on_wire(Host::A.veth(), &Frame::tcp(rewritten, remote, ACK), None);
+        node.expect(arrives(Host::B, Host::A.veth()), &Frame::tcp(rewritten, b, ACK), Established);
+    }
+}
+
+#[test]
+fn a_backend_elsewhere_is_evaluated_where_packets_leave_the_node() {
+    let world = to_b_and_remote().service(Tcp, &[(Host::Remote, 8080), (Host::Outside, 8080)]);
     let mut node = Node::new(&world);
     let ingress_ifindex = Host::A.veth();
     for family in Family::ALL {

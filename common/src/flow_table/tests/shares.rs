@@ -1,21 +1,20 @@
-//! Who makes room for whom: a veth that opens connections as fast as it can, beside others whose connections
+//! Who makes room for whom: veths that open connections as fast as they can, beside others whose connections
 //! live.
 
 use super::*;
-use crate::Rate;
 
-const NOW: u32 = 10_000 * TICKS;
+pub(super) const NOW: u32 = 10_000 * TICKS;
 const OTHER: u32 = 50;
 const FLOODER: u32 = 99;
 const CLOSED: Seen = Seen(Seen::REPLY.0 | Seen::CLIENT_FIN.0 | Seen::SERVER_FIN.0);
 const REFUSED: Seen = Seen(Seen::REPLY.0 | Seen::RST.0);
 
-fn of(veth: u32, last: u32, seen: Seen) -> Flow {
+pub(super) fn of(veth: u32, last: u32, seen: Seen) -> Flow {
     Flow { client_if: veth, last, seen, ..Flow::EMPTY }
 }
 
 /// A connection that no other one in these tests is.
-fn nth(veth: u32, number: u32) -> FlowKey {
+pub(super) fn nth(veth: u32, number: u32) -> FlowKey {
     key(veth << 24 | number)
 }
 
@@ -62,12 +61,10 @@ fn a_veth_that_floods_takes_the_place_of_nobody_elses_connections() {
                 table.put(key, &of(veth, NOW - 3_600 * TICKS - number, Seen::REPLY));
             }
         }
-        let mut rate = Rate::NONE;
         for number in 0..flood {
             let now = NOW + number / 1_000;
             let key = nth(FLOODER, number);
-            let pace = Pace { opened: rate.count(now, Pace::SECONDS * TICKS), sets: SETS };
-            table.put_at(key, &of(FLOODER, now, Seen::default()), pace);
+            table.put(key, &of(FLOODER, now, Seen::default()));
             table.refresh(key, now, states[number as usize % states.len()]);
             // The others open connections, too, one for some hundred of the flooder's, and each is entered.
             if number % 401 == 0 {
@@ -95,201 +92,252 @@ fn a_veth_that_floods_takes_the_place_of_nobody_elses_connections() {
 }
 
 #[test]
-fn a_newcomer_takes_the_place_of_its_own_veths_before_anothers() {
+fn a_newcomer_takes_the_place_of_who_has_most_of_the_table() {
     let [half, est] = [Seen::default(), Seen::REPLY];
     let flood = FLOODER;
-    // (who has what in a full set, what a newcomer of the flooder takes the place of, of whom one is gone
-    // then)
+    // Of each: veth, seconds idle, what was seen. The newcomer is of the flooder, who has 40 connections in
+    // the whole table; veths 1 to 3 have 10 each, 4 to 6 have 900 each, 7 has 8,000, 8 and 9 as below.
+    let share = |veth: u32| match veth {
+        FLOODER => 40,
+        1..=3 => 10,
+        4..=6 => 900,
+        8 => 1_020,
+        9 => 50,
+        _ => 8_000,
+    };
+    let alone = Some(Entered::Alone);
     let table = [
-        // Its own, however young and whatever the others' are.
+        // (what is in the set, how the newcomer is entered, whose connection is gone then)
+        // Whoever has more than all others, whatever its connections are.
         (
             [
                 (1, 90, half),
                 (2, 900, est),
-                (3, 9, half),
-                (4, 9, est),
-                (5, 9, est),
+                (4, 9, half),
+                (flood, 9, half),
+                (7, 9, est),
+                (7, 90, est),
                 (6, 9, est),
-                (flood, 0, half),
             ],
-            instead(false, true),
-            flood,
+            instead(true, false),
+            Some((7, 90)),
+        ),
+        (
+            [
+                (1, 90, half),
+                (2, 900, est),
+                (4, 9, est),
+                (5, 90, est),
+                (6, 9, half),
+                (flood, 9, half),
+                (1, 9, est),
+            ],
+            instead(false, false),
+            Some((6, 9)),
+        ),
+        // One that has an eighth less keeps what it has, its own or another's.
+        (
+            [
+                (1, 90, half),
+                (2, 900, est),
+                (4, 100, half),
+                (5, 90, est),
+                (8, 9, est),
+                (flood, 9, half),
+                (1, 9, est),
+            ],
+            instead(true, false),
+            Some((8, 9)),
         ),
         (
             [
                 (1, 90, half),
                 (2, 900, est),
                 (3, 9, half),
-                (4, 9, est),
-                (5, 9, est),
-                (6, 9, est),
+                (9, 9, est),
+                (2, 9, est),
+                (flood, 90, half),
+                (3, 9, est),
+            ],
+            instead(true, false),
+            Some((9, 9)),
+        ),
+        // Its own, however young and whatever those of veths with less are.
+        (
+            [
+                (1, 90, half),
+                (2, 900, est),
+                (3, 9, half),
+                (1, 9, est),
+                (2, 9, est),
+                (3, 9, est),
                 (flood, 0, est),
             ],
             instead(true, true),
-            flood,
+            Some((flood, 0)),
         ),
         (
             [
+                (1, 90, half),
+                (1, 99, est),
+                (3, 9, half),
                 (1, 9, est),
-                (1, 9, est),
-                (2, 9, est),
-                (3, 9, est),
+                (flood, 90, est),
                 (flood, 9, half),
-                (flood, 9, est),
-                (flood, 9, est),
+                (2, 9, est),
             ],
             instead(false, true),
-            flood,
+            Some((flood, 9)),
         ),
-        // What has ended is worth nothing to anybody: its own first.
+        // What has ended is worth nothing to anyone: its own first.
         (
             [
                 (1, 9, CLOSED),
-                (2, 9, est),
-                (3, 9, est),
-                (4, 9, est),
+                (7, 9, est),
+                (7, 9, est),
+                (7, 9, est),
                 (5, 9, est),
                 (flood, 9, half),
                 (flood, 0, REFUSED),
             ],
-            Some(Entered::Alone),
-            flood,
+            alone,
+            Some((flood, 0)),
         ),
         (
             [
                 (1, 9, REFUSED),
-                (2, 9, est),
-                (3, 9, est),
-                (4, 9, est),
+                (7, 9, est),
+                (7, 9, est),
+                (7, 9, est),
                 (5, 9, est),
                 (flood, 9, half),
-                (flood, 9, est),
+                (flood, 8, est),
             ],
-            Some(Entered::Alone),
-            1,
+            alone,
+            Some((1, 9)),
         ),
         // What is over goes before all.
         (
             [
                 (1, 121, half),
-                (2, 9, est),
+                (7, 9, est),
                 (3, 9, est),
                 (4, 9, est),
                 (5, 9, est),
                 (flood, 9, half),
-                (flood, 9, CLOSED),
+                (flood, 8, CLOSED),
             ],
-            Some(Entered::Alone),
-            1,
+            alone,
+            Some((1, 121)),
         ),
-        // It has less than its share: the one with the most gives way, and of its own what is worth least.
+        // All have less than it, and it has none here.
         (
             [
                 (1, 9, est),
-                (1, 900, est),
+                (2, 9, est),
+                (3, 100, half),
                 (1, 9, est),
-                (1, 9, est),
-                (1, 9, est),
-                (2, 9_000, est),
-                (flood, 9, est),
+                (2, 90, est),
+                (3, 99, est),
+                (1, 999, est),
             ],
-            instead(true, false),
-            1,
-        ),
-        (
-            [
-                (1, 9, est),
-                (1, 900, est),
-                (1, 9, est),
-                (1, 9, half),
-                (1, 9, est),
-                (2, 90, half),
-                (flood, 9, est),
-            ],
-            instead(false, false),
-            1,
-        ),
-        (
-            [
-                (1, 9, est),
-                (1, 900, est),
-                (1, 9, est),
-                (2, 9_000, est),
-                (2, 9_000, est),
-                (3, 9_000, est),
-                (3, 9_000, est),
-            ],
-            instead(true, false),
-            1,
-        ),
-        // All have one, and it has none.
-        (
-            [(1, 9, est), (2, 9, est), (3, 900, est), (4, 9, est), (5, 9, est), (6, 9, est), (7, 9, est)],
-            instead(true, false),
-            3,
-        ),
-        (
-            [(1, 9, est), (2, 9, half), (3, 900, est), (4, 9, est), (5, 9, est), (6, 9, est), (7, 9, est)],
-            instead(false, false),
-            2,
+            Some(Entered::Refused),
+            None,
         ),
     ];
     for (number, (entries, expected, gone)) in (0..).zip(table) {
         let table = set_of(entries);
-        let mut left = veths(&table);
+        for veth in 1..=FLOODER {
+            table.shares[FlowShare::slot(veth) as usize].store(share(veth), Ordering::Relaxed);
+        }
+        let before = ages(&table);
         assert_eq!(table.put(nth(flood, 100), &of(flood, NOW, half)), expected, "row {number}");
-        left.remove(left.iter().position(|veth| *veth == gone).unwrap());
-        left.push(flood);
-        left.sort_unstable();
-        assert_eq!(veths(&table), left, "row {number}");
+        let mut left = before.clone();
+        if let Some(gone) = gone {
+            left.remove(left.iter().position(|one| *one == gone).unwrap());
+            left.push((flood, 0));
+            left.sort_unstable();
+        }
+        assert_eq!(ages(&table), left, "row {number}");
+        for veth in [1, 4, 7, FLOODER] {
+            let count = |ages: &[(u32, u32)]| i64::try_from(ages.iter().filter(|one| one.0 == veth).count());
+            let change = count(&left).unwrap() - count(&before).unwrap();
+            assert_eq!(i64::from(table.of(veth)), share(veth) + change, "row {number}: share of {veth}");
+        }
     }
 }
 
+/// Veths and seconds idle of the connections in a set.
+fn ages(table: &SharedTable) -> Vec<(u32, u32)> {
+    let entries = table.entries();
+    let mut ages: Vec<_> =
+        entries.values().map(|flow| (flow.charged_to(), (NOW - flow.last) / TICKS)).collect();
+    ages.sort_unstable();
+    ages
+}
+
 #[test]
-fn a_veth_that_opens_many_takes_only_from_who_has_most_of_a_set() {
-    let est = Seen::REPLY;
-    let table = [
-        ([1, 2, 3, 4, 5, 6, 7], Some(Entered::Refused)),
-        ([1, 1, 1, 1, 2, 2, 2], Some(Entered::Refused)),
-        ([1, 1, 1, 1, 1, 2, 2], instead(true, false)),
-        ([1, 1, 1, 1, 1, FLOODER, FLOODER], instead(true, false)),
-        ([1, 1, 1, 1, FLOODER, FLOODER, FLOODER], instead(true, true)),
-        ([1, 1, 1, 1, 2, 3, FLOODER], instead(true, true)),
-    ];
-    for (entries, expected) in table {
-        let table = set_of(entries.map(|veth| (veth, 9, est)));
-        let before = veths(&table);
-        let newcomer = nth(FLOODER, 100);
-        assert_eq!(
-            table.put_at(newcomer, &of(FLOODER, NOW, Seen::default()), Pace { opened: 1, sets: 1 }),
-            expected
-        );
-        let refused = expected == Some(Entered::Refused);
-        assert_eq!(
-            (table.find(newcomer).is_none(), veths(&table) == before),
-            (refused, refused || expected == instead(true, true))
-        );
+fn a_small_veth_gets_a_place_though_all_others_here_are_no_larger() {
+    let [half, est] = [Seen::default(), Seen::REPLY];
+    for (last, established, gone) in [(half, false, 7), (est, true, 3)] {
+        let set = set_of([
+            (1, 9, est),
+            (2, 9, est),
+            (3, 900, est),
+            (4, 9, est),
+            (5, 9, est),
+            (6, 9, est),
+            (7, 9, last),
+        ]);
+        for (sets, entered) in [(63, Some(Entered::Refused)), (64, instead(established, false))] {
+            set.shares[FlowShare::slot(FLOODER) as usize].store(1, Ordering::Relaxed);
+            let (place, lookup) = set.place(nth(FLOODER, 100));
+            let rule = ReplacementRule { sets, ..set.rule() };
+            let flow = of(FLOODER, NOW, half);
+            assert_eq!(place.put::<HostAtomic, _>(&lookup, &flow, &rule, Holder::Program), entered);
+        }
+        assert!(!veths(&set).contains(&gone) && veths(&set).contains(&FLOODER));
     }
 }
 
 proptest! {
-    /// Whatever a full set holds, who has fewer connections in it than the newcomer would have loses none.
+    /// Whatever happens: no veth loses a live connection to one that has as many in the whole table, none is
+    /// refused while another has more in its set, and the shares are what the table holds.
     #[test]
-    fn nobody_takes_from_who_has_less(
-        entries in prop::array::uniform7((1..5_u32, 0..100_u32, prop::sample::select(std::vec![Seen::default(), Seen::REPLY]))),
-        newcomer in 1..6_u32,
+    fn no_veth_takes_from_one_that_has_no_more(
+        steps in prop::collection::vec((1..8_u32, 0..4_usize, 0..20_u32), 1..250),
     ) {
-        let table = set_of(entries);
-        let before = veths(&table);
-        table.put(nth(newcomer, 100), &of(newcomer, NOW, Seen::default()));
-        let after = veths(&table);
-        let count = |veths: &[u32], veth: u32| veths.iter().filter(|other| **other == veth).count();
-        for veth in 1..5 {
-            if veth != newcomer && count(&after, veth) < count(&before, veth) {
-                prop_assert!(count(&after, veth) >= count(&after, newcomer), "{:?} {:?}", before, after);
+        let table = SharedTable::new(4);
+        let held = || {
+            let mut held = BTreeMap::<u32, u32>::new();
+            for flow in table.entries().values() {
+                *held.entry(flow.charged_to()).or_default() += 1;
+            }
+            held
+        };
+        for (number, (veth, seen, removed)) in (0..).zip(steps) {
+            let (now, seen) = (NOW + number, [Seen::default(), Seen::REPLY, Seen::REPLY, REFUSED][seen]);
+            let before = table.entries();
+            let share = |of: u32| before.values().filter(|flow| flow.charged_to() == of).count();
+            let entered = table.put(nth(veth, number), &of(veth, now, seen));
+            let after = table.entries();
+            let lost = before.iter().find(|(key, flow)| !after.contains_key(*key) && !flow.seen.is_closed());
+            if let Some((_, flow)) = lost {
+                let other = flow.charged_to();
+                prop_assert!(other == veth || share(other) > share(veth), "{} took from {}", veth, other);
+            }
+            prop_assert_eq!(after.contains_key(&nth(veth, number)), entered != Some(Entered::Refused));
+            if entered == Some(Entered::Refused) {
+                let largest = before.values().map(|flow| share(flow.charged_to())).max();
+                prop_assert!(share(veth) > 0 && largest > Some(0));
+            }
+            if removed == 0 {
+                table.remove(nth(veth, number));
+            }
+            for veth in 1..8 {
+                prop_assert_eq!(table.of(veth), held().get(&veth).copied().unwrap_or(0), "share of {}", veth);
             }
         }
-        prop_assert!(count(&after, newcomer) >= 1);
     }
 }
 
@@ -300,9 +348,7 @@ fn whoever_opened_a_connection_has_it_in_its_share() {
         let flow = Flow { client_if, server_if, last: 1, ..Flow::EMPTY };
         let table = SharedTable::new(1);
         table.put(nth(1, 1), &flow);
-        // SAFETY: a set of the table.
-        let charged =
-            unsafe { (1..=WAYS).fold(0, |charged, way| charged | write::charge_of(entry(table.1, way))) };
+        let charged = WayNumber::all().fold(0, |charged, way| charged | table.set(0).charge_of(way));
         assert_eq!((flow.charged_to(), charged), (veth, veth));
     }
 }
@@ -326,10 +372,9 @@ fn a_connection_that_looks_like_another_veths_live_one_is_not_entered() {
         (NOW.wrapping_sub(6 * day), FLOODER, Some(Entered::Alone)),
     ] {
         let (set, lookup) = place(last);
-        // SAFETY: the only thread.
-        let put = |lookup: &Lookup| unsafe {
+        let put = |lookup: &Lookup| {
             let flow = of(veth, NOW, Seen::default());
-            FlowSet::put::<HostAtomic>(set, lookup, &flow, &TIMEOUTS, Holder::Program, SLOW)
+            set.put::<HostAtomic, _>(lookup, &flow, &table.rule(), Holder::Program)
         };
         assert_eq!(put(&lookup), expected);
         assert_eq!(
@@ -337,36 +382,6 @@ fn a_connection_that_looks_like_another_veths_live_one_is_not_entered() {
             if expected == Some(Entered::Refused) { expected } else { Some(Entered::Alone) }
         );
         assert_eq!(table.find(known).is_some(), expected == Some(Entered::Refused));
-        // SAFETY: as above.
-        unsafe { FlowSet::remove(set, |_, _| true) };
-    }
-}
-
-#[test]
-fn what_is_over_is_swept_and_nothing_else() {
-    let day = 24 * 60 * 60;
-    // (seconds idle, what was seen, whether it goes)
-    let entries = [
-        (119, Seen::default(), false),
-        (130, Seen::default(), true),
-        (130, CLOSED, true),
-        (5 * day - 1, Seen::REPLY, false),
-        (5 * day + 9, Seen::REPLY, true),
-        (0, Seen::REPLY, false),
-    ];
-    // Across the end of what the clock counts, too.
-    for now in [NOW, 1_000 * TICKS, u32::MAX, 10 * day * TICKS] {
-        let table = SharedTable::new(1);
-        for (number, (idle, seen, _)) in (0..).zip(entries) {
-            table.put(nth(OTHER, number), &of(OTHER, now.wrapping_sub(idle * TICKS), seen));
-        }
-        // Used by another processor after the clock was read.
-        table.put(nth(OTHER, 50), &of(OTHER, now.wrapping_add(3), Seen::REPLY));
-        assert_eq!(table.sweep(now), 3);
-        for (number, (idle, _, goes)) in (0..).zip(entries) {
-            assert_eq!(table.find(nth(OTHER, number)).is_none(), goes, "{idle} seconds");
-        }
-        assert!(table.find(nth(OTHER, 50)).is_some());
-        assert_eq!(table.sweep(now), 0);
+        set.remove(|_, _| true, &table);
     }
 }

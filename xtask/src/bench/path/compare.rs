@@ -43,6 +43,8 @@ pub(super) fn compare(samples: &Samples, reference: u32) -> Result<Vec<Figure>, 
             figures.extend(comparison.steadiness());
             figures.extend(comparison.npm());
         }
+        Measure::Request => figures.extend(comparison.of_nothing(85.0)),
+        Measure::Bulk => figures.extend(comparison.of_nothing(87.0)),
         _ => {}
     }
     figures.iter_mut().for_each(|figure| figure.control = Some(off));
@@ -92,6 +94,17 @@ impl Comparison<'_> {
                 _ => (measure.unit(), self.against_nothing(values, |it, nothing| it - nothing)?),
             };
             Some(with_goal(of(variant, &name, unit, value), goal.filter(|_| is_podgate(variant))))
+        });
+        figures.collect()
+    }
+
+    /// How long it takes, where a hundred are without a filter. The goal is the short cut's.
+    fn of_nothing(&self, most: f64) -> Vec<Figure> {
+        let name = format!("{}, of nothing", self.samples.measure.name());
+        let figures = self.filters().filter_map(|(variant, values)| {
+            let value = self.against_nothing(values, |it, nothing| 100.0 * it / nothing)?;
+            let goal = (variant.system == System::Shortcut).then_some(Goal::AtMost(most));
+            Some(with_goal(of(variant, &name, "%", value), goal))
         });
         figures.collect()
     }
@@ -166,7 +179,7 @@ impl Comparison<'_> {
 }
 
 fn is_podgate(variant: Variant) -> bool {
-    matches!(variant.system, System::Podgate(_) | System::SmallTable)
+    matches!(variant.system, System::Podgate(_) | System::Shortcut | System::SmallTable)
 }
 
 fn of(variant: Variant, name: &str, unit: &str, value: Quartiles) -> Figure {

@@ -12,10 +12,11 @@ use crate::bench::{
 };
 
 /// Systems in the order of legends; each has its colour on the page.
-const SYSTEMS: [(System, usize); 9] = [
+const SYSTEMS: [(System, usize); 10] = [
     (System::Podgate(Hook::Tcx), 1),
     (System::Podgate(Hook::Clsact), 2),
     (System::SmallTable, 7),
+    (System::Shortcut, 1),
     (System::Conntrack, 6),
     (System::Empty, 0),
     (System::Calico, 5),
@@ -27,7 +28,7 @@ const SYSTEMS: [(System, usize); 9] = [
 pub(super) fn plots(figures: &[Figure]) -> Vec<Plot> {
     let lines = [
         (Measure::Connect, "New connections a second", "connect + request + close, 1/s"),
-        (Measure::OneWay, "A datagram of a flow that nobody answers", "ns a packet, whole path"),
+        (Measure::OneWay, "A datagram of a flow without answers", "ns a packet, whole path"),
         (Measure::Denied, "A packet that is denied", "ns a packet, whole path"),
     ];
     let lines = lines.into_iter().filter_map(|(measure, title, y)| over_policies(figures, measure, title, y));

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::{
     cluster::{CLOSED_PORT, Cluster, NAMESPACE, PORT},
@@ -121,6 +122,13 @@ impl Set {
             System::Podgate(Hook::Tcx) => self.start_agent(&cluster, &["--hook", "tcx"]),
             System::Podgate(Hook::Clsact) => self.start_agent(&cluster, &["--hook", "clsact"]),
             System::SmallTable => self.start_agent(&cluster, &["--hook", "tcx", "--flows", &table]),
+            System::Shortcut => {
+                let settings = ["nf_conntrack_tcp_loose", "nf_conntrack_tcp_be_liberal"];
+                let settings = settings.map(|name| (format!("netfilter/{name}"), "1"));
+                self.node.place.sysctls(&settings.each_ref().map(|(name, value)| (name.as_str(), *value)))?;
+                self.start_agent(&cluster, &["--hook", "tcx", "--shortcut", "local"])?;
+                self.shortcut_is_open()
+            }
             System::Npm(backend) => {
                 let (pods, policies) = cluster.everything();
                 let rules = npm::rules(NAMESPACE, &pods, &policies);
@@ -145,6 +153,19 @@ impl Set {
         self.lab.manifests().write("cluster.json", &cluster.manifests().to_string())?;
         let agent = self.agent.insert(Agent::spawn(&self.node, Source::Manifests, options)?);
         agent.ready(PATIENCE)
+    }
+
+    /// Waits until packets between the two pods may take the short cut.
+    fn shortcut_is_open(&self) -> Result<()> {
+        let agent = self.agent.as_ref().context("no agent")?;
+        let own = [&self.client, &self.server].map(|pod| pod.host_interface.clone());
+        let is_open = |endpoint: &Value| {
+            own.iter().any(|name| endpoint["interface"] == **name) && endpoint["shortcut"]["open"] == true
+        };
+        let are_open = |endpoints: &Value| {
+            endpoints.as_array().is_some_and(|all| all.iter().filter(|one| is_open(one)).count() == own.len())
+        };
+        agent.until("the short cut is open", PATIENCE, "endpoints", are_open).map(drop)
     }
 
     /// Loads a table, for as long as patience lasts.
@@ -178,14 +199,14 @@ impl Set {
         Ok(())
     }
 
-    /// How many packets the node has sent to the server.
+    /// How many packets the server has received.
     fn packets(&self) -> Result<u64> {
-        let (interface, place) = (&self.server.host_interface, &self.node.place);
+        let (interface, place) = ("eth0", &self.server.place);
         let counters = place.run(|| std::fs::read_to_string("/proc/thread-self/net/dev"))?;
         let line = counters.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'));
-        // The ninth is the second of the sender's (proc_net(5)).
-        let sent = line.and_then(|line| line.split_whitespace().nth(9)?.parse().ok());
-        sent.with_context(|| format!("no counters of {interface}"))
+        // Bytes, packets (proc_net(5)).
+        let received = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+        received.with_context(|| format!("no counters of {interface}"))
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) enum System {
     /// Connection tracking and one rule that lets known connections pass.
     Conntrack,
     Podgate(Hook),
+    /// podgate by TCX, with the short cut between pods of a node.
+    Shortcut,
     /// podgate by TCX, with a flow table that a flood fills.
     SmallTable,
     Npm(Backend),
@@ -64,7 +66,8 @@ impl Variant {
         let plain = |system| Self { system, policies: 0, standing: Standing::Last };
         let mut all = vec![plain(System::Nothing), plain(System::Empty), plain(System::Conntrack)];
         all.extend(extent.hooks().iter().map(|&hook| plain(System::Podgate(hook))));
-        all.push(Self { system: System::SmallTable, policies: reference, standing: Standing::Last });
+        let at_reference = |system| Self { system, policies: reference, standing: Standing::Last };
+        all.extend([System::SmallTable, System::Shortcut].map(at_reference));
         for &policies in policies {
             for &standing in extent.standings() {
                 let with = |system| Self { system, policies, standing };
@@ -90,6 +93,7 @@ impl Variant {
         match self.system {
             System::Nothing | System::Control | System::Empty | System::Conntrack => true,
             System::SmallTable => false,
+            System::Shortcut => true,
             System::Podgate(_) | System::Npm(_) | System::Calico => {
                 self.policies == reference && self.standing == Standing::Last
             }
@@ -138,6 +142,7 @@ impl fmt::Display for System {
             Self::Podgate(Hook::Tcx) => "podgate (TCX)",
             Self::Podgate(Hook::Clsact) => "podgate (clsact)",
             Self::SmallTable => "podgate (TCX), full table",
+            Self::Shortcut => "podgate (TCX), short cut",
             Self::Npm(Backend::Nft) => "Azure NPM (nft)",
             Self::Npm(Backend::Legacy) => "Azure NPM (legacy)",
             Self::Calico => "Calico (nft)",
@@ -169,7 +174,7 @@ mod tests {
             assert_eq!(reference, expected);
             let all = Variant::all(&policies, Extent::Full);
             let core: Vec<_> = all.into_iter().filter(|variant| variant.is_core(reference)).collect();
-            assert_eq!(core.len(), 9, "{core:?}");
+            assert_eq!(core.len(), 10, "{core:?}");
         }
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! In: a report. Out: plots first, then goals, the machine, all figures, and what they do not show.
 
-use super::{Report, plot::Plot};
+use super::{Findings, Report, plot::Plot};
 use crate::bench::figure::{Figure, readable};
 
 const STYLE: &str = include_str!("page.css");
 
 pub(super) fn page(report: &Report) -> String {
-    let Report { command, machine, figures, refused, notes, limits, title, lead, plots, variants: _ } =
-        report;
+    let Report { findings, title, lead, plots } = report;
+    let Findings { command, machine, figures, refused, notes, limits, variants: _ } = findings;
     let title = escaped(title);
     let goals: Vec<&Figure> = figures.iter().filter(|figure| figure.goal.is_some()).collect();
     let met = goals.iter().filter(|figure| figure.met == Some(true)).count();
@@ -98,8 +98,13 @@ pub(super) fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::PathBuf};
+
     use super::*;
-    use crate::bench::{figure::Goal, machine::Machine, report::Refusal, statistics::Quartiles};
+    use crate::{
+        bench::{figure::Goal, machine::Machine, report::Refusal, statistics::Quartiles},
+        flags::ReportFlags,
+    };
 
     fn report() -> Report {
         let value = |median| Quartiles { q1: median - 1.0, median, q3: median + 1.0 };
@@ -109,7 +114,7 @@ mod tests {
             Figure::new("cost", "nothing", "ns", value(1.0)),
         ];
         let refused = vec![Refusal { name: "bulk".into(), off: Some(3.0), tolerance: 1.5 }];
-        Report {
+        let findings = Findings {
             command: "cargo xtask bench".into(),
             machine: Machine::probe().expect("/proc is there"),
             variants: vec!["a <filter>".into()],
@@ -117,10 +122,8 @@ mod tests {
             refused,
             notes: vec!["paired".into()],
             limits: vec!["other machines".into()],
-            title: "A title".into(),
-            lead: "A lead".into(),
-            plots: Vec::new(),
-        }
+        };
+        Report { findings, title: "A title", lead: "A lead", plots: Vec::new() }
     }
 
     #[test]
@@ -134,7 +137,7 @@ mod tests {
             "a &lt;filter&gt;",
             "bulk: two equal variants differ by +3.0 %, more than 1.5 %",
             "other machines",
-            &escaped(&report.machine.kernel),
+            &escaped(&report.findings.machine.kernel),
         ] {
             assert!(page.contains(expected), "{expected} is not in the page");
         }
@@ -151,11 +154,25 @@ mod tests {
 
     #[test]
     fn the_json_has_machine_variants_and_figures() {
-        let json = serde_json::to_value(report()).expect("plain data");
+        let json = serde_json::to_value(report().findings).expect("plain data");
         assert!(json["machine"]["kernel"].is_string());
         assert_eq!(json["figures"][0]["goal"]["at_most"], 150.0);
         assert_eq!(json["figures"][1]["met"], false);
         assert_eq!(json["refused"][0]["name"], "bulk");
-        assert!(json.get("plots").is_none());
+    }
+
+    #[test]
+    fn a_page_drawn_from_the_json_is_the_page_of_the_run() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [json, page] = ["run.json", "run.html"].map(|name| Some(directory.path().join(name)));
+        let run = report();
+        run.write(&ReportFlags { from: None, json: json.clone(), report: page.clone() }).expect("written");
+        let written =
+            |file: &Option<PathBuf>| fs::read_to_string(file.as_ref().expect("named")).expect("read");
+        let first = written(&page);
+        let findings = Findings::read(json.as_ref().expect("named")).expect("what was written is read");
+        let again = Report { findings, ..run };
+        again.write(&ReportFlags { from: json, json: None, report: page.clone() }).expect("written");
+        assert_eq!(written(&page), first);
     }
 }

@@ -3,10 +3,14 @@
 //! In: numbers and names. Out: SVG that takes its colours from the page around it. Every mark has a title
 //! that tells its number when it is pointed at.
 
-use std::fmt::Write;
+use std::fmt::{self, Write as _};
 
 use super::page::escaped;
 use crate::bench::figure::readable;
+
+mod axis;
+
+use axis::Axis;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Plot {
@@ -54,7 +58,7 @@ pub(crate) struct Bar {
 /// The drawing, in units of SVG.
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 380.0;
-const LEFT: f64 = 74.0;
+const LEFT: f64 = 84.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 46.0;
@@ -97,98 +101,38 @@ impl Lines {
         let x = Axis::over(points().map(|point| point.0), (LEFT, WIDTH - RIGHT), false);
         let y = Axis::over(points().map(|point| point.1).chain(level), (HEIGHT - BOTTOM, TOP), true);
         let (Some(x), Some(y)) = (x, y) else { return String::new() };
-        let mut svg = open(HEIGHT, &self.title);
+        let mut svg = Svg::new(HEIGHT, &self.title);
         for tick in y.ticks() {
             let at = y.place(tick);
-            let (right, label) = (WIDTH - RIGHT, readable_tick(tick));
-            add(
-                &mut svg,
-                format_args!(
-                    "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>"
-                ),
-            );
-            add(
-                &mut svg,
-                format_args!(
-                    "<text class=\"tick\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
-                    LEFT - 8.0,
-                    at + 4.0
-                ),
-            );
+            svg.line("grid", [LEFT, WIDTH - RIGHT], [at, at], "");
+            svg.text("tick", (LEFT - 8.0, at + 4.0), "end", &readable_tick(tick));
         }
         for tick in x.decades() {
-            let at = x.place(tick);
-            let label = readable_tick(tick);
-            add(
-                &mut svg,
-                format_args!(
-                    "<text class=\"tick\" x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
-                    HEIGHT - BOTTOM + 20.0
-                ),
-            );
+            svg.text("tick", (x.place(tick), HEIGHT - BOTTOM + 20.0), "middle", &readable_tick(tick));
         }
-        let middle = f64::midpoint(LEFT, WIDTH - RIGHT);
-        add(
-            &mut svg,
-            format_args!(
-                "<text class=\"axis\" x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-                HEIGHT - 6.0,
-                escaped(&self.x)
-            ),
-        );
+        svg.text("axis", (f64::midpoint(LEFT, WIDTH - RIGHT), HEIGHT - 6.0), "middle", &self.x);
         let middle = f64::midpoint(TOP, HEIGHT - BOTTOM);
-        add(
-            &mut svg,
-            format_args!(
-                "<text class=\"axis\" transform=\"translate(14 {middle}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
-                escaped(&self.y)
-            ),
-        );
+        svg.add(format_args!("<g transform=\"translate(14 {middle}) rotate(-90)\">"));
+        svg.text("axis", (0.0, 0.0), "middle", &self.y);
+        svg.add(format_args!("</g>"));
         if let Some((name, value)) = &self.level {
             let at = y.place(*value);
-            add(
-                &mut svg,
-                format_args!(
-                    "<line class=\"level\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\"><title>{}: {}</title></line>",
-                    WIDTH - RIGHT,
-                    escaped(name),
-                    readable(*value)
-                ),
-            );
-            add(
-                &mut svg,
-                format_args!(
-                    "<text class=\"tick\" x=\"{}\" y=\"{:.1}\">{}</text>",
-                    LEFT + 6.0,
-                    at - 6.0,
-                    escaped(name)
-                ),
-            );
+            svg.line("level", [LEFT, WIDTH - RIGHT], [at, at], &format!("{name}: {}", readable(*value)));
+            svg.text("tick", (LEFT + 6.0, at - 6.0), "start", name);
         }
-        for line in &self.lines {
-            let places = line.points.iter().map(|&(a, b)| (x.place(a), y.place(b)));
+        for Line { name, colour, dashed, points } in &self.lines {
+            let places = points.iter().map(|&(a, b)| (x.place(a), y.place(b)));
             let path: Vec<_> = places.clone().map(|(a, b)| format!("{a:.1},{b:.1}")).collect();
-            let dash = if line.dashed { " dashed" } else { "" };
-            add(
-                &mut svg,
-                format_args!(
-                    "<polyline class=\"line c{}{dash}\" points=\"{}\"/>",
-                    line.colour,
-                    path.join(" ")
-                ),
-            );
-            for ((a, b), (of, value)) in places.zip(&line.points) {
-                let (name, of, value) = (escaped(&line.name), readable_tick(*of), readable(*value));
-                add(
-                    &mut svg,
-                    format_args!(
-                        "<circle class=\"dot c{}\" cx=\"{a:.1}\" cy=\"{b:.1}\" r=\"3.5\"><title>{name}, {of}: {value}</title></circle>",
-                        line.colour
-                    ),
-                );
+            let (dash, path) = (if *dashed { " dashed" } else { "" }, path.join(" "));
+            svg.add(format_args!("<polyline class=\"line c{colour}{dash}\" points=\"{path}\"/>"));
+            for ((a, b), (of, value)) in places.zip(points) {
+                let title = format!("{}, {}: {}", escaped(name), readable_tick(*of), readable(*value));
+                svg.add(format_args!(
+                    "<circle class=\"dot c{colour}\" cx=\"{a:.1}\" cy=\"{b:.1}\" r=\"3.5\"><title>{title}</title></circle>"
+                ));
             }
         }
-        svg + "</svg>"
+        svg.close()
     }
 }
 
@@ -203,136 +147,31 @@ impl Bars {
         #[expect(clippy::cast_precision_loss, reason = "few bars")]
         let height = TOP + ROW * self.bars.len() as f64 + BOTTOM;
         let place = |value: f64| NAMES + (value - bottom) / (top - bottom) * (WIDTH - NAMES - NUMBERS);
-        let mut svg = open(height, &self.title);
+        let mut svg = Svg::new(height, &self.title);
         let mut y = TOP;
         for Bar { name, colour, value, quartiles } in &self.bars {
             let (from, to) = (place(value.min(0.0)), place(value.max(0.0)));
-            let (name, shown) = (escaped(name), readable(*value));
-            let middle = y + ROW / 2.0;
+            let (shown, middle) = (readable(*value), y + ROW / 2.0);
             let [q1, q3] = quartiles.map(readable);
-            add(
-                &mut svg,
-                format_args!(
-                    "<text class=\"name\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text>",
-                    NAMES - 10.0,
-                    middle + 4.0
-                ),
-            );
-            add(
-                &mut svg,
-                format_args!(
-                    "<rect class=\"bar c{colour}\" x=\"{from:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"2\"><title>{name}: {shown} ({q1} to {q3}) {}</title></rect>",
-                    y + 6.0,
-                    (to - from).max(1.0),
-                    ROW - 12.0,
-                    escaped(&self.unit)
-                ),
-            );
+            svg.text("name", (NAMES - 10.0, middle + 4.0), "end", name);
+            let title = escaped(&format!("{name}: {shown} ({q1} to {q3}) {}", self.unit));
+            let (top, width, height) = (y + 6.0, (to - from).max(1.0), ROW - 12.0);
+            svg.add(format_args!(
+                "<rect class=\"bar c{colour}\" x=\"{from:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" rx=\"2\"><title>{title}</title></rect>"
+            ));
             let [q1, q3] = quartiles.map(place);
-            add(
-                &mut svg,
-                format_args!(
-                    "<line class=\"range\" x1=\"{q1:.1}\" x2=\"{q3:.1}\" y1=\"{middle:.1}\" y2=\"{middle:.1}\"/>"
-                ),
-            );
-            add(
-                &mut svg,
-                format_args!(
-                    "<text class=\"value\" x=\"{:.1}\" y=\"{:.1}\">{shown}</text>",
-                    to.max(q3) + 8.0,
-                    middle + 4.0
-                ),
-            );
+            svg.line("range", [q1, q3], [middle, middle], "");
+            svg.text("value", (to.max(q3) + 8.0, middle + 4.0), "start", &shown);
             y += ROW;
         }
         if let Some(goal) = self.goal {
-            let at = place(goal);
-            add(
-                &mut svg,
-                format_args!(
-                    "<line class=\"level\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{y:.1}\"><title>goal: {}</title></line>",
-                    readable(goal)
-                ),
-            );
-            add(
-                &mut svg,
-                format_args!(
-                    "<text class=\"tick\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">goal {}</text>",
-                    y + 16.0,
-                    readable(goal)
-                ),
-            );
+            let (at, shown) = (place(goal), readable(goal));
+            svg.line("level", [at, at], [TOP, y], &format!("goal: {shown}"));
+            svg.text("tick", (at, y + 16.0), "middle", &format!("goal {shown}"));
         }
-        add(
-            &mut svg,
-            format_args!(
-                "<text class=\"axis\" x=\"{NAMES}\" y=\"{:.1}\">{}</text>",
-                height - 8.0,
-                escaped(&self.unit)
-            ),
-        );
-        svg + "</svg>"
+        svg.text("axis", (NAMES, height - 8.0), "start", &self.unit);
+        svg.close()
     }
-}
-
-/// A logarithmic axis.
-#[derive(Clone, Copy, Debug)]
-struct Axis {
-    /// Logarithms to base 10 of its ends.
-    from: f64,
-    to: f64,
-    /// Where these are drawn.
-    place: (f64, f64),
-}
-
-impl Axis {
-    /// `None` when nothing positive is to be shown. `whole` widens it to the next 1, 2 or 5 times a power of
-    /// ten.
-    fn over(values: impl Iterator<Item = f64>, place: (f64, f64), whole: bool) -> Option<Self> {
-        let logarithms = values.filter(|&value| value > 0.0).map(f64::log10);
-        let (low, high) = logarithms
-            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), it| (low.min(it), high.max(it)));
-        if !low.is_finite() {
-            return None;
-        }
-        let steps = steps(low, high);
-        let below = steps.iter().copied().filter(|&step| step.log10() <= low + 1e-9).fold(0.0, f64::max);
-        let above =
-            steps.iter().copied().filter(|&step| step.log10() >= high - 1e-9).fold(f64::INFINITY, f64::min);
-        let (from, to) = if whole { (below.log10(), above.log10()) } else { (low - 0.08, high + 0.08) };
-        Some(Self { from, to, place })
-    }
-
-    fn place(self, value: f64) -> f64 {
-        let part = (value.log10() - self.from) / (self.to - self.from).max(f64::EPSILON);
-        self.place.0 + part * (self.place.1 - self.place.0)
-    }
-
-    /// 1, 2 and 5 times powers of ten, or the powers alone when these are many.
-    fn ticks(self) -> Vec<f64> {
-        let all: Vec<f64> = steps(self.from, self.to).into_iter().filter(|&step| self.holds(step)).collect();
-        if all.len() > 8 { self.decades() } else { all }
-    }
-
-    fn decades(self) -> Vec<f64> {
-        decades(self.from, self.to).filter(|&step| self.holds(step)).collect()
-    }
-
-    fn holds(self, value: f64) -> bool {
-        (self.from - 1e-9..=self.to + 1e-9).contains(&value.log10())
-    }
-}
-
-/// 1, 2 and 5 times all powers of ten from below `low` to above `high`, which are logarithms.
-fn steps(low: f64, high: f64) -> Vec<f64> {
-    decades(low - 1.0, high + 1.0).flat_map(|power| [power, 2.0 * power, 5.0 * power]).collect()
-}
-
-fn decades(low: f64, high: f64) -> impl Iterator<Item = f64> {
-    (-3..12).map(|exponent| 10_f64.powi(exponent)).filter(move |power| {
-        let logarithm = power.log10();
-        logarithm >= low - 1.0 && logarithm <= high + 1.0
-    })
 }
 
 /// 10,000 without digits after the point.
@@ -345,29 +184,41 @@ fn readable_tick(value: f64) -> String {
     }
 }
 
-fn open(height: f64, title: &str) -> String {
-    format!("<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">", escaped(title))
-}
+/// A drawing that grows.
+struct Svg(String);
 
-fn add(svg: &mut String, element: std::fmt::Arguments<'_>) {
-    svg.write_fmt(element).expect("writing to a string");
+impl Svg {
+    fn new(height: f64, title: &str) -> Self {
+        let title = escaped(title);
+        Self(format!("<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{title}\">"))
+    }
+
+    fn line(&mut self, class: &str, [x1, x2]: [f64; 2], [y1, y2]: [f64; 2], title: &str) {
+        let title = if title.is_empty() { "" } else { &format!("<title>{}</title>", escaped(title)) };
+        self.add(format_args!(
+            "<line class=\"{class}\" x1=\"{x1:.1}\" x2=\"{x2:.1}\" y1=\"{y1:.1}\" y2=\"{y2:.1}\">{title}</line>"
+        ));
+    }
+
+    fn text(&mut self, class: &str, (x, y): (f64, f64), anchor: &str, text: &str) {
+        let text = escaped(text);
+        self.add(format_args!(
+            "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>"
+        ));
+    }
+
+    fn add(&mut self, element: fmt::Arguments<'_>) {
+        self.0.write_fmt(element).expect("writing to a string");
+    }
+
+    fn close(self) -> String {
+        self.0 + "</svg>"
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_axis_holds_all_its_values_and_has_few_ticks() {
-        for values in [vec![3_100.0, 3_900.0], vec![10.0, 10_000.0], vec![3.0, 2_500_000.0], vec![5.0]] {
-            let axis = Axis::over(values.iter().copied(), (0.0, 100.0), true).expect("positive values");
-            for value in &values {
-                assert!((-0.1..=100.1).contains(&axis.place(*value)), "{value} of {values:?}");
-            }
-            assert!((1..=8).contains(&axis.ticks().len()), "{values:?}: {:?}", axis.ticks());
-        }
-        assert!(Axis::over([0.0, -1.0].into_iter(), (0.0, 1.0), true).is_none());
-    }
 
     #[test]
     fn every_point_is_drawn_with_its_number() {

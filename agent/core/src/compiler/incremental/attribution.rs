@@ -2,11 +2,11 @@
 //!
 //! In: one side of a connection, by the pod's own addresses, ports and policies. Out: the policies that were
 //! asked, each with the rules that match. It is the tables' own classification, so it agrees with the
-//! verdict, and it walks over the policies of one pod alone, once for each identity and class (`known`).
+//! verdict, and it walks over the policies of one pod alone, once for each identity and class
+//! (`match_cache`).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -15,15 +15,14 @@ use podgate_common::{Direction, Protocol, ServiceKey};
 
 use super::{
     Incremental,
-    known::{self, Answers, Known, KnownQuestion, QuestionEnd, RulesOf, WorkLimit},
+    answer_versions::AnswerVersions,
+    match_cache::{self, CachedQuestion, MatchCache, QuestionEnd, RulesOf, WorkLimit},
     rules,
 };
 use crate::{
     compiler::{Backend, Clause, ClausePorts, CompiledTables, PortSignature, Shared, Signature},
-    model::{
-        Action, Cluster, ClusterNetworkPolicy, ClusterPolicyName, Name, NamedPort, NetworkPolicy, ObjectName,
-        Pod, PortSet, Rule,
-    },
+    model::{Cluster, NamedPort, Pod, PolicyName, PolicyRef, PortSet, Rule},
+    policy_walk::{ConnectionIndexes, PolicyVisitor, PolicyWalk, WalkedPolicy},
 };
 
 /// One side of a connection.
@@ -41,15 +40,6 @@ pub struct ConnectionQuery<'a> {
     pub port: u16,
     /// The peer is a service: any of its backends.
     pub is_service: bool,
-}
-
-/// A policy of either kind; printed as `namespace/name`, or as in `ClusterNetworkPolicy base`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PolicyName {
-    /// A NetworkPolicy.
-    Namespaced(ObjectName),
-    /// A cluster-wide policy.
-    Cluster(ClusterPolicyName),
 }
 
 /// A policy that was asked.
@@ -82,18 +72,18 @@ pub struct PolicySnapshot {
     cluster: Cluster,
     tables: CompiledTables,
     named_ports: Arc<BTreeMap<NamedPort, usize>>,
-    known: Known,
+    versions: AnswerVersions,
 }
 
 impl Incremental {
     /// What evaluates connections after the last step.
     pub fn policy_snapshot(&self) -> PolicySnapshot {
-        let Self { cluster, tables, named_ports, known, .. } = self;
+        let Self { cluster, tables, named_ports, versions, .. } = self;
         PolicySnapshot {
             cluster: cluster.clone(),
             tables: tables.clone(),
             named_ports: named_ports.clone(),
-            known: known.clone(),
+            versions: versions.clone(),
         }
     }
 }
@@ -107,6 +97,9 @@ impl PolicySnapshot {
         if frontends.contains_key(&key) {
             return true;
         }
+        if frontends.contains_key(&ServiceKey::of_address(key.address)) {
+            return true;
+        }
         key.address = key.address.unspecified();
         frontends.contains_key(&key)
             && self.cluster.nodes.values().any(|node| node.addresses.contains(&address))
@@ -118,39 +111,45 @@ impl PolicySnapshot {
     }
 
     /// The policies that were asked about a connection: those enforced, and those in audit mode as if they
-    /// were. `None`: there is no work left to find out.
-    pub fn matches(&self, query: &ConnectionQuery<'_>, work: &mut WorkLimit) -> Option<Arc<[PolicyMatch]>> {
+    /// were. `None`: there is no work left to find out. `cache`: the caller's own, for snapshots of any
+    /// revision.
+    pub fn matches(
+        &self,
+        query: &ConnectionQuery<'_>,
+        cache: &mut MatchCache,
+        work: &mut WorkLimit,
+    ) -> Option<Arc<[PolicyMatch]>> {
         if !work.is_left() {
             return None;
         }
         let question = self.question(query);
-        let mut known = self.known.lock();
-        if let Some(matches) = known.get(&question) {
-            work.spend(known::weight(matches));
+        if let Some(matches) = cache.get(&question) {
+            work.spend(match_cache::weight(matches));
             return Some(matches.clone());
         }
         let ends = self.ends(query);
         let compiler = rules::Compiler::new(&self.cluster, &self.named_ports);
-        let matches = Policies::of(&self.cluster, &compiler, query);
+        let walk = compiler.walk(query.pod, query.direction);
         work.spend(self.cluster.policies_in(&query.pod.name.namespace).count());
         let mut rules = RuleAnswers {
             compiler: &compiler,
             query,
-            known: &mut known,
+            ends: &ends,
+            clauses: cache.clauses(self.versions.of_policies()),
             closed: self.is_closed(query),
             work,
+            policy: RulesOfPolicy::default(),
         };
-        let mut all = matches.walk(&mut rules, &ends, |audit| !audit);
-        if matches.has_audit() {
-            let audited = matches.walk(&mut rules, &ends, |_| true);
-            all.extend(audited.into_iter().filter(|matches| matches.audit));
+        let mut all = matches(&walk.enforced(), &mut rules);
+        if walk.has_audit() {
+            all.extend(matches(&walk, &mut rules).into_iter().filter(|matches| matches.audit));
         }
         let all: Arc<[PolicyMatch]> = all.into();
-        known.put(question, all.clone());
+        cache.put(question, all.clone());
         Some(all)
     }
 
-    fn question(&self, query: &ConnectionQuery<'_>) -> KnownQuestion {
+    fn question(&self, query: &ConnectionQuery<'_>) -> CachedQuestion {
         let end = match self.place(query) {
             Some(place) => QuestionEnd::Service(place),
             None => QuestionEnd::Address {
@@ -158,7 +157,8 @@ impl PolicySnapshot {
                 class: self.class(query),
             },
         };
-        KnownQuestion { pod: query.pod.name.clone(), direction: query.direction, end }
+        let pod = query.pod.name.clone();
+        CachedQuestion { version: self.versions.of(&pod).clone(), pod, direction: query.direction, end }
     }
 
     fn is_closed(&self, query: &ConnectionQuery<'_>) -> bool {
@@ -178,7 +178,8 @@ impl PolicySnapshot {
         let (true, Some(protocol)) = (query.is_service, query.protocol) else { return None };
         let frontends = &self.tables.services.frontends;
         let mut key = ServiceKey::new(query.peer.into(), protocol, query.port);
-        let own = frontends.get(&key).copied();
+        let by_address = || frontends.get(&ServiceKey::of_address(query.peer.into()));
+        let own = frontends.get(&key).or_else(by_address).copied();
         key.address = key.address.unspecified();
         Some(own.or_else(|| frontends.get(&key).copied()))
     }
@@ -198,43 +199,73 @@ impl PolicySnapshot {
             Backend::Node { identity, class }
             | Backend::Local { identity, class, .. }
             | Backend::Elsewhere { identity, class } => end(identity, class),
-            Backend::Untranslated => itself(),
+            Backend::Untranslated | Backend::Unlisted => itself(),
         });
         ends.collect()
     }
+}
+
+/// The policies that are asked about all ends: of those that isolate all, of the others those with a rule
+/// that matches.
+fn matches<'c>(walk: &PolicyWalk<'c>, rules: &mut RuleAnswers<'_, 'c>) -> Vec<PolicyMatch> {
+    let walked = walk.walk((0..rules.ends.len()).collect(), rules).policies.into_iter();
+    let matches = walked.map(|WalkedPolicy { policy, audit, hits }| {
+        let hits = hits.iter().enumerate().filter(|(_, ends)| !ends.is_empty());
+        PolicyMatch { policy: policy.name(), audit, matched: hits.map(|(rule, _)| rule).collect() }
+    });
+    matches.filter(|matches| matches.policy.isolates() || !matches.matched.is_empty()).collect()
 }
 
 /// The rules of policies, for one side.
 struct RuleAnswers<'a, 'c> {
     compiler: &'a rules::Compiler<'c>,
     query: &'a ConnectionQuery<'a>,
-    known: &'a mut Answers,
+    ends: &'a [PeerProperties<'a>],
+    clauses: &'a mut HashMap<RulesOf, Arc<[Shared<Clause>]>>,
     /// NetworkPolicies allow nothing.
     closed: bool,
     work: &'a mut WorkLimit,
+    policy: RulesOfPolicy,
+}
+
+/// The policy at hand.
+#[derive(Default)]
+struct RulesOfPolicy {
+    clauses: Arc<[Shared<Clause>]>,
+    /// None of them matches.
+    closed: bool,
+}
+
+impl<'c> PolicyVisitor<'c> for RuleAnswers<'_, 'c> {
+    const TRIES_ALL: bool = false;
+
+    fn policy(&mut self, policy: PolicyRef<'c>) {
+        let clauses = self.clauses(policy);
+        self.policy = RulesOfPolicy { clauses, closed: self.closed && policy.name().isolates() };
+    }
+
+    fn rule(&mut self, index: usize, _: &'c Rule, left: &ConnectionIndexes) -> ConnectionIndexes {
+        if self.policy.closed {
+            return ConnectionIndexes::new();
+        }
+        let clause = self.policy.clauses[index].clone();
+        left.iter().copied().filter(|end| self.meets(&clause, &self.ends[*end])).collect()
+    }
 }
 
 impl RuleAnswers<'_, '_> {
-    fn of(
-        &mut self,
-        policy: PolicyName,
-        rules: &mut dyn ExactSizeIterator<Item = &Rule>,
-    ) -> Arc<[Shared<Clause>]> {
+    fn clauses(&mut self, policy: PolicyRef<'_>) -> Arc<[Shared<Clause>]> {
         let ConnectionQuery { pod, direction, .. } = *self.query;
-        let namespace = policy.namespace().cloned();
         let own_ports = if direction == Direction::Ingress { pod.ports.clone() } else { Arc::default() };
-        let key = RulesOf { policy, direction, own_ports };
-        if let Some(known) = self.known.clauses.get(&key) {
-            return known.clone();
+        let key = RulesOf { policy: policy.name(), direction, own_ports };
+        if let Some(clauses) = self.clauses.get(&key) {
+            return clauses.clone();
         }
-        let mut size = 0;
-        let clauses = rules.map(|rule| {
-            size += rule.size();
-            Shared::new(self.compiler.clause_for(rule, namespace.as_ref(), pod, direction))
-        });
-        let clauses: Arc<[Shared<Clause>]> = clauses.collect();
-        self.work.spend(MAKING * size);
-        self.known.clauses.insert(key, clauses.clone());
+        let rules = policy.rules(direction);
+        self.work.spend(MAKING * rules.iter().map(|rule| rule.size()).sum::<usize>());
+        let clause = |rule| self.compiler.clause_for(rule, policy.namespace(), pod, direction);
+        let clauses: Arc<[_]> = rules.into_iter().map(|rule| Shared::new(clause(rule))).collect();
+        self.clauses.insert(key, clauses.clone());
         clauses
     }
 
@@ -266,101 +297,5 @@ fn have_common<T: Ord>(one: &BTreeSet<T>, other: &BTreeSet<T>) -> bool {
     few.iter().any(|item| many.contains(item))
 }
 
-/// The policies for one side, in the order in which they are asked.
-struct Policies<'a> {
-    admin: Vec<&'a ClusterNetworkPolicy>,
-    policies: Vec<(&'a NetworkPolicy, bool)>,
-    baseline: Vec<&'a ClusterNetworkPolicy>,
-}
-
-impl<'a> Policies<'a> {
-    fn of(cluster: &'a Cluster, compiler: &rules::Compiler<'a>, query: &ConnectionQuery<'_>) -> Self {
-        let whole_namespace = cluster.is_in_audit(&query.pod.name.namespace);
-        let (admin, baseline) = compiler.tiers_of(query.pod, query.direction);
-        let policies = cluster.policies_selecting(query.pod, query.direction);
-        Self { admin, policies: policies.map(|it| (it, whole_namespace || it.audit)).collect(), baseline }
-    }
-
-    fn has_audit(&self) -> bool {
-        self.policies.iter().any(|(_, audit)| *audit)
-            || self.admin.iter().chain(&self.baseline).any(|policy| policy.audit)
-    }
-
-    /// Asks those of them that take part, in their order, about each end.
-    fn walk(
-        &self,
-        rules: &mut RuleAnswers<'_, '_>,
-        ends: &[PeerProperties<'_>],
-        takes_part: impl Fn(bool) -> bool,
-    ) -> Vec<PolicyMatch> {
-        let mut matches: Vec<PolicyMatch> = Vec::new();
-        let mut open: Vec<&PeerProperties<'_>> = ends.iter().collect();
-        let direction = rules.query.direction;
-        let tier = |rules: &mut RuleAnswers<'_, '_>,
-                    policies: &[&'a ClusterNetworkPolicy],
-                    open: &mut Vec<&PeerProperties<'_>>,
-                    matches: &mut Vec<PolicyMatch>| {
-            let mut passed = Vec::new();
-            for policy in policies.iter().filter(|policy| takes_part(policy.audit)) {
-                let name = PolicyName::Cluster(policy.name.clone());
-                let own = policy.rules(direction);
-                let clauses = rules.of(name.clone(), &mut own.iter().map(|rule| &rule.matches));
-                let mut matched = BTreeSet::new();
-                for (index, (rule, clause)) in own.iter().zip(&*clauses).enumerate() {
-                    let (hit, rest) =
-                        open.iter().partition::<Vec<&PeerProperties<'_>>, _>(|end| rules.meets(clause, end));
-                    if !hit.is_empty() {
-                        matched.insert(index);
-                    }
-                    if rule.action == Action::Pass {
-                        passed.extend(hit);
-                    }
-                    *open = rest;
-                }
-                if !matched.is_empty() {
-                    matches.push(PolicyMatch { policy: name, audit: policy.audit, matched });
-                }
-            }
-            open.extend(passed);
-        };
-        tier(rules, &self.admin, &mut open, &mut matches);
-        let mut isolated = false;
-        for (policy, audit) in self.policies.iter().filter(|(_, audit)| takes_part(*audit)) {
-            isolated = true;
-            if open.is_empty() {
-                break;
-            }
-            let name = PolicyName::Namespaced(policy.name.clone());
-            let clauses = rules.of(name.clone(), &mut policy.rules(direction).unwrap_or_default().iter());
-            let matched = clauses
-                .iter()
-                .enumerate()
-                .filter(|(_, clause)| !rules.closed && open.iter().any(|end| rules.meets(clause, end)));
-            let matched = matched.map(|(index, _)| index).collect();
-            matches.push(PolicyMatch { policy: name, audit: *audit, matched });
-        }
-        if !isolated {
-            tier(rules, &self.baseline, &mut open, &mut matches);
-        }
-        matches
-    }
-}
-
-impl PolicyName {
-    /// `None`: it is in none.
-    pub const fn namespace(&self) -> Option<&Name> {
-        match self {
-            Self::Namespaced(name) => Some(&name.namespace),
-            Self::Cluster(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for PolicyName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Namespaced(name) => name.fmt(f),
-            Self::Cluster(name) => name.fmt(f),
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

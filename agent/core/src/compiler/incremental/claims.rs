@@ -16,7 +16,7 @@ use podgate_common::{Address, PrefixKey};
 
 use super::numbering::Numbering;
 use crate::{
-    compiler::{Atom, Identities, Signature, prefixes},
+    compiler::{Identities, Signature, atoms::Holder, prefixes},
     model::Pod,
 };
 
@@ -199,7 +199,7 @@ impl AddressProperties {
     fn claim_backends(&mut self, identity: usize) -> Arc<Signature> {
         let signature = &self.identities.contents()[&identity];
         let known = self.known_claims.entry(identity).or_insert_with(|| {
-            let claimed = signature.iter().filter(|atom| !matches!(&***atom, Atom::Blocks(_)));
+            let claimed = signature.iter().filter(|atom| atom.holder() != Holder::Networks);
             Arc::new(claimed.cloned().collect())
         });
         known.clone()

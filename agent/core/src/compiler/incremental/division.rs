@@ -7,14 +7,17 @@
 use std::sync::Arc;
 
 use super::{Incremental, Mentioned, Reclassified};
-use crate::compiler::{Atom, classes, identities::blocks, limits, prefixes};
+use crate::compiler::{
+    atoms::{Holder, blocks},
+    classes, limits, prefixes,
+};
 
 impl Incremental {
     /// Tells ports and networks apart as the rule sets in use do. Out: what was known of ports until now, if
     /// they may be distinguished otherwise.
     pub(super) fn divide(&mut self, mentioned: &Mentioned) -> Option<Reclassified> {
         let has_ports = !mentioned.port_sets.is_empty();
-        let has_blocks = mentioned.atoms.iter().any(|atom| matches!(&**atom, Atom::Blocks(_)));
+        let has_blocks = mentioned.is_any_of(Holder::Networks);
         let is_replaced = !mentioned.rule_sets.is_empty() || !mentioned.gone.is_empty();
         if self.tables.closed.is_empty() {
             if !has_ports && !has_blocks {

@@ -15,16 +15,16 @@ use std::{
 use imbl::OrdMap;
 use podgate_common::{ServiceKey, ServiceVerdict};
 
-use super::{changes::Forms, claims::Moves, numbering, numbering::Numbering};
+use super::{changes::Forms, claims::Moves, numbering, numbering::Numbering, slices::Slices};
 use crate::{
     compiler::{
         Backend, Classes, PortSignature, Services,
         services::{
-            AddressClaim, View, backend_set_verdict, has_foreign_node_port, has_handshake, node_port,
-            together,
+            AddressClaim, ServiceView, View, backend_set_verdict, claim_of_address, has_foreign_node_port,
+            has_handshake, node_port, together,
         },
     },
-    model::{Cluster, EndpointSlice, ObjectName, SlicesByService},
+    model::{Cluster, EndpointSlice, ObjectName},
 };
 
 #[derive(Debug, Default)]
@@ -35,6 +35,8 @@ pub(super) struct Frontends {
     verdicts: OrdMap<(usize, usize), ServiceVerdict>,
     /// How many frontends lead to a place, and how many of them without a handshake.
     uses: HashMap<usize, (usize, usize)>,
+    /// How many of them are [`ServiceKey::of_address`].
+    by_address: usize,
     of_service: BTreeMap<ObjectName, Vec<ServiceKey>>,
     /// The addresses and ports that each service claims.
     claims: BTreeSet<ClaimKey>,
@@ -60,6 +62,23 @@ fn claim_key(key: &ServiceKey, service: ObjectName) -> ClaimKey {
 /// Less than that of any service.
 fn nameless() -> ObjectName {
     ObjectName::new("", "")
+}
+
+/// Services that claim what others do, each looked at once.
+struct Others<'a> {
+    /// Their claims are known already.
+    looked_at: &'a BTreeSet<ObjectName>,
+    cluster: &'a Cluster,
+    view: &'a View<'a>,
+    known: HashMap<ObjectName, Option<ServiceView<'a>>>,
+}
+
+impl Others<'_> {
+    fn claim_at(&mut self, slices: &Slices, name: &ObjectName, key: ServiceKey) -> Option<AddressClaim> {
+        let Self { known, cluster, view, .. } = self;
+        let service = known.entry(name.clone()).or_insert_with(|| slices.view(name, cluster, view));
+        service.as_mut()?.claim_at(key)
+    }
 }
 
 /// What may have changed what a service looks like.
@@ -99,7 +118,7 @@ impl Frontends {
         if first {
             self.slices = Slices::of(work.new);
         } else {
-            self.slices.follow(work);
+            self.slices.follow(work.slices);
         }
         let mut touched = BTreeSet::new();
         if first {
@@ -121,12 +140,15 @@ impl Frontends {
             frontends: self.frontends.clone(),
             verdicts: self.verdicts.clone(),
             leave_node: !self.leaving.is_empty() || !self.foreign.is_empty(),
+            by_address: self.by_address > 0,
         }
     }
 
     fn dirty(&self, work: &FrontendChanges<'_>, view: &View<'_>) -> BTreeSet<ObjectName> {
         let mut addresses: BTreeSet<IpAddr> = work.moves.keys().copied().collect();
-        addresses.extend(self.own_addresses.symmetric_difference(view.site.own_addresses));
+        let of_node: Vec<IpAddr> =
+            self.own_addresses.symmetric_difference(view.site.own_addresses).copied().collect();
+        addresses.extend(&of_node);
         let differ = |of: &HashMap<IpAddr, [usize; 2]>, other: &HashMap<IpAddr, [usize; 2]>| -> Vec<IpAddr> {
             of.iter().filter(|(at, egress)| other.get(at) != Some(egress)).map(|(at, _)| *at).collect()
         };
@@ -135,6 +157,7 @@ impl Frontends {
         let mut services: BTreeSet<&ObjectName> = work.services.clone();
         services.extend(addresses.iter().flat_map(|address| self.slices.within(*address..=*address)));
         services.extend(addresses.iter().flat_map(|address| self.claimants(*address..=*address)));
+        services.extend(of_node.iter().flat_map(|address| self.claimants_of_all_ports(*address)));
         if let Some(classes) = work.classes {
             let changed = classes.differences(view.classes);
             let slices = work.new.slices.values();
@@ -155,11 +178,18 @@ impl Frontends {
         services.into_iter().cloned().collect()
     }
 
-    /// The services that have addresses among these.
+    /// The services to whose claims it matters what these addresses are.
     fn claimants(&self, addresses: RangeInclusive<IpAddr>) -> impl Iterator<Item = &ObjectName> {
         let (first, last) = addresses.into_inner();
         let claims = self.claims.range((first, 0, 0, nameless())..);
-        claims.take_while(move |(address, ..)| *address <= last).map(|(.., service)| service)
+        let claims = claims.take_while(move |(address, ..)| *address <= last);
+        claims.filter(|(.., protocol, _)| *protocol != 0).map(|(.., service)| service)
+    }
+
+    /// Those to which it matters only whether an address is the node's.
+    fn claimants_of_all_ports(&self, address: IpAddr) -> impl Iterator<Item = &ObjectName> {
+        let claims = self.claims.range((address, 0, 0, nameless())..(address, 0, 1, nameless()));
+        claims.map(|(.., service)| service)
     }
 
     /// Describes what is known by the indexes of new classes. What is in a class that is no more is looked at
@@ -177,7 +207,7 @@ impl Frontends {
                 Backend::Elsewhere { identity, class: at } => {
                     Backend::Elsewhere { identity, class: class(at)? }
                 }
-                Backend::Untranslated => Backend::Untranslated,
+                Backend::Untranslated | Backend::Unlisted => *backend,
             })
         };
         self.places.rewrite(|backends| backends.iter().map(backend).collect());
@@ -193,23 +223,28 @@ impl Frontends {
     ) {
         let mut claims: BTreeMap<ServiceKey, Vec<AddressClaim>> = BTreeMap::new();
         for name in services {
-            for key in self.of_service.remove(name).unwrap_or_default() {
-                self.claims.remove(&claim_key(&key, name.clone()));
-                claims.insert(key, Vec::new());
-            }
-        }
-        for name in services {
             match cluster.services.get(name).is_some_and(|service| has_foreign_node_port(service)) {
                 true => self.foreign.insert(name.clone()),
                 false => self.foreign.remove(name),
             };
-            let found = self.claims_of(name, cluster, view, |_| true);
-            let keys = found.keys().copied().collect();
+            let found = self.slices.view(name, cluster, view).map(|mut service| service.claims());
+            let found = found.unwrap_or_default();
+            let before = self.of_service.remove(name).unwrap_or_default();
+            for key in before.iter().filter(|key| !found.contains_key(key)) {
+                self.claims.remove(&claim_key(key, name.clone()));
+                claims.entry(*key).or_default();
+            }
+            let keys: Vec<ServiceKey> = found.keys().copied().collect();
             for (key, claim) in found {
-                self.claims.insert(claim_key(&key, name.clone()));
+                // They are in order.
+                if before.binary_search(&key).is_err() {
+                    self.claims.insert(claim_key(&key, name.clone()));
+                }
                 claims.entry(key).or_default().push(claim);
             }
-            self.of_service.insert(name.clone(), keys);
+            if !keys.is_empty() {
+                self.of_service.insert(name.clone(), keys);
+            }
         }
         let own_addresses = view.site.own_addresses;
         let of_node_ports: Vec<ServiceKey> = claims
@@ -221,50 +256,70 @@ impl Frontends {
         for key in of_node_ports {
             claims.entry(key).or_default();
         }
-        for (key, mut claims) in claims {
-            let others = self.claimants_of(&key).filter(|service| !services.contains(service));
-            for other in others {
-                claims.extend(self.claims_of(other, cluster, view, |wanted| *wanted == key).into_values());
-            }
-            if let (false, Some(port)) = (claims.is_empty(), node_port(&key, own_addresses)) {
-                for service in self.claimants_of(&port) {
-                    claims.extend(
-                        self.claims_of(service, cluster, view, |wanted| *wanted == port).into_values(),
-                    );
+        let mut others = Others { looked_at: services, cluster, view, known: HashMap::new() };
+        let by_address: Vec<ServiceKey> = claims.keys().filter(|key| key.is_of_address()).copied().collect();
+        for key in by_address {
+            let mut at_key = claims.remove(&key).unwrap_or_default();
+            at_key.extend(self.claims_of_others(&key, &mut others));
+            if self.lead(key, &at_key, touched) {
+                // It is one more claim at each of these.
+                let first = (key.address.into(), 0, 0, nameless());
+                let at_address = self.claims.range(first.clone()..).take_while(|claim| claim.0 == first.0);
+                for (.., port, protocol, _) in at_address {
+                    let listed = ServiceKey { port: *port, protocol: *protocol, ..key };
+                    if !listed.is_of_address() {
+                        claims.entry(listed).or_default();
+                    }
                 }
             }
-            let place = (!claims.is_empty()).then(|| self.places.number(&together(claims).into()));
-            self.lead(key, place, touched);
+        }
+        for (key, mut at_key) in claims {
+            at_key.extend(self.claims_of_others(&key, &mut others));
+            if !at_key.is_empty() {
+                if let Some(port) = node_port(&key, own_addresses) {
+                    at_key.extend(self.claims_at(&port, &mut others, |_| true));
+                }
+                let of_address = self.frontends.get(&ServiceKey::of_address(key.address));
+                let backends = of_address.map(|place| &self.places.contents()[place]);
+                at_key.extend(backends.cloned().map(claim_of_address));
+            }
+            self.lead(key, &at_key, touched);
         }
     }
 
-    /// The services that claim this address and port.
-    fn claimants_of(&self, key: &ServiceKey) -> impl Iterator<Item = &ObjectName> {
+    /// What services have here that are not looked at again.
+    fn claims_of_others(&self, key: &ServiceKey, others: &mut Others<'_>) -> Vec<AddressClaim> {
+        let looked_at = others.looked_at;
+        self.claims_at(key, others, |service| !looked_at.contains(service))
+    }
+
+    fn claims_at(
+        &self,
+        key: &ServiceKey,
+        others: &mut Others<'_>,
+        is_wanted: impl Fn(&ObjectName) -> bool,
+    ) -> Vec<AddressClaim> {
         let at = claim_key(key, nameless());
         let claims = self.claims.range(at.clone()..);
-        claims
-            .take_while(move |claim| (claim.0, claim.1, claim.2) == (at.0, at.1, at.2))
-            .map(|(.., service)| service)
+        let claims = claims.take_while(|claim| (claim.0, claim.1, claim.2) == (at.0, at.1, at.2));
+        let wanted = claims.map(|(.., service)| service).filter(|service| is_wanted(service));
+        wanted.filter_map(|service| others.claim_at(&self.slices, service, *key)).collect()
     }
 
-    /// What a service has at those of its addresses and ports that are wanted.
-    fn claims_of(
-        &self,
-        name: &ObjectName,
-        cluster: &Cluster,
-        view: &View<'_>,
-        is_wanted: impl Fn(&ServiceKey) -> bool,
-    ) -> BTreeMap<ServiceKey, AddressClaim> {
-        let Some(service) = cluster.services.get(name) else { return BTreeMap::new() };
-        let slices = self.slices.of_service(name).filter_map(|slice| cluster.slices.get(slice));
-        view.claims(service, &SlicesByService::of(slices.map(AsRef::as_ref)), is_wanted)
-    }
-
-    fn lead(&mut self, key: ServiceKey, place: Option<usize>, touched: &mut BTreeSet<usize>) {
-        let before = match place {
+    /// Leads an address and port to all that is claimed there. Out: whether it led elsewhere before.
+    fn lead(&mut self, key: ServiceKey, claims: &[AddressClaim], touched: &mut BTreeSet<usize>) -> bool {
+        let place = (!claims.is_empty()).then(|| self.places.number(&together(claims)));
+        let before = self.frontends.get(&key).copied();
+        if place == before {
+            return false;
+        }
+        match place {
             Some(place) => self.frontends.insert(key, place),
             None => self.frontends.remove(&key),
         };
+        if key.is_of_address() {
+            self.by_address = self.by_address + usize::from(place.is_some()) - usize::from(before.is_some());
+        }
         let bare = usize::from(!has_handshake(&key));
         if let Some(place) = place {
             let (all, without) = self.uses.entry(place).or_default();
@@ -274,6 +329,7 @@ impl Frontends {
             (*all, *without) = (*all - 1, *without - bare);
         }
         touched.extend(place.into_iter().chain(before));
+        true
     }
 
     /// Renews verdicts: of all on the places that were touched, of rule sets that are new or reopened on all
@@ -323,66 +379,5 @@ impl Frontends {
             }
         }
         self.isolating_sets.clone_from(isolating_sets);
-    }
-}
-
-/// Which slices a service has, and which services have slices with an address.
-#[derive(Debug, Default)]
-struct Slices {
-    /// (Service, slice).
-    by_service: BTreeSet<(ObjectName, ObjectName)>,
-    names: Numbering<Option<ObjectName>>,
-    /// How many endpoints have an address; by address and the number of their service.
-    by_address: BTreeMap<(IpAddr, usize), u32>,
-}
-
-impl Slices {
-    fn of(cluster: &Cluster) -> Self {
-        let mut slices = Self::default();
-        cluster.slices.values().for_each(|slice| slices.add(slice));
-        slices
-    }
-
-    fn follow(&mut self, work: &FrontendChanges<'_>) {
-        for (before, after) in work.slices {
-            before.iter().for_each(|slice| self.remove(slice));
-            after.iter().for_each(|slice| self.add(slice));
-        }
-    }
-
-    fn add(&mut self, slice: &EndpointSlice) {
-        self.by_service.insert((slice.service.clone(), slice.name.clone()));
-        let number = self.names.number(&Some(slice.service.clone()).into());
-        for endpoint in &slice.endpoints {
-            *self.by_address.entry((endpoint.address, number)).or_default() += 1;
-        }
-    }
-
-    fn remove(&mut self, slice: &EndpointSlice) {
-        self.by_service.remove(&(slice.service.clone(), slice.name.clone()));
-        let number = self.names.number(&Some(slice.service.clone()).into());
-        for endpoint in &slice.endpoints {
-            let key = (endpoint.address, number);
-            if let Some(endpoints) = self.by_address.get_mut(&key) {
-                *endpoints -= 1;
-                if *endpoints == 0 {
-                    self.by_address.remove(&key);
-                }
-            }
-        }
-        if self.of_service(&slice.service).next().is_none() {
-            self.names.remove(number);
-        }
-    }
-
-    fn of_service<'a>(&'a self, service: &'a ObjectName) -> impl Iterator<Item = &'a ObjectName> {
-        let first = (service.clone(), ObjectName::new("", ""));
-        let all = self.by_service.range(first..).take_while(move |(of, _)| of == service);
-        all.map(|(_, slice)| slice)
-    }
-
-    fn within(&self, addresses: RangeInclusive<IpAddr>) -> impl Iterator<Item = &ObjectName> {
-        let numbers = self.by_address.range((*addresses.start(), 0)..=(*addresses.end(), usize::MAX));
-        numbers.filter_map(|((_, number), _)| self.names.contents().get(number)?.as_ref().as_ref())
     }
 }

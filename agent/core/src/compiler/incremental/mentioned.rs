@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    compiler::{Atom, Classes, Shared},
+    compiler::{Atom, Classes, Shared, atoms::Holder},
     model::PortSet,
 };
 
@@ -29,6 +29,11 @@ pub(super) struct Reclassified {
 }
 
 impl Mentioned {
+    /// Whether a property is among them that these can have.
+    pub(super) fn is_any_of(&self, holder: Holder) -> bool {
+        self.atoms.iter().any(|atom| atom.holder() == holder)
+    }
+
     pub(super) fn toggle_atom(&mut self, atom: &Shared<Atom>) {
         if !self.atoms.remove(atom) {
             self.atoms.insert(atom.clone());

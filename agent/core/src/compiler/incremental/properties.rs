@@ -3,7 +3,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    compiler::{Signature, identities::PodAtoms},
+    compiler::{
+        Signature,
+        atoms::{PodAtoms, PodKey},
+    },
     model::{Cluster, Name, ObjectName, Pod},
 };
 
@@ -11,11 +14,8 @@ use crate::{
 pub(super) struct Properties<'p, 'c> {
     atoms: &'p PodAtoms,
     cluster: &'c Cluster,
-    known: HashMap<PropertyKey<'c>, Option<Arc<Signature>>>,
+    known: HashMap<PodKey<'c>, Option<Arc<Signature>>>,
 }
-
-/// All that they depend on: namespace, label set, named ports.
-type PropertyKey<'c> = (&'c str, usize, usize);
 
 impl<'p, 'c> Properties<'p, 'c> {
     pub(super) fn new(atoms: &'p PodAtoms, cluster: &'c Cluster) -> Self {
@@ -27,9 +27,7 @@ impl<'p, 'c> Properties<'p, 'c> {
         if pod.host_network || pod.addresses.is_empty() {
             return None;
         }
-        let question =
-            (&*pod.name.namespace, Arc::as_ptr(&pod.labels).addr(), Arc::as_ptr(&pod.ports).addr());
-        let known = self.known.entry(question).or_insert_with(|| {
+        let known = self.known.entry(PodKey::of(pod)).or_insert_with(|| {
             Some(self.atoms.of(pod, self.cluster)).filter(|properties| !properties.is_empty()).map(Arc::new)
         });
         known.clone()

@@ -108,14 +108,15 @@ pub(super) fn at<'a>(
         found.collect()
     };
     let found = ports_of_services(Frontend::Cluster, &|service, port, address| {
-        service.cluster_addresses.contains(address) && port.number == number
+        port.number == number && service.cluster_addresses.contains(address)
     });
     if !found.is_empty() {
         return found;
     }
     ports_of_services(Frontend::External, &|service, port, address| {
-        service.external_addresses.contains(address) && port.number == number
-            || own.contains(address) && port.node_port == Some(number)
+        // Its number first: of the ports of a service, one has it.
+        port.number == number && service.external_addresses.contains(address)
+            || port.node_port == Some(number) && own.contains(address)
     })
 }
 

@@ -5,31 +5,48 @@
 //! that; a verdict on all of it is a verdict on any part.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
-    sync::Arc,
 };
 
-use super::{EndpointSlice, Frontend, Hints, Proxy, Service, ServicePort, SliceEndpoint, SlicePort};
+use podgate_common::Protocol;
+
+use super::{EndpointSlice, Frontend, Hints, Service, ServicePort, SliceEndpoint, SlicePort};
 use crate::model::{Cluster, Name, ObjectName};
 
 /// The slices of each service.
-#[derive(Clone, Debug)]
-pub struct SlicesByService<'a>(BTreeMap<&'a ObjectName, Vec<&'a EndpointSlice>>);
+#[derive(Clone, Debug, Default)]
+pub struct SlicesByService<'a>(HashMap<ObjectName, SlicesOfService<'a>>);
+
+#[derive(Clone, Debug, Default)]
+struct SlicesOfService<'a> {
+    slices: Vec<Cow<'a, EndpointSlice>>,
+    /// Which slices a port of the service leads to, and its number there.
+    by_port: HashMap<(Name, Protocol), Vec<(usize, u16)>>,
+}
 
 impl Cluster {
-    /// An index of the slices: built in one pass over them, then a question costs its own service's slices.
+    /// An index of the slices: built in one pass over them, then a question costs its own port's slices.
     pub fn slices_by_service(&self) -> SlicesByService<'_> {
-        SlicesByService::of(self.slices.values().map(Arc::as_ref))
+        SlicesByService::of(self.slices.values().map(|slice| Cow::Borrowed(&**slice)))
     }
 }
 
 impl<'a> SlicesByService<'a> {
     /// An index of these slices alone.
-    pub fn of(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Self {
-        let mut index: BTreeMap<&ObjectName, Vec<&EndpointSlice>> = BTreeMap::new();
+    pub fn of(slices: impl IntoIterator<Item = Cow<'a, EndpointSlice>>) -> Self {
+        let mut index: HashMap<ObjectName, SlicesOfService<'a>> = HashMap::new();
         for slice in slices {
-            index.entry(&slice.service).or_default().push(slice);
+            let of_service = index.entry(slice.service.clone()).or_default();
+            let place = of_service.slices.len();
+            for port in &slice.ports {
+                if let Some(number) = port.number {
+                    let places = of_service.by_port.entry((port.name.clone(), port.protocol)).or_default();
+                    places.push((place, number));
+                }
+            }
+            of_service.slices.push(slice);
         }
         Self(index)
     }
@@ -120,10 +137,18 @@ impl SlicesByService<'_> {
     /// The ready endpoints of a headless service, which its name stands for; by the name of a port also their
     /// numbers.
     pub fn headless(&self, service: &Service) -> Vec<(&SliceEndpoint, &[SlicePort])> {
-        let slices = self.0.get(&service.name).into_iter().flatten();
+        let slices = self.0.get(&service.name).into_iter().flat_map(|of_service| &of_service.slices);
         let endpoints =
             slices.flat_map(|slice| slice.endpoints.iter().map(|endpoint| (endpoint, &*slice.ports)));
         endpoints.filter(|(endpoint, _)| endpoint.ready).collect()
+    }
+
+    /// Which of its slices a port of a service leads to, by their place, and its number there. Ports that
+    /// lead to the same slices have the same endpoints.
+    pub fn places(&self, service: &Service, port: &ServicePort) -> &[(usize, u16)] {
+        let of_service = self.0.get(&service.name);
+        let places = of_service.and_then(|all| all.by_port.get(&(port.name.clone(), port.protocol)));
+        places.map_or(&[], Vec::as_slice)
     }
 
     /// All endpoints of a port, whatever their conditions and wherever they are: what may be chosen at
@@ -139,19 +164,15 @@ impl SlicesByService<'_> {
         port: &ServicePort,
         v6: bool,
     ) -> impl Iterator<Item = (&SliceEndpoint, u16)> {
-        let is_read = |slice: &&&EndpointSlice| match service.proxy {
-            Proxy::KubeProxy => slice.proxy == Proxy::KubeProxy,
-            Proxy::Other => slice.proxy != Proxy::Headless,
-            Proxy::Headless => true,
-        };
-        let slices = self.0.get(&service.name).into_iter().flatten().filter(is_read);
-        slices.flat_map(move |slice| {
-            let leads_here =
-                slice.ports.iter().filter(|to| to.name == port.name && to.protocol == port.protocol);
-            let numbers = leads_here.filter_map(|to| to.number);
-            let endpoints =
-                move || slice.endpoints.iter().filter(move |endpoint| endpoint.address.is_ipv6() == v6);
-            numbers.flat_map(move |number| endpoints().map(move |endpoint| (endpoint, number)))
+        let of_service = self.0.get(&service.name);
+        let led = self
+            .places(service, port)
+            .iter()
+            .filter_map(move |&(place, number)| Some((&of_service?.slices[place], number)));
+        let led = led.filter(|(slice, _)| service.is_led_by(slice));
+        led.flat_map(move |(slice, number)| {
+            let of_family = slice.endpoints.iter().filter(move |endpoint| endpoint.address.is_ipv6() == v6);
+            of_family.map(move |endpoint| (endpoint, number))
         })
     }
 }

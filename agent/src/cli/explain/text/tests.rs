@@ -8,7 +8,7 @@ use podgate_core::{
 use super::*;
 
 fn trace(rule: usize, why_not: &[&str]) -> RuleTrace {
-    let why_not: Vec<String> = why_not.iter().map(|line| (*line).to_owned()).collect();
+    let why_not: Vec<Wording<_>> = why_not.iter().map(|line| Wording::from(*line)).collect();
     let entry =
         |entry: &str, matched, why: &str| EntryTrace { entry: entry.into(), matched, why: vec![why.into()] };
     let peers = vec![entry("from[0]", false, "is not shown"), entry("from[1]", true, "wants c, it has c")];
@@ -149,7 +149,7 @@ fn the_text_of_a_service_has_each_of_its_backends() {
         port: port.parse().unwrap(),
         numbers: vec![80],
         from_pod: None,
-        to_pod: to.starts_with("192.0.2.2").then(|| "x/b".into()),
+        to_pod: to.starts_with("192.0.2.2").then(|| ObjectName::new("x", "b")),
         pairs,
         egress: free(egress),
         ingress: free(VerdictReason::NotAPod),

@@ -12,7 +12,8 @@ use std::{
 use podgate_common::Direction;
 use podgate_core::{
     explain::{EndpointRef, Question, explain_side},
-    model::{Cluster, Pod},
+    model::{Cluster, Pod, PolicyName, PolicyRef},
+    policy_walk::OrderedPolicies,
     port_spec::PortSpec,
 };
 use serde::Serialize;
@@ -121,21 +122,16 @@ impl<'a> Reasons<'a> {
 impl<'a> ReasonGroups<'a> {
     fn new(cluster: &'a Cluster, pods: &[&'a Pod], direction: Direction) -> Self {
         let mut groups = Self::default();
+        let policies = OrderedPolicies::of(cluster);
         let mut known = BTreeMap::new();
         for pod in pods {
             // Those in audit mode, too: they have their lines.
-            let policies: Vec<_> =
-                cluster.policies_selecting(pod, direction).map(|policy| &policy.name).collect();
-            let labels = cluster.namespace_labels(&pod.name.namespace);
-            let of_cluster = cluster
-                .cluster_policies
-                .values()
-                .filter(|policy| !policy.rules(direction).is_empty() && policy.selects(pod, &labels));
-            let cluster_policies: Vec<_> = of_cluster.map(|policy| &policy.name).collect();
+            let walk = policies.for_pod(pod, direction);
+            let names: Vec<PolicyName> = walk.policies().map(PolicyRef::name).collect();
             let families =
                 [true, false].map(|v4| pod.addresses.iter().any(|address| address.is_ipv4() == v4));
             let ports = (direction == Direction::Ingress).then_some(&pod.ports);
-            let group = *known.entry((policies, cluster_policies, families, ports)).or_insert_with(|| {
+            let group = *known.entry((names, families, ports)).or_insert_with(|| {
                 groups.members.push(Vec::new());
                 groups.members.len() - 1
             });

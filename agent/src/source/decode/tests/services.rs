@@ -99,6 +99,7 @@ fn a_service_and_its_slice_are_read_as_the_api_server_prints_them() {
         external_addresses: addresses(&["198.51.100.1", "203.0.113.1"]),
         internal_local: false,
         external_local: true,
+        is_over_limit: false,
         proxy: Proxy::KubeProxy,
         ports: vec![port("http", Tcp, 80, Some(30080)), port("dns", Udp, 53, None)],
     };

@@ -136,11 +136,21 @@ fn a_policy_over_a_limit_is_noted_as_such_with_its_uid_until_it_fits() {
     };
     let cluster_kind = Kind::ClusterPolicy(podgate_core::model::ClusterPolicyKind::ClusterNetworkPolicy);
     let mut store = ObjectStore::new(true);
-    for (count, expected) in [(600, 2), (8, 0)] {
+    let service = |count: u16| {
+        let external: Vec<String> =
+            (0..count).map(|at| format!("198.51.{}.{}", at >> 8, at & 0xff)).collect();
+        let port = |at: u16| json!({"name": format!("p{at}"), "port": at});
+        let ports: Vec<Value> = (1..=count).map(port).collect();
+        let spec = json!({"clusterIP": "10.96.0.1", "externalIPs": external, "ports": ports});
+        object(json!({"metadata": {"name": "s", "namespace": "x", "uid": "3"}, "spec": spec}))
+    };
+    for (count, expected) in [(600, 3), (8, 0)] {
         let _ = store.take(Kind::NetworkPolicy, Event::Apply(of_namespace(count)));
         let _ = store.take(cluster_kind, Event::Apply(of_cluster(count)));
-        let problems = store.picture().problems;
+        let _ = store.take(Kind::Service, Event::Apply(service(count)));
+        let ClusterSnapshot { problems, cluster, .. } = store.picture();
         assert_eq!(problems.len(), expected, "{problems:?}");
+        assert!(cluster.services.values().all(|service| service.is_over_limit == (expected > 0)));
         let noted = store.problems();
         assert_eq!(noted.len(), expected, "{noted:?}");
         assert!(noted.values().all(|noted| noted.is_over_limit && noted.problems.len() == 1), "{noted:?}");

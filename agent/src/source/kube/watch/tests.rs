@@ -264,6 +264,33 @@ async fn a_policy_over_a_limit_gets_an_event_and_is_a_problem_and_no_other_polic
 }
 
 #[tokio::test]
+async fn a_service_over_a_limit_gets_an_event() {
+    let (fake, client) = Fake::start().await;
+    let external: Vec<String> = (0..100).map(|at| format!("198.51.100.{at}")).collect();
+    let ports: Vec<Value> = (1..=100).map(|at| json!({"name": format!("p{at}"), "port": at})).collect();
+    let service = json!({
+        "metadata": {"name": "large", "namespace": "x", "uid": "7"},
+        "spec": {"clusterIP": "10.96.0.9", "externalIPs": external, "ports": ports},
+    });
+    fake.state().lists.insert("/api/v1/services".into(), vec![service]);
+    fake.state().lists.insert("/api/v1/nodes".into(), vec![json!({"metadata": {"name": "n1"}})]);
+    let (mut updates, _health) = start(&client);
+    let picture = next(&mut updates).await;
+    assert!(picture.cluster.services[&ObjectName::new("x", "large")].is_over_limit);
+    let created = async {
+        while fake.state().created.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        fake.state().created.clone()
+    };
+    let created = timeout(DEADLINE, created).await.expect("an Event in time");
+    let [(_, event)] = &created[..] else { panic!("{created:?}") };
+    let Value::Object(regarding) = &event["regarding"] else { panic!("{event}") };
+    assert_eq!((&regarding["kind"], &regarding["uid"]), (&json!("Service"), &json!("7")));
+    assert_eq!(event["reason"], json!("LimitExceeded"));
+}
+
+#[tokio::test]
 async fn a_kind_that_is_served_only_at_unknown_versions_is_lacking() {
     let (fake, client) = Fake::start().await;
     fake.state().versions = vec!["v7"];

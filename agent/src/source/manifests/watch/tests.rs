@@ -333,3 +333,31 @@ async fn the_watch_ends_with_its_receiver() {
     let joined = tokio::task::spawn_blocking(move || work.join().is_ok());
     assert!(timeout(DEADLINE, joined).await.expect("the end in time").unwrap());
 }
+
+#[test]
+fn a_pipe_says_for_whom_it_waits_and_a_file_waits_for_no_writer() {
+    let directory = tempfile::tempdir().unwrap();
+    let [pipe, file] = ["pipe", "objects.yaml"].map(|name| directory.path().join(name));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fs::write(&file, "").unwrap();
+    let waits = |paths: &[&Path]| {
+        super::super::waits_for_writer(&paths.iter().map(|path| path.to_path_buf()).collect::<Vec<_>>())
+    };
+    let absent = directory.path().join("absent");
+    assert_eq!(waits(&[directory.path(), &file, &absent]), None);
+    let said = waits(&[&file, &pipe]).unwrap();
+    assert_eq!(said, format!("{}: waiting for a writer to write it and to close it", pipe.display()));
+    assert!(waits(&[Path::new("-")]).is_some_and(|said| said.starts_with("standard input: ")));
+}
+
+#[tokio::test]
+async fn a_pipe_is_read_when_its_writer_has_closed_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let to = pipe.clone();
+    let writing = thread::spawn(move || fs::write(to, policy("a")).unwrap());
+    let watched = Watched::start(&[&pipe]).await;
+    assert_eq!(watched.seen, [["a"]]);
+    writing.join().unwrap();
+}

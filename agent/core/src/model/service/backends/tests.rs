@@ -3,7 +3,7 @@
 use podgate_common::Protocol::{self, Sctp, Tcp, Udp};
 
 use super::*;
-use crate::model::SlicePort;
+use crate::model::{Proxy, SlicePort};
 
 /// How endpoints are written: `address[@node][ state]`, where the state is `ready` when none is given.
 fn endpoint(text: &str) -> SliceEndpoint {
@@ -50,6 +50,7 @@ fn service(internal_local: bool) -> Service {
         external_addresses: vec![],
         internal_local,
         external_local: false,
+        is_over_limit: false,
         proxy: Proxy::KubeProxy,
         ports: vec![port("http", Tcp, 80), port("dns", Udp, 53)],
     }

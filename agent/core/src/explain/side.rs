@@ -1,0 +1,211 @@
+//! What one end of a connection says: each rule of its policies is tried on each address and port in
+//! question, also where it is settled before.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use podgate_common::Direction;
+
+use super::{
+    ClusterPolicyTrace, ClusterRuleTrace, Connection, DirectionResult, PolicyTrace, RuleTrace, Verdict,
+    VerdictReason, Wording,
+    explanation::RuleEvaluation,
+    peers::{self, SelectedPods},
+    ports,
+};
+use crate::{
+    model::{Action, ClusterNetworkPolicy, Name, NetworkPolicy, PolicyRef, Rule},
+    policy_walk::{ConnectionIndexes, Decision, OrderedPolicies, PolicyVisitor, PolicyWalk},
+};
+
+/// One peer address and one port number, as one end evaluates them.
+#[derive(Clone, Copy)]
+struct Case {
+    peer: IpAddr,
+    number: u16,
+}
+
+impl Connection<'_> {
+    pub(super) fn side(&self, direction: Direction) -> DirectionResult {
+        let own = if direction == Direction::Egress { self.from } else { self.to };
+        let Some(pod) = own.policed() else {
+            return DirectionResult::without_policies(VerdictReason::NotAPod);
+        };
+        let policies = OrderedPolicies::of(self.cluster);
+        let walk = policies.for_pod(pod, direction);
+        let audit = policies.is_any_in_audit(pod).then(|| Box::new(self.side_by(&walk, direction)));
+        DirectionResult { audit, ..self.side_by(&walk.enforced(), direction) }
+    }
+
+    fn side_by(&self, walk: &PolicyWalk<'_>, direction: Direction) -> DirectionResult {
+        let (own, peer) = match direction {
+            Direction::Egress => (self.from, self.to),
+            Direction::Ingress => (self.to, self.from),
+        };
+        let pod = own.policed().expect("only pods have policies");
+        let cases = self.cases(direction);
+        let is_own_node = peer.is_own_node(pod, direction);
+        // The peers of ingress are pods, and the node's own traffic always passes.
+        let is_always_let_in = is_own_node && direction == Direction::Ingress;
+        let open = (0..cases.len()).filter(|_| !is_always_let_in).collect();
+        let mut tracer =
+            Tracer { connection: self, direction, cases: &cases, namespace: None, traces: Vec::new() };
+        let walked = walk.walk(open, &mut tracer);
+        let (mut policies, mut cluster_policies) = (Vec::new(), Vec::new());
+        for (policy, rules) in walked.policies.iter().zip(tracer.traces) {
+            match policy.policy {
+                PolicyRef::Namespaced(policy) => policies.push(policy_trace(policy, rules)),
+                PolicyRef::Cluster(of_tier) => {
+                    cluster_policies.push(cluster_policy_trace(of_tier, direction, &policy.hits, rules));
+                }
+            }
+        }
+        let isolated = walked.decision.allowed_by_policies.is_some();
+        let otherwise = match (isolated, cluster_policies.is_empty()) {
+            (true, _) if is_own_node => VerdictReason::OwnNode,
+            (true, _) => VerdictReason::NoRuleMatches,
+            (false, true) => VerdictReason::NotIsolated,
+            (false, false) => VerdictReason::Undecided,
+        };
+        let reasons: Vec<VerdictReason> =
+            (0..cases.len()).map(|case| reason(case, &walked.decision, otherwise)).collect();
+        let is_denied = |reason: &VerdictReason| reason.verdict() == Verdict::Deny;
+        let reason = if peer.policed().is_some_and(|peer| peer.name == pod.name) {
+            VerdictReason::Itself
+        } else if otherwise == VerdictReason::NotIsolated {
+            VerdictReason::NotIsolated
+        } else if is_always_let_in {
+            VerdictReason::OwnNode
+        } else {
+            let telling = reasons.iter().copied().find(is_denied).or_else(|| reasons.first().copied());
+            telling.unwrap_or(otherwise)
+        };
+        let denied = cases.iter().zip(&reasons).filter(|(_, reason)| is_denied(reason));
+        let denied = denied.map(|(case, _)| case.peer).collect();
+        DirectionResult {
+            isolated,
+            verdict: reason.verdict(),
+            reason,
+            note: peer.note(pod, direction).map(Wording::Meaning),
+            denied_peers: if is_denied(&reason) { denied } else { BTreeSet::new() },
+            policies,
+            cluster_policies,
+            audit: None,
+        }
+    }
+
+    fn cases(&self, direction: Direction) -> Vec<Case> {
+        let peers: BTreeSet<IpAddr> = self
+            .pairs
+            .iter()
+            .map(|pair| match direction {
+                Direction::Egress => pair.to,
+                Direction::Ingress => pair.from,
+            })
+            .collect();
+        let numbers = |peer| self.numbers.iter().map(move |number| Case { peer, number: *number });
+        peers.into_iter().flat_map(numbers).collect()
+    }
+
+    /// Tries a rule on one case. `namespace` is its policy's.
+    fn attempt(
+        &self,
+        namespace: Option<&Name>,
+        rule: &Rule,
+        direction: Direction,
+        case: Case,
+    ) -> RuleEvaluation {
+        let peer = match direction {
+            Direction::Egress => self.to,
+            Direction::Ingress => self.from,
+        };
+        let peers = peers::entries(self.cluster, namespace, &rule.peers, direction, peer, case.peer);
+        let ports = ports::entries(&rule.ports, self.port, case.number, self.to);
+        let mut misses = peers::misses(&peers);
+        misses.extend(ports::miss(&rule.ports, self.port, case.number, self.to));
+        RuleEvaluation { peers, ports, misses }
+    }
+}
+
+/// Notes how each rule answers.
+struct Tracer<'t, 'c> {
+    connection: &'t Connection<'c>,
+    direction: Direction,
+    cases: &'t [Case],
+    /// Of the policy at hand.
+    namespace: Option<&'t Name>,
+    /// By policy.
+    traces: Vec<Vec<RuleTrace>>,
+}
+
+impl<'t> PolicyVisitor<'t> for Tracer<'t, '_> {
+    const TRIES_ALL: bool = true;
+
+    fn policy(&mut self, policy: PolicyRef<'t>) {
+        self.namespace = policy.namespace();
+        self.traces.push(Vec::new());
+    }
+
+    fn rule(&mut self, index: usize, rule: &'t Rule, left: &ConnectionIndexes) -> ConnectionIndexes {
+        let mut trace = RuleTrace::of(index);
+        let attempt = |case| self.connection.attempt(self.namespace, rule, self.direction, case);
+        let cases = self.cases.iter().enumerate();
+        let matched: ConnectionIndexes =
+            cases.filter(|(_, case)| trace.add(attempt(**case))).map(|(place, _)| place).collect();
+        self.traces.last_mut().expect("a rule comes after its policy").push(trace);
+        &matched & left
+    }
+}
+
+fn policy_trace(policy: &NetworkPolicy, rules: Vec<RuleTrace>) -> PolicyTrace {
+    PolicyTrace {
+        namespace: policy.name.namespace.clone(),
+        name: policy.name.name.clone(),
+        selects: Wording::Meaning(SelectedPods::Of(policy.name.namespace.clone(), policy.subject.clone())),
+        matched: matched(&rules),
+        rules,
+    }
+}
+
+fn cluster_policy_trace(
+    policy: &ClusterNetworkPolicy,
+    direction: Direction,
+    hits: &[ConnectionIndexes],
+    rules: Vec<RuleTrace>,
+) -> ClusterPolicyTrace {
+    let actions = policy.rules(direction).iter().map(|rule| rule.action);
+    let decides = |action| match action {
+        Action::Accept | Action::Deny => true,
+        Action::Pass => false,
+    };
+    let decided = actions.clone().zip(hits).enumerate();
+    let decided = decided.filter(|(_, (action, hits))| decides(*action) && !hits.is_empty());
+    ClusterPolicyTrace {
+        kind: policy.name.kind,
+        name: policy.name.name.clone(),
+        tier: policy.tier,
+        priority: policy.priority,
+        selects: Wording::Meaning(SelectedPods::Across(policy.subject.clone())),
+        matched: matched(&rules),
+        decided: decided.map(|(rule, _)| rule).collect(),
+        rules: actions.zip(rules).map(|(action, trace)| ClusterRuleTrace { action, trace }).collect(),
+    }
+}
+
+fn matched(rules: &[RuleTrace]) -> Vec<usize> {
+    rules.iter().filter(|trace| trace.matched).map(|trace| trace.rule).collect()
+}
+
+/// `otherwise`: where no rule decides.
+fn reason(case: usize, decision: &Decision<ConnectionIndexes>, otherwise: VerdictReason) -> VerdictReason {
+    let Decision { of_tiers, allowed_by_policies } = decision;
+    let is_allowed = allowed_by_policies.as_ref().is_some_and(|allowed| allowed.contains(&case));
+    if of_tiers.accepted.contains(&case) {
+        VerdictReason::ClusterPolicyAccepts
+    } else if of_tiers.denied.contains(&case) {
+        VerdictReason::ClusterPolicyDenies
+    } else if is_allowed && otherwise != VerdictReason::OwnNode {
+        VerdictReason::RuleMatches
+    } else {
+        otherwise
+    }
+}

@@ -1,0 +1,152 @@
+//! From an event to words: who talks to whom, and which policies and rules are behind the verdict.
+
+use std::{net::IpAddr, sync::Arc};
+
+use jiff::Timestamp;
+use podgate_common::{Address, Direction, FlowEvent, Outcome, PolicyRole, Protocol};
+use podgate_core::{
+    compiler::{ConnectionQuery, MatchCache, PolicyMatch, WorkLimit},
+    model::{Name, Pod},
+};
+
+use super::{DecidingPolicy, DecisionEvent, owners::AddressOwners};
+use crate::snapshot::Context;
+
+/// Finds out what events mean, and keeps what it has found out.
+#[derive(Debug)]
+pub(super) struct Attributor {
+    owners: AddressOwners,
+    matches: MatchCache,
+    /// What may still be spent.
+    pub(super) work: WorkLimit,
+}
+
+impl Attributor {
+    pub(super) fn new(work: WorkLimit) -> Self {
+        Self { owners: AddressOwners::default(), matches: MatchCache::default(), work }
+    }
+
+    /// Out: what a decision was, by the first of the contexts that accounts for it; `None` when the programs
+    /// write no such event, or when there is no work left to find out.
+    pub(super) fn attribute(
+        &mut self,
+        event: &FlowEvent,
+        time: Timestamp,
+        node: &Name,
+        contexts: &[&Context],
+    ) -> Option<DecisionEvent> {
+        let direction = Direction::try_from(event.direction).ok()?;
+        let outcome = Outcome::try_from(event.outcome).ok()?;
+        let mut found: Option<Attribution<'_>> = None;
+        for context in contexts {
+            let attribution = self.evaluate(event, direction, outcome, context)?;
+            if attribution.certain {
+                found = Some(attribution);
+                break;
+            }
+            found.get_or_insert(attribution);
+        }
+        let Attribution { context, pod, matches, certain } = found?;
+
+        let has_ports = Protocol::try_from(u32::from(event.protocol)).is_ok();
+        let port = |port| has_ports.then_some(port);
+        let (own_source, own_destination) = match direction {
+            Direction::Egress => (pod, None),
+            Direction::Ingress => (None, pod),
+        };
+        let cluster = context.policy_snapshot.cluster();
+        let source = self.owners.end(cluster, known(event.source), port(event.source_port), own_source);
+        let destination =
+            self.owners.end(cluster, known(event.destination), port(event.destination_port), own_destination);
+        Some(DecisionEvent {
+            time,
+            node: node.clone(),
+            direction,
+            outcome,
+            protocol: event.protocol,
+            source,
+            destination,
+            policies: behind(outcome, &matches),
+            certain,
+            packets: u64::from(event.packets),
+            revision: event.revision,
+        })
+    }
+
+    /// What the tables of a context say; `None`: there is no work left.
+    fn evaluate<'a>(
+        &mut self,
+        event: &FlowEvent,
+        direction: Direction,
+        outcome: Outcome,
+        context: &'a Context,
+    ) -> Option<Attribution<'a>> {
+        let pod = context.pods.get(&event.ifindex);
+        let mut matches: Arc<[PolicyMatch]> = [].into();
+        if let (Some(pod), true) = (pod, outcome.is_by_policy()) {
+            let peer = IpAddr::from(match direction {
+                Direction::Egress => event.destination,
+                Direction::Ingress => event.source,
+            });
+            let protocol = Protocol::try_from(u32::from(event.protocol)).ok();
+            let port = event.destination_port;
+            let is_service = direction == Direction::Egress
+                && outcome != Outcome::DeniedBackend
+                && context.policy_snapshot.is_service(peer, protocol, port);
+            let met = ConnectionQuery { pod, direction, peer, protocol, port, is_service };
+            matches = context.policy_snapshot.matches(&met, &mut self.matches, &mut self.work)?;
+        }
+        let certain = !outcome.is_by_policy() || pod.is_some() && agrees(outcome, &matches);
+        Some(Attribution { context, pod, matches, certain })
+    }
+}
+
+struct Attribution<'a> {
+    context: &'a Context,
+    pod: Option<&'a Arc<Pod>>,
+    matches: Arc<[PolicyMatch]>,
+    certain: bool,
+}
+
+/// Whether policies that were asked account for an outcome.
+fn agrees(outcome: Outcome, matches: &[PolicyMatch]) -> bool {
+    let enforced = || matches.iter().filter(|matches| !matches.audit);
+    let has_matched = enforced().any(|matches| !matches.matched.is_empty());
+    let isolates = enforced().any(|matches| matches.policy.isolates());
+    match outcome.policies() {
+        PolicyRole::Deny => isolates && !enforced().any(is_open) || has_matched && !isolates,
+        PolicyRole::Allow => has_matched || !isolates,
+        PolicyRole::NotIsolating => !isolates,
+        PolicyRole::WouldDeny => matches.iter().any(|matches| matches.audit),
+        PolicyRole::NotAsked => true,
+    }
+}
+
+/// A policy that isolates, with a rule that matches.
+fn is_open(matches: &PolicyMatch) -> bool {
+    matches.policy.isolates() && !matches.matched.is_empty()
+}
+
+/// The policies to name.
+fn behind(outcome: Outcome, matches: &[PolicyMatch]) -> Vec<DecidingPolicy> {
+    // One that isolates denies what none of its rules matches, any other one what its rules say.
+    let is_denying = |matches: &PolicyMatch| !matches.policy.isolates() || matches.matched.is_empty();
+    let is_named = |matches: &&PolicyMatch| match outcome.policies() {
+        PolicyRole::WouldDeny => matches.audit && is_denying(matches),
+        PolicyRole::Deny => !matches.audit && is_denying(matches),
+        PolicyRole::Allow | PolicyRole::NotIsolating | PolicyRole::NotAsked => {
+            !matches.audit && !matches.matched.is_empty()
+        }
+    };
+    let named = matches.iter().filter(is_named);
+    named
+        .map(|matches| DecidingPolicy {
+            policy: matches.policy.clone(),
+            rules: matches.matched.iter().copied().collect(),
+        })
+        .collect()
+}
+
+fn known(address: Address) -> Option<IpAddr> {
+    (!address.is_unspecified()).then(|| address.into())
+}

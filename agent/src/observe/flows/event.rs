@@ -1,0 +1,119 @@
+//! One decision that the programs have reported, with the pods and policies behind it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use jiff::Timestamp;
+use podgate_common::{Direction, Outcome, PolicyRole};
+use podgate_core::model::{Name, ObjectName, Pod, PolicyName};
+
+/// A decision on one side of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecisionEvent {
+    pub time: Timestamp,
+    pub node: Name,
+    /// Whose side was evaluated: egress the source's, ingress the destination's.
+    pub direction: Direction,
+    pub outcome: Outcome,
+    /// The number of the IP protocol.
+    pub protocol: u16,
+    pub source: EventEnd,
+    pub destination: EventEnd,
+    /// Allowed: those with rules that match. Denied, or would be: those that isolate and have none, or that
+    /// deny.
+    pub policies: Vec<DecidingPolicy>,
+    /// False: these policies do not account for the outcome; they changed at that moment.
+    pub certain: bool,
+    /// How many packets like this one it stands for.
+    pub packets: u64,
+    /// The change after which it was evaluated.
+    pub revision: u32,
+}
+
+/// One end of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventEnd {
+    /// `None`: could not be read.
+    pub address: Option<IpAddr>,
+    /// `None`: the protocol has none.
+    pub port: Option<u16>,
+    /// `None`: none that is known.
+    pub owner: Option<EndOwner>,
+}
+
+/// Whose an end is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndOwner {
+    Pod(Arc<Pod>),
+    /// Whose address this is.
+    Service(ObjectName),
+    /// Whose own address this is.
+    Node(Name),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecidingPolicy {
+    pub policy: PolicyName,
+    /// Indexes of the rules that match.
+    pub rules: Vec<usize>,
+}
+
+/// What became of the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventVerdict {
+    Allowed,
+    Denied,
+    /// A policy in audit mode would have denied it; it has passed.
+    WouldDeny,
+}
+
+impl DecisionEvent {
+    pub fn verdict(&self) -> EventVerdict {
+        match self.outcome.policies() {
+            PolicyRole::WouldDeny => EventVerdict::WouldDeny,
+            PolicyRole::NotAsked | PolicyRole::NotIsolating | PolicyRole::Allow | PolicyRole::Deny => {
+                if self.outcome.passes() { EventVerdict::Allowed } else { EventVerdict::Denied }
+            }
+        }
+    }
+}
+
+impl EventEnd {
+    pub fn pod(&self) -> Option<&Arc<Pod>> {
+        match &self.owner {
+            Some(EndOwner::Pod(pod)) => Some(pod),
+            Some(EndOwner::Service(_) | EndOwner::Node(_)) | None => None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl DecisionEvent {
+    /// From pod x/a to x/b, denied.
+    pub(crate) fn example() -> Self {
+        let cluster = podgate_core::fixtures::cluster(vec![]);
+        let end = |pod: &str, port| {
+            let pod = &cluster.pods[&ObjectName::new("x", pod)];
+            EventEnd {
+                address: pod.addresses.first().copied(),
+                port: Some(port),
+                owner: Some(EndOwner::Pod(pod.clone())),
+            }
+        };
+        Self {
+            time: "2026-01-02T03:04:05.678Z".parse().unwrap(),
+            node: "n1".into(),
+            direction: Direction::Ingress,
+            outcome: Outcome::Denied,
+            protocol: 6,
+            source: end("a", 40_000),
+            destination: end("b", 80),
+            policies: vec![DecidingPolicy {
+                policy: PolicyName::Namespaced(ObjectName::new("x", "p")),
+                rules: vec![],
+            }],
+            certain: true,
+            packets: 1,
+            revision: 7,
+        }
+    }
+}

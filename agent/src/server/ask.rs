@@ -1,0 +1,179 @@
+//! What verbs ask the agent, and how each question is answered.
+
+use std::time::Duration;
+
+use podgate_core::{
+    explain::{EndpointRef, Question},
+    model::Uid,
+    port_spec::PortSpec,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    BUSY, Later, Server,
+    await_pod::AwaitedPod,
+    flows::{self, FlowReplies},
+    line, report,
+};
+use crate::{
+    api::{FlowFilter, PeerVersion, Reply, Request},
+    source::manifests::Change,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case")]
+pub enum Ask {
+    /// Answered by [`crate::api::Status`].
+    Status,
+    /// Answered by a list of [`crate::api::EndpointStatus`].
+    Endpoints,
+    /// Answered by [`crate::api::PolicyReport`].
+    Policies,
+    /// Answered by nothing, then by a line of [`crate::api::FlowLine`] for each flow.
+    Flows {
+        #[serde(default)]
+        filter: FlowFilter,
+        /// How old the oldest may be.
+        #[serde(default)]
+        since_seconds: Option<u64>,
+        /// How many of those that are there.
+        #[serde(default)]
+        last: Option<usize>,
+        /// Go on with what comes.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// Answered by [`podgate_core::explain::Explanation`].
+    Explain {
+        from: EndpointRef,
+        to: EndpointRef,
+        port: PortSpec,
+        /// What is changed in the cluster before the answer.
+        #[serde(default, skip_serializing_if = "Change::is_empty")]
+        what_if: Change,
+    },
+    /// Asked by the CNI plugin. Answered by nothing, once the policies of a pod are enforced at its
+    /// interface, or by an error that says what is missing.
+    AwaitPod {
+        /// `namespace/name`.
+        pod: String,
+        /// Empty where the container runtime does not say it.
+        #[serde(default)]
+        uid: String,
+        /// The host side.
+        interface: String,
+        ifindex: u32,
+        /// How long to wait.
+        milliseconds: u64,
+    },
+}
+
+impl Server {
+    /// One line of JSON for another, and what follows it.
+    pub(super) async fn answer(&self, request: &[u8]) -> (String, Option<Later>) {
+        let ask = match read_request(request) {
+            Ok(ask) => ask,
+            Err(error) => return (line(Reply::<()>::Error(error)), None),
+        };
+        let answer = match ask {
+            Ask::Flows { filter, since_seconds, last, follow } => {
+                return match self.flows(filter, since_seconds, last, follow).await {
+                    Some(flows) => (line(Reply::Ok(())), Some(Later::FlowReplies(flows))),
+                    None => (line(Reply::<()>::Error("too many follow flows already".into())), None),
+                };
+            }
+            Ask::AwaitPod { pod, uid, interface, ifindex, milliseconds } => {
+                let wanted = AwaitedPod { pod, uid: Uid::parse(&uid), interface, ifindex };
+                return match self.await_pod(wanted, Duration::from_millis(milliseconds)) {
+                    Some(wait) => (String::new(), Some(Later::Pod(wait))),
+                    None => (line(Reply::<()>::Error("too many wait for pods already".into())), None),
+                };
+            }
+            Ask::Status => match self.full_status().await {
+                Some(status) => line(Reply::Ok(status)),
+                None => line(Reply::<()>::Error(BUSY.into())),
+            },
+            Ask::Policies => line(Reply::Ok(report::policies(&*self.inputs.hits.newest().await))),
+            Ask::Endpoints => line(Reply::Ok(report::endpoints(&self.snapshot()))),
+            Ask::Explain { from, to, port, what_if } => {
+                match self.explain(Question { from, to, port }, what_if).await {
+                    Ok(explanation) => line(Reply::Ok(explanation)),
+                    Err(error) => line(Reply::<()>::Error(format!("{error:#}"))),
+                }
+            }
+        };
+        (answer, None)
+    }
+
+    /// `None`: there is no place.
+    async fn flows(
+        &self,
+        filter: FlowFilter,
+        since_seconds: Option<u64>,
+        last: Option<usize>,
+        follow: bool,
+    ) -> Option<FlowReplies> {
+        let place = self.followers.clone().try_acquire_owned().ok()?;
+        let since = since_seconds.map(Duration::from_secs);
+        let (history, wanted) = (self.inputs.flows.clone(), filter.clone());
+        let follow_from = move || {
+            let (past, live) = history.follow(since);
+            (flows::wanted(&past, &wanted, last), live)
+        };
+        let (past, live) = self.work(follow_from).await?;
+        Some(FlowReplies { past, live: follow.then_some(live), filter, _place: place })
+    }
+}
+
+fn read_request(request: &[u8]) -> Result<Ask, String> {
+    let peer_version: PeerVersion =
+        serde_json::from_slice(request).map_err(|error| format!("not a request: {error}"))?;
+    peer_version.check("who asks")?;
+    let request: Request<Ask> =
+        serde_json::from_slice(request).map_err(|error| format!("not a request: {error}"))?;
+    Ok(request.ask)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::PROTOCOL;
+
+    #[test]
+    fn requests_have_a_fixed_form() {
+        let ask = Ask::Explain {
+            from: "x/a".parse().unwrap(),
+            to: "node/n1".parse().unwrap(),
+            port: "TCP/80".parse().unwrap(),
+            what_if: Change::default(),
+        };
+        let wait = Ask::AwaitPod {
+            pod: "x/a".into(),
+            uid: "u1".into(),
+            interface: "veth1".into(),
+            ifindex: 7,
+            milliseconds: 5_000,
+        };
+        for (ask, form) in [
+            (
+                wait,
+                json!({
+                    "version": 3, "podgate": "0.9", "verb": "await-pod", "pod": "x/a", "uid": "u1", "interface": "veth1",
+                    "ifindex": 7, "milliseconds": 5000,
+                }),
+            ),
+            (Ask::Status, json!({"version": 3, "podgate": "0.9", "verb": "status"})),
+            (Ask::Endpoints, json!({"version": 3, "podgate": "0.9", "verb": "endpoints"})),
+            (
+                ask,
+                json!({"version": 3, "podgate": "0.9", "verb": "explain", "from": "x/a", "to": "node/n1", "port": "TCP/80"}),
+            ),
+        ] {
+            let request = Request { version: PROTOCOL, podgate: "0.9".into(), ask };
+            assert_eq!(serde_json::to_value(&request).unwrap(), form);
+            assert_eq!(serde_json::from_value::<Request<Ask>>(form).unwrap(), request);
+        }
+    }
+}

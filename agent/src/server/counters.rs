@@ -1,0 +1,56 @@
+//! The kernel's counters and table sizes, in the forms of the socket and the metrics.
+
+use std::sync::Arc;
+
+use podgate_common::Unreported;
+use podgate_datapath::{Counters, ProgramTables};
+
+use super::{CountTables, ReadCounters};
+use crate::{
+    api::{Counter, Evictions, KernelCounters, Lost},
+    snapshot::TableSize,
+};
+
+pub fn read_counters(counters: Arc<Counters>) -> ReadCounters {
+    let read = move || {
+        let packets = counters.read()?.into_iter();
+        let evictions = counters.evictions()?.into_iter();
+        Ok::<_, anyhow::Error>(KernelCounters {
+            packets: packets
+                .map(|(direction, outcome, packets)| Counter { direction, outcome, packets })
+                .collect(),
+            evictions: evictions
+                .map(|(eviction, connections)| Evictions {
+                    state: eviction.state().into(),
+                    newcomer: eviction.newcomer().into(),
+                    connections,
+                })
+                .collect(),
+            lost: lost(counters.unreported()?),
+            shortcut: counters.shortcut()?,
+        })
+    };
+    Arc::new(move || read().inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default())
+}
+
+fn lost(counts: impl IntoIterator<Item = (Unreported, u64)>) -> Lost {
+    let mut lost = Lost::default();
+    for (cause, count) in counts {
+        *match cause {
+            Unreported::Event => &mut lost.events,
+            Unreported::EventOfShare => &mut lost.events_of_share,
+            Unreported::FlowCounter => &mut lost.uncounted,
+            Unreported::CounterOfShare => &mut lost.unattributed,
+            Unreported::Fragment => &mut lost.fragments,
+        } = count;
+    }
+    lost
+}
+
+pub fn count_tables(tables: Arc<ProgramTables>) -> CountTables {
+    Arc::new(move || {
+        let fill = tables.fill().inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default();
+        let size = |(name, entries, capacity)| TableSize { name, entries, capacity }.into();
+        fill.into_iter().map(size).collect()
+    })
+}

@@ -1,0 +1,171 @@
+//! What the policies say of a packet, by the naive reading, with the backends that a service may lead it to.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use podgate_common::{Direction, Hook, Protocol, Tuple};
+use podgate_core::model::{Cluster, Pod, Service, ServicePort};
+
+use super::Witness;
+use crate::naive::{self, Query};
+
+/// What policies say of one side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PolicyVerdict {
+    /// None has a say.
+    NotIsolated,
+    Allowed,
+    /// Some of the service's backends are allowed.
+    Deferred,
+    Denied,
+}
+
+impl Witness<'_> {
+    /// What the policies of a cluster say of a pod's side. `rule_set` is what its egress was compiled to.
+    pub(super) fn policy_verdict(
+        &self,
+        cluster: &Cluster,
+        rule_set: usize,
+        pod: &Pod,
+        hook: Hook,
+        tuple: &Tuple,
+    ) -> PolicyVerdict {
+        let egress = hook.direction == Direction::Egress;
+        let allows_by = |protocol: Option<Protocol>, peer: IpAddr, port| {
+            let own_node = egress && self.world.node.contains(&peer);
+            let direction = hook.direction;
+            naive::allows(cluster, Query { subject: pod, direction, peer, protocol, port, own_node })
+        };
+        let allows = |peer, port| allows_by(Protocol::try_from(tuple.protocol).ok(), peer, port);
+        if !naive::isolates(cluster, pod, hook.direction) {
+            return PolicyVerdict::NotIsolated;
+        }
+        if egress && pod.addresses.contains(&tuple.destination.into()) {
+            return PolicyVerdict::Allowed;
+        }
+        let to_node = egress && self.world.node.contains(&tuple.destination.into());
+        let ends = self.ends(tuple).filter(|_| egress);
+        let is_node_port = ends.as_ref().is_some_and(|(_, is_node_port)| *is_node_port);
+        // Nothing sees what is delivered to the node, translated or not.
+        if to_node && !is_node_port && !allows(tuple.destination.into(), tuple.destination_port) {
+            return PolicyVerdict::Denied;
+        }
+        if egress && let Some(of_node) = self.ends_over_limit(tuple) {
+            // Anything may be behind such an address, at any port.
+            let is_allowed = |(protocol, address, port)| allows_by(Some(protocol), address, port);
+            let is_deferred = of_node.into_iter().all(is_allowed);
+            return if is_deferred { PolicyVerdict::Deferred } else { PolicyVerdict::Denied };
+        }
+        let Some((backends, _)) = ends else {
+            let peer =
+                if egress { tuple.destination.into() } else { self.source(hook.ingress_ifindex, tuple) };
+            let allowed = allows(peer, tuple.destination_port);
+            return if allowed { PolicyVerdict::Allowed } else { PolicyVerdict::Denied };
+        };
+        let is_allowed = |&(address, port): &(IpAddr, u16)| allows(address, port);
+        // What is delivered to the node is evaluated nowhere else: one that is denied there denies all.
+        let is_denied_node =
+            |backend: &(IpAddr, u16)| self.world.node.contains(&backend.0) && !is_allowed(backend);
+        // Or the pod itself, which is met only by who is.
+        let may_be_met =
+            |backend: &(IpAddr, u16)| is_allowed(backend) || self.may_be_itself(rule_set, &backend.0);
+        if !backends.is_empty() && backends.iter().all(is_allowed) {
+            PolicyVerdict::Allowed
+        } else if !backends.iter().any(is_denied_node) && backends.iter().any(may_be_met) {
+            PolicyVerdict::Deferred
+        } else {
+            PolicyVerdict::Denied
+        }
+    }
+
+    /// Where a packet to a service may end, if it goes to one: addresses and ports; and whether it goes to a
+    /// node port.
+    fn ends(&self, tuple: &Tuple) -> Option<(BTreeSet<(IpAddr, u16)>, bool)> {
+        let protocol = Protocol::try_from(tuple.protocol).ok()?;
+        let (destination, port): (IpAddr, _) = (tuple.destination.into(), tuple.destination_port);
+        let to_node = self.world.node.contains(&destination);
+        let at = |is_there: &dyn Fn(&Service) -> bool, number: &dyn Fn(&ServicePort) -> Option<u16>| {
+            let services = self.world.cluster.services.values().filter(|service| is_there(service));
+            let services = services.filter(|service| {
+                let [first] = &service.ports[..] else { panic!("every service of the test has one port") };
+                first.protocol == protocol && number(first) == Some(port)
+            });
+            services.map(|service| self.endpoints(service, destination.is_ipv4())).collect::<Vec<_>>()
+        };
+        let number = |port: &ServicePort| Some(port.number);
+        let owners = at(&|service| service.cluster_addresses.contains(&destination), &number);
+        let others = at(&|service| service.external_addresses.contains(&destination), &number);
+        let node_ports = match to_node && owners.is_empty() && others.is_empty() {
+            true => at(&|_| true, &|port| port.node_port),
+            false => Vec::new(),
+        };
+        // Without endpoints it is a port of the node's like any other.
+        let node_ports: Vec<_> = node_ports.into_iter().filter(|backends| !backends.is_empty()).collect();
+        if owners.is_empty() && others.is_empty() && node_ports.is_empty() {
+            return None;
+        }
+        // Who claims another's cluster address does not close it by a backend that is the node.
+        let counts = |(address, _): &&(IpAddr, u16)| owners.is_empty() || !self.world.node.contains(address);
+        let untranslated =
+            !others.is_empty() || to_node && !owners.is_empty() || owners.iter().any(BTreeSet::is_empty);
+        let own = owners.iter().chain(&node_ports).flatten();
+        let mut ends: BTreeSet<_> = own.chain(others.iter().flatten().filter(counts)).copied().collect();
+        ends.extend(untranslated.then_some((destination, port)));
+        Some((ends, !node_ports.is_empty()))
+    }
+
+    /// The node's own ports among what may be behind an address that some service over the limit claims;
+    /// `None` if none does.
+    fn ends_over_limit(&self, tuple: &Tuple) -> Option<Vec<(Protocol, IpAddr, u16)>> {
+        let protocol = Protocol::try_from(tuple.protocol).ok()?;
+        let destination: IpAddr = tuple.destination.into();
+        let services = || self.world.cluster.services.values();
+        let claims = |service: &&Arc<Service>| {
+            service.is_over_limit && service.external_addresses.contains(&destination)
+        };
+        if self.world.node.contains(&destination) || !services().any(|service| claims(&service)) {
+            return None;
+        }
+        let is_here = |service: &Service| {
+            let [port] = &service.ports[..] else { panic!("every service of the test has one port") };
+            (port.protocol, port.number) == (protocol, tuple.destination_port)
+        };
+        // Who claims another's cluster address does not close it by a backend that is the node.
+        let owners: Vec<&Arc<Service>> = services()
+            .filter(|service| service.cluster_addresses.contains(&destination) && is_here(service))
+            .collect();
+        let others = services().filter(|service| {
+            claims(service) || service.external_addresses.contains(&destination) && is_here(service)
+        });
+        let counting = if owners.is_empty() { others.collect() } else { owners };
+        let ends = counting.into_iter().flat_map(|service| {
+            let ends = self.endpoints(service, destination.is_ipv4()).into_iter();
+            ends.map(|(address, port)| (service.ports[0].protocol, address, port))
+        });
+        Some(ends.filter(|(_, address, _)| self.world.node.contains(address)).collect())
+    }
+
+    fn endpoints(&self, service: &Service, v4: bool) -> BTreeSet<(IpAddr, u16)> {
+        let slices = self.world.cluster.slices.values().filter(|slice| slice.service == service.name);
+        let endpoints = slices.flat_map(|slice| {
+            let port = slice.ports[0].number.expect("every slice of the test has one");
+            slice.endpoints.iter().map(move |endpoint| (endpoint.address, port))
+        });
+        endpoints.filter(|(address, _)| address.is_ipv4() == v4).collect()
+    }
+
+    /// Whether a backend is a pod of this node under the same rules: then the compiled tables cannot tell it
+    /// from the sender, which always reaches itself.
+    fn may_be_itself(&self, rule_set: usize, backend: &IpAddr) -> bool {
+        let mut known = self.world.subjects().filter(|pod| pod.addresses.contains(backend));
+        known.next().is_some_and(|pod| self.tables.subjects[&pod.name].of_egress().contains(&rule_set))
+    }
+}
+
+/// Whether the policies of a cluster allow a pod to send this.
+pub(super) fn may_send(cluster: &Cluster, pod: &Pod, tuple: &Tuple) -> bool {
+    let protocol = Protocol::try_from(tuple.protocol).ok();
+    let (peer, port) = (tuple.destination.into(), tuple.destination_port);
+    // What the node keeps for itself is evaluated where it leaves the pod.
+    let (direction, own_node) = (Direction::Egress, false);
+    naive::allows(cluster, Query { subject: pod, direction, peer, protocol, port, own_node })
+}

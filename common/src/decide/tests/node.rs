@@ -1,0 +1,238 @@
+//! The tables of a node whose clock and room a test sets.
+
+use core::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    ClassId, EndpointState, FlowSummary, FragmentKey, IdentityId, LinkAddress, Lookup, PolicyId, PortPair,
+    Protocol, Reach, Row, RowKey, ServiceId, ServiceKey, TableSetIndex, Timeouts, TunnelPort,
+    protocol::number,
+};
+
+/// A node with one pod behind [`VETH`], isolated both ways; `allows` is its policy.
+pub(super) struct Node {
+    pub(super) allows: Cell<bool>,
+    pub(super) flows: RefCell<BTreeMap<FlowKey, Flow>>,
+    pub(super) fragments: RefCell<BTreeMap<FragmentKey, PortPair>>,
+    pub(super) now: Cell<u32>,
+    /// Ticks that pass with each look-up of a connection, with the entry refreshed by another CPU after that.
+    pub(super) busy: Cell<u32>,
+    pub(super) full: Cell<bool>,
+    pub(super) recheck: Cell<bool>,
+    /// There is a short cut, and it is open everywhere.
+    pub(super) has_shortcut: Cell<bool>,
+}
+
+impl Node {
+    pub(super) fn new() -> Self {
+        Self {
+            allows: Cell::new(true),
+            flows: RefCell::default(),
+            fragments: RefCell::default(),
+            now: Cell::new(u32::MAX - 10 * SECOND),
+            busy: Cell::new(0),
+            full: Cell::new(false),
+            recheck: Cell::new(false),
+            has_shortcut: Cell::new(false),
+        }
+    }
+
+    pub(super) fn sends(&self, frame: &Frame) -> Outcome {
+        self.verdict(Hook { direction: Direction::Egress, ifindex: VETH, ingress_ifindex: 0 }, frame)
+    }
+
+    pub(super) fn receives(&self, frame: &Frame) -> Outcome {
+        self.receives_from(UPLINK, frame)
+    }
+
+    pub(super) fn receives_from(&self, ingress_ifindex: u32, frame: &Frame) -> Outcome {
+        self.verdict(Hook { direction: Direction::Ingress, ifindex: VETH, ingress_ifindex }, frame)
+    }
+
+    /// Enters a connection that is older than the agent, of which the pod is the server.
+    pub(super) fn knows_older(&self, client: (IpAddr, u16), port: u16) {
+        let ((source, source_port), protocol) = (client, number::TCP);
+        let (source, destination) = (source.into(), pod().into());
+        let tuple = Tuple { source, destination, source_port, destination_port: port, protocol };
+        let (key, source_is_low) = FlowKey::of(&tuple);
+        let seen = Seen::REPLY.with(Seen::CLIENT_IS_LOW, source_is_low);
+        let (ingress_ifindex, last) = (Flow::ANY_INGRESS, self.now.get());
+        let flow = Flow { server_if: VETH, ingress_ifindex, last, seen, ..Flow::EMPTY };
+        self.flows.borrow_mut().insert(key, flow);
+    }
+
+    pub(super) fn verdict(&self, hook: Hook, frame: &Frame) -> Outcome {
+        let bytes = frame.bytes();
+        let packet = bytes.as_slice();
+        let first_look = established_v4_fast_path(&packet, || hook, self);
+        let at_once = passage(is_established(&packet, &hook, self));
+        // A program that serves both hooks takes a packet that the node sends back for one of the pod's.
+        let sent_back = Hook { direction: Direction::Egress, ..hook };
+        let taken_for_another = passage(is_established(&packet, &sent_back, self))
+            .filter(|_| hook.ingress_ifindex == hook.ifindex);
+        let outcome = decide(&packet, &mut { Scratch::EMPTY }, &hook, self);
+        let passes = "the fast path lets pass what is";
+        assert!(at_once.is_none() || outcome == Outcome::Established, "{passes} {outcome:?}");
+        match first_look {
+            FirstLook::Passes(direction) => {
+                assert_eq!(Some(direction.direction()), at_once, "on the first look {passes} not");
+            }
+            FirstLook::Opens => {
+                assert_eq!(at_once, None, "on the first look a packet opens what is established");
+            }
+            FirstLook::Unknown => {}
+        }
+        assert!(taken_for_another.is_none() || outcome.passes(), "{passes} {outcome:?}");
+        outcome
+    }
+
+    pub(super) fn wait(&self, ticks: u32) {
+        self.now.set(self.now.get().wrapping_add(ticks));
+    }
+}
+
+impl Tables for Node {
+    type FlowHandle = ();
+    type Entry = FlowKey;
+
+    fn endpoint(&self, ifindex: u32) -> Endpoint {
+        if ifindex == FREE {
+            return Endpoint { state: EndpointState::Identified as u32, ..Endpoint::PENDING };
+        }
+        if ![VETH, NEXT_VETH].contains(&ifindex) {
+            return Endpoint::PENDING;
+        }
+        Endpoint {
+            state: EndpointState::Identified as u32,
+            ingress: PolicyId(1),
+            egress: PolicyId(1),
+            ..Endpoint::PENDING
+        }
+    }
+
+    fn owner(&self, address: &Address) -> Option<u32> {
+        let owners = [
+            (pod(), VETH),
+            (neighbour(), NEXT_VETH),
+            (node(), NODE),
+            (ip("fd00::1"), VETH),
+            (ip("fd00::2"), NEXT_VETH),
+            (ip("fd00:f::1"), NODE),
+        ];
+        owners.into_iter().find(|(owned, _)| *address == (*owned).into()).map(|(_, owner)| owner)
+    }
+
+    fn link_address(&self, _: u32) -> LinkAddress {
+        LinkAddress::NONE
+    }
+
+    fn is_node(&self, _: &Address) -> bool {
+        false
+    }
+
+    fn tunnel_port(&self, _: u16) -> TunnelPort {
+        TunnelPort::NONE
+    }
+
+    fn leads_to_tunnel(&self, _: &ServiceKey) -> bool {
+        false
+    }
+
+    fn identity(&self, _: TableSetIndex, _: &Address) -> IdentityId {
+        IdentityId::NONE
+    }
+
+    fn class(&self, _: TableSetIndex, _: Protocol, _: u16) -> ClassId {
+        ClassId::NONE
+    }
+
+    fn row(&self, _: TableSetIndex, _: &RowKey) -> Option<Row> {
+        self.allows.get().then_some(Row([1, 0, 0, 0]))
+    }
+
+    fn service(&self, _: TableSetIndex, _: &ServiceKey) -> Option<ServiceId> {
+        None
+    }
+
+    fn flow(&self, lookup: &mut Lookup) -> Option<()> {
+        self.wait(self.busy.get());
+        lookup.flow = *self.flows.borrow().get(&lookup.key)?;
+        lookup.flow.last = lookup.flow.last.wrapping_add(self.busy.get());
+        Some(())
+    }
+
+    fn known_flow(&self, key: &FlowKey, _: Reach) -> Option<(FlowSummary, FlowKey)> {
+        self.flows.borrow().get(key).map(|flow| (flow.known(), *key))
+    }
+
+    fn touch_flow(&self, entry: FlowKey, now: u32) {
+        self.flows.borrow_mut().get_mut(&entry).expect("it was found").last = now;
+    }
+
+    fn mark_flow(&self, entry: FlowKey, seen: Seen) {
+        self.flows.borrow_mut().get_mut(&entry).expect("it was found").seen = seen;
+    }
+
+    fn put_flow(&self, lookup: &Lookup, flow: &Flow) -> bool {
+        if !self.full.get() {
+            self.flows.borrow_mut().insert(lookup.key, *flow);
+        }
+        !self.full.get()
+    }
+
+    fn refresh_flow(&self, (): (), lookup: &Lookup, now: u32, seen: Seen) {
+        let mut flows = self.flows.borrow_mut();
+        let flow = flows.get_mut(&lookup.key).expect("an entry that was found");
+        (flow.last, flow.seen) = (now, seen);
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<PortPair> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn put_fragment(&self, key: &FragmentKey, ports: PortPair, _: u32) {
+        self.fragments.borrow_mut().insert(*key, ports);
+    }
+
+    fn now(&self) -> u32 {
+        self.now.get()
+    }
+
+    fn revision(&self) -> u32 {
+        1
+    }
+
+    fn timeout(&self, of: Timeout) -> u32 {
+        Timeouts::with_ticks_per_second(SECOND).get(of)
+    }
+
+    fn refresh(&self) -> u32 {
+        Timeouts::with_ticks_per_second(SECOND).refresh
+    }
+
+    fn recheck(&self) -> bool {
+        self.recheck.get()
+    }
+
+    fn passes_masqueraded(&self) -> bool {
+        false
+    }
+
+    fn passes_encapsulation(&self) -> bool {
+        false
+    }
+
+    fn has_shortcut(&self) -> bool {
+        self.has_shortcut.get()
+    }
+
+    fn is_open(&self, _: u32) -> bool {
+        self.has_shortcut.get()
+    }
+}
+
+/// The direction in which a packet passes on its entry, if it does.
+fn passage(passage: Passage) -> Option<Direction> {
+    passage.passes().then(|| passage.direction())
+}
