@@ -177,9 +177,9 @@ impl SharedSet {
     /// Of a full set. What is over goes first, then what has ended, the newcomer's own before others'.
     ///
     /// Of live connections one goes that belongs to the veth with the largest share of the whole table. That
-    /// is the newcomer's own, or one whose share is larger: so no veth, nor many together, take from one that
-    /// has less than they. Of shares of the same [`magnitude`] the newcomer's own gives way, and within that
-    /// what was never answered, then what was idle for longest.
+    /// is the newcomer's own, or one whose share is as large, to an eighth: so no veth, nor many together,
+    /// take from one that has less than they. Of shares of the same [`magnitude`] the newcomer's own gives
+    /// way, and within that what was never answered, then what was idle for longest.
     ///
     /// A veth may have the largest share of all that have a connection here, and none here itself. One that
     /// is small takes the place of a connection that was never answered, else of one that was idle for
@@ -202,7 +202,7 @@ impl SharedSet {
                 (rank::CLOSED, is_own)
             } else {
                 let share = rule.shares.of(veth);
-                if veth == own || share > own_share {
+                if veth == own || share + (share >> 3) >= own_share {
                     (rank::LIVE, magnitude(share) << 2 | is_own << 1 | unanswered)
                 } else if rule.is_small(own_share) {
                     (rank::LAST, unanswered)
@@ -235,7 +235,7 @@ mod rank {
     pub(super) const CLOSED: u32 = 4;
     /// From here on, a connection that lives had to go.
     pub(super) const LIVE: u32 = 3;
-    /// Of a veth whose share is no larger than the newcomer's.
+    /// Of a veth whose share is smaller than the newcomer's.
     pub(super) const LAST: u32 = 2;
 }
 

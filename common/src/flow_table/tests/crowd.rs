@@ -43,6 +43,24 @@ fn veths_that_fill_the_table_together_take_nothing_from_others_and_leave_them_ro
     }
 }
 
+/// Two veths, or some, want more of the table than there is, each as much as any other. A set may well hold
+/// none of the connections of one of them.
+#[test]
+fn veths_with_equal_shares_of_a_full_table_go_on_opening_connections() {
+    const SETS: u32 = 1_024;
+    for count in [2, 5, 40] {
+        let table = SharedTable::new(SETS as usize);
+        for number in 0..3 * SETS * WAYS / count {
+            for veth in 100..100 + count {
+                let key = nth(veth, number);
+                table.put(key, &of(veth, NOW + number, Seen::REPLY));
+                assert!(table.find(key).is_some(), "{count} veths: number {number} of {veth}");
+            }
+        }
+        assert!(table.entries().len() > (SETS * WAYS) as usize * 9 / 10, "the table is full");
+    }
+}
+
 /// 20 veths hold all of the table with connections that live. Another one opens 60 a second, of which each
 /// ends at once: what it has that lives is never as much as theirs.
 #[test]
