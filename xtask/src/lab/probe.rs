@@ -8,10 +8,12 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     sync::atomic::{AtomicU16, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Place;
@@ -177,6 +179,10 @@ fn until_answered(patience: Duration, mut ask: impl FnMut(Duration) -> io::Resul
             Ok(true) => return Ok(Seen::Reached),
             Ok(false) => {}
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            // To a raw socket of IPv6, Linux says when an interface has dropped its packet.
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                thread::sleep(left.min(RESEND));
+            }
             Err(error) => return Err(error),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     net::IpAddr,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -25,6 +26,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 const PROBING: Duration = Duration::from_secs(60);
 /// How long one of these probes waits. Short, to send many; that nothing arrived is read from the capture.
 const GLANCE: Duration = Duration::from_millis(100);
+/// Between two probes: they are fewer than the flow table has room for.
+const REST: Duration = Duration::from_millis(10);
 
 const DENY_INGRESS_OF_HALF: &str = "  podSelector: {matchLabels: {app: half}}\n  policyTypes: [Ingress]\n";
 
@@ -81,6 +84,7 @@ fn keep_probing(from: &Place, to: IpAddr, kind: Traffic, expected: Seen, deadlin
             _ => from.probe_expecting(to, kind, expected)?,
         };
         count += 1;
+        thread::sleep(REST);
         ensure!(seen == expected, "{} to {to}: {kind} {seen} at probe {count}, not {expected}", from.name());
     }
     Ok(count)
