@@ -62,7 +62,7 @@ impl Scale {
                         name: name.clone(),
                         labels: labels.clone(),
                         node: Some(nodes[number % nodes.len()].clone()),
-                        addresses: vec![address(number)],
+                        addresses: [address(number)].into(),
                         uid: None,
                         host_network: false,
                         host_ports: Box::default(),
@@ -209,5 +209,5 @@ fn labels(pairs: &[(Name, Name)]) -> Labels {
 }
 
 fn equals(key: &str, value: &str) -> Selector {
-    Selector::All(vec![Requirement::In(key.into(), BTreeSet::from([value.into()]))])
+    Selector::All(vec![Requirement::In(key.into(), [value.into()].into())])
 }

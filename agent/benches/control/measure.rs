@@ -12,7 +12,7 @@ use podgate::{
     endpoints::cni::CniResults,
 };
 use podgate_common::Protocol;
-use podgate_core::model::{Cluster, NetworkPolicy, ObjectName, Peers, Pod, PortRule, Ports};
+use podgate_core::model::{Cluster, NetworkPolicy, ObjectName, Peers, Pod, PodAddresses, PortRule, Ports};
 use podgate_datapath::{
     Attacher, Datapath, DatapathOptions, HookKind, Pins,
     network::{Link, Network, VethPeer},
@@ -124,9 +124,9 @@ impl<'a> Node<'a> {
             let like = &like[round % like.len()];
             let other = &self.local[round % self.local.len()].labels;
             let name = ObjectName::new(like.name.namespace.clone(), format!("new-{round}"));
-            let made = Pod { name: name.clone(), addresses: Vec::new(), ..(**like).clone() };
+            let made = Pod { name: name.clone(), addresses: PodAddresses::new(), ..(**like).clone() };
             let made = Pod { node: Some("node-elsewhere".into()), ..made };
-            let running = Pod { addresses: vec![address(NOT_ISOLATED + round)], ..made.clone() };
+            let running = Pod { addresses: [address(NOT_ISOLATED + round)].into(), ..made.clone() };
             let relabelled = Pod { labels: other.clone(), ..running.clone() };
             for (event, pod) in [
                 ("made", Some(made)),

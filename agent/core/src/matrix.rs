@@ -84,7 +84,7 @@ impl<'a> PodTables<'a> {
             identity: tables.identities.identity(*address),
         };
         Self {
-            name: Arc::from(pod.name.to_string()),
+            name: pod.name.to_string().into(),
             pod,
             rules: tables.subjects.get(&pod.name).copied().unwrap_or(Subject::NOT_ISOLATED),
             addresses: pod.addresses.iter().map(identity).collect(),

@@ -17,7 +17,9 @@ mod selector;
 mod service;
 pub mod syntax;
 
-pub use cluster::{Cluster, HostPort, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Objects, Pod};
+pub use cluster::{
+    Cluster, HostPort, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Objects, Pod, PodAddresses,
+};
 pub use cluster_policy::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Tier,
 };
@@ -29,7 +31,7 @@ pub use name::{Labels, Name, ObjectName, Uid};
 pub use policy::{IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};
 pub use policy_ref::{PolicyName, PolicyRef};
 pub use ports::{PortRange, PortSet};
-pub use selector::{Requirement, Selector};
+pub use selector::{LabelValues, Requirement, Selector};
 pub use service::{
     EndpointSlice, Frontend, Hints, Proxy, Service, ServicePort, SliceEndpoint, SlicePort, SlicesByService,
 };

@@ -68,12 +68,14 @@ impl LocalPods {
 
 #[cfg(test)]
 mod tests {
+    use podgate_core::model::PodAddresses;
+
     use super::*;
 
     fn pod(name: &str, node: Option<&str>, host_network: bool) -> (ObjectName, Arc<Pod>) {
         let name = ObjectName::new("x", name);
         let (labels, ports) = (Arc::default(), Arc::default());
-        let (node, addresses) = (node.map(Into::into), Vec::new());
+        let (node, addresses) = (node.map(Into::into), PodAddresses::new());
         (
             name.clone(),
             Arc::new(Pod {

@@ -55,7 +55,7 @@ impl World {
             name: host.name(),
             labels: labels(&[("app", host.app())]),
             node: Some(if host == Host::Remote { "n2" } else { "n1" }.into()),
-            addresses: Family::ALL.map(|family| host.at(family)).to_vec(),
+            addresses: Family::ALL.map(|family| host.at(family)).into_iter().collect(),
             uid: None,
             host_network: false,
             host_ports: Box::default(),

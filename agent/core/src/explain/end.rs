@@ -208,9 +208,9 @@ impl<'a> ResolvedEndpoint<'a> {
 
 fn of_pod<'a>(cluster: &Cluster, pod: &'a Pod) -> (EndpointKind<'a>, Vec<IpAddr>) {
     match &pod.node {
-        _ if !pod.host_network => (EndpointKind::Pod(pod), pod.addresses.clone()),
+        _ if !pod.host_network => (EndpointKind::Pod(pod), pod.addresses.to_vec()),
         Some(node) if pod.addresses.is_empty() => (EndpointKind::HostPod(pod), node_addresses(cluster, node)),
-        _ => (EndpointKind::HostPod(pod), pod.addresses.clone()),
+        _ => (EndpointKind::HostPod(pod), pod.addresses.to_vec()),
     }
 }
 
@@ -232,7 +232,7 @@ pub(super) fn node_addresses(cluster: &Cluster, name: &Name) -> Vec<IpAddr> {
             .values()
             .filter(|pod| pod.host_network && pod.node.as_ref() == Some(name))
             .find(|pod| !pod.addresses.is_empty())
-            .map_or_else(Vec::new, |pod| pod.addresses.clone()),
+            .map_or_else(Vec::new, |pod| pod.addresses.to_vec()),
     }
 }
 

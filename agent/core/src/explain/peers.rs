@@ -1,7 +1,7 @@
 //! What each of a rule's peers says of an address, and which pods a policy is for: in the words of a policy's
 //! author.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use podgate_common::Direction;
@@ -10,7 +10,9 @@ use super::{
     end::ResolvedEndpoint,
     findings::{EntryFinding, EntryName, Miss, RuleList, TriedEntry},
 };
-use crate::model::{Cluster, ClusterSubject, IpBlock, Labels, Name, Peer, Peers, Requirement, Selector};
+use crate::model::{
+    Cluster, ClusterSubject, IpBlock, LabelValues, Labels, Name, Peer, Peers, Requirement, Selector,
+};
 
 /// What a peer wants, and what is at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -319,7 +321,7 @@ fn wanted(selector: &Selector) -> Option<String> {
 
 /// As `kubectl get -l` writes it.
 fn words(requirement: &Requirement) -> String {
-    let list = |values: &BTreeSet<Name>| values.iter().map(|value| &**value).collect::<Vec<_>>().join(", ");
+    let list = |values: &LabelValues| values.iter().map(|value| &**value).collect::<Vec<_>>().join(", ");
     match requirement {
         Requirement::In(key, values) if values.len() == 1 => format!("{key}={}", list(values)),
         Requirement::In(key, values) => format!("{key} in ({})", list(values)),

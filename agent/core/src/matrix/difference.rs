@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(words(&difference.closed), ["TCP/80 x/b x/d"]);
         assert_eq!((difference.added_pods.len(), &*difference.removed_pods), (0, &["x/c".into()][..]));
         assert!(!difference.is_empty());
-        assert_eq!(Difference::between(&after, &before).added_pods, ["x/c".into()]);
+        assert_eq!(Difference::between(&after, &before).added_pods, ["x/c"]);
         assert_eq!(Difference::between(&after, &after), Difference::default());
     }
 }

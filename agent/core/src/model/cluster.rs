@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use imbl::OrdMap;
 use podgate_common::{Direction, Protocol};
+use smallvec::SmallVec;
 
 use super::{
     ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Labels, Name, NetworkPolicy, ObjectName, Service,
@@ -56,7 +57,7 @@ pub struct Pod {
     /// `spec.nodeName`; `None` while the pod is not scheduled.
     pub node: Option<Name>,
     /// `status.podIPs`, else `status.podIP`. Empty while the pod has none.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: PodAddresses,
     /// Shares the node's network: neither subject nor selected peer.
     pub host_network: bool,
     /// Named container ports, those of restartable init containers too. One name may stand for several
@@ -65,6 +66,9 @@ pub struct Pod {
     /// What its node leads to it, if it is not on the host network.
     pub host_ports: Box<[HostPort]>,
 }
+
+/// Of a pod: one, or one of each family. A single one takes no memory of its own.
+pub type PodAddresses = SmallVec<[IpAddr; 1]>;
 
 /// A port of the node's addresses that leads to a port of a pod (`hostPort`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

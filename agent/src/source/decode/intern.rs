@@ -52,7 +52,7 @@ impl NameInterner {
     pub(super) fn sweep(&mut self) {
         self.ports.retain(|ports| Arc::strong_count(ports) > 1);
         self.labels.retain(|labels| Arc::strong_count(labels) > 1);
-        self.names.retain(|name| Arc::strong_count(name) > 1);
+        self.names.retain(|name| Name::strong_count(name).is_some_and(|holders| holders > 1));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use podgate_common::Protocol;
-use podgate_core::model::{HostPort, Labels, NamedPort, ObjectName, Pod, Uid};
+use podgate_core::model::{HostPort, Labels, NamedPort, ObjectName, Pod, PodAddresses, Uid};
 
 use super::{
     Decoded, address,
@@ -66,8 +66,8 @@ fn has_finished(status: &JsonObject<'_>) -> bool {
 }
 
 /// `podIPs`; where it names none, `podIP`.
-fn addresses(status: &JsonObject<'_>) -> Vec<IpAddr> {
-    let mut addresses = Vec::new();
+fn addresses(status: &JsonObject<'_>) -> PodAddresses {
+    let mut addresses = PodAddresses::new();
     let mut push = |address: Result<IpAddr, Reported>| {
         if let Ok(address) = address
             && !addresses.contains(&address)

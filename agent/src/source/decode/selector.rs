@@ -3,9 +3,7 @@
 //! A selector with any fault selects nothing, also where `NotIn` stands: what was meant is not known, and the
 //! part that was understood may be wider than the whole.
 
-use std::collections::BTreeSet;
-
-use podgate_core::model::{Name, Requirement, Selector};
+use podgate_core::model::{LabelValues, Name, Requirement, Selector};
 
 use super::{
     field::{Field, JsonObject, Reported, quoted},
@@ -69,7 +67,7 @@ fn match_labels(field: &Field<'_>, names: &mut NameInterner) -> Result<Vec<Requi
             let checked = syntax::check(&value, key, syntax::label_key(key));
             let text = label_value(&value, names);
             checked?;
-            Ok(Requirement::In(names.name(key), BTreeSet::from([text?])))
+            Ok(Requirement::In(names.name(key), [text?].into()))
         })
         .collect();
     each.into_iter().collect()
@@ -118,7 +116,7 @@ fn key(field: &Field<'_>, names: &mut NameInterner) -> Result<Name, Reported> {
     Ok(names.name(key))
 }
 
-fn values(requirement: &JsonObject<'_>, names: &mut NameInterner) -> Result<BTreeSet<Name>, Reported> {
+fn values(requirement: &JsonObject<'_>, names: &mut NameInterner) -> Result<LabelValues, Reported> {
     let field = requirement.get("values");
     let each: Vec<_> = field.items()?.map(|item| label_value(&item, names)).collect();
     if each.is_empty() {

@@ -56,7 +56,7 @@ fn a_policy_is_in_force_within_a_second_among_twenty_thousand_pods() {
         pod.name.name = format!("pod-{number}").into();
         pod.labels =
             labels(&[("app", &format!("app-{}", number % 200)), ("tier", &format!("{}", number % 3))]);
-        pod.addresses = vec![Ipv4Addr::from(0x0a10_0000 + number).into()];
+        pod.addresses = [Ipv4Addr::from(0x0a10_0000 + number).into()].into();
         before.cluster.pods.insert(pod.name.clone(), pod.into());
     }
     let mut node = Node::new(&before);

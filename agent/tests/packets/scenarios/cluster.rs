@@ -98,7 +98,7 @@ fn labels_of_a_namespace_are_those_of_all_its_pods_for_every_policy() {
     for (number, address) in fellows.iter().enumerate() {
         let mut fellow = (*world.cluster.pods[&Host::Remote.name()]).clone();
         fellow.name.name = format!("fellow-{number}").into();
-        fellow.addresses = vec![*address];
+        fellow.addresses = [*address].into();
         world.cluster.pods.insert(fellow.name.clone(), fellow.into());
     }
     let labelled = |name: &str| {

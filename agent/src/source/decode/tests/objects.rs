@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use podgate_core::model::{HostPort, Uid};
+use podgate_core::model::{HostPort, PodAddresses, Uid};
 
 use super::*;
 
@@ -126,7 +126,7 @@ fn a_pod_has_the_addresses_of_its_status() {
     ];
     for (status, addresses, faults) in table {
         let (pod, found) = pod(json!({"status": status}));
-        let addresses: Vec<std::net::IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        let addresses: PodAddresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
         assert_eq!(pod.unwrap().addresses, addresses, "{status}");
         assert_eq!(found, faults, "{status}");
     }
