@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Result;
 use podgate_common::OLDEST_KERNEL;
-use podgate_datapath::{bpffs, engines::Trace};
+use podgate_datapath::{HookKind, bpffs, engines::Trace};
 use serde::Serialize;
 
 /// Where to look.
@@ -81,6 +81,7 @@ pub fn check(places: &CheckPaths, engines: Result<BTreeMap<&str, Vec<Trace>>>) -
         btf(&places.root),
         jit(&places.root),
         hooks(version),
+        short_cut(&places.root, version),
         capability(capabilities, CAP_NET_ADMIN, "CAP_NET_ADMIN", "to attach programs to interfaces"),
         capability(capabilities, CAP_NET_BROADCAST, "CAP_NET_BROADCAST", "to hear of changes inside of pods"),
         of_sys_admin(capabilities, CAP_BPF, "CAP_BPF", "to load programs and maps"),
@@ -203,6 +204,18 @@ fn hooks(version: Option<KernelVersion>) -> Finding {
             "no TCX",
             format!("Linux {TCX} or newer has it"),
         )
+    }
+}
+
+/// Off by default, so no node lacks anything.
+fn short_cut(root: &Path, version: Option<KernelVersion>) -> Finding {
+    const ITEM: &str = "short cut";
+    let KernelVersion(major, minor) = version.unwrap_or(KernelVersion(0, 0));
+    let number = |number: u32| number.try_into().unwrap_or(u8::MAX);
+    let version = aya::util::KernelVersion::new(number(major), number(minor), 0);
+    match podgate_datapath::kernel_obstacle(root, version, HookKind::Tcx) {
+        None => Finding::ok(ITEM, "open, with --shortcut local"),
+        Some(obstacle) => Finding::ok(ITEM, format!("closed, also with --shortcut local: {obstacle}")),
     }
 }
 

@@ -101,8 +101,8 @@ pub const MAX_OWNERS: usize = 65_536;
 /// bytes each.
 pub const MAX_TUNNEL_SERVICES: usize = 131_072;
 
-/// Datagrams in fragments that are in flight at a time: as many as two veths may begin in a second. Each takes
-/// 112 bytes from the start, while the next fragment follows within milliseconds.
+/// Datagrams in fragments that are in flight at a time: as many as two veths may begin in a second. Each
+/// takes 112 bytes from the start, and the next fragment follows within milliseconds.
 pub const MAX_FRAGMENTS: usize = 2 * Share::FRAGMENTS as usize;
 
 /// What is alike on this node: the shares of 128 veths, of which most take little. Memory is taken as they

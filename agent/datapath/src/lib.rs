@@ -58,7 +58,7 @@ pub use ports::PortTable;
 pub use programs::{Datapath, DatapathOptions, OBJECT, Program, RejectedProgram};
 pub use readable::watch_inotify;
 pub use readers::{DatapathReaders, TickClock, VerdictReader};
-pub use shortcut::{NodeObstacles, Obstacle, ObstacleFinder};
+pub use shortcut::{NodeObstacles, Obstacle, ObstacleFinder, kernel_obstacle};
 pub use stand_in::{NewInterface, StandIn, is_guarded, stand_in};
 pub use table::{MapStore, MapTable};
 pub use tunnel_ports::TunnelPortTable;

@@ -4,7 +4,7 @@
 //! In: a pod's veth. Out: the first thing in the way, in words; none: packets may go past. The agent asks all
 //! the time, since most of it appears without a message.
 
-use std::{collections::BTreeMap, fmt, fs, io};
+use std::{collections::BTreeMap, fmt, fs, io, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::util::KernelVersion;
@@ -148,20 +148,29 @@ impl NodeObstacles {
 }
 
 fn everywhere(mode: HookKind) -> Result<Option<Obstacle>> {
-    if mode == HookKind::Clsact {
-        return Ok(Some(Obstacle::Clsact));
-    }
-    if KernelVersion::current().context("cannot read the kernel's version")? < KERNEL {
-        return Ok(Some(Obstacle::Kernel));
-    }
-    for name in SETTINGS {
-        match fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")) {
-            Ok(value) if value.trim() == "1" => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Ok(_) => return Ok(Some(Obstacle::Setting(name))),
-            Err(error) => return Ok(Some(Obstacle::Unknown(format!("cannot read {name}: {error}")))),
-        }
+    let version = KernelVersion::current().context("cannot read the kernel's version")?;
+    if let Some(obstacle) = kernel_obstacle(Path::new("/"), version, mode) {
+        return Ok(Some(obstacle));
     }
     let chain = device_chains()?.into_iter().next();
     Ok(chain.map(Obstacle::DeviceChain))
+}
+
+/// What is in the way on a whole node by its kernel and its settings. `root`: `/`, or where the node's is
+/// mounted.
+pub fn kernel_obstacle(root: &Path, version: KernelVersion, mode: HookKind) -> Option<Obstacle> {
+    if version < KERNEL {
+        return Some(Obstacle::Kernel);
+    }
+    if mode == HookKind::Clsact {
+        return Some(Obstacle::Clsact);
+    }
+    SETTINGS.into_iter().find_map(|name| {
+        match fs::read_to_string(root.join("proc/sys/net/netfilter").join(name)) {
+            Ok(value) if value.trim() == "1" => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Ok(_) => Some(Obstacle::Setting(name)),
+            Err(error) => Some(Obstacle::Unknown(format!("cannot read {name}: {error}"))),
+        }
+    })
 }

@@ -158,6 +158,24 @@ fn what_is_not_there_is_named_alone_and_with_advice() {
 }
 
 #[test]
+fn what_closes_the_short_cut_is_named() {
+    let setting = |name: &str| format!("proc/sys/net/netfilter/nf_conntrack_tcp_{name}");
+    let closed = "closed, also with --shortcut local: it needs";
+    for (path, text, found) in [
+        (setting("be_liberal"), "1\n", "open, with --shortcut local".into()),
+        (setting("be_liberal"), "0\n", format!("{closed} net.netfilter.nf_conntrack_tcp_be_liberal = 1")),
+        (setting("loose"), "0\n", format!("{closed} net.netfilter.nf_conntrack_tcp_loose = 1")),
+        ("proc/sys/kernel/osrelease".into(), "6.14.9\n", format!("{closed} Linux 6.15")),
+    ] {
+        let tree = Tree::new();
+        tree.write(&path, text);
+        let findings = tree.check();
+        let finding = findings.iter().find(|finding| finding.item == "short cut").unwrap();
+        assert_eq!((&finding.state, &finding.found), (&FindingState::Ok, &found), "{path} {text}");
+    }
+}
+
+#[test]
 fn the_mount_that_lies_on_top_counts() {
     let mounts = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:2 / /sys rw shared:1 - sysfs b rw\n\
                       3 2 0:3 / /sys/fs/bpf rw - bpf c rw\n4 1 0:4 / /a\\040b rw - tmpfs d rw\n\
