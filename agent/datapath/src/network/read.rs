@@ -4,7 +4,10 @@
 //! Attributes are picked out one by one. A device of a kind that no library knows yet must not hide the
 //! others, so an attribute that is not asked for is never parsed.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    io,
+};
 
 use anyhow::Context as _;
 use ipnet::IpNet;
@@ -84,8 +87,11 @@ impl Reader {
             }
         }
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let ways = self.requests.dump(routes_request(family), default_route_links);
-            let ways = ways.with_context(|| format!("cannot list the {family:?} routes"))?;
+            let ways = match self.requests.dump(routes_request(family), default_route_links) {
+                // The main table comes with the first route of a family.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+                ways => ways.with_context(|| format!("cannot list the {family:?} routes"))?,
+            };
             for (ifindex, route) in ways.into_iter().flatten() {
                 if let Some(link) = links.get_mut(&ifindex) {
                     link.default_route = link.default_route.max(route);

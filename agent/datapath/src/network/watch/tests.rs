@@ -7,7 +7,7 @@ use crate::network::{DefaultRoute, read};
 
 mod namespaces;
 
-use namespaces::{Namespace, entry, in_node, ip, link, peer, peer_addresses};
+use namespaces::{Namespace, enter_new_namespace, entry, in_node, ip, link, peer, peer_addresses};
 
 #[test]
 fn the_first_look_has_the_loopback_device_and_its_addresses() {
@@ -17,6 +17,16 @@ fn the_first_look_has_the_loopback_device_and_its_addresses() {
             (addresses == ["127.0.0.1/8", "::1/128"]).then_some(())
         })
         .await;
+    });
+}
+
+/// As one of IPv6 alone may be: the kernel has no table of routes of the other family.
+#[test]
+fn a_node_without_any_route_is_read() {
+    in_node(async |_| {
+        enter_new_namespace();
+        let network = NetworkWatch::open().unwrap().next().await.unwrap();
+        assert!(link(&network, "lo").is_some(), "{network:?}");
     });
 }
 

@@ -124,7 +124,7 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-fn enter_new_namespace() {
+pub(super) fn enter_new_namespace() {
     // SAFETY: unshare takes a flag; it changes the network namespace of this thread alone.
     let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
     assert_eq!(result, 0, "unshare: {}", std::io::Error::last_os_error());
