@@ -44,7 +44,7 @@ pub struct FlowTableReader {
 #[derive(Debug)]
 struct MappedShares(Mapping<AtomicI64>);
 
-/// Sets, two mebibytes of them: a millisecond or two.
+/// Sets, two mebibytes of them: a fraction of a millisecond. They begin a page.
 const SWEPT_AT_ONCE: usize = 4_096;
 
 /// How often a set is tried that the programs write to.
@@ -74,9 +74,29 @@ impl FlowTable {
     /// When the kernel refuses the mapping.
     pub fn open(&self) -> Result<MappedFlows<'_>> {
         let sets = Mapping::new(&self.map, self.sets as usize, true).context("the flow table")?;
+        Ok(MappedFlows { table: self, sets, shares: self.map_shares()? })
+    }
+
+    /// Removes the connections whose time is up from some sets. It is called each second, and maps no others:
+    /// the kernel takes half a microsecond to map a page and to unmap it, and a table of the default size has
+    /// 4,682 pages.
+    ///
+    /// Returns the place where to go on, the beginning after the end, and how many there were.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the mapping.
+    pub fn sweep(&self, place: usize, now: u32) -> Result<(usize, usize)> {
+        let (sets, shares) = (self.sets as usize, self.map_shares()?);
+        let next = (place + SWEPT_AT_ONCE).min(sets);
+        let part = Mapping::of_part(&self.map, place.min(next)..next, true).context("the flow table")?;
+        let removed = shared(&part).map(|set| set.sweep(now, &self.timeouts, &shares)).sum();
+        Ok((if next < sets { next } else { 0 }, removed))
+    }
+
+    fn map_shares(&self) -> Result<MappedShares> {
         let shares = Mapping::new(&self.shares, FlowShare::SLOTS as usize, true);
-        let shares = MappedShares(shares.context("the shares of the flow table")?);
-        Ok(MappedFlows { table: self, sets, shares })
+        Ok(MappedShares(shares.context("the shares of the flow table")?))
     }
 
     pub(super) fn reader(&self) -> Result<FlowTableReader> {
@@ -130,16 +150,6 @@ impl MappedFlows<'_> {
     /// Removes the connections for which `gone` is true; returns how many.
     pub fn remove(&self, gone: impl Fn(&FlowKey, &Flow) -> bool) -> usize {
         shared(&self.sets).map(|set| set.remove(&gone, &self.shares)).sum()
-    }
-
-    /// Removes the connections whose time is up from some sets.
-    ///
-    /// Returns the place where to go on, the beginning after the end, and how many there were.
-    pub fn sweep(&self, place: usize, now: u32) -> (usize, usize) {
-        let swept = |set: SharedSet| set.sweep(now, &self.table.timeouts, &self.shares);
-        let next = place + SWEPT_AT_ONCE;
-        let removed = shared(&self.sets).skip(place).take(SWEPT_AT_ONCE).map(swept).sum();
-        (if next < self.table.sets as usize { next } else { 0 }, removed)
     }
 
     /// All connections. The programs go on: one that comes or goes meanwhile may be missed.

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    ops::Range,
     os::fd::{AsFd, AsRawFd as _},
     ptr::NonNull,
 };
@@ -24,19 +25,29 @@ impl<T> Mapping<T> {
     /// The kernel aligns elements so.
     const ALIGNED: () = assert!(size_of::<T>().is_multiple_of(8));
 
-    /// Maps so many elements of a map; for reading alone without `writes`.
+    /// Maps the first elements of a map, so many; for reading alone without `writes`.
     ///
     /// # Errors
     ///
     /// When the kernel refuses: the map has fewer elements, or is not made for it.
     pub(super) fn new(map: impl AsFd, count: usize, writes: bool) -> Result<Self> {
+        Self::of_part(map, 0..count, writes)
+    }
+
+    /// Maps some elements of a map. The first one begins a page.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub(super) fn of_part(map: impl AsFd, elements: Range<usize>, writes: bool) -> Result<Self> {
         const { Self::ALIGNED };
         let protection = if writes { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let (map, count) = (map.as_fd().as_raw_fd(), elements.len());
+        let offset = (elements.start * size_of::<T>()).try_into().context("an offset in a map")?;
         let bytes = count * size_of::<T>();
         // SAFETY: a new mapping; the kernel chooses the address.
-        let address = unsafe {
-            libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, map.as_fd().as_raw_fd(), 0)
-        };
+        let address =
+            unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, map, offset) };
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error()).context("cannot map its elements into memory");
         }

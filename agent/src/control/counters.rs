@@ -63,7 +63,7 @@ impl Reconciler {
     /// When the kernel does not answer.
     pub fn sweep(&mut self) -> Result<usize> {
         let now = self.datapath.clock.now()?;
-        let (next, removed) = self.datapath.maps.flows.open()?.sweep(self.swept, now);
+        let (next, removed) = self.datapath.maps.flows.sweep(self.swept, now)?;
         self.swept = next;
         Ok(removed)
     }
