@@ -20,4 +20,5 @@ mod scenarios;
 mod snapshot;
 mod translated;
 mod tunnels;
+mod with_shortcut;
 mod world;
