@@ -18,6 +18,7 @@
 mod atoms;
 mod classes;
 mod clauses;
+mod covering;
 mod identities;
 mod incremental;
 mod limits;
@@ -46,6 +47,9 @@ pub use rules::RuleSet;
 pub use services::{Backend, Services, Site};
 pub use shared::Shared;
 pub use steps::{Step, Steps};
+
+pub(crate) use atoms::{NodeAtoms, PodAtoms, peer_atoms};
+pub(crate) use rules::{Compiler as RuleCompiler, named_ports};
 
 use imbl::OrdMap;
 

@@ -69,7 +69,7 @@ impl Atom {
 
 /// Left out is a peer that was not understood and matches nothing, or that means a namespace that its policy
 /// does not have.
-pub(super) fn peer_atoms(peers: &[Peer], namespace: Option<&Name>) -> BTreeSet<Shared<Atom>> {
+pub(crate) fn peer_atoms(peers: &[Peer], namespace: Option<&Name>) -> BTreeSet<Shared<Atom>> {
     let mut blocks = BTreeSet::new();
     let mut atoms = BTreeSet::new();
     for peer in peers {
@@ -109,14 +109,14 @@ pub(super) fn blocks<'a>(
 
 /// The properties that only pods have, ordered so that a pod is not tried against all of them.
 #[derive(Debug, Default)]
-pub(super) struct PodAtoms {
+pub(crate) struct PodAtoms {
     in_namespace: HashMap<Name, Vec<(Shared<Atom>, Selector)>>,
     across: BTreeMap<Selector, Vec<(Shared<Atom>, Selector)>>,
     ports: HashMap<NamedPort, Shared<Atom>>,
 }
 
 impl PodAtoms {
-    pub(super) fn new<'a>(atoms: impl IntoIterator<Item = &'a Shared<Atom>>) -> Self {
+    pub(crate) fn new<'a>(atoms: impl IntoIterator<Item = &'a Shared<Atom>>) -> Self {
         let mut sorted = Self::default();
         for atom in atoms {
             match &**atom {
@@ -148,7 +148,7 @@ impl PodAtoms {
     }
 
     /// The properties that a pod of this cluster has.
-    pub(super) fn of(&self, pod: &Pod, cluster: &Cluster) -> Signature {
+    pub(crate) fn of(&self, pod: &Pod, cluster: &Cluster) -> Signature {
         let mut signature = Signature::new();
         if let Some(candidates) = self.in_namespace.get(&pod.name.namespace) {
             signature.extend(matching(candidates, &pod.labels).cloned());
@@ -168,10 +168,10 @@ impl PodAtoms {
 
 /// The properties that only nodes have.
 #[derive(Debug, Default)]
-pub(super) struct NodeAtoms(Vec<(Shared<Atom>, Selector)>);
+pub(crate) struct NodeAtoms(Vec<(Shared<Atom>, Selector)>);
 
 impl NodeAtoms {
-    pub(super) fn new<'a>(atoms: impl IntoIterator<Item = &'a Shared<Atom>>) -> Self {
+    pub(crate) fn new<'a>(atoms: impl IntoIterator<Item = &'a Shared<Atom>>) -> Self {
         let nodes = atoms.into_iter().filter_map(|atom| match &**atom {
             Atom::Node(nodes) => Some((atom.clone(), nodes.clone())),
             Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_) | Atom::Blocks(_) => None,
@@ -180,7 +180,7 @@ impl NodeAtoms {
     }
 
     /// The nodes that have any of them, and which.
-    pub(super) fn mentioned<'a>(&self, cluster: &'a Cluster) -> Vec<(&'a Node, Signature)> {
+    pub(crate) fn mentioned<'a>(&self, cluster: &'a Cluster) -> Vec<(&'a Node, Signature)> {
         if self.0.is_empty() {
             return Vec::new();
         }

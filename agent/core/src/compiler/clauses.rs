@@ -26,7 +26,7 @@ pub struct ClausePorts {
 
 impl Clause {
     /// Whether any address and port can match.
-    pub(super) fn can_match(&self) -> bool {
+    pub(crate) fn can_match(&self) -> bool {
         let Self { peers, ports } = self;
         peers.as_ref().is_none_or(|peers| !peers.is_empty())
             && ports.as_ref().is_none_or(|ports| !ports.numbers.is_empty() || !ports.named.is_empty())

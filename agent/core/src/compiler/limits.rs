@@ -31,7 +31,7 @@ pub struct TableLimits {
 impl TableLimits {
     /// Of a node's tables.
     pub const NODE: Self = Self { classes: 1 << 14, memberships: 1 << 19, rows: 1 << 15 };
-    const NONE: Self = Self { classes: usize::MAX, memberships: usize::MAX, rows: usize::MAX };
+    pub(super) const NONE: Self = Self { classes: usize::MAX, memberships: usize::MAX, rows: usize::MAX };
 }
 
 /// What rule sets distinguish.

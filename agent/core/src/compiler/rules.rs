@@ -62,9 +62,7 @@ pub(super) struct Compiled {
 }
 
 pub(super) fn compile<'a>(cluster: &'a Cluster, subjects: impl IntoIterator<Item = &'a Pod>) -> Compiled {
-    let pods = cluster.pods.values().filter(|pod| !pod.host_network);
-    let named_ports: BTreeMap<NamedPort, usize> =
-        pods.flat_map(|pod| &*pod.ports).map(|port| (port.clone(), 1)).collect();
+    let named_ports = named_ports(cluster);
     let mut compiler = Compiler::new(cluster, &named_ports);
     let mut rule_sets = vec![Arc::default()];
     let mut by_content: HashMap<Arc<RuleSet>, usize> = HashMap::from([(Arc::default(), 0)]);
@@ -82,7 +80,13 @@ pub(super) fn compile<'a>(cluster: &'a Cluster, subjects: impl IntoIterator<Item
     Compiled { subjects, rule_sets }
 }
 
-pub(super) struct Compiler<'a> {
+/// Every named port of the cluster's pods, but for those on the host network.
+pub(crate) fn named_ports(cluster: &Cluster) -> BTreeMap<NamedPort, usize> {
+    let pods = cluster.pods.values().filter(|pod| !pod.host_network);
+    pods.flat_map(|pod| &*pod.ports).map(|port| (port.clone(), 1)).collect()
+}
+
+pub(crate) struct Compiler<'a> {
     policies: OrderedPolicies<'a>,
     /// Every named port of the cluster's pods: what a named port of an egress rule can stand for.
     named_ports: &'a BTreeMap<NamedPort, usize>,
@@ -110,7 +114,7 @@ struct RuleSetKey<'a> {
 
 impl<'a> Compiler<'a> {
     /// `named_ports`: all that the cluster's pods have, but for those on the host network.
-    pub(super) fn new(cluster: &'a Cluster, named_ports: &'a BTreeMap<NamedPort, usize>) -> Self {
+    pub(crate) fn new(cluster: &'a Cluster, named_ports: &'a BTreeMap<NamedPort, usize>) -> Self {
         Self {
             policies: OrderedPolicies::of(cluster),
             named_ports,
@@ -188,7 +192,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// A rule, for a pod; `namespace` is its policy's.
-    pub(super) fn clause_for(
+    pub(crate) fn clause_for(
         &self,
         rule: &Rule,
         namespace: Option<&Name>,

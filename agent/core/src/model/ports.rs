@@ -46,6 +46,17 @@ impl PortSet {
         after > 0 && port <= ranges[after - 1].1
     }
 
+    /// Whether every port of the other set is in it.
+    pub fn covers(&self, other: &Self) -> bool {
+        Protocol::ALL.into_iter().all(|protocol| {
+            let wide = self.ranges(protocol);
+            other.ranges(protocol).iter().all(|&(first, last)| {
+                let after = wide.partition_point(|&(start, _)| start <= first);
+                after > 0 && last <= wide[after - 1].1
+            })
+        })
+    }
+
     /// Its ranges of one protocol, first and last port, in order and apart.
     pub fn ranges(&self, protocol: Protocol) -> &[(u16, u16)] {
         &self.0[protocol.index() as usize]

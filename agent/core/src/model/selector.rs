@@ -71,6 +71,18 @@ impl Selector {
             Self::Nothing => false,
         }
     }
+
+    /// Whether it matches everything that the other one matches, whatever objects there are. `false` also
+    /// where that takes more than a look at their requirements one by one.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::Nothing) => true,
+            (Self::Nothing, Self::All(_)) => false,
+            (Self::All(wide), Self::All(narrow)) => {
+                wide.iter().all(|wanted| narrow.iter().any(|given| given.implies(wanted)))
+            }
+        }
+    }
 }
 
 impl Requirement {
@@ -81,6 +93,24 @@ impl Requirement {
         }
     }
 
+    /// Whether all labels that meet it meet the other one.
+    fn implies(&self, other: &Self) -> bool {
+        if self.key() != other.key() {
+            return false;
+        }
+        match (self, other) {
+            (Self::In(_, few), Self::In(_, many)) => few.is_subset(many),
+            (Self::In(_, values), Self::NotIn(_, excluded)) => values.is_disjoint(excluded),
+            (Self::NotIn(_, many), Self::NotIn(_, few)) => few.is_subset(many),
+            (Self::In(..) | Self::Exists(_), Self::Exists(_))
+            | (Self::DoesNotExist(_), Self::DoesNotExist(_) | Self::NotIn(..)) => true,
+            (Self::In(..), Self::DoesNotExist(_))
+            | (Self::NotIn(..), Self::In(..) | Self::Exists(_) | Self::DoesNotExist(_))
+            | (Self::Exists(_), Self::In(..) | Self::NotIn(..) | Self::DoesNotExist(_))
+            | (Self::DoesNotExist(_), Self::In(..) | Self::Exists(_)) => false,
+        }
+    }
+
     /// Whether these labels meet the requirement.
     pub fn holds(&self, labels: &Labels) -> bool {
         match self {
@@ -88,6 +118,44 @@ impl Requirement {
             Self::NotIn(key, values) => !labels.get(key).is_some_and(|value| values.contains(value)),
             Self::Exists(key) => labels.contains_key(key),
             Self::DoesNotExist(key) => !labels.contains_key(key),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(requirements: &[Requirement]) -> Selector {
+        Selector::All(requirements.to_vec())
+    }
+
+    #[test]
+    fn a_selector_covers_what_its_requirements_imply() {
+        let values = |values: &[&str]| values.iter().map(|value| Name::from(*value)).collect();
+        let is = |given: &[&str]| Requirement::In("a".into(), values(given));
+        let is_not = |given: &[&str]| Requirement::NotIn("a".into(), values(given));
+        let (exists, absent) = (|| Requirement::Exists("a".into()), || Requirement::DoesNotExist("a".into()));
+        let other = || Requirement::Exists("b".into());
+        for (wide, narrow, expected) in [
+            (all(&[]), all(&[is(&["1"])]), true),
+            (all(&[is(&["1"])]), all(&[]), false),
+            (all(&[is(&["1", "2"])]), all(&[is(&["2"])]), true),
+            (all(&[is(&["2"])]), all(&[is(&["1", "2"])]), false),
+            (all(&[exists()]), all(&[is(&["1"]), other()]), true),
+            (all(&[exists(), other()]), all(&[is(&["1"])]), false),
+            (all(&[is_not(&["1"])]), all(&[is(&["2"])]), true),
+            (all(&[is_not(&["1"])]), all(&[is(&["1", "2"])]), false),
+            (all(&[is_not(&["1"])]), all(&[is_not(&["1", "2"])]), true),
+            (all(&[is_not(&["1", "2"])]), all(&[is_not(&["1"])]), false),
+            (all(&[is_not(&["1"])]), all(&[absent()]), true),
+            (all(&[absent()]), all(&[is_not(&["1"])]), false),
+            (all(&[exists()]), all(&[is_not(&["1"])]), false),
+            (all(&[exists()]), all(&[other()]), false),
+            (all(&[absent()]), Selector::Nothing, true),
+            (Selector::Nothing, all(&[is(&["1"])]), false),
+        ] {
+            assert_eq!(wide.covers(&narrow), expected, "{wide:?} {narrow:?}");
         }
     }
 }
