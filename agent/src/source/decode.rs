@@ -25,12 +25,14 @@ mod removal;
 mod selector;
 mod service;
 mod syntax;
+mod written;
 
 use serde_json::Value;
 
 pub(crate) use field::FieldError;
 pub(crate) use kind::{Kind, KindInfo, ObjectId};
 pub(crate) use pod::MIRROR;
+pub(crate) use written::{WrittenObject, WrittenPart};
 
 use field::{Field, FieldErrors, JsonObject as Fields};
 use intern::NameInterner;
@@ -71,6 +73,8 @@ pub(crate) struct Contents {
     pub(crate) incomplete: bool,
     /// Policies of which it is not known whom they are for, or what they are meant to do.
     pub(crate) unread: Vec<UnreadObject>,
+    /// How objects are written, those that could not be read too, if that is kept.
+    pub(crate) written: Vec<WrittenObject>,
 }
 
 /// A policy that could not be read, or may not have been.
@@ -90,12 +94,27 @@ pub(crate) struct ObjectLocation {
     pub(crate) position: String,
 }
 
+/// Where an object begins, and, of a list, where its items do. Lines are counted from 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ObjectLines {
+    pub(crate) own: usize,
+    pub(crate) items: Vec<ObjectLines>,
+}
+
 /// Decodes objects; equal names and label sets of all that it decoded share their memory.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     names: NameInterner,
     /// Objects may stand for their removal.
     of_changes: bool,
+    /// How objects are written is kept, too.
+    keeps_written: bool,
+}
+
+impl ObjectLines {
+    pub(crate) const fn at(own: usize) -> Self {
+        Self { own, items: Vec::new() }
+    }
 }
 
 impl Decoded {
@@ -171,9 +190,23 @@ impl Decoder {
         Self { of_changes: true, ..Self::default() }
     }
 
+    /// Keeps how objects are written, too.
+    pub(crate) fn keeping_written(self) -> Self {
+        Self { keeps_written: true, ..self }
+    }
+
     pub(crate) fn decode(&mut self, value: &Value, place: &ObjectLocation) -> Contents {
+        self.decode_at(value, place, &ObjectLines::default())
+    }
+
+    pub(crate) fn decode_at(
+        &mut self,
+        value: &Value,
+        place: &ObjectLocation,
+        lines: &ObjectLines,
+    ) -> Contents {
         let mut contents = Contents::default();
-        self.recognise(value, None, place, &mut contents);
+        self.recognise(value, None, place, lines, &mut contents);
         contents
     }
 
@@ -181,7 +214,7 @@ impl Decoder {
     pub(crate) fn decode_as(&mut self, kind: Kind, value: &Value) -> (Option<Decoded>, Vec<FieldError>) {
         let place = ObjectLocation { origin: String::new(), position: String::new() };
         let mut contents = Contents::default();
-        self.object(value, kind, &place, &mut contents);
+        self.object(value, kind, &place, &ObjectLines::default(), &mut contents);
         (contents.objects.pop(), contents.faults)
     }
 
@@ -196,6 +229,7 @@ impl Decoder {
         value: &Value,
         listed: Option<Kind>,
         place: &ObjectLocation,
+        lines: &ObjectLines,
         contents: &mut Contents,
     ) {
         let faults = FieldErrors::new(match Kind::claimed(value).or(listed) {
@@ -204,12 +238,16 @@ impl Decoder {
         });
         let root = Field::root(value, &faults);
         match kind::recognise(&root, listed) {
-            Ok(Recognised::Object(kind)) => self.object(value, kind, place, contents),
+            Ok(Recognised::Object(kind)) => self.object(value, kind, place, lines, contents),
             Ok(Recognised::List(items)) => match root.object().and_then(|list| list.get("items").values()) {
                 Ok(values) => {
                     for (index, item) in values.iter().enumerate() {
                         let position = format!("{} items[{index}]", place.position);
-                        self.recognise(item, items, &ObjectLocation { position, ..place.clone() }, contents);
+                        let place = ObjectLocation { position, ..place.clone() };
+                        // Where its own line is not known, that of the list is near.
+                        let of_list = ObjectLines::at(lines.own);
+                        let lines = lines.items.get(index).unwrap_or(&of_list);
+                        self.recognise(item, items, &place, lines, contents);
                     }
                 }
                 Err(_reported) => contents.incomplete = true,
@@ -222,10 +260,20 @@ impl Decoder {
         if let (Some(fault), Some(namespace)) = (faults.first(), scope(value, listed)) {
             contents.unread.push(UnreadObject { fault: fault.clone(), namespace });
         }
+        if let (Some(fault), true) = (faults.first(), self.keeps_written) {
+            contents.written.push(WrittenObject::unknown(fault.object.clone(), lines.own));
+        }
         contents.faults.extend(faults);
     }
 
-    fn object(&mut self, value: &Value, kind: Kind, place: &ObjectLocation, contents: &mut Contents) {
+    fn object(
+        &mut self,
+        value: &Value,
+        kind: Kind,
+        place: &ObjectLocation,
+        lines: &ObjectLines,
+        contents: &mut Contents,
+    ) {
         let faults = FieldErrors::new(metadata::label(value, kind, place));
         let root = Field::root(value, &faults);
         let mut unread = None;
@@ -237,6 +285,10 @@ impl Decoder {
                     let is_unread = metadata.has_unknown_mode || !fields.get("spec").may_be_object();
                     let decoded = self.body(kind, metadata, &fields, place);
                     unread = decoded.as_ref().and_then(|object| object.unread(is_unread));
+                    if self.keeps_written {
+                        let label = metadata::label(value, kind, place);
+                        contents.written.push(WrittenObject::of(value, decoded.as_ref(), label, lines.own));
+                    }
                     contents.objects.extend(decoded);
                 }
                 Ok(true) => match metadata.id(kind) {

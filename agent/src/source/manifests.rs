@@ -7,12 +7,15 @@
 
 mod change;
 mod document;
+mod input;
 mod namespace;
 mod route;
 mod store;
 mod watch;
+mod written;
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
@@ -20,10 +23,12 @@ use std::{
 
 pub use change::Change;
 pub use watch::watch;
+pub use written::WrittenObjects;
 
 use super::{ClusterSnapshot, Update, ValidationError};
+use input::Input;
 use podgate_core::model::Name;
-use store::{Input, ManifestStore};
+use store::ManifestStore;
 
 /// How manifests are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +56,22 @@ pub fn read_with(paths: &[PathBuf], options: ReadOptions) -> ClusterSnapshot {
         store.put(input, reading);
     }
     store.picture(&[])
+}
+
+/// The same, and how the objects are written.
+pub fn read_written(paths: &[PathBuf], options: ReadOptions) -> (ClusterSnapshot, WrittenObjects) {
+    let mut store = ManifestStore::new(paths, options).keeping_written();
+    let mut written = BTreeMap::new();
+    for input in store.list() {
+        let mut reading = store.read(&input);
+        written.insert(input.clone(), reading.take_written());
+        store.put(input, reading);
+    }
+    let mut objects = WrittenObjects::default();
+    for input in store.in_order() {
+        objects.add(&input.to_string(), written.remove(input).unwrap_or_default());
+    }
+    (store.picture(&[]), objects)
 }
 
 /// What may keep the first picture waiting, in words: standard input or a pipe is read to its end, and that

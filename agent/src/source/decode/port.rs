@@ -25,11 +25,18 @@ pub(super) fn read(field: &Field<'_>, names: &mut NameInterner) -> PortRule {
 
 /// TCP when absent.
 pub(super) fn protocol(field: &Field<'_>) -> Result<Protocol, Reported> {
-    match field.text()? {
-        None | Some("TCP") => Ok(Protocol::Tcp),
-        Some("UDP") => Ok(Protocol::Udp),
-        Some("SCTP") => Ok(Protocol::Sctp),
-        Some(other) => Err(field.fault(format!("{} is not TCP, UDP or SCTP", quoted(other)))),
+    let name = field.text()?;
+    named_protocol(name)
+        .ok_or_else(|| field.fault(format!("{} is not TCP, UDP or SCTP", quoted(name.unwrap_or_default()))))
+}
+
+/// `None`: no protocol has this name.
+pub(super) fn named_protocol(name: Option<&str>) -> Option<Protocol> {
+    match name {
+        None | Some("TCP") => Some(Protocol::Tcp),
+        Some("UDP") => Some(Protocol::Udp),
+        Some("SCTP") => Some(Protocol::Sctp),
+        Some(_) => None,
     }
 }
 

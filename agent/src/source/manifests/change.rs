@@ -14,8 +14,10 @@ use serde_json::Value;
 use crate::source::decode::{Contents, Decoded, Decoder, ObjectLocation};
 
 use super::{
-    ValidationError, document, namespace,
-    store::{Input, expand, is_of_kustomize, unreadable},
+    ValidationError,
+    document::{self, LineDetail, YamlDocument},
+    input::{Input, expand, is_of_kustomize, unreadable},
+    namespace,
 };
 
 /// The objects of a change as they were written: what is asked of an agent travels like this.
@@ -106,7 +108,8 @@ impl Change {
         let mut problems = Vec::new();
         for ChangeDocument { file, position, value } in &self.documents {
             let place = ObjectLocation { origin: file.clone(), position: position.clone() };
-            let Contents { objects, faults, incomplete, unread: _ } = decoder.decode(value, &place);
+            let Contents { objects, faults, incomplete, unread: _, written: _ } =
+                decoder.decode(value, &place);
             let mut faults = faults.into_iter().map(|fault| ValidationError::of_fault(file.clone(), fault));
             if incomplete {
                 return Err(faults.next().expect("what cannot be read has been reported"));
@@ -122,10 +125,10 @@ fn documents(input: &Input, namespace: Option<&str>) -> Result<Vec<ChangeDocumen
     let file = input.to_string();
     let of_file = |message| ValidationError::of_file(file.clone(), message);
     let bytes = input.bytes().map_err(|error| of_file(unreadable(&error)))?;
-    let documents = document::read(&bytes).map_err(of_file)?.into_iter();
+    let documents = document::read(&bytes, LineDetail::Documents).map_err(of_file)?.into_iter();
     let documents = documents
         .filter(|document| !document.value.as_ref().is_ok_and(|value| is_of_kustomize(input, value)));
-    let documents = documents.map(|document::YamlDocument { position, value }| match value {
+    let documents = documents.map(|YamlDocument { position, lines: _, value }| match value {
         Ok(mut value) => {
             namespace.into_iter().for_each(|name| namespace::fill(&mut value, name));
             Ok(ChangeDocument { file: file.clone(), position, value })

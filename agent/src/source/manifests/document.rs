@@ -12,12 +12,16 @@ use serde::{
     de::{Error, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Number, Value};
+use serde_saphyr::Spanned;
+
+use crate::source::decode::ObjectLines;
 
 /// One document of a file.
 #[derive(Debug)]
 pub(super) struct YamlDocument {
     /// Where it is, as in `document 2 (line 14)`.
     pub(super) position: String,
+    pub(super) lines: ObjectLines,
     /// The error says what is wrong and at which line.
     pub(super) value: Result<Value, String>,
 }
@@ -37,11 +41,19 @@ const BYTES_AN_EVENT: usize = 4;
 /// The byte order mark. Tools of Windows begin a text with it, also one that is pasted behind others.
 const MARK: char = '\u{feff}';
 
+/// How much is found out about lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LineDetail {
+    Documents,
+    /// Also of items of lists, which takes a second look at the text.
+    Items,
+}
+
 /// Reads all documents of a file. `Err`: the file is not text.
-pub(super) fn read(bytes: &[u8]) -> Result<Vec<YamlDocument>, String> {
+pub(super) fn read(bytes: &[u8], detail: LineDetail) -> Result<Vec<YamlDocument>, String> {
     let text = text(bytes)?;
     let text = text.strip_prefix(MARK).unwrap_or(&text);
-    Ok(json(text).unwrap_or_else(|| yaml(text)))
+    Ok(json(text, detail).unwrap_or_else(|| yaml(text, detail)))
 }
 
 /// UTF-8, or UTF-16 that begins with a byte order mark.
@@ -70,7 +82,7 @@ fn text(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
 }
 
 /// `None`: not JSON throughout, or with a fault that the YAML reader describes better.
-fn json(text: &str) -> Option<Vec<YamlDocument>> {
+fn json(text: &str, detail: LineDetail) -> Option<Vec<YamlDocument>> {
     if !text.trim_start().starts_with(['{', '[']) {
         return None;
     }
@@ -88,21 +100,31 @@ fn json(text: &str) -> Option<Vec<YamlDocument>> {
         let document = &text[end..stream.byte_offset()];
         let blank = document.len() - document.trim_start().len();
         let starts_at = line + count_lines(&document.as_bytes()[..blank]);
-        documents.push(YamlDocument { position: position(documents.len(), starts_at), value: Ok(value) });
+        // A text of JSON is one of YAML.
+        let lines = lines(&document[blank..], &value, starts_at, starts_at - 1, detail);
+        documents.push(YamlDocument {
+            position: position(documents.len(), starts_at),
+            lines,
+            value: Ok(value),
+        });
         line += count_lines(document.as_bytes());
         end = stream.byte_offset();
     }
     Some(documents)
 }
 
-fn yaml(text: &str) -> Vec<YamlDocument> {
+fn yaml(text: &str, detail: LineDetail) -> Vec<YamlDocument> {
     let mut documents = Vec::new();
     for Chunk { text, lines_before } in chunks(text) {
         let Some(empty_lines) = text.lines().position(|line| !is_empty(line)) else { continue };
         let value = yaml_document(&without_marks(text), lines_before);
         if !matches!(value, Ok(Value::Null)) {
             let line = 1 + lines_before + empty_lines;
-            documents.push(YamlDocument { position: position(documents.len(), line), value });
+            let lines = match &value {
+                Ok(value) => lines(text, value, line, lines_before, detail),
+                Err(_) => ObjectLines::at(line),
+            };
+            documents.push(YamlDocument { position: position(documents.len(), line), lines, value });
         }
     }
     documents
@@ -123,13 +145,50 @@ fn without_marks(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
+/// Where a document begins, and the items of a list. `lines_before`: those before the text.
+fn lines(text: &str, value: &Value, own: usize, lines_before: usize, detail: LineDetail) -> ObjectLines {
+    let has_items = detail == LineDetail::Items && value.get("items").is_some_and(Value::is_array);
+    let listed = has_items.then(|| serde_saphyr::from_str_with_options(text, yaml_options(text)).ok());
+    let Some(ListedItems { items: Some(items) }) = listed.flatten() else { return ObjectLines::at(own) };
+    let items = items.into_iter().map(|item| item_lines(item, lines_before)).collect();
+    ObjectLines { own, items }
+}
+
+fn item_lines(item: Spanned<ListedItems>, lines_before: usize) -> ObjectLines {
+    let line = usize::try_from(item.referenced.line()).unwrap_or(usize::MAX);
+    let items = item.value.items.into_iter().flatten();
+    ObjectLines {
+        own: line.saturating_add(lines_before),
+        items: items.map(|item| item_lines(item, lines_before)).collect(),
+    }
+}
+
+/// A list, of which only the places of its items matter.
+#[derive(Deserialize)]
+struct ListedItems {
+    items: Option<Vec<Spanned<ListedItems>>>,
+}
+
 fn position(before: usize, line: usize) -> String {
     format!("document {} (line {line})", before + 1)
 }
 
 fn yaml_document(text: &str, lines_before: usize) -> Result<Value, String> {
+    serde_saphyr::from_str_with_options(text, yaml_options(text)).map(|Strict(value)| value).map_err(
+        |error| {
+            error.render_with_options(serde_saphyr::render_options! {
+                formatter: &serde_saphyr::UserMessageFormatter,
+                snippets: serde_saphyr::SnippetMode::Off,
+                line_offset: u64::try_from(lines_before).unwrap_or(u64::MAX),
+            })
+        },
+    )
+}
+
+/// How one document is read.
+fn yaml_options(text: &str) -> serde_saphyr::Options {
     let expanded_events = EXPANDED_EVENTS.max(text.len() / BYTES_AN_EVENT);
-    let options = serde_saphyr::options! {
+    serde_saphyr::options! {
         with_snippet: false,
         // No one reads them, and a block may begin with any number of them.
         emit_comments: false,
@@ -154,14 +213,7 @@ fn yaml_document(text: &str, lines_before: usize) -> Result<Value, String> {
             enforce_alias_anchor_ratio: false,
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: expanded_events },
-    };
-    serde_saphyr::from_str_with_options(text, options).map(|Strict(value)| value).map_err(|error| {
-        error.render_with_options(serde_saphyr::render_options! {
-            formatter: &serde_saphyr::UserMessageFormatter,
-            snippets: serde_saphyr::SnippetMode::Off,
-            line_offset: u64::try_from(lines_before).unwrap_or(u64::MAX),
-        })
-    })
+    }
 }
 
 /// The text of one YAML document.

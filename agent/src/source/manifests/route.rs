@@ -62,7 +62,7 @@ impl WatchedPaths {
         let directory = self.directories.get(directory)?;
         if directory.ways.contains(name) {
             Some(PathChange::Way)
-        } else if directory.files.contains(name) || directory.is_root && super::store::is_manifest(name) {
+        } else if directory.files.contains(name) || directory.is_root && super::input::is_manifest(name) {
             Some(PathChange::File)
         } else {
             None

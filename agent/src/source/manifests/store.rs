@@ -10,31 +10,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    ffi::OsStr,
-    fmt, fs,
-    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use podgate_core::model::Cluster;
-use serde_json::Value;
 
 use crate::source::{
     Unread,
-    decode::{self, Contents, Decoded, Decoder, ObjectId, ObjectLocation},
+    decode::{self, Contents, Decoded, Decoder, ObjectId, ObjectLocation, WrittenObject},
     limited::Limits,
 };
 
-use super::{ClusterSnapshot, ReadOptions, ValidationError, document, namespace};
-
-/// Where manifests come from; printed as problems name it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Input {
-    /// `-`.
-    Standard,
-    File(PathBuf),
-}
+use super::{
+    ClusterSnapshot, ReadOptions, ValidationError,
+    document::{self, LineDetail},
+    input::{Input, expand, is_of_kustomize, unreadable},
+    namespace,
+};
 
 #[derive(Debug)]
 pub(super) struct ManifestStore {
@@ -43,6 +36,7 @@ pub(super) struct ManifestStore {
     decoder: Decoder,
     options: ReadOptions,
     limits: Limits,
+    detail: LineDetail,
 }
 
 /// What was read of one input.
@@ -51,6 +45,7 @@ pub(super) struct InputReading {
     objects: Vec<Decoded>,
     problems: Vec<ValidationError>,
     unread: Vec<Unread>,
+    written: Vec<WrittenObject>,
     state: Readable,
 }
 
@@ -96,7 +91,18 @@ impl ManifestStore {
             }
         }
         let (inputs, decoder, limits) = (BTreeMap::new(), Decoder::default(), Limits::default());
-        Self { roots, inputs, decoder, options, limits }
+        Self { roots, inputs, decoder, options, limits, detail: LineDetail::Documents }
+    }
+
+    /// Keeps how objects are written, too.
+    pub(super) fn keeping_written(self) -> Self {
+        Self { decoder: self.decoder.keeping_written(), detail: LineDetail::Items, ..self }
+    }
+
+    /// What was put, each once: of an object that appears twice the last one counts.
+    pub(super) fn in_order(&self) -> Vec<&Input> {
+        let mut seen = BTreeSet::new();
+        self.roots.iter().flat_map(Root::inputs).filter(|input| seen.insert(*input)).collect()
     }
 
     /// The paths that were named, without standard input.
@@ -137,6 +143,7 @@ impl ManifestStore {
                     objects: Vec::new(),
                     problems: vec![problem],
                     unread,
+                    written: Vec::new(),
                     state: Readable::NotAtAll,
                 }
             }
@@ -144,7 +151,7 @@ impl ManifestStore {
     }
 
     pub(super) fn put(&mut self, input: Input, reading: InputReading) {
-        let InputReading { objects, problems, unread, state } = reading;
+        let InputReading { objects, problems, unread, written: _, state } = reading;
         let held = match self.inputs.get(&input) {
             Some(before) if state != Readable::Whole && !before.objects.is_empty() => {
                 Pending { objects: before.objects.clone(), problems, unread, state: before.state }
@@ -219,9 +226,10 @@ impl ManifestStore {
             objects: Vec::new(),
             problems: Vec::new(),
             unread: Vec::new(),
+            written: Vec::new(),
             state: Readable::Whole,
         };
-        let documents = match document::read(bytes) {
+        let documents = match document::read(bytes, self.detail) {
             Ok(documents) => documents,
             Err(message) => {
                 let problem = ValidationError::of_file(file, message);
@@ -240,9 +248,10 @@ impl ManifestStore {
                         namespace::fill(&mut value, name);
                     }
                     let place = ObjectLocation { origin: file.clone(), position };
-                    let Contents { objects, faults, incomplete, unread } =
-                        self.decoder.decode(&value, &place);
+                    let Contents { objects, faults, incomplete, unread, written } =
+                        self.decoder.decode_at(&value, &place, &document.lines);
                     reading.objects.extend(objects);
+                    reading.written.extend(written);
                     let faults =
                         faults.into_iter().map(|fault| ValidationError::of_fault(file.clone(), fault));
                     reading.problems.extend(faults);
@@ -258,6 +267,7 @@ impl ManifestStore {
                 }
                 Err(message) => {
                     let (file, field) = (file.clone(), String::new());
+                    reading.written.push(WrittenObject::unknown(position.clone(), document.lines.own));
                     let problem = ValidationError { file, object: position, field, message };
                     reading.unread.push(of_any(&problem));
                     reading.problems.push(problem);
@@ -266,6 +276,13 @@ impl ManifestStore {
             }
         }
         reading
+    }
+}
+
+impl InputReading {
+    /// How its objects are written, if that is kept.
+    pub(super) fn take_written(&mut self) -> Vec<WrittenObject> {
+        std::mem::take(&mut self.written)
     }
 }
 
@@ -291,85 +308,6 @@ impl Pending {
             Readable::InPart | Readable::NotAtAll => self.problems.first().cloned(),
         }
     }
-}
-
-impl Input {
-    pub(super) fn named(path: &Path) -> Self {
-        match path.as_os_str() == OsStr::new("-") {
-            true => Self::Standard,
-            false => Self::File(path.to_owned()),
-        }
-    }
-
-    pub(super) fn path(&self) -> Option<&Path> {
-        match self {
-            Self::Standard => None,
-            Self::File(path) => Some(path),
-        }
-    }
-
-    /// Whether it gives the same again: a pipe does not.
-    pub(super) fn is_repeatable(&self) -> bool {
-        self.path().is_some_and(|path| fs::metadata(path).is_ok_and(|metadata| metadata.is_file()))
-    }
-
-    pub(super) fn bytes(&self) -> io::Result<Vec<u8>> {
-        match self {
-            Self::Standard => {
-                let mut bytes = Vec::new();
-                io::stdin().lock().read_to_end(&mut bytes)?;
-                Ok(bytes)
-            }
-            Self::File(path) => fs::read(path),
-        }
-    }
-}
-
-impl fmt::Display for Input {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Standard => f.write_str("standard input"),
-            Self::File(path) => path.display().fmt(f),
-        }
-    }
-}
-
-/// What a path that was named stands for.
-pub(super) fn expand(root: &Input) -> io::Result<Vec<Input>> {
-    let Input::File(path) = root else { return Ok(vec![root.clone()]) };
-    if !fs::metadata(path)?.is_dir() {
-        return Ok(vec![root.clone()]);
-    }
-    let mut found = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        // A link that leads nowhere is listed: reading it says what is wrong. A pipe would never end.
-        if is_manifest(&entry.file_name()) && !fs::metadata(entry.path()).is_ok_and(|found| !found.is_file())
-        {
-            found.push(Input::File(entry.path()));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Whether a file of this name is read in a directory. Hidden ones are not: editors put their own files
-/// there.
-pub(super) fn is_manifest(name: &OsStr) -> bool {
-    let extension = Path::new(name).extension().and_then(OsStr::to_str);
-    matches!(extension, Some("yaml" | "yml" | "json")) && !name.as_encoded_bytes().starts_with(b".")
-}
-
-pub(super) fn unreadable(error: &io::Error) -> String {
-    format!("cannot be read: {error}")
-}
-
-/// Whether an object is kustomize's own, which need not have a kind.
-pub(super) fn is_of_kustomize(input: &Input, value: &Value) -> bool {
-    let name = input.path().and_then(Path::file_name).and_then(OsStr::to_str);
-    matches!(name, Some("kustomization.yaml" | "kustomization.yml" | "Kustomization"))
-        && value.is_object()
-        && value.get("kind").is_none()
 }
 
 /// An object that could not be read at all may be a policy of any namespace.

@@ -192,3 +192,29 @@ fn policies_without_names_do_not_replace_each_other() {
     ];
     assert_eq!(problems, expected);
 }
+
+#[test]
+fn each_object_is_known_by_file_and_line_also_in_lists_and_json() {
+    let yaml = format!(
+        "# A comment.\n{}---\n\napiVersion: v1\nkind: List\nitems:\n- {{apiVersion: v1, kind: Pod, metadata: {{name: a}}}}\n\
+         - apiVersion: v1\n  kind: List\n  items:\n  - apiVersion: v1\n    kind: Pod\n    metadata: {{name: b}}\n---\nkind: [\n",
+        policy("web", "{}")
+    );
+    let json = "{\"apiVersion\": \"v1\", \"kind\": \"PodList\",\n\"items\": [\n {\"metadata\": {\"name\": \"c\"}},\n\
+                {\"metadata\":\n {\"name\": \"d\"}}]}\n{\"apiVersion\": \"v1\", \"kind\": \"Pod\"}\n";
+    let directory = directory(&[("a.yaml", &yaml), ("b.json", json)]);
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let (picture, written) = read_written(&[directory.path().to_owned()], ReadOptions::default());
+    for (object, name, line) in [
+        ("NetworkPolicy shop/web", "a.yaml", 2),
+        ("Pod default/a", "a.yaml", 11),
+        ("Pod default/b", "a.yaml", 15),
+        ("Pod default/c", "b.json", 3),
+        ("Pod default/d", "b.json", 4),
+    ] {
+        assert_eq!(written.place(object), Some((&*file(name), Some(line))), "{object}");
+    }
+    let lines: Vec<_> =
+        picture.problems.iter().map(|problem| written.line(&problem.file, &problem.object)).collect();
+    assert_eq!(lines, [Some(19), Some(6)], "{:?}", picture.problems);
+}

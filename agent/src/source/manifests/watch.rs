@@ -29,8 +29,9 @@ use tokio::{
 
 use super::{
     ClusterSnapshot, ReadOptions, Update, ValidationError,
+    input::Input,
     route::{PathChange, WatchedPaths},
-    store::{Input, ManifestStore},
+    store::ManifestStore,
 };
 
 /// A tool that writes several files, or an editor that renames, has finished when nothing happened for this

@@ -214,18 +214,18 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_reader_panic(text in any_text()) {
-        let _ = document::read(text.as_bytes());
+        let _ = document::read(text.as_bytes(), document::LineDetail::Items);
     }
 
     #[test]
     fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = document::read(&bytes);
+        let _ = document::read(&bytes, document::LineDetail::Items);
     }
 
     #[test]
     fn text_around_a_policy_does_not_make_it_vanish(before in any_text(), after in any_text()) {
         let policy = policy("web", "{}");
-        let documents = document::read(format!("{before}\n---\n{policy}\n---\n{after}").as_bytes()).unwrap();
+        let documents = document::read(format!("{before}\n---\n{policy}\n---\n{after}").as_bytes(), document::LineDetail::Documents).unwrap();
         let has_it = |document: &document::YamlDocument| {
             document.value.as_ref().is_ok_and(|value| value["metadata"]["name"] == "web")
         };
