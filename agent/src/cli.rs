@@ -1,20 +1,23 @@
 //! The command line: verbs, options, exit codes.
 //!
 //! Data goes to stdout, everything else to stderr. Exit code 0: done; 1: it failed, one line `error: ...`; 2:
-//! wrong usage; 3: `matrix --diff` found a difference. What users and scripts rely on stays: verbs, options
-//! and JSON forms are only added.
+//! wrong usage; 3: what was looked for was found (a difference by `matrix --diff`, findings by `lint`, too
+//! few isolated pods by `coverage --fail-under`). What users and scripts rely on stays: verbs, options and
+//! JSON forms are only added.
 
 mod agent;
 mod check;
 mod cni;
 mod colour;
 mod completion;
+mod coverage;
 mod detach;
 mod doctor;
 mod endpoints;
 mod explain;
 mod flows;
 mod layers;
+mod lint;
 mod man;
 mod matrix;
 mod mount;
@@ -28,7 +31,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use layers::CliError;
-use output::{OfEveryVerb, Output};
+use output::{OF_EVERY_VERB, Offered, Output};
 use podgate_datapath::RejectedProgram;
 
 use crate::options::AgentOptions;
@@ -40,7 +43,7 @@ pub use layers::Environment;
 #[command(name = "podgate", version, arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
     /// Output format
-    #[arg(short, long, global = true, value_parser = OfEveryVerb, value_name = "FORMAT", default_value = "table")]
+    #[arg(short, long, global = true, value_parser = Offered(&OF_EVERY_VERB), value_name = "FORMAT", default_value = "table")]
     output: Output,
     #[command(subcommand)]
     verb: Verb,
@@ -59,6 +62,8 @@ enum Verb {
     Flows(flows::FlowsOptions),
     Explain(explain::ExplainOptions),
     Matrix(matrix::MatrixOptions),
+    Lint(lint::LintOptions),
+    Coverage(coverage::CoverageOptions),
     Doctor(doctor::DoctorOptions),
     Completion(completion::CompletionOptions),
     Man(man::ManOptions),
@@ -93,6 +98,28 @@ fn complaint(error: &anyhow::Error) -> String {
 }
 
 impl Verb {
+    /// What it can print.
+    const fn outputs(&self) -> &'static [Output] {
+        match self {
+            Self::Matrix(_) => &output::OF_MATRIX,
+            Self::Coverage(_) => &output::OF_COVERAGE,
+            Self::Agent(_)
+            | Self::Check(_)
+            | Self::Detach(_)
+            | Self::Mount(_)
+            | Self::Cni(_)
+            | Self::Status(_)
+            | Self::Endpoints(_)
+            | Self::Policies(_)
+            | Self::Flows(_)
+            | Self::Explain(_)
+            | Self::Lint(_)
+            | Self::Doctor(_)
+            | Self::Completion(_)
+            | Self::Man(_) => &OF_EVERY_VERB,
+        }
+    }
+
     fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let format =
             || output.format().expect("a command line with an output that its verb lacks is refused");
@@ -108,6 +135,8 @@ impl Verb {
             Self::Flows(options) => options.run(format()),
             Self::Explain(options) => options.run(format()),
             Self::Matrix(options) => options.run(),
+            Self::Lint(options) => options.run(format()),
+            Self::Coverage(options) => options.run(),
             Self::Doctor(options) => options.run(format()),
             Self::Completion(options) => options.run(),
             Self::Man(options) => options.run(),

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, ffi::OsString, fs, path::Path, path::PathBuf};
 use anyhow::{Context, anyhow, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, error::ErrorKind};
 
-use super::{Cli, Verb};
+use super::{Cli, output::Output};
 
 /// Looks up a variable.
 pub type Environment<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
@@ -57,8 +57,13 @@ pub(super) fn parse(
     });
     let matches = command.try_get_matches_from(arguments)?;
     let cli = Cli::from_arg_matches(&matches)?;
-    if cli.output.format().is_none() && !matches!(cli.verb, Verb::Matrix(_)) {
-        let message = "csv and html are outputs of `podgate matrix` alone";
+    if !cli.verb.outputs().contains(&cli.output) {
+        let message = match cli.output {
+            Output::Wide => "wide is an output of `podgate coverage` alone",
+            Output::Table | Output::Json | Output::Csv | Output::Html => {
+                "csv and html are outputs of `podgate matrix` alone"
+            }
+        };
         return Err(CliError::Usage(Cli::command().error(ErrorKind::InvalidValue, message)));
     }
     Ok(cli)

@@ -11,17 +11,14 @@ use clap::Args;
 
 use super::{
     offline::{self, Manifests, ReadingOptions},
-    output::{Output, print, print_json},
+    output::{FOUND, OF_MATRIX, Offered, Output, print, print_json},
 };
 use podgate_core::{
     matrix::{Difference, matrix},
-    model::{Cluster, Name},
+    model::Cluster,
     port_spec::PortSpec,
 };
 use text::Paint;
-
-/// A change opens or closes something: a pipeline stops here and lets somebody look.
-const DIFFERS: u8 = 3;
 
 /// Show which pods can reach which, computed offline from manifests
 #[derive(Debug, Args)]
@@ -59,7 +56,7 @@ pub(super) struct MatrixOptions {
     reading: ReadingOptions,
     // In the place of the one that every verb has.
     /// Output format
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Output::Table)]
+    #[arg(short, long, value_parser = Offered(&OF_MATRIX), value_name = "FORMAT", default_value = "table")]
     output: Output,
 }
 
@@ -84,7 +81,7 @@ fn show(
     output: Output,
     is_strict: bool,
 ) -> anyhow::Result<ExitCode> {
-    let answer = read.answer(matrix(&read.cluster, ports), &namespaces(&read.cluster));
+    let answer = read.answer(matrix(&read.cluster, ports), &offline::namespaces(&read.cluster));
     let matrix = &answer.answer;
     match output {
         Output::Table => {
@@ -94,6 +91,7 @@ fn show(
         Output::Json => print_json(&answer)?,
         Output::Csv => print(|out| csv::write_matrix(matrix, out))?,
         Output::Html => print(|out| out.write_all(page::page(&read.cluster, matrix, None).as_bytes()))?,
+        Output::Wide => unreachable!("a command line with an output that its verb lacks is refused"),
     }
     read.verdict(&answer, 0, is_strict)?;
     Ok(ExitCode::SUCCESS)
@@ -108,7 +106,7 @@ fn show_difference(
     changed: usize,
 ) -> anyhow::Result<ExitCode> {
     let (was, is) = (matrix(&before.cluster, ports), matrix(after, ports));
-    let answer = before.answer(Difference::between(&was, &is), &namespaces(after));
+    let answer = before.answer(Difference::between(&was, &is), &offline::namespaces(after));
     let difference = &answer.answer;
     match output {
         Output::Table => {
@@ -120,12 +118,8 @@ fn show_difference(
         Output::Html => {
             print(|out| out.write_all(page::page(after, &is, Some(difference)).as_bytes()))?;
         }
+        Output::Wide => unreachable!("a command line with an output that its verb lacks is refused"),
     }
     before.verdict(&answer, changed, true)?;
-    Ok(if difference.is_empty() { ExitCode::SUCCESS } else { DIFFERS.into() })
-}
-
-/// Those that have pods.
-fn namespaces(cluster: &Cluster) -> BTreeSet<Name> {
-    cluster.pods.keys().map(|pod| pod.namespace.clone()).collect()
+    Ok(if difference.is_empty() { ExitCode::SUCCESS } else { FOUND.into() })
 }

@@ -15,15 +15,15 @@ use serde::Serialize;
 use super::output::say;
 use crate::source::{
     ClusterSnapshot, Unread, ValidationError,
-    manifests::{self, Change, ReadOptions},
+    manifests::{self, Change, ReadOptions, WrittenObjects},
 };
 
 /// How manifests are read, and how much of them must be understood.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ReadingOptions {
-    /// Namespace of objects that do not name one
-    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
-    namespace: String,
+    /// Namespace of objects that do not name one [default: default]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(super) namespace: Option<String>,
     /// Accept manifests without any pod, and a path without any object
     #[arg(long)]
     allow_empty: bool,
@@ -67,7 +67,7 @@ pub(super) fn read_change(
     if [paths, manifests].iter().all(|paths| paths.iter().any(|path| path == Path::new("-"))) {
         bail!("standard input can be read only once");
     }
-    let (change, problems) = Change::read_in(paths, Some(&reading.namespace))?;
+    let (change, problems) = Change::read_in(paths, Some(reading.namespace()))?;
     if let Some(path) = paths.first().filter(|_| !change.has_objects() && !reading.allow_empty) {
         let path = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
         bail!("{path}: the change holds no object (--allow-empty if that is meant)");
@@ -82,26 +82,44 @@ pub(super) fn read_change(
 ///
 /// When a path is not there, and, unless that is meant, when one holds no object, or all of them no pod.
 pub(super) fn read(paths: &[PathBuf], reading: &ReadingOptions) -> anyhow::Result<Manifests> {
+    all_exist(paths)?;
+    let (snapshot, problems) = without_missing(manifests::read_with(paths, reading.to_read()));
+    print_problems(&problems);
+    Manifests::of(snapshot, &problems, reading)
+}
+
+/// The same with how the objects are written. What is not understood is an answer here, and not printed.
+///
+/// # Errors
+///
+/// As [`read`].
+pub(super) fn read_written(
+    paths: &[PathBuf],
+    reading: &ReadingOptions,
+) -> anyhow::Result<(Manifests, WrittenObjects, Vec<ValidationError>)> {
+    all_exist(paths)?;
+    let (snapshot, written) = manifests::read_written(paths, reading.to_read());
+    let (snapshot, problems) = without_missing(snapshot);
+    Ok((Manifests::of(snapshot, &problems, reading)?, written, problems))
+}
+
+fn all_exist(paths: &[PathBuf]) -> anyhow::Result<()> {
     for path in paths.iter().filter(|path| *path != Path::new("-")) {
         fs::metadata(path).with_context(|| path.display().to_string())?;
     }
-    let ReadingOptions { namespace, allow_empty, strict: _ } = reading;
-    let options = ReadOptions { namespace: Some(namespace.as_str().into()), allow_empty: *allow_empty };
-    let ClusterSnapshot { cluster, problems, missing, unread, lacking: _, cluster_id: _ } =
-        manifests::read_with(paths, options);
-    // Missing inputs are printed as the error below.
-    let problems: Vec<_> = problems.into_iter().filter(|problem| !missing.contains(problem)).collect();
-    let faulty = print_problems(&problems);
-    say(format_args!("read {}; {faulty} with problems\n", counted(&cluster)));
-    if let Some(missing) = missing.into_iter().next() {
-        return Err(missing.into());
-    }
-    if cluster.pods.is_empty() && !allow_empty {
-        bail!(
-            "the manifests hold no pod, so there is nothing to answer about (--allow-empty if that is intended)"
-        );
-    }
-    Ok(Manifests { cluster: Arc::unwrap_or_clone(cluster), faulty, unread })
+    Ok(())
+}
+
+/// The problems, without the missing inputs: these become the error.
+fn without_missing(mut snapshot: ClusterSnapshot) -> (ClusterSnapshot, Vec<ValidationError>) {
+    let problems = std::mem::take(&mut snapshot.problems).into_iter();
+    let problems = problems.filter(|problem| !snapshot.missing.contains(problem)).collect();
+    (snapshot, problems)
+}
+
+/// Those that have pods.
+pub(super) fn namespaces(cluster: &Cluster) -> BTreeSet<Name> {
+    cluster.pods.keys().map(|pod| pod.namespace.clone()).collect()
 }
 
 /// Out: how many objects, and files, they are about.
@@ -109,6 +127,11 @@ fn print_problems(problems: &[ValidationError]) -> usize {
     for problem in problems {
         say(format_args!("{problem}\n"));
     }
+    count_objects(problems)
+}
+
+/// How many objects, and files, problems are about.
+fn count_objects(problems: &[ValidationError]) -> usize {
     let objects: BTreeSet<_> = problems.iter().map(|problem| (&problem.file, &problem.object)).collect();
     objects.len()
 }
@@ -135,7 +158,45 @@ pub(super) fn faulty(objects: usize) -> anyhow::Error {
     anyhow!("objects that were not fully understood: {objects}")
 }
 
+impl ReadingOptions {
+    fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or("default")
+    }
+
+    fn to_read(&self) -> ReadOptions {
+        ReadOptions { namespace: Some(self.namespace().into()), allow_empty: self.allow_empty }
+    }
+}
+
 impl Manifests {
+    /// Says what was read.
+    fn of(
+        snapshot: ClusterSnapshot,
+        problems: &[ValidationError],
+        reading: &ReadingOptions,
+    ) -> anyhow::Result<Self> {
+        let ClusterSnapshot { cluster, problems: _, missing, unread, lacking: _, cluster_id: _ } = snapshot;
+        let faulty = count_objects(problems);
+        say(format_args!("read {}; {faulty} with problems\n", counted(&cluster)));
+        if let Some(missing) = missing.into_iter().next() {
+            return Err(missing.into());
+        }
+        if cluster.pods.is_empty() && !reading.allow_empty {
+            bail!(
+                "the manifests hold no pod, so there is nothing to answer about (--allow-empty if that is intended)"
+            );
+        }
+        Ok(Self { cluster: Arc::unwrap_or_clone(cluster), faulty, unread })
+    }
+
+    /// Fails if all must be understood, and something was not. To be asked after the answer was printed.
+    pub(super) fn understood(&self, is_strict: bool) -> anyhow::Result<()> {
+        match self.faulty {
+            objects @ 1.. if is_strict => Err(faulty(objects)),
+            _ => Ok(()),
+        }
+    }
+
     /// `namespaces`: those of the pods that the answer is about.
     pub(super) fn answer<T>(&self, answer: T, namespaces: &BTreeSet<Name>) -> OfflineAnswer<T> {
         let may_change = |unread: &&Unread| match &unread.namespace {

@@ -20,20 +20,29 @@ pub(super) enum Format {
     Json,
 }
 
-/// What users may ask for. The last two are for `matrix` alone.
+/// What users may ask for. Not every verb has all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Output {
     Table,
     Json,
     Csv,
     Html,
+    Wide,
 }
 
-/// Offers what every verb has, and reads the others as well: they may stand before a verb that has them.
-#[derive(Clone, Debug)]
-pub(super) struct OfEveryVerb;
+/// What every verb has.
+pub(super) const OF_EVERY_VERB: [Output; 2] = [Output::Table, Output::Json];
+pub(super) const OF_MATRIX: [Output; 4] = [Output::Table, Output::Json, Output::Csv, Output::Html];
+pub(super) const OF_COVERAGE: [Output; 3] = [Output::Table, Output::Json, Output::Wide];
 
-impl TypedValueParser for OfEveryVerb {
+/// What was looked for was found: a pipeline stops here and lets somebody look.
+pub(super) const FOUND: u8 = 3;
+
+/// Offers what a verb has, and reads the others as well: they may stand before a verb that has them.
+#[derive(Clone, Debug)]
+pub(super) struct Offered(pub(super) &'static [Output]);
+
+impl TypedValueParser for Offered {
     type Value = Output;
 
     fn parse_ref(
@@ -44,18 +53,16 @@ impl TypedValueParser for OfEveryVerb {
     ) -> Result<Output, clap::Error> {
         let known = EnumValueParser::<Output>::new().parse_ref(command, option, value);
         known.or_else(|_| {
-            let offered = PossibleValuesParser::new(OFFERED.map(possible));
+            let offered = PossibleValuesParser::new(self.0.iter().copied().map(possible));
             offered.parse_ref(command, option, value)?;
-            unreachable!("what every verb has is known")
+            unreachable!("what a verb has is known")
         })
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        Some(Box::new(OFFERED.iter().map(|output| possible(*output))))
+        Some(Box::new(self.0.iter().copied().map(possible)))
     }
 }
-
-const OFFERED: [Output; 2] = [Output::Table, Output::Json];
 
 fn possible(output: Output) -> PossibleValue {
     output.to_possible_value().expect("no value is hidden")
@@ -67,7 +74,7 @@ impl Output {
         match self {
             Self::Table => Some(Format::Table),
             Self::Json => Some(Format::Json),
-            Self::Csv | Self::Html => None,
+            Self::Csv | Self::Html | Self::Wide => None,
         }
     }
 }

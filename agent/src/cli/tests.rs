@@ -55,6 +55,15 @@ fn a_command_line_is_understood_or_refused_as_wrong_usage() {
         ("podgate explain --from x/a --to x/b --port TCP/80 --what-if a --what-if b --socket c", true),
         ("podgate matrix --manifests a --manifests b --ports TCP/80,UDP/53", true),
         ("podgate matrix --manifests a --ports TCP/80 --ports TCP/81", true),
+        ("podgate lint a b - --severity note --strict --allow-empty -n x", true),
+        ("podgate lint", false),
+        ("podgate lint a --severity fatal", false),
+        ("podgate lint a -o wide", false),
+        ("podgate coverage a b -n x -o wide --fail-under 100 --direction egress", true),
+        ("podgate -o wide coverage a", true),
+        ("podgate coverage a --fail-under 101", false),
+        ("podgate coverage a -o csv", false),
+        ("podgate matrix --manifests a --ports TCP/80 -o wide", false),
         ("podgate doctor --file - --addresses --socket a --bpffs b --cni-results c", true),
         ("podgate cni", true),
         ("podgate cni install --conf-dir a --bin-dir b --socket c --bpffs d --timeout 9 --watch", true),
@@ -293,11 +302,11 @@ fn other_verbs_take_only_socket_and_bpffs_from_the_environment() {
         ("podgate check", "bpffs: \"/b\""),
         (
             "podgate explain --from x/a --to x/b --port TCP/80",
-            "manifests: [], what_if: [], reading: ReadingOptions { namespace: \"default\", allow_empty: false, strict: false }, socket: \"/s\"",
+            "manifests: [], what_if: [], reading: ReadingOptions { namespace: None, allow_empty: false, strict: false }, socket: \"/s\"",
         ),
         (
             "podgate explain --from x/a --to x/b --port TCP/80 --manifests m",
-            "manifests: [\"m\"], what_if: [], reading: ReadingOptions { namespace: \"default\", allow_empty: false, strict: false }, socket: \"/s\"",
+            "manifests: [\"m\"], what_if: [], reading: ReadingOptions { namespace: None, allow_empty: false, strict: false }, socket: \"/s\"",
         ),
     ] {
         let parsed = format!("{:?}", parse_in(line, &environment).unwrap());
@@ -334,7 +343,11 @@ fn each_verb_offers_the_outputs_that_it_has() {
         output.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect()
     };
     for verb in command.get_subcommands() {
-        let others: &[&str] = if verb.get_name() == "matrix" { &["csv", "html"] } else { &[] };
+        let others: &[&str] = match verb.get_name() {
+            "matrix" => &["csv", "html"],
+            "coverage" => &["wide"],
+            _ => &[],
+        };
         assert_eq!(offered(verb), [&["table", "json"], others].concat(), "{}", verb.get_name());
     }
     let output = |line: &str| parse_in(line, &[]).expect("a command line").output;

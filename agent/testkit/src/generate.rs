@@ -17,7 +17,7 @@ use std::{net::IpAddr, ops::RangeInclusive};
 use proptest::{collection::vec, prelude::*, sample};
 use serde_json::{Value, json};
 
-pub use large::{large, large_cluster_policies};
+pub use large::{large, large_cluster_policies, large_of};
 pub use spoil::spoil;
 
 /// Whether policies may hold entries that the API server would refuse.

@@ -9,6 +9,7 @@ mod conformance;
 mod incremental;
 mod large;
 mod limits;
+mod lint;
 mod narrowing;
 mod outside;
 mod reasons;

@@ -5,10 +5,12 @@
 
 use std::{env, fmt::Write, fs, path::PathBuf, sync::Mutex};
 
+use podgate_core::lint::LintName;
+
 use crate::{podgate::directory, snapshots::WRITE};
 
 /// Each command with the expected outputs that are its examples.
-const COMMANDS: [(&str, &[&str]); 14] = [
+const COMMANDS: [(&str, &[&str]); 16] = [
     ("agent", &[]),
     ("check", &[]),
     ("detach", &[]),
@@ -34,6 +36,8 @@ const COMMANDS: [(&str, &[&str]); 14] = [
         "matrix",
         &["matrix", "matrix-json", "matrix-csv", "matrix-diff", "matrix-diff-json", "matrix-of-no-pod"],
     ),
+    ("lint", &["lint", "lint-json", "lint-of-no-pod"]),
+    ("coverage", &["coverage", "coverage-of-a-namespace", "coverage-fails", "coverage-json"]),
     ("doctor", &[]),
     ("completion", &[]),
     ("man", &[]),
@@ -46,8 +50,9 @@ const HEAD: &str = "\
 
 The help text of each command and examples of its output, as the tests expect them. Data goes to standard
 output, messages to standard error. JSON is a contract: fields are added, and any other change is listed in
-the [changelog](../../.github/CHANGELOG.md). Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a change opens or
-closes something (`matrix --diff`).
+the [changelog](../../.github/CHANGELOG.md). Exit codes: 0 done, 1 failed, 2 wrong usage, 3 found what was
+looked for: a change opens or closes something (`matrix --diff`), there are findings (`lint`), too few pods
+are isolated (`coverage --fail-under`).
 ";
 
 #[test]
@@ -57,6 +62,40 @@ fn the_command_reference_is_made_of_the_expected_outputs() {
     }
     let written = fs::read_to_string(path()).expect("agent/docs/cli.md");
     assert!(written == text(), "{} is out of date: see {WRITE} in {}", path().display(), file!());
+}
+
+#[test]
+fn every_finding_is_documented_with_its_severity() {
+    let page = fs::read_to_string(directory().join("../../docs/lint.md")).expect("agent/docs/lint.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let documented: Vec<(&str, &str)> =
+        rows.map(|(name, rest)| (name, rest.split(' ').next().unwrap_or_default())).collect();
+    let known = LintName::ALL.map(|name| (name.as_str(), name.severity().word()));
+    assert_eq!(documented, known);
+}
+
+#[test]
+fn the_readme_shows_lines_that_lint_and_coverage_print() {
+    let readme = fs::read_to_string(directory().join("../../../README.md")).expect("the README");
+    let mut shown = 0;
+    let mut printed: Option<(&str, String)> = None;
+    for line in readme.lines() {
+        if let Some(command) = line.strip_prefix("$ podgate ") {
+            let verb = command.split(' ').next().unwrap_or_default();
+            let path = directory().join(format!("expected/{verb}.txt"));
+            let of_these = ["lint", "coverage"].contains(&verb);
+            printed = of_these.then(|| (verb, fs::read_to_string(path).expect("an expected output")));
+        }
+        match &printed {
+            _ if line == "```" => printed = None,
+            Some((verb, printed)) if line != "..." => {
+                assert!(printed.lines().any(|printed| printed == line), "{verb} does not print {line:?}");
+                shown += 1;
+            }
+            Some(_) | None => {}
+        }
+    }
+    assert!(shown > 8, "only {shown} lines");
 }
 
 /// Tests run at once: each writes the page after its outputs, so the last one to do so has read all of them.

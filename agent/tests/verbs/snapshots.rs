@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 51] = [
+const OFFLINE: [(&str, &str); 66] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -66,6 +66,19 @@ const OFFLINE: [(&str, &str); 51] = [
         "explain-strict",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml --what-if misspelt.yaml --strict",
     ),
+    ("lint", "lint lint.yaml"),
+    ("lint-json", "lint lint.yaml --severity error -o json"),
+    ("lint-nothing", "lint change.yaml --allow-empty"),
+    ("lint-notes", "lint shop.yaml --severity note"),
+    ("lint-of-no-pod", "lint foreign.yaml"),
+    ("lint-unread", "lint unread.yaml --severity error"),
+    ("lint-strict", "lint lint.yaml --strict"),
+    ("coverage", "coverage shop.yaml"),
+    ("coverage-json", "coverage unread.yaml -o json"),
+    ("coverage-wide", "coverage shop.yaml -o wide"),
+    ("coverage-of-a-namespace", "coverage shop.yaml -n shop --direction ingress --fail-under 50"),
+    ("coverage-fails", "coverage shop.yaml --fail-under 41"),
+    ("wide-elsewhere", "matrix --manifests shop.yaml --ports TCP/80 -o wide"),
     ("no-agent", "status --socket none.sock"),
     ("wrong-output", "status -o html"),
     ("wrong-verb", "fly"),
@@ -84,6 +97,8 @@ const OFFLINE: [(&str, &str); 51] = [
     ("flows-wrong-port", "flows --port TCP/http"),
     ("help-explain", "explain --help"),
     ("help-matrix", "matrix --help"),
+    ("help-lint", "lint --help"),
+    ("help-coverage", "coverage --help"),
     ("help-doctor", "doctor --help"),
     ("help-completion", "completion --help"),
     ("help-man", "man --help"),
@@ -162,6 +177,8 @@ fn no_one_has_to_read_to_the_end() {
     for line in [
         "explain --from x/a --to x/b --port TCP/80 --manifests unread.yaml",
         "matrix --manifests shop.yaml --ports TCP/80",
+        "lint lint.yaml --severity error --allow-empty",
+        "coverage shop.yaml",
         "fly",
         "status --socket none.sock",
     ] {
@@ -174,7 +191,7 @@ fn no_one_has_to_read_to_the_end() {
             .stdout(writer.try_clone().expect("its end"))
             .stderr(writer);
         let status = command.status().expect("the program that cargo has built");
-        assert!(status.code().is_some_and(|code| code <= 2), "{line}: {status}");
+        assert!(status.code().is_some_and(|code| code <= 3), "{line}: {status}");
     }
 }
 
@@ -198,6 +215,8 @@ fn every_verb_has_a_manual_page() {
         "flows",
         "explain",
         "matrix",
+        "lint",
+        "coverage",
         "doctor",
         "completion",
         "man",

@@ -58,11 +58,16 @@ fn cluster_rule(number: usize, index: usize, list: &str) -> Value {
 /// Every policy has ingress and egress, selectors, one CIDR of its own with an except, a port, a range and a
 /// name.
 pub fn large(pods: usize) -> Vec<Value> {
+    large_of(pods, POLICIES)
+}
+
+/// The same with so many policies.
+pub fn large_of(pods: usize, policies: usize) -> Vec<Value> {
     let namespaces = (0..NAMESPACES).map(|index| {
         let labels = json!({"team": format!("team-{}", index % 5)});
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("ns-{index}"), "labels": labels}})
     });
-    namespaces.chain((0..pods).map(pod)).chain((0..POLICIES).map(policy)).collect()
+    namespaces.chain((0..pods).map(pod)).chain((0..policies).map(policy)).collect()
 }
 
 fn pod(index: usize) -> Value {
