@@ -4,8 +4,6 @@
 //! In: two clauses for the same pod. Out: yes, or not for certain: what several properties cover only
 //! together is not found.
 
-use std::collections::BTreeSet;
-
 use super::{Atom, Clause, ClausePorts, Shared, TableLimits, atoms, prefixes};
 use crate::model::{NAMESPACE_NAME_LABEL, Name, Requirement, Selector};
 
@@ -67,8 +65,7 @@ fn covers(wide: &Shared<Atom>, narrow: &Shared<Atom>) -> bool {
 
 /// What selects this namespace alone: no other one has its label.
 fn of_name(namespace: &Name) -> Selector {
-    let only = BTreeSet::from([namespace.clone()]);
-    Selector::All(vec![Requirement::In(NAMESPACE_NAME_LABEL.into(), only)])
+    Selector::All(vec![Requirement::In(NAMESPACE_NAME_LABEL.into(), [namespace.clone()].into())])
 }
 
 /// Whether the blocks of one hold all addresses of the other's: no prefix at which these hold lacks those.

@@ -99,9 +99,12 @@ impl Requirement {
             return false;
         }
         match (self, other) {
-            (Self::In(_, few), Self::In(_, many)) => few.is_subset(many),
-            (Self::In(_, values), Self::NotIn(_, excluded)) => values.is_disjoint(excluded),
-            (Self::NotIn(_, many), Self::NotIn(_, few)) => few.is_subset(many),
+            (Self::In(_, few), Self::In(_, many)) | (Self::NotIn(_, many), Self::NotIn(_, few)) => {
+                few.iter().all(|value| many.contains(value))
+            }
+            (Self::In(_, values), Self::NotIn(_, excluded)) => {
+                !values.iter().any(|value| excluded.contains(value))
+            }
             (Self::In(..) | Self::Exists(_), Self::Exists(_))
             | (Self::DoesNotExist(_), Self::DoesNotExist(_) | Self::NotIn(..)) => true,
             (Self::In(..), Self::DoesNotExist(_))
