@@ -20,7 +20,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, os::fd::AsFd as _, process::E
 
 use anyhow::{Context as _, Result, ensure};
 use podgate_common::{
-    Direction, Protocol,
+    Address, Direction, Protocol,
     frames::{Frame, flag},
 };
 use podgate_core::model::{IpBlock, Peer, Peers};
@@ -33,7 +33,7 @@ use packets::{
     world::{self, Family, Host, UPLINK, World, allow, arrives, leaves, port},
 };
 
-/// Four times as many as all cases open: when sets are full, which connections stay in them differs from
+/// More than twice as many as all cases open: when sets are full, which connections stay in them differs from
 /// build to build, and so would the figures.
 const FLOWS: u32 = 1_048_576;
 /// Policies that select the server, of which the last one allows the client.
@@ -62,6 +62,8 @@ struct Case {
     spread: Spread,
     /// Index into [`POLICIES`].
     policies: usize,
+    /// Both ends are pods of the node: the connection is new at two hooks.
+    is_local: bool,
 }
 
 fn main() -> Result<ExitCode> {
@@ -88,6 +90,7 @@ fn main() -> Result<ExitCode> {
         eprint!("\rround {} of {rounds}", round + 1);
         for (case, samples) in cases.iter().zip(&mut samples) {
             let node = &nodes[case.policies];
+            node.forget(case)?;
             let empty = node.run(case, Driver::EMPTY, runs)?;
             samples.push(node.run(case, case.program(), runs)? - empty);
             control.push(node.run(case, Driver::EMPTY, runs)? - empty);
@@ -111,7 +114,8 @@ fn cases(quick: bool) -> Vec<Case> {
         for family in Family::ALL {
             for spread in [1, 1 << 10, 1 << 16].map(Spread) {
                 for packet in [Packet::Established, Packet::New, Packet::Denied] {
-                    let case = Case { packet, direction: Direction::Ingress, family, spread, policies };
+                    let direction = Direction::Ingress;
+                    let case = Case { packet, direction, family, spread, policies, is_local: false };
                     // A pod that no policy selects is denied nothing.
                     let exists = packet != Packet::Denied || count > 0;
                     let wanted = !quick || policies == 1 || packet == Packet::New;
@@ -120,6 +124,11 @@ fn cases(quick: bool) -> Vec<Case> {
                     }
                     if exists && packet == Packet::Established && policies == 1 {
                         cases.push(Case { direction: Direction::Egress, ..case });
+                    }
+                    if packet == Packet::New && policies == 1 {
+                        for direction in Direction::ALL {
+                            cases.push(Case { direction, is_local: true, ..case });
+                        }
                     }
                 }
             }
@@ -144,6 +153,7 @@ impl Case {
     /// The server's port is the only end that differs between kinds of packets.
     fn frame(&self) -> Vec<u8> {
         let (client, server) = match self.direction {
+            _ if self.is_local => (Host::A, Host::B),
             Direction::Ingress => (Host::Remote, Host::B),
             Direction::Egress => (Host::A, Host::Outside),
         };
@@ -176,9 +186,10 @@ impl fmt::Display for Packet {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { direction, family, spread: Spread(flows), policies, .. } = self;
+        let Self { direction, family, spread: Spread(flows), policies, is_local, .. } = self;
         let family = if *family == Family::V4 { "IPv4" } else { "IPv6" };
-        write!(f, "{direction}, {family}, {flows} flows, {} policies", POLICIES[*policies])
+        let between = if *is_local { " between pods" } else { "" };
+        write!(f, "{direction}{between}, {family}, {flows} flows, {} policies", POLICIES[*policies])
     }
 }
 
@@ -216,14 +227,27 @@ impl Node {
         if case.family == Family::V4 { &self.v4 } else { &self.v6 }
     }
 
-    /// Opens the connections whose later packets the case is of.
+    /// Opens the connections whose later packets the case is of, or that come from another pod of the node.
     fn prepare(&self, case: &Case) -> Result<()> {
+        if case.is_local && case.direction == Direction::Ingress {
+            let leaves = Case { direction: Direction::Egress, ..*case };
+            self.run(&leaves, leaves.program(), case.spread.0)?;
+        }
         if case.packet == Packet::Established {
             let opens = Case { packet: Packet::New, ..*case };
             self.run(&opens, case.program(), case.spread.0)?;
         }
         let passed = self.driver(case).passes(case.program(), &case.frame(), case.hook(), case.ports())?;
         ensure!(passed == (case.packet != Packet::Denied), "{}, {case}: passed is {passed}", case.packet);
+        Ok(())
+    }
+
+    /// Makes connections between pods new again to the veth that they leave by.
+    fn forget(&self, case: &Case) -> Result<()> {
+        if case.is_local && case.direction == Direction::Egress {
+            let ends: BTreeSet<Address> = [Host::A, Host::B].map(|pod| pod.at(case.family).into()).into();
+            self.datapath.maps.flows.open()?.remove(|key, _| ends == BTreeSet::from(key.addresses()));
+        }
         Ok(())
     }
 
@@ -271,6 +295,7 @@ impl Case {
     fn hook(&self) -> podgate_common::Hook {
         match self.direction {
             Direction::Egress => leaves(Host::A),
+            Direction::Ingress if self.is_local => arrives(Host::B, Host::A.veth()),
             Direction::Ingress => arrives(Host::B, UPLINK),
         }
     }
@@ -294,6 +319,7 @@ fn world(policies: usize) -> World {
             [
                 allow(world::block("192.0.2.0/24", &[]), port(Protocol::Tcp, OPEN)),
                 allow(world::block("2001:db8::/32", &[]), port(Protocol::Tcp, OPEN)),
+                allow(world::pods_like(Host::B), port(Protocol::Tcp, OPEN)),
             ],
         );
     }
