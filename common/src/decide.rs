@@ -139,7 +139,7 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
         }
         earlier => {
             // A packet that no entry lets pass opens a connection, in its own direction.
-            evaluation.entry = opened(source_is_low, now, hook);
+            evaluation.entry.open(hook, source_is_low, now);
             (evaluation.side, evaluation.from_client) = (hook.direction, true);
             // What `from_pod` has just found out of this client stays. In the other direction, what was known
             // of the server's side belongs to the past.
@@ -178,17 +178,6 @@ fn enter<T: Tables>(scratch: &Scratch, tables: &T) -> Outcome {
         return Outcome::FlowTable;
     }
     forget(outcome)
-}
-
-/// The entry of a connection that a packet opens at this hook.
-#[inline(always)]
-fn opened(source_is_low: bool, now: u32, hook: &Hook) -> Flow {
-    let (client_if, server_if, ingress_ifindex) = match hook.direction {
-        Direction::Egress => (hook.ifindex, 0, 0),
-        Direction::Ingress => (0, hook.ifindex, hook.ingress_ifindex),
-    };
-    let seen = Seen::default().with(Seen::CLIENT_IS_LOW, source_is_low);
-    Flow { client_if, server_if, ingress_ifindex, client_revision: 0, server_revision: 0, last: now, seen }
 }
 
 /// Evaluates one side of a connection, and says whether it is to be entered.
@@ -319,7 +308,8 @@ fn unknown<T: Tables>(hook: &Hook, reason: Outcome, tables: &T) -> Outcome {
 /// link. A pod that is not known yet may send from any address that no one else is known to have.
 #[inline(always)]
 fn is_spoofed<T: Tables>(source: &Address, endpoint: &Endpoint, ifindex: u32, tables: &T) -> bool {
-    !tables.is_own(source, endpoint, ifindex)
+    // Nearly always, and without a call.
+    !endpoint.has(source) && !tables.is_own(source, endpoint, ifindex)
 }
 
 /// Another pod's address arrives from elsewhere than that pod's veth or the bridge that it is a port of.

@@ -5,7 +5,7 @@
 //! connection. What is alike (same pod, direction, outcome, and a peer and port that no rule can distinguish)
 //! is reported a few times a second on each CPU; the rest is only counted.
 
-use crate::{Address, ClassId, Direction, IdentityId, Outcome, PolicyId, Tuple};
+use crate::{Address, ClassId, Direction, IdentityId, Outcome, PolicyId, Tuple, packet::overwrite};
 
 /// Events of one key, each second on each CPU.
 const DENIED_PER_SECOND: u8 = 64;
@@ -36,6 +36,17 @@ impl PolicyLookup {
         class: ClassId::NONE,
         is_to_node: false,
     };
+
+    /// Turns to one side of a connection, of which nothing was asked yet.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, at: u32, of: Direction) {
+        let Self { ifindex, direction, policy, identity, class, is_to_node } = self;
+        (*ifindex, *direction) = (at, of);
+        overwrite(policy, Self::NOTHING.policy);
+        overwrite(identity, Self::NOTHING.identity);
+        overwrite(class, Self::NOTHING.class);
+        overwrite(is_to_node, Self::NOTHING.is_to_node);
+    }
 
     /// In place of a class: the identity is that of a service.
     pub const SERVICE: ClassId = ClassId(u16::MAX);

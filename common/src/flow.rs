@@ -1,8 +1,9 @@
 //! Connections that were evaluated: the flow table's keys and values, and how long an entry lives.
 
 use crate::{
-    Address, Direction, Tuple,
+    Address, Direction, Hook, Tuple,
     address::{ByteOrder, pair, unpair},
+    packet::overwrite,
     protocol::number,
 };
 
@@ -158,6 +159,22 @@ impl Flow {
     /// sender: the kernel has made it of parts of another's datagram or in another's name. No interface has
     /// this index.
     pub const UNKNOWN_INGRESS: u32 = u32::MAX - 1;
+
+    /// Makes it the entry of a connection that a packet opens at this hook.
+    #[inline(always)]
+    pub(crate) fn open(&mut self, hook: &Hook, source_is_low: bool, now: u32) {
+        let ends = match hook.direction {
+            Direction::Egress => (hook.ifindex, 0, 0),
+            Direction::Ingress => (0, hook.ifindex, hook.ingress_ifindex),
+        };
+        let Self { client_if, server_if, ingress_ifindex, client_revision, server_revision, last, seen } =
+            self;
+        (*client_if, *server_if) = (ends.0, ends.1);
+        overwrite(ingress_ifindex, ends.2);
+        overwrite(client_revision, 0);
+        overwrite(server_revision, 0);
+        (*last, *seen) = (now, Seen::default().with(Seen::CLIENT_IS_LOW, source_is_low));
+    }
 
     /// As much of it as the fast path reads.
     pub const fn known(&self) -> FlowSummary {

@@ -231,6 +231,16 @@ pub(crate) fn forget<T: Copy>(value: &T) -> T {
     unsafe { core::ptr::read_volatile(value) }
 }
 
+/// Writes a value by an instruction of its own.
+///
+/// What is written of several fields at once, compilers hand to `memset`, which in a BPF program is a loop
+/// over bytes.
+#[inline(always)]
+pub(crate) fn overwrite<T: Copy>(place: &mut T, value: T) {
+    // SAFETY: a reference is valid to be written to.
+    unsafe { core::ptr::write_volatile(place, value) }
+}
+
 const ETHERNET_HEADER: usize = 14;
 
 /// What is read of every transport header that has ports or an identifier.

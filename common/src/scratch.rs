@@ -80,11 +80,10 @@ impl Scratch {
 
     /// Forgets the packet before, of which nothing may be reported for this one.
     #[inline(always)]
-    pub(crate) const fn begin(&mut self, hook: &Hook) {
+    pub(crate) fn begin(&mut self, hook: &Hook) {
         self.hook = *hook;
         self.receiver = 0;
-        self.policy_lookup =
-            PolicyLookup { ifindex: hook.ifindex, direction: hook.direction, ..PolicyLookup::NOTHING };
+        self.policy_lookup.begin(hook.ifindex, hook.direction);
         self.evaluation.from_client = true;
     }
 
