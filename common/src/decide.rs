@@ -186,21 +186,21 @@ fn enter<T: Tables>(scratch: &Scratch, tables: &T) -> Outcome {
 #[inline(never)]
 fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
     let endpoint = tables.endpoint(hook.ifindex);
-    let Scratch { headers, policy_lookup, evaluation, .. } = scratch;
+    let Scratch { headers, policy_lookup, evaluation, connection, .. } = scratch;
     let side = evaluation.side;
     policy_lookup.direction = side;
     evaluation.enters = false;
-    let tuple = &if evaluation.from_client { headers.tuple } else { headers.tuple.reversed() };
+    connection.set_to_clients(&headers.tuple, evaluation.from_client);
     let revision = tables.revision();
     let outcome = match side {
         Direction::Egress => {
             evaluation.entry.client_revision = revision;
             evaluation.entry.seen = evaluation.entry.seen.without(Seen::UNTRANSLATED);
-            egress(tuple, &endpoint, policy_lookup, &mut evaluation.outcome, tables)
+            egress(connection, &endpoint, policy_lookup, &mut evaluation.outcome, tables)
         }
         Direction::Ingress => {
             evaluation.entry.server_revision = revision;
-            ingress(tuple, &endpoint, packet, scratch, hook, tables)
+            ingress(&endpoint, packet, scratch, hook, tables)
         }
     };
     scratch.evaluation.outcome = outcome;
@@ -217,6 +217,7 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
         return outcome;
     }
     if matches!(side, Direction::Ingress) {
+        let tuple = &scratch.connection;
         // Nor does a node that sends a tunnel's packet to a pod open the way back.
         if is_misdelivered(tuple, &endpoint, hook, tables) || comes_from_tunnel(tuple, tables) {
             return outcome;

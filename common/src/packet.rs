@@ -16,9 +16,11 @@ pub(crate) mod plain;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod tuple;
 
 use plain::Plain;
 pub use segment::Segment;
+pub use tuple::Tuple;
 
 /// Bytes of a packet, as its device has it: from the link header on, if packets have one there.
 pub trait Packet {
@@ -91,45 +93,6 @@ impl Tracked {
             && self.original.protocol == packet.protocol
             && self.reply.destination == packet.source
             && self.reply.source == packet.destination
-    }
-}
-
-/// One direction of a connection: what stands in the packet.
-///
-/// `repr(C)` without padding. Ports are in host byte order, 0 for protocols without ports. An ICMP echo
-/// carries its identifier as the source port of the request and as the destination port of the reply, so that
-/// a request and its reply are one connection and a request of the other side is another.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tuple {
-    pub source: Address,
-    pub destination: Address,
-    pub source_port: u16,
-    pub destination_port: u16,
-    /// IP protocol number.
-    pub protocol: u32,
-}
-
-impl Tuple {
-    pub(crate) const EMPTY: Self = Self {
-        source: Address::UNSPECIFIED,
-        destination: Address::UNSPECIFIED,
-        source_port: 0,
-        destination_port: 0,
-        protocol: 0,
-    };
-
-    /// What the other side sends.
-    #[inline(always)]
-    #[must_use]
-    pub const fn reversed(&self) -> Self {
-        Self {
-            source: self.destination,
-            destination: self.source,
-            source_port: self.destination_port,
-            destination_port: self.source_port,
-            protocol: self.protocol,
-        }
     }
 }
 

@@ -31,9 +31,10 @@ pub struct Scratch {
     pub(crate) evaluation: SideEvaluation,
     /// The veth of the pod that the packet is handed to; 0: it goes its usual way.
     pub receiver: u32,
-    /// What a function that the verifier checks by itself is asked about: the verifier of Linux 6.1 takes no
-    /// key of a map from its arguments.
-    pub asked: Tuple,
+    /// The connection as its client's packets have it, while one of its sides is evaluated. Not on the stack,
+    /// which has no room for it; and a function that the verifier checks by itself finds it here, as the
+    /// verifier of Linux 6.1 takes no key of a map from its arguments.
+    pub connection: Tuple,
 }
 
 /// One side of a connection that must be evaluated, and the entry that the connection gets when it passes.
@@ -66,7 +67,7 @@ impl Scratch {
         lookup: Lookup::EMPTY,
         original: Lookup::EMPTY,
         receiver: 0,
-        asked: Tuple::EMPTY,
+        connection: Tuple::EMPTY,
         evaluation: SideEvaluation {
             entry: Flow::EMPTY,
             side: Direction::Egress,

@@ -276,7 +276,7 @@ pub trait Tables {
         is_own(address, endpoint, ifindex, self)
     }
 
-    /// [`by_egress`], in the same way.
+    /// [`by_egress`], in the same way: of the connection in the memory of this run ([`crate::Scratch`]).
     fn by_egress(&self, tuple: &Tuple, endpoint: &Endpoint, policy_lookup: &mut PolicyLookup) -> Outcome
     where
         Self: Sized,

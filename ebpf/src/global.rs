@@ -56,7 +56,7 @@ pub unsafe extern "C" fn owns_address(
     unsafe { is_own(&AddressKey(*address).0, &*endpoint, ifindex, &Maps) }
 }
 
-/// [`by_egress`]
+/// [`by_egress`], of the connection in [`SCRATCH`].
 ///
 /// # Safety
 ///
@@ -64,28 +64,15 @@ pub unsafe extern "C" fn owns_address(
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evaluate_destination(
-    tuple: *const Tuple,
     endpoint: *const Endpoint,
     policy_lookup: *mut PolicyLookup,
 ) -> Outcome {
-    if tuple.is_null() || endpoint.is_null() || policy_lookup.is_null() {
+    if endpoint.is_null() || policy_lookup.is_null() {
         return Outcome::Denied;
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Outcome::Denied };
-    // SAFETY: the caller's; the field belongs to this function, and is this CPU's own. There, because the
-    // stack has no room for a copy.
-    let asked = unsafe {
-        // One by one: together they would be copied by a function, which takes a part of the stack as well.
-        let (asked, tuple) = (&mut (*scratch).asked, &*tuple);
-        (&raw mut asked.source).write_volatile(tuple.source);
-        (&raw mut asked.destination).write_volatile(tuple.destination);
-        (&raw mut asked.source_port).write_volatile(tuple.source_port);
-        (&raw mut asked.destination_port).write_volatile(tuple.destination_port);
-        (&raw mut asked.protocol).write_volatile(tuple.protocol);
-        &(*scratch).asked
-    };
-    // SAFETY: as above.
-    unsafe { by_egress(asked, &*endpoint, &mut *policy_lookup, &Maps) }
+    let Some(scratch) = SCRATCH.get_ptr(0) else { return Outcome::Denied };
+    // SAFETY: this CPU's own element, and no one writes to this field meanwhile; else the caller's.
+    unsafe { by_egress(&(*scratch).connection, &*endpoint, &mut *policy_lookup, &Maps) }
 }
 
 /// [`SharedSet::find_everywhere`]

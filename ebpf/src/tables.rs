@@ -224,8 +224,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn by_egress(&self, tuple: &Tuple, endpoint: &Endpoint, policy_lookup: &mut PolicyLookup) -> Outcome {
+    fn by_egress(&self, _: &Tuple, endpoint: &Endpoint, policy_lookup: &mut PolicyLookup) -> Outcome {
         // SAFETY: as above.
-        unsafe { evaluate_destination(tuple, endpoint, policy_lookup) }
+        unsafe { evaluate_destination(endpoint, policy_lookup) }
     }
 }

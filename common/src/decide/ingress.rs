@@ -14,7 +14,6 @@ use crate::{
 /// May this connection reach the pod behind this veth?
 #[inline(always)]
 pub(super) fn ingress<T: Tables>(
-    tuple: &Tuple,
     endpoint: &Endpoint,
     packet: &impl Packet,
     scratch: &mut Scratch,
@@ -27,6 +26,7 @@ pub(super) fn ingress<T: Tables>(
         policy_lookup,
         sender_lookup,
         evaluation: SideEvaluation { entry, .. },
+        connection: tuple,
         ..
     } = scratch;
     // The node's address alone proves nothing, nor does it that the packet has entered nowhere (`origin`).
