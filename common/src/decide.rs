@@ -148,6 +148,7 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
                     evaluation.entry.client_if = flow.client_if;
                     evaluation.entry.client_revision = flow.client_revision;
                     let kept = Seen::ROUTED.with(Seen::REWRITTEN, true).with(Seen::LEFT_POD, true);
+                    let kept = kept.with(Seen::OWN_ADDRESS, true);
                     let known = flow.seen.and(kept);
                     evaluation.entry.seen = evaluation.entry.seen.with(known, true);
                 }
@@ -195,7 +196,9 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
     let outcome = match side {
         Direction::Egress => {
             evaluation.entry.client_revision = revision;
-            evaluation.entry.seen = evaluation.entry.seen.without(Seen::UNTRANSLATED);
+            // Of a pod that is known, no other address passes.
+            let seen = evaluation.entry.seen.without(Seen::UNTRANSLATED).without(Seen::OWN_ADDRESS);
+            evaluation.entry.seen = seen.with(Seen::OWN_ADDRESS, endpoint.is_known());
             egress(connection, &endpoint, policy_lookup, &mut evaluation.outcome, tables)
         }
         Direction::Ingress => {

@@ -39,8 +39,12 @@ pub(super) fn ingress<T: Tables>(
     if endpoint.is_pending() {
         return Outcome::Pending;
     }
-    let Some(sender) = Sender::of(tuple, entry.ingress_ifindex, packet, tracked, tables) else {
-        return Outcome::Spoofed;
+    let sender = match Sender::known(tuple, entry, tables) {
+        Some(sender) => sender,
+        None => match Sender::of(tuple, entry.ingress_ifindex, packet, tracked, tables) {
+            Some(sender) => sender,
+            None => return Outcome::Spoofed,
+        },
     };
     entry.seen = entry.seen.with(Seen::REWRITTEN, sender.is_rewritten);
     if entry.ingress_ifindex == hook.ifindex || sender.pod == hook.ifindex {
@@ -101,6 +105,7 @@ pub(super) fn may_send<T: Tables>(
     if outcome.is_none_or(Outcome::passes) {
         entry.client_if = sender.pod;
         entry.client_revision = revision;
+        entry.seen = entry.seen.without(Seen::OWN_ADDRESS);
     }
     outcome
 }

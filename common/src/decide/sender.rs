@@ -2,7 +2,7 @@
 //! source.
 
 use super::NODE;
-use crate::{Address, Flow, Packet, Tables, Tracked, Tuple};
+use crate::{Address, Flow, Packet, Seen, Tables, Tracked, Tuple};
 
 pub(super) struct Sender {
     /// Before any translation by this node.
@@ -16,6 +16,21 @@ pub(super) struct Sender {
 }
 
 impl Sender {
+    /// The same as [`Self::of`], without a look-up: the pod that has opened the connection, as `from_pod` has
+    /// just found its address to be its own, and the packet comes from its veth.
+    #[inline(always)]
+    pub(super) fn known<T: Tables>(tuple: &Tuple, entry: &Flow, tables: &T) -> Option<Self> {
+        let is_clients = entry.seen.has(Seen::OWN_ADDRESS)
+            && entry.client_if == entry.ingress_ifindex
+            && entry.client_revision == tables.revision();
+        is_clients.then_some(Self {
+            address: tuple.source,
+            pod: entry.client_if,
+            is_rewritten: false,
+            masqueraded: false,
+        })
+    }
+
     /// `ingress_ifindex` is where the packet entered the node. `None`: the source is the address of a pod,
     /// or one of the node on the link, and someone else sent it.
     #[inline(always)]

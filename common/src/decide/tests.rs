@@ -13,6 +13,7 @@ mod lifetime;
 mod node;
 mod nowhere;
 mod older;
+mod opening;
 mod sent;
 mod shortcut;
 

@@ -153,7 +153,7 @@ fn connection<T: Tables>(
     // this way: the entry lives as one that was replied to.
     let is_deferred = found.is_some() && is_from_client(flow, source_is_low) && flow.seen.has(Seen::DEFERRED);
     let seen = match is_deferred {
-        true => flow.seen.with(Seen::UNTRANSLATED, true),
+        true => flow.seen.with(Seen::UNTRANSLATED, true).without(Seen::OWN_ADDRESS),
         false => Seen::REPLY.with(Seen::CLIENT_IS_LOW, source_is_low),
     };
     let seen =

@@ -25,6 +25,9 @@ impl Seen {
     pub const ROUTED: Self = Self(256);
     /// `from_pod` has evaluated the client's egress under the entry's own tuple (see `decide::shortcut`).
     pub const LEFT_POD: Self = Self(8_192);
+    /// The pod behind the client's veth was known when its egress was evaluated there, so that the client's
+    /// address is one of its own, or one of the link that no one has.
+    pub const OWN_ADDRESS: Self = Self(16_384);
     /// The client's first packet has come straight from its veth.
     pub const OPENED_DIRECTLY: Self = Self(512);
     /// A packet of the server's has arrived at its client's veth; noted where there is a short cut.

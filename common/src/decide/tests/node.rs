@@ -20,6 +20,11 @@ pub(super) struct Node {
     pub(super) busy: Cell<u32>,
     pub(super) full: Cell<bool>,
     pub(super) recheck: Cell<bool>,
+    pub(super) revision: Cell<u32>,
+    /// It is not known any more which pod is behind [`VETH`], nor whose its address is.
+    pub(super) lost: Cell<bool>,
+    /// So often it was asked whose an address is.
+    pub(super) owners_asked_for: Cell<u32>,
     /// There is a short cut, and it is open everywhere.
     pub(super) has_shortcut: Cell<bool>,
 }
@@ -34,6 +39,9 @@ impl Node {
             busy: Cell::new(0),
             full: Cell::new(false),
             recheck: Cell::new(false),
+            revision: Cell::new(1),
+            lost: Cell::new(false),
+            owners_asked_for: Cell::default(),
             has_shortcut: Cell::new(false),
         }
     }
@@ -103,7 +111,11 @@ impl Tables for Node {
         if ![VETH, NEXT_VETH].contains(&ifindex) {
             return Endpoint::PENDING;
         }
+        if ifindex == VETH && self.lost.get() {
+            return Endpoint { state: EndpointState::Unmanaged as u32, ..Endpoint::PENDING };
+        }
         Endpoint {
+            v4: if ifindex == VETH { pod().into() } else { neighbour().into() },
             state: EndpointState::Identified as u32,
             ingress: PolicyId(1),
             egress: PolicyId(1),
@@ -112,6 +124,10 @@ impl Tables for Node {
     }
 
     fn owner(&self, address: &Address) -> Option<u32> {
+        self.owners_asked_for.set(self.owners_asked_for.get() + 1);
+        if self.lost.get() && *address == pod().into() {
+            return None;
+        }
         let owners = [
             (pod(), VETH),
             (neighbour(), NEXT_VETH),
@@ -200,7 +216,7 @@ impl Tables for Node {
     }
 
     fn revision(&self) -> u32 {
-        1
+        self.revision.get()
     }
 
     fn timeout(&self, of: Timeout) -> u32 {
