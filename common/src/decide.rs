@@ -9,8 +9,8 @@
 //! elsewhere.
 
 use crate::{
-    Address, Direction, Endpoint, Flow, Headers, Hook, NODE, Outcome, Packet, PacketKind, Scratch, Seen,
-    Tables, Timeout, Tuple,
+    Address, Direction, Endpoint, Flow, Headers, Hook, NODE, Outcome, Packet, PacketKind, Reach, Scratch,
+    Seen, Tables, Timeout, Tuple,
     packet::{discovery::hop_limit, forget},
     parse,
     scratch::SideEvaluation,
@@ -102,7 +102,9 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
     let segment = headers.segment;
     lookup.turn_to(&headers.tuple);
     let source_is_low = lookup.source_is_low();
-    let found = tables.flow(lookup);
+    // Of a connection that its pod opens, nothing counts that was known of its tuple.
+    let is_opened_here = segment.opens() && matches!(hook.direction, Direction::Egress);
+    let found = tables.flow(lookup, if is_opened_here { Reach::First } else { Reach::Everywhere });
     // After the look-up: an entry that another CPU has just refreshed must not come from the future.
     let now = tables.now();
     let flow = &lookup.flow;

@@ -219,8 +219,9 @@ pub trait Tables {
     fn row(&self, table_set: TableSetIndex, key: &RowKey) -> Option<Row>;
     fn service(&self, table_set: TableSetIndex, key: &ServiceKey) -> Option<ServiceId>;
 
-    /// Looks a connection up by the key in `lookup`; its entry stands in `lookup.flow` then.
-    fn flow(&self, lookup: &mut Lookup) -> Option<Self::FlowHandle>;
+    /// Looks a connection up by the key in `lookup`; its entry stands in `lookup.flow` then. `None` says that
+    /// there is none if it was looked for everywhere.
+    fn flow(&self, lookup: &mut Lookup, reach: Reach) -> Option<Self::FlowHandle>;
     /// The entry of a connection, read without waiting: `None` does not say that there is none.
     fn known_flow(&self, key: &FlowKey, reach: Reach) -> Option<(FlowSummary, Self::Entry)>;
     /// Notes when a connection was used last.

@@ -95,12 +95,14 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn flow(&self, lookup: &mut Lookup) -> Option<SharedSet> {
+    fn flow(&self, lookup: &mut Lookup, reach: Reach) -> Option<SharedSet> {
         let set = FLOWS.get_ptr_mut(lookup.place(&ConfiguredSeed, config!(flow_sets)))?.cast();
         // SAFETY: an element lives until the program ends (RCU), and is accessed in this way alone.
         let shared = unsafe { SharedSet::new(set) };
-        // SAFETY: the set, and a reference.
-        (shared.find_at_first::<Bpf>(lookup) || unsafe { find_everywhere(set, lookup) }).then_some(shared)
+        let is_found = shared.find_at_first::<Bpf>(lookup)
+            // SAFETY: the set, and a reference.
+            || reach == Reach::Everywhere && unsafe { find_everywhere(set, lookup) };
+        is_found.then_some(shared)
     }
 
     #[inline(always)]

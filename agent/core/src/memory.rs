@@ -147,7 +147,7 @@ impl podgate_common::Tables for Memory<'_> {
         Some(ServiceId(u32::try_from(place).expect("a cluster has fewer than 2^32 services")))
     }
 
-    fn flow(&self, lookup: &mut Lookup) -> Option<()> {
+    fn flow(&self, lookup: &mut Lookup, _: Reach) -> Option<()> {
         lookup.flow = *self.flows.borrow().get(&lookup.key)?;
         Some(())
     }

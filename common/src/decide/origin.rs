@@ -6,7 +6,7 @@
 //! names by REJECT and by SYNPROXY.
 
 use super::NODE;
-use crate::{Flow, Packet, Scratch, Tables, Timeout, Tuple, packet::forget};
+use crate::{Flow, Packet, Reach, Scratch, Tables, Timeout, Tuple, packet::forget};
 
 /// Finds out where a packet without an ingress interface has entered the node: `scratch.ingress_ifindex` is
 /// then [`NODE`] when the node itself has sent it, a pod's veth when that has just seen it, and
@@ -52,7 +52,7 @@ pub(super) fn origin<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, sta
         return;
     }
     original.turn_to(sent);
-    if tables.flow(original).is_none() {
+    if tables.flow(original, Reach::Everywhere).is_none() {
         return;
     }
     let flow = &original.flow;

@@ -1,7 +1,7 @@
 //! ICMP errors: they belong to the connection of the packet that they quote.
 
 use super::{is_alive, is_forged, is_spoofed, shortcut, unknown};
-use crate::{Direction, Headers, Hook, NODE, Outcome, Scratch, Seen, Tables, Tuple, protocol::number};
+use crate::{Direction, Headers, Hook, NODE, Outcome, Reach, Scratch, Seen, Tables, Tuple, protocol::number};
 
 /// An ICMP error passes when it speaks of a connection that was evaluated here, to the one who sent the
 /// quoted packet.
@@ -17,7 +17,7 @@ pub(super) fn related<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T)
     }
     lookup.turn_to(quoted);
     let source_is_low = lookup.source_is_low();
-    if tables.flow(lookup).is_some() {
+    if tables.flow(lookup, Reach::Everywhere).is_some() {
         let flow = &lookup.flow;
         let quoted_from_client = flow.seen.has(Seen::CLIENT_IS_LOW) == source_is_low;
         // The error goes to the quoted sender's side, and leaves from the other side.

@@ -11,8 +11,8 @@ use super::{
     is_alive, may_send, origin,
 };
 use crate::{
-    Direction, Flow, Headers, Hook, Lookup, Outcome, Packet, PacketKind, Scratch, Seen, Tables, Tracked,
-    Tuple, packet::forget, parse, protocol::number, scratch::SideEvaluation,
+    Direction, Flow, Headers, Hook, Lookup, Outcome, Packet, PacketKind, Reach, Scratch, Seen, Tables,
+    Tracked, Tuple, packet::forget, parse, protocol::number, scratch::SideEvaluation,
 };
 
 /// Evaluates a packet that leaves by a device of the node's; `ingress_ifindex` is where it entered the node.
@@ -98,7 +98,7 @@ fn related<T: Tables>(
     }
     lookup.turn_to(quoted);
     let source_is_low = lookup.source_is_low();
-    if tables.flow(lookup).is_some() {
+    if tables.flow(lookup, Reach::Everywhere).is_some() {
         let flow = &lookup.flow;
         let evaluated_at = if is_from_client(flow, source_is_low) { flow.server_if } else { flow.client_if };
         if evaluated_at == sender.pod && is_alive(flow, lookup.key.protocol(), tables.now(), tables) {
@@ -128,7 +128,7 @@ fn connection<T: Tables>(
     let SideEvaluation { entry, is_evaluated, outcome, enters, is_closed, .. } = evaluation;
     lookup.turn_to(&headers.tuple);
     let source_is_low = lookup.source_is_low();
-    let found = tables.flow(lookup);
+    let found = tables.flow(lookup, Reach::Everywhere);
     let now = tables.now();
     let flow = &lookup.flow;
     if let Some(place) = found.filter(|_| is_alive(flow, lookup.key.protocol(), now, tables)) {
@@ -214,7 +214,7 @@ fn was_evaluated_at_veth<T: Tables>(
     }
     original.turn_to(&tracked.original);
     let source_is_low = original.source_is_low();
-    if tables.flow(original).is_none() {
+    if tables.flow(original, Reach::Everywhere).is_none() {
         return false;
     }
     let flow = &original.flow;

@@ -171,9 +171,10 @@ impl Tables for Node {
         None
     }
 
-    fn flow(&self, lookup: &mut Lookup) -> Option<()> {
+    /// As if no entry stood where it is looked for first.
+    fn flow(&self, lookup: &mut Lookup, reach: Reach) -> Option<()> {
         self.wait(self.busy.get());
-        lookup.flow = *self.flows.borrow().get(&lookup.key)?;
+        lookup.flow = *self.flows.borrow().get(&lookup.key).filter(|_| reach == Reach::Everywhere)?;
         lookup.flow.last = lookup.flow.last.wrapping_add(self.busy.get());
         Some(())
     }
