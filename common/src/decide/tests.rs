@@ -5,7 +5,7 @@ use core::net::IpAddr;
 
 use super::*;
 use crate::{
-    FlowKey,
+    ClassId, FlowKey, IdentityId, PolicyId, PolicyLookup,
     frames::{Frame, flag},
 };
 
@@ -88,4 +88,34 @@ fn a_frame_that_was_flooded_leaves_no_entry() {
     assert_eq!(node.flows.borrow().len(), 0, "the address is that of the pod behind the other veth");
     assert_eq!(node.receives(&udp_reply()), Outcome::Allowed);
     assert_eq!(node.flows.borrow().len(), 1);
+}
+
+/// The memory of a run is used again and again.
+#[test]
+fn nothing_is_left_of_the_packet_before() {
+    let mut scratch = Scratch::EMPTY;
+    scratch.policy_lookup = PolicyLookup {
+        policy: PolicyId(9),
+        identity: IdentityId(9),
+        class: ClassId(9),
+        is_to_node: true,
+        ..scratch.policy_lookup
+    };
+    let dirty =
+        Flow { client_if: 9, server_if: 9, ingress_ifindex: 9, last: 9, seen: Seen::RST, ..Flow::EMPTY };
+    let dirty = Flow { client_revision: 9, server_revision: 9, ..dirty };
+    for direction in Direction::ALL {
+        let hook = Hook { direction, ifindex: VETH, ingress_ifindex: NEXT_VETH };
+        let mut used = scratch;
+        used.begin(&hook);
+        let fresh = PolicyLookup { ifindex: VETH, direction, ..PolicyLookup::NOTHING };
+        assert_eq!(used.policy_lookup, fresh);
+        let (mut opened, mut expected) = (dirty, Flow::EMPTY);
+        opened.open(&hook, true, 5);
+        match direction {
+            Direction::Egress => expected.client_if = VETH,
+            Direction::Ingress => (expected.server_if, expected.ingress_ifindex) = (VETH, NEXT_VETH),
+        }
+        assert_eq!(opened, Flow { last: 5, seen: Seen::CLIENT_IS_LOW, ..expected });
+    }
 }
