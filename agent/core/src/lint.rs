@@ -1,4 +1,4 @@
-//! Lint: what policies say that is most likely not meant.
+//! Lint: likely mistakes in policies.
 //!
 //! In: a cluster, and what its objects say beside it. Out: findings, each about one field of one object. One
 //! file has one family of them; what rules and selectors mean is asked of the compiler. Where the objects

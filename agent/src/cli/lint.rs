@@ -1,4 +1,4 @@
-//! `podgate lint`: what policies say that is most likely not meant, for pipelines.
+//! `podgate lint`: likely mistakes in policies, for pipelines.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -16,12 +16,12 @@ use super::{
 };
 use crate::source::{ValidationError, manifests::WrittenObjects};
 
-/// Find what policies say that is most likely not meant
+/// Find likely mistakes in policies
 #[derive(Debug, Args)]
 #[command(after_help = "\
-An error is something that was not understood and has no effect. A warning is hardly meant: a policy or a peer that \
-selects nothing, a misspelt label, a rule that another one makes superfluous, egress without DNS. A note may well be \
-meant. agent/docs/lint.md lists all findings.
+An error is something that was not understood and has no effect. A warning is probably a mistake: a policy or a \
+peer that selects nothing, a misspelt label, a rule that another one makes superfluous, egress without DNS. A note \
+may be intended. agent/docs/lint.md lists all findings.
 
 The annotation `podgate.io/lint-ignore: NAME,NAME` on an object silences findings about it.
 

@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-/// One thing that is most likely not meant.
+/// One likely mistake.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LintFinding {
     /// As in `NetworkPolicy shop/web`, or where it stands if that is not known. Empty: a file.
@@ -22,9 +22,9 @@ pub struct LintFinding {
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It may well be meant.
+    /// It may be intended.
     Note,
-    /// It is hardly meant.
+    /// Probably a mistake.
     Warning,
     /// Something has no effect because it was not understood.
     Error,
