@@ -2,8 +2,8 @@
 //!
 //! Data goes to stdout, everything else to stderr. Exit code 0: done; 1: it failed, one line `error: ...`; 2:
 //! wrong usage; 3: what was looked for was found (a difference by `matrix --diff`, findings by `lint`, too
-//! few isolated pods by `coverage --fail-under`). What users and scripts rely on stays: verbs, options and
-//! JSON forms are only added.
+//! few isolated pods by `coverage --fail-under`, a denied connection by `explain --exit-code`). What users
+//! and scripts rely on stays: verbs, options and JSON forms are only added.
 
 mod agent;
 mod check;
@@ -26,6 +26,7 @@ mod output;
 mod policies;
 mod status;
 mod table;
+mod version;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -67,6 +68,7 @@ enum Verb {
     Doctor(doctor::DoctorOptions),
     Completion(completion::CompletionOptions),
     Man(man::ManOptions),
+    Version(version::VersionOptions),
 }
 
 /// Runs one command line to its end.
@@ -116,7 +118,8 @@ impl Verb {
             | Self::Lint(_)
             | Self::Doctor(_)
             | Self::Completion(_)
-            | Self::Man(_) => &OF_EVERY_VERB,
+            | Self::Man(_)
+            | Self::Version(_) => &OF_EVERY_VERB,
         }
     }
 
@@ -140,6 +143,7 @@ impl Verb {
             Self::Doctor(options) => options.run(format()),
             Self::Completion(options) => options.run(),
             Self::Man(options) => options.run(),
+            Self::Version(options) => options.run(format()),
         }
     }
 }

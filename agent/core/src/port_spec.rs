@@ -1,4 +1,5 @@
-//! The port that a question is about: `PROTOCOL/NUMBER` or `PROTOCOL/NAME`, as users write it.
+//! The port that a question is about: `PROTOCOL/NUMBER` or `PROTOCOL/NAME`, as users write it. Without a
+//! protocol it is TCP's, as in a NetworkPolicy.
 //!
 //! In: text of the command line or of a request. Out: the numbers that it stands for on a destination. What a
 //! rule says of ports is another thing and lives in the model.
@@ -33,9 +34,11 @@ pub enum Port {
 /// Text that names no port.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadPort {
-    /// It is not of the form `protocol/port`.
-    #[error("a port is PROTOCOL/NUMBER or PROTOCOL/NAME, for instance TCP/80 or UDP/dns")]
-    Form,
+    /// There is none.
+    #[error(
+        "a port is a number or a name, with its protocol before it unless that is TCP: 80, http or UDP/dns"
+    )]
+    Empty,
     /// The protocol is unknown.
     #[error("the protocol is TCP, UDP or SCTP, not {0:?}")]
     Protocol(String),
@@ -71,11 +74,13 @@ impl FromStr for PortSpec {
     type Err = BadPort;
 
     fn from_str(text: &str) -> Result<Self, BadPort> {
-        let (protocol, port) = text.split_once('/').ok_or(BadPort::Form)?;
-        let protocol = Protocol::ALL
-            .into_iter()
-            .find(|known| known.to_string().eq_ignore_ascii_case(protocol))
-            .ok_or_else(|| BadPort::Protocol(protocol.into()))?;
+        let (protocol, port) = match text.split_once('/') {
+            Some((protocol, port)) => (read_protocol(protocol)?, port),
+            None => (Protocol::Tcp, text),
+        };
+        if port.is_empty() {
+            return Err(BadPort::Empty);
+        }
         let port = if port.bytes().all(|byte| byte.is_ascii_digit()) {
             match port.parse() {
                 Ok(number) if number > 0 => Port::Number(number),
@@ -88,6 +93,12 @@ impl FromStr for PortSpec {
         };
         Ok(Self { protocol, port })
     }
+}
+
+fn read_protocol(text: &str) -> Result<Protocol, BadPort> {
+    let mut known = Protocol::ALL.into_iter();
+    let found = known.find(|protocol| protocol.to_string().eq_ignore_ascii_case(text));
+    found.ok_or_else(|| BadPort::Protocol(text.into()))
 }
 
 impl fmt::Display for PortSpec {
@@ -126,6 +137,8 @@ mod tests {
             ("TCP/http", "TCP/http"),
             ("TCP/8080-x", "TCP/8080-x"),
             ("TCP/0080", "TCP/80"),
+            ("8080", "TCP/8080"),
+            ("http", "TCP/http"),
         ] {
             assert_eq!(text.parse::<PortSpec>().map(|port| port.to_string()), Ok(printed.into()), "{text}");
         }
@@ -134,12 +147,13 @@ mod tests {
     #[test]
     fn a_wrong_port_says_what_is_wrong_with_it() {
         for (text, wrong) in [
-            ("80", BadPort::Form),
-            ("", BadPort::Form),
+            ("", BadPort::Empty),
+            ("TCP/", BadPort::Empty),
+            ("0", BadPort::Number("0".into())),
+            ("80/TCP", BadPort::Protocol("80".into())),
             ("ICMP/8", BadPort::Protocol("ICMP".into())),
             ("TCP/0", BadPort::Number("0".into())),
             ("TCP/65536", BadPort::Number("65536".into())),
-            ("TCP/", BadPort::Number(String::new())),
             ("TCP/-1", BadPort::Name("-1".into())),
             ("TCP/80-90", BadPort::Name("80-90".into())),
             ("TCP/a--b", BadPort::Name("a--b".into())),

@@ -9,12 +9,12 @@ use clap::Args;
 
 use super::{
     offline::{self, ReadingOptions},
-    output::Format,
+    output::{FOUND, Format},
 };
 use crate::options::SOCKET;
 use crate::{api, server::Ask};
 use podgate_core::{
-    explain::{EndpointRef, Explanation, Question, explain},
+    explain::{EndpointRef, Explanation, Question, Verdict, explain},
     model::{Cluster, Name},
     port_spec::PortSpec,
 };
@@ -47,15 +47,21 @@ pub(super) struct ExplainOptions {
     /// Destination of the connection
     #[arg(long, value_name = "Y")]
     to: EndpointRef,
-    /// Port of the destination: PROTOCOL/NUMBER or PROTOCOL/NAME
+    /// Port of the destination: [PROTOCOL/]NUMBER or [PROTOCOL/]NAME, of TCP unless it says otherwise
     #[arg(long, value_name = "PORT")]
     port: PortSpec,
     /// File or directory of objects, `-` for standard input, instead of a running agent (repeatable)
     #[arg(long, value_name = "PATH", conflicts_with = "socket")]
     manifests: Vec<PathBuf>,
+    /// The same as --manifests
+    #[arg(value_name = "PATH", conflicts_with = "socket")]
+    paths: Vec<PathBuf>,
     /// File or directory of objects to add, change or remove before answering (repeatable)
     #[arg(long, value_name = "PATH")]
     what_if: Vec<PathBuf>,
+    /// Exit with code 3, after the answer, if the connection is denied
+    #[arg(long)]
+    exit_code: bool,
     #[command(flatten)]
     reading: ReadingOptions,
     /// Socket of the running agent
@@ -65,7 +71,8 @@ pub(super) struct ExplainOptions {
 
 impl ExplainOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Self { from, to, port, manifests, what_if, reading, socket } = self;
+        let Self { from, to, port, mut manifests, paths, what_if, exit_code, reading, socket } = self;
+        manifests.extend(paths);
         let (what_if, changed) = offline::read_change(&what_if, &manifests, &reading)?;
         if manifests.is_empty() {
             let answer: Explanation = api::ask(&socket, &Ask::Explain { from, to, port, what_if })?;
@@ -74,7 +81,7 @@ impl ExplainOptions {
             if reading.strict && changed > 0 {
                 return Err(offline::faulty(changed));
             }
-            return Ok(ExitCode::SUCCESS);
+            return Ok(code(&answer, exit_code));
         }
         let mut read = offline::read(&manifests, &reading)?;
         what_if.apply(&mut read.cluster)?;
@@ -84,8 +91,13 @@ impl ExplainOptions {
         format.print(&answer, |answer| answer.caution() + &text(&answer.answer))?;
         read.verdict(&answer, changed, reading.strict)?;
         certain(&answer.answer)?;
-        Ok(ExitCode::SUCCESS)
+        Ok(code(&answer.answer, exit_code))
     }
+}
+
+/// `is_asked_for`: scripts want to know the verdict, too.
+fn code(answer: &Explanation, is_asked_for: bool) -> ExitCode {
+    if is_asked_for && answer.verdict == Verdict::Deny { FOUND.into() } else { ExitCode::SUCCESS }
 }
 
 /// To be asked after the answer was printed.

@@ -44,9 +44,12 @@ Example:
   podgate matrix --manifests cluster.yaml --ports TCP/80 --diff new-policy.yaml")]
 pub(super) struct MatrixOptions {
     /// File or directory of objects, `-` for standard input (repeatable)
-    #[arg(long, value_name = "PATH", required = true)]
+    #[arg(long, value_name = "PATH", required_unless_present = "paths")]
     manifests: Vec<PathBuf>,
-    /// Ports, as PROTOCOL/NUMBER or PROTOCOL/NAME, separated by commas
+    /// The same as --manifests
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Ports, as [PROTOCOL/]NUMBER or [PROTOCOL/]NAME, separated by commas; of TCP unless they say otherwise
     #[arg(long, value_name = "PORT,...", required = true, value_delimiter = ',')]
     ports: Vec<PortSpec>,
     /// File or directory with a change to the manifests: show what it opens and closes (repeatable)
@@ -62,7 +65,8 @@ pub(super) struct MatrixOptions {
 
 impl MatrixOptions {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self { manifests, ports, diff, reading, output } = self;
+        let Self { mut manifests, paths, ports, diff, reading, output } = self;
+        manifests.extend(paths);
         let (change, changed) = offline::read_change(&diff, &manifests, &reading)?;
         let read = offline::read(&manifests, &reading)?;
         let ports: BTreeSet<PortSpec> = ports.into_iter().collect();

@@ -95,7 +95,9 @@ fn a_command_line_is_understood_or_refused_as_wrong_usage() {
         ("podgate endpoints node/n", false),
         ("podgate explain --from x/a --to x/b", false),
         ("podgate explain --from x --to x/b --port TCP/80", false),
-        ("podgate explain --from x/a --to x/b --port 80", false),
+        ("podgate explain --from x/a --to x/b --port 80", true),
+        ("podgate explain a - --from x/a --to x/b --port http --exit-code", true),
+        ("podgate explain a --from x/a --to x/b --port 80 --socket b", false),
         ("podgate explain --from x/a --to x/b --port TCP/80 --manifests a --socket b", false),
         ("podgate matrix --manifests a --ports TCP/80 -o csv", true),
         ("podgate matrix --manifests a --ports TCP/80 -o html --diff b --diff c", true),
@@ -104,6 +106,8 @@ fn a_command_line_is_understood_or_refused_as_wrong_usage() {
         ("podgate explain --from x/a --to x/b --port TCP/80 -o html", false),
         ("podgate -o csv status", false),
         ("podgate matrix --ports TCP/80", false),
+        ("podgate matrix a b --ports 80,http", true),
+        ("podgate version -o json", true),
         ("podgate matrix --manifests a", false),
         ("podgate matrix --manifests a --ports TCP/80,", false),
     ] {
@@ -302,11 +306,11 @@ fn other_verbs_take_only_socket_and_bpffs_from_the_environment() {
         ("podgate check", "bpffs: \"/b\""),
         (
             "podgate explain --from x/a --to x/b --port TCP/80",
-            "manifests: [], what_if: [], reading: ReadingOptions { namespace: None, allow_empty: false, strict: false }, socket: \"/s\"",
+            "manifests: [], paths: [], what_if: [], exit_code: false, reading: ReadingOptions { namespace: None, allow_empty: false, strict: false }, socket: \"/s\"",
         ),
         (
             "podgate explain --from x/a --to x/b --port TCP/80 --manifests m",
-            "manifests: [\"m\"], what_if: [], reading: ReadingOptions { namespace: None, allow_empty: false, strict: false }, socket: \"/s\"",
+            "manifests: [\"m\"], paths: [], what_if: [], exit_code: false, reading: ReadingOptions { namespace: None, allow_empty: false, strict: false }, socket: \"/s\"",
         ),
     ] {
         let parsed = format!("{:?}", parse_in(line, &environment).unwrap());

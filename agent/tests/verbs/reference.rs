@@ -10,7 +10,7 @@ use podgate_core::lint::LintName;
 use crate::{podgate::directory, snapshots::WRITE};
 
 /// Each command with the expected outputs that are its examples.
-const COMMANDS: [(&str, &[&str]); 16] = [
+const COMMANDS: [(&str, &[&str]); 17] = [
     ("agent", &[]),
     ("check", &[]),
     ("detach", &[]),
@@ -30,6 +30,7 @@ const COMMANDS: [(&str, &[&str]); 16] = [
             "explain-live",
             "explain-uncertain",
             "explain-unknown",
+            "explain-exit-code",
         ],
     ),
     (
@@ -41,6 +42,7 @@ const COMMANDS: [(&str, &[&str]); 16] = [
     ("doctor", &[]),
     ("completion", &[]),
     ("man", &[]),
+    ("version", &["version-with-layout", "version-json"]),
 ];
 
 const HEAD: &str = "\
@@ -52,7 +54,7 @@ The help text of each command and examples of its output, as the tests expect th
 output, messages to standard error. JSON is a contract: fields are added, and any other change is listed in
 the [changelog](../../.github/CHANGELOG.md). Exit codes: 0 done, 1 failed, 2 wrong usage, 3 found what was
 looked for: a change opens or closes something (`matrix --diff`), there are findings (`lint`), too few pods
-are isolated (`coverage --fail-under`).
+are isolated (`coverage --fail-under`), a connection is denied (`explain --exit-code`).
 ";
 
 #[test]

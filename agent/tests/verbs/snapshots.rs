@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 66] = [
+const OFFLINE: [(&str, &str); 71] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -66,6 +66,11 @@ const OFFLINE: [(&str, &str); 66] = [
         "explain-strict",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml --what-if misspelt.yaml --strict",
     ),
+    (
+        "explain-exit-code",
+        "explain shop.yaml --from guests/visitor --to shop/database --port 5432 --exit-code -o table",
+    ),
+    ("matrix-of-a-path", "matrix foreign.yaml --ports http --allow-empty"),
     ("lint", "lint lint.yaml"),
     ("lint-json", "lint lint.yaml --severity error -o json"),
     ("lint-nothing", "lint change.yaml --allow-empty"),
@@ -106,6 +111,9 @@ const OFFLINE: [(&str, &str); 66] = [
     ("man-status", "man status"),
     ("man-of-nothing", "man fly"),
     ("version", "--version"),
+    ("version-json", "version -o json"),
+    ("version-with-layout", "version"),
+    ("help-version", "version --help"),
 ];
 
 /// Likewise, beside an agent.
@@ -220,6 +228,7 @@ fn every_verb_has_a_manual_page() {
         "doctor",
         "completion",
         "man",
+        "version",
     ] {
         let page = page(&format!("podgate-{verb}.1"));
         assert!(page.contains(".SH SYNOPSIS") && page.contains("podgate"), "{verb}");
