@@ -79,7 +79,7 @@ impl fmt::Display for EntryName {
 impl fmt::Display for EntryFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AnyPeer => f.write_str("names nobody, so everybody matches"),
+            Self::AnyPeer => f.write_str("names none, so every peer matches"),
             Self::AnyPort => f.write_str("names none, so every port matches"),
             Self::EmptyList => f.write_str("has no entry that was understood"),
             Self::NotUnderstood => f.write_str("was not understood, matches nothing"),

@@ -159,7 +159,7 @@ fn the_json_form_has_the_fields_of_the_contract() {
         "namespace": "x", "name": "p", "selects": "every pod of x", "matched": [],
         "rules": [{
             "rule": 0, "matched": false, "why_not": ["ports wants any UDP, not TCP/80"],
-            "peers": [{"entry": "from", "matched": true, "why": ["names nobody, so everybody matches"]}],
+            "peers": [{"entry": "from", "matched": true, "why": ["names none, so every peer matches"]}],
             "ports": [{"entry": "ports[0]", "matched": false, "why": ["wants any UDP, not TCP/80"]}],
         }],
     }]);

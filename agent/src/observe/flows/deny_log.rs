@@ -195,7 +195,7 @@ impl DenyLog {
             .expect("a flow has string keys and no failing parts");
         line.push(b'\n');
         if self.lines.try_send(line).is_err() {
-            self.lost.add(&"nobody reads it in time");
+            self.lost.add(&"no one reads it in time");
         }
     }
 }

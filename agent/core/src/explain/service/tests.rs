@@ -184,7 +184,7 @@ fn both_sides_are_those_of_all_backends_together() {
     );
     let anything = trace(
         &[],
-        entry("from", "names nobody, so everybody matches"),
+        entry("from", "names none, so every peer matches"),
         entry("ports", "names none, so every port matches"),
     );
     assert_eq!(
