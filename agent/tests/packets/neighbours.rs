@@ -286,9 +286,16 @@ impl Message<'_> {
 }
 
 /// Walks over at most six extension headers to an ICMPv6 message of one of the types.
+///
+/// A packet to or from an IPv4 address in the mapped form holds none, as one with more headers does: no host
+/// takes it for one, and what may be taken for one all the same, [`is_suspicious`] says.
 fn message(frame: &[u8]) -> Option<Message<'_>> {
     let ip = frame.get(14..)?;
     if frame[12..14] != [0x86, 0xdd] || ip[0] >> 4 != 6 {
+        return None;
+    }
+    let mut addresses = ip.get(8..40)?.chunks(16).map(v6);
+    if addresses.any(|address| address.to_ipv4_mapped().is_some()) {
         return None;
     }
     let announced = usize::from(u16::from_be_bytes([ip[4], ip[5]]));
