@@ -97,9 +97,9 @@ pub const MAX_ENDPOINTS: usize = 16_384;
 /// Addresses of this node and its pods: a few for each veth.
 pub const MAX_OWNERS: usize = 65_536;
 
-/// Addresses and ports of services that lead to tunnels: rarely any. Memory is taken as they come, but for 16
-/// bytes each.
-pub const MAX_TUNNEL_SERVICES: usize = 131_072;
+/// Addresses and ports of services that lead to tunnels: rarely any. Those beyond half of it stand in the
+/// filter of addresses.
+pub const MAX_TUNNEL_SERVICES: usize = 8_192;
 
 /// Datagrams in fragments that are in flight at a time: as many as two veths may begin in a second. Each
 /// takes 112 bytes from the start, and the next fragment follows within milliseconds.

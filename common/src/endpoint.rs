@@ -43,15 +43,15 @@ pub struct Endpoint {
     /// The bridge that the veth is a port of, 0 if none: packets that the bridge routed carry it in
     /// `ingress_ifindex`.
     pub master: u32,
-    /// 0 or [`Endpoint::SERVICES_BY_ADDRESS`]. Words of the stack must be aligned, says the verifier: so must
+    /// 0 or [`Endpoint::HAS_FILTER`]. Words of the stack must be aligned, says the verifier: so must
     /// be the addresses, and all of it.
     pub flags: u32,
 }
 
 impl Endpoint {
-    /// Among the services of its table set are some that have one key for all ports of an address
-    /// ([`crate::ServiceKey::of_address`]): rarely any, so no one else pays for that look-up.
-    pub const SERVICES_BY_ADDRESS: u32 = 1;
+    /// Among the services of its table set are some whose addresses stand in the filter
+    /// ([`crate::ServiceKey::FILTERED`]): rarely any, so no one else pays for that look-up.
+    pub const HAS_FILTER: u32 = 1;
 
     /// What counts for a veth without an entry.
     pub const PENDING: Self = Self {
@@ -76,10 +76,10 @@ impl Endpoint {
         }
     }
 
-    /// Whether any service stands in its tables by the address alone.
+    /// Whether addresses of services stand in the filter.
     #[inline(always)]
-    pub const fn has_services_by_address(&self) -> bool {
-        self.flags & Self::SERVICES_BY_ADDRESS != 0
+    pub const fn has_filter(&self) -> bool {
+        self.flags & Self::HAS_FILTER != 0
     }
 
     #[inline(always)]

@@ -18,6 +18,7 @@ extern crate std;
 pub const OLDEST_KERNEL: (u32, u32) = (5, 15);
 
 mod address;
+mod address_filter;
 mod config;
 mod decide;
 mod endpoint;
@@ -42,6 +43,7 @@ mod tables;
 mod user;
 
 pub use address::{Address, AddressKey};
+pub use address_filter::{FILTER_WORDS, FilterBit, FilteredAs, filter_bits};
 pub use config::{
     COUNTERS, Config, EVENT_BYTES, Eviction, HookMark, MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS,
     MAX_OWNERS, MAX_TUNNEL_SERVICES, SHORTCUT_COUNTER, SocketOffsets, Tracking, Unreported, counter,
@@ -75,11 +77,11 @@ pub use scratch::Scratch;
 pub use share::{Rate, Share};
 pub use tables::{
     BITS_PER_ROW, PortClasses, PrefixKey, Row, RowKey, ServiceKey, ServiceVerdict, Tables, TunnelPort,
-    allowed,
+    allowed, is_filtered,
 };
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.
-pub const LAYOUT_VERSION: u32 = 10;
+pub const LAYOUT_VERSION: u32 = 11;
 
 /// The first layout whose flow table reads as this one does: an agent with other maps takes its connections
 /// over. Make it [`LAYOUT_VERSION`] with any change to `FlowKey`, `Flow`, `Seen` or `FlowSet` by which an

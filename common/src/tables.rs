@@ -1,9 +1,9 @@
 //! What a decision looks up: keys and values of the compiled tables, and the trait that reads them.
 
 use crate::{
-    Address, ClassId, Endpoint, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress, Lookup,
-    Outcome, PolicyId, PolicyLookup, PortPair, Protocol, Reach, Seen, ServiceId, TableSetIndex, Timeout,
-    Tuple, by_egress, by_policy, is_own,
+    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
+    Lookup, Outcome, PolicyId, PolicyLookup, PortPair, Protocol, Reach, Seen, ServiceId, TableSetIndex,
+    Timeout, Tuple, by_egress, by_policy, filter_bits, is_own,
 };
 
 /// Verdict bits in one row.
@@ -98,20 +98,12 @@ impl ServiceKey {
         Self::new(address, Protocol::Udp, 0)
     }
 
-    /// All ports of an address, of every protocol: where services have too many to list them one by one.
-    /// What is listed counts first.
-    #[inline(always)]
-    pub const fn of_address(address: Address) -> Self {
-        Self { address, port: 0, protocol: 0 }
-    }
+    /// Any port of any address in the filter: where the services stand that are over the limit of their
+    /// namespace. What is listed counts first.
+    pub const FILTERED: Self = Self { address: Address::UNSPECIFIED, port: 0, protocol: 0 };
 
-    /// Makes it that of its address.
-    #[inline(always)]
-    pub const fn turn_to_address(&mut self) {
-        (self.port, self.protocol) = (0, 0);
-    }
-
-    pub const fn is_of_address(&self) -> bool {
+    /// Whether it is [`Self::FILTERED`].
+    pub const fn is_filtered(&self) -> bool {
         self.protocol == 0
     }
 }
@@ -218,6 +210,8 @@ pub trait Tables {
     fn class(&self, table_set: TableSetIndex, protocol: Protocol, port: u16) -> ClassId;
     fn row(&self, table_set: TableSetIndex, key: &RowKey) -> Option<Row>;
     fn service(&self, table_set: TableSetIndex, key: &ServiceKey) -> Option<ServiceId>;
+    /// A word of the filter of addresses; of a number from [`crate::FILTER_WORDS`] on, any.
+    fn filter_word(&self, word: u32) -> u64;
 
     /// Looks a connection up by the key in `lookup`; its entry stands in `lookup.flow` then. `None` says that
     /// there is none if it was looked for everywhere.
@@ -277,6 +271,14 @@ pub trait Tables {
         is_own(address, endpoint, ifindex, self)
     }
 
+    /// [`is_filtered`], in the same way.
+    fn is_filtered(&self, kind: FilteredAs, address: &Address) -> bool
+    where
+        Self: Sized,
+    {
+        is_filtered(kind, address, self)
+    }
+
     /// [`by_egress`], in the same way: of the connection in the memory of this run ([`crate::Scratch`]).
     fn by_egress(&self, tuple: &Tuple, endpoint: &Endpoint, policy_lookup: &mut PolicyLookup) -> Outcome
     where
@@ -301,6 +303,14 @@ pub fn allowed(
 ) -> bool {
     let (identity, class) = classify(tables, table_set, peer, protocol, port);
     allows(tables, table_set, policy, identity, class)
+}
+
+/// Whether an address may be one of those in the filter. It is none of them if not.
+///
+/// Asked by way of [`Tables::is_filtered`].
+#[inline(always)]
+pub fn is_filtered(kind: FilteredAs, address: &Address, tables: &impl Tables) -> bool {
+    filter_bits(kind, address).all(|bit| tables.filter_word(bit.word) & bit.mask != 0)
 }
 
 /// The bit of a policy for an identity and a class.

@@ -5,8 +5,9 @@
 //! each call.
 
 use podgate_common::{
-    Address, AddressKey, Endpoint, Entered, Eviction, Flow, FlowSet, FlowShare, FlowShares, Holder, Lookup,
-    Outcome, PolicyLookup, ReplacementRule, SharedSet, Timeouts, Tuple, by_egress, by_policy, is_own,
+    Address, AddressKey, Endpoint, Entered, Eviction, FilteredAs, Flow, FlowSet, FlowShare, FlowShares,
+    Holder, Lookup, Outcome, PolicyLookup, ReplacementRule, SharedSet, Timeouts, Tuple, by_egress, by_policy,
+    is_filtered, is_own,
 };
 
 use crate::{
@@ -54,6 +55,22 @@ pub unsafe extern "C" fn owns_address(
     }
     // SAFETY: the caller's.
     unsafe { is_own(&AddressKey(*address).0, &*endpoint, ifindex, &Maps) }
+}
+
+/// [`is_filtered`], by the number of the kind.
+///
+/// # Safety
+///
+/// What the pointer points to can be read.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn may_be_filtered(kind: u64, address: *const Address) -> bool {
+    if address.is_null() {
+        return true;
+    }
+    let kind = if kind == FilteredAs::Service as u64 { FilteredAs::Service } else { FilteredAs::Tunnel };
+    // SAFETY: the caller's.
+    is_filtered(kind, unsafe { &*address }, &Maps)
 }
 
 /// [`by_egress`], of the connection in [`SCRATCH`].

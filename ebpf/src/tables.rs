@@ -4,18 +4,20 @@ use core::mem::offset_of;
 
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
 use podgate_common::{
-    Address, ClassId, Config, Endpoint, EntryHandle, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId,
-    JIFFIES_PER_TICK, LinkAddress, Lookup, NODE, OTHER_NODE, OpenVeth, Outcome, PolicyLookup, PortPair,
-    Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey, Share, SharedSet, Spot, TableSetIndex, Tables,
-    Timeout, TunnelPort, Tuple, Unreported,
+    Address, ClassId, Config, Endpoint, EntryHandle, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey,
+    IdentityId, JIFFIES_PER_TICK, LinkAddress, Lookup, NODE, OTHER_NODE, OpenVeth, Outcome, PolicyLookup,
+    PortPair, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey, Share, SharedSet, Spot,
+    TableSetIndex, Tables, Timeout, TunnelPort, Tuple, Unreported,
 };
 
 use crate::atomic::Bpf;
 use crate::config::{ConfiguredSeed, config, wide};
-use crate::global::{enter_flow, evaluate_destination, evaluate_peer, find_everywhere, owns_address};
+use crate::global::{
+    enter_flow, evaluate_destination, evaluate_peer, find_everywhere, may_be_filtered, owns_address,
+};
 use crate::maps::{
-    self, ADDRESSES, ENDPOINTS, FLOWS, FRAGMENTS, LINK_ADDRESSES, OPEN_VETHS, OWNERS, PORTS, PREFIXES,
-    REVISION, ROWS, SERVICES, TUNNEL_PORTS, TUNNEL_SERVICES,
+    self, ADDRESS_FILTER, ADDRESSES, ENDPOINTS, FLOWS, FRAGMENTS, LINK_ADDRESSES, OPEN_VETHS, OWNERS, PORTS,
+    PREFIXES, REVISION, ROWS, SERVICES, TUNNEL_PORTS, TUNNEL_SERVICES,
 };
 
 pub(crate) struct Maps;
@@ -92,6 +94,18 @@ impl Tables for Maps {
     fn service(&self, table_set: TableSetIndex, key: &ServiceKey) -> Option<ServiceId> {
         // SAFETY: as above.
         SERVICES.get_value_ptr_mut(table_set.0, key).map(|service| ServiceId(unsafe { *service }))
+    }
+
+    #[inline(always)]
+    fn filter_word(&self, word: u32) -> u64 {
+        // What cannot be read may be in it.
+        ADDRESS_FILTER.get(word).copied().unwrap_or(u64::MAX)
+    }
+
+    #[inline(always)]
+    fn is_filtered(&self, kind: FilteredAs, address: &Address) -> bool {
+        // SAFETY: a reference is valid to be read from.
+        unsafe { may_be_filtered(kind as u64, address) }
     }
 
     #[inline(always)]

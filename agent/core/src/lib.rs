@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod address_filter;
 pub mod compiler;
 pub mod coverage;
 pub mod explain;

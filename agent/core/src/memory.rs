@@ -14,7 +14,7 @@ use podgate_common::{
     TableSetIndex, Timeout, Timeouts, TunnelPort,
 };
 
-use crate::compiler::CompiledTables;
+use crate::{address_filter::AddressFilter, compiler::CompiledTables};
 
 /// Tables, endpoints and flows of one node. Ids are the indexes of the compiled tables.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Memory<'a> {
     pub tunnel_ports: BTreeMap<u16, TunnelPort>,
     /// Addresses and ports of services that lead to tunnels.
     pub tunnel_services: BTreeSet<ServiceKey>,
+    /// More of them.
+    pub tunnel_filter: AddressFilter,
     /// Known connections.
     pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
     /// Ports of datagrams that arrive in fragments.
@@ -64,6 +66,7 @@ impl<'a> Memory<'a> {
             link_addresses: BTreeMap::new(),
             tunnel_ports: BTreeMap::new(),
             tunnel_services: BTreeSet::new(),
+            tunnel_filter: AddressFilter::default(),
             flows: RefCell::default(),
             fragments: RefCell::default(),
             now: Cell::new(0),
@@ -145,6 +148,10 @@ impl podgate_common::Tables for Memory<'_> {
     fn service(&self, _: TableSetIndex, key: &ServiceKey) -> Option<ServiceId> {
         let place = *self.tables.services.frontends.get(key)?;
         Some(ServiceId(u32::try_from(place).expect("a cluster has fewer than 2^32 services")))
+    }
+
+    fn filter_word(&self, word: u32) -> u64 {
+        self.tables.services.filter.word(word) | self.tunnel_filter.word(word)
     }
 
     fn flow(&self, lookup: &mut Lookup, _: Reach) -> Option<()> {

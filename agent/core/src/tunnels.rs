@@ -9,8 +9,9 @@ use std::{
     net::IpAddr,
 };
 
-use podgate_common::{Protocol, ServiceKey};
+use podgate_common::{FilteredAs, Protocol, ServiceKey};
 
+use crate::address_filter::AddressFilter;
 use crate::model::{Cluster, Name, ObjectName, Proxy, Service, ServicePort, SlicePort};
 
 /// From where the services of a cluster lead to tunnels, all over UDP.
@@ -25,13 +26,14 @@ pub struct TunnelServices {
     /// Service claims: those that kube-proxy does not serve close nothing, nor does who claims the cluster
     /// address of another service.
     pub frontends: BTreeSet<ServiceKey>,
-    /// There are more than there was room for.
-    pub are_too_many: bool,
+    /// The addresses of those for which there was no room.
+    pub filter: AddressFilter,
 }
 
 impl TunnelServices {
     /// `ports`: where tunnels of nodes listen; `nodes`: at which addresses; `room`: for how many frontends.
-    /// No more are looked at: a Service has room for many addresses times many ports.
+    /// No more are looked at: a Service has room for many addresses times many ports. Of the others, the
+    /// addresses stand in a filter.
     pub fn of(cluster: &Cluster, ports: &BTreeSet<u16>, nodes: &BTreeSet<IpAddr>, room: usize) -> Self {
         let services = leading(cluster, ports, nodes);
         let mut found = Self::default();
@@ -53,9 +55,24 @@ impl TunnelServices {
         let others: BTreeSet<ServiceKey> =
             cluster.services.values().flat_map(|it| own_frontends(it)).collect();
         found.frontends.extend(all.by_ref().take(room).filter(|key| !others.contains(key)));
-        found.are_too_many = all.next().is_some();
+        if all.next().is_some() {
+            let claimed = services.iter().map(|(service, _)| *service);
+            found.filter = filter(cluster, claimed);
+        }
         found
     }
+}
+
+/// All addresses of services that lead to tunnels, but for the cluster addresses of others: these are closed
+/// by no one who claims them.
+fn filter<'a>(cluster: &Cluster, leading: impl Iterator<Item = &'a Service> + Clone) -> AddressFilter {
+    let own: BTreeSet<IpAddr> = leading.clone().flat_map(|it| &it.cluster_addresses).copied().collect();
+    let others = cluster.services.values().flat_map(|service| &service.cluster_addresses);
+    let others: BTreeSet<IpAddr> = others.filter(|address| !own.contains(address)).copied().collect();
+    let claiming = leading.filter(|service| service.proxy == Proxy::KubeProxy);
+    let claimed = claiming.flat_map(|service| &service.external_addresses).copied();
+    let claimed = claimed.filter(|address| !others.contains(address));
+    AddressFilter::of(FilteredAs::Tunnel, own.iter().copied().chain(claimed))
 }
 
 /// The services that lead to a tunnel of a node, with the ports that do. Nearly always none. An object may
@@ -151,7 +168,7 @@ mod tests {
     /// Node ports; and addresses with their ports, 0 for all.
     fn found(cluster: &Cluster) -> (Vec<u16>, BTreeSet<(IpAddr, u16)>) {
         let found = TunnelServices::of(cluster, &[VXLAN].into(), &[ip(NODE)].into(), ROOM);
-        assert!(!found.are_too_many);
+        assert!(found.filter.is_empty());
         let frontends = found.frontends.into_iter().map(|key| (key.address.into(), key.port));
         (found.node_ports.into_iter().collect(), frontends.collect())
     }
@@ -199,12 +216,18 @@ mod tests {
             (0..3_000).map(|at| format!("198.18.{}.{}", at / 250, at % 250)).collect();
         let external: Vec<&str> = external.iter().chain(&external).map(String::as_str).collect();
         let mut cluster = Cluster::default();
+        add(&mut cluster, "dns", "203.0.113.10", &[], ("10.1.0.1", 53));
+        let external: Vec<&str> = external.into_iter().chain(["203.0.113.10"]).collect();
         add(&mut cluster, "tunnel", "10.96.0.4", &external, (NODE, VXLAN));
+        let external = &external[..external.len() - 1];
         let service = Arc::make_mut(&mut cluster.services[&ObjectName::new("x", "tunnel")]);
         let port = service.ports[1].clone();
         service.ports = (1..=3_000).map(|number| ServicePort { number, ..port.clone() }).collect();
         let found = TunnelServices::of(&cluster, &[VXLAN].into(), &[ip(NODE)].into(), ROOM);
-        assert_eq!((found.frontends.len(), found.are_too_many), (ROOM, true));
+        assert_eq!(found.frontends.len(), ROOM);
+        let closed = external.iter().chain(&["10.96.0.4"]);
+        assert!({ closed }.all(|address| found.filter.may_have(FilteredAs::Tunnel, ip(address))));
+        assert!(!found.filter.may_have(FilteredAs::Tunnel, ip("203.0.113.10")), "another's");
         assert!(found.frontends.contains(&ServiceKey::of_all_ports(ip("10.96.0.4").into())));
         assert_eq!(found.ports.len(), 3_000);
     }

@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+mod address_filter;
 mod attach;
 pub mod bpffs;
 mod btf;
@@ -41,6 +42,7 @@ mod tunnel_ports;
 mod users;
 mod writer;
 
+pub use address_filter::AddressFilterTable;
 pub use attach::{Attacher, Device, DeviceRole, HookKind, ProgramOrder, Programs};
 pub use clock::monotonic;
 pub use events::{EventRing, EventStream};

@@ -13,7 +13,9 @@ use podgate_common::{
     SHORTCUT_COUNTER, ServiceId, ServiceKey, TableSetIndex, Unreported, counter,
 };
 
-use super::{FlowTable, LinkAddressTable, MapTable, OpenVethTable, PortTable, TunnelPortTable, sys};
+use super::{
+    AddressFilterTable, FlowTable, LinkAddressTable, MapTable, OpenVethTable, PortTable, TunnelPortTable, sys,
+};
 
 /// Prefixes take memory as they come; this many are more than 32-bit addresses can name one by one.
 const MAX_PREFIXES: u32 = u32::MAX;
@@ -29,6 +31,8 @@ pub struct BpfMaps {
     pub tunnel_ports: TunnelPortTable,
     /// Addresses and ports of services that lead to tunnels of nodes.
     pub tunnel_services: MapTable<ServiceKey, u32>,
+    /// Addresses of services that have no room of their own.
+    pub filter: AddressFilterTable,
     /// Link-layer addresses of pods on bridges, by ifindex.
     pub link_addresses: LinkAddressTable,
     /// Known connections.
@@ -126,6 +130,7 @@ impl BpfMaps {
                 "services that lead to tunnels",
                 take(ebpf, "TUNNEL_SERVICES")?,
             )?,
+            filter: AddressFilterTable::new(descriptor(ebpf, "ADDRESS_FILTER")?),
             link_addresses: LinkAddressTable::new(&descriptor(ebpf, "LINK_ADDRESSES")?)?,
             flows,
             open_veths: OpenVethTable::new(&descriptor(ebpf, "OPEN_VETHS")?)?,

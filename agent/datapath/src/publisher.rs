@@ -31,12 +31,15 @@ use podgate_common::{
     Address, ClassId, Endpoint, EndpointState, NODE, OTHER_NODE, PolicyId, Protocol, Row, ServiceKey,
     TableSetIndex, TunnelPort,
 };
-use podgate_core::compiler::{CompiledTables, RuleSet, Subject};
+use podgate_core::{
+    address_filter::AddressFilter,
+    compiler::{CompiledTables, RuleSet, Subject},
+};
 
 use self::{
     ids::{Assigned, Ids},
     stale::Stale,
-    target::{MapChanges, PublishTarget},
+    target::{MapChanges, PublishTarget, new_keys},
 };
 use crate::{BpfMaps, Capacity, TableSet};
 
@@ -66,6 +69,8 @@ pub struct Wanted {
     pub tunnel_ports: BTreeMap<u16, TunnelPort>,
     /// Addresses and ports of services over UDP that lead to tunnels of nodes.
     pub tunnel_services: BTreeSet<ServiceKey>,
+    /// The addresses of more of them.
+    pub tunnel_filter: AddressFilter,
     /// By ifindex, of the veths that are ports of bridges: the link-layer addresses that their pods were
     /// given.
     pub link_addresses: BTreeMap<u32, [u8; 6]>,
@@ -252,19 +257,21 @@ impl Current {
         let (coming, gone): (MapChanges<_, _>, MapChanges<_, _>) =
             services.into_iter().partition(|(_, place)| place.is_some());
         self.set.services.change(&coming)?;
+        let owners: BTreeMap<Address, u32> =
+            wanted.owners.iter().map(|(address, ifindex)| ((*address).into(), *ifindex)).collect();
+        let stale = Stale::of(maps, wanted, &owners, before.is_none())?;
+        let filters = [&tables.services.filter, &wanted.tunnel_filter];
+        maps.filter.add(filters)?;
         // Before the endpoints: a new policy has no verdict on what is behind a service that goes.
         let flags = tables.services.endpoint_flags();
         add_flags(maps, flags)?;
-        // No program may miss a service both by its port and by its address while it changes from one to the
-        // other.
-        let by_address = maps.endpoints.entries().values().any(Endpoint::has_services_by_address);
-        if by_address && !gone.is_empty() {
+        // No program may miss a service both where it is listed and in the filter while it changes from one
+        // to the other.
+        let has_filter = maps.endpoints.entries().values().any(Endpoint::has_filter);
+        if has_filter && !gone.is_empty() {
             maps.wait_for_programs(self.table_set, &self.set)?;
         }
         self.set.services.change(&gone)?;
-        let owners: BTreeMap<Address, u32> =
-            wanted.owners.iter().map(|(address, ifindex)| ((*address).into(), *ifindex)).collect();
-        let stale = Stale::of(maps, wanted, &owners, before.is_none());
         forget_addresses(maps, &owners)?;
         maps.owners.put_all(&owners)?;
         let tunnel_services = wanted.tunnel_services.iter().map(|key| (*key, 1)).collect();
@@ -305,6 +312,7 @@ impl Current {
             || maps.owners.entries().len() != owners.len()
             || maps.endpoints.entries().len() != endpoints.len()
             || self.ids.has_idle(tables)
+            || maps.filter.may_have_others(filters)
             // A program that has read the old state may still enter what it asks for.
             || stale.is_any();
         if goes {
@@ -318,6 +326,7 @@ impl Current {
         maps.tunnel_ports.set_all(&wanted.tunnel_ports)?;
         maps.tunnel_services.keep(&tunnel_services)?;
         maps.endpoints.keep(&endpoints)?;
+        maps.filter.keep(filters)?;
         match &before {
             Some(before) if same_classes => self.ids.free(tables, before, &mut ids),
             _ => self.ids.keep(tables, &mut ids),
@@ -355,11 +364,6 @@ fn united(row: Row, other: Row) -> Row {
         *word |= more;
     }
     Row(words)
-}
-
-/// How many entries come that are not there.
-fn new_keys<K: Ord, V>(held: &BTreeMap<K, V>, changed: &MapChanges<K, V>) -> usize {
-    changed.iter().filter(|(key, value)| value.is_some() && !held.contains_key(key)).count()
 }
 
 /// Twice what is needed now.

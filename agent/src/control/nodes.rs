@@ -55,10 +55,11 @@ impl Nodes {
             .collect();
         let addresses = owners.keys().copied().collect();
         let found = TunnelServices::of(cluster, &ports, &addresses, MOST_TUNNEL_SERVICES);
-        if found.are_too_many && !self.found.are_too_many {
-            tracing::error!(
+        if !found.filter.is_empty() && self.found.filter.is_empty() {
+            tracing::warn!(
                 limit = MOST_TUNNEL_SERVICES,
-                "so many addresses of services lead to tunnels of nodes: those beyond are not closed to pods"
+                "so many addresses and ports of services lead to tunnels of nodes: all UDP ports that do are \
+                 closed to pods at all addresses of these services"
             );
         }
         let Cluster { nodes, services, slices, .. } = cluster.clone();
@@ -76,6 +77,7 @@ impl Nodes {
             *known = known.and(TunnelPort::OF_SERVICES);
         }
         wanted.tunnel_services.clone_from(&self.found.frontends);
+        wanted.tunnel_filter.clone_from(&self.found.filter);
         wanted
     }
 

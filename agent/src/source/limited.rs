@@ -131,16 +131,19 @@ fn problem<P>(
     }
 }
 
-fn problem_of_service(Service { name, external_addresses, ports, .. }: &Service) -> ValidationError {
-    let (addresses, ports, namespace) = (external_addresses.len(), ports.len(), &name.namespace);
+fn problem_of_service(service: &Service) -> ValidationError {
+    let Service { name, cluster_addresses, external_addresses, ports, .. } = service;
+    let (own, external, ports) = (cluster_addresses.len(), external_addresses.len(), ports.len());
+    let field = if external >= ports { "spec.externalIPs" } else { "spec.ports" };
     ValidationError {
         file: String::new(),
         object: format!("Service {name}"),
-        field: "spec.externalIPs".to_owned(),
+        field: field.to_owned(),
         message: format!(
-            "{addresses} external addresses with {ports} ports do not fit: the Services of namespace \
-             {namespace} have more than {MAX_FRONTENDS} such pairs; what pods send to these addresses is \
-             evaluated where it ends, not where it is sent"
+            "{own} cluster addresses and {external} external ones with {ports} ports do not fit: the Services \
+             of namespace {} have more than {MAX_FRONTENDS} such pairs; what pods send to these addresses is \
+             evaluated where it ends, not where it is sent",
+            name.namespace
         ),
     }
 }

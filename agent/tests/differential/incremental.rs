@@ -13,6 +13,7 @@ use std::{
 
 use podgate_common::{PrefixKey, Row, ServiceKey, ServiceVerdict};
 use podgate_core::{
+    address_filter::AddressFilter,
     compiler::{
         Backend, CompileInput, CompiledTables, Incremental, PortSignature, Rows, RuleSet, Signature, Site,
         TableLimits, compile_within,
@@ -210,7 +211,7 @@ struct Meaning {
     frontends: BTreeMap<ServiceKey, BTreeSet<Behind>>,
     services: BTreeMap<(Arc<RuleSet>, BTreeSet<Behind>), ServiceVerdict>,
     leave_node: bool,
-    by_address: bool,
+    filter: AddressFilter,
 }
 
 /// The classes of ports by rule set and identity.
@@ -262,7 +263,7 @@ impl Meaning {
                 .map(|((of, place), verdict)| ((rule_set(of), backends(place)), *verdict))
                 .collect(),
             leave_node: tables.services.leave_node,
-            by_address: tables.services.by_address,
+            filter: tables.services.filter.clone(),
         }
     }
 }
@@ -272,7 +273,7 @@ impl Meaning {
     fn differing(&self, expected: &Self) -> Option<String> {
         let parts = |it: &Self| {
             let Self { subjects, rule_sets, closed, addresses, prefixes, ports, .. } = it;
-            let Self { allowed, denied_on_own_node, frontends, services, leave_node, by_address, .. } = it;
+            let Self { allowed, denied_on_own_node, frontends, services, leave_node, filter, .. } = it;
             [
                 format!("subjects {subjects:#?}"),
                 format!("rule sets {rule_sets:#?}"),
@@ -285,7 +286,7 @@ impl Meaning {
                 format!("fronts {frontends:#?}"),
                 format!("services {services:#?}"),
                 format!("may leave the node: {leave_node}"),
-                format!("by address: {by_address}"),
+                format!("filter: {filter:?}"),
             ]
         };
         if self == expected {

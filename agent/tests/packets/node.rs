@@ -357,6 +357,7 @@ impl Node {
         memory.link_addresses = self.wanted.link_addresses.clone();
         memory.tunnel_ports = self.wanted.tunnel_ports.clone();
         memory.tunnel_services = self.wanted.tunnel_services.clone();
+        memory.tunnel_filter = self.wanted.tunnel_filter.clone();
         memory.flows = std::mem::take(&mut self.flows).into();
         memory.fragments = std::mem::take(&mut self.fragments).into();
         memory.now.set(self.now);

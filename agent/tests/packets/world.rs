@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(crate) veths: BTreeMap<u32, PodInterface>,
     /// Addresses of this node.
     pub(crate) node: BTreeSet<IpAddr>,
+    /// How many addresses and ports that lead to tunnels have room of their own.
+    pub(crate) room_for_tunnels: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +87,7 @@ impl World {
             cluster,
             veths: Host::LOCAL.map(veth).into(),
             node: Family::ALL.map(|family| Host::Node.at(family)).into(),
+            room_for_tunnels: usize::MAX,
         }
     }
 
@@ -212,7 +215,7 @@ impl World {
         self
     }
 
-    /// The last service that was added has more external addresses and ports than fit.
+    /// The last service that was added has more addresses and ports than fit.
     #[must_use]
     pub(crate) fn over_limit(mut self) -> Self {
         self.last_service().is_over_limit = true;
@@ -316,13 +319,20 @@ impl World {
             bridged.filter_map(|(ifindex, veth)| Some((*ifindex, veth.link_address?))).collect();
         let nodes = owners.iter().filter(|(_, owner)| [NODE, OTHER_NODE].contains(owner));
         let nodes = nodes.map(|(address, _)| *address).collect();
-        let services = TunnelServices::of(&self.cluster, &TUNNEL_PORTS.into(), &nodes, usize::MAX);
+        let services = TunnelServices::of(&self.cluster, &TUNNEL_PORTS.into(), &nodes, self.room_for_tunnels);
         let of_nodes = TUNNEL_PORTS.into_iter().chain(services.node_ports);
         let mut tunnel_ports: BTreeMap<_, _> = of_nodes.map(|port| (port, TunnelPort::OF_NODES)).collect();
         for port in services.ports {
             let port = tunnel_ports.entry(port).or_default();
             *port = port.and(TunnelPort::OF_SERVICES);
         }
-        Wanted { endpoints, owners, tunnel_ports, tunnel_services: services.frontends, link_addresses }
+        Wanted {
+            endpoints,
+            owners,
+            tunnel_ports,
+            tunnel_services: services.frontends,
+            tunnel_filter: services.filter,
+            link_addresses,
+        }
     }
 }

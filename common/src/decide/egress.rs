@@ -2,8 +2,8 @@
 
 use super::{dhcp::is_dhcp_request, encapsulation::is_tunnelled, is_spoofed};
 use crate::{
-    Address, Endpoint, IdentityId, NODE, Outcome, PolicyLookup, Protocol, RowKey, ServiceKey, ServiceVerdict,
-    Tables, Tuple, packet::forget, tables::classify,
+    Address, Endpoint, FilteredAs, IdentityId, NODE, Outcome, PolicyLookup, Protocol, RowKey, ServiceKey,
+    ServiceVerdict, Tables, Tuple, packet::forget, tables::classify,
 };
 
 /// May the pod behind this veth open this connection?
@@ -132,8 +132,13 @@ fn service<T: Tables>(
     // One key, and one only: the stack has no room for two.
     let mut key = ServiceKey::new(address, protocol, tuple.destination_port);
     let mut service = tables.service(endpoint.table_set, &key);
-    if service.is_none() && endpoint.has_services_by_address() {
-        key.turn_to_address();
+    // A node port that is none is perhaps the node's: what its own row says comes first.
+    if service.is_none()
+        && endpoint.has_filter()
+        && !address.is_unspecified()
+        && tables.is_filtered(FilteredAs::Service, &tuple.destination)
+    {
+        key = ServiceKey::FILTERED;
         service = tables.service(endpoint.table_set, &key);
     }
     let service = service?;

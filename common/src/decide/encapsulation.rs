@@ -5,7 +5,7 @@
 //! listens takes them from anyone, pods too, and what is in them goes on past every program at a pod's veth.
 //! A service may lead to such a device, whose translation no program sees where the node is its own.
 
-use crate::{Address, Headers, ServiceKey, Tables, TunnelPort, Tuple, protocol::number};
+use crate::{Address, FilteredAs, Headers, ServiceKey, Tables, TunnelPort, Tuple, protocol::number};
 
 /// Whether the node that the packet goes to may take another one out of it.
 ///
@@ -46,7 +46,8 @@ fn reaches_udp_tunnel<T: Tables>(port: u16, destination: &Address, tables: &T) -
     let known = tables.tunnel_port(port);
     known.has(TunnelPort::OF_NODES) && reaches_node(destination, tables)
         || known.has(TunnelPort::OF_SERVICES)
-            && ServiceKey::of_tunnel(*destination, port).iter().any(|key| tables.leads_to_tunnel(key))
+            && (ServiceKey::of_tunnel(*destination, port).iter().any(|key| tables.leads_to_tunnel(key))
+                || tables.is_filtered(FilteredAs::Tunnel, destination))
 }
 
 /// The same of a packet that cannot be read to its end: receivers read on behind more headers than are read

@@ -9,9 +9,10 @@
 //! is behind any of them counts. But a cluster address is its own service's. Two addresses whose destinations
 //! no rule can distinguish are one to the kernel.
 //!
-//! Of a service that is over the limit of its namespace (`model/limits/services`), an external address stands
-//! there once, for all ports, and is always deferred: the verdict is then found where the packet ends, which
-//! is the same verdict. So is what others claim at such an address.
+//! The addresses of services that are over the limit of their namespace (`model/limits/services`) stand in a
+//! filter, and all these services under one key ([`ServiceKey::FILTERED`]), which is always deferred: the
+//! verdict is then found where the packet ends, which is the same verdict. So is what others claim at such an
+//! address. Only their node ports are listed.
 
 mod view;
 
@@ -22,12 +23,15 @@ use std::{
 };
 
 use imbl::OrdMap;
-use podgate_common::{Address, BITS_PER_ROW, ClassId, Endpoint, Protocol, ServiceKey, ServiceVerdict};
+use podgate_common::{BITS_PER_ROW, ClassId, Endpoint, FilteredAs, Protocol, ServiceKey, ServiceVerdict};
 
 use self::view::bounded;
 pub(super) use self::view::{AddressClaim, ServiceView, View};
 use super::{Rows, Subject};
-use crate::model::{Cluster, EndpointSlice, Name, ObjectName, Pod, Proxy, Service};
+use crate::{
+    address_filter::AddressFilter,
+    model::{Cluster, EndpointSlice, Name, ObjectName, Pod, Proxy, Service},
+};
 
 /// Where tables will be used: a service looks different on each node.
 #[derive(Clone, Copy, Debug)]
@@ -52,22 +56,23 @@ pub struct Services {
     /// connection the node may choose another backend while `from_pod` still knows it; a new TCP connection
     /// is always evaluated. Or to one that is led there by another proxy, see [`has_foreign_node_port`].
     pub leave_node: bool,
-    /// Some of `frontends` are [`ServiceKey::of_address`].
-    pub by_address: bool,
+    /// The addresses of the services under [`ServiceKey::FILTERED`].
+    pub filter: AddressFilter,
 }
 
 impl Default for Services {
     fn default() -> Self {
         let (frontends, verdicts) = (OrdMap::new(), OrdMap::new());
         let backends = OrdMap::unit(0, Arc::default());
-        Self { backends, frontends, verdicts, leave_node: false, by_address: false }
+        let filter = AddressFilter::default();
+        Self { backends, frontends, verdicts, leave_node: false, filter }
     }
 }
 
 impl Services {
     /// [`Endpoint::flags`] of every endpoint that is evaluated by these tables.
     pub const fn endpoint_flags(&self) -> u32 {
-        if self.by_address { Endpoint::SERVICES_BY_ADDRESS } else { 0 }
+        if self.filter.is_empty() { 0 } else { Endpoint::HAS_FILTER }
     }
 }
 
@@ -134,16 +139,13 @@ pub(super) fn compile(cluster: &Cluster, view: &View<'_>, isolating_sets: &BTree
             claims.entry(key).or_default().push(claim);
         }
     }
-    let by_address: BTreeMap<Address, AddressClaim> = claims
-        .iter()
-        .filter(|(key, _)| key.is_of_address())
-        .map(|(key, claims)| (key.address, claim_of_address(together(claims))))
-        .collect();
-    services.by_address = !by_address.is_empty();
+    services.filter = filter(cluster.services.values().map(|service| &**service));
+    let filtered = claims.get(&ServiceKey::FILTERED).map(|claims| claim_of_filtered(together(claims)));
     for (key, at_key) in &claims {
-        let node_port = node_port(key, view.site.own_addresses).and_then(|key| claims.get(&key));
-        let by_address = by_address.get(&key.address).filter(|_| !key.is_of_address());
-        let others = node_port.into_iter().flatten().chain(by_address);
+        let own_addresses = view.site.own_addresses;
+        let node_port = node_port(key, own_addresses).and_then(|key| claims.get(&key));
+        let filtered = filtered.as_ref().filter(|_| is_filtered(&services.filter, key, own_addresses));
+        let others = node_port.into_iter().flatten().chain(filtered);
         let claims: Vec<AddressClaim> = at_key.iter().chain(others).cloned().collect();
         let backends = together(&claims);
         let place = *known.entry(backends).or_insert_with_key(|backends| {
@@ -207,9 +209,34 @@ pub(super) fn together(claims: &[AddressClaim]) -> Arc<BTreeSet<Backend>> {
     bounded(all).into()
 }
 
-/// What is claimed at all ports of an address, as one more claim at each port that stands there by itself.
-/// Whose port it is does not count: that takes a look at each service for each of the ports of all others.
-pub(super) const fn claim_of_address(backends: Arc<BTreeSet<Backend>>) -> AddressClaim {
+/// The filter of the addresses of all services that are over the limit.
+pub(super) fn filter<'a>(services: impl IntoIterator<Item = &'a Service>) -> AddressFilter {
+    let over_limit = services.into_iter().filter(|service| service.is_over_limit);
+    let addresses = over_limit.flat_map(|it| it.cluster_addresses.iter().chain(&it.external_addresses));
+    AddressFilter::of(FilteredAs::Service, addresses.copied())
+}
+
+/// Whether the services in the filter may claim an address and port that is listed, too. Which ports they
+/// have does not count: that takes a look at each of them for each of the ports of all others.
+pub(super) fn is_filtered(
+    filter: &AddressFilter,
+    key: &ServiceKey,
+    own_addresses: &BTreeSet<IpAddr>,
+) -> bool {
+    let may_have = |address| filter.may_have(FilteredAs::Service, address);
+    if filter.is_empty() || key.is_filtered() {
+        return false;
+    }
+    let address: IpAddr = key.address.into();
+    match address.is_unspecified() {
+        // A node port stands for the node's own addresses.
+        true => own_addresses.iter().any(|own| own.is_ipv4() == address.is_ipv4() && may_have(*own)),
+        false => may_have(address),
+    }
+}
+
+/// What is behind the filter, as one more claim at an address and port that is listed.
+pub(super) const fn claim_of_filtered(backends: Arc<BTreeSet<Backend>>) -> AddressClaim {
     AddressClaim { backends, itself: None, is_own: false }
 }
 

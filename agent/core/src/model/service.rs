@@ -33,8 +33,8 @@ pub struct Service {
     pub external_local: bool,
     /// The ports that clients connect to.
     pub ports: Vec<ServicePort>,
-    /// The pairs of its external addresses and ports do not fit ([`super::MAX_FRONTENDS`]): to the tables,
-    /// each of these addresses leads anywhere on any port, which is evaluated where a packet ends.
+    /// Its frontends do not fit ([`super::MAX_FRONTENDS`]): to the tables, each of its addresses leads
+    /// anywhere on any port, which is evaluated where a packet ends.
     pub is_over_limit: bool,
 }
 

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Result;
 use podgate_common::{
-    Address, EndpointState, Flow, FlowKey, NODE, OTHER_NODE, Protocol, Seen, ServiceKey, TunnelPort,
-    may_carry_packets,
+    Address, EndpointState, FilteredAs, Flow, FlowKey, NODE, OTHER_NODE, Protocol, Seen, ServiceKey,
+    TunnelPort, may_carry_packets,
 };
 
 use super::{EndpointEntry, Wanted};
@@ -28,12 +29,16 @@ pub(super) struct Stale<'a> {
 
 impl<'a> Stale<'a> {
     /// Asked before the maps are written. `all`: whatever the maps hold, nothing was looked at.
+    ///
+    /// # Errors
+    ///
+    /// When the filter of addresses cannot be read.
     pub(super) fn of(
         maps: &BpfMaps,
         wanted: &'a Wanted,
         owners: &'a BTreeMap<Address, u32>,
         all: bool,
-    ) -> Self {
+    ) -> Result<Self> {
         let (known, services) = (maps.owners.entries(), maps.tunnel_services.entries());
         // Nearly always, and found without a search for each: there may be thousands of nodes.
         let same_owners = known == owners;
@@ -49,14 +54,15 @@ impl<'a> Stale<'a> {
         };
         let are_tunnels = wanted.tunnel_ports.iter().any(is_new_port)
             || wanted.tunnel_services.iter().any(|key| !services.contains_key(key))
+            || !wanted.tunnel_filter.is_empty() && !maps.filter.has_all_of(&wanted.tunnel_filter)?
             || !same_owners && owners.iter().any(is_new_node);
-        Self {
+        Ok(Self {
             wanted,
             owners,
             lost: lost.collect(),
             is_unknown: all,
             are_tunnels: (all || are_tunnels) && !maps.passes_encapsulation,
-        }
+        })
     }
 
     pub(super) fn is_any(&self) -> bool {
@@ -107,7 +113,7 @@ impl<'a> Stale<'a> {
     }
 
     fn is_tunnels(&self, key: &FlowKey, flow: &Flow) -> bool {
-        let Wanted { tunnel_ports, tunnel_services, .. } = self.wanted;
+        let Wanted { tunnel_ports, tunnel_services, tunnel_filter, .. } = self.wanted;
         let is_udp = key.protocol() == Protocol::Udp as u32;
         // A pod that has the packets is no tunnel, whoever claims its address. Only its client must not send
         // there from a veth of this node.
@@ -118,12 +124,14 @@ impl<'a> Stale<'a> {
                 if flow.server_if != NODE && has_arrived(address) {
                     return false;
                 }
+                let of_services = tunnel_ports.get(&port).is_some_and(|of| of.has(TunnelPort::OF_SERVICES));
                 let listens = tunnel_ports.get(&port).is_some_and(|of| of.has(TunnelPort::OF_NODES));
                 is_node(self.owners.get(&address)) && (listens || !is_udp)
                     || is_udp
-                        && ServiceKey::of_tunnel(address, port)
+                        && (ServiceKey::of_tunnel(address, port)
                             .iter()
                             .any(|key| tunnel_services.contains(key))
+                            || of_services && tunnel_filter.may_have(FilteredAs::Tunnel, address.into()))
             })
     }
 }

@@ -242,3 +242,8 @@ fn compared<K: Ord + Copy, V: Copy + PartialEq>(
     }
     changed
 }
+
+/// How many entries come that are not there.
+pub(super) fn new_keys<K: Ord, V>(held: &BTreeMap<K, V>, changed: &MapChanges<K, V>) -> usize {
+    changed.iter().filter(|(key, value)| value.is_some() && !held.contains_key(key)).count()
+}

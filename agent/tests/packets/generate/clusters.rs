@@ -48,8 +48,10 @@ pub(crate) fn worlds() -> impl Strategy<Value = World> {
     let veths = prop::collection::vec((state, prop::bool::weighted(0.2)), Host::LOCAL.len());
     let external = prop::collection::vec((claimed(), backends(), any::<bool>()), 0..3);
     (clusters(), services(), external, veths).prop_map(|(world, services, external, veths)| {
-        let world =
-            services.into_iter().fold(world, |world, (protocol, behind)| world.service(protocol, &behind));
+        let world = services.into_iter().fold(world, |world, (protocol, (behind, is_over_limit))| {
+            let world = world.service(protocol, &behind);
+            if is_over_limit { world.over_limit() } else { world }
+        });
         let mut world = external.into_iter().fold(world, |world, (address, behind, is_over_limit)| {
             let world = world.external(address, &behind);
             if is_over_limit { world.over_limit() } else { world }
@@ -64,8 +66,8 @@ pub(crate) fn worlds() -> impl Strategy<Value = World> {
 }
 
 /// Services of different protocols, each with a few backends.
-fn services() -> impl Strategy<Value = BTreeMap<Protocol, Vec<(Host, u16)>>> {
-    prop::collection::btree_map(protocols(), backends(), 1..4)
+fn services() -> impl Strategy<Value = BTreeMap<Protocol, (Vec<(Host, u16)>, bool)>> {
+    prop::collection::btree_map(protocols(), (backends(), prop::bool::weighted(0.2)), 1..4)
 }
 
 fn backends() -> impl Strategy<Value = Vec<(Host, u16)>> {

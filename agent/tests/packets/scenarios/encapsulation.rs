@@ -62,10 +62,13 @@ fn a_pod_sends_no_tunnelled_packet_to_a_node() {
 fn a_service_leads_a_pod_to_no_tunnel_of_a_node() {
     let port = TUNNEL_PORTS[0];
     let to_other_node = ["172.16.0.2/32", "fd00:f::2/128"].map(|node| allow(block(node, &[]), Ports::Any));
-    for tunnel_at in [Host::Node, Host::OtherNode] {
-        let world = World::new()
+    let tunnels = [Host::Node, Host::OtherNode];
+    // With room of their own, and in the filter.
+    for (tunnel_at, room) in tunnels.into_iter().flat_map(|at| [(at, usize::MAX), (at, 0)]) {
+        let mut world = World::new()
             .egress(Host::A, to_other_node.clone())
             .service(Protocol::Udp, &[(tunnel_at, port), (Host::Outside, 80)]);
+        world.room_for_tunnels = room;
         let mut node = Node::new(&world);
         for family in Family::ALL {
             let to_service = (service_at(family), 80);
@@ -91,22 +94,27 @@ fn a_service_leads_a_pod_to_no_tunnel_of_a_node() {
 
 #[test]
 fn a_connection_does_not_follow_its_service_to_a_tunnel() {
-    let service = |backend| World::new().service(Protocol::Udp, &[backend]);
-    let mut node = Node::new(&service((Host::Outside, 80)));
-    let connections = Family::ALL.map(|family| {
-        let from = (Host::B.at(family), 40_000);
-        [(service_at(family), 80), (Host::Node.at(family), NODE_PORT), (Host::Outside.at(family), 80)]
-            .map(|to| Frame::udp(from, to, 60))
-    });
-    for frame in connections.as_flattened() {
-        node.expect(leaves(Host::B), frame, NotIsolated);
-        node.expect(leaves(Host::B), frame, Established);
-    }
-    node.publish(&service((Host::Node, TUNNEL_PORTS[0])));
-    for [to_service, to_node_port, to_outside] in &connections {
-        node.expect(leaves(Host::B), to_service, Encapsulated);
-        node.expect(leaves(Host::B), to_node_port, Encapsulated);
-        node.expect(leaves(Host::B), to_outside, Established);
+    for room_for_tunnels in [usize::MAX, 0] {
+        let service = |backend| {
+            let world = World::new().service(Protocol::Udp, &[backend]);
+            World { room_for_tunnels, ..world }
+        };
+        let mut node = Node::new(&service((Host::Outside, 80)));
+        let connections = Family::ALL.map(|family| {
+            let from = (Host::B.at(family), 40_000);
+            [(service_at(family), 80), (Host::Node.at(family), NODE_PORT), (Host::Outside.at(family), 80)]
+                .map(|to| Frame::udp(from, to, 60))
+        });
+        for frame in connections.as_flattened() {
+            node.expect(leaves(Host::B), frame, NotIsolated);
+            node.expect(leaves(Host::B), frame, Established);
+        }
+        node.publish(&service((Host::Node, TUNNEL_PORTS[0])));
+        for [to_service, to_node_port, to_outside] in &connections {
+            node.expect(leaves(Host::B), to_service, Encapsulated);
+            node.expect(leaves(Host::B), to_node_port, Encapsulated);
+            node.expect(leaves(Host::B), to_outside, Established);
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Services with more external addresses and ports than fit: each address stands in the tables for all ports,
-//! and what is sent there is evaluated where it ends.
+//! Services with more addresses and ports than fit: their addresses stand in a filter, for all ports, and
+//! what is sent there is evaluated where it ends.
 
 use std::net::IpAddr;
 
@@ -29,8 +29,8 @@ fn claims(world: World, address: IpAddr, backends: &[(Host, u16)]) -> World {
     world.external(address, backends).over_limit()
 }
 
-fn is_by_address(world: &World) -> bool {
-    world.compile(Vec::new()).services.by_address
+fn has_filter(world: &World) -> bool {
+    !world.compile(Vec::new()).services.filter.is_empty()
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn another_services_verdicts_are_as_before() {
             .service(Tcp, &[(Host::B, 8080)])
             .external(external, &[(Host::B, 8080)]);
         let beside = claims(world.clone(), claimed, &[(Host::Z, 8080)]);
-        assert!(is_by_address(&beside) && !is_by_address(&world));
+        assert!(has_filter(&beside) && !has_filter(&world));
         let a = Host::A.at(family);
         let at = |address, number| Frame::tcp((a, 40_000), (address, number), SYN);
         let table: [(Frame, Outcome); 6] = [
@@ -149,26 +149,65 @@ fn at_an_address_that_others_claim_too_all_backends_count() {
 }
 
 #[test]
-fn an_address_of_the_node_keeps_its_ports_apart() {
+fn the_cluster_address_of_such_a_service_is_evaluated_where_a_packet_ends_too() {
+    let ingress_ifindex = Host::A.veth();
+    for family in Family::ALL {
+        let (a, own) = ((Host::A.at(family), 40_000), service_at(family));
+        let [b, z] = [Host::B, Host::Z].map(|host| (host.at(family), 8080));
+        for backends in [&[(Host::B, 8080)][..], &[(Host::Z, 8080)], &[]] {
+            let mut node = Node::new(&a_may_send_to_b().service(Tcp, backends).over_limit());
+            node.expect(leaves(Host::A), &Frame::tcp(a, (own, 80), SYN), Deferred);
+            node.expect(arrives(Host::Z, ingress_ifindex), &Frame::tcp(a, z, SYN), DeniedBackend);
+            node.expect(arrives(Host::B, ingress_ifindex), &Frame::tcp(a, b, SYN), NotIsolated);
+            // Node ports are listed as ever.
+            let expected = match backends {
+                [(Host::B, _)] => Allowed,
+                [] => OwnNode,
+                _ => Denied,
+            };
+            let to_node = (Host::Node.at(family), NODE_PORT);
+            node.expect(leaves(Host::A), &Frame::tcp(a, to_node, SYN), expected);
+        }
+    }
+}
+
+#[test]
+fn at_a_claimed_address_of_the_node_its_own_row_comes_first() {
+    let deny = rule(Action::Deny, own_node(), Ports::Any);
+    let ingress_ifindex = Host::A.veth();
     for family in Family::ALL {
         let (a, own) = ((Host::A.at(family), 40_000), Host::Node.at(family));
-        // The node port leads to an allowed backend, a claim at the very address and port to a forbidden one.
+        let z = (Host::Z.at(family), 8080);
+        // The node port leads to an allowed backend, the claim anywhere.
         let world = a_may_send_to_b().service(Tcp, &[(Host::B, 8080)]);
         let claimed = claims(world, own, &[(Host::Z, 8080)]);
-        let at_the_node_port = claimed.clone().at_the_node_port();
-        assert!(!is_by_address(&claimed));
-        for (world, number, expected) in [
-            (&claimed, 80, Deferred),
-            (&claimed, 81, OwnNode),
-            (&claimed, NODE_PORT, Allowed),
-            (&at_the_node_port, NODE_PORT, Deferred),
-        ] {
-            let mut node = Node::new(world);
-            node.expect(leaves(Host::A), &Frame::tcp(a, (own, number), SYN), expected);
+        for number in [80, 81, NODE_PORT] {
+            let mut node = Node::new(&claimed);
+            node.expect(leaves(Host::A), &Frame::tcp(a, (own, number), SYN), Deferred);
+            node.expect(arrives(Host::Z, ingress_ifindex), &Frame::tcp(a, z, SYN), DeniedBackend);
+            // Or it is not translated.
+            node.expect(arrives(Host::A, NODE), &Frame::tcp((own, number), a, SYN | ACK), Established);
         }
-        let mut node = Node::new(&claimed);
-        node.expect(leaves(Host::A), &Frame::tcp(a, (own, 81), SYN), OwnNode);
-        node.expect(arrives(Host::A, NODE), &Frame::tcp((own, 81), a, SYN | ACK), Established);
+        let mut node = Node::new(&with(claimed, Tier::Admin, Host::A, Egress, deny.clone()));
+        for number in [80, 81] {
+            node.expect(leaves(Host::A), &Frame::tcp(a, (own, number), SYN), Denied);
+        }
+    }
+}
+
+/// The node port leads to the node itself, which is denied: that another service claims the node's address
+/// does not open it.
+#[test]
+fn a_claim_at_the_nodes_address_opens_no_node_port() {
+    let deny = rule(Action::Deny, own_node(), Ports::Any);
+    for family in Family::ALL {
+        let (a, own) = ((Host::A.at(family), 40_000), Host::Node.at(family));
+        let world = a_may_send_to_b().service(Tcp, &[(Host::Node, 10_250)]);
+        let world = with(world, Tier::Admin, Host::A, Egress, deny.clone());
+        for world in [world.clone(), claims(world, own, &[(Host::B, 8080)])] {
+            let mut node = Node::new(&world);
+            node.expect(leaves(Host::A), &Frame::tcp(a, (own, NODE_PORT), SYN), Denied);
+        }
     }
 }
 

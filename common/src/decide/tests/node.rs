@@ -171,6 +171,10 @@ impl Tables for Node {
         None
     }
 
+    fn filter_word(&self, _: u32) -> u64 {
+        0
+    }
+
     /// As if no entry stood where it is looked for first.
     fn flow(&self, lookup: &mut Lookup, reach: Reach) -> Option<()> {
         self.wait(self.busy.get());

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use podgate_common::{Direction, Protocol, ServiceKey};
+use podgate_common::{Direction, FilteredAs, Protocol, ServiceKey};
 
 use super::{
     Incremental,
@@ -97,12 +97,11 @@ impl PolicySnapshot {
         if frontends.contains_key(&key) {
             return true;
         }
-        if frontends.contains_key(&ServiceKey::of_address(key.address)) {
+        if self.tables.services.filter.may_have(FilteredAs::Service, address) {
             return true;
         }
         key.address = key.address.unspecified();
-        frontends.contains_key(&key)
-            && self.cluster.nodes.values().any(|node| node.addresses.contains(&address))
+        frontends.contains_key(&key) && self.is_node(address)
     }
 
     /// The cluster that the tables were made of.
@@ -177,11 +176,19 @@ impl PolicySnapshot {
     fn place(&self, query: &ConnectionQuery<'_>) -> Option<Option<usize>> {
         let (true, Some(protocol)) = (query.is_service, query.protocol) else { return None };
         let frontends = &self.tables.services.frontends;
-        let mut key = ServiceKey::new(query.peer.into(), protocol, query.port);
-        let by_address = || frontends.get(&ServiceKey::of_address(query.peer.into()));
-        let own = frontends.get(&key).or_else(by_address).copied();
-        key.address = key.address.unspecified();
-        Some(own.or_else(|| frontends.get(&key).copied()))
+        let key = ServiceKey::new(query.peer.into(), protocol, query.port);
+        let node_port = ServiceKey { address: key.address.unspecified(), ..key };
+        let is_filtered = self.tables.services.filter.may_have(FilteredAs::Service, query.peer);
+        let keys = match is_filtered && !self.is_node(query.peer) {
+            true => [key, ServiceKey::FILTERED, node_port],
+            false => [key, node_port, ServiceKey::FILTERED],
+        };
+        let known = keys.iter().filter(|key| is_filtered || !key.is_filtered());
+        Some(known.filter_map(|key| frontends.get(key).copied()).next())
+    }
+
+    fn is_node(&self, address: IpAddr) -> bool {
+        self.cluster.nodes.values().any(|node| node.addresses.contains(&address))
     }
 
     fn ends(&self, query: &ConnectionQuery<'_>) -> Vec<PeerProperties<'_>> {

@@ -17,11 +17,12 @@ use podgate_common::{ServiceKey, ServiceVerdict};
 
 use super::{changes::Forms, claims::Moves, numbering, numbering::Numbering, slices::Slices};
 use crate::{
+    address_filter::AddressFilter,
     compiler::{
         Backend, Classes, PortSignature, Services,
         services::{
-            AddressClaim, ServiceView, View, backend_set_verdict, claim_of_address, has_foreign_node_port,
-            has_handshake, node_port, together,
+            AddressClaim, ServiceView, View, backend_set_verdict, claim_of_filtered, filter,
+            has_foreign_node_port, has_handshake, is_filtered, node_port, together,
         },
     },
     model::{Cluster, EndpointSlice, ObjectName},
@@ -35,8 +36,9 @@ pub(super) struct Frontends {
     verdicts: OrdMap<(usize, usize), ServiceVerdict>,
     /// How many frontends lead to a place, and how many of them without a handshake.
     uses: HashMap<usize, (usize, usize)>,
-    /// How many of them are [`ServiceKey::of_address`].
-    by_address: usize,
+    /// Services over the limit, and their addresses.
+    over_limit: BTreeSet<ObjectName>,
+    filter: AddressFilter,
     of_service: BTreeMap<ObjectName, Vec<ServiceKey>>,
     /// The addresses and ports that each service claims.
     claims: BTreeSet<ClaimKey>,
@@ -140,7 +142,7 @@ impl Frontends {
             frontends: self.frontends.clone(),
             verdicts: self.verdicts.clone(),
             leave_node: !self.leaving.is_empty() || !self.foreign.is_empty(),
-            by_address: self.by_address > 0,
+            filter: self.filter.clone(),
         }
     }
 
@@ -157,7 +159,6 @@ impl Frontends {
         let mut services: BTreeSet<&ObjectName> = work.services.clone();
         services.extend(addresses.iter().flat_map(|address| self.slices.within(*address..=*address)));
         services.extend(addresses.iter().flat_map(|address| self.claimants(*address..=*address)));
-        services.extend(of_node.iter().flat_map(|address| self.claimants_of_all_ports(*address)));
         if let Some(classes) = work.classes {
             let changed = classes.differences(view.classes);
             let slices = work.new.slices.values();
@@ -182,14 +183,7 @@ impl Frontends {
     fn claimants(&self, addresses: RangeInclusive<IpAddr>) -> impl Iterator<Item = &ObjectName> {
         let (first, last) = addresses.into_inner();
         let claims = self.claims.range((first, 0, 0, nameless())..);
-        let claims = claims.take_while(move |(address, ..)| *address <= last);
-        claims.filter(|(.., protocol, _)| *protocol != 0).map(|(.., service)| service)
-    }
-
-    /// Those to which it matters only whether an address is the node's.
-    fn claimants_of_all_ports(&self, address: IpAddr) -> impl Iterator<Item = &ObjectName> {
-        let claims = self.claims.range((address, 0, 0, nameless())..(address, 0, 1, nameless()));
-        claims.map(|(.., service)| service)
+        claims.take_while(move |(address, ..)| *address <= last).map(|(.., service)| service)
     }
 
     /// Describes what is known by the indexes of new classes. What is in a class that is no more is looked at
@@ -222,11 +216,18 @@ impl Frontends {
         touched: &mut BTreeSet<usize>,
     ) {
         let mut claims: BTreeMap<ServiceKey, Vec<AddressClaim>> = BTreeMap::new();
+        let mut is_filter_stale = false;
         for name in services {
-            match cluster.services.get(name).is_some_and(|service| has_foreign_node_port(service)) {
+            let service = cluster.services.get(name);
+            match service.is_some_and(|service| has_foreign_node_port(service)) {
                 true => self.foreign.insert(name.clone()),
                 false => self.foreign.remove(name),
             };
+            let is_over_limit = service.is_some_and(|service| service.is_over_limit);
+            is_filter_stale |= self.over_limit.remove(name) || is_over_limit;
+            if is_over_limit {
+                self.over_limit.insert(name.clone());
+            }
             let found = self.slices.view(name, cluster, view).map(|mut service| service.claims());
             let found = found.unwrap_or_default();
             let before = self.of_service.remove(name).unwrap_or_default();
@@ -257,31 +258,36 @@ impl Frontends {
             claims.entry(key).or_default();
         }
         let mut others = Others { looked_at: services, cluster, view, known: HashMap::new() };
-        let by_address: Vec<ServiceKey> = claims.keys().filter(|key| key.is_of_address()).copied().collect();
-        for key in by_address {
-            let mut at_key = claims.remove(&key).unwrap_or_default();
-            at_key.extend(self.claims_of_others(&key, &mut others));
-            if self.lead(key, &at_key, touched) {
-                // It is one more claim at each of these.
-                let first = (key.address.into(), 0, 0, nameless());
-                let at_address = self.claims.range(first.clone()..).take_while(|claim| claim.0 == first.0);
-                for (.., port, protocol, _) in at_address {
-                    let listed = ServiceKey { port: *port, protocol: *protocol, ..key };
-                    if !listed.is_of_address() {
-                        claims.entry(listed).or_default();
-                    }
-                }
+        let filter = match is_filter_stale {
+            true => {
+                filter(self.over_limit.iter().filter_map(|name| cluster.services.get(name)).map(|it| &**it))
+            }
+            false => self.filter.clone(),
+        };
+        let mut is_other = is_filter_stale && filter != self.filter || *own_addresses != self.own_addresses;
+        if let Some(mut at_key) = claims.remove(&ServiceKey::FILTERED) {
+            at_key.extend(self.claims_of_others(&ServiceKey::FILTERED, &mut others));
+            is_other |= self.lead(ServiceKey::FILTERED, &at_key, touched);
+        }
+        if is_other {
+            // It is, or was, one more claim at each of these.
+            let was = |key: &ServiceKey| is_filtered(&self.filter, key, &self.own_addresses);
+            let is = |key: &ServiceKey| is_filtered(&filter, key, own_addresses);
+            for key in self.frontends.keys().filter(|key| was(key) || is(key)) {
+                claims.entry(*key).or_default();
             }
         }
+        self.filter = filter;
+        let filtered = self.frontends.get(&ServiceKey::FILTERED);
+        let filtered = filtered.map(|place| claim_of_filtered(self.places.contents()[place].clone()));
         for (key, mut at_key) in claims {
             at_key.extend(self.claims_of_others(&key, &mut others));
             if !at_key.is_empty() {
                 if let Some(port) = node_port(&key, own_addresses) {
                     at_key.extend(self.claims_at(&port, &mut others, |_| true));
                 }
-                let of_address = self.frontends.get(&ServiceKey::of_address(key.address));
-                let backends = of_address.map(|place| &self.places.contents()[place]);
-                at_key.extend(backends.cloned().map(claim_of_address));
+                let filtered = filtered.as_ref().filter(|_| is_filtered(&self.filter, &key, own_addresses));
+                at_key.extend(filtered.cloned());
             }
             self.lead(key, &at_key, touched);
         }
@@ -317,9 +323,6 @@ impl Frontends {
             Some(place) => self.frontends.insert(key, place),
             None => self.frontends.remove(&key),
         };
-        if key.is_of_address() {
-            self.by_address = self.by_address + usize::from(place.is_some()) - usize::from(before.is_some());
-        }
         let bare = usize::from(!has_handshake(&key));
         if let Some(place) = place {
             let (all, without) = self.uses.entry(place).or_default();

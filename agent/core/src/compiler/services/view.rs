@@ -14,7 +14,7 @@ use std::{
 
 use podgate_common::{Address, Protocol, ServiceKey};
 
-use super::{Backend, Site};
+use super::{Backend, Site, claim_of_filtered};
 use crate::{
     compiler::{Classes, Identities, Rows},
     model::{EndpointSlice, Frontend, Proxy, Service, ServicePort, SliceEndpoint, SlicesByService},
@@ -58,8 +58,7 @@ pub(in crate::compiler) struct ServiceView<'a> {
     /// The same by slices and classes of ports there: an object may have many ports, of which each leads to
     /// many endpoints, and no rule can distinguish them.
     behind_slices: HashMap<(Places, Frontend, bool), PortBackends>,
-    /// By family.
-    at_any_port: [OnceCell<Arc<BTreeSet<Backend>>>; 2],
+    at_any_port: OnceCell<Arc<BTreeSet<Backend>>>,
     numbers: OnceCell<PortNumbers<'a>>,
 }
 
@@ -118,7 +117,7 @@ impl<'a> View<'a> {
             kinds,
             behind: HashMap::new(),
             behind_slices: HashMap::new(),
-            at_any_port: Default::default(),
+            at_any_port: OnceCell::new(),
             numbers: OnceCell::new(),
         }
     }
@@ -141,14 +140,11 @@ impl<'a> ServiceView<'a> {
     pub(in crate::compiler) fn claims(&mut self) -> BTreeMap<ServiceKey, AddressClaim> {
         let mut found = BTreeMap::new();
         let service = self.service;
-        let external = service.external_addresses.iter().copied().filter(|address| !address.is_unspecified());
-        let (by_address, external): (Vec<IpAddr>, Vec<IpAddr>) =
-            external.partition(|address| self.is_by_address(*address));
-        for address in by_address {
-            found.insert(ServiceKey::of_address(address.into()), self.at_any_port(address));
+        if service.is_over_limit {
+            found.insert(ServiceKey::FILTERED, self.at_any_port());
         }
         for port in &service.ports {
-            for (key, frontend) in frontends(&service.cluster_addresses, &external, port) {
+            for (key, frontend) in frontends(service, port) {
                 // An address may be the service's own one and an external one.
                 if !found.contains_key(&key)
                     && let Some(claim) = self.claim(port, key, frontend)
@@ -162,25 +158,16 @@ impl<'a> ServiceView<'a> {
 
     /// What is behind one of these, which the service is known to claim.
     pub(in crate::compiler) fn claim_at(&mut self, key: ServiceKey) -> Option<AddressClaim> {
-        let address: IpAddr = key.address.into();
-        if key.is_of_address() {
-            return Some(self.at_any_port(address));
+        if key.is_filtered() {
+            return Some(self.at_any_port());
         }
+        let address: IpAddr = key.address.into();
         let service = self.service;
         let PortNumbers { own, of_nodes } = self.numbers.get_or_init(|| PortNumbers::of(service));
         let ports = if address.is_unspecified() { of_nodes } else { own };
         let port = *ports.get(&(key.protocol, key.port))?;
         let is_own = service.cluster_addresses.contains(&address);
         self.claim(port, key, if is_own { Frontend::Cluster } else { Frontend::External })
-    }
-
-    /// Whether one of its external addresses stands in the tables for all ports. An address of the node's own
-    /// does not: there are few of them, and what the node delivers to itself no hook sees.
-    fn is_by_address(&self, address: IpAddr) -> bool {
-        let Service { is_over_limit, cluster_addresses, .. } = self.service;
-        *is_over_limit
-            && !cluster_addresses.contains(&address)
-            && !self.view.site.own_addresses.contains(&address)
     }
 
     /// `None`: a node port that is perhaps no more than a port of the node's.
@@ -221,13 +208,12 @@ impl<'a> ServiceView<'a> {
 
     /// What is behind an address of which no port is distinguished: anything, and the node itself where any
     /// port leads there.
-    fn at_any_port(&self, address: IpAddr) -> AddressClaim {
+    fn at_any_port(&self) -> AddressClaim {
         let Self { view, service, slices, kinds, at_any_port, .. } = self;
-        let v6 = address.is_ipv6();
-        let backends = at_any_port[usize::from(v6)].get_or_init(|| {
+        let backends = at_any_port.get_or_init(|| {
             let of_port = |port: &ServicePort| -> Vec<Backend> {
                 let class = |number| view.classes.class(port.protocol, number);
-                let all = slices.all(service, port, v6).into_iter();
+                let all = [false, true].into_iter().flat_map(|v6| slices.all(service, port, v6));
                 all.map(|(address, number)| kinds[&address].at(class(number))).collect()
             };
             let ports = service.ports.iter().map(|port| (places(view, slices, service, port), port));
@@ -235,7 +221,7 @@ impl<'a> ServiceView<'a> {
             let all = distinct.into_values().flat_map(of_port).filter(Backend::is_node);
             Arc::new(all.chain([Backend::Unlisted]).collect())
         });
-        AddressClaim { backends: backends.clone(), itself: None, is_own: false }
+        claim_of_filtered(backends.clone())
     }
 }
 
@@ -244,21 +230,19 @@ fn places(view: &View<'_>, slices: &SlicesByService<'_>, service: &Service, port
     places.map(|(place, number)| (*place, view.classes.class(port.protocol, *number))).collect()
 }
 
-/// Every address that leads to one port of a service. Node ports stand under the unspecified address, which
-/// no service has.
-fn frontends(
-    own: &[IpAddr],
-    external: &[IpAddr],
-    port: &ServicePort,
-) -> impl Iterator<Item = (ServiceKey, Frontend)> {
+/// Every address that leads to one port of a service, but for those in the filter. Node ports stand under the
+/// unspecified address, which no service has.
+fn frontends(service: &Service, port: &ServicePort) -> impl Iterator<Item = (ServiceKey, Frontend)> {
+    let Service { cluster_addresses, external_addresses, is_over_limit, .. } = service;
     let key = |address: Address, number| ServiceKey::new(address, port.protocol, number);
-    let at = move |address: &IpAddr| key((*address).into(), port.number);
-    let families = own.iter().map(|address| Address::from(*address).unspecified());
+    let families = cluster_addresses.iter().map(|address| Address::from(*address).unspecified());
     let node_ports =
         families.filter_map(move |unspecified| Some((key(unspecified, port.node_port?), Frontend::External)));
-    let own = own.iter().filter(|address| !address.is_unspecified());
-    own.map(move |address| (at(address), Frontend::Cluster))
-        .chain(external.iter().map(move |address| (at(address), Frontend::External)))
+    let listed = [(cluster_addresses, Frontend::Cluster), (external_addresses, Frontend::External)];
+    let listed = listed.into_iter().filter(move |_| !is_over_limit);
+    let all = listed.flat_map(|(addresses, frontend)| addresses.iter().map(move |at| (at, frontend)));
+    all.filter(|(address, _)| !address.is_unspecified())
+        .map(move |(address, frontend)| (key((*address).into(), port.number), frontend))
         .chain(node_ports)
 }
 

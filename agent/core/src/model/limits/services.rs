@@ -1,25 +1,29 @@
-//! How many frontends the Services of one namespace may have beyond those that they list. An object lists
-//! addresses and ports; what it stands for is each address with each port.
+//! How many frontends the Services of one namespace may have: each is an address with a port, and an object
+//! lists addresses and ports, of which it stands for each with each.
 //!
-//! In: the Services of a namespace. Out: those of which the pairs do not fit. The tables have such a Service
-//! by its external addresses alone, and what is sent there is evaluated where it ends: no verdict is another
-//! one. Smaller Services come first: a large one never takes the room of a small one.
+//! In: the Services of a namespace. Out: those that do not fit. The addresses of such a Service stand in a
+//! filter of fixed size, and what is sent there is evaluated where it ends: no verdict is another one.
+//! Smaller Services come first: a large one never takes the room of a small one.
 
 use std::sync::Arc;
 
 use crate::model::Service;
 
-/// Pairs of an external address and a port of one namespace. A Service with one external address, or with one
-/// port, has no more frontends than it lists, and is not counted.
+/// Frontends of one namespace, but for those of small Services.
 pub const MAX_FRONTENDS: usize = 4_096;
+
+/// A Service with so many frontends is not counted: six ports with a cluster address and an external one of
+/// each family are 24. Each takes a cluster address from the cluster, which bounds how many there are.
+pub const UNCOUNTED_FRONTENDS: usize = 24;
 
 /// The Services of one namespace that do not fit, marked as such.
 pub fn services_over_limit<'a>(services: impl IntoIterator<Item = &'a Arc<Service>>) -> Vec<Arc<Service>> {
-    let with_pairs = services.into_iter().map(|service| (pairs(service), service));
-    let mut services: Vec<(usize, &Arc<Service>)> = with_pairs.filter(|(pairs, _)| *pairs > 0).collect();
-    services.sort_by_key(|(pairs, service)| (*pairs, &service.name));
+    let counted = services.into_iter().map(|service| (frontends(service), service));
+    let mut services: Vec<(usize, &Arc<Service>)> =
+        counted.filter(|(frontends, _)| *frontends > UNCOUNTED_FRONTENDS).collect();
+    services.sort_by_key(|(frontends, service)| (*frontends, &service.name));
     let mut room = MAX_FRONTENDS;
-    let misfits = services.into_iter().filter(|(pairs, _)| match room.checked_sub(*pairs) {
+    let misfits = services.into_iter().filter(|(frontends, _)| match room.checked_sub(*frontends) {
         Some(left) => {
             room = left;
             false
@@ -29,11 +33,10 @@ pub fn services_over_limit<'a>(services: impl IntoIterator<Item = &'a Arc<Servic
     misfits.map(|(_, service)| Arc::new(Service { is_over_limit: true, ..Service::clone(service) })).collect()
 }
 
-fn pairs(service: &Service) -> usize {
-    match (service.external_addresses.len(), service.ports.len()) {
-        (0 | 1, _) | (_, 0 | 1) => 0,
-        (addresses, ports) => addresses.saturating_mul(ports),
-    }
+/// Node ports are not among them: a cluster has no more than their range.
+fn frontends(service: &Service) -> usize {
+    let addresses = service.cluster_addresses.len() + service.external_addresses.len();
+    addresses.saturating_mul(service.ports.len())
 }
 
 #[cfg(test)]
@@ -72,25 +75,29 @@ mod tests {
     }
 
     #[test]
-    fn one_service_fits_as_long_as_its_pairs_do() {
-        assert_eq!(misfits(&[service("fits", 64, 64)]), [""; 0]);
-        assert_eq!(misfits(&[service("large", 64, 65)]), ["large"]);
+    fn one_service_fits_as_long_as_its_frontends_do() {
+        for (addresses, ports) in [(63, 64), (0, 4_096), (4_095, 1), (2_047, 2)] {
+            assert_eq!(misfits(&[service("fits", addresses, ports)]), [""; 0]);
+            assert_eq!(misfits(&[service("large", addresses + 1, ports)]), ["large"]);
+        }
+        assert_eq!(misfits(&[service("ports", 0, 4_097)]), ["ports"]);
     }
 
     #[test]
     fn many_services_have_no_more_room_than_one_and_the_smaller_ones_come_first() {
-        let mut services = vec![service("a-large", 64, 63)];
-        services.extend((0..16).map(|at| service(&format!("small-{at:02}"), 4, 16)));
+        let mut services = vec![service("a-large", 63, 63)];
+        services.extend((0..16).map(|at| service(&format!("small-{at:02}"), 3, 16)));
         assert_eq!(misfits(&services), ["a-large"]);
-        services.extend((16..80).map(|at| service(&format!("small-{at:02}"), 4, 16)));
+        services.extend((16..80).map(|at| service(&format!("small-{at:02}"), 3, 16)));
         let beyond = (64..80).map(|at| format!("small-{at:02}"));
         assert_eq!(misfits(&services), beyond.chain(["a-large".into()]).collect::<Vec<_>>());
     }
 
     #[test]
-    fn what_has_no_more_frontends_than_it_lists_is_not_counted() {
-        let listed =
-            [service("addresses", 30_000, 1), service("ports", 1, 30_000), service("none", 0, 30_000)];
-        assert_eq!(misfits(&listed), [""; 0]);
+    fn small_services_are_not_counted() {
+        let mut services: Vec<_> = (0..2_000).map(|at| service(&format!("small-{at}"), 3, 6)).collect();
+        assert_eq!(misfits(&services), [""; 0]);
+        services.extend((0..200).map(|at| service(&format!("counted-{at:03}"), 4, 5)));
+        assert_eq!(misfits(&services).len(), 200 - 4_096 / 25);
     }
 }

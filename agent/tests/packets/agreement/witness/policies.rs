@@ -1,6 +1,6 @@
 //! What the policies say of a packet, by the naive reading, with the backends that a service may lead it to.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use podgate_common::{Direction, Hook, Protocol, Tuple};
 use podgate_core::model::{Cluster, Pod, Service, ServicePort};
@@ -49,7 +49,7 @@ impl Witness<'_> {
         if to_node && !is_node_port && !allows(tuple.destination.into(), tuple.destination_port) {
             return PolicyVerdict::Denied;
         }
-        if egress && let Some(of_node) = self.ends_over_limit(tuple) {
+        if egress && let Some(of_node) = self.ends_over_limit(tuple, is_node_port) {
             // Anything may be behind such an address, at any port.
             let is_allowed = |(protocol, address, port)| allows_by(Some(protocol), address, port);
             let is_deferred = of_node.into_iter().all(is_allowed);
@@ -92,8 +92,11 @@ impl Witness<'_> {
             services.map(|service| self.endpoints(service, destination.is_ipv4())).collect::<Vec<_>>()
         };
         let number = |port: &ServicePort| Some(port.number);
-        let owners = at(&|service| service.cluster_addresses.contains(&destination), &number);
-        let others = at(&|service| service.external_addresses.contains(&destination), &number);
+        let listed = |service: &Service, addresses: &[IpAddr]| {
+            !service.is_over_limit && addresses.contains(&destination)
+        };
+        let owners = at(&|service| listed(service, &service.cluster_addresses), &number);
+        let others = at(&|service| listed(service, &service.external_addresses), &number);
         let node_ports = match to_node && owners.is_empty() && others.is_empty() {
             true => at(&|_| true, &|port| port.node_port),
             false => Vec::new(),
@@ -113,35 +116,47 @@ impl Witness<'_> {
         Some((ends, !node_ports.is_empty()))
     }
 
-    /// The node's own ports among what may be behind an address that some service over the limit claims;
-    /// `None` if none does.
-    fn ends_over_limit(&self, tuple: &Tuple) -> Option<Vec<(Protocol, IpAddr, u16)>> {
+    /// The node's own ports among what may be behind an address that some service over the limit has; `None`
+    /// if none has it. A node port stands for all addresses of the node's.
+    fn ends_over_limit(&self, tuple: &Tuple, is_node_port: bool) -> Option<Vec<(Protocol, IpAddr, u16)>> {
         let protocol = Protocol::try_from(tuple.protocol).ok()?;
         let destination: IpAddr = tuple.destination.into();
-        let services = || self.world.cluster.services.values();
-        let claims = |service: &&Arc<Service>| {
-            service.is_over_limit && service.external_addresses.contains(&destination)
+        let is_v4 = destination.is_ipv4();
+        let services = || self.world.cluster.services.values().map(|service| &**service);
+        let has = |service: &Service, address: &IpAddr| {
+            service.cluster_addresses.contains(address) || service.external_addresses.contains(address)
         };
-        if self.world.node.contains(&destination) || !services().any(|service| claims(&service)) {
+        let is_in_filter =
+            |address: &IpAddr| services().any(|service| service.is_over_limit && has(service, address));
+        let is_claimed = match is_node_port {
+            true => self.world.node.iter().any(|own| own.is_ipv4() == is_v4 && is_in_filter(own)),
+            false => is_in_filter(&destination),
+        };
+        if !is_claimed {
             return None;
         }
-        let is_here = |service: &Service| {
+        let is_here = |service: &Service, addresses: &[IpAddr]| {
             let [port] = &service.ports[..] else { panic!("every service of the test has one port") };
-            (port.protocol, port.number) == (protocol, tuple.destination_port)
+            let number = if is_node_port { port.node_port } else { Some(port.number) };
+            (port.protocol, number) == (protocol, Some(tuple.destination_port))
+                && (is_node_port || !service.is_over_limit && addresses.contains(&destination))
         };
         // Who claims another's cluster address does not close it by a backend that is the node.
-        let owners: Vec<&Arc<Service>> = services()
-            .filter(|service| service.cluster_addresses.contains(&destination) && is_here(service))
-            .collect();
-        let others = services().filter(|service| {
-            claims(service) || service.external_addresses.contains(&destination) && is_here(service)
-        });
-        let counting = if owners.is_empty() { others.collect() } else { owners };
-        let ends = counting.into_iter().flat_map(|service| {
-            let ends = self.endpoints(service, destination.is_ipv4()).into_iter();
-            ends.map(|(address, port)| (service.ports[0].protocol, address, port))
-        });
-        Some(ends.filter(|(_, address, _)| self.world.node.contains(address)).collect())
+        let owners: Vec<_> =
+            services().filter(|it| !is_node_port && is_here(it, &it.cluster_addresses)).collect();
+        let listed: Vec<_> = match owners.is_empty() {
+            true => services().filter(|it| is_here(it, &it.external_addresses)).collect(),
+            false => owners.clone(),
+        };
+        let over_limit = services().filter(|it| owners.is_empty() && it.is_over_limit);
+        let of_family = |service, v4| {
+            let ends = self.endpoints(service, v4).into_iter();
+            ends.map(|(address, port)| (service.ports[0].protocol, address, port)).collect::<Vec<_>>()
+        };
+        let ends = over_limit
+            .flat_map(|service| [true, false].map(|v4| of_family(service, v4)))
+            .chain(listed.into_iter().map(|service| of_family(service, is_v4)));
+        Some(ends.flatten().filter(|(_, address, _)| self.world.node.contains(address)).collect())
     }
 
     fn endpoints(&self, service: &Service, v4: bool) -> BTreeSet<(IpAddr, u16)> {
