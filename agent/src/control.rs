@@ -19,7 +19,7 @@ mod wanted;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -33,6 +33,7 @@ use podgate_datapath::{
     Attacher, Datapath, Device, DeviceRole, Past,
     network::Network,
     publisher::{Published, Publisher},
+    return_free_memory,
 };
 
 pub use self::unenforced::Attention;
@@ -47,6 +48,9 @@ use crate::{
     },
     snapshot::{self, AppliedPolicies, EnforcedInterface, HoldCounts, PolicyChange, TableSize},
 };
+
+/// It takes some milliseconds when the agent holds 100 MB.
+const RETURN_MEMORY_EVERY: Duration = Duration::from_secs(10);
 
 /// Brings one node's kernel to where its sources say it should be.
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
@@ -66,6 +70,8 @@ pub struct Reconciler {
     refused: BTreeMap<Device, String>,
     /// What these were found in; `None` when they must be found again.
     looked_at: Option<(Arc<Network>, Arc<CniResults>)>,
+    /// When memory was given back last.
+    memory_returned: Option<Instant>,
     /// The pods behind the veths as they were last seen: one that is force-deleted runs on under its last
     /// policies.
     pods: BTreeMap<ObjectName, Arc<Pod>>,
@@ -120,6 +126,7 @@ impl Reconciler {
             shortcut: ShortcutGates::default(),
             refused: BTreeMap::new(),
             looked_at: None,
+            memory_returned: None,
             pods: BTreeMap::new(),
             older: None,
             devices: BTreeSet::new(),
@@ -192,6 +199,10 @@ impl Reconciler {
         }
         self.date(cluster, revision);
         self.looked_at = Some((network.clone(), cni.clone()));
+        if self.memory_returned.is_none_or(|at| now.duration_since(at) >= RETURN_MEMORY_EVERY) {
+            return_free_memory();
+            self.memory_returned = Some(now);
+        }
         Ok(pass)
     }
 

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod address_filter;
+mod allocator;
 mod attach;
 pub mod bpffs;
 mod btf;
@@ -43,6 +44,7 @@ mod users;
 mod writer;
 
 pub use address_filter::AddressFilterTable;
+pub use allocator::return_free_memory;
 pub use attach::{Attacher, Device, DeviceRole, HookKind, ProgramOrder, Programs};
 pub use clock::monotonic;
 pub use events::{EventRing, EventStream};
