@@ -30,6 +30,7 @@
 
 mod atomic;
 mod lookup;
+mod memory;
 mod share;
 mod shared;
 #[cfg(any(test, feature = "user"))]
@@ -206,7 +207,7 @@ impl SharedSet {
             return false;
         }
         for _ in 0..READS {
-            let before = self.settled(way);
+            let before = self.settled::<A>(way);
             self.order_reads::<A>();
             if (before ^ lookup.tag) & (HASH | USED | BUSY) != 0 || !self.holds(way, &lookup.key) {
                 return false;
@@ -257,12 +258,13 @@ impl SharedSet {
 
     /// A way's tag, after a while if it is being written now.
     #[inline(always)]
-    fn settled(self, way: WayNumber) -> u32 {
+    fn settled<A: Atomic>(self, way: WayNumber) -> u32 {
         for _ in 0..LOOKS {
             let tag = self.tag(way);
             if tag & BUSY == 0 {
                 return tag;
             }
+            A::pause();
         }
         BUSY
     }
@@ -280,7 +282,7 @@ impl SharedSet {
     /// A way's tag, and the connection that it holds.
     fn read<A: Atomic>(self, way: WayNumber) -> Option<(u32, FlowKey, Flow)> {
         for _ in 0..READS {
-            let before = self.settled(way);
+            let before = self.settled::<A>(way);
             if before & (USED | BUSY) != USED {
                 return None;
             }

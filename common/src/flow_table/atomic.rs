@@ -19,12 +19,17 @@ pub trait Atomic {
     /// As above.
     unsafe fn or(word: *mut u64, bits: u64);
 
+    /// Another one must go on before this one can.
+    #[inline(always)]
+    fn pause() {}
+
     /// What was read before is not read after what follows. `word` is any, for those that have no such
     /// operation without one; it stays as it is.
     ///
     /// # Safety
     ///
     /// As above.
+    #[cfg_attr(test, track_caller)]
     unsafe fn order_reads(word: *mut u64);
 
     /// Others do not see what is written after this before what was written before it. `word` as above.
@@ -32,6 +37,7 @@ pub trait Atomic {
     /// # Safety
     ///
     /// As above.
+    #[cfg_attr(test, track_caller)]
     unsafe fn order_writes(word: *mut u64);
 }
 

@@ -15,10 +15,14 @@
 //! x86 reorders neither two loads nor two stores (Intel's manual, volume 3, 9.2.2), so nothing is left to do
 //! there but to keep the compiler from it: all accesses are volatile. Where the processor reorders them
 //! (arm64), each is a full barrier; [`Atomic`] says how.
+//!
+//! `tests::modelled` runs this code under a checker of the C11 memory model, which is weaker than that of any
+//! processor, and shows that it is wrong without any one of the barriers.
 
-use core::ptr::{read_volatile, write_volatile};
-
-use super::{Atomic, Entry, FLOW_WORDS, FlowSet, Holder, WAYS};
+use super::{
+    Atomic, Entry, FLOW_WORDS, FlowSet, Holder, WAYS,
+    memory::{read, write},
+};
 use crate::{Flow, FlowKey, FlowSummary, Seen, address::pair};
 
 /// A set in memory that others write to. It stands for a promise: see [`SharedSet::new`].
@@ -72,7 +76,7 @@ impl EntryHandle {
     #[inline(always)]
     pub fn touch(self, now: u32) {
         // SAFETY: words of a set, by the promise of `SharedSet::new`.
-        unsafe { write_volatile(self.last, now) };
+        unsafe { write(self.last, now) };
     }
 
     /// Adds marks, as above. What decides whether a packet passes is written with the entry alone.
@@ -95,6 +99,7 @@ impl SharedSet {
 
     /// What was read so far was read before what follows.
     #[inline(always)]
+    #[cfg_attr(test, track_caller)]
     pub(super) fn order_reads<A: Atomic>(self) {
         // SAFETY: the lock of a set.
         unsafe { A::order_reads(self.lock()) };
@@ -102,6 +107,7 @@ impl SharedSet {
 
     /// Whoever sees what follows sees what was written so far.
     #[inline(always)]
+    #[cfg_attr(test, track_caller)]
     pub(super) fn order_writes<A: Atomic>(self) {
         // SAFETY: as above.
         unsafe { A::order_writes(self.lock()) };
@@ -116,62 +122,63 @@ impl SharedSet {
 
     /// Frees the lock, for its holder.
     #[inline(always)]
+    #[cfg_attr(test, track_caller)]
     pub(super) fn unlock<A: Atomic>(self) {
         self.order_writes::<A>();
         // SAFETY: as above.
-        unsafe { write_volatile(self.lock(), 0) };
+        unsafe { write(self.lock(), 0) };
     }
 
     /// Who holds the lock: a [`Holder`], or 0.
     #[inline(always)]
     pub(super) fn holder(self) -> u32 {
         // SAFETY: a word of a set.
-        unsafe { read_volatile(&raw const (*self.0).lock.holder) }
+        unsafe { read(&raw const (*self.0).lock.holder) }
     }
 
     /// What the lock's holder has chosen so far.
     #[inline(always)]
     pub(super) fn choice(self) -> u32 {
         // SAFETY: as above.
-        unsafe { read_volatile(&raw const (*self.0).lock.choice) }
+        unsafe { read(&raw const (*self.0).lock.choice) }
     }
 
     #[inline(always)]
     pub(super) fn set_choice(self, choice: u32) {
         // SAFETY: as above.
-        unsafe { write_volatile(&raw mut (*self.0).lock.choice, choice) };
+        unsafe { write(&raw mut (*self.0).lock.choice, choice) };
     }
 
     #[inline(always)]
     pub(super) fn tag(self, way: WayNumber) -> u32 {
         // SAFETY: as above.
-        unsafe { read_volatile(self.tag_of(way)) }
+        unsafe { read(self.tag_of(way)) }
     }
 
     #[inline(always)]
     pub(super) fn set_tag(self, way: WayNumber, tag: u32) {
         // SAFETY: as above.
-        unsafe { write_volatile(self.tag_of(way), tag) };
+        unsafe { write(self.tag_of(way), tag) };
     }
 
     /// Puts `new` in the place of a tag; whether it was still there.
     #[cfg(any(test, feature = "user"))]
     pub(super) fn replace_tag(self, way: WayNumber, current: u32, new: u32) -> bool {
         // SAFETY: as above.
-        unsafe { super::HostAtomic::replace(self.tag_of(way), current, new) }
+        unsafe { super::memory::replace(self.tag_of(way), current, new) }
     }
 
     /// When a connection was used last, in ticks.
     #[inline(always)]
     pub(super) fn last(self, way: WayNumber) -> u32 {
         // SAFETY: as above.
-        unsafe { read_volatile(self.last_of(way)) }
+        unsafe { read(self.last_of(way)) }
     }
 
     #[inline(always)]
     pub(super) fn seen(self, way: WayNumber) -> Seen {
         // SAFETY: as above.
-        unsafe { read_volatile(&raw const (*self.entry(way)).seen) }
+        unsafe { read(&raw const (*self.entry(way)).seen) }
     }
 
     /// IP protocol number.
@@ -183,7 +190,7 @@ impl SharedSet {
     #[inline(always)]
     pub(super) fn key(self, way: WayNumber) -> FlowKey {
         // SAFETY: as above.
-        unsafe { read_volatile(&raw const (*self.entry(way)).key) }
+        unsafe { read(&raw const (*self.entry(way)).key) }
     }
 
     /// Whether an entry is this connection's.
@@ -191,7 +198,7 @@ impl SharedSet {
     pub(super) fn holds(self, way: WayNumber, key: &FlowKey) -> bool {
         let [a, b, c, d, ends] = key.words();
         // SAFETY: the key is this many words, and the first field of an entry.
-        let differs = |at, word| unsafe { read_volatile(self.entry(way).cast::<u64>().add(at)) ^ word };
+        let differs = |at, word| unsafe { read(self.entry(way).cast::<u64>().add(at)) ^ word };
         let difference = differs(0, a) | differs(4, ends);
         // That it is IPv4 stands in the last word: then all the others are alike.
         if key.is_v4() {
@@ -206,9 +213,7 @@ impl SharedSet {
     pub(super) fn veths(self, way: WayNumber) -> (u32, u32) {
         let entry = self.entry(way);
         // SAFETY: as above.
-        unsafe {
-            (read_volatile(&raw const (*entry).client_if), read_volatile(&raw const (*entry).server_if))
-        }
+        unsafe { (read(&raw const (*entry).client_if), read(&raw const (*entry).server_if)) }
     }
 
     /// As much of an entry as the fast path reads, and its two words that change.
@@ -218,11 +223,11 @@ impl SharedSet {
         // SAFETY: as above.
         let known = unsafe {
             FlowSummary {
-                client_if: read_volatile(&raw const (*entry).client_if),
-                server_if: read_volatile(&raw const (*entry).server_if),
-                ingress_ifindex: read_volatile(&raw const (*entry).ingress_ifindex),
-                seen: read_volatile(&raw const (*entry).seen),
-                last: read_volatile(found.last),
+                client_if: read(&raw const (*entry).client_if),
+                server_if: read(&raw const (*entry).server_if),
+                ingress_ifindex: read(&raw const (*entry).ingress_ifindex),
+                seen: read(&raw const (*entry).seen),
+                last: read(found.last),
             }
         };
         (known, found)
@@ -243,7 +248,7 @@ impl SharedSet {
             let from = (&raw const (*self.entry(way)).client_if).cast::<u64>();
             let to = (&raw mut *flow).cast::<u64>();
             for word in 0..FLOW_WORDS {
-                to.add(word).write(read_volatile(from.add(word)));
+                to.add(word).write(read(from.add(word)));
             }
         }
         flow.last = self.last(way);
@@ -257,15 +262,15 @@ impl SharedSet {
         unsafe {
             let (from, to) = ((&raw const *key).cast::<u64>(), entry.cast::<u64>());
             for word in 0..size_of::<FlowKey>() / 8 {
-                write_volatile(to.add(word), from.add(word).read());
+                write(to.add(word), from.add(word).read());
             }
-            write_volatile(&raw mut (*entry).client_if, flow.client_if);
-            write_volatile(&raw mut (*entry).server_if, flow.server_if);
-            write_volatile(&raw mut (*entry).ingress_ifindex, flow.ingress_ifindex);
-            write_volatile(&raw mut (*entry).client_revision, flow.client_revision);
-            write_volatile(&raw mut (*entry).server_revision, flow.server_revision);
-            write_volatile(&raw mut (*entry).seen, flow.seen);
-            write_volatile(self.last_of(way), flow.last);
+            write(&raw mut (*entry).client_if, flow.client_if);
+            write(&raw mut (*entry).server_if, flow.server_if);
+            write(&raw mut (*entry).ingress_ifindex, flow.ingress_ifindex);
+            write(&raw mut (*entry).client_revision, flow.client_revision);
+            write(&raw mut (*entry).server_revision, flow.server_revision);
+            write(&raw mut (*entry).seen, flow.seen);
+            write(self.last_of(way), flow.last);
         }
     }
 

@@ -3,7 +3,7 @@
 //! Needs no lock: an entry is freed by one exchange of its tag, which fails when another has written to it
 //! meanwhile.
 
-use super::{FlowShares, HostAtomic, NEXT_VERSION, SharedSet, VERSION, WAYS, WayNumber};
+use super::{Atomic, FlowShares, HostAtomic, NEXT_VERSION, SharedSet, VERSION, WAYS, WayNumber};
 use crate::{Flow, FlowKey, Timeouts};
 
 impl SharedSet {
@@ -27,8 +27,16 @@ impl SharedSet {
     /// Forgets the connections for which `gone` is true; how many. One that is written meanwhile is a new
     /// one, and stays.
     pub fn remove(self, gone: impl Fn(&FlowKey, &Flow) -> bool, shares: &impl FlowShares) -> usize {
+        self.remove_as::<HostAtomic>(gone, shares)
+    }
+
+    pub(super) fn remove_as<A: Atomic>(
+        self,
+        gone: impl Fn(&FlowKey, &Flow) -> bool,
+        shares: &impl FlowShares,
+    ) -> usize {
         let is_removed = |way: &WayNumber| {
-            self.read::<HostAtomic>(*way).is_some_and(|(before, key, flow)| {
+            self.read::<A>(*way).is_some_and(|(before, key, flow)| {
                 let free = before.wrapping_add(NEXT_VERSION) & VERSION;
                 let is_removed = gone(&key, &flow) && self.replace_tag(*way, before, free);
                 if is_removed {

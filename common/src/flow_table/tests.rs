@@ -1,6 +1,7 @@
 //! The table against a model, full sets, writers that die, and threads that write and read at once.
 
 mod crowd;
+pub(super) mod modelled;
 mod shares;
 mod sweep;
 

@@ -92,6 +92,7 @@ impl SharedSet {
             if self.try_lock::<A>(holder) {
                 return true;
             }
+            A::pause();
         }
         false
     }
