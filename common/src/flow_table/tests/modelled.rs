@@ -229,8 +229,8 @@ fn put(set: SharedSet, key: FlowKey, number: u32) -> bool {
     set.put::<Modelled, _>(&lookup(key), &flow(number), &RULE, Holder::Program).is_some()
 }
 
-/// Runs `scenario` in all orders, on a set that holds connection 1 under a key. The barriers that it meets; an
-/// error if it fails in any order.
+/// Runs `scenario` in all orders, on a set that holds connection 1 under a key. The barriers that it meets;
+/// an error if it fails in any order.
 fn check(key: FlowKey, without: Option<Barrier>, scenario: Scenario) -> Result<BTreeSet<Barrier>, ()> {
     let mut memory = Box::new(FlowSet::EMPTY);
     // SAFETY: memory of our own; the model stands for it while threads run.
@@ -314,7 +314,8 @@ fn whole(flow: &Flow) -> u32 {
     flow.server_if
 }
 
-/// A reader of connection 1 beside a writer that gives its way to connection 2, under the same key or another.
+/// A reader of connection 1 beside a writer that gives its way to connection 2, under the same key or
+/// another.
 fn beside_a_writer(set: SharedSet, read: fn(SharedSet, FlowKey) -> Option<u32>, written: usize) {
     let (keys, first) = (ALIKE.get().expect("they are known"), 0);
     let writer = loom::thread::spawn(move || assert!(put(set, keys[written], 2)));
