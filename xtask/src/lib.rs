@@ -10,6 +10,7 @@ pub mod flags;
 pub mod image;
 pub mod kubernetes;
 pub mod lab;
+pub mod manifest;
 mod old_kernel;
 pub mod peers;
 mod results;
@@ -43,6 +44,7 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Scale(flags) => scale::run(&flags),
         Command::E2e => e2e::run(),
         Command::Image(flags) => image::run(&flags),
+        Command::Manifest => manifest::run(),
         Command::Cluster { command } => cluster::run(&command),
         Command::Tidy => tidy::run(),
         Command::Lab(flags) => shell::run(&flags),

@@ -3,9 +3,6 @@
 //! Names are a contract: `podgate_<noun>_<unit>_total`. Labels have few values: directions, outcomes, states,
 //! sources, tables, and this node's own pods and policies up to a limit; never an address.
 
-#[cfg(test)]
-mod reference;
-
 use std::{collections::BTreeMap, fmt::Write};
 
 use podgate_common::Direction;
@@ -306,6 +303,9 @@ fn escape(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    mod monitoring;
+    mod reference;
+
     use podgate_common::Outcome;
     use podgate_core::model::ObjectName;
 

@@ -83,7 +83,10 @@ fn trials(bench: Option<&Arc<Bench>>) -> Vec<Trial> {
             deploy::is_accepted(&control_plane, part).map_err(failed)
         })
     });
-    alone.chain(shared).chain(deployed).collect()
+    let single_file = trial("deploy::the_single_file_is_up_to_date".to_owned(), bench, |_| {
+        deploy::single_file_is_up_to_date().map_err(failed)
+    });
+    alone.chain(shared).chain(deployed).chain([single_file]).collect()
 }
 
 fn trial(

@@ -24,7 +24,7 @@ ones only, at most 500 series per metric, and the rest is summed up as `(others)
 
 #[test]
 fn the_page_of_metrics_lists_each_family() {
-    let page = page(&super::tests::example());
+    let page = page(&super::example());
     if env::var_os("PODGATE_WRITE_EXPECTED").is_some() {
         fs::write(PATH, &page).expect("the page can be written");
     }
