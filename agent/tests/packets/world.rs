@@ -208,6 +208,26 @@ impl World {
         self
     }
 
+    /// The last service that was added has another UDP port with this backend.
+    #[must_use]
+    pub(crate) fn second_port(mut self, number: u16, (host, backend): (Host, u16)) -> Self {
+        let service = self.last_service();
+        let name: Name = "second".into();
+        let port = ServicePort { name: name.clone(), protocol: Protocol::Udp, number, node_port: None };
+        service.ports.push(port);
+        let of = service.name.clone();
+        let slice_name = ObjectName::new("x", format!("{}-second", of.name));
+        let slice = EndpointSlice {
+            name: slice_name.clone(),
+            service: of,
+            proxy: Proxy::KubeProxy,
+            ports: vec![SlicePort { name, protocol: Protocol::Udp, number: Some(backend) }],
+            endpoints: Family::ALL.map(|family| ready(host.at(family))).to_vec(),
+        };
+        self.cluster.slices.insert(slice_name, slice.into());
+        self
+    }
+
     /// The last service that was added is served by another proxy than kube-proxy.
     #[must_use]
     pub(crate) fn of_another_proxy(mut self) -> Self {

@@ -50,7 +50,8 @@ impl<'a> Stale<'a> {
             is_node(Some(owner)) && !is_node(known.get(address)) && !address.is_link_local_v6()
         };
         let is_new_port = |(port, of): (&u16, &TunnelPort)| {
-            of.has(TunnelPort::OF_NODES) && !maps.tunnel_ports.get(*port).has(TunnelPort::OF_NODES)
+            let known = maps.tunnel_ports.get(*port);
+            known.and(*of) != known
         };
         let are_tunnels = wanted.tunnel_ports.iter().any(is_new_port)
             || wanted.tunnel_services.iter().any(|key| !services.contains_key(key))

@@ -118,6 +118,29 @@ fn a_connection_does_not_follow_its_service_to_a_tunnel() {
     }
 }
 
+/// One port of a service leads to a tunnel, then another one does, too.
+#[test]
+fn a_connection_does_not_follow_another_port_of_such_a_service_to_a_tunnel() {
+    for room_for_tunnels in [usize::MAX, 0] {
+        let service = |host: Host, number| {
+            let tunnel = (Host::Node, TUNNEL_PORTS[0]);
+            let world = World::new().service(Protocol::Udp, &[tunnel]).second_port(81, (host, number));
+            World { room_for_tunnels, ..world }
+        };
+        let mut node = Node::new(&service(Host::Outside, 80));
+        let frames =
+            Family::ALL.map(|family| Frame::udp((Host::B.at(family), 40_000), (service_at(family), 81), 60));
+        for frame in &frames {
+            node.expect(leaves(Host::B), frame, NotIsolated);
+            node.expect(leaves(Host::B), frame, Established);
+        }
+        node.publish(&service(Host::Node, TUNNEL_PORTS[0]));
+        for frame in &frames {
+            node.expect(leaves(Host::B), frame, Encapsulated);
+        }
+    }
+}
+
 /// A host outside becomes a node of the cluster.
 #[test]
 fn a_connection_does_not_go_on_to_what_becomes_a_node() {
