@@ -7,14 +7,29 @@
 
 use crate::Address;
 
-/// As what an address was put in.
+/// As what an address was put in: each has a filter of its own. Anyone can choose addresses whose bits cover
+/// those of another one, and a service must close no more than a service may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum FilteredAs {
     /// One of a service.
-    Service = 0x9e37_79b9_7f4a_7c15,
+    Service = 0,
     /// One of a service that leads to a tunnel of a node.
-    Tunnel = 0xc2b2_ae3d_27d4_eb4f,
+    Tunnel = 1,
+}
+
+impl FilteredAs {
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+
+    /// Where its filter begins among the words of all.
+    #[inline(always)]
+    pub const fn first_word(self) -> u32 {
+        match self {
+            Self::Service => 0,
+            Self::Tunnel => FILTER_WORDS,
+        }
+    }
 }
 
 /// Where one of the bits of an address stands.
@@ -26,8 +41,8 @@ pub struct FilterBit {
     pub mask: u64,
 }
 
-/// Words of 64 bits: 512 KiB. One Service of the largest size that an API server takes, with 75,000
-/// addresses, sets 7 % of the bits: of others, two in 100,000 are then taken for one of them.
+/// Words of 64 bits of one filter: 512 KiB. One Service of the largest size that an API server takes, with
+/// 75,000 addresses, sets 7 % of the bits: of others, two in 100,000 are then taken for one of them.
 pub const FILTER_WORDS: u32 = 65_536;
 
 const BITS: u32 = FILTER_WORDS * u64::BITS;
@@ -36,9 +51,9 @@ const BITS_OF_AN_ADDRESS: u32 = 4;
 /// The bits of an address. All are set if it was put in.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
-pub fn filter_bits(kind: FilteredAs, address: &Address) -> impl Iterator<Item = FilterBit> {
+pub fn filter_bits(address: &Address) -> impl Iterator<Item = FilterBit> {
     let [upper, lower] = address.halves();
-    let mixed = mix(mix(upper ^ kind as u64) ^ lower);
+    let mixed = mix(mix(upper) ^ lower);
     // Two hashes make any number of them (Kirsch and Mitzenmacher, Less Hashing, Same Performance).
     let (first, step) = (mixed as u32, (mixed >> 32) as u32 | 1);
     (0..BITS_OF_AN_ADDRESS).map(move |number| {
@@ -63,27 +78,23 @@ mod tests {
 
     use super::*;
 
-    fn bits(kind: FilteredAs, number: u32) -> Vec<FilterBit> {
-        filter_bits(kind, &Address::from_v4(number.to_be_bytes())).collect()
+    fn bits(number: u32) -> Vec<FilterBit> {
+        filter_bits(&Address::from_v4(number.to_be_bytes())).collect()
     }
 
     #[test]
-    fn each_address_has_bits_of_its_own_for_each_kind() {
+    fn each_address_has_bits_of_its_own() {
         for number in 0..10_000 {
-            let [service, tunnel] = [FilteredAs::Service, FilteredAs::Tunnel].map(|kind| bits(kind, number));
-            assert!(
-                service.len() == 4 && service != tunnel && service != bits(FilteredAs::Service, number + 1)
-            );
-            assert!(service.iter().all(|bit| bit.word < FILTER_WORDS && bit.mask.count_ones() == 1));
+            let of_address = bits(number);
+            assert!(of_address.len() == 4 && of_address != bits(number + 1));
+            assert!(of_address.iter().all(|bit| bit.word < FILTER_WORDS && bit.mask.count_ones() == 1));
         }
     }
 
     #[test]
     fn addresses_of_one_network_are_spread_over_the_whole_filter() {
-        let words: BTreeSet<u32> = (0..65_536)
-            .flat_map(|number| bits(FilteredAs::Service, 0xc633_0000 + number))
-            .map(|bit| bit.word)
-            .collect();
+        let words: BTreeSet<u32> =
+            (0..65_536).flat_map(|number| bits(0xc633_0000 + number)).map(|bit| bit.word).collect();
         // 262,144 balls in 65,536 bins leave 1.8 % of them empty.
         let expected = f64::from(FILTER_WORDS) * (1.0 - (-4.0_f64).exp());
         let found = f64::from(u32::try_from(words.len()).unwrap());

@@ -92,6 +92,12 @@ impl ServiceKey {
         [Self::new(address, Protocol::Udp, port), Self::of_all_ports(address)]
     }
 
+    /// An address and UDP port that lead to no tunnel, whatever the filter says: a service's own.
+    #[inline(always)]
+    pub const fn of_no_tunnel(address: Address, port: u16) -> Self {
+        Self { address, port, protocol: 0 }
+    }
+
     /// All UDP ports of a service's address.
     #[inline(always)]
     pub const fn of_all_ports(address: Address) -> Self {
@@ -204,13 +210,14 @@ pub trait Tables {
     fn is_node(&self, address: &Address) -> bool;
     /// What is known of a UDP port.
     fn tunnel_port(&self, port: u16) -> TunnelPort;
-    /// Whether a service's address and port lead to a node's tunnel.
-    fn leads_to_tunnel(&self, key: &ServiceKey) -> bool;
+    /// Whether a service's address and port lead to a node's tunnel; of [`ServiceKey::of_no_tunnel`], that
+    /// they do not.
+    fn has_tunnel_key(&self, key: &ServiceKey) -> bool;
     fn identity(&self, table_set: TableSetIndex, address: &Address) -> IdentityId;
     fn class(&self, table_set: TableSetIndex, protocol: Protocol, port: u16) -> ClassId;
     fn row(&self, table_set: TableSetIndex, key: &RowKey) -> Option<Row>;
     fn service(&self, table_set: TableSetIndex, key: &ServiceKey) -> Option<ServiceId>;
-    /// A word of the filter of addresses; of a number from [`crate::FILTER_WORDS`] on, any.
+    /// A word of the filters of addresses ([`FilteredAs::first_word`]); of a number that none has, any.
     fn filter_word(&self, word: u32) -> u64;
 
     /// Looks a connection up by the key in `lookup`; its entry stands in `lookup.flow` then. `None` says that
@@ -310,7 +317,7 @@ pub fn allowed(
 /// Asked by way of [`Tables::is_filtered`].
 #[inline(always)]
 pub fn is_filtered(kind: FilteredAs, address: &Address, tables: &impl Tables) -> bool {
-    filter_bits(kind, address).all(|bit| tables.filter_word(bit.word) & bit.mask != 0)
+    filter_bits(address).all(|bit| tables.filter_word(kind.first_word() + bit.word) & bit.mask != 0)
 }
 
 /// The bit of a policy for an identity and a class.

@@ -12,10 +12,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use podgate_common::{
-    Address, Direction, EVENT_BYTES, Endpoint, Eviction, FILTER_WORDS, FlowCounter, FlowCounterKey,
-    FlowEvent, FlowSeed, FlowSet, FlowShare, FragmentKey, LinkAddress, MAX_ENDPOINTS, MAX_FLOW_COUNTERS,
-    MAX_FRAGMENTS, MAX_OWNERS, MAX_TUNNEL_SERVICES, OpenVeth, Outcome, PortPair, RowKey, Scratch, ServiceKey,
-    Share, TableSetIndex, Unreported,
+    Address, Direction, EVENT_BYTES, Endpoint, Eviction, FILTER_WORDS, FilteredAs, FlowCounter,
+    FlowCounterKey, FlowEvent, FlowSeed, FlowSet, FlowShare, FragmentKey, LinkAddress, MAX_ENDPOINTS,
+    MAX_FLOW_COUNTERS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TUNNEL_SERVICES, OpenVeth, Outcome, PortPair, RowKey,
+    Scratch, ServiceKey, Share, TableSetIndex, Unreported,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -24,7 +24,7 @@ const TABLE_SETS: usize = TableSetIndex::COUNT as usize;
 /// Inner maps of one type may differ in size; this one is never used.
 const TEMPLATE: usize = 1;
 
-const ADDRESS_FILTER_WORDS: usize = FILTER_WORDS as usize;
+const ADDRESS_FILTER_WORDS: usize = (FILTER_WORDS * FilteredAs::COUNT) as usize;
 const LINK_ADDRESS_SLOTS: usize = LinkAddress::SLOTS as usize;
 const OPEN_VETH_SLOTS: usize = OpenVeth::SLOTS as usize;
 const FLOW_SHARE_SLOTS: usize = FlowShare::SLOTS as usize;
@@ -64,7 +64,7 @@ pub(crate) static TUNNEL_SERVICES: HashMap<ServiceKey, u32, MAX_TUNNEL_SERVICES,
 #[btf_map]
 pub(crate) static TUNNEL_PORTS: Array<[u8; 65_536], 1> = Array::new();
 
-/// The filter of addresses (`filter_bits`): of services over the limit of their namespace, and of those that
+/// The filters of addresses (`FilteredAs`): of services over the limit of their namespace, and of those that
 /// lead to tunnels and for which `TUNNEL_SERVICES` has no room. The agent writes by a shared mapping.
 #[btf_map]
 pub(crate) static ADDRESS_FILTER: Array<u64, ADDRESS_FILTER_WORDS, MMAPABLE> = Array::new();

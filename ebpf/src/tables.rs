@@ -57,7 +57,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn leads_to_tunnel(&self, key: &ServiceKey) -> bool {
+    fn has_tunnel_key(&self, key: &ServiceKey) -> bool {
         // SAFETY: as above.
         unsafe { TUNNEL_SERVICES.get(key) }.is_some()
     }

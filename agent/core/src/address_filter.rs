@@ -5,7 +5,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use podgate_common::{Address, FILTER_WORDS, FilteredAs, filter_bits};
+use podgate_common::{Address, FILTER_WORDS, filter_bits};
 
 /// Takes no memory while it is empty, then 512 KiB, which copies share.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -13,14 +13,14 @@ pub struct AddressFilter(Option<Arc<[u64]>>);
 
 impl AddressFilter {
     /// Of these addresses.
-    pub fn of(kind: FilteredAs, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+    pub fn of(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let mut addresses = addresses.into_iter().map(Address::from).peekable();
         if addresses.peek().is_none() {
             return Self(None);
         }
         let mut words = vec![0; FILTER_WORDS as usize];
-        for bit in addresses.flat_map(|address| filter_bits(kind, &address).collect::<Vec<_>>()) {
-            words[bit.word as usize] |= bit.mask;
+        for address in addresses {
+            filter_bits(&address).for_each(|bit| words[bit.word as usize] |= bit.mask);
         }
         Self(Some(words.into()))
     }
@@ -40,8 +40,8 @@ impl AddressFilter {
     }
 
     /// Whether an address may be one of those that were put in; it is none of them if not.
-    pub fn may_have(&self, kind: FilteredAs, address: IpAddr) -> bool {
-        !self.is_empty() && filter_bits(kind, &address.into()).all(|bit| self.word(bit.word) & bit.mask != 0)
+    pub fn may_have(&self, address: IpAddr) -> bool {
+        !self.is_empty() && filter_bits(&address.into()).all(|bit| self.word(bit.word) & bit.mask != 0)
     }
 
     /// A word, by its number.
@@ -68,22 +68,19 @@ mod tests {
         let v4 = |number: u32| IpAddr::from(Ipv4Addr::from(number));
         let v6 = |number: u32| IpAddr::from(Ipv6Addr::from(0x2001_0db8 << 96 | u128::from(number)));
         for address in [&v4 as &dyn Fn(u32) -> IpAddr, &v6] {
-            let filter = AddressFilter::of(FilteredAs::Service, (0..75_000).map(address));
-            assert!((0..75_000).all(|number| filter.may_have(FilteredAs::Service, address(number))));
+            let filter = AddressFilter::of((0..75_000).map(address));
+            assert!((0..75_000).all(|number| filter.may_have(address(number))));
             let others = 0x8000_0000_u32..0x8010_0000;
-            let taken = others.filter(|number| filter.may_have(FilteredAs::Service, address(*number)));
+            let taken = others.filter(|number| filter.may_have(address(*number)));
             // Of a million, two in 100,000 are expected.
             assert!(taken.count() < 60);
-            let as_tunnels =
-                (0..75_000).filter(|number| filter.may_have(FilteredAs::Tunnel, address(*number)));
-            assert!(as_tunnels.count() < 20);
         }
     }
 
     #[test]
     fn an_empty_one_has_nothing() {
-        let filter = AddressFilter::of(FilteredAs::Service, []);
+        let filter = AddressFilter::of([]);
         assert!(filter.is_empty() && filter == AddressFilter::default());
-        assert!(!filter.may_have(FilteredAs::Service, IpAddr::from([0, 0, 0, 0])));
+        assert!(!filter.may_have(IpAddr::from([0, 0, 0, 0])));
     }
 }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use podgate_common::{
-    Address, ClassId, Endpoint, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress, Lookup,
-    NODE, OTHER_NODE, PolicyId, PortPair, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey,
+    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
+    Lookup, NODE, OTHER_NODE, PolicyId, PortPair, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey,
     TableSetIndex, Timeout, Timeouts, TunnelPort,
 };
 
@@ -28,7 +28,7 @@ pub struct Memory<'a> {
     pub link_addresses: BTreeMap<u32, [u8; 6]>,
     /// Of UDP.
     pub tunnel_ports: BTreeMap<u16, TunnelPort>,
-    /// Addresses and ports of services that lead to tunnels.
+    /// Addresses and ports of services that lead to tunnels, or not ([`ServiceKey::of_no_tunnel`]).
     pub tunnel_services: BTreeSet<ServiceKey>,
     /// More of them.
     pub tunnel_filter: AddressFilter,
@@ -119,7 +119,7 @@ impl podgate_common::Tables for Memory<'_> {
         self.tunnel_ports.get(&port).copied().unwrap_or(TunnelPort::NONE)
     }
 
-    fn leads_to_tunnel(&self, key: &ServiceKey) -> bool {
+    fn has_tunnel_key(&self, key: &ServiceKey) -> bool {
         self.tunnel_services.contains(key)
     }
 
@@ -151,7 +151,10 @@ impl podgate_common::Tables for Memory<'_> {
     }
 
     fn filter_word(&self, word: u32) -> u64 {
-        self.tables.services.filter.word(word) | self.tunnel_filter.word(word)
+        match word.checked_sub(FilteredAs::Tunnel.first_word()) {
+            Some(word) => self.tunnel_filter.word(word),
+            None => self.tables.services.filter.word(word),
+        }
     }
 
     fn flow(&self, lookup: &mut Lookup, _: Reach) -> Option<()> {

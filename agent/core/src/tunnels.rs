@@ -9,7 +9,7 @@ use std::{
     net::IpAddr,
 };
 
-use podgate_common::{FilteredAs, Protocol, ServiceKey};
+use podgate_common::{Protocol, ServiceKey};
 
 use crate::address_filter::AddressFilter;
 use crate::model::{Cluster, Name, ObjectName, Proxy, Service, ServicePort, SlicePort};
@@ -26,14 +26,17 @@ pub struct TunnelServices {
     /// Service claims: those that kube-proxy does not serve close nothing, nor does who claims the cluster
     /// address of another service.
     pub frontends: BTreeSet<ServiceKey>,
-    /// The addresses of those for which there was no room.
+    /// Where there is no room for so many, the addresses of all of them instead.
     pub filter: AddressFilter,
+    /// What the filter takes for one of these, and is another service's own: no one closes that for others
+    /// ([`ServiceKey::of_no_tunnel`]).
+    pub exceptions: BTreeSet<ServiceKey>,
 }
 
 impl TunnelServices {
     /// `ports`: where tunnels of nodes listen; `nodes`: at which addresses; `room`: for how many frontends.
-    /// No more are looked at: a Service has room for many addresses times many ports. Of the others, the
-    /// addresses stand in a filter.
+    /// No more are looked at: a Service has room for many addresses times many ports. Of more, the addresses
+    /// stand in a filter.
     pub fn of(cluster: &Cluster, ports: &BTreeSet<u16>, nodes: &BTreeSet<IpAddr>, room: usize) -> Self {
         let services = leading(cluster, ports, nodes);
         let mut found = Self::default();
@@ -54,25 +57,23 @@ impl TunnelServices {
         }
         let others: BTreeSet<ServiceKey> =
             cluster.services.values().flat_map(|it| own_frontends(it)).collect();
-        found.frontends.extend(all.by_ref().take(room).filter(|key| !others.contains(key)));
-        if all.next().is_some() {
-            let claimed = services.iter().map(|(service, _)| *service);
-            found.filter = filter(cluster, claimed);
+        let frontends = all.by_ref().take(room).filter(|key| !others.contains(key)).collect();
+        if all.next().is_none() {
+            found.frontends = frontends;
+            return found;
         }
+        let own: BTreeSet<IpAddr> =
+            services.iter().flat_map(|(service, _)| &service.cluster_addresses).copied().collect();
+        let claiming = services.iter().filter(|(service, _)| service.proxy == Proxy::KubeProxy);
+        let claimed = claiming.flat_map(|(service, _)| &service.external_addresses).copied();
+        found.filter = AddressFilter::of(own.iter().copied().chain(claimed));
+        let others = others.into_iter().filter(|key| found.ports.contains(&key.port));
+        let others =
+            others.map(|key| (IpAddr::from(key.address), ServiceKey::of_no_tunnel(key.address, key.port)));
+        let taken = others.filter(|(at, _)| !own.contains(at) && found.filter.may_have(*at));
+        found.exceptions = taken.map(|(_, key)| key).take(room).collect();
         found
     }
-}
-
-/// All addresses of services that lead to tunnels, but for the cluster addresses of others: these are closed
-/// by no one who claims them.
-fn filter<'a>(cluster: &Cluster, leading: impl Iterator<Item = &'a Service> + Clone) -> AddressFilter {
-    let own: BTreeSet<IpAddr> = leading.clone().flat_map(|it| &it.cluster_addresses).copied().collect();
-    let others = cluster.services.values().flat_map(|service| &service.cluster_addresses);
-    let others: BTreeSet<IpAddr> = others.filter(|address| !own.contains(address)).copied().collect();
-    let claiming = leading.filter(|service| service.proxy == Proxy::KubeProxy);
-    let claimed = claiming.flat_map(|service| &service.external_addresses).copied();
-    let claimed = claimed.filter(|address| !others.contains(address));
-    AddressFilter::of(FilteredAs::Tunnel, own.iter().copied().chain(claimed))
 }
 
 /// The services that lead to a tunnel of a node, with the ports that do. Nearly always none. An object may
@@ -168,7 +169,7 @@ mod tests {
     /// Node ports; and addresses with their ports, 0 for all.
     fn found(cluster: &Cluster) -> (Vec<u16>, BTreeSet<(IpAddr, u16)>) {
         let found = TunnelServices::of(cluster, &[VXLAN].into(), &[ip(NODE)].into(), ROOM);
-        assert!(found.filter.is_empty());
+        assert!(found.filter.is_empty() && found.exceptions.is_empty());
         let frontends = found.frontends.into_iter().map(|key| (key.address.into(), key.port));
         (found.node_ports.into_iter().collect(), frontends.collect())
     }
@@ -219,16 +220,17 @@ mod tests {
         add(&mut cluster, "dns", "203.0.113.10", &[], ("10.1.0.1", 53));
         let external: Vec<&str> = external.into_iter().chain(["203.0.113.10"]).collect();
         add(&mut cluster, "tunnel", "10.96.0.4", &external, (NODE, VXLAN));
-        let external = &external[..external.len() - 1];
         let service = Arc::make_mut(&mut cluster.services[&ObjectName::new("x", "tunnel")]);
         let port = service.ports[1].clone();
         service.ports = (1..=3_000).map(|number| ServicePort { number, ..port.clone() }).collect();
         let found = TunnelServices::of(&cluster, &[VXLAN].into(), &[ip(NODE)].into(), ROOM);
-        assert_eq!(found.frontends.len(), ROOM);
+        assert!(found.frontends.is_empty());
         let closed = external.iter().chain(&["10.96.0.4"]);
-        assert!({ closed }.all(|address| found.filter.may_have(FilteredAs::Tunnel, ip(address))));
-        assert!(!found.filter.may_have(FilteredAs::Tunnel, ip("203.0.113.10")), "another's");
-        assert!(found.frontends.contains(&ServiceKey::of_all_ports(ip("10.96.0.4").into())));
+        assert!({ closed }.all(|address| found.filter.may_have(ip(address))));
+        // Of another's address only what it has itself is open.
+        assert!(found.filter.may_have(ip("203.0.113.10")));
+        let open = [53, 54].map(|port| ServiceKey::of_no_tunnel(ip("203.0.113.10").into(), port));
+        assert_eq!(found.exceptions, open.into());
         assert_eq!(found.ports.len(), 3_000);
     }
 }

@@ -1,4 +1,4 @@
-//! The filter of addresses in the kernel, written through a shared mapping.
+//! The filters of addresses in the kernel, written through a shared mapping.
 
 use std::{
     os::fd::OwnedFd,
@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use podgate_common::FILTER_WORDS;
+use podgate_common::{FILTER_WORDS, FilteredAs};
 use podgate_core::address_filter::AddressFilter;
 
 use super::mapping::Mapping;
@@ -20,7 +20,7 @@ pub struct AddressFilterTable {
     known: Option<[AddressFilter; 2]>,
 }
 
-/// Filters of which the kernel's is made.
+/// By the number of [`FilteredAs`].
 type FilterParts<'a> = [&'a AddressFilter; 2];
 
 impl AddressFilterTable {
@@ -43,14 +43,14 @@ impl AddressFilterTable {
         Ok(())
     }
 
-    /// Whether all of one stand in it.
+    /// Whether all of these stand in it, as addresses that lead to tunnels.
     ///
     /// # Errors
     ///
     /// As [`Self::add`].
-    pub fn has_all_of(&self, filter: &AddressFilter) -> Result<bool> {
+    pub fn has_all_tunnels(&self, filter: &AddressFilter) -> Result<bool> {
         let mut has_all = true;
-        self.each_word([filter, filter], |held, wanted| {
+        self.each_word([&AddressFilter::default(), filter], |held, wanted| {
             has_all &= wanted & !held.load(Ordering::Acquire) == 0;
         })?;
         Ok(has_all)
@@ -83,11 +83,12 @@ impl AddressFilterTable {
 
     /// Each word of the kernel's, and as it is wanted.
     fn each_word(&self, filters: FilterParts<'_>, mut act: impl FnMut(&AtomicU64, u64)) -> Result<()> {
-        let mapping =
-            Mapping::new(&self.map, FILTER_WORDS as usize, true).context("the filter of addresses")?;
-        for (number, held) in (0..).zip(mapping.elements()) {
+        let all = (FILTER_WORDS * FilteredAs::COUNT) as usize;
+        let mapping = Mapping::new(&self.map, all, true).context("the filters of addresses")?;
+        let wanted = filters.into_iter().flat_map(|filter| (0..FILTER_WORDS).map(|at| filter.word(at)));
+        for (wanted, held) in wanted.zip(mapping.elements()) {
             // SAFETY: it is there as long as the mapping, and only written by atomic operations.
-            act(unsafe { held.as_ref() }, filters.iter().fold(0, |word, filter| word | filter.word(number)));
+            act(unsafe { held.as_ref() }, wanted);
         }
         Ok(())
     }

@@ -67,9 +67,10 @@ pub struct Wanted {
     pub owners: BTreeMap<IpAddr, u32>,
     /// UDP ports at which tunnels of nodes listen.
     pub tunnel_ports: BTreeMap<u16, TunnelPort>,
-    /// Addresses and ports of services over UDP that lead to tunnels of nodes.
+    /// Addresses and ports of services over UDP that lead to tunnels of nodes; and, of those that the filter
+    /// takes for such, [the ones that do not](ServiceKey::of_no_tunnel).
     pub tunnel_services: BTreeSet<ServiceKey>,
-    /// The addresses of more of them.
+    /// The addresses of these services where there are more than have room.
     pub tunnel_filter: AddressFilter,
     /// By ifindex, of the veths that are ports of bridges: the link-layer addresses that their pods were
     /// given.
@@ -260,6 +261,8 @@ impl Current {
         let owners: BTreeMap<Address, u32> =
             wanted.owners.iter().map(|(address, ifindex)| ((*address).into(), *ifindex)).collect();
         let stale = Stale::of(maps, wanted, &owners, before.is_none())?;
+        // With the exceptions of the filter, before it.
+        let tunnel_services = stale::put_tunnel_services(maps, wanted)?;
         let filters = [&tables.services.filter, &wanted.tunnel_filter];
         maps.filter.add(filters)?;
         // Before the endpoints: a new policy has no verdict on what is behind a service that goes.
@@ -274,8 +277,6 @@ impl Current {
         self.set.services.change(&gone)?;
         forget_addresses(maps, &owners)?;
         maps.owners.put_all(&owners)?;
-        let tunnel_services = wanted.tunnel_services.iter().map(|key| (*key, 1)).collect();
-        maps.tunnel_services.put_all(&tunnel_services)?;
         maps.tunnel_ports.add(&wanted.tunnel_ports)?;
         maps.link_addresses.set_all(&wanted.link_addresses);
         // 3.

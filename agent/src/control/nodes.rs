@@ -76,7 +76,7 @@ impl Nodes {
             let known = wanted.tunnel_ports.entry(*port).or_default();
             *known = known.and(TunnelPort::OF_SERVICES);
         }
-        wanted.tunnel_services.clone_from(&self.found.frontends);
+        wanted.tunnel_services = self.found.frontends.union(&self.found.exceptions).copied().collect();
         wanted.tunnel_filter.clone_from(&self.found.filter);
         wanted
     }

@@ -350,7 +350,7 @@ impl World {
             endpoints,
             owners,
             tunnel_ports,
-            tunnel_services: services.frontends,
+            tunnel_services: &services.frontends | &services.exceptions,
             tunnel_filter: services.filter,
             link_addresses,
         }

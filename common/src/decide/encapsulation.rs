@@ -46,8 +46,9 @@ fn reaches_udp_tunnel<T: Tables>(port: u16, destination: &Address, tables: &T) -
     let known = tables.tunnel_port(port);
     known.has(TunnelPort::OF_NODES) && reaches_node(destination, tables)
         || known.has(TunnelPort::OF_SERVICES)
-            && (ServiceKey::of_tunnel(*destination, port).iter().any(|key| tables.leads_to_tunnel(key))
-                || tables.is_filtered(FilteredAs::Tunnel, destination))
+            && (ServiceKey::of_tunnel(*destination, port).iter().any(|key| tables.has_tunnel_key(key))
+                || tables.is_filtered(FilteredAs::Tunnel, destination)
+                    && !tables.has_tunnel_key(&ServiceKey::of_no_tunnel(*destination, port)))
 }
 
 /// The same of a packet that cannot be read to its end: receivers read on behind more headers than are read

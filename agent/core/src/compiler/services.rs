@@ -23,7 +23,7 @@ use std::{
 };
 
 use imbl::OrdMap;
-use podgate_common::{BITS_PER_ROW, ClassId, Endpoint, FilteredAs, Protocol, ServiceKey, ServiceVerdict};
+use podgate_common::{BITS_PER_ROW, ClassId, Endpoint, Protocol, ServiceKey, ServiceVerdict};
 
 use self::view::bounded;
 pub(super) use self::view::{AddressClaim, ServiceView, View};
@@ -213,7 +213,7 @@ pub(super) fn together(claims: &[AddressClaim]) -> Arc<BTreeSet<Backend>> {
 pub(super) fn filter<'a>(services: impl IntoIterator<Item = &'a Service>) -> AddressFilter {
     let over_limit = services.into_iter().filter(|service| service.is_over_limit);
     let addresses = over_limit.flat_map(|it| it.cluster_addresses.iter().chain(&it.external_addresses));
-    AddressFilter::of(FilteredAs::Service, addresses.copied())
+    AddressFilter::of(addresses.copied())
 }
 
 /// Whether the services in the filter may claim an address and port that is listed, too. Which ports they
@@ -223,7 +223,7 @@ pub(super) fn is_filtered(
     key: &ServiceKey,
     own_addresses: &BTreeSet<IpAddr>,
 ) -> bool {
-    let may_have = |address| filter.may_have(FilteredAs::Service, address);
+    let may_have = |address| filter.may_have(address);
     if filter.is_empty() || key.is_filtered() {
         return false;
     }

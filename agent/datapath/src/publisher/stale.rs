@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use podgate_common::{
-    Address, EndpointState, FilteredAs, Flow, FlowKey, NODE, OTHER_NODE, Protocol, Seen, ServiceKey,
-    TunnelPort, may_carry_packets,
+    Address, EndpointState, Flow, FlowKey, NODE, OTHER_NODE, Protocol, Seen, ServiceKey, TunnelPort,
+    may_carry_packets,
 };
 
 use super::{EndpointEntry, Wanted};
@@ -55,7 +55,8 @@ impl<'a> Stale<'a> {
         };
         let are_tunnels = wanted.tunnel_ports.iter().any(is_new_port)
             || wanted.tunnel_services.iter().any(|key| !services.contains_key(key))
-            || !wanted.tunnel_filter.is_empty() && !maps.filter.has_all_of(&wanted.tunnel_filter)?
+            || ended_exceptions(maps, wanted).next().is_some()
+            || !wanted.tunnel_filter.is_empty() && !maps.filter.has_all_tunnels(&wanted.tunnel_filter)?
             || !same_owners && owners.iter().any(is_new_node);
         Ok(Self {
             wanted,
@@ -132,9 +133,29 @@ impl<'a> Stale<'a> {
                         && (ServiceKey::of_tunnel(address, port)
                             .iter()
                             .any(|key| tunnel_services.contains(key))
-                            || of_services && tunnel_filter.may_have(FilteredAs::Tunnel, address.into()))
+                            || of_services
+                                && tunnel_filter.may_have(address.into())
+                                && !tunnel_services.contains(&ServiceKey::of_no_tunnel(address, port)))
             })
     }
+}
+
+/// Puts the services that lead to tunnels beside those that did until now. What leads to none no more does so
+/// no longer.
+pub(super) fn put_tunnel_services(maps: &mut BpfMaps, wanted: &Wanted) -> Result<BTreeMap<ServiceKey, u32>> {
+    let ended: Vec<ServiceKey> = ended_exceptions(maps, wanted).collect();
+    ended.iter().try_for_each(|key| maps.tunnel_services.remove(key))?;
+    let services = wanted.tunnel_services.iter().map(|key| (*key, 1)).collect();
+    maps.tunnel_services.put_all(&services)?;
+    Ok(services)
+}
+
+/// What led to no tunnel until now, and is still in the filter of what does.
+fn ended_exceptions(maps: &BpfMaps, wanted: &Wanted) -> impl Iterator<Item = ServiceKey> {
+    let held = maps.tunnel_services.entries().keys();
+    let ended = held.filter(|key| **key == ServiceKey::of_no_tunnel(key.address, key.port));
+    let ended = ended.filter(|key| !wanted.tunnel_services.contains(key));
+    ended.filter(|key| wanted.tunnel_filter.may_have(key.address.into())).copied()
 }
 
 fn is_node(owner: Option<&u32>) -> bool {

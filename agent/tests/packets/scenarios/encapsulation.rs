@@ -1,14 +1,17 @@
 //! Packets in packets: a pod hands none to a node, which would take them out in anyone's name.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use podgate_common::{
-    EndpointState, NODE,
+    EndpointState, FilterBit, NODE,
     Outcome::{Allowed, Denied, Encapsulated, Established, NotIsolated, Spoofed, Unparsed, Unreadable},
-    Protocol,
+    Protocol, filter_bits,
     frames::{Extension, Frame},
 };
-use podgate_core::model::{Peers, Ports};
+use podgate_core::model::{ObjectName, Peers, Ports};
 
 use crate::{
     node::Node,
@@ -137,6 +140,59 @@ fn a_connection_does_not_follow_another_port_of_such_a_service_to_a_tunnel() {
         node.publish(&service(Host::Node, TUNNEL_PORTS[0]));
         for frame in &frames {
             node.expect(leaves(Host::B), frame, Encapsulated);
+        }
+    }
+}
+
+/// Addresses of the tenant's own choice, whose bits in a filter cover those of this one.
+fn covering(address: IpAddr) -> Vec<IpAddr> {
+    let chosen = |number: u32| IpAddr::from(Ipv6Addr::from(0x2001_0db8 << 96 | u128::from(number)));
+    let mut wanted: Vec<FilterBit> = filter_bits(&address.into()).collect();
+    let mut found = Vec::new();
+    for candidate in (0..).map(chosen) {
+        for bit in filter_bits(&candidate.into()) {
+            if let Some(at) = wanted.iter().position(|wanted| *wanted == bit) {
+                wanted.remove(at);
+                found.push(candidate);
+            }
+        }
+        if wanted.is_empty() {
+            break;
+        }
+    }
+    found
+}
+
+/// Nothing closes the own address and port of another service: neither that the tenant lists it, nor that it
+/// looks so in a filter.
+#[test]
+fn a_tenant_closes_no_service_of_another_by_a_filter() {
+    for family in Family::ALL {
+        let mut claimed = covering(service_at(family));
+        claimed.push(service_at(family));
+        let dns = World::new().egress(Host::A, []).service(Protocol::Udp, &[(Host::Outside, 80)]);
+        // Ports 1 to 100 of other services lead to tunnels.
+        let tunnels = dns.clone().with_tunnels("10.97.1", 1, 100, 1);
+        let set = |world: &mut World, name: &str| {
+            let service = Arc::make_mut(&mut world.cluster.services[&ObjectName::new("x", name)]);
+            service.external_addresses.clone_from(&claimed);
+        };
+        let mut over_limit = tunnels.clone().external(service_at(family), &[(Host::B, 80)]).over_limit();
+        set(&mut over_limit, "s2");
+        let mut in_filter = tunnels;
+        set(&mut in_filter, "tunnels1");
+        in_filter.room_for_tunnels = 10;
+        let exceptions = in_filter.wanted(&in_filter.compile(Vec::new())).tunnel_services;
+        assert_eq!(exceptions.len(), 1);
+        let to = |port| Frame::udp((Host::B.at(family), 40_000), (service_at(family), port), 60);
+        let mut node = Node::new(&dns);
+        for (world, other_port) in [(&over_limit, NotIsolated), (&in_filter, Encapsulated)] {
+            node.publish(world);
+            node.forget();
+            node.expect(leaves(Host::B), &to(80), NotIsolated);
+            // To which the tenant's service leads.
+            node.expect(leaves(Host::B), &to(81), other_port);
+            node.publish(&dns);
         }
     }
 }

@@ -151,7 +151,7 @@ impl Tables for Node {
         TunnelPort::NONE
     }
 
-    fn leads_to_tunnel(&self, _: &ServiceKey) -> bool {
+    fn has_tunnel_key(&self, _: &ServiceKey) -> bool {
         false
     }
 

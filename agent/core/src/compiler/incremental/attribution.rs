@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use podgate_common::{Direction, FilteredAs, Protocol, ServiceKey};
+use podgate_common::{Direction, Protocol, ServiceKey};
 
 use super::{
     Incremental,
@@ -97,7 +97,7 @@ impl PolicySnapshot {
         if frontends.contains_key(&key) {
             return true;
         }
-        if self.tables.services.filter.may_have(FilteredAs::Service, address) {
+        if self.tables.services.filter.may_have(address) {
             return true;
         }
         key.address = key.address.unspecified();
@@ -178,7 +178,7 @@ impl PolicySnapshot {
         let frontends = &self.tables.services.frontends;
         let key = ServiceKey::new(query.peer.into(), protocol, query.port);
         let node_port = ServiceKey { address: key.address.unspecified(), ..key };
-        let is_filtered = self.tables.services.filter.may_have(FilteredAs::Service, query.peer);
+        let is_filtered = self.tables.services.filter.may_have(query.peer);
         let keys = match is_filtered && !self.is_node(query.peer) {
             true => [key, ServiceKey::FILTERED, node_port],
             false => [key, node_port, ServiceKey::FILTERED],
