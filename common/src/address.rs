@@ -147,6 +147,19 @@ impl Address {
         if self.is_v4() { a >> 4 == 0xe || a & b & c & d == 0xff } else { self.is_multicast_v6() }
     }
 
+    /// Whether the API server takes it as an address of a Service: it is neither unspecified nor loopback nor
+    /// link-local (`ValidateNonSpecialIP`, pkg/apis/core/validation/validation.go).
+    #[inline(always)]
+    pub const fn may_be_a_services(self) -> bool {
+        let [first, second, ..] = self.0.to_ne_bytes();
+        let [.., a, b, c, _] = self.1.to_ne_bytes();
+        if self.is_v4() {
+            !(a == 0 && b == 0 && c == 0 || a == 127 || a == 169 && b == 254 || a == 224 && b == 0 && c == 0)
+        } else {
+            !(self.0 == 0 && self.1.to_be() <= 1 || self.is_link_local_v6() || first == 0xff && second == 2)
+        }
+    }
+
     /// `ff00::/8`
     #[inline(always)]
     pub(crate) const fn is_multicast_v6(self) -> bool {
@@ -210,6 +223,36 @@ mod tests {
 
     fn address(text: &str) -> Address {
         text.parse::<IpAddr>().expect("a literal of the test").into()
+    }
+
+    #[test]
+    fn a_service_has_no_address_that_means_something_to_each_host() {
+        for (text, expected) in [
+            ("0.0.0.0", false),
+            ("0.0.1.0", true),
+            ("126.255.255.255", true),
+            ("127.0.0.1", false),
+            ("127.255.255.255", false),
+            ("128.0.0.0", true),
+            ("169.253.255.255", true),
+            ("169.254.169.254", false),
+            ("169.255.0.0", true),
+            ("224.0.0.251", false),
+            ("224.0.1.1", true),
+            ("10.96.0.10", true),
+            ("::", false),
+            ("::1", false),
+            ("::2", true),
+            ("fe80::1", false),
+            ("febf:ffff::1", false),
+            ("fec0::1", true),
+            ("ff01::1", true),
+            ("ff02::fb", false),
+            ("ff05::2", true),
+            ("fd00::10", true),
+        ] {
+            assert_eq!(address(text).may_be_a_services(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -312,12 +312,14 @@ pub fn allowed(
     allows(tables, table_set, policy, identity, class)
 }
 
-/// Whether an address may be one of those in the filter. It is none of them if not.
+/// Whether an address may be one of those in the filter. It is none of them if not. One that no service can
+/// have is not asked for: whoever may create a Service could make the filter take it for one.
 ///
 /// Asked by way of [`Tables::is_filtered`].
 #[inline(always)]
 pub fn is_filtered(kind: FilteredAs, address: &Address, tables: &impl Tables) -> bool {
-    filter_bits(address).all(|bit| tables.filter_word(kind.first_word() + bit.word) & bit.mask != 0)
+    address.may_be_a_services()
+        && filter_bits(address).all(|bit| tables.filter_word(kind.first_word() + bit.word) & bit.mask != 0)
 }
 
 /// The bit of a policy for an identity and a class.

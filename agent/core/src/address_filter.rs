@@ -39,9 +39,13 @@ impl AddressFilter {
         }
     }
 
-    /// Whether an address may be one of those that were put in; it is none of them if not.
+    /// Whether an address may be one of those that were put in; it is none of them if not, or if no service
+    /// can have it.
     pub fn may_have(&self, address: IpAddr) -> bool {
-        !self.is_empty() && filter_bits(&address.into()).all(|bit| self.word(bit.word) & bit.mask != 0)
+        let address = Address::from(address);
+        !self.is_empty()
+            && address.may_be_a_services()
+            && filter_bits(&address).all(|bit| self.word(bit.word) & bit.mask != 0)
     }
 
     /// A word, by its number.
@@ -65,7 +69,7 @@ mod tests {
 
     #[test]
     fn what_was_put_in_is_there_and_hardly_anything_else() {
-        let v4 = |number: u32| IpAddr::from(Ipv4Addr::from(number));
+        let v4 = |number: u32| IpAddr::from(Ipv4Addr::from(0x0a00_0000 ^ number));
         let v6 = |number: u32| IpAddr::from(Ipv6Addr::from(0x2001_0db8 << 96 | u128::from(number)));
         for address in [&v4 as &dyn Fn(u32) -> IpAddr, &v6] {
             let filter = AddressFilter::of((0..75_000).map(address));

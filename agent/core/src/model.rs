@@ -24,8 +24,8 @@ pub use cluster_policy::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Tier,
 };
 pub use limits::{
-    Limit, Limited, MAX_FRONTENDS, MAX_GROUPS, MAX_NETWORKS, MAX_RANGES, MAX_RULES, MAX_SELECTORS,
-    UNCOUNTED_FRONTENDS, limited, limited_of_cluster, services_over_limit,
+    Limit, Limited, MAX_FRONTENDS, MAX_FRONTENDS_OF_SMALL, MAX_GROUPS, MAX_NETWORKS, MAX_RANGES, MAX_RULES,
+    MAX_SELECTORS, SMALL_SERVICE, limited, limited_of_cluster, services_over_limit,
 };
 pub use name::{Labels, Name, ObjectName, Uid};
 pub use policy::{IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};

@@ -13,8 +13,9 @@ use std::{
 use imbl::ordmap::DiffItem;
 use podgate_common::Direction;
 use podgate_core::model::{
-    Cluster, ClusterNetworkPolicy, ClusterPolicyName, Limit, Limited, MAX_FRONTENDS, Name, NetworkPolicy,
-    ObjectName, Objects, Service, limited, limited_of_cluster, services_over_limit,
+    Cluster, ClusterNetworkPolicy, ClusterPolicyName, Limit, Limited, MAX_FRONTENDS, MAX_FRONTENDS_OF_SMALL,
+    Name, NetworkPolicy, ObjectName, Objects, SMALL_SERVICE, Service, limited, limited_of_cluster,
+    services_over_limit,
 };
 
 use super::{
@@ -135,13 +136,18 @@ fn problem_of_service(service: &Service) -> ValidationError {
     let Service { name, cluster_addresses, external_addresses, ports, .. } = service;
     let (own, external, ports) = (cluster_addresses.len(), external_addresses.len(), ports.len());
     let field = if external >= ports { "spec.externalIPs" } else { "spec.ports" };
+    let is_small = (own + external) * ports <= SMALL_SERVICE;
+    let (whose, limit) = match is_small {
+        true => (" small", MAX_FRONTENDS_OF_SMALL),
+        false => ("", MAX_FRONTENDS),
+    };
     ValidationError {
         file: String::new(),
         object: format!("Service {name}"),
         field: field.to_owned(),
         message: format!(
-            "{own} cluster addresses and {external} external ones with {ports} ports do not fit: the Services \
-             of namespace {} have more than {MAX_FRONTENDS} such pairs; what pods send to these addresses is \
+            "{own} cluster addresses and {external} external ones with {ports} ports do not fit: the{whose} \
+             Services of namespace {} have more than {limit} such pairs; what pods send to these addresses is \
              evaluated where it ends, not where it is sent",
             name.namespace
         ),

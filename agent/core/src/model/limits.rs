@@ -17,7 +17,7 @@ use std::{
 use ipnet::IpNet;
 use podgate_common::Direction;
 
-pub use services::{MAX_FRONTENDS, UNCOUNTED_FRONTENDS, services_over_limit};
+pub use services::{MAX_FRONTENDS, MAX_FRONTENDS_OF_SMALL, SMALL_SERVICE, services_over_limit};
 
 use super::{
     Action, ClusterNetworkPolicy, ClusterRule, IpBlock, NetworkPolicy, Peer, Peers, PortRange, PortRule,

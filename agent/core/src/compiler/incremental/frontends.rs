@@ -10,6 +10,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     ops::RangeInclusive,
+    sync::Arc,
 };
 
 use imbl::OrdMap;
@@ -25,7 +26,7 @@ use crate::{
             has_foreign_node_port, has_handshake, is_filtered, node_port, together,
         },
     },
-    model::{Cluster, EndpointSlice, ObjectName},
+    model::{Cluster, EndpointSlice, ObjectName, Service},
 };
 
 #[derive(Debug, Default)]
@@ -37,7 +38,7 @@ pub(super) struct Frontends {
     /// How many frontends lead to a place, and how many of them without a handshake.
     uses: HashMap<usize, (usize, usize)>,
     /// Services over the limit, and their addresses.
-    over_limit: BTreeSet<ObjectName>,
+    over_limit: BTreeMap<ObjectName, Arc<Service>>,
     filter: AddressFilter,
     of_service: BTreeMap<ObjectName, Vec<ServiceKey>>,
     /// The addresses and ports that each service claims.
@@ -223,11 +224,12 @@ impl Frontends {
                 true => self.foreign.insert(name.clone()),
                 false => self.foreign.remove(name),
             };
-            let is_over_limit = service.is_some_and(|service| service.is_over_limit);
-            is_filter_stale |= self.over_limit.remove(name) || is_over_limit;
-            if is_over_limit {
-                self.over_limit.insert(name.clone());
-            }
+            let over_limit = service.filter(|service| service.is_over_limit);
+            let before = match over_limit {
+                Some(service) => self.over_limit.insert(name.clone(), service.clone()),
+                None => self.over_limit.remove(name),
+            };
+            is_filter_stale |= !have_same_addresses(before.as_ref(), over_limit);
             let found = self.slices.view(name, cluster, view).map(|mut service| service.claims());
             let found = found.unwrap_or_default();
             let before = self.of_service.remove(name).unwrap_or_default();
@@ -259,21 +261,21 @@ impl Frontends {
         }
         let mut others = Others { looked_at: services, cluster, view, known: HashMap::new() };
         let filter = match is_filter_stale {
-            true => {
-                filter(self.over_limit.iter().filter_map(|name| cluster.services.get(name)).map(|it| &**it))
-            }
+            true => filter(self.over_limit.values().map(|service| &**service)),
             false => self.filter.clone(),
         };
-        let mut is_other = is_filter_stale && filter != self.filter || *own_addresses != self.own_addresses;
-        if let Some(mut at_key) = claims.remove(&ServiceKey::FILTERED) {
+        let leads_elsewhere = claims.remove(&ServiceKey::FILTERED).is_some_and(|mut at_key| {
             at_key.extend(self.claims_of_others(&ServiceKey::FILTERED, &mut others));
-            is_other |= self.lead(ServiceKey::FILTERED, &at_key, touched);
-        }
-        if is_other {
+            self.lead(ServiceKey::FILTERED, &at_key, touched)
+        });
+        if leads_elsewhere || !filter.is(&self.filter) || *own_addresses != self.own_addresses {
             // It is, or was, one more claim at each of these.
-            let was = |key: &ServiceKey| is_filtered(&self.filter, key, &self.own_addresses);
-            let is = |key: &ServiceKey| is_filtered(&filter, key, own_addresses);
-            for key in self.frontends.keys().filter(|key| was(key) || is(key)) {
+            let changes = |key: &&ServiceKey| {
+                let was = is_filtered(&self.filter, key, &self.own_addresses);
+                let is = is_filtered(&filter, key, own_addresses);
+                was != is || is && leads_elsewhere
+            };
+            for key in self.frontends.keys().filter(changes) {
                 claims.entry(*key).or_default();
             }
         }
@@ -382,5 +384,17 @@ impl Frontends {
             }
         }
         self.isolating_sets.clone_from(isolating_sets);
+    }
+}
+
+/// Whether the filter is the same with one as with the other.
+fn have_same_addresses(one: Option<&Arc<Service>>, other: Option<&Arc<Service>>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => {
+            one.cluster_addresses == other.cluster_addresses
+                && one.external_addresses == other.external_addresses
+        }
+        (Some(_), None) | (None, Some(_)) => false,
     }
 }

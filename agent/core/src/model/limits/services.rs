@@ -12,23 +12,23 @@ use crate::model::Service;
 /// Frontends of one namespace, but for those of small Services.
 pub const MAX_FRONTENDS: usize = 4_096;
 
-/// A Service with so many frontends is not counted: six ports with a cluster address and an external one of
-/// each family are 24. Each takes a cluster address from the cluster, which bounds how many there are.
-pub const UNCOUNTED_FRONTENDS: usize = 24;
+/// What makes a Service small: six ports with a cluster address and an external one of each family are 24.
+pub const SMALL_SERVICE: usize = 24;
+
+/// Frontends of the small Services of one namespace: of 5,000 with three ports each, for example.
+pub const MAX_FRONTENDS_OF_SMALL: usize = 16_384;
 
 /// The Services of one namespace that do not fit, marked as such.
 pub fn services_over_limit<'a>(services: impl IntoIterator<Item = &'a Arc<Service>>) -> Vec<Arc<Service>> {
     let counted = services.into_iter().map(|service| (frontends(service), service));
-    let mut services: Vec<(usize, &Arc<Service>)> =
-        counted.filter(|(frontends, _)| *frontends > UNCOUNTED_FRONTENDS).collect();
+    let mut services: Vec<(usize, &Arc<Service>)> = counted.filter(|(frontends, _)| *frontends > 0).collect();
     services.sort_by_key(|(frontends, service)| (*frontends, &service.name));
-    let mut room = MAX_FRONTENDS;
-    let misfits = services.into_iter().filter(|(frontends, _)| match room.checked_sub(*frontends) {
-        Some(left) => {
-            room = left;
-            false
-        }
-        None => true,
+    let (mut room, mut room_of_small) = (MAX_FRONTENDS, MAX_FRONTENDS_OF_SMALL);
+    let misfits = services.into_iter().filter(|(frontends, _)| {
+        let room = if *frontends <= SMALL_SERVICE { &mut room_of_small } else { &mut room };
+        let left = room.checked_sub(*frontends);
+        *room = left.unwrap_or(*room);
+        left.is_none()
     });
     misfits.map(|(_, service)| Arc::new(Service { is_over_limit: true, ..Service::clone(service) })).collect()
 }
@@ -94,10 +94,12 @@ mod tests {
     }
 
     #[test]
-    fn small_services_are_not_counted() {
-        let mut services: Vec<_> = (0..2_000).map(|at| service(&format!("small-{at}"), 3, 6)).collect();
+    fn small_services_have_a_room_of_their_own() {
+        let small = |count: u16| (0..count).map(|at| service(&format!("small-{at:04}"), 3, 6)).collect();
+        let mut services: Vec<_> = small(682);
         assert_eq!(misfits(&services), [""; 0]);
-        services.extend((0..200).map(|at| service(&format!("counted-{at:03}"), 4, 5)));
+        services.extend((0..200).map(|at| service(&format!("others-{at:03}"), 4, 5)));
         assert_eq!(misfits(&services).len(), 200 - 4_096 / 25);
+        assert_eq!(misfits(&small(684)), ["small-0682", "small-0683"]);
     }
 }
