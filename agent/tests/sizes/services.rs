@@ -131,10 +131,9 @@ impl Shape {
             | Self::Ports
             | Self::ServicesOfAddressesAndPorts
             | Self::SmallServices => true,
-            // With a cluster address and an external one 2,000 frontends, or 20,000.
-            Self::SliceForEachPort => factor > 1,
-            // Services with 4 frontends are not counted.
-            Self::ServicesAtOneAddress => false,
+            // With a cluster address and an external one 2,000 frontends, or 20,000: of one service, or of
+            // small ones.
+            Self::SliceForEachPort | Self::ServicesAtOneAddress => factor > 1,
             Self::LargeSlices | Self::VariousBackends => false,
             // 8,000.
             Self::DistinctEndpoints => true,
