@@ -22,7 +22,7 @@ enum Shape {
     AddressesAndPorts,
     /// Ten services with 5,000 external addresses each: what does not fit into an object fits into several.
     Addresses,
-    /// Ten services with 2,000 ports each.
+    /// Ten services with 1,500 ports each.
     Ports,
     /// A hundred services with 150 external addresses and ports each, all at the same addresses.
     ServicesOfAddressesAndPorts,
@@ -61,7 +61,7 @@ impl Shape {
                 let own = |at: u32| 5_000 * factor * at..5_000 * factor * (at + 1);
                 (0..10).map(|at| service(&format!("many-{at}"), own(at), 1)).collect()
             }
-            Self::Ports => (0..10).map(|at| service(&format!("ports-{at}"), 0..0, 2_000 * factor)).collect(),
+            Self::Ports => (0..10).map(|at| service(&format!("ports-{at}"), 0..0, 1_500 * factor)).collect(),
             Self::ServicesOfAddressesAndPorts => {
                 (0..100 * factor).map(|at| service(&format!("large-{at}"), 0..150, 150)).collect()
             }
