@@ -43,7 +43,7 @@ pub use incremental::{
 pub use limits::TableLimits;
 pub use rows::Rows;
 pub use rows::compile as compile_rows;
-pub use rules::RuleSet;
+pub use rules::{RulePart, RuleSet, TierRules};
 pub use services::{Backend, Services, Site};
 pub use shared::Shared;
 pub use steps::{Step, Steps};

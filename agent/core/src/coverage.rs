@@ -122,7 +122,7 @@ impl Coverage {
 impl PodCoverage {
     fn of(walk: &PolicyWalk<'_>) -> Self {
         let enforced = walk.enforced();
-        if !enforced.isolating().is_empty() {
+        if enforced.isolates() {
             Self::Isolated
         } else if enforced.policies().next().is_some() {
             Self::ClusterWide

@@ -106,7 +106,7 @@ fn tier_verdict(cluster: &Cluster, query: Query<'_>, tier: Tier) -> Option<bool>
     match rules.find(|rule| holds(cluster, None, &rule.matches, query))?.action {
         Action::Accept => Some(true),
         Action::Deny => Some(false),
-        Action::Pass => None,
+        Action::Pass | Action::Log => None,
     }
 }
 

@@ -224,7 +224,7 @@ impl Incremental {
         let contents = self.rule_sets.contents();
         for index in in_use.difference(&self.in_use) {
             let rule_set = [&contents[index]];
-            for clause in contents[index].policies.iter().flatten() {
+            for clause in contents[index].unordered() {
                 *self.clauses.entry(clause.clone()).or_default() += 1;
             }
             for atom in rules::atoms(rule_set) {
@@ -241,7 +241,7 @@ impl Incremental {
         }
         for index in self.in_use.difference(&in_use) {
             let rule_set = [&contents[index]];
-            for clause in contents[index].policies.iter().flatten() {
+            for clause in contents[index].unordered() {
                 if self.clauses.get_mut(clause).is_some_and(|uses| {
                     *uses -= 1;
                     *uses == 0

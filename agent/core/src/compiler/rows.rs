@@ -9,10 +9,10 @@ use std::{
 use imbl::OrdMap;
 use podgate_common::{BITS_PER_ROW, Row};
 
-use super::{Atom, Classes, Clause, RuleSet, Shared, Signature, Step, Steps};
+use super::{Atom, Classes, Clause, RulePart, RuleSet, Shared, Signature, Step, Steps, TierRules};
 use crate::{
     model::{Action, PortSet},
-    policy_walk::{ConnectionSet, Decision, TierDecision, TierWalk},
+    policy_walk::{ConnectionSet, Decision, RulesDecision, RulesWalk, TierEnd},
 };
 
 /// Rows by (rule set, identity); block `i` of 256 classes is element `i`.
@@ -20,8 +20,8 @@ use crate::{
 pub struct Rows {
     /// What is allowed. What is missing allows nothing.
     pub allowed: OrdMap<(usize, usize), Arc<[Row]>>,
-    /// What is denied on addresses of the pod's own node, where no NetworkPolicy applies. What is missing
-    /// denies nothing.
+    /// What is denied on addresses of the pod's own node, where what NetworkPolicies isolate passes. What is
+    /// missing denies nothing.
     pub denied_on_own_node: OrdMap<(usize, usize), Arc<[Row]>>,
 }
 
@@ -83,32 +83,36 @@ pub fn compile<'a>(
     let mut rows = Rows::default();
     let mut decided = DecidedBy { matcher: &matcher, known: HashMap::new() };
     for (place, rule_set) in rule_sets {
-        let RuleSet { admin, policies, baseline } = rule_set;
         let at_place = |(identity, bits): (usize, Arc<[Row]>)| ((place, identity), bits);
         if closed.contains(&place) {
-            let denies = |steps: &Steps| steps.list().iter().any(|step| step.action == Action::Deny);
-            if denies(admin) || denies(baseline) {
+            if may_deny_own_node(rule_set) {
                 let all: Arc<[Row]> = matcher.classes.all.clone().into();
                 let all = matcher.all.iter().map(|identity| at_place((*identity, all.clone())));
                 rows.denied_on_own_node.extend(all);
             }
             continue;
         }
-        let isolated = policies.as_ref().map(|clauses| matcher.matches(clauses));
-        if admin.is_empty() && baseline.is_empty() {
-            rows.allowed.extend(isolated.unwrap_or_default().into_iter().map(at_place));
+        if let [TierRules { parts, end: TierEnd::Isolate }] = &rule_set.tiers[..]
+            && let [RulePart::AnyOf(clauses)] = &parts[..]
+        {
+            rows.allowed.extend(matcher.matches(clauses).into_iter().map(at_place));
             continue;
         }
-        let [admin, baseline] = [admin, baseline].map(|steps| decided.by(steps));
+        if rule_set.tiers.is_empty() {
+            continue;
+        }
+        let tiers = rule_set.tiers.iter().map(|TierRules { parts, end }| {
+            let parts: Vec<Part> = parts.iter().map(|part| decided.part(part)).collect();
+            (parts, *end)
+        });
+        let tiers: Vec<(Vec<Part>, TierEnd)> = tiers.collect();
         for &identity in &matcher.all {
-            let [admin, baseline] = [&admin, &baseline].map(|tier| matcher.decision_on(identity, tier));
-            let of_tiers = admin.then(baseline);
-            let allowed_by_policies = isolated.as_ref().map(|isolated| {
-                isolated.get(&identity).map_or_else(|| matcher.classes.none(), |bits| bits[..].into())
-            });
-            let decision = Decision { of_tiers, allowed_by_policies };
-            let allowed = decision.allowed(&matcher.classes.all);
-            let denied = decision.of_tiers.denied;
+            let mut decision = Decision::of(matcher.classes.all.clone());
+            for (parts, end) in &tiers {
+                parts.iter().for_each(|part| decision.rules(part.on(identity)));
+                decision.end_tier(*end);
+            }
+            let (allowed, denied) = (decision.allowed(), decision.denied);
             rows.allowed.extend(is_set(&allowed).then(|| at_place((identity, allowed.into()))));
             rows.denied_on_own_node.extend(is_set(&denied).then(|| at_place((identity, denied.into()))));
         }
@@ -116,36 +120,60 @@ pub fn compile<'a>(
     rows
 }
 
-/// All clauses of a rule set.
-fn clauses(rule_set: &RuleSet) -> impl Iterator<Item = &Shared<Clause>> {
-    let RuleSet { admin, policies, baseline } = rule_set;
-    let steps = admin.list().iter().chain(baseline.list());
-    policies.iter().flatten().chain(steps.map(|step| &step.clause))
+/// Whether any connection with the pod's own node may be denied.
+fn may_deny_own_node(rule_set: &RuleSet) -> bool {
+    let denies = |steps: &Steps| steps.list().iter().any(|step| step.action == Action::Deny);
+    rule_set.tiers.iter().any(|tier| tier.end == TierEnd::Deny) || rule_set.steps().any(denies)
 }
 
+/// Bits of one identity, by class.
+type Bits = Box<[Row]>;
+
 /// Bits of some identities; those of the others are not set.
-type BitsByIdentity = BTreeMap<usize, Box<[Row]>>;
+type BitsByIdentity = BTreeMap<usize, Bits>;
+
+/// What a part of a tier decides, for all identities.
+struct Part(Rc<RulesDecision<BitsByIdentity>>);
+
+impl Part {
+    fn on(&self, identity: usize) -> RulesDecision<Option<&Bits>> {
+        let RulesDecision { accepted, denied, passed } = &*self.0;
+        let [accepted, denied, passed] = [accepted, denied, passed].map(|bits| bits.get(&identity));
+        RulesDecision { accepted, denied, passed }
+    }
+}
 
 /// Asks each list of steps once, however many rule sets share it.
 struct DecidedBy<'a> {
     matcher: &'a Matcher<'a>,
-    known: HashMap<*const Step, Rc<TierDecision<BitsByIdentity>>>,
+    known: HashMap<*const Step, Rc<RulesDecision<BitsByIdentity>>>,
 }
 
 impl DecidedBy<'_> {
-    fn by(&mut self, steps: &Steps) -> Rc<TierDecision<BitsByIdentity>> {
-        let decided = self.known.entry(steps.list().as_ptr());
-        decided.or_insert_with(|| Rc::new(decided_by(steps.list(), self.matcher))).clone()
+    fn part(&mut self, part: &RulePart) -> Part {
+        match part {
+            RulePart::Steps(steps) => {
+                let decided = self.known.entry(steps.list().as_ptr());
+                Part(decided.or_insert_with(|| Rc::new(decided_by(steps.list(), self.matcher))).clone())
+            }
+            RulePart::AnyOf(clauses) => {
+                let accepted = boxed(self.matcher.matches(clauses));
+                Part(Rc::new(RulesDecision { accepted, ..RulesDecision::default() }))
+            }
+        }
     }
 }
 
-fn decided_by(steps: &[Step], matcher: &Matcher<'_>) -> TierDecision<BitsByIdentity> {
-    let mut tier = TierWalk::default();
+fn decided_by(steps: &[Step], matcher: &Matcher<'_>) -> RulesDecision<BitsByIdentity> {
+    let mut walk = RulesWalk::default();
     for step in steps {
-        let matched = matcher.matches([&step.clause]).into_iter();
-        tier.meet(step.action, matched.map(|(identity, bits)| (identity, bits[..].into())).collect());
+        walk.meet(step.action, boxed(matcher.matches([&step.clause])));
     }
-    tier.decision()
+    walk.decision()
+}
+
+fn boxed(bits: BTreeMap<usize, Arc<[Row]>>) -> BitsByIdentity {
+    bits.into_iter().map(|(identity, bits)| (identity, bits[..].into())).collect()
 }
 
 impl ConnectionSet for BitsByIdentity {
@@ -193,7 +221,7 @@ impl<'a> Matcher<'a> {
         classes: &Classes,
     ) -> Self {
         let clauses: HashSet<&Shared<Clause>> =
-            rule_sets.iter().flat_map(|(_, rule_set)| clauses(rule_set)).collect();
+            rule_sets.iter().flat_map(|(_, rule_set)| rule_set.clauses()).collect();
         let matches: BTreeSet<&Shared<Atom>> = clauses.iter().flat_map(|clause| clause.atoms()).collect();
         let mut holders: HashMap<&Shared<Atom>, Vec<usize>> = HashMap::new();
         let mut all = Vec::new();
@@ -268,11 +296,6 @@ impl<'a> Matcher<'a> {
 
     fn holders(&self, atom: &Shared<Atom>) -> &[usize] {
         self.holders.get(atom).map_or(&[], Vec::as_slice)
-    }
-
-    fn decision_on(&self, identity: usize, tier: &TierDecision<BitsByIdentity>) -> TierDecision<Box<[Row]>> {
-        let of = |bits: &BitsByIdentity| bits.get(&identity).cloned().unwrap_or_default();
-        TierDecision { accepted: of(&tier.accepted), denied: of(&tier.denied) }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Which policies select a pod. A rule is a clause: peers AND ports, never multiplied out. Those of
-//! NetworkPolicies are a set, those of ClusterNetworkPolicies stay in order, as steps.
+//! Which policies select a pod, tier by tier. A rule is a clause: peers AND ports, never multiplied out. Those
+//! of NetworkPolicies are a set, all others stay in order, as steps.
 //!
 //! Rule sets are content: two pods with the same policies (all replicas of a Deployment) share one, and a
 //! rule set that did not change between two compilations compares equal, which is how the publisher keeps its
@@ -16,22 +16,79 @@ use podgate_common::{Direction, Protocol};
 use super::{Atom, Clause, ClausePorts, Shared, Step, Steps, Subject, atoms::peer_atoms, steps};
 use crate::{
     model::{
-        Cluster, ClusterNetworkPolicy, ClusterPolicyName, ClusterRule, Name, NamedPort, ObjectName, Peers,
-        Pod, PortRange, PortRule, PortSet, Ports, Rule, Tier,
+        Cluster, Name, NamedPort, ObjectName, Peers, Pod, PolicyRef, PortRange, PortRule, PortSet, Ports,
+        Rule,
     },
-    policy_walk::{OrderedPolicies, PolicyWalk},
+    policy_walk::{OrderedPolicies, PolicyGroup, PolicyWalk, TierEnd},
 };
 
 /// What the policies that select a pod say in one direction. The default says nothing: everything is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleSet {
-    /// Asked first: the first step that matches decides.
-    pub admin: Steps,
-    /// The NetworkPolicies' verdict on what is still open: any of the clauses is allowed, all else is denied.
-    /// `None`: none isolates the pod.
-    pub policies: Option<BTreeSet<Shared<Clause>>>,
-    /// Asked last. Empty where a NetworkPolicy isolates the pod.
-    pub baseline: Steps,
+    /// In the order in which they are asked. None follows one that leaves nothing.
+    pub tiers: Vec<TierRules>,
+}
+
+/// What the policies of one tier say.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TierRules {
+    /// In the order in which they are asked.
+    pub parts: Vec<RulePart>,
+    /// What becomes of what no rule matches.
+    pub end: TierEnd,
+}
+
+/// Rules of a tier that are asked together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RulePart {
+    /// The first step that matches decides.
+    Steps(Steps),
+    /// What any of the clauses matches is accepted: those of NetworkPolicies.
+    AnyOf(BTreeSet<Shared<Clause>>),
+}
+
+impl RulePart {
+    /// Whether it is no step. That none is allowed is something.
+    fn is_nothing(&self) -> bool {
+        match self {
+            Self::Steps(steps) => steps.is_empty(),
+            Self::AnyOf(_) => false,
+        }
+    }
+}
+
+impl RuleSet {
+    fn parts(&self) -> impl Iterator<Item = &RulePart> {
+        self.tiers.iter().flat_map(|tier| &tier.parts)
+    }
+
+    /// Its lists of steps.
+    pub(super) fn steps(&self) -> impl Iterator<Item = &Steps> {
+        self.parts().filter_map(|part| match part {
+            RulePart::Steps(steps) => Some(steps),
+            RulePart::AnyOf(_) => None,
+        })
+    }
+
+    /// The clauses of which no order counts.
+    pub(super) fn unordered(&self) -> impl Iterator<Item = &Shared<Clause>> {
+        let sets = self.parts().filter_map(|part| match part {
+            RulePart::Steps(_) => None,
+            RulePart::AnyOf(clauses) => Some(clauses),
+        });
+        sets.flatten()
+    }
+
+    /// All its clauses.
+    pub(super) fn clauses(&self) -> impl Iterator<Item = &Shared<Clause>> {
+        self.parts().flat_map(|part| {
+            let (steps, clauses) = match part {
+                RulePart::Steps(steps) => (steps.list(), None),
+                RulePart::AnyOf(clauses) => (&[][..], Some(clauses)),
+            };
+            steps.iter().map(|step| &step.clause).chain(clauses.into_iter().flatten())
+        })
+    }
 }
 
 /// All properties that rule sets speak of, as often as they do; those of steps that several share come once.
@@ -51,8 +108,8 @@ pub(super) fn port_sets<'a>(
 fn clauses<'a>(
     rule_sets: impl IntoIterator<Item = &'a Arc<RuleSet>> + Clone,
 ) -> impl Iterator<Item = &'a Shared<Clause>> {
-    let of_policies = rule_sets.clone().into_iter().flat_map(|rules| &rules.policies).flatten();
-    of_policies.chain(steps::distinct(rule_sets).map(|step| &step.clause))
+    let unordered = rule_sets.clone().into_iter().flat_map(|rule_set| rule_set.unordered());
+    unordered.chain(steps::distinct(rule_sets).map(|step| &step.clause))
 }
 
 pub(super) struct Compiled {
@@ -104,12 +161,27 @@ pub(crate) struct Compiler<'a> {
 #[derive(PartialEq, Eq, Hash)]
 struct RuleSetKey<'a> {
     direction: Direction,
-    /// The policies that isolate the pod.
-    policies: Vec<&'a ObjectName>,
-    /// The ClusterNetworkPolicies with rules for it.
-    cluster_policies: Vec<&'a ClusterPolicyName>,
+    /// The policies that may decide, in their order, by their places in the memory of the one cluster.
+    policies: Vec<usize>,
     /// The pod's own named ports; only rules of ingress speak of them.
     own_ports: &'a [NamedPort],
+}
+
+impl<'a> RuleSetKey<'a> {
+    fn of<'w>(
+        policies: impl IntoIterator<Item = &'w PolicyRef<'a>>,
+        direction: Direction,
+        pod: &'a Pod,
+    ) -> Self
+    where
+        'a: 'w,
+    {
+        let own_ports: &[NamedPort] = match direction {
+            Direction::Ingress => &pod.ports,
+            Direction::Egress => &[],
+        };
+        Self { direction, policies: policies.into_iter().map(|policy| policy.place()).collect(), own_ports }
+    }
 }
 
 impl<'a> Compiler<'a> {
@@ -153,37 +225,39 @@ impl<'a> Compiler<'a> {
 
     /// What policies say of a pod in a direction; nothing at all if none has a say.
     fn rule_set(&mut self, pod: &'a Pod, direction: Direction, walk: &PolicyWalk<'a>) -> Arc<RuleSet> {
-        let policies = walk.isolating();
-        let [admin, baseline] = [Tier::Admin, Tier::Baseline].map(|tier| walk.deciding(tier));
-        if policies.is_empty() && admin.is_empty() && baseline.is_empty() {
+        let tiers = walk.deciding();
+        if tiers.is_empty() {
             return self.nothing.clone();
         }
-        let ingress = matches!(direction, Direction::Ingress);
-        let question = RuleSetKey {
-            direction,
-            policies: policies.iter().map(|policy| &policy.name).collect(),
-            cluster_policies: admin.iter().chain(baseline).map(|policy| &policy.name).collect(),
-            own_ports: if ingress { &pod.ports } else { &[] },
-        };
+        let question = RuleSetKey::of(tiers.iter().flat_map(|tier| tier.policies()), direction, pod);
         if let Some(known) = self.by_question.get(&question) {
             return known.clone();
         }
-        let subject = ingress.then_some(pod);
-        let mut clauses = BTreeSet::new();
-        for policy in policies {
-            let rules = policy.rules(direction).into_iter().flatten();
-            let of_policy = rules.map(|rule| self.clause(rule, Some(&policy.name.namespace), subject));
-            let of_policy: Vec<Clause> = of_policy.filter(Clause::can_match).collect();
-            clauses.extend(of_policy.into_iter().map(|clause| self.share(clause)));
-        }
-        let rule_set = RuleSet {
-            admin: self.steps(admin, direction, pod),
-            policies: (!policies.is_empty()).then_some(clauses),
-            baseline: self.steps(baseline, direction, pod),
-        };
-        let rule_set = Arc::new(rule_set);
+        let tiers = tiers.iter().map(|tier| {
+            let parts = tier.groups().map(|group| self.part(group, direction, pod));
+            TierRules { parts: parts.filter(|part| !part.is_nothing()).collect(), end: tier.end() }
+        });
+        let tiers = tiers.filter(|tier| !tier.parts.is_empty() || tier.end != TierEnd::Pass);
+        let rule_set = Arc::new(RuleSet { tiers: tiers.collect() });
         self.by_question.insert(question, rule_set.clone());
         rule_set
+    }
+
+    fn part(&mut self, group: PolicyGroup<'_, 'a>, direction: Direction, pod: &'a Pod) -> RulePart {
+        match group {
+            PolicyGroup::InOrder(policies) => RulePart::Steps(self.steps(policies, direction, pod)),
+            PolicyGroup::AnyOf(policies) => {
+                let mut clauses = BTreeSet::new();
+                for policy in policies {
+                    let rules = policy.rules(direction).into_iter();
+                    let of_policy =
+                        rules.map(|rule| self.clause_for(rule, policy.namespace(), pod, direction));
+                    let of_policy: Vec<Clause> = of_policy.filter(Clause::can_match).collect();
+                    clauses.extend(of_policy.into_iter().map(|clause| self.share(clause)));
+                }
+                RulePart::AnyOf(clauses)
+            }
+        }
     }
 
     /// Those with a say for a pod in a direction.
@@ -203,23 +277,20 @@ impl<'a> Compiler<'a> {
     }
 
     /// The rules in order; those that can match nothing decide nothing.
-    fn steps(&mut self, policies: &[&'a ClusterNetworkPolicy], direction: Direction, pod: &'a Pod) -> Steps {
-        let ingress = matches!(direction, Direction::Ingress);
-        let question = RuleSetKey {
-            direction,
-            policies: Vec::new(),
-            cluster_policies: policies.iter().map(|policy| &policy.name).collect(),
-            own_ports: if ingress { &pod.ports } else { &[] },
-        };
+    fn steps(&mut self, policies: &[PolicyRef<'a>], direction: Direction, pod: &'a Pod) -> Steps {
+        let question = RuleSetKey::of(policies, direction, pod);
         if let Some(known) = self.steps.get(&question) {
             return known.clone();
         }
-        let rules = policies.iter().flat_map(|policy| policy.rules(direction));
-        let steps = rules.map(|ClusterRule { action, matches }| {
-            let clause = self.clause(matches, None, ingress.then_some(pod));
-            Step { action: *action, clause: Shared::new(clause) }
+        let rules = policies.iter().flat_map(|policy| {
+            let (rules, actions) = (policy.rules(direction), policy.actions(direction));
+            actions.into_iter().zip(rules).map(|(action, rule)| (action, rule, policy.namespace()))
         });
-        let steps: Steps = steps.filter(|step| step.clause.can_match()).collect();
+        let steps = rules.map(|(action, rule, namespace)| {
+            let clause = self.clause_for(rule, namespace, pod, direction);
+            Step { action, clause: Shared::new(clause) }
+        });
+        let steps: Steps = steps.filter(Step::can_decide).collect();
         self.steps.insert(question, steps.clone());
         steps
     }

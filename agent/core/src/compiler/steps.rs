@@ -1,4 +1,4 @@
-//! The rules of ClusterNetworkPolicies for one direction of a pod, in the order in which they are asked.
+//! Rules of a tier for one direction of a pod, in the order in which they are asked.
 //!
 //! Many pods are evaluated by the same list, so it is shared, and knows its hash.
 
@@ -18,6 +18,17 @@ pub struct Step {
     pub action: Action,
     /// What matches.
     pub clause: Shared<Clause>,
+}
+
+impl Step {
+    /// Whether it decides anything of any connection.
+    pub(super) fn can_decide(&self) -> bool {
+        let decides = match self.action {
+            Action::Accept | Action::Deny | Action::Pass => true,
+            Action::Log => false,
+        };
+        decides && self.clause.can_match()
+    }
 }
 
 /// A list of steps: the first that matches decides.
@@ -67,6 +78,6 @@ pub(super) fn distinct<'a>(
     rule_sets: impl IntoIterator<Item = &'a Arc<RuleSet>>,
 ) -> impl Iterator<Item = &'a Step> {
     let mut seen = HashSet::new();
-    let lists = rule_sets.into_iter().flat_map(|rule_set| [&rule_set.admin, &rule_set.baseline]);
+    let lists = rule_sets.into_iter().flat_map(|rule_set| rule_set.steps());
     lists.filter(move |steps| seen.insert(steps.list.as_ptr())).flat_map(|steps| steps.list())
 }

@@ -223,7 +223,7 @@ fn together_with(
 ) -> Explanation {
     let allowed = !backends.is_empty() && backends.iter().all(|backend| backend.verdict == Verdict::Allow);
     let policies = OrderedPolicies::of(cluster);
-    let isolates = |pod| !policies.for_pod(pod, Direction::Egress).enforced().isolating().is_empty();
+    let isolates = |pod| policies.for_pod(pod, Direction::Egress).enforced().isolates();
     let isolated = from.policed().is_some_and(isolates);
     let mut numbers: Vec<u16> = match (&question.port.port, number) {
         (_, Some(number)) | (&Port::Number(number), None) => vec![number],

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::{Action, ClusterNetworkPolicy, Name, NetworkPolicy, PolicyRef, Rule},
-    policy_walk::{ConnectionIndexes, Decision, OrderedPolicies, PolicyVisitor, PolicyWalk},
+    policy_walk::{ConnectionIndexes, OrderedPolicies, PolicyVisitor, PolicyWalk, Walked},
 };
 
 /// One peer address and one port number, as one end evaluates them.
@@ -59,7 +59,7 @@ impl Connection<'_> {
                 }
             }
         }
-        let isolated = walked.decision.allowed_by_policies.is_some();
+        let isolated = walk.isolates();
         let otherwise = match (isolated, cluster_policies.is_empty()) {
             (true, _) if is_own_node => VerdictReason::OwnNode,
             (true, _) => VerdictReason::NoRuleMatches,
@@ -67,7 +67,7 @@ impl Connection<'_> {
             (false, false) => VerdictReason::Undecided,
         };
         let reasons: Vec<VerdictReason> =
-            (0..cases.len()).map(|case| reason(case, &walked.decision, otherwise)).collect();
+            (0..cases.len()).map(|case| reason(case, &walked, direction, otherwise)).collect();
         let is_denied = |reason: &VerdictReason| reason.verdict() == Verdict::Deny;
         let reason = if peer.policed().is_some_and(|peer| peer.name == pod.name) {
             VerdictReason::Itself
@@ -175,7 +175,7 @@ fn cluster_policy_trace(
     let actions = policy.rules(direction).iter().map(|rule| rule.action);
     let decides = |action| match action {
         Action::Accept | Action::Deny => true,
-        Action::Pass => false,
+        Action::Pass | Action::Log => false,
     };
     let decided = actions.clone().zip(hits).enumerate();
     let decided = decided.filter(|(_, (action, hits))| decides(*action) && !hits.is_empty());
@@ -196,16 +196,15 @@ fn matched(rules: &[RuleTrace]) -> Vec<usize> {
 }
 
 /// `otherwise`: where no rule decides.
-fn reason(case: usize, decision: &Decision<ConnectionIndexes>, otherwise: VerdictReason) -> VerdictReason {
-    let Decision { of_tiers, allowed_by_policies } = decision;
-    let is_allowed = allowed_by_policies.as_ref().is_some_and(|allowed| allowed.contains(&case));
-    if of_tiers.accepted.contains(&case) {
-        VerdictReason::ClusterPolicyAccepts
-    } else if of_tiers.denied.contains(&case) {
-        VerdictReason::ClusterPolicyDenies
-    } else if is_allowed && otherwise != VerdictReason::OwnNode {
-        VerdictReason::RuleMatches
-    } else {
-        otherwise
+fn reason(case: usize, walked: &Walked<'_>, direction: Direction, otherwise: VerdictReason) -> VerdictReason {
+    let mut decided = walked.policies.iter().filter_map(|it| Some((it.policy, it.decided(direction, case)?)));
+    match decided.next() {
+        None => otherwise,
+        Some((PolicyRef::Namespaced(_), _)) if otherwise == VerdictReason::OwnNode => otherwise,
+        Some((PolicyRef::Namespaced(_), _)) => VerdictReason::RuleMatches,
+        Some((PolicyRef::Cluster(_), accepts)) => match accepts {
+            true => VerdictReason::ClusterPolicyAccepts,
+            false => VerdictReason::ClusterPolicyDenies,
+        },
     }
 }

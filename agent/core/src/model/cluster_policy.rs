@@ -86,6 +86,8 @@ pub enum Action {
     Deny,
     /// The rest of this tier is not asked.
     Pass,
+    /// Nothing: it is reported, and the next rule is asked. No ClusterNetworkPolicy has it.
+    Log,
 }
 
 impl Tier {
@@ -141,6 +143,7 @@ impl fmt::Display for Action {
             Self::Accept => "Accept",
             Self::Deny => "Deny",
             Self::Pass => "Pass",
+            Self::Log => "Log",
         })
     }
 }

@@ -136,7 +136,7 @@ impl RuleLists for ClusterNetworkPolicy {
         };
         if let Some(ClusterRule { action, matches }) = rules.get_mut(index) {
             let peers = match action {
-                Action::Accept => Peers::Listed(vec![Peer::Nothing]),
+                Action::Accept | Action::Log => Peers::Listed(vec![Peer::Nothing]),
                 // Without one that passes, those after it might accept what it leaves to others.
                 Action::Deny | Action::Pass => {
                     *action = Action::Deny;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use podgate_common::Direction;
 
-use super::{ClusterNetworkPolicy, ClusterPolicyName, Name, NetworkPolicy, ObjectName, Rule};
+use super::{Action, ClusterNetworkPolicy, ClusterPolicyName, Name, NetworkPolicy, ObjectName, Rule};
 
 /// A policy of either kind.
 #[derive(Clone, Copy, Debug)]
@@ -33,11 +33,29 @@ impl<'a> PolicyRef<'a> {
         }
     }
 
+    /// Where it is in memory: of two policies of one cluster it is not the same.
+    pub(crate) fn place(self) -> usize {
+        match self {
+            Self::Namespaced(policy) => std::ptr::from_ref(policy).addr(),
+            Self::Cluster(policy) => std::ptr::from_ref(policy).addr(),
+        }
+    }
+
     /// The namespace that it is in, and whose pods its peers are unless they say otherwise.
     pub const fn namespace(self) -> Option<&'a Name> {
         match self {
             Self::Namespaced(policy) => Some(&policy.name.namespace),
             Self::Cluster(_) => None,
+        }
+    }
+
+    /// What the rules of one direction do with what they match.
+    pub fn actions(self, direction: Direction) -> Vec<Action> {
+        match self {
+            Self::Namespaced(policy) => {
+                vec![Action::Accept; policy.rules(direction).unwrap_or_default().len()]
+            }
+            Self::Cluster(policy) => policy.rules(direction).iter().map(|rule| rule.action).collect(),
         }
     }
 

@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     fixtures::{cluster, policy, rule},
     model::{
-        Action, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, ObjectName, Peers, Ports,
-        Selector,
+        Action, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, NetworkPolicy, ObjectName,
+        Peers, Ports, Selector,
     },
 };
 
@@ -87,8 +87,18 @@ fn each_rule_is_asked_about_what_those_before_it_have_left() {
     let (order, found) = walked(&ingress_of_a(&isolated), &[&[0], &[0], &[1], &[0], &[0, 2]]);
     assert_eq!(order[..3], before);
     assert_eq!(order[3..], [asked("x/p 0", &[0, 2]), asked("x/p 1", &[0, 2])]);
-    assert_eq!(found.decision.of_tiers.accepted, [1].into());
-    assert_eq!(found.decision.allowed_by_policies, Some([0, 2].into()));
+    let decision = &found.decision;
+    assert_eq!((&decision.accepted, &decision.isolated), (&[0, 1, 2].into(), &[].into()));
+    let decided = |found: &Walked<'_>, connection| -> Vec<(String, bool)> {
+        let policies = found.policies.iter();
+        let decided = policies.filter_map(|policy| {
+            let accepts = policy.decided(Direction::Ingress, connection)?;
+            Some((policy.policy.name().to_string(), accepts))
+        });
+        decided.collect()
+    };
+    assert_eq!(decided(&found, 1), [("ClusterNetworkPolicy second".to_owned(), true)]);
+    assert_eq!(decided(&found, 2), [("x/p".to_owned(), true)]);
 
     // Without them the tier Baseline is asked.
     let (isolating_others, egress_only) = (Vec::new(), vec![policy("p", None, rules())]);
@@ -97,9 +107,25 @@ fn each_rule_is_asked_about_what_those_before_it_have_left() {
         let (order, found) = walked(&ingress_of_a(&open), &[&[0], &[0], &[1], &[2]]);
         assert_eq!(order[..3], before);
         assert_eq!(order[3..], [asked("ClusterNetworkPolicy base 0", &[0, 2])]);
-        assert_eq!(found.decision.of_tiers.denied, [2].into());
-        assert_eq!(found.decision.allowed_by_policies, None);
+        assert_eq!((&found.decision.denied, &found.decision.left), (&[2].into(), &[0].into()));
+        assert_eq!(decided(&found, 2), [("ClusterNetworkPolicy base".to_owned(), false)]);
     }
+}
+
+#[test]
+fn what_no_network_policy_allows_is_isolated_and_no_later_tier_is_asked() {
+    let rules = Some(vec![rule(Peers::Any, Ports::Any)]);
+    let base = of_tier("base", Tier::Baseline, 0, &[Action::Accept]);
+    let isolated = with_tiers(vec![policy("p", rules, None)], vec![base]);
+    let walk = ingress_of_a(&isolated);
+    let (order, found) = walked(&walk, &[&[1]]);
+    assert_eq!(order, [("x/p 0".to_owned(), [0, 1, 2].into())]);
+    assert_eq!((&found.decision.isolated, found.decision.allowed()), (&[0, 2].into(), [1].into()));
+    assert_eq!(
+        (&found.policies[0].dropped_at_end, found.policies[0].end),
+        (&[0, 2].into(), TierEnd::Isolate)
+    );
+    assert_eq!((walk.isolates(), walk.deciding().len()), (true, 1));
 }
 
 #[test]
@@ -124,8 +150,8 @@ fn those_in_audit_mode_are_on_the_walk_until_only_what_is_enforced_is_asked_for(
         walk.policies().map(|policy| policy.name().to_string()).collect()
     };
     assert_eq!(names(&walk), ["ClusterNetworkPolicy a", "x/audited", "ClusterNetworkPolicy base"]);
-    assert_eq!((walk.has_audit(), walk.deciding(Tier::Baseline).len()), (true, 0));
+    assert_eq!((walk.has_audit(), walk.isolates(), walk.deciding().len()), (true, true, 2));
     let enforced = walk.enforced();
     assert_eq!(names(&enforced), ["ClusterNetworkPolicy base"]);
-    assert_eq!((enforced.has_audit(), enforced.deciding(Tier::Baseline).len()), (false, 1));
+    assert_eq!((enforced.has_audit(), enforced.isolates(), enforced.deciding().len()), (false, false, 1));
 }

@@ -162,7 +162,7 @@ fn failed_closed(action: Option<Action>) -> ClusterRule {
             action: Action::Accept,
             matches: Rule { peers: Peers::Listed(vec![Peer::Nothing]), ports: Ports::Any },
         },
-        Some(Action::Deny | Action::Pass) | None => {
+        Some(Action::Deny | Action::Pass | Action::Log) | None => {
             ClusterRule { action: Action::Deny, matches: Rule { peers: Peers::Any, ports: Ports::Any } }
         }
     }

@@ -216,7 +216,7 @@ impl PolicySnapshot {
 /// that matches.
 fn matches<'c>(walk: &PolicyWalk<'c>, rules: &mut RuleAnswers<'_, 'c>) -> Vec<PolicyMatch> {
     let walked = walk.walk((0..rules.ends.len()).collect(), rules).policies.into_iter();
-    let matches = walked.map(|WalkedPolicy { policy, audit, hits }| {
+    let matches = walked.map(|WalkedPolicy { policy, audit, hits, end: _, dropped_at_end: _ }| {
         let hits = hits.iter().enumerate().filter(|(_, ends)| !ends.is_empty());
         PolicyMatch { policy: policy.name(), audit, matched: hits.map(|(rule, _)| rule).collect() }
     });

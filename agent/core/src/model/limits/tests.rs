@@ -122,7 +122,7 @@ fn what_the_clusters_policies_have_no_room_for_accepts_nothing_and_denies_at_lea
     assert_eq!(limited.egress[..kept], policy.egress[..kept]);
     for (before, after) in policy.egress[kept..].iter().zip(&limited.egress[kept..]) {
         let peers = match before.action {
-            Action::Accept => Peers::Listed(vec![Peer::Nothing]),
+            Action::Accept | Action::Log => Peers::Listed(vec![Peer::Nothing]),
             Action::Deny | Action::Pass => Peers::Any,
         };
         let action = if before.action == Action::Accept { Action::Accept } else { Action::Deny };
