@@ -167,9 +167,17 @@ pub struct ObjectCounts {
     pub pods: usize,
     pub policies: usize,
     pub cluster_policies: usize,
+    /// Policies of Calico's.
+    #[serde(skip_serializing_if = "is_none")]
+    pub calico_policies: usize,
     /// Those that lead somewhere.
     pub services: usize,
     pub endpoint_slices: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,6 +247,9 @@ pub struct Isolation {
     /// Each ClusterNetworkPolicy with rules for it, as in `ClusterNetworkPolicy base`.
     #[serde(default)]
     pub cluster_policies: Vec<String>,
+    /// Each policy of Calico's, as in `GlobalNetworkPolicy base`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calico_policies: Vec<String>,
     /// Those of both kinds in audit mode, which only tell.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub audit: Vec<String>,
@@ -296,6 +307,7 @@ impl Status {
                     pods: 3,
                     policies: 4,
                     cluster_policies: 1,
+                    calico_policies: 0,
                     services: 5,
                     endpoint_slices: 6,
                 },
@@ -349,6 +361,7 @@ impl EndpointStatus {
                 isolated: true,
                 policies: vec!["x/p".into(), "x/q".into()],
                 cluster_policies: vec!["ClusterNetworkPolicy base".into()],
+                calico_policies: vec![],
                 audit: vec![],
             },
             egress: Isolation::default(),

@@ -165,6 +165,8 @@ impl Snapshot {
         let ingress = AppliedPolicies {
             policies: ["p", "q"].map(|name| Arc::new(policy(name, Some(vec![]), None))).into(),
             cluster_policies: vec![Arc::new(base)],
+            calico_policies: vec![],
+            isolates: true,
             audit: vec![],
         };
         let egress = AppliedPolicies::default();

@@ -64,6 +64,7 @@ impl Scale {
                         node: Some(nodes[number % nodes.len()].clone()),
                         addresses: [address(number)].into(),
                         uid: None,
+                        service_account: None,
                         host_network: false,
                         host_ports: Box::default(),
                         ports: ports.clone(),

@@ -16,6 +16,7 @@
 //! behind which the node chooses a backend.
 
 mod atoms;
+mod calico;
 mod classes;
 mod clauses;
 mod covering;
@@ -35,7 +36,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 pub use atoms::Atom;
 pub use classes::{Classes, PortSignature};
-pub use clauses::{Clause, ClausePorts};
+pub use clauses::{Clause, ClausePorts, Condition};
 pub use identities::{Identities, Signature};
 pub use incremental::{
     CompileInput, ConnectionQuery, Incremental, MatchCache, PolicyMatch, PolicySnapshot, WorkLimit,
@@ -49,6 +50,7 @@ pub use shared::Shared;
 pub use steps::{Step, Steps};
 
 pub(crate) use atoms::{NodeAtoms, PodAtoms, peer_atoms};
+pub(crate) use calico::selected_sets;
 pub(crate) use rules::{Compiler as RuleCompiler, named_ports};
 
 use imbl::OrdMap;

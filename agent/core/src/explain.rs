@@ -5,6 +5,7 @@
 //! rules. What only packets show is left out: which backend of a service is chosen, masquerading, and
 //! connections that were evaluated before.
 
+mod calico;
 mod end;
 mod expected_verdicts;
 mod explanation;
@@ -17,6 +18,7 @@ mod wording;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+pub use calico::{CalicoPolicyTrace, LabelWish, NetworkWish};
 pub use end::{BadEndpointRef, EndpointRef, OwnNodeAddress, Unanswerable};
 pub use expected_verdicts::ExpectedVerdict;
 pub use explanation::{

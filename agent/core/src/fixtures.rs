@@ -31,6 +31,7 @@ pub fn pod(name: &str, node: &str, addresses: &[&str], own: &[(&str, &str)]) -> 
         node: Some(node.into()),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         uid: None,
+        service_account: None,
         host_network: false,
         host_ports: Box::default(),
         ports: Arc::default(),

@@ -4,8 +4,9 @@
 //! `explain`. No I/O, no clock, no Kubernetes client types. A field that a source could not understand
 //! arrives here as a variant that matches nothing (`Selector::Nothing`, `Peer::Nothing`,
 //! `PortRule::Nothing`): it allows nothing, and the policy that holds it still isolates. A rule of a
-//! ClusterNetworkPolicy fails closed as its specification says.
+//! ClusterNetworkPolicy, or of Calico's, fails closed by its action.
 
+mod calico;
 mod cluster;
 mod cluster_policy;
 mod limits;
@@ -17,6 +18,12 @@ mod selector;
 mod service;
 pub mod syntax;
 
+pub use calico::{
+    ADMIN_TIER, BASELINE_TIER, Calico, CalicoApi, CalicoEnds, CalicoObjects, CalicoPolicy, CalicoPolicyKind,
+    CalicoPolicyName, CalicoRule, CalicoTier, DEFAULT_TIER, EndpointLabels, EnforcedName, EntityMatch,
+    IpFamily, LabelExpression, LabelTest, NETWORK_POLICY_ORDER, NetworkSet, NetworkSetName, TierOrder,
+    label_keys,
+};
 pub use cluster::{
     Cluster, HostPort, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Objects, Pod, PodAddresses,
 };
@@ -25,7 +32,8 @@ pub use cluster_policy::{
 };
 pub use limits::{
     Limit, Limited, MAX_FRONTENDS, MAX_FRONTENDS_OF_SMALL, MAX_GROUPS, MAX_NETWORKS, MAX_RANGES, MAX_RULES,
-    MAX_SELECTORS, SMALL_SERVICE, limited, limited_of_cluster, services_over_limit,
+    MAX_SELECTORS, SMALL_SERVICE, limited, limited_of_calico, limited_of_cluster, network_sets_over_limit,
+    services_over_limit,
 };
 pub use name::{Labels, Name, ObjectName, Uid};
 pub use policy::{IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};

@@ -5,35 +5,15 @@
 //! each rule, each tier and all of them together decide. What a rule matches is not known here.
 
 mod decision;
+mod ordered;
 
 use std::collections::BTreeSet;
 
 pub use decision::{ConnectionSet, Decision, RulesDecision, RulesWalk, TierEnd};
+pub use ordered::OrderedPolicies;
 use podgate_common::Direction;
 
-use crate::model::{Action, Cluster, ClusterNetworkPolicy, Pod, PolicyRef, Rule, Tier};
-
-/// The policies of a cluster, in one list of tiers.
-#[derive(Clone, Debug)]
-pub struct OrderedPolicies<'a> {
-    cluster: &'a Cluster,
-    tiers: Vec<OrderedTier<'a>>,
-}
-
-/// The policies of a tier, whomever they select, in the order in which they are asked.
-#[derive(Clone, Debug)]
-struct OrderedTier<'a> {
-    policies: Vec<OrderedPolicy<'a>>,
-    /// Whether it denies what none of its rules matches, for pods that any of its policies selects.
-    denies_rest: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum OrderedPolicy<'a> {
-    Cluster(&'a ClusterNetworkPolicy),
-    /// Those of the pod's namespace.
-    NetworkPolicies,
-}
+use crate::model::{Action, PolicyName, PolicyRef, Rule};
 
 /// The policies with a say in the connections of one pod in one direction, in the order in which they are
 /// asked.
@@ -42,11 +22,14 @@ pub struct PolicyWalk<'a> {
     direction: Direction,
     whole_namespace_audits: bool,
     tiers: Vec<WalkTier<'a>>,
+    /// Those among them that are enforced now, but whose place a staged policy takes.
+    replaced: Vec<PolicyName>,
 }
 
 /// The policies of a tier with a say: there is one at least.
 #[derive(Clone, Debug)]
 pub struct WalkTier<'a> {
+    name: &'a str,
     policies: Vec<PolicyRef<'a>>,
     denies_rest: bool,
 }
@@ -94,94 +77,50 @@ pub struct WalkedPolicy<'a> {
     /// The connections that each rule matches, of those that were left. Of any but a NetworkPolicy it is the
     /// first of its tier that does.
     pub hits: Vec<ConnectionIndexes>,
+    /// Its tier.
+    pub tier: &'a str,
     /// How its tier ends.
     pub end: TierEnd,
     /// What the end of its tier drops.
     pub dropped_at_end: ConnectionIndexes,
 }
 
-impl<'a> OrderedPolicies<'a> {
-    /// Whose they are.
-    pub const fn cluster(&self) -> &'a Cluster {
-        self.cluster
-    }
-
-    /// All of a cluster's.
-    pub fn of(cluster: &'a Cluster) -> Self {
-        let of_cluster = |tier| OrderedTier {
-            policies: cluster.by_precedence(tier).into_iter().map(OrderedPolicy::Cluster).collect(),
-            denies_rest: false,
-        };
-        let default = OrderedTier { policies: vec![OrderedPolicy::NetworkPolicies], denies_rest: true };
-        Self { cluster, tiers: vec![of_cluster(Tier::Admin), default, of_cluster(Tier::Baseline)] }
-    }
-
-    /// Those with a say for a pod in a direction, in audit mode or not.
-    pub fn for_pod(&self, pod: &Pod, direction: Direction) -> PolicyWalk<'a> {
-        let namespace = &pod.name.namespace;
-        // The labels of the namespace are not looked for when there is no one to ask.
-        let mut labels = None;
-        let mut is_asked = |policy: &ClusterNetworkPolicy| {
-            !policy.rules(direction).is_empty()
-                && policy.selects(pod, labels.get_or_insert_with(|| self.cluster.namespace_labels(namespace)))
-        };
-        let mut tiers = Vec::new();
-        for OrderedTier { policies, denies_rest } in &self.tiers {
-            let mut asked = Vec::new();
-            for policy in policies {
-                match *policy {
-                    OrderedPolicy::Cluster(policy) if is_asked(policy) => {
-                        asked.push(PolicyRef::Cluster(policy));
-                    }
-                    OrderedPolicy::Cluster(_) => {}
-                    OrderedPolicy::NetworkPolicies => {
-                        let policies = self.cluster.policies_selecting(pod, direction);
-                        asked.extend(policies.map(PolicyRef::Namespaced));
-                    }
-                }
-            }
-            if !asked.is_empty() {
-                tiers.push(WalkTier { policies: asked, denies_rest: *denies_rest });
-            }
-        }
-        PolicyWalk { direction, whole_namespace_audits: self.cluster.is_in_audit(namespace), tiers }
-    }
-
-    /// Whether any has a say in a pod's connections that is not in audit mode.
-    pub fn is_any_enforced(&self, pod: &Pod) -> bool {
-        Direction::ALL.into_iter().any(|direction| {
-            let walk = self.for_pod(pod, direction);
-            walk.policies().any(|policy| !walk.audits(policy))
-        })
-    }
-
-    /// Whether any with a say for a pod is in audit mode.
-    pub fn is_any_in_audit(&self, pod: &Pod) -> bool {
-        Direction::ALL.into_iter().any(|direction| self.for_pod(pod, direction).has_audit())
-    }
-}
-
 impl<'a> PolicyWalk<'a> {
     /// Those that are not in audit mode.
     #[must_use]
     pub fn enforced(&self) -> Self {
-        let tiers = self.tiers.iter().map(|tier| {
-            let policies = tier.policies.iter().copied().filter(|policy| !self.audits(*policy));
-            WalkTier { policies: policies.collect(), denies_rest: tier.denies_rest }
-        });
-        Self { tiers: tiers.filter(|tier| !tier.policies.is_empty()).collect(), ..*self }
+        self.only(|policy| !self.audits(policy))
     }
 
-    /// Whether any of them is in audit mode.
+    /// Those that had a say were those in audit mode enforced: without the ones whose places these take.
+    #[must_use]
+    pub fn as_if_enforced(&self) -> Self {
+        if self.replaced.is_empty() {
+            return self.clone();
+        }
+        self.only(|policy| !self.replaced.contains(&policy.name()))
+    }
+
+    fn only(&self, is_asked: impl Fn(PolicyRef<'a>) -> bool) -> Self {
+        let tiers = self.tiers.iter().map(|tier| {
+            let policies = tier.policies.iter().copied().filter(|policy| is_asked(*policy));
+            WalkTier { policies: policies.collect(), ..*tier }
+        });
+        let tiers = tiers.filter(|tier| !tier.policies.is_empty()).collect();
+        Self { tiers, replaced: self.replaced.clone(), ..*self }
+    }
+
+    /// Whether any of them is in audit mode, or any would go.
     pub fn has_audit(&self) -> bool {
-        self.policies().any(|policy| self.audits(policy))
+        !self.replaced.is_empty() || self.policies().any(|policy| self.audits(policy))
     }
 
     /// Whether one of them is in audit mode: it only reports what it would deny.
-    pub const fn audits(&self, policy: PolicyRef<'_>) -> bool {
+    pub fn audits(&self, policy: PolicyRef<'_>) -> bool {
         match policy {
             PolicyRef::Namespaced(policy) => self.whole_namespace_audits || policy.audit,
             PolicyRef::Cluster(policy) => policy.audit,
+            PolicyRef::Calico(policy) => policy.audit,
         }
     }
 
@@ -198,7 +137,7 @@ impl<'a> PolicyWalk<'a> {
     /// The tiers that may decide: none comes after one that leaves nothing. "NetworkPolicy always makes a
     /// final decision for selected pods": on all but what their own node may do.
     pub fn deciding(&self) -> &[WalkTier<'a>] {
-        let last = self.tiers.iter().position(|tier| tier.end() != TierEnd::Pass);
+        let last = self.tiers.iter().position(|tier| tier.leaves_nothing(self.direction));
         last.map_or(&self.tiers, |last| &self.tiers[..=last])
     }
 
@@ -219,6 +158,21 @@ impl<'a> WalkTier<'a> {
             true if self.policies.iter().all(is_of_any) => TierEnd::Isolate,
             true => TierEnd::Deny,
         }
+    }
+
+    /// Whether no later tier is asked about anything.
+    fn leaves_nothing(&self, direction: Direction) -> bool {
+        let may_pass = |policy: &PolicyRef<'_>| policy.actions(direction).contains(&Action::Pass);
+        match self.end() {
+            TierEnd::Pass => false,
+            TierEnd::Isolate => true,
+            TierEnd::Deny => !self.policies.iter().any(may_pass),
+        }
+    }
+
+    /// What it is called.
+    pub const fn name(&self) -> &'a str {
+        self.name
     }
 
     /// Its policies, in their order.
@@ -251,10 +205,11 @@ impl WalkedPolicy<'_> {
 }
 
 /// Whether the order of its rules, and of others of its sort, does not count.
-const fn is_of_any(policy: &PolicyRef<'_>) -> bool {
+fn is_of_any(policy: &PolicyRef<'_>) -> bool {
     match policy {
         PolicyRef::Namespaced(_) => true,
         PolicyRef::Cluster(_) => false,
+        PolicyRef::Calico(policy) => policy.name.kind.is_of_kubernetes(),
     }
 }
 
@@ -271,18 +226,18 @@ impl<'a, V: PolicyVisitor<'a>> WalkProgress<'_, 'a, V> {
         let (first, end) = (self.walked.len(), tier.end());
         for group in tier.groups() {
             match group {
-                PolicyGroup::InOrder(policies) => self.in_order(policies, end),
-                PolicyGroup::AnyOf(policies) => self.any_of(policies, end),
+                PolicyGroup::InOrder(policies) => self.in_order(policies, tier),
+                PolicyGroup::AnyOf(policies) => self.any_of(policies, tier),
             }
         }
         let dropped = self.decision.end_tier(end);
         self.walked[first..].iter_mut().for_each(|policy| policy.dropped_at_end.clone_from(&dropped));
     }
 
-    fn in_order(&mut self, policies: &[PolicyRef<'a>], end: TierEnd) {
+    fn in_order(&mut self, policies: &[PolicyRef<'a>], tier: &WalkTier<'a>) {
         for policy in policies {
             let actions = policy.actions(self.walk.direction);
-            self.policy(*policy, end, |decision, index, matched| {
+            self.policy(*policy, tier, |decision, index, matched| {
                 let mut rule = RulesWalk::default();
                 let hit = rule.meet(actions[index], matched);
                 decision.rules(rule.decision().by_ref());
@@ -292,10 +247,10 @@ impl<'a, V: PolicyVisitor<'a>> WalkProgress<'_, 'a, V> {
     }
 
     /// What several of their rules match is a hit of each.
-    fn any_of(&mut self, policies: &[PolicyRef<'a>], end: TierEnd) {
+    fn any_of(&mut self, policies: &[PolicyRef<'a>], tier: &WalkTier<'a>) {
         let mut rules = RulesDecision::<ConnectionIndexes>::default();
         for policy in policies {
-            self.policy(*policy, end, |_, _, matched| {
+            self.policy(*policy, tier, |_, _, matched| {
                 rules.accepted.unite(&matched);
                 matched
             });
@@ -307,7 +262,7 @@ impl<'a, V: PolicyVisitor<'a>> WalkProgress<'_, 'a, V> {
     fn policy(
         &mut self,
         policy: PolicyRef<'a>,
-        end: TierEnd,
+        tier: &WalkTier<'a>,
         mut meet: impl FnMut(&mut Decision<ConnectionIndexes>, usize, ConnectionIndexes) -> ConnectionIndexes,
     ) {
         if self.decision.asked().is_empty() && !V::TRIES_ALL {
@@ -323,7 +278,8 @@ impl<'a, V: PolicyVisitor<'a>> WalkProgress<'_, 'a, V> {
             hits.push(meet(&mut self.decision, index, matched));
         }
         let (audit, dropped_at_end) = (self.walk.audits(policy), ConnectionIndexes::new());
-        self.walked.push(WalkedPolicy { policy, audit, hits, end, dropped_at_end });
+        let (tier, end) = (tier.name, tier.end());
+        self.walked.push(WalkedPolicy { policy, audit, hits, tier, end, dropped_at_end });
     }
 }
 

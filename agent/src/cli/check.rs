@@ -1,5 +1,7 @@
 //! `podgate check`: can this node run podgate?
 
+mod calico;
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -18,8 +20,12 @@ use crate::options::{BPFFS, CNI_RESULTS};
 Exit code 1 if something is missing that podgate needs. Run it the way the agent runs: it reports the capabilities of \
 its own process.
 
+With --calico no node is looked at: it names the fields of Calico's objects that podgate does not carry, and what \
+becomes of them. Exit code 3 if there are any.
+
 Example:
-  podgate check")]
+  podgate check
+  kubectl get globalnetworkpolicies.crd.projectcalico.org -o yaml | podgate check --calico -")]
 pub(super) struct CheckOptions {
     /// BPF file system for the pins
     #[arg(long, value_name = "DIR", default_value = BPFFS)]
@@ -27,11 +33,17 @@ pub(super) struct CheckOptions {
     /// Result cache of libcni
     #[arg(long, value_name = "DIR", default_value = CNI_RESULTS)]
     cni_results: PathBuf,
+    /// Check files with Calico's objects in place of this node, `-` for standard input
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    calico: Vec<PathBuf>,
 }
 
 impl CheckOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Self { bpffs, cni_results } = self;
+        let Self { bpffs, cni_results, calico } = self;
+        if !calico.is_empty() {
+            return calico::run(&calico, format);
+        }
         let findings =
             check(&CheckPaths { root: Path::new("/").into(), bpffs, cni_results }, engines::look());
         format.print(&findings, |findings| text(findings))?;

@@ -93,7 +93,16 @@ fn text(endpoints: &[EndpointStatus]) -> String {
 }
 
 fn isolation(isolation: &Isolation) -> String {
-    let Isolation { isolated, policies, cluster_policies, audit } = isolation;
+    let Isolation { isolated, policies, cluster_policies, calico_policies, audit } = isolation;
+    // Which of them isolates is a matter of their tiers.
+    let (mut isolating, mut selecting) = (policies.clone(), cluster_policies.clone());
+    let of_calico = calico_policies.iter().cloned();
+    if *isolated {
+        isolating.extend(of_calico);
+    } else {
+        selecting.extend(of_calico);
+    }
+    let (policies, cluster_policies) = (isolating, selecting);
     let mut text = match (isolated, cluster_policies.is_empty()) {
         (true, true) => format!("isolated by {}", policies.join(",")),
         (true, false) => {

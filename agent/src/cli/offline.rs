@@ -138,7 +138,8 @@ fn count_objects(problems: &[ValidationError]) -> usize {
 
 /// How many objects there are, of each kind also that there are none: what a dump left out is seen here.
 fn counted(cluster: &Cluster) -> String {
-    let Cluster { namespaces, pods, policies, cluster_policies, nodes, services, slices } = cluster;
+    let Cluster { namespaces, pods, policies, cluster_policies, calico, nodes, services, slices } = cluster;
+    let calico = calico.policies().count();
     let kinds = [
         ("pods", pods.len()),
         ("namespaces", namespaces.len()),
@@ -148,6 +149,8 @@ fn counted(cluster: &Cluster) -> String {
         ("services", services.len()),
         ("EndpointSlices", slices.len()),
     ];
+    let of_calico = (calico > 0).then_some(("policies of Calico's", calico));
+    let kinds: Vec<(&str, usize)> = kinds.into_iter().chain(of_calico).collect();
     let all: usize = kinds.iter().map(|(_, count)| count).sum();
     let each: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     format!("{all} objects: {}", each.join(", "))

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
-use podgate_core::model::{Cluster, Name, Selector};
+use podgate_core::model::{Cluster, LabelExpression, Name, Selector};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -44,6 +44,16 @@ impl NamespaceIsolation {
         for (name, namespace) in &cluster.namespaces {
             if of_cluster.iter().any(|policy| policy.subject.namespaces.matches(&namespace.labels)) {
                 isolating.insert(name.clone());
+            }
+        }
+        for policy in cluster.calico.policies() {
+            if policy.audit || policy.subject == LabelExpression::NOTHING {
+                continue;
+            }
+            match &policy.name.namespace {
+                Some(namespace) => isolating.extend([namespace.clone()]),
+                // Which pods will have its labels is not known.
+                None => isolating.extend(cluster.namespaces.keys().cloned()),
             }
         }
         let open = cluster.namespaces.keys().filter(|name| !isolating.contains(*name)).cloned().collect();
@@ -119,7 +129,8 @@ pub(crate) async fn keep_namespaces(
 fn differ(before: &Cluster, now: &Cluster) -> bool {
     !(before.namespaces.ptr_eq(&now.namespaces)
         && before.policies.ptr_eq(&now.policies)
-        && before.cluster_policies.ptr_eq(&now.cluster_policies))
+        && before.cluster_policies.ptr_eq(&now.cluster_policies)
+        && before.calico == now.calico)
 }
 
 #[cfg(test)]

@@ -27,7 +27,8 @@ impl LocalPods {
         let mut changed = before.nodes.get(&self.node) != cluster.nodes.get(&self.node)
             || before.namespaces.diff(&cluster.namespaces).next().is_some()
             || before.policies.diff(&cluster.policies).next().is_some()
-            || before.cluster_policies.diff(&cluster.cluster_policies).next().is_some();
+            || before.cluster_policies.diff(&cluster.cluster_policies).next().is_some()
+            || before.calico != cluster.calico;
         for difference in self.cluster.pods.diff(&cluster.pods) {
             changed |= match &difference {
                 DiffItem::Add(_, pod) | DiffItem::Remove(_, pod) => self.may_be_local(pod),
@@ -81,6 +82,7 @@ mod tests {
             Arc::new(Pod {
                 name,
                 uid: None,
+                service_account: None,
                 labels,
                 node,
                 addresses,

@@ -19,7 +19,7 @@ use std::{
     time::Instant,
 };
 
-use podgate_core::model::{Cluster, ObjectName, Pod, Selector};
+use podgate_core::model::{Cluster, LabelExpression, ObjectName, Pod, Selector};
 use podgate_datapath::network::{Link, Network, VethPeer};
 
 pub use self::history::{History, LONGEST_HOLD};
@@ -151,6 +151,10 @@ impl<'a> Evidence<'a> {
                     policy.subject.namespaces.matches(&namespace)
                         && policy.subject.pods != Selector::Nothing
                         && !(policy.ingress.is_empty() && policy.egress.is_empty())
+                }) || self.cluster.calico.policies().any(|policy| {
+                    let is_of_namespace =
+                        policy.name.namespace.as_ref().is_none_or(|of| *of == name.namespace);
+                    is_of_namespace && policy.subject != LabelExpression::NOTHING
                 })
             },
             isolated,

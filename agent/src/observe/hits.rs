@@ -17,7 +17,7 @@ use podgate_common::{
 };
 use podgate_core::{
     compiler::{ConnectionQuery, PolicyMatch},
-    model::{Cluster, ClusterNetworkPolicy, NetworkPolicy, ObjectName, Pod, PolicyName},
+    model::{CalicoPolicy, Cluster, ClusterNetworkPolicy, NetworkPolicy, ObjectName, Pod, PolicyName},
 };
 use podgate_datapath::{CounterSum, FlowCounterReader};
 
@@ -56,6 +56,7 @@ enum NamedRules {
     None,
     Policy(Arc<NetworkPolicy>),
     Cluster(Arc<ClusterNetworkPolicy>),
+    Calico(Arc<CalicoPolicy>),
 }
 
 /// When a flow counter was last reported, in the kernel's ticks.
@@ -173,8 +174,8 @@ impl Counts {
             *hits += packets;
             *seen = (*seen).max(Some(last));
         }
-        // Only a policy without a rule that matches has denied the packet.
-        if !policy_match.matched.is_empty() {
+        // Of a policy with a rule that matches the rule has denied the packet, or allowed it.
+        if !policy_match.matched.is_empty() || !policy_match.denies {
             return;
         }
         match (outcome.policies(), policy_match.audit) {
@@ -192,6 +193,7 @@ impl NamedRules {
             Self::None => 0,
             Self::Policy(policy) => policy.rules(direction).unwrap_or_default().len(),
             Self::Cluster(policy) => policy.rules(direction).len(),
+            Self::Calico(policy) => policy.rules(direction).unwrap_or_default().len(),
         }
     }
 
@@ -204,8 +206,11 @@ impl NamedRules {
             (Self::Cluster(one), Self::Cluster(other)) => {
                 Arc::ptr_eq(one, other) || one.rules(direction) == other.rules(direction)
             }
+            (Self::Calico(one), Self::Calico(other)) => {
+                Arc::ptr_eq(one, other) || one.rules(direction) == other.rules(direction)
+            }
             (Self::None, Self::None) => true,
-            (Self::None | Self::Policy(_) | Self::Cluster(_), _) => false,
+            (Self::None | Self::Policy(_) | Self::Cluster(_) | Self::Calico(_), _) => false,
         }
     }
 }
@@ -226,6 +231,9 @@ fn rules(cluster: &Cluster, policy: &PolicyName) -> NamedRules {
         }
         PolicyName::Cluster(name) => {
             cluster.cluster_policies.get(name).cloned().map_or(NamedRules::None, NamedRules::Cluster)
+        }
+        PolicyName::Calico(name) => {
+            cluster.calico.policy(name).cloned().map_or(NamedRules::None, NamedRules::Calico)
         }
     }
 }
@@ -269,7 +277,14 @@ mod tests {
         };
         let last = FlowCounter { since: 4_000, peer: Address::from_v4([10, 0, 0, 2]), ..FlowCounter::EMPTY };
         let audit = cluster.policies[&ObjectName::new("x", "p")].audit;
-        let policy_match = PolicyMatch { policy: name(), audit, matched: matched.iter().copied().collect() };
+        let policy_match = PolicyMatch {
+            policy: name(),
+            audit,
+            matched: matched.iter().copied().collect(),
+            isolates: true,
+            allows: !matched.is_empty(),
+            denies: matched.is_empty(),
+        };
         let mut ask = |_: &ConnectionQuery<'_>| Some([policy_match.clone()].into());
         assert!(counts.attribute(&key, &CounterSum { packets, last }, cluster, CLOCK, &mut ask));
     }

@@ -121,9 +121,8 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
         }
     }
     text.family("podgate_source_objects", "gauge", "Objects from a source.");
-    for source in sources {
-        let objects = source.objects;
-        for (kind, count) in [
+    for (source, objects) in sources.iter().map(|source| (source, source.objects)) {
+        let kinds = [
             ("namespaces", objects.namespaces),
             ("nodes", objects.nodes),
             ("pods", objects.pods),
@@ -131,7 +130,9 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
             ("cluster_policies", objects.cluster_policies),
             ("services", objects.services),
             ("endpoint_slices", objects.endpoint_slices),
-        ] {
+        ];
+        let calico = Some(("calico_policies", objects.calico_policies)).filter(|(_, count)| *count > 0);
+        for (kind, count) in kinds.into_iter().chain(calico) {
             text.sample(&[("source", &source.name), ("kind", kind)], count);
         }
     }
@@ -139,7 +140,6 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
     for source in sources {
         text.sample(&[("source", &source.name)], source.problems.len());
     }
-
     let watches = |source: &SourceStatus| source.watches.clone();
     text.family("podgate_watch_restarts_total", "counter", "Failures of a watch of the API server.");
     for watch in sources.iter().flat_map(watches) {

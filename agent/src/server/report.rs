@@ -93,13 +93,14 @@ fn problems(snapshot: &Snapshot) -> Vec<String> {
 }
 
 fn objects(cluster: &Cluster) -> ObjectCounts {
-    let Cluster { namespaces, pods, policies, cluster_policies, nodes, services, slices } = cluster;
+    let Cluster { namespaces, pods, policies, cluster_policies, calico, nodes, services, slices } = cluster;
     ObjectCounts {
         namespaces: namespaces.len(),
         nodes: nodes.len(),
         pods: pods.len(),
         policies: policies.len(),
         cluster_policies: cluster_policies.len(),
+        calico_policies: calico.policies().count(),
         services: services.len(),
         endpoint_slices: slices.len(),
     }
@@ -175,11 +176,13 @@ fn endpoint(interface: &EnforcedInterface) -> EndpointStatus {
     }
 }
 
-fn isolation(AppliedPolicies { policies, cluster_policies, audit }: &AppliedPolicies) -> Isolation {
+fn isolation(applied: &AppliedPolicies) -> Isolation {
+    let AppliedPolicies { policies, cluster_policies, calico_policies, isolates, audit } = applied;
     Isolation {
-        isolated: !policies.is_empty(),
+        isolated: *isolates,
         policies: policies.iter().map(|policy| policy.name.to_string()).collect(),
         cluster_policies: cluster_policies.iter().map(|policy| policy.name.to_string()).collect(),
+        calico_policies: calico_policies.iter().map(|policy| policy.name.to_string()).collect(),
         audit: audit.clone(),
     }
 }

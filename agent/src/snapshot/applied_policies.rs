@@ -5,7 +5,8 @@ use std::{collections::HashSet, fmt, hash::Hash, sync::Arc};
 use podgate_common::Direction;
 use podgate_core::{
     model::{
-        ClusterNetworkPolicy, ClusterPolicyName, ClusterRule, NetworkPolicy, ObjectName, Pod, PolicyRef, Rule,
+        CalicoPolicy, CalicoPolicyName, CalicoRule, ClusterNetworkPolicy, ClusterPolicyName, ClusterRule,
+        NetworkPolicy, ObjectName, Pod, PolicyRef, Rule,
     },
     policy_walk::OrderedPolicies,
 };
@@ -17,6 +18,10 @@ pub struct AppliedPolicies {
     pub policies: Vec<Arc<NetworkPolicy>>,
     /// Those with rules, in the order in which they are asked.
     pub cluster_policies: Vec<Arc<ClusterNetworkPolicy>>,
+    /// Those of Calico's, in the order in which they are asked.
+    pub calico_policies: Vec<Arc<CalicoPolicy>>,
+    /// Whether what none of their rules matches is denied.
+    pub isolates: bool,
     /// The names of those in audit mode, which only tell.
     pub audit: Vec<String>,
 }
@@ -33,7 +38,7 @@ impl AppliedPolicies {
     pub(crate) fn of(policies: &OrderedPolicies<'_>, pod: &Pod, direction: Direction) -> Self {
         let cluster = policies.cluster();
         let walk = policies.for_pod(pod, direction);
-        let mut applied = Self::default();
+        let mut applied = Self { isolates: walk.enforced().isolates(), ..Self::default() };
         for policy in walk.policies() {
             match policy {
                 policy if walk.audits(policy) => applied.audit.push(policy.name().to_string()),
@@ -43,6 +48,7 @@ impl AppliedPolicies {
                 PolicyRef::Cluster(policy) => {
                     applied.cluster_policies.extend(cluster.cluster_policies.get(&policy.name).cloned());
                 }
+                PolicyRef::Calico(policy) => applied.calico_policies.push(policy.clone()),
             }
         }
         applied
@@ -51,10 +57,11 @@ impl AppliedPolicies {
     /// What became of each policy: one that has no say any more has lost all its rules, one that has not had
     /// any has won all. Policies that say the same as before are left out.
     pub(crate) fn changes(&self, now: &Self, direction: Direction) -> Vec<PolicyChange> {
-        let before = (self.rules(direction), self.cluster_rules(direction));
-        let now = (now.rules(direction), now.cluster_rules(direction));
+        let before = (self.rules(direction), self.cluster_rules(direction), self.calico_rules(direction));
+        let now = (now.rules(direction), now.cluster_rules(direction), now.calico_rules(direction));
         let mut changes = changes(&before.0, &now.0);
         changes.extend(self::changes(&before.1, &now.1));
+        changes.extend(self::changes(&before.2, &now.2));
         changes
     }
 
@@ -65,6 +72,11 @@ impl AppliedPolicies {
             .collect()
     }
 
+    fn calico_rules(&self, direction: Direction) -> Vec<(&CalicoPolicyName, &[CalicoRule])> {
+        let policies = self.calico_policies.iter();
+        policies.map(|policy| (&policy.name, policy.rules(direction).unwrap_or_default())).collect()
+    }
+
     fn cluster_rules(&self, direction: Direction) -> Vec<(&ClusterPolicyName, &[ClusterRule])> {
         self.cluster_policies.iter().map(|policy| (&policy.name, policy.rules(direction))).collect()
     }
@@ -73,10 +85,11 @@ impl AppliedPolicies {
 /// Names for a log line.
 impl fmt::Display for AppliedPolicies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { policies, cluster_policies, audit } = self;
+        let Self { policies, cluster_policies, calico_policies, isolates: _, audit } = self;
         let names = policies.iter().map(|policy| policy.name.to_string());
+        let names = names.chain(cluster_policies.iter().map(|policy| policy.name.to_string()));
         let names: Vec<_> =
-            names.chain(cluster_policies.iter().map(|policy| policy.name.to_string())).collect();
+            names.chain(calico_policies.iter().map(|policy| policy.name.to_string())).collect();
         f.write_str(if names.is_empty() { "free" } else { "" })?;
         f.write_str(&names.join(","))?;
         if audit.is_empty() { Ok(()) } else { write!(f, " (in audit mode: {})", audit.join(",")) }

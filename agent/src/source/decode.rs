@@ -8,6 +8,7 @@
 //! files, streams, and objects that appear twice.
 
 mod address;
+mod calico;
 mod cluster;
 mod cluster_policy;
 mod cluster_port;
@@ -30,7 +31,7 @@ mod written;
 use serde_json::Value;
 
 pub(crate) use field::FieldError;
-pub(crate) use kind::{Kind, KindInfo, ObjectId};
+pub(crate) use kind::{CalicoKind, Kind, KindInfo, ObjectId, group};
 pub(crate) use pod::MIRROR;
 pub(crate) use written::{WrittenObject, WrittenPart};
 
@@ -39,7 +40,8 @@ use intern::NameInterner;
 use kind::Recognised;
 use metadata::Metadata;
 use podgate_core::model::{
-    ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Name, Namespace, NetworkPolicy, Node, ObjectName,
+    CalicoApi, CalicoPolicy, CalicoPolicyName, CalicoTier, ClusterNetworkPolicy, ClusterPolicyName,
+    EndpointSlice, LabelExpression, Labels, Name, Namespace, NetworkPolicy, NetworkSet, Node, ObjectName,
     Pod, Selector, Service,
 };
 
@@ -60,6 +62,12 @@ pub(crate) enum Decoded {
     Slice(EndpointSlice),
     /// kube-proxy does not read it: as above.
     UnservedSlice(ObjectName),
+    Tier(CalicoApi, Name, CalicoTier),
+    /// With what the object is called.
+    CalicoPolicy(CalicoApi, CalicoPolicyName, CalicoPolicy),
+    /// Its namespace says of which kind it is.
+    NetworkSet(CalicoApi, Name, NetworkSet),
+    ServiceAccount(ObjectName, Labels),
     /// Of a change: it takes the object of this name away.
     Removed(ObjectId),
 }
@@ -76,6 +84,9 @@ pub(crate) struct Contents {
     /// How objects are written, those that could not be read too, if that is kept.
     pub(crate) written: Vec<WrittenObject>,
 }
+
+/// The annotation with the metadata that Calico keeps of an object in its store.
+pub(crate) const STORED_METADATA: &str = "projectcalico.org/metadata";
 
 /// A policy that could not be read, or may not have been.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,6 +146,23 @@ impl Decoded {
             Self::Slice(EndpointSlice { name, .. }) | Self::UnservedSlice(name) => {
                 ObjectId::of_namespace(Kind::EndpointSlice, name.clone())
             }
+            Self::Tier(api, name, _) => {
+                ObjectId::of_cluster(Kind::Calico(*api, CalicoKind::Tier), name.clone())
+            }
+            Self::CalicoPolicy(api, CalicoPolicyName { namespace, name, kind }, _) => ObjectId {
+                kind: Kind::Calico(*api, CalicoKind::Policy(*kind)),
+                namespace: namespace.clone(),
+                name: name.clone(),
+            },
+            Self::NetworkSet(api, name, set) => {
+                let kind = match set.namespace {
+                    Some(_) => CalicoKind::NetworkSet,
+                    None => CalicoKind::GlobalNetworkSet,
+                };
+                let namespace = set.namespace.clone();
+                ObjectId { kind: Kind::Calico(*api, kind), namespace, name: name.clone() }
+            }
+            Self::ServiceAccount(name, _) => ObjectId::of_namespace(Kind::ServiceAccount, name.clone()),
             Self::Removed(id) => id.clone(),
         }
     }
@@ -154,6 +182,9 @@ impl Decoded {
                 let subject = &policy.subject;
                 (is_unread || nothing(&subject.namespaces) || nothing(&subject.pods)).then_some(None)
             }
+            Self::CalicoPolicy(_, name, policy) => {
+                (is_unread || policy.subject == LabelExpression::NOTHING).then(|| name.namespace.clone())
+            }
             Self::Namespace(name, _) => is_unread.then(|| Some(name.clone())),
             Self::Node(..)
             | Self::Pod(_)
@@ -162,6 +193,9 @@ impl Decoded {
             | Self::UnservedService(_)
             | Self::Slice(_)
             | Self::UnservedSlice(_)
+            | Self::Tier(..)
+            | Self::NetworkSet(..)
+            | Self::ServiceAccount(..)
             | Self::Removed(_) => None,
         }
     }
@@ -171,14 +205,15 @@ impl Decoded {
 /// no one's.
 fn scope(value: &Value, listed: Option<Kind>) -> Option<Option<Name>> {
     match Kind::claimed(value).or(listed) {
-        Some(Kind::NetworkPolicy) => {
+        Some(kind) if kind.info().is_namespaced && kind.info().is_policy => {
             let namespace = value.pointer("/metadata/namespace").and_then(Value::as_str);
             Some(Some(
                 namespace.filter(|text| !text.is_empty()).unwrap_or(metadata::DEFAULT_NAMESPACE).into(),
             ))
         }
-        Some(Kind::ClusterPolicy(_)) => Some(None),
-        Some(Kind::Namespace | Kind::Node | Kind::Pod | Kind::Service | Kind::EndpointSlice) => None,
+        Some(Kind::Namespace) => None,
+        Some(kind) if kind.info().is_policy => Some(None),
+        Some(_) => None,
         // It does not say what it is.
         None => Some(None),
     }
@@ -314,7 +349,8 @@ impl Decoder {
         place: &ObjectLocation,
     ) -> Option<Decoded> {
         let Metadata { name, namespace, labels, audit, has_unknown_mode: _ } = metadata;
-        let in_namespace = |name| ObjectName { namespace, name };
+        let is_namespaced = kind.info().is_namespaced;
+        let in_namespace = |name| ObjectName { namespace: namespace.clone(), name };
         Some(match kind {
             Kind::Namespace => Decoded::Namespace(name?, Namespace { labels, audit }),
             Kind::Node => Decoded::Node(name?, node::read(fields, labels)),
@@ -330,6 +366,32 @@ impl Decoder {
             Kind::Service => service::read(fields, in_namespace(name?), &labels, &mut self.names),
             Kind::EndpointSlice => {
                 endpoint_slice::read(fields, in_namespace(name?), &labels, &mut self.names)
+            }
+            Kind::ServiceAccount => Decoded::ServiceAccount(in_namespace(name?), labels),
+            Kind::Calico(api, kind) => {
+                let namespace = Some(namespace).filter(|_| is_namespaced);
+                match kind {
+                    CalicoKind::Tier => Decoded::Tier(api, name?, calico::read_tier(fields)),
+                    CalicoKind::Policy(kind) => {
+                        let name = name.unwrap_or_else(|| metadata::unnamed(place));
+                        let object =
+                            CalicoPolicyName { namespace: namespace.clone(), name: name.clone(), kind };
+                        let header = calico::CalicoHeader { api, namespace, name, labels, audit };
+                        let policy = calico::read_policy(fields, header, kind, &mut self.names);
+                        Decoded::CalicoPolicy(api, object, policy)
+                    }
+                    CalicoKind::NetworkSet | CalicoKind::GlobalNetworkSet => {
+                        let name = name?;
+                        let header =
+                            calico::CalicoHeader { api, namespace, name: name.clone(), labels, audit };
+                        let set = calico::read_network_set(fields, header, &mut self.names);
+                        Decoded::NetworkSet(api, name, set)
+                    }
+                    CalicoKind::HostEndpoint => {
+                        calico::report_host_endpoint(fields);
+                        return None;
+                    }
+                }
             }
         })
     }

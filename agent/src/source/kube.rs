@@ -5,6 +5,7 @@
 //! while the server is away; a list that must be made again takes the place of the one before when it is
 //! complete, not before. Left out: what an object means (`decode`).
 
+mod calico;
 mod client;
 mod events;
 mod health;

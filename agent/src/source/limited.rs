@@ -5,6 +5,8 @@
 //! (`model/limits`), with a problem for each of these objects. Only namespaces in which one changed are
 //! looked at.
 
+mod calico;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -17,6 +19,8 @@ use podgate_core::model::{
     Name, NetworkPolicy, ObjectName, Objects, SMALL_SERVICE, Service, limited, limited_of_cluster,
     services_over_limit,
 };
+
+use calico::CalicoLimits;
 
 use super::{
     ValidationError,
@@ -32,6 +36,7 @@ pub(super) struct Limits {
     limited_of_cluster: BTreeMap<ClusterPolicyName, (Arc<ClusterNetworkPolicy>, ValidationError)>,
     seen_services: Objects<ObjectName, Service>,
     services: BTreeMap<ObjectName, (Arc<Service>, ValidationError)>,
+    calico: CalicoLimits,
 }
 
 impl Limits {
@@ -64,10 +69,16 @@ impl Limits {
             }
         }
         self.seen_services.clone_from(&cluster.services);
-        if self.limited.is_empty() && self.limited_of_cluster.is_empty() && self.services.is_empty() {
+        let has_calico = self.calico.look(&cluster.calico);
+        if !has_calico
+            && self.limited.is_empty()
+            && self.limited_of_cluster.is_empty()
+            && self.services.is_empty()
+        {
             return;
         }
         let cluster = Arc::make_mut(cluster);
+        self.calico.apply(cluster);
         for (name, (policy, _)) in &self.limited {
             cluster.policies.insert(name.clone(), policy.clone());
         }
@@ -88,9 +99,11 @@ impl Limits {
         let services = self.services.iter();
         let services = services
             .map(|(name, (_, problem))| (ObjectId::of_namespace(Kind::Service, name.clone()), problem));
-        policies.chain(services).chain(self.limited_of_cluster.iter().map(|(name, (_, problem))| {
-            (ObjectId::of_cluster(Kind::ClusterPolicy(name.kind), name.name.clone()), problem)
-        }))
+        policies.chain(services).chain(self.calico.problems()).chain(self.limited_of_cluster.iter().map(
+            |(name, (_, problem))| {
+                (ObjectId::of_cluster(Kind::ClusterPolicy(name.kind), name.name.clone()), problem)
+            },
+        ))
     }
 }
 

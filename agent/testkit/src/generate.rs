@@ -5,6 +5,7 @@
 //! numbers. Values shrink towards fewer objects and towards missing fields. Everything that is omitted has an
 //! API default.
 
+mod calico;
 mod cluster_policies;
 mod large;
 mod pods;
@@ -17,6 +18,7 @@ use std::{net::IpAddr, ops::RangeInclusive};
 use proptest::{collection::vec, prelude::*, sample};
 use serde_json::{Value, json};
 
+pub use calico::with_calico;
 pub use large::{large, large_cluster_policies, large_of};
 pub use spoil::spoil;
 
@@ -197,7 +199,7 @@ fn others() -> [Value; 3] {
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"key": "value"}}),
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 2}}),
         json!({
-            "apiVersion": "crd.projectcalico.org/v1", "kind": "NetworkPolicy",
+            "apiVersion": "example.com/v1", "kind": "NetworkPolicy",
             "metadata": {"name": "deny-all"}, "spec": deny_all,
         }),
     ]

@@ -1,11 +1,12 @@
-//! The naive evaluator: NetworkPolicy (networking.k8s.io/v1) and ClusterNetworkPolicy
-//! (policy.networking.k8s.io/v1alpha2) sentence by sentence, on raw Kubernetes JSON.
+//! The naive evaluator: NetworkPolicy (networking.k8s.io/v1), ClusterNetworkPolicy
+//! (policy.networking.k8s.io/v1alpha2) and Calico's policies sentence by sentence, on raw Kubernetes JSON.
 //!
 //! In: objects as a user writes them, with defaults omitted. Out: a verdict, or the matrix of all pods.
 //! Clear and slow on purpose. Quoted sentences are those of the API documentation (`networking/v1/types.go`,
 //! `meta/v1/types.go`) and of the Network Policies page of the Kubernetes documentation.
 //! Left out: connections that exist already and replies; a verdict is about a new connection.
 
+mod calico;
 #[cfg(test)]
 mod checklist;
 mod cidr;
@@ -131,6 +132,9 @@ fn direction_allowed(objects: &[Value], direction: Direction, connection: &Conne
     let is_own_node = peer.node.is_some() && peer.node == node_of(pod);
     if is_own_node && direction == Direction::Ingress {
         return true;
+    }
+    if calico::is_used(objects) {
+        return calico::allowed(objects, direction, pod, peer, connection, is_own_node);
     }
     // "If Admin tier has made a final decision (Accept or Deny) on a connection, then no further evaluation
     // is done."

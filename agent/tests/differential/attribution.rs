@@ -118,7 +118,7 @@ fn with_audit_enforced(cluster: &Cluster) -> Cluster {
 }
 
 /// What the side of a pod says by `explain`; `None`: the two cannot talk.
-fn side(
+pub(crate) fn side(
     cluster: &Cluster,
     pod: &Pod,
     direction: Direction,

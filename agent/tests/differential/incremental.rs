@@ -21,7 +21,7 @@ use podgate_core::{
     model::{Cluster, Name, ObjectName, Objects, Pod, Service},
 };
 use podgate_testkit::{
-    generate::{Entries, cluster},
+    generate::{Entries, cluster, with_calico},
     manifest::{Form, write},
 };
 use proptest::{prelude::*, sample, test_runner::TestCaseError};
@@ -62,13 +62,27 @@ enum Kind {
     Nodes,
     Services,
     Slices,
+    CalicoPolicies,
+    CalicoTiers,
+    NetworkSets,
+    ServiceAccounts,
 }
 
 type Sample = (Vec<Vec<Value>>, Vec<Event>, TableLimits);
 
 fn samples() -> impl Strategy<Value = Sample> {
     let clusters = prop::collection::vec(cluster(Entries::Valid), 2..=3);
-    (clusters, prop::collection::vec(events(), 1..=EVENTS), limits())
+    (clusters, prop::collection::vec(events(&KINDS), 1..=EVENTS), limits())
+}
+
+/// With policies of Calico's.
+fn samples_with_calico() -> impl Strategy<Value = Sample> {
+    use Kind::{CalicoPolicies, CalicoTiers, NetworkSets, ServiceAccounts};
+    let of_calico =
+        [CalicoPolicies, CalicoPolicies, CalicoPolicies, CalicoTiers, NetworkSets, ServiceAccounts];
+    let kinds: Vec<Kind> = KINDS.into_iter().chain(of_calico).collect();
+    let clusters = prop::collection::vec(with_calico(cluster(Entries::Valid)), 2..=3);
+    (clusters, prop::collection::vec(events(&kinds), 1..=EVENTS), limits())
 }
 
 /// Those of a node, and such that some rule sets are closed.
@@ -81,13 +95,15 @@ fn limits() -> impl Strategy<Value = TableLimits> {
     ]
 }
 
-fn events() -> impl Strategy<Value = Event> {
+const KINDS: [Kind; 10] = {
     use Kind::{ClusterPolicies, Namespaces, Nodes, Pods, Policies, Services, Slices};
-    let kinds =
-        vec![Pods, Pods, Pods, Policies, Policies, Namespaces, ClusterPolicies, Nodes, Services, Slices];
+    [Pods, Pods, Pods, Policies, Policies, Namespaces, ClusterPolicies, Nodes, Services, Slices]
+};
+
+fn events(kinds: &[Kind]) -> impl Strategy<Value = Event> + use<> {
     (
         any::<sample::Index>(),
-        sample::select(kinds),
+        sample::select(kinds.to_vec()),
         prop::option::weighted(0.9, any::<sample::Index>()),
         prop::bool::weighted(0.2),
         any::<bool>(),
@@ -107,11 +123,17 @@ fn events() -> impl Strategy<Value = Event> {
 
 #[test]
 fn each_step_of_the_incremental_compiler_gives_the_tables_of_the_pure_one() {
-    check(HISTORIES, samples, agrees, |(clusters, events, limits)| {
-        let clusters: Vec<String> =
-            clusters.iter().map(|objects| write(objects, Form::YamlDocuments)).collect();
-        format!("{limits:?}\n{events:#?}\n{}", clusters.join("\n=====\n"))
-    });
+    check(HISTORIES, samples, agrees, describe);
+}
+
+#[test]
+fn each_step_with_policies_of_calico_gives_the_tables_of_the_pure_one() {
+    check(HISTORIES, samples_with_calico, agrees, describe);
+}
+
+fn describe((clusters, events, limits): &Sample) -> String {
+    let clusters: Vec<String> = clusters.iter().map(|objects| write(objects, Form::YamlDocuments)).collect();
+    format!("{limits:?}\n{events:#?}\n{}", clusters.join("\n=====\n"))
 }
 
 fn agrees((objects, events, limits): &Sample) -> Result<(), TestCaseError> {
@@ -171,6 +193,12 @@ impl Event {
             Kind::Services if self.over_limit => self.put(&mut now.services, &over_limit(&goal.services)),
             Kind::Services => self.put(&mut now.services, &goal.services),
             Kind::Slices => self.put(&mut now.slices, &goal.slices),
+            Kind::CalicoPolicies => self.put(&mut now.calico.v3.policies, &goal.calico.v3.policies),
+            Kind::CalicoTiers => self.put(&mut now.calico.v1.tiers, &goal.calico.v1.tiers),
+            Kind::NetworkSets => self.put(&mut now.calico.v3.network_sets, &goal.calico.v3.network_sets),
+            Kind::ServiceAccounts => {
+                self.put(&mut now.calico.service_accounts, &goal.calico.service_accounts);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 mod agreement;
 mod answers;
 mod attribution;
+mod calico;
 mod changes;
 mod conformance;
 mod incremental;

@@ -42,10 +42,12 @@ pub(crate) fn isolates(cluster: &Cluster, pod: &Pod, direction: Direction) -> bo
         let has_port = match &rule.matches.ports {
             Ports::Any => true,
             Ports::Listed(ports) => ports.iter().any(has_port),
+            Ports::Except { .. } => panic!("{OF_CALICO}"),
         };
         let has_peer = match &rule.matches.peers {
             Peers::Any => true,
             Peers::Listed(peers) => peers.iter().any(|peer| *peer != Peer::Nothing),
+            Peers::Calico(_) => panic!("{OF_CALICO}"),
         };
         has_port && has_peer
     };
@@ -84,6 +86,9 @@ pub(crate) fn without_audit(cluster: &Cluster) -> Cluster {
     }
     cluster
 }
+
+/// The generated clusters of these tests have none.
+const OF_CALICO: &str = "a rule of Calico's";
 
 /// Whether the pod's side of the connection is allowed.
 pub(crate) fn allows(cluster: &Cluster, query: Query<'_>) -> bool {
@@ -165,9 +170,11 @@ fn holds(cluster: &Cluster, own: Option<&Name>, rule: &Rule, query: Query<'_>) -
     let peer = match &rule.peers {
         Peers::Any => true,
         Peers::Listed(peers) => peers.iter().any(|peer| is_peer(cluster, own, peer, query.peer)),
+        Peers::Calico(_) => panic!("{OF_CALICO}"),
     };
     let port = match (&rule.ports, query.protocol) {
         (Ports::Any, _) => true,
+        (Ports::Except { .. }, _) => panic!("{OF_CALICO}"),
         (Ports::Listed(_), None) => false,
         (Ports::Listed(ports), Some(protocol)) => {
             ports.iter().any(|port| is_port(cluster, port, query, protocol))

@@ -59,6 +59,7 @@ impl World {
             node: Some(if host == Host::Remote { "n2" } else { "n1" }.into()),
             addresses: Family::ALL.map(|family| host.at(family)).into_iter().collect(),
             uid: None,
+            service_account: None,
             host_network: false,
             host_ports: Box::default(),
             ports: [Some(web(Protocol::Tcp, 8080)), (host == Host::B).then(|| web(Protocol::Udp, 8081))]

@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 71] = [
+const OFFLINE: [(&str, &str); 76] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -43,6 +43,14 @@ const OFFLINE: [(&str, &str); 71] = [
         "explain-no-change",
         "explain --from shop/a --to shop/b --port TCP/80 --manifests shop.yaml --what-if none.yaml",
     ),
+    ("explain-calico", "explain --from shop/web --to shop/db --port TCP/5432 --manifests calico.yaml"),
+    ("explain-calico-denied", "explain --from shop/web --to shop/db --port TCP/80 --manifests calico.yaml"),
+    (
+        "explain-calico-network-set",
+        "explain --from shop/web --to 203.0.113.7 --port TCP/80 --manifests calico.yaml",
+    ),
+    ("check-calico", "check --calico calico.yaml"),
+    ("check-calico-json", "check --calico calico.yaml -o json"),
     ("matrix", "matrix --manifests shop.yaml --ports TCP/8080,TCP/http"),
     ("matrix-json", "matrix --manifests shop.yaml --ports TCP/8080,TCP/http -o json"),
     ("matrix-csv", "matrix --manifests shop.yaml --ports TCP/http -o csv"),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{Shared, Signature};
-use crate::model::{Cluster, IpBlock, Labels, Name, NamedPort, Node, Peer, Pod, Selector};
+use crate::model::{Cluster, IpBlock, LabelExpression, Labels, Name, NamedPort, Node, Peer, Pod, Selector};
 
 /// A property that an address has or has not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +23,8 @@ pub enum Atom {
         /// By the labels of the pod.
         pods: Selector,
     },
+    /// It is a pod's that an expression of Calico's matches.
+    Endpoints(LabelExpression),
     /// It is a pod's that has this named port.
     Port(NamedPort),
     /// It lies in one of these blocks: all those of a rule together.
@@ -46,13 +48,15 @@ pub(super) enum Holder {
 pub(super) struct PodKey<'a> {
     namespace: &'a Name,
     labels: *const BTreeMap<Name, Name>,
+    service_account: Option<&'a Name>,
     ports: *const [NamedPort],
 }
 
 impl<'a> PodKey<'a> {
     pub(super) fn of(pod: &'a Pod) -> Self {
-        let Pod { name, labels, ports, .. } = pod;
-        Self { namespace: &name.namespace, labels: Arc::as_ptr(labels), ports: Arc::as_ptr(ports) }
+        let Pod { name, labels, service_account, ports, .. } = pod;
+        let (labels, ports) = (Arc::as_ptr(labels), Arc::as_ptr(ports));
+        Self { namespace: &name.namespace, labels, service_account: service_account.as_ref(), ports }
     }
 }
 
@@ -60,7 +64,7 @@ impl Atom {
     /// Whose addresses can have it.
     pub(super) const fn holder(&self) -> Holder {
         match self {
-            Self::PodsIn(..) | Self::PodsAcross { .. } | Self::Port(_) => Holder::Pods,
+            Self::PodsIn(..) | Self::PodsAcross { .. } | Self::Endpoints(_) | Self::Port(_) => Holder::Pods,
             Self::Node(_) => Holder::Nodes,
             Self::Blocks(_) => Holder::Networks,
         }
@@ -102,7 +106,9 @@ pub(super) fn blocks<'a>(
 ) -> Vec<(&'a Shared<Atom>, &'a BTreeSet<IpBlock>)> {
     let blocks = atoms.into_iter().filter_map(|atom| match &**atom {
         Atom::Blocks(blocks) => Some((atom, blocks)),
-        Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_) | Atom::Node(_) => None,
+        Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Endpoints(_) | Atom::Port(_) | Atom::Node(_) => {
+            None
+        }
     });
     blocks.collect()
 }
@@ -112,6 +118,9 @@ pub(super) fn blocks<'a>(
 pub(crate) struct PodAtoms {
     in_namespace: HashMap<Name, Vec<(Shared<Atom>, Selector)>>,
     across: BTreeMap<Selector, Vec<(Shared<Atom>, Selector)>>,
+    /// Those of one namespace, and all others.
+    endpoints_in: HashMap<Name, Vec<Shared<Atom>>>,
+    endpoints: Vec<Shared<Atom>>,
     ports: HashMap<NamedPort, Shared<Atom>>,
 }
 
@@ -128,6 +137,12 @@ impl PodAtoms {
                     let candidates = sorted.across.entry(namespaces.clone()).or_default();
                     candidates.push((atom.clone(), pods.clone()));
                 }
+                Atom::Endpoints(expression) => match expression.namespace() {
+                    Some(namespace) => {
+                        sorted.endpoints_in.entry(namespace.clone()).or_default().push(atom.clone());
+                    }
+                    None => sorted.endpoints.push(atom.clone()),
+                },
                 Atom::Port(port) => {
                     sorted.ports.insert(port.clone(), atom.clone());
                 }
@@ -140,7 +155,9 @@ impl PodAtoms {
     /// Whether any pod of a namespace can have one of these properties.
     pub(super) fn may_mention(&self, namespace: &Name, cluster: &Cluster) -> bool {
         !self.ports.is_empty()
+            || !self.endpoints.is_empty()
             || self.in_namespace.contains_key(namespace)
+            || self.endpoints_in.contains_key(namespace)
             || !self.across.is_empty() && {
                 let labels = cluster.namespace_labels(namespace);
                 self.across.keys().any(|namespaces| namespaces.matches(&labels))
@@ -161,6 +178,20 @@ impl PodAtoms {
                 }
             }
         }
+        let of_namespace = self.endpoints_in.get(&pod.name.namespace).map_or(&[][..], Vec::as_slice);
+        if !of_namespace.is_empty() || !self.endpoints.is_empty() {
+            let namespace_labels = cluster.namespace_labels(&pod.name.namespace);
+            let labels = cluster.calico.labels_of(pod, &namespace_labels);
+            let is_matching = |atom: &&Shared<Atom>| match &***atom {
+                Atom::Endpoints(expression) => expression.matches(&labels),
+                Atom::PodsIn(..)
+                | Atom::PodsAcross { .. }
+                | Atom::Port(_)
+                | Atom::Blocks(_)
+                | Atom::Node(_) => false,
+            };
+            signature.extend(of_namespace.iter().chain(&self.endpoints).filter(is_matching).cloned());
+        }
         signature.extend(pod.ports.iter().filter_map(|port| self.ports.get(port)).cloned());
         signature
     }
@@ -174,7 +205,11 @@ impl NodeAtoms {
     pub(crate) fn new<'a>(atoms: impl IntoIterator<Item = &'a Shared<Atom>>) -> Self {
         let nodes = atoms.into_iter().filter_map(|atom| match &**atom {
             Atom::Node(nodes) => Some((atom.clone(), nodes.clone())),
-            Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_) | Atom::Blocks(_) => None,
+            Atom::PodsIn(..)
+            | Atom::PodsAcross { .. }
+            | Atom::Endpoints(_)
+            | Atom::Port(_)
+            | Atom::Blocks(_) => None,
         });
         Self(nodes.collect())
     }

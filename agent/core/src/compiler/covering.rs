@@ -10,6 +10,13 @@ use crate::model::{NAMESPACE_NAME_LABEL, Name, Requirement, Selector};
 impl Clause {
     /// Whether it matches whatever the other one matches.
     pub fn covers(&self, other: &Self) -> bool {
+        // Whatever narrows the other one besides, it only matches less.
+        let Self { peers: _, ports: _, conditions, except_ports } = self;
+        if !conditions.iter().all(|condition| other.conditions.contains(condition))
+            || except_ports.is_some() && *except_ports != other.except_ports
+        {
+            return false;
+        }
         let ports = match (&self.ports, &other.ports) {
             (None, _) => true,
             (Some(_), None) => false,
@@ -54,12 +61,28 @@ fn covers(wide: &Shared<Atom>, narrow: &Shared<Atom>) -> bool {
         (Atom::Blocks(_), Atom::Blocks(_)) => has_blocks_of(wide, narrow),
         (Atom::Node(wide), Atom::Node(narrow)) => wide.covers(narrow),
         (Atom::Port(wide), Atom::Port(narrow)) => wide == narrow,
-        (Atom::PodsIn(..) | Atom::PodsAcross { .. }, Atom::Port(_) | Atom::Blocks(_) | Atom::Node(_))
-        | (Atom::Port(_), Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Blocks(_) | Atom::Node(_))
-        | (Atom::Blocks(_), Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_) | Atom::Node(_))
-        | (Atom::Node(_), Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_) | Atom::Blocks(_)) => {
-            false
-        }
+        // Of expressions only the same is known to match the same.
+        (Atom::Endpoints(wide), Atom::Endpoints(narrow)) => wide == narrow,
+        (
+            Atom::PodsIn(..) | Atom::PodsAcross { .. },
+            Atom::Endpoints(_) | Atom::Port(_) | Atom::Blocks(_) | Atom::Node(_),
+        )
+        | (
+            Atom::Endpoints(_),
+            Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_) | Atom::Blocks(_) | Atom::Node(_),
+        )
+        | (
+            Atom::Port(_),
+            Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Endpoints(_) | Atom::Blocks(_) | Atom::Node(_),
+        )
+        | (
+            Atom::Blocks(_),
+            Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Endpoints(_) | Atom::Port(_) | Atom::Node(_),
+        )
+        | (
+            Atom::Node(_),
+            Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Endpoints(_) | Atom::Port(_) | Atom::Blocks(_),
+        ) => false,
     }
 }
 

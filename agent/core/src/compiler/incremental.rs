@@ -148,9 +148,8 @@ impl Incremental {
         self.serve(step, &changes, &settled, reclassified.as_ref());
         self.cluster = new.clone();
         self.subjects.clone_from(step.subjects);
-        let policies = !changes.policies.is_empty() || changes.cluster_policies || renamed;
+        let (policies, reclassified) = (changes.has_policies() || renamed, reclassified.is_some());
         let (subjects, reconsidered) = (step.subjects, &self.reconsidered);
-        let reclassified = reclassified.is_some();
         self.versions.advance(&StepChanges { subjects, reconsidered, policies, reclassified });
     }
 
@@ -178,13 +177,14 @@ impl Incremental {
 
     /// Finds the rule sets of those subjects of which the policies may say something else than before.
     fn evaluate_subjects(&mut self, step: &CompileInput<'_>, changes: &SnapshotChanges<'_>, renamed: bool) {
-        let all = renamed || changes.cluster_policies;
-        let by_namespace = !step.cluster.cluster_policies.is_empty();
+        let all = renamed || changes.cluster_policies || changes.calico_for_all;
+        let by_namespace = !step.cluster.cluster_policies.is_empty() || !step.cluster.calico.is_empty();
         let is_dirty = |name: &ObjectName, pod: &Arc<Pod>| {
             all || self.subjects.get(name) != Some(pod)
                 || by_namespace && changes.namespaces.contains(&name.namespace)
                 || changes.modes.contains(&name.namespace)
                 || changes.policies.iter().any(|policy| policy.selects(pod))
+                || changes.has_calico_policy_for(pod, step.cluster)
         };
         let dirty = step.subjects.iter().filter(|(name, pod)| is_dirty(name, pod));
         let dirty: Vec<_> = dirty.map(|(name, pod)| (name.clone(), pod)).collect();

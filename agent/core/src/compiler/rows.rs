@@ -1,18 +1,22 @@
 //! Verdict rows: for each rule set and identity, one bit for each port class.
 
+mod decided;
+
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    rc::Rc,
     sync::Arc,
 };
 
 use imbl::OrdMap;
 use podgate_common::{BITS_PER_ROW, Row};
 
-use super::{Atom, Classes, Clause, RulePart, RuleSet, Shared, Signature, Step, Steps, TierRules};
+use decided::{DecidedBy, Part};
+
+use super::{Atom, Classes, Clause, Condition, RulePart, RuleSet, Shared, Signature, Steps, TierRules};
 use crate::{
     model::{Action, PortSet},
-    policy_walk::{ConnectionSet, Decision, RulesDecision, RulesWalk, TierEnd},
+    policy_walk::{ConnectionSet, Decision, TierEnd},
 };
 
 /// Rows by (rule set, identity); block `i` of 256 classes is element `i`.
@@ -81,7 +85,7 @@ pub fn compile<'a>(
     let open: Vec<_> = rule_sets.iter().filter(|(place, _)| !closed.contains(place)).copied().collect();
     let matcher = Matcher::new(&open, identities, classes);
     let mut rows = Rows::default();
-    let mut decided = DecidedBy { matcher: &matcher, known: HashMap::new() };
+    let mut decided = DecidedBy::new(&matcher);
     for (place, rule_set) in rule_sets {
         let at_place = |(identity, bits): (usize, Arc<[Row]>)| ((place, identity), bits);
         if closed.contains(&place) {
@@ -132,80 +136,6 @@ type Bits = Box<[Row]>;
 /// Bits of some identities; those of the others are not set.
 type BitsByIdentity = BTreeMap<usize, Bits>;
 
-/// What a part of a tier decides, for all identities.
-struct Part(Rc<RulesDecision<BitsByIdentity>>);
-
-impl Part {
-    fn on(&self, identity: usize) -> RulesDecision<Option<&Bits>> {
-        let RulesDecision { accepted, denied, passed } = &*self.0;
-        let [accepted, denied, passed] = [accepted, denied, passed].map(|bits| bits.get(&identity));
-        RulesDecision { accepted, denied, passed }
-    }
-}
-
-/// Asks each list of steps once, however many rule sets share it.
-struct DecidedBy<'a> {
-    matcher: &'a Matcher<'a>,
-    known: HashMap<*const Step, Rc<RulesDecision<BitsByIdentity>>>,
-}
-
-impl DecidedBy<'_> {
-    fn part(&mut self, part: &RulePart) -> Part {
-        match part {
-            RulePart::Steps(steps) => {
-                let decided = self.known.entry(steps.list().as_ptr());
-                Part(decided.or_insert_with(|| Rc::new(decided_by(steps.list(), self.matcher))).clone())
-            }
-            RulePart::AnyOf(clauses) => {
-                let accepted = boxed(self.matcher.matches(clauses));
-                Part(Rc::new(RulesDecision { accepted, ..RulesDecision::default() }))
-            }
-        }
-    }
-}
-
-fn decided_by(steps: &[Step], matcher: &Matcher<'_>) -> RulesDecision<BitsByIdentity> {
-    let mut walk = RulesWalk::default();
-    for step in steps {
-        walk.meet(step.action, boxed(matcher.matches([&step.clause])));
-    }
-    walk.decision()
-}
-
-fn boxed(bits: BTreeMap<usize, Arc<[Row]>>) -> BitsByIdentity {
-    bits.into_iter().map(|(identity, bits)| (identity, bits[..].into())).collect()
-}
-
-impl ConnectionSet for BitsByIdentity {
-    fn unite(&mut self, more: &Self) {
-        for (identity, bits) in more {
-            self.entry(*identity).or_default().unite(bits);
-        }
-    }
-
-    fn subtract(&mut self, less: &Self) {
-        for (identity, bits) in self {
-            if let Some(less) = less.get(identity) {
-                bits.subtract(less);
-            }
-        }
-    }
-}
-
-impl ConnectionSet for Box<[Row]> {
-    fn unite(&mut self, more: &Self) {
-        if self.is_empty() {
-            self.clone_from(more);
-        } else {
-            unite(self, more);
-        }
-    }
-
-    fn subtract(&mut self, less: &Self) {
-        combine(self, less, |word, less| word & !less);
-    }
-}
-
 /// Finds what clauses match.
 struct Matcher<'a> {
     classes: ClassBits,
@@ -246,18 +176,25 @@ impl<'a> Matcher<'a> {
         clauses: impl IntoIterator<Item = &'c Shared<Clause>>,
     ) -> BTreeMap<usize, Arc<[Row]>> {
         let mut of_everyone = self.classes.none();
-        let mut bits: Vec<&[Row]> = Vec::new();
+        let mut bits: Vec<Cow<'_, [Row]>> = Vec::new();
         // Which of the bits apply to an identity.
         let mut applying: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for clause in clauses {
-            let Clause { peers, ports } = &**clause;
+            if clause.is_narrowed() {
+                for (identities, matched) in self.narrowed(clause) {
+                    for identity in identities {
+                        applying.entry(identity).or_default().push(bits.len());
+                    }
+                    bits.push(Cow::Owned(matched.into_vec()));
+                }
+                continue;
+            }
+            let Clause { peers, ports, conditions: _, except_ports: _ } = &**clause;
             let numbers = match ports {
                 None => Some(&*self.classes.all),
                 Some(ports) => Some(self.classes.of(&ports.numbers)).filter(|bits| !bits.is_empty()),
             };
-            let peers: Option<BTreeSet<usize>> = peers
-                .as_ref()
-                .map(|atoms| atoms.iter().flat_map(|atom| self.holders(atom)).copied().collect());
+            let peers = peers.as_ref().map(|atoms| self.holders_of_any(atoms));
             if let Some(numbers) = numbers {
                 match &peers {
                     None => unite(&mut of_everyone, numbers),
@@ -265,7 +202,7 @@ impl<'a> Matcher<'a> {
                         for identity in peers {
                             applying.entry(*identity).or_default().push(bits.len());
                         }
-                        bits.push(numbers);
+                        bits.push(Cow::Borrowed(numbers));
                     }
                 }
             }
@@ -274,7 +211,7 @@ impl<'a> Matcher<'a> {
                 for identity in holders.filter(|at| peers.as_ref().is_none_or(|peers| peers.contains(*at))) {
                     applying.entry(*identity).or_default().push(bits.len());
                 }
-                bits.push(self.classes.of(number));
+                bits.push(Cow::Borrowed(self.classes.of(number)));
             }
         }
         let mut matches = BTreeMap::new();
@@ -286,12 +223,66 @@ impl<'a> Matcher<'a> {
         for (identity, applying) in applying {
             let united = known.entry(applying).or_insert_with_key(|applying| {
                 let mut united = of_everyone.clone();
-                applying.iter().for_each(|part| unite(&mut united, bits[*part]));
+                applying.iter().for_each(|part| unite(&mut united, &bits[*part]));
                 united.into()
             });
             matches.insert(identity, united.clone());
         }
         matches
+    }
+
+    /// What a clause with conditions, or with ports that do not match, matches of which identities.
+    fn narrowed(&self, clause: &Clause) -> Vec<(BTreeSet<usize>, Bits)> {
+        let Clause { peers, ports, conditions, except_ports } = clause;
+        let mut identities = match peers {
+            None => self.all.iter().copied().collect(),
+            Some(atoms) => self.holders_of_any(atoms),
+        };
+        for condition in conditions {
+            match condition {
+                Condition::AnyOf(atoms) => {
+                    let holders = self.holders_of_any(atoms);
+                    identities.retain(|identity| holders.contains(identity));
+                }
+                Condition::NoneOf(atoms) => {
+                    let holders = self.holders_of_any(atoms);
+                    identities.retain(|identity| !holders.contains(identity));
+                }
+            }
+        }
+        let mut matched: Vec<(BTreeSet<usize>, Bits)> = Vec::new();
+        match ports {
+            None => matched.push((identities, self.classes.all.clone())),
+            Some(ports) => {
+                for (named, number) in &ports.named {
+                    let holders = self.holders(named).iter().copied();
+                    let holders = holders.filter(|identity| identities.contains(identity)).collect();
+                    matched.push((holders, self.classes.of(number).into()));
+                }
+                matched.push((identities, self.classes.of(&ports.numbers).into()));
+            }
+        }
+        if let Some(except) = except_ports {
+            let numbers: Bits = self.classes.of(&except.numbers).into();
+            matched.iter_mut().for_each(|(_, bits)| bits.subtract(&numbers));
+            for (named, number) in &except.named {
+                let (holders, number): (_, Bits) = (self.holders(named), self.classes.of(number).into());
+                let parts = matched.iter_mut().filter_map(|(identities, bits)| {
+                    let having: BTreeSet<usize> =
+                        holders.iter().filter(|identity| identities.remove(identity)).copied().collect();
+                    let mut rest = bits.clone();
+                    rest.subtract(&number);
+                    (!having.is_empty()).then_some((having, rest))
+                });
+                let parts: Vec<_> = parts.collect();
+                matched.extend(parts);
+            }
+        }
+        matched
+    }
+
+    fn holders_of_any(&self, atoms: &BTreeSet<Shared<Atom>>) -> BTreeSet<usize> {
+        atoms.iter().flat_map(|atom| self.holders(atom)).copied().collect()
     }
 
     fn holders(&self, atom: &Shared<Atom>) -> &[usize] {

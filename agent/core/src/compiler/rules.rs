@@ -1,5 +1,5 @@
-//! Which policies select a pod, tier by tier. A rule is a clause: peers AND ports, never multiplied out. Those
-//! of NetworkPolicies are a set, all others stay in order, as steps.
+//! Which policies select a pod, tier by tier. A rule is a clause: peers AND ports, never multiplied out.
+//! Those of NetworkPolicies are a set, all others stay in order, as steps.
 //!
 //! Rule sets are content: two pods with the same policies (all replicas of a Deployment) share one, and a
 //! rule set that did not change between two compilations compares equal, which is how the publisher keeps its
@@ -13,7 +13,7 @@ use std::{
 use imbl::OrdMap;
 use podgate_common::{Direction, Protocol};
 
-use super::{Atom, Clause, ClausePorts, Shared, Step, Steps, Subject, atoms::peer_atoms, steps};
+use super::{Atom, Clause, ClausePorts, Shared, Step, Steps, Subject, atoms::peer_atoms, calico, steps};
 use crate::{
     model::{
         Cluster, Name, NamedPort, ObjectName, Peers, Pod, PolicyRef, PortRange, PortRule, PortSet, Ports,
@@ -165,6 +165,8 @@ struct RuleSetKey<'a> {
     policies: Vec<usize>,
     /// The pod's own named ports; only rules of ingress speak of them.
     own_ports: &'a [NamedPort],
+    /// The pod itself where a rule of Calico's may want something of it.
+    pod: Option<&'a ObjectName>,
 }
 
 impl<'a> RuleSetKey<'a> {
@@ -180,7 +182,12 @@ impl<'a> RuleSetKey<'a> {
             Direction::Ingress => &pod.ports,
             Direction::Egress => &[],
         };
-        Self { direction, policies: policies.into_iter().map(|policy| policy.place()).collect(), own_ports }
+        let (mut places, mut wants_own) = (Vec::new(), false);
+        for policy in policies {
+            places.push(policy.place());
+            wants_own |= policy.wants_own_end(direction);
+        }
+        Self { direction, policies: places, own_ports, pod: wants_own.then_some(&pod.name) }
     }
 }
 
@@ -218,8 +225,11 @@ impl<'a> Compiler<'a> {
     fn rule_sets(&mut self, pod: &'a Pod, direction: Direction) -> (Arc<RuleSet>, Arc<RuleSet>) {
         let walk = self.policies.for_pod(pod, direction);
         let enforced = self.rule_set(pod, direction, &walk.enforced());
-        let audited =
-            if walk.has_audit() { self.rule_set(pod, direction, &walk) } else { self.nothing.clone() };
+        let audited = if walk.has_audit() {
+            self.rule_set(pod, direction, &walk.as_if_enforced())
+        } else {
+            self.nothing.clone()
+        };
         (enforced, audited)
     }
 
@@ -273,7 +283,27 @@ impl<'a> Compiler<'a> {
         pod: &Pod,
         direction: Direction,
     ) -> Clause {
-        self.clause(rule, namespace, matches!(direction, Direction::Ingress).then_some(pod))
+        // A named port of ingress is the pod's own.
+        let subject = matches!(direction, Direction::Ingress).then_some(pod);
+        let (peers, conditions) = match &rule.peers {
+            Peers::Any => (None, Vec::new()),
+            Peers::Listed(peers) => (Some(peer_atoms(peers, namespace)), Vec::new()),
+            Peers::Calico(ends) => {
+                let calico::EndConditions { peers, conditions } =
+                    calico::EndConditions::of(ends, pod, self.policies.cluster());
+                (peers, conditions)
+            }
+        };
+        let (ports, except_ports) = match &rule.ports {
+            Ports::Any => (None, None),
+            Ports::Listed(ports) => (Some(self.clause_ports(ports, subject)), None),
+            Ports::Except { listed, except } => {
+                let ports = listed.as_ref().map(|ports| self.clause_ports(ports, subject));
+                let except = Some(self.clause_ports(except, subject)).filter(ClausePorts::has_any);
+                (ports, except)
+            }
+        };
+        Clause { peers, ports, conditions, except_ports }
     }
 
     /// The rules in order; those that can match nothing decide nothing.
@@ -303,20 +333,6 @@ impl<'a> Compiler<'a> {
         }
         self.made.insert(clause.clone());
         clause
-    }
-
-    /// `namespace` is that of the rule's policy; `subject` is given for ingress, where a named port is the
-    /// subject's own.
-    fn clause(&self, rule: &Rule, namespace: Option<&Name>, subject: Option<&Pod>) -> Clause {
-        let peers = match &rule.peers {
-            Peers::Any => None,
-            Peers::Listed(peers) => Some(peer_atoms(peers, namespace)),
-        };
-        let ports = match &rule.ports {
-            Ports::Any => None,
-            Ports::Listed(ports) => Some(self.clause_ports(ports, subject)),
-        };
-        Clause { peers, ports }
     }
 
     fn clause_ports(&self, ports: &[PortRule], subject: Option<&Pod>) -> ClausePorts {

@@ -57,7 +57,10 @@ const fn is_by_policy(side: &DirectionResult) -> bool {
         | VerdictReason::RuleMatches
         | VerdictReason::NoRuleMatches
         | VerdictReason::ClusterPolicyAccepts
-        | VerdictReason::ClusterPolicyDenies => true,
+        | VerdictReason::ClusterPolicyDenies
+        | VerdictReason::CalicoPolicyAllows
+        | VerdictReason::CalicoPolicyDenies
+        | VerdictReason::EndOfTier => true,
         VerdictReason::NotAPod
         | VerdictReason::Itself
         | VerdictReason::OwnNode

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     EndpointRef, Wording,
+    calico::CalicoPolicyTrace,
     end::OwnNodeAddress,
     findings::{EntryFinding, EntryName, Miss, TriedEntry},
     peers::SelectedPods,
@@ -114,6 +115,9 @@ pub struct DirectionResult {
     /// asked.
     #[serde(default)]
     pub cluster_policies: Vec<ClusterPolicyTrace>,
+    /// Every policy of Calico's for this end in this direction, in the order in which they are asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calico_policies: Vec<CalicoPolicyTrace>,
     /// What it would say were the policies in audit mode enforced; `None`: there are none for this end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Box<DirectionResult>>,
@@ -141,6 +145,12 @@ pub enum VerdictReason {
     ClusterPolicyAccepts,
     /// Deny: likewise.
     ClusterPolicyDenies,
+    /// Allow: a rule of a policy of Calico's is the first that matches.
+    CalicoPolicyAllows,
+    /// Deny: likewise.
+    CalicoPolicyDenies,
+    /// Deny: a tier with a policy of Calico's for the pod, of which no rule matches.
+    EndOfTier,
     /// Deny: the service has no endpoint that the client could be led to.
     NoBackend,
     /// Allow, as far as this part of the way goes: another node has the address, and the client's policies
@@ -263,6 +273,7 @@ impl DirectionResult {
             denied_peers: BTreeSet::new(),
             policies: Vec::new(),
             cluster_policies: Vec::new(),
+            calico_policies: Vec::new(),
             audit: None,
         }
     }
@@ -334,9 +345,14 @@ impl VerdictReason {
             | Self::OwnNode
             | Self::RuleMatches
             | Self::ClusterPolicyAccepts
+            | Self::CalicoPolicyAllows
             | Self::TranslatedElsewhere
             | Self::Masqueraded => Verdict::Allow,
-            Self::NoRuleMatches | Self::ClusterPolicyDenies | Self::NoBackend => Verdict::Deny,
+            Self::NoRuleMatches
+            | Self::ClusterPolicyDenies
+            | Self::CalicoPolicyDenies
+            | Self::EndOfTier
+            | Self::NoBackend => Verdict::Deny,
         }
     }
 }
@@ -353,6 +369,9 @@ impl fmt::Display for VerdictReason {
             Self::NoRuleMatches => "isolated, no rule matches",
             Self::ClusterPolicyAccepts => "a cluster-wide policy accepts",
             Self::ClusterPolicyDenies => "a cluster-wide policy denies",
+            Self::CalicoPolicyAllows => "a policy of Calico's allows",
+            Self::CalicoPolicyDenies => "a policy of Calico's denies",
+            Self::EndOfTier => "a tier ends, and no rule of it matches",
             Self::NoBackend => "the service leads nowhere from there",
             Self::Masqueraded => "evaluated by the address of the client's node, under which it arrives",
             Self::TranslatedElsewhere => {

@@ -25,6 +25,10 @@ pub enum RuleList {
     To,
     /// Ports.
     Ports,
+    /// Ports of a rule of Calico's that do not match.
+    NotPorts,
+    /// A field of an end of a rule of Calico's, as in `source.selector`.
+    Field(&'static str),
 }
 
 /// An entry that was tried.
@@ -71,6 +75,8 @@ impl fmt::Display for EntryName {
             RuleList::From => "from",
             RuleList::To => "to",
             RuleList::Ports => "ports",
+            RuleList::NotPorts => "notPorts",
+            RuleList::Field(field) => field,
         })?;
         self.index.map_or(Ok(()), |index| write!(f, "[{index}]"))
     }

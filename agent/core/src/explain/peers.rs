@@ -7,11 +7,13 @@ use ipnet::IpNet;
 use podgate_common::Direction;
 
 use super::{
+    calico::{self, LabelWish, NetworkWish},
     end::ResolvedEndpoint,
     findings::{EntryFinding, EntryName, Miss, RuleList, TriedEntry},
 };
 use crate::model::{
-    Cluster, ClusterSubject, IpBlock, LabelValues, Labels, Name, Peer, Peers, Requirement, Selector,
+    Cluster, ClusterSubject, IpBlock, IpFamily, LabelExpression, LabelValues, Labels, Name, Peer, Peers, Pod,
+    Requirement, Selector,
 };
 
 /// What a peer wants, and what is at the other end.
@@ -55,6 +57,17 @@ pub enum PeerFinding {
         address: IpAddr,
         /// Where it is.
         place: BlockPlace,
+    },
+    /// Labels, by an expression of Calico's.
+    Expression(LabelWish),
+    /// Networks of a rule of Calico's.
+    Networks(NetworkWish),
+    /// An address of one family.
+    Family {
+        /// The family.
+        wanted: IpFamily,
+        /// The address.
+        address: IpAddr,
     },
     /// A node, and whose the address is.
     Node {
@@ -107,6 +120,8 @@ pub enum SelectedPods {
     Of(Name, Selector),
     /// Of many.
     Across(ClusterSubject),
+    /// By an expression of Calico's.
+    By(LabelExpression),
 }
 
 /// What an entry wants and what was found: `Ok` when it matches.
@@ -118,6 +133,7 @@ pub(super) fn entries(
     policy_namespace: Option<&Name>,
     peers: &Peers,
     direction: Direction,
+    own: &Pod,
     resolved: &ResolvedEndpoint<'_>,
     address: IpAddr,
 ) -> Vec<TriedEntry> {
@@ -130,6 +146,7 @@ pub(super) fn entries(
         Peers::Any => return vec![entry(None, Ok(EntryFinding::AnyPeer))],
         Peers::Listed(peers) if peers.is_empty() => return vec![entry(None, Err(EntryFinding::EmptyList))],
         Peers::Listed(peers) => peers,
+        Peers::Calico(ends) => return calico::entries(cluster, ends, direction, own, resolved, address),
     };
     let tried = |peer: &Peer| {
         let found = match peer {
@@ -145,13 +162,17 @@ pub(super) fn entries(
     peers.iter().enumerate().map(|(index, peer)| entry(Some(index), tried(peer))).collect()
 }
 
-/// One for each peer when none matches; empty when one does.
-pub(super) fn misses(entries: &[TriedEntry]) -> Vec<Miss> {
+/// One for each peer when none matches; empty when one does. Of a rule of Calico's, one for each that does
+/// not match: it wants all of them.
+pub(super) fn misses(peers: &Peers, entries: &[TriedEntry]) -> Vec<Miss> {
     let misses = entries.iter().map(|TriedEntry { entry, found }| match found {
         Ok(_) => None,
         Err(finding) => Some(Miss::Entry(*entry, finding.clone())),
     });
-    misses.collect::<Option<_>>().unwrap_or_default()
+    match peers {
+        Peers::Any | Peers::Listed(_) => misses.collect::<Option<_>>().unwrap_or_default(),
+        Peers::Calico(_) => misses.flatten().collect(),
+    }
 }
 
 fn of_pods(
@@ -265,6 +286,12 @@ impl fmt::Display for PeerFinding {
                 BlockPlace::Inside => write!(f, "wants {cidr}, {address} is inside"),
                 BlockPlace::InNoExcept => write!(f, "wants {cidr}, {address} is inside and in no except"),
             },
+            Self::Expression(wish) => wish.fmt(f),
+            Self::Networks(wish) => wish.fmt(f),
+            Self::Family { wanted, address } => {
+                let is_it = if IpFamily::of(address) == *wanted { "one" } else { "none" };
+                write!(f, "wants {wanted}, {address} is {is_it}")
+            }
             Self::Node { address, node: Some(node) } => write!(f, "wants a node, {address} is {node}'s"),
             Self::Node { address, node: None } => write!(f, "wants a node, {address} is none's"),
         }
@@ -299,6 +326,7 @@ impl fmt::Display for SelectedPods {
                 None => write!(f, "every pod of {namespace}"),
                 Some(labels) => write!(f, "pods of {namespace} with {labels}"),
             },
+            Self::By(expression) => write!(f, "pods with {expression}"),
             Self::Across(ClusterSubject { namespaces, pods }) => {
                 match wanted(pods) {
                     None => f.write_str("every pod")?,

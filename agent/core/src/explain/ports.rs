@@ -71,13 +71,9 @@ pub(super) fn entries(
     number: u16,
     to: &ResolvedEndpoint<'_>,
 ) -> Vec<TriedEntry> {
-    let entry = |index, found| TriedEntry { entry: EntryName { list: RuleList::Ports, index }, found };
-    let ports = match ports {
-        Ports::Any => return vec![entry(None, Ok(EntryFinding::AnyPort))],
-        Ports::Listed(ports) if ports.is_empty() => return vec![entry(None, Err(EntryFinding::EmptyList))],
-        Ports::Listed(ports) => ports,
-    };
-    let tried = |port: &PortRule| {
+    let entry = |list, index, found| TriedEntry { entry: EntryName { list, index }, found };
+    let any = || entry(RuleList::Ports, None, Ok(EntryFinding::AnyPort));
+    let tried = |list, index, port: &PortRule, is_excluded: bool| {
         let matched = matches(port, asked, number, to.policed());
         let wanted = WantedPort::of(port, to);
         let finding = match wanted {
@@ -86,23 +82,46 @@ pub(super) fn entries(
                 EntryFinding::Port(PortFinding { wanted, asked: AskedPort::of(asked, number), matched })
             }
         };
-        if matched { Ok(finding) } else { Err(finding) }
+        entry(list, Some(index), if matched == is_excluded { Err(finding) } else { Ok(finding) })
     };
-    ports.iter().enumerate().map(|(index, port)| entry(Some(index), tried(port))).collect()
+    let listed = |ports: &[PortRule]| -> Vec<TriedEntry> {
+        if ports.is_empty() {
+            return vec![entry(RuleList::Ports, None, Err(EntryFinding::EmptyList))];
+        }
+        let ports = ports.iter().enumerate();
+        ports.map(|(index, port)| tried(RuleList::Ports, index, port, false)).collect()
+    };
+    match ports {
+        Ports::Any => vec![any()],
+        Ports::Listed(ports) => listed(ports),
+        Ports::Except { listed: wanted, except } => {
+            let mut entries = wanted.as_ref().map_or_else(|| vec![any()], |ports| listed(ports));
+            let except = except.iter().enumerate();
+            entries.extend(except.map(|(index, port)| tried(RuleList::NotPorts, index, port, true)));
+            entries
+        }
+    }
 }
 
 /// `None` when a port of the rule matches, or when the rule names none.
 pub(super) fn miss(ports: &Ports, asked: &PortSpec, number: u16, to: &ResolvedEndpoint<'_>) -> Option<Miss> {
-    let ports = match ports {
+    let (ports, except) = match ports {
         Ports::Any => return None,
-        Ports::Listed(ports) => ports,
+        Ports::Listed(ports) => (Some(ports), &Vec::new()),
+        Ports::Except { listed, except } => (listed.as_ref(), except),
     };
     let destination = to.policed();
-    if ports.iter().any(|port| matches(port, asked, number, destination)) {
-        return None;
+    let is_among = |ports: &Vec<PortRule>| ports.iter().any(|port| matches(port, asked, number, destination));
+    let asked_port = AskedPort::of(asked, number);
+    if let Some(place) = except.iter().position(|port| matches(port, asked, number, destination)) {
+        let finding =
+            PortFinding { wanted: WantedPort::of(&except[place], to), asked: asked_port, matched: true };
+        let entry = EntryName { list: RuleList::NotPorts, index: Some(place) };
+        return Some(Miss::Entry(entry, EntryFinding::Port(finding)));
     }
+    let ports = ports.filter(|ports| !is_among(ports))?;
     let wanted = ports.iter().map(|port| WantedPort::of(port, to)).collect();
-    Some(Miss::Ports { wanted, asked: AskedPort::of(asked, number) })
+    Some(Miss::Ports { wanted, asked: asked_port })
 }
 
 fn matches(port: &PortRule, asked: &PortSpec, number: u16, destination: Option<&Pod>) -> bool {

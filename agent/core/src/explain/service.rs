@@ -14,7 +14,7 @@ use podgate_common::Direction;
 use self::ends::{End, MatchedServicePort, Way, at, ends, headless, host_port_ends, local_ends, named};
 use super::{
     ClusterPolicyTrace, DirectionResult, EndpointRef, Explanation, PolicyTrace, Question, Unanswerable,
-    Verdict, VerdictReason, Wording,
+    Verdict, VerdictReason, Wording, calico,
     end::{ResolvedEndpoint, node_addresses},
     to_itself,
 };
@@ -273,6 +273,7 @@ fn together<'a>(sides: impl Iterator<Item = &'a DirectionResult>) -> Option<Dire
             denied_peers,
             policies,
             cluster_policies,
+            calico_policies,
             audit,
         } = side;
         all.isolated |= isolated;
@@ -287,6 +288,7 @@ fn together<'a>(sides: impl Iterator<Item = &'a DirectionResult>) -> Option<Dire
         all.denied_peers.extend(denied_peers);
         policies.into_iter().for_each(|policy| add(&mut all.policies, policy));
         add_cluster_policies(&mut all.cluster_policies, cluster_policies);
+        calico::add_policies(&mut all.calico_policies, calico_policies);
         all
     })?;
     all.policies.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));

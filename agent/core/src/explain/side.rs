@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 use podgate_common::Direction;
 
 use super::{
-    ClusterPolicyTrace, ClusterRuleTrace, Connection, DirectionResult, PolicyTrace, RuleTrace, Verdict,
-    VerdictReason, Wording,
+    CalicoPolicyTrace, ClusterPolicyTrace, ClusterRuleTrace, Connection, DirectionResult, PolicyTrace,
+    RuleTrace, Verdict, VerdictReason, Wording,
     explanation::RuleEvaluation,
     peers::{self, SelectedPods},
     ports,
@@ -32,7 +32,8 @@ impl Connection<'_> {
         };
         let policies = OrderedPolicies::of(self.cluster);
         let walk = policies.for_pod(pod, direction);
-        let audit = policies.is_any_in_audit(pod).then(|| Box::new(self.side_by(&walk, direction)));
+        let audited = || Box::new(self.side_by(&walk.as_if_enforced(), direction));
+        let audit = policies.is_any_in_audit(pod).then(audited);
         DirectionResult { audit, ..self.side_by(&walk.enforced(), direction) }
     }
 
@@ -50,17 +51,21 @@ impl Connection<'_> {
         let mut tracer =
             Tracer { connection: self, direction, cases: &cases, namespace: None, traces: Vec::new() };
         let walked = walk.walk(open, &mut tracer);
-        let (mut policies, mut cluster_policies) = (Vec::new(), Vec::new());
+        let (mut policies, mut cluster_policies, mut calico_policies) = (Vec::new(), Vec::new(), Vec::new());
         for (policy, rules) in walked.policies.iter().zip(tracer.traces) {
             match policy.policy {
                 PolicyRef::Namespaced(policy) => policies.push(policy_trace(policy, rules)),
                 PolicyRef::Cluster(of_tier) => {
                     cluster_policies.push(cluster_policy_trace(of_tier, direction, &policy.hits, rules));
                 }
+                PolicyRef::Calico(of_tier) => {
+                    calico_policies.push(CalicoPolicyTrace::of(of_tier, direction, policy, rules));
+                }
             }
         }
         let isolated = walk.isolates();
-        let otherwise = match (isolated, cluster_policies.is_empty()) {
+        let has_ordered = !cluster_policies.is_empty() || !calico_policies.is_empty();
+        let otherwise = match (isolated, !has_ordered) {
             (true, _) if is_own_node => VerdictReason::OwnNode,
             (true, _) => VerdictReason::NoRuleMatches,
             (false, true) => VerdictReason::NotIsolated,
@@ -89,6 +94,7 @@ impl Connection<'_> {
             denied_peers: if is_denied(&reason) { denied } else { BTreeSet::new() },
             policies,
             cluster_policies,
+            calico_policies,
             audit: None,
         }
     }
@@ -118,9 +124,14 @@ impl Connection<'_> {
             Direction::Egress => self.to,
             Direction::Ingress => self.from,
         };
-        let peers = peers::entries(self.cluster, namespace, &rule.peers, direction, peer, case.peer);
+        let own = match direction {
+            Direction::Egress => self.from,
+            Direction::Ingress => self.to,
+        };
+        let own = own.policed().expect("only pods have policies");
+        let peers = peers::entries(self.cluster, namespace, &rule.peers, direction, own, peer, case.peer);
         let ports = ports::entries(&rule.ports, self.port, case.number, self.to);
-        let mut misses = peers::misses(&peers);
+        let mut misses = peers::misses(&rule.peers, &peers);
         misses.extend(ports::miss(&rule.ports, self.port, case.number, self.to));
         RuleEvaluation { peers, ports, misses }
     }
@@ -198,13 +209,23 @@ fn matched(rules: &[RuleTrace]) -> Vec<usize> {
 /// `otherwise`: where no rule decides.
 fn reason(case: usize, walked: &Walked<'_>, direction: Direction, otherwise: VerdictReason) -> VerdictReason {
     let mut decided = walked.policies.iter().filter_map(|it| Some((it.policy, it.decided(direction, case)?)));
+    let is_dropped = walked.policies.iter().any(|policy| policy.dropped_at_end.contains(&case));
     match decided.next() {
+        None if is_dropped && walked.decision.denied.contains(&case) => VerdictReason::EndOfTier,
+        // A rule that passes has left it, and no later tier decides.
+        None if walked.decision.left.contains(&case) && otherwise != VerdictReason::NotIsolated => {
+            VerdictReason::Undecided
+        }
         None => otherwise,
         Some((PolicyRef::Namespaced(_), _)) if otherwise == VerdictReason::OwnNode => otherwise,
         Some((PolicyRef::Namespaced(_), _)) => VerdictReason::RuleMatches,
         Some((PolicyRef::Cluster(_), accepts)) => match accepts {
             true => VerdictReason::ClusterPolicyAccepts,
             false => VerdictReason::ClusterPolicyDenies,
+        },
+        Some((PolicyRef::Calico(_), accepts)) => match accepts {
+            true => VerdictReason::CalicoPolicyAllows,
+            false => VerdictReason::CalicoPolicyDenies,
         },
     }
 }

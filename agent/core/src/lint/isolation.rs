@@ -10,9 +10,12 @@ use podgate_common::Direction;
 
 use super::{
     LintFinding, LintName,
-    survey::{Survey, SurveyedPolicy, count_of_pods},
+    survey::{Survey, SurveyedPolicy, Workload, count_of_pods},
 };
-use crate::model::{Action, Labels, Name, Peer, Peers, PolicyRef, Ports, Rule, Selector};
+use crate::{
+    model::{Action, Labels, Name, Peer, Peers, PolicyRef, Ports, Rule, Selector},
+    policy_walk::{OrderedPolicies, TierEnd},
+};
 
 pub(super) fn find(survey: &Survey<'_>, findings: &mut Vec<LintFinding>) {
     for direction in Direction::ALL {
@@ -23,7 +26,14 @@ pub(super) fn find(survey: &Survey<'_>, findings: &mut Vec<LintFinding>) {
 
 fn no_default_deny(survey: &Survey<'_>, direction: Direction, findings: &mut Vec<LintFinding>) {
     let isolating = survey.policies.iter().filter(|policy| isolates(policy, direction));
-    let isolated: HashSet<usize> = isolating.flat_map(|policy| policy.selected.iter().copied()).collect();
+    let of_calico = isolated_by_calico(survey, direction);
+    let isolated: HashSet<usize> =
+        isolating.flat_map(|policy| policy.selected.iter().copied()).chain(of_calico.clone()).collect();
+    // Whether a policy of Calico's is for pods to come, too, is not looked at.
+    let left: HashSet<&Name> = (0..survey.workloads.len())
+        .filter(|place| !of_calico.contains(place))
+        .map(|place| &survey.workloads[place].pod.name.namespace)
+        .collect();
     // Pods, and those of them that are open.
     let mut counts: BTreeMap<&Name, (usize, usize)> = BTreeMap::new();
     for (place, workload) in survey.workloads.iter().enumerate() {
@@ -45,7 +55,10 @@ fn no_default_deny(survey: &Survey<'_>, direction: Direction, findings: &mut Vec
     };
     for (namespace, (all, open)) in counts {
         let labels = &survey.namespaces[namespace];
-        if denied.contains(namespace) || of_cluster.iter().any(|policy| is_for(policy, labels)) {
+        if denied.contains(namespace)
+            || !left.contains(namespace)
+            || of_cluster.iter().any(|policy| is_for(policy, labels))
+        {
             continue;
         }
         let message = format!(
@@ -62,11 +75,25 @@ fn no_default_deny(survey: &Survey<'_>, direction: Direction, findings: &mut Vec
     }
 }
 
+/// The workloads that a tier with a policy of Calico's denies what no rule matches, by their places.
+fn isolated_by_calico(survey: &Survey<'_>, direction: Direction) -> HashSet<usize> {
+    if survey.cluster.calico.is_empty() {
+        return HashSet::new();
+    }
+    let policies = OrderedPolicies::of(survey.cluster);
+    let is_isolated = |workload: &Workload<'_>| {
+        let walk = policies.for_pod(workload.pod, direction).enforced();
+        walk.deciding().iter().any(|tier| tier.end() == TierEnd::Deny)
+    };
+    let workloads = survey.workloads.iter().enumerate();
+    workloads.filter(|(_, workload)| is_isolated(workload)).map(|(place, _)| place).collect()
+}
+
 /// A NetworkPolicy that is enforced and isolates the pods that it selects.
 fn isolates(policy: &SurveyedPolicy<'_>, direction: Direction) -> bool {
     match policy.policy {
         PolicyRef::Namespaced(namespaced) => !policy.audit && namespaced.rules(direction).is_some(),
-        PolicyRef::Cluster(_) => false,
+        PolicyRef::Cluster(_) | PolicyRef::Calico(_) => false,
     }
 }
 
@@ -77,7 +104,7 @@ fn is_default_deny(policy: &SurveyedPolicy<'_>, direction: Direction) -> bool {
             namespaced.subject.covers(&Selector::EVERYTHING)
                 && !policy.rules(direction).iter().any(allows_all)
         }
-        PolicyRef::Cluster(_) => false,
+        PolicyRef::Cluster(_) | PolicyRef::Calico(_) => false,
     }
 }
 
@@ -95,6 +122,7 @@ fn denies_all_pods(policy: &SurveyedPolicy<'_>, direction: Direction) -> bool {
             let is_of_all = match &rule.matches.peers {
                 Peers::Any => true,
                 Peers::Listed(peers) => peers.iter().any(is_every_pod),
+                Peers::Calico(_) => false,
             };
             rule.action == Action::Deny && rule.matches.ports == Ports::Any && is_of_all
         })
@@ -104,7 +132,7 @@ fn denies_all_pods(policy: &SurveyedPolicy<'_>, direction: Direction) -> bool {
 fn is_for(policy: &SurveyedPolicy<'_>, labels: &Labels) -> bool {
     match policy.policy {
         PolicyRef::Cluster(policy) => policy.subject.namespaces.matches(labels),
-        PolicyRef::Namespaced(_) => false,
+        PolicyRef::Namespaced(_) | PolicyRef::Calico(_) => false,
     }
 }
 

@@ -56,7 +56,9 @@ fn destinations<'s, 'a>(
             let atoms: Vec<_> = peers.iter().filter_map(|peer| policy.atom(peer)).collect();
             (atoms.iter().flat_map(|atom| survey.holders(atom)).copied().collect(), "matching")
         }
-        (Direction::Egress, Peers::Any | Peers::Listed(_)) => return Destinations::Any(in_use),
+        (Direction::Egress, Peers::Any | Peers::Listed(_) | Peers::Calico(_)) => {
+            return Destinations::Any(in_use);
+        }
     };
     places.sort_unstable();
     places.dedup();

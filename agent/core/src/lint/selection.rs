@@ -70,7 +70,7 @@ fn subject<'a>(
             };
             report("spec.subject", message.into(), selector, among);
         }
-        PolicyRef::Namespaced(_) => {}
+        PolicyRef::Namespaced(_) | PolicyRef::Calico(_) => {}
     }
 }
 

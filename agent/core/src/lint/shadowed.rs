@@ -223,7 +223,8 @@ fn covers_subject(wide: &SurveyedPolicy<'_>, narrow: &SurveyedPolicy<'_>) -> boo
             wide.subject.namespaces.covers(&narrow.subject.namespaces)
                 && wide.subject.pods.covers(&narrow.subject.pods)
         }
-        (PolicyRef::Namespaced(_), _) | (PolicyRef::Cluster(_), PolicyRef::Namespaced(_)) => false,
+        (PolicyRef::Namespaced(_) | PolicyRef::Calico(_), _)
+        | (PolicyRef::Cluster(_), PolicyRef::Namespaced(_) | PolicyRef::Calico(_)) => false,
     }
 }
 
@@ -231,5 +232,7 @@ fn has_named_port(rule: &Rule) -> bool {
     match &rule.ports {
         Ports::Any => false,
         Ports::Listed(ports) => ports.iter().any(|port| matches!(port, PortRule::Named(..))),
+        // A name among either list may stand for other ports on another pod.
+        Ports::Except { .. } => true,
     }
 }

@@ -101,6 +101,7 @@ impl<'a> SurveyedPolicy<'a> {
             let peers: &[Peer] = match &rule.peers {
                 Peers::Any => &[],
                 Peers::Listed(peers) => peers,
+                Peers::Calico(_) => &[],
             };
             let list = match direction {
                 Direction::Ingress => "from",
@@ -120,7 +121,7 @@ impl<'a> SurveyedPolicy<'a> {
     pub(super) fn port_list(&self) -> &'static str {
         match self.policy.name() {
             PolicyName::Cluster(name) if name.kind == ClusterPolicyKind::ClusterNetworkPolicy => "protocols",
-            PolicyName::Namespaced(_) | PolicyName::Cluster(_) => "ports",
+            PolicyName::Namespaced(_) | PolicyName::Cluster(_) | PolicyName::Calico(_) => "ports",
         }
     }
 
@@ -129,6 +130,7 @@ impl<'a> SurveyedPolicy<'a> {
         match self.policy.name() {
             PolicyName::Namespaced(name) => format!("NetworkPolicy {name}"),
             PolicyName::Cluster(name) => name.to_string(),
+            PolicyName::Calico(name) => name.to_string(),
         }
     }
 

@@ -10,8 +10,8 @@ use podgate_common::{Direction, Protocol};
 use smallvec::SmallVec;
 
 use super::{
-    ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Labels, Name, NetworkPolicy, ObjectName, Service,
-    Tier, Uid,
+    Calico, ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Labels, Name, NetworkPolicy, ObjectName,
+    Service, Tier, Uid,
 };
 
 /// A full picture of a cluster.
@@ -25,6 +25,8 @@ pub struct Cluster {
     pub policies: Objects<ObjectName, NetworkPolicy>,
     /// Cluster-wide policies of every kind.
     pub cluster_policies: Objects<ClusterPolicyName, ClusterNetworkPolicy>,
+    /// Calico's policies, and what they speak of.
+    pub calico: Calico,
     /// By name.
     pub nodes: Objects<Name, Node>,
     /// Services, also headless ones.
@@ -54,6 +56,8 @@ pub struct Pod {
     pub uid: Option<Uid>,
     /// What selectors look at.
     pub labels: Labels,
+    /// `spec.serviceAccountName`; `None`: the source does not say it.
+    pub service_account: Option<Name>,
     /// `spec.nodeName`; `None` while the pod is not scheduled.
     pub node: Option<Name>,
     /// `status.podIPs`, else `status.podIP`. Empty while the pod has none.

@@ -6,6 +6,7 @@
 //! matches nothing, and its policy isolates all the same; of a ClusterNetworkPolicy, one that does not accept
 //! denies everything. Smaller policies come first: a large one never takes the room of a small one.
 
+mod calico;
 mod services;
 
 use std::{
@@ -17,11 +18,12 @@ use std::{
 use ipnet::IpNet;
 use podgate_common::Direction;
 
+pub use calico::{limited_of_calico, network_sets_over_limit};
 pub use services::{MAX_FRONTENDS, MAX_FRONTENDS_OF_SMALL, SMALL_SERVICE, services_over_limit};
 
 use super::{
-    Action, ClusterNetworkPolicy, ClusterRule, IpBlock, NetworkPolicy, Peer, Peers, PortRange, PortRule,
-    PortSet, Ports, Rule, Selector, policy::PeerTerms,
+    Action, CalicoEnds, ClusterNetworkPolicy, ClusterRule, IpBlock, LabelExpression, NetworkPolicy, Peer,
+    Peers, PortRange, PortRule, PortSet, Ports, Rule, Selector, policy::PeerTerms,
 };
 
 /// Networks in `ipBlock`s, those of `except` too; of a list that several rules share they count once, as do
@@ -135,17 +137,22 @@ impl RuleLists for ClusterNetworkPolicy {
             Direction::Egress => &mut self.egress,
         };
         if let Some(ClusterRule { action, matches }) = rules.get_mut(index) {
-            let peers = match action {
-                Action::Accept | Action::Log => Peers::Listed(vec![Peer::Nothing]),
-                // Without one that passes, those after it might accept what it leaves to others.
-                Action::Deny | Action::Pass => {
-                    *action = Action::Deny;
-                    Peers::Any
-                }
-            };
-            *matches = Rule { peers, ports: Ports::Any };
+            close(action, matches);
         }
     }
+}
+
+/// What a rule with an action says when it cannot be said.
+fn close(action: &mut Action, matches: &mut Rule) {
+    let peers = match action {
+        Action::Accept | Action::Log => Peers::Listed(vec![Peer::Nothing]),
+        // Without one that passes, those after it might accept what it leaves to others.
+        Action::Deny | Action::Pass => {
+            *action = Action::Deny;
+            Peers::Any
+        }
+    };
+    *matches = Rule { peers, ports: Ports::Any };
 }
 
 /// What is taken of the room of a namespace.
@@ -156,6 +163,8 @@ struct Room<'a> {
     /// What these count.
     policies_selecting: usize,
     blocks: Lists<BTreeSet<&'a IpBlock>>,
+    expressions: HashSet<&'a LabelExpression>,
+    networks: Lists<&'a BTreeSet<IpNet>>,
     ports: Lists<(PortSet, BTreeSet<&'a PortRule>)>,
 }
 
@@ -184,6 +193,10 @@ impl<'a> Room<'a> {
         let peers = match &rule.peers {
             Peers::Any => &[][..],
             Peers::Listed(peers) => peers,
+            Peers::Calico(ends) => {
+                self.take_ends(ends)?;
+                &[]
+            }
         };
         for peer in peers {
             match peer.terms() {
@@ -209,6 +222,10 @@ impl<'a> Room<'a> {
         let ports = match &rule.ports {
             Ports::Any => None,
             Ports::Listed(ports) => Some(port_list(ports)),
+            Ports::Except { listed, except } => {
+                self.take_ports(port_list(except))?;
+                listed.as_deref().map(port_list)
+            }
         };
         let ports = ports.map(|ports| {
             let ranges = ports.0.len() + ports.1.len();
@@ -220,6 +237,35 @@ impl<'a> Room<'a> {
         self.policies_selecting += policies_selecting;
         self.blocks.add(blocks);
         self.ports.add(ports.flatten());
+        Ok(())
+    }
+
+    /// What was taken before something does not fit stays taken: the rule is the one that asked for it.
+    fn take_ends(&mut self, ends: &'a CalicoEnds) -> Result<(), Limit> {
+        for end in [&ends.peer, &ends.own] {
+            for expression in end.selectors().filter(|it| !self.expressions.contains(it)).collect::<Vec<_>>()
+            {
+                let weight = 1 + expression.size() / 4;
+                if self.policies_selecting + weight > MAX_SELECTORS {
+                    return Err(Limit::Selectors);
+                }
+                self.policies_selecting += weight;
+                self.expressions.insert(expression);
+            }
+            for nets in end.networks() {
+                let list = self.networks.with(nets, nets.len(), MAX_NETWORKS);
+                let list = list.map_err(|full| full.of(Limit::Networks, Limit::AddressGroups))?;
+                self.networks.add(list);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_ports(&mut self, ports: (PortSet, BTreeSet<&'a PortRule>)) -> Result<(), Limit> {
+        let ranges = ports.0.len() + ports.1.len();
+        let list = self.ports.with(ports, ranges, MAX_RANGES);
+        let list = list.map_err(|full| full.of(Limit::Ranges, Limit::PortGroups))?;
+        self.ports.add(list);
         Ok(())
     }
 }

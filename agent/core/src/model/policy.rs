@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 use podgate_common::{Direction, Protocol};
 
-use super::{Name, ObjectName, Pod, Selector};
+use super::{CalicoEnds, Name, ObjectName, Pod, Selector};
 
 /// One NetworkPolicy. `None` for a direction: `policyTypes` does not name it, the policy does not isolate it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,10 +53,12 @@ impl Rule {
         let peers = match &self.peers {
             Peers::Any => 0,
             Peers::Listed(peers) => peers.iter().map(Peer::size).sum(),
+            Peers::Calico(ends) => ends.size(),
         };
         let ports = match &self.ports {
             Ports::Any => 0,
             Ports::Listed(ports) => ports.len(),
+            Ports::Except { listed, except } => listed.iter().flatten().count() + except.len(),
         };
         1 + peers + ports
     }
@@ -95,6 +97,8 @@ pub enum Peers {
     Any,
     /// Any of these. None, if the list is empty.
     Listed(Vec<Peer>),
+    /// Of a rule of Calico's: what it wants of both ends.
+    Calico(Box<CalicoEnds>),
 }
 
 /// One entry of `from` or `to`.
@@ -138,6 +142,13 @@ pub enum Ports {
     Any,
     /// Any of these. None, if the list is empty.
     Listed(Vec<PortRule>),
+    /// Of a rule of Calico's: those listed, but for some.
+    Except {
+        /// `None`: every port of every protocol, those without ports too.
+        listed: Option<Vec<PortRule>>,
+        /// Not these.
+        except: Vec<PortRule>,
+    },
 }
 
 /// One entry of `ports`.

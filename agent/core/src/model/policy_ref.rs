@@ -1,27 +1,34 @@
-//! Policies of either kind, and their names.
+//! Policies of all kinds, and their names.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use podgate_common::Direction;
 
-use super::{Action, ClusterNetworkPolicy, ClusterPolicyName, Name, NetworkPolicy, ObjectName, Rule};
+use super::{
+    Action, CalicoPolicy, CalicoPolicyName, CalicoRule, ClusterNetworkPolicy, ClusterPolicyName, Name,
+    NetworkPolicy, ObjectName, Peers, Rule,
+};
 
-/// A policy of either kind.
+/// A policy of any kind.
 #[derive(Clone, Copy, Debug)]
 pub enum PolicyRef<'a> {
     /// A NetworkPolicy: it isolates the pods that it selects.
     Namespaced(&'a NetworkPolicy),
     /// A cluster-wide policy: what none of its rules matches, it leaves to others.
     Cluster(&'a ClusterNetworkPolicy),
+    /// One of Calico's.
+    Calico(&'a Arc<CalicoPolicy>),
 }
 
-/// The name of a policy of either kind; printed as `namespace/name`, or as in `ClusterNetworkPolicy base`.
+/// The name of a policy of any kind; printed as `namespace/name`, or as in `ClusterNetworkPolicy base`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyName {
     /// A NetworkPolicy.
     Namespaced(ObjectName),
     /// A cluster-wide policy.
     Cluster(ClusterPolicyName),
+    /// One of Calico's.
+    Calico(CalicoPolicyName),
 }
 
 impl<'a> PolicyRef<'a> {
@@ -30,6 +37,7 @@ impl<'a> PolicyRef<'a> {
         match self {
             Self::Namespaced(policy) => PolicyName::Namespaced(policy.name.clone()),
             Self::Cluster(policy) => PolicyName::Cluster(policy.name.clone()),
+            Self::Calico(policy) => PolicyName::Calico(policy.name.clone()),
         }
     }
 
@@ -38,14 +46,28 @@ impl<'a> PolicyRef<'a> {
         match self {
             Self::Namespaced(policy) => std::ptr::from_ref(policy).addr(),
             Self::Cluster(policy) => std::ptr::from_ref(policy).addr(),
+            Self::Calico(policy) => std::ptr::from_ref(policy).addr(),
         }
     }
 
     /// The namespace that it is in, and whose pods its peers are unless they say otherwise.
-    pub const fn namespace(self) -> Option<&'a Name> {
+    pub fn namespace(self) -> Option<&'a Name> {
         match self {
             Self::Namespaced(policy) => Some(&policy.name.namespace),
             Self::Cluster(_) => None,
+            Self::Calico(policy) => policy.name.namespace.as_ref(),
+        }
+    }
+
+    /// Whether a rule of one direction wants something of the pod itself beside that it is selected.
+    pub(crate) fn wants_own_end(self, direction: Direction) -> bool {
+        let wants = |rule: &CalicoRule| match &rule.matches.peers {
+            Peers::Any | Peers::Listed(_) => false,
+            Peers::Calico(ends) => !ends.own.is_any() || ends.family.is_some(),
+        };
+        match self {
+            Self::Namespaced(_) | Self::Cluster(_) => false,
+            Self::Calico(policy) => policy.rules(direction).unwrap_or_default().iter().any(wants),
         }
     }
 
@@ -56,6 +78,9 @@ impl<'a> PolicyRef<'a> {
                 vec![Action::Accept; policy.rules(direction).unwrap_or_default().len()]
             }
             Self::Cluster(policy) => policy.rules(direction).iter().map(|rule| rule.action).collect(),
+            Self::Calico(policy) => {
+                policy.rules(direction).unwrap_or_default().iter().map(|rule| rule.action).collect()
+            }
         }
     }
 
@@ -64,16 +89,9 @@ impl<'a> PolicyRef<'a> {
         match self {
             Self::Namespaced(policy) => policy.rules(direction).unwrap_or_default().iter().collect(),
             Self::Cluster(policy) => policy.rules(direction).iter().map(|rule| &rule.matches).collect(),
-        }
-    }
-}
-
-impl PolicyName {
-    /// Whether it denies what none of its rules matches.
-    pub const fn isolates(&self) -> bool {
-        match self {
-            Self::Namespaced(_) => true,
-            Self::Cluster(_) => false,
+            Self::Calico(policy) => {
+                policy.rules(direction).unwrap_or_default().iter().map(|rule| &rule.matches).collect()
+            }
         }
     }
 }
@@ -83,6 +101,7 @@ impl fmt::Display for PolicyName {
         match self {
             Self::Namespaced(name) => name.fmt(f),
             Self::Cluster(name) => name.fmt(f),
+            Self::Calico(name) => name.fmt(f),
         }
     }
 }

@@ -2,8 +2,8 @@
 //! decides, the first tier that decides has the last word, and a tier may deny what none of its rules has
 //! matched.
 //!
-//! In: what each rule matches, tier by tier. Out: what passes and what is dropped. Which policies are in which
-//! tier is not known here.
+//! In: what each rule matches, tier by tier. Out: what passes and what is dropped. Which policies are in
+//! which tier is not known here.
 
 use super::ConnectionIndexes;
 use crate::model::Action;

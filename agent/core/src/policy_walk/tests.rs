@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     fixtures::{cluster, policy, rule},
     model::{
-        Action, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, NetworkPolicy, ObjectName,
-        Peers, Ports, Selector,
+        Action, Cluster, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule,
+        ClusterSubject, NetworkPolicy, ObjectName, Peers, Ports, Selector, Tier,
     },
 };
 
@@ -155,3 +155,5 @@ fn those_in_audit_mode_are_on_the_walk_until_only_what_is_enforced_is_asked_for(
     assert_eq!(names(&enforced), ["ClusterNetworkPolicy base"]);
     assert_eq!((enforced.has_audit(), enforced.isolates(), enforced.deciding().len()), (false, false, 1));
 }
+
+mod calico;

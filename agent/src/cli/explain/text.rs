@@ -5,10 +5,10 @@
 
 use podgate_core::{
     explain::{
-        ClusterPolicyTrace, DirectionResult, EntryTrace, Explanation, KernelCheck, PolicyTrace, RuleTrace,
-        SelectedPods, Verdict, Wording,
+        CalicoPolicyTrace, ClusterPolicyTrace, ClusterRuleTrace, DirectionResult, EntryTrace, Explanation,
+        KernelCheck, PolicyTrace, RuleTrace, SelectedPods, Verdict, Wording,
     },
-    model::ObjectName,
+    model::{Action, ObjectName},
     port_spec::Port,
 };
 
@@ -94,26 +94,31 @@ pub(in crate::cli) fn side_lines(direction: &str, side: &DirectionResult) -> Vec
         denied_peers,
         policies,
         cluster_policies,
+        calico_policies,
         audit,
     } = side;
     let mut lines = vec![format!("{verdict} ({reason})")];
     lines.extend(note.iter().map(|note| format!("  note: {note}")));
     let matched = policies.iter().map(|policy| &policy.matched);
-    let mut matched = matched.chain(cluster_policies.iter().map(|policy| &policy.matched));
+    let matched = matched.chain(cluster_policies.iter().map(|policy| &policy.matched));
+    let mut matched = matched.chain(calico_policies.iter().map(|policy| &policy.matched));
     if denied_peers.len() > 1 || matched.any(|matched| !matched.is_empty()) {
         lines.extend(denied_peers.iter().map(|peer| format!("  nothing allows {peer}")));
     }
     for policy in cluster_policies {
         let ClusterPolicyTrace { kind, name, tier, priority, selects, matched: _, decided, rules } = policy;
         lines.push(format!("  {kind} {name} ({tier}, priority {priority}){}", of(selects)));
-        for rule in rules {
-            let outcome = match (decided.contains(&rule.trace.rule), rule.trace.matched) {
-                (true, _) => "decides",
-                (false, true) => "matches",
-                (false, false) => "does not match",
-            };
-            lines.push(format!("    {direction}[{}] {} {outcome}", rule.trace.rule, rule.action));
-            entries(&rule.trace, &mut lines);
+        ordered_rules(direction, rules, decided, Action::to_string, &mut lines);
+    }
+    for policy in calico_policies {
+        let CalicoPolicyTrace { kind, namespace, name, tier, order, selects, decided, denied_at_end, .. } =
+            policy;
+        let namespace = namespace.as_ref().map_or_else(String::new, |namespace| format!("{namespace}/"));
+        let order = order.as_ref().map_or_else(|| "no order".into(), |order| format!("order {order}"));
+        lines.push(format!("  {kind} {namespace}{name} (tier {tier}, {order}){}", of(selects)));
+        ordered_rules(direction, &policy.rules, decided, calico_action, &mut lines);
+        if *denied_at_end {
+            lines.push(format!("    tier {tier} ends: what none of its rules matches is denied"));
         }
     }
     for PolicyTrace { namespace, name, selects, matched: _, rules } in policies {
@@ -133,11 +138,43 @@ pub(in crate::cli) fn side_lines(direction: &str, side: &DirectionResult) -> Vec
         audited.cluster_policies.retain(|policy| {
             !cluster_policies.iter().any(|known| (known.kind, &known.name) == (policy.kind, &policy.name))
         });
+        audited.calico_policies.retain(|policy| {
+            let name =
+                |policy: &CalicoPolicyTrace| (policy.kind, policy.namespace.clone(), policy.name.clone());
+            !calico_policies.iter().any(|known| name(known) == name(policy))
+        });
         let said = side_lines(direction, &audited);
         lines.push(format!("  with what is in audit mode: {}", said[0]));
         lines.extend(said[1..].iter().map(|line| format!("  {line}")));
     }
     lines
+}
+
+/// As Calico calls it.
+fn calico_action(action: &Action) -> String {
+    match action {
+        Action::Accept => "Allow".into(),
+        Action::Deny | Action::Pass | Action::Log => action.to_string(),
+    }
+}
+
+/// Rules of which the first that matches decides.
+fn ordered_rules(
+    direction: &str,
+    rules: &[ClusterRuleTrace],
+    decided: &[usize],
+    action: impl Fn(&Action) -> String,
+    lines: &mut Vec<String>,
+) {
+    for rule in rules {
+        let outcome = match (decided.contains(&rule.trace.rule), rule.trace.matched) {
+            (true, _) => "decides",
+            (false, true) => "matches",
+            (false, false) => "does not match",
+        };
+        lines.push(format!("    {direction}[{}] {} {outcome}", rule.trace.rule, action(&rule.action)));
+        entries(&rule.trace, lines);
+    }
 }
 
 /// An agent of before does not say which pods a policy is for.

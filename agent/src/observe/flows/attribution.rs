@@ -112,7 +112,7 @@ struct Attribution<'a> {
 fn agrees(outcome: Outcome, matches: &[PolicyMatch]) -> bool {
     let enforced = || matches.iter().filter(|matches| !matches.audit);
     let has_matched = enforced().any(|matches| !matches.matched.is_empty());
-    let isolates = enforced().any(|matches| matches.policy.isolates());
+    let isolates = enforced().any(|matches| matches.isolates);
     match outcome.policies() {
         PolicyRole::Deny => isolates && !enforced().any(is_open) || has_matched && !isolates,
         PolicyRole::Allow => has_matched || !isolates,
@@ -124,13 +124,12 @@ fn agrees(outcome: Outcome, matches: &[PolicyMatch]) -> bool {
 
 /// A policy that isolates, with a rule that matches.
 fn is_open(matches: &PolicyMatch) -> bool {
-    matches.policy.isolates() && !matches.matched.is_empty()
+    matches.isolates && matches.allows
 }
 
 /// The policies to name.
 fn behind(outcome: Outcome, matches: &[PolicyMatch]) -> Vec<DecidingPolicy> {
-    // One that isolates denies what none of its rules matches, any other one what its rules say.
-    let is_denying = |matches: &PolicyMatch| !matches.policy.isolates() || matches.matched.is_empty();
+    let is_denying = |matches: &PolicyMatch| matches.denies;
     let is_named = |matches: &&PolicyMatch| match outcome.policies() {
         PolicyRole::WouldDeny => matches.audit && is_denying(matches),
         PolicyRole::Deny => !matches.audit && is_denying(matches),

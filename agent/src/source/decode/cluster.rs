@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
-use podgate_core::model::{Cluster, ClusterPolicyName, ObjectName, Objects};
+use podgate_core::model::{CalicoApi, CalicoPolicyName, Cluster, ClusterPolicyName, ObjectName, Objects};
 
-use super::{Decoded, Kind, ObjectId};
+use super::{Decoded, Kind, ObjectId, kind::CalicoKind};
 
 impl Decoded {
     /// Puts it into the cluster, in the place of an object of the same kind and name. Out: whether that
@@ -24,6 +24,15 @@ impl Decoded {
             Self::UnservedService(name) => cluster.services.remove(&name).is_some(),
             Self::Slice(slice) => replace(&mut cluster.slices, slice.name.clone(), slice),
             Self::UnservedSlice(name) => cluster.slices.remove(&name).is_some(),
+            Self::Tier(api, name, tier) => replace(&mut cluster.calico.of_mut(api).tiers, name, tier),
+            Self::CalicoPolicy(api, name, policy) => {
+                replace(&mut cluster.calico.of_mut(api).policies, name, policy)
+            }
+            Self::NetworkSet(api, name, set) => {
+                let key = (set.namespace.clone(), name);
+                replace(&mut cluster.calico.of_mut(api).network_sets, key, set)
+            }
+            Self::ServiceAccount(name, labels) => replace(&mut cluster.calico.service_accounts, name, labels),
             Self::Removed(id) => id.remove(cluster),
         }
     }
@@ -44,12 +53,57 @@ impl ObjectId {
             (Kind::NetworkPolicy, Some(full)) => cluster.policies.remove(&full).is_some(),
             (Kind::Service, Some(full)) => cluster.services.remove(&full).is_some(),
             (Kind::EndpointSlice, Some(full)) => cluster.slices.remove(&full).is_some(),
-            (Kind::Pod | Kind::NetworkPolicy | Kind::Service | Kind::EndpointSlice, None) => false,
+            (Kind::ServiceAccount, Some(full)) => cluster.calico.service_accounts.remove(&full).is_some(),
+            (Kind::Calico(api, kind), full) => {
+                let objects = cluster.calico.of_mut(api);
+                let namespace = full.map(|full| full.namespace);
+                match kind {
+                    CalicoKind::Tier => objects.tiers.remove(&name).is_some(),
+                    CalicoKind::Policy(kind) => {
+                        objects.policies.remove(&CalicoPolicyName { namespace, name, kind }).is_some()
+                    }
+                    CalicoKind::NetworkSet | CalicoKind::GlobalNetworkSet => {
+                        objects.network_sets.remove(&(namespace, name)).is_some()
+                    }
+                    CalicoKind::HostEndpoint => false,
+                }
+            }
+            (
+                Kind::Pod | Kind::NetworkPolicy | Kind::Service | Kind::EndpointSlice | Kind::ServiceAccount,
+                None,
+            ) => false,
         }
     }
 }
 
 impl Kind {
+    /// Whether a cluster holds an object of this kind, which a server may know or not.
+    pub(crate) fn is_in(self, cluster: &Cluster) -> bool {
+        match self {
+            Self::ClusterPolicy(kind) => cluster.cluster_policies.keys().any(|name| name.kind == kind),
+            Self::Calico(api, kind) => {
+                let objects = match api {
+                    CalicoApi::V3 => &cluster.calico.v3,
+                    CalicoApi::V1 => &cluster.calico.v1,
+                };
+                match kind {
+                    CalicoKind::Tier => !objects.tiers.is_empty(),
+                    CalicoKind::Policy(kind) => objects.policies.keys().any(|name| name.kind == kind),
+                    CalicoKind::NetworkSet => objects.network_sets.keys().any(|(of, _)| of.is_some()),
+                    CalicoKind::GlobalNetworkSet => objects.network_sets.keys().any(|(of, _)| of.is_none()),
+                    CalicoKind::HostEndpoint => false,
+                }
+            }
+            Self::ServiceAccount => !cluster.calico.service_accounts.is_empty(),
+            Self::Namespace => !cluster.namespaces.is_empty(),
+            Self::Node => !cluster.nodes.is_empty(),
+            Self::Pod => !cluster.pods.is_empty(),
+            Self::NetworkPolicy => !cluster.policies.is_empty(),
+            Self::Service => !cluster.services.is_empty(),
+            Self::EndpointSlice => !cluster.slices.is_empty(),
+        }
+    }
+
     /// Puts the objects of the kind in `listed` into the place of those in the cluster. What did not change
     /// stays the very object that it was, so that it is there once, and is not looked at again.
     pub(crate) fn replace(self, cluster: &mut Cluster, listed: Cluster) {
@@ -66,6 +120,32 @@ impl Kind {
             }
             Self::Service => take_over(&mut cluster.services, listed.services),
             Self::EndpointSlice => take_over(&mut cluster.slices, listed.slices),
+            Self::ServiceAccount => {
+                take_over(&mut cluster.calico.service_accounts, listed.calico.service_accounts);
+            }
+            Self::Calico(api, kind) => {
+                let mut calico = listed.calico;
+                let (held, listed) = (cluster.calico.of_mut(api), calico.of_mut(api));
+                match kind {
+                    CalicoKind::Tier => take_over(&mut held.tiers, std::mem::take(&mut listed.tiers)),
+                    CalicoKind::Policy(kind) => {
+                        let mut policies = std::mem::take(&mut listed.policies);
+                        let others = held.policies.iter().filter(|(name, _)| name.kind != kind);
+                        policies.extend(others.map(|(name, policy)| (name.clone(), policy.clone())));
+                        take_over(&mut held.policies, policies);
+                    }
+                    CalicoKind::NetworkSet | CalicoKind::GlobalNetworkSet => {
+                        let is_namespaced = kind == CalicoKind::NetworkSet;
+                        let mut sets = std::mem::take(&mut listed.network_sets);
+                        let others = held.network_sets.iter();
+                        let others =
+                            others.filter(|((namespace, _), _)| namespace.is_some() != is_namespaced);
+                        sets.extend(others.map(|(name, set)| (name.clone(), set.clone())));
+                        take_over(&mut held.network_sets, sets);
+                    }
+                    CalicoKind::HostEndpoint => {}
+                }
+            }
         }
     }
 }

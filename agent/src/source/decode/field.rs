@@ -194,6 +194,15 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// A number, whole or not.
+    pub(super) fn decimal(&self) -> Result<Option<f64>, Reported> {
+        match self.value {
+            Value::Null => Ok(None),
+            Value::Number(number) => Ok(number.as_f64()),
+            _ => Err(self.is_not("a number")),
+        }
+    }
+
     /// A port number where 0 means absent, as for optional numbers of the API.
     pub(super) fn optional_port_number(&self) -> Result<Option<u16>, Reported> {
         if self.value.is_null() || self.value.as_u64() == Some(0) {

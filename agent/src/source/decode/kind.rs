@@ -3,10 +3,14 @@
 //! Kinds and API groups that are not ours are ignored in silence. One of our kinds in an API group that holds
 //! it, or once held it, but at a version that is not read, is a fault: its author meant us.
 
+mod calico;
+
 use std::fmt;
 
-use podgate_core::model::{ClusterPolicyKind, Name, ObjectName};
+use podgate_core::model::{CalicoApi, ClusterPolicyKind, Name, ObjectName};
 use serde_json::Value;
+
+pub(crate) use calico::CalicoKind;
 
 use super::{
     field::{Field, Reported, quoted},
@@ -23,6 +27,10 @@ pub(crate) enum Kind {
     ClusterPolicy(ClusterPolicyKind),
     Service,
     EndpointSlice,
+    /// Calico's, in one of its stores.
+    Calico(CalicoApi, CalicoKind),
+    /// Only policies of Calico's look at its labels.
+    ServiceAccount,
 }
 
 /// What tells two objects apart; printed as in `NetworkPolicy shop/web`.
@@ -42,7 +50,7 @@ pub(super) enum Recognised {
 
 /// What the decoder, the watches and the Events need to know about a kind.
 pub(crate) struct KindInfo {
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// As the paths of the API server and the rules of a ClusterRole write it.
     pub(crate) plural: &'static str,
     /// The versions that are read, the newest first. All of one kind have the same fields.
@@ -67,39 +75,38 @@ pub(super) fn recognise(root: &Field<'_>, listed: Option<Kind>) -> Result<Recogn
         return Ok(Recognised::Object(listed));
     }
     let name = kind.required_text()?;
-    if let Some(ours) = Kind::named(name) {
-        return Ok(match is_ours(ours, &api_version)? {
-            true => Recognised::Object(ours),
-            false => Recognised::Foreign,
-        });
+    if Kind::named(name).next().is_some() {
+        return Ok(ours(name, &api_version)?.map_or(Recognised::Foreign, Recognised::Object));
     }
     Ok(match name.strip_suffix("List") {
         Some("") => Recognised::List(None),
-        Some(item) => match Kind::named(item) {
-            Some(ours) if is_ours(ours, &api_version)? => Recognised::List(Some(ours)),
-            _ => Recognised::Foreign,
-        },
-        None => Recognised::Foreign,
+        Some(item) if Kind::named(item).next().is_some() => {
+            ours(item, &api_version)?.map_or(Recognised::Foreign, |ours| Recognised::List(Some(ours)))
+        }
+        Some(_) | None => Recognised::Foreign,
     })
 }
 
-fn is_ours(kind: Kind, api_version: &Field<'_>) -> Result<bool, Reported> {
+/// The kind of this name at this version; `None`: it is another's.
+fn ours(name: &str, api_version: &Field<'_>) -> Result<Option<Kind>, Reported> {
     let text = api_version.required_text()?;
-    let known = kind.info().api_versions;
-    if known.contains(&text) {
-        return Ok(true);
+    let knows = |kind: &Kind| kind.info().api_versions.contains(&text);
+    if let Some(kind) = Kind::named(name).find(knows) {
+        return Ok(Some(kind));
     }
-    if is_our_group(group(text)) {
-        let message = format!("{} is not known for a {kind}, only {}", quoted(text), known.join(" and "));
-        return Err(api_version.fault(message));
-    }
-    Ok(false)
-}
-
-/// One of our kinds at an unknown version of such a group is a mistake.
-fn is_our_group(name: &str) -> bool {
-    let versions = Kind::ALL.into_iter().flat_map(|kind| kind.info().api_versions);
-    name == FORMER_GROUP || versions.into_iter().any(|version| group(version) == name)
+    let is_of_group =
+        |kind: &Kind| kind.info().api_versions.iter().any(|version| group(version) == group(text));
+    // One of our kinds at an unknown version of a group of ours is a mistake. Calico has other kinds of the
+    // same names as Kubernetes.
+    let of_group = Kind::named(name).find(is_of_group);
+    let meant = of_group.or_else(|| {
+        let mut kinds = Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Calico(..)));
+        let is_our_group = group(text) == FORMER_GROUP || kinds.any(|kind| is_of_group(&kind));
+        Kind::named(name).next().filter(|kind| is_our_group && !matches!(kind, Kind::Calico(..)))
+    });
+    let Some(kind) = meant else { return Ok(None) };
+    let known = kind.info().api_versions.join(" and ");
+    Err(api_version.fault(format!("{} is not known for a {kind}, only {known}", quoted(text))))
 }
 
 /// The part of an API version before the slash; the core group has none.
@@ -108,7 +115,7 @@ pub(crate) fn group(api_version: &str) -> &str {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -118,15 +125,69 @@ impl Kind {
         Self::ClusterPolicy(ClusterPolicyKind::BaselineAdminNetworkPolicy),
         Self::Service,
         Self::EndpointSlice,
+        Self::ServiceAccount,
+        Self::Calico(CalicoApi::V3, CalicoKind::ALL[0]),
+        Self::Calico(CalicoApi::V3, CalicoKind::ALL[1]),
+        Self::Calico(CalicoApi::V3, CalicoKind::ALL[2]),
+        Self::Calico(CalicoApi::V3, CalicoKind::ALL[3]),
+        Self::Calico(CalicoApi::V3, CalicoKind::ALL[4]),
+        Self::Calico(CalicoApi::V3, CalicoKind::ALL[5]),
+        Self::Calico(CalicoApi::V3, CalicoKind::ALL[6]),
+        Self::Calico(CalicoApi::V3, CalicoKind::ALL[7]),
+        Self::Calico(CalicoApi::V3, CalicoKind::ALL[8]),
+        Self::Calico(CalicoApi::V1, CalicoKind::ALL[0]),
+        Self::Calico(CalicoApi::V1, CalicoKind::ALL[1]),
+        Self::Calico(CalicoApi::V1, CalicoKind::ALL[2]),
+        Self::Calico(CalicoApi::V1, CalicoKind::ALL[3]),
+        Self::Calico(CalicoApi::V1, CalicoKind::ALL[4]),
+        Self::Calico(CalicoApi::V1, CalicoKind::ALL[5]),
+        Self::Calico(CalicoApi::V1, CalicoKind::ALL[6]),
+        Self::Calico(CalicoApi::V1, CalicoKind::ALL[7]),
+        Self::Calico(CalicoApi::V1, CalicoKind::ALL[8]),
     ];
+
+    /// Whether it is of interest only where Calico's custom resources are.
+    pub(crate) const fn is_of_calico(self) -> bool {
+        match self {
+            Self::Calico(..) | Self::ServiceAccount => true,
+            Self::Namespace
+            | Self::Node
+            | Self::Pod
+            | Self::NetworkPolicy
+            | Self::ClusterPolicy(_)
+            | Self::Service
+            | Self::EndpointSlice => false,
+        }
+    }
+
+    /// What its watch is called: no two share a name.
+    pub(crate) fn name_of_watch(self) -> String {
+        let KindInfo { name, api_versions, .. } = self.info();
+        match self {
+            Self::Calico(..) => format!("{name}.{}", group(api_versions[0])),
+            Self::ServiceAccount
+            | Self::Namespace
+            | Self::Node
+            | Self::Pod
+            | Self::NetworkPolicy
+            | Self::ClusterPolicy(_)
+            | Self::Service
+            | Self::EndpointSlice => name.to_owned(),
+        }
+    }
 
     /// What an object says that it is, whether or not podgate reads its version.
     pub(super) fn claimed(value: &Value) -> Option<Self> {
-        value.get("kind").and_then(Value::as_str).and_then(Self::named)
+        let name = value.get("kind").and_then(Value::as_str)?;
+        let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+        let of_version = Self::named(name).find(|kind| kind.info().api_versions.contains(&version));
+        // Objects of Calico's are told from others by their version alone.
+        of_version.or_else(|| Self::named(name).find(|kind| !matches!(kind, Self::Calico(..))))
     }
 
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.info().name == name)
+    /// Kinds of different groups may have the same name.
+    pub(crate) fn named(name: &str) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |kind| kind.info().name == name)
     }
 
     pub(crate) const fn info(self) -> KindInfo {
@@ -168,6 +229,16 @@ impl Kind {
                 is_custom: false,
             },
             Self::ClusterPolicy(kind) => cluster_policy(kind),
+            Self::Calico(api, kind) => kind.info(api),
+            Self::ServiceAccount => KindInfo {
+                name: "ServiceAccount",
+                plural: "serviceaccounts",
+                api_versions: &["v1"],
+                is_namespaced: true,
+                name_syntax: syntax::dns_subdomain,
+                is_policy: false,
+                is_custom: false,
+            },
             Self::Service => KindInfo {
                 name: "Service",
                 plural: "services",
@@ -219,7 +290,18 @@ const fn cluster_policy(kind: ClusterPolicyKind) -> KindInfo {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.info().name)
+        match self {
+            Self::Calico(_, CalicoKind::Policy(kind)) => kind.fmt(f),
+            Self::Calico(..)
+            | Self::Namespace
+            | Self::Node
+            | Self::Pod
+            | Self::NetworkPolicy
+            | Self::ClusterPolicy(_)
+            | Self::Service
+            | Self::EndpointSlice
+            | Self::ServiceAccount => f.write_str(self.info().name),
+        }
     }
 }
 
@@ -238,6 +320,11 @@ impl ObjectId {
 
     pub(crate) fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// `namespace`: `None` for what is in none.
+    pub(crate) fn of_any(kind: Kind, namespace: Option<Name>, name: Name) -> Self {
+        Self { kind, namespace, name }
     }
 
     pub(crate) fn of_namespace(kind: Kind, ObjectName { namespace, name }: ObjectName) -> Self {
@@ -264,7 +351,7 @@ mod tests {
     #[test]
     fn every_kind_is_found_by_its_name() {
         for kind in Kind::ALL {
-            assert_eq!(Kind::named(kind.info().name), Some(kind));
+            assert!(Kind::named(kind.info().name).any(|named| named == kind), "{kind}");
         }
     }
 
@@ -289,6 +376,15 @@ mod tests {
             let verbs = texts(rule, "verbs");
             if verbs == ["create", "patch"] {
                 assert_eq!(texts(rule, "resources"), ["events"]);
+                continue;
+            }
+            if verbs == ["get"] {
+                assert_eq!(texts(rule, "resources"), ["customresourcedefinitions"]);
+                let names: BTreeSet<String> = texts(rule, "resourceNames").into_iter().collect();
+                let custom = Kind::ALL.into_iter().filter(|kind| matches!(kind, Kind::Calico(..)));
+                let custom = custom.map(Kind::info);
+                let custom = custom.map(|info| format!("{}.{}", info.plural, group(info.api_versions[0])));
+                assert_eq!(names, custom.collect());
                 continue;
             }
             assert_eq!(verbs, ["list", "watch"]);

@@ -28,6 +28,7 @@ pub(super) fn read(
         name,
         uid: uid(fields),
         labels,
+        service_account: None,
         node: None,
         addresses,
         host_network: false,
@@ -36,6 +37,8 @@ pub(super) fn read(
     };
     if let Ok(spec) = spec.object() {
         pod.node = spec.get("nodeName").optional_text().ok().flatten().map(|node| names.name(node));
+        pod.service_account =
+            spec.get("serviceAccountName").optional_text().ok().flatten().map(|account| names.name(account));
         pod.host_network = spec.get("hostNetwork").boolean().ok().flatten().unwrap_or(false);
         let (ports, host_ports) = ports(&spec, names);
         pod.ports = names.ports(ports);

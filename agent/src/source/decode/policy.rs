@@ -26,6 +26,25 @@ pub(super) fn read(
     audit: bool,
     names: &mut NameInterner,
 ) -> NetworkPolicy {
+    read_with(fields, name, audit, &["podSelector", "policyTypes", "ingress", "egress"], names)
+}
+
+/// A policy of Calico's that says the same, and what becomes of it.
+pub(super) fn read_staged(
+    fields: &JsonObject<'_>,
+    name: ObjectName,
+    names: &mut NameInterner,
+) -> NetworkPolicy {
+    read_with(fields, name, true, &["podSelector", "policyTypes", "ingress", "egress", "stagedAction"], names)
+}
+
+fn read_with(
+    fields: &JsonObject<'_>,
+    name: ObjectName,
+    audit: bool,
+    known: &[&str],
+    names: &mut NameInterner,
+) -> NetworkPolicy {
     let field = fields.get("spec");
     let Ok(spec) = field.object() else {
         let nothing = Some(Vec::new());
@@ -37,7 +56,7 @@ pub(super) fn read(
             audit,
         };
     };
-    spec.report_unknown(&["podSelector", "policyTypes", "ingress", "egress"]);
+    spec.report_unknown(known);
     let subject = selector::read(&spec.get("podSelector"), names);
     let ingress = rules(&spec.get("ingress"), "from", names);
     let egress = rules(&spec.get("egress"), "to", names);

@@ -1,5 +1,6 @@
 //! Every default and every rule of validation, with the exact words of each fault.
 
+mod calico;
 mod cluster_policies;
 mod objects;
 mod peers;
@@ -91,7 +92,16 @@ fn our_kinds_at_unknown_versions_are_faults_and_other_groups_are_not() {
         ("NetworkPolicy", json!(null), policy("is missing".into())),
         ("NetworkPolicy", json!(1), policy("is a number, not text".into())),
         ("Pod", json!("v2"), line("Pod", "default/a", "\"v2\" is not known for a Pod, only v1".into())),
-        ("NetworkPolicy", json!("crd.projectcalico.org/v1"), None),
+        ("NetworkPolicy", json!("example.com/v1"), None),
+        (
+            "NetworkPolicy",
+            json!("projectcalico.org/v9"),
+            policy(
+                "\"projectcalico.org/v9\" is not known for a Calico NetworkPolicy, only projectcalico.org/v3"
+                    .into(),
+            ),
+        ),
+        ("Node", json!("projectcalico.org/v3"), None),
         ("Node", json!("example.com/v1"), None),
         (
             "EndpointSlice",
@@ -119,7 +129,7 @@ fn our_kinds_at_unknown_versions_are_faults_and_other_groups_are_not() {
         ("Endpoints", json!("v1"), None),
         ("Deployment", json!("apps/v1"), None),
         ("ConfigMapList", json!("v1"), None),
-        ("NetworkPolicyList", json!("crd.projectcalico.org/v1"), None),
+        ("NetworkPolicyList", json!("example.com/v1"), None),
     ];
     for (kind, api_version, fault) in table {
         let object =

@@ -68,6 +68,10 @@ impl WrittenObject {
                 | Decoded::UnservedService(_)
                 | Decoded::Slice(_)
                 | Decoded::UnservedSlice(_)
+                | Decoded::Tier(..)
+                | Decoded::CalicoPolicy(..)
+                | Decoded::NetworkSet(..)
+                | Decoded::ServiceAccount(..)
                 | Decoded::Removed(_),
             )
             | None => WrittenPart::Other,

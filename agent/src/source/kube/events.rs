@@ -112,7 +112,7 @@ async fn publish(recorder: Recorder, mut pending: mpsc::Receiver<PendingEvent>) 
         };
         let regarding = k8s_openapi::api::core::v1::ObjectReference {
             api_version: object.kind().info().api_versions.first().map(|&version| version.into()),
-            kind: Some(object.kind().to_string()),
+            kind: Some(object.kind().info().name.to_owned()),
             namespace: object.namespace().map(ToString::to_string),
             name: Some(object.name().to_string()),
             uid,

@@ -34,6 +34,8 @@ pub struct WatchHealth {
 #[derive(Clone, Debug)]
 struct KindHealth {
     listed: bool,
+    /// The server does not know it.
+    absent: bool,
     restarts: u64,
     failing: Option<Failing>,
 }
@@ -47,7 +49,7 @@ struct Failing {
 
 impl Health {
     pub(super) fn new() -> Self {
-        let state = KindHealth { listed: false, restarts: 0, failing: None };
+        let state = KindHealth { listed: false, absent: false, restarts: 0, failing: None };
         Self(Arc::new(Mutex::new(Kind::ALL.into_iter().map(|kind| (kind, state.clone())).collect())))
     }
 
@@ -58,10 +60,12 @@ impl Health {
 
     fn at(&self, now: Instant) -> Vec<WatchHealth> {
         let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let watches = states.iter().map(|(kind, KindHealth { listed, restarts, failing })| {
+        // Without Calico nothing is said of its kinds.
+        let shown = states.iter().filter(|(kind, state)| !(kind.is_of_calico() && state.absent));
+        let watches = shown.map(|(kind, KindHealth { listed, absent: _, restarts, failing })| {
             let failing = failing.as_ref().filter(|failing| now.duration_since(failing.last) < RECOVERED);
             WatchHealth {
-                kind: kind.to_string(),
+                kind: kind.name_of_watch(),
                 listed: *listed,
                 age: failing.map_or(Duration::ZERO, |failing| now.duration_since(failing.since)),
                 restarts: *restarts,
@@ -73,7 +77,12 @@ impl Health {
 
     /// It has brought something.
     pub(super) fn up(&self, kind: Kind) {
-        self.of(kind, |state| state.failing = None);
+        self.of(kind, |state| (state.failing, state.absent) = (None, false));
+    }
+
+    /// There is nothing to watch.
+    pub(super) fn absent(&self, kind: Kind) {
+        self.of(kind, |state| (state.failing, state.absent) = (None, true));
     }
 
     pub(super) fn listed(&self, kind: Kind) {

@@ -78,7 +78,7 @@ impl From<Value> for ApiObject {
 /// Where objects of a kind are found, at one of its versions.
 pub(super) fn resource(kind: Kind, api_version: &str) -> ApiResource {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let id = GroupVersionKind::gvk(group, version, &kind.to_string());
+    let id = GroupVersionKind::gvk(group, version, kind.info().name);
     ApiResource::from_gvk_with_plural(&id, kind.info().plural)
 }
 

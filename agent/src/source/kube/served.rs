@@ -10,6 +10,7 @@ use kube::{
 };
 
 use super::{
+    calico::CalicoGroups,
     decode::{Kind, KindInfo},
     object::{self, ApiObject},
 };
@@ -30,8 +31,11 @@ pub(super) enum Served {
 /// # Errors
 ///
 /// When the server is away, or refuses to say.
-pub(super) async fn look(client: &Client, kind: Kind) -> Result<Served, Error> {
+pub(super) async fn look(client: &Client, kind: Kind, calico: &CalicoGroups) -> Result<Served, Error> {
     let KindInfo { api_versions: versions, is_custom, .. } = kind.info();
+    if kind.is_of_calico() && !calico.may_serve(client, kind).await? {
+        return Ok(Served::Nowhere);
+    }
     if !is_custom {
         return Ok(Served::At(object::resource(kind, versions[0])));
     }

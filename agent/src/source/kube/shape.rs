@@ -12,7 +12,7 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use super::decode::MIRROR;
+use super::decode::{MIRROR, STORED_METADATA};
 
 /// What is kept of a value.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ pub(super) const POD: Keep = Keep::Only(&[
         "spec",
         Keep::Only(&[
             ("nodeName", Keep::All),
+            ("serviceAccountName", Keep::All),
             ("hostNetwork", Keep::All),
             ("containers", CONTAINERS),
             ("initContainers", CONTAINERS),
@@ -64,7 +65,13 @@ impl Keep {
         match self {
             Self::Only(fields) => find(fields, &NOTHING),
             Self::With(fields) => find(fields, &ALL),
-            Self::Annotations if name == MIRROR || name.to_ascii_lowercase().contains("podgate") => &ALL,
+            Self::Annotations
+                if name == MIRROR
+                    || name == STORED_METADATA
+                    || name.to_ascii_lowercase().contains("podgate") =>
+            {
+                &ALL
+            }
             Self::Annotations | Self::Nothing => &NOTHING,
             Self::All | Self::Items(_) => &ALL,
         }

@@ -79,7 +79,7 @@ impl ObjectStore {
     /// The server does not know a kind: there are no such policies. Out: as of [`Self::take`].
     pub(super) fn clear(&mut self, kind: Kind) -> bool {
         let lacked = self.lacking.remove(&kind).is_some();
-        let held = self.cluster.cluster_policies.keys().any(|name| Kind::ClusterPolicy(name.kind) == kind);
+        let held = kind.is_in(&self.cluster);
         if held {
             self.invalid.retain(|id, _| id.kind() != kind);
             kind.replace(Arc::make_mut(&mut self.cluster), Cluster::default());

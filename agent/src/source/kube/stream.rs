@@ -30,6 +30,7 @@ use tokio::{
 };
 
 use super::{
+    calico::CalicoGroups,
     client::READ_TIMEOUT,
     decode::Kind,
     object::{ApiObject, PodObject},
@@ -75,9 +76,15 @@ pub(super) enum Unwatched {
 }
 
 /// Never ends. `turn`: kinds are listed one after the other, so that one page is in memory at a time.
-pub(super) fn of_kind(client: &Client, kind: Kind, turn: Arc<Semaphore>) -> BoxStream<'static, WatchEvent> {
+pub(super) fn of_kind(
+    client: &Client,
+    kind: Kind,
+    turn: Arc<Semaphore>,
+    calico: CalicoGroups,
+) -> BoxStream<'static, WatchEvent> {
     let watch = Watch {
         turn,
+        calico,
         client: client.clone(),
         kind,
         stage: Stage::Look,
@@ -90,6 +97,7 @@ pub(super) fn of_kind(client: &Client, kind: Kind, turn: Arc<Semaphore>) -> BoxS
 
 struct Watch {
     turn: Arc<Semaphore>,
+    calico: CalicoGroups,
     client: Client,
     kind: Kind,
     stage: Stage,
@@ -113,7 +121,7 @@ impl Watch {
             }
             let (resource, events) = match &mut self.stage {
                 Stage::Watching(resource, events) => (resource, events),
-                Stage::Look => match served::look(&self.client, self.kind).await {
+                Stage::Look => match served::look(&self.client, self.kind, &self.calico).await {
                     Ok(Served::At(resource)) => {
                         let events = self.watch(&resource);
                         self.stage = Stage::Watching(resource, events);
@@ -151,7 +159,7 @@ impl Watch {
                     return Err(Unwatched::Failed(describe(error)));
                 }
                 Some(Err(error)) => {
-                    if self.kind.info().is_custom && is_not_there(&error) {
+                    if (self.kind.info().is_custom || self.kind.is_of_calico()) && is_not_there(&error) {
                         self.stage = Stage::Look;
                     }
                     self.pause = self.pauses.next();
@@ -170,7 +178,9 @@ impl Watch {
             | Kind::NetworkPolicy
             | Kind::ClusterPolicy(_)
             | Kind::Service
-            | Kind::EndpointSlice => self.watch_as::<ApiObject>(resource),
+            | Kind::EndpointSlice
+            | Kind::Calico(..)
+            | Kind::ServiceAccount => self.watch_as::<ApiObject>(resource),
         }
     }
 
@@ -187,7 +197,12 @@ impl Watch {
             // All of them: another proxy than kube-proxy may translate to services, and DNS leads to headless
             // ones.
             Kind::Service | Kind::EndpointSlice => config,
-            Kind::Namespace | Kind::Node | Kind::NetworkPolicy | Kind::ClusterPolicy(_) => config,
+            Kind::Namespace
+            | Kind::Node
+            | Kind::NetworkPolicy
+            | Kind::ClusterPolicy(_)
+            | Kind::Calico(..)
+            | Kind::ServiceAccount => config,
         };
         let turn = self.turn.clone();
         let watch = async move {

@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     Update,
+    calico::CalicoGroups,
     decode::Kind,
     events::ObjectEvents,
     health::Health,
@@ -30,9 +31,9 @@ pub fn watch(client: &Client, node: Name, allow_empty: bool) -> (mpsc::Receiver<
     let (updates, receiver) = mpsc::channel(1);
     let health = Health::new();
     let events = ObjectEvents::new(client.clone(), node);
-    let turn = Arc::new(Semaphore::new(1));
+    let (turn, calico) = (Arc::new(Semaphore::new(1)), CalicoGroups::default());
     let watches = Kind::ALL.map(|kind| {
-        let heard = stream::of_kind(client, kind, turn.clone());
+        let heard = stream::of_kind(client, kind, turn.clone(), calico.clone());
         heard.map(move |heard| (kind, heard)).boxed()
     });
     let store = ObjectStore::new(allow_empty);
@@ -73,11 +74,11 @@ async fn run(
                     }
                     Err(Unwatched::Absent) => {
                         let is_new = unlisted.remove(&kind);
-                        if is_new {
+                        if is_new && !kind.is_of_calico() {
                             tracing::info!(%kind, "is not known to the API server");
                         }
                         health.listed(kind);
-                        health.up(kind);
+                        health.absent(kind);
                         store.clear(kind) || is_new
                     }
                     Err(Unwatched::Unknown(versions)) => {

@@ -13,12 +13,15 @@ pub(super) fn fill(value: &mut Value, namespace: &str) {
 fn fill_as(value: &mut Value, listed: Option<Kind>, namespace: &str) {
     let Some(object) = value.as_object_mut() else { return };
     let name = object.get("kind").and_then(Value::as_str);
+    // Kinds of the same name are all of them in namespaces.
+    let kind = name.map_or(listed, |name| Kind::named(name).next());
+    let is_namespaced = kind.is_some_and(|kind| kind.info().is_namespaced);
     if let Some(item) = name.and_then(|name| name.strip_suffix("List")) {
-        let listed = Kind::named(item);
+        let listed = Kind::named(item).next();
         for item in object.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
             fill_as(item, listed, namespace);
         }
-    } else if name.map_or(listed, Kind::named).is_some_and(|kind| kind.info().is_namespaced) {
+    } else if is_namespaced {
         let metadata = object.entry("metadata").or_insert(Value::Null);
         if metadata.is_null() {
             *metadata = Value::Object(Map::new());

@@ -72,7 +72,7 @@ pub(super) fn own_node() -> Peers {
 fn listed(peers: Peers) -> Vec<Peer> {
     match peers {
         Peers::Listed(peers) => peers,
-        Peers::Any => Vec::new(),
+        Peers::Any | Peers::Calico(_) => Vec::new(),
     }
 }
 

@@ -20,9 +20,11 @@ use super::{
     rules,
 };
 use crate::{
-    compiler::{Backend, Clause, ClausePorts, CompiledTables, PortSignature, Shared, Signature},
-    model::{Cluster, NamedPort, Pod, PolicyName, PolicyRef, PortSet, Rule},
-    policy_walk::{ConnectionIndexes, PolicyVisitor, PolicyWalk, WalkedPolicy},
+    compiler::{
+        Atom, Backend, Clause, ClausePorts, CompiledTables, Condition, PortSignature, Shared, Signature,
+    },
+    model::{Action, Cluster, NamedPort, Pod, PolicyName, PolicyRef, PortSet, Rule},
+    policy_walk::{ConnectionIndexes, PolicyVisitor, PolicyWalk, TierEnd},
 };
 
 /// One side of a connection.
@@ -49,8 +51,15 @@ pub struct PolicyMatch {
     pub policy: PolicyName,
     /// Whether it only reports what it would deny.
     pub audit: bool,
-    /// The rules that match; of a ClusterNetworkPolicy the one that ended its tier.
+    /// The rules that match; of a policy with ordered rules the one that ended its tier, and those that only
+    /// log.
     pub matched: BTreeSet<usize>,
+    /// Its tier denies what none of its rules matches.
+    pub isolates: bool,
+    /// A rule of it allows some of it.
+    pub allows: bool,
+    /// It denies some of it, or leads to what does.
+    pub denies: bool,
 }
 
 /// The other end as the tables see it.
@@ -141,7 +150,9 @@ impl PolicySnapshot {
         };
         let mut all = matches(&walk.enforced(), &mut rules);
         if walk.has_audit() {
-            all.extend(matches(&walk, &mut rules).into_iter().filter(|matches| matches.audit));
+            all.extend(
+                matches(&walk.as_if_enforced(), &mut rules).into_iter().filter(|matches| matches.audit),
+            );
         }
         let all: Arc<[PolicyMatch]> = all.into();
         cache.put(question, all.clone());
@@ -212,15 +223,40 @@ impl PolicySnapshot {
     }
 }
 
-/// The policies that are asked about all ends: of those that isolate all, of the others those with a rule
-/// that matches.
+/// The policies that are asked about all ends: of those that deny what no rule matches all, of the others
+/// those with a rule that matches.
 fn matches<'c>(walk: &PolicyWalk<'c>, rules: &mut RuleAnswers<'_, 'c>) -> Vec<PolicyMatch> {
+    let direction = rules.query.direction;
     let walked = walk.walk((0..rules.ends.len()).collect(), rules).policies.into_iter();
-    let matches = walked.map(|WalkedPolicy { policy, audit, hits, end: _, dropped_at_end: _ }| {
-        let hits = hits.iter().enumerate().filter(|(_, ends)| !ends.is_empty());
-        PolicyMatch { policy: policy.name(), audit, matched: hits.map(|(rule, _)| rule).collect() }
+    let matches = walked.map(|walked| {
+        let actions = walked.policy.actions(direction);
+        let hits = actions.iter().zip(&walked.hits).enumerate().filter(|(_, (_, ends))| !ends.is_empty());
+        let hits: Vec<(usize, Action)> = hits.map(|(rule, (action, _))| (rule, *action)).collect();
+        let has = |wanted: Action| hits.iter().any(|(_, action)| *action == wanted);
+        let (is_rule_of_order, isolates) = match walked.policy {
+            PolicyRef::Namespaced(_) => (false, true),
+            PolicyRef::Cluster(_) => (true, false),
+            PolicyRef::Calico(policy) => (!policy.name.kind.is_of_kubernetes(), walked.end != TierEnd::Pass),
+        };
+        let denies = match walked.policy {
+            PolicyRef::Namespaced(_) => hits.is_empty(),
+            // Also one that passes: it leads to what denies.
+            PolicyRef::Cluster(_) => true,
+            PolicyRef::Calico(_) if is_rule_of_order => {
+                has(Action::Deny) || !walked.dropped_at_end.is_empty()
+            }
+            PolicyRef::Calico(_) => hits.is_empty(),
+        };
+        PolicyMatch {
+            policy: walked.policy.name(),
+            audit: walked.audit,
+            matched: hits.iter().map(|(rule, _)| *rule).collect(),
+            isolates,
+            allows: has(Action::Accept),
+            denies,
+        }
     });
-    matches.filter(|matches| matches.policy.isolates() || !matches.matched.is_empty()).collect()
+    matches.filter(|matches| matches.isolates || !matches.matched.is_empty()).collect()
 }
 
 /// The rules of policies, for one side.
@@ -248,7 +284,11 @@ impl<'c> PolicyVisitor<'c> for RuleAnswers<'_, 'c> {
 
     fn policy(&mut self, policy: PolicyRef<'c>) {
         let clauses = self.clauses(policy);
-        self.policy = RulesOfPolicy { clauses, closed: self.closed && policy.name().isolates() };
+        let is_cluster_wide = match policy {
+            PolicyRef::Namespaced(_) | PolicyRef::Calico(_) => false,
+            PolicyRef::Cluster(_) => true,
+        };
+        self.policy = RulesOfPolicy { clauses, closed: self.closed && !is_cluster_wide };
     }
 
     fn rule(&mut self, index: usize, _: &'c Rule, left: &ConnectionIndexes) -> ConnectionIndexes {
@@ -278,21 +318,31 @@ impl RuleAnswers<'_, '_> {
 
     fn meets(&mut self, clause: &Clause, end: &PeerProperties<'_>) -> bool {
         self.work.spend(1);
-        let Clause { peers, ports } = clause;
-        let any = peers.as_ref().is_none_or(|peers| {
-            self.work.spend(peers.len().min(end.signature.len()));
-            have_common(peers, end.signature)
-        });
-        any && ports.as_ref().is_none_or(|ClausePorts { numbers, named }| {
-            self.work.spend(named.len().min(end.signature.len()));
-            let is_named = |(atom, set)| end.signature.contains(atom) && end.has(set);
-            end.has(numbers)
-                || if named.len() <= end.signature.len() {
-                    named.iter().any(is_named)
-                } else {
-                    end.signature.iter().filter_map(|atom| named.get_key_value(atom)).any(is_named)
-                }
-        })
+        let Clause { peers, ports, conditions, except_ports } = clause;
+        peers.as_ref().is_none_or(|peers| self.has_any(peers, end))
+            && conditions.iter().all(|condition| match condition {
+                Condition::AnyOf(atoms) => self.has_any(atoms, end),
+                Condition::NoneOf(atoms) => !self.has_any(atoms, end),
+            })
+            && ports.as_ref().is_none_or(|ports| self.has_port(ports, end))
+            && !except_ports.as_ref().is_some_and(|ports| self.has_port(ports, end))
+    }
+
+    fn has_any(&mut self, atoms: &BTreeSet<Shared<Atom>>, end: &PeerProperties<'_>) -> bool {
+        self.work.spend(atoms.len().min(end.signature.len()));
+        have_common(atoms, end.signature)
+    }
+
+    fn has_port(&mut self, ports: &ClausePorts, end: &PeerProperties<'_>) -> bool {
+        let ClausePorts { numbers, named } = ports;
+        self.work.spend(named.len().min(end.signature.len()));
+        let is_named = |(atom, set)| end.signature.contains(atom) && end.has(set);
+        end.has(numbers)
+            || if named.len() <= end.signature.len() {
+                named.iter().any(is_named)
+            } else {
+                end.signature.iter().filter_map(|atom| named.get_key_value(atom)).any(is_named)
+            }
     }
 }
 

@@ -7,7 +7,9 @@ use std::{
 
 use imbl::ordmap::DiffItem;
 
-use crate::model::{Cluster, EndpointSlice, Name, NetworkPolicy, ObjectName, Pod};
+use crate::model::{
+    Calico, CalicoPolicy, Cluster, EndpointSlice, Name, NetworkPolicy, NetworkSet, ObjectName, Pod,
+};
 
 /// An object before and after a change: `None` where it was not there.
 pub(super) type Forms<'a, T> = (Option<&'a T>, Option<&'a T>);
@@ -22,6 +24,11 @@ pub(super) struct SnapshotChanges<'a> {
     /// In their old and their new form.
     pub(super) policies: Vec<&'a NetworkPolicy>,
     pub(super) cluster_policies: bool,
+    /// In their old and their new form.
+    pub(super) calico_policies: Vec<&'a CalicoPolicy>,
+    /// What all of Calico's policies may depend on: tiers, network sets, and policies that may take the place
+    /// of any, or hide any.
+    pub(super) calico_for_all: bool,
     pub(super) nodes: bool,
     /// Those that changed themselves, and those of which a slice did.
     pub(super) services: BTreeSet<&'a ObjectName>,
@@ -40,10 +47,35 @@ impl<'a> SnapshotChanges<'a> {
                 name
             }
         });
-        let namespaces: BTreeSet<&Name> = namespaces.collect();
+        let mut namespaces: BTreeSet<&Name> = namespaces.collect();
+        // What a service account is called is a property of its pods, as what their namespace is called.
+        let accounts = old.calico.service_accounts.diff(&new.calico.service_accounts);
+        namespaces.extend(accounts.map(|difference| match difference {
+            DiffItem::Add(name, _) | DiffItem::Update { new: (name, _), .. } | DiffItem::Remove(name, _) => {
+                &name.namespace
+            }
+        }));
         let changed = namespaces.iter().copied();
         let modes = changed.filter(|name| old.is_in_audit(name) != new.is_in_audit(name)).collect();
         let policies = old.policies.diff(&new.policies).flat_map(both);
+        let stores = [(&old.calico.v3, &new.calico.v3), (&old.calico.v1, &new.calico.v1)];
+        let calico_policies =
+            stores.iter().flat_map(|(old, new)| old.policies.diff(&new.policies).flat_map(both));
+        let calico_policies: Vec<_> = calico_policies.map(|policy| &**policy).collect();
+        let has_staged = calico_policies.iter().any(|policy| policy.name.kind.is_staged());
+        // One that comes or goes in one store may hide one of the other, which selects other pods.
+        let is_of_both = |calico: &Calico| !calico.v3.policies.is_empty() && !calico.v1.policies.is_empty();
+        let may_hide = !calico_policies.is_empty() && (is_of_both(&old.calico) || is_of_both(&new.calico));
+        // Selectors match the sets of a namespace by its labels, too.
+        let has_changed = |set: &NetworkSet| set.namespace.as_ref().is_some_and(|of| namespaces.contains(of));
+        let has_other_sets = !namespaces.is_empty() && new.calico.network_sets().any(has_changed);
+        let calico_for_all = has_staged
+            || may_hide
+            || has_other_sets
+            || stores.iter().any(|(old, new)| {
+                old.tiers.diff(&new.tiers).next().is_some()
+                    || old.network_sets.diff(&new.network_sets).next().is_some()
+            });
         let services = old.services.diff(&new.services).flat_map(both).map(|service| &service.name);
         let slices = old.slices.diff(&new.slices).map(forms);
         let slices: Vec<_> =
@@ -55,9 +87,28 @@ impl<'a> SnapshotChanges<'a> {
             modes,
             policies: policies.map(|policy| &**policy).collect(),
             cluster_policies: old.cluster_policies.diff(&new.cluster_policies).next().is_some(),
+            calico_policies,
+            calico_for_all,
             nodes: old.nodes.diff(&new.nodes).next().is_some(),
             services: services.chain(of_slices.map(|slice| &slice.service)).collect(),
             slices,
+        }
+    }
+}
+
+impl SnapshotChanges<'_> {
+    /// Whether any policy is another one.
+    pub(super) fn has_policies(&self) -> bool {
+        let of_calico = self.calico_for_all || !self.calico_policies.is_empty();
+        !self.policies.is_empty() || self.cluster_policies || of_calico
+    }
+
+    /// Whether one of Calico's that changed is for a pod, or was.
+    pub(super) fn has_calico_policy_for(&self, pod: &Pod, cluster: &Cluster) -> bool {
+        !self.calico_policies.is_empty() && {
+            let labels = cluster.namespace_labels(&pod.name.namespace);
+            let labels = cluster.calico.labels_of(pod, &labels);
+            self.calico_policies.iter().any(|policy| policy.selects(pod, &labels))
         }
     }
 }

@@ -3,7 +3,10 @@
 use podgate_common::Protocol;
 
 use super::*;
-use crate::model::{ClusterPolicyKind, ClusterPolicyName, ClusterSubject, ObjectName, Tier};
+use crate::model::{
+    CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoRule, ClusterPolicyKind, ClusterPolicyName,
+    ClusterSubject, DEFAULT_TIER, EntityMatch, NetworkSet, ObjectName, Tier, TierOrder,
+};
 
 fn policy(name: &str, ingress: Vec<Rule>) -> Arc<NetworkPolicy> {
     Arc::new(NetworkPolicy {
@@ -129,4 +132,56 @@ fn what_the_clusters_policies_have_no_room_for_accepts_nothing_and_denies_at_lea
         let matches = Rule { peers, ports: Ports::Any };
         assert_eq!(*after, ClusterRule { action, matches });
     }
+}
+
+#[test]
+fn policies_of_calico_beyond_the_limits_fail_closed_and_large_network_sets_match_nothing() {
+    let net =
+        |at: u32| -> IpNet { std::net::IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + 2 * at)).into() };
+    let rule = |action: Action, at: u32| {
+        let peer = EntityMatch { nets: Some([net(at)].into()), ..EntityMatch::default() };
+        let ends = CalicoEnds { peer, ..CalicoEnds::default() };
+        CalicoRule { action, matches: Rule { peers: Peers::Calico(Box::new(ends)), ports: Ports::Any } }
+    };
+    let policy = |name: &str, first: u32, rules: usize| {
+        let actions = [Action::Accept, Action::Deny, Action::Pass].into_iter().cycle();
+        let ingress = actions.zip(first..).take(rules).map(|(action, at)| rule(action, at)).collect();
+        let kind = CalicoPolicyKind::GlobalNetworkPolicy;
+        Arc::new(CalicoPolicy {
+            name: CalicoPolicyName { namespace: None, name: name.into(), kind },
+            tier: DEFAULT_TIER.0.into(),
+            order: TierOrder::LAST,
+            subject: LabelExpression::EVERYTHING,
+            ingress: Some(ingress),
+            egress: None,
+            audit: false,
+            removes: false,
+        })
+    };
+    let policies = [policy("large", 0, MAX_GROUPS + 9), policy("small", 5_000, 9)];
+    let found = limited_of_calico(&policies);
+    let [Limited { policy, first: (Direction::Ingress, first), limit, rules }] = &found[..] else {
+        panic!("{found:?}")
+    };
+    assert_eq!((&*policy.name.name, *limit, *rules), ("large", Limit::AddressGroups, 19));
+    for rule in &policy.ingress.as_ref().unwrap()[*first..] {
+        let closed = match rule.action {
+            Action::Accept => Peers::Listed(vec![Peer::Nothing]),
+            Action::Deny => Peers::Any,
+            Action::Pass | Action::Log => panic!("{rule:?}"),
+        };
+        assert_eq!(rule.matches, Rule { peers: closed, ports: Ports::Any });
+    }
+
+    let set = |nets: usize| {
+        Arc::new(NetworkSet {
+            namespace: None,
+            labels: Arc::default(),
+            nets: (0..).take(nets).map(net).collect(),
+        })
+    };
+    let sets = [("large", set(MAX_NETWORKS)), ("small", set(9)), ("smaller", set(1))];
+    let sets = sets.map(|(name, set)| ((None, name.into()), set));
+    let over = network_sets_over_limit(sets.iter().map(|(name, set)| (name, set)));
+    assert_eq!(over, [(None, "large".into())]);
 }

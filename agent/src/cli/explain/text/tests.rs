@@ -33,6 +33,7 @@ fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
         denied_peers: [].into(),
         policies: vec![],
         cluster_policies: vec![],
+        calico_policies: vec![],
         audit: None,
     };
     let many = ["1", "2", "3", "4", "5", "6", "7", "8"];
@@ -56,6 +57,7 @@ fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
                 policy("deny", vec![]),
                 policy("p", vec![trace(0, &["from[0] wants a"]), trace(1, &[]), trace(2, &many)]),
             ],
+            calico_policies: vec![],
             cluster_policies: vec![ClusterPolicyTrace {
                 kind: ClusterPolicyKind::ClusterNetworkPolicy,
                 name: "base".into(),
@@ -140,6 +142,7 @@ fn the_text_of_a_service_has_each_of_its_backends() {
         denied_peers: [].into(),
         policies: vec![],
         cluster_policies: vec![],
+        calico_policies: vec![],
         audit: None,
     };
     let answer = |to: &str, port: &str, egress: VerdictReason, pairs, backends| Explanation {

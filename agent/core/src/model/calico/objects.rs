@@ -1,0 +1,100 @@
+//! Calico's objects of a cluster, from both of its stores.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{CalicoPolicy, CalicoPolicyName, CalicoTier, EndpointLabels, NetworkSet, NetworkSetName};
+use crate::model::{Labels, Name, ObjectName, Objects, Pod};
+
+/// Where an object of Calico's is stored. Where both hold one of the same name, that of v3 counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CalicoApi {
+    /// `projectcalico.org/v3`: native custom resources, and what users write.
+    V3,
+    /// `crd.projectcalico.org/v1`: what Calico keeps of them.
+    V1,
+}
+
+/// The objects of one of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CalicoObjects {
+    /// By name.
+    pub tiers: Objects<Name, CalicoTier>,
+    /// Policies of all kinds, by what the objects are called: the store of v1 may put the tier before the
+    /// name that a policy has.
+    pub policies: Objects<CalicoPolicyName, CalicoPolicy>,
+    /// NetworkSets and GlobalNetworkSets.
+    pub network_sets: Objects<NetworkSetName, NetworkSet>,
+}
+
+/// All that a cluster holds of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calico {
+    /// Of `projectcalico.org/v3`.
+    pub v3: CalicoObjects,
+    /// Of `crd.projectcalico.org/v1`.
+    pub v1: CalicoObjects,
+    /// The labels of service accounts.
+    pub service_accounts: Objects<ObjectName, Labels>,
+}
+
+impl CalicoApi {
+    /// The one that counts first.
+    pub const ALL: [Self; 2] = [Self::V3, Self::V1];
+}
+
+impl Calico {
+    /// Whether there is none at all that a verdict can depend on.
+    pub fn is_empty(&self) -> bool {
+        [&self.v3, &self.v1].into_iter().all(|objects| objects.policies.is_empty())
+    }
+
+    /// The objects of one store.
+    pub const fn of_mut(&mut self, api: CalicoApi) -> &mut CalicoObjects {
+        match api {
+            CalicoApi::V3 => &mut self.v3,
+            CalicoApi::V1 => &mut self.v1,
+        }
+    }
+
+    /// The tiers that count.
+    pub fn tiers(&self) -> impl Iterator<Item = (&Name, &CalicoTier)> {
+        counting(&self.v3.tiers, &self.v1.tiers)
+    }
+
+    /// The policies that count.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<CalicoPolicy>> {
+        let is_of_both = !self.v3.policies.is_empty() && !self.v1.policies.is_empty();
+        let of_v3 = self.v3.policies.values().filter(|_| is_of_both).map(|policy| &policy.name);
+        let of_v3: BTreeSet<&CalicoPolicyName> = of_v3.collect();
+        let others = self.v1.policies.values().filter(move |policy| !of_v3.contains(&policy.name));
+        self.v3.policies.values().chain(others)
+    }
+
+    /// The policy of this name that counts.
+    pub fn policy(&self, name: &CalicoPolicyName) -> Option<&Arc<CalicoPolicy>> {
+        let stored = CalicoPolicyName { name: format!("default.{}", name.name).into(), ..name.clone() };
+        let stores = [&self.v3.policies, &self.v1.policies];
+        let by_name = stores.into_iter().flat_map(|store| [store.get(name), store.get(&stored)]);
+        let mut by_name = by_name.flatten().filter(|policy| policy.name == *name);
+        by_name.next().or_else(|| self.policies().find(|policy| policy.name == *name))
+    }
+
+    /// The network sets that count.
+    pub fn network_sets(&self) -> impl Iterator<Item = &NetworkSet> {
+        counting(&self.v3.network_sets, &self.v1.network_sets).map(|(_, set)| set)
+    }
+
+    /// The labels of a pod as selectors see them, given those of its namespace.
+    pub fn labels_of<'a>(&'a self, pod: &'a Pod, namespace: &'a Labels) -> EndpointLabels<'a> {
+        EndpointLabels::of_pod(pod, namespace, |name| self.service_accounts.get(name).map(Arc::as_ref))
+    }
+}
+
+/// Those of the first, and those of the second that the first has not.
+fn counting<'a, K: Ord + Clone, V>(
+    first: &'a Objects<K, V>,
+    second: &'a Objects<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    let others = second.iter().filter(|(name, _)| !first.contains_key(*name));
+    first.iter().chain(others).map(|(name, object)| (name, &**object))
+}

@@ -1,0 +1,189 @@
+//! The policies of a cluster in one list of tiers, and those of them with a say for a pod.
+//!
+//! Without Calico's policies there are three tiers: cluster-wide policies of the tier Admin, NetworkPolicies,
+//! cluster-wide policies of the tier Baseline. With them these are the tiers kube-admin, default and
+//! kube-baseline among Calico's own, and NetworkPolicies stand in the tier default at a fixed order.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use podgate_common::Direction;
+
+use super::{PolicyWalk, WalkTier};
+use crate::model::{
+    ADMIN_TIER, BASELINE_TIER, CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, Cluster,
+    ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, DEFAULT_TIER, EnforcedName, Labels,
+    NETWORK_POLICY_ORDER, Pod, PolicyName, PolicyRef, Tier, TierOrder,
+};
+
+/// The policies of a cluster, in one list of tiers.
+#[derive(Clone, Debug)]
+pub struct OrderedPolicies<'a> {
+    cluster: &'a Cluster,
+    tiers: Vec<OrderedTier<'a>>,
+    /// Those whose places staged policies take.
+    replaced: BTreeSet<PolicyName>,
+}
+
+/// The policies of a tier, whomever they select, in the order in which they are asked.
+#[derive(Clone, Debug)]
+struct OrderedTier<'a> {
+    name: &'a str,
+    policies: Vec<OrderedPolicy<'a>>,
+    /// Whether it denies what none of its rules matches, for pods that any of its policies selects.
+    denies_rest: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum OrderedPolicy<'a> {
+    Cluster(&'a ClusterNetworkPolicy),
+    Calico(&'a Arc<CalicoPolicy>),
+    /// Those of the pod's namespace.
+    NetworkPolicies,
+}
+
+impl<'a> OrderedPolicies<'a> {
+    /// Whose they are.
+    pub const fn cluster(&self) -> &'a Cluster {
+        self.cluster
+    }
+
+    /// All of a cluster's.
+    pub fn of(cluster: &'a Cluster) -> Self {
+        let of_cluster = |tier| cluster.by_precedence(tier).into_iter().map(OrderedPolicy::Cluster).collect();
+        let [admin, baseline] = [Tier::Admin, Tier::Baseline].map(of_cluster);
+        let tier = |name, policies, denies_rest| OrderedTier { name, policies, denies_rest };
+        let known = [
+            (ADMIN_TIER, tier(ADMIN_TIER.0, admin, false)),
+            (DEFAULT_TIER, tier(DEFAULT_TIER.0, vec![OrderedPolicy::NetworkPolicies], true)),
+            (BASELINE_TIER, tier(BASELINE_TIER.0, baseline, false)),
+        ];
+        if cluster.calico.is_empty() {
+            let tiers = known.into_iter().map(|(_, tier)| tier).collect();
+            return Self { cluster, tiers, replaced: BTreeSet::new() };
+        }
+        let mut places: BTreeMap<&str, TierOrder> = BTreeMap::new();
+        let mut by_name: BTreeMap<&str, OrderedTier<'a>> = BTreeMap::new();
+        for ((name, order), tier) in known {
+            places.insert(name, TierOrder::of(order).unwrap_or(TierOrder::LAST));
+            by_name.insert(name, tier);
+        }
+        for (name, object) in cluster.calico.tiers() {
+            // What Kubernetes' own policies are in is not up to an object.
+            if !by_name.contains_key(name.as_str()) {
+                places.insert(name, object.order);
+                by_name.insert(name, tier(name, Vec::new(), !object.passes_rest));
+            }
+        }
+        let mut replaced = BTreeSet::new();
+        for policy in cluster.calico.policies() {
+            replaced.extend(policy.name.enforced().map(|name| match name {
+                EnforcedName::Calico(name) => PolicyName::Calico(name),
+                EnforcedName::Kubernetes(name) => PolicyName::Namespaced(name),
+            }));
+            if !policy.removes {
+                // In a tier that does not exist it comes last of all.
+                let of_tier =
+                    by_name.entry(&policy.tier).or_insert_with(|| tier(&policy.tier, Vec::new(), true));
+                of_tier.policies.push(OrderedPolicy::Calico(policy));
+            }
+        }
+        let mut tiers: Vec<OrderedTier<'a>> = by_name.into_values().collect();
+        tiers.sort_by_key(|tier| {
+            let place = places.get(tier.name).copied();
+            (place.is_none(), place, tier.name)
+        });
+        for tier in &mut tiers {
+            tier.policies.sort_by_key(|policy| policy.place());
+        }
+        Self { cluster, tiers, replaced }
+    }
+
+    /// Those with a say for a pod in a direction, in audit mode or not.
+    pub fn for_pod(&self, pod: &Pod, direction: Direction) -> PolicyWalk<'a> {
+        let namespace = &pod.name.namespace;
+        // Labels are not looked for when there is no one to ask.
+        let is_empty =
+            |tier: &OrderedTier<'_>| matches!(tier.policies[..], [] | [OrderedPolicy::NetworkPolicies]);
+        let labels = if self.tiers.iter().all(is_empty) {
+            Labels::default()
+        } else {
+            self.cluster.namespace_labels(namespace)
+        };
+        let endpoint = self.cluster.calico.labels_of(pod, &labels);
+        let mut tiers = Vec::new();
+        for OrderedTier { name, policies, denies_rest } in &self.tiers {
+            let mut asked = Vec::new();
+            for policy in policies {
+                match *policy {
+                    OrderedPolicy::Cluster(policy) if policy.rules(direction).is_empty() => {}
+                    OrderedPolicy::Cluster(policy) => {
+                        let is_asked = policy.selects(pod, &labels);
+                        asked.extend(is_asked.then_some(PolicyRef::Cluster(policy)));
+                    }
+                    OrderedPolicy::Calico(policy) if policy.rules(direction).is_none() => {}
+                    OrderedPolicy::Calico(policy) => {
+                        let is_asked = policy.selects(pod, &endpoint);
+                        asked.extend(is_asked.then_some(PolicyRef::Calico(policy)));
+                    }
+                    OrderedPolicy::NetworkPolicies => {
+                        let policies = self.cluster.policies_selecting(pod, direction);
+                        asked.extend(policies.map(PolicyRef::Namespaced));
+                    }
+                }
+            }
+            if !asked.is_empty() {
+                tiers.push(WalkTier { name, policies: asked, denies_rest: *denies_rest });
+            }
+        }
+        let mut walk = PolicyWalk {
+            direction,
+            whole_namespace_audits: self.cluster.is_in_audit(namespace),
+            tiers,
+            replaced: Vec::new(),
+        };
+        if !self.replaced.is_empty() {
+            let names = walk.policies().map(PolicyRef::name);
+            walk.replaced = names.filter(|name| self.replaced.contains(name)).collect();
+        }
+        walk
+    }
+
+    /// Whether any has a say in a pod's connections that is not in audit mode.
+    pub fn is_any_enforced(&self, pod: &Pod) -> bool {
+        Direction::ALL.into_iter().any(|direction| {
+            let walk = self.for_pod(pod, direction);
+            walk.policies().any(|policy| !walk.audits(policy))
+        })
+    }
+
+    /// Whether any with a say for a pod is in audit mode.
+    pub fn is_any_in_audit(&self, pod: &Pod) -> bool {
+        Direction::ALL.into_iter().any(|direction| self.for_pod(pod, direction).has_audit())
+    }
+}
+
+impl<'a> OrderedPolicy<'a> {
+    /// Among the policies of its tier. Of one order, what may deny comes before NetworkPolicies, which only
+    /// allow: that is the closed reading of an order that Calico does not define.
+    fn place(&self) -> PolicyPlace<'a> {
+        let of = |number| TierOrder::of(number).unwrap_or(TierOrder::LAST);
+        match *self {
+            Self::Cluster(policy) => {
+                let ClusterPolicyName { name, kind } = &policy.name;
+                (of(f64::from(policy.priority)), false, name, Some(*kind), None)
+            }
+            Self::Calico(policy) => {
+                let CalicoPolicyName { namespace, name, kind } = &policy.name;
+                (policy.order, kind.is_of_kubernetes(), name, None, Some((*kind, namespace.as_deref())))
+            }
+            Self::NetworkPolicies => (of(NETWORK_POLICY_ORDER), true, "", None, None),
+        }
+    }
+}
+
+/// Order, whether it only allows, name, and what tells those of one name apart.
+type PolicyPlace<'a> =
+    (TierOrder, bool, &'a str, Option<ClusterPolicyKind>, Option<(CalicoPolicyKind, Option<&'a str>)>);

@@ -1,0 +1,125 @@
+//! Calico's objects: names and directions of policies in both stores, and what closes a rule.
+
+use podgate_common::Direction;
+use podgate_core::model::{Action, CalicoRule};
+
+use super::*;
+
+const V3: &str = "projectcalico.org/v3";
+const V1: &str = "crd.projectcalico.org/v1";
+
+fn object(version: &str, kind: &str, metadata: &Value, spec: &Value) -> (Vec<Decoded>, Vec<String>) {
+    decoded(&json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}))
+}
+
+fn global(version: &str, metadata: &Value, spec: &Value) -> (CalicoPolicy, Vec<String>) {
+    let (objects, faults) = object(version, "GlobalNetworkPolicy", metadata, spec);
+    let [Decoded::CalicoPolicy(_, _, policy)] = objects.as_slice() else { panic!("{objects:?}") };
+    (policy.clone(), faults)
+}
+
+/// The one rule of ingress that this is read as, and the fields of its faults.
+fn rule(rule: &Value) -> (CalicoRule, Vec<String>) {
+    let (policy, faults) = global(V3, &json!({"name": "a"}), &json!({"ingress": [rule]}));
+    let field = |fault: String| fault.split(": ").nth(1).unwrap().to_owned();
+    (policy.ingress.unwrap().remove(0), faults.into_iter().map(field).collect())
+}
+
+#[test]
+fn a_policy_has_the_name_that_its_users_gave_it() {
+    let kept = json!({"projectcalico.org/metadata": "{\"name\": \"web\"}"});
+    for (version, metadata, tier, expected) in [
+        (V3, json!({"name": "web"}), None, "web"),
+        (V3, json!({"name": "default.web"}), None, "web"),
+        (V1, json!({"name": "default.web"}), Some("default"), "web"),
+        (V1, json!({"name": "security.web"}), Some("security"), "security.web"),
+        (V1, json!({"name": "default.web"}), Some("security"), "default.web"),
+        (V1, json!({"name": "default.x1", "annotations": kept}), None, "web"),
+    ] {
+        let (policy, faults) = global(version, &metadata, &json!({"tier": tier}));
+        assert_eq!((&*policy.name.name, faults), (expected, vec![]), "{metadata}");
+    }
+}
+
+#[test]
+fn types_have_the_defaults_of_the_api_and_of_programs_where_it_was_not_asked() {
+    let by_calico = json!({"name": "a", "annotations": {"projectcalico.org/metadata": "{}"}});
+    let by_hand = json!({"name": "a"});
+    let (ingress, egress) = ([Direction::Ingress], [Direction::Egress]);
+    let both = Direction::ALL;
+    let rule = json!([{"action": "Allow"}]);
+    for (version, metadata, spec, expected) in [
+        (V3, &by_hand, json!({}), &ingress[..]),
+        (V3, &by_hand, json!({"egress": rule}), &egress),
+        (V3, &by_hand, json!({"egress": rule, "ingress": rule}), &both),
+        (V3, &by_hand, json!({"types": ["Egress"], "ingress": rule}), &egress),
+        (V1, &by_hand, json!({"egress": rule}), &both),
+        (V1, &by_calico, json!({"egress": rule}), &egress),
+        (V3, &by_hand, json!({"types": ["Sideways"]}), &both),
+    ] {
+        let (policy, _) = global(version, metadata, &spec);
+        let seen: Vec<Direction> =
+            Direction::ALL.into_iter().filter(|direction| policy.rules(*direction).is_some()).collect();
+        let expected: Vec<Direction> =
+            Direction::ALL.into_iter().filter(|direction| expected.contains(direction)).collect();
+        assert_eq!(seen, expected, "{version} {spec}");
+    }
+}
+
+#[test]
+fn what_is_not_carried_closes_its_rule_and_is_named() {
+    let nothing = Rule { peers: Peers::Listed(vec![Peer::Nothing]), ports: Ports::Any };
+    for (part, field) in [
+        (json!({"http": {"methods": ["GET"]}}), "spec.ingress[0].http"),
+        (json!({"protocol": "ICMP", "icmp": {"type": 8}}), "spec.ingress[0].icmp"),
+        (json!({"protocol": "ICMPv6"}), "spec.ingress[0].protocol"),
+        (json!({"notProtocol": 47}), "spec.ingress[0].notProtocol"),
+        (json!({"protocol": "TCP", "source": {"ports": [1]}}), "spec.ingress[0].source.ports"),
+        (json!({"destination": {"services": {"name": "a"}}}), "spec.ingress[0].destination.services"),
+        (json!({"destination": {"ports": [80]}}), "spec.ingress[0].destination.ports"),
+        (json!({"source": {"selector": "a ="}}), "spec.ingress[0].source.selector"),
+        (json!({"source": {"nets": ["10.0.0.0/33"]}}), "spec.ingress[0].source.nets[0]"),
+        (json!({"source": {"domains": ["a"]}}), "spec.ingress[0].source.domains"),
+        (json!({"ipVersion": 5}), "spec.ingress[0].ipVersion"),
+        (json!({"later": true}), "spec.ingress[0].later"),
+    ] {
+        let with_action = |action: &str| {
+            let mut value = part.clone();
+            value["action"] = action.into();
+            rule(&value)
+        };
+        let (allowing, faults) = with_action("Allow");
+        assert!(faults.contains(&field.to_owned()), "{part}: {faults:?}");
+        assert_eq!(allowing, CalicoRule { action: Action::Accept, matches: nothing.clone() }, "{part}");
+        for action in ["Deny", "Pass"] {
+            let (denying, _) = with_action(action);
+            assert_eq!(denying.action, Action::Deny, "{part}");
+            assert_ne!(denying.matches, nothing, "{part}");
+        }
+        assert_eq!(with_action("Log").0.matches, nothing, "{part}");
+    }
+}
+
+#[test]
+fn a_policy_for_host_endpoints_alone_selects_no_pod() {
+    for field in ["preDNAT", "doNotTrack"] {
+        let (policy, faults) = global(V3, &json!({"name": "a"}), &json!({field: true}));
+        assert_eq!((policy.subject, faults.len()), (LabelExpression::NOTHING, 1));
+    }
+    let (policy, faults) = global(V3, &json!({"name": "a"}), &json!({"applyOnForward": true}));
+    assert_eq!((policy.subject, faults.len()), (LabelExpression::EVERYTHING, 1));
+}
+
+#[test]
+fn labels_of_a_stored_network_set_are_those_of_its_annotation() {
+    let kept = json!({"projectcalico.org/metadata": "{\"labels\": {\"role\": \"db\"}}"});
+    let metadata = json!({"name": "a", "labels": {"own": "x"}, "annotations": kept});
+    for (version, expected) in [(V3, "own"), (V1, "role")] {
+        let spec = json!({"nets": ["10.0.0.5", "fd00::/8", "no"]});
+        let (objects, faults) = object(version, "GlobalNetworkSet", &metadata, &spec);
+        let [Decoded::NetworkSet(_, _, set)] = objects.as_slice() else { panic!("{objects:?}") };
+        assert_eq!(set.labels.keys().map(|key| &**key).collect::<Vec<_>>(), [expected]);
+        assert_eq!(set.nets.len(), 2);
+        assert_eq!(faults, ["GlobalNetworkSet a: spec.nets[2]: \"no\" is not an IP address"]);
+    }
+}

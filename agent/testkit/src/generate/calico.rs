@@ -1,0 +1,283 @@
+//! Calico's objects beside generated clusters: policies of few tiers and orders, so that they meet, network
+//! sets, tiers, service accounts; in the words of users and in those of Calico's store.
+
+use proptest::{collection::vec, option, prelude::*, sample};
+use serde_json::{Value, json};
+
+use super::{LABEL_VALUES, NAMESPACES, PORT_NAMES, PORT_NUMBERS, pods, policies::ip_block, set};
+
+/// A cluster with objects of Calico's: at least one policy.
+pub fn with_calico(cluster: impl Strategy<Value = Vec<Value>>) -> impl Strategy<Value = Vec<Value>> {
+    let policies = vec(policy(), 1..=6);
+    (cluster, policies, vec(network_set(), 0..=3), tiers(), accounts()).prop_map(
+        |(mut objects, policies, sets, tiers, accounts)| {
+            for (place, pod) in objects.iter_mut().filter(|object| object["kind"] == "Pod").enumerate() {
+                if let Some(name) = ACCOUNTS.get(place % (ACCOUNTS.len() + 1)) {
+                    pod["spec"]["serviceAccountName"] = json!(name);
+                }
+            }
+            objects.extend(accounts);
+            objects.extend(tiers);
+            objects.extend(sets.into_iter().enumerate().map(|(slot, set)| set.object(format!("set{slot}"))));
+            let policies = policies.into_iter().enumerate();
+            objects.extend(policies.map(|(slot, policy)| policy.object(format!("p{}", 9 - slot))));
+            objects
+        },
+    )
+}
+
+const ACCOUNTS: &[&str] = &["default", "robot"];
+const TIERS: &[&str] = &["default", "default", "default", "security", "platform", "missing"];
+const KEYS: &[&str] = &["app", "role", "example.com/tier", "pcns.team", "projectcalico.org/serviceaccount"];
+
+/// How an object is written.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    V3,
+    /// As Calico stores it.
+    Stored,
+    /// By hand, into Calico's store.
+    ByHand,
+}
+
+/// An object that has no name yet.
+#[derive(Clone, Debug)]
+struct Object {
+    kind: &'static str,
+    namespace: Option<&'static str>,
+    labels: Option<Value>,
+    form: Form,
+    spec: Value,
+}
+
+impl Object {
+    fn object(self, name: String) -> Value {
+        let Self { kind, namespace, labels, form, spec } = self;
+        let mut metadata = json!({"name": name});
+        set(&mut metadata, "namespace", namespace.map(Value::from));
+        let version = match form {
+            Form::V3 => "projectcalico.org/v3",
+            Form::Stored | Form::ByHand => "crd.projectcalico.org/v1",
+        };
+        match form {
+            Form::V3 | Form::ByHand => set(&mut metadata, "labels", labels),
+            Form::Stored => {
+                let kept = json!({"name": name, "labels": labels});
+                metadata["annotations"] = json!({"projectcalico.org/metadata": kept.to_string()});
+                if kind.ends_with("Policy") && spec["tier"].as_str().is_none_or(|tier| tier == "default") {
+                    metadata["name"] = format!("default.{name}").into();
+                }
+            }
+        }
+        json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec})
+    }
+}
+
+fn form() -> impl Strategy<Value = Form> {
+    prop_oneof![3 => Just(Form::V3), 2 => Just(Form::Stored), 1 => Just(Form::ByHand)]
+}
+
+fn tiers() -> impl Strategy<Value = Vec<Value>> {
+    let order = option::weighted(0.8, sample::select(&[500.0, 2_000_000.0, 1.5, 20_000_000.0][..]));
+    let tier = || (order.clone(), option::of(sample::select(&["Deny", "Pass"][..])), form());
+    (tier(), tier()).prop_map(|(security, platform)| {
+        let object = |name: &str, (order, action, form): (Option<f64>, Option<&str>, Form)| {
+            let mut spec = json!({});
+            set(&mut spec, "order", order.map(Value::from));
+            set(&mut spec, "defaultAction", action.map(Value::from));
+            Object { kind: "Tier", namespace: None, labels: None, form, spec }.object(name.into())
+        };
+        vec![object("security", security), object("platform", platform)]
+    })
+}
+
+fn accounts() -> impl Strategy<Value = Vec<Value>> {
+    let account = (sample::select(NAMESPACES), sample::select(ACCOUNTS), sample::select(LABEL_VALUES));
+    vec(account, 0..=3).prop_map(|accounts| {
+        let mut known = std::collections::BTreeSet::new();
+        let accounts = accounts.into_iter().filter(|(namespace, name, _)| known.insert((*namespace, *name)));
+        let objects = accounts.map(|(namespace, name, value)| {
+            json!({
+                "apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": {"name": name, "namespace": namespace, "labels": {"team": value}},
+            })
+        });
+        objects.collect()
+    })
+}
+
+fn network_set() -> impl Strategy<Value = Object> {
+    let labels = super::labels(pods::KEYS);
+    (option::of(sample::select(NAMESPACES)), labels, form(), vec(net(), 0..=3)).prop_map(
+        |(namespace, labels, form, nets)| Object {
+            kind: if namespace.is_some() { "NetworkSet" } else { "GlobalNetworkSet" },
+            namespace,
+            labels: Some(labels),
+            form,
+            spec: json!({"nets": nets}),
+        },
+    )
+}
+
+fn net() -> impl Strategy<Value = Value> {
+    prop_oneof![4 => ip_block().prop_map(|block| block["cidr"].clone()), 1 => Just(json!("10.0.0.16"))]
+}
+
+fn policy() -> impl Strategy<Value = Object> {
+    let order = option::weighted(0.8, sample::select(&[1.0, 10.5, 1_000.0, 1_500.0][..]));
+    let types = option::weighted(
+        0.7,
+        sample::select(vec![json!(["Ingress"]), json!(["Egress"]), json!(["Ingress", "Egress"])]),
+    );
+    let subject =
+        (selector(), option::weighted(0.2, namespaces()), option::weighted(0.1, accounts_selector()));
+    let rules = (option::of(vec(rule(), 0..=4)), option::of(vec(rule(), 0..=4)));
+    let place = (option::of(sample::select(NAMESPACES)), sample::select(TIERS), order, form());
+    (place, types, subject, rules).prop_map(
+        |((namespace, tier, order, form), types, (selector, spaces, accounts), (ingress, egress))| {
+            let mut spec = json!({"selector": selector});
+            set(&mut spec, "tier", (tier != "default").then(|| tier.into()));
+            set(&mut spec, "order", order.map(Value::from));
+            set(&mut spec, "types", types);
+            set(&mut spec, "namespaceSelector", spaces.filter(|_| namespace.is_none()).map(Value::from));
+            set(&mut spec, "serviceAccountSelector", accounts.map(Value::from));
+            set(&mut spec, "ingress", ingress.map(Value::from));
+            set(&mut spec, "egress", egress.map(Value::from));
+            let kind = if namespace.is_some() { "NetworkPolicy" } else { "GlobalNetworkPolicy" };
+            Object { kind, namespace, labels: None, form, spec }
+        },
+    )
+}
+
+fn rule() -> impl Strategy<Value = Value> {
+    let actions = sample::select(&["Allow", "Allow", "Deny", "Deny", "Pass", "Log"][..]);
+    let family = option::weighted(0.1, sample::select(&[4, 6][..]));
+    // Mostly the peer is described, sometimes the pod itself.
+    let ends = (option::weighted(0.6, entity()), option::weighted(0.6, entity()));
+    (actions, family, ends, protocol(), odd()).prop_map(
+        |(action, family, (source, destination), protocol, odd)| {
+            let mut rule = json!({"action": action});
+            set(&mut rule, "ipVersion", family.map(Value::from));
+            set(&mut rule, "source", source);
+            let (name, protocol, ports, not_ports) = protocol;
+            set(&mut rule, name, protocol);
+            let mut destination = destination;
+            for (list, ports) in [("ports", ports), ("notPorts", not_ports)] {
+                if let Some(ports) = ports {
+                    destination.get_or_insert_with(|| json!({}))[list] = ports;
+                }
+            }
+            set(&mut rule, "destination", destination);
+            if let Some((field, value)) = odd {
+                rule[field] = value;
+            }
+            rule
+        },
+    )
+}
+
+/// What is not carried.
+fn odd() -> impl Strategy<Value = Option<(&'static str, Value)>> {
+    let fields = vec![
+        ("http", json!({"methods": ["GET"]})),
+        ("icmp", json!({"type": 8})),
+        ("notICMP", json!({"type": 8, "code": 0})),
+    ];
+    option::weighted(0.05, sample::select(fields))
+}
+
+type Protocol = (&'static str, Option<Value>, Option<Value>, Option<Value>);
+
+/// Field, protocol, ports and ports that do not match.
+fn protocol() -> impl Strategy<Value = Protocol> {
+    let known = || sample::select(vec![json!("TCP"), json!("UDP"), json!("SCTP"), json!(6), json!(17)]);
+    let port = || {
+        prop_oneof![
+            4 => sample::select(PORT_NUMBERS).prop_map(Value::from),
+            2 => (sample::select(PORT_NUMBERS), sample::select(PORT_NUMBERS))
+                .prop_map(|(one, other)| format!("{}:{}", one.min(other), one.max(other)).into()),
+            1 => sample::select(PORT_NAMES).prop_map(Value::from),
+        ]
+    };
+    let ports = || option::of(vec(port(), 1..=3).prop_map(Value::from));
+    let other = || sample::select(vec![json!("ICMP"), json!("ICMPv6"), json!(47), json!("UDPLite")]);
+    prop_oneof![
+        5 => Just(("protocol", None, None, None)),
+        8 => (known(), ports(), ports()).prop_map(|(which, ports, not)| ("protocol", Some(which), ports, not)),
+        1 => other().prop_map(|protocol| ("protocol", Some(protocol), None, None)),
+        1 => known().prop_map(|protocol| ("notProtocol", Some(protocol), None, None)),
+        1 => other().prop_map(|protocol| ("notProtocol", Some(protocol), None, None)),
+    ]
+}
+
+fn entity() -> impl Strategy<Value = Value> {
+    let names = vec(sample::select(ACCOUNTS), 0..=2);
+    let accounts = (names, option::of(accounts_selector())).prop_map(|(names, selector)| {
+        let mut accounts = json!({});
+        set(&mut accounts, "names", (!names.is_empty()).then(|| names.into()));
+        set(&mut accounts, "selector", selector.map(Value::from));
+        accounts
+    });
+    let fields = (
+        option::weighted(0.5, selector()),
+        option::weighted(0.15, selector()),
+        option::weighted(0.25, namespaces()),
+        option::weighted(0.1, accounts),
+        option::weighted(0.25, vec(net(), 1..=2)),
+        option::weighted(0.15, vec(net(), 1..=2)),
+    );
+    fields.prop_map(|(selector, not_selector, spaces, accounts, nets, not_nets)| {
+        let mut entity = json!({});
+        set(&mut entity, "selector", selector.map(Value::from));
+        set(&mut entity, "notSelector", not_selector.map(Value::from));
+        set(&mut entity, "namespaceSelector", spaces.map(Value::from));
+        set(&mut entity, "serviceAccounts", accounts);
+        set(&mut entity, "nets", nets.map(Value::from));
+        set(&mut entity, "notNets", not_nets.map(Value::from));
+        entity
+    })
+}
+
+fn selector() -> BoxedStrategy<String> {
+    expression(KEYS)
+}
+
+fn namespaces() -> BoxedStrategy<String> {
+    let by_label = expression(&["team", "env", "kubernetes.io/metadata.name"]);
+    prop_oneof![4 => by_label, 1 => Just("global()".into())].boxed()
+}
+
+fn accounts_selector() -> BoxedStrategy<String> {
+    expression(&["team", "projectcalico.org/name"])
+}
+
+fn expression(keys: &'static [&'static str]) -> BoxedStrategy<String> {
+    let value = || {
+        let values: Vec<&str> = LABEL_VALUES.iter().chain(ACCOUNTS).chain(NAMESPACES).copied().collect();
+        prop_oneof![6 => sample::select(LABEL_VALUES), 1 => sample::select(values)]
+    };
+    let text = move || {
+        (value(), any::<bool>()).prop_map(|(value, quote)| match quote {
+            true => format!("'{value}'"),
+            false => format!("\"{value}\""),
+        })
+    };
+    let list = move || vec(text(), 0..=3).prop_map(|values| format!("{{{}}}", values.join(", ")));
+    let operator = sample::select(&["==", "==", "==", "!=", "contains", "starts with", "ends with"][..]);
+    let leaf = prop_oneof![
+        1 => Just("all()".to_owned()),
+        2 => sample::select(keys).prop_map(|key| format!("has({key})")),
+        6 => (sample::select(keys), operator, text()).prop_map(|(key, is, to)| format!("{key} {is} {to}")),
+        2 => (sample::select(keys), any::<bool>(), list()).prop_map(|(key, is_in, list)| {
+            format!("{key} {} {list}", if is_in { "in" } else { "not in" })
+        }),
+    ];
+    let nested = leaf.prop_recursive(2, 6, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 2..=3).prop_map(|parts| parts.join(" && ")),
+            vec(inner.clone(), 2..=3).prop_map(|parts| format!("({})", parts.join(" || "))),
+            inner.prop_map(|part| format!("!({part})")),
+        ]
+    });
+    nested.boxed()
+}
