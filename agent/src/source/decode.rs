@@ -35,6 +35,7 @@ pub(crate) use kind::{CalicoKind, Kind, KindInfo, ObjectId, group};
 pub(crate) use pod::MIRROR;
 pub(crate) use written::{WrittenObject, WrittenPart};
 
+use calico::CalicoHeader;
 use field::{Field, FieldErrors, JsonObject as Fields};
 use intern::NameInterner;
 use kind::Recognised;
@@ -376,14 +377,13 @@ impl Decoder {
                         let name = name.unwrap_or_else(|| metadata::unnamed(place));
                         let object =
                             CalicoPolicyName { namespace: namespace.clone(), name: name.clone(), kind };
-                        let header = calico::CalicoHeader { api, namespace, name, labels, audit };
+                        let header = CalicoHeader { api, namespace, name, labels, audit };
                         let policy = calico::read_policy(fields, header, kind, &mut self.names);
                         Decoded::CalicoPolicy(api, object, policy)
                     }
                     CalicoKind::NetworkSet | CalicoKind::GlobalNetworkSet => {
                         let name = name?;
-                        let header =
-                            calico::CalicoHeader { api, namespace, name: name.clone(), labels, audit };
+                        let header = CalicoHeader { api, namespace, name: name.clone(), labels, audit };
                         let set = calico::read_network_set(fields, header, &mut self.names);
                         Decoded::NetworkSet(api, name, set)
                     }
