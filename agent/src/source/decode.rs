@@ -370,7 +370,7 @@ impl Decoder {
             }
             Kind::ServiceAccount => Decoded::ServiceAccount(in_namespace(name?), labels),
             Kind::Calico(api, kind) => {
-                let namespace = Some(namespace).filter(|_| is_namespaced);
+                let namespace = is_namespaced.then_some(namespace);
                 match kind {
                     CalicoKind::Tier => Decoded::Tier(api, name?, calico::read_tier(fields)),
                     CalicoKind::Policy(kind) => {
@@ -382,8 +382,8 @@ impl Decoder {
                         Decoded::CalicoPolicy(api, object, policy)
                     }
                     CalicoKind::NetworkSet | CalicoKind::GlobalNetworkSet => {
-                        let name = name?;
-                        let header = CalicoHeader { api, namespace, name: name.clone(), labels, audit };
+                        let header = CalicoHeader { api, namespace, name: name?, labels, audit };
+                        let name = header.name.clone();
                         let set = calico::read_network_set(fields, header, &mut self.names);
                         Decoded::NetworkSet(api, name, set)
                     }
