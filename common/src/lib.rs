@@ -31,6 +31,7 @@ mod hook;
 mod ids;
 mod layout;
 mod link_address;
+mod names;
 mod open_veth;
 mod outcome;
 mod packet;
@@ -68,6 +69,10 @@ pub use flow_table::{
 pub use hook::{Direction, Hook};
 pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, TableSetIndex};
 pub use link_address::LinkAddress;
+pub use names::{
+    Label, LabelKey, Learnt, MAX_LIFETIME, MAX_PATTERN_LABELS, NAMES_OF_ADDRESS, NameEntry, NameId, NameNode,
+    NameSet, NameSpots, NameTables, Next, SharedNameSet, WAYS_OF_NAMES, Walk, may_be_opened,
+};
 pub use open_veth::OpenVeth;
 pub use outcome::{Outcome, PolicyRole};
 pub use packet::{Headers, Packet, PacketKind, Segment, Start, Tracked, Tuple, parse};

@@ -35,6 +35,10 @@ pub trait Packet {
     /// The first `LENGTH` bytes, to read words from; `None` when the packet is shorter.
     fn start<const LENGTH: usize>(&self) -> Option<impl Start>;
 
+    /// Copies the `length` bytes at `offset` to the first ones of `into`; `None` when the packet ends before,
+    /// or `length` is 0 or more than there is room for.
+    fn load(&self, offset: usize, length: usize, into: &mut [u8; 64]) -> Option<()>;
+
     /// Makes more of the packet readable, if there is more: the kernel has large ones in pieces.
     fn pull(&self);
 

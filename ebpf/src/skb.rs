@@ -2,7 +2,7 @@
 
 use core::{arch::asm, hint::assert_unchecked};
 
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{helpers::generated::bpf_skb_load_bytes, programs::TcContext};
 use podgate_common::{Direction, Hook, Packet, Start, Tracked};
 
 use crate::{config::config, kernel, socket, tracking};
@@ -91,6 +91,24 @@ impl<const LINK_HEADER: usize> Packet for Skb<'_, LINK_HEADER> {
     fn start<const LENGTH: usize>(&self) -> Option<impl Start> {
         let start = self.context.data();
         (start + LENGTH <= self.context.data_end()).then_some(Linear(start))
+    }
+
+    #[inline(always)]
+    fn load(&self, offset: usize, length: usize, into: &mut [u8; 64]) -> Option<()> {
+        if offset > MAX_OFFSET || length == 0 || length > into.len() {
+            return None;
+        }
+        // SAFETY: room for as many bytes; the kernel checks that the packet has them.
+        #[expect(clippy::cast_possible_truncation, reason = "both are small")]
+        let loaded = unsafe {
+            bpf_skb_load_bytes(
+                self.context.skb.skb.cast(),
+                offset as u32,
+                into.as_mut_ptr().cast(),
+                length as u32,
+            )
+        };
+        (loaded == 0).then_some(())
     }
 
     #[inline(always)]

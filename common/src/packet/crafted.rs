@@ -13,6 +13,12 @@ impl Packet for &[u8] {
         self.get(..LENGTH)
     }
 
+    fn load(&self, offset: usize, length: usize, into: &mut [u8; 64]) -> Option<()> {
+        let bytes = self.get(offset..offset.checked_add(length)?)?;
+        into.get_mut(..length).filter(|into| !into.is_empty())?.copy_from_slice(bytes);
+        Some(())
+    }
+
     fn pull(&self) {}
 
     fn tracked(&self, _: &mut Tracked) -> bool {
@@ -61,6 +67,10 @@ impl Packet for BareIp<'_> {
 
     fn start<const LENGTH: usize>(&self) -> Option<impl Start> {
         self.0.start::<LENGTH>()
+    }
+
+    fn load(&self, offset: usize, length: usize, into: &mut [u8; 64]) -> Option<()> {
+        self.0.load(offset, length, into)
     }
 
     fn pull(&self) {}

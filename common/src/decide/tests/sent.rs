@@ -23,6 +23,10 @@ impl Packet for Sent<'_> {
         self.bytes.start::<LENGTH>()
     }
 
+    fn load(&self, offset: usize, length: usize, into: &mut [u8; 64]) -> Option<()> {
+        self.bytes.load(offset, length, into)
+    }
+
     fn pull(&self) {}
 
     fn received_as(&self) -> Option<[u8; 2]> {

@@ -1,0 +1,321 @@
+//! The walk over a DNS message, step by step.
+//!
+//! A message comes from the network, and whoever owns a name writes a part of it. Nothing is read beyond it,
+//! pointers in names lead only backwards (so that they end), and a name is compared by its labels, never as
+//! text with dots.
+//!
+//! All state stands in [`Walk`], in the kernel in memory of a map: of that the verifier remembers nothing, so
+//! that it checks one step, whatever came before. No step loops.
+
+use super::{LabelKey, NameId, NameNode, NameTables};
+use crate::{
+    Address, Packet,
+    packet::{forget, overwrite},
+};
+
+/// Where a walk is, and what it has found. What it holds before [`Walk::begin`] does not matter.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Walk {
+    pub(super) key: LabelKey,
+    /// Whose table learns, a number of [`crate::Endpoint::names`].
+    pub(super) table: u32,
+    /// What comes next.
+    pub(super) next: Next,
+    /// Where the message begins in the packet, and where it ends.
+    pub(super) message: u32,
+    pub(super) end: u32,
+    /// Where the next step reads.
+    pub(super) at: u32,
+    /// Records of the answer section that are left.
+    pub(super) records: u32,
+    /// Aliases that were read.
+    pub(super) aliases: u32,
+    /// Where the record's data ends; 0 in the question.
+    pub(super) data_end: u32,
+    /// The record's time to live in seconds.
+    pub(super) ttl: u32,
+    /// Bytes of each address in the hint; 0: it is no hint but the record itself.
+    pub(super) hint: u32,
+    /// Where the hint ends.
+    pub(super) hint_end: u32,
+    /// The address to learn, and for which of the names it is learnt next.
+    pub(super) address: Address,
+    pub(super) turn: u32,
+    /// The names that the reply speaks of and that rules have: the one that was asked, and aliases.
+    pub(super) names: [NameId; MAX_NAMES],
+    pub(super) known: u32,
+    /// The name that is read: its labels so far and their bytes, the place before which a pointer must lead,
+    /// and where the name must end within its record; 0: anywhere, or it has left the record.
+    labels: u32,
+    bytes: u32,
+    before: u32,
+    name_end: u32,
+    /// The deepest node that it reaches.
+    node: NameNode,
+    /// What came of it.
+    pub learnt: u32,
+    /// Live entries that others took the place of.
+    pub evicted: u32,
+    /// Addresses that no name may open.
+    pub refused: u32,
+    /// Where the question ends.
+    pub question_end: u32,
+    /// Where each label of the name stands.
+    pub(super) places: [u16; PLACES],
+}
+
+/// What a walk does next, or how it ended.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Reads a label of a name that is looked up.
+    Label = 0,
+    /// Looks up the rightmost label that is left.
+    Node,
+    /// Steps over a label of a record's owner, and reads the record behind it.
+    Record,
+    /// Steps over a label of the target of a service binding.
+    Target,
+    /// Reads a parameter of a service binding.
+    Parameter,
+    /// Reads an address of a hint.
+    Hint,
+    /// Learns the address for one of the names.
+    Learn,
+    /// All is read that counts.
+    Done,
+    /// It is no reply, or contradicts itself.
+    Malformed,
+    /// An address could not be entered.
+    Unlearnt,
+}
+
+impl Next {
+    /// Whether the walk has ended.
+    #[inline(always)]
+    pub const fn is_end(self) -> bool {
+        match self {
+            Self::Label | Self::Node | Self::Record | Self::Target => false,
+            Self::Parameter | Self::Hint | Self::Learn => false,
+            Self::Done | Self::Malformed | Self::Unlearnt => true,
+        }
+    }
+}
+
+/// Bytes of a message's header.
+pub(super) const HEADER: u32 = 12;
+/// Names of one reply that an address is learnt for.
+const MAX_NAMES: usize = 4;
+/// A name has 255 bytes, the root's one included (RFC 1035, 2.3.4), and so 127 labels before it.
+const MAX_BYTES: u32 = 255;
+const MAX_LABELS: u32 = 127;
+/// A power of two: indexes are masked.
+const PLACES: usize = 128;
+/// Where a pointer begins (RFC 1035, 4.1.4), and the bits of its place.
+pub(super) const POINTER: u8 = 0xc0;
+const CLASS_IN: [u8; 2] = [0, 1];
+
+impl Walk {
+    pub const EMPTY: Self = Self {
+        key: LabelKey::EMPTY,
+        table: 0,
+        next: Next::Done,
+        message: 0,
+        end: 0,
+        at: 0,
+        records: 0,
+        aliases: 0,
+        data_end: 0,
+        ttl: 0,
+        hint: 0,
+        hint_end: 0,
+        address: Address::UNSPECIFIED,
+        turn: 0,
+        names: [NameId::NONE; MAX_NAMES],
+        known: 0,
+        labels: 0,
+        bytes: 0,
+        before: 0,
+        name_end: 0,
+        node: NameNode::ROOT,
+        learnt: 0,
+        evicted: 0,
+        refused: 0,
+        question_end: 0,
+        places: [0; PLACES],
+    };
+
+    /// Turns to the message between two places of a packet, which has at least a byte before it. `table`:
+    /// whose it is.
+    #[inline(always)]
+    pub fn begin(&mut self, packet: &impl Packet, message: u32, end: u32, table: u32) {
+        for word in [
+            &mut self.aliases,
+            &mut self.data_end,
+            &mut self.known,
+            &mut self.learnt,
+            &mut self.evicted,
+            &mut self.refused,
+            &mut self.question_end,
+        ] {
+            overwrite(word, 0);
+        }
+        overwrite(&mut self.table, table);
+        overwrite(&mut self.message, message);
+        overwrite(&mut self.end, end);
+        let next = self.header(packet).unwrap_or(Next::Malformed);
+        overwrite(&mut self.next, next);
+    }
+
+    /// A reply to a query, with one question (RFC 1035, 4.1.1).
+    #[inline(always)]
+    fn header(&mut self, packet: &impl Packet) -> Option<Next> {
+        const REPLY: u8 = 0x80;
+        const OPCODE: u8 = 0x78;
+        let message = forget(&self.message);
+        let [_, _, flags, _, questions_high, questions_low, high, low] = self.read::<8>(packet, message)?;
+        if flags & (REPLY | OPCODE) != REPLY || [questions_high, questions_low] != [0, 1] {
+            return None;
+        }
+        overwrite(&mut self.records, u16::from_be_bytes([high, low]).into());
+        // The question has no pointers: none leads before it.
+        self.name_at(message + HEADER, 0, 0);
+        Some(Next::Label)
+    }
+
+    /// Turns to a name that is to be looked up.
+    #[inline(always)]
+    pub(super) fn name_at(&mut self, at: u32, before: u32, name_end: u32) {
+        overwrite(&mut self.at, at);
+        overwrite(&mut self.labels, 0);
+        overwrite(&mut self.bytes, 1);
+        overwrite(&mut self.before, before);
+        overwrite(&mut self.name_end, name_end);
+        overwrite(&mut self.node, NameNode::ROOT);
+    }
+
+    /// Goes one step; false when the walk has ended.
+    #[inline(always)]
+    pub fn step<P: Packet, T: NameTables>(&mut self, packet: &P, tables: &T) -> bool {
+        let next = match forget(&self.next) {
+            Next::Label => self.label(packet),
+            Next::Node => self.look_up(packet, tables),
+            Next::Record => self.record(packet),
+            Next::Target => self.target(packet),
+            Next::Parameter => self.parameter(packet),
+            Next::Hint => self.hint(packet),
+            Next::Learn => Some(self.learn(tables)),
+            Next::Done => Some(Next::Done),
+            Next::Malformed => None,
+            Next::Unlearnt => Some(Next::Unlearnt),
+        };
+        overwrite(&mut self.next, next.unwrap_or(Next::Malformed));
+        !forget(&self.next).is_end()
+    }
+
+    /// How it ended, after its last step.
+    #[inline(always)]
+    pub fn next(&self) -> Next {
+        forget(&self.next)
+    }
+
+    /// Whether rules have any of the names.
+    #[inline(always)]
+    pub fn is_matched(&self) -> bool {
+        forget(&self.known) != 0
+    }
+
+    /// One label of a name that is looked up: its place is noted.
+    #[inline(always)]
+    fn label(&mut self, packet: &impl Packet) -> Option<Next> {
+        let at = forget(&self.at);
+        let length = self.byte(packet, at)?;
+        let name_end = forget(&self.name_end);
+        if length >= POINTER {
+            let [high, low] = self.read::<2>(packet, at)?;
+            let to = u32::from(u16::from_be_bytes([high & !POINTER, low]));
+            if to < HEADER || to >= forget(&self.before) || (name_end != 0 && at + 2 != name_end) {
+                return None;
+            }
+            overwrite(&mut self.before, to);
+            overwrite(&mut self.name_end, 0);
+            overwrite(&mut self.at, forget(&self.message) + to);
+            return Some(Next::Label);
+        }
+        if length == 0 {
+            if name_end != 0 && at + 1 != name_end {
+                return None;
+            }
+            overwrite(&mut self.at, at + 1);
+            return Some(Next::Node);
+        }
+        let after = at + 1 + u32::from(length);
+        let bytes = forget(&self.bytes) + 1 + u32::from(length);
+        let labels = forget(&self.labels);
+        let is_whole = after < forget(&self.end);
+        if length as usize > LabelKey::MAX_LABEL || bytes > MAX_BYTES || labels >= MAX_LABELS || !is_whole {
+            return None;
+        }
+        let place = u16::try_from(at).ok()?;
+        if let Some(slot) = self.places.get_mut(labels as usize % PLACES) {
+            overwrite(slot, place);
+        }
+        overwrite(&mut self.labels, labels + 1);
+        overwrite(&mut self.bytes, bytes);
+        overwrite(&mut self.at, after);
+        Some(Next::Label)
+    }
+
+    /// The rightmost label that is left, in the tree.
+    #[inline(always)]
+    fn look_up<T: NameTables>(&mut self, packet: &impl Packet, tables: &T) -> Option<Next> {
+        let labels = forget(&self.labels);
+        if labels != 0 {
+            let place = *self.places.get((labels as usize - 1) % PLACES)?;
+            let at = u32::from(place);
+            let length = self.byte(packet, at)?;
+            let node = forget(&self.node);
+            packet.load(at as usize, usize::from(length) + 1, self.key.begin(node.number()))?;
+            self.key.fold();
+            let node = tables.node(&self.key);
+            if node != NameNode::ROOT {
+                overwrite(&mut self.node, node);
+                overwrite(&mut self.labels, labels - 1);
+                return Some(Next::Node);
+            }
+        }
+        let (node, left) = (forget(&self.node), forget(&self.labels));
+        if node.matches(left) {
+            self.remember(NameId::new(node, left));
+        }
+        if forget(&self.data_end) != 0 {
+            return Some(self.next_record());
+        }
+        self.end_of_question(packet)
+    }
+
+    /// Notes a name that rules have; what is beyond the first few is left out.
+    #[inline(always)]
+    fn remember(&mut self, name: NameId) {
+        let known = forget(&self.known);
+        let is_known = self.names.iter().zip(0..).any(|(one, at)| at < known && forget(one) == name);
+        if let (false, Some(place)) = (is_known, self.names.get_mut(known as usize)) {
+            overwrite(place, name);
+            overwrite(&mut self.known, known + 1);
+        }
+    }
+
+    /// Type and class; then the answer section begins.
+    #[inline(always)]
+    fn end_of_question(&mut self, packet: &impl Packet) -> Option<Next> {
+        let at = forget(&self.at);
+        let [_, _, class @ ..] = self.read::<4>(packet, at)?;
+        overwrite(&mut self.question_end, at + 4);
+        if class != CLASS_IN {
+            return Some(Next::Done);
+        }
+        overwrite(&mut self.at, at + 4);
+        Some(Next::Record)
+    }
+}
