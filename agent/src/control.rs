@@ -12,12 +12,14 @@ pub(crate) mod enforcement;
 mod holds;
 mod inputs;
 mod nodes;
+mod resolvers;
 mod shortcut;
 mod unenforced;
 mod wanted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,8 +40,8 @@ use podgate_datapath::{
 
 pub use self::unenforced::Attention;
 use self::{
-    attaching::ways_out, counters::GoneVeths, holds::LongHolds, nodes::Nodes, shortcut::ShortcutGates,
-    unenforced::UnenforcedPods, wanted::wanted,
+    attaching::ways_out, counters::GoneVeths, holds::LongHolds, nodes::Nodes, resolvers::resolvers,
+    shortcut::ShortcutGates, unenforced::UnenforcedPods, wanted::wanted,
 };
 pub(crate) use self::{earlier::Earlier, inputs::Inputs};
 use crate::{
@@ -66,6 +68,8 @@ pub struct Reconciler {
     nodes: Nodes,
     unenforced: UnenforcedPods,
     shortcut: ShortcutGates,
+    /// In place of the cluster's own, if there are any.
+    resolvers: Vec<SocketAddr>,
     /// Why programs could not be attached.
     refused: BTreeMap<Device, String>,
     /// What these were found in; `None` when they must be found again.
@@ -124,6 +128,7 @@ impl Reconciler {
             nodes: Nodes::default(),
             unenforced: UnenforcedPods::default(),
             shortcut: ShortcutGates::default(),
+            resolvers: Vec::new(),
             refused: BTreeMap::new(),
             looked_at: None,
             memory_returned: None,
@@ -296,6 +301,12 @@ impl Reconciler {
         tables
     }
 
+    /// Believes these servers in place of the cluster's own.
+    #[must_use]
+    pub fn with_resolvers(self, resolvers: Vec<SocketAddr>) -> Self {
+        Self { resolvers, ..self }
+    }
+
     fn publish(
         &mut self,
         tables: &CompiledTables,
@@ -303,7 +314,8 @@ impl Reconciler {
         cluster: &Cluster,
         network: &Network,
     ) -> Result<Published> {
-        let wanted = wanted(endpoints, tables, cluster, network, &mut self.nodes);
+        let mut wanted = wanted(endpoints, tables, cluster, network, &mut self.nodes);
+        wanted.resolvers = resolvers(&self.resolvers, cluster, &endpoints.own_addresses);
         self.publisher.publish(&mut self.datapath.maps, tables, &wanted)
     }
 

@@ -25,6 +25,8 @@ pub(crate) const CNI_RESULTS: &str = "/var/lib/cni/results";
 const METRICS: Metrics = Metrics::At(SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9177));
 /// What a busy node's conntrack table holds by default (`nf_conntrack_max` with 8 GiB of memory).
 const FLOWS: u32 = 262_144;
+/// Clients that cache an answer round its time to live up, and connect a moment after it.
+const NAMES_KEEP: u32 = 60;
 const LOG: &str = "info";
 /// What a node's log rotation keeps of a container, some times over.
 const DENY_LOG_SIZE: u64 = 100 << 20;
@@ -88,6 +90,12 @@ pub struct AgentOptions {
     /// netfilter of the node
     #[arg(long, value_enum, default_value_t = ShortcutMode::Off)]
     pub shortcut: ShortcutMode,
+    /// Servers that pods' DNS is believed from, each ADDRESS[:PORT], in place of the cluster's own
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub resolvers: Vec<Resolver>,
+    /// Least time in seconds for which an address counts that a pod has learnt for a name
+    #[arg(long, value_name = "SECONDS", default_value_t = NAMES_KEEP, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub names_keep: u32,
     /// Write denied packets as lines of JSON to this file, or to standard output (`-`)
     #[arg(long, value_name = "PATH")]
     pub deny_log: Option<DenyLogTarget>,
@@ -160,6 +168,10 @@ pub enum Metrics {
     At(SocketAddr),
 }
 
+/// A server of names, printed as `192.0.2.1:53`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resolver(pub SocketAddr);
+
 /// A filter that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
@@ -184,6 +196,17 @@ impl FromStr for Metrics {
         text.parse()
             .map(Self::At)
             .map_err(|_| "not an address and port like 127.0.0.1:9177 or [::]:9177, nor `off`")
+    }
+}
+
+impl FromStr for Resolver {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const DNS: u16 = 53;
+        let address = text.parse().map(|address| SocketAddr::new(address, DNS));
+        let address = address.or_else(|_| text.parse());
+        address.map(Self).map_err(|_| "not an address like 192.0.2.1, 192.0.2.1:5353 or [2001:db8::1]:5353")
     }
 }
 

@@ -94,6 +94,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
         masqueraded: options.masqueraded_ingress == MasqueradedIngress::Allow,
         encapsulation: options.allow_encapsulation,
         shortcut: options.shortcut == ShortcutMode::Local,
+        names_keep: options.names_keep,
         share: true,
     };
     let earlier = Earlier::of(&pins)?;
@@ -108,6 +109,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     let attacher = Attacher::new(mode, &pins)?;
     let counting_since = pins.made()?;
     let mut reconciler = Reconciler::new(options.node.clone(), datapath, attacher);
+    reconciler = reconciler.with_resolvers(options.resolvers.iter().map(|resolver| resolver.0).collect());
     if options.shortcut == ShortcutMode::Local {
         reconciler = reconciler.with_shortcut(ObstacleFinder::new(mode)?);
     }

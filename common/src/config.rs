@@ -25,6 +25,12 @@ pub struct Config {
     pub flow_seed: FlowSeed,
     /// 1: the processor reorders loads and stores (all but x86), and the flow table needs barriers.
     pub reorders: u32,
+    /// 1: replies of resolvers are read for names. Without the object's type information the kernel's
+    /// verifier has too much to check.
+    pub names: u32,
+    /// How long a learnt address stays at least, in seconds.
+    pub names_keep: u32,
+    pub jiffies_per_second: u32,
 }
 
 impl Config {
@@ -101,6 +107,15 @@ pub const MAX_OWNERS: usize = 65_536;
 /// filter of addresses.
 pub const MAX_TUNNEL_SERVICES: usize = 8_192;
 
+/// Labels of names of rules, each once below the one to its right.
+pub const MAX_LABELS: usize = 65_536;
+
+/// Addresses, ports and protocols of resolvers.
+pub const MAX_RESOLVERS: usize = 4_096;
+
+/// Pods of a node with name rules; the first table has the number 1.
+pub const MAX_NAME_TABLES: usize = 1_024;
+
 /// Datagrams in fragments that are in flight at a time: as many as two veths may begin in a second. Each
 /// takes 112 bytes from the start, and the next fragment follows within milliseconds.
 pub const MAX_FRAGMENTS: usize = 2 * Share::FRAGMENTS as usize;
@@ -114,7 +129,7 @@ pub const MAX_FLOW_COUNTERS: usize = 128 * Share::FLOW_COUNTERS as usize;
 pub const EVENT_BYTES: usize = 1 << 18;
 
 /// How many counters there are.
-pub const COUNTERS: usize = SHORTCUT_COUNTER as usize + 1;
+pub const COUNTERS: usize = NameCount::Malformed as usize + 1;
 
 const PER_DIRECTION: u32 = 32;
 
@@ -189,6 +204,41 @@ pub enum Unreported {
 
 /// The counter of packets that took the short cut.
 pub const SHORTCUT_COUNTER: u32 = Unreported::Fragment as u32 + 1;
+
+/// What became of replies of resolvers to pods with name rules: the number of its counter.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameCount {
+    /// Addresses that were learnt, or are known for longer.
+    Learnt = SHORTCUT_COUNTER + 1,
+    /// Live entries that another address took the place of.
+    Evicted,
+    /// Addresses that no name may open.
+    Refused,
+    /// Replies for a name of rules that were cut, so that the client asks again over TCP.
+    Cut,
+    /// Replies for a name of rules that could not be learnt from to the end.
+    Unlearnt,
+    /// Messages that contradict themselves.
+    Malformed,
+}
+
+impl NameCount {
+    pub const ALL: [Self; 6] =
+        [Self::Learnt, Self::Evicted, Self::Refused, Self::Cut, Self::Unlearnt, Self::Malformed];
+
+    /// In metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Learnt => "learnt",
+            Self::Evicted => "evicted",
+            Self::Refused => "refused",
+            Self::Cut => "cut",
+            Self::Unlearnt => "unlearnt",
+            Self::Malformed => "malformed",
+        }
+    }
+}
 
 impl Unreported {
     pub const ALL: [Self; 5] =

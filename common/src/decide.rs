@@ -10,10 +10,7 @@
 
 use crate::{
     Address, Direction, Endpoint, Flow, Headers, Hook, NODE, Outcome, Packet, PacketKind, Reach, Scratch,
-    Seen, Tables, Timeout, Tuple,
-    packet::{discovery::hop_limit, forget},
-    parse,
-    scratch::SideEvaluation,
+    Seen, Tables, Timeout, Tuple, packet::forget, parse, scratch::SideEvaluation,
 };
 
 mod dhcp;
@@ -23,26 +20,30 @@ mod established;
 mod fragments;
 mod ingress;
 mod link;
+mod names;
 mod neighbour;
 mod origin;
 mod related;
 mod sender;
 mod shortcut;
+mod unread;
 mod wire;
 
 use dhcp::note_request;
 pub use egress::by_egress;
 use egress::egress;
 pub use encapsulation::may_carry_packets;
-use encapsulation::{comes_from_tunnel, leads_to_tunnel, may_be_tunnelled};
+use encapsulation::{comes_from_tunnel, leads_to_tunnel};
 pub use established::{FirstLook, Passage, established_v4_fast_path, is_established};
 use fragments::{recall_ports, remember_ports};
 pub use ingress::by_policy;
 use ingress::{ingress, may_send};
+pub use names::by_names;
 pub use neighbour::is_own;
 use origin::origin;
 use related::related;
 use sender::Sender;
+use unread::{unknown, unread};
 pub use wire::decide_on_wire;
 
 /// Evaluates a packet at a pod's veth.
@@ -88,6 +89,9 @@ pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hoo
         PacketKind::Unreadable => return unread(packet, &scratch.headers, hook, Outcome::Unreadable, tables),
     }
     let outcome = flow(packet, scratch, hook, tables);
+    if forget(&scratch.learns) && !(outcome.passes() && names::is_resolvers(packet, scratch, hook, tables)) {
+        scratch.learns = false;
+    }
     // Read again: had it to be remembered, the verifier would walk once for each kind.
     if scratch.headers.is_first_fragment() && outcome.passes() {
         remember_ports(scratch, tables);
@@ -98,7 +102,7 @@ pub fn decide<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hoo
 /// A packet of a connection: passes on its entry, else the side of it that belongs to this hook is evaluated.
 #[inline(always)]
 fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
-    let Scratch { headers, lookup, evaluation, .. } = scratch;
+    let Scratch { headers, lookup, evaluation, learns, .. } = scratch;
     let segment = headers.segment;
     lookup.turn_to(&headers.tuple);
     let source_is_low = lookup.source_is_low();
@@ -116,12 +120,14 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
         {
             let side = if from_client { hook.direction } else { hook.direction.other() };
             // Whose address was rewritten is known from the client's packets alone.
+            *learns =
+                matches!(hook.direction, Direction::Ingress) && !from_client && flow.seen.has(Seen::NAMES);
             let recheck = tables.recheck() && (from_client || !flow.seen.has(Seen::REWRITTEN));
             if !recheck || flow.evaluated_in(side) == tables.revision() {
-                let seen = flow.seen.after(segment, from_client);
+                let seen = flow.seen.entered_after(segment, from_client);
                 if shortcut::learns(flow.seen, from_client, hook, tables) {
                     let seen = shortcut::learned(flow, &lookup.key, segment, hook, tables);
-                    let seen = seen.after(segment, from_client);
+                    let seen = seen.entered_after(segment, from_client);
                     evaluation.entry = Flow { last: now, seen, ..*flow };
                     evaluation.outcome = Outcome::Established;
                     (evaluation.enters, evaluation.is_closed) = (true, false);
@@ -150,7 +156,7 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
                     evaluation.entry.client_if = flow.client_if;
                     evaluation.entry.client_revision = flow.client_revision;
                     let kept = Seen::ROUTED.with(Seen::REWRITTEN, true).with(Seen::LEFT_POD, true);
-                    let kept = kept.with(Seen::OWN_ADDRESS, true);
+                    let kept = kept.with(Seen::OWN_ADDRESS, true).with(Seen::NAMES, true);
                     let known = flow.seen.and(kept);
                     evaluation.entry.seen = evaluation.entry.seen.with(known, true);
                 }
@@ -162,7 +168,12 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
             }
         }
     }
-    scratch.evaluation.outcome = answer(packet, scratch, hook, tables);
+    answer(packet, scratch, hook, tables);
+    // Here, as the stack that functions share has no room for it below them.
+    if forget(&scratch.endpoint.names) != 0 {
+        names::reconsider(scratch, tables);
+    }
+    scratch.evaluation.outcome = prepare_entry(scratch, hook, tables);
     if tables.has_shortcut() {
         shortcut::take_back_if_translated(packet, scratch);
     }
@@ -183,13 +194,13 @@ fn enter<T: Tables>(scratch: &Scratch, tables: &T) -> Outcome {
     forget(outcome)
 }
 
-/// Evaluates one side of a connection, and says whether it is to be entered.
+/// Evaluates one side of a connection. The outcome stands in the evaluation then.
 ///
 /// A function of its own in the kernel too: the stack of the fast path stays small.
 #[inline(never)]
-fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
+fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) {
     let endpoint = tables.endpoint(hook.ifindex);
-    let Scratch { headers, policy_lookup, evaluation, connection, .. } = scratch;
+    let Scratch { headers, policy_lookup, evaluation, connection, enforced, .. } = scratch;
     let side = evaluation.side;
     policy_lookup.direction = side;
     evaluation.enters = false;
@@ -200,8 +211,10 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
             evaluation.entry.client_revision = revision;
             // Of a pod that is known, no other address passes.
             let seen = evaluation.entry.seen.without(Seen::UNTRANSLATED).without(Seen::OWN_ADDRESS);
-            evaluation.entry.seen = seen.with(Seen::OWN_ADDRESS, endpoint.is_known());
-            egress(connection, &endpoint, policy_lookup, &mut evaluation.outcome, tables)
+            let seen = seen.with(Seen::OWN_ADDRESS, endpoint.is_known());
+            let asks = evaluation.from_client && names::asks_resolver(connection, &endpoint, tables);
+            evaluation.entry.seen = seen.with(Seen::NAMES, asks);
+            egress(connection, &endpoint, policy_lookup, enforced, tables)
         }
         Direction::Ingress => {
             evaluation.entry.server_revision = revision;
@@ -209,6 +222,15 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
         }
     };
     scratch.evaluation.outcome = outcome;
+    scratch.endpoint = endpoint;
+}
+
+/// Says whether a connection that was evaluated is to be entered.
+///
+/// A function of its own in the kernel too, as above.
+#[inline(never)]
+fn prepare_entry<T: Tables>(scratch: &mut Scratch, hook: &Hook, tables: &T) -> Outcome {
+    let (endpoint, side) = (scratch.endpoint, scratch.evaluation.side);
     let outcome = forget(&scratch.evaluation.outcome);
     if matches!(outcome, Outcome::Dhcp) && matches!(side, Direction::Egress) {
         note_request(&scratch.headers.tuple, hook.ifindex, tables);
@@ -255,59 +277,6 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
     *is_closed = endpoint.is_closed(Direction::Egress) || endpoint.is_closed(Direction::Ingress);
     *enters = true;
     outcome
-}
-
-/// What cannot be read to its end. Its source can be, nearly always: it is no way around the check of
-/// sources.
-#[inline(never)]
-fn unread<T: Tables>(
-    packet: &impl Packet,
-    headers: &Headers,
-    hook: &Hook,
-    reason: Outcome,
-    tables: &T,
-) -> Outcome {
-    let sender = &headers.sender;
-    let is_spoofed = match hook.direction {
-        _ if *sender == Address::UNSPECIFIED => false,
-        Direction::Egress => is_spoofed(sender, &tables.endpoint(hook.ifindex), hook.ifindex, tables),
-        Direction::Ingress => hook.ingress_ifindex != NODE && is_forged(sender, hook.ingress_ifindex, tables),
-    };
-    if is_spoofed {
-        return Outcome::Spoofed;
-    }
-    if matches!(hook.direction, Direction::Egress)
-        && matches!(reason, Outcome::Unreadable)
-        && (may_be_neighbours(packet, headers)
-            || may_be_tunnelled(headers, tables)
-            || link::is_misnamed(packet))
-    {
-        return Outcome::Unreadable;
-    }
-    unknown(hook, reason, tables)
-}
-
-/// The same of a message between neighbours. Only these, and what must not come from elsewhere, has this hop
-/// limit (RFC 5082).
-#[inline(always)]
-fn may_be_neighbours(packet: &impl Packet, headers: &Headers) -> bool {
-    let is_v6 = headers.sender != Address::UNSPECIFIED && !headers.sender.is_v4();
-    is_v6 && hop_limit(packet) == Some(255)
-}
-
-/// What cannot be evaluated: dropped for an isolated direction, passed for a free one.
-///
-/// A function of its own in the kernel too, as all that calls helpers: none is called on the fast path.
-#[inline(never)]
-fn unknown<T: Tables>(hook: &Hook, reason: Outcome, tables: &T) -> Outcome {
-    let endpoint = tables.endpoint(hook.ifindex);
-    if endpoint.is_pending() {
-        Outcome::Pending
-    } else if endpoint.is_closed(hook.direction) {
-        reason
-    } else {
-        Outcome::Unparsed
-    }
 }
 
 /// A pod sends from an address that is not its own. Link-local addresses reach no one but the node and the

@@ -46,6 +46,10 @@ pub struct Endpoint {
     /// 0 or [`Endpoint::HAS_FILTER`]. Words of the stack must be aligned, says the verifier: so must
     /// be the addresses, and all of it.
     pub flags: u32,
+    /// The number of its table of learnt names; 0: none, its egress has no rules with names.
+    pub names: u32,
+    /// Always 0: the words of the stack are of 64 bits.
+    pub zero: u32,
 }
 
 impl Endpoint {
@@ -65,6 +69,8 @@ impl Endpoint {
         audit_egress: PolicyId::NOT_ISOLATED,
         master: 0,
         flags: 0,
+        names: 0,
+        zero: 0,
     };
 
     /// How far its pod is known.

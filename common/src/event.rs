@@ -48,6 +48,19 @@ impl PolicyLookup {
         overwrite(is_to_node, Self::NOTHING.is_to_node);
     }
 
+    /// In place of an address' identity, that of a name which has allowed the connection.
+    #[inline(always)]
+    pub(crate) const fn of_name(identity: IdentityId) -> IdentityId {
+        IdentityId(identity.0 | Self::NAME)
+    }
+
+    /// The identity of the name, if it was one that has allowed the connection.
+    pub const fn name(identity: IdentityId) -> Option<IdentityId> {
+        if identity.0 & Self::NAME == 0 { None } else { Some(IdentityId(identity.0 & !Self::NAME)) }
+    }
+
+    const NAME: u32 = 1 << 31;
+
     /// In place of a class: the identity is that of a service.
     pub const SERVICE: ClassId = ClassId(u16::MAX);
 }

@@ -292,7 +292,7 @@ pub enum Timeout {
 impl Timeout {
     #[inline(always)]
     pub const fn of(protocol: u32, seen: Seen) -> Self {
-        let replied = seen.has(Seen::REPLY);
+        let replied = seen.is_replied();
         if protocol == number::TCP {
             if replied && !seen.is_closed() { Self::Tcp } else { Self::TcpHalf }
         } else if replied && !seen.is_closed() && protocol != number::ICMP && protocol != number::ICMPV6 {

@@ -5,9 +5,9 @@ use core::mem::offset_of;
 
 use crate::{
     Address, ClassId, Config, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FlowShare,
-    FragmentKey, HookMark, IdentityId, LinkAddress, OpenVeth, PolicyId, PortClasses, PortPair, PrefixKey,
-    Rate, Row, RowKey, Seen, ServiceId, ServiceKey, Share, SocketOffsets, TableSetIndex, Timeouts, Tracking,
-    VerdictQuery,
+    FragmentKey, HookMark, IdentityId, LabelKey, LinkAddress, NameEntry, NameId, NameNode, NameSet, OpenVeth,
+    PolicyId, PortClasses, PortPair, PrefixKey, Rate, Row, RowKey, Seen, ServiceId, ServiceKey, Share,
+    SocketOffsets, TableSetIndex, Timeouts, Tracking, VerdictQuery,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that
@@ -33,9 +33,9 @@ const fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize {
 }
 
 // ENDPOINTS, LINK_ADDRESSES.
-layout!(Endpoint: 64 bytes, aligned to 8 {
+layout!(Endpoint: 72 bytes, aligned to 8 {
     v4 @ 0, v6 @ 16, state @ 32, table_set @ 36, ingress @ 40, egress @ 44, audit_ingress @ 48, audit_egress @ 52,
-    master @ 56, flags @ 60,
+    master @ 56, flags @ 60, names @ 64, zero @ 68,
 });
 layout!(LinkAddress: 8 bytes, aligned to 8 { 0 @ 0 });
 layout!(TableSetIndex: 4 bytes, aligned to 4 { 0 @ 0 });
@@ -56,6 +56,13 @@ layout!(ClassId: 2 bytes, aligned to 2 { 0 @ 0 });
 layout!(RowKey: 12 bytes, aligned to 4 { policy @ 0, identity @ 4, block @ 8 });
 layout!(Row: 32 bytes, aligned to 8 { 0 @ 0 });
 
+// LABELS, NAMES.
+layout!(NameId: 4 bytes, aligned to 4 { 0 @ 0 });
+layout!(NameNode: 4 bytes, aligned to 4 { 0 @ 0 });
+layout!(NameEntry: 24 bytes, aligned to 8 { address @ 0, name @ 16, until @ 20 });
+const _: () = assert!(size_of::<LabelKey>() == 72 && align_of::<LabelKey>() == 8);
+const _: () = assert!(size_of::<NameSet>() == 200 && align_of::<NameSet>() == 8);
+
 // FLOWS, FLOW_SHARES, OPEN_VETHS.
 layout!(Seen: 4 bytes, aligned to 4 { 0 @ 0 });
 layout!(OpenVeth: 8 bytes, aligned to 8 { 0 @ 0 });
@@ -66,7 +73,7 @@ layout!(Share: 20 bytes, aligned to 4 { flow_counters @ 0, events @ 4, fragments
 const _: () = assert!(size_of::<Rate>() == 8 && align_of::<Rate>() == 4);
 
 // COUNTERS: one value of so many numbers.
-const _: () = assert!(crate::COUNTERS == 74);
+const _: () = assert!(crate::COUNTERS == 80);
 
 // FLOW_COUNTERS, EVENTS.
 layout!(FlowCounterKey: 12 bytes, aligned to 4 { ifindex @ 0, identity @ 4, class @ 8, direction @ 10, outcome @ 11 });
@@ -87,9 +94,10 @@ layout!(FragmentKey: 40 bytes, aligned to 4 { source @ 0, destination @ 16, id @
 layout!(PortPair: 4 bytes, aligned to 2 { source @ 0, destination @ 2 });
 
 // In the programs' code.
-layout!(Config: 120 bytes, aligned to 4 {
+layout!(Config: 132 bytes, aligned to 4 {
     timeouts @ 0, recheck @ 20, masqueraded @ 24, encapsulation @ 28, shortcut @ 32, tracking @ 36, hook_mark @ 48,
-    sockets @ 56, flow_sets @ 72, flow_seed @ 76, reorders @ 116,
+    sockets @ 56, flow_sets @ 72, flow_seed @ 76, reorders @ 116, names @ 120,
+    names_keep @ 124, jiffies_per_second @ 128,
 });
 layout!(SocketOffsets: 16 bytes, aligned to 4 {
     socket @ 0, socket_namespace @ 4, device @ 8, device_namespace @ 12,

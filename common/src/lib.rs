@@ -47,11 +47,11 @@ pub use address::{Address, AddressKey};
 pub use address_filter::{FILTER_WORDS, FilterBit, FilteredAs, filter_bits};
 pub use config::{
     COUNTERS, Config, EVENT_BYTES, Eviction, HookMark, MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS,
-    MAX_OWNERS, MAX_TUNNEL_SERVICES, SHORTCUT_COUNTER, SocketOffsets, Tracking, Unreported, counter,
-    kernel_function,
+    MAX_LABELS, MAX_NAME_TABLES, MAX_OWNERS, MAX_RESOLVERS, MAX_TUNNEL_SERVICES, NameCount, SHORTCUT_COUNTER,
+    SocketOffsets, Tracking, Unreported, counter, kernel_function,
 };
 pub use decide::{
-    FirstLook, Passage, by_egress, by_policy, decide, decide_on_wire, established_v4_fast_path,
+    FirstLook, Passage, by_egress, by_names, by_policy, decide, decide_on_wire, established_v4_fast_path,
     is_established, is_own, may_carry_packets,
 };
 pub use endpoint::{Endpoint, EndpointState, NODE, OTHER_NODE};
@@ -70,8 +70,9 @@ pub use hook::{Direction, Hook};
 pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, TableSetIndex};
 pub use link_address::LinkAddress;
 pub use names::{
-    Label, LabelKey, Learnt, MAX_LIFETIME, MAX_PATTERN_LABELS, NAMES_OF_ADDRESS, NameEntry, NameId, NameNode,
-    NameSet, NameSpots, NameTables, Next, SharedNameSet, WAYS_OF_NAMES, Walk, may_be_opened,
+    Label, LabelKey, Learnt, MAX_LIFETIME, MAX_PATTERN_LABELS, MAX_STEPS, NAMES_OF_ADDRESS, NameEntry,
+    NameId, NameNode, NameSet, NameSpots, NameTables, Next, Opened, SharedNameSet, Stream, Transport,
+    WAYS_OF_NAMES, Walk, may_be_opened,
 };
 pub use open_veth::OpenVeth;
 pub use outcome::{Outcome, PolicyRole};
@@ -81,8 +82,8 @@ pub use query::{KernelVerdict, VerdictQuery};
 pub use scratch::Scratch;
 pub use share::{Rate, Share};
 pub use tables::{
-    BITS_PER_ROW, PortClasses, PrefixKey, Row, RowKey, ServiceKey, ServiceVerdict, Tables, TunnelPort,
-    allowed, is_filtered,
+    BITS_PER_ROW, PortClasses, PrefixKey, Row, RowKey, ServiceKey, ServiceVerdict, Strata, Stratum, Tables,
+    TunnelPort, allowed, is_filtered,
 };
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.

@@ -10,6 +10,7 @@ mod label;
 mod reader;
 mod record;
 mod scope;
+mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ mod walk;
 
 pub use label::{Label, LabelKey};
 pub use scope::may_be_opened;
+pub use stream::{Opened, Stream, Transport};
 pub use table::{Learnt, NAMES_OF_ADDRESS, NameEntry, NameSet, NameSpots, SharedNameSet, WAYS_OF_NAMES};
 pub use walk::{Next, Walk};
 
@@ -40,6 +42,14 @@ impl NameId {
     /// The number of the node, and how many labels were left: 0, 1, or 2 for more.
     pub const fn parts(self) -> (u32, u32) {
         (self.0 / 3, self.0 % 3)
+    }
+
+    /// The key under which its identity stands beside those of addresses: in a block that is no one's (RFC
+    /// 4291, 2.4, reserves all of `::/8`).
+    #[inline(always)]
+    pub const fn as_key(self) -> Address {
+        let upper = u64::from_ne_bytes([0, b'n', b'a', b'm', b'e', b's', 0, 0]);
+        Address::from_halves(upper, self.0 as u64)
     }
 
     #[inline(always)]
@@ -88,6 +98,9 @@ pub const MAX_PATTERN_LABELS: usize = 16;
 
 /// How long an address is kept at most, in seconds (a day).
 pub const MAX_LIFETIME: u32 = 86_400;
+
+/// Steps of a walk over one packet at the most: enough for 500 addresses.
+pub const MAX_STEPS: u32 = 1_024;
 
 /// What a walk looks up, and where it leaves what it learns.
 pub trait NameTables {

@@ -4,8 +4,8 @@
 //! verifier remembers nothing, so that all ways through the headers go on as one.
 
 use crate::{
-    Direction, Flow, Headers, Hook, Lookup, NODE, Outcome, PolicyLookup, Tables, Tracked, Tuple,
-    packet::forget,
+    Direction, Endpoint, Flow, Headers, Hook, Lookup, NAMES_OF_ADDRESS, NODE, NameId, Outcome, PolicyLookup,
+    Tables, Tracked, Tuple, packet::forget,
 };
 
 /// Memory of one run. What it holds before does not matter.
@@ -31,6 +31,13 @@ pub struct Scratch {
     pub(crate) evaluation: SideEvaluation,
     /// The veth of the pod that the packet is handed to; 0: it goes its usual way.
     pub receiver: u32,
+    /// Of the pod whose side was evaluated, and what the enforced policies said alone.
+    pub(crate) endpoint: Endpoint,
+    pub(crate) enforced: Outcome,
+    /// The packet is a resolver's reply, from which its pod is to learn names.
+    pub learns: bool,
+    /// Where the names of a destination are put while it is evaluated.
+    pub names: [NameId; NAMES_OF_ADDRESS],
     /// The connection as its client's packets have it, while one of its sides is evaluated. Not on the stack,
     /// which has no room for it; and a function that the verifier checks by itself finds it here, as the
     /// verifier of Linux 6.1 takes no key of a map from its arguments.
@@ -67,6 +74,10 @@ impl Scratch {
         lookup: Lookup::EMPTY,
         original: Lookup::EMPTY,
         receiver: 0,
+        endpoint: Endpoint::PENDING,
+        enforced: Outcome::Pending,
+        learns: false,
+        names: [NameId::NONE; NAMES_OF_ADDRESS],
         connection: Tuple::EMPTY,
         evaluation: SideEvaluation {
             entry: Flow::EMPTY,
@@ -84,6 +95,7 @@ impl Scratch {
     pub(crate) fn begin(&mut self, hook: &Hook) {
         self.hook = *hook;
         self.receiver = 0;
+        self.learns = false;
         self.policy_lookup.begin(hook.ifindex, hook.direction);
         self.evaluation.from_client = true;
     }

@@ -2,8 +2,8 @@
 
 use crate::{
     Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
-    Lookup, Outcome, PolicyId, PolicyLookup, PortPair, Protocol, Reach, Seen, ServiceId, TableSetIndex,
-    Timeout, Tuple, by_egress, by_policy, filter_bits, is_own,
+    Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyId, PolicyLookup, PortPair, Protocol, Reach, Seen,
+    ServiceId, TableSetIndex, Timeout, Tuple, by_egress, by_names, by_policy, filter_bits, is_own,
 };
 
 /// Verdict bits in one row.
@@ -65,8 +65,51 @@ impl RowKey {
         Self { policy, identity: IdentityId(service.0), block: u32::MAX }
     }
 
+    /// Which rule sets evaluate the names of a destination that a policy denies: see [`Strata`]. No class has
+    /// a block of this number.
+    #[inline(always)]
+    pub const fn of_strata(policy: PolicyId) -> Self {
+        // No constant: two of them side by side are written at once, and the stack is not aligned for it.
+        Self { policy, identity: IdentityId(policy.0), block: Self::STRATA }
+    }
+
+    const STRATA: u32 = 1 << 30;
+
     /// Above the blocks of all classes.
     pub const OWN_NODE: u32 = 1 << 31;
+}
+
+/// The rules with names of an egress policy, as a row of its own: parts between which no other rule decides.
+///
+/// A destination that the policy denies is allowed nevertheless by a part of which `names` allows one of the
+/// names that it was learnt for, and `open` the destination itself: no rule before that part has denied it,
+/// or passed it on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Strata(pub [Stratum; Self::MOST]);
+
+/// One part. The default is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stratum {
+    /// Asked about names; [`PolicyId::NOT_ISOLATED`]: there is no such part.
+    pub names: PolicyId,
+    /// Asked about the destination; [`PolicyId::NOT_ISOLATED`]: nothing decides before.
+    pub open: PolicyId,
+}
+
+impl Strata {
+    /// What a row has room for.
+    pub const MOST: usize = 4;
+
+    /// As it stands in the table of rows.
+    #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
+    pub fn of(row: Row) -> Self {
+        Self(row.0.map(|word| Stratum { names: PolicyId(word as u32), open: PolicyId((word >> 32) as u32) }))
+    }
+
+    /// The row to write.
+    pub fn row(&self) -> Row {
+        Row(self.0.map(|Stratum { names, open }| u64::from(names.0) | u64::from(open.0) << 32))
+    }
 }
 
 /// What is behind a service's address and port, or a node port (then the address is the unspecified one).
@@ -234,6 +277,12 @@ pub trait Tables {
     /// Notes when a connection was used last, and what was seen of it: marks are added, none is taken away.
     fn refresh_flow(&self, place: Self::FlowHandle, lookup: &Lookup, now: u32, seen: Seen);
 
+    /// Whether a server resolves names for pods.
+    fn is_resolver(&self, key: &ServiceKey) -> bool;
+    /// Writes the names that an address was learnt for in the table of a pod's to some of the places, and
+    /// [`NameId::NONE`] to the others.
+    fn names(&self, table: u32, address: &Address, names: &mut [NameId; NAMES_OF_ADDRESS]);
+
     fn fragment(&self, key: &FragmentKey) -> Option<PortPair>;
     /// Notes a datagram in fragments, in the share of a veth.
     fn put_fragment(&self, key: &FragmentKey, ports: PortPair, charged_to: u32);
@@ -268,6 +317,14 @@ pub trait Tables {
         Self: Sized,
     {
         by_policy(peer, tuple, endpoint, policy_lookup, self)
+    }
+
+    /// [`by_names`], in the same way: of the destination of the connection in the memory of this run.
+    fn by_names(&self, tuple: &Tuple, endpoint: &Endpoint, policy_lookup: &mut PolicyLookup) -> bool
+    where
+        Self: Sized,
+    {
+        by_names(&tuple.destination, endpoint, policy_lookup, &mut [NameId::NONE; NAMES_OF_ADDRESS], self)
     }
 
     /// [`is_own`], in the same way.

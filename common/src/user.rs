@@ -2,7 +2,8 @@
 
 use crate::{
     Address, ClassId, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FragmentKey, IdentityId,
-    PolicyId, PortPair, Row, RowKey, ServiceId, ServiceKey, Share, TableSetIndex, VerdictQuery,
+    LabelKey, NameNode, PolicyId, PortPair, Row, RowKey, ServiceId, ServiceKey, Share, TableSetIndex,
+    VerdictQuery,
 };
 
 impl VerdictQuery {
@@ -40,6 +41,8 @@ pod!(
     FlowSeed,
     FragmentKey,
     IdentityId,
+    LabelKey,
+    NameNode,
     PolicyId,
     PortPair,
     Row,

@@ -12,10 +12,12 @@
 
 mod atomic;
 mod config;
+mod cut;
 mod events;
 mod global;
 mod kernel;
 mod maps;
+mod names;
 mod skb;
 mod socket;
 mod tables;
@@ -160,6 +162,9 @@ fn evaluate(context: &TcContext, direction: Direction) -> i32 {
     let outcome = conclude(scratch, direction, outcome);
     if outcome.is_reported() {
         report(scratch, outcome);
+    }
+    if scratch.learns && matches!(direction, Direction::Ingress) {
+        names::learn(context);
     }
     if scratch.receiver != 0 && outcome.passes() && matches!(direction, Direction::Egress) {
         return hand_over(context, scratch.receiver, outcome);

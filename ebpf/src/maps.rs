@@ -13,9 +13,10 @@ use aya_ebpf::{
 };
 use podgate_common::{
     Address, Direction, EVENT_BYTES, Endpoint, Eviction, FILTER_WORDS, FilteredAs, FlowCounter,
-    FlowCounterKey, FlowEvent, FlowSeed, FlowSet, FlowShare, FragmentKey, LinkAddress, MAX_ENDPOINTS,
-    MAX_FLOW_COUNTERS, MAX_FRAGMENTS, MAX_OWNERS, MAX_TUNNEL_SERVICES, OpenVeth, Outcome, PortPair, RowKey,
-    Scratch, ServiceKey, Share, TableSetIndex, Unreported,
+    FlowCounterKey, FlowEvent, FlowSeed, FlowSet, FlowShare, FragmentKey, LabelKey, LinkAddress,
+    MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS, MAX_LABELS, MAX_NAME_TABLES, MAX_OWNERS, MAX_RESOLVERS,
+    MAX_TUNNEL_SERVICES, NameCount, NameSet, OpenVeth, Outcome, PortPair, RowKey, Scratch, ServiceKey, Share,
+    TableSetIndex, Unreported, Walk,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -25,6 +26,12 @@ const TABLE_SETS: usize = TableSetIndex::COUNT as usize;
 const TEMPLATE: usize = 1;
 
 const ADDRESS_FILTER_WORDS: usize = (FILTER_WORDS * FilteredAs::COUNT) as usize;
+
+/// Sets of a pod's table, and elements with those of its streams.
+pub(crate) const NAME_SETS: u32 = NameSet::SETS;
+const NAME_ELEMENTS: usize = NameSet::ELEMENTS as usize;
+const NAME_TABLES: usize = MAX_NAME_TABLES + 1;
+
 const LINK_ADDRESS_SLOTS: usize = LinkAddress::SLOTS as usize;
 const OPEN_VETH_SLOTS: usize = OpenVeth::SLOTS as usize;
 const FLOW_SHARE_SLOTS: usize = FlowShare::SLOTS as usize;
@@ -35,6 +42,8 @@ type RawId = u32;
 type RawPortClasses = [u16; 65_536];
 /// `Row`
 type RawRow = [u64; 4];
+/// `NameSet`
+type RawNameSet = [u64; size_of::<NameSet>() / 8];
 /// `FlowSet`
 type RawFlowSet = [u64; size_of::<FlowSet>() / 8];
 /// `FlowSeed`
@@ -97,6 +106,23 @@ pub(crate) static SERVICES: ArrayOfMaps<HashMap<ServiceKey, RawId, TEMPLATE, NO_
 #[btf_map]
 pub(crate) static ROWS: ArrayOfMaps<HashMap<RowKey, RawRow, TEMPLATE, NO_PREALLOC>, TABLE_SETS> =
     ArrayOfMaps::new();
+
+/// The names of rules as a tree from the right, by label. The values are `NameNode`s.
+#[btf_map]
+pub(crate) static LABELS: HashMap<LabelKey, u32, MAX_LABELS, NO_PREALLOC> = HashMap::new();
+
+/// Addresses, ports and protocols of resolvers that are believed; the values mean nothing.
+#[btf_map]
+pub(crate) static RESOLVERS: HashMap<ServiceKey, u32, MAX_RESOLVERS, NO_PREALLOC> = HashMap::new();
+
+/// What pods have learnt, by the number that stands in their endpoint: a table of `NameSet`s for each, which
+/// only the programs write, and behind these the words of its streams. The agent makes them.
+#[btf_map]
+pub(crate) static NAMES: ArrayOfMaps<Array<RawNameSet, NAME_ELEMENTS>, NAME_TABLES> = ArrayOfMaps::new();
+
+/// Where a program walks over a message.
+#[btf_map]
+pub(crate) static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
 
 /// Element 0: number of published changes.
 #[btf_map]
@@ -185,6 +211,19 @@ pub(crate) fn share(ifindex: u32) -> Option<*mut Share> {
 #[inline(always)]
 pub(crate) fn count_shortcut() {
     add_one(podgate_common::SHORTCUT_COUNTER);
+}
+
+/// Counts so many more.
+#[inline(always)]
+pub(crate) fn count_names(of: NameCount, more: u32) {
+    if more != 0
+        && let Some(counters) = COUNTERS.get_ptr_mut(0)
+    {
+        // SAFETY: as below.
+        if let Some(counter) = unsafe { (*counters).get_mut(of as usize) } {
+            *counter += u64::from(more);
+        }
+    }
 }
 
 #[inline(always)]

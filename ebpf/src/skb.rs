@@ -62,6 +62,19 @@ impl<'a> Skb<'a> {
 }
 
 impl<const LINK_HEADER: usize> Skb<'_, LINK_HEADER> {
+    /// Makes as much of the packet readable as can be read.
+    #[inline(always)]
+    pub(crate) fn pull_message(&self) {
+        let linear = self.context.data_end() - self.context.data();
+        const MOST: u32 = 0x1fff;
+        const _: () = assert!(MOST as usize == MAX_OFFSET);
+        let wanted = self.context.len().min(MOST);
+        if linear < wanted as usize {
+            // When it fails, nothing is learnt from what is missing.
+            let _ = self.context.pull_data(wanted);
+        }
+    }
+
     /// The device at which the packet entered the node, 0 if at none.
     #[inline(always)]
     pub(crate) fn ingress_ifindex(&self) -> u32 {

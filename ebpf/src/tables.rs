@@ -5,9 +5,9 @@ use core::mem::offset_of;
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
 use podgate_common::{
     Address, ClassId, Config, Endpoint, EntryHandle, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey,
-    IdentityId, JIFFIES_PER_TICK, LinkAddress, Lookup, NODE, OTHER_NODE, OpenVeth, Outcome, PolicyLookup,
-    PortPair, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey, Share, SharedSet, Spot,
-    TableSetIndex, Tables, Timeout, TunnelPort, Tuple, Unreported,
+    IdentityId, JIFFIES_PER_TICK, LinkAddress, Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, OpenVeth,
+    Outcome, PolicyLookup, PortPair, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey, Share,
+    SharedSet, Spot, TableSetIndex, Tables, Timeout, TunnelPort, Tuple, Unreported,
 };
 
 use crate::atomic::Bpf;
@@ -17,8 +17,9 @@ use crate::global::{
 };
 use crate::maps::{
     self, ADDRESS_FILTER, ADDRESSES, ENDPOINTS, FLOWS, FRAGMENTS, LINK_ADDRESSES, OPEN_VETHS, OWNERS, PORTS,
-    PREFIXES, REVISION, ROWS, SERVICES, TUNNEL_PORTS, TUNNEL_SERVICES,
+    PREFIXES, RESOLVERS, REVISION, ROWS, SERVICES, TUNNEL_PORTS, TUNNEL_SERVICES,
 };
+use crate::names::{evaluate_names, find_names};
 
 pub(crate) struct Maps;
 
@@ -149,6 +150,18 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn is_resolver(&self, key: &ServiceKey) -> bool {
+        // SAFETY: only asked whether it is there.
+        unsafe { RESOLVERS.get(key) }.is_some()
+    }
+
+    #[inline(always)]
+    fn names(&self, table: u32, address: &Address, names: &mut [NameId; NAMES_OF_ADDRESS]) {
+        // SAFETY: references are valid to be read from, and this one to be written to.
+        unsafe { find_names(table, address, names) };
+    }
+
+    #[inline(always)]
     fn fragment(&self, key: &FragmentKey) -> Option<PortPair> {
         // SAFETY: only read, one word.
         unsafe { FRAGMENTS.get(key) }.copied()
@@ -231,6 +244,12 @@ impl Tables for Maps {
     ) -> Outcome {
         // SAFETY: references are valid to be read from, and this one to be written to.
         unsafe { evaluate_peer(peer, tuple, endpoint, policy_lookup) }
+    }
+
+    #[inline(always)]
+    fn by_names(&self, _: &Tuple, endpoint: &Endpoint, policy_lookup: &mut PolicyLookup) -> bool {
+        // SAFETY: as above.
+        unsafe { evaluate_names(endpoint, policy_lookup) }
     }
 
     #[inline(always)]

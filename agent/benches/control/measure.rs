@@ -98,6 +98,7 @@ impl<'a> Node<'a> {
             masqueraded: false,
             encapsulation: false,
             shortcut: false,
+            names_keep: 60,
             share: true,
         };
         let (datapath, _) = Datapath::load(Some(&pins), options)?;

@@ -211,6 +211,7 @@ impl Node {
                 masqueraded: false,
                 encapsulation: false,
                 shortcut: false,
+                names_keep: 60,
                 share: false,
             },
         )?;

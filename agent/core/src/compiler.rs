@@ -23,6 +23,7 @@ mod covering;
 mod identities;
 mod incremental;
 mod limits;
+mod names;
 mod prefixes;
 mod rows;
 mod rules;
@@ -42,6 +43,7 @@ pub use incremental::{
     CompileInput, ConnectionQuery, Incremental, MatchCache, PolicyMatch, PolicySnapshot, WorkLimit,
 };
 pub use limits::TableLimits;
+pub use names::{NamePlace, NameStratum, key as name_key};
 pub use rows::Rows;
 pub use rows::compile as compile_rows;
 pub use rules::{RulePart, RuleSet, TierRules};
@@ -75,6 +77,10 @@ pub struct CompiledTables {
     pub rows: Rows,
     /// Verdicts on addresses of services.
     pub services: Services,
+    /// Names of the DNS that rules speak of. Each has an identity under the [`name_key`] of its.
+    pub names: Arc<BTreeSet<NamePlace>>,
+    /// The parts of the rule sets that have rules with such names, by index.
+    pub strata: OrdMap<usize, Arc<[NameStratum]>>,
     /// Which tables these can be compared with by their indexes.
     pub series: Series,
 }
@@ -94,6 +100,8 @@ impl Default for CompiledTables {
             classes: Arc::new(Classes::undivided()),
             rows: Rows::default(),
             services: Services::default(),
+            names: Arc::default(),
+            strata: OrdMap::new(),
             series: Series::default(),
         }
     }
@@ -181,9 +189,11 @@ pub fn compile_within<'a>(
         });
         isolating_sets.insert(place);
     }
+    let strata = names::numbered(&mut rule_sets);
     let (limits::Groups { classes, prefixes }, closed) =
         limits::groups_of(rule_sets.iter().enumerate(), limits, &mut limits::Found::default());
-    let identities = identities::compile(cluster, &rule_sets, prefixes);
+    let strata = strata.into_iter().filter(|(place, _)| !closed.contains(place)).collect();
+    let (identities, names) = identities::compile(cluster, &rule_sets, prefixes);
     let classes = Arc::new(classes);
     let rule_sets: OrdMap<usize, Arc<RuleSet>> = rule_sets.into_iter().enumerate().collect();
     let signatures = rows::numbered(&identities.signatures);
@@ -196,5 +206,5 @@ pub fn compile_within<'a>(
     });
     let services = services.unwrap_or_default();
     let (closed, series) = (Arc::new(closed), Series::default());
-    CompiledTables { subjects, rule_sets, closed, identities, classes, rows, services, series }
+    CompiledTables { subjects, rule_sets, closed, identities, classes, rows, services, names, strata, series }
 }

@@ -10,11 +10,16 @@ use std::{
 
 use podgate_common::{
     Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
-    Lookup, NODE, OTHER_NODE, PolicyId, PortPair, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey,
-    TableSetIndex, Timeout, Timeouts, TunnelPort,
+    Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, PolicyId, PortPair, Protocol, Reach, Row, RowKey,
+    Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Timeouts, TunnelPort,
 };
 
-use crate::{address_filter::AddressFilter, compiler::CompiledTables};
+use crate::{
+    address_filter::AddressFilter,
+    compiler::{CompiledTables, NamePlace, name_key},
+};
+
+mod names;
 
 /// Tables, endpoints and flows of one node. Ids are the indexes of the compiled tables.
 #[derive(Debug)]
@@ -50,6 +55,11 @@ pub struct Memory<'a> {
     pub has_shortcut: Cell<bool>,
     /// The veths between which they may.
     pub open_veths: RefCell<BTreeSet<u32>>,
+    /// Servers that resolve names for pods.
+    pub resolvers: BTreeSet<ServiceKey>,
+    names: names::Tree,
+    /// The names that addresses were learnt for, by the number of the pod's table.
+    pub learnt: RefCell<BTreeMap<(u32, Address), Vec<NameId>>>,
 }
 
 impl<'a> Memory<'a> {
@@ -76,7 +86,20 @@ impl<'a> Memory<'a> {
             passes_encapsulation: Cell::new(false),
             has_shortcut: Cell::new(false),
             open_veths: RefCell::default(),
+            resolvers: BTreeSet::new(),
+            names: names::Tree::new(&tables.names),
+            learnt: RefCell::default(),
         }
+    }
+
+    /// What a name that rules speak of is called here. These tables alone know it by this id.
+    pub fn name_id(&self, place: &NamePlace) -> Option<NameId> {
+        self.names.id(place)
+    }
+
+    /// The name of an id.
+    pub fn name_place(&self, id: NameId) -> Option<&NamePlace> {
+        self.names.place(&id.as_key())
     }
 
     /// Whether a rule set, by its index in the compiled tables, allows this peer and port. 0 allows
@@ -124,7 +147,8 @@ impl podgate_common::Tables for Memory<'_> {
     }
 
     fn identity(&self, _: TableSetIndex, address: &Address) -> IdentityId {
-        let identity = self.tables.identities.identity((*address).into());
+        let address = self.names.place(address).map_or_else(|| (*address).into(), name_key);
+        let identity = self.tables.identities.identity(address);
         IdentityId(u32::try_from(identity).expect("a compilation has fewer than 2^32 identities"))
     }
 
@@ -134,6 +158,10 @@ impl podgate_common::Tables for Memory<'_> {
     }
 
     fn row(&self, _: TableSetIndex, key: &RowKey) -> Option<Row> {
+        if *key == RowKey::of_strata(key.policy) {
+            let strata = self.tables.strata.get(&(key.policy.0 as usize))?;
+            return Some(names::strata_row(strata, policy_id));
+        }
         if *key == RowKey::of_service(key.policy, ServiceId(key.identity.0)) {
             let place = (key.policy.0 as usize, key.identity.0 as usize);
             return self.tables.services.verdicts.get(&place)?.row();
@@ -188,6 +216,16 @@ impl podgate_common::Tables for Memory<'_> {
             flow.last = now;
             flow.seen = seen;
         }
+    }
+
+    fn is_resolver(&self, key: &ServiceKey) -> bool {
+        self.resolvers.contains(key)
+    }
+
+    fn names(&self, table: u32, address: &Address, names: &mut [NameId; NAMES_OF_ADDRESS]) {
+        let learnt = self.learnt.borrow();
+        let mut known = learnt.get(&(table, *address)).into_iter().flatten();
+        names.fill_with(|| known.next().copied().unwrap_or_default());
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<PortPair> {

@@ -9,6 +9,7 @@
 mod calico;
 mod cluster;
 mod cluster_policy;
+mod domain;
 mod limits;
 mod name;
 mod policy;
@@ -30,6 +31,7 @@ pub use cluster::{
 pub use cluster_policy::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Tier,
 };
+pub use domain::DomainPattern;
 pub use limits::{
     Limit, Limited, MAX_FRONTENDS, MAX_FRONTENDS_OF_SMALL, MAX_GROUPS, MAX_NETWORKS, MAX_RANGES, MAX_RULES,
     MAX_SELECTORS, SMALL_SERVICE, limited, limited_of_calico, limited_of_cluster, network_sets_over_limit,

@@ -22,6 +22,7 @@ pub mod link_addresses;
 mod lock;
 mod mapping;
 mod maps;
+pub mod names;
 pub mod netlink;
 pub mod network;
 mod open_veths;

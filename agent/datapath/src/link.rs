@@ -36,7 +36,11 @@ pub fn linked(object: &[u8], config: Config) -> Result<Linked> {
         .and_then(|bytes| Btf::parse(&bytes).map(|btf| Access::of(&btf)))
         .unwrap_or_default();
     let Access { tracking, hook_mark, sockets, .. } = access;
-    let config = Config { tracking, hook_mark, sockets, ..config };
+    // What says of a function that it is global stands there.
+    let has_functions =
+        object::File::parse(object).is_ok_and(|file| file.section_by_name(".BTF.ext").is_some());
+    let names = config.names & u32::from(has_functions);
+    let config = Config { tracking, hook_mark, sockets, names, ..config };
     Ok(Linked {
         object: link(object, access, &config)?,
         reads_tracking: tracking != Tracking::default(),
@@ -196,6 +200,9 @@ mod tests {
             flow_sets: 12,
             flow_seed: FlowSeed([1, 2, 3, 4, 5, 6, 7, 8, 9, Config::MAX_WORD]),
             reorders: 1,
+            names: 1,
+            names_keep: 60,
+            jiffies_per_second: 250,
         }
     }
 

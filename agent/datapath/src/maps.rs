@@ -9,12 +9,13 @@ use aya::{
 };
 use aya_obj::generated::BPF_F_NO_PREALLOC;
 use podgate_common::{
-    Address, COUNTERS, Direction, Endpoint, Eviction, IdentityId, Outcome, PrefixKey, Row, RowKey,
+    Address, COUNTERS, Direction, Endpoint, Eviction, IdentityId, NameCount, Outcome, PrefixKey, Row, RowKey,
     SHORTCUT_COUNTER, ServiceId, ServiceKey, TableSetIndex, Unreported, counter,
 };
 
 use super::{
-    AddressFilterTable, FlowTable, LinkAddressTable, MapTable, OpenVethTable, PortTable, TunnelPortTable, sys,
+    AddressFilterTable, FlowTable, LinkAddressTable, MapTable, OpenVethTable, PortTable, TunnelPortTable,
+    names::NameMaps, sys,
 };
 
 /// Prefixes take memory as they come; this many are more than 32-bit addresses can name one by one.
@@ -37,6 +38,8 @@ pub struct BpfMaps {
     pub link_addresses: LinkAddressTable,
     /// Known connections.
     pub flows: FlowTable,
+    /// Names of rules, resolvers, and what pods have learnt.
+    pub names: NameMaps,
     /// Veths between which packets may take the short cut.
     pub open_veths: OpenVethTable,
     /// The programs let pods send packets in packets to nodes.
@@ -96,7 +99,16 @@ impl Counters {
         Ok(Unreported::ALL.map(|unreported| (unreported, sums[unreported as usize])))
     }
 
-    /// All counters, over all CPUs.
+    /// What became of replies of resolvers to pods with rules that have names, since the maps were made.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn names(&self) -> Result<[(NameCount, u64); NameCount::ALL.len()]> {
+        let sums = self.sums()?;
+        Ok(NameCount::ALL.map(|of| (of, sums[of as usize])))
+    }
+
     /// Packets that took the short cut.
     ///
     /// # Errors
@@ -106,6 +118,7 @@ impl Counters {
         Ok(self.sums()?[SHORTCUT_COUNTER as usize])
     }
 
+    /// All counters, over all CPUs.
     fn sums(&self) -> Result<[u64; COUNTERS]> {
         let mut sums = [0; COUNTERS];
         for block in self.0.get(&0, 0).context("cannot read the counters")?.iter() {
@@ -133,6 +146,7 @@ impl BpfMaps {
             filter: AddressFilterTable::new(descriptor(ebpf, "ADDRESS_FILTER")?),
             link_addresses: LinkAddressTable::new(&descriptor(ebpf, "LINK_ADDRESSES")?)?,
             flows,
+            names: NameMaps::new(ebpf)?,
             open_veths: OpenVethTable::new(&descriptor(ebpf, "OPEN_VETHS")?)?,
             passes_encapsulation,
             revision: take(ebpf, "REVISION")?,

@@ -11,7 +11,7 @@ use aya::{
 use podgate_common::{Config, FlowSeed, HookMark, SocketOffsets, Timeouts, Tracking, WAYS};
 
 use super::{
-    BpfMaps, DatapathReaders, FlowCounterWriter, FlowTable, Linked, Past, Pins, TickClock, linked, maps,
+    BpfMaps, DatapathReaders, FlowCounterWriter, FlowTable, Linked, Past, Pins, TickClock, btf, linked, maps,
     pinned_programs,
     readers::{CLOCK, VERDICT},
 };
@@ -20,7 +20,7 @@ use super::{
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// Maps that outlive the agent.
-const PINNED: [&str; 18] = [
+const PINNED: [&str; 21] = [
     "ENDPOINTS",
     "OWNERS",
     "TUNNEL_PORTS",
@@ -29,6 +29,9 @@ const PINNED: [&str; 18] = [
     "ADDRESSES",
     "PREFIXES",
     "PORTS",
+    "LABELS",
+    "NAMES",
+    "RESOLVERS",
     "ROWS",
     "SERVICES",
     "REVISION",
@@ -58,6 +61,8 @@ pub struct DatapathOptions {
     pub encapsulation: bool,
     /// Let connections between pods of this node take the short cut.
     pub shortcut: bool,
+    /// How long an address that was learnt for a name stays at least, in seconds.
+    pub names_keep: u32,
     /// Serve both hooks of a veth by one program, where the kernel tells them apart: its code is in the cache
     /// when a packet comes to the second one.
     pub share: bool,
@@ -146,6 +151,10 @@ impl Datapath {
             flow_sets,
             flow_seed,
             reorders: u32::from(cfg!(not(target_arch = "x86_64"))),
+            // Only with it aya loads the object's own type information, too.
+            names: u32::from(Path::new(btf::PATH).exists()),
+            names_keep: options.names_keep,
+            jiffies_per_second,
         };
         let Linked { object, reads_tracking, knows_hooks } = linked(OBJECT, config)?;
         if !reads_tracking {

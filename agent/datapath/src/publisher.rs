@@ -15,7 +15,9 @@
 //! those, too. One that has found the old identity before it meets the new class of a port needs rows of its
 //! own ([`PublishTarget::crossing`]).
 
+mod held;
 mod ids;
+mod names;
 mod stale;
 mod target;
 
@@ -37,7 +39,9 @@ use podgate_core::{
 };
 
 use self::{
+    held::{add_flags, forget_addresses},
     ids::{Assigned, Ids},
+    names::NameKeys,
     stale::Stale,
     target::{MapChanges, PublishTarget, new_keys},
 };
@@ -72,6 +76,8 @@ pub struct Wanted {
     pub tunnel_services: BTreeSet<ServiceKey>,
     /// The addresses of these services where there are more than have room.
     pub tunnel_filter: AddressFilter,
+    /// Servers of which pods' replies are believed.
+    pub resolvers: BTreeSet<ServiceKey>,
     /// By ifindex, of the veths that are ports of bridges: the link-layer addresses that their pods were
     /// given.
     pub link_addresses: BTreeMap<u32, [u8; 6]>,
@@ -132,8 +138,9 @@ impl Publisher {
             Some(current) => current,
             None => Current::create(maps, tables)?,
         };
-        let mut target = current.target(tables);
-        if !current.has_room_for(&target) {
+        let names = current.name_keys(maps, tables)?;
+        let mut target = current.target(tables, &names);
+        if !current.has_room_for(&target, 3 * maps.names.count()) {
             tracing::info!(rows = target.rows.len(), addresses = target.addresses.len(), "tables grow");
             self.earlier_writes += current.set.writes();
             let in_force: BTreeSet<Arc<RuleSet>> = current.in_force.into_values().collect();
@@ -141,7 +148,7 @@ impl Publisher {
                 tracing::error!("cannot make larger tables: the policies in force stay");
             })?;
             // The tables hold them, too: they settle with the next publication.
-            target = current.target(tables);
+            target = current.target(tables, &names);
             let held = tables.rule_sets.iter().filter(|(_, rule_set)| in_force.contains(*rule_set));
             current.in_force =
                 held.map(|(index, rule_set)| (target.ids.policies[index], rule_set.clone())).collect();
@@ -189,7 +196,7 @@ impl Current {
         let (mut ids, mut assigned) = (Ids::default(), Assigned::default());
         ids.assign(tables, &CompiledTables::default(), &mut assigned);
         let capacity = Capacity {
-            addresses: room_for(tables.identities.addresses.len()),
+            addresses: room_for(tables.identities.addresses.len() + 3 * maps.names.count()),
             rows: room_for(target::count_rows(tables, &assigned)),
             services: room_for(tables.services.frontends.len()),
         };
@@ -198,28 +205,36 @@ impl Current {
         Ok(Self { table_set, capacity, set, ids, in_force: BTreeMap::new(), published: None })
     }
 
-    fn target(&mut self, tables: &CompiledTables) -> PublishTarget {
+    fn name_keys(&self, maps: &mut BpfMaps, tables: &CompiledTables) -> Result<NameKeys> {
+        let before = self.published.iter().map(|(before, _)| before);
+        NameKeys::of(maps, before.chain([tables]))
+    }
+
+    fn target(&mut self, tables: &CompiledTables, names: &NameKeys) -> PublishTarget {
         let Self { set, ids, in_force, published, .. } = self;
         // Should a write fail, the next publication compares everything.
         match published.take() {
             Some((before, assigned)) if before.series.is(&tables.series) => {
-                PublishTarget::since(before, assigned, tables, ids, set, in_force)
+                PublishTarget::since(before, assigned, tables, ids, set, in_force, names)
             }
             _ => {
                 let mut assigned = Assigned::default();
                 ids.assign(tables, &CompiledTables::default(), &mut assigned);
-                PublishTarget::compared(assigned, tables, ids, set, in_force)
+                PublishTarget::compared(assigned, tables, ids, set, in_force, names)
             }
         }
     }
 
-    fn has_room_for(&self, target: &PublishTarget) -> bool {
+    /// `names`: keys that may come beside those of the tables.
+    fn has_room_for(&self, target: &PublishTarget, names: usize) -> bool {
         let crossing = target.crossing.keys().filter(|key| !target.rows.contains_key(key));
         let crossing = crossing.filter(|key| !self.set.rows.entries().contains_key(key)).count();
         self.ids.have_room()
             && self.set.rows.entries().len() + new_keys(self.set.rows.entries(), &target.rows) + crossing
                 <= self.capacity.rows as usize
-            && self.set.addresses.entries().len() + new_keys(self.set.addresses.entries(), &target.addresses)
+            && self.set.addresses.entries().len()
+                + new_keys(self.set.addresses.entries(), &target.addresses)
+                + names
                 <= self.capacity.addresses as usize
             && self.set.services.entries().len() + new_keys(self.set.services.entries(), &target.services)
                 <= self.capacity.services as usize
@@ -232,7 +247,7 @@ impl Current {
         wanted: &Wanted,
         target: PublishTarget,
     ) -> Result<Published> {
-        let PublishTarget { before, mut ids, rows, crossing, addresses, prefixes, services } = target;
+        let PublishTarget { before, mut ids, rows, crossing, mut addresses, prefixes, services } = target;
         let same_classes =
             before.as_ref().is_some_and(|before| Arc::ptr_eq(&before.classes, &tables.classes));
         let writes =
@@ -254,6 +269,8 @@ impl Current {
             }
         }
         self.set.prefixes.change(&prefixes)?;
+        maps.names.retire(&tables.names);
+        addresses.extend(names::moved(maps, tables, &ids));
         self.set.addresses.change(&addresses)?;
         let (coming, gone): (MapChanges<_, _>, MapChanges<_, _>) =
             services.into_iter().partition(|(_, place)| place.is_some());
@@ -290,7 +307,12 @@ impl Current {
                 *own = address.into();
             }
         }
+        maps.names.show(&tables.names)?;
+        maps.names.resolvers.put_all(&wanted.resolvers.iter().map(|key| (*key, 1)).collect())?;
+        names::give_tables(maps, tables, &wanted.endpoints, &mut endpoints)?;
         let subjects = wanted.endpoints.values().flat_map(|entry| entry.subject.rule_sets());
+        let parts = |at| tables.strata.get(&at).into_iter().flat_map(|parts| parts.iter());
+        let subjects = subjects.flat_map(|at| parts(at).flat_map(|part| [part.names, part.open]).chain([at]));
         let in_force: BTreeMap<PolicyId, Arc<RuleSet>> = subjects
             .filter(|&at| at != 0)
             .map(|at| (ids.policies[&at], tables.rule_sets[&at].clone()))
@@ -298,6 +320,7 @@ impl Current {
         // Should a write fail, some endpoints have the new rule sets and some the old ones.
         let settled = self.in_force.keys().all(|policy| in_force.contains_key(policy));
         self.in_force.extend(in_force.clone());
+        let held_names = names::tables_of(maps.endpoints.entries().values());
         maps.endpoints.put_all(&endpoints)?;
         self.in_force = in_force;
         // 4.
@@ -312,6 +335,7 @@ impl Current {
             || rows.iter().any(|(key, row)| self.set.rows.entries().get(key) != row.as_ref())
             || maps.owners.entries().len() != owners.len()
             || maps.endpoints.entries().len() != endpoints.len()
+            || held_names != names::tables_of(endpoints.values())
             || self.ids.has_idle(tables)
             || maps.filter.may_have_others(filters)
             // A program that has read the old state may still enter what it asks for.
@@ -328,6 +352,11 @@ impl Current {
         maps.tunnel_services.keep(&tunnel_services)?;
         maps.endpoints.keep(&endpoints)?;
         maps.filter.keep(filters)?;
+        maps.names.keep(&tables.names)?;
+        maps.names.resolvers.keep(&wanted.resolvers.iter().map(|key| (*key, 1)).collect())?;
+        for table in held_names.difference(&names::tables_of(endpoints.values())) {
+            maps.names.remove_table(*table)?;
+        }
         match &before {
             Some(before) if same_classes => self.ids.free(tables, before, &mut ids),
             _ => self.ids.keep(tables, &mut ids),
@@ -371,29 +400,4 @@ fn united(row: Row, other: Row) -> Row {
 fn room_for(entries: usize) -> u32 {
     let doubled = u32::try_from(entries.saturating_mul(2)).unwrap_or(u32::MAX / 2 + 1);
     doubled.max(MIN_CAPACITY).checked_next_power_of_two().unwrap_or(1 << 31)
-}
-
-/// Lets the policies of before find services by their addresses too.
-fn add_flags(maps: &mut BpfMaps, flags: u32) -> Result<()> {
-    let held = maps.endpoints.entries().iter();
-    let flagged = held.map(|(&at, held)| (at, Endpoint { flags: held.flags | flags, ..*held }));
-    let endpoints: BTreeMap<u32, Endpoint> = flagged.collect();
-    maps.endpoints.put_all(&endpoints)
-}
-
-/// Takes from endpoints the addresses that are about to be another's, or no one's: a pod may send from its
-/// endpoint's addresses, whatever the owners say.
-fn forget_addresses(maps: &mut BpfMaps, owners: &BTreeMap<Address, u32>) -> Result<()> {
-    let kept = |address: Address, ifindex| {
-        if owners.get(&address) == Some(&ifindex) { address } else { Address::UNSPECIFIED }
-    };
-    let endpoints: BTreeMap<u32, Endpoint> = maps
-        .endpoints
-        .entries()
-        .iter()
-        .map(|(&ifindex, &held)| {
-            (ifindex, Endpoint { v4: kept(held.v4, ifindex), v6: kept(held.v6, ifindex), ..held })
-        })
-        .collect();
-    maps.endpoints.put_all(&endpoints)
 }

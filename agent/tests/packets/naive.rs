@@ -185,7 +185,8 @@ fn holds(cluster: &Cluster, own: Option<&Name>, rule: &Rule, query: Query<'_>) -
 
 fn is_peer(cluster: &Cluster, own: Option<&Name>, peer: &Peer, address: IpAddr) -> bool {
     match peer {
-        Peer::Nothing => false,
+        // No address is a name.
+        Peer::Name(_) | Peer::Nothing => false,
         Peer::Nodes(labels) => {
             let mut nodes = cluster.nodes.values();
             nodes.any(|node| labels.matches(&node.labels) && node.addresses.contains(&address))

@@ -8,12 +8,12 @@ use std::{
 };
 
 use podgate_common::{
-    Address, Direction, Endpoint, Flow, FlowCounter, FlowEvent, FlowKey, FragmentKey, Hook, NODE, OTHER_NODE,
-    Outcome, Packet, PortPair, Scratch, Seen, TableSetIndex, Unreported, decide, decide_on_wire,
+    Address, Direction, Endpoint, Flow, FlowCounter, FlowEvent, FlowKey, FragmentKey, Hook, NODE, NameId,
+    OTHER_NODE, Outcome, Packet, PortPair, Scratch, Seen, Stream, TableSetIndex, decide, decide_on_wire,
     frames::{BareIp, Frame},
 };
 use podgate_core::{
-    compiler::{CompiledTables, Incremental},
+    compiler::{CompiledTables, Incremental, NamePlace},
     memory::{self, Memory},
 };
 use podgate_datapath::{
@@ -23,6 +23,8 @@ use podgate_datapath::{
 
 use crate::{neighbours::may_speak_for, sandbox, snapshot::Pinned, tunnels::is_tunnelled, world::World};
 
+mod counters;
+mod names;
 mod programs;
 mod state;
 
@@ -40,6 +42,7 @@ pub(crate) const OPTIONS: DatapathOptions = DatapathOptions {
     masqueraded: false,
     encapsulation: false,
     shortcut: false,
+    names_keep: 60,
     share: false,
 };
 
@@ -59,6 +62,8 @@ pub(crate) struct Node {
     /// The user space side of what the kernel has in maps.
     flows: BTreeMap<FlowKey, Flow>,
     fragments: BTreeMap<FragmentKey, PortPair>,
+    learnt: BTreeMap<(u32, Address), Vec<NamePlace>>,
+    streams: BTreeMap<(u32, u32), Stream>,
     now: u32,
     revision: u32,
     counters: Vec<(Direction, Outcome, u64)>,
@@ -116,6 +121,8 @@ impl Node {
             shortcut: options.shortcut,
             flows: BTreeMap::new(),
             fragments: BTreeMap::new(),
+            learnt: BTreeMap::new(),
+            streams: BTreeMap::new(),
             now: 0,
             revision: 0,
         };
@@ -216,6 +223,9 @@ impl Node {
         let passed = answer != Answer::Dropped;
         assert_eq!(passed, expected.passes(), "the program's answer, {hook:?}: {frame:02x?}");
         self.assert_reported(&scratch, Some(expected));
+        if scratch.learns {
+            self.learn(&scratch, hook, frame);
+        }
         expected
     }
 
@@ -306,31 +316,6 @@ impl Node {
         self.reported.push(event);
     }
 
-    /// What the programs have reported about packets that user space was not asked about.
-    pub(crate) fn take_events(&mut self) -> Vec<FlowEvent> {
-        self.counters = self.readers.counters.read().expect("counters");
-        std::iter::from_fn(|| self.readers.events.take()).collect()
-    }
-
-    /// How often the programs could not tell or remember something.
-    pub(crate) fn lost(&self, cause: Unreported) -> u64 {
-        let counts = self.readers.counters.unreported().expect("counters");
-        counts.iter().find(|(of, _)| *of == cause).map_or(0, |(_, count)| *count)
-    }
-
-    /// Counters that have moved since the last call, and by how much.
-    fn moved_counters(&mut self) -> Vec<(Direction, Outcome, u64)> {
-        let counters = self.readers.counters.read().expect("counters");
-        let moved = counters
-            .iter()
-            .zip(&self.counters)
-            .filter(|(now, before)| now.2 != before.2)
-            .map(|((direction, outcome, now), (_, _, before))| (*direction, *outcome, now - before))
-            .collect();
-        self.counters = counters;
-        moved
-    }
-
     fn with_memory<T>(&mut self, decide: impl FnOnce(&Memory<'_>) -> T) -> T {
         let mut memory = Memory::new(&self.tables);
         memory.endpoints = self
@@ -338,7 +323,10 @@ impl Node {
             .endpoints
             .iter()
             .map(|(ifindex, entry)| {
+                let has_names =
+                    entry.subject.of_egress().iter().any(|at| self.tables.strata.contains_key(at));
                 let endpoint = Endpoint {
+                    names: if has_names { *ifindex } else { 0 },
                     state: entry.state as u32,
                     table_set: TableSetIndex(0),
                     ingress: memory::policy_id(entry.subject.ingress),
@@ -360,6 +348,13 @@ impl Node {
         memory.tunnel_filter = self.wanted.tunnel_filter.clone();
         memory.flows = std::mem::take(&mut self.flows).into();
         memory.fragments = std::mem::take(&mut self.fragments).into();
+        memory.resolvers = self.wanted.resolvers.clone();
+        let learnt = self
+            .learnt
+            .iter()
+            .map(|(at, places)| (*at, places.iter().filter_map(|place| memory.name_id(place)).collect()));
+        let learnt: BTreeMap<(u32, Address), Vec<NameId>> = learnt.collect();
+        memory.learnt = learnt.into();
         memory.now.set(self.now);
         memory.revision.set(self.revision);
         memory.recheck.set(self.recheck);
@@ -367,6 +362,11 @@ impl Node {
         memory.has_shortcut.set(self.shortcut);
         memory.open_veths = self.veths().into();
         let answer = decide(&memory);
+        let learnt = memory.learnt.borrow();
+        let places =
+            |names: &Vec<NameId>| names.iter().filter_map(|name| memory.name_place(*name)).cloned().collect();
+        self.learnt = learnt.iter().map(|(at, names)| (*at, places(names))).collect();
+        drop(learnt);
         self.flows = memory.flows.into_inner();
         self.fragments = memory.fragments.into_inner();
         answer

@@ -11,6 +11,7 @@ mod fragments;
 mod icmp;
 mod lifecycle;
 mod link_addresses;
+mod names;
 mod neighbours;
 mod nowhere;
 mod odd;

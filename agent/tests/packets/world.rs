@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use podgate_common::{EndpointState, NODE, OTHER_NODE, Protocol, TunnelPort, frames::MAC};
+use podgate_common::{EndpointState, NODE, OTHER_NODE, Protocol, ServiceKey, TunnelPort, frames::MAC};
 use podgate_core::{
     compiler::{self, CompileInput, CompiledTables, Incremental, RuleSet, Subject},
     fixtures::ready,
@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) node: BTreeSet<IpAddr>,
     /// How many addresses and ports that lead to tunnels have room of their own.
     pub(crate) room_for_tunnels: usize,
+    /// Servers whose replies are believed.
+    pub(crate) resolvers: BTreeSet<ServiceKey>,
 }
 
 #[derive(Clone, Debug)]
@@ -89,6 +91,7 @@ impl World {
             veths: Host::LOCAL.map(veth).into(),
             node: Family::ALL.map(|family| Host::Node.at(family)).into(),
             room_for_tunnels: usize::MAX,
+            resolvers: BTreeSet::new(),
         }
     }
 
@@ -353,6 +356,7 @@ impl World {
             tunnel_ports,
             tunnel_services: &services.frontends | &services.exceptions,
             tunnel_filter: services.filter,
+            resolvers: self.resolvers.clone(),
             link_addresses,
         }
     }

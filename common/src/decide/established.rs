@@ -110,7 +110,9 @@ fn passes<T: Tables>(
     let seen = flow.seen.after(segment, from_client);
     let is_new = seen != flow.seen;
     let hook = hook();
-    if (is_new && reach == Reach::First) || !was_evaluated_here(&flow, from_client, &hook) {
+    // What is read for names is for the whole decision.
+    let is_left = reach == Reach::First || flow.seen.has(Seen::NAMES);
+    if (is_new && is_left) || !was_evaluated_here(&flow, from_client, &hook) {
         return Passage::NONE;
     }
     if shortcut::learns(flow.seen, from_client, &hook, tables) {

@@ -115,6 +115,7 @@ pub(super) fn learned<T: Tables>(
         return if segment.syn() { flow.seen } else { flow.seen.without(Seen::SHORTCUT) };
     }
     let is_direct = flow.seen.has(Seen::OPENED_DIRECTLY)
+        && !flow.seen.has(Seen::NAMES)
         && flow.server_if != 0
         && flow.server_if == hook.ingress_ifindex
         && !flow.seen.has(Seen::REWRITTEN)

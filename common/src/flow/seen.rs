@@ -34,6 +34,12 @@ impl Seen {
     pub const ANSWERED: Self = Self(1_024);
     /// Packets in both directions may take the short cut.
     pub const SHORTCUT: Self = Self(2_048);
+    /// Its replies are read for names: the client has name rules, and the server is a resolver. Such a
+    /// connection never has [`Self::REPLY`], so that each reply looks as if it were the first one, and the
+    /// fast path leaves it to the whole decision.
+    pub const NAMES: Self = Self(32_768);
+    /// The server of such a connection answered.
+    pub const NAMES_REPLY: Self = Self(65_536);
     /// The node has not translated what was deferred: the client's egress was evaluated by the destination as
     /// it stands here.
     pub const UNTRANSLATED: Self = Self(128);
@@ -69,11 +75,36 @@ impl Seen {
             .with(Self::RST, segment.rst())
     }
 
+    /// The same as the table has it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn entered_after(self, segment: Segment, from_client: bool) -> Self {
+        self.after(segment, from_client).as_entered()
+    }
+
+    /// How a table has it: see [`Self::NAMES`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn as_entered(self) -> Self {
+        if self.has(Self::NAMES) && self.has(Self::REPLY) {
+            self.without(Self::REPLY).with(Self::NAMES_REPLY, true)
+        } else {
+            self
+        }
+    }
+
+    /// Whether the server answered.
+    #[inline(always)]
+    pub const fn is_replied(self) -> bool {
+        self.0 & (Self::REPLY.0 | Self::NAMES_REPLY.0) != 0
+    }
+
     /// What packets add to it after the connection was entered.
     #[inline(always)]
     #[must_use]
     pub const fn marks(self) -> Self {
-        self.and(Self(Self::REPLY.0 | Self::CLIENT_FIN.0 | Self::SERVER_FIN.0 | Self::RST.0))
+        let replied = Self::REPLY.0 | Self::NAMES_REPLY.0;
+        self.and(Self(replied | Self::CLIENT_FIN.0 | Self::SERVER_FIN.0 | Self::RST.0))
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use super::{
     Atomic, BUSY, FlowShares, HASH, Holder, Lookup, NEXT_VERSION, SharedSet, USED, VERSION, WayNumber,
 };
-use crate::{Flow, Seen, Timeouts};
+use crate::{Flow, Timeouts};
 
 /// What entering a connection did to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl SharedSet {
         if choice >> RANK > rank::LIVE {
             return Entered::Alone;
         }
-        Entered::Instead { established: seen.has(Seen::REPLY), same_pod }
+        Entered::Instead { established: seen.is_replied(), same_pod }
     }
 
     /// The way to write to, for the lock's holder: the connection's own one, else a free one, else that of
@@ -196,7 +196,7 @@ impl SharedSet {
             let seen = self.seen(way);
             let veth = self.charge_of(way);
             let is_own = is_same(veth, own);
-            let unanswered = u32::from(!seen.has(Seen::REPLY));
+            let unanswered = u32::from(!seen.is_replied());
             let (rank, order) = if idle > rule.timeouts.of(self.protocol(way), seen) {
                 (rank::EXPIRED, 0)
             } else if seen.is_closed() {

@@ -25,6 +25,9 @@ impl LabelKey {
 
     pub const EMPTY: Self = Self { text: [0; WORDS], parent: 0, zero: 0 };
 
+    /// No label, but where the tree keeps the number of its next node.
+    pub const COUNTER: Self = Self { parent: u32::MAX, ..Self::EMPTY };
+
     /// `None`: a label has 1 to 63 bytes.
     pub fn new(parent: u32, label: &[u8]) -> Option<Self> {
         let mut bytes = [0; Self::BYTES];

@@ -1,8 +1,8 @@
 //! The addresses that one pod has learnt: sets of eight entries, two sets for each address.
 //!
 //! A new entry goes to the set with more room, so that three quarters of a table can live without a loss.
-//! When both are full, the entry goes that ends first. One address has an entry for each name, as rules see it
-//! ([`NameId`]).
+//! When both are full, the entry goes that ends first. One address has an entry for each name, as rules see
+//! it ([`NameId`]).
 //!
 //! A set has one writer at a time: a program on some CPU, who takes its lock, makes the version odd, writes,
 //! and makes it even. A reader takes what it has read only when the version was even and the same before and
@@ -10,7 +10,7 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
-use super::NameId;
+use super::{NameId, Stream};
 use crate::{Address, Atomic, Seed, address::pair, packet::forget};
 
 /// Entries of one set.
@@ -38,7 +38,7 @@ pub struct NameEntry {
     pub until: u32,
 }
 
-const _: () = assert!(size_of::<NameSet>() == 200 && size_of::<NameEntry>() == 24);
+const _: () = assert!(size_of::<NameSet>() == 8 * NameSet::WORDS as usize && size_of::<NameEntry>() == 24);
 
 /// What entering an address did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +52,25 @@ pub enum Learnt {
 }
 
 impl NameSet {
+    /// Sets of one pod's table, which has room for 4,096 entries.
+    pub const SETS: u32 = 512;
+    /// Elements of it, with those behind the sets that hold the words of its streams.
+    pub const ELEMENTS: u32 = Self::SETS + Stream::PLACES / Stream::IN_ELEMENT;
+    /// Words of 64 bits.
+    pub const WORDS: u32 = 25;
+
     pub const EMPTY: Self = Self {
         version: 0,
         choice: 0,
         entries: [NameEntry { address: Address::UNSPECIFIED, name: NameId::NONE, until: 0 }; WAYS_OF_NAMES],
     };
+}
+
+impl NameSet {
+    /// The entries of a copy.
+    pub const fn entries(&self) -> [NameEntry; WAYS_OF_NAMES] {
+        self.entries
+    }
 }
 
 /// The two sets of an address.
@@ -146,7 +160,8 @@ impl SharedNameSet {
         false
     }
 
-    /// Whether the set has an entry of an address and a name, and how many of its entries have ended: the count, and a bit above it.
+    /// Whether the set has an entry of an address and a name, and how many of its entries have ended: the
+    /// count, and a bit above it.
     #[inline(always)]
     pub fn room(self, address: &Address, name: NameId, now: u32, longest: u32) -> u32 {
         const OWN: u32 = 16;

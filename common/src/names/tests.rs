@@ -84,7 +84,8 @@ fn walk(message: &[u8], patterns: &Patterns) -> (Next, Vec<Entry>, u32, usize) {
     // What stands there from the message before does not matter.
     let mut walk = Walk::EMPTY;
     (walk.names, walk.known, walk.places, walk.refused) = ([NameId(99); 4], 4, [7; 128], 9);
-    walk.begin(&bounded, BEFORE.try_into().expect("small"), end.try_into().expect("small"), TABLE);
+    walk.clear(TABLE);
+    walk.turn_to(&bounded, BEFORE.try_into().expect("small"), end.try_into().expect("small"));
     let mut steps = 1;
     while walk.step(&bounded, &tables) {
         steps += 1;

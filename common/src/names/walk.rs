@@ -61,6 +61,17 @@ pub struct Walk {
     pub refused: u32,
     /// Where the question ends.
     pub question_end: u32,
+    /// Messages that were not learnt from to the end, and those that contradict themselves.
+    pub unlearnt: u32,
+    pub malformed: u32,
+    /// 1: the packet is the first part of a datagram.
+    pub is_fragment: u32,
+    /// Of a segment of TCP: where its data begins and ends, its sequence number, and where the next message
+    /// begins. 0: it is none.
+    pub(super) first: u32,
+    pub(super) segment_end: u32,
+    pub(super) sequence: u32,
+    pub(super) resume: u32,
     /// Where each label of the name stands.
     pub(super) places: [u16; PLACES],
 }
@@ -83,6 +94,8 @@ pub enum Next {
     Hint,
     /// Learns the address for one of the names.
     Learn,
+    /// Turns to the next message of a segment.
+    Message,
     /// All is read that counts.
     Done,
     /// It is no reply, or contradicts itself.
@@ -97,7 +110,7 @@ impl Next {
     pub const fn is_end(self) -> bool {
         match self {
             Self::Label | Self::Node | Self::Record | Self::Target => false,
-            Self::Parameter | Self::Hint | Self::Learn => false,
+            Self::Parameter | Self::Hint | Self::Learn | Self::Message => false,
             Self::Done | Self::Malformed | Self::Unlearnt => true,
         }
     }
@@ -143,25 +156,42 @@ impl Walk {
         evicted: 0,
         refused: 0,
         question_end: 0,
+        unlearnt: 0,
+        malformed: 0,
+        is_fragment: 0,
+        first: 0,
+        segment_end: 0,
+        sequence: 0,
+        resume: 0,
         places: [0; PLACES],
     };
 
-    /// Turns to the message between two places of a packet, which has at least a byte before it. `table`:
-    /// whose it is.
+    /// Forgets what came of the packet before; `table`: whose names are learnt.
     #[inline(always)]
-    pub fn begin(&mut self, packet: &impl Packet, message: u32, end: u32, table: u32) {
+    pub(super) fn clear(&mut self, table: u32) {
         for word in [
-            &mut self.aliases,
-            &mut self.data_end,
-            &mut self.known,
             &mut self.learnt,
             &mut self.evicted,
             &mut self.refused,
+            &mut self.unlearnt,
+            &mut self.malformed,
+            &mut self.is_fragment,
+            &mut self.first,
+            &mut self.segment_end,
+            &mut self.resume,
             &mut self.question_end,
         ] {
             overwrite(word, 0);
         }
         overwrite(&mut self.table, table);
+    }
+
+    /// Turns to the message between two places of the packet, which has at least a byte before it.
+    #[inline(always)]
+    pub(super) fn turn_to(&mut self, packet: &impl Packet, message: u32, end: u32) {
+        for word in [&mut self.aliases, &mut self.data_end, &mut self.known, &mut self.hint] {
+            overwrite(word, 0);
+        }
         overwrite(&mut self.message, message);
         overwrite(&mut self.end, end);
         let next = self.header(packet).unwrap_or(Next::Malformed);
@@ -206,18 +236,44 @@ impl Walk {
             Next::Parameter => self.parameter(packet),
             Next::Hint => self.hint(packet),
             Next::Learn => Some(self.learn(tables)),
+            Next::Message => self.message(packet),
             Next::Done => Some(Next::Done),
             Next::Malformed => None,
             Next::Unlearnt => Some(Next::Unlearnt),
         };
         overwrite(&mut self.next, next.unwrap_or(Next::Malformed));
-        !forget(&self.next).is_end()
+        let next = forget(&self.next);
+        if !next.is_end() {
+            return true;
+        }
+        let of_it = if next == Next::Malformed { &mut self.malformed } else { &mut self.unlearnt };
+        let count = forget(of_it) + u32::from(next != Next::Done);
+        overwrite(of_it, count);
+        if forget(&self.resume) >= forget(&self.segment_end) {
+            return false;
+        }
+        overwrite(&mut self.next, Next::Message);
+        true
     }
 
     /// How it ended, after its last step.
     #[inline(always)]
     pub fn next(&self) -> Next {
         forget(&self.next)
+    }
+
+    /// Where the message begins in the packet.
+    #[inline(always)]
+    pub fn message_start(&self) -> u32 {
+        forget(&self.message)
+    }
+
+    /// Whether the packet is a datagram for a name of rules of which something is missing: the rest of it is
+    /// in other fragments, or could not be learnt.
+    #[inline(always)]
+    pub fn wants_cut(&self) -> bool {
+        let is_missing = forget(&self.is_fragment) != 0 || forget(&self.unlearnt) != 0;
+        forget(&self.first) == 0 && is_missing && self.is_matched() && forget(&self.question_end) != 0
     }
 
     /// Whether rules have any of the names.

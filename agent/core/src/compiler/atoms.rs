@@ -9,7 +9,9 @@ use std::{
 };
 
 use super::{Shared, Signature};
-use crate::model::{Cluster, IpBlock, LabelExpression, Labels, Name, NamedPort, Node, Peer, Pod, Selector};
+use crate::model::{
+    Cluster, DomainPattern, IpBlock, LabelExpression, Labels, Name, NamedPort, Node, Peer, Pod, Selector,
+};
 
 /// A property that an address has or has not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +33,8 @@ pub enum Atom {
     Blocks(BTreeSet<IpBlock>),
     /// It is one of a node with such labels.
     Node(Selector),
+    /// It is no address, but a name of the DNS that one of these matches: all those of a rule together.
+    Names(BTreeSet<DomainPattern>),
 }
 
 /// Whose addresses can have a property.
@@ -40,6 +44,8 @@ pub(super) enum Holder {
     Nodes,
     /// Any address in them.
     Networks,
+    /// Names, which stand among addresses.
+    Names,
 }
 
 /// All that the properties of a pod depend on: replicas share it. Label sets and lists of ports are known by
@@ -67,6 +73,7 @@ impl Atom {
             Self::PodsIn(..) | Self::PodsAcross { .. } | Self::Endpoints(_) | Self::Port(_) => Holder::Pods,
             Self::Node(_) => Holder::Nodes,
             Self::Blocks(_) => Holder::Networks,
+            Self::Names(_) => Holder::Names,
         }
     }
 }
@@ -75,6 +82,7 @@ impl Atom {
 /// does not have.
 pub(crate) fn peer_atoms(peers: &[Peer], namespace: Option<&Name>) -> BTreeSet<Shared<Atom>> {
     let mut blocks = BTreeSet::new();
+    let mut names = BTreeSet::new();
     let mut atoms = BTreeSet::new();
     for peer in peers {
         let atom = match peer {
@@ -90,12 +98,19 @@ pub(crate) fn peer_atoms(peers: &[Peer], namespace: Option<&Name>) -> BTreeSet<S
                 continue;
             }
             Peer::Nodes(nodes) => Atom::Node(nodes.clone()),
+            Peer::Name(name) => {
+                names.insert(name.clone());
+                continue;
+            }
             Peer::Nothing => continue,
         };
         atoms.insert(Shared::new(atom));
     }
     if !blocks.is_empty() {
         atoms.insert(Shared::new(Atom::Blocks(blocks)));
+    }
+    if !names.is_empty() {
+        atoms.insert(Shared::new(Atom::Names(names)));
     }
     atoms
 }
@@ -106,9 +121,12 @@ pub(super) fn blocks<'a>(
 ) -> Vec<(&'a Shared<Atom>, &'a BTreeSet<IpBlock>)> {
     let blocks = atoms.into_iter().filter_map(|atom| match &**atom {
         Atom::Blocks(blocks) => Some((atom, blocks)),
-        Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Endpoints(_) | Atom::Port(_) | Atom::Node(_) => {
-            None
-        }
+        Atom::PodsIn(..)
+        | Atom::PodsAcross { .. }
+        | Atom::Endpoints(_)
+        | Atom::Port(_)
+        | Atom::Node(_)
+        | Atom::Names(_) => None,
     });
     blocks.collect()
 }
@@ -146,7 +164,7 @@ impl PodAtoms {
                 Atom::Port(port) => {
                     sorted.ports.insert(port.clone(), atom.clone());
                 }
-                Atom::Blocks(_) | Atom::Node(_) => {}
+                Atom::Blocks(_) | Atom::Node(_) | Atom::Names(_) => {}
             }
         }
         sorted
@@ -188,7 +206,8 @@ impl PodAtoms {
                 | Atom::PodsAcross { .. }
                 | Atom::Port(_)
                 | Atom::Blocks(_)
-                | Atom::Node(_) => false,
+                | Atom::Node(_)
+                | Atom::Names(_) => false,
             };
             signature.extend(of_namespace.iter().chain(&self.endpoints).filter(is_matching).cloned());
         }
@@ -209,7 +228,8 @@ impl NodeAtoms {
             | Atom::PodsAcross { .. }
             | Atom::Endpoints(_)
             | Atom::Port(_)
-            | Atom::Blocks(_) => None,
+            | Atom::Blocks(_)
+            | Atom::Names(_) => None,
         });
         Self(nodes.collect())
     }

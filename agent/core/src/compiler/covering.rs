@@ -63,26 +63,13 @@ fn covers(wide: &Shared<Atom>, narrow: &Shared<Atom>) -> bool {
         (Atom::Port(wide), Atom::Port(narrow)) => wide == narrow,
         // Of expressions only the same is known to match the same.
         (Atom::Endpoints(wide), Atom::Endpoints(narrow)) => wide == narrow,
-        (
-            Atom::PodsIn(..) | Atom::PodsAcross { .. },
-            Atom::Endpoints(_) | Atom::Port(_) | Atom::Blocks(_) | Atom::Node(_),
-        )
-        | (
-            Atom::Endpoints(_),
-            Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Port(_) | Atom::Blocks(_) | Atom::Node(_),
-        )
-        | (
-            Atom::Port(_),
-            Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Endpoints(_) | Atom::Blocks(_) | Atom::Node(_),
-        )
-        | (
-            Atom::Blocks(_),
-            Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Endpoints(_) | Atom::Port(_) | Atom::Node(_),
-        )
-        | (
-            Atom::Node(_),
-            Atom::PodsIn(..) | Atom::PodsAcross { .. } | Atom::Endpoints(_) | Atom::Port(_) | Atom::Blocks(_),
-        ) => false,
+        (Atom::Names(wide), Atom::Names(narrow)) => narrow.is_subset(wide),
+        (Atom::PodsIn(..) | Atom::PodsAcross { .. }, _)
+        | (Atom::Endpoints(_), _)
+        | (Atom::Port(_), _)
+        | (Atom::Blocks(_), _)
+        | (Atom::Node(_), _)
+        | (Atom::Names(_), _) => false,
     }
 }
 

@@ -10,9 +10,9 @@ use imbl::OrdMap;
 use podgate_common::PrefixKey;
 
 use super::{
-    Atom, RuleSet, Shared,
+    Atom, NamePlace, RuleSet, Shared,
     atoms::{NodeAtoms, PodAtoms, PodKey},
-    prefixes, rules,
+    names, prefixes, rules,
 };
 use crate::model::Cluster;
 
@@ -46,7 +46,7 @@ pub(super) fn compile(
     cluster: &Cluster,
     rule_sets: &[Arc<RuleSet>],
     prefixes: BTreeMap<PrefixKey, Arc<Signature>>,
-) -> Identities {
+) -> (Identities, Arc<BTreeSet<NamePlace>>) {
     let atoms: BTreeSet<&Shared<Atom>> = rules::atoms(rule_sets).collect();
     let mut interner = SignatureInterner::default();
     let prefixes: BTreeMap<PrefixKey, usize> = prefixes
@@ -69,9 +69,12 @@ pub(super) fn compile(
     for (node, matching) in node_atoms.mentioned(cluster) {
         node.addresses.iter().for_each(|address| addresses.add(*address, &matching));
     }
+    let places = names::places(atoms.iter().copied());
+    places.iter().for_each(|(place, matching)| addresses.add(names::key(place), matching));
     let AddressIdentities { interner, identities, .. } = addresses;
     let signatures = interner.signatures.into_iter().map(Arc::new).enumerate().collect();
-    Identities { signatures, addresses: identities, prefixes: Arc::new(prefixes) }
+    let identities = Identities { signatures, addresses: identities, prefixes: Arc::new(prefixes) };
+    (identities, Arc::new(places.into_keys().collect()))
 }
 
 /// Addresses with properties that no prefix has.

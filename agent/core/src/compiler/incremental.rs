@@ -19,6 +19,8 @@ mod division;
 mod frontends;
 mod match_cache;
 mod mentioned;
+mod named_ports;
+mod names;
 mod numbering;
 mod properties;
 mod slices;
@@ -40,7 +42,8 @@ use self::{
     properties::{Properties, pods_in},
 };
 use super::{
-    Atom, Clause, CompiledTables, RuleSet, Services, Shared, Site, Subject, TableLimits,
+    Atom, Clause, CompiledTables, NamePlace, RuleSet, Services, Shared, Signature, Site, Subject,
+    TableLimits,
     atoms::{Holder, NodeAtoms, PodAtoms},
     limits, rows, rules, services,
 };
@@ -78,6 +81,8 @@ pub struct Incremental {
     port_sets: BTreeMap<Shared<PortSet>, usize>,
     pod_atoms: PodAtoms,
     node_atoms: NodeAtoms,
+    /// What rules say of names.
+    names: BTreeMap<NamePlace, Arc<Signature>>,
     claims: AddressProperties,
     frontends: Frontends,
     tables: CompiledTables,
@@ -108,6 +113,7 @@ impl Incremental {
             port_sets: BTreeMap::new(),
             pod_atoms: PodAtoms::default(),
             node_atoms: NodeAtoms::default(),
+            names: BTreeMap::new(),
             claims: AddressProperties::default(),
             frontends: Frontends::default(),
             tables: CompiledTables::default(),
@@ -142,6 +148,7 @@ impl Incremental {
         let reclassified = self.divide(&mentioned);
         self.claim(&old, new, &changes, &mentioned);
         let settled = self.claims.settle();
+        self.forget_closed_strata();
         self.tables.identities = self.claims.identities();
         self.compile_rows(&mentioned, &settled, reclassified.as_ref());
         self.tables.rule_sets = self.rule_sets.contents().clone();
@@ -151,28 +158,6 @@ impl Incremental {
         let (policies, reclassified) = (changes.has_policies() || renamed, reclassified.is_some());
         let (subjects, reconsidered) = (step.subjects, &self.reconsidered);
         self.versions.advance(&StepChanges { subjects, reconsidered, policies, reclassified });
-    }
-
-    /// Out: whether a name stands for other ports than before somewhere.
-    fn count_named_ports(&mut self, changes: &SnapshotChanges<'_>) -> bool {
-        let ports = |pod: Option<&Arc<Pod>>| match pod {
-            Some(pod) if !pod.host_network => pod.ports.clone(),
-            Some(_) | None => Arc::default(),
-        };
-        let mut renamed = false;
-        for &(before, after) in changes.pods.values() {
-            let (before, after) = (ports(before), ports(after));
-            if before == after {
-                continue;
-            }
-            for port in &*after {
-                renamed |= count(Arc::make_mut(&mut self.named_ports), port);
-            }
-            for port in &*before {
-                renamed |= discount(Arc::make_mut(&mut self.named_ports), port);
-            }
-        }
-        renamed
     }
 
     /// Finds the rule sets of those subjects of which the policies may say something else than before.
@@ -220,6 +205,7 @@ impl Incremental {
         }
         in_use.extend(&self.retained);
         in_use.insert(0);
+        self.use_strata(&mut in_use);
         let mut mentioned = Mentioned::default();
         let contents = self.rule_sets.contents();
         for index in in_use.difference(&self.in_use) {
@@ -304,6 +290,7 @@ impl Incremental {
             }
             self.claims.replace(before.zip(had.as_ref()), after.zip(has.as_ref()));
         }
+        self.claim_names(mentioned);
         if changes.nodes || mentioned.is_any_of(Holder::Nodes) {
             for (node, had) in self.node_atoms.mentioned(old) {
                 node.addresses.iter().for_each(|at| self.claims.release(*at, &Arc::new(had.clone())));

@@ -155,6 +155,7 @@ pub(super) fn entries(
             }
             Peer::Block(block) => of_block(block, address),
             Peer::Nodes(nodes) => of_nodes(cluster, nodes, address),
+            Peer::Name(name) => return Err(EntryFinding::Name(name.clone())),
             Peer::Nothing => return Err(EntryFinding::NotUnderstood),
         };
         found.map(EntryFinding::Peer).map_err(EntryFinding::Peer)

@@ -114,7 +114,8 @@ fn denies_all_pods(policy: &SurveyedPolicy<'_>, direction: Direction) -> bool {
         Peer::Pods { namespaces: Some(namespaces), pods } => {
             [namespaces, pods].into_iter().all(|selector| selector.covers(&Selector::EVERYTHING))
         }
-        Peer::Pods { namespaces: None, .. } | Peer::Block(_) | Peer::Nodes(_) | Peer::Nothing => false,
+        Peer::Pods { namespaces: None, .. } | Peer::Block(_) | Peer::Nodes(_) => false,
+        Peer::Name(_) | Peer::Nothing => false,
     };
     !policy.audit
         && cluster_wide.subject.pods.covers(&Selector::EVERYTHING)

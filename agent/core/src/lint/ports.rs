@@ -68,7 +68,7 @@ fn destinations<'s, 'a>(
 const fn is_of_pods(peer: &Peer) -> bool {
     match peer {
         Peer::Pods { .. } => true,
-        Peer::Block(_) | Peer::Nodes(_) | Peer::Nothing => false,
+        Peer::Block(_) | Peer::Nodes(_) | Peer::Name(_) | Peer::Nothing => false,
     }
 }
 

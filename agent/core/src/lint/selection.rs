@@ -117,7 +117,7 @@ fn peer<'a>(
             let message = "the peer matches no node".to_owned();
             (LintName::PeerMatchesNoNode, field.to_owned(), message, nodes, SelectedFrom::Nodes)
         }
-        Peer::Pods { .. } | Peer::Nodes(_) | Peer::Block(_) | Peer::Nothing => return,
+        Peer::Pods { .. } | Peer::Nodes(_) | Peer::Block(_) | Peer::Name(_) | Peer::Nothing => return,
     };
     findings.push(policy.finding(&field, name, message));
     empty.push(EmptySelector { object: policy.object(), field, selector, among });

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 use podgate_common::{Direction, Protocol};
 
-use super::{CalicoEnds, Name, ObjectName, Pod, Selector};
+use super::{CalicoEnds, DomainPattern, Name, ObjectName, Pod, Selector};
 
 /// One NetworkPolicy. `None` for a direction: `policyTypes` does not name it, the policy does not isolate it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Peer {
             Self::Pods { namespaces, pods } => PeerTerms::Selectors(namespaces.as_ref(), pods),
             Self::Block(block) => PeerTerms::Block(block),
             Self::Nodes(nodes) => PeerTerms::Selectors(None, nodes),
-            Self::Nothing => PeerTerms::Nothing,
+            Self::Name(_) | Self::Nothing => PeerTerms::Nothing,
         }
     }
 
@@ -115,6 +115,8 @@ pub enum Peer {
     Block(IpBlock),
     /// The addresses of nodes with such labels. Only ClusterNetworkPolicies have it, for egress.
     Nodes(Selector),
+    /// Addresses that the pod has learnt for a name of the DNS. Only for egress.
+    Name(DomainPattern),
     /// Not understood: matches nothing.
     Nothing,
 }

@@ -12,11 +12,14 @@ use std::{
 use imbl::{OrdMap, ordmap::DiffItem};
 use podgate_common::{
     Address, BITS_PER_ROW, ClassId, IdentityId, PolicyId, PrefixKey, Row, RowKey, ServiceId, ServiceKey,
-    ServiceVerdict,
+    ServiceVerdict, Strata, Stratum,
 };
-use podgate_core::compiler::{CompiledTables, RuleSet, compile_rows};
+use podgate_core::compiler::{CompiledTables, NameStratum, RuleSet, compile_rows};
 
-use super::ids::{Assigned, Ids};
+use super::{
+    ids::{Assigned, Ids},
+    names::NameKeys,
+};
 use crate::TableSet;
 
 /// Entries that change: `None` goes.
@@ -43,6 +46,7 @@ impl PublishTarget {
         ids: &mut Ids,
         set: &TableSet,
         in_force: &BTreeMap<PolicyId, Arc<RuleSet>>,
+        names: &NameKeys,
     ) -> Self {
         ids.assign(tables, &before, &mut assigned);
         let (rows, crossing) = if Arc::ptr_eq(&before.classes, &tables.classes) {
@@ -56,7 +60,7 @@ impl PublishTarget {
         };
         let mut addresses = MapChanges::new();
         change(&mut addresses, before.identities.addresses.diff(&tables.identities.addresses), |at, id| {
-            vec![(Address::from(*at), assigned.identities[id])]
+            vec![(names.key(*at), assigned.identities[id])]
         });
         let mut services = MapChanges::new();
         change(&mut services, before.services.frontends.diff(&tables.services.frontends), |key, place| {
@@ -77,6 +81,7 @@ impl PublishTarget {
         known: &Ids,
         set: &TableSet,
         in_force: &BTreeMap<PolicyId, Arc<RuleSet>>,
+        names: &NameKeys,
     ) -> Self {
         let addresses = tables.identities.addresses.iter();
         let services = tables.services.frontends.iter();
@@ -86,7 +91,7 @@ impl PublishTarget {
             crossing: crossing(tables, &ids, known, in_force),
             addresses: compared(
                 set.addresses.entries(),
-                addresses.map(|(at, id)| (Address::from(*at), ids.identities[id])),
+                addresses.map(|(at, id)| (names.key(*at), ids.identities[id])),
             ),
             prefixes: compared(set.prefixes.entries(), prefixes(tables, &ids)),
             services: compared(set.services.entries(), services.map(|(key, at)| (*key, ids.services[at]))),
@@ -106,6 +111,7 @@ fn changed_rows(before: &CompiledTables, tables: &CompiledTables, ids: &Assigned
         let mut encoder = Encoder::new(ids, key);
         change(&mut changed, until_now.diff(&now), |at, blocks| encoder.rows(*at, blocks));
     }
+    change(&mut changed, before.strata.diff(&tables.strata), |at, parts| vec![strata_row(*at, parts, ids)]);
     change(&mut changed, before.services.verdicts.diff(&tables.services.verdicts), |at, verdict| {
         service_row(*at, *verdict, ids).into_iter().collect()
     });
@@ -126,6 +132,7 @@ fn rows<'a>(tables: &'a CompiledTables, ids: &'a Assigned) -> impl Iterator<Item
     let verdicts = tables.services.verdicts.iter();
     of(&tables.rows.allowed, RowKey::new)
         .chain(of(&tables.rows.denied_on_own_node, RowKey::of_own_node))
+        .chain(tables.strata.iter().map(|(at, parts)| strata_row(*at, parts, ids)))
         .chain(verdicts.filter_map(|(at, verdict)| service_row(*at, *verdict, ids)))
 }
 
@@ -196,6 +203,15 @@ fn by_block(blocks: &[Row], classes: &[ClassId]) -> EncodedRows {
         }
     }
     rows.into_values().collect()
+}
+
+/// The parts of a rule set with names.
+fn strata_row(rule_set: usize, parts: &Arc<[NameStratum]>, ids: &Assigned) -> (RowKey, Row) {
+    let mut strata = Strata::default();
+    for (place, part) in strata.0.iter_mut().zip(&**parts) {
+        *place = Stratum { names: ids.policies[&part.names], open: ids.policies[&part.open] };
+    }
+    (RowKey::of_strata(ids.policies[&rule_set]), strata.row())
 }
 
 fn service_row(

@@ -5,12 +5,12 @@
 //! closed means: treat the rule as a Deny all rule" (`apis/v1alpha2/clusternetworkpolicy_types.go`, of a peer
 //! without a known field). Every rule that is not wholly understood is treated so, also one with a field in
 //! its peers or ports that is not known: forms of older and of later releases have such, and without them a
-//! peer is wider. A subject with a fault selects no pod, as every selector does. Domain names are known, and
-//! match nothing. Entries are not counted.
+//! peer is wider. A subject with a fault selects no pod, as every selector does. A domain name that is not
+//! understood matches nothing. Of other entries none are counted.
 
 use podgate_core::model::{
-    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, IpBlock,
-    Peer, Peers, Ports, Rule, Selector, Tier,
+    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject,
+    DomainPattern, IpBlock, Peer, Peers, Ports, Rule, Selector, Tier,
 };
 
 use super::{
@@ -76,7 +76,12 @@ pub(super) fn read(
     policy.ingress = rules(&spec.get("ingress"), "from", dialect, names);
     policy.egress = rules(&spec.get("egress"), "to", dialect, names);
     match place {
-        Ok((tier, priority)) => (policy.tier, policy.priority) = (tier, priority),
+        Ok((tier, priority)) => {
+            (policy.tier, policy.priority) = (tier, priority);
+            if tier == Tier::Baseline {
+                without_names(&mut policy.egress, &spec.get("egress"));
+            }
+        }
         Err(_reported) => {
             for rule in policy.ingress.iter_mut().chain(&mut policy.egress) {
                 *rule = failed_closed(Some(rule.action));
@@ -259,8 +264,39 @@ fn networks(field: &Field<'_>) -> Option<Vec<Peer>> {
     each.into_iter().collect::<Result<_, _>>().ok()
 }
 
-/// No one resolves them here. Only rules that accept may have them: without them less is accepted.
+/// "DomainNames is only supported for Accept rules", and has at most 25 entries. A name that is not
+/// understood matches nothing: less is accepted.
 fn domain_names(field: &Field<'_>, action: Option<Action>) -> Option<Vec<Peer>> {
-    let _reported = field.fault("is not supported, matches nothing");
-    (action == Some(Action::Accept)).then(|| vec![Peer::Nothing])
+    const MOST: usize = 25;
+    let items = field.items().ok()?;
+    if action != Some(Action::Accept) {
+        let _reported = field.fault("is only for rules that accept");
+        return None;
+    }
+    if items.len() == 0 || items.len() > MOST {
+        let _reported = field.fault(format!("must have 1 to {MOST} entries"));
+        return None;
+    }
+    let name = |item: Field<'_>| {
+        let Ok(text) = item.required_text() else { return Peer::Nothing };
+        match DomainPattern::parse(text) {
+            Ok(name) => Peer::Name(name),
+            Err(reason) => {
+                let _reported = item.fault(format!("{} {reason}, matches nothing", quoted(text)));
+                Peer::Nothing
+            }
+        }
+    };
+    Some(items.map(name).collect())
+}
+
+/// "DomainNames is only supported in the Admin tier": elsewhere they match nothing.
+fn without_names(rules: &mut [ClusterRule], field: &Field<'_>) {
+    for (at, rule) in rules.iter_mut().enumerate() {
+        let Peers::Listed(peers) = &mut rule.matches.peers else { continue };
+        for peer in peers.iter_mut().filter(|peer| matches!(peer, Peer::Name(_))) {
+            let _reported = field.fault(format!("[{at}]: domainNames are for the tier Admin, match nothing"));
+            *peer = Peer::Nothing;
+        }
+    }
 }

@@ -93,8 +93,31 @@ impl Programs {
     }
 }
 
+impl Programs {
+    /// What a pod gets instead of a packet that arrives.
+    #[track_caller]
+    pub(crate) fn changed(&self, hook: Hook, frame: &[u8]) -> Vec<u8> {
+        let (answer, after) = run_to(&self.to_pod, hook.ifindex, hook.ingress_ifindex, frame);
+        assert_eq!(answer, PASSED, "{frame:02x?}");
+        after
+    }
+}
+
 #[track_caller]
 fn run(program: &SchedClassifier, ifindex: u32, ingress_ifindex: u32, frame: &[u8]) -> Answer {
+    let (answer, after) = run_to(program, ifindex, ingress_ifindex, frame);
+    assert_eq!(after, frame, "the program changed the packet");
+    match answer {
+        PASSED => Answer::Passed,
+        DROPPED => Answer::Dropped,
+        REDIRECTED => Answer::HandedOver,
+        other => panic!("the program returned {other}"),
+    }
+}
+
+/// What the program returns, and what it makes of the packet.
+#[track_caller]
+fn run_to(program: &SchedClassifier, ifindex: u32, ingress_ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
     // `struct __sk_buff` of `linux/bpf.h` up to `ifindex`.
     let mut context = [0; 44];
     context[36..40].copy_from_slice(&ingress_ifindex.to_ne_bytes());
@@ -107,11 +130,6 @@ fn run(program: &SchedClassifier, ifindex: u32, ingress_ifindex: u32, frame: &[u
         ..TestRunOptions::default()
     };
     let run = program.test_run(options).unwrap_or_else(|error| panic!("{error:?}: {frame:02x?}"));
-    assert_eq!(after, frame, "the program changed the packet");
-    match run.return_value {
-        PASSED => Answer::Passed,
-        DROPPED => Answer::Dropped,
-        REDIRECTED => Answer::HandedOver,
-        other => panic!("the program returned {other}"),
-    }
+    after.truncate(run.data_size_out as usize);
+    (run.return_value, after)
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    ClassId, EndpointState, FlowSummary, FragmentKey, IdentityId, LinkAddress, Lookup, PolicyId, PortPair,
-    Protocol, Reach, Row, RowKey, ServiceId, ServiceKey, TableSetIndex, Timeouts, TunnelPort,
-    protocol::number,
+    ClassId, EndpointState, FlowSummary, FragmentKey, IdentityId, LinkAddress, Lookup, NAMES_OF_ADDRESS,
+    NameId, PolicyId, PortPair, Protocol, Reach, Row, RowKey, ServiceId, ServiceKey, TableSetIndex, Timeouts,
+    TunnelPort, protocol::number,
 };
 
 /// A node with one pod behind [`VETH`], isolated both ways; `allows` is its policy.
@@ -207,6 +207,12 @@ impl Tables for Node {
         let flow = flows.get_mut(&lookup.key).expect("an entry that was found");
         (flow.last, flow.seen) = (now, seen);
     }
+
+    fn is_resolver(&self, _: &ServiceKey) -> bool {
+        false
+    }
+
+    fn names(&self, _: u32, _: &Address, _: &mut [NameId; NAMES_OF_ADDRESS]) {}
 
     fn fragment(&self, key: &FragmentKey) -> Option<PortPair> {
         self.fragments.borrow().get(key).copied()

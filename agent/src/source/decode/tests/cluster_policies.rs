@@ -1,6 +1,6 @@
 //! ClusterNetworkPolicies and their forerunners: what is read, and how what is not understood fails closed.
 
-use podgate_core::model::{Action, ClusterPolicyKind, ClusterRule, Tier};
+use podgate_core::model::{Action, ClusterPolicyKind, ClusterRule, DomainPattern, Tier};
 
 use super::*;
 
@@ -162,13 +162,46 @@ fn networks_are_no_peers_of_ingress() {
 }
 
 #[test]
-fn names_of_domains_match_nothing_and_leave_other_peers_alone() {
-    let peers = json!([{"domainNames": ["*.example.com"]}, {"networks": ["10.0.0.0/8"]}]);
+fn names_of_domains_are_peers_of_rules_that_accept() {
+    let peers = json!([{"domainNames": ["*.Example.com", "a.test."]}, {"networks": ["10.0.0.0/8"]}]);
     let (rule, faults) = egress(&json!({"action": "Accept", "to": peers}));
-    assert_eq!(rule.matches.peers, Peers::Listed(vec![Peer::Nothing, block("10.0.0.0/8")]));
-    assert_eq!(faults, ["spec.egress[0].to[0].domainNames: is not supported, matches nothing"]);
-    let (rule, _) = egress(&json!({"action": "Deny", "to": peers}));
-    assert_eq!(rule, deny_all());
+    let name = |text: &str| Peer::Name(DomainPattern::parse(text).unwrap());
+    let expected = vec![name("*.example.com"), name("a.test"), block("10.0.0.0/8")];
+    assert_eq!((rule.matches.peers, faults), (Peers::Listed(expected), vec![]));
+    for action in ["Deny", "Pass"] {
+        let (rule, faults) = egress(&json!({"action": action, "to": peers}));
+        assert_eq!(rule, deny_all());
+        assert_eq!(faults, ["spec.egress[0].to[0].domainNames: is only for rules that accept"]);
+    }
+}
+
+#[test]
+fn a_name_that_is_none_matches_nothing_and_leaves_others_alone() {
+    let peers = json!([{"domainNames": ["a.*.test", "a.test", "x y"]}]);
+    let (rule, faults) = egress(&json!({"action": "Accept", "to": peers}));
+    let name = Peer::Name(DomainPattern::parse("a.test").unwrap());
+    assert_eq!(rule.matches.peers, Peers::Listed(vec![Peer::Nothing, name, Peer::Nothing]));
+    let expected = [
+        "spec.egress[0].to[0].domainNames[0]: \"a.*.test\" has a * elsewhere than as its first label, matches nothing",
+        "spec.egress[0].to[0].domainNames[2]: \"x y\" has a label that is not 1 to 63 letters, digits, - or _, \
+         matches nothing",
+    ];
+    assert_eq!(faults, expected);
+    for names in [json!([]), json!(vec!["a.test"; 26])] {
+        let (rule, faults) = egress(&json!({"action": "Accept", "to": [{"domainNames": names}]}));
+        assert_eq!(rule, nothing());
+        assert_eq!(faults, ["spec.egress[0].to[0].domainNames: must have 1 to 25 entries"]);
+    }
+}
+
+#[test]
+fn names_of_domains_are_for_the_tier_admin() {
+    let rule = json!({"action": "Accept", "to": [{"domainNames": ["a.test"]}]});
+    let (policy, faults) = cluster_policy(
+        &json!({"tier": "Baseline", "priority": 1, "subject": {"namespaces": {}}, "egress": [rule]}),
+    );
+    assert_eq!(policy.egress, [nothing()]);
+    assert_eq!(faults, ["spec.egress: [0]: domainNames are for the tier Admin, match nothing"]);
 }
 
 #[test]
