@@ -5,6 +5,7 @@ mod decided;
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    rc::Rc,
     sync::Arc,
 };
 
@@ -138,7 +139,7 @@ type BitsByIdentity = BTreeMap<usize, Bits>;
 
 /// Finds what clauses match.
 struct Matcher<'a> {
-    classes: ClassBits,
+    classes: Rc<ClassBits>,
     /// The identities that have a property, ascending.
     holders: HashMap<&'a Shared<Atom>, Vec<usize>>,
     all: Vec<usize>,
@@ -166,7 +167,27 @@ impl<'a> Matcher<'a> {
             }
         }
         let sets = clauses.iter().flat_map(|clause| clause.port_sets());
-        Self { classes: ClassBits::new(classes, sets), holders, all }
+        Self { classes: Rc::new(ClassBits::new(classes, sets)), holders, all }
+    }
+
+    /// One identity of each group that these properties distinguish, and for each identity the one of its
+    /// group.
+    fn among(&self, atoms: &BTreeSet<&'a Shared<Atom>>) -> (Self, HashMap<usize, usize>) {
+        let mut held: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (place, atom) in atoms.iter().enumerate() {
+            self.holders(atom).iter().for_each(|identity| held.entry(*identity).or_default().push(place));
+        }
+        let mut groups: HashMap<Vec<usize>, usize> = HashMap::new();
+        let group = |identity: &usize| {
+            let first = *groups.entry(held.remove(identity).unwrap_or_default()).or_insert(*identity);
+            (*identity, first)
+        };
+        let first: HashMap<usize, usize> = self.all.iter().map(group).collect();
+        let is_first = |identity: &usize| first[identity] == *identity;
+        let of =
+            |atom: &&'a Shared<Atom>| (*atom, self.holders(atom).iter().copied().filter(is_first).collect());
+        let all = self.all.iter().copied().filter(is_first).collect();
+        (Self { classes: self.classes.clone(), holders: atoms.iter().map(of).collect(), all }, first)
     }
 
     /// What any of the clauses matches. Identities to which the same ones apply share their bits: what this

@@ -138,7 +138,9 @@ impl PolicySnapshot {
         let ends = self.ends(query);
         let compiler = rules::Compiler::new(&self.cluster, &self.named_ports);
         let walk = compiler.walk(query.pod, query.direction);
-        work.spend(self.cluster.policies_in(&query.pod.name.namespace).count());
+        // All of Calico's are put in order.
+        let of_calico = self.cluster.calico.v3.policies.len() + self.cluster.calico.v1.policies.len();
+        work.spend(self.cluster.policies_in(&query.pod.name.namespace).count() + MAKING * of_calico);
         let mut rules = RuleAnswers {
             compiler: &compiler,
             query,
@@ -305,14 +307,18 @@ impl RuleAnswers<'_, '_> {
         let ConnectionQuery { pod, direction, .. } = *self.query;
         let own_ports = if direction == Direction::Ingress { pod.ports.clone() } else { Arc::default() };
         let key = RulesOf { policy: policy.name(), direction, own_ports };
-        if let Some(clauses) = self.clauses.get(&key) {
+        // What it wants of this pod another one, or this one later, may not meet.
+        let is_of_pod = policy.wants_own_end(direction);
+        if let Some(clauses) = self.clauses.get(&key).filter(|_| !is_of_pod) {
             return clauses.clone();
         }
         let rules = policy.rules(direction);
         self.work.spend(MAKING * rules.iter().map(|rule| rule.size()).sum::<usize>());
         let clause = |rule| self.compiler.clause_for(rule, policy.namespace(), pod, direction);
         let clauses: Arc<[_]> = rules.into_iter().map(|rule| Shared::new(clause(rule))).collect();
-        self.clauses.insert(key, clauses.clone());
+        if !is_of_pod {
+            self.clauses.insert(key, clauses.clone());
+        }
         clauses
     }
 

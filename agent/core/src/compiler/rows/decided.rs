@@ -2,7 +2,7 @@
 //! many rule sets share it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     rc::Rc,
     sync::Arc,
 };
@@ -16,11 +16,19 @@ use crate::{
 };
 
 /// What a part of a tier decides, for all identities.
-pub(super) struct Part(Rc<RulesDecision<BitsByIdentity>>);
+#[derive(Clone)]
+pub(super) struct Part(Rc<Decided>);
+
+struct Decided {
+    decision: RulesDecision<BitsByIdentity>,
+    /// For each identity the one that stands for it; `None`: each stands for itself.
+    first: Option<HashMap<usize, usize>>,
+}
 
 impl Part {
     pub(super) fn on(&self, identity: usize) -> RulesDecision<Option<&Bits>> {
-        let RulesDecision { accepted, denied, passed } = &*self.0;
+        let Decided { decision: RulesDecision { accepted, denied, passed }, first } = &*self.0;
+        let identity = first.as_ref().map_or(identity, |first| first[&identity]);
         let [accepted, denied, passed] = [accepted, denied, passed].map(|bits| bits.get(&identity));
         RulesDecision { accepted, denied, passed }
     }
@@ -29,7 +37,7 @@ impl Part {
 /// Asks each list of steps once, however many rule sets share it.
 pub(super) struct DecidedBy<'a> {
     matcher: &'a Matcher<'a>,
-    known: HashMap<*const Step, Rc<RulesDecision<BitsByIdentity>>>,
+    known: HashMap<*const Step, Part>,
 }
 
 impl<'a> DecidedBy<'a> {
@@ -37,26 +45,32 @@ impl<'a> DecidedBy<'a> {
         Self { matcher, known: HashMap::new() }
     }
 
-    pub(super) fn part(&mut self, part: &RulePart) -> Part {
+    pub(super) fn part(&mut self, part: &'a RulePart) -> Part {
         match part {
             RulePart::Steps(steps) => {
                 let decided = self.known.entry(steps.list().as_ptr());
-                Part(decided.or_insert_with(|| Rc::new(decided_by(steps.list(), self.matcher))).clone())
+                let matcher = self.matcher;
+                decided.or_insert_with(|| decided_by(steps.list(), matcher)).clone()
             }
             RulePart::AnyOf(clauses) => {
                 let accepted = boxed(self.matcher.matches(clauses));
-                Part(Rc::new(RulesDecision { accepted, ..RulesDecision::default() }))
+                let decision = RulesDecision { accepted, ..RulesDecision::default() };
+                Part(Rc::new(Decided { decision, first: None }))
             }
         }
     }
 }
 
-fn decided_by(steps: &[Step], matcher: &Matcher<'_>) -> RulesDecision<BitsByIdentity> {
+/// A step costs what this list distinguishes, and not all that the policies of a node do: whoever writes many
+/// rules must not pay with the time of others.
+fn decided_by<'a>(steps: &'a [Step], matcher: &Matcher<'a>) -> Part {
+    let atoms: BTreeSet<_> = steps.iter().flat_map(|step| step.clause.atoms()).collect();
+    let (among, first) = matcher.among(&atoms);
     let mut walk = RulesWalk::default();
     for step in steps {
-        walk.meet(step.action, boxed(matcher.matches([&step.clause])));
+        walk.meet(step.action, boxed(among.matches([&step.clause])));
     }
-    walk.decision()
+    Part(Rc::new(Decided { decision: walk.decision(), first: Some(first) }))
 }
 
 fn boxed(bits: BTreeMap<usize, Arc<[Row]>>) -> BitsByIdentity {
