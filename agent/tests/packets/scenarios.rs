@@ -1,6 +1,7 @@
 //! Sequences of packets with the outcome of each, evaluated by the kernel and by user space.
 
 mod addresses;
+mod calico;
 mod cluster;
 mod cluster_policies;
 mod connections;

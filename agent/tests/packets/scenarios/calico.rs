@@ -1,0 +1,101 @@
+//! Policies of Calico's: the end of a tier, conditions that exclude, and the own node.
+
+use std::sync::Arc;
+
+use podgate_common::{
+    Direction::{self, Egress, Ingress},
+    NODE,
+    Outcome::{Allowed, Denied, Established, NotIsolated, OwnNode},
+    Protocol::{Tcp, Udp},
+    frames::{Frame, flag},
+};
+use podgate_core::model::{
+    Action, CalicoEnds, CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoRule, DEFAULT_TIER,
+    EntityMatch, LabelExpression, LabelTest, Peers, PortRule, Ports, Rule, TierOrder,
+};
+
+use crate::{
+    node::Node,
+    world::{Family, Host, UPLINK, World, arrives, leaves},
+};
+
+fn app(host: Host, world: &World) -> LabelExpression {
+    let label = world.cluster.pods[&host.name()].labels["app"].clone();
+    LabelExpression::Label("app".into(), LabelTest::In([label].into()))
+}
+
+/// Adds a policy of the tier default for the pod `host`.
+fn with(mut world: World, host: Host, order: f64, direction: Direction, rules: Vec<CalicoRule>) -> World {
+    let name = CalicoPolicyName {
+        namespace: None,
+        name: format!("g{order}").into(),
+        kind: CalicoPolicyKind::GlobalNetworkPolicy,
+    };
+    let (ingress, egress) = match direction {
+        Ingress => (Some(rules), None),
+        Egress => (None, Some(rules)),
+    };
+    let policy = CalicoPolicy {
+        name: name.clone(),
+        tier: DEFAULT_TIER.0.into(),
+        order: TierOrder::of(order).expect("a number"),
+        subject: app(host, &world),
+        ingress,
+        egress,
+        audit: false,
+        removes: false,
+    };
+    world.cluster.calico.v3.policies.insert(name, Arc::new(policy));
+    world
+}
+
+fn rule(action: Action, peer: EntityMatch, ports: Ports) -> CalicoRule {
+    let peers = Peers::Calico(Box::new(CalicoEnds { peer, ..CalicoEnds::default() }));
+    CalicoRule { action, matches: Rule { peers, ports } }
+}
+
+#[test]
+fn the_end_of_a_tier_denies_and_holds_for_the_own_node_as_a_destination() {
+    let world = World::new();
+    let b = EntityMatch { selector: Some(app(Host::B, &world)), ..EntityMatch::default() };
+    let tcp = Ports::Except {
+        listed: Some(vec![PortRule::Protocol(Tcp)]),
+        except: vec![PortRule::Range { protocol: Tcp, first: 22, last: 22 }],
+    };
+    let world = with(world, Host::A, 1.0, Egress, vec![rule(Action::Accept, b, tcp)]);
+    let mut node = Node::new(&world);
+    for family in Family::ALL {
+        let [a, b, z, own] = [Host::A, Host::B, Host::Z, Host::Node].map(|host| host.at(family));
+        let outside = Host::Outside.at(family);
+        node.expect(leaves(Host::A), &Frame::tcp((a, 9), (b, 80), flag::SYN), Allowed);
+        node.expect(
+            arrives(Host::A, Host::B.veth()),
+            &Frame::tcp((b, 80), (a, 9), flag::SYN | flag::ACK),
+            Established,
+        );
+        node.expect(leaves(Host::A), &Frame::tcp((a, 9), (b, 22), flag::SYN), Denied);
+        node.expect(leaves(Host::A), &Frame::udp((a, 9), (b, 80), 1), Denied);
+        node.expect(leaves(Host::A), &Frame::tcp((a, 9), (z, 80), flag::SYN), Denied);
+        node.expect(leaves(Host::A), &Frame::echo_request(a, b, 1), Denied);
+        node.expect(leaves(Host::A), &Frame::tcp((a, 9), (own, 80), flag::SYN), Denied);
+        node.expect(arrives(Host::A, NODE), &Frame::tcp((own, 10), (a, 80), flag::SYN), OwnNode);
+        node.expect(arrives(Host::A, UPLINK), &Frame::tcp((outside, 10), (a, 80), flag::SYN), NotIsolated);
+    }
+}
+
+#[test]
+fn what_is_excluded_is_left_to_later_rules_and_strangers_are_matched_by_exclusion_alone() {
+    let world = World::new();
+    let not_b = EntityMatch { not_selector: Some(app(Host::B, &world)), ..EntityMatch::default() };
+    let not_udp = Ports::Except { listed: None, except: vec![PortRule::Protocol(Udp)] };
+    let rules = vec![rule(Action::Accept, not_b, not_udp)];
+    let world = with(world, Host::A, 1.0, Ingress, rules);
+    let mut node = Node::new(&world);
+    for family in Family::ALL {
+        let [a, b, outside] = [Host::A, Host::B, Host::Outside].map(|host| host.at(family));
+        node.expect(arrives(Host::A, UPLINK), &Frame::tcp((outside, 10), (a, 80), flag::SYN), Allowed);
+        node.expect(arrives(Host::A, UPLINK), &Frame::echo_request(outside, a, 1), Allowed);
+        node.expect(arrives(Host::A, UPLINK), &Frame::udp((outside, 10), (a, 53), 1), Denied);
+        node.expect(arrives(Host::A, Host::B.veth()), &Frame::tcp((b, 10), (a, 80), flag::SYN), Denied);
+    }
+}
