@@ -18,6 +18,7 @@ mod kernel;
 mod lifecycle;
 mod live;
 mod mounts;
+mod names;
 mod netkit;
 mod nowhere;
 mod paths;
@@ -108,6 +109,7 @@ fn all() -> impl Iterator<Item = Case> {
         walkthrough::TESTS,
         topology::TESTS,
         mounts::TESTS,
+        names::TESTS,
         privileges::TESTS,
         churn::TESTS,
         shortcut::TESTS,

@@ -1,0 +1,155 @@
+//! Rules with names of the DNS: a name is looked up and its address connected to at once, whoever is dead.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use xtask::lab::{Agent, Lab, Manifests, PATIENT, Place, Service};
+
+use super::Test;
+
+pub(crate) const TESTS: &[(&str, Test)] =
+    &[("a_name_is_open_at_once_when_it_is_looked_up_also_without_an_agent", lookups)];
+
+const PORT: u16 = 80;
+const PATIENCE: Duration = Duration::from_secs(2);
+
+fn lookups(lab: &mut Lab) -> Result<()> {
+    let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
+    let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;
+    let dns = n2.pod("x/dns").start()?;
+    let pods = ["one", "two", "three"].map(|name| n2.pod(&format!("x/{name}")).start());
+    let [one, two, three] = pods.into_iter().collect::<Result<Vec<_>>>()?.try_into().ok().context("three")?;
+    let servers = [&one, &two, &three];
+    let _http =
+        servers.map(|pod| pod.place.serve(Service::Http(PORT))).into_iter().collect::<Result<Vec<_>>>()?;
+    let zone = ["one", "two", "three"].iter().zip(servers);
+    let zone = zone.map(|(name, pod)| (format!("{name}.example.com"), pod.addresses.v4)).collect();
+    let resolver = Resolver::start(&dns.place, zone)?;
+    let to = |name: &str| format!("{name}.example.com");
+    let manifests = lab.manifests();
+    let at = dns.addresses.v4;
+    allow(manifests, at, "'*.example.com'")?;
+    let resolvers = format!("{at}:53");
+    let options = ["--resolvers", &resolvers];
+    let agent = Agent::start(&n1, &options)?;
+
+    let client = &client.place;
+    ensure!(!connects(client, one.addresses.v4), "one is open before it is looked up");
+    is_open_at_once(client, at, &to("one"))?;
+    ensure!(!connects(client, two.addresses.v4), "two is open before it is looked up");
+    agent.kill()?;
+    is_open_at_once(client, at, &to("two"))?;
+    let agent = Agent::start(&n1, &options)?;
+    for pod in [&one, &two] {
+        ensure!(connects(client, pod.addresses.v4), "{} is closed after a restart", pod.name());
+    }
+    // Another policy, for the same names among others.
+    let before = agent.ask(&["status"])?["revision"].clone();
+    allow(manifests, at, "'*.example.com', one.example.com, other.test")?;
+    agent.until("the other policy is in force", PATIENT, "status", |status| status["revision"] != before)?;
+    ensure!(!connects(client, three.addresses.v4), "three is open before it is looked up");
+    is_open_at_once(client, at, &to("three"))?;
+    ensure!(connects(client, one.addresses.v4), "one is closed under another policy");
+    drop(resolver);
+    Ok(())
+}
+
+/// The client may ask the resolver, and reach these names.
+fn allow(manifests: &Manifests, resolver: Ipv4Addr, names: &str) -> Result<()> {
+    let text = format!(
+        "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {{name: names}}\n\
+         spec:\n  tier: Admin\n  priority: 1\n  subject: {{pods: {{namespaceSelector: {{}}, podSelector: \
+         {{matchLabels: {{app: client}}}}}}}}\n  egress:\n  - {{action: Accept, to: [{{networks: \
+         [{resolver}/32]}}]}}\n  - {{action: Accept, to: [{{domainNames: [{names}]}}]}}\n  - {{action: Deny, \
+         to: [{{networks: [0.0.0.0/0, '::/0']}}]}}\n"
+    );
+    manifests.write("cluster-policy-names.yaml", &text)
+}
+
+/// Looks a name up and connects to its address in the same breath.
+fn is_open_at_once(from: &Place, resolver: Ipv4Addr, name: &str) -> Result<()> {
+    let address = from.run(|| look_up(resolver, name)).with_context(|| format!("looking {name} up"))?;
+    ensure!(connects(from, address), "{name} is closed right after the look-up");
+    Ok(())
+}
+
+fn connects(from: &Place, to: Ipv4Addr) -> bool {
+    let to = SocketAddr::new(IpAddr::V4(to), PORT);
+    from.run(|| TcpStream::connect_timeout(&to, PATIENCE).is_ok())
+}
+
+fn look_up(resolver: Ipv4Addr, name: &str) -> Result<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(u8::try_from(label.len())?);
+        query.extend(label.as_bytes());
+    }
+    query.extend([0, 0, 1, 0, 1]);
+    socket.send_to(&query, (resolver, 53))?;
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer)?;
+    let address = answer[..length].last_chunk::<4>().context("an answer with an address")?;
+    Ok(Ipv4Addr::from(*address))
+}
+
+/// A server of names.
+struct Resolver {
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Resolver {
+    fn start(place: &Place, zone: BTreeMap<String, Ipv4Addr>) -> Result<Self> {
+        let socket = place.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)))?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let ends = Arc::new(AtomicBool::new(false));
+        let told = ends.clone();
+        let thread = std::thread::spawn(move || {
+            let mut query = [0; 512];
+            while !told.load(Ordering::Relaxed) {
+                if let Ok((length, from)) = socket.recv_from(&mut query)
+                    && let Some(answer) = answer(&query[..length], &zone)
+                {
+                    let _ = socket.send_to(&answer, from);
+                }
+            }
+        });
+        Ok(Self { ends, thread: Some(thread) })
+    }
+}
+
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread shows as missing answers.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn answer(query: &[u8], zone: &BTreeMap<String, Ipv4Addr>) -> Option<Vec<u8>> {
+    let mut labels = Vec::new();
+    let mut at = 12;
+    while let length @ 1.. = usize::from(*query.get(at)?) {
+        labels.push(String::from_utf8_lossy(query.get(at + 1..=at + length)?).into_owned());
+        at += 1 + length;
+    }
+    let address = zone.get(&labels.join("."))?;
+    let mut answer = query.get(..at + 5)?.to_vec();
+    (answer[2], answer[3], answer[7]) = (0x81, 0x80, 1);
+    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4]);
+    answer.extend(address.octets());
+    Some(answer)
+}
