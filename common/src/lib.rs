@@ -38,6 +38,7 @@ mod packet;
 mod protocol;
 mod query;
 mod scratch;
+mod service_key;
 mod share;
 mod tables;
 #[cfg(feature = "user")]
@@ -80,10 +81,11 @@ pub use packet::{Headers, Packet, PacketKind, Segment, Start, Tracked, Tuple, pa
 pub use protocol::Protocol;
 pub use query::{KernelVerdict, VerdictQuery};
 pub use scratch::Scratch;
+pub use service_key::ServiceKey;
 pub use share::{Rate, Share};
 pub use tables::{
-    BITS_PER_ROW, PortClasses, PrefixKey, Row, RowKey, ServiceKey, ServiceVerdict, Strata, Stratum, Tables,
-    TunnelPort, allowed, is_filtered,
+    BITS_PER_ROW, PortClasses, PrefixKey, Row, RowKey, ServiceVerdict, Strata, Stratum, Tables, TunnelPort,
+    allowed, is_filtered,
 };
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.

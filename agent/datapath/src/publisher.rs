@@ -30,7 +30,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use podgate_common::{
-    Address, ClassId, Endpoint, EndpointState, NODE, OTHER_NODE, PolicyId, Protocol, Row, ServiceKey,
+    Address, ClassId, Endpoint, EndpointState, NODE, OTHER_NODE, PolicyId, Protocol, ServiceKey,
     TableSetIndex, TunnelPort,
 };
 use podgate_core::{
@@ -43,7 +43,7 @@ use self::{
     ids::{Assigned, Ids},
     names::NameKeys,
     stale::Stale,
-    target::{MapChanges, PublishTarget, new_keys},
+    target::{MapChanges, PublishTarget, new_keys, united},
 };
 use crate::{BpfMaps, Capacity, TableSet};
 
@@ -386,14 +386,6 @@ impl Current {
 
 fn runs_of_ids(runs: &[(u16, usize)], classes: &[ClassId]) -> Vec<(u16, ClassId)> {
     runs.iter().map(|&(first, class)| (first, classes[class])).collect()
-}
-
-fn united(row: Row, other: Row) -> Row {
-    let mut words = row.0;
-    for (word, more) in words.iter_mut().zip(other.0) {
-        *word |= more;
-    }
-    Row(words)
 }
 
 /// Twice what is needed now.

@@ -375,9 +375,8 @@ impl Decoder {
                     CalicoKind::Tier => Decoded::Tier(api, name?, calico::read_tier(fields)),
                     CalicoKind::Policy(kind) => {
                         let name = name.unwrap_or_else(|| metadata::unnamed(place));
-                        let object =
-                            CalicoPolicyName { namespace: namespace.clone(), name: name.clone(), kind };
                         let header = CalicoHeader { api, namespace, name, labels, audit };
+                        let object = header.policy_name(kind);
                         let policy = calico::read_policy(fields, header, kind, &mut self.names);
                         Decoded::CalicoPolicy(api, object, policy)
                     }

@@ -263,3 +263,11 @@ fn compared<K: Ord + Copy, V: Copy + PartialEq>(
 pub(super) fn new_keys<K: Ord, V>(held: &BTreeMap<K, V>, changed: &MapChanges<K, V>) -> usize {
     changed.iter().filter(|(key, value)| value.is_some() && !held.contains_key(key)).count()
 }
+
+pub(super) fn united(row: Row, other: Row) -> Row {
+    let mut words = row.0;
+    for (word, more) in words.iter_mut().zip(other.0) {
+        *word |= more;
+    }
+    Row(words)
+}

@@ -41,6 +41,13 @@ pub(super) struct CalicoHeader {
     pub(super) audit: bool,
 }
 
+impl CalicoHeader {
+    /// As a policy of this kind.
+    pub(super) fn policy_name(&self, kind: CalicoPolicyKind) -> CalicoPolicyName {
+        CalicoPolicyName { namespace: self.namespace.clone(), name: self.name.clone(), kind }
+    }
+}
+
 /// A policy; of Kubernetes' own form where it is staged.
 pub(super) fn read_policy(
     fields: &JsonObject<'_>,
