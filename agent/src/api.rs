@@ -8,6 +8,7 @@ mod counters;
 mod flows;
 mod latency;
 mod policies;
+mod rollout;
 mod unenforced;
 
 use std::{fmt, net::IpAddr};
@@ -18,6 +19,7 @@ pub use flows::{FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowRecord, FlowVerdi
 pub use latency::{Bucket, Latency};
 use podgate_common::{Direction, Outcome};
 pub use policies::{Hits, Mode, PolicyReport, PolicyStatus, RuleHits};
+pub use rollout::{EnforcedObject, PolicyRollout, RolloutReport, UnguardedPod};
 use serde::{Deserialize, Serialize};
 pub use unenforced::{Holds, UnenforcedPod};
 

@@ -2,17 +2,20 @@
 //!
 //! Data goes to stdout, everything else to stderr. Exit code 0: done; 1: it failed, one line `error: ...`; 2:
 //! wrong usage; 3: what was looked for was found (a difference by `matrix --diff`, findings by `lint`, too
-//! few isolated pods by `coverage --fail-under`, a denied connection by `explain --exit-code`). What users
-//! and scripts rely on stays: verbs, options and JSON forms are only added.
+//! few isolated pods by `coverage --fail-under`, a denied connection by `explain --exit-code`); 4: some nodes
+//! did not answer (`cluster`). What users and scripts rely on stays: verbs, options and JSON forms are only
+//! added.
 
 mod agent;
 mod check;
+mod cluster;
 mod cni;
 mod colour;
 mod completion;
 mod coverage;
 mod detach;
 mod doctor;
+mod dump;
 mod endpoints;
 mod explain;
 mod flows;
@@ -24,6 +27,7 @@ mod mount;
 mod offline;
 mod output;
 mod policies;
+mod rollout;
 mod status;
 mod table;
 mod version;
@@ -60,20 +64,23 @@ enum Verb {
     Status(status::StatusOptions),
     Endpoints(endpoints::EndpointsOptions),
     Policies(policies::PoliciesOptions),
+    Rollout(rollout::RolloutOptions),
     Flows(flows::FlowsOptions),
     Explain(explain::ExplainOptions),
     Matrix(matrix::MatrixOptions),
     Lint(lint::LintOptions),
     Coverage(coverage::CoverageOptions),
+    Dump(dump::DumpOptions),
     Doctor(doctor::DoctorOptions),
     Completion(completion::CompletionOptions),
     Man(man::ManOptions),
     Version(version::VersionOptions),
+    Cluster(cluster::ClusterOptions),
 }
 
 /// Runs one command line to its end.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment<'_>) -> ExitCode {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = cluster::as_plugin(arguments.into_iter().collect());
     // A container runtime calls its plugins without arguments.
     if arguments.len() <= 1 && environment("CNI_COMMAND").is_some() {
         return crate::cni_plugin::run(environment);
@@ -105,6 +112,7 @@ impl Verb {
         match self {
             Self::Matrix(_) => &output::OF_MATRIX,
             Self::Coverage(_) => &output::OF_COVERAGE,
+            Self::Cluster(_) => &output::OF_CLUSTER,
             Self::Agent(_)
             | Self::Check(_)
             | Self::Detach(_)
@@ -113,9 +121,11 @@ impl Verb {
             | Self::Status(_)
             | Self::Endpoints(_)
             | Self::Policies(_)
+            | Self::Rollout(_)
             | Self::Flows(_)
             | Self::Explain(_)
             | Self::Lint(_)
+            | Self::Dump(_)
             | Self::Doctor(_)
             | Self::Completion(_)
             | Self::Man(_)
@@ -135,15 +145,18 @@ impl Verb {
             Self::Status(options) => options.run(format()),
             Self::Endpoints(options) => options.run(format()),
             Self::Policies(options) => options.run(format()),
+            Self::Rollout(options) => options.run(format()),
             Self::Flows(options) => options.run(format()),
             Self::Explain(options) => options.run(format()),
             Self::Matrix(options) => options.run(),
             Self::Lint(options) => options.run(format()),
             Self::Coverage(options) => options.run(),
+            Self::Dump(options) => options.run(format()),
             Self::Doctor(options) => options.run(format()),
             Self::Completion(options) => options.run(),
             Self::Man(options) => options.run(),
             Self::Version(options) => options.run(format()),
+            Self::Cluster(options) => options.run(),
         }
     }
 }

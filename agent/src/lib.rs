@@ -10,6 +10,7 @@ pub mod cli;
 mod cni_plugin;
 pub mod control;
 pub mod endpoints;
+pub mod fleet;
 pub mod observe;
 pub mod options;
 pub mod run;

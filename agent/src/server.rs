@@ -12,6 +12,7 @@ mod flows;
 mod http;
 mod metrics;
 mod report;
+mod rollout;
 mod socket;
 mod task_restarts;
 

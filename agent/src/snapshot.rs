@@ -6,6 +6,7 @@
 mod applied_policies;
 mod contexts;
 mod latency;
+mod policy_versions;
 mod unenforced;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
@@ -17,6 +18,7 @@ pub use self::{
     applied_policies::AppliedPolicies,
     contexts::{Context, Contexts},
     latency::LatencyHistogram,
+    policy_versions::{EnforcedPolicy, PolicyVersions},
     unenforced::{Unenforced, UnenforcedReason},
 };
 use crate::endpoints::{InterfaceState, PodInterface};
@@ -37,6 +39,7 @@ pub struct Snapshot {
     pub holds: HoldCounts,
     pub tables: Vec<TableSize>,
     pub contexts: Contexts,
+    pub versions: PolicyVersions,
 }
 
 /// How far enforcement has come.
@@ -203,6 +206,7 @@ impl Snapshot {
             holds: HoldCounts::default(),
             tables: vec![],
             contexts: Contexts::default(),
+            versions: PolicyVersions::default(),
         }
     }
 }

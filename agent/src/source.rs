@@ -8,5 +8,10 @@ mod decode;
 pub mod kube;
 mod limited;
 pub mod manifests;
+mod policy_objects;
+
+pub(crate) use decode::Kind;
+pub(crate) use policy_objects::PolicyObjectChange;
+pub use policy_objects::{PolicyObject, PolicyObjects};
 
 pub use cluster_snapshot::{ClusterSnapshot, InForce, Unread, Update, ValidationError};

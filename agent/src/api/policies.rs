@@ -2,12 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::EnforcedObject;
+
 /// A policy that selects a pod of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyStatus {
     /// `namespace/name`, or as in `ClusterNetworkPolicy base`.
     pub policy: String,
     pub mode: Mode,
+    /// The version that is enforced, where its source has versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<EnforcedObject>,
     /// The local pods that it selects, `namespace/name`.
     pub pods: Vec<String>,
     /// `None`: it says nothing of this direction.

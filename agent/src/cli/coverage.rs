@@ -70,7 +70,7 @@ impl CoverageOptions {
                 let text = answer.caution() + &text(&answer.answer, shows_pods);
                 print(|out| out.write_all(text.as_bytes()))?;
             }
-            Output::Csv | Output::Html => {
+            Output::Csv | Output::Html | Output::Yaml => {
                 unreachable!("a command line with an output that its verb lacks is refused")
             }
         }

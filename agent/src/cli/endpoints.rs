@@ -53,29 +53,8 @@ fn text(endpoints: &[EndpointStatus]) -> String {
     header.extend(has_shortcut.then_some("SHORTCUT"));
     let mut table = TextTable::with_header(&header);
     for endpoint in endpoints {
-        let EndpointStatus {
-            pod,
-            interface,
-            ifindex,
-            addresses,
-            state,
-            ingress,
-            egress,
-            revision,
-            unenforced,
-            shortcut,
-        } = endpoint;
-        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        let mut row = vec![
-            pod.clone().unwrap_or_else(|| "-".into()),
-            if interface.is_empty() { "-".into() } else { format!("{interface} ({ifindex})") },
-            if unenforced.is_some() { "UNENFORCED".into() } else { state.to_string() },
-            if addresses.is_empty() { "-".into() } else { addresses.join(",") },
-            isolation(ingress),
-            isolation(egress),
-            revision.to_string(),
-        ];
-        row.extend(has_shortcut.then(|| match shortcut {
+        let mut row = Vec::from(endpoint_row(endpoint));
+        row.extend(has_shortcut.then(|| match &endpoint.shortcut {
             None => "-".into(),
             Some(ShortcutStatus { open: true, .. }) => "open".into(),
             Some(ShortcutStatus { open: false, obstacle }) => {
@@ -84,12 +63,43 @@ fn text(endpoints: &[EndpointStatus]) -> String {
         }));
         table.row(row);
     }
-    let why = endpoints.iter().filter_map(|endpoint| {
+    let why = unenforced_notes(endpoints);
+    if why.is_empty() { table.to_string() } else { format!("{table}\n{why}") }
+}
+
+/// Pod, interface, state, addresses, what isolates it by direction, revision.
+pub(super) fn endpoint_row(endpoint: &EndpointStatus) -> [String; 7] {
+    let EndpointStatus {
+        pod,
+        interface,
+        ifindex,
+        addresses,
+        state,
+        ingress,
+        egress,
+        revision,
+        unenforced,
+        shortcut: _,
+    } = endpoint;
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    [
+        pod.clone().unwrap_or_else(|| "-".into()),
+        if interface.is_empty() { "-".into() } else { format!("{interface} ({ifindex})") },
+        if unenforced.is_some() { "UNENFORCED".into() } else { state.to_string() },
+        if addresses.is_empty() { "-".into() } else { addresses.join(",") },
+        isolation(ingress),
+        isolation(egress),
+        revision.to_string(),
+    ]
+}
+
+/// A line for each pod that should be isolated and is not.
+pub(super) fn unenforced_notes<'a>(endpoints: impl IntoIterator<Item = &'a EndpointStatus>) -> String {
+    let why = endpoints.into_iter().filter_map(|endpoint| {
         let pod = endpoint.pod.as_deref().unwrap_or(&endpoint.interface);
         Some(format!("{pod} should be isolated and is not: {}\n", endpoint.unenforced.as_ref()?))
     });
-    let why: String = why.collect();
-    if why.is_empty() { table.to_string() } else { format!("{table}\n{why}") }
+    why.collect()
 }
 
 fn isolation(isolation: &Isolation) -> String {

@@ -53,13 +53,16 @@ pub(super) struct FlowsOptions {
     /// Only the newest N of those that match
     #[arg(long, value_name = "N")]
     last: Option<usize>,
+    /// End when standard input does: who asks through an API server may go without a word
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
     /// Socket of the running agent
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     socket: PathBuf,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct PortFilter {
+pub(super) struct PortFilter {
     protocol: Option<String>,
     number: Option<u16>,
 }
@@ -75,8 +78,14 @@ impl FlowsOptions {
             (last, ..) => last,
         };
         let ask = Ask::Flows { filter, since_seconds: self.since, last, follow: self.follow };
+        if self.end_with_stdin {
+            std::thread::spawn(|| {
+                let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+                std::process::exit(0);
+            });
+        }
         let mut stdout = io::stdout();
-        let mut printer = Printer { format, colours: colour::on_stdout(), has_header: false };
+        let mut printer = Printer { format, colours: colour::on_stdout(), has_header: false, nodes: None };
         api::follow(&self.socket, &ask, |line: FlowLine| {
             let text = match line {
                 FlowLine::FlowRecord(flow) => printer.text(&flow)?,
@@ -95,11 +104,11 @@ impl FlowsOptions {
     }
 }
 
-fn pod(text: &str) -> Result<String, &'static str> {
+pub(super) fn pod(text: &str) -> Result<String, &'static str> {
     pod_name(text).map(|pod| pod.to_string())
 }
 
-fn port(text: &str) -> Result<PortFilter, &'static str> {
+pub(super) fn port(text: &str) -> Result<PortFilter, &'static str> {
     let number = |text: &str| text.parse().map_err(|_| "a port is a number as in 80 or TCP/80, or ICMP");
     let (protocol, port) = match text.split_once('/') {
         Some((protocol, port)) => (Some(protocol), Some(number(port)?)),
@@ -118,24 +127,33 @@ fn port(text: &str) -> Result<PortFilter, &'static str> {
 }
 
 /// Lines for a person or for a program.
-struct Printer {
+pub(super) struct Printer {
     format: Format,
     colours: bool,
     has_header: bool,
+    /// The width of the names of nodes, where flows of several are shown.
+    nodes: Option<usize>,
 }
 
 /// Lines come one at a time, so columns have a width beforehand: that of common names.
 const ENDS: usize = 36;
 
 impl Printer {
-    fn text(&mut self, flow: &FlowRecord) -> anyhow::Result<String> {
+    /// `width`: of the longest name of a node.
+    pub(super) const fn of_nodes(format: Format, colours: bool, width: usize) -> Self {
+        Self { format, colours, has_header: false, nodes: Some(width) }
+    }
+
+    /// One line, the first time after the header.
+    pub(super) fn text(&mut self, flow: &FlowRecord) -> anyhow::Result<String> {
         if self.format == Format::Json {
             return Ok(serde_json::to_string(flow).context("cannot print")? + "\n");
         }
         let mut text = String::new();
         if !self.has_header {
             self.has_header = true;
-            text = line(["TIME", "SIDE", "FROM", "TO", "VERDICT", "REASON", "POLICIES"].map(str::to_owned));
+            text = self.of_node("NODE")
+                + &line(["TIME", "SIDE", "FROM", "TO", "VERDICT", "REASON", "POLICIES"].map(str::to_owned));
         }
         let verdict = format!("{:10}", flow.verdict.to_string());
         let verdict = match (self.colours, flow.verdict) {
@@ -150,6 +168,7 @@ impl Printer {
         };
         // The day is known; a follower looks at the seconds.
         let time = flow.time.split_once('T').map_or(&*flow.time, |(_, time)| time).trim_end_matches('Z');
+        text += &self.of_node(&flow.node);
         text += &line([
             time.to_owned(),
             flow.direction.to_string(),
@@ -160,6 +179,10 @@ impl Printer {
             policies(flow),
         ]);
         Ok(text)
+    }
+
+    fn of_node(&self, node: &str) -> String {
+        self.nodes.map_or_else(String::new, |width| format!("{node:width$}  "))
     }
 }
 

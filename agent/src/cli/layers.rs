@@ -59,7 +59,8 @@ pub(super) fn parse(
     let cli = Cli::from_arg_matches(&matches)?;
     if !cli.verb.outputs().contains(&cli.output) {
         let message = match cli.output {
-            Output::Wide => "wide is an output of `podgate coverage` alone",
+            Output::Wide => "wide is an output of `podgate coverage` and `podgate cluster` alone",
+            Output::Yaml => "yaml is an output of `podgate cluster` alone",
             Output::Table | Output::Json | Output::Csv | Output::Html => {
                 "csv and html are outputs of `podgate matrix` alone"
             }

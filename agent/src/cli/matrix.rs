@@ -95,7 +95,9 @@ fn show(
         Output::Json => print_json(&answer)?,
         Output::Csv => print(|out| csv::write_matrix(matrix, out))?,
         Output::Html => print(|out| out.write_all(page::page(&read.cluster, matrix, None).as_bytes()))?,
-        Output::Wide => unreachable!("a command line with an output that its verb lacks is refused"),
+        Output::Wide | Output::Yaml => {
+            unreachable!("a command line with an output that its verb lacks is refused")
+        }
     }
     read.verdict(&answer, 0, is_strict)?;
     Ok(ExitCode::SUCCESS)
@@ -122,7 +124,9 @@ fn show_difference(
         Output::Html => {
             print(|out| out.write_all(page::page(after, &is, Some(difference)).as_bytes()))?;
         }
-        Output::Wide => unreachable!("a command line with an output that its verb lacks is refused"),
+        Output::Wide | Output::Yaml => {
+            unreachable!("a command line with an output that its verb lacks is refused")
+        }
     }
     before.verdict(&answer, changed, true)?;
     Ok(if difference.is_empty() { ExitCode::SUCCESS } else { FOUND.into() })

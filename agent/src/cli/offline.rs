@@ -178,7 +178,15 @@ impl Manifests {
         problems: &[ValidationError],
         reading: &ReadingOptions,
     ) -> anyhow::Result<Self> {
-        let ClusterSnapshot { cluster, problems: _, missing, unread, lacking: _, cluster_id: _ } = snapshot;
+        let ClusterSnapshot {
+            cluster,
+            problems: _,
+            missing,
+            unread,
+            lacking: _,
+            cluster_id: _,
+            policy_objects: _,
+        } = snapshot;
         let faulty = count_objects(problems);
         say(format_args!("read {}; {faulty} with problems\n", counted(&cluster)));
         if let Some(missing) = missing.into_iter().next() {

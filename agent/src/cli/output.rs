@@ -28,12 +28,15 @@ pub(super) enum Output {
     Csv,
     Html,
     Wide,
+    Yaml,
 }
 
 /// What every verb has.
 pub(super) const OF_EVERY_VERB: [Output; 2] = [Output::Table, Output::Json];
 pub(super) const OF_MATRIX: [Output; 4] = [Output::Table, Output::Json, Output::Csv, Output::Html];
 pub(super) const OF_COVERAGE: [Output; 3] = [Output::Table, Output::Json, Output::Wide];
+
+pub(super) const OF_CLUSTER: [Output; 4] = [Output::Table, Output::Wide, Output::Json, Output::Yaml];
 
 /// What was looked for was found: a pipeline stops here and lets somebody look.
 pub(super) const FOUND: u8 = 3;
@@ -74,7 +77,7 @@ impl Output {
         match self {
             Self::Table => Some(Format::Table),
             Self::Json => Some(Format::Json),
-            Self::Csv | Self::Html | Self::Wide => None,
+            Self::Csv | Self::Html | Self::Wide | Self::Yaml => None,
         }
     }
 }

@@ -92,7 +92,7 @@ fn unused(mut report: PolicyReport, age: u64) -> PolicyReport {
 
 fn text(report: &PolicyReport) -> String {
     let mut table = TextTable::with_header(&["POLICY", "MODE", "PODS", "DIRECTION", "RULE", "HITS", "LAST"]);
-    for PolicyStatus { policy, mode, pods, ingress, egress } in &report.policies {
+    for PolicyStatus { policy, mode, object: _, pods, ingress, egress } in &report.policies {
         let (verb, mode) = match mode {
             Mode::Enforce => ("denied", "enforce"),
             Mode::Audit => ("would deny", "audit"),
@@ -125,7 +125,7 @@ fn text(report: &PolicyReport) -> String {
 }
 
 /// In the largest unit that is not 0.
-fn ago(seconds: u64) -> String {
+pub(super) fn ago(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3_600 => format!("{} min", seconds / 60),
@@ -144,6 +144,7 @@ mod tests {
         let policy = |policy: &str, mode, ingress, egress| PolicyStatus {
             policy: policy.into(),
             mode,
+            object: None,
             pods: vec!["x/a".into(), "x/b".into()],
             ingress,
             egress,

@@ -156,14 +156,22 @@ fn text(status: &Status) -> String {
 
 /// Half of all changes, and all of them, as the bounds of the buckets tell it.
 fn within(latency: &Latency) -> String {
-    let bound = |share: u64| {
-        let bucket = latency.buckets.iter().find(|bucket| bucket.count * 2 >= latency.count * share);
-        bucket.map_or_else(|| "longer than measured".into(), |bucket| format!("{} ms", bucket.milliseconds))
-    };
     match latency.count {
         0 => "-".into(),
-        count => format!("at most {} for half of {count} changes, {} for all", bound(1), bound(2)),
+        count => {
+            format!(
+                "at most {} for half of {count} changes, {} for all",
+                bound(latency, 1),
+                bound(latency, 2)
+            )
+        }
     }
+}
+
+/// How long so many halves of all changes took at most.
+pub(super) fn bound(latency: &Latency, halves: u64) -> String {
+    let bucket = latency.buckets.iter().find(|bucket| bucket.count * 2 >= latency.count * halves);
+    bucket.map_or_else(|| "longer than measured".into(), |bucket| format!("{} ms", bucket.milliseconds))
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     endpoints::cni::{CniResult, CniResults},
     options::{AgentOptions, UnenforcedMode},
-    snapshot::{CLOSED, Contexts, LatencyHistogram, Progress, Snapshot},
+    snapshot::{CLOSED, Contexts, LatencyHistogram, PolicyVersions, Progress, Snapshot},
     source::{ClusterSnapshot, kube::PodWarning, manifests},
 };
 
@@ -54,6 +54,7 @@ pub(crate) struct Enforcement {
     cni_merged: Option<Arc<CniResults>>,
     progress: Progress,
     contexts: Contexts,
+    versions: PolicyVersions,
     /// When a source learned of the oldest change that is not enforced yet.
     learned: Option<Instant>,
     /// Problems that were logged, so that each is logged once.
@@ -101,6 +102,7 @@ impl Enforcement {
             cni_merged: None,
             progress,
             contexts: Contexts::default(),
+            versions: PolicyVersions::default(),
             learned: None,
             problems: BTreeSet::new(),
             pins,
@@ -248,6 +250,7 @@ impl Enforcement {
                     tracing::info!(revision, took = ?started.elapsed(), ?latency, "enforced");
                 }
                 self.progress.revision = revision;
+                self.versions.enforce(&picture.policy_objects, enforced);
                 if let Some(latency) = latency {
                     self.progress.latency.observe(latency);
                     self.learned = None;
@@ -305,6 +308,7 @@ impl Enforcement {
             holds: self.reconciler.holds(),
             tables: self.reconciler.sizes(),
             contexts: self.contexts.clone(),
+            versions: self.versions.clone(),
         }
     }
 }

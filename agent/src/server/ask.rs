@@ -13,7 +13,7 @@ use super::{
     BUSY, Later, Server,
     await_pod::AwaitedPod,
     flows::{self, FlowReplies},
-    line, report,
+    line, report, rollout,
 };
 use crate::{
     api::{FlowFilter, PeerVersion, Reply, Request},
@@ -29,6 +29,12 @@ pub enum Ask {
     Endpoints,
     /// Answered by [`crate::api::PolicyReport`].
     Policies,
+    /// Answered by [`crate::api::RolloutReport`].
+    Rollout {
+        /// Only the policy that is printed so.
+        #[serde(default)]
+        policy: Option<String>,
+    },
     /// Answered by nothing, then by a line of [`crate::api::FlowLine`] for each flow.
     Flows {
         #[serde(default)]
@@ -93,7 +99,17 @@ impl Server {
                 Some(status) => line(Reply::Ok(status)),
                 None => line(Reply::<()>::Error(BUSY.into())),
             },
-            Ask::Policies => line(Reply::Ok(report::policies(&*self.inputs.hits.newest().await))),
+            Ask::Policies => {
+                let hits = self.inputs.hits.newest().await;
+                line(Reply::Ok(report::policies(&hits, &self.snapshot().versions)))
+            }
+            Ask::Rollout { policy } => {
+                let snapshot = self.snapshot();
+                match self.work(move || rollout::rollout(&snapshot, policy.as_deref())).await {
+                    Some(report) => line(Reply::Ok(report)),
+                    None => line(Reply::<()>::Error(BUSY.into())),
+                }
+            }
             Ask::Endpoints => line(Reply::Ok(report::endpoints(&self.snapshot()))),
             Ask::Explain { from, to, port, what_if } => {
                 match self.explain(Question { from, to, port }, what_if).await {
@@ -165,6 +181,10 @@ mod tests {
                 }),
             ),
             (Ask::Status, json!({"version": 3, "podgate": "0.9", "verb": "status"})),
+            (
+                Ask::Rollout { policy: Some("x/p".into()) },
+                json!({"version": 3, "podgate": "0.9", "verb": "rollout", "policy": "x/p"}),
+            ),
             (Ask::Endpoints, json!({"version": 3, "podgate": "0.9", "verb": "endpoints"})),
             (
                 ask,

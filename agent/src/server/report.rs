@@ -6,15 +6,15 @@ use podgate_core::model::{Cluster, PolicyName};
 
 use crate::{
     api::{
-        EndpointCounts, EndpointStatus, Hits, Holds, Isolation, Latency, Lost, Mode, ObjectCounts,
-        PolicyReport, PolicyStatus, ReportedState, RuleHits, ShortcutStatus, SourceStatus, Status, TableFill,
-        UnenforcedPod,
+        EndpointCounts, EndpointStatus, EnforcedObject, Hits, Holds, Isolation, Latency, Lost, Mode,
+        ObjectCounts, PolicyReport, PolicyStatus, ReportedState, RuleHits, ShortcutStatus, SourceStatus,
+        Status, TableFill, UnenforcedPod,
     },
     endpoints::InterfaceState,
     observe::{DirectionHits, HitReport, PolicyHits, RuleCount},
     snapshot::{
-        AppliedPolicies, CLOSED, EnforcedInterface, HoldCounts, Progress, ShortcutState, Snapshot, TableSize,
-        Unenforced,
+        AppliedPolicies, CLOSED, EnforcedInterface, HoldCounts, PolicyVersions, Progress, ShortcutState,
+        Snapshot, TableSize, Unenforced,
     },
 };
 
@@ -53,10 +53,14 @@ pub(super) fn status(snapshot: &Snapshot) -> Status {
 }
 
 /// What policies have done.
-pub(super) fn policies(HitReport { counted, policies, .. }: &HitReport) -> PolicyReport {
+pub(super) fn policies(
+    HitReport { counted, policies, .. }: &HitReport,
+    versions: &PolicyVersions,
+) -> PolicyReport {
     let status = |(policy, hits): (&PolicyName, &PolicyHits)| PolicyStatus {
         policy: policy.to_string(),
         mode: if hits.audit { Mode::Audit } else { Mode::Enforce },
+        object: versions.get(policy).map(EnforcedObject::from),
         pods: hits.pods.iter().map(ToString::to_string).collect(),
         ingress: hits.ingress.as_ref().map(Hits::from),
         egress: hits.egress.as_ref().map(Hits::from),

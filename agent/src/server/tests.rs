@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::snapshot::PolicyVersions;
 use crate::{
     api::{self, Counter, EndpointStatus, PolicyReport},
     observe::HitReport,
@@ -154,7 +155,7 @@ fn every_verb_is_answered() {
     let endpoints: Vec<EndpointStatus> = api::ask(&running.socket(), &Ask::Endpoints).unwrap();
     assert_eq!(endpoints, [EndpointStatus::example()]);
     let policies: PolicyReport = api::ask(&running.socket(), &Ask::Policies).unwrap();
-    assert_eq!(policies, report::policies(&HitReport::example()));
+    assert_eq!(policies, report::policies(&HitReport::example(), &PolicyVersions::default()));
     let explain = |to: &str| Ask::Explain {
         from: "x/a".parse().unwrap(),
         to: to.parse().unwrap(),

@@ -7,6 +7,7 @@ use podgate_core::{
     printable::printable,
 };
 
+use super::PolicyObjects;
 use crate::source::decode::FieldError;
 
 /// A picture of a cluster, as a source has it now.
@@ -22,6 +23,8 @@ pub struct ClusterSnapshot {
     pub lacking: Vec<ValidationError>,
     /// Which cluster it is, where the source knows: the uid of its namespace kube-system.
     pub cluster_id: Option<String>,
+    /// Which versions of the policies these are, where the source has versions.
+    pub policy_objects: PolicyObjects,
 }
 
 /// A policy that could not be read, or what may have been one.

@@ -7,6 +7,7 @@
 
 mod calico;
 mod client;
+mod dump;
 mod events;
 mod health;
 mod object;
@@ -17,9 +18,12 @@ mod store;
 mod stream;
 mod watch;
 
+pub(crate) use client::client;
 pub use client::{ApiConnection, connect};
+pub(crate) use dump::{DumpError, DumpPart, dump};
 pub use health::{Health, WatchHealth};
 pub use pod_warnings::{PodWarning, warn_pods};
+pub(crate) use served::{Served, look};
 pub use watch::watch;
 
-use super::{ClusterSnapshot, Update, ValidationError, decode, limited};
+use super::{ClusterSnapshot, PolicyObject, PolicyObjects, Update, ValidationError, decode, limited};

@@ -15,7 +15,7 @@ use std::{
 use podgate::{
     api::{
         Counter, EndpointStatus, FlowLine, FlowRecord, PROTOCOL, PolicyReport, RELEASE, Reply, Request,
-        Response, Status,
+        Response, RolloutReport, Status,
     },
     server::Ask,
     source::manifests::{self, Change},
@@ -40,6 +40,7 @@ struct Known {
     status: Status,
     endpoints: Vec<EndpointStatus>,
     policies: PolicyReport,
+    rollout: RolloutReport,
     flows: Vec<FlowRecord>,
     cluster: Arc<Cluster>,
 }
@@ -91,6 +92,7 @@ impl Known {
             status,
             endpoints: read("endpoints.json", change),
             policies: read("policies.json", change),
+            rollout: read("rollout.json", change),
             flows: read("flows.json", change),
             cluster: manifests::read(&[Path::new(&directory()).join("shop.yaml")]).cluster,
         }
@@ -104,6 +106,11 @@ impl Known {
             Ask::Status => response(Reply::Ok(&self.status)),
             Ask::Endpoints => response(Reply::Ok(&self.endpoints)),
             Ask::Policies => response(Reply::Ok(&self.policies)),
+            Ask::Rollout { policy } => {
+                let mut rollout = self.rollout.clone();
+                rollout.policies.retain(|known| policy.as_ref().is_none_or(|only| *only == known.policy));
+                response(Reply::Ok(&rollout))
+            }
             Ask::Explain { from, to, port, what_if } => {
                 match self.explain(&Question { from, to, port }, &what_if) {
                     Ok(explanation) => response(Reply::Ok(explanation)),

@@ -71,9 +71,21 @@ kind: NetworkPolicy
 metadata: {name: "other\e[31m", namespace: x}
 "#;
 
-/// Verbs that print nothing that objects or agents name.
-const OTHERS: [&str; 10] =
-    ["agent", "cni", "check", "detach", "mount", "doctor", "completion", "man", "help", "version"];
+/// Verbs that print nothing that objects or agents name, and two that need an API server (tests `fleet`).
+const OTHERS: [&str; 12] = [
+    "agent",
+    "cni",
+    "check",
+    "cluster",
+    "detach",
+    "dump",
+    "mount",
+    "doctor",
+    "completion",
+    "man",
+    "help",
+    "version",
+];
 
 #[test]
 fn no_verb_prints_what_a_terminal_obeys() {
@@ -108,6 +120,8 @@ fn no_verb_prints_what_a_terminal_obeys() {
         "endpoints -o json",
         "policies",
         "policies -o json",
+        "rollout",
+        "rollout -o json",
         "flows",
         "flows -o json",
         "status -o json",

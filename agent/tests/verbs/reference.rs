@@ -10,7 +10,7 @@ use podgate_core::lint::LintName;
 use crate::{podgate::directory, snapshots::WRITE};
 
 /// Each command with the expected outputs that are its examples.
-const COMMANDS: [(&str, &[&str]); 17] = [
+const COMMANDS: [(&str, &[&str]); 20] = [
     ("agent", &[]),
     ("check", &[]),
     ("detach", &[]),
@@ -19,6 +19,7 @@ const COMMANDS: [(&str, &[&str]); 17] = [
     ("status", &["status", "status-json", "no-agent"]),
     ("endpoints", &["endpoints", "endpoints-of-one-json"]),
     ("policies", &["policies", "policies-of-one-json"]),
+    ("rollout", &["rollout", "rollout-of-one-json"]),
     ("flows", &["flows", "flows-of-a-namespace-json"]),
     (
         "explain",
@@ -39,10 +40,21 @@ const COMMANDS: [(&str, &[&str]); 17] = [
     ),
     ("lint", &["lint", "lint-json", "lint-of-no-pod"]),
     ("coverage", &["coverage", "coverage-of-a-namespace", "coverage-fails", "coverage-json"]),
+    ("dump", &[]),
     ("doctor", &[]),
     ("completion", &[]),
     ("man", &[]),
     ("version", &["version-with-layout", "version-json"]),
+    (
+        "cluster",
+        &[
+            "help-cluster-status",
+            "help-cluster-endpoints",
+            "help-cluster-policies",
+            "help-cluster-flows",
+            "help-cluster-rollout-status",
+        ],
+    ),
 ];
 
 const HEAD: &str = "\
@@ -54,7 +66,8 @@ The help text of each command and examples of its output, as the tests expect th
 output, messages to standard error. JSON is a contract: fields are added, and any other change is listed in
 the [changelog](../../.github/CHANGELOG.md). Exit codes: 0 done, 1 failed, 2 wrong usage, 3 found what was
 looked for: a change opens or closes something (`matrix --diff`), there are findings (`lint`), too few pods
-are isolated (`coverage --fail-under`), a connection is denied (`explain --exit-code`).
+are isolated (`coverage --fail-under`), a connection is denied (`explain --exit-code`); 4 some nodes did not
+answer (`cluster`).
 ";
 
 #[test]

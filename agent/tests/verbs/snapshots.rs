@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 76] = [
+const OFFLINE: [(&str, &str); 82] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -106,7 +106,16 @@ const OFFLINE: [(&str, &str); 76] = [
     ("help-status", "status --help"),
     ("help-endpoints", "endpoints --help"),
     ("help-policies", "policies --help"),
+    ("help-rollout", "rollout --help"),
     ("help-flows", "flows --help"),
+    ("help-dump", "dump --help"),
+    ("help-cluster", "cluster --help"),
+    ("help-cluster-status", "cluster status --help"),
+    ("help-cluster-endpoints", "cluster endpoints --help"),
+    ("help-cluster-policies", "cluster policies --help"),
+    ("help-cluster-flows", "cluster flows --help"),
+    ("help-cluster-rollout-status", "cluster rollout status --help"),
+    ("cluster-without-kubeconfig", "cluster status --kubeconfig none.yaml"),
     ("flows-wrong-port", "flows --port TCP/http"),
     ("help-explain", "explain --help"),
     ("help-matrix", "matrix --help"),
@@ -125,7 +134,7 @@ const OFFLINE: [(&str, &str); 76] = [
 ];
 
 /// Likewise, beside an agent.
-const LIVE: [(&str, &str); 15] = [
+const LIVE: [(&str, &str); 18] = [
     ("status", "status"),
     ("status-json", "status -o json"),
     ("endpoints", "endpoints"),
@@ -135,6 +144,9 @@ const LIVE: [(&str, &str); 15] = [
     ("policies-of-one-json", "policies shop/backends -o json"),
     ("policies-of-nobody", "policies shop/nothing"),
     ("policies-unused", "policies --unused 24h"),
+    ("rollout", "rollout"),
+    ("rollout-of-one-json", "rollout shop/backends -o json"),
+    ("rollout-of-nothing", "rollout shop/nothing"),
     ("flows", "flows"),
     ("flows-denied", "flows --denied --port UDP/9100"),
     ("flows-of-a-namespace-json", "flows --namespace shop --last 1 -o json"),

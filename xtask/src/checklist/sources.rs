@@ -20,7 +20,7 @@ pub(super) struct Sources {
 }
 
 /// Programs of tests, the directory of their sources, and the module that it is.
-const PROGRAMS: [(&str, &str, &str); 12] = [
+const PROGRAMS: [(&str, &str, &str); 13] = [
     ("agent", "agent/src", ""),
     ("core", "agent/core/src", ""),
     ("datapath", "agent/datapath/src", ""),
@@ -31,6 +31,7 @@ const PROGRAMS: [(&str, &str, &str); 12] = [
     ("packets", "agent/tests/packets", ""),
     ("verbs", "agent/tests/verbs", ""),
     ("sizes", "agent/tests/sizes", ""),
+    ("fleet", "agent/tests/fleet", ""),
     ("namespaces", "xtask/tests/namespaces", ""),
     ("apiserver", "xtask/tests/apiserver", ""),
 ];

@@ -49,7 +49,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<ApiConnection> {
     Ok(ApiConnection { client: client(config)?, runs_programs })
 }
 
-pub(super) fn client(mut config: Config) -> Result<Client> {
+pub(crate) fn client(mut config: Config) -> Result<Client> {
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;

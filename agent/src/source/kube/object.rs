@@ -38,6 +38,11 @@ impl ApiObject {
         })
     }
 
+    /// What tells this version of it from others: resourceVersion and generation.
+    pub(super) fn revision(&self) -> (Option<&str>, Option<i64>) {
+        (self.meta.resource_version.as_deref(), self.meta.generation)
+    }
+
     pub(super) fn uid(&self) -> Option<String> {
         self.meta.uid.clone()
     }
@@ -69,6 +74,7 @@ impl From<Value> for ApiObject {
             namespace: text("namespace"),
             uid: text("uid"),
             resource_version: text("resourceVersion"),
+            generation: value.pointer("/metadata/generation").and_then(Value::as_i64),
             ..ObjectMeta::default()
         };
         Self { value, meta }

@@ -16,7 +16,7 @@ use super::{
 };
 
 #[derive(Debug)]
-pub(super) enum Served {
+pub(crate) enum Served {
     /// Here its objects are listed and watched.
     At(ApiResource),
     /// The server does not know the kind: there are no objects.
@@ -31,7 +31,7 @@ pub(super) enum Served {
 /// # Errors
 ///
 /// When the server is away, or refuses to say.
-pub(super) async fn look(client: &Client, kind: Kind, calico: &CalicoGroups) -> Result<Served, Error> {
+pub(crate) async fn look(client: &Client, kind: Kind, calico: &CalicoGroups) -> Result<Served, Error> {
     let KindInfo { api_versions: versions, is_custom, .. } = kind.info();
     if kind.is_of_calico() && !calico.may_serve(client, kind).await? {
         return Ok(Served::Nowhere);

@@ -1,12 +1,12 @@
 //! What the watches have brought so far.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use kube::runtime::watcher::Event;
-use podgate_core::model::{Cluster, Name};
+use podgate_core::model::{Cluster, Name, PolicyName};
 
 use super::{
-    ClusterSnapshot, ValidationError,
+    ClusterSnapshot, PolicyObject, PolicyObjects, ValidationError,
     decode::{Decoded, Decoder, Kind, ObjectId},
     limited::Limits,
     object::ApiObject,
@@ -36,6 +36,7 @@ pub(super) struct ObjectStore {
     limits: Limits,
     /// Of policies and Services: Events name them.
     uids: BTreeMap<ObjectId, String>,
+    policies: PolicyObjects,
 }
 
 /// What a list has brought so far, in the form in which it will be kept: nothing of it is there twice.
@@ -44,6 +45,7 @@ struct PendingList {
     cluster: Cluster,
     invalid: BTreeMap<ObjectId, InvalidObject>,
     uids: BTreeMap<ObjectId, String>,
+    policies: PolicyObjects,
 }
 
 /// One object as it came.
@@ -52,6 +54,8 @@ struct DecodedObject {
     id: Option<ObjectId>,
     uid: Option<String>,
     object: Option<Decoded>,
+    /// Of a policy.
+    version: Option<PolicyObject>,
     problems: Vec<ValidationError>,
 }
 
@@ -82,6 +86,7 @@ impl ObjectStore {
         let held = kind.is_in(&self.cluster);
         if held {
             self.invalid.retain(|id, _| id.kind() != kind);
+            self.policies.replace(kind, PolicyObjects::default());
             kind.replace(Arc::make_mut(&mut self.cluster), Cluster::default());
         }
         lacked || held
@@ -104,15 +109,18 @@ impl ObjectStore {
                 let reported = self.decode(kind, &object);
                 let list = self.lists.entry(kind).or_default();
                 note_uid(&reported, &mut list.uids);
+                note_version(&reported, &mut list.policies);
                 put(reported, &mut list.cluster, &mut list.invalid);
                 false
             }
             Event::InitDone => {
-                let PendingList { cluster, invalid, uids } = self.lists.remove(&kind).unwrap_or_default();
+                let PendingList { cluster, invalid, uids, policies } =
+                    self.lists.remove(&kind).unwrap_or_default();
                 self.invalid.retain(|id, _| id.kind() != kind);
                 self.invalid.extend(invalid);
                 self.uids.retain(|id, _| id.kind() != kind);
                 self.uids.extend(uids);
+                self.policies.replace(kind, policies);
                 kind.replace(Arc::make_mut(&mut self.cluster), cluster);
                 self.decoder.sweep();
                 self.lacking.remove(&kind);
@@ -121,12 +129,15 @@ impl ObjectStore {
             Event::Apply(object) => {
                 let reported = self.decode(kind, &object);
                 note_uid(&reported, &mut self.uids);
-                put(reported, Arc::make_mut(&mut self.cluster), &mut self.invalid)
+                // Who waits for a version waits for it too when no verdict depends on what it changed.
+                let is_new = note_version(&reported, &mut self.policies);
+                put(reported, Arc::make_mut(&mut self.cluster), &mut self.invalid) || is_new
             }
             Event::Delete(object) => {
                 let Some(id) = object.id(kind) else { return false };
                 let had_problems = self.invalid.remove(&id).is_some();
                 self.uids.remove(&id);
+                self.policies.remove(&id);
                 id.remove(Arc::make_mut(&mut self.cluster)) || had_problems
             }
         }
@@ -146,7 +157,15 @@ impl ObjectStore {
         problems.extend(lacking.iter().chain(&missing).cloned());
         let cluster_id = self.cluster_id.clone();
         problems.extend(self.limits.problems().map(|(_, problem)| problem.clone()));
-        ClusterSnapshot { cluster, problems, missing, lacking, unread: Vec::new(), cluster_id }
+        ClusterSnapshot {
+            cluster,
+            problems,
+            missing,
+            lacking,
+            unread: Vec::new(),
+            cluster_id,
+            policy_objects: self.policies.clone(),
+        }
     }
 
     /// The objects that are not in order, or that did not fit into the last picture.
@@ -184,7 +203,8 @@ impl ObjectStore {
         }
         let problems =
             faults.into_iter().map(|fault| ValidationError::of_fault(String::new(), fault)).collect();
-        DecodedObject { id: object.id(kind), uid: object.uid(), object: decoded, problems }
+        let version = decoded.as_ref().and_then(|decoded| version(decoded, object));
+        DecodedObject { id: object.id(kind), uid: object.uid(), object: decoded, version, problems }
     }
 }
 
@@ -202,9 +222,42 @@ fn note_uid(DecodedObject { id, uid, .. }: &DecodedObject, uids: &mut BTreeMap<O
     }
 }
 
+/// Out: whether it is another version than the one that was known.
+fn note_version(DecodedObject { object, version, .. }: &DecodedObject, policies: &mut PolicyObjects) -> bool {
+    match (object, version) {
+        (Some(object), Some(version)) => policies.insert(object.id(), version.clone()),
+        (Some(_) | None, _) => false,
+    }
+}
+
+/// `None`: it is no policy.
+fn version(decoded: &Decoded, object: &ApiObject) -> Option<PolicyObject> {
+    let policy = match decoded {
+        Decoded::Policy(policy) => PolicyName::Namespaced(policy.name.clone()),
+        Decoded::ClusterPolicy(policy) => PolicyName::Cluster(policy.name.clone()),
+        Decoded::Namespace(..)
+        | Decoded::Node(..)
+        | Decoded::Pod(_)
+        | Decoded::FinishedPod(_)
+        | Decoded::Service(_)
+        | Decoded::UnservedService(_)
+        | Decoded::Slice(_)
+        | Decoded::UnservedSlice(_)
+        | Decoded::Removed(_) => return None,
+    };
+    let (resource_version, generation) = object.revision();
+    Some(PolicyObject {
+        policy,
+        uid: object.uid().map(String::into_boxed_str),
+        resource_version: resource_version.map(Into::into),
+        generation,
+        learned: Instant::now(),
+    })
+}
+
 /// Puts an object where it belongs. Out: whether that changed anything.
 fn put(
-    DecodedObject { id, uid, object, problems }: DecodedObject,
+    DecodedObject { id, uid, object, version: _, problems }: DecodedObject,
     cluster: &mut Cluster,
     invalid: &mut BTreeMap<ObjectId, InvalidObject>,
 ) -> bool {

@@ -69,6 +69,35 @@ fn only_what_a_verdict_can_depend_on_makes_a_difference() {
 }
 
 #[test]
+fn a_version_of_a_policy_is_known_as_soon_as_it_comes_and_keeps_its_age() {
+    let versioned = |version: &str| {
+        let mut value = policy("p", json!([])).value;
+        value["metadata"]["uid"] = "u".into();
+        value["metadata"]["resourceVersion"] = version.into();
+        value["metadata"]["generation"] = 3.into();
+        object(value)
+    };
+    let mut store = ObjectStore::new(true);
+    let list = |version: &str| [Event::Init, Event::InitApply(versioned(version)), Event::InitDone];
+    let _ = take(&mut store, Kind::NetworkPolicy, list("7"));
+    let first = store.picture().policy_objects;
+    // A list that says the same does not make it younger; a version alone is a change.
+    let _ = take(&mut store, Kind::NetworkPolicy, list("7"));
+    assert_eq!(store.picture().policy_objects, first);
+    let events = [Event::Apply(versioned("7")), Event::Apply(versioned("8")), Event::Apply(versioned("8"))];
+    assert_eq!(take(&mut store, Kind::NetworkPolicy, events), [false, true, false]);
+    let second = store.picture().policy_objects;
+    let changes: Vec<_> = first.changes(&second).collect();
+    let [crate::source::PolicyObjectChange::Put(changed)] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!((changed.resource_version.as_deref(), changed.generation), (Some("8"), Some(3)));
+    // Lists of other kinds are no news of policies.
+    let _ = take(&mut store, Kind::Pod, [Event::Init, Event::InitDone]);
+    assert_eq!(store.picture().policy_objects, second);
+    let _ = take(&mut store, Kind::NetworkPolicy, [Event::Init, Event::InitDone]);
+    assert_eq!(store.picture().policy_objects, PolicyObjects::default());
+}
+
+#[test]
 fn a_problem_lives_as_long_as_the_object_that_has_it() {
     let mut store = ObjectStore::new(true);
     let problems = |store: &mut ObjectStore| {

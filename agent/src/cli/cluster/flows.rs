@@ -1,0 +1,118 @@
+//! `podgate cluster flows`: decisions on all nodes, merged by time.
+//!
+//! In: the lines of each agent's `flows -o json`. Out: one list, with the node of each. Memory is bounded
+//! however much the nodes send: of the past the newest flows are kept, of what comes each node has a share of
+//! what may wait. What does not fit is counted and said.
+
+mod live;
+mod merge;
+mod past;
+
+use std::process::ExitCode;
+
+use anyhow::ensure;
+use clap::Args;
+use podgate_core::printable::make_printable;
+
+use super::{
+    super::{
+        colour,
+        flows::{Printer, pod, port},
+        output::{Format, Output},
+        policies::seconds,
+    },
+    Session,
+};
+use crate::api::FlowRecord;
+
+/// Of the past, without `--last`.
+const NEWEST: usize = 10_000;
+
+/// Show new connections and drops on all nodes, merged by time
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Flows are those of the namespace, by either end; -A shows all. They are in the order of the times that the nodes' \
+clocks say; with --follow, those that arrive within one second of each other are. Each agent keeps some thousand \
+flows of its node until it is restarted.
+
+--follow goes on when an agent is replaced or away, and says how long a node was not seen. What nodes send faster \
+than it is shown is left out and counted, on standard error.
+
+Example:
+  kubectl podgate flows --denied --since 15m -A
+  kubectl podgate flows --follow --denied -n production -o json")]
+pub(super) struct ClusterFlowsOptions {
+    /// Keep printing new flows until interrupted
+    #[arg(short, long)]
+    follow: bool,
+    /// Only what was denied, or would be by a policy in audit mode
+    #[arg(long)]
+    denied: bool,
+    /// Only from or to this pod
+    #[arg(long, value_name = "NAMESPACE/POD", value_parser = pod)]
+    pod: Option<String>,
+    /// Only to this port, for example 80 or TCP/80, or of this protocol, for example ICMP
+    #[arg(long, value_name = "PORT", value_parser = port_text)]
+    port: Option<String>,
+    /// Only flows of the last TIME, for example 90s or 30m
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    since: Option<u64>,
+    /// Only the newest N of all nodes' flows that match [default: 10000]
+    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    last: Option<usize>,
+}
+
+impl ClusterFlowsOptions {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<ExitCode> {
+        let format = match session.output {
+            Output::Table | Output::Wide => Format::Table,
+            Output::Json => Format::Json,
+            Output::Yaml | Output::Csv | Output::Html => {
+                anyhow::bail!("flows are printed as a table or, with -o json, as one object in each line")
+            }
+        };
+        ensure!(session.selector.is_none(), "-l does not select flows; see --pod and -n");
+        let (command, last) = (self.command(session), self.last.unwrap_or(NEWEST));
+        let fleet = session.find(&session.agents).await?;
+        let width = fleet.nodes.keys().map(|node| node.chars().count()).max().unwrap_or(0);
+        let printer = Printer::of_nodes(format, colour::on_stdout(), width);
+        if self.follow {
+            live::follow(session, &fleet, &command, printer).await
+        } else {
+            past::show(session, &fleet, &command, last, printer).await
+        }
+    }
+
+    /// What is run beside each agent.
+    fn command(&self, session: &Session) -> Vec<String> {
+        let Self { follow, denied, pod, port, since, last } = self;
+        let mut command = vec!["flows", "-o", "json"].into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let mut option = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                command.push(format!("{name}={value}"));
+            }
+        };
+        option("--pod", pod.clone());
+        option("--port", port.clone());
+        option("--since", since.map(|since| format!("{since}s")));
+        option("--last", last.map(|last| last.to_string()));
+        option("--namespace", session.namespace.clone().filter(|_| pod.is_none()));
+        command.extend(denied.then(|| "--denied".to_owned()));
+        command.extend(follow.then(|| "--follow".to_owned()));
+        command.push("--end-with-stdin".to_owned());
+        command
+    }
+}
+
+fn port_text(text: &str) -> Result<String, &'static str> {
+    port(text).map(|_| text.to_owned())
+}
+
+/// A line of an agent. `None`: this program does not know such lines.
+fn record(node: &str, line: &[u8]) -> Option<FlowRecord> {
+    let mut value = serde_json::from_slice(line).ok()?;
+    make_printable(&mut value);
+    let mut flow: FlowRecord = serde_json::from_value(value).ok()?;
+    node.clone_into(&mut flow.node);
+    Some(flow)
+}

@@ -1,0 +1,115 @@
+//! The flows that agents remember, merged: the newest of them.
+
+use std::{collections::BTreeMap, process::ExitCode, sync::Mutex};
+
+use futures::{StreamExt as _, stream};
+
+use super::{
+    super::{
+        super::{flows::Printer, output::print, output::say},
+        Session, exit_code,
+        progress::ProgressLine,
+    },
+    record,
+};
+use crate::{
+    api::FlowRecord,
+    fleet::{AT_ONCE, Agent, Failure, Fleet, FleetSurvey, Line},
+};
+
+/// The newest flows so far.
+#[derive(Debug, Default)]
+pub(super) struct Newest {
+    /// By time, in the order in which they came; the times of all agents have one form.
+    flows: BTreeMap<(String, u64), FlowRecord>,
+    came: u64,
+    left_out: u64,
+    unreadable: u64,
+}
+
+impl Newest {
+    fn push(&mut self, flow: FlowRecord, most: usize) {
+        self.flows.insert((flow.time.clone(), self.came), flow);
+        self.came += 1;
+        if self.flows.len() > most {
+            self.flows.pop_first();
+            self.left_out += 1;
+        }
+    }
+}
+
+pub(super) async fn show(
+    session: &Session,
+    fleet: &Fleet,
+    command: &[String],
+    most: usize,
+    mut printer: Printer,
+) -> anyhow::Result<ExitCode> {
+    let newest = Mutex::new(Newest::default());
+    let progress = ProgressLine::of(fleet.nodes.len());
+    let mut survey = FleetSurvey::<()>::of(fleet);
+    let agents = fleet.nodes.iter().filter_map(|(node, agent)| Some((node, agent.as_ref().ok()?)));
+    let mut asked = stream::iter(agents)
+        .map(|(node, agent)| {
+            let newest = &newest;
+            async move { (node, of_node(session, node, agent, command, most, newest).await) }
+        })
+        .buffer_unordered(AT_ONCE);
+    while let Some((node, result)) = asked.next().await {
+        match result {
+            Ok(()) => survey.answered += 1,
+            Err(failure) => {
+                survey.failures.insert(node.clone(), failure);
+            }
+        }
+        progress.show(survey.total(), fleet.nodes.len());
+    }
+    drop(asked);
+    progress.clear();
+    let Newest { flows, left_out, unreadable, .. } = newest.into_inner().expect("no one panics with it");
+    print(|stdout| {
+        for flow in flows.values() {
+            let text = printer.text(flow).map_err(std::io::Error::other)?;
+            stdout.write_all(text.as_bytes())?;
+        }
+        Ok(())
+    })?;
+    if flows.is_empty() {
+        session.note(format_args!("no flow{} that matches", session.scope()));
+    }
+    if left_out > 0 && most > 0 {
+        session.note(format_args!("{left_out} older flows are left out (--last)"));
+    }
+    if unreadable > 0 {
+        session.note(format_args!("{unreadable} lines could not be read"));
+    }
+    say(survey.conclusion());
+    Ok(exit_code(&survey))
+}
+
+async fn of_node(
+    session: &Session,
+    node: &str,
+    agent: &Agent,
+    command: &[String],
+    most: usize,
+    newest: &Mutex<Newest>,
+) -> Result<(), Failure> {
+    let read = session.executor.lines(agent, command, |line| {
+        let mut newest = newest.lock().expect("no one panics with it");
+        match line {
+            Line::Printed(line) => match record(node, line) {
+                Some(flow) => newest.push(flow, most),
+                None => newest.unreadable += 1,
+            },
+            Line::TooLong => newest.unreadable += 1,
+            Line::Said(_) => {}
+        }
+    });
+    match session.deadline {
+        None => read.await,
+        Some(deadline) => {
+            tokio::time::timeout(deadline, read).await.unwrap_or(Err(Failure::TimedOut(deadline)))
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! One question to all agents at once, and what came of it.
+//!
+//! Some nodes hang, others have no agent: what is known of the rest is shown, together with the number of
+//! nodes that it stands for.
+
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+
+use futures::{StreamExt as _, stream};
+use podgate_core::printable::{make_printable, printable};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Agent, Executor, Failure, Fleet};
+use crate::api::RELEASE;
+
+/// Agents that are asked at once.
+pub(crate) const AT_ONCE: usize = 64;
+
+/// Names of nodes in one line.
+const NAMES: usize = 8;
+
+/// What one agent said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<T> {
+    pub node: String,
+    pub pod: String,
+    pub said: T,
+}
+
+/// What all of them said, in the order of the nodes' names.
+#[derive(Clone, Debug)]
+pub struct FleetSurvey<T> {
+    answers: Vec<Answer<T>>,
+    /// How many nodes have answered.
+    pub answered: usize,
+    pub failures: BTreeMap<String, Failure>,
+    /// Versions other than this program's, and the nodes that run them.
+    pub versions: BTreeMap<String, Vec<String>>,
+    /// Why it is not known which nodes lack an agent.
+    pub unlisted: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct AgentVersion {
+    version: String,
+}
+
+/// Runs one command beside each agent.
+///
+/// `read` takes the JSON that it prints, with control characters escaped. `progress` hears how many nodes are
+/// done, out of how many.
+pub async fn ask<T>(
+    executor: &Executor,
+    fleet: &Fleet,
+    arguments: &[&str],
+    deadline: Option<Duration>,
+    read: impl Fn(Value) -> serde_json::Result<T>,
+    mut progress: impl FnMut(usize, usize),
+) -> FleetSurvey<T> {
+    let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    let total = fleet.nodes.len();
+    let mut survey = FleetSurvey::of(fleet);
+    let agents: Vec<(&String, &Agent)> =
+        fleet.nodes.iter().filter_map(|(node, agent)| Some((node, agent.as_ref().ok()?))).collect();
+    let versions = async {
+        let mut one_of_each: BTreeMap<&str, &Agent> = BTreeMap::new();
+        for (_, agent) in &agents {
+            one_of_each.entry(&agent.image).or_insert(agent);
+        }
+        let asked = stream::iter(one_of_each).map(|(image, agent)| async move {
+            Some((image.to_owned(), version(executor, agent, deadline).await?))
+        });
+        asked.buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect::<BTreeMap<_, _>>().await
+    };
+    let answers = async {
+        let asked = stream::iter(agents.iter().enumerate()).map(|(index, (_, agent))| {
+            let (read, arguments) = (&read, &arguments);
+            async move { (index, answer(executor, agent, arguments, deadline, read).await) }
+        });
+        let mut asked = asked.buffer_unordered(AT_ONCE);
+        let mut answers = Vec::new();
+        let mut done = total - agents.len();
+        progress(done, total);
+        while let Some(answer) = asked.next().await {
+            answers.push(answer);
+            done += 1;
+            progress(done, total);
+        }
+        answers.sort_by_key(|(index, _)| *index);
+        answers
+    };
+    let (versions, answers) = tokio::join!(versions, answers);
+    for (index, answer) in answers {
+        let (node, Agent { pod, image }) = agents[index];
+        let other = versions.get(image).filter(|version| *version != RELEASE);
+        if let Some(version) = other {
+            survey.versions.entry(version.clone()).or_default().push(node.clone());
+        }
+        match answer {
+            Ok(said) => {
+                survey.answered += 1;
+                survey.answers.push(Answer { node: node.clone(), pod: pod.clone(), said });
+            }
+            Err(Failure::Unreadable { error, .. }) => {
+                let failure = Failure::Unreadable { version: other.cloned(), error };
+                survey.failures.insert(node.clone(), failure);
+            }
+            Err(failure) => {
+                survey.failures.insert(node.clone(), failure);
+            }
+        }
+    }
+    survey
+}
+
+async fn answer<T>(
+    executor: &Executor,
+    agent: &Agent,
+    arguments: &[String],
+    deadline: Option<Duration>,
+    read: impl Fn(Value) -> serde_json::Result<T>,
+) -> Result<T, Failure> {
+    let bytes = executor.output(agent, arguments, deadline).await?;
+    let unreadable = |error: serde_json::Error| Failure::Unreadable {
+        version: None,
+        error: printable(&error.to_string()).into_owned(),
+    };
+    let mut value: Value = serde_json::from_slice(&bytes).map_err(unreadable)?;
+    drop(bytes);
+    make_printable(&mut value);
+    read(value).map_err(unreadable)
+}
+
+/// `None`: it does not say.
+async fn version(executor: &Executor, agent: &Agent, deadline: Option<Duration>) -> Option<String> {
+    let command = ["version", "-o", "json"].map(str::to_owned);
+    let bytes = executor.output(agent, &command, deadline).await.ok()?;
+    let AgentVersion { version } = serde_json::from_slice(&bytes).ok()?;
+    Some(printable(&version).into_owned())
+}
+
+impl<T> FleetSurvey<T> {
+    /// Before the first answer: nodes without an agent have failed already.
+    pub(crate) fn of(fleet: &Fleet) -> Self {
+        let failed = |(node, agent): (&String, &Result<Agent, Failure>)| {
+            agent.as_ref().err().map(|failure| (node.clone(), failure.clone()))
+        };
+        Self {
+            answers: Vec::new(),
+            answered: 0,
+            failures: fleet.nodes.iter().filter_map(failed).collect(),
+            versions: BTreeMap::new(),
+            unlisted: fleet.unlisted.clone(),
+        }
+    }
+
+    pub fn total(&self) -> usize {
+        self.answered + self.failures.len()
+    }
+
+    /// Hands the answers on; the rest stays.
+    pub fn take_answers(&mut self) -> impl Iterator<Item = Answer<T>> + use<T> {
+        std::mem::take(&mut self.answers).into_iter()
+    }
+
+    /// Which nodes did not answer and why, which run another version, and in the last line how many answered.
+    pub fn conclusion(&self) -> String {
+        let mut text = String::new();
+        for (version, nodes) in &self.versions {
+            let _ = writeln!(text, "podgate {version} runs on {}, this is podgate {RELEASE}", names(nodes));
+        }
+        if let Some(why) = &self.unlisted {
+            let _ = writeln!(text, "nodes without an agent are not known: {why}");
+        }
+        let mut by_reason: BTreeMap<&Failure, Vec<&str>> = BTreeMap::new();
+        for (node, failure) in &self.failures {
+            by_reason.entry(failure).or_default().push(node);
+        }
+        for (failure, nodes) in by_reason {
+            let _ = writeln!(text, "{}: {failure}", names(&nodes));
+        }
+        let _ = writeln!(text, "{} of {} nodes answered", self.answered, self.total());
+        text
+    }
+}
+
+/// The first few names, and how many there are.
+pub(crate) fn names(nodes: &[impl AsRef<str>]) -> String {
+    let shown: Vec<&str> = nodes.iter().take(NAMES).map(AsRef::as_ref).collect();
+    let shown = shown.join(", ");
+    match nodes.len() {
+        0..=1 => shown,
+        count @ ..=NAMES => format!("{count} nodes ({shown})"),
+        count => format!("{count} nodes ({shown} and {} more)", count - NAMES),
+    }
+}

@@ -1,0 +1,8 @@
+//! `podgate cluster` against an API server made here, with simulated agents behind `pods/exec`.
+
+mod dump;
+mod flows;
+mod plugin;
+mod rollout;
+mod server;
+mod survey;
