@@ -62,16 +62,6 @@ pub async fn ask<T>(
     let mut survey = FleetSurvey::of(fleet);
     let agents: Vec<(&String, &Agent)> =
         fleet.nodes.iter().filter_map(|(node, agent)| Some((node, agent.as_ref().ok()?))).collect();
-    let versions = async {
-        let mut one_of_each: BTreeMap<&str, &Agent> = BTreeMap::new();
-        for (_, agent) in &agents {
-            one_of_each.entry(&agent.image).or_insert(agent);
-        }
-        let asked = stream::iter(one_of_each).map(|(image, agent)| async move {
-            Some((image.to_owned(), version(executor, agent, deadline).await?))
-        });
-        asked.buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect::<BTreeMap<_, _>>().await
-    };
     let answers = async {
         let asked = stream::iter(agents.iter().enumerate()).map(|(index, (_, agent))| {
             let (read, arguments) = (&read, &arguments);
@@ -89,20 +79,19 @@ pub async fn ask<T>(
         answers.sort_by_key(|(index, _)| *index);
         answers
     };
-    let (versions, answers) = tokio::join!(versions, answers);
+    let (versions, answers) = tokio::join!(other_versions(executor, fleet, deadline), answers);
+    survey.versions = versions;
     for (index, answer) in answers {
-        let (node, Agent { pod, image }) = agents[index];
-        let other = versions.get(image).filter(|version| *version != RELEASE);
-        if let Some(version) = other {
-            survey.versions.entry(version.clone()).or_default().push(node.clone());
-        }
+        let (node, Agent { pod, image: _ }) = agents[index];
         match answer {
             Ok(said) => {
                 survey.answered += 1;
                 survey.answers.push(Answer { node: node.clone(), pod: pod.clone(), said });
             }
             Err(Failure::Unreadable { error, .. }) => {
-                let failure = Failure::Unreadable { version: other.cloned(), error };
+                let other = survey.versions.iter().find(|(_, nodes)| nodes.contains(node));
+                let version = other.map(|(version, _)| version.clone());
+                let failure = Failure::Unreadable { version, error };
                 survey.failures.insert(node.clone(), failure);
             }
             Err(failure) => {
@@ -129,6 +118,33 @@ async fn answer<T>(
     drop(bytes);
     make_printable(&mut value);
     read(value).map_err(unreadable)
+}
+
+/// Versions other than this program's, and the nodes that run them. One agent of each image is asked.
+pub(crate) async fn other_versions(
+    executor: &Executor,
+    fleet: &Fleet,
+    deadline: Option<Duration>,
+) -> BTreeMap<String, Vec<String>> {
+    let mut by_image: BTreeMap<&str, (Agent, Vec<String>)> = BTreeMap::new();
+    for (node, agent) in &fleet.nodes {
+        if let Ok(agent) = agent {
+            let (_, nodes) = by_image.entry(&agent.image).or_insert_with(|| (agent.clone(), Vec::new()));
+            nodes.push(node.clone());
+        }
+    }
+    let one_of_each: Vec<(Agent, Vec<String>)> = by_image.into_values().collect();
+    let asked = stream::iter(one_of_each)
+        .map(|(agent, nodes)| async move { (version(executor, &agent, deadline).await, nodes) });
+    let mut asked = asked.buffer_unordered(AT_ONCE);
+    let mut others: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    while let Some((version, nodes)) = asked.next().await {
+        if let Some(version) = version.filter(|version| version != RELEASE) {
+            others.entry(version).or_default().extend(nodes);
+        }
+    }
+    others.values_mut().for_each(|nodes| nodes.sort());
+    others
 }
 
 /// `None`: it does not say.
@@ -165,10 +181,7 @@ impl<T> FleetSurvey<T> {
 
     /// Which nodes did not answer and why, which run another version, and in the last line how many answered.
     pub fn conclusion(&self) -> String {
-        let mut text = String::new();
-        for (version, nodes) in &self.versions {
-            let _ = writeln!(text, "podgate {version} runs on {}, this is podgate {RELEASE}", names(nodes));
-        }
+        let mut text = version_notes(&self.versions);
         if let Some(why) = &self.unlisted {
             let _ = writeln!(text, "nodes without an agent are not known: {why}");
         }
@@ -182,6 +195,14 @@ impl<T> FleetSurvey<T> {
         let _ = writeln!(text, "{} of {} nodes answered", self.answered, self.total());
         text
     }
+}
+
+/// A line for each version other than this program's.
+pub(crate) fn version_notes(versions: &BTreeMap<String, Vec<String>>) -> String {
+    let note = |(version, nodes): (&String, &Vec<String>)| {
+        format!("podgate {version} runs on {}, this is podgate {RELEASE}\n", names(nodes))
+    };
+    versions.iter().map(note).collect()
 }
 
 /// The first few names, and how many there are.

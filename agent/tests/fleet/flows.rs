@@ -63,6 +63,9 @@ fn kill(mut child: Child) {
 #[test]
 fn the_past_of_all_nodes_is_merged_by_time_and_the_newest_are_kept() {
     let server = Server::with_nodes(3, |node, _, arguments| {
+        if arguments[0] == "version" {
+            return Behaviour::Prints(json!({"version": "9.0"}).to_string());
+        }
         let options = arguments.join(" ");
         assert!(options.contains("--denied") && options.contains("--since=900s"), "{options}");
         assert!(options.contains("--namespace=shop") && options.contains("--end-with-stdin"), "{options}");
@@ -81,8 +84,7 @@ fn the_past_of_all_nodes_is_merged_by_time_and_the_newest_are_kept() {
     assert_eq!(shown, expected, "{}", done.stderr);
     assert!(!done.stdout.contains('\u{1b}'), "{}", done.stdout);
     assert_eq!(done.code, Some(4));
-    let said =
-        "2 lines could not be read\nnode-002: its agent says: no agent answers\n2 of 3 nodes answered\n";
+    let said = "2 lines could not be read\npodgate 9.0 runs on 3 nodes (node-000, node-001, node-002), this is podgate 0.1.0\nnode-002: its agent says: no agent answers\n2 of 3 nodes answered\n";
     assert_eq!(done.stderr, said);
     let done = run(&server, "flows --denied --since 15m --last 1 -o json");
     let only: Value = serde_json::from_str(&done.stdout).unwrap();

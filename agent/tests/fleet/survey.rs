@@ -197,12 +197,14 @@ fn policies_are_summed_and_nodes_that_differ_are_named() {
         let rules: Vec<Value> = (0..rules)
             .map(|rule| json!({"rule": rule, "hits": 10 + rule, "idle_seconds": 60 * (rule + 1)}))
             .collect();
+        let version = if rules.len() == 1 { "6" } else { "7" };
         json!({"counted_seconds": 9, "policies": [
             {"policy": "shop/web", "mode": mode, "pods": ["shop/a", "shop/b"], "egress": null,
              "ingress": {"rules": rules, "denied": 3, "would_deny": 0}},
             {"policy": "other/x", "mode": "enforce", "pods": [], "ingress": null,
              "egress": {"rules": [], "denied": 0, "would_deny": 0}},
             {"policy": "ClusterNetworkPolicy base", "mode": "enforce", "pods": ["shop/a"], "egress": null,
+             "object": {"uid": "u", "resource_version": version, "generation": 1, "since": "-", "latency_microseconds": 1},
              "ingress": {"rules": [], "denied": 0, "would_deny": 0}},
         ]})
         .to_string()
@@ -223,6 +225,8 @@ shop/web                   differs  4      8     ingress    0       40
 shop/web                   differs  4      8     ingress    1       33
 shop/web                   differs  4      8     ingress    denied  12
 
+ClusterNetworkPolicy base differs: enforce, 0 ingress rules, version 6 on node-002
+ClusterNetworkPolicy base differs: enforce, 0 ingress rules, version 7 on 3 nodes (node-000, node-001, node-003)
 shop/web differs: audit, 2 ingress rules on node-003
 shop/web differs: enforce, 1 ingress rules on node-002
 shop/web differs: enforce, 2 ingress rules on 2 nodes (node-000, node-001)

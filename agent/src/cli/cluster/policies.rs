@@ -25,8 +25,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 NODES counts the nodes with pods that the policy selects; PODS and HITS are sums. Cluster-wide policies are shown with \
-every namespace. A line below the table names each policy that nodes enforce in different ways: another mode, another \
-number of rules. While a change spreads that is normal; if it lasts, look at the agents of the nodes it names.
+every namespace. A line below the table names each policy that nodes enforce in different ways: another mode, number \
+of rules or version. While a change spreads that is normal; if it lasts, look at the agents of the nodes it names.
 
 Example:
   kubectl podgate policies -n production
@@ -97,8 +97,11 @@ impl ClusterPoliciesOptions {
 fn sums(answers: impl Iterator<Item = Answer<Vec<PolicyStatus>>>) -> Vec<PolicySum> {
     let mut sums: BTreeMap<String, PolicySum> = BTreeMap::new();
     for Answer { node, said, .. } in answers {
-        for PolicyStatus { policy, mode, object: _, pods, ingress, egress } in said {
-            let form = form(mode, ingress.as_ref(), egress.as_ref());
+        for PolicyStatus { policy, mode, object, pods, ingress, egress } in said {
+            let mut form = form(mode, ingress.as_ref(), egress.as_ref());
+            if let Some(version) = object.and_then(|object| object.resource_version) {
+                form += &format!(", version {version}");
+            }
             let sum = sums.entry(policy.clone()).or_default();
             sum.policy = policy;
             sum.selecting_nodes += 1;

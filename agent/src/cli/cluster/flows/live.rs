@@ -29,7 +29,7 @@ use super::{
     merge::{Merge, Waiting},
     record,
 };
-use crate::fleet::{self, Agent, Executor, Failure, Fleet, Line};
+use crate::fleet::{self, Agent, Executor, Failure, Fleet, Line, other_versions, version_notes};
 
 /// Flows that wait to be printed: of all nodes together, and of each. A flow takes one or two kilobytes.
 const PLACES: usize = 16_384;
@@ -66,7 +66,7 @@ struct FleetReader {
 
 /// One node, as its task sees it.
 struct Follower {
-    shared: Arc<FleetReader>,
+    reader: Arc<FleetReader>,
     node: String,
     places: Arc<Semaphore>,
     lost: Arc<AtomicU64>,
@@ -79,7 +79,7 @@ pub(super) async fn follow(
     mut printer: Printer,
 ) -> anyhow::Result<ExitCode> {
     let (events, mut received) = mpsc::unbounded_channel();
-    let shared = Arc::new(FleetReader {
+    let reader = Arc::new(FleetReader {
         client: session.client.clone(),
         executor: session.executor.clone(),
         namespace: session.agents.namespace.clone(),
@@ -100,12 +100,13 @@ pub(super) async fn follow(
             let counter = Arc::new(AtomicU64::new(0));
             lost.push((node.clone(), counter.clone()));
             let places = Arc::new(Semaphore::new(PLACES_OF_NODE));
-            let follower = Follower { shared: shared.clone(), node: node.clone(), places, lost: counter };
+            let follower = Follower { reader: reader.clone(), node: node.clone(), places, lost: counter };
             tokio::spawn(follower.run(agent.clone()));
         }
     };
     start(fleet, true, &mut lost);
     say(format_args!("following {} nodes\n", fleet.nodes.len()));
+    tokio::spawn(note_versions(reader.clone(), fleet.clone(), session.deadline));
     let mut merge = Merge::default();
     let mut stdout = io::stdout();
     let [mut print, mut report, mut look] = [PRINT_EVERY, REPORT_EVERY, LOOK_EVERY].map(|every| {
@@ -151,6 +152,14 @@ pub(super) async fn follow(
     }
 }
 
+/// Says which agents are of another version.
+async fn note_versions(reader: Arc<FleetReader>, fleet: Fleet, deadline: Option<Duration>) {
+    let notes = version_notes(&other_versions(&reader.executor, &fleet, deadline).await);
+    if !notes.is_empty() {
+        let _ = reader.events.send(LiveEvent::Note(notes.trim_end().to_owned()));
+    }
+}
+
 impl Follower {
     async fn run(self, mut agent: Result<Agent, Failure>) {
         let mut pause = FIRST_PAUSE;
@@ -175,7 +184,7 @@ impl Follower {
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
             let before = agent.ok().map(|agent| agent.pod);
-            agent = fleet::find_on(&self.shared.client, &self.shared.namespace, &self.node).await;
+            agent = fleet::find_on(&self.reader.client, &self.reader.namespace, &self.node).await;
             if let (Some(before), Ok(now)) = (before, &agent)
                 && before != now.pod
             {
@@ -192,7 +201,7 @@ impl Follower {
                 self.note(format!("{}: back, {} s not seen", self.node, away.elapsed().as_secs()));
             }
         };
-        let read = self.shared.executor.lines(agent, &self.shared.command, |line| {
+        let read = self.reader.executor.lines(agent, &self.reader.command, |line| {
             match line {
                 Line::Printed(line) => {
                     up();
@@ -221,12 +230,12 @@ impl Follower {
     }
 
     fn take(&self, line: &[u8]) {
-        let places = [&self.places, &self.shared.places].map(|places| places.clone().try_acquire_owned());
+        let places = [&self.places, &self.reader.places].map(|places| places.clone().try_acquire_owned());
         let [Ok(own), Ok(common)] = places else { return self.lose() };
         let Some(flow) = record(&self.node, line) else { return self.lose() };
         let waiting = Waiting { flow, arrived: Instant::now(), _places: [own, common] };
         // Only who prints ends before the tasks.
-        let _ = self.shared.events.send(LiveEvent::Flow(Box::new(waiting)));
+        let _ = self.reader.events.send(LiveEvent::Flow(Box::new(waiting)));
     }
 
     fn lose(&self) {
@@ -234,6 +243,6 @@ impl Follower {
     }
 
     fn note(&self, note: String) {
-        let _ = self.shared.events.send(LiveEvent::Note(note));
+        let _ = self.reader.events.send(LiveEvent::Note(note));
     }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::FlowRecord,
-    fleet::{AT_ONCE, Agent, Failure, Fleet, FleetSurvey, Line},
+    fleet::{AT_ONCE, Agent, Failure, Fleet, FleetSurvey, Line, other_versions},
 };
 
 /// The newest flows so far.
@@ -55,15 +55,20 @@ pub(super) async fn show(
             async move { (node, of_node(session, node, agent, command, most, newest).await) }
         })
         .buffer_unordered(AT_ONCE);
-    while let Some((node, result)) = asked.next().await {
-        match result {
-            Ok(()) => survey.answered += 1,
-            Err(failure) => {
-                survey.failures.insert(node.clone(), failure);
+    let answers = async {
+        while let Some((node, result)) = asked.next().await {
+            match result {
+                Ok(()) => survey.answered += 1,
+                Err(failure) => {
+                    survey.failures.insert(node.clone(), failure);
+                }
             }
+            progress.show(survey.total(), fleet.nodes.len());
         }
-        progress.show(survey.total(), fleet.nodes.len());
-    }
+    };
+    let versions = other_versions(&session.executor, fleet, session.deadline);
+    let ((), versions) = tokio::join!(answers, versions);
+    survey.versions = versions;
     drop(asked);
     progress.clear();
     let Newest { flows, left_out, unreadable, .. } = newest.into_inner().expect("no one panics with it");
