@@ -40,7 +40,7 @@ pub struct EnforcedObject {
     pub generation: Option<i64>,
     /// RFC 3339, UTC, with milliseconds.
     pub since: String,
-    /// From its watch event until it was enforced.
+    /// From its watch event, or the list that the agent began with, until it was enforced.
     pub latency_microseconds: u64,
 }
 

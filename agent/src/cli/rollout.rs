@@ -15,7 +15,8 @@ use crate::{
 /// Show which version of each policy this node enforces, and since when
 #[derive(Debug, Args)]
 #[command(after_help = "\
-VERSION is the resourceVersion of the object that is enforced, LATENCY the time from its watch event until it was. \
+VERSION is the resourceVersion of the object that is enforced, LATENCY the time from its watch event until it was, or \
+from the list that the agent begins with: after a restart of the agent SINCE and LATENCY are of that. \
 Policies that select no pod of this node are listed, too. Policies of manifests have no version.
 
 `kubectl podgate rollout status` waits until all nodes enforce a policy.

@@ -187,7 +187,7 @@ fn an_answer_without_end_is_refused() {
     });
     let done = run(&server, "status");
     assert_eq!((done.code, last_line(&done)), (Some(4), "1 of 2 nodes answered"), "{}", done.stderr);
-    assert!(done.stderr.contains("node-001: its answer is longer than 16 MiB"), "{}", done.stderr);
+    assert!(done.stderr.contains("node-001: its answer is longer than 8 MiB"), "{}", done.stderr);
     assert!(done.memory < 100 << 20, "{} MiB", done.memory >> 20);
 }
 
