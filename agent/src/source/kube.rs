@@ -18,6 +18,7 @@ mod store;
 mod stream;
 mod watch;
 
+pub(crate) use calico::CalicoGroups;
 pub(crate) use client::client;
 pub use client::{ApiConnection, connect};
 pub(crate) use dump::{DumpError, DumpPart, dump};

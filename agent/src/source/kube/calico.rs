@@ -22,7 +22,7 @@ const HOLDS: Duration = Duration::from_secs(5);
 
 /// Which of Calico's groups a server knows. Clones share what was found out.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CalicoGroups(Arc<Mutex<Option<KnownGroups>>>);
+pub(crate) struct CalicoGroups(Arc<Mutex<Option<KnownGroups>>>);
 
 /// What was found, and when.
 type KnownGroups = (Instant, Vec<String>);

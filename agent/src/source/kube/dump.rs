@@ -10,6 +10,7 @@ use kube::{
 use serde_json::Value;
 
 use super::{
+    calico::CalicoGroups,
     decode::Kind,
     object::{ApiObject, PodObject},
     served::{Served, look},
@@ -56,10 +57,10 @@ pub(crate) async fn dump<E>(
     client: &Client,
     mut take: impl FnMut(DumpPart) -> Result<(), E>,
 ) -> Result<(), DumpError<E>> {
-    let mut kinds = Vec::new();
+    let (mut kinds, calico) = (Vec::new(), CalicoGroups::default());
     for kind in Kind::ALL {
         let failed = |error| DumpError::Server(Box::new(error), kind.info().plural.to_owned());
-        match look(client, kind).await.map_err(failed)? {
+        match look(client, kind, &calico).await.map_err(failed)? {
             Served::At(resource) => {
                 let one = ListParams::default().limit(1);
                 Api::<ApiObject>::all_with(client.clone(), &resource).list(&one).await.map_err(failed)?;

@@ -243,6 +243,11 @@ fn version(decoded: &Decoded, object: &ApiObject) -> Option<PolicyObject> {
         | Decoded::UnservedService(_)
         | Decoded::Slice(_)
         | Decoded::UnservedSlice(_)
+        | Decoded::ServiceAccount(..)
+        | Decoded::Tier(..)
+        | Decoded::NetworkSet(..)
+        // Of one in two stores two objects are known.
+        | Decoded::CalicoPolicy(..)
         | Decoded::Removed(_) => return None,
     };
     let (resource_version, generation) = object.revision();

@@ -12,7 +12,7 @@ use crate::{
     fleet::{all_pages, api_failure},
     source::{
         Kind,
-        kube::{Served, look},
+        kube::{CalicoGroups, Served, look},
     },
 };
 
@@ -109,7 +109,7 @@ impl Target {
 
 /// `None`: the server does not have the kind.
 async fn resource(session: &Session, kind: Kind) -> anyhow::Result<Option<ApiResource>> {
-    let served = look(&session.client, kind).await;
+    let served = look(&session.client, kind, &CalicoGroups::default()).await;
     match served.map_err(|error| api_failure(&error, &format!("list {kind}")))? {
         Served::At(resource) => Ok(Some(resource)),
         Served::Nowhere => Ok(None),
