@@ -110,7 +110,7 @@ fn the_readme_shows_lines_that_lint_and_coverage_print() {
             Some(_) | None => {}
         }
     }
-    assert!(shown > 8, "only {shown} lines");
+    assert!(shown >= 4, "only {shown} lines");
 }
 
 /// Tests run at once: each writes the page after its outputs, so the last one to do so has read all of them.
