@@ -37,6 +37,12 @@ fn connection(stream: &TcpStream, pods: usize, bytes_each: usize) -> Option<()> 
             // Nothing ever happens, until the other side goes away.
             return reader.read(&mut [0]).map(|_| ()).ok();
         }
+        if path == "/apis" {
+            let (mut stream, groups) = (stream, r#"{"kind":"APIGroupList","apiVersion":"v1","groups":[]}"#);
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ";
+            write!(stream, "{head}{}\r\n\r\n{groups}", groups.len()).ok()?;
+            continue;
+        }
         let pods = if path == "/api/v1/pods" { pods } else { 0 };
         page(stream, query, pods, bytes_each)?;
     }
