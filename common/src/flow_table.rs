@@ -62,6 +62,23 @@ pub struct FlowSeed(pub [u32; KEY_WORDS]);
 
 const KEY_WORDS: usize = size_of::<FlowKey>() / 4;
 
+#[cfg(test)]
+impl FlowSeed {
+    /// Digits of pi, for tests.
+    pub(crate) const OF_PI: Self = Self([
+        0x243f_6a88,
+        0x85a3_08d3,
+        0x1319_8a2e,
+        0x0370_7344,
+        0xa409_3822,
+        0x299f_31d0,
+        0x082e_fa98,
+        0xec4e_6c89,
+        0x4528_21e6,
+        0x38d0_1377,
+    ]);
+}
+
 /// The words of a seed, wherever they stand.
 pub trait Seed {
     /// One of those that [`FlowSeed`] has.

@@ -19,19 +19,7 @@ use crate::{Address, Timeouts, Tuple, protocol::number};
 
 const TICKS: u32 = 100;
 const TIMEOUTS: Timeouts = Timeouts::with_ticks_per_second(TICKS);
-/// Digits of pi.
-const SEED: FlowSeed = FlowSeed([
-    0x243f_6a88,
-    0x85a3_08d3,
-    0x1319_8a2e,
-    0x0370_7344,
-    0xa409_3822,
-    0x299f_31d0,
-    0x082e_fa98,
-    0xec4e_6c89,
-    0x4528_21e6,
-    0x38d0_1377,
-]);
+const SEED: FlowSeed = FlowSeed::OF_PI;
 
 /// A table in memory of its own, which several threads may use.
 struct SharedTable {

@@ -114,10 +114,10 @@ impl Resolver {
         let socket = place.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)))?;
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let ends = Arc::new(AtomicBool::new(false));
-        let told = ends.clone();
+        let has_ended = ends.clone();
         let thread = std::thread::spawn(move || {
             let mut query = [0; 512];
-            while !told.load(Ordering::Relaxed) {
+            while !has_ended.load(Ordering::Relaxed) {
                 if let Ok((length, from)) = socket.recv_from(&mut query)
                     && let Some(answer) = answer(&query[..length], &zone)
                 {
