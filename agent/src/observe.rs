@@ -15,7 +15,7 @@ pub use self::{
     flow_table_monitor::FlowTableMonitor,
     flows::{
         DecidingPolicy, DecisionEvent, DenyLog, DenyLogWriter, EndOwner, EventEnd, EventVerdict, FlowHistory,
-        LogTarget, LostLines, Observer, ObserverCounts,
+        FlowWindow, LogTarget, LostLines, Observer, ObserverCounts, PastFlow,
     },
     hits::{DirectionHits, HitReport, PolicyHits, RuleCount},
     kernel_check::{AskTables, check_tables},

@@ -5,7 +5,7 @@
 use std::{
     fmt, fs,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -27,6 +27,8 @@ const METRICS: Metrics = Metrics::At(SocketAddr::new(std::net::IpAddr::V4(Ipv4Ad
 const FLOWS: u32 = 262_144;
 /// Clients that cache an answer round its time to live up, and connect a moment after it.
 const NAMES_KEEP: u32 = 60;
+/// A busy node's talks of some hours, in some 20 MiB.
+const HISTORY: u32 = 65_536;
 const LOG: &str = "info";
 /// What a node's log rotation keeps of a container, some times over.
 const DENY_LOG_SIZE: u64 = 100 << 20;
@@ -96,6 +98,9 @@ pub struct AgentOptions {
     /// Least time in seconds for which an address counts that a pod has learnt for a name
     #[arg(long, value_name = "SECONDS", default_value_t = NAMES_KEEP, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub names_keep: u32,
+    /// How many kinds of flows are kept for `podgate flows`, each in at most 1 KiB; they survive a restart
+    #[arg(long, value_name = "N", default_value_t = HISTORY, value_parser = clap::value_parser!(u32).range(1..))]
+    pub history: u32,
     /// Write denied packets as lines of JSON to this file, or to standard output (`-`)
     #[arg(long, value_name = "PATH")]
     pub deny_log: Option<DenyLogTarget>,
@@ -175,6 +180,11 @@ pub struct Resolver(pub SocketAddr);
 /// A filter that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
+
+/// Where the agent keeps what a reboot may take: beside its socket.
+pub(crate) fn run_directory(socket: &Path) -> &Path {
+    socket.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
 
 /// The kubelet's default for a node's name: the host's name, trimmed, in lower case.
 fn host_name() -> String {

@@ -39,7 +39,9 @@ use crate::{
     observe::{
         DenyLog, DenyLogWriter, FlowHistory, FlowTableMonitor, HitCounting, LogTarget, LostLines, Observer,
     },
-    options::{AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics, ShortcutMode},
+    options::{
+        AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics, ShortcutMode, run_directory,
+    },
     server::{ControlSocket, Http, Server, ServerInputs, TaskRestarts, count_tables, read_counters},
     snapshot::Snapshot,
     source::{kube, manifests},
@@ -132,7 +134,12 @@ async fn run(options: &AgentOptions) -> Result<()> {
     // Its thread has what the agent keeps, and it must be able to rotate the file with that.
     let lost_lines = LostLines::default();
     let (deny_log, deny_log_writer) = open_deny_log(options, lost_lines.clone())?.unzip();
-    let flows = FlowHistory::default();
+    let flows = FlowHistory::new(options.node.clone(), options.history as usize);
+    let saved_flows = FlowHistory::path(run_directory(&options.socket));
+    match flows.restore(&saved_flows) {
+        Ok(restored) => tracing::debug!(restored, "flows of an earlier agent"),
+        Err(error) => tracing::warn!("the history of flows begins with this agent: {error:#}"),
+    }
     let observer = Observer::new(options.node.clone(), deny_log, flows.clone());
 
     let mut pod_warnings = None;
@@ -158,7 +165,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
         count_tables: count_tables(tables),
         watches: health,
         hits,
-        flows,
+        flows: flows.clone(),
         lost_lines,
         ask_tables: Arc::new(move |query| verdicts.ask(query)),
         restarts: restarts.clone(),
@@ -177,6 +184,8 @@ async fn run(options: &AgentOptions) -> Result<()> {
     }
     let (seen, restarts_of_events) = (snapshots_seen.clone(), restarts.clone());
     threads.spawn("events", move || observe(events, observer, seen, restarts_of_events))?;
+    let (history, path, restarts_of_history) = (flows.clone(), saved_flows.clone(), restarts.clone());
+    threads.spawn("flow-history", move || save_flows(history, path, restarts_of_history))?;
     threads.spawn("counters", move || counting.run(FlowTableMonitor::new(counters)))?;
     let (socket, restarts_of_plugin) = (options.socket.clone(), restarts.clone());
     threads.spawn("cni-namespaces", move || async move {
@@ -218,6 +227,9 @@ async fn run(options: &AgentOptions) -> Result<()> {
         }
     }
     threads.stop();
+    if let Err(error) = flows.save(&saved_flows) {
+        tracing::warn!("the next agent will not know the last flows: {error:#}");
+    }
     tracing::info!("the agent ends, enforcement continues");
     Ok(())
 }
@@ -265,6 +277,24 @@ async fn serve(
         ended = socket.serve(server) => ended,
         ended = http => ended,
     }
+}
+
+/// Between two times that the history of flows is saved: what an agent loses that is killed.
+const SAVE_EVERY: Duration = Duration::from_secs(30);
+
+/// Saves the history of flows, for ever.
+async fn save_flows(history: FlowHistory, path: std::path::PathBuf, restarts: TaskRestarts) -> Result<()> {
+    let mut ticks = interval(SAVE_EVERY);
+    let save = async || {
+        loop {
+            ticks.tick().await;
+            if let Err(error) = history.save(&path) {
+                return error;
+            }
+        }
+    };
+    supervise("flow-history", restarts, PAUSES, save).await;
+    Ok(())
 }
 
 /// How often the deny log sums up when no events come.

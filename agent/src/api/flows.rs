@@ -10,8 +10,11 @@ use crate::observe::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVer
 /// One decision on one side of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowRecord {
-    /// RFC 3339, UTC, with milliseconds.
+    /// RFC 3339, UTC, with milliseconds. Of the last packet that it stands for.
     pub time: String,
+    /// The same of the first one, if that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
     pub node: String,
     /// Whose side was evaluated: `egress` the source's, `ingress` the destination's.
     #[serde(with = "super::direction")]
@@ -66,7 +69,7 @@ pub struct FlowEnd {
     pub labels: BTreeMap<String, String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FlowPolicy {
     /// `namespace/name`, or as in `ClusterNetworkPolicy base`.
     pub policy: String,
@@ -113,12 +116,9 @@ impl From<&DecisionEvent> for FlowRecord {
             packets,
             revision,
         } = event;
-        let policy = |DecidingPolicy { policy, rules }: &DecidingPolicy| FlowPolicy {
-            policy: policy.to_string(),
-            rules: rules.clone(),
-        };
         Self {
             time: format!("{time:.3}"),
+            first: None,
             node: node.to_string(),
             direction: *direction,
             verdict: event.verdict().into(),
@@ -126,11 +126,17 @@ impl From<&DecisionEvent> for FlowRecord {
             protocol: protocol_name(*protocol),
             source: source.into(),
             destination: destination.into(),
-            policies: policies.iter().map(policy).collect(),
+            policies: policies.iter().map(FlowPolicy::from).collect(),
             certain: *certain,
             packets: *packets,
             revision: *revision,
         }
+    }
+}
+
+impl From<&DecidingPolicy> for FlowPolicy {
+    fn from(DecidingPolicy { policy, rules }: &DecidingPolicy) -> Self {
+        Self { policy: policy.to_string(), rules: rules.clone() }
     }
 }
 
@@ -195,4 +201,10 @@ pub fn protocol_name(number: u16) -> String {
         Err(58) => "ICMPv6".into(),
         Err(other) => other.to_string(),
     }
+}
+
+/// The number of an IP protocol, by its name as above; `None`: it is none.
+pub fn protocol_number(name: &str) -> Option<u16> {
+    let known = [1, 6, 17, 58, 132].into_iter().find(|number| protocol_name(*number) == name);
+    known.or_else(|| name.parse().ok())
 }

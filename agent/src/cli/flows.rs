@@ -1,6 +1,7 @@
 //! `podgate flows`: decisions as they happen.
 
 use std::{
+    fmt,
     io::{self, Write},
     ops::ControlFlow,
     path::PathBuf,
@@ -28,28 +29,18 @@ use crate::{
 Reports cover new connections and dropped packets, not the packets of established connections. Identical events are \
 limited to a few per second, each with the number of packets it represents.
 
+The past has one line for each kind of flow: both ends, port, verdict and policies, with the times of its first and \
+last packet. The agent keeps it in memory and, across restarts, in a file beside its socket (see agent --history).
+
 Example:
   podgate flows --follow --denied
   podgate flows --pod production/api --since 5m -o json")]
 pub(super) struct FlowsOptions {
-    /// Keep printing new flows until interrupted
-    #[arg(short, long)]
-    follow: bool,
-    /// Only what was denied, or would be by a policy in audit mode
-    #[arg(long)]
-    denied: bool,
-    /// Only from or to this pod
-    #[arg(long, value_name = "NAMESPACE/POD", value_parser = pod)]
-    pod: Option<String>,
+    #[command(flatten)]
+    selection: FlowSelection,
     /// Only from or to this namespace
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// Only to this port, for example 80 or TCP/80, or of this protocol, for example ICMP
-    #[arg(long, value_name = "PORT", value_parser = port)]
-    port: Option<PortFilter>,
-    /// Only flows of the last TIME, for example 90s or 30m
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
-    since: Option<u64>,
     /// Only the newest N of those that match
     #[arg(long, value_name = "N")]
     last: Option<usize>,
@@ -61,6 +52,29 @@ pub(super) struct FlowsOptions {
     socket: PathBuf,
 }
 
+/// Which flows are wanted, of one node or of many.
+#[derive(Debug, Args)]
+pub(super) struct FlowSelection {
+    /// Keep printing new flows until interrupted
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Only what was denied, or would be by a policy in audit mode
+    #[arg(long)]
+    pub(super) denied: bool,
+    /// Only from or to this pod
+    #[arg(long, value_name = "NAMESPACE/POD", value_parser = pod)]
+    pub(super) pod: Option<String>,
+    /// Only to this port, for example 80 or TCP/80, or of this protocol, for example ICMP
+    #[arg(long, value_name = "PORT", value_parser = port)]
+    pub(super) port: Option<PortFilter>,
+    /// Only flows of the last TIME, for example 90s or 30m
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(super) since: Option<u64>,
+    /// Only flows that began before the last TIME, for example 5m
+    #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "follow")]
+    pub(super) until: Option<u64>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PortFilter {
     protocol: Option<String>,
@@ -69,16 +83,17 @@ pub(super) struct PortFilter {
 
 impl FlowsOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let PortFilter { protocol, number: port } = self.port.unwrap_or_default();
-        let filter =
-            FlowFilter { denied: self.denied, pod: self.pod, namespace: self.namespace, port, protocol };
+        let Self { selection, namespace, last, end_with_stdin, socket } = self;
+        let FlowSelection { follow, denied, pod, port, since, until } = selection;
+        let PortFilter { protocol, number: port } = port.unwrap_or_default();
+        let filter = FlowFilter { denied, pod, namespace, port, protocol };
         // Without a word about the past, who follows wants what comes.
-        let last = match (self.last, self.since, self.follow) {
+        let last = match (last, since, follow) {
             (None, None, true) => Some(0),
             (last, ..) => last,
         };
-        let ask = Ask::Flows { filter, since_seconds: self.since, last, follow: self.follow };
-        if self.end_with_stdin {
+        let ask = Ask::Flows { filter, since_seconds: since, until_seconds: until, last, follow };
+        if end_with_stdin {
             std::thread::spawn(|| {
                 let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
                 std::process::exit(0);
@@ -86,7 +101,7 @@ impl FlowsOptions {
         }
         let mut stdout = io::stdout();
         let mut printer = Printer { format, colours: colour::on_stdout(), has_header: false, nodes: None };
-        api::follow(&self.socket, &ask, |line: FlowLine| {
+        api::follow(&socket, &ask, |line: FlowLine| {
             let text = match line {
                 FlowLine::FlowRecord(flow) => printer.text(&flow)?,
                 FlowLine::Lost(flows) => {
@@ -104,11 +119,19 @@ impl FlowsOptions {
     }
 }
 
-pub(super) fn pod(text: &str) -> Result<String, &'static str> {
+/// As it is given on the command line.
+impl fmt::Display for PortFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [self.protocol.clone(), self.number.map(|number| number.to_string())];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("/"))
+    }
+}
+
+fn pod(text: &str) -> Result<String, &'static str> {
     pod_name(text).map(|pod| pod.to_string())
 }
 
-pub(super) fn port(text: &str) -> Result<PortFilter, &'static str> {
+fn port(text: &str) -> Result<PortFilter, &'static str> {
     let number = |text: &str| text.parse().map_err(|_| "a port is a number as in 80 or TCP/80, or ICMP");
     let (protocol, port) = match text.split_once('/') {
         Some((protocol, port)) => (Some(protocol), Some(number(port)?)),
@@ -166,11 +189,9 @@ impl Printer {
             Some(port) => format!("{} {}/{port}", end(&flow.destination), flow.protocol),
             None => format!("{} {}", end(&flow.destination), flow.protocol),
         };
-        // The day is known; a follower looks at the seconds.
-        let time = flow.time.split_once('T').map_or(&*flow.time, |(_, time)| time).trim_end_matches('Z');
         text += &self.of_node(&flow.node);
         text += &line([
-            time.to_owned(),
+            time_of_day(&flow.time).to_owned(),
             flow.direction.to_string(),
             end(&flow.source),
             to,
@@ -184,6 +205,11 @@ impl Printer {
     fn of_node(&self, node: &str) -> String {
         self.nodes.map_or_else(String::new, |width| format!("{node:width$}  "))
     }
+}
+
+/// The day is known; a follower looks at the seconds.
+fn time_of_day(time: &str) -> &str {
+    time.split_once('T').map_or(time, |(_, time)| time).trim_end_matches('Z')
 }
 
 fn line([time, side, from, to, verdict, reason, policies]: [String; 7]) -> String {
@@ -221,6 +247,9 @@ fn policies(flow: &FlowRecord) -> String {
     }
     if flow.packets > 1 {
         text += &format!(" x{}", flow.packets);
+    }
+    if let Some(first) = &flow.first {
+        text += &format!(" since {}", time_of_day(first));
     }
     text.trim_start().to_owned()
 }

@@ -194,6 +194,7 @@ fn every_option_can_be_set_in_all_three_places() {
         ("shortcut", "local"),
         ("resolvers", "192.0.2.1"),
         ("names-keep", "9"),
+        ("history", "9"),
         ("deny-log", "/d"),
         ("deny-log-size", "9"),
         ("log", "debug"),

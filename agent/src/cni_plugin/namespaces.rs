@@ -11,8 +11,7 @@ use podgate_core::model::{Cluster, LabelExpression, Name, Selector};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::pods::run_directory;
-use crate::snapshot::Snapshot;
+use crate::{options::run_directory, snapshot::Snapshot};
 
 const FILE: &str = "namespaces.json";
 

@@ -19,17 +19,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::request::Attachment;
-use crate::endpoints::cni::CniResult;
+use crate::{endpoints::cni::CniResult, options::run_directory};
 
 const DIRECTORY: &str = "cni-pods";
 
 /// Where the plugin leaves what it knows of pods. `socket`: the agent's.
 pub(crate) fn pods_directory(socket: &Path) -> PathBuf {
     run_directory(socket).join(DIRECTORY)
-}
-
-pub(super) fn run_directory(socket: &Path) -> &Path {
-    socket.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 /// A pod with its interface.

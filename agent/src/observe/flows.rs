@@ -7,32 +7,25 @@
 mod attribution;
 mod deny_log;
 mod event;
+mod history;
 mod owners;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use podgate_common::FlowEvent;
 use podgate_core::{compiler::WorkLimit, model::Name};
-use tokio::sync::broadcast;
 
 use self::attribution::Attributor;
 pub use self::{
     deny_log::{DenyLog, DenyLogWriter, LogTarget, LostLines},
     event::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict},
+    history::{FlowHistory, FlowWindow, ObserverCounts, PastFlow},
 };
 use crate::snapshot::Contexts;
 
-/// Decisions that are kept for who asks later.
-const HISTORY: usize = 4_096;
-/// Decisions that a follower may be behind.
-const BEHIND: usize = 1_024;
 /// Events that are attributed in a second. With more the agent would cost what it measures.
 const PER_SECOND: u32 = 2_000;
 /// What their attribution may take in a second, when nothing of it is known yet: some 25 ms.
@@ -47,28 +40,6 @@ pub struct Observer {
     history: FlowHistory,
     /// The second that is running, and the events in it.
     second: (Instant, u32),
-}
-
-/// The last decisions, and those to come. Copies share them; nothing but memory is used while they are
-/// locked.
-#[derive(Clone, Debug)]
-pub struct FlowHistory(Arc<Mutex<LastDecisions>>);
-
-#[derive(Debug)]
-struct LastDecisions {
-    events: VecDeque<Arc<DecisionEvent>>,
-    live: broadcast::Sender<Arc<DecisionEvent>>,
-    counts: ObserverCounts,
-}
-
-/// What has become of events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ObserverCounts {
-    pub allowed: u64,
-    pub denied: u64,
-    pub would_deny: u64,
-    /// Not attributed: there were too many.
-    pub skipped: u64,
 }
 
 impl Observer {
@@ -123,59 +94,6 @@ impl Observer {
         }
         *events += 1;
         *events > PER_SECOND
-    }
-}
-
-impl Default for FlowHistory {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(LastDecisions {
-            events: VecDeque::new(),
-            live: broadcast::Sender::new(BEHIND),
-            counts: ObserverCounts::default(),
-        })))
-    }
-}
-
-impl FlowHistory {
-    pub(crate) fn add(&self, event: DecisionEvent) {
-        let mut last = self.lock();
-        *match event.verdict() {
-            EventVerdict::Allowed => &mut last.counts.allowed,
-            EventVerdict::Denied => &mut last.counts.denied,
-            EventVerdict::WouldDeny => &mut last.counts.would_deny,
-        } += 1;
-        let event = Arc::new(event);
-        if last.events.len() == HISTORY {
-            last.events.pop_front();
-        }
-        last.events.push_back(event.clone());
-        // No one may be there.
-        let _ = last.live.send(event);
-    }
-
-    fn skip(&self) {
-        self.lock().counts.skipped += 1;
-    }
-
-    /// Decisions of the past, the oldest first, and those to come: none is missed in between.
-    pub fn follow(
-        &self,
-        since: Option<Duration>,
-    ) -> (Vec<Arc<DecisionEvent>>, broadcast::Receiver<Arc<DecisionEvent>>) {
-        let since = since.and_then(|since| SignedDuration::try_from(since).ok());
-        let oldest = since.and_then(|since| Timestamp::now().checked_sub(since).ok());
-        let last = self.lock();
-        let is_asked = |event: &&Arc<DecisionEvent>| oldest.is_none_or(|oldest| event.time >= oldest);
-        (last.events.iter().filter(is_asked).cloned().collect(), last.live.subscribe())
-    }
-
-    pub fn counts(&self) -> ObserverCounts {
-        self.lock().counts
-    }
-
-    /// A panic while it is locked leaves nothing half done.
-    fn lock(&self) -> MutexGuard<'_, LastDecisions> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     api::{FlowFilter, PeerVersion, Reply, Request},
+    observe::FlowWindow,
     source::manifests::Change,
 };
 
@@ -39,9 +40,12 @@ pub enum Ask {
     Flows {
         #[serde(default)]
         filter: FlowFilter,
-        /// How old the oldest may be.
+        /// How old the last packet of each may be.
         #[serde(default)]
         since_seconds: Option<u64>,
+        /// How old the first packet of each must be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until_seconds: Option<u64>,
         /// How many of those that are there.
         #[serde(default)]
         last: Option<usize>,
@@ -82,8 +86,9 @@ impl Server {
             Err(error) => return (line(Reply::<()>::Error(error)), None),
         };
         let answer = match ask {
-            Ask::Flows { filter, since_seconds, last, follow } => {
-                return match self.flows(filter, since_seconds, last, follow).await {
+            Ask::Flows { filter, since_seconds, until_seconds, last, follow } => {
+                let [since, until] = [since_seconds, until_seconds].map(|age| age.map(Duration::from_secs));
+                return match self.flows(filter, FlowWindow { since, until }, last, follow).await {
                     Some(flows) => (line(Reply::Ok(())), Some(Later::FlowReplies(flows))),
                     None => (line(Reply::<()>::Error("too many follow flows already".into())), None),
                 };
@@ -125,16 +130,15 @@ impl Server {
     async fn flows(
         &self,
         filter: FlowFilter,
-        since_seconds: Option<u64>,
+        window: FlowWindow,
         last: Option<usize>,
         follow: bool,
     ) -> Option<FlowReplies> {
         let place = self.followers.clone().try_acquire_owned().ok()?;
-        let since = since_seconds.map(Duration::from_secs);
         let (history, wanted) = (self.inputs.flows.clone(), filter.clone());
         let follow_from = move || {
-            let (past, live) = history.follow(since);
-            (flows::wanted(&past, &wanted, last), live)
+            let (past, live) = history.follow(window);
+            (flows::wanted(past, &wanted, last), live)
         };
         let (past, live) = self.work(follow_from).await?;
         Some(FlowReplies { past, live: follow.then_some(live), filter, _place: place })

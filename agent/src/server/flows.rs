@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     api::{FlowFilter, FlowLine, FlowRecord},
-    observe::DecisionEvent,
+    observe::{DecisionEvent, PastFlow},
 };
 
 /// Those who follow at once: others still find a place at the socket.
@@ -22,7 +22,7 @@ const TIME_FOR_LINE: Duration = Duration::from_secs(10);
 /// What one client gets.
 #[derive(Debug)]
 pub(super) struct FlowReplies {
-    pub(super) past: Vec<FlowRecord>,
+    pub(super) past: Vec<PastFlow>,
     /// `None`: only the past was asked for.
     pub(super) live: Option<broadcast::Receiver<Arc<DecisionEvent>>>,
     pub(super) filter: FlowFilter,
@@ -31,16 +31,10 @@ pub(super) struct FlowReplies {
 }
 
 /// Those of the past that a client wants: the newest `last` of those that match.
-pub(super) fn wanted(
-    events: &[Arc<DecisionEvent>],
-    filter: &FlowFilter,
-    last: Option<usize>,
-) -> Vec<FlowRecord> {
-    let flows = events.iter().rev().map(|event| FlowRecord::from(&**event));
-    let mut wanted: Vec<_> =
-        flows.filter(|flow| filter.matches(flow)).take(last.unwrap_or(usize::MAX)).collect();
-    wanted.reverse();
-    wanted
+pub(super) fn wanted(mut past: Vec<PastFlow>, filter: &FlowFilter, last: Option<usize>) -> Vec<PastFlow> {
+    past.retain(|flow| filter.matches(&FlowRecord::from(flow)));
+    let newest = last.map_or(0, |last| past.len().saturating_sub(last));
+    past.split_off(newest)
 }
 
 impl FlowReplies {
@@ -48,7 +42,7 @@ impl FlowReplies {
     pub(super) async fn write(self, stream: UnixStream) -> io::Result<()> {
         let (mut from_client, mut to_client) = stream.into_split();
         for flow in self.past {
-            write(&mut to_client, &FlowLine::FlowRecord(Box::new(flow))).await?;
+            write(&mut to_client, &FlowLine::FlowRecord(Box::new((&flow).into()))).await?;
         }
         let Some(mut live) = self.live else { return Ok(()) };
         loop {

@@ -52,7 +52,7 @@ pub(super) fn start() -> Running {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("deeper/podgate.sock");
     let (state, snapshots) = watch::channel(Arc::new(Snapshot::example(false)));
-    let (flows, counting) = (FlowHistory::default(), Arc::new(Mutex::new(())));
+    let (flows, counting) = (FlowHistory::new("n1".into(), 4_096), Arc::new(Mutex::new(())));
     let counted = counting.clone();
     let counter = Counter { direction: Direction::Ingress, outcome: Outcome::Denied, packets: 3 };
     let (counters, tables) = (

@@ -20,6 +20,7 @@ use super::{
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_flood_of_denied_packets_costs_the_agent_little_and_loses_no_count", flood),
     ("a_denied_connection_is_told_at_once_with_both_pods_and_the_policy", reported),
+    ("flows_are_remembered_by_the_next_agent", remembered),
     ("a_policy_in_audit_mode_tells_what_it_would_deny", audit),
 ];
 
@@ -70,6 +71,36 @@ fn reported(lab: &mut Lab) -> Result<()> {
     let asked = fixture.node.podgate(&["flows", "--last", "1", "--port", "UDP/7000"])?;
     ensure!(asked.stdout.contains("x/stranger") && asked.stdout.contains("x/close"), "{}", asked.text());
     Ok(())
+}
+
+fn remembered(lab: &mut Lab) -> Result<()> {
+    let fixture = AllowDenyFixture::new(lab)?;
+    let agent = Agent::start(&fixture.node, &[])?;
+    let denied = |packets: u64| {
+        until("the flow is remembered", PATIENT, || {
+            let asked = fixture.node.podgate(&["flows", "--denied", "--port", "UDP/7000", "-o", "json"])?;
+            let lines: Vec<&str> = asked.stdout.lines().collect();
+            ensure!(lines.len() <= 1, "one kind of flow: {}", asked.text());
+            let flow: Value = lines.first().map_or(Ok(Value::Null), |line| serde_json::from_str(line))?;
+            Ok((flow["packets"].as_u64() >= Some(packets)).then_some(flow))
+        })
+    };
+    let send = || fixture.client_denied.place.say((fixture.server.addresses.v4, 7_000), b"x");
+    send()?;
+    let before = denied(1)?;
+    agent.terminate()?;
+    let next = Agent::start(&fixture.node, &[])?;
+    send()?;
+    let after = denied(2)?;
+    let first = before["first"].as_str().or(before["time"].as_str());
+    ensure!(after["first"].as_str() == first, "{before} became {after}");
+    // What an agent finds there never keeps it from its work.
+    next.terminate()?;
+    let saved = fixture.node.directory().join("flow-history.gz");
+    ensure!(saved.exists(), "no {}", saved.display());
+    fs::write(&saved, b"garbage")?;
+    let _agent = Agent::start(&fixture.node, &[])?;
+    fixture.verdicts_hold()
 }
 
 const FLOOD: u64 = 1_000_000;

@@ -17,9 +17,8 @@ use podgate_core::printable::make_printable;
 use super::{
     super::{
         colour,
-        flows::{Printer, pod, port},
+        flows::{FlowSelection, PortFilter, Printer},
         output::{Format, Output},
-        policies::seconds,
     },
     Session,
 };
@@ -32,8 +31,8 @@ const NEWEST: usize = 10_000;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Flows are those of the namespace, by either end; -A shows all. They are in the order of the times that the nodes' \
-clocks say; with --follow, those that arrive within one second of each other are. Each agent keeps some thousand \
-flows of its node until it is restarted.
+clocks say; with --follow, those that arrive within one second of each other are. Each agent keeps the \
+kinds of flows of its node, across restarts, with the times of their first and last packets.
 
 --follow goes on when an agent is replaced or away, and says how long a node was not seen. What nodes send faster \
 than it is shown is left out and counted, on standard error.
@@ -42,21 +41,8 @@ Example:
   kubectl podgate flows --denied --since 15m -A
   kubectl podgate flows --follow --denied -n production -o json")]
 pub(super) struct ClusterFlowsOptions {
-    /// Keep printing new flows until interrupted
-    #[arg(short, long)]
-    follow: bool,
-    /// Only what was denied, or would be by a policy in audit mode
-    #[arg(long)]
-    denied: bool,
-    /// Only from or to this pod
-    #[arg(long, value_name = "NAMESPACE/POD", value_parser = pod)]
-    pod: Option<String>,
-    /// Only to this port, for example 80 or TCP/80, or of this protocol, for example ICMP
-    #[arg(long, value_name = "PORT", value_parser = port_text)]
-    port: Option<String>,
-    /// Only flows of the last TIME, for example 90s or 30m
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
-    since: Option<u64>,
+    #[command(flatten)]
+    selection: FlowSelection,
     /// Only the newest N of all nodes' flows that match [default: 10000]
     #[arg(long, value_name = "N", conflicts_with = "follow")]
     last: Option<usize>,
@@ -76,7 +62,7 @@ impl ClusterFlowsOptions {
         let fleet = session.find(&session.agents).await?;
         let width = fleet.nodes.keys().map(|node| node.chars().count()).max().unwrap_or(0);
         let printer = Printer::of_nodes(format, colour::on_stdout(), width);
-        if self.follow {
+        if self.selection.follow {
             live::follow(session, &fleet, &command, printer).await
         } else {
             past::show(session, &fleet, &command, last, printer).await
@@ -85,7 +71,7 @@ impl ClusterFlowsOptions {
 
     /// What is run beside each agent.
     fn command(&self, session: &Session) -> Vec<String> {
-        let Self { follow, denied, pod, port, since, last } = self;
+        let Self { selection: FlowSelection { follow, denied, pod, port, since, until }, last } = self;
         let mut command = vec!["flows", "-o", "json"].into_iter().map(str::to_owned).collect::<Vec<_>>();
         let mut option = |name: &str, value: Option<String>| {
             if let Some(value) = value {
@@ -93,8 +79,9 @@ impl ClusterFlowsOptions {
             }
         };
         option("--pod", pod.clone());
-        option("--port", port.clone());
+        option("--port", port.as_ref().map(PortFilter::to_string));
         option("--since", since.map(|since| format!("{since}s")));
+        option("--until", until.map(|until| format!("{until}s")));
         option("--last", last.map(|last| last.to_string()));
         option("--namespace", session.namespace.clone().filter(|_| pod.is_none()));
         command.extend(denied.then(|| "--denied".to_owned()));
@@ -102,10 +89,6 @@ impl ClusterFlowsOptions {
         command.push("--end-with-stdin".to_owned());
         command
     }
-}
-
-fn port_text(text: &str) -> Result<String, &'static str> {
-    port(text).map(|_| text.to_owned())
 }
 
 /// A line of an agent. `None`: this program does not know such lines.

@@ -50,7 +50,7 @@ pub enum EndOwner {
     Node(Name),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DecidingPolicy {
     pub policy: PolicyName,
     /// Indexes of the rules that match.
@@ -68,10 +68,20 @@ pub enum EventVerdict {
 
 impl DecisionEvent {
     pub fn verdict(&self) -> EventVerdict {
-        match self.outcome.policies() {
-            PolicyRole::WouldDeny => EventVerdict::WouldDeny,
+        EventVerdict::of(self.outcome)
+    }
+}
+
+impl EventVerdict {
+    pub fn of(outcome: Outcome) -> Self {
+        match outcome.policies() {
+            PolicyRole::WouldDeny => Self::WouldDeny,
             PolicyRole::NotAsked | PolicyRole::NotIsolating | PolicyRole::Allow | PolicyRole::Deny => {
-                if self.outcome.passes() { EventVerdict::Allowed } else { EventVerdict::Denied }
+                if outcome.passes() {
+                    Self::Allowed
+                } else {
+                    Self::Denied
+                }
             }
         }
     }

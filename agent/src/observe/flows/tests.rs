@@ -5,6 +5,7 @@ use std::{
     fs,
     net::IpAddr,
     path::Path,
+    sync::Arc,
 };
 
 use podgate_common::{Address, Direction, Outcome, PolicyId};
@@ -13,6 +14,7 @@ use podgate_core::{
     fixtures::{cluster, policy},
     model::{Cluster, NetworkPolicy, ObjectName, Peers, Pod, PortRule, Ports, Rule},
 };
+use tokio::sync::broadcast;
 
 use super::*;
 use crate::{
@@ -22,6 +24,8 @@ use crate::{
 
 const REVISION: u32 = 7;
 const OWN: u32 = 11;
+/// Kinds of flows that a history keeps.
+const ROOM: usize = 4_096;
 
 /// What evaluates pod `x/a`, behind veth 11, by these policies.
 fn context(revision: u32, policies: Vec<NetworkPolicy>) -> Context {
@@ -54,7 +58,8 @@ struct Observing {
 impl Observing {
     fn by(contexts: impl IntoIterator<Item = Context>) -> Self {
         let contexts = contexts.into_iter().fold(Contexts::default(), |known, new| known.with(new));
-        Self { observer: Observer::new("n1".into(), None, FlowHistory::default()), contexts }
+        let history = FlowHistory::new("n1".into(), ROOM);
+        Self { observer: Observer::new("n1".into(), None, history), contexts }
     }
 
     /// In a second of its own.
@@ -65,13 +70,14 @@ impl Observing {
 
     /// The decision that is made of an event.
     fn seen(&mut self, event: FlowEvent) -> Option<Arc<DecisionEvent>> {
-        let known = self.past(None).len();
+        let mut live = self.observer.history.live();
         self.observe(&[event]);
-        self.past(None).get(known).cloned()
+        live.try_recv().ok()
     }
 
-    fn past(&self, since: Option<Duration>) -> Vec<Arc<DecisionEvent>> {
-        self.observer.history.follow(since).0
+    fn past(&self, since: Option<Duration>) -> Vec<FlowRecord> {
+        let (past, _) = self.observer.history.follow(FlowWindow { since, until: None });
+        past.iter().map(FlowRecord::from).collect()
     }
 }
 
@@ -206,23 +212,20 @@ fn what_the_programs_never_write_is_no_flow() {
 }
 
 #[test]
-fn the_past_is_short_and_who_is_slow_is_told_so() {
+fn what_is_alike_is_one_flow_and_who_is_slow_learns_so() {
     let context = context(REVISION, vec![]);
     let (a, b) = (address(&context, "a"), address(&context, "b"));
     let mut observing = Observing::by([context]);
-    let (past, mut live) = observing.observer.history.follow(None);
+    let (past, mut live) = observing.observer.history.follow(FlowWindow::default());
     assert_eq!(past.len(), 0);
     let event = event(Direction::Ingress, Outcome::NotIsolated, b, a);
     observing.observe(&vec![event; PER_SECOND as usize + 100]);
-    assert_eq!(observing.past(None).len(), PER_SECOND as usize);
+    let [alike] = &observing.past(None)[..] else { panic!("they are alike") };
+    assert_eq!(alike.packets, u64::from(PER_SECOND));
     let counts = observing.observer.history.counts();
     assert_eq!((counts.allowed, counts.skipped), (u64::from(PER_SECOND), 100));
     let lagged = live.try_recv();
     assert!(matches!(lagged, Err(broadcast::error::TryRecvError::Lagged(lost)) if lost > 0), "{lagged:?}");
-    for _ in 0..3 {
-        observing.observe(&vec![event; PER_SECOND as usize]);
-    }
-    assert_eq!(observing.past(None).len(), HISTORY);
     let now = FlowClock::now().monotonic;
     observing.observe(&[FlowEvent { time: now, outcome: Outcome::Denied as u8, ..event }]);
     // All others are as old as the machine.
@@ -238,9 +241,9 @@ fn the_past_is_short_and_who_is_slow_is_told_so() {
         (FlowFilter { port: Some(80), protocol: Some("UDP".into()), ..denied.clone() }, false),
         (FlowFilter { port: Some(81), ..denied.clone() }, false),
     ] {
-        assert_eq!(filter.matches(&FlowRecord::from(&**recent)), matches, "{filter:?}");
+        assert_eq!(filter.matches(recent), matches, "{filter:?}");
     }
-    assert!(!denied.matches(&FlowRecord::from(&*observing.past(None)[0])));
+    assert!(!denied.matches(&observing.past(None)[0]));
 }
 
 #[test]
@@ -265,8 +268,7 @@ fn a_scan_fills_neither_memory_nor_disk() {
             packets: 3,
             ..event(Direction::Ingress, Outcome::Denied, source, a)
         };
-        observing.observe(&[event]);
-        last = observing.observer.history.lock().events.back().cloned();
+        last = observing.seen(event);
         log.add(last.as_ref().unwrap(), start);
     }
     drop(log);
@@ -328,7 +330,7 @@ fn a_disk_that_takes_no_line_keeps_no_reader_of_flows_waiting() {
     let lost = LostLines::default();
     let (log, writer) = DenyLog::to(Box::new(Stuck(stuck)), lost.clone());
     let writing = std::thread::spawn(|| writer.run());
-    let history = FlowHistory::default();
+    let history = FlowHistory::new("n1".into(), ROOM);
     let mut observing = Observing::by([context]);
     observing.observer = Observer::new("n1".into(), Some(log), history.clone());
     // Each of its own kind, and more than the queue takes.
@@ -349,9 +351,10 @@ fn a_disk_that_takes_no_line_keeps_no_reader_of_flows_waiting() {
     let deadline = Duration::from_secs(60);
     seen.recv_timeout(deadline).expect("who reads the kernel's events does not wait for the disk");
     let (read, reads) = std::sync::mpsc::channel();
-    std::thread::spawn(move || read.send((history.follow(None).0.len(), history.counts())));
+    std::thread::spawn(move || read.send((history.follow(FlowWindow::default()).0.len(), history.counts())));
     let (flows, counts) = reads.recv_timeout(deadline).expect("who reads flows does not wait for the disk");
-    assert_eq!((flows, counts.denied), (HISTORY, u64::from(3 * PER_SECOND)));
+    assert!(flows > ROOM / 2 && flows <= ROOM, "{flows}");
+    assert_eq!(counts.denied, u64::from(3 * PER_SECOND));
     assert!(lost.count() > 0, "what does not fit is counted");
     drop(disk);
     drop(observe.join().unwrap());

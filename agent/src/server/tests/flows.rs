@@ -7,6 +7,8 @@ use std::{
     time::Instant,
 };
 
+use jiff::Timestamp;
+
 use super::{super::flows, *};
 use crate::{
     api::{FlowFilter, FlowLine, FlowRecord},
@@ -16,7 +18,8 @@ use crate::{
 /// Flows as a client gets them, until there are so many.
 fn follow(running: &Running, last: Option<usize>, follow: bool, flows: usize) -> Vec<FlowRecord> {
     let mut seen = Vec::new();
-    let ask = Ask::Flows { filter: FlowFilter::default(), since_seconds: None, last, follow };
+    let ask =
+        Ask::Flows { filter: FlowFilter::default(), since_seconds: None, until_seconds: None, last, follow };
     let take = |line: FlowLine| {
         if let FlowLine::FlowRecord(flow) = line {
             seen.push(*flow);
@@ -32,7 +35,10 @@ fn flows_are_given_as_they_come_and_who_does_not_read_harms_nobody() {
     let running = start();
     let tell = |flows: u64| {
         for packets in 0..flows {
-            running.flows.add(DecisionEvent { packets, ..DecisionEvent::example() });
+            // Each of its own kind, and one second after the other.
+            let time = Timestamp::from_second(i64::try_from(packets).unwrap()).unwrap();
+            let protocol = u16::try_from(packets).unwrap();
+            running.flows.add(DecisionEvent { packets, protocol, time, ..DecisionEvent::example() });
         }
     };
     tell(3);
