@@ -6,6 +6,7 @@
 //! did not answer (`cluster`). What users and scripts rely on stays: verbs, options and JSON forms are only
 //! added.
 
+mod advise;
 mod agent;
 mod check;
 mod cluster;
@@ -70,6 +71,7 @@ enum Verb {
     Matrix(matrix::MatrixOptions),
     Lint(lint::LintOptions),
     Coverage(coverage::CoverageOptions),
+    Advise(advise::AdviseOptions),
     Dump(dump::DumpOptions),
     Doctor(doctor::DoctorOptions),
     Completion(completion::CompletionOptions),
@@ -125,6 +127,7 @@ impl Verb {
             | Self::Flows(_)
             | Self::Explain(_)
             | Self::Lint(_)
+            | Self::Advise(_)
             | Self::Dump(_)
             | Self::Doctor(_)
             | Self::Completion(_)
@@ -151,6 +154,7 @@ impl Verb {
             Self::Matrix(options) => options.run(),
             Self::Lint(options) => options.run(format()),
             Self::Coverage(options) => options.run(),
+            Self::Advise(options) => options.run(format()),
             Self::Dump(options) => options.run(format()),
             Self::Doctor(options) => options.run(format()),
             Self::Completion(options) => options.run(),

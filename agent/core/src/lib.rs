@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 pub mod address_filter;
+pub mod advise;
 pub mod compiler;
 pub mod coverage;
 pub mod explain;

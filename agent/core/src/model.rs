@@ -43,5 +43,6 @@ pub use policy_ref::{PolicyName, PolicyRef};
 pub use ports::{PortRange, PortSet};
 pub use selector::{LabelValues, Requirement, Selector};
 pub use service::{
-    EndpointSlice, Frontend, Hints, Proxy, Service, ServicePort, SliceEndpoint, SlicePort, SlicesByService,
+    CLUSTER_DNS, EndpointSlice, Frontend, Hints, Proxy, Service, ServicePort, SliceEndpoint, SlicePort,
+    SlicesByService,
 };

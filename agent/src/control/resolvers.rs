@@ -10,16 +10,7 @@ use std::{
 };
 
 use podgate_common::{Protocol, ServiceKey};
-use podgate_core::model::{Cluster, ObjectName};
-
-/// Namespaces and names under which distributions have the cluster's DNS service: Kubernetes' own manifests,
-/// kubeadm, kops and the managed clusters; its chart; RKE2; OpenShift.
-const SERVICES: [(&str, &str); 4] = [
-    ("kube-system", "kube-dns"),
-    ("kube-system", "coredns"),
-    ("kube-system", "rke2-coredns-rke2-coredns"),
-    ("openshift-dns", "dns-default"),
-];
+use podgate_core::model::{CLUSTER_DNS, Cluster, ObjectName};
 
 /// Where NodeLocal DNSCache listens by its manifest.
 const NODE_LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10));
@@ -42,7 +33,7 @@ pub(super) fn resolvers(
         return configured.iter().copied().flat_map(both).collect();
     }
     let mut resolvers = BTreeSet::new();
-    for (namespace, name) in SERVICES {
+    for (namespace, name) in CLUSTER_DNS {
         let name = ObjectName::new(namespace, name);
         let Some(service) = cluster.services.get(&name) else { continue };
         for port in service.ports.iter().filter(|port| port.number == DNS) {

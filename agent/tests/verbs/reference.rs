@@ -10,7 +10,7 @@ use podgate_core::lint::LintName;
 use crate::{podgate::directory, snapshots::WRITE};
 
 /// Each command with the expected outputs that are its examples.
-const COMMANDS: [(&str, &[&str]); 20] = [
+const COMMANDS: [(&str, &[&str]); 21] = [
     ("agent", &[]),
     ("check", &[]),
     ("detach", &[]),
@@ -40,6 +40,7 @@ const COMMANDS: [(&str, &[&str]); 20] = [
     ),
     ("lint", &["lint", "lint-json", "lint-of-no-pod"]),
     ("coverage", &["coverage", "coverage-of-a-namespace", "coverage-fails", "coverage-json"]),
+    ("advise", &["advise", "advise-would-deny"]),
     ("dump", &[]),
     ("doctor", &[]),
     ("completion", &[]),

@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 85] = [
+const OFFLINE: [(&str, &str); 90] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -91,6 +91,10 @@ const OFFLINE: [(&str, &str); 85] = [
     ("coverage-wide", "coverage shop.yaml -o wide"),
     ("coverage-of-a-namespace", "coverage shop.yaml -n shop --direction ingress --fail-under 50"),
     ("coverage-fails", "coverage shop.yaml --fail-under 41"),
+    ("advise", "advise shop.yaml --flows seen.jsonl -n shop"),
+    ("advise-enforced", "advise shop.yaml --flows seen.jsonl -n guests --enforce"),
+    ("advise-would-deny", "advise shop.yaml --flows seen-denied.jsonl"),
+    ("advise-without-flows", "advise shop.yaml --flows shop.yaml"),
     ("wide-elsewhere", "matrix --manifests shop.yaml --ports TCP/80 -o wide"),
     ("no-agent", "status --socket none.sock"),
     ("wrong-output", "status -o html"),
@@ -121,6 +125,7 @@ const OFFLINE: [(&str, &str); 85] = [
     ("help-matrix", "matrix --help"),
     ("help-lint", "lint --help"),
     ("help-coverage", "coverage --help"),
+    ("help-advise", "advise --help"),
     ("help-doctor", "doctor --help"),
     ("help-completion", "completion --help"),
     ("help-man", "man --help"),
@@ -134,7 +139,7 @@ const OFFLINE: [(&str, &str); 85] = [
 ];
 
 /// Likewise, beside an agent.
-const LIVE: [(&str, &str); 18] = [
+const LIVE: [(&str, &str); 19] = [
     ("status", "status"),
     ("status-json", "status -o json"),
     ("endpoints", "endpoints"),
@@ -151,6 +156,7 @@ const LIVE: [(&str, &str); 18] = [
     ("flows-denied", "flows --denied --port UDP/9100"),
     ("flows-of-a-namespace-json", "flows --namespace shop --last 1 -o json"),
     ("flows-of-nobody", "flows --pod shop/nobody"),
+    ("advise-live", "advise shop.yaml -n shop"),
     ("explain-live", "explain --from guests/visitor --to shop/backend-2 --port TCP/8080"),
     (
         "explain-live-what-if",

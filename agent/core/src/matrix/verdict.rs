@@ -35,6 +35,13 @@ impl PairVerdict {
     }
 }
 
+impl VerdictRow {
+    /// How many destinations the source reaches.
+    pub fn allowed(&self) -> usize {
+        self.0.iter().filter(|verdict| **verdict == PairVerdict::Allowed).count()
+    }
+}
+
 impl fmt::Display for VerdictRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.iter().map(|verdict| verdict.character()).collect::<String>())
