@@ -6,6 +6,7 @@
 mod object;
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, BufRead, BufReader},
     ops::ControlFlow,
@@ -19,7 +20,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use podgate_common::{Outcome, PolicyRole, Protocol};
 use podgate_core::{
-    advise::{AdviceScope, Observation, ObservedEnd, Replay, advise, replay, with_advice},
+    advise::{AdviceScope, Observation, ObservedEnd, ObservedPort, Replay, advise, replay, with_advice},
     matrix::matrix,
     model::{Cluster, Name, ObjectName},
     port_spec::PortSpec,
@@ -36,6 +37,9 @@ use crate::{
     options::SOCKET,
     server::Ask,
 };
+
+/// Why another format is refused.
+pub(super) const ONLY_YAML: &str = "policies are a stream of YAML; there is no other format";
 
 /// Of a larger cluster it is not counted how many pairs of pods are closed.
 const COUNTED_PODS: usize = 2_000;
@@ -59,10 +63,9 @@ are missing. So the policies are in audit mode, in which they only report (`podg
 is given.
 
 Example:
-  kubectl podgate dump > cluster.yaml
-  kubectl podgate flows -A --last 1000000 -o json > flows.json
   podgate advise cluster.yaml --flows flows.json -n shop > advised.yaml
-  podgate matrix cluster.yaml --ports 80,443 --diff advised.yaml")]
+  podgate matrix cluster.yaml --ports 80,443 --diff advised.yaml
+  kubectl podgate advise -n shop > advised.yaml")]
 pub(super) struct AdviseOptions {
     /// Files or directories of objects, `-` for standard input
     #[arg(value_name = "PATH", required = true)]
@@ -85,7 +88,7 @@ pub(super) struct AdviseOptions {
 
 impl AdviseOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        ensure!(format == Format::Table, "policies are a stream of YAML; there is no other format");
+        ensure!(format == Format::Table, ONLY_YAML);
         let Self { paths, flows, since, enforce, reading, socket } = self;
         let stdin = |path: &PathBuf| path == Path::new("-");
         if paths.iter().any(stdin) && flows.as_ref().is_some_and(stdin) {
@@ -111,15 +114,18 @@ impl AdviseOptions {
 
 /// Connections that flows show: those that were allowed, and that policies are asked about.
 #[derive(Debug, Default)]
-struct SeenFlows {
+pub(super) struct SeenFlows {
     oldest: Option<Timestamp>,
-    observations: Vec<Observation>,
+    /// With the times of the first and the last one. Each kind once: two nodes see both ends of many.
+    observations: BTreeMap<(ObservedEnd, ObservedEnd, ObservedPort), [String; 2]>,
+    /// Lines that are no flows.
+    pub(super) unreadable: usize,
     /// Without ports: no rule with ports allows them.
     without_ports: usize,
 }
 
 impl SeenFlows {
-    fn since(age: Option<u64>) -> Self {
+    pub(super) fn since(age: Option<u64>) -> Self {
         let age = age.and_then(|age| SignedDuration::try_from(Duration::from_secs(age)).ok());
         Self { oldest: age.and_then(|age| Timestamp::now().checked_sub(age).ok()), ..Self::default() }
     }
@@ -146,7 +152,7 @@ impl SeenFlows {
         })
     }
 
-    fn take(&mut self, flow: &FlowRecord) -> anyhow::Result<()> {
+    pub(super) fn take(&mut self, flow: &FlowRecord) -> anyhow::Result<()> {
         let last: Timestamp = flow.time.parse().context("`time` is no time of RFC 3339")?;
         if self.oldest.is_some_and(|oldest| last < oldest) {
             return Ok(());
@@ -168,16 +174,35 @@ impl SeenFlows {
             self.without_ports += 1;
             return Ok(());
         };
-        let seen = [flow.first.as_ref().unwrap_or(&flow.time).clone(), flow.time.clone()];
-        self.observations.push(Observation { from, to, port: (protocol, port), seen });
+        let [first, last] = [flow.first.as_ref().unwrap_or(&flow.time), &flow.time].map(String::clone);
+        let seen = self.observations.entry((from, to, (protocol, port)));
+        let [earliest, latest] = seen.or_insert_with(|| [first.clone(), last.clone()]);
+        if first < *earliest {
+            *earliest = first;
+        }
+        if last > *latest {
+            *latest = last;
+        }
         Ok(())
     }
 
     /// The policies as a stream of YAML. What they are worth is said on stderr.
-    fn advise(&self, cluster: &Cluster, scope: &AdviceScope, enforce: bool) -> anyhow::Result<String> {
-        let advice = advise(cluster, &self.observations, scope);
+    pub(super) fn advise(
+        &self,
+        cluster: &Cluster,
+        scope: &AdviceScope,
+        enforce: bool,
+    ) -> anyhow::Result<String> {
+        let seen = self.observations.iter().map(|((from, to, port), seen)| Observation {
+            from: from.clone(),
+            to: to.clone(),
+            port: *port,
+            seen: seen.clone(),
+        });
+        let seen: Vec<Observation> = seen.collect();
+        let advice = advise(cluster, &seen, scope);
         let advised = with_advice(cluster, &advice);
-        let Replay { allowed, denied, gone } = replay(&advised, &self.observations);
+        let Replay { allowed, denied, gone } = replay(&advised, &seen);
         if !denied.is_empty() {
             for question in denied.iter().take(NAMED) {
                 say(format_args!("denied: {} -> {} {}\n", question.from, question.to, question.port));
@@ -198,6 +223,9 @@ impl SeenFlows {
                 self.without_ports
             ));
         }
+        if self.unreadable > 0 {
+            say(format_args!("{} lines could not be read\n", self.unreadable));
+        }
         for name in &advice.left_out {
             say(format_args!("no policy {name}: it has pods on nodes whose flows are missing\n"));
         }
@@ -210,11 +238,8 @@ impl SeenFlows {
         if cluster.pods.len() > COUNTED_PODS {
             return;
         }
-        let ports = self
-            .observations
-            .iter()
-            .map(|Observation { port: (protocol, number), .. }| PortSpec::number(*protocol, *number));
-        let ports = ports.collect();
+        let ports = self.observations.keys();
+        let ports = ports.map(|(.., (protocol, number))| PortSpec::number(*protocol, *number)).collect();
         let open = |cluster: &Cluster| -> usize {
             let matrix = matrix(cluster, &ports);
             let rows = matrix.ports.values().flat_map(|rows| rows.values());

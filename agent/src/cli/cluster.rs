@@ -3,8 +3,10 @@
 //! The binary under the name `kubectl-podgate` is this command. Its options are kubectl's own. Each verb ends
 //! with the line that says how many nodes answered, on stderr; exit code 4 when some did not.
 
+mod advise;
 mod endpoints;
 mod flows;
+mod lines;
 mod policies;
 mod progress;
 mod rollout;
@@ -92,6 +94,7 @@ enum ClusterVerb {
     Policies(policies::ClusterPoliciesOptions),
     Flows(flows::ClusterFlowsOptions),
     Rollout(rollout::ClusterRolloutOptions),
+    Advise(advise::ClusterAdviseOptions),
     Dump(ClusterDumpOptions),
 }
 
@@ -164,6 +167,7 @@ impl ClusterOptions {
                 ClusterVerb::Policies(options) => options.run(&session).await,
                 ClusterVerb::Flows(options) => options.run(&session).await,
                 ClusterVerb::Rollout(options) => options.run(&session).await,
+                ClusterVerb::Advise(options) => options.run(&session).await,
                 ClusterVerb::Dump(ClusterDumpOptions {}) => {
                     ensure!([Output::Table, Output::Yaml].contains(&session.output), dump::ONLY_YAML);
                     dump::write(&session.client).await

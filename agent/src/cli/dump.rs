@@ -91,15 +91,23 @@ pub(super) async fn write(client: &Client) -> anyhow::Result<ExitCode> {
         // The reader has seen enough.
         DumpError::Receiver(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
         DumpError::Receiver(error) => anyhow!(error).context("cannot write to standard output"),
-        DumpError::Server(error, resources) => api_failure(&error, &format!("list {resources}")),
-        DumpError::Unknown { kind, versions } => anyhow!(
-            "the API server has {kind} only at versions that this program does not know: {}",
-            printable(&versions.join(", "))
-        ),
+        error => failure(error),
     };
     if has_begun {
         // A part of a cluster must not be taken for the whole.
         let _ = writeln!(stdout, "---\n{{ this dump is incomplete").and_then(|()| stdout.flush());
     }
     Err(error)
+}
+
+/// Why the objects of a cluster could not be read.
+pub(super) fn failure<E: Into<anyhow::Error>>(error: DumpError<E>) -> anyhow::Error {
+    match error {
+        DumpError::Receiver(error) => error.into(),
+        DumpError::Server(error, resources) => api_failure(&error, &format!("list {resources}")),
+        DumpError::Unknown { kind, versions } => anyhow!(
+            "the API server has {kind} only at versions that this program does not know: {}",
+            printable(&versions.join(", "))
+        ),
+    }
 }

@@ -1,5 +1,6 @@
 //! `podgate cluster` against an API server made here, with simulated agents behind `pods/exec`.
 
+mod advise;
 mod dump;
 mod flows;
 mod plugin;

@@ -53,6 +53,7 @@ const COMMANDS: [(&str, &[&str]); 21] = [
             "help-cluster-endpoints",
             "help-cluster-policies",
             "help-cluster-flows",
+            "help-cluster-advise",
             "help-cluster-rollout-status",
         ],
     ),

@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 90] = [
+const OFFLINE: [(&str, &str); 91] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -118,6 +118,7 @@ const OFFLINE: [(&str, &str); 90] = [
     ("help-cluster-endpoints", "cluster endpoints --help"),
     ("help-cluster-policies", "cluster policies --help"),
     ("help-cluster-flows", "cluster flows --help"),
+    ("help-cluster-advise", "cluster advise --help"),
     ("help-cluster-rollout-status", "cluster rollout status --help"),
     ("cluster-without-kubeconfig", "cluster status --kubeconfig none.yaml"),
     ("flows-wrong-port", "flows --port TCP/http"),

@@ -92,7 +92,7 @@ impl ClusterFlowsOptions {
 }
 
 /// A line of an agent. `None`: this program does not know such lines.
-fn record(node: &str, line: &[u8]) -> Option<FlowRecord> {
+pub(super) fn record(node: &str, line: &[u8]) -> Option<FlowRecord> {
     let mut value = serde_json::from_slice(line).ok()?;
     make_printable(&mut value);
     let mut flow: FlowRecord = serde_json::from_value(value).ok()?;

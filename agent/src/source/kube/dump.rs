@@ -3,18 +3,25 @@
 //! In: an API server. Out: which kinds it has, then each object with its kind. Of pods only what a verdict
 //! depends on is handed on: environment variables and arguments of containers stay where they are.
 
+use std::convert::Infallible;
+
 use kube::{
     Api, Client, Error,
     api::{ApiResource, ListParams},
 };
+use podgate_core::model::Cluster;
 use serde_json::Value;
 
 use super::{
     calico::CalicoGroups,
-    decode::Kind,
+    decode::{Contents, Decoder, Kind, ObjectLocation},
     object::{ApiObject, PodObject},
     served::{Served, look},
 };
+use crate::source::ValidationError;
+
+/// What problems are said to be in.
+const ORIGIN: &str = "API server";
 
 /// Objects in one answer of the API server.
 const PAGE: u32 = 500;
@@ -98,6 +105,31 @@ pub(crate) async fn dump<E>(
         }
     }
     Ok(())
+}
+
+/// The cluster that all objects describe, and what in them is not in order.
+///
+/// # Errors
+///
+/// As [`dump`].
+pub(crate) async fn read_cluster(
+    client: &Client,
+) -> Result<(Cluster, Vec<ValidationError>), DumpError<Infallible>> {
+    let (mut cluster, mut problems, mut decoder) = (Cluster::default(), Vec::new(), Decoder::default());
+    dump(client, |part| {
+        if let DumpPart::Object { kind, object } = part {
+            let place = ObjectLocation { origin: ORIGIN.to_owned(), position: kind };
+            let Contents { objects, faults, .. } = decoder.decode(&object, &place);
+            problems
+                .extend(faults.into_iter().map(|fault| ValidationError::of_fault(ORIGIN.to_owned(), fault)));
+            for object in objects {
+                object.put(&mut cluster);
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    Ok((cluster, problems))
 }
 
 /// A page, and where the next one begins.

@@ -2,19 +2,17 @@
 
 use std::{collections::BTreeMap, process::ExitCode, sync::Mutex};
 
-use futures::{StreamExt as _, stream};
-
 use super::{
     super::{
         super::{flows::Printer, output::print, output::say},
         Session, exit_code,
-        progress::ProgressLine,
+        lines::read_lines,
     },
     record,
 };
 use crate::{
     api::FlowRecord,
-    fleet::{AT_ONCE, Agent, Failure, Fleet, FleetSurvey, Line, other_versions},
+    fleet::{Fleet, Line},
 };
 
 /// The newest flows so far.
@@ -46,31 +44,18 @@ pub(super) async fn show(
     mut printer: Printer,
 ) -> anyhow::Result<ExitCode> {
     let newest = Mutex::new(Newest::default());
-    let progress = ProgressLine::of(fleet.nodes.len());
-    let mut survey = FleetSurvey::<()>::of(fleet);
-    let agents = fleet.nodes.iter().filter_map(|(node, agent)| Some((node, agent.as_ref().ok()?)));
-    let mut asked = stream::iter(agents)
-        .map(|(node, agent)| {
-            let newest = &newest;
-            async move { (node, of_node(session, node, agent, command, most, newest).await) }
-        })
-        .buffer_unordered(AT_ONCE);
-    let answers = async {
-        while let Some((node, result)) = asked.next().await {
-            match result {
-                Ok(()) => survey.answered += 1,
-                Err(failure) => {
-                    survey.failures.insert(node.clone(), failure);
-                }
-            }
-            progress.show(survey.total(), fleet.nodes.len());
+    let survey = read_lines(session, fleet, command, |node, line| {
+        let mut newest = newest.lock().expect("no one panics with it");
+        match line {
+            Line::Printed(line) => match record(node, line) {
+                Some(flow) => newest.push(flow, most),
+                None => newest.unreadable += 1,
+            },
+            Line::TooLong => newest.unreadable += 1,
+            Line::Said(_) => {}
         }
-    };
-    let versions = other_versions(&session.executor, fleet, session.deadline);
-    let ((), versions) = tokio::join!(answers, versions);
-    survey.versions = versions;
-    drop(asked);
-    progress.clear();
+    })
+    .await;
     let Newest { flows, left_out, unreadable, .. } = newest.into_inner().expect("no one panics with it");
     print(|stdout| {
         for flow in flows.values() {
@@ -90,31 +75,4 @@ pub(super) async fn show(
     }
     say(survey.conclusion());
     Ok(exit_code(&survey))
-}
-
-async fn of_node(
-    session: &Session,
-    node: &str,
-    agent: &Agent,
-    command: &[String],
-    most: usize,
-    newest: &Mutex<Newest>,
-) -> Result<(), Failure> {
-    let read = session.executor.lines(agent, command, |line| {
-        let mut newest = newest.lock().expect("no one panics with it");
-        match line {
-            Line::Printed(line) => match record(node, line) {
-                Some(flow) => newest.push(flow, most),
-                None => newest.unreadable += 1,
-            },
-            Line::TooLong => newest.unreadable += 1,
-            Line::Said(_) => {}
-        }
-    });
-    match session.deadline {
-        None => read.await,
-        Some(deadline) => {
-            tokio::time::timeout(deadline, read).await.unwrap_or(Err(Failure::TimedOut(deadline)))
-        }
-    }
 }
