@@ -55,10 +55,9 @@ fn peers(rules: &[AdvisedRule]) -> Vec<String> {
 fn a_selector_has_as_few_labels_as_tell_the_workload_from_others() {
     let sets = |sets: &[&[(&str, &str)]]| sets.iter().map(|set| labels(set)).collect::<Vec<_>>();
     let few = |own: &[(&str, &str)], others: &[&[(&str, &str)]]| {
-        let WorkloadSelector { labels, absent } =
-            WorkloadSelector::among(&crate::fixtures::labels(own), sets(others).iter());
-        let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        labels.into_iter().chain(absent.iter().map(|key| format!("!{key}"))).collect::<Vec<_>>().join(",")
+        let selector = WorkloadSelector::among(&labels(own), sets(others).iter());
+        let present = selector.labels.iter().map(|(key, value)| format!("{key}={value}"));
+        present.chain(selector.absent.iter().map(|key| format!("!{key}"))).collect::<Vec<_>>().join(",")
     };
     let web: &[(&str, &str)] = &[("app", "web"), ("team", "a"), ("zone", "1")];
     assert_eq!(few(web, &[]), "app=web", "also without others");
@@ -219,7 +218,7 @@ fn what_was_meant_is_found_again_from_what_was_seen() {
         })
     });
     let cluster = cluster(pods.collect());
-    let is_meant = |from: usize, to: usize| (from * 7 + to * 3) % 11 == 0 && from != to;
+    let is_meant = |from: usize, to: usize| (from * 7 + to * 3).is_multiple_of(11) && from != to;
     let mut observations = Vec::new();
     for from in 0..WORKLOADS {
         for to in (0..WORKLOADS).filter(|to| is_meant(from, *to)) {

@@ -1,6 +1,6 @@
 //! The history: what it merges, whom it forgets when it is full, and what the next agent knows.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, net::Ipv4Addr};
 
 use podgate_core::model::{ObjectName, Pod, PolicyName};
 
@@ -93,10 +93,8 @@ fn a_scan_drives_out_its_own_past_alone() {
     for port in 0..20_000 {
         history.add(event("bad", "victim", port, 100 + usize::from(port)));
         let mut from_outside = event("bad", "target", 80, 100 + usize::from(port));
-        from_outside.source = EventEnd {
-            address: Some(IpAddr::from([198, 51, (port >> 8) as u8, port as u8])),
-            ..EventEnd::default()
-        };
+        from_outside.source =
+            EventEnd { address: Some(Ipv4Addr::from(u32::from(port)).into()), ..EventEnd::default() };
         history.add(from_outside);
     }
     let counts = by_receiver(&history);
