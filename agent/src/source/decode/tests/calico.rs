@@ -123,3 +123,28 @@ fn labels_of_a_stored_network_set_are_those_of_its_annotation() {
         assert_eq!(faults, ["GlobalNetworkSet a: spec.nets[2]: \"no\" is not an IP address"]);
     }
 }
+
+#[test]
+fn what_no_server_has_looked_at_counts_only_with_the_syntax_of_names_and_labels() {
+    let forged = json!({"name": "\u{1b}[2J", "labels": {"a b": "x", "role": "y\n", "ok": "z"}});
+    let kept = json!({"projectcalico.org/metadata": forged.to_string()});
+    let metadata = json!({"name": "a", "annotations": kept});
+    let (policy, faults) = global(V1, &metadata, &json!({}));
+    assert_eq!((&*policy.name.name, faults.len()), ("a", 3), "{faults:?}");
+    let (objects, faults) = object(V1, "GlobalNetworkSet", &metadata, &json!({}));
+    let [Decoded::NetworkSet(_, _, set)] = objects.as_slice() else { panic!("{objects:?}") };
+    assert_eq!(set.labels.keys().map(|key| &**key).collect::<Vec<_>>(), ["ok"]);
+    assert_eq!(faults.len(), 3, "{faults:?}");
+    let (policy, faults) = global(V3, &json!({"name": "a"}), &json!({"tier": "\u{1b}[2J"}));
+    assert_eq!((&*policy.tier, faults.len()), ("(not understood)", 1), "{faults:?}");
+}
+
+#[test]
+fn the_mode_that_users_write_is_where_calico_keeps_it() {
+    for (mode, expected, problems) in [("audit", true, 0), ("enforce", false, 0), ("odd", false, 1)] {
+        let kept = json!({"annotations": {"podgate.io/mode": mode}}).to_string();
+        let metadata = json!({"name": "a", "annotations": {"projectcalico.org/metadata": kept}});
+        let (policy, faults) = global(V1, &metadata, &json!({}));
+        assert_eq!((policy.audit, faults.len()), (expected, problems), "{mode}");
+    }
+}
