@@ -4,6 +4,7 @@
 //! Memory is what the allocator has given out at most. Time is the processor's of one thread: that the
 //! machine is busy with other tests does not count.
 
+mod calico;
 mod clock;
 mod crowd;
 mod listing;

@@ -13,7 +13,9 @@ use std::{
 use imbl::OrdMap;
 use podgate_common::{Direction, Protocol};
 
-use super::{Atom, Clause, ClausePorts, Shared, Step, Steps, Subject, atoms::peer_atoms, calico, steps};
+use super::{
+    Atom, Clause, ClausePorts, NetworkSets, Shared, Step, Steps, Subject, atoms::peer_atoms, calico, steps,
+};
 use crate::{
     model::{
         Cluster, Name, NamedPort, ObjectName, Peers, Pod, PolicyRef, PortRange, PortRule, PortSet, Ports,
@@ -145,6 +147,7 @@ pub(crate) fn named_ports(cluster: &Cluster) -> BTreeMap<NamedPort, usize> {
 
 pub(crate) struct Compiler<'a> {
     policies: OrderedPolicies<'a>,
+    network_sets: NetworkSets<'a>,
     /// Every named port of the cluster's pods: what a named port of an egress rule can stand for.
     named_ports: &'a BTreeMap<NamedPort, usize>,
     /// Replicas ask the same question.
@@ -196,6 +199,7 @@ impl<'a> Compiler<'a> {
     pub(crate) fn new(cluster: &'a Cluster, named_ports: &'a BTreeMap<NamedPort, usize>) -> Self {
         Self {
             policies: OrderedPolicies::of(cluster),
+            network_sets: NetworkSets::of(cluster),
             named_ports,
             by_question: HashMap::new(),
             nothing: Arc::default(),
@@ -290,7 +294,7 @@ impl<'a> Compiler<'a> {
             Peers::Listed(peers) => (Some(peer_atoms(peers, namespace)), Vec::new()),
             Peers::Calico(ends) => {
                 let calico::EndConditions { peers, conditions } =
-                    calico::EndConditions::of(ends, pod, self.policies.cluster());
+                    calico::EndConditions::of(ends, pod, &self.network_sets);
                 (peers, conditions)
             }
         };
