@@ -15,7 +15,9 @@ use std::{fmt, net::IpAddr};
 
 pub use client::{ask, follow, try_ask};
 pub use counters::{Counter, Evictions, KernelCounters, Lost};
-pub use flows::{FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowRecord, FlowVerdict, protocol_name};
+pub use flows::{
+    FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowRecord, FlowVerdict, icmp_message, protocol_name,
+};
 pub use latency::{Bucket, Latency};
 use podgate_common::{Direction, Outcome};
 pub use policies::{Hits, Mode, PolicyReport, PolicyStatus, RuleHits};

@@ -22,6 +22,9 @@ pub struct FlowRecord {
     pub reason: Outcome,
     /// `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPv6`, or the number of another one.
     pub protocol: String,
+    /// The type of a message of ICMP, or type and code as in `3/1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     pub source: FlowEnd,
     pub destination: FlowEnd,
     /// Allowed: those with rules that match. Denied, or would be: those that isolate and have none, or that
@@ -87,6 +90,8 @@ pub struct FlowFilter {
     /// Of the destination.
     pub port: Option<u16>,
     pub protocol: Option<String>,
+    /// As in [`FlowRecord::message`].
+    pub message: Option<String>,
 }
 
 /// One line after the answer to `flows`.
@@ -106,6 +111,7 @@ impl From<&DecisionEvent> for FlowRecord {
             direction,
             outcome,
             protocol,
+            message,
             source,
             destination,
             policies,
@@ -124,6 +130,7 @@ impl From<&DecisionEvent> for FlowRecord {
             verdict: event.verdict().into(),
             reason: *outcome,
             protocol: protocol_name(*protocol),
+            message: message.map(icmp_message),
             source: source.into(),
             destination: destination.into(),
             policies: policies.iter().map(policy).collect(),
@@ -173,7 +180,7 @@ impl fmt::Display for FlowVerdict {
 
 impl FlowFilter {
     pub fn matches(&self, flow: &FlowRecord) -> bool {
-        let Self { denied, pod, namespace, port, protocol } = self;
+        let Self { denied, pod, namespace, port, protocol, message } = self;
         let ends = [&flow.source, &flow.destination];
         let names =
             || ends.into_iter().flat_map(|end| end.pod.iter().chain(&end.service)).map(String::as_str);
@@ -184,6 +191,15 @@ impl FlowFilter {
             })
             && port.is_none_or(|port| flow.destination.port == Some(port))
             && protocol.as_ref().is_none_or(|protocol| *protocol == flow.protocol)
+            && message.as_ref().is_none_or(|message| flow.message.as_ref() == Some(message))
+    }
+}
+
+/// A message of ICMP: its type, and its code unless that is 0.
+pub fn icmp_message(message: u16) -> String {
+    match message.to_be_bytes() {
+        [kind, 0] => kind.to_string(),
+        [kind, code] => format!("{kind}/{code}"),
     }
 }
 

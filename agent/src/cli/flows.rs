@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use podgate_common::RuleProtocol;
+use podgate_core::port_spec::{Port, PortSpec};
 
 use super::{
     colour,
@@ -17,7 +19,7 @@ use super::{
     policies::seconds,
 };
 use crate::{
-    api::{self, FlowEnd, FlowFilter, FlowLine, FlowRecord, FlowVerdict},
+    api::{self, FlowEnd, FlowFilter, FlowLine, FlowRecord, FlowVerdict, icmp_message},
     options::SOCKET,
     server::Ask,
 };
@@ -44,7 +46,7 @@ pub(super) struct FlowsOptions {
     /// Only from or to this namespace
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// Only to this port, for example 80 or TCP/80, or of this protocol, for example ICMP
+    /// Only to this port, for example 80 or TCP/80, or of this protocol, for example ICMP, ICMP/8 or IP/47
     #[arg(long, value_name = "PORT", value_parser = port)]
     port: Option<PortFilter>,
     /// Only flows of the last TIME, for example 90s or 30m
@@ -65,13 +67,15 @@ pub(super) struct FlowsOptions {
 pub(super) struct PortFilter {
     protocol: Option<String>,
     number: Option<u16>,
+    /// Of ICMP, in place of a number.
+    message: Option<String>,
 }
 
 impl FlowsOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let PortFilter { protocol, number: port } = self.port.unwrap_or_default();
-        let filter =
-            FlowFilter { denied: self.denied, pod: self.pod, namespace: self.namespace, port, protocol };
+        let PortFilter { protocol, number: port, message } = self.port.unwrap_or_default();
+        let (denied, pod, namespace) = (self.denied, self.pod, self.namespace);
+        let filter = FlowFilter { denied, pod, namespace, port, protocol, message };
         // Without a word about the past, who follows wants what comes.
         let last = match (self.last, self.since, self.follow) {
             (None, None, true) => Some(0),
@@ -110,6 +114,18 @@ pub(super) fn pod(text: &str) -> Result<String, &'static str> {
 
 pub(super) fn port(text: &str) -> Result<PortFilter, &'static str> {
     let number = |text: &str| text.parse().map_err(|_| "a port is a number as in 80 or TCP/80, or ICMP");
+    if let Ok(PortSpec { protocol, port: Port::Number(place) }) = text.parse() {
+        match protocol {
+            RuleProtocol::Tcp | RuleProtocol::Udp | RuleProtocol::Sctp => {}
+            RuleProtocol::Icmp | RuleProtocol::IcmpV6 => {
+                let (protocol, message) = (Some(protocol.to_string()), Some(icmp_message(place)));
+                return Ok(PortFilter { protocol, number: None, message });
+            }
+            RuleProtocol::Other => {
+                return Ok(PortFilter { protocol: Some(place.to_string()), ..PortFilter::default() });
+            }
+        }
+    }
     let (protocol, port) = match text.split_once('/') {
         Some((protocol, port)) => (Some(protocol), Some(number(port)?)),
         None if text.starts_with(|first: char| first.is_ascii_digit()) => (None, Some(number(text)?)),
@@ -123,7 +139,7 @@ pub(super) fn port(text: &str) -> Result<PortFilter, &'static str> {
             Some(known.ok_or("a protocol is TCP, UDP, SCTP, ICMP or ICMPv6")?.to_owned())
         }
     };
-    Ok(PortFilter { protocol, number: port })
+    Ok(PortFilter { protocol, number: port, message: None })
 }
 
 /// Lines for a person or for a program.
@@ -162,10 +178,9 @@ impl Printer {
             (true, FlowVerdict::Denied) => format!("\x1b[31m{verdict}\x1b[0m"),
             (true, FlowVerdict::WouldDeny) => format!("\x1b[33m{verdict}\x1b[0m"),
         };
-        let to = match flow.destination.port {
-            Some(port) => format!("{} {}/{port}", end(&flow.destination), flow.protocol),
-            None => format!("{} {}", end(&flow.destination), flow.protocol),
-        };
+        let port = flow.destination.port.map(|port| port.to_string()).or_else(|| flow.message.clone());
+        let port = port.map_or_else(String::new, |port| format!("/{port}"));
+        let to = format!("{} {}{port}", end(&flow.destination), flow.protocol);
         // The day is known; a follower looks at the seconds.
         let time = flow.time.split_once('T').map_or(&*flow.time, |(_, time)| time).trim_end_matches('Z');
         text += &self.of_node(&flow.node);

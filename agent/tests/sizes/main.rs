@@ -158,7 +158,7 @@ fn a_scan_is_attributed_by_looking_at_each_identity_and_class_once() {
             pod: &pod,
             direction: Direction::Ingress,
             peer,
-            protocol: Some(Protocol::Tcp),
+            protocol: Protocol::Tcp.into(),
             port,
             is_service: false,
         };

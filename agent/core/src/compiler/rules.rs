@@ -362,8 +362,15 @@ impl<'a> Compiler<'a> {
         mut add: impl FnMut(PortRange, Option<&NamedPort>),
     ) {
         match port {
-            PortRule::Protocol(protocol) => add(PortRange::all(*protocol), None),
-            PortRule::Range { protocol, first, last } => add(PortRange::new(*protocol, *first, *last), None),
+            PortRule::Protocol(_)
+            | PortRule::Range { .. }
+            | PortRule::Number(_)
+            | PortRule::Icmp { .. }
+            | PortRule::Nothing => {
+                if let Some(range) = port.range() {
+                    add(range, None);
+                }
+            }
             PortRule::Named(protocol, name) => {
                 let stands_for = |port: &&NamedPort| {
                     port.name == *name && protocol.is_none_or(|protocol| port.protocol == protocol)
@@ -382,7 +389,6 @@ impl<'a> Compiler<'a> {
                     }
                 }
             }
-            PortRule::Nothing => {}
         }
     }
 }

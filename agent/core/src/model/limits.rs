@@ -25,7 +25,7 @@ pub use services::{MAX_FRONTENDS, MAX_FRONTENDS_OF_SMALL, SMALL_SERVICE, service
 
 use super::{
     Action, CalicoEnds, ClusterNetworkPolicy, ClusterRule, IpBlock, LabelExpression, NetworkPolicy, Peer,
-    Peers, PortRange, PortRule, PortSet, Ports, Rule, Selector, policy::PeerTerms,
+    Peers, PortRule, PortSet, Ports, Rule, Selector, policy::PeerTerms,
 };
 
 /// Networks in `ipBlock`s, those of `except` too; of a list that several rules share they count once, as do
@@ -288,14 +288,14 @@ fn port_list(ports: &[PortRule]) -> (PortSet, BTreeSet<&PortRule>) {
     let mut ranges = Vec::new();
     for port in ports {
         match port {
-            PortRule::Protocol(protocol) => ranges.push(PortRange::all(*protocol)),
-            PortRule::Range { protocol, first, last } => {
-                ranges.push(PortRange::new(*protocol, *first, *last));
-            }
             PortRule::Named(..) => {
                 names.insert(port);
             }
-            PortRule::Nothing => {}
+            PortRule::Protocol(_)
+            | PortRule::Range { .. }
+            | PortRule::Number(_)
+            | PortRule::Icmp { .. }
+            | PortRule::Nothing => ranges.extend(port.range()),
         }
     }
     (ranges.into_iter().collect(), names)
