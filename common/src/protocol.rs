@@ -48,8 +48,8 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A protocol as rules distinguish it. Each has 65,536 places in the table of classes: ports, messages of ICMP,
-/// or numbers of protocols.
+/// A protocol as rules distinguish it. Each has 65,536 places in the table of classes: ports, messages of
+/// ICMP, or numbers of protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RuleProtocol {
     Tcp,

@@ -28,8 +28,8 @@ fn set(at: usize, nets: std::ops::Range<u32>) -> Value {
 /// Every selector matches all sets but one.
 fn policies(rules: usize) -> Vec<Value> {
     let rule = |at: usize| {
-        let selector = format!("set != '{at}'");
-        json!({"action": "Allow", "source": {"selector": selector}, "destination": {"notSelector": format!("set == '{at}'")}})
+        let (others, own) = (format!("set != '{at}'"), format!("set == '{at}'"));
+        json!({"action": "Allow", "source": {"selector": others}, "destination": {"notSelector": own}})
     };
     let rules: Vec<Value> = (0..rules).map(rule).collect();
     let policies = rules.chunks(RULES_OF_A_POLICY).enumerate().map(|(at, rules)| {

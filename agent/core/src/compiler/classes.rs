@@ -18,8 +18,8 @@ type Runs = [Vec<(u16, usize)>; RuleProtocol::ALL.len()];
 pub struct Classes {
     /// Index 0: what is in no set.
     pub signatures: Vec<PortSignature>,
-    /// For each protocol (by [`RuleProtocol::index`]): first port of each run of one class, and the class. The
-    /// first run begins at 0, each ends where the next begins.
+    /// For each protocol (by [`RuleProtocol::index`]): first port of each run of one class, and the class.
+    /// The first run begins at 0, each ends where the next begins.
     pub runs: Runs,
 }
 

@@ -16,8 +16,8 @@ pub struct PortRange {
     pub last: u16,
 }
 
-/// All ports of a rule together, whatever ranges it names them by: for each protocol (by [`RuleProtocol::index`])
-/// ascending ranges that do not touch.
+/// All ports of a rule together, whatever ranges it names them by: for each protocol (by
+/// [`RuleProtocol::index`]) ascending ranges that do not touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortSet([Vec<(u16, u16)>; RuleProtocol::ALL.len()]);
 

@@ -1,4 +1,5 @@
-//! Policies of Calico's: the end of a tier, conditions that exclude, the own node, and protocols without ports.
+//! Policies of Calico's: the end of a tier, conditions that exclude, the own node, and protocols without
+//! ports.
 
 use std::sync::Arc;
 

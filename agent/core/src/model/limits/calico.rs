@@ -7,8 +7,8 @@ use podgate_common::Direction;
 use super::{Limited, RuleLists, close, fitted};
 use crate::model::{CalicoPolicy, CalicoPolicyName, CalicoRule, Rule};
 
-/// The policies of one namespace, or the cluster's, of which not all fits; each with what the object is called,
-/// which is unique, as the names of policies in Calico's own store are not.
+/// The policies of one namespace, or the cluster's, of which not all fits; each with what the object is
+/// called, which is unique, as the names of policies in Calico's own store are not.
 pub fn limited_of_calico<'a>(
     policies: impl IntoIterator<Item = (&'a CalicoPolicyName, &'a Arc<CalicoPolicy>)>,
 ) -> Vec<(&'a CalicoPolicyName, Limited<CalicoPolicy>)> {

@@ -2,8 +2,8 @@
 //! share, and a rule of the cluster's matches the sets of every namespace: so those of a namespace have a
 //! limit, and those of all namespaces together. A set that does not fit matches nothing.
 //!
-//! In: the sets of one store. Out: those that do not fit, each with its limit. Smaller ones come first, and so
-//! do namespaces that list less.
+//! In: the sets of one store. Out: those that do not fit, each with its limit. Smaller ones come first, and
+//! so do namespaces that list less.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -89,9 +89,9 @@ fn networks(sets: &Sets<'_>) -> usize {
     sets.iter().map(|(_, set)| set.nets.len()).sum()
 }
 
-/// How many groups of addresses selectors can distinguish at most; more than `enough` are not counted. Sets of
-/// one namespace with the same labels are one. Each counts, also where its networks are those of others: rules
-/// list it.
+/// How many groups of addresses selectors can distinguish at most; more than `enough` are not counted. Sets
+/// of one namespace with the same labels are one. Each counts, also where its networks are those of others:
+/// rules list it.
 fn groups(sets: &Sets<'_>, enough: usize) -> usize {
     let mut by_labels: BTreeMap<(Option<&Name>, &Labels), usize> = BTreeMap::new();
     let mut nets: Vec<(IpNet, usize)> = Vec::new();

@@ -15,8 +15,8 @@ use super::{
 
 /// What the rule does with the connection; `None`: it does not match.
 ///
-/// podgate does not look at the client's port or into connections. A rule that speaks of these matches nothing
-/// if it allows, and denies all that the rest of it matches if it does not.
+/// podgate does not look at the client's port or into connections. A rule that speaks of these matches
+/// nothing if it allows, and denies all that the rest of it matches if it does not.
 pub(super) fn action<'a>(asked: &Asked<'_>, namespace: Option<&str>, rule: &'a Value) -> Option<&'a str> {
     let action = rule["action"].as_str()?;
     let is_carried = is_carried(rule);
