@@ -16,7 +16,8 @@ use std::{fmt, net::IpAddr};
 pub use client::{ask, follow, try_ask};
 pub use counters::{Counter, Evictions, KernelCounters, Lost};
 pub use flows::{
-    FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowRecord, FlowVerdict, protocol_name, protocol_number,
+    FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowRecord, FlowVerdict, icmp_message, protocol_name,
+    protocol_number,
 };
 pub use latency::{Bucket, Latency};
 use podgate_common::{Direction, Outcome};

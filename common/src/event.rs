@@ -5,7 +5,9 @@
 //! connection. What is alike (same pod, direction, outcome, and a peer and port that no rule can distinguish)
 //! is reported a few times a second on each CPU; the rest is only counted.
 
-use crate::{Address, ClassId, Direction, IdentityId, Outcome, PolicyId, Tuple, packet::overwrite};
+use crate::{
+    Address, ClassId, Direction, IdentityId, Outcome, PolicyId, RuleProtocol, Tuple, packet::overwrite,
+};
 
 /// Events of one key, each second on each CPU.
 const DENIED_PER_SECOND: u8 = 64;
@@ -124,7 +126,7 @@ pub struct FlowCounter {
     pub peer: Address,
     /// The revision in which it was evaluated.
     pub revision: u32,
-    /// Where it was bound for.
+    /// Where it was bound for: a place ([`RuleProtocol`]).
     pub port: u16,
     /// IP protocol number.
     pub protocol: u8,
@@ -187,7 +189,7 @@ impl FlowCounter {
             Direction::Ingress => tuple.source,
         };
         self.protocol = tuple.protocol as u8;
-        self.port = tuple.destination_port;
+        self.port = RuleProtocol::of_packet(tuple.protocol, tuple.source_port, tuple.destination_port).1;
         self.revision = revision;
     }
 }

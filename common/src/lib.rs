@@ -78,7 +78,7 @@ pub use names::{
 pub use open_veth::OpenVeth;
 pub use outcome::{Outcome, PolicyRole};
 pub use packet::{Headers, Packet, PacketKind, Segment, Start, Tracked, Tuple, parse};
-pub use protocol::Protocol;
+pub use protocol::{Protocol, RuleProtocol};
 pub use query::{KernelVerdict, VerdictQuery};
 pub use scratch::Scratch;
 pub use service_key::ServiceKey;
@@ -89,7 +89,7 @@ pub use tables::{
 };
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.
-pub const LAYOUT_VERSION: u32 = 11;
+pub const LAYOUT_VERSION: u32 = 12;
 
 /// The first layout whose flow table reads as this one does: an agent with other maps takes its connections
 /// over. Make it [`LAYOUT_VERSION`] with any change to `FlowKey`, `Flow`, `Seen` or `FlowSet` by which an

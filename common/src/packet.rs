@@ -264,10 +264,15 @@ fn frame<P: Packet>(packet: &P, headers: &mut Headers) -> Option<PacketKind> {
         if offset + PORTS > end {
             return None;
         }
-        let [kind, _] = packet.read::<2>(offset)?;
+        let [kind, code] = packet.read::<2>(offset)?;
         match icmp.class(kind) {
             icmp::Class::Error => return icmp::error(packet, offset, icmp, headers),
-            icmp::Class::Neighbour => return Some(PacketKind::Neighbour),
+            icmp::Class::Neighbour => {
+                let (source, destination) = icmp.ports(kind, code);
+                headers.tuple.source_port = source;
+                headers.tuple.destination_port = destination;
+                return Some(PacketKind::Neighbour);
+            }
             icmp::Class::Other => {}
         }
     }
@@ -329,7 +334,7 @@ fn transport(
     ports(packet, offset, end, icmp, &mut headers.tuple)
 }
 
-/// The first bytes of a transport header: ports, or the type and identifier of an ICMP echo.
+/// The first bytes of a transport header: ports, or what stands for them in a message of ICMP ([`Tuple`]).
 #[inline(always)]
 fn ports(
     packet: &impl Packet,
@@ -350,10 +355,16 @@ fn ports(
     if has_ports {
         tuple.source_port = u16::from_be_bytes([a, b]);
         tuple.destination_port = u16::from_be_bytes([c, d]);
-    } else if a == icmp.echo_request() {
-        tuple.source_port = u16::from_be_bytes([e, f]);
-    } else if a == icmp.echo_reply() {
-        tuple.destination_port = u16::from_be_bytes([e, f]);
+    } else {
+        // Any but 0, so that one can be distinguished from the other.
+        let id = u16::from_be_bytes([e, f]).max(1);
+        (tuple.source_port, tuple.destination_port) = if a == icmp.echo_request() {
+            (id, 0)
+        } else if a == icmp.echo_reply() {
+            (0, id)
+        } else {
+            icmp.ports(a, b)
+        };
     }
     Some(())
 }

@@ -1,6 +1,6 @@
 //! A question to the tables alone: what would they say? Nothing is entered, counted or reported.
 
-use crate::{Address, Direction, Protocol, Tables, allowed};
+use crate::{Address, Direction, RuleProtocol, Tables, allowed};
 
 /// What is asked, as the packet of a test run carries it behind its Ethernet header.
 #[repr(C)]
@@ -13,7 +13,7 @@ pub struct VerdictQuery {
     pub peer: Address,
     /// IP protocol number.
     pub protocol: u32,
-    /// Of the server.
+    /// Of the server; its place if it is none ([`RuleProtocol`]).
     pub port: u32,
 }
 
@@ -37,10 +37,11 @@ impl VerdictQuery {
         ifindex: u32,
         direction: Direction,
         peer: Address,
-        protocol: Protocol,
-        port: u16,
+        protocol: RuleProtocol,
+        place: u16,
     ) -> Self {
-        Self { ifindex, direction: direction as u32, peer, protocol: protocol as u32, port: port as u32 }
+        let number = protocol.number(place);
+        Self { ifindex, direction: direction as u32, peer, protocol: number, port: place as u32 }
     }
 
     /// What the policies of the pod say, without what passes or is dropped for other reasons.

@@ -2,9 +2,9 @@
 
 use crate::{
     Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
-    Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyId, PolicyLookup, PortPair, Protocol, Reach, Seen,
-    ServiceId, ServiceKey, TableSetIndex, Timeout, Tuple, by_egress, by_names, by_policy, filter_bits,
-    is_own,
+    Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyId, PolicyLookup, PortPair, Protocol, Reach,
+    RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Tuple, by_egress, by_names, by_policy,
+    filter_bits, is_own,
 };
 
 /// Verdict bits in one row.
@@ -176,7 +176,7 @@ impl ServiceVerdict {
     }
 }
 
-/// The class of every port of one protocol.
+/// The class of every place of one [`RuleProtocol`].
 #[repr(C)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortClasses(pub [ClassId; 65_536]);
@@ -213,7 +213,7 @@ pub trait Tables {
     /// they do not.
     fn has_tunnel_key(&self, key: &ServiceKey) -> bool;
     fn identity(&self, table_set: TableSetIndex, address: &Address) -> IdentityId;
-    fn class(&self, table_set: TableSetIndex, protocol: Protocol, port: u16) -> ClassId;
+    fn class(&self, table_set: TableSetIndex, protocol: RuleProtocol, place: u16) -> ClassId;
     fn row(&self, table_set: TableSetIndex, key: &RowKey) -> Option<Row>;
     fn service(&self, table_set: TableSetIndex, key: &ServiceKey) -> Option<ServiceId>;
     /// A word of the filters of addresses ([`FilteredAs::first_word`]); of a number that none has, any.
@@ -310,8 +310,7 @@ pub trait Tables {
 
 /// The verdict of one policy: identity x port class -> one bit.
 ///
-/// `protocol` is an IP protocol number; those without ports have no class, only rules without ports match
-/// them.
+/// `protocol` is an IP protocol number, `place` that of the port or the message of ICMP.
 #[inline(always)]
 pub fn allowed(
     tables: &impl Tables,
@@ -319,9 +318,10 @@ pub fn allowed(
     policy: PolicyId,
     peer: &Address,
     protocol: u32,
-    port: u16,
+    place: u16,
 ) -> bool {
-    let (identity, class) = classify(tables, table_set, peer, protocol, port);
+    // A message of which both ports are its place.
+    let (identity, class) = classify(tables, table_set, peer, protocol, [place, place]);
     allows(tables, table_set, policy, identity, class)
 }
 
@@ -347,19 +347,32 @@ pub(crate) fn allows(
     tables.row(table_set, &RowKey::new(policy, identity, class)).is_some_and(|row| row.has(class))
 }
 
-/// What an address and a port are to the rules.
+/// What an address and a port are to the rules. Ports: of the source and of the destination.
 #[inline(always)]
 pub(crate) fn classify(
     tables: &impl Tables,
     table_set: TableSetIndex,
     peer: &Address,
     protocol: u32,
-    port: u16,
+    [source_port, destination_port]: [u16; 2],
 ) -> (IdentityId, ClassId) {
     let identity = tables.identity(table_set, peer);
     let class = match Protocol::try_from(protocol) {
-        Ok(protocol) => tables.class(table_set, protocol, port),
-        Err(_) => ClassId::NONE,
+        Ok(protocol) => tables.class(table_set, protocol.into(), destination_port),
+        Err(other) => class_without_ports(tables, table_set, other, source_port, destination_port),
     };
     (identity, class)
+}
+
+/// A function of its own in the kernel too: nearly all packets have ports, and find their class without it.
+#[inline(never)]
+fn class_without_ports<T: Tables>(
+    tables: &T,
+    table_set: TableSetIndex,
+    protocol: u32,
+    source_port: u16,
+    destination_port: u16,
+) -> ClassId {
+    let (of, place) = RuleProtocol::of_portless(protocol, source_port, destination_port);
+    tables.class(table_set, of, place)
 }

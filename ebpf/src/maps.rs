@@ -15,8 +15,8 @@ use podgate_common::{
     Address, Direction, EVENT_BYTES, Endpoint, Eviction, FILTER_WORDS, FilteredAs, FlowCounter,
     FlowCounterKey, FlowEvent, FlowSeed, FlowSet, FlowShare, FragmentKey, LabelKey, LinkAddress,
     MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS, MAX_LABELS, MAX_NAME_TABLES, MAX_OWNERS, MAX_RESOLVERS,
-    MAX_TUNNEL_SERVICES, NameCount, NameSet, OpenVeth, Outcome, PortPair, RowKey, Scratch, ServiceKey, Share,
-    TableSetIndex, Unreported, Walk,
+    MAX_TUNNEL_SERVICES, NameCount, NameSet, OpenVeth, Outcome, PortPair, RowKey, RuleProtocol, Scratch,
+    ServiceKey, Share, TableSetIndex, Unreported, Walk,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -30,6 +30,7 @@ const ADDRESS_FILTER_WORDS: usize = (FILTER_WORDS * FilteredAs::COUNT) as usize;
 /// Sets of a pod's table, and elements with those of its streams.
 pub(crate) const NAME_SETS: u32 = NameSet::SETS;
 const NAME_ELEMENTS: usize = NameSet::ELEMENTS as usize;
+const RULE_PROTOCOLS: usize = RuleProtocol::ALL.len();
 const NAME_TABLES: usize = MAX_NAME_TABLES + 1;
 
 const LINK_ADDRESS_SLOTS: usize = LinkAddress::SLOTS as usize;
@@ -92,10 +93,11 @@ pub(crate) static ADDRESSES: ArrayOfMaps<HashMap<Address, RawId, TEMPLATE, NO_PR
 #[btf_map]
 pub(crate) static PREFIXES: ArrayOfMaps<LpmTrie<Address, RawId, TEMPLATE>, TABLE_SETS> = ArrayOfMaps::new();
 
-/// Class of each port; one element for each protocol that has ports. User space writes it through mmap, one
+/// Class of each port; one element for each `RuleProtocol`. User space writes it through mmap, one
 /// whole class id at a time.
 #[btf_map]
-pub(crate) static PORTS: ArrayOfMaps<Array<RawPortClasses, 3, MMAPABLE>, TABLE_SETS> = ArrayOfMaps::new();
+pub(crate) static PORTS: ArrayOfMaps<Array<RawPortClasses, RULE_PROTOCOLS, MMAPABLE>, TABLE_SETS> =
+    ArrayOfMaps::new();
 
 /// What is behind each service's address and port, and behind each node port.
 #[btf_map]

@@ -6,7 +6,7 @@ use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies6
 use podgate_common::{
     Address, ClassId, Config, Endpoint, EntryHandle, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey,
     IdentityId, JIFFIES_PER_TICK, LinkAddress, Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, OpenVeth,
-    Outcome, PolicyLookup, PortPair, Protocol, Reach, Row, RowKey, Seen, ServiceId, ServiceKey, Share,
+    Outcome, PolicyLookup, PortPair, Reach, Row, RowKey, RuleProtocol, Seen, ServiceId, ServiceKey, Share,
     SharedSet, Spot, TableSetIndex, Tables, Timeout, TunnelPort, Tuple, Unreported,
 };
 
@@ -77,10 +77,10 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn class(&self, table_set: TableSetIndex, protocol: Protocol, port: u16) -> ClassId {
+    fn class(&self, table_set: TableSetIndex, protocol: RuleProtocol, place: u16) -> ClassId {
         match PORTS.get_value(table_set.0, &protocol.index()) {
             // SAFETY: the table has an element for each value of a u16.
-            Some(classes) => ClassId(unsafe { *(*classes).get_unchecked(usize::from(port)) }),
+            Some(classes) => ClassId(unsafe { *(*classes).get_unchecked(usize::from(place)) }),
             None => ClassId::NONE,
         }
     }

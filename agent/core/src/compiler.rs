@@ -24,6 +24,7 @@ mod identities;
 mod incremental;
 mod limits;
 mod names;
+mod network_sets;
 mod prefixes;
 mod rows;
 mod rules;
@@ -52,7 +53,7 @@ pub use shared::Shared;
 pub use steps::{Step, Steps};
 
 pub(crate) use atoms::{NodeAtoms, PodAtoms, peer_atoms};
-pub(crate) use calico::selected_sets;
+pub(crate) use network_sets::{NetworkSets, selected_sets};
 pub(crate) use rules::{Compiler as RuleCompiler, named_ports};
 
 use imbl::OrdMap;

@@ -32,7 +32,10 @@ pub use ports::{AskedPort, NamedPortFinding, PortFinding, WantedPort};
 pub use service::Uncertainty;
 pub use wording::Wording;
 
-use crate::{model::Cluster, port_spec::PortSpec};
+use crate::{
+    model::{Cluster, IpFamily},
+    port_spec::PortSpec,
+};
 use end::ResolvedEndpoint;
 
 /// May `from` open a connection to `port` of `to`?
@@ -69,7 +72,7 @@ fn to_itself(cluster: &Cluster, question: &Question) -> Result<Explanation, Unan
     if numbers.is_empty() {
         return Err(Unanswerable::NoSuchPort { to: question.to.clone(), port: question.port.clone() });
     }
-    let pairs = pairs(&from.addresses, &to.addresses);
+    let pairs = pairs(&from.addresses, &to.addresses, question.port.family());
     let connection =
         Connection { cluster, port: &question.port, numbers: &numbers, from: &from, to: &to, pairs: &pairs };
     let egress = connection.side(Direction::Egress);
@@ -111,15 +114,19 @@ pub fn explain_side(
     if numbers.is_empty() {
         return Err(Unanswerable::NoSuchPort { to: question.to.clone(), port: question.port.clone() });
     }
-    let pairs = pairs(&from.addresses, &to.addresses);
+    let pairs = pairs(&from.addresses, &to.addresses, question.port.family());
     let connection =
         Connection { cluster, port: &question.port, numbers: &numbers, from: &from, to: &to, pairs: &pairs };
     Ok((!pairs.is_empty()).then(|| connection.side(direction)))
 }
 
-/// An IPv4 address never talks to an IPv6 address.
-fn pairs(from: &[IpAddr], to: &[IpAddr]) -> Vec<AddressPair> {
-    let all = from.iter().flat_map(|from| to.iter().map(|to| AddressPair { from: *from, to: *to }));
+/// An IPv4 address never talks to an IPv6 address, and each has an ICMP of its own.
+fn pairs(from: &[IpAddr], to: &[IpAddr], family: Option<IpFamily>) -> Vec<AddressPair> {
+    let is_of_family = |address: &&IpAddr| family.is_none_or(|family| family == IpFamily::of(address));
+    let all = from
+        .iter()
+        .filter(is_of_family)
+        .flat_map(|from| to.iter().map(|to| AddressPair { from: *from, to: *to }));
     all.filter(|pair| pair.from.is_ipv4() == pair.to.is_ipv4()).collect()
 }
 

@@ -21,7 +21,7 @@ pub use verdict::{PairVerdict, UnknownVerdict, VerdictRow};
 
 use crate::{
     compiler::{self, CompiledTables, Subject},
-    model::{Cluster, Name, Pod},
+    model::{Cluster, IpFamily, Name, Pod},
     port_spec::PortSpec,
 };
 
@@ -50,11 +50,15 @@ pub fn matrix(cluster: &Cluster, ports: &BTreeSet<PortSpec>) -> Matrix {
 
     let mut rows: Vec<BTreeMap<Name, VerdictRow>> = vec![BTreeMap::new(); ports.len()];
     let mut reach = ReachableClasses::new(&tables, &pods);
+    let families: BTreeSet<Option<IpFamily>> = ports.iter().map(PortSpec::family).collect();
     for source in &pods {
-        reach.from(source);
-        for (columns, rows) in columns.iter().zip(&mut rows) {
-            let row = (0..pods.len()).map(|at| columns.verdict(at, &reach)).collect();
-            rows.insert(source.name.clone(), VerdictRow(row));
+        for family in &families {
+            reach.from(source, *family);
+            let of_family = ports.iter().zip(&columns).zip(&mut rows);
+            for ((_, columns), rows) in of_family.filter(|((port, _), _)| port.family() == *family) {
+                let row = (0..pods.len()).map(|at| columns.verdict(at, &reach)).collect();
+                rows.insert(source.name.clone(), VerdictRow(row));
+            }
         }
     }
     Matrix {
@@ -73,14 +77,14 @@ struct PodTables<'a> {
 
 #[derive(Clone, Copy)]
 struct Identity {
-    is_v4: bool,
+    family: IpFamily,
     identity: usize,
 }
 
 impl<'a> PodTables<'a> {
     fn new(pod: &'a Pod, tables: &CompiledTables) -> Self {
         let identity = |address: &std::net::IpAddr| Identity {
-            is_v4: address.is_ipv4(),
+            family: IpFamily::of(address),
             identity: tables.identities.identity(*address),
         };
         Self {
@@ -117,19 +121,28 @@ impl<'a> ReachableClasses<'a> {
         Self { tables, pods, allowing, blocks, rows: vec![NOTHING; blocks * pods.len()] }
     }
 
-    fn from(&mut self, source: &PodTables<'_>) {
+    /// `family`: of the addresses that count; `None`: both.
+    fn from(&mut self, source: &PodTables<'_>, family: Option<IpFamily>) {
+        let is_meant = |identity: &&Identity| family.is_none_or(|family| identity.family == family);
         // Once for each source, so that a pair of pods costs no look-up.
         let egress = self.by_identity(source.rules.egress);
-        let ingress: Vec<(bool, Vec<&[Row]>)> =
-            source.addresses.iter().map(|from| (from.is_v4, self.by_rule_set(from.identity))).collect();
+        let ingress: Vec<(IpFamily, Vec<&[Row]>)> = source
+            .addresses
+            .iter()
+            .filter(is_meant)
+            .map(|from| (from.family, self.by_rule_set(from.identity)))
+            .collect();
         for (rows, destination) in self.rows.chunks_exact_mut(self.blocks).zip(self.pods) {
             rows.fill(EVERYTHING);
             if source.name == destination.name {
+                if ingress.is_empty() {
+                    rows.fill(NOTHING);
+                }
                 continue;
             }
             let mut can_talk = false;
-            for (is_v4, ingress) in &ingress {
-                for to in destination.addresses.iter().filter(|to| to.is_v4 == *is_v4) {
+            for (family, ingress) in &ingress {
+                for to in destination.addresses.iter().filter(|to| to.family == *family) {
                     can_talk = true;
                     if source.rules.egress != Subject::NOT_ISOLATED.egress {
                         intersect(rows, egress[to.identity]);

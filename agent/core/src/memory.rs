@@ -10,7 +10,7 @@ use std::{
 
 use podgate_common::{
     Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
-    Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, PolicyId, PortPair, Protocol, Reach, Row, RowKey,
+    Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, PolicyId, PortPair, Reach, Row, RowKey, RuleProtocol,
     Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Timeouts, TunnelPort,
 };
 
@@ -104,10 +104,16 @@ impl<'a> Memory<'a> {
 
     /// Whether a rule set, by its index in the compiled tables, allows this peer and port. 0 allows
     /// everything.
-    pub fn allowed(&self, rule_set: usize, peer: IpAddr, protocol: Protocol, port: u16) -> bool {
-        let policy = policy_id(rule_set);
+    pub fn allowed(
+        &self,
+        rule_set: usize,
+        peer: IpAddr,
+        protocol: impl Into<RuleProtocol>,
+        port: u16,
+    ) -> bool {
+        let (policy, protocol) = (policy_id(rule_set), protocol.into().number(port));
         !policy.isolates()
-            || podgate_common::allowed(self, TableSetIndex(0), policy, &peer.into(), protocol as u32, port)
+            || podgate_common::allowed(self, TableSetIndex(0), policy, &peer.into(), protocol, port)
     }
 }
 
@@ -152,8 +158,8 @@ impl podgate_common::Tables for Memory<'_> {
         IdentityId(u32::try_from(identity).expect("a compilation has fewer than 2^32 identities"))
     }
 
-    fn class(&self, _: TableSetIndex, protocol: Protocol, port: u16) -> ClassId {
-        let class = self.tables.classes.class(protocol, port);
+    fn class(&self, _: TableSetIndex, protocol: RuleProtocol, place: u16) -> ClassId {
+        let class = self.tables.classes.class(protocol, place);
         ClassId(u16::try_from(class).expect("the compiler refuses more classes than an id has room for"))
     }
 

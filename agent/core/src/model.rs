@@ -33,9 +33,9 @@ pub use cluster_policy::{
 };
 pub use domain::DomainPattern;
 pub use limits::{
-    Limit, Limited, MAX_FRONTENDS, MAX_FRONTENDS_OF_SMALL, MAX_GROUPS, MAX_NETWORKS, MAX_RANGES, MAX_RULES,
-    MAX_SELECTORS, SMALL_SERVICE, limited, limited_of_calico, limited_of_cluster, network_sets_over_limit,
-    services_over_limit,
+    Limit, Limited, MAX_FRONTENDS, MAX_FRONTENDS_OF_SMALL, MAX_GROUPS, MAX_GROUPS_OF_ALL_SETS, MAX_NETWORKS,
+    MAX_RANGES, MAX_RULES, MAX_SELECTORS, NetworkSetLimit, SMALL_SERVICE, limited, limited_of_calico,
+    limited_of_cluster, network_sets_over_limit, services_over_limit,
 };
 pub use name::{Labels, Name, ObjectName, Uid};
 pub use policy::{IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};

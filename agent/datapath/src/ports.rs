@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use anyhow::{Context as _, Result};
 use aya::maps::MapData;
 use aya_obj::generated::{BPF_F_MMAPABLE, bpf_map_type};
-use podgate_common::{ClassId, PortClasses, Protocol};
+use podgate_common::{ClassId, PortClasses, RuleProtocol};
 
 use super::mapping::Mapping;
 
-/// Elements of the array: one for each protocol that has ports.
-const ELEMENTS: u32 = 3;
+/// Elements of the array.
+#[expect(clippy::cast_possible_truncation, reason = "protocols are few")]
+const ELEMENTS: u32 = RuleProtocol::ALL.len() as u32;
 const PORTS: usize = 65_536;
 const VALUE_BYTES: u32 = 2 * 65_536;
 const _: () = assert!(VALUE_BYTES as usize == size_of::<PortClasses>());
@@ -54,7 +55,7 @@ impl PortTable {
     }
 
     /// Sets the classes of all ports of a protocol. `runs`: first port of each run of one class, from 0 on.
-    pub fn set_all(&mut self, protocol: Protocol, runs: &[(u16, ClassId)]) {
+    pub fn set_all(&mut self, protocol: RuleProtocol, runs: &[(u16, ClassId)]) {
         let element = protocol.index() as usize;
         // SAFETY: it is there as long as the mapping, and only written by atomic stores.
         let ports = unsafe { self.mapping.element(element).as_ref() };

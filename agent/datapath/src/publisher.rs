@@ -30,7 +30,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use podgate_common::{
-    Address, ClassId, Endpoint, EndpointState, NODE, OTHER_NODE, PolicyId, Protocol, ServiceKey,
+    Address, ClassId, Endpoint, EndpointState, NODE, OTHER_NODE, PolicyId, RuleProtocol, ServiceKey,
     TableSetIndex, TunnelPort,
 };
 use podgate_core::{
@@ -263,7 +263,7 @@ impl Current {
         }
         // 2.
         if !same_classes {
-            for protocol in Protocol::ALL {
+            for protocol in RuleProtocol::ALL {
                 let runs = &tables.classes.runs[protocol.index() as usize];
                 self.set.ports.set_all(protocol, &runs_of_ids(runs, &ids.classes));
             }

@@ -25,6 +25,9 @@ pub struct FlowRecord {
     pub reason: Outcome,
     /// `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPv6`, or the number of another one.
     pub protocol: String,
+    /// The type of a message of ICMP, or type and code as in `3/1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     pub source: FlowEnd,
     pub destination: FlowEnd,
     /// Allowed: those with rules that match. Denied, or would be: those that isolate and have none, or that
@@ -90,6 +93,8 @@ pub struct FlowFilter {
     /// Of the destination.
     pub port: Option<u16>,
     pub protocol: Option<String>,
+    /// As in [`FlowRecord::message`].
+    pub message: Option<String>,
 }
 
 /// One line after the answer to `flows`.
@@ -109,6 +114,7 @@ impl From<&DecisionEvent> for FlowRecord {
             direction,
             outcome,
             protocol,
+            message,
             source,
             destination,
             policies,
@@ -124,6 +130,7 @@ impl From<&DecisionEvent> for FlowRecord {
             verdict: event.verdict().into(),
             reason: *outcome,
             protocol: protocol_name(*protocol),
+            message: message.map(icmp_message),
             source: source.into(),
             destination: destination.into(),
             policies: policies.iter().map(FlowPolicy::from).collect(),
@@ -179,7 +186,7 @@ impl fmt::Display for FlowVerdict {
 
 impl FlowFilter {
     pub fn matches(&self, flow: &FlowRecord) -> bool {
-        let Self { denied, pod, namespace, port, protocol } = self;
+        let Self { denied, pod, namespace, port, protocol, message } = self;
         let ends = [&flow.source, &flow.destination];
         let names =
             || ends.into_iter().flat_map(|end| end.pod.iter().chain(&end.service)).map(String::as_str);
@@ -190,6 +197,15 @@ impl FlowFilter {
             })
             && port.is_none_or(|port| flow.destination.port == Some(port))
             && protocol.as_ref().is_none_or(|protocol| *protocol == flow.protocol)
+            && message.as_ref().is_none_or(|message| flow.message.as_ref() == Some(message))
+    }
+}
+
+/// A message of ICMP: its type, and its code unless that is 0.
+pub fn icmp_message(message: u16) -> String {
+    match message.to_be_bytes() {
+        [kind, 0] => kind.to_string(),
+        [kind, code] => format!("{kind}/{code}"),
     }
 }
 

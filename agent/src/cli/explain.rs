@@ -47,7 +47,8 @@ pub(super) struct ExplainOptions {
     /// Destination of the connection
     #[arg(long, value_name = "Y")]
     to: EndpointRef,
-    /// Port of the destination: [PROTOCOL/]NUMBER or [PROTOCOL/]NAME, of TCP unless it says otherwise
+    /// Port of the destination: [PROTOCOL/]NUMBER or [PROTOCOL/]NAME, of TCP unless it says otherwise; or ICMP/TYPE,
+    /// ICMPv6/TYPE/CODE, IP/PROTOCOL
     #[arg(long, value_name = "PORT")]
     port: PortSpec,
     /// File or directory of objects, `-` for standard input, instead of a running agent (repeatable)

@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use podgate_common::RuleProtocol;
+use podgate_core::port_spec::{Port, PortSpec};
 
 use super::{
     colour,
@@ -18,7 +20,7 @@ use super::{
     policies::seconds,
 };
 use crate::{
-    api::{self, FlowEnd, FlowFilter, FlowLine, FlowRecord, FlowVerdict},
+    api::{self, FlowEnd, FlowFilter, FlowLine, FlowRecord, FlowVerdict, icmp_message},
     options::SOCKET,
     server::Ask,
 };
@@ -64,7 +66,7 @@ pub(super) struct FlowSelection {
     /// Only from or to this pod
     #[arg(long, value_name = "NAMESPACE/POD", value_parser = pod)]
     pub(super) pod: Option<String>,
-    /// Only to this port, for example 80 or TCP/80, or of this protocol, for example ICMP
+    /// Only to this port, for example 80 or TCP/80, or of this protocol, for example ICMP, ICMP/8 or IP/47
     #[arg(long, value_name = "PORT", value_parser = port)]
     pub(super) port: Option<PortFilter>,
     /// Only flows of the last TIME, for example 90s or 30m
@@ -79,14 +81,16 @@ pub(super) struct FlowSelection {
 pub(super) struct PortFilter {
     protocol: Option<String>,
     number: Option<u16>,
+    /// Of ICMP, in place of a number.
+    message: Option<String>,
 }
 
 impl FlowsOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let Self { selection, namespace, last, end_with_stdin, socket } = self;
         let FlowSelection { follow, denied, pod, port, since, until } = selection;
-        let PortFilter { protocol, number: port } = port.unwrap_or_default();
-        let filter = FlowFilter { denied, pod, namespace, port, protocol };
+        let PortFilter { protocol, number: port, message } = port.unwrap_or_default();
+        let filter = FlowFilter { denied, pod, namespace, port, protocol, message };
         // Without a word about the past, who follows wants what comes.
         let last = match (last, since, follow) {
             (None, None, true) => Some(0),
@@ -122,7 +126,14 @@ impl FlowsOptions {
 /// As it is given on the command line.
 impl fmt::Display for PortFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = [self.protocol.clone(), self.number.map(|number| number.to_string())];
+        let Self { protocol, number, message } = self;
+        let is_number = |protocol: &String| protocol.starts_with(|first: char| first.is_ascii_digit());
+        let place = number.map(|number| number.to_string()).or_else(|| message.clone());
+        let parts = [
+            protocol.as_ref().filter(|name| is_number(name)).map(|_| "IP".to_owned()),
+            protocol.clone(),
+            place,
+        ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("/"))
     }
 }
@@ -133,6 +144,18 @@ fn pod(text: &str) -> Result<String, &'static str> {
 
 fn port(text: &str) -> Result<PortFilter, &'static str> {
     let number = |text: &str| text.parse().map_err(|_| "a port is a number as in 80 or TCP/80, or ICMP");
+    if let Ok(PortSpec { protocol, port: Port::Number(place) }) = text.parse() {
+        match protocol {
+            RuleProtocol::Tcp | RuleProtocol::Udp | RuleProtocol::Sctp => {}
+            RuleProtocol::Icmp | RuleProtocol::IcmpV6 => {
+                let (protocol, message) = (Some(protocol.to_string()), Some(icmp_message(place)));
+                return Ok(PortFilter { protocol, number: None, message });
+            }
+            RuleProtocol::Other => {
+                return Ok(PortFilter { protocol: Some(place.to_string()), ..PortFilter::default() });
+            }
+        }
+    }
     let (protocol, port) = match text.split_once('/') {
         Some((protocol, port)) => (Some(protocol), Some(number(port)?)),
         None if text.starts_with(|first: char| first.is_ascii_digit()) => (None, Some(number(text)?)),
@@ -146,7 +169,7 @@ fn port(text: &str) -> Result<PortFilter, &'static str> {
             Some(known.ok_or("a protocol is TCP, UDP, SCTP, ICMP or ICMPv6")?.to_owned())
         }
     };
-    Ok(PortFilter { protocol, number: port })
+    Ok(PortFilter { protocol, number: port, message: None })
 }
 
 /// Lines for a person or for a program.
@@ -185,10 +208,9 @@ impl Printer {
             (true, FlowVerdict::Denied) => format!("\x1b[31m{verdict}\x1b[0m"),
             (true, FlowVerdict::WouldDeny) => format!("\x1b[33m{verdict}\x1b[0m"),
         };
-        let to = match flow.destination.port {
-            Some(port) => format!("{} {}/{port}", end(&flow.destination), flow.protocol),
-            None => format!("{} {}", end(&flow.destination), flow.protocol),
-        };
+        let port = flow.destination.port.map(|port| port.to_string()).or_else(|| flow.message.clone());
+        let port = port.map_or_else(String::new, |port| format!("/{port}"));
+        let to = format!("{} {}{port}", end(&flow.destination), flow.protocol);
         text += &self.of_node(&flow.node);
         text += &line([
             time_of_day(&flow.time).to_owned(),

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Result;
 use podgate_common::{
-    Direction, FlowCounterKey, Outcome, PolicyLookup, PolicyRole, Protocol, seconds_of_ticks,
+    Direction, FlowCounterKey, Outcome, PolicyLookup, PolicyRole, RuleProtocol, seconds_of_ticks,
 };
 use podgate_core::{
     compiler::{ConnectionQuery, PolicyMatch},
@@ -141,7 +141,8 @@ impl HitCounts {
             pod: &pod,
             direction,
             peer: IpAddr::from(counted.last.peer),
-            protocol: Protocol::try_from(u32::from(counted.last.protocol)).ok(),
+            // Of one without ports the place is already what is counted.
+            protocol: RuleProtocol::of_packet(counted.last.protocol.into(), 0, 0).0,
             port: counted.last.port,
             is_service: key.class == PolicyLookup::SERVICE,
         };

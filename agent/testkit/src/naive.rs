@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 pub use matrix::matrix;
+pub(crate) use object::asked_number;
 use object::{addresses, is_alive, namespace_of, node_of, on_host_network};
 use policy::{isolates, rule_allows, rules, selects};
 pub use service::{Destination, backends, destinations};
@@ -47,8 +48,9 @@ pub enum ResolvedEndpoint {
 struct Connection<'a> {
     source: EndpointRef<'a>,
     destination: EndpointRef<'a>,
-    /// As the API writes it: `TCP`, `UDP`, `SCTP`; any other word for a protocol without ports.
+    /// As the API writes it: `TCP`, `UDP`, `SCTP`; `ICMP`, `ICMPv6`; `IP` for any other protocol.
     protocol: &'a str,
+    /// Of the destination; else type times 256, and code, or the number of the protocol.
     port: u16,
 }
 
@@ -99,7 +101,13 @@ fn every_pair_allowed(
     protocol: &str,
     port: u16,
 ) -> bool {
-    let mut pairs = pairs(sources, destinations).peekable();
+    // Each version of IP has an ICMP of its own.
+    let is_of_protocol = |end: &EndpointRef<'_>| match protocol {
+        "ICMP" => end.address.is_ipv4(),
+        "ICMPv6" => end.address.is_ipv6(),
+        _ => true,
+    };
+    let mut pairs = pairs(sources, destinations).filter(|(source, _)| is_of_protocol(source)).peekable();
     pairs.peek().is_some()
         && pairs.all(|(source, destination)| {
             connection_allowed(objects, &Connection { source, destination, protocol, port })

@@ -7,21 +7,27 @@ use std::{fmt, str::FromStr};
 
 use serde_json::Value;
 
-use super::naive::{ResolvedEndpoint, allowed};
+use super::naive::{ResolvedEndpoint, allowed, asked_number};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     pub from: ResolvedEndpoint,
     pub to: ResolvedEndpoint,
-    /// `TCP`, `UDP`, `SCTP`, or the name of a protocol that has no ports (its port is 0).
+    /// `TCP`, `UDP`, `SCTP`; `ICMP`, `ICMPv6`; `IP` for any other protocol.
     pub protocol: String,
+    /// Or type times 256, and code; or the number of the protocol.
     pub port: u16,
 }
 
 impl Question {
     /// FROM, TO and PROTOCOL/PORT.
     pub fn words(&self) -> [String; 3] {
-        [words(&self.from), words(&self.to), format!("{}/{}", self.protocol, self.port)]
+        let port = match (&*self.protocol, self.port.to_be_bytes()) {
+            ("ICMP" | "ICMPv6", [kind, 0]) => format!("{}/{kind}", self.protocol),
+            ("ICMP" | "ICMPv6", [kind, code]) => format!("{}/{kind}/{code}", self.protocol),
+            _ => format!("{}/{}", self.protocol, self.port),
+        };
+        [words(&self.from), words(&self.to), port]
     }
 
     /// The naive evaluator's answer.
@@ -37,7 +43,7 @@ impl FromStr for Question {
         let words: Vec<&str> = text.split_whitespace().collect();
         let [from, to, port] = words[..] else { return Err(format!("not FROM TO PROTOCOL/PORT: {text:?}")) };
         let (protocol, port) = port.split_once('/').unwrap_or((port, "0"));
-        let port = port.parse().map_err(|_| format!("no port number in {text:?}"))?;
+        let port = asked_number(protocol, port).ok_or_else(|| format!("no port number in {text:?}"))?;
         Ok(Self { from: party(from)?, to: party(to)?, protocol: protocol.into(), port })
     }
 }

@@ -12,7 +12,7 @@ use podgate_core::{
     compiler::{CompileInput, ConnectionQuery, Incremental, MatchCache, PolicySnapshot, WorkLimit},
     explain::{DirectionResult, EndpointRef, Question, Unanswerable, explain},
     model::{Action, Cluster, ClusterPolicyName, ObjectName, Pod, PolicyName},
-    port_spec::{Port, PortSpec},
+    port_spec::PortSpec,
 };
 use podgate_testkit::{
     generate::{Entries, cluster},
@@ -73,7 +73,7 @@ fn one(
     peer: IpAddr,
     port: u16,
 ) -> Result<(), TestCaseError> {
-    let protocol = Some(Protocol::Tcp);
+    let protocol = Protocol::Tcp.into();
     let met = ConnectionQuery { pod, direction, peer, protocol, port, is_service: false };
     let (mut cache, mut work) = (MatchCache::default(), WorkLimit::of(usize::MAX));
     let matches = policy_snapshot.matches(&met, &mut cache, &mut work).expect("there is work left");
@@ -127,7 +127,7 @@ pub(crate) fn side(
 ) -> Result<Option<DirectionResult>, TestCaseError> {
     let (own, other) = (EndpointRef::Pod(pod.name.clone()), EndpointRef::Address(peer));
     let (from, to) = if direction == Direction::Egress { (own, other) } else { (other, own) };
-    let port = PortSpec { protocol: Protocol::Tcp, port: Port::Number(port) };
+    let port = PortSpec::number(Protocol::Tcp, port);
     match explain(cluster, &Question { from, to, port }) {
         Ok(answer) if answer.pairs.is_empty() || answer.backends.is_some() => Ok(None),
         Ok(answer) if direction == Direction::Egress => Ok(Some(answer.egress)),

@@ -70,7 +70,7 @@ fn is_credited((objects, _, layout): &Sample) -> Result<(), TestCaseError> {
                     pod,
                     direction,
                     peer,
-                    protocol: Some(Protocol::Tcp),
+                    protocol: Protocol::Tcp.into(),
                     port: 80,
                     is_service: false,
                 };

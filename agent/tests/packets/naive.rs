@@ -3,19 +3,19 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use podgate_common::{Direction, Protocol};
+use podgate_common::{Direction, RuleProtocol};
 use podgate_core::model::{
     Action, Cluster, ClusterNetworkPolicy, ClusterRule, ClusterSubject, Name, NamedPort, NetworkPolicy,
     ObjectName, Peer, Peers, Pod, PortRule, Ports, Rule, Tier,
 };
 
-/// The pods' end of a connection, and the other one. `protocol` is `None` for one without ports.
+/// The pods' end of a connection, and the other one. `port` is a place of the protocol.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Query<'a> {
     pub(crate) subject: &'a Pod,
     pub(crate) direction: Direction,
     pub(crate) peer: IpAddr,
-    pub(crate) protocol: Option<Protocol>,
+    pub(crate) protocol: RuleProtocol,
     pub(crate) port: u16,
     /// The peer is the node that the pod runs on.
     pub(crate) own_node: bool,
@@ -37,7 +37,9 @@ pub(crate) fn isolates(cluster: &Cluster, pod: &Pod, direction: Direction) -> bo
                 }
             }
             PortRule::Nothing => false,
-            PortRule::Protocol(_) | PortRule::Range { .. } => true,
+            PortRule::Protocol(_) | PortRule::Range { .. } | PortRule::Number(_) | PortRule::Icmp { .. } => {
+                true
+            }
         };
         let has_port = match &rule.matches.ports {
             Ports::Any => true,
@@ -172,13 +174,10 @@ fn holds(cluster: &Cluster, own: Option<&Name>, rule: &Rule, query: Query<'_>) -
         Peers::Listed(peers) => peers.iter().any(|peer| is_peer(cluster, own, peer, query.peer)),
         Peers::Calico(_) => panic!("{OF_CALICO}"),
     };
-    let port = match (&rule.ports, query.protocol) {
-        (Ports::Any, _) => true,
-        (Ports::Except { .. }, _) => panic!("{OF_CALICO}"),
-        (Ports::Listed(_), None) => false,
-        (Ports::Listed(ports), Some(protocol)) => {
-            ports.iter().any(|port| is_port(cluster, port, query, protocol))
-        }
+    let port = match &rule.ports {
+        Ports::Any => true,
+        Ports::Except { .. } => panic!("{OF_CALICO}"),
+        Ports::Listed(ports) => ports.iter().any(|port| is_port(cluster, port, query)),
     };
     peer && port
 }
@@ -204,12 +203,18 @@ fn is_peer(cluster: &Cluster, own: Option<&Name>, peer: &Peer, address: IpAddr) 
     }
 }
 
-fn is_port(cluster: &Cluster, port: &PortRule, query: Query<'_>, protocol: Protocol) -> bool {
+fn is_port(cluster: &Cluster, port: &PortRule, query: Query<'_>) -> bool {
+    let protocol = query.protocol;
     match port {
         PortRule::Nothing => false,
         PortRule::Protocol(wanted) => *wanted == protocol,
         PortRule::Range { protocol: wanted, first, last } => {
             *wanted == protocol && (*first..=*last).contains(&query.port)
+        }
+        PortRule::Number(wanted) => protocol.number(query.port) == u32::from(*wanted),
+        PortRule::Icmp { protocol: wanted, kind, code } => {
+            let [asked_kind, asked_code] = query.port.to_be_bytes();
+            *wanted == protocol && *kind == asked_kind && code.is_none_or(|code| code == asked_code)
         }
         PortRule::Named(wanted, name) => {
             let has_it = |pod: &Pod| {

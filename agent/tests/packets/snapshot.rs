@@ -11,8 +11,8 @@ use aya::{
     maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData},
 };
 use podgate_common::{
-    Address, ClassId, Direction, Endpoint, FragmentKey, IdentityId, PortPair, PrefixKey, Protocol, Row,
-    RowKey, TableSetIndex,
+    Address, ClassId, Direction, Endpoint, FragmentKey, IdentityId, PortPair, PrefixKey, Row, RowKey,
+    RuleProtocol, TableSetIndex,
 };
 use podgate_datapath::Pins;
 
@@ -65,7 +65,8 @@ impl Pinned {
             rows: entries(&rows),
             addresses: entries(&addresses),
             prefixes: prefixes.collect(),
-            ports: Protocol::ALL.map(|protocol| Box::new(ports.get(&protocol.index(), 0).expect(complete))),
+            ports: RuleProtocol::ALL
+                .map(|protocol| Box::new(ports.get(&protocol.index(), 0).expect(complete))),
         })
     }
 }
@@ -92,7 +93,7 @@ pub(crate) struct Set {
     pub(crate) rows: BTreeMap<RowKey, Row>,
     pub(crate) addresses: BTreeMap<Address, IdentityId>,
     pub(crate) prefixes: BTreeMap<PrefixKey, IdentityId>,
-    ports: [Box<Classes>; 3],
+    ports: [Box<Classes>; RuleProtocol::ALL.len()],
 }
 
 /// The element of the table of ports, in a type that aya reads.
@@ -118,14 +119,14 @@ impl Snapshot {
         &self.sets[&self.table_set()]
     }
 
-    /// What the tables say of a pod, written down without the code under test. `protocol` is `None` for one
-    /// without ports.
+    /// What the tables say of a pod, written down without the code under test. `port` is a place of the
+    /// protocol.
     pub(crate) fn allows(
         &self,
         veth: u32,
         direction: Direction,
         peer: IpAddr,
-        protocol: Option<Protocol>,
+        protocol: RuleProtocol,
         port: u16,
     ) -> bool {
         let endpoint = &self.endpoints[&veth];
@@ -134,7 +135,7 @@ impl Snapshot {
             return true;
         }
         let set = &self.sets[&endpoint.table_set];
-        let class = protocol.map_or(ClassId::NONE, |protocol| set.class(protocol, port));
+        let class = set.class(protocol, port);
         let identity = set.identity(peer.into());
         let key = RowKey { policy, identity, block: u32::from(class.0) / 256 };
         set.rows.get(&key).is_some_and(|row| {
@@ -145,7 +146,7 @@ impl Snapshot {
 }
 
 impl Set {
-    pub(crate) fn class(&self, protocol: Protocol, port: u16) -> ClassId {
+    pub(crate) fn class(&self, protocol: RuleProtocol, port: u16) -> ClassId {
         self.ports[protocol.index() as usize].0[usize::from(port)]
     }
 

@@ -4,6 +4,7 @@
 //! Memory is what the allocator has given out at most. Time is the processor's of one thread: that the
 //! machine is busy with other tests does not count.
 
+mod calico;
 mod clock;
 mod crowd;
 mod listing;
@@ -157,7 +158,7 @@ fn a_scan_is_attributed_by_looking_at_each_identity_and_class_once() {
             pod: &pod,
             direction: Direction::Ingress,
             peer,
-            protocol: Some(Protocol::Tcp),
+            protocol: Protocol::Tcp.into(),
             port,
             is_service: false,
         };

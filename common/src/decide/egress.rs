@@ -77,8 +77,8 @@ pub fn by_egress<T: Tables>(
         return by_verdict(verdict);
     }
     let (table_set, policy) = (endpoint.table_set, policy_lookup.policy);
-    let (identity, class) =
-        classify(tables, table_set, &tuple.destination, tuple.protocol, tuple.destination_port);
+    let ports = [tuple.source_port, tuple.destination_port];
+    let (identity, class) = classify(tables, table_set, &tuple.destination, tuple.protocol, ports);
     (policy_lookup.identity, policy_lookup.class) = (identity, class);
     // Read again: had it to be remembered, the verifier would walk over all of this twice.
     let to_node = forget(&policy_lookup.is_to_node);

@@ -142,8 +142,8 @@ pub fn by_policy<T: Tables>(
     policy_lookup: &mut PolicyLookup,
     tables: &T,
 ) -> Outcome {
-    let (table_set, port) = (endpoint.table_set, tuple.destination_port);
-    let (identity, class) = classify(tables, table_set, peer, tuple.protocol, port);
+    let (table_set, ports) = (endpoint.table_set, [tuple.source_port, tuple.destination_port]);
+    let (identity, class) = classify(tables, table_set, peer, tuple.protocol, ports);
     (policy_lookup.identity, policy_lookup.class) = (identity, class);
     if allows(tables, table_set, policy_lookup.policy, identity, class) {
         Outcome::Allowed

@@ -4,7 +4,10 @@
 //! reverse.
 
 use super::{Headers, Packet, PacketKind, forget, ipv4, ipv6, ports};
-use crate::{Address, protocol::number};
+use crate::{
+    Address,
+    protocol::{icmp as message, number},
+};
 
 /// Bytes before the quoted packet.
 const HEADER: usize = 8;
@@ -35,17 +38,23 @@ impl IpVersion {
     #[inline(always)]
     pub(super) const fn echo_request(self) -> u8 {
         match self {
-            Self::V4 => 8,
-            Self::V6 => 128,
+            Self::V4 => message::ECHO_REQUEST_V4,
+            Self::V6 => message::ECHO_REQUEST_V6,
         }
     }
 
     #[inline(always)]
     pub(super) const fn echo_reply(self) -> u8 {
         match self {
-            Self::V4 => 0,
-            Self::V6 => 129,
+            Self::V4 => message::ECHO_REPLY_V4,
+            Self::V6 => message::ECHO_REPLY_V6,
         }
+    }
+
+    /// The ports of a message that is no echo.
+    #[inline(always)]
+    pub(super) const fn ports(self, kind: u8, code: u8) -> (u16, u16) {
+        message::ports(matches!(self, Self::V4), kind, code)
     }
 
     #[inline(always)]

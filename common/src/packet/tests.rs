@@ -66,8 +66,8 @@ fn connections(a: IpAddr, b: IpAddr) -> Vec<(Frame, Tuple)> {
         (Frame::sctp(from, to, 1), tuple(from, to, number::SCTP)),
         (Frame::echo_request(a, b, 7), tuple((a, 7), (b, 0), icmp)),
         (Frame::echo_reply(a, b, 7), tuple((a, 0), (b, 7), icmp)),
-        // Redirect and its like: no identifier, evaluated by addresses alone.
-        (Frame::icmp(a, b, 5, 7), tuple((a, 0), (b, 0), icmp)),
+        // Redirect and its like: no identifier, but a connection of its own for each type and code.
+        (Frame::icmp(a, b, 5, 7), tuple((a, 0x0500), (b, 0x0500), icmp)),
         (Frame::ip(a, b, 47, vec![0x5a; 40]), tuple((a, 0), (b, 0), 47)),
         (Frame::ip(a, b, 254, vec![]), tuple((a, 0), (b, 0), 254)),
     ]

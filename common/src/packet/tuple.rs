@@ -6,7 +6,9 @@ use crate::Address;
 ///
 /// `repr(C)` without padding. Ports are in host byte order, 0 for protocols without ports. An ICMP echo
 /// carries its identifier as the source port of the request and as the destination port of the reply, so that
-/// a request and its reply are one connection and a request of the other side is another.
+/// a request and its reply are one connection and a request of the other side is another. Its code does not
+/// count, and the identifiers 0 and 1 are one. Other messages of ICMP have their type and code there
+/// ([`crate::RuleProtocol::of_packet`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {

@@ -1,17 +1,15 @@
 //! What a rule of Calico's wants of its two ends, as a clause for one pod: its own end is decided here, the
 //! other one is properties.
 //!
-//! In: both ends of the rule, the pod, and the cluster with its network sets. Out: what the other end has to
+//! In: both ends of the rule, the pod, and the network sets of its cluster. Out: what the other end has to
 //! be, or that nothing can match. A family of addresses is the block of all of them.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{Atom, Condition, Shared};
-use crate::model::{
-    CalicoEnds, Cluster, EndpointLabels, EntityMatch, IpBlock, IpFamily, LabelExpression, NetworkSet, Pod,
-};
+use super::{Atom, Condition, NetworkSets, Shared, network_sets::block};
+use crate::model::{CalicoEnds, EntityMatch, IpFamily, LabelExpression, Pod};
 
 /// What the other end has to be: the first condition of the clause, and the rest.
 pub(super) struct EndConditions {
@@ -20,11 +18,11 @@ pub(super) struct EndConditions {
 }
 
 impl EndConditions {
-    pub(super) fn of(ends: &CalicoEnds, pod: &Pod, cluster: &Cluster) -> Self {
+    pub(super) fn of(ends: &CalicoEnds, pod: &Pod, sets: &NetworkSets<'_>) -> Self {
         let CalicoEnds { peer, own, family } = ends;
-        let mut conditions = conditions(peer, cluster);
+        let mut conditions = conditions(peer, sets);
         if !own.is_any() || family.is_some() {
-            let mut families = own_families(own, pod, cluster);
+            let mut families = own_families(own, pod, sets);
             families.retain(|own| family.is_none_or(|family| family == *own));
             let is_every = pod.addresses.iter().all(|address| families.contains(&IpFamily::of(address)));
             if families.is_empty() {
@@ -41,40 +39,36 @@ impl EndConditions {
 }
 
 /// The families of a pod's addresses that meet what a rule wants of its own end.
-pub(crate) fn own_families(own: &EntityMatch, pod: &Pod, cluster: &Cluster) -> BTreeSet<IpFamily> {
-    let namespace_labels = cluster.namespace_labels(&pod.name.namespace);
-    let labels = cluster.calico.labels_of(pod, &namespace_labels);
+fn own_families(own: &EntityMatch, pod: &Pod, sets: &NetworkSets<'_>) -> BTreeSet<IpFamily> {
+    let namespace_labels = sets.cluster().namespace_labels(&pod.name.namespace);
+    let labels = sets.cluster().calico.labels_of(pod, &namespace_labels);
     let matching = pod.addresses.iter().filter(|address| {
-        let is_in = |nets: &BTreeSet<IpNet>| nets.iter().any(|net| net.contains(*address));
         let is_selected = |selector: &LabelExpression| {
-            selector.matches(&labels) || selected_sets(selector, cluster).any(|set| is_in(&set.nets))
+            selector.matches(&labels) || sets.has_selected_at(selector, **address)
         };
         let EntityMatch { selector, not_selector, nets, not_nets } = own;
         selector.as_ref().is_none_or(is_selected)
             && !not_selector.as_ref().is_some_and(is_selected)
-            && nets.as_ref().is_none_or(is_in)
-            && !is_in(not_nets)
+            && nets.as_ref().is_none_or(|nets| is_in(nets, **address))
+            && !is_in(not_nets, **address)
     });
     matching.map(IpFamily::of).collect()
 }
 
-/// The network sets that an expression matches.
-pub(crate) fn selected_sets<'a>(
-    selector: &'a LabelExpression,
-    cluster: &'a Cluster,
-) -> impl Iterator<Item = &'a NetworkSet> {
-    cluster.calico.network_sets().filter(|set| {
-        let namespace = set.namespace.as_ref().map(|namespace| cluster.namespace_labels(namespace));
-        selector.matches(&EndpointLabels::of_set(set, namespace.as_ref()))
-    })
+/// Whether an address is in any of these. A list may be long, and many rules may have it.
+fn is_in(nets: &BTreeSet<IpNet>, address: IpAddr) -> bool {
+    let host = IpNet::from(address);
+    (0..=host.max_prefix_len())
+        .filter_map(|length| IpNet::new(address, length).ok())
+        .any(|net| nets.contains(&net.trunc()))
 }
 
-fn conditions(peer: &EntityMatch, cluster: &Cluster) -> Vec<Condition> {
+fn conditions(peer: &EntityMatch, sets: &NetworkSets<'_>) -> Vec<Condition> {
     let EntityMatch { selector, not_selector, nets, not_nets } = peer;
     let mut conditions = Vec::new();
-    conditions.extend(selector.as_ref().map(|selector| Condition::AnyOf(selected(selector, cluster))));
+    conditions.extend(selector.as_ref().map(|selector| Condition::AnyOf(selected(selector, sets))));
     conditions.extend(nets.as_ref().map(|nets| Condition::AnyOf(within(nets))));
-    conditions.extend(not_selector.as_ref().map(|selector| Condition::NoneOf(selected(selector, cluster))));
+    conditions.extend(not_selector.as_ref().map(|selector| Condition::NoneOf(selected(selector, sets))));
     conditions.push(Condition::NoneOf(within(not_nets)));
     conditions.retain(|condition| match condition {
         Condition::AnyOf(_) => true,
@@ -83,16 +77,14 @@ fn conditions(peer: &EntityMatch, cluster: &Cluster) -> Vec<Condition> {
     conditions
 }
 
-/// Pods by their labels, and the networks of the sets that have such labels.
-fn selected(selector: &LabelExpression, cluster: &Cluster) -> BTreeSet<Shared<Atom>> {
-    let nets = selected_sets(selector, cluster).flat_map(|set| set.nets.iter().copied()).collect();
-    let mut atoms = within(&nets);
+/// Pods by their labels, and the sets that have such labels.
+fn selected(selector: &LabelExpression, sets: &NetworkSets<'_>) -> BTreeSet<Shared<Atom>> {
+    let mut atoms: BTreeSet<Shared<Atom>> = sets.selected(selector).collect();
     atoms.insert(Shared::new(Atom::Endpoints(selector.clone())));
     atoms
 }
 
 fn within(nets: &BTreeSet<IpNet>) -> BTreeSet<Shared<Atom>> {
-    let blocks = nets.iter().map(|cidr| IpBlock { cidr: *cidr, except: BTreeSet::new() });
-    let blocks: BTreeSet<IpBlock> = blocks.collect();
+    let blocks: BTreeSet<_> = nets.iter().map(block).collect();
     (!blocks.is_empty()).then(|| Shared::new(Atom::Blocks(blocks))).into_iter().collect()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use podgate_common::Protocol;
+use podgate_common::RuleProtocol;
 
 use super::{Shared, TableLimits};
 use crate::model::{PortRange, PortSet};
@@ -10,25 +10,28 @@ use crate::model::{PortRange, PortSet};
 /// The sets of ports that the ports of a class lie in, ascending. It is compared often, and may be large.
 pub type PortSignature = Shared<Vec<Shared<PortSet>>>;
 
-/// Which class each port has.
+/// For each protocol the runs of ports of one class.
+type Runs = [Vec<(u16, usize)>; RuleProtocol::ALL.len()];
+
+/// Which class each port has. Types of ICMP and numbers of protocols stand among them as ports do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classes {
-    /// Index 0: the ports that are in no set; also everything that has no ports.
+    /// Index 0: what is in no set.
     pub signatures: Vec<PortSignature>,
-    /// For each protocol (by [`Protocol::index`]): first port of each run of one class, and the class. The
-    /// first run begins at 0, each ends where the next begins.
-    pub runs: [Vec<(u16, usize)>; 3],
+    /// For each protocol (by [`RuleProtocol::index`]): first port of each run of one class, and the class.
+    /// The first run begins at 0, each ends where the next begins.
+    pub runs: Runs,
 }
 
 impl Classes {
     /// All ports are of one class.
     pub fn undivided() -> Self {
-        Self { signatures: vec![Shared::new(Vec::new())], runs: Protocol::ALL.map(|_| vec![(0, 0)]) }
+        Self { signatures: vec![Shared::new(Vec::new())], runs: RuleProtocol::ALL.map(|_| vec![(0, 0)]) }
     }
 
     /// The class of a port.
-    pub fn class(&self, protocol: Protocol, port: u16) -> usize {
-        let runs = &self.runs[protocol.index() as usize];
+    pub fn class(&self, protocol: impl Into<RuleProtocol>, port: u16) -> usize {
+        let runs = &self.runs[protocol.into().index() as usize];
         let after = runs.partition_point(|&(first, _)| first <= port);
         runs[after - 1].1
     }
@@ -37,9 +40,8 @@ impl Classes {
     /// these do says the same of both.
     pub(super) fn origins(&self, before: &Self) -> Vec<usize> {
         let mut origins: Vec<Option<usize>> = vec![None; self.signatures.len()];
-        // It is also the class of what has no ports.
         origins[0] = Some(0);
-        for protocol in Protocol::ALL {
+        for protocol in RuleProtocol::ALL {
             for &(first, class) in &self.runs[protocol.index() as usize] {
                 origins[class].get_or_insert_with(|| before.class(protocol, first));
             }
@@ -50,7 +52,7 @@ impl Classes {
     /// The classes that a set of ports consists of, some of them more than once. The set must be one that
     /// these classes were made from.
     pub(super) fn of<'a>(&'a self, set: &'a PortSet) -> impl Iterator<Item = usize> + 'a {
-        Protocol::ALL.into_iter().flat_map(move |protocol| {
+        RuleProtocol::ALL.into_iter().flat_map(move |protocol| {
             let runs = &self.runs[protocol.index() as usize];
             set.ranges(protocol).iter().flat_map(move |&(first, last)| {
                 let begin = runs.partition_point(|&(start, _)| start < first);
@@ -63,7 +65,7 @@ impl Classes {
     pub(super) fn differences(&self, now: &Self) -> PortSet {
         let mut differing = Vec::new();
         let mut known: HashMap<(usize, usize), bool> = HashMap::new();
-        for protocol in Protocol::ALL {
+        for protocol in RuleProtocol::ALL {
             let runs = |of: &'_ Self| of.runs[protocol.index() as usize].clone();
             let firsts: BTreeSet<u16> =
                 runs(self).into_iter().chain(runs(now)).map(|(first, _)| first).collect();
@@ -89,12 +91,12 @@ pub(super) fn compile<'a>(
 ) -> Option<Classes> {
     let sets: BTreeSet<&Shared<PortSet>> = sets.into_iter().collect();
     let sets: Vec<&Shared<PortSet>> = sets.into_iter().collect();
-    let mut runs = Protocol::ALL.map(|protocol| undivided(protocol, &sets));
+    let mut runs = RuleProtocol::ALL.map(|protocol| undivided(protocol, &sets));
     let mut division = Division::of(runs.iter().map(Vec::len).sum());
     let mut visits = 0;
     for (place, set) in sets.iter().enumerate() {
-        let of_set = |runs: &mut [Vec<(u16, usize)>; 3], visit: &mut dyn FnMut(&mut usize)| {
-            for protocol in Protocol::ALL {
+        let of_set = |runs: &mut Runs, visit: &mut dyn FnMut(&mut usize)| {
+            for protocol in RuleProtocol::ALL {
                 let runs = &mut runs[protocol.index() as usize];
                 for &(first, last) in set.ranges(protocol) {
                     let begin = runs.partition_point(|&(start, _)| start < first);
@@ -185,7 +187,7 @@ impl Division {
 }
 
 /// The ports of a protocol, between two ends of which no range begins or stops.
-fn undivided(protocol: Protocol, sets: &[&Shared<PortSet>]) -> Vec<(u16, usize)> {
+fn undivided(protocol: RuleProtocol, sets: &[&Shared<PortSet>]) -> Vec<(u16, usize)> {
     let ends = sets
         .iter()
         .flat_map(|set| set.ranges(protocol))
@@ -197,7 +199,7 @@ fn undivided(protocol: Protocol, sets: &[&Shared<PortSet>]) -> Vec<(u16, usize)>
 }
 
 /// The classes in the order of their ports, and neighbours of the same class as one run.
-fn numbered(runs: [Vec<(u16, usize)>; 3], places: &[Vec<usize>], sets: &[&Shared<PortSet>]) -> Classes {
+fn numbered(runs: Runs, places: &[Vec<usize>], sets: &[&Shared<PortSet>]) -> Classes {
     let mut signatures = vec![Shared::new(Vec::new())];
     let mut numbers: HashMap<usize, usize> = HashMap::from([(0, 0)]);
     let runs = runs.map(|mut runs| {

@@ -13,7 +13,9 @@ use std::{
 use imbl::OrdMap;
 use podgate_common::{Direction, Protocol};
 
-use super::{Atom, Clause, ClausePorts, Shared, Step, Steps, Subject, atoms::peer_atoms, calico, steps};
+use super::{
+    Atom, Clause, ClausePorts, NetworkSets, Shared, Step, Steps, Subject, atoms::peer_atoms, calico, steps,
+};
 use crate::{
     model::{
         Cluster, Name, NamedPort, ObjectName, Peers, Pod, PolicyRef, PortRange, PortRule, PortSet, Ports,
@@ -145,6 +147,7 @@ pub(crate) fn named_ports(cluster: &Cluster) -> BTreeMap<NamedPort, usize> {
 
 pub(crate) struct Compiler<'a> {
     policies: OrderedPolicies<'a>,
+    network_sets: NetworkSets<'a>,
     /// Every named port of the cluster's pods: what a named port of an egress rule can stand for.
     named_ports: &'a BTreeMap<NamedPort, usize>,
     /// Replicas ask the same question.
@@ -196,6 +199,7 @@ impl<'a> Compiler<'a> {
     pub(crate) fn new(cluster: &'a Cluster, named_ports: &'a BTreeMap<NamedPort, usize>) -> Self {
         Self {
             policies: OrderedPolicies::of(cluster),
+            network_sets: NetworkSets::of(cluster),
             named_ports,
             by_question: HashMap::new(),
             nothing: Arc::default(),
@@ -290,7 +294,7 @@ impl<'a> Compiler<'a> {
             Peers::Listed(peers) => (Some(peer_atoms(peers, namespace)), Vec::new()),
             Peers::Calico(ends) => {
                 let calico::EndConditions { peers, conditions } =
-                    calico::EndConditions::of(ends, pod, self.policies.cluster());
+                    calico::EndConditions::of(ends, pod, &self.network_sets);
                 (peers, conditions)
             }
         };
@@ -358,8 +362,15 @@ impl<'a> Compiler<'a> {
         mut add: impl FnMut(PortRange, Option<&NamedPort>),
     ) {
         match port {
-            PortRule::Protocol(protocol) => add(PortRange::all(*protocol), None),
-            PortRule::Range { protocol, first, last } => add(PortRange::new(*protocol, *first, *last), None),
+            PortRule::Protocol(_)
+            | PortRule::Range { .. }
+            | PortRule::Number(_)
+            | PortRule::Icmp { .. }
+            | PortRule::Nothing => {
+                if let Some(range) = port.range() {
+                    add(range, None);
+                }
+            }
             PortRule::Named(protocol, name) => {
                 let stands_for = |port: &&NamedPort| {
                     port.name == *name && protocol.is_none_or(|protocol| port.protocol == protocol)
@@ -378,7 +389,6 @@ impl<'a> Compiler<'a> {
                     }
                 }
             }
-            PortRule::Nothing => {}
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use podgate_common::Protocol;
+use podgate_common::{Protocol, RuleProtocol};
 use proptest::prelude::*;
 
 use super::*;
@@ -247,7 +247,7 @@ proptest! {
     #[test]
     fn a_class_knows_every_set_of_ports(
         sets in proptest::collection::vec(
-            proptest::collection::vec((0usize..3, 0u16..200, 0u16..200), 1..5),
+            proptest::collection::vec((0..RuleProtocol::ALL.len(), 0u16..200, 0u16..200), 1..5),
             0..12,
         ),
         ports in proptest::collection::vec(any::<u16>(), 20),
@@ -256,7 +256,7 @@ proptest! {
             .into_iter()
             .map(|ranges| {
                 let range = |(protocol, a, b): (usize, u16, u16)| {
-                    PortRange::new(Protocol::ALL[protocol], a.min(b), a.max(b))
+                    PortRange::new(RuleProtocol::ALL[protocol], a.min(b), a.max(b))
                 };
                 ranges.into_iter().map(range).collect()
             })
@@ -264,7 +264,7 @@ proptest! {
         let shared: Vec<Shared<PortSet>> =
             sets.iter().map(|ranges| Shared::new(ranges.iter().copied().collect())).collect();
         let classes = classes::compile(&shared, &TableLimits::NODE).unwrap();
-        for protocol in Protocol::ALL {
+        for protocol in RuleProtocol::ALL {
             for port in (0..=201).chain(ports.iter().copied()) {
                 let lies_in = |range: &PortRange| {
                     range.protocol == protocol && (range.first..=range.last).contains(&port)

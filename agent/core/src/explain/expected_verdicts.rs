@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
-use podgate_common::{Direction, Protocol};
+use podgate_common::{Direction, RuleProtocol};
 
 use super::{DirectionResult, EndpointRef, Explanation, Verdict, VerdictReason};
-use crate::model::ObjectName;
+use crate::{model::ObjectName, port_spec::Place};
 
 /// One side's verdict on one peer and one port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,8 +17,8 @@ pub struct ExpectedVerdict {
     /// The address of the other end.
     pub peer: IpAddr,
     /// The protocol of the connection.
-    pub protocol: Protocol,
-    /// The server's port.
+    pub protocol: RuleProtocol,
+    /// The server's port; its place if it is none.
     pub port: u16,
     /// Whether the policies allow it.
     pub allowed: bool,
@@ -77,7 +77,8 @@ impl fmt::Display for ExpectedVerdict {
         let (rules, kernel) = (verdict(*allowed), verdict(!allowed));
         write!(
             f,
-            "{direction} of {pod}, {peer} {protocol}/{port}: the rules {rules}, the tables in the kernel {kernel}"
+            "{direction} of {pod}, {peer} {}: the rules {rules}, the tables in the kernel {kernel}",
+            Place(*protocol, *port)
         )
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use podgate_common::Protocol;
+use podgate_common::{Protocol, RuleProtocol};
 
 use super::{
     end::ResolvedEndpoint,
@@ -31,6 +31,10 @@ pub enum WantedPort {
     Protocol(Protocol),
     /// From one to another; of the same for a single one.
     Range(Protocol, u16, u16),
+    /// All of the protocol with this number.
+    Number(u8),
+    /// Messages of ICMP of one type, and of one code if there is one.
+    Icmp(RuleProtocol, u8, Option<u8>),
     /// By name.
     Named {
         /// `None`: of any protocol.
@@ -78,7 +82,11 @@ pub(super) fn entries(
         let wanted = WantedPort::of(port, to);
         let finding = match wanted {
             WantedPort::NotUnderstood => EntryFinding::NotUnderstood,
-            WantedPort::Protocol(_) | WantedPort::Range(..) | WantedPort::Named { .. } => {
+            WantedPort::Protocol(_)
+            | WantedPort::Range(..)
+            | WantedPort::Number(_)
+            | WantedPort::Icmp(..)
+            | WantedPort::Named { .. } => {
                 EntryFinding::Port(PortFinding { wanted, asked: AskedPort::of(asked, number), matched })
             }
         };
@@ -126,16 +134,18 @@ pub(super) fn miss(ports: &Ports, asked: &PortSpec, number: u16, to: &ResolvedEn
 
 fn matches(port: &PortRule, asked: &PortSpec, number: u16, destination: Option<&Pod>) -> bool {
     match port {
-        PortRule::Protocol(protocol) => *protocol == asked.protocol,
-        PortRule::Range { protocol, first, last } => {
-            *protocol == asked.protocol && (*first..=*last).contains(&number)
-        }
         PortRule::Named(protocol, name) => {
             let named = PortSpec { protocol: asked.protocol, port: Port::Name(name.clone()) };
             protocol.is_none_or(|protocol| protocol == asked.protocol)
                 && named.numbers(destination).contains(&number)
         }
-        PortRule::Nothing => false,
+        PortRule::Protocol(_)
+        | PortRule::Range { .. }
+        | PortRule::Number(_)
+        | PortRule::Icmp { .. }
+        | PortRule::Nothing => port.range().is_some_and(|range| {
+            range.protocol == asked.protocol && (range.first..=range.last).contains(&number)
+        }),
     }
 }
 
@@ -144,6 +154,8 @@ impl WantedPort {
         match port {
             PortRule::Protocol(protocol) => Self::Protocol(*protocol),
             PortRule::Range { protocol, first, last } => Self::Range(*protocol, *first, *last),
+            PortRule::Number(number) => Self::Number(*number),
+            PortRule::Icmp { protocol, kind, code } => Self::Icmp(*protocol, *kind, *code),
             PortRule::Named(protocol, name) => {
                 let found = NamedPortFinding::of(*protocol, name, to);
                 Self::Named { protocol: *protocol, name: name.clone(), found }
@@ -158,7 +170,8 @@ impl NamedPortFinding {
         let Some(pod) = to.policed() else { return Self::NoPod };
         let is_it = |of: &Protocol| protocol.is_none_or(|protocol| protocol == *of);
         let protocols = Protocol::ALL.into_iter().filter(is_it);
-        let named = protocols.map(|protocol| PortSpec { protocol, port: Port::Name(name.clone()) });
+        let named =
+            protocols.map(|protocol| PortSpec { protocol: protocol.into(), port: Port::Name(name.clone()) });
         let numbers: BTreeSet<u16> = named.flat_map(|named| named.numbers(Some(pod))).collect();
         if numbers.is_empty() { Self::NotOn(to.shown.clone()) } else { Self::Numbers(numbers) }
     }
@@ -192,6 +205,12 @@ impl fmt::Display for WantedPort {
             Self::Protocol(protocol) => write!(f, "any {protocol}"),
             Self::Range(protocol, first, last) if first == last => write!(f, "{protocol}/{first}"),
             Self::Range(protocol, first, last) => write!(f, "{protocol}/{first}-{last}"),
+            Self::Number(number) => match RuleProtocol::of_packet(u32::from(*number), 0, 0).0 {
+                RuleProtocol::Other => write!(f, "IP/{number}"),
+                known => write!(f, "any {known}"),
+            },
+            Self::Icmp(protocol, kind, Some(code)) => write!(f, "{protocol}/{kind}/{code}"),
+            Self::Icmp(protocol, kind, None) => write!(f, "{protocol}/{kind} of any code"),
             Self::Named { protocol, name, found } => {
                 match protocol {
                     Some(protocol) => write!(f, "{protocol}/{name}")?,

@@ -95,7 +95,12 @@ impl Destinations<'_, '_> {
                 );
                 Some((LintName::UndeclaredPortNumber, message))
             }
-            PortRule::Named(..) | PortRule::Range { .. } | PortRule::Protocol(_) | PortRule::Nothing => None,
+            PortRule::Named(..)
+            | PortRule::Range { .. }
+            | PortRule::Protocol(_)
+            | PortRule::Number(_)
+            | PortRule::Icmp { .. }
+            | PortRule::Nothing => None,
         }
     }
 

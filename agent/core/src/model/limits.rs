@@ -7,6 +7,7 @@
 //! denies everything. Smaller policies come first: a large one never takes the room of a small one.
 
 mod calico;
+mod network_sets;
 mod services;
 
 use std::{
@@ -18,12 +19,13 @@ use std::{
 use ipnet::IpNet;
 use podgate_common::Direction;
 
-pub use calico::{limited_of_calico, network_sets_over_limit};
+pub use calico::limited_of_calico;
+pub use network_sets::{MAX_GROUPS_OF_ALL_SETS, NetworkSetLimit, network_sets_over_limit};
 pub use services::{MAX_FRONTENDS, MAX_FRONTENDS_OF_SMALL, SMALL_SERVICE, services_over_limit};
 
 use super::{
     Action, CalicoEnds, ClusterNetworkPolicy, ClusterRule, IpBlock, LabelExpression, NetworkPolicy, Peer,
-    Peers, PortRange, PortRule, PortSet, Ports, Rule, Selector, policy::PeerTerms,
+    Peers, PortRule, PortSet, Ports, Rule, Selector, policy::PeerTerms,
 };
 
 /// Networks in `ipBlock`s, those of `except` too; of a list that several rules share they count once, as do
@@ -73,19 +75,22 @@ pub struct Limited<P = NetworkPolicy> {
 
 /// The policies of one namespace of which not all fits.
 pub fn limited<'a>(policies: impl IntoIterator<Item = &'a Arc<NetworkPolicy>>) -> Vec<Limited> {
-    fitted(policies.into_iter().map(|policy| (policy, &policy.name)))
+    let fitted = fitted(policies.into_iter().map(|policy| (policy, &policy.name)));
+    fitted.into_iter().map(|(_, limited)| limited).collect()
 }
 
 /// The cluster's policies of which not all fits.
 pub fn limited_of_cluster<'a>(
     policies: impl IntoIterator<Item = &'a Arc<ClusterNetworkPolicy>>,
 ) -> Vec<Limited<ClusterNetworkPolicy>> {
-    fitted(policies.into_iter().map(|policy| (policy, &policy.name)))
+    let fitted = fitted(policies.into_iter().map(|policy| (policy, &policy.name)));
+    fitted.into_iter().map(|(_, limited)| limited).collect()
 }
 
+/// Out: each with its name.
 fn fitted<'a, P: RuleLists + 'a, N: Ord + 'a>(
     policies: impl Iterator<Item = (&'a Arc<P>, &'a N)>,
-) -> Vec<Limited<P>> {
+) -> Vec<(&'a N, Limited<P>)> {
     let mut policies: Vec<(usize, &N, &Arc<P>)> =
         policies.map(|(policy, name)| (size(&**policy), name, policy)).collect();
     // Each limit counts entries of lists: mostly there is nothing to look at.
@@ -94,7 +99,7 @@ fn fitted<'a, P: RuleLists + 'a, N: Ord + 'a>(
     }
     policies.sort_by_key(|(size, name, _)| (*size, *name));
     let mut room = Room::default();
-    policies.into_iter().filter_map(|(.., policy)| room.fit(policy)).collect()
+    policies.into_iter().filter_map(|(_, name, policy)| Some((name, room.fit(policy)?))).collect()
 }
 
 fn size(policy: &impl RuleLists) -> usize {
@@ -283,14 +288,14 @@ fn port_list(ports: &[PortRule]) -> (PortSet, BTreeSet<&PortRule>) {
     let mut ranges = Vec::new();
     for port in ports {
         match port {
-            PortRule::Protocol(protocol) => ranges.push(PortRange::all(*protocol)),
-            PortRule::Range { protocol, first, last } => {
-                ranges.push(PortRange::new(*protocol, *first, *last));
-            }
             PortRule::Named(..) => {
                 names.insert(port);
             }
-            PortRule::Nothing => {}
+            PortRule::Protocol(_)
+            | PortRule::Range { .. }
+            | PortRule::Number(_)
+            | PortRule::Icmp { .. }
+            | PortRule::Nothing => ranges.extend(port.range()),
         }
     }
     (ranges.into_iter().collect(), names)

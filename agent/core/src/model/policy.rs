@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use podgate_common::{Direction, Protocol};
+use podgate_common::{Direction, Protocol, RuleProtocol};
 
-use super::{CalicoEnds, DomainPattern, Name, ObjectName, Pod, Selector};
+use super::{CalicoEnds, DomainPattern, Name, ObjectName, Pod, PortRange, Selector};
 
 /// One NetworkPolicy. `None` for a direction: `policyTypes` does not name it, the policy does not isolate it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,6 +153,23 @@ pub enum Ports {
     },
 }
 
+impl PortRule {
+    /// The ports that it stands for whoever the destination is; `None`: a name, or nothing.
+    pub fn range(&self) -> Option<PortRange> {
+        match self {
+            Self::Protocol(protocol) => Some(PortRange::all(*protocol)),
+            Self::Range { protocol, first, last } => Some(PortRange::new(*protocol, *first, *last)),
+            Self::Number(number) => Some(PortRange::of_number(*number)),
+            Self::Icmp { protocol, kind, code } => {
+                let [first, last] = [code.unwrap_or(0), code.unwrap_or(u8::MAX)];
+                let place = |code| u16::from_be_bytes([*kind, code]);
+                Some(PortRange::new(*protocol, place(first), place(last)))
+            }
+            Self::Named(..) | Self::Nothing => None,
+        }
+    }
+}
+
 /// One entry of `ports`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PortRule {
@@ -170,6 +187,18 @@ pub enum PortRule {
     /// A name, resolved on the destination pod; of any protocol where none is given, as in a
     /// ClusterNetworkPolicy.
     Named(Option<Protocol>, Name),
+    /// Everything of a protocol without ports, by its number.
+    Number(u8),
+    /// Messages of ICMP (`protocol`: [`RuleProtocol::Icmp`] or [`RuleProtocol::IcmpV6`]) of one type, and of
+    /// one code if there is one.
+    Icmp {
+        /// Which ICMP.
+        protocol: RuleProtocol,
+        /// The type.
+        kind: u8,
+        /// `None`: any.
+        code: Option<u8>,
+    },
     /// Not understood: matches nothing.
     Nothing,
 }

@@ -1,6 +1,7 @@
-//! Ranges of ports, and sets of them.
+//! Ranges of ports, and sets of them. Types of ICMP and numbers of protocols stand in them as ports do
+//! ([`RuleProtocol`]).
 
-use podgate_common::Protocol;
+use podgate_common::RuleProtocol;
 
 use super::NamedPort;
 
@@ -8,27 +9,40 @@ use super::NamedPort;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
     /// The protocol of all of them.
-    pub protocol: Protocol,
+    pub protocol: RuleProtocol,
     /// The lowest.
     pub first: u16,
     /// The highest.
     pub last: u16,
 }
 
-/// All ports of a rule together, whatever ranges it names them by: for each protocol (by [`Protocol::index`])
-/// ascending ranges that do not touch.
+/// All ports of a rule together, whatever ranges it names them by: for each protocol (by
+/// [`RuleProtocol::index`]) ascending ranges that do not touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortSet([Vec<(u16, u16)>; 3]);
+pub struct PortSet([Vec<(u16, u16)>; RuleProtocol::ALL.len()]);
 
 impl PortRange {
     /// Ports `first` to `last`.
-    pub const fn new(protocol: Protocol, first: u16, last: u16) -> Self {
-        Self { protocol, first, last }
+    pub fn new(protocol: impl Into<RuleProtocol>, first: u16, last: u16) -> Self {
+        Self { protocol: protocol.into(), first, last }
     }
 
     /// Every port of a protocol, 0 too.
-    pub const fn all(protocol: Protocol) -> Self {
-        Self { protocol, first: 0, last: u16::MAX }
+    pub fn all(protocol: impl Into<RuleProtocol>) -> Self {
+        Self::new(protocol, 0, u16::MAX)
+    }
+
+    /// Everything of the IP protocol with this number.
+    pub fn of_number(number: u8) -> Self {
+        let (protocol, place) = RuleProtocol::of_packet(number.into(), 0, 0);
+        match protocol {
+            RuleProtocol::Other => Self::new(protocol, place, place),
+            RuleProtocol::Tcp
+            | RuleProtocol::Udp
+            | RuleProtocol::Sctp
+            | RuleProtocol::Icmp
+            | RuleProtocol::IcmpV6 => Self::all(protocol),
+        }
     }
 }
 
@@ -40,7 +54,7 @@ impl From<&NamedPort> for PortRange {
 
 impl PortSet {
     /// Whether the port is in the set.
-    pub fn contains(&self, protocol: Protocol, port: u16) -> bool {
+    pub fn contains(&self, protocol: impl Into<RuleProtocol>, port: u16) -> bool {
         let ranges = self.ranges(protocol);
         let after = ranges.partition_point(|&(first, _)| first <= port);
         after > 0 && port <= ranges[after - 1].1
@@ -48,7 +62,7 @@ impl PortSet {
 
     /// Whether every port of the other set is in it.
     pub fn covers(&self, other: &Self) -> bool {
-        Protocol::ALL.into_iter().all(|protocol| {
+        RuleProtocol::ALL.into_iter().all(|protocol| {
             let wide = self.ranges(protocol);
             other.ranges(protocol).iter().all(|&(first, last)| {
                 let after = wide.partition_point(|&(start, _)| start <= first);
@@ -58,8 +72,8 @@ impl PortSet {
     }
 
     /// Its ranges of one protocol, first and last port, in order and apart.
-    pub fn ranges(&self, protocol: Protocol) -> &[(u16, u16)] {
-        &self.0[protocol.index() as usize]
+    pub fn ranges(&self, protocol: impl Into<RuleProtocol>) -> &[(u16, u16)] {
+        &self.0[protocol.into().index() as usize]
     }
 
     /// Whether it has no port.

@@ -5,7 +5,8 @@
 //! kube-baseline among Calico's own, and NetworkPolicies stand in the tier default at a fixed order.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -15,7 +16,7 @@ use super::{PolicyWalk, WalkTier};
 use crate::model::{
     ADMIN_TIER, BASELINE_TIER, CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, Cluster,
     ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, DEFAULT_TIER, EnforcedName, Labels,
-    NETWORK_POLICY_ORDER, Pod, PolicyName, PolicyRef, Tier, TierOrder,
+    NETWORK_POLICY_ORDER, Name, Pod, PolicyName, PolicyRef, Tier, TierOrder,
 };
 
 /// The policies of a cluster, in one list of tiers.
@@ -31,7 +32,10 @@ pub struct OrderedPolicies<'a> {
 #[derive(Clone, Debug)]
 struct OrderedTier<'a> {
     name: &'a str,
+    /// But for Calico's of namespaces.
     policies: Vec<OrderedPolicy<'a>>,
+    /// Calico's of each namespace: a pod is not tried against those of others.
+    of_namespaces: HashMap<&'a Name, Vec<OrderedPolicy<'a>>>,
     /// Whether it denies what none of its rules matches, for pods that any of its policies selects.
     denies_rest: bool,
 }
@@ -54,7 +58,12 @@ impl<'a> OrderedPolicies<'a> {
     pub fn of(cluster: &'a Cluster) -> Self {
         let of_cluster = |tier| cluster.by_precedence(tier).into_iter().map(OrderedPolicy::Cluster).collect();
         let [admin, baseline] = [Tier::Admin, Tier::Baseline].map(of_cluster);
-        let tier = |name, policies, denies_rest| OrderedTier { name, policies, denies_rest };
+        let tier = |name, policies, denies_rest| OrderedTier {
+            name,
+            policies,
+            of_namespaces: HashMap::new(),
+            denies_rest,
+        };
         let known = [
             (ADMIN_TIER, tier(ADMIN_TIER.0, admin, false)),
             (DEFAULT_TIER, tier(DEFAULT_TIER.0, vec![OrderedPolicy::NetworkPolicies], true)),
@@ -87,7 +96,11 @@ impl<'a> OrderedPolicies<'a> {
                 // In a tier that does not exist it comes last of all.
                 let of_tier =
                     by_name.entry(&policy.tier).or_insert_with(|| tier(&policy.tier, Vec::new(), true));
-                of_tier.policies.push(OrderedPolicy::Calico(policy));
+                let list = match &policy.name.namespace {
+                    Some(namespace) => of_tier.of_namespaces.entry(namespace).or_default(),
+                    None => &mut of_tier.policies,
+                };
+                list.push(OrderedPolicy::Calico(policy));
             }
         }
         let mut tiers: Vec<OrderedTier<'a>> = by_name.into_values().collect();
@@ -96,7 +109,9 @@ impl<'a> OrderedPolicies<'a> {
             (place.is_none(), place, tier.name)
         });
         for tier in &mut tiers {
-            tier.policies.sort_by_key(|policy| policy.place());
+            for list in tier.of_namespaces.values_mut().chain([&mut tier.policies]) {
+                list.sort_by_key(|policy| policy.place());
+            }
         }
         Self { cluster, tiers, replaced }
     }
@@ -105,8 +120,10 @@ impl<'a> OrderedPolicies<'a> {
     pub fn for_pod(&self, pod: &Pod, direction: Direction) -> PolicyWalk<'a> {
         let namespace = &pod.name.namespace;
         // Labels are not looked for when there is no one to ask.
-        let is_empty =
-            |tier: &OrderedTier<'_>| matches!(tier.policies[..], [] | [OrderedPolicy::NetworkPolicies]);
+        let is_empty = |tier: &OrderedTier<'_>| {
+            matches!(tier.policies[..], [] | [OrderedPolicy::NetworkPolicies])
+                && !tier.of_namespaces.contains_key(namespace)
+        };
         let labels = if self.tiers.iter().all(is_empty) {
             Labels::default()
         } else {
@@ -114,9 +131,10 @@ impl<'a> OrderedPolicies<'a> {
         };
         let endpoint = self.cluster.calico.labels_of(pod, &labels);
         let mut tiers = Vec::new();
-        for OrderedTier { name, policies, denies_rest } in &self.tiers {
+        for tier in &self.tiers {
+            let OrderedTier { name, policies: _, of_namespaces: _, denies_rest } = tier;
             let mut asked = Vec::new();
-            for policy in policies {
+            for policy in tier.policies_in(namespace).iter() {
                 match *policy {
                     OrderedPolicy::Cluster(policy) if policy.rules(direction).is_empty() => {}
                     OrderedPolicy::Cluster(policy) => {
@@ -162,6 +180,17 @@ impl<'a> OrderedPolicies<'a> {
     /// Whether any with a say for a pod is in audit mode.
     pub fn is_any_in_audit(&self, pod: &Pod) -> bool {
         Direction::ALL.into_iter().any(|direction| self.for_pod(pod, direction).has_audit())
+    }
+}
+
+impl<'a> OrderedTier<'a> {
+    /// Those that may be for pods of a namespace.
+    fn policies_in(&self, namespace: &Name) -> Cow<'_, [OrderedPolicy<'a>]> {
+        let Some(own) = self.of_namespaces.get(namespace) else { return Cow::Borrowed(&self.policies) };
+        let mut policies = [&self.policies[..], own].concat();
+        // Two lists in order: it only merges them.
+        policies.sort_by_key(|policy| policy.place());
+        Cow::Owned(policies)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
-use podgate_common::{Address, Direction, FlowEvent, Outcome, PolicyRole, Protocol};
+use podgate_common::{Address, Direction, FlowEvent, Outcome, PolicyRole, RuleProtocol};
 use podgate_core::{
     compiler::{ConnectionQuery, MatchCache, PolicyMatch, WorkLimit},
     model::{Name, Pod},
@@ -48,13 +48,17 @@ impl Attributor {
         }
         let Attribution { context, pod, matches, certain } = found?;
 
-        let has_ports = Protocol::try_from(u32::from(event.protocol)).is_ok();
-        let port = |port| has_ports.then_some(port);
+        let (of, place) =
+            RuleProtocol::of_packet(event.protocol.into(), event.source_port, event.destination_port);
+        let has_ports = of.with_ports().is_some();
         let (own_source, own_destination) = match direction {
             Direction::Egress => (pod, None),
             Direction::Ingress => (None, pod),
         };
         let cluster = context.policy_snapshot.cluster();
+        let port = |port| has_ports.then_some(port);
+        let is_icmp = matches!(of, RuleProtocol::Icmp | RuleProtocol::IcmpV6);
+        let is_read = (event.source_port, event.destination_port) != (0, 0);
         let source = self.owners.end(cluster, known(event.source), port(event.source_port), own_source);
         let destination =
             self.owners.end(cluster, known(event.destination), port(event.destination_port), own_destination);
@@ -64,6 +68,7 @@ impl Attributor {
             direction,
             outcome,
             protocol: event.protocol,
+            message: (is_icmp && is_read).then_some(place),
             source,
             destination,
             policies: behind(outcome, &matches),
@@ -88,8 +93,8 @@ impl Attributor {
                 Direction::Egress => event.destination,
                 Direction::Ingress => event.source,
             });
-            let protocol = Protocol::try_from(u32::from(event.protocol)).ok();
-            let port = event.destination_port;
+            let (protocol, port) =
+                RuleProtocol::of_packet(event.protocol.into(), event.source_port, event.destination_port);
             let is_service = direction == Direction::Egress
                 && outcome != Outcome::DeniedBackend
                 && context.policy_snapshot.is_service(peer, protocol, port);

@@ -217,7 +217,7 @@ impl DenialKey {
             source: KeyEnd::of(&event.source),
             destination: KeyEnd::of(&event.destination),
             protocol: event.protocol,
-            port: event.destination.port,
+            port: event.destination.port.or(event.message),
             outcome: event.outcome,
         }
     }

@@ -16,6 +16,8 @@ pub struct DecisionEvent {
     pub outcome: Outcome,
     /// The number of the IP protocol.
     pub protocol: u16,
+    /// Of a message of ICMP type times 256, and code. An echo's code is not known, and given as 0.
+    pub message: Option<u16>,
     pub source: EventEnd,
     pub destination: EventEnd,
     /// Allowed: those with rules that match. Denied, or would be: those that isolate and have none, or that
@@ -115,6 +117,7 @@ impl DecisionEvent {
             direction: Direction::Ingress,
             outcome: Outcome::Denied,
             protocol: 6,
+            message: None,
             source: end("a", 40_000),
             destination: end("b", 80),
             policies: vec![DecidingPolicy {

@@ -22,7 +22,7 @@ use podgate_core::model::{Labels, Name, ObjectName};
 use tokio::sync::broadcast;
 
 use super::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict};
-use crate::api::{FlowEnd, FlowPolicy, FlowRecord, protocol_name};
+use crate::api::{FlowEnd, FlowPolicy, FlowRecord, icmp_message, protocol_name};
 
 /// Decisions that a follower may be behind.
 const BEHIND: usize = 1_024;
@@ -69,6 +69,8 @@ struct FlowKind {
     outcome: Outcome,
     /// The number of the IP protocol.
     protocol: u16,
+    /// Type and code of a message of ICMP.
+    message: Option<u16>,
     /// Of the destination.
     port: Option<u16>,
     source: KnownEnd,
@@ -238,6 +240,7 @@ impl FlowKind {
             direction: event.direction,
             outcome: event.outcome,
             protocol: event.protocol,
+            message: event.message,
             port: event.destination.port,
             source: KnownEnd::of(&event.source),
             destination: KnownEnd::of(&event.destination),
@@ -311,7 +314,8 @@ impl KnownEnd {
 
 impl From<&PastFlow> for FlowRecord {
     fn from(PastFlow { node, kind, seen }: &PastFlow) -> Self {
-        let FlowKind { direction, outcome, protocol, port, source, destination, policies, certain } = &**kind;
+        let FlowKind { direction, outcome, protocol, message, port, .. } = &**kind;
+        let FlowKind { source, destination, policies, certain, .. } = &**kind;
         Self {
             time: format!("{:.3}", seen.last),
             first: Some(format!("{:.3}", seen.first)).filter(|_| seen.first != seen.last),
@@ -320,6 +324,7 @@ impl From<&PastFlow> for FlowRecord {
             verdict: EventVerdict::of(*outcome).into(),
             reason: *outcome,
             protocol: protocol_name(*protocol),
+            message: message.map(icmp_message),
             source: source.record(seen.source_port),
             destination: destination.record(*port),
             policies: policies.to_vec(),

@@ -207,6 +207,13 @@ fn what_the_programs_never_write_is_no_flow() {
     let flow = observing.seen(unread).unwrap();
     assert_eq!(summary(&flow), "denied denied - -> - [] ?");
     assert_eq!((FlowRecord::from(&*flow).protocol.as_str(), flow.source.port), ("47", None));
+    // Of ICMP the message is one: this is an echo request.
+    let ping = FlowEvent { protocol: 1, source_port: 7, destination_port: 0, ..good };
+    let flow = observing.seen(ping).unwrap();
+    let record = FlowRecord::from(&*flow);
+    assert_eq!((record.message.as_deref(), record.destination.port), (Some("8"), None));
+    let filter = |message: &str| FlowFilter { message: Some(message.into()), ..FlowFilter::default() };
+    assert_eq!(["8", "8/1"].map(|message| filter(message).matches(&record)), [true, false]);
     // Without any context there is nothing to say.
     assert_eq!(Observing::by([]).seen(good), None);
 }

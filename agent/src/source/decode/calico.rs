@@ -23,7 +23,7 @@ use podgate_core::model::{
 use super::{
     field::{Field, JsonObject, Reported, quoted},
     intern::NameInterner,
-    policy,
+    policy, syntax,
 };
 use selector::Of;
 
@@ -65,6 +65,7 @@ pub(super) fn read_policy(
         CalicoPolicyName { namespace: header.namespace.clone(), name: of_tier.unwrap_or(name), kind }
     };
     let is_staged = kind.is_staged();
+    let audit = header.audit || stored.audit || is_staged;
     let Ok(spec) = spec_field.object() else {
         // It may have meant anything: of its own namespace, it isolates all and allows nothing.
         let subject =
@@ -76,7 +77,7 @@ pub(super) fn read_policy(
             subject,
             ingress: Some(Vec::new()),
             egress: Some(Vec::new()),
-            audit: header.audit || is_staged,
+            audit,
             removes: false,
         };
     };
@@ -118,7 +119,7 @@ pub(super) fn read_policy(
         subject: if has_effect && !is_for_hosts { subject } else { LabelExpression::NOTHING },
         ingress: list(Direction::Ingress, ingress),
         egress: list(Direction::Egress, egress),
-        audit: header.audit || is_staged,
+        audit,
         removes,
     }
 }
@@ -171,8 +172,9 @@ fn report_unknown(spec: &JsonObject<'_>, kind: CalicoPolicyKind) {
 }
 
 fn tier_name(field: &Field<'_>, names: &mut NameInterner) -> Name {
-    match field.optional_text() {
-        Ok(text) => names.name(text.unwrap_or(DEFAULT_TIER.0)),
+    let text = field.optional_text().map(|text| text.unwrap_or(DEFAULT_TIER.0));
+    match text.and_then(|text| syntax::check(field, text, syntax::dns_subdomain(text)).map(|()| text)) {
+        Ok(text) => names.name(text),
         // No tier is called so, and what names one that does not exist fails closed.
         Err(_reported) => names.name("(not understood)"),
     }

@@ -33,7 +33,7 @@ pub(crate) enum Kind {
     ServiceAccount,
 }
 
-/// What tells two objects apart; printed as in `NetworkPolicy shop/web`.
+/// What distinguishes two objects; printed as in `NetworkPolicy shop/web`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectId {
     pub(super) kind: Kind,
@@ -147,32 +147,32 @@ impl Kind {
     ];
 
     /// Whether it is of interest only where Calico's custom resources are.
-    pub(crate) const fn is_of_calico(self) -> bool {
+    pub(crate) fn is_of_calico(self) -> bool {
+        self.of_calico().is_some() || self == Self::ServiceAccount
+    }
+
+    /// Which of Calico's kinds it is; `None`: one of Kubernetes'.
+    const fn of_calico(self) -> Option<CalicoKind> {
         match self {
-            Self::Calico(..) | Self::ServiceAccount => true,
+            Self::Calico(_, kind) => Some(kind),
             Self::Namespace
             | Self::Node
             | Self::Pod
             | Self::NetworkPolicy
             | Self::ClusterPolicy(_)
             | Self::Service
-            | Self::EndpointSlice => false,
+            | Self::EndpointSlice
+            | Self::ServiceAccount => None,
         }
     }
 
     /// What its watch is called: no two share a name.
     pub(crate) fn name_of_watch(self) -> String {
         let KindInfo { name, api_versions, .. } = self.info();
-        match self {
-            Self::Calico(..) => format!("{name}.{}", group(api_versions[0])),
-            Self::ServiceAccount
-            | Self::Namespace
-            | Self::Node
-            | Self::Pod
-            | Self::NetworkPolicy
-            | Self::ClusterPolicy(_)
-            | Self::Service
-            | Self::EndpointSlice => name.to_owned(),
+        if self.of_calico().is_some() {
+            format!("{name}.{}", group(api_versions[0]))
+        } else {
+            name.to_owned()
         }
     }
 
@@ -181,7 +181,7 @@ impl Kind {
         let name = value.get("kind").and_then(Value::as_str)?;
         let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
         let of_version = Self::named(name).find(|kind| kind.info().api_versions.contains(&version));
-        // Objects of Calico's are told from others by their version alone.
+        // Only their version distinguishes objects of Calico's from others.
         of_version.or_else(|| Self::named(name).find(|kind| !matches!(kind, Self::Calico(..))))
     }
 
@@ -290,17 +290,15 @@ const fn cluster_policy(kind: ClusterPolicyKind) -> KindInfo {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Calico(_, CalicoKind::Policy(kind)) => kind.fmt(f),
-            Self::Calico(..)
-            | Self::Namespace
-            | Self::Node
-            | Self::Pod
-            | Self::NetworkPolicy
-            | Self::ClusterPolicy(_)
-            | Self::Service
-            | Self::EndpointSlice
-            | Self::ServiceAccount => f.write_str(self.info().name),
+        match self.of_calico() {
+            Some(CalicoKind::Policy(kind)) => kind.fmt(f),
+            Some(
+                CalicoKind::Tier
+                | CalicoKind::NetworkSet
+                | CalicoKind::GlobalNetworkSet
+                | CalicoKind::HostEndpoint,
+            )
+            | None => f.write_str(self.info().name),
         }
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Metadata {
 }
 
 /// The annotation that says how a policy, or all policies of a namespace, are meant.
-const MODE: &str = "podgate.io/mode";
+pub(super) const MODE: &str = "podgate.io/mode";
 const AUDIT: &str = "audit";
 const ENFORCE: &str = "enforce";
 
@@ -108,7 +108,12 @@ fn namespace<'a>(metadata: &JsonObject<'a>, kind: Kind) -> Option<&'a str> {
 fn is_in_audit(metadata: &JsonObject<'_>) -> Result<bool, Reported> {
     let annotations = metadata.get("annotations");
     let field = annotations.object()?.get(MODE);
-    match field.optional_text()? {
+    mode(field.optional_text()?, &field)
+}
+
+/// Whether the text of the annotation says audit. A fault is reported at `field`.
+pub(super) fn mode(text: Option<&str>, field: &Field<'_>) -> Result<bool, Reported> {
+    match text {
         None => Ok(false),
         Some(text) if text.eq_ignore_ascii_case(ENFORCE) => Ok(false),
         Some(text) if text.eq_ignore_ascii_case(AUDIT) => Ok(true),

@@ -10,12 +10,23 @@ use kube::{
     Api, Client, Error,
     api::{ApiResource, DynamicObject, GroupVersionKind},
 };
+use podgate_core::model::{CalicoApi, CalicoPolicyKind};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
-    decode::{Kind, KindInfo},
+    decode::{CalicoKind, Kind, KindInfo},
     served::is_not_found,
 };
+
+/// What a server has of a kind of Calico's.
+#[derive(Debug)]
+pub(super) enum CalicoKindState {
+    Absent,
+    /// A custom resource definition stands for it.
+    Custom,
+    /// This agent may not look whether one does, as the server says.
+    Forbidden(Error),
+}
 
 /// How long an answer holds: less than what is between two looks, so that all kinds learn of a group at once.
 const HOLDS: Duration = Duration::from_secs(5);
@@ -29,29 +40,47 @@ type KnownGroups = (Instant, Vec<String>);
 
 const GROUPS: [&str; 2] = ["projectcalico.org", "crd.projectcalico.org"];
 
+/// Where one of these is, policies may name service accounts.
+const POLICIES: [Kind; 4] = [
+    Kind::Calico(CalicoApi::V1, CalicoKind::Policy(CalicoPolicyKind::GlobalNetworkPolicy)),
+    Kind::Calico(CalicoApi::V1, CalicoKind::Policy(CalicoPolicyKind::NetworkPolicy)),
+    Kind::Calico(CalicoApi::V3, CalicoKind::Policy(CalicoPolicyKind::GlobalNetworkPolicy)),
+    Kind::Calico(CalicoApi::V3, CalicoKind::Policy(CalicoPolicyKind::NetworkPolicy)),
+];
+
 impl CalicoGroups {
     /// Whether objects of a kind of Calico's, or service accounts for its policies, may be there.
     ///
     /// # Errors
     ///
-    /// When the server is away, or refuses to say.
-    pub(super) async fn may_serve(&self, client: &Client, kind: Kind) -> Result<bool, Error> {
+    /// When the server is away, or refuses to name its groups.
+    pub(super) async fn look(&self, client: &Client, kind: Kind) -> Result<CalicoKindState, Error> {
         let groups = self.groups(client).await?;
-        let KindInfo { plural, api_versions, .. } = kind.info();
-        match kind {
-            Kind::ServiceAccount => Ok(!groups.is_empty()),
-            Kind::Calico(..) => {
-                let group = super::decode::group(api_versions[0]);
-                Ok(groups.iter().any(|known| known == group) && is_custom(client, plural, group).await?)
-            }
+        let asked: Vec<Kind> = match kind {
+            Kind::Calico(..) => vec![kind],
+            // They are of interest to policies alone.
+            Kind::ServiceAccount => POLICIES.to_vec(),
             Kind::Namespace
             | Kind::Node
             | Kind::Pod
             | Kind::NetworkPolicy
             | Kind::ClusterPolicy(_)
             | Kind::Service
-            | Kind::EndpointSlice => Ok(true),
+            | Kind::EndpointSlice => Vec::new(),
+        };
+        let mut state = CalicoKindState::Absent;
+        for KindInfo { plural, api_versions, .. } in asked.into_iter().map(Kind::info) {
+            let group = super::decode::group(api_versions[0]);
+            if !groups.iter().any(|known| known == group) {
+                continue;
+            }
+            match definition(client, plural, group).await? {
+                CalicoKindState::Custom => return Ok(CalicoKindState::Custom),
+                forbidden @ CalicoKindState::Forbidden(_) => state = forbidden,
+                CalicoKindState::Absent => {}
+            }
         }
+        Ok(state)
     }
 
     /// One asks, the others wait for its answer.
@@ -70,13 +99,14 @@ impl CalicoGroups {
 }
 
 /// Whether a definition of this custom resource exists.
-async fn is_custom(client: &Client, plural: &str, group: &str) -> Result<bool, Error> {
+async fn definition(client: &Client, plural: &str, group: &str) -> Result<CalicoKindState, Error> {
     let id = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
     let resource = ApiResource::from_gvk_with_plural(&id, "customresourcedefinitions");
     let definitions: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     match definitions.get_metadata(&format!("{plural}.{group}")).await {
-        Ok(_) => Ok(true),
-        Err(error) if is_not_found(&error) => Ok(false),
+        Ok(_) => Ok(CalicoKindState::Custom),
+        Err(error) if is_not_found(&error) => Ok(CalicoKindState::Absent),
+        Err(Error::Api(status)) if status.code == 403 => Ok(CalicoKindState::Forbidden(Error::Api(status))),
         Err(error) => Err(error),
     }
 }

@@ -74,6 +74,7 @@ pub(crate) async fn dump<E>(
                 kinds.push((kind, Some(resource)));
             }
             Served::Nowhere => kinds.push((kind, None)),
+            Served::Forbidden(error) => return Err(failed(error)),
             Served::Unknown(versions) => {
                 return Err(DumpError::Unknown { kind: kind.to_string(), versions });
             }

@@ -10,7 +10,7 @@ use kube::{
 };
 
 use super::{
-    calico::CalicoGroups,
+    calico::{CalicoGroups, CalicoKindState},
     decode::{Kind, KindInfo},
     object::{self, ApiObject},
 };
@@ -23,6 +23,8 @@ pub(crate) enum Served {
     Nowhere,
     /// Only at these versions, which are not known here.
     Unknown(Vec<String>),
+    /// A kind of Calico's of which this agent may not look whether the server knows it, as the server says.
+    Forbidden(Error),
 }
 
 /// Asks the server. A version is asked for itself: while a server starts it may leave some out where it names
@@ -33,8 +35,12 @@ pub(crate) enum Served {
 /// When the server is away, or refuses to say.
 pub(crate) async fn look(client: &Client, kind: Kind, calico: &CalicoGroups) -> Result<Served, Error> {
     let KindInfo { api_versions: versions, is_custom, .. } = kind.info();
-    if kind.is_of_calico() && !calico.may_serve(client, kind).await? {
-        return Ok(Served::Nowhere);
+    if kind.is_of_calico() {
+        match calico.look(client, kind).await? {
+            CalicoKindState::Custom => {}
+            CalicoKindState::Absent => return Ok(Served::Nowhere),
+            CalicoKindState::Forbidden(error) => return Ok(Served::Forbidden(error)),
+        }
     }
     if !is_custom {
         return Ok(Served::At(object::resource(kind, versions[0])));

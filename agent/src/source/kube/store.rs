@@ -1,6 +1,10 @@
 //! What the watches have brought so far.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use kube::runtime::watcher::Event;
 use podgate_core::model::{Cluster, Name, PolicyName};
@@ -31,6 +35,8 @@ pub(super) struct ObjectStore {
     cluster_id: Option<String>,
     /// Kinds whose objects cannot be read, and why.
     lacking: BTreeMap<Kind, String>,
+    /// Kinds of Calico's that this agent has not been granted.
+    forbidden: BTreeSet<Kind>,
     /// A server without any namespace is meant.
     allow_empty: bool,
     limits: Limits,
@@ -82,7 +88,7 @@ impl ObjectStore {
 
     /// The server does not know a kind: there are no such policies. Out: as of [`Self::take`].
     pub(super) fn clear(&mut self, kind: Kind) -> bool {
-        let lacked = self.lacking.remove(&kind).is_some();
+        let lacked = self.lacking.remove(&kind).is_some() | self.forbidden.remove(&kind);
         let held = kind.is_in(&self.cluster);
         if held {
             self.invalid.retain(|id, _| id.kind() != kind);
@@ -96,6 +102,15 @@ impl ObjectStore {
     pub(super) fn lacks(&mut self, kind: Kind, why: &str) -> bool {
         let before = self.lacking.insert(kind, why.to_owned());
         before.as_deref() != Some(why)
+    }
+
+    /// This agent may not read the objects of a kind of Calico's; those that were read stay. Out: as of
+    /// [`Self::take`].
+    ///
+    /// They are not lacking: an agent whose ClusterRole is older than itself would enforce no change of
+    /// anything else, on account of objects that the agent before it never read.
+    pub(super) fn is_forbidden(&mut self, kind: Kind) -> bool {
+        self.forbidden.insert(kind)
     }
 
     /// Takes an event of a watch. Out: whether a picture would differ from the one before.
@@ -124,6 +139,7 @@ impl ObjectStore {
                 kind.replace(Arc::make_mut(&mut self.cluster), cluster);
                 self.decoder.sweep();
                 self.lacking.remove(&kind);
+                self.forbidden.remove(&kind);
                 true
             }
             Event::Apply(object) => {
@@ -155,6 +171,13 @@ impl ObjectStore {
             .then(|| of_server("", "answers without any namespace (--allow-empty if that is meant)"));
         let missing: Vec<_> = missing.into_iter().collect();
         problems.extend(lacking.iter().chain(&missing).cloned());
+        problems.extend(self.forbidden.iter().any(|kind| kind.info().is_policy).then(|| {
+            of_server(
+                "Calico's policies",
+                "are not enforced: the ClusterRole of this agent does not grant them, \
+                       apply that of this version (deploy/base/cluster-role.yaml)",
+            )
+        }));
         let cluster_id = self.cluster_id.clone();
         problems.extend(self.limits.problems().map(|(_, problem)| problem.clone()));
         ClusterSnapshot {

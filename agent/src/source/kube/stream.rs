@@ -71,6 +71,8 @@ pub(super) enum Unwatched {
     Absent,
     /// The server knows it only at versions that are not known here.
     Unknown(String),
+    /// A kind of Calico's that this agent has not been granted.
+    Forbidden,
     /// It goes on by itself.
     Failed(String),
 }
@@ -130,6 +132,10 @@ impl Watch {
                     Ok(Served::Nowhere) => {
                         self.pause = Some(LOOK_AGAIN);
                         return Err(Unwatched::Absent);
+                    }
+                    Ok(Served::Forbidden(_)) => {
+                        self.pause = Some(LOOK_AGAIN);
+                        return Err(Unwatched::Forbidden);
                     }
                     Ok(Served::Unknown(versions)) => {
                         self.pause = Some(LOOK_AGAIN);

@@ -41,6 +41,9 @@ pub fn watch(client: &Client, node: Name, allow_empty: bool) -> (mpsc::Receiver<
     (receiver, health)
 }
 
+/// Why kinds of Calico's are not watched.
+const NOT_GRANTED: &str = "the ClusterRole does not grant it: apply that of this version";
+
 async fn run(
     mut watches: BoxStream<'static, (Kind, WatchEvent)>,
     mut store: ObjectStore,
@@ -49,15 +52,20 @@ async fn run(
     health: Health,
 ) {
     let mut unlisted: BTreeSet<Kind> = Kind::ALL.into_iter().collect();
+    // Of Calico's: an agent that is newer than its ClusterRole enforces all the rest.
+    let mut forbidden: BTreeSet<Kind> = BTreeSet::new();
     // When the first change was learned that is in no update yet.
     let mut learned: Option<Instant> = None;
     loop {
-        let due = learned.filter(|_| unlisted.is_empty());
+        let due = learned.filter(|_| unlisted.is_subset(&forbidden));
         tokio::select! {
             // Everything that has arrived becomes one update.
             biased;
             heard = watches.next() => {
                 let Some((kind, heard)) = heard else { return };
+                if !matches!(heard, Err(Unwatched::Forbidden | Unwatched::Failed(_))) {
+                    forbidden.remove(&kind);
+                }
                 let changed = match heard {
                     Ok(event) => {
                         let done = matches!(event, Event::InitDone);
@@ -89,6 +97,14 @@ async fn run(
                         }
                         health.failed(kind, versions);
                         changed
+                    }
+                    Err(Unwatched::Forbidden) => {
+                        let is_new = forbidden.insert(kind);
+                        if is_new && kind.info().is_policy {
+                            tracing::error!(%kind, "{NOT_GRANTED}; until then such policies are not enforced");
+                        }
+                        health.failed(kind, NOT_GRANTED.to_owned());
+                        store.is_forbidden(kind) || is_new
                     }
                     Err(Unwatched::Failed(error)) => {
                         tracing::warn!(%kind, error, "watch failed, goes on");

@@ -13,7 +13,7 @@ use std::{
 use podgate_common::Direction;
 use podgate_core::model::{
     ADMIN_TIER, Action, BASELINE_TIER, Calico, CalicoApi, CalicoPolicy, CalicoPolicyName, Cluster,
-    DEFAULT_TIER, MAX_NETWORKS, Name, NetworkSetName, Peer, Peers, Ports, Rule, limited_of_calico,
+    DEFAULT_TIER, Name, NetworkSetLimit, NetworkSetName, Peer, Peers, Ports, Rule, limited_of_calico,
     network_sets_over_limit,
 };
 
@@ -95,15 +95,13 @@ impl CalicoLimits {
             CalicoApi::V3 => &self.seen.v3,
             CalicoApi::V1 => &self.seen.v1,
         };
-        let mut by_namespace: BTreeMap<Option<&Name>, Vec<&Arc<CalicoPolicy>>> = BTreeMap::new();
+        let mut by_namespace: BTreeMap<Option<&Name>, Vec<_>> = BTreeMap::new();
         for (name, policy) in &store.policies {
-            by_namespace.entry(name.namespace.as_ref()).or_default().push(policy);
+            by_namespace.entry(name.namespace.as_ref()).or_default().push((name, policy));
         }
         for (namespace, policies) in by_namespace {
             let whose = whose("policies", namespace);
-            for limited in limited_of_calico(policies) {
-                let name = store.policies.iter().find(|(_, policy)| policy.name == limited.policy.name);
-                let Some((name, _)) = name else { continue };
+            for (name, limited) in limited_of_calico(policies) {
                 let id = id(api, name);
                 let problem = problem(&limited, id.to_string(), &whose, OF_CLUSTER);
                 self.problems.insert(id, problem);
@@ -112,23 +110,17 @@ impl CalicoLimits {
                 self.policies.push((api, name.clone(), fitting));
             }
         }
-        let mut by_namespace: BTreeMap<Option<&Name>, Vec<_>> = BTreeMap::new();
-        for (name, set) in &store.network_sets {
-            by_namespace.entry(name.0.as_ref()).or_default().push((name, set));
-        }
-        for (namespace, sets) in by_namespace {
-            for name in network_sets_over_limit(sets) {
-                let kind =
-                    if name.0.is_some() { CalicoKind::NetworkSet } else { CalicoKind::GlobalNetworkSet };
-                let id = ObjectId::of_any(Kind::Calico(api, kind), name.0.clone(), name.1.clone());
-                let message = format!(
-                    "does not fit: {} have more than {MAX_NETWORKS} networks; no rule matches it",
-                    whose("network sets", namespace)
-                );
-                let (file, object, field) = (String::new(), id.to_string(), "spec.nets".to_owned());
-                self.problems.insert(id, ValidationError { file, object, field, message });
-                self.network_sets.push((api, name));
-            }
+        for (name, limit) in network_sets_over_limit(&store.network_sets) {
+            let kind = if name.0.is_some() { CalicoKind::NetworkSet } else { CalicoKind::GlobalNetworkSet };
+            let id = ObjectId::of_any(Kind::Calico(api, kind), name.0.clone(), name.1.clone());
+            let whose = match limit {
+                NetworkSetLimit::Networks | NetworkSetLimit::Groups => whose("network sets", name.0.as_ref()),
+                NetworkSetLimit::OfAllNamespaces => "the network sets of all namespaces".to_owned(),
+            };
+            let message = format!("does not fit: {whose} have more than {limit}; no rule matches it");
+            let (file, object, field) = (String::new(), id.to_string(), "spec.nets".to_owned());
+            self.problems.insert(id, ValidationError { file, object, field, message });
+            self.network_sets.push((api, name));
         }
     }
 }

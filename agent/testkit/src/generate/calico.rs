@@ -154,9 +154,17 @@ fn rule() -> impl Strategy<Value = Value> {
     let family = option::weighted(0.1, sample::select(&[4, 6][..]));
     // Mostly the peer is described, sometimes the pod itself.
     let ends = (option::weighted(0.6, entity()), option::weighted(0.6, entity()));
-    (actions, family, ends, protocol(), odd()).prop_map(
-        |(action, family, (source, destination), protocol, odd)| {
+    (actions, family, ends, (protocol(), icmp()), odd()).prop_map(
+        |(action, family, (source, destination), (protocol, icmp), odd)| {
             let mut rule = json!({"action": action});
+            let protocol = match icmp {
+                Some((protocol, messages, not_messages)) => {
+                    set(&mut rule, "icmp", messages);
+                    set(&mut rule, "notICMP", not_messages);
+                    ("protocol", Some(protocol), None, None)
+                }
+                None => protocol,
+            };
             set(&mut rule, "ipVersion", family.map(Value::from));
             set(&mut rule, "source", source);
             let (name, protocol, ports, not_ports) = protocol;
@@ -180,10 +188,26 @@ fn rule() -> impl Strategy<Value = Value> {
 fn odd() -> impl Strategy<Value = Option<(&'static str, Value)>> {
     let fields = vec![
         ("http", json!({"methods": ["GET"]})),
+        // Of whatever protocol.
         ("icmp", json!({"type": 8})),
         ("notICMP", json!({"type": 8, "code": 0})),
     ];
     option::weighted(0.05, sample::select(fields))
+}
+
+/// A version of ICMP, the messages of it, and those that do not match.
+fn icmp() -> impl Strategy<Value = Option<(Value, Option<Value>, Option<Value>)>> {
+    let protocols = sample::select(vec![json!("ICMP"), json!("ICMPv6"), json!(1), json!(58)]);
+    let message = || {
+        let kinds = sample::select(&[8, 128, 3, 0][..]);
+        (kinds, option::weighted(0.3, 0..=1)).prop_map(|(kind, code)| {
+            let mut message = json!({"type": kind});
+            set(&mut message, "code", code.map(Value::from));
+            message
+        })
+    };
+    let messages = option::weighted(0.7, prop_oneof![6 => message(), 1 => Just(json!({}))]);
+    option::weighted(0.2, (protocols, messages, option::weighted(0.3, message())))
 }
 
 type Protocol = (&'static str, Option<Value>, Option<Value>, Option<Value>);

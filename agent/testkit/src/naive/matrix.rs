@@ -36,9 +36,9 @@ pub fn matrix(objects: &[Value], ports: &[&str]) -> Value {
 }
 
 fn cell(objects: &[Value], source: &Value, destination: &Value, protocol: &str, port: &str) -> char {
-    let numbers = match port.parse() {
-        Ok(number) => BTreeSet::from([number]),
-        Err(_) => port_numbers(destination, port, protocol),
+    let numbers = match object::asked_number(protocol, port) {
+        Some(number) => BTreeSet::from([number]),
+        None => port_numbers(destination, port, protocol),
     };
     if numbers.is_empty() {
         return '-';

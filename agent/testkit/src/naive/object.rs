@@ -103,6 +103,16 @@ pub(super) fn node_with<'a>(objects: &'a [Value], address: &IpAddr) -> Option<&'
     nodes(objects).map(name_of).find(|name| node_addresses(objects, name).contains(address))
 }
 
+/// The number of a port as it is asked for. In its place stand the type of a message of ICMP times 256, and
+/// its code: `8`, `3/13`; or the number of another protocol. `None`: it is a name.
+pub(crate) fn asked_number(protocol: &str, text: &str) -> Option<u16> {
+    if !matches!(protocol, "ICMP" | "ICMPv6") {
+        return text.parse().ok();
+    }
+    let (kind, code) = text.split_once('/').unwrap_or((text, "0"));
+    Some(256 * kind.parse::<u16>().ok()? + code.parse::<u16>().ok()?)
+}
+
 /// The numbers behind a port name on a pod: name *and* protocol must be equal. Restartable init containers
 /// ("sidecars") run beside the containers, so theirs count; those of other init containers do not.
 pub(super) fn port_numbers(pod: &Value, name: &str, protocol: &str) -> BTreeSet<u16> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use podgate_common::{EndpointState, Protocol};
+use podgate_common::{EndpointState, Protocol, RuleProtocol};
 use podgate_core::model::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, IpBlock,
     Name, NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Requirement, Rule, Selector, Tier,
@@ -255,6 +255,21 @@ fn ports() -> impl Strategy<Value = PortRule> {
         2 => range,
         1 => protocols().prop_map(PortRule::Protocol),
         1 => protocols().prop_map(|protocol| PortRule::Named(Some(protocol), "web".into())),
+        1 => without_ports(),
         1 => Just(PortRule::Nothing),
     ]
+}
+
+/// Messages of ICMP, and other protocols, as generated packets are.
+fn without_ports() -> impl Strategy<Value = PortRule> {
+    let numbers = vec![(1, RuleProtocol::Icmp), (58, RuleProtocol::IcmpV6), (47, RuleProtocol::Other)];
+    let kinds = vec![0, 8, 128, 129, 5, 13, 14, 139];
+    let parts = (prop::sample::select(numbers), prop::sample::select(kinds), prop::option::of(0_u8..2));
+    (parts, any::<bool>()).prop_map(|(((number, protocol), kind, code), is_whole)| {
+        if is_whole || protocol == RuleProtocol::Other {
+            PortRule::Number(number)
+        } else {
+            PortRule::Icmp { protocol, kind, code }
+        }
+    })
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use podgate_common::{
-    Direction, Hook, Protocol,
+    Direction, Hook, Protocol, RuleProtocol,
     frames::{Frame, flag},
 };
 use proptest::{
@@ -175,7 +175,7 @@ fn probes(worlds: &[World], changing: Changing) -> Vec<Probe> {
                     subject,
                     direction,
                     peer,
-                    protocol: Some(Protocol::Tcp),
+                    protocol: RuleProtocol::Tcp,
                     port: number,
                     own_node: false,
                 };

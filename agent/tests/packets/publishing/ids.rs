@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use podgate_common::{ClassId, IdentityId, PolicyId, Protocol};
+use podgate_common::{ClassId, IdentityId, PolicyId, RuleProtocol};
 use podgate_core::compiler::{PortSignature, RuleSet, Signature};
 use proptest::{
     prelude::*,
@@ -67,7 +67,7 @@ impl Meanings {
             let id = snapshot.set().prefixes[prefix];
             learn(&mut meanings.identities, id, identities.signatures[place].clone());
         }
-        for protocol in Protocol::ALL {
+        for protocol in RuleProtocol::ALL {
             for (first, place) in &tables.classes.runs[protocol.index() as usize] {
                 let id = snapshot.set().class(protocol, *first);
                 learn(&mut meanings.classes, id, tables.classes.signatures[*place].clone());

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, net::IpAddr, path::Path};
 
-use podgate_common::{Direction, KernelVerdict, Protocol, VerdictQuery};
+use podgate_common::{Direction, KernelVerdict, Protocol, RuleProtocol, VerdictQuery};
 use podgate_core::{compiler::Subject, memory::Memory, model::Pod};
 use podgate_datapath::{Datapath, Pins, publisher::Publisher};
 use proptest::{
@@ -110,14 +110,13 @@ pub(super) fn assert_compiled_verdicts(node: &mut Node, world: &World) {
     let tables = node.tables().clone();
     let memory = Memory::new(&tables);
     for asked in questions(world) {
-        let Some(protocol) = asked.protocol else { continue };
         let Subject { ingress, egress, .. } = tables.subjects[&asked.subject.name];
         let rule_set = if asked.direction == Direction::Ingress { ingress } else { egress };
         let veth = veth_of(world, asked.subject);
         let in_kernel = snapshot.allows(veth, asked.direction, asked.peer, asked.protocol, asked.port);
-        assert_eq!(in_kernel, memory.allowed(rule_set, asked.peer, protocol, asked.port), "{asked:?}");
+        assert_eq!(in_kernel, memory.allowed(rule_set, asked.peer, asked.protocol, asked.port), "{asked:?}");
         // As `explain` asks beside a running agent.
-        let query = VerdictQuery::new(veth, asked.direction, asked.peer.into(), protocol, asked.port);
+        let query = VerdictQuery::new(veth, asked.direction, asked.peer.into(), asked.protocol, asked.port);
         let said = node.readers.verdicts.ask(&query).expect("the kernel answers");
         assert_eq!(said, if in_kernel { KernelVerdict::Allowed } else { KernelVerdict::Denied }, "{asked:?}");
     }
@@ -130,13 +129,14 @@ fn veth_of(world: &World, pod: &Pod) -> u32 {
 
 fn questions(world: &World) -> impl Iterator<Item = Query<'_>> {
     let with_ports =
-        || Protocol::ALL.into_iter().flat_map(|protocol| PORTS.map(|port| (Some(protocol), port)));
+        || Protocol::ALL.into_iter().flat_map(|protocol| PORTS.map(|port| (protocol.into(), port)));
+    let without = [(RuleProtocol::Icmp, 0x0800), (RuleProtocol::IcmpV6, 0x8000), (RuleProtocol::Other, 47)];
     world
         .subjects()
         .flat_map(|subject| Direction::ALL.map(|direction| (subject, direction)))
         .flat_map(|(subject, direction)| addresses().map(move |peer| (subject, direction, peer)))
         .flat_map(move |(subject, direction, peer)| {
-            let ports = with_ports().chain([(None, 0)]);
+            let ports = with_ports().chain(without);
             ports.map(move |(protocol, port)| Query {
                 subject,
                 direction,

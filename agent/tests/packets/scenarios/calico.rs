@@ -1,4 +1,5 @@
-//! Policies of Calico's: the end of a tier, conditions that exclude, and the own node.
+//! Policies of Calico's: the end of a tier, conditions that exclude, the own node, and protocols without
+//! ports.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use podgate_common::{
     NODE,
     Outcome::{Allowed, Denied, Established, NotIsolated, OwnNode},
     Protocol::{Tcp, Udp},
+    RuleProtocol,
     frames::{Frame, flag},
 };
 use podgate_core::model::{
@@ -98,4 +100,69 @@ fn what_is_excluded_is_left_to_later_rules_and_strangers_are_matched_by_exclusio
         node.expect(arrives(Host::A, UPLINK), &Frame::udp((outside, 10), (a, 53), 1), Denied);
         node.expect(arrives(Host::A, Host::B.veth()), &Frame::tcp((b, 10), (a, 80), flag::SYN), Denied);
     }
+}
+
+/// Pings may come and go, and GRE may go; nothing else without ports.
+#[test]
+fn rules_distinguish_messages_of_icmp_and_other_protocols() {
+    let icmp = |family, kind| match family {
+        Family::V4 => PortRule::Icmp { protocol: RuleProtocol::Icmp, kind, code: Some(0) },
+        Family::V6 => PortRule::Icmp { protocol: RuleProtocol::IcmpV6, kind, code: None },
+    };
+    let accept =
+        |ports: Vec<PortRule>| vec![rule(Action::Accept, EntityMatch::default(), Ports::Listed(ports))];
+    let pings = || vec![icmp(Family::V4, 8), icmp(Family::V6, 128)];
+    let going = pings().into_iter().chain([PortRule::Number(47)]).collect();
+    let world = with(World::new(), Host::A, 1.0, Egress, accept(going));
+    let world = with(world, Host::B, 2.0, Ingress, accept(pings()));
+    let mut node = Node::new(&world);
+    for family in Family::ALL {
+        let [a, b, outside] = [Host::A, Host::B, Host::Outside].map(|host| host.at(family));
+        let (request, query) = match family {
+            Family::V4 => (8, 13),
+            Family::V6 => (128, 139),
+        };
+        // The identifier 0 is one like any other.
+        for id in [0, 7] {
+            node.expect(leaves(Host::A), &Frame::icmp(a, outside, request, id), Allowed);
+            node.expect(arrives(Host::A, UPLINK), &Frame::echo_reply(outside, a, id), Established);
+        }
+        node.expect(arrives(Host::B, UPLINK), &Frame::echo_request(outside, b, 0), Allowed);
+        node.expect(leaves(Host::B), &Frame::echo_reply(b, outside, 0), Established);
+        // What was opened for echoes is opened for nothing else, whatever stands in the place of their
+        // identifier.
+        let as_identifier = u16::from_be_bytes([query, 0]);
+        node.expect(leaves(Host::A), &Frame::echo_request(a, outside, as_identifier), Allowed);
+        node.expect(leaves(Host::A), &Frame::icmp(a, outside, query, 0), Denied);
+        node.expect(leaves(Host::A), &Frame::echo_reply(a, outside, 9), Denied);
+        node.expect(arrives(Host::B, UPLINK), &Frame::icmp(outside, b, query, 7), Denied);
+        node.expect(arrives(Host::B, UPLINK), &Frame::echo_reply(outside, b, 9), Denied);
+        // An error about nothing that is known is none that a rule may let pass.
+        let unknown = Frame::unreachable(outside, &Frame::udp((b, 9), (outside, 53), 1));
+        node.expect(arrives(Host::B, UPLINK), &unknown, Denied);
+        node.expect(leaves(Host::A), &Frame::ip(a, outside, 47, vec![0; 8]), Allowed);
+        node.expect(leaves(Host::A), &Frame::ip(a, outside, 50, vec![0; 8]), Denied);
+        node.expect(arrives(Host::A, UPLINK), &Frame::ip(outside, a, 47, vec![0; 8]), Established);
+        node.expect(arrives(Host::B, UPLINK), &Frame::ip(outside, b, 47, vec![0; 8]), Denied);
+        node.expect(leaves(Host::A), &Frame::tcp((a, 9), (outside, 80), flag::SYN), Denied);
+    }
+}
+
+#[test]
+fn one_message_of_icmp_opens_no_other_and_its_answer_belongs_to_it() {
+    let no_redirects = Ports::Except {
+        listed: Some(vec![PortRule::Number(1), PortRule::Number(58)]),
+        except: vec![PortRule::Icmp { protocol: RuleProtocol::Icmp, kind: 5, code: None }],
+    };
+    let rules = vec![rule(Action::Accept, EntityMatch::default(), no_redirects)];
+    let world = with(World::new(), Host::A, 1.0, Egress, rules.clone());
+    let world = with(world, Host::B, 2.0, Ingress, rules);
+    let mut node = Node::new(&world);
+    let [a, b, outside] = [Host::A, Host::B, Host::Outside].map(|host| host.at(Family::V4));
+    node.expect(leaves(Host::A), &Frame::icmp(a, outside, 13, 7), Allowed);
+    node.expect(arrives(Host::A, UPLINK), &Frame::icmp(outside, a, 14, 7), Established);
+    node.expect(leaves(Host::A), &Frame::icmp(a, outside, 5, 7), Denied);
+    node.expect(arrives(Host::B, UPLINK), &Frame::icmp(outside, b, 13, 7), Allowed);
+    node.expect(arrives(Host::B, UPLINK), &Frame::icmp(outside, b, 5, 7), Denied);
+    node.expect(leaves(Host::B), &Frame::icmp(b, outside, 14, 7), Established);
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     ClassId, EndpointState, FlowSummary, FragmentKey, IdentityId, LinkAddress, Lookup, NAMES_OF_ADDRESS,
-    NameId, PolicyId, PortPair, Protocol, Reach, Row, RowKey, ServiceId, ServiceKey, TableSetIndex, Timeouts,
-    TunnelPort, protocol::number,
+    NameId, PolicyId, PortPair, Reach, Row, RowKey, RuleProtocol, ServiceId, ServiceKey, TableSetIndex,
+    Timeouts, TunnelPort, protocol::number,
 };
 
 /// A node with one pod behind [`VETH`], isolated both ways; `allows` is its policy.
@@ -159,7 +159,7 @@ impl Tables for Node {
         IdentityId::NONE
     }
 
-    fn class(&self, _: TableSetIndex, _: Protocol, _: u16) -> ClassId {
+    fn class(&self, _: TableSetIndex, _: RuleProtocol, _: u16) -> ClassId {
         ClassId::NONE
     }
 

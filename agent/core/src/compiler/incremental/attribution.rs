@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use podgate_common::{Direction, Protocol, ServiceKey};
+use podgate_common::{Direction, RuleProtocol, ServiceKey};
 
 use super::{
     Incremental,
@@ -36,9 +36,9 @@ pub struct ConnectionQuery<'a> {
     pub direction: Direction,
     /// The address of the other end.
     pub peer: IpAddr,
-    /// `None`: one without ports.
-    pub protocol: Option<Protocol>,
-    /// Of the server.
+    /// The protocol.
+    pub protocol: RuleProtocol,
+    /// Of the server; its place if it is none.
     pub port: u16,
     /// The peer is a service: any of its backends.
     pub is_service: bool,
@@ -99,8 +99,8 @@ impl Incremental {
 
 impl PolicySnapshot {
     /// Whether a client's packets to this address and port go to a service.
-    pub fn is_service(&self, address: IpAddr, protocol: Option<Protocol>, port: u16) -> bool {
-        let Some(protocol) = protocol else { return false };
+    pub fn is_service(&self, address: IpAddr, protocol: RuleProtocol, port: u16) -> bool {
+        let Some(protocol) = protocol.with_ports() else { return false };
         let mut key = ServiceKey::new(address.into(), protocol, port);
         let frontends = &self.tables.services.frontends;
         if frontends.contains_key(&key) {
@@ -182,12 +182,12 @@ impl PolicySnapshot {
     }
 
     fn class(&self, query: &ConnectionQuery<'_>) -> usize {
-        query.protocol.map_or(0, |protocol| self.tables.classes.class(protocol, query.port))
+        self.tables.classes.class(query.protocol, query.port)
     }
 
     /// What stands behind the service that the peer is; `None`: it is none.
     fn place(&self, query: &ConnectionQuery<'_>) -> Option<Option<usize>> {
-        let (true, Some(protocol)) = (query.is_service, query.protocol) else { return None };
+        let (true, Some(protocol)) = (query.is_service, query.protocol.with_ports()) else { return None };
         let frontends = &self.tables.services.frontends;
         let key = ServiceKey::new(query.peer.into(), protocol, query.port);
         let node_port = ServiceKey { address: key.address.unspecified(), ..key };

@@ -202,7 +202,7 @@ pub(super) fn host_port_ends(
     let mut ends = BTreeSet::new();
     for pod in cluster.pods.values().filter(|pod| pod.node.as_ref() == Some(node)) {
         for port in &pod.host_ports {
-            if (port.protocol, port.number) != (asked.protocol, number) {
+            if port.protocol != asked.protocol || port.number != number {
                 continue;
             }
             let is_at = |at: &&IpAddr| port.address.is_none_or(|own| own == **at);

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{CalicoPolicy, CalicoPolicyName, CalicoTier, EndpointLabels, NetworkSet, NetworkSetName};
+use super::{
+    CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoTier, EndpointLabels, NetworkSet, NetworkSetName,
+};
 use crate::model::{Labels, Name, ObjectName, Objects, Pod};
 
 /// Where an object of Calico's is stored. Where both hold one of the same name, that of v3 counts.
@@ -76,7 +78,15 @@ impl Calico {
         let stores = [&self.v3.policies, &self.v1.policies];
         let by_name = stores.into_iter().flat_map(|store| [store.get(name), store.get(&stored)]);
         let mut by_name = by_name.flatten().filter(|policy| policy.name == *name);
-        by_name.next().or_else(|| self.policies().find(|policy| policy.name == *name))
+        // An annotation may name it otherwise than its object.
+        let first = CalicoPolicyName { name: "".into(), kind: CalicoPolicyKind::ALL[0], ..name.clone() };
+        by_name.next().or_else(|| {
+            let mut of_namespace = stores.into_iter().flat_map(|store| {
+                let following = store.range(first.clone()..).map(|(_, policy)| policy);
+                following.take_while(|policy| policy.name.namespace == name.namespace)
+            });
+            of_namespace.find(|policy| policy.name == *name)
+        })
     }
 
     /// The network sets that count.

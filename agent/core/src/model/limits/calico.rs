@@ -1,31 +1,18 @@
-//! The same limits for Calico's objects: those of one namespace together, and the cluster's together.
+//! The same limits for Calico's policies: those of one namespace together, and the cluster's together.
 
 use std::sync::Arc;
 
 use podgate_common::Direction;
 
-use super::{Limited, MAX_NETWORKS, RuleLists, close, fitted};
-use crate::model::{CalicoPolicy, CalicoRule, NetworkSet, NetworkSetName, Rule};
+use super::{Limited, RuleLists, close, fitted};
+use crate::model::{CalicoPolicy, CalicoPolicyName, CalicoRule, Rule};
 
-/// The policies of one namespace, or the cluster's, of which not all fits.
+/// The policies of one namespace, or the cluster's, of which not all fits; each with what the object is
+/// called, which is unique, as the names of policies in Calico's own store are not.
 pub fn limited_of_calico<'a>(
-    policies: impl IntoIterator<Item = &'a Arc<CalicoPolicy>>,
-) -> Vec<Limited<CalicoPolicy>> {
-    fitted(policies.into_iter().map(|policy| (policy, &policy.name)))
-}
-
-/// Of the network sets of one namespace, or the cluster's, those that do not fit. Small ones come first.
-pub fn network_sets_over_limit<'a>(
-    sets: impl IntoIterator<Item = (&'a NetworkSetName, &'a Arc<NetworkSet>)>,
-) -> Vec<NetworkSetName> {
-    let mut sets: Vec<_> = sets.into_iter().map(|(name, set)| (set.nets.len(), name)).collect();
-    sets.sort_unstable();
-    let mut taken = 0;
-    let over = sets.into_iter().filter(|(nets, _)| {
-        taken += nets;
-        taken > MAX_NETWORKS
-    });
-    over.map(|(_, name)| name.clone()).collect()
+    policies: impl IntoIterator<Item = (&'a CalicoPolicyName, &'a Arc<CalicoPolicy>)>,
+) -> Vec<(&'a CalicoPolicyName, Limited<CalicoPolicy>)> {
+    fitted(policies.into_iter().map(|(object, policy)| (policy, object)))
 }
 
 /// What cannot be said fails closed, as what was not understood does.

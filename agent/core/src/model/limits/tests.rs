@@ -5,7 +5,7 @@ use podgate_common::Protocol;
 use super::*;
 use crate::model::{
     CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoRule, ClusterPolicyKind, ClusterPolicyName,
-    ClusterSubject, DEFAULT_TIER, EntityMatch, NetworkSet, ObjectName, Tier, TierOrder,
+    ClusterSubject, DEFAULT_TIER, EntityMatch, ObjectName, Tier, TierOrder,
 };
 
 fn policy(name: &str, ingress: Vec<Rule>) -> Arc<NetworkPolicy> {
@@ -135,7 +135,7 @@ fn what_the_clusters_policies_have_no_room_for_accepts_nothing_and_denies_at_lea
 }
 
 #[test]
-fn policies_of_calico_beyond_the_limits_fail_closed_and_large_network_sets_match_nothing() {
+fn policies_of_calico_beyond_the_limits_fail_closed() {
     let net =
         |at: u32| -> IpNet { std::net::IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + 2 * at)).into() };
     let rule = |action: Action, at: u32| {
@@ -158,12 +158,15 @@ fn policies_of_calico_beyond_the_limits_fail_closed_and_large_network_sets_match
             removes: false,
         })
     };
-    let policies = [policy("large", 0, MAX_GROUPS + 9), policy("small", 5_000, 9)];
-    let found = limited_of_calico(&policies);
-    let [Limited { policy, first: (Direction::Ingress, first), limit, rules }] = &found[..] else {
+    // What two objects are called is different, though both say that they have the same name.
+    let policies = [policy("large", 0, MAX_GROUPS + 9), policy("large", 5_000, 9)];
+    let objects =
+        ["z", "default.z"].map(|name| CalicoPolicyName { name: name.into(), ..policies[0].name.clone() });
+    let found = limited_of_calico(objects.iter().zip(&policies));
+    let [(object, Limited { policy, first: (Direction::Ingress, first), limit, rules })] = &found[..] else {
         panic!("{found:?}")
     };
-    assert_eq!((&*policy.name.name, *limit, *rules), ("large", Limit::AddressGroups, 19));
+    assert_eq!((&*object.name, *limit, *rules), ("z", Limit::AddressGroups, 19));
     for rule in &policy.ingress.as_ref().unwrap()[*first..] {
         let closed = match rule.action {
             Action::Accept => Peers::Listed(vec![Peer::Nothing]),
@@ -172,16 +175,4 @@ fn policies_of_calico_beyond_the_limits_fail_closed_and_large_network_sets_match
         };
         assert_eq!(rule.matches, Rule { peers: closed, ports: Ports::Any });
     }
-
-    let set = |nets: usize| {
-        Arc::new(NetworkSet {
-            namespace: None,
-            labels: Arc::default(),
-            nets: (0..).take(nets).map(net).collect(),
-        })
-    };
-    let sets = [("large", set(MAX_NETWORKS)), ("small", set(9)), ("smaller", set(1))];
-    let sets = sets.map(|(name, set)| ((None, name.into()), set));
-    let over = network_sets_over_limit(sets.iter().map(|(name, set)| (name, set)));
-    assert_eq!(over, [(None, "large".into())]);
 }

@@ -142,3 +142,16 @@ fn of_both_stores_that_of_v3_counts() {
         order(1.0)
     );
 }
+
+#[test]
+fn a_policy_of_a_namespace_is_for_its_pods_alone_in_every_tier() {
+    for tier in ["default", "kube-admin", "security", "missing"] {
+        let own = calico(CalicoPolicyKind::NetworkPolicy, "own", tier, -1.0, &[Action::Accept]);
+        let mut others = own.clone();
+        others.name = CalicoPolicyName { namespace: Some("y".into()), ..others.name };
+        let policies = vec![own, others, global("all", tier, -2.0, &[Action::Pass])];
+        let cluster = with_calico(with_tiers(vec![], vec![]), &[("security", 1.0, false)], policies);
+        let expected = ["GlobalNetworkPolicy all", "Calico NetworkPolicy x/own"];
+        assert_eq!(names(&ingress_of_a(&cluster)), expected, "{tier}");
+    }
+}

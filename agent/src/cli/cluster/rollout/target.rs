@@ -113,6 +113,7 @@ async fn resource(session: &Session, kind: Kind) -> anyhow::Result<Option<ApiRes
     match served.map_err(|error| api_failure(&error, &format!("list {kind}")))? {
         Served::At(resource) => Ok(Some(resource)),
         Served::Nowhere => Ok(None),
+        Served::Forbidden(error) => Err(api_failure(&error, &format!("list {kind}"))),
         Served::Unknown(versions) => {
             bail!(
                 "the API server has {kind} only at versions that this program does not know: {}",

@@ -112,6 +112,7 @@ fn read_flow(line: &str) -> Result<(FlowKind, Seen)> {
         direction: flow.direction,
         outcome: flow.reason,
         protocol,
+        message: flow.message.as_deref().map(read_message).transpose()?,
         port: flow.destination.port,
         source: read_end(&flow.source)?,
         destination: read_end(&flow.destination)?,
@@ -121,6 +122,12 @@ fn read_flow(line: &str) -> Result<(FlowKind, Seen)> {
     let (packets, source_port) = (flow.packets, flow.source.port);
     let seen = Seen { first, last, packets, source_port, revision: flow.revision, weight: kind.weight() };
     Ok((kind, seen))
+}
+
+/// As [`crate::api::icmp_message`] writes it.
+fn read_message(text: &str) -> Result<u16> {
+    let (kind, code) = text.split_once('/').unwrap_or((text, "0"));
+    Ok(u16::from_be_bytes([kind.parse()?, code.parse()?]))
 }
 
 fn read_end(end: &FlowEnd) -> Result<KnownEnd> {

@@ -146,6 +146,10 @@ fn the_next_agent_of_the_node_knows_the_past() {
         first.add(event("a", "b", 80, second));
         first.add(event("b", "a", 53, second));
     }
+    let mut ping = event("a", "b", 1, 4);
+    (ping.protocol, ping.message) = (1, Some(0x0301));
+    ping.destination.port = None;
+    first.add(ping);
     let mut odd = event("a", "b", 1, 4);
     odd.protocol = 47;
     odd.source = EventEnd { owner: Some(EndOwner::Node("n2".into())), ..EventEnd::default() };
@@ -154,7 +158,7 @@ fn the_next_agent_of_the_node_knows_the_past() {
     first.add(odd);
     first.save(&path).unwrap();
     let next = history(100);
-    assert_eq!(next.restore(&path).unwrap(), 3);
+    assert_eq!(next.restore(&path).unwrap(), 4);
     assert_eq!(records(&next), records(&first));
     next.add(event("a", "b", 80, 9));
     let merged = records(&next).into_iter().find(|flow| flow.destination.port == Some(80)).unwrap();

@@ -1,15 +1,17 @@
 //! The metadata that Calico keeps of an object in its own store.
 //!
 //! In `crd.projectcalico.org/v1` labels and, since 3.30, the name of an object stand as JSON in an
-//! annotation: the object's own labels are only those that Calico itself needs. Objects that people write
-//! there by hand have no such annotation, and mean what they say.
+//! annotation, as do the annotations that users write: the object's own labels are only those that Calico
+//! itself needs. Objects that people write there by hand have no such annotation, and mean what they say.
+//!
+//! No API server has looked at what stands in it: a name or a label with bad syntax does not count.
 
 use std::collections::BTreeMap;
 
 use podgate_core::model::{CalicoApi, Labels, Name};
 use serde_json::Value;
 
-use super::super::{field::JsonObject, intern::NameInterner};
+use super::super::{field::JsonObject, intern::NameInterner, metadata, syntax};
 use crate::source::decode::STORED_METADATA;
 
 /// What the annotation says.
@@ -18,6 +20,8 @@ pub(in super::super) struct Stored {
     /// The name that the object has for Calico's users.
     pub(super) name: Option<Name>,
     pub(super) labels: Option<Labels>,
+    /// Of a policy: its users put it into audit mode.
+    pub(super) audit: bool,
     /// It is in Calico's store, and Calico has not put it there: nothing is filled in.
     pub(super) is_written_by_hand: bool,
 }
@@ -40,12 +44,23 @@ impl Stored {
             let _reported = field.fault("is not the JSON of an object's metadata");
             return by_hand;
         };
-        let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-        let name = kept.get("name").and_then(text).map(|name| names.name(&name));
+        let name = kept.get("name").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let name = name.filter(|name| syntax::check(&field, name, syntax::dns_subdomain(name)).is_ok());
         let mut labels = BTreeMap::new();
         for (key, value) in kept.get("labels").and_then(Value::as_object).into_iter().flatten() {
-            labels.insert(names.name(key), names.name(value.as_str().unwrap_or_default()));
+            let value = value.as_str().unwrap_or_default();
+            let is_label = syntax::check(&field, key, syntax::label_key(key)).is_ok()
+                && syntax::check(&field, value, syntax::label_value(value)).is_ok();
+            if is_label {
+                labels.insert(names.name(key), names.name(value));
+            }
         }
-        Self { name, labels: Some(names.labels(labels)), is_written_by_hand: false }
+        let mode = kept.get("annotations").and_then(|annotations| annotations.get(metadata::MODE));
+        Self {
+            name: name.map(|name| names.name(name)),
+            labels: Some(names.labels(labels)),
+            audit: metadata::mode(mode.and_then(Value::as_str), &field).unwrap_or(false),
+            is_written_by_hand: false,
+        }
     }
 }

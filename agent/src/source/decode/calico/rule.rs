@@ -3,7 +3,7 @@
 //! What is not carried or not understood closes the rule: one that allows matches nothing, one that denies or
 //! passes denies whatever the rest of it matches.
 
-use podgate_common::{Direction, Protocol};
+use podgate_common::{Direction, Protocol, RuleProtocol};
 use podgate_core::model::{
     Action, CalicoEnds, CalicoRule, IpFamily, Name, Peer, Peers, PortRule, Ports, Rule,
 };
@@ -29,11 +29,11 @@ const FIELDS: [&str; 10] = [
     "http",
 ];
 
-/// What a protocol is to the data path.
+/// A protocol that a rule names.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum WantedProtocol {
-    Known(Protocol),
-    /// It has no ports: all of these are one.
-    Other,
+    WithPorts(Protocol),
+    Number(u8),
 }
 
 pub(super) fn read(
@@ -61,12 +61,10 @@ pub(super) fn read(
     };
     let family = family(&object.get("ipVersion"));
     is_partial |= family.is_err();
-    for (name, why) in NOT_CARRIED {
-        let field = object.get(name);
-        if field.is_given() {
-            let _reported = field.fault(why);
-            is_partial = true;
-        }
+    let http = object.get("http");
+    if http.is_given() {
+        let _reported = http.fault(NO_HTTP);
+        is_partial = true;
     }
     let (ports, is_whole) = ports(&object, names);
     is_partial |= !is_whole;
@@ -74,11 +72,7 @@ pub(super) fn read(
     if is_partial { closed(action, ends, ports) } else { rule(action, ends, ports) }
 }
 
-const NOT_CARRIED: [(&str, &str); 3] = [
-    ("http", "is not carried: podgate does not look into connections"),
-    ("icmp", "is not carried: podgate does not tell types of ICMP apart"),
-    ("notICMP", "is not carried: podgate does not tell types of ICMP apart"),
-];
+const NO_HTTP: &str = "is not carried: podgate does not look into connections";
 
 fn rule(action: Action, ends: CalicoEnds, ports: Ports) -> CalicoRule {
     CalicoRule { action, matches: Rule { peers: Peers::Calico(Box::new(ends)), ports } }
@@ -124,30 +118,22 @@ fn ports(object: &JsonObject<'_>, names: &mut NameInterner) -> (Ports, bool) {
         found.ok().flatten()
     };
     let (wanted, not_wanted) = (protocol_of("protocol"), protocol_of("notProtocol"));
-    let (mut listed, mut except) = (None, Vec::new());
-    let mut known = None;
-    match wanted {
-        None => {}
-        Some(WantedProtocol::Known(protocol)) => {
-            listed = Some(vec![PortRule::Protocol(protocol)]);
-            known = Some(protocol);
-        }
-        Some(WantedProtocol::Other) => {
-            let field = object.get("protocol");
-            let _reported = field.fault(NOT_TOLD_APART);
-            is_whole = false;
-            except.extend(Protocol::ALL.map(PortRule::Protocol));
-        }
+    let mut listed = wanted.map(|wanted| vec![wanted.rule()]);
+    let mut except: Vec<PortRule> = not_wanted.map(WantedProtocol::rule).into_iter().collect();
+    let [messages, not_messages] = ["icmp", "notICMP"].map(|name| icmp(&object.get(name), wanted));
+    is_whole &= messages.is_ok() && not_messages.is_ok();
+    if let Ok(Some(Messages::Of(messages))) = messages {
+        listed = Some(vec![messages]);
     }
-    match not_wanted {
-        None => {}
-        Some(WantedProtocol::Known(protocol)) => except.push(PortRule::Protocol(protocol)),
-        Some(WantedProtocol::Other) => {
-            let field = object.get("notProtocol");
-            let _reported = field.fault(NOT_TOLD_APART);
+    match not_messages {
+        Ok(Some(Messages::Of(messages))) => except.push(messages),
+        Ok(Some(Messages::All)) => {
+            let _reported = object.get("notICMP").fault("is without a type: it would leave nothing");
             is_whole = false;
         }
+        Ok(None) | Err(_) => {}
     }
+    let with_ports = wanted.and_then(WantedProtocol::with_ports);
     let end = object.get("source");
     if let Ok(source) = end.object() {
         is_whole &= entity::client_ports(&source).is_ok();
@@ -155,7 +141,7 @@ fn ports(object: &JsonObject<'_>, names: &mut NameInterner) -> (Ports, bool) {
     let end = object.get("destination");
     if let Ok(destination) = end.object() {
         let [wanted, not_wanted] =
-            ["ports", "notPorts"].map(|list| port_list(&destination.get(list), known, names));
+            ["ports", "notPorts"].map(|list| port_list(&destination.get(list), with_ports, names));
         is_whole &= wanted.is_ok() && not_wanted.is_ok();
         listed = wanted.ok().flatten().or(listed);
         except.extend(not_wanted.ok().flatten().unwrap_or_default());
@@ -167,35 +153,80 @@ fn ports(object: &JsonObject<'_>, names: &mut NameInterner) -> (Ports, bool) {
     }
 }
 
-const NOT_TOLD_APART: &str = "is not carried: podgate tells only TCP, UDP and SCTP apart";
+impl WantedProtocol {
+    fn of(number: u8) -> Self {
+        Protocol::try_from(u32::from(number)).map_or(Self::Number(number), Self::WithPorts)
+    }
 
-fn protocol(field: &Field<'_>) -> Result<Option<WantedProtocol>, Reported> {
-    match field.number_or_text()? {
-        None => Ok(None),
-        Some(NumberOrText::Number) => {
-            let number = u32::from(field.number_to(255)?);
-            Ok(Some(Protocol::try_from(number).map_or(WantedProtocol::Other, WantedProtocol::Known)))
+    const fn rule(self) -> PortRule {
+        match self {
+            Self::WithPorts(protocol) => PortRule::Protocol(protocol),
+            Self::Number(number) => PortRule::Number(number),
         }
-        Some(NumberOrText::Text(text)) => {
-            let known = Protocol::ALL.into_iter().find(|known| text.eq_ignore_ascii_case(&known.to_string()));
-            if let Some(known) = known {
-                return Ok(Some(WantedProtocol::Known(known)));
-            }
-            if OTHERS.into_iter().any(|other| text.eq_ignore_ascii_case(other)) {
-                return Ok(Some(WantedProtocol::Other));
-            }
-            match text.parse::<u8>() {
-                Ok(number) => Ok(Some(
-                    Protocol::try_from(u32::from(number))
-                        .map_or(WantedProtocol::Other, WantedProtocol::Known),
-                )),
-                Err(_) => Err(field.fault(format!("{} is not a protocol", quoted(text)))),
-            }
+    }
+
+    const fn with_ports(self) -> Option<Protocol> {
+        match self {
+            Self::WithPorts(protocol) => Some(protocol),
+            Self::Number(_) => None,
         }
     }
 }
 
-const OTHERS: [&str; 3] = ["ICMP", "ICMPv6", "UDPLite"];
+fn protocol(field: &Field<'_>) -> Result<Option<WantedProtocol>, Reported> {
+    let text = match field.number_or_text()? {
+        None => return Ok(None),
+        Some(NumberOrText::Number) => {
+            let number = field.number_to(u8::MAX.into())?;
+            return Ok(u8::try_from(number).ok().map(WantedProtocol::of));
+        }
+        Some(NumberOrText::Text(text)) => text,
+    };
+    let named = PROTOCOLS.into_iter().find(|(name, _)| text.eq_ignore_ascii_case(name));
+    let number = named.map(|(_, number)| number).or_else(|| text.parse().ok());
+    number
+        .map(|number| Some(WantedProtocol::of(number)))
+        .ok_or_else(|| field.fault(format!("{} is not a protocol", quoted(text))))
+}
+
+/// Those that have a name in the API.
+const PROTOCOLS: [(&str, u8); 6] =
+    [("TCP", 6), ("UDP", 17), ("SCTP", 132), ("ICMP", ICMP), ("ICMPv6", ICMP_V6), ("UDPLite", 136)];
+const ICMP: u8 = 1;
+const ICMP_V6: u8 = 58;
+
+/// What `icmp` or `notICMP` speaks of.
+enum Messages {
+    /// Without a type.
+    All,
+    Of(PortRule),
+}
+
+/// `None`: absent. `protocol`: the rule's.
+fn icmp(field: &Field<'_>, protocol: Option<WantedProtocol>) -> Result<Option<Messages>, Reported> {
+    if !field.is_given() {
+        return Ok(None);
+    }
+    let object = field.object()?;
+    object.has_only(&["type", "code"])?;
+    let protocol = match protocol {
+        Some(WantedProtocol::Number(ICMP)) => RuleProtocol::Icmp,
+        Some(WantedProtocol::Number(ICMP_V6)) => RuleProtocol::IcmpV6,
+        Some(WantedProtocol::Number(_) | WantedProtocol::WithPorts(_)) | None => {
+            return Err(field.fault("needs protocol: ICMP or ICMPv6"));
+        }
+    };
+    let byte = |name: &str| {
+        let field = object.get(name);
+        let number = field.is_given().then(|| field.number_to(u8::MAX.into())).transpose()?;
+        Ok(number.and_then(|number| u8::try_from(number).ok()))
+    };
+    match (byte("type")?, byte("code")?) {
+        (Some(kind), code) => Ok(Some(Messages::Of(PortRule::Icmp { protocol, kind, code }))),
+        (None, None) => Ok(Some(Messages::All)),
+        (None, Some(_)) => Err(object.get("code").fault("needs a type")),
+    }
+}
 
 /// `None`: absent, or empty.
 fn port_list(

@@ -1,6 +1,6 @@
 //! Calico's objects: names and directions of policies in both stores, and what closes a rule.
 
-use podgate_common::Direction;
+use podgate_common::{Direction, RuleProtocol};
 use podgate_core::model::{Action, CalicoRule};
 
 use super::*;
@@ -71,9 +71,14 @@ fn what_is_not_carried_closes_its_rule_and_is_named() {
     let nothing = Rule { peers: Peers::Listed(vec![Peer::Nothing]), ports: Ports::Any };
     for (part, field) in [
         (json!({"http": {"methods": ["GET"]}}), "spec.ingress[0].http"),
-        (json!({"protocol": "ICMP", "icmp": {"type": 8}}), "spec.ingress[0].icmp"),
-        (json!({"protocol": "ICMPv6"}), "spec.ingress[0].protocol"),
-        (json!({"notProtocol": 47}), "spec.ingress[0].notProtocol"),
+        (json!({"icmp": {"type": 8}}), "spec.ingress[0].icmp"),
+        (json!({"protocol": "UDP", "notICMP": {"type": 8}}), "spec.ingress[0].notICMP"),
+        (json!({"protocol": "ICMP", "notICMP": {}}), "spec.ingress[0].notICMP"),
+        (json!({"protocol": "ICMP", "icmp": {"code": 0}}), "spec.ingress[0].icmp.code"),
+        (json!({"protocol": "ICMP", "icmp": {"type": 256}}), "spec.ingress[0].icmp.type"),
+        (json!({"protocol": "ICMP", "icmp": {"kind": 8}}), "spec.ingress[0].icmp.kind"),
+        (json!({"protocol": 256}), "spec.ingress[0].protocol"),
+        (json!({"notProtocol": "GRE"}), "spec.ingress[0].notProtocol"),
         (json!({"protocol": "TCP", "source": {"ports": [1]}}), "spec.ingress[0].source.ports"),
         (json!({"destination": {"services": {"name": "a"}}}), "spec.ingress[0].destination.services"),
         (json!({"destination": {"ports": [80]}}), "spec.ingress[0].destination.ports"),
@@ -101,6 +106,36 @@ fn what_is_not_carried_closes_its_rule_and_is_named() {
 }
 
 #[test]
+fn protocols_without_ports_are_read_by_name_and_number() {
+    let icmp = |protocol, kind, code| PortRule::Icmp { protocol, kind, code };
+    let (v4, v6) = (RuleProtocol::Icmp, RuleProtocol::IcmpV6);
+    for (part, listed, except) in [
+        (json!({"protocol": "icmp"}), Some(PortRule::Number(1)), None),
+        (json!({"protocol": "58"}), Some(PortRule::Number(58)), None),
+        (json!({"protocol": "UDPLite"}), Some(PortRule::Number(136)), None),
+        (json!({"protocol": 6}), Some(PortRule::Protocol(Tcp)), None),
+        (json!({"notProtocol": 47}), None, Some(PortRule::Number(47))),
+        (json!({"protocol": "ICMP", "icmp": {}}), Some(PortRule::Number(1)), None),
+        (json!({"protocol": 1, "icmp": {"type": 8}}), Some(icmp(v4, 8, None)), None),
+        (
+            json!({"protocol": "ICMPv6", "icmp": {"type": 1}, "notICMP": {"type": 1, "code": 4}}),
+            Some(icmp(v6, 1, None)),
+            Some(icmp(v6, 1, Some(4))),
+        ),
+    ] {
+        let mut value = part.clone();
+        value["action"] = "Allow".into();
+        let (read, faults) = rule(&value);
+        let listed = listed.map(|port| vec![port]);
+        let expected = match (listed, except) {
+            (Some(listed), None) => Ports::Listed(listed),
+            (listed, except) => Ports::Except { listed, except: except.into_iter().collect() },
+        };
+        assert_eq!((read.matches.ports, faults), (expected, vec![]), "{part}");
+    }
+}
+
+#[test]
 fn a_policy_for_host_endpoints_alone_selects_no_pod() {
     for field in ["preDNAT", "doNotTrack"] {
         let (policy, faults) = global(V3, &json!({"name": "a"}), &json!({field: true}));
@@ -121,5 +156,30 @@ fn labels_of_a_stored_network_set_are_those_of_its_annotation() {
         assert_eq!(set.labels.keys().map(|key| &**key).collect::<Vec<_>>(), [expected]);
         assert_eq!(set.nets.len(), 2);
         assert_eq!(faults, ["GlobalNetworkSet a: spec.nets[2]: \"no\" is not an IP address"]);
+    }
+}
+
+#[test]
+fn what_no_server_has_looked_at_counts_only_with_the_syntax_of_names_and_labels() {
+    let forged = json!({"name": "\u{1b}[2J", "labels": {"a b": "x", "role": "y\n", "ok": "z"}});
+    let kept = json!({"projectcalico.org/metadata": forged.to_string()});
+    let metadata = json!({"name": "a", "annotations": kept});
+    let (policy, faults) = global(V1, &metadata, &json!({}));
+    assert_eq!((&*policy.name.name, faults.len()), ("a", 3), "{faults:?}");
+    let (objects, faults) = object(V1, "GlobalNetworkSet", &metadata, &json!({}));
+    let [Decoded::NetworkSet(_, _, set)] = objects.as_slice() else { panic!("{objects:?}") };
+    assert_eq!(set.labels.keys().map(|key| &**key).collect::<Vec<_>>(), ["ok"]);
+    assert_eq!(faults.len(), 3, "{faults:?}");
+    let (policy, faults) = global(V3, &json!({"name": "a"}), &json!({"tier": "\u{1b}[2J"}));
+    assert_eq!((&*policy.tier, faults.len()), ("(not understood)", 1), "{faults:?}");
+}
+
+#[test]
+fn the_mode_that_users_write_is_where_calico_keeps_it() {
+    for (mode, expected, problems) in [("audit", true, 0), ("enforce", false, 0), ("odd", false, 1)] {
+        let kept = json!({"annotations": {"podgate.io/mode": mode}}).to_string();
+        let metadata = json!({"name": "a", "annotations": {"projectcalico.org/metadata": kept}});
+        let (policy, faults) = global(V1, &metadata, &json!({}));
+        assert_eq!((policy.audit, faults.len()), (expected, problems), "{mode}");
     }
 }

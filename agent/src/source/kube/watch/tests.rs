@@ -1,5 +1,7 @@
 //! What comes of an API server that serves little, hides something, forgets, or is away for a while.
 
+mod calico;
+
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -224,41 +226,6 @@ async fn cluster_policies_are_watched_at_whichever_known_version_is_served() {
         assert_eq!((picture.cluster.cluster_policies.len(), picture.lacking), (1, vec![]), "{version}");
         assert_eq!(picture.cluster_id.as_deref(), Some("c-1"));
     }
-}
-
-#[tokio::test]
-async fn policies_of_calico_are_read_from_custom_resources_alone() {
-    let (fake, client) = Fake::start().await;
-    let policy = |name: &str| json!({"metadata": {"name": name}, "spec": {"selector": "all()"}});
-    let account = json!({"metadata": {"name": "a", "namespace": "x", "labels": {"role": "b"}}});
-    let path = |group: &str| format!("/apis/{group}/globalnetworkpolicies");
-    let definition =
-        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/globalnetworkpolicies.crd.projectcalico.org";
-    let lists = |fake: &Fake| {
-        // Calico's own API server serves this, and no definition stands for it.
-        fake.state().lists.insert(path("projectcalico.org/v3"), vec![policy("served")]);
-        fake.state().lists.insert(path("crd.projectcalico.org/v1"), vec![policy("stored")]);
-        fake.state().lists.insert(definition.into(), Vec::new());
-        fake.state().lists.insert("/api/v1/serviceaccounts".into(), vec![account.clone()]);
-    };
-    lists(&fake);
-    let (mut updates, health) = start(&client);
-    let calico = next(&mut updates).await.cluster.calico.clone();
-    let names: Vec<String> = calico.policies().map(|policy| policy.name.to_string()).collect();
-    assert_eq!((names, calico.service_accounts.len()), (vec!["GlobalNetworkPolicy stored".to_owned()], 1));
-    let of_calico = || health.read().into_iter().filter(|watch| watch.kind.contains("calico")).count();
-    assert_eq!(of_calico(), 1, "{:?}", health.read());
-    until(&health, "GlobalNetworkPolicy.crd.projectcalico.org", |watch| watch.listed).await;
-}
-
-#[tokio::test]
-async fn without_calico_nothing_is_said_of_it() {
-    let (_fake, client) = Fake::start().await;
-    let (mut updates, health) = start(&client);
-    let picture = next(&mut updates).await;
-    assert!(picture.cluster.calico.is_empty() && picture.problems.is_empty());
-    let kinds: Vec<String> = health.read().into_iter().map(|watch| watch.kind).collect();
-    assert!(kinds.len() == 9 && kinds.iter().all(|kind| !kind.contains("calico")), "{kinds:?}");
 }
 
 #[tokio::test]

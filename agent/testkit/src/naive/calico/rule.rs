@@ -15,9 +15,8 @@ use super::{
 
 /// What the rule does with the connection; `None`: it does not match.
 ///
-/// podgate tells TCP, UDP and SCTP apart, and does not look at the client's port, at types of ICMP or into
-/// connections. A rule that speaks of these matches nothing if it allows, and denies all that the rest of it
-/// matches if it does not.
+/// podgate does not look at the client's port or into connections. A rule that speaks of these matches
+/// nothing if it allows, and denies all that the rest of it matches if it does not.
 pub(super) fn action<'a>(asked: &Asked<'_>, namespace: Option<&str>, rule: &'a Value) -> Option<&'a str> {
     let action = rule["action"].as_str()?;
     let is_carried = is_carried(rule);
@@ -42,7 +41,7 @@ pub(super) fn action<'a>(asked: &Asked<'_>, namespace: Option<&str>, rule: &'a V
             connection.destination.pod,
             connection.destination.address,
         )
-        && is_of_protocol(rule, connection.protocol)
+        && is_of_protocol(rule, connection.protocol, connection.port)
         && is_at_port(asked, rule, destination);
     match (holds, is_carried) {
         (false, _) => None,
@@ -52,10 +51,10 @@ pub(super) fn action<'a>(asked: &Asked<'_>, namespace: Option<&str>, rule: &'a V
 }
 
 fn is_carried(rule: &Value) -> bool {
-    let is_known = |protocol: &Value| protocol.is_null() || number(protocol).is_some();
-    is_known(&rule["protocol"])
-        && is_known(&rule["notProtocol"])
-        && ["icmp", "notICMP", "http"].iter().all(|field| rule[field].is_null())
+    // "This should only be specified if the Protocol field is set to "ICMP" or "ICMPv6"."
+    let has_icmp = matches!(number(&rule["protocol"]), Some(1 | 58));
+    (has_icmp || rule["icmp"].is_null() && rule["notICMP"].is_null())
+        && rule["http"].is_null()
         && ["ports", "notPorts"].iter().all(|list| items(&rule["source"][list]).is_empty())
         && ["source", "destination"].iter().all(|end| {
             let selectors = ["selector", "notSelector", "namespaceSelector"].map(|field| &rule[end][field]);
@@ -108,31 +107,36 @@ fn entity(
         && !not_nets.iter().any(|net| contains(net, address))
 }
 
-/// The protocols that podgate tells apart, as the API of Kubernetes writes them.
-fn number(protocol: &Value) -> Option<&'static str> {
-    match (protocol.as_u64(), protocol.as_str()) {
-        (Some(6), _) | (_, Some("TCP")) => Some("TCP"),
-        (Some(17), _) | (_, Some("UDP")) => Some("UDP"),
-        (Some(132), _) | (_, Some("SCTP")) => Some("SCTP"),
-        _ => None,
-    }
+/// The number of a protocol that a rule names.
+fn number(protocol: &Value) -> Option<u64> {
+    let names = [("TCP", 6), ("UDP", 17), ("SCTP", 132), ("ICMP", 1), ("ICMPv6", 58), ("UDPLite", 136)];
+    let named = || names.into_iter().find(|(name, _)| protocol.as_str() == Some(name));
+    protocol.as_u64().or_else(|| named().map(|(_, number)| number))
 }
 
-fn is_of_protocol(rule: &Value, protocol: &str) -> bool {
-    let (wanted, not_wanted) = (&rule["protocol"], &rule["notProtocol"]);
-    let is_wanted = match number(wanted) {
-        Some(wanted) => wanted == protocol,
-        // Any other one may be meant by a protocol that is not told apart.
-        None => wanted.is_null() || !matches!(protocol, "TCP" | "UDP" | "SCTP"),
+/// "protocol", "notProtocol", "icmp" and "notICMP". Of a message of ICMP `port` is type times 256, and code;
+/// of a protocol that has none of these, its number.
+fn is_of_protocol(rule: &Value, protocol: &str, port: u16) -> bool {
+    let asked = if protocol == "IP" { Some(port.into()) } else { number(&protocol.into()) };
+    let [kind, code] = port.to_be_bytes();
+    let is_message = |wanted: &Value| {
+        wanted["type"].as_u64().is_none_or(|wanted| wanted == u64::from(kind))
+            && wanted["code"].as_u64().is_none_or(|wanted| wanted == u64::from(code))
     };
-    is_wanted && number(not_wanted).is_none_or(|not_wanted| not_wanted != protocol)
+    let (wanted, not_wanted) = (number(&rule["protocol"]), number(&rule["notProtocol"]));
+    let (icmp, not_icmp) = (&rule["icmp"], &rule["notICMP"]);
+    let is_about_icmp = matches!(wanted, Some(1 | 58));
+    (wanted.is_none() || wanted == asked)
+        && (not_wanted.is_none() || not_wanted != asked)
+        && (!is_about_icmp || icmp.is_null() || is_message(icmp))
+        && (!is_about_icmp || not_icmp.is_null() || !is_message(not_icmp))
 }
 
 /// "ports" and "notPorts": numbers, ranges as in "80:90", names of ports of the destination.
 fn is_at_port(asked: &Asked<'_>, rule: &Value, destination: &Value) -> bool {
     let connection = asked.connection;
     let is_at = |entry: &Value| {
-        if number(&rule["protocol"]) != Some(connection.protocol) {
+        if number(&rule["protocol"]) != number(&connection.protocol.into()) {
             return false;
         }
         if let Some(port) = entry.as_u64() {

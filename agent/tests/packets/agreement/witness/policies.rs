@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use podgate_common::{Direction, Hook, Protocol, Tuple};
+use podgate_common::{Direction, Hook, Protocol, RuleProtocol, Tuple};
 use podgate_core::model::{Cluster, Pod, Service, ServicePort};
 
 use super::Witness;
@@ -30,12 +30,13 @@ impl Witness<'_> {
         tuple: &Tuple,
     ) -> PolicyVerdict {
         let egress = hook.direction == Direction::Egress;
-        let allows_by = |protocol: Option<Protocol>, peer: IpAddr, port| {
+        let allows_by = |protocol: RuleProtocol, peer: IpAddr, port| {
             let own_node = egress && self.world.node.contains(&peer);
             let direction = hook.direction;
             naive::allows(cluster, Query { subject: pod, direction, peer, protocol, port, own_node })
         };
-        let allows = |peer, port| allows_by(Protocol::try_from(tuple.protocol).ok(), peer, port);
+        let (protocol, place) = place(tuple);
+        let allows = |peer, port| allows_by(protocol, peer, port);
         if !naive::isolates(cluster, pod, hook.direction) {
             return PolicyVerdict::NotIsolated;
         }
@@ -46,19 +47,19 @@ impl Witness<'_> {
         let ends = self.ends(tuple).filter(|_| egress);
         let is_node_port = ends.as_ref().is_some_and(|(_, is_node_port)| *is_node_port);
         // Nothing sees what is delivered to the node, translated or not.
-        if to_node && !is_node_port && !allows(tuple.destination.into(), tuple.destination_port) {
+        if to_node && !is_node_port && !allows(tuple.destination.into(), place) {
             return PolicyVerdict::Denied;
         }
         if egress && let Some(of_node) = self.ends_over_limit(tuple, is_node_port) {
             // Anything may be behind such an address, at any port.
-            let is_allowed = |(protocol, address, port)| allows_by(Some(protocol), address, port);
+            let is_allowed = |(protocol, address, port)| allows_by(Protocol::into(protocol), address, port);
             let is_deferred = of_node.into_iter().all(is_allowed);
             return if is_deferred { PolicyVerdict::Deferred } else { PolicyVerdict::Denied };
         }
         let Some((backends, _)) = ends else {
             let peer =
                 if egress { tuple.destination.into() } else { self.source(hook.ingress_ifindex, tuple) };
-            let allowed = allows(peer, tuple.destination_port);
+            let allowed = allows(peer, place);
             return if allowed { PolicyVerdict::Allowed } else { PolicyVerdict::Denied };
         };
         let is_allowed = |&(address, port): &(IpAddr, u16)| allows(address, port);
@@ -176,10 +177,14 @@ impl Witness<'_> {
     }
 }
 
+/// What rules say of a packet's protocol, and its port or what stands for it.
+const fn place(tuple: &Tuple) -> (RuleProtocol, u16) {
+    RuleProtocol::of_packet(tuple.protocol, tuple.source_port, tuple.destination_port)
+}
+
 /// Whether the policies of a cluster allow a pod to send this.
 pub(super) fn may_send(cluster: &Cluster, pod: &Pod, tuple: &Tuple) -> bool {
-    let protocol = Protocol::try_from(tuple.protocol).ok();
-    let (peer, port) = (tuple.destination.into(), tuple.destination_port);
+    let ((protocol, port), peer) = (place(tuple), tuple.destination.into());
     // What the node keeps for itself is evaluated where it leaves the pod.
     let (direction, own_node) = (Direction::Egress, false);
     naive::allows(cluster, Query { subject: pod, direction, peer, protocol, port, own_node })

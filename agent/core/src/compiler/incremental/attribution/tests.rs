@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use podgate_common::Protocol;
 use proptest::{collection::vec, option, prelude::*};
 
 use super::*;
@@ -84,7 +85,7 @@ proptest! {
                 for (pod, direction) in pods.iter().flat_map(|pod| Direction::ALL.map(|it| (pod, it))) {
                     for ((peer, port), _) in ENDS.into_iter().zip(&talks).filter(|(_, talks)| **talks) {
                         let peer = peer.parse().unwrap();
-                        let protocol = Some(Protocol::Tcp);
+                        let protocol = Protocol::Tcp.into();
                         let query = ConnectionQuery { pod, direction, peer, protocol, port, is_service: false };
                         let mut work = WorkLimit::of(usize::MAX);
                         let found = snapshot.matches(&query, &mut kept, &mut work);
@@ -113,7 +114,7 @@ fn a_change_forgets_what_was_known_of_the_pods_that_it_touches_alone() {
             pod: &subjects[&ObjectName::new("x", "a")],
             direction: Direction::Ingress,
             peer: "10.0.0.4".parse().unwrap(),
-            protocol: Some(Protocol::Tcp),
+            protocol: Protocol::Tcp.into(),
             port: 80,
             is_service: false,
         };
