@@ -8,6 +8,7 @@
 mod agreement;
 mod corpus;
 mod detaching;
+mod dns;
 mod generate;
 mod loading;
 mod naive;

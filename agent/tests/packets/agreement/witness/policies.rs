@@ -6,7 +6,10 @@ use podgate_common::{Direction, Hook, Protocol, Tuple};
 use podgate_core::model::{Cluster, Pod, Service, ServicePort};
 
 use super::Witness;
-use crate::naive::{self, Query};
+use crate::{
+    naive::{self, Query},
+    world::Learnt,
+};
 
 /// What policies say of one side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +33,14 @@ impl Witness<'_> {
         tuple: &Tuple,
     ) -> PolicyVerdict {
         let egress = hook.direction == Direction::Egress;
-        let allows_by = |protocol: Option<Protocol>, peer: IpAddr, port| {
+        let query = |protocol: Option<Protocol>, peer: IpAddr, port| {
             let own_node = egress && self.world.node.contains(&peer);
-            let direction = hook.direction;
-            naive::allows(cluster, Query { subject: pod, direction, peer, protocol, port, own_node })
+            Query { subject: pod, direction: hook.direction, peer, protocol, port, own_node, learnt: &[] }
         };
-        let allows = |peer, port| allows_by(Protocol::try_from(tuple.protocol).ok(), peer, port);
+        // No backend of a service is open by a name.
+        let allows_by = |protocol, peer, port| naive::allows(cluster, query(protocol, peer, port));
+        let protocol = Protocol::try_from(tuple.protocol).ok();
+        let allows = |peer, port| allows_by(protocol, peer, port);
         if !naive::isolates(cluster, pod, hook.direction) {
             return PolicyVerdict::NotIsolated;
         }
@@ -58,7 +63,11 @@ impl Witness<'_> {
         let Some((backends, _)) = ends else {
             let peer =
                 if egress { tuple.destination.into() } else { self.source(hook.ingress_ifindex, tuple) };
-            let allowed = allows(peer, tuple.destination_port);
+            let query = Query { learnt: &self.world.learnt, ..query(protocol, peer, tuple.destination_port) };
+            let allowed = naive::allows(cluster, query);
+            if allowed && !allows(peer, tuple.destination_port) {
+                self.opened_by_names.set(self.opened_by_names.get() + 1);
+            }
             return if allowed { PolicyVerdict::Allowed } else { PolicyVerdict::Denied };
         };
         let is_allowed = |&(address, port): &(IpAddr, u16)| allows(address, port);
@@ -177,10 +186,10 @@ impl Witness<'_> {
 }
 
 /// Whether the policies of a cluster allow a pod to send this.
-pub(super) fn may_send(cluster: &Cluster, pod: &Pod, tuple: &Tuple) -> bool {
+pub(super) fn may_send(cluster: &Cluster, learnt: &[Learnt], pod: &Pod, tuple: &Tuple) -> bool {
     let protocol = Protocol::try_from(tuple.protocol).ok();
     let (peer, port) = (tuple.destination.into(), tuple.destination_port);
     // What the node keeps for itself is evaluated where it leaves the pod.
     let (direction, own_node) = (Direction::Egress, false);
-    naive::allows(cluster, Query { subject: pod, direction, peer, protocol, port, own_node })
+    naive::allows(cluster, Query { subject: pod, direction, peer, protocol, port, own_node, learnt })
 }
