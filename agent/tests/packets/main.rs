@@ -8,7 +8,6 @@
 mod agreement;
 mod corpus;
 mod detaching;
-mod dns;
 mod generate;
 mod loading;
 mod naive;

@@ -4,15 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use podgate_common::{
     FlowSeed, Hook, Opened, Outcome, Protocol, Resolver, Scratch, Seen, ServiceKey, Stream, Walk,
+    frames::dns::{datagram, reply},
 };
 
 use podgate_datapath::publisher::EndpointEntry;
 
 use super::Node;
-use crate::{
-    dns::{datagram, reply},
-    world::{Family, Learnt, UPLINK, World, arrives, ip, leaves},
-};
+use crate::world::{Family, Learnt, UPLINK, World, arrives, ip, leaves};
 
 /// A server that no packet of the tests goes to.
 const RESOLVER: &str = "198.18.0.53";

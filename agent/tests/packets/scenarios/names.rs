@@ -10,13 +10,16 @@ use podgate_common::{
     Outcome::{self, Allowed, Denied, DeniedBackend, Established, NotIsolated, OwnNode},
     Protocol::{Tcp, Udp},
     Resolver, ServiceKey,
-    frames::{Frame, flag},
+    frames::{
+        Frame,
+        dns::{datagram, labels, reply},
+        flag,
+    },
 };
 use podgate_core::model::{Action, DomainPattern, Peer, Peers, Ports, Tier};
 
 use super::cluster_policies::{rule, with};
 use crate::{
-    dns::{datagram, labels, reply},
     node::Node,
     world::{Family, Host, UPLINK, World, arrives, block, leaves, port},
 };

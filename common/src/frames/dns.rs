@@ -1,11 +1,16 @@
-//! Replies of resolvers.
+//! Replies of resolvers (RFC 1035, 4.1).
 
-use std::net::IpAddr;
+use core::net::IpAddr;
+use std::{vec, vec::Vec};
 
-use podgate_common::frames::Frame;
+use super::{Frame, SocketEndpoint};
 
 /// A name as it stands in messages.
-pub(crate) fn labels(name: &str) -> Vec<u8> {
+///
+/// # Panics
+///
+/// When a label has more than 255 bytes.
+pub fn labels(name: &str) -> Vec<u8> {
     let labels = name.split('.').filter(|label| !label.is_empty());
     let mut bytes: Vec<u8> = labels
         .flat_map(|label| [&[u8::try_from(label.len()).expect("a label")], label.as_bytes()].concat())
@@ -15,7 +20,11 @@ pub(crate) fn labels(name: &str) -> Vec<u8> {
 }
 
 /// A reply to a question for addresses of one family.
-pub(crate) fn reply(name: &str, addresses: &[IpAddr]) -> Vec<u8> {
+///
+/// # Panics
+///
+/// When there are more than 255 addresses, or they are of two families.
+pub fn reply(name: &str, addresses: &[IpAddr]) -> Vec<u8> {
     let kind = if addresses.first().is_some_and(IpAddr::is_ipv6) { 28 } else { 1 };
     let count = u8::try_from(addresses.len()).expect("few");
     let mut bytes = vec![0x12, 0x34, 0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0];
@@ -34,7 +43,7 @@ pub(crate) fn reply(name: &str, addresses: &[IpAddr]) -> Vec<u8> {
 }
 
 /// A message over UDP.
-pub(crate) fn datagram(from: (IpAddr, u16), to: (IpAddr, u16), message: &[u8]) -> Frame {
+pub fn datagram(from: SocketEndpoint, to: SocketEndpoint, message: &[u8]) -> Frame {
     let mut frame = Frame::udp(from, to, message.len());
     frame.payload[8..].copy_from_slice(message);
     frame
