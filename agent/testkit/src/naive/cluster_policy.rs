@@ -183,7 +183,7 @@ fn peer_matches(
         });
     }
     // The addresses that the pod itself has learnt for such a name.
-    let Some(pod) = connection.source.pod else { return false };
+    let Some(pod) = connection.source.pod.filter(|_| !is_special(peer.address)) else { return false };
     items(&entry["domainNames"]).iter().filter_map(Value::as_str).any(|pattern| {
         of_kind(objects, LEARNT, LEARNT).any(|learnt| {
             learnt["pod"] == format!("{}/{}", namespace_of(pod), name_of(pod))
@@ -201,6 +201,20 @@ pub fn learnt(pod: &str, name: &str, address: IpAddr) -> Value {
     json!({
         "apiVersion": LEARNT, "kind": LEARNT, "pod": pod, "name": name, "address": address.to_string(),
     })
+}
+
+/// Addresses to which no name leads: unspecified, loopback, link-local, multicast and reserved ones.
+fn is_special(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, ..] = v4.octets();
+            first == 0 || v4.is_loopback() || v4.is_link_local() || first >= 224
+        }
+        IpAddr::V6(v6) => {
+            let first = v6.segments()[0];
+            v6.segments()[..4] == [0; 4] || v6.is_multicast() || (0xfe80..=0xfeff).contains(&first)
+        }
+    }
 }
 
 /// "'*', the wildcard specifier, matches one or more entire labels." Upper case is lower case, and a dot at the
