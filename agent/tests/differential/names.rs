@@ -1,5 +1,5 @@
-//! Rules with names of the DNS: what a pod has learnt opens what the specification says, among rules that deny
-//! and pass on, NetworkPolicies and Calico's tiers.
+//! Rules with names of the DNS: what a pod has learnt opens what the specification says, among rules that
+//! deny and pass on, NetworkPolicies and Calico's tiers.
 
 use std::{
     net::IpAddr,

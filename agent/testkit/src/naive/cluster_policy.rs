@@ -217,8 +217,8 @@ fn is_special(address: IpAddr) -> bool {
     }
 }
 
-/// "'*', the wildcard specifier, matches one or more entire labels." Upper case is lower case, and a dot at the
-/// end says nothing.
+/// "'*', the wildcard specifier, matches one or more entire labels." Upper case is lower case, and a dot at
+/// the end says nothing.
 fn name_matches(pattern: &str, name: &str) -> bool {
     let pattern = pattern.to_ascii_lowercase();
     let pattern = pattern.strip_suffix('.').unwrap_or(&pattern);
