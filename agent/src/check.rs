@@ -171,7 +171,8 @@ fn btf(root: &Path) -> Finding {
     } else {
         Finding::fall_back(
             ITEM,
-            "programs that do not read connection tracking: masqueraded packets count as the node's",
+            "programs that do not read connection tracking, so that masqueraded packets count as the node's, nor \
+             names: rules with domainNames allow nothing",
             "no /sys/kernel/btf/vmlinux",
             "run a kernel with CONFIG_DEBUG_INFO_BTF",
         )

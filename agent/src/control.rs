@@ -11,6 +11,7 @@ mod earlier;
 pub(crate) mod enforcement;
 mod holds;
 mod inputs;
+mod limited;
 mod nodes;
 mod resolvers;
 mod shortcut;
@@ -27,7 +28,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use podgate_common::{Direction, MAX_ENDPOINTS, MAX_OWNERS};
 use podgate_core::{
-    compiler::{CompileInput, CompiledTables, Incremental, Site, Subject},
+    compiler::{CompileInput, CompiledTables, Incremental, Site},
     model::{Cluster, Name, ObjectName, Pod},
     policy_walk::OrderedPolicies,
 };
@@ -40,7 +41,7 @@ use podgate_datapath::{
 
 pub use self::unenforced::Attention;
 use self::{
-    attaching::ways_out, counters::GoneVeths, holds::LongHolds, nodes::Nodes, resolvers::resolvers,
+    attaching::ways_out, counters::GoneVeths, holds::LongHolds, nodes::Nodes, resolvers::Resolvers,
     shortcut::ShortcutGates, unenforced::UnenforcedPods, wanted::wanted,
 };
 pub(crate) use self::{earlier::Earlier, inputs::Inputs};
@@ -68,8 +69,7 @@ pub struct Reconciler {
     nodes: Nodes,
     unenforced: UnenforcedPods,
     shortcut: ShortcutGates,
-    /// In place of the cluster's own, if there are any.
-    resolvers: Vec<SocketAddr>,
+    resolvers: Resolvers,
     /// Why programs could not be attached.
     refused: BTreeMap<Device, String>,
     /// What these were found in; `None` when they must be found again.
@@ -128,7 +128,7 @@ impl Reconciler {
             nodes: Nodes::default(),
             unenforced: UnenforcedPods::default(),
             shortcut: ShortcutGates::default(),
-            resolvers: Vec::new(),
+            resolvers: Resolvers::default(),
             refused: BTreeMap::new(),
             looked_at: None,
             memory_returned: None,
@@ -235,18 +235,6 @@ impl Reconciler {
         enforced.collect()
     }
 
-    /// Pods whose policies, as [`snapshot::CLOSED`] says, tell more apart than the node has room for, and
-    /// allow nothing.
-    pub fn closed(&self) -> Vec<ObjectName> {
-        let CompiledTables { closed, subjects, .. } = self.compiler.tables();
-        if closed.is_empty() {
-            return Vec::new();
-        }
-        let is_closed =
-            |subject: &Subject| subject.rule_sets().iter().any(|rule_set| closed.contains(rule_set));
-        subjects.iter().filter(|(_, subject)| is_closed(subject)).map(|(name, _)| name.clone()).collect()
-    }
-
     /// How often this process has written to the kernel's tables.
     pub fn writes(&self) -> u64 {
         let maps = &self.datapath.maps;
@@ -303,8 +291,9 @@ impl Reconciler {
 
     /// Believes these servers in place of the cluster's own.
     #[must_use]
-    pub fn with_resolvers(self, resolvers: Vec<SocketAddr>) -> Self {
-        Self { resolvers, ..self }
+    pub fn with_resolvers(mut self, configured: Vec<SocketAddr>) -> Self {
+        self.resolvers.configured = configured;
+        self
     }
 
     fn publish(
@@ -315,7 +304,7 @@ impl Reconciler {
         network: &Network,
     ) -> Result<Published> {
         let mut wanted = wanted(endpoints, tables, cluster, network, &mut self.nodes);
-        wanted.resolvers = resolvers(&self.resolvers, cluster, &endpoints.own_addresses);
+        wanted.resolvers.clone_from(self.resolvers.find(cluster, &endpoints.own_addresses));
         self.publisher.publish(&mut self.datapath.maps, tables, &wanted)
     }
 

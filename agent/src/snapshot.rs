@@ -9,7 +9,12 @@ mod latency;
 mod policy_versions;
 mod unenforced;
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Instant,
+};
 
 use podgate_core::model::{Cluster, Name, ObjectName, Uid};
 
@@ -34,8 +39,8 @@ pub struct Snapshot {
     /// The pods' interfaces as they are enforced, by ifindex.
     pub interfaces: BTreeMap<u32, EnforcedInterface>,
     pub unenforced: BTreeMap<ObjectName, Unenforced>,
-    /// Pods whose policies, as [`CLOSED`] says, tell more apart than the node has room for.
-    pub closed: Vec<ObjectName>,
+    /// Pods of whose policies something is left out.
+    pub limited: BTreeSet<(ObjectName, PodLimit)>,
     pub holds: HoldCounts,
     pub tables: Vec<TableSize>,
     pub contexts: Contexts,
@@ -109,10 +114,37 @@ pub struct TableSize {
     pub capacity: Option<u32>,
 }
 
-/// What is said of a pod when a limit of the node ([`podgate_core::compiler::TableLimits`]) closes its
-/// policies.
-pub const CLOSED: &str =
-    "its policies tell more ports and networks apart than this node has room for; they allow nothing";
+/// Why something of a pod's policies is left out: it allows nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PodLimit {
+    /// A limit of the node ([`podgate_core::compiler::TableLimits`]) closes its policies.
+    Closed,
+    /// The kernel cannot read names.
+    NamesUnsupported,
+    /// There is no table for what it learns.
+    NamesWithoutTable,
+    /// Its rules with names stand in more parts than count.
+    NamesInManyParts,
+}
+
+impl fmt::Display for PodLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => {
+                "its policies tell more ports and networks apart than this node has room for; they allow nothing"
+            }
+            Self::NamesUnsupported => {
+                "its rules with domainNames allow nothing: this node's kernel has no type information (BTF)"
+            }
+            Self::NamesWithoutTable => {
+                "its rules with domainNames allow nothing: this node has no table for the names that it learns"
+            }
+            Self::NamesInManyParts => {
+                "of its rules with domainNames those behind the fourth part between Deny and Pass rules allow nothing"
+            }
+        })
+    }
+}
 
 impl Snapshot {
     pub fn is_ready(&self) -> bool {
@@ -202,7 +234,7 @@ impl Snapshot {
             cluster: Arc::new(cluster),
             interfaces: [(3, interface)].into(),
             unenforced: BTreeMap::new(),
-            closed: vec![],
+            limited: BTreeSet::new(),
             holds: HoldCounts::default(),
             tables: vec![],
             contexts: Contexts::default(),

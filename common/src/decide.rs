@@ -173,6 +173,9 @@ fn flow<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tab
     if forget(&scratch.endpoint.names) != 0 {
         names::reconsider(scratch, tables);
     }
+    if forget(&scratch.evaluation.is_senders) {
+        names::reconsider_sender(scratch, tables);
+    }
     scratch.evaluation.outcome = prepare_entry(scratch, hook, tables);
     if tables.has_shortcut() {
         shortcut::take_back_if_translated(packet, scratch);

@@ -8,6 +8,7 @@ use std::{vec, vec::Vec};
 
 use crate::protocol::number;
 
+pub mod dns;
 mod neighbours;
 
 pub use crate::packet::crafted::BareIp;

@@ -93,6 +93,21 @@ impl NameNode {
     }
 }
 
+/// How far a server is believed: a value of the map of resolvers, by address, port and protocol.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Resolver(pub u32);
+
+impl Resolver {
+    /// It is no resolver.
+    pub const NONE: Self = Self(0);
+    pub const BELIEVED: Self = Self(1);
+    /// A service that is not the resolver's claims the same address and port, and may lead packets there to
+    /// backends of its own. A reply is believed only if connection tracking says that a resolver's backend
+    /// has sent it.
+    pub const CLAIMED: Self = Self(2);
+}
+
 /// Of a tree of names: more labels than this has no pattern.
 pub const MAX_PATTERN_LABELS: usize = 16;
 

@@ -31,9 +31,12 @@ pub struct Scratch {
     pub(crate) evaluation: SideEvaluation,
     /// The veth of the pod that the packet is handed to; 0: it goes its usual way.
     pub receiver: u32,
-    /// Of the pod whose side was evaluated, and what the enforced policies said alone.
+    /// Of the pod whose side was evaluated, and what the enforced policies said alone; of a receiver's side,
+    /// what its own policies said.
     pub(crate) endpoint: Endpoint,
     pub(crate) enforced: Outcome,
+    /// Of the pod that sent the packet, where its policies are asked behind its veth.
+    pub(crate) sender: Endpoint,
     /// The packet is a resolver's reply, from which its pod is to learn names.
     pub learns: bool,
     /// Where the names of a destination are put while it is evaluated.
@@ -54,6 +57,8 @@ pub(crate) struct SideEvaluation {
     pub(crate) from_client: bool,
     /// Whether it was answered before.
     pub(crate) is_evaluated: bool,
+    /// Whether the answer is one of the sender's policies, where the packet is evaluated behind its veth.
+    pub(crate) is_senders: bool,
     /// The answer.
     pub(crate) outcome: Outcome,
     /// Whether the connection gets the entry.
@@ -76,6 +81,7 @@ impl Scratch {
         receiver: 0,
         endpoint: Endpoint::PENDING,
         enforced: Outcome::Pending,
+        sender: Endpoint::PENDING,
         learns: false,
         names: [NameId::NONE; NAMES_OF_ADDRESS],
         connection: Tuple::EMPTY,
@@ -84,6 +90,7 @@ impl Scratch {
             side: Direction::Egress,
             from_client: false,
             is_evaluated: false,
+            is_senders: false,
             outcome: Outcome::Pending,
             enters: false,
             is_closed: true,
@@ -98,6 +105,7 @@ impl Scratch {
         self.learns = false;
         self.policy_lookup.begin(hook.ifindex, hook.direction);
         self.evaluation.from_client = true;
+        self.evaluation.is_senders = false;
     }
 
     /// In whose share it is to report the packet, or to remember something of it: the veth of the pod that

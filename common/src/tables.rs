@@ -2,7 +2,7 @@
 
 use crate::{
     Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
-    Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyId, PolicyLookup, PortPair, Protocol, Reach,
+    Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyId, PolicyLookup, PortPair, Protocol, Reach, Resolver,
     RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Tuple, by_egress, by_names, by_policy,
     filter_bits, is_own,
 };
@@ -72,6 +72,11 @@ impl RowKey {
     pub const fn of_strata(policy: PolicyId) -> Self {
         // No constant: two of them side by side are written at once, and the stack is not aligned for it.
         Self { policy, identity: IdentityId(policy.0), block: Self::STRATA }
+    }
+
+    /// Whether the row is one of [`Strata`].
+    pub const fn is_of_strata(&self) -> bool {
+        self.block == Self::STRATA
     }
 
     const STRATA: u32 = 1 << 30;
@@ -233,8 +238,8 @@ pub trait Tables {
     /// Notes when a connection was used last, and what was seen of it: marks are added, none is taken away.
     fn refresh_flow(&self, place: Self::FlowHandle, lookup: &Lookup, now: u32, seen: Seen);
 
-    /// Whether a server resolves names for pods.
-    fn is_resolver(&self, key: &ServiceKey) -> bool;
+    /// How far a server is believed that resolves names for pods.
+    fn resolver(&self, key: &ServiceKey) -> Resolver;
     /// Writes the names that an address was learnt for in the table of a pod's to some of the places, and
     /// [`NameId::NONE`] to the others.
     fn names(&self, table: u32, address: &Address, names: &mut [NameId; NAMES_OF_ADDRESS]);

@@ -2,8 +2,8 @@
 
 use crate::{
     Address, ClassId, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FragmentKey, IdentityId,
-    LabelKey, NameNode, PolicyId, PortPair, Row, RowKey, ServiceId, ServiceKey, Share, TableSetIndex,
-    VerdictQuery,
+    LabelKey, NameNode, PolicyId, PortPair, Resolver, Row, RowKey, ServiceId, ServiceKey, Share,
+    TableSetIndex, VerdictQuery,
 };
 
 impl VerdictQuery {
@@ -45,6 +45,7 @@ pod!(
     NameNode,
     PolicyId,
     PortPair,
+    Resolver,
     Row,
     RowKey,
     ServiceId,

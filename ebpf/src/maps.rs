@@ -113,7 +113,7 @@ pub(crate) static ROWS: ArrayOfMaps<HashMap<RowKey, RawRow, TEMPLATE, NO_PREALLO
 #[btf_map]
 pub(crate) static LABELS: HashMap<LabelKey, u32, MAX_LABELS, NO_PREALLOC> = HashMap::new();
 
-/// Addresses, ports and protocols of resolvers that are believed; the values mean nothing.
+/// Addresses, ports and protocols of resolvers that are believed. The values are `Resolver`s.
 #[btf_map]
 pub(crate) static RESOLVERS: HashMap<ServiceKey, u32, MAX_RESOLVERS, NO_PREALLOC> = HashMap::new();
 

@@ -51,7 +51,7 @@ pub unsafe extern "C" fn learn_names(packet: *mut __sk_buff) -> u32 {
     let place = if reply.protocol == Protocol::Tcp as u32 { stream_place(table, reply) } else { None };
     // SAFETY: an element lives until the program ends (RCU). One word: what CPUs write at once is one of it.
     let stream = place.map_or(Stream::default(), |place| Stream(unsafe { place.read_volatile() }));
-    let after = match walk.open(&Skb::new(&context), reply, stream, table) {
+    let after = match walk.open(&Skb::new(&context), reply, stream, table, &ConfiguredSeed) {
         Opened::Nothing => None,
         Opened::Stream(stream) => Some(stream),
         Opened::Walk => {
@@ -61,7 +61,7 @@ pub unsafe extern "C" fn learn_names(packet: *mut __sk_buff) -> u32 {
                 walk.unlearnt += 1;
                 walk.lose_stream();
             }
-            walk.stream(reply)
+            walk.stream(reply, &ConfiguredSeed)
         }
     };
     if let (Some(place), Some(after)) = (place, after) {

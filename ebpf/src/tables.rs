@@ -6,8 +6,8 @@ use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies6
 use podgate_common::{
     Address, ClassId, Config, Endpoint, EntryHandle, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey,
     IdentityId, JIFFIES_PER_TICK, LinkAddress, Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, OpenVeth,
-    Outcome, PolicyLookup, PortPair, Reach, Row, RowKey, RuleProtocol, Seen, ServiceId, ServiceKey, Share,
-    SharedSet, Spot, TableSetIndex, Tables, Timeout, TunnelPort, Tuple, Unreported,
+    Outcome, PolicyLookup, PortPair, Reach, Resolver, Row, RowKey, RuleProtocol, Seen, ServiceId, ServiceKey,
+    Share, SharedSet, Spot, TableSetIndex, Tables, Timeout, TunnelPort, Tuple, Unreported,
 };
 
 use crate::atomic::Bpf;
@@ -150,9 +150,9 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn is_resolver(&self, key: &ServiceKey) -> bool {
-        // SAFETY: only asked whether it is there.
-        unsafe { RESOLVERS.get(key) }.is_some()
+    fn resolver(&self, key: &ServiceKey) -> Resolver {
+        // SAFETY: only read, one word.
+        Resolver(unsafe { RESOLVERS.get(key) }.copied().unwrap_or(0))
     }
 
     #[inline(always)]

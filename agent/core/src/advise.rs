@@ -24,7 +24,7 @@ pub use self::{
     replay::{Replay, replay, with_advice},
     selector::WorkloadSelector,
 };
-use crate::model::{CLUSTER_DNS, Cluster, Labels, Name, ObjectName};
+use crate::model::{Cluster, Labels, Name, ObjectName};
 
 /// A connection that was seen.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -282,9 +282,9 @@ impl<'a> Observed<'a> {
 
     /// The cluster's DNS, by its backends.
     fn dns(&self) -> BTreeSet<(Peer, ObservedPort)> {
-        let services = CLUSTER_DNS.iter().map(|(namespace, name)| ObjectName::new(*namespace, *name));
+        let services = self.cluster.dns_services();
         let ports = [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol, DNS));
-        services.flat_map(|name| ports.map(|port| self.backends(&name, port))).flatten().collect()
+        services.flat_map(|service| ports.map(|port| self.backends(&service.name, port))).flatten().collect()
     }
 
     /// The labels of the workloads of each namespace.

@@ -10,8 +10,8 @@ use std::{
 
 use podgate_common::{
     Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
-    Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, PolicyId, PortPair, Reach, Row, RowKey, RuleProtocol,
-    Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Timeouts, TunnelPort,
+    Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, PolicyId, PortPair, Reach, Resolver, Row, RowKey,
+    RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Timeouts, TunnelPort,
 };
 
 use crate::{
@@ -56,7 +56,7 @@ pub struct Memory<'a> {
     /// The veths between which they may.
     pub open_veths: RefCell<BTreeSet<u32>>,
     /// Servers that resolve names for pods.
-    pub resolvers: BTreeSet<ServiceKey>,
+    pub resolvers: BTreeMap<ServiceKey, Resolver>,
     names: names::Tree,
     /// The names that addresses were learnt for, by the number of the pod's table.
     pub learnt: RefCell<BTreeMap<(u32, Address), Vec<NameId>>>,
@@ -86,7 +86,7 @@ impl<'a> Memory<'a> {
             passes_encapsulation: Cell::new(false),
             has_shortcut: Cell::new(false),
             open_veths: RefCell::default(),
-            resolvers: BTreeSet::new(),
+            resolvers: BTreeMap::new(),
             names: names::Tree::new(&tables.names),
             learnt: RefCell::default(),
         }
@@ -224,8 +224,8 @@ impl podgate_common::Tables for Memory<'_> {
         }
     }
 
-    fn is_resolver(&self, key: &ServiceKey) -> bool {
-        self.resolvers.contains(key)
+    fn resolver(&self, key: &ServiceKey) -> Resolver {
+        self.resolvers.get(key).copied().unwrap_or_default()
     }
 
     fn names(&self, table: u32, address: &Address, names: &mut [NameId; NAMES_OF_ADDRESS]) {

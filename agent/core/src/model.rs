@@ -8,6 +8,7 @@
 
 mod calico;
 mod cluster;
+mod cluster_dns;
 mod cluster_policy;
 mod domain;
 mod limits;
@@ -28,6 +29,7 @@ pub use calico::{
 pub use cluster::{
     Cluster, HostPort, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Objects, Pod, PodAddresses,
 };
+pub use cluster_dns::{OPENSHIFT_DNS, OPENSHIFT_NODE};
 pub use cluster_policy::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Tier,
 };
@@ -43,6 +45,5 @@ pub use policy_ref::{PolicyName, PolicyRef};
 pub use ports::{PortRange, PortSet};
 pub use selector::{LabelValues, Requirement, Selector};
 pub use service::{
-    CLUSTER_DNS, EndpointSlice, Frontend, Hints, Proxy, Service, ServicePort, SliceEndpoint, SlicePort,
-    SlicesByService,
+    EndpointSlice, Frontend, Hints, Proxy, Service, ServicePort, SliceEndpoint, SlicePort, SlicesByService,
 };

@@ -23,6 +23,8 @@ pub struct Linked {
     pub reads_tracking: bool,
     /// A program can tell at which hook of a veth it runs.
     pub knows_hooks: bool,
+    /// Replies of resolvers are read for names.
+    pub reads_names: bool,
 }
 
 /// Links an object of podgate's; what the configuration has to say of the kernel is found out here.
@@ -45,6 +47,7 @@ pub fn linked(object: &[u8], config: Config) -> Result<Linked> {
         object: link(object, access, &config)?,
         reads_tracking: tracking != Tracking::default(),
         knows_hooks: hook_mark != HookMark::default(),
+        reads_names: names != 0,
     })
 }
 

@@ -16,12 +16,16 @@ use aya::{
 };
 use aya_obj::generated::bpf_map_type;
 use podgate_common::{
-    LabelKey, MAX_LIFETIME, MAX_NAME_TABLES, NameEntry, NameId, NameNode, NameSet, ServiceKey, WAYS_OF_NAMES,
+    LabelKey, MAX_LABELS, MAX_LIFETIME, MAX_NAME_TABLES, NameEntry, NameId, NameNode, NameSet, Resolver,
+    ServiceKey, WAYS_OF_NAMES,
 };
 
 use podgate_core::compiler::NamePlace;
 
 use super::{MapTable, maps, sys};
+
+/// Labels of the tree: new ones stand beside old ones for a moment, and one entry counts numbers.
+const MOST_LABELS: usize = MAX_LABELS / 2 - 1;
 
 /// Names that no rule has any more, of which what was learnt is kept: as many as change at a time.
 const MAX_RETIRED: usize = 256;
@@ -39,8 +43,8 @@ type RawSet = [u64; NameSet::WORDS as usize];
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
 pub struct NameMaps {
     labels: MapTable<LabelKey, NameNode>,
-    /// Addresses, ports and protocols of resolvers.
-    pub resolvers: MapTable<ServiceKey, u32>,
+    /// Resolvers, by address, port and protocol.
+    pub resolvers: MapTable<ServiceKey, Resolver>,
     tables: ArrayOfMaps<MapData, Array<MapData, RawSet>>,
     outer: std::os::fd::OwnedFd,
     /// The node of each name that ends as one of the rules does.
@@ -48,6 +52,10 @@ pub struct NameMaps {
     /// Those of them that no rule has any more, and since when: what was learnt for them may live on.
     retired: BTreeMap<Vec<Box<[u8]>>, Instant>,
     next: u32,
+    /// How many names of rules have no room in the tree.
+    left_out: usize,
+    /// Veths whose pods have rules with names and could not be given a table, by ifindex.
+    pub without_table: BTreeSet<u32>,
 }
 
 impl NameMaps {
@@ -65,6 +73,8 @@ impl NameMaps {
             nodes,
             retired: BTreeMap::new(),
             next,
+            left_out: 0,
+            without_table: BTreeSet::new(),
         })
     }
 
@@ -108,12 +118,24 @@ impl NameMaps {
         Some((suffix.clone(), left))
     }
 
-    /// Writes the tree: from now on these names are learnt.
+    /// Writes the tree: from now on these names are learnt. Those for which it has no room open nothing.
     ///
     /// # Errors
     ///
-    /// When the kernel has no room for a label.
+    /// When the kernel refuses.
     pub fn show(&mut self, places: &BTreeSet<NamePlace>) -> Result<()> {
+        let left_out = places.len() - fitting(places, MOST_LABELS).count();
+        if left_out != self.left_out {
+            if left_out != 0 {
+                let limit = MOST_LABELS;
+                tracing::error!(
+                    left_out,
+                    limit,
+                    "rules have more labels of names than fit: some open nothing"
+                );
+            }
+            self.left_out = left_out;
+        }
         self.labels.put_all(&self.wanted(places))
     }
 
@@ -175,7 +197,7 @@ impl NameMaps {
 
     fn wanted(&self, places: &BTreeSet<NamePlace>) -> BTreeMap<LabelKey, NameNode> {
         let mut matched: BTreeMap<&[Box<[u8]>], [bool; 3]> = BTreeMap::new();
-        for (suffix, left) in places {
+        for (suffix, left) in fitting(places, MOST_LABELS) {
             for at in 0..suffix.len() {
                 matched.entry(&suffix[at..]).or_default();
             }
@@ -235,6 +257,20 @@ impl NameMaps {
     }
 }
 
+/// The names whose labels have room in a tree of so many.
+fn fitting(places: &BTreeSet<NamePlace>, most: usize) -> impl Iterator<Item = &NamePlace> {
+    let mut nodes: BTreeSet<&[Box<[u8]>]> = BTreeSet::new();
+    places.iter().filter(move |(suffix, _)| {
+        let new: Vec<_> =
+            (0..suffix.len()).map(|at| &suffix[at..]).filter(|at| !nodes.contains(at)).collect();
+        let fits = nodes.len() + new.len() <= most;
+        if fits {
+            nodes.extend(new);
+        }
+        fits
+    })
+}
+
 /// The entries of a set, as it was read.
 fn entries_of(set: &RawSet) -> Vec<NameEntry> {
     // SAFETY: as many words, and every bit pattern is valid.
@@ -260,4 +296,21 @@ fn read(labels: &BTreeMap<LabelKey, NameNode>) -> (NodeNumbers, u32) {
         name
     };
     (by_number.keys().map(|number| (name(*number), *number)).collect(), next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_that_is_full_takes_the_names_whose_labels_it_has() {
+        let place =
+            |name: &str| -> NamePlace { (name.split('.').map(|label| label.as_bytes().into()).collect(), 0) };
+        let places: BTreeSet<NamePlace> =
+            ["a.com", "b.com", "c.d.test", "com", "e.com"].map(place).into_iter().collect();
+        let with = |most: usize| fitting(&places, most).cloned().collect::<Vec<_>>();
+        assert_eq!(with(7).len(), 5);
+        assert_eq!(with(3), ["a.com", "b.com", "com"].map(place));
+        assert_eq!(with(0), []);
+    }
 }

@@ -110,6 +110,8 @@ pub struct Datapath {
     ebpf: Ebpf,
     /// One program serves both hooks of a pod's veth.
     shares: bool,
+    /// Replies of resolvers are read for names. It takes the kernel's type information.
+    pub reads_names: bool,
     /// The maps that the agent writes.
     pub maps: BpfMaps,
     /// Removes flow counters that are in no use.
@@ -156,7 +158,7 @@ impl Datapath {
             names_keep: options.names_keep,
             jiffies_per_second,
         };
-        let Linked { object, reads_tracking, knows_hooks } = linked(OBJECT, config)?;
+        let Linked { object, reads_tracking, knows_hooks, reads_names } = linked(OBJECT, config)?;
         if !reads_tracking {
             tracing::warn!("connection tracking cannot be read: masqueraded connections count as the node's");
         }
@@ -187,7 +189,7 @@ impl Datapath {
         let layouts = pins.map(Pins::other_layouts).transpose()?.unwrap_or_default();
         let past = Past::of(is_fresh, &layouts);
         let held = pins.map(pinned_programs::take_held).transpose()?.unwrap_or_default();
-        Ok((Self { ebpf, shares, maps, flow_counters, clock, past, held }, readers))
+        Ok((Self { ebpf, shares, reads_names, maps, flow_counters, clock, past, held }, readers))
     }
 
     /// A program, loaded.

@@ -30,8 +30,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use podgate_common::{
-    Address, ClassId, Endpoint, EndpointState, NODE, OTHER_NODE, PolicyId, RuleProtocol, ServiceKey,
-    TableSetIndex, TunnelPort,
+    Address, ClassId, Endpoint, EndpointState, NODE, OTHER_NODE, PolicyId, Resolver, RuleProtocol,
+    ServiceKey, TableSetIndex, TunnelPort,
 };
 use podgate_core::{
     address_filter::AddressFilter,
@@ -77,7 +77,7 @@ pub struct Wanted {
     /// The addresses of these services where there are more than have room.
     pub tunnel_filter: AddressFilter,
     /// Servers of which pods' replies are believed.
-    pub resolvers: BTreeSet<ServiceKey>,
+    pub resolvers: BTreeMap<ServiceKey, Resolver>,
     /// By ifindex, of the veths that are ports of bridges: the link-layer addresses that their pods were
     /// given.
     pub link_addresses: BTreeMap<u32, [u8; 6]>,
@@ -259,7 +259,9 @@ impl Current {
         let coming = rows.iter().filter_map(|(key, row)| Some((key, row.as_ref()?)));
         for (key, row) in coming.chain(&crossing) {
             let held = self.set.rows.entries().get(key).copied().unwrap_or_default();
-            self.set.rows.put(*key, united(held, *row))?;
+            // Where ids stand in place of bits, two rows have no union.
+            let row = if key.is_of_strata() { *row } else { united(held, *row) };
+            self.set.rows.put(*key, row)?;
         }
         // 2.
         if !same_classes {
@@ -307,9 +309,8 @@ impl Current {
                 *own = address.into();
             }
         }
-        maps.names.show(&tables.names)?;
-        maps.names.resolvers.put_all(&wanted.resolvers.iter().map(|key| (*key, 1)).collect())?;
-        names::give_tables(maps, tables, &wanted.endpoints, &mut endpoints)?;
+        let resolvers = maps.names.resolvers.entries().keys().copied().collect();
+        names::prepare(maps, tables, wanted, &mut endpoints)?;
         let subjects = wanted.endpoints.values().flat_map(|entry| entry.subject.rule_sets());
         let parts = |at| tables.strata.get(&at).into_iter().flat_map(|parts| parts.iter());
         let subjects = subjects.flat_map(|at| parts(at).flat_map(|part| [part.names, part.open]).chain([at]));
@@ -330,6 +331,8 @@ impl Current {
             maps.set_revision(revision)?;
         }
         let enforced = Instant::now();
+        let held = before.is_some().then_some((&held_names, &resolvers));
+        names::mark_connections(maps, wanted, held)?;
         // 5.
         let goes = !crossing.is_empty()
             || rows.iter().any(|(key, row)| self.set.rows.entries().get(key) != row.as_ref())
@@ -352,11 +355,7 @@ impl Current {
         maps.tunnel_services.keep(&tunnel_services)?;
         maps.endpoints.keep(&endpoints)?;
         maps.filter.keep(filters)?;
-        maps.names.keep(&tables.names)?;
-        maps.names.resolvers.keep(&wanted.resolvers.iter().map(|key| (*key, 1)).collect())?;
-        for table in held_names.difference(&names::tables_of(endpoints.values())) {
-            maps.names.remove_table(*table)?;
-        }
+        names::tidy(maps, tables, wanted, &held_names)?;
         match &before {
             Some(before) if same_classes => self.ids.free(tables, before, &mut ids),
             _ => self.ids.keep(tables, &mut ids),

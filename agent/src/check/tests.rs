@@ -102,7 +102,8 @@ fn what_is_not_there_is_named_alone_and_with_advice() {
             &[(
                 "BTF",
                 FallBack(
-                    "programs that do not read connection tracking: masqueraded packets count as the node's",
+                    "programs that do not read connection tracking, so that masqueraded packets count as the node's, \
+                     nor names: rules with domainNames allow nothing",
                 ),
             )],
         ),

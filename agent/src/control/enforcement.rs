@@ -29,7 +29,7 @@ use super::{
 use crate::{
     endpoints::cni::{CniResult, CniResults},
     options::{AgentOptions, UnenforcedMode},
-    snapshot::{CLOSED, Contexts, LatencyHistogram, PolicyVersions, Progress, Snapshot},
+    snapshot::{Contexts, LatencyHistogram, PodLimit, PolicyVersions, Progress, Snapshot},
     source::{ClusterSnapshot, kube::PodWarning, manifests},
 };
 
@@ -65,8 +65,8 @@ pub(crate) struct Enforcement {
     earlier: Earlier,
     /// Where warnings about pods go, to become Events.
     pod_warnings: Option<mpsc::Sender<PodWarning>>,
-    /// Pods whose policies a limit of the node closes.
-    closed: BTreeSet<ObjectName>,
+    /// Pods of whose policies a limit of the node leaves out a part.
+    limited: BTreeSet<(ObjectName, PodLimit)>,
     needs: Needs,
 }
 
@@ -109,7 +109,7 @@ impl Enforcement {
             previous_agents: Some(previous_agents),
             earlier,
             pod_warnings: None,
-            closed: BTreeSet::new(),
+            limited: BTreeSet::new(),
             needs: Needs::default(),
         }
     }
@@ -257,7 +257,7 @@ impl Enforcement {
                 }
                 self.progress.ready = true;
                 self.progress.last_error = None;
-                self.report_closed();
+                self.report_limited();
             }
             Err(error) => {
                 tracing::error!("{error:#}; the policies in force stay");
@@ -266,14 +266,14 @@ impl Enforcement {
         }
     }
 
-    /// Reports each pod once for as long as a limit closes its policies.
-    fn report_closed(&mut self) {
-        let closed: BTreeSet<ObjectName> = self.reconciler.closed().into_iter().collect();
-        for pod in closed.difference(&self.closed) {
-            tracing::warn!(%pod, "{CLOSED}");
-            self.warn(pod, "LimitExceeded", CLOSED.to_owned());
+    /// Reports each pod once for as long as a limit leaves out a part of its policies.
+    fn report_limited(&mut self) {
+        let limited = self.reconciler.limited();
+        for (pod, limit) in limited.difference(&self.limited) {
+            tracing::warn!(%pod, "{limit}");
+            self.warn(pod, "LimitExceeded", limit.to_string());
         }
-        self.closed = closed;
+        self.limited = limited;
     }
 
     /// Nothing waits for it; the log has it.
@@ -304,7 +304,7 @@ impl Enforcement {
             cluster: self.picture.as_ref().map(|picture| picture.cluster.clone()).unwrap_or_default(),
             interfaces: self.reconciler.enforced(),
             unenforced: unenforced.map(|(pod, unenforced)| (pod.clone(), unenforced.clone())).collect(),
-            closed: self.reconciler.closed(),
+            limited: self.reconciler.limited(),
             holds: self.reconciler.holds(),
             tables: self.reconciler.sizes(),
             contexts: self.contexts.clone(),

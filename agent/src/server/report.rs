@@ -13,8 +13,8 @@ use crate::{
     endpoints::InterfaceState,
     observe::{DirectionHits, HitReport, PolicyHits, RuleCount},
     snapshot::{
-        AppliedPolicies, CLOSED, EnforcedInterface, HoldCounts, PolicyVersions, Progress, ShortcutState,
-        Snapshot, TableSize, Unenforced,
+        AppliedPolicies, EnforcedInterface, HoldCounts, PolicyVersions, Progress, ShortcutState, Snapshot,
+        TableSize, Unenforced,
     },
 };
 
@@ -93,7 +93,7 @@ pub(super) fn unenforced(snapshot: &Snapshot) -> Vec<UnenforcedPod> {
 
 fn problems(snapshot: &Snapshot) -> Vec<String> {
     let of_source = snapshot.progress.problems.iter().cloned();
-    of_source.chain(snapshot.closed.iter().map(|pod| format!("Pod {pod}: {CLOSED}"))).collect()
+    of_source.chain(snapshot.limited.iter().map(|(pod, limit)| format!("Pod {pod}: {limit}"))).collect()
 }
 
 fn objects(cluster: &Cluster) -> ObjectCounts {

@@ -8,6 +8,7 @@
 mod calico;
 mod cluster_policies;
 mod large;
+mod names;
 mod pods;
 mod policies;
 mod services;
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 
 pub use calico::with_calico;
 pub use large::{large, large_cluster_policies, large_of};
+pub use names::{learnt, with_names};
 pub use spoil::spoil;
 
 /// Whether policies may hold entries that the API server would refuse.

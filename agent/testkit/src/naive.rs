@@ -21,6 +21,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+pub use cluster_policy::learnt;
 pub use matrix::matrix;
 pub(crate) use object::asked_number;
 use object::{addresses, is_alive, namespace_of, node_of, on_host_network};

@@ -1,15 +1,19 @@
 //! What podgate answers: objects go in as manifest files, as users give them; verdicts come out of the
 //! compiled tables.
 
-use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, sync::Arc};
 
 use podgate::source::{ClusterSnapshot, manifests};
-use podgate_common::{Direction, Protocol};
+use podgate_common::{
+    Direction, Endpoint, EndpointState, FlowSeed, Headers, Hook, Opened, Protocol, Scratch, Stream, Walk,
+    decide,
+    frames::{Frame, dns, flag},
+};
 use podgate_core::{
     compiler::{self, TableLimits},
     explain::{self, Verdict, explain},
     matrix::matrix,
-    memory::Memory,
+    memory::{Memory, policy_id},
     model::{Cluster, ObjectName},
     port_spec::PortSpec,
 };
@@ -124,7 +128,7 @@ impl<'a> Compiled<'a> {
         &self,
         pod: &ObjectName,
         direction: Direction,
-        outside: std::net::IpAddr,
+        outside: IpAddr,
         port: (Protocol, u16),
     ) -> bool {
         let has_family =
@@ -132,6 +136,53 @@ impl<'a> Compiled<'a> {
         let rule_set = self.rule_set(pod, direction);
         has_family && Memory::new(&self.tables).allowed(rule_set, outside, port.0, port.1)
     }
+
+    /// Whether a pod that has learnt these addresses from replies of its resolver may open a connection.
+    pub(crate) fn opens(
+        &self,
+        pod: &ObjectName,
+        learnt: &[(&str, IpAddr)],
+        outside: IpAddr,
+        (protocol, port): (Protocol, u16),
+    ) -> bool {
+        const VETH: u32 = 7;
+        let own = &self.cluster.pods[pod].addresses;
+        let Some(source) = own.iter().copied().find(|own| own.is_ipv4() == outside.is_ipv4()) else {
+            return false;
+        };
+        let rule_set = self.rule_set(pod, Direction::Egress);
+        let has_names = self.tables.strata.contains_key(&rule_set);
+        let mut memory = Memory::new(&self.tables);
+        let endpoint = Endpoint {
+            state: EndpointState::Identified as u32,
+            egress: policy_id(rule_set),
+            names: u32::from(has_names),
+            ..Endpoint::PENDING
+        };
+        memory.endpoints.insert(VETH, endpoint);
+        memory.owners = own.iter().map(|address| ((*address).into(), VETH)).collect();
+        for (name, address) in learnt.iter().filter(|_| has_names) {
+            learn(&memory, &dns::reply(name, &[*address]));
+        }
+        let (from, to) = ((source, 40_000), (outside, port));
+        let frame = match protocol {
+            Protocol::Tcp => Frame::tcp(from, to, flag::SYN),
+            Protocol::Udp => Frame::udp(from, to, 0),
+            Protocol::Sctp => Frame::sctp(from, to, 1),
+        };
+        let hook = Hook { direction: Direction::Egress, ifindex: VETH, ingress_ifindex: VETH };
+        decide(&frame.bytes().as_slice(), &mut { Scratch::EMPTY }, &hook, &memory).passes()
+    }
+}
+
+/// What the programs do with a reply, in the first table.
+fn learn(memory: &Memory<'_>, reply: &[u8]) {
+    let [resolver, client] = [([192, 0, 2, 53].into(), 53), ([192, 0, 2, 1].into(), 40_000)];
+    let frame = dns::datagram(resolver, client, reply).bytes();
+    let (mut walk, packet) = (Walk::EMPTY, frame.as_slice());
+    let opened = walk.open(&packet, &Headers::EMPTY.tuple, Stream::default(), 1, &FlowSeed::default());
+    assert_eq!(opened, Opened::Walk);
+    while walk.step(&packet, memory) {}
 }
 
 fn put(path: &Path, text: &str) {

@@ -11,6 +11,7 @@ mod incremental;
 mod large;
 mod limits;
 mod lint;
+mod names;
 mod narrowing;
 mod outside;
 mod reasons;

@@ -23,7 +23,8 @@ use crate::{
 };
 
 const CLUSTERS: u32 = 1_000;
-const PORTS: [(Protocol, u16); 3] = [(Protocol::Tcp, 80), (Protocol::Udp, 53), (Protocol::Sctp, 80)];
+pub(crate) const PORTS: [(Protocol, u16); 3] =
+    [(Protocol::Tcp, 80), (Protocol::Udp, 53), (Protocol::Sctp, 80)];
 
 type Sample = (Vec<Value>, Vec<IpAddr>);
 
@@ -114,13 +115,17 @@ fn explain_agrees((objects, addresses): &Sample) -> Result<(), TestCaseError> {
 }
 
 /// The pods that the matrix is about.
-fn pods(objects: &[Value]) -> Vec<ObjectName> {
+pub(crate) fn pods(objects: &[Value]) -> Vec<ObjectName> {
     let seen = matrix(objects, &[]);
     let names = seen["pods"].as_array().expect("the form of the matrix").iter();
     names
         .map(|name| name.as_str().and_then(|name| name.split_once('/')).expect("a pod is NAMESPACE/NAME"))
         .map(|(namespace, name)| ObjectName::new(namespace, name))
         .collect()
+}
+
+pub(crate) fn to_outside(pod: &ObjectName, outside: IpAddr, port: (Protocol, u16)) -> Question {
+    between(pod, Direction::Egress, outside, port)
 }
 
 fn between(

@@ -2,7 +2,7 @@
 //! reason that holds by the naive reading of the policies.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeMap,
     hash::{BuildHasher as _, Hasher as _, RandomState},
 };
@@ -40,6 +40,7 @@ fn the_same_with_the_short_cut() {
 fn agree(node: Node) {
     let node = RefCell::new(node);
     let outcomes = RefCell::new(BTreeMap::<Outcome, u32>::new());
+    let opened_by_names = Cell::new(0);
     // PROPTEST_RNG_SEED repeats a run.
     let rng_seed = match Config::default().rng_seed {
         RngSeed::Random => RngSeed::Fixed(RandomState::new().build_hasher().finish()),
@@ -56,7 +57,7 @@ fn agree(node: Node) {
     let result = TestRunner::new(config).run(&cases, |(world, steps)| {
         let mut node = node.borrow_mut();
         node.forget();
-        node.publish(&world);
+        node.teach(&world);
         let tables = world.compile(Vec::new());
         let mut witness = Witness::new(&world, &tables);
         let (mut frames, mut history) = (Vec::new(), Vec::new());
@@ -91,10 +92,12 @@ fn agree(node: Node) {
             frames.extend(frame);
         }
         node.assert_same_state();
+        opened_by_names.set(opened_by_names.get() + witness.opened_by_names.get());
         Ok(())
     });
     let outcomes = outcomes.into_inner();
-    println!("{} packets: {outcomes:?}", outcomes.values().sum::<u32>());
+    let opened_by_names = opened_by_names.get();
+    println!("{} packets, {opened_by_names} by names: {outcomes:?}", outcomes.values().sum::<u32>());
     if let Err(error) = result {
         panic!("{error}");
     }
@@ -106,6 +109,7 @@ fn agree(node: Node) {
         assert!(seen >= 20, "only {seen} packets were {outcome}");
     }
     assert!(outcomes.values().sum::<u32>() >= 100_000);
+    assert!(opened_by_names >= 100, "names have opened {opened_by_names} connections");
 }
 
 /// The connection that a frame is read to belong to.

@@ -9,6 +9,8 @@ use podgate_core::model::{
     ObjectName, Peer, Peers, Pod, PortRule, Ports, Rule, Tier,
 };
 
+use crate::world::Learnt;
+
 /// The pods' end of a connection, and the other one. `port` is a place of the protocol.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Query<'a> {
@@ -19,6 +21,8 @@ pub(crate) struct Query<'a> {
     pub(crate) port: u16,
     /// The peer is the node that the pod runs on.
     pub(crate) own_node: bool,
+    /// What pods have learnt, where that counts.
+    pub(crate) learnt: &'a [Learnt],
 }
 
 /// Whether some policy has a say in this direction, so that what is not understood is dropped.
@@ -171,7 +175,7 @@ fn rules_of<'a>(
 fn holds(cluster: &Cluster, own: Option<&Name>, rule: &Rule, query: Query<'_>) -> bool {
     let peer = match &rule.peers {
         Peers::Any => true,
-        Peers::Listed(peers) => peers.iter().any(|peer| is_peer(cluster, own, peer, query.peer)),
+        Peers::Listed(peers) => peers.iter().any(|peer| is_peer(cluster, own, peer, query)),
         Peers::Calico(_) => panic!("{OF_CALICO}"),
     };
     let port = match &rule.ports {
@@ -182,10 +186,20 @@ fn holds(cluster: &Cluster, own: Option<&Name>, rule: &Rule, query: Query<'_>) -
     peer && port
 }
 
-fn is_peer(cluster: &Cluster, own: Option<&Name>, peer: &Peer, address: IpAddr) -> bool {
+fn is_peer(cluster: &Cluster, own: Option<&Name>, peer: &Peer, query: Query<'_>) -> bool {
+    let address = query.peer;
     match peer {
-        // No address is a name.
-        Peer::Name(_) | Peer::Nothing => false,
+        Peer::Nothing => false,
+        // The addresses of nodes are no name's.
+        Peer::Name(pattern) => {
+            let is_node = cluster.nodes.values().any(|node| node.addresses.contains(&address));
+            let is_its = |learnt: &Learnt| {
+                learnt.pod.name() == query.subject.name
+                    && learnt.address == address
+                    && pattern.matches(learnt.name)
+            };
+            query.direction == Direction::Egress && !is_node && query.learnt.iter().any(is_its)
+        }
         Peer::Nodes(labels) => {
             let mut nodes = cluster.nodes.values();
             nodes.any(|node| labels.matches(&node.labels) && node.addresses.contains(&address))

@@ -137,6 +137,7 @@ impl Node {
         let published =
             self.publisher.publish(&mut self.datapath.maps, &tables, &wanted).expect("the kernel takes it");
         // Connections of an address that has another owner now are forgotten.
+        let asked_before = (self.with_names(), self.wanted.resolvers.clone());
         let before = std::mem::replace(&mut self.wanted, wanted);
         let has_changed_hands =
             before.owners.iter().any(|(address, owner)| self.wanted.owners.get(address) != Some(owner));
@@ -177,6 +178,7 @@ impl Node {
                 })
         });
         self.tables = tables;
+        self.mark_connections(&asked_before);
         self.revision = published.revision;
         published
     }
@@ -317,16 +319,15 @@ impl Node {
     }
 
     fn with_memory<T>(&mut self, decide: impl FnOnce(&Memory<'_>) -> T) -> T {
+        let with_names = self.with_names();
         let mut memory = Memory::new(&self.tables);
         memory.endpoints = self
             .wanted
             .endpoints
             .iter()
             .map(|(ifindex, entry)| {
-                let has_names =
-                    entry.subject.of_egress().iter().any(|at| self.tables.strata.contains_key(at));
                 let endpoint = Endpoint {
-                    names: if has_names { *ifindex } else { 0 },
+                    names: if with_names.contains(ifindex) { *ifindex } else { 0 },
                     state: entry.state as u32,
                     table_set: TableSetIndex(0),
                     ingress: memory::policy_id(entry.subject.ingress),

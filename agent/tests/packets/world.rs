@@ -6,13 +6,16 @@ use std::{
     sync::Arc,
 };
 
-use podgate_common::{EndpointState, NODE, OTHER_NODE, Protocol, ServiceKey, TunnelPort, frames::MAC};
+use podgate_common::{
+    EndpointState, NODE, OTHER_NODE, Protocol, Resolver, ServiceKey, TunnelPort, frames::MAC,
+};
 use podgate_core::{
     compiler::{self, CompileInput, CompiledTables, Incremental, RuleSet, Subject},
     fixtures::ready,
     model::{
-        Cluster, EndpointSlice, Name, NamedPort, Namespace, NetworkPolicy, Node, ObjectName, Pod, Proxy,
-        Rule, Service, ServicePort, SlicePort,
+        Action, Cluster, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule,
+        ClusterSubject, EndpointSlice, IpBlock, Name, NamedPort, Namespace, NetworkPolicy, Node, ObjectName,
+        Peer, Peers, Pod, Ports, Proxy, Rule, Selector, Service, ServicePort, SlicePort, Tier,
     },
     tunnels::TunnelServices,
 };
@@ -33,8 +36,18 @@ pub(crate) struct World {
     pub(crate) node: BTreeSet<IpAddr>,
     /// How many addresses and ports that lead to tunnels have room of their own.
     pub(crate) room_for_tunnels: usize,
+    /// What pods have learnt by [`crate::node::Node::teach`].
+    pub(crate) learnt: Vec<Learnt>,
     /// Servers whose replies are believed.
-    pub(crate) resolvers: BTreeSet<ServiceKey>,
+    pub(crate) resolvers: BTreeMap<ServiceKey, Resolver>,
+}
+
+/// A resolver has said to a pod that a name has an address.
+#[derive(Clone, Debug)]
+pub(crate) struct Learnt {
+    pub(crate) pod: Host,
+    pub(crate) name: &'static str,
+    pub(crate) address: IpAddr,
 }
 
 #[derive(Clone, Debug)]
@@ -91,7 +104,8 @@ impl World {
             veths: Host::LOCAL.map(veth).into(),
             node: Family::ALL.map(|family| Host::Node.at(family)).into(),
             room_for_tunnels: usize::MAX,
-            resolvers: BTreeSet::new(),
+            learnt: Vec::new(),
+            resolvers: BTreeMap::new(),
         }
     }
 
@@ -249,6 +263,26 @@ impl World {
     fn last_service(&mut self) -> &mut Service {
         let name = ObjectName::new("x", format!("s{}", self.cluster.services.len() - 1));
         Arc::make_mut(&mut self.cluster.services[&name])
+    }
+
+    /// All pods may ask a server, before all that other policies say.
+    #[must_use]
+    pub(crate) fn asks_at(mut self, server: IpAddr) -> Self {
+        let cidr = server.into();
+        let server = Peer::Block(IpBlock { cidr, except: BTreeSet::new() });
+        let matches = Rule { peers: Peers::Listed(vec![server]), ports: Ports::Any };
+        let name = ClusterPolicyName { name: "".into(), kind: ClusterPolicyKind::ClusterNetworkPolicy };
+        let policy = ClusterNetworkPolicy {
+            name: name.clone(),
+            tier: Tier::Admin,
+            priority: 0,
+            subject: ClusterSubject { namespaces: Selector::EVERYTHING, pods: Selector::EVERYTHING },
+            ingress: Vec::new(),
+            egress: vec![ClusterRule { action: Action::Accept, matches }],
+            audit: false,
+        };
+        self.cluster.cluster_policies.insert(name, policy.into());
+        self
     }
 
     /// Isolates a pod for ingress, but for these rules.

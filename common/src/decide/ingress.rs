@@ -25,7 +25,8 @@ pub(super) fn ingress<T: Tables>(
         tracked,
         policy_lookup,
         sender_lookup,
-        evaluation: SideEvaluation { entry, .. },
+        enforced,
+        evaluation: SideEvaluation { entry, is_senders, .. },
         connection: tuple,
         ..
     } = scratch;
@@ -70,8 +71,14 @@ pub(super) fn ingress<T: Tables>(
     if !outcome.passes() {
         return outcome;
     }
-    may_send(&sender, tuple, headers.segment, entry, (policy_lookup, sender_lookup), tables)
-        .unwrap_or(outcome)
+    *enforced = outcome;
+    match may_send(&sender, tuple, headers.segment, entry, (policy_lookup, sender_lookup), tables) {
+        Some(against) => {
+            *is_senders = true;
+            against
+        }
+        None => outcome,
+    }
 }
 
 /// What the egress of a local pod has against what it sent, where that could not be evaluated at its own
@@ -99,15 +106,21 @@ pub(super) fn may_send<T: Tables>(
         (sender_lookup.ifindex, sender_lookup.direction) = (sender.pod, Direction::Egress);
         outcome = against_backend(tuple, &endpoint, sender_lookup, tables);
         if outcome.is_some() {
-            *policy_lookup = *sender_lookup;
+            core::mem::swap(policy_lookup, sender_lookup);
         }
     }
     if outcome.is_none_or(Outcome::passes) {
-        entry.client_if = sender.pod;
-        entry.client_revision = revision;
-        entry.seen = entry.seen.without(Seen::OWN_ADDRESS);
+        note_sender(entry, sender.pod, revision);
     }
     outcome
+}
+
+/// Notes that the sender's egress was evaluated behind its veth.
+#[inline(always)]
+pub(super) fn note_sender(entry: &mut Flow, pod: u32, revision: u32) {
+    entry.client_if = pod;
+    entry.client_revision = revision;
+    entry.seen = entry.seen.without(Seen::OWN_ADDRESS);
 }
 
 /// What a pod's egress has against a service's backend.

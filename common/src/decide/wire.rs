@@ -8,7 +8,7 @@ use super::{
     encapsulation::is_tunnelled,
     enter,
     fragments::{recall_ports, remember_ports},
-    is_alive, may_send, origin,
+    is_alive, may_send, names, origin,
 };
 use crate::{
     Direction, Flow, Headers, Hook, Lookup, Outcome, Packet, PacketKind, Reach, Scratch, Seen, Tables,
@@ -67,7 +67,13 @@ pub fn decide_on_wire<T: Tables>(
         let isolated = tables.endpoint(sender.pod).egress.isolates();
         return isolated.then_some(Outcome::Fragment);
     }
-    let outcome = connection(&sender, packet, scratch, tables).map(|()| enter(scratch, tables));
+    let outcome = connection(&sender, packet, scratch, tables).map(|()| {
+        if forget(&scratch.evaluation.is_senders) {
+            names::reconsider_sender(scratch, tables);
+        }
+        scratch.evaluation.enters = forget(&scratch.evaluation.outcome).passes();
+        enter(scratch, tables)
+    });
     if matches!(kind, PacketKind::FirstFragment) && outcome.is_none_or(Outcome::passes) {
         remember_ports(scratch, tables);
     }
@@ -123,9 +129,19 @@ fn connection<T: Tables>(
     scratch: &mut Scratch,
     tables: &T,
 ) -> Option<()> {
-    let Scratch { headers, tracked, policy_lookup, sender_lookup, lookup, original, evaluation, .. } =
-        scratch;
-    let SideEvaluation { entry, is_evaluated, outcome, enters, is_closed, .. } = evaluation;
+    let Scratch {
+        headers,
+        tracked,
+        policy_lookup,
+        sender_lookup,
+        lookup,
+        original,
+        evaluation,
+        enforced,
+        connection,
+        ..
+    } = scratch;
+    let SideEvaluation { entry, is_evaluated, is_senders, outcome, is_closed, .. } = evaluation;
     lookup.turn_to(&headers.tuple);
     let source_is_low = lookup.source_is_low();
     let found = tables.flow(lookup, Reach::Everywhere);
@@ -176,9 +192,11 @@ fn connection<T: Tables>(
     } else if let Some(against) =
         may_send(sender, &headers.tuple, headers.segment, entry, (policy_lookup, sender_lookup), tables)
     {
+        (*enforced, *is_senders) = (forget(outcome), true);
+        *connection = headers.tuple;
         *outcome = against;
     }
-    (*enters, *is_closed) = (forget(outcome).passes(), isolated);
+    *is_closed = isolated;
     Some(())
 }
 

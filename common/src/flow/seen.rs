@@ -93,6 +93,13 @@ impl Seen {
         }
     }
 
+    /// Of a connection whose replies are read for names from now on: they come through the node.
+    #[must_use]
+    pub const fn that_reads_names(self) -> Self {
+        let through_node = self.without(Self::SHORTCUT).without(Self::OPENED_DIRECTLY);
+        through_node.with(Self::NAMES, true).as_entered()
+    }
+
     /// Whether the server answered.
     #[inline(always)]
     pub const fn is_replied(self) -> bool {

@@ -72,8 +72,12 @@ impl Walk {
         if [class_high, class_low] != [0, 1] {
             return Some(self.next_record());
         }
+        // Only what was asked for: then the answer is a chain of aliases and what its end has, which the
+        // resolver has taken from where each belongs. To who asks for all types at once (RFC 8482) it gives
+        // what the server of the name says: an alias to any name, beside addresses.
         match u16::from_be_bytes(kind) {
             kind::CNAME => self.alias(data),
+            other if u32::from(other) != forget(&self.asked) => Some(self.next_record()),
             kind::A if length == V4 => self.address(packet, data, V4),
             kind::AAAA if length == V6 => self.address(packet, data, V6),
             kind::A | kind::AAAA => None,

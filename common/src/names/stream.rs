@@ -7,7 +7,7 @@
 
 use super::{Next, Walk};
 use crate::{
-    Packet, Tuple,
+    Packet, Seed, Tuple,
     packet::{forget, overwrite},
     protocol::number,
 };
@@ -30,7 +30,8 @@ const UDP_HEADER: u32 = 8;
 const TCP_HEADER: u32 = 20;
 
 impl Transport {
-    /// `None`: an extension header other than that of a fragment, or a length of 0.
+    /// `None`: an extension header other than that of a fragment, or a part of a datagram that has none. What
+    /// such a part begins with are bytes of the message, which whoever has a zone writes.
     #[inline(always)]
     pub fn of(packet: &impl Packet) -> Option<Self> {
         let [kind @ .., first, _] = packet.read::<4>(12)?;
@@ -39,11 +40,12 @@ impl Transport {
                 let length = u16::from_be_bytes(packet.read::<2>(16)?);
                 let part = u16::from_be_bytes(packet.read::<2>(20)?);
                 let [_, protocol] = packet.read::<2>(22)?;
-                Some(Self {
+                let (is_later, goes_on) = (part & 0x1fff != 0, part & 0x2000 != 0);
+                (!is_later).then_some(Self {
                     offset: IP + u32::from(first & 0x0f) * 4,
                     end: IP + u32::from(length),
                     protocol: protocol.into(),
-                    is_fragment: part & 0x3fff != 0,
+                    is_fragment: goes_on,
                 })
             }
             ([0x86, 0xdd], 6) => {
@@ -59,8 +61,9 @@ impl Transport {
                     return Some(of(IP + IPV6_HEADER, next, false));
                 }
                 let [next, _, part @ ..] = packet.read::<4>((IP + IPV6_HEADER) as usize)?;
-                let is_part = u16::from_be_bytes(part) & 0xfff9 != 0;
-                Some(of(IP + IPV6_HEADER + FRAGMENT_HEADER, next, is_part))
+                let part = u16::from_be_bytes(part);
+                let (is_later, goes_on) = (part & 0xfff8 != 0, part & 1 != 0);
+                (!is_later).then_some(of(IP + IPV6_HEADER + FRAGMENT_HEADER, next, goes_on))
             }
             _ => None,
         }
@@ -86,20 +89,30 @@ impl Stream {
         reply.destination_port as u32 & (Self::PLACES - 1)
     }
 
-    /// Whose stream a reply belongs to: the ports, and a part of the resolver's address.
+    /// Whose stream a reply belongs to: a hash of its addresses and ports, as the flow table's (UMAC's NH). A
+    /// pod chooses its port, and may ask two resolvers from it. Without the seed it does not find two streams
+    /// that are taken for each other, of which one would say where messages of the other begin.
     #[inline(always)]
-    const fn of(reply: &Tuple) -> u64 {
-        let [.., a, b] = reply.source.bytes();
-        let server = u16::from_be_bytes([a, b]) ^ reply.source_port;
-        (reply.destination_port as u64) << 48 | (server as u64) << 32
+    fn of(reply: &Tuple, seed: &impl Seed) -> u64 {
+        const HALF: u64 = u32::MAX as u64;
+        let pair =
+            |word: u64, at| ((word & HALF) + seed.word(at)).wrapping_mul((word >> 32) + seed.word(at + 1));
+        let [a, b] = reply.source.halves();
+        let [c, d] = reply.destination.halves();
+        let ports = u64::from(reply.source_port) << 32 | u64::from(reply.destination_port);
+        let hash = pair(a, 0).wrapping_add(pair(b, 2)).wrapping_add(pair(c, 4));
+        let hash = hash.wrapping_add(pair(d, 6)).wrapping_add(pair(ports, 8));
+        let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // No stream is none.
+        (mixed | 1 << 32) & !HALF
     }
 
     #[inline(always)]
-    const fn next(self, reply: &Tuple) -> Option<u32> {
+    fn next(self, reply: &Tuple, seed: &impl Seed) -> Option<u32> {
         const SEQUENCE: u64 = u32::MAX as u64;
         #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
         let sequence = self.0 as u32;
-        if self.0 & !SEQUENCE == Self::of(reply) { Some(sequence) } else { None }
+        if self.0 & !SEQUENCE == Self::of(reply, seed) { Some(sequence) } else { None }
     }
 }
 
@@ -118,13 +131,26 @@ impl Walk {
     /// Turns to a packet, of which `reply` has the addresses and ports; `stream` is what is known of its
     /// stream. `table`: whose names are learnt.
     #[inline(always)]
-    pub fn open(&mut self, packet: &impl Packet, reply: &Tuple, stream: Stream, table: u32) -> Opened {
+    pub fn open(
+        &mut self,
+        packet: &impl Packet,
+        reply: &Tuple,
+        stream: Stream,
+        table: u32,
+        seed: &impl Seed,
+    ) -> Opened {
         self.clear(table);
-        self.open_transport(packet, reply, stream).unwrap_or(Opened::Nothing)
+        self.open_transport(packet, reply, stream, seed).unwrap_or(Opened::Nothing)
     }
 
     #[inline(always)]
-    fn open_transport(&mut self, packet: &impl Packet, reply: &Tuple, stream: Stream) -> Option<Opened> {
+    fn open_transport(
+        &mut self,
+        packet: &impl Packet,
+        reply: &Tuple,
+        stream: Stream,
+        seed: &impl Seed,
+    ) -> Option<Opened> {
         let Transport { offset, end, protocol, is_fragment } = Transport::of(packet)?;
         overwrite(&mut self.is_fragment, is_fragment.into());
         overwrite(&mut self.end, end);
@@ -136,7 +162,7 @@ impl Walk {
                 self.turn_to(packet, message, if own_end < end { own_end } else { end });
                 Some(Opened::Walk)
             }
-            number::TCP => self.open_segment(packet, offset, reply, stream),
+            number::TCP => self.open_segment(packet, offset, reply, stream, seed),
             _ => None,
         }
     }
@@ -148,20 +174,23 @@ impl Walk {
         offset: u32,
         reply: &Tuple,
         stream: Stream,
+        seed: &impl Seed,
     ) -> Option<Opened> {
         const SYN: u8 = 2;
         const LENGTH: u8 = 0xf0;
         let sequence = u32::from_be_bytes(self.read::<4>(packet, offset + 4)?);
         let [length, flags] = self.read::<2>(packet, offset + 12)?;
         if flags & SYN != 0 {
-            return Some(Opened::Stream(Stream(Stream::of(reply) | u64::from(sequence.wrapping_add(1)))));
+            return Some(Opened::Stream(Stream(
+                Stream::of(reply, seed) | u64::from(sequence.wrapping_add(1)),
+            )));
         }
         let data = offset + u32::from(length & LENGTH) / 4;
         let end = forget(&self.end);
         if data < offset + TCP_HEADER || data >= end {
             return Some(Opened::Nothing);
         }
-        let Some(next) = stream.next(reply) else {
+        let Some(next) = stream.next(reply, seed) else {
             overwrite(&mut self.unlearnt, 1);
             return Some(Opened::Nothing);
         };
@@ -212,7 +241,7 @@ impl Walk {
 
     /// What is known of the stream of a segment after the walk; `None`: it is none.
     #[inline(always)]
-    pub fn stream(&self, reply: &Tuple) -> Option<Stream> {
+    pub fn stream(&self, reply: &Tuple, seed: &impl Seed) -> Option<Stream> {
         let (first, resume) = (forget(&self.first), forget(&self.resume));
         if first == 0 {
             return None;
@@ -221,6 +250,6 @@ impl Walk {
             return Some(Stream::default());
         }
         let next = forget(&self.sequence).wrapping_add(resume - first);
-        Some(Stream(Stream::of(reply) | u64::from(next)))
+        Some(Stream(Stream::of(reply, seed) | u64::from(next)))
     }
 }

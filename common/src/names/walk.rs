@@ -27,6 +27,8 @@ pub struct Walk {
     pub(super) end: u32,
     /// Where the next step reads.
     pub(super) at: u32,
+    /// The type that was asked for.
+    pub(super) asked: u32,
     /// Records of the answer section that are left.
     pub(super) records: u32,
     /// Aliases that were read.
@@ -137,6 +139,7 @@ impl Walk {
         message: 0,
         end: 0,
         at: 0,
+        asked: 0,
         records: 0,
         aliases: 0,
         data_end: 0,
@@ -199,14 +202,22 @@ impl Walk {
     }
 
     /// A reply to a query, with one question (RFC 1035, 4.1.1).
+    ///
+    /// Nothing counts in an error: some servers make one of the query, with all that its client has written
+    /// behind the question.
     #[inline(always)]
     fn header(&mut self, packet: &impl Packet) -> Option<Next> {
         const REPLY: u8 = 0x80;
         const OPCODE: u8 = 0x78;
+        const ERROR: u8 = 0x0f;
         let message = forget(&self.message);
-        let [_, _, flags, _, questions_high, questions_low, high, low] = self.read::<8>(packet, message)?;
+        let [_, _, flags, more, questions_high, questions_low, high, low] =
+            self.read::<8>(packet, message)?;
         if flags & (REPLY | OPCODE) != REPLY || [questions_high, questions_low] != [0, 1] {
             return None;
+        }
+        if more & ERROR != 0 {
+            return Some(Next::Done);
         }
         overwrite(&mut self.records, u16::from_be_bytes([high, low]).into());
         // The question has no pointers: none leads before it.
@@ -366,7 +377,9 @@ impl Walk {
     #[inline(always)]
     fn end_of_question(&mut self, packet: &impl Packet) -> Option<Next> {
         let at = forget(&self.at);
-        let [_, _, class @ ..] = self.read::<4>(packet, at)?;
+        let [kind @ .., class_high, class_low] = self.read::<4>(packet, at)?;
+        let (kind, class) = (u16::from_be_bytes(kind), [class_high, class_low]);
+        overwrite(&mut self.asked, kind.into());
         overwrite(&mut self.question_end, at + 4);
         if class != CLASS_IN {
             return Some(Next::Done);

@@ -16,8 +16,10 @@ use xtask::lab::{Agent, Lab, Manifests, PATIENT, Place, Service};
 
 use super::Test;
 
-pub(crate) const TESTS: &[(&str, Test)] =
-    &[("a_name_is_open_at_once_when_it_is_looked_up_also_without_an_agent", lookups)];
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("a_name_is_open_at_once_when_it_is_looked_up_also_without_an_agent", lookups),
+    ("a_client_that_keeps_its_socket_to_the_resolver_learns_by_it_after_the_first_rule", one_socket),
+];
 
 const PORT: u16 = 80;
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -63,6 +65,30 @@ fn lookups(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+/// As c-ares does it, which Node.js and others look names up with.
+fn one_socket(lab: &mut Lab) -> Result<()> {
+    let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
+    let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;
+    let dns = n2.pod("x/dns").start()?;
+    let server = n2.pod("x/server").start()?;
+    let _http = server.place.serve(Service::Http(PORT))?;
+    let name = "server.example.com";
+    let resolver = Resolver::start(&dns.place, [(name.to_owned(), server.addresses.v4)].into())?;
+    let at = dns.addresses.v4;
+    let agent = Agent::start(&n1, &["--resolvers", &format!("{at}:53")])?;
+    let client = &client.place;
+    let socket = client.run(|| socket_to(at))?;
+    ask(&socket, name)?;
+    let before = agent.ask(&["status"])?["revision"].clone();
+    allow(lab.manifests(), at, "'*.example.com'")?;
+    agent.until("the policy is in force", PATIENCE, "status", |status| status["revision"] != before)?;
+    ensure!(!connects(client, server.addresses.v4), "it is open though no one has looked it up since");
+    let address = ask(&socket, name)?;
+    ensure!(connects(client, address), "it is closed right after the look-up");
+    drop(resolver);
+    Ok(())
+}
+
 /// The client may ask the resolver, and reach these names.
 fn allow(manifests: &Manifests, resolver: Ipv4Addr, names: &str) -> Result<()> {
     let text = format!(
@@ -88,15 +114,24 @@ fn connects(from: &Place, to: Ipv4Addr) -> bool {
 }
 
 fn look_up(resolver: Ipv4Addr, name: &str) -> Result<Ipv4Addr> {
+    ask(&socket_to(resolver)?, name)
+}
+
+fn socket_to(resolver: Ipv4Addr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect((resolver, 53))?;
+    Ok(socket)
+}
+
+fn ask(socket: &UdpSocket, name: &str) -> Result<Ipv4Addr> {
     let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         query.push(u8::try_from(label.len())?);
         query.extend(label.as_bytes());
     }
     query.extend([0, 0, 1, 0, 1]);
-    socket.send_to(&query, (resolver, 53))?;
+    socket.send(&query)?;
     let mut answer = [0; 512];
     let length = socket.recv(&mut answer)?;
     let address = answer[..length].last_chunk::<4>().context("an answer with an address")?;

@@ -42,8 +42,8 @@ pub(super) struct StratumRules {
     pub(super) open: Option<Arc<RuleSet>>,
 }
 
-/// The parts of a rule set, in order. What is beyond those that a row has room for is left out: it allows
-/// nothing. None where nothing is denied that names could allow.
+/// The parts of a rule set, in order. What is beyond those that a row has room for allows nothing: of it one
+/// part stays, which says that there is more. None where nothing is denied that names could allow.
 pub(super) fn strata(rule_set: &RuleSet) -> Vec<StratumRules> {
     if !rule_set.clauses().any(|clause| has_names(clause)) || !rule_set.tiers.iter().any(denies) {
         return Vec::new();
@@ -76,7 +76,7 @@ pub(super) fn strata(rule_set: &RuleSet) -> Vec<StratumRules> {
         }
         strata.extend(stratum(&mut names, before, &denied));
     }
-    strata.truncate(Strata::MOST);
+    strata.truncate(Strata::MOST + 1);
     strata
 }
 

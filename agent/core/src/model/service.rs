@@ -13,15 +13,6 @@ use super::{Name, ObjectName};
 
 pub use backends::SlicesByService;
 
-/// Namespaces and names under which distributions have the cluster's DNS service: Kubernetes' own manifests,
-/// kubeadm, kops and the managed clusters; its chart; RKE2; OpenShift.
-pub const CLUSTER_DNS: [(&str, &str); 4] = [
-    ("kube-system", "kube-dns"),
-    ("kube-system", "coredns"),
-    ("kube-system", "rke2-coredns-rke2-coredns"),
-    ("openshift-dns", "dns-default"),
-];
-
 /// A Service with a cluster address, or a headless one. It is served in the families of its cluster
 /// addresses, also on node ports.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -64,7 +64,7 @@ pub(super) fn policy(entries: Entries) -> impl Strategy<Value = ClusterPolicy> {
     })
 }
 
-fn subject() -> impl Strategy<Value = Value> {
+pub(super) fn subject() -> impl Strategy<Value = Value> {
     let namespaces = namespace_selector(Entries::Valid);
     prop_oneof![
         1 => Just(json!({"namespaces": {}})),
@@ -115,7 +115,7 @@ fn peer(of_egress: bool, entries: Entries) -> BoxedStrategy<Value> {
     or_invalid(entries, valid, sample::select(INVALID_EGRESS_PEERS).prop_map(parsed))
 }
 
-fn protocol(entries: Entries) -> BoxedStrategy<Value> {
+pub(super) fn protocol(entries: Entries) -> BoxedStrategy<Value> {
     let number = || sample::select(PORT_NUMBERS);
     let port = prop_oneof![
         1 => Just(None),

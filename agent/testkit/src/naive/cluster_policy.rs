@@ -3,7 +3,7 @@
 //! Quoted sentences are those of the API (`apis/v1alpha2/clusternetworkpolicy_types.go`). What the API server
 //! would refuse is taken for what a newer one might store: the rule fails closed.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr};
 
 use serde_json::{Map, Value, json};
 
@@ -75,7 +75,7 @@ fn outcome<'a>(
         return (action != Some("Accept")).then_some("Deny");
     }
     // "If any element matches the source of incoming traffic then the specified action is applied."
-    let is_for_peer = items(&rule[peers]).iter().any(|entry| peer_matches(objects, entry, peer));
+    let is_for_peer = items(&rule[peers]).iter().any(|entry| peer_matches(objects, entry, peer, connection));
     // "If unspecified, protocol-specific attributes will not be used to match traffic."
     let is_for_port = rule["protocols"].is_null()
         || items(&rule["protocols"]).iter().any(|entry| protocol_matches(entry, connection));
@@ -154,7 +154,12 @@ fn is_selector(value: &Value) -> bool {
     selector::is_valid(value) && selector::has_only_known(value)
 }
 
-fn peer_matches(objects: &[Value], entry: &Value, peer: EndpointRef<'_>) -> bool {
+fn peer_matches(
+    objects: &[Value],
+    entry: &Value,
+    peer: EndpointRef<'_>,
+    connection: &Connection<'_>,
+) -> bool {
     let [namespaces, pods, networks, node_labels] =
         ["namespaces", "pods", "networks", "nodes"].map(|field| &entry[field]);
     // "Note that host-networked pods are not included in this type of peer."
@@ -177,8 +182,50 @@ fn peer_matches(objects: &[Value], entry: &Value, peer: EndpointRef<'_>) -> bool
                 && super::object::addresses_of_node(node).contains(&peer.address)
         });
     }
-    // No one resolves the names of domains.
-    false
+    // The addresses that the pod itself has learnt for such a name.
+    let Some(pod) = connection.source.pod.filter(|_| !is_special(peer.address)) else { return false };
+    items(&entry["domainNames"]).iter().filter_map(Value::as_str).any(|pattern| {
+        of_kind(objects, LEARNT, LEARNT).any(|learnt| {
+            learnt["pod"] == format!("{}/{}", namespace_of(pod), name_of(pod))
+                && learnt["address"] == peer.address.to_string()
+                && learnt["name"].as_str().is_some_and(|name| name_matches(pattern, name))
+        })
+    })
+}
+
+/// The kind of what a pod has learnt, and its version: among the objects, and not Kubernetes'.
+const LEARNT: &str = "learnt";
+
+/// For the objects: a resolver has told this pod that a name has an address.
+pub fn learnt(pod: &str, name: &str, address: IpAddr) -> Value {
+    json!({
+        "apiVersion": LEARNT, "kind": LEARNT, "pod": pod, "name": name, "address": address.to_string(),
+    })
+}
+
+/// Addresses to which no name leads: unspecified, loopback, link-local, multicast and reserved ones.
+fn is_special(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, ..] = v4.octets();
+            first == 0 || v4.is_loopback() || v4.is_link_local() || first >= 224
+        }
+        IpAddr::V6(v6) => {
+            let first = v6.segments()[0];
+            v6.segments()[..4] == [0; 4] || v6.is_multicast() || (0xfe80..=0xfeff).contains(&first)
+        }
+    }
+}
+
+/// "'*', the wildcard specifier, matches one or more entire labels." Upper case is lower case, and a dot at
+/// the end says nothing.
+fn name_matches(pattern: &str, name: &str) -> bool {
+    let pattern = pattern.to_ascii_lowercase();
+    let pattern = pattern.strip_suffix('.').unwrap_or(&pattern);
+    match pattern.strip_prefix('*') {
+        Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
+        None => pattern == name,
+    }
 }
 
 /// "Exactly one field must be set."

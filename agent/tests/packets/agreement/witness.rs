@@ -1,6 +1,7 @@
 //! Remembers what has passed, and checks every outcome against it and against the policies.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
@@ -43,6 +44,8 @@ pub(crate) struct Witness<'a> {
     deferred: BTreeMap<FlowKey, u32>,
     /// Ports of first fragments that have passed.
     fragments: BTreeMap<FragmentKey, (u16, u16)>,
+    /// How often a name has allowed what the policies deny by the address.
+    pub(crate) opened_by_names: Cell<u32>,
 }
 
 /// What the witness reads of a packet.
@@ -79,6 +82,7 @@ impl<'a> Witness<'a> {
             asked: BTreeSet::new(),
             deferred: BTreeMap::new(),
             fragments: BTreeMap::new(),
+            opened_by_names: Cell::new(0),
         }
     }
 

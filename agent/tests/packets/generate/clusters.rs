@@ -9,13 +9,14 @@ use std::{
 use ipnet::IpNet;
 use podgate_common::{EndpointState, Protocol, RuleProtocol};
 use podgate_core::model::{
-    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, IpBlock,
-    Name, NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Requirement, Rule, Selector, Tier,
+    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject,
+    DomainPattern, IpBlock, Name, NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Requirement, Rule,
+    Selector, Tier,
 };
 use proptest::{prelude::*, sample::Index};
 
-use super::PORTS;
-use crate::world::{BRIDGE, Family, Host, World, app, labels, service_at};
+use super::{PORTS, STRANGERS};
+use crate::world::{BRIDGE, Family, Host, Learnt, World, app, ip, labels, service_at};
 
 const BLOCKS: [&str; 18] = [
     "0.0.0.0/0",
@@ -47,7 +48,8 @@ pub(crate) fn worlds() -> impl Strategy<Value = World> {
     ];
     let veths = prop::collection::vec((state, prop::bool::weighted(0.2)), Host::LOCAL.len());
     let external = prop::collection::vec((claimed(), backends(), any::<bool>()), 0..3);
-    (clusters(), services(), external, veths).prop_map(|(world, services, external, veths)| {
+    let worlds = (clusters(), services(), external, veths, prop::collection::vec(learnt(), 0..16));
+    worlds.prop_map(|(world, services, external, veths, learnt)| {
         let world = services.into_iter().fold(world, |world, (protocol, (behind, is_over_limit))| {
             let world = world.service(protocol, &behind);
             if is_over_limit { world.over_limit() } else { world }
@@ -60,8 +62,35 @@ pub(crate) fn worlds() -> impl Strategy<Value = World> {
             veth.state = state;
             veth.master = if bridged { BRIDGE } else { 0 };
         }
-        world.node.insert(crate::world::ip("fe80::1"));
+        world.node.insert(ip("fe80::1"));
+        world.learnt = learnt;
         world
+    })
+}
+
+/// Names of servers, of which rules have some.
+const NAMES: [&str; 5] = ["api.example.com", "x.example.com", "a.b.example.com", "example.com", "other.test"];
+const PATTERNS: [&str; 7] = [
+    "api.example.com",
+    "*.example.com",
+    "*.b.example.com",
+    "example.com",
+    "x.example.com",
+    "*.com",
+    "none.test",
+];
+
+/// Of any address that a packet may go to, also a service's and a node's.
+fn learnt() -> impl Strategy<Value = Learnt> {
+    let host = |host: Host| Family::ALL.map(|family| host.at(family));
+    let addresses: Vec<IpAddr> = Host::ALL.into_iter().flat_map(host).chain(STRANGERS.map(ip)).collect();
+    let service = Family::ALL.map(service_at).to_vec();
+    let address = prop_oneof![8 => prop::sample::select(addresses), 1 => prop::sample::select(service)];
+    let pods = prop::sample::select(Host::LOCAL.to_vec());
+    (pods, prop::sample::select(NAMES.to_vec()), address).prop_map(|(pod, name, address)| Learnt {
+        pod,
+        name,
+        address,
     })
 }
 
@@ -129,16 +158,34 @@ fn cluster_policies() -> impl Strategy<Value = ClusterNetworkPolicy> {
     let pods = (namespaces(), selectors()).prop_map(|(namespaces, pods)| ClusterSubject { namespaces, pods });
     let rules = |of_egress| prop::collection::vec(cluster_rules(of_egress), 0..4);
     (tiers, 0..3_u16, pods, rules(false), rules(true), audit()).prop_map(
-        |(tier, priority, subject, ingress, egress, audit)| ClusterNetworkPolicy {
-            name: ClusterPolicyName { name: "".into(), kind: ClusterPolicyKind::ClusterNetworkPolicy },
-            tier,
-            priority,
-            subject,
-            ingress,
-            egress,
-            audit,
+        |(tier, priority, subject, ingress, mut egress, audit)| {
+            let opens = |rule: &ClusterRule| (tier, rule.action) == (Tier::Admin, Action::Accept);
+            egress.iter_mut().filter(|rule| !opens(rule)).for_each(without_names);
+            ClusterNetworkPolicy {
+                name: ClusterPolicyName { name: "".into(), kind: ClusterPolicyKind::ClusterNetworkPolicy },
+                tier,
+                priority,
+                subject,
+                ingress,
+                egress,
+                audit,
+            }
         },
     )
+}
+
+fn names() -> impl Strategy<Value = Peer> {
+    let pattern = |text: &str| DomainPattern::parse(text).expect("a literal of the test");
+    prop::sample::select(PATTERNS.to_vec()).prop_map(move |text| Peer::Name(pattern(text)))
+}
+
+/// Names stand in rules of the first tier that accept.
+fn without_names(rule: &mut ClusterRule) {
+    if let Peers::Listed(peers) = &mut rule.matches.peers {
+        for peer in peers.iter_mut().filter(|peer| matches!(peer, Peer::Name(_))) {
+            *peer = Peer::Nodes(Selector::EVERYTHING);
+        }
+    }
 }
 
 fn cluster_rules(of_egress: bool) -> impl Strategy<Value = ClusterRule> {
@@ -153,6 +200,7 @@ fn cluster_rules(of_egress: bool) -> impl Strategy<Value = ClusterRule> {
         prop_oneof![
             4 => pods(),
             4 => network,
+            6 => names(),
             1 => Just(Peer::Nodes(Selector::EVERYTHING)),
             1 => Just(node("own")),
             1 => Just(node("other")),

@@ -1,22 +1,89 @@
 //! Names on the user space side, as the programs learn them.
 
-use podgate_common::{Hook, Opened, Scratch, Stream, Walk};
+use std::collections::{BTreeMap, BTreeSet};
+
+use podgate_common::{
+    FlowSeed, Hook, Opened, Outcome, Protocol, Resolver, Scratch, Seen, ServiceKey, Stream, Walk,
+    frames::dns::{datagram, reply},
+};
+
+use podgate_datapath::publisher::EndpointEntry;
 
 use super::Node;
+use crate::world::{Family, Learnt, UPLINK, World, arrives, ip, leaves};
+
+/// A server that no packet of the tests goes to.
+const RESOLVER: &str = "198.18.0.53";
 
 impl Node {
+    /// Publishes a world whose pods have learnt what it says, by replies that they have asked for.
+    pub(crate) fn teach(&mut self, world: &World) {
+        if !self.learnt.is_empty() {
+            // Of a pod without rules that have names, all is forgotten.
+            self.publish(&World::new());
+            self.learnt.clear();
+        }
+        if !world.learnt.is_empty() {
+            let resolver = (ip(RESOLVER), 53);
+            let mut asking = world.clone().asks_at(resolver.0);
+            asking.resolvers =
+                [(ServiceKey::new(resolver.0.into(), Protocol::Udp, 53), Resolver::BELIEVED)].into();
+            self.publish(&asking);
+            for Learnt { pod, name, address } in &world.learnt {
+                let client = (pod.at(Family::V4), 40_000);
+                let question = datagram(client, resolver, b"a question");
+                let asked = self.evaluate(leaves(*pod), &question.bytes());
+                if asked.passes() {
+                    let answer = datagram(resolver, client, &reply(name, &[*address]));
+                    let answered = self.evaluate(arrives(*pod, UPLINK), &answer.bytes());
+                    assert_eq!(answered, Outcome::Established);
+                }
+            }
+            self.forget();
+        }
+        self.publish(world);
+    }
+
+    /// The veths whose pods have rules with names.
+    pub(super) fn with_names(&self) -> BTreeSet<u32> {
+        let has_names = |entry: &EndpointEntry| {
+            entry.subject.of_egress().iter().any(|at| self.tables.strata.contains_key(at))
+        };
+        let veths = self.wanted.endpoints.iter().filter(|(_, entry)| has_names(entry));
+        veths.map(|(ifindex, _)| *ifindex).collect()
+    }
+
+    /// Has the replies of connections to resolvers read that pods had open already. `before`: the pods with
+    /// names that there were, and the resolvers.
+    pub(super) fn mark_connections(&mut self, before: &(BTreeSet<u32>, BTreeMap<ServiceKey, Resolver>)) {
+        let (now, resolvers) = (self.with_names(), &self.wanted.resolvers);
+        let are_new = resolvers.keys().any(|key| !before.1.contains_key(key));
+        for (key, flow) in &mut self.flows {
+            let [low, high] = key.addresses().into_iter().zip(key.ports()).collect::<Vec<_>>()[..] else {
+                panic!("two ends")
+            };
+            let (server, port) = if flow.seen.has(Seen::CLIENT_IS_LOW) { high } else { low };
+            let is_resolver = Protocol::try_from(key.protocol())
+                .is_ok_and(|protocol| resolvers.contains_key(&ServiceKey::new(server, protocol, port)));
+            let learns = now.contains(&flow.client_if) && (are_new || !before.0.contains(&flow.client_if));
+            if learns && is_resolver {
+                flow.seen = flow.seen.that_reads_names();
+            }
+        }
+    }
+
     /// Learns names in user space, as the program has done.
     pub(super) fn learn(&mut self, scratch: &Scratch, hook: Hook, frame: &[u8]) {
         let mut walk = Walk::EMPTY;
-        let reply = &scratch.headers.tuple;
+        let (reply, seed) = (&scratch.headers.tuple, &FlowSeed([0x1234_5671; 10]));
         let place = (hook.ifindex, Stream::place(reply));
         let stream = self.streams.get(&place).copied().unwrap_or_default();
-        let after = self.with_memory(|memory| match walk.open(&frame, reply, stream, hook.ifindex) {
+        let after = self.with_memory(|memory| match walk.open(&frame, reply, stream, hook.ifindex, seed) {
             Opened::Nothing => None,
             Opened::Stream(stream) => Some(stream),
             Opened::Walk => {
                 while walk.step(&frame, memory) {}
-                walk.stream(reply)
+                walk.stream(reply, seed)
             }
         });
         if let Some(stream) = after {

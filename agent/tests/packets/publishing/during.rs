@@ -178,6 +178,7 @@ fn probes(worlds: &[World], changing: Changing) -> Vec<Probe> {
                     protocol: RuleProtocol::Tcp,
                     port: number,
                     own_node: false,
+                    learnt: &[],
                 };
                 naive::allows(&world.cluster, query)
             };

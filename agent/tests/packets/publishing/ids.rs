@@ -1,9 +1,9 @@
 //! An id means one thing for as long as a packet can see it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use podgate_common::{ClassId, IdentityId, PolicyId, RuleProtocol};
-use podgate_core::compiler::{PortSignature, RuleSet, Signature};
+use podgate_core::compiler::{PortSignature, RuleSet, Signature, name_key};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -59,7 +59,10 @@ impl Meanings {
             }
         }
         let identities = &tables.identities;
-        for (address, place) in &identities.addresses {
+        // Names stand under other keys there.
+        let names: Vec<IpAddr> = tables.names.iter().map(name_key).collect();
+        let addresses = identities.addresses.iter().filter(|(address, _)| !names.contains(address));
+        for (address, place) in addresses {
             let id = snapshot.set().addresses[&(*address).into()];
             learn(&mut meanings.identities, id, identities.signatures[place].clone());
         }

@@ -144,6 +144,7 @@ fn questions(world: &World) -> impl Iterator<Item = Query<'_>> {
                 protocol,
                 port,
                 own_node: false,
+                learnt: &[],
             })
         })
 }

@@ -1,14 +1,20 @@
 //! Rules with names of the DNS: who is believed, what is learnt, and what it opens.
 
+mod hostile;
+
 use std::net::IpAddr;
 
 use podgate_common::{
     Direction::Egress,
     Hook, NODE, NameCount,
-    Outcome::{self, Allowed, Denied, Established, OwnNode},
+    Outcome::{self, Allowed, Denied, DeniedBackend, Established, NotIsolated, OwnNode},
     Protocol::{Tcp, Udp},
-    ServiceKey,
-    frames::{Frame, flag},
+    Resolver, ServiceKey,
+    frames::{
+        Frame,
+        dns::{datagram, labels, reply},
+        flag,
+    },
 };
 use podgate_core::model::{Action, DomainPattern, Peer, Peers, Ports, Tier};
 
@@ -47,55 +53,10 @@ fn world(allowed: &[&str]) -> World {
     for protocol in [Udp, Tcp] {
         world = policy(world, Action::Accept, everywhere(), port(protocol, PORT));
         let at = Family::ALL.map(|family| ServiceKey::new(RESOLVER.at(family).into(), protocol, PORT));
-        world.resolvers.extend(at);
+        world.resolvers.extend(at.map(|key| (key, Resolver::BELIEVED)));
     }
     let world = policy(world, Action::Accept, names(allowed), port(Tcp, 443));
     policy(world, Action::Deny, everywhere(), Ports::Any)
-}
-
-fn labels(name: &str) -> Vec<u8> {
-    let labels = name.split('.').filter(|label| !label.is_empty());
-    let mut bytes: Vec<u8> = labels
-        .flat_map(|label| [&[u8::try_from(label.len()).expect("a label")], label.as_bytes()].concat())
-        .collect();
-    bytes.push(0);
-    bytes
-}
-
-/// A reply to a question for addresses.
-fn reply(name: &str, addresses: &[IpAddr]) -> Vec<u8> {
-    let count = u8::try_from(addresses.len()).expect("few");
-    let mut bytes = vec![0x12, 0x34, 0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0];
-    bytes.extend(labels(name));
-    bytes.extend([0, 255, 0, 1]);
-    for address in addresses {
-        let (kind, data) = match address {
-            IpAddr::V4(v4) => (1, v4.octets().to_vec()),
-            IpAddr::V6(v6) => (28, v6.octets().to_vec()),
-        };
-        bytes.extend([
-            0xc0,
-            12,
-            0,
-            kind,
-            0,
-            1,
-            0,
-            0,
-            0,
-            30,
-            0,
-            u8::try_from(data.len()).expect("an address"),
-        ]);
-        bytes.extend(data);
-    }
-    bytes
-}
-
-fn datagram(from: (IpAddr, u16), to: (IpAddr, u16), message: &[u8]) -> Frame {
-    let mut frame = Frame::udp(from, to, message.len());
-    frame.payload[8..].copy_from_slice(message);
-    frame
 }
 
 /// What A sends from a port of its own to a server, and gets from it.
@@ -168,9 +129,11 @@ fn only_resolvers_are_believed_and_only_by_the_pod_that_has_asked() {
 #[test]
 fn what_no_name_may_open_stays_closed() {
     let mut node = Node::new(&world(&["api.example.com"]));
-    let metadata = [address("169.254.169.254"), address("127.0.0.1"), address("::1"), address("fe80::1")];
+    let metadata = ["169.254.169.254", "127.0.0.1"].map(address);
     exchange(&mut node, Family::V4, (RESOLVER, PORT), 40_000, &reply("api.example.com", &metadata));
     connect(&mut node, metadata[0], 443, Denied);
+    let own_link = ["::1", "fe80::1"].map(address);
+    exchange(&mut node, Family::V4, (RESOLVER, PORT), 40_000, &reply("api.example.com", &own_link));
     assert_eq!((node.named(NameCount::Learnt), node.named(NameCount::Refused)), (0, 4));
     // Addresses of nodes are learnt, and not opened: the own node's is evaluated as such, as ever.
     let other = Host::OtherNode.at(Family::V4);
@@ -186,7 +149,8 @@ fn a_rule_that_denies_before_a_name_wins_and_one_behind_it_does_not() {
         let world = policy(World::new(), action, block("198.51.100.0/24", &[]), port(Tcp, 443));
         let world = policy(world, Action::Accept, everywhere(), port(Udp, PORT));
         let mut world = policy(world, Action::Accept, names(&["api.example.com"]), Ports::Any);
-        world.resolvers = [ServiceKey::new(RESOLVER.at(Family::V4).into(), Udp, PORT)].into();
+        let resolver = ServiceKey::new(RESOLVER.at(Family::V4).into(), Udp, PORT);
+        world.resolvers = [(resolver, Resolver::BELIEVED)].into();
         policy(world, Action::Deny, everywhere(), Ports::Any)
     };
     for (action, expected) in [(Action::Deny, Denied), (Action::Pass, Allowed)] {
@@ -345,7 +309,7 @@ fn the_nodes_own_resolver_is_believed_from_the_node_alone() {
     let mut world = world(&["api.example.com"]);
     let at = address("198.51.100.7");
     let own = (Host::Node.at(Family::V4), PORT);
-    world.resolvers.insert(ServiceKey::new(own.0.into(), Udp, PORT));
+    world.resolvers.insert(ServiceKey::new(own.0.into(), Udp, PORT), Resolver::BELIEVED);
     let mut node = Node::new(&world);
     let client = (Host::A.at(Family::V4), 40_000);
     assert!(node.evaluate(leaves(Host::A), &datagram(client, own, b"a question").bytes()).passes());

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     ClassId, EndpointState, FlowSummary, FragmentKey, IdentityId, LinkAddress, Lookup, NAMES_OF_ADDRESS,
-    NameId, PolicyId, PortPair, Reach, Row, RowKey, RuleProtocol, ServiceId, ServiceKey, TableSetIndex,
-    Timeouts, TunnelPort, protocol::number,
+    NameId, PolicyId, PortPair, Reach, Resolver, Row, RowKey, RuleProtocol, ServiceId, ServiceKey,
+    TableSetIndex, Timeouts, TunnelPort, protocol::number,
 };
 
 /// A node with one pod behind [`VETH`], isolated both ways; `allows` is its policy.
@@ -208,8 +208,8 @@ impl Tables for Node {
         (flow.last, flow.seen) = (now, seen);
     }
 
-    fn is_resolver(&self, _: &ServiceKey) -> bool {
-        false
+    fn resolver(&self, _: &ServiceKey) -> Resolver {
+        Resolver::NONE
     }
 
     fn names(&self, _: u32, _: &Address, _: &mut [NameId; NAMES_OF_ADDRESS]) {}

@@ -106,9 +106,13 @@ impl Message {
         }
     }
 
-    fn random_record(&mut self, numbers: &mut Numbers) {
+    fn random_record(&mut self, numbers: &mut Numbers, asked: u16) {
         self.random_name(numbers, true);
-        let kind = [1, 1, 28, 5, 5, 64, 65, 65, 46, 16][numbers.below(10)];
+        let kind = match numbers.below(8) {
+            0 | 1 => 5,
+            2 => [1, 28, 64, 65, 46, 16][numbers.below(6)],
+            _ => asked,
+        };
         let class = if numbers.one_in(20) { 3 } else { 1 };
         let ttl = [0, 30, 300, 1 << 31, u32::MAX][numbers.below(5)];
         self.head(kind, class, ttl);
@@ -154,8 +158,13 @@ pub(super) fn message(numbers: &mut Numbers) -> Vec<u8> {
     let answers = numbers.below(8);
     let mut message = Message::new(answers.try_into().expect("few"));
     message.random_name(numbers, numbers.0.is_multiple_of(64));
-    message.bytes.extend([0, 1, 0, if numbers.one_in(40) { 3 } else { 1 }]);
-    (0..answers).for_each(|_| message.random_record(numbers));
+    let asked: u16 = [1, 1, 28, 28, 64, 65, 255][numbers.below(7)];
+    message.bytes.extend(asked.to_be_bytes());
+    message.bytes.extend([0, if numbers.one_in(40) { 3 } else { 1 }]);
+    if numbers.one_in(40) {
+        message.bytes[3] |= numbers.byte() & 15;
+    }
+    (0..answers).for_each(|_| message.random_record(numbers, asked));
     let mut bytes = message.bytes;
     for _ in 0..if numbers.one_in(3) { 1 + numbers.below(3) } else { 0 } {
         let at = numbers.below(bytes.len());

@@ -35,8 +35,11 @@ impl Found {
         if flags & 0xf8 != 0x80 || questions != 1 {
             return None;
         }
+        if message.get(3)? & 15 != 0 {
+            return Some(());
+        }
         let (asked, mut at) = name_at(message, 12, 0)?;
-        let class = be16(message, at + 2)?;
+        let (asked_for, class) = (be16(message, at)?, be16(message, at + 2)?);
         at += 4;
         if class != 1 {
             self.note(&asked, patterns);
@@ -64,6 +67,7 @@ impl Found {
                     }
                     self.note(&target, patterns);
                 }
+                (1, kind) if kind != asked_for => {}
                 (1, 1) => {
                     let bytes: [u8; 4] = bytes.try_into().ok()?;
                     if self.names.is_empty() {

@@ -168,10 +168,11 @@ fn glue_does_not_count() {
 
 #[test]
 fn records_of_another_class_or_type_do_not_count() {
-    let mut message = Message::new(3);
-    message.question(&[b"good", b"test"], 255);
+    let mut message = Message::new(4);
+    message.question(&[b"good", b"test"], 1);
     message.record(1, 3, 30, &A);
     message.record(16, 1, 30, b"\x04text");
+    message.record(28, 1, 30, &[0x20; 16]);
     message.record(1, 1, 30, &A);
     assert_eq!(learn(&message.bytes), known("good.test"));
 }
@@ -188,14 +189,39 @@ fn a_time_to_live_of_half_the_range_and_more_is_none() {
 
 #[test]
 fn addresses_that_no_name_leads_to_are_left_out() {
-    let mut message = Message::new(4);
-    message.question(&[b"good", b"test"], 255);
+    let mut message = Message::new(3);
+    message.question(&[b"good", b"test"], 1);
     message.record(1, 1, 30, &[169, 254, 169, 254]);
-    message.record(28, 1, 30, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
     message.record(1, 1, 30, &[127, 0, 0, 1]);
     message.record(1, 1, 30, &A);
     assert_eq!(learn(&message.bytes), known("good.test"));
-    assert_eq!(walk(&message.bytes, &patterns()).2, 3);
+    assert_eq!(walk(&message.bytes, &patterns()).2, 2);
+    let mut message = Message::new(1);
+    message.question(&[b"good", b"test"], 28);
+    message.record(28, 1, 30, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
+    assert_eq!(learn(&message.bytes), NOTHING);
+    assert_eq!(walk(&message.bytes, &patterns()).2, 1);
+}
+
+#[test]
+fn an_alias_beside_addresses_opens_none_of_them() {
+    // Whoever has a zone may answer so to a question for all types, and resolvers hand it on as it is.
+    for asked in [255, 5, 16, 46] {
+        let mut message = Message::new(2);
+        message.question(&[b"evil", b"test"], asked);
+        message.record(5, 1, 30, b"\x03api\x07example\x03com\0");
+        message.record(1, 1, 30, &A);
+        assert_eq!(learn(&message.bytes), NOTHING, "type {asked}");
+    }
+}
+
+#[test]
+fn an_error_that_repeats_its_query_opens_nothing() {
+    for error in [1, 2, 3, 4, 5, 15] {
+        let mut bytes = reply(&[b"good", b"test"]).bytes;
+        bytes[3] |= error;
+        assert_eq!(learn(&bytes), NOTHING, "error {error}");
+    }
 }
 
 #[test]

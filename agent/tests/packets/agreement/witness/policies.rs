@@ -6,7 +6,10 @@ use podgate_common::{Direction, Hook, Protocol, RuleProtocol, Tuple};
 use podgate_core::model::{Cluster, Pod, Service, ServicePort};
 
 use super::Witness;
-use crate::naive::{self, Query};
+use crate::{
+    naive::{self, Query},
+    world::Learnt,
+};
 
 /// What policies say of one side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +33,12 @@ impl Witness<'_> {
         tuple: &Tuple,
     ) -> PolicyVerdict {
         let egress = hook.direction == Direction::Egress;
-        let allows_by = |protocol: RuleProtocol, peer: IpAddr, port| {
+        let query = |protocol: RuleProtocol, peer: IpAddr, port| {
             let own_node = egress && self.world.node.contains(&peer);
-            let direction = hook.direction;
-            naive::allows(cluster, Query { subject: pod, direction, peer, protocol, port, own_node })
+            Query { subject: pod, direction: hook.direction, peer, protocol, port, own_node, learnt: &[] }
         };
+        // No backend of a service is open by a name.
+        let allows_by = |protocol, peer, port| naive::allows(cluster, query(protocol, peer, port));
         let (protocol, place) = place(tuple);
         let allows = |peer, port| allows_by(protocol, peer, port);
         if !naive::isolates(cluster, pod, hook.direction) {
@@ -59,7 +63,11 @@ impl Witness<'_> {
         let Some((backends, _)) = ends else {
             let peer =
                 if egress { tuple.destination.into() } else { self.source(hook.ingress_ifindex, tuple) };
-            let allowed = allows(peer, place);
+            let query = Query { learnt: &self.world.learnt, ..query(protocol, peer, place) };
+            let allowed = naive::allows(cluster, query);
+            if allowed && !allows(peer, place) {
+                self.opened_by_names.set(self.opened_by_names.get() + 1);
+            }
             return if allowed { PolicyVerdict::Allowed } else { PolicyVerdict::Denied };
         };
         let is_allowed = |&(address, port): &(IpAddr, u16)| allows(address, port);
@@ -183,9 +191,9 @@ const fn place(tuple: &Tuple) -> (RuleProtocol, u16) {
 }
 
 /// Whether the policies of a cluster allow a pod to send this.
-pub(super) fn may_send(cluster: &Cluster, pod: &Pod, tuple: &Tuple) -> bool {
+pub(super) fn may_send(cluster: &Cluster, learnt: &[Learnt], pod: &Pod, tuple: &Tuple) -> bool {
     let ((protocol, port), peer) = (place(tuple), tuple.destination.into());
     // What the node keeps for itself is evaluated where it leaves the pod.
     let (direction, own_node) = (Direction::Egress, false);
-    naive::allows(cluster, Query { subject: pod, direction, peer, protocol, port, own_node })
+    naive::allows(cluster, Query { subject: pod, direction, peer, protocol, port, own_node, learnt })
 }

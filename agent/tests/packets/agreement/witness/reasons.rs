@@ -77,7 +77,8 @@ impl Witness<'_> {
         let allowed = || verdict() == PolicyVerdict::Allowed && audit_agrees();
         let sender = self.sender(hook.ingress_ifindex, tuple);
         let sender_veth = sender.map(|(veth, _)| veth);
-        let sender_allows = |cluster| sender.is_none_or(|(_, pod)| may_send(cluster, pod, tuple));
+        let sender_allows =
+            |cluster| sender.is_none_or(|(_, pod)| may_send(cluster, &self.world.learnt, pod, tuple));
         let is_own = self.is_nodes_own(hook.ingress_ifindex, read);
         let is_made_again = !egress && hook.ingress_ifindex == NODE && !is_own;
         let opens_again = [Outcome::Allowed, Outcome::NotIsolated, Outcome::WouldDeny, Outcome::OwnAddress];

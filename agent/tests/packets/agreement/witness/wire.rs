@@ -53,8 +53,8 @@ impl Witness<'_> {
             let expected = isolated.then_some(Outcome::Fragment);
             return must(outcome == expected, "its first fragment is not known");
         }
-        let sends = || may_send(&self.world.cluster, pod, &tuple);
-        let would_send = || may_send(&self.audited, pod, &tuple);
+        let sends = || may_send(&self.world.cluster, &self.world.learnt, pod, &tuple);
+        let would_send = || may_send(&self.audited, &self.world.learnt, pod, &tuple);
         let holds = match outcome {
             None => self.opened.contains(&(veth, key)) && self.deferred.get(&key) != Some(&veth),
             Some(outcome) if self.is_tunnelled(&tuple) => outcome == Outcome::Encapsulated,

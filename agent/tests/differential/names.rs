@@ -1,0 +1,77 @@
+//! Rules with names of the DNS: what a pod has learnt opens what the specification says, among rules that
+//! deny and pass on, NetworkPolicies and Calico's tiers.
+
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use podgate_common::Protocol;
+use podgate_core::model::ObjectName;
+use podgate_testkit::{
+    generate::{Entries, cluster, learnt, outside, with_calico, with_names},
+    manifest::{Form, write},
+    naive,
+};
+use proptest::{prelude::*, test_runner::TestCaseError};
+use serde_json::Value;
+
+use crate::{
+    answers::{Compiled, Layout, read},
+    outside::{PORTS, pods, to_outside},
+    runner::check,
+};
+
+const CLUSTERS: u32 = 1_000;
+
+type Learnt = Vec<(&'static str, IpAddr)>;
+type Sample = (Vec<Value>, Learnt, Vec<IpAddr>);
+
+#[test]
+fn names_open_what_the_specification_says() {
+    agree(|| (with_names(cluster(Entries::Valid)), learnt(), outside()));
+}
+
+#[test]
+fn names_open_what_the_specification_says_among_policies_of_calico() {
+    agree(|| (with_names(with_calico(cluster(Entries::Valid))), learnt(), outside()));
+}
+
+fn agree<S: Strategy<Value = Sample>>(samples: impl Fn() -> S + Sync) {
+    let opened = AtomicUsize::new(0);
+    check(CLUSTERS, samples, |sample| agrees(sample, &opened), describe);
+    let opened = opened.into_inner();
+    println!("names opened {opened} connections");
+    assert!(opened > 200, "names opened {opened} connections");
+}
+
+/// Every other pod has learnt everything, so that what one knows is no other one's.
+fn agrees((objects, facts, addresses): &Sample, opened: &AtomicUsize) -> Result<(), TestCaseError> {
+    let picture = read(objects, Layout::File(Form::JsonList));
+    let compiled = Compiled::new(&picture.cluster);
+    let pods = pods(objects);
+    let learns = |pod: &ObjectName| pods.iter().position(|other| other == pod).is_some_and(|at| at % 2 == 0);
+    let known = pods.iter().filter(|pod| learns(pod)).flat_map(|pod| {
+        facts.iter().map(move |(name, address)| naive::learnt(&pod.to_string(), name, *address))
+    });
+    let objects: Vec<Value> = objects.iter().cloned().chain(known).collect();
+    let all: Vec<IpAddr> =
+        addresses.iter().copied().chain(facts.iter().map(|(_, address)| *address)).collect();
+    for pod in &pods {
+        let facts: &[_] = if learns(pod) { facts } else { &[] };
+        for (address, port) in
+            all.iter().flat_map(|address| PORTS.map(|port: (Protocol, u16)| (*address, port)))
+        {
+            let question = to_outside(pod, address, port);
+            let seen = compiled.opens(pod, facts, address, port);
+            prop_assert_eq!(seen, question.is_allowed(&objects), "{}", question);
+            let by_address = compiled.opens(pod, &[], address, port);
+            opened.fetch_add(usize::from(seen && !by_address), Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+fn describe((objects, facts, addresses): &Sample) -> String {
+    format!("learnt {facts:?}, addresses {addresses:?}\n{}", write(objects, Form::YamlDocuments))
+}
