@@ -24,7 +24,8 @@ use text::text;
 /// Explain why a connection is allowed or denied, rule by rule
 #[derive(Debug, Args)]
 #[command(after_help = "\
-X and Y are NAMESPACE/POD, NAMESPACE/svc:SERVICE, node/NAME or an address; the address of a pod means that pod. \
+X and Y are NAMESPACE/POD, NAMESPACE/svc:SERVICE, node/NAME or an address; the address of a pod means that pod. Y may \
+also be name:DOMAIN, a name of the DNS: which rules allow it, for an address that no other rule has. \
 Without --manifests, the agent of this node answers from what it knows.
 
 If the ends have several addresses, all pairs of the same family must be allowed. A port name with several numbers on \
@@ -115,6 +116,6 @@ fn namespace(cluster: &Cluster, end: &EndpointRef) -> Option<Name> {
             let pod = cluster.pods.values().find(|pod| pod.addresses.contains(address));
             pod.map(|pod| pod.name.namespace.clone())
         }
-        EndpointRef::Node(_) => None,
+        EndpointRef::Node(_) | EndpointRef::Name(_) => None,
     }
 }
