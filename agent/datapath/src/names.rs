@@ -4,6 +4,8 @@
 //! programs learn. Nodes of the tree have numbers that are never given again, so that what was learnt for a
 //! name is never taken for another one, whichever agent comes next.
 
+mod reader;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -12,16 +14,19 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, MapData},
+    maps::{ArrayOfMaps, MapData, MapError},
 };
 use aya_obj::generated::bpf_map_type;
 use podgate_common::{
-    LabelKey, MAX_LIFETIME, MAX_NAME_TABLES, NameEntry, NameId, NameNode, NameSet, ServiceKey, WAYS_OF_NAMES,
+    FlowSeed, LabelKey, MAX_LABELS, MAX_LIFETIME, MAX_NAME_TABLES, MAX_RESOLVERS, NameId, NameNode, NameSet,
+    ServiceKey,
 };
 
 use podgate_core::compiler::NamePlace;
 
-use super::{MapTable, maps, sys};
+use self::reader::OpenTables;
+pub use self::reader::{LearntAddress, NameReader, NameTableSizes};
+use super::{MapTable, TickClock, maps, sys};
 
 /// Names that no rule has any more, of which what was learnt is kept: as many as change at a time.
 const MAX_RETIRED: usize = 256;
@@ -32,22 +37,21 @@ const LIFETIME: Duration = Duration::from_secs(MAX_LIFETIME as u64);
 /// The numbers of nodes, by the name that leads to each.
 type NodeNumbers = BTreeMap<Vec<Box<[u8]>>, u32>;
 
-/// `NameSet`, as plain numbers.
-type RawSet = [u64; NameSet::WORDS as usize];
-
 /// The maps, and what is in them.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
 pub struct NameMaps {
     labels: MapTable<LabelKey, NameNode>,
     /// Addresses, ports and protocols of resolvers.
     pub resolvers: MapTable<ServiceKey, u32>,
-    tables: ArrayOfMaps<MapData, Array<MapData, RawSet>>,
+    tables: ArrayOfMaps<MapData, MapData>,
     outer: std::os::fd::OwnedFd,
     /// The node of each name that ends as one of the rules does.
     nodes: NodeNumbers,
     /// Those of them that no rule has any more, and since when: what was learnt for them may live on.
     retired: BTreeMap<Vec<Box<[u8]>>, Instant>,
     next: u32,
+    /// The same tables and numbers, for those who read.
+    open: OpenTables,
 }
 
 impl NameMaps {
@@ -57,15 +61,25 @@ impl NameMaps {
             MapTable::taken_over("labels of names", maps::take(ebpf, "LABELS")?)?;
         let resolvers = MapTable::taken_over("resolvers", maps::take(ebpf, "RESOLVERS")?)?;
         let (nodes, next) = read(labels.entries());
-        Ok(Self {
-            labels,
-            resolvers,
-            tables: maps::take(ebpf, "NAMES")?,
-            outer,
-            nodes,
-            retired: BTreeMap::new(),
-            next,
-        })
+        let (tables, open) = (maps::take(ebpf, "NAMES")?, OpenTables::default());
+        open_all(&tables, &open)?;
+        open.set_nodes(&nodes);
+        Ok(Self { labels, resolvers, tables, outer, nodes, retired: BTreeMap::new(), next, open })
+    }
+
+    /// For those who only read what was learnt.
+    pub(super) fn reader(&self, clock: TickClock, seed: FlowSeed) -> NameReader {
+        NameReader::new(self.open.clone(), clock, seed)
+    }
+
+    /// Entries and room of the tree, of the resolvers, and of the tables of pods.
+    pub fn sizes(&self) -> [(&'static str, usize, Option<u32>); 3] {
+        let size = |name, entries, most| (name, entries, u32::try_from(most).ok());
+        [
+            size("name_labels", self.labels.entries().len(), MAX_LABELS),
+            size("resolvers", self.resolvers.entries().len(), MAX_RESOLVERS),
+            size("name_tables", self.open.count(), MAX_NAME_TABLES),
+        ]
     }
 
     /// Gives a number to each name that the tree does not have yet. The programs do not see them before
@@ -91,6 +105,7 @@ impl NameMaps {
             self.labels.put(LabelKey::COUNTER, NameNode(next))?;
             self.next = next;
             self.nodes.extend(made);
+            self.open.set_nodes(&self.nodes);
         }
         Ok(())
     }
@@ -131,8 +146,11 @@ impl NameMaps {
         }
         let is_over = |since: &Instant| now.duration_since(*since) >= LIFETIME;
         let over: Vec<_> = self.retired.extract_if(.., |_, since| is_over(since)).collect();
-        for (name, _) in over {
-            self.nodes.remove(&name);
+        for (name, _) in &over {
+            self.nodes.remove(name);
+        }
+        if !over.is_empty() {
+            self.open.set_nodes(&self.nodes);
         }
         Ok(())
     }
@@ -205,8 +223,9 @@ impl NameMaps {
         let array = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
         let map = aya_obj::Map::new_from_params(array, 4, NameSet::WORDS * 8, NameSet::ELEMENTS, 0);
         let map = MapData::create(map, "names", None).context("cannot make a table of names")?;
-        let map = Array::try_from(aya::maps::Map::Array(map)).context("a table of names")?;
+        let open = maps::keep_open(&map)?;
         self.tables.set(number, &map, 0).context("cannot install a table of names")?;
+        self.open.put(number, open);
         Ok(number)
     }
 
@@ -216,31 +235,22 @@ impl NameMaps {
     ///
     /// When the kernel refuses.
     pub fn remove_table(&mut self, number: u32) -> Result<()> {
+        self.open.remove(number);
         sys::delete(&self.outer, number).context("cannot remove a table of names")
-    }
-
-    /// What stands in the table of a pod, whether or not it has ended.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel does not answer.
-    pub fn entries(&self, number: u32) -> Result<Vec<NameEntry>> {
-        let table = self.tables.get(&number, 0).context("cannot open a table of names")?;
-        let mut entries = Vec::new();
-        for at in 0..NameSet::SETS {
-            let set = table.get(&at, 0).context("cannot read a table of names")?;
-            entries.extend(entries_of(&set));
-        }
-        Ok(entries)
     }
 }
 
-/// The entries of a set, as it was read.
-fn entries_of(set: &RawSet) -> Vec<NameEntry> {
-    // SAFETY: as many words, and every bit pattern is valid.
-    let set: NameSet = unsafe { std::mem::transmute(*set) };
-    let entries: [NameEntry; WAYS_OF_NAMES] = set.entries();
-    entries.into_iter().filter(|entry| !entry.name.is_none()).collect()
+/// Opens the tables that an earlier agent has made. It takes CAP_SYS_ADMIN, which a running agent has not.
+fn open_all(tables: &ArrayOfMaps<MapData, MapData>, open: &OpenTables) -> Result<()> {
+    for number in 1..=u32::try_from(MAX_NAME_TABLES)? {
+        match tables.get(&number, 0) {
+            Ok(table) => open.put(number, maps::keep_open(&table)?),
+            Err(MapError::KeyNotFound) => {}
+            // What stands there goes on to count. Only no one sees it.
+            Err(error) => tracing::warn!("cannot open table {number} of names: {error:#}"),
+        }
+    }
+    Ok(())
 }
 
 /// The names of the nodes, and the next number, from the labels that the kernel holds.

@@ -5,6 +5,7 @@
 
 mod endpoints;
 mod flows;
+mod names;
 mod policies;
 mod progress;
 mod rollout;
@@ -67,7 +68,7 @@ struct ConnectionOptions {
     /// Objects of all namespaces
     #[arg(short = 'A', long, global = true)]
     all_namespaces: bool,
-    /// Only objects with these labels: of `status` nodes, of `endpoints` pods, of `policies` NetworkPolicies
+    /// Only objects with these labels: nodes (status), pods (endpoints, names), NetworkPolicies (policies)
     #[arg(short = 'l', long, global = true, value_name = "LABELS")]
     selector: Option<String>,
     /// How long each node may take to answer, for example 10s or 1m; 0 for as long as it takes
@@ -89,6 +90,7 @@ struct ConnectionOptions {
 enum ClusterVerb {
     Status(status::ClusterStatusOptions),
     Endpoints(endpoints::ClusterEndpointsOptions),
+    Names(names::ClusterNamesOptions),
     Policies(policies::ClusterPoliciesOptions),
     Flows(flows::ClusterFlowsOptions),
     Rollout(rollout::ClusterRolloutOptions),
@@ -161,6 +163,7 @@ impl ClusterOptions {
             match verb {
                 ClusterVerb::Status(options) => options.run(&session).await,
                 ClusterVerb::Endpoints(options) => options.run(&session).await,
+                ClusterVerb::Names(options) => options.run(&session).await,
                 ClusterVerb::Policies(options) => options.run(&session).await,
                 ClusterVerb::Flows(options) => options.run(&session).await,
                 ClusterVerb::Rollout(options) => options.run(&session).await,

@@ -25,8 +25,9 @@ use tokio::sync::broadcast;
 use self::attribution::Attributor;
 pub use self::{
     deny_log::{DenyLog, DenyLogWriter, LogTarget, LostLines},
-    event::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict},
+    event::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict, NameRole},
 };
+use super::NamesOfAddress;
 use crate::snapshot::Contexts;
 
 /// Decisions that are kept for who asks later.
@@ -72,10 +73,10 @@ pub struct ObserverCounts {
 }
 
 impl Observer {
-    pub fn new(node: Name, deny_log: Option<DenyLog>, history: FlowHistory) -> Self {
+    pub fn new(node: Name, deny_log: Option<DenyLog>, history: FlowHistory, names: NamesOfAddress) -> Self {
         Self {
             node,
-            attributor: Attributor::new(WorkLimit::of(WORK_PER_SECOND)),
+            attributor: Attributor::new(WorkLimit::of(WORK_PER_SECOND), names),
             deny_log,
             history,
             second: (Instant::now(), 0),

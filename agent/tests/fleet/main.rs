@@ -2,6 +2,7 @@
 
 mod dump;
 mod flows;
+mod names;
 mod plugin;
 mod rollout;
 mod server;

@@ -1,5 +1,7 @@
 //! Crafted events, from the kernel's bytes to lines.
 
+mod names;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -42,7 +44,12 @@ fn context_of(revision: u32, cluster: &Cluster) -> Context {
         revision,
         policy_snapshot: compiler.policy_snapshot(),
         pods: Arc::new(BTreeMap::from([(OWN, own)])),
+        name_tables: Arc::default(),
     }
+}
+
+fn no_names() -> NamesOfAddress {
+    NamesOfAddress::new(|_, _| panic!("no pod has a table"))
 }
 
 /// An observer, and what evaluates packets.
@@ -54,7 +61,7 @@ struct Observing {
 impl Observing {
     fn by(contexts: impl IntoIterator<Item = Context>) -> Self {
         let contexts = contexts.into_iter().fold(Contexts::default(), |known, new| known.with(new));
-        Self { observer: Observer::new("n1".into(), None, FlowHistory::default()), contexts }
+        Self { observer: Observer::new("n1".into(), None, FlowHistory::default(), no_names()), contexts }
     }
 
     /// In a second of its own.
@@ -330,7 +337,7 @@ fn a_disk_that_takes_no_line_keeps_no_reader_of_flows_waiting() {
     let writing = std::thread::spawn(|| writer.run());
     let history = FlowHistory::default();
     let mut observing = Observing::by([context]);
-    observing.observer = Observer::new("n1".into(), Some(log), history.clone());
+    observing.observer = Observer::new("n1".into(), Some(log), history.clone(), no_names());
     // Each of its own kind, and more than the queue takes.
     let denied: Vec<FlowEvent> = (0..3 * PER_SECOND)
         .map(|number| FlowEvent {
