@@ -7,6 +7,7 @@ mod client;
 mod counters;
 mod flows;
 mod latency;
+mod names;
 mod policies;
 mod rollout;
 mod unenforced;
@@ -14,12 +15,13 @@ mod unenforced;
 use std::{fmt, net::IpAddr};
 
 pub use client::{ask, follow, try_ask};
-pub use counters::{Counter, Evictions, KernelCounters, Lost};
+pub use counters::{Counter, Evictions, KernelCounters, Lost, NameCounts};
 pub use flows::{
     FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowRecord, FlowVerdict, icmp_message, protocol_name,
     protocol_number,
 };
 pub use latency::{Bucket, Latency};
+pub use names::{LearntName, NameRules, PodNames};
 use podgate_common::{Direction, Outcome};
 pub use policies::{Hits, Mode, PolicyReport, PolicyStatus, RuleHits};
 pub use rollout::{EnforcedObject, PolicyRollout, RolloutReport, UnguardedPod};
@@ -127,6 +129,9 @@ pub struct Status {
     /// Packets between pods of this node that took the short cut.
     #[serde(default)]
     pub shortcut_packets: u64,
+    /// What became of the replies of resolvers, once there were any.
+    #[serde(default, skip_serializing_if = "NameCounts::is_none")]
+    pub names: NameCounts,
     /// The last thing that failed and was not put right since.
     pub last_error: Option<String>,
     /// Why enforcement ends with the agent, if it does.
@@ -347,6 +352,7 @@ impl Status {
             }],
             lost: Lost { events_of_share: 7, ..Lost::default() },
             shortcut_packets: 0,
+            names: NameCounts::default(),
             last_error: None,
             pins_lost: None,
         }

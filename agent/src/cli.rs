@@ -25,6 +25,7 @@ mod lint;
 mod man;
 mod matrix;
 mod mount;
+mod names;
 mod offline;
 mod output;
 mod policies;
@@ -64,6 +65,7 @@ enum Verb {
     Cni(cni::CniOptions),
     Status(status::StatusOptions),
     Endpoints(endpoints::EndpointsOptions),
+    Names(names::NamesOptions),
     Policies(policies::PoliciesOptions),
     Rollout(rollout::RolloutOptions),
     Flows(flows::FlowsOptions),
@@ -122,6 +124,7 @@ impl Verb {
             | Self::Cni(_)
             | Self::Status(_)
             | Self::Endpoints(_)
+            | Self::Names(_)
             | Self::Policies(_)
             | Self::Rollout(_)
             | Self::Flows(_)
@@ -147,6 +150,7 @@ impl Verb {
             Self::Cni(options) => options.run(format),
             Self::Status(options) => options.run(format()),
             Self::Endpoints(options) => options.run(format()),
+            Self::Names(options) => options.run(format()),
             Self::Policies(options) => options.run(format()),
             Self::Rollout(options) => options.run(format()),
             Self::Flows(options) => options.run(format()),

@@ -229,8 +229,9 @@ impl Reconciler {
             let attached = self.attacher.has(&device(veth), DeviceRole::Pod);
             let uid = veth.last.as_ref().and_then(|pod| self.pods.get(pod)?.uid);
             let shortcut = self.shortcut.state(veth.ifindex);
+            let names = self.datapath.maps.endpoints.entries().get(&veth.ifindex).map_or(0, |it| it.names);
             let veth = veth.clone();
-            (veth.ifindex, EnforcedInterface { veth, ingress, egress, since, attached, uid, shortcut })
+            (veth.ifindex, EnforcedInterface { veth, ingress, egress, since, attached, uid, shortcut, names })
         });
         enforced.collect()
     }
@@ -248,6 +249,7 @@ impl Reconciler {
             ("endpoints", maps.endpoints.entries().len(), u32::try_from(MAX_ENDPOINTS).ok()),
             ("owners", maps.owners.entries().len(), u32::try_from(MAX_OWNERS).ok()),
         ];
+        sizes.extend(maps.names.sizes());
         sizes.extend(self.publisher.sizes());
         sizes.into_iter().map(|(name, entries, capacity)| TableSize { name, entries, capacity }).collect()
     }
@@ -259,7 +261,10 @@ impl Reconciler {
             InterfaceState::Pending | InterfaceState::Unmanaged => None,
         });
         let pods = Arc::new(known.collect());
-        snapshot::Context { revision, policy_snapshot: self.compiler.policy_snapshot(), pods }
+        let tables = self.datapath.maps.endpoints.entries().iter();
+        let tables = tables.filter(|(_, endpoint)| endpoint.names != 0);
+        let name_tables = Arc::new(tables.map(|(ifindex, endpoint)| (*ifindex, endpoint.names)).collect());
+        snapshot::Context { revision, policy_snapshot: self.compiler.policy_snapshot(), pods, name_tables }
     }
 
     fn pods_behind(&self, endpoints: &Endpoints, cluster: &Cluster) -> BTreeMap<ObjectName, Arc<Pod>> {

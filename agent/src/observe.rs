@@ -5,20 +5,22 @@
 //! and lines of the deny log. Nothing here can change a verdict, and no pass waits for what happens here.
 
 mod counting;
-mod flow_table_monitor;
+mod eviction_monitor;
 mod flows;
 pub mod hits;
 mod kernel_check;
+mod names_of_address;
 
 pub use self::{
     counting::{HitCounting, HitView},
-    flow_table_monitor::FlowTableMonitor,
+    eviction_monitor::EvictionMonitor,
     flows::{
         DecidingPolicy, DecisionEvent, DenyLog, DenyLogWriter, EndOwner, EventEnd, EventVerdict, FlowHistory,
-        FlowWindow, LogTarget, LostLines, Observer, ObserverCounts, PastFlow,
+        FlowWindow, LogTarget, LostLines, NameRole, Observer, ObserverCounts, PastFlow,
     },
     hits::{DirectionHits, HitReport, PolicyHits, RuleCount},
     kernel_check::{AskTables, check_tables},
+    names_of_address::NamesOfAddress,
 };
 
 #[cfg(test)]

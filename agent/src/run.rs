@@ -37,12 +37,15 @@ use crate::{
     control::{Earlier, Inputs, Reconciler, enforcement::Enforcement},
     endpoints::cni::CniWatch,
     observe::{
-        DenyLog, DenyLogWriter, FlowHistory, FlowTableMonitor, HitCounting, LogTarget, LostLines, Observer,
+        DenyLog, DenyLogWriter, EvictionMonitor, FlowHistory, HitCounting, LogTarget, LostLines,
+        NamesOfAddress, Observer,
     },
     options::{
         AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics, ShortcutMode, run_directory,
     },
-    server::{ControlSocket, Http, Server, ServerInputs, TaskRestarts, count_tables, read_counters},
+    server::{
+        ControlSocket, Http, NameSource, Server, ServerInputs, TaskRestarts, count_tables, read_counters,
+    },
     snapshot::Snapshot,
     source::{kube, manifests},
 };
@@ -101,7 +104,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     };
     let earlier = Earlier::of(&pins)?;
     let (mut datapath, readers) = Datapath::load(Some(&pins), kernel_options)?;
-    let DatapathReaders { counters, tables, flow_counters, verdicts, clock, events } = readers;
+    let DatapathReaders { counters, tables, flow_counters, verdicts, clock, events, names } = readers;
     let mode = match options.hook {
         AttachBy::Auto => HookKind::of_this_kernel()?,
         AttachBy::Tcx => HookKind::Tcx,
@@ -140,7 +143,8 @@ async fn run(options: &AgentOptions) -> Result<()> {
         Ok(restored) => tracing::debug!(restored, "flows of an earlier agent"),
         Err(error) => tracing::warn!("the history of flows begins with this agent: {error:#}"),
     }
-    let observer = Observer::new(options.node.clone(), deny_log, flows.clone());
+    let names_of_address = NamesOfAddress::of(names.clone());
+    let observer = Observer::new(options.node.clone(), deny_log, flows.clone(), names_of_address.clone());
 
     let mut pod_warnings = None;
     let (mut updates, source, health) = match connection {
@@ -156,12 +160,14 @@ async fn run(options: &AgentOptions) -> Result<()> {
         .with_pod_warnings(pod_warnings)
         .needs(needs);
     let (snapshots, snapshots_seen) = watch::channel(Arc::new(enforcement.snapshot()));
-    let (counting, hits) = HitCounting::new(counting_since, flow_counters, clock, snapshots_seen.clone());
+    let (counting, hits) =
+        HitCounting::new(counting_since, flow_counters, clock, snapshots_seen.clone(), names_of_address);
     let inputs = Arc::new(Inputs::default());
     let restarts = TaskRestarts::default();
     let server = Server::new(ServerInputs {
         snapshots: snapshots_seen.clone(),
         read_counters: read_counters(counters.clone()),
+        names: NameSource::new(names, tables.clone()),
         count_tables: count_tables(tables),
         watches: health,
         hits,
@@ -186,7 +192,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     threads.spawn("events", move || observe(events, observer, seen, restarts_of_events))?;
     let (history, path, restarts_of_history) = (flows.clone(), saved_flows.clone(), restarts.clone());
     threads.spawn("flow-history", move || save_flows(history, path, restarts_of_history))?;
-    threads.spawn("counters", move || counting.run(FlowTableMonitor::new(counters)))?;
+    threads.spawn("counters", move || counting.run(EvictionMonitor::new(counters)))?;
     let (socket, restarts_of_plugin) = (options.socket.clone(), restarts.clone());
     threads.spawn("cni-namespaces", move || async move {
         let keep = async || cni_plugin::keep_namespaces(&socket, snapshots_seen.clone()).await;

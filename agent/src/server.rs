@@ -11,6 +11,7 @@ mod counters;
 mod flows;
 mod http;
 mod metrics;
+mod names;
 mod report;
 mod rollout;
 mod socket;
@@ -22,7 +23,8 @@ use anyhow::Context as _;
 pub use ask::Ask;
 pub use counters::{count_tables, read_counters};
 pub use http::Http;
-use podgate_core::explain::{Explanation, KernelCheck, Question, explain};
+pub use names::NameSource;
+use podgate_core::explain::{Explanation, KernelCheck, Question, explain_with};
 use serde::Serialize;
 pub use socket::ControlSocket;
 pub use task_restarts::TaskRestarts;
@@ -31,7 +33,7 @@ use tokio::{
     time,
 };
 
-use self::{await_pod::PodWait, flows::FlowReplies};
+use self::{await_pod::PodWait, flows::FlowReplies, names::LearntByPod};
 
 use crate::{
     api::{KernelCounters, PROTOCOL, RELEASE, Reply, Response, SourceStatus, Status, TableFill, WatchStatus},
@@ -68,6 +70,7 @@ pub struct ServerInputs {
     pub lost_lines: LostLines,
     pub ask_tables: AskTables,
     pub restarts: TaskRestarts,
+    pub names: NameSource,
 }
 
 /// Answers questions about the agent.
@@ -113,9 +116,9 @@ impl Server {
                 status.last_error = status.last_error.or_else(|| unlisted(&watches));
             }
         }
-        let KernelCounters { packets, evictions, lost, shortcut } = (self.inputs.read_counters)();
+        let KernelCounters { packets, evictions, lost, shortcut, names } = (self.inputs.read_counters)();
         (status.counters, status.evictions, status.lost) = (packets, evictions, lost);
-        status.shortcut_packets = shortcut;
+        (status.shortcut_packets, status.names) = (shortcut, names);
         status
     }
 
@@ -127,6 +130,7 @@ impl Server {
                 events: server.inputs.flows.counts(),
                 unwritten: server.inputs.lost_lines.count(),
                 restarts: server.inputs.restarts.read(),
+                names: (server.inputs.names.sizes)(),
             };
             metrics::text(&server.status(), &server.inputs.hits.last(), &observed)
         };
@@ -145,13 +149,17 @@ impl Server {
         let snapshot = self.snapshot();
         let revision = snapshot.progress.revision;
         let is_real = what_if.is_empty();
-        let seen = snapshot.clone();
+        let (seen, names) = (snapshot.clone(), self.inputs.names.clone());
         let answer = move || {
             let mut cluster = snapshot.cluster.clone();
             if !what_if.is_empty() {
                 what_if.apply(Arc::make_mut(&mut cluster))?;
             }
-            Ok::<_, anyhow::Error>(explain(&cluster, &question)?)
+            let learnt = names::learnt_by(&snapshot, &names, &question.from);
+            let by_address = learnt.as_ref().map(LearntByPod::by_address).unwrap_or_default();
+            let explanation = explain_with(&cluster, &question, &by_address)?;
+            let known = learnt.map(|learnt| learnt.known(&cluster, &explanation));
+            Ok::<_, anyhow::Error>(Explanation { learnt: known, ..explanation })
         };
         let mut explanation = self.work(answer).await.context(BUSY)??;
         if is_real {

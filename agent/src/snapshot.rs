@@ -84,6 +84,8 @@ pub struct EnforcedInterface {
     /// Of the object by which its pod is evaluated.
     pub uid: Option<Uid>,
     pub shortcut: ShortcutState,
+    /// The number of the table of what its pod has learnt of names; 0: none.
+    pub names: u32,
 }
 
 /// Whether packets to and from a pod may take the short cut.
@@ -213,6 +215,7 @@ impl Snapshot {
             attached: true,
             uid: None,
             shortcut: ShortcutState::Off,
+            names: 0,
         };
         let ago = |seconds| Instant::now() - Duration::from_secs(seconds);
         Self {

@@ -44,7 +44,7 @@ pub use incremental::{
     CompileInput, ConnectionQuery, Incremental, MatchCache, PolicyMatch, PolicySnapshot, WorkLimit,
 };
 pub use limits::TableLimits;
-pub use names::{NamePlace, NameStratum, key as name_key};
+pub use names::{NamePlace, NameStratum, key as name_key, name_text};
 pub use rows::Rows;
 pub use rows::compile as compile_rows;
 pub use rules::{RulePart, RuleSet, TierRules};

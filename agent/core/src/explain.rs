@@ -10,6 +10,7 @@ mod end;
 mod expected_verdicts;
 mod explanation;
 mod findings;
+mod name;
 mod peers;
 mod ports;
 mod service;
@@ -26,6 +27,7 @@ pub use explanation::{
     PolicyTrace, RuleTrace, Verdict, VerdictReason,
 };
 pub use findings::{EntryFinding, EntryName, Miss, RuleList};
+pub use name::{KnownAddress, LearntNames, NameFinding, ShownAddress};
 pub use peers::{BlockPlace, LabelFinding, LabelsOf, PeerFinding, SelectedPods};
 use podgate_common::Direction;
 pub use ports::{AskedPort, NamedPortFinding, PortFinding, WantedPort};
@@ -58,14 +60,43 @@ pub struct Question {
 ///
 /// When an end is unknown or has no address, and when the destination has no port of this name.
 pub fn explain(cluster: &Cluster, question: &Question) -> Result<Explanation, Unanswerable> {
+    explain_with(cluster, question, &LearntNames::default())
+}
+
+/// The same, where it is known what the client has learnt.
+///
+/// # Errors
+///
+/// As [`explain`].
+pub fn explain_with(
+    cluster: &Cluster,
+    question: &Question,
+    learnt: &LearntNames,
+) -> Result<Explanation, Unanswerable> {
+    if let EndpointRef::Name(_) = question.from {
+        return Err(Unanswerable::FromName(question.from.clone()));
+    }
+    if let EndpointRef::Name(_) = question.to {
+        let mut explanation = by_address(cluster, question, learnt)?;
+        explanation.forget_addresses();
+        return Ok(explanation);
+    }
     match service::explain(cluster, question)? {
         Some(explanation) => Ok(explanation),
-        None => to_itself(cluster, question),
+        None => by_address(cluster, question, learnt),
     }
 }
 
 /// The addresses of the destination are where the connection ends.
 fn to_itself(cluster: &Cluster, question: &Question) -> Result<Explanation, Unanswerable> {
+    by_address(cluster, question, &LearntNames::default())
+}
+
+fn by_address(
+    cluster: &Cluster,
+    question: &Question,
+    learnt: &LearntNames,
+) -> Result<Explanation, Unanswerable> {
     let from = ResolvedEndpoint::resolve(cluster, &question.from)?;
     let to = ResolvedEndpoint::resolve(cluster, &question.to)?;
     let numbers = question.port.numbers(to.container());
@@ -73,8 +104,15 @@ fn to_itself(cluster: &Cluster, question: &Question) -> Result<Explanation, Unan
         return Err(Unanswerable::NoSuchPort { to: question.to.clone(), port: question.port.clone() });
     }
     let pairs = pairs(&from.addresses, &to.addresses, question.port.family());
-    let connection =
-        Connection { cluster, port: &question.port, numbers: &numbers, from: &from, to: &to, pairs: &pairs };
+    let connection = Connection {
+        cluster,
+        port: &question.port,
+        numbers: &numbers,
+        from: &from,
+        to: &to,
+        pairs: &pairs,
+        learnt,
+    };
     let egress = connection.side(Direction::Egress);
     let ingress = connection.side(Direction::Ingress);
     let allowed = !pairs.is_empty() && egress.verdict == Verdict::Allow && ingress.verdict == Verdict::Allow;
@@ -92,6 +130,7 @@ fn to_itself(cluster: &Cluster, question: &Question) -> Result<Explanation, Unan
         backends: None,
         uncertain_because: Vec::new(),
         unenforced: Vec::new(),
+        learnt: None,
         kernel: None,
     })
 }
@@ -115,8 +154,9 @@ pub fn explain_side(
         return Err(Unanswerable::NoSuchPort { to: question.to.clone(), port: question.port.clone() });
     }
     let pairs = pairs(&from.addresses, &to.addresses, question.port.family());
+    let (port, learnt) = (&question.port, &LearntNames::default());
     let connection =
-        Connection { cluster, port: &question.port, numbers: &numbers, from: &from, to: &to, pairs: &pairs };
+        Connection { cluster, port, numbers: &numbers, from: &from, to: &to, pairs: &pairs, learnt };
     Ok((!pairs.is_empty()).then(|| connection.side(direction)))
 }
 
@@ -138,6 +178,7 @@ struct Connection<'a> {
     from: &'a ResolvedEndpoint<'a>,
     to: &'a ResolvedEndpoint<'a>,
     pairs: &'a [AddressPair],
+    learnt: &'a LearntNames,
 }
 
 #[cfg(test)]

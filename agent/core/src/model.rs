@@ -33,14 +33,14 @@ pub use cluster_dns::{OPENSHIFT_DNS, OPENSHIFT_NODE};
 pub use cluster_policy::{
     Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, Tier,
 };
-pub use domain::DomainPattern;
+pub use domain::{DomainName, DomainPattern};
 pub use limits::{
     Limit, Limited, MAX_FRONTENDS, MAX_FRONTENDS_OF_SMALL, MAX_GROUPS, MAX_GROUPS_OF_ALL_SETS, MAX_NETWORKS,
     MAX_RANGES, MAX_RULES, MAX_SELECTORS, NetworkSetLimit, SMALL_SERVICE, limited, limited_of_calico,
     limited_of_cluster, network_sets_over_limit, services_over_limit,
 };
 pub use name::{Labels, Name, ObjectName, Uid};
-pub use policy::{IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};
+pub use policy::{EGRESS_DOMAINS, IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};
 pub use policy_ref::{PolicyName, PolicyRef};
 pub use ports::{PortRange, PortSet};
 pub use selector::{LabelValues, Requirement, Selector};

@@ -1,7 +1,11 @@
 //! How full the tables are that the programs write. No one keeps count of these, so their entries are counted
 //! when somebody asks. Readable from any thread.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{Ebpf, maps::Map};
@@ -38,6 +42,16 @@ impl ProgramTables {
             room: info.max_entries(),
         };
         Ok(Self { flows, fragments })
+    }
+
+    /// How many connections these veths (by ifindex) have opened to each address, and not ended. It reads the
+    /// whole table of connections: some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the mapping.
+    pub fn opened_by(&self, veths: &BTreeSet<u32>) -> Result<BTreeMap<(u32, IpAddr), usize>> {
+        self.flows.opened_by(veths)
     }
 
     /// Entries and room of each table.

@@ -2,6 +2,8 @@
 //! the time. Who only counts its entries has another handle, and maps it without the right to write.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     os::fd::OwnedFd,
     sync::atomic::{AtomicI64, Ordering},
     thread,
@@ -10,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use podgate_common::{
     Flow, FlowKey, FlowSeed, FlowSet, FlowShare, FlowShares, Holder, HostAtomic, Lookup, ReplacementRule,
-    SharedSet, Timeouts, WAYS,
+    Seen, SharedSet, Timeouts, WAYS,
 };
 
 use super::mapping::Mapping;
@@ -94,6 +96,11 @@ impl FlowTable {
         Ok((if next < sets { next } else { 0 }, removed))
     }
 
+    /// Of what the programs find places by.
+    pub(super) const fn seed(&self) -> FlowSeed {
+        self.seed
+    }
+
     fn map_shares(&self) -> Result<MappedShares> {
         let shares = Mapping::new(&self.shares, FlowShare::SLOTS as usize, true);
         Ok(MappedShares(shares.context("the shares of the flow table")?))
@@ -123,6 +130,19 @@ impl FlowTableReader {
     /// All connections, as [`MappedFlows::entries`].
     pub(super) fn entries(&self) -> Result<Vec<(FlowKey, Flow)>> {
         Ok(shared(&self.open()?).flat_map(SharedSet::entries::<HostAtomic>).collect())
+    }
+
+    /// How many connections these veths (by ifindex) have opened to each address, and not ended.
+    pub(super) fn opened_by(&self, veths: &BTreeSet<u32>) -> Result<BTreeMap<(u32, IpAddr), usize>> {
+        let mut opened = BTreeMap::new();
+        for (key, flow) in shared(&self.open()?).flat_map(SharedSet::entries::<HostAtomic>) {
+            if veths.contains(&flow.client_if) && !flow.seen.is_closed() {
+                let [low, high] = key.addresses();
+                let server = if flow.seen.has(Seen::CLIENT_IS_LOW) { high } else { low };
+                *opened.entry((flow.client_if, server.into())).or_default() += 1;
+            }
+        }
+        Ok(opened)
     }
 
     fn open(&self) -> Result<Mapping<FlowSet>> {

@@ -4,6 +4,8 @@
 //! programs learn. Nodes of the tree have numbers that are never given again, so that what was learnt for a
 //! name is never taken for another one, whichever agent comes next.
 
+mod reader;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -12,17 +14,19 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, MapData},
+    maps::{ArrayOfMaps, MapData, MapError},
 };
 use aya_obj::generated::bpf_map_type;
 use podgate_common::{
-    LabelKey, MAX_LABELS, MAX_LIFETIME, MAX_NAME_TABLES, NameEntry, NameId, NameNode, NameSet, Resolver,
-    ServiceKey, WAYS_OF_NAMES,
+    FlowSeed, LabelKey, MAX_LABELS, MAX_LIFETIME, MAX_NAME_TABLES, MAX_RESOLVERS, NameId, NameNode, NameSet,
+    Resolver, ServiceKey,
 };
 
 use podgate_core::compiler::NamePlace;
 
-use super::{MapTable, maps, sys};
+use self::reader::OpenTables;
+pub use self::reader::{LearntAddress, NameReader, NameTableSizes};
+use super::{MapTable, TickClock, maps, sys};
 
 /// Labels of the tree: new ones stand beside old ones for a moment, and one entry counts numbers.
 const MOST_LABELS: usize = MAX_LABELS / 2 - 1;
@@ -36,16 +40,13 @@ const LIFETIME: Duration = Duration::from_secs(MAX_LIFETIME as u64);
 /// The numbers of nodes, by the name that leads to each.
 type NodeNumbers = BTreeMap<Vec<Box<[u8]>>, u32>;
 
-/// `NameSet`, as plain numbers.
-type RawSet = [u64; NameSet::WORDS as usize];
-
 /// The maps, and what is in them.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
 pub struct NameMaps {
     labels: MapTable<LabelKey, NameNode>,
     /// Resolvers, by address, port and protocol.
     pub resolvers: MapTable<ServiceKey, Resolver>,
-    tables: ArrayOfMaps<MapData, Array<MapData, RawSet>>,
+    tables: ArrayOfMaps<MapData, MapData>,
     outer: std::os::fd::OwnedFd,
     /// The node of each name that ends as one of the rules does.
     nodes: NodeNumbers,
@@ -56,6 +57,8 @@ pub struct NameMaps {
     left_out: usize,
     /// Veths whose pods have rules with names and could not be given a table, by ifindex.
     pub without_table: BTreeSet<u32>,
+    /// The same tables and numbers, for those who read.
+    open: OpenTables,
 }
 
 impl NameMaps {
@@ -65,17 +68,36 @@ impl NameMaps {
             MapTable::taken_over("labels of names", maps::take(ebpf, "LABELS")?)?;
         let resolvers = MapTable::taken_over("resolvers", maps::take(ebpf, "RESOLVERS")?)?;
         let (nodes, next) = read(labels.entries());
+        let (tables, open) = (maps::take(ebpf, "NAMES")?, OpenTables::default());
+        open_all(&tables, &open)?;
+        open.set_nodes(&nodes);
         Ok(Self {
             labels,
             resolvers,
-            tables: maps::take(ebpf, "NAMES")?,
+            tables,
             outer,
             nodes,
             retired: BTreeMap::new(),
             next,
             left_out: 0,
             without_table: BTreeSet::new(),
+            open,
         })
+    }
+
+    /// For those who only read what was learnt.
+    pub(super) fn reader(&self, clock: TickClock, seed: FlowSeed) -> NameReader {
+        NameReader::new(self.open.clone(), clock, seed)
+    }
+
+    /// Entries and room of the tree, of the resolvers, and of the tables of pods.
+    pub fn sizes(&self) -> [(&'static str, usize, Option<u32>); 3] {
+        let size = |name, entries, most| (name, entries, u32::try_from(most).ok());
+        [
+            size("name_labels", self.labels.entries().len(), MAX_LABELS),
+            size("resolvers", self.resolvers.entries().len(), MAX_RESOLVERS),
+            size("name_tables", self.open.count(), MAX_NAME_TABLES),
+        ]
     }
 
     /// Gives a number to each name that the tree does not have yet. The programs do not see them before
@@ -101,6 +123,7 @@ impl NameMaps {
             self.labels.put(LabelKey::COUNTER, NameNode(next))?;
             self.next = next;
             self.nodes.extend(made);
+            self.open.set_nodes(&self.nodes);
         }
         Ok(())
     }
@@ -153,8 +176,11 @@ impl NameMaps {
         }
         let is_over = |since: &Instant| now.duration_since(*since) >= LIFETIME;
         let over: Vec<_> = self.retired.extract_if(.., |_, since| is_over(since)).collect();
-        for (name, _) in over {
-            self.nodes.remove(&name);
+        for (name, _) in &over {
+            self.nodes.remove(name);
+        }
+        if !over.is_empty() {
+            self.open.set_nodes(&self.nodes);
         }
         Ok(())
     }
@@ -227,8 +253,9 @@ impl NameMaps {
         let array = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
         let map = aya_obj::Map::new_from_params(array, 4, NameSet::WORDS * 8, NameSet::ELEMENTS, 0);
         let map = MapData::create(map, "names", None).context("cannot make a table of names")?;
-        let map = Array::try_from(aya::maps::Map::Array(map)).context("a table of names")?;
+        let open = maps::keep_open(&map)?;
         self.tables.set(number, &map, 0).context("cannot install a table of names")?;
+        self.open.put(number, open);
         Ok(number)
     }
 
@@ -238,22 +265,8 @@ impl NameMaps {
     ///
     /// When the kernel refuses.
     pub fn remove_table(&mut self, number: u32) -> Result<()> {
+        self.open.remove(number);
         sys::delete(&self.outer, number).context("cannot remove a table of names")
-    }
-
-    /// What stands in the table of a pod, whether or not it has ended.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel does not answer.
-    pub fn entries(&self, number: u32) -> Result<Vec<NameEntry>> {
-        let table = self.tables.get(&number, 0).context("cannot open a table of names")?;
-        let mut entries = Vec::new();
-        for at in 0..NameSet::SETS {
-            let set = table.get(&at, 0).context("cannot read a table of names")?;
-            entries.extend(entries_of(&set));
-        }
-        Ok(entries)
     }
 }
 
@@ -271,12 +284,17 @@ fn fitting(places: &BTreeSet<NamePlace>, most: usize) -> impl Iterator<Item = &N
     })
 }
 
-/// The entries of a set, as it was read.
-fn entries_of(set: &RawSet) -> Vec<NameEntry> {
-    // SAFETY: as many words, and every bit pattern is valid.
-    let set: NameSet = unsafe { std::mem::transmute(*set) };
-    let entries: [NameEntry; WAYS_OF_NAMES] = set.entries();
-    entries.into_iter().filter(|entry| !entry.name.is_none()).collect()
+/// Opens the tables that an earlier agent has made. It takes CAP_SYS_ADMIN, which a running agent has not.
+fn open_all(tables: &ArrayOfMaps<MapData, MapData>, open: &OpenTables) -> Result<()> {
+    for number in 1..=u32::try_from(MAX_NAME_TABLES)? {
+        match tables.get(&number, 0) {
+            Ok(table) => open.put(number, maps::keep_open(&table)?),
+            Err(MapError::KeyNotFound) => {}
+            // What stands there goes on to count. Only no one sees it.
+            Err(error) => tracing::warn!("cannot open table {number} of names: {error:#}"),
+        }
+    }
+    Ok(())
 }
 
 /// The names of the nodes, and the next number, from the labels that the kernel holds.

@@ -183,8 +183,8 @@ impl Datapath {
         let [flows, flow_shares] = [FLOWS, FLOW_SHARES].map(|name| maps::descriptor(&ebpf, name));
         let flows = FlowTable::new(flows?, flow_shares?, flow_sets, flow_seed, timeouts)?;
         let clock = TickClock::new(&mut ebpf, jiffies_per_second)?;
-        let readers = DatapathReaders::new(&mut ebpf, &flows, clock.clone())?;
         let maps = BpfMaps::new(&mut ebpf, flows, options.encapsulation)?;
+        let readers = DatapathReaders::new(&mut ebpf, &maps, clock.clone())?;
         let flow_counters = FlowCounterWriter::new(&mut ebpf)?;
         let layouts = pins.map(Pins::other_layouts).transpose()?.unwrap_or_default();
         let past = Past::of(is_fresh, &layouts);

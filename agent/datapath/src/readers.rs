@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{Ebpf, programs::SchedClassifier};
 use podgate_common::{KernelVerdict, VerdictQuery};
 
-use super::{Counters, EventRing, FlowCounterReader, FlowTable, ProgramTables, sys};
+use super::{BpfMaps, Counters, EventRing, FlowCounterReader, ProgramTables, names::NameReader, sys};
 
 /// The handles of those who only read.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
@@ -29,6 +29,8 @@ pub struct DatapathReaders {
     pub clock: TickClock,
     /// Single decisions.
     pub events: EventRing,
+    /// What pods have learnt of names.
+    pub names: NameReader,
 }
 
 /// Asks the compiled tables in the kernel. Copies share the program that answers.
@@ -44,9 +46,10 @@ pub struct TickClock {
 }
 
 impl DatapathReaders {
-    pub(super) fn new(ebpf: &mut Ebpf, flows: &FlowTable, clock: TickClock) -> Result<Self> {
+    pub(super) fn new(ebpf: &mut Ebpf, maps: &BpfMaps, clock: TickClock) -> Result<Self> {
         Ok(Self {
-            tables: Arc::new(ProgramTables::new(ebpf, flows.reader()?)?),
+            names: maps.names.reader(clock.clone(), maps.flows.seed()),
+            tables: Arc::new(ProgramTables::new(ebpf, maps.flows.reader()?)?),
             flow_counters: FlowCounterReader::new(ebpf)?,
             verdicts: VerdictReader(program(ebpf, VERDICT)?),
             clock,

@@ -10,6 +10,7 @@ use std::{
     path::Path,
 };
 
+use aya::Pod;
 use aya_obj::generated::{
     bpf_attach_type, bpf_attr, bpf_attr__bindgen_ty_3, bpf_cmd, bpf_map_type, bpf_prog_type,
 };
@@ -86,6 +87,45 @@ pub(super) fn count(map: &OwnedFd, key: usize, value: usize, most: u32) -> io::R
             return Ok(entries.min(most as usize));
         }
     }
+}
+
+/// One element of an array whose values are `T`: of the kernel's size, and valid whatever is in it.
+pub(super) fn element<T: Pod>(array: &OwnedFd, index: u32) -> io::Result<T> {
+    // SAFETY: all bit patterns are valid, zeroes too.
+    let mut value = unsafe { std::mem::zeroed::<T>() };
+    let mut attributes = zeroed();
+    // SAFETY: this command reads the union as its second struct; key and value live through the call.
+    unsafe {
+        let element = &mut attributes.__bindgen_anon_2;
+        element.map_fd = array.as_raw_fd().cast_unsigned();
+        element.key = (&raw const index).addr() as u64;
+        element.__bindgen_anon_1.value = (&raw mut value).addr() as u64;
+    }
+    bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes)?;
+    Ok(value)
+}
+
+/// The first elements of an array, as [`element`], by one call.
+pub(super) fn elements<T: Pod>(array: &OwnedFd, count: u32) -> io::Result<Vec<T>> {
+    let mut keys = vec![0_u32; count as usize];
+    // SAFETY: all bit patterns are valid, zeroes too.
+    let mut values = vec![unsafe { std::mem::zeroed::<T>() }; count as usize];
+    let mut last = 0_u32;
+    let mut attributes = zeroed();
+    attributes.batch = bpf_attr__bindgen_ty_3 {
+        in_batch: 0,
+        out_batch: (&raw mut last).addr() as u64,
+        keys: keys.as_mut_ptr().addr() as u64,
+        values: values.as_mut_ptr().addr() as u64,
+        count,
+        map_fd: array.as_raw_fd().cast_unsigned(),
+        elem_flags: 0,
+        flags: 0,
+    };
+    bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attributes)?;
+    // SAFETY: the kernel has written how many there were; an array is read from its first element on.
+    values.truncate(unsafe { attributes.batch.count } as usize);
+    Ok(values)
 }
 
 /// Takes the program of a link off its hook, whoever else holds the link. When this returns, no packet meets

@@ -25,6 +25,31 @@ pub struct KernelCounters {
     pub lost: Lost,
     /// Packets that took the short cut.
     pub shortcut: u64,
+    pub names: NameCounts,
+}
+
+/// What became of the replies of resolvers to pods that have rules with names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NameCounts {
+    /// Addresses that were learnt, or count for longer.
+    pub learnt: u64,
+    /// Addresses that counted, and whose place another one took.
+    pub evicted: u64,
+    /// Addresses that no name may open.
+    pub refused: u64,
+    /// Replies that were cut, so that the client asks again over TCP.
+    pub cut: u64,
+    /// Replies of which something could not be learnt.
+    pub unlearnt: u64,
+    /// Replies that contradict themselves.
+    pub malformed: u64,
+}
+
+impl NameCounts {
+    pub(crate) fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What the programs could not count, report or remember, by cause.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use podgate_common::{Direction, Outcome, Protocol};
 use serde::{Deserialize, Serialize};
 
-use crate::observe::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict};
+use crate::observe::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict, NameRole};
 
 /// One decision on one side of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,13 @@ pub struct FlowRecord {
     /// Allowed: those with rules that match. Denied, or would be: those that isolate and have none, or that
     /// deny.
     pub policies: Vec<FlowPolicy>,
+    /// Of egress that a rule about a name has allowed, or would have: the names that the pod has learnt the
+    /// destination for, as far as rules tell them from others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// It was denied since these names had ended: the pod looked them up too long ago.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub name_expired: bool,
     /// False: the policies that are named do not account for the verdict; they changed at that moment.
     pub certain: bool,
     /// How many packets like this one it stands for.
@@ -106,6 +113,11 @@ pub enum FlowLine {
     Lost(u64),
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 impl From<&DecisionEvent> for FlowRecord {
     fn from(event: &DecisionEvent) -> Self {
         let DecisionEvent {
@@ -118,10 +130,12 @@ impl From<&DecisionEvent> for FlowRecord {
             source,
             destination,
             policies,
+            names,
             certain,
             packets,
             revision,
         } = event;
+        let (names, name_expired) = NameRole::in_words(names.as_ref());
         Self {
             time: format!("{time:.3}"),
             first: None,
@@ -134,6 +148,8 @@ impl From<&DecisionEvent> for FlowRecord {
             source: source.into(),
             destination: destination.into(),
             policies: policies.iter().map(FlowPolicy::from).collect(),
+            names,
+            name_expired,
             certain: *certain,
             packets: *packets,
             revision: *revision,

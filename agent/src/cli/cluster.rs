@@ -7,6 +7,7 @@ mod advise;
 mod endpoints;
 mod flows;
 mod lines;
+mod names;
 mod policies;
 mod progress;
 mod rollout;
@@ -69,7 +70,7 @@ struct ConnectionOptions {
     /// Objects of all namespaces
     #[arg(short = 'A', long, global = true)]
     all_namespaces: bool,
-    /// Only objects with these labels: of `status` nodes, of `endpoints` pods, of `policies` NetworkPolicies
+    /// Only objects with these labels: nodes (status), pods (endpoints, names), NetworkPolicies (policies)
     #[arg(short = 'l', long, global = true, value_name = "LABELS")]
     selector: Option<String>,
     /// How long each node may take to answer, for example 10s or 1m; 0 for as long as it takes
@@ -91,6 +92,7 @@ struct ConnectionOptions {
 enum ClusterVerb {
     Status(status::ClusterStatusOptions),
     Endpoints(endpoints::ClusterEndpointsOptions),
+    Names(names::ClusterNamesOptions),
     Policies(policies::ClusterPoliciesOptions),
     Flows(flows::ClusterFlowsOptions),
     Rollout(rollout::ClusterRolloutOptions),
@@ -164,6 +166,7 @@ impl ClusterOptions {
             match verb {
                 ClusterVerb::Status(options) => options.run(&session).await,
                 ClusterVerb::Endpoints(options) => options.run(&session).await,
+                ClusterVerb::Names(options) => options.run(&session).await,
                 ClusterVerb::Policies(options) => options.run(&session).await,
                 ClusterVerb::Flows(options) => options.run(&session).await,
                 ClusterVerb::Rollout(options) => options.run(&session).await,

@@ -24,7 +24,8 @@ use text::text;
 /// Explain why a connection is allowed or denied, rule by rule
 #[derive(Debug, Args)]
 #[command(after_help = "\
-X and Y are NAMESPACE/POD, NAMESPACE/svc:SERVICE, node/NAME or an address; the address of a pod means that pod. \
+X and Y are NAMESPACE/POD, NAMESPACE/svc:SERVICE, node/NAME or an address; the address of a pod means that pod. Y may \
+also be name:DOMAIN, a name of the DNS: which rules allow it, for an address that no other rule has. \
 Without --manifests, the agent of this node answers from what it knows.
 
 If the ends have several addresses, all pairs of the same family must be allowed. A port name with several numbers on \
@@ -47,8 +48,8 @@ pub(super) struct ExplainOptions {
     /// Destination of the connection
     #[arg(long, value_name = "Y")]
     to: EndpointRef,
-    /// Port of the destination: [PROTOCOL/]NUMBER or [PROTOCOL/]NAME, of TCP unless it says otherwise; or ICMP/TYPE,
-    /// ICMPv6/TYPE/CODE, IP/PROTOCOL
+    /// Port of the destination: [PROTOCOL/]NUMBER or [PROTOCOL/]NAME, of TCP unless it says otherwise; or
+    /// ICMP/TYPE, ICMPv6/TYPE/CODE, IP/PROTOCOL
     #[arg(long, value_name = "PORT")]
     port: PortSpec,
     /// File or directory of objects, `-` for standard input, instead of a running agent (repeatable)
@@ -116,6 +117,6 @@ fn namespace(cluster: &Cluster, end: &EndpointRef) -> Option<Name> {
             let pod = cluster.pods.values().find(|pod| pod.addresses.contains(address));
             pod.map(|pod| pod.name.namespace.clone())
         }
-        EndpointRef::Node(_) => None,
+        EndpointRef::Node(_) | EndpointRef::Name(_) => None,
     }
 }

@@ -34,6 +34,9 @@ limited to a few per second, each with the number of packets it represents.
 The past has one line for each kind of flow: both ends, port, verdict and policies, with the times of its first and \
 last packet. The agent keeps it in memory and, across restarts, in a file beside its socket (see agent --history).
 
+A connection that a rule about a name has allowed ends with `for` and the names that the pod has learnt the address \
+for. The reason name-expired: such a rule would have allowed it, but the pod looked the name up too long ago.
+
 Example:
   podgate flows --follow --denied
   podgate flows --pod production/api --since 5m -o json")]
@@ -218,7 +221,7 @@ impl Printer {
             end(&flow.source),
             to,
             verdict,
-            flow.reason.to_string(),
+            if flow.name_expired { NAME_EXPIRED.into() } else { flow.reason.to_string() },
             policies(flow),
         ]);
         Ok(text)
@@ -240,6 +243,9 @@ fn line([time, side, from, to, verdict, reason, policies]: [String; 7]) -> Strin
         format!("{time:12}  {side:7}  {from:ENDS$}  {to:wide$}  {verdict:10}  {reason:14}  {policies}");
     line.trim_end().to_owned() + "\n"
 }
+
+/// In place of the reason: a name had ended that would have allowed it.
+const NAME_EXPIRED: &str = "name-expired";
 
 /// A name, else an address.
 fn end(end: &FlowEnd) -> String {
@@ -264,6 +270,9 @@ fn policies(flow: &FlowRecord) -> String {
         }
     });
     let mut text = policies.collect::<Vec<_>>().join(" ");
+    if !flow.names.is_empty() {
+        text += &format!(" for {}", flow.names.join(", "));
+    }
     if !flow.certain {
         text += " (policies changed at that moment)";
     }

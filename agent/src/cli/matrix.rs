@@ -49,8 +49,8 @@ pub(super) struct MatrixOptions {
     /// The same as --manifests
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Ports, as [PROTOCOL/]NUMBER or [PROTOCOL/]NAME, separated by commas; of TCP unless they say otherwise; or
-    /// ICMP/TYPE, ICMPv6/TYPE/CODE, IP/PROTOCOL
+    /// Ports, as [PROTOCOL/]NUMBER or [PROTOCOL/]NAME, separated by commas; of TCP unless they say otherwise;
+    /// or ICMP/TYPE, ICMPv6/TYPE/CODE, IP/PROTOCOL
     #[arg(long, value_name = "PORT,...", required = true, value_delimiter = ',')]
     ports: Vec<PortSpec>,
     /// File or directory with a change to the manifests: show what it opens and closes (repeatable)

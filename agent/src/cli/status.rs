@@ -7,7 +7,7 @@ use clap::Args;
 use super::{output::Format, table::TextTable};
 use crate::options::SOCKET;
 use crate::{
-    api::{self, Latency, Lost, Status},
+    api::{self, Latency, Lost, NameCounts, Status},
     server::Ask,
 };
 
@@ -46,6 +46,7 @@ fn text(status: &Status) -> String {
         evictions,
         lost,
         shortcut_packets,
+        names,
         last_error,
         pins_lost,
     } = status;
@@ -78,6 +79,15 @@ fn text(status: &Status) -> String {
     fact("evicted", evicted.collect::<Vec<_>>().join(", "));
     if *shortcut_packets > 0 {
         fact("short cut", format!("{shortcut_packets} packets"));
+    }
+    if *names != NameCounts::default() {
+        let NameCounts { learnt, evicted, refused, cut, unlearnt, malformed } = names;
+        fact(
+            "names",
+            format!(
+                "{learnt} addresses learnt, {evicted} evicted, {refused} refused; {cut} replies cut, {unlearnt} not learnt, {malformed} malformed"
+            ),
+        );
     }
     let Lost { events, events_of_share, uncounted, unattributed, fragments } = lost;
     fact(

@@ -9,7 +9,8 @@ use std::{
 };
 
 use anyhow::Result;
-use podgate_core::compiler::{MatchCache, WorkLimit};
+use podgate_common::Direction;
+use podgate_core::compiler::{ConnectionQuery, MatchCache, WorkLimit};
 use podgate_datapath::{FlowCounterReader, TickClock};
 use tokio::{
     sync::{mpsc, watch},
@@ -17,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    FlowTableMonitor,
+    EvictionMonitor, NamesOfAddress,
     hits::{CounterClock, HitCounts, HitReport},
 };
 use crate::snapshot::Snapshot;
@@ -44,6 +45,7 @@ pub struct HitCounting {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     reports: watch::Sender<Arc<HitReport>>,
     asked: mpsc::Receiver<()>,
+    names: NamesOfAddress,
 }
 
 /// The reports of that.
@@ -61,17 +63,18 @@ impl HitCounting {
         flow_counters: FlowCounterReader,
         clock: TickClock,
         snapshots: watch::Receiver<Arc<Snapshot>>,
+        names: NamesOfAddress,
     ) -> (Self, HitView) {
         let (reports, seen) = watch::channel(Arc::default());
         let (ask, asked) = mpsc::channel(1);
         let hits = HitCounts::new(began);
         let matches = MatchCache::default();
-        let counting = Self { hits, matches, flow_counters, clock, snapshots, reports, asked };
+        let counting = Self { hits, matches, flow_counters, clock, snapshots, reports, asked, names };
         (counting, HitView::new(seen, ask))
     }
 
     /// Counts for ever; warns of a flow table that is too small.
-    pub async fn run(mut self, mut monitor: FlowTableMonitor) -> Result<()> {
+    pub async fn run(mut self, mut monitor: EvictionMonitor) -> Result<()> {
         let mut flow_table = interval(FLOW_TABLE);
         let mut count = interval(COUNTING);
         loop {
@@ -101,9 +104,11 @@ impl HitCounting {
         let jiffies_per_second = self.clock.jiffies_per_second;
         let clock = CounterClock { now, ticks: self.clock.now()?, jiffies_per_second };
         let mut work = WorkLimit::of(WORK);
-        self.hits.collect(&self.flow_counters, &context.pods, &snapshot.cluster, clock, |query| {
+        let names = |ifindex, peer| self.names.find(context, ifindex, Direction::Egress, peer).names;
+        let ask = |query: &ConnectionQuery<'_>| {
             context.policy_snapshot.matches(query, &mut self.matches, &mut work)
-        })?;
+        };
+        self.hits.collect(&self.flow_counters, &context.pods, &snapshot.cluster, clock, names, ask)?;
         Ok(self.hits.report(&snapshot.cluster, context.pods.values(), now))
     }
 }

@@ -21,9 +21,10 @@ use podgate_core::{compiler::WorkLimit, model::Name};
 use self::attribution::Attributor;
 pub use self::{
     deny_log::{DenyLog, DenyLogWriter, LogTarget, LostLines},
-    event::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict},
+    event::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict, NameRole},
     history::{FlowHistory, FlowWindow, ObserverCounts, PastFlow},
 };
+use super::NamesOfAddress;
 use crate::snapshot::Contexts;
 
 /// Events that are attributed in a second. With more the agent would cost what it measures.
@@ -43,10 +44,10 @@ pub struct Observer {
 }
 
 impl Observer {
-    pub fn new(node: Name, deny_log: Option<DenyLog>, history: FlowHistory) -> Self {
+    pub fn new(node: Name, deny_log: Option<DenyLog>, history: FlowHistory, names: NamesOfAddress) -> Self {
         Self {
             node,
-            attributor: Attributor::new(WorkLimit::of(WORK_PER_SECOND)),
+            attributor: Attributor::new(WorkLimit::of(WORK_PER_SECOND), names),
             deny_log,
             history,
             second: (Instant::now(), 0),

@@ -16,7 +16,7 @@ use podgate_common::{
     Direction, FlowCounterKey, Outcome, PolicyLookup, PolicyRole, RuleProtocol, seconds_of_ticks,
 };
 use podgate_core::{
-    compiler::{ConnectionQuery, PolicyMatch},
+    compiler::{ConnectionQuery, NamePlace, PolicyMatch},
     model::{CalicoPolicy, Cluster, ClusterNetworkPolicy, NetworkPolicy, ObjectName, Pod, PolicyName},
 };
 use podgate_datapath::{CounterSum, FlowCounterReader};
@@ -81,7 +81,8 @@ impl HitCounts {
 
     /// Credits what the flow counters have counted since the last time. `veths`: the pods behind them; `ask`:
     /// the policies that a connection meets, or `None` when no more can be asked now. What is left is
-    /// credited the next time: flow counters only grow.
+    /// credited the next time: flow counters only grow. `names`: those that the pod behind a veth has learnt
+    /// an address for.
     ///
     /// # Errors
     ///
@@ -92,6 +93,7 @@ impl HitCounts {
         veths: &BTreeMap<u32, Arc<Pod>>,
         cluster: &Cluster,
         clock: CounterClock,
+        names: impl Fn(u32, IpAddr) -> Vec<NamePlace>,
         mut ask: impl FnMut(&ConnectionQuery<'_>) -> Option<Arc<[PolicyMatch]>>,
     ) -> Result<()> {
         self.pods.extend(veths.iter().map(|(ifindex, pod)| (*ifindex, pod.clone())));
@@ -100,7 +102,9 @@ impl HitCounts {
         let first = self.next;
         for place in (0..read.len()).map(|place| (first + place) % read.len()) {
             let (key, counted) = &read[place];
-            if !self.attribute(key, counted, cluster, clock, &mut ask) && left.insert(*key) && left.len() == 1
+            if !self.attribute(key, counted, cluster, clock, &names, &mut ask)
+                && left.insert(*key)
+                && left.len() == 1
             {
                 self.next = place;
             }
@@ -122,6 +126,7 @@ impl HitCounts {
         counted: &CounterSum,
         cluster: &Cluster,
         clock: CounterClock,
+        names: impl Fn(u32, IpAddr) -> Vec<NamePlace>,
         ask: &mut impl FnMut(&ConnectionQuery<'_>) -> Option<Arc<[PolicyMatch]>>,
     ) -> bool {
         let known = self.credited.get(key).copied().unwrap_or(0);
@@ -137,14 +142,19 @@ impl HitCounts {
         if packets == 0 {
             return true;
         }
+        let peer = IpAddr::from(counted.last.peer);
+        // The name that has allowed it is one of these.
+        let is_by_name = PolicyLookup::name(key.identity).is_some() && !key.is_of_others();
+        let names = if is_by_name { names(key.ifindex, peer) } else { Vec::new() };
         let query = ConnectionQuery {
             pod: &pod,
             direction,
-            peer: IpAddr::from(counted.last.peer),
+            peer,
             // Of one without ports the place is already what is counted.
             protocol: RuleProtocol::of_packet(counted.last.protocol.into(), 0, 0).0,
             port: counted.last.port,
             is_service: key.class == PolicyLookup::SERVICE,
+            names: &names,
         };
         // Of what is beyond a pod's share of flow counters only the sum is known.
         let is_credited = outcome.is_by_policy() && !key.is_of_others();
@@ -287,7 +297,14 @@ mod tests {
             denies: matched.is_empty(),
         };
         let mut ask = |_: &ConnectionQuery<'_>| Some([policy_match.clone()].into());
-        assert!(counts.attribute(&key, &CounterSum { packets, last }, cluster, CLOCK, &mut ask));
+        assert!(counts.attribute(
+            &key,
+            &CounterSum { packets, last },
+            cluster,
+            CLOCK,
+            |_, _| vec![],
+            &mut ask
+        ));
     }
 
     fn report(counts: &HitCounts, cluster: &Cluster) -> HitReport {

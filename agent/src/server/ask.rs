@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use podgate_core::{
     explain::{EndpointRef, Question},
-    model::Uid,
+    model::{ObjectName, Uid},
     port_spec::PortSpec,
 };
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use super::{
     BUSY, Later, Server,
     await_pod::AwaitedPod,
     flows::{self, FlowReplies},
-    line, report, rollout,
+    line, names, report, rollout,
 };
 use crate::{
     api::{FlowFilter, PeerVersion, Reply, Request},
@@ -30,6 +30,12 @@ pub enum Ask {
     Endpoints,
     /// Answered by [`crate::api::PolicyReport`].
     Policies,
+    /// Answered by a list of [`crate::api::PodNames`].
+    Names {
+        /// Only this pod, `namespace/name`, and all that it has learnt.
+        #[serde(default)]
+        pod: Option<ObjectName>,
+    },
     /// Answered by [`crate::api::RolloutReport`].
     Rollout {
         /// Only the policy that is printed so.
@@ -115,6 +121,14 @@ impl Server {
                     None => line(Reply::<()>::Error(BUSY.into())),
                 }
             }
+            Ask::Names { pod } => {
+                let (snapshot, source) = (self.snapshot(), self.inputs.names.clone());
+                match self.work(move || names::names(&snapshot, &source, pod.as_ref())).await {
+                    Some(Ok(names)) => line(Reply::Ok(names)),
+                    Some(Err(error)) => line(Reply::<()>::Error(format!("{error:#}"))),
+                    None => line(Reply::<()>::Error(BUSY.into())),
+                }
+            }
             Ask::Endpoints => line(Reply::Ok(report::endpoints(&self.snapshot()))),
             Ask::Explain { from, to, port, what_if } => {
                 match self.explain(Question { from, to, port }, what_if).await {
@@ -188,6 +202,10 @@ mod tests {
             (
                 Ask::Rollout { policy: Some("x/p".into()) },
                 json!({"version": 3, "podgate": "0.9", "verb": "rollout", "policy": "x/p"}),
+            ),
+            (
+                Ask::Names { pod: Some(ObjectName::new("x", "a")) },
+                json!({"version": 3, "podgate": "0.9", "verb": "names", "pod": "x/a"}),
             ),
             (Ask::Endpoints, json!({"version": 3, "podgate": "0.9", "verb": "endpoints"})),
             (

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use podgate_common::Unreported;
+use podgate_common::{NameCount, Unreported};
 use podgate_datapath::{Counters, ProgramTables};
 
 use super::{CountTables, ReadCounters};
 use crate::{
-    api::{Counter, Evictions, KernelCounters, Lost},
+    api::{Counter, Evictions, KernelCounters, Lost, NameCounts},
     snapshot::TableSize,
 };
 
@@ -28,6 +28,7 @@ pub fn read_counters(counters: Arc<Counters>) -> ReadCounters {
                 .collect(),
             lost: lost(counters.unreported()?),
             shortcut: counters.shortcut()?,
+            names: names(counters.names()?),
         })
     };
     Arc::new(move || read().inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default())
@@ -45,6 +46,21 @@ fn lost(counts: impl IntoIterator<Item = (Unreported, u64)>) -> Lost {
         } = count;
     }
     lost
+}
+
+fn names(counts: impl IntoIterator<Item = (NameCount, u64)>) -> NameCounts {
+    let mut names = NameCounts::default();
+    for (what, count) in counts {
+        *match what {
+            NameCount::Learnt => &mut names.learnt,
+            NameCount::Evicted => &mut names.evicted,
+            NameCount::Refused => &mut names.refused,
+            NameCount::Cut => &mut names.cut,
+            NameCount::Unlearnt => &mut names.unlearnt,
+            NameCount::Malformed => &mut names.malformed,
+        } = count;
+    }
+    names
 }
 
 pub fn count_tables(tables: Arc<ProgramTables>) -> CountTables {

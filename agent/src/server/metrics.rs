@@ -6,9 +6,10 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use podgate_common::Direction;
+use podgate_datapath::names::NameTableSizes;
 
 use crate::{
-    api::{Evictions, Lost, SourceStatus, Status},
+    api::{Evictions, Lost, NameCounts, SourceStatus, Status},
     observe::{DirectionHits, HitReport, ObserverCounts, PolicyHits},
     snapshot::UnenforcedReason,
 };
@@ -27,6 +28,8 @@ pub(super) struct Observed {
     pub(super) unwritten: u64,
     /// Of the agent's tasks, by name.
     pub(super) restarts: BTreeMap<&'static str, u64>,
+    /// What pods have learnt.
+    pub(super) names: NameTableSizes,
 }
 
 pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> String {
@@ -47,6 +50,7 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
         evictions,
         lost,
         shortcut_packets,
+        names,
         last_error,
         pins_lost,
     } = status;
@@ -164,13 +168,41 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
             text.sample(&[("table", &table.name)], capacity);
         }
     }
+    write_names(&mut text, names, observed.names);
     write_hits(&mut text, hits);
     write_observed(&mut text, observed, lost);
     text.text
 }
 
+/// What pods with rules that have names learn, and from what.
+fn write_names(text: &mut Exposition, counts: &NameCounts, sizes: NameTableSizes) {
+    let NameCounts { learnt, evicted, refused, cut, unlearnt, malformed } = counts;
+    text.family(
+        "podgate_name_addresses_total",
+        "counter",
+        "Addresses in replies of resolvers: learnt for a name of rules, in the place of one that counted \
+         (evicted), or not to be opened by a name (refused).",
+    );
+    for (result, count) in [("learnt", learnt), ("evicted", evicted), ("refused", refused)] {
+        text.sample(&[("result", result)], *count);
+    }
+    text.family(
+        "podgate_name_replies_total",
+        "counter",
+        "Replies of resolvers that were not learnt from to the end: shortened so that the client asks over TCP \
+         (cut), passed (unlearnt), or contradictory (malformed).",
+    );
+    for (result, count) in [("cut", cut), ("unlearnt", unlearnt), ("malformed", malformed)] {
+        text.sample(&[("result", result)], *count);
+    }
+    text.family("podgate_name_tables", "gauge", "Pods with rules that have names.");
+    text.sample(&[], sizes.tables);
+    text.family("podgate_name_entries", "gauge", "Addresses that count now, in the tables of these pods.");
+    text.sample(&[], sizes.live);
+}
+
 fn write_observed(text: &mut Exposition, observed: &Observed, lost: &Lost) {
-    let Observed { events, unwritten, restarts } = observed;
+    let Observed { events, unwritten, restarts, names: _ } = observed;
     text.family("podgate_task_restarts_total", "counter", "Restarts of a task of the agent.");
     for (task, count) in restarts {
         text.sample(&[("task", task)], count);
@@ -302,99 +334,4 @@ fn escape(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    mod monitoring;
-    mod reference;
-
-    use podgate_common::Outcome;
-    use podgate_core::model::ObjectName;
-
-    use super::*;
-    use crate::api;
-
-    /// Has samples of each family.
-    pub(super) fn example() -> String {
-        let mut status = Status::example();
-        status.sources[0].name = "a \"b\"\\\nc".into();
-        status.holds = api::Holds { long: 3, expired: 1 };
-        status.unenforced = vec![api::UnenforcedPod {
-            pod: "x/a".into(),
-            reason: "macvlan".into(),
-            detail: "it is".into(),
-            age_seconds: 9,
-        }];
-        let hits = HitReport {
-            drops: (0..600)
-                .map(|pod| {
-                    let pod = ObjectName::new("x", format!("p{pod:03}"));
-                    ((pod, Direction::Ingress, Outcome::Denied), 2)
-                })
-                .collect(),
-            ..HitReport::example()
-        };
-        let events = ObserverCounts { denied: 7, skipped: 2, ..ObserverCounts::default() };
-        status.lost = Lost { events: 4, events_of_share: 3, uncounted: 1, unattributed: 9, fragments: 5 };
-        text(&status, &hits, &Observed { events, unwritten: 6, restarts: [("events", 3)].into() })
-    }
-
-    #[test]
-    fn each_family_is_announced_once_before_its_samples() {
-        let text = example();
-        for line in [
-            "podgate_build_info{version=\"0.1.0\",node=\"n1\"} 1",
-            "podgate_uptime_seconds 60",
-            "podgate_ready 1",
-            "podgate_failing 0",
-            "podgate_pins_last 1",
-            "podgate_packets_total{direction=\"egress\",outcome=\"denied\"} 12",
-            "podgate_packets_total{direction=\"ingress\",outcome=\"own-node\"} 0",
-            "podgate_endpoints{state=\"pending\"} 1",
-            "podgate_flow_evictions_total{state=\"half-open\",newcomer=\"same-pod\"} 4",
-            "podgate_unenforced_pods{reason=\"macvlan\"} 1",
-            "podgate_unenforced_pods{reason=\"no-device\"} 0",
-            "podgate_long_holds_total 3",
-            "podgate_expired_holds_total 1",
-            "podgate_policies 3",
-            "podgate_flow_events_total{verdict=\"denied\"} 7",
-            "podgate_flow_events_lost_total{where=\"ring\"} 4",
-            "podgate_flow_events_lost_total{where=\"agent\"} 2",
-            "podgate_flow_events_lost_total{where=\"pod\"} 3",
-            "podgate_uncounted_packets_total 1",
-            "podgate_task_restarts_total{task=\"events\"} 3",
-            "podgate_unattributed_packets_total 9",
-            "podgate_fragments_limited_total 5",
-            "podgate_deny_log_errors_total 6",
-            "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"matched\"} 15",
-            "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"denied\"} 5",
-            "podgate_pod_drops_total{pod=\"x/p499\",direction=\"ingress\",reason=\"denied\"} 2",
-            "podgate_pod_drops_total{pod=\"(others)\",direction=\"ingress\",reason=\"denied\"} 200",
-            "podgate_revision 7",
-            "podgate_source_age_seconds{source=\"a \\\"b\\\"\\\\\\nc\"} 5",
-            "podgate_source_objects{source=\"a \\\"b\\\"\\\\\\nc\",kind=\"pods\"} 3",
-            "podgate_programming_latency_seconds_bucket{le=\"0.050000\"} 2",
-            "podgate_programming_latency_seconds_bucket{le=\"+Inf\"} 3",
-            "podgate_programming_latency_seconds_sum 0.070500",
-            "podgate_programming_latency_seconds_count 3",
-            "podgate_watch_restarts_total{kind=\"Pod\"} 2",
-            "podgate_watch_age_seconds{kind=\"Pod\"} 9",
-            "podgate_table_entries{table=\"flows\"} 10",
-            "podgate_table_capacity_entries{table=\"flows\"} 262144",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
-        }
-        let mut announced = Vec::new();
-        for line in text.lines() {
-            if let Some(family) = line.strip_prefix("# TYPE ") {
-                announced.push(family.split(' ').next().unwrap());
-            } else if !line.starts_with('#') {
-                let name = line.split(['{', ' ']).next().unwrap();
-                let of_histogram = name.rsplit_once('_').map_or(name, |(family, _part)| family);
-                assert!(announced.last().is_some_and(|last| [name, of_histogram].contains(last)), "{line}");
-            }
-        }
-        let mut once = announced.clone();
-        once.sort_unstable();
-        once.dedup();
-        assert_eq!(once.len(), announced.len());
-    }
-}
+mod tests;

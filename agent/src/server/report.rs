@@ -7,8 +7,8 @@ use podgate_core::model::{Cluster, PolicyName};
 use crate::{
     api::{
         EndpointCounts, EndpointStatus, EnforcedObject, Hits, Holds, Isolation, Latency, Lost, Mode,
-        ObjectCounts, PolicyReport, PolicyStatus, ReportedState, RuleHits, ShortcutStatus, SourceStatus,
-        Status, TableFill, UnenforcedPod,
+        NameCounts, ObjectCounts, PolicyReport, PolicyStatus, ReportedState, RuleHits, ShortcutStatus,
+        SourceStatus, Status, TableFill, UnenforcedPod,
     },
     endpoints::InterfaceState,
     observe::{DirectionHits, HitReport, PolicyHits, RuleCount},
@@ -47,6 +47,7 @@ pub(super) fn status(snapshot: &Snapshot) -> Status {
         evictions: Vec::new(),
         lost: Lost::default(),
         shortcut_packets: 0,
+        names: NameCounts::default(),
         last_error: snapshot.last_error().map(str::to_owned),
         pins_lost: pins_lost.clone(),
     }
@@ -154,7 +155,8 @@ pub(super) fn endpoints(snapshot: &Snapshot) -> Vec<EndpointStatus> {
 }
 
 fn endpoint(interface: &EnforcedInterface) -> EndpointStatus {
-    let EnforcedInterface { veth, ingress, egress, since, attached: _, uid: _, shortcut } = interface;
+    let EnforcedInterface { veth, ingress, egress, since, attached: _, uid: _, shortcut, names: _ } =
+        interface;
     let (pod, addresses, state) = match &veth.state {
         InterfaceState::Identified { pod, addresses, .. } => {
             (Some(pod.to_string()), addresses.iter().copied().collect(), ReportedState::Identified)

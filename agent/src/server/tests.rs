@@ -75,6 +75,7 @@ pub(super) fn start() -> Running {
         // The tables of this agent deny everything.
         ask_tables: Arc::new(|_| Ok(KernelVerdict::Denied)),
         restarts: TaskRestarts::default(),
+        names: names::tests::source(),
     });
     let followers = server.followers.clone();
     let pod_waits = server.pod_waits.clone();

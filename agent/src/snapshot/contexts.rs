@@ -14,6 +14,8 @@ pub struct Context {
     pub policy_snapshot: PolicySnapshot,
     /// The pods behind veths, by ifindex.
     pub pods: Arc<BTreeMap<u32, Arc<Pod>>>,
+    /// By ifindex, the tables of what pods have learnt of names.
+    pub name_tables: Arc<BTreeMap<u32, u32>>,
 }
 
 /// Those of the last revisions, the oldest first. A copy costs nothing.
@@ -57,6 +59,7 @@ mod tests {
             revision,
             policy_snapshot: Incremental::default().policy_snapshot(),
             pods: Arc::default(),
+            name_tables: Arc::default(),
         };
         let contexts = (1..=40).fold(Contexts::default(), |known, revision| known.with(context(revision)));
         let contexts = contexts.with(context(40));

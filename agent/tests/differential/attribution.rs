@@ -74,7 +74,7 @@ fn one(
     port: u16,
 ) -> Result<(), TestCaseError> {
     let protocol = Protocol::Tcp.into();
-    let met = ConnectionQuery { pod, direction, peer, protocol, port, is_service: false };
+    let met = ConnectionQuery { pod, direction, peer, protocol, port, is_service: false, names: &[] };
     let (mut cache, mut work) = (MatchCache::default(), WorkLimit::of(usize::MAX));
     let matches = policy_snapshot.matches(&met, &mut cache, &mut work).expect("there is work left");
     let whole = with_audit_enforced(cluster);

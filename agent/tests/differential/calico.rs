@@ -73,6 +73,7 @@ fn is_credited((objects, _, layout): &Sample) -> Result<(), TestCaseError> {
                     protocol: Protocol::Tcp.into(),
                     port: 80,
                     is_service: false,
+                    names: &[],
                 };
                 let Some(side) = side(&cluster, pod, direction, peer, 80)? else { continue };
                 let mut work = WorkLimit::of(usize::MAX);

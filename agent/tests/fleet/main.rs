@@ -3,6 +3,7 @@
 mod advise;
 mod dump;
 mod flows;
+mod names;
 mod plugin;
 mod rollout;
 mod server;

@@ -161,6 +161,7 @@ fn a_scan_is_attributed_by_looking_at_each_identity_and_class_once() {
             protocol: Protocol::Tcp.into(),
             port,
             is_service: false,
+            names: &[],
         };
         let matches = policy_snapshot.matches(&met, &mut cache, work);
         matches.iter().for_each(|matches| assert!(matches.iter().any(|matches| !matches.matched.is_empty())));

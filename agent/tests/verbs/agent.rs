@@ -14,8 +14,8 @@ use std::{
 
 use podgate::{
     api::{
-        Counter, EndpointStatus, FlowLine, FlowRecord, PROTOCOL, PolicyReport, RELEASE, Reply, Request,
-        Response, RolloutReport, Status,
+        Counter, EndpointStatus, FlowLine, FlowRecord, PROTOCOL, PodNames, PolicyReport, RELEASE, Reply,
+        Request, Response, RolloutReport, Status,
     },
     server::Ask,
     source::manifests::{self, Change},
@@ -39,6 +39,7 @@ pub(crate) struct Agent {
 struct Known {
     status: Status,
     endpoints: Vec<EndpointStatus>,
+    names: Vec<PodNames>,
     policies: PolicyReport,
     rollout: RolloutReport,
     flows: Vec<FlowRecord>,
@@ -91,6 +92,7 @@ impl Known {
         Self {
             status,
             endpoints: read("endpoints.json", change),
+            names: read("names.json", change),
             policies: read("policies.json", change),
             rollout: read("rollout.json", change),
             flows: read("flows.json", change),
@@ -105,6 +107,17 @@ impl Known {
         let lines = match request.ask {
             Ask::Status => response(Reply::Ok(&self.status)),
             Ask::Endpoints => response(Reply::Ok(&self.endpoints)),
+            Ask::Names { pod: None } => {
+                response(Reply::Ok(self.names.iter().filter(|names| names.has_rules).collect::<Vec<_>>()))
+            }
+            Ask::Names { pod: Some(pod) } => {
+                match self.names.iter().filter(|names| names.pod == pod.to_string()).collect::<Vec<_>>() {
+                    known if known.is_empty() => response(Reply::<()>::Error(format!(
+                        "the agent knows no interface of pod {pod} on this node"
+                    ))),
+                    known => response(Reply::Ok(known)),
+                }
+            }
             Ask::Policies => response(Reply::Ok(&self.policies)),
             Ask::Rollout { policy } => {
                 let mut rollout = self.rollout.clone();

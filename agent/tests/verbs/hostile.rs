@@ -119,6 +119,8 @@ fn no_verb_prints_what_a_terminal_obeys() {
         "status",
         "endpoints",
         "endpoints -o json",
+        "names",
+        "names -o json",
         "policies",
         "policies -o json",
         "rollout",
@@ -134,6 +136,7 @@ fn no_verb_prints_what_a_terminal_obeys() {
         json.replace("guests", r"guests\u001b[31m")
             .replace("no-canary", r"no\u202ecanary")
             .replace("veth", r"\u001bveth")
+            .replace("internet", r"\u001binternet")
     });
     let socket = agent.socket();
     let mut verbs: BTreeSet<String> = OTHERS.map(str::to_owned).into();

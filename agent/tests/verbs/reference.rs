@@ -10,7 +10,7 @@ use podgate_core::lint::LintName;
 use crate::{podgate::directory, snapshots::WRITE};
 
 /// Each command with the expected outputs that are its examples.
-const COMMANDS: [(&str, &[&str]); 21] = [
+const COMMANDS: [(&str, &[&str]); 22] = [
     ("agent", &[]),
     ("check", &[]),
     ("detach", &[]),
@@ -18,6 +18,7 @@ const COMMANDS: [(&str, &[&str]); 21] = [
     ("cni", &["help-cni-install", "help-cni-uninstall"]),
     ("status", &["status", "status-json", "no-agent"]),
     ("endpoints", &["endpoints", "endpoints-of-one-json"]),
+    ("names", &["names", "names-of-one-json", "names-without-rules"]),
     ("policies", &["policies", "policies-of-one-json"]),
     ("rollout", &["rollout", "rollout-of-one-json"]),
     ("flows", &["flows", "flows-of-a-namespace-json"]),
@@ -27,6 +28,7 @@ const COMMANDS: [(&str, &[&str]); 21] = [
             "explain-denied",
             "explain-denied-json",
             "explain-cluster-policy",
+            "explain-name",
             "explain-what-if",
             "explain-live",
             "explain-uncertain",
@@ -51,6 +53,7 @@ const COMMANDS: [(&str, &[&str]); 21] = [
         &[
             "help-cluster-status",
             "help-cluster-endpoints",
+            "help-cluster-names",
             "help-cluster-policies",
             "help-cluster-flows",
             "help-cluster-advise",

@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 91] = [
+const OFFLINE: [(&str, &str); 96] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -37,6 +37,18 @@ const OFFLINE: [(&str, &str); 91] = [
     (
         "explain-what-if",
         "explain --from shop/frontend --to shop/svc:web --port TCP/80 --manifests shop.yaml --what-if change.yaml",
+    ),
+    (
+        "explain-name",
+        "explain --from shop/frontend --to name:api.example.com --port TCP/443 --manifests names.yaml",
+    ),
+    (
+        "explain-name-denied",
+        "explain --from shop/frontend --to name:example.org --port TCP/443 --manifests names.yaml",
+    ),
+    (
+        "explain-from-a-name",
+        "explain --from name:example.org --to shop/frontend --port TCP/443 --manifests names.yaml",
     ),
     ("explain-unknown", "explain --from shop/nobody --to shop/backend-1 --port TCP/80 --manifests shop.yaml"),
     (
@@ -109,6 +121,7 @@ const OFFLINE: [(&str, &str); 91] = [
     ("help-cni-uninstall", "cni uninstall --help"),
     ("help-status", "status --help"),
     ("help-endpoints", "endpoints --help"),
+    ("help-names", "names --help"),
     ("help-policies", "policies --help"),
     ("help-rollout", "rollout --help"),
     ("help-flows", "flows --help"),
@@ -116,6 +129,7 @@ const OFFLINE: [(&str, &str); 91] = [
     ("help-cluster", "cluster --help"),
     ("help-cluster-status", "cluster status --help"),
     ("help-cluster-endpoints", "cluster endpoints --help"),
+    ("help-cluster-names", "cluster names --help"),
     ("help-cluster-policies", "cluster policies --help"),
     ("help-cluster-flows", "cluster flows --help"),
     ("help-cluster-advise", "cluster advise --help"),
@@ -140,12 +154,16 @@ const OFFLINE: [(&str, &str); 91] = [
 ];
 
 /// Likewise, beside an agent.
-const LIVE: [(&str, &str); 19] = [
+const LIVE: [(&str, &str); 23] = [
     ("status", "status"),
     ("status-json", "status -o json"),
     ("endpoints", "endpoints"),
     ("endpoints-of-one-json", "endpoints shop/frontend -o json"),
     ("endpoints-of-nobody", "endpoints shop/nobody"),
+    ("names", "names"),
+    ("names-of-one-json", "names shop/frontend -o json"),
+    ("names-without-rules", "names shop/database"),
+    ("names-of-nobody", "names shop/nobody"),
     ("policies", "policies"),
     ("policies-of-one-json", "policies shop/backends -o json"),
     ("policies-of-nobody", "policies shop/nothing"),

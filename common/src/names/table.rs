@@ -67,9 +67,21 @@ impl NameSet {
 }
 
 impl NameSet {
+    /// Odd while an entry was written; another one after each.
+    pub const fn version(&self) -> u32 {
+        self.version
+    }
+
     /// The entries of a copy.
     pub const fn entries(&self) -> [NameEntry; WAYS_OF_NAMES] {
         self.entries
+    }
+}
+
+impl NameEntry {
+    /// For how many ticks it counts. `longest`: as many as any has; 0: it has ended.
+    pub const fn left(&self, now: u32, longest: u32) -> u32 {
+        if is_alive(self.until, now, longest) { self.until.wrapping_sub(now) } else { 0 }
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use xtask::lab::{Agent, Lab, Manifests, PATIENT, Place, Service};
 
 use super::Test;
@@ -19,6 +20,7 @@ use super::Test;
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_name_is_open_at_once_when_it_is_looked_up_also_without_an_agent", lookups),
     ("a_client_that_keeps_its_socket_to_the_resolver_learns_by_it_after_the_first_rule", one_socket),
+    ("a_network_policy_names_domains_in_an_annotation_and_is_credited_with_them", annotation),
 ];
 
 const PORT: u16 = 80;
@@ -47,6 +49,13 @@ fn lookups(lab: &mut Lab) -> Result<()> {
     let client = &client.place;
     ensure!(!connects(client, one.addresses.v4), "one is open before it is looked up");
     is_open_at_once(client, at, &to("one"))?;
+    let to_one = SocketAddr::new(IpAddr::V4(one.addresses.v4), PORT);
+    let held = client.run(|| TcpStream::connect_timeout(&to_one, PATIENCE))?;
+    shows(&agent, &[("*.example.com", one.addresses.v4, 1)])?;
+    ensure!(agent.ask(&["names", "x/client"])?[0]["entries"][0]["connections"] == 1, "the live connection");
+    drop(held);
+    ensure!(agent.ask(&["status"])?["names"]["learnt"] == 1, "the counters do not show what was learnt");
+    ensure!(agent.ask(&["names", "x/one"]).is_err(), "a pod of another node is known here");
     ensure!(!connects(client, two.addresses.v4), "two is open before it is looked up");
     agent.kill()?;
     is_open_at_once(client, at, &to("two"))?;
@@ -54,6 +63,10 @@ fn lookups(lab: &mut Lab) -> Result<()> {
     for pod in [&one, &two] {
         ensure!(connects(client, pod.addresses.v4), "{} is closed after a restart", pod.name());
     }
+    // Also what was learnt while no agent ran.
+    let mut both = [("*.example.com", one.addresses.v4, 1), ("*.example.com", two.addresses.v4, 1)];
+    both.sort_unstable();
+    shows(&agent, &both)?;
     // Another policy, for the same names among others.
     let before = agent.ask(&["status"])?["revision"].clone();
     allow(manifests, at, "'*.example.com', one.example.com, other.test")?;
@@ -89,6 +102,62 @@ fn one_socket(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+fn annotation(lab: &mut Lab) -> Result<()> {
+    let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
+    let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;
+    let (dns, server) = (n2.pod("x/dns").start()?, n2.pod("x/server").start()?);
+    let _http = server.place.serve(Service::Http(PORT))?;
+    let (at, address) = (dns.addresses.v4, server.addresses.v4);
+    let _resolver = Resolver::start(&dns.place, [("api.example.com".to_owned(), address)].into())?;
+    let policy = format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: names\n  namespace: x\n  \
+         annotations:\n    podgate.io/egress-domains: |\n      - *.example.com:{PORT}\nspec:\n  podSelector: \
+         {{matchLabels: {{app: client}}}}\n  policyTypes: [Egress]\n  egress:\n  - {{to: [{{ipBlock: {{cidr: \
+         {at}/32}}}}]}}\n"
+    );
+    lab.manifests().write("policy-names.yaml", &policy)?;
+    let resolvers = format!("{at}:53");
+    let agent = Agent::start(&n1, &["--resolvers", &resolvers])?;
+    let client = &client.place;
+    let explain = |to: &str| {
+        agent.ask(&["explain", "--from", "x/client", "--to", to, "--port", &format!("TCP/{PORT}")])
+    };
+
+    ensure!(!connects(client, address), "it is open before it is looked up");
+    let answer = explain(&address.to_string())?;
+    ensure!(answer["verdict"] == "deny" && answer["kernel"]["asked"] != 0, "{answer:#}");
+    let answer = explain("name:api.example.com")?;
+    ensure!(
+        answer["verdict"] == "allow" && answer["learnt"].as_array().is_some_and(Vec::is_empty),
+        "{answer:#}"
+    );
+
+    is_open_at_once(client, at, "api.example.com")?;
+    let answer = explain("name:api.example.com")?;
+    ensure!(
+        answer["verdict"] == "allow" && answer["learnt"][0]["address"] == address.to_string(),
+        "{answer:#}"
+    );
+    let rule = &answer["egress"]["policies"][0]["rules"][1];
+    ensure!(rule["matched"] == true && rule["annotation"] == "podgate.io/egress-domains", "{answer:#}");
+    let answer = explain(&address.to_string())?;
+    ensure!(answer["verdict"] == "allow" && answer["learnt"][0]["name"] == "*.example.com", "{answer:#}");
+    let disagreements = answer["kernel"]["disagreements"].as_array();
+    ensure!(disagreements.is_none_or(Vec::is_empty), "{answer:#}");
+    agent.until("the rule of the name has a hit", PATIENCE, "policies", |answer| {
+        answer["policies"][0]["egress"]["rules"][1]["hits"] == 1
+    })?;
+    let flows = n1.podgate(&["flows", "--pod", "x/client", "-o", "json"])?;
+    let by_name = |line: &str| {
+        let flow: Value = serde_json::from_str(line).ok()?;
+        let is_its = flow["verdict"] == "allowed" && flow["destination"]["port"] == PORT;
+        (is_its && flow["certain"] == true).then(|| (flow["names"][0].clone(), flow["policies"][0].clone()))
+    };
+    let flow = flows.stdout.lines().find_map(by_name).with_context(|| flows.stdout.clone())?;
+    ensure!(flow.0 == "*.example.com" && flow.1["rules"][0] == 1, "{flow:?}");
+    Ok(())
+}
+
 /// The client may ask the resolver, and reach these names.
 fn allow(manifests: &Manifests, resolver: Ipv4Addr, names: &str) -> Result<()> {
     let text = format!(
@@ -99,6 +168,22 @@ fn allow(manifests: &Manifests, resolver: Ipv4Addr, names: &str) -> Result<()> {
          to: [{{networks: [0.0.0.0/0, '::/0']}}]}}\n"
     );
     manifests.write("cluster-policy-names.yaml", &text)
+}
+
+/// `names` has these entries of the client: name, address, and the rule that matches.
+fn shows(agent: &Agent, expected: &[(&str, Ipv4Addr, u64)]) -> Result<()> {
+    let pods = agent.ask(&["names"])?;
+    let shown = pods[0]["entries"].as_array().context("no entries")?.iter().map(|entry| {
+        let [policy] = entry["policies"].as_array()?.as_slice() else { return None };
+        let address = entry["address"].as_str()?.parse::<Ipv4Addr>().ok()?;
+        let rule = policy["rules"].as_array()?.first()?.as_u64()?;
+        let is_alive = (1..=60).contains(&entry["seconds_left"].as_u64()?);
+        let is_its = policy["policy"] == "ClusterNetworkPolicy names";
+        (is_alive && is_its).then_some((entry["name"].as_str()?, address, rule))
+    });
+    let expected = expected.iter().map(|entry| Some(*entry));
+    ensure!(pods[0]["pod"] == "x/client" && shown.eq(expected), "{pods:#}");
+    Ok(())
 }
 
 /// Looks a name up and connects to its address in the same breath.

@@ -194,6 +194,13 @@ pub(super) fn places<'a>(
     places
 }
 
+/// A name as far as rules tell it from others: `api.example.com`, or `*.example.com` for any name below one.
+pub fn name_text((suffix, left): &NamePlace) -> String {
+    let labels: Vec<_> = suffix.iter().map(|label| String::from_utf8_lossy(label)).collect();
+    let before = if *left == 0 { "" } else { "*." };
+    format!("{before}{}", labels.join("."))
+}
+
 /// Where a name stands among addresses: in a block that is no one's (`::/8`, RFC 4291, 2.4), by a hash of
 /// which no two are found that are alike.
 pub fn key((suffix, left): &NamePlace) -> IpAddr {

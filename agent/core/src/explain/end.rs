@@ -6,15 +6,16 @@ use podgate_common::Direction;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::name::{self, AskedName, LearntNames, ShownAddress};
 use crate::{
     model::{
-        Cluster, Name, ObjectName, Pod,
+        Cluster, DomainName, Name, ObjectName, Pod,
         syntax::{dns_label, dns_subdomain},
     },
     port_spec::PortSpec,
 };
 
-/// An end as users write it: `namespace/pod`, `namespace/svc:NAME`, `node/NAME` or an address.
+/// An end as users write it: `namespace/pod`, `namespace/svc:NAME`, `node/NAME`, `name:DOMAIN` or an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum EndpointRef {
@@ -24,13 +25,15 @@ pub enum EndpointRef {
     Service(ObjectName),
     /// A node: `node/name`.
     Node(Name),
+    /// A name of the DNS, which only a destination can be: `name:api.example.com`.
+    Name(DomainName),
     /// An address, whoever has it.
     Address(IpAddr),
 }
 
 /// Text that names no end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0:?} is none of NAMESPACE/POD, NAMESPACE/svc:SERVICE, node/NAME or an address")]
+#[error("{0:?} is none of NAMESPACE/POD, NAMESPACE/svc:SERVICE, node/NAME, name:DOMAIN or an address")]
 pub struct BadEndpointRef(String);
 
 /// Why a question has no answer.
@@ -39,6 +42,9 @@ pub enum Unanswerable {
     /// A service sends nothing.
     #[error("{0}: a service opens no connections, ask about the pods behind it")]
     FromService(EndpointRef),
+    /// Nor does a name.
+    #[error("{0}: a name opens no connections, ask about a pod or an address")]
+    FromName(EndpointRef),
     /// The cluster has no service of this name.
     #[error("no service {0}: it does not exist, or it is only a name for something elsewhere")]
     NoSuchService(ObjectName),
@@ -98,6 +104,8 @@ enum EndpointKind<'a> {
     Address {
         node: Option<&'a Name>,
     },
+    /// Addresses in place of those that it has.
+    Name(&'a DomainName),
 }
 
 impl<'a> ResolvedEndpoint<'a> {
@@ -116,6 +124,7 @@ impl<'a> ResolvedEndpoint<'a> {
                 }
                 (EndpointKind::Node(name), node_addresses(cluster, name))
             }
+            EndpointRef::Name(domain) => (EndpointKind::Name(domain), name::addresses(cluster)),
             // The address of a pod is that pod, and only this address is in question.
             EndpointRef::Address(address) => (of_address(cluster, address), vec![*address]),
         };
@@ -124,13 +133,16 @@ impl<'a> ResolvedEndpoint<'a> {
         }
         let shown = match kind {
             EndpointKind::Pod(pod) => pod.name.to_string(),
-            EndpointKind::HostPod(_) | EndpointKind::Node(_) | EndpointKind::Address { .. } => {
-                end.to_string()
-            }
+            EndpointKind::HostPod(_)
+            | EndpointKind::Node(_)
+            | EndpointKind::Name(_)
+            | EndpointKind::Address { .. } => end.to_string(),
         };
         let is_address = match end {
             EndpointRef::Address(_) => true,
-            EndpointRef::Pod(_) | EndpointRef::Service(_) | EndpointRef::Node(_) => false,
+            EndpointRef::Pod(_) | EndpointRef::Service(_) | EndpointRef::Node(_) | EndpointRef::Name(_) => {
+                false
+            }
         };
         Ok(Self { shown, addresses, kind, is_address })
     }
@@ -143,7 +155,37 @@ impl<'a> ResolvedEndpoint<'a> {
     pub(super) const fn policed(&self) -> Option<&'a Pod> {
         match self.kind {
             EndpointKind::Pod(pod) => Some(pod),
-            EndpointKind::HostPod(_) | EndpointKind::Node(_) | EndpointKind::Address { .. } => None,
+            EndpointKind::HostPod(_)
+            | EndpointKind::Node(_)
+            | EndpointKind::Name(_)
+            | EndpointKind::Address { .. } => None,
+        }
+    }
+
+    /// What an answer calls one of its addresses.
+    pub(super) fn shown_address(&self, address: IpAddr) -> ShownAddress {
+        match self.kind {
+            EndpointKind::Name(name) => ShownAddress::Of(name.clone()),
+            EndpointKind::Pod(_)
+            | EndpointKind::HostPod(_)
+            | EndpointKind::Node(_)
+            | EndpointKind::Address { .. } => ShownAddress::Address(address),
+        }
+    }
+
+    /// What names are asked by. Names open no address of a node.
+    pub(super) fn asked_name<'n>(&self, learnt: &'n LearntNames, address: IpAddr) -> Option<AskedName<'n>>
+    where
+        'a: 'n,
+    {
+        match self.kind {
+            EndpointKind::Name(name) => Some(AskedName::Name(name)),
+            EndpointKind::Pod(_) | EndpointKind::Address { node: None } => {
+                Some(AskedName::Learnt(learnt, address))
+            }
+            EndpointKind::HostPod(_) | EndpointKind::Node(_) | EndpointKind::Address { node: Some(_) } => {
+                None
+            }
         }
     }
 
@@ -157,7 +199,7 @@ impl<'a> ResolvedEndpoint<'a> {
     pub(super) const fn container(&self) -> Option<&'a Pod> {
         match self.kind {
             EndpointKind::Pod(pod) | EndpointKind::HostPod(pod) => Some(pod),
-            EndpointKind::Node(_) | EndpointKind::Address { .. } => None,
+            EndpointKind::Node(_) | EndpointKind::Name(_) | EndpointKind::Address { .. } => None,
         }
     }
 
@@ -167,20 +209,24 @@ impl<'a> ResolvedEndpoint<'a> {
             EndpointKind::Pod(pod) | EndpointKind::HostPod(pod) => pod.node.as_ref(),
             EndpointKind::Node(node) => Some(node),
             EndpointKind::Address { node } => node,
+            EndpointKind::Name(_) => None,
         }
     }
 
     pub(super) const fn is_host_pod(&self) -> bool {
         match self.kind {
             EndpointKind::HostPod(_) => true,
-            EndpointKind::Pod(_) | EndpointKind::Node(_) | EndpointKind::Address { .. } => false,
+            EndpointKind::Pod(_)
+            | EndpointKind::Node(_)
+            | EndpointKind::Name(_)
+            | EndpointKind::Address { .. } => false,
         }
     }
 
     /// Whether this peer is the node that `pod` runs on.
     pub(super) fn is_own_node(&self, pod: &Pod, direction: Direction) -> bool {
         let node = match (&self.kind, direction) {
-            (EndpointKind::Pod(_), _) => None,
+            (EndpointKind::Pod(_) | EndpointKind::Name(_), _) => None,
             (EndpointKind::HostPod(peer), _) => peer.node.as_ref(),
             (EndpointKind::Node(node), _) => Some(*node),
             (EndpointKind::Address { node }, Direction::Egress) => *node,
@@ -201,6 +247,7 @@ impl<'a> ResolvedEndpoint<'a> {
             EndpointKind::Pod(_)
             | EndpointKind::HostPod(_)
             | EndpointKind::Node(_)
+            | EndpointKind::Name(_)
             | EndpointKind::Address { .. } => None,
         }
     }
@@ -252,7 +299,7 @@ impl EndpointRef {
     pub const fn pod(&self) -> Option<&ObjectName> {
         match self {
             Self::Pod(name) => Some(name),
-            Self::Service(_) | Self::Node(_) | Self::Address(_) => None,
+            Self::Service(_) | Self::Node(_) | Self::Name(_) | Self::Address(_) => None,
         }
     }
 }
@@ -263,6 +310,9 @@ impl FromStr for EndpointRef {
     fn from_str(text: &str) -> Result<Self, BadEndpointRef> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::Address(address.to_canonical()));
+        }
+        if let Some(name) = text.strip_prefix("name:") {
+            return DomainName::parse(name).map(Self::Name).map_err(|_| BadEndpointRef(text.into()));
         }
         match text.split_once('/') {
             Some((namespace, name)) if dns_label(namespace).is_ok() => match name.strip_prefix("svc:") {
@@ -284,6 +334,7 @@ impl fmt::Display for EndpointRef {
             Self::Pod(name) => name.fmt(f),
             Self::Service(ObjectName { namespace, name }) => write!(f, "{namespace}/svc:{name}"),
             Self::Node(name) => write!(f, "node/{name}"),
+            Self::Name(name) => write!(f, "name:{name}"),
             Self::Address(address) => address.fmt(f),
         }
     }

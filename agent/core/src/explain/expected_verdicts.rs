@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use podgate_common::{Direction, RuleProtocol};
 
-use super::{DirectionResult, EndpointRef, Explanation, Verdict, VerdictReason};
+use super::{AddressPair, DirectionResult, EndpointRef, Explanation, Verdict, VerdictReason};
 use crate::{model::ObjectName, port_spec::Place};
 
 /// One side's verdict on one peer and one port.
@@ -39,7 +39,13 @@ impl Explanation {
             // One port alone: of several, the denied one is not known.
             let ([port], true) = (self.numbers.as_slice(), is_by_policy(side)) else { return None };
             let pod = pod?;
-            Some(self.pairs.iter().map(move |pair| {
+            // What a name opens is not in the tables that are asked.
+            let is_learnt = move |pair: &&AddressPair| {
+                let learnt = self.learnt.iter().flatten();
+                direction == Direction::Egress && learnt.into_iter().any(|learnt| learnt.address == pair.to)
+            };
+            let pairs = self.pairs.iter().filter(move |pair| !is_learnt(pair));
+            Some(pairs.map(move |pair| {
                 let peer = if direction == Direction::Egress { pair.to } else { pair.from };
                 let allowed = side.verdict == Verdict::Allow || !side.denied_peers.contains(&peer);
                 let protocol = self.port.protocol;

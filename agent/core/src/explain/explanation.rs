@@ -9,6 +9,7 @@ use super::{
     calico::CalicoPolicyTrace,
     end::OwnNodeAddress,
     findings::{EntryFinding, EntryName, Miss, TriedEntry},
+    name::KnownAddress,
     peers::SelectedPods,
     service::Uncertainty,
 };
@@ -53,12 +54,22 @@ pub struct Explanation {
     /// policies say of these is not what happens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unenforced: Vec<String>,
+    /// Of a running agent, where the client has rules with names: the addresses in question, or those of the
+    /// name in question, that it has learnt and that count now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learnt: Option<Vec<KnownAddress>>,
     /// Of a running agent: whether the tables in the kernel say the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelCheck>,
 }
 
 impl Explanation {
+    /// Of a name, whose addresses are not known: those in their place are no part of the answer.
+    pub(super) fn forget_addresses(&mut self) {
+        self.pairs.clear();
+        self.egress.denied_peers.clear();
+    }
+
     /// The pods at both ends, and behind a service: `namespace/name`.
     pub fn pods(&self) -> BTreeSet<String> {
         let ends = [(&self.from, &self.from_pod), (&self.to, &self.to_pod)];
@@ -181,6 +192,9 @@ pub struct PolicyTrace {
 pub struct RuleTrace {
     /// Its index in the policy's `ingress` or `egress`.
     pub rule: usize,
+    /// The annotation that it stands in, behind the rules of `egress`; `None`: it is one of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotation: Option<Name>,
     /// Whether it allows the connection.
     pub matched: bool,
     /// What did not match. Not empty beside `matched` when the rule matches only some of the addresses.
@@ -281,8 +295,8 @@ impl DirectionResult {
 
 impl RuleTrace {
     /// A rule that was not tried yet.
-    pub(super) const fn of(rule: usize) -> Self {
-        Self { rule, matched: false, why_not: Vec::new(), peers: Vec::new(), ports: Vec::new() }
+    pub(super) const fn of(rule: usize, annotation: Option<Name>) -> Self {
+        Self { rule, annotation, matched: false, why_not: Vec::new(), peers: Vec::new(), ports: Vec::new() }
     }
 
     /// Notes the outcome of one trial, which matched when nothing is amiss. True: it did.
@@ -290,13 +304,14 @@ impl RuleTrace {
         let matched = misses.is_empty();
         let traces = |entries: Vec<TriedEntry>| entries.into_iter().map(EntryTrace::of).collect();
         let why_not = misses.into_iter().map(Wording::Meaning).collect();
-        self.merge(Self { rule: self.rule, matched, why_not, peers: traces(peers), ports: traces(ports) });
+        let (peers, ports) = (traces(peers), traces(ports));
+        self.merge(Self { rule: self.rule, annotation: None, matched, why_not, peers, ports });
         matched
     }
 
     /// Notes what the same rule says of something else.
     pub(super) fn merge(&mut self, other: Self) {
-        let Self { rule: _, matched, why_not, peers, ports } = other;
+        let Self { rule: _, annotation: _, matched, why_not, peers, ports } = other;
         self.matched |= matched;
         extend(&mut self.why_not, why_not);
         for (known, more) in [(&mut self.peers, peers), (&mut self.ports, ports)] {

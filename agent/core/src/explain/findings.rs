@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::{
+    name::NameFinding,
     peers::PeerFinding,
     ports::{AskedPort, PortFinding, WantedPort},
 };
-use crate::model::DomainPattern;
 
 /// An entry of a rule, printed as in `from[0]`; without an index the list itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub enum EntryFinding {
     /// Nor can the entry.
     NotUnderstood,
     /// It is a name of the DNS: which addresses it has, each pod learns for itself.
-    Name(DomainPattern),
+    Name(NameFinding),
     /// Of a peer.
     Peer(PeerFinding),
     /// Of a port.
@@ -92,7 +92,7 @@ impl fmt::Display for EntryFinding {
             Self::AnyPort => f.write_str("names none, so every port matches"),
             Self::EmptyList => f.write_str("has no entry that was understood"),
             Self::NotUnderstood => f.write_str("was not understood, matches nothing"),
-            Self::Name(name) => write!(f, "wants an address that the pod has learnt for {name}"),
+            Self::Name(name) => name.fmt(f),
             Self::Peer(peer) => peer.fmt(f),
             Self::Port(port) => port.fmt(f),
         }

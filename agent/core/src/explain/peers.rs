@@ -10,6 +10,7 @@ use super::{
     calico::{self, LabelWish, NetworkWish},
     end::ResolvedEndpoint,
     findings::{EntryFinding, EntryName, Miss, RuleList, TriedEntry},
+    name::{AskedName, NameFinding, ShownAddress},
 };
 use crate::model::{
     Cluster, ClusterSubject, IpBlock, IpFamily, LabelExpression, LabelValues, Labels, Name, Peer, Peers, Pod,
@@ -54,7 +55,7 @@ pub enum PeerFinding {
         /// The block.
         cidr: IpNet,
         /// The address.
-        address: IpAddr,
+        address: ShownAddress,
         /// Where it is.
         place: BlockPlace,
     },
@@ -72,7 +73,7 @@ pub enum PeerFinding {
     /// A node, and whose the address is.
     Node {
         /// The address.
-        address: IpAddr,
+        address: ShownAddress,
         /// `None`: it is none's.
         node: Option<Name>,
     },
@@ -124,6 +125,15 @@ pub enum SelectedPods {
     By(LabelExpression),
 }
 
+/// The end of a connection that a rule's peers are about.
+pub(super) struct OtherEnd<'a> {
+    pub(super) resolved: &'a ResolvedEndpoint<'a>,
+    /// The one of its addresses that is tried.
+    pub(super) address: IpAddr,
+    /// `None`: no name opens it.
+    pub(super) name: Option<AskedName<'a>>,
+}
+
 /// What an entry wants and what was found: `Ok` when it matches.
 type PeerMatch = Result<PeerFinding, PeerFinding>;
 
@@ -134,8 +144,7 @@ pub(super) fn entries(
     peers: &Peers,
     direction: Direction,
     own: &Pod,
-    resolved: &ResolvedEndpoint<'_>,
-    address: IpAddr,
+    &OtherEnd { resolved, address, name }: &OtherEnd<'_>,
 ) -> Vec<TriedEntry> {
     let list = match direction {
         Direction::Egress => RuleList::To,
@@ -153,9 +162,12 @@ pub(super) fn entries(
             Peer::Pods { namespaces, pods } => {
                 of_pods(cluster, policy_namespace, namespaces.as_ref(), pods, resolved)
             }
-            Peer::Block(block) => of_block(block, address),
-            Peer::Nodes(nodes) => of_nodes(cluster, nodes, address),
-            Peer::Name(name) => return Err(EntryFinding::Name(name.clone())),
+            Peer::Block(block) => of_block(block, address, resolved),
+            Peer::Nodes(nodes) => of_nodes(cluster, nodes, address, resolved),
+            Peer::Name(wanted) => {
+                let found = name.map_or_else(|| Err(NameFinding::of_none(wanted)), |name| name.find(wanted));
+                return found.map(EntryFinding::Name).map_err(EntryFinding::Name);
+            }
             Peer::Nothing => return Err(EntryFinding::NotUnderstood),
         };
         found.map(EntryFinding::Peer).map_err(EntryFinding::Peer)
@@ -208,8 +220,9 @@ fn of_pods(
     })
 }
 
-fn of_block(block: &IpBlock, address: IpAddr) -> PeerMatch {
-    let found = |place| PeerFinding::Block { cidr: block.cidr, address, place };
+fn of_block(block: &IpBlock, address: IpAddr, resolved: &ResolvedEndpoint<'_>) -> PeerMatch {
+    let shown = || resolved.shown_address(address);
+    let found = |place| PeerFinding::Block { cidr: block.cidr, address: shown(), place };
     if !block.cidr.contains(&address) {
         return Err(found(BlockPlace::Outside));
     }
@@ -220,17 +233,23 @@ fn of_block(block: &IpBlock, address: IpAddr) -> PeerMatch {
     }
 }
 
-fn of_nodes(cluster: &Cluster, nodes: &Selector, address: IpAddr) -> PeerMatch {
+fn of_nodes(
+    cluster: &Cluster,
+    nodes: &Selector,
+    address: IpAddr,
+    resolved: &ResolvedEndpoint<'_>,
+) -> PeerMatch {
+    let node_finding = |node| PeerFinding::Node { address: resolved.shown_address(address), node };
     let with_address = cluster.nodes.iter().filter(|(_, node)| node.addresses.contains(&address));
     let mut missed = None;
     for (name, node) in with_address {
         match of_labels(nodes, &node.labels, LabelsOf::Node, name) {
             Ok(Some(met)) => return Ok(PeerFinding::Labels(vec![met])),
-            Ok(None) => return Ok(PeerFinding::Node { address, node: Some(name.clone()) }),
+            Ok(None) => return Ok(node_finding(Some(name.clone()))),
             Err(miss) => missed = Some(miss),
         }
     }
-    Err(missed.unwrap_or(PeerFinding::Node { address, node: None }))
+    Err(missed.unwrap_or_else(|| node_finding(None)))
 }
 
 /// What a selector wants of labels and what they are: each requirement when all hold (none: nothing), else

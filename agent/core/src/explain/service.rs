@@ -245,6 +245,7 @@ fn together_with(
         uncertain_because: Vec::new(),
         backends: Some(backends),
         unenforced: Vec::new(),
+        learnt: None,
         kernel: None,
     }
 }

@@ -9,7 +9,7 @@ use super::{
     CalicoPolicyTrace, ClusterPolicyTrace, ClusterRuleTrace, Connection, DirectionResult, PolicyTrace,
     RuleTrace, Verdict, VerdictReason, Wording,
     explanation::RuleEvaluation,
-    peers::{self, SelectedPods},
+    peers::{self, OtherEnd, SelectedPods},
     ports,
 };
 use crate::{
@@ -49,7 +49,7 @@ impl Connection<'_> {
         let is_always_let_in = is_own_node && direction == Direction::Ingress;
         let open = (0..cases.len()).filter(|_| !is_always_let_in).collect();
         let mut tracer =
-            Tracer { connection: self, direction, cases: &cases, namespace: None, traces: Vec::new() };
+            Tracer { connection: self, direction, cases: &cases, policy: None, traces: Vec::new() };
         let walked = walk.walk(open, &mut tracer);
         let (mut policies, mut cluster_policies, mut calico_policies) = (Vec::new(), Vec::new(), Vec::new());
         for (policy, rules) in walked.policies.iter().zip(tracer.traces) {
@@ -129,7 +129,12 @@ impl Connection<'_> {
             Direction::Ingress => self.to,
         };
         let own = own.policed().expect("only pods have policies");
-        let peers = peers::entries(self.cluster, namespace, &rule.peers, direction, own, peer, case.peer);
+        let other = OtherEnd {
+            resolved: peer,
+            address: case.peer,
+            name: peer.asked_name(self.learnt, case.peer).filter(|_| direction == Direction::Egress),
+        };
+        let peers = peers::entries(self.cluster, namespace, &rule.peers, direction, own, &other);
         let ports = ports::entries(&rule.ports, self.port, case.number, self.to);
         let mut misses = peers::misses(&rule.peers, &peers);
         misses.extend(ports::miss(&rule.ports, self.port, case.number, self.to));
@@ -142,8 +147,8 @@ struct Tracer<'t, 'c> {
     connection: &'t Connection<'c>,
     direction: Direction,
     cases: &'t [Case],
-    /// Of the policy at hand.
-    namespace: Option<&'t Name>,
+    /// At hand.
+    policy: Option<PolicyRef<'t>>,
     /// By policy.
     traces: Vec<Vec<RuleTrace>>,
 }
@@ -152,13 +157,15 @@ impl<'t> PolicyVisitor<'t> for Tracer<'t, '_> {
     const TRIES_ALL: bool = true;
 
     fn policy(&mut self, policy: PolicyRef<'t>) {
-        self.namespace = policy.namespace();
+        self.policy = Some(policy);
         self.traces.push(Vec::new());
     }
 
     fn rule(&mut self, index: usize, rule: &'t Rule, left: &ConnectionIndexes) -> ConnectionIndexes {
-        let mut trace = RuleTrace::of(index);
-        let attempt = |case| self.connection.attempt(self.namespace, rule, self.direction, case);
+        let annotation = self.policy.and_then(|policy| policy.annotation(self.direction, index));
+        let mut trace = RuleTrace::of(index, annotation.map(Name::from));
+        let namespace = self.policy.and_then(PolicyRef::namespace);
+        let attempt = |case| self.connection.attempt(namespace, rule, self.direction, case);
         let cases = self.cases.iter().enumerate();
         let matched: ConnectionIndexes =
             cases.filter(|(_, case)| trace.add(attempt(**case))).map(|(place, _)| place).collect();

@@ -10,6 +10,7 @@ use crate::{
     model::{ObjectName, Peer, Peers, PortRule, Ports, Rule, Selector},
 };
 
+mod names;
 mod policies;
 mod rules;
 

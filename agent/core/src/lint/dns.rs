@@ -5,7 +5,7 @@
 //! are sealed on purpose, and not found.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::Ipv6Addr,
     sync::Arc,
 };
@@ -17,7 +17,7 @@ use super::{
     survey::{Survey, SurveyedPolicy, count_of_pods},
 };
 use crate::{
-    compiler::{self, CompiledTables, Subject},
+    compiler::{self, CompiledTables, Subject, name_key},
     model::{Cluster, PolicyRef},
 };
 
@@ -71,13 +71,22 @@ fn writers(survey: &Survey<'_>) -> BTreeMap<usize, usize> {
 
 /// What a rule set lacks.
 fn lacking(tables: &CompiledTables, rule_set: usize) -> Option<LintName> {
-    let rows: Vec<&Arc<[Row]>> =
-        tables.rows.allowed.range((rule_set, 0)..(rule_set + 1, 0)).map(|(_, rows)| rows).collect();
+    let rows: Vec<(usize, &Arc<[Row]>)> = tables
+        .rows
+        .allowed
+        .range((rule_set, 0)..(rule_set + 1, 0))
+        .map(|((_, identity), rows)| (*identity, rows))
+        .collect();
+    // Before a name is resolved it opens no resolver.
+    let names = tables.names.iter().filter_map(|name| tables.identities.addresses.get(&name_key(name)));
+    let names: HashSet<usize> = names.copied().collect();
+    let of_addresses = || rows.iter().filter(|(identity, _)| !names.contains(identity)).map(|(_, rows)| rows);
     let reaches = |protocol| {
         let class = tables.classes.class(protocol, DNS);
         let class =
             ClassId(u16::try_from(class).expect("the compiler refuses more classes than an id has room for"));
-        rows.iter().any(|row| row.get(usize::from(class.0 / BITS_PER_ROW)).is_some_and(|row| row.has(class)))
+        of_addresses()
+            .any(|row| row.get(usize::from(class.0 / BITS_PER_ROW)).is_some_and(|row| row.has(class)))
     };
     if rule_set == Subject::NOT_ISOLATED.egress || rows.is_empty() {
         return None;

@@ -9,7 +9,7 @@ use podgate_common::{Direction, Protocol};
 
 use super::{
     LintFinding, LintName,
-    survey::{Survey, SurveyedPolicy, Workload, rule_field},
+    survey::{Survey, SurveyedPolicy, Workload},
 };
 use crate::model::{Name, Peer, Peers, PortRule, Ports, Rule};
 
@@ -34,7 +34,8 @@ pub(super) fn find(survey: &Survey<'_>, findings: &mut Vec<LintFinding>) {
                 let destinations = destinations(survey, &in_use, policy, direction, rule);
                 for (place, port) in ports.iter().enumerate() {
                     let Some((name, message)) = destinations.undeclared(port) else { continue };
-                    let field = format!("{}.{}[{place}]", rule_field(direction, index), policy.port_list());
+                    let field =
+                        format!("{}.{}[{place}]", policy.rule_field(direction, index), policy.port_list());
                     findings.push(policy.finding(field, name, message));
                 }
             }

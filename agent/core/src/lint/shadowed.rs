@@ -14,7 +14,7 @@ use podgate_common::Direction;
 
 use super::{
     LintFinding, LintName,
-    survey::{Survey, SurveyedPolicy, rule_field},
+    survey::{Survey, SurveyedPolicy},
 };
 use crate::{
     compiler::{Clause, RuleCompiler, named_ports},
@@ -161,7 +161,8 @@ impl<'s, 'a> Clauses<'s, 'a> {
             let place = RulePlace { policy, rule };
             let can_match = pods.iter().any(|pod| self.clause(place, direction, pod).can_match());
             if can_match && let Some(message) = covered_by(self, place, &pods) {
-                findings.push(surveyed.finding(rule_field(direction, rule), LintName::ShadowedRule, message));
+                let field = surveyed.rule_field(direction, rule);
+                findings.push(surveyed.finding(field, LintName::ShadowedRule, message));
             }
         }
     }
@@ -208,7 +209,7 @@ impl<'s, 'a> Clauses<'s, 'a> {
     }
 
     fn name(&self, rule: RulePlace, seen_from: RulePlace, direction: Direction) -> String {
-        let field = rule_field(direction, rule.rule);
+        let field = self.survey.policies[rule.policy].rule_field(direction, rule.rule);
         match rule.policy == seen_from.policy {
             true => field,
             false => format!("{field} of {}", self.survey.policies[rule.policy].object()),

@@ -96,7 +96,8 @@ impl<'a> SurveyedPolicy<'a> {
             let rules = self.policy.rules(direction).into_iter().enumerate();
             rules.map(move |(index, rule)| (direction, index, rule))
         });
-        let is_cluster_wide = matches!(self.policy, PolicyRef::Cluster(_));
+        let policy = self.policy;
+        let is_cluster_wide = matches!(policy, PolicyRef::Cluster(_));
         rules.flat_map(move |(direction, index, rule)| {
             let peers: &[Peer] = match &rule.peers {
                 Peers::Any => &[],
@@ -112,7 +113,7 @@ impl<'a> SurveyedPolicy<'a> {
                 // A list of networks in one entry of a cluster-wide policy is as many peers here.
                 is_numbered &= !(is_cluster_wide && matches!(peer, Peer::Block(_)));
                 let place = if is_numbered { format!("[{place}]") } else { String::new() };
-                (format!("{}.{list}{place}", rule_field(direction, index)), peer)
+                (format!("{}.{list}{place}", rule_field(policy, direction, index)), peer)
             })
         })
     }
@@ -138,13 +139,21 @@ impl<'a> SurveyedPolicy<'a> {
         self.policy.rules(direction)
     }
 
+    /// As findings name a rule.
+    pub(super) fn rule_field(&self, direction: Direction, index: usize) -> String {
+        rule_field(self.policy, direction, index)
+    }
+
     pub(super) fn finding(&self, field: impl Display, name: LintName, message: impl Display) -> LintFinding {
         LintFinding { object: self.object(), field: field.to_string(), name, message: message.to_string() }
     }
 }
 
-pub(super) fn rule_field(direction: Direction, index: usize) -> String {
-    format!("spec.{}[{index}]", direction.name())
+fn rule_field(policy: PolicyRef<'_>, direction: Direction, index: usize) -> String {
+    match policy.annotation(direction, index) {
+        Some(annotation) => format!("metadata.annotations[{annotation}]"),
+        None => format!("spec.{}[{index}]", direction.name()),
+    }
 }
 
 /// As in `1 pod` and `3 pods`.

@@ -66,6 +66,45 @@ impl DomainPattern {
             None => false,
         }
     }
+
+    /// Whether it matches the names that end in these labels, given in lower case. `has_more`: they have
+    /// others before them.
+    pub fn matches_names_below(&self, labels: &[Box<[u8]>], has_more: bool) -> bool {
+        let own = self.labels().count();
+        let Some(before) = labels.len().checked_sub(own) else { return false };
+        let is_same = labels[before..].iter().map(|label| &**label).eq(self.labels());
+        is_same && self.is_wildcard == (before > 0 || has_more)
+    }
+}
+
+/// One name, as it is asked about: in lower case, without a dot at its end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DomainName(DomainPattern);
+
+impl DomainName {
+    /// # Errors
+    ///
+    /// What is wrong with it, as with a pattern; a wildcard is no name.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let pattern = DomainPattern::parse(text)?;
+        if pattern.is_wildcard() { Err("stands for many names") } else { Ok(Self(pattern)) }
+    }
+
+    /// As rules match it.
+    pub fn as_str(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The leftmost first.
+    pub fn labels(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.0.labels()
+    }
+}
+
+impl fmt::Display for DomainName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 impl fmt::Display for DomainPattern {
@@ -99,6 +138,23 @@ mod tests {
         }
         let exact = pattern("example.com");
         assert!(exact.matches("example.com") && !exact.matches("a.example.com"));
+    }
+
+    #[test]
+    fn names_are_matched_by_their_last_labels() {
+        let labels = |name: &str| name.split('.').map(|label| label.as_bytes().into()).collect::<Vec<_>>();
+        for (text, name, has_more, expected) in [
+            ("a.test", "a.test", false, true),
+            ("a.test", "a.test", true, false),
+            ("*.test", "a.test", false, true),
+            ("*.a.test", "a.test", false, false),
+            ("*.a.test", "a.test", true, true),
+            ("b.a.test", "a.test", true, false),
+            ("*.test", "a.best", true, false),
+        ] {
+            let found = pattern(text).matches_names_below(&labels(name), has_more);
+            assert_eq!(found, expected, "{text} of {name}, {has_more}");
+        }
     }
 
     #[test]

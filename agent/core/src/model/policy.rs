@@ -7,6 +7,9 @@ use podgate_common::{Direction, Protocol, RuleProtocol};
 
 use super::{CalicoEnds, DomainPattern, Name, ObjectName, Pod, PortRange, Selector};
 
+/// The annotation of a NetworkPolicy with names of the DNS that its pods may reach, beside its egress rules.
+pub const EGRESS_DOMAINS: &str = "podgate.io/egress-domains";
+
 /// One NetworkPolicy. `None` for a direction: `policyTypes` does not name it, the policy does not isolate it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkPolicy {
@@ -16,7 +19,8 @@ pub struct NetworkPolicy {
     pub subject: Selector,
     /// Rules for connections to the pods. `None`: it does not isolate them for ingress.
     pub ingress: Option<Vec<Rule>>,
-    /// Rules for connections from the pods. `None`: it does not isolate them for egress.
+    /// Rules for connections from the pods, then one for each name in [`EGRESS_DOMAINS`]. `None`: it does not
+    /// isolate them for egress.
     pub egress: Option<Vec<Rule>>,
     /// What it would deny is reported, and passes. Its namespace may say so, too: see
     /// [`crate::policy_walk::PolicyWalk::audits`].
@@ -30,6 +34,13 @@ impl NetworkPolicy {
             Direction::Egress => self.egress.as_deref(),
             Direction::Ingress => self.ingress.as_deref(),
         }
+    }
+
+    /// The annotation that a rule comes from; `None`: it stands in `spec`, where no peer is a name.
+    pub fn annotation(&self, direction: Direction, index: usize) -> Option<&'static str> {
+        let rule = self.rules(direction)?.get(index)?;
+        let Peers::Listed(peers) = &rule.peers else { return None };
+        peers.iter().any(|peer| matches!(peer, Peer::Name(_))).then_some(EGRESS_DOMAINS)
     }
 
     /// Whether it selects a pod.

@@ -59,6 +59,14 @@ impl<'a> PolicyRef<'a> {
         }
     }
 
+    /// The annotation that a rule of one direction comes from; `None`: it stands in `spec`.
+    pub fn annotation(self, direction: Direction, index: usize) -> Option<&'static str> {
+        match self {
+            Self::Namespaced(policy) => policy.annotation(direction, index),
+            Self::Cluster(_) | Self::Calico(_) => None,
+        }
+    }
+
     /// Whether a rule of one direction wants something of the pod itself beside that it is selected.
     pub(crate) fn wants_own_end(self, direction: Direction) -> bool {
         let wants = |rule: &CalicoRule| match &rule.matches.peers {

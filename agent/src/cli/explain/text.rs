@@ -5,8 +5,8 @@
 
 use podgate_core::{
     explain::{
-        CalicoPolicyTrace, ClusterPolicyTrace, ClusterRuleTrace, DirectionResult, EntryTrace, Explanation,
-        KernelCheck, PolicyTrace, RuleTrace, SelectedPods, Verdict, Wording,
+        CalicoPolicyTrace, ClusterPolicyTrace, ClusterRuleTrace, DirectionResult, EndpointRef, EntryTrace,
+        Explanation, KernelCheck, KnownAddress, PolicyTrace, RuleTrace, SelectedPods, Verdict, Wording,
     },
     model::{Action, ObjectName},
     port_spec::Port,
@@ -30,6 +30,7 @@ pub(super) fn text(answer: &Explanation) -> String {
         backends,
         uncertain_because,
         unenforced,
+        learnt,
         kernel,
     } = answer;
     let named = |end: String, pod: &Option<ObjectName>| match pod {
@@ -55,9 +56,16 @@ pub(super) fn text(answer: &Explanation) -> String {
         lines.push(format!("  {port} is {} there", numbers.join(", ")));
     }
     lines.extend(pairs.iter().map(|pair| format!("  {} -> {}", pair.from, pair.to)));
-    if pairs.is_empty() && backends.is_none() {
-        lines.push("  no address family in common".into());
+    match answer.to {
+        EndpointRef::Name(_) => {
+            lines.push(
+                "  at an address that no rule has beside its name, once the client has looked it up".into(),
+            );
+        }
+        _ if pairs.is_empty() && backends.is_none() => lines.push("  no address family in common".into()),
+        _ => {}
     }
+    lines.extend(learnt.iter().flat_map(|learnt| known(learnt, &answer.to)));
     for (direction, name, side) in [("egress", from, egress), ("ingress", to, ingress)] {
         let said = side_lines(direction, side);
         lines.push(String::new());
@@ -70,6 +78,21 @@ pub(super) fn text(answer: &Explanation) -> String {
         lines.push(format!("the tables in this node's kernel say the same ({asked} asked)"));
     }
     lines.join("\n") + "\n"
+}
+
+/// What the client has learnt, one line each.
+fn known(learnt: &[KnownAddress], to: &EndpointRef) -> Vec<String> {
+    let line = |KnownAddress { address, name, seconds_left }: &KnownAddress| {
+        format!("  the client has learnt {address} for {name}, which counts for {seconds_left} s")
+    };
+    let lines: Vec<String> = learnt.iter().take(SHOWN).map(line).collect();
+    match (learnt.len().checked_sub(SHOWN), to) {
+        (Some(more @ 1..), _) => [lines, vec![format!("  and {more} more, see -o json")]].concat(),
+        (_, EndpointRef::Name(_)) if lines.is_empty() => {
+            vec!["  the client has learnt no address for it that counts now".into()]
+        }
+        _ => lines,
+    }
 }
 
 /// Before anything else: what stands below is not what happens.
@@ -126,7 +149,9 @@ pub(in crate::cli) fn side_lines(direction: &str, side: &DirectionResult) -> Vec
         lines.push(format!("  {namespace}/{name}{}{empty}", of(selects)));
         for rule in rules {
             let outcome = if rule.matched { "matches" } else { "does not match" };
-            lines.push(format!("    {direction}[{}] {outcome}", rule.rule));
+            let of =
+                rule.annotation.as_ref().map_or_else(String::new, |annotation| format!(" ({annotation})"));
+            lines.push(format!("    {direction}[{}]{of} {outcome}", rule.rule));
             entries(rule, &mut lines);
         }
     }
@@ -183,7 +208,8 @@ fn of(selects: &Wording<SelectedPods>) -> String {
     if selects.is_empty() { selects } else { format!(", for {selects}") }
 }
 
-fn entries(RuleTrace { rule: _, matched: _, why_not, peers, ports }: &RuleTrace, lines: &mut Vec<String>) {
+fn entries(trace: &RuleTrace, lines: &mut Vec<String>) {
+    let RuleTrace { rule: _, annotation: _, matched: _, why_not, peers, ports } = trace;
     let met = peers.iter().chain(ports).filter(|entry| entry.matched);
     let met = met.flat_map(|EntryTrace { entry, matched: _, why }| {
         why.iter().map(move |why| format!("✓ {entry} {why}"))

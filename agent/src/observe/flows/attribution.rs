@@ -5,25 +5,29 @@ use std::{net::IpAddr, sync::Arc};
 use jiff::Timestamp;
 use podgate_common::{Address, Direction, FlowEvent, Outcome, PolicyRole, RuleProtocol};
 use podgate_core::{
-    compiler::{ConnectionQuery, MatchCache, PolicyMatch, WorkLimit},
+    compiler::{ConnectionQuery, MatchCache, PolicyMatch, WorkLimit, name_text},
     model::{Name, Pod},
 };
 
-use super::{DecidingPolicy, DecisionEvent, owners::AddressOwners};
-use crate::snapshot::Context;
+use super::{DecidingPolicy, DecisionEvent, NameRole, owners::AddressOwners};
+use crate::{
+    observe::names_of_address::{FoundNames, NamesOfAddress},
+    snapshot::Context,
+};
 
 /// Finds out what events mean, and keeps what it has found out.
 #[derive(Debug)]
 pub(super) struct Attributor {
     owners: AddressOwners,
     matches: MatchCache,
+    names: NamesOfAddress,
     /// What may still be spent.
     pub(super) work: WorkLimit,
 }
 
 impl Attributor {
-    pub(super) fn new(work: WorkLimit) -> Self {
-        Self { owners: AddressOwners::default(), matches: MatchCache::default(), work }
+    pub(super) fn new(work: WorkLimit, names: NamesOfAddress) -> Self {
+        Self { owners: AddressOwners::default(), matches: MatchCache::default(), names, work }
     }
 
     /// Out: what a decision was, by the first of the contexts that accounts for it; `None` when the programs
@@ -46,7 +50,7 @@ impl Attributor {
             }
             found.get_or_insert(attribution);
         }
-        let Attribution { context, pod, matches, certain } = found?;
+        let Attribution { context, pod, matches, names, certain } = found?;
 
         let (of, place) =
             RuleProtocol::of_packet(event.protocol.into(), event.source_port, event.destination_port);
@@ -72,6 +76,7 @@ impl Attributor {
             source,
             destination,
             policies: behind(outcome, &matches),
+            names,
             certain,
             packets: u64::from(event.packets),
             revision: event.revision,
@@ -88,6 +93,7 @@ impl Attributor {
     ) -> Option<Attribution<'a>> {
         let pod = context.pods.get(&event.ifindex);
         let mut matches: Arc<[PolicyMatch]> = [].into();
+        let mut role = None;
         if let (Some(pod), true) = (pod, outcome.is_by_policy()) {
             let peer = IpAddr::from(match direction {
                 Direction::Egress => event.destination,
@@ -98,11 +104,33 @@ impl Attributor {
             let is_service = direction == Direction::Egress
                 && outcome != Outcome::DeniedBackend
                 && context.policy_snapshot.is_service(peer, protocol, port);
-            let met = ConnectionQuery { pod, direction, peer, protocol, port, is_service };
+            let mut met = ConnectionQuery { pod, direction, peer, protocol, port, is_service, names: &[] };
             matches = context.policy_snapshot.matches(&met, &mut self.matches, &mut self.work)?;
+            // Names are asked about what is denied without them.
+            let is_asked = match outcome.policies() {
+                PolicyRole::Allow => !agrees(outcome, &matches),
+                PolicyRole::Deny => true,
+                PolicyRole::WouldDeny | PolicyRole::NotIsolating | PolicyRole::NotAsked => false,
+            };
+            let FoundNames { names, has_live } = match is_asked {
+                true => self.names.find(context, event.ifindex, direction, peer),
+                false => FoundNames::default(),
+            };
+            if !names.is_empty() {
+                met.names = &names;
+                let by_names = context.policy_snapshot.matches(&met, &mut self.matches, &mut self.work)?;
+                let texts = || names.iter().map(name_text).collect();
+                match (outcome.passes(), agrees(Outcome::Allowed, &by_names)) {
+                    (true, true) => (matches, role) = (by_names, Some(NameRole::Allowed(texts()))),
+                    // Learnt since it was denied.
+                    (false, true) if has_live => {}
+                    (false, true) => role = Some(NameRole::Expired(texts())),
+                    (_, false) => {}
+                }
+            }
         }
         let certain = !outcome.is_by_policy() || pod.is_some() && agrees(outcome, &matches);
-        Some(Attribution { context, pod, matches, certain })
+        Some(Attribution { context, pod, matches, names: role, certain })
     }
 }
 
@@ -110,6 +138,7 @@ struct Attribution<'a> {
     context: &'a Context,
     pod: Option<&'a Arc<Pod>>,
     matches: Arc<[PolicyMatch]>,
+    names: Option<NameRole>,
     certain: bool,
 }
 

@@ -1,6 +1,6 @@
 //! One decision that the programs have reported, with the pods and policies behind it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use podgate_common::{Direction, Outcome, PolicyRole};
@@ -23,12 +23,44 @@ pub struct DecisionEvent {
     /// Allowed: those with rules that match. Denied, or would be: those that isolate and have none, or that
     /// deny.
     pub policies: Vec<DecidingPolicy>,
+    /// What names that the pod has learnt the destination for have to do with it.
+    pub names: Option<NameRole>,
     /// False: these policies do not account for the outcome; they changed at that moment.
     pub certain: bool,
     /// How many packets like this one it stands for.
     pub packets: u64,
     /// The change after which it was evaluated.
     pub revision: u32,
+}
+
+/// How names come into a decision. Each is a name as far as rules tell it from others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum NameRole {
+    /// A rule about one of these has allowed it.
+    Allowed(BTreeSet<String>),
+    /// A rule about one of these would have, but the pod looked it up too long ago.
+    Expired(BTreeSet<String>),
+}
+
+impl NameRole {
+    /// The names, and whether they had ended; none where names had no part.
+    pub fn in_words(role: Option<&Self>) -> (Vec<String>, bool) {
+        match role {
+            None => (Vec::new(), false),
+            Some(Self::Allowed(names)) => (names.iter().cloned().collect(), false),
+            Some(Self::Expired(names)) => (names.iter().cloned().collect(), true),
+        }
+    }
+
+    /// The reverse.
+    pub fn of_words(names: Vec<String>, expired: bool) -> Option<Self> {
+        let names: BTreeSet<String> = names.into_iter().collect();
+        match (names.is_empty(), expired) {
+            (true, _) => None,
+            (false, false) => Some(Self::Allowed(names)),
+            (false, true) => Some(Self::Expired(names)),
+        }
+    }
 }
 
 /// One end of a connection.
@@ -124,6 +156,7 @@ impl DecisionEvent {
                 policy: PolicyName::Namespaced(ObjectName::new("x", "p")),
                 rules: vec![],
             }],
+            names: None,
             certain: true,
             packets: 1,
             revision: 7,

@@ -21,7 +21,7 @@ use podgate_common::{Direction, Outcome};
 use podgate_core::model::{Labels, Name, ObjectName};
 use tokio::sync::broadcast;
 
-use super::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict};
+use super::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict, NameRole};
 use crate::api::{FlowEnd, FlowPolicy, FlowRecord, icmp_message, protocol_name};
 
 /// Decisions that a follower may be behind.
@@ -76,6 +76,8 @@ struct FlowKind {
     source: KnownEnd,
     destination: KnownEnd,
     policies: Arc<[FlowPolicy]>,
+    /// `None`: names had no part in it. Nearly always so.
+    names: Option<Box<NameRole>>,
     certain: bool,
 }
 
@@ -245,6 +247,7 @@ impl FlowKind {
             source: KnownEnd::of(&event.source),
             destination: KnownEnd::of(&event.destination),
             policies,
+            names: event.names.clone().map(Box::new),
             certain: event.certain,
         };
         let seen = Seen {
@@ -263,7 +266,13 @@ impl FlowKind {
         let policy = |policy: &FlowPolicy| {
             size_of::<FlowPolicy>() + policy.policy.len() + size_of_val(&policy.rules[..])
         };
-        let bytes = self.source.bytes() + self.destination.bytes();
+        let names = match self.names.as_deref() {
+            Some(NameRole::Allowed(names) | NameRole::Expired(names)) => {
+                names.iter().map(|name| size_of::<String>() + name.len()).sum()
+            }
+            None => 0,
+        };
+        let bytes = self.source.bytes() + self.destination.bytes() + names;
         1 + (bytes + self.policies.iter().map(policy).sum::<usize>()) / ENTRY
     }
 
@@ -315,7 +324,8 @@ impl KnownEnd {
 impl From<&PastFlow> for FlowRecord {
     fn from(PastFlow { node, kind, seen }: &PastFlow) -> Self {
         let FlowKind { direction, outcome, protocol, message, port, .. } = &**kind;
-        let FlowKind { source, destination, policies, certain, .. } = &**kind;
+        let FlowKind { source, destination, policies, names, certain, .. } = &**kind;
+        let (names, name_expired) = NameRole::in_words(names.as_deref());
         Self {
             time: format!("{:.3}", seen.last),
             first: Some(format!("{:.3}", seen.first)).filter(|_| seen.first != seen.last),
@@ -328,6 +338,8 @@ impl From<&PastFlow> for FlowRecord {
             source: source.record(seen.source_port),
             destination: destination.record(*port),
             policies: policies.to_vec(),
+            names,
+            name_expired,
             certain: *certain,
             packets: seen.packets,
             revision: seen.revision,

@@ -1,5 +1,7 @@
 //! Crafted events, from the kernel's bytes to lines.
 
+mod names;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -46,7 +48,12 @@ fn context_of(revision: u32, cluster: &Cluster) -> Context {
         revision,
         policy_snapshot: compiler.policy_snapshot(),
         pods: Arc::new(BTreeMap::from([(OWN, own)])),
+        name_tables: Arc::default(),
     }
+}
+
+fn no_names() -> NamesOfAddress {
+    NamesOfAddress::new(|_, _| panic!("no pod has a table"))
 }
 
 /// An observer, and what evaluates packets.
@@ -59,7 +66,7 @@ impl Observing {
     fn by(contexts: impl IntoIterator<Item = Context>) -> Self {
         let contexts = contexts.into_iter().fold(Contexts::default(), |known, new| known.with(new));
         let history = FlowHistory::new("n1".into(), ROOM);
-        Self { observer: Observer::new("n1".into(), None, history), contexts }
+        Self { observer: Observer::new("n1".into(), None, history, no_names()), contexts }
     }
 
     /// In a second of its own.
@@ -339,7 +346,7 @@ fn a_disk_that_takes_no_line_keeps_no_reader_of_flows_waiting() {
     let writing = std::thread::spawn(|| writer.run());
     let history = FlowHistory::new("n1".into(), ROOM);
     let mut observing = Observing::by([context]);
-    observing.observer = Observer::new("n1".into(), Some(log), history.clone());
+    observing.observer = Observer::new("n1".into(), Some(log), history.clone(), no_names());
     // Each of its own kind, and more than the queue takes.
     let denied: Vec<FlowEvent> = (0..3 * PER_SECOND)
         .map(|number| FlowEvent {

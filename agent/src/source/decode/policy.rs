@@ -4,6 +4,8 @@
 //! of a policy is not understood allows nothing, and the policy isolates all the same. Only a `podSelector`
 //! with a fault selects no pod, as every selector does: which pods were meant is not known.
 
+mod egress_domains;
+
 use podgate_core::model::{NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Rule, Selector};
 
 use super::{
@@ -26,7 +28,11 @@ pub(super) fn read(
     audit: bool,
     names: &mut NameInterner,
 ) -> NetworkPolicy {
-    read_with(fields, name, audit, &["podSelector", "policyTypes", "ingress", "egress"], names)
+    let mut policy =
+        read_with(fields, name, audit, &["podSelector", "policyTypes", "ingress", "egress"], names);
+    let named = egress_domains::read(fields, policy.egress.is_some());
+    policy.egress.iter_mut().for_each(|egress| egress.extend(named.iter().cloned()));
+    policy
 }
 
 /// A policy of Calico's that says the same, and what becomes of it.

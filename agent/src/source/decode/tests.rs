@@ -2,6 +2,7 @@
 
 mod calico;
 mod cluster_policies;
+mod egress_domains;
 mod objects;
 mod peers;
 mod policies;

@@ -17,6 +17,7 @@ use podgate_common::{
     },
 };
 use podgate_core::model::{Action, DomainPattern, Peer, Peers, Ports, Tier};
+use podgate_datapath::names::NameTableSizes;
 
 use super::cluster_policies::{rule, with};
 use crate::{
@@ -96,6 +97,35 @@ fn an_address_is_open_once_its_reply_has_arrived() {
         connect(&mut node, other, 443, Allowed);
     }
     assert_eq!(node.named(NameCount::Learnt), 4);
+}
+
+#[test]
+fn what_was_learnt_can_be_read() {
+    let mut node = Node::new(&world(&["api.example.com", "*.wild.test"]));
+    let of = |last: u8| IpAddr::from([198, 51, 100, last]);
+    for (name, first) in [("api.example.com", 0), ("a.wild.test", 20), ("a.b.wild.test", 40)] {
+        let addresses: Vec<IpAddr> = (first..first + 20).map(of).collect();
+        exchange(&mut node, Family::V4, (RESOLVER, PORT), 40_000, &reply(name, &addresses));
+    }
+    connect(&mut node, of(25), 443, Allowed);
+    let names = &node.readers.names;
+    assert_eq!(names.sizes().expect("sizes"), NameTableSizes { tables: 1, live: 60 });
+    let all = names.read(1).expect("it is read").expect("it is open");
+    let place = |name: &str, left| (name.split('.').map(|label| label.as_bytes().into()).collect(), left);
+    let places = [place("api.example.com", 0), place("wild.test", 1), place("wild.test", 2)];
+    for (at, place) in (0..).zip(&places) {
+        let mut found: Vec<_> = all.iter().filter(|it| it.name == *place).map(|it| it.address).collect();
+        found.sort_unstable();
+        assert_eq!(found, (20 * at..20 * at + 20).map(of).collect::<Vec<_>>());
+    }
+    // The time to live is 30 s, and a name is kept for a minute.
+    assert!(all.iter().all(|it| it.left.is_some_and(|left| (58..=60).contains(&left.as_secs()))));
+    let one = names.find(1, of(25)).expect("it is read");
+    assert_eq!(one.iter().map(|it| &it.name).collect::<Vec<_>>(), [&places[1]]);
+    assert_eq!(names.find(1, of(99)).expect("it is read"), []);
+    assert_eq!(names.read(2).expect("it is asked"), None, "there is no other table");
+    let opened = node.readers.tables.opened_by(&[Host::A.veth()].into()).expect("connections");
+    assert_eq!(opened.get(&(Host::A.veth(), of(25))), Some(&1));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! (`match_cache`).
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
@@ -21,7 +22,8 @@ use super::{
 };
 use crate::{
     compiler::{
-        Atom, Backend, Clause, ClausePorts, CompiledTables, Condition, PortSignature, Shared, Signature,
+        Atom, Backend, Clause, ClausePorts, CompiledTables, Condition, NamePlace, PortSignature, Shared,
+        Signature, name_key,
     },
     model::{Action, Cluster, NamedPort, Pod, PolicyName, PolicyRef, PortSet, Rule},
     policy_walk::{ConnectionIndexes, PolicyVisitor, PolicyWalk, TierEnd},
@@ -42,6 +44,8 @@ pub struct ConnectionQuery<'a> {
     pub port: u16,
     /// The peer is a service: any of its backends.
     pub is_service: bool,
+    /// The names that the pod has learnt the peer for, which rules are asked about, too; none of a service.
+    pub names: &'a [NamePlace],
 }
 
 /// A policy that was asked.
@@ -64,7 +68,7 @@ pub struct PolicyMatch {
 
 /// The other end as the tables see it.
 struct PeerProperties<'a> {
-    signature: &'a Signature,
+    signature: Cow<'a, Signature>,
     ports: &'a PortSignature,
 }
 
@@ -166,11 +170,24 @@ impl PolicySnapshot {
             Some(place) => QuestionEnd::Service(place),
             None => QuestionEnd::Address {
                 identity: self.tables.identities.identity(query.peer),
+                names: self.names(query).collect(),
                 class: self.class(query),
             },
         };
         let pod = query.pod.name.clone();
         CachedQuestion { version: self.versions.of(&pod).clone(), pod, direction: query.direction, end }
+    }
+
+    /// The identities of the peer's names. One that no rule has any more is what it is to those that there
+    /// are: a name with fewer labels, and more before them.
+    fn names(&self, query: &ConnectionQuery<'_>) -> impl Iterator<Item = usize> {
+        query.names.iter().filter_map(|(labels, left)| {
+            (0..labels.len()).find_map(|at| {
+                let more = u32::try_from(at).unwrap_or(u32::MAX);
+                let place = (labels[at..].to_vec(), left.saturating_add(more).min(2));
+                self.tables.identities.addresses.get(&name_key(&place)).copied()
+            })
+        })
     }
 
     fn is_closed(&self, query: &ConnectionQuery<'_>) -> bool {
@@ -207,11 +224,15 @@ impl PolicySnapshot {
     fn ends(&self, query: &ConnectionQuery<'_>) -> Vec<PeerProperties<'_>> {
         let tables = &self.tables;
         let end = |identity: usize, class: usize| PeerProperties {
-            signature: &tables.identities.signatures[&identity],
+            signature: Cow::Borrowed(&tables.identities.signatures[&identity]),
             ports: &tables.classes.signatures[class],
         };
         let Some(place) = self.place(query) else {
-            return vec![end(tables.identities.identity(query.peer), self.class(query))];
+            let mut end = end(tables.identities.identity(query.peer), self.class(query));
+            for name in self.names(query) {
+                end.signature.to_mut().extend(tables.identities.signatures[&name].iter().cloned());
+            }
+            return vec![end];
         };
         let backends = place.and_then(|place| tables.services.backends.get(&place));
         let itself = || end(tables.identities.identity(query.peer), self.class(query));
@@ -336,7 +357,7 @@ impl RuleAnswers<'_, '_> {
 
     fn has_any(&mut self, atoms: &BTreeSet<Shared<Atom>>, end: &PeerProperties<'_>) -> bool {
         self.work.spend(atoms.len().min(end.signature.len()));
-        have_common(atoms, end.signature)
+        have_common(atoms, &end.signature)
     }
 
     fn has_port(&mut self, ports: &ClausePorts, end: &PeerProperties<'_>) -> bool {

@@ -61,10 +61,12 @@ pub(super) struct CachedQuestion {
 }
 
 /// The other end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum QuestionEnd {
     Address {
         identity: usize,
+        /// Of names.
+        names: Box<[usize]>,
         class: usize,
     },
     /// What stands behind a service; `None`: nothing.

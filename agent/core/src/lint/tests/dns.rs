@@ -5,7 +5,7 @@ use podgate_common::Protocol::{Tcp, Udp};
 use super::*;
 use crate::{
     fixtures::{from, has, policy, rule},
-    model::{Peers, PortRule, Ports, Rule},
+    model::{DomainPattern, Peer, Peers, PortRule, Ports, Rule},
 };
 
 fn port(protocol: Protocol, first: u16, last: u16) -> PortRule {
@@ -46,6 +46,18 @@ fn egress_that_reaches_no_resolver_is_found() {
             Vec::from_iter(expected),
             "{rules:?}"
         );
+    }
+}
+
+#[test]
+fn a_name_opens_no_resolver_before_it_is_resolved() {
+    let name = |ports| rule(Peers::Listed(vec![Peer::Name(DomainPattern::parse("*.test").unwrap())]), ports);
+    let dns = rule(Peers::Any, Ports::Listed(vec![port(Udp, 53, 53), port(Tcp, 53, 53)]));
+    let expected = vec![("dns-unreachable", "NetworkPolicy x/web".to_owned())];
+    let web = Ports::Listed(vec![port(Tcp, 443, 443)]);
+    for ports in [Ports::Any, web] {
+        assert_eq!(found(vec![policy("web", None, Some(vec![name(ports.clone())]))]), expected, "{ports:?}");
+        assert_eq!(found(vec![policy("web", None, Some(vec![dns.clone(), name(ports)]))]), []);
     }
 }
 

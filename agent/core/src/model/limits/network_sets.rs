@@ -106,7 +106,7 @@ fn groups(sets: &Sets<'_>, enough: usize) -> usize {
     // What contains others comes before these.
     nets.sort_unstable();
     nets.dedup();
-    let mut around: Vec<Around> = Vec::new();
+    let mut around: Vec<OpenNetwork> = Vec::new();
     let mut open = vec![0_usize; by_labels.len()];
     let mut lists: HashMap<(usize, usize), usize> = HashMap::new();
     let mut found: HashSet<usize> = HashSet::new();
@@ -120,7 +120,7 @@ fn groups(sets: &Sets<'_>, enough: usize) -> usize {
             let next = NO_SET + 1 + lists.len();
             let list = if open[number] > 0 { outer } else { *lists.entry((outer, number)).or_insert(next) };
             open[number] += 1;
-            around.push(Around { net, number, list });
+            around.push(OpenNetwork { net, number, list });
         }
         found.extend(around.last().map(|last| last.list));
         if found.len() > enough {
@@ -134,7 +134,7 @@ fn groups(sets: &Sets<'_>, enough: usize) -> usize {
 const NO_SET: usize = 0;
 
 /// A network around the one at hand: its set, and which sets all up to it are of.
-struct Around {
+struct OpenNetwork {
     net: IpNet,
     number: usize,
     list: usize,

@@ -13,7 +13,7 @@ fn trace(rule: usize, why_not: &[&str]) -> RuleTrace {
         |entry: &str, matched, why: &str| EntryTrace { entry: entry.into(), matched, why: vec![why.into()] };
     let peers = vec![entry("from[0]", false, "is not shown"), entry("from[1]", true, "wants c, it has c")];
     let ports = vec![entry("ports", why_not.is_empty(), "names none")];
-    RuleTrace { rule, matched: why_not.is_empty(), why_not, peers, ports }
+    RuleTrace { rule, annotation: None, matched: why_not.is_empty(), why_not, peers, ports }
 }
 
 #[test]
@@ -85,6 +85,7 @@ fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
         backends: None,
         uncertain_because: Vec::new(),
         unenforced: Vec::new(),
+        learnt: None,
         kernel: None,
     };
     assert_eq!(
@@ -159,6 +160,7 @@ fn the_text_of_a_service_has_each_of_its_backends() {
         backends,
         uncertain_because: Vec::new(),
         unenforced: Vec::new(),
+        learnt: None,
         kernel: None,
     };
     let pair = |to: [u8; 4]| vec![AddressPair { from: [10, 0, 0, 1].into(), to: to.into() }];

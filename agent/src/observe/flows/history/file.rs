@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use podgate_core::model::{Name, ObjectName};
 use serde::{Deserialize, Serialize};
 
-use super::{FlowHistory, FlowKind, KnownEnd, KnownOwner, PastFlow, Seen};
+use super::{FlowHistory, FlowKind, KnownEnd, KnownOwner, NameRole, PastFlow, Seen};
 use crate::api::{FlowEnd, FlowRecord, protocol_number};
 
 /// Raised when the lines change so that an older or newer agent would misread them.
@@ -117,6 +117,7 @@ fn read_flow(line: &str) -> Result<(FlowKind, Seen)> {
         source: read_end(&flow.source)?,
         destination: read_end(&flow.destination)?,
         policies: flow.policies.into(),
+        names: NameRole::of_words(flow.names, flow.name_expired).map(Box::new),
         certain: flow.certain,
     };
     let (packets, source_port) = (flow.packets, flow.source.port);

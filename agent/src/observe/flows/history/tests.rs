@@ -144,13 +144,17 @@ fn the_next_agent_of_the_node_knows_the_past() {
     assert!(!path.exists(), "nothing has happened");
     for second in 1..=3 {
         first.add(event("a", "b", 80, second));
-        first.add(event("b", "a", 53, second));
+        first.add(event("b", "a", 53, second + 10));
     }
     let mut ping = event("a", "b", 1, 4);
     (ping.protocol, ping.message) = (1, Some(0x0301));
     ping.destination.port = None;
     first.add(ping);
-    let mut odd = event("a", "b", 1, 4);
+    for (role, second) in [(NameRole::Allowed as fn(_) -> _, 5), (NameRole::Expired, 6)] {
+        let names = Some(role(["*.example.com".to_owned()].into()));
+        first.add(DecisionEvent { names, ..event("a", "b", 443, second) });
+    }
+    let mut odd = event("a", "b", 1, 7);
     odd.protocol = 47;
     odd.source = EventEnd { owner: Some(EndOwner::Node("n2".into())), ..EventEnd::default() };
     odd.destination.owner = Some(EndOwner::Service(ObjectName::new("x", "dns")));
@@ -158,7 +162,7 @@ fn the_next_agent_of_the_node_knows_the_past() {
     first.add(odd);
     first.save(&path).unwrap();
     let next = history(100);
-    assert_eq!(next.restore(&path).unwrap(), 4);
+    assert_eq!(next.restore(&path).unwrap(), 6);
     assert_eq!(records(&next), records(&first));
     next.add(event("a", "b", 80, 9));
     let merged = records(&next).into_iter().find(|flow| flow.destination.port == Some(80)).unwrap();

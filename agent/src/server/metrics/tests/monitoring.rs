@@ -6,7 +6,7 @@ use std::{
     fs,
 };
 
-use podgate_common::{Eviction, Outcome};
+use podgate_common::{Eviction, NameCount, Outcome};
 use serde_json::Value;
 
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/overlays/monitoring");
@@ -111,7 +111,10 @@ fn selectors(expression: &str) -> Vec<(&str, Vec<(&str, &str)>)> {
 fn is_value(label: &str, value: &str) -> bool {
     match label {
         "outcome" => Outcome::ALL.iter().any(|outcome| outcome.to_string() == value),
-        "result" => ["matched", "denied", "would-deny"].contains(&value),
+        "result" => {
+            ["matched", "denied", "would-deny"].contains(&value)
+                || NameCount::ALL.iter().any(|count| count.name() == value)
+        }
         "state" => Eviction::ALL.iter().any(|eviction| eviction.state() == value),
         "newcomer" => Eviction::ALL.iter().any(|eviction| eviction.newcomer() == value),
         _ => label == "node" && value == "$node",

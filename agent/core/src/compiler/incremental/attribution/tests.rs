@@ -86,7 +86,7 @@ proptest! {
                     for ((peer, port), _) in ENDS.into_iter().zip(&talks).filter(|(_, talks)| **talks) {
                         let peer = peer.parse().unwrap();
                         let protocol = Protocol::Tcp.into();
-                        let query = ConnectionQuery { pod, direction, peer, protocol, port, is_service: false };
+                        let query = ConnectionQuery { pod, direction, peer, protocol, port, is_service: false, names: &[] };
                         let mut work = WorkLimit::of(usize::MAX);
                         let found = snapshot.matches(&query, &mut kept, &mut work);
                         prop_assert_eq!(found, fresh.matches(&query, &mut MatchCache::default(), &mut work));
@@ -117,6 +117,7 @@ fn a_change_forgets_what_was_known_of_the_pods_that_it_touches_alone() {
             protocol: Protocol::Tcp.into(),
             port: 80,
             is_service: false,
+            names: &[],
         };
         let mut work = WorkLimit::of(MAKING);
         let found = compiler.policy_snapshot().matches(&query, &mut kept, &mut work).unwrap();
