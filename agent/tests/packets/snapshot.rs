@@ -11,7 +11,7 @@ use aya::{
     maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData},
 };
 use podgate_common::{
-    Address, ClassId, Direction, Endpoint, FragmentKey, IdentityId, PortPair, PrefixKey, Row, RowKey,
+    Address, ClassId, Direction, Endpoint, FragmentKey, IdentityId, NameId, PortPair, PrefixKey, Row, RowKey,
     RuleProtocol, TableSetIndex,
 };
 use podgate_datapath::Pins;
@@ -164,9 +164,12 @@ impl Set {
             .unwrap_or(IdentityId::NONE)
     }
 
-    /// How many entries each table has; ports that have a class count one each.
+    /// How many entries each table has; ports that have a class count one each. Names are left out: those that
+    /// no rule has any more stay for as long as something may live that was learnt for them.
     pub(crate) fn sizes(&self) -> [usize; 4] {
         let classed = self.ports.iter().flat_map(|classes| &classes.0).filter(|class| class.0 != 0);
-        [self.rows.len(), self.addresses.len(), self.prefixes.len(), classed.count()]
+        let is_name = |address: &&Address| address.bytes()[..8] == NameId(0).as_key().bytes()[..8];
+        let addresses = self.addresses.keys().filter(|address| !is_name(address));
+        [self.rows.len(), addresses.count(), self.prefixes.len(), classed.count()]
     }
 }
