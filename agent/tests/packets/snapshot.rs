@@ -164,8 +164,8 @@ impl Set {
             .unwrap_or(IdentityId::NONE)
     }
 
-    /// How many entries each table has; ports that have a class count one each. Names are left out: those that
-    /// no rule has any more stay for as long as something may live that was learnt for them.
+    /// How many entries each table has; ports that have a class count one each. Names are left out: those
+    /// that no rule has any more stay for as long as something may live that was learnt for them.
     pub(crate) fn sizes(&self) -> [usize; 4] {
         let classed = self.ports.iter().flat_map(|classes| &classes.0).filter(|class| class.0 != 0);
         let is_name = |address: &&Address| address.bytes()[..8] == NameId(0).as_key().bytes()[..8];

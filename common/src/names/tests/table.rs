@@ -77,7 +77,9 @@ proptest! {
     #[test]
     fn what_is_learnt_is_known_until_it_ends_and_nothing_else_is(
         entries in prop::collection::vec((0..40_u32, 1..6_u32, 1..200_u32), 1..80),
-        start: u32,
+        // Before its clock begins again, what was never written looks alive for as long as an entry may live:
+        // an entry in its place then counts as one that was given up.
+        start in 0..u32::MAX - 2 * LONGEST,
     ) {
         // So many that no two sets of an address are ever full.
         let table = Table::new(SETS);
