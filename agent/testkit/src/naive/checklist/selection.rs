@@ -7,7 +7,7 @@ pub(super) const CASES: &[Case] = &[
         items: &[1],
         why: "without a policy everything is open",
         policies: &[],
-        open: &["x/a x/b TCP/80", "x/b x/a SCTP/80", "x/a 198.51.100.7 UDP/53", "2001:db8::7 x/a ICMP"],
+        open: &["x/a x/b TCP/80", "x/b x/a SCTP/80", "x/a 198.51.100.7 UDP/53", "2001:db8::7 x/a ICMPv6"],
         blocked: &[],
     },
     Case {
@@ -108,7 +108,7 @@ pub(super) const CASES: &[Case] = &[
         items: &[13, 68],
         why: "the rule {} allows everyone, on every port of every protocol",
         policies: &["x: {podSelector: {}, ingress: [{}]}"],
-        open: &["y/a x/a TCP/1", "198.51.100.7 x/a SCTP/9", "2001:db8::7 x/a ICMP", "10.10.0.2 x/a UDP/5"],
+        open: &["y/a x/a TCP/1", "198.51.100.7 x/a SCTP/9", "2001:db8::7 x/a ICMPv6", "10.10.0.2 x/a UDP/5"],
         blocked: &[],
     },
     Case {
