@@ -8,8 +8,9 @@ use imbl::OrdMap;
 use podgate_common::Protocol;
 
 use crate::model::{
-    Cluster, IpBlock, Labels, Name, NamedPort, Namespace, NetworkPolicy, Node, ObjectName, Peer, Peers, Pod,
-    PortRule, Ports, Requirement, Rule, Selector, SliceEndpoint,
+    Cluster, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject,
+    IpBlock, Labels, Name, NamedPort, Namespace, NetworkPolicy, Node, ObjectName, Peer, Peers, Pod, PortRule,
+    Ports, Requirement, Rule, Selector, SliceEndpoint, Tier,
 };
 
 /// Labels of key and value.
@@ -35,6 +36,19 @@ pub fn pod(name: &str, node: &str, addresses: &[&str], own: &[(&str, &str)]) -> 
         host_network: false,
         host_ports: Box::default(),
         ports: Arc::default(),
+    }
+}
+
+/// A cluster-wide policy of the tier Admin that all pods have.
+pub fn admin_policy(name: &str, egress: Vec<ClusterRule>) -> ClusterNetworkPolicy {
+    ClusterNetworkPolicy {
+        name: ClusterPolicyName { name: name.into(), kind: ClusterPolicyKind::ClusterNetworkPolicy },
+        tier: Tier::Admin,
+        priority: 0,
+        subject: ClusterSubject { namespaces: Selector::EVERYTHING, pods: Selector::EVERYTHING },
+        ingress: Vec::new(),
+        egress,
+        audit: false,
     }
 }
 

@@ -262,9 +262,9 @@ const fn pattern(peer: &Peer) -> Option<&DomainPattern> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use podgate_core::model::{
-        Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject,
-        Ports, Rule, Selector, Tier,
+    use podgate_core::{
+        fixtures::admin_policy,
+        model::{Action, ClusterRule, Ports, Rule},
     };
 
     use super::*;
@@ -296,17 +296,9 @@ pub(super) mod tests {
                 ports: Ports::Any,
             },
         };
-        let name = ClusterPolicyName { name: "base".into(), kind: ClusterPolicyKind::ClusterNetworkPolicy };
-        let policy = ClusterNetworkPolicy {
-            name: name.clone(),
-            tier: Tier::Admin,
-            priority: 1,
-            subject: ClusterSubject { namespaces: Selector::EVERYTHING, pods: Selector::EVERYTHING },
-            ingress: vec![],
-            egress: names.iter().map(rule).collect(),
-            audit: false,
-        };
-        Arc::make_mut(&mut snapshot.cluster).cluster_policies.insert(name, Arc::new(policy));
+        let policy = admin_policy("base", names.iter().map(rule).collect());
+        let policies = &mut Arc::make_mut(&mut snapshot.cluster).cluster_policies;
+        policies.insert(policy.name.clone(), Arc::new(policy));
         snapshot.interfaces.get_mut(&3).unwrap().names = 5;
         let read = move |number| Ok((number == 5).then(|| table.clone()));
         let opened = |veths: &BTreeSet<u32>| {

@@ -109,6 +109,7 @@ fn agree(node: Node) {
         assert!(seen >= 20, "only {seen} packets were {outcome}");
     }
     assert!(outcomes.values().sum::<u32>() >= 100_000);
+    assert!(opened_by_names >= 30, "names have opened {opened_by_names} connections");
 }
 
 /// The connection that a frame is read to belong to.

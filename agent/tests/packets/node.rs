@@ -8,12 +8,12 @@ use std::{
 };
 
 use podgate_common::{
-    Address, Direction, Endpoint, Flow, FlowCounter, FlowEvent, FlowKey, FragmentKey, Hook, NODE, NameId,
-    OTHER_NODE, Outcome, Packet, PortPair, Scratch, Seen, Stream, TableSetIndex, decide, decide_on_wire,
+    Address, Direction, Endpoint, Flow, FlowCounter, FlowEvent, FlowKey, FragmentKey, Hook, NODE, OTHER_NODE,
+    Outcome, Packet, PortPair, Scratch, Seen, Stream, TableSetIndex, decide, decide_on_wire,
     frames::{BareIp, Frame},
 };
 use podgate_core::{
-    compiler::{CompiledTables, Incremental, NamePlace},
+    compiler::{CompiledTables, Incremental},
     memory::{self, Memory},
 };
 use podgate_datapath::{
@@ -62,7 +62,7 @@ pub(crate) struct Node {
     /// The user space side of what the kernel has in maps.
     flows: BTreeMap<FlowKey, Flow>,
     fragments: BTreeMap<FragmentKey, PortPair>,
-    learnt: BTreeMap<(u32, Address), Vec<NamePlace>>,
+    learnt: names::LearntPlaces,
     streams: BTreeMap<(u32, u32), Stream>,
     now: u32,
     revision: u32,
@@ -350,12 +350,8 @@ impl Node {
         memory.flows = std::mem::take(&mut self.flows).into();
         memory.fragments = std::mem::take(&mut self.fragments).into();
         memory.resolvers = self.wanted.resolvers.clone();
-        let learnt = self
-            .learnt
-            .iter()
-            .map(|(at, places)| (*at, places.iter().filter_map(|place| memory.name_id(place)).collect()));
-        let learnt: BTreeMap<(u32, Address), Vec<NameId>> = learnt.collect();
-        memory.learnt = learnt.into();
+        let learnt = names::ids(&self.learnt, &memory);
+        memory.learnt = learnt.clone().into();
         memory.now.set(self.now);
         memory.revision.set(self.revision);
         memory.recheck.set(self.recheck);
@@ -363,11 +359,7 @@ impl Node {
         memory.has_shortcut.set(self.shortcut);
         memory.open_veths = self.veths().into();
         let answer = decide(&memory);
-        let learnt = memory.learnt.borrow();
-        let places =
-            |names: &Vec<NameId>| names.iter().filter_map(|name| memory.name_place(*name)).cloned().collect();
-        self.learnt = learnt.iter().map(|(at, names)| (*at, places(names))).collect();
-        drop(learnt);
+        names::note_new(&mut self.learnt, &learnt, &memory);
         self.flows = memory.flows.into_inner();
         self.fragments = memory.fragments.into_inner();
         answer

@@ -11,11 +11,10 @@ use podgate_common::{
 };
 use podgate_core::{
     compiler::{self, CompileInput, CompiledTables, Incremental, RuleSet, Subject},
-    fixtures::ready,
+    fixtures::{admin_policy, ready},
     model::{
-        Action, Cluster, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule,
-        ClusterSubject, EndpointSlice, IpBlock, Name, NamedPort, Namespace, NetworkPolicy, Node, ObjectName,
-        Peer, Peers, Pod, Ports, Proxy, Rule, Selector, Service, ServicePort, SlicePort, Tier,
+        Action, Cluster, ClusterRule, EndpointSlice, IpBlock, Name, NamedPort, Namespace, NetworkPolicy,
+        Node, ObjectName, Peer, Peers, Pod, Ports, Proxy, Rule, Service, ServicePort, SlicePort,
     },
     tunnels::TunnelServices,
 };
@@ -271,17 +270,8 @@ impl World {
         let cidr = server.into();
         let server = Peer::Block(IpBlock { cidr, except: BTreeSet::new() });
         let matches = Rule { peers: Peers::Listed(vec![server]), ports: Ports::Any };
-        let name = ClusterPolicyName { name: "".into(), kind: ClusterPolicyKind::ClusterNetworkPolicy };
-        let policy = ClusterNetworkPolicy {
-            name: name.clone(),
-            tier: Tier::Admin,
-            priority: 0,
-            subject: ClusterSubject { namespaces: Selector::EVERYTHING, pods: Selector::EVERYTHING },
-            ingress: Vec::new(),
-            egress: vec![ClusterRule { action: Action::Accept, matches }],
-            audit: false,
-        };
-        self.cluster.cluster_policies.insert(name, policy.into());
+        let policy = admin_policy("", vec![ClusterRule { action: Action::Accept, matches }]);
+        self.cluster.cluster_policies.insert(policy.name.clone(), policy.into());
         self
     }
 

@@ -123,12 +123,16 @@ const LOOKS: u32 = 16;
 /// Names that one address is evaluated by: those that stand in its two sets.
 pub const NAMES_OF_ADDRESS: usize = 2 * WAYS_OF_NAMES;
 
+/// The end of a place that was never written to, and of no entry: without it, an empty table would seem alive
+/// before the clock begins again.
+const NEVER: u32 = 0;
+
 /// Until when at the most, in ticks after now, an entry ends. What seems to end later has ended, before the
 /// clock began again.
 #[inline(always)]
 const fn is_alive(until: u32, now: u32, longest: u32) -> bool {
     let left = until.wrapping_sub(now);
-    left != 0 && left <= longest
+    until != NEVER && left != 0 && left <= longest
 }
 
 impl SharedNameSet {
@@ -360,7 +364,10 @@ impl SharedNameSet {
         unsafe {
             write_volatile(to, a);
             write_volatile(to.add(1), b);
-            write_volatile(to.add(2), pair(entry.name.0, entry.until));
+            write_volatile(
+                to.add(2),
+                pair(entry.name.0, if entry.until == NEVER { NEVER + 1 } else { entry.until }),
+            );
         }
     }
 }

@@ -196,7 +196,7 @@ fn peer_matches(
 /// The kind of what a pod has learnt, and its version: among the objects, and not Kubernetes'.
 const LEARNT: &str = "learnt";
 
-/// For the objects: a resolver has told this pod that a name has an address.
+/// For the objects: a resolver has answered this pod that a name has an address.
 pub fn learnt(pod: &str, name: &str, address: IpAddr) -> Value {
     json!({
         "apiVersion": LEARNT, "kind": LEARNT, "pod": pod, "name": name, "address": address.to_string(),

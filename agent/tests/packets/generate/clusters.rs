@@ -8,9 +8,13 @@ use std::{
 
 use ipnet::IpNet;
 use podgate_common::{EndpointState, Protocol, RuleProtocol};
-use podgate_core::model::{
-    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, IpBlock,
-    Name, NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Requirement, Rule, Selector, Tier,
+use podgate_core::{
+    fixtures::admin_policy,
+    model::{
+        Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject,
+        DomainPattern, IpBlock, Name, NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Requirement,
+        Rule, Selector, Tier,
+    },
 };
 use proptest::{prelude::*, sample::Index};
 
@@ -47,30 +51,37 @@ pub(crate) fn worlds() -> impl Strategy<Value = World> {
     ];
     let veths = prop::collection::vec((state, prop::bool::weighted(0.2)), Host::LOCAL.len());
     let external = prop::collection::vec((claimed(), backends(), any::<bool>()), 0..3);
-    let learnt = prop::collection::vec(learnt(), 0..16);
-    (clusters(), services(), external, veths, learnt).prop_map(
-        |(world, services, external, veths, learnt)| {
-            let world = services.into_iter().fold(world, |world, (protocol, (behind, is_over_limit))| {
-                let world = world.service(protocol, &behind);
-                if is_over_limit { world.over_limit() } else { world }
-            });
-            let mut world = external.into_iter().fold(world, |world, (address, behind, is_over_limit)| {
-                let world = world.external(address, &behind);
-                if is_over_limit { world.over_limit() } else { world }
-            });
-            for (veth, (state, bridged)) in world.veths.values_mut().zip(veths) {
-                veth.state = state;
-                veth.master = if bridged { BRIDGE } else { 0 };
-            }
-            world.node.insert(ip("fe80::1"));
-            world.learnt = learnt;
-            world
-        },
-    )
+    let worlds = (clusters(), services(), external, veths, prop::collection::vec(learnt(), 0..24));
+    worlds.prop_map(|(world, services, external, veths, learnt)| {
+        let world = services.into_iter().fold(world, |world, (protocol, (behind, is_over_limit))| {
+            let world = world.service(protocol, &behind);
+            if is_over_limit { world.over_limit() } else { world }
+        });
+        let mut world = external.into_iter().fold(world, |world, (address, behind, is_over_limit)| {
+            let world = world.external(address, &behind);
+            if is_over_limit { world.over_limit() } else { world }
+        });
+        for (veth, (state, bridged)) in world.veths.values_mut().zip(veths) {
+            veth.state = state;
+            veth.master = if bridged { BRIDGE } else { 0 };
+        }
+        world.node.insert(ip("fe80::1"));
+        world.learnt = learnt;
+        world
+    })
 }
 
 /// Names of servers, of which rules have some.
 const NAMES: [&str; 5] = ["api.example.com", "x.example.com", "a.b.example.com", "example.com", "other.test"];
+const PATTERNS: [&str; 7] = [
+    "api.example.com",
+    "*.example.com",
+    "*.b.example.com",
+    "example.com",
+    "x.example.com",
+    "*.com",
+    "none.test",
+];
 
 /// Of any address that a packet may go to, also a service's and a node's.
 fn learnt() -> impl Strategy<Value = Learnt> {
@@ -111,12 +122,15 @@ pub(crate) fn clusters() -> impl Strategy<Value = World> {
     let tiers = prop::collection::vec(prop::sample::select(vec!["", "web", "db"]), Host::PODS.len());
     let cluster_policies = prop_oneof![Just(Vec::new()), prop::collection::vec(cluster_policies(), 1..4)];
     let audit = prop::bool::weighted(0.1);
-    (prop::collection::vec(policies(), 1..8), cluster_policies, tiers, audit).prop_map(
-        |(policies, wide, tiers, audit)| {
+    (prop::collection::vec(policies(), 1..8), cluster_policies, prop::option::of(accepting()), tiers, audit)
+        .prop_map(|(policies, wide, accepting, tiers, audit)| {
             let mut world = World::new();
             Arc::make_mut(&mut world.cluster.namespaces[&Name::from("x")]).audit = audit;
             for (number, mut policy) in wide.into_iter().enumerate() {
                 policy.name.name = format!("c{number}").into();
+                world.cluster.cluster_policies.insert(policy.name.clone(), policy.into());
+            }
+            if let Some(policy) = accepting {
                 world.cluster.cluster_policies.insert(policy.name.clone(), policy.into());
             }
             for (number, mut policy) in policies.into_iter().enumerate() {
@@ -130,8 +144,7 @@ pub(crate) fn clusters() -> impl Strategy<Value = World> {
                 pod.labels = labels(&[("app", &*app), ("tier", tier)]);
             }
             world
-        },
-    )
+        })
 }
 
 fn policies() -> impl Strategy<Value = NetworkPolicy> {
@@ -150,16 +163,43 @@ fn cluster_policies() -> impl Strategy<Value = ClusterNetworkPolicy> {
     let pods = (namespaces(), selectors()).prop_map(|(namespaces, pods)| ClusterSubject { namespaces, pods });
     let rules = |of_egress| prop::collection::vec(cluster_rules(of_egress), 0..4);
     (tiers, 0..3_u16, pods, rules(false), rules(true), audit()).prop_map(
-        |(tier, priority, subject, ingress, egress, audit)| ClusterNetworkPolicy {
-            name: ClusterPolicyName { name: "".into(), kind: ClusterPolicyKind::ClusterNetworkPolicy },
-            tier,
-            priority,
-            subject,
-            ingress,
-            egress,
-            audit,
+        |(tier, priority, subject, ingress, mut egress, audit)| {
+            let opens = |rule: &ClusterRule| (tier, rule.action) == (Tier::Admin, Action::Accept);
+            egress.iter_mut().filter(|rule| !opens(rule)).for_each(without_names);
+            ClusterNetworkPolicy {
+                name: ClusterPolicyName { name: "".into(), kind: ClusterPolicyKind::ClusterNetworkPolicy },
+                tier,
+                priority,
+                subject,
+                ingress,
+                egress,
+                audit,
+            }
         },
     )
+}
+
+/// A policy whose rule opens names to all pods.
+fn accepting() -> impl Strategy<Value = ClusterNetworkPolicy> {
+    (prop::collection::vec(names(), 1..4), audit()).prop_map(|(names, audit)| {
+        let matches = Rule { peers: Peers::Listed(names), ports: Ports::Any };
+        let rule = ClusterRule { action: Action::Accept, matches };
+        ClusterNetworkPolicy { audit, ..admin_policy("names", vec![rule]) }
+    })
+}
+
+fn names() -> impl Strategy<Value = Peer> {
+    let pattern = |text: &str| DomainPattern::parse(text).expect("a literal of the test");
+    prop::sample::select(PATTERNS.to_vec()).prop_map(move |text| Peer::Name(pattern(text)))
+}
+
+/// Names stand in rules of the first tier that accept.
+fn without_names(rule: &mut ClusterRule) {
+    if let Peers::Listed(peers) = &mut rule.matches.peers {
+        for peer in peers.iter_mut().filter(|peer| matches!(peer, Peer::Name(_))) {
+            *peer = Peer::Nodes(Selector::EVERYTHING);
+        }
+    }
 }
 
 fn cluster_rules(of_egress: bool) -> impl Strategy<Value = ClusterRule> {
@@ -174,6 +214,7 @@ fn cluster_rules(of_egress: bool) -> impl Strategy<Value = ClusterRule> {
         prop_oneof![
             4 => pods(),
             4 => network,
+            6 => names(),
             1 => Just(Peer::Nodes(Selector::EVERYTHING)),
             1 => Just(node("own")),
             1 => Just(node("other")),

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use podgate_common::{
-    FlowSeed, Hook, Opened, Outcome, Protocol, Resolver, Scratch, Seen, ServiceKey, Stream, Walk,
+    Address, FlowSeed, Hook, NameId, Opened, Outcome, Protocol, Resolver, Scratch, Seen, ServiceKey, Stream,
+    Walk,
     frames::dns::{datagram, reply},
 };
 
+use podgate_core::{compiler::NamePlace, memory::Memory};
 use podgate_datapath::publisher::EndpointEntry;
 
 use super::Node;
@@ -14,6 +16,34 @@ use crate::world::{Family, Learnt, UPLINK, World, arrives, ip, leaves};
 
 /// A server that no packet of the tests goes to.
 const RESOLVER: &str = "198.18.0.53";
+
+/// The names that addresses were learnt for, by the number of the pod's table. Each stays what it was learnt
+/// for, whatever names rules have later.
+pub(super) type LearntPlaces = BTreeMap<(u32, Address), Vec<NamePlace>>;
+
+/// The same by the ids of one compilation.
+pub(super) type LearntIds = BTreeMap<(u32, Address), Vec<NameId>>;
+
+/// What the learnt names are to the rules that there are: a name that no rule has any more is the one above
+/// it, with more labels before it.
+pub(super) fn ids(learnt: &LearntPlaces, memory: &Memory<'_>) -> LearntIds {
+    let above = |(suffix, left): &NamePlace| {
+        (0..suffix.len()).find_map(|at| {
+            let more = u32::try_from(at).expect("names are short");
+            memory.name_id(&(suffix[at..].to_vec(), (left + more).min(2)))
+        })
+    };
+    learnt.iter().map(|(at, places)| (*at, places.iter().filter_map(above).collect())).collect()
+}
+
+/// Notes what was learnt since the ids were `before`.
+pub(super) fn note_new(learnt: &mut LearntPlaces, before: &LearntIds, memory: &Memory<'_>) {
+    for (at, names) in memory.learnt.borrow().iter() {
+        let known = before.get(at).map_or(&[][..], Vec::as_slice);
+        let new = names.iter().filter(|name| !known.contains(name));
+        learnt.entry(*at).or_default().extend(new.filter_map(|name| memory.name_place(*name)).cloned());
+    }
+}
 
 impl Node {
     /// Publishes a world whose pods have learnt what it says, by replies that they have asked for.

@@ -1,9 +1,13 @@
 //! After each publication the kernel's tables say what the policies say, and hold nothing else.
 
-use std::{cell::RefCell, net::IpAddr, path::Path};
+use std::{cell::RefCell, net::IpAddr, path::Path, sync::Arc};
 
 use podgate_common::{Direction, KernelVerdict, Protocol, RuleProtocol, VerdictQuery};
-use podgate_core::{compiler::Subject, memory::Memory, model::Pod};
+use podgate_core::{
+    compiler::{RuleSet, Subject},
+    memory::Memory,
+    model::Pod,
+};
 use podgate_datapath::{Datapath, Pins, publisher::Publisher};
 use proptest::{
     prelude::*,
@@ -34,7 +38,7 @@ fn every_publication_leaves_the_verdicts_of_the_policies_and_no_garbage() {
         settle(&mut node, last);
         assert_verdicts(&mut node, last);
         let settled = node.pinned.read();
-        let expected = fresh.borrow_mut().publish(last);
+        let expected = fresh.borrow_mut().publish(last, node.publisher.in_force());
         prop_assert_eq!(settled.set().sizes(), expected.set().sizes(), "rows, addresses, prefixes, ports");
         prop_assert_eq!(settled.owners, expected.owners);
         prop_assert!(settled.endpoints.keys().eq(expected.endpoints.keys()));
@@ -80,13 +84,14 @@ impl Fresh {
         Self { pins: Pins::create(bpffs).expect("a bpffs of our own") }
     }
 
-    fn publish(&mut self, world: &World) -> Snapshot {
+    /// With the rule sets that are kept of what was published before.
+    fn publish(&mut self, world: &World, retained: Vec<Arc<RuleSet>>) -> Snapshot {
         let maps = self.pins.directory().join("maps");
         for pin in std::fs::read_dir(&maps).expect("the directory of pins") {
             std::fs::remove_file(pin.expect("an entry").path()).expect("a pin of ours");
         }
         let mut datapath: Datapath = node::load(&self.pins, OPTIONS).0;
-        let tables = world.compile(Vec::new());
+        let tables = world.compile(retained);
         let wanted = world.wanted(&tables);
         Publisher::default().publish(&mut datapath.maps, &tables, &wanted).expect("the kernel takes it");
         Pinned::new(&self.pins).read()

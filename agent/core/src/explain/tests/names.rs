@@ -1,9 +1,9 @@
 //! Names of the DNS as destinations, and addresses that the client has learnt for one.
 
 use super::*;
-use crate::model::{
-    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject,
-    DomainPattern, EGRESS_DOMAINS, Tier,
+use crate::{
+    fixtures::admin_policy,
+    model::{Action, ClusterRule, DomainPattern, EGRESS_DOMAINS},
 };
 
 fn name(pattern: &str) -> Peers {
@@ -16,18 +16,9 @@ fn https() -> Ports {
 
 /// A cluster-wide policy of the tier Admin with these egress rules, for all pods.
 fn with_admin(mut cluster: Cluster, rules: Vec<(Action, Peers)>) -> Cluster {
-    let name = ClusterPolicyName { name: "admin".into(), kind: ClusterPolicyKind::ClusterNetworkPolicy };
     let rule = |(action, peers)| ClusterRule { action, matches: Rule { peers, ports: Ports::Any } };
-    let policy = ClusterNetworkPolicy {
-        name: name.clone(),
-        tier: Tier::Admin,
-        priority: 1,
-        subject: ClusterSubject { namespaces: Selector::EVERYTHING, pods: Selector::EVERYTHING },
-        ingress: vec![],
-        egress: rules.into_iter().map(rule).collect(),
-        audit: false,
-    };
-    cluster.cluster_policies.insert(name, Arc::new(policy));
+    let policy = admin_policy("admin", rules.into_iter().map(rule).collect());
+    cluster.cluster_policies.insert(policy.name.clone(), Arc::new(policy));
     cluster
 }
 
