@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 fn is_obeyed(character: char) -> bool {
     character.is_control()
@@ -24,7 +24,7 @@ pub fn make_printable(value: &mut Value) {
         Value::String(text) => *text = escape(text),
         Value::Array(items) => items.iter_mut().for_each(make_printable),
         Value::Object(fields) => {
-            let fields_before = std::mem::replace(fields, Map::new());
+            let fields_before = std::mem::take(fields);
             for (key, mut value) in fields_before {
                 make_printable(&mut value);
                 fields.insert(escape(&key), value);
