@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     io::{BufRead, BufReader, IsTerminal, Write, stdout},
+    path::PathBuf,
     process::{Command, Stdio},
     time::Instant,
 };
@@ -27,6 +28,20 @@ pub(crate) fn build_podgate() -> Result<()> {
     build("podgate", &["build", "--release", "--package", "podgate"]).map(|_| ())
 }
 
+/// [`build`] that has clippy compile the workspace, as `cargo clippy` does for a check. What it finds is
+/// printed, and an error; nothing is compiled a second time to be linted.
+pub(crate) fn build_and_lint(what: &str, arguments: &[&str]) -> Result<Vec<Value>> {
+    let cargo = env::var_os("CARGO").map(PathBuf::from).unwrap_or_default();
+    let beside = cargo.with_file_name(CLIPPY);
+    let clippy = if beside.is_file() { beside } else { CLIPPY.into() };
+    let messages = build_with(what, arguments, &[("RUSTC_WORKSPACE_WRAPPER", clippy.as_ref())])?;
+    let found = messages.iter().filter(|message| message["message"]["level"] == "warning").count();
+    ensure!(found == 0, "rustc and clippy have warned {found} times");
+    Ok(messages)
+}
+
+const CLIPPY: &str = "clippy-driver";
+
 /// Runs a build and hands back cargo's JSON messages. `what` is shown with the progress.
 ///
 /// Cargo itself is kept quiet: it would repeat the whole log of the BPF build, which the agent's build script
@@ -41,7 +56,7 @@ pub(crate) fn build_with(what: &str, arguments: &[&str], variables: &[(&str, &Os
     let mut build = command()
         .args(arguments)
         .envs(variables.iter().map(|(name, value)| (name, value)))
-        .args(["--quiet", "--message-format=json-render-diagnostics"])
+        .args(["--quiet", "--message-format=json-diagnostic-rendered-ansi"])
         .stdout(Stdio::piped())
         .spawn()
         .context("starting cargo")?;
@@ -49,7 +64,11 @@ pub(crate) fn build_with(what: &str, arguments: &[&str], variables: &[(&str, &Os
     let mut messages: Vec<Value> = Vec::new();
     let progress = Progress::new(what);
     for line in BufReader::new(output).lines() {
-        messages.push(serde_json::from_str(&line?).context("reading cargo's messages")?);
+        let message: Value = serde_json::from_str(&line?).context("reading cargo's messages")?;
+        if let Some(text) = message["message"]["rendered"].as_str() {
+            eprint!("{text}");
+        }
+        messages.push(message);
         progress.show(messages.iter().filter(|message| message["reason"] == "compiler-artifact").count());
     }
     let status = build.wait().context("waiting for cargo")?;

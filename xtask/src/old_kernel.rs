@@ -21,7 +21,6 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    cargo,
     flags::DebianKernel,
     root, setup,
     test::programs::{self, Count, Selection, TestProgram},
@@ -81,7 +80,6 @@ pub(crate) fn run(kernel: DebianKernel) -> Result<ExitCode> {
     fs::copy("/proc/self/exe", &init).with_context(|| format!("writing {}", init.display()))?;
     let kernel = Kernel::unpack(kernel.package(), &directory)?;
 
-    cargo::build_podgate()?;
     let programs = programs::build("podgate-ebpf", &Selection { only: None, shard: None })?;
     let find = |name| {
         programs.iter().find(|program| program.target == name).with_context(|| format!("no tests {name}"))
@@ -150,8 +148,8 @@ fn pack(kernel: &Kernel, runs: &[inside::Run], init: &PathBuf, initramfs: &Path)
     archive.file_as("init", init)?;
     let target = workspace::target()?;
     archive.file(&target.join("CACHEDIR.TAG"))?;
-    let programs: Vec<PathBuf> =
-        runs.iter().map(|run| run.program.clone()).chain([workspace::podgate()?]).collect();
+    let podgate = runs.iter().find_map(|run| workspace::podgate_of_test(&run.program));
+    let programs: Vec<PathBuf> = runs.iter().map(|run| run.program.clone()).chain(podgate).collect();
     let tools =
         ["ip", "nft", "sh", "sleep", "timeout"].map(files::tool).into_iter().collect::<Result<Vec<_>>>()?;
     for program in programs.iter().chain(&tools) {

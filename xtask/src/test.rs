@@ -60,24 +60,19 @@ impl Run {
     fn checks(&mut self) {
         self.check("format", || run_cargo(&["fmt", "--all", "--check"]));
         self.check("rules of the repository", tidy::check);
-        // In the profile of the tests: they share what cargo makes on the way, above all the BPF programs.
-        let strict = ["--release", "--", "-D", "warnings"];
-        let workspace = ["clippy", "--quiet", "--workspace", "--exclude", EBPF, "--all-targets"];
-        self.check("lints", || run_cargo(&[&workspace[..], &strict].concat()));
         // The BPF programs are linted for the host: their own target has no clippy of the same version.
-        let programs = ["clippy", "--quiet", "--package", EBPF];
+        let lints = ["clippy", "--quiet", "--package", EBPF, "--release", "--", "-D", "warnings"];
         self.check("lints of the BPF programs", || {
-            let mut lints = cargo::command();
+            let mut cargo = cargo::command();
             // Without `std` nothing can unwind; atomic operations of BPF are not stable.
-            lints.envs([("CARGO_PROFILE_RELEASE_PANIC", "abort"), ("RUSTC_BOOTSTRAP", "podgate_ebpf")]);
-            succeed(lints.args([&programs[..], &strict].concat()))
+            cargo.envs([("CARGO_PROFILE_RELEASE_PANIC", "abort"), ("RUSTC_BOOTSTRAP", "podgate_ebpf")]);
+            succeed(cargo.args(lints))
         });
     }
 
     fn tests(&mut self, selection: &Selection) {
-        self.check("release build", cargo::build_podgate);
         let mut programs = Vec::new();
-        self.check("build of the tests", || {
+        self.check("build and lints", || {
             programs = programs::build(EBPF, selection)?;
             ensure!(!programs.is_empty(), "no test has such a name");
             Ok(())

@@ -22,9 +22,23 @@ pub fn target() -> Result<PathBuf> {
         .to_owned())
 }
 
-/// The release build of podgate.
+/// The podgate that this program runs: of a test the one that was built with it, else the release build.
+///
+/// # Errors
+///
+/// When it was not built.
 pub fn podgate() -> Result<PathBuf> {
-    let program = target()?.join("release/podgate");
+    let own = env::current_exe().context("finding this program")?;
+    let program = match podgate_of_test(&own) {
+        Some(program) => program,
+        None => target()?.join("release/podgate"),
+    };
     ensure!(program.is_file(), "{} is missing: run `cargo build --release`", program.display());
     Ok(program)
+}
+
+/// Cargo puts a test into `PROFILE/deps`, and podgate into `PROFILE`.
+pub(crate) fn podgate_of_test(test: &Path) -> Option<PathBuf> {
+    let deps = test.parent().filter(|directory| directory.ends_with("deps"))?;
+    Some(deps.with_file_name("podgate"))
 }

@@ -141,6 +141,9 @@ impl Shape {
     }
 }
 
+/// CPU time of reading ten Services of the largest size from a file, in a build that is not optimised.
+const MOST_TIME_OF_READING: Duration = Duration::from_secs(4);
+
 #[test]
 fn services_of_any_size_and_of_ten_times_that_take_less_than_150_mib_and_a_second() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,7 +174,7 @@ fn services_of_any_size_and_of_ten_times_that_take_less_than_150_mib_and_a_secon
                 used >> 20
             );
             assert!(used < MOST_MEMORY, "{shape:?} x{factor}: {used} bytes");
-            assert!(reading < MOST_TIME, "{shape:?} x{factor}: {reading:?}");
+            assert!(reading < MOST_TIME_OF_READING, "{shape:?} x{factor}: {reading:?}");
             assert!(took.iter().chain(&of_part).all(|took| *took < MOST_TIME), "{shape:?} x{factor}");
             assert!(neighbour < MOST_TIME_OF_NEIGHBOUR * factor, "{shape:?} x{factor}: {neighbour:?}");
             let filter = &node.tables().services.filter;

@@ -14,6 +14,9 @@ use serde_json::Value;
 
 use crate::{cargo, flags::Shard, results::Results};
 
+/// Of the workspace's manifest.
+const PROFILE: &str = "tests";
+
 /// Which tests to run.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
@@ -42,11 +45,11 @@ pub(crate) struct Count {
     pub(crate) failed: usize,
 }
 
-/// Builds the test programs of the workspace without the package `left_out`, and keeps those with a selected
-/// test.
+/// Builds podgate and the test programs of the workspace without the package `left_out`, and keeps those with
+/// a selected test. What clippy has to say of the code is an error.
 pub(crate) fn build(left_out: &str, selection: &Selection) -> Result<Vec<TestProgram>> {
-    let arguments = ["test", "--no-run", "--release", "--workspace", "--exclude", left_out];
-    let messages = cargo::build("the tests", &arguments)?;
+    let arguments = ["test", "--no-run", "--profile", PROFILE, "--workspace", "--exclude", left_out];
+    let messages = cargo::build_and_lint("the tests", &arguments)?;
     let mut selected = Vec::new();
     for mut program in messages.iter().filter_map(TestProgram::from_message) {
         let (wanted, others) = selection.split(program.list()?);
