@@ -8,6 +8,7 @@
 mod figure;
 mod iptables;
 mod machine;
+mod names;
 mod path;
 mod program;
 mod progress;
@@ -26,6 +27,7 @@ pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode> {
         BenchCommand::Decision(flags) => program::run(&program::DECISION, flags),
         BenchCommand::Path(flags) => path::run(flags),
         BenchCommand::Control(flags) => program::run(&program::CONTROL, flags),
+        BenchCommand::Names(flags) => program::run(&program::NAMES, flags),
     }
 }
 

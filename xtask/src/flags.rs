@@ -112,6 +112,8 @@ pub enum BenchCommand {
     Path(PathFlags),
     /// The agent in clusters of up to 150,000 pods: cold start, cost of changes, memory
     Control(ProgramFlags),
+    /// Names of domains: replies that the programs read, connections by name, and a DNS proxy beside them
+    Names(ProgramFlags),
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! Figures: what was measured, its goal, and whether it was met; and what the process and its maps take.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -86,19 +86,4 @@ pub(crate) fn resident() -> Result<[f64; 2]> {
         Ok(kib / 1_024.0)
     };
     Ok([of("VmRSS")?, of("VmHWM")?])
-}
-
-/// What the BPF maps of this process take in the kernel, in MB.
-pub(crate) fn kernel_memory() -> Result<f64> {
-    let mut bytes_of_map: BTreeMap<String, f64> = BTreeMap::new();
-    for entry in fs::read_dir("/proc/self/fdinfo").context("the open files of this process")? {
-        // One of them is the directory itself, closed by now.
-        let Ok(info) = fs::read_to_string(entry.context("an open file")?.path()) else { continue };
-        let field =
-            |name: &str| info.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
-        if let (Some(map), Some(bytes)) = (field("map_id:"), field("memlock:")) {
-            bytes_of_map.insert(map, bytes.parse().context("bytes")?);
-        }
-    }
-    Ok(bytes_of_map.values().sum::<f64>() / 1e6)
 }

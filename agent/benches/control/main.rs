@@ -7,6 +7,8 @@
 
 mod cluster;
 mod figures;
+#[path = "../kernel_memory.rs"]
+mod kernel_memory;
 mod measure;
 mod sandbox;
 

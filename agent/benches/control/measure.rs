@@ -20,7 +20,8 @@ use podgate_datapath::{
 
 use crate::{
     cluster::{LOCAL_PODS, NODE, Scale, address, policy, space, team},
-    figures::{Figures, allocated, cpu_time, kernel_memory, resident},
+    figures::{Figures, allocated, cpu_time, resident},
+    kernel_memory::kernel_memory,
     sandbox,
 };
 

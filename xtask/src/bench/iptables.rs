@@ -8,7 +8,11 @@ use std::{net::Ipv4Addr, time::Instant};
 
 use anyhow::{Context, Result};
 
-use super::{figure::Figure, progress::Progress, statistics::Quartiles};
+use super::{
+    figure::Figure,
+    progress::Progress,
+    statistics::{Quartiles, percentile},
+};
 use crate::{
     lab::{Lab, Place},
     peers::npm::{self, Pod, Policy, Ports, Protocol},
@@ -135,12 +139,4 @@ fn timed(act: impl FnOnce() -> Result<()>) -> Result<f64> {
     let started = Instant::now();
     act()?;
     Ok(started.elapsed().as_secs_f64() * 1_000.0)
-}
-
-/// The sample that so many percent do not exceed.
-fn percentile(samples: &[f64], percent: usize) -> f64 {
-    let mut samples = samples.to_vec();
-    samples.sort_by(f64::total_cmp);
-    let place = (samples.len() * percent).div_ceil(100).saturating_sub(1);
-    samples.get(place).copied().unwrap_or(f64::NAN)
 }

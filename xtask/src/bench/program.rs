@@ -17,6 +17,7 @@ use super::{
     figure::{Figure, Goal, readable},
     iptables,
     machine::Machine,
+    names,
     report::{Findings, Report},
     statistics::Quartiles,
 };
@@ -36,8 +37,10 @@ pub(super) struct Program {
     lead: &'static str,
     notes: &'static [&'static str],
     limits: &'static [&'static str],
-    /// Measures another system in the same way, in a sandbox.
-    peer: Option<Peer>,
+    /// Measures more in a sandbox, with these programs and their packages.
+    ///
+    /// As another system does it, or with sockets.
+    peer: Option<(&'static [(&'static str, &'static str)], Peer)>,
 }
 
 /// From podgate's figures to those of another system; the flag is for a quick run.
@@ -69,7 +72,23 @@ pub(super) const CONTROL: Program = Program {
          NPM's own program, which waits up to half a second before it calls; up to 20,000 pods, which is what it supports.",
     ],
     limits: &["Reading objects from an API server: see `cargo xtask scale`."],
-    peer: Some(iptables::measure),
+    peer: Some((&peers::PROGRAMS, iptables::measure)),
+};
+
+pub(super) const NAMES: Program = Program {
+    name: "names",
+    title: "What names of domains cost",
+    lead: "The programs on replies of a resolver, beside a pod whose rules have no names; then pods that ask a resolver on another \
+           node, with podgate and behind a DNS proxy in user space.",
+    notes: &[
+        "A reply and a connection are run as by `bench decision`; \"added by names\" is the difference to the same reply to a pod \
+         whose rules have no names, in the same round.",
+        "New addresses come into a table that is full: each takes the place of another one.",
+        "The proxy is dnsmasq without a cache: it forwards each question, as the DNS proxies of other engines do, and filters \
+         nothing. Client, resolver and proxy share the processors.",
+    ],
+    limits: &["What a resolver takes that looks names up: the one here answers from memory."],
+    peer: Some((&[names::PROXY], names::measure)),
 };
 
 /// A line of the program's output.
@@ -93,11 +112,11 @@ pub(super) fn run(program: &Program, flags: &ProgramFlags) -> Result<ExitCode> {
     setup::run()?;
     let machine = Machine::probe()?;
     let mut figures = measure(program.name, flags.quick)?;
-    let Some(peer) = program.peer else {
+    let Some((needs, peer)) = program.peer else {
         report(program, flags, program.findings(machine, figures))?;
         return Ok(ExitCode::SUCCESS);
     };
-    setup::install(&peers::PROGRAMS)?;
+    setup::install(needs)?;
     let code = sandbox::enter(|sandbox| {
         shell::report(peer(sandbox, &figures, flags.quick).and_then(|found| {
             figures.extend(found);

@@ -41,6 +41,14 @@ fn quantile(sorted: &[f64], (part, of): (usize, usize)) -> Option<f64> {
     Some(low + (high - low) * weight)
 }
 
+/// The sample that so many percent do not exceed.
+pub(crate) fn percentile(samples: &[f64], percent: usize) -> f64 {
+    let mut samples = samples.to_vec();
+    samples.sort_by(f64::total_cmp);
+    let place = (samples.len() * percent).div_ceil(100).saturating_sub(1);
+    samples.get(place).copied().unwrap_or(f64::NAN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
