@@ -30,19 +30,6 @@ pub struct Programs {
     directory: PathBuf,
 }
 
-/// What tests of a client need.
-const SMALL: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
-/// A whole cluster.
-const WHOLE: [&str; 7] = [
-    "etcd",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-proxy",
-    "kube-scheduler",
-    "kubectl",
-    "kubelet",
-];
-
 /// Names the directory that setup-envtest made.
 const ASSETS: &str = "KUBEBUILDER_ASSETS";
 
@@ -53,19 +40,19 @@ impl Programs {
         if let Some(directory) = given {
             return Self::in_directory(directory.into());
         }
-        let executable = Executable { package: "small", programs: &SMALL };
-        executable.up_to_date(&workspace::target()?).map(|directory| Self { directory }).with_context(|| {
-            format!(
-                "no API server to test with: set {ASSETS} to a directory with {}, or let Go build them",
-                SMALL.join(", ")
-            )
-        })
+        Executable::SMALL.up_to_date(&workspace::target()?).map(|directory| Self { directory }).with_context(
+            || {
+                format!(
+                    "no API server to test with: set {ASSETS} to a directory with {}, or let Go build them",
+                    Executable::SMALL.programs().join(", ")
+                )
+            },
+        )
     }
 
     /// All programs of a cluster, always of the version that the module names.
     pub(crate) fn whole() -> Result<Self> {
-        let executable = Executable { package: "whole", programs: &WHOLE };
-        let directory = executable
+        let directory = Executable::WHOLE
             .up_to_date(&workspace::target()?)
             .context("the programs of a cluster are built by Go")?;
         Ok(Self { directory })
@@ -77,7 +64,7 @@ impl Programs {
     }
 
     fn in_directory(directory: PathBuf) -> Result<Self> {
-        for program in SMALL {
+        for program in Executable::SMALL.programs() {
             let file = directory.join(program);
             ensure!(file.is_file(), "{ASSETS}: there is no {}", file.display());
         }
@@ -85,6 +72,16 @@ impl Programs {
             directory.canonicalize().with_context(|| format!("{ASSETS}={}", directory.display()))?;
         Ok(Self { directory })
     }
+}
+
+/// Helm, which Go builds the first time.
+///
+/// # Errors
+///
+/// When Go cannot build it.
+pub fn helm() -> Result<PathBuf> {
+    let directory = Executable::HELM.up_to_date(&workspace::target()?).context("Helm is built by Go")?;
+    Ok(directory.join("helm"))
 }
 
 #[cfg(test)]

@@ -34,11 +34,20 @@ pub fn path() -> PathBuf {
 ///
 /// When there is no `kubectl`, or it does not take `deploy/base`.
 pub fn single_file() -> Result<String> {
+    Ok(format!("{HEAD}{}", kustomized("base")?))
+}
+
+/// The objects of a directory of `deploy`, as YAML.
+///
+/// # Errors
+///
+/// As above.
+pub fn kustomized(part: &str) -> Result<String> {
     let kubectl = Programs::small()?.path("kubectl");
-    let base = workspace::root().join("deploy/base");
-    let output = Command::new(kubectl).arg("kustomize").arg(base).output().context("starting kubectl")?;
+    let directory = workspace::root().join("deploy").join(part);
+    let output =
+        Command::new(kubectl).arg("kustomize").arg(directory).output().context("starting kubectl")?;
     let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "kubectl kustomize deploy/base: {}", complaint.trim());
-    let objects = String::from_utf8(output.stdout).context("the output of kubectl")?;
-    Ok(format!("{HEAD}{objects}"))
+    ensure!(output.status.success(), "kubectl kustomize deploy/{part}: {}", complaint.trim());
+    String::from_utf8(output.stdout).context("the output of kubectl")
 }

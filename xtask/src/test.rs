@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     cargo, checklist,
     flags::TestFlags,
-    kubernetes::Programs,
+    kubernetes::{self, Programs},
     peers,
     results::Results,
     root,
@@ -78,7 +78,10 @@ impl Run {
             Ok(())
         });
         if programs.iter().any(|program| program.target == API_SERVER_TESTS) {
-            self.check("API server to test with", || Programs::small().map(|_| ()));
+            self.check("API server and Helm to test with", || {
+                Programs::small()?;
+                kubernetes::helm().map(|_| ())
+            });
         }
         if programs.iter().any(|program| PEERS_TESTS.contains(&program.target.as_str())) {
             self.check("iptables and ipset to compare with", || setup::install(&peers::PROGRAMS));

@@ -1,6 +1,6 @@
 //! The command line as scripts use it: options and where they come from, exit codes, help.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use clap::CommandFactory;
 
@@ -202,6 +202,14 @@ fn every_option_can_be_set_in_all_three_places() {
     ];
     let options: Vec<&str> = agent_command.get_arguments().filter_map(clap::Arg::get_long).collect();
     assert_eq!(options, set.iter().map(|(option, _)| *option).chain(["config"]).collect::<Vec<_>>());
+
+    // The chart sets some itself; it takes all others.
+    let by_the_chart = ["node", "manifests", "kubeconfig", "bpffs", "socket", "cni-results", "config"];
+    let schema = include_str!("../../../deploy/helm/podgate/values.schema.json");
+    let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+    let of_the_chart = schema["properties"]["options"]["properties"].as_object().unwrap().keys();
+    let both: BTreeSet<&str> = of_the_chart.map(String::as_str).chain(by_the_chart).collect();
+    assert_eq!(both, options.into_iter().collect());
 
     let shown = |options: AgentOptions| format!("{:?}", AgentOptions { config: None, ..options });
     let line: Vec<String> = set.iter().map(|(option, value)| format!("--{option}={value}")).collect();

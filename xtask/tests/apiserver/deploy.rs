@@ -13,15 +13,21 @@ pub(crate) const PARTS: [&str; 6] =
 /// Applies a part without effect: the server decodes, defaults and validates every object of it.
 pub(crate) fn is_accepted(control_plane: &ControlPlane, part: &str) -> Result<()> {
     if part == "overlays/monitoring" {
-        let kinds = [("PodMonitor", "podmonitors"), ("PrometheusRule", "prometheusrules")];
-        control_plane.apply(&kinds.map(|(kind, plural)| of_prometheus_operator(kind, plural)))?;
-        let names = kinds.map(|(_, plural)| format!("crd/{plural}.monitoring.coreos.com"));
-        let [first, second] = &names;
-        control_plane.ask(&["wait", "--for=condition=Established", "--timeout=30s", first, second])?;
+        prometheus_operator(control_plane)?;
     }
     let path = workspace::root().join("deploy").join(part);
     let path = path.to_str().context("the path of the workspace is not UTF-8")?;
     control_plane.ask(&["apply", "--dry-run=server", "--kustomize", path]).map(|_| ())
+}
+
+/// Makes the kinds that the Prometheus operator brings.
+pub(crate) fn prometheus_operator(control_plane: &ControlPlane) -> Result<()> {
+    let kinds = [("PodMonitor", "podmonitors"), ("PrometheusRule", "prometheusrules")];
+    control_plane.apply(&kinds.map(|(kind, plural)| of_prometheus_operator(kind, plural)))?;
+    let names = kinds.map(|(_, plural)| format!("crd/{plural}.monitoring.coreos.com"));
+    let [first, second] = &names;
+    control_plane.ask(&["wait", "--for=condition=Established", "--timeout=30s", first, second])?;
+    Ok(())
 }
 
 /// A kind of the Prometheus operator's, of which the server knows no fields.

@@ -5,6 +5,7 @@
 //! all tests that leave it running; it starts with the first of them.
 
 mod agent;
+mod chart;
 mod defaults;
 mod deploy;
 #[path = "../namespaces/fixture.rs"]
@@ -16,6 +17,7 @@ mod outage;
 mod scene;
 
 use std::{
+    path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -23,7 +25,7 @@ use std::{
 use anyhow::{Context, Result};
 use libtest_mimic::{Failed, Trial};
 use xtask::{
-    kubernetes::{ControlPlane, Programs},
+    kubernetes::{self, ControlPlane, Programs},
     lab::Lab,
     sandbox::Sandbox,
 };
@@ -36,8 +38,11 @@ const AT_ONCE: usize = 2;
 
 fn main() -> Result<ExitCode> {
     // The sandbox has no way out to where Go's modules come from.
-    harness::run_in_sandbox(AT_ONCE, Programs::small, |inside| {
-        let bench = |(sandbox, programs)| Arc::new(Bench { sandbox, programs, shared: Mutex::default() });
+    let prepare = || Ok((Programs::small()?, kubernetes::helm()?));
+    harness::run_in_sandbox(AT_ONCE, prepare, |inside| {
+        let bench = |(sandbox, (programs, helm))| {
+            Arc::new(Bench { sandbox, programs, helm, shared: Mutex::default() })
+        };
         trials(inside.map(bench).as_ref())
     })
 }
@@ -47,6 +52,7 @@ fn main() -> Result<ExitCode> {
 struct Bench {
     sandbox: Sandbox,
     programs: Programs,
+    helm: PathBuf,
     /// The lab holds the wire.
     shared: Mutex<Option<(Lab, Arc<ControlPlane>)>>,
 }
@@ -86,7 +92,20 @@ fn trials(bench: Option<&Arc<Bench>>) -> Vec<Trial> {
     let single_file = trial("deploy::the_single_file_is_up_to_date".to_owned(), bench, |_| {
         deploy::single_file_is_up_to_date().map_err(failed)
     });
-    alone.chain(shared).chain(deployed).chain([single_file]).collect()
+    let charts = chart::PARTS.iter().map(|(part, values)| {
+        trial(format!("chart::it_makes_the_objects_of_{part}"), bench, move |bench| {
+            chart::makes(&bench.helm, part, values).map_err(failed)
+        })
+    });
+    let chart = trial("chart::it_is_accepted_with_every_value".to_owned(), bench, |bench| {
+        let control_plane = bench.shared().map_err(failed)?;
+        chart::is_accepted(&bench.helm, &control_plane).map_err(failed)
+    });
+    let schema = trial("chart::a_value_that_it_does_not_know_is_an_error".to_owned(), bench, |bench| {
+        chart::refuses(&bench.helm).map_err(failed)
+    });
+    let deployed = deployed.chain(charts).chain([single_file, chart, schema]);
+    alone.chain(shared).chain(deployed).collect()
 }
 
 fn trial(
