@@ -93,15 +93,7 @@ impl<'a> Node<'a> {
             (ifindex, Link { name, peer: Some(peer), ..Link::default() })
         });
         let pins = Pins::create(bpffs)?;
-        let options = DatapathOptions {
-            flows: 262_144,
-            recheck: false,
-            masqueraded: false,
-            encapsulation: false,
-            shortcut: false,
-            names_keep: 60,
-            share: true,
-        };
+        let options = DatapathOptions { share: true, ..DatapathOptions::with_room(262_144) };
         let (datapath, _) = Datapath::load(Some(&pins), options)?;
         let attacher = Attacher::new(HookKind::of_this_kernel()?, &pins)?;
         Ok(Self {

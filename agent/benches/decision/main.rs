@@ -203,18 +203,7 @@ struct Node {
 
 impl Node {
     fn new(policies: usize) -> Result<Self> {
-        let (mut datapath, _) = Datapath::load(
-            None,
-            DatapathOptions {
-                flows: FLOWS,
-                recheck: false,
-                masqueraded: false,
-                encapsulation: false,
-                shortcut: false,
-                names_keep: 60,
-                share: false,
-            },
-        )?;
+        let (mut datapath, _) = Datapath::load(None, DatapathOptions::with_room(FLOWS))?;
         let world = world(policies);
         let tables = world.compile(Vec::new());
         let wanted = world.wanted(&tables);

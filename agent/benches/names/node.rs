@@ -70,18 +70,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new() -> Result<Self> {
-        let (mut datapath, _) = Datapath::load(
-            None,
-            DatapathOptions {
-                flows: FLOWS,
-                recheck: false,
-                masqueraded: false,
-                encapsulation: false,
-                shortcut: false,
-                names_keep: 60,
-                share: false,
-            },
-        )?;
+        let (mut datapath, _) = Datapath::load(None, DatapathOptions::with_room(FLOWS))?;
         let world = world();
         let tables = world.compile(Vec::new());
         Publisher::default()

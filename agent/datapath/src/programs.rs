@@ -68,6 +68,21 @@ pub struct DatapathOptions {
     pub share: bool,
 }
 
+impl DatapathOptions {
+    /// As the agent loads them without options, but for the room, and with a program for each hook.
+    pub const fn with_room(flows: u32) -> Self {
+        Self {
+            flows,
+            recheck: false,
+            masqueraded: false,
+            encapsulation: false,
+            shortcut: false,
+            names_keep: 60,
+            share: false,
+        }
+    }
+}
+
 /// What runs at a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Program {

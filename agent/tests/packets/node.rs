@@ -34,17 +34,9 @@ pub(crate) use programs::{Answer, Programs};
 /// established connections, which excludes it.
 pub(crate) const SHORTCUT: &str = "PODGATE_SHORTCUT";
 
-/// What a node of a test is started with.
-pub(crate) const OPTIONS: DatapathOptions = DatapathOptions {
-    // Small, but more than any test needs: user space forgets no connection.
-    flows: 7 * 8_192,
-    recheck: false,
-    masqueraded: false,
-    encapsulation: false,
-    shortcut: false,
-    names_keep: 60,
-    share: false,
-};
+/// What a node of a test is started with. The table is small, but larger than any test needs: user space
+/// forgets no connection.
+pub(crate) const OPTIONS: DatapathOptions = DatapathOptions::with_room(7 * 8_192);
 
 pub(crate) struct Node {
     pub(crate) datapath: Datapath,
