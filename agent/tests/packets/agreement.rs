@@ -80,9 +80,12 @@ fn agree(node: Node) {
             let key = connection(&bytes);
             let seen = format!("{outcome:?} {at:?} {bytes:02x?}");
             if let Err(why) = reason {
-                let before: Vec<_> = history.iter().filter(|(other, _)| *other == key).collect();
+                let before: Vec<_> = history
+                    .iter()
+                    .filter(|(other, _): &&(FlowKey, String)| other.addresses() == key.addresses())
+                    .collect();
                 return Err(TestCaseError::fail(format!(
-                    "with seed {rng_seed}, {why}: {seen}; of the same connection before: {before:#?}"
+                    "with seed {rng_seed}, {why}: {seen}; of the same addresses before: {before:#?}"
                 )));
             }
             history.push((key, seen));

@@ -314,7 +314,8 @@ fn message(frame: &[u8]) -> Option<Message<'_>> {
             if u16::from_be_bytes([high, low]) >> 3 != 0 {
                 return None;
             }
-            is_first_fragment = low & 1 != 0;
+            // A second one takes nothing back of what the first one says.
+            is_first_fragment |= low & 1 != 0;
         }
         extensions.push((next, header.get(..size)?));
         (next, at) = (following, at + size);
