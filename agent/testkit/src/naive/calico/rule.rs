@@ -20,7 +20,8 @@ use super::{
 pub(super) fn action<'a>(asked: &Asked<'_>, namespace: Option<&str>, rule: &'a Value) -> Option<&'a str> {
     let action = rule["action"].as_str()?;
     let services = services(asked.direction, namespace, rule);
-    let is_carried = is_carried(rule) && services.is_some();
+    let is_own_end_free = rule[own_end(asked.direction)]["services"].is_null();
+    let is_carried = is_carried(rule) && services.is_some() && is_own_end_free;
     if !is_carried && matches!(action, "Allow" | "Log") {
         return None;
     }
@@ -66,6 +67,14 @@ fn is_carried(rule: &Value) -> bool {
         })
 }
 
+/// The end of the pod itself, where no Service may stand.
+const fn own_end(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "destination",
+        Direction::Egress => "source",
+    }
+}
+
 /// Namespace and name.
 type ServiceName<'a> = (&'a str, &'a str);
 
@@ -80,14 +89,11 @@ fn services<'a>(
     namespace: Option<&'a str>,
     rule: &'a Value,
 ) -> Option<Option<ServiceName<'a>>> {
-    let (peer, own) = match direction {
-        Direction::Ingress => ("source", "destination"),
-        Direction::Egress => ("destination", "source"),
+    let peer = match direction {
+        Direction::Ingress => "source",
+        Direction::Egress => "destination",
     };
     let services = &rule[peer]["services"];
-    if !rule[own]["services"].is_null() {
-        return None;
-    }
     if services.is_null() {
         return Some(None);
     }
