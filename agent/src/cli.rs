@@ -13,6 +13,7 @@ mod cluster;
 mod cni;
 mod colour;
 mod completion;
+mod convert;
 mod coverage;
 mod detach;
 mod doctor;
@@ -74,6 +75,7 @@ enum Verb {
     Lint(lint::LintOptions),
     Coverage(coverage::CoverageOptions),
     Advise(advise::AdviseOptions),
+    Convert(convert::ConvertOptions),
     Dump(dump::DumpOptions),
     Doctor(doctor::DoctorOptions),
     Completion(completion::CompletionOptions),
@@ -131,6 +133,7 @@ impl Verb {
             | Self::Explain(_)
             | Self::Lint(_)
             | Self::Advise(_)
+            | Self::Convert(_)
             | Self::Dump(_)
             | Self::Doctor(_)
             | Self::Completion(_)
@@ -159,6 +162,7 @@ impl Verb {
             Self::Lint(options) => options.run(format()),
             Self::Coverage(options) => options.run(),
             Self::Advise(options) => options.run(format()),
+            Self::Convert(options) => options.run(format()),
             Self::Dump(options) => options.run(format()),
             Self::Doctor(options) => options.run(format()),
             Self::Completion(options) => options.run(),

@@ -14,6 +14,7 @@ mod name;
 mod peers;
 mod ports;
 mod service;
+mod service_peer;
 mod side;
 mod wording;
 
@@ -32,6 +33,7 @@ pub use peers::{BlockPlace, LabelFinding, LabelsOf, PeerFinding, SelectedPods};
 use podgate_common::Direction;
 pub use ports::{AskedPort, NamedPortFinding, PortFinding, WantedPort};
 pub use service::Uncertainty;
+pub use service_peer::{EndpointPlace, ServiceWish};
 pub use wording::Wording;
 
 use crate::{

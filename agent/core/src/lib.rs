@@ -11,6 +11,7 @@
 pub mod address_filter;
 pub mod advise;
 pub mod compiler;
+pub mod convert;
 pub mod coverage;
 pub mod explain;
 #[cfg(any(test, feature = "fixtures"))]

@@ -36,8 +36,9 @@ pub use cluster_policy::{
 pub use domain::{DomainName, DomainPattern};
 pub use limits::{
     Limit, Limited, MAX_FRONTENDS, MAX_FRONTENDS_OF_SMALL, MAX_GROUPS, MAX_GROUPS_OF_ALL_SETS, MAX_NETWORKS,
-    MAX_RANGES, MAX_RULES, MAX_SELECTORS, NetworkSetLimit, SMALL_SERVICE, limited, limited_of_calico,
-    limited_of_cluster, network_sets_over_limit, services_over_limit,
+    MAX_RANGES, MAX_RULES, MAX_SELECTORS, NamedServices, NetworkSetLimit, SMALL_SERVICE, limited,
+    limited_of_calico, limited_of_cluster, named_services, network_sets_over_limit, services_over_limit,
+    services_over_room, without_services,
 };
 pub use name::{Labels, Name, ObjectName, Uid};
 pub use policy::{EGRESS_DOMAINS, IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};
@@ -45,5 +46,6 @@ pub use policy_ref::{PolicyName, PolicyRef};
 pub use ports::{PortRange, PortSet};
 pub use selector::{LabelValues, Requirement, Selector};
 pub use service::{
-    EndpointSlice, Frontend, Hints, Proxy, Service, ServicePort, SliceEndpoint, SlicePort, SlicesByService,
+    EndpointSlice, Frontend, Hints, Proxy, Service, ServiceEndpoints, ServicePort, SliceEndpoint, SlicePort,
+    SlicesByService,
 };

@@ -7,11 +7,13 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::ensure;
 use clap::Args;
 use podgate_datapath::engines;
 
 use super::{output::Format, table::TextTable};
 use crate::check::{CheckPaths, Finding, FindingState, check};
+use crate::fleet::TargetOptions;
 use crate::options::{BPFFS, CNI_RESULTS};
 
 /// Check whether this node can run podgate, and say what to do if not
@@ -21,10 +23,12 @@ Exit code 1 if something is missing that podgate needs. Run it the way the agent
 its own process.
 
 With --calico no node is looked at: it names the fields of Calico's objects that podgate does not carry, and what \
-becomes of them. Exit code 3 if there are any.
+becomes of them. Exit code 3 if there are any. Without a file it asks the API server, installs nothing, and lists \
+Calico's custom resources, and EndpointSlices if a rule names a Service.
 
 Example:
   podgate check
+  podgate check --calico
   kubectl get globalnetworkpolicies.crd.projectcalico.org -o yaml | podgate check --calico -")]
 pub(super) struct CheckOptions {
     /// BPF file system for the pins
@@ -33,16 +37,31 @@ pub(super) struct CheckOptions {
     /// Result cache of libcni
     #[arg(long, value_name = "DIR", default_value = CNI_RESULTS)]
     cni_results: PathBuf,
-    /// Check files with Calico's objects in place of this node, `-` for standard input
-    #[arg(long, value_name = "FILE", num_args = 1..)]
-    calico: Vec<PathBuf>,
+    /// Check Calico's objects in place of this node: those of these files, `-` for standard input, or,
+    /// without any, those of the cluster
+    #[arg(long, value_name = "FILE", num_args = 0..)]
+    calico: Option<Vec<PathBuf>>,
+    /// Kubeconfig file of that cluster [default: $KUBECONFIG, then ~/.kube/config]
+    #[arg(long, value_name = "FILE", requires = "calico")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig
+    #[arg(long, value_name = "NAME", requires = "calico")]
+    context: Option<String>,
 }
 
 impl CheckOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Self { bpffs, cni_results, calico } = self;
-        if !calico.is_empty() {
-            return calico::run(&calico, format);
+        let Self { bpffs, cni_results, calico, kubeconfig, context } = self;
+        match calico {
+            Some(files) if files.is_empty() => {
+                let target = TargetOptions { kubeconfig: kubeconfig.as_deref(), context: context.as_deref() };
+                return calico::run_live(target, format);
+            }
+            Some(files) => {
+                ensure!(kubeconfig.is_none() && context.is_none(), "files are given, so no cluster is asked");
+                return calico::run(&files, format);
+            }
+            None => {}
         }
         let findings =
             check(&CheckPaths { root: Path::new("/").into(), bpffs, cni_results }, engines::look());

@@ -69,7 +69,7 @@ impl Limits {
             }
         }
         self.seen_services.clone_from(&cluster.services);
-        let has_calico = self.calico.look(&cluster.calico);
+        let has_calico = self.calico.look(cluster);
         if !has_calico
             && self.limited.is_empty()
             && self.limited_of_cluster.is_empty()

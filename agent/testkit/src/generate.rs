@@ -9,6 +9,7 @@ mod calico;
 mod cluster_policies;
 mod large;
 mod names;
+mod plain_calico;
 mod pods;
 mod policies;
 mod services;
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 pub use calico::with_calico;
 pub use large::{large, large_cluster_policies, large_of};
 pub use names::{learnt, with_names};
+pub use plain_calico::with_plain_calico;
 pub use spoil::spoil;
 
 /// Whether policies may hold entries that the API server would refuse.

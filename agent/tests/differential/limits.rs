@@ -130,3 +130,59 @@ fn objects(policy: Value) -> Vec<Value> {
     }));
     objects
 }
+
+/// One of them that denies, or passes on, denies everything.
+#[test]
+fn rules_that_name_a_service_with_too_many_endpoints_fail_closed_and_no_others() {
+    const ROOM: u32 = 16_384;
+    let slices = |service: &str, count: u32, first: u32| -> Vec<Value> {
+        let addresses: Vec<u32> = (first..first + count).collect();
+        let slice = |(place, addresses): (usize, &[u32])| {
+            let at = |at: &u32| std::net::Ipv4Addr::from(0x0b00_0000 + at).to_string();
+            let endpoints = addresses.iter().map(|it| json!({"addresses": [at(it)]}));
+            json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+                "metadata": {"name": format!("{service}-{place}"), "namespace": "x",
+                             "labels": {"kubernetes.io/service-name": service}},
+                "ports": [{"port": 80}], "endpoints": endpoints.collect::<Vec<_>>(),
+            })
+        };
+        addresses.chunks(1_000).enumerate().map(slice).collect()
+    };
+    let pod_c = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "c", "namespace": "x", "labels": {"kubernetes.io/service-name": "c"}},
+        "ports": [{"port": 80}], "endpoints": [{"addresses": ["10.0.0.3"]}],
+    });
+    let rule = |action: &str, service: &str| json!({"action": action, "destination": {"services": {"name": service}}});
+    let policy = |name: &str, rules: Vec<Value>| {
+        let selector = format!("name == '{name}'");
+        json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy",
+            "metadata": {"name": name, "namespace": "x"},
+            "spec": {"selector": selector, "types": ["Egress"], "egress": rules},
+        })
+    };
+    for (count, fits) in [(ROOM - 1, true), (ROOM, false), (100_000, false)] {
+        let mut all = objects(policy("a", vec![rule("Allow", "large"), rule("Allow", "c")]));
+        all.push(policy("b", vec![rule("Pass", "large"), json!({"action": "Allow"})]));
+        // So many rules that name it cost no more.
+        all.push(policy("d", vec![rule("Allow", "large"); 1_000]));
+        all.push(pod_c.clone());
+        all.extend(slices("large", count, 0));
+        let picture = read(&all, Layout::File(Form::JsonList));
+        let found = problems(&picture);
+        assert_eq!(found.is_empty(), fits, "{count}: {}", &found[..found.len().min(300)]);
+        for (name, rules) in [("a", ""), ("b", ""), ("d", ", and 999 more rules,")] {
+            let of = format!("Calico NetworkPolicy x/{name}: spec.egress[0]: this rule{rules} do");
+            assert_eq!(found.contains(&of), !fits, "{count} {name}: {}", &found[..found.len().min(600)]);
+        }
+        let matrix = matrix_of(&picture.cluster, &["TCP/80", "TCP/81"]);
+        let row =
+            |port: &str, from: &str| matrix["ports"][port][from].as_str().unwrap_or_default().to_owned();
+        // Pods in their order: itself always.
+        assert_eq!((row("TCP/80", "x/a"), row("TCP/81", "x/a")), (".X.X".into(), ".XXX".into()), "{count}");
+        let of_b = if fits { "...." } else { "X.XX" };
+        assert_eq!(row("TCP/80", "x/b"), of_b, "{count}");
+    }
+}

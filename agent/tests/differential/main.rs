@@ -7,6 +7,7 @@ mod attribution;
 mod calico;
 mod changes;
 mod conformance;
+mod convert;
 mod incremental;
 mod large;
 mod limits;

@@ -77,7 +77,12 @@ fn compiled_agrees((objects, addresses): &Sample) -> Result<(), TestCaseError> {
     agrees(&Compiled::new(&picture.cluster), objects, addresses)
 }
 
-fn agrees(compiled: &Compiled<'_>, objects: &[Value], addresses: &[IpAddr]) -> Result<(), TestCaseError> {
+/// `objects`: what the specification is asked about.
+pub(crate) fn agrees(
+    compiled: &Compiled<'_>,
+    objects: &[Value],
+    addresses: &[IpAddr],
+) -> Result<(), TestCaseError> {
     for pod in pods(objects) {
         for (address, port) in addresses.iter().flat_map(|address| PORTS.map(|port| (*address, port))) {
             for direction in [Direction::Ingress, Direction::Egress] {

@@ -1,6 +1,7 @@
 //! `podgate cluster` against an API server made here, with simulated agents behind `pods/exec`.
 
 mod advise;
+mod calico;
 mod dump;
 mod flows;
 mod names;

@@ -10,7 +10,7 @@ use podgate_core::lint::LintName;
 use crate::{podgate::directory, snapshots::WRITE};
 
 /// Each command with the expected outputs that are its examples.
-const COMMANDS: [(&str, &[&str]); 22] = [
+const COMMANDS: [(&str, &[&str]); 23] = [
     ("agent", &[]),
     ("check", &[]),
     ("detach", &[]),
@@ -43,6 +43,7 @@ const COMMANDS: [(&str, &[&str]); 22] = [
     ("lint", &["lint", "lint-json", "lint-of-no-pod"]),
     ("coverage", &["coverage", "coverage-of-a-namespace", "coverage-fails", "coverage-json"]),
     ("advise", &["advise", "advise-would-deny"]),
+    ("convert", &["convert"]),
     ("dump", &[]),
     ("doctor", &[]),
     ("completion", &[]),
@@ -71,8 +72,8 @@ The help text of each command and examples of its output, as the tests expect th
 output, messages to standard error. JSON is a contract: fields are added, and any other change is listed in
 the [changelog](../../.github/CHANGELOG.md). Exit codes: 0 done, 1 failed, 2 wrong usage, 3 found what was
 looked for: a change opens or closes something (`matrix --diff`), there are findings (`lint`), too few pods
-are isolated (`coverage --fail-under`), a connection is denied (`explain --exit-code`); 4 some nodes did not
-answer (`cluster`).
+are isolated (`coverage --fail-under`), a connection is denied (`explain --exit-code`), objects are not carried
+whole or have no equal (`check --calico`, `convert`); 4 some nodes did not answer (`cluster`).
 ";
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 96] = [
+const OFFLINE: [(&str, &str); 101] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -107,6 +107,13 @@ const OFFLINE: [(&str, &str); 96] = [
     ("advise-enforced", "advise shop.yaml --flows seen.jsonl -n guests --enforce"),
     ("advise-would-deny", "advise shop.yaml --flows seen-denied.jsonl"),
     ("advise-without-flows", "advise shop.yaml --flows shop.yaml"),
+    ("convert", "convert convert.yaml"),
+    ("convert-nothing", "convert calico.yaml"),
+    ("convert-unread", "convert unread.yaml"),
+    (
+        "explain-calico-service",
+        "explain --from shop/db --to shop/web --port TCP/8080 --manifests calico.yaml",
+    ),
     ("wide-elsewhere", "matrix --manifests shop.yaml --ports TCP/80 -o wide"),
     ("no-agent", "status --socket none.sock"),
     ("wrong-output", "status -o html"),
@@ -141,6 +148,7 @@ const OFFLINE: [(&str, &str); 96] = [
     ("help-lint", "lint --help"),
     ("help-coverage", "coverage --help"),
     ("help-advise", "advise --help"),
+    ("help-convert", "convert --help"),
     ("help-doctor", "doctor --help"),
     ("help-completion", "completion --help"),
     ("help-man", "man --help"),

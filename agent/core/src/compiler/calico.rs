@@ -46,7 +46,7 @@ fn own_families(own: &EntityMatch, pod: &Pod, sets: &NetworkSets<'_>) -> BTreeSe
         let is_selected = |selector: &LabelExpression| {
             selector.matches(&labels) || sets.has_selected_at(selector, **address)
         };
-        let EntityMatch { selector, not_selector, nets, not_nets } = own;
+        let EntityMatch { selector, not_selector, nets, not_nets, service: _ } = own;
         selector.as_ref().is_none_or(is_selected)
             && !not_selector.as_ref().is_some_and(is_selected)
             && nets.as_ref().is_none_or(|nets| is_in(nets, **address))
@@ -64,7 +64,8 @@ fn is_in(nets: &BTreeSet<IpNet>, address: IpAddr) -> bool {
 }
 
 fn conditions(peer: &EntityMatch, sets: &NetworkSets<'_>) -> Vec<Condition> {
-    let EntityMatch { selector, not_selector, nets, not_nets } = peer;
+    // A service has ports, too: these are the rule's.
+    let EntityMatch { selector, not_selector, nets, not_nets, service: _ } = peer;
     let mut conditions = Vec::new();
     conditions.extend(selector.as_ref().map(|selector| Condition::AnyOf(selected(selector, sets))));
     conditions.extend(nets.as_ref().map(|nets| Condition::AnyOf(within(nets))));

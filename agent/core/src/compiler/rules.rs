@@ -11,16 +11,14 @@ use std::{
 };
 
 use imbl::OrdMap;
-use podgate_common::{Direction, Protocol};
+use podgate_common::Direction;
 
 use super::{
-    Atom, Clause, ClausePorts, NetworkSets, Shared, Step, Steps, Subject, atoms::peer_atoms, calico, steps,
+    Atom, Clause, ClausePorts, Condition, NetworkSets, Shared, Step, Steps, Subject, atoms::peer_atoms,
+    calico, service_peers::ServicePeers, steps,
 };
 use crate::{
-    model::{
-        Cluster, Name, NamedPort, ObjectName, Peers, Pod, PolicyRef, PortRange, PortRule, PortSet, Ports,
-        Rule,
-    },
+    model::{Cluster, Name, NamedPort, ObjectName, Peers, Pod, PolicyRef, PortSet, Ports, Rule},
     policy_walk::{OrderedPolicies, PolicyGroup, PolicyWalk, TierEnd},
 };
 
@@ -148,8 +146,9 @@ pub(crate) fn named_ports(cluster: &Cluster) -> BTreeMap<NamedPort, usize> {
 pub(crate) struct Compiler<'a> {
     policies: OrderedPolicies<'a>,
     network_sets: NetworkSets<'a>,
+    services: ServicePeers<'a>,
     /// Every named port of the cluster's pods: what a named port of an egress rule can stand for.
-    named_ports: &'a BTreeMap<NamedPort, usize>,
+    pub(super) named_ports: &'a BTreeMap<NamedPort, usize>,
     /// Replicas ask the same question.
     by_question: HashMap<RuleSetKey<'a>, Arc<RuleSet>>,
     nothing: Arc<RuleSet>,
@@ -200,6 +199,7 @@ impl<'a> Compiler<'a> {
         Self {
             policies: OrderedPolicies::of(cluster),
             network_sets: NetworkSets::of(cluster),
+            services: ServicePeers::of(cluster),
             named_ports,
             by_question: HashMap::new(),
             nothing: Arc::default(),
@@ -289,7 +289,7 @@ impl<'a> Compiler<'a> {
     ) -> Clause {
         // A named port of ingress is the pod's own.
         let subject = matches!(direction, Direction::Ingress).then_some(pod);
-        let (peers, conditions) = match &rule.peers {
+        let (mut peers, mut conditions) = match &rule.peers {
             Peers::Any => (None, Vec::new()),
             Peers::Listed(peers) => (Some(peer_atoms(peers, namespace)), Vec::new()),
             Peers::Calico(ends) => {
@@ -298,7 +298,7 @@ impl<'a> Compiler<'a> {
                 (peers, conditions)
             }
         };
-        let (ports, except_ports) = match &rule.ports {
+        let (mut ports, except_ports) = match &rule.ports {
             Ports::Any => (None, None),
             Ports::Listed(ports) => (Some(self.clause_ports(ports, subject)), None),
             Ports::Except { listed, except } => {
@@ -307,6 +307,19 @@ impl<'a> Compiler<'a> {
                 (ports, except)
             }
         };
+        if let Some(service) = rule.service() {
+            let atoms = self.services.atoms(service);
+            match direction {
+                // The client's port is any.
+                Direction::Ingress => match &mut peers {
+                    None => peers = Some(atoms.addresses().clone()),
+                    Some(_) => conditions.push(Condition::AnyOf(atoms.addresses().clone())),
+                },
+                Direction::Egress => {
+                    ports = Some(atoms.ports(ports.as_ref().map(|ports| &*ports.numbers)));
+                }
+            }
+        }
         Clause { peers, ports, conditions, except_ports }
     }
 
@@ -337,58 +350,5 @@ impl<'a> Compiler<'a> {
         }
         self.made.insert(clause.clone());
         clause
-    }
-
-    fn clause_ports(&self, ports: &[PortRule], subject: Option<&Pod>) -> ClausePorts {
-        let mut numbers = Vec::new();
-        let mut named = BTreeMap::new();
-        for port in ports {
-            self.each_range(port, subject, |range, name| match name {
-                Some(name) => {
-                    let only: PortSet = [range].into_iter().collect();
-                    named.insert(Shared::new(Atom::Port(name.clone())), Shared::new(only));
-                }
-                None => numbers.push(range),
-            });
-        }
-        ClausePorts { numbers: Shared::new(numbers.into_iter().collect()), named }
-    }
-
-    /// The ranges that an entry stands for, each with the named port that the peer must have.
-    fn each_range(
-        &self,
-        port: &PortRule,
-        subject: Option<&Pod>,
-        mut add: impl FnMut(PortRange, Option<&NamedPort>),
-    ) {
-        match port {
-            PortRule::Protocol(_)
-            | PortRule::Range { .. }
-            | PortRule::Number(_)
-            | PortRule::Icmp { .. }
-            | PortRule::Nothing => {
-                if let Some(range) = port.range() {
-                    add(range, None);
-                }
-            }
-            PortRule::Named(protocol, name) => {
-                let stands_for = |port: &&NamedPort| {
-                    port.name == *name && protocol.is_none_or(|protocol| port.protocol == protocol)
-                };
-                match subject {
-                    // The port belongs to the destination: the subject itself ...
-                    Some(pod) => {
-                        pod.ports.iter().filter(stands_for).for_each(|port| add(port.into(), None));
-                    }
-                    // ... or the peer, which must have the name with this very number.
-                    None => {
-                        let first = NamedPort { name: name.clone(), protocol: Protocol::ALL[0], number: 0 };
-                        let ports = self.named_ports.range(first..).map(|(port, _)| port);
-                        let ports = ports.take_while(|port| port.name == *name).filter(stands_for);
-                        ports.for_each(|port| add(port.into(), Some(port)));
-                    }
-                }
-            }
-        }
     }
 }

@@ -1,6 +1,8 @@
 //! The compiler against slow and obvious answers; the whole of it against the specification is tested on
 //! generated clusters, outside.
 
+mod services;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},

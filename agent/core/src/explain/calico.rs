@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ClusterRuleTrace, RuleTrace, Wording,
-    end::ResolvedEndpoint,
     findings::{EntryFinding, EntryName, RuleList, TriedEntry},
-    peers::{PeerFinding, SelectedPods},
+    peers::{OtherEnd, PeerFinding, SelectedPods},
+    service_peer::ServiceWish,
 };
 use crate::{
     compiler::selected_sets,
@@ -91,6 +91,7 @@ struct FieldNames {
     not_selector: &'static str,
     nets: &'static str,
     not_nets: &'static str,
+    services: &'static str,
 }
 
 const SOURCE: FieldNames = FieldNames {
@@ -98,12 +99,14 @@ const SOURCE: FieldNames = FieldNames {
     not_selector: "source.notSelector",
     nets: "source.nets",
     not_nets: "source.notNets",
+    services: "source.services",
 };
 const DESTINATION: FieldNames = FieldNames {
     selector: "destination.selector",
     not_selector: "destination.notSelector",
     nets: "destination.nets",
     not_nets: "destination.notNets",
+    services: "destination.services",
 };
 
 /// One for each field; a single one for the rule when it has none.
@@ -112,8 +115,7 @@ pub(super) fn entries(
     ends: &CalicoEnds,
     direction: Direction,
     own: &Pod,
-    resolved: &ResolvedEndpoint<'_>,
-    address: IpAddr,
+    &OtherEnd { resolved, address, port, name: _ }: &OtherEnd<'_>,
 ) -> Vec<TriedEntry> {
     let (of_peer, of_own) = match direction {
         Direction::Ingress => (SOURCE, DESTINATION),
@@ -126,6 +128,10 @@ pub(super) fn entries(
     }
     let peer = TriedEnd::of(cluster, resolved.policed(), resolved.shown.clone(), Some(address));
     peer.tries(&ends.peer, &of_peer, &mut entries);
+    if let Some(service) = &ends.peer.service {
+        let wish = ServiceWish::of(cluster, service, direction, address, port);
+        entries.push(entry(of_peer.services, wish.matched(), PeerFinding::Service(wish)));
+    }
     let own_address = own.addresses.iter().copied().find(|own| own.is_ipv4() == address.is_ipv4());
     let own_end = TriedEnd::of(cluster, Some(own), own.name.to_string(), own_address);
     own_end.tries(&ends.own, &of_own, &mut entries);
@@ -158,7 +164,7 @@ impl<'a> TriedEnd<'a> {
     }
 
     fn tries(&self, wanted: &EntityMatch, names: &FieldNames, entries: &mut Vec<TriedEntry>) {
-        let EntityMatch { selector, not_selector, nets, not_nets } = wanted;
+        let EntityMatch { selector, not_selector, nets, not_nets, service: _ } = wanted;
         let selectors = [(selector, names.selector, false), (not_selector, names.not_selector, true)];
         for (selector, field, is_excluded) in selectors {
             let Some(wanted) = selector else { continue };

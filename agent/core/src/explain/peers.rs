@@ -4,13 +4,14 @@
 use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
-use podgate_common::Direction;
+use podgate_common::{Direction, RuleProtocol};
 
 use super::{
     calico::{self, LabelWish, NetworkWish},
     end::ResolvedEndpoint,
     findings::{EntryFinding, EntryName, Miss, RuleList, TriedEntry},
     name::{AskedName, NameFinding, ShownAddress},
+    service_peer::ServiceWish,
 };
 use crate::model::{
     Cluster, ClusterSubject, IpBlock, IpFamily, LabelExpression, LabelValues, Labels, Name, Peer, Peers, Pod,
@@ -63,6 +64,8 @@ pub enum PeerFinding {
     Expression(LabelWish),
     /// Networks of a rule of Calico's.
     Networks(NetworkWish),
+    /// An endpoint of a Service, of a rule of Calico's.
+    Service(ServiceWish),
     /// An address of one family.
     Family {
         /// The family.
@@ -130,6 +133,8 @@ pub(super) struct OtherEnd<'a> {
     pub(super) resolved: &'a ResolvedEndpoint<'a>,
     /// The one of its addresses that is tried.
     pub(super) address: IpAddr,
+    /// The destination's port.
+    pub(super) port: (RuleProtocol, u16),
     /// `None`: no name opens it.
     pub(super) name: Option<AskedName<'a>>,
 }
@@ -144,7 +149,7 @@ pub(super) fn entries(
     peers: &Peers,
     direction: Direction,
     own: &Pod,
-    &OtherEnd { resolved, address, name }: &OtherEnd<'_>,
+    other @ &OtherEnd { resolved, address, port: _, name }: &OtherEnd<'_>,
 ) -> Vec<TriedEntry> {
     let list = match direction {
         Direction::Egress => RuleList::To,
@@ -155,7 +160,7 @@ pub(super) fn entries(
         Peers::Any => return vec![entry(None, Ok(EntryFinding::AnyPeer))],
         Peers::Listed(peers) if peers.is_empty() => return vec![entry(None, Err(EntryFinding::EmptyList))],
         Peers::Listed(peers) => peers,
-        Peers::Calico(ends) => return calico::entries(cluster, ends, direction, own, resolved, address),
+        Peers::Calico(ends) => return calico::entries(cluster, ends, direction, own, other),
     };
     let tried = |peer: &Peer| {
         let found = match peer {
@@ -308,6 +313,7 @@ impl fmt::Display for PeerFinding {
             },
             Self::Expression(wish) => wish.fmt(f),
             Self::Networks(wish) => wish.fmt(f),
+            Self::Service(wish) => wish.fmt(f),
             Self::Family { wanted, address } => {
                 let is_it = if IpFamily::of(address) == *wanted { "one" } else { "none" };
                 write!(f, "wants {wanted}, {address} is {is_it}")

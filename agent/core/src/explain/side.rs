@@ -132,6 +132,7 @@ impl Connection<'_> {
         let other = OtherEnd {
             resolved: peer,
             address: case.peer,
+            port: (self.port.protocol, case.number),
             name: peer.asked_name(self.learnt, case.peer).filter(|_| direction == Direction::Egress),
         };
         let peers = peers::entries(self.cluster, namespace, &rule.peers, direction, own, &other);

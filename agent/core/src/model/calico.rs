@@ -122,6 +122,12 @@ impl CalicoPolicy {
         }
     }
 
+    /// The Services that its rules name, of both directions.
+    pub fn services(&self) -> impl Iterator<Item = &ObjectName> {
+        let rules = self.ingress.iter().chain(&self.egress).flatten();
+        rules.filter_map(|rule| rule.matches.service())
+    }
+
     /// Whether it is for a pod with these labels.
     pub fn selects(&self, pod: &Pod, labels: &EndpointLabels<'_>) -> bool {
         let is_in_namespace =

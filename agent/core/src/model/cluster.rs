@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::{
     Calico, ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Labels, Name, NetworkPolicy, ObjectName,
-    Service, Tier, Uid,
+    Service, ServiceEndpoints, Tier, Uid,
 };
 
 /// A full picture of a cluster.
@@ -132,6 +132,19 @@ impl Cluster {
         let first = ObjectName::new(namespace.clone(), "");
         let following = self.services.range(first..).map(|(_, service)| service);
         following.take_while(|service| service.name.namespace == *namespace)
+    }
+
+    /// The EndpointSlices of a namespace, in the order of their names.
+    pub fn slices_in(&self, namespace: &Name) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        let first = ObjectName::new(namespace.clone(), "");
+        let following = self.slices.range(first..).map(|(_, slice)| slice);
+        following.take_while(|slice| slice.name.namespace == *namespace)
+    }
+
+    /// The endpoints of a Service, by all its slices.
+    pub fn service_endpoints(&self, service: &ObjectName) -> ServiceEndpoints {
+        let slices = self.slices_in(&service.namespace).filter(|slice| slice.service == *service);
+        ServiceEndpoints::of(slices.map(Arc::as_ref))
     }
 
     /// The ClusterNetworkPolicies of a tier, the first to be asked first.

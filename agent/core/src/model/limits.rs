@@ -7,20 +7,23 @@
 //! denies everything. Smaller policies come first: a large one never takes the room of a small one.
 
 mod calico;
+mod limit;
 mod network_sets;
+mod service_peers;
 mod services;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    fmt,
     sync::Arc,
 };
 
 use ipnet::IpNet;
 use podgate_common::Direction;
 
-pub use calico::limited_of_calico;
+pub use calico::{limited_of_calico, without_services};
+pub use limit::Limit;
 pub use network_sets::{MAX_GROUPS_OF_ALL_SETS, NetworkSetLimit, network_sets_over_limit};
+pub use service_peers::{NamedServices, named_services, services_over_room};
 pub use services::{MAX_FRONTENDS, MAX_FRONTENDS_OF_SMALL, SMALL_SERVICE, services_over_limit};
 
 use super::{
@@ -42,23 +45,6 @@ pub const MAX_RULES: usize = 8_192;
 /// long, makes two groups; a list that overlaps others may divide each of theirs, but makes no more groups
 /// than it has entries.
 pub const MAX_GROUPS: usize = 512;
-
-/// What there is no room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Limit {
-    /// Blocks of addresses.
-    Networks,
-    /// Ranges of ports.
-    Ranges,
-    /// Selectors of pods and namespaces.
-    Selectors,
-    /// Rules of policies.
-    Rules,
-    /// Groups of addresses that the rules distinguish.
-    AddressGroups,
-    /// Groups of ports that the rules distinguish.
-    PortGroups,
-}
 
 /// A policy of which rules do not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -302,6 +288,7 @@ fn port_list(ports: &[PortRule]) -> (PortSet, BTreeSet<&PortRule>) {
 }
 
 /// Different lists, each with the number of its entries.
+#[derive(Clone)]
 struct Lists<T> {
     known: HashSet<T>,
     /// Descending.
@@ -376,23 +363,6 @@ fn groups(lengths: impl Iterator<Item = usize>, entries: usize, more: usize) -> 
         least = least.min(dividing.saturating_mul(rest + 1));
     }
     least
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Networks => write!(f, "{MAX_NETWORKS} networks in ipBlocks"),
-            Self::Ranges => write!(f, "{MAX_RANGES} ranges of ports"),
-            Self::Selectors => write!(f, "{MAX_SELECTORS} selectors of peers"),
-            Self::Rules => write!(f, "{MAX_RULES} rules"),
-            Self::AddressGroups => {
-                write!(f, "{MAX_GROUPS} groups of addresses that different ipBlocks tell apart")
-            }
-            Self::PortGroups => {
-                write!(f, "{MAX_GROUPS} groups of ports that different lists of ports tell apart")
-            }
-        }
-    }
 }
 
 #[cfg(test)]

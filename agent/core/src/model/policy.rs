@@ -59,6 +59,14 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// The Service of which the other end has to be an endpoint, in a rule of Calico's.
+    pub fn service(&self) -> Option<&ObjectName> {
+        match &self.peers {
+            Peers::Any | Peers::Listed(_) => None,
+            Peers::Calico(ends) => ends.peer.service.as_ref(),
+        }
+    }
+
     /// How many peers, networks of peers and ports it lists.
     pub fn size(&self) -> usize {
         let peers = match &self.peers {

@@ -71,6 +71,30 @@ impl PortSet {
         })
     }
 
+    /// The ports that are in any of both.
+    pub fn union(&self, other: &Self) -> Self {
+        let ranges = |set: &'_ Self| {
+            let of =
+                |protocol| set.ranges(protocol).iter().map(move |&(first, last)| (protocol, first, last));
+            RuleProtocol::ALL.into_iter().flat_map(of).collect::<Vec<_>>()
+        };
+        let all = ranges(self).into_iter().chain(ranges(other));
+        all.map(|(protocol, first, last)| PortRange::new(protocol, first, last)).collect()
+    }
+
+    /// The ports that are in both.
+    pub fn intersection(&self, other: &Self) -> Self {
+        let both = RuleProtocol::ALL.into_iter().flat_map(|protocol| {
+            self.ranges(protocol).iter().flat_map(move |&(first, last)| {
+                let others = other.ranges(protocol);
+                let begin = others.partition_point(|&(_, end)| end < first);
+                let within = others[begin..].iter().take_while(move |&&(start, _)| start <= last);
+                within.map(move |&(start, end)| PortRange::new(protocol, start.max(first), end.min(last)))
+            })
+        });
+        both.collect()
+    }
+
     /// Its ranges of one protocol, first and last port, in order and apart.
     pub fn ranges(&self, protocol: impl Into<RuleProtocol>) -> &[(u16, u16)] {
         &self.0[protocol.into().index() as usize]

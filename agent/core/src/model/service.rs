@@ -4,6 +4,7 @@
 //! (session affinity, weights), which clients a load balancer admits, and names in DNS.
 
 mod backends;
+mod endpoints;
 
 use std::net::IpAddr;
 
@@ -12,6 +13,7 @@ use podgate_common::Protocol;
 use super::{Name, ObjectName};
 
 pub use backends::SlicesByService;
+pub use endpoints::ServiceEndpoints;
 
 /// A Service with a cluster address, or a headless one. It is served in the families of its cluster
 /// addresses, also on node ports.

@@ -1,21 +1,26 @@
 //! `podgate check --calico`: which of Calico's objects podgate carries whole, and of the others what it does
 //! not.
 //!
-//! In: manifest files, as `kubectl get -o yaml` or `calicoctl get -o yaml` write them. Out: counts, and one
-//! line for each field that is not carried with what becomes of it. Nothing is asked of a cluster.
+//! In: manifest files, as `kubectl get -o yaml` or `calicoctl get -o yaml` write them, or what an API server
+//! has. Out: counts, and one line for each field that is not carried with what becomes of it. Nothing is
+//! changed.
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
+use anyhow::Context as _;
 use podgate_core::model::{CalicoApi, CalicoObjects, Cluster};
 use serde::Serialize;
 
 use crate::{
     cli::{
+        dump::failure,
         output::{FOUND, Format},
         table::TextTable,
     },
+    fleet::{self, TargetOptions},
     source::{
         ValidationError,
+        kube::read_calico,
         manifests::{self, ReadOptions},
     },
 };
@@ -44,7 +49,21 @@ pub(super) fn run(paths: &[PathBuf], format: Format) -> anyhow::Result<ExitCode>
     if let Some(missing) = read.missing.first() {
         anyhow::bail!("{missing}");
     }
-    let carried = carried(&read.cluster, &read.problems);
+    report(&read.cluster, &read.problems, format)
+}
+
+/// The same of a cluster.
+pub(super) fn run_live(target: TargetOptions<'_>, format: Format) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (cluster, problems) = runtime.context("cannot start")?.block_on(async {
+        let client = fleet::connect(target).await?.client;
+        read_calico(&client).await.map_err(failure)
+    })?;
+    report(&cluster, &problems, format)
+}
+
+fn report(cluster: &Cluster, problems: &[ValidationError], format: Format) -> anyhow::Result<ExitCode> {
+    let carried = carried(cluster, problems);
     format.print(&carried, text)?;
     Ok(if carried.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FOUND) })
 }

@@ -98,6 +98,16 @@ impl<'a> Field<'a> {
         !self.value.is_null()
     }
 
+    /// It is there, and neither empty text nor an empty list.
+    pub(super) fn is_filled(&self) -> bool {
+        match self.value {
+            Value::Null => false,
+            Value::String(text) => !text.is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            Value::Bool(_) | Value::Number(_) | Value::Object(_) => true,
+        }
+    }
+
     pub(super) fn object(&self) -> Result<JsonObject<'_>, Reported> {
         let map = match self.value {
             Value::Null => None,

@@ -3,7 +3,7 @@
 //! In: an API server. Out: which kinds it has, then each object with its kind. Of pods only what a verdict
 //! depends on is handed on: environment variables and arguments of containers stay where they are.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use kube::{
     Api, Client, Error,
@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::{
     calico::CalicoGroups,
     decode::{Contents, Decoder, Kind, ObjectLocation},
+    limited::Limits,
     object::{ApiObject, PodObject},
     served::{Served, look},
 };
@@ -62,10 +63,19 @@ pub(crate) enum DumpError<E> {
 /// When a kind cannot be listed, or with what `take` gives.
 pub(crate) async fn dump<E>(
     client: &Client,
+    take: impl FnMut(DumpPart) -> Result<(), E>,
+) -> Result<(), DumpError<E>> {
+    dump_of(client, |_| true, take).await
+}
+
+/// The same for the kinds that are wanted.
+async fn dump_of<E>(
+    client: &Client,
+    is_wanted: impl Fn(Kind) -> bool,
     mut take: impl FnMut(DumpPart) -> Result<(), E>,
 ) -> Result<(), DumpError<E>> {
     let (mut kinds, calico) = (Vec::new(), CalicoGroups::default());
-    for kind in Kind::ALL {
+    for kind in Kind::ALL.into_iter().filter(|kind| is_wanted(*kind)) {
         let failed = |error| DumpError::Server(Box::new(error), kind.info().plural.to_owned());
         match look(client, kind, &calico).await.map_err(failed)? {
             Served::At(resource) => {
@@ -116,21 +126,68 @@ pub(crate) async fn dump<E>(
 pub(crate) async fn read_cluster(
     client: &Client,
 ) -> Result<(Cluster, Vec<ValidationError>), DumpError<Infallible>> {
-    let (mut cluster, mut problems, mut decoder) = (Cluster::default(), Vec::new(), Decoder::default());
-    dump(client, |part| {
-        if let DumpPart::Object { kind, object } = part {
-            let place = ObjectLocation { origin: ORIGIN.to_owned(), position: kind };
-            let Contents { objects, faults, .. } = decoder.decode(&object, &place);
-            problems
-                .extend(faults.into_iter().map(|fault| ValidationError::of_fault(ORIGIN.to_owned(), fault)));
-            for object in objects {
-                object.put(&mut cluster);
-            }
-        }
-        Ok(())
-    })
-    .await?;
+    let mut read = ReadCluster::default();
+    read.add(client, |_| true).await?;
+    let ReadCluster { cluster, problems, decoder: _ } = read;
     Ok((cluster, problems))
+}
+
+/// Calico's objects alone, as far as there are custom resources for them, and what in them does not count as
+/// it is written.
+///
+/// # Errors
+///
+/// As [`dump`].
+pub(crate) async fn read_calico(
+    client: &Client,
+) -> Result<(Arc<Cluster>, Vec<ValidationError>), DumpError<Infallible>> {
+    let mut read = ReadCluster::default();
+    read.add(client, |kind| matches!(kind, Kind::Calico(..))).await?;
+    // Rules that name Services have room for so many endpoints.
+    if read.cluster.calico.policies().any(|policy| policy.services().next().is_some()) {
+        read.add(client, |kind| kind == Kind::EndpointSlice).await?;
+    }
+    let ReadCluster { cluster, mut problems, decoder: _ } = read;
+    let (mut cluster, mut limits) = (Arc::new(cluster), Limits::default());
+    limits.apply(&mut cluster);
+    problems.extend(limits.problems().map(|(_, problem)| problem.clone()));
+    Ok((cluster, problems))
+}
+
+/// What was read until now.
+#[derive(Default)]
+struct ReadCluster {
+    cluster: Cluster,
+    problems: Vec<ValidationError>,
+    decoder: Decoder,
+}
+
+impl ReadCluster {
+    async fn add(
+        &mut self,
+        client: &Client,
+        is_wanted: impl Fn(Kind) -> bool,
+    ) -> Result<(), DumpError<Infallible>> {
+        let Self { cluster, problems, decoder } = self;
+        dump_of(client, is_wanted, |part| take_object(part, cluster, problems, decoder)).await
+    }
+}
+
+fn take_object(
+    part: DumpPart,
+    cluster: &mut Cluster,
+    problems: &mut Vec<ValidationError>,
+    decoder: &mut Decoder,
+) -> Result<(), Infallible> {
+    if let DumpPart::Object { kind, object } = part {
+        let place = ObjectLocation { origin: ORIGIN.to_owned(), position: kind };
+        let Contents { objects, faults, .. } = decoder.decode(&object, &place);
+        problems.extend(faults.into_iter().map(|fault| ValidationError::of_fault(ORIGIN.to_owned(), fault)));
+        for object in objects {
+            object.put(cluster);
+        }
+    }
+    Ok(())
 }
 
 /// A page, and where the next one begins.

@@ -1,5 +1,5 @@
-//! Calico's objects of which not everything counts: rules and network sets beyond the limits, and policies of
-//! a tier that does not exist.
+//! Calico's objects of which not everything counts: rules and network sets beyond the limits, rules that name
+//! Services with more endpoints than there is room for, and policies of a tier that does not exist.
 //!
 //! Each store and each namespace by itself, and the cluster's objects together. A policy of an unknown tier
 //! still selects its pods, and its rules fail closed: Calico leaves such policies out, but then what its
@@ -10,20 +10,29 @@ use std::{
     sync::Arc,
 };
 
+use imbl::ordmap::DiffItem;
 use podgate_common::Direction;
 use podgate_core::model::{
     ADMIN_TIER, Action, BASELINE_TIER, Calico, CalicoApi, CalicoPolicy, CalicoPolicyName, Cluster,
-    DEFAULT_TIER, Name, NetworkSetLimit, NetworkSetName, Peer, Peers, Ports, Rule, limited_of_calico,
-    network_sets_over_limit,
+    DEFAULT_TIER, EndpointSlice, Limited, Name, NamedServices, NetworkSetLimit, NetworkSetName, ObjectName,
+    Objects, Peer, Peers, Ports, Rule, limited_of_calico, named_services, network_sets_over_limit,
+    services_over_room, without_services,
 };
 
 use super::{OF_CLUSTER, ValidationError, problem};
 use crate::source::decode::{CalicoKind, Kind, ObjectId};
 
+/// By store, and by the namespace of the policies; `None`: the cluster's.
+type OverRoom = BTreeMap<(CalicoApi, Option<Name>), BTreeSet<ObjectName>>;
+
 #[derive(Debug, Default)]
 pub(super) struct CalicoLimits {
     /// What was looked at last.
     seen: Calico,
+    slices: Objects<ObjectName, EndpointSlice>,
+    /// The Services that rules name.
+    services: BTreeSet<ObjectName>,
+    over_room: OverRoom,
     policies: Vec<(CalicoApi, CalicoPolicyName, Arc<CalicoPolicy>)>,
     network_sets: Vec<(CalicoApi, NetworkSetName)>,
     /// Those of a tier that does not exist.
@@ -33,7 +42,8 @@ pub(super) struct CalicoLimits {
 
 impl CalicoLimits {
     /// Looks again if anything has changed. Out: whether something does not count as it is written.
-    pub(super) fn look(&mut self, calico: &Calico) -> bool {
+    pub(super) fn look(&mut self, cluster: &Cluster) -> bool {
+        let Cluster { calico, slices, .. } = cluster;
         let is_same = |api: CalicoApi| {
             let [seen, now] = [&self.seen, calico].map(|calico| match api {
                 CalicoApi::V3 => &calico.v3,
@@ -43,8 +53,22 @@ impl CalicoLimits {
                 && seen.tiers.ptr_eq(&now.tiers)
                 && seen.network_sets.ptr_eq(&now.network_sets)
         };
-        if !CalicoApi::ALL.into_iter().all(is_same) {
-            *self = Self { seen: calico.clone(), ..Self::default() };
+        let is_same = CalicoApi::ALL.into_iter().all(is_same);
+        let has_other_slices = is_same && self.names_any_of(slices);
+        self.slices.clone_from(slices);
+        let mut look = !is_same;
+        if !is_same || has_other_slices {
+            if !is_same {
+                self.services = services_of(calico);
+            }
+            let over_room =
+                over_room(calico, &named_services(&self.services, slices.values().map(Arc::as_ref)));
+            look |= over_room != self.over_room;
+            self.over_room = over_room;
+        }
+        if look {
+            let Self { slices, services, over_room, .. } = std::mem::take(self);
+            *self = Self { seen: calico.clone(), slices, services, over_room, ..Self::default() };
             self.look_at_tiers();
             for api in CalicoApi::ALL {
                 self.look_at(api);
@@ -65,6 +89,16 @@ impl CalicoLimits {
 
     pub(super) fn problems(&self) -> impl Iterator<Item = (ObjectId, &ValidationError)> {
         self.problems.iter().map(|(id, problem)| (id.clone(), problem))
+    }
+
+    /// Whether a slice of a Service that rules name is another one than before.
+    fn names_any_of(&self, slices: &Objects<ObjectName, EndpointSlice>) -> bool {
+        let is_named = |slice: &EndpointSlice| self.services.contains(&slice.service);
+        !self.services.is_empty()
+            && self.slices.diff(slices).any(|difference| match difference {
+                DiffItem::Add(_, slice) | DiffItem::Remove(_, slice) => is_named(slice),
+                DiffItem::Update { old: (_, old), new: (_, new) } => is_named(old) || is_named(new),
+            })
     }
 
     fn look_at_tiers(&mut self) {
@@ -101,7 +135,18 @@ impl CalicoLimits {
         }
         for (namespace, policies) in by_namespace {
             let whose = whose("policies", namespace);
-            for (name, limited) in limited_of_calico(policies) {
+            let over = self.over_room.get(&(api, namespace.cloned()));
+            let with_large = over.map(|over| without_large_services(&policies, &over.iter().collect()));
+            let with_large = with_large.unwrap_or_default();
+            let fitting = policies.into_iter().map(|(name, policy)| match with_large.get(name) {
+                Some(limited) => (name, &limited.policy),
+                None => (name, policy),
+            });
+            let mut limited: BTreeMap<_, _> = limited_of_calico(fitting).into_iter().collect();
+            for (name, of_services) in &with_large {
+                limited.entry(*name).or_insert_with(|| of_services.clone());
+            }
+            for (name, limited) in limited {
                 let id = id(api, name);
                 let problem = problem(&limited, id.to_string(), &whose, OF_CLUSTER);
                 self.problems.insert(id, problem);
@@ -123,6 +168,39 @@ impl CalicoLimits {
             self.network_sets.push((api, name));
         }
     }
+}
+
+/// The policies that name one of these Services.
+fn without_large_services<'p>(
+    policies: &[(&'p CalicoPolicyName, &'p Arc<CalicoPolicy>)],
+    over: &BTreeSet<&ObjectName>,
+) -> BTreeMap<&'p CalicoPolicyName, Limited<CalicoPolicy>> {
+    let limited = policies.iter().map(|(name, policy)| (*name, without_services(policy, over)));
+    limited.filter_map(|(name, limited)| Some((name, limited?))).collect()
+}
+
+/// The Services that rules name.
+fn services_of(calico: &Calico) -> BTreeSet<ObjectName> {
+    let stores = [&calico.v3, &calico.v1].into_iter();
+    stores.flat_map(|store| store.policies.values()).flat_map(|policy| policy.services()).cloned().collect()
+}
+
+/// The Services for whose endpoints those who name them have no room.
+fn over_room(calico: &Calico, services: &NamedServices) -> OverRoom {
+    let mut named: BTreeMap<(CalicoApi, Option<&Name>), BTreeSet<&ObjectName>> = BTreeMap::new();
+    for (api, store) in [(CalicoApi::V3, &calico.v3), (CalicoApi::V1, &calico.v1)] {
+        for policy in store.policies.values() {
+            let scope = (api, policy.name.namespace.as_ref());
+            policy.services().for_each(|service| {
+                named.entry(scope).or_default().insert(service);
+            });
+        }
+    }
+    let over = named.into_iter().map(|((api, namespace), named)| {
+        let over: BTreeSet<ObjectName> = services_over_room(&named, services).into_iter().cloned().collect();
+        ((api, namespace.cloned()), over)
+    });
+    over.filter(|(_, over)| !over.is_empty()).collect()
 }
 
 fn whose(what: &str, namespace: Option<&Name>) -> String {

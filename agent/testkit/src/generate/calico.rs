@@ -4,7 +4,7 @@
 use proptest::{collection::vec, option, prelude::*, sample};
 use serde_json::{Value, json};
 
-use super::{LABEL_VALUES, NAMESPACES, PORT_NAMES, PORT_NUMBERS, pods, policies::ip_block, set};
+use super::{LABEL_VALUES, NAMESPACES, PORT_NAMES, PORT_NUMBERS, SERVICES, pods, policies::ip_block, set};
 
 /// A cluster with objects of Calico's: at least one policy.
 pub fn with_calico(cluster: impl Strategy<Value = Vec<Value>>) -> impl Strategy<Value = Vec<Value>> {
@@ -20,7 +20,18 @@ pub fn with_calico(cluster: impl Strategy<Value = Vec<Value>>) -> impl Strategy<
             objects.extend(tiers);
             objects.extend(sets.into_iter().enumerate().map(|(slot, set)| set.object(format!("set{slot}"))));
             let policies = policies.into_iter().enumerate();
-            objects.extend(policies.map(|(slot, policy)| policy.object(format!("p{}", 9 - slot))));
+            let services = objects.iter().filter(|object| object["kind"] == "Service");
+            let services: Vec<(Value, Value)> = services
+                .map(|service| {
+                    let namespace = service["metadata"]["namespace"].as_str().unwrap_or("default");
+                    (namespace.into(), service["metadata"]["name"].clone())
+                })
+                .collect();
+            objects.extend(policies.map(|(slot, policy)| {
+                let mut policy = policy.object(format!("p{}", 9 - slot));
+                lead(&mut policy, &services);
+                policy
+            }));
             objects
         },
     )
@@ -32,7 +43,7 @@ const KEYS: &[&str] = &["app", "role", "example.com/tier", "pcns.team", "project
 
 /// How an object is written.
 #[derive(Clone, Copy, Debug)]
-enum Form {
+pub(super) enum Form {
     V3,
     /// As Calico stores it.
     Stored,
@@ -42,16 +53,16 @@ enum Form {
 
 /// An object that has no name yet.
 #[derive(Clone, Debug)]
-struct Object {
-    kind: &'static str,
-    namespace: Option<&'static str>,
-    labels: Option<Value>,
-    form: Form,
-    spec: Value,
+pub(super) struct Object {
+    pub(super) kind: &'static str,
+    pub(super) namespace: Option<&'static str>,
+    pub(super) labels: Option<Value>,
+    pub(super) form: Form,
+    pub(super) spec: Value,
 }
 
 impl Object {
-    fn object(self, name: String) -> Value {
+    pub(super) fn object(self, name: String) -> Value {
         let Self { kind, namespace, labels, form, spec } = self;
         let mut metadata = json!({"name": name});
         set(&mut metadata, "namespace", namespace.map(Value::from));
@@ -73,7 +84,7 @@ impl Object {
     }
 }
 
-fn form() -> impl Strategy<Value = Form> {
+pub(super) fn form() -> impl Strategy<Value = Form> {
     prop_oneof![3 => Just(Form::V3), 2 => Just(Form::Stored), 1 => Just(Form::ByHand)]
 }
 
@@ -106,7 +117,7 @@ fn accounts() -> impl Strategy<Value = Vec<Value>> {
     })
 }
 
-fn network_set() -> impl Strategy<Value = Object> {
+pub(super) fn network_set() -> impl Strategy<Value = Object> {
     let labels = super::labels(pods::KEYS);
     (option::of(sample::select(NAMESPACES)), labels, form(), vec(net(), 0..=3)).prop_map(
         |(namespace, labels, form, nets)| Object {
@@ -119,11 +130,11 @@ fn network_set() -> impl Strategy<Value = Object> {
     )
 }
 
-fn net() -> impl Strategy<Value = Value> {
+pub(super) fn net() -> impl Strategy<Value = Value> {
     prop_oneof![4 => ip_block().prop_map(|block| block["cidr"].clone()), 1 => Just(json!("10.0.0.16"))]
 }
 
-fn policy() -> impl Strategy<Value = Object> {
+pub(super) fn policy() -> impl Strategy<Value = Object> {
     let order = option::weighted(0.8, sample::select(&[1.0, 10.5, 1_000.0, 1_500.0][..]));
     let types = option::weighted(
         0.7,
@@ -170,6 +181,10 @@ fn rule() -> impl Strategy<Value = Value> {
             let (name, protocol, ports, not_ports) = protocol;
             set(&mut rule, name, protocol);
             let mut destination = destination;
+            // These are the ports of a service, but for a few rules that are not valid.
+            let has_service = destination.as_ref().is_some_and(|end| end["services"].is_object());
+            let (ports, not_ports) =
+                if has_service && family.is_none() { (None, None) } else { (ports, not_ports) };
             for (list, ports) in [("ports", ports), ("notPorts", not_ports)] {
                 if let Some(ports) = ports {
                     destination.get_or_insert_with(|| json!({}))[list] = ports;
@@ -250,16 +265,52 @@ fn entity() -> impl Strategy<Value = Value> {
         option::weighted(0.25, vec(net(), 1..=2)),
         option::weighted(0.15, vec(net(), 1..=2)),
     );
-    fields.prop_map(|(selector, not_selector, spaces, accounts, nets, not_nets)| {
-        let mut entity = json!({});
-        set(&mut entity, "selector", selector.map(Value::from));
-        set(&mut entity, "notSelector", not_selector.map(Value::from));
-        set(&mut entity, "namespaceSelector", spaces.map(Value::from));
-        set(&mut entity, "serviceAccounts", accounts);
-        set(&mut entity, "nets", nets.map(Value::from));
-        set(&mut entity, "notNets", not_nets.map(Value::from));
+    let described = fields
+        .prop_map(|(selector, not_selector, spaces, accounts, nets, not_nets)| {
+            let mut entity = json!({});
+            set(&mut entity, "selector", selector.map(Value::from));
+            set(&mut entity, "notSelector", not_selector.map(Value::from));
+            set(&mut entity, "namespaceSelector", spaces.map(Value::from));
+            set(&mut entity, "serviceAccounts", accounts);
+            set(&mut entity, "nets", nets.map(Value::from));
+            set(&mut entity, "notNets", not_nets.map(Value::from));
+            entity
+        })
+        .boxed();
+    let of_service = service().prop_map(|service| json!({"services": service}));
+    // Beside anything else a service is not valid.
+    let beside = (described.clone(), service()).prop_map(|(mut entity, service)| {
+        entity["services"] = service;
         entity
+    });
+    prop_oneof![24 => described, 8 => of_service, 1 => beside]
+}
+
+/// A Service: where it is, [`lead`] says.
+fn service() -> impl Strategy<Value = Value> {
+    let namespace = option::weighted(0.9, sample::select(NAMESPACES));
+    (namespace, 0..=SERVICES).prop_map(|(namespace, slot)| {
+        let mut service = json!({"name": format!("svc{slot}")});
+        set(&mut service, "namespace", namespace.map(Value::from));
+        service
     })
+}
+
+/// Leads rules that name a service to one that is there, but for those that name no namespace, or the last.
+fn lead(policy: &mut Value, services: &[(Value, Value)]) {
+    for list in ["ingress", "egress"] {
+        let rules = policy["spec"].get_mut(list).and_then(Value::as_array_mut);
+        let ends = rules.into_iter().flatten().filter_map(Value::as_object_mut);
+        let ends = ends.flat_map(|rule| rule.iter_mut()).map(|(_, end)| end);
+        for named in ends.filter_map(|end| end.get_mut("services")) {
+            let slot = named["name"].as_str().and_then(|name| name[3..].parse::<usize>().ok());
+            let slot = slot.filter(|slot| *slot < SERVICES && !services.is_empty());
+            if let (Some(slot), true) = (slot, named["namespace"].is_string()) {
+                let (namespace, name) = services[slot % services.len()].clone();
+                *named = json!({"namespace": namespace, "name": name});
+            }
+        }
+    }
 }
 
 fn selector() -> BoxedStrategy<String> {

@@ -61,7 +61,7 @@ impl<'a> SnapshotChanges<'a> {
         let stores = [(&old.calico.v3, &new.calico.v3), (&old.calico.v1, &new.calico.v1)];
         let calico_policies =
             stores.iter().flat_map(|(old, new)| old.policies.diff(&new.policies).flat_map(both));
-        let calico_policies: Vec<_> = calico_policies.map(|policy| &**policy).collect();
+        let mut calico_policies: Vec<_> = calico_policies.map(|policy| &**policy).collect();
         let has_staged = calico_policies.iter().any(|policy| policy.name.kind.is_staged());
         // One that comes or goes in one store may hide one of the other, which selects other pods.
         let is_of_both = |calico: &Calico| !calico.v3.policies.is_empty() && !calico.v1.policies.is_empty();
@@ -80,6 +80,13 @@ impl<'a> SnapshotChanges<'a> {
         let slices = old.slices.diff(&new.slices).map(forms);
         let slices: Vec<_> =
             slices.map(|(before, after)| (before.map(Arc::as_ref), after.map(Arc::as_ref))).collect();
+        // A rule that names a service is compiled again when its endpoints are others.
+        let named = services_with_other_endpoints(&slices);
+        if !named.is_empty() {
+            let all = stores.iter().flat_map(|(_, new)| new.policies.values());
+            let naming = all.filter(|policy| policy.services().any(|service| named.contains(service)));
+            calico_policies.extend(naming.map(|policy| &**policy));
+        }
         let of_slices = slices.iter().flat_map(|(before, after)| before.iter().chain(after));
         Self {
             pods: pods.collect(),
@@ -111,6 +118,16 @@ impl SnapshotChanges<'_> {
             self.calico_policies.iter().any(|policy| policy.selects(pod, &labels))
         }
     }
+}
+
+/// The services of slices with other addresses or ports than before.
+fn services_with_other_endpoints<'a>(slices: &[Forms<'a, EndpointSlice>]) -> BTreeSet<&'a ObjectName> {
+    let changed = slices.iter().filter(|(before, after)| match (before, after) {
+        (Some(before), Some(after)) => !before.has_same_endpoints(after),
+        (Some(slice), None) | (None, Some(slice)) => !slice.endpoints.is_empty(),
+        (None, None) => false,
+    });
+    changed.flat_map(|(before, after)| before.iter().chain(after)).map(|slice| &slice.service).collect()
 }
 
 /// The old and the new form.

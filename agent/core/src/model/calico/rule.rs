@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::LabelExpression;
-use crate::model::IpBlock;
+use crate::model::{IpBlock, ObjectName};
 
 /// What a rule wants of both ends: all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +30,9 @@ pub struct EntityMatch {
     pub nets: Option<BTreeSet<IpNet>>,
     /// An address in none of these.
     pub not_nets: BTreeSet<IpNet>,
+    /// An endpoint of this Service ([`ServiceEndpoints`](crate::model::ServiceEndpoints)): of egress by its
+    /// address and port, of ingress by its address. The pod's own end never has one.
+    pub service: Option<ObjectName>,
 }
 
 /// A family of addresses.
@@ -42,7 +45,7 @@ pub enum IpFamily {
 }
 
 impl CalicoEnds {
-    /// How many selectors and networks it lists.
+    /// How many selectors, networks and services it lists.
     pub fn size(&self) -> usize {
         let Self { peer, own, family: _ } = self;
         peer.size() + own.size()
@@ -52,8 +55,12 @@ impl CalicoEnds {
 impl EntityMatch {
     /// Whether it wants nothing.
     pub fn is_any(&self) -> bool {
-        let Self { selector, not_selector, nets, not_nets } = self;
-        selector.is_none() && not_selector.is_none() && nets.is_none() && not_nets.is_empty()
+        let Self { selector, not_selector, nets, not_nets, service } = self;
+        selector.is_none()
+            && not_selector.is_none()
+            && nets.is_none()
+            && not_nets.is_empty()
+            && service.is_none()
     }
 
     /// Its selectors.
@@ -67,7 +74,8 @@ impl EntityMatch {
     }
 
     fn size(&self) -> usize {
-        self.selectors().count() + self.networks().map(BTreeSet::len).sum::<usize>()
+        let services = usize::from(self.service.is_some());
+        self.selectors().count() + self.networks().map(BTreeSet::len).sum::<usize>() + services
     }
 }
 

@@ -6,13 +6,14 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use podgate_core::model::{EntityMatch, LabelExpression, LabelTest, Name, label_keys};
+use podgate_core::model::{EntityMatch, LabelExpression, LabelTest, Name, ObjectName, label_keys};
 
 use super::{
     super::{
         address,
         field::{Field, JsonObject, Reported, quoted},
         intern::NameInterner,
+        syntax,
     },
     selector::{self, Of},
 };
@@ -24,6 +25,14 @@ pub(super) struct Scope<'a> {
     pub(super) namespace: Option<&'a Name>,
     /// The rule denies: where documents and programs of Calico differ, it is read as the wider one.
     pub(super) denies: bool,
+}
+
+/// Which end of a rule it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum RuleEnd {
+    Peer,
+    /// The pod itself, which policies select.
+    Own,
 }
 
 /// An end.
@@ -46,7 +55,7 @@ const FIELDS: [&str; 9] = [
     "services",
 ];
 
-pub(super) fn read(field: &Field<'_>, scope: Scope<'_>, names: &mut NameInterner) -> Entity {
+pub(super) fn read(field: &Field<'_>, end: RuleEnd, scope: Scope<'_>, names: &mut NameInterner) -> Entity {
     let Ok(object) = field.object() else { return Entity { is_partial: true, ..Entity::default() } };
     let mut is_partial = object.has_only(&FIELDS).is_err();
     let mut whole = |found: Result<Option<LabelExpression>, Reported>| {
@@ -60,11 +69,8 @@ pub(super) fn read(field: &Field<'_>, scope: Scope<'_>, names: &mut NameInterner
     let nets = networks(&object.get("nets"));
     let not_nets = networks(&object.get("notNets"));
     is_partial |= nets.is_err() || not_nets.is_err();
-    let services = object.get("services");
-    if services.is_given() {
-        let _reported = services.fault(NO_SERVICES);
-        is_partial = true;
-    }
+    let service = service(&object, end, scope, names);
+    is_partial |= service.is_err();
     let is_selecting = own.is_some() || accounts.is_some() || not_selector.is_some() && !scope.denies;
     let of_policy = || scope.namespace.filter(|_| is_selecting).map(LabelExpression::in_namespace);
     let parts: Vec<LabelExpression> =
@@ -75,11 +81,57 @@ pub(super) fn read(field: &Field<'_>, scope: Scope<'_>, names: &mut NameInterner
         not_selector,
         nets: nets.ok().flatten(),
         not_nets: not_nets.ok().flatten().unwrap_or_default(),
+        service: service.ok().flatten(),
     };
     Entity { matches, is_partial }
 }
 
-const NO_SERVICES: &str = "is not carried: podgate does not match endpoints of services in policies";
+/// `services`: nothing else may be wanted of an end that has it.
+fn service(
+    object: &JsonObject<'_>,
+    end: RuleEnd,
+    scope: Scope<'_>,
+    names: &mut NameInterner,
+) -> Result<Option<ObjectName>, Reported> {
+    let field = object.get("services");
+    if !field.is_given() {
+        return Ok(None);
+    }
+    if end == RuleEnd::Own {
+        return Err(
+            field.fault("may stand in the destination of egress rules and the source of ingress rules")
+        );
+    }
+    if let Some(other) = BESIDE_NO_SERVICE.into_iter().find(|other| object.get(other).is_filled()) {
+        return Err(object.get(other).fault("may not stand beside services"));
+    }
+    let service = field.object()?;
+    service.has_only(&["name", "namespace"])?;
+    let (name_field, namespace_field) = (service.get("name"), service.get("namespace"));
+    let name = name_field.required_text()?;
+    syntax::check(&name_field, name, syntax::dns_label(name))?;
+    let namespace = match (namespace_field.optional_text()?, scope.namespace) {
+        (Some(namespace), _) => {
+            syntax::check(&namespace_field, namespace, syntax::dns_label(namespace))?;
+            names.name(namespace)
+        }
+        (None, Some(of_policy)) => of_policy.clone(),
+        (None, None) => return Err(namespace_field.fault("is missing: the policy is in no namespace")),
+    };
+    Ok(Some(ObjectName { namespace, name: names.name(name) }))
+}
+
+/// Ports are those of the endpoints, or, of a source, not carried.
+const BESIDE_NO_SERVICE: [&str; 8] = [
+    "nets",
+    "notNets",
+    "selector",
+    "notSelector",
+    "namespaceSelector",
+    "serviceAccounts",
+    "ports",
+    "notPorts",
+];
 
 /// `None`: absent, or empty.
 pub(super) fn expression(

@@ -13,7 +13,7 @@ use super::{
         field::{Field, JsonObject, NumberOrText, Reported, quoted},
         intern::NameInterner,
     },
-    entity::{self, Entity, Scope},
+    entity::{self, Entity, RuleEnd, Scope},
 };
 
 const FIELDS: [&str; 10] = [
@@ -52,13 +52,14 @@ pub(super) fn read(
         Action::Accept | Action::Pass | Action::Log => false,
     };
     let scope = Scope { namespace, denies };
-    let [source, destination] =
-        ["source", "destination"].map(|end| entity::read(&object.get(end), scope, names));
-    is_partial |= source.is_partial || destination.is_partial;
-    let (Entity { matches: peer, .. }, Entity { matches: own, .. }) = match direction {
-        Direction::Ingress => (source, destination),
-        Direction::Egress => (destination, source),
+    let (peer, own) = match direction {
+        Direction::Ingress => ("source", "destination"),
+        Direction::Egress => ("destination", "source"),
     };
+    let [peer, own] = [(peer, RuleEnd::Peer), (own, RuleEnd::Own)]
+        .map(|(field, end)| entity::read(&object.get(field), end, scope, names));
+    is_partial |= peer.is_partial || own.is_partial;
+    let (Entity { matches: peer, .. }, Entity { matches: own, .. }) = (peer, own);
     let family = family(&object.get("ipVersion"));
     is_partial |= family.is_err();
     let http = object.get("http");

@@ -69,6 +69,7 @@ fn types_have_the_defaults_of_the_api_and_of_programs_where_it_was_not_asked() {
 #[test]
 fn what_is_not_carried_closes_its_rule_and_is_named() {
     let nothing = Rule { peers: Peers::Listed(vec![Peer::Nothing]), ports: Ports::Any };
+    let named = |name: &str, namespace: &str| json!({"name": name, "namespace": namespace});
     for (part, field) in [
         (json!({"http": {"methods": ["GET"]}}), "spec.ingress[0].http"),
         (json!({"icmp": {"type": 8}}), "spec.ingress[0].icmp"),
@@ -81,6 +82,20 @@ fn what_is_not_carried_closes_its_rule_and_is_named() {
         (json!({"notProtocol": "GRE"}), "spec.ingress[0].notProtocol"),
         (json!({"protocol": "TCP", "source": {"ports": [1]}}), "spec.ingress[0].source.ports"),
         (json!({"destination": {"services": {"name": "a"}}}), "spec.ingress[0].destination.services"),
+        (json!({"source": {"services": {"name": "a"}}}), "spec.ingress[0].source.services.namespace"),
+        (json!({"source": {"services": {"namespace": "x"}}}), "spec.ingress[0].source.services.name"),
+        (json!({"source": {"services": named("A", "x")}}), "spec.ingress[0].source.services.name"),
+        (json!({"source": {"services": named("a", "x.y")}}), "spec.ingress[0].source.services.namespace"),
+        (
+            json!({"source": {"services": named("a", "x"), "selector": "b"}}),
+            "spec.ingress[0].source.selector",
+        ),
+        (json!({"source": {"services": named("a", "x"), "nets": ["::/0"]}}), "spec.ingress[0].source.nets"),
+        (
+            json!({"source": {"services": named("a", "x"), "serviceAccounts": {}}}),
+            "spec.ingress[0].source.serviceAccounts",
+        ),
+        (json!({"source": {"services": {"name": "a", "port": 1}}}), "spec.ingress[0].source.services.port"),
         (json!({"destination": {"ports": [80]}}), "spec.ingress[0].destination.ports"),
         (json!({"source": {"selector": "a ="}}), "spec.ingress[0].source.selector"),
         (json!({"source": {"nets": ["10.0.0.0/33"]}}), "spec.ingress[0].source.nets[0]"),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     super::{
         Direction,
-        object::{items, port_numbers},
+        object::{items, label, namespace_of, port_numbers, slices},
     },
     Asked,
     label::{contains, is_valid, matches, selects},
@@ -19,7 +19,9 @@ use super::{
 /// nothing if it allows, and denies all that the rest of it matches if it does not.
 pub(super) fn action<'a>(asked: &Asked<'_>, namespace: Option<&str>, rule: &'a Value) -> Option<&'a str> {
     let action = rule["action"].as_str()?;
-    let is_carried = is_carried(rule);
+    let services = services(asked.direction, namespace, rule);
+    let is_own_end_free = rule[own_end(asked.direction)]["services"].is_null();
+    let is_carried = is_carried(rule) && services.is_some() && is_own_end_free;
     if !is_carried && matches!(action, "Allow" | "Log") {
         return None;
     }
@@ -42,7 +44,8 @@ pub(super) fn action<'a>(asked: &Asked<'_>, namespace: Option<&str>, rule: &'a V
             connection.destination.address,
         )
         && is_of_protocol(rule, connection.protocol, connection.port)
-        && is_at_port(asked, rule, destination);
+        && is_at_port(asked, rule, destination)
+        && services.flatten().is_none_or(|service| is_endpoint(asked, service));
     match (holds, is_carried) {
         (false, _) => None,
         (true, true) => Some(action),
@@ -60,8 +63,73 @@ fn is_carried(rule: &Value) -> bool {
             let selectors = ["selector", "notSelector", "namespaceSelector"].map(|field| &rule[end][field]);
             let of_accounts = &rule[end]["serviceAccounts"]["selector"];
             let mut texts = selectors.into_iter().chain([of_accounts]).filter_map(Value::as_str);
-            rule[end]["services"].is_null() && texts.all(is_valid)
+            texts.all(is_valid)
         })
+}
+
+/// The end of the pod itself, where no Service may stand.
+const fn own_end(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "destination",
+        Direction::Egress => "source",
+    }
+}
+
+/// Namespace and name.
+type ServiceName<'a> = (&'a str, &'a str);
+
+/// The Service that a rule names. "Services is an optional field that contains options for matching
+/// Kubernetes Services. ... Services can only be specified on Egress rules (destination), and Ingress rules
+/// (source)." It stands beside no selector, net, service account or port. `None`: it is not valid.
+///
+/// "Namespace specifies the namespace of the given Service. If left empty, the rule will match within this
+/// policy's namespace."
+fn services<'a>(
+    direction: Direction,
+    namespace: Option<&'a str>,
+    rule: &'a Value,
+) -> Option<Option<ServiceName<'a>>> {
+    let peer = match direction {
+        Direction::Ingress => "source",
+        Direction::Egress => "destination",
+    };
+    let services = &rule[peer]["services"];
+    if services.is_null() {
+        return Some(None);
+    }
+    let is_alone = ["selector", "notSelector", "namespaceSelector"]
+        .iter()
+        .all(|field| rule[peer][field].as_str().unwrap_or_default().is_empty())
+        && ["nets", "notNets", "ports", "notPorts"].iter().all(|list| items(&rule[peer][list]).is_empty())
+        && rule[peer]["serviceAccounts"].is_null();
+    let text = |field: &str| services[field].as_str().filter(|text| !text.is_empty());
+    let name = text("name").filter(|_| is_alone)?;
+    Some(Some((text("namespace").or(namespace)?, name)))
+}
+
+/// Whether the other end is in a slice of the Service, ready or not. A destination must be at a port of that
+/// slice, too.
+fn is_endpoint(asked: &Asked<'_>, (namespace, name): ServiceName<'_>) -> bool {
+    let connection = asked.connection;
+    let of_service = slices(asked.objects).filter(|slice| {
+        namespace_of(slice) == namespace && label(slice, "kubernetes.io/service-name") == Some(name)
+    });
+    let mut of_service = of_service.filter(|slice| slice["addressType"] != "FQDN");
+    let is_at = |port: &Value| {
+        port["protocol"].as_str().unwrap_or("TCP") == connection.protocol
+            && port["port"].as_u64() == Some(u64::from(connection.port))
+    };
+    let has = |slice: &Value, address: IpAddr| {
+        items(&slice["endpoints"]).iter().any(|endpoint| {
+            items(&endpoint["addresses"]).first().is_some_and(|listed| contains(listed, address))
+        })
+    };
+    match asked.direction {
+        Direction::Ingress => of_service.any(|slice| has(slice, connection.source.address)),
+        Direction::Egress => of_service.any(|slice| {
+            items(&slice["ports"]).iter().any(is_at) && has(slice, connection.destination.address)
+        }),
+    }
 }
 
 /// "selector", "namespaceSelector" and "serviceAccounts" are one selector. Of a policy in a namespace it is
