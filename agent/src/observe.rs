@@ -31,8 +31,8 @@ mod tests {
     };
 
     /// What writes to the kernel: the part of the agent that does, and the handles that it has.
-    const WRITERS: [&str; 6] =
-        ["control::", "Attacher", "BpfMaps", "Datapath,", "FlowCounterWriter", "Publisher"];
+    const WRITERS: [&str; 7] =
+        ["control::", "Attacher", "BpfMaps", "Datapath,", "FlowCounterWriter", "NameWriter", "Publisher"];
 
     fn files(path: &Path) -> Vec<PathBuf> {
         match path.is_dir() {

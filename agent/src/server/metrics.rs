@@ -9,7 +9,7 @@ use podgate_common::Direction;
 use podgate_datapath::names::NameTableSizes;
 
 use crate::{
-    api::{Evictions, Lost, NameCounts, SourceStatus, Status},
+    api::{AgentNameCounts, Evictions, Lost, NameCounts, SourceStatus, Status},
     observe::{DirectionHits, HitReport, ObserverCounts, PolicyHits},
     snapshot::UnenforcedReason,
 };
@@ -176,7 +176,7 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
 
 /// What pods with rules that have names learn, and from what.
 fn write_names(text: &mut Exposition, counts: &NameCounts, sizes: NameTableSizes) {
-    let NameCounts { learnt, evicted, refused, cut, unlearnt, malformed } = counts;
+    let NameCounts { learnt, evicted, refused, cut, unlearnt, malformed, agent } = counts;
     text.family(
         "podgate_name_addresses_total",
         "counter",
@@ -193,6 +193,25 @@ fn write_names(text: &mut Exposition, counts: &NameCounts, sizes: NameTableSizes
          (cut), passed (unlearnt), or contradictory (malformed).",
     );
     for (result, count) in [("cut", cut), ("unlearnt", unlearnt), ("malformed", malformed)] {
+        text.sample(&[("result", result)], *count);
+    }
+    let AgentNameCounts { answered, unanswered, left_out, entered, renewed } = agent;
+    text.family(
+        "podgate_name_questions_total",
+        "counter",
+        "Questions of the agent for names that are new in rules, by whether a resolver has answered, and names \
+         that were not asked for (left-out).",
+    );
+    for (result, count) in [("answered", answered), ("unanswered", unanswered), ("left-out", left_out)] {
+        text.sample(&[("result", result)], *count);
+    }
+    text.family(
+        "podgate_name_entered_total",
+        "counter",
+        "Addresses that the agent has entered for pods: from answers to its questions, or again, as a \
+         connection lives (renewed).",
+    );
+    for (result, count) in [("answered", entered), ("renewed", renewed)] {
         text.sample(&[("result", result)], *count);
     }
     text.family("podgate_name_tables", "gauge", "Pods with rules that have names.");
