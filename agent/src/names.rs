@@ -11,6 +11,7 @@ mod leases;
 mod message;
 mod pods;
 mod questions;
+mod untrusted;
 mod work;
 
 use std::{
@@ -21,19 +22,18 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use podgate_common::NameAnswer;
+use podgate_common::{NameAnswer, Resolver, ServiceKey};
 use podgate_core::compiler::{NamePlace, name_text};
 use podgate_datapath::{
-    ProgramTables, VerdictReader,
+    OpenedServer, ProgramTables, VerdictReader,
     names::{NameReader, NameWriter},
 };
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-pub use self::work::{NameWork, NameWorkCounts};
 use self::{
     exchange::{Servers, ask},
     leases::Leases,
@@ -41,7 +41,11 @@ use self::{
     pods::{NamedPods, NewName},
     questions::{Asker, Question, Questions},
 };
-use crate::snapshot::Snapshot;
+pub use self::{
+    untrusted::UntrustedServers,
+    work::{NameWork, NameWorkCounts},
+};
+use crate::{snapshot::Snapshot, source::kube::PodWarning};
 
 /// The least time between two questions: a policy with 25 names for all pods of a large cluster must not
 /// drown its resolvers.
@@ -71,9 +75,13 @@ pub struct NameKeeper {
     handles: NameHandles,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     work: NameWork,
+    untrusted: UntrustedServers,
+    /// Where warnings about pods go, to become Events.
+    pod_warnings: Option<mpsc::Sender<PodWarning>>,
     pods: NamedPods,
     questions: Questions,
     servers: Servers,
+    resolvers: Arc<BTreeMap<ServiceKey, Resolver>>,
     leases: Leases,
     /// Questions so far.
     number: usize,
@@ -91,15 +99,23 @@ impl fmt::Debug for NameKeeper {
 }
 
 impl NameKeeper {
-    pub fn new(handles: NameHandles, snapshots: watch::Receiver<Arc<Snapshot>>, work: NameWork) -> Self {
+    pub fn new(
+        handles: NameHandles,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        (work, untrusted): (NameWork, UntrustedServers),
+        pod_warnings: Option<mpsc::Sender<PodWarning>>,
+    ) -> Self {
         Self {
             leases: Leases::new(handles.keep),
             handles,
             snapshots,
             work,
+            untrusted,
+            pod_warnings,
             pods: NamedPods::default(),
             questions: Questions::default(),
             servers: Servers::default(),
+            resolvers: Arc::default(),
             number: 0,
             recent: BTreeMap::new(),
             not_before: Instant::now(),
@@ -129,7 +145,7 @@ impl NameKeeper {
                 () = sleep_until(self.not_before), if self.questions.has_next() => {
                     self.ask_next(&mut asked);
                 }
-                _ = renew.tick() => self.renew(),
+                _ = renew.tick() => self.look_at_connections(),
             }
         }
     }
@@ -139,6 +155,7 @@ impl NameKeeper {
             return;
         }
         self.servers = Servers::of(&snapshot.resolvers);
+        self.resolvers = snapshot.resolvers.clone();
         let reader = &self.handles.reader;
         let live = |table| {
             let read = reader.read(table).inspect_err(|error| tracing::warn!("{error:#}"));
@@ -230,16 +247,33 @@ impl NameKeeper {
         Ok(entered)
     }
 
-    fn renew(&mut self) {
+    fn look_at_connections(&self) {
         let veths: BTreeSet<u32> = self.pods.iter().map(|(ifindex, _)| ifindex).collect();
-        if veths.is_empty() {
-            return;
-        }
-        let servers = self.handles.tables.servers_of(&veths);
-        let renewed = servers.and_then(|servers| self.leases.renew(&self.pods, &self.handles, &servers));
+        let looked = match veths.is_empty() {
+            true => Ok(BTreeSet::new()),
+            false => self.handles.tables.servers_of(&veths),
+        };
+        let renewed = looked.and_then(|servers| {
+            self.warn_of_servers(&servers);
+            self.leases.renew(&self.pods, &self.handles, &servers)
+        });
         match renewed {
             Ok(renewed) => self.work.renew(renewed),
-            Err(error) => tracing::warn!("cannot renew the addresses of live connections: {error:#}"),
+            Err(error) => tracing::warn!("cannot look at the connections of pods for names: {error:#}"),
+        }
+    }
+
+    fn warn_of_servers(&self, servers: &BTreeSet<OpenedServer>) {
+        for (pod, server) in self.untrusted.note(&self.pods, &self.resolvers, servers) {
+            let note = format!(
+                "it asks {server} for names, which is no resolver that this node believes: its rules with names \
+                 learn nothing from that server"
+            );
+            tracing::warn!(%pod, "{note}");
+            if let Some(warnings) = &self.pod_warnings {
+                // Nothing waits for it; the log has it.
+                let _ = warnings.try_send(PodWarning { pod, reason: "ResolverUntrusted", note });
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ pub use self::{
     eviction_monitor::EvictionMonitor,
     flows::{
         DecidingPolicy, DecisionEvent, DenyLog, DenyLogWriter, EndOwner, EventEnd, EventVerdict, FlowHistory,
-        FlowWindow, LogTarget, LostLines, NameRole, Observer, ObserverCounts, PastFlow,
+        FlowWindow, LogTarget, LostLines, MissingName, NameRole, Observer, ObserverCounts, PastFlow,
     },
     hits::{DirectionHits, HitReport, PolicyHits, RuleCount},
     kernel_check::{AskTables, check_tables},

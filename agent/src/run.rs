@@ -37,7 +37,7 @@ use crate::{
     cni_plugin,
     control::{Earlier, Inputs, Reconciler, enforcement::Enforcement},
     endpoints::cni::CniWatch,
-    names::{NameHandles, NameKeeper, NameWork},
+    names::{NameHandles, NameKeeper, NameWork, UntrustedServers},
     observe::{
         DenyLog, DenyLogWriter, EvictionMonitor, FlowHistory, HitCounting, LogTarget, LostLines,
         NamesOfAddress, Observer,
@@ -146,7 +146,8 @@ async fn run(options: &AgentOptions) -> Result<()> {
         Ok(restored) => tracing::debug!(restored, "flows of an earlier agent"),
         Err(error) => tracing::warn!("the history of flows begins with this agent: {error:#}"),
     }
-    let names_of_address = NamesOfAddress::of(names.clone());
+    let untrusted = UntrustedServers::default();
+    let names_of_address = NamesOfAddress::of(names.clone(), untrusted.clone());
     let observer = Observer::new(options.node.clone(), deny_log, flows.clone(), names_of_address.clone());
 
     let mut pod_warnings = None;
@@ -160,7 +161,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     };
 
     let enforcement = Enforcement::new(options, source, reconciler, (pins, previous_agents, earlier))
-        .with_pod_warnings(pod_warnings)
+        .with_pod_warnings(pod_warnings.clone())
         .needs(needs);
     let (snapshots, snapshots_seen) = watch::channel(Arc::new(enforcement.snapshot()));
     let (counting, hits) =
@@ -175,11 +176,16 @@ async fn run(options: &AgentOptions) -> Result<()> {
         verdicts: verdicts.clone(),
         keep: options.names_keep,
     };
-    let name_keeper = NameKeeper::new(name_handles, snapshots_seen.clone(), name_work.clone());
+    let name_keeper = NameKeeper::new(
+        name_handles,
+        snapshots_seen.clone(),
+        (name_work.clone(), untrusted.clone()),
+        pod_warnings.clone(),
+    );
     let server = Server::new(ServerInputs {
         snapshots: snapshots_seen.clone(),
         read_counters: read_counters(counters.clone(), name_work),
-        names: NameSource::new(names, tables.clone()),
+        names: NameSource::new(names, tables.clone(), untrusted),
         count_tables: count_tables(tables),
         watches: health,
         hits,

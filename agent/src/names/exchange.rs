@@ -50,7 +50,7 @@ impl Servers {
         });
         let mut servers: Vec<SocketAddr> =
             both.map(|key| SocketAddr::new(key.address.into(), key.port)).collect();
-        servers.sort_unstable_by_key(|server| server.ip() != NODE_LOCAL);
+        servers.sort_unstable_by_key(|server| (server.ip() != NODE_LOCAL, *server));
         Self(servers)
     }
 

@@ -73,7 +73,7 @@ impl Leases {
         for (ifindex, pod) in pods.iter() {
             let Some(servers) = by_pod.get(&ifindex) else { continue };
             let Some(learnt) = handles.reader.read(pod.table)? else { continue };
-            let needs_name = |address: IpAddr, (protocol, port): (RuleProtocol, u16)| {
+            let needs_name = |address: IpAddr, (protocol, port): (RuleProtocol, u16)| -> Result<bool> {
                 let query = VerdictQuery::new(ifindex, Direction::Egress, address.into(), protocol, port);
                 Ok(handles.verdicts.ask(&query)? != KernelVerdict::Allowed)
             };

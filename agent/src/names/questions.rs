@@ -1,8 +1,8 @@
 //! Questions that wait, in fair turns.
 //!
-//! A namespace is a tenant, and may have as many names in its policies as it likes. So each has a queue of its
-//! own with an end, and its turn when its questions wait; and of those that are asked at a time each has a
-//! few, for a tenant may own the servers that never answer.
+//! A namespace is a tenant, and may have as many names in its policies as it likes. So each has a queue of
+//! its own with an end, and its turn when its questions wait; and of those that are asked at a time each has
+//! a few, for a tenant may own the servers that never answer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

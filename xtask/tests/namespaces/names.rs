@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_client_that_keeps_its_socket_to_the_resolver_learns_by_it_after_the_first_rule", one_socket),
     ("an_answer_from_before_the_rule_is_open_as_the_agent_asks_for_the_name", warm_cache),
     ("an_address_counts_for_as_long_as_a_connection_to_it_lives", long_connection),
+    ("a_pod_that_asks_another_resolver_is_named_with_it", untrusted_resolver),
     ("a_network_policy_names_domains_in_an_annotation_and_is_credited_with_them", annotation),
 ];
 
@@ -170,6 +171,30 @@ fn long_connection(lab: &mut Lab) -> Result<()> {
         pods[0]["entries"].as_array().is_some_and(Vec::is_empty)
     })?;
     ensure!(!connects(client, server.addresses.v4), "it counts although no connection is left");
+    drop(resolver);
+    Ok(())
+}
+
+fn untrusted_resolver(lab: &mut Lab) -> Result<()> {
+    let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
+    let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;
+    let dns = n2.pod("x/dns").start()?;
+    let at = dns.addresses.v4;
+    // An address beyond the cluster: whose it is does not matter to who asks.
+    let outside = Ipv4Addr::new(198, 51, 100, 7);
+    let resolver = Resolver::start(&dns.place, [("a.example.com".to_owned(), outside)].into())?;
+    allow(lab.manifests(), at, "'*.example.com'")?;
+    let agent = Agent::start(&n1, &["--resolvers=192.0.2.53", "--names-keep=3"])?;
+    let client = &client.place;
+    let address = client.run(|| look_up(at, "a.example.com"))?;
+    ensure!(!connects(client, address), "an answer was believed that is no resolver's");
+    let server = format!("{at}:53");
+    agent.until("the server is named", PATIENT, "names", |pods| {
+        pods[0]["untrusted_resolvers"][0] == *server
+    })?;
+    ensure!(!connects(client, address), "an answer was believed that is no resolver's");
+    let flows = n1.podgate(&["flows", "--pod", "x/client", "--denied", "-o", "json"])?;
+    ensure!(flows.stdout.contains("\"name_missing\":\"resolver-untrusted\""), "{}", flows.stdout);
     drop(resolver);
     Ok(())
 }

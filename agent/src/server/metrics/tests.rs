@@ -35,7 +35,11 @@ pub(super) fn example() -> String {
     status.names =
         NameCounts { learnt: 11, evicted: 2, refused: 1, cut: 4, unlearnt: 3, malformed: 8, agent };
     let names = NameTableSizes { tables: 2, live: 9 };
-    text(&status, &hits, &Observed { events, unwritten: 6, restarts: [("events", 3)].into(), names })
+    text(
+        &status,
+        &hits,
+        &Observed { events, unwritten: 6, restarts: [("events", 3)].into(), names, untrusted: 7 },
+    )
 }
 
 #[test]
@@ -55,6 +59,7 @@ fn each_family_is_announced_once_before_its_samples() {
         "podgate_name_entered_total{result=\"renewed\"} 25",
         "podgate_name_tables 2",
         "podgate_name_entries 9",
+        "podgate_name_untrusted_pods 7",
         "podgate_endpoints{state=\"pending\"} 1",
         "podgate_flow_evictions_total{state=\"half-open\",newcomer=\"same-pod\"} 4",
         "podgate_unenforced_pods{reason=\"macvlan\"} 1",
