@@ -88,7 +88,7 @@ layout!(FlowEvent: 64 bytes, aligned to 8 {
 
 // In the packet of a test run.
 layout!(VerdictQuery: 32 bytes, aligned to 4 { ifindex @ 0, direction @ 4, peer @ 8, protocol @ 24, port @ 28 });
-layout!(NameRequest: 32 bytes, aligned to 4 { ifindex @ 0, table @ 4, address @ 8, name @ 24, seconds @ 28 });
+layout!(NameRequest: 32 bytes, aligned to 8 { ifindex @ 0, table @ 4, address @ 8, name @ 24, seconds @ 28 });
 
 // FRAGMENTS.
 layout!(FragmentKey: 40 bytes, aligned to 4 { source @ 0, destination @ 16, id @ 32, protocol @ 36 });

@@ -67,7 +67,9 @@ impl VerdictQuery {
 }
 
 /// An address that a name has, for the table of one pod.
-#[repr(C)]
+///
+/// Aligned so that its address is read in words of 64 bits, also on the stack of a program.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameRequest {
     /// The veth of the pod.

@@ -164,7 +164,7 @@ fn the_next_agent_of_the_node_knows_the_past() {
     first.add(odd);
     first.save(&path).unwrap();
     let next = history(100);
-    assert_eq!(next.restore(&path).unwrap(), 6);
+    assert_eq!(next.restore(&path).unwrap(), 7);
     assert_eq!(records(&next), records(&first));
     next.add(event("a", "b", 80, 9));
     let merged = records(&next).into_iter().find(|flow| flow.destination.port == Some(80)).unwrap();
