@@ -266,8 +266,8 @@ impl NameKeeper {
     fn warn_of_servers(&self, servers: &BTreeSet<OpenedServer>) {
         for (pod, server) in self.untrusted.note(&self.pods, &self.resolvers, servers) {
             let note = format!(
-                "it asks {server} for names, which is no resolver that this node believes: its rules with names \
-                 learn nothing from that server"
+                "it asks {server} for names, which is no resolver that this node believes: its rules with \
+                 names learn nothing from that server"
             );
             tracing::warn!(%pod, "{note}");
             if let Some(warnings) = &self.pod_warnings {

@@ -101,8 +101,8 @@ pub fn verdict(context: TcContext) -> i32 {
     (query.answer(&Maps) as u32).cast_signed()
 }
 
-/// Enters an address that the packet carries into the table of a pod's names, as a reply would. The agent asks
-/// it by test runs; it is never attached.
+/// Enters an address that the packet carries into the table of a pod's names, as a reply would. The agent
+/// asks it by test runs; it is never attached.
 ///
 /// It is a program so that the agent writes to these tables by the code of the packet path, which holds no
 /// lock for longer than some instructions. A process that mapped them could be stopped with a lock held.

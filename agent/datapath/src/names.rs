@@ -1,8 +1,8 @@
 //! The maps of names: the tree of the names that rules have, who is believed, and what each pod has learnt.
 //!
 //! The agent writes the tree and the resolvers, and makes a table for each pod with such rules; only
-//! programs enter what was learnt. Nodes of the tree have numbers that are never given again, so that what was learnt for a
-//! name is never taken for another one, whichever agent comes next.
+//! programs enter what was learnt. Nodes of the tree have numbers that are never given again, so that what
+//! was learnt for a name is never taken for another one, whichever agent comes next.
 
 mod reader;
 mod writer;

@@ -37,8 +37,8 @@ impl UntrustedServers {
         self.lock().len()
     }
 
-    /// Notes the servers that pods have connections to now, and forgets pods that are gone and servers that are
-    /// believed since. Returns those that were not known.
+    /// Notes the servers that pods have connections to now, and forgets pods that are gone and servers that
+    /// are believed since. Returns those that were not known.
     pub(super) fn note(
         &self,
         pods: &NamedPods,
