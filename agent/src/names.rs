@@ -39,7 +39,7 @@ use self::{
     leases::Leases,
     message::{AddressKind, TimedAddress},
     pods::{NamedPods, NewName},
-    questions::{Asker, Question, Questions},
+    questions::{Asker, NameQuestion, Questions},
 };
 pub use self::{
     untrusted::UntrustedServers,
@@ -90,7 +90,7 @@ pub struct NameKeeper {
     not_before: Instant,
 }
 
-type Asked = (Question, Result<Vec<TimedAddress>>);
+type AskedName = (NameQuestion, Result<Vec<TimedAddress>>);
 
 impl fmt::Debug for NameKeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,7 +128,7 @@ impl NameKeeper {
     ///
     /// When no one makes snapshots any more.
     pub async fn run(mut self) -> Result<()> {
-        let mut asked: JoinSet<Asked> = JoinSet::new();
+        let mut asked: JoinSet<AskedName> = JoinSet::new();
         let mut renew = interval(self.leases.period());
         renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -178,7 +178,7 @@ impl NameKeeper {
         }
     }
 
-    fn ask_next(&mut self, asked: &mut JoinSet<Asked>) {
+    fn ask_next(&mut self, asked: &mut JoinSet<AskedName>) {
         let Some(question) = self.questions.next() else { return };
         let now = Instant::now();
         self.not_before = now + PACE;
@@ -196,7 +196,7 @@ impl NameKeeper {
         }
     }
 
-    fn take(&mut self, question: Question, answer: Result<Vec<TimedAddress>>) {
+    fn take(&mut self, question: NameQuestion, answer: Result<Vec<TimedAddress>>) {
         match answer {
             Ok(addresses) => {
                 self.work.answer();
@@ -215,7 +215,7 @@ impl NameKeeper {
     }
 
     /// Enters addresses for the pods that still have a rule with the name.
-    fn enter(&mut self, question: &Question, addresses: &[TimedAddress]) {
+    fn enter(&mut self, question: &NameQuestion, addresses: &[TimedAddress]) {
         let began = Instant::now();
         let mut entered = 0;
         for asker in self.questions.end(question) {
@@ -234,7 +234,7 @@ impl NameKeeper {
         self.not_before = self.not_before.max(Instant::now() + SHARE_OF_ENTERING * began.elapsed());
     }
 
-    fn enter_for(&self, asker: Asker, question: &Question, addresses: &[TimedAddress]) -> Result<usize> {
+    fn enter_for(&self, asker: Asker, question: &NameQuestion, addresses: &[TimedAddress]) -> Result<usize> {
         let mut entered = 0;
         for TimedAddress { address, seconds } in addresses {
             let answer = self.handles.writer.enter(asker, &question.name, *address, *seconds)?;

@@ -20,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::message::{AddressKind, Query, Reply, TimedAddress};
+use super::message::{AddressKind, DnsQuery, DnsReply, TimedAddress};
 
 /// The servers that may be asked, best first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub(super) async fn ask(
 ) -> Result<Vec<TimedAddress>> {
     let mut last = anyhow::anyhow!("no resolver is believed");
     for server in servers.for_question(number) {
-        let query = Query::new(random_id()?, &name, kind);
+        let query = DnsQuery::new(random_id()?, &name, kind);
         let asked = timeout(PATIENCE, ask_one(server, &query, &name)).await;
         match asked.unwrap_or_else(|_| bail!("no answer in {PATIENCE:?}")) {
             Ok(addresses) => return Ok(addresses),
@@ -91,40 +91,40 @@ pub(super) async fn ask(
     Err(last)
 }
 
-async fn ask_one(server: SocketAddr, query: &Query, name: &NamePlace) -> Result<Vec<TimedAddress>> {
+async fn ask_one(server: SocketAddr, query: &DnsQuery, name: &NamePlace) -> Result<Vec<TimedAddress>> {
     match over_udp(server, query, name).await? {
-        Reply::Truncated => {}
+        DnsReply::Truncated => {}
         other => return taken(other),
     }
     let message = over_tcp(server, query).await.context("over TCP")?;
     taken(query.reply(&message, name))
 }
 
-fn taken(reply: Reply) -> Result<Vec<TimedAddress>> {
+fn taken(reply: DnsReply) -> Result<Vec<TimedAddress>> {
     match reply {
-        Reply::Addresses(addresses) => Ok(addresses),
-        Reply::Failed => bail!("it answers with an error"),
-        Reply::Truncated | Reply::Foreign => bail!("it answers something else over TCP"),
+        DnsReply::Addresses(addresses) => Ok(addresses),
+        DnsReply::Failed => bail!("it answers with an error"),
+        DnsReply::Truncated | DnsReply::Foreign => bail!("it answers something else over TCP"),
     }
 }
 
-async fn over_udp(server: SocketAddr, query: &Query, name: &NamePlace) -> Result<Reply> {
+async fn over_udp(server: SocketAddr, query: &DnsQuery, name: &NamePlace) -> Result<DnsReply> {
     let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any).await.context("cannot open a socket")?;
     socket.connect(server).await.context("it cannot be reached")?;
     socket.send(query.bytes()).await.context("it cannot be reached")?;
-    let mut message = [0; Query::LONGEST_DATAGRAM + 1];
+    let mut message = [0; DnsQuery::LONGEST_DATAGRAM + 1];
     for _ in 0..DATAGRAMS {
         let length = socket.recv(&mut message).await.context("no answer")?;
         match query.reply(&message[..length], name) {
-            Reply::Foreign => {}
+            DnsReply::Foreign => {}
             reply => return Ok(reply),
         }
     }
     bail!("{DATAGRAMS} datagrams were no answers")
 }
 
-async fn over_tcp(server: SocketAddr, query: &Query) -> Result<Vec<u8>> {
+async fn over_tcp(server: SocketAddr, query: &DnsQuery) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server).await?;
     let length = u16::try_from(query.bytes().len())?;
     stream.write_all(&[&length.to_be_bytes(), query.bytes()].concat()).await?;

@@ -32,11 +32,11 @@ impl AddressKind {
 
 /// A query for the addresses of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Query(Vec<u8>);
+pub(super) struct DnsQuery(Vec<u8>);
 
 /// What a message that has arrived is to a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(super) enum DnsReply {
     /// Of another question, or none at all.
     Foreign,
     /// The server cannot or will not answer (SERVFAIL, REFUSED): another one may.
@@ -59,7 +59,7 @@ const MOST: usize = 128;
 const HEADER: usize = 12;
 const NO_SUCH_NAME: u8 = 3;
 
-impl Query {
+impl DnsQuery {
     /// Over TCP, and where a reply is truncated; there is no room for more without EDNS, which some servers
     /// and what stands before them do not understand.
     pub(super) const LONGEST_DATAGRAM: usize = 512;
@@ -83,12 +83,12 @@ impl Query {
     }
 
     /// What a message is to this query for a name.
-    pub(super) fn reply(&self, message: &[u8], name: &NamePlace) -> Reply {
+    pub(super) fn reply(&self, message: &[u8], name: &NamePlace) -> DnsReply {
         const IS_REPLY: u8 = 0x80;
         const OPCODE: u8 = 0x78;
         const TRUNCATED: u8 = 2;
         let Some([id_high, id_low, flags, more, 0, 1, ..]) = message.first_chunk::<HEADER>() else {
-            return Reply::Foreign;
+            return DnsReply::Foreign;
         };
         // Some servers answer in lower case.
         let question = message.get(HEADER..self.0.len());
@@ -96,13 +96,13 @@ impl Query {
             && flags & (IS_REPLY | OPCODE) == IS_REPLY
             && question.is_some_and(|question| question.eq_ignore_ascii_case(&self.0[HEADER..]));
         if !is_ours {
-            return Reply::Foreign;
+            return DnsReply::Foreign;
         }
         match more & 0xf {
-            _ if flags & TRUNCATED != 0 => Reply::Truncated,
-            0 => Reply::Addresses(addresses(message, name)),
-            NO_SUCH_NAME => Reply::Addresses(Vec::new()),
-            _ => Reply::Failed,
+            _ if flags & TRUNCATED != 0 => DnsReply::Truncated,
+            0 => DnsReply::Addresses(addresses(message, name)),
+            NO_SUCH_NAME => DnsReply::Addresses(Vec::new()),
+            _ => DnsReply::Failed,
         }
     }
 }
@@ -174,8 +174,8 @@ pub(super) mod tests {
         reply
     }
 
-    fn found(reply: &Reply) -> Vec<(String, u32)> {
-        let Reply::Addresses(found) = reply else { panic!("{reply:?}") };
+    fn found(reply: &DnsReply) -> Vec<(String, u32)> {
+        let DnsReply::Addresses(found) = reply else { panic!("{reply:?}") };
         found.iter().map(|it| (it.address.to_string(), it.seconds)).collect()
     }
 
@@ -185,7 +185,7 @@ pub(super) mod tests {
         for (kind, addresses) in
             [(AddressKind::V4, ["192.0.2.1", "192.0.2.2"]), (AddressKind::V6, ["2001:db8::1", "2001:db8::2"])]
         {
-            let query = Query::new(7, &name, kind);
+            let query = DnsQuery::new(7, &name, kind);
             let reply = reply_to(query.bytes(), "API.example.COM", &addresses);
             assert_eq!(found(&query.reply(&reply, &name)), addresses.map(|at| (at.to_owned(), 30)));
         }
@@ -194,7 +194,7 @@ pub(super) mod tests {
     #[test]
     fn an_address_behind_an_alias_is_the_names_and_glue_is_not() {
         let name = place("api.example.com");
-        let query = Query::new(7, &name, AddressKind::V4);
+        let query = DnsQuery::new(7, &name, AddressKind::V4);
         let mut reply = query.bytes().to_vec();
         (reply[2], reply[3], reply[7], reply[11]) = (0x81, 0x80, 2, 1);
         reply.extend([0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 9, 0, 5, 3, b'c', b'd', b'n', 0]);
@@ -206,7 +206,7 @@ pub(super) mod tests {
     #[test]
     fn special_addresses_are_left_out() {
         let name = place("evil.test");
-        let query = Query::new(7, &name, AddressKind::V4);
+        let query = DnsQuery::new(7, &name, AddressKind::V4);
         let special =
             ["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "192.0.2.1", "100.100.100.200"];
         let reply = reply_to(query.bytes(), "evil.test", &special);
@@ -216,7 +216,7 @@ pub(super) mod tests {
     #[test]
     fn what_answers_another_question_is_foreign() {
         let name = place("api.example.com");
-        let query = Query::new(0x1234, &name, AddressKind::V4);
+        let query = DnsQuery::new(0x1234, &name, AddressKind::V4);
         let good = reply_to(query.bytes(), "api.example.com", &["192.0.2.1"]);
         assert_eq!(found(&query.reply(&good, &name)).len(), 1);
         for (what, at, byte) in [
@@ -230,35 +230,38 @@ pub(super) mod tests {
         ] {
             let mut bad = good.clone();
             bad[at] = byte;
-            assert_eq!(query.reply(&bad, &name), Reply::Foreign, "{what}");
+            assert_eq!(query.reply(&bad, &name), DnsReply::Foreign, "{what}");
         }
         for short in 0..query.bytes().len() {
-            assert_eq!(query.reply(&good[..short], &name), Reply::Foreign, "{short} bytes");
+            assert_eq!(query.reply(&good[..short], &name), DnsReply::Foreign, "{short} bytes");
         }
         // The name asked stands in the answer of another question as an alias.
-        let other = Query::new(0x1234, &place("evil.test"), AddressKind::V4);
-        assert_eq!(query.reply(&reply_to(other.bytes(), "evil.test", &["192.0.2.1"]), &name), Reply::Foreign);
+        let other = DnsQuery::new(0x1234, &place("evil.test"), AddressKind::V4);
+        assert_eq!(
+            query.reply(&reply_to(other.bytes(), "evil.test", &["192.0.2.1"]), &name),
+            DnsReply::Foreign
+        );
     }
 
     #[test]
     fn errors_and_truncated_replies_are_known() {
         let name = place("api.example.com");
-        let query = Query::new(1, &name, AddressKind::V4);
+        let query = DnsQuery::new(1, &name, AddressKind::V4);
         let with = |at: usize, byte: u8| {
             let mut reply = reply_to(query.bytes(), "api.example.com", &["192.0.2.1"]);
             reply[at] = byte;
             query.reply(&reply, &name)
         };
-        assert_eq!(with(3, 0x82), Reply::Failed);
-        assert_eq!(with(3, 0x85), Reply::Failed);
-        assert_eq!(with(3, 0x83), Reply::Addresses(Vec::new()));
-        assert_eq!(with(2, 0x83), Reply::Truncated);
+        assert_eq!(with(3, 0x82), DnsReply::Failed);
+        assert_eq!(with(3, 0x85), DnsReply::Failed);
+        assert_eq!(with(3, 0x83), DnsReply::Addresses(Vec::new()));
+        assert_eq!(with(2, 0x83), DnsReply::Truncated);
     }
 
     #[test]
     fn any_bytes_are_read_without_harm() {
         let name = place("api.example.com");
-        let query = Query::new(1, &name, AddressKind::V4);
+        let query = DnsQuery::new(1, &name, AddressKind::V4);
         let reply = reply_to(query.bytes(), "api.example.com", &["192.0.2.1", "192.0.2.2"]);
         for at in HEADER..reply.len() {
             for byte in 0..=u8::MAX {

@@ -12,7 +12,7 @@ use super::message::AddressKind;
 
 /// A name that a namespace's policies have, and which addresses are asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Question {
+pub(super) struct NameQuestion {
     pub(super) namespace: Name,
     pub(super) name: NamePlace,
     pub(super) kind: AddressKind,
@@ -25,11 +25,11 @@ pub(super) type Asker = (u32, u32);
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     /// Of namespaces that have any.
-    waiting: BTreeMap<Name, VecDeque<Question>>,
+    waiting: BTreeMap<Name, VecDeque<NameQuestion>>,
     /// The same namespaces, in the order of their turns.
     turns: VecDeque<Name>,
     /// Who wants to know; of all questions that wait or are asked.
-    askers: BTreeMap<Question, BTreeSet<Asker>>,
+    askers: BTreeMap<NameQuestion, BTreeSet<Asker>>,
     /// How many are asked now, by namespace.
     asked: BTreeMap<Name, usize>,
 }
@@ -46,7 +46,7 @@ impl Questions {
     #[must_use]
     pub(super) fn add(&mut self, namespace: &Name, name: &NamePlace, asker: Asker) -> bool {
         AddressKind::ALL.into_iter().all(|kind| {
-            let question = Question { namespace: namespace.clone(), name: name.clone(), kind };
+            let question = NameQuestion { namespace: namespace.clone(), name: name.clone(), kind };
             if let Some(askers) = self.askers.get_mut(&question) {
                 askers.insert(asker);
                 return true;
@@ -70,7 +70,7 @@ impl Questions {
     }
 
     /// The next question to ask, of the namespace whose turn it is.
-    pub(super) fn next(&mut self) -> Option<Question> {
+    pub(super) fn next(&mut self) -> Option<NameQuestion> {
         let turn = self.turns.iter().position(|namespace| self.may_ask(namespace))?;
         let namespace = self.turns.remove(turn)?;
         let queue = self.waiting.get_mut(&namespace)?;
@@ -85,7 +85,7 @@ impl Questions {
     }
 
     /// A question has its answer, or will have none: who wanted to know.
-    pub(super) fn end(&mut self, question: &Question) -> BTreeSet<Asker> {
+    pub(super) fn end(&mut self, question: &NameQuestion) -> BTreeSet<Asker> {
         if let Some(asked) = self.asked.get_mut(&question.namespace) {
             *asked -= 1;
             if *asked == 0 {

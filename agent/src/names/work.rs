@@ -5,12 +5,12 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// Counters. Copies share them.
+/// WorkCounters. Copies share them.
 #[derive(Clone, Debug, Default)]
-pub struct NameWork(Arc<Counters>);
+pub struct NameWork(Arc<WorkCounters>);
 
 #[derive(Debug, Default)]
-struct Counters {
+struct WorkCounters {
     answered: AtomicU64,
     unanswered: AtomicU64,
     left_out: AtomicU64,
@@ -35,7 +35,7 @@ pub struct NameWorkCounts {
 
 impl NameWork {
     pub fn read(&self) -> NameWorkCounts {
-        let Counters { answered, unanswered, left_out, entered, renewed } = &*self.0;
+        let WorkCounters { answered, unanswered, left_out, entered, renewed } = &*self.0;
         let [answered, unanswered, left_out, entered, renewed] =
             [answered, unanswered, left_out, entered, renewed].map(|count| count.load(Ordering::Relaxed));
         NameWorkCounts { answered, unanswered, left_out, entered, renewed }
