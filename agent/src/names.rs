@@ -90,7 +90,7 @@ pub struct NameKeeper {
     not_before: Instant,
 }
 
-type AskedName = (NameQuestion, Result<Vec<TimedAddress>>);
+type EndedQuestion = (NameQuestion, Result<Vec<TimedAddress>>);
 
 impl fmt::Debug for NameKeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,7 +128,7 @@ impl NameKeeper {
     ///
     /// When no one makes snapshots any more.
     pub async fn run(mut self) -> Result<()> {
-        let mut asked: JoinSet<AskedName> = JoinSet::new();
+        let mut asked: JoinSet<EndedQuestion> = JoinSet::new();
         let mut renew = interval(self.leases.period());
         renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -178,7 +178,7 @@ impl NameKeeper {
         }
     }
 
-    fn ask_next(&mut self, asked: &mut JoinSet<AskedName>) {
+    fn ask_next(&mut self, asked: &mut JoinSet<EndedQuestion>) {
         let Some(question) = self.questions.next() else { return };
         let now = Instant::now();
         self.not_before = now + PACE;

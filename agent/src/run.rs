@@ -1,11 +1,11 @@
 //! The agent: wires sources, reconciler and servers together. Nothing else starts threads and tasks.
 //!
 //! Each of these has a thread of its own, so that none keeps another waiting: this one watches signals,
-//! sources, the network and CNI results; `enforcement` makes the passes, and but for `names` alone has handles that
-//! write to the kernel; `servers` answers the socket and HTTP from snapshots; `events` makes decisions of the kernel's
-//! events, and `deny-log` writes them; `counters` counts hits; `names` asks for names that are new in rules,
-//! and keeps addresses that connections are open to; `cni-namespaces` leaves to the CNI plugin what it needs
-//! without an agent.
+//! sources, the network and CNI results; `enforcement` makes the passes, and but for `names` alone has
+//! handles that write to the kernel; `servers` answers the socket and HTTP from snapshots; `events` makes
+//! decisions of the kernel's events, and `deny-log` writes them; `counters` counts hits; `names` asks for
+//! names that are new in rules, and keeps addresses that connections are open to; `cni-namespaces` leaves to
+//! the CNI plugin what it needs without an agent.
 
 mod cni_installation;
 mod shutdown;
