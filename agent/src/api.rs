@@ -15,7 +15,7 @@ mod unenforced;
 use std::{fmt, net::IpAddr};
 
 pub use client::{ask, follow, try_ask};
-pub use counters::{Counter, Evictions, KernelCounters, Lost, NameCounts};
+pub use counters::{AgentNameCounts, Counter, Evictions, KernelCounters, Lost, NameCounts};
 pub use flows::{
     FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowRecord, FlowVerdict, icmp_message, protocol_name,
     protocol_number,

@@ -26,7 +26,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use podgate_common::{Direction, MAX_ENDPOINTS, MAX_OWNERS};
+use podgate_common::{Direction, MAX_ENDPOINTS, MAX_OWNERS, Resolver, ServiceKey};
 use podgate_core::{
     compiler::{CompileInput, CompiledTables, Incremental, Site},
     model::{Cluster, Name, ObjectName, Pod},
@@ -240,6 +240,11 @@ impl Reconciler {
     pub fn writes(&self) -> u64 {
         let maps = &self.datapath.maps;
         maps.endpoints.writes() + maps.owners.writes() + self.publisher.writes()
+    }
+
+    /// Servers of which pods' DNS replies are believed now.
+    pub fn resolvers(&self) -> Arc<BTreeMap<ServiceKey, Resolver>> {
+        Arc::new(self.datapath.maps.names.resolvers.entries().clone())
     }
 
     /// Entries and room of the kernel's tables.

@@ -11,6 +11,7 @@ mod cni_plugin;
 pub mod control;
 pub mod endpoints;
 pub mod fleet;
+pub mod names;
 pub mod observe;
 pub mod options;
 pub mod run;

@@ -16,7 +16,7 @@ pub use self::{
     eviction_monitor::EvictionMonitor,
     flows::{
         DecidingPolicy, DecisionEvent, DenyLog, DenyLogWriter, EndOwner, EventEnd, EventVerdict, FlowHistory,
-        FlowWindow, LogTarget, LostLines, NameRole, Observer, ObserverCounts, PastFlow,
+        FlowWindow, LogTarget, LostLines, MissingName, NameRole, Observer, ObserverCounts, PastFlow,
     },
     hits::{DirectionHits, HitReport, PolicyHits, RuleCount},
     kernel_check::{AskTables, check_tables},
@@ -31,8 +31,8 @@ mod tests {
     };
 
     /// What writes to the kernel: the part of the agent that does, and the handles that it has.
-    const WRITERS: [&str; 6] =
-        ["control::", "Attacher", "BpfMaps", "Datapath,", "FlowCounterWriter", "Publisher"];
+    const WRITERS: [&str; 7] =
+        ["control::", "Attacher", "BpfMaps", "Datapath,", "FlowCounterWriter", "NameWriter", "Publisher"];
 
     fn files(path: &Path) -> Vec<PathBuf> {
         match path.is_dir() {

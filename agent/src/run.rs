@@ -1,10 +1,11 @@
 //! The agent: wires sources, reconciler and servers together. Nothing else starts threads and tasks.
 //!
 //! Each of these has a thread of its own, so that none keeps another waiting: this one watches signals,
-//! sources, the network and CNI results; `enforcement` makes the passes, and alone has handles that write to
-//! the kernel; `servers` answers the socket and HTTP from snapshots; `events` makes decisions of the kernel's
-//! events, and `deny-log` writes them; `counters` counts hits; `cni-namespaces` leaves to the CNI plugin what
-//! it needs without an agent.
+//! sources, the network and CNI results; `enforcement` makes the passes, and but for `names` alone has
+//! handles that write to the kernel; `servers` answers the socket and HTTP from snapshots; `events` makes
+//! decisions of the kernel's events, and `deny-log` writes them; `counters` counts hits; `names` asks for
+//! names that are new in rules, and keeps addresses that connections are open to; `cni-namespaces` leaves to
+//! the CNI plugin what it needs without an agent.
 
 mod cni_installation;
 mod shutdown;
@@ -36,6 +37,7 @@ use crate::{
     cni_plugin,
     control::{Earlier, Inputs, Reconciler, enforcement::Enforcement},
     endpoints::cni::CniWatch,
+    names::{NameHandles, NameKeeper, NameWork, UntrustedServers},
     observe::{
         DenyLog, DenyLogWriter, EvictionMonitor, FlowHistory, HitCounting, LogTarget, LostLines,
         NamesOfAddress, Observer,
@@ -104,6 +106,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     };
     let earlier = Earlier::of(&pins)?;
     let (mut datapath, readers) = Datapath::load(Some(&pins), kernel_options)?;
+    let name_writer = datapath.names.clone();
     let DatapathReaders { counters, tables, flow_counters, verdicts, clock, events, names } = readers;
     let mode = match options.hook {
         AttachBy::Auto => HookKind::of_this_kernel()?,
@@ -143,7 +146,8 @@ async fn run(options: &AgentOptions) -> Result<()> {
         Ok(restored) => tracing::debug!(restored, "flows of an earlier agent"),
         Err(error) => tracing::warn!("the history of flows begins with this agent: {error:#}"),
     }
-    let names_of_address = NamesOfAddress::of(names.clone());
+    let untrusted = UntrustedServers::default();
+    let names_of_address = NamesOfAddress::of(names.clone(), untrusted.clone());
     let observer = Observer::new(options.node.clone(), deny_log, flows.clone(), names_of_address.clone());
 
     let mut pod_warnings = None;
@@ -157,17 +161,31 @@ async fn run(options: &AgentOptions) -> Result<()> {
     };
 
     let enforcement = Enforcement::new(options, source, reconciler, (pins, previous_agents, earlier))
-        .with_pod_warnings(pod_warnings)
+        .with_pod_warnings(pod_warnings.clone())
         .needs(needs);
     let (snapshots, snapshots_seen) = watch::channel(Arc::new(enforcement.snapshot()));
     let (counting, hits) =
         HitCounting::new(counting_since, flow_counters, clock, snapshots_seen.clone(), names_of_address);
     let inputs = Arc::new(Inputs::default());
     let restarts = TaskRestarts::default();
+    let name_work = NameWork::default();
+    let name_handles = NameHandles {
+        reader: names.clone(),
+        writer: name_writer,
+        tables: tables.clone(),
+        verdicts: verdicts.clone(),
+        keep: options.names_keep,
+    };
+    let name_keeper = NameKeeper::new(
+        name_handles,
+        snapshots_seen.clone(),
+        (name_work.clone(), untrusted.clone()),
+        pod_warnings.clone(),
+    );
     let server = Server::new(ServerInputs {
         snapshots: snapshots_seen.clone(),
-        read_counters: read_counters(counters.clone()),
-        names: NameSource::new(names, tables.clone()),
+        read_counters: read_counters(counters.clone(), name_work),
+        names: NameSource::new(names, tables.clone(), untrusted),
         count_tables: count_tables(tables),
         watches: health,
         hits,
@@ -192,6 +210,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     threads.spawn("events", move || observe(events, observer, seen, restarts_of_events))?;
     let (history, path, restarts_of_history) = (flows.clone(), saved_flows.clone(), restarts.clone());
     threads.spawn("flow-history", move || save_flows(history, path, restarts_of_history))?;
+    threads.spawn("names", move || name_keeper.run())?;
     threads.spawn("counters", move || counting.run(EvictionMonitor::new(counters)))?;
     let (socket, restarts_of_plugin) = (options.socket.clone(), restarts.clone());
     threads.spawn("cni-namespaces", move || async move {

@@ -131,6 +131,7 @@ impl Server {
                 unwritten: server.inputs.lost_lines.count(),
                 restarts: server.inputs.restarts.read(),
                 names: (server.inputs.names.sizes)(),
+                untrusted: server.inputs.names.untrusted.pods(),
             };
             metrics::text(&server.status(), &server.inputs.hits.last(), &observed)
         };

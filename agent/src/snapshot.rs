@@ -16,6 +16,7 @@ use std::{
     time::Instant,
 };
 
+use podgate_common::{Resolver, ServiceKey};
 use podgate_core::model::{Cluster, Name, ObjectName, Uid};
 
 pub(crate) use self::applied_policies::PolicyChange;
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub tables: Vec<TableSize>,
     pub contexts: Contexts,
     pub versions: PolicyVersions,
+    /// Servers of which the DNS replies of pods are believed.
+    pub resolvers: Arc<BTreeMap<ServiceKey, Resolver>>,
 }
 
 /// How far enforcement has come.
@@ -242,6 +245,7 @@ impl Snapshot {
             tables: vec![],
             contexts: Contexts::default(),
             versions: PolicyVersions::default(),
+            resolvers: Arc::default(),
         }
     }
 }

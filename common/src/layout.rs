@@ -5,9 +5,9 @@ use core::mem::offset_of;
 
 use crate::{
     Address, ClassId, Config, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FlowShare,
-    FragmentKey, HookMark, IdentityId, LabelKey, LinkAddress, NameEntry, NameId, NameNode, NameSet, OpenVeth,
-    PolicyId, PortClasses, PortPair, PrefixKey, Rate, Row, RowKey, Seen, ServiceId, ServiceKey, Share,
-    SocketOffsets, TableSetIndex, Timeouts, Tracking, VerdictQuery,
+    FragmentKey, HookMark, IdentityId, LabelKey, LinkAddress, NameEntry, NameId, NameNode, NameRequest,
+    NameSet, OpenVeth, PolicyId, PortClasses, PortPair, PrefixKey, Rate, Row, RowKey, Seen, ServiceId,
+    ServiceKey, Share, SocketOffsets, TableSetIndex, Timeouts, Tracking, VerdictQuery,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that
@@ -88,6 +88,7 @@ layout!(FlowEvent: 64 bytes, aligned to 8 {
 
 // In the packet of a test run.
 layout!(VerdictQuery: 32 bytes, aligned to 4 { ifindex @ 0, direction @ 4, peer @ 8, protocol @ 24, port @ 28 });
+layout!(NameRequest: 32 bytes, aligned to 8 { ifindex @ 0, table @ 4, address @ 8, name @ 24, seconds @ 28 });
 
 // FRAGMENTS.
 layout!(FragmentKey: 40 bytes, aligned to 4 { source @ 0, destination @ 16, id @ 32, protocol @ 36 });

@@ -79,7 +79,7 @@ pub use open_veth::OpenVeth;
 pub use outcome::{Outcome, PolicyRole};
 pub use packet::{Headers, Packet, PacketKind, Segment, Start, Tracked, Tuple, parse};
 pub use protocol::{Protocol, RuleProtocol};
-pub use query::{KernelVerdict, VerdictQuery};
+pub use query::{KernelVerdict, NameAnswer, NameRequest, VerdictQuery};
 pub use scratch::Scratch;
 pub use service_key::ServiceKey;
 pub use share::{Rate, Share};

@@ -1,6 +1,7 @@
-//! A question to the tables alone: what would they say? Nothing is entered, counted or reported.
+//! What the agent asks of programs that are attached nowhere, by test runs: what the tables would say, where
+//! nothing is entered, counted or reported; and to enter an address into the table of a pod's names.
 
-use crate::{Address, Direction, RuleProtocol, Tables, allowed};
+use crate::{Address, Direction, Learnt, NameId, NameTables, RuleProtocol, Tables, allowed, may_be_opened};
 
 /// What is asked, as the packet of a test run carries it behind its Ethernet header.
 #[repr(C)]
@@ -62,6 +63,70 @@ impl VerdictQuery {
         } else {
             KernelVerdict::Denied
         }
+    }
+}
+
+/// An address that a name has, for the table of one pod.
+///
+/// Aligned so that its address is read in words of 64 bits, also on the stack of a program.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameRequest {
+    /// The veth of the pod.
+    pub ifindex: u32,
+    /// The number of its table.
+    pub table: u32,
+    pub address: Address,
+    pub name: NameId,
+    /// For how long it counts.
+    pub seconds: u32,
+}
+
+/// What became of it.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameAnswer {
+    /// The table is that pod's no more.
+    Gone = 0,
+    /// No name may open the address.
+    Refused,
+    /// It counts, for as long as it was asked or longer.
+    Entered,
+    /// Others were writing all the time.
+    Busy,
+}
+
+impl NameRequest {
+    pub const SIZE: usize = size_of::<Self>();
+
+    /// Enters it by what replies are learnt by, under the same conditions.
+    ///
+    /// The pod may have gone since the agent looked, and its table may be another pod's now: what stands in
+    /// the table of endpoints counts.
+    #[inline(always)]
+    pub fn answer<T: Tables + NameTables>(&self, tables: &T) -> NameAnswer {
+        if self.table == 0 || tables.endpoint(self.ifindex).names != self.table {
+            return NameAnswer::Gone;
+        }
+        if !may_be_opened(&self.address) {
+            return NameAnswer::Refused;
+        }
+        match tables.learn(self.table, &self.address, self.name, self.seconds) {
+            Some(Learnt::New | Learnt::Longer | Learnt::Instead) => NameAnswer::Entered,
+            None => NameAnswer::Busy,
+        }
+    }
+}
+
+impl NameAnswer {
+    const ALL: [Self; 4] = [Self::Gone, Self::Refused, Self::Entered, Self::Busy];
+}
+
+impl TryFrom<u32> for NameAnswer {
+    type Error = u32;
+
+    fn try_from(number: u32) -> Result<Self, u32> {
+        Self::ALL.into_iter().find(|answer| *answer as u32 == number).ok_or(number)
     }
 }
 

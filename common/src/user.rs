@@ -2,7 +2,7 @@
 
 use crate::{
     Address, ClassId, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FragmentKey, IdentityId,
-    LabelKey, NameNode, PolicyId, PortPair, Resolver, Row, RowKey, ServiceId, ServiceKey, Share,
+    LabelKey, NameNode, NameRequest, PolicyId, PortPair, Resolver, Row, RowKey, ServiceId, ServiceKey, Share,
     TableSetIndex, VerdictQuery,
 };
 
@@ -13,6 +13,17 @@ impl VerdictQuery {
         // SAFETY: no padding (asserted in `layout`), so that all bytes are there.
         let bytes: [u8; Self::SIZE] = unsafe { core::mem::transmute(*self) };
         packet[Self::OFFSET..Self::OFFSET + Self::SIZE].copy_from_slice(&bytes);
+        packet
+    }
+}
+
+impl NameRequest {
+    /// The packet that asks it.
+    pub fn packet(&self) -> [u8; 64] {
+        let mut packet = [0; 64];
+        // SAFETY: no padding (asserted in `layout`), so that all bytes are there.
+        let bytes: [u8; Self::SIZE] = unsafe { core::mem::transmute(*self) };
+        packet[VerdictQuery::OFFSET..VerdictQuery::OFFSET + Self::SIZE].copy_from_slice(&bytes);
         packet
     }
 }

@@ -2,8 +2,8 @@
 //! `to_tunnel` where packets leave the node.
 //!
 //! They adapt a packet and the maps to the traits of `podgate-common`, call its `decide`, count the outcome
-//! and report it. Nothing is decided here. `ticks` and `verdict` are for the agent to ask; they are never
-//! attached.
+//! and report it. Nothing is decided here. `ticks`, `verdict` and `enter` are for the agent to ask; they
+//! are never attached.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -30,11 +30,11 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use podgate_common::{
-    Direction, FirstLook, Outcome, Packet as _, Passage, Scratch, Tables, VerdictQuery, decide,
+    Direction, FirstLook, NameRequest, Outcome, Packet as _, Passage, Scratch, Tables, VerdictQuery, decide,
     decide_on_wire, established_v4_fast_path, is_established,
 };
 
-use crate::{events::report, maps::SCRATCH, skb::Skb, tables::Maps};
+use crate::{config::config, events::report, maps::SCRATCH, skb::Skb, tables::Maps};
 
 /// TC ingress of the veth's host side: what the pod sends.
 #[classifier]
@@ -99,6 +99,24 @@ pub fn verdict(context: TcContext) -> i32 {
     // SAFETY: as many bytes, and every bit pattern is valid.
     let query: VerdictQuery = unsafe { core::mem::transmute(bytes) };
     (query.answer(&Maps) as u32).cast_signed()
+}
+
+/// Enters an address that the packet carries into the table of a pod's names, as a reply would. The agent
+/// asks it by test runs; it is never attached.
+///
+/// It is a program so that the agent writes to these tables by the code of the packet path, which holds no
+/// lock for longer than some instructions. A process that mapped them could be stopped with a lock held.
+#[classifier]
+pub fn enter(context: TcContext) -> i32 {
+    if config!(names) == 0 {
+        return -1;
+    }
+    let Some(bytes) = Skb::new(&context).read::<{ NameRequest::SIZE }>(VerdictQuery::OFFSET) else {
+        return -1;
+    };
+    // SAFETY: as many bytes, and every bit pattern is valid.
+    let request: NameRequest = unsafe { core::mem::transmute(bytes) };
+    (request.answer(&Maps) as u32).cast_signed()
 }
 
 /// Evaluates a packet at a pod's veth.

@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aya::{Ebpf, maps::Map};
 
-use super::{flows::FlowTableReader, sys};
+use super::{
+    flows::{FlowTableReader, OpenedServer},
+    sys,
+};
 
 /// The tables of connections and of fragments. What needs room in them takes the place of what is worth
 /// least: a full one is nothing to worry about, but one that is full of what is in use is too small.
@@ -52,6 +55,16 @@ impl ProgramTables {
     /// When the kernel refuses the mapping.
     pub fn opened_by(&self, veths: &BTreeSet<u32>) -> Result<BTreeMap<(u32, IpAddr), usize>> {
         self.flows.opened_by(veths)
+    }
+
+    /// To which servers these veths (by ifindex) have connections that they have opened and not ended. It
+    /// reads the whole table of connections: some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the mapping.
+    pub fn servers_of(&self, veths: &BTreeSet<u32>) -> Result<BTreeSet<OpenedServer>> {
+        self.flows.servers_of(veths)
     }
 
     /// Entries and room of each table.

@@ -43,6 +43,19 @@ pub struct FlowTableReader {
     sets: u32,
 }
 
+/// Where connections of a veth's pod lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OpenedServer {
+    /// The pod's veth.
+    pub ifindex: u32,
+    /// The server's address.
+    pub address: IpAddr,
+    /// IP protocol number.
+    pub protocol: u32,
+    /// The server's port; what stands in its place where the protocol has none.
+    pub port: u16,
+}
+
 #[derive(Debug)]
 struct MappedShares(Mapping<AtomicI64>);
 
@@ -143,6 +156,20 @@ impl FlowTableReader {
             }
         }
         Ok(opened)
+    }
+
+    /// To which servers these veths (by ifindex) have connections that they have opened and not ended.
+    pub(super) fn servers_of(&self, veths: &BTreeSet<u32>) -> Result<BTreeSet<OpenedServer>> {
+        let entries = self.open()?;
+        let entries = shared(&entries).flat_map(SharedSet::entries::<HostAtomic>);
+        let opened = entries.filter(|(_, flow)| veths.contains(&flow.client_if) && !flow.seen.is_closed());
+        let server = |(key, flow): (FlowKey, Flow)| {
+            let ([low, high], [low_port, high_port]) = (key.addresses(), key.ports());
+            let is_high = flow.seen.has(Seen::CLIENT_IS_LOW);
+            let (address, port) = if is_high { (high, high_port) } else { (low, low_port) };
+            OpenedServer { ifindex: flow.client_if, address: address.into(), protocol: key.protocol(), port }
+        };
+        Ok(opened.map(server).collect())
     }
 
     fn open(&self) -> Result<Mapping<FlowSet>> {

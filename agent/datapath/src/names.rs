@@ -1,10 +1,11 @@
 //! The maps of names: the tree of the names that rules have, who is believed, and what each pod has learnt.
 //!
-//! The agent writes the tree and the resolvers, and makes a table for each pod with such rules; only the
-//! programs learn. Nodes of the tree have numbers that are never given again, so that what was learnt for a
-//! name is never taken for another one, whichever agent comes next.
+//! The agent writes the tree and the resolvers, and makes a table for each pod with such rules; only
+//! programs enter what was learnt. Nodes of the tree have numbers that are never given again, so that what
+//! was learnt for a name is never taken for another one, whichever agent comes next.
 
 mod reader;
+mod writer;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +26,10 @@ use podgate_common::{
 use podgate_core::compiler::NamePlace;
 
 use self::reader::OpenTables;
-pub use self::reader::{LearntAddress, NameReader, NameTableSizes};
+pub use self::{
+    reader::{LearntAddress, NameReader, NameTableSizes},
+    writer::NameWriter,
+};
 use super::{MapTable, TickClock, maps, sys};
 
 /// Labels of the tree: new ones stand beside old ones for a moment, and one entry counts numbers.
@@ -88,6 +92,11 @@ impl NameMaps {
     /// For those who only read what was learnt.
     pub(super) fn reader(&self, clock: TickClock, seed: FlowSeed) -> NameReader {
         NameReader::new(self.open.clone(), clock, seed)
+    }
+
+    /// For who enters what the agent itself has learnt.
+    pub(super) fn writer(&self, ebpf: &mut Ebpf) -> Result<NameWriter> {
+        NameWriter::new(ebpf, self.open.clone())
     }
 
     /// Entries and room of the tree, of the resolvers, and of the tables of pods.

@@ -12,7 +12,8 @@ use podgate_common::{Config, FlowSeed, HookMark, SocketOffsets, Timeouts, Tracki
 
 use super::{
     BpfMaps, DatapathReaders, FlowCounterWriter, FlowTable, Linked, Past, Pins, TickClock, btf, linked, maps,
-    pinned_programs,
+    names::NameWriter,
+    pinned_programs, random_bytes,
     readers::{CLOCK, VERDICT},
 };
 
@@ -131,6 +132,8 @@ pub struct Datapath {
     pub maps: BpfMaps,
     /// Removes flow counters that are in no use.
     pub flow_counters: FlowCounterWriter,
+    /// Enters addresses of names into the tables of pods.
+    pub names: NameWriter,
     /// The clock of the entries in the flow table.
     pub clock: TickClock,
     /// Where the connections are that agents before this one have let pass.
@@ -190,7 +193,7 @@ impl Datapath {
         })?;
         let shares = knows_hooks && options.share;
         let functions = Program::ALL.map(|program| program.function(shares));
-        for name in BTreeSet::from(functions).into_iter().chain([CLOCK, VERDICT]) {
+        for name in BTreeSet::from(functions).into_iter().chain([CLOCK, VERDICT, NameWriter::PROGRAM]) {
             classifier(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
         }
         let mut seed: Array<_, FlowSeed> = maps::take(&mut ebpf, FLOW_SEED)?;
@@ -201,10 +204,11 @@ impl Datapath {
         let maps = BpfMaps::new(&mut ebpf, flows, options.encapsulation)?;
         let readers = DatapathReaders::new(&mut ebpf, &maps, clock.clone())?;
         let flow_counters = FlowCounterWriter::new(&mut ebpf)?;
+        let names = maps.names.writer(&mut ebpf)?;
         let layouts = pins.map(Pins::other_layouts).transpose()?.unwrap_or_default();
         let past = Past::of(is_fresh, &layouts);
         let held = pins.map(pinned_programs::take_held).transpose()?.unwrap_or_default();
-        Ok((Self { ebpf, shares, reads_names, maps, flow_counters, clock, past, held }, readers))
+        Ok((Self { ebpf, shares, reads_names, maps, flow_counters, names, clock, past, held }, readers))
     }
 
     /// A program, loaded.
@@ -238,13 +242,8 @@ fn flow_table_of_before(directory: &Path) -> Result<(Option<u32>, Option<FlowSee
 }
 
 fn random_seed() -> Result<FlowSeed> {
-    let mut bytes = [0; size_of::<FlowSeed>()];
-    // SAFETY: room for as many bytes.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    // Up to 256 bytes come whole or not at all.
-    if got < 0 {
-        return Err(io::Error::last_os_error()).context("cannot choose a seed for the flow table");
-    }
+    let bytes: [u8; size_of::<FlowSeed>()] =
+        random_bytes().context("cannot choose a seed for the flow table")?;
     let (words, _) = bytes.as_chunks();
     let mut seed = FlowSeed::default();
     for (word, bytes) in seed.0.iter_mut().zip(words) {

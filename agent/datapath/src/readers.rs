@@ -94,7 +94,7 @@ pub(super) const VERDICT: &str = "verdict";
 /// The program that returns the kernel's ticks.
 pub(super) const CLOCK: &str = "ticks";
 
-fn program(ebpf: &mut Ebpf, name: &str) -> Result<Arc<OwnedFd>> {
+pub(super) fn program(ebpf: &mut Ebpf, name: &str) -> Result<Arc<OwnedFd>> {
     let program: &mut SchedClassifier = super::programs::classifier(ebpf, name)?;
     let descriptor = program.fd().with_context(|| format!("program {name} is not loaded"))?;
     let descriptor = descriptor.as_fd().try_clone_to_owned();

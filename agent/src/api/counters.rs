@@ -44,6 +44,23 @@ pub struct NameCounts {
     pub unlearnt: u64,
     /// Replies that contradict themselves.
     pub malformed: u64,
+    pub agent: AgentNameCounts,
+}
+
+/// What the agent itself has done for these pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentNameCounts {
+    /// Questions for new names of rules that a resolver has answered.
+    pub answered: u64,
+    /// Those that none has.
+    pub unanswered: u64,
+    /// New names that were not asked for, as their namespace has too many.
+    pub left_out: u64,
+    /// Addresses that were entered for pods, of the answers.
+    pub entered: u64,
+    /// Times that an address was made to count for longer, as a connection to it lives.
+    pub renewed: u64,
 }
 
 impl NameCounts {

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use podgate_common::{Direction, Outcome, Protocol};
 use serde::{Deserialize, Serialize};
 
-use crate::observe::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict, NameRole};
+use crate::observe::{
+    DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict, MissingName, NameRole,
+};
 
 /// One decision on one side of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +42,10 @@ pub struct FlowRecord {
     /// It was denied since these names had ended: the pod looked them up too long ago.
     #[serde(default, skip_serializing_if = "is_false")]
     pub name_expired: bool,
+    /// It was denied, and leads to none that is known; the pod has rules about names, and has learnt the
+    /// address for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_missing: Option<MissingName>,
     /// False: the policies that are named do not account for the verdict; they changed at that moment.
     pub certain: bool,
     /// How many packets like this one it stands for.
@@ -135,7 +141,7 @@ impl From<&DecisionEvent> for FlowRecord {
             packets,
             revision,
         } = event;
-        let (names, name_expired) = NameRole::in_words(names.as_ref());
+        let (names, name_expired, name_missing) = NameRole::in_words(names.as_ref());
         Self {
             time: format!("{time:.3}"),
             first: None,
@@ -150,6 +156,7 @@ impl From<&DecisionEvent> for FlowRecord {
             policies: policies.iter().map(FlowPolicy::from).collect(),
             names,
             name_expired,
+            name_missing,
             certain: *certain,
             packets: *packets,
             revision: *revision,

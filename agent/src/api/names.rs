@@ -1,6 +1,6 @@
 //! What pods have learnt of names: the answer to `names`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,10 @@ pub struct PodNames {
     /// Why its table cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Servers that it has asked for names, of which at most four stand here, and that are no resolvers that
+    /// the node believes: it learns nothing from them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untrusted_resolvers: Vec<SocketAddr>,
     /// Sorted by name and address.
     pub entries: Vec<LearntName>,
 }

@@ -35,7 +35,9 @@ The past has one line for each kind of flow: both ends, port, verdict and polici
 last packet. The agent keeps it in memory and, across restarts, in a file beside its socket (see agent --history).
 
 A connection that a rule about a name has allowed ends with `for` and the names that the pod has learnt the address \
-for. The reason name-expired: such a rule would have allowed it, but the pod looked the name up too long ago.
+for. The reason name-expired: such a rule would have allowed it, but the pod looked the name up too long ago. The \
+reason name-unlearnt: the pod has rules about names, and no reply of a resolver has had the address; \
+resolver-untrusted: so it is, and the pod asks a server that is not believed (`podgate names`).
 
 Example:
   podgate flows --follow --denied
@@ -221,7 +223,11 @@ impl Printer {
             end(&flow.source),
             to,
             verdict,
-            if flow.name_expired { NAME_EXPIRED.into() } else { flow.reason.to_string() },
+            match flow.name_missing {
+                Some(missing) => missing.to_string(),
+                None if flow.name_expired => NAME_EXPIRED.into(),
+                None => flow.reason.to_string(),
+            },
             policies(flow),
         ]);
         Ok(text)

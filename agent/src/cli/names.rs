@@ -61,7 +61,7 @@ fn text(pods: &[PodNames]) -> String {
     }
     let has_rows = pods.iter().any(|pod| !pod.entries.is_empty());
     let table = if has_rows { table.to_string() } else { String::new() };
-    let notes: String = pods.iter().filter_map(note).map(|note| format!("{note}\n")).collect();
+    let notes: String = pods.iter().flat_map(notes).map(|note| format!("{note}\n")).collect();
     let gap = if table.is_empty() || notes.is_empty() { "" } else { "\n" };
     format!("{table}{gap}{notes}")
 }
@@ -85,9 +85,9 @@ pub(super) fn name_row(pod: &str, entry: &LearntName) -> [String; 6] {
 }
 
 /// What the rows of a pod do not say.
-pub(super) fn note(names: &PodNames) -> Option<String> {
-    let PodNames { pod, has_rules, live, capacity, omitted, error, entries: _ } = names;
-    match (has_rules, error) {
+pub(super) fn notes(names: &PodNames) -> Vec<String> {
+    let PodNames { pod, has_rules, live, capacity, omitted, error, untrusted_resolvers, entries: _ } = names;
+    let note = match (has_rules, error) {
         (false, _) => Some(format!("{pod} has no rules with names that allow anything its policies deny")),
         (true, Some(error)) => Some(format!("{pod}: {error}")),
         (true, None) if *live == 0 => Some(format!("{pod} has learnt nothing that counts now")),
@@ -95,5 +95,13 @@ pub(super) fn note(names: &PodNames) -> Option<String> {
             Some(format!("{pod}: {omitted} of {live} addresses (room for {capacity}) are left out"))
         }
         (true, None) => None,
-    }
+    };
+    let servers: Vec<String> = untrusted_resolvers.iter().map(ToString::to_string).collect();
+    let untrusted = (!servers.is_empty()).then(|| {
+        format!(
+            "{pod} has asked {}, which this node does not believe: it learns nothing there",
+            servers.join(", ")
+        )
+    });
+    note.into_iter().chain(untrusted).collect()
 }

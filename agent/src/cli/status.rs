@@ -7,7 +7,7 @@ use clap::Args;
 use super::{output::Format, table::TextTable};
 use crate::options::SOCKET;
 use crate::{
-    api::{self, Latency, Lost, NameCounts, Status},
+    api::{self, AgentNameCounts, Latency, Lost, NameCounts, Status},
     server::Ask,
 };
 
@@ -81,11 +81,20 @@ fn text(status: &Status) -> String {
         fact("short cut", format!("{shortcut_packets} packets"));
     }
     if *names != NameCounts::default() {
-        let NameCounts { learnt, evicted, refused, cut, unlearnt, malformed } = names;
+        let NameCounts { learnt, evicted, refused, cut, unlearnt, malformed, agent: _ } = names;
         fact(
             "names",
             format!(
                 "{learnt} addresses learnt, {evicted} evicted, {refused} refused; {cut} replies cut, {unlearnt} not learnt, {malformed} malformed"
+            ),
+        );
+    }
+    if names.agent != AgentNameCounts::default() {
+        let AgentNameCounts { answered, unanswered, left_out, entered, renewed } = names.agent;
+        fact(
+            "new names",
+            format!(
+                "{answered} questions answered, {unanswered} not, {left_out} names left out; {entered} addresses entered, {renewed} renewed"
             ),
         );
     }

@@ -309,6 +309,7 @@ impl Enforcement {
             tables: self.reconciler.sizes(),
             contexts: self.contexts.clone(),
             versions: self.versions.clone(),
+            resolvers: self.reconciler.resolvers(),
         }
     }
 }

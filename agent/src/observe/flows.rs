@@ -21,7 +21,7 @@ use podgate_core::{compiler::WorkLimit, model::Name};
 use self::attribution::Attributor;
 pub use self::{
     deny_log::{DenyLog, DenyLogWriter, LogTarget, LostLines},
-    event::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict, NameRole},
+    event::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict, MissingName, NameRole},
     history::{FlowHistory, FlowWindow, ObserverCounts, PastFlow},
 };
 use super::NamesOfAddress;

@@ -7,11 +7,12 @@ use podgate_datapath::{Counters, ProgramTables};
 
 use super::{CountTables, ReadCounters};
 use crate::{
-    api::{Counter, Evictions, KernelCounters, Lost, NameCounts},
+    api::{AgentNameCounts, Counter, Evictions, KernelCounters, Lost, NameCounts},
+    names::{NameWork, NameWorkCounts},
     snapshot::TableSize,
 };
 
-pub fn read_counters(counters: Arc<Counters>) -> ReadCounters {
+pub fn read_counters(counters: Arc<Counters>, name_work: NameWork) -> ReadCounters {
     let read = move || {
         let packets = counters.read()?.into_iter();
         let evictions = counters.evictions()?.into_iter();
@@ -28,7 +29,7 @@ pub fn read_counters(counters: Arc<Counters>) -> ReadCounters {
                 .collect(),
             lost: lost(counters.unreported()?),
             shortcut: counters.shortcut()?,
-            names: names(counters.names()?),
+            names: names(counters.names()?, name_work.read()),
         })
     };
     Arc::new(move || read().inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default())
@@ -48,8 +49,10 @@ fn lost(counts: impl IntoIterator<Item = (Unreported, u64)>) -> Lost {
     lost
 }
 
-fn names(counts: impl IntoIterator<Item = (NameCount, u64)>) -> NameCounts {
-    let mut names = NameCounts::default();
+fn names(counts: impl IntoIterator<Item = (NameCount, u64)>, work: NameWorkCounts) -> NameCounts {
+    let NameWorkCounts { answered, unanswered, left_out, entered, renewed } = work;
+    let agent = AgentNameCounts { answered, unanswered, left_out, entered, renewed };
+    let mut names = NameCounts { agent, ..NameCounts::default() };
     for (what, count) in counts {
         *match what {
             NameCount::Learnt => &mut names.learnt,

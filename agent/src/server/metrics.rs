@@ -9,7 +9,7 @@ use podgate_common::Direction;
 use podgate_datapath::names::NameTableSizes;
 
 use crate::{
-    api::{Evictions, Lost, NameCounts, SourceStatus, Status},
+    api::{AgentNameCounts, Evictions, Lost, NameCounts, SourceStatus, Status},
     observe::{DirectionHits, HitReport, ObserverCounts, PolicyHits},
     snapshot::UnenforcedReason,
 };
@@ -30,6 +30,8 @@ pub(super) struct Observed {
     pub(super) restarts: BTreeMap<&'static str, u64>,
     /// What pods have learnt.
     pub(super) names: NameTableSizes,
+    /// Pods that ask servers for names that are not believed.
+    pub(super) untrusted: usize,
 }
 
 pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> String {
@@ -168,15 +170,15 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
             text.sample(&[("table", &table.name)], capacity);
         }
     }
-    write_names(&mut text, names, observed.names);
+    write_names(&mut text, names, (observed.names, observed.untrusted));
     write_hits(&mut text, hits);
     write_observed(&mut text, observed, lost);
     text.text
 }
 
 /// What pods with rules that have names learn, and from what.
-fn write_names(text: &mut Exposition, counts: &NameCounts, sizes: NameTableSizes) {
-    let NameCounts { learnt, evicted, refused, cut, unlearnt, malformed } = counts;
+fn write_names(text: &mut Exposition, counts: &NameCounts, (sizes, untrusted): (NameTableSizes, usize)) {
+    let NameCounts { learnt, evicted, refused, cut, unlearnt, malformed, agent } = counts;
     text.family(
         "podgate_name_addresses_total",
         "counter",
@@ -195,14 +197,39 @@ fn write_names(text: &mut Exposition, counts: &NameCounts, sizes: NameTableSizes
     for (result, count) in [("cut", cut), ("unlearnt", unlearnt), ("malformed", malformed)] {
         text.sample(&[("result", result)], *count);
     }
+    let AgentNameCounts { answered, unanswered, left_out, entered, renewed } = agent;
+    text.family(
+        "podgate_name_questions_total",
+        "counter",
+        "Questions of the agent for names that are new in rules, by whether a resolver has answered, and names \
+         that were not asked for (left-out).",
+    );
+    for (result, count) in [("answered", answered), ("unanswered", unanswered), ("left-out", left_out)] {
+        text.sample(&[("result", result)], *count);
+    }
+    text.family(
+        "podgate_name_entered_total",
+        "counter",
+        "Addresses that the agent has entered for pods: from answers to its questions, or again, as a \
+         connection lives (renewed).",
+    );
+    for (result, count) in [("answered", entered), ("renewed", renewed)] {
+        text.sample(&[("result", result)], *count);
+    }
     text.family("podgate_name_tables", "gauge", "Pods with rules that have names.");
     text.sample(&[], sizes.tables);
     text.family("podgate_name_entries", "gauge", "Addresses that count now, in the tables of these pods.");
     text.sample(&[], sizes.live);
+    text.family(
+        "podgate_name_untrusted_pods",
+        "gauge",
+        "Pods with rules that have names, and that ask a server that is no resolver that the node believes.",
+    );
+    text.sample(&[], untrusted);
 }
 
 fn write_observed(text: &mut Exposition, observed: &Observed, lost: &Lost) {
-    let Observed { events, unwritten, restarts, names: _ } = observed;
+    let Observed { events, unwritten, restarts, names: _, untrusted: _ } = observed;
     text.family("podgate_task_restarts_total", "counter", "Restarts of a task of the agent.");
     for (task, count) in restarts {
         text.sample(&[("task", task)], count);

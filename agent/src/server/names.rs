@@ -27,6 +27,7 @@ use podgate_datapath::{
 use crate::{
     api::{LearntName, NameRules, PodNames},
     endpoints::InterfaceState,
+    names::UntrustedServers,
     snapshot::{EnforcedInterface, Snapshot},
 };
 
@@ -46,6 +47,7 @@ pub struct NameSource {
     pub sizes: CountNames,
     /// The connections that veths have opened, by address.
     pub opened: CountOpened,
+    pub untrusted: UntrustedServers,
 }
 
 impl fmt::Debug for NameSource {
@@ -61,9 +63,10 @@ struct PodRules<'a>(Vec<(String, Vec<RulePatterns<'a>>)>);
 type RulePatterns<'a> = (usize, Vec<&'a DomainPattern>);
 
 impl NameSource {
-    pub fn new(reader: NameReader, tables: Arc<ProgramTables>) -> Self {
+    pub fn new(reader: NameReader, tables: Arc<ProgramTables>, untrusted: UntrustedServers) -> Self {
         let counted = reader.clone();
         Self {
+            untrusted,
             read: Arc::new(move |table| reader.read(table)),
             sizes: Arc::new(move || {
                 counted.sizes().inspect_err(|error| tracing::warn!("{error:#}")).unwrap_or_default()
@@ -110,6 +113,8 @@ pub(super) fn names(
         if !has_rules {
             return names;
         }
+        let untrusted_resolvers = source.untrusted.of(name).into_iter().collect();
+        let names = PodNames { untrusted_resolvers, ..names };
         let pod = snapshot.contexts.newest().and_then(|context| context.pods.get(&ifindex).cloned());
         let pod = pod.or_else(|| snapshot.cluster.pods.get(name).cloned());
         let rules = pod.as_ref().map_or_else(|| PodRules(Vec::new()), |pod| PodRules::of(&policies, pod));
@@ -275,6 +280,7 @@ pub(super) mod tests {
             read: Arc::new(|_| Ok(None)),
             sizes: Arc::new(NameTableSizes::default),
             opened: Arc::new(|_| BTreeMap::new()),
+            untrusted: UntrustedServers::default(),
         }
     }
 
@@ -339,6 +345,14 @@ pub(super) mod tests {
                 "of.another 10.1.0.3 9 0 ",
             ]
         );
+    }
+
+    #[test]
+    fn servers_that_a_pod_asks_and_that_are_not_believed_are_named() {
+        let (snapshot, mut source) = example(&["a.test"], vec![]);
+        source.untrusted = UntrustedServers::example("a", "192.0.2.53:53");
+        let found = names(&snapshot, &source, None).unwrap();
+        assert_eq!(found[0].untrusted_resolvers, ["192.0.2.53:53".parse().unwrap()]);
     }
 
     #[test]

@@ -189,6 +189,14 @@ impl Walk {
         overwrite(&mut self.table, table);
     }
 
+    /// Turns to a message that user space has got itself: one from `message` on in bytes that end with it,
+    /// and with at least one byte before it. `table`: what is handed to [`NameTables::learn`].
+    pub fn over(&mut self, bytes: &&[u8], message: u32, table: u32) {
+        self.clear(table);
+        let end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.turn_to(bytes, message, end);
+    }
+
     /// Turns to the message between two places of the packet, which has at least a byte before it.
     #[inline(always)]
     pub(super) fn turn_to(&mut self, packet: &impl Packet, message: u32, end: u32) {

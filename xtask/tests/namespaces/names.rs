@@ -20,6 +20,9 @@ use super::Test;
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_name_is_open_at_once_when_it_is_looked_up_also_without_an_agent", lookups),
     ("a_client_that_keeps_its_socket_to_the_resolver_learns_by_it_after_the_first_rule", one_socket),
+    ("an_answer_from_before_the_rule_is_open_as_the_agent_asks_for_the_name", warm_cache),
+    ("an_address_counts_for_as_long_as_a_connection_to_it_lives", long_connection),
+    ("a_pod_that_asks_another_resolver_is_named_with_it", untrusted_resolver),
     ("a_network_policy_names_domains_in_an_annotation_and_is_credited_with_them", annotation),
 ];
 
@@ -98,6 +101,100 @@ fn one_socket(lab: &mut Lab) -> Result<()> {
     ensure!(!connects(client, server.addresses.v4), "it is open though no one has looked it up since");
     let address = ask(&socket, name)?;
     ensure!(connects(client, address), "it is closed right after the look-up");
+    drop(resolver);
+    Ok(())
+}
+
+/// A client whose cache has the answer from before there was a rule connects and asks no one.
+fn warm_cache(lab: &mut Lab) -> Result<()> {
+    let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
+    let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;
+    let dns = n2.pod("x/dns").start()?;
+    let (server, other) = (n2.pod("x/server").start()?, n2.pod("x/other").start()?);
+    let _http = [&server, &other].map(|pod| pod.place.serve(Service::Http(PORT)));
+    let zone = [("server.example.com", &server), ("wild.example.com", &other)];
+    let zone = zone.map(|(name, pod)| (name.to_owned(), pod.addresses.v4)).into();
+    let resolver = Resolver::start(&dns.place, zone)?;
+    let at = dns.addresses.v4;
+    let options = [&*format!("--resolvers={at}:53")];
+    let agent = Agent::start(&n1, &options)?;
+    let client = &client.place;
+    let address = client.run(|| look_up(at, "server.example.com"))?;
+
+    let before = agent.ask(&["status"])?["revision"].clone();
+    // The second name has no server that answers; it must not keep the first one waiting.
+    allow(lab.manifests(), at, "a.silent.test, server.example.com, '*.example.com'")?;
+    agent.until("the policy is in force", PATIENCE, "status", |status| status["revision"] != before)?;
+    ensure!(connects(client, address), "it is closed to a client that knows it from before the rule");
+    ensure!(!connects(client, other.addresses.v4), "no one has asked for a name below the wildcard");
+    shows(&agent, &[("server.example.com", address, 1)])?;
+    let counts = agent.ask(&["status"])?["names"].clone();
+    ensure!(counts["learnt"] == 0 && counts["agent"]["entered"] == 1, "the client has asked: {counts}");
+
+    // An agent that starts asks for what no table has, and for nothing else.
+    agent.kill()?;
+    allow(lab.manifests(), at, "wild.example.com, server.example.com")?;
+    let agent = Agent::start(&n1, &options)?;
+    agent.until("the name is known that came while no agent ran", PATIENT, "names", |pods| {
+        pods[0]["entries"].as_array().is_some_and(|entries| entries.len() == 2)
+    })?;
+    ensure!(connects(client, other.addresses.v4), "it is closed");
+    drop(resolver);
+    Ok(())
+}
+
+/// As a JVM has it: an answer is kept for longer than its time to live, and connections are pooled.
+fn long_connection(lab: &mut Lab) -> Result<()> {
+    const KEEP: u64 = 6;
+    let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
+    let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;
+    let dns = n2.pod("x/dns").start()?;
+    let (server, other) = (n2.pod("x/server").start()?, n2.pod("x/other").start()?);
+    let _http = [&server, &other].map(|pod| pod.place.serve(Service::Http(PORT)));
+    let zone = [("a.example.com", &server), ("b.example.com", &other)];
+    let zone = zone.map(|(name, pod)| (name.to_owned(), pod.addresses.v4)).into();
+    let resolver = Resolver::start(&dns.place, zone)?;
+    let at = dns.addresses.v4;
+    allow(lab.manifests(), at, "'*.example.com'")?;
+    let agent = Agent::start(&n1, &[&format!("--resolvers={at}:53"), &format!("--names-keep={KEEP}")])?;
+    let client = &client.place;
+    for name in ["a.example.com", "b.example.com"] {
+        is_open_at_once(client, at, name)?;
+    }
+    let to = SocketAddr::new(IpAddr::V4(server.addresses.v4), PORT);
+    let held = client.run(|| TcpStream::connect_timeout(&to, PATIENCE))?;
+    std::thread::sleep(Duration::from_secs(3 * KEEP));
+    ensure!(connects(client, server.addresses.v4), "it has ended although a connection to it lives");
+    ensure!(!connects(client, other.addresses.v4), "it counts without a connection");
+    drop(held);
+    agent.until("it has ended after the last connection", PATIENT, "names", |pods| {
+        pods[0]["entries"].as_array().is_some_and(Vec::is_empty)
+    })?;
+    ensure!(!connects(client, server.addresses.v4), "it counts although no connection is left");
+    drop(resolver);
+    Ok(())
+}
+
+fn untrusted_resolver(lab: &mut Lab) -> Result<()> {
+    let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
+    let client = n1.pod("x/client").labels(&[("app", "client")]).start()?;
+    let dns = n2.pod("x/dns").start()?;
+    let at = dns.addresses.v4;
+    // An address beyond the cluster: whose it is does not matter to who asks.
+    let outside = Ipv4Addr::new(198, 51, 100, 7);
+    let resolver = Resolver::start(&dns.place, [("a.example.com".to_owned(), outside)].into())?;
+    allow(lab.manifests(), at, "'*.example.com'")?;
+    let agent = Agent::start(&n1, &["--resolvers=192.0.2.53", "--names-keep=3"])?;
+    let client = &client.place;
+    let address = client.run(|| look_up(at, "a.example.com"))?;
+    ensure!(!connects(client, address), "an answer was believed that is no resolver's");
+    let server = format!("{at}:53");
+    agent.until("the server is named", PATIENT, "names", |pods| {
+        pods[0]["untrusted_resolvers"][0] == *server
+    })?;
+    ensure!(!connects(client, address), "an answer was believed that is no resolver's");
+    let flows = n1.podgate(&["flows", "--pod", "x/client", "--denied", "-o", "json"])?;
+    ensure!(flows.stdout.contains("\"name_missing\":\"resolver-untrusted\""), "{}", flows.stdout);
     drop(resolver);
     Ok(())
 }

@@ -30,7 +30,7 @@ const READS: usize = 8;
 
 /// The tables of all pods, by number, and the numbers of names. Copies share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct OpenTables(Arc<Mutex<Known>>);
+pub(crate) struct OpenTables(Arc<Mutex<Known>>);
 
 /// The other way round than [`NodeNumbers`].
 type NamesByNumber = BTreeMap<u32, Vec<Box<[u8]>>>;
@@ -39,6 +39,7 @@ type NamesByNumber = BTreeMap<u32, Vec<Box<[u8]>>>;
 struct Known {
     tables: BTreeMap<u32, Arc<OwnedFd>>,
     nodes: Arc<NamesByNumber>,
+    numbers: Arc<NodeNumbers>,
 }
 
 /// Reads what pods have learnt. Copies share the tables.
@@ -88,8 +89,14 @@ impl OpenTables {
     }
 
     pub(super) fn set_nodes(&self, nodes: &NodeNumbers) {
-        let nodes = Arc::new(nodes.iter().map(|(name, number)| (*number, name.clone())).collect());
-        self.lock().nodes = nodes;
+        let by_number = Arc::new(nodes.iter().map(|(name, number)| (*number, name.clone())).collect());
+        let numbers = Arc::new(nodes.clone());
+        let mut known = self.lock();
+        (known.nodes, known.numbers) = (by_number, numbers);
+    }
+
+    pub(super) fn numbers(&self) -> Arc<NodeNumbers> {
+        self.lock().numbers.clone()
     }
 
     /// A panic while it is locked leaves nothing half done.

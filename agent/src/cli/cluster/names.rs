@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     super::endpoints::pod_name,
-    super::names::{COLUMNS, name_row, note},
+    super::names::{COLUMNS, name_row, notes},
     super::table::TextTable,
     Session,
 };
@@ -93,7 +93,7 @@ fn text(ClusterNames { items }: &ClusterNames) -> String {
             table.row(row);
         }
     }
-    let notes = items.iter().filter_map(|item| note(&item.names)).map(|note| format!("{note}\n"));
+    let notes = items.iter().flat_map(|item| notes(&item.names)).map(|note| format!("{note}\n"));
     let notes: String = notes.collect();
     let gap = if notes.is_empty() { "" } else { "\n" };
     format!("{table}{gap}{notes}")

@@ -66,6 +66,9 @@ impl Attributor {
         let source = self.owners.end(cluster, known(event.source), port(event.source_port), own_source);
         let destination =
             self.owners.end(cluster, known(event.destination), port(event.destination_port), own_destination);
+        // Who leads to a pod, a service or a node needs no name.
+        let is_known = destination.owner.is_some();
+        let names = names.filter(|role| !(is_known && matches!(role, NameRole::Missing(_))));
         Some(DecisionEvent {
             time,
             node: node.clone(),
@@ -112,10 +115,13 @@ impl Attributor {
                 PolicyRole::Deny => true,
                 PolicyRole::WouldDeny | PolicyRole::NotIsolating | PolicyRole::NotAsked => false,
             };
-            let FoundNames { names, has_live } = match is_asked {
+            let FoundNames { names, has_live, missing } = match is_asked {
                 true => self.names.find(context, event.ifindex, direction, peer),
                 false => FoundNames::default(),
             };
+            if outcome.policies() == PolicyRole::Deny {
+                role = missing.map(NameRole::Missing);
+            }
             if !names.is_empty() {
                 met.names = &names;
                 let by_names = context.policy_snapshot.matches(&met, &mut self.matches, &mut self.work)?;

@@ -1,10 +1,11 @@
 //! One decision that the programs have reported, with the pods and policies behind it.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use podgate_common::{Direction, Outcome, PolicyRole};
 use podgate_core::model::{Name, ObjectName, Pod, PolicyName};
+use serde::{Deserialize, Serialize};
 
 /// A decision on one side of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,23 +41,45 @@ pub enum NameRole {
     Allowed(BTreeSet<String>),
     /// A rule about one of these would have, but the pod looked it up too long ago.
     Expired(BTreeSet<String>),
+    /// The pod has rules about names, and has learnt the address for none.
+    Missing(MissingName),
+}
+
+/// Why a pod has learnt an address for no name, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MissingName {
+    /// No reply to it has had the address.
+    NameUnlearnt,
+    /// The same, and it asks a server that is not believed.
+    ResolverUntrusted,
+}
+
+impl fmt::Display for MissingName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NameUnlearnt => "name-unlearnt",
+            Self::ResolverUntrusted => "resolver-untrusted",
+        })
+    }
 }
 
 impl NameRole {
-    /// The names, and whether they had ended; none where names had no part.
-    pub fn in_words(role: Option<&Self>) -> (Vec<String>, bool) {
+    /// The names, whether they had ended, and why there are none; nothing where names had no part.
+    pub fn in_words(role: Option<&Self>) -> (Vec<String>, bool, Option<MissingName>) {
         match role {
-            None => (Vec::new(), false),
-            Some(Self::Allowed(names)) => (names.iter().cloned().collect(), false),
-            Some(Self::Expired(names)) => (names.iter().cloned().collect(), true),
+            None => (Vec::new(), false, None),
+            Some(Self::Allowed(names)) => (names.iter().cloned().collect(), false, None),
+            Some(Self::Expired(names)) => (names.iter().cloned().collect(), true, None),
+            Some(Self::Missing(missing)) => (Vec::new(), false, Some(*missing)),
         }
     }
 
     /// The reverse.
-    pub fn of_words(names: Vec<String>, expired: bool) -> Option<Self> {
+    pub fn of_words(names: Vec<String>, expired: bool, missing: Option<MissingName>) -> Option<Self> {
         let names: BTreeSet<String> = names.into_iter().collect();
         match (names.is_empty(), expired) {
-            (true, _) => None,
+            (true, _) => missing.map(Self::Missing),
             (false, false) => Some(Self::Allowed(names)),
             (false, true) => Some(Self::Expired(names)),
         }

@@ -270,7 +270,7 @@ impl FlowKind {
             Some(NameRole::Allowed(names) | NameRole::Expired(names)) => {
                 names.iter().map(|name| size_of::<String>() + name.len()).sum()
             }
-            None => 0,
+            Some(NameRole::Missing(_)) | None => 0,
         };
         let bytes = self.source.bytes() + self.destination.bytes() + names;
         1 + (bytes + self.policies.iter().map(policy).sum::<usize>()) / ENTRY
@@ -325,7 +325,7 @@ impl From<&PastFlow> for FlowRecord {
     fn from(PastFlow { node, kind, seen }: &PastFlow) -> Self {
         let FlowKind { direction, outcome, protocol, message, port, .. } = &**kind;
         let FlowKind { source, destination, policies, names, certain, .. } = &**kind;
-        let (names, name_expired) = NameRole::in_words(names.as_deref());
+        let (names, name_expired, name_missing) = NameRole::in_words(names.as_deref());
         Self {
             time: format!("{:.3}", seen.last),
             first: Some(format!("{:.3}", seen.first)).filter(|_| seen.first != seen.last),
@@ -340,6 +340,7 @@ impl From<&PastFlow> for FlowRecord {
             policies: policies.to_vec(),
             names,
             name_expired,
+            name_missing,
             certain: *certain,
             packets: seen.packets,
             revision: seen.revision,

@@ -7,7 +7,7 @@ use podgate_common::Outcome;
 use podgate_core::model::ObjectName;
 
 use super::*;
-use crate::api;
+use crate::api::{self, AgentNameCounts};
 
 /// Has samples of each family.
 pub(super) fn example() -> String {
@@ -31,9 +31,15 @@ pub(super) fn example() -> String {
     };
     let events = ObserverCounts { denied: 7, skipped: 2, ..ObserverCounts::default() };
     status.lost = Lost { events: 4, events_of_share: 3, uncounted: 1, unattributed: 9, fragments: 5 };
-    status.names = NameCounts { learnt: 11, evicted: 2, refused: 1, cut: 4, unlearnt: 3, malformed: 8 };
+    let agent = AgentNameCounts { answered: 21, unanswered: 22, left_out: 23, entered: 24, renewed: 25 };
+    status.names =
+        NameCounts { learnt: 11, evicted: 2, refused: 1, cut: 4, unlearnt: 3, malformed: 8, agent };
     let names = NameTableSizes { tables: 2, live: 9 };
-    text(&status, &hits, &Observed { events, unwritten: 6, restarts: [("events", 3)].into(), names })
+    text(
+        &status,
+        &hits,
+        &Observed { events, unwritten: 6, restarts: [("events", 3)].into(), names, untrusted: 7 },
+    )
 }
 
 #[test]
@@ -49,8 +55,11 @@ fn each_family_is_announced_once_before_its_samples() {
         "podgate_packets_total{direction=\"ingress\",outcome=\"own-node\"} 0",
         "podgate_name_addresses_total{result=\"evicted\"} 2",
         "podgate_name_replies_total{result=\"cut\"} 4",
+        "podgate_name_questions_total{result=\"left-out\"} 23",
+        "podgate_name_entered_total{result=\"renewed\"} 25",
         "podgate_name_tables 2",
         "podgate_name_entries 9",
+        "podgate_name_untrusted_pods 7",
         "podgate_endpoints{state=\"pending\"} 1",
         "podgate_flow_evictions_total{state=\"half-open\",newcomer=\"same-pod\"} 4",
         "podgate_unenforced_pods{reason=\"macvlan\"} 1",

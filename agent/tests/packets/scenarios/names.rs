@@ -1,5 +1,6 @@
 //! Rules with names of the DNS: who is believed, what is learnt, and what it opens.
 
+mod entered;
 mod hostile;
 
 use std::net::IpAddr;

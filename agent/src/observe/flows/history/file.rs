@@ -117,7 +117,7 @@ fn read_flow(line: &str) -> Result<(FlowKind, Seen)> {
         source: read_end(&flow.source)?,
         destination: read_end(&flow.destination)?,
         policies: flow.policies.into(),
-        names: NameRole::of_words(flow.names, flow.name_expired).map(Box::new),
+        names: NameRole::of_words(flow.names, flow.name_expired, flow.name_missing).map(Box::new),
         certain: flow.certain,
     };
     let (packets, source_port) = (flow.packets, flow.source.port);

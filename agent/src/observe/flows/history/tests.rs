@@ -154,6 +154,8 @@ fn the_next_agent_of_the_node_knows_the_past() {
         let names = Some(role(["*.example.com".to_owned()].into()));
         first.add(DecisionEvent { names, ..event("a", "b", 443, second) });
     }
+    let names = Some(NameRole::Missing(crate::observe::MissingName::ResolverUntrusted));
+    first.add(DecisionEvent { names, ..event("a", "b", 444, 6) });
     let mut odd = event("a", "b", 1, 7);
     odd.protocol = 47;
     odd.source = EventEnd { owner: Some(EndOwner::Node("n2".into())), ..EventEnd::default() };
@@ -162,7 +164,7 @@ fn the_next_agent_of_the_node_knows_the_past() {
     first.add(odd);
     first.save(&path).unwrap();
     let next = history(100);
-    assert_eq!(next.restore(&path).unwrap(), 6);
+    assert_eq!(next.restore(&path).unwrap(), 7);
     assert_eq!(records(&next), records(&first));
     next.add(event("a", "b", 80, 9));
     let merged = records(&next).into_iter().find(|flow| flow.destination.port == Some(80)).unwrap();

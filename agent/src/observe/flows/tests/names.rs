@@ -46,5 +46,7 @@ fn a_connection_that_a_name_has_allowed_or_would_have_says_which() {
             (&*shown.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>(), expired),
             "{expected}"
         );
+        let is_missing = outcome == Outcome::Denied && to == other;
+        assert_eq!(record.name_missing, is_missing.then_some(MissingName::NameUnlearnt), "{expected}");
     }
 }
