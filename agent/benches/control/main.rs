@@ -7,7 +7,6 @@
 
 mod cluster;
 mod figures;
-#[path = "../kernel_memory.rs"]
 mod kernel_memory;
 mod measure;
 mod sandbox;

@@ -10,7 +10,7 @@
 mod driver;
 #[path = "../decision/figure.rs"]
 mod figure;
-#[path = "../kernel_memory.rs"]
+#[path = "../control/kernel_memory.rs"]
 mod kernel_memory;
 mod messages;
 #[path = "../../tests/packets"]

@@ -158,11 +158,11 @@ mod tests {
     /// What a server does with a query that has come over UDP: the datagrams that it sends.
     type Answers = fn(&[u8]) -> Vec<Vec<u8>>;
 
+    /// What it says over TCP.
+    type AnswerOverTcp = fn(&[u8]) -> Vec<u8>;
+
     /// A resolver on the loopback device, over UDP and, with an answer there, over TCP.
-    async fn server(
-        answers: Answers,
-        over_tcp: Option<fn(&[u8]) -> Vec<u8>>,
-    ) -> (SocketAddr, Arc<AtomicUsize>) {
+    async fn server(answers: Answers, over_tcp: Option<AnswerOverTcp>) -> (SocketAddr, Arc<AtomicUsize>) {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
