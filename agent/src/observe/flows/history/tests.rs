@@ -155,7 +155,7 @@ fn the_next_agent_of_the_node_knows_the_past() {
         first.add(DecisionEvent { names, ..event("a", "b", 443, second) });
     }
     let names = Some(NameRole::Missing(crate::observe::MissingName::ResolverUntrusted));
-    first.add(DecisionEvent { names, ..event("a", "b", 444, 6) });
+    first.add(DecisionEvent { names, ..event("a", "b", 444, 8) });
     let mut odd = event("a", "b", 1, 7);
     odd.protocol = 47;
     odd.source = EventEnd { owner: Some(EndOwner::Node("n2".into())), ..EventEnd::default() };
