@@ -66,7 +66,7 @@ impl ConvertOptions {
         let mut text = String::new();
         let objects = network_policies.iter().map(object::network_policy);
         for object in objects.chain(cluster_policies.iter().map(object::cluster_policy)) {
-            text += &format!("---\n{}", serde_saphyr::to_string(&object).context("cannot print")?);
+            text += &format!("---\n{}", serde_saphyr::to_string(&object?).context("cannot print")?);
         }
         print(|out| out.write_all(text.as_bytes()))?;
         let hosts = read.problems.iter().filter(|problem| problem.object.starts_with("HostEndpoint "));

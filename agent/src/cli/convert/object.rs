@@ -1,5 +1,8 @@
 //! Policies of the model as the objects that users apply.
 
+use std::fmt::Debug;
+
+use anyhow::{Result, bail};
 use podgate_common::Protocol;
 use podgate_core::model::{
     Action, ClusterNetworkPolicy, ClusterRule, ClusterSubject, IpBlock, LabelValues, NetworkPolicy, Peer,
@@ -8,28 +11,28 @@ use podgate_core::model::{
 use serde_json::{Map, Value, json};
 
 /// `policyTypes` are those of its lists.
-pub(in crate::cli) fn network_policy(policy: &NetworkPolicy) -> Value {
+pub(in crate::cli) fn network_policy(policy: &NetworkPolicy) -> Result<Value> {
     let NetworkPolicy { name, subject, ingress, egress, audit: _ } = policy;
-    let mut spec = json!({"podSelector": selector(subject)});
+    let mut spec = json!({"podSelector": selector(subject)?});
     let lists = [("Ingress", "ingress", "from", ingress), ("Egress", "egress", "to", egress)];
     let types: Vec<&str> =
         lists.iter().filter(|(.., rules)| rules.is_some()).map(|(direction, ..)| *direction).collect();
     spec["policyTypes"] = types.into();
     for (_, list, peers, rules) in lists {
         if let Some(rules) = rules {
-            spec[list] = rules.iter().map(|rule| network_policy_rule(rule, peers)).collect();
+            spec[list] = rules.iter().map(|rule| network_policy_rule(rule, peers)).collect::<Result<_>>()?;
         }
     }
-    json!({
+    Ok(json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": {"namespace": name.namespace, "name": name.name},
         "spec": spec,
-    })
+    }))
 }
 
 /// At the version that most clusters have.
-pub(in crate::cli) fn cluster_policy(policy: &ClusterNetworkPolicy) -> Value {
+pub(in crate::cli) fn cluster_policy(policy: &ClusterNetworkPolicy) -> Result<Value> {
     let ClusterNetworkPolicy { name, tier, priority, subject, ingress, egress, audit: _ } = policy;
     let ClusterSubject { namespaces, pods } = subject;
     let tier = match tier {
@@ -37,44 +40,45 @@ pub(in crate::cli) fn cluster_policy(policy: &ClusterNetworkPolicy) -> Value {
         Tier::Baseline => "Baseline",
     };
     let subject = match is_everything(pods) {
-        true => json!({"namespaces": selector(namespaces)}),
-        false => json!({"pods": pods_object(Some(namespaces), pods)}),
+        true => json!({"namespaces": selector(namespaces)?}),
+        false => json!({"pods": pods_object(Some(namespaces), pods)?}),
     };
     let mut spec = json!({"tier": tier, "priority": priority, "subject": subject});
     for (list, peers, rules) in [("ingress", "from", ingress), ("egress", "to", egress)] {
         if !rules.is_empty() {
-            spec[list] = rules.iter().map(|rule| cluster_rule(rule, peers)).collect();
+            spec[list] = rules.iter().map(|rule| cluster_rule(rule, peers)).collect::<Result<_>>()?;
         }
     }
-    json!({
+    Ok(json!({
         "apiVersion": "policy.networking.k8s.io/v1alpha2",
         "kind": "ClusterNetworkPolicy",
         "metadata": {"name": name.name},
         "spec": spec,
-    })
+    }))
 }
 
-fn network_policy_rule(Rule { peers, ports }: &Rule, list: &str) -> Value {
+fn network_policy_rule(Rule { peers, ports }: &Rule, list: &str) -> Result<Value> {
     let mut rule = Map::new();
     if let Peers::Listed(peers) = peers {
-        let peers = peers.iter().filter_map(|peer| match peer {
-            Peer::Pods { namespaces, pods } => Some(pods_object(namespaces.as_ref(), pods)),
-            Peer::Block(block) => Some(json!({"ipBlock": ip_block(block)})),
-            Peer::Nodes(_) | Peer::Name(_) | Peer::Nothing => None,
+        let peers = peers.iter().map(|peer| match peer {
+            Peer::Pods { namespaces, pods } => pods_object(namespaces.as_ref(), pods),
+            Peer::Block(block) => Ok(json!({"ipBlock": ip_block(block)})),
+            Peer::Nodes(_) | Peer::Name(_) | Peer::Nothing => no_form(peer),
         });
-        rule.insert(list.to_owned(), peers.collect());
+        rule.insert(list.to_owned(), peers.collect::<Result<_>>()?);
     }
     if let Ports::Listed(ports) = ports {
-        rule.insert("ports".to_owned(), ports.iter().filter_map(port).collect());
+        rule.insert("ports".to_owned(), ports.iter().map(port).collect::<Result<_>>()?);
     }
-    Value::Object(rule)
+    Ok(Value::Object(rule))
 }
 
-fn cluster_rule(ClusterRule { action, matches }: &ClusterRule, list: &str) -> Value {
-    let action = match action {
+fn cluster_rule(ClusterRule { action, matches }: &ClusterRule, list: &str) -> Result<Value> {
+    let action_text = match action {
         Action::Accept => "Accept",
         Action::Deny => "Deny",
-        Action::Pass | Action::Log => "Pass",
+        Action::Pass => "Pass",
+        Action::Log => return no_form(action),
     };
     let mut peers = Vec::new();
     let mut networks = Vec::new();
@@ -82,32 +86,32 @@ fn cluster_rule(ClusterRule { action, matches }: &ClusterRule, list: &str) -> Va
         for peer in listed {
             match peer {
                 Peer::Pods { namespaces: Some(namespaces), pods } if is_everything(pods) => {
-                    peers.push(json!({"namespaces": selector(namespaces)}));
+                    peers.push(json!({"namespaces": selector(namespaces)?}));
                 }
                 Peer::Pods { namespaces, pods } => {
-                    peers.push(json!({"pods": pods_object(namespaces.as_ref(), pods)}));
+                    peers.push(json!({"pods": pods_object(namespaces.as_ref(), pods)?}));
                 }
                 Peer::Block(block) => networks.push(block.cidr.to_string()),
-                Peer::Nodes(_) | Peer::Name(_) | Peer::Nothing => {}
+                Peer::Nodes(_) | Peer::Name(_) | Peer::Nothing => return no_form(peer),
             }
         }
     }
     if !networks.is_empty() {
         peers.push(json!({"networks": networks}));
     }
-    let mut rule = json!({"action": action, list: peers});
+    let mut rule = json!({"action": action_text, list: peers});
     if let Ports::Listed(ports) = &matches.ports {
-        rule["protocols"] = ports.iter().filter_map(protocol).collect();
+        rule["protocols"] = ports.iter().map(protocol).collect::<Result<_>>()?;
     }
-    rule
+    Ok(rule)
 }
 
-fn pods_object(namespaces: Option<&Selector>, pods: &Selector) -> Value {
-    let mut object = json!({"podSelector": selector(pods)});
+fn pods_object(namespaces: Option<&Selector>, pods: &Selector) -> Result<Value> {
+    let mut object = json!({"podSelector": selector(pods)?});
     if let Some(namespaces) = namespaces {
-        object["namespaceSelector"] = selector(namespaces);
+        object["namespaceSelector"] = selector(namespaces)?;
     }
-    object
+    Ok(object)
 }
 
 fn ip_block(IpBlock { cidr, except }: &IpBlock) -> Value {
@@ -118,8 +122,8 @@ fn ip_block(IpBlock { cidr, except }: &IpBlock) -> Value {
     object
 }
 
-fn port(port: &PortRule) -> Option<Value> {
-    Some(match port {
+fn port(port: &PortRule) -> Result<Value> {
+    Ok(match port {
         PortRule::Protocol(protocol) => json!({"protocol": protocol.to_string()}),
         PortRule::Range { protocol, first, last } if first == last => {
             json!({"protocol": protocol.to_string(), "port": first})
@@ -127,25 +131,32 @@ fn port(port: &PortRule) -> Option<Value> {
         PortRule::Range { protocol, first, last } => {
             json!({"protocol": protocol.to_string(), "port": first, "endPort": last})
         }
-        PortRule::Named(protocol, name) => {
-            json!({"protocol": protocol.unwrap_or(Protocol::Tcp).to_string(), "port": name})
+        PortRule::Named(Some(protocol), name) => json!({"protocol": protocol.to_string(), "port": name}),
+        PortRule::Named(None, _) | PortRule::Number(_) | PortRule::Icmp { .. } | PortRule::Nothing => {
+            return no_form(port);
         }
-        PortRule::Number(_) | PortRule::Icmp { .. } | PortRule::Nothing => return None,
     })
 }
 
-fn protocol(port: &PortRule) -> Option<Value> {
+fn protocol(port: &PortRule) -> Result<Value> {
     let of = |protocol: &Protocol, ports: Value| json!({protocol.to_string().to_lowercase(): ports});
-    match port {
-        PortRule::Protocol(protocol) => Some(of(protocol, json!({}))),
+    Ok(match port {
+        PortRule::Protocol(protocol) => of(protocol, json!({})),
         PortRule::Range { protocol, first, last } if first == last => {
-            Some(of(protocol, json!({"destinationPort": {"number": first}})))
+            of(protocol, json!({"destinationPort": {"number": first}}))
         }
         PortRule::Range { protocol, first, last } => {
-            Some(of(protocol, json!({"destinationPort": {"range": {"start": first, "end": last}}})))
+            of(protocol, json!({"destinationPort": {"range": {"start": first, "end": last}}}))
         }
-        PortRule::Named(..) | PortRule::Number(_) | PortRule::Icmp { .. } | PortRule::Nothing => None,
-    }
+        PortRule::Named(..) | PortRule::Number(_) | PortRule::Icmp { .. } | PortRule::Nothing => {
+            return no_form(port);
+        }
+    })
+}
+
+/// What is left out of a list may leave it empty, and an empty list matches everything.
+fn no_form<T>(part: &impl Debug) -> Result<T> {
+    bail!("{part:?} has no form in an object of Kubernetes")
 }
 
 fn is_everything(selector: &Selector) -> bool {
@@ -153,11 +164,10 @@ fn is_everything(selector: &Selector) -> bool {
 }
 
 /// Labels with one value each where that says it all.
-fn selector(selector: &Selector) -> Value {
+fn selector(selector: &Selector) -> Result<Value> {
     let requirements = match selector {
         Selector::All(requirements) => requirements,
-        // No object that is converted has one.
-        Selector::Nothing => return json!({"matchExpressions": [{"operator": "Nothing"}]}),
+        Selector::Nothing => return no_form(selector),
     };
     let mut labels = Map::new();
     let mut expressions = Vec::new();
@@ -179,7 +189,7 @@ fn selector(selector: &Selector) -> Value {
     if !expressions.is_empty() {
         object["matchExpressions"] = expressions.into();
     }
-    object
+    Ok(object)
 }
 
 fn expression(key: &str, operator: &str, values: Option<&LabelValues>) -> Value {
@@ -218,7 +228,7 @@ mod tests {
             let printed = conversion.network_policies.iter().map(network_policy);
             let printed = printed.chain(conversion.cluster_policies.iter().map(cluster_policy));
             let printed: Vec<String> =
-                printed.map(|object| format!("---\n{}", serde_saphyr::to_string(&object).unwrap())).collect();
+                printed.map(|object| format!("---\n{}", serde_saphyr::to_string(&object.unwrap()).unwrap())).collect();
             fs::write(&file, printed.concat()).unwrap();
             let read = manifests::read(&[file]);
             let problems = read.problems.iter().filter(|problem| !problem.object.is_empty());
@@ -245,6 +255,24 @@ mod tests {
                 prop_assert_eq!(seen, policy);
             }
         }
+    }
+
+    #[test]
+    fn what_has_no_form_is_an_error_and_never_left_out_of_a_list() {
+        let rule = |peers, ports| Rule { peers: Peers::Listed(peers), ports };
+        let (peer, any) = (vec![Peer::Nothing], Ports::Any);
+        let pods = || Peer::Pods { namespaces: None, pods: Selector::EVERYTHING };
+        for rule in [
+            rule(peer, any),
+            rule(vec![pods()], Ports::Listed(vec![PortRule::Nothing])),
+            rule(vec![Peer::Pods { namespaces: None, pods: Selector::Nothing }], Ports::Any),
+        ] {
+            assert!(network_policy_rule(&rule, "from").is_err(), "{rule:?}");
+            let accept = ClusterRule { action: Action::Accept, matches: rule };
+            assert!(cluster_rule(&accept, "from").is_err(), "{accept:?}");
+        }
+        let log = ClusterRule { action: Action::Log, matches: rule(vec![pods()], Ports::Any) };
+        assert!(cluster_rule(&log, "to").is_err());
     }
 
     /// Labels are written before expressions.
