@@ -30,7 +30,7 @@ use podgate_datapath::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{self, JoinSet},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -80,6 +80,8 @@ pub struct NameKeeper {
     pod_warnings: Option<mpsc::Sender<PodWarning>>,
     pods: NamedPods,
     questions: Questions,
+    /// Those that are asked now.
+    asked: BTreeMap<task::Id, NameQuestion>,
     servers: Servers,
     resolvers: Arc<BTreeMap<ServiceKey, Resolver>>,
     leases: Leases,
@@ -90,7 +92,7 @@ pub struct NameKeeper {
     not_before: Instant,
 }
 
-type EndedQuestion = (NameQuestion, Result<Vec<TimedAddress>>);
+type NameAddresses = Result<Vec<TimedAddress>>;
 
 impl fmt::Debug for NameKeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -114,6 +116,7 @@ impl NameKeeper {
             pod_warnings,
             pods: NamedPods::default(),
             questions: Questions::default(),
+            asked: BTreeMap::new(),
             servers: Servers::default(),
             resolvers: Arc::default(),
             number: 0,
@@ -128,7 +131,7 @@ impl NameKeeper {
     ///
     /// When no one makes snapshots any more.
     pub async fn run(mut self) -> Result<()> {
-        let mut asked: JoinSet<EndedQuestion> = JoinSet::new();
+        let mut asked: JoinSet<NameAddresses> = JoinSet::new();
         let mut renew = interval(self.leases.period());
         renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -138,9 +141,13 @@ impl NameKeeper {
                     let snapshot = self.snapshots.borrow_and_update().clone();
                     self.follow(&snapshot);
                 }
-                Some(answered) = asked.join_next() => {
-                    let (question, answer) = answered.context("a question has ended with a panic")?;
-                    self.take(question, answer);
+                Some(ended) = asked.join_next_with_id() => {
+                    // A tenant may own the server that answers: what its bytes do must not end the agent.
+                    let (id, answer) =
+                        ended.unwrap_or_else(|panic| (panic.id(), Err(panic).context("a question has panicked")));
+                    if let Some(question) = self.asked.remove(&id) {
+                        self.take(question, answer);
+                    }
                 }
                 () = sleep_until(self.not_before), if self.questions.has_next() => {
                     self.ask_next(&mut asked);
@@ -178,7 +185,7 @@ impl NameKeeper {
         }
     }
 
-    fn ask_next(&mut self, asked: &mut JoinSet<EndedQuestion>) {
+    fn ask_next(&mut self, asked: &mut JoinSet<NameAddresses>) {
         let Some(question) = self.questions.next() else { return };
         let now = Instant::now();
         self.not_before = now + PACE;
@@ -192,11 +199,11 @@ impl NameKeeper {
         } else {
             self.number = self.number.wrapping_add(1);
             let asking = ask(self.servers.clone(), self.number, question.name.clone(), question.kind);
-            asked.spawn(async move { (question, asking.await) });
+            self.asked.insert(asked.spawn(asking).id(), question);
         }
     }
 
-    fn take(&mut self, question: NameQuestion, answer: Result<Vec<TimedAddress>>) {
+    fn take(&mut self, question: NameQuestion, answer: NameAddresses) {
         match answer {
             Ok(addresses) => {
                 self.work.answer();

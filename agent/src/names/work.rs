@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// WorkCounters. Copies share them.
+/// The counters. Copies share them.
 #[derive(Clone, Debug, Default)]
 pub struct NameWork(Arc<WorkCounters>);
 
