@@ -6,12 +6,8 @@
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    thread,
+    time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -22,7 +18,7 @@ use super::{
     statistics::{Quartiles, percentile},
 };
 use crate::{
-    lab::{Agent, BRIEF, Daemon, Lab, PATIENT, Place, Pod, join, until},
+    lab::{Agent, BRIEF, Daemon, Lab, PATIENT, Place, Pod, Resolver, join, until},
     sandbox::Sandbox,
 };
 
@@ -60,7 +56,7 @@ pub(super) fn measure(sandbox: Sandbox, _: &[Figure], quick: bool) -> Result<Vec
     let without = n1.pod("x/without").start()?;
     let proxy = n1.pod("x/proxy").start()?;
     let dns = n2.pod("x/dns").start()?;
-    let _resolver = Resolver::start(&dns)?;
+    let _resolver = Resolver::start(&dns.place, answer)?;
     let at = dns.addresses.v4;
     lab.manifests().write("names.yaml", &policy(at))?;
     let agent = Agent::start(&n1, &["--resolvers", &format!("{at}:53")])?;
@@ -171,43 +167,13 @@ fn connected(server: Ipv4Addr) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Answers every question with one address.
-struct Resolver {
-    ends: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Resolver {
-    fn start(pod: &Pod) -> Result<Self> {
-        let socket = pod.place.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)))?;
-        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-        let ends = Arc::new(AtomicBool::new(false));
-        let has_ended = ends.clone();
-        let thread = thread::spawn(move || {
-            let mut message = [0; 512];
-            while !has_ended.load(Ordering::Relaxed) {
-                let Ok((length, from)) = socket.recv_from(&mut message) else { continue };
-                // One record (RFC 1035, 4.1.3) behind the question, and nothing that is additional.
-                let end = QUESTION.len().min(length);
-                message[2..4].copy_from_slice(&[0x81, 0x80]);
-                message[6..12].copy_from_slice(&[0, 1, 0, 0, 0, 0]);
-                let record = b"\xc0\x0c\0\x01\0\x01\0\0\0\x1e\0\x04\xcb\0\x71\x07";
-                message[end..end + record.len()].copy_from_slice(record);
-                let _ = socket.send_to(&message[..end + record.len()], from);
-            }
-        });
-        Ok(Self { ends, thread: Some(thread) })
-    }
-}
-
-impl Drop for Resolver {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread shows as missing answers.
-            let _ = thread.join();
-        }
-    }
+/// To every question one address (RFC 1035, 4.1.3), and nothing that is additional.
+fn answer(query: &[u8]) -> Option<Vec<u8>> {
+    let mut reply = query.get(..QUESTION.len())?.to_vec();
+    reply[2..4].copy_from_slice(&[0x81, 0x80]);
+    reply[6..12].copy_from_slice(&[0, 1, 0, 0, 0, 0]);
+    reply.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x1e\0\x04\xcb\0\x71\x07");
+    Some(reply)
 }
 
 /// Starts the proxy in a pod, and waits until it answers.

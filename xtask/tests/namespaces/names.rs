@@ -3,17 +3,12 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use xtask::lab::{Agent, Lab, Manifests, PATIENT, Place, Service};
+use xtask::lab::{Agent, Lab, Manifests, PATIENT, Place, Resolver, Service};
 
 use super::Test;
 
@@ -40,7 +35,7 @@ fn lookups(lab: &mut Lab) -> Result<()> {
         servers.map(|pod| pod.place.serve(Service::Http(PORT))).into_iter().collect::<Result<Vec<_>>>()?;
     let zone = ["one", "two", "three"].iter().zip(servers);
     let zone = zone.map(|(name, pod)| (format!("{name}.example.com"), pod.addresses.v4)).collect();
-    let resolver = Resolver::start(&dns.place, zone)?;
+    let resolver = serve(&dns.place, zone)?;
     let to = |name: &str| format!("{name}.example.com");
     let manifests = lab.manifests();
     let at = dns.addresses.v4;
@@ -89,7 +84,7 @@ fn one_socket(lab: &mut Lab) -> Result<()> {
     let server = n2.pod("x/server").start()?;
     let _http = server.place.serve(Service::Http(PORT))?;
     let name = "server.example.com";
-    let resolver = Resolver::start(&dns.place, [(name.to_owned(), server.addresses.v4)].into())?;
+    let resolver = serve(&dns.place, [(name.to_owned(), server.addresses.v4)].into())?;
     let at = dns.addresses.v4;
     let agent = Agent::start(&n1, &["--resolvers", &format!("{at}:53")])?;
     let client = &client.place;
@@ -114,7 +109,7 @@ fn warm_cache(lab: &mut Lab) -> Result<()> {
     let _http = [&server, &other].map(|pod| pod.place.serve(Service::Http(PORT)));
     let zone = [("server.example.com", &server), ("wild.example.com", &other)];
     let zone = zone.map(|(name, pod)| (name.to_owned(), pod.addresses.v4)).into();
-    let resolver = Resolver::start(&dns.place, zone)?;
+    let resolver = serve(&dns.place, zone)?;
     let at = dns.addresses.v4;
     let options = [&*format!("--resolvers={at}:53")];
     let agent = Agent::start(&n1, &options)?;
@@ -153,7 +148,7 @@ fn long_connection(lab: &mut Lab) -> Result<()> {
     let _http = [&server, &other].map(|pod| pod.place.serve(Service::Http(PORT)));
     let zone = [("a.example.com", &server), ("b.example.com", &other)];
     let zone = zone.map(|(name, pod)| (name.to_owned(), pod.addresses.v4)).into();
-    let resolver = Resolver::start(&dns.place, zone)?;
+    let resolver = serve(&dns.place, zone)?;
     let at = dns.addresses.v4;
     allow(lab.manifests(), at, "'*.example.com'")?;
     let agent = Agent::start(&n1, &[&format!("--resolvers={at}:53"), &format!("--names-keep={KEEP}")])?;
@@ -182,7 +177,7 @@ fn untrusted_resolver(lab: &mut Lab) -> Result<()> {
     let at = dns.addresses.v4;
     // An address beyond the cluster: whose it is does not matter to who asks.
     let outside = Ipv4Addr::new(198, 51, 100, 7);
-    let resolver = Resolver::start(&dns.place, [("a.example.com".to_owned(), outside)].into())?;
+    let resolver = serve(&dns.place, [("a.example.com".to_owned(), outside)].into())?;
     allow(lab.manifests(), at, "'*.example.com'")?;
     let agent = Agent::start(&n1, &["--resolvers=192.0.2.53", "--names-keep=3"])?;
     let client = &client.place;
@@ -205,7 +200,7 @@ fn annotation(lab: &mut Lab) -> Result<()> {
     let (dns, server) = (n2.pod("x/dns").start()?, n2.pod("x/server").start()?);
     let _http = server.place.serve(Service::Http(PORT))?;
     let (at, address) = (dns.addresses.v4, server.addresses.v4);
-    let _resolver = Resolver::start(&dns.place, [("api.example.com".to_owned(), address)].into())?;
+    let _resolver = serve(&dns.place, [("api.example.com".to_owned(), address)].into())?;
     let policy = format!(
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: names\n  namespace: x\n  \
          annotations:\n    podgate.io/egress-domains: |\n      - *.example.com:{PORT}\nspec:\n  podSelector: \
@@ -320,40 +315,9 @@ fn ask(socket: &UdpSocket, name: &str) -> Result<Ipv4Addr> {
     Ok(Ipv4Addr::from(*address))
 }
 
-/// A server of names.
-struct Resolver {
-    ends: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Resolver {
-    fn start(place: &Place, zone: BTreeMap<String, Ipv4Addr>) -> Result<Self> {
-        let socket = place.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)))?;
-        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-        let ends = Arc::new(AtomicBool::new(false));
-        let has_ended = ends.clone();
-        let thread = std::thread::spawn(move || {
-            let mut query = [0; 512];
-            while !has_ended.load(Ordering::Relaxed) {
-                if let Ok((length, from)) = socket.recv_from(&mut query)
-                    && let Some(answer) = answer(&query[..length], &zone)
-                {
-                    let _ = socket.send_to(&answer, from);
-                }
-            }
-        });
-        Ok(Self { ends, thread: Some(thread) })
-    }
-}
-
-impl Drop for Resolver {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread shows as missing answers.
-            let _ = thread.join();
-        }
-    }
+/// A server of these names.
+fn serve(place: &Place, zone: BTreeMap<String, Ipv4Addr>) -> Result<Resolver> {
+    Resolver::start(place, move |query| answer(query, &zone))
 }
 
 fn answer(query: &[u8], zone: &BTreeMap<String, Ipv4Addr>) -> Option<Vec<u8>> {
