@@ -114,7 +114,7 @@ fn no_verb_prints_what_a_terminal_obeys() {
         "coverage FILE -o json",
         "advise FILE --flows seen.jsonl",
         "convert FILE",
-        "explain --from x/nobody --to 192.168.0.1 --port TCP/80 --manifests FILE --strict",
+        "explain --from x/absent --to 192.168.0.1 --port TCP/80 --manifests FILE --strict",
     ];
     let live = [
         "status",

@@ -52,8 +52,9 @@ const FIELDS: [&str; 9] = [
     "serviceAccounts",
     "ports",
     "notPorts",
-    "services",
+    SERVICES,
 ];
+const SERVICES: &str = "services";
 
 pub(super) fn read(field: &Field<'_>, end: RuleEnd, scope: Scope<'_>, names: &mut NameInterner) -> Entity {
     let Ok(object) = field.object() else { return Entity { is_partial: true, ..Entity::default() } };
@@ -93,7 +94,7 @@ fn service(
     scope: Scope<'_>,
     names: &mut NameInterner,
 ) -> Result<Option<ObjectName>, Reported> {
-    let field = object.get("services");
+    let field = object.get(SERVICES);
     if !field.is_given() {
         return Ok(None);
     }
@@ -102,7 +103,9 @@ fn service(
             field.fault("may stand in the destination of egress rules and the source of ingress rules")
         );
     }
-    if let Some(other) = BESIDE_NO_SERVICE.into_iter().find(|other| object.get(other).is_filled()) {
+    // Ports are those of the endpoints, or, of a source, not carried.
+    if let Some(other) = FIELDS.into_iter().find(|other| *other != SERVICES && object.get(other).is_filled())
+    {
         return Err(object.get(other).fault("may not stand beside services"));
     }
     let service = field.object()?;
@@ -120,18 +123,6 @@ fn service(
     };
     Ok(Some(ObjectName { namespace, name: names.name(name) }))
 }
-
-/// Ports are those of the endpoints, or, of a source, not carried.
-const BESIDE_NO_SERVICE: [&str; 8] = [
-    "nets",
-    "notNets",
-    "selector",
-    "notSelector",
-    "namespaceSelector",
-    "serviceAccounts",
-    "ports",
-    "notPorts",
-];
 
 /// `None`: absent, or empty.
 pub(super) fn expression(
