@@ -11,6 +11,7 @@ mod config;
 mod disk;
 mod image;
 mod machine;
+mod objects;
 mod process;
 mod supervisor;
 mod wire;
@@ -34,6 +35,8 @@ use crate::{
     root, setup, workspace,
 };
 pub use image::BUSYBOX;
+pub(crate) use image::{ImageFiles, write as write_image};
+pub(crate) use objects::deploy;
 use process::Process;
 
 pub(crate) fn run(command: &ClusterCommand) -> Result<ExitCode> {
@@ -128,14 +131,18 @@ impl Cluster {
 
     /// The real `kubectl` as administrator, on the control plane's host.
     pub fn kubectl<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Result<Command> {
+        let mut kubectl = self.client(&self.programs.path("kubectl"))?;
+        kubectl.args(arguments);
+        Ok(kubectl)
+    }
+
+    /// A client of the API server as administrator, on the control plane's host.
+    pub fn client(&self, program: &Path) -> Result<Command> {
         // etcd is there even while the API server is not.
         let host = self.supervisor.child("etcd")?;
-        let mut kubectl = host.enter(&self.programs.path("kubectl"));
-        kubectl
-            .env("KUBECONFIG", supervisor::authority()?.join("kubeconfig"))
-            .env("HOME", directory()?)
-            .args(arguments);
-        Ok(kubectl)
+        let mut client = host.enter(program);
+        client.env("KUBECONFIG", supervisor::authority()?.join("kubeconfig")).env("HOME", directory()?);
+        Ok(client)
     }
 
     /// A command in all namespaces of a node.
@@ -201,7 +208,8 @@ fn directory() -> Result<PathBuf> {
     Ok(workspace::target()?.join("cluster"))
 }
 
-fn install() -> Result<()> {
+/// Programs that the cluster runs or is made with.
+pub(crate) fn install() -> Result<()> {
     setup::install(&PACKAGES)?;
     setup::install_files(&[("/usr/lib/cni/ptp", "containernetworking-plugins")])
 }

@@ -36,6 +36,10 @@ pub enum Command {
     },
     /// Test podgate on a real cluster, from installation to uninstallation (needs root)
     E2e,
+    /// Run the conformance suite of ClusterNetworkPolicy on a real cluster (needs root)
+    Conformance(ConformanceFlags),
+    /// Run Kubernetes' end-to-end specs of network policies on a real cluster (needs root)
+    Upstream(UpstreamFlags),
     /// Build the container image as an OCI archive
     Image(ImageFlags),
     /// Write deploy/podgate.yaml, which is deploy/base in one file
@@ -149,6 +153,40 @@ pub struct ReportFlags {
     /// Write a page, with plots where there are any, to FILE
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ConformanceFlags {
+    /// Only one version of the API [default: all, one after the other]
+    #[arg(long, value_enum, value_name = "VERSION")]
+    pub api: Option<PolicyApi>,
+    /// Only tests whose name matches
+    #[arg(long, value_name = "REGEX")]
+    pub focus: Option<String>,
+}
+
+/// A version of ClusterNetworkPolicy that has a conformance suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PolicyApi {
+    V1alpha2,
+    V1beta1,
+}
+
+impl PolicyApi {
+    /// As on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::V1alpha2 => "v1alpha2",
+            Self::V1beta1 => "v1beta1",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct UpstreamFlags {
+    /// Only specs whose name matches
+    #[arg(long, value_name = "REGEX")]
+    pub focus: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -16,7 +16,7 @@ use std::{env, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::workspace;
+use crate::{flags::PolicyApi, workspace};
 pub use control_plane::ControlPlane;
 use go::Executable;
 pub use mirror::Mirror;
@@ -80,8 +80,39 @@ impl Programs {
 ///
 /// When Go cannot build it.
 pub fn helm() -> Result<PathBuf> {
-    let directory = Executable::HELM.up_to_date(&workspace::target()?).context("Helm is built by Go")?;
-    Ok(directory.join("helm"))
+    built(Executable::HELM, "helm")
+}
+
+/// A program for pods of tests: servers and clients of Kubernetes' own suites.
+pub(crate) fn agnhost() -> Result<PathBuf> {
+    built(Executable::AGNHOST, "agnhost")
+}
+
+/// What stands in for its SCTP on kernels that have none.
+pub(crate) fn sctp() -> Result<PathBuf> {
+    built(Executable::SCTP, "sctp")
+}
+
+/// The network policy specs of Kubernetes' end-to-end suite.
+pub(crate) fn upstream_specs() -> Result<PathBuf> {
+    built(Executable::UPSTREAM, "upstream")
+}
+
+/// The conformance suite of one version of ClusterNetworkPolicy, and the sources that it comes from, with the
+/// API's definition.
+pub(crate) fn conformance_suite(api: PolicyApi) -> Result<(PathBuf, PathBuf)> {
+    let executable = match api {
+        PolicyApi::V1alpha2 => Executable::CONFORMANCE_V1ALPHA2,
+        PolicyApi::V1beta1 => Executable::CONFORMANCE_V1BETA1,
+    };
+    let program = built(executable, "conformance")?;
+    Ok((program, executable.required(&workspace::target()?, "sigs.k8s.io/network-policy-api")?))
+}
+
+fn built(executable: Executable, program: &str) -> Result<PathBuf> {
+    let directory =
+        executable.up_to_date(&workspace::target()?).with_context(|| format!("Go builds {program}"))?;
+    Ok(directory.join(program))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod scale;
 mod screen;
 mod setup;
 mod shell;
+mod suites;
 mod test;
 mod tidy;
 pub mod walkthrough;
@@ -43,6 +44,8 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Bench { command } => bench::run(&command),
         Command::Scale(flags) => scale::run(&flags),
         Command::E2e => e2e::run(),
+        Command::Conformance(flags) => suites::conformance(&flags),
+        Command::Upstream(flags) => suites::upstream(&flags),
         Command::Image(flags) => image::run(&flags),
         Command::Manifest => manifest::run(),
         Command::Cluster { command } => cluster::run(&command),

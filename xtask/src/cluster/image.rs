@@ -1,7 +1,8 @@
 //! Images for pods of tests, made here: nothing is pulled.
 //!
-//! In: this machine's static busybox. Out: a docker archive with one layer, which has two names: what every
-//! pod's sandbox runs (it sleeps), and a shell with `nc`, `httpd` and the like.
+//! In: this machine's static busybox, and maybe programs of a suite. Out: a docker archive with one layer.
+//! Of busybox alone it has two names: what every pod's sandbox runs (it sleeps), and a shell with `nc`, `httpd`
+//! and the like.
 
 use std::{
     fs::{self, File},
@@ -23,18 +24,33 @@ const PROGRAM: &str = "bin/busybox";
 const LAYER: &str = "layer.tar";
 const CONFIG: &str = "config.json";
 
-/// Writes both images as one archive.
-pub(super) fn write(archive: &Path) -> Result<()> {
-    let layer = layer().context("the layer of the images")?;
+/// Files in an image beside busybox, the first of which it runs when a pod names no command.
+#[derive(Clone, Debug)]
+pub(crate) struct ImageFiles {
+    /// Executables, by their paths without the first slash.
+    pub(crate) files: Vec<(&'static str, Vec<u8>)>,
+    pub(crate) arguments: &'static [&'static str],
+}
+
+/// Writes one image, under all its names, as an archive.
+pub(crate) fn write(archive: &Path, names: &[&str], files: Option<&ImageFiles>) -> Result<()> {
+    let (entry, arguments) = match files {
+        Some(ImageFiles { files, arguments }) => {
+            let (first, _) = files.first().context("an image runs a file")?;
+            (json!([format!("/{first}")]), json!(arguments))
+        }
+        // As the first process of its namespace it ends by SIGKILL alone, which is what a sandbox gets.
+        None => (json!(["/bin/sleep", "2147483647"]), json!([])),
+    };
+    let layer = layer(files.map_or(&[], |files| &files.files)).context("the layer of the images")?;
     let digest: String = Sha256::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect();
     let config = json!({
         "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
         "os": "linux",
-        // As the first process of its namespace it ends by SIGKILL alone, which is what a sandbox gets.
-        "config": {"Entrypoint": ["/bin/sleep", "2147483647"], "Env": ["PATH=/bin"]},
+        "config": {"Entrypoint": entry, "Cmd": arguments, "Env": ["PATH=/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
     });
-    let manifest = json!([{"Config": CONFIG, "RepoTags": [PAUSE, BUSYBOX], "Layers": [LAYER]}]);
+    let manifest = json!([{"Config": CONFIG, "RepoTags": names, "Layers": [LAYER]}]);
     let file = File::create(archive).with_context(|| format!("creating {}", archive.display()))?;
     let mut tar = tar::Builder::new(file);
     for (name, bytes) in [
@@ -56,7 +72,7 @@ pub(super) fn import(ctr: &mut Command, archive: &Path) -> Result<()> {
     Ok(())
 }
 
-fn layer() -> Result<Vec<u8>> {
+fn layer(files: &[(&str, Vec<u8>)]) -> Result<Vec<u8>> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let program = std::env::split_paths(&path).map(|place| place.join("busybox")).find(|file| file.is_file());
     let program = program.context("there is no busybox in PATH (package busybox-static)")?;
@@ -71,9 +87,12 @@ fn layer() -> Result<Vec<u8>> {
     }
     append(&mut tar, PROGRAM, 0o755, &fs::read(&program).context("reading busybox")?)?;
     append(&mut tar, "etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\n")?;
-    for name in names.lines().filter(|name| *name != "busybox") {
+    for name in names.lines().filter(|name| !["busybox", "bash"].contains(name)) {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         tar.append_link(&mut header, format!("bin/{name}"), "busybox").with_context(|| name.to_owned())?;
+    }
+    for (path, program) in files {
+        append(&mut tar, path, 0o755, program)?;
     }
     tar.into_inner().context("the end of the layer")
 }

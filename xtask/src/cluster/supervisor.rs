@@ -51,7 +51,7 @@ pub(super) fn images() -> Result<PathBuf> {
 fn keep(sandbox: Sandbox, cni: Cni) -> Result<()> {
     let directory = directory()?;
     let programs = Programs::whole()?;
-    image::write(&images()?)?;
+    image::write(&images()?, &[image::PAUSE, image::BUSYBOX], None)?;
     let wire = Wire::new(sandbox)?;
     let place = Place::new(sandbox, "control-plane")?;
     Member::ControlPlane.join(&wire, &place)?;

