@@ -4,26 +4,27 @@
 //! afterwards. What pods see is asked by real connections out of real pods. Left out: what the tests between
 //! namespaces show better, that is, everything about single packets.
 
+mod helm;
+mod plugin;
 mod steady;
 mod watch;
 
 use std::{
-    io::Write,
     net::Ipv4Addr,
-    process::{Command, ExitCode, Stdio},
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    cluster::{self, Cluster, NODES},
+    cluster::{self, Cluster, NODES, deploy},
     flags::{Cni, UpFlags},
     image,
     lab::until,
     root,
     screen::mark,
-    setup, workspace,
+    setup,
 };
 
 /// The tag that `deploy/base` names, and one to upgrade to.
@@ -57,9 +58,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         .try_for_each(|image| cluster.load_image(&image.path))
         .and_then(|()| Run { cluster: &cluster, passed: 0 }.all());
     if outcome.is_err() {
-        let _ = kubectl(&cluster, &["get", "pods", "-A", "-o", "wide"]).map(|pods| eprint!("{pods}"));
-        let _ = kubectl(&cluster, &["-n", "kube-system", "logs", "ds/podgate", "--tail=40"])
-            .map(|log| eprint!("{log}"));
+        cluster.show_pods();
     }
     cluster::down()?;
     println!("{} checks passed", outcome?);
@@ -79,7 +78,7 @@ impl Run<'_> {
     /// Every check, in an order in which a user would meet them. Out: how many.
     fn all(mut self) -> Result<usize> {
         self.check("pods on two nodes, a connection that stays open", Self::begin)?;
-        self.check("installed: the DaemonSet is ready on each node", Self::install)?;
+        self.check("installed: the DaemonSet is ready on each node", |run| run.cluster.install_podgate())?;
         self.check("`podgate check` in its pod finds that nothing is missing", |run| {
             run.ask(&["-n", "kube-system", "exec", "ds/podgate", "--", "/podgate", "check"]).map(|_| ())
         })?;
@@ -119,6 +118,16 @@ impl Run<'_> {
             Self::first_packet,
         )?;
         self.check("a Deployment that grows and shrinks: each of its pods is isolated", Self::fleet)?;
+        self.check(
+            "`kubectl podgate rollout status` waits for nodes, and names one whose agent is frozen",
+            Self::rollout,
+        )?;
+        self.check("`kubectl podgate flows` shows a drop of before", Self::flows_of_the_past)?;
+        self.check("`kubectl podgate flows --follow` merges both nodes by time", Self::flows_of_all_nodes)?;
+        self.check(
+            "`kubectl podgate advise` writes policies that let the same connections pass",
+            Self::advise,
+        )?;
         self.check("the policy changes 200 times", Self::policy_changes)?;
         self.check("the API server is away for 60 s, changes arrive afterwards", Self::outage)?;
         self.check("10 agents are killed", Self::kills)?;
@@ -135,6 +144,7 @@ impl Run<'_> {
             })
         })?;
         self.check("uninstalled: no program, map or file is left, and everybody is free", Self::uninstall)?;
+        self.check("installed by Helm: enforced within a minute, and uninstalled", Self::helm)?;
         Ok(self.passed)
     }
 
@@ -166,16 +176,6 @@ impl Run<'_> {
         };
         let before = lines()?;
         until("the connection carries more", PATIENCE, || Ok((lines()? > before).then_some(())))
-    }
-
-    fn install(&self) -> Result<()> {
-        self.ask(&["apply", "-k", &deploy("base")?])?;
-        self.rolled_out()
-    }
-
-    fn rolled_out(&self) -> Result<()> {
-        self.ask(&["-n", "kube-system", "rollout", "status", "daemonset/podgate", "--timeout=90s"])
-            .map(|_| ())
     }
 
     fn first_packet(&self) -> Result<()> {
@@ -226,9 +226,13 @@ impl Run<'_> {
 
     fn uninstall(&self) -> Result<()> {
         self.ask(&["apply", "-k", &deploy("uninstall")?])?;
-        self.rolled_out()?;
+        self.cluster.agents_are_ready()?;
         self.becomes(CLIENT_DENIED, true)?;
         self.ask(&["delete", "-k", &deploy("uninstall")?, "--wait=true"])?;
+        self.nothing_is_left()
+    }
+
+    fn nothing_is_left(&self) -> Result<()> {
         for node in NODES {
             let mut list = self.cluster.command_on(node, "find")?;
             let left =
@@ -279,39 +283,14 @@ impl Run<'_> {
     }
 
     fn apply(&self, yaml: &str) -> Result<()> {
-        let mut apply = self.cluster.kubectl(&["apply", "-f", "-"])?;
-        let mut apply =
-            apply.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context("starting kubectl")?;
-        apply
-            .stdin
-            .take()
-            .context("stdin is piped")?
-            .write_all(yaml.as_bytes())
-            .context("writing to kubectl")?;
-        let status = apply.wait().context("waiting for kubectl")?;
-        ensure!(status.success(), "kubectl apply: {status}");
-        Ok(())
+        self.cluster.apply(yaml)
     }
 
     fn ask(&self, arguments: &[&str]) -> Result<String> {
-        kubectl(self.cluster, arguments)
+        self.cluster.ask(arguments)
     }
 }
 
 /// The service's address and the server's host port in `objects.yaml`.
 const SERVICE: &str = "10.96.0.80";
 const HOST_PORT: u16 = 8880;
-
-fn deploy(part: &str) -> Result<String> {
-    let path = workspace::root().join("deploy").join(part);
-    path.to_str().map(ToOwned::to_owned).context("the path of the workspace is not UTF-8")
-}
-
-/// Runs `kubectl`, which must succeed, and hands back what it printed.
-fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
-    let mut command: Command = cluster.kubectl(arguments)?;
-    let output = command.output().context("starting kubectl")?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "kubectl {}: {}", arguments.join(" "), complaint.trim());
-    String::from_utf8(output.stdout).context("the output of kubectl")
-}

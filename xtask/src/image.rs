@@ -74,9 +74,14 @@ fn static_podgate(directory: &Path) -> Result<PathBuf> {
     ];
     let arguments = ["build", "--release", "--package", "podgate", "--target", &triple];
     cargo::build_with("podgate, static", &arguments, &settings)?;
-    let program = workspace::target()?.join(&triple).join("release/podgate");
+    let program = program()?;
     ensure_static(&program)?;
     Ok(program)
+}
+
+/// The agent in the image, which is the plugin of kubectl as well. It must be built.
+pub(crate) fn program() -> Result<PathBuf> {
+    Ok(workspace::target()?.join(host()?).join("release/podgate"))
 }
 
 /// A compiler that leaves paths of this machine out of what it makes, the BPF programs' line numbers too:

@@ -72,7 +72,7 @@ impl Run<'_> {
             UPGRADES.iter().try_for_each(|version| {
                 let image = format!("agent=localhost/podgate:{version}");
                 self.ask(&["-n", "kube-system", "set", "image", "daemonset/podgate", &image])?;
-                self.rolled_out()
+                self.cluster.agents_are_ready()
             })
         })
     }
