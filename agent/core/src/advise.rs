@@ -8,6 +8,7 @@
 mod blocks;
 mod replay;
 mod selector;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ pub use self::{
     blocks::AddressBlock,
     replay::{Replay, replay, with_advice},
     selector::WorkloadSelector,
+    standing::standing,
 };
 use crate::model::{Cluster, Labels, Name, ObjectName};
 
@@ -37,6 +39,30 @@ pub struct Observation {
     pub port: ObservedPort,
     /// When the first and the last one were seen: RFC 3339, UTC.
     pub seen: [String; 2],
+    /// What the client's side said of it.
+    pub egress: SideVerdicts,
+    /// What the server's side said of it.
+    pub ingress: SideVerdicts,
+}
+
+/// When one side of a connection last said what: RFC 3339, UTC. Where nothing isolates a pod, its side may have
+/// said nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SideVerdicts {
+    /// It passed.
+    pub passed: Option<String>,
+    /// Policies denied it.
+    pub denied: Option<String>,
+}
+
+impl Observation {
+    /// What one side said of it.
+    pub const fn side(&self, direction: Direction) -> &SideVerdicts {
+        match direction {
+            Direction::Egress => &self.egress,
+            Direction::Ingress => &self.ingress,
+        }
+    }
 }
 
 /// A protocol and a port.
@@ -207,15 +233,26 @@ impl<'a> Observed<'a> {
         observed
     }
 
-    fn add(&mut self, Observation { from, to, port, seen }: &Observation) {
-        let sources = self.peers(from, *port);
-        let destinations = self.peers(to, *port);
-        for (source, _) in &sources {
-            for (destination, port) in &destinations {
-                self.connect(Direction::Egress, source, destination, *port, seen);
-                self.connect(Direction::Ingress, destination, source, *port, seen);
-            }
+    fn add(&mut self, Observation { from, to, port, seen, .. }: &Observation) {
+        for (source, destination, port) in self.connections(from, to, *port) {
+            self.connect(Direction::Egress, &source, &destination, port, seen);
+            self.connect(Direction::Ingress, &destination, &source, port, seen);
         }
+    }
+
+    /// Between whom, and to which port: through a service to each of its backends.
+    fn connections(
+        &self,
+        from: &ObservedEnd,
+        to: &ObservedEnd,
+        port: ObservedPort,
+    ) -> Vec<(Peer, Peer, ObservedPort)> {
+        let destinations = self.peers(to, port);
+        let sources = self.peers(from, port).into_iter().map(|(source, _)| source);
+        let pairs = sources.flat_map(|source| {
+            destinations.iter().map(move |(destination, port)| (source.clone(), destination.clone(), *port))
+        });
+        pairs.collect()
     }
 
     /// Notes a connection on the side of one of its ends.

@@ -18,9 +18,12 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
-use podgate_common::{Outcome, PolicyRole, Protocol};
+use podgate_common::{Direction, Outcome, PolicyRole, Protocol};
 use podgate_core::{
-    advise::{AdviceScope, Observation, ObservedEnd, ObservedPort, Replay, advise, replay, with_advice},
+    advise::{
+        AdviceScope, Observation, ObservedEnd, ObservedPort, Replay, SideVerdicts, advise, replay, standing,
+        with_advice,
+    },
     matrix::matrix,
     model::{Cluster, Name, ObjectName},
     port_spec::PortSpec,
@@ -58,6 +61,7 @@ The flows are lines of `podgate flows -o json` or `kubectl podgate flows -A -o j
 agent on this node. Each connection is then asked about again with the policies in force: if one would be denied, \
 nothing is written and the exit code is 1.
 
+What one end let pass and the other denied was not allowed, and a connection that was denied last does not count. \
 What was never seen is denied: jobs that did not run meanwhile, connections older than the agent, nodes whose flows \
 are missing. So the policies are in audit mode, in which they only report (`podgate flows --denied`), unless --enforce \
 is given.
@@ -112,12 +116,12 @@ impl AdviseOptions {
     }
 }
 
-/// Connections that flows show: those that were allowed, and that policies are asked about.
+/// Connections that flows show, of those that policies are asked about.
 #[derive(Debug, Default)]
 pub(super) struct SeenFlows {
     oldest: Option<Timestamp>,
-    /// With the times of the first and the last one. Each kind once: two nodes see both ends of many.
-    observations: BTreeMap<(ObservedEnd, ObservedEnd, ObservedPort), [String; 2]>,
+    /// Each kind once: two nodes see both ends of many.
+    observations: BTreeMap<(ObservedEnd, ObservedEnd, ObservedPort), Observation>,
     /// Lines that are no flows.
     pub(super) unreadable: usize,
     /// Without ports: no rule with ports allows them.
@@ -157,26 +161,38 @@ impl SeenFlows {
         if self.oldest.is_some_and(|oldest| last < oldest) {
             return Ok(());
         }
-        let is_asked = match flow.reason.policies() {
+        let passed = match flow.reason.policies() {
             PolicyRole::Allow | PolicyRole::NotIsolating | PolicyRole::WouldDeny => true,
             // Policies are asked where a service leads.
-            PolicyRole::NotAsked => flow.reason == Outcome::Deferred,
+            PolicyRole::NotAsked if flow.reason == Outcome::Deferred => true,
+            PolicyRole::NotAsked => return Ok(()),
             PolicyRole::Deny => false,
         };
         let ends = [&flow.source, &flow.destination].map(observed_end);
         let [Some(from), Some(to)] = ends else { return Ok(()) };
-        if !is_asked || !flow.reason.passes() {
-            return Ok(());
-        }
         let number = protocol_number(&flow.protocol).map(u32::from);
         let protocol = number.and_then(|number| Protocol::try_from(number).ok());
         let (Some(protocol), Some(port)) = (protocol, flow.destination.port) else {
-            self.without_ports += 1;
+            self.without_ports += usize::from(passed);
             return Ok(());
         };
         let [first, last] = [flow.first.as_ref().unwrap_or(&flow.time), &flow.time].map(String::clone);
-        let seen = self.observations.entry((from, to, (protocol, port)));
-        let [earliest, latest] = seen.or_insert_with(|| [first.clone(), last.clone()]);
+        let port = (protocol, port);
+        let seen = self.observations.entry((from.clone(), to.clone(), port)).or_insert_with(|| Observation {
+            from,
+            to,
+            port,
+            seen: [first.clone(), last.clone()],
+            egress: SideVerdicts::default(),
+            ingress: SideVerdicts::default(),
+        });
+        let side = match flow.direction {
+            Direction::Egress => &mut seen.egress,
+            Direction::Ingress => &mut seen.ingress,
+        };
+        let said = if passed { &mut side.passed } else { &mut side.denied };
+        *said = said.take().max(Some(last.clone()));
+        let [earliest, latest] = &mut seen.seen;
         if first < *earliest {
             *earliest = first;
         }
@@ -193,13 +209,7 @@ impl SeenFlows {
         scope: &AdviceScope,
         enforce: bool,
     ) -> anyhow::Result<String> {
-        let seen = self.observations.iter().map(|((from, to, port), seen)| Observation {
-            from: from.clone(),
-            to: to.clone(),
-            port: *port,
-            seen: seen.clone(),
-        });
-        let seen: Vec<Observation> = seen.collect();
+        let seen = standing(cluster, self.observations.values().cloned().collect());
         let advice = advise(cluster, &seen, scope);
         let advised = with_advice(cluster, &advice);
         let Replay { allowed, denied, gone } = replay(&advised, &seen);
@@ -229,27 +239,25 @@ impl SeenFlows {
         for name in &advice.left_out {
             say(format_args!("no policy {name}: it has pods on nodes whose flows are missing\n"));
         }
-        self.say_closed(cluster, &advised);
+        say_closed(cluster, &advised, &seen);
         yaml(&advice, enforce)
     }
+}
 
-    /// Says how many pairs of pods can no longer connect.
-    fn say_closed(&self, cluster: &Cluster, advised: &Cluster) {
-        if cluster.pods.len() > COUNTED_PODS {
-            return;
-        }
-        let ports = self.observations.keys();
-        let ports = ports.map(|(.., (protocol, number))| PortSpec::number(*protocol, *number)).collect();
-        let open = |cluster: &Cluster| -> usize {
-            let matrix = matrix(cluster, &ports);
-            let rows = matrix.ports.values().flat_map(|rows| rows.values());
-            rows.map(podgate_core::matrix::VerdictRow::allowed).sum()
-        };
-        let (before, after) = (open(cluster), open(advised));
-        say(format_args!(
-            "pairs of pods that can connect at the ports that were seen: {before} -> {after}\n"
-        ));
+/// Says how many pairs of pods can no longer connect.
+fn say_closed(cluster: &Cluster, advised: &Cluster, seen: &[Observation]) {
+    if cluster.pods.len() > COUNTED_PODS {
+        return;
     }
+    let ports = seen.iter().map(|Observation { port: (protocol, number), .. }| (*protocol, *number));
+    let ports = ports.map(|(protocol, number)| PortSpec::number(protocol, number)).collect();
+    let open = |cluster: &Cluster| -> usize {
+        let matrix = matrix(cluster, &ports);
+        let rows = matrix.ports.values().flat_map(|rows| rows.values());
+        rows.map(podgate_core::matrix::VerdictRow::allowed).sum()
+    };
+    let (before, after) = (open(cluster), open(advised));
+    say(format_args!("pairs of pods that can connect at the ports that were seen: {before} -> {after}\n"));
 }
 
 /// `None`: nothing is known of it.

@@ -26,12 +26,22 @@ fn flow(direction: &str, from: &str, to: &str, port: u16) -> String {
     format!("{line}\n")
 }
 
-/// Two nodes that have seen both ends of a connection, and one that does not answer.
+fn denied(flow: &str) -> String {
+    flow.replace("\"allowed\"", "\"denied\"").replace("\"not-isolated\"", "\"denied\"")
+}
+
+/// Two nodes that have seen both ends of a connection, and of one that the second has denied; and one that does
+/// not answer.
 fn server() -> Server {
     let server = Server::with_nodes(3, |node, _, arguments| match (node, &*arguments[0]) {
         (_, "version") => Behaviour::Prints(version()),
-        ("node-000", _) => Behaviour::Prints(flow("egress", "web", "db", 5432) + "no JSON\n"),
-        ("node-001", _) => Behaviour::Prints(flow("ingress", "web", "db", 5432)),
+        ("node-000", _) => {
+            let flows = flow("egress", "web", "db", 5432) + &flow("egress", "web", "db", 22);
+            Behaviour::Prints(flows + "no JSON\n")
+        }
+        ("node-001", _) => {
+            Behaviour::Prints(flow("ingress", "web", "db", 5432) + &denied(&flow("ingress", "web", "db", 22)))
+        }
         _ => Behaviour::Fails("error: no agent answers\n"),
     });
     let mut objects = server.objects();
@@ -60,6 +70,7 @@ fn flows_of_all_nodes_become_policies_and_a_silent_node_is_named() {
     let documents: Vec<&str> = done.stdout.split("---\n").filter(|text| !text.is_empty()).collect();
     let [db, web] = &documents[..] else { panic!("{}\n{}", done.stdout, done.stderr) };
     assert!(db.contains("name: advised-db") && db.contains("port: 5432"), "{db}");
+    assert!(!done.stdout.contains("port: 22"), "what the other end denied is not advised: {}", done.stdout);
     assert!(web.contains("name: advised-web") && web.contains("egress:\n  - ports:"), "{web}");
     for said in [
         "2 policies, enforced; 1 kinds of connections that were seen are allowed, 0 denied",

@@ -39,7 +39,7 @@ pub fn with_advice(cluster: &Cluster, advice: &Advice) -> Cluster {
 pub fn replay(cluster: &Cluster, observations: &[Observation]) -> Replay {
     let mut replay = Replay::default();
     let mut questions = BTreeSet::new();
-    for Observation { from, to, port: (protocol, number), seen: _ } in observations {
+    for Observation { from, to, port: (protocol, number), .. } in observations {
         let ends = [from, to].map(|end| end_ref(cluster, end));
         let [Some(from), Some(to)] = ends else {
             replay.gone += 1;

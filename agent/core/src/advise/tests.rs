@@ -28,7 +28,15 @@ fn end(cluster: &Cluster, name: &str) -> ObservedEnd {
 
 fn seen(from: ObservedEnd, to: ObservedEnd, port: u16) -> Observation {
     let times = ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"].map(str::to_owned);
-    Observation { from, to, port: (Protocol::Tcp, port), seen: times }
+    let port = (Protocol::Tcp, port);
+    Observation {
+        from,
+        to,
+        port,
+        seen: times,
+        egress: SideVerdicts::default(),
+        ingress: SideVerdicts::default(),
+    }
 }
 
 fn address(text: &str) -> ObservedEnd {

@@ -96,7 +96,7 @@ mod tests {
     use std::fs;
 
     use podgate_core::{
-        advise::{AdviceScope, Observation, ObservedEnd, advise, with_advice},
+        advise::{AdviceScope, Observation, ObservedEnd, SideVerdicts, advise, with_advice},
         fixtures::cluster,
         model::{Labels, NetworkPolicy, ObjectName},
     };
@@ -124,7 +124,9 @@ mod tests {
             .chain(many)
             .map(|(from, to, port)| {
                 let seen = ["2026-01-01T00:00:00Z".to_owned(), "2026-01-01T00:00:01Z".to_owned()];
-                Observation { from, to, port: (podgate_common::Protocol::Tcp, port), seen }
+                let port = (podgate_common::Protocol::Tcp, port);
+                let [egress, ingress] = [SideVerdicts::default(), SideVerdicts::default()];
+                Observation { from, to, port, seen, egress, ingress }
             })
             .collect();
         let advice = advise(&cluster, &observations, &AdviceScope::default());
