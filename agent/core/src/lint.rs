@@ -4,6 +4,7 @@
 //! file has one family of them; what rules and selectors mean is asked of the compiler. Where the objects
 //! hold no pod at all, nothing is said of pods. Left out: what was wrong with objects when they were read.
 
+mod calico;
 mod dns;
 mod finding;
 mod ignored;
@@ -55,6 +56,7 @@ pub fn lint(cluster: &Cluster, notes: &ObjectNotes) -> Vec<LintFinding> {
     let survey = Survey::new(cluster, notes);
     if !cluster.pods.is_empty() {
         let empty = selection::find(&survey, &mut findings);
+        calico::find(&survey, &mut findings);
         labels::find(&survey, &empty, &mut findings);
         ports::find(&survey, &mut findings);
         dns::find(&survey, &mut findings);

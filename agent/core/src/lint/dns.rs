@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     compiler::{self, CompiledTables, Subject, name_key},
-    model::{Cluster, PolicyRef},
+    model::{Action, Cluster, PolicyRef},
 };
 
 /// The port of resolvers (RFC 1035, 4.2).
@@ -57,8 +57,9 @@ pub(super) fn find(survey: &Survey<'_>, findings: &mut Vec<LintFinding>) {
 /// The workloads that are isolated for egress, each with the first policy that says to what they may connect.
 fn writers(survey: &Survey<'_>) -> BTreeMap<usize, usize> {
     let has_rules = |policy: &SurveyedPolicy<'_>| {
-        let is_namespaced = matches!(policy.policy, PolicyRef::Namespaced(_));
-        is_namespaced && !policy.audit && !policy.rules(Direction::Egress).is_empty()
+        // A ClusterNetworkPolicy leaves to others what its rules do not match.
+        let may_isolate = !matches!(policy.policy, PolicyRef::Cluster(_));
+        may_isolate && !policy.audit && policy.policy.actions(Direction::Egress).contains(&Action::Accept)
     };
     let mut writers = BTreeMap::new();
     for (place, policy) in survey.policies.iter().enumerate().filter(|(_, policy)| has_rules(policy)) {

@@ -15,7 +15,7 @@ use super::{
 use crate::model::{Labels, Name, Requirement, Selector};
 
 /// The values of each key.
-type KnownLabels<'a> = BTreeMap<&'a Name, BTreeSet<&'a Name>>;
+pub(super) type KnownLabels<'a> = BTreeMap<&'a Name, BTreeSet<&'a Name>>;
 
 pub(super) fn find<'a>(
     survey: &'a Survey<'a>,
@@ -55,6 +55,10 @@ fn labels_of<'a>(survey: &'a Survey<'a>, among: SelectedFrom<'a>) -> KnownLabels
         SelectedFrom::Namespaces => survey.namespaces.values().collect(),
         SelectedFrom::Nodes => survey.cluster.nodes.values().map(|node| &node.labels).collect(),
     };
+    known_labels(labels)
+}
+
+pub(super) fn known_labels<'a>(labels: impl IntoIterator<Item = &'a Labels>) -> KnownLabels<'a> {
     let mut known = KnownLabels::new();
     for (key, value) in labels.into_iter().flat_map(|labels| labels.iter()) {
         known.entry(key).or_default().insert(value);
@@ -63,7 +67,7 @@ fn labels_of<'a>(survey: &'a Survey<'a>, among: SelectedFrom<'a>) -> KnownLabels
 }
 
 /// What is asked for, and what was most likely meant.
-fn misspelt(requirement: &Requirement, known: &KnownLabels<'_>) -> Option<String> {
+pub(super) fn misspelt(requirement: &Requirement, known: &KnownLabels<'_>) -> Option<String> {
     let (key, values) = match requirement {
         Requirement::In(key, values) => (key, Some(values)),
         Requirement::Exists(key) => (key, None),

@@ -1,5 +1,5 @@
 //! Rules without an effect of their own, because another rule says the same or more: for NetworkPolicies any
-//! other one for the same pods, for cluster-wide policies an earlier one of their tier.
+//! other one for the same pods, for cluster-wide policies and for Calico's an earlier one of their tier.
 //!
 //! "More" is what the rules say ([`Clause::covers`]), not whom they happen to match now, so that a finding
 //! holds whatever pods come. Of rules that say the same the first is left alone: all rules that are found can
@@ -18,7 +18,11 @@ use super::{
 };
 use crate::{
     compiler::{Clause, RuleCompiler, named_ports},
-    model::{Name, NamedPort, Pod, PolicyRef, PortRule, Ports, Rule, Selector, Tier},
+    model::{
+        Action, LabelExpression, Name, NamedPort, Peers, Pod, PolicyRef, PortRule, Ports, Rule, Selector,
+        Tier,
+    },
+    policy_walk::OrderedPolicies,
 };
 
 pub(super) fn find(survey: &Survey<'_>, findings: &mut Vec<LintFinding>) {
@@ -33,8 +37,7 @@ pub(super) fn find(survey: &Survey<'_>, findings: &mut Vec<LintFinding>) {
             }
         }
     }
-    for tier in Tier::ALL {
-        let policies = in_order(survey, tier);
+    for policies in in_order(survey) {
         for direction in Direction::ALL {
             for (place, policy) in policies.iter().copied().enumerate() {
                 clauses.find_after(policy, &policies[..place], direction, findings);
@@ -66,12 +69,20 @@ fn by_subject(survey: &Survey<'_>) -> Vec<RivalPolicies> {
     rivals.collect()
 }
 
-/// The cluster-wide policies of a tier, by their places, the first to be asked first.
-fn in_order(survey: &Survey<'_>, tier: Tier) -> Vec<usize> {
+/// The policies of each tier, by their places, the first to be asked first: the cluster-wide ones, and Calico's.
+fn in_order(survey: &Survey<'_>) -> Vec<Vec<usize>> {
     let places: HashMap<_, usize> =
         survey.policies.iter().enumerate().map(|(at, it)| (it.policy.name(), at)).collect();
-    let ordered = survey.cluster.by_precedence(tier).into_iter();
-    ordered.map(|policy| places[&PolicyRef::Cluster(policy).name()]).collect()
+    let of_cluster = Tier::ALL.map(|tier| {
+        let ordered = survey.cluster.by_precedence(tier).into_iter();
+        ordered.map(|policy| places[&PolicyRef::Cluster(policy).name()]).collect()
+    });
+    let of_calico = OrderedPolicies::of(survey.cluster).of_calico().into_iter().map(|policies| {
+        // The rules of those of Kubernetes have no order.
+        let ordered = policies.into_iter().filter(|policy| !policy.name.kind.is_of_kubernetes());
+        ordered.map(|policy| places[&PolicyRef::Calico(policy).name()]).collect()
+    });
+    of_cluster.into_iter().chain(of_calico).collect()
 }
 
 /// Rules as the compiler reads them.
@@ -123,7 +134,7 @@ impl<'s, 'a> Clauses<'s, 'a> {
         });
     }
 
-    /// Rules of a cluster-wide policy that are never asked.
+    /// Rules of a policy with an order that are never asked.
     fn find_after(
         &mut self,
         policy: usize,
@@ -136,7 +147,7 @@ impl<'s, 'a> Clauses<'s, 'a> {
             |other: &usize| covers_subject(&survey.policies[*other], &survey.policies[policy]);
         let earlier: Vec<usize> = earlier.iter().copied().filter(selects_all_of).collect();
         self.find_in(policy, direction, findings, |clauses, place, pods| {
-            let own = (0..place.rule).map(|rule| RulePlace { policy, rule });
+            let own = clauses.places(&[policy], direction).into_iter().filter(|own| own.rule < place.rule);
             let others: Vec<RulePlace> = clauses.places(&earlier, direction).into_iter().chain(own).collect();
             let other = others.into_iter().find(|other| {
                 clauses.may_stand_for(other.policy, policy) && clauses.covers(*other, place, direction, pods)
@@ -157,8 +168,11 @@ impl<'s, 'a> Clauses<'s, 'a> {
         let survey = self.survey;
         let surveyed = &survey.policies[policy];
         let pods = self.representatives(surveyed, direction);
-        for rule in 0..surveyed.rules(direction).len() {
+        for (rule, written) in surveyed.rules(direction).into_iter().enumerate() {
             let place = RulePlace { policy, rule };
+            if !is_comparable(written) {
+                continue;
+            }
             let can_match = pods.iter().any(|pod| self.clause(place, direction, pod).can_match());
             if can_match && let Some(message) = covered_by(self, place, &pods) {
                 let field = surveyed.rule_field(direction, rule);
@@ -177,10 +191,13 @@ impl<'s, 'a> Clauses<'s, 'a> {
         pods.filter(|pod| seen.insert(&pod.ports)).collect()
     }
 
+    /// The rules that decide something.
     fn places(&self, policies: &[usize], direction: Direction) -> Vec<RulePlace> {
         let of_policy = policies.iter().flat_map(|policy| {
-            let rules = 0..self.survey.policies[*policy].rules(direction).len();
-            rules.map(|rule| RulePlace { policy: *policy, rule })
+            let of = self.survey.policies[*policy].policy;
+            let rules = of.rules(direction).into_iter().zip(of.actions(direction)).enumerate();
+            let deciding = rules.filter(|(_, (rule, action))| *action != Action::Log && is_comparable(rule));
+            deciding.map(|(rule, _)| RulePlace { policy: *policy, rule })
         });
         of_policy.collect()
     }
@@ -217,15 +234,29 @@ impl<'s, 'a> Clauses<'s, 'a> {
     }
 }
 
-/// Whether a cluster-wide policy is for every pod that the other one is for.
+/// Whether a policy of a tier is for every pod that the other one is for.
 fn covers_subject(wide: &SurveyedPolicy<'_>, narrow: &SurveyedPolicy<'_>) -> bool {
     match (wide.policy, narrow.policy) {
         (PolicyRef::Cluster(wide), PolicyRef::Cluster(narrow)) => {
             wide.subject.namespaces.covers(&narrow.subject.namespaces)
                 && wide.subject.pods.covers(&narrow.subject.pods)
         }
-        (PolicyRef::Namespaced(_) | PolicyRef::Calico(_), _)
-        | (PolicyRef::Cluster(_), PolicyRef::Namespaced(_) | PolicyRef::Calico(_)) => false,
+        (PolicyRef::Calico(wide), PolicyRef::Calico(narrow)) => {
+            // Of expressions only the same is known to match the same.
+            [&narrow.subject, &LabelExpression::EVERYTHING].contains(&&wide.subject)
+                && (wide.name.namespace.is_none() || wide.name.namespace == narrow.name.namespace)
+        }
+        (PolicyRef::Namespaced(_), _)
+        | (PolicyRef::Cluster(_), PolicyRef::Namespaced(_) | PolicyRef::Calico(_))
+        | (PolicyRef::Calico(_), PolicyRef::Namespaced(_) | PolicyRef::Cluster(_)) => false,
+    }
+}
+
+/// Whether a rule says the same of every pod that its policy selects, and whatever a Service leads to.
+fn is_comparable(rule: &Rule) -> bool {
+    match &rule.peers {
+        Peers::Any | Peers::Listed(_) => true,
+        Peers::Calico(ends) => ends.own.is_any() && ends.family.is_none() && rule.service().is_none(),
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Survey<'a> {
     pub(super) notes: &'a ObjectNotes,
     /// Without pods on the host network, which no selector matches.
     pub(super) workloads: Vec<Workload<'a>>,
-    /// NetworkPolicies by their names, then cluster-wide policies.
+    /// NetworkPolicies by their names, then cluster-wide policies, then Calico's.
     pub(super) policies: Vec<SurveyedPolicy<'a>>,
     /// Declared by an object, or named by a pod or a policy.
     pub(super) namespaces: BTreeMap<&'a Name, Labels>,
@@ -122,6 +122,7 @@ impl<'a> SurveyedPolicy<'a> {
     pub(super) fn port_list(&self) -> &'static str {
         match self.policy.name() {
             PolicyName::Cluster(name) if name.kind == ClusterPolicyKind::ClusterNetworkPolicy => "protocols",
+            PolicyName::Calico(name) if !name.kind.is_of_kubernetes() => "destination.ports",
             PolicyName::Namespaced(_) | PolicyName::Cluster(_) | PolicyName::Calico(_) => "ports",
         }
     }
@@ -179,7 +180,9 @@ fn workloads<'a>(cluster: &'a Cluster, notes: &'a ObjectNotes) -> Vec<Workload<'
 fn namespaces(cluster: &Cluster) -> BTreeMap<&Name, Labels> {
     let pods = cluster.pods.keys().map(|name| &name.namespace);
     let policies = cluster.policies.keys().map(|name| &name.namespace);
-    let names: BTreeSet<&Name> = cluster.namespaces.keys().chain(pods).chain(policies).collect();
+    let of_calico = cluster.calico.policies().filter_map(|policy| policy.name.namespace.as_ref());
+    let names: BTreeSet<&Name> =
+        cluster.namespaces.keys().chain(pods).chain(policies).chain(of_calico).collect();
     names.into_iter().map(|name| (name, cluster.namespace_labels(name))).collect()
 }
 
@@ -210,5 +213,18 @@ fn policies<'a>(
         let policy_ref = PolicyRef::Cluster(policy);
         SurveyedPolicy { policy: policy_ref, audit: policy.audit, selected: selected.collect() }
     });
-    of_namespaces.chain(of_cluster).collect()
+    let of_calico = cluster.calico.policies().filter(|policy| !policy.removes).map(|policy| {
+        let places = match &policy.name.namespace {
+            Some(namespace) => places(namespace).to_vec(),
+            None => (0..workloads.len()).collect(),
+        };
+        let is_selected = |place: &usize| {
+            let pod = workloads[*place].pod;
+            policy.selects(pod, &cluster.calico.labels_of(pod, &namespaces[&pod.name.namespace]))
+        };
+        let policy_ref = PolicyRef::Calico(policy);
+        let selected = places.into_iter().filter(is_selected).collect();
+        SurveyedPolicy { policy: policy_ref, audit: policy.audit, selected }
+    });
+    of_namespaces.chain(of_cluster).chain(of_calico).collect()
 }

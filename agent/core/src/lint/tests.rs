@@ -1,6 +1,7 @@
 //! Each kind of finding, beside what looks like it and is none. The cluster is that of the fixtures: pods a
 //! (frontend) and b (backend, ports http and many) in namespace x, c and others in y.
 
+mod calico;
 mod dns;
 mod isolation;
 mod ports;

@@ -116,6 +116,21 @@ impl<'a> OrderedPolicies<'a> {
         Self { cluster, tiers, replaced }
     }
 
+    /// Calico's policies of each tier, whomever they select, in the order in which they are asked.
+    pub fn of_calico(&self) -> Vec<Vec<&'a Arc<CalicoPolicy>>> {
+        let tiers = self.tiers.iter().map(|tier| {
+            let all = tier.policies.iter().chain(tier.of_namespaces.values().flatten());
+            let mut policies: Vec<&OrderedPolicy<'a>> = all.collect();
+            policies.sort_by_key(|policy| policy.place());
+            let of_calico = policies.into_iter().filter_map(|policy| match policy {
+                OrderedPolicy::Calico(policy) => Some(*policy),
+                OrderedPolicy::Cluster(_) | OrderedPolicy::NetworkPolicies => None,
+            });
+            of_calico.collect()
+        });
+        tiers.collect()
+    }
+
     /// Those with a say for a pod in a direction, in audit mode or not.
     pub fn for_pod(&self, pod: &Pod, direction: Direction) -> PolicyWalk<'a> {
         let namespace = &pod.name.namespace;
