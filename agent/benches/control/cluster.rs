@@ -12,10 +12,12 @@ use std::{
 
 use podgate_common::Protocol;
 use podgate_core::model::{
-    Cluster, EndpointSlice, IpBlock, Labels, NAMESPACE_NAME_LABEL, Name, NamedPort, Namespace, NetworkPolicy,
-    Node, ObjectName, Peer, Peers, Pod, PortRule, Ports, Proxy, Requirement, Rule, Selector, Service,
-    ServicePort, SliceEndpoint, SlicePort,
+    CalicoPolicy, Cluster, EndpointSlice, IpBlock, Labels, NAMESPACE_NAME_LABEL, Name, NamedPort, Namespace,
+    NetworkPolicy, Node, ObjectName, Peer, Peers, Pod, PortRule, Ports, Proxy, Requirement, Rule, Selector,
+    Service, ServicePort, SliceEndpoint, SlicePort,
 };
+
+use crate::calico;
 
 /// The node that is measured.
 pub(crate) const NODE: &str = "node-0";
@@ -29,11 +31,26 @@ const REPLICAS: usize = 15;
 pub(crate) struct Scale {
     pub(crate) pods: usize,
     pub(crate) policies: usize,
+    /// Whose the policies are.
+    pub(crate) of: Engine,
+}
+
+/// Whose policies a cluster has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Kubernetes,
+    /// In [`calico::TIERS`] tiers.
+    Calico,
 }
 
 impl Scale {
     pub(crate) fn variant(self) -> String {
-        format!("{} pods, {} policies", self.pods, self.policies)
+        match self.of {
+            Engine::Kubernetes => format!("{} pods, {} policies", self.pods, self.policies),
+            Engine::Calico => {
+                format!("{} pods, {} Calico policies in {} tiers", self.pods, self.policies, calico::TIERS)
+            }
+        }
     }
 
     fn namespaces(self) -> usize {
@@ -94,8 +111,10 @@ impl Scale {
         }
         for number in 0..self.policies {
             let space = number % self.namespaces();
-            let policy = policy(space, number, number / self.namespaces());
-            cluster.policies.insert(policy.name.clone(), Arc::new(policy));
+            self.of.policy(space, number, number / self.namespaces()).enter(cluster);
+        }
+        if self.of == Engine::Calico {
+            calico::add_tiers(cluster);
         }
         let mut backends: BTreeMap<(Name, Name), Vec<SliceEndpoint>> = BTreeMap::new();
         for pod in cluster.pods.values() {
@@ -118,14 +137,91 @@ impl Scale {
     }
 }
 
+/// A policy of either.
+#[derive(Clone, Debug)]
+pub(crate) enum Policy {
+    Kubernetes(NetworkPolicy),
+    Calico(CalicoPolicy),
+}
+
+impl Engine {
+    /// As [`policy`].
+    pub(crate) fn policy(self, space: usize, number: usize, kind: usize) -> Policy {
+        match self {
+            Self::Kubernetes => Policy::Kubernetes(policy(space, number, kind)),
+            Self::Calico => Policy::Calico(calico::policy(space, number, kind)),
+        }
+    }
+}
+
+impl Policy {
+    pub(crate) fn enter(&self, cluster: &mut Cluster) {
+        match self {
+            Self::Kubernetes(policy) => {
+                cluster.policies.insert(policy.name.clone(), Arc::new(policy.clone()));
+            }
+            Self::Calico(policy) => {
+                cluster.calico.v3.policies.insert(policy.name.clone(), Arc::new(policy.clone()));
+            }
+        }
+    }
+
+    pub(crate) fn remove(&self, cluster: &mut Cluster) {
+        match self {
+            Self::Kubernetes(policy) => {
+                cluster.policies.remove(&policy.name);
+            }
+            Self::Calico(policy) => {
+                cluster.calico.v3.policies.remove(&policy.name);
+            }
+        }
+    }
+
+    /// For connections to the pod alone, from the pods of one app in the namespaces of one team.
+    pub(crate) fn from_team(mut self, number: usize) -> Self {
+        match &mut self {
+            Self::Kubernetes(policy) => {
+                if let Some(rule) = policy.ingress.iter_mut().flatten().next() {
+                    rule.peers = Peers::Listed(vec![team(number)]);
+                }
+                policy.egress = None;
+            }
+            Self::Calico(policy) => {
+                if let Some(rule) = policy.ingress.iter_mut().flatten().next() {
+                    rule.matches.peers = calico::team(number);
+                }
+                policy.egress = None;
+            }
+        }
+        self
+    }
+
+    /// The same with other ports to the pod.
+    pub(crate) fn with_port(mut self, port: u16) -> Self {
+        let ports = || Ports::Listed(vec![tcp(port)]);
+        match &mut self {
+            Self::Kubernetes(policy) => {
+                policy.ingress.iter_mut().flatten().for_each(|rule| rule.ports = ports());
+            }
+            Self::Calico(policy) => {
+                policy.ingress.iter_mut().flatten().for_each(|rule| rule.matches.ports = ports());
+            }
+        }
+        self
+    }
+}
+
+pub(crate) fn tcp(port: u16) -> PortRule {
+    PortRule::Range { protocol: Protocol::Tcp, first: port, last: port }
+}
+
 /// Teams share namespaces.
-const TEAMS: usize = 40;
+pub(crate) const TEAMS: usize = 40;
 
 /// One policy of a namespace; `kind` says what sort, `number` makes it unique.
-pub(crate) fn policy(space: usize, number: usize, kind: usize) -> NetworkPolicy {
+fn policy(space: usize, number: usize, kind: usize) -> NetworkPolicy {
     let app = |app: usize| equals("app", &format!("app-{app}"));
     let here = |number| Peer::Pods { namespaces: None, pods: app(number) };
-    let tcp = |port| PortRule::Range { protocol: Protocol::Tcp, first: port, last: port };
     let rule = |peers, ports| Rule { peers: Peers::Listed(peers), ports: Ports::Listed(ports) };
     let dns = PortRule::Range { protocol: Protocol::Udp, first: 53, last: 53 };
     let everywhere =
@@ -149,7 +245,7 @@ pub(crate) fn policy(space: usize, number: usize, kind: usize) -> NetworkPolicy 
 }
 
 /// The pods of one app in the namespaces of one team, one of 200 such peers.
-pub(crate) fn team(number: usize) -> Peer {
+fn team(number: usize) -> Peer {
     Peer::Pods {
         namespaces: Some(equals("team", &format!("team-{}", number % TEAMS))),
         pods: equals("app", &format!("app-{}", number / TEAMS % 5)),
@@ -193,7 +289,7 @@ fn service(
     (service, slice)
 }
 
-fn namespace(space: usize) -> Name {
+pub(crate) fn namespace(space: usize) -> Name {
     format!("space-{space}").into()
 }
 

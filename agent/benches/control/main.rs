@@ -5,6 +5,7 @@
 //! in network namespaces of its own with a veth for each local pod. Out: one figure a line on stdout, as
 //! JSON; progress on stderr. Left out: what an API server and the decoding of its objects cost.
 
+mod calico;
 mod cluster;
 mod figures;
 mod kernel_memory;
@@ -15,13 +16,14 @@ use std::{env, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
-use self::cluster::Scale;
+use self::cluster::{Engine, Scale};
 
-/// (pods, policies) of each cluster.
-const SCALES: [Scale; 3] = [
-    Scale { pods: 1_000, policies: 100 },
-    Scale { pods: 20_000, policies: 2_000 },
-    Scale { pods: 150_000, policies: 10_000 },
+/// Each cluster.
+const SCALES: [Scale; 4] = [
+    Scale { pods: 1_000, policies: 100, of: Engine::Kubernetes },
+    Scale { pods: 20_000, policies: 2_000, of: Engine::Kubernetes },
+    Scale { pods: 150_000, policies: 10_000, of: Engine::Kubernetes },
+    Scale { pods: 20_000, policies: 10_000, of: Engine::Calico },
 ];
 
 /// Names the cluster that a child measures: its place in [`SCALES`].

@@ -11,15 +11,14 @@ use podgate::{
     control::{Pass, Reconciler},
     endpoints::cni::CniResults,
 };
-use podgate_common::Protocol;
-use podgate_core::model::{Cluster, NetworkPolicy, ObjectName, Peers, Pod, PodAddresses, PortRule, Ports};
+use podgate_core::model::{Cluster, ObjectName, Pod, PodAddresses};
 use podgate_datapath::{
     Attacher, Datapath, DatapathOptions, HookKind, Pins,
     network::{Link, Network, VethPeer},
 };
 
 use crate::{
-    cluster::{LOCAL_PODS, NODE, Scale, address, policy, space, team},
+    cluster::{Engine, LOCAL_PODS, NODE, Policy, Scale, address, space},
     figures::{Figures, allocated, cpu_time, resident},
     kernel_memory::kernel_memory,
     sandbox,
@@ -67,6 +66,7 @@ pub(crate) fn measure(scale: Scale, quick: bool) -> Result<()> {
 /// The agent without its sources: pictures are made here.
 struct Node<'a> {
     figures: &'a Figures,
+    engine: Engine,
     cluster: Cluster,
     local: Vec<Arc<Pod>>,
     network: Arc<Network>,
@@ -98,6 +98,7 @@ impl<'a> Node<'a> {
         let attacher = Attacher::new(HookKind::of_this_kernel()?, &pins)?;
         Ok(Self {
             figures,
+            engine: scale.of,
             network: Arc::new(Network { links: links.collect() }),
             cluster,
             local,
@@ -156,23 +157,10 @@ impl<'a> Node<'a> {
         let mut all = Vec::new();
         for round in 0..rounds {
             let made = self.policy_for_local(round);
-            let mut changed = made.clone();
-            let port = 9_000 + u16::try_from(round % 10)?;
-            let range = PortRule::Range { protocol: Protocol::Tcp, first: port, last: port };
-            for rule in changed.ingress.iter_mut().flatten() {
-                rule.ports = Ports::Listed(vec![range.clone()]);
-            }
-            let name = made.name.clone();
-            for policy in [Some(made), Some(changed), None] {
-                all.push(self.event(|cluster| match policy {
-                    Some(policy) => {
-                        cluster.policies.insert(name.clone(), Arc::new(policy));
-                    }
-                    None => {
-                        cluster.policies.remove(&name);
-                    }
-                })?);
-            }
+            let changed = made.clone().with_port(9_000 + u16::try_from(round % 10)?);
+            all.push(self.event(|cluster| made.enter(cluster))?);
+            all.push(self.event(|cluster| changed.enter(cluster))?);
+            all.push(self.event(|cluster| made.remove(cluster))?);
         }
         let took = milliseconds(&all, |spent| spent.enforced);
         for (percent, goal) in [(50, Some(10.0)), (99, Some(50.0)), (100, None)] {
@@ -191,19 +179,10 @@ impl<'a> Node<'a> {
     fn burst(&mut self, rounds: usize) -> Result<()> {
         let mut took = Vec::new();
         for _ in 0..rounds {
-            let policies: Vec<NetworkPolicy> =
-                (0..BURST).map(|number| self.policy_for_local(number)).collect();
-            let spent = self.event(|cluster| {
-                for policy in &policies {
-                    cluster.policies.insert(policy.name.clone(), Arc::new(policy.clone()));
-                }
-            })?;
+            let policies: Vec<Policy> = (0..BURST).map(|number| self.policy_for_local(number)).collect();
+            let spent = self.event(|cluster| policies.iter().for_each(|policy| policy.enter(cluster)))?;
             took.push(spent.enforced.as_secs_f64());
-            self.event(|cluster| {
-                for policy in &policies {
-                    cluster.policies.remove(&policy.name);
-                }
-            })?;
+            self.event(|cluster| policies.iter().for_each(|policy| policy.remove(cluster)))?;
         }
         let local = self.local.len();
         self.figures.print(&format!("{BURST} policies on {local} local pods"), "s", took, Some(1.0));
@@ -211,17 +190,12 @@ impl<'a> Node<'a> {
     }
 
     /// A policy that selects at least one pod of this node.
-    fn policy_for_local(&self, number: usize) -> NetworkPolicy {
+    fn policy_for_local(&self, number: usize) -> Policy {
         let pod = &self.local[number % self.local.len()];
         let app = pod.labels["app"].trim_start_matches("app-").parse().expect("the number of an app");
         let space = space(&pod.name.namespace);
-        let mut made = policy(space, NOT_ISOLATED + number, app);
-        // Peers of its own: pods of one app in the namespaces of one team.
-        if let Some(rule) = made.ingress.iter_mut().flatten().next() {
-            rule.peers = Peers::Listed(vec![team(number)]);
-        }
-        made.egress = None;
-        made
+        // Peers of its own.
+        self.engine.policy(space, NOT_ISOLATED + number, app).from_team(number)
     }
 
     /// Something happens, and is enforced.

@@ -6,6 +6,7 @@
 //! object a line on standard output: `{name, variant, unit, median, quartiles, control, goal, met}`; progress
 //! on standard error. Run as root: `cargo bench -p podgate --bench decision [-- --quick]`.
 
+mod calico;
 mod driver;
 mod figure;
 #[path = "../../tests/packets"]
@@ -37,7 +38,13 @@ use packets::{
 /// build to build, and so would the figures.
 const FLOWS: u32 = 1_048_576;
 /// Policies that select the server, of which the last one allows the client.
-const POLICIES: [usize; 3] = [0, 100, 10_000];
+const POLICIES: [Policies; 5] = [
+    Policies::Kubernetes(0),
+    Policies::Kubernetes(100),
+    Policies::Kubernetes(10_000),
+    Policies::Calico(1),
+    Policies::Calico(10_000),
+];
 /// The port that the policies allow.
 const OPEN: u16 = 80;
 const CLOSED: u16 = 81;
@@ -53,6 +60,14 @@ enum Packet {
 /// How many connections take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Spread(u32);
+
+/// Whose policies, and how many.
+#[derive(Clone, Copy, Debug)]
+enum Policies {
+    Kubernetes(usize),
+    /// In [`calico::TIERS`] tiers.
+    Calico(usize),
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -72,8 +87,8 @@ fn main() -> Result<ExitCode> {
     sandbox::enter();
     let mut nodes = Vec::new();
     for policies in POLICIES {
-        eprintln!("loading, with {policies} policies");
-        nodes.push(Node::new(policies)?);
+        eprintln!("loading, with {policies}");
+        nodes.push(Node::new(policies, nodes.is_empty())?);
     }
     for node in &mut nodes {
         for figure in node.sizes()? {
@@ -110,15 +125,17 @@ fn main() -> Result<ExitCode> {
 
 fn cases(quick: bool) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (policies, &count) in POLICIES.iter().enumerate() {
+    for (policies, of) in POLICIES.iter().enumerate() {
+        // The rest is the same whoever wrote the policies.
+        let is_whole = matches!(of, Policies::Kubernetes(_));
         for family in Family::ALL {
             for spread in [1, 1 << 10, 1 << 16].map(Spread) {
                 for packet in [Packet::Established, Packet::New, Packet::Denied] {
                     let direction = Direction::Ingress;
                     let case = Case { packet, direction, family, spread, policies, is_local: false };
                     // A pod that no policy selects is denied nothing.
-                    let exists = packet != Packet::Denied || count > 0;
-                    let wanted = !quick || policies == 1 || packet == Packet::New;
+                    let exists = packet != Packet::Denied || of.count() > 0;
+                    let wanted = policies == 1 || packet == Packet::New || is_whole && !quick;
                     if exists && wanted {
                         cases.push(case);
                     }
@@ -174,6 +191,32 @@ impl Case {
     }
 }
 
+impl Policies {
+    fn count(self) -> usize {
+        match self {
+            Self::Kubernetes(count) | Self::Calico(count) => count,
+        }
+    }
+
+    fn world(self) -> World {
+        match self {
+            Self::Kubernetes(count) => world(count),
+            Self::Calico(count) => calico::world(count),
+        }
+    }
+}
+
+impl fmt::Display for Policies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kubernetes(count) => write!(f, "{count} policies"),
+            Self::Calico(count) => {
+                write!(f, "{count} Calico policies in {} tiers", (*count).min(calico::TIERS))
+            }
+        }
+    }
+}
+
 impl fmt::Display for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -189,7 +232,7 @@ impl fmt::Display for Case {
         let Self { direction, family, spread: Spread(flows), policies, is_local, .. } = self;
         let family = if *family == Family::V4 { "IPv4" } else { "IPv6" };
         let between = if *is_local { " between pods" } else { "" };
-        write!(f, "{direction}{between}, {family}, {flows} flows, {} policies", POLICIES[*policies])
+        write!(f, "{direction}{between}, {family}, {flows} flows, {}", POLICIES[*policies])
     }
 }
 
@@ -198,19 +241,20 @@ struct Node {
     datapath: Datapath,
     v4: Driver,
     v6: Driver,
-    policies: usize,
+    /// The first one says how large the programs are.
+    is_first: bool,
 }
 
 impl Node {
-    fn new(policies: usize) -> Result<Self> {
+    fn new(policies: Policies, is_first: bool) -> Result<Self> {
         let (mut datapath, _) = Datapath::load(None, DatapathOptions::with_room(FLOWS))?;
-        let world = world(policies);
+        let world = policies.world();
         let tables = world.compile(Vec::new());
         let wanted = world.wanted(&tables);
         Publisher::default().publish(&mut datapath.maps, &tables, &wanted).context("publishing")?;
         let v4 = Driver::new(&mut datapath, Family::V4)?;
         let v6 = Driver::new(&mut datapath, Family::V6)?;
-        Ok(Self { datapath, v4, v6, policies })
+        Ok(Self { datapath, v4, v6, is_first })
     }
 
     fn driver(&self, case: &Case) -> &Driver {
@@ -248,7 +292,7 @@ impl Node {
 
     fn sizes(&mut self) -> Result<Vec<Figure>> {
         let mut figures = Vec::new();
-        if self.policies != POLICIES[0] {
+        if !self.is_first {
             return Ok(figures);
         }
         for program in Program::ALL {
