@@ -1,6 +1,6 @@
 //! What is in `deploy/`, as an API server takes it.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -17,7 +17,16 @@ pub(crate) fn is_accepted(control_plane: &ControlPlane, part: &str) -> Result<()
     }
     let path = workspace::root().join("deploy").join(part);
     let path = path.to_str().context("the path of the workspace is not UTF-8")?;
-    control_plane.ask(&["apply", "--dry-run=server", "--kustomize", path]).map(|_| ())
+    control_plane.ask(&["apply", "--dry-run=server", "--kustomize", path])?;
+    // A container that a patch adds must not keep the name that the base replaces.
+    let objects = control_plane.ask(&["kustomize", path])?;
+    let images: BTreeSet<&str> = objects
+        .lines()
+        .filter_map(|line| line.trim_start_matches([' ', '-']).strip_prefix("image: "))
+        .collect();
+    let expected = concat!("localhost/podgate:", env!("CARGO_PKG_VERSION"));
+    ensure!(images == [expected].into(), "{part} runs {images:?}");
+    Ok(())
 }
 
 /// Makes the kinds that the Prometheus operator brings.
