@@ -5,6 +5,7 @@
 
 mod advise;
 mod endpoints;
+mod explain;
 mod flows;
 mod lines;
 mod names;
@@ -95,6 +96,7 @@ enum ClusterVerb {
     Names(names::ClusterNamesOptions),
     Policies(policies::ClusterPoliciesOptions),
     Flows(flows::ClusterFlowsOptions),
+    Explain(explain::ClusterExplainOptions),
     Rollout(rollout::ClusterRolloutOptions),
     Advise(advise::ClusterAdviseOptions),
     Dump(ClusterDumpOptions),
@@ -169,6 +171,7 @@ impl ClusterOptions {
                 ClusterVerb::Names(options) => options.run(&session).await,
                 ClusterVerb::Policies(options) => options.run(&session).await,
                 ClusterVerb::Flows(options) => options.run(&session).await,
+                ClusterVerb::Explain(options) => options.run(&session).await,
                 ClusterVerb::Rollout(options) => options.run(&session).await,
                 ClusterVerb::Advise(options) => options.run(&session).await,
                 ClusterVerb::Dump(ClusterDumpOptions {}) => {
@@ -271,29 +274,44 @@ impl Session {
         answer: T,
         text: impl FnOnce(&T, bool) -> String,
     ) -> anyhow::Result<ExitCode> {
+        self.print_as(self.output, &self.report(survey, answer), |report| {
+            text(&report.answer, self.output == Output::Wide)
+        })?;
+        say(survey.conclusion());
+        Ok(exit_code(survey))
+    }
+
+    /// An answer with what it lacks.
+    fn report<A, T>(&self, survey: &FleetSurvey<A>, answer: T) -> ClusterReport<T> {
         let unanswered = |(node, failure): (&String, &Failure)| UnansweredNode {
             node: node.clone(),
             reason: failure.to_string(),
         };
-        let report = ClusterReport {
+        ClusterReport {
             nodes: survey.total(),
             answered: survey.answered,
             unanswered: survey.failures.iter().map(unanswered).collect(),
             answer,
-        };
-        match self.output {
-            Output::Json => print_json(&report)?,
+        }
+    }
+
+    fn print_as<T: Serialize>(
+        &self,
+        output: Output,
+        data: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        match output {
+            Output::Json => print_json(data),
             Output::Yaml => {
-                let yaml = serde_saphyr::to_string(&report).context("cannot print")?;
-                print(|stdout| stdout.write_all(yaml.as_bytes()))?;
+                let yaml = serde_saphyr::to_string(data).context("cannot print")?;
+                print(|stdout| stdout.write_all(yaml.as_bytes()))
             }
-            output @ (Output::Table | Output::Wide | Output::Csv | Output::Html) => {
-                let text = text(&report.answer, output == Output::Wide);
-                print(|stdout| stdout.write_all(text.as_bytes()))?;
+            Output::Table | Output::Wide | Output::Csv | Output::Html => {
+                let text = text(data);
+                print(|stdout| stdout.write_all(text.as_bytes()))
             }
         }
-        say(survey.conclusion());
-        Ok(exit_code(survey))
     }
 }
 

@@ -3,6 +3,7 @@
 mod advise;
 mod calico;
 mod dump;
+mod explain;
 mod flows;
 mod names;
 mod plugin;
