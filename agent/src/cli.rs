@@ -29,6 +29,7 @@ mod mount;
 mod names;
 mod offline;
 mod output;
+mod page;
 mod policies;
 mod rollout;
 mod status;
