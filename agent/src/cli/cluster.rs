@@ -11,6 +11,7 @@ mod lines;
 mod names;
 mod policies;
 mod progress;
+mod report;
 mod rollout;
 mod status;
 
@@ -25,7 +26,7 @@ use serde_json::Value;
 use self::progress::ProgressLine;
 use super::{
     dump,
-    output::{OF_CLUSTER, Offered, Output, print, print_json, say},
+    output::{OF_CLUSTER, OF_REPORT, Offered, Output, print, print_json, say},
     policies::seconds,
 };
 use crate::fleet::{self, ApiTarget, Executor, Failure, Fleet, FleetQuery, FleetSurvey, TargetOptions};
@@ -71,7 +72,7 @@ struct ConnectionOptions {
     /// Objects of all namespaces
     #[arg(short = 'A', long, global = true)]
     all_namespaces: bool,
-    /// Only objects with these labels: nodes (status), pods (endpoints, names), NetworkPolicies (policies)
+    /// Only objects with these labels: nodes (status, report), pods (endpoints, names), NetworkPolicies (policies)
     #[arg(short = 'l', long, global = true, value_name = "LABELS")]
     selector: Option<String>,
     /// How long each node may take to answer, for example 10s or 1m; 0 for as long as it takes
@@ -99,6 +100,7 @@ enum ClusterVerb {
     Explain(explain::ClusterExplainOptions),
     Rollout(rollout::ClusterRolloutOptions),
     Advise(advise::ClusterAdviseOptions),
+    Report(report::ClusterReportOptions),
     Dump(ClusterDumpOptions),
 }
 
@@ -160,6 +162,22 @@ fn timeout(text: &str) -> Result<TimeLimit, &'static str> {
 }
 
 impl ClusterOptions {
+    /// What its verb can print.
+    pub(super) const fn outputs(&self) -> &'static [Output] {
+        match self.verb {
+            ClusterVerb::Report(_) => &OF_REPORT,
+            ClusterVerb::Status(_)
+            | ClusterVerb::Endpoints(_)
+            | ClusterVerb::Names(_)
+            | ClusterVerb::Policies(_)
+            | ClusterVerb::Flows(_)
+            | ClusterVerb::Explain(_)
+            | ClusterVerb::Rollout(_)
+            | ClusterVerb::Advise(_)
+            | ClusterVerb::Dump(_) => &OF_CLUSTER,
+        }
+    }
+
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let Self { connection, verb } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -174,6 +192,7 @@ impl ClusterOptions {
                 ClusterVerb::Explain(options) => options.run(&session).await,
                 ClusterVerb::Rollout(options) => options.run(&session).await,
                 ClusterVerb::Advise(options) => options.run(&session).await,
+                ClusterVerb::Report(options) => options.run(&session).await,
                 ClusterVerb::Dump(ClusterDumpOptions {}) => {
                     ensure!([Output::Table, Output::Yaml].contains(&session.output), dump::ONLY_YAML);
                     dump::write(&session.client).await

@@ -182,6 +182,16 @@ impl<T> FleetSurvey<T> {
         self.failures.insert(node.to_owned(), failure);
     }
 
+    /// Nodes that have answered this question, and did not answer a further one, have not answered.
+    pub(crate) fn lacks<U>(&mut self, other: &FleetSurvey<U>) {
+        for (node, failure) in &other.failures {
+            if !self.failures.contains_key(node) {
+                self.answered = self.answered.saturating_sub(1);
+                self.failures.insert(node.clone(), failure.clone());
+            }
+        }
+    }
+
     pub fn total(&self) -> usize {
         self.answered + self.failures.len()
     }

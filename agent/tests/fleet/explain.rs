@@ -313,6 +313,21 @@ fn a_kernel_that_says_otherwise_is_the_first_line() {
 }
 
 #[test]
+fn a_kernel_that_was_not_asked_is_said() {
+    let server = server(|cluster, _, arguments| {
+        (arguments[0] == "explain").then(|| {
+            let mut answer = explanation(cluster, arguments).expect("an answer");
+            answer.kernel = None;
+            Behaviour::Prints(serde_json::to_string(&answer).expect("JSON"))
+        })
+    });
+    let done = run(&server, TO_BACKEND);
+    let notes = done.stdout.matches("note: not compared with the tables in its kernel").count();
+    assert_eq!(notes, 2, "{}", done.stdout);
+    assert!(!done.stdout.contains("say the same"), "{}", done.stdout);
+}
+
+#[test]
 fn another_version_is_named_and_mistakes_are_clear() {
     let server = server(|_, node, arguments| match (node, &*arguments[0]) {
         ("node-001", "version") => Some(Behaviour::Prints(json!({"version": "9.0"}).to_string())),

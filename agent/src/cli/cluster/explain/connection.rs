@@ -331,6 +331,14 @@ impl Known<'_> {
             return SideReport { policies: Some(own.clone()), verdict: Some(own.verdict), ..side };
         }
         let mut notes = Vec::new();
+        let is_asked = answer.explanation.kernel.as_ref().is_some_and(|kernel| kernel.asked > 0);
+        // There is none where addresses are not known.
+        if !is_asked && quoted.is_some_and(|(_, quoted)| !quoted.pairs.is_empty()) {
+            notes.push(
+                "not compared with the tables in its kernel: they change, or no interface of the pod is known"
+                    .into(),
+            );
+        }
         for (other, answer) in self.answers.all().filter(|(other, _)| *other != node) {
             let theirs = quoted.and_then(|(direction, quoted)| {
                 leg(&answer.explanation, quoted).map(|leg| side_of(leg, direction))
