@@ -72,7 +72,8 @@ struct ConnectionOptions {
     /// Objects of all namespaces
     #[arg(short = 'A', long, global = true)]
     all_namespaces: bool,
-    /// Only objects with these labels: nodes (status, report), pods (endpoints, names), NetworkPolicies (policies)
+    /// Only objects with these labels: nodes (status, report), pods (endpoints, names), NetworkPolicies
+    /// (policies)
     #[arg(short = 'l', long, global = true, value_name = "LABELS")]
     selector: Option<String>,
     /// How long each node may take to answer, for example 10s or 1m; 0 for as long as it takes

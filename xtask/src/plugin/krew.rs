@@ -1,5 +1,5 @@
-//! Krew's manifest of the plugin: `deploy/krew/podgate.yaml` with the marks of krew-release-bot filled in, and
-//! whether it is of what was built (krew's manifest format, v1alpha2).
+//! Krew's manifest of the plugin: `deploy/krew/podgate.yaml` with the marks of krew-release-bot filled in,
+//! and whether it is of what was built (krew's manifest format, v1alpha2).
 
 use std::{collections::BTreeMap, fs, io::Read as _};
 
@@ -173,7 +173,11 @@ mod tests {
         let archives = spec.platforms.iter().map(|platform| {
             let arch = platform.selector.match_labels["arch"].clone();
             assert_eq!(platform.bin, PROGRAM);
-            assert!(platform.uri.ends_with(&format!("/v1.0.0/{PROGRAM}-linux-{arch}.tar.gz")), "{}", platform.uri);
+            assert!(
+                platform.uri.ends_with(&format!("/v1.0.0/{PROGRAM}-linux-{arch}.tar.gz")),
+                "{}",
+                platform.uri
+            );
             arch
         });
         assert_eq!(archives.collect::<Vec<_>>(), ["amd64", "arm64"]);

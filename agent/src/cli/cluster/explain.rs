@@ -8,6 +8,7 @@
 mod connection;
 mod node_answer;
 mod place;
+mod side;
 mod text;
 
 use std::{
@@ -74,7 +75,7 @@ pub(super) struct ClusterExplainOptions {
 }
 
 /// What is known of the pods in question, and what their agents say.
-struct Inquiry<'a> {
+struct ExplainSession<'a> {
     session: &'a Session,
     question: Question,
     places: BTreeMap<ObjectName, PodPlace>,
@@ -90,22 +91,22 @@ impl ClusterExplainOptions {
         );
         let from = end(session, "--from", &from)?;
         let to = end(session, "--to", &to)?;
-        let mut inquiry = Inquiry {
+        let mut search = ExplainSession {
             session,
             question: Question { from, to, port },
             places: BTreeMap::new(),
             answers: NodeAnswers::default(),
         };
-        inquiry.find_named_ends().await?;
-        inquiry.ask_known_nodes().await;
-        if inquiry.needs_a_guide() {
-            inquiry.ask_a_guide().await?;
+        search.find_named_ends().await?;
+        search.ask_known_nodes().await;
+        if search.needs_a_guide() {
+            search.ask_a_guide().await?;
         }
         // An answer may name pods of other nodes, whose answers name the same ones.
-        if inquiry.find_pods_of_answers().await? {
-            inquiry.ask_known_nodes().await;
+        if search.find_pods_of_answers().await? {
+            search.ask_known_nodes().await;
         }
-        let Inquiry { question, places, answers, .. } = inquiry;
+        let ExplainSession { question, places, answers, .. } = search;
         if let Some(refusal) = answers.refusal() {
             bail!("the agents say: {refusal}");
         }
@@ -134,7 +135,7 @@ fn end(session: &Session, option: &str, text: &str) -> anyhow::Result<EndpointRe
     parsed.map_err(|error: podgate_core::explain::BadEndpointRef| anyhow::anyhow!("{option}: {error}"))
 }
 
-impl Inquiry<'_> {
+impl ExplainSession<'_> {
     const fn ends(&self) -> [&EndpointRef; 2] {
         [&self.question.from, &self.question.to]
     }

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{api::PolicyReport, fleet::Line, source::kube::read_cluster};
 
-/// Write one page about the whole cluster: nodes, policies, who talks to whom, denied flows, who may reach whom
+/// Write one page about the whole cluster: nodes, policies, who talks to whom, who may reach whom
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The page stands alone: it loads nothing, and no script but its own runs in it. It has the nodes and their state, pods \

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::{
     node_answer::{NodeAnswer, NodeAnswers},
     place::PodPlace,
+    side::{SideEnforcement, SideReport, side_of},
 };
 use crate::fleet::Failure;
 
@@ -45,39 +46,8 @@ pub(super) struct ConnectionReport {
     pub(super) explanation: Option<Explanation>,
 }
 
-/// One side, and who enforces it.
-#[derive(Debug, Serialize)]
-pub(super) struct SideReport {
-    /// `None`: the end is no pod that policies select.
-    pub(super) pod: Option<String>,
-    pub(super) node: Option<String>,
-    pub(super) enforcement: Enforcement,
-    /// Why it is not `enforced`.
-    pub(super) because: Option<String>,
-    /// What happens on this side; `None`: it is not known.
-    pub(super) verdict: Option<Verdict>,
-    /// What policies say; `None`: no agent has answered.
-    pub(super) policies: Option<DirectionResult>,
-    /// The node whose agent says so, where it is another one than that of the pod.
-    pub(super) quoted_from: Option<String>,
-    /// What agents say differently.
-    pub(super) notes: Vec<String>,
-}
-
-/// Whether what policies say of a side is what happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Enforcement {
-    Enforced,
-    NotEnforced,
-    /// On another leg of the connection.
-    Elsewhere,
-    /// The agent does not answer; what it last enforced is in force.
-    Unknown,
-}
-
 /// What all parts of one answer are made of.
-struct Known<'a> {
+struct ConnectionFacts<'a> {
     places: &'a BTreeMap<ObjectName, PodPlace>,
     answers: &'a NodeAnswers,
 }
@@ -94,10 +64,10 @@ impl ConnectionReport {
         places: &BTreeMap<ObjectName, PodPlace>,
         answers: &NodeAnswers,
     ) -> Self {
-        let known = Known { places, answers };
-        let mut report = match known.best(question) {
-            Some(explanation) => known.connection(explanation),
-            None => known.unanswered(question),
+        let facts = ConnectionFacts { places, answers };
+        let mut report = match facts.best(question) {
+            Some(explanation) => facts.connection(explanation),
+            None => facts.unanswered(question),
         };
         report.kernel = answers
             .all()
@@ -118,9 +88,9 @@ impl ConnectionReport {
         let is_settled = [&self.egress, &self.ingress]
             .into_iter()
             .flatten()
-            .any(|side| side.enforcement == Enforcement::Enforced && side.verdict == Some(Verdict::Deny));
+            .any(|side| side.enforcement == SideEnforcement::Enforced && side.verdict == Some(Verdict::Deny));
         for (direction, side) in [(Direction::Egress, &self.egress), (Direction::Ingress, &self.ingress)] {
-            let Some(SideReport { enforcement: Enforcement::Unknown, because: Some(because), .. }) = side
+            let Some(SideReport { enforcement: SideEnforcement::Unknown, because: Some(because), .. }) = side
             else {
                 continue;
             };
@@ -131,7 +101,7 @@ impl ConnectionReport {
     }
 }
 
-impl Known<'_> {
+impl ConnectionFacts<'_> {
     /// The answer of the source's agent, else of the destination's, else of any.
     fn best(&self, question: &Question) -> Option<&Explanation> {
         let of_pod = |end: &EndpointRef| self.answer_for(end.pod()?);
@@ -241,7 +211,7 @@ impl Known<'_> {
             return SideReport {
                 pod: pod.map(ToString::to_string),
                 node: None,
-                enforcement: Enforcement::Elsewhere,
+                enforcement: SideEnforcement::Elsewhere,
                 because: Some(quoted.reason.to_string()),
                 verdict: Some(quoted.verdict),
                 policies: Some(quoted.clone()),
@@ -353,54 +323,13 @@ impl Known<'_> {
         SideReport {
             pod: name,
             node: Some(node.into()),
-            enforcement: Enforcement::Enforced,
+            enforcement: SideEnforcement::Enforced,
             because: None,
             verdict: Some(own.verdict),
             policies: Some(own.clone()),
             quoted_from: None,
             notes,
         }
-    }
-}
-
-impl SideReport {
-    const fn not_enforced(pod: Option<String>, node: Option<String>, because: String) -> Self {
-        Self {
-            pod,
-            node,
-            enforcement: Enforcement::NotEnforced,
-            because: Some(because),
-            verdict: Some(Verdict::Allow),
-            policies: None,
-            quoted_from: None,
-            notes: Vec::new(),
-        }
-    }
-
-    fn unknown(
-        pod: Option<String>,
-        node: Option<String>,
-        because: String,
-        quoted: Option<(Direction, &Explanation)>,
-    ) -> Self {
-        let policies = quoted.map(|(direction, quoted)| side_of(quoted, direction).clone());
-        Self {
-            pod,
-            node,
-            enforcement: Enforcement::Unknown,
-            because: Some(because),
-            verdict: policies.as_ref().map(|policies| policies.verdict),
-            policies,
-            quoted_from: None,
-            notes: Vec::new(),
-        }
-    }
-}
-
-const fn side_of(explanation: &Explanation, direction: Direction) -> &DirectionResult {
-    match direction {
-        Direction::Egress => &explanation.egress,
-        Direction::Ingress => &explanation.ingress,
     }
 }
 

@@ -4,7 +4,8 @@ use podgate_core::explain::{KernelCheck, Verdict};
 
 use super::{
     super::super::explain::{circumstances, loud, side_lines},
-    connection::{ConnectionReport, Enforcement, SideReport},
+    connection::ConnectionReport,
+    side::{SideEnforcement, SideReport},
 };
 use crate::fleet::names;
 
@@ -62,13 +63,13 @@ fn side(direction: &str, name: &str, side: &SideReport) -> Vec<String> {
     let mut said = policies.iter().flat_map(|policies| side_lines(direction, policies));
     let first = said.next();
     let mut lines = match (enforcement, first) {
-        (Enforcement::Enforced, Some(first)) => vec![format!("{head}: {first}")],
-        (Enforcement::Elsewhere, _) => vec![format!("{head}: {because}")],
-        (Enforcement::NotEnforced, first) => {
+        (SideEnforcement::Enforced, Some(first)) => vec![format!("{head}: {first}")],
+        (SideEnforcement::Elsewhere, _) => vec![format!("{head}: {because}")],
+        (SideEnforcement::NotEnforced, first) => {
             let policies = first.map(|first| format!("  {by}its policies would say: {first}"));
             std::iter::once(format!("{head}: NOT ENFORCED: {because}")).chain(policies).collect()
         }
-        (Enforcement::Enforced | Enforcement::Unknown, first) => {
+        (SideEnforcement::Enforced | SideEnforcement::Unknown, first) => {
             let policies = first.map(|first| format!("  {by}its policies say: {first}"));
             let left = "  what its agent last enforced is in force".to_owned();
             std::iter::once(format!("{head}: NOT KNOWN: {because}")).chain([left]).chain(policies).collect()

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     super::policies::{PolicySum, sums},
-    talk::{Denial, DenialKey, Talk, TalkEnd, Talks},
+    talk::{Denial, DeniedKind, Talk, TalkEnd, Talks},
     workloads::{ReachMatrix, WorkloadRow, Workloads},
 };
 use crate::{
@@ -227,7 +227,7 @@ impl ClusterPicture {
         }
         for ((from, to), denials) in &talks.denials {
             for (key, denial) in denials {
-                let DenialKey { port, direction, verdict, reason, policies } = key.clone();
+                let DeniedKind { port, direction, verdict, reason, policies } = key.clone();
                 let Denial { packets, first, last, addresses, nodes } = denial;
                 self.denied.push(DenialRow {
                     from: name(from),

@@ -41,7 +41,7 @@ pub(super) enum TalkEnd {
     Outside,
 }
 
-pub(super) type Pair = (TalkEnd, TalkEnd);
+pub(super) type TalkPair = (TalkEnd, TalkEnd);
 /// `None`: all that have no place of their own.
 pub(super) type TalkPort = Option<String>;
 
@@ -60,7 +60,7 @@ pub(super) struct Talk {
 
 /// What was denied for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct DenialKey {
+pub(super) struct DeniedKind {
     pub(super) port: TalkPort,
     pub(super) direction: &'static str,
     /// `denied` or `would-deny`.
@@ -83,8 +83,8 @@ pub(super) struct Denial {
 /// All that flows show.
 #[derive(Debug, Default)]
 pub(super) struct Talks {
-    pub(super) pairs: BTreeMap<Pair, BTreeMap<TalkPort, Talk>>,
-    pub(super) denials: BTreeMap<Pair, BTreeMap<DenialKey, Denial>>,
+    pub(super) pairs: BTreeMap<TalkPair, BTreeMap<TalkPort, Talk>>,
+    pub(super) denials: BTreeMap<TalkPair, BTreeMap<DeniedKind, Denial>>,
     talk_count: usize,
     denial_count: usize,
     /// Flows without a place.
@@ -138,9 +138,9 @@ impl Talks {
         }
     }
 
-    fn deny(&mut self, pair: &Pair, port: &str, flow: &FlowRecord) {
+    fn deny(&mut self, pair: &TalkPair, port: &str, flow: &FlowRecord) {
         let policies = flow.policies.iter().take(NAMED).map(|policy| policy.policy.clone()).collect();
-        let mut key = DenialKey {
+        let mut key = DeniedKind {
             port: Some(port.to_owned()),
             direction: match flow.direction {
                 Direction::Egress => "egress",
@@ -151,10 +151,10 @@ impl Talks {
             policies,
         };
         let of_pair = self.denials.get(pair);
-        let is_known = |key: &DenialKey| of_pair.is_some_and(|denials| denials.contains_key(key));
+        let is_known = |key: &DeniedKind| of_pair.is_some_and(|denials| denials.contains_key(key));
         if !is_known(&key) {
             if of_pair.is_some_and(|denials| denials.len() >= DENIALS_OF_PAIR) {
-                key = DenialKey { port: None, policies: Vec::new(), ..key };
+                key = DeniedKind { port: None, policies: Vec::new(), ..key };
             }
             if !is_known(&key) {
                 if self.denial_count >= MOST_DENIALS {
