@@ -29,6 +29,7 @@ mod mount;
 mod names;
 mod offline;
 mod output;
+mod page;
 mod policies;
 mod rollout;
 mod status;
@@ -118,7 +119,7 @@ impl Verb {
         match self {
             Self::Matrix(_) => &output::OF_MATRIX,
             Self::Coverage(_) => &output::OF_COVERAGE,
-            Self::Cluster(_) => &output::OF_CLUSTER,
+            Self::Cluster(options) => options.outputs(),
             Self::Agent(_)
             | Self::Check(_)
             | Self::Detach(_)

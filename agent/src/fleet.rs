@@ -17,5 +17,5 @@ pub use connection::{ApiTarget, TargetOptions, api_failure, connect};
 pub use exec::Executor;
 pub use failure::Failure;
 pub use lines::Line;
-pub(crate) use survey::{AT_ONCE, names, other_versions, version_notes};
+pub(crate) use survey::{AT_ONCE, names, other_versions, read_answer, version_notes};
 pub use survey::{Answer, FleetSurvey, ask};

@@ -42,6 +42,8 @@ pub enum Command {
     Upstream(UpstreamFlags),
     /// Build the container image as an OCI archive
     Image(ImageFlags),
+    /// Build the kubectl plugin: a static binary, its archive and checksum, and the manifest for krew
+    Plugin,
     /// Write deploy/podgate.yaml, which is deploy/base in one file
     Manifest,
     /// Run a real Kubernetes cluster of two nodes on this machine (needs root)

@@ -4,7 +4,7 @@
 //! copy` take, and the digest of its manifest. One layer with one file: the agent, statically linked. The
 //! same tree gives the same digest on every machine with the same compilers. Left out: pushing it anywhere.
 
-mod archive;
+pub(crate) mod archive;
 
 use std::{
     env,
@@ -63,7 +63,7 @@ pub fn build(tag: &str) -> Result<Image> {
 
 /// The agent without any need for a library or a loader, in a part of the target directory of its own: the
 /// flags differ from those of all other builds.
-fn static_podgate(directory: &Path) -> Result<PathBuf> {
+pub(crate) fn static_podgate(directory: &Path) -> Result<PathBuf> {
     let triple = host()?;
     let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
     let compiler = nameless_compiler(directory)?;

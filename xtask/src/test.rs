@@ -86,7 +86,7 @@ impl Run {
         if programs.iter().any(|program| PEERS_TESTS.contains(&program.target.as_str())) {
             self.check("iptables and ipset to compare with", || setup::install(&peers::PROGRAMS));
         }
-        if programs.iter().any(|program| program.target == BROWSER_TESTS) {
+        if programs.iter().any(|program| BROWSER_TESTS.contains(&program.target.as_str())) {
             self.check("Node, for a browser", || setup::install(&[("node", "nodejs"), ("npm", "npm")]));
         }
         for program in &programs {
@@ -130,8 +130,8 @@ const API_SERVER_TESTS: &str = "apiserver";
 /// They load rules of other engines.
 const PEERS_TESTS: [&str; 2] = ["namespaces", "played"];
 
-/// They look at a page in a browser, which npm brings.
-const BROWSER_TESTS: &str = "verbs";
+/// They look at pages in a browser, which npm brings.
+const BROWSER_TESTS: [&str; 2] = ["verbs", "fleet"];
 
 /// Built for another target, inside the agent's build.
 const EBPF: &str = "podgate-ebpf";

@@ -26,7 +26,10 @@ pub use self::{
     selector::WorkloadSelector,
     standing::standing,
 };
-use crate::model::{Cluster, Labels, Name, ObjectName};
+use crate::{
+    model::{Cluster, Labels, Name, ObjectName},
+    workload::{by_preference, lasting},
+};
 
 /// A connection that was seen.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -143,24 +146,6 @@ enum Peer {
     Workload(Workload),
     Address(IpAddr),
 }
-
-/// Labels that differ between the replicas of a workload, or between its releases.
-const CHANGING: [&str; 14] = [
-    "app.kubernetes.io/version",
-    "apps.kubernetes.io/pod-index",
-    "batch.kubernetes.io/controller-uid",
-    "batch.kubernetes.io/job-completion-index",
-    "batch.kubernetes.io/job-name",
-    "chart",
-    "controller-revision-hash",
-    "controller-uid",
-    "helm.sh/chart",
-    "job-name",
-    "pod-template-generation",
-    "pod-template-hash",
-    "statefulset.kubernetes.io/pod-name",
-    "version",
-];
 
 const DNS: u16 = 53;
 
@@ -334,15 +319,6 @@ impl<'a> Observed<'a> {
     }
 }
 
-/// Labels without those that change.
-fn lasting(labels: &Labels) -> Labels {
-    if labels.keys().any(|key| CHANGING.contains(&key.as_str())) {
-        let lasting = labels.iter().filter(|(key, _)| !CHANGING.contains(&key.as_str()));
-        return Labels::new(lasting.map(|(key, value)| (key.clone(), value.clone())).collect());
-    }
-    labels.clone()
-}
-
 /// One rule for all peers that have the same ports.
 fn rules(peers: &Peers, selector: impl Fn(&Workload) -> WorkloadSelector) -> Vec<AdvisedRule> {
     let mut by_ports: BTreeMap<&BTreeSet<ObservedPort>, (BTreeSet<AdvisedPeer>, Vec<IpNet>)> =
@@ -370,7 +346,7 @@ fn unused_name(
     namespace: &Name,
     labels: &Labels,
 ) -> ObjectName {
-    let workload = selector::by_preference(labels).next().map(|(_, value)| value.to_lowercase());
+    let workload = by_preference(labels).next().map(|(_, value)| value.to_lowercase());
     let is_plain = |character: &char| character.is_ascii_lowercase() || character.is_ascii_digit();
     let workload: String =
         workload.unwrap_or_default().chars().map(|at| if is_plain(&at) { at } else { '-' }).collect();

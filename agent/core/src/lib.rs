@@ -24,3 +24,4 @@ pub mod policy_walk;
 pub mod port_spec;
 pub mod printable;
 pub mod tunnels;
+pub mod workload;

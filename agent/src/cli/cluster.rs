@@ -5,11 +5,13 @@
 
 mod advise;
 mod endpoints;
+mod explain;
 mod flows;
 mod lines;
 mod names;
 mod policies;
 mod progress;
+mod report;
 mod rollout;
 mod status;
 
@@ -24,7 +26,7 @@ use serde_json::Value;
 use self::progress::ProgressLine;
 use super::{
     dump,
-    output::{OF_CLUSTER, Offered, Output, print, print_json, say},
+    output::{OF_CLUSTER, OF_REPORT, Offered, Output, print, print_json, say},
     policies::seconds,
 };
 use crate::fleet::{self, ApiTarget, Executor, Failure, Fleet, FleetQuery, FleetSurvey, TargetOptions};
@@ -70,7 +72,8 @@ struct ConnectionOptions {
     /// Objects of all namespaces
     #[arg(short = 'A', long, global = true)]
     all_namespaces: bool,
-    /// Only objects with these labels: nodes (status), pods (endpoints, names), NetworkPolicies (policies)
+    /// Only objects with these labels: nodes (status, report), pods (endpoints, names), NetworkPolicies
+    /// (policies)
     #[arg(short = 'l', long, global = true, value_name = "LABELS")]
     selector: Option<String>,
     /// How long each node may take to answer, for example 10s or 1m; 0 for as long as it takes
@@ -95,8 +98,10 @@ enum ClusterVerb {
     Names(names::ClusterNamesOptions),
     Policies(policies::ClusterPoliciesOptions),
     Flows(flows::ClusterFlowsOptions),
+    Explain(explain::ClusterExplainOptions),
     Rollout(rollout::ClusterRolloutOptions),
     Advise(advise::ClusterAdviseOptions),
+    Report(report::ClusterReportOptions),
     Dump(ClusterDumpOptions),
 }
 
@@ -158,6 +163,22 @@ fn timeout(text: &str) -> Result<TimeLimit, &'static str> {
 }
 
 impl ClusterOptions {
+    /// What its verb can print.
+    pub(super) const fn outputs(&self) -> &'static [Output] {
+        match self.verb {
+            ClusterVerb::Report(_) => &OF_REPORT,
+            ClusterVerb::Status(_)
+            | ClusterVerb::Endpoints(_)
+            | ClusterVerb::Names(_)
+            | ClusterVerb::Policies(_)
+            | ClusterVerb::Flows(_)
+            | ClusterVerb::Explain(_)
+            | ClusterVerb::Rollout(_)
+            | ClusterVerb::Advise(_)
+            | ClusterVerb::Dump(_) => &OF_CLUSTER,
+        }
+    }
+
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let Self { connection, verb } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -169,8 +190,10 @@ impl ClusterOptions {
                 ClusterVerb::Names(options) => options.run(&session).await,
                 ClusterVerb::Policies(options) => options.run(&session).await,
                 ClusterVerb::Flows(options) => options.run(&session).await,
+                ClusterVerb::Explain(options) => options.run(&session).await,
                 ClusterVerb::Rollout(options) => options.run(&session).await,
                 ClusterVerb::Advise(options) => options.run(&session).await,
+                ClusterVerb::Report(options) => options.run(&session).await,
                 ClusterVerb::Dump(ClusterDumpOptions {}) => {
                     ensure!([Output::Table, Output::Yaml].contains(&session.output), dump::ONLY_YAML);
                     dump::write(&session.client).await
@@ -271,29 +294,44 @@ impl Session {
         answer: T,
         text: impl FnOnce(&T, bool) -> String,
     ) -> anyhow::Result<ExitCode> {
+        self.print_as(self.output, &self.report(survey, answer), |report| {
+            text(&report.answer, self.output == Output::Wide)
+        })?;
+        say(survey.conclusion());
+        Ok(exit_code(survey))
+    }
+
+    /// An answer with what it lacks.
+    fn report<A, T>(&self, survey: &FleetSurvey<A>, answer: T) -> ClusterReport<T> {
         let unanswered = |(node, failure): (&String, &Failure)| UnansweredNode {
             node: node.clone(),
             reason: failure.to_string(),
         };
-        let report = ClusterReport {
+        ClusterReport {
             nodes: survey.total(),
             answered: survey.answered,
             unanswered: survey.failures.iter().map(unanswered).collect(),
             answer,
-        };
-        match self.output {
-            Output::Json => print_json(&report)?,
+        }
+    }
+
+    fn print_as<T: Serialize>(
+        &self,
+        output: Output,
+        data: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        match output {
+            Output::Json => print_json(data),
             Output::Yaml => {
-                let yaml = serde_saphyr::to_string(&report).context("cannot print")?;
-                print(|stdout| stdout.write_all(yaml.as_bytes()))?;
+                let yaml = serde_saphyr::to_string(data).context("cannot print")?;
+                print(|stdout| stdout.write_all(yaml.as_bytes()))
             }
-            output @ (Output::Table | Output::Wide | Output::Csv | Output::Html) => {
-                let text = text(&report.answer, output == Output::Wide);
-                print(|stdout| stdout.write_all(text.as_bytes()))?;
+            Output::Table | Output::Wide | Output::Csv | Output::Html => {
+                let text = text(data);
+                print(|stdout| stdout.write_all(text.as_bytes()))
             }
         }
-        say(survey.conclusion());
-        Ok(exit_code(survey))
     }
 }
 

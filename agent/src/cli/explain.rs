@@ -18,8 +18,8 @@ use podgate_core::{
     model::{Cluster, Name},
     port_spec::PortSpec,
 };
-pub(super) use text::side_lines;
 use text::text;
+pub(super) use text::{circumstances, loud, side_lines};
 
 /// Explain why a connection is allowed or denied, rule by rule
 #[derive(Debug, Args)]

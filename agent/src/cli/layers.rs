@@ -61,9 +61,9 @@ pub(super) fn parse(
         let message = match cli.output {
             Output::Wide => "wide is an output of `podgate coverage` and `podgate cluster` alone",
             Output::Yaml => "yaml is an output of `podgate cluster` alone",
-            Output::Table | Output::Json | Output::Csv | Output::Html => {
-                "csv and html are outputs of `podgate matrix` alone"
-            }
+            Output::Csv => "csv is an output of `podgate matrix` alone",
+            Output::Html => "html is an output of `podgate matrix` and `podgate cluster report` alone",
+            Output::Table | Output::Json => "this verb has no table: its outputs are html, json and yaml",
         };
         return Err(CliError::Usage(Cli::command().error(ErrorKind::InvalidValue, message)));
     }

@@ -37,6 +37,8 @@ pub(super) const OF_MATRIX: [Output; 4] = [Output::Table, Output::Json, Output::
 pub(super) const OF_COVERAGE: [Output; 3] = [Output::Table, Output::Json, Output::Wide];
 
 pub(super) const OF_CLUSTER: [Output; 4] = [Output::Table, Output::Wide, Output::Json, Output::Yaml];
+/// The page of the whole cluster, and its data.
+pub(super) const OF_REPORT: [Output; 3] = [Output::Html, Output::Json, Output::Yaml];
 
 /// What was looked for was found: a pipeline stops here and lets somebody look.
 pub(super) const FOUND: u8 = 3;

@@ -58,13 +58,31 @@ impl Executor {
         arguments: &[String],
         deadline: Option<Duration>,
     ) -> Result<Vec<u8>, Failure> {
-        let run = self.run(agent, arguments);
-        match deadline {
-            None => run.await,
-            Some(deadline) => {
-                tokio::time::timeout(deadline, run).await.unwrap_or(Err(Failure::TimedOut(deadline)))
+        let run = async {
+            let (answer, end) = self.run(agent, arguments).await?;
+            end.map(|()| answer)
+        };
+        within(deadline, run).await
+    }
+
+    /// The same of a command that may fail after a complete answer, as `explain` does where it is uncertain.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no answer.
+    pub(crate) async fn answer(
+        &self,
+        agent: &Agent,
+        arguments: &[String],
+        deadline: Option<Duration>,
+    ) -> Result<Vec<u8>, Failure> {
+        let run = async {
+            match self.run(agent, arguments).await? {
+                (answer, Err(failure)) if answer.is_empty() => Err(failure),
+                (answer, _) => Ok(answer),
             }
-        }
+        };
+        within(deadline, run).await
     }
 
     /// Starts the command, to be read as it prints.
@@ -90,7 +108,12 @@ impl Executor {
         self.pods.exec(&agent.pod, command, &parameters).await.map_err(|error| self.refusal(&error))
     }
 
-    async fn run(&self, agent: &Agent, arguments: &[String]) -> Result<Vec<u8>, Failure> {
+    /// All that the command prints, and whether it succeeded then.
+    async fn run(
+        &self,
+        agent: &Agent,
+        arguments: &[String],
+    ) -> Result<(Vec<u8>, Result<(), Failure>), Failure> {
         let mut process = self.start(agent, arguments, Stdin::Closed).await?;
         let (stdout, stderr) = (process.stdout(), process.stderr());
         let status = process.take_status();
@@ -100,8 +123,7 @@ impl Executor {
             Some(status) => status.await,
             None => None,
         };
-        finish(status.as_ref(), &complaint)?;
-        Ok(answer)
+        Ok((answer, finish(status.as_ref(), &complaint)))
     }
 
     fn refusal(&self, error: &Error) -> Failure {
@@ -115,6 +137,18 @@ impl Executor {
             403 => Failure::Forbidden(self.namespace.clone()),
             404 => Failure::Gone,
             other => Failure::Refused(other),
+        }
+    }
+}
+
+async fn within<T>(
+    deadline: Option<Duration>,
+    run: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match deadline {
+        None => run.await,
+        Some(deadline) => {
+            tokio::time::timeout(deadline, run).await.unwrap_or(Err(Failure::TimedOut(deadline)))
         }
     }
 }

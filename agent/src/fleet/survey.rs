@@ -88,15 +88,7 @@ pub async fn ask<T>(
                 survey.answered += 1;
                 survey.answers.push(Answer { node: node.clone(), pod: pod.clone(), said });
             }
-            Err(Failure::Unreadable { error, .. }) => {
-                let other = survey.versions.iter().find(|(_, nodes)| nodes.contains(node));
-                let version = other.map(|(version, _)| version.clone());
-                let failure = Failure::Unreadable { version, error };
-                survey.failures.insert(node.clone(), failure);
-            }
-            Err(failure) => {
-                survey.failures.insert(node.clone(), failure);
-            }
+            Err(failure) => survey.fail(node, failure),
         }
     }
     survey
@@ -109,7 +101,14 @@ async fn answer<T>(
     deadline: Option<Duration>,
     read: impl Fn(Value) -> serde_json::Result<T>,
 ) -> Result<T, Failure> {
-    let bytes = executor.output(agent, arguments, deadline).await?;
+    read_answer(executor.output(agent, arguments, deadline).await?, read)
+}
+
+/// `read` takes JSON with control characters escaped.
+pub(crate) fn read_answer<T>(
+    bytes: Vec<u8>,
+    read: impl Fn(Value) -> serde_json::Result<T>,
+) -> Result<T, Failure> {
     let unreadable = |error: serde_json::Error| Failure::Unreadable {
         version: None,
         error: printable(&error.to_string()).into_owned(),
@@ -167,6 +166,29 @@ impl<T> FleetSurvey<T> {
             failures: fleet.nodes.iter().filter_map(failed).collect(),
             versions: BTreeMap::new(),
             unlisted: fleet.unlisted.clone(),
+        }
+    }
+
+    /// A node has not answered. Its version, where it is another one, is part of the reason.
+    pub(crate) fn fail(&mut self, node: &str, failure: Failure) {
+        let failure = match failure {
+            Failure::Unreadable { error, .. } => {
+                let is_of = |nodes: &[String]| nodes.iter().any(|of| of == node);
+                let version = self.versions.iter().find(|(_, nodes)| is_of(nodes));
+                Failure::Unreadable { version: version.map(|(version, _)| version.clone()), error }
+            }
+            failure => failure,
+        };
+        self.failures.insert(node.to_owned(), failure);
+    }
+
+    /// Nodes that have answered this question, and did not answer a further one, have not answered.
+    pub(crate) fn lacks<U>(&mut self, other: &FleetSurvey<U>) {
+        for (node, failure) in &other.failures {
+            if !self.failures.contains_key(node) {
+                self.answered = self.answered.saturating_sub(1);
+                self.failures.insert(node.clone(), failure.clone());
+            }
         }
     }
 

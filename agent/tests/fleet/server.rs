@@ -41,6 +41,8 @@ pub(crate) enum Behaviour {
     Prints(String),
     /// Says this on stderr, and fails.
     Fails(&'static str),
+    /// Prints this, then says that on stderr, and fails.
+    PrintsAndFails(String, &'static str),
     /// Accepts the question, and nothing more.
     Hangs,
     /// The API server refuses the exec.
@@ -204,8 +206,10 @@ fn respond(
     let wanted = selector.as_deref().and_then(|selector| selector.split_once('='));
     let fields = query.split('&').find_map(|pair| pair.strip_prefix("fieldSelector=")).map(decoded);
     let node = fields.as_deref().and_then(|field| field.strip_prefix("spec.nodeName="));
+    let name = fields.as_deref().and_then(|field| field.strip_prefix("metadata.name="));
     let is_meant = |item: &&Value| {
-        wanted.is_none_or(|(key, value)| item["metadata"]["labels"][key] == value)
+        name.is_none_or(|name| item["metadata"]["name"] == name)
+            && wanted.is_none_or(|(key, value)| item["metadata"]["labels"][key] == value)
             && node.is_none_or(|node| item["spec"]["nodeName"] == node)
     };
     let items: Vec<Value> = items.iter().filter(is_meant).cloned().collect();
@@ -283,9 +287,15 @@ async fn speak(mut socket: WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>, b
             }
             let _ = socket.send(message(STATUS, &success)).await;
         }
-        Behaviour::Fails(complaint) => {
+        behaviour @ (Behaviour::Fails(_) | Behaviour::PrintsAndFails(..)) => {
+            let (text, complaint) = match behaviour {
+                Behaviour::PrintsAndFails(text, complaint) => (text, complaint),
+                Behaviour::Fails(complaint) => (String::new(), complaint),
+                _ => unreachable!("the pattern has these two"),
+            };
             let failure = json!({"metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
                                  "message": "command terminated with non-zero exit code"});
+            let _ = socket.send(message(STDOUT, &text)).await;
             let _ = socket.send(message(STDERR, complaint)).await;
             let _ = socket.send(message(STATUS, &failure.to_string())).await;
         }

@@ -261,7 +261,7 @@ fn options_are_those_of_kubectl_and_mistakes_are_named() {
         ("status --node node-7", 1, "error: no node node-7 runs podgate"),
         ("status --request-timeout soon", 2, "--request-timeout"),
         ("status -n x -A", 2, "cannot be used with"),
-        ("status -o html", 2, "csv and html are outputs of `podgate matrix` alone"),
+        ("status -o html", 2, "html is an output of `podgate matrix` and `podgate cluster report` alone"),
         ("status -o xml", 2, "table, wide, json, yaml"),
         ("status --agent-namespace empty", 1, "you may not"),
     ] {

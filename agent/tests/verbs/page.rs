@@ -1,21 +1,15 @@
-//! The page of a matrix in a real browser: a headless Chromium, which npm brings into a private directory.
-
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+//! The page of a matrix in a real browser.
 
 use serde_json::{Value, json};
 
-use crate::podgate::{directory, run};
-
-/// What goes into the private directory beside the pages.
-const SOURCES: [&str; 3] = ["package.json", "package-lock.json", "page.mjs"];
+use crate::{
+    browser::{self, write},
+    podgate::{directory, run},
+};
 
 #[test]
 fn the_page_filters_sorts_and_explains_in_a_browser() {
-    let place = place();
+    let place = browser::place("matrix");
     write(
         &place.join("matrix.html"),
         &stdout("matrix --manifests shop.yaml --ports TCP/8080,TCP/http -o html", 0),
@@ -32,39 +26,7 @@ fn the_page_filters_sorts_and_explains_in_a_browser() {
     let facts = json!({"matrix": matrix, "explained": explained(&matrix)});
     write(&place.join("facts.json"), &facts.to_string());
 
-    let output = Command::new("node")
-        .arg("page.mjs")
-        .current_dir(&place)
-        // The browser unpacks itself there.
-        .env("TMPDIR", &place)
-        .output()
-        .expect("node");
-    let said =
-        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    assert!(output.status.success(), "{said}");
-}
-
-/// The private directory with the browser in it.
-fn place() -> PathBuf {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
-    fs::create_dir_all(&place).expect("cargo's directory for tests");
-    let sources = directory().join("page");
-    for name in SOURCES {
-        let text = fs::read_to_string(sources.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        write(&place.join(name), &text);
-    }
-    // Written after an installation: which one it was.
-    let installed = place.join("installed");
-    let lock = fs::read_to_string(place.join("package-lock.json")).expect("it has just been written");
-    if !fs::read_to_string(&installed).is_ok_and(|of| of == lock) {
-        let install = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
-        let npm = Command::new("npm").args(install).current_dir(&place).output();
-        let npm = npm.expect("npm, of Node: `cargo xtask test` installs both");
-        let complaint = String::from_utf8_lossy(&npm.stderr);
-        assert!(npm.status.success(), "npm brings no browser: {complaint}");
-        write(&installed, &lock);
-    }
-    place
+    browser::run(&directory().join("page/page.mjs"), &place);
 }
 
 /// The text of `podgate explain` for every pair and port, as in `shop/a shop/b TCP/80`.
@@ -112,8 +74,4 @@ fn stdout(line: &str, code: i32) -> String {
     let output = run(line, &[]);
     assert_eq!(output.status.code(), Some(code), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("podgate prints UTF-8")
-}
-
-fn write(path: &Path, text: &str) {
-    fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }

@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 101] = [
+const OFFLINE: [(&str, &str); 103] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -139,7 +139,9 @@ const OFFLINE: [(&str, &str); 101] = [
     ("help-cluster-names", "cluster names --help"),
     ("help-cluster-policies", "cluster policies --help"),
     ("help-cluster-flows", "cluster flows --help"),
+    ("help-cluster-explain", "cluster explain --help"),
     ("help-cluster-advise", "cluster advise --help"),
+    ("help-cluster-report", "cluster report --help"),
     ("help-cluster-rollout-status", "cluster rollout status --help"),
     ("cluster-without-kubeconfig", "cluster status --kubeconfig none.yaml"),
     ("flows-wrong-port", "flows --port TCP/http"),

@@ -107,13 +107,13 @@ impl Blob {
     }
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hash}")
 }
 
 /// (path, mode, bytes) of each file; all of them root's, and of 1970.
-fn archive(files: &[(&str, u32, &[u8])]) -> Result<Vec<u8>> {
+pub(crate) fn archive(files: &[(&str, u32, &[u8])]) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     for (path, mode, bytes) in files {
         let mut header = tar::Header::new_ustar();
@@ -128,13 +128,13 @@ fn archive(files: &[(&str, u32, &[u8])]) -> Result<Vec<u8>> {
     archive.into_inner().context("the end of the archive")
 }
 
-fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
-    encoder.write_all(bytes).and_then(|()| encoder.finish()).context("compressing the layer")
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).context("compressing an archive")
 }
 
 /// As Go calls it, and so all of the container world.
-const fn architecture() -> &'static str {
+pub(crate) const fn architecture() -> &'static str {
     if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
 }
 

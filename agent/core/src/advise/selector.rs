@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Labels, Name};
+use crate::{
+    model::{Labels, Name},
+    workload::by_preference,
+};
 
 /// Labels that a pod must have, and keys that it must not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,29 +16,8 @@ pub struct WorkloadSelector {
     pub absent: BTreeSet<Name>,
 }
 
-/// Keys that name a workload, the best first; others come after these.
-const NAMING: [&str; 9] = [
-    "app.kubernetes.io/name",
-    "app",
-    "k8s-app",
-    "name",
-    "app.kubernetes.io/component",
-    "component",
-    "app.kubernetes.io/instance",
-    "tier",
-    "role",
-];
-
 /// Labels that are tried together before all are taken.
 const FEW: usize = 3;
-
-/// Labels, those first that say best what a workload is.
-pub(super) fn by_preference(labels: &Labels) -> impl Iterator<Item = (&Name, &Name)> {
-    let rank = |key: &Name| NAMING.iter().position(|naming| *naming == key.as_str()).unwrap_or(NAMING.len());
-    let mut sorted: Vec<_> = labels.iter().collect();
-    sorted.sort_by_key(|(key, _)| (rank(key), (*key).clone()));
-    sorted.into_iter()
-}
 
 impl WorkloadSelector {
     /// Matches these labels and none of the other sets. A workload without labels is known by the keys that

@@ -44,8 +44,8 @@ struct ClusterPolicies {
 
 /// One policy on all nodes.
 #[derive(Debug, Default, Serialize)]
-struct PolicySum {
-    policy: String,
+pub(super) struct PolicySum {
+    pub(super) policy: String,
     /// Nodes with pods that it selects.
     selecting_nodes: usize,
     pods: usize,
@@ -54,7 +54,7 @@ struct PolicySum {
     egress: Option<Hits>,
     /// What nodes say otherwise than others, as in `enforce, 2 ingress rules`, with their names; empty when
     /// all say the same.
-    differences: BTreeMap<String, Vec<String>>,
+    pub(super) differences: BTreeMap<String, Vec<String>>,
 }
 
 impl ClusterPoliciesOptions {
@@ -94,7 +94,7 @@ impl ClusterPoliciesOptions {
     }
 }
 
-fn sums(answers: impl Iterator<Item = Answer<Vec<PolicyStatus>>>) -> Vec<PolicySum> {
+pub(super) fn sums(answers: impl Iterator<Item = Answer<Vec<PolicyStatus>>>) -> Vec<PolicySum> {
     let mut sums: BTreeMap<String, PolicySum> = BTreeMap::new();
     for Answer { node, said, .. } in answers {
         for PolicyStatus { policy, mode, object, pods, ingress, egress } in said {

@@ -20,10 +20,7 @@ use serde::Serialize;
 
 use self::{node_state::NodeState, target::Target};
 use super::{
-    super::{
-        output::{Output, print, print_json, say},
-        rollout::milliseconds,
-    },
+    super::{output::say, rollout::milliseconds},
     Session, TimeLimit, timeout,
 };
 use crate::{
@@ -140,7 +137,8 @@ impl RolloutStatusOptions {
         }
         let progress: Vec<PolicyProgress> =
             targets.iter().enumerate().map(|(index, target)| progress(target, index, &states)).collect();
-        session.print_alone(&progress, |progress| text(progress, policy.is_some()))?;
+        // It says itself what it lacks.
+        session.print_as(session.output, &progress, |progress| text(progress, policy.is_some()))?;
         let late = progress.iter().filter(|policy| !policy.enforced).count();
         ensure!(
             late == 0,
@@ -240,25 +238,4 @@ fn text(policies: &[PolicyProgress], is_one: bool) -> String {
         text.push('\n');
     }
     text
-}
-
-impl Session {
-    /// An answer that says itself what it lacks.
-    fn print_alone<T: Serialize + ?Sized>(
-        &self,
-        data: &T,
-        text: impl FnOnce(&T) -> String,
-    ) -> anyhow::Result<()> {
-        match self.output {
-            Output::Json => print_json(&data),
-            Output::Yaml => {
-                let yaml = serde_saphyr::to_string(&data)?;
-                print(|stdout| stdout.write_all(yaml.as_bytes()))
-            }
-            Output::Table | Output::Wide | Output::Csv | Output::Html => {
-                let text = text(data);
-                print(|stdout| stdout.write_all(text.as_bytes()))
-            }
-        }
-    }
 }

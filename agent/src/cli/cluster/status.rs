@@ -46,25 +46,25 @@ struct NodeItem {
 /// The part of [`crate::api::Status`] that is shown. An agent of another version may lack any of it.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-struct NodeSummary {
-    ready: bool,
-    version: String,
-    uptime_seconds: u64,
-    sources: Vec<SourceSummary>,
-    endpoints: EndpointCounts,
-    unenforced: Vec<UnenforcedPod>,
-    policies: usize,
-    revision: u32,
-    latency: Latency,
-    last_error: Option<String>,
-    pins_lost: Option<String>,
+pub(super) struct NodeSummary {
+    pub(super) ready: bool,
+    pub(super) version: String,
+    pub(super) uptime_seconds: u64,
+    pub(super) sources: Vec<SourceSummary>,
+    pub(super) endpoints: EndpointCounts,
+    pub(super) unenforced: Vec<UnenforcedPod>,
+    pub(super) policies: usize,
+    pub(super) revision: u32,
+    pub(super) latency: Latency,
+    pub(super) last_error: Option<String>,
+    pub(super) pins_lost: Option<String>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-struct SourceSummary {
-    age_seconds: Option<u64>,
-    problems: Vec<String>,
+pub(super) struct SourceSummary {
+    pub(super) age_seconds: Option<u64>,
+    pub(super) problems: Vec<String>,
 }
 
 impl ClusterStatusOptions {

@@ -21,17 +21,15 @@ pub(super) fn text(answer: &Explanation) -> String {
         from,
         to,
         port,
-        numbers,
         from_pod,
         to_pod,
-        pairs,
         egress,
         ingress,
         backends,
         uncertain_because,
         unenforced,
-        learnt,
         kernel,
+        ..
     } = answer;
     let named = |end: String, pod: &Option<ObjectName>| match pod {
         Some(pod) => format!("{end} ({pod})"),
@@ -47,25 +45,7 @@ pub(super) fn text(answer: &Explanation) -> String {
         lines.push(format!("  allowed to {allowed} of {} backends", backends.len()));
         return lines.join("\n") + "\n\n" + &backends.iter().map(text).collect::<Vec<_>>().join("\n");
     }
-    let stands_for_others = match port.port {
-        Port::Number(number) => !numbers.contains(&number),
-        Port::Name(_) => true,
-    };
-    if stands_for_others {
-        let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
-        lines.push(format!("  {port} is {} there", numbers.join(", ")));
-    }
-    lines.extend(pairs.iter().map(|pair| format!("  {} -> {}", pair.from, pair.to)));
-    match answer.to {
-        EndpointRef::Name(_) => {
-            lines.push(
-                "  at an address that no rule has beside its name, once the client has looked it up".into(),
-            );
-        }
-        _ if pairs.is_empty() && backends.is_none() => lines.push("  no address family in common".into()),
-        _ => {}
-    }
-    lines.extend(learnt.iter().flat_map(|learnt| known(learnt, &answer.to)));
+    lines.extend(circumstances(answer));
     for (direction, name, side) in [("egress", from, egress), ("ingress", to, ingress)] {
         let said = side_lines(direction, side);
         lines.push(String::new());
@@ -78,6 +58,32 @@ pub(super) fn text(answer: &Explanation) -> String {
         lines.push(format!("the tables in this node's kernel say the same ({asked} asked)"));
     }
     lines.join("\n") + "\n"
+}
+
+/// Which numbers, addresses and learnt names the answer is about, one line each.
+pub(in crate::cli) fn circumstances(answer: &Explanation) -> Vec<String> {
+    let Explanation { to, port, numbers, pairs, backends, learnt, .. } = answer;
+    let mut lines = Vec::new();
+    let stands_for_others = match port.port {
+        Port::Number(number) => !numbers.contains(&number),
+        Port::Name(_) => true,
+    };
+    if stands_for_others {
+        let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
+        lines.push(format!("  {port} is {} there", numbers.join(", ")));
+    }
+    lines.extend(pairs.iter().map(|pair| format!("  {} -> {}", pair.from, pair.to)));
+    match to {
+        EndpointRef::Name(_) => {
+            lines.push(
+                "  at an address that no rule has beside its name, once the client has looked it up".into(),
+            );
+        }
+        _ if pairs.is_empty() && backends.is_none() => lines.push("  no address family in common".into()),
+        _ => {}
+    }
+    lines.extend(learnt.iter().flat_map(|learnt| known(learnt, to)));
+    lines
 }
 
 /// What the client has learnt, one line each.
@@ -96,7 +102,7 @@ fn known(learnt: &[KnownAddress], to: &EndpointRef) -> Vec<String> {
 }
 
 /// Before anything else: what stands below is not what happens.
-fn loud(check: &KernelCheck) -> Vec<String> {
+pub(in crate::cli) fn loud(check: &KernelCheck) -> Vec<String> {
     let mut lines: Vec<String> =
         check.disagreements.iter().map(|line| format!("THE KERNEL SAYS OTHERWISE: {line}")).collect();
     if !lines.is_empty() {

@@ -19,9 +19,13 @@ use podgate_core::{
 };
 use reasons::{ReasonRow, Reasons};
 
-const PAGE: &str = include_str!("page/page.html");
-const STYLE: &str = include_str!("page/page.css");
-const SCRIPT: &str = include_str!("page/page.js");
+use crate::cli::page::StandalonePage;
+
+const PAGE: StandalonePage = StandalonePage {
+    html: include_str!("page/page.html"),
+    style: concat!(include_str!("../page/colours.css"), include_str!("page/page.css")),
+    script: concat!(include_str!("../page/elements.js"), include_str!("page/page.js")),
+};
 
 /// Characters of rows in place of those of the matrix, where a change has opened or closed a pair.
 const OPENED: char = '+';
@@ -97,11 +101,7 @@ pub(super) fn page(cluster: &Cluster, matrix: &Matrix, difference: Option<&Diffe
         texts: reasons.texts(),
         lines: reasons.lines(),
     };
-    let data = serde_json::to_string(&data).expect("all that is shown has string keys and no failing parts");
-    // No text of a manifest may end the element that holds the data.
-    let data = data.replace('<', "\\u003c");
-    let parts = [("/* style */", STYLE), ("/* script */", SCRIPT), ("/* data */", &data)];
-    parts.iter().fold(PAGE.to_owned(), |page, (mark, part)| page.replacen(mark, part, 1))
+    PAGE.with(&data)
 }
 
 /// The pairs of a difference, to be found by their names.

@@ -1,13 +1,4 @@
 // The page of a matrix: filters, sorts and draws what is in sight, and lays out why a cell is as it is.
-"use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-const find = (selector, below = document) => below.querySelector(selector);
-const make = (tag, properties = {}, ...children) => {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-};
-
 const KINDS = {
   ".": { name: "allow", sign: "✓", words: "allowed" },
   "X": { name: "deny", sign: "✗", words: "denied" },
