@@ -14,6 +14,7 @@ mod cluster_policy;
 mod cluster_port;
 mod endpoint_slice;
 mod field;
+mod fqdn_policy;
 mod intern;
 mod kind;
 mod metadata;
@@ -42,8 +43,8 @@ use kind::Recognised;
 use metadata::Metadata;
 use podgate_core::model::{
     CalicoApi, CalicoPolicy, CalicoPolicyName, CalicoTier, ClusterNetworkPolicy, ClusterPolicyName,
-    EndpointSlice, LabelExpression, Labels, Name, Namespace, NetworkPolicy, NetworkSet, Node, ObjectName,
-    Pod, Selector, Service,
+    EndpointSlice, LabelExpression, Labels, Name, Namespace, NetworkPolicy, NetworkPolicyKind, NetworkSet,
+    Node, ObjectName, Pod, Selector, Service,
 };
 
 /// One decoded object.
@@ -136,7 +137,10 @@ impl Decoded {
             Self::Node(name, _) => ObjectId::of_cluster(Kind::Node, name.clone()),
             Self::Pod(pod) => ObjectId::of_namespace(Kind::Pod, pod.name.clone()),
             Self::FinishedPod(name) => ObjectId::of_namespace(Kind::Pod, name.clone()),
-            Self::Policy(policy) => ObjectId::of_namespace(Kind::NetworkPolicy, policy.name.clone()),
+            Self::Policy(policy) => {
+                let (kind, name) = NetworkPolicyKind::of(&policy.name);
+                ObjectId::of_namespace(Kind::of_policy(kind), name)
+            }
             Self::ClusterPolicy(policy) => {
                 let ClusterPolicyName { name, kind } = &policy.name;
                 ObjectId::of_cluster(Kind::ClusterPolicy(*kind), name.clone())
@@ -359,6 +363,16 @@ impl Decoder {
             Kind::NetworkPolicy => {
                 let name = name.unwrap_or_else(|| metadata::unnamed(place));
                 Decoded::Policy(policy::read(fields, in_namespace(name), audit, &mut self.names))
+            }
+            Kind::ApplicationNetworkPolicy => {
+                let name = in_namespace(name.unwrap_or_else(|| metadata::unnamed(place)));
+                let name = NetworkPolicyKind::ApplicationNetworkPolicy.policy_name(name);
+                Decoded::Policy(policy::read_with_names(fields, name, audit, &mut self.names))
+            }
+            Kind::FqdnNetworkPolicy => {
+                let name = in_namespace(name.unwrap_or_else(|| metadata::unnamed(place)));
+                let name = NetworkPolicyKind::FqdnNetworkPolicy.policy_name(name);
+                Decoded::Policy(fqdn_policy::read(fields, name, audit, &mut self.names))
             }
             Kind::ClusterPolicy(kind) => {
                 let name = ClusterPolicyName { name: name.unwrap_or_else(|| metadata::unnamed(place)), kind };

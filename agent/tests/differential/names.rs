@@ -1,5 +1,5 @@
 //! Rules with names of the DNS: what a pod has learnt opens what the specification says, among rules that
-//! deny and pass on, NetworkPolicies and Calico's tiers.
+//! deny and pass on, NetworkPolicies and Calico's tiers, also in the words of AWS and GKE.
 
 use std::{
     net::IpAddr,
@@ -9,7 +9,7 @@ use std::{
 use podgate_common::Protocol;
 use podgate_core::model::ObjectName;
 use podgate_testkit::{
-    generate::{Entries, cluster, learnt, outside, with_calico, with_names},
+    generate::{Entries, cluster, learnt, outside, with_calico, with_cloud_names, with_names},
     manifest::{Form, write},
     naive,
 };
@@ -35,6 +35,11 @@ fn names_open_what_the_specification_says() {
 #[test]
 fn names_open_what_the_specification_says_among_policies_of_calico() {
     agree(|| (with_names(with_calico(cluster(Entries::Valid))), learnt(), outside()));
+}
+
+#[test]
+fn names_in_rules_of_aws_and_gke_open_what_their_definitions_say() {
+    agree(|| (with_cloud_names(cluster(Entries::Valid)), learnt(), outside()));
 }
 
 fn agree<S: Strategy<Value = Sample>>(samples: impl Fn() -> S + Sync) {

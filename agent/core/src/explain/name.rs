@@ -70,7 +70,7 @@ impl AskedName<'_> {
             Self::Name(name) => (Some(name.to_string()), wanted.matches(name.as_str())),
             Self::Learnt(names, address) => {
                 let names = || names.0.get(&address).into_iter().flatten();
-                let is_meant = |(labels, left): &&NamePlace| wanted.matches_names_below(labels, *left != 0);
+                let is_meant = |(labels, left): &&NamePlace| wanted.matches_names_below(labels, *left);
                 match names().find(is_meant) {
                     Some(name) => (Some(name_text(name)), true),
                     None => (names().next().map(name_text), false),

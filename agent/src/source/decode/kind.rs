@@ -7,7 +7,7 @@ mod calico;
 
 use std::fmt;
 
-use podgate_core::model::{CalicoApi, ClusterPolicyKind, Name, ObjectName};
+use podgate_core::model::{CalicoApi, ClusterPolicyKind, Name, NetworkPolicyKind, ObjectName};
 use serde_json::Value;
 
 pub(crate) use calico::CalicoKind;
@@ -31,6 +31,10 @@ pub(crate) enum Kind {
     Calico(CalicoApi, CalicoKind),
     /// Only policies of Calico's look at its labels.
     ServiceAccount,
+    /// AWS's form of a NetworkPolicy.
+    ApplicationNetworkPolicy,
+    /// GKE's.
+    FqdnNetworkPolicy,
 }
 
 /// What distinguishes two objects; printed as in `NetworkPolicy shop/web`.
@@ -100,7 +104,7 @@ fn ours(name: &str, api_version: &Field<'_>) -> Result<Option<Kind>, Reported> {
     // same names as Kubernetes.
     let of_group = Kind::named(name).find(is_of_group);
     let meant = of_group.or_else(|| {
-        let mut kinds = Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Calico(..)));
+        let mut kinds = Kind::ALL.into_iter().filter(|kind| !kind.is_of_another_engine());
         let is_our_group = group(text) == FORMER_GROUP || kinds.any(|kind| is_of_group(&kind));
         Kind::named(name).next().filter(|kind| is_our_group && !matches!(kind, Kind::Calico(..)))
     });
@@ -115,7 +119,7 @@ pub(crate) fn group(api_version: &str) -> &str {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -123,6 +127,9 @@ impl Kind {
         Self::ClusterPolicy(ClusterPolicyKind::ClusterNetworkPolicy),
         Self::ClusterPolicy(ClusterPolicyKind::AdminNetworkPolicy),
         Self::ClusterPolicy(ClusterPolicyKind::BaselineAdminNetworkPolicy),
+        Self::ClusterPolicy(ClusterPolicyKind::AwsClusterNetworkPolicy),
+        Self::ApplicationNetworkPolicy,
+        Self::FqdnNetworkPolicy,
         Self::Service,
         Self::EndpointSlice,
         Self::ServiceAccount,
@@ -151,6 +158,66 @@ impl Kind {
         self.of_calico().is_some() || self == Self::ServiceAccount
     }
 
+    /// Whether only those who use another engine have its definition: without it, nothing is said of it.
+    pub(crate) fn is_of_another_engine(self) -> bool {
+        self.is_of_calico() || self.is_of_cloud()
+    }
+
+    /// Whether it is one of AWS's or GKE's.
+    pub(crate) const fn is_of_cloud(self) -> bool {
+        match self {
+            Self::ClusterPolicy(ClusterPolicyKind::AwsClusterNetworkPolicy)
+            | Self::ApplicationNetworkPolicy
+            | Self::FqdnNetworkPolicy => true,
+            Self::ClusterPolicy(
+                ClusterPolicyKind::ClusterNetworkPolicy
+                | ClusterPolicyKind::AdminNetworkPolicy
+                | ClusterPolicyKind::BaselineAdminNetworkPolicy,
+            )
+            | Self::Namespace
+            | Self::Node
+            | Self::Pod
+            | Self::NetworkPolicy
+            | Self::Service
+            | Self::EndpointSlice
+            | Self::Calico(..)
+            | Self::ServiceAccount => false,
+        }
+    }
+
+    /// What an object of this kind is called as a policy of its namespace.
+    pub(crate) fn policy_name(self, object: ObjectName) -> ObjectName {
+        match self.of_network_policy() {
+            Some(kind) => kind.policy_name(object),
+            None => object,
+        }
+    }
+
+    pub(super) const fn of_policy(kind: NetworkPolicyKind) -> Self {
+        match kind {
+            NetworkPolicyKind::NetworkPolicy => Self::NetworkPolicy,
+            NetworkPolicyKind::ApplicationNetworkPolicy => Self::ApplicationNetworkPolicy,
+            NetworkPolicyKind::FqdnNetworkPolicy => Self::FqdnNetworkPolicy,
+        }
+    }
+
+    /// Of a policy with the meaning of a NetworkPolicy: which one it is.
+    pub(super) const fn of_network_policy(self) -> Option<NetworkPolicyKind> {
+        match self {
+            Self::NetworkPolicy => Some(NetworkPolicyKind::NetworkPolicy),
+            Self::ApplicationNetworkPolicy => Some(NetworkPolicyKind::ApplicationNetworkPolicy),
+            Self::FqdnNetworkPolicy => Some(NetworkPolicyKind::FqdnNetworkPolicy),
+            Self::Namespace
+            | Self::Node
+            | Self::Pod
+            | Self::ClusterPolicy(_)
+            | Self::Service
+            | Self::EndpointSlice
+            | Self::Calico(..)
+            | Self::ServiceAccount => None,
+        }
+    }
+
     /// Which of Calico's kinds it is; `None`: one of Kubernetes'.
     const fn of_calico(self) -> Option<CalicoKind> {
         match self {
@@ -162,14 +229,16 @@ impl Kind {
             | Self::ClusterPolicy(_)
             | Self::Service
             | Self::EndpointSlice
-            | Self::ServiceAccount => None,
+            | Self::ServiceAccount
+            | Self::ApplicationNetworkPolicy
+            | Self::FqdnNetworkPolicy => None,
         }
     }
 
     /// What its watch is called: no two share a name.
     pub(crate) fn name_of_watch(self) -> String {
         let KindInfo { name, api_versions, .. } = self.info();
-        if self.of_calico().is_some() {
+        if self.of_calico().is_some() || self.is_of_cloud() {
             format!("{name}.{}", group(api_versions[0]))
         } else {
             name.to_owned()
@@ -228,6 +297,24 @@ impl Kind {
                 is_policy: true,
                 is_custom: false,
             },
+            Self::ApplicationNetworkPolicy => KindInfo {
+                name: NetworkPolicyKind::ApplicationNetworkPolicy.kind(),
+                plural: "applicationnetworkpolicies",
+                api_versions: &["networking.k8s.aws/v1alpha1"],
+                is_namespaced: true,
+                name_syntax: syntax::dns_subdomain,
+                is_policy: true,
+                is_custom: true,
+            },
+            Self::FqdnNetworkPolicy => KindInfo {
+                name: NetworkPolicyKind::FqdnNetworkPolicy.kind(),
+                plural: "fqdnnetworkpolicies",
+                api_versions: &["networking.gke.io/v1alpha1"],
+                is_namespaced: true,
+                name_syntax: syntax::dns_subdomain,
+                is_policy: true,
+                is_custom: true,
+            },
             Self::ClusterPolicy(kind) => cluster_policy(kind),
             Self::Calico(api, kind) => kind.info(api),
             Self::ServiceAccount => KindInfo {
@@ -276,6 +363,9 @@ const fn cluster_policy(kind: ClusterPolicyKind) -> KindInfo {
             "baselineadminnetworkpolicies",
             &["policy.networking.k8s.io/v1alpha1"],
         ),
+        ClusterPolicyKind::AwsClusterNetworkPolicy => {
+            ("ClusterNetworkPolicy", "clusternetworkpolicies", &["networking.k8s.aws/v1alpha1"])
+        }
     };
     KindInfo {
         name,
@@ -290,6 +380,9 @@ const fn cluster_policy(kind: ClusterPolicyKind) -> KindInfo {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::ClusterPolicy(kind) = self {
+            return kind.fmt(f);
+        }
         match self.of_calico() {
             Some(CalicoKind::Policy(kind)) => kind.fmt(f),
             Some(
