@@ -17,6 +17,7 @@ mod field;
 mod fqdn_policy;
 mod intern;
 mod kind;
+mod location;
 mod metadata;
 mod node;
 mod peer;
@@ -33,6 +34,7 @@ use serde_json::Value;
 
 pub(crate) use field::FieldError;
 pub(crate) use kind::{CalicoKind, Kind, KindInfo, ObjectId, group};
+pub(crate) use location::{ObjectLines, ObjectLocation};
 pub(crate) use pod::MIRROR;
 pub(crate) use written::{WrittenObject, WrittenPart};
 
@@ -98,22 +100,6 @@ pub(crate) struct UnreadObject {
     pub(crate) namespace: Option<Name>,
 }
 
-/// Where a value was found. It names objects that do not name themselves.
-#[derive(Clone, Debug)]
-pub(crate) struct ObjectLocation {
-    /// Unique among the places of a source: a file.
-    pub(crate) origin: String,
-    /// Unique within the origin, e.g. `document 2`.
-    pub(crate) position: String,
-}
-
-/// Where an object begins, and, of a list, where its items do. Lines are counted from 1.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ObjectLines {
-    pub(crate) own: usize,
-    pub(crate) items: Vec<ObjectLines>,
-}
-
 /// Decodes objects; equal names and label sets of all that it decoded share their memory.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
@@ -122,12 +108,6 @@ pub(crate) struct Decoder {
     of_changes: bool,
     /// How objects are written is kept, too.
     keeps_written: bool,
-}
-
-impl ObjectLines {
-    pub(crate) const fn at(own: usize) -> Self {
-        Self { own, items: Vec::new() }
-    }
 }
 
 impl Decoded {

@@ -4,13 +4,16 @@
 //! it, or once held it, but at a version that is not read, is a fault: its author meant us.
 
 mod calico;
+mod info;
+mod object_id;
 
 use std::fmt;
 
-use podgate_core::model::{CalicoApi, ClusterPolicyKind, Name, NetworkPolicyKind, ObjectName};
+use podgate_core::model::{CalicoApi, ClusterPolicyKind, NetworkPolicyKind, ObjectName};
 use serde_json::Value;
 
 pub(crate) use calico::CalicoKind;
+pub(crate) use object_id::ObjectId;
 
 use super::{
     field::{Field, Reported, quoted},
@@ -35,14 +38,6 @@ pub(crate) enum Kind {
     ApplicationNetworkPolicy,
     /// GKE's.
     FqdnNetworkPolicy,
-}
-
-/// What distinguishes two objects; printed as in `NetworkPolicy shop/web`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ObjectId {
-    pub(super) kind: Kind,
-    pub(super) namespace: Option<Name>,
-    pub(super) name: Name,
 }
 
 pub(super) enum Recognised {
@@ -258,124 +253,6 @@ impl Kind {
     pub(crate) fn named(name: &str) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |kind| kind.info().name == name)
     }
-
-    pub(crate) const fn info(self) -> KindInfo {
-        match self {
-            Self::Namespace => KindInfo {
-                name: "Namespace",
-                plural: "namespaces",
-                api_versions: &["v1"],
-                is_namespaced: false,
-                name_syntax: syntax::dns_label,
-                is_policy: true,
-                is_custom: false,
-            },
-            Self::Node => KindInfo {
-                name: "Node",
-                plural: "nodes",
-                api_versions: &["v1"],
-                is_namespaced: false,
-                name_syntax: syntax::dns_subdomain,
-                is_policy: false,
-                is_custom: false,
-            },
-            Self::Pod => KindInfo {
-                name: "Pod",
-                plural: "pods",
-                api_versions: &["v1"],
-                is_namespaced: true,
-                name_syntax: syntax::dns_subdomain,
-                is_policy: false,
-                is_custom: false,
-            },
-            Self::NetworkPolicy => KindInfo {
-                name: "NetworkPolicy",
-                plural: "networkpolicies",
-                api_versions: &["networking.k8s.io/v1"],
-                is_namespaced: true,
-                name_syntax: syntax::dns_subdomain,
-                is_policy: true,
-                is_custom: false,
-            },
-            Self::ApplicationNetworkPolicy => KindInfo {
-                name: NetworkPolicyKind::ApplicationNetworkPolicy.kind(),
-                plural: "applicationnetworkpolicies",
-                api_versions: &["networking.k8s.aws/v1alpha1"],
-                is_namespaced: true,
-                name_syntax: syntax::dns_subdomain,
-                is_policy: true,
-                is_custom: true,
-            },
-            Self::FqdnNetworkPolicy => KindInfo {
-                name: NetworkPolicyKind::FqdnNetworkPolicy.kind(),
-                plural: "fqdnnetworkpolicies",
-                api_versions: &["networking.gke.io/v1alpha1"],
-                is_namespaced: true,
-                name_syntax: syntax::dns_subdomain,
-                is_policy: true,
-                is_custom: true,
-            },
-            Self::ClusterPolicy(kind) => cluster_policy(kind),
-            Self::Calico(api, kind) => kind.info(api),
-            Self::ServiceAccount => KindInfo {
-                name: "ServiceAccount",
-                plural: "serviceaccounts",
-                api_versions: &["v1"],
-                is_namespaced: true,
-                name_syntax: syntax::dns_subdomain,
-                is_policy: false,
-                is_custom: false,
-            },
-            Self::Service => KindInfo {
-                name: "Service",
-                plural: "services",
-                api_versions: &["v1"],
-                is_namespaced: true,
-                name_syntax: syntax::dns_label,
-                is_policy: false,
-                is_custom: false,
-            },
-            Self::EndpointSlice => KindInfo {
-                name: "EndpointSlice",
-                plural: "endpointslices",
-                api_versions: &["discovery.k8s.io/v1"],
-                is_namespaced: true,
-                name_syntax: syntax::dns_subdomain,
-                is_policy: false,
-                is_custom: false,
-            },
-        }
-    }
-}
-
-const fn cluster_policy(kind: ClusterPolicyKind) -> KindInfo {
-    let (name, plural, api_versions): (_, _, &[_]) = match kind {
-        ClusterPolicyKind::ClusterNetworkPolicy => (
-            "ClusterNetworkPolicy",
-            "clusternetworkpolicies",
-            &["policy.networking.k8s.io/v1beta1", "policy.networking.k8s.io/v1alpha2"],
-        ),
-        ClusterPolicyKind::AdminNetworkPolicy => {
-            ("AdminNetworkPolicy", "adminnetworkpolicies", &["policy.networking.k8s.io/v1alpha1"])
-        }
-        ClusterPolicyKind::BaselineAdminNetworkPolicy => (
-            "BaselineAdminNetworkPolicy",
-            "baselineadminnetworkpolicies",
-            &["policy.networking.k8s.io/v1alpha1"],
-        ),
-        ClusterPolicyKind::AwsClusterNetworkPolicy => {
-            ("ClusterNetworkPolicy", "clusternetworkpolicies", &["networking.k8s.aws/v1alpha1"])
-        }
-    };
-    KindInfo {
-        name,
-        plural,
-        api_versions,
-        is_namespaced: false,
-        name_syntax: syntax::dns_subdomain,
-        is_policy: true,
-        is_custom: true,
-    }
 }
 
 impl fmt::Display for Kind {
@@ -392,43 +269,6 @@ impl fmt::Display for Kind {
                 | CalicoKind::HostEndpoint,
             )
             | None => f.write_str(self.info().name),
-        }
-    }
-}
-
-impl ObjectId {
-    pub(crate) fn of_cluster(kind: Kind, name: Name) -> Self {
-        Self { kind, namespace: None, name }
-    }
-
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    pub(crate) fn namespace(&self) -> Option<&Name> {
-        self.namespace.as_ref()
-    }
-
-    pub(crate) fn name(&self) -> &Name {
-        &self.name
-    }
-
-    /// `namespace`: `None` for what is in none.
-    pub(crate) fn of_any(kind: Kind, namespace: Option<Name>, name: Name) -> Self {
-        Self { kind, namespace, name }
-    }
-
-    pub(crate) fn of_namespace(kind: Kind, ObjectName { namespace, name }: ObjectName) -> Self {
-        Self { kind, namespace: Some(namespace), name }
-    }
-}
-
-impl fmt::Display for ObjectId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, namespace, name } = self;
-        match namespace {
-            Some(namespace) => write!(f, "{kind} {namespace}/{name}"),
-            None => write!(f, "{kind} {name}"),
         }
     }
 }
