@@ -117,6 +117,18 @@ impl Rule {
         }
     }
 
+    /// Names of the DNS among its peers.
+    pub fn names(&self) -> impl Iterator<Item = &DomainPattern> {
+        let peers: &[Peer] = match &self.peers {
+            Peers::Listed(peers) => peers,
+            Peers::Any | Peers::Calico(_) => &[],
+        };
+        peers.iter().filter_map(|peer| match peer {
+            Peer::Name(name) => Some(name),
+            Peer::Pods { .. } | Peer::Block(_) | Peer::Nodes(_) | Peer::Nothing => None,
+        })
+    }
+
     /// How many peers, networks of peers and ports it lists.
     pub fn size(&self) -> usize {
         let peers = match &self.peers {
