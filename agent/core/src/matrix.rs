@@ -7,6 +7,7 @@
 //! name with several numbers on one pod: all of them must be allowed.
 
 mod difference;
+mod names;
 mod verdict;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 };
 
 pub use difference::{Difference, Pair};
+pub use names::{NameMatrix, name_matrix};
 use podgate_common::{BITS_PER_ROW, ClassId, Row};
 use serde::Serialize;
 pub use verdict::{PairVerdict, UnknownVerdict, VerdictRow};

@@ -123,7 +123,7 @@ impl KnownAddress {
 
 /// An address of each family that no pod, no node and no block of a rule has, but for blocks of all
 /// addresses.
-pub(super) fn addresses(cluster: &Cluster) -> Vec<IpAddr> {
+pub(crate) fn addresses(cluster: &Cluster) -> Vec<IpAddr> {
     let blocks = blocks(cluster);
     // Of documentation (RFC 5737, RFC 3849); where a rule has these, what comes behind a block of a rule.
     let first: [IpAddr; 2] =
