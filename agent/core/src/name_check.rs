@@ -1,8 +1,8 @@
 //! Pods whose rules have names of the DNS, and whose resolver is not believed or may not be seen: such rules
 //! may open nothing for them, or say less than they seem to.
 //!
-//! In: a cluster, what its pods say of DNS, and whose replies are believed. Out: findings, each about one pod.
-//! Left out: what a pod really asks. Only a running agent sees that.
+//! In: a cluster, what its pods say of DNS, and whose replies are believed. Out: findings, each about one
+//! pod. Left out: what a pod really asks. Only a running agent sees that.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -91,8 +91,9 @@ pub struct NameCheck {
     pub findings: Vec<NameCheckFinding>,
 }
 
-/// Public resolvers that answer over TLS, QUIC and HTTPS at their own addresses, by who runs them: Cloudflare,
-/// Google, Quad9, OpenDNS, AdGuard. Clients know them without asking (of browsers, those of the first two).
+/// Public resolvers that answer over TLS, QUIC and HTTPS at their own addresses, by who runs them:
+/// Cloudflare, Google, Quad9, OpenDNS, AdGuard. Clients know them without asking (of browsers, those of the
+/// first two).
 const PUBLIC: [IpAddr; 15] = [
     IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1)),
     IpAddr::V4(Ipv4Addr::new(1, 0, 0, 1)),

@@ -82,8 +82,8 @@ impl Resolvers {
     }
 }
 
-/// In place of the cluster's own, `configured` if there are any. `has_node_local`: NodeLocal DNSCache may be on
-/// the node.
+/// In place of the cluster's own, `configured` if there are any. `has_node_local`: NodeLocal DNSCache may be
+/// on the node.
 pub(crate) fn resolvers(
     configured: &[SocketAddr],
     cluster: &Cluster,

@@ -235,8 +235,8 @@ impl<'a> PodRules<'a> {
         of_policies.filter(|of_policy| !of_policy.rules.is_empty()).collect()
     }
 
-    /// What counts, sorted. Names that print alike, as those with one and with two labels before a rule's, are
-    /// one: some rule tells them apart if it has a wildcard of one label.
+    /// What counts, sorted. Names that print alike, as those with one and with two labels before a rule's,
+    /// are one: some rule tells them apart if it has a wildcard of one label.
     fn entries(&self, learnt: Vec<LearntAddress>, connections: impl Fn(IpAddr) -> usize) -> Vec<LearntName> {
         let mut matching: HashMap<NamePlace, Vec<NameRules>> = HashMap::new();
         let mut entries: BTreeMap<(String, IpAddr), (Duration, Vec<NameRules>)> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! Which pods reach which names of the DNS: those that rules speak of, at an address that nothing but the name
-//! opens or closes.
+//! Which pods reach which names of the DNS: those that rules speak of, at an address that nothing but the
+//! name opens or closes.
 //!
 //! It reads the rows that the kernel reads. Whether a pod can resolve a name is left out.
 

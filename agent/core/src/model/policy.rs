@@ -82,8 +82,8 @@ impl NetworkPolicy {
         }
     }
 
-    /// The annotation that a rule comes from; `None`: it stands in `spec`, where no peer of a NetworkPolicy of
-    /// Kubernetes' own is a name.
+    /// The annotation that a rule comes from; `None`: it stands in `spec`, where no peer of a NetworkPolicy
+    /// of Kubernetes' own is a name.
     pub fn annotation(&self, direction: Direction, index: usize) -> Option<&'static str> {
         if NetworkPolicyKind::of(&self.name).0 != NetworkPolicyKind::NetworkPolicy {
             return None;

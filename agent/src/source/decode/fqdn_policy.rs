@@ -1,9 +1,9 @@
 //! GKE's FQDNNetworkPolicies (`networking.gke.io/v1alpha1`): they isolate egress as a NetworkPolicy does, and
 //! allow names alone. "FQDNNetworkPolicy works additively with Kubernetes Network Policies."
 //!
-//! A `*` stands for one label here, and may be the first label alone: patterns with one elsewhere, or in a part
-//! of a label, have no equal, match nothing and are reported. Whatever of a policy is not understood allows
-//! nothing, and the policy isolates all the same.
+//! A `*` stands for one label here, and may be the first label alone: patterns with one elsewhere, or in a
+//! part of a label, have no equal, match nothing and are reported. Whatever of a policy is not understood
+//! allows nothing, and the policy isolates all the same.
 
 use podgate_common::Protocol;
 use podgate_core::model::{DomainPattern, NetworkPolicy, ObjectName, Peer, Peers, PortRule, Ports, Rule};

@@ -4,8 +4,8 @@
 //! of a policy is not understood allows nothing, and the policy isolates all the same. Only a `podSelector`
 //! with a fault selects no pod, as every selector does: which pods were meant is not known.
 //!
-//! AWS's ApplicationNetworkPolicies (`networking.k8s.aws/v1alpha1`) are the same, but that a peer of an egress
-//! rule may be a list of names.
+//! AWS's ApplicationNetworkPolicies (`networking.k8s.aws/v1alpha1`) are the same, but that a peer of an
+//! egress rule may be a list of names.
 
 mod egress_domains;
 

@@ -1,5 +1,5 @@
-//! Policies with names of the DNS: of the cluster, among rules that deny and pass on, AWS's and GKE's; and what
-//! pods have learnt.
+//! Policies with names of the DNS: of the cluster, among rules that deny and pass on, AWS's and GKE's; and
+//! what pods have learnt.
 
 use std::{collections::BTreeMap, net::IpAddr};
 

@@ -28,7 +28,7 @@ const WAY_BITS: u32 = WAYS_OF_NAMES.ilog2();
 
 /// Where an entry goes.
 #[derive(Clone, Copy)]
-struct Place {
+struct WritePlace {
     set: SharedNameSet,
     /// Of the set, when the place was found.
     version: u64,
@@ -97,17 +97,17 @@ impl SharedNameSet {
         entry: &NameEntry,
         now: u32,
         longest: u32,
-    ) -> Option<Place> {
+    ) -> Option<WritePlace> {
         let (of_first, of_second) = (first.settled::<A>(), second.settled::<A>());
         if (of_first | of_second) & 1 != 0 {
             return None;
         }
         first.order_reads::<A>();
         if let Some(way) = first.way_of(entry) {
-            return Some(Place { set: first, version: of_first, way, is_own: true });
+            return Some(WritePlace { set: first, version: of_first, way, is_own: true });
         }
         if let Some(way) = second.way_of(entry) {
-            return Some(Place { set: second, version: of_second, way, is_own: true });
+            return Some(WritePlace { set: second, version: of_second, way, is_own: true });
         }
         let (in_first, in_second) = (first.room(now, longest), second.room(now, longest));
         let (set, version, room) = if in_second.ways() > in_first.ways() {
@@ -116,7 +116,7 @@ impl SharedNameSet {
             (first, of_first, in_first)
         };
         let way = if room.ways() != 0 { room.way() } else { set.ending_first(now) };
-        Some(Place { set, version, way, is_own: false })
+        Some(WritePlace { set, version, way, is_own: false })
     }
 
     /// Where an entry stands. Few others have the same lower half of an address, so that looks at one word of
@@ -129,7 +129,7 @@ impl SharedNameSet {
     /// Which of the ways have ended, or never were. Without a branch: the verifier would follow both sides of
     /// each.
     #[inline(always)]
-    fn room(self, now: u32, longest: u32) -> Room {
+    fn room(self, now: u32, longest: u32) -> FreeWays {
         let mut room = 0;
         for way in 0..WAYS_OF_NAMES {
             let (_, until) = self.name(way);
@@ -139,9 +139,9 @@ impl SharedNameSet {
             let has_ended = never | u64::from(longest).wrapping_sub(left + 1);
             // The compiler must not see that it is a comparison.
             let has_ended = forget(&has_ended) >> 63;
-            room += (has_ended << Room::WAYS) + (has_ended << way);
+            room += (has_ended << FreeWays::WAYS) + (has_ended << way);
         }
-        Room(room)
+        FreeWays(room)
     }
 
     /// The way that ends first, of a set in which all are alive. Without a branch, too.
@@ -226,7 +226,7 @@ impl SharedNameSet {
     }
 }
 
-impl Place {
+impl WritePlace {
     /// `None`: the set is not as it was when the place was found.
     #[inline(always)]
     fn enter<A: Atomic>(self, entry: &NameEntry, now: u32, longest: u32) -> Option<Learnt> {
@@ -271,9 +271,9 @@ impl Place {
 
 /// Ways that are free: their count, and below it a bit for each.
 #[derive(Clone, Copy)]
-struct Room(u64);
+struct FreeWays(u64);
 
-impl Room {
+impl FreeWays {
     const WAYS: u32 = 16;
 
     #[inline(always)]
@@ -281,8 +281,8 @@ impl Room {
         self.0 >> Self::WAYS
     }
 
-    /// One of them, if there is any: the number of the lowest bit, of eight. Times a number in which each three
-    /// bits in a row are others, that bit leaves those that name it.
+    /// One of them, if there is any: the number of the lowest bit, of eight. Times a number in which each
+    /// three bits in a row are others, that bit leaves those that name it.
     #[inline(always)]
     const fn way(self) -> usize {
         const EACH: u64 = 0b0001_0111;

@@ -1,6 +1,6 @@
 //! The table under a checker of the C11 memory model (loom), in all orders in which two threads may read and
-//! write a set and see what the other has written: arm64 allows fewer. And without each of the barriers, which
-//! the checker then finds to be needed.
+//! write a set and see what the other has written: arm64 allows fewer. And without each of the barriers,
+//! which the checker then finds to be needed.
 //!
 //! The code is the product's: only what its words are read from and written to is the model's.
 
