@@ -154,7 +154,8 @@ impl SharedNameSet {
             let is_less = forget(&(forget(&less) >> 63));
             first = first.wrapping_add(less.wrapping_mul(is_less));
         }
-        first as usize % WAYS_OF_NAMES
+        const _: () = assert!(WAYS_OF_NAMES == 8);
+        (first & 7) as usize
     }
 
     /// The entries of a set, as far as no one writes to it.
@@ -288,7 +289,7 @@ impl FreeWays {
         const EACH: u64 = 0b0001_0111;
         const NAMED: u64 = 0x5637_4210;
         let lowest = self.0 & self.0.wrapping_neg() & 0xff;
-        let name = (lowest * EACH & 0xff) >> 5;
+        let name = ((lowest * EACH) & 0xff) >> 5;
         (NAMED >> (4 * name) & 7) as usize
     }
 }
