@@ -44,7 +44,7 @@ use self::{
     attaching::ways_out, counters::GoneVeths, holds::LongHolds, nodes::Nodes, resolvers::Resolvers,
     shortcut::ShortcutGates, unenforced::UnenforcedPods, wanted::wanted,
 };
-pub(crate) use self::{earlier::Earlier, inputs::Inputs};
+pub(crate) use self::{earlier::Earlier, inputs::Inputs, resolvers::resolvers};
 use crate::{
     endpoints::{
         Endpoints, Evidence, History, InterfaceState, LocalPods, PodInterface, cni::CniResults, resolve,

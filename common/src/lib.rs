@@ -73,7 +73,7 @@ pub use link_address::LinkAddress;
 pub use names::{
     Label, LabelKey, Learnt, MAX_LIFETIME, MAX_PATTERN_LABELS, MAX_STEPS, NAMES_OF_ADDRESS, NameEntry,
     NameId, NameNode, NameSet, NameSpots, NameTables, Next, Opened, Resolver, SharedNameSet, Stream,
-    Transport, WAYS_OF_NAMES, Walk, may_be_opened,
+    TRIES_TO_ENTER, Transport, WAYS_OF_NAMES, Walk, may_be_opened,
 };
 pub use open_veth::OpenVeth;
 pub use outcome::{Outcome, PolicyRole};

@@ -19,7 +19,9 @@ mod walk;
 pub use label::{Label, LabelKey};
 pub use scope::may_be_opened;
 pub use stream::{Opened, Stream, Transport};
-pub use table::{Learnt, NAMES_OF_ADDRESS, NameEntry, NameSet, NameSpots, SharedNameSet, WAYS_OF_NAMES};
+pub use table::{
+    Learnt, NAMES_OF_ADDRESS, NameEntry, NameSet, NameSpots, SharedNameSet, TRIES_TO_ENTER, WAYS_OF_NAMES,
+};
 pub use walk::{Next, Walk};
 
 use crate::Address;

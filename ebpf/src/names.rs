@@ -8,7 +8,7 @@ use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use podgate_common::{
     Address, AddressKey, Endpoint, JIFFIES_PER_TICK, LabelKey, Learnt, MAX_LIFETIME, MAX_STEPS,
     NAMES_OF_ADDRESS, NameCount, NameEntry, NameId, NameNode, NameSpots, NameTables, Opened, PolicyLookup,
-    Protocol, SharedNameSet, Stream, Tables as _, Tuple, WAYS_OF_NAMES, by_names,
+    Protocol, SharedNameSet, Stream, TRIES_TO_ENTER, Tables as _, Tuple, WAYS_OF_NAMES, by_names,
 };
 
 use crate::{
@@ -126,17 +126,19 @@ impl NameTables for Maps {
 
     #[inline(always)]
     fn learn(&self, table: u32, address: &Address, name: NameId, seconds: u32) -> Option<Learnt> {
-        // SAFETY: a reference is valid to be read from.
-        match unsafe { enter_name(table, address, name.0, seconds) } {
-            1 => Some(Learnt::New),
-            2 => Some(Learnt::Longer),
-            3 => Some(Learnt::Instead),
-            _ => None,
-        }
+        (0..TRIES_TO_ENTER).find_map(|_| {
+            // SAFETY: a reference is valid to be read from.
+            match unsafe { enter_name(table, address, name.0, seconds) } {
+                1 => Some(Learnt::New),
+                2 => Some(Learnt::Longer),
+                3 => Some(Learnt::Instead),
+                _ => None,
+            }
+        })
     }
 }
 
-/// Enters an address into the table of a pod; 0: it could not be.
+/// Enters an address into the table of a pod; 0: it could not be, this time.
 ///
 /// # Safety
 ///
@@ -154,12 +156,7 @@ pub unsafe extern "C" fn enter_name(table: u32, address: *const Address, name: u
     let entry = NameEntry { address, name: NameId(name), until: now.wrapping_add(ticks(seconds)) };
     let spots = NameSpots::of(&address, &ConfiguredSeed, NAME_SETS);
     let (Some(first), Some(second)) = (set(table, spots.first), set(table, spots.second)) else { return 0 };
-    let longest = ticks(MAX_LIFETIME);
-    let is_second =
-        second.room(&address, entry.name, now, longest) > first.room(&address, entry.name, now, longest);
-    let chosen = if is_second { spots.second } else { spots.first };
-    let Some(chosen) = set(table, chosen) else { return 0 };
-    match chosen.put::<Bpf>(&entry, now, longest) {
+    match SharedNameSet::enter::<Bpf>([first, second], &entry, now, ticks(MAX_LIFETIME)) {
         Some(Learnt::New) => 1,
         Some(Learnt::Longer) => 2,
         Some(Learnt::Instead) => 3,

@@ -28,6 +28,7 @@ pub use explanation::{
     PolicyTrace, RuleTrace, Verdict, VerdictReason,
 };
 pub use findings::{EntryFinding, EntryName, Miss, RuleList};
+pub(crate) use name::addresses as unlisted_addresses;
 pub use name::{KnownAddress, LearntNames, NameFinding, ShownAddress};
 pub use peers::{BlockPlace, LabelFinding, LabelsOf, PeerFinding, SelectedPods};
 use podgate_common::Direction;

@@ -20,6 +20,7 @@ pub mod lint;
 pub mod matrix;
 pub mod memory;
 pub mod model;
+pub mod name_check;
 pub mod policy_walk;
 pub mod port_spec;
 pub mod printable;

@@ -25,7 +25,10 @@ use std::{
 pub use finding::{LintFinding, LintName, Severity};
 use podgate_common::{Direction, Protocol};
 
-use crate::model::{Cluster, ObjectName};
+use crate::{
+    model::{Cluster, ObjectName},
+    name_check::PodDns,
+};
 use survey::Survey;
 
 /// What objects say beside what a cluster keeps of them.
@@ -36,6 +39,8 @@ pub struct ObjectNotes {
     pub left_out: BTreeMap<ObjectName, BTreeSet<Direction>>,
     /// Ports that the containers of a pod declare, with a name or without.
     pub container_ports: BTreeMap<ObjectName, Arc<BTreeSet<(Protocol, u16)>>>,
+    /// What pods say of the resolvers that they ask, of those that say anything but `ClusterFirst`.
+    pub dns: BTreeMap<ObjectName, PodDns>,
     /// Names of findings that an object does not want to hear of, by the object as in `NetworkPolicy
     /// shop/web`.
     pub ignored: BTreeMap<String, Vec<String>>,

@@ -8,6 +8,7 @@
 
 mod difference;
 mod groups;
+mod names;
 mod verdict;
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 
 pub use difference::{Difference, Pair};
 pub use groups::{GroupMatrix, GroupVerdict, PortVerdicts, group_matrix};
+pub use names::{NameMatrix, name_matrix};
 use podgate_common::{BITS_PER_ROW, ClassId, Row};
 use serde::Serialize;
 pub use verdict::{PairVerdict, UnknownVerdict, VerdictRow};

@@ -41,7 +41,9 @@ pub use limits::{
     services_over_room, without_services,
 };
 pub use name::{Labels, Name, ObjectName, Uid};
-pub use policy::{EGRESS_DOMAINS, IpBlock, NetworkPolicy, Peer, Peers, PortRule, Ports, Rule};
+pub use policy::{
+    EGRESS_DOMAINS, IpBlock, NetworkPolicy, NetworkPolicyKind, Peer, Peers, PortRule, Ports, Rule,
+};
 pub use policy_ref::{PolicyName, PolicyRef};
 pub use ports::{PortRange, PortSet};
 pub use selector::{LabelValues, Requirement, Selector};

@@ -1,6 +1,7 @@
 //! `podgate check`: can this node run podgate?
 
 mod calico;
+mod names;
 
 use std::{
     path::{Path, PathBuf},
@@ -14,7 +15,7 @@ use podgate_datapath::engines;
 use super::{output::Format, table::TextTable};
 use crate::check::{CheckPaths, Finding, FindingState, check};
 use crate::fleet::TargetOptions;
-use crate::options::{BPFFS, CNI_RESULTS};
+use crate::options::{BPFFS, CNI_RESULTS, Resolver};
 
 /// Check whether this node can run podgate, and say what to do if not
 #[derive(Debug, Args)]
@@ -26,9 +27,14 @@ With --calico no node is looked at: it names the fields of Calico's objects that
 becomes of them. Exit code 3 if there are any. Without a file it asks the API server, installs nothing, and lists \
 Calico's custom resources, and EndpointSlices if a rule names a Service.
 
+With --names no node is looked at either: it names pods whose rules have names of domains and that ask a resolver that \
+is not believed, by their dnsPolicy or dnsConfig, or whose policies let them reach public resolvers over TLS, QUIC or \
+HTTPS, which are not read. Exit code 3 if there are any. Libraries with a resolver of their own are not seen.
+
 Example:
   podgate check
   podgate check --calico
+  podgate check --names
   kubectl get globalnetworkpolicies.crd.projectcalico.org -o yaml | podgate check --calico -")]
 pub(super) struct CheckOptions {
     /// BPF file system for the pins
@@ -41,27 +47,39 @@ pub(super) struct CheckOptions {
     /// without any, those of the cluster
     #[arg(long, value_name = "FILE", num_args = 0..)]
     calico: Option<Vec<PathBuf>>,
+    /// Check the resolvers of pods with rules for names in place of this node: those of these files, `-` for
+    /// standard input, or, without any, those of the cluster
+    #[arg(long, value_name = "FILE", num_args = 0.., conflicts_with = "calico")]
+    names: Option<Vec<PathBuf>>,
+    /// With --names: servers that are believed, each ADDRESS[:PORT], as the agents have them
+    #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "names")]
+    resolvers: Vec<Resolver>,
     /// Kubeconfig file of that cluster [default: $KUBECONFIG, then ~/.kube/config]
-    #[arg(long, value_name = "FILE", requires = "calico")]
+    #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig
-    #[arg(long, value_name = "NAME", requires = "calico")]
+    #[arg(long, value_name = "NAME")]
     context: Option<String>,
 }
 
 impl CheckOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Self { bpffs, cni_results, calico, kubeconfig, context } = self;
-        match calico {
-            Some(files) if files.is_empty() => {
-                let target = TargetOptions { kubeconfig: kubeconfig.as_deref(), context: context.as_deref() };
-                return calico::run_live(target, format);
+        let Self { bpffs, cni_results, calico, names, resolvers, kubeconfig, context } = self;
+        let target = TargetOptions { kubeconfig: kubeconfig.as_deref(), context: context.as_deref() };
+        let names_a_cluster = kubeconfig.is_some() || context.is_some();
+        let resolvers: Vec<_> = resolvers.into_iter().map(|resolver| resolver.0).collect();
+        match (&calico, &names) {
+            (Some(files), _) | (None, Some(files)) => {
+                ensure!(files.is_empty() || !names_a_cluster, "files are given, so no cluster is asked");
             }
-            Some(files) => {
-                ensure!(kubeconfig.is_none() && context.is_none(), "files are given, so no cluster is asked");
-                return calico::run(&files, format);
-            }
-            None => {}
+            (None, None) => ensure!(!names_a_cluster, "a cluster is asked with --calico or --names alone"),
+        }
+        match (calico, names) {
+            (Some(files), _) if files.is_empty() => return calico::run_live(target, format),
+            (Some(files), _) => return calico::run(&files, format),
+            (None, Some(files)) if files.is_empty() => return names::run_live(target, &resolvers, format),
+            (None, Some(files)) => return names::run(&files, &resolvers, format),
+            (None, None) => {}
         }
         let findings =
             check(&CheckPaths { root: Path::new("/").into(), bpffs, cni_results }, engines::look());

@@ -7,6 +7,7 @@ mod text;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
+use anyhow::ensure;
 use clap::Args;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
     output::{FOUND, OF_MATRIX, Offered, Output, print, print_json},
 };
 use podgate_core::{
-    matrix::{Difference, matrix},
+    matrix::{Difference, matrix, name_matrix},
     model::Cluster,
     port_spec::PortSpec,
 };
@@ -36,12 +37,16 @@ Exit code 3: the change opens or closes something. Exit code 1, after the answer
 
 If a policy in the manifests cannot be read, the answer says that it is uncertain, and the exit code is 1.
 
+--names shows which pods reach the names of domains that rules speak of, at addresses that nothing else opens: one \
+column for each name. Whether a pod may ask a resolver is not part of it.
+
 -o html writes a self-contained page in which each cell explains its verdict.
 
 Example:
   kubectl get ns,nodes,pods,netpol -A -o yaml | podgate matrix --manifests - --ports TCP/80,UDP/53,TCP/http
   podgate matrix --manifests cluster.yaml --ports TCP/80 -o html > matrix.html
-  podgate matrix --manifests cluster.yaml --ports TCP/80 --diff new-policy.yaml")]
+  podgate matrix --manifests cluster.yaml --ports TCP/80 --diff new-policy.yaml
+  podgate matrix --manifests cluster.yaml --ports TCP/443 --names")]
 pub(super) struct MatrixOptions {
     /// File or directory of objects, `-` for standard input (repeatable)
     #[arg(long, value_name = "PATH", required_unless_present = "paths")]
@@ -56,6 +61,9 @@ pub(super) struct MatrixOptions {
     /// File or directory with a change to the manifests: show what it opens and closes (repeatable)
     #[arg(long, value_name = "PATH")]
     diff: Vec<PathBuf>,
+    /// Show which pods reach the names of domains that rules speak of, in place of other pods
+    #[arg(long, conflicts_with = "diff")]
+    names: bool,
     #[command(flatten)]
     reading: ReadingOptions,
     // In the place of the one that every verb has.
@@ -66,11 +74,14 @@ pub(super) struct MatrixOptions {
 
 impl MatrixOptions {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self { mut manifests, paths, ports, diff, reading, output } = self;
+        let Self { mut manifests, paths, ports, diff, names, reading, output } = self;
         manifests.extend(paths);
         let (change, changed) = offline::read_change(&diff, &manifests, &reading)?;
         let read = offline::read(&manifests, &reading)?;
         let ports: BTreeSet<PortSpec> = ports.into_iter().collect();
+        if names {
+            return show_names(&read, &ports, output, reading.strict);
+        }
         if diff.is_empty() {
             return show(&read, &ports, output, reading.strict);
         }
@@ -97,6 +108,30 @@ fn show(
         Output::Csv => print(|out| csv::write_matrix(matrix, out))?,
         Output::Html => print(|out| out.write_all(page::page(&read.cluster, matrix, None).as_bytes()))?,
         Output::Wide | Output::Yaml => {
+            unreachable!("a command line with an output that its verb lacks is refused")
+        }
+    }
+    read.verdict(&answer, 0, is_strict)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_names(
+    read: &Manifests,
+    ports: &BTreeSet<PortSpec>,
+    output: Output,
+    is_strict: bool,
+) -> anyhow::Result<ExitCode> {
+    ensure!(output != Output::Html, "--names has no page: use table, json or csv");
+    let answer = read.answer(name_matrix(&read.cluster, ports), &offline::namespaces(&read.cluster));
+    let matrix = &answer.answer;
+    match output {
+        Output::Table => {
+            let text = answer.caution() + &text::of_names(matrix, Paint::of_stdout());
+            print(|out| out.write_all(text.as_bytes()))?;
+        }
+        Output::Json => print_json(&answer)?,
+        Output::Csv => print(|out| csv::write_names(matrix, out))?,
+        Output::Html | Output::Wide | Output::Yaml => {
             unreachable!("a command line with an output that its verb lacks is refused")
         }
     }

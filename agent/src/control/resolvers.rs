@@ -82,7 +82,13 @@ impl Resolvers {
     }
 }
 
-fn resolvers(configured: &[SocketAddr], cluster: &Cluster, has_node_local: bool) -> BTreeSet<ServiceKey> {
+/// In place of the cluster's own, `configured` if there are any. `has_node_local`: NodeLocal DNSCache may be
+/// on the node.
+pub(crate) fn resolvers(
+    configured: &[SocketAddr],
+    cluster: &Cluster,
+    has_node_local: bool,
+) -> BTreeSet<ServiceKey> {
     if !configured.is_empty() {
         return configured.iter().copied().flat_map(both).collect();
     }

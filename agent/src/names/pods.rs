@@ -116,7 +116,7 @@ impl NamedPods {
 impl NamedPod {
     /// Whether one of its rules has a name, as far as rules tell it from others.
     pub(super) fn matches(&self, (labels, left): &NamePlace) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches_names_below(labels, *left != 0))
+        self.patterns.iter().any(|pattern| pattern.matches_names_below(labels, *left))
     }
 }
 

@@ -227,7 +227,7 @@ impl<'a> PodRules<'a> {
     }
 
     fn matching(&self, (suffix, left): &NamePlace) -> Vec<NameRules> {
-        let matches = |pattern: &&DomainPattern| pattern.matches_names_below(suffix, *left != 0);
+        let matches = |pattern: &&DomainPattern| pattern.matches_names_below(suffix, *left);
         let of_policies = self.0.iter().map(|(policy, rules)| {
             let rules = rules.iter().filter(|(_, patterns)| patterns.iter().any(matches));
             NameRules { policy: policy.clone(), rules: rules.map(|(index, _)| *index).collect() }
@@ -236,7 +236,7 @@ impl<'a> PodRules<'a> {
     }
 
     /// What counts, sorted. Names that print alike, as those with one and with two labels before a rule's,
-    /// are alike to all rules.
+    /// are one: some rule tells them apart if it has a wildcard of one label.
     fn entries(&self, learnt: Vec<LearntAddress>, connections: impl Fn(IpAddr) -> usize) -> Vec<LearntName> {
         let mut matching: HashMap<NamePlace, Vec<NameRules>> = HashMap::new();
         let mut entries: BTreeMap<(String, IpAddr), (Duration, Vec<NameRules>)> = BTreeMap::new();
@@ -244,8 +244,10 @@ impl<'a> PodRules<'a> {
             let Some(left) = left else { continue };
             let policies = matching.entry(name.clone()).or_insert_with(|| self.matching(&name));
             let entry = entries.entry((name_text(&name), address));
-            let (longest, _) = entry.or_insert_with(|| (left, policies.clone()));
+            let (longest, known) = entry.or_insert_with(|| (left, policies.clone()));
             *longest = left.max(*longest);
+            let others: Vec<_> = policies.iter().filter(|of| !known.contains(of)).cloned().collect();
+            known.extend(others);
         }
         let entries = entries.into_iter().map(|((name, address), (left, policies))| LearntName {
             address,

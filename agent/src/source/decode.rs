@@ -14,8 +14,10 @@ mod cluster_policy;
 mod cluster_port;
 mod endpoint_slice;
 mod field;
+mod fqdn_policy;
 mod intern;
 mod kind;
+mod location;
 mod metadata;
 mod node;
 mod peer;
@@ -32,6 +34,7 @@ use serde_json::Value;
 
 pub(crate) use field::FieldError;
 pub(crate) use kind::{CalicoKind, Kind, KindInfo, ObjectId, group};
+pub(crate) use location::{ObjectLines, ObjectLocation};
 pub(crate) use pod::MIRROR;
 pub(crate) use written::{WrittenObject, WrittenPart};
 
@@ -42,8 +45,8 @@ use kind::Recognised;
 use metadata::Metadata;
 use podgate_core::model::{
     CalicoApi, CalicoPolicy, CalicoPolicyName, CalicoTier, ClusterNetworkPolicy, ClusterPolicyName,
-    EndpointSlice, LabelExpression, Labels, Name, Namespace, NetworkPolicy, NetworkSet, Node, ObjectName,
-    Pod, Selector, Service,
+    EndpointSlice, LabelExpression, Labels, Name, Namespace, NetworkPolicy, NetworkPolicyKind, NetworkSet,
+    Node, ObjectName, Pod, Selector, Service,
 };
 
 /// One decoded object.
@@ -97,22 +100,6 @@ pub(crate) struct UnreadObject {
     pub(crate) namespace: Option<Name>,
 }
 
-/// Where a value was found. It names objects that do not name themselves.
-#[derive(Clone, Debug)]
-pub(crate) struct ObjectLocation {
-    /// Unique among the places of a source: a file.
-    pub(crate) origin: String,
-    /// Unique within the origin, e.g. `document 2`.
-    pub(crate) position: String,
-}
-
-/// Where an object begins, and, of a list, where its items do. Lines are counted from 1.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ObjectLines {
-    pub(crate) own: usize,
-    pub(crate) items: Vec<ObjectLines>,
-}
-
 /// Decodes objects; equal names and label sets of all that it decoded share their memory.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
@@ -123,12 +110,6 @@ pub(crate) struct Decoder {
     keeps_written: bool,
 }
 
-impl ObjectLines {
-    pub(crate) const fn at(own: usize) -> Self {
-        Self { own, items: Vec::new() }
-    }
-}
-
 impl Decoded {
     pub(crate) fn id(&self) -> ObjectId {
         match self {
@@ -136,7 +117,10 @@ impl Decoded {
             Self::Node(name, _) => ObjectId::of_cluster(Kind::Node, name.clone()),
             Self::Pod(pod) => ObjectId::of_namespace(Kind::Pod, pod.name.clone()),
             Self::FinishedPod(name) => ObjectId::of_namespace(Kind::Pod, name.clone()),
-            Self::Policy(policy) => ObjectId::of_namespace(Kind::NetworkPolicy, policy.name.clone()),
+            Self::Policy(policy) => {
+                let (kind, name) = NetworkPolicyKind::of(&policy.name);
+                ObjectId::of_namespace(Kind::of_policy(kind), name)
+            }
             Self::ClusterPolicy(policy) => {
                 let ClusterPolicyName { name, kind } = &policy.name;
                 ObjectId::of_cluster(Kind::ClusterPolicy(*kind), name.clone())
@@ -359,6 +343,16 @@ impl Decoder {
             Kind::NetworkPolicy => {
                 let name = name.unwrap_or_else(|| metadata::unnamed(place));
                 Decoded::Policy(policy::read(fields, in_namespace(name), audit, &mut self.names))
+            }
+            Kind::ApplicationNetworkPolicy => {
+                let name = in_namespace(name.unwrap_or_else(|| metadata::unnamed(place)));
+                let name = NetworkPolicyKind::ApplicationNetworkPolicy.policy_name(name);
+                Decoded::Policy(policy::read_with_names(fields, name, audit, &mut self.names))
+            }
+            Kind::FqdnNetworkPolicy => {
+                let name = in_namespace(name.unwrap_or_else(|| metadata::unnamed(place)));
+                let name = NetworkPolicyKind::FqdnNetworkPolicy.policy_name(name);
+                Decoded::Policy(fqdn_policy::read(fields, name, audit, &mut self.names))
             }
             Kind::ClusterPolicy(kind) => {
                 let name = ClusterPolicyName { name: name.unwrap_or_else(|| metadata::unnamed(place)), kind };

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 pub use calico::with_calico;
 pub use large::{large, large_cluster_policies, large_of};
-pub use names::{learnt, with_names};
+pub use names::{learnt, with_cloud_names, with_names};
 pub use plain_calico::with_plain_calico;
 pub use spoil::spoil;
 

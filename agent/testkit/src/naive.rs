@@ -1,5 +1,6 @@
 //! The naive evaluator: NetworkPolicy (networking.k8s.io/v1), ClusterNetworkPolicy
-//! (policy.networking.k8s.io/v1alpha2) and Calico's policies sentence by sentence, on raw Kubernetes JSON.
+//! (policy.networking.k8s.io/v1alpha2), Calico's policies, and those of AWS and GKE with names, sentence by
+//! sentence, on raw Kubernetes JSON.
 //!
 //! In: objects as a user writes them, with defaults omitted. Out: a verdict, or the matrix of all pods.
 //! Clear and slow on purpose. Quoted sentences are those of the API documentation (`networking/v1/types.go`,
@@ -12,6 +13,7 @@ mod checklist;
 mod cidr;
 mod cluster_policy;
 mod matrix;
+mod names;
 mod object;
 mod policy;
 mod selector;
@@ -21,8 +23,8 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-pub use cluster_policy::learnt;
 pub use matrix::matrix;
+pub use names::learnt;
 pub(crate) use object::asked_number;
 use object::{addresses, is_alive, namespace_of, node_of, on_host_network};
 use policy::{isolates, rule_allows, rules, selects};

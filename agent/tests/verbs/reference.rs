@@ -75,7 +75,8 @@ output, messages to standard error. JSON is a contract: fields are added, and an
 the [changelog](../../.github/CHANGELOG.md). Exit codes: 0 done, 1 failed, 2 wrong usage, 3 found what was
 looked for: a change opens or closes something (`matrix --diff`), there are findings (`lint`), too few pods
 are isolated (`coverage --fail-under`), a connection is denied (`explain --exit-code`), objects are not
-carried whole or have no equal (`check --calico`, `convert`); 4 some nodes did not answer (`cluster`).
+carried whole or have no equal (`check --calico`, `convert`), pods ask resolvers that are not believed or not
+seen (`check --names`); 4 some nodes did not answer (`cluster`).
 ";
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 103] = [
+const OFFLINE: [(&str, &str); 112] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -63,6 +63,15 @@ const OFFLINE: [(&str, &str); 103] = [
     ),
     ("check-calico", "check --calico calico.yaml"),
     ("check-calico-json", "check --calico calico.yaml -o json"),
+    ("check-names", "check --names names.yaml"),
+    ("check-names-json", "check --names names.yaml -o json"),
+    ("check-names-of-no-pod", "check --names shop.yaml"),
+    ("check-of-a-context", "check --context other"),
+    ("matrix-names", "matrix --manifests names.yaml --ports TCP/443,UDP/443 --names"),
+    ("matrix-names-json", "matrix --manifests names.yaml --ports TCP/443 --names -o json"),
+    ("matrix-names-csv", "matrix --manifests names.yaml --ports TCP/443 --names -o csv"),
+    ("matrix-names-html", "matrix --manifests names.yaml --ports TCP/443 --names -o html"),
+    ("matrix-names-of-none", "matrix --manifests shop.yaml --ports TCP/443 --names"),
     ("matrix", "matrix --manifests shop.yaml --ports TCP/8080,TCP/http"),
     ("matrix-json", "matrix --manifests shop.yaml --ports TCP/8080,TCP/http -o json"),
     ("matrix-csv", "matrix --manifests shop.yaml --ports TCP/http -o csv"),

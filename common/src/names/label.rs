@@ -62,10 +62,14 @@ impl LabelKey {
         unsafe { &mut *self.text.as_mut_ptr().cast() }
     }
 
-    /// After the bytes were written: upper case counts as lower case (RFC 4343).
+    /// After so many bytes and their length were written: upper case counts as lower case (RFC 4343).
     #[inline(always)]
-    pub(super) fn fold(&mut self) {
-        for word in &mut self.text {
+    pub(super) fn fold(&mut self, length: u8) {
+        for (word, first) in self.text.iter_mut().zip((0..).step_by(8)) {
+            // The rest is zeros.
+            if first > length {
+                break;
+            }
             let folded = lower_case(*word);
             overwrite(word, folded);
         }

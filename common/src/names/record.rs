@@ -56,8 +56,7 @@ impl Walk {
                 return (usize::from(length) <= LabelKey::MAX_LABEL).then_some(Next::Record);
             }
         };
-        let [kind @ .., class_high, class_low] = self.read::<4>(packet, after)?;
-        let [a, b, c, d, length @ ..] = self.read::<6>(packet, after + 4)?;
+        let [kind, more, class_high, class_low, a, b, c, d, length @ ..] = self.read::<10>(packet, after)?;
         let data = after + 10;
         let length = u32::from(u16::from_be_bytes(length));
         if data + length > forget(&self.end) {
@@ -75,7 +74,7 @@ impl Walk {
         // Only what was asked for: then the answer is a chain of aliases and what its end has, which the
         // resolver has taken from where each belongs. To who asks for all types at once (RFC 8482) it gives
         // what the server of the name says: an alias to any name, beside addresses.
-        match u16::from_be_bytes(kind) {
+        match u16::from_be_bytes([kind, more]) {
             kind::CNAME => self.alias(data),
             other if u32::from(other) != forget(&self.asked) => Some(self.next_record()),
             kind::A if length == V4 => self.address(packet, data, V4),

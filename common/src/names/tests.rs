@@ -2,6 +2,7 @@
 
 mod agreement;
 mod generate;
+pub(super) mod modelled;
 mod naive;
 mod patterns;
 mod table;

@@ -254,12 +254,14 @@ impl Walk {
             Next::Target => self.target(packet),
             Next::Parameter => self.parameter(packet),
             Next::Hint => self.hint(packet),
-            Next::Learn => Some(self.learn(tables)),
+            Next::Learn => Some(Next::Learn),
             Next::Message => self.message(packet),
             Next::Done => Some(Next::Done),
             Next::Malformed => None,
             Next::Unlearnt => Some(Next::Unlearnt),
         };
+        // An address is learnt in the step that has found it.
+        let next = if next == Some(Next::Learn) { Some(self.learn(tables)) } else { next };
         overwrite(&mut self.next, next.unwrap_or(Next::Malformed));
         let next = forget(&self.next);
         if !next.is_end() {
@@ -352,7 +354,7 @@ impl Walk {
             let length = self.byte(packet, at)?;
             let node = forget(&self.node);
             packet.load(at as usize, usize::from(length) + 1, self.key.begin(node.number()))?;
-            self.key.fold();
+            self.key.fold(length);
             let node = tables.node(&self.key);
             if node != NameNode::ROOT {
                 overwrite(&mut self.node, node);

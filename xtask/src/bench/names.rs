@@ -4,6 +4,10 @@
 //! In: a sandbox. Out: figures of the three in turn, over the same resolver on another node. The proxy is
 //! dnsmasq, which forwards every question as the DNS proxies of other engines do; it filters nothing.
 
+mod plots;
+
+pub(super) use plots::plots;
+
 use std::{
     net::{Ipv4Addr, UdpSocket},
     thread,

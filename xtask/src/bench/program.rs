@@ -18,7 +18,7 @@ use super::{
     iptables,
     machine::Machine,
     names,
-    report::{Findings, Report},
+    report::{Findings, Plot, Report},
     statistics::Quartiles,
 };
 use crate::{
@@ -41,6 +41,8 @@ pub(super) struct Program {
     ///
     /// As another system does it, or with sockets.
     peer: Option<(&'static [(&'static str, &'static str)], Peer)>,
+    /// What the page shows as plots.
+    plots: fn(&[Figure]) -> Vec<Plot>,
 }
 
 /// From podgate's figures to those of another system; the flag is for a quick run.
@@ -59,6 +61,7 @@ pub(super) const DECISION: Program = Program {
         "Caches that other programs use meanwhile.",
     ],
     peer: None,
+    plots: |_| Vec::new(),
 };
 
 pub(super) const CONTROL: Program = Program {
@@ -73,6 +76,7 @@ pub(super) const CONTROL: Program = Program {
     ],
     limits: &["Reading objects from an API server: see `cargo xtask scale`."],
     peer: Some((&peers::PROGRAMS, iptables::measure)),
+    plots: |_| Vec::new(),
 };
 
 pub(super) const NAMES: Program = Program {
@@ -89,6 +93,7 @@ pub(super) const NAMES: Program = Program {
     ],
     limits: &["What a resolver takes that looks names up: the one here answers from memory."],
     peer: Some((&[names::PROXY], names::measure)),
+    plots: names::plots,
 };
 
 /// A line of the program's output.
@@ -143,7 +148,8 @@ impl Program {
 
 fn report(program: &Program, flags: &ProgramFlags, findings: Findings) -> Result<()> {
     show(&findings.figures);
-    Report { findings, title: program.title, lead: program.lead, plots: Vec::new() }.write(&flags.report)
+    let plots = (program.plots)(&findings.figures);
+    Report { findings, title: program.title, lead: program.lead, plots }.write(&flags.report)
 }
 
 /// Builds and runs the program.

@@ -180,10 +180,8 @@ pub(super) fn places<'a>(
         for left in 0..3_u32 {
             let mut signature = Signature::new();
             for at in 0..suffix.len() {
-                // Whether any label stands before the pattern's own.
-                let is_below = at != 0 || left != 0;
                 let patterns = by_name.get(&suffix[at..]).into_iter().flatten();
-                let matching = patterns.filter(|(pattern, _)| pattern.is_wildcard() == is_below);
+                let matching = patterns.filter(|(pattern, _)| pattern.matches_before(at + left as usize));
                 signature.extend(matching.map(|(_, atom)| (*atom).clone()));
             }
             if !signature.is_empty() {

@@ -70,7 +70,7 @@ impl AskedName<'_> {
             Self::Name(name) => (Some(name.to_string()), wanted.matches(name.as_str())),
             Self::Learnt(names, address) => {
                 let names = || names.0.get(&address).into_iter().flatten();
-                let is_meant = |(labels, left): &&NamePlace| wanted.matches_names_below(labels, *left != 0);
+                let is_meant = |(labels, left): &&NamePlace| wanted.matches_names_below(labels, *left);
                 match names().find(is_meant) {
                     Some(name) => (Some(name_text(name)), true),
                     None => (names().next().map(name_text), false),
@@ -123,7 +123,7 @@ impl KnownAddress {
 
 /// An address of each family that no pod, no node and no block of a rule has, but for blocks of all
 /// addresses.
-pub(super) fn addresses(cluster: &Cluster) -> Vec<IpAddr> {
+pub(crate) fn addresses(cluster: &Cluster) -> Vec<IpAddr> {
     let blocks = blocks(cluster);
     // Of documentation (RFC 5737, RFC 3849); where a rule has these, what comes behind a block of a rule.
     let first: [IpAddr; 2] =

@@ -13,7 +13,8 @@ use super::{LintFinding, LintName, ObjectNotes};
 use crate::{
     compiler::{Atom, NodeAtoms, PodAtoms, Shared, peer_atoms},
     model::{
-        Cluster, ClusterPolicyKind, Labels, Name, NamedPort, Peer, Peers, Pod, PolicyName, PolicyRef, Rule,
+        Cluster, ClusterPolicyKind, Labels, Name, NamedPort, NetworkPolicyKind, Peer, Peers, Pod, PolicyName,
+        PolicyRef, Rule,
     },
 };
 
@@ -130,7 +131,10 @@ impl<'a> SurveyedPolicy<'a> {
     /// As findings name it.
     pub(super) fn object(&self) -> String {
         match self.policy.name() {
-            PolicyName::Namespaced(name) => format!("NetworkPolicy {name}"),
+            PolicyName::Namespaced(name) => {
+                let (kind, name) = NetworkPolicyKind::of(&name);
+                format!("{} {name}", kind.kind())
+            }
             PolicyName::Cluster(name) => name.to_string(),
             PolicyName::Calico(name) => name.to_string(),
         }

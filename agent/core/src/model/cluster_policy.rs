@@ -1,5 +1,6 @@
 //! ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2) after validation, and its forerunners
-//! AdminNetworkPolicy and BaselineAdminNetworkPolicy (v1alpha1), which say the same in other words.
+//! AdminNetworkPolicy and BaselineAdminNetworkPolicy (v1alpha1), and AWS's form of it (`networking.k8s.aws`),
+//! which say the same in other words.
 //!
 //! A rule that was not understood has failed closed on its way here: one that accepts matches nothing, any
 //! other one denies everything. Left out: names of rules, and peers by domain name, which match nothing.
@@ -48,6 +49,8 @@ pub enum ClusterPolicyKind {
     AdminNetworkPolicy,
     /// Of v1alpha1: always of the tier Baseline, with a priority of 0.
     BaselineAdminNetworkPolicy,
+    /// AWS's, of its own API group: it stands among the others, and lists ports as those of v1alpha1 do.
+    AwsClusterNetworkPolicy,
 }
 
 /// Which policies are asked first: Admin, then NetworkPolicies, then Baseline.
@@ -124,6 +127,8 @@ impl fmt::Display for ClusterPolicyKind {
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
             Self::AdminNetworkPolicy => "AdminNetworkPolicy",
             Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
+            // Unlike that of Kubernetes, it says whose it is.
+            Self::AwsClusterNetworkPolicy => "AWS ClusterNetworkPolicy",
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Names of the DNS as rules write them: one name, or with `*.` all names below one.
+//! Names of the DNS as rules write them: one name, or with `*.` names below one.
 
 use std::fmt;
 
@@ -6,12 +6,22 @@ use podgate_common::MAX_PATTERN_LABELS;
 
 use super::Name;
 
-/// `api.example.com`, or `*.example.com`: one label or more before `example.com`, never that name itself.
+/// `api.example.com`, or `*.example.com`: labels before `example.com`, never that name itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomainPattern {
-    is_wildcard: bool,
+    depth: Depth,
     /// In lower case, without a dot at its end.
     name: Name,
+}
+
+/// How many labels stand before a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Depth {
+    None,
+    /// One or more, as `*.` means.
+    Some,
+    /// One, as `*.` means in rules of GKE's.
+    One,
 }
 
 impl DomainPattern {
@@ -26,9 +36,9 @@ impl DomainPattern {
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let text = text.strip_suffix('.').unwrap_or(text);
-        let (is_wildcard, name) = match text.strip_prefix("*.") {
-            Some(name) => (true, name),
-            None => (false, text),
+        let (depth, name) = match text.strip_prefix("*.") {
+            Some(name) => (Depth::Some, name),
+            None => (Depth::None, text),
         };
         if name.is_empty() || text.len() > Self::MAX_LENGTH {
             return Err("is no name of 1 to 253 bytes");
@@ -45,12 +55,31 @@ impl DomainPattern {
                 return Err("has a label that is not 1 to 63 letters, digits, - or _");
             }
         }
-        Ok(Self { is_wildcard, name: name.to_ascii_lowercase().into() })
+        Ok(Self { depth, name: name.to_ascii_lowercase().into() })
     }
 
-    /// Whether it stands for the names below one, and not for that one.
+    /// The same, where `*.` stands for one label.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::parse`].
+    pub fn parse_one_label(text: &str) -> Result<Self, &'static str> {
+        let Self { depth, name } = Self::parse(text)?;
+        Ok(Self { depth: if depth == Depth::Some { Depth::One } else { depth }, name })
+    }
+
+    /// Whether it stands for names below one, and not for that one.
     pub const fn is_wildcard(&self) -> bool {
-        self.is_wildcard
+        matches!(self.depth, Depth::Some | Depth::One)
+    }
+
+    /// Whether it matches names with so many labels before its own; of 2 and more they are alike.
+    pub const fn matches_before(&self, labels: usize) -> bool {
+        match self.depth {
+            Depth::None => labels == 0,
+            Depth::Some => labels != 0,
+            Depth::One => labels == 1,
+        }
     }
 
     /// The labels behind the `*.`, the leftmost first.
@@ -61,19 +90,22 @@ impl DomainPattern {
     /// Whether it matches a name, given in lower case without a dot at its end.
     pub fn matches(&self, name: &str) -> bool {
         match name.strip_suffix(self.name.as_str()) {
-            Some("") => !self.is_wildcard,
-            Some(before) => self.is_wildcard && before.len() > 1 && before.ends_with('.'),
+            Some("") => self.matches_before(0),
+            Some(before) => match before.strip_suffix('.') {
+                None | Some("") => false,
+                Some(labels) => self.matches_before(labels.split('.').count()),
+            },
             None => false,
         }
     }
 
-    /// Whether it matches the names that end in these labels, given in lower case. `has_more`: they have
-    /// others before them.
-    pub fn matches_names_below(&self, labels: &[Box<[u8]>], has_more: bool) -> bool {
+    /// Whether it matches the names that end in these labels, given in lower case, and have `left` others
+    /// before them: 2 of 2 and more.
+    pub fn matches_names_below(&self, labels: &[Box<[u8]>], left: u32) -> bool {
         let own = self.labels().count();
         let Some(before) = labels.len().checked_sub(own) else { return false };
         let is_same = labels[before..].iter().map(|label| &**label).eq(self.labels());
-        is_same && self.is_wildcard == (before > 0 || has_more)
+        is_same && self.matches_before(before + left as usize)
     }
 }
 
@@ -109,8 +141,11 @@ impl fmt::Display for DomainName {
 
 impl fmt::Display for DomainPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wildcard = if self.is_wildcard { "*." } else { "" };
-        write!(f, "{wildcard}{}", self.name)
+        match self.depth {
+            Depth::None => write!(f, "{}", self.name),
+            Depth::Some => write!(f, "*.{}", self.name),
+            Depth::One => write!(f, "*.{} (one label)", self.name),
+        }
     }
 }
 
@@ -141,19 +176,41 @@ mod tests {
     }
 
     #[test]
+    fn a_wildcard_of_one_label_matches_no_deeper_names() {
+        let one = DomainPattern::parse_one_label("*.Example.com.").unwrap();
+        assert!(one.matches("a.example.com") && one != pattern("*.example.com"));
+        for other in ["a.b.example.com", "example.com", ".example.com", "notexample.com"] {
+            assert!(!one.matches(other), "{other}");
+        }
+        assert_eq!(DomainPattern::parse_one_label("example.com"), Ok(pattern("example.com")));
+        assert!(DomainPattern::parse_one_label("*.*.example.com").is_err());
+    }
+
+    #[test]
     fn names_are_matched_by_their_last_labels() {
         let labels = |name: &str| name.split('.').map(|label| label.as_bytes().into()).collect::<Vec<_>>();
-        for (text, name, has_more, expected) in [
-            ("a.test", "a.test", false, true),
-            ("a.test", "a.test", true, false),
-            ("*.test", "a.test", false, true),
-            ("*.a.test", "a.test", false, false),
-            ("*.a.test", "a.test", true, true),
-            ("b.a.test", "a.test", true, false),
-            ("*.test", "a.best", true, false),
+        for (text, name, left, expected) in [
+            ("a.test", "a.test", 0, true),
+            ("a.test", "a.test", 1, false),
+            ("*.test", "a.test", 0, true),
+            ("*.a.test", "a.test", 0, false),
+            ("*.a.test", "a.test", 1, true),
+            ("*.a.test", "a.test", 2, true),
+            ("b.a.test", "a.test", 1, false),
+            ("*.test", "a.best", 1, false),
         ] {
-            let found = pattern(text).matches_names_below(&labels(name), has_more);
-            assert_eq!(found, expected, "{text} of {name}, {has_more}");
+            let found = pattern(text).matches_names_below(&labels(name), left);
+            assert_eq!(found, expected, "{text} of {name}, {left}");
+        }
+        let one = DomainPattern::parse_one_label("*.test").unwrap();
+        for (name, left, expected) in [
+            ("test", 0, false),
+            ("test", 1, true),
+            ("test", 2, false),
+            ("a.test", 0, true),
+            ("a.test", 1, false),
+        ] {
+            assert_eq!(one.matches_names_below(&labels(name), left), expected, "{one} of {name}, {left}");
         }
     }
 

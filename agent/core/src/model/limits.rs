@@ -39,7 +39,7 @@ pub const MAX_RANGES: usize = 16_384;
 /// Different selectors of pods and namespaces; one with many requirements counts once more for every four of
 /// them.
 pub const MAX_SELECTORS: usize = 1_024;
-/// Rules, of both directions.
+/// Rules, of both directions; one with several names of the DNS counts once for each.
 pub const MAX_RULES: usize = 8_192;
 /// Groups of ports, and groups of addresses in blocks, that the rules distinguish. One list of them, however
 /// long, makes two groups; a list that overlaps others may divide each of theirs, but makes no more groups
@@ -176,7 +176,9 @@ impl<'a> Room<'a> {
     }
 
     fn take(&mut self, rule: &'a Rule) -> Result<(), Limit> {
-        if self.rules == MAX_RULES {
+        // As an annotation has them, each name is a rule.
+        let rules = rule.names().count().max(1);
+        if self.rules + rules > MAX_RULES {
             return Err(Limit::Rules);
         }
         let mut blocks = BTreeSet::new();
@@ -223,7 +225,7 @@ impl<'a> Room<'a> {
             self.ports.with(ports, ranges, MAX_RANGES)
         });
         let ports = ports.transpose().map_err(|full| full.of(Limit::Ranges, Limit::PortGroups))?;
-        self.rules += 1;
+        self.rules += rules;
         self.selectors.extend(selectors);
         self.policies_selecting += policies_selecting;
         self.blocks.add(blocks);

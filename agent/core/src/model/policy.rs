@@ -13,7 +13,7 @@ pub const EGRESS_DOMAINS: &str = "podgate.io/egress-domains";
 /// One NetworkPolicy. `None` for a direction: `policyTypes` does not name it, the policy does not isolate it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkPolicy {
-    /// Namespace and name.
+    /// Namespace and name: of another kind than Kubernetes' own, [`NetworkPolicyKind::policy_name`].
     pub name: ObjectName,
     /// Which pods of the policy's own namespace it selects.
     pub subject: Selector,
@@ -27,6 +27,52 @@ pub struct NetworkPolicy {
     pub audit: bool,
 }
 
+/// Kinds of policies of a namespace that isolate and allow as a NetworkPolicy does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NetworkPolicyKind {
+    /// Kubernetes' own.
+    NetworkPolicy,
+    /// Of AWS (`networking.k8s.aws`): its peers may be names of the DNS.
+    ApplicationNetworkPolicy,
+    /// Of GKE (`networking.gke.io`): its peers are names of the DNS.
+    FqdnNetworkPolicy,
+}
+
+impl NetworkPolicyKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::NetworkPolicy, Self::ApplicationNetworkPolicy, Self::FqdnNetworkPolicy];
+
+    /// As objects have it.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::ApplicationNetworkPolicy => "ApplicationNetworkPolicy",
+            Self::FqdnNetworkPolicy => "FQDNNetworkPolicy",
+        }
+    }
+
+    /// What an object of this kind is called among all of its namespace: as it is, or as `KIND/NAME`. No
+    /// object has a name with a slash.
+    pub fn policy_name(self, ObjectName { namespace, name }: ObjectName) -> ObjectName {
+        let name = match self {
+            Self::NetworkPolicy => name,
+            Self::ApplicationNetworkPolicy | Self::FqdnNetworkPolicy => {
+                format!("{}/{name}", self.kind()).into()
+            }
+        };
+        ObjectName { namespace, name }
+    }
+
+    /// The inverse: the kind, and what the object is called.
+    pub fn of(policy: &ObjectName) -> (Self, ObjectName) {
+        let of_kind = |kind: Self| {
+            let name = policy.name.strip_prefix(kind.kind())?.strip_prefix('/')?;
+            Some((kind, ObjectName::new(policy.namespace.clone(), name)))
+        };
+        Self::ALL.into_iter().find_map(of_kind).unwrap_or_else(|| (Self::NetworkPolicy, policy.clone()))
+    }
+}
+
 impl NetworkPolicy {
     /// Its rules for a direction; `None` when it does not isolate it.
     pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
@@ -36,8 +82,12 @@ impl NetworkPolicy {
         }
     }
 
-    /// The annotation that a rule comes from; `None`: it stands in `spec`, where no peer is a name.
+    /// The annotation that a rule comes from; `None`: it stands in `spec`, where no peer of a NetworkPolicy
+    /// of Kubernetes' own is a name.
     pub fn annotation(&self, direction: Direction, index: usize) -> Option<&'static str> {
+        if NetworkPolicyKind::of(&self.name).0 != NetworkPolicyKind::NetworkPolicy {
+            return None;
+        }
         let rule = self.rules(direction)?.get(index)?;
         let Peers::Listed(peers) = &rule.peers else { return None };
         peers.iter().any(|peer| matches!(peer, Peer::Name(_))).then_some(EGRESS_DOMAINS)
@@ -65,6 +115,18 @@ impl Rule {
             Peers::Any | Peers::Listed(_) => None,
             Peers::Calico(ends) => ends.peer.service.as_ref(),
         }
+    }
+
+    /// Names of the DNS among its peers.
+    pub fn names(&self) -> impl Iterator<Item = &DomainPattern> {
+        let peers: &[Peer] = match &self.peers {
+            Peers::Listed(peers) => peers,
+            Peers::Any | Peers::Calico(_) => &[],
+        };
+        peers.iter().filter_map(|peer| match peer {
+            Peer::Name(name) => Some(name),
+            Peer::Pods { .. } | Peer::Block(_) | Peer::Nodes(_) | Peer::Nothing => None,
+        })
     }
 
     /// How many peers, networks of peers and ports it lists.

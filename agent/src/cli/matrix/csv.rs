@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
 };
 
-use podgate_core::matrix::{Difference, Matrix, PairVerdict};
+use podgate_core::matrix::{Difference, Matrix, NameMatrix, PairVerdict};
 
 pub(super) fn write_matrix(matrix: &Matrix, out: &mut dyn Write) -> io::Result<()> {
     record(out, ["port", "source", "destination", "verdict"])?;
@@ -14,16 +14,32 @@ pub(super) fn write_matrix(matrix: &Matrix, out: &mut dyn Write) -> io::Result<(
         let port = port.to_string();
         for (source, row) in rows {
             for (destination, verdict) in matrix.pods.iter().zip(&row.0) {
-                let verdict = match verdict {
-                    PairVerdict::Allowed => "allow",
-                    PairVerdict::Denied => "deny",
-                    PairVerdict::NoPort => "no-port",
-                };
-                record(out, [&port, source, destination, verdict])?;
+                record(out, [&port, source, destination, word(*verdict)])?;
             }
         }
     }
     Ok(())
+}
+
+pub(super) fn write_names(NameMatrix { names, ports }: &NameMatrix, out: &mut dyn Write) -> io::Result<()> {
+    record(out, ["port", "source", "name", "verdict"])?;
+    for (port, rows) in ports {
+        let port = port.to_string();
+        for (source, row) in rows {
+            for (name, verdict) in names.iter().zip(&row.0) {
+                record(out, [&port, source, name, word(*verdict)])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+const fn word(verdict: PairVerdict) -> &'static str {
+    match verdict {
+        PairVerdict::Allowed => "allow",
+        PairVerdict::Denied => "deny",
+        PairVerdict::NoPort => "no-port",
+    }
 }
 
 pub(super) fn write_difference(difference: &Difference, out: &mut dyn Write) -> io::Result<()> {

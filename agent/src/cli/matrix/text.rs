@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use podgate_core::matrix::{Difference, Matrix, Pair, PairVerdict};
+use podgate_core::{
+    matrix::{Difference, Matrix, NameMatrix, Pair, PairVerdict},
+    printable::printable,
+};
 
 use crate::cli::colour;
 
@@ -50,6 +53,32 @@ pub(super) fn of_matrix(matrix: &Matrix, paint: Paint) -> String {
         &mut text,
         "Rows: sources. Columns: destinations, by row number. . allowed, X denied, - no port of this name.",
     );
+    text
+}
+
+/// Names stand in the columns by the number of their line.
+pub(super) fn of_names(NameMatrix { names, ports }: &NameMatrix, paint: Paint) -> String {
+    let mut text = String::new();
+    if names.is_empty() {
+        line(&mut text, "no rule has a name");
+        return text;
+    }
+    let number = names.len().to_string().len();
+    for (port, rows) in ports {
+        let corner = port.to_string();
+        let name = rows.keys().map(|pod| pod.len()).chain([corner.len()]).max().unwrap_or(0);
+        let columns: Vec<String> = (1..=names.len()).map(|at| format!(" {at:>number$}")).collect();
+        line(&mut text, &format!("{corner:<name$} {}", columns.concat()));
+        for (pod, row) in rows {
+            let cells: Vec<String> = row.0.iter().map(|verdict| cell(*verdict, number, paint)).collect();
+            line(&mut text, &format!("{pod:<name$} {}", cells.concat()));
+        }
+        text.push('\n');
+    }
+    for (at, name) in names.iter().enumerate() {
+        line(&mut text, &format!("{:>number$}  {}", at + 1, printable(name)));
+    }
+    line(&mut text, "\nRows: pods. Columns: names, by number. . reached, X not reached, - no such port.");
     text
 }
 

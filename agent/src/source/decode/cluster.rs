@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
-use podgate_core::model::{CalicoApi, CalicoPolicyName, Cluster, ClusterPolicyName, ObjectName, Objects};
+use podgate_core::model::{
+    CalicoApi, CalicoPolicyName, Cluster, ClusterPolicyName, NetworkPolicyKind, ObjectName, Objects,
+};
 
 use super::{Decoded, Kind, ObjectId, kind::CalicoKind};
 
@@ -44,13 +46,16 @@ impl ObjectId {
         let Self { kind, namespace, name } = self;
         let full = namespace.map(|namespace| ObjectName { namespace, name: name.clone() });
         match (kind, full) {
+            (Kind::NetworkPolicy | Kind::ApplicationNetworkPolicy | Kind::FqdnNetworkPolicy, full) => {
+                let policy = full.zip(kind.of_network_policy()).map(|(full, kind)| kind.policy_name(full));
+                policy.is_some_and(|policy| cluster.policies.remove(&policy).is_some())
+            }
             (Kind::Namespace, _) => cluster.namespaces.remove(&name).is_some(),
             (Kind::Node, _) => cluster.nodes.remove(&name).is_some(),
             (Kind::ClusterPolicy(kind), _) => {
                 cluster.cluster_policies.remove(&ClusterPolicyName { name, kind }).is_some()
             }
             (Kind::Pod, Some(full)) => cluster.pods.remove(&full).is_some(),
-            (Kind::NetworkPolicy, Some(full)) => cluster.policies.remove(&full).is_some(),
             (Kind::Service, Some(full)) => cluster.services.remove(&full).is_some(),
             (Kind::EndpointSlice, Some(full)) => cluster.slices.remove(&full).is_some(),
             (Kind::ServiceAccount, Some(full)) => cluster.calico.service_accounts.remove(&full).is_some(),
@@ -68,10 +73,7 @@ impl ObjectId {
                     CalicoKind::HostEndpoint => false,
                 }
             }
-            (
-                Kind::Pod | Kind::NetworkPolicy | Kind::Service | Kind::EndpointSlice | Kind::ServiceAccount,
-                None,
-            ) => false,
+            (Kind::Pod | Kind::Service | Kind::EndpointSlice | Kind::ServiceAccount, None) => false,
         }
     }
 }
@@ -98,7 +100,9 @@ impl Kind {
             Self::Namespace => !cluster.namespaces.is_empty(),
             Self::Node => !cluster.nodes.is_empty(),
             Self::Pod => !cluster.pods.is_empty(),
-            Self::NetworkPolicy => !cluster.policies.is_empty(),
+            Self::NetworkPolicy | Self::ApplicationNetworkPolicy | Self::FqdnNetworkPolicy => {
+                cluster.policies.keys().any(|name| self.is_kind_of(name))
+            }
             Self::Service => !cluster.services.is_empty(),
             Self::EndpointSlice => !cluster.slices.is_empty(),
         }
@@ -111,7 +115,12 @@ impl Kind {
             Self::Namespace => take_over(&mut cluster.namespaces, listed.namespaces),
             Self::Node => take_over(&mut cluster.nodes, listed.nodes),
             Self::Pod => take_over(&mut cluster.pods, listed.pods),
-            Self::NetworkPolicy => take_over(&mut cluster.policies, listed.policies),
+            Self::NetworkPolicy | Self::ApplicationNetworkPolicy | Self::FqdnNetworkPolicy => {
+                let mut listed = listed.policies;
+                let others = cluster.policies.iter().filter(|(name, _)| !self.is_kind_of(name));
+                listed.extend(others.map(|(name, policy)| (name.clone(), policy.clone())));
+                take_over(&mut cluster.policies, listed);
+            }
             Self::ClusterPolicy(kind) => {
                 let mut listed = listed.cluster_policies;
                 let others = cluster.cluster_policies.iter().filter(|(name, _)| name.kind != kind);
@@ -147,6 +156,13 @@ impl Kind {
                 }
             }
         }
+    }
+}
+
+impl Kind {
+    /// Whether a policy of a namespace is of this kind.
+    fn is_kind_of(self, policy: &ObjectName) -> bool {
+        self.of_network_policy() == Some(NetworkPolicyKind::of(policy).0)
     }
 }
 

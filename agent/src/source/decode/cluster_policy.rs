@@ -1,5 +1,6 @@
 //! ClusterNetworkPolicies (policy.networking.k8s.io/v1alpha2 and v1beta1, which have the same fields), and
-//! AdminNetworkPolicies and BaselineAdminNetworkPolicies (v1alpha1), which are read as such.
+//! AdminNetworkPolicies and BaselineAdminNetworkPolicies (v1alpha1), and AWS's ClusterNetworkPolicies
+//! (`networking.k8s.aws/v1alpha1`), which are read as such. AWS's may pass on by name, which is not carried.
 //!
 //! "For Accept rules, fail closed means: treat the rule as matching no traffic. For Deny and Pass rules, fail
 //! closed means: treat the rule as a Deny all rule" (`apis/v1alpha2/clusternetworkpolicy_types.go`, of a peer
@@ -17,7 +18,7 @@ use super::{
     address, cluster_port,
     field::{Field, JsonObject, Reported, quoted},
     intern::NameInterner,
-    selector,
+    peer, selector,
 };
 
 /// What differs between a version's words.
@@ -38,6 +39,9 @@ impl Dialect {
             ClusterPolicyKind::AdminNetworkPolicy => Self { accept: "Allow", ports: "ports", has_pass: true },
             ClusterPolicyKind::BaselineAdminNetworkPolicy => {
                 Self { accept: "Allow", ports: "ports", has_pass: false }
+            }
+            ClusterPolicyKind::AwsClusterNetworkPolicy => {
+                Self { accept: "Accept", ports: "ports", has_pass: true }
             }
         }
     }
@@ -63,7 +67,9 @@ pub(super) fn read(
     };
     let Ok(spec) = field.object() else { return policy };
     let known: &[_] = match policy.name.kind {
-        ClusterPolicyKind::ClusterNetworkPolicy => &["tier", "priority", "subject", "ingress", "egress"],
+        ClusterPolicyKind::ClusterNetworkPolicy | ClusterPolicyKind::AwsClusterNetworkPolicy => {
+            &["tier", "priority", "subject", "ingress", "egress"]
+        }
         ClusterPolicyKind::AdminNetworkPolicy => &["priority", "subject", "ingress", "egress"],
         ClusterPolicyKind::BaselineAdminNetworkPolicy => &["subject", "ingress", "egress"],
     };
@@ -93,7 +99,7 @@ pub(super) fn read(
 
 fn place(spec: &JsonObject<'_>, kind: ClusterPolicyKind) -> Result<(Tier, u16), Reported> {
     match kind {
-        ClusterPolicyKind::ClusterNetworkPolicy => {
+        ClusterPolicyKind::ClusterNetworkPolicy | ClusterPolicyKind::AwsClusterNetworkPolicy => {
             let tier = tier(&spec.get("tier"));
             let priority = priority(&spec.get("priority"));
             Ok((tier?, priority?))
@@ -211,11 +217,11 @@ fn listed_peers(
         let _reported = field.fault("must not be empty");
         return None;
     }
-    let each: Vec<_> = items.map(|item| peer(&item, list == "to", action, names)).collect();
+    let each: Vec<_> = items.map(|item| peers_of(&item, list == "to", action, names)).collect();
     Some(each.into_iter().collect::<Option<Vec<_>>>()?.concat())
 }
 
-fn peer(
+fn peers_of(
     field: &Field<'_>,
     of_egress: bool,
     action: Option<Action>,
@@ -277,17 +283,7 @@ fn domain_names(field: &Field<'_>, action: Option<Action>) -> Option<Vec<Peer>> 
         let _reported = field.fault(format!("must have 1 to {MOST} entries"));
         return None;
     }
-    let name = |item: Field<'_>| {
-        let Ok(text) = item.required_text() else { return Peer::Nothing };
-        match DomainPattern::parse(text) {
-            Ok(name) => Peer::Name(name),
-            Err(reason) => {
-                let _reported = item.fault(format!("{} {reason}, matches nothing", quoted(text)));
-                Peer::Nothing
-            }
-        }
-    };
-    Some(items.map(name).collect())
+    Some(items.map(|item| peer::name(&item, DomainPattern::parse)).collect())
 }
 
 /// "DomainNames is only supported in the Admin tier": elsewhere they match nothing.

@@ -4,13 +4,16 @@
 //! it, or once held it, but at a version that is not read, is a fault: its author meant us.
 
 mod calico;
+mod info;
+mod object_id;
 
 use std::fmt;
 
-use podgate_core::model::{CalicoApi, ClusterPolicyKind, Name, ObjectName};
+use podgate_core::model::{CalicoApi, ClusterPolicyKind, NetworkPolicyKind, ObjectName};
 use serde_json::Value;
 
 pub(crate) use calico::CalicoKind;
+pub(crate) use object_id::ObjectId;
 
 use super::{
     field::{Field, Reported, quoted},
@@ -31,14 +34,10 @@ pub(crate) enum Kind {
     Calico(CalicoApi, CalicoKind),
     /// Only policies of Calico's look at its labels.
     ServiceAccount,
-}
-
-/// What distinguishes two objects; printed as in `NetworkPolicy shop/web`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ObjectId {
-    pub(super) kind: Kind,
-    pub(super) namespace: Option<Name>,
-    pub(super) name: Name,
+    /// AWS's form of a NetworkPolicy.
+    ApplicationNetworkPolicy,
+    /// GKE's.
+    FqdnNetworkPolicy,
 }
 
 pub(super) enum Recognised {
@@ -100,7 +99,7 @@ fn ours(name: &str, api_version: &Field<'_>) -> Result<Option<Kind>, Reported> {
     // same names as Kubernetes.
     let of_group = Kind::named(name).find(is_of_group);
     let meant = of_group.or_else(|| {
-        let mut kinds = Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Calico(..)));
+        let mut kinds = Kind::ALL.into_iter().filter(|kind| !kind.is_of_another_engine());
         let is_our_group = group(text) == FORMER_GROUP || kinds.any(|kind| is_of_group(&kind));
         Kind::named(name).next().filter(|kind| is_our_group && !matches!(kind, Kind::Calico(..)))
     });
@@ -115,7 +114,7 @@ pub(crate) fn group(api_version: &str) -> &str {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -123,6 +122,9 @@ impl Kind {
         Self::ClusterPolicy(ClusterPolicyKind::ClusterNetworkPolicy),
         Self::ClusterPolicy(ClusterPolicyKind::AdminNetworkPolicy),
         Self::ClusterPolicy(ClusterPolicyKind::BaselineAdminNetworkPolicy),
+        Self::ClusterPolicy(ClusterPolicyKind::AwsClusterNetworkPolicy),
+        Self::ApplicationNetworkPolicy,
+        Self::FqdnNetworkPolicy,
         Self::Service,
         Self::EndpointSlice,
         Self::ServiceAccount,
@@ -151,6 +153,66 @@ impl Kind {
         self.of_calico().is_some() || self == Self::ServiceAccount
     }
 
+    /// Whether only those who use another engine have its definition: without it, nothing is said of it.
+    pub(crate) fn is_of_another_engine(self) -> bool {
+        self.is_of_calico() || self.is_of_cloud()
+    }
+
+    /// Whether it is one of AWS's or GKE's.
+    pub(crate) const fn is_of_cloud(self) -> bool {
+        match self {
+            Self::ClusterPolicy(ClusterPolicyKind::AwsClusterNetworkPolicy)
+            | Self::ApplicationNetworkPolicy
+            | Self::FqdnNetworkPolicy => true,
+            Self::ClusterPolicy(
+                ClusterPolicyKind::ClusterNetworkPolicy
+                | ClusterPolicyKind::AdminNetworkPolicy
+                | ClusterPolicyKind::BaselineAdminNetworkPolicy,
+            )
+            | Self::Namespace
+            | Self::Node
+            | Self::Pod
+            | Self::NetworkPolicy
+            | Self::Service
+            | Self::EndpointSlice
+            | Self::Calico(..)
+            | Self::ServiceAccount => false,
+        }
+    }
+
+    /// What an object of this kind is called as a policy of its namespace.
+    pub(crate) fn policy_name(self, object: ObjectName) -> ObjectName {
+        match self.of_network_policy() {
+            Some(kind) => kind.policy_name(object),
+            None => object,
+        }
+    }
+
+    pub(super) const fn of_policy(kind: NetworkPolicyKind) -> Self {
+        match kind {
+            NetworkPolicyKind::NetworkPolicy => Self::NetworkPolicy,
+            NetworkPolicyKind::ApplicationNetworkPolicy => Self::ApplicationNetworkPolicy,
+            NetworkPolicyKind::FqdnNetworkPolicy => Self::FqdnNetworkPolicy,
+        }
+    }
+
+    /// Of a policy with the meaning of a NetworkPolicy: which one it is.
+    pub(super) const fn of_network_policy(self) -> Option<NetworkPolicyKind> {
+        match self {
+            Self::NetworkPolicy => Some(NetworkPolicyKind::NetworkPolicy),
+            Self::ApplicationNetworkPolicy => Some(NetworkPolicyKind::ApplicationNetworkPolicy),
+            Self::FqdnNetworkPolicy => Some(NetworkPolicyKind::FqdnNetworkPolicy),
+            Self::Namespace
+            | Self::Node
+            | Self::Pod
+            | Self::ClusterPolicy(_)
+            | Self::Service
+            | Self::EndpointSlice
+            | Self::Calico(..)
+            | Self::ServiceAccount => None,
+        }
+    }
+
     /// Which of Calico's kinds it is; `None`: one of Kubernetes'.
     const fn of_calico(self) -> Option<CalicoKind> {
         match self {
@@ -162,14 +224,16 @@ impl Kind {
             | Self::ClusterPolicy(_)
             | Self::Service
             | Self::EndpointSlice
-            | Self::ServiceAccount => None,
+            | Self::ServiceAccount
+            | Self::ApplicationNetworkPolicy
+            | Self::FqdnNetworkPolicy => None,
         }
     }
 
     /// What its watch is called: no two share a name.
     pub(crate) fn name_of_watch(self) -> String {
         let KindInfo { name, api_versions, .. } = self.info();
-        if self.of_calico().is_some() {
+        if self.of_calico().is_some() || self.is_of_cloud() {
             format!("{name}.{}", group(api_versions[0]))
         } else {
             name.to_owned()
@@ -189,107 +253,13 @@ impl Kind {
     pub(crate) fn named(name: &str) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |kind| kind.info().name == name)
     }
-
-    pub(crate) const fn info(self) -> KindInfo {
-        match self {
-            Self::Namespace => KindInfo {
-                name: "Namespace",
-                plural: "namespaces",
-                api_versions: &["v1"],
-                is_namespaced: false,
-                name_syntax: syntax::dns_label,
-                is_policy: true,
-                is_custom: false,
-            },
-            Self::Node => KindInfo {
-                name: "Node",
-                plural: "nodes",
-                api_versions: &["v1"],
-                is_namespaced: false,
-                name_syntax: syntax::dns_subdomain,
-                is_policy: false,
-                is_custom: false,
-            },
-            Self::Pod => KindInfo {
-                name: "Pod",
-                plural: "pods",
-                api_versions: &["v1"],
-                is_namespaced: true,
-                name_syntax: syntax::dns_subdomain,
-                is_policy: false,
-                is_custom: false,
-            },
-            Self::NetworkPolicy => KindInfo {
-                name: "NetworkPolicy",
-                plural: "networkpolicies",
-                api_versions: &["networking.k8s.io/v1"],
-                is_namespaced: true,
-                name_syntax: syntax::dns_subdomain,
-                is_policy: true,
-                is_custom: false,
-            },
-            Self::ClusterPolicy(kind) => cluster_policy(kind),
-            Self::Calico(api, kind) => kind.info(api),
-            Self::ServiceAccount => KindInfo {
-                name: "ServiceAccount",
-                plural: "serviceaccounts",
-                api_versions: &["v1"],
-                is_namespaced: true,
-                name_syntax: syntax::dns_subdomain,
-                is_policy: false,
-                is_custom: false,
-            },
-            Self::Service => KindInfo {
-                name: "Service",
-                plural: "services",
-                api_versions: &["v1"],
-                is_namespaced: true,
-                name_syntax: syntax::dns_label,
-                is_policy: false,
-                is_custom: false,
-            },
-            Self::EndpointSlice => KindInfo {
-                name: "EndpointSlice",
-                plural: "endpointslices",
-                api_versions: &["discovery.k8s.io/v1"],
-                is_namespaced: true,
-                name_syntax: syntax::dns_subdomain,
-                is_policy: false,
-                is_custom: false,
-            },
-        }
-    }
-}
-
-const fn cluster_policy(kind: ClusterPolicyKind) -> KindInfo {
-    let (name, plural, api_versions): (_, _, &[_]) = match kind {
-        ClusterPolicyKind::ClusterNetworkPolicy => (
-            "ClusterNetworkPolicy",
-            "clusternetworkpolicies",
-            &["policy.networking.k8s.io/v1beta1", "policy.networking.k8s.io/v1alpha2"],
-        ),
-        ClusterPolicyKind::AdminNetworkPolicy => {
-            ("AdminNetworkPolicy", "adminnetworkpolicies", &["policy.networking.k8s.io/v1alpha1"])
-        }
-        ClusterPolicyKind::BaselineAdminNetworkPolicy => (
-            "BaselineAdminNetworkPolicy",
-            "baselineadminnetworkpolicies",
-            &["policy.networking.k8s.io/v1alpha1"],
-        ),
-    };
-    KindInfo {
-        name,
-        plural,
-        api_versions,
-        is_namespaced: false,
-        name_syntax: syntax::dns_subdomain,
-        is_policy: true,
-        is_custom: true,
-    }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::ClusterPolicy(kind) = self {
+            return kind.fmt(f);
+        }
         match self.of_calico() {
             Some(CalicoKind::Policy(kind)) => kind.fmt(f),
             Some(
@@ -299,43 +269,6 @@ impl fmt::Display for Kind {
                 | CalicoKind::HostEndpoint,
             )
             | None => f.write_str(self.info().name),
-        }
-    }
-}
-
-impl ObjectId {
-    pub(crate) fn of_cluster(kind: Kind, name: Name) -> Self {
-        Self { kind, namespace: None, name }
-    }
-
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    pub(crate) fn namespace(&self) -> Option<&Name> {
-        self.namespace.as_ref()
-    }
-
-    pub(crate) fn name(&self) -> &Name {
-        &self.name
-    }
-
-    /// `namespace`: `None` for what is in none.
-    pub(crate) fn of_any(kind: Kind, namespace: Option<Name>, name: Name) -> Self {
-        Self { kind, namespace, name }
-    }
-
-    pub(crate) fn of_namespace(kind: Kind, ObjectName { namespace, name }: ObjectName) -> Self {
-        Self { kind, namespace: Some(namespace), name }
-    }
-}
-
-impl fmt::Display for ObjectId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, namespace, name } = self;
-        match namespace {
-            Some(namespace) => write!(f, "{kind} {namespace}/{name}"),
-            None => write!(f, "{kind} {name}"),
         }
     }
 }

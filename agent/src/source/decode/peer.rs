@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use podgate_core::model::{IpBlock, Peer};
+use podgate_core::model::{DomainPattern, IpBlock, Peer};
 
 use super::{
     address,
-    field::{Field, Reported},
+    field::{Field, Reported, quoted},
     intern::NameInterner,
     selector,
 };
@@ -15,6 +15,41 @@ use super::{
 /// An entry with any fault matches nothing; in one with selectors the bad selector does it.
 pub(super) fn read(field: &Field<'_>, names: &mut NameInterner) -> Peer {
     peer(field, names).unwrap_or(Peer::Nothing)
+}
+
+const NAMES: &str = "domainNames";
+
+/// The same where an entry may be a list of names in place of the others. A name that is not understood
+/// matches nothing.
+pub(super) fn read_with_names(field: &Field<'_>, names: &mut NameInterner) -> Vec<Peer> {
+    let Ok(object) = field.object() else { return vec![Peer::Nothing] };
+    let listed = object.get(NAMES);
+    if !listed.is_given() {
+        return vec![read(field, names)];
+    }
+    if object.has_only(&[NAMES]).is_err() {
+        return vec![Peer::Nothing];
+    }
+    match listed.items() {
+        Ok(items) if items.len() == 0 => {
+            let _reported = listed.fault("must not be empty");
+            vec![Peer::Nothing]
+        }
+        Ok(items) => items.map(|item| name(&item, DomainPattern::parse)).collect(),
+        Err(_reported) => vec![Peer::Nothing],
+    }
+}
+
+/// A name of the DNS, as its list has it.
+pub(super) fn name(field: &Field<'_>, parse: fn(&str) -> Result<DomainPattern, &'static str>) -> Peer {
+    let Ok(text) = field.required_text() else { return Peer::Nothing };
+    parse(text).map_or_else(
+        |reason| {
+            let _reported = field.fault(format!("{} {reason}, matches nothing", quoted(text)));
+            Peer::Nothing
+        },
+        Peer::Name,
+    )
 }
 
 fn peer(field: &Field<'_>, names: &mut NameInterner) -> Result<Peer, Reported> {

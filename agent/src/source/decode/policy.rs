@@ -3,6 +3,9 @@
 //! The rules are those of Kubernetes' `pkg/apis/networking/{v1/defaults,validation/validation}.go`. Whatever
 //! of a policy is not understood allows nothing, and the policy isolates all the same. Only a `podSelector`
 //! with a fault selects no pod, as every selector does: which pods were meant is not known.
+//!
+//! AWS's ApplicationNetworkPolicies (`networking.k8s.aws/v1alpha1`) are the same, but that a peer of an
+//! egress rule may be a list of names.
 
 mod egress_domains;
 
@@ -28,11 +31,30 @@ pub(super) fn read(
     audit: bool,
     names: &mut NameInterner,
 ) -> NetworkPolicy {
-    let mut policy =
-        read_with(fields, name, audit, &["podSelector", "policyTypes", "ingress", "egress"], names);
+    let mut policy = read_with(fields, name, audit, &KNOWN, PeerForm::Plain, names);
     let named = egress_domains::read(fields, policy.egress.is_some());
     policy.egress.iter_mut().for_each(|egress| egress.extend(named.iter().cloned()));
     policy
+}
+
+const KNOWN: [&str; 4] = ["podSelector", "policyTypes", "ingress", "egress"];
+
+/// What an entry of `to` may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PeerForm {
+    Plain,
+    /// Also names of the DNS.
+    WithNames,
+}
+
+/// An ApplicationNetworkPolicy of AWS's.
+pub(super) fn read_with_names(
+    fields: &JsonObject<'_>,
+    name: ObjectName,
+    audit: bool,
+    names: &mut NameInterner,
+) -> NetworkPolicy {
+    read_with(fields, name, audit, &KNOWN, PeerForm::WithNames, names)
 }
 
 /// A policy of Calico's that says the same, and what becomes of it.
@@ -41,7 +63,8 @@ pub(super) fn read_staged(
     name: ObjectName,
     names: &mut NameInterner,
 ) -> NetworkPolicy {
-    read_with(fields, name, true, &["podSelector", "policyTypes", "ingress", "egress", "stagedAction"], names)
+    let known = ["podSelector", "policyTypes", "ingress", "egress", "stagedAction"];
+    read_with(fields, name, true, &known, PeerForm::Plain, names)
 }
 
 fn read_with(
@@ -49,6 +72,7 @@ fn read_with(
     name: ObjectName,
     audit: bool,
     known: &[&str],
+    to: PeerForm,
     names: &mut NameInterner,
 ) -> NetworkPolicy {
     let field = fields.get("spec");
@@ -64,8 +88,8 @@ fn read_with(
     };
     spec.report_unknown(known);
     let subject = selector::read(&spec.get("podSelector"), names);
-    let ingress = rules(&spec.get("ingress"), "from", names);
-    let egress = rules(&spec.get("egress"), "to", names);
+    let ingress = rules(&spec.get("ingress"), "from", PeerForm::Plain, names);
+    let egress = rules(&spec.get("egress"), "to", to, names);
     // Egress rules that are not understood are still a word about egress.
     let speaks_of_egress = egress.as_ref().map_or(true, |rules| !rules.is_empty());
     let isolates = isolates(&spec.get("policyTypes"), speaks_of_egress);
@@ -104,17 +128,28 @@ fn isolates(field: &Field<'_>, speaks_of_egress: bool) -> Isolates {
 }
 
 /// One rule for each entry, also for the bad ones: rules are distinguished by their index.
-fn rules(field: &Field<'_>, peers: &'static str, names: &mut NameInterner) -> Result<Vec<Rule>, Reported> {
-    Ok(field.items()?.map(|item| rule(&item, peers, names)).collect())
+fn rules(
+    field: &Field<'_>,
+    peers: &'static str,
+    form: PeerForm,
+    names: &mut NameInterner,
+) -> Result<Vec<Rule>, Reported> {
+    Ok(field.items()?.map(|item| rule(&item, peers, form, names)).collect())
 }
 
-fn rule(field: &Field<'_>, peers: &'static str, names: &mut NameInterner) -> Rule {
+fn rule(field: &Field<'_>, peers: &'static str, form: PeerForm, names: &mut NameInterner) -> Rule {
     let nobody = Peers::Listed(vec![Peer::Nothing]);
     let Ok(object) = field.object() else { return Rule { peers: nobody, ports: Ports::Any } };
     object.report_unknown(&[peers, "ports"]);
     let peers = match object.get(peers).items() {
         Ok(items) if items.len() == 0 => Peers::Any,
-        Ok(items) => Peers::Listed(items.map(|item| peer::read(&item, names)).collect()),
+        Ok(items) => {
+            let peers = items.map(|item| match form {
+                PeerForm::Plain => vec![peer::read(&item, names)],
+                PeerForm::WithNames => peer::read_with_names(&item, names),
+            });
+            Peers::Listed(peers.flatten().collect())
+        }
         Err(_reported) => nobody,
     };
     let ports = match object.get("ports").items() {

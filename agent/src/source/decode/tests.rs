@@ -1,6 +1,7 @@
 //! Every default and every rule of validation, with the exact words of each fault.
 
 mod calico;
+mod cloud_policies;
 mod cluster_policies;
 mod egress_domains;
 mod objects;

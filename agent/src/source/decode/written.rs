@@ -6,7 +6,10 @@
 use std::collections::BTreeSet;
 
 use podgate_common::{Direction, Protocol};
-use podgate_core::model::ObjectName;
+use podgate_core::{
+    model::ObjectName,
+    name_check::{DnsPolicy, PodDns},
+};
 use serde_json::Value;
 
 use super::{Decoded, port};
@@ -30,8 +33,8 @@ pub(crate) struct WrittenObject {
 pub(crate) enum WrittenPart {
     /// Directions with a list of rules that `policyTypes` leaves out.
     Policy(ObjectName, BTreeSet<Direction>),
-    /// Ports that containers declare, those without a name too.
-    Pod(ObjectName, BTreeSet<(Protocol, u16)>),
+    /// Ports that containers declare, those without a name too, and what it says of its resolvers.
+    Pod(ObjectName, BTreeSet<(Protocol, u16)>, Option<PodDns>),
     Other,
 }
 
@@ -58,7 +61,7 @@ impl WrittenObject {
                 let left_out = Direction::ALL.into_iter().filter(left_out).collect();
                 WrittenPart::Policy(policy.name.clone(), left_out)
             }
-            Some(Decoded::Pod(pod)) => WrittenPart::Pod(pod.name.clone(), container_ports(value)),
+            Some(Decoded::Pod(pod)) => WrittenPart::Pod(pod.name.clone(), container_ports(value), dns(value)),
             Some(
                 Decoded::Namespace(..)
                 | Decoded::Node(..)
@@ -111,6 +114,20 @@ fn container_ports(value: &Value) -> BTreeSet<(Protocol, u16)> {
         ))
     };
     ports.filter_map(port).collect()
+}
+
+/// `None`: as a pod that says nothing.
+fn dns(value: &Value) -> Option<PodDns> {
+    let spec = value.get("spec")?;
+    let policy = match spec.get("dnsPolicy").and_then(Value::as_str) {
+        Some("Default") => DnsPolicy::Node,
+        Some("None") => DnsPolicy::Listed,
+        Some(_) | None => DnsPolicy::Cluster,
+    };
+    let servers = spec.pointer("/dnsConfig/nameservers").and_then(Value::as_array).into_iter().flatten();
+    let nameservers: Vec<String> = servers.filter_map(Value::as_str).map(str::to_owned).collect();
+    let says_nothing = policy == DnsPolicy::Cluster && nameservers.is_empty();
+    (!says_nothing).then_some(PodDns { policy, nameservers })
 }
 
 #[cfg(test)]
@@ -173,7 +190,29 @@ mod tests {
             ],
         });
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": spec});
-        let WrittenPart::Pod(_, ports) = written(&pod).part else { panic!() };
+        let WrittenPart::Pod(_, ports, _) = written(&pod).part else { panic!() };
         assert_eq!(ports, [(Protocol::Tcp, 80), (Protocol::Tcp, 82), (Protocol::Udp, 53)].into());
+    }
+
+    #[test]
+    fn what_a_pod_says_of_its_resolvers_is_noted_unless_it_is_the_default() {
+        let dns = |spec: Value| {
+            let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": spec});
+            let WrittenPart::Pod(_, _, dns) = written(&pod).part else { panic!() };
+            dns
+        };
+        let says = |policy, nameservers: &[&str]| {
+            let nameservers = nameservers.iter().map(|&text| text.to_owned()).collect();
+            Some(PodDns { policy, nameservers })
+        };
+        assert_eq!(dns(json!({})), None);
+        assert_eq!(dns(json!({"dnsPolicy": "ClusterFirst", "dnsConfig": {"searches": ["a"]}})), None);
+        assert_eq!(dns(json!({"dnsPolicy": "Default"})), says(DnsPolicy::Node, &[]));
+        let servers = json!({"nameservers": ["192.0.2.1", 7]});
+        assert_eq!(
+            dns(json!({"dnsPolicy": "None", "dnsConfig": servers})),
+            says(DnsPolicy::Listed, &["192.0.2.1"])
+        );
+        assert_eq!(dns(json!({"dnsConfig": servers})), says(DnsPolicy::Cluster, &["192.0.2.1"]));
     }
 }

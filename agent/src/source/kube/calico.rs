@@ -1,6 +1,6 @@
-//! Whether a cluster has Calico's custom resources: found out once for all kinds of Calico's.
+//! Whether a cluster has custom resources of other engines: found out once for all of their kinds.
 //!
-//! Without Calico this is one request every few seconds. `projectcalico.org/v3` may also be served by
+//! Without them this is one request every few seconds. `projectcalico.org/v3` may also be served by
 //! Calico's own API server, which goes when Calico goes and shows what is stored elsewhere: it is read only
 //! where it is a custom resource of its own.
 
@@ -38,7 +38,9 @@ pub(crate) struct CalicoGroups(Arc<Mutex<Option<KnownGroups>>>);
 /// What was found, and when.
 type KnownGroups = (Instant, Vec<String>);
 
-const GROUPS: [&str; 2] = ["projectcalico.org", "crd.projectcalico.org"];
+/// Calico's, AWS's and GKE's.
+pub(super) const GROUPS: [&str; 4] =
+    ["projectcalico.org", "crd.projectcalico.org", "networking.k8s.aws", "networking.gke.io"];
 
 /// Where one of these is, policies may name service accounts.
 const POLICIES: [Kind; 4] = [
@@ -66,7 +68,9 @@ impl CalicoGroups {
             | Kind::NetworkPolicy
             | Kind::ClusterPolicy(_)
             | Kind::Service
-            | Kind::EndpointSlice => Vec::new(),
+            | Kind::EndpointSlice
+            | Kind::ApplicationNetworkPolicy
+            | Kind::FqdnNetworkPolicy => Vec::new(),
         };
         let mut state = CalicoKindState::Absent;
         for KindInfo { plural, api_versions, .. } in asked.into_iter().map(Kind::info) {
@@ -81,6 +85,17 @@ impl CalicoGroups {
             }
         }
         Ok(state)
+    }
+
+    /// Whether the server knows the group of a kind of AWS's or GKE's: where it does not, no one has to be
+    /// allowed to list the kind.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::look`].
+    pub(super) async fn has_group_of(&self, client: &Client, kind: Kind) -> Result<bool, Error> {
+        let group = super::decode::group(kind.info().api_versions[0]);
+        Ok(self.groups(client).await?.iter().any(|known| known == group))
     }
 
     /// One asks, the others wait for its answer.

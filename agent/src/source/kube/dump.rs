@@ -19,7 +19,7 @@ use super::{
     object::{ApiObject, PodObject},
     served::{Served, look},
 };
-use crate::source::ValidationError;
+use crate::source::{ValidationError, manifests::WrittenObjects};
 
 /// What problems are said to be in.
 const ORIGIN: &str = "API server";
@@ -130,6 +130,31 @@ pub(crate) async fn read_cluster(
     read.add(client, |_| true).await?;
     let ReadCluster { cluster, problems, decoder: _ } = read;
     Ok((cluster, problems))
+}
+
+/// The same, with how the objects are written in place of what is not in order.
+///
+/// # Errors
+///
+/// As [`dump`].
+pub(crate) async fn read_written(
+    client: &Client,
+) -> Result<(Cluster, WrittenObjects), DumpError<Infallible>> {
+    let (mut cluster, mut objects) = (Cluster::default(), WrittenObjects::default());
+    let mut decoder = Decoder::default().keeping_written();
+    dump(client, |part| {
+        if let DumpPart::Object { kind, object } = part {
+            let place = ObjectLocation { origin: ORIGIN.to_owned(), position: kind };
+            let Contents { objects: decoded, written, .. } = decoder.decode(&object, &place);
+            objects.add(ORIGIN, written);
+            for object in decoded {
+                object.put(&mut cluster);
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    Ok((cluster, objects))
 }
 
 /// Calico's objects alone, as far as there are custom resources for them, and what in them does not count as

@@ -60,8 +60,8 @@ impl Health {
 
     fn at(&self, now: Instant) -> Vec<WatchHealth> {
         let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Without Calico nothing is said of its kinds.
-        let shown = states.iter().filter(|(kind, state)| !(kind.is_of_calico() && state.absent));
+        // Of kinds of other engines nothing is said where there are none.
+        let shown = states.iter().filter(|(kind, state)| !(kind.is_of_another_engine() && state.absent));
         let watches = shown.map(|(kind, KindHealth { listed, absent: _, restarts, failing })| {
             let failing = failing.as_ref().filter(|failing| now.duration_since(failing.last) < RECOVERED);
             WatchHealth {

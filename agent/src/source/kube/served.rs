@@ -23,7 +23,8 @@ pub(crate) enum Served {
     Nowhere,
     /// Only at these versions, which are not known here.
     Unknown(Vec<String>),
-    /// A kind of Calico's of which this agent may not look whether the server knows it, as the server says.
+    /// A kind of another engine of which this agent may not look whether the server knows it, or that it may
+    /// not list, as the server says.
     Forbidden(Error),
 }
 
@@ -42,6 +43,9 @@ pub(crate) async fn look(client: &Client, kind: Kind, calico: &CalicoGroups) -> 
             CalicoKindState::Forbidden(error) => return Ok(Served::Forbidden(error)),
         }
     }
+    if kind.is_of_cloud() && !calico.has_group_of(client, kind).await? {
+        return Ok(Served::Nowhere);
+    }
     if !is_custom {
         return Ok(Served::At(object::resource(kind, versions[0])));
     }
@@ -51,6 +55,10 @@ pub(crate) async fn look(client: &Client, kind: Kind, calico: &CalicoGroups) -> 
         match Api::<ApiObject>::all_with(client.clone(), &resource).list(&one).await {
             Ok(_) => return Ok(Served::At(resource)),
             Err(error) if is_not_found(&error) => {}
+            // An agent that is newer than its ClusterRole enforces all the rest.
+            Err(Error::Api(status)) if kind.is_of_cloud() && status.code == 403 => {
+                return Ok(Served::Forbidden(Error::Api(status)));
+            }
             Err(error) => return Err(error),
         }
     }

@@ -43,6 +43,9 @@ pub(super) const POD: Keep = Keep::Only(&[
             ("nodeName", Keep::All),
             ("serviceAccountName", Keep::All),
             ("hostNetwork", Keep::All),
+            // Of resolvers, for `check --names` and who reads a dump.
+            ("dnsPolicy", Keep::All),
+            ("dnsConfig", Keep::Only(&[("nameservers", Keep::All)])),
             ("containers", CONTAINERS),
             ("initContainers", CONTAINERS),
         ]),

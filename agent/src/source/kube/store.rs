@@ -171,9 +171,12 @@ impl ObjectStore {
             .then(|| of_server("", "answers without any namespace (--allow-empty if that is meant)"));
         let missing: Vec<_> = missing.into_iter().collect();
         problems.extend(lacking.iter().chain(&missing).cloned());
-        problems.extend(self.forbidden.iter().any(|kind| kind.info().is_policy).then(|| {
+        let policies = || self.forbidden.iter().filter(|kind| kind.info().is_policy);
+        let of_calico = policies().any(|kind| kind.is_of_calico()).then(|| "Calico's policies".to_owned());
+        let of_cloud = policies().filter(|kind| kind.is_of_cloud()).map(|kind| kind.name_of_watch());
+        problems.extend(of_calico.into_iter().chain(of_cloud).map(|object| {
             of_server(
-                "Calico's policies",
+                &object,
                 "are not enforced: the ClusterRole of this agent does not grant them, \
                        apply that of this version (deploy/base/cluster-role.yaml)",
             )

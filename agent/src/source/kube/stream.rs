@@ -186,7 +186,9 @@ impl Watch {
             | Kind::Service
             | Kind::EndpointSlice
             | Kind::Calico(..)
-            | Kind::ServiceAccount => self.watch_as::<ApiObject>(resource),
+            | Kind::ServiceAccount
+            | Kind::ApplicationNetworkPolicy
+            | Kind::FqdnNetworkPolicy => self.watch_as::<ApiObject>(resource),
         }
     }
 
@@ -208,7 +210,9 @@ impl Watch {
             | Kind::NetworkPolicy
             | Kind::ClusterPolicy(_)
             | Kind::Calico(..)
-            | Kind::ServiceAccount => config,
+            | Kind::ServiceAccount
+            | Kind::ApplicationNetworkPolicy
+            | Kind::FqdnNetworkPolicy => config,
         };
         let turn = self.turn.clone();
         let watch = async move {

@@ -41,7 +41,7 @@ pub fn watch(client: &Client, node: Name, allow_empty: bool) -> (mpsc::Receiver<
     (receiver, health)
 }
 
-/// Why kinds of Calico's are not watched.
+/// Why kinds of other engines are not watched.
 const NOT_GRANTED: &str = "the ClusterRole does not grant it: apply that of this version";
 
 async fn run(
@@ -52,7 +52,7 @@ async fn run(
     health: Health,
 ) {
     let mut unlisted: BTreeSet<Kind> = Kind::ALL.into_iter().collect();
-    // Of Calico's: an agent that is newer than its ClusterRole enforces all the rest.
+    // Of other engines: an agent that is newer than its ClusterRole enforces all the rest.
     let mut forbidden: BTreeSet<Kind> = BTreeSet::new();
     // When the first change was learned that is in no update yet.
     let mut learned: Option<Instant> = None;
@@ -82,7 +82,7 @@ async fn run(
                     }
                     Err(Unwatched::Absent) => {
                         let is_new = unlisted.remove(&kind);
-                        if is_new && !kind.is_of_calico() {
+                        if is_new && !kind.is_of_another_engine() {
                             tracing::info!(%kind, "is not known to the API server");
                         }
                         health.listed(kind);

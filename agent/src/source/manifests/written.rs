@@ -20,7 +20,7 @@ pub struct WrittenObjects {
 
 impl WrittenObjects {
     /// Objects that count more than those before.
-    pub(super) fn add(&mut self, file: &str, objects: Vec<WrittenObject>) {
+    pub(in crate::source) fn add(&mut self, file: &str, objects: Vec<WrittenObject>) {
         let lines = self.lines.entry(file.to_owned()).or_default();
         for WrittenObject { label, object, line, ignored, part } in objects {
             let line = Some(line).filter(|line| *line > 0);
@@ -42,7 +42,11 @@ impl WrittenObjects {
                 WrittenPart::Policy(name, left_out) => {
                     self.notes.left_out.insert(name, left_out);
                 }
-                WrittenPart::Pod(name, ports) => {
+                WrittenPart::Pod(name, ports, dns) => {
+                    match dns {
+                        Some(dns) => self.notes.dns.insert(name.clone(), dns),
+                        None => self.notes.dns.remove(&name),
+                    };
                     self.notes.container_ports.insert(name, Arc::new(ports));
                 }
                 WrittenPart::Other => {}

@@ -3,13 +3,14 @@
 //! Quoted sentences are those of the API (`apis/v1alpha2/clusternetworkpolicy_types.go`). What the API server
 //! would refuse is taken for what a newer one might store: the rule fails closed.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
 use super::{
     Connection, Direction, EndpointRef,
     cidr::Cidr,
+    names::{domain_name_matches, has_learnt},
     object::{
         items, label, name_of, namespace_label, namespace_of, nodes, of_kind, port_number, port_numbers,
     },
@@ -183,49 +184,9 @@ fn peer_matches(
         });
     }
     // The addresses that the pod itself has learnt for such a name.
-    let Some(pod) = connection.source.pod.filter(|_| !is_special(peer.address)) else { return false };
     items(&entry["domainNames"]).iter().filter_map(Value::as_str).any(|pattern| {
-        of_kind(objects, LEARNT, LEARNT).any(|learnt| {
-            learnt["pod"] == format!("{}/{}", namespace_of(pod), name_of(pod))
-                && learnt["address"] == peer.address.to_string()
-                && learnt["name"].as_str().is_some_and(|name| name_matches(pattern, name))
-        })
+        has_learnt(objects, peer.address, connection, |name| domain_name_matches(pattern, name))
     })
-}
-
-/// The kind of what a pod has learnt, and its version: among the objects, and not Kubernetes'.
-const LEARNT: &str = "learnt";
-
-/// For the objects: a resolver has answered this pod that a name has an address.
-pub fn learnt(pod: &str, name: &str, address: IpAddr) -> Value {
-    json!({
-        "apiVersion": LEARNT, "kind": LEARNT, "pod": pod, "name": name, "address": address.to_string(),
-    })
-}
-
-/// Addresses to which no name leads: unspecified, loopback, link-local, multicast and reserved ones.
-fn is_special(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let [first, ..] = v4.octets();
-            first == 0 || v4.is_loopback() || v4.is_link_local() || first >= 224
-        }
-        IpAddr::V6(v6) => {
-            let first = v6.segments()[0];
-            v6.segments()[..4] == [0; 4] || v6.is_multicast() || (0xfe80..=0xfeff).contains(&first)
-        }
-    }
-}
-
-/// "'*', the wildcard specifier, matches one or more entire labels." Upper case is lower case, and a dot at
-/// the end says nothing.
-fn name_matches(pattern: &str, name: &str) -> bool {
-    let pattern = pattern.to_ascii_lowercase();
-    let pattern = pattern.strip_suffix('.').unwrap_or(&pattern);
-    match pattern.strip_prefix('*') {
-        Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
-        None => pattern == name,
-    }
 }
 
 /// "Exactly one field must be set."
@@ -299,7 +260,9 @@ fn all(objects: &[Value]) -> Vec<Cow<'_, Value>> {
         policy["spec"]["priority"] = 0.into();
         Cow::Owned(policy)
     });
-    own.chain(admin).chain(baseline).collect()
+    // AWS's have tier and priority of their own, and list ports in the older way.
+    let aws = of_kind(objects, "networking.k8s.aws/v1alpha1", "ClusterNetworkPolicy");
+    own.chain(admin).chain(baseline).chain(aws.map(in_new_words).map(Cow::Owned)).collect()
 }
 
 fn in_new_words(policy: &Value) -> Value {

@@ -18,8 +18,15 @@ pub(super) fn pod<'a>(objects: &'a [Value], namespace: &str, name: &str) -> &'a 
         .unwrap_or_else(|| panic!("no pod {namespace}/{name}"))
 }
 
+/// Also AWS's and GKE's of the same meaning: "FQDNNetworkPolicy works additively with Kubernetes Network
+/// Policies."
 pub(super) fn policies(objects: &[Value]) -> impl Iterator<Item = &Value> {
-    of_kind(objects, "networking.k8s.io/v1", "NetworkPolicy")
+    let kinds = [
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("networking.k8s.aws/v1alpha1", "ApplicationNetworkPolicy"),
+        ("networking.gke.io/v1alpha1", super::names::FQDN_POLICY),
+    ];
+    kinds.into_iter().flat_map(|(version, kind)| of_kind(objects, version, kind))
 }
 
 pub(super) fn services(objects: &[Value]) -> impl Iterator<Item = &Value> {

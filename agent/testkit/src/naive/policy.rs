@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     Connection, Direction, EndpointRef,
     cidr::Cidr,
+    names::{FQDN_POLICY, domain_name_matches, fqdn_rule_allows, has_learnt},
     object::{items, label, namespace_label, namespace_of, port_number, port_numbers},
     selector,
 };
@@ -27,6 +28,10 @@ pub(super) fn selects(policy: &Value, pod: &Value) -> bool {
 /// both ways.
 pub(super) fn isolates(policy: &Value, direction: Direction) -> bool {
     let spec = &policy["spec"];
+    // "FQDNNetworkPolicy has no effect on the allowed ingress traffic."
+    if policy["kind"] == FQDN_POLICY {
+        return direction == Direction::Egress;
+    }
     let types = items(&spec["policyTypes"]);
     if !types.is_empty() {
         let other = match direction {
@@ -62,11 +67,14 @@ pub(super) fn rule_allows(
     peer: EndpointRef<'_>,
     connection: &Connection<'_>,
 ) -> bool {
+    if !rule["matches"].is_null() {
+        return fqdn_rule_allows(objects, rule, peer.address, connection);
+    }
     let peers = match direction {
         Direction::Ingress => &rule["from"],
         Direction::Egress => &rule["to"],
     };
-    any_or_unrestricted(peers, |entry| peer_matches(objects, policy_namespace, entry, peer))
+    any_or_unrestricted(peers, |entry| peer_matches(objects, policy_namespace, entry, peer, connection))
         && any_or_unrestricted(&rule["ports"], |entry| port_matches(entry, connection))
 }
 
@@ -79,7 +87,19 @@ fn any_or_unrestricted(list: &Value, matches: impl Fn(&Value) -> bool) -> bool {
     is_missing_or_empty || items(list).iter().any(matches)
 }
 
-fn peer_matches(objects: &[Value], policy_namespace: &str, entry: &Value, peer: EndpointRef<'_>) -> bool {
+fn peer_matches(
+    objects: &[Value],
+    policy_namespace: &str,
+    entry: &Value,
+    peer: EndpointRef<'_>,
+    connection: &Connection<'_>,
+) -> bool {
+    // Of AWS's policies: "This field is mutually exclusive with PodSelector, NamespaceSelector, and IPBlock."
+    if !entry["domainNames"].is_null() {
+        return items(&entry["domainNames"]).iter().filter_map(Value::as_str).any(|pattern| {
+            has_learnt(objects, peer.address, connection, |name| domain_name_matches(pattern, name))
+        });
+    }
     let [pods, namespaces, block] =
         ["podSelector", "namespaceSelector", "ipBlock"].map(|field| &entry[field]);
     match (pods.is_null(), namespaces.is_null(), block.is_null()) {

@@ -42,10 +42,8 @@ impl Table {
     /// As the programs do it.
     fn learn(&self, entry: &NameEntry, now: u32) -> Option<Learnt> {
         let spots = NameSpots::of(&entry.address, &SEED, self.sets);
-        let [first, second] = [spots.first, spots.second].map(|at| self.set(at));
-        let room = |set: SharedNameSet| set.room(&entry.address, entry.name, now, LONGEST);
-        let set = if room(second) > room(first) { second } else { first };
-        set.put::<HostAtomic>(entry, now, LONGEST)
+        let sets = [spots.first, spots.second].map(|at| self.set(at));
+        (0..TRIES_TO_ENTER).find_map(|_| SharedNameSet::enter::<HostAtomic>(sets, entry, now, LONGEST))
     }
 
     fn names(&self, address: &Address, now: u32) -> Vec<NameId> {

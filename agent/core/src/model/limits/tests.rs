@@ -176,3 +176,15 @@ fn policies_of_calico_beyond_the_limits_fail_closed() {
         assert_eq!(rule.matches, Rule { peers: closed, ports: Ports::Any });
     }
 }
+
+#[test]
+fn each_name_of_a_rule_counts_as_a_rule() {
+    let name = |at: usize| Peer::Name(crate::model::DomainPattern::parse(&format!("n{at}.test")).unwrap());
+    let names = |from: usize, count: usize| Rule {
+        peers: Peers::Listed((from..from + count).map(name).collect()),
+        ports: Ports::Any,
+    };
+    assert_eq!(misfits(&[policy("all", vec![names(0, MAX_RULES)])]), []);
+    let policies = [policy("large", vec![names(0, MAX_RULES)]), policy("small", vec![names(0, 1)])];
+    assert_eq!(misfits(&policies), [("large".to_owned(), 1, Limit::Rules)]);
+}

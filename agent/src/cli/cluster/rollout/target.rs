@@ -5,7 +5,10 @@ use kube::{
     Api, ResourceExt as _,
     api::{ApiResource, DynamicObject, PartialObjectMeta},
 };
-use podgate_core::{model::ClusterPolicyKind, printable::printable};
+use podgate_core::{
+    model::{ClusterPolicyKind, ObjectName},
+    printable::printable,
+};
 
 use super::super::Session;
 use crate::{
@@ -26,8 +29,10 @@ pub(super) struct Target {
 }
 
 /// What kubectl calls the kinds.
-const KINDS: [(Kind, &[&str]); 4] = [
+const KINDS: [(Kind, &[&str]); 6] = [
     (Kind::NetworkPolicy, &["netpol", "networkpolicy", "networkpolicies"]),
+    (Kind::ApplicationNetworkPolicy, &["applicationnetworkpolicy", "applicationnetworkpolicies"]),
+    (Kind::FqdnNetworkPolicy, &["fqdnnp", "fqdnnetworkpolicy", "fqdnnetworkpolicies"]),
     (
         Kind::ClusterPolicy(ClusterPolicyKind::ClusterNetworkPolicy),
         &["cnp", "clusternetworkpolicy", "clusternetworkpolicies"],
@@ -57,7 +62,7 @@ impl Target {
         let Some(resource) = resource(session, *kind).await? else {
             bail!("the API server does not know the kind {kind}");
         };
-        let is_namespaced = *kind == Kind::NetworkPolicy;
+        let is_namespaced = kind.info().is_namespaced;
         let api: Api<DynamicObject> = match &session.namespace {
             Some(namespace) if is_namespaced => {
                 Api::namespaced_with(session.client.clone(), namespace, &resource)
@@ -75,7 +80,7 @@ impl Target {
     pub(super) async fn list(session: &Session) -> anyhow::Result<Vec<Self>> {
         let mut targets = Vec::new();
         for (kind, _) in KINDS {
-            let is_namespaced = kind == Kind::NetworkPolicy;
+            let is_namespaced = kind.info().is_namespaced;
             if !is_namespaced && session.namespace.is_some() {
                 continue;
             }
@@ -96,7 +101,7 @@ impl Target {
     fn of(kind: Kind, object: &PartialObjectMeta<DynamicObject>) -> Self {
         let name = object.name_any();
         let policy = match object.namespace() {
-            Some(namespace) => format!("{namespace}/{name}"),
+            Some(namespace) => kind.policy_name(ObjectName::new(namespace, name)).to_string(),
             None => format!("{kind} {name}"),
         };
         Self {

@@ -1,6 +1,7 @@
 //! What comes of an API server that serves little, hides something, forgets, or is away for a while.
 
 mod calico;
+mod cloud;
 
 use std::{
     collections::BTreeMap,
@@ -137,7 +138,7 @@ impl Fake {
                     .map(|version| json!({"groupVersion": format!("{GROUP}/{version}"), "version": version}))
                     .collect();
                 let mut groups = json!([{"name": GROUP, "versions": versions}]);
-                for group in ["projectcalico.org", "crd.projectcalico.org"] {
+                for group in super::super::calico::GROUPS {
                     if state.lists.keys().any(|path| path.starts_with(&format!("/apis/{group}/"))) {
                         groups.as_array_mut().unwrap().push(json!({"name": group, "versions": []}));
                     }
