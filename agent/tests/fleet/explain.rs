@@ -313,6 +313,24 @@ fn a_kernel_that_says_otherwise_is_the_first_line() {
 }
 
 #[test]
+fn an_agent_that_is_not_ready_makes_the_verdict_uncertain() {
+    let server = server(|_, node, arguments| {
+        let status = json!({"ready": false, "last_error": "no API server"}).to_string();
+        (node == "node-001" && arguments[0] == "status").then_some(Behaviour::Prints(status))
+    });
+    let line = "explain --from shop/frontend --to shop/database --port 5432";
+    let done = run(&server, line);
+    let uncertain = "UNCERTAIN: ingress: its agent is not ready (no API server)\nallow: ";
+    assert!(done.stdout.starts_with(uncertain), "{}", done.stdout);
+    assert_eq!(
+        (done.code, &*done.stderr),
+        (Some(1), "2 of 2 nodes answered\nerror: the answer is uncertain\n")
+    );
+    let report = json_of(&run(&server, &format!("{line} -o json")));
+    assert_eq!(report["ingress"]["enforcement"], json!("unknown"));
+}
+
+#[test]
 fn a_kernel_that_was_not_asked_is_said() {
     let server = server(|cluster, _, arguments| {
         (arguments[0] == "explain").then(|| {
