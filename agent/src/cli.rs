@@ -33,6 +33,7 @@ mod policies;
 mod rollout;
 mod status;
 mod table;
+mod trace;
 mod version;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -70,6 +71,7 @@ enum Verb {
     Policies(policies::PoliciesOptions),
     Rollout(rollout::RolloutOptions),
     Flows(flows::FlowsOptions),
+    Trace(trace::TraceOptions),
     Explain(explain::ExplainOptions),
     Matrix(matrix::MatrixOptions),
     Lint(lint::LintOptions),
@@ -130,6 +132,7 @@ impl Verb {
             | Self::Policies(_)
             | Self::Rollout(_)
             | Self::Flows(_)
+            | Self::Trace(_)
             | Self::Explain(_)
             | Self::Lint(_)
             | Self::Advise(_)
@@ -157,6 +160,7 @@ impl Verb {
             Self::Policies(options) => options.run(format()),
             Self::Rollout(options) => options.run(format()),
             Self::Flows(options) => options.run(format()),
+            Self::Trace(options) => options.run(format()),
             Self::Explain(options) => options.run(format()),
             Self::Matrix(options) => options.run(),
             Self::Lint(options) => options.run(format()),
