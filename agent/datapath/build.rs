@@ -12,6 +12,9 @@ use aya_build::{Package, Toolchain};
 /// Names the rustup toolchain for the eBPF target, before what set-up has written.
 const TOOLCHAIN_VARIABLE: &str = "EBPF_TOOLCHAIN";
 
+/// The crate of the programs, and the name of its object.
+const PACKAGE: &str = "podgate-ebpf";
+
 /// Makes BPF programs of the compiler's bitcode.
 const LINKER: &str = "bpf-linker";
 
@@ -53,10 +56,15 @@ fn main() -> Result<()> {
     }
     let ebpf = root.join("ebpf");
     let root_dir = ebpf.to_str().context("the path of the eBPF crate is not UTF-8")?;
-    aya_build::build_ebpf(
-        [Package { name: "podgate-ebpf", root_dir, ..Default::default() }],
-        Toolchain::Custom(toolchain.trim()),
-    )
+    let build = |features| {
+        let package = Package { name: PACKAGE, root_dir, features, ..Default::default() };
+        aya_build::build_ebpf([package], Toolchain::Custom(toolchain.trim()))
+    };
+    // The same source twice: what `podgate trace` loads stands beside what is loaded else.
+    let built = PathBuf::from(env::var("OUT_DIR").context("cargo names the directory of results")?);
+    build(&["trace"])?;
+    fs::rename(built.join(PACKAGE), built.join(format!("{PACKAGE}-trace"))).context("the tracing object")?;
+    build(&[])
 }
 
 /// Warns when the programs are built by another release than the one that they are tested with.

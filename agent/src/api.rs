@@ -10,11 +10,12 @@ mod latency;
 mod names;
 mod policies;
 mod rollout;
+mod trace;
 mod unenforced;
 
 use std::{fmt, net::IpAddr};
 
-pub use client::{ask, follow, try_ask};
+pub use client::{ask, follow, follow_after, try_ask};
 pub use counters::{AgentNameCounts, Counter, Evictions, KernelCounters, Lost, NameCounts};
 pub use flows::{
     FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowRecord, FlowVerdict, icmp_message, protocol_name,
@@ -26,6 +27,9 @@ use podgate_common::{Direction, Outcome};
 pub use policies::{Hits, Mode, PolicyReport, PolicyStatus, RuleHits};
 pub use rollout::{EnforcedObject, PolicyRollout, RolloutReport, UnguardedPod};
 use serde::{Deserialize, Serialize};
+pub use trace::{
+    ProgramOptions, TraceLine, TraceSelection, TraceSetup, TraceSummary, TracedPacket, TracedStep,
+};
 pub use unenforced::{Holds, UnenforcedPod};
 
 /// Raised with every change that an older side would misread.

@@ -34,6 +34,7 @@ mod policies;
 mod rollout;
 mod status;
 mod table;
+mod trace;
 mod version;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -71,6 +72,7 @@ enum Verb {
     Policies(policies::PoliciesOptions),
     Rollout(rollout::RolloutOptions),
     Flows(flows::FlowsOptions),
+    Trace(trace::TraceOptions),
     Explain(explain::ExplainOptions),
     Matrix(matrix::MatrixOptions),
     Lint(lint::LintOptions),
@@ -131,6 +133,7 @@ impl Verb {
             | Self::Policies(_)
             | Self::Rollout(_)
             | Self::Flows(_)
+            | Self::Trace(_)
             | Self::Explain(_)
             | Self::Lint(_)
             | Self::Advise(_)
@@ -158,6 +161,7 @@ impl Verb {
             Self::Policies(options) => options.run(format()),
             Self::Rollout(options) => options.run(format()),
             Self::Flows(options) => options.run(format()),
+            Self::Trace(options) => options.run(format()),
             Self::Explain(options) => options.run(format()),
             Self::Matrix(options) => options.run(),
             Self::Lint(options) => options.run(format()),

@@ -15,6 +15,7 @@ mod limited;
 mod nodes;
 mod resolvers;
 mod shortcut;
+mod tracing_pods;
 mod unenforced;
 mod wanted;
 

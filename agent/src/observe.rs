@@ -15,8 +15,9 @@ pub use self::{
     counting::{HitCounting, HitView},
     eviction_monitor::EvictionMonitor,
     flows::{
-        DecidingPolicy, DecisionEvent, DenyLog, DenyLogWriter, EndOwner, EventEnd, EventVerdict, FlowHistory,
-        FlowWindow, LogTarget, LostLines, MissingName, NameRole, Observer, ObserverCounts, PastFlow,
+        AddressOwners, DecidingPolicy, DecisionEvent, DenyLog, DenyLogWriter, EndOwner, EventEnd,
+        EventVerdict, FlowClock, FlowHistory, FlowWindow, LogTarget, LostLines, MissingName, NameRole,
+        Observer, ObserverCounts, PastFlow,
     },
     hits::{DirectionHits, HitReport, PolicyHits, RuleCount},
     kernel_check::{AskTables, check_tables},

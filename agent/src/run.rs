@@ -50,6 +50,7 @@ use crate::{
     },
     snapshot::Snapshot,
     source::{kube, manifests},
+    traces::{TraceControl, TraceSite},
 };
 
 /// So that a flood of events keeps no one else waiting.
@@ -116,6 +117,12 @@ async fn run(options: &AgentOptions) -> Result<()> {
     datapath.pin_programs(&pins, mode)?;
     let attacher = Attacher::new(mode, &pins)?;
     let counting_since = pins.made()?;
+    let site = TraceSite {
+        bpffs: options.bpffs.clone(),
+        options: kernel_options,
+        jiffies_per_second: clock.jiffies_per_second,
+    };
+    let (trace_control, traces) = TraceControl::new(site);
     let mut reconciler = Reconciler::new(options.node.clone(), datapath, attacher);
     reconciler = reconciler.with_resolvers(options.resolvers.iter().map(|resolver| resolver.0).collect());
     if options.shortcut == ShortcutMode::Local {
@@ -162,6 +169,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
 
     let enforcement = Enforcement::new(options, source, reconciler, (pins, previous_agents, earlier))
         .with_pod_warnings(pod_warnings.clone())
+        .with_traces(traces)
         .needs(needs);
     let (snapshots, snapshots_seen) = watch::channel(Arc::new(enforcement.snapshot()));
     let (counting, hits) =
@@ -193,6 +201,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
         lost_lines,
         ask_tables: Arc::new(move |query| verdicts.ask(query)),
         restarts: restarts.clone(),
+        traces: trace_control,
     });
 
     let (socket, metrics) = (options.socket.clone(), options.metrics);

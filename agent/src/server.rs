@@ -16,6 +16,7 @@ mod report;
 mod rollout;
 mod socket;
 mod task_restarts;
+mod trace;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -33,7 +34,7 @@ use tokio::{
     time,
 };
 
-use self::{await_pod::PodWait, flows::FlowReplies, names::LearntByPod};
+use self::{await_pod::PodWait, flows::FlowReplies, names::LearntByPod, trace::TraceReplies};
 
 use crate::{
     api::{KernelCounters, PROTOCOL, RELEASE, Reply, Response, SourceStatus, Status, TableFill, WatchStatus},
@@ -43,6 +44,7 @@ use crate::{
         kube::{Health, WatchHealth},
         manifests::Change,
     },
+    traces::TraceControl,
 };
 
 /// Reads the kernel's counters. Must not wait for anything.
@@ -71,6 +73,7 @@ pub struct ServerInputs {
     pub ask_tables: AskTables,
     pub restarts: TaskRestarts,
     pub names: NameSource,
+    pub traces: TraceControl,
 }
 
 /// Answers questions about the agent.
@@ -192,6 +195,8 @@ enum Later {
     FlowReplies(FlowReplies),
     /// Before it.
     Pod(PodWait),
+    /// After the answer, and what it asks for.
+    Trace(Box<TraceReplies>),
 }
 
 /// Why there is no picture yet: the first kind that cannot be listed.

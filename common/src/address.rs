@@ -65,7 +65,7 @@ impl Address {
 
     /// From the two halves of an IPv6 address as they lie in memory.
     #[inline(always)]
-    pub(crate) const fn from_halves(upper: u64, lower: u64) -> Self {
+    pub const fn from_halves(upper: u64, lower: u64) -> Self {
         Self(upper, lower)
     }
 
@@ -78,7 +78,7 @@ impl Address {
 
     /// The two halves as they lie in memory.
     #[inline(always)]
-    pub(crate) const fn halves(self) -> [u64; 2] {
+    pub const fn halves(self) -> [u64; 2] {
         [self.0, self.1]
     }
 

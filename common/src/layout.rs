@@ -7,7 +7,8 @@ use crate::{
     Address, ClassId, Config, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FlowShare,
     FragmentKey, HookMark, IdentityId, LabelKey, LinkAddress, NameEntry, NameId, NameNode, NameRequest,
     NameSet, OpenVeth, PolicyId, PortClasses, PortPair, PrefixKey, Rate, Row, RowKey, Seen, ServiceId,
-    ServiceKey, Share, SocketOffsets, TableSetIndex, Timeouts, Tracking, VerdictQuery,
+    ServiceKey, Share, SocketOffsets, TRACE_STEPS, TableSetIndex, Timeouts, TraceCounts, TraceFilter,
+    TraceStep, TracedAddresses, Tracking, Tuple, VerdictQuery,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that
@@ -85,6 +86,14 @@ layout!(FlowEvent: 64 bytes, aligned to 8 {
     time @ 0, packets @ 8, ifindex @ 12, policy @ 16, revision @ 20, source @ 24, destination @ 40, source_port @ 56,
     destination_port @ 58, protocol @ 60, direction @ 62, outcome @ 63,
 });
+
+// TRACES, TRACE_FILTER, TRACE_COUNTS: of programs that trace alone, and never pinned for long.
+layout!(Tuple: 40 bytes, aligned to 4 { source @ 0, destination @ 16, source_port @ 32, destination_port @ 34, protocol @ 36 });
+layout!(TraceStep: 32 bytes, aligned to 8 { kind @ 0, words @ 8 });
+const _: () = assert!(size_of::<crate::PacketTrace>() == 96 + 32 * TRACE_STEPS);
+const _: () = assert!(size_of::<TracedAddresses>() == 136 && align_of::<TracedAddresses>() == 8);
+layout!(TraceFilter: 288 bytes, aligned to 8 { from @ 0, to @ 136, protocol @ 272, port @ 276, per_second @ 280, zero @ 284 });
+layout!(TraceCounts: 32 bytes, aligned to 8 { matched @ 0, limited @ 8, unread @ 16, rate @ 24 });
 
 // In the packet of a test run.
 layout!(VerdictQuery: 32 bytes, aligned to 4 { ifindex @ 0, direction @ 4, peer @ 8, protocol @ 24, port @ 28 });

@@ -41,6 +41,7 @@ mod scratch;
 mod service_key;
 mod share;
 mod tables;
+mod trace;
 #[cfg(feature = "user")]
 mod user;
 
@@ -86,6 +87,11 @@ pub use share::{Rate, Share};
 pub use tables::{
     BITS_PER_ROW, PortClasses, PrefixKey, Row, RowKey, ServiceVerdict, Strata, Stratum, Tables, TunnelPort,
     allowed, is_filtered,
+};
+
+pub use trace::{
+    Evaluated, FlowStep, PacketTrace, Recorder, TRACE_BYTES, TRACE_STEPS, TraceCounts, TraceFilter,
+    TraceStep, Traced, TracedAddresses, TracedLookup,
 };
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.

@@ -122,6 +122,18 @@ pub enum PacketKind {
     Unreadable,
 }
 
+impl PacketKind {
+    pub const ALL: [Self; 7] = [
+        Self::Flow,
+        Self::FirstFragment,
+        Self::LaterFragment,
+        Self::Related,
+        Self::Arp,
+        Self::Neighbour,
+        Self::Unreadable,
+    ];
+}
+
 /// What was read of a packet.
 ///
 /// Filled in place, in the kernel in memory of a map: a BPF program has 512 bytes of stack, and of a map's
@@ -152,6 +164,11 @@ impl Headers {
         is_fragment: false,
         payload: Payload { offset: 0, end: 0, fragment_offset: 0, more_fragments: 0 },
     };
+
+    #[inline(always)]
+    pub(crate) fn kind(&self) -> PacketKind {
+        forget(&self.kind)
+    }
 
     #[inline(always)]
     pub(crate) fn is_first_fragment(&self) -> bool {

@@ -66,6 +66,12 @@ impl RowKey {
         Self { policy, identity: IdentityId(service.0), block: u32::MAX }
     }
 
+    /// Whether the row is one of a service.
+    #[inline(always)]
+    pub const fn is_of_service(&self) -> bool {
+        self.block == u32::MAX
+    }
+
     /// Which rule sets evaluate the names of a destination that a policy denies: see [`Strata`]. No class has
     /// a block of this number.
     #[inline(always)]
@@ -265,6 +271,11 @@ pub trait Tables {
     fn has_shortcut(&self) -> bool;
     /// Whether packets may go straight to and from the pod behind a veth.
     fn is_open(&self, ifindex: u32) -> bool;
+
+    /// Hears who has sent a packet that arrives at a pod. For traces alone ([`crate::Traced`]): elsewhere no
+    /// instruction is left of it.
+    #[inline(always)]
+    fn note_sender(&self, _address: &Address, _pod: u32, _is_rewritten: bool, _is_masqueraded: bool) {}
 
     /// [`by_policy`]: where the tables are the kernel's, in a function that its verifier checks once.
     fn by_policy(

@@ -2,8 +2,8 @@
 
 use crate::{
     Address, ClassId, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FragmentKey, IdentityId,
-    LabelKey, NameNode, NameRequest, PolicyId, PortPair, Resolver, Row, RowKey, ServiceId, ServiceKey, Share,
-    TableSetIndex, VerdictQuery,
+    LabelKey, NameNode, NameRequest, PacketTrace, PolicyId, PortPair, Resolver, Row, RowKey, ServiceId,
+    ServiceKey, Share, TableSetIndex, TraceCounts, TraceFilter, VerdictQuery,
 };
 
 impl VerdictQuery {
@@ -29,6 +29,15 @@ impl NameRequest {
 }
 
 impl FlowEvent {
+    /// As the ring buffer has it; `None` when there are fewer bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.first_chunk::<{ size_of::<Self>() }>()?;
+        // SAFETY: as many bytes, and every bit pattern is valid.
+        Some(unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() })
+    }
+}
+
+impl PacketTrace {
     /// As the ring buffer has it; `None` when there are fewer bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.first_chunk::<{ size_of::<Self>() }>()?;
@@ -64,5 +73,7 @@ pod!(
     Share,
     TableSetIndex,
     FlowCounter,
-    FlowCounterKey
+    FlowCounterKey,
+    TraceCounts,
+    TraceFilter
 );

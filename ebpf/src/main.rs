@@ -21,6 +21,8 @@ mod names;
 mod skb;
 mod socket;
 mod tables;
+#[cfg(feature = "trace")]
+mod trace;
 mod tracking;
 
 use aya_ebpf::{
@@ -29,12 +31,17 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use podgate_common::{
-    Direction, FirstLook, NameRequest, Outcome, Packet as _, Passage, Scratch, Tables, VerdictQuery, decide,
-    decide_on_wire, established_v4_fast_path, is_established,
-};
+use podgate_common::{Direction, NameRequest, Outcome, Packet as _, Scratch, Tables, VerdictQuery, decide};
+#[cfg(not(feature = "trace"))]
+use podgate_common::{FirstLook, Passage, decide_on_wire, established_v4_fast_path, is_established};
 
-use crate::{config::config, events::report, maps::SCRATCH, skb::Skb, tables::Maps};
+use crate::{
+    config::config,
+    events::report,
+    maps::SCRATCH,
+    skb::Skb,
+    tables::{Maps, TABLES},
+};
 
 /// TC ingress of the veth's host side: what the pod sends.
 #[classifier]
@@ -56,24 +63,27 @@ pub fn at_pod(context: TcContext) -> i32 {
 }
 
 /// TC egress of the node's other devices, while a service's backend can only be evaluated there.
+#[cfg(not(feature = "trace"))]
 #[classifier]
 pub fn to_wire(context: TcContext) -> i32 {
     verdict_on_wire(&Skb::new(&context))
 }
 
 /// The same of devices without link headers: tunnels, PPP.
+#[cfg(not(feature = "trace"))]
 #[classifier]
 pub fn to_tunnel(context: TcContext) -> i32 {
     verdict_on_wire(&Skb::without_link_header(&context))
 }
 
+#[cfg(not(feature = "trace"))]
 #[inline(always)]
 fn verdict_on_wire<const LINK_HEADER: usize>(skb: &Skb<'_, LINK_HEADER>) -> i32 {
     let ingress_ifindex = skb.ingress_ifindex();
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
     // SAFETY: this CPU's own element, and TC programs run with bottom halves off: none interrupts another.
     let scratch = unsafe { &mut *scratch };
-    let Some(outcome) = decide_on_wire(skb, scratch, ingress_ifindex, &Maps) else { return TC_ACT_UNSPEC };
+    let Some(outcome) = decide_on_wire(skb, scratch, ingress_ifindex, &TABLES) else { return TC_ACT_UNSPEC };
     let outcome = conclude(scratch, Direction::Egress, outcome);
     // What passes was reported at the pod's veth.
     if !outcome.passes() || outcome == Outcome::WouldDeny {
@@ -120,6 +130,19 @@ pub fn enter(context: TcContext) -> i32 {
 }
 
 /// Evaluates a packet at a pod's veth.
+#[cfg(feature = "trace")]
+#[inline(always)]
+fn run(context: &TcContext, direction: Option<Direction>) -> i32 {
+    // No fast path: the whole decision says the same of what would pass on it, step by step.
+    // The compiler makes less use of the stack of what has both.
+    match core::hint::black_box(direction.unwrap_or_else(|| Skb::new(context).direction())) {
+        Direction::Egress => evaluate(context, Direction::Egress),
+        Direction::Ingress => evaluate(context, Direction::Ingress),
+    }
+}
+
+/// Evaluates a packet at a pod's veth.
+#[cfg(not(feature = "trace"))]
 #[inline(always)]
 fn run(context: &TcContext, direction: Option<Direction>) -> i32 {
     let skb = Skb::new(context);
@@ -143,6 +166,7 @@ fn run(context: &TcContext, direction: Option<Direction>) -> i32 {
 }
 
 /// Lets a packet of a known connection pass.
+#[cfg(not(feature = "trace"))]
 #[inline(always)]
 fn go_on(context: &TcContext, passage: Passage) -> i32 {
     maps::count(passage.direction(), Outcome::Established);
@@ -176,8 +200,12 @@ fn evaluate(context: &TcContext, direction: Direction) -> i32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_SHOT };
     // SAFETY: this CPU's own element, and TC programs run with bottom halves off: none interrupts another.
     let scratch = unsafe { &mut *scratch };
-    let outcome = decide(&skb, scratch, &skb.hook(Some(direction)), &Maps);
+    #[cfg(feature = "trace")]
+    trace::begin();
+    let outcome = decide(&skb, scratch, &skb.hook(Some(direction)), &TABLES);
     let outcome = conclude(scratch, direction, outcome);
+    #[cfg(feature = "trace")]
+    trace::end(outcome);
     if outcome.is_reported() {
         report(scratch, outcome);
     }

@@ -20,6 +20,7 @@ pub(crate) struct Skb<'a, const LINK_HEADER: usize = ETHERNET_HEADER> {
 
 const ETHERNET_HEADER: usize = 14;
 
+#[cfg(not(feature = "trace"))]
 impl<'a> Skb<'a, 0> {
     /// On a device without link headers.
     #[inline(always)]

@@ -23,6 +23,15 @@ use crate::names::{evaluate_names, find_names};
 
 pub(crate) struct Maps;
 
+/// What decisions look things up in.
+#[cfg(not(feature = "trace"))]
+pub(crate) const TABLES: Maps = Maps;
+
+/// The same, with each look-up recorded.
+#[cfg(feature = "trace")]
+pub(crate) const TABLES: podgate_common::Traced<Maps, crate::trace::KernelRecorder> =
+    podgate_common::Traced(Maps, crate::trace::KernelRecorder);
+
 impl Tables for Maps {
     type FlowHandle = SharedSet;
     type Entry = EntryHandle;

@@ -6,9 +6,9 @@
 pub(super) mod clsact;
 pub(super) mod tcx;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::{
     programs::{SchedClassifier, TcAttachType},
     util::KernelVersion,
@@ -16,7 +16,7 @@ use aya::{
 use aya_obj::generated::bpf_attach_type;
 
 use self::{clsact::Filters, tcx::Links};
-use super::{Datapath, Pins, Program, sys};
+use super::{Datapath, Pins, Program, TracingPrograms, sys};
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +104,8 @@ pub struct Attacher {
     attached: BTreeSet<(Device, DeviceRole)>,
     /// Devices that are known to have no program of ours.
     free: BTreeSet<Device>,
+    /// Pods' veths at which programs of a trace are in place of the agent's own, and their ids.
+    traced: BTreeMap<Device, Vec<u32>>,
 }
 
 impl Attacher {
@@ -112,7 +114,8 @@ impl Attacher {
     /// When the kernel gives no netlink socket.
     pub fn new(mode: HookKind, pins: &Pins) -> Result<Self> {
         let (links, filters) = (Links::new(pins.links()), Filters::new(pins.qdiscs())?);
-        Ok(Self { mode, links, filters, attached: BTreeSet::new(), free: BTreeSet::new() })
+        let (attached, free, traced) = Default::default();
+        Ok(Self { mode, links, filters, attached, free, traced })
     }
 
     /// Whether this process has put the programs of a place at a device.
@@ -147,13 +150,8 @@ impl Attacher {
             return Ok(false);
         }
         self.free.remove(device);
-        for &program in place.programs() {
-            match self.mode {
-                HookKind::Tcx => self.links.attach(programs, program, device.ifindex, interface),
-                HookKind::Clsact => self.filters.attach(programs, program, device.ifindex, interface),
-            }
-            .with_context(|| format!("cannot attach {} to {interface}", program.name()))?;
-        }
+        self.put(programs, place, device, interface)?;
+        self.traced.remove(device);
         // An agent of the other mode may have been here. Until now both evaluated, and said the same.
         match self.mode {
             HookKind::Tcx => self.filters.remove(device.ifindex).map(|_| ()),
@@ -162,6 +160,65 @@ impl Attacher {
         .with_context(|| format!("cannot remove earlier programs from {interface}"))?;
         self.attached.insert((*device, place));
         Ok(true)
+    }
+
+    fn put(
+        &mut self,
+        programs: &mut dyn Programs,
+        place: DeviceRole,
+        device: &Device,
+        interface: &str,
+    ) -> Result<()> {
+        for &program in place.programs() {
+            match self.mode {
+                HookKind::Tcx => self.links.attach(programs, program, device.ifindex, interface),
+                HookKind::Clsact => self.filters.attach(programs, program, device.ifindex, interface),
+            }
+            .with_context(|| format!("cannot attach {} to {interface}", program.name()))?;
+        }
+        Ok(())
+    }
+
+    /// Puts programs of a trace in the place of those at a pod's veth. Each replaces the other in one step,
+    /// so that every packet meets one of them.
+    ///
+    /// # Errors
+    ///
+    /// When the agent's own are not there, or the kernel refuses: then they are put back.
+    pub fn trace(
+        &mut self,
+        tracing: &mut TracingPrograms,
+        own: &mut dyn Programs,
+        device: &Device,
+        interface: &str,
+    ) -> Result<()> {
+        ensure!(self.has(device, DeviceRole::Pod), "podgate's programs are not at {interface}");
+        let ids = tracing.ids()?;
+        let put = self.put(tracing, DeviceRole::Pod, device, interface);
+        // Also if only one of them was replaced.
+        self.traced.insert(*device, ids);
+        put.or_else(|error| {
+            self.end_trace(own, device, interface)?;
+            Err(error)
+        })
+    }
+
+    /// Puts the agent's own programs back in the same way.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses: it can be tried again.
+    pub fn end_trace(&mut self, own: &mut dyn Programs, device: &Device, interface: &str) -> Result<()> {
+        if self.traced.contains_key(device) {
+            self.put(own, DeviceRole::Pod, device, interface)?;
+            self.traced.remove(device);
+        }
+        Ok(())
+    }
+
+    /// The pods' veths that are traced.
+    pub fn traced(&self) -> impl Iterator<Item = &Device> {
+        self.traced.keys()
     }
 
     /// Where our programs are at a pod's veth. Those that are missing are attached again by the next
@@ -175,7 +232,7 @@ impl Attacher {
             return Ok(ProgramOrder::First);
         }
         for &program in DeviceRole::Pod.programs() {
-            let order = self.order_at(datapath, program, device.ifindex)?;
+            let order = self.order_at(datapath, program, device)?;
             if order == ProgramOrder::Missing {
                 self.attached.remove(&(*device, DeviceRole::Pod));
             }
@@ -186,7 +243,14 @@ impl Attacher {
         Ok(ProgramOrder::First)
     }
 
-    fn order_at(&mut self, datapath: &mut Datapath, program: Program, ifindex: u32) -> Result<ProgramOrder> {
+    fn order_at(
+        &mut self,
+        datapath: &mut Datapath,
+        program: Program,
+        device: &Device,
+    ) -> Result<ProgramOrder> {
+        let ifindex = device.ifindex;
+        let traced = self.traced.get(device).map_or(&[][..], Vec::as_slice);
         let programs =
             sys::programs_at(ifindex, tcx_hook(program)).context("cannot list the programs at a hook")?;
         // Filters come after all of these.
@@ -194,7 +258,7 @@ impl Attacher {
             HookKind::Clsact => programs.first(),
             HookKind::Tcx => {
                 let ours = datapath.program(program)?.info().context("cannot learn a program's id")?.id();
-                let Some(place) = programs.iter().position(|id| *id == ours) else {
+                let Some(place) = programs.iter().position(|id| *id == ours || traced.contains(id)) else {
                     return Ok(ProgramOrder::Missing);
                 };
                 programs.get(..place).and_then(<[u32]>::first)
@@ -220,6 +284,7 @@ impl Attacher {
             self.links.remove(device.ifindex)?;
             self.filters.remove(device.ifindex)?;
             self.attached.retain(|(attached, _)| *attached != device);
+            self.traced.remove(&device);
             self.free.insert(device);
         }
         Ok(())
@@ -233,6 +298,7 @@ impl Attacher {
     pub fn keep(&mut self, present: &BTreeSet<Device>) -> Result<()> {
         self.attached.retain(|(device, _)| present.contains(device));
         self.free.retain(|device| present.contains(device));
+        self.traced.retain(|device, _| present.contains(device));
         let present: BTreeSet<u32> = present.iter().map(|device| device.ifindex).collect();
         self.links.keep(&present)?;
         self.filters.keep(&present)

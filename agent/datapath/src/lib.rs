@@ -41,6 +41,7 @@ pub mod sockets;
 mod stand_in;
 mod sys;
 mod table;
+mod trace;
 mod tunnel_ports;
 mod users;
 mod writer;
@@ -68,6 +69,9 @@ pub use readers::{DatapathReaders, TickClock, VerdictReader};
 pub use shortcut::{NodeObstacles, Obstacle, ObstacleFinder, kernel_obstacle};
 pub use stand_in::{NewInterface, StandIn, is_guarded, stand_in};
 pub use table::{MapStore, MapTable};
+pub use trace::{
+    TRACING_OBJECT, TraceReader, TraceStream, TracingPrograms, forget_tracing, hand_over_tracing,
+};
 pub use tunnel_ports::TunnelPortTable;
 pub use users::{effective_user, exchange_files, may_change, peer_user};
 pub use writer::has_writer;

@@ -1,9 +1,10 @@
 //! Programs as pins: with them, and the pinned maps, an interface can be guarded while there is no agent.
 //!
 //! `programs/tcx` or `programs/clsact` has those that the last agent has put at pods' interfaces, by the hook
-//! that it has used. `programs/drop` drops everything: for nodes where no agent was since their start. `held`
-//! has an empty directory for each interface that got the latter; nothing has passed there, so no connection
-//! is older than the agent.
+//! that it has used. `traces` has the maps that programs of a trace share with these beside the pinned ones,
+//! and for a moment those programs. `programs/drop` drops everything: for nodes where no agent was since
+//! their start. `held` has an empty directory for each interface that got the latter; nothing has passed
+//! there, so no connection is older than the agent.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +18,7 @@ use aya::programs::SchedClassifier;
 use super::{
     Datapath, HookKind, Pins, Program,
     attach::Programs,
-    pins::{entries, remove_directory, remove_files},
+    pins::{TRACES, entries, remove_directory, remove_files},
     sys,
 };
 
@@ -26,7 +27,7 @@ const DROP: &str = "drop";
 const PENDING: &str = "held";
 
 /// Those of a pod's interface.
-const OF_PODS: [Program; 2] = [Program::FromPod, Program::ToPod];
+pub(super) const OF_PODS: [Program; 2] = [Program::FromPod, Program::ToPod];
 
 impl HookKind {
     const fn directory(self) -> &'static str {
@@ -45,6 +46,7 @@ impl Datapath {
     /// When the kernel refuses.
     pub fn pin_programs(&mut self, pins: &Pins, mode: HookKind) -> Result<()> {
         remove(pins.directory())?;
+        self.lend_maps(pins)?;
         let directory = pins.directory().join(PROGRAMS).join(mode.directory());
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         for program in OF_PODS {
@@ -125,11 +127,12 @@ pub(super) fn remove(layout: &Path) -> Result<()> {
         remove_files(&programs.join(mode.directory()))?;
     }
     remove_files(&programs)?;
+    remove_files(&layout.join(TRACES))?;
     let held = layout.join(PENDING);
     entries(&held)?.iter().try_for_each(|note| remove_directory(note))?;
     remove_directory(&held)
 }
 
-fn open(path: &Path) -> Result<SchedClassifier> {
+pub(super) fn open(path: &Path) -> Result<SchedClassifier> {
     SchedClassifier::from_pin(path).with_context(|| format!("cannot open {}", path.display()))
 }

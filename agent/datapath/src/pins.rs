@@ -20,6 +20,7 @@ const ROOT: &str = "podgate";
 const MAPS: &str = "maps";
 const LINKS: &str = "links";
 const QDISCS: &str = "qdiscs";
+pub(super) const TRACES: &str = "traces";
 
 /// The directory of this layout's pins.
 #[derive(Clone, Debug)]
@@ -43,13 +44,14 @@ impl Pins {
         }
         let pins = Self { lost, ..Self::at(bpffs) };
         make_private(&bpffs.join(ROOT))?;
-        for directory in [pins.maps(), pins.links()] {
+        for directory in [pins.maps(), pins.links(), pins.traces()] {
             fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
         Ok(pins)
     }
 
-    pub(super) fn at(bpffs: &Path) -> Self {
+    /// Those of an agent of this layout, which has made the directory.
+    pub fn at(bpffs: &Path) -> Self {
         Self { directory: bpffs.join(ROOT).join(format!("v{LAYOUT_VERSION}")), lost: None }
     }
 
@@ -95,6 +97,11 @@ impl Pins {
 
     pub(super) fn links(&self) -> PathBuf {
         self.directory.join(LINKS)
+    }
+
+    /// Where an agent and who asks for a trace hand each other programs and maps; nothing stays there.
+    pub(super) fn traces(&self) -> PathBuf {
+        self.directory.join(TRACES)
     }
 
     /// Which qdiscs the agent made: an empty directory for each, for there is nothing to pin.

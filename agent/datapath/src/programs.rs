@@ -15,13 +15,14 @@ use super::{
     names::NameWriter,
     pinned_programs, random_bytes,
     readers::{CLOCK, VERDICT},
+    trace::TraceTerms,
 };
 
 /// The object file of the BPF programs, as `build.rs` made it: ELF.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// Maps that outlive the agent.
-const PINNED: [&str; 21] = [
+pub(super) const PINNED: [&str; 21] = [
     "ENDPOINTS",
     "OWNERS",
     "TUNNEL_PORTS",
@@ -45,7 +46,7 @@ const PINNED: [&str; 21] = [
     "SHARES",
 ];
 
-const FLOWS: &str = "FLOWS";
+pub(super) const FLOWS: &str = "FLOWS";
 const FLOW_SHARES: &str = "FLOW_SHARES";
 const FLOW_SEED: &str = "FLOW_SEED";
 
@@ -84,6 +85,30 @@ impl DatapathOptions {
     }
 }
 
+impl DatapathOptions {
+    /// What programs are loaded with over a flow table of this size and seed.
+    pub(super) fn config(&self, flow_sets: u32, flow_seed: FlowSeed) -> Result<Config> {
+        let jiffies_per_second = jiffies_per_second()?;
+        Ok(Config {
+            timeouts: Timeouts::of_kernel(jiffies_per_second),
+            recheck: u32::from(self.recheck),
+            masqueraded: u32::from(self.masqueraded),
+            encapsulation: u32::from(self.encapsulation),
+            shortcut: u32::from(self.shortcut && !self.recheck),
+            tracking: Tracking::default(),
+            hook_mark: HookMark::default(),
+            sockets: SocketOffsets::default(),
+            flow_sets,
+            flow_seed,
+            reorders: u32::from(cfg!(not(target_arch = "x86_64"))),
+            // Only with it aya loads the object's own type information, too.
+            names: u32::from(Path::new(btf::PATH).exists()),
+            names_keep: self.names_keep,
+            jiffies_per_second,
+        })
+    }
+}
+
 /// What runs at a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Program {
@@ -112,7 +137,7 @@ impl Program {
     }
 
     /// Its name in the object.
-    const fn function(self, is_shared: bool) -> &'static str {
+    pub(super) const fn function(self, is_shared: bool) -> &'static str {
         match self {
             Self::FromPod | Self::ToPod if is_shared => "at_pod",
             _ => self.name(),
@@ -140,6 +165,8 @@ pub struct Datapath {
     pub past: Past,
     /// Ifindexes at which nothing has passed before this agent came, though no one has counted connections.
     pub held: BTreeSet<u32>,
+    /// Which programs of a trace may take the place of these.
+    pub(super) trace_terms: TraceTerms,
 }
 
 impl Datapath {
@@ -157,25 +184,8 @@ impl Datapath {
         let is_fresh = flow_sets.is_none();
         let flow_sets = flow_sets.unwrap_or(options.flows.div_ceil(WAYS));
         let flow_seed = flow_seed.map_or_else(random_seed, Ok)?;
-        let jiffies_per_second = jiffies_per_second()?;
-        let timeouts = Timeouts::of_kernel(jiffies_per_second);
-        let config = Config {
-            timeouts,
-            recheck: u32::from(options.recheck),
-            masqueraded: u32::from(options.masqueraded),
-            encapsulation: u32::from(options.encapsulation),
-            shortcut: u32::from(options.shortcut && !options.recheck),
-            tracking: Tracking::default(),
-            hook_mark: HookMark::default(),
-            sockets: SocketOffsets::default(),
-            flow_sets,
-            flow_seed,
-            reorders: u32::from(cfg!(not(target_arch = "x86_64"))),
-            // Only with it aya loads the object's own type information, too.
-            names: u32::from(Path::new(btf::PATH).exists()),
-            names_keep: options.names_keep,
-            jiffies_per_second,
-        };
+        let config = options.config(flow_sets, flow_seed)?;
+        let Config { timeouts, jiffies_per_second, .. } = config;
         let Linked { object, reads_tracking, knows_hooks, reads_names } = linked(OBJECT, config)?;
         if !reads_tracking {
             tracing::warn!("connection tracking cannot be read: masqueraded connections count as the node's");
@@ -196,6 +206,7 @@ impl Datapath {
         for name in BTreeSet::from(functions).into_iter().chain([CLOCK, VERDICT, NameWriter::PROGRAM]) {
             classifier(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
         }
+        let trace_terms = TraceTerms::of(&ebpf)?;
         let mut seed: Array<_, FlowSeed> = maps::take(&mut ebpf, FLOW_SEED)?;
         seed.set(0, flow_seed, 0).context("cannot keep the seed of the flow table")?;
         let [flows, flow_shares] = [FLOWS, FLOW_SHARES].map(|name| maps::descriptor(&ebpf, name));
@@ -208,7 +219,9 @@ impl Datapath {
         let layouts = pins.map(Pins::other_layouts).transpose()?.unwrap_or_default();
         let past = Past::of(is_fresh, &layouts);
         let held = pins.map(pinned_programs::take_held).transpose()?.unwrap_or_default();
-        Ok((Self { ebpf, shares, reads_names, maps, flow_counters, names, clock, past, held }, readers))
+        let datapath =
+            Self { ebpf, shares, reads_names, maps, flow_counters, names, clock, past, held, trace_terms };
+        Ok((datapath, readers))
     }
 
     /// A program, loaded.
@@ -222,7 +235,7 @@ impl Datapath {
 }
 
 /// Size and seed of a pinned flow table; a seed of zeros is of an agent that got no further.
-fn flow_table_of_before(directory: &Path) -> Result<(Option<u32>, Option<FlowSeed>)> {
+pub(super) fn flow_table_of_before(directory: &Path) -> Result<(Option<u32>, Option<FlowSeed>)> {
     let open = |name: &str| {
         let path = directory.join(name);
         let exists = path.try_exists().with_context(|| format!("cannot look for {}", path.display()))?;
@@ -269,7 +282,7 @@ pub struct RejectedProgram {
     pub verifier_log: String,
 }
 
-fn refused(name: &str, error: ProgramError) -> anyhow::Error {
+pub(super) fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let (program, verifier_log) = (name.to_owned(), verifier_log.to_string());

@@ -37,6 +37,8 @@ pub enum Obstacle {
     Missing,
     /// A queueing discipline of the interface shapes packets, or holds filters.
     QueueingDiscipline(String),
+    /// A trace shows the pod's packets, which would go past it.
+    Traced,
     /// Whose interface it is is not known.
     Unidentified,
     /// The kernel does not say.
@@ -68,6 +70,7 @@ impl fmt::Display for Obstacle {
             Self::Program(id) => write!(f, "BPF program {id} is at its interface, too"),
             Self::Missing => f.write_str("podgate's programs are not at its interface"),
             Self::QueueingDiscipline(kind) => write!(f, "its interface has the queueing discipline {kind}"),
+            Self::Traced => f.write_str("its packets are traced"),
             Self::Unidentified => f.write_str("no pod is known to be behind the interface"),
             Self::Unknown(error) => f.write_str(error),
         }

@@ -1,10 +1,11 @@
 //! bpf system calls that aya has no function for.
 
 use std::{
+    collections::BTreeSet,
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -12,7 +13,7 @@ use std::{
 
 use aya::Pod;
 use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_attr__bindgen_ty_3, bpf_cmd, bpf_map_type, bpf_prog_type,
+    bpf_attach_type, bpf_attr, bpf_attr__bindgen_ty_3, bpf_cmd, bpf_map_type, bpf_prog_info, bpf_prog_type,
 };
 
 /// Removes an element of a map with keys of four bytes. An element that is not there is fine.
@@ -42,6 +43,27 @@ pub(super) fn test_run(program: &OwnedFd, packet: &[u8]) -> io::Result<u32> {
     bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes)?;
     // SAFETY: the kernel has written it.
     Ok(unsafe { attributes.test.retval })
+}
+
+/// How many maps a program of podgate's uses at the most.
+const MOST_MAPS: u32 = 64;
+
+/// The ids of the maps that a program uses. By its descriptor: who asks by its id needs CAP_SYS_ADMIN.
+pub(super) fn map_ids(program: BorrowedFd<'_>) -> io::Result<BTreeSet<u32>> {
+    let mut ids = [0_u32; MOST_MAPS as usize];
+    // SAFETY: all zeroes is a valid value of this struct of numbers.
+    let mut info = unsafe { std::mem::zeroed::<bpf_prog_info>() };
+    info.nr_map_ids = MOST_MAPS;
+    info.map_ids = ids.as_mut_ptr().addr() as u64;
+    let mut attributes = zeroed();
+    attributes.info.bpf_fd = program.as_raw_fd().cast_unsigned();
+    attributes.info.info_len = u32::try_from(size_of_val(&info)).map_err(io::Error::other)?;
+    attributes.info.info = (&raw mut info).addr() as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    match ids.get(..info.nr_map_ids as usize) {
+        Some(ids) => Ok(ids.iter().copied().collect()),
+        None => Err(io::Error::other("it uses more maps than a program of podgate's")),
+    }
 }
 
 /// How many entries of a hash one call reads.

@@ -20,6 +20,9 @@ const ROOT: u32 = 0;
 /// An agent that is busy compiling answers late, but not this late.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A pass over a large cluster takes some seconds.
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Asks the agent behind this socket.
 ///
 /// # Errors
@@ -78,12 +81,42 @@ fn at(socket: &Path) -> String {
 pub fn follow<T: DeserializeOwned>(
     socket: &Path,
     ask: &impl Serialize,
+    take: impl FnMut(T) -> anyhow::Result<ControlFlow<()>>,
+) -> anyhow::Result<()> {
+    let mut lines = BufReader::new(connect(socket)?);
+    let line = exchange(&mut lines, ask, PATIENCE).with_context(|| at(socket))?;
+    read::<()>(&line, socket)?;
+    take_lines(lines, socket, take)
+}
+
+/// The same; before there are lines, `act` does what the first answer asks for, and the agent says whether
+/// that was enough. `act` may keep the connection: who shuts its writing side down has enough.
+///
+/// # Errors
+///
+/// As [`follow`], and what `act` gives.
+pub fn follow_after<A: DeserializeOwned, T: DeserializeOwned>(
+    socket: &Path,
+    ask: &impl Serialize,
+    act: impl FnOnce(A, &UnixStream) -> anyhow::Result<()>,
+    take: impl FnMut(T) -> anyhow::Result<ControlFlow<()>>,
+) -> anyhow::Result<()> {
+    let mut lines = BufReader::new(connect(socket)?);
+    let line = exchange(&mut lines, ask, PATIENCE).with_context(|| at(socket))?;
+    act(read(&line, socket)?, lines.get_ref())?;
+    lines.get_mut().write_all(b"done\n").with_context(|| at(socket))?;
+    // It may have a pass to finish before.
+    lines.get_ref().set_read_timeout(Some(LONG_PATIENCE))?;
+    read::<()>(&answer(&mut lines, LONG_PATIENCE).with_context(|| at(socket))?, socket)?;
+    take_lines(lines, socket, take)
+}
+
+fn take_lines<T: DeserializeOwned>(
+    lines: BufReader<UnixStream>,
+    socket: &Path,
     mut take: impl FnMut(T) -> anyhow::Result<ControlFlow<()>>,
 ) -> anyhow::Result<()> {
     let at = socket.display();
-    let mut lines = BufReader::new(connect(socket)?);
-    let line = exchange(&mut lines, ask, PATIENCE).with_context(|| format!("the agent on {at}"))?;
-    read::<()>(&line, socket)?;
     // The next one may be long in coming.
     lines.get_ref().set_read_timeout(None)?;
     for line in lines.lines() {
@@ -152,6 +185,10 @@ fn exchange(
     let request = Request { version: PROTOCOL, podgate: RELEASE.to_owned(), ask };
     let line = serde_json::to_string(&request).context("the request")? + "\n";
     stream.write_all(line.as_bytes()).context("the request")?;
+    answer(lines, patience)
+}
+
+fn answer(lines: &mut BufReader<UnixStream>, patience: Duration) -> anyhow::Result<String> {
     let mut answer = String::new();
     match lines.read_line(&mut answer) {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {

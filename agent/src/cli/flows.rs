@@ -84,10 +84,10 @@ pub(super) struct FlowSelection {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PortFilter {
-    protocol: Option<String>,
-    number: Option<u16>,
+    pub(super) protocol: Option<String>,
+    pub(super) number: Option<u16>,
     /// Of ICMP, in place of a number.
-    message: Option<String>,
+    pub(super) message: Option<String>,
 }
 
 impl FlowsOptions {
@@ -147,7 +147,7 @@ fn pod(text: &str) -> Result<String, &'static str> {
     pod_name(text).map(|pod| pod.to_string())
 }
 
-fn port(text: &str) -> Result<PortFilter, &'static str> {
+pub(super) fn port(text: &str) -> Result<PortFilter, &'static str> {
     let number = |text: &str| text.parse().map_err(|_| "a port is a number as in 80 or TCP/80, or ICMP");
     if let Ok(PortSpec { protocol, port: Port::Number(place) }) = text.parse() {
         match protocol {

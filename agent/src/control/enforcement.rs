@@ -13,7 +13,7 @@ use std::{
 use anyhow::Result;
 use podgate_core::model::{Name, ObjectName};
 use podgate_datapath::{
-    Pins, PreviousAgents,
+    Pins, PreviousAgents, forget_tracing,
     network::Network,
     privileges::{self, Needs},
 };
@@ -31,6 +31,7 @@ use crate::{
     options::{AgentOptions, UnenforcedMode},
     snapshot::{Contexts, LatencyHistogram, PodLimit, PolicyVersions, Progress, Snapshot},
     source::{ClusterSnapshot, kube::PodWarning, manifests},
+    traces::TraceRequest,
 };
 
 /// How often it is checked what time alone changes, and how long after a pass that failed the next one is
@@ -68,6 +69,10 @@ pub(crate) struct Enforcement {
     /// Pods of whose policies a limit of the node leaves out a part.
     limited: BTreeSet<(ObjectName, PodLimit)>,
     needs: Needs,
+    /// Where traces are asked for.
+    traces: Option<mpsc::UnboundedReceiver<TraceRequest>>,
+    /// Veths that are traced.
+    traced: BTreeSet<u32>,
 }
 
 impl Enforcement {
@@ -111,17 +116,27 @@ impl Enforcement {
             pod_warnings: None,
             limited: BTreeSet::new(),
             needs: Needs::default(),
+            traces: None,
+            traced: BTreeSet::new(),
         }
     }
 
     /// Pods that should be isolated and are not are written about to an API server, too.
-    pub(crate) fn with_pod_warnings(self, pod_warnings: Option<mpsc::Sender<PodWarning>>) -> Self {
-        Self { pod_warnings, ..self }
+    pub(crate) fn with_pod_warnings(mut self, pod_warnings: Option<mpsc::Sender<PodWarning>>) -> Self {
+        self.pod_warnings = pod_warnings;
+        self
+    }
+
+    /// Pods are traced when that is asked for here.
+    pub(crate) fn with_traces(mut self, traces: mpsc::UnboundedReceiver<TraceRequest>) -> Self {
+        self.traces = Some(traces);
+        self
     }
 
     /// What this thread may still do after its first pass.
-    pub(crate) fn needs(self, needs: Needs) -> Self {
-        Self { needs, ..self }
+    pub(crate) fn needs(mut self, needs: Needs) -> Self {
+        self.needs = needs;
+        self
     }
 
     /// Enforces for ever.
@@ -134,13 +149,20 @@ impl Enforcement {
         if is_restricted {
             privileges::give_up(self.needs)?;
         }
+        let mut traces = self.traces.take();
         let mut remove = interval(REMOVING);
         let mut sweep = interval(SWEEPING);
         let mut attend = interval(ATTENDING);
         loop {
             tokio::select! {
                 () = inputs.changed() => self.take(inputs.take()),
+                Some(request) = next(&mut traces) => {
+                    self.trace(request);
+                    snapshots.send_replace(Arc::new(self.snapshot()));
+                    continue;
+                }
                 _ = attend.tick() => {
+                    self.end_traces();
                     let Attention { pass, changed, .. } = self.attend();
                     if !pass && self.progress.last_error.is_none() {
                         if changed {
@@ -173,6 +195,36 @@ impl Enforcement {
                 }
             }
             snapshots.send_replace(Arc::new(self.snapshot()));
+        }
+    }
+
+    fn trace(&mut self, request: TraceRequest) {
+        match request {
+            TraceRequest::Start { ifindex, answer } => {
+                let started = self.reconciler.start_trace(&self.pins, ifindex);
+                if started.is_ok() {
+                    self.traced.insert(ifindex);
+                }
+                // Who does not wait for it has dropped its claim, which ends it.
+                let _ = answer.send(started);
+            }
+            TraceRequest::End { ifindex, answer } => {
+                self.traced.remove(&ifindex);
+                if let Err(error) = forget_tracing(&self.pins, ifindex) {
+                    tracing::warn!("{error:#}");
+                }
+                self.end_traces();
+                if let Some(answer) = answer {
+                    let _ = answer.send(());
+                }
+            }
+        }
+    }
+
+    /// Puts the agent's own programs back where no trace runs; what fails is tried again.
+    fn end_traces(&mut self) {
+        if let Err(error) = self.reconciler.end_traces(&self.traced) {
+            tracing::error!("{error:#}; what traces gives the same verdicts");
         }
     }
 
@@ -311,6 +363,22 @@ impl Enforcement {
             versions: self.versions.clone(),
             resolvers: self.reconciler.resolvers(),
         }
+    }
+}
+
+/// An agent that ends leaves its own programs at all hooks.
+impl Drop for Enforcement {
+    fn drop(&mut self) {
+        self.traced.clear();
+        self.end_traces();
+    }
+}
+
+/// The next request; never one where there are no traces.
+async fn next(traces: &mut Option<mpsc::UnboundedReceiver<TraceRequest>>) -> Option<TraceRequest> {
+    match traces {
+        Some(traces) => traces.recv().await,
+        None => std::future::pending().await,
     }
 }
 

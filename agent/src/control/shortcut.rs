@@ -73,10 +73,12 @@ impl Reconciler {
     }
 
     fn obstacles(&mut self) -> Result<BTreeMap<u32, Option<Obstacle>>> {
-        let Self { datapath, endpoints, shortcut, .. } = self;
+        let Self { datapath, endpoints, shortcut, attacher, .. } = self;
+        let traced: BTreeSet<u32> = attacher.traced().map(|device| device.ifindex).collect();
         let Some(finder) = &mut shortcut.finder else { return Ok(BTreeMap::new()) };
         let node = finder.look(datapath)?;
         let at = |veth: &PodInterface| match veth.state {
+            InterfaceState::Identified { .. } if traced.contains(&veth.ifindex) => Some(Obstacle::Traced),
             InterfaceState::Identified { .. } if veth.master != 0 => Some(Obstacle::Bridge),
             InterfaceState::Identified { .. } => node.at(veth.ifindex),
             InterfaceState::Pending | InterfaceState::Unmanaged => Some(Obstacle::Unidentified),

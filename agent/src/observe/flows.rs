@@ -23,6 +23,7 @@ pub use self::{
     deny_log::{DenyLog, DenyLogWriter, LogTarget, LostLines},
     event::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict, MissingName, NameRole},
     history::{FlowHistory, FlowWindow, ObserverCounts, PastFlow},
+    owners::AddressOwners,
 };
 use super::NamesOfAddress;
 use crate::snapshot::Contexts;
@@ -99,18 +100,20 @@ impl Observer {
 }
 
 /// Both clocks at one moment.
-struct FlowClock {
+#[derive(Clone, Copy, Debug)]
+pub struct FlowClock {
     wall: Timestamp,
     /// Nanoseconds.
     monotonic: u64,
 }
 
 impl FlowClock {
-    fn now() -> Self {
+    pub fn now() -> Self {
         Self { wall: Timestamp::now(), monotonic: podgate_datapath::monotonic() }
     }
 
-    fn wall(&self, monotonic: u64) -> Timestamp {
+    /// When that was, in nanoseconds of the monotonic clock.
+    pub fn wall(&self, monotonic: u64) -> Timestamp {
         let age = SignedDuration::from_nanos_i128(i128::from(self.monotonic) - i128::from(monotonic));
         self.wall.checked_sub(age).unwrap_or(self.wall)
     }

@@ -14,6 +14,7 @@ use super::{
     await_pod::AwaitedPod,
     flows::{self, FlowReplies},
     line, names, report, rollout,
+    trace::WantedTrace,
 };
 use crate::{
     api::{FlowFilter, PeerVersion, Reply, Request},
@@ -68,6 +69,26 @@ pub enum Ask {
         #[serde(default, skip_serializing_if = "Change::is_empty")]
         what_if: Change,
     },
+    /// Answered by [`crate::api::TraceSetup`]; when who asks has done what that says, and has written a line,
+    /// by nothing, then by a line of [`crate::api::TraceLine`] for each packet, and one at the end.
+    Trace {
+        /// `namespace/name`
+        pod: ObjectName,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<EndpointRef>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<EndpointRef>,
+        /// The number of an IP protocol.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        protocol: Option<u16>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+        /// Packets.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        count: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<u64>,
+    },
     /// Asked by the CNI plugin. Answered by nothing, once the policies of a pod are enforced at its
     /// interface, or by an error that says what is missing.
     AwaitPod {
@@ -97,6 +118,12 @@ impl Server {
                 return match self.flows(filter, FlowWindow { since, until }, last, follow).await {
                     Some(flows) => (line(Reply::Ok(())), Some(Later::FlowReplies(flows))),
                     None => (line(Reply::<()>::Error("too many follow flows already".into())), None),
+                };
+            }
+            Ask::Trace { pod, from, to, protocol, port, count, seconds } => {
+                return match self.trace(&WantedTrace { pod, from, to, protocol, port, count, seconds }) {
+                    Ok((setup, replies)) => (line(Reply::Ok(setup)), Some(Later::Trace(Box::new(replies)))),
+                    Err(error) => (line(Reply::<()>::Error(format!("{error:#}"))), None),
                 };
             }
             Ask::AwaitPod { pod, uid, interface, ifindex, milliseconds } => {
@@ -206,6 +233,21 @@ mod tests {
             (
                 Ask::Names { pod: Some(ObjectName::new("x", "a")) },
                 json!({"version": 3, "podgate": "0.9", "verb": "names", "pod": "x/a"}),
+            ),
+            (
+                Ask::Trace {
+                    pod: ObjectName::new("x", "a"),
+                    from: Some("node/n1".parse().unwrap()),
+                    to: None,
+                    protocol: Some(6),
+                    port: Some(80),
+                    count: None,
+                    seconds: Some(30),
+                },
+                json!({
+                    "version": 3, "podgate": "0.9", "verb": "trace", "pod": "x/a", "from": "node/n1", "protocol": 6,
+                    "port": 80, "seconds": 30,
+                }),
             ),
             (Ask::Endpoints, json!({"version": 3, "podgate": "0.9", "verb": "endpoints"})),
             (

@@ -95,6 +95,7 @@ async fn connection(stream: UnixStream, server: Server) {
             task::spawn(async move {
                 let done = match later {
                     Later::FlowReplies(flows) => flows.write(stream).await,
+                    Later::Trace(trace) => trace.write(stream).await,
                     Later::Pod(wait) => stream.write_all(wait.answer().await.as_bytes()).await,
                 };
                 if let Err(error) = done {

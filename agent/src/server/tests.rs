@@ -20,11 +20,11 @@ use tokio::{
 };
 
 use super::*;
-use crate::snapshot::PolicyVersions;
 use crate::{
     api::{self, Counter, EndpointStatus, PolicyReport},
     observe::HitReport,
 };
+use crate::{snapshot::PolicyVersions, traces::TraceSite};
 
 /// Longer than a server waits for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -64,6 +64,11 @@ pub(super) fn start() -> Running {
     );
     let (_, hits) = watch::channel(Arc::new(HitReport::example()));
     let (ask, _) = mpsc::channel(1);
+    let site = TraceSite {
+        bpffs: directory.path().to_owned(),
+        options: podgate_datapath::DatapathOptions::with_room(8),
+        jiffies_per_second: 250,
+    };
     let server = Server::new(ServerInputs {
         snapshots,
         read_counters: Arc::new(counters),
@@ -76,6 +81,7 @@ pub(super) fn start() -> Running {
         ask_tables: Arc::new(|_| Ok(KernelVerdict::Denied)),
         restarts: TaskRestarts::default(),
         names: names::tests::source(),
+        traces: TraceControl::new(site).0,
     });
     let followers = server.followers.clone();
     let pod_waits = server.pod_waits.clone();

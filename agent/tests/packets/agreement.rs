@@ -37,6 +37,12 @@ fn the_same_with_the_short_cut() {
     agree(Node::with_shortcut(&World::new()));
 }
 
+/// Programs that trace say the same, and show each packet.
+#[test]
+fn the_same_while_traced() {
+    agree(Node::traced(&World::new()));
+}
+
 fn agree(node: Node) {
     let node = RefCell::new(node);
     let outcomes = RefCell::new(BTreeMap::<Outcome, u32>::new());

@@ -5,11 +5,15 @@ use std::os::fd::AsFd as _;
 
 use aya::{Btf, Ebpf, EbpfLoader, programs::SchedClassifier, util::KernelVersion};
 use object::{
+    Object as _, ObjectSymbol as _,
     build::elf::{Builder, SectionData},
     elf,
 };
-use podgate_common::{Config, FlowSeed, HookMark, SocketOffsets, Timeouts, Tracking};
-use podgate_datapath::{Datapath, DatapathOptions, Linked, OBJECT, Program, linked};
+use podgate_common::{Config, FlowSeed, HookMark, SocketOffsets, Timeouts, TraceFilter, Tracking};
+use podgate_datapath::{
+    Datapath, DatapathOptions, HookKind, Linked, OBJECT, Pins, Program, TRACING_OBJECT, hand_over_tracing,
+    linked,
+};
 
 use crate::{node::OPTIONS, translated::helper_calls};
 
@@ -48,6 +52,47 @@ fn the_verifier_walks_over_few_instructions() {
             assert!(verified <= most, "{name}: {verified} instructions verified");
         }
     }
+}
+
+/// What nobody traces pays nothing for it.
+#[test]
+fn only_the_object_that_traces_has_anything_of_it() {
+    let names = |object: &[u8]| {
+        let file = object::File::parse(object).expect("an ELF file");
+        let names = file.symbols().filter_map(|symbol| symbol.name().ok().map(str::to_lowercase));
+        names.filter(|name| name.contains("trace") || name.contains("record")).collect::<Vec<_>>()
+    };
+    assert_eq!(names(OBJECT), Vec::<String>::new());
+    let tracing = names(TRACING_OBJECT);
+    for name in ["traces", "trace_filter", "trace_counts", "record_step"] {
+        assert!(tracing.iter().any(|known| known == name), "{tracing:?} lack {name}");
+    }
+    assert!(!tracing.iter().chain(&names(OBJECT)).any(|name| name.contains("aya_log")));
+}
+
+#[test]
+fn programs_that_use_other_maps_do_not_take_the_agents_place() {
+    let bpffs = crate::sandbox::enter();
+    let pins = Pins::create(&bpffs).expect("a bpffs of our own");
+    let (mut agent, _readers) = crate::node::load(&pins, OPTIONS);
+    agent.pin_programs(&pins, HookKind::Tcx).expect("a bpffs of our own");
+    let hand_over =
+        || hand_over_tracing(&pins, 7, OPTIONS, &TraceFilter::ANY).expect("the kernel takes them");
+    hand_over();
+    agent.take_tracing(&pins, 7).expect("they use this agent's maps");
+    hand_over();
+    // One with maps of its own, which no pins name.
+    let mut other = Datapath::load(None, OPTIONS).expect("the kernel takes the programs").0;
+    let refused = other.take_tracing(&pins, 7).map(drop).expect_err("they use another agent's maps");
+    assert!(refused.to_string().contains("maps of this agent's"), "{refused:#}");
+    // No pin is left, whatever became of it.
+    assert!(agent.take_tracing(&pins, 7).is_err(), "nothing was handed over");
+    let left = std::fs::read_dir(bpffs.join("podgate")).expect("a bpffs").flatten().flat_map(|layout| {
+        std::fs::read_dir(layout.path().join("traces")).expect("traces").flatten().map(|pin| pin.file_name())
+    });
+    let mut left: Vec<_> = left.collect();
+    left.sort();
+    assert_eq!(left, ["ADDRESS_FILTER", "EVENTS"]);
 }
 
 #[test]

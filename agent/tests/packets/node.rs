@@ -17,7 +17,7 @@ use podgate_core::{
     memory::{self, Memory},
 };
 use podgate_datapath::{
-    Datapath, DatapathOptions, DatapathReaders, Pins,
+    Datapath, DatapathOptions, DatapathReaders, Pins, TraceReader,
     publisher::{Published, Publisher, Wanted},
 };
 
@@ -27,12 +27,16 @@ mod counters;
 mod names;
 mod programs;
 mod state;
+mod traced;
 
 pub(crate) use programs::{Answer, Programs};
 
 /// With this in the environment, all nodes of the tests have the short cut, but those that re-evaluate
 /// established connections, which excludes it.
 pub(crate) const SHORTCUT: &str = "PODGATE_SHORTCUT";
+
+/// With this in the environment, all pods of all nodes of the tests are traced.
+pub(crate) const TRACED: &str = "PODGATE_TRACED";
 
 /// What a node of a test is started with. The table is small, but larger than any test needs: user space
 /// forgets no connection.
@@ -44,6 +48,8 @@ pub(crate) struct Node {
     pub(crate) publisher: Publisher,
     pub(crate) pinned: Pinned,
     pub(crate) programs: Programs,
+    /// What programs report that trace.
+    pub(crate) trace: Option<TraceReader>,
     /// Goes from world to world in steps, as the agent does.
     compiler: Incremental,
     tables: CompiledTables,
@@ -84,18 +90,29 @@ impl Node {
         Self::start(world, DatapathOptions { shortcut: true, ..OPTIONS })
     }
 
+    /// The same while all pods are traced.
+    pub(crate) fn traced(world: &World) -> Self {
+        Self::start_with(world, OPTIONS, true)
+    }
+
     /// The same with so much room for connections. User space has no such limit: ask `programs` alone.
     pub(crate) fn with_room(world: &World, flows: u32) -> Self {
         Self::start(world, DatapathOptions { flows, ..OPTIONS })
     }
 
     fn start(world: &World, options: DatapathOptions) -> Self {
+        Self::start_with(world, options, std::env::var_os(TRACED).is_some())
+    }
+
+    fn start_with(world: &World, options: DatapathOptions, is_traced: bool) -> Self {
         let shortcut = options.shortcut || !options.recheck && std::env::var_os(SHORTCUT).is_some();
         let options = DatapathOptions { shortcut, ..options };
         let bpffs = sandbox::enter();
         let pins = Pins::create(&bpffs).expect("a bpffs of our own");
         let (mut datapath, readers) = load(&pins, options);
-        let programs = Programs::of(&mut datapath, &bpffs);
+        let trace = is_traced.then(|| traced::take_tracing(&mut datapath, &pins, options));
+        let (mut tracing, trace) = trace.unzip();
+        let programs = Programs::of_trace(&mut datapath, tracing.as_mut(), &bpffs);
         let tables = World::new().compile(Vec::new());
         let mut node = Self {
             reported: Vec::new(),
@@ -105,6 +122,7 @@ impl Node {
             publisher: Publisher::default(),
             pinned: Pinned::new(&pins),
             programs,
+            trace,
             compiler: Incremental::default(),
             tables,
             wanted: Wanted::default(),
@@ -217,6 +235,7 @@ impl Node {
         let passed = answer != Answer::Dropped;
         assert_eq!(passed, expected.passes(), "the program's answer, {hook:?}: {frame:02x?}");
         self.assert_reported(&scratch, Some(expected));
+        self.assert_traced(hook, expected);
         if scratch.learns {
             self.learn(&scratch, hook, frame);
         }

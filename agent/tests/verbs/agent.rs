@@ -139,6 +139,13 @@ impl Known {
                 });
                 response(Reply::Ok(())) + &flows.collect::<String>()
             }
+            Ask::Trace { pod, .. } => {
+                let known = self.endpoints.iter().find(|known| known.pod == Some(pod.to_string()));
+                response(Reply::<()>::Error(match known {
+                    Some(known) => format!("cannot attach from_pod to {}", known.interface),
+                    None => format!("the agent knows no interface of pod {pod} on this node"),
+                }))
+            }
             Ask::AwaitPod { .. } => panic!("no verb waits for pods"),
         };
         // Clients need not read to the end.

@@ -128,6 +128,7 @@ fn no_verb_prints_what_a_terminal_obeys() {
         "rollout -o json",
         "flows",
         "flows -o json",
+        "trace --pod shop/frontend",
         "status -o json",
         "explain --from guests/visitor --to shop/backend-2 --port TCP/8080 -o json",
         "explain --from guests/visitor --to shop/backend-2 --port TCP/8080",

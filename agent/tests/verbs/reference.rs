@@ -10,7 +10,7 @@ use podgate_core::lint::LintName;
 use crate::{podgate::directory, snapshots::WRITE};
 
 /// Each command with the expected outputs that are its examples.
-const COMMANDS: [(&str, &[&str]); 23] = [
+const COMMANDS: [(&str, &[&str]); 24] = [
     ("agent", &[]),
     ("check", &[]),
     ("detach", &[]),
@@ -22,6 +22,7 @@ const COMMANDS: [(&str, &[&str]); 23] = [
     ("policies", &["policies", "policies-of-one-json"]),
     ("rollout", &["rollout", "rollout-of-one-json"]),
     ("flows", &["flows", "flows-of-a-namespace-json"]),
+    ("trace", &["trace-of-no-pod"]),
     (
         "explain",
         &[

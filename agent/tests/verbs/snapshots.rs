@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const WRITE: &str = "PODGATE_WRITE_EXPECTED";
 
 /// A file of `expected/` and the command line that it is of.
-const OFFLINE: [(&str, &str); 112] = [
+const OFFLINE: [(&str, &str); 114] = [
     (
         "explain-allowed",
         "explain --from shop/frontend --to shop/backend-1 --port TCP/8080 --manifests shop.yaml",
@@ -141,6 +141,7 @@ const OFFLINE: [(&str, &str); 112] = [
     ("help-policies", "policies --help"),
     ("help-rollout", "rollout --help"),
     ("help-flows", "flows --help"),
+    ("help-trace", "trace --help"),
     ("help-dump", "dump --help"),
     ("help-cluster", "cluster --help"),
     ("help-cluster-status", "cluster status --help"),
@@ -154,6 +155,7 @@ const OFFLINE: [(&str, &str); 112] = [
     ("help-cluster-rollout-status", "cluster rollout status --help"),
     ("cluster-without-kubeconfig", "cluster status --kubeconfig none.yaml"),
     ("flows-wrong-port", "flows --port TCP/http"),
+    ("trace-wrong-port", "trace --pod shop/frontend --port ICMP/8"),
     ("help-explain", "explain --help"),
     ("help-matrix", "matrix --help"),
     ("help-lint", "lint --help"),
@@ -173,7 +175,7 @@ const OFFLINE: [(&str, &str); 112] = [
 ];
 
 /// Likewise, beside an agent.
-const LIVE: [(&str, &str); 23] = [
+const LIVE: [(&str, &str); 24] = [
     ("status", "status"),
     ("status-json", "status -o json"),
     ("endpoints", "endpoints"),
@@ -194,6 +196,7 @@ const LIVE: [(&str, &str); 23] = [
     ("flows-denied", "flows --denied --port UDP/9100"),
     ("flows-of-a-namespace-json", "flows --namespace shop --last 1 -o json"),
     ("flows-of-no-pod", "flows --pod shop/absent"),
+    ("trace-of-no-pod", "trace --pod shop/absent"),
     ("advise-live", "advise shop.yaml -n shop"),
     ("explain-live", "explain --from guests/visitor --to shop/backend-2 --port TCP/8080"),
     (
@@ -285,6 +288,7 @@ fn every_verb_has_a_manual_page() {
         "endpoints",
         "policies",
         "flows",
+        "trace",
         "explain",
         "matrix",
         "lint",

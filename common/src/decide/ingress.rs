@@ -47,6 +47,7 @@ pub(super) fn ingress<T: Tables>(
             None => return Outcome::Spoofed,
         },
     };
+    tables.note_sender(&sender.address, sender.pod, sender.is_rewritten, sender.masqueraded);
     entry.seen = entry.seen.with(Seen::REWRITTEN, sender.is_rewritten);
     if entry.ingress_ifindex == hook.ifindex || sender.pod == hook.ifindex {
         return Outcome::OwnAddress;

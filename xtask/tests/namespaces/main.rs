@@ -32,6 +32,7 @@ mod services;
 mod shortcut;
 mod smuggling;
 mod topology;
+mod traces;
 mod translation;
 mod unenforced;
 mod veths;
@@ -99,6 +100,7 @@ fn all() -> impl Iterator<Item = Case> {
         nowhere::TESTS,
         cni::TESTS,
         netkit::TESTS,
+        traces::TESTS,
     ];
     let others = [
         unenforced::TESTS,

@@ -11,12 +11,13 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xtask::lab::{Agent, BRIEF, Lab, Node, PATIENT, Place, Pod, Seen, Service, Traffic, until};
 
-use super::{Test, live::Live, policies::ingress, reported::metric, scene::apply};
+use super::{Test, live::Live, policies::ingress, reported::metric, scene::apply, traces::packet};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_connection_between_pods_takes_the_short_cut_until_it_comes_through_the_node", there_and_back),
     ("what_is_at_an_interface_closes_the_short_cut_with_its_name", obstacles),
     ("connections_on_the_short_cut_leave_nothing_invalid_behind", churn),
+    ("a_trace_shows_packets_that_took_the_short_cut_before", traced),
 ];
 
 const SHORTCUT: &[&str] = &["--shortcut", "local"];
@@ -66,6 +67,28 @@ fn scene(lab: &mut Lab) -> Result<Scene> {
     let agent = Agent::start(&node, SHORTCUT)?;
     are_open(&agent, 2)?;
     Ok(Scene { node, client, server, agent, _servers: servers })
+}
+
+fn traced(lab: &mut Lab) -> Result<()> {
+    let Scene { node, client, server, agent, _servers } = scene(lab)?;
+    let mut live = Live::open(&client.place, server.addresses.v4.into())?;
+    let before = taken(&agent)?;
+    live.goes_on()?;
+    ensure!(taken(&agent)? > before, "the connection takes the short cut");
+    let from = ["--from", client.name(), "--port", "TCP/7"];
+    let follower = node.follow(&[&["trace", "--pod", server.name()], &from[..]].concat())?;
+    are_open(&agent, 1)?;
+    for direction in ["ingress", "egress"] {
+        live.goes_on()?;
+        let is_shown = |text: &str| text.contains(&format!("{direction} of {}", server.name()));
+        until(&format!("packets of {direction}"), PATIENT, || {
+            let text = packet(&follower)?;
+            Ok((is_shown(&text) && text.contains("established, passes")).then_some(()))
+        })?;
+    }
+    drop(follower);
+    are_open(&agent, 2)?;
+    live.goes_on()
 }
 
 /// Waits until packets may take it at so many interfaces.

@@ -18,7 +18,7 @@ use super::{EndOwner, EventEnd};
 const PAUSE: u32 = 50;
 
 #[derive(Debug, Default)]
-pub(super) struct AddressOwners {
+pub struct AddressOwners {
     /// Sorted by address.
     index: Vec<(IpAddr, AddressOwner)>,
     /// What it was made of.
@@ -36,7 +36,7 @@ enum AddressOwner {
 
 impl AddressOwners {
     /// Names the end with this address; `local`: the pod whose veth it is, whatever the address says.
-    pub(super) fn end(
+    pub fn end(
         &mut self,
         cluster: &Cluster,
         address: Option<IpAddr>,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::{TestRun as _, TestRunOptions, programs::SchedClassifier};
 use podgate_common::{Direction, Hook};
-use podgate_datapath::{Datapath, Program};
+use podgate_datapath::{Datapath, Program, Programs as _, TracingPrograms};
 
 use crate::world::UPLINK;
 
@@ -42,9 +42,22 @@ pub(crate) struct Programs {
 impl Programs {
     /// Opens the programs by pins that are removed at once.
     pub(crate) fn of(datapath: &mut Datapath, bpffs: &Path) -> Self {
+        Self::of_trace(datapath, None, bpffs)
+    }
+
+    /// The same; `tracing`: those of pods.
+    pub(crate) fn of_trace(
+        datapath: &mut Datapath,
+        mut tracing: Option<&mut TracingPrograms>,
+        bpffs: &Path,
+    ) -> Self {
         let mut open = |program| {
             let pin = bpffs.join("program");
-            datapath.program(program).expect("all programs").pin(&pin).expect("a bpffs of our own");
+            let loaded = match (&mut tracing, program) {
+                (Some(tracing), Program::FromPod | Program::ToPod) => tracing.program(program),
+                _ => datapath.program(program),
+            };
+            loaded.expect("all programs").pin(&pin).expect("a bpffs of our own");
             let program = SchedClassifier::from_pin(&pin).expect("just pinned");
             std::fs::remove_file(&pin).expect("just pinned");
             program
