@@ -174,7 +174,7 @@ fn the_node_of_an_address_is_found_by_an_agent() {
     );
     assert_eq!(report["verdict"], json!("deny"));
     // A guide that does not answer is replaced by another, and no one misses it.
-    let server = self::server(|_, node, _| (node == "node-000").then_some(Behaviour::Refused(500)));
+    let server = server(|_, node, _| (node == "node-000").then_some(Behaviour::Refused(500)));
     let done = run(&server, "explain --from 192.0.2.1 --to 10.0.0.3 --port 8080");
     assert!(done.stdout.contains("egress of 192.0.2.1: NOT ENFORCED: not a pod"), "{}", done.stdout);
     assert_eq!((done.code, &*done.stderr), (Some(0), "1 of 1 nodes answered\n"), "{}", done.stdout);
