@@ -1,8 +1,8 @@
-//! `cargo xtask conformance` and `cargo xtask upstream`: suites of Kubernetes, run on a real cluster with podgate.
+//! `cargo xtask conformance` and `cargo xtask upstream`: suites of Kubernetes, on a cluster with podgate.
 //!
-//! In: the image of podgate, and suites and the image of their pods, which Go builds. Out: a line for each test,
-//! the suite's own log and report below `target/suites`, exit code 1 when a test fails. Where the kernel has no
-//! SCTP, pods do the first half of its handshake by raw sockets (`xtask/kubernetes/sctp`).
+//! In: the image of podgate; suites and the image of their pods, which Go builds. Out: a line for each test,
+//! the suite's own log and report below `target/suites`, exit code 1 when a test fails. Where the kernel has
+//! no SCTP, pods do the first half of its handshake by raw sockets (`xtask/kubernetes/sctp`).
 
 mod lines;
 
@@ -168,7 +168,7 @@ fn on_cluster(names: &[String], task: impl FnOnce(&Cluster) -> Result<bool>) -> 
     Ok(if outcome? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs a suite, prints a line for each test, and hands back whether all passed. Its whole output goes to `log`.
+/// Runs a suite, prints a line for each test, and hands back whether all passed. Its output goes to `log`.
 fn follow(suite: &mut Command, format: Format, log: &str) -> Result<bool> {
     let log = directory()?.join(log);
     let mut file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;

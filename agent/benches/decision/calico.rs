@@ -1,4 +1,5 @@
-//! Calico's policies for the server: many in many tiers, of which the last one of the last tier allows the client.
+//! Calico's policies for the server: many in many tiers, of which the last one of the last tier allows the
+//! client.
 
 use std::sync::Arc;
 
@@ -17,7 +18,8 @@ use crate::{
 /// At most: one policy has one.
 pub(crate) const TIERS: usize = 20;
 
-/// None of the policies is like another. A tier hands on what its policies do not match, but for the last one.
+/// None of the policies is like another. A tier hands on what its policies do not match, but for the last
+/// one.
 pub(crate) fn world(policies: usize) -> World {
     let mut world = World::new();
     let tiers = policies.min(TIERS);

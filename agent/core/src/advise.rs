@@ -48,8 +48,8 @@ pub struct Observation {
     pub ingress: SideVerdicts,
 }
 
-/// When one side of a connection last said what: RFC 3339, UTC. Where nothing isolates a pod, its side may have
-/// said nothing.
+/// When one side of a connection last said what: RFC 3339, UTC. Where nothing isolates a pod, its side may
+/// have said nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SideVerdicts {
     /// It passed.

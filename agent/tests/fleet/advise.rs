@@ -30,8 +30,8 @@ fn denied(flow: &str) -> String {
     flow.replace("\"allowed\"", "\"denied\"").replace("\"not-isolated\"", "\"denied\"")
 }
 
-/// Two nodes that have seen both ends of a connection, and of one that the second has denied; and one that does
-/// not answer.
+/// Two nodes that have seen both ends of a connection, and of one that the second has denied; and one that
+/// does not answer.
 fn server() -> Server {
     let server = Server::with_nodes(3, |node, _, arguments| match (node, &*arguments[0]) {
         (_, "version") => Behaviour::Prints(version()),

@@ -1,7 +1,7 @@
 //! Images for pods of tests, made here: nothing is pulled.
 //!
-//! In: this machine's static busybox, and maybe programs of a suite. Out: a docker archive with one layer.
-//! Of busybox alone it has two names: what every pod's sandbox runs (it sleeps), and a shell with `nc`, `httpd`
+//! In: this machine's static busybox, and maybe programs of a suite. Out: a docker archive with one layer. Of
+//! busybox alone it has two names: what every pod's sandbox runs (it sleeps), and a shell with `nc`, `httpd`
 //! and the like.
 
 use std::{

@@ -18,7 +18,7 @@ pub(super) fn find(survey: &Survey<'_>, findings: &mut Vec<LintFinding>) {
     if survey.cluster.calico.is_empty() {
         return;
     }
-    let known = Known::of(survey);
+    let known = KnownEndpoints::of(survey);
     for policy in &survey.policies {
         let PolicyRef::Calico(calico) = policy.policy else { continue };
         if policy.selected.is_empty() && calico.subject != LabelExpression::NOTHING {
@@ -52,14 +52,14 @@ pub(super) fn find(survey: &Survey<'_>, findings: &mut Vec<LintFinding>) {
 }
 
 /// What selectors look at.
-struct Known<'s, 'a> {
+struct KnownEndpoints<'s, 'a> {
     survey: &'s Survey<'a>,
     sets: Vec<&'a NetworkSet>,
     of_endpoints: KnownLabels<'s>,
     of_namespaces: KnownLabels<'s>,
 }
 
-impl<'s, 'a> Known<'s, 'a> {
+impl<'s, 'a> KnownEndpoints<'s, 'a> {
     fn of(survey: &'s Survey<'a>) -> Self {
         let sets: Vec<&NetworkSet> = survey.cluster.calico.network_sets().collect();
         let pods = survey.workloads.iter().map(|workload| &workload.pod.labels);

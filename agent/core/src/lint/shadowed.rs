@@ -69,7 +69,8 @@ fn by_subject(survey: &Survey<'_>) -> Vec<RivalPolicies> {
     rivals.collect()
 }
 
-/// The policies of each tier, by their places, the first to be asked first: the cluster-wide ones, and Calico's.
+/// The policies of each tier, by their places, the first to be asked first: the cluster-wide ones, and
+/// Calico's.
 fn in_order(survey: &Survey<'_>) -> Vec<Vec<usize>> {
     let places: HashMap<_, usize> =
         survey.policies.iter().enumerate().map(|(at, it)| (it.policy.name(), at)).collect();
