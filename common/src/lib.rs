@@ -49,8 +49,8 @@ pub use address::{Address, AddressKey};
 pub use address_filter::{FILTER_WORDS, FilterBit, FilteredAs, filter_bits};
 pub use config::{
     COUNTERS, Config, EVENT_BYTES, Eviction, HookMark, MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS,
-    MAX_LABELS, MAX_NAME_TABLES, MAX_OWNERS, MAX_RESOLVERS, MAX_TUNNEL_SERVICES, NameCount, SHORTCUT_COUNTER,
-    SocketOffsets, Tracking, Unreported, counter, kernel_function,
+    MAX_LABELS, MAX_LABELS_OF_RULES, MAX_NAME_TABLES, MAX_OWNERS, MAX_RESOLVERS, MAX_TUNNEL_SERVICES,
+    NameCount, SHORTCUT_COUNTER, SocketOffsets, Tracking, Unreported, counter, kernel_function,
 };
 pub use decide::{
     FirstLook, Passage, by_egress, by_names, by_policy, decide, decide_on_wire, established_v4_fast_path,

@@ -19,8 +19,8 @@ use aya::{
 };
 use aya_obj::generated::bpf_map_type;
 use podgate_common::{
-    FlowSeed, LabelKey, MAX_LABELS, MAX_LIFETIME, MAX_NAME_TABLES, MAX_RESOLVERS, NameId, NameNode, NameSet,
-    Resolver, ServiceKey,
+    FlowSeed, LabelKey, MAX_LABELS, MAX_LABELS_OF_RULES, MAX_LIFETIME, MAX_NAME_TABLES, MAX_RESOLVERS,
+    NameId, NameNode, NameSet, Resolver, ServiceKey,
 };
 
 use podgate_core::compiler::NamePlace;
@@ -31,9 +31,6 @@ pub use self::{
     writer::NameWriter,
 };
 use super::{MapTable, TickClock, maps, sys};
-
-/// Labels of the tree: new ones stand beside old ones for a moment, and one entry counts numbers.
-const MOST_LABELS: usize = MAX_LABELS / 2 - 1;
 
 /// Names that no rule has any more, of which what was learnt is kept: as many as change at a time.
 const MAX_RETIRED: usize = 256;
@@ -156,10 +153,10 @@ impl NameMaps {
     ///
     /// When the kernel refuses.
     pub fn show(&mut self, places: &BTreeSet<NamePlace>) -> Result<()> {
-        let left_out = places.len() - fitting(places, MOST_LABELS).count();
+        let left_out = places.len() - fitting(places, MAX_LABELS_OF_RULES).count();
         if left_out != self.left_out {
             if left_out != 0 {
-                let limit = MOST_LABELS;
+                let limit = MAX_LABELS_OF_RULES;
                 tracing::error!(
                     left_out,
                     limit,
@@ -232,7 +229,7 @@ impl NameMaps {
 
     fn wanted(&self, places: &BTreeSet<NamePlace>) -> BTreeMap<LabelKey, NameNode> {
         let mut matched: BTreeMap<&[Box<[u8]>], [bool; 3]> = BTreeMap::new();
-        for (suffix, left) in fitting(places, MOST_LABELS) {
+        for (suffix, left) in fitting(places, MAX_LABELS_OF_RULES) {
             for at in 0..suffix.len() {
                 matched.entry(&suffix[at..]).or_default();
             }

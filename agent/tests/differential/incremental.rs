@@ -92,6 +92,7 @@ fn limits() -> impl Strategy<Value = TableLimits> {
         (1..8_usize).prop_map(|classes| TableLimits { classes, ..TableLimits::NODE }),
         (0..8_usize).prop_map(|memberships| TableLimits { memberships, ..TableLimits::NODE }),
         (1..8_usize).prop_map(|rows| TableLimits { rows, ..TableLimits::NODE }),
+        (0..8_usize).prop_map(|labels| TableLimits { labels, ..TableLimits::NODE }),
     ]
 }
 

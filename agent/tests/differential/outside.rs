@@ -53,6 +53,7 @@ fn rule_sets_that_a_limit_closes_allow_nothing_and_all_others_what_the_specifica
             TableLimits { classes: 4, ..node },
             TableLimits { memberships: 4, ..node },
             TableLimits { rows: 3, ..node },
+            TableLimits { labels: 3, ..node },
         ] {
             let compiled = Compiled::within(&limits, &picture.cluster);
             agrees(&compiled, objects, addresses)?;

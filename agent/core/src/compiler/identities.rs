@@ -41,10 +41,11 @@ impl Identities {
     }
 }
 
-/// `prefixes`: what networks have.
+/// `prefixes`: what networks have. The names of rule sets in `closed` have no identities.
 pub(super) fn compile(
     cluster: &Cluster,
     rule_sets: &[Arc<RuleSet>],
+    closed: &BTreeSet<usize>,
     prefixes: BTreeMap<PrefixKey, Arc<Signature>>,
 ) -> (Identities, Arc<BTreeSet<NamePlace>>) {
     let atoms: BTreeSet<&Shared<Atom>> = rules::atoms(rule_sets).collect();
@@ -69,7 +70,8 @@ pub(super) fn compile(
     for (node, matching) in node_atoms.mentioned(cluster) {
         node.addresses.iter().for_each(|address| addresses.add(*address, &matching));
     }
-    let places = names::places(atoms.iter().copied());
+    let open: Vec<_> = rule_sets.iter().enumerate().filter(|(place, _)| !closed.contains(place)).collect();
+    let places = names::places(rules::atoms(open.iter().map(|(_, rule_set)| *rule_set)));
     places.iter().for_each(|(place, matching)| addresses.add(names::key(place), matching));
     let AddressIdentities { interner, identities, .. } = addresses;
     let signatures = interner.signatures.into_iter().map(Arc::new).enumerate().collect();

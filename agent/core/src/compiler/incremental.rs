@@ -146,7 +146,7 @@ impl Incremental {
         let mentioned = self.use_rule_sets(step);
 
         let reclassified = self.divide(&mentioned);
-        self.claim(&old, new, &changes, &mentioned);
+        self.claim(&old, new, &changes, &mentioned, reclassified.as_ref());
         let settled = self.claims.settle();
         self.forget_closed_strata();
         self.tables.identities = self.claims.identities();
@@ -263,6 +263,7 @@ impl Incremental {
         new: &'a Cluster,
         changes: &SnapshotChanges<'a>,
         mentioned: &Mentioned,
+        reclassified: Option<&Reclassified>,
     ) {
         let mut dirty = changes.pods.clone();
         let mut add = |pod: &'a Arc<Pod>| {
@@ -290,7 +291,7 @@ impl Incremental {
             }
             self.claims.replace(before.zip(had.as_ref()), after.zip(has.as_ref()));
         }
-        self.claim_names(mentioned);
+        self.claim_names(mentioned, reclassified);
         if changes.nodes || mentioned.is_any_of(Holder::Nodes) {
             for (node, had) in self.node_atoms.mentioned(old) {
                 node.addresses.iter().for_each(|at| self.claims.release(*at, &Arc::new(had.clone())));

@@ -1,6 +1,6 @@
 //! What the tables of one node have room for, whatever its pods' policies say together.
 //!
-//! All rule sets of a node share the classes of ports and the identities of networks. When they tell more
+//! All rule sets of a node share the classes of ports, the identities of networks, and the tree of names. When they tell more
 //! apart than there is room for, those that tell the most apart by themselves are closed until the others
 //! fit: they allow nothing, and all others are evaluated as if these were not there. A rule set is never
 //! closed for one that tells more apart than it does.
@@ -11,9 +11,9 @@ use std::{
     sync::Arc,
 };
 
-use podgate_common::{BITS_PER_ROW, PrefixKey};
+use podgate_common::{BITS_PER_ROW, MAX_LABELS_OF_RULES, PrefixKey};
 
-use super::{Classes, RuleSet, Signature, atoms::blocks, classes, prefixes, rules};
+use super::{Classes, RuleSet, Signature, atoms::blocks, classes, names, prefixes, rules};
 
 /// What the tables of a node have room for.
 #[derive(Clone, Copy, Debug)]
@@ -26,18 +26,23 @@ pub struct TableLimits {
     pub memberships: usize,
     /// Rows that a rule set has which allows everything: groups of addresses times blocks of classes.
     pub rows: usize,
+    /// Labels of names, each once below the one to its right.
+    pub labels: usize,
 }
 
 impl TableLimits {
     /// Of a node's tables.
-    pub const NODE: Self = Self { classes: 1 << 14, memberships: 1 << 19, rows: 1 << 15 };
-    pub(super) const NONE: Self = Self { classes: usize::MAX, memberships: usize::MAX, rows: usize::MAX };
+    pub const NODE: Self =
+        Self { classes: 1 << 14, memberships: 1 << 19, rows: 1 << 15, labels: MAX_LABELS_OF_RULES };
+    pub(super) const NONE: Self =
+        Self { classes: usize::MAX, memberships: usize::MAX, rows: usize::MAX, labels: usize::MAX };
 }
 
 /// What rule sets distinguish.
 pub(super) struct Groups {
     pub(super) classes: Classes,
     pub(super) prefixes: BTreeMap<PrefixKey, Arc<Signature>>,
+    labels: usize,
 }
 
 impl Groups {
@@ -48,17 +53,20 @@ impl Groups {
     ) -> Option<Self> {
         let classes = classes::compile(rules::port_sets(rule_sets.clone()), limits)?;
         let atoms: BTreeSet<_> = rules::atoms(rule_sets).collect();
+        let labels = names::label_count(atoms.iter().copied());
         let prefixes = prefixes::compile(&blocks(atoms), limits)?;
-        let groups = Self { classes, prefixes };
+        let groups = Self { classes, prefixes, labels };
         groups.fit(limits).then_some(groups)
     }
 
     fn fit(&self, limits: &TableLimits) -> bool {
         fits(&self.classes, address_groups(self.prefixes.values().map(Arc::as_ptr)), limits)
+            && self.labels <= limits.labels
     }
 
     fn len(&self) -> usize {
-        self.classes.signatures.len() + address_groups(self.prefixes.values().map(Arc::as_ptr))
+        let address_groups = address_groups(self.prefixes.values().map(Arc::as_ptr));
+        self.classes.signatures.len() + address_groups + self.labels
     }
 }
 
@@ -107,7 +115,7 @@ pub(super) fn groups_of<'a>(
     // of before.
     let (mut least, mut enough) = (usize::from(found.closed == 0), all.len());
     let mut likely = vec![found.closed + 1, found.closed.saturating_sub(1), found.closed];
-    let mut groups = Groups { classes: Classes::undivided(), prefixes: BTreeMap::new() };
+    let mut groups = Groups { classes: Classes::undivided(), prefixes: BTreeMap::new(), labels: 0 };
     while least < enough {
         let likely = likely.pop().filter(|closed| (least..enough).contains(closed));
         let closed = likely.unwrap_or_else(|| usize::midpoint(least, enough));

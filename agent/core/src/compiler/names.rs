@@ -9,7 +9,7 @@
 //! ids and written as all others.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
 };
@@ -151,6 +151,16 @@ fn of_names(clause: &Shared<Clause>) -> Option<Shared<Clause>> {
         let (peers, ports) = (Some(peers), clause.ports.clone());
         Shared::new(Clause { peers, ports, conditions: Vec::new(), except_ports: None })
     })
+}
+
+/// How many labels the names of these properties have, each once below the one to its right.
+pub(super) fn label_count<'a>(atoms: impl IntoIterator<Item = &'a Shared<Atom>>) -> usize {
+    let patterns = atoms.into_iter().filter_map(|atom| match &**atom {
+        Atom::Names(names) => Some(names),
+        _ => None,
+    });
+    let suffixes: HashSet<&str> = patterns.flatten().flat_map(DomainPattern::suffixes).collect();
+    suffixes.len()
 }
 
 /// A pattern, and the property that has it.

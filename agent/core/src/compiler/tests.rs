@@ -16,8 +16,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::fixtures::{self, has, policy};
 use crate::model::{
-    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject, IpBlock,
-    NamedPort, NetworkPolicy, Peer, Peers, PortRange, PortRule, PortSet, Ports, Rule, Selector, Tier,
+    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject,
+    DomainPattern, IpBlock, NamedPort, NetworkPolicy, Peer, Peers, PortRange, PortRule, PortSet, Ports, Rule,
+    Selector, Tier,
 };
 
 fn pod(name: &str, address: &str, own: &[(&str, &str)]) -> Pod {
@@ -155,6 +156,34 @@ fn a_rule_set_with_more_port_classes_than_there_is_room_for_allows_nothing_and_n
         assert_eq!(allowed("a", [172, 6, 0, 1], 3), !closes);
         assert!(allowed("b", [172, 6, 0, 1], 3) && !allowed("b", [172, 6, 0, 1], 5));
         assert_ne!(subject("a"), 0, "it isolates");
+    }
+}
+
+#[test]
+fn a_rule_set_with_more_labels_of_names_than_there_is_room_for_is_closed_and_its_names_are_no_ones() {
+    let egress = |name: &str, app: &str, names: &[&str]| {
+        let peers = names.iter().map(|name| Peer::Name(DomainPattern::parse(name).unwrap())).collect();
+        let rule = Rule { peers: Peers::Listed(peers), ports: Ports::Any };
+        NetworkPolicy {
+            ingress: None,
+            egress: Some(vec![rule]),
+            ..ingress(name, has("app", app), Vec::new())
+        }
+    };
+    let pods = vec![pod("a", "10.0.0.1", &[("app", "greedy")]), pod("b", "10.0.0.2", &[("app", "honest")])];
+    let greedy = ["a.example.com", "b.example.com", "c.d.example.com"];
+    let policies = vec![egress("g", "greedy", &greedy), egress("h", "honest", &["*.example.com"])];
+    let cluster = cluster(pods, policies);
+    for (labels, closes) in [(6, false), (5, true)] {
+        let limits = TableLimits { labels, ..TableLimits::NODE };
+        let tables = compile_within(&limits, &cluster, None, cluster.pods.values().map(Arc::as_ref), []);
+        let egress = |name| tables.subjects[&ObjectName::new("x", name)].egress;
+        assert_eq!(tables.closed.contains(&egress("a")), closes);
+        assert!(!tables.closed.contains(&egress("b")));
+        let names: BTreeSet<String> = tables.names.iter().map(name_text).collect();
+        assert_eq!(names.contains("a.example.com"), !closes, "{names:?}");
+        assert!(names.contains("*.example.com"), "{names:?}");
+        assert!(tables.strata.contains_key(&egress("b")));
     }
 }
 

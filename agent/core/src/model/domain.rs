@@ -87,6 +87,11 @@ impl DomainPattern {
         self.name.split('.').map(str::as_bytes)
     }
 
+    /// The name behind the `*.`, and each that it is below.
+    pub fn suffixes(&self) -> impl Iterator<Item = &str> {
+        std::iter::successors(Some(self.name.as_str()), |name| Some(name.split_once('.')?.1))
+    }
+
     /// Whether it matches a name, given in lower case without a dot at its end.
     pub fn matches(&self, name: &str) -> bool {
         match name.strip_suffix(self.name.as_str()) {

@@ -1,5 +1,5 @@
-//! Which ports and networks the rule sets in use distinguish, and which of them are closed because that is
-//! too much.
+//! Which ports, networks and names the rule sets in use distinguish, and which of them are closed because that
+//! is too much.
 //!
 //! In: what rule sets mention now and did not, or the other way round. Out: the classes of ports of before,
 //! if they are others now. Mostly nothing is closed, and only what changed is divided again.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Incremental, Mentioned, Reclassified};
 use crate::compiler::{
     atoms::{Holder, blocks},
-    classes, limits, prefixes,
+    classes, limits, names, prefixes,
 };
 
 impl Incremental {
@@ -18,9 +18,10 @@ impl Incremental {
     pub(super) fn divide(&mut self, mentioned: &Mentioned) -> Option<Reclassified> {
         let has_ports = !mentioned.port_sets.is_empty();
         let has_blocks = mentioned.is_any_of(Holder::Networks);
+        let has_names = mentioned.is_any_of(Holder::Names);
         let is_replaced = !mentioned.rule_sets.is_empty() || !mentioned.gone.is_empty();
         if self.tables.closed.is_empty() {
-            if !has_ports && !has_blocks {
+            if !has_ports && !has_blocks && !has_names {
                 return None;
             }
             if let Some(reclassified) = self.divide_all(has_ports, has_blocks) {
@@ -31,7 +32,7 @@ impl Incremental {
         }
         let contents = self.rule_sets.contents();
         let in_use = self.in_use.iter().map(|index| (*index, &contents[index]));
-        let (limits::Groups { classes, prefixes }, closed) =
+        let (limits::Groups { classes, prefixes, .. }, closed) =
             limits::groups_of(in_use, &self.limits, &mut self.found);
         self.claims.set_prefixes(prefixes);
         let closed = std::mem::replace(&mut self.tables.closed, Arc::new(closed));
@@ -41,6 +42,9 @@ impl Incremental {
     /// When everything was open until now: `None`, and nothing is done, when it cannot stay so.
     fn divide_all(&mut self, has_ports: bool, has_blocks: bool) -> Option<Option<Reclassified>> {
         let limits = &self.limits;
+        if names::label_count(self.atoms.keys()) > limits.labels {
+            return None;
+        }
         let classes = if has_ports { Some(classes::compile(self.port_sets.keys(), limits)?) } else { None };
         let prefixes =
             if has_blocks { Some(prefixes::compile(&blocks(self.atoms.keys()), limits)?) } else { None };

@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use super::{Incremental, Mentioned};
-use crate::compiler::{atoms::Holder, names};
+use super::{Incremental, Mentioned, mentioned::Reclassified};
+use crate::compiler::{atoms::Holder, names, rules};
 
 impl Incremental {
     /// Adds the parts of the rule sets in use to these.
@@ -33,12 +33,21 @@ impl Incremental {
         }
     }
 
-    /// Renews what rules say of names.
-    pub(super) fn claim_names(&mut self, mentioned: &Mentioned) {
-        if !mentioned.is_any_of(Holder::Names) {
+    /// Renews what the rule sets that are not closed say of names.
+    pub(super) fn claim_names(&mut self, mentioned: &Mentioned, reclassified: Option<&Reclassified>) {
+        let closed = &self.tables.closed;
+        let is_any_closed =
+            !closed.is_empty() || reclassified.is_some_and(|before| !before.closed.is_empty());
+        if !mentioned.is_any_of(Holder::Names) && !is_any_closed {
             return;
         }
-        let now = names::places(self.atoms.keys());
+        let now = if closed.is_empty() {
+            names::places(self.atoms.keys())
+        } else {
+            let contents = self.rule_sets.contents();
+            let open = self.in_use.difference(closed).map(|index| &contents[index]);
+            names::places(rules::atoms(open))
+        };
         let now: BTreeMap<_, _> = now.into_iter().map(|(place, said)| (place, Arc::new(said))).collect();
         let before = std::mem::replace(&mut self.names, now.clone());
         for (place, said) in before.iter().filter(|(place, said)| now.get(*place) != Some(*said)) {
