@@ -96,6 +96,18 @@ impl Run<'_> {
         self.becomes(CLIENT_ALLOWED, true)
     }
 
+    /// Both ends of a connection between the nodes, each from the agent that enforces it.
+    pub(super) fn explain(&self) -> Result<()> {
+        for (client, verdict) in [(CLIENT_ALLOWED, "allow"), (CLIENT_DENIED, "deny")] {
+            let from = format!("shop/{client}");
+            let question = ["explain", "--from", &from, "--to", "shop/web", "--port", "TCP/80", "-o", "json"];
+            let answer: Value = serde_json::from_str(&self.answer(&question)?).context("an explanation")?;
+            let nodes = ["egress", "ingress"].map(|side| &answer[side]["node"]);
+            ensure!(answer["verdict"] == verdict && nodes == NODES, "{answer:#}");
+        }
+        Ok(())
+    }
+
     /// Policies written from what was seen let the same connections pass, and close the others.
     pub(super) fn advise(&self) -> Result<()> {
         let address = self.address("web")?;
