@@ -82,7 +82,7 @@ impl Run<'_> {
         self.check("`podgate check` in its pod finds that nothing is missing", |run| {
             run.ask(&["-n", "kube-system", "exec", "ds/podgate", "--", "/podgate", "check"]).map(|_| ())
         })?;
-        self.check("a policy lets the friend in and nobody else, to the service too", |run| {
+        self.check("a policy lets the friend in and no one else, to the service too", |run| {
             run.policy(CLOSE)?;
             run.becomes(CLIENT_DENIED, false)?;
             run.becomes(CLIENT_ALLOWED, true)?;
@@ -90,7 +90,7 @@ impl Run<'_> {
             ensure!(!run.reaches(CLIENT_DENIED, SERVICE)?, "the stranger does not");
             Ok(())
         })?;
-        self.check("the server's host port lets the friend in and nobody else", |run| {
+        self.check("the server's host port lets the friend in and no one else", |run| {
             let path = ["-n", "shop", "get", "pod", "web", "-o", "jsonpath={.status.hostIP}"];
             let node = run.ask(&path)?;
             ensure!(run.gets(CLIENT_ALLOWED, &node, HOST_PORT)?, "the friend reaches {node}:{HOST_PORT}");
@@ -144,7 +144,7 @@ impl Run<'_> {
                 run.ask(&["apply", "--dry-run=server", "-k", &path]).map(|_| ())
             })
         })?;
-        self.check("uninstalled: no program, map or file is left, and everybody is free", Self::uninstall)?;
+        self.check("uninstalled: no program, map or file is left, and no pod is isolated", Self::uninstall)?;
         self.check("installed by Helm: enforced within a minute, and uninstalled", Self::helm)?;
         Ok(self.passed)
     }

@@ -1,4 +1,4 @@
-//! What must not disturb anybody: policies that change, an API server that is away, agents that die and are
+//! What must disturb no one: policies that change, an API server that is away, agents that die and are
 //! replaced.
 //!
 //! In: a cluster on which the friend is let in and the stranger is not. Out: whether that held for each of a

@@ -1,5 +1,5 @@
-//! Which ports, networks and names the rule sets in use distinguish, and which of them are closed because that
-//! is too much.
+//! Which ports, networks and names the rule sets in use distinguish, and which of them are closed because
+//! that is too much.
 //!
 //! In: what rule sets mention now and did not, or the other way round. Out: the classes of ports of before,
 //! if they are others now. Mostly nothing is closed, and only what changed is divided again.
