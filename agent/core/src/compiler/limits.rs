@@ -1,9 +1,9 @@
 //! What the tables of one node have room for, whatever its pods' policies say together.
 //!
-//! All rule sets of a node share the classes of ports, the identities of networks, and the tree of names. When
-//! they tell more apart than there is room for, those that tell the most apart by themselves are closed until
-//! the others fit: they allow nothing, and all others are evaluated as if these were not there. A rule set is
-//! never closed for one that tells more apart than it does.
+//! All rule sets of a node share the classes of ports, the identities of networks, and the tree of names.
+//! When they tell more apart than there is room for, those that tell the most apart by themselves are closed
+//! until the others fit: they allow nothing, and all others are evaluated as if these were not there. A rule
+//! set is never closed for one that tells more apart than it does.
 
 use std::{
     cmp::Reverse,
