@@ -99,7 +99,9 @@ pub(crate) fn upstream(flags: &UpstreamFlags) -> Result<ExitCode> {
     let image = String::from_utf8(output.stdout).context("the name of an image")?.trim().to_owned();
     on_cluster(&[image], |cluster| {
         println!("NetworkPolicy");
-        let mut suite = cluster.client(&program)?;
+        // It asks for its working directory, which a process that has entered namespaces may not have.
+        let mut suite = cluster.client("env".as_ref())?;
+        suite.arg("-C").arg(directory()?).arg(&program);
         suite
             .args(["-ginkgo.v", "-ginkgo.no-color", "-ginkgo.timeout=4h"])
             .arg(format!("-ginkgo.focus={}", flags.focus.as_deref().unwrap_or_default()))
