@@ -12,8 +12,23 @@ use crate::cluster::{TEAMS, namespace, tcp};
 
 pub(crate) const TIERS: usize = 20;
 
-/// A tier hands on what its policies do not match, but for the last one.
+/// A tier hands on what its policies do not match, but for the last one, which denies it for every pod.
 pub(crate) fn add_tiers(cluster: &mut Cluster) {
+    let denies_rest = CalicoPolicy {
+        name: CalicoPolicyName {
+            namespace: None,
+            name: "deny-rest".into(),
+            kind: CalicoPolicyKind::GlobalNetworkPolicy,
+        },
+        tier: tier_name(TIERS - 1),
+        order: TierOrder::LAST,
+        subject: LabelExpression::EVERYTHING,
+        ingress: Some(Vec::new()),
+        egress: Some(Vec::new()),
+        audit: false,
+        removes: false,
+    };
+    cluster.calico.v3.policies.insert(denies_rest.name.clone(), Arc::new(denies_rest));
     for tier in 0..TIERS {
         let made = CalicoTier { order: place(tier), passes_rest: tier + 1 < TIERS };
         cluster.calico.v3.tiers.insert(tier_name(tier), Arc::new(made));
