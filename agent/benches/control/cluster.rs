@@ -178,7 +178,7 @@ impl Policy {
     }
 
     /// For connections to the pod alone, from the pods of one app in the namespaces of one team.
-    pub(crate) fn from_team(mut self, number: usize) -> Self {
+    pub(crate) fn with_team(mut self, number: usize) -> Self {
         match &mut self {
             Self::Kubernetes(policy) => {
                 if let Some(rule) = policy.ingress.iter_mut().flatten().next() {

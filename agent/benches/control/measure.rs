@@ -195,7 +195,7 @@ impl<'a> Node<'a> {
         let app = pod.labels["app"].trim_start_matches("app-").parse().expect("the number of an app");
         let space = space(&pod.name.namespace);
         // Peers of its own.
-        self.engine.policy(space, NOT_ISOLATED + number, app).from_team(number)
+        self.engine.policy(space, NOT_ISOLATED + number, app).with_team(number)
     }
 
     /// Something happens, and is enforced.
