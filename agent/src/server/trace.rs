@@ -234,9 +234,9 @@ mod tests {
         assert_eq!(asked.filter.to, b.addresses.iter().copied().collect::<Vec<_>>());
         assert_eq!((asked.filter.protocol, asked.filter.port), (Some(6), Some(80)));
         for (pod, to, error) in [
-            ("x/nobody", None, "knows no interface of pod x/nobody"),
-            ("x/a", Some("x/nobody"), "no pod x/nobody"),
-            ("x/a", Some("node/nobody"), "no node nobody"),
+            ("x/missing", None, "knows no interface of pod x/missing"),
+            ("x/a", Some("x/missing"), "no pod x/missing"),
+            ("x/a", Some("node/missing"), "no node missing"),
             ("x/a", Some("name:example.org"), "not names of the DNS"),
         ] {
             let refused = setup(&running, pod, to).unwrap_err();

@@ -54,7 +54,7 @@ fn the_verifier_walks_over_few_instructions() {
     }
 }
 
-/// What nobody traces pays nothing for it.
+/// A pod that is not traced pays nothing for traces.
 #[test]
 fn only_the_object_that_traces_has_anything_of_it() {
     let names = |object: &[u8]| {

@@ -40,18 +40,18 @@ pub(super) fn read(
 }
 
 fn rule(field: &Field<'_>) -> Rule {
-    let nobody = Rule { peers: Peers::Listed(vec![Peer::Nothing]), ports: Ports::Any };
-    let Ok(object) = field.object() else { return nobody };
+    let no_peer = Rule { peers: Peers::Listed(vec![Peer::Nothing]), ports: Ports::Any };
+    let Ok(object) = field.object() else { return no_peer };
     object.report_unknown(&["matches", "ports"]);
     let matches = object.get("matches");
     let peers = match matches.items() {
         // "Matches may not be missing or empty".
         Ok(items) if items.len() == 0 => {
             let _reported = matches.fault("must not be empty");
-            return nobody;
+            return no_peer;
         }
         Ok(items) => Peers::Listed(items.map(|item| name(&item).unwrap_or(Peer::Nothing)).collect()),
-        Err(_reported) => return nobody,
+        Err(_reported) => return no_peer,
     };
     Rule { peers, ports: ports(&object.get("ports")) }
 }
