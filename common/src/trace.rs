@@ -46,9 +46,9 @@ pub struct PacketTrace {
     pub segment: Segment,
     /// The class that was looked up last.
     class: u16,
-    /// KernelRecorder that follow.
+    /// Steps in use.
     count: u16,
-    /// KernelRecorder for which there was no room.
+    /// Steps for which there was no room.
     pub omitted: u32,
     zero: u32,
     steps: [TraceStep; TRACE_STEPS],

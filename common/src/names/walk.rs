@@ -124,7 +124,7 @@ pub(super) const HEADER: u32 = 12;
 const MAX_NAMES: usize = 4;
 /// A name has 255 bytes, the root's one included (RFC 1035, 2.3.4), and so 127 labels before it.
 const MAX_BYTES: u32 = 255;
-const MAX_LABELS: u32 = 127;
+const MOST_LABELS: u32 = 127;
 /// A power of two: indexes are masked.
 const PLACES: usize = 128;
 /// Where a pointer begins (RFC 1035, 4.1.4), and the bits of its place.
@@ -331,7 +331,7 @@ impl Walk {
         let bytes = forget(&self.bytes) + 1 + u32::from(length);
         let labels = forget(&self.labels);
         let is_whole = after < forget(&self.end);
-        if length as usize > LabelKey::MAX_LABEL || bytes > MAX_BYTES || labels >= MAX_LABELS || !is_whole {
+        if length as usize > LabelKey::MAX_LABEL || bytes > MAX_BYTES || labels >= MOST_LABELS || !is_whole {
             return None;
         }
         let place = u16::try_from(at).ok()?;

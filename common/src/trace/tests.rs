@@ -1,4 +1,4 @@
-//! KernelRecorder come back from their words, and filters take what they name, both ways.
+//! Steps are read back as they were written, and filters match packets of both directions.
 
 use core::net::IpAddr;
 

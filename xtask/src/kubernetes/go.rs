@@ -194,10 +194,9 @@ impl Executable {
 
     /// What people read while it is built, and what the linker writes into it.
     fn title_and_flags(self, sources: &str) -> Result<(String, String)> {
-        let title = |what| format!("{what} ({}; the first time takes minutes)", self.name);
+        let title = |what: &str| format!("{what} ({}; the first time takes minutes)", self.name);
         if self.module != KUBERNETES {
-            let what = if self.kind == Kind::Tests { "suite of ClusterNetworkPolicy" } else { "Helm" };
-            return Ok((title(what), STRIPPED.to_owned()));
+            return Ok((title(self.package), STRIPPED.to_owned()));
         }
         // Without a version the API server calls itself v0.0.0, and clients go by that.
         let version = version(sources)?;

@@ -18,7 +18,6 @@ use anyhow::{bail, ensure};
 use clap::Args;
 use jiff::Timestamp;
 use podgate_core::{model::Cluster, port_spec::PortSpec};
-use serde_json::Value;
 
 use self::{
     picture::{ClusterPicture, NodeStatus},
@@ -74,7 +73,8 @@ impl ClusterReportOptions {
         let mut agents = session.agents.clone();
         agents.selector.clone_from(&session.selector);
         let mut fleet = session.find(&agents).await?;
-        let mut survey = session.ask(&fleet, &["status", "-o", "json"], NodeStatus::read).await;
+        let mut survey =
+            session.ask(&fleet, &["status", "-o", "json"], serde_json::from_value::<NodeStatus>).await;
         let statuses = survey.take_answers().collect();
         if survey.answered == 0 {
             say(survey.conclusion());
@@ -141,11 +141,4 @@ async fn talks<T>(
     .await;
     survey.lacks(&flows);
     talks.into_inner().expect("no one panics with it")
-}
-
-/// As kinds of objects are written in an answer.
-impl NodeStatus {
-    fn read(status: Value) -> serde_json::Result<Self> {
-        serde_json::from_value(status)
-    }
 }
