@@ -109,7 +109,8 @@ pub const MAX_TUNNEL_SERVICES: usize = 8_192;
 
 /// Labels of names of rules, each once below the one to its right.
 pub const MAX_LABELS: usize = 65_536;
-/// What rules may have of them: new ones stand beside old ones for a moment, and one entry counts numbers.
+/// What rules may have of them: while a tree is replaced, the old and the new one stand in the map, and one
+/// entry is the counter of numbers.
 pub const MAX_LABELS_OF_RULES: usize = MAX_LABELS / 2 - 1;
 
 /// Addresses, ports and protocols of resolvers.

@@ -193,7 +193,7 @@ pub fn compile_within<'a>(
         isolating_sets.insert(place);
     }
     let strata = names::numbered(&mut rule_sets);
-    let (limits::Groups { classes, prefixes, .. }, closed) =
+    let (limits::Groups { classes, prefixes }, closed) =
         limits::groups_of(rule_sets.iter().enumerate(), limits, &mut limits::Found::default());
     let strata = strata.into_iter().filter(|(place, _)| !closed.contains(place)).collect();
     let (identities, names) = identities::compile(cluster, &rule_sets, &closed, prefixes);

@@ -19,8 +19,8 @@ use aya::{
 };
 use aya_obj::generated::bpf_map_type;
 use podgate_common::{
-    FlowSeed, LabelKey, MAX_LABELS, MAX_LABELS_OF_RULES, MAX_LIFETIME, MAX_NAME_TABLES, MAX_RESOLVERS,
-    NameId, NameNode, NameSet, Resolver, ServiceKey,
+    FlowSeed, LabelKey, MAX_LABELS, MAX_LIFETIME, MAX_NAME_TABLES, MAX_RESOLVERS, NameId, NameNode, NameSet,
+    Resolver, ServiceKey,
 };
 
 use podgate_core::compiler::NamePlace;
@@ -54,8 +54,6 @@ pub struct NameMaps {
     /// Those of them that no rule has any more, and since when: what was learnt for them may live on.
     retired: BTreeMap<Vec<Box<[u8]>>, Instant>,
     next: u32,
-    /// How many names of rules have no room in the tree.
-    left_out: usize,
     /// Veths whose pods have rules with names and could not be given a table, by ifindex.
     pub without_table: BTreeSet<u32>,
     /// The same tables and numbers, for those who read.
@@ -80,7 +78,6 @@ impl NameMaps {
             nodes,
             retired: BTreeMap::new(),
             next,
-            left_out: 0,
             without_table: BTreeSet::new(),
             open,
         })
@@ -147,24 +144,12 @@ impl NameMaps {
         Some((suffix.clone(), left))
     }
 
-    /// Writes the tree: from now on these names are learnt. Those for which it has no room open nothing.
+    /// Writes the tree: from now on these names are learnt. The compiler names no more than fit.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
     pub fn show(&mut self, places: &BTreeSet<NamePlace>) -> Result<()> {
-        let left_out = places.len() - fitting(places, MAX_LABELS_OF_RULES).count();
-        if left_out != self.left_out {
-            if left_out != 0 {
-                let limit = MAX_LABELS_OF_RULES;
-                tracing::error!(
-                    left_out,
-                    limit,
-                    "rules have more labels of names than fit: some open nothing"
-                );
-            }
-            self.left_out = left_out;
-        }
         self.labels.put_all(&self.wanted(places))
     }
 
@@ -229,7 +214,7 @@ impl NameMaps {
 
     fn wanted(&self, places: &BTreeSet<NamePlace>) -> BTreeMap<LabelKey, NameNode> {
         let mut matched: BTreeMap<&[Box<[u8]>], [bool; 3]> = BTreeMap::new();
-        for (suffix, left) in fitting(places, MAX_LABELS_OF_RULES) {
+        for (suffix, left) in places {
             for at in 0..suffix.len() {
                 matched.entry(&suffix[at..]).or_default();
             }
@@ -276,20 +261,6 @@ impl NameMaps {
     }
 }
 
-/// The names whose labels have room in a tree of so many.
-fn fitting(places: &BTreeSet<NamePlace>, most: usize) -> impl Iterator<Item = &NamePlace> {
-    let mut nodes: BTreeSet<&[Box<[u8]>]> = BTreeSet::new();
-    places.iter().filter(move |(suffix, _)| {
-        let new: Vec<_> =
-            (0..suffix.len()).map(|at| &suffix[at..]).filter(|at| !nodes.contains(at)).collect();
-        let fits = nodes.len() + new.len() <= most;
-        if fits {
-            nodes.extend(new);
-        }
-        fits
-    })
-}
-
 /// Opens the tables that an earlier agent has made. It takes CAP_SYS_ADMIN, which a running agent has not.
 fn open_all(tables: &ArrayOfMaps<MapData, MapData>, open: &OpenTables) -> Result<()> {
     for number in 1..=u32::try_from(MAX_NAME_TABLES)? {
@@ -320,21 +291,4 @@ fn read(labels: &BTreeMap<LabelKey, NameNode>) -> (NodeNumbers, u32) {
         name
     };
     (by_number.keys().map(|number| (name(*number), *number)).collect(), next)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tree_that_is_full_takes_the_names_whose_labels_it_has() {
-        let place =
-            |name: &str| -> NamePlace { (name.split('.').map(|label| label.as_bytes().into()).collect(), 0) };
-        let places: BTreeSet<NamePlace> =
-            ["a.com", "b.com", "c.d.test", "com", "e.com"].map(place).into_iter().collect();
-        let with = |most: usize| fitting(&places, most).cloned().collect::<Vec<_>>();
-        assert_eq!(with(7).len(), 5);
-        assert_eq!(with(3), ["a.com", "b.com", "com"].map(place));
-        assert_eq!(with(0), []);
-    }
 }

@@ -3,7 +3,8 @@
 //! All rule sets of a node share the classes of ports, the identities of networks, and the tree of names.
 //! When they tell more apart than there is room for, those that tell the most apart by themselves are closed
 //! until the others fit: they allow nothing, and all others are evaluated as if these were not there. A rule
-//! set is never closed for one that tells more apart than it does.
+//! set is never closed for one that tells more apart than it does: more names where these do not fit, more
+//! ports and networks where those do not.
 
 use std::{
     cmp::Reverse,
@@ -42,7 +43,6 @@ impl TableLimits {
 pub(super) struct Groups {
     pub(super) classes: Classes,
     pub(super) prefixes: BTreeMap<PrefixKey, Arc<Signature>>,
-    labels: usize,
 }
 
 impl Groups {
@@ -53,20 +53,17 @@ impl Groups {
     ) -> Option<Self> {
         let classes = classes::compile(rules::port_sets(rule_sets.clone()), limits)?;
         let atoms: BTreeSet<_> = rules::atoms(rule_sets).collect();
-        let labels = names::label_count(atoms.iter().copied());
         let prefixes = prefixes::compile(&blocks(atoms), limits)?;
-        let groups = Self { classes, prefixes, labels };
+        let groups = Self { classes, prefixes };
         groups.fit(limits).then_some(groups)
     }
 
     fn fit(&self, limits: &TableLimits) -> bool {
         fits(&self.classes, address_groups(self.prefixes.values().map(Arc::as_ptr)), limits)
-            && self.labels <= limits.labels
     }
 
     fn len(&self) -> usize {
-        let address_groups = address_groups(self.prefixes.values().map(Arc::as_ptr));
-        self.classes.signatures.len() + address_groups + self.labels
+        self.classes.signatures.len() + address_groups(self.prefixes.values().map(Arc::as_ptr))
     }
 }
 
@@ -96,14 +93,14 @@ pub(super) fn groups_of<'a>(
     limits: &TableLimits,
     found: &mut Found,
 ) -> (Groups, BTreeSet<usize>) {
-    let mut all: Vec<(usize, &Arc<RuleSet>)> = rule_sets.collect();
+    let (mut all, of_names) = without_most_labels(rule_sets.collect(), limits);
     let without = |all: &[(usize, &'a Arc<RuleSet>)], closed: usize| {
         Groups::of(all[closed..].iter().map(|(_, rule_set)| *rule_set).collect::<Vec<_>>(), limits)
     };
     if found.closed == 0
         && let Some(groups) = without(&all, 0)
     {
-        return (groups, BTreeSet::new());
+        return (groups, of_names);
     }
     let in_use: BTreeSet<usize> = all.iter().map(|(index, _)| *index).collect();
     found.weights.retain(|index, _| in_use.contains(index));
@@ -115,7 +112,7 @@ pub(super) fn groups_of<'a>(
     // of before.
     let (mut least, mut enough) = (usize::from(found.closed == 0), all.len());
     let mut likely = vec![found.closed + 1, found.closed.saturating_sub(1), found.closed];
-    let mut groups = Groups { classes: Classes::undivided(), prefixes: BTreeMap::new(), labels: 0 };
+    let mut groups = Groups { classes: Classes::undivided(), prefixes: BTreeMap::new() };
     while least < enough {
         let likely = likely.pop().filter(|closed| (least..enough).contains(closed));
         let closed = likely.unwrap_or_else(|| usize::midpoint(least, enough));
@@ -125,5 +122,28 @@ pub(super) fn groups_of<'a>(
         }
     }
     found.closed = enough;
-    (groups, all[..enough].iter().map(|(index, _)| *index).collect())
+    (groups, all[..enough].iter().map(|(index, _)| *index).chain(of_names).collect())
+}
+
+/// Closes those with the most labels of names until the others fit: by itself, since a rule set without names
+/// gives up no label, and one without ports and networks no group.
+fn without_most_labels<'a>(
+    mut all: Vec<(usize, &'a Arc<RuleSet>)>,
+    limits: &TableLimits,
+) -> (Vec<(usize, &'a Arc<RuleSet>)>, BTreeSet<usize>) {
+    let labels = |rule_sets: &[(usize, &'a Arc<RuleSet>)]| {
+        names::label_count(rules::atoms(rule_sets.iter().map(|(_, rule_set)| *rule_set).collect::<Vec<_>>()))
+    };
+    if labels(&all) <= limits.labels {
+        return (all, BTreeSet::new());
+    }
+    all.sort_by_cached_key(|own| Reverse((labels(std::slice::from_ref(own)), own.1.clone())));
+    // Without more of them there are never more labels.
+    let (mut least, mut enough) = (1, all.len());
+    while least < enough {
+        let closed = usize::midpoint(least, enough);
+        if labels(&all[closed..]) <= limits.labels { enough = closed } else { least = closed + 1 }
+    }
+    let open = all.split_off(enough);
+    (open, all.into_iter().map(|(index, _)| index).collect())
 }

@@ -159,6 +159,33 @@ fn a_rule_set_with_more_port_classes_than_there_is_room_for_allows_nothing_and_n
     }
 }
 
+/// Egress to names alone.
+fn to_names(name: &str, app: &str, names: impl IntoIterator<Item = String>) -> NetworkPolicy {
+    let pattern = |name: String| Peer::Name(DomainPattern::parse(&name).unwrap());
+    let peers = Peers::Listed(names.into_iter().map(pattern).collect());
+    let egress = Some(vec![Rule { peers, ports: Ports::Any }]);
+    NetworkPolicy { ingress: None, egress, ..ingress(name, has("app", app), Vec::new()) }
+}
+
+#[test]
+fn names_and_ports_that_do_not_fit_close_those_with_the_most_of_them_alone() {
+    let pods = vec![pod("a", "10.0.0.1", &[("app", "ports")]), pod("b", "10.0.0.2", &[("app", "names")])];
+    let names = |count: usize| (0..count).map(|number| format!("host-{number}.example.com"));
+    let closed = |ports, count, limits: TableLimits| {
+        let policies = vec![greedy("g", has("app", "ports"), ports), to_names("n", "names", names(count))];
+        let cluster = cluster(pods.clone(), policies);
+        let tables = compile_within(&limits, &cluster, None, cluster.pods.values().map(Arc::as_ref), []);
+        let is_closed = |rule_set: usize| tables.closed.contains(&rule_set);
+        let subject = |name| tables.subjects[&ObjectName::new("x", name)];
+        [is_closed(subject("a").ingress), is_closed(subject("b").egress)]
+    };
+    let node = TableLimits::NODE;
+    // Many names beside too many ports, and many ports beside too many names.
+    assert_eq!(closed(8, 100, TableLimits { classes: 8, ..node }), [true, false]);
+    assert_eq!(closed(100, 8, TableLimits { labels: 8, ..node }), [false, true]);
+    assert_eq!(closed(100, 100, TableLimits { labels: 8, classes: 8, ..node }), [true, true]);
+}
+
 #[test]
 fn a_rule_set_with_more_labels_of_names_than_there_is_room_for_is_closed_and_its_names_are_no_ones() {
     let egress = |name: &str, app: &str, names: &[&str]| {
@@ -171,8 +198,8 @@ fn a_rule_set_with_more_labels_of_names_than_there_is_room_for_is_closed_and_its
         }
     };
     let pods = vec![pod("a", "10.0.0.1", &[("app", "greedy")]), pod("b", "10.0.0.2", &[("app", "honest")])];
-    let greedy = ["a.example.com", "b.example.com", "c.d.example.com"];
-    let policies = vec![egress("g", "greedy", &greedy), egress("h", "honest", &["*.example.com"])];
+    let many = ["a.example.com", "b.example.com", "c.d.example.com"].map(str::to_owned);
+    let policies = vec![to_names("g", "greedy", many), to_names("h", "honest", ["*.example.com".to_owned()])];
     let cluster = cluster(pods, policies);
     for (labels, closes) in [(6, false), (5, true)] {
         let limits = TableLimits { labels, ..TableLimits::NODE };

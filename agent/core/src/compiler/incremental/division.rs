@@ -32,7 +32,7 @@ impl Incremental {
         }
         let contents = self.rule_sets.contents();
         let in_use = self.in_use.iter().map(|index| (*index, &contents[index]));
-        let (limits::Groups { classes, prefixes, .. }, closed) =
+        let (limits::Groups { classes, prefixes }, closed) =
             limits::groups_of(in_use, &self.limits, &mut self.found);
         self.claims.set_prefixes(prefixes);
         let closed = std::mem::replace(&mut self.tables.closed, Arc::new(closed));

@@ -36,8 +36,9 @@ impl Incremental {
     /// Renews what the rule sets that are not closed say of names.
     pub(super) fn claim_names(&mut self, mentioned: &Mentioned, reclassified: Option<&Reclassified>) {
         let closed = &self.tables.closed;
+        // While any is closed, each change of the rule sets in use finds out again which are.
         let is_any_closed =
-            !closed.is_empty() || reclassified.is_some_and(|before| !before.closed.is_empty());
+            reclassified.is_some_and(|before| !closed.is_empty() || !before.closed.is_empty());
         if !mentioned.is_any_of(Holder::Names) && !is_any_closed {
             return;
         }
