@@ -4,7 +4,7 @@
 //! Calico's own API server, which goes when Calico goes and shows what is stored elsewhere: it is read only
 //! where it is a custom resource of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use kube::{
     Api, Client, Error,
@@ -31,9 +31,19 @@ pub(super) enum CalicoKindState {
 /// How long an answer holds: less than what is between two looks, so that all kinds learn of a group at once.
 const HOLDS: Duration = Duration::from_secs(5);
 
-/// Which of Calico's groups a server knows. Clones share what was found out.
+/// Which groups of other engines a server knows. Clones share what was found out.
+///
+/// While a server starts it may leave out groups where it names them all, and what is not there isolates
+/// nothing. So each kind is looked for by itself once, and by its group from then on.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CalicoGroups(Arc<Mutex<Option<KnownGroups>>>);
+pub(crate) struct CalicoGroups(Arc<Mutex<GroupsOfServer>>);
+
+#[derive(Debug, Default)]
+struct GroupsOfServer {
+    known: Option<KnownGroups>,
+    /// Kinds that were looked for by themselves.
+    looked_for: BTreeSet<Kind>,
+}
 
 /// What was found, and when.
 type KnownGroups = (Instant, Vec<String>);
@@ -58,6 +68,7 @@ impl CalicoGroups {
     /// When the server is away, or refuses to name its groups.
     pub(super) async fn look(&self, client: &Client, kind: Kind) -> Result<CalicoKindState, Error> {
         let groups = self.groups(client).await?;
+        let is_first = self.is_first(kind).await;
         let asked: Vec<Kind> = match kind {
             Kind::Calico(..) => vec![kind],
             // They are of interest to policies alone.
@@ -75,15 +86,20 @@ impl CalicoGroups {
         let mut state = CalicoKindState::Absent;
         for KindInfo { plural, api_versions, .. } in asked.into_iter().map(Kind::info) {
             let group = super::decode::group(api_versions[0]);
-            if !groups.iter().any(|known| known == group) {
+            let is_known = groups.iter().any(|known| known == group);
+            if !is_known && !is_first {
                 continue;
             }
             match definition(client, plural, group).await? {
-                CalicoKindState::Custom => return Ok(CalicoKindState::Custom),
-                forbidden @ CalicoKindState::Forbidden(_) => state = forbidden,
-                CalicoKindState::Absent => {}
+                CalicoKindState::Custom => {
+                    state = CalicoKindState::Custom;
+                    break;
+                }
+                forbidden @ CalicoKindState::Forbidden(_) if is_known => state = forbidden,
+                CalicoKindState::Forbidden(_) | CalicoKindState::Absent => {}
             }
         }
+        self.was_looked_for(kind).await;
         Ok(state)
     }
 
@@ -98,9 +114,19 @@ impl CalicoGroups {
         Ok(self.groups(client).await?.iter().any(|known| known == group))
     }
 
+    /// Whether a kind was not looked for by itself yet.
+    pub(super) async fn is_first(&self, kind: Kind) -> bool {
+        !self.0.lock().await.looked_for.contains(&kind)
+    }
+
+    /// It was, and the server has answered.
+    pub(super) async fn was_looked_for(&self, kind: Kind) {
+        self.0.lock().await.looked_for.insert(kind);
+    }
+
     /// One asks, the others wait for its answer.
     async fn groups(&self, client: &Client) -> Result<Vec<String>, Error> {
-        let mut known = self.0.lock().await;
+        let known = &mut self.0.lock().await.known;
         if let Some((at, groups)) = &*known
             && at.elapsed() < HOLDS
         {

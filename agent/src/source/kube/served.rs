@@ -43,12 +43,26 @@ pub(crate) async fn look(client: &Client, kind: Kind, calico: &CalicoGroups) -> 
             CalicoKindState::Forbidden(error) => return Ok(Served::Forbidden(error)),
         }
     }
-    if kind.is_of_cloud() && !calico.has_group_of(client, kind).await? {
-        return Ok(Served::Nowhere);
+    if kind.is_of_cloud() {
+        if !calico.is_first(kind).await && !calico.has_group_of(client, kind).await? {
+            return Ok(Served::Nowhere);
+        }
+        let served = look_at_versions(client, kind).await?;
+        calico.was_looked_for(kind).await;
+        // Where there is no such kind, no one has to be allowed to list it.
+        return match served {
+            Served::Forbidden(_) if !calico.has_group_of(client, kind).await? => Ok(Served::Nowhere),
+            served => Ok(served),
+        };
     }
     if !is_custom {
         return Ok(Served::At(object::resource(kind, versions[0])));
     }
+    look_at_versions(client, kind).await
+}
+
+async fn look_at_versions(client: &Client, kind: Kind) -> Result<Served, Error> {
+    let versions = kind.info().api_versions;
     for version in versions {
         let resource = object::resource(kind, version);
         let one = ListParams::default().limit(1);

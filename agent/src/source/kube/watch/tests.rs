@@ -50,6 +50,8 @@ struct State {
     refused: BTreeMap<String, u16>,
     /// All requests are refused.
     is_away: bool,
+    /// It names no group of another engine, as while it starts.
+    hides_groups: bool,
     /// Watches end when this changes; those of before it are expired.
     forgotten: watch::Sender<u64>,
     /// What was created: the path, and the object.
@@ -67,10 +69,11 @@ impl Fake {
         }
         lists.insert(NAMESPACES.into(), vec![json!({"metadata": {"name": "kube-system", "uid": "c-1"}})]);
         lists.insert(POLICIES.into(), vec![json!({"metadata": {"name": "p", "namespace": "x"}, "spec": {}})]);
-        let (versions, refused, is_away) = (Vec::new(), BTreeMap::new(), false);
+        let (versions, refused) = (Vec::new(), BTreeMap::new());
+        let (is_away, hides_groups) = (false, false);
         let forgotten = watch::Sender::new(0);
         let created = Vec::new();
-        let state = State { lists, versions, refused, is_away, forgotten, created };
+        let state = State { lists, versions, refused, is_away, hides_groups, forgotten, created };
         let fake = Self(Arc::new(Mutex::new(state)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -139,7 +142,8 @@ impl Fake {
                     .collect();
                 let mut groups = json!([{"name": GROUP, "versions": versions}]);
                 for group in super::super::calico::GROUPS {
-                    if state.lists.keys().any(|path| path.starts_with(&format!("/apis/{group}/"))) {
+                    let is_there = |path: &String| path.starts_with(&format!("/apis/{group}/"));
+                    if !state.hides_groups && state.lists.keys().any(is_there) {
                         groups.as_array_mut().unwrap().push(json!({"name": group, "versions": []}));
                     }
                 }

@@ -47,3 +47,21 @@ async fn without_the_right_to_list_a_kind_of_gke_everything_else_is_enforced() {
     let watch = until(&health, WATCH, |watch| watch.error.is_some()).await;
     assert!(!watch.listed && watch.error.unwrap().contains("ClusterRole"));
 }
+
+#[tokio::test]
+async fn a_server_that_starts_and_names_no_groups_yet_hides_no_kind_of_another_engine() {
+    let (fake, client) = Fake::start().await;
+    let stored = json!({"metadata": {"name": "stored"}, "spec": {"selector": "all()"}});
+    let of_calico = "globalnetworkpolicies";
+    let definition =
+        format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{of_calico}.crd.projectcalico.org");
+    fake.state().lists.insert(LIST.into(), vec![policy()]);
+    fake.state().lists.insert(definition, Vec::new());
+    fake.state().lists.insert(format!("/apis/crd.projectcalico.org/v1/{of_calico}"), vec![stored]);
+    fake.state().hides_groups = true;
+    let (mut updates, _health) = start(&client);
+    // The first picture: nothing is enforced before it is whole.
+    let picture = next(&mut updates).await;
+    assert_eq!(named(&picture), ["x/FQDNNetworkPolicy/web", "x/p"]);
+    assert_eq!(picture.cluster.calico.policies().count(), 1);
+}
