@@ -120,6 +120,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     let site = TraceSite {
         bpffs: options.bpffs.clone(),
         options: kernel_options,
+        reads: datapath.reads,
         jiffies_per_second: clock.jiffies_per_second,
     };
     let (trace_control, traces) = TraceControl::new(site);

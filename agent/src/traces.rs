@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use podgate_datapath::{DatapathOptions, TraceReader};
+use podgate_datapath::{DatapathOptions, KernelReads, TraceReader};
 use tokio::sync::{mpsc, oneshot};
 
 /// Traces that run at once. Each has a ring of 256 KiB and programs of its own in the kernel.
@@ -30,6 +30,8 @@ pub enum TraceRequest {
 pub struct TraceSite {
     pub bpffs: PathBuf,
     pub options: DatapathOptions,
+    /// What the agent's can read of the kernel.
+    pub reads: KernelReads,
     /// Of which the flow table's clock counts every sixteenth.
     pub jiffies_per_second: u32,
 }
@@ -113,7 +115,12 @@ mod tests {
 
     fn control() -> (TraceControl, mpsc::UnboundedReceiver<TraceRequest>) {
         let (bpffs, options) = (PathBuf::from("/sys/fs/bpf"), DatapathOptions::with_room(8));
-        TraceControl::new(TraceSite { bpffs, options, jiffies_per_second: 250 })
+        TraceControl::new(TraceSite {
+            bpffs,
+            options,
+            reads: KernelReads::default(),
+            jiffies_per_second: 250,
+        })
     }
 
     #[test]

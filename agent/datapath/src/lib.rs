@@ -54,7 +54,7 @@ pub use events::{EventRing, EventStream};
 pub use fill::ProgramTables;
 pub use flow_counters::{CounterSum, FlowCounterReader, FlowCounterWriter};
 pub use flows::{FlowTable, FlowTableReader, MappedFlows, OpenedServer};
-pub use link::{Linked, linked};
+pub use link::{KernelReads, Linked, linked};
 pub use link_addresses::LinkAddressTable;
 pub use lock::AgentLock;
 pub use maps::{BpfMaps, Capacity, Counters, TableSet};

@@ -19,12 +19,19 @@ use super::btf::{self, Btf};
 pub struct Linked {
     /// ELF, with the configuration as constants of the code.
     pub object: Vec<u8>,
-    /// Connection tracking can be read.
-    pub reads_tracking: bool,
-    /// A program can tell at which hook of a veth it runs.
-    pub knows_hooks: bool,
-    /// Replies of resolvers are read for names.
-    pub reads_names: bool,
+    /// What its programs can read of the kernel.
+    pub reads: KernelReads,
+}
+
+/// What programs can read of the kernel, as this process sees the kernel's type information.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelReads {
+    /// Connection tracking.
+    pub tracking: bool,
+    /// At which hook of a veth they run.
+    pub hooks: bool,
+    /// Replies of resolvers, for names.
+    pub names: bool,
 }
 
 /// Links an object of podgate's; what the configuration has to say of the kernel is found out here.
@@ -45,9 +52,11 @@ pub fn linked(object: &[u8], config: Config) -> Result<Linked> {
     let config = Config { tracking, hook_mark, sockets, names, ..config };
     Ok(Linked {
         object: link(object, access, &config)?,
-        reads_tracking: tracking != Tracking::default(),
-        knows_hooks: hook_mark != HookMark::default(),
-        reads_names: names != 0,
+        reads: KernelReads {
+            tracking: tracking != Tracking::default(),
+            hooks: hook_mark != HookMark::default(),
+            names: names != 0,
+        },
     })
 }
 

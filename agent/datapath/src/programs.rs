@@ -11,7 +11,8 @@ use aya::{
 use podgate_common::{Config, FlowSeed, HookMark, SocketOffsets, Timeouts, Tracking, WAYS};
 
 use super::{
-    BpfMaps, DatapathReaders, FlowCounterWriter, FlowTable, Linked, Past, Pins, TickClock, btf, linked, maps,
+    BpfMaps, DatapathReaders, FlowCounterWriter, FlowTable, KernelReads, Linked, Past, Pins, TickClock, btf,
+    linked, maps,
     names::NameWriter,
     pinned_programs, random_bytes,
     readers::{CLOCK, VERDICT},
@@ -151,8 +152,8 @@ pub struct Datapath {
     ebpf: Ebpf,
     /// One program serves both hooks of a pod's veth.
     shares: bool,
-    /// Replies of resolvers are read for names. It takes the kernel's type information.
-    pub reads_names: bool,
+    /// What they can read of the kernel.
+    pub reads: KernelReads,
     /// The maps that the agent writes.
     pub maps: BpfMaps,
     /// Removes flow counters that are in no use.
@@ -186,8 +187,8 @@ impl Datapath {
         let flow_seed = flow_seed.map_or_else(random_seed, Ok)?;
         let config = options.config(flow_sets, flow_seed)?;
         let Config { timeouts, jiffies_per_second, .. } = config;
-        let Linked { object, reads_tracking, knows_hooks, reads_names } = linked(OBJECT, config)?;
-        if !reads_tracking {
+        let Linked { object, reads } = linked(OBJECT, config)?;
+        if !reads.tracking {
             tracing::warn!("connection tracking cannot be read: masqueraded connections count as the node's");
         }
         let mut loader = EbpfLoader::new();
@@ -201,7 +202,7 @@ impl Datapath {
             EbpfError::MapError(error) => anyhow!("cannot make the maps: {error:#}"),
             other => anyhow!("cannot read the BPF object: {other:#}"),
         })?;
-        let shares = knows_hooks && options.share;
+        let shares = reads.hooks && options.share;
         let functions = Program::ALL.map(|program| program.function(shares));
         for name in BTreeSet::from(functions).into_iter().chain([CLOCK, VERDICT, NameWriter::PROGRAM]) {
             classifier(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
@@ -220,7 +221,7 @@ impl Datapath {
         let past = Past::of(is_fresh, &layouts);
         let held = pins.map(pinned_programs::take_held).transpose()?.unwrap_or_default();
         let datapath =
-            Self { ebpf, shares, reads_names, maps, flow_counters, names, clock, past, held, trace_terms };
+            Self { ebpf, shares, reads, maps, flow_counters, names, clock, past, held, trace_terms };
         Ok((datapath, readers))
     }
 

@@ -1,8 +1,8 @@
 //! Programs that trace: the same source as the agent's own, with a report of each step (`ebpf/src/trace.rs`).
 //!
-//! Who asks for a trace loads them, over the maps of the agent: a running agent has given up CAP_PERFMON,
-//! which loading them takes, for good. They are handed over by pins, which the agent removes when it has
-//! opened them. Nothing holds them then but the agent and the hooks that it puts them at.
+//! The command `podgate trace` loads them, over the maps of the agent: a running agent has given up
+//! CAP_PERFMON, which loading them takes, for good. They are handed over by pins, which the agent removes
+//! when it has opened them. Nothing holds them then but the agent and the hooks that it puts them at.
 //!
 //! They have maps of their own where a program works on its packet, and where it would ask for the short cut:
 //! at a traced veth there is none. All others must be the agent's, else their verdicts could differ.
@@ -24,7 +24,7 @@ use podgate_common::{PacketTrace, TraceCounts, TraceFilter};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    Datapath, DatapathOptions, Linked, Pins, Program, Programs, linked, maps,
+    Datapath, DatapathOptions, KernelReads, Pins, Program, Programs, linked, maps,
     pinned_programs::{OF_PODS, open},
     programs::{FLOWS, PINNED, classifier, flow_table_of_before, refused},
     sys,
@@ -117,23 +117,42 @@ fn pin(pins: &Pins, ifindex: u32, name: &str) -> PathBuf {
 
 /// Loads programs that trace a pod's packets, and leaves them to the agent.
 ///
-/// `options` are the agent's.
+/// `options` are the agent's, and so is what its programs can read of the kernel: with less, verdicts could
+/// differ.
 ///
 /// # Errors
 ///
-/// When there is no agent of this layout, or the kernel refuses a map or a program: CAP_PERFMON may be
-/// missing.
+/// When there is no agent of this layout, this process sees the kernel otherwise than the agent, or the
+/// kernel refuses a map or a program: CAP_PERFMON may be missing. Then nothing is left.
 pub fn hand_over_tracing(
     pins: &Pins,
     ifindex: u32,
-    options: DatapathOptions,
+    (options, reads): (DatapathOptions, KernelReads),
+    filter: &TraceFilter,
+) -> Result<()> {
+    let done = load_tracing(pins, ifindex, (options, reads), filter);
+    if done.is_err() {
+        forget_tracing(pins, ifindex)?;
+    }
+    done
+}
+
+fn load_tracing(
+    pins: &Pins,
+    ifindex: u32,
+    (options, reads): (DatapathOptions, KernelReads),
     filter: &TraceFilter,
 ) -> Result<()> {
     let directory = pins.maps();
     let (flow_sets, flow_seed) = flow_table_of_before(&directory)?;
     let flow_sets = flow_sets.context("no agent has made a flow table")?;
     let flow_seed = flow_seed.context("no agent has chosen the flow table's seed")?;
-    let Linked { object, knows_hooks, .. } = linked(TRACING_OBJECT, options.config(flow_sets, flow_seed)?)?;
+    let linked = linked(TRACING_OBJECT, options.config(flow_sets, flow_seed)?)?;
+    ensure!(
+        linked.reads == reads,
+        "this process sees other type information of the kernel than the agent: trace in the agent's pod, or on the node"
+    );
+
     let mut loader = EbpfLoader::new();
     loader.map_max_entries(FLOWS, flow_sets);
     let shared = PINNED.map(|name| (name, directory.join(name)));
@@ -143,10 +162,10 @@ pub fn hand_over_tracing(
         ensure!(path.exists(), "{} is not there", path.display());
         loader.map_pin_path(name, path);
     }
-    let mut ebpf = loader.load(&object).context("cannot read the tracing object")?;
+    let mut ebpf = loader.load(&linked.object).context("cannot read the tracing object")?;
     let mut wanted: Array<_, TraceFilter> = maps::take(&mut ebpf, FILTER)?;
     wanted.set(0, *filter, 0).context("cannot write the filter")?;
-    let shares = knows_hooks && options.share;
+    let shares = reads.hooks && options.share;
     for program in OF_PODS {
         let function = program.function(shares);
         let loaded = classifier(&mut ebpf, function)?;

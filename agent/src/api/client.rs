@@ -90,7 +90,7 @@ pub fn follow<T: DeserializeOwned>(
 }
 
 /// The same; before there are lines, `act` does what the first answer asks for, and the agent says whether
-/// that was enough. `act` may keep the connection: who shuts its writing side down has enough.
+/// that was enough. `act` may keep the connection: to shut its writing side down ends the answers.
 ///
 /// # Errors
 ///

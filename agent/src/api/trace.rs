@@ -3,11 +3,11 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use podgate_common::{Direction, Outcome, TraceFilter, TracedAddresses};
-use podgate_datapath::DatapathOptions;
+use podgate_datapath::{DatapathOptions, KernelReads};
 use serde::{Deserialize, Serialize};
 
-/// The first answer: what who asks must load, and for which veth. Who has done it writes a line; one answer
-/// more says that the trace runs, and then come its lines.
+/// The first answer: what the command must load, and for which veth. Once that is done the command writes a
+/// line; one more answer says that the trace runs, and then come its lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceSetup {
     /// The agent's.
@@ -18,7 +18,7 @@ pub struct TraceSetup {
     pub filter: TraceSelection,
 }
 
-/// What the agent's programs were loaded with.
+/// What the agent's programs were loaded with, and can read of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramOptions {
     flows: u32,
@@ -28,6 +28,9 @@ pub struct ProgramOptions {
     shortcut: bool,
     names_keep: u32,
     share: bool,
+    reads_tracking: bool,
+    reads_hooks: bool,
+    reads_names: bool,
 }
 
 /// Which packets are wanted; what is not given is not asked.
@@ -78,7 +81,7 @@ pub struct TracedPacket {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TracedStep {
     /// `headers`, `fragment`, `flow`, `endpoint`, `owner`, `sender`, `service`, `identity`, `class`, `row`,
-    /// `names`, `link-address` or `entered`.
+    /// `names`, `link-address` or `entered`; `omitted` for those that had no room.
     pub step: String,
     /// What was looked up and found, with the names that belong to its numbers.
     pub detail: String,
@@ -99,19 +102,44 @@ pub struct TraceSummary {
     pub unread: u64,
 }
 
-impl From<DatapathOptions> for ProgramOptions {
-    fn from(options: DatapathOptions) -> Self {
+impl From<(DatapathOptions, KernelReads)> for ProgramOptions {
+    fn from((options, reads): (DatapathOptions, KernelReads)) -> Self {
         let DatapathOptions { flows, recheck, masqueraded, encapsulation, shortcut, names_keep, share } =
             options;
-        Self { flows, recheck, masqueraded, encapsulation, shortcut, names_keep, share }
+        let KernelReads { tracking: reads_tracking, hooks: reads_hooks, names: reads_names } = reads;
+        Self {
+            flows,
+            recheck,
+            masqueraded,
+            encapsulation,
+            shortcut,
+            names_keep,
+            share,
+            reads_tracking,
+            reads_hooks,
+            reads_names,
+        }
     }
 }
 
-impl From<ProgramOptions> for DatapathOptions {
+impl From<ProgramOptions> for (DatapathOptions, KernelReads) {
     fn from(options: ProgramOptions) -> Self {
-        let ProgramOptions { flows, recheck, masqueraded, encapsulation, shortcut, names_keep, share } =
-            options;
-        Self { flows, recheck, masqueraded, encapsulation, shortcut, names_keep, share }
+        let ProgramOptions {
+            flows,
+            recheck,
+            masqueraded,
+            encapsulation,
+            shortcut,
+            names_keep,
+            share,
+            reads_tracking: tracking,
+            reads_hooks: hooks,
+            reads_names: names,
+        } = options;
+        (
+            DatapathOptions { flows, recheck, masqueraded, encapsulation, shortcut, names_keep, share },
+            KernelReads { tracking, hooks, names },
+        )
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) struct TraceOptions {
     /// End after N packets
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End after TIME, for example 30s or 5m
+    /// End after TIME, at most 24h, for example 30s or 5m
     #[arg(long = "for", value_name = "TIME", value_parser = seconds, default_value = "10m")]
     time: u64,
     /// Socket of the running agent
@@ -84,7 +84,7 @@ impl TraceOptions {
                 (protocol.transpose()?, number)
             }
         };
-        let ask = Ask::Trace { pod, from, to, protocol, port, count, seconds: Some(time) };
+        let ask = Ask::Trace { pod, from, to, protocol, port, count, seconds: time };
         let mut stdout = io::stdout();
         let mut is_ended = false;
         api::follow_after(&socket, &ask, load, |line: TraceLine| {

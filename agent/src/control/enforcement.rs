@@ -224,7 +224,7 @@ impl Enforcement {
     /// Puts the agent's own programs back where no trace runs; what fails is tried again.
     fn end_traces(&mut self) {
         if let Err(error) = self.reconciler.end_traces(&self.traced) {
-            tracing::error!("{error:#}; what traces gives the same verdicts");
+            tracing::error!("{error:#}; the tracing programs stay attached, and their verdicts are the same");
         }
     }
 

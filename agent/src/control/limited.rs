@@ -22,7 +22,7 @@ impl Reconciler {
             if has(subject, &|rule_set| tables.closed.contains(rule_set)) {
                 add(PodLimit::Closed);
             }
-            if !self.datapath.reads_names && has(subject, &|rule_set| tables.strata.contains_key(rule_set)) {
+            if !self.datapath.reads.names && has(subject, &|rule_set| tables.strata.contains_key(rule_set)) {
                 add(PodLimit::NamesUnsupported);
             }
             let parts = |rule_set: &usize| tables.strata.get(rule_set).map_or(0, |parts| parts.len());

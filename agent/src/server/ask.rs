@@ -86,8 +86,7 @@ pub enum Ask {
         /// Packets.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         count: Option<u64>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        seconds: Option<u64>,
+        seconds: u64,
     },
     /// Asked by the CNI plugin. Answered by nothing, once the policies of a pod are enforced at its
     /// interface, or by an error that says what is missing.
@@ -242,7 +241,7 @@ mod tests {
                     protocol: Some(6),
                     port: Some(80),
                     count: None,
-                    seconds: Some(30),
+                    seconds: 30,
                 },
                 json!({
                     "version": 3, "podgate": "0.9", "verb": "trace", "pod": "x/a", "from": "node/n1", "protocol": 6,

@@ -67,6 +67,7 @@ pub(super) fn start() -> Running {
     let site = TraceSite {
         bpffs: directory.path().to_owned(),
         options: podgate_datapath::DatapathOptions::with_room(8),
+        reads: podgate_datapath::KernelReads::default(),
         jiffies_per_second: 250,
     };
     let server = Server::new(ServerInputs {

@@ -1,8 +1,8 @@
 //! Traces of a pod's packets, packet by packet, for who asks.
 //!
-//! In: a pod, and which of its packets. Out: what who asks must load, as this agent may not; then each packet
-//! with its steps. The trace ends with the client, whose end closes the connection, with its count or time,
-//! and with the pod's interface: the agent's own programs are back before the last line is written.
+//! In: a pod, and which of its packets. Out: what the command must load, as the agent may not; then each
+//! packet with its steps. The trace ends with the client, whose end closes the connection, with its count or
+//! time, and with the pod's interface: the agent's own programs are back before the last line is written.
 
 mod describe;
 
@@ -35,9 +35,6 @@ const TIME_FOR_LINE: Duration = Duration::from_secs(10);
 /// No trace runs for longer: the process that asked may live on when no one looks at it any more.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
-/// As the command line has it.
-const USUAL: Duration = Duration::from_secs(600);
-
 /// What is asked for.
 #[derive(Debug)]
 pub(super) struct WantedTrace {
@@ -48,7 +45,7 @@ pub(super) struct WantedTrace {
     pub(super) port: Option<u16>,
     /// Packets.
     pub(super) count: Option<u64>,
-    pub(super) seconds: Option<u64>,
+    pub(super) seconds: u64,
 }
 
 /// A client that is to get packets.
@@ -64,9 +61,11 @@ pub(super) struct TraceReplies {
 }
 
 impl Server {
-    /// Claims the pod's interface; the first answer is for who asks.
+    /// Claims the pod's interface; the first answer is for the command.
     pub(super) fn trace(&self, wanted: &WantedTrace) -> Result<(TraceSetup, TraceReplies)> {
         let WantedTrace { pod, from, to, protocol, port, count, seconds } = wanted;
+        let lasts = Duration::from_secs(*seconds);
+        ensure!(lasts <= LONGEST, "a trace runs for 24 hours at most");
         let snapshot = self.snapshot();
         let veth = snapshot.interface_of(pod);
         let veth = veth.with_context(|| format!("the agent knows no interface of pod {pod} on this node"))?;
@@ -87,7 +86,7 @@ impl Server {
             release: RELEASE.to_owned(),
             bpffs: site.bpffs.clone(),
             ifindex,
-            programs: site.options.into(),
+            programs: (site.options, site.reads).into(),
             filter,
         };
         let replies = TraceReplies {
@@ -95,7 +94,7 @@ impl Server {
             ifindex,
             claim,
             count: count.unwrap_or(u64::MAX),
-            lasts: seconds.map_or(USUAL, |seconds| Duration::from_secs(seconds).min(LONGEST)),
+            lasts,
             site,
             snapshots: self.inputs.snapshots.clone(),
         };
@@ -166,7 +165,7 @@ impl TraceReplies {
                     }
                 },
                 read = from_client.read(&mut nothing) => match read? {
-                    0 => break "who asked has enough",
+                    0 => break "the client has ended it",
                     _ => continue,
                 },
                 () = time::sleep_until(deadline) => break "the time is up",
@@ -218,7 +217,7 @@ mod tests {
     fn ask(pod: &str, to: Option<&str>) -> Ask {
         let (pod, to) = (pod.split_once('/').unwrap(), to.map(|to| to.parse().unwrap()));
         let pod = ObjectName::new(pod.0, pod.1);
-        Ask::Trace { pod, from: None, to, protocol: Some(6), port: Some(80), count: None, seconds: None }
+        Ask::Trace { pod, from: None, to, protocol: Some(6), port: Some(80), count: None, seconds: 30 }
     }
 
     fn setup(running: &Running, pod: &str, to: Option<&str>) -> Result<TraceSetup, String> {

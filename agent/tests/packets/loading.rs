@@ -11,8 +11,8 @@ use object::{
 };
 use podgate_common::{Config, FlowSeed, HookMark, SocketOffsets, Timeouts, TraceFilter, Tracking};
 use podgate_datapath::{
-    Datapath, DatapathOptions, HookKind, Linked, OBJECT, Pins, Program, TRACING_OBJECT, hand_over_tracing,
-    linked,
+    Datapath, DatapathOptions, HookKind, KernelReads, Linked, OBJECT, Pins, Program, TRACING_OBJECT,
+    hand_over_tracing, linked,
 };
 
 use crate::{node::OPTIONS, translated::helper_calls};
@@ -76,8 +76,14 @@ fn programs_that_use_other_maps_do_not_take_the_agents_place() {
     let pins = Pins::create(&bpffs).expect("a bpffs of our own");
     let (mut agent, _readers) = crate::node::load(&pins, OPTIONS);
     agent.pin_programs(&pins, HookKind::Tcx).expect("a bpffs of our own");
+    let reads = agent.reads;
     let hand_over =
-        || hand_over_tracing(&pins, 7, OPTIONS, &TraceFilter::ANY).expect("the kernel takes them");
+        || hand_over_tracing(&pins, 7, (OPTIONS, reads), &TraceFilter::ANY).expect("the kernel takes them");
+    // A process that sees less of the kernel, as in a container without its type information.
+    let blind = KernelReads { tracking: !reads.tracking, ..reads };
+    let refused = hand_over_tracing(&pins, 7, (OPTIONS, blind), &TraceFilter::ANY).expect_err("they differ");
+    assert!(refused.to_string().contains("type information"), "{refused:#}");
+    assert!(agent.take_tracing(&pins, 7).is_err(), "nothing was handed over");
     hand_over();
     agent.take_tracing(&pins, 7).expect("they use this agent's maps");
     hand_over();
@@ -180,9 +186,9 @@ fn load(object: &[u8], btf: Option<&Btf>, reorders: u32) -> Result<(), String> {
         names_keep: 60,
         jiffies_per_second: 250,
     };
-    let Linked { object, knows_hooks, .. } = linked(object, config).map_err(|error| format!("{error:#}"))?;
+    let Linked { object, reads } = linked(object, config).map_err(|error| format!("{error:#}"))?;
     let mut ebpf: Ebpf = EbpfLoader::new().btf(btf).load(&object).map_err(|error| format!("{error:#}"))?;
-    for name in Program::ALL.map(Program::name).into_iter().chain(knows_hooks.then_some("at_pod")) {
+    for name in Program::ALL.map(Program::name).into_iter().chain(reads.hooks.then_some("at_pod")) {
         let program: &mut SchedClassifier = ebpf
             .program_mut(name)
             .ok_or("no such program")?

@@ -29,6 +29,7 @@ pub(super) fn take_tracing(
 ) -> (TracingPrograms, TraceReader) {
     let filter = TraceFilter { per_second: u32::MAX, ..TraceFilter::ANY };
     datapath.pin_programs(pins, HookKind::Tcx).expect("a bpffs of our own");
-    hand_over_tracing(pins, 1, options, &filter).unwrap_or_else(|error| panic!("{error:?}"));
+    hand_over_tracing(pins, 1, (options, datapath.reads), &filter)
+        .unwrap_or_else(|error| panic!("{error:?}"));
     datapath.take_tracing(pins, 1).unwrap_or_else(|error| panic!("{error:#}"))
 }
