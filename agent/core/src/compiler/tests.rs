@@ -188,15 +188,6 @@ fn names_and_ports_that_do_not_fit_close_those_with_the_most_of_them_alone() {
 
 #[test]
 fn a_rule_set_with_more_labels_of_names_than_there_is_room_for_is_closed_and_its_names_are_no_ones() {
-    let egress = |name: &str, app: &str, names: &[&str]| {
-        let peers = names.iter().map(|name| Peer::Name(DomainPattern::parse(name).unwrap())).collect();
-        let rule = Rule { peers: Peers::Listed(peers), ports: Ports::Any };
-        NetworkPolicy {
-            ingress: None,
-            egress: Some(vec![rule]),
-            ..ingress(name, has("app", app), Vec::new())
-        }
-    };
     let pods = vec![pod("a", "10.0.0.1", &[("app", "greedy")]), pod("b", "10.0.0.2", &[("app", "honest")])];
     let many = ["a.example.com", "b.example.com", "c.d.example.com"].map(str::to_owned);
     let policies = vec![to_names("g", "greedy", many), to_names("h", "honest", ["*.example.com".to_owned()])];
