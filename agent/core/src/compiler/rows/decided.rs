@@ -37,7 +37,9 @@ impl Part {
     where
         'c: 'a,
     {
-        let atoms: BTreeSet<&'a Shared<Atom>> = clauses.flat_map(|clause| clause.atoms()).collect();
+        let is_held = |atom: &&'a Shared<Atom>| !matcher.holders(atom).is_empty();
+        let atoms: BTreeSet<&'a Shared<Atom>> =
+            clauses.flat_map(|clause| clause.atoms()).filter(is_held).collect();
         let (among, groups) = matcher.among(&atoms);
         Self(Rc::new(Decided { decision: decide(&among), groups }))
     }
