@@ -20,6 +20,7 @@ mod unenforced;
 mod wanted;
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
@@ -323,7 +324,7 @@ impl Reconciler {
     fn date(&mut self, cluster: &Cluster, revision: u32) {
         let mut before = std::mem::take(&mut self.since);
         let undated = std::mem::take(&mut self.undated);
-        let policies = OrderedPolicies::of(cluster);
+        let policies = LazyCell::new(|| OrderedPolicies::of(cluster));
         for veth in self.endpoints.veths.values() {
             let pod = match &veth.state {
                 InterfaceState::Identified { pod, .. } => Some(pod),

@@ -21,10 +21,13 @@ id!(
     /// Addresses that no rule of this node can distinguish. 0: no rule matches the address.
     IdentityId(u32)
 );
-id!(
-    /// A set of policies for one direction, compiled. 0: not isolated.
-    PolicyId(u32)
-);
+
+/// A set of policies for one direction, compiled: its number, and whether its verdicts hold for the pod's own
+/// node, too. 0: not isolated.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyId(pub u32);
+
 id!(
     /// Ports that no rule of this node can distinguish. 0: no rule names the port; also everything without
     /// ports.
@@ -47,10 +50,35 @@ impl IdentityId {
 
 impl PolicyId {
     pub const NOT_ISOLATED: Self = Self(0);
+    /// The bit of [`PolicyId::covers_own_node`].
+    const COVERS_OWN_NODE: u32 = 1 << 31;
+
+    /// The id of a policy that [covers the own node](Self::covers_own_node) or does not. The number has 31
+    /// bits.
+    pub const fn new(number: u32, covers_own_node: bool) -> Self {
+        Self(if covers_own_node { number | Self::COVERS_OWN_NODE } else { number })
+    }
+
+    pub const fn number(self) -> u32 {
+        self.0 & !Self::COVERS_OWN_NODE
+    }
+
+    /// Whether the rows of other addresses decide about those of the pod's own node, too. Otherwise these
+    /// are open but for [the rows of their own](crate::RowKey::of_own_node).
+    #[inline(always)]
+    pub const fn covers_own_node(self) -> bool {
+        self.0 & Self::COVERS_OWN_NODE != 0
+    }
 
     #[inline(always)]
     pub const fn isolates(self) -> bool {
         self.0 != Self::NOT_ISOLATED.0
+    }
+}
+
+impl fmt::Display for PolicyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.number().fmt(f)
     }
 }
 

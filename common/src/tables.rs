@@ -53,8 +53,9 @@ impl RowKey {
         Self { policy, identity, block: (class.0 / BITS_PER_ROW) as u32 }
     }
 
-    /// What is denied on the addresses of the pod's own node: there a bit *denies*, and a row that is missing
-    /// denies nothing. Most policies do not apply there at all.
+    /// What is denied on the addresses of the pod's own node by a policy that does not
+    /// [cover it](PolicyId::covers_own_node): there a bit *denies*, and a row that is missing denies nothing.
+    /// Most policies do not apply there at all.
     #[inline(always)]
     pub const fn of_own_node(policy: PolicyId, identity: IdentityId, class: ClassId) -> Self {
         Self { policy, identity, block: Self::OWN_NODE | (class.0 / BITS_PER_ROW) as u32 }

@@ -111,15 +111,21 @@ impl<'a> Memory<'a> {
         protocol: impl Into<RuleProtocol>,
         port: u16,
     ) -> bool {
-        let (policy, protocol) = (policy_id(rule_set), protocol.into().number(port));
+        // The own node counts as any other here.
+        let (policy, protocol) = (id_of(rule_set, false), protocol.into().number(port));
         !policy.isolates()
             || podgate_common::allowed(self, TableSetIndex(0), policy, &peer.into(), protocol, port)
     }
 }
 
-/// The id that stands for a rule set here.
-pub fn policy_id(rule_set: usize) -> PolicyId {
-    PolicyId(u32::try_from(rule_set).expect("a compilation has fewer than 2^32 rule sets"))
+/// The id that stands for a rule set of these tables here.
+pub fn policy_id(tables: &CompiledTables, rule_set: usize) -> PolicyId {
+    id_of(rule_set, tables.rows.covering_own_node.contains(&rule_set))
+}
+
+fn id_of(rule_set: usize, covers_own_node: bool) -> PolicyId {
+    let number = u32::try_from(rule_set).expect("a compilation has fewer than 2^31 rule sets");
+    PolicyId::new(number, covers_own_node)
 }
 
 impl podgate_common::Tables for Memory<'_> {
@@ -164,15 +170,14 @@ impl podgate_common::Tables for Memory<'_> {
     }
 
     fn row(&self, _: TableSetIndex, key: &RowKey) -> Option<Row> {
+        let (policy, identity) = (key.policy.number() as usize, key.identity.0 as usize);
         if *key == RowKey::of_strata(key.policy) {
-            let strata = self.tables.strata.get(&(key.policy.0 as usize))?;
-            return Some(names::strata_row(strata, policy_id));
+            let strata = self.tables.strata.get(&policy)?;
+            return Some(names::strata_row(strata, |part| policy_id(self.tables, part)));
         }
         if *key == RowKey::of_service(key.policy, ServiceId(key.identity.0)) {
-            let place = (key.policy.0 as usize, key.identity.0 as usize);
-            return self.tables.services.verdicts.get(&place)?.row();
+            return self.tables.services.verdicts.get(&(policy, identity))?.row();
         }
-        let (policy, identity) = (key.policy.0 as usize, key.identity.0 as usize);
         match key.block.checked_sub(RowKey::OWN_NODE) {
             Some(block) => self.tables.rows.own_node_row(policy, identity, block as usize),
             None => self.tables.rows.row(policy, identity, key.block as usize),

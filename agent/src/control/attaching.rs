@@ -3,6 +3,7 @@
 //! In: the veths after a pass. Out: programs at each. One that cannot be attached is logged, and tried again.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Instant,
@@ -32,7 +33,7 @@ impl Reconciler {
         pods: &BTreeMap<ObjectName, Arc<Pod>>,
     ) {
         let Some(older) = &self.older else { return };
-        let policies = OrderedPolicies::of(cluster);
+        let policies = LazyCell::new(|| OrderedPolicies::of(cluster));
         let is_pending = |veth: &&PodInterface| match &veth.state {
             InterfaceState::Identified { pod, .. } => {
                 pods.get(pod).is_some_and(|pod| policies.is_any_enforced(pod))

@@ -155,7 +155,7 @@ impl<'a> Compiled<'a> {
         let mut memory = Memory::new(&self.tables);
         let endpoint = Endpoint {
             state: EndpointState::Identified as u32,
-            egress: policy_id(rule_set),
+            egress: policy_id(&self.tables, rule_set),
             names: u32::from(has_names),
             ..Endpoint::PENDING
         };

@@ -237,6 +237,7 @@ struct Meaning {
     ports: Vec<Vec<(u16, PortSignature)>>,
     allowed: Verdicts,
     denied_on_own_node: Verdicts,
+    covering_own_node: BTreeSet<Arc<RuleSet>>,
     frontends: BTreeMap<ServiceKey, BTreeSet<Behind>>,
     services: BTreeMap<(Arc<RuleSet>, BTreeSet<Behind>), ServiceVerdict>,
     leave_node: bool,
@@ -265,7 +266,7 @@ impl Meaning {
             verdicts.filter(|(_, classes)| !classes.is_empty()).collect()
         };
         let backends = |place: &usize| backends(tables, place);
-        let Rows { allowed, denied_on_own_node } = &tables.rows;
+        let Rows { allowed, denied_on_own_node, covering_own_node } = &tables.rows;
         Self {
             subjects: tables
                 .subjects
@@ -284,6 +285,7 @@ impl Meaning {
                 .collect(),
             allowed: verdicts(allowed),
             denied_on_own_node: verdicts(denied_on_own_node),
+            covering_own_node: covering_own_node.iter().map(rule_set).collect(),
             frontends: tables.services.frontends.iter().map(|(key, place)| (*key, backends(place))).collect(),
             services: tables
                 .services
@@ -302,7 +304,8 @@ impl Meaning {
     fn differing(&self, expected: &Self) -> Option<String> {
         let parts = |it: &Self| {
             let Self { subjects, rule_sets, closed, addresses, prefixes, ports, .. } = it;
-            let Self { allowed, denied_on_own_node, frontends, services, leave_node, filter, .. } = it;
+            let Self { allowed, denied_on_own_node, covering_own_node, .. } = it;
+            let Self { frontends, services, leave_node, filter, .. } = it;
             [
                 format!("subjects {subjects:#?}"),
                 format!("rule sets {rule_sets:#?}"),
@@ -312,6 +315,7 @@ impl Meaning {
                 format!("ports {ports:#?}"),
                 format!("allowed {allowed:#?}"),
                 format!("denied on its own node {denied_on_own_node:#?}"),
+                format!("covering their own node {covering_own_node:#?}"),
                 format!("fronts {frontends:#?}"),
                 format!("services {services:#?}"),
                 format!("may leave the node: {leave_node}"),
@@ -359,6 +363,9 @@ fn is_tidy(tables: &CompiledTables) -> Result<(), TestCaseError> {
     for (rule_set, identity) in tables.rows.allowed.keys().chain(tables.rows.denied_on_own_node.keys()) {
         prop_assert!(tables.rule_sets.contains_key(rule_set), "a row of no rule set");
         prop_assert!(identities.contains(identity), "a row of no identity");
+    }
+    for rule_set in &tables.rows.covering_own_node {
+        prop_assert!(tables.rule_sets.contains_key(rule_set), "a rule set that is gone");
     }
     let places: BTreeSet<usize> = tables.services.backends.keys().copied().collect();
     let led_to: BTreeSet<usize> = tables.services.frontends.values().copied().chain([0]).collect();

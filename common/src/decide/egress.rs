@@ -82,15 +82,17 @@ pub fn by_egress<T: Tables>(
     (policy_lookup.identity, policy_lookup.class) = (identity, class);
     // Read again: had it to be remembered, the verifier would walk over all of this twice.
     let to_node = forget(&policy_lookup.is_to_node);
-    let key = match to_node {
+    // Whether a bit denies, and none allows.
+    let is_reversed = to_node && !policy.covers_own_node();
+    let key = match is_reversed {
         true => RowKey::of_own_node(policy, identity, class),
         false => RowKey::new(policy, identity, class),
     };
     let has_bit = tables.row(table_set, &key).is_some_and(|row| row.has(class));
-    match (has_bit, to_node) {
+    match (has_bit != is_reversed, to_node) {
+        (false, _) => Outcome::Denied,
         (true, false) => Outcome::Allowed,
-        (false, false) | (true, true) => Outcome::Denied,
-        (false, true) => match service(tuple, tuple.destination, endpoint, policy_lookup, tables) {
+        (true, true) => match service(tuple, tuple.destination, endpoint, policy_lookup, tables) {
             Some(verdict) => by_verdict(verdict),
             None => Outcome::OwnNode,
         },

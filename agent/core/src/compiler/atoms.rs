@@ -172,13 +172,17 @@ impl PodAtoms {
 
     /// Whether any pod of a namespace can have one of these properties.
     pub(super) fn may_mention(&self, namespace: &Name, cluster: &Cluster) -> bool {
+        let may_match = |atom: &Shared<Atom>, labels: &Labels| match &**atom {
+            Atom::Endpoints(expression) => expression.may_match_in(namespace, labels),
+            _ => false,
+        };
         !self.ports.is_empty()
-            || !self.endpoints.is_empty()
             || self.in_namespace.contains_key(namespace)
             || self.endpoints_in.contains_key(namespace)
-            || !self.across.is_empty() && {
+            || (!self.across.is_empty() || !self.endpoints.is_empty()) && {
                 let labels = cluster.namespace_labels(namespace);
                 self.across.keys().any(|namespaces| namespaces.matches(&labels))
+                    || self.endpoints.iter().any(|atom| may_match(atom, &labels))
             }
     }
 

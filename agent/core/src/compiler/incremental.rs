@@ -26,7 +26,7 @@ mod properties;
 mod slices;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -37,7 +37,7 @@ use self::{
     changes::SnapshotChanges,
     claims::{AddressProperties, Settled},
     frontends::Frontends,
-    mentioned::{Mentioned, Reclassified, count, discount},
+    mentioned::{Mentioned, Reclassified, count, discount, mention, unmention},
     numbering::Numbering,
     properties::{Properties, pods_in},
 };
@@ -77,12 +77,15 @@ pub struct Incremental {
     retained: BTreeSet<usize>,
     /// How often the rule sets in use mention each.
     clauses: HashMap<Shared<Clause>, usize>,
-    atoms: BTreeMap<Shared<Atom>, usize>,
+    /// Which of them do, ascending.
+    atoms: BTreeMap<Shared<Atom>, Vec<usize>>,
     port_sets: BTreeMap<Shared<PortSet>, usize>,
     pod_atoms: PodAtoms,
     node_atoms: NodeAtoms,
     /// What rules say of names.
     names: BTreeMap<NamePlace, Arc<Signature>>,
+    /// The rule sets in use that say nothing of them.
+    nameless: BTreeSet<usize>,
     claims: AddressProperties,
     frontends: Frontends,
     tables: CompiledTables,
@@ -114,6 +117,7 @@ impl Incremental {
             pod_atoms: PodAtoms::default(),
             node_atoms: NodeAtoms::default(),
             names: BTreeMap::new(),
+            nameless: BTreeSet::new(),
             claims: AddressProperties::default(),
             frontends: Frontends::default(),
             tables: CompiledTables::default(),
@@ -176,9 +180,12 @@ impl Incremental {
         for name in self.subjects.keys().filter(|name| !step.subjects.contains_key(name)) {
             self.tables.subjects.remove(name);
         }
+        self.reconsidered.clear();
+        if dirty.is_empty() {
+            return;
+        }
         let compiler = rules::Compiler::new(step.cluster, &self.named_ports);
         let mut compiler = compiler.sharing(&self.clauses);
-        self.reconsidered.clear();
         for (name, pod) in dirty {
             if pod.host_network {
                 self.tables.subjects.remove(&name);
@@ -214,7 +221,7 @@ impl Incremental {
                 *self.clauses.entry(clause.clone()).or_default() += 1;
             }
             for atom in rules::atoms(rule_set) {
-                if count(&mut self.atoms, atom) {
+                if mention(&mut self.atoms, atom, *index) {
                     mentioned.toggle_atom(atom);
                 }
             }
@@ -236,7 +243,7 @@ impl Incremental {
                 }
             }
             for atom in rules::atoms(rule_set) {
-                if discount(&mut self.atoms, atom) {
+                if unmention(&mut self.atoms, atom, *index) {
                     mentioned.toggle_atom(atom);
                 }
             }
@@ -332,15 +339,29 @@ impl Incremental {
             let new = rule_sets().filter(|(at, _)| is_new(at));
             made.push(rows::compile(new, identities(), classes, closed));
         }
-        if !settled.new.is_empty() {
-            let new = identities().filter(|(index, _)| settled.new.contains(index));
-            made.push(rows::compile(rule_sets().filter(|(at, _)| !is_new(at)), new, classes, closed));
+        // A rule set that speaks of no property of an identity says of it what it says of all such.
+        let new = || identities().filter(|(index, _)| settled.new.contains(index));
+        let properties = new().flat_map(|(_, signature)| signature);
+        let speaking: HashSet<usize> =
+            properties.flat_map(|atom| self.atoms.get(atom)).flatten().copied().collect();
+        let known = || rule_sets().filter(|(at, _)| !is_new(at));
+        if !speaking.is_empty() {
+            let speaking = known().filter(|(at, _)| speaking.contains(at));
+            made.push(rows::compile(speaking, new(), classes, closed));
         }
+        let others: Vec<usize> = known().map(|(at, _)| at).filter(|at| !speaking.contains(at)).collect();
         let kept: Vec<usize> = rule_sets().map(|(index, _)| index).collect();
         let rows = &mut self.tables.rows;
+        for &rule_set in others.iter().filter(|_| !settled.new.is_empty()) {
+            rows.say_the_same_of(rule_set, &settled.new);
+        }
         for made in made {
             rows.allowed.extend(made.allowed);
             rows.denied_on_own_node.extend(made.denied_on_own_node);
+            rows.covering_own_node.extend(made.covering_own_node);
+        }
+        for index in &mentioned.gone {
+            rows.covering_own_node.remove(index);
         }
         for map in [&mut rows.allowed, &mut rows.denied_on_own_node] {
             for &index in &mentioned.gone {

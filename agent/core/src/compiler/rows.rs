@@ -9,15 +9,15 @@ use std::{
     sync::Arc,
 };
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use podgate_common::{BITS_PER_ROW, Row};
 
-use decided::{DecidedBy, Part};
+use decided::{DecidedBy, DecidedTiers, Part, TiersVerdict};
 
-use super::{Atom, Classes, Clause, Condition, RulePart, RuleSet, Shared, Signature, Steps, TierRules};
+use super::{Atom, Classes, Clause, Condition, RulePart, RuleSet, Shared, Signature, TierRules};
 use crate::{
-    model::{Action, PortSet},
-    policy_walk::{ConnectionSet, Decision, TierEnd},
+    model::PortSet,
+    policy_walk::{ConnectionSet, TierEnd},
 };
 
 /// Rows by (rule set, identity); block `i` of 256 classes is element `i`.
@@ -25,9 +25,12 @@ use crate::{
 pub struct Rows {
     /// What is allowed. What is missing allows nothing.
     pub allowed: OrdMap<(usize, usize), Arc<[Row]>>,
-    /// What is denied on addresses of the pod's own node, where what NetworkPolicies isolate passes. What is
-    /// missing denies nothing.
+    /// What other rule sets than the next deny on addresses of the pod's own node, where what NetworkPolicies
+    /// isolate passes. What is missing denies nothing.
     pub denied_on_own_node: OrdMap<(usize, usize), Arc<[Row]>>,
+    /// The rule sets of which `allowed` holds for addresses of the pod's own node, too: see
+    /// [`RuleSet::covers_own_node`].
+    pub covering_own_node: OrdSet<usize>,
 }
 
 impl Rows {
@@ -36,13 +39,37 @@ impl Rows {
         self.allowed.get(&(rule_set, identity))?.get(block).copied()
     }
 
-    /// The same for the addresses of the pod's own node.
+    /// What a rule set that does not cover the pod's own node denies there.
     pub fn own_node_row(&self, rule_set: usize, identity: usize, block: usize) -> Option<Row> {
         self.denied_on_own_node.get(&(rule_set, identity))?.get(block).copied()
     }
-}
 
-impl Rows {
+    /// Whether a rule set allows an identity at ports of a class.
+    pub(super) fn allows(&self, rule_set: usize, identity: usize, class: usize) -> bool {
+        self.allowed.get(&(rule_set, identity)).is_some_and(|row| is_in(row, class))
+    }
+
+    /// Whether it denies them where the address is the pod's own node's.
+    pub(super) fn denies_own_node(&self, rule_set: usize, identity: usize, class: usize) -> bool {
+        match self.covering_own_node.contains(&rule_set) {
+            true => !self.allows(rule_set, identity, class),
+            false => {
+                let denied = self.denied_on_own_node.get(&(rule_set, identity));
+                denied.is_some_and(|row| is_in(row, class))
+            }
+        }
+    }
+
+    /// Writes rows of identities that have no property that a rule set speaks of, as those of the identity
+    /// without any.
+    pub(super) fn say_the_same_of(&mut self, rule_set: usize, identities: &BTreeSet<usize>) {
+        for rows in [&mut self.allowed, &mut self.denied_on_own_node] {
+            if let Some(row) = rows.get(&(rule_set, 0)).cloned() {
+                rows.extend(identities.iter().map(|identity| ((rule_set, *identity), row.clone())));
+            }
+        }
+    }
+
     /// Writes rows for other classes, each of which is given with one of before that some of its ports had.
     /// Holds for rule sets that tell nothing apart that one of both does not.
     pub(super) fn reclassify(&mut self, origins: &[usize]) {
@@ -89,8 +116,12 @@ pub fn compile<'a>(
     let mut decided = DecidedBy::new(&matcher);
     for (place, rule_set) in rule_sets {
         let at_place = |(identity, bits): (usize, Arc<[Row]>)| ((place, identity), bits);
+        let covers_own_node = rule_set.covers_own_node();
+        if covers_own_node {
+            rows.covering_own_node.insert(place);
+        }
         if closed.contains(&place) {
-            if may_deny_own_node(rule_set) {
+            if !covers_own_node && rule_set.may_deny_own_node() {
                 let all: Arc<[Row]> = matcher.classes.all.clone().into();
                 let all = matcher.all.iter().map(|identity| at_place((*identity, all.clone())));
                 rows.denied_on_own_node.extend(all);
@@ -110,25 +141,29 @@ pub fn compile<'a>(
             let parts: Vec<Part> = parts.iter().map(|part| decided.part(part)).collect();
             (parts, *end)
         });
-        let tiers: Vec<(Vec<Part>, TierEnd)> = tiers.collect();
-        for &identity in &matcher.all {
-            let mut decision = Decision::of(matcher.classes.all.clone());
-            for (parts, end) in &tiers {
-                parts.iter().for_each(|part| decision.rules(part.on(identity)));
-                decision.end_tier(*end);
-            }
-            let (allowed, denied) = (decision.allowed(), decision.denied);
-            rows.allowed.extend(is_set(&allowed).then(|| at_place((identity, allowed.into()))));
-            rows.denied_on_own_node.extend(is_set(&denied).then(|| at_place((identity, denied.into()))));
+        let tiers = DecidedTiers(tiers.collect());
+        let mut put = |identity, TiersVerdict { allowed, denied }: &TiersVerdict| {
+            rows.allowed.extend(allowed.clone().map(|bits| at_place((identity, bits))));
+            rows.denied_on_own_node.extend(denied.clone().map(|bits| at_place((identity, bits))));
+        };
+        let verdict = |groups: &[usize]| {
+            let TiersVerdict { allowed, denied } = tiers.verdict(groups, &matcher.classes.all);
+            TiersVerdict { allowed, denied: denied.filter(|_| !covers_own_node) }
+        };
+        let holders = tiers.holders();
+        let mut known: HashMap<Vec<usize>, TiersVerdict> = HashMap::new();
+        for &identity in &holders {
+            let groups = tiers.groups_of(identity);
+            put(identity, known.entry(groups).or_insert_with_key(|groups| verdict(groups)));
+        }
+        // Nearly all identities have no property that these rules speak of.
+        let of_others = verdict(&tiers.groups_of_others());
+        if !of_others.is_nothing() {
+            let others = matcher.all.iter().filter(|identity| !holders.contains(identity));
+            others.for_each(|identity| put(*identity, &of_others));
         }
     }
     rows
-}
-
-/// Whether any connection with the pod's own node may be denied.
-fn may_deny_own_node(rule_set: &RuleSet) -> bool {
-    let denies = |steps: &Steps| steps.list().iter().any(|step| step.action == Action::Deny);
-    rule_set.tiers.iter().any(|tier| tier.end == TierEnd::Deny) || rule_set.steps().any(denies)
 }
 
 /// Bits of one identity, by class.
@@ -170,25 +205,31 @@ impl<'a> Matcher<'a> {
         Self { classes: Rc::new(ClassBits::new(classes, sets)), holders, all }
     }
 
-    /// One identity of each group that these properties distinguish, and for each identity the one of its
-    /// group.
+    /// The groups of identities that these properties distinguish, in the place of identities, and the group
+    /// of each that has any. All others are the group [`Matcher::OTHERS`].
     fn among(&self, atoms: &BTreeSet<&'a Shared<Atom>>) -> (Self, HashMap<usize, usize>) {
         let mut held: HashMap<usize, Vec<usize>> = HashMap::new();
         for (place, atom) in atoms.iter().enumerate() {
             self.holders(atom).iter().for_each(|identity| held.entry(*identity).or_default().push(place));
         }
-        let mut groups: HashMap<Vec<usize>, usize> = HashMap::new();
-        let group = |identity: &usize| {
-            let first = *groups.entry(held.remove(identity).unwrap_or_default()).or_insert(*identity);
-            (*identity, first)
+        let mut holders: Vec<Vec<usize>> = vec![Vec::new(); atoms.len()];
+        let mut groups: HashMap<Vec<usize>, usize> = HashMap::from([(Vec::new(), Self::OTHERS)]);
+        let group = |(identity, places): (usize, Vec<usize>)| {
+            let next = groups.len();
+            let group = *groups.entry(places).or_insert_with_key(|places| {
+                places.iter().for_each(|place| holders[*place].push(next));
+                next
+            });
+            (identity, group)
         };
-        let first: HashMap<usize, usize> = self.all.iter().map(group).collect();
-        let is_first = |identity: &usize| first[identity] == *identity;
-        let of =
-            |atom: &&'a Shared<Atom>| (*atom, self.holders(atom).iter().copied().filter(is_first).collect());
-        let all = self.all.iter().copied().filter(is_first).collect();
-        (Self { classes: self.classes.clone(), holders: atoms.iter().map(of).collect(), all }, first)
+        let group_of: HashMap<usize, usize> = held.into_iter().map(group).collect();
+        let all = (0..groups.len()).collect();
+        let holders = atoms.iter().copied().zip(holders).collect();
+        (Self { classes: self.classes.clone(), holders, all }, group_of)
     }
+
+    /// The group of identities that have none of some properties.
+    const OTHERS: usize = 0;
 
     /// What any of the clauses matches. Identities to which the same ones apply share their bits: what this
     /// costs is what the clauses say, and not peers times ports.

@@ -18,7 +18,7 @@ use super::{
     calico, service_peers::ServicePeers, steps,
 };
 use crate::{
-    model::{Cluster, Name, NamedPort, ObjectName, Peers, Pod, PolicyRef, PortSet, Ports, Rule},
+    model::{Action, Cluster, Name, NamedPort, ObjectName, Peers, Pod, PolicyRef, PortSet, Ports, Rule},
     policy_walk::{OrderedPolicies, PolicyGroup, PolicyWalk, TierEnd},
 };
 
@@ -60,6 +60,21 @@ impl RulePart {
 impl RuleSet {
     fn parts(&self) -> impl Iterator<Item = &RulePart> {
         self.tiers.iter().flat_map(|tier| &tier.parts)
+    }
+
+    /// Whether all that it decides holds for the pod's own node, too: it may deny something there, and no tier
+    /// of it only isolates, which leaves the own node open.
+    ///
+    /// Then addresses of the own node are as any others. Of a rule set that denies the rest it would take a
+    /// row for each identity to say so.
+    pub fn covers_own_node(&self) -> bool {
+        self.tiers.iter().all(|tier| tier.end != TierEnd::Isolate) && self.may_deny_own_node()
+    }
+
+    /// Whether it may deny any connection with the pod's own node.
+    pub(super) fn may_deny_own_node(&self) -> bool {
+        let denies = |steps: &Steps| steps.list().iter().any(|step| step.action == Action::Deny);
+        self.tiers.iter().any(|tier| tier.end == TierEnd::Deny) || self.steps().any(denies)
     }
 
     /// Its lists of steps.

@@ -23,7 +23,7 @@ use std::{
 };
 
 use imbl::OrdMap;
-use podgate_common::{BITS_PER_ROW, ClassId, Endpoint, Protocol, ServiceKey, ServiceVerdict};
+use podgate_common::{Endpoint, Protocol, ServiceKey, ServiceVerdict};
 
 use self::view::bounded;
 pub(super) use self::view::{AddressClaim, ServiceView, View};
@@ -259,32 +259,22 @@ pub(super) fn backend_set_verdict(
     backends: &BTreeSet<Backend>,
     rows: &Rows,
 ) -> BackendSetVerdict {
-    let place = |class: usize| {
-        let (block, bit) = (class / usize::from(BITS_PER_ROW), class % usize::from(BITS_PER_ROW));
-        (block, ClassId(u16::try_from(bit).expect("a remainder below 256")))
-    };
-    let allows = |identity, class| {
-        let (block, class) = place(class);
-        rows.row(rule_set, identity, block).is_some_and(|row| row.has(class))
-    };
-    let denies_own_node = |identity, class| {
-        let (block, class) = place(class);
-        rows.own_node_row(rule_set, identity, block).is_some_and(|row| row.has(class))
-    };
     let (mut some, mut denied, mut denied_elsewhere, mut denied_here) = (false, false, false, false);
     for backend in backends {
         match *backend {
             Backend::Untranslated => some = true,
             Backend::Unlisted => (some, denied_elsewhere) = (true, true),
-            Backend::Node { identity, class } if denies_own_node(identity, class) => denied_here = true,
+            Backend::Node { identity, class } if rows.denies_own_node(rule_set, identity, class) => {
+                denied_here = true
+            }
             Backend::Node { .. } => some = true,
             Backend::Local { identity, class, egress } => {
-                let allowed = allows(identity, class);
+                let allowed = rows.allows(rule_set, identity, class);
                 denied |= !allowed;
                 some |= allowed || egress.contains(&rule_set);
             }
             Backend::Elsewhere { identity, class } => {
-                let allowed = allows(identity, class);
+                let allowed = rows.allows(rule_set, identity, class);
                 (some, denied_elsewhere) = (some || allowed, denied_elsewhere || !allowed);
             }
         }

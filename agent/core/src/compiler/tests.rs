@@ -1,6 +1,7 @@
 //! The compiler against slow and obvious answers; the whole of it against the specification is tested on
 //! generated clusters, outside.
 
+mod own_node;
 mod services;
 
 use std::{
@@ -16,9 +17,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::fixtures::{self, has, policy};
 use crate::model::{
-    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, ClusterRule, ClusterSubject,
-    DomainPattern, IpBlock, NamedPort, NetworkPolicy, Peer, Peers, PortRange, PortRule, PortSet, Ports, Rule,
-    Selector, Tier,
+    Action, ClusterNetworkPolicy, ClusterRule, DomainPattern, IpBlock, NamedPort, NetworkPolicy, Peer, Peers,
+    PortRange, PortRule, PortSet, Ports, Rule, Selector, Tier,
 };
 
 fn pod(name: &str, address: &str, own: &[(&str, &str)]) -> Pod {
@@ -202,43 +202,6 @@ fn a_rule_set_with_more_labels_of_names_than_there_is_room_for_is_closed_and_its
         assert_eq!(names.contains("a.example.com"), !closes, "{names:?}");
         assert!(names.contains("*.example.com"), "{names:?}");
         assert!(tables.strata.contains_key(&egress("b")));
-    }
-}
-
-/// A node's address is open to its pods but for what is denied there: a rule set that is closed has lost what
-/// it denies, and so denies all of it if it might have denied anything.
-#[test]
-fn a_rule_set_that_is_closed_denies_its_own_node_if_it_has_a_deny() {
-    let rule = |action| ClusterRule { action, matches: Rule { peers: Peers::Any, ports: Ports::Any } };
-    for (tier, actions, denies) in [
-        (Tier::Admin, vec![Action::Accept, Action::Deny], true),
-        (Tier::Baseline, vec![Action::Accept, Action::Deny], true),
-        (Tier::Admin, vec![Action::Accept, Action::Pass], false),
-    ] {
-        let policy = ClusterNetworkPolicy {
-            name: ClusterPolicyName { name: "p".into(), kind: ClusterPolicyKind::ClusterNetworkPolicy },
-            tier,
-            priority: 1,
-            subject: ClusterSubject { namespaces: Selector::EVERYTHING, pods: Selector::EVERYTHING },
-            ingress: Vec::new(),
-            egress: actions.into_iter().map(rule).collect(),
-            audit: false,
-        };
-        let mut cluster = cluster(vec![pod("a", "10.0.0.1", &[])], Vec::new());
-        cluster.cluster_policies.insert(policy.name.clone(), Arc::new(policy));
-        let tables = compiled(&cluster);
-        let place = tables.subjects[&ObjectName::new("x", "a")].egress;
-        let rows = |closed: BTreeSet<usize>| {
-            compile_rows(
-                [(place, &*tables.rule_sets[&place])],
-                rows::numbered(&tables.identities.signatures),
-                &tables.classes,
-                &closed,
-            )
-        };
-        let [closed, open] = [BTreeSet::from([place]), BTreeSet::new()].map(rows);
-        assert_eq!(closed.denied_on_own_node.is_empty(), !denies, "{tier:?}");
-        assert!(closed.allowed.is_empty() && !open.allowed.is_empty(), "{tier:?}");
     }
 }
 

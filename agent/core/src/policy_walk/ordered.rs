@@ -6,7 +6,9 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    rc::Rc,
     sync::Arc,
 };
 
@@ -20,24 +22,40 @@ use crate::model::{
 };
 
 /// The policies of a cluster, in one list of tiers.
+///
+/// Those of a namespace are found and put in order when the first of its pods is asked about: a cluster may
+/// have many, and a change concerns few of them.
 #[derive(Clone, Debug)]
 pub struct OrderedPolicies<'a> {
     cluster: &'a Cluster,
     tiers: Vec<OrderedTier<'a>>,
-    /// Those whose places staged policies take.
+    /// The names of these.
+    known: HashSet<&'a str>,
+    /// The cluster's own whose places staged policies take.
     replaced: BTreeSet<PolicyName>,
+    of_namespaces: RefCell<HashMap<Name, Rc<NamespacePolicies<'a>>>>,
 }
 
-/// The policies of a tier, whomever they select, in the order in which they are asked.
+/// A tier, and the policies in it that may be for pods of any namespace, in the order in which they are asked.
 #[derive(Clone, Debug)]
 struct OrderedTier<'a> {
     name: &'a str,
-    /// But for Calico's of namespaces.
+    /// Among the tiers. `None`: it does not exist, and comes last of all.
+    place: Option<TierOrder>,
     policies: Vec<OrderedPolicy<'a>>,
-    /// Calico's of each namespace: a pod is not tried against those of others.
-    of_namespaces: HashMap<&'a Name, Vec<OrderedPolicy<'a>>>,
     /// Whether it denies what none of its rules matches, for pods that any of its policies selects.
     denies_rest: bool,
+}
+
+/// Calico's policies of a namespace: a pod is not tried against those of others.
+#[derive(Debug, Default)]
+struct NamespacePolicies<'a> {
+    /// By tier, in the order in which they are asked.
+    by_tier: BTreeMap<&'a str, Vec<OrderedPolicy<'a>>>,
+    /// The tiers among these that do not exist, and have no policies of the cluster.
+    unknown: Vec<OrderedTier<'a>>,
+    /// Those whose places staged policies take.
+    replaced: BTreeSet<PolicyName>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,98 +76,75 @@ impl<'a> OrderedPolicies<'a> {
     pub fn of(cluster: &'a Cluster) -> Self {
         let of_cluster = |tier| cluster.by_precedence(tier).into_iter().map(OrderedPolicy::Cluster).collect();
         let [admin, baseline] = [Tier::Admin, Tier::Baseline].map(of_cluster);
-        let tier = |name, policies, denies_rest| OrderedTier {
-            name,
-            policies,
-            of_namespaces: HashMap::new(),
-            denies_rest,
+        let tier = |(name, order), policies, denies_rest| {
+            let place = Some(TierOrder::of(order).unwrap_or(TierOrder::LAST));
+            OrderedTier { name, place, policies, denies_rest }
         };
-        let known = [
-            (ADMIN_TIER, tier(ADMIN_TIER.0, admin, false)),
-            (DEFAULT_TIER, tier(DEFAULT_TIER.0, vec![OrderedPolicy::NetworkPolicies], true)),
-            (BASELINE_TIER, tier(BASELINE_TIER.0, baseline, false)),
+        let mut tiers = vec![
+            tier(ADMIN_TIER, admin, false),
+            tier(DEFAULT_TIER, vec![OrderedPolicy::NetworkPolicies], true),
+            tier(BASELINE_TIER, baseline, false),
         ];
-        if cluster.calico.is_empty() {
-            let tiers = known.into_iter().map(|(_, tier)| tier).collect();
-            return Self { cluster, tiers, replaced: BTreeSet::new() };
-        }
-        let mut places: BTreeMap<&str, TierOrder> = BTreeMap::new();
-        let mut by_name: BTreeMap<&str, OrderedTier<'a>> = BTreeMap::new();
-        for ((name, order), tier) in known {
-            places.insert(name, TierOrder::of(order).unwrap_or(TierOrder::LAST));
-            by_name.insert(name, tier);
-        }
-        for (name, object) in cluster.calico.tiers() {
-            // What Kubernetes' own policies are in is not up to an object.
-            if !by_name.contains_key(name.as_str()) {
-                places.insert(name, object.order);
-                by_name.insert(name, tier(name, Vec::new(), !object.passes_rest));
+        let (mut known, mut replaced) = (HashSet::new(), BTreeSet::new());
+        if !cluster.calico.is_empty() {
+            known.extend(tiers.iter().map(|tier| tier.name));
+            for (name, object) in cluster.calico.tiers() {
+                // What Kubernetes' own policies are in is not up to an object.
+                if known.insert(name) {
+                    let (place, denies_rest) = (Some(object.order), !object.passes_rest);
+                    tiers.push(OrderedTier { name, place, policies: Vec::new(), denies_rest });
+                }
             }
-        }
-        let mut replaced = BTreeSet::new();
-        for policy in cluster.calico.policies() {
-            replaced.extend(policy.name.enforced().map(|name| match name {
-                EnforcedName::Calico(name) => PolicyName::Calico(name),
-                EnforcedName::Kubernetes(name) => PolicyName::Namespaced(name),
-            }));
-            if !policy.removes {
-                // In a tier that does not exist it comes last of all.
-                let of_tier =
-                    by_name.entry(&policy.tier).or_insert_with(|| tier(&policy.tier, Vec::new(), true));
-                let list = match &policy.name.namespace {
-                    Some(namespace) => of_tier.of_namespaces.entry(namespace).or_default(),
-                    None => &mut of_tier.policies,
-                };
-                list.push(OrderedPolicy::Calico(policy));
+            let own = NamespacePolicies::of(cluster, None, &known);
+            replaced = own.replaced;
+            known.extend(own.unknown.iter().map(|tier| tier.name));
+            tiers.extend(own.unknown);
+            for tier in &mut tiers {
+                tier.policies.extend(own.by_tier.get(tier.name).into_iter().flatten());
+                tier.policies.sort_by_key(|policy| policy.place());
             }
+            tiers.sort_by_key(OrderedTier::place);
         }
-        let mut tiers: Vec<OrderedTier<'a>> = by_name.into_values().collect();
-        tiers.sort_by_key(|tier| {
-            let place = places.get(tier.name).copied();
-            (place.is_none(), place, tier.name)
-        });
-        for tier in &mut tiers {
-            for list in tier.of_namespaces.values_mut().chain([&mut tier.policies]) {
-                list.sort_by_key(|policy| policy.place());
-            }
-        }
-        Self { cluster, tiers, replaced }
+        Self { cluster, tiers, known, replaced, of_namespaces: RefCell::default() }
     }
 
     /// Calico's policies of each tier, whomever they select, in the order in which they are asked.
     pub fn of_calico(&self) -> Vec<Vec<&'a Arc<CalicoPolicy>>> {
-        let tiers = self.tiers.iter().map(|tier| {
-            let all = tier.policies.iter().chain(tier.of_namespaces.values().flatten());
-            let mut policies: Vec<&OrderedPolicy<'a>> = all.collect();
-            policies.sort_by_key(|policy| policy.place());
-            let of_calico = policies.into_iter().filter_map(|policy| match policy {
-                OrderedPolicy::Calico(policy) => Some(*policy),
-                OrderedPolicy::Cluster(_) | OrderedPolicy::NetworkPolicies => None,
-            });
-            of_calico.collect()
+        let mut by_tier: BTreeMap<_, Vec<&'a Arc<CalicoPolicy>>> = BTreeMap::new();
+        let places: HashMap<&str, _> = self.tiers.iter().map(|tier| (tier.name, tier.place())).collect();
+        for policy in self.cluster.calico.policies().filter(|policy| !policy.removes) {
+            let tier = policy.tier.as_str();
+            let place = places.get(tier).copied().unwrap_or((true, None, tier));
+            by_tier.entry(place).or_default().push(policy);
+        }
+        by_tier.values_mut().for_each(|policies| {
+            policies.sort_by_key(|policy| OrderedPolicy::Calico(policy).place());
         });
-        tiers.collect()
+        by_tier.into_values().collect()
     }
 
     /// Those with a say for a pod in a direction, in audit mode or not.
     pub fn for_pod(&self, pod: &Pod, direction: Direction) -> PolicyWalk<'a> {
         let namespace = &pod.name.namespace;
+        let own = self.of_namespace(namespace);
+        let mut in_order: Vec<&OrderedTier<'a>> = self.tiers.iter().chain(&own.unknown).collect();
+        if !own.unknown.is_empty() {
+            in_order.sort_by_key(|tier| tier.place());
+        }
         // Labels are not looked for when there is no one to ask.
-        let is_empty = |tier: &OrderedTier<'_>| {
-            matches!(tier.policies[..], [] | [OrderedPolicy::NetworkPolicies])
-                && !tier.of_namespaces.contains_key(namespace)
-        };
-        let labels = if self.tiers.iter().all(is_empty) {
+        let is_empty =
+            |tier: &OrderedTier<'_>| matches!(tier.policies[..], [] | [OrderedPolicy::NetworkPolicies]);
+        let labels = if own.by_tier.is_empty() && self.tiers.iter().all(is_empty) {
             Labels::default()
         } else {
             self.cluster.namespace_labels(namespace)
         };
         let endpoint = self.cluster.calico.labels_of(pod, &labels);
         let mut tiers = Vec::new();
-        for tier in &self.tiers {
-            let OrderedTier { name, policies: _, of_namespaces: _, denies_rest } = tier;
+        for tier in in_order {
+            let OrderedTier { name, place: _, policies: _, denies_rest } = tier;
             let mut asked = Vec::new();
-            for policy in tier.policies_in(namespace).iter() {
+            for policy in tier.with(own.by_tier.get(name)).iter() {
                 match *policy {
                     OrderedPolicy::Cluster(policy) if policy.rules(direction).is_empty() => {}
                     OrderedPolicy::Cluster(policy) => {
@@ -177,11 +172,21 @@ impl<'a> OrderedPolicies<'a> {
             tiers,
             replaced: Vec::new(),
         };
-        if !self.replaced.is_empty() {
+        if !self.replaced.is_empty() || !own.replaced.is_empty() {
             let names = walk.policies().map(PolicyRef::name);
-            walk.replaced = names.filter(|name| self.replaced.contains(name)).collect();
+            let is_replaced = |name: &_| self.replaced.contains(name) || own.replaced.contains(name);
+            walk.replaced = names.filter(is_replaced).collect();
         }
         walk
+    }
+
+    fn of_namespace(&self, namespace: &Name) -> Rc<NamespacePolicies<'a>> {
+        if let Some(known) = self.of_namespaces.borrow().get(namespace) {
+            return known.clone();
+        }
+        let found = Rc::new(NamespacePolicies::of(self.cluster, Some(namespace), &self.known));
+        self.of_namespaces.borrow_mut().insert(namespace.clone(), found.clone());
+        found
     }
 
     /// Whether any has a say in a pod's connections that is not in audit mode.
@@ -199,13 +204,38 @@ impl<'a> OrderedPolicies<'a> {
 }
 
 impl<'a> OrderedTier<'a> {
-    /// Those that may be for pods of a namespace.
-    fn policies_in(&self, namespace: &Name) -> Cow<'_, [OrderedPolicy<'a>]> {
-        let Some(own) = self.of_namespaces.get(namespace) else { return Cow::Borrowed(&self.policies) };
+    fn place(&self) -> TierPlace<'a> {
+        (self.place.is_none(), self.place, self.name)
+    }
+
+    /// Its policies with those of a namespace.
+    fn with(&self, own: Option<&Vec<OrderedPolicy<'a>>>) -> Cow<'_, [OrderedPolicy<'a>]> {
+        let Some(own) = own else { return Cow::Borrowed(&self.policies) };
         let mut policies = [&self.policies[..], own].concat();
         // Two lists in order: it only merges them.
         policies.sort_by_key(|policy| policy.place());
         Cow::Owned(policies)
+    }
+}
+
+impl<'a> NamespacePolicies<'a> {
+    /// Those of a namespace, or the cluster's own. `known`: the tiers that exist.
+    fn of(cluster: &'a Cluster, namespace: Option<&Name>, known: &HashSet<&str>) -> Self {
+        let mut found = Self::default();
+        for policy in cluster.calico.policies_in(namespace) {
+            found.replaced.extend(policy.name.enforced().map(|name| match name {
+                EnforcedName::Calico(name) => PolicyName::Calico(name),
+                EnforcedName::Kubernetes(name) => PolicyName::Namespaced(name),
+            }));
+            if !policy.removes {
+                found.by_tier.entry(&policy.tier).or_default().push(OrderedPolicy::Calico(policy));
+            }
+        }
+        found.by_tier.values_mut().for_each(|policies| policies.sort_by_key(|policy| policy.place()));
+        let unknown = found.by_tier.keys().filter(|name| !known.contains(*name));
+        let tier = |name| OrderedTier { name, place: None, policies: Vec::new(), denies_rest: true };
+        found.unknown = unknown.copied().map(tier).collect();
+        found
     }
 }
 
@@ -231,3 +261,6 @@ impl<'a> OrderedPolicy<'a> {
 /// Order, whether it only allows, name, and what tells those of one name apart.
 type PolicyPlace<'a> =
     (TierOrder, bool, &'a str, Option<ClusterPolicyKind>, Option<(CalicoPolicyKind, Option<&'a str>)>);
+
+/// Whether it does not exist, its order and its name.
+type TierPlace<'a> = (bool, Option<TierOrder>, &'a str);

@@ -51,7 +51,8 @@ impl Ids {
         assigned: &mut Assigned,
     ) {
         for (index, rule_set) in added(&before.rule_sets, &tables.rule_sets) {
-            assigned.policies.insert(index, PolicyId(self.policies.id(index, rule_set)));
+            let number = self.policies.id(index, rule_set);
+            assigned.policies.insert(index, PolicyId::new(number, rule_set.covers_own_node()));
         }
         for (index, signature) in added(&before.identities.signatures, &tables.identities.signatures) {
             assigned.identities.insert(index, IdentityId(self.identities.id(index, signature)));
@@ -134,7 +135,7 @@ impl Assigned {
             Backend::Local { identity: of, class: at, egress } => Backend::Local {
                 identity: identity(of),
                 class: class(at),
-                egress: egress.map(|rule_set| self.policies[&rule_set].0 as usize),
+                egress: egress.map(|rule_set| self.policies[&rule_set].number() as usize),
             },
             Backend::Elsewhere { identity: of, class: at } => {
                 Backend::Elsewhere { identity: identity(of), class: class(at) }

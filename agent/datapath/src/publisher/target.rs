@@ -150,6 +150,9 @@ fn crossing(
     in_force: &BTreeMap<PolicyId, Arc<RuleSet>>,
 ) -> BTreeMap<RowKey, Row> {
     let leaving = known.leaving(tables);
+    if leaving.is_empty() {
+        return BTreeMap::new();
+    }
     let signatures = leaving.iter().map(|(signature, _)| &**signature).enumerate();
     let rule_sets = tables.rule_sets.iter().filter(|(index, _)| in_force.contains_key(&ids.policies[index]));
     let rule_sets = rule_sets.map(|(index, rule_set)| (*index, &**rule_set));

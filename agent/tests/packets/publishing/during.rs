@@ -9,6 +9,10 @@ use podgate_common::{
     Direction, Hook, Protocol, RuleProtocol,
     frames::{Frame, flag},
 };
+use podgate_core::{
+    fixtures::admin_policy,
+    model::{Action, ClusterRule, Peers, Ports, Rule},
+};
 use proptest::{
     strategy::{Strategy as _, ValueTree as _},
     test_runner::{Config, TestRunner},
@@ -86,6 +90,42 @@ fn while_a_service_and_the_policy_change_together_each_packet_is_evaluated_by_on
     let probe = Probe { hook: leaves(Host::A), frame: frame.bytes(), passes: true };
     let worlds = [fits, over_limit.clone(), gone.clone(), over_limit, gone];
     probe_during(&worlds, &[probe], "services and policies", 300);
+}
+
+/// Of a pod that a NetworkPolicy isolates the own node is open but for what is denied there; of any other it is
+/// as any address.
+#[test]
+fn while_an_address_comes_to_the_node_and_goes_what_is_denied_at_it_stays_denied() {
+    let outside = Host::Outside.at(Family::V4);
+    for is_isolated in [false, true] {
+        let worlds = [0, 1, 2, 3, 4].map(|number: u16| {
+            let at =
+                |host: &str, number| Rule { peers: block(host, &[]), ports: port(Protocol::Tcp, number) };
+            let accept = |matches| ClusterRule { action: Action::Accept, matches };
+            let deny = Rule { peers: Peers::Any, ports: Ports::Any };
+            // Each with other classes of ports and other identities.
+            let rules = vec![
+                accept(at("192.0.2.1/32", 80)),
+                accept(at(&format!("192.0.2.0/{}", 24 + number), 1_000 + number)),
+                ClusterRule { action: Action::Deny, matches: deny },
+            ];
+            let mut world = World::new();
+            if is_isolated {
+                world = world.egress(Host::A, [allow(pods_like(Host::B), port(Protocol::Tcp, 80))]);
+            }
+            let policy = admin_policy("all", rules);
+            world.cluster.cluster_policies.insert(policy.name.clone(), policy.into());
+            if number % 2 == 1 {
+                world.node.insert(outside);
+            }
+            world
+        });
+        let probes = [(80, true), (81, false), (999, false)].map(|(to, passes)| {
+            let frame = Frame::tcp((Host::A.at(Family::V4), 1_024), (outside, to), flag::SYN);
+            Probe { hook: leaves(Host::A), frame: frame.bytes(), passes }
+        });
+        probe_during(&worlds, &probes, "the node's addresses", 300);
+    }
 }
 
 fn probe_while(changing: Changing, publications: usize) {
@@ -177,7 +217,7 @@ fn probes(worlds: &[World], changing: Changing) -> Vec<Probe> {
                     peer,
                     protocol: RuleProtocol::Tcp,
                     port: number,
-                    own_node: false,
+                    own_node: direction == Direction::Egress && peer == Host::Node.at(family),
                     learnt: &[],
                 };
                 naive::allows(&world.cluster, query)
@@ -207,7 +247,8 @@ fn probes(worlds: &[World], changing: Changing) -> Vec<Probe> {
             if !isolated || verdicts.iter().any(|verdict| *verdict != verdicts[0]) {
                 continue;
             }
-            if own == peer || Host::Node.at(family) == peer {
+            // Its own node always reaches a pod.
+            if own == peer || direction == Direction::Ingress && Host::Node.at(family) == peer {
                 continue;
             }
             let (hook, frame) = match direction {

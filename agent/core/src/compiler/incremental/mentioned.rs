@@ -47,6 +47,39 @@ impl Mentioned {
     }
 }
 
+/// Out: whether it is the first that mentions it.
+pub(super) fn mention(
+    mentions: &mut BTreeMap<Shared<Atom>, Vec<usize>>,
+    atom: &Shared<Atom>,
+    rule_set: usize,
+) -> bool {
+    if let Some(known) = mentions.get_mut(atom) {
+        if let Err(place) = known.binary_search(&rule_set) {
+            known.insert(place, rule_set);
+        }
+        return false;
+    }
+    mentions.insert(atom.clone(), vec![rule_set]);
+    true
+}
+
+/// Out: whether no other one mentions it.
+pub(super) fn unmention(
+    mentions: &mut BTreeMap<Shared<Atom>, Vec<usize>>,
+    atom: &Shared<Atom>,
+    rule_set: usize,
+) -> bool {
+    let Some(known) = mentions.get_mut(atom) else { return false };
+    if let Ok(place) = known.binary_search(&rule_set) {
+        known.remove(place);
+    }
+    let was_last = known.is_empty();
+    if was_last {
+        mentions.remove(atom);
+    }
+    was_last
+}
+
 /// Out: whether it is the first.
 pub(super) fn count<T: Ord + Clone>(counts: &mut BTreeMap<T, usize>, what: &T) -> bool {
     if let Some(count) = counts.get_mut(what) {

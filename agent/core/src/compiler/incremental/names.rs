@@ -12,13 +12,20 @@ impl Incremental {
     /// Adds the parts of the rule sets in use to these.
     pub(super) fn use_strata(&mut self, in_use: &mut BTreeSet<usize>) {
         let mut strata = BTreeMap::new();
+        let without = std::mem::take(&mut self.nameless);
         for index in in_use.iter().copied().collect::<Vec<_>>() {
+            if without.contains(&index) {
+                self.nameless.insert(index);
+                continue;
+            }
             let known = self.tables.strata.get(&index).cloned();
             let parts = known.unwrap_or_else(|| {
                 let rule_set = self.rule_sets.contents()[&index].clone();
                 names::indexes(names::strata(&rule_set), |part| self.rule_sets.number(&part))
             });
-            if !parts.is_empty() {
+            if parts.is_empty() {
+                self.nameless.insert(index);
+            } else {
                 in_use.extend(parts.iter().flat_map(|part| [part.names, part.open]));
                 strata.insert(index, parts);
             }

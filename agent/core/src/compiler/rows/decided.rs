@@ -9,10 +9,10 @@ use std::{
 
 use podgate_common::Row;
 
-use super::{Bits, BitsByIdentity, Matcher, combine, unite};
+use super::{Bits, BitsByIdentity, Matcher, combine, is_set, unite};
 use crate::{
-    compiler::{RulePart, Step},
-    policy_walk::{ConnectionSet, RulesDecision, RulesWalk},
+    compiler::{Atom, Clause, RulePart, Shared, Step},
+    policy_walk::{ConnectionSet, Decision, RulesDecision, RulesWalk, TierEnd},
 };
 
 /// What a part of a tier decides, for all identities.
@@ -20,17 +20,87 @@ use crate::{
 pub(super) struct Part(Rc<Decided>);
 
 struct Decided {
+    /// By groups of identities that the part does not distinguish.
     decision: RulesDecision<BitsByIdentity>,
-    /// For each identity the one that stands for it; `None`: each stands for itself.
-    first: Option<HashMap<usize, usize>>,
+    /// The group of each identity that has a property that the part speaks of.
+    groups: HashMap<usize, usize>,
 }
 
 impl Part {
-    pub(super) fn on(&self, identity: usize) -> RulesDecision<Option<&Bits>> {
-        let Decided { decision: RulesDecision { accepted, denied, passed }, first } = &*self.0;
-        let identity = first.as_ref().map_or(identity, |first| first[&identity]);
-        let [accepted, denied, passed] = [accepted, denied, passed].map(|bits| bits.get(&identity));
+    /// It costs what this part distinguishes, and not all that the policies of a node do: whoever writes many
+    /// rules must not pay with the time of others.
+    fn of<'a, 'c>(
+        clauses: impl Iterator<Item = &'c Shared<Clause>>,
+        matcher: &Matcher<'a>,
+        decide: impl FnOnce(&Matcher<'a>) -> RulesDecision<BitsByIdentity>,
+    ) -> Self
+    where
+        'c: 'a,
+    {
+        let is_held = |atom: &&'a Shared<Atom>| !matcher.holders(atom).is_empty();
+        let atoms: BTreeSet<&'a Shared<Atom>> =
+            clauses.flat_map(|clause| clause.atoms()).filter(is_held).collect();
+        let (among, groups) = matcher.among(&atoms);
+        Self(Rc::new(Decided { decision: decide(&among), groups }))
+    }
+
+    fn group(&self, identity: usize) -> usize {
+        self.0.groups.get(&identity).copied().unwrap_or(Matcher::OTHERS)
+    }
+
+    fn on(&self, group: usize) -> RulesDecision<Option<&Bits>> {
+        let RulesDecision { accepted, denied, passed } = &self.0.decision;
+        let [accepted, denied, passed] = [accepted, denied, passed].map(|bits| bits.get(&group));
         RulesDecision { accepted, denied, passed }
+    }
+}
+
+/// What the parts of each tier of a rule set decide, and how the tier ends.
+pub(super) struct DecidedTiers(pub(super) Vec<(Vec<Part>, TierEnd)>);
+
+/// What the tiers say of an identity. `None`: nothing is, at no port.
+pub(super) struct TiersVerdict {
+    pub(super) allowed: Option<Arc<[Row]>>,
+    /// On the pod's own node.
+    pub(super) denied: Option<Arc<[Row]>>,
+}
+
+impl DecidedTiers {
+    /// The identities that have properties that some part speaks of.
+    pub(super) fn holders(&self) -> BTreeSet<usize> {
+        self.parts().flat_map(|part| part.0.groups.keys()).copied().collect()
+    }
+
+    /// The groups of an identity, by part: those with the same ones have the same verdict.
+    pub(super) fn groups_of(&self, identity: usize) -> Vec<usize> {
+        self.parts().map(|part| part.group(identity)).collect()
+    }
+
+    /// Those of an identity without such properties.
+    pub(super) fn groups_of_others(&self) -> Vec<usize> {
+        self.parts().map(|_| Matcher::OTHERS).collect()
+    }
+
+    /// `all`: every class.
+    pub(super) fn verdict(&self, groups: &[usize], all: &Bits) -> TiersVerdict {
+        let mut decision = Decision::of(all.clone());
+        let mut groups = groups.iter();
+        for (parts, end) in &self.0 {
+            parts.iter().zip(&mut groups).for_each(|(part, group)| decision.rules(part.on(*group)));
+            decision.end_tier(*end);
+        }
+        let bits = |bits: Bits| is_set(&bits).then(|| bits.into());
+        TiersVerdict { allowed: bits(decision.allowed()), denied: bits(decision.denied) }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.0.iter().flat_map(|(parts, _)| parts)
+    }
+}
+
+impl TiersVerdict {
+    pub(super) const fn is_nothing(&self) -> bool {
+        self.allowed.is_none() && self.denied.is_none()
     }
 }
 
@@ -46,31 +116,29 @@ impl<'a> DecidedBy<'a> {
     }
 
     pub(super) fn part(&mut self, part: &'a RulePart) -> Part {
+        let matcher = self.matcher;
         match part {
             RulePart::Steps(steps) => {
-                let decided = self.known.entry(steps.list().as_ptr());
-                let matcher = self.matcher;
-                decided.or_insert_with(|| decided_by(steps.list(), matcher)).clone()
+                let steps = steps.list();
+                let decided = self.known.entry(steps.as_ptr());
+                decided.or_insert_with(|| decided_by(steps, matcher)).clone()
             }
-            RulePart::AnyOf(clauses) => {
-                let accepted = boxed(self.matcher.matches(clauses));
-                let decision = RulesDecision { accepted, ..RulesDecision::default() };
-                Part(Rc::new(Decided { decision, first: None }))
-            }
+            RulePart::AnyOf(clauses) => Part::of(clauses.iter(), matcher, |among| {
+                let accepted = boxed(among.matches(clauses));
+                RulesDecision { accepted, ..RulesDecision::default() }
+            }),
         }
     }
 }
 
-/// A step costs what this list distinguishes, and not all that the policies of a node do: whoever writes many
-/// rules must not pay with the time of others.
 fn decided_by<'a>(steps: &'a [Step], matcher: &Matcher<'a>) -> Part {
-    let atoms: BTreeSet<_> = steps.iter().flat_map(|step| step.clause.atoms()).collect();
-    let (among, first) = matcher.among(&atoms);
-    let mut walk = RulesWalk::default();
-    for step in steps {
-        walk.meet(step.action, boxed(among.matches([&step.clause])));
-    }
-    Part(Rc::new(Decided { decision: walk.decision(), first: Some(first) }))
+    Part::of(steps.iter().map(|step| &step.clause), matcher, |among| {
+        let mut walk = RulesWalk::default();
+        for step in steps {
+            walk.meet(step.action, boxed(among.matches([&step.clause])));
+        }
+        walk.decision()
+    })
 }
 
 fn boxed(bits: BTreeMap<usize, Arc<[Row]>>) -> BitsByIdentity {

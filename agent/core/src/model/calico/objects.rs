@@ -79,14 +79,19 @@ impl Calico {
         let by_name = stores.into_iter().flat_map(|store| [store.get(name), store.get(&stored)]);
         let mut by_name = by_name.flatten().filter(|policy| policy.name == *name);
         // An annotation may name it otherwise than its object.
-        let first = CalicoPolicyName { name: "".into(), kind: CalicoPolicyKind::ALL[0], ..name.clone() };
         by_name.next().or_else(|| {
-            let mut of_namespace = stores.into_iter().flat_map(|store| {
-                let following = store.range(first.clone()..).map(|(_, policy)| policy);
-                following.take_while(|policy| policy.name.namespace == name.namespace)
-            });
-            of_namespace.find(|policy| policy.name == *name)
+            let stores = [&self.v3, &self.v1].into_iter();
+            stores.flat_map(|store| store.policies_in(name.namespace.as_ref())).find(|it| it.name == *name)
         })
+    }
+
+    /// The policies that count of a namespace, or the cluster's own.
+    pub fn policies_in(&self, namespace: Option<&Name>) -> impl Iterator<Item = &Arc<CalicoPolicy>> {
+        let is_of_both = !self.v3.policies.is_empty() && !self.v1.policies.is_empty();
+        let of_v3 = is_of_both.then(|| self.v3.policies_in(namespace).map(|policy| &policy.name));
+        let of_v3: BTreeSet<&CalicoPolicyName> = of_v3.into_iter().flatten().collect();
+        let others = self.v1.policies_in(namespace).filter(move |policy| !of_v3.contains(&policy.name));
+        self.v3.policies_in(namespace).chain(others)
     }
 
     /// The network sets that count.
@@ -97,6 +102,16 @@ impl Calico {
     /// The labels of a pod as selectors see them, given those of its namespace.
     pub fn labels_of<'a>(&'a self, pod: &'a Pod, namespace: &'a Labels) -> EndpointLabels<'a> {
         EndpointLabels::of_pod(pod, namespace, |name| self.service_accounts.get(name).map(Arc::as_ref))
+    }
+}
+
+impl CalicoObjects {
+    /// The policies of a namespace, or the cluster's own.
+    fn policies_in(&self, namespace: Option<&Name>) -> impl Iterator<Item = &Arc<CalicoPolicy>> {
+        let (namespace, kind) = (namespace.cloned(), CalicoPolicyKind::ALL[0]);
+        let first = CalicoPolicyName { namespace, name: "".into(), kind };
+        let following = self.policies.range(first.clone()..);
+        following.take_while(move |(name, _)| name.namespace == first.namespace).map(|(_, policy)| policy)
     }
 }
 

@@ -149,6 +149,42 @@ impl LabelExpression {
         }
     }
 
+    /// Whether it may match a pod of a namespace with these labels: `false` is certain whatever the pod's own
+    /// labels are, and those of its service account.
+    pub fn may_match_in(&self, namespace: &Name, labels: &Labels) -> bool {
+        self.holds_in(&EndpointLabels {
+            own: &BTreeMap::new(),
+            namespace: Some((namespace, labels)),
+            account: None,
+            is_pod: true,
+        }) != Some(false)
+    }
+
+    /// What the namespace alone decides, if it does.
+    fn holds_in(&self, namespace: &EndpointLabels<'_>) -> Option<bool> {
+        let decided = |parts: &[Self], by: bool| {
+            let mut rest = Some(!by);
+            for part in parts {
+                match part.holds_in(namespace) {
+                    Some(holds) if holds == by => return Some(by),
+                    Some(_) => {}
+                    None => rest = None,
+                }
+            }
+            rest
+        };
+        match self {
+            Self::Label(key, test) => {
+                let is_of_namespace =
+                    **key == *label_keys::NAMESPACE || key.starts_with(label_keys::NAMESPACE_PREFIX);
+                is_of_namespace.then(|| test.holds(namespace.get(key)))
+            }
+            Self::All(parts) => decided(parts, false),
+            Self::Any(parts) => decided(parts, true),
+            Self::Not(part) => part.holds_in(namespace).map(|holds| !holds),
+        }
+    }
+
     /// The one namespace of all that it can match; `None`: there may be several.
     pub fn namespace(&self) -> Option<&Name> {
         match self {
@@ -256,5 +292,46 @@ impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quote = if self.0.contains('\'') { '"' } else { '\'' };
         write!(f, "{quote}{}{quote}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{labels, pod};
+
+    #[test]
+    fn a_namespace_is_passed_over_only_where_no_pod_of_it_can_match() {
+        use LabelExpression::{All, Any, Label, Not};
+        let is = |key: &str, value: &str| Label(key.into(), LabelTest::In([value.into()].into()));
+        let (team, other) = (is("pcns.team", "a"), || is("pcns.team", "b"));
+        let (web, account) = (is("app", "web"), Label("pcsa.tier".into(), LabelTest::Exists));
+        let in_y = LabelExpression::in_namespace(&"y".into());
+        for (expression, may_match) in [
+            (team.clone(), true),
+            (other(), false),
+            (in_y.clone(), false),
+            (web.clone(), true),
+            (account.clone(), true),
+            (Not(Box::new(team.clone())), false),
+            (Not(Box::new(web.clone())), true),
+            (All(vec![team.clone(), web.clone()]), true),
+            (All(vec![other(), web.clone()]), false),
+            (All(vec![web.clone(), Not(Box::new(team.clone()))]), false),
+            (Any(vec![other(), web.clone()]), true),
+            (Any(vec![other(), in_y.clone()]), false),
+            (Not(Box::new(Any(vec![team.clone(), web.clone()]))), false),
+            (Not(Box::new(All(vec![team, web]))), true),
+            (LabelExpression::EVERYTHING, true),
+            (LabelExpression::NOTHING, false),
+        ] {
+            let of_namespace = labels(&[("team", "a")]);
+            assert_eq!(expression.may_match_in(&"x".into(), &of_namespace), may_match, "{expression}");
+            for own in [&[][..], &[("app", "web")], &[("app", "db")]] {
+                let pod = pod("x/a", "n1", &["10.0.0.1"], own);
+                let labels = EndpointLabels::of_pod(&pod, &of_namespace, |_| None);
+                assert!(may_match || !expression.matches(&labels), "{expression}: {own:?}");
+            }
+        }
     }
 }
