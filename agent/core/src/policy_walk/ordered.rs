@@ -15,8 +15,8 @@ use podgate_common::Direction;
 use super::{PolicyWalk, WalkTier};
 use crate::model::{
     ADMIN_TIER, BASELINE_TIER, CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, Cluster,
-    ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, DEFAULT_TIER, EnforcedName, Labels,
-    NETWORK_POLICY_ORDER, Name, Pod, PolicyName, PolicyRef, Tier, TierOrder,
+    ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, DEFAULT_TIER, EnforcedName, HostEnd, Labels,
+    NETWORK_POLICY_ORDER, Name, Pod, PolicyName, PolicyRef, PolicyScope, Tier, TierOrder,
 };
 
 /// The policies of a cluster, in one list of tiers.
@@ -131,8 +131,11 @@ impl<'a> OrderedPolicies<'a> {
         tiers.collect()
     }
 
-    /// Those with a say for a pod in a direction, in audit mode or not.
+    /// Those with a say for a pod or a host endpoint in a direction, in audit mode or not.
     pub fn for_pod(&self, pod: &Pod, direction: Direction) -> PolicyWalk<'a> {
+        if let Some(host) = &pod.host {
+            return self.for_host(pod, host, direction);
+        }
         let namespace = &pod.name.namespace;
         // Labels are not looked for when there is no one to ask.
         let is_empty = |tier: &OrderedTier<'_>| {
@@ -176,11 +179,50 @@ impl<'a> OrderedPolicies<'a> {
             whole_namespace_audits: self.cluster.is_in_audit(namespace),
             tiers,
             replaced: Vec::new(),
+            denies_undecided: false,
         };
+        self.note_replaced(&mut walk);
+        walk
+    }
+
+    fn note_replaced(&self, walk: &mut PolicyWalk<'_>) {
         if !self.replaced.is_empty() {
             let names = walk.policies().map(PolicyRef::name);
             walk.replaced = names.filter(|name| self.replaced.contains(name)).collect();
         }
+    }
+
+    /// Of Calico's policies of the cluster, those for a host endpoint. All tiers are asked for each stage
+    /// ([`PolicyScope::STAGES`]) in turn; what the last one leaves of the node's own traffic only a profile
+    /// lets pass.
+    fn for_host(&self, pod: &Pod, host: &HostEnd, direction: Direction) -> PolicyWalk<'a> {
+        let labels = Labels::default();
+        let endpoint = self.cluster.calico.labels_of(pod, &labels);
+        let (mut tiers, last) = (Vec::new(), PolicyScope::STAGES.len() - 1);
+        for (stage, scopes) in PolicyScope::STAGES.iter().enumerate() {
+            for tier in &self.tiers {
+                let of_calico = tier.policies.iter().filter_map(|policy| match policy {
+                    OrderedPolicy::Calico(policy) => Some(*policy),
+                    OrderedPolicy::Cluster(_) | OrderedPolicy::NetworkPolicies => None,
+                });
+                let asked = of_calico.filter(|policy| {
+                    scopes.contains(&policy.scope)
+                        && policy.rules(direction).is_some()
+                        && policy.is_for_host(host, direction)
+                        && policy.subject.matches(&endpoint)
+                });
+                let policies: Vec<PolicyRef<'a>> = asked.map(PolicyRef::Calico).collect();
+                if !policies.is_empty() {
+                    let denies_rest = tier.denies_rest && stage == last;
+                    tiers.push(WalkTier { name: tier.name, policies, denies_rest });
+                }
+            }
+        }
+        let denies_undecided = host.denies_undecided();
+        let whole_namespace_audits = false;
+        let mut walk =
+            PolicyWalk { direction, whole_namespace_audits, tiers, replaced: Vec::new(), denies_undecided };
+        self.note_replaced(&mut walk);
         walk
     }
 
