@@ -6,14 +6,16 @@
 mod client;
 mod counters;
 mod flows;
+mod hosts;
 mod latency;
 mod names;
 mod policies;
 mod rollout;
+mod state;
 mod trace;
 mod unenforced;
 
-use std::{fmt, net::IpAddr};
+use std::net::IpAddr;
 
 pub use client::{ask, follow, follow_after, try_ask};
 pub use counters::{AgentNameCounts, Counter, Evictions, KernelCounters, Lost, NameCounts};
@@ -21,12 +23,14 @@ pub use flows::{
     FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowRecord, FlowVerdict, icmp_message, protocol_name,
     protocol_number,
 };
+pub use hosts::HostCounts;
 pub use latency::{Bucket, Latency};
 pub use names::{LearntName, NameRules, PodNames};
 use podgate_common::{Direction, Outcome};
 pub use policies::{Hits, Mode, PolicyReport, PolicyStatus, RuleHits};
 pub use rollout::{EnforcedObject, PolicyRollout, RolloutReport, UnguardedPod};
 use serde::{Deserialize, Serialize};
+pub use state::ReportedState;
 pub use trace::{
     ProgramOptions, TraceLine, TraceSelection, TraceSetup, TraceSummary, TracedPacket, TracedStep,
 };
@@ -110,6 +114,8 @@ pub struct Status {
     pub uptime_seconds: u64,
     pub sources: Vec<SourceStatus>,
     pub endpoints: EndpointCounts,
+    #[serde(default, skip_serializing_if = "HostCounts::is_empty")]
+    pub host_endpoints: HostCounts,
     /// Pods that should be isolated and are not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unenforced: Vec<UnenforcedPod>,
@@ -242,17 +248,6 @@ pub struct ShortcutStatus {
     pub obstacle: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ReportedState {
-    /// Its pod and addresses are known: evaluated.
-    Identified,
-    /// Not known yet, and a pod that could be isolated may be behind it: nothing new passes.
-    Pending,
-    /// Not known, and no pod that could be isolated can be behind it: everything passes.
-    Unmanaged,
-}
-
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Isolation {
     pub isolated: bool,
@@ -267,16 +262,6 @@ pub struct Isolation {
     /// Those of both kinds in audit mode, which only tell.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub audit: Vec<String>,
-}
-
-impl fmt::Display for ReportedState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Identified => "identified",
-            Self::Pending => "pending",
-            Self::Unmanaged => "unmanaged",
-        })
-    }
 }
 
 /// Names of a fixed list of kernel values, as they are printed everywhere else.
@@ -335,6 +320,7 @@ impl Status {
                 }],
             }],
             endpoints: EndpointCounts { identified: 2, pending: 1, unmanaged: 0 },
+            host_endpoints: HostCounts { enforced: 1, unconfirmed: 0, undone: 1 },
             unenforced: Vec::new(),
             holds: Holds::default(),
             policies: 3,

@@ -10,6 +10,7 @@ mod counters;
 mod earlier;
 pub(crate) mod enforcement;
 mod holds;
+mod hosts;
 mod inputs;
 mod limited;
 mod nodes;
@@ -28,7 +29,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use podgate_common::{Direction, MAX_ENDPOINTS, MAX_OWNERS, Resolver, ServiceKey};
+use podgate_common::{Direction, HostKey, MAX_ENDPOINTS, MAX_OWNERS, Resolver, ServiceKey};
 use podgate_core::{
     compiler::{CompileInput, CompiledTables, Incremental, Site},
     model::{Cluster, Name, ObjectName, Pod},
@@ -41,12 +42,12 @@ use podgate_datapath::{
     return_free_memory,
 };
 
-pub use self::unenforced::Attention;
 use self::{
-    attaching::ways_out, counters::GoneVeths, holds::LongHolds, nodes::Nodes, resolvers::Resolvers,
-    shortcut::ShortcutGates, unenforced::UnenforcedPods, wanted::wanted,
+    attaching::ways_out, counters::GoneVeths, holds::LongHolds, hosts::Hosts, nodes::Nodes,
+    resolvers::Resolvers, shortcut::ShortcutGates, unenforced::UnenforcedPods, wanted::wanted,
 };
 pub(crate) use self::{earlier::Earlier, inputs::Inputs, resolvers::resolvers};
+pub use self::{hosts::HostOptions, unenforced::Attention};
 use crate::{
     endpoints::{
         Endpoints, Evidence, History, InterfaceState, LocalPods, PodInterface, cni::CniResults, resolve,
@@ -72,6 +73,7 @@ pub struct Reconciler {
     unenforced: UnenforcedPods,
     shortcut: ShortcutGates,
     resolvers: Resolvers,
+    hosts: Hosts,
     /// Why programs could not be attached.
     refused: BTreeMap<Device, String>,
     /// What these were found in; `None` when they must be found again.
@@ -114,8 +116,10 @@ pub struct Pass {
 
 impl Reconciler {
     pub fn new(node: Name, datapath: Datapath, attacher: Attacher) -> Self {
-        let veths = datapath.maps.endpoints.entries();
-        let veths = veths.iter().map(|(ifindex, endpoint)| (*ifindex, endpoint.known_state()));
+        let veths = datapath.maps.endpoints.entries().iter();
+        let veths = veths
+            .filter(|(key, _)| !HostKey::is_host(**key))
+            .map(|(ifindex, endpoint)| (*ifindex, endpoint.known_state()));
         let history = History::of_earlier_agent(veths);
         Self {
             gone: GoneVeths::default(),
@@ -131,6 +135,7 @@ impl Reconciler {
             unenforced: UnenforcedPods::default(),
             shortcut: ShortcutGates::default(),
             resolvers: Resolvers::default(),
+            hosts: Hosts::default(),
             refused: BTreeMap::new(),
             looked_at: None,
             memory_returned: None,
@@ -175,6 +180,7 @@ impl Reconciler {
             (endpoints, pods)
         };
         let wire = ways_out(network, &endpoints);
+        self.find_hosts(cluster, network, &endpoints);
         let devices: BTreeSet<Device> =
             endpoints.veths.values().map(device).chain(wire.keys().copied()).collect();
         if self.devices != devices {
@@ -188,10 +194,18 @@ impl Reconciler {
             // Before any pod is evaluated by tables that leave a verdict to them.
             self.attach_wire(&wire);
         }
-        let published = self.publish(&tables, &endpoints, cluster, network)?;
+        if let Some(window) = self.settle_hosts(&tables)? {
+            self.begin_change(window, |this| {
+                this.publish(&tables, &endpoints, cluster, network, false).map(|_| ())
+            })?;
+        }
+        let published = self.publish(&tables, &endpoints, cluster, network, true)?;
+        self.disarm_guard(&tables)?;
+        self.attach_hosts(&wire)?;
+        self.hosts.ask();
         let attached = self.attach_pods(&endpoints, network, cni);
         if !tables.services.leave_node {
-            self.attacher.detach(wire.into_keys())?;
+            self.attacher.detach(wire.into_keys(), &DeviceRole::WAYS_OUT)?;
         }
         self.endpoints = endpoints;
         self.pods = pods;
@@ -202,9 +216,11 @@ impl Reconciler {
             let endpoints = self.endpoints.clone();
             let pods = self.pods.clone();
             let tables = self.compile(cluster, &endpoints, &pods);
-            self.publish(&tables, &endpoints, cluster, network).context("cannot tidy up after a change")?;
+            self.publish(&tables, &endpoints, cluster, network, true)
+                .context("cannot tidy up after a change")?;
         }
         self.date(cluster, revision);
+        self.note_hosts(cluster, network);
         self.looked_at = Some((network.clone(), cni.clone()));
         if self.memory_returned.is_none_or(|at| now.duration_since(at) >= RETURN_MEMORY_EVERY) {
             return_free_memory();
@@ -267,7 +283,7 @@ impl Reconciler {
             InterfaceState::Identified { pod, .. } => Some((veth.ifindex, self.pods.get(pod)?.clone())),
             InterfaceState::Pending | InterfaceState::Unmanaged => None,
         });
-        let pods = Arc::new(known.collect());
+        let pods = Arc::new(known.chain(self.hosts.known()).collect());
         let tables = self.datapath.maps.endpoints.entries().iter();
         let tables = tables.filter(|(_, endpoint)| endpoint.names != 0);
         let name_tables = Arc::new(tables.map(|(ifindex, endpoint)| (*ifindex, endpoint.names)).collect());
@@ -295,7 +311,8 @@ impl Reconciler {
     ) -> CompiledTables {
         let site = Some(Site { node: &self.node, own_addresses: &endpoints.own_addresses });
         let retained = self.publisher.in_force();
-        let step = CompileInput { cluster, site, subjects: pods, retained: &retained };
+        let subjects = self.subjects(pods);
+        let step = CompileInput { cluster, site, subjects: &subjects, retained: &retained };
         let tables = self.compiler.compile(&step).clone();
         self.undated.extend(self.compiler.reconsidered().iter().cloned());
         tables
@@ -308,15 +325,18 @@ impl Reconciler {
         self
     }
 
+    /// `is_begun`: what host endpoints change to counts, else what they change from.
     fn publish(
         &mut self,
         tables: &CompiledTables,
         endpoints: &Endpoints,
         cluster: &Cluster,
         network: &Network,
+        is_begun: bool,
     ) -> Result<Published> {
         let mut wanted = wanted(endpoints, tables, cluster, network, &mut self.nodes);
         wanted.resolvers.clone_from(self.resolvers.find(cluster, &endpoints.own_addresses));
+        self.want_hosts(&mut wanted, cluster, is_begun);
         self.publisher.publish(&mut self.datapath.maps, tables, &wanted)
     }
 

@@ -11,6 +11,7 @@ mod cni_plugin;
 pub mod control;
 pub mod endpoints;
 pub mod fleet;
+mod lifelines;
 pub mod names;
 pub mod observe;
 pub mod options;

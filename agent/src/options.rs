@@ -10,7 +10,8 @@ use std::{
 };
 
 use clap::{ArgAction, Args, ValueEnum};
-use podgate_core::model::Name;
+use podgate_common::Protocol;
+use podgate_core::model::{FailsafePorts, Name};
 use tracing_subscriber::EnvFilter;
 
 use crate::observe::LogTarget as DenyLogTarget;
@@ -29,6 +30,10 @@ const FLOWS: u32 = 262_144;
 const NAMES_KEEP: u32 = 60;
 /// A busy node's talks of some hours, in some 20 MiB.
 const HISTORY: u32 = 65_536;
+/// As Calico's failsafe is meant: long enough to look, short enough to wait for.
+const HOST_ENDPOINTS_GUARD: u32 = 60;
+/// The kubelet's own default.
+const KUBELET_HEALTHZ: &str = "http://127.0.0.1:10248/healthz";
 const LOG: &str = "info";
 /// What a node's log rotation keeps of a container, some times over.
 const DENY_LOG_SIZE: u64 = 100 << 20;
@@ -98,6 +103,19 @@ pub struct AgentOptions {
     /// Least time in seconds for which an address counts that a pod has learnt for a name
     #[arg(long, value_name = "SECONDS", default_value_t = NAMES_KEEP, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub names_keep: u32,
+    /// Ports to which host endpoints let everything in, each PROTOCOL/PORT, or `none`
+    #[arg(long, value_name = "LIST", default_value_t = PortList(FailsafePorts::default().inbound))]
+    pub failsafe_inbound: PortList,
+    /// Ports to which host endpoints let everything out
+    #[arg(long, value_name = "LIST", default_value_t = PortList(FailsafePorts::default().outbound))]
+    pub failsafe_outbound: PortList,
+    /// Seconds after which a change of host endpoints is undone, unless the API server and the kubelet have
+    /// answered since; 0: it is never undone
+    #[arg(long, value_name = "SECONDS", default_value_t = HOST_ENDPOINTS_GUARD, value_parser = clap::value_parser!(u32).range(..=3_600))]
+    pub host_endpoints_guard: u32,
+    /// Where the kubelet says whether it is well, or `off` to ask the API server alone
+    #[arg(long, value_name = "URL", default_value = KUBELET_HEALTHZ)]
+    pub kubelet_healthz: KubeletHealth,
     /// How many kinds of flows are kept for `podgate flows`, each in at most 1 KiB; they survive a restart
     #[arg(long, value_name = "N", default_value_t = HISTORY, value_parser = clap::value_parser!(u32).range(1..))]
     pub history: u32,
@@ -173,6 +191,25 @@ pub enum Metrics {
     At(SocketAddr),
 }
 
+/// Ports of the node, printed as `TCP/22,UDP/68`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortList(pub Vec<(Protocol, u16)>);
+
+/// Whether the kubelet is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KubeletHealth {
+    Off,
+    At(HealthUrl),
+}
+
+/// Where something says whether it is well: by HTTP, without TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthUrl {
+    /// Host and port.
+    pub authority: String,
+    pub path: String,
+}
+
 /// A server of names, printed as `192.0.2.1:53`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolver(pub SocketAddr);
@@ -206,6 +243,74 @@ impl FromStr for Metrics {
         text.parse()
             .map(Self::At)
             .map_err(|_| "not an address and port like 127.0.0.1:9177 or [::]:9177, nor `off`")
+    }
+}
+
+impl FromStr for PortList {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "none" {
+            return Ok(Self(Vec::new()));
+        }
+        let port = |text: &str| {
+            let (protocol, number) = text.trim().split_once('/')?;
+            let is_named = |known: &Protocol| known.to_string().eq_ignore_ascii_case(protocol);
+            Some((Protocol::ALL.into_iter().find(is_named)?, number.parse().ok().filter(|port| *port != 0)?))
+        };
+        let ports: Option<Vec<_>> = text.split(',').map(port).collect();
+        ports.map(Self).ok_or("not a list like TCP/22,UDP/68, nor `none`")
+    }
+}
+
+impl fmt::Display for PortList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        let ports: Vec<String> = self.0.iter().map(|(protocol, port)| format!("{protocol}/{port}")).collect();
+        f.write_str(&ports.join(","))
+    }
+}
+
+impl FromStr for KubeletHealth {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" { Ok(Self::Off) } else { text.parse().map(Self::At) }
+    }
+}
+
+impl FromStr for HealthUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "not a URL like http://127.0.0.1:10248/healthz, nor `off`";
+        let rest = text.strip_prefix("http://").ok_or(WRONG)?;
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if !has_port || !is_plain {
+            return Err(WRONG);
+        }
+        let path = if path.is_empty() { "/" } else { path };
+        Ok(Self { authority: authority.to_owned(), path: path.to_owned() })
+    }
+}
+
+impl fmt::Display for KubeletHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(url) => url.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for HealthUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { authority, path } = self;
+        write!(f, "http://{authority}{path}")
     }
 }
 

@@ -35,15 +35,17 @@ use self::{
 };
 use crate::{
     cni_plugin,
-    control::{Earlier, Inputs, Reconciler, enforcement::Enforcement},
+    control::{Earlier, HostOptions, Inputs, Reconciler, enforcement::Enforcement},
     endpoints::cni::CniWatch,
+    lifelines::Lifelines,
     names::{NameHandles, NameKeeper, NameWork, UntrustedServers},
     observe::{
         DenyLog, DenyLogWriter, EvictionMonitor, FlowHistory, HitCounting, LogTarget, LostLines,
         NamesOfAddress, Observer,
     },
     options::{
-        AgentOptions, AttachBy, Established, MasqueradedIngress, Metrics, ShortcutMode, run_directory,
+        AgentOptions, AttachBy, Established, KubeletHealth, MasqueradedIngress, Metrics, ShortcutMode,
+        run_directory,
     },
     server::{
         ControlSocket, Http, NameSource, Server, ServerInputs, TaskRestarts, count_tables, read_counters,
@@ -125,6 +127,8 @@ async fn run(options: &AgentOptions) -> Result<()> {
     };
     let (trace_control, traces) = TraceControl::new(site);
     let mut reconciler = Reconciler::new(options.node.clone(), datapath, attacher);
+    let lifelines = Lifelines::default();
+    reconciler = reconciler.with_hosts(HostOptions::of(options), Some(lifelines.clone()));
     reconciler = reconciler.with_resolvers(options.resolvers.iter().map(|resolver| resolver.0).collect());
     if options.shortcut == ShortcutMode::Local {
         reconciler = reconciler.with_shortcut(ObstacleFinder::new(mode)?);
@@ -159,6 +163,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
     let observer = Observer::new(options.node.clone(), deny_log, flows.clone(), names_of_address.clone());
 
     let mut pod_warnings = None;
+    let probe = connection.as_ref().map(|connection| connection.probe.clone());
     let (mut updates, source, health) = match connection {
         Some(kube::ApiConnection { client, .. }) => {
             pod_warnings = Some(kube::warn_pods(client.clone(), &options.node));
@@ -240,7 +245,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
             }
         }
     });
-    let cni_plugin = supervise("cni-plugin", restarts, PAUSES, async || {
+    let cni_plugin = supervise("cni-plugin", restarts.clone(), PAUSES, async || {
         loop {
             match cni_pods.next().await {
                 Ok(pods) => inputs.cni_pods(pods),
@@ -248,7 +253,14 @@ async fn run(options: &AgentOptions) -> Result<()> {
             }
         }
     });
-    tokio::pin!(cni_results, cni_plugin);
+    let kubelet = match &options.kubelet_healthz {
+        KubeletHealth::Off => None,
+        KubeletHealth::At(url) => Some(url.clone()),
+    };
+    let lifelines = supervise("lifelines", restarts, PAUSES, async || {
+        lifelines.keep(probe.clone(), kubelet.clone()).await
+    });
+    tokio::pin!(cni_results, cni_plugin, lifelines);
     loop {
         tokio::select! {
             update = updates.recv() => inputs.update(update.context("the objects cannot be watched any more")?),
@@ -257,6 +269,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
             network = network.next() => inputs.network(network?),
             () = &mut cni_results => {}
             () = &mut cni_plugin => {}
+            () = &mut lifelines => {}
             ended = threads.ended() => return Err(ended),
             () = shutdown.wait() => break,
         }

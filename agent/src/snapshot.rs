@@ -12,6 +12,7 @@ mod unenforced;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    net::IpAddr,
     sync::Arc,
     time::Instant,
 };
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub cluster: Arc<Cluster>,
     /// The pods' interfaces as they are enforced, by ifindex.
     pub interfaces: BTreeMap<u32, EnforcedInterface>,
+    /// The node's devices with host endpoints.
+    pub hosts: Vec<EnforcedHost>,
     pub unenforced: BTreeMap<ObjectName, Unenforced>,
     /// Pods of whose policies something is left out.
     pub limited: BTreeSet<(ObjectName, PodLimit)>,
@@ -89,6 +92,33 @@ pub struct EnforcedInterface {
     pub shortcut: ShortcutState,
     /// The number of the table of what its pod has learnt of names; 0: none.
     pub names: u32,
+}
+
+/// What evaluates a device, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostState {
+    /// By its policies, for good.
+    Enforced,
+    /// By its policies, until they are undone if nothing confirms them.
+    Unconfirmed,
+    /// By what was before the last change, which was undone.
+    Undone,
+}
+
+/// A device of the node's with a host endpoint.
+#[derive(Clone, Debug)]
+pub struct EnforcedHost {
+    /// What stands for it: as in `HostEndpoint/n1-eth0`.
+    pub name: ObjectName,
+    pub interface: Name,
+    pub ifindex: u32,
+    /// The node's on this device.
+    pub addresses: Vec<IpAddr>,
+    pub state: HostState,
+    pub ingress: AppliedPolicies,
+    pub egress: AppliedPolicies,
+    /// The one that was published last.
+    pub revision: u32,
 }
 
 /// Whether packets to and from a pod may take the short cut.
@@ -239,6 +269,7 @@ impl Snapshot {
             },
             cluster: Arc::new(cluster),
             interfaces: [(3, interface)].into(),
+            hosts: Vec::new(),
             unenforced: BTreeMap::new(),
             limited: BTreeSet::new(),
             holds: HoldCounts::default(),

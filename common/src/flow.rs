@@ -90,6 +90,16 @@ impl FlowKey {
         self.ends & Self::V4 != 0
     }
 
+    #[inline(always)]
+    pub(crate) const fn with_end_bit(self, bit: u64) -> Self {
+        Self { ends: self.ends | bit, ..self }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn has_end_bit(&self, bit: u64) -> bool {
+        self.ends & bit != 0
+    }
+
     /// What it is compared by, in the order in which it lies in memory.
     #[inline(always)]
     pub(crate) const fn words(&self) -> [u64; 5] {

@@ -5,10 +5,10 @@ use core::mem::offset_of;
 
 use crate::{
     Address, ClassId, Config, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FlowShare,
-    FragmentKey, HookMark, IdentityId, LabelKey, LinkAddress, NameEntry, NameId, NameNode, NameRequest,
-    NameSet, OpenVeth, PolicyId, PortClasses, PortPair, PrefixKey, Rate, Row, RowKey, Seen, ServiceId,
-    ServiceKey, Share, SocketOffsets, TRACE_STEPS, TableSetIndex, Timeouts, TraceCounts, TraceFilter,
-    TraceStep, TracedAddresses, Tracking, Tuple, VerdictQuery,
+    FragmentKey, HookMark, HostGuard, IdentityId, LabelKey, LinkAddress, NameEntry, NameId, NameNode,
+    NameRequest, NameSet, OpenVeth, PolicyId, PortClasses, PortPair, PrefixKey, Rate, Row, RowKey, Seen,
+    ServiceId, ServiceKey, Share, SocketOffsets, TRACE_STEPS, TableSetIndex, Timeouts, TraceCounts,
+    TraceFilter, TraceStep, TracedAddresses, Tracking, Tuple, VerdictQuery,
 };
 
 /// Asserts size, alignment and the offset of every field; a field ends where the next one begins, so that
@@ -68,6 +68,9 @@ const _: () = assert!(size_of::<NameSet>() == 200 && align_of::<NameSet>() == 8)
 layout!(Seen: 4 bytes, aligned to 4 { 0 @ 0 });
 layout!(OpenVeth: 8 bytes, aligned to 8 { 0 @ 0 });
 layout!(FlowShare: 8 bytes, aligned to 8 { 0 @ 0 });
+
+// HOST_GUARD.
+layout!(HostGuard: 16 bytes, aligned to 8 { deadline @ 0, confirmed @ 8 });
 
 // SHARES. `Rate` has two words, which no one else knows.
 layout!(Share: 20 bytes, aligned to 4 { flow_counters @ 0, events @ 4, fragments @ 12 });

@@ -28,6 +28,7 @@ mod flow_table;
 #[cfg(any(test, feature = "frames"))]
 pub mod frames;
 mod hook;
+mod host;
 mod ids;
 mod layout;
 mod link_address;
@@ -53,8 +54,8 @@ pub use config::{
     NameCount, SHORTCUT_COUNTER, SocketOffsets, Tracking, Unreported, counter, kernel_function,
 };
 pub use decide::{
-    FirstLook, Passage, by_egress, by_names, by_policy, decide, decide_on_wire, established_v4_fast_path,
-    is_established, is_own, may_carry_packets,
+    FirstLook, Passage, by_egress, by_names, by_policy, decide, decide_at_host, decide_on_wire,
+    established_v4_fast_path, is_established, is_own, may_carry_packets,
 };
 pub use endpoint::{Endpoint, EndpointState, NODE, OTHER_NODE};
 pub use event::{FlowCounter, FlowCounterKey, FlowEvent, PolicyLookup};
@@ -69,6 +70,7 @@ pub use flow_table::{
     ReplacementRule, Seed, SharedSet, Spot, WAYS,
 };
 pub use hook::{Direction, Hook};
+pub use host::{HostGuard, HostKey, HostPort};
 pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, TableSetIndex};
 pub use link_address::LinkAddress;
 pub use names::{
@@ -95,7 +97,7 @@ pub use trace::{
 };
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.
-pub const LAYOUT_VERSION: u32 = 12;
+pub const LAYOUT_VERSION: u32 = 13;
 
 /// The first layout whose flow table reads as this one does: an agent with other maps takes its connections
 /// over. Make it [`LAYOUT_VERSION`] with any change to `FlowKey`, `Flow`, `Seen` or `FlowSet` by which an

@@ -146,6 +146,10 @@ outcomes! {
         name: "encapsulated", passes: false, is_reported: true, policies: NotAsked,
         meaning: "a tunnel's packet from a pod to a node, which would take another packet out of it",
     }
+    Failsafe = 20 {
+        name: "failsafe", passes: true, is_reported: true, policies: NotAsked,
+        meaning: "new, to or from a port of the node that no policy closes",
+    }
 }
 
 impl Outcome {

@@ -61,6 +61,10 @@ pub trait Packet {
 
     /// Whether a socket of this node's own network namespace has sent the packet. False proves nothing.
     fn has_local_socket(&self) -> bool;
+
+    /// Whether a socket of this network namespace has the TCP connection of which such a packet comes in, and
+    /// its handshake is over.
+    fn has_connection(&self, received: &Tuple) -> bool;
 }
 
 /// The first bytes of a packet, as many as it was asked for: words at fixed places, as they lie there.

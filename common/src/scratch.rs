@@ -24,6 +24,8 @@ pub struct Scratch {
     pub(crate) ingress_ifindex: u32,
     /// Of a packet that has entered at no interface: the veth of the pod whose address it has.
     pub(crate) claimed: u32,
+    /// At a device of the node's own: the key of the host endpoint by which it is evaluated.
+    pub(crate) host_key: u32,
     /// The packet's connection.
     pub(crate) lookup: Lookup,
     /// The connection that it was before its addresses were rewritten.
@@ -76,6 +78,7 @@ impl Scratch {
         sender_lookup: PolicyLookup::NOTHING,
         ingress_ifindex: 0,
         claimed: 0,
+        host_key: 0,
         lookup: Lookup::EMPTY,
         original: Lookup::EMPTY,
         receiver: 0,

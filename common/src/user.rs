@@ -1,9 +1,9 @@
 //! Tells aya which types may be written into maps byte by byte.
 
 use crate::{
-    Address, ClassId, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FragmentKey, IdentityId,
-    LabelKey, NameNode, NameRequest, PacketTrace, PolicyId, PortPair, Resolver, Row, RowKey, ServiceId,
-    ServiceKey, Share, TableSetIndex, TraceCounts, TraceFilter, VerdictQuery,
+    Address, ClassId, Endpoint, FlowCounter, FlowCounterKey, FlowEvent, FlowSeed, FragmentKey, HostGuard,
+    IdentityId, LabelKey, NameNode, NameRequest, PacketTrace, PolicyId, PortPair, Resolver, Row, RowKey,
+    ServiceId, ServiceKey, Share, TableSetIndex, TraceCounts, TraceFilter, VerdictQuery,
 };
 
 impl VerdictQuery {
@@ -60,6 +60,7 @@ pod!(
     Endpoint,
     FlowSeed,
     FragmentKey,
+    HostGuard,
     IdentityId,
     LabelKey,
     NameNode,

@@ -1,5 +1,5 @@
 //! podgate's TC programs: `from_pod` and `to_pod` on the host side of each pod's veth, `to_wire` or
-//! `to_tunnel` where packets leave the node.
+//! `to_tunnel` where packets leave the node, `from_netdev` and `to_netdev` at devices with a host endpoint.
 //!
 //! They adapt a packet and the maps to the traits of `podgate-common`, call its `decide`, count the outcome
 //! and report it. Nothing is decided here. `ticks`, `verdict` and `enter` are for the agent to ask; they
@@ -12,6 +12,7 @@
 
 mod atomic;
 mod config;
+mod connection;
 mod cut;
 mod events;
 mod global;
@@ -33,7 +34,9 @@ use aya_ebpf::{
 };
 use podgate_common::{Direction, NameRequest, Outcome, Packet as _, Scratch, Tables, VerdictQuery, decide};
 #[cfg(not(feature = "trace"))]
-use podgate_common::{FirstLook, Passage, decide_on_wire, established_v4_fast_path, is_established};
+use podgate_common::{
+    FirstLook, Passage, decide_at_host, decide_on_wire, established_v4_fast_path, is_established,
+};
 
 use crate::{
     config::config,
@@ -87,6 +90,50 @@ fn verdict_on_wire<const LINK_HEADER: usize>(skb: &Skb<'_, LINK_HEADER>) -> i32 
     let outcome = conclude(scratch, Direction::Egress, outcome);
     // What passes was reported at the pod's veth.
     if !outcome.passes() || outcome == Outcome::WouldDeny {
+        report(scratch, outcome);
+    }
+    action(outcome)
+}
+
+/// TC ingress of a device of the node's own that has a host endpoint: what comes in by it.
+#[cfg(not(feature = "trace"))]
+#[classifier]
+pub fn from_netdev(context: TcContext) -> i32 {
+    verdict_at_host(&Skb::new(&context), Direction::Ingress)
+}
+
+/// TC egress there: what goes out by it.
+#[cfg(not(feature = "trace"))]
+#[classifier]
+pub fn to_netdev(context: TcContext) -> i32 {
+    verdict_at_host(&Skb::new(&context), Direction::Egress)
+}
+
+/// As `from_netdev`, of devices without link headers.
+#[cfg(not(feature = "trace"))]
+#[classifier]
+pub fn from_bare_netdev(context: TcContext) -> i32 {
+    verdict_at_host(&Skb::without_link_header(&context), Direction::Ingress)
+}
+
+/// As `to_netdev`, of devices without link headers.
+#[cfg(not(feature = "trace"))]
+#[classifier]
+pub fn to_bare_netdev(context: TcContext) -> i32 {
+    verdict_at_host(&Skb::without_link_header(&context), Direction::Egress)
+}
+
+#[cfg(not(feature = "trace"))]
+#[inline(always)]
+fn verdict_at_host<const LINK_HEADER: usize>(skb: &Skb<'_, LINK_HEADER>, direction: Direction) -> i32 {
+    // Without memory to work in nothing is known of the device: it stays reachable.
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
+    // SAFETY: this CPU's own element, and TC programs run with bottom halves off: none interrupts another.
+    let scratch = unsafe { &mut *scratch };
+    let hook = skb.at_netdev(direction);
+    let Some(outcome) = decide_at_host(skb, scratch, &hook, &TABLES) else { return TC_ACT_UNSPEC };
+    let outcome = conclude(scratch, direction, outcome);
+    if outcome.is_reported() {
         report(scratch, outcome);
     }
     action(outcome)
@@ -175,14 +222,17 @@ fn go_on(context: &TcContext, passage: Passage) -> i32 {
         return TC_ACT_UNSPEC;
     }
     let receiver = passage.receiver();
-    if receiver == 0 { TC_ACT_UNSPEC } else { hand_over(context, receiver, Outcome::Established) }
+    if receiver == 0 {
+        return TC_ACT_UNSPEC;
+    }
+    maps::count(Direction::Ingress, Outcome::Established);
+    hand_over(context, receiver)
 }
 
-/// Hands a packet to the pod behind another veth of the node, and counts what `to_pod` would have counted
-/// there.
+/// Hands a packet to the pod behind another veth of the node; the caller counts what `to_pod` would have
+/// counted there.
 #[inline(always)]
-fn hand_over(context: &TcContext, receiver: u32, outcome: Outcome) -> i32 {
-    maps::count(Direction::Ingress, outcome);
+fn hand_over(context: &TcContext, receiver: u32) -> i32 {
     maps::count_shortcut();
     // Marks are the node's: none comes into the namespace of a pod.
     // SAFETY: the context is valid while the program runs; the kernel checks the offset.
@@ -213,7 +263,8 @@ fn evaluate(context: &TcContext, direction: Direction) -> i32 {
         names::learn(context);
     }
     if scratch.receiver != 0 && outcome.passes() && matches!(direction, Direction::Egress) {
-        return hand_over(context, scratch.receiver, outcome);
+        maps::count_any(Direction::Ingress, outcome);
+        return hand_over(context, scratch.receiver);
     }
     action(outcome)
 }
@@ -222,7 +273,7 @@ fn evaluate(context: &TcContext, direction: Direction) -> i32 {
 #[inline(always)]
 fn conclude(scratch: &mut Scratch, direction: Direction, outcome: Outcome) -> Outcome {
     let outcome = scratch.concluded(outcome);
-    maps::count(direction, outcome);
+    maps::count_any(direction, outcome);
     outcome
 }
 

@@ -4,7 +4,7 @@
 //! (or one that outgrew a table) fills the free slot and then flips endpoint by endpoint. The sizes of the
 //! inner maps here are only the template's: the agent makes them as large as needed.
 
-use core::mem::MaybeUninit;
+use core::{mem::MaybeUninit, ptr::read_volatile};
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
@@ -13,10 +13,10 @@ use aya_ebpf::{
 };
 use podgate_common::{
     Address, Direction, EVENT_BYTES, Endpoint, Eviction, FILTER_WORDS, FilteredAs, FlowCounter,
-    FlowCounterKey, FlowEvent, FlowSeed, FlowSet, FlowShare, FragmentKey, LabelKey, LinkAddress,
+    FlowCounterKey, FlowEvent, FlowSeed, FlowSet, FlowShare, FragmentKey, HostGuard, LabelKey, LinkAddress,
     MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS, MAX_LABELS, MAX_NAME_TABLES, MAX_OWNERS, MAX_RESOLVERS,
-    MAX_TUNNEL_SERVICES, NameCount, NameSet, OpenVeth, Outcome, PortPair, RowKey, RuleProtocol, Scratch,
-    ServiceKey, Share, TableSetIndex, Unreported, Walk,
+    MAX_TUNNEL_SERVICES, NameCount, NameSet, OpenVeth, Outcome, PortPair, Protocol, RowKey, RuleProtocol,
+    Scratch, ServiceKey, Share, TableSetIndex, Unreported, Walk,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -31,6 +31,7 @@ const ADDRESS_FILTER_WORDS: usize = (FILTER_WORDS * FilteredAs::COUNT) as usize;
 pub(crate) const NAME_SETS: u32 = NameSet::SETS;
 const NAME_ELEMENTS: usize = NameSet::ELEMENTS as usize;
 const RULE_PROTOCOLS: usize = RuleProtocol::ALL.len();
+const PROTOCOLS: usize = Protocol::ALL.len();
 const NAME_TABLES: usize = MAX_NAME_TABLES + 1;
 
 const LINK_ADDRESS_SLOTS: usize = LinkAddress::SLOTS as usize;
@@ -126,6 +127,14 @@ pub(crate) static NAMES: ArrayOfMaps<Array<RawNameSet, NAME_ELEMENTS>, NAME_TABL
 #[btf_map]
 pub(crate) static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
 
+/// What is known of ports of the node, for host endpoints: a `HostPort` for each, by protocol.
+#[btf_map]
+pub(crate) static HOST_PORTS: Array<[u8; 65_536], PROTOCOLS> = Array::new();
+
+/// Element 0: until when a change of host endpoints waits for its confirmation.
+#[btf_map]
+pub(crate) static HOST_GUARD: Array<HostGuard, 1> = Array::new();
+
 /// Element 0: number of published changes.
 #[btf_map]
 pub(crate) static REVISION: Array<u32, 1> = Array::new();
@@ -179,8 +188,18 @@ pub(crate) static EVENTS: RingBuf<FlowEvent, EVENT_BYTES> = RingBuf::new();
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 #[inline(always)]
+#[cfg(not(feature = "trace"))]
 pub(crate) fn count(direction: Direction, outcome: Outcome) {
     add_one(podgate_common::counter(direction, outcome));
+}
+
+/// The same of an outcome that is not known when this is compiled.
+#[inline(always)]
+pub(crate) fn count_any(direction: Direction, outcome: Outcome) {
+    let counter = podgate_common::counter(direction, outcome);
+    // The compiler knows how many outcomes there are, and leaves out a comparison that the verifier wants.
+    // SAFETY: a reference is valid to be read from.
+    add_one(unsafe { read_volatile(&raw const counter) });
 }
 
 #[inline(always)]

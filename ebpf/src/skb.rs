@@ -3,9 +3,9 @@
 use core::{arch::asm, hint::assert_unchecked};
 
 use aya_ebpf::{helpers::generated::bpf_skb_load_bytes, programs::TcContext};
-use podgate_common::{Direction, Hook, Packet, Start, Tracked};
+use podgate_common::{Direction, Hook, Packet, Start, Tracked, Tuple};
 
-use crate::{config::config, kernel, socket, tracking};
+use crate::{config::config, connection, kernel, socket, tracking};
 
 /// The verifier wants a bound for every offset. What begins later is not read.
 const MAX_OFFSET: usize = 0x1fff;
@@ -63,6 +63,15 @@ impl<'a> Skb<'a> {
 }
 
 impl<const LINK_HEADER: usize> Skb<'_, LINK_HEADER> {
+    /// Where the packet is evaluated, at a device of the node's own.
+    #[cfg(not(feature = "trace"))]
+    #[inline(always)]
+    pub(crate) fn at_netdev(&self, direction: Direction) -> Hook {
+        // SAFETY: the context is valid while the program runs; the kernel checks the offset of each field.
+        let ifindex = unsafe { (&raw const (*self.context.skb.skb).ifindex).read_volatile() };
+        Hook { direction, ifindex, ingress_ifindex: self.ingress_ifindex() }
+    }
+
     /// Makes as much of the packet readable as can be read.
     #[inline(always)]
     pub(crate) fn pull_message(&self) {
@@ -157,6 +166,11 @@ impl<const LINK_HEADER: usize> Packet for Skb<'_, LINK_HEADER> {
     #[inline(always)]
     fn has_local_socket(&self) -> bool {
         socket::is_local(self.context)
+    }
+
+    #[inline(always)]
+    fn has_connection(&self, received: &Tuple) -> bool {
+        connection::exists(self.context, received)
     }
 }
 

@@ -2,12 +2,17 @@
 
 use core::mem::offset_of;
 
-use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key, helpers::bpf_jiffies64};
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    btf_maps::lpm_trie::Key,
+    helpers::{bpf_jiffies64, bpf_ktime_get_ns},
+};
 use podgate_common::{
     Address, ClassId, Config, Endpoint, EntryHandle, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey,
-    IdentityId, JIFFIES_PER_TICK, LinkAddress, Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, OpenVeth,
-    Outcome, PolicyLookup, PortPair, Reach, Resolver, Row, RowKey, RuleProtocol, Seen, ServiceId, ServiceKey,
-    Share, SharedSet, Spot, TableSetIndex, Tables, Timeout, TunnelPort, Tuple, Unreported,
+    HostPort, IdentityId, JIFFIES_PER_TICK, LinkAddress, Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE,
+    OpenVeth, Outcome, PolicyLookup, PortPair, Protocol, Reach, Resolver, Row, RowKey, RuleProtocol, Seen,
+    ServiceId, ServiceKey, Share, SharedSet, Spot, TableSetIndex, Tables, Timeout, TunnelPort, Tuple,
+    Unreported,
 };
 
 use crate::atomic::Bpf;
@@ -16,8 +21,8 @@ use crate::global::{
     enter_flow, evaluate_destination, evaluate_peer, find_everywhere, may_be_filtered, owns_address,
 };
 use crate::maps::{
-    self, ADDRESS_FILTER, ADDRESSES, ENDPOINTS, FLOWS, FRAGMENTS, LINK_ADDRESSES, OPEN_VETHS, OWNERS, PORTS,
-    PREFIXES, RESOLVERS, REVISION, ROWS, SERVICES, TUNNEL_PORTS, TUNNEL_SERVICES,
+    self, ADDRESS_FILTER, ADDRESSES, ENDPOINTS, FLOWS, FRAGMENTS, HOST_GUARD, HOST_PORTS, LINK_ADDRESSES,
+    OPEN_VETHS, OWNERS, PORTS, PREFIXES, RESOLVERS, REVISION, ROWS, SERVICES, TUNNEL_PORTS, TUNNEL_SERVICES,
 };
 use crate::names::{evaluate_names, find_names};
 
@@ -234,6 +239,20 @@ impl Tables for Maps {
     #[inline(always)]
     fn has_shortcut(&self) -> bool {
         wide::<{ offset_of!(Config, shortcut) }>() != 0
+    }
+
+    #[inline(always)]
+    fn host_port(&self, protocol: Protocol, port: u16) -> HostPort {
+        // SAFETY: the table has an element for each value of a u16.
+        let known = |ports: &[u8; 65_536]| unsafe { *ports.get_unchecked(usize::from(port)) };
+        HostPort(HOST_PORTS.get(protocol.index()).map_or(0, known))
+    }
+
+    #[inline(always)]
+    fn is_host_change_over(&self) -> bool {
+        let Some(guard) = HOST_GUARD.get(0) else { return false };
+        // SAFETY: the helper has no arguments and cannot fail.
+        guard.deadline != 0 && guard.is_over(unsafe { bpf_ktime_get_ns() })
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use podgate_common::Protocol;
 use podgate_core::model::{
     Action, CalicoEnds, CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoRule, CalicoTier, Cluster,
-    EntityMatch, LabelExpression, LabelTest, Name, Peers, PortRule, Ports, Rule, TierOrder,
+    EntityMatch, LabelExpression, LabelTest, Name, Peers, PolicyScope, PortRule, Ports, Rule, TierOrder,
 };
 
 use crate::cluster::{TEAMS, namespace, tcp};
@@ -27,6 +27,7 @@ pub(crate) fn add_tiers(cluster: &mut Cluster) {
         egress: Some(Vec::new()),
         audit: false,
         removes: false,
+        scope: PolicyScope::Local,
     };
     cluster.calico.v3.policies.insert(denies_rest.name.clone(), Arc::new(denies_rest));
     for tier in 0..TIERS {
@@ -74,6 +75,7 @@ pub(crate) fn policy(space: usize, number: usize, kind: usize) -> CalicoPolicy {
         egress: kind.is_multiple_of(2).then_some(egress),
         audit: false,
         removes: false,
+        scope: PolicyScope::Local,
     }
 }
 

@@ -84,6 +84,7 @@ impl Scale {
                         service_account: None,
                         host_network: false,
                         host_ports: Box::default(),
+                        host: None,
                         ports: ports.clone(),
                     };
                     cluster.pods.insert(name, Arc::new(pod));

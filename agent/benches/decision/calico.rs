@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use podgate_common::Protocol;
 use podgate_core::model::{
     Action, CalicoEnds, CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoRule, CalicoTier,
-    EntityMatch, LabelExpression, LabelTest, Name, Peers, Rule, TierOrder,
+    EntityMatch, LabelExpression, LabelTest, Name, Peers, PolicyScope, Rule, TierOrder,
 };
 
 use crate::{
@@ -60,6 +60,7 @@ pub(crate) fn world(policies: usize) -> World {
             egress: None,
             audit: false,
             removes: false,
+            scope: PolicyScope::Local,
         };
         world.cluster.calico.v3.policies.insert(name, Arc::new(policy));
     }

@@ -183,15 +183,14 @@ pub fn compile_within<'a>(
 ) -> CompiledTables {
     let pods: Vec<&Pod> = subjects.into_iter().collect();
     let rules::Compiled { subjects, mut rule_sets } = rules::compile(cluster, pods.iter().copied());
-    let mut isolating_sets: BTreeSet<usize> = subjects.values().flat_map(Subject::of_egress).collect();
-    isolating_sets.remove(&Subject::NOT_ISOLATED.egress);
-    for rule_set in retained {
-        let place = rule_sets.iter().position(|known| *known == rule_set).unwrap_or_else(|| {
+    let retained = retained.into_iter().map(|rule_set| {
+        rule_sets.iter().position(|known| *known == rule_set).unwrap_or_else(|| {
             rule_sets.push(rule_set);
             rule_sets.len() - 1
-        });
-        isolating_sets.insert(place);
-    }
+        })
+    });
+    let retained: Vec<usize> = retained.collect();
+    let isolating_sets = services::isolating_sets(pods.iter().copied(), &subjects, retained);
     let strata = names::numbered(&mut rule_sets);
     let (limits::Groups { classes, prefixes }, closed) =
         limits::groups_of(rule_sets.iter().enumerate(), limits, &mut limits::Found::default());

@@ -25,8 +25,8 @@ use serde::Serialize;
 
 use crate::model::{
     ADMIN_TIER, Action, BASELINE_TIER, CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, Cluster,
-    ClusterNetworkPolicy, DEFAULT_TIER, EnforcedName, NETWORK_POLICY_ORDER, Name, NetworkPolicy, ObjectName,
-    Rule, Selector, TierOrder,
+    ClusterNetworkPolicy, DEFAULT_TIER, EnforcedName, Labels, NETWORK_POLICY_ORDER, Name, NetworkPolicy,
+    ObjectName, Peers, Pod, PolicyScope, Rule, Selector, TierOrder,
 };
 
 /// What takes the place of policies of Calico's.
@@ -91,6 +91,9 @@ pub fn convert(cluster: &Cluster, faulty: &BTreeMap<String, (String, String)>) -
                 "another object of this name would count in its place",
             ));
         }
+        if let Some(why) = of_hosts(policy, cluster) {
+            return Some(why);
+        }
         let is_staged = staged.contains(&EnforcedName::Calico(policy.name.clone()));
         is_staged.then(|| NoEqual::new("", "a staged policy shows what would be in its place"))
     };
@@ -122,6 +125,10 @@ pub fn convert(cluster: &Cluster, faulty: &BTreeMap<String, (String, String)>) -
         let reason = "Kubernetes has no such object: its networks stand in each rule";
         conversion.leave_out(object, NoEqual::new("", reason));
     }
+    for host in cluster.calico.host_endpoints() {
+        let reason = "Kubernetes has no such object: no policy of its own is about nodes";
+        conversion.leave_out(format!("HostEndpoint {}", host.name), NoEqual::new("", reason));
+    }
     conversion.left_out.sort();
     conversion.left_out.dedup();
     conversion
@@ -131,6 +138,34 @@ impl Conversion {
     fn leave_out(&mut self, object: String, NoEqual { field, reason }: NoEqual) {
         self.left_out.push(LeftOut { object, field, reason });
     }
+}
+
+/// What makes a policy one of host endpoints, too.
+fn of_hosts(policy: &CalicoPolicy, cluster: &Cluster) -> Option<NoEqual> {
+    let field = match policy.scope {
+        PolicyScope::Local => None,
+        PolicyScope::OnForward => Some("spec.applyOnForward"),
+        PolicyScope::PreDnat => Some("spec.preDNAT"),
+        PolicyScope::Untracked => Some("spec.doNotTrack"),
+    };
+    if let Some(field) = field {
+        return Some(NoEqual::new(field, "is about host endpoints"));
+    }
+    let (calico, none) = (&cluster.calico, Labels::default());
+    let selects = |end: &Arc<Pod>| policy.selects(end, &calico.labels_of(end, &none));
+    if calico.host_ends().any(selects) {
+        return Some(NoEqual::new("spec.selector", "selects host endpoints, too"));
+    }
+    let rules = policy.ingress.iter().chain(&policy.egress).flatten();
+    let mut selectors = rules.flat_map(|rule| match &rule.matches.peers {
+        Peers::Calico(ends) => ends.peer.selectors().collect(),
+        Peers::Any | Peers::Listed(_) => Vec::new(),
+    });
+    let is_met = selectors.any(|selector| {
+        let mut hosts = calico.host_ends().filter(|end| !end.addresses.is_empty());
+        hosts.any(|end| selector.matches(&calico.labels_of(end, &none)))
+    });
+    is_met.then(|| NoEqual::new("spec", "a rule of it matches nodes by the labels of their host endpoints"))
 }
 
 /// What the objects of policies are called: Calico's store may put the tier before the name.

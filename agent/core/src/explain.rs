@@ -10,9 +10,11 @@ mod end;
 mod expected_verdicts;
 mod explanation;
 mod findings;
+mod host;
 mod name;
 mod peers;
 mod ports;
+mod reason;
 mod service;
 mod service_peer;
 mod side;
@@ -25,7 +27,7 @@ pub use end::{BadEndpointRef, EndpointRef, OwnNodeAddress, Unanswerable};
 pub use expected_verdicts::ExpectedVerdict;
 pub use explanation::{
     AddressPair, ClusterPolicyTrace, ClusterRuleTrace, DirectionResult, EntryTrace, Explanation, KernelCheck,
-    PolicyTrace, RuleTrace, Verdict, VerdictReason,
+    PolicyTrace, RuleTrace, Verdict,
 };
 pub use findings::{EntryFinding, EntryName, Miss, RuleList};
 pub(crate) use name::addresses as unlisted_addresses;
@@ -33,6 +35,7 @@ pub use name::{KnownAddress, LearntNames, NameFinding, ShownAddress};
 pub use peers::{BlockPlace, LabelFinding, LabelsOf, PeerFinding, SelectedPods};
 use podgate_common::Direction;
 pub use ports::{AskedPort, NamedPortFinding, PortFinding, WantedPort};
+pub use reason::VerdictReason;
 pub use service::Uncertainty;
 pub use service_peer::{EndpointPlace, ServiceWish};
 pub use wording::Wording;

@@ -35,6 +35,7 @@ pub fn pod(name: &str, node: &str, addresses: &[&str], own: &[(&str, &str)]) -> 
         service_account: None,
         host_network: false,
         host_ports: Box::default(),
+        host: None,
         ports: Arc::default(),
     }
 }

@@ -9,9 +9,10 @@ use std::{
 };
 
 use podgate_common::{
-    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
-    Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, PolicyId, PortPair, Reach, Resolver, Row, RowKey,
-    RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Timeouts, TunnelPort,
+    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, HostPort, IdentityId,
+    LinkAddress, Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, PolicyId, PortPair, Protocol, Reach,
+    Resolver, Row, RowKey, RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Timeouts,
+    TunnelPort,
 };
 
 use crate::{
@@ -55,6 +56,10 @@ pub struct Memory<'a> {
     pub has_shortcut: Cell<bool>,
     /// The veths between which they may.
     pub open_veths: RefCell<BTreeSet<u32>>,
+    /// What is known of the node's own ports.
+    pub host_ports: BTreeMap<(Protocol, u16), HostPort>,
+    /// Whether a change of host endpoints was not confirmed in time.
+    pub host_change_is_over: Cell<bool>,
     /// Servers that resolve names for pods.
     pub resolvers: BTreeMap<ServiceKey, Resolver>,
     names: names::Tree,
@@ -86,6 +91,8 @@ impl<'a> Memory<'a> {
             passes_encapsulation: Cell::new(false),
             has_shortcut: Cell::new(false),
             open_veths: RefCell::default(),
+            host_ports: BTreeMap::new(),
+            host_change_is_over: Cell::new(false),
             resolvers: BTreeMap::new(),
             names: names::Tree::new(&tables.names),
             learnt: RefCell::default(),
@@ -277,6 +284,14 @@ impl podgate_common::Tables for Memory<'_> {
 
     fn has_shortcut(&self) -> bool {
         self.has_shortcut.get()
+    }
+
+    fn host_port(&self, protocol: Protocol, port: u16) -> HostPort {
+        self.host_ports.get(&(protocol, port)).copied().unwrap_or_default()
+    }
+
+    fn is_host_change_over(&self) -> bool {
+        self.host_change_is_over.get()
     }
 
     fn is_open(&self, ifindex: u32) -> bool {

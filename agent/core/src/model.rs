@@ -22,9 +22,10 @@ pub mod syntax;
 
 pub use calico::{
     ADMIN_TIER, BASELINE_TIER, Calico, CalicoApi, CalicoEnds, CalicoObjects, CalicoPolicy, CalicoPolicyKind,
-    CalicoPolicyName, CalicoRule, CalicoTier, DEFAULT_TIER, EndpointLabels, EnforcedName, EntityMatch,
-    IpFamily, LabelExpression, LabelTest, NETWORK_POLICY_ORDER, NetworkSet, NetworkSetName, TierOrder,
-    label_keys,
+    CalicoPolicyName, CalicoRule, CalicoTier, DEFAULT_ALLOW_PROFILE, DEFAULT_TIER, EndpointLabels,
+    EnforcedName, EntityMatch, FailsafePorts, HOST_ENDPOINTS, HostDevices, HostEnd, HostEndpoint,
+    HostTraffic, IpFamily, LabelExpression, LabelTest, NETWORK_POLICY_ORDER, NetworkSet, NetworkSetName,
+    PolicyScope, TierOrder, label_keys,
 };
 pub use cluster::{
     Cluster, HostPort, NAMESPACE_NAME_LABEL, NamedPort, Namespace, Node, Objects, Pod, PodAddresses,

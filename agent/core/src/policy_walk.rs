@@ -24,6 +24,8 @@ pub struct PolicyWalk<'a> {
     tiers: Vec<WalkTier<'a>>,
     /// Those among them that are enforced now, but whose place a staged policy takes.
     replaced: Vec<PolicyName>,
+    /// What no tier has decided is dropped: of a host endpoint without a profile that allows it.
+    denies_undecided: bool,
 }
 
 /// The policies of a tier with a say: there is one at least.
@@ -129,9 +131,14 @@ impl<'a> PolicyWalk<'a> {
         self.tiers.iter().flat_map(|tier| tier.policies.iter().copied())
     }
 
-    /// Whether a tier denies what none of its rules matches.
+    /// Whether anything is denied that no rule matches.
     pub fn isolates(&self) -> bool {
-        self.tiers.iter().any(|tier| tier.end() != TierEnd::Pass)
+        self.denies_undecided || self.tiers.iter().any(|tier| tier.end() != TierEnd::Pass)
+    }
+
+    /// What becomes of what no tier has decided.
+    pub const fn end(&self) -> TierEnd {
+        if self.denies_undecided { TierEnd::Deny } else { TierEnd::Pass }
     }
 
     /// The tiers that may decide: none comes after one that leaves nothing. "NetworkPolicy always makes a
@@ -146,6 +153,7 @@ impl<'a> PolicyWalk<'a> {
         let decision = Decision::of(connections);
         let mut progress = WalkProgress { walk: self, visitor, decision, walked: Vec::new() };
         self.tiers.iter().for_each(|tier| progress.tier(tier));
+        progress.decision.end_tier(self.end());
         Walked { policies: progress.walked, decision: progress.decision }
     }
 }

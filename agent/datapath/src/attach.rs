@@ -71,14 +71,25 @@ pub enum DeviceRole {
     Wire,
     /// A way out of the node on which packets have no link header.
     Tunnel,
+    /// It has a host endpoint.
+    Host,
+    /// The same, and packets have no link header there.
+    BareHost,
 }
 
 impl DeviceRole {
+    /// Those of ways out of the node.
+    pub const WAYS_OUT: [Self; 2] = [Self::Wire, Self::Tunnel];
+    /// Those of devices with a host endpoint.
+    pub const HOSTS: [Self; 2] = [Self::Host, Self::BareHost];
+
     const fn programs(self) -> &'static [Program] {
         match self {
             Self::Pod => &[Program::FromPod, Program::ToPod],
             Self::Wire => &[Program::ToWire],
             Self::Tunnel => &[Program::ToTunnel],
+            Self::Host => &[Program::FromNetdev, Program::ToNetdev],
+            Self::BareHost => &[Program::FromBareNetdev, Program::ToBareNetdev],
         }
     }
 }
@@ -102,8 +113,8 @@ pub struct Attacher {
     links: Links,
     filters: Filters,
     attached: BTreeSet<(Device, DeviceRole)>,
-    /// Devices that are known to have no program of ours.
-    free: BTreeSet<Device>,
+    /// Devices that are known to have no program of a role.
+    free: BTreeSet<(Device, DeviceRole)>,
     /// Pods' veths at which programs of a trace are in place of the agent's own, and their ids.
     traced: BTreeMap<Device, Vec<u32>>,
 }
@@ -149,7 +160,7 @@ impl Attacher {
         if self.attached.contains(&(*device, place)) {
             return Ok(false);
         }
-        self.free.remove(device);
+        self.free.remove(&(*device, place));
         self.put(programs, place, device, interface)?;
         self.traced.remove(device);
         // An agent of the other mode may have been here. Until now both evaluated, and said the same.
@@ -271,23 +282,30 @@ impl Attacher {
         }
     }
 
-    /// Takes the programs of this agent and of earlier ones off devices that shall have none.
+    /// Takes the programs of these roles, of this agent and of earlier ones, off devices that shall have none.
     ///
     /// # Errors
     ///
     /// When the kernel does not remove one.
-    pub fn detach(&mut self, devices: impl IntoIterator<Item = Device>) -> Result<()> {
+    pub fn detach(&mut self, devices: impl IntoIterator<Item = Device>, roles: &[DeviceRole]) -> Result<()> {
         for device in devices {
-            if self.free.contains(&device) {
-                continue;
+            for &role in roles {
+                if self.free.contains(&(device, role)) {
+                    continue;
+                }
+                self.links.remove_programs(device.ifindex, role.programs())?;
+                self.filters.remove_programs(device.ifindex, role.programs())?;
+                self.attached.remove(&(device, role));
+                self.free.insert((device, role));
             }
-            self.links.remove(device.ifindex)?;
-            self.filters.remove(device.ifindex)?;
-            self.attached.retain(|(attached, _)| *attached != device);
-            self.traced.remove(&device);
-            self.free.insert(device);
         }
         Ok(())
+    }
+
+    /// The devices at which this process has put the programs of these roles.
+    pub fn attached(&self, roles: &[DeviceRole]) -> Vec<Device> {
+        let attached = self.attached.iter().filter(|(_, role)| roles.contains(role));
+        attached.map(|(device, _)| *device).collect()
     }
 
     /// Forgets every device that is not in `present`, with its pins: its links are dead.
@@ -297,7 +315,7 @@ impl Attacher {
     /// When the directory of pins cannot be read or changed.
     pub fn keep(&mut self, present: &BTreeSet<Device>) -> Result<()> {
         self.attached.retain(|(device, _)| present.contains(device));
-        self.free.retain(|device| present.contains(device));
+        self.free.retain(|(device, _)| present.contains(device));
         self.traced.retain(|device, _| present.contains(device));
         let present: BTreeSet<u32> = present.iter().map(|device| device.ifindex).collect();
         self.links.keep(&present)?;
@@ -306,15 +324,9 @@ impl Attacher {
 }
 
 pub(super) const fn tcx_hook(program: Program) -> bpf_attach_type {
-    match program {
-        Program::FromPod => bpf_attach_type::BPF_TCX_INGRESS,
-        Program::ToPod | Program::ToWire | Program::ToTunnel => bpf_attach_type::BPF_TCX_EGRESS,
-    }
+    if program.is_at_ingress() { bpf_attach_type::BPF_TCX_INGRESS } else { bpf_attach_type::BPF_TCX_EGRESS }
 }
 
 const fn attach_type(program: Program) -> TcAttachType {
-    match program {
-        Program::FromPod => TcAttachType::Ingress,
-        Program::ToPod | Program::ToWire | Program::ToTunnel => TcAttachType::Egress,
-    }
+    if program.is_at_ingress() { TcAttachType::Ingress } else { TcAttachType::Egress }
 }

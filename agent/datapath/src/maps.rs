@@ -14,8 +14,8 @@ use podgate_common::{
 };
 
 use super::{
-    AddressFilterTable, FlowTable, LinkAddressTable, MapTable, OpenVethTable, PortTable, TunnelPortTable,
-    names::NameMaps, sys,
+    AddressFilterTable, FlowTable, HostGuardMap, HostPortTable, LinkAddressTable, MapTable, OpenVethTable,
+    PortTable, TunnelPortTable, names::NameMaps, sys,
 };
 
 /// Prefixes take memory as they come; this many are more than 32-bit addresses can name one by one.
@@ -34,6 +34,10 @@ pub struct BpfMaps {
     pub tunnel_services: MapTable<ServiceKey, u32>,
     /// Addresses of services that have no room of their own.
     pub filter: AddressFilterTable,
+    /// What is known of the node's own ports.
+    pub host_ports: HostPortTable,
+    /// Until when a change of host endpoints waits for its confirmation.
+    pub host_guard: HostGuardMap,
     /// Link-layer addresses of pods on bridges, by ifindex.
     pub link_addresses: LinkAddressTable,
     /// Known connections.
@@ -143,6 +147,8 @@ impl BpfMaps {
                 "services that lead to tunnels",
                 take(ebpf, "TUNNEL_SERVICES")?,
             )?,
+            host_ports: HostPortTable::taken_over(take(ebpf, "HOST_PORTS")?)?,
+            host_guard: HostGuardMap::new(take(ebpf, "HOST_GUARD")?),
             filter: AddressFilterTable::new(descriptor(ebpf, "ADDRESS_FILTER")?),
             link_addresses: LinkAddressTable::new(&descriptor(ebpf, "LINK_ADDRESSES")?)?,
             flows,

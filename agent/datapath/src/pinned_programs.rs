@@ -97,7 +97,12 @@ impl Programs for PinnedPrograms {
         match program {
             Program::FromPod => Ok(&mut self.from_pod),
             Program::ToPod => Ok(&mut self.to_pod),
-            Program::ToWire | Program::ToTunnel => anyhow::bail!("{} is not pinned", program.name()),
+            Program::ToWire
+            | Program::ToTunnel
+            | Program::FromNetdev
+            | Program::ToNetdev
+            | Program::FromBareNetdev
+            | Program::ToBareNetdev => anyhow::bail!("{} is not pinned", program.name()),
         }
     }
 }

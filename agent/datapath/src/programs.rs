@@ -23,7 +23,7 @@ use super::{
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// Maps that outlive the agent.
-pub(super) const PINNED: [&str; 21] = [
+pub(super) const PINNED: [&str; 23] = [
     "ENDPOINTS",
     "OWNERS",
     "TUNNEL_PORTS",
@@ -38,6 +38,8 @@ pub(super) const PINNED: [&str; 21] = [
     "ROWS",
     "SERVICES",
     "REVISION",
+    "HOST_PORTS",
+    "HOST_GUARD",
     FLOWS,
     FLOW_SEED,
     FLOW_SHARES,
@@ -121,11 +123,44 @@ pub enum Program {
     ToWire,
     /// The same of devices whose packets have no link header.
     ToTunnel,
+    /// What comes in by a device with a host endpoint; TC ingress there.
+    FromNetdev,
+    /// What goes out by it; TC egress there.
+    ToNetdev,
+    /// As [`Self::FromNetdev`], of devices whose packets have no link header.
+    FromBareNetdev,
+    /// As [`Self::ToNetdev`], of these.
+    ToBareNetdev,
 }
 
 impl Program {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::FromPod, Self::ToPod, Self::ToWire, Self::ToTunnel];
+    pub const ALL: [Self; 8] = [
+        Self::FromPod,
+        Self::ToPod,
+        Self::ToWire,
+        Self::ToTunnel,
+        Self::FromNetdev,
+        Self::ToNetdev,
+        Self::FromBareNetdev,
+        Self::ToBareNetdev,
+    ];
+
+    /// Whether its hook is TC ingress of the device, else TC egress.
+    pub(super) const fn is_at_ingress(self) -> bool {
+        match self {
+            Self::FromPod | Self::FromNetdev | Self::FromBareNetdev => true,
+            Self::ToPod | Self::ToWire | Self::ToTunnel | Self::ToNetdev | Self::ToBareNetdev => false,
+        }
+    }
+
+    /// Whether it evaluates host endpoints: another program of ours may be at the same hook.
+    pub(super) const fn is_of_host(self) -> bool {
+        match self {
+            Self::FromNetdev | Self::ToNetdev | Self::FromBareNetdev | Self::ToBareNetdev => true,
+            Self::FromPod | Self::ToPod | Self::ToWire | Self::ToTunnel => false,
+        }
+    }
 
     /// Its name in pins and in messages.
     pub const fn name(self) -> &'static str {
@@ -134,6 +169,10 @@ impl Program {
             Self::ToPod => "to_pod",
             Self::ToWire => "to_wire",
             Self::ToTunnel => "to_tunnel",
+            Self::FromNetdev => "from_netdev",
+            Self::ToNetdev => "to_netdev",
+            Self::FromBareNetdev => "from_bare_netdev",
+            Self::ToBareNetdev => "to_bare_netdev",
         }
     }
 

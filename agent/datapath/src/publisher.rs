@@ -30,8 +30,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use podgate_common::{
-    Address, ClassId, Endpoint, EndpointState, NODE, OTHER_NODE, PolicyId, Resolver, RuleProtocol,
-    ServiceKey, TableSetIndex, TunnelPort,
+    Address, ClassId, Endpoint, EndpointState, HostPort, NODE, OTHER_NODE, PolicyId, Protocol, Resolver,
+    RuleProtocol, ServiceKey, TableSetIndex, TunnelPort,
 };
 use podgate_core::{
     address_filter::AddressFilter,
@@ -76,6 +76,8 @@ pub struct Wanted {
     pub tunnel_services: BTreeSet<ServiceKey>,
     /// The addresses of these services where there are more than have room.
     pub tunnel_filter: AddressFilter,
+    /// What is known of the node's own ports, where it has host endpoints.
+    pub host_ports: BTreeMap<(Protocol, u16), HostPort>,
     /// Servers of which pods' replies are believed.
     pub resolvers: BTreeMap<ServiceKey, Resolver>,
     /// By ifindex, of the veths that are ports of bridges: the link-layer addresses that their pods were
@@ -298,6 +300,7 @@ impl Current {
         maps.owners.put_all(&owners)?;
         maps.tunnel_ports.add(&wanted.tunnel_ports)?;
         maps.link_addresses.set_all(&wanted.link_addresses);
+        maps.host_ports.set_all(&wanted.host_ports)?;
         // 3.
         let mut endpoints: BTreeMap<u32, Endpoint> =
             wanted.endpoints.iter().map(|(&at, entry)| (at, self.endpoint(entry, &ids, flags))).collect();

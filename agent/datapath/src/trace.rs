@@ -105,7 +105,12 @@ impl Programs for TracingPrograms {
         match program {
             Program::FromPod => Ok(&mut self.from_pod),
             Program::ToPod => Ok(&mut self.to_pod),
-            Program::ToWire | Program::ToTunnel => anyhow::bail!("{} does not trace", program.name()),
+            Program::ToWire
+            | Program::ToTunnel
+            | Program::FromNetdev
+            | Program::ToNetdev
+            | Program::FromBareNetdev
+            | Program::ToBareNetdev => anyhow::bail!("{} does not trace", program.name()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `podgate endpoints`: the pods of this node as the agent sees them.
+//! `podgate endpoints`: the pods and host endpoints of this node as the agent sees them.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -13,7 +13,7 @@ use crate::{
     server::Ask,
 };
 
-/// Show the pods of this node: interface, addresses, and the policies that isolate them
+/// Show the pods and host endpoints of this node: interface, addresses, and the policies that isolate them
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  podgate endpoints production/frontend")]
 pub(super) struct EndpointsOptions {
@@ -114,6 +114,8 @@ fn isolation(isolation: &Isolation) -> String {
     }
     let (policies, cluster_policies) = (isolating, selecting);
     let mut text = match (isolated, cluster_policies.is_empty()) {
+        // A host endpoint without a profile.
+        (true, true) if policies.is_empty() => "isolated, no policy selects it".into(),
         (true, true) => format!("isolated by {}", policies.join(",")),
         (true, false) => {
             format!("isolated by {}, selected by {}", policies.join(","), cluster_policies.join(","))

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{output::Format, table::TextTable};
 use crate::options::SOCKET;
 use crate::{
-    api::{self, AgentNameCounts, Latency, Lost, NameCounts, Status},
+    api::{self, AgentNameCounts, HostCounts, Latency, Lost, NameCounts, Status},
     server::Ask,
 };
 
@@ -36,6 +36,7 @@ fn text(status: &Status) -> String {
         uptime_seconds,
         sources,
         endpoints,
+        host_endpoints,
         unenforced,
         holds,
         policies,
@@ -69,6 +70,11 @@ fn text(status: &Status) -> String {
             endpoints.identified, endpoints.pending, endpoints.unmanaged
         ),
     );
+    if *host_endpoints != HostCounts::default() {
+        let HostCounts { enforced, unconfirmed, undone } = host_endpoints;
+        let text = format!("{enforced} enforced, {unconfirmed} unconfirmed, {undone} undone");
+        fact("host endpoints", text);
+    }
     if holds.long > 0 {
         fact("long holds", format!("{}, {} ended without an answer", holds.long, holds.expired));
     }
@@ -202,17 +208,18 @@ mod tests {
         assert_eq!(
             text(&Status::example()),
             "\
-ready       yes
-node        n1
-version     0.1.0
-uptime      60 s
-endpoints   2 identified, 1 pending, 0 unmanaged
-policies    3
-revision    7
-latency     at most 50 ms for half of 3 changes, longer than measured for all
-evicted     4 half-open (same-pod)
-lost        7 events, 0 packets uncounted, 0 unattributed, 0 fragmented datagrams
-last error  none
+ready           yes
+node            n1
+version         0.1.0
+uptime          60 s
+endpoints       2 identified, 1 pending, 0 unmanaged
+host endpoints  1 enforced, 0 unconfirmed, 1 undone
+policies        3
+revision        7
+latency         at most 50 ms for half of 3 changes, longer than measured for all
+evicted         4 half-open (same-pod)
+lost            7 events, 0 packets uncounted, 0 unattributed, 0 fragmented datagrams
+last error      none
 
 SOURCE     KIND       AGE  NAMESPACES  NODES  PODS  POLICIES  SERVICES  SLICES  PROBLEMS
 manifests  manifests  5 s  1           2      3     4         5         6       1

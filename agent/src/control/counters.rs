@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
+use podgate_common::HostKey;
 
 use super::Reconciler;
 
@@ -48,11 +49,15 @@ impl Reconciler {
             return Ok(());
         }
         let now = Instant::now();
-        let Self { endpoints, gone, datapath, .. } = self;
+        let Self { endpoints, hosts, gone, datapath, .. } = self;
         gone.begin_look();
-        datapath
-            .flow_counters
-            .remove_gone(|ifindex| !endpoints.veths.contains_key(&ifindex) && gone.is_over(ifindex, now))
+        datapath.flow_counters.remove_gone(|key| {
+            let is_there = match HostKey::is_host(key) {
+                true => hosts.devices.contains_key(&HostKey(key).ifindex()),
+                false => endpoints.veths.contains_key(&key),
+            };
+            !is_there && gone.is_over(key, now)
+        })
     }
 
     /// Removes connections whose time is up from a part of the flow table; the next call goes on behind it.

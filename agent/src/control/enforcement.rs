@@ -355,6 +355,7 @@ impl Enforcement {
             progress: self.progress.clone(),
             cluster: self.picture.as_ref().map(|picture| picture.cluster.clone()).unwrap_or_default(),
             interfaces: self.reconciler.enforced(),
+            hosts: self.reconciler.enforced_hosts(self.progress.revision),
             unenforced: unenforced.map(|(pod, unenforced)| (pod.clone(), unenforced.clone())).collect(),
             limited: self.reconciler.limited(),
             holds: self.reconciler.holds(),

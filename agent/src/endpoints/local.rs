@@ -89,6 +89,7 @@ mod tests {
                 host_network,
                 ports,
                 host_ports: Box::default(),
+                host: None,
             }),
         )
     }

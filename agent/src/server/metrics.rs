@@ -42,6 +42,7 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
         uptime_seconds,
         sources,
         endpoints,
+        host_endpoints,
         unenforced,
         holds,
         policies,
@@ -87,6 +88,14 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
         ("identified", endpoints.identified),
         ("pending", endpoints.pending),
         ("unmanaged", endpoints.unmanaged),
+    ] {
+        text.sample(&[("state", state)], count);
+    }
+    text.family("podgate_host_endpoints", "gauge", "Devices of this node with a host endpoint.");
+    for (state, count) in [
+        ("enforced", host_endpoints.enforced),
+        ("unconfirmed", host_endpoints.unconfirmed),
+        ("undone", host_endpoints.undone),
     ] {
         text.sample(&[("state", state)], count);
     }

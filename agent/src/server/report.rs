@@ -6,15 +6,15 @@ use podgate_core::model::{Cluster, PolicyName};
 
 use crate::{
     api::{
-        EndpointCounts, EndpointStatus, EnforcedObject, Hits, Holds, Isolation, Latency, Lost, Mode,
-        NameCounts, ObjectCounts, PolicyReport, PolicyStatus, ReportedState, RuleHits, ShortcutStatus,
+        EndpointCounts, EndpointStatus, EnforcedObject, Hits, Holds, HostCounts, Isolation, Latency, Lost,
+        Mode, NameCounts, ObjectCounts, PolicyReport, PolicyStatus, ReportedState, RuleHits, ShortcutStatus,
         SourceStatus, Status, TableFill, UnenforcedPod,
     },
     endpoints::InterfaceState,
     observe::{DirectionHits, HitReport, PolicyHits, RuleCount},
     snapshot::{
-        AppliedPolicies, EnforcedInterface, HoldCounts, PolicyVersions, Progress, ShortcutState, Snapshot,
-        TableSize, Unenforced,
+        AppliedPolicies, EnforcedHost, EnforcedInterface, HoldCounts, HostState, PolicyVersions, Progress,
+        ShortcutState, Snapshot, TableSize, Unenforced,
     },
 };
 
@@ -37,6 +37,7 @@ pub(super) fn status(snapshot: &Snapshot) -> Status {
             watches: Vec::new(),
         }],
         endpoints: counts(snapshot),
+        host_endpoints: host_counts(snapshot),
         unenforced: unenforced(snapshot),
         holds: Holds { long, expired },
         policies: snapshot.cluster.policies.len(),
@@ -123,15 +124,25 @@ fn counts(snapshot: &Snapshot) -> EndpointCounts {
     counts
 }
 
+fn host_counts(snapshot: &Snapshot) -> HostCounts {
+    let count = |state| snapshot.hosts.iter().filter(|host| host.state == state).count();
+    HostCounts {
+        enforced: count(HostState::Enforced),
+        unconfirmed: count(HostState::Unconfirmed),
+        undone: count(HostState::Undone),
+    }
+}
+
 impl From<TableSize> for TableFill {
     fn from(TableSize { name, entries, capacity }: TableSize) -> Self {
         Self { name: name.to_owned(), entries: entries as u64, capacity: capacity.map(u64::from) }
     }
 }
 
-/// Those with an interface, then the pods without one that should be isolated.
+/// Those with an interface, the host endpoints, then the pods without one that should be isolated.
 pub(super) fn endpoints(snapshot: &Snapshot) -> Vec<EndpointStatus> {
     let mut endpoints: Vec<EndpointStatus> = snapshot.interfaces.values().map(endpoint).collect();
+    endpoints.extend(snapshot.hosts.iter().map(host_endpoint));
     for pod in unenforced(snapshot) {
         let is_its = |endpoint: &&mut EndpointStatus| endpoint.pod.as_ref() == Some(&pod.pod);
         let why = Some(format!("{}: {}", pod.reason, pod.detail));
@@ -179,6 +190,26 @@ fn endpoint(interface: &EnforcedInterface) -> EndpointStatus {
             ShortcutState::Open => Some(ShortcutStatus { open: true, obstacle: None }),
             ShortcutState::Closed(why) => Some(ShortcutStatus { open: false, obstacle: Some(why.clone()) }),
         },
+    }
+}
+
+fn host_endpoint(host: &EnforcedHost) -> EndpointStatus {
+    let EnforcedHost { name, interface, ifindex, addresses, state, ingress, egress, revision } = host;
+    EndpointStatus {
+        pod: Some(name.to_string()),
+        interface: interface.to_string(),
+        ifindex: *ifindex,
+        addresses: addresses.clone(),
+        state: match state {
+            HostState::Enforced => ReportedState::Identified,
+            HostState::Unconfirmed => ReportedState::Unconfirmed,
+            HostState::Undone => ReportedState::Undone,
+        },
+        ingress: isolation(ingress),
+        egress: isolation(egress),
+        revision: *revision,
+        unenforced: None,
+        shortcut: None,
     }
 }
 

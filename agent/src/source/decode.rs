@@ -45,8 +45,8 @@ use kind::Recognised;
 use metadata::Metadata;
 use podgate_core::model::{
     CalicoApi, CalicoPolicy, CalicoPolicyName, CalicoTier, ClusterNetworkPolicy, ClusterPolicyName,
-    EndpointSlice, LabelExpression, Labels, Name, Namespace, NetworkPolicy, NetworkPolicyKind, NetworkSet,
-    Node, ObjectName, Pod, Selector, Service,
+    EndpointSlice, HostEndpoint, LabelExpression, Labels, Name, Namespace, NetworkPolicy, NetworkPolicyKind,
+    NetworkSet, Node, ObjectName, Pod, Selector, Service,
 };
 
 /// One decoded object.
@@ -71,6 +71,7 @@ pub(crate) enum Decoded {
     CalicoPolicy(CalicoApi, CalicoPolicyName, CalicoPolicy),
     /// Its namespace says of which kind it is.
     NetworkSet(CalicoApi, Name, NetworkSet),
+    HostEndpoint(CalicoApi, HostEndpoint),
     ServiceAccount(ObjectName, Labels),
     /// Of a change: it takes the object of this name away.
     Removed(ObjectId),
@@ -147,6 +148,9 @@ impl Decoded {
                 let namespace = set.namespace.clone();
                 ObjectId { kind: Kind::Calico(*api, kind), namespace, name: name.clone() }
             }
+            Self::HostEndpoint(api, host) => {
+                ObjectId::of_cluster(Kind::Calico(*api, CalicoKind::HostEndpoint), host.name.clone())
+            }
             Self::ServiceAccount(name, _) => ObjectId::of_namespace(Kind::ServiceAccount, name.clone()),
             Self::Removed(id) => id.clone(),
         }
@@ -180,6 +184,7 @@ impl Decoded {
             | Self::UnservedSlice(_)
             | Self::Tier(..)
             | Self::NetworkSet(..)
+            | Self::HostEndpoint(..)
             | Self::ServiceAccount(..)
             | Self::Removed(_) => None,
         }
@@ -381,8 +386,9 @@ impl Decoder {
                         Decoded::NetworkSet(api, name, set)
                     }
                     CalicoKind::HostEndpoint => {
-                        calico::report_host_endpoint(fields);
-                        return None;
+                        let header = CalicoHeader { api, namespace, name: name?, labels, audit };
+                        let host = calico::read_host_endpoint(fields, header, &mut self.names)?;
+                        Decoded::HostEndpoint(api, host)
                     }
                 }
             }

@@ -20,7 +20,7 @@ mod watch;
 
 pub(crate) use calico::CalicoGroups;
 pub(crate) use client::client;
-pub use client::{ApiConnection, connect};
+pub use client::{ApiConnection, ApiProbe, connect};
 pub(crate) use dump::{DumpError, DumpPart, dump, read_calico, read_cluster, read_written};
 pub use health::{Health, WatchHealth};
 pub use pod_warnings::{PodWarning, warn_pods};

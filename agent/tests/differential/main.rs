@@ -8,6 +8,7 @@ mod calico;
 mod changes;
 mod conformance;
 mod convert;
+mod hosts;
 mod incremental;
 mod large;
 mod limits;

@@ -82,7 +82,7 @@ fn an_agent_mounts_a_bpffs_for_its_own_user_alone() {
 fn an_agent_takes_its_programs_off_a_device_at_once() {
     let bpffs = sandbox::enter();
     let (_pins, mut attacher, device) = attached(&bpffs);
-    attacher.detach([device]).expect("they are ours");
+    attacher.detach([device], &[DeviceRole::Pod]).expect("they are ours");
     assert_eq!(programs(), 0);
 }
 

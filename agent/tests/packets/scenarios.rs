@@ -9,6 +9,7 @@ mod crowd;
 mod encapsulation;
 mod external;
 mod fragments;
+mod hosts;
 mod icmp;
 mod lifecycle;
 mod link_addresses;

@@ -76,6 +76,7 @@ impl World {
             service_account: None,
             host_network: false,
             host_ports: Box::default(),
+            host: None,
             ports: [Some(web(Protocol::Tcp, 8080)), (host == Host::B).then(|| web(Protocol::Udp, 8081))]
                 .into_iter()
                 .flatten()
@@ -382,6 +383,7 @@ impl World {
             tunnel_filter: services.filter,
             resolvers: self.resolvers.clone(),
             link_addresses,
+            host_ports: BTreeMap::new(),
         }
     }
 }

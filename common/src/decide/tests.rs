@@ -9,6 +9,7 @@ use crate::{
     frames::{Frame, flag},
 };
 
+mod host;
 mod lifetime;
 mod node;
 mod nowhere;

@@ -11,7 +11,7 @@ mod traps;
 use std::{cell::RefCell, vec::Vec};
 
 use super::*;
-use crate::{Packet, Tracked, packet::Start};
+use crate::{Packet, Tracked, Tuple, packet::Start};
 
 use patterns::Patterns;
 
@@ -69,6 +69,10 @@ impl Packet for Bounded<'_> {
     }
 
     fn has_local_socket(&self) -> bool {
+        false
+    }
+
+    fn has_connection(&self, _: &Tuple) -> bool {
         false
     }
 }

@@ -1,7 +1,7 @@
 //! Crafted packets of user space, as the parser reads them: for `explain`, tests and fuzzers.
 //! No kernel tracks them.
 
-use super::{Packet, Start, Tracked};
+use super::{Packet, Start, Tracked, Tuple};
 
 /// A frame with its Ethernet header.
 impl Packet for &[u8] {
@@ -26,6 +26,10 @@ impl Packet for &[u8] {
     }
 
     fn has_local_socket(&self) -> bool {
+        false
+    }
+
+    fn has_connection(&self, _: &Tuple) -> bool {
         false
     }
 }
@@ -80,6 +84,10 @@ impl Packet for BareIp<'_> {
     }
 
     fn has_local_socket(&self) -> bool {
+        false
+    }
+
+    fn has_connection(&self, _: &Tuple) -> bool {
         false
     }
 }

@@ -2,9 +2,10 @@
 
 use super::{TraceStep, TracedLookup, step::FlowStep};
 use crate::{
-    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
-    Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyLookup, PortPair, Reach, Resolver, Row, RowKey,
-    RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Tables, Timeout, TunnelPort, Tuple,
+    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, HostPort, IdentityId,
+    LinkAddress, Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyLookup, PortPair, Protocol, Reach,
+    Resolver, Row, RowKey, RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Tables, Timeout,
+    TunnelPort, Tuple,
 };
 
 /// Takes the steps of one decision after the other.
@@ -250,6 +251,16 @@ impl<T: Tables, R: Recorder> Tables for Traced<T, R> {
     #[inline(always)]
     fn has_shortcut(&self) -> bool {
         self.0.has_shortcut()
+    }
+
+    #[inline(always)]
+    fn host_port(&self, protocol: Protocol, port: u16) -> HostPort {
+        self.0.host_port(protocol, port)
+    }
+
+    #[inline(always)]
+    fn is_host_change_over(&self) -> bool {
+        self.0.is_host_change_over()
     }
 
     #[inline(always)]

@@ -12,6 +12,7 @@ mod floods;
 mod frames;
 mod harness;
 mod hooks;
+mod hosts;
 mod input;
 mod isolation;
 mod kernel;
@@ -101,6 +102,7 @@ fn all() -> impl Iterator<Item = Case> {
         cni::TESTS,
         netkit::TESTS,
         traces::TESTS,
+        hosts::TESTS,
     ];
     let others = [
         unenforced::TESTS,

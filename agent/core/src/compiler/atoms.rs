@@ -25,9 +25,9 @@ pub enum Atom {
         /// By the labels of the pod.
         pods: Selector,
     },
-    /// It is a pod's that an expression of Calico's matches.
+    /// It is a pod's or a host endpoint's that an expression of Calico's matches.
     Endpoints(LabelExpression),
-    /// It is a pod's that has this named port.
+    /// It is a pod's or a host endpoint's that has this named port.
     Port(NamedPort),
     /// It lies in one of these blocks: all those of a rule together.
     Blocks(BTreeSet<IpBlock>),
@@ -189,10 +189,11 @@ impl PodAtoms {
     /// The properties that a pod of this cluster has.
     pub(crate) fn of(&self, pod: &Pod, cluster: &Cluster) -> Signature {
         let mut signature = Signature::new();
+        let is_pod = pod.host.is_none();
         if let Some(candidates) = self.in_namespace.get(&pod.name.namespace) {
             signature.extend(matching(candidates, &pod.labels).cloned());
         }
-        if !self.across.is_empty() {
+        if !self.across.is_empty() && is_pod {
             let namespace_labels = cluster.namespace_labels(&pod.name.namespace);
             for (namespaces, candidates) in &self.across {
                 if namespaces.matches(&namespace_labels) {

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 
 use super::{Atom, Condition, NetworkSets, Shared, network_sets::block};
-use crate::model::{CalicoEnds, EntityMatch, IpFamily, LabelExpression, Pod};
+use crate::model::{CalicoEnds, EntityMatch, HostTraffic, IpFamily, LabelExpression, Pod};
 
 /// What the other end has to be: the first condition of the clause, and the rest.
 pub(super) struct EndConditions {
@@ -18,13 +18,20 @@ pub(super) struct EndConditions {
 }
 
 impl EndConditions {
-    pub(super) fn of(ends: &CalicoEnds, pod: &Pod, sets: &NetworkSets<'_>) -> Self {
+    /// `denies`: what the rule does with what it matches.
+    pub(super) fn of(ends: &CalicoEnds, pod: &Pod, denies: bool, sets: &NetworkSets<'_>) -> Self {
         let CalicoEnds { peer, own, family } = ends;
         let mut conditions = conditions(peer, sets);
         if !own.is_any() || family.is_some() {
-            let mut families = own_families(own, pod, sets);
+            let mut families = match &pod.host {
+                Some(host) => host_families(own, pod, host.traffic, denies, sets),
+                None => own_families(own, pod, sets),
+            };
             families.retain(|own| family.is_none_or(|family| family == *own));
-            let is_every = pod.addresses.iter().all(|address| families.contains(&IpFamily::of(address)));
+            let is_every = match &pod.host {
+                Some(_) => families.len() == IpFamily::ALL.len(),
+                None => pod.addresses.iter().all(|address| families.contains(&IpFamily::of(address))),
+            };
             if families.is_empty() {
                 conditions = vec![Condition::AnyOf(BTreeSet::new())];
             } else if !is_every {
@@ -40,19 +47,56 @@ impl EndConditions {
 
 /// The families of a pod's addresses that meet what a rule wants of its own end.
 fn own_families(own: &EntityMatch, pod: &Pod, sets: &NetworkSets<'_>) -> BTreeSet<IpFamily> {
+    let matching = own_addresses(own, pod, sets).into_iter().filter(|(_, matches)| *matches);
+    matching.map(|(address, _)| IpFamily::of(&address)).collect()
+}
+
+/// The families in which a rule may match what a host endpoint's own end is. Which of several addresses a
+/// packet has, or whose it is where it is forwarded, is not known: then a rule that denies matches if any
+/// does, and another one only if all do.
+fn host_families(
+    own: &EntityMatch,
+    pod: &Pod,
+    traffic: HostTraffic,
+    denies: bool,
+    sets: &NetworkSets<'_>,
+) -> BTreeSet<IpFamily> {
+    if own.is_any() {
+        return IpFamily::ALL.into();
+    }
+    let known = match traffic {
+        HostTraffic::Local => own_addresses(own, pod, sets),
+        HostTraffic::Forwarded => Vec::new(),
+    };
+    let of_family = |family: &IpFamily| {
+        let mut matches = known
+            .iter()
+            .filter(|(address, _)| IpFamily::of(address) == *family)
+            .map(|(_, it)| *it)
+            .peekable();
+        match matches.peek() {
+            None => denies,
+            Some(_) if denies => matches.any(|it| it),
+            Some(_) => matches.all(|it| it),
+        }
+    };
+    IpFamily::ALL.into_iter().filter(of_family).collect()
+}
+
+/// The addresses of an end, and whether each meets what a rule wants of its own end.
+fn own_addresses(own: &EntityMatch, pod: &Pod, sets: &NetworkSets<'_>) -> Vec<(IpAddr, bool)> {
     let namespace_labels = sets.cluster().namespace_labels(&pod.name.namespace);
     let labels = sets.cluster().calico.labels_of(pod, &namespace_labels);
-    let matching = pod.addresses.iter().filter(|address| {
-        let is_selected = |selector: &LabelExpression| {
-            selector.matches(&labels) || sets.has_selected_at(selector, **address)
-        };
+    let matches = |address: IpAddr| {
+        let is_selected =
+            |selector: &LabelExpression| selector.matches(&labels) || sets.has_selected_at(selector, address);
         let EntityMatch { selector, not_selector, nets, not_nets, service: _ } = own;
         selector.as_ref().is_none_or(is_selected)
             && !not_selector.as_ref().is_some_and(is_selected)
-            && nets.as_ref().is_none_or(|nets| is_in(nets, **address))
-            && !is_in(not_nets, **address)
-    });
-    matching.map(IpFamily::of).collect()
+            && nets.as_ref().is_none_or(|nets| is_in(nets, address))
+            && !is_in(not_nets, address)
+    };
+    pod.addresses.iter().map(|address| (*address, matches(*address))).collect()
 }
 
 /// Whether an address is in any of these. A list may be long, and many rules may have it.

@@ -279,7 +279,7 @@ impl Incremental {
         changes.namespaces.iter().flat_map(|name| pods_in(new, name)).for_each(&mut add);
         let before = if mentioned.is_any_of(Holder::Pods) {
             // At the start every pod is new.
-            if !old.pods.is_empty() {
+            if !old.pods.is_empty() || old.calico.host_ends().next().is_some() {
                 let changed = PodAtoms::new(&mentioned.atoms);
                 changed.mentioned(new).for_each(&mut add);
             }
@@ -383,9 +383,12 @@ impl Incremental {
         settled: &Settled,
         before: Option<&Reclassified>,
     ) {
-        let egress = self.tables.subjects.values().flat_map(Subject::of_egress);
-        let mut isolating_sets: BTreeSet<usize> = egress.chain(self.retained.iter().copied()).collect();
-        isolating_sets.remove(&Subject::NOT_ISOLATED.egress);
+        let retained = self.retained.iter().copied();
+        let isolating_sets = services::isolating_sets(
+            step.subjects.values().map(Arc::as_ref),
+            &self.tables.subjects,
+            retained,
+        );
         let Some(site) = step.site.filter(|_| !isolating_sets.is_empty()) else {
             self.frontends.clear();
             self.tables.services = Services::default();

@@ -154,7 +154,8 @@ pub(super) fn compile<'a>(cluster: &'a Cluster, subjects: impl IntoIterator<Item
 
 /// Every named port of the cluster's pods, but for those on the host network.
 pub(crate) fn named_ports(cluster: &Cluster) -> BTreeMap<NamedPort, usize> {
-    let pods = cluster.pods.values().filter(|pod| !pod.host_network);
+    let ends = cluster.pods.values().chain(cluster.calico.host_ends());
+    let pods = ends.filter(|pod| !pod.host_network);
     pods.flat_map(|pod| &*pod.ports).map(|port| (port.clone(), 1)).collect()
 }
 
@@ -255,10 +256,14 @@ impl<'a> Compiler<'a> {
     /// What policies say of a pod in a direction; nothing at all if none has a say.
     fn rule_set(&mut self, pod: &'a Pod, direction: Direction, walk: &PolicyWalk<'a>) -> Arc<RuleSet> {
         let tiers = walk.deciding();
-        if tiers.is_empty() {
+        if tiers.is_empty() && walk.end() == TierEnd::Pass {
             return self.nothing.clone();
         }
-        let question = RuleSetKey::of(tiers.iter().flat_map(|tier| tier.policies()), direction, pod);
+        let mut question = RuleSetKey::of(tiers.iter().flat_map(|tier| tier.policies()), direction, pod);
+        if pod.host.is_some() {
+            // The end of its tiers is one of its own.
+            question.pod = Some(&pod.name);
+        }
         if let Some(known) = self.by_question.get(&question) {
             return known.clone();
         }
@@ -266,7 +271,8 @@ impl<'a> Compiler<'a> {
             let parts = tier.groups().map(|group| self.part(group, direction, pod));
             TierRules { parts: parts.filter(|part| !part.is_nothing()).collect(), end: tier.end() }
         });
-        let tiers = tiers.filter(|tier| !tier.parts.is_empty() || tier.end != TierEnd::Pass);
+        let end = TierRules { parts: Vec::new(), end: walk.end() };
+        let tiers = tiers.chain([end]).filter(|tier| !tier.parts.is_empty() || tier.end != TierEnd::Pass);
         let rule_set = Arc::new(RuleSet { tiers: tiers.collect() });
         self.by_question.insert(question, rule_set.clone());
         rule_set
@@ -294,7 +300,7 @@ impl<'a> Compiler<'a> {
         self.policies.for_pod(pod, direction)
     }
 
-    /// A rule, for a pod; `namespace` is its policy's.
+    /// A rule that allows, for a pod; `namespace` is its policy's.
     pub(crate) fn clause_for(
         &self,
         rule: &Rule,
@@ -302,6 +308,19 @@ impl<'a> Compiler<'a> {
         pod: &Pod,
         direction: Direction,
     ) -> Clause {
+        self.clause_of(rule, Action::Accept, namespace, pod, direction)
+    }
+
+    /// The same of any rule: where it is not known whether it matches, it matters what it does.
+    pub(super) fn clause_of(
+        &self,
+        rule: &Rule,
+        action: Action,
+        namespace: Option<&Name>,
+        pod: &Pod,
+        direction: Direction,
+    ) -> Clause {
+        let denies = action == Action::Deny;
         // A named port of ingress is the pod's own.
         let subject = matches!(direction, Direction::Ingress).then_some(pod);
         let (mut peers, mut conditions) = match &rule.peers {
@@ -309,11 +328,11 @@ impl<'a> Compiler<'a> {
             Peers::Listed(peers) => (Some(peer_atoms(peers, namespace)), Vec::new()),
             Peers::Calico(ends) => {
                 let calico::EndConditions { peers, conditions } =
-                    calico::EndConditions::of(ends, pod, &self.network_sets);
+                    calico::EndConditions::of(ends, pod, denies, &self.network_sets);
                 (peers, conditions)
             }
         };
-        let (mut ports, except_ports) = match &rule.ports {
+        let (mut ports, mut except_ports) = match &rule.ports {
             Ports::Any => (None, None),
             Ports::Listed(ports) => (Some(self.clause_ports(ports, subject)), None),
             Ports::Except { listed, except } => {
@@ -322,6 +341,10 @@ impl<'a> Compiler<'a> {
                 (ports, except)
             }
         };
+        if pod.is_of_forwarded() && direction == Direction::Ingress && rule.has_named_port() {
+            // Whose port it is depends on where the packet goes.
+            (ports, except_ports) = ((!denies).then(|| self.clause_ports(&[], None)), None);
+        }
         if let Some(service) = rule.service() {
             let atoms = self.services.atoms(service);
             match direction {
@@ -349,7 +372,7 @@ impl<'a> Compiler<'a> {
             actions.into_iter().zip(rules).map(|(action, rule)| (action, rule, policy.namespace()))
         });
         let steps = rules.map(|(action, rule, namespace)| {
-            let clause = self.clause_for(rule, namespace, pod, direction);
+            let clause = self.clause_of(rule, action, namespace, pod, direction);
             Step { action, clause: Shared::new(clause) }
         });
         let steps: Steps = steps.filter(Step::can_decide).collect();

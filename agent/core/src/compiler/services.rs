@@ -114,11 +114,32 @@ pub(super) fn local<'a>(
     pods: impl IntoIterator<Item = &'a Pod>,
     subjects: &OrdMap<ObjectName, Subject>,
 ) -> HashMap<IpAddr, [usize; 2]> {
-    let local = pods.into_iter().flat_map(|pod| {
+    let local = pods.into_iter().filter(|pod| pod.host.is_none()).flat_map(|pod| {
         let subject = subjects.get(&pod.name).copied().unwrap_or_default();
         pod.addresses.iter().map(move |address| (*address, subject.of_egress()))
     });
     local.collect()
+}
+
+/// The rule sets that ask what is behind a service's address: those of the egress of these pods, and those of
+/// before. The node's own traffic is evaluated where it leaves the node, after its translation.
+pub(super) fn isolating_sets<'a>(
+    subjects: impl IntoIterator<Item = &'a Pod>,
+    compiled: &OrdMap<ObjectName, Subject>,
+    retained: impl IntoIterator<Item = usize>,
+) -> BTreeSet<usize> {
+    let (mut of_pods, mut of_hosts) = (BTreeSet::new(), BTreeSet::new());
+    for pod in subjects {
+        let subject = compiled.get(&pod.name).copied().unwrap_or_default();
+        if pod.host.is_some() {
+            of_hosts.extend(subject.rule_sets());
+        } else {
+            of_pods.extend(subject.of_egress());
+        }
+    }
+    of_pods.extend(retained.into_iter().filter(|rule_set| !of_hosts.contains(rule_set)));
+    of_pods.remove(&Subject::NOT_ISOLATED.egress);
+    of_pods
 }
 
 /// `isolating_sets`: the rule sets that evaluate, or evaluated until now, the egress of some pod.

@@ -3,7 +3,7 @@
 //! In: what the rule wants of its ends, and who they are. Out: one entry for each field that is given: the
 //! rule matches when all of them do.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use podgate_common::Direction;
@@ -126,7 +126,9 @@ pub(super) fn entries(
         let finding = PeerFinding::Family { wanted, address };
         entries.push(entry("ipVersion", IpFamily::of(&address) == wanted, finding));
     }
-    let peer = TriedEnd::of(cluster, resolved.policed(), resolved.shown.clone(), Some(address));
+    let host = || cluster.calico.host_ends().find(|end| end.addresses.contains(&address));
+    let end = resolved.policed().or_else(|| host().map(Arc::as_ref));
+    let peer = TriedEnd::of(cluster, end, resolved.shown.clone(), Some(address));
     peer.tries(&ends.peer, &of_peer, &mut entries);
     if let Some(service) = &ends.peer.service {
         let wish = ServiceWish::of(cluster, service, direction, address, port);

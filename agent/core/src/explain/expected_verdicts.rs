@@ -38,7 +38,7 @@ impl Explanation {
         let expected_verdicts = sides.into_iter().filter_map(|(direction, side, pod)| {
             // One port alone: of several, the denied one is not known.
             let ([port], true) = (self.numbers.as_slice(), is_by_policy(side)) else { return None };
-            let pod = pod?;
+            let pod = pod.filter(|_| side.host_endpoint.is_none())?;
             // What a name opens is not in the tables that are asked.
             let is_learnt = move |pair: &&AddressPair| {
                 let learnt = self.learnt.iter().flatten();
@@ -68,6 +68,9 @@ const fn is_by_policy(side: &DirectionResult) -> bool {
         | VerdictReason::CalicoPolicyDenies
         | VerdictReason::EndOfTier => true,
         VerdictReason::NotAPod
+        | VerdictReason::Failsafe
+        | VerdictReason::Profile
+        | VerdictReason::NoProfile
         | VerdictReason::Itself
         | VerdictReason::OwnNode
         | VerdictReason::NoBackend

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    EndpointRef, Wording,
+    EndpointRef, VerdictReason, Wording,
     calico::CalicoPolicyTrace,
     end::OwnNodeAddress,
     findings::{EntryFinding, EntryName, Miss, TriedEntry},
@@ -112,6 +112,9 @@ pub struct AddressPair {
 pub struct DirectionResult {
     /// Whether a NetworkPolicy selects the pod in this direction.
     pub isolated: bool,
+    /// The host endpoint whose policies these are, where this end is a node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_endpoint: Option<Name>,
     /// What this side says.
     pub verdict: Verdict,
     /// Why.
@@ -132,43 +135,6 @@ pub struct DirectionResult {
     /// What it would say were the policies in audit mode enforced; `None`: there are none for this end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Box<DirectionResult>>,
-}
-
-/// Why one end says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum VerdictReason {
-    /// Allow: no policy selects what is not a pod with a network of its own.
-    NotAPod,
-    /// Allow: a pod always reaches itself.
-    Itself,
-    /// Allow: no policy selects the pod for this direction.
-    NotIsolated,
-    /// Allow: only ClusterNetworkPolicies select the pod for this direction, and none of their rules decides.
-    Undecided,
-    /// Allow: a pod and its own node always reach each other.
-    OwnNode,
-    /// Allow: each address and port is allowed by some rule.
-    RuleMatches,
-    /// Deny.
-    NoRuleMatches,
-    /// Allow: a rule of a ClusterNetworkPolicy is the first that matches.
-    ClusterPolicyAccepts,
-    /// Deny: likewise.
-    ClusterPolicyDenies,
-    /// Allow: a rule of a policy of Calico's is the first that matches.
-    CalicoPolicyAllows,
-    /// Deny: likewise.
-    CalicoPolicyDenies,
-    /// Deny: a tier with a policy of Calico's for the pod, of which no rule matches.
-    EndOfTier,
-    /// Deny: the service has no endpoint that the client could be led to.
-    NoBackend,
-    /// Allow, as far as this part of the way goes: another node has the address, and the client's policies
-    /// see that node.
-    TranslatedElsewhere,
-    /// The client's node masquerades it: the other end is asked about that node.
-    Masqueraded,
 }
 
 /// One policy and what its rules say.
@@ -281,6 +247,7 @@ impl DirectionResult {
     pub(super) const fn without_policies(reason: VerdictReason) -> Self {
         Self {
             isolated: false,
+            host_endpoint: None,
             verdict: reason.verdict(),
             reason,
             note: None,
@@ -346,52 +313,5 @@ fn extend<T: PartialEq>(lines: &mut Vec<T>, more: Vec<T>) {
         if !lines.contains(&line) {
             lines.push(line);
         }
-    }
-}
-
-impl VerdictReason {
-    /// The verdict that this reason leads to.
-    pub const fn verdict(self) -> Verdict {
-        match self {
-            Self::NotAPod
-            | Self::Itself
-            | Self::NotIsolated
-            | Self::Undecided
-            | Self::OwnNode
-            | Self::RuleMatches
-            | Self::ClusterPolicyAccepts
-            | Self::CalicoPolicyAllows
-            | Self::TranslatedElsewhere
-            | Self::Masqueraded => Verdict::Allow,
-            Self::NoRuleMatches
-            | Self::ClusterPolicyDenies
-            | Self::CalicoPolicyDenies
-            | Self::EndOfTier
-            | Self::NoBackend => Verdict::Deny,
-        }
-    }
-}
-
-impl fmt::Display for VerdictReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotAPod => "not a pod with a network of its own, so no policy selects it",
-            Self::Itself => "a pod always reaches itself",
-            Self::NotIsolated => "not isolated, no policy selects it for this direction",
-            Self::Undecided => "not isolated, and no rule of a cluster-wide policy decides",
-            Self::OwnNode => "a pod and its own node always reach each other",
-            Self::RuleMatches => "isolated, a rule matches",
-            Self::NoRuleMatches => "isolated, no rule matches",
-            Self::ClusterPolicyAccepts => "a cluster-wide policy accepts",
-            Self::ClusterPolicyDenies => "a cluster-wide policy denies",
-            Self::CalicoPolicyAllows => "a policy of Calico's allows",
-            Self::CalicoPolicyDenies => "a policy of Calico's denies",
-            Self::EndOfTier => "a tier ends, and no rule of it matches",
-            Self::NoBackend => "the service leads nowhere from there",
-            Self::Masqueraded => "evaluated by the address of the client's node, under which it arrives",
-            Self::TranslatedElsewhere => {
-                "evaluated where it leaves the client, by the address of the other node"
-            }
-        })
     }
 }

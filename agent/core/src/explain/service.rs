@@ -268,6 +268,7 @@ fn together<'a>(sides: impl Iterator<Item = &'a DirectionResult>) -> Option<Dire
     let mut all = sides.cloned().reduce(|mut all, side| {
         let DirectionResult {
             isolated,
+            host_endpoint,
             verdict,
             reason,
             note,
@@ -278,6 +279,7 @@ fn together<'a>(sides: impl Iterator<Item = &'a DirectionResult>) -> Option<Dire
             audit,
         } = side;
         all.isolated |= isolated;
+        all.host_endpoint = all.host_endpoint.or(host_endpoint);
         if all.verdict == Verdict::Allow && verdict == Verdict::Deny {
             (all.verdict, all.reason) = (verdict, reason);
         }

@@ -13,7 +13,7 @@ use super::{
     ports,
 };
 use crate::{
-    model::{Action, ClusterNetworkPolicy, Name, NetworkPolicy, PolicyRef, Rule},
+    model::{Action, ClusterNetworkPolicy, Name, NetworkPolicy, Pod, PolicyRef, Rule},
     policy_walk::{ConnectionIndexes, OrderedPolicies, PolicyVisitor, PolicyWalk, Walked},
 };
 
@@ -28,28 +28,32 @@ impl Connection<'_> {
     pub(super) fn side(&self, direction: Direction) -> DirectionResult {
         let own = if direction == Direction::Egress { self.from } else { self.to };
         let Some(pod) = own.policed() else {
-            return DirectionResult::without_policies(VerdictReason::NotAPod);
+            return self.host_side(direction);
         };
-        let policies = OrderedPolicies::of(self.cluster);
-        let walk = policies.for_pod(pod, direction);
-        let audited = || Box::new(self.side_by(&walk.as_if_enforced(), direction));
-        let audit = policies.is_any_in_audit(pod).then(audited);
-        DirectionResult { audit, ..self.side_by(&walk.enforced(), direction) }
+        self.side_of(pod, direction)
     }
 
-    fn side_by(&self, walk: &PolicyWalk<'_>, direction: Direction) -> DirectionResult {
-        let (own, peer) = match direction {
-            Direction::Egress => (self.from, self.to),
-            Direction::Ingress => (self.to, self.from),
+    /// The side of a pod, or of a host endpoint.
+    pub(super) fn side_of(&self, pod: &Pod, direction: Direction) -> DirectionResult {
+        let policies = OrderedPolicies::of(self.cluster);
+        let walk = policies.for_pod(pod, direction);
+        let audited = || Box::new(self.side_by(pod, &walk.as_if_enforced(), direction));
+        let audit = policies.is_any_in_audit(pod).then(audited);
+        DirectionResult { audit, ..self.side_by(pod, &walk.enforced(), direction) }
+    }
+
+    fn side_by(&self, pod: &Pod, walk: &PolicyWalk<'_>, direction: Direction) -> DirectionResult {
+        let peer = match direction {
+            Direction::Egress => self.to,
+            Direction::Ingress => self.from,
         };
-        let pod = own.policed().expect("only pods have policies");
         let cases = self.cases(direction);
-        let is_own_node = peer.is_own_node(pod, direction);
+        let is_own_node = pod.host.is_none() && peer.is_own_node(pod, direction);
         // The peers of ingress are pods, and the node's own traffic always passes.
         let is_always_let_in = is_own_node && direction == Direction::Ingress;
         let open = (0..cases.len()).filter(|_| !is_always_let_in).collect();
         let mut tracer =
-            Tracer { connection: self, direction, cases: &cases, policy: None, traces: Vec::new() };
+            Tracer { connection: self, own: pod, direction, cases: &cases, policy: None, traces: Vec::new() };
         let walked = walk.walk(open, &mut tracer);
         let (mut policies, mut cluster_policies, mut calico_policies) = (Vec::new(), Vec::new(), Vec::new());
         for (policy, rules) in walked.policies.iter().zip(tracer.traces) {
@@ -67,8 +71,10 @@ impl Connection<'_> {
         let has_ordered = !cluster_policies.is_empty() || !calico_policies.is_empty();
         let otherwise = match (isolated, !has_ordered) {
             (true, _) if is_own_node => VerdictReason::OwnNode,
+            (true, _) if pod.host.is_some() => VerdictReason::NoProfile,
             (true, _) => VerdictReason::NoRuleMatches,
             (false, true) => VerdictReason::NotIsolated,
+            (false, false) if pod.host.is_some() => VerdictReason::Profile,
             (false, false) => VerdictReason::Undecided,
         };
         let reasons: Vec<VerdictReason> =
@@ -88,6 +94,7 @@ impl Connection<'_> {
         let denied = denied.map(|(case, _)| case.peer).collect();
         DirectionResult {
             isolated,
+            host_endpoint: pod.host.is_some().then(|| pod.name.name.clone()),
             verdict: reason.verdict(),
             reason,
             note: peer.note(pod, direction).map(Wording::Meaning),
@@ -117,18 +124,13 @@ impl Connection<'_> {
         &self,
         namespace: Option<&Name>,
         rule: &Rule,
-        direction: Direction,
+        (own, direction): (&Pod, Direction),
         case: Case,
     ) -> RuleEvaluation {
         let peer = match direction {
             Direction::Egress => self.to,
             Direction::Ingress => self.from,
         };
-        let own = match direction {
-            Direction::Egress => self.from,
-            Direction::Ingress => self.to,
-        };
-        let own = own.policed().expect("only pods have policies");
         let other = OtherEnd {
             resolved: peer,
             address: case.peer,
@@ -146,6 +148,7 @@ impl Connection<'_> {
 /// Notes how each rule answers.
 struct Tracer<'t, 'c> {
     connection: &'t Connection<'c>,
+    own: &'t Pod,
     direction: Direction,
     cases: &'t [Case],
     /// At hand.
@@ -166,7 +169,7 @@ impl<'t> PolicyVisitor<'t> for Tracer<'t, '_> {
         let annotation = self.policy.and_then(|policy| policy.annotation(self.direction, index));
         let mut trace = RuleTrace::of(index, annotation.map(Name::from));
         let namespace = self.policy.and_then(PolicyRef::namespace);
-        let attempt = |case| self.connection.attempt(namespace, rule, self.direction, case);
+        let attempt = |case| self.connection.attempt(namespace, rule, (self.own, self.direction), case);
         let cases = self.cases.iter().enumerate();
         let matched: ConnectionIndexes =
             cases.filter(|(_, case)| trace.add(attempt(**case))).map(|(place, _)| place).collect();
@@ -221,7 +224,9 @@ fn reason(case: usize, walked: &Walked<'_>, direction: Direction, otherwise: Ver
     match decided.next() {
         None if is_dropped && walked.decision.denied.contains(&case) => VerdictReason::EndOfTier,
         // A rule that passes has left it, and no later tier decides.
-        None if walked.decision.left.contains(&case) && otherwise != VerdictReason::NotIsolated => {
+        None if walked.decision.left.contains(&case)
+            && ![VerdictReason::NotIsolated, VerdictReason::Profile].contains(&otherwise) =>
+        {
             VerdictReason::Undecided
         }
         None => otherwise,

@@ -2,9 +2,9 @@
 //! policies with an order and ordered rules, network sets, and the labels of service accounts.
 //!
 //! A rule that was not understood has failed closed on its way here, as those of a ClusterNetworkPolicy: one
-//! that allows matches nothing, any other denies what it might match. Left out: host endpoints, and what has
-//! an effect on them alone.
+//! that allows matches nothing, any other denies what it might match.
 
+mod host_endpoint;
 mod objects;
 mod rule;
 mod selector;
@@ -15,6 +15,10 @@ use ipnet::IpNet;
 use podgate_common::Direction;
 use serde::{Deserialize, Serialize};
 
+pub use host_endpoint::{
+    DEFAULT_ALLOW_PROFILE, FailsafePorts, HOST_ENDPOINTS, HostDevices, HostEnd, HostEndpoint, HostTraffic,
+    PolicyScope,
+};
 pub use objects::{Calico, CalicoApi, CalicoObjects};
 pub use rule::{CalicoEnds, EntityMatch, IpFamily};
 pub use selector::{EndpointLabels, LabelExpression, LabelTest, label_keys};
@@ -40,6 +44,8 @@ pub struct CalicoPolicy {
     pub audit: bool,
     /// It stands for the removal of the policy that has its name (`stagedAction: Delete`).
     pub removes: bool,
+    /// Which traffic of host endpoints it is for.
+    pub scope: PolicyScope,
 }
 
 /// What such a policy is called; printed as in `GlobalNetworkPolicy base`, `Calico NetworkPolicy shop/web`.
@@ -128,11 +134,15 @@ impl CalicoPolicy {
         rules.filter_map(|rule| rule.matches.service())
     }
 
-    /// Whether it is for a pod with these labels.
+    /// Whether it is for a pod with these labels, or for any traffic of such a host endpoint.
     pub fn selects(&self, pod: &Pod, labels: &EndpointLabels<'_>) -> bool {
         let is_in_namespace =
             self.name.namespace.as_ref().is_none_or(|namespace| *namespace == pod.name.namespace);
-        !pod.host_network && is_in_namespace && self.subject.matches(labels)
+        let is_of_scope = match &pod.host {
+            Some(host) => Direction::ALL.into_iter().any(|direction| self.is_for_host(host, direction)),
+            None => self.scope.is_for_pods(),
+        };
+        !pod.host_network && is_of_scope && is_in_namespace && self.subject.matches(labels)
     }
 }
 

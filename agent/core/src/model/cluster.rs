@@ -10,8 +10,8 @@ use podgate_common::{Direction, Protocol};
 use smallvec::SmallVec;
 
 use super::{
-    Calico, ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, Labels, Name, NetworkPolicy, ObjectName,
-    Service, ServiceEndpoints, Tier, Uid,
+    Calico, ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, HostEnd, HostTraffic, Labels, Name,
+    NetworkPolicy, ObjectName, Service, ServiceEndpoints, Tier, Uid,
 };
 
 /// A full picture of a cluster.
@@ -69,6 +69,15 @@ pub struct Pod {
     pub ports: Arc<[NamedPort]>,
     /// What its node leads to it, if it is not on the host network.
     pub host_ports: Box<[HostPort]>,
+    /// It stands for a host endpoint of its node, and is no pod.
+    pub host: Option<Box<HostEnd>>,
+}
+
+impl Pod {
+    /// Whether it stands for what a host endpoint forwards: nothing is known of its own end.
+    pub(crate) fn is_of_forwarded(&self) -> bool {
+        self.host.as_ref().is_some_and(|host| host.traffic == HostTraffic::Forwarded)
+    }
 }
 
 /// Of a pod: one, or one of each family. A single one takes no memory of its own.

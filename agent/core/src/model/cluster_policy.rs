@@ -110,6 +110,7 @@ impl ClusterNetworkPolicy {
     /// Whether it selects a pod, whose namespace has these labels.
     pub fn selects(&self, pod: &Pod, namespace: &Labels) -> bool {
         !pod.host_network
+            && pod.host.is_none()
             && self.subject.namespaces.matches(namespace)
             && self.subject.pods.matches(&pod.labels)
     }

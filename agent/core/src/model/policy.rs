@@ -129,6 +129,16 @@ impl Rule {
         })
     }
 
+    /// Whether it lists a port by name.
+    pub(crate) fn has_named_port(&self) -> bool {
+        let is_named = |port: &PortRule| matches!(port, PortRule::Named(..));
+        match &self.ports {
+            Ports::Any => false,
+            Ports::Listed(ports) => ports.iter().any(is_named),
+            Ports::Except { listed, except } => listed.iter().flatten().chain(except).any(is_named),
+        }
+    }
+
     /// How many peers, networks of peers and ports it lists.
     pub fn size(&self) -> usize {
         let peers = match &self.peers {

@@ -17,8 +17,8 @@ use podgate_common::Direction;
 use super::{PolicyWalk, WalkTier};
 use crate::model::{
     ADMIN_TIER, BASELINE_TIER, CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, Cluster,
-    ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, DEFAULT_TIER, EnforcedName, Labels,
-    NETWORK_POLICY_ORDER, Name, Pod, PolicyName, PolicyRef, Tier, TierOrder,
+    ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, DEFAULT_TIER, EnforcedName, HostEnd, Labels,
+    NETWORK_POLICY_ORDER, Name, Pod, PolicyName, PolicyRef, PolicyScope, Tier, TierOrder,
 };
 
 /// The policies of a cluster, in one list of tiers.
@@ -123,8 +123,11 @@ impl<'a> OrderedPolicies<'a> {
         by_tier.into_values().collect()
     }
 
-    /// Those with a say for a pod in a direction, in audit mode or not.
+    /// Those with a say for a pod or a host endpoint in a direction, in audit mode or not.
     pub fn for_pod(&self, pod: &Pod, direction: Direction) -> PolicyWalk<'a> {
+        if let Some(host) = &pod.host {
+            return self.for_host(pod, host, direction);
+        }
         let namespace = &pod.name.namespace;
         let own = self.of_namespace(namespace);
         let mut in_order: Vec<&OrderedTier<'a>> = self.tiers.iter().chain(&own.unknown).collect();
@@ -171,12 +174,52 @@ impl<'a> OrderedPolicies<'a> {
             whole_namespace_audits: self.cluster.is_in_audit(namespace),
             tiers,
             replaced: Vec::new(),
+            denies_undecided: false,
         };
-        if !self.replaced.is_empty() || !own.replaced.is_empty() {
+        self.note_replaced(&mut walk, &own.replaced);
+        walk
+    }
+
+    /// `of_namespace`: those of the namespace whose places staged policies take.
+    fn note_replaced(&self, walk: &mut PolicyWalk<'_>, of_namespace: &BTreeSet<PolicyName>) {
+        if !self.replaced.is_empty() || !of_namespace.is_empty() {
             let names = walk.policies().map(PolicyRef::name);
-            let is_replaced = |name: &_| self.replaced.contains(name) || own.replaced.contains(name);
+            let is_replaced = |name: &_| self.replaced.contains(name) || of_namespace.contains(name);
             walk.replaced = names.filter(is_replaced).collect();
         }
+    }
+
+    /// Of Calico's policies of the cluster, those for a host endpoint. All tiers are asked for each stage
+    /// ([`PolicyScope::STAGES`]) in turn; what the last one leaves of the node's own traffic only a profile
+    /// lets pass.
+    fn for_host(&self, pod: &Pod, host: &HostEnd, direction: Direction) -> PolicyWalk<'a> {
+        let labels = Labels::default();
+        let endpoint = self.cluster.calico.labels_of(pod, &labels);
+        let (mut tiers, last) = (Vec::new(), PolicyScope::STAGES.len() - 1);
+        for (stage, scopes) in PolicyScope::STAGES.iter().enumerate() {
+            for tier in &self.tiers {
+                let of_calico = tier.policies.iter().filter_map(|policy| match policy {
+                    OrderedPolicy::Calico(policy) => Some(*policy),
+                    OrderedPolicy::Cluster(_) | OrderedPolicy::NetworkPolicies => None,
+                });
+                let asked = of_calico.filter(|policy| {
+                    scopes.contains(&policy.scope)
+                        && policy.rules(direction).is_some()
+                        && policy.is_for_host(host, direction)
+                        && policy.subject.matches(&endpoint)
+                });
+                let policies: Vec<PolicyRef<'a>> = asked.map(PolicyRef::Calico).collect();
+                if !policies.is_empty() {
+                    let denies_rest = tier.denies_rest && stage == last;
+                    tiers.push(WalkTier { name: tier.name, policies, denies_rest });
+                }
+            }
+        }
+        let denies_undecided = host.denies_undecided();
+        let whole_namespace_audits = false;
+        let mut walk =
+            PolicyWalk { direction, whole_namespace_audits, tiers, replaced: Vec::new(), denies_undecided };
+        self.note_replaced(&mut walk, &BTreeSet::new());
         walk
     }
 

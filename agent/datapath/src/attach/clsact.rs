@@ -28,6 +28,8 @@ use crate::{Program, netlink::Requests};
 
 /// Where other programs leave room, and where the next agent looks: "pg".
 const PRIORITY: u16 = 0x7067;
+/// Of host endpoints, after that: both may be at one hook.
+const HOST_PRIORITY: u16 = PRIORITY + 1;
 const HANDLE: u16 = 1;
 
 /// `ETH_P_ALL` (linux/if_ether.h).
@@ -57,17 +59,12 @@ impl Filters {
 
     /// Where our filter is in the order of a hook.
     pub(super) fn order_at(&mut self, program: Program, ifindex: u32) -> Result<ProgramOrder> {
-        let direction = match program {
-            Program::FromPod => Direction::Egress,
-            Program::ToPod | Program::ToWire | Program::ToTunnel => Direction::Ingress,
-        };
+        let direction = direction_of(program);
         let filters = self.list(ifindex, direction)?;
-        if !filters.iter().any(is_ours) {
+        if !filters.iter().any(|filter| is_ours(filter) && priority(filter) == priority_of(program)) {
             return Ok(ProgramOrder::Missing);
         }
-        // The kernel asks filters with smaller numbers first.
-        let priority = |filter: &TcHeader| filter.info >> 16;
-        let before = filters.iter().map(priority).filter(|priority| *priority < u32::from(PRIORITY)).min();
+        let before = filters.iter().map(priority).filter(|priority| *priority < PRIORITY).min();
         Ok(before.map_or(ProgramOrder::First, |priority| {
             ProgramOrder::Behind(format!("a filter with preference {priority}"))
         }))
@@ -83,13 +80,14 @@ impl Filters {
     ) -> Result<()> {
         self.add_qdisc(ifindex, interface)?;
         let (hook, handle) = (attach_type(program), TcHandle::new(0, HANDLE));
+        let priority = priority_of(program);
         let program = programs.program(program)?;
-        let earlier = SchedClassifierLink::attached(interface, hook, PRIORITY, handle, None)
+        let earlier = SchedClassifierLink::attached(interface, hook, priority, handle, None)
             .context("no such device")?;
         let link = match program.attach_to_link(earlier) {
             Ok(link) => link,
             Err(error) if os_error(&error) == Some(libc::ENOENT) => {
-                let options = NlOptions { priority: PRIORITY, handle, classid: None };
+                let options = NlOptions { priority, handle, classid: None };
                 program
                     .attach_with_options(interface, hook, TcAttachOptions::Netlink(options))
                     .context("cannot add a filter")?
@@ -104,12 +102,19 @@ impl Filters {
     /// Removes the filters of a device, and its qdisc if an agent made that and nothing else is left at it;
     /// returns how many filters there were.
     pub(super) fn remove(&mut self, ifindex: u32) -> Result<usize> {
+        self.remove_programs(ifindex, &Program::ALL)
+    }
+
+    /// The same of some programs alone.
+    pub(super) fn remove_programs(&mut self, ifindex: u32, programs: &[Program]) -> Result<usize> {
         let (mut removed, mut others) = (0, false);
         for direction in Direction::ALL {
+            let of_hook = programs.iter().filter(|program| direction_of(**program) == direction);
+            let priorities: BTreeSet<u16> = of_hook.map(|program| priority_of(*program)).collect();
             for filter in self.list(ifindex, direction)? {
-                if is_ours(&filter) {
-                    let header =
-                        TcHeader { info: all_protocols(), handle: filter.handle, ..at(ifindex, direction) };
+                if is_ours(&filter) && priorities.contains(&priority(&filter)) {
+                    let info = all_protocols(priority(&filter));
+                    let header = TcHeader { info, handle: filter.handle, ..at(ifindex, direction) };
                     self.order(RouteNetlinkMessage::DelTrafficFilter(message(header)))
                         .context("cannot remove a filter")?;
                     removed += 1;
@@ -195,12 +200,26 @@ impl Filters {
 }
 
 fn is_ours(filter: &TcHeader) -> bool {
-    filter.info >> 16 == u32::from(PRIORITY) && filter.handle == u32::from(HANDLE).into()
+    [PRIORITY, HOST_PRIORITY].contains(&priority(filter)) && filter.handle == u32::from(HANDLE).into()
+}
+
+/// Of a filter: the kernel asks those with smaller numbers first.
+#[expect(clippy::cast_possible_truncation, reason = "the upper half of a word")]
+const fn priority(filter: &TcHeader) -> u16 {
+    (filter.info >> 16) as u16
+}
+
+const fn priority_of(program: Program) -> u16 {
+    if program.is_of_host() { HOST_PRIORITY } else { PRIORITY }
+}
+
+const fn direction_of(program: Program) -> Direction {
+    if program.is_at_ingress() { Direction::Egress } else { Direction::Ingress }
 }
 
 /// A filter's priority, and the protocols that it is for in network byte order.
-fn all_protocols() -> u32 {
-    u32::from(PRIORITY) << 16 | u32::from(EVERY_PROTOCOL.to_be())
+fn all_protocols(priority: u16) -> u32 {
+    u32::from(priority) << 16 | u32::from(EVERY_PROTOCOL.to_be())
 }
 
 fn qdisc(ifindex: u32) -> TcHeader {

@@ -68,8 +68,13 @@ impl Links {
 
     /// Takes the links of a device away. When it returns, no packet meets their programs any more.
     pub(super) fn remove(&self, ifindex: u32) -> Result<()> {
-        let pins = Program::ALL.map(|program| self.pin(ifindex, program));
-        pins.iter().filter(|pin| pin.exists()).try_for_each(|pin| detach(pin))
+        self.remove_programs(ifindex, &Program::ALL)
+    }
+
+    /// The same of some programs alone.
+    pub(super) fn remove_programs(&self, ifindex: u32, programs: &[Program]) -> Result<()> {
+        let pins = programs.iter().map(|program| self.pin(ifindex, *program));
+        pins.filter(|pin| pin.exists()).try_for_each(|pin| detach(&pin))
     }
 
     /// Forgets the links of all devices but these.

@@ -76,10 +76,11 @@ impl<'a> Stale<'a> {
         self.is_unknown || !self.lost.is_empty()
     }
 
-    /// Whether a connection is one of them.
+    /// Whether a connection is one of them. The node's own devices let any address pass.
     pub(super) fn has(&self, key: &FlowKey, flow: &Flow) -> bool {
-        self.are_addresses() && self.is_in_anothers_name(key, flow)
-            || self.are_tunnels && self.is_tunnels(key, flow)
+        !key.is_at_host()
+            && (self.are_addresses() && self.is_in_anothers_name(key, flow)
+                || self.are_tunnels && self.is_tunnels(key, flow))
     }
 
     /// Whether a veth stands for an address that its pod may not send from.

@@ -71,7 +71,7 @@ fn report(cluster: &Cluster, problems: &[ValidationError], format: Format) -> an
 fn carried(cluster: &Cluster, problems: &[ValidationError]) -> CarriedObjects {
     let mut objects: BTreeSet<String> = BTreeSet::new();
     for api in CalicoApi::ALL {
-        let CalicoObjects { tiers, policies, network_sets } = match api {
+        let CalicoObjects { tiers, policies, network_sets, host_endpoints } = match api {
             CalicoApi::V3 => &cluster.calico.v3,
             CalicoApi::V1 => &cluster.calico.v1,
         };
@@ -81,7 +81,9 @@ fn carried(cluster: &Cluster, problems: &[ValidationError]) -> CarriedObjects {
             Some(namespace) => format!("NetworkSet {namespace}/{name}"),
             None => format!("GlobalNetworkSet {name}"),
         }));
+        objects.extend(host_endpoints.keys().map(|name| format!("HostEndpoint {name}")));
     }
+    // Of one without a node or a device only what is wrong with it is known.
     let is_host_endpoint = |object: &str| object.starts_with("HostEndpoint ");
     let hosts = problems.iter().filter(|problem| is_host_endpoint(&problem.object));
     objects.extend(hosts.map(|problem| problem.object.clone()));
@@ -147,7 +149,10 @@ mod tests {
             found.problems.iter().map(|problem| (&*problem.object, &*problem.field)).collect();
         assert_eq!(
             named,
-            [("Calico NetworkPolicy x/get", "spec.ingress[0].http"), ("HostEndpoint n1", "spec")]
+            [
+                ("Calico NetworkPolicy x/get", "spec.ingress[0].http"),
+                ("HostEndpoint n1", "spec.interfaceName")
+            ]
         );
         assert!(text(&found).starts_with("objects of Calico's: 3, carried whole: 1\n\nOBJECT "), "{found:?}");
     }

@@ -117,6 +117,7 @@ pub(in crate::cli) fn loud(check: &KernelCheck) -> Vec<String> {
 pub(in crate::cli) fn side_lines(direction: &str, side: &DirectionResult) -> Vec<String> {
     let DirectionResult {
         isolated: _,
+        host_endpoint,
         verdict,
         reason,
         note,
@@ -127,6 +128,7 @@ pub(in crate::cli) fn side_lines(direction: &str, side: &DirectionResult) -> Vec
         audit,
     } = side;
     let mut lines = vec![format!("{verdict} ({reason})")];
+    lines.extend(host_endpoint.iter().map(|host| format!("  of HostEndpoint {host}")));
     lines.extend(note.iter().map(|note| format!("  note: {note}")));
     let matched = policies.iter().map(|policy| &policy.matched);
     let matched = matched.chain(cluster_policies.iter().map(|policy| &policy.matched));

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use podgate_common::{Address, Direction, FlowEvent, Outcome, PolicyRole, RuleProtocol};
 use podgate_core::{
     compiler::{ConnectionQuery, MatchCache, PolicyMatch, WorkLimit, name_text},
-    model::{Name, Pod},
+    model::{HostEnd, Name, Pod},
 };
 
 use super::{DecidingPolicy, DecisionEvent, NameRole, owners::AddressOwners};
@@ -111,7 +111,7 @@ impl Attributor {
             matches = context.policy_snapshot.matches(&met, &mut self.matches, &mut self.work)?;
             // Names are asked about what is denied without them.
             let is_asked = match outcome.policies() {
-                PolicyRole::Allow => !agrees(outcome, &matches),
+                PolicyRole::Allow => !agrees(outcome, pod, &matches),
                 PolicyRole::Deny => true,
                 PolicyRole::WouldDeny | PolicyRole::NotIsolating | PolicyRole::NotAsked => false,
             };
@@ -126,7 +126,7 @@ impl Attributor {
                 met.names = &names;
                 let by_names = context.policy_snapshot.matches(&met, &mut self.matches, &mut self.work)?;
                 let texts = || names.iter().map(name_text).collect();
-                match (outcome.passes(), agrees(Outcome::Allowed, &by_names)) {
+                match (outcome.passes(), agrees(Outcome::Allowed, pod, &by_names)) {
                     (true, true) => (matches, role) = (by_names, Some(NameRole::Allowed(texts()))),
                     // Learnt since it was denied.
                     (false, true) if has_live => {}
@@ -135,7 +135,8 @@ impl Attributor {
                 }
             }
         }
-        let certain = !outcome.is_by_policy() || pod.is_some() && agrees(outcome, &matches);
+        let agrees = pod.is_some_and(|pod| agrees(outcome, pod, &matches));
+        let certain = !outcome.is_by_policy() || agrees;
         Some(Attribution { context, pod, matches, names: role, certain })
     }
 }
@@ -148,11 +149,12 @@ struct Attribution<'a> {
     certain: bool,
 }
 
-/// Whether policies that were asked account for an outcome.
-fn agrees(outcome: Outcome, matches: &[PolicyMatch]) -> bool {
+/// Whether policies that were asked account for an outcome at a pod or a host endpoint.
+fn agrees(outcome: Outcome, pod: &Pod, matches: &[PolicyMatch]) -> bool {
     let enforced = || matches.iter().filter(|matches| !matches.audit);
     let has_matched = enforced().any(|matches| !matches.matched.is_empty());
-    let isolates = enforced().any(|matches| matches.isolates);
+    let is_closed = pod.host.as_deref().is_some_and(HostEnd::denies_undecided);
+    let isolates = is_closed || enforced().any(|matches| matches.isolates);
     match outcome.policies() {
         PolicyRole::Deny => isolates && !enforced().any(is_open) || has_matched && !isolates,
         PolicyRole::Allow => has_matched || !isolates,

@@ -1,12 +1,13 @@
-//! Calico's objects: policies, tiers and network sets, as users write them (`projectcalico.org/v3`) and as
+//! Calico's objects: policies, tiers, network sets and host endpoints, as users write them (`projectcalico.org/v3`) and as
 //! Calico stores them (`crd.projectcalico.org/v1`).
 //!
 //! The fields are those of `api/pkg/apis/projectcalico/v3`. A rule with something that is not carried closes
 //! (`rule`), and its policy still selects. A policy whose selector cannot be read selects nothing, as a
-//! NetworkPolicy: which pods were meant is not known. Left out: host endpoints, which are reported, and
-//! whether the tier of a policy exists, which depends on other objects.
+//! NetworkPolicy: which pods were meant is not known. Left out: whether the tier of a policy exists, which
+//! depends on other objects.
 
 mod entity;
+mod host_endpoint;
 mod metadata;
 mod rule;
 mod selector;
@@ -17,7 +18,7 @@ use podgate_common::Direction;
 use podgate_core::model::{
     Action, CalicoApi, CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoRule, CalicoTier,
     DEFAULT_TIER, LabelExpression, LabelTest, Labels, NETWORK_POLICY_ORDER, Name, NetworkPolicy, NetworkSet,
-    ObjectName, Requirement, Rule, Selector, TierOrder,
+    ObjectName, PolicyScope, Requirement, Rule, Selector, TierOrder,
 };
 
 use super::{
@@ -27,6 +28,7 @@ use super::{
 };
 use selector::Of;
 
+pub(super) use host_endpoint::read as read_host_endpoint;
 /// What an object's metadata say, beside what those of all objects do.
 pub(super) use metadata::Stored;
 
@@ -79,6 +81,7 @@ pub(super) fn read_policy(
             egress: Some(Vec::new()),
             audit,
             removes: false,
+            scope: PolicyScope::Local,
         };
     };
     let staging = if is_staged { staging(&spec.get("stagedAction")) } else { Staging::Applies };
@@ -98,7 +101,7 @@ pub(super) fn read_policy(
     let order = order(&spec.get("order"));
     let subject = subject(&spec, kind);
     let subject = subject(names).unwrap_or(LabelExpression::NOTHING);
-    let is_for_hosts = is_for_host_endpoints(&spec);
+    let scope = scope(&spec);
     let rules = |direction: Direction, names: &mut NameInterner| -> Result<Vec<CalicoRule>, Reported> {
         let list = spec.get(direction.name());
         let namespace = header.namespace.as_ref();
@@ -116,11 +119,12 @@ pub(super) fn read_policy(
         name: name(&tier),
         tier,
         order: order.unwrap_or(TierOrder::LAST),
-        subject: if has_effect && !is_for_hosts { subject } else { LabelExpression::NOTHING },
+        subject: if has_effect { subject } else { LabelExpression::NOTHING },
         ingress: list(Direction::Ingress, ingress),
         egress: list(Direction::Egress, egress),
         audit,
         removes,
+        scope,
     }
 }
 
@@ -210,21 +214,16 @@ fn subject<'s>(
     }
 }
 
-/// Whether the policy is for host endpoints alone. What it says of forwarded traffic has no effect on pods.
-fn is_for_host_endpoints(spec: &JsonObject<'_>) -> bool {
-    let mut is_for_hosts = false;
-    for (name, of_hosts_alone) in [("preDNAT", true), ("doNotTrack", true), ("applyOnForward", false)] {
-        let field = spec.get(name);
-        if field.boolean() == Ok(Some(true)) {
-            let effect = match of_hosts_alone {
-                true => "is for host endpoints alone, which podgate does not enforce: no effect on pods",
-                false => "is about host endpoints, which podgate does not enforce: no effect on pods",
-            };
-            let _reported = field.fault(effect);
-            is_for_hosts |= of_hosts_alone;
-        }
+/// Which traffic of host endpoints the policy is for. Calico wants `applyOnForward` beside the other two, which
+/// are for all traffic.
+fn scope(spec: &JsonObject<'_>) -> PolicyScope {
+    let is_set = |name: &'static str| spec.get(name).boolean() == Ok(Some(true));
+    match ["doNotTrack", "preDNAT", "applyOnForward"].map(is_set) {
+        [true, _, _] => PolicyScope::Untracked,
+        [_, true, _] => PolicyScope::PreDnat,
+        [_, _, true] => PolicyScope::OnForward,
+        [false, false, false] => PolicyScope::Local,
     }
-    is_for_hosts
 }
 
 /// Which directions a policy is about. Absent: ingress, unless there are only rules of egress. Where Calico's
@@ -277,6 +276,7 @@ fn of_network_policy(
         egress: rules(egress),
         audit: true,
         removes,
+        scope: PolicyScope::Local,
     }
 }
 
@@ -328,12 +328,4 @@ pub(super) fn read_network_set(
         nets.extend(list.items().into_iter().flatten().filter_map(|item| entity::network(&item).ok()));
     }
     NetworkSet { namespace, labels, nets }
-}
-
-/// A host endpoint has no effect here, and its author learns of it.
-pub(super) fn report_host_endpoint(fields: &JsonObject<'_>) {
-    let _reported = fields.get("spec").fault(
-        "is not carried: podgate enforces nothing on nodes, and no rule matches a node by the labels of its host \
-         endpoint",
-    );
 }

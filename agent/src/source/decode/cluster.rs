@@ -34,6 +34,9 @@ impl Decoded {
                 let key = (set.namespace.clone(), name);
                 replace(&mut cluster.calico.of_mut(api).network_sets, key, set)
             }
+            Self::HostEndpoint(api, host) => {
+                replace(&mut cluster.calico.of_mut(api).host_endpoints, host.name.clone(), host)
+            }
             Self::ServiceAccount(name, labels) => replace(&mut cluster.calico.service_accounts, name, labels),
             Self::Removed(id) => id.remove(cluster),
         }
@@ -70,7 +73,7 @@ impl ObjectId {
                     CalicoKind::NetworkSet | CalicoKind::GlobalNetworkSet => {
                         objects.network_sets.remove(&(namespace, name)).is_some()
                     }
-                    CalicoKind::HostEndpoint => false,
+                    CalicoKind::HostEndpoint => objects.host_endpoints.remove(&name).is_some(),
                 }
             }
             (Kind::Pod | Kind::Service | Kind::EndpointSlice | Kind::ServiceAccount, None) => false,
@@ -93,7 +96,7 @@ impl Kind {
                     CalicoKind::Policy(kind) => objects.policies.keys().any(|name| name.kind == kind),
                     CalicoKind::NetworkSet => objects.network_sets.keys().any(|(of, _)| of.is_some()),
                     CalicoKind::GlobalNetworkSet => objects.network_sets.keys().any(|(of, _)| of.is_none()),
-                    CalicoKind::HostEndpoint => false,
+                    CalicoKind::HostEndpoint => !objects.host_endpoints.is_empty(),
                 }
             }
             Self::ServiceAccount => !cluster.calico.service_accounts.is_empty(),
@@ -152,7 +155,9 @@ impl Kind {
                         sets.extend(others.map(|(name, set)| (name.clone(), set.clone())));
                         take_over(&mut held.network_sets, sets);
                     }
-                    CalicoKind::HostEndpoint => {}
+                    CalicoKind::HostEndpoint => {
+                        take_over(&mut held.host_endpoints, std::mem::take(&mut listed.host_endpoints));
+                    }
                 }
             }
         }

@@ -34,6 +34,7 @@ pub(super) fn read(
         host_network: false,
         ports: names.ports(Vec::new()),
         host_ports: Box::default(),
+        host: None,
     };
     if let Ok(spec) = spec.object() {
         pod.node = spec.get("nodeName").optional_text().ok().flatten().map(|node| names.name(node));

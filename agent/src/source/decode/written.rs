@@ -74,6 +74,7 @@ impl WrittenObject {
                 | Decoded::Tier(..)
                 | Decoded::CalicoPolicy(..)
                 | Decoded::NetworkSet(..)
+                | Decoded::HostEndpoint(..)
                 | Decoded::ServiceAccount(..)
                 | Decoded::Removed(_),
             )

@@ -18,6 +18,8 @@ pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(150);
 #[expect(missing_debug_implementations, reason = "its client has none")]
 pub struct ApiConnection {
     pub client: Client,
+    /// Asks it by connections of its own.
+    pub probe: ApiProbe,
     /// The kubeconfig names a program that gives tokens: it runs whenever one is about to expire.
     pub runs_programs: bool,
 }
@@ -46,7 +48,25 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<ApiConnection> {
         )?,
     };
     let runs_programs = config.auth_info.exec.is_some() || config.auth_info.auth_provider.is_some();
-    Ok(ApiConnection { client: client(config)?, runs_programs })
+    let probe = ApiProbe(config.clone());
+    Ok(ApiConnection { client: client(config)?, probe, runs_programs })
+}
+
+/// Finds out whether the API server can be reached now.
+#[derive(Clone, Debug)]
+pub struct ApiProbe(Config);
+
+impl ApiProbe {
+    /// Asks it something by a new connection.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer.
+    pub(crate) async fn ask(&self) -> Result<()> {
+        let client = client(self.0.clone())?;
+        client.apiserver_version().await.context("cannot ask for its version")?;
+        Ok(())
+    }
 }
 
 pub(crate) fn client(mut config: Config) -> Result<Client> {

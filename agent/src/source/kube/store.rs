@@ -272,6 +272,7 @@ fn version(decoded: &Decoded, object: &ApiObject) -> Option<PolicyObject> {
         | Decoded::ServiceAccount(..)
         | Decoded::Tier(..)
         | Decoded::NetworkSet(..)
+        | Decoded::HostEndpoint(..)
         // Of one in two stores two objects are known.
         | Decoded::CalicoPolicy(..)
         | Decoded::Removed(_) => return None,

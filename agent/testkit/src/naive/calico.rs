@@ -3,8 +3,9 @@
 //! Written from Calico's reference pages of GlobalNetworkPolicy, NetworkPolicy, Tier, GlobalNetworkSet and of
 //! the selectors, and from what they say of Kubernetes' own policies: these stand in the tier "default" at
 //! order 1,000 and only allow. Where pages and programs of Calico differ it follows the reading that
-//! `agent/docs/semantics.md` names. Left out: staged policies, which decide nothing, and host endpoints.
+//! `agent/docs/semantics.md` names. Left out: staged policies, which decide nothing, and what a node forwards.
 
+mod host;
 mod label;
 mod rule;
 
@@ -17,6 +18,7 @@ use super::{
     object::{items, name_of, namespace_of},
     policy,
 };
+pub(super) use host::allowed as allowed_at_host;
 use label::{Labels, matches};
 
 const V3: &str = "projectcalico.org/v3";

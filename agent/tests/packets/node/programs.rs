@@ -37,6 +37,8 @@ pub(crate) struct Programs {
     to_pod: SchedClassifier,
     to_wire: SchedClassifier,
     to_tunnel: SchedClassifier,
+    from_netdev: SchedClassifier,
+    to_netdev: SchedClassifier,
 }
 
 impl Programs {
@@ -67,6 +69,8 @@ impl Programs {
             to_pod: open(Program::ToPod),
             to_wire: open(Program::ToWire),
             to_tunnel: open(Program::ToTunnel),
+            from_netdev: open(Program::FromNetdev),
+            to_netdev: open(Program::ToNetdev),
         }
     }
 
@@ -97,6 +101,22 @@ impl Programs {
     #[track_caller]
     pub(crate) fn run_on_wire(&self, ingress_ifindex: u32, frame: &[u8]) -> bool {
         run(&self.to_wire, UPLINK, ingress_ifindex, frame).passed()
+    }
+
+    /// Runs a program of a device with a host endpoint on a packet.
+    #[track_caller]
+    pub(crate) fn run_at_host(
+        &self,
+        direction: Direction,
+        ifindex: u32,
+        ingress_ifindex: u32,
+        frame: &[u8],
+    ) -> bool {
+        let program = match direction {
+            Direction::Ingress => &self.from_netdev,
+            Direction::Egress => &self.to_netdev,
+        };
+        run(program, ifindex, ingress_ifindex, frame).passed()
     }
 
     /// The same of a device without link headers.

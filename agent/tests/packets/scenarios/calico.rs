@@ -13,7 +13,7 @@ use podgate_common::{
 };
 use podgate_core::model::{
     Action, CalicoEnds, CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoRule, DEFAULT_TIER,
-    EntityMatch, LabelExpression, LabelTest, Peers, PortRule, Ports, Rule, TierOrder,
+    EntityMatch, LabelExpression, LabelTest, Peers, PolicyScope, PortRule, Ports, Rule, TierOrder,
 };
 
 use crate::{
@@ -46,6 +46,7 @@ fn with(mut world: World, host: Host, order: f64, direction: Direction, rules: V
         egress,
         audit: false,
         removes: false,
+        scope: PolicyScope::Local,
     };
     world.cluster.calico.v3.policies.insert(name, Arc::new(policy));
     world

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    ClassId, EndpointState, FlowSummary, FragmentKey, IdentityId, LinkAddress, Lookup, NAMES_OF_ADDRESS,
-    NameId, PolicyId, PortPair, Reach, Resolver, Row, RowKey, RuleProtocol, ServiceId, ServiceKey,
-    TableSetIndex, Timeouts, TunnelPort, protocol::number,
+    ClassId, EndpointState, FlowSummary, FragmentKey, HostKey, HostPort, IdentityId, LinkAddress, Lookup,
+    NAMES_OF_ADDRESS, NameId, PolicyId, PortPair, Protocol, Reach, Resolver, Row, RowKey, RuleProtocol,
+    ServiceId, ServiceKey, TableSetIndex, Timeouts, TunnelPort, protocol::number,
 };
 
 /// A node with one pod behind [`VETH`], isolated both ways; `allows` is its policy.
@@ -27,6 +27,11 @@ pub(super) struct Node {
     pub(super) owners_asked_for: Cell<u32>,
     /// There is a short cut, and it is open everywhere.
     pub(super) has_shortcut: Cell<bool>,
+    pub(super) host_ports: RefCell<BTreeMap<u16, HostPort>>,
+    /// A change of host endpoints was not confirmed in time.
+    pub(super) host_change_is_over: Cell<bool>,
+    /// Host endpoints, by their keys.
+    pub(super) hosts: RefCell<BTreeMap<u32, Endpoint>>,
 }
 
 impl Node {
@@ -43,6 +48,9 @@ impl Node {
             lost: Cell::new(false),
             owners_asked_for: Cell::default(),
             has_shortcut: Cell::new(false),
+            host_ports: RefCell::default(),
+            host_change_is_over: Cell::new(false),
+            hosts: RefCell::default(),
         }
     }
 
@@ -105,6 +113,9 @@ impl Tables for Node {
     type Entry = FlowKey;
 
     fn endpoint(&self, ifindex: u32) -> Endpoint {
+        if HostKey::is_host(ifindex) {
+            return self.hosts.borrow().get(&ifindex).copied().unwrap_or(Endpoint::PENDING);
+        }
         if ifindex == FREE {
             return Endpoint { state: EndpointState::Identified as u32, ..Endpoint::PENDING };
         }
@@ -143,12 +154,14 @@ impl Tables for Node {
         LinkAddress::NONE
     }
 
-    fn is_node(&self, _: &Address) -> bool {
-        false
+    fn is_node(&self, address: &Address) -> bool {
+        // Where there are host endpoints.
+        !self.hosts.borrow().is_empty() && [node(), ip("172.16.0.2")].contains(&(*address).into())
     }
 
-    fn tunnel_port(&self, _: u16) -> TunnelPort {
-        TunnelPort::NONE
+    fn tunnel_port(&self, port: u16) -> TunnelPort {
+        let listens = !self.hosts.borrow().is_empty() && port == 4_789;
+        if listens { TunnelPort::OF_NODES } else { TunnelPort::NONE }
     }
 
     fn has_tunnel_key(&self, _: &ServiceKey) -> bool {
@@ -252,6 +265,14 @@ impl Tables for Node {
 
     fn has_shortcut(&self) -> bool {
         self.has_shortcut.get()
+    }
+
+    fn host_port(&self, _: Protocol, port: u16) -> HostPort {
+        self.host_ports.borrow().get(&port).copied().unwrap_or_default()
+    }
+
+    fn is_host_change_over(&self) -> bool {
+        self.host_change_is_over.get()
     }
 
     fn is_open(&self, _: u32) -> bool {

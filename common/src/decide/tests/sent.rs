@@ -8,6 +8,8 @@ pub(super) struct Sent<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) tracked: Option<Tracked>,
     pub(super) has_socket: bool,
+    /// A socket of the node has its TCP connection.
+    pub(super) has_connection: bool,
     /// Where it is not that of the link header.
     pub(super) received_as: Option<[u8; 2]>,
     /// With a VLAN tag.
@@ -43,6 +45,10 @@ impl Packet for Sent<'_> {
 
     fn has_local_socket(&self) -> bool {
         self.has_socket
+    }
+
+    fn has_connection(&self, _: &Tuple) -> bool {
+        self.has_connection
     }
 }
 

@@ -329,14 +329,16 @@ impl RuleAnswers<'_, '_> {
         let own_ports = if direction == Direction::Ingress { pod.ports.clone() } else { Arc::default() };
         let key = RulesOf { policy: policy.name(), direction, own_ports };
         // What it wants of this pod another one, or this one later, may not meet.
-        let is_of_pod = policy.wants_own_end(direction);
+        let is_of_pod = policy.wants_own_end(direction) || pod.is_of_forwarded();
         if let Some(clauses) = self.clauses.get(&key).filter(|_| !is_of_pod) {
             return clauses.clone();
         }
         let rules = policy.rules(direction);
         self.work.spend(MAKING * rules.iter().map(|rule| rule.size()).sum::<usize>());
-        let clause = |rule| self.compiler.clause_for(rule, policy.namespace(), pod, direction);
-        let clauses: Arc<[_]> = rules.into_iter().map(|rule| Shared::new(clause(rule))).collect();
+        let clause =
+            |(rule, action)| self.compiler.clause_of(rule, action, policy.namespace(), pod, direction);
+        let rules = rules.into_iter().zip(policy.actions(direction));
+        let clauses: Arc<[_]> = rules.map(|rule| Shared::new(clause(rule))).collect();
         if !is_of_pod {
             self.clauses.insert(key, clauses.clone());
         }

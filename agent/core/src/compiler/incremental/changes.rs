@@ -16,7 +16,7 @@ pub(super) type Forms<'a, T> = (Option<&'a T>, Option<&'a T>);
 
 /// What differs between two snapshots.
 pub(super) struct SnapshotChanges<'a> {
-    /// Before and after.
+    /// Before and after; host endpoints, too.
     pub(super) pods: BTreeMap<&'a ObjectName, Forms<'a, Arc<Pod>>>,
     pub(super) namespaces: BTreeSet<&'a Name>,
     /// Those whose policies have come into or out of audit mode.
@@ -42,6 +42,7 @@ impl<'a> SnapshotChanges<'a> {
             DiffItem::Update { old: (name, before), new: (_, after) } => (name, (Some(before), Some(after))),
             DiffItem::Remove(name, pod) => (name, (Some(pod), None)),
         });
+        let pods = pods.chain(changed_hosts(old, new));
         let namespaces = old.namespaces.diff(&new.namespaces).map(|difference| match difference {
             DiffItem::Add(name, _) | DiffItem::Update { new: (name, _), .. } | DiffItem::Remove(name, _) => {
                 name
@@ -118,6 +119,26 @@ impl SnapshotChanges<'_> {
             self.calico_policies.iter().any(|policy| policy.selects(pod, &labels))
         }
     }
+}
+
+/// Host endpoints of which any has changed.
+fn changed_hosts<'a>(
+    old: &'a Cluster,
+    new: &'a Cluster,
+) -> impl Iterator<Item = (&'a ObjectName, Forms<'a, Arc<Pod>>)> {
+    let stores = [(&old.calico.v3, &new.calico.v3), (&old.calico.v1, &new.calico.v1)];
+    let is_other = stores.iter().any(|(old, new)| !old.host_endpoints.ptr_eq(&new.host_endpoints));
+    let mut changed: BTreeMap<&ObjectName, Forms<'a, Arc<Pod>>> = BTreeMap::new();
+    if is_other {
+        for host in old.calico.host_ends() {
+            changed.entry(&host.name).or_default().0 = Some(host);
+        }
+        for host in new.calico.host_ends() {
+            changed.entry(&host.name).or_default().1 = Some(host);
+        }
+        changed.retain(|_, (before, after)| before != after);
+    }
+    changed.into_iter()
 }
 
 /// The services of slices with other addresses or ports than before.

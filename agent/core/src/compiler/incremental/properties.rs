@@ -46,7 +46,7 @@ fn after(namespace: &Name) -> ObjectName {
 }
 
 impl PodAtoms {
-    /// The pods that have any of these properties.
+    /// The pods and host endpoints that have any of these properties.
     pub(super) fn mentioned<'c>(&self, cluster: &'c Cluster) -> impl Iterator<Item = &'c Arc<Pod>> {
         let first = cluster.pods.keys().next().map(|name| &name.namespace);
         let namespaces = std::iter::successors(first, |namespace| {
@@ -56,6 +56,7 @@ impl PodAtoms {
         namespaces
             .filter(|namespace| self.may_mention(namespace, cluster))
             .flat_map(|namespace| pods_in(cluster, namespace))
+            .chain(cluster.calico.host_ends())
             .filter(move |pod| properties.of(pod).is_some())
     }
 }

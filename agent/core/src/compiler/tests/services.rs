@@ -7,7 +7,7 @@ use podgate_common::Direction;
 use super::*;
 use crate::model::{
     CalicoEnds, CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoRule, DEFAULT_TIER, EndpointSlice,
-    EntityMatch, LabelExpression, LabelTest, Proxy, SlicePort, TierOrder,
+    EntityMatch, LabelExpression, LabelTest, PolicyScope, Proxy, SlicePort, TierOrder,
 };
 
 /// Egress of what has this label, to the endpoints of a Service.
@@ -26,6 +26,7 @@ fn naming(app: &str, service: &str) -> (CalicoPolicyName, Arc<CalicoPolicy>) {
         egress: Some(vec![CalicoRule { action: Action::Accept, matches }]),
         audit: false,
         removes: false,
+        scope: PolicyScope::Local,
     };
     (name, Arc::new(policy))
 }

@@ -3,7 +3,8 @@
 use super::*;
 use crate::model::{
     Action, CalicoEnds, CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoRule, DEFAULT_TIER,
-    EntityMatch, LabelExpression, LabelTest, Name, NetworkSet, Peers, PortRule, Ports, Rule, TierOrder,
+    EntityMatch, LabelExpression, LabelTest, Name, NetworkSet, Peers, PolicyScope, PortRule, Ports, Rule,
+    TierOrder,
 };
 
 fn label(key: &str, value: &str) -> LabelExpression {
@@ -30,6 +31,7 @@ fn global(name: &str, order: f64, subject: LabelExpression, ingress: Vec<CalicoR
         egress: None,
         audit: false,
         removes: false,
+        scope: PolicyScope::Local,
     }
 }
 

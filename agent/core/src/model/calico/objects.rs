@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoTier, EndpointLabels, NetworkSet, NetworkSetName,
+    CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoTier, EndpointLabels, HostEndpoint, HostTraffic,
+    NetworkSet, NetworkSetName,
 };
 use crate::model::{Labels, Name, ObjectName, Objects, Pod};
 
@@ -26,6 +27,8 @@ pub struct CalicoObjects {
     pub policies: Objects<CalicoPolicyName, CalicoPolicy>,
     /// NetworkSets and GlobalNetworkSets.
     pub network_sets: Objects<NetworkSetName, NetworkSet>,
+    /// Host endpoints of all nodes.
+    pub host_endpoints: Objects<Name, HostEndpoint>,
 }
 
 /// All that a cluster holds of them.
@@ -45,9 +48,19 @@ impl CalicoApi {
 }
 
 impl Calico {
-    /// Whether there is none at all that a verdict can depend on.
+    /// Whether there is none at all that a verdict on pods can depend on.
     pub fn is_empty(&self) -> bool {
         [&self.v3, &self.v1].into_iter().all(|objects| objects.policies.is_empty())
+    }
+
+    /// The host endpoints that count.
+    pub fn host_endpoints(&self) -> impl Iterator<Item = &HostEndpoint> {
+        counting(&self.v3.host_endpoints, &self.v1.host_endpoints).map(|(_, host)| host)
+    }
+
+    /// What stands for them where selectors look for the ends of connections.
+    pub fn host_ends(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.host_endpoints().map(|host| host.end(HostTraffic::Local))
     }
 
     /// The objects of one store.

@@ -39,7 +39,7 @@ pub enum LabelTest {
     EndsWith(Name),
 }
 
-/// The labels of a pod or of a network set as an expression sees them.
+/// The labels of a pod, a host endpoint or a network set as an expression sees them.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointLabels<'a> {
     own: &'a BTreeMap<Name, Name>,
@@ -67,12 +67,16 @@ pub mod label_keys {
 }
 
 impl<'a> EndpointLabels<'a> {
-    /// Of a pod, given the labels of its namespace, and those of its service account by its name.
+    /// Of a pod, given the labels of its namespace, and those of its service account by its name; of a host
+    /// endpoint its own alone.
     pub(super) fn of_pod(
         pod: &'a Pod,
         namespace: &'a Labels,
         account: impl FnOnce(&ObjectName) -> Option<&'a Labels>,
     ) -> Self {
+        if pod.host.is_some() {
+            return Self { own: &pod.labels, namespace: None, account: None, is_pod: false };
+        }
         let account = pod.service_account.as_ref().map(|name| {
             let labels = account(&ObjectName::new(pod.name.namespace.clone(), name.clone()));
             (name, labels.map(|labels| &**labels))

@@ -5,7 +5,7 @@ use podgate_common::Protocol;
 use super::*;
 use crate::model::{
     CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoRule, ClusterPolicyKind, ClusterPolicyName,
-    ClusterSubject, DEFAULT_TIER, EntityMatch, ObjectName, Tier, TierOrder,
+    ClusterSubject, DEFAULT_TIER, EntityMatch, ObjectName, PolicyScope, Tier, TierOrder,
 };
 
 fn policy(name: &str, ingress: Vec<Rule>) -> Arc<NetworkPolicy> {
@@ -156,6 +156,7 @@ fn policies_of_calico_beyond_the_limits_fail_closed() {
             egress: None,
             audit: false,
             removes: false,
+            scope: PolicyScope::Local,
         })
     };
     // What two objects are called is different, though both say that they have the same name.

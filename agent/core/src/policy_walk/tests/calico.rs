@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::model::{
-    CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoRule, CalicoTier, LabelExpression, TierOrder,
+    CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoRule, CalicoTier, LabelExpression, PolicyScope,
+    TierOrder,
 };
 
 fn order(number: f64) -> TierOrder {
@@ -28,6 +29,7 @@ fn calico(kind: CalicoPolicyKind, name: &str, tier: &str, at: f64, actions: &[Ac
         egress: None,
         audit: kind.is_staged(),
         removes: false,
+        scope: PolicyScope::Local,
     }
 }
 

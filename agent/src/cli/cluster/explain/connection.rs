@@ -220,7 +220,20 @@ impl ConnectionFacts<'_> {
             };
         }
         let Some(pod) = pod else {
-            return SideReport::not_enforced(None, None, quoted.reason.to_string());
+            let side = SideReport::not_enforced(None, None, quoted.reason.to_string());
+            if quoted.host_endpoint.is_none() {
+                return side;
+            }
+            return SideReport {
+                enforcement: SideEnforcement::Enforced,
+                because: None,
+                verdict: Some(quoted.verdict),
+                policies: Some(quoted.clone()),
+                notes: vec![
+                    "by the node's host endpoint; whether its agent enforces it was not asked".into(),
+                ],
+                ..side
+            };
         };
         self.place(pod, Some((direction, explanation)))
     }

@@ -27,6 +27,7 @@ fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
     };
     let free = DirectionResult {
         isolated: false,
+        host_endpoint: None,
         verdict: Verdict::Allow,
         reason: VerdictReason::NotIsolated,
         note: None,
@@ -49,6 +50,7 @@ fn the_text_shows_the_verdict_first_then_each_side_rule_by_rule() {
         egress: free.clone(),
         ingress: DirectionResult {
             isolated: true,
+            host_endpoint: None,
             verdict: Verdict::Deny,
             reason: VerdictReason::NoRuleMatches,
             note: Some("look".into()),
@@ -137,6 +139,7 @@ ingress of x/b: deny (isolated, no rule matches)
 fn the_text_of_a_service_has_each_of_its_backends() {
     let free = |reason: VerdictReason| DirectionResult {
         isolated: false,
+        host_endpoint: None,
         verdict: reason.verdict(),
         reason,
         note: None,

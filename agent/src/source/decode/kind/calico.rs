@@ -11,7 +11,6 @@ pub(crate) enum CalicoKind {
     Policy(CalicoPolicyKind),
     NetworkSet,
     GlobalNetworkSet,
-    /// It is only reported.
     HostEndpoint,
 }
 

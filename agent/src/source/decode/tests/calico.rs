@@ -1,7 +1,7 @@
 //! Calico's objects: names and directions of policies in both stores, and what closes a rule.
 
 use podgate_common::{Direction, RuleProtocol};
-use podgate_core::model::{Action, CalicoRule};
+use podgate_core::model::{Action, CalicoRule, HostDevices, PolicyScope};
 
 use super::*;
 
@@ -151,13 +151,56 @@ fn protocols_without_ports_are_read_by_name_and_number() {
 }
 
 #[test]
-fn a_policy_for_host_endpoints_alone_selects_no_pod() {
-    for field in ["preDNAT", "doNotTrack"] {
-        let (policy, faults) = global(V3, &json!({"name": "a"}), &json!({field: true}));
-        assert_eq!((policy.subject, faults.len()), (LabelExpression::NOTHING, 1));
+fn a_policy_says_which_traffic_of_host_endpoints_it_is_for() {
+    for (spec, scope) in [
+        (json!({}), PolicyScope::Local),
+        (json!({"applyOnForward": true}), PolicyScope::OnForward),
+        (json!({"applyOnForward": false}), PolicyScope::Local),
+        (json!({"preDNAT": true, "applyOnForward": true}), PolicyScope::PreDnat),
+        (json!({"doNotTrack": true, "applyOnForward": true}), PolicyScope::Untracked),
+    ] {
+        let (policy, faults) = global(V3, &json!({"name": "a"}), &spec);
+        assert_eq!((policy.scope, faults), (scope, vec![]), "{spec}");
     }
-    let (policy, faults) = global(V3, &json!({"name": "a"}), &json!({"applyOnForward": true}));
-    assert_eq!((policy.subject, faults.len()), (LabelExpression::EVERYTHING, 1));
+}
+
+#[test]
+fn a_host_endpoint_is_of_a_node_and_of_devices() {
+    let read = |version, metadata: &serde_json::Value, spec: &serde_json::Value| {
+        let (objects, faults) = object(version, "HostEndpoint", metadata, spec);
+        let host = objects.into_iter().next().map(|object| match object {
+            Decoded::HostEndpoint(_, host) => host,
+            other => panic!("{other:?}"),
+        });
+        (host, faults)
+    };
+    let name = json!({"name": "h", "labels": {"own": "x"}});
+    for (spec, devices) in [
+        (json!({"node": "n1", "interfaceName": "*"}), HostDevices::Every),
+        (json!({"node": "n1", "interfaceName": "eth0"}), HostDevices::Named("eth0".into())),
+        (json!({"node": "n1", "expectedIPs": ["10.0.0.1"]}), HostDevices::WithAddress),
+    ] {
+        let (host, faults) = read(V3, &name, &spec);
+        assert_eq!((host.map(|host| host.devices), faults), (Some(devices), vec![]), "{spec}");
+    }
+    for spec in [json!({"interfaceName": "*"}), json!({"node": "n1"}), json!([])] {
+        let (host, faults) = read(V3, &name, &spec);
+        assert!(host.is_none() && !faults.is_empty(), "{spec}");
+    }
+    let spec = json!({
+        "node": "n1", "interfaceName": "eth0", "expectedIPs": ["fd00::1", "no", "10.0.0.1"],
+        "profiles": ["mine", "projectcalico-default-allow"],
+        "ports": [{"name": "web", "protocol": "TCP", "port": 80}, {"name": "bad", "protocol": "TCP", "port": 0}],
+    });
+    let kept = json!({"projectcalico.org/metadata": "{\"labels\": {\"role\": \"db\"}}"});
+    let stored = json!({"name": "h", "labels": {"own": "x"}, "annotations": kept});
+    let (host, faults) = read(V1, &stored, &spec);
+    let host = host.expect("it is one");
+    for end in [&host.local, &host.forwarded] {
+        assert_eq!((end.addresses.len(), end.ports.len(), end.labels.len()), (2, 1, 1));
+        assert!(end.labels.contains_key("role") && end.host.as_ref().is_some_and(|host| host.is_open));
+    }
+    assert_eq!(faults.len(), 3, "an address, a profile and a port: {faults:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{
     counting, kept, namespace,
 };
 
-/// The labels of a pod or of a network set.
+/// The labels of a pod, of a host endpoint or of a network set.
 pub(super) struct Labels<'a> {
     objects: &'a [Value],
     object: &'a Value,
@@ -24,6 +24,11 @@ impl<'a> Labels<'a> {
     pub(super) fn of_pod(objects: &'a [Value], pod: &'a Value) -> Self {
         let account = pod["spec"]["serviceAccountName"].as_str();
         Self { objects, object: pod, namespace: Some(namespace_of(pod)), account }
+    }
+
+    /// Of a host endpoint, which is in no namespace.
+    pub(super) fn of_host(objects: &'a [Value], host: &'a Value) -> Self {
+        Self { objects, object: host, namespace: None, account: None }
     }
 
     fn of_set(objects: &'a [Value], set: &'a Value) -> Self {
@@ -55,14 +60,17 @@ impl<'a> Labels<'a> {
     }
 }
 
-/// Whether an address is that of a pod that a selector matches, or lies in a network set that it matches.
+/// Whether an address is that of a pod or a host endpoint that a selector matches, or lies in a network set that it matches.
 pub(super) fn selects(
     objects: &[Value],
     pod: Option<&Value>,
     address: IpAddr,
     is_matched: &dyn Fn(&Labels<'_>) -> bool,
 ) -> bool {
+    let has = |host: &Value| items(&host["spec"]["expectedIPs"]).iter().any(|it| contains(it, address));
     pod.is_some_and(|pod| is_matched(&Labels::of_pod(objects, pod)))
+        || counting(objects, &["HostEndpoint"])
+            .any(|host| has(host) && is_matched(&Labels::of_host(objects, host)))
         || counting(objects, &["NetworkSet", "GlobalNetworkSet"]).any(|set| {
             is_matched(&Labels::of_set(objects, set))
                 && items(&set["spec"]["nets"]).iter().any(|net| contains(net, address))

@@ -91,6 +91,7 @@ impl Witness<'_> {
                 let opened = if is_made_again { self.opened_by_others.contains(&connection) } else { opened };
                 must(is_connection && opened && !opens, "nothing opened the connection here")
             }
+            Outcome::Failsafe => must(false, "a pod has no host endpoint"),
             Outcome::Allowed => must(is_connection && isolated && allowed(), "no rule allows it"),
             Outcome::NotIsolated => must(
                 is_connection && !isolated && audit_agrees(),

@@ -1,0 +1,235 @@
+//! The guard of host endpoints: a change of what they enforce counts at once, and is undone unless it is
+//! confirmed.
+//!
+//! In: what the tables say of each device, and whether the node is still reached ([`Lifelines`]). Out: what
+//! counts now and what did before. The kernel itself goes back to that when the time is up, also when no agent
+//! is there any more. A change that was undone stays so until the policies say something else, or the node was
+//! cut off all the same.
+
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use podgate_core::compiler::{CompiledTables, Subject};
+
+use super::{Evaluated, Hosts, closing::closes};
+use crate::{control::Reconciler, lifelines::Lifelines, snapshot::HostState};
+
+/// A change of what is enforced.
+#[derive(Debug, Default)]
+pub(super) enum Change {
+    #[default]
+    None,
+    /// It counts, and is not confirmed. Asked is once all of it is enforced: an answer to what was before says
+    /// nothing of it.
+    Pending { from: Evaluated, to: Evaluated, until: Instant, asked: Option<u64> },
+    /// It was not confirmed in time.
+    Undone { to: Evaluated, at: Instant, asked: u64, was_cut_off_anyway: bool },
+}
+
+/// What a pass has to do beside publishing what is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Keep,
+    /// A change begins, and is undone after this time.
+    Begin(Duration),
+    Undo,
+    Confirm,
+}
+
+impl Hosts {
+    /// Whether nothing has to be done for any device.
+    fn is_idle(&self) -> bool {
+        self.devices.is_empty() && self.confirmed.is_empty() && matches!(self.change, Change::None)
+    }
+
+    /// What is enforced once the tables are written: what they say, or what was before.
+    fn settle(&mut self, tables: &CompiledTables, now: Instant) -> Step {
+        let to = self.evaluated(tables);
+        // Of devices that are gone nothing is left to go back to.
+        self.confirmed.retain(|ifindex, _| self.devices.contains_key(ifindex));
+        // What rule sets say of networks and labels may change as well. That cannot be taken back by going
+        // back to other rule sets.
+        let before = self.tables.as_ref();
+        let closes = |to: &Evaluated| before.is_some_and(|before| closes(to, before, tables));
+        match &mut self.change {
+            Change::Pending { to: known, until, asked, .. } if now < *until => {
+                if *known != to || closes(&to) {
+                    *asked = None;
+                }
+                // Its time goes on: else one change after the other would be put off for ever.
+                *known = to;
+                return Step::Keep;
+            }
+            Change::Pending { from, to: known, .. } => {
+                self.confirmed = std::mem::take(from);
+                let is_other = *known != to;
+                let to = std::mem::take(known);
+                let asked = self.lifelines.as_ref().map_or(0, Lifelines::ask);
+                self.change = Change::Undone { to, at: now, asked, was_cut_off_anyway: is_other };
+                return Step::Undo;
+            }
+            Change::Undone { to: known, was_cut_off_anyway: false, .. } if *known == to => return Step::Keep,
+            Change::None | Change::Undone { .. } => {}
+        }
+        let closes = to == self.confirmed && closes(&to);
+        if to == self.confirmed && !closes {
+            self.change = Change::None;
+            return Step::Keep;
+        }
+        match self.options.guard {
+            Some(window) if !to.is_empty() => {
+                let from = if closes { Evaluated::new() } else { self.confirmed.clone() };
+                self.change = Change::Pending { from, to, until: now + window, asked: None };
+                Step::Begin(window)
+            }
+            _ => {
+                self.confirmed = to;
+                self.change = Change::None;
+                Step::Confirm
+            }
+        }
+    }
+
+    /// Asks whether the node is reached by what is enforced now.
+    pub(in crate::control) fn ask(&mut self) {
+        if let Change::Pending { asked: asked @ None, .. } = &mut self.change {
+            *asked = Some(self.lifelines.as_ref().map_or(0, Lifelines::ask));
+        }
+    }
+
+    fn is_reached_since(&self, question: u64) -> bool {
+        self.lifelines.as_ref().is_none_or(|lines| lines.are_reached_since(question))
+    }
+
+    /// What evaluates a device.
+    pub(in crate::control) fn state(&self) -> HostState {
+        match self.change {
+            Change::None => HostState::Enforced,
+            Change::Pending { .. } => HostState::Unconfirmed,
+            Change::Undone { .. } => HostState::Undone,
+        }
+    }
+
+    /// Something is to be done at this time, though nothing else changes.
+    pub(in crate::control) fn is_due(&mut self, now: Instant) -> bool {
+        let reached = |asked: u64| self.lifelines.as_ref().is_none_or(|lines| lines.are_reached_since(asked));
+        match &mut self.change {
+            Change::None => false,
+            Change::Pending { until, asked, .. } => now >= *until || asked.is_some_and(reached),
+            Change::Undone { at, asked, was_cut_off_anyway, .. } => {
+                // Who was cut off without it, too, was not cut off by it.
+                let window = self.options.guard.unwrap_or_default();
+                let is_reached = reached(*asked);
+                let is_long = now.duration_since(*at) > window;
+                if is_reached {
+                    let again = is_long && !*was_cut_off_anyway;
+                    *was_cut_off_anyway |= again;
+                    // Reached soon after: the change was to blame.
+                    *asked = u64::MAX;
+                    again
+                } else {
+                    false
+                }
+            }
+        }
+    }
+
+    /// A hash of what is enforced: the devices, and what their rule sets say.
+    fn content(&self, tables: &CompiledTables) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for (ifindex, subjects) in &self.confirmed {
+            ifindex.hash(&mut hasher);
+            for rule_set in subjects.iter().flat_map(Subject::rule_sets) {
+                tables.rule_sets.get(&rule_set).hash(&mut hasher);
+            }
+        }
+        hasher.finish() | 1
+    }
+}
+
+impl Reconciler {
+    /// Decides what counts on host endpoints, before the tables are published. Out: a change begins, for
+    /// which what counts until now must be published first.
+    pub(in crate::control) fn settle_hosts(&mut self, tables: &CompiledTables) -> Result<Option<Duration>> {
+        if self.hosts.is_idle() {
+            return Ok(None);
+        }
+        self.take_over_confirmed(tables)?;
+        self.confirm_hosts(tables)?;
+        match self.hosts.settle(tables, Instant::now()) {
+            Step::Keep => Ok(None),
+            Step::Begin(window) => {
+                tracing::info!(devices = self.hosts.devices.len(), ?window, "host endpoints change");
+                Ok(Some(window))
+            }
+            Step::Undo => {
+                tracing::error!(
+                    "a change of host endpoints is undone: since it was made the node has not been reached \
+                     (--host-endpoints-guard)"
+                );
+                Ok(None)
+            }
+            Step::Confirm => {
+                let content = self.hosts.content(tables);
+                self.datapath.maps.host_guard.confirm(content)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// What an earlier agent has confirmed is not undone when it is just the same.
+    fn take_over_confirmed(&mut self, tables: &CompiledTables) -> Result<()> {
+        if self.older.is_some() || !self.hosts.confirmed.is_empty() {
+            return Ok(());
+        }
+        if let Some(confirmed) = self.datapath.maps.host_guard.confirmed()? {
+            self.hosts.confirmed = self.hosts.evaluated(tables);
+            if self.hosts.content(tables) != confirmed {
+                self.hosts.confirmed.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Confirms a change that the node has outlived.
+    fn confirm_hosts(&mut self, tables: &CompiledTables) -> Result<()> {
+        let hosts = &mut self.hosts;
+        let Change::Pending { to, until, asked, .. } = &hosts.change else { return Ok(()) };
+        let is_reached = asked.is_some_and(|asked| hosts.is_reached_since(asked));
+        if Instant::now() >= *until || !is_reached {
+            return Ok(());
+        }
+        hosts.confirmed.clone_from(to);
+        hosts.change = Change::None;
+        let content = hosts.content(tables);
+        self.datapath.maps.host_guard.confirm(content)?;
+        tracing::info!("host endpoints are confirmed: the node is reached");
+        Ok(())
+    }
+
+    /// Begins a change. Until this returns the kernel has what it goes back to if no one confirms it.
+    pub(in crate::control) fn begin_change(
+        &mut self,
+        window: Duration,
+        publish: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        // Where nothing is known of before, what an earlier agent has left stays until it is replaced.
+        if !self.hosts.confirmed.is_empty() {
+            publish(self)?;
+        }
+        self.datapath.maps.host_guard.arm(window)
+    }
+
+    /// After a publication: what was undone waits for its confirmation no longer.
+    pub(in crate::control) fn disarm_guard(&mut self, tables: &CompiledTables) -> Result<()> {
+        self.hosts.tables = (!self.hosts.is_idle()).then(|| tables.clone());
+        if matches!(self.hosts.change, Change::Undone { .. }) {
+            let content = self.hosts.content(tables);
+            self.datapath.maps.host_guard.confirm(content)?;
+        }
+        Ok(())
+    }
+}

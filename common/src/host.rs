@@ -1,0 +1,150 @@
+//! What the programs at the node's own devices look up: host endpoints in the map of endpoints, what is known
+//! of ports, and until when a change waits for its confirmation.
+
+use crate::{Direction, FlowKey};
+
+/// Keys of host endpoints in the map of endpoints: the number of a device with some of these bits. No device
+/// has a number as large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostKey(pub u32);
+
+impl HostKey {
+    /// Of every such key.
+    pub const HOST: u32 = 1 << 31;
+    /// What the node forwards is evaluated by it, else the traffic of the node's own processes.
+    pub const FORWARDED: u32 = 1 << 30;
+    /// What evaluated it before a change that is not confirmed.
+    pub const BEFORE: u32 = 1 << 29;
+    /// Devices with greater numbers have no host endpoint.
+    pub const MAX_IFINDEX: u32 = (1 << 28) - 1;
+
+    /// Of a device, for the traffic of the node's own processes.
+    #[inline(always)]
+    pub const fn of(ifindex: u32) -> Self {
+        Self(Self::HOST | ifindex & Self::MAX_IFINDEX)
+    }
+
+    /// The same device's, for what is forwarded.
+    #[inline(always)]
+    #[must_use]
+    pub const fn forwarded(self) -> Self {
+        Self(self.0 | Self::FORWARDED)
+    }
+
+    /// What it was before.
+    #[inline(always)]
+    #[must_use]
+    pub const fn before(self) -> Self {
+        Self(self.0 | Self::BEFORE)
+    }
+
+    /// Whether a key of the map of endpoints is one of a host endpoint.
+    #[inline(always)]
+    pub const fn is_host(key: u32) -> bool {
+        // The numbers that stand for no device at all have all of these bits.
+        key & Self::HOST != 0 && key & !Self::MAX_IFINDEX != 0xf000_0000
+    }
+
+    /// The number of its device.
+    pub const fn ifindex(self) -> u32 {
+        self.0 & Self::MAX_IFINDEX
+    }
+}
+
+/// What the table of ports has of a port of TCP, UDP or SCTP: bits.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort(pub u8);
+
+impl HostPort {
+    pub const NONE: Self = Self(0);
+    /// What comes in to it passes, whatever policies say.
+    pub const FAILSAFE_IN: Self = Self(1);
+    /// What goes out to it does.
+    pub const FAILSAFE_OUT: Self = Self(2);
+    /// It is a node port: at the node's addresses it leads to a service.
+    pub const OF_SERVICE: Self = Self(4);
+
+    #[inline(always)]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether what goes this way to this port passes.
+    #[inline(always)]
+    pub const fn is_failsafe(self, direction: Direction) -> bool {
+        self.has(match direction {
+            Direction::Ingress => Self::FAILSAFE_IN,
+            Direction::Egress => Self::FAILSAFE_OUT,
+        })
+    }
+}
+
+/// A change of host endpoints that is not confirmed, and what was confirmed last.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostGuard {
+    /// Nanoseconds of the monotonic clock: from then on, what was enforced before the change counts again. 0:
+    /// every change is confirmed.
+    pub deadline: u64,
+    /// What was confirmed last, as a hash of it. Only agents read it.
+    pub confirmed: u64,
+}
+
+impl HostGuard {
+    /// Whether the change is undone.
+    #[inline(always)]
+    pub const fn is_over(&self, now: u64) -> bool {
+        self.deadline != 0 && now >= self.deadline
+    }
+}
+
+impl FlowKey {
+    /// The same connection as the programs at the node's own devices know it. Those at pods' veths never look
+    /// for it, nor do these for theirs.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn at_host(self) -> Self {
+        self.with_end_bit(Self::AT_HOST)
+    }
+
+    /// Whether it is a connection as those programs know it.
+    pub const fn is_at_host(&self) -> bool {
+        self.has_end_bit(Self::AT_HOST)
+    }
+
+    /// Above the bits that it has otherwise.
+    const AT_HOST: u64 = 1 << 41;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Flow, NODE, OTHER_NODE};
+
+    #[test]
+    fn a_key_of_a_host_endpoint_is_no_ifindex_and_stands_for_one() {
+        for ifindex in [1, 7, HostKey::MAX_IFINDEX] {
+            let local = HostKey::of(ifindex);
+            let keys = [local, local.forwarded(), local.before(), local.forwarded().before()];
+            assert!(keys.iter().all(|key| HostKey::is_host(key.0) && key.ifindex() == ifindex), "{keys:?}");
+            assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+            assert!(!HostKey::is_host(ifindex));
+        }
+        for number in [NODE, OTHER_NODE, Flow::ANY_INGRESS, Flow::UNKNOWN_INGRESS] {
+            assert!(!HostKey::is_host(number), "{number:#x}");
+        }
+    }
+
+    #[test]
+    fn a_change_is_undone_at_its_deadline_unless_it_is_confirmed() {
+        let guard = HostGuard { deadline: 5, confirmed: 0 };
+        assert_eq!([4, 5, 6].map(|now| guard.is_over(now)), [false, true, true]);
+        assert!(!HostGuard { deadline: 0, ..guard }.is_over(u64::MAX));
+    }
+}

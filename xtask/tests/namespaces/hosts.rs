@@ -1,0 +1,284 @@
+//! Calico's host endpoints: the node's own traffic at its devices, what it forwards, and the guard that undoes
+//! what cuts it off.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use xtask::lab::{Agent, Host, Lab, Node, PATIENT, Pod, Seen, Server, Service, Traffic, until};
+
+use super::{
+    Test,
+    live::Live,
+    scene::{becomes, expect},
+};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("a_host_endpoint_without_policies_leaves_only_failsafe_ports_open", closed),
+    ("policies_open_a_host_endpoint_and_pods_are_not_affected", opened),
+    ("a_host_endpoint_for_all_devices_and_policies_for_forwarded_traffic", forwarded),
+    ("a_live_connection_of_the_node_survives_its_first_host_endpoint", live),
+    ("a_host_endpoint_holds_while_no_agent_runs_and_when_the_next_one_comes", restarted),
+    ("a_host_endpoint_that_cuts_the_node_off_is_undone_also_without_an_agent", undone),
+    ("a_bad_change_of_a_host_endpoint_gives_way_to_what_was_before", changed_back),
+];
+
+/// No kubelet runs in the lab.
+const UNASKED: [&str; 2] = ["--kubelet-healthz", "off"];
+
+const HTTP: Traffic = Traffic::Tcp(80);
+const SSH: Traffic = Traffic::Tcp(22);
+const API: Traffic = Traffic::Tcp(6443);
+
+const POLICY: &str = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\n";
+
+/// A node, a host outside and a pod, with servers on each.
+struct Scene {
+    node: Node,
+    outside: Host,
+    pod: Pod,
+    _servers: Vec<Server>,
+}
+
+impl Scene {
+    fn new(lab: &mut Lab) -> Result<Self> {
+        let (node, outside) = (lab.node("n1")?, lab.outside("out")?);
+        let pod = node.pod("x/pod").start()?;
+        let services = [
+            Service::Http(80),
+            Service::TcpEcho(7),
+            Service::UdpEcho(7),
+            Service::Http(22),
+            Service::Http(6443),
+        ];
+        let places = [&node.place, &outside.place, &pod.place];
+        let servers =
+            places.map(|place| place.serve_together(&services)).into_iter().collect::<Result<_>>()?;
+        Ok(Self { node, outside, pod, _servers: servers })
+    }
+
+    fn comes_in(&self, traffic: Traffic, expected: Seen) -> Result<()> {
+        expect(&self.outside.place, self.node.addresses, &[traffic], expected)
+    }
+
+    fn goes_out(&self, traffic: Traffic, expected: Seen) -> Result<()> {
+        expect(&self.node.place, self.outside.addresses, &[traffic], expected)
+    }
+
+    fn comes_in_at_last(&self, traffic: Traffic, expected: Seen) -> Result<()> {
+        becomes(&self.outside.place, self.node.addresses.v4.into(), traffic, expected)
+    }
+
+    /// In both directions, and with the node itself.
+    fn pod_is_reached(&self) -> Result<()> {
+        let kinds = [HTTP, Traffic::Udp(7), Traffic::Echo];
+        expect(&self.outside.place, self.pod.addresses, &kinds, Seen::Reached)?;
+        expect(&self.pod.place, self.outside.addresses, &kinds, Seen::Reached)?;
+        expect(&self.node.place, self.pod.addresses, &kinds, Seen::Reached)?;
+        expect(&self.pod.place, self.node.addresses, &kinds, Seen::Reached)
+    }
+}
+
+fn host_endpoint(lab: &Lab, devices: &str) -> Result<()> {
+    lab.manifests().write(
+        "host.yaml",
+        &format!(
+            "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {{name: n1-host, labels: {{role: \
+             node}}}}\nspec: {{node: n1, {devices}}}\n"
+        ),
+    )
+}
+
+/// A policy for all that is labelled as the node; `spec` is YAML in one line.
+fn policy(lab: &Lab, name: &str, spec: &str) -> Result<()> {
+    let text =
+        format!("{POLICY}metadata: {{name: {name}}}\nspec: {{selector: \"role == 'node'\", {spec}}}\n");
+    lab.manifests().write(&format!("host-{name}.yaml"), &text)
+}
+
+fn closed(lab: &mut Lab) -> Result<()> {
+    let scene = Scene::new(lab)?;
+    host_endpoint(lab, "interfaceName: eth0")?;
+    let agent = Agent::start(&scene.node, &UNASKED)?;
+    for traffic in [HTTP, Traffic::Udp(7), Traffic::Echo, API] {
+        let expected = if traffic == API { Seen::Reached } else { Seen::Blocked };
+        scene.comes_in(traffic, expected)?;
+        scene.goes_out(traffic, expected)?;
+    }
+    scene.comes_in(SSH, Seen::Reached)?;
+    scene.goes_out(SSH, Seen::Blocked)?;
+    scene.pod_is_reached()?;
+
+    let listed = agent.ask(&["endpoints"])?;
+    let of_host = |endpoint: &&serde_json::Value| endpoint["pod"] == "HostEndpoint/n1-host";
+    let host = listed.as_array().into_iter().flatten().find(of_host);
+    let is_listed = host.is_some_and(|it| it["interface"] == "eth0" && it["ingress"]["isolated"] == true);
+    ensure!(is_listed, "{listed}");
+    until("flows tell of the host endpoint", PATIENT, || {
+        let flows = scene.node.podgate(&["flows"])?.stdout;
+        let has = |verdict: &str| {
+            flows.lines().any(|line| line.contains("HostEndpoint/n1-host") && line.contains(verdict))
+        };
+        let is_certain = !flows.contains("changed at that moment");
+        Ok((has("failsafe") && has("denied") && is_certain).then_some(()))
+    })?;
+
+    // And without it everything is as before.
+    lab.manifests().remove("host.yaml")?;
+    scene.comes_in_at_last(HTTP, Seen::Reached)?;
+    scene.goes_out(HTTP, Seen::Reached)
+}
+
+fn opened(lab: &mut Lab) -> Result<()> {
+    let scene = Scene::new(lab)?;
+    let [out, _] = scene.outside.addresses.both();
+    host_endpoint(lab, "interfaceName: eth0, expectedIPs: []")?;
+    policy(
+        lab,
+        "in",
+        &format!(
+            "ingress: [{{action: Allow, protocol: TCP, source: {{nets: [{out}/32]}}, destination: {{ports: [80]}}}}]"
+        ),
+    )?;
+    policy(lab, "out", "egress: [{action: Allow, protocol: UDP, destination: {ports: [7]}}]")?;
+    let _agent = Agent::start(&scene.node, &UNASKED)?;
+    scene.comes_in_at_last(HTTP, Seen::Reached)?;
+    let [v4, v6] = scene.node.addresses.both();
+    let probe = |to, traffic, expected| scene.outside.place.probe_expecting(to, traffic, expected);
+    ensure!(probe(v6, HTTP, Seen::Blocked)? == Seen::Blocked, "the policy names an IPv4 address");
+    ensure!(probe(v4, Traffic::Tcp(7), Seen::Blocked)? == Seen::Blocked, "the policy names one port");
+    scene.goes_out(Traffic::Udp(7), Seen::Reached)?;
+    scene.goes_out(HTTP, Seen::Blocked)?;
+    scene.comes_in(SSH, Seen::Reached)?;
+    scene.pod_is_reached()
+}
+
+fn forwarded(lab: &mut Lab) -> Result<()> {
+    let scene = Scene::new(lab)?;
+    host_endpoint(lab, "interfaceName: '*', profiles: [projectcalico-default-allow]")?;
+    let _agent = Agent::start(&scene.node, &UNASKED)?;
+    scene.comes_in(HTTP, Seen::Reached)?;
+    scene.goes_out(HTTP, Seen::Reached)?;
+    scene.pod_is_reached()?;
+
+    policy(
+        lab,
+        "forward",
+        "applyOnForward: true, types: [Ingress], ingress: [{action: Allow, protocol: UDP}]",
+    )?;
+    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    scene.comes_in(Traffic::Udp(7), Seen::Reached)?;
+    scene.goes_out(HTTP, Seen::Reached)?;
+    expect(&scene.outside.place, scene.pod.addresses, &[HTTP], Seen::Blocked)?;
+    expect(&scene.outside.place, scene.pod.addresses, &[SSH], Seen::Blocked)?;
+    expect(&scene.outside.place, scene.pod.addresses, &[Traffic::Udp(7)], Seen::Reached)?;
+    expect(&scene.pod.place, scene.outside.addresses, &[HTTP], Seen::Reached)?;
+
+    // Before all others, and for what is forwarded, too.
+    policy(lab, "first", "preDNAT: true, applyOnForward: true, order: 1, ingress: [{action: Allow}]")?;
+    scene.comes_in_at_last(HTTP, Seen::Reached)?;
+    scene.pod_is_reached()
+}
+
+fn live(lab: &mut Lab) -> Result<()> {
+    let scene = Scene::new(lab)?;
+    let _agent = Agent::start(&scene.node, &UNASKED)?;
+    let [outside, node] =
+        [(&scene.outside.place, scene.node.addresses), (&scene.node.place, scene.outside.addresses)];
+    let open = [outside, node].map(|(from, to)| to.both().map(|to| Live::open(from, to)));
+    let mut connections = open.into_iter().flatten().collect::<Result<Vec<_>>>()?;
+    host_endpoint(lab, "interfaceName: eth0")?;
+    scene.comes_in_at_last(Traffic::Tcp(7), Seen::Blocked)?;
+    connections.iter_mut().try_for_each(Live::goes_on)
+}
+
+fn restarted(lab: &mut Lab) -> Result<()> {
+    let scene = Scene::new(lab)?;
+    host_endpoint(lab, "interfaceName: eth0")?;
+    policy(lab, "in", "ingress: [{action: Allow, protocol: TCP, destination: {ports: [80]}}]")?;
+    let agent = Agent::start(&scene.node, &UNASKED)?;
+    scene.comes_in_at_last(Traffic::Tcp(7), Seen::Blocked)?;
+    agent.until("the host endpoint is confirmed", PATIENT, "endpoints", |listed| {
+        listed.to_string().contains("\"identified\"") && !listed.to_string().contains("unconfirmed")
+    })?;
+    let holds = || {
+        scene.comes_in(HTTP, Seen::Reached)?;
+        scene.comes_in(Traffic::Tcp(7), Seen::Blocked)
+    };
+    agent.kill()?;
+    holds()?;
+    // What it finds confirmed it does not ask about again.
+    let deaf = ["--kubelet-healthz", "http://127.0.0.1:9/healthz", "--host-endpoints-guard", "2"];
+    let agent = Agent::start(&scene.node, &deaf)?;
+    let listed = agent.ask(&["endpoints"])?;
+    ensure!(!listed.to_string().contains("unconfirmed"), "{listed}");
+    holds()?;
+    agent.kill()?;
+    holds()
+}
+
+/// Where the agent of a test asks whether all is well: a server outside.
+fn healthz(scene: &Scene) -> String {
+    format!("http://{}:80/", scene.outside.addresses.v4)
+}
+
+fn undone(lab: &mut Lab) -> Result<()> {
+    let scene = Scene::new(lab)?;
+    let url = healthz(&scene);
+    let options = ["--kubelet-healthz", &url, "--host-endpoints-guard", "6"];
+    let agent = Agent::start(&scene.node, &options)?;
+    host_endpoint(lab, "interfaceName: eth0")?;
+    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    agent.until("the change is undone", PATIENT, "endpoints", |listed| {
+        listed.to_string().contains("\"undone\"")
+    })?;
+    scene.comes_in(HTTP, Seen::Reached)?;
+    scene.goes_out(HTTP, Seen::Reached)?;
+
+    // With a way out it is kept.
+    policy(lab, "out", "egress: [{action: Allow}]")?;
+    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    agent.until("the change is confirmed", PATIENT, "endpoints", |listed| {
+        let text = listed.to_string();
+        !text.contains("\"undone\"") && !text.contains("\"unconfirmed\"") && text.contains("n1-host")
+    })?;
+    std::thread::sleep(Duration::from_secs(7));
+    scene.comes_in(HTTP, Seen::Blocked)?;
+    lab.manifests().remove("host.yaml")?;
+    scene.comes_in_at_last(HTTP, Seen::Reached)?;
+
+    // And the kernel goes back by itself.
+    lab.manifests().remove("host-out.yaml")?;
+    host_endpoint(lab, "interfaceName: eth0")?;
+    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    agent.kill()?;
+    scene.comes_in_at_last(HTTP, Seen::Reached)?;
+    scene.goes_out(HTTP, Seen::Reached)
+}
+
+fn changed_back(lab: &mut Lab) -> Result<()> {
+    let scene = Scene::new(lab)?;
+    let url = healthz(&scene);
+    let options = ["--kubelet-healthz", &url, "--host-endpoints-guard", "5"];
+    host_endpoint(lab, "interfaceName: eth0")?;
+    policy(
+        lab,
+        "good",
+        "order: 5, ingress: [{action: Allow, protocol: TCP, destination: {ports: [80]}}], egress: [{action: Allow}]",
+    )?;
+    let agent = Agent::start(&scene.node, &options)?;
+    agent.until("it is confirmed", PATIENT, "endpoints", |listed| {
+        listed.to_string().contains("n1-host") && !listed.to_string().contains("unconfirmed")
+    })?;
+    policy(lab, "bad", "order: 1, ingress: [{action: Deny}], egress: [{action: Deny}]")?;
+    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    until("the node is reached again", PATIENT, || {
+        let seen =
+            scene.outside.place.probe(scene.node.addresses.v4.into(), HTTP, Duration::from_millis(200))?;
+        Ok((seen == Seen::Reached).then_some(()))
+    })?;
+    scene.goes_out(HTTP, Seen::Reached)?;
+    scene.comes_in(Traffic::Tcp(7), Seen::Blocked)?;
+    drop(agent);
+    scene.comes_in(HTTP, Seen::Reached)?;
+    scene.comes_in(Traffic::Tcp(7), Seen::Blocked)
+}
