@@ -55,6 +55,13 @@ pub trait Packet {
         false
     }
 
+    /// The number of the VLAN that its tag names; 0: it has no tag, or one that gives its priority alone, with
+    /// which the kernel takes the packet as without.
+    #[inline(always)]
+    fn vlan(&self) -> u32 {
+        0
+    }
+
     /// What the kernel's connection tracking knows of the packet; false when it knows nothing, or cannot be
     /// asked.
     fn tracked(&self, into: &mut Tracked) -> bool;

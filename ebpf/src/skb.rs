@@ -159,6 +159,13 @@ impl<const LINK_HEADER: usize> Packet for Skb<'_, LINK_HEADER> {
     }
 
     #[inline(always)]
+    fn vlan(&self) -> u32 {
+        const NUMBER: u32 = 0x0fff;
+        // SAFETY: as above. Without a tag it is 0.
+        unsafe { (&raw const (*self.context.skb.skb).vlan_tci).read_volatile() & NUMBER }
+    }
+
+    #[inline(always)]
     fn tracked(&self, into: &mut Tracked) -> bool {
         tracking::read(self.context, into)
     }

@@ -35,8 +35,8 @@ pub fn decide_at_host<T: Tables>(
 ) -> Option<Outcome> {
     let current = HostKey::of(hook.ifindex);
     let key = if tables.is_host_change_over() { current.before() } else { current };
-    // A frame with a tag belongs to a device of its VLAN, at which it comes by once more.
-    if !tables.endpoint(key.0).is_known() || packet.is_tagged() {
+    // A frame of a VLAN belongs to a device of that VLAN, at which it comes by once more.
+    if !tables.endpoint(key.0).is_known() || packet.vlan() != 0 {
         return None;
     }
     // Flows tell of the host endpoint as it is now, whichever rule sets count.
@@ -50,8 +50,7 @@ pub fn decide_at_host<T: Tables>(
         PacketKind::Arp | PacketKind::Neighbour => return None,
         PacketKind::Related => return related(packet, scratch, tables),
         PacketKind::Unreadable => {
-            // Not even IP.
-            if scratch.headers.sender.is_unspecified() {
+            if is_other_than_ip(packet) {
                 return None;
             }
             return closed(scratch, Outcome::Unreadable, tables);
@@ -70,12 +69,20 @@ pub fn decide_at_host<T: Tables>(
     Some(outcome)
 }
 
+/// Whether the kernel hands the frame to another protocol than IP. A tag below one that gives a priority alone
+/// is taken off behind this hook, and IP may lie below it.
+#[inline(always)]
+fn is_other_than_ip(packet: &impl Packet) -> bool {
+    const OF_IP: [[u8; 2]; 4] = [[0x08, 0x00], [0x86, 0xdd], [0x81, 0x00], [0x88, 0xa8]];
+    packet.received_as().is_some_and(|kind| !OF_IP.contains(&kind))
+}
+
 /// What cannot be evaluated: dropped if policies are asked about its sort of traffic.
 #[inline(never)]
 fn closed<T: Tables>(scratch: &mut Scratch, reason: Outcome, tables: &T) -> Option<Outcome> {
     let direction = scratch.hook.direction;
-    // Ports were not read.
-    let is_local = is_local(scratch, false, tables);
+    // Ports were not read, and perhaps not even whom it is for.
+    let is_local = scratch.headers.tuple.destination.is_unspecified() || is_local(scratch, false, tables);
     let endpoint = endpoint(scratch, is_local, tables);
     endpoint.policy(direction).isolates().then_some(reason)
 }

@@ -182,11 +182,26 @@ fn the_link_stays_alive_and_what_is_no_device_of_a_host_endpoint_is_left_alone()
     for sent in [
         Sent { bytes: &arp, ..Sent::default() },
         Sent { bytes: &lldp, ..Sent::default() },
-        Sent { bytes: &vlan, is_tagged: true, ..Sent::default() },
+        Sent { bytes: &vlan, is_tagged: true, vlan: 7, ..Sent::default() },
     ] {
         assert_eq!(host.at_host(hook, &sent), None);
     }
     assert_eq!(host.comes_in(ETH0 + 10, &to_node(80, flag::SYN)), None);
+}
+
+/// The kernel delivers such frames as if they had no tag, also when there are two.
+#[test]
+fn a_tag_with_a_priority_alone_hides_nothing() {
+    let host = Node::with_host(LOCAL);
+    let hook = Hook { direction: Direction::Ingress, ifindex: ETH0, ingress_ifindex: ETH0 };
+    let plain = to_node(80, flag::SYN).bytes();
+    let tagged = Sent { bytes: &plain, is_tagged: true, ..Sent::default() };
+    assert_eq!(host.at_host(hook, &tagged), Some(Outcome::Denied));
+    for kind in [[0x81, 0x00], [0x88, 0xa8]] {
+        let twice = [&plain[..12], &kind, &[0, 0], &plain[12..]].concat();
+        let twice = Sent { bytes: &twice, is_tagged: true, ..Sent::default() };
+        assert_eq!(host.at_host(hook, &twice), Some(Outcome::Unreadable));
+    }
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub(super) struct Sent<'a> {
     pub(super) received_as: Option<[u8; 2]>,
     /// With a VLAN tag.
     pub(super) is_tagged: bool,
+    /// Of this VLAN.
+    pub(super) vlan: u32,
 }
 
 impl Packet for Sent<'_> {
@@ -37,6 +39,10 @@ impl Packet for Sent<'_> {
 
     fn is_tagged(&self) -> bool {
         self.is_tagged
+    }
+
+    fn vlan(&self) -> u32 {
+        self.vlan
     }
 
     fn tracked(&self, into: &mut Tracked) -> bool {
