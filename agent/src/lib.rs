@@ -14,6 +14,7 @@ pub mod fleet;
 pub mod names;
 pub mod observe;
 pub mod options;
+pub mod otlp;
 pub mod run;
 pub mod server;
 pub mod snapshot;
