@@ -5,6 +5,7 @@
 
 mod client;
 mod counters;
+mod export;
 mod flows;
 mod hosts;
 mod latency;
@@ -19,6 +20,7 @@ use std::net::IpAddr;
 
 pub use client::{ask, follow, follow_after, try_ask};
 pub use counters::{AgentNameCounts, Counter, Evictions, KernelCounters, Lost, NameCounts};
+pub use export::{ExportRequests, ExportStatus};
 pub use flows::{
     FlowEnd, FlowFilter, FlowLine, FlowPolicy, FlowRecord, FlowVerdict, icmp_message, protocol_name,
     protocol_number,
@@ -142,6 +144,9 @@ pub struct Status {
     /// What became of the replies of resolvers, once there were any.
     #[serde(default, skip_serializing_if = "NameCounts::is_none")]
     pub names: NameCounts,
+    /// To a collector, if the agent has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<ExportStatus>,
     /// The last thing that failed and was not put right since.
     pub last_error: Option<String>,
     /// Why enforcement ends with the agent, if it does.
@@ -343,6 +348,7 @@ impl Status {
             lost: Lost { events_of_share: 7, ..Lost::default() },
             shortcut_packets: 0,
             names: NameCounts::default(),
+            export: None,
             last_error: None,
             pins_lost: None,
         }

@@ -15,6 +15,7 @@ mod lifelines;
 pub mod names;
 pub mod observe;
 pub mod options;
+pub mod otlp;
 pub mod run;
 pub mod server;
 pub mod snapshot;

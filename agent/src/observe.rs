@@ -1,8 +1,9 @@
 //! What is learned from the kernel and from snapshots: decisions as they happen, hits of policies, and
 //! whether the tables say what the rules say.
 //!
-//! In: snapshots, and handles that only read ([`podgate_datapath::DatapathReaders`]). Out: events, reports
-//! and lines of the deny log. Nothing here can change a verdict, and no pass waits for what happens here.
+//! In: snapshots, and handles that only read ([`podgate_datapath::DatapathReaders`]). Out: events, reports,
+//! lines of the deny log and records to be exported. Nothing here can change a verdict, and no pass waits for
+//! what happens here.
 
 mod counting;
 mod eviction_monitor;
@@ -15,9 +16,9 @@ pub use self::{
     counting::{HitCounting, HitView},
     eviction_monitor::EvictionMonitor,
     flows::{
-        AddressOwners, DecidingPolicy, DecisionEvent, DenyLog, DenyLogWriter, EndOwner, EventEnd,
-        EventVerdict, FlowClock, FlowHistory, FlowWindow, LogTarget, LostLines, MissingName, NameRole,
-        Observer, ObserverCounts, PastFlow,
+        AddressOwners, DecidingPolicy, DecisionEvent, Denials, DenyLog, DenyLogWriter, EndOwner, EventEnd,
+        EventVerdict, ExportCounts, ExportSignal, FlowClock, FlowExport, FlowHistory, FlowWindow, LogTarget,
+        LostLines, MissingName, NameRole, Observer, ObserverCounts, PastFlow, QueuedDenial, RecordResult,
     },
     hits::{DirectionHits, HitReport, PolicyHits, RuleCount},
     kernel_check::{AskTables, check_tables},

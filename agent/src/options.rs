@@ -14,7 +14,7 @@ use podgate_common::Protocol;
 use podgate_core::model::{FailsafePorts, Name};
 use tracing_subscriber::EnvFilter;
 
-use crate::observe::LogTarget as DenyLogTarget;
+use crate::{observe::LogTarget as DenyLogTarget, otlp::CollectorUrl};
 
 /// Where distributions and systemd mount the BPF file system.
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";
@@ -38,12 +38,17 @@ const LOG: &str = "info";
 /// What a node's log rotation keeps of a container, some times over.
 const DENY_LOG_SIZE: u64 = 100 << 20;
 
+/// OpenTelemetry's default (`OTEL_METRIC_EXPORT_INTERVAL`).
+const OTLP_INTERVAL: u32 = 60;
+
 /// Enforce NetworkPolicy on this node until SIGTERM or SIGINT; enforcement continues when the agent ends
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Every option can also be set in the environment (PODGATE_NODE, PODGATE_CNI_RESULTS, ...; several paths in \
 PODGATE_MANIFESTS are separated by `:`) and in the file of --config. The command line takes precedence over the \
-environment, and the environment over the file.
+environment, and the environment over the file. Of OpenTelemetry's own variables count, where podgate's are not set: \
+OTEL_EXPORTER_OTLP_ENDPOINT (as --otlp), OTEL_EXPORTER_OTLP_CERTIFICATE (as --otlp-ca), OTEL_EXPORTER_OTLP_HEADERS \
+(without --otlp-headers), and OTEL_RESOURCE_ATTRIBUTES, which come besides podgate's.
 
 Example:
   podgate agent --node worker-1 --manifests /etc/podgate/manifests")]
@@ -125,6 +130,20 @@ pub struct AgentOptions {
     /// Size in bytes at which the file of the deny log is renamed to PATH.1 and a new one begins
     #[arg(long, value_name = "BYTES", default_value_t = DENY_LOG_SIZE)]
     pub deny_log_size: u64,
+    /// Send denied packets and all metrics to this collector of OpenTelemetry, by OTLP over HTTP: for example
+    /// http://collector:4318
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<CollectorUrl>,
+    /// File with headers for the collector, a line NAME: VALUE each; it is read for each request
+    #[arg(long, value_name = "FILE")]
+    pub otlp_headers: Option<PathBuf>,
+    /// File with certificates, in PEM, of who may sign that of a collector at https:// [default: those of the
+    /// system]
+    #[arg(long, value_name = "FILE")]
+    pub otlp_ca: Option<PathBuf>,
+    /// Seconds between two times that metrics are sent
+    #[arg(long, value_name = "SECONDS", default_value_t = OTLP_INTERVAL, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub otlp_interval: u32,
     /// Log filter, in the syntax of RUST_LOG
     #[arg(long, value_name = "FILTER", default_value = LOG)]
     pub log: LogFilter,

@@ -3,11 +3,12 @@
 //! Each of these has a thread of its own, so that none keeps another waiting: this one watches signals,
 //! sources, the network and CNI results; `enforcement` makes the passes, and but for `names` alone has
 //! handles that write to the kernel; `servers` answers the socket and HTTP from snapshots; `events` makes
-//! decisions of the kernel's events, and `deny-log` writes them; `counters` counts hits; `names` asks for
-//! names that are new in rules, and keeps addresses that connections are open to; `cni-namespaces` leaves to
-//! the CNI plugin what it needs without an agent.
+//! decisions of the kernel's events, `deny-log` writes them, and `otlp` sends them; `counters` counts hits;
+//! `names` asks for names that are new in rules, and keeps addresses that connections are open to;
+//! `cni-namespaces` leaves to the CNI plugin what it needs without an agent.
 
 mod cni_installation;
+mod export;
 mod shutdown;
 mod supervise;
 mod threads;
@@ -29,6 +30,7 @@ use tokio::{
 
 pub(crate) use self::cni_installation::keep_cni_plugin;
 use self::{
+    export::Export,
     shutdown::Shutdown,
     supervise::{PAUSES, supervise},
     threads::Threads,
@@ -40,7 +42,7 @@ use crate::{
     lifelines::Lifelines,
     names::{NameHandles, NameKeeper, NameWork, UntrustedServers},
     observe::{
-        DenyLog, DenyLogWriter, EvictionMonitor, FlowHistory, HitCounting, LogTarget, LostLines,
+        Denials, DenyLog, DenyLogWriter, EvictionMonitor, FlowHistory, HitCounting, LogTarget, LostLines,
         NamesOfAddress, Observer,
     },
     options::{
@@ -94,6 +96,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
         [] => Some(kube::connect(options.kubeconfig.as_deref()).await?),
         _ => None,
     };
+    let (export, flow_export) = export::export(options)?.unzip();
     privileges::required()?;
     let pins = Pins::create(&options.bpffs)?;
     let _lock = AgentLock::take(pins.directory()).context("another agent is running")?;
@@ -160,7 +163,8 @@ async fn run(options: &AgentOptions) -> Result<()> {
     }
     let untrusted = UntrustedServers::default();
     let names_of_address = NamesOfAddress::of(names.clone(), untrusted.clone());
-    let observer = Observer::new(options.node.clone(), deny_log, flows.clone(), names_of_address.clone());
+    let denials = Denials::new(deny_log, flow_export);
+    let observer = Observer::new(options.node.clone(), denials, flows.clone(), names_of_address.clone());
 
     let mut pod_warnings = None;
     let probe = connection.as_ref().map(|connection| connection.probe.clone());
@@ -207,8 +211,10 @@ async fn run(options: &AgentOptions) -> Result<()> {
         lost_lines,
         ask_tables: Arc::new(move |query| verdicts.ask(query)),
         restarts: restarts.clone(),
+        export: export.as_ref().map(Export::standing),
         traces: trace_control,
     });
+    let export_server = server.clone();
 
     let (socket, metrics) = (options.socket.clone(), options.metrics);
     let (bound, binding) = oneshot::channel();
@@ -221,6 +227,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
             Ok(())
         })?;
     }
+    let export = export.map(|export| export.start(&mut threads, export_server)).transpose()?;
     let (seen, restarts_of_events) = (snapshots_seen.clone(), restarts.clone());
     threads.spawn("events", move || observe(events, observer, seen, restarts_of_events))?;
     let (history, path, restarts_of_history) = (flows.clone(), saved_flows.clone(), restarts.clone());
@@ -273,6 +280,9 @@ async fn run(options: &AgentOptions) -> Result<()> {
             ended = threads.ended() => return Err(ended),
             () = shutdown.wait() => break,
         }
+    }
+    if let Some(export) = export {
+        export.flush().await;
     }
     threads.stop();
     if let Err(error) = flows.save(&saved_flows) {
@@ -345,7 +355,7 @@ async fn save_flows(history: FlowHistory, path: std::path::PathBuf, restarts: Ta
     Ok(())
 }
 
-/// How often the deny log sums up when no events come.
+/// How often denials are summed up when no events come.
 const SUMMARIES: Duration = Duration::from_secs(5);
 
 /// Makes decisions of events, for ever.
@@ -371,7 +381,7 @@ async fn observe(
             let events = tokio::select! {
                 events = stream.next(EVENTS_AT_ONCE) => events,
                 _ = summaries.tick() => {
-                    observer.log_summaries();
+                    observer.report_summaries();
                     continue;
                 }
             };

@@ -24,6 +24,7 @@ use anyhow::Context as _;
 pub use ask::Ask;
 pub use counters::{count_tables, read_counters};
 pub use http::Http;
+pub use metrics::{FamilyKind, FamilyValue, LatencyBuckets, MetricFamily, Sample};
 pub use names::NameSource;
 use podgate_core::explain::{Explanation, KernelCheck, Question, explain_with};
 use serde::Serialize;
@@ -37,8 +38,11 @@ use tokio::{
 use self::{await_pod::PodWait, flows::FlowReplies, names::LearntByPod, trace::TraceReplies};
 
 use crate::{
-    api::{KernelCounters, PROTOCOL, RELEASE, Reply, Response, SourceStatus, Status, TableFill, WatchStatus},
-    observe::{AskTables, FlowHistory, HitView, LostLines, check_tables},
+    api::{
+        ExportStatus, KernelCounters, PROTOCOL, RELEASE, Reply, Response, SourceStatus, Status, TableFill,
+        WatchStatus,
+    },
+    observe::{AskTables, ExportCounts, FlowHistory, HitView, LostLines, check_tables},
     snapshot::Snapshot,
     source::{
         kube::{Health, WatchHealth},
@@ -73,6 +77,8 @@ pub struct ServerInputs {
     pub ask_tables: AskTables,
     pub restarts: TaskRestarts,
     pub names: NameSource,
+    /// The URL of the collector that flows and metrics go to, and how that stands.
+    pub export: Option<(String, ExportCounts)>,
     pub traces: TraceControl,
 }
 
@@ -122,13 +128,23 @@ impl Server {
         let KernelCounters { packets, evictions, lost, shortcut, names } = (self.inputs.read_counters)();
         (status.counters, status.evictions, status.lost) = (packets, evictions, lost);
         (status.shortcut_packets, status.names) = (shortcut, names);
+        let export = self.inputs.export.as_ref();
+        status.export = export.map(|(collector, counts)| ExportStatus::of(collector.clone(), counts));
         status
     }
 
-    /// `None`: too many wait for them already.
+    /// In Prometheus' text format. `None`: too many wait for them already.
     async fn metrics(&self) -> Option<String> {
+        self.families(|families| metrics::text(&families)).await
+    }
+
+    /// All metrics as they are now, made into something. `None`: likewise.
+    pub(crate) async fn families<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(Vec<MetricFamily>) -> T + Send + 'static,
+    ) -> Option<T> {
         let server = self.clone();
-        let text = move || {
+        let made = move || {
             let observed = metrics::Observed {
                 events: server.inputs.flows.counts(),
                 unwritten: server.inputs.lost_lines.count(),
@@ -136,9 +152,9 @@ impl Server {
                 names: (server.inputs.names.sizes)(),
                 untrusted: server.inputs.names.untrusted.pods(),
             };
-            metrics::text(&server.status(), &server.inputs.hits.last(), &observed)
+            make(metrics::families(&server.status(), &server.inputs.hits.last(), &observed))
         };
-        self.work(text).await
+        self.work(made).await
     }
 
     async fn full_status(&self) -> Option<Status> {

@@ -10,7 +10,7 @@ mod limited;
 pub mod manifests;
 mod policy_objects;
 
-pub(crate) use decode::Kind;
+pub(crate) use decode::{Kind, group};
 pub(crate) use policy_objects::PolicyObjectChange;
 pub use policy_objects::{PolicyObject, PolicyObjects};
 

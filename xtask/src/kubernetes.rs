@@ -83,6 +83,24 @@ pub fn helm() -> Result<PathBuf> {
     built(Executable::HELM, "helm")
 }
 
+/// OpenTelemetry's receiver, which Go builds the first time.
+///
+/// # Errors
+///
+/// When Go cannot build it.
+pub fn collector() -> Result<PathBuf> {
+    built(Executable::COLLECTOR, "collector")
+}
+
+/// Prometheus' parsers and query engine, likewise.
+///
+/// # Errors
+///
+/// When Go cannot build them.
+pub fn prometheus() -> Result<PathBuf> {
+    built(Executable::PROMETHEUS, "prometheus")
+}
+
 /// A program for pods of tests: servers and clients of Kubernetes' own suites.
 pub(crate) fn agnhost() -> Result<PathBuf> {
     built(Executable::AGNHOST, "agnhost")

@@ -83,6 +83,12 @@ impl Run {
                 kubernetes::helm().map(|_| ())
             });
         }
+        if programs.iter().any(|program| program.target == MONITORING_TESTS) {
+            self.check("collector and Prometheus to test with", || {
+                kubernetes::collector()?;
+                kubernetes::prometheus().map(|_| ())
+            });
+        }
         if programs.iter().any(|program| PEERS_TESTS.contains(&program.target.as_str())) {
             self.check("iptables and ipset to compare with", || setup::install(&peers::PROGRAMS));
         }
@@ -126,6 +132,9 @@ needs two images and a cluster of two nodes, some 20 minutes on two cores: run i
 
 /// They would build the API server themselves, in silence.
 const API_SERVER_TESTS: &str = "apiserver";
+
+/// They would build the collector themselves, likewise.
+const MONITORING_TESTS: &str = "monitoring";
 
 /// They load rules of other engines.
 const PEERS_TESTS: [&str; 2] = ["namespaces", "played"];

@@ -110,6 +110,20 @@ enum ClusterVerb {
 #[command(after_help = dump::EXAMPLES)]
 struct ClusterDumpOptions {}
 
+/// Options of all verbs that choose nothing for this one: its help does not list them, and they are refused.
+#[derive(Debug, Args)]
+struct NoLabels {
+    #[arg(short = 'l', long, hide = true, value_name = "LABELS")]
+    selector: Option<String>,
+}
+
+/// The same for nodes.
+#[derive(Debug, Args)]
+struct NoNodes {
+    #[arg(long = "node", hide = true, value_name = "NAME")]
+    nodes: Vec<String>,
+}
+
 /// `None`: none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TimeLimit(Option<Duration>);
@@ -120,6 +134,8 @@ struct Session {
     executor: Executor,
     /// `None`: all.
     namespace: Option<String>,
+    /// The same, if it was given by name.
+    named_namespace: Option<String>,
     selector: Option<String>,
     agents: FleetQuery,
     deadline: Option<Duration>,
@@ -222,6 +238,7 @@ impl ConnectionOptions {
         Ok(Session {
             client,
             executor,
+            named_namespace: namespace.clone(),
             namespace: (!all_namespaces).then(|| namespace.unwrap_or(own)),
             selector,
             agents: FleetQuery { namespace: agent_namespace, selector: None, nodes },

@@ -26,7 +26,12 @@ pub(super) enum CliError {
 const OF_ALL_VERBS: [&str; 2] = ["bpffs", "socket"];
 
 /// Variables beside `PODGATE_...`, by the option that they set.
-const EXTRA_VARIABLES: [(&str, &str); 2] = [("node", "NODE_NAME"), ("log", "RUST_LOG")];
+const EXTRA_VARIABLES: [(&str, &str); 4] = [
+    ("node", "NODE_NAME"),
+    ("log", "RUST_LOG"),
+    ("otlp", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    ("otlp-ca", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
+];
 
 /// An option, and the values that one layer gives it.
 type Value = (clap::Id, Vec<OsString>);

@@ -7,7 +7,10 @@ use clap::Args;
 use super::{output::Format, table::TextTable};
 use crate::options::SOCKET;
 use crate::{
-    api::{self, AgentNameCounts, HostCounts, Latency, Lost, NameCounts, Status},
+    api::{
+        self, AgentNameCounts, ExportRequests, ExportStatus, HostCounts, Latency, Lost, NameCounts, Status,
+    },
+    observe::RecordResult,
     server::Ask,
 };
 
@@ -48,6 +51,7 @@ fn text(status: &Status) -> String {
         lost,
         shortcut_packets,
         names,
+        export,
         last_error,
         pins_lost,
     } = status;
@@ -112,6 +116,9 @@ fn text(status: &Status) -> String {
             events + events_of_share
         ),
     );
+    if let Some(export) = export {
+        fact("export", exported(export));
+    }
     fact("last error", last_error.clone().unwrap_or_else(|| "none".into()));
     if let Some(reason) = pins_lost {
         fact("pins", reason.clone());
@@ -177,6 +184,19 @@ fn text(status: &Status) -> String {
     let unenforced: String = unenforced.iter().map(|pod| format!("{pod}\n")).collect();
     let unenforced = if unenforced.is_empty() { unenforced } else { format!("\n{unenforced}") };
     format!("{facts}{unenforced}\n{of_sources}{problems}{of_watches}\n{of_tables}\n{of_counters}")
+}
+
+/// What has become of what was to go to the collector, and why it does not go.
+fn exported(export: &ExportStatus) -> String {
+    let ExportStatus { collector, records, waiting, requests } = export;
+    let taken = records.get(RecordResult::Exported.name()).unwrap_or(&0);
+    let mut text = format!("{taken} records to {collector}, {} lost, {waiting} waiting", export.lost());
+    for ExportRequests { signal, succeeded: _, failed, error } in requests {
+        if let Some(error) = error {
+            text += &format!("; {signal}: {failed} requests failed, the last one: {error}");
+        }
+    }
+    text
 }
 
 /// Half of all changes, and all of them, as the bounds of the buckets tell it.

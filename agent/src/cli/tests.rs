@@ -201,6 +201,10 @@ fn every_option_can_be_set_in_all_three_places() {
         ("history", "9"),
         ("deny-log", "/d"),
         ("deny-log-size", "9"),
+        ("otlp", "http://collector:4318"),
+        ("otlp-headers", "/h"),
+        ("otlp-ca", "/c"),
+        ("otlp-interval", "9"),
         ("log", "debug"),
         ("log-format", "json"),
     ];

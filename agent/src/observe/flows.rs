@@ -1,12 +1,14 @@
 //! Decisions as they happen: from the kernel's events to events that name pods, policies and rules.
 //!
 //! In: the kernel's events, and what evaluated packets in each revision. Out: decisions, to a short history,
-//! to those who follow, and to the deny log. No one who reads can make the reader of events wait: who is slow
-//! loses lines, and learns how many.
+//! to those who follow, to the deny log and to the export. No one who reads can make the reader of events
+//! wait: who is slow loses lines, and learns how many.
 
 mod attribution;
+mod denials;
 mod deny_log;
 mod event;
+mod export;
 mod history;
 mod owners;
 #[cfg(test)]
@@ -20,8 +22,10 @@ use podgate_core::{compiler::WorkLimit, model::Name};
 
 use self::attribution::Attributor;
 pub use self::{
+    denials::Denials,
     deny_log::{DenyLog, DenyLogWriter, LogTarget, LostLines},
     event::{DecidingPolicy, DecisionEvent, EndOwner, EventEnd, EventVerdict, MissingName, NameRole},
+    export::{ExportCounts, ExportSignal, FlowExport, QueuedDenial, RecordResult},
     history::{FlowHistory, FlowWindow, ObserverCounts, PastFlow},
     owners::AddressOwners,
 };
@@ -38,18 +42,18 @@ const WORK_PER_SECOND: usize = 500_000;
 pub struct Observer {
     node: Name,
     attributor: Attributor,
-    deny_log: Option<DenyLog>,
+    denials: Denials,
     history: FlowHistory,
     /// The second that is running, and the events in it.
     second: (Instant, u32),
 }
 
 impl Observer {
-    pub fn new(node: Name, deny_log: Option<DenyLog>, history: FlowHistory, names: NamesOfAddress) -> Self {
+    pub fn new(node: Name, denials: Denials, history: FlowHistory, names: NamesOfAddress) -> Self {
         Self {
             node,
             attributor: Attributor::new(WorkLimit::of(WORK_PER_SECOND), names),
-            deny_log,
+            denials,
             history,
             second: (Instant::now(), 0),
         }
@@ -71,19 +75,17 @@ impl Observer {
                 None => self.history.skip(),
             }
         }
-        self.log_summaries();
+        self.report_summaries();
     }
 
-    /// Hands over what the deny log has summed up.
-    pub fn log_summaries(&mut self) {
-        if let Some(log) = &mut self.deny_log {
-            log.summarise(Instant::now());
-        }
+    /// Reports denials that have been summed up.
+    pub fn report_summaries(&mut self) {
+        self.denials.summarise(Instant::now());
     }
 
     fn add(&mut self, event: DecisionEvent) {
-        if let Some(log) = self.deny_log.as_mut().filter(|_| event.verdict() != EventVerdict::Allowed) {
-            log.add(&event, Instant::now());
+        if event.verdict() != EventVerdict::Allowed {
+            self.denials.add(&event, Instant::now());
         }
         self.history.add(event);
     }

@@ -1,20 +1,26 @@
-//! The agent's state in Prometheus' text format.
+//! The agent's state as metrics. `exposition` writes them in Prometheus' text format, and the export to a
+//! collector reads the same ones.
 //!
 //! Names are a contract: `podgate_<noun>_<unit>_total`. Labels have few values: directions, outcomes, states,
 //! sources, tables, and this node's own pods and policies up to a limit; never an address.
 
-use std::{collections::BTreeMap, fmt::Write};
+mod exposition;
+mod family;
+
+use std::collections::BTreeMap;
 
 use podgate_common::Direction;
 use podgate_datapath::names::NameTableSizes;
 
 use crate::{
-    api::{AgentNameCounts, Evictions, Lost, NameCounts, SourceStatus, Status},
+    api::{AgentNameCounts, Evictions, ExportRequests, ExportStatus, Lost, NameCounts, SourceStatus, Status},
     observe::{DirectionHits, HitReport, ObserverCounts, PolicyHits},
     snapshot::UnenforcedReason,
 };
 
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(super) use self::exposition::{CONTENT_TYPE, text};
+use self::family::Families;
+pub use self::family::{FamilyKind, FamilyValue, LatencyBuckets, MetricFamily, Sample};
 
 /// Series of one family that name pods or policies. The rest is summed up under [`OTHERS`].
 const MAX_SERIES: usize = 500;
@@ -34,7 +40,7 @@ pub(super) struct Observed {
     pub(super) untrusted: usize,
 }
 
-pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> String {
+pub(super) fn families(status: &Status, hits: &HitReport, observed: &Observed) -> Vec<MetricFamily> {
     let Status {
         ready,
         node,
@@ -54,42 +60,51 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
         lost,
         shortcut_packets,
         names,
+        export,
         last_error,
         pins_lost,
     } = status;
-    let mut text = Exposition::default();
+    let mut families = Families::default();
 
-    text.family("podgate_build_info", "gauge", "Version and node of this agent; always 1.");
-    text.sample(&[("version", version), ("node", node)], 1);
-    text.family("podgate_uptime_seconds", "gauge", "Time since the agent started.");
-    text.sample(&[], *uptime_seconds);
-    text.family("podgate_ready", "gauge", "1 once the first complete state is enforced.");
-    text.sample(&[], u64::from(*ready));
-    text.family("podgate_failing", "gauge", "1 while the last error persists.");
-    text.sample(&[], u64::from(last_error.is_some()));
+    families.family("podgate_build_info", FamilyKind::Gauge, "Version and node of this agent; always 1.");
+    families.sample(&[("version", version), ("node", node)], 1);
+    families.family("podgate_uptime_seconds", FamilyKind::Gauge, "Time since the agent started.");
+    families.sample(&[], *uptime_seconds);
+    families.family("podgate_ready", FamilyKind::Gauge, "1 once the first complete state is enforced.");
+    families.sample(&[], u64::from(*ready));
+    families.family("podgate_failing", FamilyKind::Gauge, "1 while the last error persists.");
+    families.sample(&[], u64::from(last_error.is_some()));
 
-    text.family("podgate_pins_last", "gauge", "1 if enforcement continues when the agent ends.");
-    text.sample(&[], u64::from(pins_lost.is_none()));
+    families.family(
+        "podgate_pins_last",
+        FamilyKind::Gauge,
+        "1 if enforcement continues when the agent ends.",
+    );
+    families.sample(&[], u64::from(pins_lost.is_none()));
 
-    text.family("podgate_packets_total", "counter", "Packets, by outcome.");
+    families.family("podgate_packets_total", FamilyKind::Counter, "Packets, by outcome.");
     for counter in counters {
         let (direction, outcome) = (counter.direction.to_string(), counter.outcome.to_string());
-        text.sample(&[("direction", &direction), ("outcome", &outcome)], counter.packets);
+        families.sample(&[("direction", &direction), ("outcome", &outcome)], counter.packets);
     }
     let name = "podgate_flow_evictions_total";
-    text.family(name, "counter", "Live connections that others replaced in the flow table.");
+    families.family(name, FamilyKind::Counter, "Live connections that others replaced in the flow table.");
     for Evictions { state, newcomer, connections } in evictions {
-        text.sample(&[("state", state), ("newcomer", newcomer)], *connections);
+        families.sample(&[("state", state), ("newcomer", newcomer)], *connections);
     }
-    text.family("podgate_shortcut_packets_total", "counter", "Packets that took the short cut.");
-    text.sample(&[], *shortcut_packets);
-    text.family("podgate_endpoints", "gauge", "Pod interfaces on this node.");
+    families.family(
+        "podgate_shortcut_packets_total",
+        FamilyKind::Counter,
+        "Packets that took the short cut.",
+    );
+    families.sample(&[], *shortcut_packets);
+    families.family("podgate_endpoints", FamilyKind::Gauge, "Pod interfaces on this node.");
     for (state, count) in [
         ("identified", endpoints.identified),
         ("pending", endpoints.pending),
         ("unmanaged", endpoints.unmanaged),
     ] {
-        text.sample(&[("state", state)], count);
+        families.sample(&[("state", state)], count);
     }
     text.family("podgate_host_endpoints", "gauge", "Devices of this node with a host endpoint.");
     for (state, count) in [
@@ -100,42 +115,48 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
         text.sample(&[("state", state)], count);
     }
     let name = "podgate_unenforced_pods";
-    text.family(name, "gauge", "Pods of this node that should be isolated and are not.");
+    families.family(name, FamilyKind::Gauge, "Pods of this node that should be isolated and are not.");
     for reason in UnenforcedReason::ALL.map(|reason| reason.to_string()) {
         let count = unenforced.iter().filter(|pod| pod.reason == reason).count();
-        text.sample(&[("reason", &reason)], count);
+        families.sample(&[("reason", &reason)], count);
     }
-    text.family("podgate_long_holds_total", "counter", "Interfaces that were held for several seconds.");
-    text.sample(&[], holds.long);
+    families.family(
+        "podgate_long_holds_total",
+        FamilyKind::Counter,
+        "Interfaces that were held for several seconds.",
+    );
+    families.sample(&[], holds.long);
     let name = "podgate_expired_holds_total";
-    text.family(name, "counter", "Long holds that timed out: the interface is not isolated.");
-    text.sample(&[], holds.expired);
-    text.family("podgate_policies", "gauge", "NetworkPolicies in force.");
-    text.sample(&[], *policies);
-    text.family("podgate_revision", "gauge", "Revision of the state that is published to the kernel.");
-    text.sample(&[], *revision);
+    families.family(name, FamilyKind::Counter, "Long holds that timed out: the interface is not isolated.");
+    families.sample(&[], holds.expired);
+    families.family("podgate_policies", FamilyKind::Gauge, "NetworkPolicies in force.");
+    families.sample(&[], *policies);
+    families.family(
+        "podgate_revision",
+        FamilyKind::Gauge,
+        "Revision of the state that is published to the kernel.",
+    );
+    families.sample(&[], *revision);
 
     let name = "podgate_programming_latency_seconds";
-    text.family(name, "histogram", "Time from when a source learned of a change until it was enforced.");
-    for bucket in &latency.buckets {
-        let bound = seconds(bucket.milliseconds * 1_000);
-        text.sample_of("_bucket", &[("le", &bound)], bucket.count);
-    }
-    text.sample_of("_bucket", &[("le", "+Inf")], latency.count);
-    text.sample_of("_sum", &[], seconds(latency.sum_microseconds));
-    text.sample_of("_count", &[], latency.count);
+    families.family(
+        name,
+        FamilyKind::Histogram,
+        "Time from when a source learned of a change until it was enforced.",
+    );
+    families.latency(latency);
 
-    text.family(
+    families.family(
         "podgate_source_age_seconds",
-        "gauge",
+        FamilyKind::Gauge,
         "Time since a source was last known to be up to date.",
     );
     for source in sources {
         if let Some(age) = source.age_seconds {
-            text.sample(&[("source", &source.name)], age);
+            families.sample(&[("source", &source.name)], age);
         }
     }
-    text.family("podgate_source_objects", "gauge", "Objects from a source.");
+    families.family("podgate_source_objects", FamilyKind::Gauge, "Objects from a source.");
     for (source, objects) in sources.iter().map(|source| (source, source.objects)) {
         let kinds = [
             ("namespaces", objects.namespaces),
@@ -148,143 +169,182 @@ pub(super) fn text(status: &Status, hits: &HitReport, observed: &Observed) -> St
         ];
         let calico = Some(("calico_policies", objects.calico_policies)).filter(|(_, count)| *count > 0);
         for (kind, count) in kinds.into_iter().chain(calico) {
-            text.sample(&[("source", &source.name), ("kind", kind)], count);
+            families.sample(&[("source", &source.name), ("kind", kind)], count);
         }
     }
-    text.family("podgate_source_problems", "gauge", "Invalid objects of a source.");
+    families.family("podgate_source_problems", FamilyKind::Gauge, "Invalid objects of a source.");
     for source in sources {
-        text.sample(&[("source", &source.name)], source.problems.len());
+        families.sample(&[("source", &source.name)], source.problems.len());
     }
     let watches = |source: &SourceStatus| source.watches.clone();
-    text.family("podgate_watch_restarts_total", "counter", "Failures of a watch of the API server.");
+    families.family(
+        "podgate_watch_restarts_total",
+        FamilyKind::Counter,
+        "Failures of a watch of the API server.",
+    );
     for watch in sources.iter().flat_map(watches) {
-        text.sample(&[("kind", &watch.kind)], watch.restarts);
+        families.sample(&[("kind", &watch.kind)], watch.restarts);
     }
-    text.family(
+    families.family(
         "podgate_watch_age_seconds",
-        "gauge",
+        FamilyKind::Gauge,
         "Time for which a watch may have missed changes; 0 while it is up.",
     );
     for watch in sources.iter().flat_map(watches) {
-        text.sample(&[("kind", &watch.kind)], watch.age_seconds);
+        families.sample(&[("kind", &watch.kind)], watch.age_seconds);
     }
 
-    text.family("podgate_table_entries", "gauge", "Entries in a table of the kernel.");
+    families.family("podgate_table_entries", FamilyKind::Gauge, "Entries in a table of the kernel.");
     for table in tables {
-        text.sample(&[("table", &table.name)], table.entries);
+        families.sample(&[("table", &table.name)], table.entries);
     }
-    text.family("podgate_table_capacity_entries", "gauge", "Room in a table of the kernel.");
+    families.family("podgate_table_capacity_entries", FamilyKind::Gauge, "Room in a table of the kernel.");
     for table in tables {
         if let Some(capacity) = table.capacity {
-            text.sample(&[("table", &table.name)], capacity);
+            families.sample(&[("table", &table.name)], capacity);
         }
     }
-    write_names(&mut text, names, (observed.names, observed.untrusted));
-    write_hits(&mut text, hits);
-    write_observed(&mut text, observed, lost);
-    text.text
+    add_names(&mut families, names, (observed.names, observed.untrusted));
+    add_hits(&mut families, hits);
+    add_observed(&mut families, observed, lost);
+    add_export(&mut families, export.as_ref());
+    families.all()
 }
 
 /// What pods with rules that have names learn, and from what.
-fn write_names(text: &mut Exposition, counts: &NameCounts, (sizes, untrusted): (NameTableSizes, usize)) {
+fn add_names(families: &mut Families, counts: &NameCounts, (sizes, untrusted): (NameTableSizes, usize)) {
     let NameCounts { learnt, evicted, refused, cut, unlearnt, malformed, agent } = counts;
-    text.family(
+    families.family(
         "podgate_name_addresses_total",
-        "counter",
+        FamilyKind::Counter,
         "Addresses in replies of resolvers: learnt for a name of rules, in the place of one that counted \
          (evicted), or not to be opened by a name (refused).",
     );
     for (result, count) in [("learnt", learnt), ("evicted", evicted), ("refused", refused)] {
-        text.sample(&[("result", result)], *count);
+        families.sample(&[("result", result)], *count);
     }
-    text.family(
+    families.family(
         "podgate_name_replies_total",
-        "counter",
+        FamilyKind::Counter,
         "Replies of resolvers that were not learnt from to the end: shortened so that the client asks over TCP \
          (cut), passed (unlearnt), or contradictory (malformed).",
     );
     for (result, count) in [("cut", cut), ("unlearnt", unlearnt), ("malformed", malformed)] {
-        text.sample(&[("result", result)], *count);
+        families.sample(&[("result", result)], *count);
     }
     let AgentNameCounts { answered, unanswered, left_out, entered, renewed } = agent;
-    text.family(
+    families.family(
         "podgate_name_questions_total",
-        "counter",
+        FamilyKind::Counter,
         "Questions of the agent for names that are new in rules, by whether a resolver has answered, and names \
          that were not asked for (left-out).",
     );
     for (result, count) in [("answered", answered), ("unanswered", unanswered), ("left-out", left_out)] {
-        text.sample(&[("result", result)], *count);
+        families.sample(&[("result", result)], *count);
     }
-    text.family(
+    families.family(
         "podgate_name_entered_total",
-        "counter",
+        FamilyKind::Counter,
         "Addresses that the agent has entered for pods: from answers to its questions, or again, as a \
          connection lives (renewed).",
     );
     for (result, count) in [("answered", entered), ("renewed", renewed)] {
-        text.sample(&[("result", result)], *count);
+        families.sample(&[("result", result)], *count);
     }
-    text.family("podgate_name_tables", "gauge", "Pods with rules that have names.");
-    text.sample(&[], sizes.tables);
-    text.family("podgate_name_entries", "gauge", "Addresses that count now, in the tables of these pods.");
-    text.sample(&[], sizes.live);
-    text.family(
+    families.family("podgate_name_tables", FamilyKind::Gauge, "Pods with rules that have names.");
+    families.sample(&[], sizes.tables);
+    families.family(
+        "podgate_name_entries",
+        FamilyKind::Gauge,
+        "Addresses that count now, in the tables of these pods.",
+    );
+    families.sample(&[], sizes.live);
+    families.family(
         "podgate_name_untrusted_pods",
-        "gauge",
+        FamilyKind::Gauge,
         "Pods with rules that have names, and that ask a server that is no resolver that the node believes.",
     );
-    text.sample(&[], untrusted);
+    families.sample(&[], untrusted);
 }
 
-fn write_observed(text: &mut Exposition, observed: &Observed, lost: &Lost) {
+fn add_observed(families: &mut Families, observed: &Observed, lost: &Lost) {
     let Observed { events, unwritten, restarts, names: _, untrusted: _ } = observed;
-    text.family("podgate_task_restarts_total", "counter", "Restarts of a task of the agent.");
+    families.family("podgate_task_restarts_total", FamilyKind::Counter, "Restarts of a task of the agent.");
     for (task, count) in restarts {
-        text.sample(&[("task", task)], count);
+        families.sample(&[("task", task)], *count);
     }
     let ObserverCounts { allowed, denied, would_deny, skipped } = events;
     let Lost { events, events_of_share, uncounted, unattributed, fragments } = lost;
     let name = "podgate_flow_events_total";
-    text.family(name, "counter", "Flow events reported; one event may stand for several packets.");
+    families.family(
+        name,
+        FamilyKind::Counter,
+        "Flow events reported; one event may stand for several packets.",
+    );
     for (verdict, count) in [("allowed", allowed), ("denied", denied), ("would-deny", would_deny)] {
-        text.sample(&[("verdict", verdict)], *count);
+        families.sample(&[("verdict", verdict)], *count);
     }
     let name = "podgate_flow_events_lost_total";
-    text.family(
+    families.family(
         name,
-        "counter",
+        FamilyKind::Counter,
         "Flow events lost: not read in time (ring), beyond the limit of a pod (pod), or not attributed (agent).",
     );
     for (place, count) in [("ring", events), ("pod", events_of_share), ("agent", skipped)] {
-        text.sample(&[("where", place)], *count);
+        families.sample(&[("where", place)], *count);
     }
     let name = "podgate_uncounted_packets_total";
-    text.family(
+    families.family(
         name,
-        "counter",
+        FamilyKind::Counter,
         "Packets not attributed to a policy because the table of counters was full.",
     );
-    text.sample(&[], *uncounted);
+    families.sample(&[], *uncounted);
     let name = "podgate_unattributed_packets_total";
-    text.family(
+    families.family(
         name,
-        "counter",
+        FamilyKind::Counter,
         "Packets not attributed to a policy because a pod exceeded its number of counters.",
     );
-    text.sample(&[], *unattributed);
+    families.sample(&[], *unattributed);
     let name = "podgate_fragments_limited_total";
-    text.family(name, "counter", "Fragmented datagrams beyond the limit of a pod per second.");
-    text.sample(&[], *fragments);
-    text.family(
+    families.family(name, FamilyKind::Counter, "Fragmented datagrams beyond the limit of a pod per second.");
+    families.sample(&[], *fragments);
+    families.family(
         "podgate_deny_log_errors_total",
-        "counter",
+        FamilyKind::Counter,
         "Lines of the deny log that could not be written.",
     );
-    text.sample(&[], *unwritten);
+    families.sample(&[], *unwritten);
 }
 
-fn write_hits(text: &mut Exposition, HitReport { policies, drops, .. }: &HitReport) {
+/// What goes to a collector. Without one, there are no samples.
+fn add_export(families: &mut Families, export: Option<&ExportStatus>) {
+    let export = || export.into_iter();
+    families.family(
+        "podgate_otlp_records_total",
+        FamilyKind::Counter,
+        "Records of denied packets for the collector: taken by it (exported), or lost because the queue was \
+         full (no-room), it refused them (refused) or did not take them for minutes (expired).",
+    );
+    for (result, count) in export().flat_map(|export| &export.records) {
+        families.sample(&[("result", result)], *count);
+    }
+    let name = "podgate_otlp_waiting_records";
+    families.family(name, FamilyKind::Gauge, "Records that the collector has not taken yet.");
+    for ExportStatus { waiting, .. } in export() {
+        families.sample(&[], *waiting);
+    }
+    let name = "podgate_otlp_requests_total";
+    families.family(name, FamilyKind::Counter, "Requests to the collector; those that fail come again.");
+    for ExportRequests { signal, succeeded, failed, .. } in export().flat_map(|export| &export.requests) {
+        for (result, count) in [("succeeded", succeeded), ("failed", failed)] {
+            families.sample(&[("signal", signal), ("result", result)], *count);
+        }
+    }
+}
+
+fn add_hits(families: &mut Families, HitReport { policies, drops, .. }: &HitReport) {
     let sums = policies.iter().flat_map(|(policy, PolicyHits { ingress, egress, .. })| {
         let sides = [(Direction::Ingress, ingress), (Direction::Egress, egress)];
         sides.into_iter().filter_map(|(direction, hits)| Some((direction, hits.as_ref()?))).flat_map(
@@ -296,20 +356,20 @@ fn write_hits(text: &mut Exposition, HitReport { policies, drops, .. }: &HitRepo
         )
     });
     let name = "podgate_policy_hits_total";
-    text.family(
+    families.family(
         name,
-        "counter",
+        FamilyKind::Counter,
         "New connections that a policy of a local pod matched, and packets that it denied.",
     );
     for ((policy, direction, result), packets) in limited(sums) {
-        text.sample(&[("policy", &policy), ("direction", direction), ("result", result)], packets);
+        families.sample(&[("policy", &policy), ("direction", direction), ("result", result)], packets);
     }
-    text.family("podgate_pod_drops_total", "counter", "Dropped packets of a local pod.");
+    families.family("podgate_pod_drops_total", FamilyKind::Counter, "Dropped packets of a local pod.");
     let drops = drops.iter().map(|((pod, direction, reason), packets)| {
         ((pod.to_string(), direction.name(), reason.name()), *packets)
     });
     for ((pod, direction, reason), packets) in limited(drops) {
-        text.sample(&[("pod", &pod), ("direction", direction), ("reason", reason)], packets);
+        families.sample(&[("pod", &pod), ("direction", direction), ("reason", reason)], packets);
     }
 }
 
@@ -325,48 +385,6 @@ fn limited(series: impl Iterator<Item = (SeriesLabels, u64)>) -> BTreeMap<Series
         *all.entry((name, direction, what)).or_default() += packets;
     }
     all
-}
-
-/// Text format 0.0.4: a family is announced, then come its samples.
-#[derive(Default)]
-struct Exposition {
-    text: String,
-    name: &'static str,
-}
-
-impl Exposition {
-    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
-        self.name = name;
-        self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-    }
-
-    fn sample(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        self.sample_of("", labels, value);
-    }
-
-    /// `part`: what a histogram's samples have behind the name of the family.
-    fn sample_of(&mut self, part: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        let name = format!("{}{part}", self.name);
-        let labels: Vec<String> =
-            labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
-        match labels.is_empty() {
-            true => self.write(format_args!("{name} {value}\n")),
-            false => self.write(format_args!("{name}{{{}}} {value}\n", labels.join(","))),
-        }
-    }
-
-    fn write(&mut self, text: std::fmt::Arguments<'_>) {
-        self.text.write_fmt(text).expect("a string takes all that is written");
-    }
-}
-
-/// Microseconds as seconds, without what a float would lose or add.
-fn seconds(microseconds: u64) -> String {
-    format!("{}.{:06}", microseconds / 1_000_000, microseconds % 1_000_000)
-}
-
-fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ pub(super) fn status(snapshot: &Snapshot) -> Status {
         lost: Lost::default(),
         shortcut_packets: 0,
         names: NameCounts::default(),
+        export: None,
         last_error: snapshot.last_error().map(str::to_owned),
         pins_lost: pins_lost.clone(),
     }

@@ -82,6 +82,7 @@ pub(super) fn start() -> Running {
         ask_tables: Arc::new(|_| Ok(KernelVerdict::Denied)),
         restarts: TaskRestarts::default(),
         names: names::tests::source(),
+        export: None,
         traces: TraceControl::new(site).0,
     });
     let followers = server.followers.clone();

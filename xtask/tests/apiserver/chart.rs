@@ -45,7 +45,9 @@ pub(crate) fn is_accepted(helm: &Path, control_plane: &ControlPlane) -> Result<(
     let every_value = json!({
         "image": {"repository": "registry.test/podgate", "tag": "1", "pullPolicy": "Always"},
         "imagePullSecrets": [{"name": "secret"}],
-        "options": {"flows": 1_000_000, "resolvers": ["10.0.0.53", "10.0.0.54:5353"], "allow-empty": true},
+        "options": {"flows": 1_000_000, "resolvers": ["10.0.0.53", "10.0.0.54:5353"], "allow-empty": true,
+            "otlp": "https://collector.test:4318", "otlp-ca": "/etc/podgate/otlp/ca.crt"},
+        "otlp": {"secret": "for-the-collector"},
         "cni": {"enabled": true},
         "monitoring": {"enabled": true},
         "resources": {"limits": {"memory": "1Gi"}},
@@ -78,6 +80,10 @@ pub(crate) fn is_accepted(helm: &Path, control_plane: &ControlPlane) -> Result<(
         let variable = json!({"name": format!("PODGATE_{name}"), "value": value});
         ensure!(agent["env"].as_array().is_some_and(|env| env.contains(&variable)), "{variable}: {agent:#}");
     }
+    let mount = json!({"name": "otlp", "mountPath": "/etc/podgate/otlp", "readOnly": true});
+    ensure!(agent["volumeMounts"].as_array().is_some_and(|all| all.contains(&mount)), "{agent:#}");
+    let volume = json!({"name": "otlp", "secret": {"secretName": "for-the-collector"}});
+    ensure!(pod["volumes"].as_array().is_some_and(|all| all.contains(&volume)), "{pod:#}");
     let all = ["initContainers", "containers"].iter().filter_map(|list| pod[*list].as_array()).flatten();
     let images = all.map(|container| container["image"].as_str()).collect::<Vec<_>>();
     ensure!(images == [Some("registry.test/podgate:1"); 3], "{images:?}");
@@ -95,6 +101,7 @@ pub(crate) fn refuses(helm: &Path) -> Result<()> {
     for (value, complaint) in [
         ("options.flow=1", "additional properties 'flow' not allowed"),
         ("options.hook=xdp", "value must be one of 'auto', 'tcx', 'clsact'"),
+        ("options.otlp=collector:4318", "'collector:4318' does not match pattern"),
         ("options.metrics=0.0.0.0:80", "'0.0.0.0:80' does not match pattern"),
         ("tolerations=all", "got string, want array"),
         ("resource=1", "additional properties 'resource' not allowed"),

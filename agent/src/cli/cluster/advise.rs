@@ -16,7 +16,7 @@ use super::{
         output::{Output, print, say},
         policies::seconds,
     },
-    Session, exit_code,
+    NoLabels, Session, exit_code,
     flows::record,
     lines::read_lines,
 };
@@ -39,13 +39,16 @@ pub(super) struct ClusterAdviseOptions {
     /// Write policies that deny at once, not only report
     #[arg(long)]
     enforce: bool,
+    #[command(flatten)]
+    no_labels: NoLabels,
 }
 
 impl ClusterAdviseOptions {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<ExitCode> {
-        let Self { since, enforce } = self;
+        let Self { since, enforce, no_labels } = self;
         ensure!([Output::Table, Output::Yaml].contains(&session.output), ONLY_YAML);
-        ensure!(session.selector.is_none(), "-l does not select policies; see -n");
+        let has_labels = session.selector.is_some() || no_labels.selector.is_some();
+        ensure!(!has_labels, "-l does not select policies; see -n");
         let (cluster, problems) = read_cluster(&session.client).await.map_err(failure)?;
         problems.iter().for_each(|problem| say(format_args!("{problem}\n")));
         let fleet = session.find(&session.agents).await?;

@@ -31,7 +31,7 @@ use self::{
     node_answer::NodeAnswers,
     place::{PodPlace, node_exists},
 };
-use super::{super::output::FOUND, Session};
+use super::{super::output::FOUND, NoLabels, NoNodes, Session};
 use crate::fleet::{self, AT_ONCE, Failure};
 
 /// Pods behind a service whose nodes are asked.
@@ -72,6 +72,10 @@ pub(super) struct ClusterExplainOptions {
     /// Exit with code 3, after the answer, if the connection is denied
     #[arg(long)]
     exit_code: bool,
+    #[command(flatten)]
+    no_labels: NoLabels,
+    #[command(flatten)]
+    no_nodes: NoNodes,
 }
 
 /// What is known of the pods in question, and what their agents say.
@@ -84,9 +88,12 @@ struct ExplainSession<'a> {
 
 impl ClusterExplainOptions {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<ExitCode> {
-        let Self { from, to, port, exit_code } = self;
+        let Self { from, to, port, exit_code, no_labels, no_nodes } = self;
         ensure!(
-            session.agents.nodes.is_empty() && session.selector.is_none(),
+            no_nodes.nodes.is_empty()
+                && no_labels.selector.is_none()
+                && session.agents.nodes.is_empty()
+                && session.selector.is_none(),
             "--node and -l choose nothing here: the ends of the connection say which nodes are asked"
         );
         let from = end(session, "--from", &from)?;

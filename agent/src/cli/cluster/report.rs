@@ -41,7 +41,8 @@ use crate::{api::PolicyReport, fleet::Line, source::kube::read_cluster};
 The page stands alone: it loads nothing, and no script but its own runs in it. It has the nodes and their state, pods \
 that are not enforced, policies with their hits and the workloads that they select, who talks to whom, denied flows \
 with their policies, and which workload may reach which. A workload is the pods of a namespace with the same labels, \
-but for those that differ between replicas and releases. It covers all namespaces, whatever -n says; the page has a filter.
+but for those that differ between replicas and releases. It covers all namespaces, for which the page has a filter; with \
+-n, the workloads of one and those that they talk to, with the policies of that namespace and the cluster-wide ones.
 
 The page names pods, policies and addresses of the cluster: it is for those who may see them. You need to list all \
 objects that `dump` writes, beside what other verbs need; without that, the page lacks who may reach whom, and says so.
@@ -57,7 +58,10 @@ pub(super) struct ClusterReportOptions {
     /// that most flows have]
     #[arg(long, value_name = "PORT,...", value_delimiter = ',')]
     ports: Vec<PortSpec>,
-    // In the place of the one that the other verbs have.
+    // In the place of those that the other verbs have.
+    /// Only this namespace [default: all]
+    #[arg(short, long, value_name = "NAMESPACE", conflicts_with = "all_namespaces")]
+    namespace: Option<String>,
     /// Output format
     #[arg(short, long, value_parser = Offered(&OF_REPORT), value_name = "FORMAT", default_value = "html")]
     output: Output,
@@ -65,7 +69,8 @@ pub(super) struct ClusterReportOptions {
 
 impl ClusterReportOptions {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<ExitCode> {
-        let Self { since, ports, output } = self;
+        let Self { since, ports, namespace, output } = self;
+        let namespace = namespace.or_else(|| session.named_namespace.clone());
         ensure!(
             output != Output::Html || !io::stdout().is_terminal(),
             "the report is a page: write it to a file, as in `kubectl podgate report > report.html`"
@@ -84,7 +89,9 @@ impl ClusterReportOptions {
         fleet.nodes.retain(|node, _| !survey.failures.contains_key(node));
         let mut policies = session
             .ask(&fleet, &["policies", "-o", "json"], |report| {
-                serde_json::from_value(report).map(|PolicyReport { policies, .. }| policies)
+                let PolicyReport { mut policies, .. } = serde_json::from_value(report)?;
+                policies.retain(|status| is_shown(namespace.as_deref(), &status.policy));
+                Ok(policies)
             })
             .await;
         let reports = policies.take_answers().collect();
@@ -93,9 +100,10 @@ impl ClusterReportOptions {
             Ok((cluster, problems)) => (Ok(cluster), problems.len()),
             Err(error) => (Err(format!("{:#}", failure(error))), 0),
         };
-        let talks = talks(session, &mut survey, &fleet, since, cluster.as_ref().ok()).await;
+        let asked = FlowsAsked { since, namespace: namespace.as_deref() };
+        let talks = talks(session, &mut survey, &fleet, &asked, cluster.as_ref().ok()).await;
         let made = format!("{:.0}", Timestamp::now());
-        let mut picture = ClusterPicture::of(made, since, statuses, reports, &talks);
+        let mut picture = ClusterPicture::of(made, (since, namespace), statuses, reports, &talks);
         picture.add_workloads(&talks, cluster.as_ref().map_err(String::as_str), &ports);
         if uncertain > 0 {
             picture
@@ -114,18 +122,34 @@ impl ClusterReportOptions {
     }
 }
 
+/// Whether an object `namespace/name` is of the namespace; those of the cluster are of each.
+fn is_shown(namespace: Option<&str>, name: &str) -> bool {
+    let of = name.split_once('/').map(|(of, _)| of);
+    namespace.is_none_or(|namespace| of.is_none_or(|of| of == namespace))
+}
+
+/// Which flows are wanted.
+struct FlowsAsked<'a> {
+    /// Seconds.
+    since: u64,
+    /// Of either end.
+    namespace: Option<&'a str>,
+}
+
 /// Reads the flows of all nodes, and notes which do not answer.
 async fn talks<T>(
     session: &Session,
     survey: &mut crate::fleet::FleetSurvey<T>,
     fleet: &crate::fleet::Fleet,
-    since: u64,
+    asked: &FlowsAsked<'_>,
     cluster: Option<&Cluster>,
 ) -> Talks {
     let mut fleet = fleet.clone();
     fleet.nodes.retain(|node, _| !survey.failures.contains_key(node));
-    let since = format!("--since={since}s");
+    let since = format!("--since={}s", asked.since);
+    let namespace = asked.namespace.map(|namespace| format!("--namespace={namespace}"));
     let command = ["flows", "-o", "json", &since, "--end-with-stdin"].map(str::to_owned);
+    let command: Vec<String> = command.into_iter().chain(namespace).collect();
     let talks = Mutex::new(Talks::default());
     let flows = read_lines(session, &fleet, &command, |node, line| {
         let mut talks = talks.lock().expect("no one panics with it");

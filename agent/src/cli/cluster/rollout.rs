@@ -48,7 +48,8 @@ enum RolloutVerb {
 #[command(after_help = "\
 A node counts when its agent enforces this version of the policy, or a later one, on each pod of the node that the \
 policy selects. A node whose agent does not answer never counts: it may have such pods. Kinds: netpol, and cnp, anp \
-and banp for the cluster-wide ones.
+and banp for the cluster-wide ones. Where both Kubernetes' and AWS's ClusterNetworkPolicy have a policy of that name, \
+the group chooses, as in clusternetworkpolicy.networking.k8s.aws/base.
 
 Exit code 1: it is not enforced everywhere when the time is up; the nodes are named with the reason.
 

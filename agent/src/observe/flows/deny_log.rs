@@ -1,16 +1,12 @@
-//! The deny log: JSON lines, one for the first packet of its kind, then one with a count for each interval in
-//! which there were more. A scan of ports fills neither memory nor disk: beyond a number of kinds they are
-//! distinguished by their ends alone, then not at all, and the file is rotated by size.
+//! The deny log: denials as lines of JSON. The file is rotated by size.
 //!
 //! Lines are written by a thread of their own. Between it and the reader of events there is a queue with an
 //! end: what a slow disk, or a pipe that is not read, leaves no room for is lost and counted.
 
 use std::{
-    collections::HashMap,
     fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    net::IpAddr,
     path::{Path, PathBuf},
     str::FromStr,
     sync::{
@@ -18,20 +14,13 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    time::{Duration, Instant},
 };
 
-use podgate_common::Outcome;
-use podgate_core::model::ObjectName;
 use podgate_datapath::may_change;
 
-use super::{DecisionEvent, EventEnd};
+use super::DecisionEvent;
 use crate::api::FlowRecord;
 
-/// Between two lines of one kind.
-const INTERVAL: Duration = Duration::from_secs(60);
-/// Kinds that are distinguished at a time.
-const KINDS: usize = 4_096;
 /// Lines that wait to be written: what two seconds of the most events that are attributed make.
 const WAITING: usize = 2 * super::PER_SECOND as usize;
 
@@ -43,39 +32,11 @@ pub enum LogTarget {
     File(PathBuf),
 }
 
-/// What is one kind of denial.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct DenialKey {
-    source: KeyEnd,
-    destination: KeyEnd,
-    protocol: u16,
-    port: Option<u16>,
-    outcome: Outcome,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum KeyEnd {
-    Pod(ObjectName),
-    Address(IpAddr),
-    Unknown,
-}
-
-#[derive(Debug)]
-struct LoggedDenial {
-    /// The last of them; its packets are those that no line has reported.
-    event: DecisionEvent,
-    packets: u64,
-    reported: Instant,
-}
-
-/// Chooses what is written.
+/// Takes what is to be written.
 #[derive(Debug)]
 pub struct DenyLog {
     lines: SyncSender<Vec<u8>>,
     lost: LostLines,
-    kinds: HashMap<DenialKey, LoggedDenial>,
-    /// When the kinds were looked through last.
-    looked: Option<Instant>,
 }
 
 /// Writes it.
@@ -140,57 +101,11 @@ impl DenyLog {
 
     pub(crate) fn to(output: Box<dyn Write + Send>, lost: LostLines) -> (Self, DenyLogWriter) {
         let (lines, written) = sync_channel(WAITING);
-        let log = Self { lines, lost: lost.clone(), kinds: HashMap::new(), looked: None };
+        let log = Self { lines, lost: lost.clone() };
         (log, DenyLogWriter { lines: written, lost, output })
     }
 
-    /// Notes a denial: the first of its kind is written at once.
-    pub(super) fn add(&mut self, event: &DecisionEvent, now: Instant) {
-        let mut kind = DenialKey::of(event);
-        if !self.kinds.contains_key(&kind) && self.kinds.len() >= KINDS / 2 {
-            // Ports of a scan are one kind, and so are its many sources when there are more.
-            kind.port = None;
-            if !self.kinds.contains_key(&kind) && self.kinds.len() >= KINDS {
-                kind.source = KeyEnd::Unknown;
-                kind.destination = KeyEnd::of_pod(&event.destination).unwrap_or(KeyEnd::Unknown);
-            }
-        }
-        if let Some(seen) = self.kinds.get_mut(&kind) {
-            seen.packets += event.packets;
-            seen.event = event.clone();
-            return;
-        }
-        self.write(event);
-        if self.kinds.len() < KINDS + KINDS / 4 {
-            self.kinds.insert(kind, LoggedDenial { event: event.clone(), packets: 0, reported: now });
-        }
-    }
-
-    /// Writes a line for each kind that went on for an interval, and forgets those that did not.
-    pub(super) fn summarise(&mut self, now: Instant) {
-        let is_early = |then: Instant, by| now.checked_duration_since(then).is_none_or(|passed| passed < by);
-        if self.looked.is_some_and(|looked| is_early(looked, INTERVAL / 60)) {
-            return;
-        }
-        self.looked = Some(now);
-        let due: Vec<DenialKey> = self
-            .kinds
-            .iter()
-            .filter(|(_, seen)| !is_early(seen.reported, INTERVAL))
-            .map(|(kind, _)| kind.clone())
-            .collect();
-        for kind in due {
-            let Some(mut seen) = self.kinds.remove(&kind) else { continue };
-            if seen.packets > 0 {
-                seen.event.packets = std::mem::take(&mut seen.packets);
-                self.write(&seen.event);
-                seen.reported = now;
-                self.kinds.insert(kind, seen);
-            }
-        }
-    }
-
-    fn write(&self, event: &DecisionEvent) {
+    pub(super) fn write(&self, event: &DecisionEvent) {
         let mut line = serde_json::to_vec(&FlowRecord::from(event))
             .expect("a flow has string keys and no failing parts");
         line.push(b'\n');
@@ -208,28 +123,6 @@ impl DenyLogWriter {
                 self.lost.add(&error);
             }
         }
-    }
-}
-
-impl DenialKey {
-    fn of(event: &DecisionEvent) -> Self {
-        Self {
-            source: KeyEnd::of(&event.source),
-            destination: KeyEnd::of(&event.destination),
-            protocol: event.protocol,
-            port: event.destination.port.or(event.message),
-            outcome: event.outcome,
-        }
-    }
-}
-
-impl KeyEnd {
-    fn of(end: &EventEnd) -> Self {
-        Self::of_pod(end).or(end.address.map(Self::Address)).unwrap_or(Self::Unknown)
-    }
-
-    fn of_pod(end: &EventEnd) -> Option<Self> {
-        end.pod().map(|pod| Self::Pod(pod.name.clone()))
     }
 }
 

@@ -66,7 +66,7 @@ impl Observing {
     fn by(contexts: impl IntoIterator<Item = Context>) -> Self {
         let contexts = contexts.into_iter().fold(Contexts::default(), |known, new| known.with(new));
         let history = FlowHistory::new("n1".into(), ROOM);
-        Self { observer: Observer::new("n1".into(), None, history, no_names()), contexts }
+        Self { observer: Observer::new("n1".into(), Denials::default(), history, no_names()), contexts }
     }
 
     /// In a second of its own.
@@ -266,7 +266,7 @@ fn a_scan_fills_neither_memory_nor_disk() {
     let open = |path: &Path, limit| {
         let lost = LostLines::default();
         let (log, writer) = DenyLog::open(&LogTarget::File(path.to_owned()), limit, lost.clone()).unwrap();
-        (log, std::thread::spawn(|| writer.run()), lost)
+        (Denials::new(Some(log), None), std::thread::spawn(|| writer.run()), lost)
     };
     let path = directory.path().join("denied.log");
     let (mut log, writing, lost) = open(&path, 100_000);
@@ -312,9 +312,8 @@ fn a_scan_fills_neither_memory_nor_disk() {
 #[test]
 fn a_log_that_cannot_be_written_stops_nobody() {
     let lost = LostLines::default();
-    let (mut log, writer) =
-        DenyLog::open(&LogTarget::File("/dev/full".into()), 1 << 20, lost.clone()).unwrap();
-    log.add(&DecisionEvent::example(), Instant::now());
+    let (log, writer) = DenyLog::open(&LogTarget::File("/dev/full".into()), 1 << 20, lost.clone()).unwrap();
+    log.write(&DecisionEvent::example());
     drop(log);
     writer.run();
     assert_eq!(lost.count(), 1, "a lost line is counted");
@@ -346,7 +345,8 @@ fn a_disk_that_takes_no_line_keeps_no_reader_of_flows_waiting() {
     let writing = std::thread::spawn(|| writer.run());
     let history = FlowHistory::new("n1".into(), ROOM);
     let mut observing = Observing::by([context]);
-    observing.observer = Observer::new("n1".into(), Some(log), history.clone(), no_names());
+    observing.observer =
+        Observer::new("n1".into(), Denials::new(Some(log), None), history.clone(), no_names());
     // Each of its own kind, and more than the queue takes.
     let denied: Vec<FlowEvent> = (0..3 * PER_SECOND)
         .map(|number| FlowEvent {

@@ -7,7 +7,10 @@ use podgate_common::Outcome;
 use podgate_core::model::ObjectName;
 
 use super::*;
-use crate::api::{self, AgentNameCounts};
+use crate::{
+    api::{self, AgentNameCounts},
+    observe::{ExportCounts, ExportSignal, RecordResult},
+};
 
 /// Has samples of each family.
 pub(super) fn example() -> String {
@@ -35,11 +38,13 @@ pub(super) fn example() -> String {
     status.names =
         NameCounts { learnt: 11, evicted: 2, refused: 1, cut: 4, unlearnt: 3, malformed: 8, agent };
     let names = NameTableSizes { tables: 2, live: 9 };
-    text(
-        &status,
-        &hits,
-        &Observed { events, unwritten: 6, restarts: [("events", 3)].into(), names, untrusted: 7 },
-    )
+    let export = ExportCounts::default();
+    export.take(7);
+    export.record(RecordResult::Refused, 3);
+    export.request(ExportSignal::Logs, Err("refused".into()));
+    status.export = Some(ExportStatus::of("http://collector:4318".into(), &export));
+    let observed = Observed { events, unwritten: 6, restarts: [("events", 3)].into(), names, untrusted: 7 };
+    text(&families(&status, &hits, &observed))
 }
 
 #[test]
@@ -76,6 +81,10 @@ fn each_family_is_announced_once_before_its_samples() {
         "podgate_unattributed_packets_total 9",
         "podgate_fragments_limited_total 5",
         "podgate_deny_log_errors_total 6",
+        "podgate_otlp_records_total{result=\"refused\"} 3",
+        "podgate_otlp_records_total{result=\"no-room\"} 0",
+        "podgate_otlp_waiting_records 4",
+        "podgate_otlp_requests_total{signal=\"logs\",result=\"failed\"} 1",
         "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"matched\"} 15",
         "podgate_policy_hits_total{policy=\"x/p\",direction=\"ingress\",result=\"denied\"} 5",
         "podgate_pod_drops_total{pod=\"x/p499\",direction=\"ingress\",reason=\"denied\"} 2",

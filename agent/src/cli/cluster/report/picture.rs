@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use podgate_core::{model::Cluster, port_spec::PortSpec, workload::WorkloadId};
+use podgate_core::{model::Cluster, port_spec::PortSpec, printable::printable, workload::WorkloadId};
 use serde::Serialize;
 
 use super::{
     super::policies::{PolicySum, sums},
+    is_shown,
     talk::{Denial, DeniedKind, Talk, TalkEnd, Talks},
     workloads::{ReachMatrix, WorkloadRow, Workloads},
 };
@@ -33,6 +34,9 @@ pub(super) struct ClusterPicture {
     made: String,
     /// How far back flows go.
     since_seconds: u64,
+    /// Only what is of this namespace is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
     node_states: Vec<NodeRow>,
     unenforced: Vec<UnenforcedRow>,
     policies: Vec<PolicyRow>,
@@ -112,7 +116,7 @@ struct DenialRow {
 impl ClusterPicture {
     pub(super) fn of(
         made: String,
-        since_seconds: u64,
+        (since_seconds, namespace): (u64, Option<String>),
         statuses: Vec<Answer<NodeStatus>>,
         reports: Vec<Answer<Vec<PolicyStatus>>>,
         talks: &Talks,
@@ -121,6 +125,7 @@ impl ClusterPicture {
             version: env!("CARGO_PKG_VERSION"),
             made,
             since_seconds,
+            namespace,
             node_states: Vec::new(),
             unenforced: Vec::new(),
             policies: Vec::new(),
@@ -132,6 +137,9 @@ impl ClusterPicture {
         };
         for answer in statuses {
             picture.add_node(answer);
+        }
+        if let Some(namespace) = &picture.namespace {
+            picture.left_out.push(format!("all but namespace {} (-n)", printable(namespace)));
         }
         picture.shorten("pods that are not enforced", MOST_UNENFORCED, |picture| &mut picture.unenforced);
         let mut selected: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -186,8 +194,9 @@ impl ClusterPicture {
             problems: sources.iter().map(|source| source.problems.len()).sum(),
             error: last_error.or(pins_lost),
         });
-        let of_node = |pod| UnenforcedRow { node: node.clone(), pod };
-        self.unenforced.extend(unenforced.into_iter().map(of_node));
+        let namespace = self.namespace.as_deref();
+        let shown = unenforced.into_iter().filter(|pod| is_shown(namespace, &pod.pod));
+        self.unenforced.extend(shown.map(|pod| UnenforcedRow { node: node.clone(), pod }));
     }
 
     fn shorten<T>(&mut self, what: &str, most: usize, list: impl Fn(&mut Self) -> &mut Vec<T>) {
@@ -205,7 +214,7 @@ impl ClusterPicture {
         cluster: Result<&Cluster, &str>,
         ports: &[PortSpec],
     ) {
-        let workloads = Workloads::of(talks, cluster.ok());
+        let workloads = Workloads::of(talks, cluster.ok(), self.namespace.as_deref());
         let name = |end: &TalkEnd| match end {
             TalkEnd::Workload(workload) => workloads.name(workload),
             TalkEnd::Service(service) => format!("service {service}"),

@@ -66,12 +66,23 @@ pub(super) struct Workloads<'a> {
 }
 
 impl<'a> Workloads<'a> {
-    pub(super) fn of(talks: &Talks, cluster: Option<&'a Cluster>) -> Self {
+    /// `namespace`: only those of it, and those that talk to them.
+    pub(super) fn of(talks: &Talks, cluster: Option<&'a Cluster>, namespace: Option<&str>) -> Self {
+        let ends = talks.pairs.keys().chain(talks.denials.keys()).flat_map(|(from, to)| [from, to]);
+        let seen = ends.filter_map(|end| match end {
+            TalkEnd::Workload(workload) => Some(workload.clone()),
+            TalkEnd::Service(_) | TalkEnd::Name(_) | TalkEnd::Nodes | TalkEnd::Outside => None,
+        });
+        let seen: BTreeSet<WorkloadId> = seen.collect();
         let mut pods: BTreeMap<WorkloadId, Vec<&Pod>> = BTreeMap::new();
         let mut isolated = BTreeMap::new();
         if let Some(cluster) = cluster {
             for pod in cluster.pods.values().filter(|pod| !pod.host_network) {
-                pods.entry(WorkloadId::of(pod)).or_default().push(pod);
+                let workload = WorkloadId::of(pod);
+                let is_of = |namespace: &str| *workload.namespace == *namespace;
+                if namespace.is_none_or(is_of) || seen.contains(&workload) {
+                    pods.entry(workload).or_default().push(pod);
+                }
             }
             let policies = OrderedPolicies::of(cluster);
             let isolates = |pod, direction| policies.for_pod(pod, direction).enforced().isolates();
@@ -81,11 +92,6 @@ impl<'a> Workloads<'a> {
                 isolated.insert(workload.clone(), both);
             }
         }
-        let ends = talks.pairs.keys().chain(talks.denials.keys()).flat_map(|(from, to)| [from, to]);
-        let seen = ends.filter_map(|end| match end {
-            TalkEnd::Workload(workload) => Some(workload.clone()),
-            TalkEnd::Service(_) | TalkEnd::Name(_) | TalkEnd::Nodes | TalkEnd::Outside => None,
-        });
         let all: BTreeSet<WorkloadId> = pods.keys().cloned().chain(seen).collect();
         let names = workload_names(&all).into_iter();
         let names = names.map(|(workload, name)| (workload, printable(&name).into_owned())).collect();

@@ -1,6 +1,6 @@
 //! The policy that is waited for, as the API server has it.
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use kube::{
     Api, ResourceExt as _,
     api::{ApiResource, DynamicObject, PartialObjectMeta},
@@ -14,7 +14,7 @@ use super::super::Session;
 use crate::{
     fleet::{all_pages, api_failure},
     source::{
-        Kind,
+        Kind, group,
         kube::{CalicoGroups, Served, look},
     },
 };
@@ -28,8 +28,8 @@ pub(super) struct Target {
     pub(super) resource_version: Option<String>,
 }
 
-/// What kubectl calls the kinds.
-const KINDS: [(Kind, &[&str]); 6] = [
+/// What kubectl calls the kinds. A word may be that of several, of different API groups.
+const KINDS: [(Kind, &[&str]); 7] = [
     (Kind::NetworkPolicy, &["netpol", "networkpolicy", "networkpolicies"]),
     (Kind::ApplicationNetworkPolicy, &["applicationnetworkpolicy", "applicationnetworkpolicies"]),
     (Kind::FqdnNetworkPolicy, &["fqdnnp", "fqdnnetworkpolicy", "fqdnnetworkpolicies"]),
@@ -45,6 +45,10 @@ const KINDS: [(Kind, &[&str]); 6] = [
         Kind::ClusterPolicy(ClusterPolicyKind::BaselineAdminNetworkPolicy),
         &["banp", "baselineadminnetworkpolicy", "baselineadminnetworkpolicies"],
     ),
+    (
+        Kind::ClusterPolicy(ClusterPolicyKind::AwsClusterNetworkPolicy),
+        &["cnp", "clusternetworkpolicy", "clusternetworkpolicies"],
+    ),
 ];
 
 impl Target {
@@ -54,14 +58,35 @@ impl Target {
             text.split_once('/')
                 .filter(|(_, name)| !name.is_empty() && !name.contains('/'))
                 .with_context(|| format!("{}: a policy is KIND/NAME, as in netpol/api", printable(text)))?;
-        let kind = kind.split_once('.').map_or(kind, |(kind, _)| kind);
-        let known = KINDS.iter().find(|(_, words)| words.iter().any(|word| word.eq_ignore_ascii_case(kind)));
-        let Some((kind, _)) = known else {
-            bail!("{}: a kind is netpol, cnp, anp or banp", printable(kind));
-        };
-        let Some(resource) = resource(session, *kind).await? else {
-            bail!("the API server does not know the kind {kind}");
-        };
+        let kinds = kinds(kind)?;
+        let (mut found, mut failure) = (Vec::new(), None);
+        for kind in &kinds {
+            match Self::of_kind(session, *kind, name).await {
+                Ok(target) => found.extend(target),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        match (found.len(), failure) {
+            (0, Some(failure)) => Err(failure),
+            (2.., _) => bail!(
+                "{} is a policy of several kinds: choose one by its group, as in {}/{}",
+                printable(text),
+                kinds
+                    .iter()
+                    .map(|kind| full_name(*kind))
+                    .collect::<Vec<_>>()
+                    .join(&format!("/{} or ", printable(name))),
+                printable(name)
+            ),
+            (_, _) => {
+                found.pop().with_context(|| format!("the API server does not know the kind {}", kinds[0]))
+            }
+        }
+    }
+
+    /// `None`: the server does not have the kind.
+    async fn of_kind(session: &Session, kind: Kind, name: &str) -> anyhow::Result<Option<Self>> {
+        let Some(resource) = resource(session, kind).await? else { return Ok(None) };
         let is_namespaced = kind.info().is_namespaced;
         let api: Api<DynamicObject> = match &session.namespace {
             Some(namespace) if is_namespaced => {
@@ -73,7 +98,7 @@ impl Target {
         let object = api.get_metadata(name).await;
         let object =
             object.map_err(|error| api_failure(&error, &format!("get {kind} {}", printable(name))))?;
-        Ok(Self::of(*kind, &object))
+        Ok(Some(Self::of(kind, &object)))
     }
 
     /// All policies of the namespaces that are shown.
@@ -110,6 +135,35 @@ impl Target {
             resource_version: object.resource_version(),
         }
     }
+}
+
+/// Those that a word stands for; as in kubectl, a group behind it chooses one.
+fn kinds(text: &str) -> anyhow::Result<Vec<Kind>> {
+    let (word, given) = text.split_once('.').map_or((text, None), |(word, given)| (word, Some(given)));
+    let is_named = |words: &[&str]| words.iter().any(|known| known.eq_ignore_ascii_case(word));
+    let is_of = |kind: &Kind| {
+        let mut versions = kind.info().api_versions.iter();
+        given.is_none_or(|given| {
+            versions.any(|version| given == group(version) || given == version_and_group(version))
+        })
+    };
+    let named = KINDS.iter().filter(|(_, words)| is_named(words)).map(|(kind, _)| *kind);
+    let kinds: Vec<Kind> = named.filter(is_of).collect();
+    ensure!(!kinds.is_empty(), "{}: a kind is netpol, cnp, anp or banp", printable(text));
+    Ok(kinds)
+}
+
+/// As in `v1.networking.k8s.io`.
+fn version_and_group(api_version: &str) -> String {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    format!("{version}.{group}")
+}
+
+/// As in `networkpolicy.networking.k8s.io`.
+fn full_name(kind: Kind) -> String {
+    let info = kind.info();
+    let group = info.api_versions.first().map_or("", |version| group(version));
+    format!("{}.{group}", info.name.to_lowercase())
 }
 
 /// `None`: the server does not have the kind.

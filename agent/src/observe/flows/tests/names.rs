@@ -25,8 +25,12 @@ fn a_connection_that_a_name_has_allowed_or_would_have_says_which() {
         Ok(if address == other { vec![] } else { vec![learnt] })
     };
     let mut observing = Observing::by([context]);
-    observing.observer =
-        Observer::new("n1".into(), None, FlowHistory::new("n1".into(), ROOM), NamesOfAddress::new(look_up));
+    observing.observer = Observer::new(
+        "n1".into(),
+        Denials::default(),
+        FlowHistory::new("n1".into(), ROOM),
+        NamesOfAddress::new(look_up),
+    );
     for (outcome, to, expected, names, expired) in [
         (Outcome::Allowed, known, "allowed allowed x/a -> 198.51.100.7 [x/web[1]]", true, false),
         // It has ended since.

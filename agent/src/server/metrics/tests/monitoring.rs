@@ -9,6 +9,8 @@ use std::{
 use podgate_common::{Eviction, NameCount, Outcome};
 use serde_json::Value;
 
+use crate::observe::RecordResult;
+
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/overlays/monitoring");
 
 /// What the scrape adds, or Prometheus itself.
@@ -114,6 +116,7 @@ fn is_value(label: &str, value: &str) -> bool {
         "result" => {
             ["matched", "denied", "would-deny"].contains(&value)
                 || NameCount::ALL.iter().any(|count| count.name() == value)
+                || RecordResult::ALL.iter().any(|result| result.name() == value)
         }
         "state" => Eviction::ALL.iter().any(|eviction| eviction.state() == value),
         "newcomer" => Eviction::ALL.iter().any(|eviction| eviction.newcomer() == value),

@@ -1,0 +1,202 @@
+//! Requests to a collector, and what its answers mean.
+//!
+//! A collector is not trusted: an answer has a deadline and a length, and its words are made printable.
+
+use std::{fmt, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT},
+};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use podgate_core::printable::printable;
+use prost::Message;
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+use tokio::time::timeout;
+
+use super::{collector_url::CollectorUrl, headers::Headers};
+use crate::observe::ExportSignal;
+
+/// From the request to the end of the answer: OpenTelemetry's default (`OTEL_EXPORTER_OTLP_TIMEOUT`).
+const TIME_FOR_ONE: Duration = Duration::from_secs(10);
+const TIME_TO_CONNECT: Duration = Duration::from_secs(5);
+/// An idle connection is kept until the next request, or not much longer.
+const IDLE: Duration = Duration::from_secs(90);
+/// Bytes of an answer: it says how many records were refused, and why.
+const LONGEST_ANSWER: usize = 64 << 10;
+/// Bytes of the headers of an answer, and of what is read at once.
+const LONGEST_HEADERS: usize = 16 << 10;
+/// Characters of an error that are kept.
+const LONGEST_ERROR: usize = 300;
+/// Where OTLP over gRPC listens by custom.
+const PORT_OF_GRPC: u16 = 4317;
+const PROTOBUF: &str = "application/x-protobuf";
+const SENDER: &str = concat!("podgate/", env!("CARGO_PKG_VERSION"));
+
+/// Copies share their connections.
+#[derive(Clone)]
+pub(super) struct CollectorClient {
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    url: CollectorUrl,
+    headers: Headers,
+}
+
+/// Why a collector has not taken what was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NotTaken {
+    /// It may take it later, not before this time has passed.
+    Now { error: String, pause: Duration },
+    /// It would not take the same later either.
+    Ever(String),
+}
+
+impl CollectorClient {
+    /// `authorities`: a file with their certificates; else those of the system.
+    ///
+    /// # Errors
+    ///
+    /// When there are none for a collector that has a certificate.
+    pub(super) fn new(url: CollectorUrl, headers: Headers, authorities: Option<&Path>) -> Result<Self> {
+        ensure!(
+            url.is_encrypted() || authorities.is_none(),
+            "--otlp-ca is for a collector at https://, and {url} is none"
+        );
+        let roots = if url.is_encrypted() { roots(authorities)? } else { RootCertStore::empty() };
+        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .context("cannot speak TLS")?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(TIME_TO_CONNECT));
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls);
+        let connector = if url.is_encrypted() { connector.https_only() } else { connector.https_or_http() };
+        let http = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(ExportSignal::ALL.len())
+            .http1_max_buf_size(LONGEST_HEADERS)
+            .build(connector.enable_http1().wrap_connector(tcp));
+        Ok(Self { http, url, headers })
+    }
+
+    /// What an operator may not have meant.
+    pub(super) fn warnings(&self) -> Vec<&'static str> {
+        let grpc =
+            "port 4317 is that of OTLP over gRPC by custom; over HTTP, which is spoken here, it is 4318";
+        let plain = "its headers go over the network without encryption";
+        let warnings = [
+            (self.url.port() == Some(PORT_OF_GRPC), grpc),
+            (!self.url.is_encrypted() && !self.headers.is_empty(), plain),
+        ];
+        warnings.into_iter().filter(|(applies, _)| *applies).map(|(_, warning)| warning).collect()
+    }
+
+    /// Sends once, and reads the answer.
+    pub(super) async fn send<A: Message + Default>(
+        &self,
+        signal: ExportSignal,
+        body: Bytes,
+    ) -> Result<A, NotTaken> {
+        let headers = self.headers.read().map_err(|error| later(&format!("{error:#}"), None))?;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.url.path(signal);
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
+        request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(SENDER));
+        let exchange = async {
+            let response = self.http.request(request).await;
+            let response =
+                response.map_err(|error| later(&format!("{:#}", anyhow::Error::from(error)), None))?;
+            answer(response).await
+        };
+        timeout(TIME_FOR_ONE, exchange)
+            .await
+            .unwrap_or_else(|_| Err(later(&format!("no answer within {} s", TIME_FOR_ONE.as_secs()), None)))
+    }
+}
+
+/// OTLP 1.x, "OTLP/HTTP Response".
+async fn answer<A: Message + Default>(response: Response<Incoming>) -> Result<A, NotTaken> {
+    match response.status() {
+        StatusCode::OK => {}
+        status @ (StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT) => {
+            return Err(later(&format!("it answers {status}"), retry_after(response.headers())));
+        }
+        status => return Err(NotTaken::Ever(format!("it answers {status}"))),
+    }
+    let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
+    let body = body.map_err(|error| later(&format!("its answer cannot be read: {error}"), None))?;
+    // Anything that serves HTTP answers so: a page is no sign that records were taken.
+    A::decode(body.to_bytes()).map_err(|_| NotTaken::Ever("what answers is no collector of OTLP".to_owned()))
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn later(error: &str, pause: Option<Duration>) -> NotTaken {
+    NotTaken::Now { error: shown(error), pause: pause.unwrap_or_default() }
+}
+
+/// What a collector says, as it can be shown.
+pub(super) fn shown(text: &str) -> String {
+    printable(text).chars().take(LONGEST_ERROR).collect()
+}
+
+fn roots(authorities: Option<&Path>) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    match authorities {
+        Some(file) => {
+            let read = |roots: &mut RootCertStore| -> Result<()> {
+                for certificate in CertificateDer::pem_file_iter(file)? {
+                    roots.add(certificate?)?;
+                }
+                ensure!(!roots.is_empty(), "no certificate is in it");
+                Ok(())
+            };
+            read(&mut roots).with_context(|| format!("--otlp-ca {}", file.display()))?;
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            ensure!(
+                !roots.is_empty(),
+                "this system has no certificates of authorities to know a collector by: name a file by --otlp-ca"
+            );
+        }
+    }
+    Ok(roots)
+}
+
+impl NotTaken {
+    pub(super) fn error(&self) -> &str {
+        match self {
+            Self::Now { error, .. } | Self::Ever(error) => error,
+        }
+    }
+}
+
+impl fmt::Debug for CollectorClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { http: _, url, headers } = self;
+        f.debug_struct("CollectorClient").field("url", url).field("headers", headers).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,88 @@
+//! One metric with its samples, whoever reads it.
+
+use crate::api::{Bucket, Latency};
+
+/// A metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricFamily {
+    pub name: &'static str,
+    pub kind: FamilyKind,
+    /// What it means, in a sentence.
+    pub help: &'static str,
+    pub samples: Vec<Sample>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FamilyKind {
+    /// It grows.
+    Counter,
+    /// It is what it is now.
+    Gauge,
+    /// How many values were in which range.
+    Histogram,
+}
+
+/// One series of a metric, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    pub labels: Vec<(&'static str, String)>,
+    pub value: FamilyValue,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FamilyValue {
+    Number(u64),
+    Buckets(LatencyBuckets),
+}
+
+/// A histogram of times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LatencyBuckets {
+    /// Upper bounds in microseconds, each with how many were not longer. They grow.
+    pub bounds: Vec<(u64, u64)>,
+    /// Those too that were longer than the last bound.
+    pub count: u64,
+    pub sum_microseconds: u64,
+}
+
+/// Families in the order in which they are shown: each is begun, then come its samples.
+#[derive(Debug, Default)]
+pub(super) struct Families(Vec<MetricFamily>);
+
+impl Families {
+    pub(super) fn family(&mut self, name: &'static str, kind: FamilyKind, help: &'static str) {
+        self.0.push(MetricFamily { name, kind, help, samples: Vec::new() });
+    }
+
+    pub(super) fn sample(&mut self, labels: &[(&'static str, &str)], value: impl TryInto<u64>) {
+        let value = value.try_into().unwrap_or(u64::MAX);
+        let labels = labels.iter().map(|(label, value)| (*label, (*value).to_owned())).collect();
+        self.add(Sample { labels, value: FamilyValue::Number(value) });
+    }
+
+    pub(super) fn latency(&mut self, Latency { buckets, count, sum_microseconds }: &Latency) {
+        let bounds = buckets.iter().map(|Bucket { milliseconds, count }| (milliseconds * 1_000, *count));
+        let (count, sum_microseconds) = (*count, *sum_microseconds);
+        let buckets = LatencyBuckets { bounds: bounds.collect(), count, sum_microseconds };
+        self.add(Sample { labels: Vec::new(), value: FamilyValue::Buckets(buckets) });
+    }
+
+    pub(super) fn all(self) -> Vec<MetricFamily> {
+        self.0
+    }
+
+    fn add(&mut self, sample: Sample) {
+        self.0.last_mut().expect("a family is begun before its samples").samples.push(sample);
+    }
+}
+
+impl FamilyKind {
+    /// As Prometheus has it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
