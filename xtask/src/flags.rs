@@ -40,6 +40,8 @@ pub enum Command {
     Conformance(ConformanceFlags),
     /// Run Kubernetes' end-to-end specs of network policies on a real cluster (needs root)
     Upstream(UpstreamFlags),
+    /// Look names of rules up with many libraries, at real resolvers, and connect at once (needs root)
+    Dns(DnsFlags),
     /// Build the container image as an OCI archive
     Image(ImageFlags),
     /// Build the kubectl plugin: a static binary, its archive and checksum, and the manifest for krew
@@ -189,6 +191,13 @@ pub struct UpstreamFlags {
     /// Only specs whose name matches
     #[arg(long, value_name = "REGEX")]
     pub focus: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct DnsFlags {
+    /// Names that are looked up with an agent, and again without one
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub lookups: u32,
 }
 
 #[derive(Debug, Args)]

@@ -127,6 +127,16 @@ pub(crate) fn conformance_suite(api: PolicyApi) -> Result<(PathBuf, PathBuf)> {
     Ok((program, executable.required(&workspace::target()?, "sigs.k8s.io/network-policy-api")?))
 }
 
+/// CoreDNS with the few plugins that a resolver needs.
+pub(crate) fn core_dns() -> Result<PathBuf> {
+    built(Executable::CORE_DNS, "coredns")
+}
+
+/// A client that looks names up as Go does.
+pub(crate) fn dns_client() -> Result<PathBuf> {
+    built(Executable::DNS_CLIENT, "client")
+}
+
 fn built(executable: Executable, program: &str) -> Result<PathBuf> {
     let directory =
         executable.up_to_date(&workspace::target()?).with_context(|| format!("Go builds {program}"))?;

@@ -5,6 +5,7 @@ mod cargo;
 mod checklist;
 pub mod cluster;
 mod demo;
+mod dns;
 mod e2e;
 pub mod flags;
 pub mod image;
@@ -47,6 +48,7 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::E2e => e2e::run(),
         Command::Conformance(flags) => suites::conformance(&flags),
         Command::Upstream(flags) => suites::upstream(&flags),
+        Command::Dns(flags) => dns::run(&flags),
         Command::Image(flags) => image::run(&flags),
         Command::Plugin => plugin::run(),
         Command::Manifest => manifest::run(),

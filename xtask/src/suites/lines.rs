@@ -61,7 +61,7 @@ impl Reader {
         let Some(end) = line.strip_prefix("• [").or_else(|| line.strip_prefix("S [")) else {
             // Lines of `BeforeSuite` and the like are no specs.
             if let Some(name) = self.name.as_mut().filter(|name| name.is_empty()) {
-                line.trim().clone_into(name);
+                without_labels(line.trim()).clone_into(name);
             }
             return None;
         };
@@ -73,6 +73,11 @@ impl Reader {
         let seconds = line.rsplit_once('[')?.1.split_once(" seconds")?.0.to_owned();
         Some(Test { name: self.name.take()?, outcome, seconds })
     }
+}
+
+/// Ginkgo lists the labels of a spec behind its name, which has most of them itself.
+fn without_labels(spec: &str) -> &str {
+    spec.strip_suffix(']').and_then(|spec| spec.rsplit_once(" [")).map_or(spec, |(name, _)| name)
 }
 
 fn go(line: &str) -> Option<Test> {
@@ -118,11 +123,11 @@ mod tests {
 
     #[test]
     fn ginkgo_names_a_spec_first_and_its_outcome_last() {
-        let output = "------------------------------\nNetpol denies all\nfile.go:117\n  STEP: ask\n• [32.1 seconds]\n\
+        let output = "------------------------------\nNetpol denies all [LinuxOnly] [a, b]\nfile.go:117\n  STEP: ask\n• [32.1 seconds]\n\
                       ------------------------------\nNetpol allows\n• [FAILED] [1.5 seconds]\nNetpol allows [It]\n\
                       ------------------------------\nNetpol speaks SCTP\nS [SKIPPED] [0.002 seconds]\n";
         let expected = [
-            ("Netpol denies all", Outcome::Passed, "32.1"),
+            ("Netpol denies all [LinuxOnly]", Outcome::Passed, "32.1"),
             ("Netpol allows", Outcome::Failed, "1.5"),
             ("Netpol speaks SCTP", Outcome::LeftOut, "0.002"),
         ];

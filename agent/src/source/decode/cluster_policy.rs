@@ -181,12 +181,12 @@ fn failed_closed(action: Option<Action>) -> ClusterRule {
 
 fn rule(field: &Field<'_>, peers: &'static str, dialect: Dialect, names: &mut NameInterner) -> ClusterRule {
     let Ok(object) = field.object() else { return failed_closed(None) };
-    object.report_unknown(&["name", "action", peers, dialect.ports]);
+    let only_known = object.has_only(&["name", "action", peers, dialect.ports]);
     let action = action(&object.get("action"), dialect).ok();
     let peers = listed_peers(&object.get(peers), peers, action, names);
     let ports = cluster_port::read_all(&object.get(dialect.ports), dialect.ports, names);
-    match (action, peers, ports) {
-        (Some(action), Some(peers), Some(ports)) => {
+    match (action, peers, ports, only_known) {
+        (Some(action), Some(peers), Some(ports), Ok(())) => {
             ClusterRule { action, matches: Rule { peers: Peers::Listed(peers), ports } }
         }
         (action, ..) => failed_closed(action),

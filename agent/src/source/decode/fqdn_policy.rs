@@ -42,7 +42,7 @@ pub(super) fn read(
 fn rule(field: &Field<'_>) -> Rule {
     let no_peer = Rule { peers: Peers::Listed(vec![Peer::Nothing]), ports: Ports::Any };
     let Ok(object) = field.object() else { return no_peer };
-    object.report_unknown(&["matches", "ports"]);
+    let only_known = object.has_only(&["matches", "ports"]);
     let matches = object.get("matches");
     let peers = match matches.items() {
         // "Matches may not be missing or empty".
@@ -53,7 +53,8 @@ fn rule(field: &Field<'_>) -> Rule {
         Ok(items) => Peers::Listed(items.map(|item| name(&item).unwrap_or(Peer::Nothing)).collect()),
         Err(_reported) => return no_peer,
     };
-    Rule { peers, ports: ports(&object.get("ports")) }
+    let ports = ports(&object.get("ports"));
+    if only_known.is_ok() { Rule { peers, ports } } else { no_peer }
 }
 
 /// "Exactly one of the sub-fields of FQDNNetworkPolicyMatch must be set."

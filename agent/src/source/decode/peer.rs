@@ -54,10 +54,10 @@ pub(super) fn name(field: &Field<'_>, parse: fn(&str) -> Result<DomainPattern, &
 
 fn peer(field: &Field<'_>, names: &mut NameInterner) -> Result<Peer, Reported> {
     let object = field.object()?;
-    object.report_unknown(&["podSelector", "namespaceSelector", "ipBlock"]);
+    let only_known = object.has_only(&["podSelector", "namespaceSelector", "ipBlock"]);
     let (pods, namespaces) = (object.get("podSelector"), object.get("namespaceSelector"));
     let block = object.get("ipBlock");
-    match (pods.is_given() || namespaces.is_given(), block.is_given()) {
+    let peer = match (pods.is_given() || namespaces.is_given(), block.is_given()) {
         (true, false) => Ok(Peer::Pods {
             namespaces: namespaces.is_given().then(|| selector::read(&namespaces, names)),
             pods: selector::read(&pods, names),
@@ -65,17 +65,20 @@ fn peer(field: &Field<'_>, names: &mut NameInterner) -> Result<Peer, Reported> {
         (false, true) => ip_block(&block).map(Peer::Block),
         (true, true) => Err(field.fault("ipBlock must not stand beside a selector")),
         (false, false) => Err(field.fault("needs a podSelector, a namespaceSelector or an ipBlock")),
-    }
+    };
+    only_known?;
+    peer
 }
 
 /// A bad `except` spoils the whole block: without it the block would be wider than meant.
 fn ip_block(field: &Field<'_>) -> Result<IpBlock, Reported> {
     let object = field.object()?;
-    object.report_unknown(&["cidr", "except"]);
+    let only_known = object.has_only(&["cidr", "except"]);
     let cidr = address::read_cidr(&object.get("cidr"));
     let except = object.get("except");
     let each: Vec<_> = except.items()?.map(|item| excepted(&item, cidr)).collect();
     let except = each.into_iter().collect::<Result<BTreeSet<_>, _>>()?;
+    only_known?;
     Ok(IpBlock { cidr: cidr?, except })
 }
 

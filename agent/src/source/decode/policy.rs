@@ -140,7 +140,7 @@ fn rules(
 fn rule(field: &Field<'_>, peers: &'static str, form: PeerForm, names: &mut NameInterner) -> Rule {
     let nobody = Peers::Listed(vec![Peer::Nothing]);
     let Ok(object) = field.object() else { return Rule { peers: nobody, ports: Ports::Any } };
-    object.report_unknown(&[peers, "ports"]);
+    let only_known = object.has_only(&[peers, "ports"]);
     let peers = match object.get(peers).items() {
         Ok(items) if items.len() == 0 => Peers::Any,
         Ok(items) => {
@@ -150,8 +150,9 @@ fn rule(field: &Field<'_>, peers: &'static str, form: PeerForm, names: &mut Name
             });
             Peers::Listed(peers.flatten().collect())
         }
-        Err(_reported) => nobody,
+        Err(_reported) => nobody.clone(),
     };
+    let peers = if only_known.is_ok() { peers } else { nobody };
     let ports = match object.get("ports").items() {
         Ok(items) if items.len() == 0 => Ports::Any,
         Ok(items) => Ports::Listed(items.map(|item| port::read(&item, names)).collect()),

@@ -55,10 +55,11 @@ pub(super) fn own_name(field: &Field<'_>, name: &str, earlier: &HashSet<Name>) -
 /// Looks at every field, so that every fault is reported, before it gives up.
 fn rule(field: &Field<'_>, names: &mut NameInterner) -> Result<PortRule, Reported> {
     let object = field.object()?;
-    object.report_unknown(&["protocol", "port", "endPort"]);
+    let only_known = object.has_only(&["protocol", "port", "endPort"]);
     let protocol = protocol(&object.get("protocol"));
     let span = span(&object, names);
     let protocol = protocol?;
+    only_known?;
     Ok(match span? {
         Span::All => PortRule::Protocol(protocol),
         Span::Numbers { first, last } => PortRule::Range { protocol, first, last },

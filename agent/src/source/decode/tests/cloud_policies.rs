@@ -137,6 +137,10 @@ fn what_an_fqdn_network_policy_says_beyond_that_allows_nothing_and_is_named() {
         assert_eq!(policy.egress.unwrap()[0].ports, Ports::Listed(vec![PortRule::Nothing]));
         assert_eq!(faults, [format!("spec.egress[0].ports{fault}")]);
     }
+    let rule = json!({"matches": [{"name": "a.test"}], "port": 443});
+    let (policy, faults) = policy_of(FQDN, &json!({"podSelector": {}, "egress": [rule]}));
+    assert_eq!(policy.egress.unwrap()[0].peers, Peers::Listed(vec![Peer::Nothing]));
+    assert_eq!(faults, ["spec.egress[0].port: is not a known field"]);
     let (policy, faults) = policy_of(FQDN, &json!({"podSelector": {}, "egress": [{"matches": []}]}));
     assert_eq!(policy.egress.unwrap()[0].peers, Peers::Listed(vec![Peer::Nothing]));
     assert_eq!(faults, ["spec.egress[0].matches: must not be empty"]);

@@ -131,7 +131,10 @@ fn what_is_not_understood_of_a_rule_accepts_nothing_or_denies_everything() {
     let with_protocols = |(protocols, fault): (Value, &str)| {
         (json!({"to": [{"namespaces": {}}], "protocols": protocols}), format!("protocols{fault}"))
     };
-    for (rule, fault) in peers.into_iter().map(to).chain(protocols.into_iter().map(with_protocols)) {
+    // What the versions before called their ports.
+    let unknown = (json!({"to": [good], "ports": []}), "ports: is not a known field".to_owned());
+    let all = peers.into_iter().map(to).chain(protocols.into_iter().map(with_protocols)).chain([unknown]);
+    for (rule, fault) in all {
         for (action, expected) in [("Accept", nothing()), ("Deny", deny_all()), ("Pass", deny_all())] {
             let mut rule = rule.clone();
             rule["action"] = action.into();

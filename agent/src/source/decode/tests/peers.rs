@@ -18,7 +18,7 @@ fn peers_are_and_or_by_their_shape_and_a_bad_one_matches_nothing() {
         (json!({"namespaceSelector": labels, "podSelector": {}}), pods(Some(web()), everything()), vec![]),
         (json!({"namespaceSelector": {}, "podSelector": labels}), pods(Some(everything()), web()), vec![]),
         (json!({"podSelector": labels, "ipBlock": null}), pods(None, web()), vec![]),
-        (json!({"podSelector": {}, "x": 1}), pods(None, everything()), vec![".x: is not a known field"]),
+        (json!({"podSelector": {}, "x": 1}), Peer::Nothing, vec![".x: is not a known field"]),
         (json!({"ipBlock": {"cidr": "10.0.0.0/8"}}), block("10.0.0.0/8", &[]), vec![]),
         (
             json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16", "10.0.0.0/9", "10.1.0.0/16"]}}),
@@ -29,6 +29,16 @@ fn peers_are_and_or_by_their_shape_and_a_bad_one_matches_nothing() {
             json!({"ipBlock": {"cidr": "010.0.0.7/08", "except": ["::ffff:10.1.2.3/120"]}}),
             block("10.0.0.0/8", &["10.1.2.0/24"]),
             vec![],
+        ),
+        (
+            json!({"ipBlock": {"cidr": "10.0.0.0/8", "excpet": ["10.1.0.0/16"]}}),
+            Peer::Nothing,
+            vec![".ipBlock.excpet: is not a known field"],
+        ),
+        (
+            json!({"podSelector": {}, "namespaceSelectr": {}}),
+            Peer::Nothing,
+            vec![".namespaceSelectr: is not a known field"],
         ),
         (json!({}), Peer::Nothing, vec![": needs a podSelector, a namespaceSelector or an ipBlock"]),
         (
