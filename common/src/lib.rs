@@ -31,6 +31,8 @@ mod hook;
 mod ids;
 mod layout;
 mod link_address;
+#[cfg(test)]
+mod loom_barriers;
 mod names;
 mod open_veth;
 mod outcome;
