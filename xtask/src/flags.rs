@@ -4,6 +4,8 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::platform::Platform;
+
 /// Set-up, tests, lab and benchmarks of podgate. Each command first finds or installs what it needs.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -42,8 +44,8 @@ pub enum Command {
     Upstream(UpstreamFlags),
     /// Build the container image as an OCI archive
     Image(ImageFlags),
-    /// Build the kubectl plugin: a static binary, its archive and checksum, and the manifest for krew
-    Plugin,
+    /// Build the kubectl plugin: static binaries, their archives and checksums, and the manifest for krew
+    Plugin(PlatformFlags),
     /// Write deploy/podgate.yaml, which is deploy/base in one file
     Manifest,
     /// Run a real Kubernetes cluster of two nodes on this machine (needs root)
@@ -196,6 +198,22 @@ pub struct ImageFlags {
     /// The image is podgate:TAG
     #[arg(long, value_name = "TAG", default_value = env!("CARGO_PKG_VERSION"))]
     pub tag: String,
+    #[command(flatten)]
+    pub platforms: PlatformFlags,
+}
+
+#[derive(Debug, Args)]
+pub struct PlatformFlags {
+    /// Build for this processor alone [default: both]
+    #[arg(long, value_enum, value_name = "PLATFORM")]
+    pub platform: Option<Platform>,
+}
+
+impl PlatformFlags {
+    /// The processors to build for.
+    pub(crate) fn chosen(&self) -> Vec<Platform> {
+        self.platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform])
+    }
 }
 
 #[derive(Debug, Subcommand)]

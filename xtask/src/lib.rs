@@ -13,6 +13,7 @@ pub mod lab;
 pub mod manifest;
 mod old_kernel;
 pub mod peers;
+pub mod platform;
 mod plugin;
 mod results;
 mod root;
@@ -48,7 +49,7 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Conformance(flags) => suites::conformance(&flags),
         Command::Upstream(flags) => suites::upstream(&flags),
         Command::Image(flags) => image::run(&flags),
-        Command::Plugin => plugin::run(),
+        Command::Plugin(flags) => plugin::run(&flags),
         Command::Manifest => manifest::run(),
         Command::Cluster { command } => cluster::run(&command),
         Command::Tidy => tidy::run(),
