@@ -22,9 +22,9 @@ pub enum Command {
     Demo,
     /// Run every check and every test (needs root)
     Test(TestFlags),
-    /// Run packet tests and a smoke suite on another kernel of Debian 12, in qemu without KVM (needs root)
-    OldKernel(OldKernelFlags),
-    /// The first process of that machine
+    /// Run packet tests and a smoke suite on this kernel and on others, in qemu without KVM (needs root)
+    Kernels(KernelsFlags),
+    /// The first process of such a machine
     #[command(hide = true)]
     Inside,
     /// Count the behaviours of NetworkPolicy that have tests, and those that passed in the last run
@@ -59,23 +59,17 @@ pub enum Command {
     Lab(LabFlags),
 }
 
-#[derive(Clone, Copy, Debug, Args)]
-pub struct OldKernelFlags {
-    /// Its release
-    #[arg(long, value_enum, default_value_t)]
-    pub kernel: DebianKernel,
-}
-
-/// Kernels that Debian 12 has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum DebianKernel {
-    /// Its own: neither TCX nor netkit
-    #[default]
-    #[value(name = "6.1")]
-    Own,
-    /// The newer one: has both
-    #[value(name = "6.12")]
-    Newer,
+#[derive(Debug, Args)]
+pub struct KernelsFlags {
+    /// Only these: running, 5.10-amd64, 5.15-amd64, 6.1-amd64, 6.12-amd64, 6.12-arm64 [default: all]
+    #[arg(long, value_name = "KERNEL", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Only this part of each
+    #[arg(long, value_name = "PART")]
+    pub part: Option<String>,
+    /// Cargo's profile to build the tests with
+    #[arg(long, value_name = "NAME", default_value = "tests")]
+    pub profile: String,
 }
 
 #[derive(Debug, Args)]

@@ -8,10 +8,10 @@ mod demo;
 mod e2e;
 pub mod flags;
 pub mod image;
+mod kernels;
 pub mod kubernetes;
 pub mod lab;
 pub mod manifest;
-mod old_kernel;
 pub mod peers;
 pub mod platform;
 mod plugin;
@@ -40,8 +40,8 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Setup => setup::run().map(|_| ExitCode::SUCCESS),
         Command::Demo => demo::run(),
         Command::Test(flags) => test::run(&flags),
-        Command::OldKernel(flags) => old_kernel::run(flags.kernel),
-        Command::Inside => old_kernel::inside::run().map(|()| ExitCode::SUCCESS),
+        Command::Kernels(flags) => kernels::run(&flags),
+        Command::Inside => kernels::inside::run().map(|()| ExitCode::SUCCESS),
         Command::Checklist(flags) => checklist::run(&flags),
         Command::Bench { command } => bench::run(&command),
         Command::Scale(flags) => scale::run(&flags),
