@@ -46,6 +46,8 @@ pub enum Command {
     Image(ImageFlags),
     /// Build the kubectl plugin: static binaries, their archives and checksums, and the manifest for krew
     Plugin(PlatformFlags),
+    /// Make everything that a release publishes, for both processors, from a clean tree
+    Release(ReleaseFlags),
     /// Write deploy/podgate.yaml, which is deploy/base in one file
     Manifest,
     /// Run a real Kubernetes cluster of two nodes on this machine (needs root)
@@ -208,6 +210,13 @@ impl PlatformFlags {
     pub(crate) fn chosen(&self) -> Vec<Platform> {
         self.platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform])
     }
+}
+
+#[derive(Debug, Args)]
+pub struct ReleaseFlags {
+    /// Also of a tree with changes that are not committed or have no version yet; names end in -dirty
+    #[arg(long)]
+    pub dirty: bool,
 }
 
 #[derive(Debug, Subcommand)]

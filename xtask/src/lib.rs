@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod peers;
 pub mod platform;
 mod plugin;
+mod release;
 mod results;
 mod root;
 pub mod sandbox;
@@ -50,6 +51,7 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Upstream(flags) => suites::upstream(&flags),
         Command::Image(flags) => image::run(&flags),
         Command::Plugin(flags) => plugin::run(&flags),
+        Command::Release(flags) => release::run(&flags),
         Command::Manifest => manifest::run(),
         Command::Cluster { command } => cluster::run(&command),
         Command::Tidy => tidy::run(),
