@@ -27,6 +27,8 @@ pub enum Command {
     /// The first process of such a machine
     #[command(hide = true)]
     Inside,
+    /// Run the unit tests of `common` under Miri, where rustup has it
+    Miri,
     /// Count the behaviours of NetworkPolicy that have tests, and those that passed in the last run
     Checklist(ChecklistFlags),
     /// Measure the agent with a real API server that holds a large cluster (needs root)

@@ -12,6 +12,7 @@ mod kernels;
 pub mod kubernetes;
 pub mod lab;
 pub mod manifest;
+mod miri;
 pub mod peers;
 pub mod platform;
 mod plugin;
@@ -41,6 +42,7 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Setup => setup::run().map(|_| ExitCode::SUCCESS),
         Command::Demo => demo::run(),
         Command::Test(flags) => test::run(&flags),
+        Command::Miri => miri::run(),
         Command::Kernels(flags) => kernels::run(&flags),
         Command::Inside => kernels::inside::run().map(|()| ExitCode::SUCCESS),
         Command::Checklist(flags) => checklist::run(&flags),
