@@ -96,6 +96,12 @@ pub fn check(places: &CheckPaths, engines: Result<BTreeMap<&str, Vec<Trace>>>) -
     ]
 }
 
+/// Why this kernel need not take the programs; `None`: it should.
+pub(crate) fn kernel_advice(root: &Path) -> Option<String> {
+    let Finding { found, advice, .. } = kernel(KernelVersion::of(root));
+    advice.map(|advice| format!("this node runs Linux {found}: {advice}"))
+}
+
 impl Finding {
     fn ok(item: &'static str, found: impl Into<String>) -> Self {
         Self { item, state: FindingState::Ok, found: found.into(), advice: None }

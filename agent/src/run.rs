@@ -13,7 +13,7 @@ mod shutdown;
 mod supervise;
 mod threads;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use podgate_datapath::{
@@ -36,6 +36,7 @@ use self::{
     threads::Threads,
 };
 use crate::{
+    check::kernel_advice,
     cni_plugin,
     control::{Earlier, HostOptions, Inputs, Reconciler, enforcement::Enforcement},
     endpoints::cni::CniWatch,
@@ -111,7 +112,12 @@ async fn run(options: &AgentOptions) -> Result<()> {
         share: true,
     };
     let earlier = Earlier::of(&pins)?;
-    let (mut datapath, readers) = Datapath::load(Some(&pins), kernel_options)?;
+    // A kernel by another's name may have been given what the programs need: it is refused by what it cannot.
+    let loaded = Datapath::load(Some(&pins), kernel_options);
+    let (mut datapath, readers) = loaded.map_err(|error| match kernel_advice(Path::new("/")) {
+        Some(advice) => error.context(advice),
+        None => error,
+    })?;
     let name_writer = datapath.names.clone();
     let DatapathReaders { counters, tables, flow_counters, verdicts, clock, events, names } = readers;
     let mode = match options.hook {

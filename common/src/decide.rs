@@ -204,16 +204,20 @@ fn enter<T: Tables>(scratch: &Scratch, tables: &T) -> Outcome {
 /// A function of its own in the kernel too: the stack of the fast path stays small.
 #[inline(never)]
 fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) {
-    let endpoint = tables.endpoint(hook.ifindex);
     let Scratch { headers, policy_lookup, evaluation, connection, enforced, .. } = scratch;
     let side = evaluation.side;
+    // Before the endpoint: what is entered under a revision was evaluated by nothing older. A newer policy
+    // under an older revision is only evaluated once more.
+    match side {
+        Direction::Egress => evaluation.entry.client_revision = tables.revision(),
+        Direction::Ingress => evaluation.entry.server_revision = tables.revision(),
+    }
+    let endpoint = tables.endpoint(hook.ifindex);
     policy_lookup.direction = side;
     evaluation.enters = false;
     connection.set_to_clients(&headers.tuple, evaluation.from_client);
-    let revision = tables.revision();
     let outcome = match side {
         Direction::Egress => {
-            evaluation.entry.client_revision = revision;
             // Of a pod that is known, no other address passes.
             let seen = evaluation.entry.seen.without(Seen::UNTRANSLATED).without(Seen::OWN_ADDRESS);
             let seen = seen.with(Seen::OWN_ADDRESS, endpoint.is_known());
@@ -221,10 +225,7 @@ fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, t
             evaluation.entry.seen = seen.with(Seen::NAMES, asks);
             egress(connection, &endpoint, policy_lookup, enforced, tables)
         }
-        Direction::Ingress => {
-            evaluation.entry.server_revision = revision;
-            ingress(&endpoint, packet, scratch, hook, tables)
-        }
+        Direction::Ingress => ingress(&endpoint, packet, scratch, hook, tables),
     };
     scratch.evaluation.outcome = outcome;
     scratch.endpoint = endpoint;

@@ -1,5 +1,6 @@
 //! Atomic operations in BPF. `core::sync::atomic` has none for this target; compare-and-exchange and what
-//! fetches are full barriers in every kernel's BPF (Linux 5.12).
+//! fetches are full barriers in every kernel's BPF (Linux 5.12; of arm64 5.18, as `casal` and `ldsetal`, or a
+//! loop with `dmb ish` behind it).
 
 use core::{
     arch::asm,
@@ -32,6 +33,17 @@ impl Bpf {
     pub(crate) unsafe fn add(share: *mut FlowShare, change: i64) {
         // SAFETY: the caller's; it is one word.
         unsafe { atomic_xadd::<i64, i64, { AtomicOrdering::Relaxed }>(share.cast(), change) };
+    }
+}
+
+impl Bpf {
+    /// What was read of one map was read before what follows of another. Where maps have no word in common,
+    /// a word of the stack serves as well: the barrier is the operation, whatever it is done to.
+    #[inline(always)]
+    pub(crate) fn order_reads_of_maps() {
+        let mut own = 0_u64;
+        // SAFETY: this program's own word.
+        unsafe { barrier(&raw mut own) };
     }
 }
 

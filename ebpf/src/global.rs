@@ -69,6 +69,8 @@ pub unsafe extern "C" fn may_be_filtered(kind: u64, address: *const Address) -> 
         return true;
     }
     let kind = if kind == FilteredAs::Service as u64 { FilteredAs::Service } else { FilteredAs::Tunnel };
+    // The agent fills the filter before it flags the endpoint, which was read just now.
+    Bpf::order_reads_of_maps();
     // SAFETY: the caller's.
     is_filtered(kind, unsafe { &*address }, &Maps)
 }

@@ -203,7 +203,10 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn revision(&self) -> u32 {
-        REVISION.get(0).copied().unwrap_or(0)
+        let revision = REVISION.get(0).copied().unwrap_or(0);
+        // The agent writes it last.
+        Bpf::order_reads_of_maps();
+        revision
     }
 
     #[inline(always)]

@@ -4,6 +4,8 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::platform::Platform;
+
 /// Set-up, tests, lab and benchmarks of podgate. Each command first finds or installs what it needs.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -20,11 +22,13 @@ pub enum Command {
     Demo,
     /// Run every check and every test (needs root)
     Test(TestFlags),
-    /// Run packet tests and a smoke suite on another kernel of Debian 12, in qemu without KVM (needs root)
-    OldKernel(OldKernelFlags),
-    /// The first process of that machine
+    /// Run packet tests and a smoke suite on this kernel and on others, in qemu without KVM (needs root)
+    Kernels(KernelsFlags),
+    /// The first process of such a machine
     #[command(hide = true)]
     Inside,
+    /// Run the unit tests of `common` under Miri, where rustup has it
+    Miri,
     /// Count the behaviours of NetworkPolicy that have tests, and those that passed in the last run
     Checklist(ChecklistFlags),
     /// Measure the agent with a real API server that holds a large cluster (needs root)
@@ -44,8 +48,10 @@ pub enum Command {
     Dns(DnsFlags),
     /// Build the container image as an OCI archive
     Image(ImageFlags),
-    /// Build the kubectl plugin: a static binary, its archive and checksum, and the manifest for krew
-    Plugin,
+    /// Build the kubectl plugin: static binaries, their archives and checksums, and the manifest for krew
+    Plugin(PlatformFlags),
+    /// Make everything that a release publishes, for both processors, from a clean tree
+    Release(ReleaseFlags),
     /// Write deploy/podgate.yaml, which is deploy/base in one file
     Manifest,
     /// Run a real Kubernetes cluster of two nodes on this machine (needs root)
@@ -59,23 +65,17 @@ pub enum Command {
     Lab(LabFlags),
 }
 
-#[derive(Clone, Copy, Debug, Args)]
-pub struct OldKernelFlags {
-    /// Its release
-    #[arg(long, value_enum, default_value_t)]
-    pub kernel: DebianKernel,
-}
-
-/// Kernels that Debian 12 has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum DebianKernel {
-    /// Its own: neither TCX nor netkit
-    #[default]
-    #[value(name = "6.1")]
-    Own,
-    /// The newer one: has both
-    #[value(name = "6.12")]
-    Newer,
+#[derive(Debug, Args)]
+pub struct KernelsFlags {
+    /// Only these: running, 5.10-amd64, 5.15-amd64, 6.1-amd64, 6.12-amd64, 6.12-arm64 [default: all]
+    #[arg(long, value_name = "KERNEL", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Only this part of each
+    #[arg(long, value_name = "PART")]
+    pub part: Option<String>,
+    /// Cargo's profile to build the tests with
+    #[arg(long, value_name = "NAME", default_value = "tests")]
+    pub profile: String,
 }
 
 #[derive(Debug, Args)]
@@ -205,6 +205,29 @@ pub struct ImageFlags {
     /// The image is podgate:TAG
     #[arg(long, value_name = "TAG", default_value = env!("CARGO_PKG_VERSION"))]
     pub tag: String,
+    #[command(flatten)]
+    pub platforms: PlatformFlags,
+}
+
+#[derive(Debug, Args)]
+pub struct PlatformFlags {
+    /// Build for this processor alone [default: both]
+    #[arg(long, value_enum, value_name = "PLATFORM")]
+    pub platform: Option<Platform>,
+}
+
+impl PlatformFlags {
+    /// The processors to build for.
+    pub(crate) fn chosen(&self) -> Vec<Platform> {
+        self.platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform])
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ReleaseFlags {
+    /// Also of a tree with changes that are not committed or have no version yet; names end in -dirty
+    #[arg(long)]
+    pub dirty: bool,
 }
 
 #[derive(Debug, Subcommand)]

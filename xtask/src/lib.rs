@@ -9,12 +9,15 @@ mod dns;
 mod e2e;
 pub mod flags;
 pub mod image;
+mod kernels;
 pub mod kubernetes;
 pub mod lab;
 pub mod manifest;
-mod old_kernel;
+mod miri;
 pub mod peers;
+pub mod platform;
 mod plugin;
+mod release;
 mod results;
 mod root;
 pub mod sandbox;
@@ -40,8 +43,9 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Setup => setup::run().map(|_| ExitCode::SUCCESS),
         Command::Demo => demo::run(),
         Command::Test(flags) => test::run(&flags),
-        Command::OldKernel(flags) => old_kernel::run(flags.kernel),
-        Command::Inside => old_kernel::inside::run().map(|()| ExitCode::SUCCESS),
+        Command::Miri => miri::run(),
+        Command::Kernels(flags) => kernels::run(&flags),
+        Command::Inside => kernels::inside::run().map(|()| ExitCode::SUCCESS),
         Command::Checklist(flags) => checklist::run(&flags),
         Command::Bench { command } => bench::run(&command),
         Command::Scale(flags) => scale::run(&flags),
@@ -50,7 +54,8 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Upstream(flags) => suites::upstream(&flags),
         Command::Dns(flags) => dns::run(&flags),
         Command::Image(flags) => image::run(&flags),
-        Command::Plugin => plugin::run(),
+        Command::Plugin(flags) => plugin::run(&flags),
+        Command::Release(flags) => release::run(&flags),
         Command::Manifest => manifest::run(),
         Command::Cluster { command } => cluster::run(&command),
         Command::Tidy => tidy::run(),

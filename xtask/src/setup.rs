@@ -69,6 +69,16 @@ pub(crate) fn install_packages(missing: Vec<&'static str>) -> Result<()> {
     step.take().with_context(|| format!("setup: {step}"))
 }
 
+/// Installs a subcommand of cargo that is missing, by its name and version.
+pub(crate) fn cargo_tool((name, version): (&'static str, &'static str)) -> Result<()> {
+    if machine::find_program(name).is_some() {
+        return Ok(());
+    }
+    let step = step::Step::CargoTool { name, version };
+    println!("setup: {step}");
+    step.take().with_context(|| format!("setup: {step}"))
+}
+
 /// Writes the name of the toolchain, unless it stands there already: a newer file would make cargo build
 /// again.
 fn record(file: &Path, toolchain: &str) -> Result<()> {

@@ -116,7 +116,7 @@ impl Run {
         let started = announce(&title);
         let count = program.run(&mut self.results).unwrap_or_else(|error| {
             println!("{error:#}");
-            Count { passed: 0, failed: 1 }
+            Count { passed: 0, failed: 1, ignored: 0 }
         });
         self.passed += count.passed;
         self.failed += count.failed;

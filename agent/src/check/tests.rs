@@ -202,3 +202,13 @@ fn the_json_form_tags_the_state() {
     );
     assert_eq!(json(hooks(Some(KernelVersion(6, 6))))["state"], "ok");
 }
+
+/// The verifier's complaint alone would not say that the kernel is the reason.
+#[test]
+fn an_agent_whose_programs_are_refused_names_a_kernel_that_is_too_old() {
+    let tree = Tree::new();
+    assert_eq!(kernel_advice(tree.0.path()), None);
+    tree.write("proc/sys/kernel/osrelease", "5.10.0-46-cloud-amd64\n");
+    let expected = format!("this node runs Linux 5.10: run Linux {OLDEST} or newer on this node");
+    assert_eq!(kernel_advice(tree.0.path()), Some(expected));
+}

@@ -15,7 +15,10 @@ use podgate_datapath::{
     hand_over_tracing, linked,
 };
 
-use crate::{node::OPTIONS, translated::helper_calls};
+use crate::{
+    node::OPTIONS,
+    translated::{barriers, helper_calls},
+};
 
 /// The verifier gives up at a million. What is called from many places is a global function, which it walks
 /// over once.
@@ -57,6 +60,21 @@ fn the_verifier_walks_over_few_instructions() {
             assert!(verified <= most, "{name}: {verified} instructions verified");
         }
     }
+}
+
+/// `cargo xtask kernels` reads the line that is printed: a fallback must not be taken in silence.
+#[test]
+fn barriers_are_in_the_programs_only_where_the_processor_reorders() {
+    let mut datapath = datapath(false);
+    let reorders = cfg!(not(target_arch = "x86_64"));
+    for program in Program::ALL {
+        let descriptor = datapath.program(program).expect("all programs").fd().expect("a loaded program");
+        let barriers = barriers(descriptor.as_fd()).expect("root may read it");
+        assert_eq!(barriers > 0, reorders, "{}: {barriers} barriers", program.name());
+    }
+    let KernelReads { tracking, hooks, names } = datapath.reads;
+    let tcx = HookKind::of_this_kernel().expect("a kernel's version") == HookKind::Tcx;
+    println!("kernel: tcx={tcx} tracking={tracking} hooks={hooks} names={names} barriers={reorders}");
 }
 
 /// A pod that is not traced pays nothing for traces.

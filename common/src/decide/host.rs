@@ -224,14 +224,16 @@ fn evaluate<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) 
     let direction = scratch.hook.direction;
     let segment = scratch.headers.segment;
     let is_local = is_local(scratch, true, tables);
-    let endpoint = endpoint(scratch, is_local, tables);
-    let asks = endpoint.is_asked(direction);
-    let Scratch { headers: Headers { tuple, .. }, policy_lookup, evaluation, .. } = scratch;
-    let SideEvaluation { entry, outcome, enters, is_closed, is_evaluated, .. } = evaluation;
+    // Before the endpoint: what is entered under a revision was evaluated by nothing older.
+    let entry = &mut scratch.evaluation.entry;
     match direction {
         Direction::Egress => entry.client_revision = tables.revision(),
         Direction::Ingress => entry.server_revision = tables.revision(),
     }
+    let endpoint = endpoint(scratch, is_local, tables);
+    let asks = endpoint.is_asked(direction);
+    let Scratch { headers: Headers { tuple, .. }, policy_lookup, evaluation, .. } = scratch;
+    let SideEvaluation { entry, outcome, enters, is_closed, is_evaluated, .. } = evaluation;
     // An answer to what is not known any more makes no entry.
     *enters = !segment.answers();
     if is_local && is_failsafe(tuple, segment.opens(), direction, tables) {

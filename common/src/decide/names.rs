@@ -126,6 +126,8 @@ pub(super) fn reconsider<T: Tables>(scratch: &mut Scratch, tables: &T) {
 /// A function of its own in the kernel too, as above.
 #[inline(never)]
 pub(super) fn reconsider_sender<T: Tables>(scratch: &mut Scratch, tables: &T) {
+    // Before the sender's endpoint, as when a side is evaluated.
+    let revision = tables.revision();
     load_sender(scratch, tables);
     let Scratch { evaluation, enforced, policy_lookup, sender_lookup, connection, sender, .. } = scratch;
     if forget(&sender.names) == 0 {
@@ -148,7 +150,7 @@ pub(super) fn reconsider_sender<T: Tables>(scratch: &mut Scratch, tables: &T) {
     if forget(&evaluation.outcome) == Outcome::WouldDeny && by_names(policy_lookup) {
         evaluation.outcome = Outcome::Allowed;
     }
-    note_sender(&mut evaluation.entry, forget(&policy_lookup.ifindex), tables.revision());
+    note_sender(&mut evaluation.entry, forget(&policy_lookup.ifindex), revision);
     if forget(&evaluation.outcome) == Outcome::Allowed {
         evaluation.outcome = forget(enforced);
         core::mem::swap(policy_lookup, sender_lookup);

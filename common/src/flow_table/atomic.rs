@@ -51,7 +51,10 @@ impl Atomic for HostAtomic {
     unsafe fn compare_exchange(word: *mut u64, current: u64, new: u64) -> u64 {
         // SAFETY: the caller's.
         let word = unsafe { AtomicU64::from_ptr(word) };
-        match word.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst) {
+        let exchanged = word.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst);
+        // Alone it lets what follows be seen before what it has put there.
+        fence(Ordering::SeqCst);
+        match exchanged {
             Ok(before) | Err(before) => before,
         }
     }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{CLIENT_ALLOWED, CLIENT_DENIED, CLOSE, PATIENCE, Run};
-use crate::{cluster::NODES, image, lab::until};
+use crate::{cluster::NODES, image, lab::until, platform::Platform};
 
 /// From the return of `apply` to the end of `rollout status`: the plugin's start, and what a node takes.
 const ROLLOUT: Duration = Duration::from_secs(2);
@@ -72,7 +72,7 @@ impl Run<'_> {
         self.policy("")?;
         self.becomes(CLIENT_ALLOWED, false)?;
         let mut follow = self.cluster.client("timeout".as_ref())?;
-        follow.arg(FOLLOWED).arg(image::program()?);
+        follow.arg(FOLLOWED).arg(image::program(Platform::HOST)?);
         follow.args(["cluster", "flows", "--follow", "--denied", "-n", "shop", "-o", "json"]);
         follow.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
         let follow = follow.spawn().context("starting podgate")?;
@@ -124,7 +124,7 @@ impl Run<'_> {
 
     /// Runs the plugin as administrator.
     fn plugin(&self, arguments: &[&str]) -> Result<Output> {
-        let mut plugin = self.cluster.client(&image::program()?)?;
+        let mut plugin = self.cluster.client(&image::program(Platform::HOST)?)?;
         plugin.arg("cluster").args(arguments).output().context("starting podgate")
     }
 

@@ -6,11 +6,8 @@ use std::{collections::BTreeMap, fs, io::Read as _};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::{LICENCES, PROGRAM};
-use crate::{
-    image::archive::{architecture, digest},
-    workspace,
-};
+use super::{LICENCES, PROGRAM, PluginArchive};
+use crate::{image::archive::digest, workspace};
 
 /// In the template, where the version goes.
 const TAG: &str = "{{ .TagName }}";
@@ -64,24 +61,24 @@ pub(super) fn template() -> Result<String> {
     fs::read_to_string(&path).with_context(|| path.display().to_string())
 }
 
-/// The manifest of one archive; platforms of others are left out.
-pub(super) fn filled(template: &str, version: &str, archive: &str, checksum: &str) -> Result<String> {
+/// The manifest of these archives; other processors are left out.
+pub(super) fn filled(template: &str, version: &str, archives: &[PluginArchive]) -> Result<String> {
     let (head, platforms) = template
         .split_once("  platforms:\n")
         .context("deploy/krew/podgate.yaml: spec.platforms is missing")?;
+    let platforms: Vec<&str> = platforms.split_inclusive("\n      bin: podgate\n").collect();
     let mut text = head.to_owned() + "  platforms:\n";
-    let mut found = false;
-    for platform in platforms.split_inclusive("\n      bin: podgate\n") {
-        let filled = platform.lines().map(|line| match mark(line) {
-            Some(uri) => format!("      uri: {uri}\n      sha256: {checksum}\n"),
+    for archive in archives {
+        let name = archive.name();
+        let platform = platforms.iter().find(|platform| platform.contains(&format!("/{name}\"")));
+        let platform = platform.with_context(|| {
+            format!("deploy/krew/podgate.yaml: spec.platforms has none whose archive is {name}")
+        })?;
+        text.extend(platform.lines().map(|line| match mark(line) {
+            Some(uri) => format!("      uri: {uri}\n      sha256: {}\n", archive.checksum),
             None => format!("{line}\n"),
-        });
-        if platform.contains(&format!("/{archive}\"")) {
-            found = true;
-            text.extend(filled);
-        }
+        }));
     }
-    ensure!(found, "deploy/krew/podgate.yaml: spec.platforms has none whose archive is {archive}");
     let text = text.replace(TAG, version);
     let text: String =
         text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
@@ -99,12 +96,18 @@ impl Manifest {
         serde_saphyr::from_str(text).context("krew's manifest")
     }
 
+    #[cfg(test)]
+    pub(super) fn count_platforms(&self) -> usize {
+        self.spec.platforms.len()
+    }
+
     /// Whether krew would install the archive by this manifest.
     ///
     /// # Errors
     ///
     /// With the first field that is not as it was built.
-    pub(super) fn check(&self, version: &str, archive: &str, bytes: &[u8]) -> Result<()> {
+    pub(super) fn check(&self, version: &str, built: &PluginArchive) -> Result<()> {
+        let (archive, bytes) = (built.name(), built.bytes.as_slice());
         let Self { api_version, kind, metadata, spec } = self;
         let Spec { version: named, homepage, short_description, description, caveats, platforms } = spec;
         ensure!(api_version == "krew.googlecontainertools.github.com/v1alpha2", "apiVersion: {api_version}");
@@ -120,7 +123,7 @@ impl Manifest {
         let labels =
             ["os", "arch"].map(|label| platform.selector.match_labels.get(label).map(String::as_str));
         ensure!(
-            labels == [Some("linux"), Some(architecture())],
+            labels == [Some("linux"), Some(built.platform.name())],
             "spec.platforms: {archive} is selected by {labels:?}"
         );
         let checksum = digest(bytes);

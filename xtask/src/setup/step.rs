@@ -19,6 +19,8 @@ pub(super) enum Step {
     Link(&'static str),
     /// Build bpf-linker with this LLVM of Debian's, or with what its defaults find.
     Linker { llvm: Option<u32> },
+    /// Build a subcommand of cargo.
+    CargoTool { name: &'static str, version: &'static str },
 }
 
 impl Step {
@@ -31,6 +33,7 @@ impl Step {
             Self::Packages(packages) => install(packages),
             Self::Link(name) => quietly(Command::new("rustup").args(["toolchain", "link", name, "/usr"])),
             Self::Linker { llvm } => build_linker(*llvm),
+            Self::CargoTool { name, version } => build_tool(name, version),
         }
     }
 }
@@ -46,6 +49,7 @@ impl fmt::Display for Step {
             Self::Linker { llvm: None } => {
                 write!(f, "build bpf-linker {} (about a minute)", versions::linker())
             }
+            Self::CargoTool { name, version } => write!(f, "build {name} {version} (some minutes)"),
         }
     }
 }
@@ -72,6 +76,15 @@ fn build_linker(llvm: Option<u32>) -> Result<()> {
     }
     let status = install.status().context("starting cargo")?;
     ensure!(status.success(), "cargo install bpf-linker: {status}");
+    Ok(())
+}
+
+fn build_tool(name: &str, version: &str) -> Result<()> {
+    let mut install = cargo::command();
+    install.args(["install", name, "--locked", "--version", version]);
+    install.env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+    let status = install.status().context("starting cargo")?;
+    ensure!(status.success(), "cargo install {name}: {status}");
     Ok(())
 }
 

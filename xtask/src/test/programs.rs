@@ -43,6 +43,7 @@ pub(crate) struct TestProgram {
 pub(crate) struct Count {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
+    pub(crate) ignored: usize,
 }
 
 /// Builds podgate and the test programs of the workspace without the package `left_out`, and keeps those with
@@ -79,7 +80,7 @@ impl Selection {
 
 impl TestProgram {
     /// From one of cargo's JSON messages, when it is about a test program.
-    fn from_message(message: &Value) -> Option<Self> {
+    pub(crate) fn from_message(message: &Value) -> Option<Self> {
         if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
             return None;
         }
@@ -150,7 +151,7 @@ impl Count {
         let number = |what: &str| {
             result.split(['.', ';']).find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok())
         };
-        Some(Self { passed: number("passed")?, failed: number("failed")? })
+        Some(Self { passed: number("passed")?, failed: number("failed")?, ignored: number("ignored")? })
     }
 }
 
@@ -162,13 +163,13 @@ mod tests {
 
     #[test]
     fn results_are_read_from_the_last_line_of_a_test_program() {
-        let count = |passed, failed| Some(Count { passed, failed });
+        let count = |passed, failed, ignored| Some(Count { passed, failed, ignored });
         for (line, expected) in [
             (
                 "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s",
-                count(12, 0),
+                count(12, 0, 1),
             ),
-            ("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out", count(3, 2)),
+            ("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out", count(3, 2, 0)),
             ("test result_is_ok ... ok", None),
             ("running 3 tests", None),
         ] {

@@ -8,7 +8,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{Ordering, fence},
+    },
     time::Duration,
 };
 
@@ -136,7 +139,7 @@ impl NameReader {
         let spots = NameSpots::of(&address, &self.seed, NameSet::SETS);
         let mut found = Vec::new();
         for at in BTreeSet::from([spots.first, spots.second]) {
-            let Some(set) = settled(&table, at, element(&table, at)?)? else { continue };
+            let Some(set) = settled(&table, at)? else { continue };
             let of_it = set.entries().into_iter();
             let of_it = of_it.filter(|entry| entry.address == address && !entry.name.is_none());
             found.extend(of_it.filter_map(|entry| self.learnt(&nodes, &entry, now)));
@@ -188,12 +191,13 @@ impl NameReader {
 
 /// The entries of a table. A set that is written all the time is left out.
 fn entries(table: &OwnedFd) -> Result<Vec<NameEntry>> {
-    let (before, after) = (sets(table)?, sets(table)?);
+    let copies = [sets(table)?, sets(table)?, sets(table)?];
+    let [before, sets, after] = copies.each_ref().map(|sets| sets.iter());
     let mut entries = Vec::new();
-    for (at, (before, after)) in (0_u32..).zip(before.into_iter().zip(after)) {
-        let set = match is_settled(&before, &after) {
-            true => Some(before),
-            false => settled(table, at, after)?,
+    for (at, ((before, set), after)) in (0_u32..).zip(before.zip(sets).zip(after)) {
+        let set = match is_settled([before, set, after]) {
+            true => Some(*set),
+            false => settled(table, at)?,
         };
         let all = set.iter().flat_map(NameSet::entries);
         entries.extend(all.filter(|entry| !entry.name.is_none()));
@@ -201,34 +205,72 @@ fn entries(table: &OwnedFd) -> Result<Vec<NameEntry>> {
     Ok(entries)
 }
 
-/// A set as it was before and after no one wrote to it; `None`: it is written all the time.
-fn settled(table: &OwnedFd, at: u32, mut before: NameSet) -> Result<Option<NameSet>> {
+/// A set as it was while no one wrote to it; `None`: it is written all the time.
+fn settled(table: &OwnedFd, at: u32) -> Result<Option<NameSet>> {
+    let mut copies = [element(table, at)?, element(table, at)?, element(table, at)?];
     for _ in 0..READS {
-        let after = element(table, at)?;
-        if is_settled(&before, &after) {
-            return Ok(Some(before));
+        if is_settled(copies.each_ref()) {
+            return Ok(Some(copies[1]));
         }
-        before = after;
+        let [_, before, set] = copies;
+        copies = [before, set, element(table, at)?];
     }
     Ok(None)
 }
 
-const fn is_settled(before: &NameSet, after: &NameSet) -> bool {
+/// Whether the middle one of three copies, each made after the one before, is a set that no one wrote to. One
+/// copy proves nothing of itself: in which order the kernel, or the processor, reads its words is not known.
+const fn is_settled([before, _, after]: [&NameSet; 3]) -> bool {
     before.version() == after.version() && before.version() & 1 == 0
 }
 
 fn element(table: &OwnedFd, at: u32) -> Result<NameSet> {
     let read: RawSet = sys::element(table, at).context("cannot read a table of names")?;
+    order_copies();
     Ok(set(&read))
 }
 
 fn sets(table: &OwnedFd) -> Result<Vec<NameSet>> {
     let sets: Vec<RawSet> =
         sys::elements(table, NameSet::SETS).context("cannot read a table of names at once")?;
+    order_copies();
     Ok(sets.iter().map(set).collect())
+}
+
+/// What the kernel has read for this thread was read before what it reads next: a system call is no barrier
+/// (arm64).
+fn order_copies() {
+    fence(Ordering::SeqCst);
 }
 
 const fn set(set: &RawSet) -> NameSet {
     // SAFETY: as many words, and every bit pattern is valid.
     unsafe { std::mem::transmute(*set) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copy(version: u64) -> NameSet {
+        let mut words = [0; NameSet::WORDS as usize];
+        words[0] = version;
+        set(&words)
+    }
+
+    /// What stands in the copy itself is not asked: its words may have been read before its version was.
+    #[test]
+    fn a_copy_counts_when_no_one_wrote_from_before_it_until_after_it() {
+        for (versions, expected) in [
+            ([4, 4, 4], true),
+            ([4, 4, 6], false),
+            ([4, 6, 6], false),
+            ([2, 4, 4], false),
+            ([5, 5, 5], false),
+            ([5, 6, 6], false),
+        ] {
+            let copies = versions.map(copy);
+            assert_eq!(is_settled(copies.each_ref()), expected, "{versions:?}");
+        }
+    }
 }

@@ -116,3 +116,19 @@ fn an_answer_of_dhcp_is_let_in_while_it_was_asked_for() {
     assert_eq!(node.sends(&asks("10.0.0.2")), Outcome::Spoofed);
     assert_eq!(node.sends(&Frame::udp((pod(), 68), (server(), 67), 100)), Outcome::Denied, "not to everyone");
 }
+
+/// By what was in force before: the agent writes the endpoints, then the revision.
+#[test]
+fn what_is_evaluated_while_a_policy_is_published_does_not_count_as_evaluated_by_it() {
+    type Passes = fn(&Node, &Frame) -> Outcome;
+    let sides: [(Passes, fn(u8) -> Frame); 2] = [(Node::sends, tcp), (Node::receives, tcp_reply)];
+    for (passes, frame) in sides {
+        let node = Node::new();
+        node.recheck.set(true);
+        node.next_revision.set(Some(2));
+        assert_eq!(passes(&node, &frame(flag::SYN)), Outcome::Allowed);
+        assert_eq!(node.revision.get(), 2, "published meanwhile");
+        node.allows.set(false);
+        assert_eq!(passes(&node, &frame(flag::ACK)), Outcome::Denied);
+    }
+}

@@ -21,6 +21,8 @@ pub(super) struct Node {
     pub(super) full: Cell<bool>,
     pub(super) recheck: Cell<bool>,
     pub(super) revision: Cell<u32>,
+    /// The agent publishes this revision in the moment after an endpoint was read.
+    pub(super) next_revision: Cell<Option<u32>>,
     /// It is not known any more which pod is behind [`VETH`], nor whose its address is.
     pub(super) lost: Cell<bool>,
     /// So often it was asked whose an address is.
@@ -45,6 +47,7 @@ impl Node {
             full: Cell::new(false),
             recheck: Cell::new(false),
             revision: Cell::new(1),
+            next_revision: Cell::default(),
             lost: Cell::new(false),
             owners_asked_for: Cell::default(),
             has_shortcut: Cell::new(false),
@@ -113,6 +116,9 @@ impl Tables for Node {
     type Entry = FlowKey;
 
     fn endpoint(&self, ifindex: u32) -> Endpoint {
+        if let Some(revision) = self.next_revision.take() {
+            self.revision.set(revision);
+        }
         if HostKey::is_host(ifindex) {
             return self.hosts.borrow().get(&ifindex).copied().unwrap_or(Endpoint::PENDING);
         }

@@ -1,33 +1,20 @@
-//! The table under a checker of the C11 memory model (loom), in all orders in which two or three threads may
-//! read and write a set and see what the others have written: arm64 allows fewer. And without each of the
-//! barriers, which the checker then finds to be needed.
-//!
-//! The code is the product's: only what its words are read from and written to is the model's.
+//! The table under a checker of the C11 memory model: two or three threads read and write a set
+//! ([`loom_barriers`]).
 
 use core::{
     mem::MaybeUninit,
     panic::Location,
     ptr::{read_volatile, write_volatile},
 };
-use std::{
-    boxed::Box,
-    cell::RefCell,
-    collections::BTreeSet,
-    panic::{AssertUnwindSafe, catch_unwind},
-    println,
-    sync::Arc,
-};
+use std::{boxed::Box, cell::RefCell, sync::Arc};
 
 use loom::sync::atomic::{
     AtomicU32,
-    Ordering::{Acquire, Relaxed, Release, SeqCst},
-    fence,
+    Ordering::{Relaxed, SeqCst},
 };
 
 use super::*;
-
-/// A place in the code that orders reads or writes: file and line.
-type Barrier = (&'static str, u32);
+use crate::loom_barriers::{self, Barrier, Failed, Met};
 
 /// The words of a set in one execution of the checker.
 struct Model {
@@ -39,7 +26,6 @@ struct Model {
     /// For a scenario in which the agent exchanges them: the checker keeps the order of exchanges only among
     /// each other.
     exchanges_tags: bool,
-    without: Option<Barrier>,
 }
 
 /// The number of that word.
@@ -65,7 +51,6 @@ impl Model {
 std::thread_local! {
     /// All threads of an execution run on one of the system's.
     static MODEL: RefCell<Option<Arc<Model>>> = const { RefCell::new(None) };
-    static BARRIERS: RefCell<BTreeSet<Barrier>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 fn model() -> Option<Arc<Model>> {
@@ -153,22 +138,12 @@ impl Atomic for Modelled {
     }
 
     unsafe fn order_reads(_: *mut u64) {
-        if is_there(Location::caller()) {
-            fence(Acquire);
-        }
+        loom_barriers::order_reads(Location::caller());
     }
 
     unsafe fn order_writes(_: *mut u64) {
-        if is_there(Location::caller()) {
-            fence(Release);
-        }
+        loom_barriers::order_writes(Location::caller());
     }
-}
-
-fn is_there(barrier: &'static Location<'static>) -> bool {
-    let barrier = (barrier.file(), barrier.line());
-    BARRIERS.with_borrow_mut(|barriers| barriers.insert(barrier));
-    model().is_some_and(|model| model.without != Some(barrier))
 }
 
 struct NoShares;
@@ -229,9 +204,8 @@ fn put(set: SharedSet, key: FlowKey, number: u32) -> bool {
     set.put::<Modelled, _>(&lookup(key), &flow(number), &RULE, Holder::Program).is_some()
 }
 
-/// Runs `scenario` in all orders, on a set that holds connection 1 under a key. The barriers that it meets;
-/// an error if it fails in any order.
-fn check(key: FlowKey, without: Option<Barrier>, scenario: Scenario) -> Result<BTreeSet<Barrier>, ()> {
+/// Runs a scenario in all orders, on a set that holds connection 1 under a key.
+fn check(key: FlowKey, scenario: Scenario, without: Option<Barrier>) -> Result<Met, Failed> {
     let mut memory = Box::new(FlowSet::EMPTY);
     // SAFETY: memory of our own; the model stands for it while threads run.
     let set = unsafe { SharedSet::new(&raw mut *memory) };
@@ -242,40 +216,28 @@ fn check(key: FlowKey, without: Option<Barrier>, scenario: Scenario) -> Result<B
         core::slice::from_raw_parts((&raw const *memory).cast::<u32>(), size_of::<FlowSet>() / 4).to_vec()
     };
     let place = (&raw mut *memory).addr();
-    BARRIERS.take();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(scenario.interruptions);
-    builder.max_branches = 10_000;
-    let checked = catch_unwind(AssertUnwindSafe(|| {
-        builder.check(move || {
-            let words = words.iter().map(|word| AtomicU32::new(*word)).collect();
-            MODEL.set(Some(Arc::new(Model {
-                first,
-                words,
-                choice: 0.into(),
-                exchanges_tags: scenario.exchanges_tags,
-                without,
-            })));
-            // SAFETY: as above.
-            (scenario.run)(unsafe { SharedSet::new(core::ptr::with_exposed_provenance_mut(place)) });
-            MODEL.set(None);
-        });
-    }));
+    let checked = loom_barriers::in_all_orders(scenario.interruptions, without, move || {
+        let words = words.iter().map(|word| AtomicU32::new(*word)).collect();
+        let exchanges_tags = scenario.exchanges_tags;
+        MODEL.set(Some(Arc::new(Model { first, words, choice: 0.into(), exchanges_tags })));
+        // SAFETY: as above.
+        (scenario.run)(unsafe { SharedSet::new(core::ptr::with_exposed_provenance_mut(place)) });
+        MODEL.set(None);
+    });
     MODEL.set(None);
-    checked.map(|()| BARRIERS.take()).map_err(drop)
+    checked
 }
 
 /// What threads do, and how often one may be interrupted in the middle of it.
 #[derive(Clone, Copy)]
 struct Scenario {
-    name: &'static str,
     interruptions: usize,
     exchanges_tags: bool,
     run: fn(SharedSet),
 }
 
-const fn scenario(name: &'static str, run: fn(SharedSet)) -> Scenario {
-    Scenario { name, interruptions: 2, exchanges_tags: false, run }
+const fn scenario(run: fn(SharedSet)) -> Scenario {
+    Scenario { interruptions: 2, exchanges_tags: false, run }
 }
 
 /// Takes away what the set holds of connection 1, as the agent does.
@@ -328,56 +290,51 @@ fn beside_a_writer(set: SharedSet, read: fn(SharedSet, FlowKey) -> Option<u32>, 
 
 static ALIKE: std::sync::OnceLock<[FlowKey; 2]> = std::sync::OnceLock::new();
 
-const SCENARIOS: [Scenario; 9] = [
-    scenario("a glance at a connection that is written again", |set| beside_a_writer(set, glance, 0)),
-    scenario("a glance at one whose way another gets", |set| beside_a_writer(set, glance, 1)),
-    scenario("a look at the first way, written again", |set| beside_a_writer(set, find_at_first, 0)),
-    scenario("a look at the first way, which another gets", |set| beside_a_writer(set, find_at_first, 1)),
-    scenario("a look at all ways, one written again", |set| beside_a_writer(set, find_everywhere, 0)),
-    scenario("a look at all ways, one of which another gets", |set| beside_a_writer(set, find_everywhere, 1)),
-    scenario("two writers", |set| {
-        let key = ALIKE.get().expect("they are known")[0];
-        let before = set.tag(WayNumber::of(lookup(key).preferred));
-        let other = loom::thread::spawn(move || put(set, key, 2));
-        let both = u32::from(put(set, key, 3)) + u32::from(other.join().expect("it has tried"));
-        let found = find_everywhere(set, key).expect("one has written");
-        assert!(set.holder() == 0 && (found == 2 || found == 3), "connection {found}");
-        // Each gives the way a tag that it has not had before.
-        assert_eq!(set.tag(WayNumber::of(lookup(key).preferred)), before + both);
-    }),
-    Scenario {
-        interruptions: 1,
-        ..scenario("a list of all, one of which another gets", |set| beside_a_writer(set, list, 1))
-    },
-    Scenario {
-        interruptions: 1,
-        exchanges_tags: true,
-        ..scenario("the agent removes a connection that is written again", |set| {
+const SCENARIOS: [(&str, Scenario); 9] = [
+    ("a glance at a connection that is written again", scenario(|set| beside_a_writer(set, glance, 0))),
+    ("a glance at one whose way another gets", scenario(|set| beside_a_writer(set, glance, 1))),
+    ("a look at the first way, written again", scenario(|set| beside_a_writer(set, find_at_first, 0))),
+    ("a look at the first way, which another gets", scenario(|set| beside_a_writer(set, find_at_first, 1))),
+    ("a look at all ways, one written again", scenario(|set| beside_a_writer(set, find_everywhere, 0))),
+    (
+        "a look at all ways, one of which another gets",
+        scenario(|set| beside_a_writer(set, find_everywhere, 1)),
+    ),
+    (
+        "two writers",
+        scenario(|set| {
             let key = ALIKE.get().expect("they are known")[0];
-            let writer = loom::thread::spawn(move || assert!(put(set, key, 2)));
-            remove_the_first(set);
-            writer.join().expect("it has written");
-            assert_eq!(find_everywhere(set, key), Some(2));
-        })
-    },
+            let before = set.tag(WayNumber::of(lookup(key).preferred));
+            let other = loom::thread::spawn(move || put(set, key, 2));
+            let both = u32::from(put(set, key, 3)) + u32::from(other.join().expect("it has tried"));
+            let found = find_everywhere(set, key).expect("one has written");
+            assert!(set.holder() == 0 && (found == 2 || found == 3), "connection {found}");
+            // Each gives the way a tag that it has not had before.
+            assert_eq!(set.tag(WayNumber::of(lookup(key).preferred)), before + both);
+        }),
+    ),
+    (
+        "a list of all, one of which another gets",
+        Scenario { interruptions: 1, ..scenario(|set| beside_a_writer(set, list, 1)) },
+    ),
+    (
+        "the agent removes a connection that is written again",
+        Scenario {
+            interruptions: 1,
+            exchanges_tags: true,
+            ..scenario(|set| {
+                let key = ALIKE.get().expect("they are known")[0];
+                let writer = loom::thread::spawn(move || assert!(put(set, key, 2)));
+                remove_the_first(set);
+                writer.join().expect("it has written");
+                assert_eq!(find_everywhere(set, key), Some(2));
+            })
+        },
+    ),
 ];
 
 #[test]
 fn in_any_order_a_set_is_read_right_and_each_barrier_is_needed() {
     let keys = ALIKE.get_or_init(alike);
-    let mut met: Vec<(Scenario, BTreeSet<Barrier>)> = Vec::new();
-    for scenario in SCENARIOS {
-        let barriers = check(keys[0], None, scenario);
-        let barriers = barriers.unwrap_or_else(|()| panic!("{}: it fails in some order", scenario.name));
-        met.push((scenario, barriers));
-    }
-    let barriers: BTreeSet<Barrier> = met.iter().flat_map(|(_, met)| met).copied().collect();
-    assert_eq!(barriers.len(), 11, "{barriers:?}");
-    for barrier in barriers {
-        let failing = met.iter().find(|(scenario, met)| {
-            met.contains(&barrier) && check(keys[0], Some(barrier), *scenario).is_err()
-        });
-        let (scenario, _) = failing.unwrap_or_else(|| panic!("nothing fails without {barrier:?}"));
-        println!("without {barrier:?}: {}", scenario.name);
-    }
+    loom_barriers::each_is_needed(&SCENARIOS, 11, |scenario, without| check(keys[0], scenario, without));
 }

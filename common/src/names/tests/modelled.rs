@@ -1,46 +1,32 @@
-//! The table under a checker of the C11 memory model (loom), in all orders in which two threads may read and
-//! write a set and see what the other has written: arm64 allows fewer. And without each of the barriers,
-//! which the checker then finds to be needed.
-//!
-//! The code is the product's: only what its words are read from and written to is the model's.
+//! The table under a checker of the C11 memory model: two threads read and write a set ([`loom_barriers`]).
 
 use core::{
     panic::Location,
     ptr::{read_volatile, write_volatile},
 };
-use std::{
-    boxed::Box,
-    cell::RefCell,
-    collections::BTreeSet,
-    panic::{AssertUnwindSafe, catch_unwind},
-    println,
-    sync::Arc,
-    vec::Vec,
-};
+use std::{boxed::Box, cell::RefCell, sync::Arc, vec::Vec};
 
 use loom::sync::atomic::{
     AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed},
     fence,
 };
 
 use super::*;
-use crate::{Atomic, HostAtomic, Learnt, NameEntry, NameSet, SharedNameSet, WAYS_OF_NAMES};
-
-/// A place in the code that orders reads or writes: file and line.
-type Barrier = (&'static str, u32);
+use crate::{
+    Atomic, HostAtomic, Learnt, NameEntry, NameSet, SharedNameSet, WAYS_OF_NAMES,
+    loom_barriers::{self, Barrier, Failed, Met},
+};
 
 /// The words of a set in one execution of the checker.
 struct Model {
     first: usize,
     words: Vec<AtomicU64>,
-    without: Option<Barrier>,
 }
 
 std::thread_local! {
     /// All threads of an execution run on one of the system's.
     static MODEL: RefCell<Option<Arc<Model>>> = const { RefCell::new(None) };
-    static BARRIERS: RefCell<BTreeSet<Barrier>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 /// The model that a word belongs to, and its number there.
@@ -93,22 +79,12 @@ impl Atomic for Modelled {
     }
 
     unsafe fn order_reads(_: *mut u64) {
-        if is_there(Location::caller()) {
-            fence(Acquire);
-        }
+        loom_barriers::order_reads(Location::caller());
     }
 
     unsafe fn order_writes(_: *mut u64) {
-        if is_there(Location::caller()) {
-            fence(Release);
-        }
+        loom_barriers::order_writes(Location::caller());
     }
-}
-
-fn is_there(barrier: &'static Location<'static>) -> bool {
-    let barrier = (barrier.file(), barrier.line());
-    BARRIERS.with_borrow_mut(|barriers| barriers.insert(barrier));
-    MODEL.with_borrow(|model| model.as_ref().is_some_and(|model| model.without != Some(barrier)))
 }
 
 const LONGEST: u32 = 1 << 20;
@@ -154,16 +130,12 @@ fn lasts(set: SharedNameSet, number: u32, name: u32) -> u32 {
 }
 
 /// What two threads do with a full set of which way `n` has address `n` for name `n + 1`.
-#[derive(Clone, Copy)]
-struct Scenario {
-    name: &'static str,
-    run: fn(SharedNameSet),
-}
+type Scenario = fn(SharedNameSet);
 
-const SCENARIOS: [Scenario; 6] = [
-    Scenario {
-        name: "the names of an address whose way another one gets",
-        run: |set| {
+const SCENARIOS: [(&str, Scenario); 6] = [
+    (
+        "the names of an address whose way another one gets",
+        |set| {
             let writer = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
             if let Some(found) = names(set, 0) {
                 assert!(found.is_empty() || found == [NameId(1)], "{found:?}");
@@ -171,20 +143,20 @@ const SCENARIOS: [Scenario; 6] = [
             assert_eq!(writer.join().expect("it has written"), Learnt::Instead);
             assert_eq!((names(set, 0), names(set, NEW[0])), (Some([].into()), Some([NameId(77)].into())));
         },
-    },
-    Scenario {
-        name: "the names of an address that gets the way of another one",
-        run: |set| {
+    ),
+    (
+        "the names of an address that gets the way of another one",
+        |set| {
             let writer = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
             if let Some(found) = names(set, NEW[0]) {
                 assert!(found.is_empty() || found == [NameId(77)], "{found:?}");
             }
             writer.join().expect("it has written");
         },
-    },
-    Scenario {
-        name: "all entries, of which one gives way",
-        run: |set| {
+    ),
+    (
+        "all entries, of which one gives way",
+        |set| {
             let writer = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
             if let Some(entries) = set.entries::<Modelled>() {
                 let known = |way: u32| entry(way, way + 1, until(way));
@@ -195,10 +167,10 @@ const SCENARIOS: [Scenario; 6] = [
             }
             writer.join().expect("it has written");
         },
-    },
-    Scenario {
-        name: "two addresses are entered",
-        run: |set| {
+    ),
+    (
+        "two addresses are entered",
+        |set| {
             let other = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
             assert_eq!(enter(set, &entry(NEW[1], 88, 600)), Learnt::Instead);
             assert_eq!(other.join().expect("it has written"), Learnt::Instead);
@@ -207,31 +179,31 @@ const SCENARIOS: [Scenario; 6] = [
             assert_eq!((lasts(set, 0, 1), lasts(set, 1, 2)), (0, 0));
             assert_eq!(lasts(set, 2, 3), until(2));
         },
-    },
-    Scenario {
-        name: "one address is entered twice",
-        run: |set| {
+    ),
+    (
+        "one address is entered twice",
+        |set| {
             let other = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
             enter(set, &entry(NEW[0], 77, 600));
             other.join().expect("it has written");
             assert_eq!(lasts(set, NEW[0], 77), 600);
             assert_eq!((lasts(set, 0, 1), lasts(set, 1, 2)), (0, until(1)));
         },
-    },
-    Scenario {
+    ),
+    (
         // Half of the one and half of the other are the address for its name, for longer than is asked for.
-        name: "an address is made to last longer, whose way another one with the same name gets",
-        run: |set| {
+        "an address is made to last longer, whose way another one with the same name gets",
+        |set| {
             let other = loom::thread::spawn(move || enter(set, &entry(NEW[0], 1, 500)));
             enter(set, &entry(0, 1, 400));
             other.join().expect("it has written");
             assert_eq!((lasts(set, NEW[0], 1), lasts(set, 0, 1)), (500, 400));
         },
-    },
+    ),
 ];
 
-/// Runs a scenario in all orders. The barriers that it meets; an error if it fails in any order.
-fn check(without: Option<Barrier>, scenario: Scenario) -> Result<BTreeSet<Barrier>, ()> {
+/// Runs a scenario in all orders.
+fn check(run: Scenario, without: Option<Barrier>) -> Result<Met, Failed> {
     let mut memory = Box::new(NameSet::EMPTY);
     // SAFETY: memory of our own; the model stands for it while threads run.
     let set = unsafe { SharedNameSet::new(&raw mut *memory) };
@@ -243,36 +215,18 @@ fn check(without: Option<Barrier>, scenario: Scenario) -> Result<BTreeSet<Barrie
     let words = unsafe {
         core::slice::from_raw_parts((&raw const *memory).cast::<u64>(), NameSet::WORDS as usize).to_vec()
     };
-    BARRIERS.take();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
-    builder.max_branches = 10_000;
-    let checked = catch_unwind(AssertUnwindSafe(|| {
-        builder.check(move || {
-            let words = words.iter().map(|word| AtomicU64::new(*word)).collect();
-            MODEL.set(Some(Arc::new(Model { first: place, words, without })));
-            // SAFETY: as above.
-            (scenario.run)(unsafe { SharedNameSet::new(core::ptr::with_exposed_provenance_mut(place)) });
-            MODEL.set(None);
-        });
-    }));
+    let checked = loom_barriers::in_all_orders(2, without, move || {
+        let words = words.iter().map(|word| AtomicU64::new(*word)).collect();
+        MODEL.set(Some(Arc::new(Model { first: place, words })));
+        // SAFETY: as above.
+        run(unsafe { SharedNameSet::new(core::ptr::with_exposed_provenance_mut(place)) });
+        MODEL.set(None);
+    });
     MODEL.set(None);
-    checked.map(|()| BARRIERS.take()).map_err(drop)
+    checked
 }
 
 #[test]
 fn in_any_order_a_set_of_names_is_read_right_and_each_barrier_is_needed() {
-    let met = SCENARIOS.map(|scenario| {
-        let barriers = check(None, scenario);
-        (scenario, barriers.unwrap_or_else(|()| panic!("{}: it fails in some order", scenario.name)))
-    });
-    let barriers: BTreeSet<Barrier> = met.iter().flat_map(|(_, met)| met).copied().collect();
-    assert_eq!(barriers.len(), 7, "{barriers:?}");
-    for barrier in barriers {
-        let failing = met
-            .iter()
-            .find(|(scenario, met)| met.contains(&barrier) && check(Some(barrier), *scenario).is_err());
-        let (scenario, _) = failing.unwrap_or_else(|| panic!("nothing fails without {barrier:?}"));
-        println!("without {barrier:?}: {}", scenario.name);
-    }
+    loom_barriers::each_is_needed(&SCENARIOS, 7, check);
 }

@@ -38,6 +38,15 @@ impl Archive {
         Ok(())
     }
 
+    /// A file that was found, at its place.
+    pub(super) fn found(&mut self, path: &Path) {
+        self.found_as(&path.to_string_lossy(), path);
+    }
+
+    pub(super) fn found_as(&mut self, place: &str, path: &Path) {
+        self.add(place, Source::File(path.to_owned()));
+    }
+
     pub(super) fn bytes(&mut self, place: &str, bytes: &[u8]) {
         self.add(place, Source::Bytes(bytes.to_vec()));
     }

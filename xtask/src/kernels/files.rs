@@ -7,10 +7,13 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use object::{Object as _, ObjectSection as _};
 
-use super::{UNPACKER, modules, output};
+use super::modules;
+
+/// Newer kernels have compressed modules.
+pub(super) const UNPACKER: (&str, &str) = ("unxz", "xz-utils");
 
 /// A program of this machine's.
 pub(super) fn tool(name: &str) -> Result<PathBuf> {
@@ -71,14 +74,45 @@ pub(super) fn decompress(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn find(directory: &Path, wanted: &str, found: &mut impl FnMut(&Path)) -> Result<()> {
-    for entry in fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            find(&path, wanted, found)?;
-        } else if path.extension().is_some_and(|extension| extension == wanted) {
+/// The files below a directory, with what links lead to.
+pub(super) fn below(directory: &Path, found: &mut impl FnMut(&Path)) -> Result<()> {
+    for path in entries(directory)? {
+        if path.is_dir() && !path.is_symlink() {
+            below(&path, found)?;
+        } else if path.is_file() {
             found(&path);
         }
     }
     Ok(())
+}
+
+/// What is in a directory, sorted.
+pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// The one entry of a directory.
+pub(super) fn only(directory: &Path) -> Result<PathBuf> {
+    let mut paths = entries(directory)?;
+    ensure!(paths.len() == 1, "{}: one entry expected, not {paths:?}", directory.display());
+    Ok(paths.remove(0))
+}
+
+/// What a command prints; fails with what it complains of.
+pub(super) fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}\n{complaint}", output.status);
+    String::from_utf8(output.stdout).with_context(|| format!("reading the output of {command:?}"))
+}
+
+fn find(directory: &Path, wanted: &str, found: &mut impl FnMut(&Path)) -> Result<()> {
+    below(directory, &mut |path| {
+        if path.extension().is_some_and(|extension| extension == wanted) {
+            found(path);
+        }
+    })
 }

@@ -1,0 +1,197 @@
+//! The first process of the machine: mounts what programs expect, loads the modules, runs the parts, switches
+//! off. Without a machine the parts run as they are.
+//!
+//! In: the plan. Out: what the tests print, and between it lines that say which part ran and how each of its
+//! programs ended ([`Mark`]).
+
+use std::{
+    fmt, fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::{
+    kmod::{ModuleInitFlags, finit_module},
+    mount::{MsFlags, mount},
+    sys::reboot::{RebootMode, reboot},
+};
+use serde::{Deserialize, Serialize};
+
+/// Where the machine finds its plan.
+pub(super) const PLAN: &str = "plan.json";
+
+/// What there is to do.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Plan {
+    pub(super) modules: Vec<PathBuf>,
+    pub(super) parts: Vec<Part>,
+}
+
+/// One thing that is tried, by some programs.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Part {
+    pub(super) name: String,
+    pub(super) runs: Vec<Run>,
+}
+
+/// One program with its arguments.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Run {
+    pub(super) program: PathBuf,
+    pub(super) directory: PathBuf,
+    pub(super) arguments: Vec<String>,
+    pub(super) wanted: Wanted,
+}
+
+/// How a program must end.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) enum Wanted {
+    Success,
+    /// It must fail, and say this.
+    Refusal(String),
+}
+
+/// A line between those of the tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    Begin(String),
+    /// Of one program: whether it ended as it must.
+    Ran(bool),
+    End(String),
+}
+
+const MARK: &str = "## kernels:";
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Begin(name) => write!(f, "{MARK} begin {name}"),
+            Self::Ran(well) => write!(f, "{MARK} ran {}", if *well { "well" } else { "badly" }),
+            Self::End(name) => write!(f, "{MARK} end {name}"),
+        }
+    }
+}
+
+impl Mark {
+    pub(super) fn of_line(line: &str) -> Option<Self> {
+        let (kind, rest) = line.strip_prefix(MARK)?.trim_start().split_once(' ')?;
+        match (kind, rest) {
+            ("begin", name) => Some(Self::Begin(name.to_owned())),
+            ("ran", how) => Some(Self::Ran(how == "well")),
+            ("end", name) => Some(Self::End(name.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// Never comes back on the machine.
+pub(crate) fn run() -> Result<()> {
+    ensure!(std::process::id() == 1, "`inside` is for the machines of `cargo xtask kernels`");
+    if let Err(error) = work() {
+        println!("{error:#}");
+    }
+    // The emulator ends instead of starting again.
+    match reboot(RebootMode::RB_AUTOBOOT).context("switching off")? {}
+}
+
+fn work() -> Result<()> {
+    for (kind, place) in
+        [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run"), ("tmpfs", "/tmp")]
+    {
+        fs::create_dir_all(place).with_context(|| format!("creating {place}"))?;
+        mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("mounting {place}"))?;
+    }
+    let plan = fs::read(Path::new("/").join(PLAN)).context("reading the plan")?;
+    let plan: Plan = serde_json::from_slice(&plan).context("understanding the plan")?;
+    for module in &plan.modules {
+        let path = Path::new("/").join(module);
+        let file = fs::File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        finit_module(&file, c"", ModuleInitFlags::empty())
+            .with_context(|| format!("loading {}", path.display()))?;
+    }
+    perform(&plan.parts, &mut |line| println!("{line}"))
+}
+
+/// Runs the parts one after the other, and hands on each line.
+pub(super) fn perform(parts: &[Part], hear: &mut dyn FnMut(&str)) -> Result<()> {
+    for part in parts {
+        hear(&Mark::Begin(part.name.clone()).to_string());
+        for run in &part.runs {
+            let well = run.perform(hear)?;
+            hear(&Mark::Ran(well).to_string());
+        }
+        hear(&Mark::End(part.name.clone()).to_string());
+    }
+    Ok(())
+}
+
+impl Run {
+    /// Whether it ends as it must.
+    fn perform(&self, hear: &mut dyn FnMut(&str)) -> Result<bool> {
+        let Self { program, directory, arguments, wanted } = self;
+        hear(&format!("{} {}", program.display(), arguments.join(" ")));
+        let (lines, writer) = std::io::pipe().context("a pipe")?;
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(directory).env("CARGO_MANIFEST_DIR", directory);
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("CI", "true");
+        command.stdin(Stdio::null()).stderr(writer.try_clone().context("a pipe")?).stdout(writer);
+        let mut running = command.spawn().with_context(|| format!("starting {}", program.display()))?;
+        // Its ends of the pipe are the last.
+        drop(command);
+        let mut said = false;
+        for line in BufReader::new(lines).split(b'\n') {
+            let line = line.context("reading what it prints")?;
+            let line = String::from_utf8_lossy(&line);
+            if let Wanted::Refusal(text) = wanted {
+                said |= line.contains(text);
+            }
+            hear(line.trim_end());
+        }
+        let status = running.wait().with_context(|| format!("waiting for {}", program.display()))?;
+        hear(&status.to_string());
+        Ok(match wanted {
+            Wanted::Success => status.success(),
+            Wanted::Refusal(_) => status.code().is_some_and(|code| code != 0) && said,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(wanted: Wanted, script: &str) -> Vec<String> {
+        let run = Run {
+            program: "/bin/sh".into(),
+            directory: "/".into(),
+            arguments: vec!["-c".into(), script.into()],
+            wanted,
+        };
+        let mut lines = Vec::new();
+        let part = Part { name: "a part".into(), runs: vec![run] };
+        perform(&[part], &mut |line| lines.push(line.to_owned())).expect("sh is everywhere");
+        lines
+    }
+
+    #[test]
+    fn a_program_must_end_as_it_is_wanted_to() {
+        let refusal = || Wanted::Refusal("needs 5.15".into());
+        for (wanted, script, well) in [
+            (Wanted::Success, "echo one; echo two >&2", true),
+            (Wanted::Success, "exit 3", false),
+            (refusal(), "echo it needs 5.15 >&2; exit 1", true),
+            (refusal(), "echo it needs 5.15", false),
+            (refusal(), "echo another reason; exit 1", false),
+            // A program that crashes refuses nothing.
+            (refusal(), "echo it needs 5.15; kill -SEGV $$", false),
+        ] {
+            let marks: Vec<_> =
+                heard(wanted, script).iter().filter_map(|line| Mark::of_line(line)).collect();
+            let name = || "a part".to_owned();
+            assert_eq!(marks, [Mark::Begin(name()), Mark::Ran(well), Mark::End(name())], "{script}");
+        }
+    }
+}
