@@ -24,9 +24,10 @@ mod names;
 mod numbering;
 mod properties;
 mod slices;
+mod verdict_rows;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -45,7 +46,7 @@ use super::{
     Atom, Clause, CompiledTables, NamePlace, RuleSet, Services, Shared, Signature, Site, Subject,
     TableLimits,
     atoms::{Holder, NodeAtoms, PodAtoms},
-    limits, rows, rules, services,
+    limits, rules, services,
 };
 use crate::model::{Cluster, NamedPort, ObjectName, Pod, PortSet};
 
@@ -307,70 +308,6 @@ impl Incremental {
             for (node, has) in self.node_atoms.mentioned(new) {
                 let has = Arc::new(has);
                 node.addresses.iter().for_each(|at| self.claims.claim(*at, &has));
-            }
-        }
-    }
-
-    /// `reclassified`: what was known of ports until now, if they are distinguished otherwise than before.
-    fn compile_rows(
-        &mut self,
-        mentioned: &Mentioned,
-        settled: &Settled,
-        reclassified: Option<&Reclassified>,
-    ) {
-        let (classes, closed) = (&self.tables.classes, &self.tables.closed);
-        let mut compiled = mentioned.rule_sets.clone();
-        if let Some(Reclassified { classes: before, closed: closed_before }) = reclassified {
-            let rows = &mut self.tables.rows;
-            // Classes are made without the ports of those that are closed. What these deny, they deny on all
-            // classes.
-            for index in closed_before.symmetric_difference(closed) {
-                numbering::remove_range(&mut rows.allowed, *index);
-                numbering::remove_range(&mut rows.denied_on_own_node, *index);
-                compiled.insert(*index);
-            }
-            rows.reclassify(&classes.origins(before));
-        }
-        let rule_sets = || rows::numbered(self.rule_sets.contents());
-        let identities = || rows::numbered(&self.tables.identities.signatures);
-        let is_new = |index: &usize| compiled.contains(index);
-        let mut made = Vec::new();
-        if !compiled.is_empty() {
-            let new = rule_sets().filter(|(at, _)| is_new(at));
-            made.push(rows::compile(new, identities(), classes, closed));
-        }
-        // A rule set that speaks of no property of an identity says of it what it says of all such.
-        let new = || identities().filter(|(index, _)| settled.new.contains(index));
-        let properties = new().flat_map(|(_, signature)| signature);
-        let speaking: HashSet<usize> =
-            properties.flat_map(|atom| self.atoms.get(atom)).flatten().copied().collect();
-        let known = || rule_sets().filter(|(at, _)| !is_new(at));
-        if !speaking.is_empty() {
-            let speaking = known().filter(|(at, _)| speaking.contains(at));
-            made.push(rows::compile(speaking, new(), classes, closed));
-        }
-        let others: Vec<usize> = known().map(|(at, _)| at).filter(|at| !speaking.contains(at)).collect();
-        let kept: Vec<usize> = rule_sets().map(|(index, _)| index).collect();
-        let rows = &mut self.tables.rows;
-        for &rule_set in others.iter().filter(|_| !settled.new.is_empty()) {
-            rows.say_the_same_of(rule_set, &settled.new);
-        }
-        for made in made {
-            rows.allowed.extend(made.allowed);
-            rows.denied_on_own_node.extend(made.denied_on_own_node);
-            rows.covering_own_node.extend(made.covering_own_node);
-        }
-        for index in &mentioned.gone {
-            rows.covering_own_node.remove(index);
-        }
-        for map in [&mut rows.allowed, &mut rows.denied_on_own_node] {
-            for &index in &mentioned.gone {
-                numbering::remove_range(map, index);
-            }
-            for &identity in &settled.gone {
-                for &rule_set in &kept {
-                    map.remove(&(rule_set, identity));
-                }
             }
         }
     }

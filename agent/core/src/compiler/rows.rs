@@ -1,5 +1,6 @@
 //! Verdict rows: for each rule set and identity, one bit for each port class.
 
+mod class_bits;
 mod decided;
 
 use std::{
@@ -12,13 +13,11 @@ use std::{
 use imbl::{OrdMap, OrdSet};
 use podgate_common::{BITS_PER_ROW, Row};
 
+use class_bits::ClassBits;
 use decided::{DecidedBy, DecidedTiers, Part, TiersVerdict};
 
 use super::{Atom, Classes, Clause, Condition, RulePart, RuleSet, Shared, Signature, TierRules};
-use crate::{
-    model::PortSet,
-    policy_walk::{ConnectionSet, TierEnd},
-};
+use crate::policy_walk::{ConnectionSet, TierEnd};
 
 /// Rows by (rule set, identity); block `i` of 256 classes is element `i`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -349,39 +348,6 @@ impl<'a> Matcher<'a> {
 
     fn holders(&self, atom: &Shared<Atom>) -> &[usize] {
         self.holders.get(atom).map_or(&[], Vec::as_slice)
-    }
-}
-
-/// The classes that each set of ports consists of, as bits.
-struct ClassBits {
-    all: Box<[Row]>,
-    by_set: HashMap<Shared<PortSet>, Box<[Row]>>,
-}
-
-impl ClassBits {
-    fn new<'a>(classes: &Classes, sets: impl IntoIterator<Item = &'a Shared<PortSet>>) -> Self {
-        let blocks = classes.signatures.len().div_ceil(usize::from(BITS_PER_ROW));
-        let none = || vec![Row::default(); blocks].into_boxed_slice();
-        let mut all = none();
-        (0..classes.signatures.len()).for_each(|class| set(&mut all, class));
-        let mut by_set: HashMap<Shared<PortSet>, Box<[Row]>> = HashMap::new();
-        for ports in sets {
-            by_set.entry(ports.clone()).or_insert_with(|| {
-                let mut bits = none();
-                classes.of(ports).for_each(|class| set(&mut bits, class));
-                bits
-            });
-        }
-        Self { all, by_set }
-    }
-
-    /// Empty for the empty set. Any other one has classes, which are made from the sets of these rule sets.
-    fn of(&self, ports: &Shared<PortSet>) -> &[Row] {
-        self.by_set.get(ports).map_or(&[], |bits| &bits[..])
-    }
-
-    fn none(&self) -> Box<[Row]> {
-        vec![Row::default(); self.all.len()].into_boxed_slice()
     }
 }
 

@@ -62,8 +62,8 @@ impl RuleSet {
         self.tiers.iter().flat_map(|tier| &tier.parts)
     }
 
-    /// Whether all that it decides holds for the pod's own node, too: it may deny something there, and no tier
-    /// of it only isolates, which leaves the own node open.
+    /// Whether all that it decides holds for the pod's own node, too: it may deny something there, and no
+    /// tier of it only isolates, which leaves the own node open.
     ///
     /// Then addresses of the own node are as any others. Of a rule set that denies the rest it would take a
     /// row for each identity to say so.

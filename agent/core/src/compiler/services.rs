@@ -286,7 +286,7 @@ pub(super) fn backend_set_verdict(
             Backend::Untranslated => some = true,
             Backend::Unlisted => (some, denied_elsewhere) = (true, true),
             Backend::Node { identity, class } if rows.denies_own_node(rule_set, identity, class) => {
-                denied_here = true
+                denied_here = true;
             }
             Backend::Node { .. } => some = true,
             Backend::Local { identity, class, egress } => {

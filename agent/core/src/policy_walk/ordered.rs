@@ -36,7 +36,8 @@ pub struct OrderedPolicies<'a> {
     of_namespaces: RefCell<HashMap<Name, Rc<NamespacePolicies<'a>>>>,
 }
 
-/// A tier, and the policies in it that may be for pods of any namespace, in the order in which they are asked.
+/// A tier, and the policies in it that may be for pods of any namespace, in the order in which they are
+/// asked.
 #[derive(Clone, Debug)]
 struct OrderedTier<'a> {
     name: &'a str,

@@ -92,8 +92,8 @@ fn while_a_service_and_the_policy_change_together_each_packet_is_evaluated_by_on
     probe_during(&worlds, &[probe], "services and policies", 300);
 }
 
-/// Of a pod that a NetworkPolicy isolates the own node is open but for what is denied there; of any other it is
-/// as any address.
+/// Of a pod that a NetworkPolicy isolates the own node is open but for what is denied there; of any other it
+/// is as any address.
 #[test]
 fn while_an_address_comes_to_the_node_and_goes_what_is_denied_at_it_stays_denied() {
     let outside = Host::Outside.at(Family::V4);
