@@ -29,8 +29,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 
 use crate::{
-    flags::{ClusterCommand, UpFlags},
-    kubernetes::Programs,
+    flags::{ClusterCommand, Cni, UpFlags},
+    kubernetes::{CalicoPrograms, Programs},
     lab::until,
     root, setup, workspace,
 };
@@ -94,6 +94,9 @@ pub fn up(flags: &UpFlags) -> Result<Cluster> {
     ensure!(running.is_none(), "a cluster is up already: `cargo xtask cluster down` ends it");
     install()?;
     Programs::whole()?;
+    if flags.cni == Cni::PtpCalico {
+        CalicoPrograms::built()?;
+    }
     // What an unkind end has left.
     remove_traces()?;
     fs::create_dir_all(directory()?).context("creating the cluster's directory")?;
@@ -141,8 +144,13 @@ impl Cluster {
         // etcd is there even while the API server is not.
         let host = self.supervisor.child("etcd")?;
         let mut client = host.enter(program);
-        client.env("KUBECONFIG", supervisor::authority()?.join("kubeconfig")).env("HOME", directory()?);
+        client.env("KUBECONFIG", Self::kubeconfig()?).env("HOME", directory()?);
         Ok(client)
+    }
+
+    /// The administrator's, on every node, too.
+    pub(crate) fn kubeconfig() -> Result<PathBuf> {
+        Ok(supervisor::authority()?.join("kubeconfig"))
     }
 
     /// A command in all namespaces of a node.

@@ -5,6 +5,7 @@
 //! namespaces show better, that is, everything about single packets.
 
 mod helm;
+mod moving;
 mod plugin;
 mod steady;
 mod watch;
@@ -19,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     cluster::{self, Cluster, NODES, deploy},
-    flags::{Cni, UpFlags},
+    flags::{Cni, E2eFlags, UpFlags},
     image,
     lab::until,
     root,
@@ -48,9 +49,12 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// From here on only friends reach the server.
 const CLOSE: &str = "{from: [{podSelector: {matchLabels: {role: friend}}}]}";
 
-pub(crate) fn run() -> Result<ExitCode> {
+pub(crate) fn run(flags: E2eFlags) -> Result<ExitCode> {
     root::require("a cluster in namespaces")?;
     setup::run()?;
+    if flags.moves {
+        return moving::run();
+    }
     let images = [image::build(INSTALLED)?, image::build(UPGRADED)?];
     let cluster = cluster::up(&UpFlags { cni: Cni::Ptp })?;
     let outcome = images

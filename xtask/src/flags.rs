@@ -39,7 +39,10 @@ pub enum Command {
         command: BenchCommand,
     },
     /// Test podgate on a real cluster, from installation to uninstallation (needs root)
-    E2e,
+    E2e(E2eFlags),
+    /// Compare podgate's reading of Calico's policies with Calico's own agent, on generated clusters (needs
+    /// root)
+    Calico(CalicoFlags),
     /// Run the conformance suite of ClusterNetworkPolicy on a real cluster (needs root)
     Conformance(ConformanceFlags),
     /// Run Kubernetes' end-to-end specs of network policies on a real cluster (needs root)
@@ -157,6 +160,25 @@ pub struct ReportFlags {
     /// Write a page, with plots where there are any, to FILE
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct E2eFlags {
+    /// Only the move from Calico to podgate, step by step, on a cluster with Calico's own agent
+    #[arg(long = "move")]
+    pub moves: bool,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct CalicoFlags {
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub clusters: u32,
+    /// Which clusters are generated
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Ask about the N-th cluster alone
+    #[arg(long, value_name = "N")]
+    pub only: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -282,6 +304,8 @@ pub enum Cni {
     Ptp,
     /// All veths in one bridge
     Bridge,
+    /// A routed veth per pod, named as Calico's agent looks for it
+    PtpCalico,
 }
 
 impl Cni {
@@ -290,6 +314,7 @@ impl Cni {
         match self {
             Self::Ptp => "ptp",
             Self::Bridge => "bridge",
+            Self::PtpCalico => "ptp-calico",
         }
     }
 }

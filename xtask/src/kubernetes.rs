@@ -12,7 +12,10 @@ mod go;
 mod mirror;
 mod options;
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -99,6 +102,58 @@ pub fn collector() -> Result<PathBuf> {
 /// When Go cannot build them.
 pub fn prometheus() -> Result<PathBuf> {
     built(Executable::PROMETHEUS, "prometheus")
+}
+
+/// Programs of Calico's, and the definitions of its custom resources, as one release of it has them.
+#[derive(Clone, Debug)]
+pub struct CalicoPrograms {
+    directory: PathBuf,
+    definitions: PathBuf,
+}
+
+impl CalicoPrograms {
+    /// The environment of `calico-felix`, for nodes without Calico's networking; besides, it needs
+    /// `FELIX_FELIXHOSTNAME` and `KUBECONFIG`.
+    pub const FELIX: [(&str, &str); 14] = [
+        ("FELIX_DATASTORETYPE", "kubernetes"),
+        ("FELIX_IPV6SUPPORT", "true"),
+        ("FELIX_IPTABLESBACKEND", "nft"),
+        // As Calico's own manifests have it: what a pod may send to its node is for its policies to say.
+        ("FELIX_DEFAULTENDPOINTTOHOSTACTION", "ACCEPT"),
+        ("FELIX_HEALTHENABLED", "true"),
+        ("FELIX_HEALTHHOST", "127.0.0.1"),
+        ("FELIX_IPINIPENABLED", "false"),
+        ("FELIX_VXLANENABLED", "false"),
+        ("FELIX_XDPENABLED", "false"),
+        ("FELIX_USAGEREPORTINGENABLED", "false"),
+        // Built without libbpf, it cannot even take away what it has not got.
+        ("FELIX_DebugSkipCTLBCleanup", "true"),
+        ("FELIX_LOGFILEPATH", "none"),
+        ("FELIX_LOGSEVERITYSYS", "none"),
+        ("FELIX_LOGSEVERITYSCREEN", "warning"),
+    ];
+
+    /// Go builds them the first time, in minutes.
+    ///
+    /// # Errors
+    ///
+    /// When Go cannot build them.
+    pub fn built() -> Result<Self> {
+        let target = workspace::target()?;
+        let directory = Executable::CALICO.up_to_date(&target).context("Go builds programs of Calico's")?;
+        let sources = Executable::CALICO.required(&target, "github.com/projectcalico/calico")?;
+        Ok(Self { directory, definitions: sources.join("libcalico-go/config/crd") })
+    }
+
+    /// `calico-felix`, `calico-store`, `calico-veths`, `calico-veth-name`.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// The directory with the definitions of the custom resources.
+    pub fn definitions(&self) -> &Path {
+        &self.definitions
+    }
 }
 
 /// A program for pods of tests: servers and clients of Kubernetes' own suites.

@@ -1,6 +1,7 @@
 //! podgate's workshop: what `cargo xtask` runs, and the lab that namespace tests use.
 
 mod bench;
+mod calico;
 mod cargo;
 mod checklist;
 pub mod cluster;
@@ -49,7 +50,8 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Checklist(flags) => checklist::run(&flags),
         Command::Bench { command } => bench::run(&command),
         Command::Scale(flags) => scale::run(&flags),
-        Command::E2e => e2e::run(),
+        Command::E2e(flags) => e2e::run(flags),
+        Command::Calico(flags) => calico::run(flags),
         Command::Conformance(flags) => suites::conformance(&flags),
         Command::Upstream(flags) => suites::upstream(&flags),
         Command::Dns(flags) => dns::run(&flags),

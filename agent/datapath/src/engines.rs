@@ -50,6 +50,8 @@ const ENGINES: [(&str, &[(TraceKind, &str)]); 8] = [
         "Calico",
         &[
             (TraceKind::Chain, "cali-"),
+            // Where it uses nftables, its chains have other names.
+            (TraceKind::Table, "calico"),
             (TraceKind::Set, "cali40"),
             (TraceKind::Set, "cali60"),
             (TraceKind::Program, "cali_"),
@@ -156,6 +158,7 @@ mod tests {
             (TraceKind::Set, "azure-npm-2064349730", Some("Azure NPM")),
             (TraceKind::Chain, "cali-FORWARD", Some("Calico")),
             (TraceKind::Set, "cali40s:abc", Some("Calico")),
+            (TraceKind::Table, "calico", Some("Calico")),
             (TraceKind::Program, "cali_tc_preambl", Some("Calico")),
             (TraceKind::Program, "cil_from_contai", Some("Cilium")),
             (TraceKind::Interface, "cilium_host", Some("Cilium")),

@@ -18,9 +18,16 @@ pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
 /// Where the text of [`kubelet`] goes.
 pub(super) const KUBELET_FILE: &str = "/var/lib/kubelet/config.json";
 
+/// Where containerd finds plug-ins: those of the package, and in the other directory links to them beside
+/// Calico's name for a veth.
+pub(super) const PLUGINS: &str = "/usr/lib/cni";
+pub(super) const OWN_PLUGINS: &str = "/etc/cni/bin";
+pub(super) const VETH_NAME: &str = "calico-veth-name";
+
 /// containerd 1.6 and later.
-pub(super) fn containerd() -> String {
+pub(super) fn containerd(cni: Cni) -> String {
     let pause = image::PAUSE;
+    let plugins = if cni == Cni::PtpCalico { OWN_PLUGINS } else { PLUGINS };
     format!(
         r#"version = 2
 disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.internal.v1.tracing"]
@@ -33,7 +40,7 @@ restrict_oom_score_adj = true
 disable_apparmor = true
 
 [plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "/usr/lib/cni"
+bin_dir = "{plugins}"
 conf_dir = "/etc/cni/net.d"
 "#
     )
@@ -98,16 +105,17 @@ pub(super) fn network(cni: Cni, number: u8) -> String {
         "routes": [{"dst": "0.0.0.0/0"}],
     });
     let interface = match cni {
-        Cni::Ptp => json!({"type": "ptp", "ipMasq": false, "ipam": ipam}),
+        Cni::Ptp | Cni::PtpCalico => json!({"type": "ptp", "ipMasq": false, "ipam": ipam}),
         Cni::Bridge => {
             json!({"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "ipMasq": false, "ipam": ipam})
         }
     };
-    let config = json!({
-        "cniVersion": "0.4.0",
-        "name": "podgate",
-        "plugins": [interface, {"type": "portmap", "capabilities": {"portMappings": true}}],
-    });
+    let mut plugins = vec![interface];
+    if cni == Cni::PtpCalico {
+        plugins.push(json!({"type": VETH_NAME}));
+    }
+    plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}}));
+    let config = json!({"cniVersion": "0.4.0", "name": "podgate", "plugins": plugins});
     format!("{config:#}\n")
 }
 

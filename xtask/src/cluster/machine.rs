@@ -6,8 +6,9 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::unix::net::UnixStream,
+    os::unix::{fs::symlink, net::UnixStream},
     path::Path,
     process::Command,
     time::Duration,
@@ -19,7 +20,7 @@ use nix::sys::wait::wait;
 use super::{NODES, READY, config, directory, disk, image, supervisor};
 use crate::{
     flags::Cni,
-    kubernetes::Programs,
+    kubernetes::{CalicoPrograms, Programs},
     lab::{Daemon, Log, http_get},
     sandbox,
     shell::report,
@@ -46,7 +47,10 @@ fn live(node: &str, number: u8, cni: Cni, directory: &Path) -> Result<()> {
     }
     let programs = Programs::whole()?;
     let authority = supervisor::authority()?;
-    write("/etc/containerd/config.toml", &config::containerd())?;
+    write("/etc/containerd/config.toml", &config::containerd(cni))?;
+    if cni == Cni::PtpCalico {
+        link_plugins()?;
+    }
     write("/etc/cni/net.d/10-podgate.conflist", &config::network(cni, number))?;
     write(config::KUBELET_FILE, &config::kubelet(node))?;
     let start = |name: &str, command: &mut Command| {
@@ -71,6 +75,26 @@ fn live(node: &str, number: u8, cni: Cni, directory: &Path) -> Result<()> {
             bail!("on {node} a program ended\n{}", daemon.tail());
         }
     }
+}
+
+/// The package's plug-ins, and one that gives veths Calico's names.
+fn link_plugins() -> Result<()> {
+    fs::create_dir_all(config::OWN_PLUGINS).with_context(|| format!("creating {}", config::OWN_PLUGINS))?;
+    let plugins = fs::read_dir(config::PLUGINS).with_context(|| format!("reading {}", config::PLUGINS))?;
+    let mut files = vec![CalicoPrograms::built()?.path(config::VETH_NAME)];
+    for plugin in plugins {
+        files.push(plugin.context("reading a directory")?.path());
+    }
+    for file in files {
+        let link = Path::new(config::OWN_PLUGINS).join(file.file_name().context("a plug-in has a name")?);
+        match symlink(&file, &link) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("linking {}", link.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 const fn local(port: u16) -> SocketAddr {

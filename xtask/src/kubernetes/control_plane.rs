@@ -6,6 +6,7 @@
 //! scheduler and kubelets; what they would write, tests write themselves.
 
 use std::{
+    ffi::OsStr,
     fs,
     net::{IpAddr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
@@ -109,6 +110,11 @@ impl ControlPlane {
         // It caches what it has learnt about a server in the home directory.
         kubectl.env("KUBECONFIG", self.kubeconfig()).env("HOME", &self.directory).args(arguments);
         kubectl
+    }
+
+    /// A command inside the server's network.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.place.command(program)
     }
 
     /// Runs `kubectl`, which must succeed, and hands back what it printed.

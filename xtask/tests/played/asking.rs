@@ -78,12 +78,14 @@ fn collect(asked: &mut [Asked<'_>]) -> Result<()> {
 
 impl<'a> Asked<'a> {
     fn open(question: &'a Question) -> Result<Self> {
-        let kind = match question.protocol {
-            Protocol::Tcp => Type::STREAM,
-            Protocol::Udp => Type::DGRAM,
+        let (kind, protocol) = match question.protocol {
+            Protocol::Tcp => (Type::STREAM, None),
+            Protocol::Udp => (Type::DGRAM, None),
+            Protocol::Icmp if question.source.is_ipv4() => (Type::DGRAM, Some(socket2::Protocol::ICMPV4)),
+            Protocol::Icmp => (Type::DGRAM, Some(socket2::Protocol::ICMPV6)),
         };
-        let socket =
-            Socket::new(Domain::for_address(question.source), kind.nonblocking(), None).context("socket")?;
+        let domain = Domain::for_address(question.source);
+        let socket = Socket::new(domain, kind.nonblocking(), protocol).context("socket")?;
         if question.protocol == Protocol::Tcp {
             // Nothing is left of it when it is closed.
             socket.set_linger(Some(Duration::ZERO)).context("SO_LINGER")?;
@@ -100,16 +102,24 @@ impl<'a> Asked<'a> {
 
     /// What is lost is sent again, by TCP itself.
     fn send(&self) {
-        if self.question.protocol == Protocol::Udp {
-            // What went wrong shows when the answer is read.
-            let _ = self.socket.send(b"?");
-        }
+        // What went wrong shows when the answer is read.
+        let _ = match self.question.protocol {
+            Protocol::Tcp => return,
+            Protocol::Udp => self.socket.send(b"?"),
+            // The kernel writes the checksum, and the socket's port for an identifier.
+            Protocol::Icmp if self.question.to.is_ipv4() => self.socket.send(&[8, 0, 0, 0, 0, 0, 0, 0]),
+            Protocol::Icmp => self.socket.send(&[128, 0, 0, 0, 0, 0, 0, 0]),
+        };
     }
 
     fn read(&mut self) -> Result<()> {
         let mut answer = [0];
         match self.socket.read(&mut answer) {
-            Ok(1) => self.seen = Some(Seen::Answer(answer[0])),
+            Ok(1) => {
+                // The kernel that sends an echo back does not say whose it is.
+                let of_echo = self.question.holder.filter(|_| self.question.protocol == Protocol::Icmp);
+                self.seen = Some(Seen::Answer(of_echo.unwrap_or(answer[0])));
+            }
             Ok(_) => self.seen = Some(Seen::Refused),
             Err(error) => self.fail(error)?,
         }

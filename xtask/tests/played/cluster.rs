@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
@@ -41,6 +42,8 @@ const CLIENT_PORTS: std::ops::Range<u16> = 10_000..60_000;
 pub(crate) enum Protocol {
     Tcp,
     Udp,
+    /// An echo; of the family's own version.
+    Icmp,
 }
 
 /// What must come of a question.
@@ -56,7 +59,11 @@ pub(crate) struct Question {
     pub(crate) source: SocketAddr,
     pub(crate) to: SocketAddr,
     pub(crate) protocol: Protocol,
+    /// Who has the address.
+    pub(crate) holder: Option<PlaceNumber>,
     pub(crate) expected: Expected,
+    /// Where it ends, if a service leads there.
+    pub(crate) backend: Option<SocketAddr>,
     /// A pod that is led to itself.
     pub(crate) is_to_itself: bool,
 }
@@ -133,20 +140,20 @@ impl Cluster {
                     continue;
                 }
                 for protocol in Protocol::ALL {
-                    for port in PORTS {
-                        let allowed = allowed(
-                            &self.objects,
-                            &client,
-                            &ResolvedEndpoint::Address(*to),
-                            protocol.name(),
-                            port,
-                        );
+                    let ports = if protocol == Protocol::Icmp { &[0][..] } else { &PORTS };
+                    for port in ports {
+                        let destination = SocketAddr::new(*to, *port);
+                        let (name, number) = protocol.asked(destination);
+                        let to = ResolvedEndpoint::Address(*to);
+                        let allowed = allowed(&self.objects, &client, &to, name, number);
                         questions.push(Question {
                             from: *from,
                             source: SocketAddr::new(*source, client_ports.next(*from, protocol)),
-                            to: SocketAddr::new(*to, port),
+                            to: destination,
                             protocol,
+                            holder: Some(*holder),
                             expected: if allowed { Expected::Answer(*holder) } else { Expected::Silence },
+                            backend: None,
                             is_to_itself: false,
                         });
                     }
@@ -205,7 +212,9 @@ impl Cluster {
                 source: SocketAddr::new(source, port),
                 to: SocketAddr::new(way.at.address, way.at.port),
                 protocol,
+                holder: None,
                 expected: answerer.map_or(Expected::Silence, Expected::Answer),
+                backend: backends.get(turn).copied(),
                 is_to_itself: backends.get(turn).is_some_and(|backend| backend.ip() == source),
             });
         }
@@ -246,6 +255,14 @@ impl Cluster {
     }
 }
 
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, to, protocol, .. } = self;
+        write!(f, "{source} to {to} {}", protocol.asked(*to).0)?;
+        self.backend.map_or(Ok(()), |backend| write!(f, ", which is {backend}"))
+    }
+}
+
 impl ClientPorts {
     /// A new one for each question: nothing that was let through before says anything about it.
     fn next(&mut self, place: PlaceNumber, protocol: Protocol) -> u16 {
@@ -256,18 +273,24 @@ impl ClientPorts {
 }
 
 impl Protocol {
-    const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+    const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Icmp];
 
-    /// As the API writes it.
-    pub(crate) fn name(self) -> &'static str {
+    /// As the API and the evaluator name what is sent to an address: an echo by its type times 256.
+    pub(crate) fn asked(self, to: SocketAddr) -> (&'static str, u16) {
         match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
+            Self::Tcp => ("TCP", to.port()),
+            Self::Udp => ("UDP", to.port()),
+            Self::Icmp if to.is_ipv4() => ("ICMP", 8 << 8),
+            Self::Icmp => ("ICMPv6", 128 << 8),
         }
     }
 
     fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|it| it.name() == name)
+        match name {
+            "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            _ => None,
+        }
     }
 }
 

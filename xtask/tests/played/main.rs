@@ -11,6 +11,7 @@ mod asking;
 mod cluster;
 #[path = "../namespaces/harness.rs"]
 mod harness;
+mod places;
 mod proxy;
 mod scene;
 

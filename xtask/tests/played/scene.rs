@@ -1,36 +1,25 @@
-//! Places to play clusters in: two nodes with pods at the generator's addresses, and a host outside.
+//! What stands between the places of a cluster: podgate on the nodes, or iptables rules.
 //!
 //! In: clusters, one after the other, and what is asked about them. Out: an error that lists what was
-//! answered otherwise. The places and their servers stay; objects, services and policies change. One kind of
-//! scene has podgate on its nodes, the other iptables rules.
-
-use std::{collections::BTreeMap, thread};
+//! answered otherwise.
 
 use anyhow::{Context, Result, ensure};
 use xtask::{
-    lab::{Addresses, Agent, Lab, Node, PATIENT, Place, Pod, Server, Service},
+    lab::{Agent, PATIENT},
     peers::calico::{self, Family},
     sandbox::Sandbox,
 };
 
 use crate::{
-    asking::{self, Seen},
-    cluster::{
-        Cluster, Expected, FURTHER_OUTSIDE, NODES, PORTS, PlaceNumber, Question, marker, node_place, outside,
-        places_of_pods,
-    },
-    proxy::{self, PROXY},
+    asking::Seen,
+    cluster::{Cluster, Question, marker},
+    places::Places,
 };
 
 #[derive(Debug)]
 pub(crate) struct Scene {
-    lab: Lab,
-    nodes: Vec<Node>,
-    pods: Vec<Pod>,
-    places: BTreeMap<PlaceNumber, Place>,
+    places: Places,
     filter: Filter,
-    _markers: Vec<Pod>,
-    _servers: Vec<Server>,
 }
 
 /// What stands between the places.
@@ -46,73 +35,37 @@ const MANIFEST: &str = "cluster.yaml";
 
 impl Scene {
     pub(crate) fn with_podgate(sandbox: Sandbox, name: &str) -> Result<Self> {
-        let mut scene = Self::new(sandbox, name)?;
+        let places = Places::new(sandbox, name)?;
         // The clusters come later, one after the other.
-        let agents = scene.nodes.iter().map(|node| Agent::start(node, &["--allow-empty"]));
-        scene.filter = Filter::Podgate(agents.collect::<Result<_>>().with_context(|| scene.lab.logs())?);
-        Ok(scene)
+        let agents = places.nodes.iter().map(|node| Agent::start(node, &["--allow-empty"]));
+        let agents = agents.collect::<Result<_>>().with_context(|| places.lab.logs())?;
+        Ok(Self { places, filter: Filter::Podgate(agents) })
     }
 
     pub(crate) fn with_iptables(sandbox: Sandbox, name: &str) -> Result<Self> {
-        Self::new(sandbox, name)
-    }
-
-    fn new(sandbox: Sandbox, name: &str) -> Result<Self> {
-        let mut lab = Lab::new(sandbox, name)?;
-        let nodes = NODES.iter().map(|name| lab.node(name)).collect::<Result<Vec<_>>>()?;
-        let host = lab.outside("outside")?;
-        let mut markers = Vec::new();
-        for node in &nodes {
-            // The clusters have objects of their own for the nodes.
-            lab.manifests().remove(&format!("node-{}.yaml", node.name()))?;
-            markers.push(node.pod(&format!("marker/{}", node.name())).start()?);
-        }
-        let mut pods = Vec::new();
-        for (number, addresses) in places_of_pods().enumerate() {
-            let node = &nodes[number % nodes.len()];
-            let mut pod = node.pod(&format!("place/{number}")).plug()?;
-            pod.addresses = Addresses::of(addresses)?;
-            pod.assign()?;
-            for place in [&host.place, &nodes[(number + 1) % nodes.len()].place] {
-                place.ip(&pod.addresses.via(node.addresses))?;
-            }
-            pods.push(pod);
-        }
-        host.place.ip(&FURTHER_OUTSIDE.on("eth0"))?;
-        nodes.iter().try_for_each(|node| node.place.ip(&FURTHER_OUTSIDE.via(host.addresses)))?;
-        let mut places: BTreeMap<PlaceNumber, Place> =
-            (0..).zip(&pods).map(|(number, pod)| (number, pod.place.clone())).collect();
-        places
-            .extend(nodes.iter().enumerate().map(|(number, node)| (node_place(number), node.place.clone())));
-        places.insert(outside(), host.place.clone());
-        let servers = places.iter().map(|(number, place)| {
-            let services =
-                PORTS.map(|port| [Service::TcpName(port, *number), Service::UdpName(port, *number)]);
-            place.serve_together(&services.concat())
-        });
-        let servers = servers.collect::<Result<_>>()?;
-        Ok(Self { lab, nodes, pods, places, filter: Filter::Iptables, _markers: markers, _servers: servers })
+        Ok(Self { places: Places::new(sandbox, name)?, filter: Filter::Iptables })
     }
 
     /// Sets the cluster up, asks, and compares.
     pub(crate) fn play(&self, cluster: &Cluster, questions: &[Question]) -> Result<()> {
-        self.lab.manifests().write(MANIFEST, &cluster.text())?;
-        for node in &self.nodes {
-            let ways = proxy::ways(&cluster.objects, node.name()).into_iter();
-            node.translate(&PROXY, "services", &ways.map(|way| way.frontend).collect::<Vec<_>>())?;
-        }
+        self.places.lab.manifests().write(MANIFEST, &cluster.text())?;
+        self.places.lead_services(cluster)?;
         match &self.filter {
             Filter::Podgate(agents) => agents.iter().try_for_each(|agent| wait_for(agent, cluster))?,
             Filter::Iptables => self.write_iptables(cluster)?,
         }
-        let differences = self.differences(cluster, questions)?;
+        // Calico's rules evaluate what a pod sends to itself; podgate always lets it pass.
+        let is_asked =
+            |question: &&Question| matches!(self.filter, Filter::Podgate(_)) || !question.is_to_itself;
+        let asked: Vec<&Question> = questions.iter().filter(is_asked).collect();
+        let differences = self.places.differences(cluster, &asked)?;
         ensure!(differences.is_empty(), "{}", self.complaint(&differences));
         Ok(())
     }
 
     fn write_iptables(&self, cluster: &Cluster) -> Result<()> {
-        for (number, node) in self.nodes.iter().enumerate() {
-            let here = (0..).zip(&self.pods).skip(number).step_by(self.nodes.len());
+        for (number, node) in self.places.nodes.iter().enumerate() {
+            let here = (0..).zip(&self.places.pods).skip(number).step_by(self.places.nodes.len());
             let here: Vec<_> = here.map(|(place, pod)| (place, pod.host_interface.as_str())).collect();
             let pods = cluster.objects.iter().filter_map(|object| {
                 let of_object = cluster.place_of(object)?;
@@ -129,37 +82,6 @@ impl Scene {
         Ok(())
     }
 
-    fn differences<'a>(
-        &self,
-        cluster: &Cluster,
-        questions: &'a [Question],
-    ) -> Result<Vec<(&'a Question, Seen)>> {
-        // Calico's rules evaluate what a pod sends to itself; podgate always lets it pass.
-        let is_asked =
-            |question: &&Question| matches!(self.filter, Filter::Podgate(_)) || !question.is_to_itself;
-        let of_place = |number: &PlaceNumber| -> Vec<&Question> {
-            questions.iter().filter(is_asked).filter(|question| question.from == *number).collect()
-        };
-        let answers = thread::scope(|scope| {
-            let threads = self.places.iter().map(|(number, place)| {
-                let questions = of_place(number);
-                scope.spawn(move || {
-                    let seen = asking::ask(place, &questions)?;
-                    Ok(questions.into_iter().zip(seen).collect::<Vec<_>>())
-                })
-            });
-            let threads: Vec<_> = threads.collect();
-            let joined = threads.into_iter().map(|thread| thread.join().expect("asking does not panic"));
-            joined.collect::<Result<Vec<_>>>()
-        })
-        .with_context(|| format!("cluster {}", cluster.number))?;
-        let differs = |(question, seen): &(&Question, Seen)| match question.expected {
-            Expected::Answer(number) => *seen != Seen::Answer(number),
-            Expected::Silence => *seen != Seen::Silence,
-        };
-        Ok(answers.into_iter().flatten().filter(differs).collect())
-    }
-
     fn complaint(&self, differences: &[(&Question, Seen)]) -> String {
         let filter = match &self.filter {
             Filter::Podgate(_) => "podgate",
@@ -167,20 +89,20 @@ impl Scene {
         };
         let mut text = format!("{} differences with {filter}\n", differences.len());
         for (question, seen) in differences.iter().take(SHOWN) {
-            let Question { source, to, protocol, expected, .. } = question;
-            text += &format!("{source} to {to} {}: {seen:?}, not {expected:?}\n", protocol.name());
+            text += &format!("{question}: {seen:?}, not {:?}\n", question.expected);
             if matches!(self.filter, Filter::Podgate(_)) {
                 text += &self.explained(question);
             }
         }
-        text + &self.lab.logs()
+        text + &self.places.lab.logs()
     }
 
     /// What the agents of both nodes say about it.
     fn explained(&self, question: &Question) -> String {
         let (from, to) = (question.source.ip().to_string(), question.to.ip().to_string());
-        let port = format!("{}/{}", question.protocol.name(), question.to.port());
-        let answers = self.nodes.iter().map(|node| {
+        let (protocol, port) = question.protocol.asked(question.to);
+        let port = format!("{protocol}/{port}");
+        let answers = self.places.nodes.iter().map(|node| {
             match node.podgate(&["explain", "--from", &from, "--to", &to, "--port", &port]) {
                 Ok(asked) => format!("{} explains: {}\n", node.name(), asked.text()),
                 Err(error) => format!("{} does not explain: {error:#}\n", node.name()),

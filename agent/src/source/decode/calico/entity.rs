@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use podgate_core::model::{EntityMatch, LabelExpression, LabelTest, Name, ObjectName, label_keys};
+use podgate_core::model::{EntityMatch, IpFamily, LabelExpression, LabelTest, Name, ObjectName, label_keys};
 
 use super::{
     super::{
@@ -81,10 +81,20 @@ pub(super) fn read(field: &Field<'_>, end: RuleEnd, scope: Scope<'_>, names: &mu
         selector,
         not_selector,
         nets: nets.ok().flatten(),
-        not_nets: not_nets.ok().flatten().unwrap_or_default(),
+        not_nets: of_their_families(not_nets.ok().flatten().unwrap_or_default()),
         service: service.ok().flatten(),
     };
     Entity { matches, is_partial }
+}
+
+/// `notNets` of one family are about that family: Felix (`FilterRuleToIPVersion`) leaves such a rule out of
+/// the other one's.
+fn of_their_families(mut nets: BTreeSet<IpNet>) -> BTreeSet<IpNet> {
+    let families = IpFamily::ALL.map(|family| family.block().cidr);
+    let others = families.into_iter().filter(|all| !nets.iter().any(|net| all.contains(net)));
+    let others: Vec<IpNet> = others.filter(|_| !nets.is_empty()).collect();
+    nets.extend(others);
+    nets
 }
 
 /// `services`: nothing else may be wanted of an end that has it.

@@ -172,7 +172,15 @@ fn entity(
     is_selected
         && !is_excluded
         && (nets.is_empty() || nets.iter().any(|net| contains(net, address)))
+        && (not_nets.is_empty() || not_nets.iter().any(|net| is_of_family(net, address)))
         && !not_nets.iter().any(|net| contains(net, address))
+}
+
+/// "notNets" of one version of IP alone make the rule one of that version, as Calico's agent renders it.
+fn is_of_family(net: &Value, address: IpAddr) -> bool {
+    let text = net.as_str().unwrap_or_default();
+    let is_mapped = text.starts_with("::ffff:") && text.contains('.');
+    (text.contains(':') && !is_mapped) == address.is_ipv6()
 }
 
 /// The number of a protocol that a rule names.
