@@ -15,6 +15,7 @@ mod hooks;
 mod input;
 mod isolation;
 mod kernel;
+mod layouts;
 mod lifecycle;
 mod live;
 mod mounts;
@@ -95,6 +96,7 @@ fn all() -> impl Iterator<Item = Case> {
         frames::TESTS,
         smuggling::TESTS,
         paths::TESTS,
+        layouts::TESTS,
         lifecycle::TESTS,
         veths::TESTS,
         nowhere::TESTS,
