@@ -1,8 +1,13 @@
 //! Everything that `cargo xtask` takes on its command line.
 
+mod cluster;
+
 use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use cluster::name;
+pub use cluster::{ClusterCommand, Cni, E2eFlags, Engine, PerfFlags, ProxyMode, UpFlags};
 
 /// Set-up, tests, lab and benchmarks of podgate. Each command first finds or installs what it needs.
 #[derive(Debug, Parser)]
@@ -35,7 +40,9 @@ pub enum Command {
         command: BenchCommand,
     },
     /// Test podgate on a real cluster, from installation to uninstallation (needs root)
-    E2e,
+    E2e(E2eFlags),
+    /// Measure how soon a policy and a new pod take effect on a real cluster, as perf-tests does (needs root)
+    Perf(PerfFlags),
     /// Run the conformance suite of ClusterNetworkPolicy on a real cluster (needs root)
     Conformance(ConformanceFlags),
     /// Run Kubernetes' end-to-end specs of network policies on a real cluster (needs root)
@@ -196,70 +203,6 @@ pub struct ImageFlags {
     /// The image is podgate:TAG
     #[arg(long, value_name = "TAG", default_value = env!("CARGO_PKG_VERSION"))]
     pub tag: String,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ClusterCommand {
-    /// Start it, and wait until both nodes are Ready
-    Up(UpFlags),
-    /// Stop it and remove everything
-    Down,
-    /// Run kubectl as administrator: `cargo xtask cluster kubectl -- get pods -A`
-    Kubectl {
-        #[arg(last = true, value_name = "ARGUMENT")]
-        arguments: Vec<String>,
-    },
-    /// Open a shell on a node, n1 or n2
-    Shell {
-        node: String,
-        /// Program to run instead of an interactive shell
-        #[arg(last = true, value_name = "PROGRAM")]
-        program: Vec<String>,
-    },
-    /// Load an image (an OCI or docker archive) on both nodes
-    Load { archive: PathBuf },
-    /// Cut a node's power, and wait until it is back
-    Reboot { node: String },
-    /// Kill the API server, and leave it down
-    KillApiServer,
-    /// Start the API server again, on the same data
-    StartApiServer,
-    /// What holds the cluster in the background
-    #[command(hide = true)]
-    Keep(UpFlags),
-    /// The first process of a node
-    #[command(hide = true)]
-    Machine {
-        node: String,
-        #[arg(long)]
-        cni: Cni,
-    },
-}
-
-#[derive(Debug, Args)]
-pub struct UpFlags {
-    /// How pods are connected
-    #[arg(long, value_enum, default_value_t = Cni::Ptp)]
-    pub cni: Cni,
-}
-
-/// A CNI plug-in of containernetworking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Cni {
-    /// A routed veth per pod
-    Ptp,
-    /// All veths in one bridge
-    Bridge,
-}
-
-impl Cni {
-    /// As on the command line.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Ptp => "ptp",
-            Self::Bridge => "bridge",
-        }
-    }
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@
 
 mod authority;
 mod client;
+mod cni;
 mod control_plane;
 mod go;
 mod mirror;
@@ -17,6 +18,8 @@ use std::{env, path::PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use crate::{flags::PolicyApi, workspace};
+pub(crate) use client::run;
+pub(crate) use cni::CniPrograms;
 pub use control_plane::ControlPlane;
 use go::Executable;
 pub use mirror::Mirror;
@@ -107,6 +110,11 @@ pub(crate) fn conformance_suite(api: PolicyApi) -> Result<(PathBuf, PathBuf)> {
     };
     let program = built(executable, "conformance")?;
     Ok((program, executable.required(&workspace::target()?, "sigs.k8s.io/network-policy-api")?))
+}
+
+/// The engine that runs beside podgate.
+pub(crate) fn kube_router() -> Result<PathBuf> {
+    built(Executable::KUBE_ROUTER, "kube-router")
 }
 
 fn built(executable: Executable, program: &str) -> Result<PathBuf> {

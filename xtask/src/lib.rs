@@ -13,6 +13,7 @@ pub mod lab;
 pub mod manifest;
 mod old_kernel;
 pub mod peers;
+mod perf;
 mod plugin;
 mod results;
 mod root;
@@ -44,7 +45,8 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Checklist(flags) => checklist::run(&flags),
         Command::Bench { command } => bench::run(&command),
         Command::Scale(flags) => scale::run(&flags),
-        Command::E2e => e2e::run(),
+        Command::E2e(flags) => e2e::run(&flags),
+        Command::Perf(flags) => perf::run(&flags),
         Command::Conformance(flags) => suites::conformance(&flags),
         Command::Upstream(flags) => suites::upstream(&flags),
         Command::Image(flags) => image::run(&flags),

