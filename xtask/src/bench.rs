@@ -20,6 +20,7 @@ use std::{env, process::ExitCode};
 use anyhow::Result;
 
 use crate::flags::BenchCommand;
+pub(crate) use statistics::percentile;
 
 /// Runs one kind of measurement.
 pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode> {

@@ -7,6 +7,7 @@
 //! takes both away. Left out: podgate. It is installed on this cluster as on any other.
 
 mod cgroups;
+mod cni;
 mod config;
 mod disk;
 mod image;
@@ -29,20 +30,21 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 
 use crate::{
-    flags::{ClusterCommand, Cni, UpFlags},
-    kubernetes::{CalicoPrograms, Programs},
+    flags::{ClusterCommand, ProxyMode, UpFlags},
+    kubernetes::{self, CniPrograms, Programs},
     lab::until,
     root, setup, workspace,
 };
+pub(crate) use cni::masquerades_to_nodes;
 pub use image::BUSYBOX;
 pub(crate) use image::{ImageFiles, write as write_image};
-pub(crate) use objects::deploy;
+pub(crate) use objects::{deploy, pod_place};
 use process::Process;
 
 pub(crate) fn run(command: &ClusterCommand) -> Result<ExitCode> {
     root::require("the cluster (namespaces, cgroups, containers)")?;
     match command {
-        ClusterCommand::Up(flags) => up(flags).map(|_| ExitCode::SUCCESS),
+        ClusterCommand::Up(flags) => up(*flags).map(|_| ExitCode::SUCCESS),
         ClusterCommand::Down => down().map(|()| ExitCode::SUCCESS),
         ClusterCommand::Kubectl { arguments } => pass(&mut Cluster::find()?.kubectl(arguments)?),
         ClusterCommand::Shell { node, program } => {
@@ -54,8 +56,8 @@ pub(crate) fn run(command: &ClusterCommand) -> Result<ExitCode> {
         ClusterCommand::Reboot { node } => Cluster::find()?.reboot(node).map(|()| ExitCode::SUCCESS),
         ClusterCommand::KillApiServer => Cluster::find()?.kill_api_server().map(|()| ExitCode::SUCCESS),
         ClusterCommand::StartApiServer => Cluster::find()?.start_api_server().map(|()| ExitCode::SUCCESS),
-        ClusterCommand::Keep(flags) => supervisor::run(flags.cni),
-        ClusterCommand::Machine { node, cni } => Ok(machine::run(node, *cni)?.into()),
+        ClusterCommand::Keep(flags) => supervisor::run(*flags),
+        ClusterCommand::Machine { node, flags } => Ok(machine::run(node, *flags)?.into()),
     }
 }
 
@@ -88,14 +90,19 @@ const PACKAGES: [(&str, &str); 6] = [
 ];
 
 /// Starts a cluster and waits until both nodes are Ready.
-pub fn up(flags: &UpFlags) -> Result<Cluster> {
+pub fn up(flags: UpFlags) -> Result<Cluster> {
     let started = Instant::now();
     let running = Process::recorded(&directory()?.join(SUPERVISOR))?;
     ensure!(running.is_none(), "a cluster is up already: `cargo xtask cluster down` ends it");
     install()?;
     Programs::whole()?;
-    if flags.cni == Cni::PtpCalico {
-        CalicoPrograms::built()?;
+    CniPrograms::of(flags.cni)?;
+    if flags.proxy == ProxyMode::Ipvs {
+        has_ipvs()?;
+    }
+    if flags.engine.is_some() {
+        kubernetes::kube_router()?;
+        setup::install(&[("ipset", "ipset")])?;
     }
     // What an unkind end has left.
     remove_traces()?;
@@ -222,12 +229,23 @@ pub(crate) fn install() -> Result<()> {
     setup::install_files(&[("/usr/lib/cni/ptp", "containernetworking-plugins")])
 }
 
+/// An error where the kernel has no IPVS: kube-proxy would fall back to nothing and exit.
+fn has_ipvs() -> Result<()> {
+    let there = || Path::new("/proc/net/ip_vs").exists();
+    if !there() {
+        // No module, no program for modules: either way it is not there afterwards.
+        let _ = Command::new("modprobe").args(["-q", "ip_vs"]).status();
+    }
+    ensure!(there(), "this kernel has no IPVS (CONFIG_IP_VS): kube-proxy cannot run in its ipvs mode here");
+    setup::install(&[("ipset", "ipset")])
+}
+
 /// Starts the keeper in the background, and shows what it says until the cluster is ready.
-fn start_supervisor(flags: &UpFlags) -> Result<()> {
+fn start_supervisor(flags: UpFlags) -> Result<()> {
     let directory = directory()?;
     let log = fs::File::create_new(directory.join(LOG)).context("creating the keeper's log")?;
     let mut command = Command::new(std::env::current_exe().context("finding this program")?);
-    command.args(["cluster", "keep", "--cni", flags.cni.name()]).current_dir("/").stdin(Stdio::null());
+    command.args(["cluster", "keep"]).args(flags.arguments()).current_dir("/").stdin(Stdio::null());
     command.stdout(log.try_clone().context("sharing the log")?).stderr(log);
     // SAFETY: setsid(2) is one plain system call; it neither allocates nor locks.
     unsafe {

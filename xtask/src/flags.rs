@@ -1,10 +1,14 @@
 //! Everything that `cargo xtask` takes on its command line.
 
+mod cluster;
+
 use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::platform::Platform;
+pub(crate) use cluster::name;
+pub use cluster::{ClusterCommand, Cni, E2eFlags, Engine, PerfFlags, ProxyMode, UpFlags};
 
 /// Set-up, tests, lab and benchmarks of podgate. Each command first finds or installs what it needs.
 #[derive(Debug, Parser)]
@@ -43,6 +47,8 @@ pub enum Command {
     /// Compare podgate's reading of Calico's policies with Calico's own agent, on generated clusters (needs
     /// root)
     Calico(CalicoFlags),
+    /// Measure how soon a policy and a new pod take effect on a real cluster, as perf-tests does (needs root)
+    Perf(PerfFlags),
     /// Run the conformance suite of ClusterNetworkPolicy on a real cluster (needs root)
     Conformance(ConformanceFlags),
     /// Run Kubernetes' end-to-end specs of network policies on a real cluster (needs root)
@@ -163,13 +169,6 @@ pub struct ReportFlags {
 }
 
 #[derive(Clone, Copy, Debug, Args)]
-pub struct E2eFlags {
-    /// Only the move from Calico to podgate, step by step, on a cluster with Calico's own agent
-    #[arg(long = "move")]
-    pub moves: bool,
-}
-
-#[derive(Clone, Copy, Debug, Args)]
 pub struct CalicoFlags {
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub clusters: u32,
@@ -250,73 +249,6 @@ pub struct ReleaseFlags {
     /// Also of a tree with changes that are not committed or have no version yet; names end in -dirty
     #[arg(long)]
     pub dirty: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ClusterCommand {
-    /// Start it, and wait until both nodes are Ready
-    Up(UpFlags),
-    /// Stop it and remove everything
-    Down,
-    /// Run kubectl as administrator: `cargo xtask cluster kubectl -- get pods -A`
-    Kubectl {
-        #[arg(last = true, value_name = "ARGUMENT")]
-        arguments: Vec<String>,
-    },
-    /// Open a shell on a node, n1 or n2
-    Shell {
-        node: String,
-        /// Program to run instead of an interactive shell
-        #[arg(last = true, value_name = "PROGRAM")]
-        program: Vec<String>,
-    },
-    /// Load an image (an OCI or docker archive) on both nodes
-    Load { archive: PathBuf },
-    /// Cut a node's power, and wait until it is back
-    Reboot { node: String },
-    /// Kill the API server, and leave it down
-    KillApiServer,
-    /// Start the API server again, on the same data
-    StartApiServer,
-    /// What holds the cluster in the background
-    #[command(hide = true)]
-    Keep(UpFlags),
-    /// The first process of a node
-    #[command(hide = true)]
-    Machine {
-        node: String,
-        #[arg(long)]
-        cni: Cni,
-    },
-}
-
-#[derive(Debug, Args)]
-pub struct UpFlags {
-    /// How pods are connected
-    #[arg(long, value_enum, default_value_t = Cni::Ptp)]
-    pub cni: Cni,
-}
-
-/// A CNI plug-in of containernetworking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Cni {
-    /// A routed veth per pod
-    Ptp,
-    /// All veths in one bridge
-    Bridge,
-    /// A routed veth per pod, named as Calico's agent looks for it
-    PtpCalico,
-}
-
-impl Cni {
-    /// As on the command line.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Ptp => "ptp",
-            Self::Bridge => "bridge",
-            Self::PtpCalico => "ptp-calico",
-        }
-    }
 }
 
 #[derive(Debug, Args)]

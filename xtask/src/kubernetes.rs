@@ -7,6 +7,7 @@
 
 mod authority;
 mod client;
+mod cni;
 mod control_plane;
 mod go;
 mod mirror;
@@ -20,6 +21,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{flags::PolicyApi, workspace};
+pub(crate) use client::run;
+pub(crate) use cni::{CniPrograms, VETH_NAME};
 pub use control_plane::ControlPlane;
 use go::Executable;
 pub use mirror::Mirror;
@@ -190,6 +193,11 @@ pub(crate) fn core_dns() -> Result<PathBuf> {
 /// A client that looks names up as Go does.
 pub(crate) fn dns_client() -> Result<PathBuf> {
     built(Executable::DNS_CLIENT, "client")
+}
+
+/// The engine that runs beside podgate.
+pub(crate) fn kube_router() -> Result<PathBuf> {
+    built(Executable::KUBE_ROUTER, "kube-router")
 }
 
 fn built(executable: Executable, program: &str) -> Result<PathBuf> {

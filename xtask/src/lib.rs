@@ -16,6 +16,7 @@ pub mod lab;
 pub mod manifest;
 mod miri;
 pub mod peers;
+mod perf;
 pub mod platform;
 mod plugin;
 mod release;
@@ -50,8 +51,9 @@ pub fn run(flags: Flags) -> Result<ExitCode> {
         Command::Checklist(flags) => checklist::run(&flags),
         Command::Bench { command } => bench::run(&command),
         Command::Scale(flags) => scale::run(&flags),
-        Command::E2e(flags) => e2e::run(flags),
+        Command::E2e(flags) => e2e::run(&flags),
         Command::Calico(flags) => calico::run(flags),
+        Command::Perf(flags) => perf::run(&flags),
         Command::Conformance(flags) => suites::conformance(&flags),
         Command::Upstream(flags) => suites::upstream(&flags),
         Command::Dns(flags) => dns::run(&flags),

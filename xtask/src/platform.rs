@@ -110,7 +110,10 @@ impl Platform {
         if self != Self::HOST {
             settings.push((cargo("LINKER"), self.compiler()));
             settings.push((format!("CC_{}", triple.replace('-', "_")), self.compiler()));
-            settings.push((format!("AR_{}", triple.replace('-', "_")), format!("{}-linux-gnu-ar", self.machine())));
+            settings.push((
+                format!("AR_{}", triple.replace('-', "_")),
+                format!("{}-linux-gnu-ar", self.machine()),
+            ));
         }
         Ok(settings)
     }

@@ -100,7 +100,11 @@ fn check_dependencies() -> Result<()> {
     deny.args(["deny", "check", "--config"]).arg(config).args(["licenses", "bans", "sources"]);
     let output = deny.output().context("starting cargo deny")?;
     let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "cargo deny check licenses bans sources: {}\n{complaint}", output.status);
+    ensure!(
+        output.status.success(),
+        "cargo deny check licenses bans sources: {}\n{complaint}",
+        output.status
+    );
     println!("release: licences, bans and origins of dependencies are as .cargo/deny.toml has them");
     Ok(())
 }

@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     cluster::{self, Cluster, ImageFiles},
-    flags::{Cni, ConformanceFlags, PolicyApi, UpFlags, UpstreamFlags},
+    flags::{ConformanceFlags, PolicyApi, UpFlags, UpstreamFlags},
     image, kubernetes, root,
     screen::mark,
     setup, workspace,
@@ -157,7 +157,7 @@ fn on_cluster(names: &[String], task: impl FnOnce(&Cluster) -> Result<bool>) -> 
     let archive = directory()?.join("agnhost.tar");
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     cluster::write_image(&archive, &names, Some(&agnhost()?))?;
-    let cluster = cluster::up(&UpFlags { cni: Cni::Ptp })?;
+    let cluster = cluster::up(UpFlags::default())?;
     let outcome = cluster
         .load_image(&podgate.path)
         .and_then(|()| cluster.load_image(&archive))

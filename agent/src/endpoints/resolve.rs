@@ -26,9 +26,10 @@ pub use self::history::{History, LONGEST_HOLD};
 use self::owners::{InterfaceOwner, PodByInterface};
 use super::{Endpoints, Hold, InterfaceState, PodInterface, cni::CniResults};
 
-/// The dummy link on which kube-proxy's IPVS mode puts every service address (`DefaultDummyDevice`). What is
-/// sent to these does not end at the node, so they are not the node's.
-const IPVS_LINK: &str = "kube-ipvs0";
+/// The dummy links on which proxies that use IPVS put every service address: kube-proxy
+/// (`DefaultDummyDevice`) and kube-router (`KubeDummyIf`). What is sent to these does not end at the node, so
+/// they are not the node's.
+const IPVS_LINKS: [&str; 2] = ["kube-ipvs0", "kube-dummy-if"];
 
 /// What there is to go by.
 #[derive(Clone, Copy, Debug)]
@@ -209,7 +210,7 @@ fn candidates(network: &Network) -> impl Iterator<Item = Candidate<'_>> {
 }
 
 fn own_addresses(network: &Network) -> BTreeSet<IpAddr> {
-    let links = network.links.values().filter(|link| &*link.name != IPVS_LINK);
+    let links = network.links.values().filter(|link| !IPVS_LINKS.contains(&&*link.name));
     links.flat_map(|link| &link.addresses).map(ipnet::IpNet::addr).collect()
 }
 

@@ -106,13 +106,14 @@ pub(super) fn families(status: &Status, hits: &HitReport, observed: &Observed) -
     ] {
         families.sample(&[("state", state)], count);
     }
-    text.family("podgate_host_endpoints", "gauge", "Devices of this node with a host endpoint.");
+    let name = "podgate_host_endpoints";
+    families.family(name, FamilyKind::Gauge, "Devices of this node with a host endpoint.");
     for (state, count) in [
         ("enforced", host_endpoints.enforced),
         ("unconfirmed", host_endpoints.unconfirmed),
         ("undone", host_endpoints.undone),
     ] {
-        text.sample(&[("state", state)], count);
+        families.sample(&[("state", state)], count);
     }
     let name = "podgate_unenforced_pods";
     families.family(name, FamilyKind::Gauge, "Pods of this node that should be isolated and are not.");

@@ -7,27 +7,23 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{
-    cgroups, image,
+    cgroups, cni, image,
     wire::{Member, PODS, pods_of},
 };
-use crate::flags::Cni;
+use crate::flags::{self, ProxyMode};
 
 /// Where containerd listens, as everywhere.
 pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
 
+/// Services' addresses of the nodes' family.
+const SERVICES: &str = "10.96.0.0/24";
+
 /// Where the text of [`kubelet`] goes.
 pub(super) const KUBELET_FILE: &str = "/var/lib/kubelet/config.json";
 
-/// Where containerd finds plug-ins: those of the package, and in the other directory links to them beside
-/// Calico's name for a veth.
-pub(super) const PLUGINS: &str = "/usr/lib/cni";
-pub(super) const OWN_PLUGINS: &str = "/etc/cni/bin";
-pub(super) const VETH_NAME: &str = "calico-veth-name";
-
 /// containerd 1.6 and later.
-pub(super) fn containerd(cni: Cni) -> String {
-    let pause = image::PAUSE;
-    let plugins = if cni == Cni::PtpCalico { OWN_PLUGINS } else { PLUGINS };
+pub(super) fn containerd() -> String {
+    let (pause, plugins) = (image::PAUSE, cni::PLUGINS);
     format!(
         r#"version = 2
 disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.internal.v1.tracing"]
@@ -83,11 +79,11 @@ pub(super) fn kubelet_options(node: &str, number: u8, authority: &Path) -> Vec<S
     ]
 }
 
-pub(super) fn proxy(node: &str, authority: &Path) -> Vec<String> {
+pub(super) fn proxy(node: &str, mode: ProxyMode, authority: &Path) -> Vec<String> {
     vec![
         kubeconfig(authority),
         format!("--hostname-override={node}"),
-        "--proxy-mode=iptables".to_owned(),
+        format!("--proxy-mode={}", flags::name(mode)),
         format!("--cluster-cidr={PODS}"),
         // These are limits of the whole machine, out of reach from a network namespace.
         "--conntrack-max-per-core=0".to_owned(),
@@ -97,26 +93,18 @@ pub(super) fn proxy(node: &str, authority: &Path) -> Vec<String> {
     ]
 }
 
-/// The network of pods: plug-ins of containernetworking, host ports by `portmap`.
-pub(super) fn network(cni: Cni, number: u8) -> String {
-    let ipam = json!({
-        "type": "host-local",
-        "ranges": [[{"subnet": pods_of(number)}]],
-        "routes": [{"dst": "0.0.0.0/0"}],
-    });
-    let interface = match cni {
-        Cni::Ptp | Cni::PtpCalico => json!({"type": "ptp", "ipMasq": false, "ipam": ipam}),
-        Cni::Bridge => {
-            json!({"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "ipMasq": false, "ipam": ipam})
-        }
-    };
-    let mut plugins = vec![interface];
-    if cni == Cni::PtpCalico {
-        plugins.push(json!({"type": VETH_NAME}));
-    }
-    plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}}));
-    let config = json!({"cniVersion": "0.4.0", "name": "podgate", "plugins": plugins});
-    format!("{config:#}\n")
+/// kube-router as an engine of policies and nothing else.
+pub(super) fn kube_router(node: &str, authority: &Path) -> Vec<String> {
+    vec![
+        kubeconfig(authority),
+        format!("--hostname-override={node}"),
+        "--run-firewall=true".to_owned(),
+        "--run-router=false".to_owned(),
+        "--run-service-proxy=false".to_owned(),
+        "--run-loadbalancer=false".to_owned(),
+        "--enable-cni=false".to_owned(),
+        format!("--service-cluster-ip-range={SERVICES}"),
+    ]
 }
 
 /// The object that the node's kubelet finds and goes on with: its pods' network is known from the start.

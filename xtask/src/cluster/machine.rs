@@ -6,9 +6,8 @@
 
 use std::{
     fs,
-    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::unix::{fs::symlink, net::UnixStream},
+    os::unix::net::UnixStream,
     path::Path,
     process::Command,
     time::Duration,
@@ -17,10 +16,14 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::sys::wait::wait;
 
-use super::{NODES, READY, config, directory, disk, image, supervisor};
+use super::{
+    NODES, READY,
+    cni::{PodNetwork, write},
+    config, directory, disk, image, supervisor,
+};
 use crate::{
-    flags::Cni,
-    kubernetes::{CalicoPrograms, Programs},
+    flags::{Engine, UpFlags},
+    kubernetes::{self, Programs},
     lab::{Daemon, Log, http_get},
     sandbox,
     shell::report,
@@ -34,24 +37,24 @@ const KUBELET: SocketAddr = local(10248);
 const PROXY: SocketAddr = local(10249);
 const RULES_WRITTEN: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds";
 
-pub(super) fn run(node: &str, cni: Cni) -> Result<u8> {
+pub(super) fn run(node: &str, flags: UpFlags) -> Result<u8> {
     let number = (1..).zip(NODES).find(|(_, name)| *name == node).context("there is no such node")?.0;
     let directory = directory()?.join(node);
-    sandbox::isolate(|| disk::mount_all(node, &directory), || report(live(node, number, cni, &directory)))
+    sandbox::isolate(|| disk::mount_all(node, &directory), || report(live(node, number, flags, &directory)))
 }
 
-fn live(node: &str, number: u8, cni: Cni, directory: &Path) -> Result<()> {
+fn live(node: &str, number: u8, flags: UpFlags, directory: &Path) -> Result<()> {
     let ready = directory.join(READY);
     if ready.exists() {
         fs::remove_file(&ready).context("taking back that the node is ready")?;
     }
     let programs = Programs::whole()?;
     let authority = supervisor::authority()?;
-    write("/etc/containerd/config.toml", &config::containerd(cni))?;
-    if cni == Cni::PtpCalico {
-        link_plugins()?;
-    }
-    write("/etc/cni/net.d/10-podgate.conflist", &config::network(cni, number))?;
+    write("/etc/containerd/config.toml", &config::containerd())?;
+    let network = PodNetwork { cni: flags.cni, node, number };
+    let log = Log::new(directory.join("cni.log"));
+    let (network, list) = network.start(&authority, &log, START).context("the network of pods")?;
+    write("/etc/cni/net.d/10-podgate.conflist", &list)?;
     write(config::KUBELET_FILE, &config::kubelet(node))?;
     let start = |name: &str, command: &mut Command| {
         Daemon::start(name, command, &Log::new(directory.join(format!("{name}.log"))))
@@ -63,38 +66,26 @@ fn live(node: &str, number: u8, cni: Cni, directory: &Path) -> Result<()> {
     let mut command = Command::new(programs.path("kubelet"));
     let mut kubelet = start("kubelet", command.args(config::kubelet_options(node, number, &authority)))?;
     let mut command = Command::new(programs.path("kube-proxy"));
-    let mut proxy = start("kube-proxy", command.args(config::proxy(node, &authority)))?;
+    let mut proxy = start("kube-proxy", command.args(config::proxy(node, flags.proxy, &authority)))?;
     kubelet.ready(START, || Ok(page(KUBELET, "/healthz").is_some()))?;
     proxy.ready(START, || Ok(page(PROXY, "/metrics").is_some_and(|metrics| has_rules(&metrics))))?;
+    // It may be ended: the move from it is a test.
+    let _engine = match flags.engine {
+        Some(Engine::KubeRouter) => {
+            let mut command = Command::new(kubernetes::kube_router()?);
+            Some(start("kube-router", command.args(config::kube_router(node, &authority)))?)
+        }
+        None => None,
+    };
     fs::write(&ready, "").context("telling that the node is ready")?;
 
     loop {
         let ended = wait().context("waiting for processes")?.pid();
-        let daemons = [&containerd, &kubelet, &proxy];
-        if let Some(daemon) = daemons.into_iter().find(|daemon| Some(daemon.process_id()) == ended) {
+        let mut daemons = [&containerd, &kubelet, &proxy].into_iter().chain(&network);
+        if let Some(daemon) = daemons.find(|daemon| Some(daemon.process_id()) == ended) {
             bail!("on {node} a program ended\n{}", daemon.tail());
         }
     }
-}
-
-/// The package's plug-ins, and one that gives veths Calico's names.
-fn link_plugins() -> Result<()> {
-    fs::create_dir_all(config::OWN_PLUGINS).with_context(|| format!("creating {}", config::OWN_PLUGINS))?;
-    let plugins = fs::read_dir(config::PLUGINS).with_context(|| format!("reading {}", config::PLUGINS))?;
-    let mut files = vec![CalicoPrograms::built()?.path(config::VETH_NAME)];
-    for plugin in plugins {
-        files.push(plugin.context("reading a directory")?.path());
-    }
-    for file in files {
-        let link = Path::new(config::OWN_PLUGINS).join(file.file_name().context("a plug-in has a name")?);
-        match symlink(&file, &link) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| format!("linking {}", link.display()));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 const fn local(port: u16) -> SocketAddr {
@@ -110,12 +101,6 @@ fn page(program: SocketAddr, path: &str) -> Option<String> {
 /// From the metrics of kube-proxy; a value of 0 is "never".
 fn has_rules(metrics: &str) -> bool {
     metrics.lines().any(|line| line.starts_with(RULES_WRITTEN) && !line.ends_with(" 0"))
-}
-
-fn write(file: &str, text: &str) -> Result<()> {
-    let directory = Path::new(file).parent().context("the file is in a directory")?;
-    fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
-    fs::write(file, text).with_context(|| format!("writing {file}"))
 }
 
 #[cfg(test)]

@@ -1,11 +1,16 @@
 //! Objects of the cluster, asked for and changed by `kubectl` as users do it, and podgate among them.
 
-use std::{io::Write, process::Stdio};
+use std::{
+    fs::{self, File},
+    io::Write,
+    process::Stdio,
+};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use kube::Client;
 
-use super::Cluster;
-use crate::workspace;
+use super::{Cluster, supervisor};
+use crate::{kubernetes, lab::Place, workspace};
 
 impl Cluster {
     /// Runs `kubectl`, which must succeed, and hands back what it printed.
@@ -27,6 +32,15 @@ impl Cluster {
         let status = apply.wait().context("waiting for kubectl")?;
         ensure!(status.success(), "kubectl apply: {status}");
         Ok(())
+    }
+
+    /// Runs `task` with the administrator's client, for requests whose time counts.
+    pub(crate) fn run<T: Send, F: Future<Output = Result<T>>>(
+        &self,
+        task: impl FnOnce(Client) -> F + Send,
+    ) -> Result<T> {
+        let place = Place::of("control-plane", self.supervisor.child("etcd")?.network()?);
+        kubernetes::run(&place, &supervisor::authority()?.join("kubeconfig"), task)
     }
 
     /// Installs `deploy/base`, whose image the nodes have already, and waits for an agent on each node.
@@ -59,4 +73,19 @@ impl Cluster {
 pub(crate) fn deploy(part: &str) -> Result<String> {
     let path = workspace::root().join("deploy").join(part);
     path.to_str().map(ToOwned::to_owned).context("the path of the workspace is not UTF-8")
+}
+
+/// A pod's network namespace: that of a process which has the pod's name for its host's.
+pub(crate) fn pod_place(pod: &str) -> Result<Place> {
+    for process in fs::read_dir("/proc").context("/proc")?.flatten() {
+        let path = process.path();
+        // Those that end meanwhile, and all that are no processes, have no such file.
+        let Ok(host) = fs::read_to_string(path.join("root/etc/hostname")) else { continue };
+        if host.trim() == pod
+            && let Ok(netns) = File::open(path.join("ns/net"))
+        {
+            return Ok(Place::of(pod, netns));
+        }
+    }
+    bail!("no process has {pod} for the name of its host")
 }

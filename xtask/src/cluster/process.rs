@@ -3,7 +3,11 @@
 //! In: `/proc`. Out: who runs, whose child, and commands that enter a process's namespaces. A process is
 //! known by its id and its start, so that a reused id is never taken for it.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
@@ -67,6 +71,10 @@ impl Process {
         let named =
             |child: &Self| child.arguments().first().is_some_and(|file| Path::new(file).ends_with(program));
         self.children()?.into_iter().find(named).with_context(|| format!("{program} is not running"))
+    }
+
+    pub(super) fn network(&self) -> Result<File> {
+        File::open(format!("/proc/{}/ns/net", self.id)).context("opening a network namespace")
     }
 
     /// Its command line; empty when it is gone.

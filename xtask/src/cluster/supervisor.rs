@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use super::{NODES, READY, START_API_SERVER, config, directory, image, wire::Member};
 use crate::{
-    flags::Cni,
+    flags::UpFlags,
     kubernetes::{ControlPlane, ControlPlaneMode, Programs},
     lab::{Addresses, Daemon, Host, Log, Place, Wire, until},
     sandbox::{self, Sandbox},
@@ -34,8 +34,8 @@ const NODES_READY: Duration = Duration::from_secs(240);
 /// What a machine ends with when its first process was killed: 128 + SIGKILL.
 const POWER_CUT: i32 = 137;
 
-pub(super) fn run(cni: Cni) -> Result<ExitCode> {
-    Ok(sandbox::enter(|sandbox| report(keep(sandbox, cni)))?.into())
+pub(super) fn run(flags: UpFlags) -> Result<ExitCode> {
+    Ok(sandbox::enter(|sandbox| report(keep(sandbox, flags)))?.into())
 }
 
 /// The directory with keys, certificates and the administrator's kubeconfig.
@@ -48,13 +48,13 @@ pub(super) fn images() -> Result<PathBuf> {
     Ok(directory()?.join("images.tar"))
 }
 
-fn keep(sandbox: Sandbox, cni: Cni) -> Result<()> {
+fn keep(sandbox: Sandbox, flags: UpFlags) -> Result<()> {
     let directory = directory()?;
     let programs = Programs::whole()?;
     image::write(&images()?, &[image::PAUSE, image::BUSYBOX], None)?;
     let wire = Wire::new(sandbox)?;
     let place = Place::new(sandbox, "control-plane")?;
-    Member::ControlPlane.join(&wire, &place)?;
+    Member::ControlPlane.join(&wire, &place, flags.cni)?;
     let addresses = Addresses { v4: Member::ControlPlane.address(), v6: Ipv6Addr::LOCALHOST };
     let host = Host { place: place.clone(), addresses };
     let mut control_plane =
@@ -65,7 +65,7 @@ fn keep(sandbox: Sandbox, cni: Cni) -> Result<()> {
     let _controllers = start_controllers(&programs, &place, &directory)?;
 
     let machine = |(number, node)| {
-        let machine = Machine { sandbox, node, number, wire: wire.clone(), cni };
+        let machine = Machine { sandbox, node, number, wire: wire.clone(), flags };
         thread::spawn(move || machine.keep_on())
     };
     let mut machines: Vec<_> = (1..).zip(NODES).map(machine).collect();
@@ -104,7 +104,7 @@ struct Machine {
     node: &'static str,
     number: u8,
     wire: Wire,
-    cni: Cni,
+    flags: UpFlags,
 }
 
 impl Machine {
@@ -114,9 +114,9 @@ impl Machine {
         let member = Member::Node(self.number);
         loop {
             let place = Place::new(self.sandbox, self.node)?;
-            member.join(&self.wire, &place)?;
+            member.join(&self.wire, &place, self.flags.cni)?;
             let mut machine = place.command(&program);
-            machine.args(["cluster", "machine", self.node, "--cni", self.cni.name()]);
+            machine.args(["cluster", "machine", self.node]).args(self.flags.arguments());
             let status = machine.stdin(Stdio::null()).status().context("starting a machine")?;
             self.wire.unplug(member.number());
             if status.code() != Some(POWER_CUT) {

@@ -7,8 +7,11 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 
-use super::NODES;
-use crate::lab::{Addresses, FIRST_NODE, FIRST_OUTSIDE, Place, Wire, pod_networks};
+use super::{NODES, cni};
+use crate::{
+    flags::Cni,
+    lab::{Addresses, FIRST_NODE, FIRST_OUTSIDE, Place, Wire, pod_networks},
+};
 
 /// Member of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,9 @@ pub(super) enum Member {
 /// All pods.
 pub(super) const PODS: &str = "10.244.0.0/16";
 
+/// The wire.
+pub(super) const NODES_NETWORK: &str = "10.10.0.0/24";
+
 /// What belongs to a node's pods.
 pub(super) fn pods_of(node: u8) -> String {
     let [v4, _] = pod_networks(node);
@@ -28,10 +34,12 @@ pub(super) fn pods_of(node: u8) -> String {
 }
 
 impl Member {
-    /// Gives a place its `eth0`.
-    pub(super) fn join(self, wire: &Wire, place: &Place) -> Result<()> {
+    /// Gives a place its `eth0`. A node whose daemon leads to other nodes' pods gets no ways to them.
+    pub(super) fn join(self, wire: &Wire, place: &Place, cni: Cni) -> Result<()> {
         wire.plug(place, self.number())?;
-        let nodes = (1..).zip(NODES).map(|(number, _)| number).filter(|node| Self::Node(*node) != self);
+        let leads = self == Self::ControlPlane || !cni::makes_ways(cni);
+        let nodes =
+            (1..).zip(NODES).map(|(number, _)| number).filter(|node| leads && Self::Node(*node) != self);
         let routes: String = nodes
             .map(|node| format!("route add {} via {}\n", pods_of(node), Self::Node(node).address()))
             .collect();

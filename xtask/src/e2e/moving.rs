@@ -21,6 +21,7 @@ use crate::{
     image,
     kubernetes::CalicoPrograms,
     lab::{Daemon, Log, until},
+    platform::Platform,
     workspace,
 };
 
@@ -72,9 +73,10 @@ const CASES: [Case; 15] = [
 pub(super) fn run() -> Result<ExitCode> {
     let calico = CalicoPrograms::built()?;
     let image = image::build(INSTALLED)?;
-    let cluster = cluster::up(&UpFlags { cni: Cni::PtpCalico })?;
-    let outcome =
-        cluster.load_image(&image.path).and_then(|()| Run { cluster: &cluster, passed: 0 }.moves(&calico));
+    let up = UpFlags { cni: Cni::PtpCalico, ..UpFlags::default() };
+    let cluster = cluster::up(up)?;
+    let run = Run { cluster: &cluster, up, quick: false, passed: 0 };
+    let outcome = cluster.load_image(&image.path).and_then(|()| run.moves(&calico));
     if outcome.is_err() {
         cluster.show_pods();
     }
@@ -102,7 +104,7 @@ impl Run<'_> {
             run.goes_on()
         })?;
         self.check("step 1, look: `podgate check --calico` carries every object whole", |run| {
-            let mut check = run.cluster.client(&image::program()?)?;
+            let mut check = run.cluster.client(&image::program(Platform::HOST)?)?;
             let output = check.args(["check", "--calico"]).output().context("starting podgate")?;
             let said = String::from_utf8_lossy(&output.stdout);
             ensure!(output.status.success() && said.contains("carried whole"), "{}: {said}", output.status);
@@ -230,14 +232,14 @@ impl Run<'_> {
 
     /// From a dump alone.
     fn explained(&self) -> Result<()> {
-        let mut dump = self.cluster.client(&image::program()?)?;
+        let mut dump = self.cluster.client(&image::program(Platform::HOST)?)?;
         let dump = dump.arg("dump").output().context("starting podgate")?;
         ensure!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
         let file = workspace::target()?.join("cluster/dump.yaml");
         std::fs::write(&file, &dump.stdout).with_context(|| format!("writing {}", file.display()))?;
         for Case { from, port, is_allowed, rule } in CASES {
             let to = if port == OF_SERVICE { "shop/svc:web" } else { "shop/web" };
-            let mut explain = self.cluster.client(&image::program()?)?;
+            let mut explain = self.cluster.client(&image::program(Platform::HOST)?)?;
             explain.arg("explain").arg(&file).args(["--from", from, "--to", to, "-o", "json", "--port"]);
             let output = explain.arg(format!("TCP/{port}")).output().context("starting podgate")?;
             let answer: Value = serde_json::from_slice(&output.stdout)
@@ -257,7 +259,7 @@ impl Run<'_> {
     }
 
     fn ask_podgate(&self, arguments: &[&str]) -> Result<String> {
-        let mut plugin = self.cluster.client(&image::program()?)?;
+        let mut plugin = self.cluster.client(&image::program(Platform::HOST)?)?;
         let output = plugin.arg("cluster").args(arguments).output().context("starting podgate")?;
         let complaint = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "podgate cluster {}: {}", arguments.join(" "), complaint.trim());

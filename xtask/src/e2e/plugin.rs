@@ -129,7 +129,7 @@ impl Run<'_> {
     }
 
     /// What the plugin prints; it must succeed.
-    fn answer(&self, arguments: &[&str]) -> Result<String> {
+    pub(super) fn answer(&self, arguments: &[&str]) -> Result<String> {
         let output = self.plugin(arguments)?;
         let complaint = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "podgate cluster {}: {}", arguments.join(" "), complaint.trim());

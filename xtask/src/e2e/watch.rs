@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
     io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
@@ -18,13 +17,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::{
     libc,
     sys::socket::{setsockopt, sockopt::RcvBufForce},
 };
 
-use crate::lab::Place;
+use crate::cluster::pod_place;
 
 /// Of the server, below the ports that are given out.
 const PORT: u16 = 7_777;
@@ -52,7 +51,7 @@ impl Watch {
     /// `server` and `clients`: a pod's name and its address.
     pub(super) fn start(server: (&str, Ipv4Addr), clients: &[(&str, Ipv4Addr)]) -> Result<Self> {
         let over = Arc::new(AtomicBool::new(false));
-        let place = place(server.0)?;
+        let place = pod_place(server.0)?;
         let socket =
             place.run(|| UdpSocket::bind((server.1, PORT))).context("binding in the server's pod")?;
         // Who counts may have to wait for a processor.
@@ -62,7 +61,7 @@ impl Watch {
         let mut senders = BTreeMap::new();
         for (name, address) in clients {
             let (sending, to) = (over.clone(), SocketAddr::from((server.1, PORT)));
-            senders.insert(IpAddr::from(*address), self::place(name)?.spawn(move || send(to, &sending)));
+            senders.insert(IpAddr::from(*address), pod_place(name)?.spawn(move || send(to, &sending)));
         }
         Ok(Self { over, senders, server: counter })
     }
@@ -139,18 +138,3 @@ fn missed(socket: &UdpSocket) -> Result<u32> {
 
 /// Of asm-generic/socket.h.
 const SO_MEMINFO: libc::c_int = 55;
-
-/// A pod's network namespace: that of a process which has the pod's name for its host's.
-fn place(pod: &str) -> Result<Place> {
-    for process in fs::read_dir("/proc").context("/proc")?.flatten() {
-        let path = process.path();
-        // Those that end meanwhile, and all that are no processes, have no such file.
-        let Ok(host) = fs::read_to_string(path.join("root/etc/hostname")) else { continue };
-        if host.trim() == pod
-            && let Ok(netns) = File::open(path.join("ns/net"))
-        {
-            return Ok(Place::of(pod, netns));
-        }
-    }
-    bail!("no process has {pod} for the name of its host")
-}

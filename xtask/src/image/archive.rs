@@ -58,10 +58,8 @@ impl<const N: usize> Contents<N> {
         let mut named = match manifests.as_slice() {
             [only] => only.clone(),
             several => {
-                let index = Blob::json(
-                    INDEX,
-                    &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": several}),
-                );
+                let index =
+                    Blob::json(INDEX, &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": several}));
                 let descriptor = index.descriptor();
                 blobs.push(index);
                 descriptor

@@ -67,7 +67,12 @@ fn ask(platform: Platform, program: &Path, arguments: &[&str]) -> Result<(Option
     let output = output.with_context(|| format!("starting podgate for {platform}"))?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     let text = String::from_utf8(output.stdout).context("what podgate prints")?;
-    ensure!(!text.is_empty(), "podgate {} for {platform}: {}\n{complaint}", arguments.join(" "), output.status);
+    ensure!(
+        !text.is_empty(),
+        "podgate {} for {platform}: {}\n{complaint}",
+        arguments.join(" "),
+        output.status
+    );
     Ok((output.status.code(), text))
 }
 

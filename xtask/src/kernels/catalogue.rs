@@ -48,14 +48,8 @@ pub(super) struct Abilities {
     pub(super) barriers: bool,
 }
 
-const OLD: Abilities = Abilities {
-    tcx: false,
-    tracking: false,
-    hooks: false,
-    names: true,
-    netkit: false,
-    barriers: false,
-};
+const OLD: Abilities =
+    Abilities { tcx: false, tracking: false, hooks: false, names: true, netkit: false, barriers: false };
 const NEW: Abilities =
     Abilities { tcx: true, tracking: true, hooks: true, names: true, netkit: true, barriers: false };
 

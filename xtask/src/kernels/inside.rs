@@ -188,8 +188,7 @@ mod tests {
             // A program that crashes refuses nothing.
             (refusal(), "echo it needs 5.15; kill -SEGV $$", false),
         ] {
-            let marks: Vec<_> =
-                heard(wanted, script).iter().filter_map(|line| Mark::of_line(line)).collect();
+            let marks: Vec<_> = heard(wanted, script).iter().filter_map(|line| Mark::of_line(line)).collect();
             let name = || "a part".to_owned();
             assert_eq!(marks, [Mark::Begin(name()), Mark::Ran(well), Mark::End(name())], "{script}");
         }

@@ -141,7 +141,18 @@ fn qemu(platform: Platform, image: &PathBuf, initramfs: &Path) -> Command {
         // Pointer authentication as specified takes most of the time.
         Platform::Arm64 => ("virt,gic-version=3", "max,pauth-impdef=on", "console=ttyAMA0"),
     };
-    qemu.args(["-accel", "tcg,thread=multi", "-machine", machine, "-cpu", processor, "-smp", "2", "-m", "4G"]);
+    qemu.args([
+        "-accel",
+        "tcg,thread=multi",
+        "-machine",
+        machine,
+        "-cpu",
+        processor,
+        "-smp",
+        "2",
+        "-m",
+        "4G",
+    ]);
     qemu.args(["-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio", "-monitor", "none"]);
     qemu.arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
     qemu.args(["-append", &format!("{console} quiet panic=-1 -- inside")]);

@@ -46,7 +46,9 @@ impl Release {
                 format!("{DEBIAN}/debian {name} main"),
                 format!("{DEBIAN}/debian-security {name}-security main"),
             ],
-            Self::Jammy => [format!("{UBUNTU} {name}-updates main"), format!("{UBUNTU} {name}-security main")],
+            Self::Jammy => {
+                [format!("{UBUNTU} {name}-updates main"), format!("{UBUNTU} {name}-security main")]
+            }
         }
     }
 
@@ -93,7 +95,8 @@ impl Packages {
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(packages.directory.join(part)).context("directories for apt")?;
         }
-        let sources = release.sources().map(|source| format!("deb [signed-by={}] {source}\n", keys.display()));
+        let sources =
+            release.sources().map(|source| format!("deb [signed-by={}] {source}\n", keys.display()));
         let place = packages.directory.display();
         let configuration = format!(
             "APT::Architecture \"{platform}\"; APT::Architectures {{\"{platform}\";}};\n\
@@ -102,7 +105,9 @@ impl Packages {
              Dir::Etc::sourceparts \"-\"; Acquire::Languages \"none\";\n\
              APT::Sandbox::User \"root\"; APT::Install-Recommends \"false\";\n",
         );
-        for (name, text) in [("sources.list", sources.concat()), ("status", String::new()), ("apt.conf", configuration)] {
+        for (name, text) in
+            [("sources.list", sources.concat()), ("status", String::new()), ("apt.conf", configuration)]
+        {
             fs::write(packages.directory.join(name), text).with_context(|| format!("writing {name}"))?;
         }
         files::output(packages.apt("apt-get").args(["-qq", "update"]))?;
@@ -164,7 +169,12 @@ pub(super) struct Kernel {
 
 impl Kernel {
     /// The newest one, or the one that was unpacked before.
-    pub(super) fn unpack(release: Release, platform: Platform, package: &str, directory: &Path) -> Result<Self> {
+    pub(super) fn unpack(
+        release: Release,
+        platform: Platform,
+        package: &str,
+        directory: &Path,
+    ) -> Result<Self> {
         let unpacked = directory.join("root");
         if !unpacked.is_dir() {
             let packages = Packages::of(release, platform)?;

@@ -63,7 +63,8 @@ pub(super) fn of(kernel: &TestedKernel, programs: &Programs) -> Vec<Part> {
             part("agent", vec![podgate(programs, &agent, Wanted::Refusal(floor))]),
         ];
     }
-    let mut packets: Vec<&str> = TOO_LONG.into_iter().chain([LOADING]).flat_map(|name| ["--skip", name]).collect();
+    let mut packets: Vec<&str> =
+        TOO_LONG.into_iter().chain([LOADING]).flat_map(|name| ["--skip", name]).collect();
     // An emulated processor without KVM takes minutes for each thousand generated packets.
     if kernel.platform != Platform::HOST {
         packets.extend(["--skip", "snapshot::"]);

@@ -37,8 +37,7 @@ impl Programs {
             arguments.extend(["--target", &triple]);
             settings = platform.settings()?;
         }
-        let settings: Vec<_> =
-            settings.iter().map(|(name, value)| (name.as_str(), value.as_ref())).collect();
+        let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_ref())).collect();
         let messages = cargo::build_with(&format!("the tests, for {platform}"), &arguments, &settings)?;
         let find = |name: &str| {
             let mut programs = messages.iter().filter_map(TestProgram::from_message);

@@ -148,7 +148,8 @@ impl KernelReport {
         let name = self.kernel.name;
         let mut text = String::from("\n");
         for PartReport { name: part, outcome, .. } in &self.parts {
-            let outcome_text = outcome.map_or("did not come to its end".to_owned(), |outcome| outcome.to_string());
+            let outcome_text =
+                outcome.map_or("did not come to its end".to_owned(), |outcome| outcome.to_string());
             let good = outcome.is_some_and(|outcome| outcome.is_good());
             text += &format!("{} {name} {part}: {outcome_text}\n", mark(good));
         }
@@ -251,7 +252,8 @@ mod tests {
     }
 
     const BEGIN: &str = "## kernels: begin programs";
-    const FACTS: &str = "test loading::of ... kernel: tcx=false tracking=false hooks=false names=true barriers=false";
+    const FACTS: &str =
+        "test loading::of ... kernel: tcx=false tracking=false hooks=false names=true barriers=false";
     const PASSED: &str = "test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
     const WELL: &str = "## kernels: ran well";
     const END: &str = "## kernels: end programs";
@@ -267,7 +269,10 @@ mod tests {
         let all = [&[BEGIN, FACTS, PASSED, WELL, END][..], &NO_NETKIT].concat();
         let good = report(kernel("6.1-amd64"), &all);
         assert!(good.is_good(), "{}", good.lines());
-        assert_eq!(good.lines(), "\n✓ 6.1-amd64 programs: 4 passed, 0 failed\n✓ 6.1-amd64 netkit: 0 passed, 0 failed, 8 ignored\n");
+        assert_eq!(
+            good.lines(),
+            "\n✓ 6.1-amd64 programs: 4 passed, 0 failed\n✓ 6.1-amd64 netkit: 0 passed, 0 failed, 8 ignored\n"
+        );
         let failed = PASSED.replace("0 failed", "1 failed");
         let nothing = PASSED.replace("4 passed", "0 passed");
         for (what, lines) in [

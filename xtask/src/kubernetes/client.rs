@@ -21,7 +21,7 @@ use crate::lab::Place;
 const AT_ONCE: usize = 64;
 
 /// Runs `task` with a client inside `place`.
-pub(super) fn run<T: Send, F: Future<Output = Result<T>>>(
+pub(crate) fn run<T: Send, F: Future<Output = Result<T>>>(
     place: &Place,
     kubeconfig: &Path,
     task: impl FnOnce(Client) -> F + Send,

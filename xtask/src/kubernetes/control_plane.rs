@@ -41,7 +41,7 @@ pub struct ControlPlane {
 }
 
 /// How long the two programs may take to start, on a machine that builds something else meanwhile.
-const START: Duration = Duration::from_secs(90);
+const START: Duration = Duration::from_secs(240);
 /// How long the API server may take to end.
 const END: Duration = Duration::from_secs(30);
 

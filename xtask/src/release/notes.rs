@@ -31,7 +31,8 @@ mod tests {
     use super::*;
     use crate::workspace;
 
-    const LOG: &str = "# Changelog\n\n## Unreleased\n\n* New.\n\n## 0.2.0\n\n### Fixed\n\n* That.\n\n## 0.1.0\n\nFirst.\n";
+    const LOG: &str =
+        "# Changelog\n\n## Unreleased\n\n* New.\n\n## 0.2.0\n\n### Fixed\n\n* That.\n\n## 0.1.0\n\nFirst.\n";
 
     #[test]
     fn the_notes_are_the_section_of_the_version() {

@@ -169,7 +169,10 @@ mod tests {
                 "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s",
                 count(12, 0, 1),
             ),
-            ("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out", count(3, 2, 0)),
+            (
+                "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
+                count(3, 2, 0),
+            ),
             ("test result_is_ok ... ok", None),
             ("running 3 tests", None),
         ] {

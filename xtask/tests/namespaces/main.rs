@@ -16,6 +16,7 @@ mod hosts;
 mod input;
 mod isolation;
 mod kernel;
+mod layouts;
 mod lifecycle;
 mod live;
 mod mounts;
@@ -96,6 +97,7 @@ fn all() -> impl Iterator<Item = Case> {
         frames::TESTS,
         smuggling::TESTS,
         paths::TESTS,
+        layouts::TESTS,
         lifecycle::TESTS,
         veths::TESTS,
         nowhere::TESTS,

@@ -232,7 +232,8 @@ fn every_address_of_the_node_is_its_own_save_those_of_ipvs_services() {
     let world = World::new()
         .link(1, "lo", &["127.0.0.1/8", "::1/128"])
         .link(2, "eth0", &["10.0.0.1/24", "fe80::1/64"])
-        .link(3, "kube-ipvs0", &["10.96.0.1/32"]);
+        .link(3, "kube-ipvs0", &["10.96.0.1/32"])
+        .link(4, "kube-dummy-if", &["10.96.0.2/32"]);
     let own: Vec<_> = world.resolve().own_addresses.iter().map(ToString::to_string).collect();
     assert_eq!(own, ["10.0.0.1", "127.0.0.1", "::1", "fe80::1"]);
 }

@@ -1,0 +1,57 @@
+//! Addresses that the node translates: host ports, services' addresses and their node ports.
+//!
+//! In: a cluster on which the friend is let in and the stranger is not. Out: that a connection by such an
+//! address is what it would be by the pod's own, in the way of client and of server.
+
+use anyhow::{Result, ensure};
+
+use super::{CLIENT_ALLOWED, CLIENT_DENIED, CLOSE, Run, SERVICE};
+use crate::cluster::masquerades_to_nodes;
+
+/// The server's in `objects.yaml`.
+const HOST_PORT: u16 = 8880;
+const NODE_PORT: u16 = 30_080;
+
+impl Run<'_> {
+    pub(super) fn host_port(&self) -> Result<()> {
+        let [server, client] = ["web", CLIENT_ALLOWED].map(|pod| self.node_address(pod));
+        let (server, client) = (server?, client?);
+        let reached = |who| self.gets(who, &server, HOST_PORT);
+        if masquerades_to_nodes(self.up.cni) {
+            ensure!(!reached(CLIENT_ALLOWED)?, "the friend comes as {client}, whom no rule names");
+            self.policy(&format!("{{from: [{{ipBlock: {{cidr: {client}/32}}}}]}}"))?;
+            self.becomes(CLIENT_ALLOWED, false)?;
+            ensure!(reached(CLIENT_DENIED)?, "by the node's address who is behind it is let in");
+            self.policy(CLOSE)?;
+            return self.becomes(CLIENT_ALLOWED, true);
+        }
+        ensure!(reached(CLIENT_ALLOWED)?, "the friend reaches {server}:{HOST_PORT}");
+        ensure!(!reached(CLIENT_DENIED)?, "the stranger does not");
+        Ok(())
+    }
+
+    /// Whom the server's policy lets in, and where the client's policy lets it go.
+    pub(super) fn services(&self) -> Result<()> {
+        let node = self.node_address(CLIENT_ALLOWED)?;
+        let reached = |who| -> Result<[bool; 2]> {
+            Ok([self.reaches(who, SERVICE)?, self.gets(who, &node, NODE_PORT)?])
+        };
+        ensure!(reached(CLIENT_ALLOWED)? == [true; 2], "the friend gets in by both");
+        ensure!(reached(CLIENT_DENIED)? == [false; 2], "the stranger gets in by neither");
+        for (app, expected) in [("none", false), ("web", true)] {
+            self.apply(&format!(
+                "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: friend, namespace: shop}}\n\
+                 spec: {{podSelector: {{matchLabels: {{role: friend}}}}, policyTypes: [Egress], egress: [{{to: \
+                 [{{podSelector: {{matchLabels: {{app: {app}}}}}}}]}}]}}\n"
+            ))?;
+            self.becomes(CLIENT_ALLOWED, expected)?;
+            let reached = reached(CLIENT_ALLOWED)?;
+            ensure!(reached == [expected; 2], "the friend may go to {app}: {reached:?}");
+        }
+        self.ask(&["-n", "shop", "delete", "networkpolicy", "friend"]).map(|_| ())
+    }
+
+    fn node_address(&self, pod: &str) -> Result<String> {
+        self.ask(&["-n", "shop", "get", "pod", pod, "-o", "jsonpath={.status.hostIP}"])
+    }
+}
