@@ -1,8 +1,8 @@
 //! Whether the node is still reached: by the API server, and the kubelet alive. Asked after a change of host
 //! endpoints, which is undone if neither answers.
 //!
-//! In: questions, one for each change. Out: the number of the last question after which all has answered. Each
-//! is asked by a new connection: one that is open passes whatever policies say.
+//! In: questions, one for each change. Out: the number of the last question after which all has answered.
+//! Each is asked by a new connection: one that is open passes whatever policies say.
 
 use std::{
     sync::{
@@ -31,10 +31,10 @@ const MOST: u64 = 64;
 
 /// Asks, and knows how far all has answered. A copy is the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Lifelines(Arc<Questions>);
+pub(crate) struct Lifelines(Arc<LifelineQuestions>);
 
 #[derive(Debug, Default)]
-struct Questions {
+struct LifelineQuestions {
     asked: AtomicU64,
     answered: AtomicU64,
     is_asked: Notify,

@@ -54,9 +54,9 @@ impl HostKey {
 /// What the table of ports has of a port of TCP, UDP or SCTP: bits.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HostPort(pub u8);
+pub struct PortUse(pub u8);
 
-impl HostPort {
+impl PortUse {
     pub const NONE: Self = Self(0);
     /// What comes in to it passes, whatever policies say.
     pub const FAILSAFE_IN: Self = Self(1);

@@ -72,7 +72,7 @@ pub use flow_table::{
     ReplacementRule, Seed, SharedSet, Spot, WAYS,
 };
 pub use hook::{Direction, Hook};
-pub use host::{HostGuard, HostKey, HostPort};
+pub use host::{HostGuard, HostKey, PortUse};
 pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, TableSetIndex};
 pub use link_address::LinkAddress;
 pub use names::{

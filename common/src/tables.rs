@@ -1,10 +1,10 @@
 //! What a decision looks up: keys and values of the compiled tables, and the trait that reads them.
 
 use crate::{
-    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, HostPort, IdentityId,
-    LinkAddress, Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyId, PolicyLookup, PortPair, Protocol,
-    Reach, Resolver, RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Tuple, by_egress,
-    by_names, by_policy, filter_bits, is_own,
+    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
+    Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyId, PolicyLookup, PortPair, PortUse, Protocol, Reach,
+    Resolver, RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Tuple, by_egress, by_names,
+    by_policy, filter_bits, is_own,
 };
 
 /// Verdict bits in one row.
@@ -271,7 +271,7 @@ pub trait Tables {
     /// Whether connections between pods of this node may take the short cut (`--shortcut local`).
     fn has_shortcut(&self) -> bool;
     /// What is known of a port of the node's.
-    fn host_port(&self, protocol: Protocol, port: u16) -> HostPort;
+    fn host_port(&self, protocol: Protocol, port: u16) -> PortUse;
     /// Whether a change of host endpoints was not confirmed in time: what was enforced before it counts.
     fn is_host_change_over(&self) -> bool;
 

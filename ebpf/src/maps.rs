@@ -127,7 +127,7 @@ pub(crate) static NAMES: ArrayOfMaps<Array<RawNameSet, NAME_ELEMENTS>, NAME_TABL
 #[btf_map]
 pub(crate) static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
 
-/// What is known of ports of the node, for host endpoints: a `HostPort` for each, by protocol.
+/// What is known of ports of the node, for host endpoints: a `PortUse` for each, by protocol.
 #[btf_map]
 pub(crate) static HOST_PORTS: Array<[u8; 65_536], PROTOCOLS> = Array::new();
 

@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use podgate_common::{
     Address, ClassId, Config, Endpoint, EntryHandle, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey,
-    HostPort, IdentityId, JIFFIES_PER_TICK, LinkAddress, Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE,
-    OpenVeth, Outcome, PolicyLookup, PortPair, Protocol, Reach, Resolver, Row, RowKey, RuleProtocol, Seen,
+    IdentityId, JIFFIES_PER_TICK, LinkAddress, Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, OpenVeth,
+    Outcome, PolicyLookup, PortPair, PortUse, Protocol, Reach, Resolver, Row, RowKey, RuleProtocol, Seen,
     ServiceId, ServiceKey, Share, SharedSet, Spot, TableSetIndex, Tables, Timeout, TunnelPort, Tuple,
     Unreported,
 };
@@ -245,10 +245,10 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn host_port(&self, protocol: Protocol, port: u16) -> HostPort {
+    fn host_port(&self, protocol: Protocol, port: u16) -> PortUse {
         // SAFETY: the table has an element for each value of a u16.
         let known = |ports: &[u8; 65_536]| unsafe { *ports.get_unchecked(usize::from(port)) };
-        HostPort(HOST_PORTS.get(protocol.index()).map_or(0, known))
+        PortUse(HOST_PORTS.get(protocol.index()).map_or(0, known))
     }
 
     #[inline(always)]

@@ -9,8 +9,8 @@ use std::{
 };
 
 use podgate_common::{
-    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, HostPort, IdentityId,
-    LinkAddress, Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, PolicyId, PortPair, Protocol, Reach,
+    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
+    Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, PolicyId, PortPair, PortUse, Protocol, Reach,
     Resolver, Row, RowKey, RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Timeouts,
     TunnelPort,
 };
@@ -57,7 +57,7 @@ pub struct Memory<'a> {
     /// The veths between which they may.
     pub open_veths: RefCell<BTreeSet<u32>>,
     /// What is known of the node's own ports.
-    pub host_ports: BTreeMap<(Protocol, u16), HostPort>,
+    pub host_ports: BTreeMap<(Protocol, u16), PortUse>,
     /// Whether a change of host endpoints was not confirmed in time.
     pub host_change_is_over: Cell<bool>,
     /// Servers that resolve names for pods.
@@ -286,7 +286,7 @@ impl podgate_common::Tables for Memory<'_> {
         self.has_shortcut.get()
     }
 
-    fn host_port(&self, protocol: Protocol, port: u16) -> HostPort {
+    fn host_port(&self, protocol: Protocol, port: u16) -> PortUse {
         self.host_ports.get(&(protocol, port)).copied().unwrap_or_default()
     }
 

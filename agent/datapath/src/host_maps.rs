@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, MapData};
-use podgate_common::{HostGuard, HostPort, Protocol};
+use podgate_common::{HostGuard, PortUse, Protocol};
 
 use crate::monotonic;
 
@@ -15,7 +15,7 @@ const PORTS: usize = 65_536;
 #[expect(missing_debug_implementations, reason = "65,536 bytes, three times")]
 pub struct HostPortTable {
     map: Array<MapData, [u8; PORTS]>,
-    mirror: BTreeMap<(Protocol, u16), HostPort>,
+    mirror: BTreeMap<(Protocol, u16), PortUse>,
 }
 
 impl HostPortTable {
@@ -25,7 +25,7 @@ impl HostPortTable {
             let ports =
                 map.get(&protocol.index(), 0).context("cannot read what is known of the node's ports")?;
             let known = (0..=u16::MAX).zip(ports).filter(|(_, known)| *known != 0);
-            mirror.extend(known.map(|(port, known)| ((protocol, port), HostPort(known))));
+            mirror.extend(known.map(|(port, known)| ((protocol, port), PortUse(known))));
         }
         Ok(Self { map, mirror })
     }
@@ -35,12 +35,12 @@ impl HostPortTable {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn set_all(&mut self, ports: &BTreeMap<(Protocol, u16), HostPort>) -> Result<()> {
+    pub fn set_all(&mut self, ports: &BTreeMap<(Protocol, u16), PortUse>) -> Result<()> {
         if *ports == self.mirror {
             return Ok(());
         }
         for protocol in Protocol::ALL {
-            let of = |ports: &BTreeMap<(Protocol, u16), HostPort>| -> BTreeMap<u16, HostPort> {
+            let of = |ports: &BTreeMap<(Protocol, u16), PortUse>| -> BTreeMap<u16, PortUse> {
                 let of_protocol = ports.range((protocol, 0)..=(protocol, u16::MAX));
                 of_protocol.map(|((_, port), known)| (*port, *known)).collect()
             };

@@ -30,7 +30,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use podgate_common::{
-    Address, ClassId, Endpoint, EndpointState, HostPort, NODE, OTHER_NODE, PolicyId, Protocol, Resolver,
+    Address, ClassId, Endpoint, EndpointState, NODE, OTHER_NODE, PolicyId, PortUse, Protocol, Resolver,
     RuleProtocol, ServiceKey, TableSetIndex, TunnelPort,
 };
 use podgate_core::{
@@ -77,7 +77,7 @@ pub struct Wanted {
     /// The addresses of these services where there are more than have room.
     pub tunnel_filter: AddressFilter,
     /// What is known of the node's own ports, where it has host endpoints.
-    pub host_ports: BTreeMap<(Protocol, u16), HostPort>,
+    pub host_ports: BTreeMap<(Protocol, u16), PortUse>,
     /// Servers of which pods' replies are believed.
     pub resolvers: BTreeMap<ServiceKey, Resolver>,
     /// By ifindex, of the veths that are ports of bridges: the link-layer addresses that their pods were

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Result;
 use ipnet::IpNet;
-use podgate_common::{Direction, EndpointState, HostKey, HostPort, Protocol};
+use podgate_common::{Direction, EndpointState, HostKey, PortUse, Protocol};
 use podgate_core::{
     compiler::{CompiledTables, Subject},
     model::{Cluster, FailsafePorts, HostDevices, HostEndpoint, HostTraffic, Name, ObjectName, Pod, Proxy},
@@ -27,7 +27,7 @@ use podgate_datapath::{
     publisher::{EndpointEntry, Wanted},
 };
 
-use self::guard::Change;
+use self::guard::HostChange;
 use super::{Reconciler, attaching::ways_out};
 use crate::{
     endpoints::Endpoints,
@@ -72,7 +72,7 @@ pub(super) struct HostDevice {
 }
 
 /// What evaluates each device, by ifindex: its own traffic and what is forwarded.
-type Evaluated = BTreeMap<u32, [Subject; 2]>;
+type EvaluatedHosts = BTreeMap<u32, [Subject; 2]>;
 
 /// What is enforced on host endpoints, and how far it is confirmed.
 #[derive(Debug, Default)]
@@ -82,8 +82,8 @@ pub(super) struct Hosts {
     /// By ifindex.
     pub(super) devices: BTreeMap<u32, HostDevice>,
     /// What was confirmed last.
-    confirmed: Evaluated,
-    change: Change,
+    confirmed: EvaluatedHosts,
+    change: HostChange,
     /// Of the last pass.
     tables: Option<CompiledTables>,
     /// As of the last pass.
@@ -124,7 +124,7 @@ impl Hosts {
         ends.map(|end| (end.name.clone(), end.clone())).collect()
     }
 
-    fn evaluated(&self, tables: &CompiledTables) -> Evaluated {
+    fn evaluated(&self, tables: &CompiledTables) -> EvaluatedHosts {
         let subject = |end: &Arc<Pod>| tables.subjects.get(&end.name).copied().unwrap_or_default();
         let devices = self.devices.iter();
         devices.map(|(at, it)| (*at, HostTraffic::ALL.map(|traffic| subject(it.host.end(traffic))))).collect()
@@ -147,11 +147,11 @@ impl Hosts {
     /// What the kernel has to know of them, and what counts before a change.
     fn want(&self, wanted: &mut Wanted, cluster: &Cluster, is_begun: bool) {
         let (now, before) = match &self.change {
-            Change::Pending { from, to, .. } if is_begun => (to, Some(from)),
-            Change::Pending { from, .. } => (&self.confirmed, Some(from)),
+            HostChange::Pending { from, to, .. } if is_begun => (to, Some(from)),
+            HostChange::Pending { from, .. } => (&self.confirmed, Some(from)),
             // Until the kernel knows that it is undone it goes by what was before.
-            Change::Undone { .. } => (&self.confirmed, Some(&self.confirmed)),
-            Change::None => (&self.confirmed, None),
+            HostChange::Undone { .. } => (&self.confirmed, Some(&self.confirmed)),
+            HostChange::None => (&self.confirmed, None),
         };
         let mut put = |key: HostKey, subject: Subject| {
             let entry = EndpointEntry { state: EndpointState::Identified, subject, master: 0 };
@@ -169,7 +169,7 @@ impl Hosts {
             return;
         }
         let FailsafePorts { inbound, outbound } = &self.options.failsafe;
-        for (ports, of) in [(inbound, HostPort::FAILSAFE_IN), (outbound, HostPort::FAILSAFE_OUT)] {
+        for (ports, of) in [(inbound, PortUse::FAILSAFE_IN), (outbound, PortUse::FAILSAFE_OUT)] {
             for port in ports {
                 let known = wanted.host_ports.entry(*port).or_default();
                 *known = known.and(of);
@@ -177,7 +177,7 @@ impl Hosts {
         }
         for port in node_ports(cluster) {
             let known = wanted.host_ports.entry(port).or_default();
-            *known = known.and(HostPort::OF_SERVICE);
+            *known = known.and(PortUse::OF_SERVICE);
         }
     }
 }

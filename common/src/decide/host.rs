@@ -17,7 +17,7 @@ use super::{
     is_alive,
 };
 use crate::{
-    Direction, Endpoint, Headers, Hook, HostKey, HostPort, Outcome, Packet, PacketKind, Protocol, Reach,
+    Direction, Endpoint, Headers, Hook, HostKey, Outcome, Packet, PacketKind, PortUse, Protocol, Reach,
     Scratch, Seen, Tables, TunnelPort, Tuple, packet::forget, parse, protocol::number,
     scratch::SideEvaluation,
 };
@@ -139,7 +139,7 @@ fn is_local<T: Tables>(scratch: &Scratch, has_ports: bool, tables: &T) -> bool {
     match scratch.hook.direction {
         Direction::Ingress => {
             let is_own = tuple.destination.is_for_many() || tables.owner(&tuple.destination) == Some(NODE);
-            is_own && !(has_ports && host_port(tuple, tables).has(HostPort::OF_SERVICE))
+            is_own && !(has_ports && host_port(tuple, tables).has(PortUse::OF_SERVICE))
         }
         Direction::Egress => {
             forget(&scratch.ingress_ifindex) == NODE
@@ -149,10 +149,10 @@ fn is_local<T: Tables>(scratch: &Scratch, has_ports: bool, tables: &T) -> bool {
 }
 
 #[inline(always)]
-fn host_port<T: Tables>(tuple: &Tuple, tables: &T) -> HostPort {
+fn host_port<T: Tables>(tuple: &Tuple, tables: &T) -> PortUse {
     match Protocol::try_from(tuple.protocol) {
         Ok(protocol) => tables.host_port(protocol, tuple.destination_port),
-        Err(_) => HostPort::NONE,
+        Err(_) => PortUse::NONE,
     }
 }
 
@@ -253,8 +253,8 @@ fn evaluate<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) 
         return true;
     }
     if !asks {
-        // Answers to it will have to pass where policies are asked about that way, also those to what the node
-        // has masqueraded.
+        // Answers to it will have to pass where policies are asked about that way, also those to what the
+        // node has masqueraded.
         let is_awaited = is_local
             || endpoint.is_asked(direction.other())
             || matches!(direction, Direction::Egress) && tables.owner(&tuple.source) == Some(NODE);

@@ -2,10 +2,10 @@
 
 use super::{TraceStep, TracedLookup, step::FlowStep};
 use crate::{
-    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, HostPort, IdentityId,
-    LinkAddress, Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyLookup, PortPair, Protocol, Reach,
-    Resolver, Row, RowKey, RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Tables, Timeout,
-    TunnelPort, Tuple,
+    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
+    Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyLookup, PortPair, PortUse, Protocol, Reach, Resolver,
+    Row, RowKey, RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Tables, Timeout, TunnelPort,
+    Tuple,
 };
 
 /// Takes the steps of one decision after the other.
@@ -254,7 +254,7 @@ impl<T: Tables, R: Recorder> Tables for Traced<T, R> {
     }
 
     #[inline(always)]
-    fn host_port(&self, protocol: Protocol, port: u16) -> HostPort {
+    fn host_port(&self, protocol: Protocol, port: u16) -> PortUse {
         self.0.host_port(protocol, port)
     }
 

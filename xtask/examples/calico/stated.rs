@@ -27,24 +27,22 @@ const TIER_OF_NAME: &str = "a policy written into the store by hand, whose name 
 /// by their names. Of order 1,000, podgate asks Calico's before those of Kubernetes.
 const SAME_ORDER: &str = "policies of the same order, of which one is in a namespace or of Kubernetes";
 
-type Change = fn(&mut Vec<Value>, &Question);
+type Change = fn(Vec<Value>, &Question) -> Vec<Value>;
 
 /// By reason: the objects as Calico reads them.
 const REASONS: [(&str, Change); 4] = [
     (INIT_CONTAINERS, keep_init_containers),
     (OWN_NODE, move_pod),
     (TIER_OF_NAME, name_tiers),
-    (SAME_ORDER, |objects, _| *objects = ordered_as_stored(objects)),
+    (SAME_ORDER, |objects, _| ordered_as_stored(&objects)),
 ];
 
 pub(crate) fn reason(cluster: &Cluster, question: &Question, seen: Seen) -> Option<&'static str> {
     let is_seen = |objects: &[Value]| answer(objects, question) == (seen != Seen::Silence);
     let mut all = cluster.objects.clone();
     for (reason, change) in REASONS {
-        let mut objects = cluster.objects.clone();
-        change(&mut objects, question);
-        change(&mut all, question);
-        if is_seen(&objects) {
+        all = change(all, question);
+        if is_seen(&change(cluster.objects.clone(), question)) {
             return Some(reason);
         }
     }
@@ -78,17 +76,18 @@ fn has(object: &Value, question: &Question) -> bool {
     is_placed(object) && addresses(object).contains(&question.source.ip())
 }
 
-fn keep_init_containers(objects: &mut Vec<Value>, _: &Question) {
+fn keep_init_containers(mut objects: Vec<Value>, _: &Question) -> Vec<Value> {
     for pod in objects.iter_mut().filter(|object| object["kind"] == "Pod") {
         let containers = pod["spec"].get_mut("initContainers").and_then(Value::as_array_mut);
         for container in containers.into_iter().flatten() {
             container["restartPolicy"] = json!("Always");
         }
     }
+    objects
 }
 
 /// What Calico says of a pod's node is what both say of another's.
-fn move_pod(objects: &mut Vec<Value>, question: &Question) {
+fn move_pod(mut objects: Vec<Value>, question: &Question) -> Vec<Value> {
     if let Some(pod) = objects.iter_mut().find(|object| has(object, question)) {
         let node = NODES.iter().position(|name| pod["spec"]["nodeName"] == *name);
         let end = question.backend.unwrap_or(question.to).ip();
@@ -96,10 +95,11 @@ fn move_pod(objects: &mut Vec<Value>, question: &Question) {
             pod["spec"]["nodeName"] = json!("elsewhere");
         }
     }
+    objects
 }
 
-fn name_tiers(objects: &mut Vec<Value>, _: &Question) {
-    for policy in objects.iter_mut() {
+fn name_tiers(mut objects: Vec<Value>, _: &Question) -> Vec<Value> {
+    for policy in &mut objects {
         let is_by_hand = policy["apiVersion"] == "crd.projectcalico.org/v1"
             && policy["kind"].as_str().is_some_and(|kind| kind.ends_with("Policy"))
             && policy["metadata"]["annotations"].is_null();
@@ -108,6 +108,7 @@ fn name_tiers(objects: &mut Vec<Value>, _: &Question) {
             policy["spec"]["tier"] = json!(tier.unwrap_or("default"));
         }
     }
+    objects
 }
 
 /// The order of a NetworkPolicy of Kubernetes.

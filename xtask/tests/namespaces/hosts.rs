@@ -1,5 +1,5 @@
-//! Calico's host endpoints: the node's own traffic at its devices, what it forwards, and the guard that undoes
-//! what cuts it off.
+//! Calico's host endpoints: the node's own traffic at its devices, what it forwards, and the guard that
+//! undoes what cuts it off.
 
 use std::time::Duration;
 

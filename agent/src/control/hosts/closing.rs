@@ -1,7 +1,7 @@
 //! Whether other tables close something that was open for the same rule sets: an address has lost what a rule
 //! asks for, as when a network set loses a network.
 //!
-//! In: rule sets, and the tables of before and after. Out: yes, if anything is closed, or that cannot be told.
+//! In: rule sets, and the tables of before and after. Out: yes, if anything is closed, or it cannot be told.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -9,9 +9,9 @@ use imbl::ordmap::DiffItem;
 use podgate_common::Row;
 use podgate_core::compiler::{CompiledTables, Subject};
 
-use super::Evaluated;
+use super::EvaluatedHosts;
 
-pub(super) fn closes(evaluated: &Evaluated, before: &CompiledTables, after: &CompiledTables) -> bool {
+pub(super) fn closes(evaluated: &EvaluatedHosts, before: &CompiledTables, after: &CompiledTables) -> bool {
     let rule_sets = evaluated.values().flatten().flat_map(|subject| [subject.ingress, subject.egress]);
     let mut rule_sets: BTreeSet<usize> = rule_sets.collect();
     rule_sets.remove(&Subject::NOT_ISOLATED.ingress);

@@ -1,9 +1,9 @@
 //! The guard of host endpoints: a change of what they enforce counts at once, and is undone unless it is
 //! confirmed.
 //!
-//! In: what the tables say of each device, and whether the node is still reached ([`Lifelines`]). Out: what
-//! counts now and what did before. The kernel itself goes back to that when the time is up, also when no agent
-//! is there any more. A change that was undone stays so until the policies say something else, or the node was
+//! In: what the tables say of each device, and whether the node is still reached ([`Lifelines`]). Out:
+//! what counts now and what did before. The kernel itself goes back to that when the time is up, also when no
+//! agent is there any more. A change that was undone stays so until the policies say something else, or the node was
 //! cut off all the same.
 
 use std::{
@@ -14,24 +14,24 @@ use std::{
 use anyhow::Result;
 use podgate_core::compiler::{CompiledTables, Subject};
 
-use super::{Evaluated, Hosts, closing::closes};
+use super::{EvaluatedHosts, Hosts, closing::closes};
 use crate::{control::Reconciler, lifelines::Lifelines, snapshot::HostState};
 
 /// A change of what is enforced.
 #[derive(Debug, Default)]
-pub(super) enum Change {
+pub(super) enum HostChange {
     #[default]
     None,
-    /// It counts, and is not confirmed. Asked is once all of it is enforced: an answer to what was before says
-    /// nothing of it.
-    Pending { from: Evaluated, to: Evaluated, until: Instant, asked: Option<u64> },
+    /// It counts, and is not confirmed. Asked is once all of it is enforced: an answer to what was before
+    /// says nothing of it.
+    Pending { from: EvaluatedHosts, to: EvaluatedHosts, until: Instant, asked: Option<u64> },
     /// It was not confirmed in time.
-    Undone { to: Evaluated, at: Instant, asked: u64, was_cut_off_anyway: bool },
+    Undone { to: EvaluatedHosts, at: Instant, asked: u64, was_cut_off_anyway: bool },
 }
 
 /// What a pass has to do beside publishing what is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum GuardStep {
     Keep,
     /// A change begins, and is undone after this time.
     Begin(Duration),
@@ -42,60 +42,62 @@ enum Step {
 impl Hosts {
     /// Whether nothing has to be done for any device.
     fn is_idle(&self) -> bool {
-        self.devices.is_empty() && self.confirmed.is_empty() && matches!(self.change, Change::None)
+        self.devices.is_empty() && self.confirmed.is_empty() && matches!(self.change, HostChange::None)
     }
 
     /// What is enforced once the tables are written: what they say, or what was before.
-    fn settle(&mut self, tables: &CompiledTables, now: Instant) -> Step {
+    fn settle(&mut self, tables: &CompiledTables, now: Instant) -> GuardStep {
         let to = self.evaluated(tables);
         // Of devices that are gone nothing is left to go back to.
         self.confirmed.retain(|ifindex, _| self.devices.contains_key(ifindex));
         // What rule sets say of networks and labels may change as well. That cannot be taken back by going
         // back to other rule sets.
         let before = self.tables.as_ref();
-        let closes = |to: &Evaluated| before.is_some_and(|before| closes(to, before, tables));
+        let closes = |to: &EvaluatedHosts| before.is_some_and(|before| closes(to, before, tables));
         match &mut self.change {
-            Change::Pending { to: known, until, asked, .. } if now < *until => {
+            HostChange::Pending { to: known, until, asked, .. } if now < *until => {
                 if *known != to || closes(&to) {
                     *asked = None;
                 }
                 // Its time goes on: else one change after the other would be put off for ever.
                 *known = to;
-                return Step::Keep;
+                return GuardStep::Keep;
             }
-            Change::Pending { from, to: known, .. } => {
+            HostChange::Pending { from, to: known, .. } => {
                 self.confirmed = std::mem::take(from);
                 let is_other = *known != to;
                 let to = std::mem::take(known);
                 let asked = self.lifelines.as_ref().map_or(0, Lifelines::ask);
-                self.change = Change::Undone { to, at: now, asked, was_cut_off_anyway: is_other };
-                return Step::Undo;
+                self.change = HostChange::Undone { to, at: now, asked, was_cut_off_anyway: is_other };
+                return GuardStep::Undo;
             }
-            Change::Undone { to: known, was_cut_off_anyway: false, .. } if *known == to => return Step::Keep,
-            Change::None | Change::Undone { .. } => {}
+            HostChange::Undone { to: known, was_cut_off_anyway: false, .. } if *known == to => {
+                return GuardStep::Keep;
+            }
+            HostChange::None | HostChange::Undone { .. } => {}
         }
         let closes = to == self.confirmed && closes(&to);
         if to == self.confirmed && !closes {
-            self.change = Change::None;
-            return Step::Keep;
+            self.change = HostChange::None;
+            return GuardStep::Keep;
         }
         match self.options.guard {
             Some(window) if !to.is_empty() => {
-                let from = if closes { Evaluated::new() } else { self.confirmed.clone() };
-                self.change = Change::Pending { from, to, until: now + window, asked: None };
-                Step::Begin(window)
+                let from = if closes { EvaluatedHosts::new() } else { self.confirmed.clone() };
+                self.change = HostChange::Pending { from, to, until: now + window, asked: None };
+                GuardStep::Begin(window)
             }
             _ => {
                 self.confirmed = to;
-                self.change = Change::None;
-                Step::Confirm
+                self.change = HostChange::None;
+                GuardStep::Confirm
             }
         }
     }
 
     /// Asks whether the node is reached by what is enforced now.
     pub(in crate::control) fn ask(&mut self) {
-        if let Change::Pending { asked: asked @ None, .. } = &mut self.change {
+        if let HostChange::Pending { asked: asked @ None, .. } = &mut self.change {
             *asked = Some(self.lifelines.as_ref().map_or(0, Lifelines::ask));
         }
     }
@@ -107,9 +109,9 @@ impl Hosts {
     /// What evaluates a device.
     pub(in crate::control) fn state(&self) -> HostState {
         match self.change {
-            Change::None => HostState::Enforced,
-            Change::Pending { .. } => HostState::Unconfirmed,
-            Change::Undone { .. } => HostState::Undone,
+            HostChange::None => HostState::Enforced,
+            HostChange::Pending { .. } => HostState::Unconfirmed,
+            HostChange::Undone { .. } => HostState::Undone,
         }
     }
 
@@ -117,9 +119,9 @@ impl Hosts {
     pub(in crate::control) fn is_due(&mut self, now: Instant) -> bool {
         let reached = |asked: u64| self.lifelines.as_ref().is_none_or(|lines| lines.are_reached_since(asked));
         match &mut self.change {
-            Change::None => false,
-            Change::Pending { until, asked, .. } => now >= *until || asked.is_some_and(reached),
-            Change::Undone { at, asked, was_cut_off_anyway, .. } => {
+            HostChange::None => false,
+            HostChange::Pending { until, asked, .. } => now >= *until || asked.is_some_and(reached),
+            HostChange::Undone { at, asked, was_cut_off_anyway, .. } => {
                 // Who was cut off without it, too, was not cut off by it.
                 let window = self.options.guard.unwrap_or_default();
                 let is_reached = reached(*asked);
@@ -160,19 +162,19 @@ impl Reconciler {
         self.take_over_confirmed(tables)?;
         self.confirm_hosts(tables)?;
         match self.hosts.settle(tables, Instant::now()) {
-            Step::Keep => Ok(None),
-            Step::Begin(window) => {
+            GuardStep::Keep => Ok(None),
+            GuardStep::Begin(window) => {
                 tracing::info!(devices = self.hosts.devices.len(), ?window, "host endpoints change");
                 Ok(Some(window))
             }
-            Step::Undo => {
+            GuardStep::Undo => {
                 tracing::error!(
                     "a change of host endpoints is undone: since it was made the node has not been reached \
                      (--host-endpoints-guard)"
                 );
                 Ok(None)
             }
-            Step::Confirm => {
+            GuardStep::Confirm => {
                 let content = self.hosts.content(tables);
                 self.datapath.maps.host_guard.confirm(content)?;
                 Ok(None)
@@ -197,13 +199,13 @@ impl Reconciler {
     /// Confirms a change that the node has outlived.
     fn confirm_hosts(&mut self, tables: &CompiledTables) -> Result<()> {
         let hosts = &mut self.hosts;
-        let Change::Pending { to, until, asked, .. } = &hosts.change else { return Ok(()) };
+        let HostChange::Pending { to, until, asked, .. } = &hosts.change else { return Ok(()) };
         let is_reached = asked.is_some_and(|asked| hosts.is_reached_since(asked));
         if Instant::now() >= *until || !is_reached {
             return Ok(());
         }
         hosts.confirmed.clone_from(to);
-        hosts.change = Change::None;
+        hosts.change = HostChange::None;
         let content = hosts.content(tables);
         self.datapath.maps.host_guard.confirm(content)?;
         tracing::info!("host endpoints are confirmed: the node is reached");
@@ -226,7 +228,7 @@ impl Reconciler {
     /// After a publication: what was undone waits for its confirmation no longer.
     pub(in crate::control) fn disarm_guard(&mut self, tables: &CompiledTables) -> Result<()> {
         self.hosts.tables = (!self.hosts.is_idle()).then(|| tables.clone());
-        if matches!(self.hosts.change, Change::Undone { .. }) {
+        if matches!(self.hosts.change, HostChange::Undone { .. }) {
             let content = self.hosts.content(tables);
             self.datapath.maps.host_guard.confirm(content)?;
         }

@@ -1,5 +1,5 @@
-//! Calico's objects: policies, tiers, network sets and host endpoints, as users write them (`projectcalico.org/v3`) and as
-//! Calico stores them (`crd.projectcalico.org/v1`).
+//! Calico's objects: policies, tiers, network sets and host endpoints, as users write them
+//! (`projectcalico.org/v3`) and as Calico stores them (`crd.projectcalico.org/v1`).
 //!
 //! The fields are those of `api/pkg/apis/projectcalico/v3`. A rule with something that is not carried closes
 //! (`rule`), and its policy still selects. A policy whose selector cannot be read selects nothing, as a
@@ -214,8 +214,8 @@ fn subject<'s>(
     }
 }
 
-/// Which traffic of host endpoints the policy is for. Calico wants `applyOnForward` beside the other two, which
-/// are for all traffic.
+/// Which traffic of host endpoints the policy is for. Calico wants `applyOnForward` beside the other two,
+/// which are for all traffic.
 fn scope(spec: &JsonObject<'_>) -> PolicyScope {
     let is_set = |name: &'static str| spec.get(name).boolean() == Ok(Some(true));
     match ["doNotTrack", "preDNAT", "applyOnForward"].map(is_set) {

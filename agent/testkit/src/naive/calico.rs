@@ -3,7 +3,7 @@
 //! Written from Calico's reference pages of GlobalNetworkPolicy, NetworkPolicy, Tier, GlobalNetworkSet and of
 //! the selectors, and from what they say of Kubernetes' own policies: these stand in the tier "default" at
 //! order 1,000 and only allow. Where pages and programs of Calico differ it follows the reading that
-//! `agent/docs/semantics.md` names. Left out: staged policies, which decide nothing, and what a node forwards.
+//! `agent/docs/semantics.md` names. Left out: staged policies, which decide nothing, and forwarding.
 
 mod host;
 mod label;

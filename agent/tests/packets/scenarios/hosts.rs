@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use podgate_common::{
     Direction::{self, Egress, Ingress},
-    Endpoint, EndpointState, Flow, FlowKey, Hook, HostKey, HostPort, NODE,
+    Endpoint, EndpointState, Flow, FlowKey, Hook, HostKey, NODE,
     Outcome::{self, Allowed, Denied, Established, Failsafe, Fragment, NotIsolated, Related},
-    Protocol, Scratch, TableSetIndex, decide_at_host,
+    PortUse, Protocol, Scratch, TableSetIndex, decide_at_host,
     frames::{Frame, flag},
 };
 use podgate_core::{
@@ -69,13 +69,13 @@ impl HostNode {
             wanted.endpoints.insert(key.0, entry);
         }
         let FailsafePorts { inbound, outbound } = FailsafePorts::default();
-        for (ports, of) in [(inbound, HostPort::FAILSAFE_IN), (outbound, HostPort::FAILSAFE_OUT)] {
+        for (ports, of) in [(inbound, PortUse::FAILSAFE_IN), (outbound, PortUse::FAILSAFE_OUT)] {
             for port in ports {
                 let known = wanted.host_ports.entry(port).or_default();
                 *known = known.and(of);
             }
         }
-        wanted.host_ports.insert((Protocol::Tcp, 30_080), HostPort::OF_SERVICE);
+        wanted.host_ports.insert((Protocol::Tcp, 30_080), PortUse::OF_SERVICE);
         node.publisher.publish(&mut node.datapath.maps, &tables, &wanted).expect("the kernel takes it");
         Self { node, wanted, tables, flows: BTreeMap::new() }
     }
@@ -100,8 +100,8 @@ impl HostNode {
                 let endpoint = Endpoint {
                     state: entry.state as u32,
                     table_set: TableSetIndex(0),
-                    ingress: memory::policy_id(entry.subject.ingress),
-                    egress: memory::policy_id(entry.subject.egress),
+                    ingress: memory::policy_id(&self.tables, entry.subject.ingress),
+                    egress: memory::policy_id(&self.tables, entry.subject.egress),
                     ..Endpoint::PENDING
                 };
                 (*key, endpoint)

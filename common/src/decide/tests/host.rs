@@ -1,7 +1,7 @@
 //! What comes in and goes out by a device with a host endpoint.
 
 use super::*;
-use crate::{EndpointState, HostKey, HostPort};
+use crate::{EndpointState, HostKey, PortUse};
 
 const ETH0: u32 = 2;
 const ETH1: u32 = 3;
@@ -32,7 +32,7 @@ impl Node {
             node.hosts.borrow_mut().insert(key.forwarded().0, endpoint(isolated.forwarded));
         }
         let known =
-            [(22, HostPort::FAILSAFE_IN), (6443, HostPort::FAILSAFE_OUT), (30_080, HostPort::OF_SERVICE)];
+            [(22, PortUse::FAILSAFE_IN), (6443, PortUse::FAILSAFE_OUT), (30_080, PortUse::OF_SERVICE)];
         node.host_ports.borrow_mut().extend(known);
         node
     }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    ClassId, EndpointState, FlowSummary, FragmentKey, HostKey, HostPort, IdentityId, LinkAddress, Lookup,
-    NAMES_OF_ADDRESS, NameId, PolicyId, PortPair, Protocol, Reach, Resolver, Row, RowKey, RuleProtocol,
-    ServiceId, ServiceKey, TableSetIndex, Timeouts, TunnelPort, protocol::number,
+    ClassId, EndpointState, FlowSummary, FragmentKey, HostKey, IdentityId, LinkAddress, Lookup,
+    NAMES_OF_ADDRESS, NameId, PolicyId, PortPair, PortUse, Protocol, Reach, Resolver, Row, RowKey,
+    RuleProtocol, ServiceId, ServiceKey, TableSetIndex, Timeouts, TunnelPort, protocol::number,
 };
 
 /// A node with one pod behind [`VETH`], isolated both ways; `allows` is its policy.
@@ -29,7 +29,7 @@ pub(super) struct Node {
     pub(super) owners_asked_for: Cell<u32>,
     /// There is a short cut, and it is open everywhere.
     pub(super) has_shortcut: Cell<bool>,
-    pub(super) host_ports: RefCell<BTreeMap<u16, HostPort>>,
+    pub(super) host_ports: RefCell<BTreeMap<u16, PortUse>>,
     /// A change of host endpoints was not confirmed in time.
     pub(super) host_change_is_over: Cell<bool>,
     /// Host endpoints, by their keys.
@@ -273,7 +273,7 @@ impl Tables for Node {
         self.has_shortcut.get()
     }
 
-    fn host_port(&self, _: Protocol, port: u16) -> HostPort {
+    fn host_port(&self, _: Protocol, port: u16) -> PortUse {
         self.host_ports.borrow().get(&port).copied().unwrap_or_default()
     }
 

@@ -133,63 +133,48 @@ fn lasts(set: SharedNameSet, number: u32, name: u32) -> u32 {
 type Scenario = fn(SharedNameSet);
 
 const SCENARIOS: [(&str, Scenario); 6] = [
-    (
-        "the names of an address whose way another one gets",
-        |set| {
-            let writer = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
-            if let Some(found) = names(set, 0) {
-                assert!(found.is_empty() || found == [NameId(1)], "{found:?}");
+    ("the names of an address whose way another one gets", |set| {
+        let writer = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
+        if let Some(found) = names(set, 0) {
+            assert!(found.is_empty() || found == [NameId(1)], "{found:?}");
+        }
+        assert_eq!(writer.join().expect("it has written"), Learnt::Instead);
+        assert_eq!((names(set, 0), names(set, NEW[0])), (Some([].into()), Some([NameId(77)].into())));
+    }),
+    ("the names of an address that gets the way of another one", |set| {
+        let writer = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
+        if let Some(found) = names(set, NEW[0]) {
+            assert!(found.is_empty() || found == [NameId(77)], "{found:?}");
+        }
+        writer.join().expect("it has written");
+    }),
+    ("all entries, of which one gives way", |set| {
+        let writer = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
+        if let Some(entries) = set.entries::<Modelled>() {
+            let known = |way: u32| entry(way, way + 1, until(way));
+            for (entry, way) in entries.into_iter().zip(0..) {
+                let is_new = way == 0 && entry == self::entry(NEW[0], 77, 500);
+                assert!(entry == known(way) || is_new, "{entry:?}");
             }
-            assert_eq!(writer.join().expect("it has written"), Learnt::Instead);
-            assert_eq!((names(set, 0), names(set, NEW[0])), (Some([].into()), Some([NameId(77)].into())));
-        },
-    ),
-    (
-        "the names of an address that gets the way of another one",
-        |set| {
-            let writer = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
-            if let Some(found) = names(set, NEW[0]) {
-                assert!(found.is_empty() || found == [NameId(77)], "{found:?}");
-            }
-            writer.join().expect("it has written");
-        },
-    ),
-    (
-        "all entries, of which one gives way",
-        |set| {
-            let writer = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
-            if let Some(entries) = set.entries::<Modelled>() {
-                let known = |way: u32| entry(way, way + 1, until(way));
-                for (entry, way) in entries.into_iter().zip(0..) {
-                    let is_new = way == 0 && entry == self::entry(NEW[0], 77, 500);
-                    assert!(entry == known(way) || is_new, "{entry:?}");
-                }
-            }
-            writer.join().expect("it has written");
-        },
-    ),
-    (
-        "two addresses are entered",
-        |set| {
-            let other = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
-            assert_eq!(enter(set, &entry(NEW[1], 88, 600)), Learnt::Instead);
-            assert_eq!(other.join().expect("it has written"), Learnt::Instead);
-            // Each has taken the place of one that ended first.
-            assert_eq!((lasts(set, NEW[0], 77), lasts(set, NEW[1], 88)), (500, 600));
-            assert_eq!((lasts(set, 0, 1), lasts(set, 1, 2)), (0, 0));
-            assert_eq!(lasts(set, 2, 3), until(2));
-        },
-    ),
-    (
-        "one address is entered twice",
-        |set| {
-            let other = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
-            enter(set, &entry(NEW[0], 77, 600));
-            other.join().expect("it has written");
-            assert_eq!(lasts(set, NEW[0], 77), 600);
-            assert_eq!((lasts(set, 0, 1), lasts(set, 1, 2)), (0, until(1)));
-        },
-    ),
+        }
+        writer.join().expect("it has written");
+    }),
+    ("two addresses are entered", |set| {
+        let other = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
+        assert_eq!(enter(set, &entry(NEW[1], 88, 600)), Learnt::Instead);
+        assert_eq!(other.join().expect("it has written"), Learnt::Instead);
+        // Each has taken the place of one that ended first.
+        assert_eq!((lasts(set, NEW[0], 77), lasts(set, NEW[1], 88)), (500, 600));
+        assert_eq!((lasts(set, 0, 1), lasts(set, 1, 2)), (0, 0));
+        assert_eq!(lasts(set, 2, 3), until(2));
+    }),
+    ("one address is entered twice", |set| {
+        let other = loom::thread::spawn(move || enter(set, &entry(NEW[0], 77, 500)));
+        enter(set, &entry(NEW[0], 77, 600));
+        other.join().expect("it has written");
+        assert_eq!(lasts(set, NEW[0], 77), 600);
+        assert_eq!((lasts(set, 0, 1), lasts(set, 1, 2)), (0, until(1)));
+    }),
     (
         // Half of the one and half of the other are the address for its name, for longer than is asked for.
         "an address is made to last longer, whose way another one with the same name gets",

@@ -166,7 +166,7 @@ fn a_policy_says_which_traffic_of_host_endpoints_it_is_for() {
 
 #[test]
 fn a_host_endpoint_is_of_a_node_and_of_devices() {
-    let read = |version, metadata: &serde_json::Value, spec: &serde_json::Value| {
+    let read = |version, metadata: &Value, spec: &Value| {
         let (objects, faults) = object(version, "HostEndpoint", metadata, spec);
         let host = objects.into_iter().next().map(|object| match object {
             Decoded::HostEndpoint(_, host) => host,
