@@ -9,6 +9,7 @@
 
 mod cni_installation;
 mod export;
+mod history;
 mod shutdown;
 mod supervise;
 mod threads;
@@ -31,6 +32,7 @@ use tokio::{
 pub(crate) use self::cni_installation::keep_cni_plugin;
 use self::{
     export::Export,
+    history::save_flows,
     shutdown::Shutdown,
     supervise::{PAUSES, supervise},
     threads::Threads,
@@ -341,24 +343,6 @@ async fn serve(
         ended = socket.serve(server) => ended,
         ended = http => ended,
     }
-}
-
-/// Between two times that the history of flows is saved: what an agent loses that is killed.
-const SAVE_EVERY: Duration = Duration::from_secs(30);
-
-/// Saves the history of flows, for ever.
-async fn save_flows(history: FlowHistory, path: std::path::PathBuf, restarts: TaskRestarts) -> Result<()> {
-    let mut ticks = interval(SAVE_EVERY);
-    let save = async || {
-        loop {
-            ticks.tick().await;
-            if let Err(error) = history.save(&path) {
-                return error;
-            }
-        }
-    };
-    supervise("flow-history", restarts, PAUSES, save).await;
-    Ok(())
 }
 
 /// How often denials are summed up when no events come.

@@ -55,8 +55,8 @@ pub trait Packet {
         false
     }
 
-    /// The number of the VLAN that its tag names; 0: it has no tag, or one that gives its priority alone, with
-    /// which the kernel takes the packet as without.
+    /// The number of the VLAN that its tag names; 0: it has no tag, or one that gives its priority alone,
+    /// with which the kernel takes the packet as without.
     #[inline(always)]
     fn vlan(&self) -> u32 {
         0

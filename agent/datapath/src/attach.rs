@@ -282,7 +282,7 @@ impl Attacher {
         }
     }
 
-    /// Takes the programs of these roles, of this agent and of earlier ones, off devices that shall have none.
+    /// Takes the programs of these roles, of this agent and of earlier ones, off devices that must have none.
     ///
     /// # Errors
     ///

@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// How host endpoints are enforced.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct HostOptions {
     /// Ports that no policy closes.
     pub failsafe: FailsafePorts,
@@ -53,12 +53,6 @@ impl HostOptions {
         };
         let guard = Duration::from_secs(options.host_endpoints_guard.into());
         Self { failsafe, guard: (!guard.is_zero()).then_some(guard) }
-    }
-}
-
-impl Default for HostOptions {
-    fn default() -> Self {
-        Self { failsafe: FailsafePorts::default(), guard: None }
     }
 }
 

@@ -1,7 +1,10 @@
 //! The BPF object: the verifier takes it, with room to spare, whatever debug information it carries, and has
 //! little left to call on the fast path.
 
-use std::os::fd::AsFd as _;
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+};
 
 use aya::{Btf, Ebpf, EbpfLoader, programs::SchedClassifier, util::KernelVersion};
 use object::{
@@ -17,7 +20,7 @@ use podgate_datapath::{
 
 use crate::{
     node::OPTIONS,
-    translated::{barriers, helper_calls},
+    translated::{helper_calls, instructions},
 };
 
 /// The verifier gives up at a million. What is called from many places is a global function, which it walks
@@ -220,4 +223,16 @@ fn load(object: &[u8], btf: Option<&Btf>, reorders: u32) -> Result<(), String> {
         program.load().map_err(|error| format!("{name}: {error:?}"))?;
     }
     Ok(())
+}
+
+/// Full barriers of the shared tables in a program with all its functions: an operation that fetches what was
+/// there, and adds no bits.
+fn barriers(program: BorrowedFd<'_>) -> io::Result<usize> {
+    /// `BPF_STX | BPF_ATOMIC | BPF_DW`, and `BPF_OR | BPF_FETCH` as its immediate value.
+    const ATOMIC: u8 = 0xdb;
+    const FETCH_OR: i32 = 0x41;
+    let is_barrier = |[operation, _, _, _, a, b, c, d]: &[u8; 8]| {
+        *operation == ATOMIC && i32::from_ne_bytes([*a, *b, *c, *d]) == FETCH_OR
+    };
+    Ok(instructions(program)?.iter().filter(|instruction| is_barrier(instruction)).count())
 }

@@ -30,19 +30,8 @@ pub(crate) fn helper_calls(program: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(main.filter(|(_, kind, _)| *kind == HELPER).count())
 }
 
-/// Full barriers of the shared tables in a program with all its functions: an operation that fetches what was
-/// there, and adds no bits.
-pub(crate) fn barriers(program: BorrowedFd<'_>) -> io::Result<usize> {
-    /// `BPF_STX | BPF_ATOMIC | BPF_DW`, and `BPF_OR | BPF_FETCH` as its immediate value.
-    const ATOMIC: u8 = 0xdb;
-    const FETCH_OR: i32 = 0x41;
-    let is_barrier = |[operation, _, _, _, a, b, c, d]: &[u8; 8]| {
-        *operation == ATOMIC && i32::from_ne_bytes([*a, *b, *c, *d]) == FETCH_OR
-    };
-    Ok(instructions(program)?.iter().filter(|instruction| is_barrier(instruction)).count())
-}
-
-fn instructions(program: BorrowedFd<'_>) -> io::Result<Vec<[u8; 8]>> {
+/// Eight bytes each.
+pub(crate) fn instructions(program: BorrowedFd<'_>) -> io::Result<Vec<[u8; 8]>> {
     // SAFETY: all zeroes is a valid value of a struct of plain numbers.
     let mut info = unsafe { std::mem::zeroed::<bpf_prog_info>() };
     ask(program, &mut info)?;

@@ -69,8 +69,8 @@ pub fn decide_at_host<T: Tables>(
     Some(outcome)
 }
 
-/// Whether the kernel hands the frame to another protocol than IP. A tag below one that gives a priority alone
-/// is taken off behind this hook, and IP may lie below it.
+/// Whether the kernel hands the frame to another protocol than IP. A tag below one that gives a priority
+/// alone is taken off behind this hook, and IP may lie below it.
 #[inline(always)]
 fn is_other_than_ip(packet: &impl Packet) -> bool {
     const OF_IP: [[u8; 2]; 4] = [[0x08, 0x00], [0x86, 0xdd], [0x81, 0x00], [0x88, 0xa8]];

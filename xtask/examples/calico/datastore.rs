@@ -74,7 +74,7 @@ impl Datastore {
                     plain.push((object, as_created(object)));
                 }
                 (Some("networking.k8s.io/v1"), Some("NetworkPolicy")) => {
-                    plain.push((object, as_created(object)))
+                    plain.push((object, as_created(object)));
                 }
                 _ => {}
             }

@@ -1,8 +1,8 @@
 //! The side of a node: its host endpoints, by which the traffic of its own processes is evaluated.
 //!
-//! Which device a packet takes is not in the objects: the host endpoint that expects the node's address counts,
-//! else the one for all devices, else each of the others. What a node and its own pods send each other goes by
-//! no device that has one.
+//! Which device a packet takes is not in the objects: the host endpoint that expects the node's address
+//! counts, else the one for all devices, else each of the others. What a node and its own pods send each
+//! other goes by no device that has one.
 
 use std::net::IpAddr;
 

@@ -204,7 +204,6 @@ fn is_ours(filter: &TcHeader) -> bool {
 }
 
 /// Of a filter: the kernel asks those with smaller numbers first.
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of a word")]
 const fn priority(filter: &TcHeader) -> u16 {
     (filter.info >> 16) as u16
 }

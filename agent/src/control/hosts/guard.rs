@@ -1,10 +1,10 @@
 //! The guard of host endpoints: a change of what they enforce counts at once, and is undone unless it is
 //! confirmed.
 //!
-//! In: what the tables say of each device, and whether the node is still reached ([`Lifelines`]). Out:
-//! what counts now and what did before. The kernel itself goes back to that when the time is up, also when no
-//! agent is there any more. A change that was undone stays so until the policies say something else, or the node was
-//! cut off all the same.
+//! In: what the tables say of each device, and whether the node is still reached ([`Lifelines`]). Out: what
+//! counts now and what did before. The kernel itself goes back to that when the time is up, also when no
+//! agent is there any more. A change that was undone stays so until the policies say something else, or the
+//! node was cut off all the same.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},

@@ -121,7 +121,8 @@ fn an_answer_of_dhcp_is_let_in_while_it_was_asked_for() {
 #[test]
 fn what_is_evaluated_while_a_policy_is_published_does_not_count_as_evaluated_by_it() {
     type Passes = fn(&Node, &Frame) -> Outcome;
-    let sides: [(Passes, fn(u8) -> Frame); 2] = [(Node::sends, tcp), (Node::receives, tcp_reply)];
+    type Segment = fn(u8) -> Frame;
+    let sides: [(Passes, Segment); 2] = [(Node::sends, tcp), (Node::receives, tcp_reply)];
     for (passes, frame) in sides {
         let node = Node::new();
         node.recheck.set(true);

@@ -60,8 +60,8 @@ impl<'a> Labels<'a> {
     }
 }
 
-/// Whether an address is that of a pod or a host endpoint that a selector matches, or lies in a network set that
-/// it matches.
+/// Whether an address is that of a pod or a host endpoint that a selector matches, or lies in a network set
+/// that it matches.
 pub(super) fn selects(
     objects: &[Value],
     pod: Option<&Value>,
