@@ -30,14 +30,22 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whom the server's policy lets in, and where the client's policy lets it go.
+    /// Whom the server's policy lets in, and where the client's policy lets it go. By a port of a node,
+    /// kube-proxy hides the client behind that node: on the server's node it is evaluated by its own address,
+    /// and from another one it comes as the node.
     pub(super) fn services(&self) -> Result<()> {
-        let node = self.node_address(CLIENT_ALLOWED)?;
-        let reached = |who| -> Result<[bool; 2]> {
-            Ok([self.reaches(who, SERVICE)?, self.gets(who, &node, NODE_PORT)?])
+        let [server, client] = ["web", CLIENT_ALLOWED].map(|pod| self.node_address(pod));
+        let (server, client) = (server?, client?);
+        let reached = |who, node: &str| -> Result<[bool; 2]> {
+            Ok([self.reaches(who, SERVICE)?, self.gets(who, node, NODE_PORT)?])
         };
-        ensure!(reached(CLIENT_ALLOWED)? == [true; 2], "the friend gets in by both");
-        ensure!(reached(CLIENT_DENIED)? == [false; 2], "the stranger gets in by neither");
+        let seen = reached(CLIENT_ALLOWED, &server)?;
+        ensure!(seen == [true, !masquerades_to_nodes(self.up.cni)], "of the friend: {seen:?}");
+        let seen = reached(CLIENT_DENIED, &server)?;
+        ensure!(seen == [false; 2], "of the stranger: {seen:?}");
+        ensure!(!self.gets(CLIENT_ALLOWED, &client, NODE_PORT)?, "by its own node it comes as {client}");
+        self.policy("{}")?;
+        self.becomes(CLIENT_DENIED, true)?;
         for (app, expected) in [("none", false), ("web", true)] {
             self.apply(&format!(
                 "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: friend, namespace: shop}}\n\
@@ -45,10 +53,12 @@ impl Run<'_> {
                  [{{podSelector: {{matchLabels: {{app: {app}}}}}}}]}}]}}\n"
             ))?;
             self.becomes(CLIENT_ALLOWED, expected)?;
-            let reached = reached(CLIENT_ALLOWED)?;
-            ensure!(reached == [expected; 2], "the friend may go to {app}: {reached:?}");
+            let seen = reached(CLIENT_ALLOWED, &client)?;
+            ensure!(seen == [expected; 2], "the friend may go to {app}: {seen:?}");
         }
-        self.ask(&["-n", "shop", "delete", "networkpolicy", "friend"]).map(|_| ())
+        self.ask(&["-n", "shop", "delete", "networkpolicy", "friend"])?;
+        self.policy(CLOSE)?;
+        self.becomes(CLIENT_DENIED, false)
     }
 
     fn node_address(&self, pod: &str) -> Result<String> {
