@@ -56,12 +56,12 @@ pub(crate) fn exists(context: &TcContext, received: &Tuple) -> bool {
     // SAFETY: the packet of the running program; as much of the tuple as is given was written. A socket that
     // was found is given back.
     unsafe {
-        #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "as the kernel has it")]
+        #[expect(clippy::cast_possible_truncation, reason = "as the kernel has it")]
         let socket = bpf_skc_lookup_tcp(
             context.skb.skb.cast(),
             words.as_mut_ptr().cast(),
             size as u32,
-            BPF_F_CURRENT_NETNS as i64 as u64,
+            i64::from(BPF_F_CURRENT_NETNS).cast_unsigned(),
             0,
         );
         if socket.is_null() {

@@ -20,7 +20,7 @@ use podgate::source::{ClusterSnapshot, manifests};
 use serde_json::{Value, json};
 use xtask::kubernetes::ControlPlane;
 
-use self::Verdict::{Both, Differently, Neither, PodgateRefuses, ServerRefuses};
+use self::Verdict::{Both, Differently, Neither, PodgateCloses, PodgateRefuses, ServerRefuses};
 
 /// An object without `apiVersion`, `kind` and, unless it is what the row is about, `metadata.name`.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +42,8 @@ enum Verdict {
     Differently(&'static str),
     /// podgate complains of what the server lets pass; it makes the same of it all the same. The reason.
     PodgateRefuses(&'static str),
+    /// podgate complains of what the server lets pass, and its rule allows nothing. The reason.
+    PodgateCloses(&'static str),
 }
 
 #[derive(Debug)]
@@ -92,7 +94,7 @@ impl Row {
             metadata.remove("uid");
             let theirs = self.decode("stored", &stored)?.cluster;
             ensure!(
-                (ours.cluster == theirs) != matches!(self.expected, Differently(_)),
+                (ours.cluster == theirs) != matches!(self.expected, Differently(_) | PodgateCloses(_)),
                 "expected {:?}; podgate makes of the object\n{:#?}\nand of what the server stored\n{theirs:#?}\n{stored:#}",
                 self.expected,
                 ours.cluster
@@ -153,7 +155,7 @@ impl Verdict {
     fn kind(self) -> Self {
         match self {
             ServerRefuses(_) => ServerRefuses(""),
-            PodgateRefuses(_) => PodgateRefuses(""),
+            PodgateRefuses(_) | PodgateCloses(_) => PodgateRefuses(""),
             // The difference is looked at on its own.
             Differently(_) => Both,
             plain => plain,

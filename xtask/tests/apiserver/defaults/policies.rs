@@ -2,7 +2,7 @@
 
 use super::{
     Kind, Table,
-    Verdict::{Both, Neither, PodgateRefuses},
+    Verdict::{Both, Neither, PodgateCloses},
 };
 
 pub(super) const TABLE: Table = Table {
@@ -41,7 +41,9 @@ pub(super) const TABLE: Table = Table {
         ),
         (
             "a_field_that_does_not_exist",
-            PodgateRefuses("kubectl refuses it too; other clients get a warning, and the field is dropped"),
+            PodgateCloses(
+                "kubectl refuses it too; the field may narrow the rule, which is only known where it stands",
+            ),
             "spec: {podSelector: {}, ingress: [{form: [{podSelector: {}}]}]}",
         ),
         // Ports.
