@@ -98,8 +98,9 @@ fn pods_are_reached(
     let mut watch = watch.stdout(Stdio::piped()).spawn().context("starting kubectl")?;
     let events = BufReader::new(watch.stdout.take().context("stdout is piped")?);
     let (known, addresses) = mpsc::channel();
-    // It ends with the process.
-    let reader = thread::spawn(move || {
+    // It ends with the first event that no one takes any more, or with the cluster: kubectl's parent alone
+    // can be ended from here.
+    thread::spawn(move || {
         for line in events.lines().map_while(Result::ok) {
             if let Some((_, address)) = line.split_once(' ')
                 && let Ok(address) = address.parse()
@@ -114,8 +115,6 @@ fn pods_are_reached(
     let outcome = clients.reach_each(&addresses, pods, PATIENCE);
     let _ = watch.kill();
     watch.wait().context("waiting for kubectl")?;
-    drop(addresses);
-    reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let reached = outcome?;
     let since = |from: Instant, to: Instant| (to - from).as_secs_f64() * 1e3;
     Ok(vec![

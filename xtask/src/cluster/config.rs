@@ -112,7 +112,8 @@ pub(super) fn node_object(node: &str, number: u8) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": node},
+        // The controller manager's, a moment later. flanneld takes for granted that there is one.
+        "metadata": {"name": node, "annotations": {"node.alpha.kubernetes.io/ttl": "0"}},
         "spec": {"podCIDR": pods_of(number), "podCIDRs": [pods_of(number)]},
     })
 }
