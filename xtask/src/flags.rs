@@ -232,15 +232,15 @@ pub struct ImageFlags {
 
 #[derive(Debug, Args)]
 pub struct PlatformFlags {
-    /// Build for this processor alone [default: both]
-    #[arg(long, value_enum, value_name = "PLATFORM")]
-    pub platform: Option<Platform>,
+    /// Build for these processors [default: this machine's]
+    #[arg(long, value_enum, value_name = "PLATFORM", value_delimiter = ',')]
+    pub platform: Vec<Platform>,
 }
 
 impl PlatformFlags {
     /// The processors to build for.
     pub(crate) fn chosen(&self) -> Vec<Platform> {
-        self.platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform])
+        if self.platform.is_empty() { vec![Platform::HOST] } else { self.platform.clone() }
     }
 }
 
