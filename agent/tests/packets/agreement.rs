@@ -110,8 +110,8 @@ fn agree(node: Node) {
     if let Err(error) = result {
         panic!("{error}");
     }
-    // The generator must reach all of them; the table of connections is never full here, no packet is tracked,
-    // and ports of the node itself are none of a pod's.
+    // The generator must reach all of them; the table of connections is never full here, no packet is
+    // tracked, and ports of the node itself are none of a pod's.
     let out_of_reach = [Outcome::FlowTable, Outcome::Masqueraded, Outcome::Failsafe];
     for outcome in Outcome::ALL.into_iter().filter(|outcome| !out_of_reach.contains(outcome)) {
         let seen = outcomes.get(&outcome).copied().unwrap_or(0);
