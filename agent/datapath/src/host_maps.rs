@@ -22,8 +22,7 @@ impl HostPortTable {
     pub(super) fn taken_over(map: Array<MapData, [u8; PORTS]>) -> Result<Self> {
         let mut mirror = BTreeMap::new();
         for protocol in Protocol::ALL {
-            let ports =
-                map.get(&protocol.index(), 0).context("cannot read what is known of the node's ports")?;
+            let ports = map.get(&protocol.index(), 0).context("cannot read the uses of the node's ports")?;
             let known = (0..=u16::MAX).zip(ports).filter(|(_, known)| *known != 0);
             mirror.extend(known.map(|(port, known)| ((protocol, port), PortUse(known))));
         }
@@ -53,7 +52,7 @@ impl HostPortTable {
                 bytes[usize::from(port)] = known.0;
             }
             let written = self.map.set(protocol.index(), *bytes, 0);
-            written.context("cannot write what is known of the node's ports")?;
+            written.context("cannot write the uses of the node's ports")?;
         }
         self.mirror.clone_from(ports);
         Ok(())

@@ -75,7 +75,7 @@ impl CollectorClient {
         let roots = if url.is_encrypted() { roots(authorities)? } else { RootCertStore::empty() };
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .context("cannot speak TLS")?
+            .context("cannot set up TLS")?
             .with_root_certificates(roots)
             .with_no_client_auth();
         let mut tcp = HttpConnector::new();
@@ -95,8 +95,7 @@ impl CollectorClient {
 
     /// A warning about a URL that is probably a mistake.
     pub(super) fn warnings(&self) -> Vec<&'static str> {
-        let grpc =
-            "port 4317 is that of OTLP over gRPC by custom; over HTTP, which is spoken here, it is 4318";
+        let grpc = "port 4317 is usually OTLP over gRPC; podgate uses OTLP over HTTP, usually at 4318";
         let plain = "its headers go over the network without encryption";
         let warnings = [
             (self.url.port() == Some(PORT_OF_GRPC), grpc),

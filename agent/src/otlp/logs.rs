@@ -70,7 +70,7 @@ impl LogExport {
         self.send_rest().await;
         let left = self.counts.waiting();
         if left > 0 {
-            tracing::warn!(records = left, "denied packets that the collector does not learn of");
+            tracing::warn!(records = left, "denied packets were not sent to the collector");
         }
     }
 

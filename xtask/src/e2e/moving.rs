@@ -112,7 +112,7 @@ impl Run<'_> {
             Ok(())
         })?;
         self.check("step 2, compare on paper: `podgate explain` gives the same verdicts", Self::explained)?;
-        self.check("step 3, install beside Calico: no datagram lost, no verdict changed", |run| {
+        self.check("step 3, install next to Calico: no datagram lost, no verdict changed", |run| {
             run.verdicts_hold_while(|| run.install_beside())?;
             run.verdicts_are_those_of_the_rules()?;
             run.goes_on()

@@ -268,7 +268,7 @@ fn hangs(lab: &mut Lab, readers: &Readers) -> Result<()> {
         agent.cpu_time()? - used
     );
     fixture.verdicts_hold()?;
-    ensure!(agent.page("/readyz")? == "ready\n", "it is ready beside a collector that hangs");
+    ensure!(agent.page("/readyz")? == "ready\n", "it is ready while the collector hangs");
     let waiting = metric(&agent, "podgate_otlp_waiting_records")?;
     ensure!(waiting > 100 && waiting < 1_000, "{waiting} records wait");
     let began = Instant::now();

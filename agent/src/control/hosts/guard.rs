@@ -33,7 +33,7 @@ pub(super) enum HostChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GuardStep {
     Keep,
-    /// A change begins, with this deadline.
+    /// A change begins, with this time limit.
     Begin(Duration),
     Undo,
     Confirm,
